@@ -491,7 +491,7 @@ def main() -> int:
         print("| story | clicks | seconds | errors | warnings | |")
         print("|---|---|---|---|---|---|")
         for number, (name, ready) in enumerate(stories.items()):
-            if args.select and args.select not in name:
+            if args.only and args.only not in name:
                 continue
             told = tell(name, ready(), place / f"story-{number}", args.pictures)
             verdict = "passed" if told.passed else "FAILED"

@@ -66,7 +66,7 @@ def follow(
     if args.picture:
         path = args.picture / f"following-{model or 'plain'}.png"
         panel.viewer.window.screenshot(str(path), canvas_only=False, flash=False)
-    panel.cancel()
+    panel.controls.cancel()
     settle(300, lambda: not panel.is_busy)
     settle(300, lambda: not follower.is_following)
     return row

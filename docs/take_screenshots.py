@@ -203,7 +203,7 @@ def photograph_story() -> None:
     if panel.report is None:
         msg = "The model was not kept: record the animation while nothing else runs."
         raise RuntimeError(msg)
-    panel.reveal_results()
+    panel.results.reveal()
     frames.append((_frame(viewer), 4.0))
     enhanced = viewer.layers[-1]
     light = panel.mosaic.value
@@ -233,7 +233,7 @@ def _film_training(
         if not panel._curve or time.monotonic() < due:
             continue
         due = time.monotonic() + FILM_EVERY_S
-        panel.reveal_results()
+        panel.results.reveal()
         taken.append(_frame(viewer))
     finish(panel)
     count = min(6, len(taken))
@@ -290,11 +290,11 @@ def photograph_train() -> None:
             msg = f"No model was evaluated within {PATIENCE_S} s."
             raise TimeoutError(msg)
         settle(0.2)
-    panel.reveal_results()
+    panel.results.reveal()
     panel.view.poll()
     panel.view.look()
     photograph(viewer, "train", fit=False)
-    panel.cancel()
+    panel.controls.cancel()
     finish(panel)
     viewer.close()
     settle()
@@ -494,7 +494,7 @@ def run_and_look(
         panel.run_button.click()
         finish(panel)
         look_at(place, panel, folder, f"{name}-2-made")
-    panel.show_problem(ERROR)
+    panel.messages.show_problem(ERROR)
     look_at(place, panel, folder, f"{name}-3-error")
 
 

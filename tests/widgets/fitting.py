@@ -222,10 +222,10 @@ class Dock:
         self.check(panel)
         panel.runner.busy_changed.emit(False)
         if hasattr(panel, "results"):
-            panel.clear_plot()
+            panel.results.clear_plot()
             figures = {"Store": LONG_TEXT, "Frames": "25 of 25"}
-            panel.show_result(figures, "Done.")
+            panel.results.show_result(figures, "Done.")
             self.check(panel)
-        panel.show_problem(LONG_TEXT)
+        panel.messages.show_problem(LONG_TEXT)
         self.check(panel)
         assert panel.status.isVisible()

@@ -139,17 +139,17 @@ def test_a_data_bar_is_found_and_one_press_crops_it(viewer, tmp_path, colour, sa
     assert not viewer.layers[0].rgb
     assert [item.message for item in said] == ["Data bar below row 108, in exported."]
     said.clear()
-    assert panel.databar_button.isVisibleTo(panel)
-    assert panel.databar_button.text() == "Data bar below row 108: crop it"
+    assert panel.input_layers.databar_button.isVisibleTo(panel)
+    assert panel.input_layers.databar_button.text() == "Data bar below row 108: crop it"
     (kept,) = viewer.layers
     viewer.layers.clear()
-    assert not panel.databar_button.isVisibleTo(panel)
+    assert not panel.input_layers.databar_button.isVisibleTo(panel)
     viewer.add_layer(kept)
-    panel.databar_button.click()
+    panel.input_layers.databar_button.click()
     (layer,) = viewer.layers
     assert layer.name == "exported"
     np.testing.assert_array_equal(layer.data, grey)
-    assert not panel.databar_button.isVisibleTo(panel)
+    assert not panel.input_layers.databar_button.isVisibleTo(panel)
 
 
 @pytest.fixture
@@ -244,7 +244,7 @@ def test_a_bar_of_what_a_panel_opened_is_offered_in_the_next_step(
     finish(window.page.panel)
     run_panel(window.page.panel)
     window.next_button.click()
-    offer = window.page.panel.databar_button
+    offer = window.page.panel.input_layers.databar_button
     assert (offer.isVisibleTo(window), offer.text()[:24]) == (
         True,
         "Data bar below row 108: ",

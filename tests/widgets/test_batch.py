@@ -87,7 +87,7 @@ def test_a_cancelled_batch_goes_on(panel, run_panel):
     def cancel(step):
         if step.done >= 3 and not heard.is_set():
             heard.set()
-            panel.cancel()
+            panel.controls.cancel()
 
     panel.runner.stepped.connect(cancel)
     said = run_panel(panel)

@@ -294,7 +294,7 @@ def test_a_size_waits_for_the_job_that_has_read_the_image(model, hold, finish):
     restore.run_button.click()
     group.pixel_size.value = (5.0, 5.0)
     for button in (group.apply_button, group.undo_button):
-        opener.show_status("")
+        opener.messages.show_status("")
         button.click()
         assert "Restore uses field" in opener.status.text()
         assert sizes(model) == {"field": (4.0, 4.0)}
@@ -341,12 +341,12 @@ def test_what_was_saved_without_its_size_is_told(
     choose(tmp_path / "sharp.ome.tif", ".ome.tif")
     restore.save_button.click()
     finish(restore)
-    assert not restore.unsaved_label.text()
+    assert not restore.messages.unsaved_label.text()
     group.layer.value, group.pixel_size.value = field, (5.0, 5.0)
     group.apply_button.click()
-    assert "field · wiener" in restore.unsaved_label.text()
+    assert "field · wiener" in restore.messages.unsaved_label.text()
     group.undo_button.click()
-    assert not restore.unsaved_label.text()
+    assert not restore.messages.unsaved_label.text()
 
 
 CORNERS = np.array([[0, 0], [0, 50], [30, 0], [30, 50.0]])

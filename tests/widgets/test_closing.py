@@ -10,7 +10,7 @@ from napari.utils.notifications import notification_manager
 from qtpy.QtCore import QEvent, QObject
 
 from napari_semsr.widgets import host
-from napari_semsr.widgets.base.temporary import is_temporary
+from napari_semsr.widgets.base.places import is_temporary
 from napari_semsr.widgets.layers import create_layer_keywords
 from napari_semsr.widgets.project import SavePanel
 from napari_semsr.widgets.restore import RestorePanel

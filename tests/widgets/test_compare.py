@@ -221,7 +221,7 @@ def test_a_mixture_is_not_saved_by_the_store_of_its_result(
     saved = tmp_path / "mixed.ome.tif"
     model.layers.selection.active = layer
     monkeypatch.setattr(
-        "napari_semsr.widgets.base.panel.ask_save_path", lambda *_: saved
+        "napari_semsr.widgets.base.result_layers.ask_save_path", lambda *_: saved
     )
     panel.save_button.click()
     qtbot.waitUntil(lambda: not panel.is_busy, timeout=LIMIT_MS)
@@ -244,7 +244,7 @@ def test_difference_is_a_signed_layer_of_its_own(panel, model, subtract):
     np.testing.assert_allclose(layer.data, wanted, atol=1e-6)
     assert layer not in list_grey_layers(model)
     assert layer not in panel.layer.choices
-    assert layer in panel.own_layers
+    assert layer in panel.result_layers.own
     image = micrograph_from_layer(layer)
     assert image.provenance.job == "difference"
     assert (image.pixel_size_nm, image.origin) == ((10, 10), (500, -300))

@@ -80,4 +80,4 @@ def test_demonstration_ends_in_layers_and_a_report(panel, model, run_panel, tmp_
 def test_demonstration_without_a_folder_is_not_saved(panel, model, run_panel):
     run_panel(panel)
     assert all(is_unsaved(layer) for layer in model.layers)
-    assert "Not saved" in panel.unsaved_label.text()
+    assert "Not saved" in panel.messages.unsaved_label.text()

@@ -103,7 +103,7 @@ def test_labels_and_what_is_said_follow_the_letters(dock, letters, qtbot):
     module = "napari_semsr.widgets.measure.metrics"
     panel = dock.show("Metrics", module, "MetricsPanel")
     control = panel.form.get_widget("data_range").native
-    panel.show_problem(LONG_TEXT)
+    panel.messages.show_problem(LONG_TEXT)
     for size in (9, 16, 9):
         letters(size)
         qtbot.waitUntil(lambda: (control.x() > 50) == (size == 9), timeout=LIMIT_MS)  # noqa: B023 - waits here
@@ -114,7 +114,7 @@ def test_labels_and_what_is_said_follow_the_letters(dock, letters, qtbot):
         if item.isAncestorOf(panel.status)
     )
     for text in ("grey, by hypothesis", "grey, by hypothesis " * 6):
-        panel.show_status(text)
+        panel.messages.show_status(text)
         qtbot.waitUntil(
             lambda: area.viewport().height() >= panel.status.height() > 0,
             timeout=LIMIT_MS,

@@ -35,15 +35,15 @@ def test_a_stated_pixel_size_is_taken_by_one_click(model, tmp_path, hold, qtbot)
     panel = hold(RegisterPanel(model))
     panel.show()
     panel.moving.value, panel.fixed.value = first, second
-    assert "The files of 2 layers state" in panel.size_button.text()
+    assert "The files of 2 layers state" in panel.input_layers.size_button.text()
     panel.resize(320, 800)
     assert panel.content.width() <= 320  # a long text breaks
-    press(qtbot, panel.size_button)
+    press(qtbot, panel.input_layers.size_button)
     sizes = [micrograph_from_layer(one).pixel_size_nm for one in (first, second)]
     assert sizes == [(12.5, 12.5), (5.0, 5.0)]
     origin = micrograph_from_layer(first).pixel_size_from
     assert origin == "by the file first.tif"
-    assert panel.size_button.isHidden()
+    assert panel.input_layers.size_button.isHidden()
 
 
 def test_a_size_is_offered_of_the_very_image_alone(model, tmp_path, hold):
@@ -52,7 +52,7 @@ def test_a_size_is_offered_of_the_very_image_alone(model, tmp_path, hold):
     panel = hold(MetricsPanel(model))
     panel.show()
     assert panel.image.value is layer
-    assert panel.size_button.isHidden()
+    assert panel.input_layers.size_button.isHidden()
 
 
 @pytest.mark.parametrize("many", [False, True])
@@ -62,8 +62,8 @@ def test_a_layer_in_colour_is_taken_by_one_click(model, hold, qtbot, many):
     photo = model.add_image(levels, rgb=True, multiscale=many, name="photo")
     panel = hold(MetricsPanel(model))
     panel.show()
-    assert "photo is a colour image" in panel.grey_button.text()
-    press(qtbot, panel.grey_button)
+    assert "photo is a colour image" in panel.input_layers.grey_button.text()
+    press(qtbot, panel.input_layers.grey_button)
     grey = panel.image.value
     assert (grey.name, grey.rgb, photo.visible) == (
         "photo \N{MIDDLE DOT} luminance",
@@ -73,11 +73,11 @@ def test_a_layer_in_colour_is_taken_by_one_click(model, hold, qtbot, many):
     image = micrograph_from_layer(grey)
     assert image.shape == GRAIN.shape
     assert image.provenance.inputs[0].name == "photo"
-    assert panel.grey_button.isHidden()
+    assert panel.input_layers.grey_button.isHidden()
 
 
 def test_grey_that_is_stored_as_colour_is_no_colour(model, hold):
     model.add_image(np.stack([GRAIN] * 3, axis=-1), rgb=True, name="grey")
     panel = hold(MetricsPanel(model))
     panel.show()
-    assert panel.grey_button.isHidden()
+    assert panel.input_layers.grey_button.isHidden()

@@ -131,7 +131,7 @@ def colourfulness(picture: np.ndarray) -> float:
 def test_closing_stops_the_job(viewer, qtbot, how):
     panel = dock(viewer, "Metrics")
     endless = Endless()
-    panel.start(endless, lambda _: None)
+    panel.controls.start(endless, lambda _: None)
     assert endless.begun.wait(LIMIT_S)
     if how == "panel":
         viewer.window.remove_dock_widget(panel)
@@ -163,7 +163,7 @@ def test_closing_the_window_while_napari_moves_its_bar(viewer, qtbot, monkeypatc
 
     named = staticmethod(close_then_handle)
     monkeypatch.setattr(QApplication, "processEvents", named)
-    panel.start(counted, lambda _: None)
+    panel.controls.start(counted, lambda _: None)
     panel.runner.stepped.connect(armed.append)
     qtbot.waitUntil(closed.is_set, timeout=LIMIT_MS)
 

@@ -24,7 +24,7 @@ def shown_buttons(panel):
     return {
         item: (item.mapTo(panel, QPoint()), item.size())
         for item in panel.findChildren(QAbstractButton)
-        if item.isVisible() and item is not panel.notes.unfolding
+        if item.isVisible() and item is not panel.messages.unfolding
     }
 
 
@@ -53,28 +53,37 @@ def panel(request, model, qtbot):
 def test_no_button_moves_when_a_message_comes_or_goes(panel):
     before = shown_buttons(panel)
     assert panel.run_button in before
-    for show in (panel.show_status, panel.notify, panel.show_problem):
+    for show in (
+        panel.messages.show_status,
+        panel.messages.notify,
+        panel.messages.show_problem,
+    ):
         for text in ("short", LONG):
             show(text)
             assert shown_buttons(panel) == before, (show, text)
-    panel.show_warning(LONG)
+    panel.messages.show_warning(LONG)
     assert shown_buttons(panel) == before
-    assert panel.notes.unfolding.isVisible()
-    panel.unsaved_label.setText(LONG)
-    panel.plane.setText(LONG)
+    assert panel.messages.unfolding.isVisible()
+    panel.messages.unsaved_label.setText(LONG)
+    panel.messages.plane.setText(LONG)
     panel.runner.stepped.emit(Progress(1, 3, LONG))
     panel.progress_bar.setVisible(True)
     assert shown_buttons(panel) == before
-    panel.notes.unfolding.click()
-    assert panel.notes.height() > 8 * panel.fontMetrics().lineSpacing()
+    panel.messages.unfolding.click()
+    assert panel.messages.height() > 8 * panel.fontMetrics().lineSpacing()
     foot = panel.run_button, panel.cancel_button, panel.help_button
     assert all(shown_buttons(panel)[item] == before[item] for item in foot)
-    panel.notes.unfolding.click()
-    for label in (panel.status, panel.warning_label, panel.unsaved_label, panel.plane):
+    panel.messages.unfolding.click()
+    for label in (
+        panel.status,
+        panel.warning_label,
+        panel.messages.unsaved_label,
+        panel.messages.plane,
+    ):
         label.setText("")
     panel.progress_bar.setVisible(False)
     assert all(shown_buttons(panel)[item] == before[item] for item in foot)
-    assert not panel.notes.unfolding.isVisible()
+    assert not panel.messages.unfolding.isVisible()
 
 
 @pytest.mark.parametrize("panel", ["RestorePanel"], indirect=True)
@@ -85,7 +94,7 @@ def test_no_button_moves_while_a_job_runs_and_when_it_has_ended(panel, qtbot):
     panel.runner.busy_changed.connect(lambda _: seen.append(shown_buttons(panel)))
     with qtbot.waitSignal(panel.ran, timeout=LIMIT_MS):
         panel.run_button.click()
-    assert panel.own_layers
+    assert panel.result_layers.own
     seen.append(shown_buttons(panel))
     foot = panel.run_button, panel.cancel_button, panel.help_button
     assert all(found[item] == before[item] for found in seen for item in foot)
@@ -99,14 +108,14 @@ def colours(panel):
 
 @pytest.mark.parametrize("panel", ["RestorePanel"], indirect=True)
 def test_only_errors_are_red(panel):
-    panel.show_problem("This failed.")
+    panel.messages.show_problem("This failed.")
     assert colours(panel)[0]
-    for show in (panel.show_status, panel.notify):
+    for show in (panel.messages.show_status, panel.messages.notify):
         show("This went well.")
         assert not any(colours(panel))
     panel.runner.stepped.emit(Progress(1, 2, "part"))
     assert not any(colours(panel))
-    panel.show_warning("Mind this.")
+    panel.messages.show_warning("Mind this.")
     assert colours(panel) == (False, True)
 
 
@@ -115,7 +124,7 @@ def test_an_error_leaves_when_its_folder_has_come(panel, qtbot, tmp_path):
     panel.folder.value = tmp_path / "missing"
     panel.run_button.click()
     assert "missing does not exist" in panel.status.text()
-    panel.clear_resolved_error()
+    panel.messages.clear_resolved_error()
     assert panel.status.text()
     (tmp_path / "missing").mkdir()
     qtbot.waitUntil(lambda: "Choose" not in panel.status.text())
@@ -140,8 +149,8 @@ def with_layer(panel):
     ids=["option", "size of a layer", "layer"],
 )
 def test_an_error_leaves_when_something_is_mended(panel, qtbot, mend):
-    panel.show_problem("This cannot be done.")
-    panel.clear_resolved_error()
+    panel.messages.show_problem("This cannot be done.")
+    panel.messages.clear_resolved_error()
     assert panel.status.text() == "This cannot be done."
     mend(panel)
     qtbot.waitUntil(lambda: panel.status.text() == "", timeout=LIMIT_MS)
@@ -149,10 +158,10 @@ def test_an_error_leaves_when_something_is_mended(panel, qtbot, mend):
 
 @pytest.mark.parametrize("panel", ["RestorePanel"], indirect=True)
 def test_good_news_stays_when_something_is_typed(panel):
-    panel.show_problem("This cannot be done.")
-    panel.show_status("This is done.")
+    panel.messages.show_problem("This cannot be done.")
+    panel.messages.show_status("This is done.")
     with_layer(panel)
-    panel.clear_resolved_error()
+    panel.messages.clear_resolved_error()
     assert panel.status.text() == "This is done."
 
 
@@ -165,11 +174,11 @@ def test_why_a_job_failed_stays_though_the_panel_clears_away(panel, qtbot):
 
     panel.runner.busy_changed.connect(lambda busy: busy or with_layer(panel))
     panel.runner.failed.connect(lambda _: with_layer(panel))
-    panel.start(job, lambda _: None)
+    panel.controls.start(job, lambda _: None)
     qtbot.waitUntil(lambda: not panel.is_busy, timeout=LIMIT_MS)
     assert panel.status.text() == "The disk is full."
-    qtbot.waitUntil(lambda: panel._causes is not None, timeout=LIMIT_MS)  # noqa: SLF001
-    panel.clear_resolved_error()
+    qtbot.waitUntil(lambda: panel.messages._causes is not None, timeout=LIMIT_MS)  # noqa: SLF001
+    panel.messages.clear_resolved_error()
     assert panel.status.text() == "The disk is full."
     sized_anew(panel)
     qtbot.waitUntil(lambda: panel.status.text() == "", timeout=LIMIT_MS)
@@ -192,8 +201,8 @@ class Painted(QObject):
 @pytest.mark.parametrize("panel", ["RestorePanel"], indirect=True)
 def test_steps_that_follow_soon_are_drawn_together(panel):
     panel.runner.stepped.emit(Progress(0, 900, "part"))
-    panel._stepping.setInterval(10**6)  # noqa: SLF001 - no clock decides
-    panel._stepping.start()  # noqa: SLF001
+    panel.controls._stepping.setInterval(10**6)  # noqa: SLF001 - no clock decides
+    panel.controls._stepping.start()  # noqa: SLF001
     shown_buttons(panel)
     painted = Painted(panel.status.viewport(), panel.progress_bar)
     for done in range(100):
@@ -201,14 +210,14 @@ def test_steps_that_follow_soon_are_drawn_together(panel):
         QApplication.processEvents()
     assert panel.progress_bar.value() == 99
     assert painted.count == 0
-    panel.show_status("Done.")
+    panel.messages.show_status("Done.")
     shown_buttons(panel)
     assert 0 < painted.count < 10
 
 
 @pytest.mark.parametrize("panel", ["RestorePanel"], indirect=True)
 def test_links_behind_an_error_are_parted(panel):
-    panel.show_problem("It failed.")
+    panel.messages.show_problem("It failed.")
     assert panel.status.toPlainText() == "It failed. Troubleshooting"
     panel.status.add_link("Open the log", "file:///log.txt")
     shown = panel.status.toPlainText().replace("\N{NO-BREAK SPACE}", " ")

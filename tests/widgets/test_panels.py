@@ -105,7 +105,7 @@ def test_a_bar_of_unknown_length_does_not_move(model, qtbot):
             steps = Progress(1, 4, "counting"), Progress(0, 0, "looking")
             yield steps[not known.is_set()]
 
-    panel.start(unknown, lambda _: None)
+    panel.controls.start(unknown, lambda _: None)
     bar = panel.progress_bar
     qtbot.waitUntil(lambda: "looking" in panel.status.text(), timeout=LIMIT_MS)
     assert bar.maximum() > bar.value() == 0  # Qt moves one without a range
@@ -113,7 +113,7 @@ def test_a_bar_of_unknown_length_does_not_move(model, qtbot):
     known.set()
     qtbot.waitUntil(lambda: bar.maximum() == 4, timeout=LIMIT_MS)
     assert bar.isTextVisible()
-    panel.stop()
+    panel.controls.stop()
     qtbot.waitUntil(lambda: not panel.is_busy, timeout=LIMIT_MS)
 
 
@@ -248,7 +248,7 @@ def test_layer_lists_follow_the_viewer(module, model, qtbot):
     layer = model.add_image(np.zeros((8, 8)), name="new")
     boxes = [
         item
-        for item in vars(panel).values()
+        for item in (*vars(panel).values(), *getattr(panel, "boxes", {}).values())
         if isinstance(item, ComboBox | Select) and layer in item.choices
     ]
     if module == "OpenMosaicPanel":
@@ -461,15 +461,15 @@ def test_figures_of_an_earlier_run_are_not_taken_for_those_of_one_that_failed(
 def test_good_news_is_a_notification_only_where_the_panel_is_hidden(
     model, qtbot, monkeypatch
 ):
-    from napari_semsr.widgets.base import panel as module
+    from napari_semsr.widgets.base import messages as module
 
     told = []
     monkeypatch.setattr(module, "show_info", told.append)
     panel = make("MetricsPanel", model, qtbot)
-    panel.notify("hidden")
+    panel.messages.notify("hidden")
     panel.show()
     qtbot.waitExposed(panel)
-    panel.notify("seen")
+    panel.messages.notify("seen")
     assert (told, panel.status.text()) == (["hidden"], "seen")
 
 
@@ -479,7 +479,7 @@ def test_result_that_cannot_be_shown_is_told(model, qtbot, finish):
     def show(_: object) -> None:
         raise ShapeError("The layer is gone.")
 
-    panel.start(lambda: (yield Progress(1, 1, "done")), show)
+    panel.controls.start(lambda: (yield Progress(1, 1, "done")), show)
     finish(panel)
     assert panel.status.text() == "The layer is gone."
 

@@ -318,10 +318,10 @@ def camera_of(viewer):
 def test_results_go_into_the_project_and_are_saved_at_once(
     restored, model, project, run_panel
 ):
-    assert "Not saved" in restored.unsaved_label.text()
+    assert "Not saved" in restored.messages.unsaved_label.text()
     assert "not saved" in project.panel_of(model).made_list.item(0).text()
     panel = project.save(model)
-    assert restored.unsaved_label.text() == ""
+    assert restored.messages.unsaved_label.text() == ""
     assert "not saved" not in panel.made_list.item(0).text()
     made = set(model.layers)
     run_panel(restored)
@@ -645,10 +645,10 @@ def test_what_is_drawn_is_not_saved_before_it_is_in_a_project(kind, model, proje
     model.add_points(ndim=2, name="nothing yet")
     DRAWN[kind](model)
     assert panel.session.list_unsaved_names() == ["drawn"]
-    assert panel.unsaved_label.text().endswith("when napari is closed: drawn.")
+    assert panel.messages.unsaved_label.text().endswith("when napari is closed: drawn.")
     panel = project.save(model)
     assert panel.session.list_unsaved_names() == []
-    assert panel.unsaved_label.text() == ""
+    assert panel.messages.unsaved_label.text() == ""
 
 
 @pytest.mark.parametrize("recorded", [True, False], ids=["known", "of another reader"])
@@ -664,7 +664,7 @@ def test_a_typed_pixel_size_is_not_saved_before_a_file_has_it(
     opener.calibrate.pixel_size.value = (3.0, 3.0)
     opener.calibrate.apply_button.click()
     assert panel.session.list_unsaved_names() == ["the pixel size of first"]
-    assert "the pixel size of first" in panel.unsaved_label.text()
+    assert "the pixel size of first" in panel.messages.unsaved_label.text()
     opener.calibrate.undo_button.click()
     assert panel.session.list_unsaved_names() == []
     opener.calibrate.apply_button.click()

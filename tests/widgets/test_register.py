@@ -478,7 +478,7 @@ def test_figures_are_told_of_the_layers_that_a_given_map_was_applied_to(
         "enhanced, made by the network sharper",
         "electrons",
     )
-    assert "Made by a network" in panel.remarks.text()
+    assert "Made by a network" in panel.results.remarks.text()
 
 
 @pytest.mark.broad

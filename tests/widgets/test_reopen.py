@@ -109,7 +109,7 @@ def maker(model, press, exposures, tmp_path):
 
 def save(panel, layer, path, choose, finish):
     """Save a layer by its panel's button, or by napari where it has none."""
-    if panel is None or layer not in panel.own_layers:
+    if panel is None or layer not in panel.result_layers.own:
         assert layer.save(str(path), plugin=PLUGIN) == [str(path)]
         return
     panel.viewer.layers.selection.active = layer

@@ -119,7 +119,7 @@ def test_what_the_user_adds_meanwhile_is_not_of_the_run(frc, model, run_panel):
     run_panel(frc)
     run_panel(frc)
     assert set(names(model)) == {"first", "second", MAP, FAILED, "own", "own [1]"}
-    assert model.layers["own"] not in frc.own_layers
+    assert model.layers["own"] not in frc.result_layers.own
     assert model.layers.selection.active.name == MAP
 
 

@@ -83,7 +83,7 @@ def by_button(suffix):
         panel = SavePanel(viewer)
         qtbot.addWidget(panel)
         choose(folder / f"saved{suffix}", ".ome.tif")  # which the suffix overrules
-        panel.save_as(layer)
+        panel.result_layers.save_as(layer)
         wait(panel, qtbot)
         assert "was saved as" in panel.status.text()
         return opened(folder / f"saved{suffix}")
@@ -130,7 +130,7 @@ def opened(path):
 
 
 def wait(panel, qtbot):
-    runners = panel.session.runner, panel.saver
+    runners = panel.session.runner, panel.result_layers.saver
     qtbot.waitUntil(lambda: not any(r.is_busy for r in runners), timeout=LIMIT_MS)
 
 

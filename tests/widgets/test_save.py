@@ -274,8 +274,8 @@ def test_the_button_saves_what_the_panel_made(
     panel, model, qtbot, choose, tmp_path, suffix
 ):
     made = model.layers["field · wiener"]
-    assert "Not saved" in panel.unsaved_label.text()
-    assert "field · wiener" in panel.unsaved_label.text()
+    assert "Not saved" in panel.messages.unsaved_label.text()
+    assert "field · wiener" in panel.messages.unsaved_label.text()
     choose(tmp_path / "kept", suffix)
     path = tmp_path / f"kept{suffix}"
     assert press_save(panel, qtbot) == f"field · wiener was saved as {path}."
@@ -283,10 +283,10 @@ def test_the_button_saves_what_the_panel_made(
     assert found.pixel_size_nm == (10, 10)
     assert found.provenance.job == "restore"
     if suffix == ".png":  # which has not all of it
-        assert "Not saved" in panel.unsaved_label.text()
+        assert "Not saved" in panel.messages.unsaved_label.text()
     else:
         np.testing.assert_array_equal(found.array(), made.data)
-        assert panel.unsaved_label.text() == ""
+        assert panel.messages.unsaved_label.text() == ""
 
 
 def test_the_button_asks_before_it_replaces(panel, qtbot, choose, tmp_path, answer):
@@ -294,7 +294,7 @@ def test_the_button_asks_before_it_replaces(panel, qtbot, choose, tmp_path, answ
     create_store(tmp_path / "kept.ome.zarr", shape=(8, 8), dtype="u1", chunk=4)
     answer(False)
     press_save(panel, qtbot)
-    assert "Not saved" in panel.unsaved_label.text()
+    assert "Not saved" in panel.messages.unsaved_label.text()
     answer(True)
     assert "was saved as" in press_save(panel, qtbot)
     assert read(tmp_path / "kept.ome.zarr").shape == (96, 96)
@@ -304,7 +304,7 @@ def test_saving_a_partly_enhanced_layer_is_refused(panel, model, qtbot):
     model.layers["field · wiener"].metadata[LIVE_KEY] = True
     assert "only partly enhanced" in press_save(panel, qtbot)
     model.add_image(np.zeros((8, 8)))
-    assert panel.unsaved_label.text() == ""  # Enhance says what becomes of it
+    assert panel.messages.unsaved_label.text() == ""  # Enhance says what becomes of it
 
 
 @pytest.mark.broad
@@ -315,7 +315,7 @@ def test_saving_is_cancelled_without_a_trace(panel, model, qtbot, choose, tmp_pa
     qtbot.waitUntil(lambda: not panel.is_busy, timeout=LIMIT_MS)
     assert panel.status.text() == "Nothing was saved."
     assert list(tmp_path.iterdir()) == []
-    assert "field · wiener" in panel.unsaved_label.text()
+    assert "field · wiener" in panel.messages.unsaved_label.text()
 
 
 def test_temporary_stores_go_with_the_last_layer_that_shows_them(panel, model):
@@ -326,7 +326,7 @@ def test_temporary_stores_go_with_the_last_layer_that_shows_them(panel, model):
     twin = model.add_image(made.data, metadata=dict(made.metadata))
     model.layers.remove(made)
     assert store.is_dir()
-    assert panel.unsaved_label.text() == ""
+    assert panel.messages.unsaved_label.text() == ""
     model.layers.remove(twin)
     assert store.is_dir()  # for the removal can be undone
     panel.history.undo()
@@ -382,7 +382,7 @@ def test_a_dialog_begins_beside_the_data(
 def test_the_figure_of_the_panel_is_that_of_the_button(
     model, hold, exposures, tmp_path
 ):
-    options = hold(SavePanel(model)).figure_options()
+    options = hold(SavePanel(model)).paper.create_options()
     run(draw_figure(exposures, tmp_path / "panel.png", options))  # without a map
     blocks = FrcMapJobOptions(block=64, step=32)
     output = tmp_path / "map.ome.tif"

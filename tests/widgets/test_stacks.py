@@ -57,11 +57,11 @@ def test_panels_say_which_plane_is_taken(module, model, qtbot, stack):
     panel = make(module, model, qtbot)
     if isinstance(panel, SpectrumPanel):
         panel.layers.value = [stack]
-    assert "lane t = 3 of 3 of series is used" in panel.plane.text()
+    assert "lane t = 3 of 3 of series is used" in panel.messages.plane.text()
     model.dims.set_point(0, 2)
-    assert "lane t = 2 of 3 of series is used" in panel.plane.text()
+    assert "lane t = 2 of 3 of series is used" in panel.messages.plane.text()
     model.layers.remove(stack)
-    assert panel.plane.text() == ""
+    assert panel.messages.plane.text() == ""
 
 
 @pytest.mark.broad
@@ -77,18 +77,18 @@ def test_what_is_said_has_a_bar_only_where_it_does_not_fit(panel, qtbot):
     bar = area.verticalScrollBar()
     qtbot.waitUntil(lambda: area.height() > 0, timeout=LIMIT_MS)
     assert not bar.isVisible()
-    panel.show_status("one line after another " * 60)
+    panel.messages.show_status("one line after another " * 60)
     qtbot.waitUntil(bar.isVisible, timeout=LIMIT_MS)
-    panel.show_status("one line")
+    panel.messages.show_status("one line")
     qtbot.waitUntil(lambda: not bar.isVisible(), timeout=LIMIT_MS)
 
 
 def test_the_plane_in_view_is_measured(model, hold, stack, run_panel):
     panel = hold(FrcMapPanel(model))
     run_panel(panel)
-    assert panel.plane.text().startswith("Plane t = 3 of 3 of series")
+    assert panel.messages.plane.text().startswith("Plane t = 3 of 3 of series")
     np.testing.assert_array_equal(
-        panel.read_layer(stack).array(), np.asarray(stack.data[2])
+        panel.input_layers.read(stack).array(), np.asarray(stack.data[2])
     )
 
 
@@ -161,7 +161,7 @@ def test_shapes_of_the_plane_in_view_are_taken(
     model, hold, stack, drawn, run_panel, kind, choose_shapes, third, first
 ):
     panel = hold(kind(model))
-    panel.choose_input(stack)
+    panel.input_layers.choose(stack)
     found = choose_shapes(panel, drawn)
     run_panel(panel)
     assert found() == third
@@ -177,11 +177,11 @@ def test_all_planes_are_offered_for_stacks_alone(panel, model, stack):
     tick = panel.all_planes
     assert tick.native.isVisibleTo(panel)
     tick.value = True
-    assert panel.plane.text() == "All planes of series are used."
+    assert panel.messages.plane.text() == "All planes of series are used."
     flat = model.add_image(np.zeros((64, 64)), name="flat", units=("nm", "nm"))
     panel.layer.value = flat
     assert not tick.native.isVisibleTo(panel)
-    assert panel.plane.text() == ""
+    assert panel.messages.plane.text() == ""
 
 
 @pytest.mark.quick(1)
@@ -231,7 +231,7 @@ def test_a_stack_is_saved_whole(
     panel.all_planes.value = True
     run_panel(panel)
     made = next(layer for layer in model.layers if layer is not stack)
-    assert made.name in panel.unsaved_label.text()
+    assert made.name in panel.messages.unsaved_label.text()
 
     def ask(_parent, _title, _place, filters):
         assert ".zarr" not in filters
@@ -240,7 +240,7 @@ def test_a_stack_is_saved_whole(
     monkeypatch.setattr(QFileDialog, "getSaveFileName", ask)
     panel.save_button.click()
     qtbot.waitUntil(lambda: not panel.is_busy, timeout=LIMIT_MS)
-    assert panel.unsaved_label.text() == ""
+    assert panel.messages.unsaved_label.text() == ""
     [(data, attributes, _)] = read_layers(str(tmp_path / "kept.ome.tif"))
     np.testing.assert_array_equal(np.asarray(data), made.data)
     np.testing.assert_allclose(attributes["scale"][1:], (10, 10))

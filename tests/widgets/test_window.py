@@ -340,7 +340,7 @@ def test_closing_the_window_stops_what_runs(window, hold, finish):
     dock = hold(QWidget())
     window.setParent(dock)
     panel = window.page.panel
-    panel.start(Endless(), lambda _: None)
+    panel.controls.start(Endless(), lambda _: None)
     window.next_button.click()
     window.setParent(None)
     finish(panel)

@@ -68,7 +68,7 @@ class BatchPanel(Panel):
     def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer, "Batch", "Run the steps")
         self.after_cancel = "finished results are kept, run again to continue"
-        self.layer = self.create_layer_box(
+        self.layer = self.input_layers.create_box(
             "layer",
             "Repeat the steps of",
             "The steps in this layer's history are applied to every image.",
@@ -235,14 +235,14 @@ class BatchPanel(Panel):
 
     def save_steps(self) -> None:
         """Ask for a file name, and write the steps file."""
-        with self.show_errors():
+        with self.messages.show_errors():
             plan = self._read_plan()
             path = ask_output_file(self, "Save the steps", "steps", _YAML)
             if path is not None:
                 text = yaml.safe_dump(plan, sort_keys=False, allow_unicode=True)
                 with replace_atomically(path) as place:
                     place.write_text(text, encoding="utf-8")
-                self.notify(f"Steps saved as {path}.")
+                self.messages.notify(f"Steps saved as {path}.")
 
     # -- running ---------------------------------------------------------------
 
@@ -276,7 +276,7 @@ class BatchPanel(Panel):
         failure_text = (
             f", {report.failed} failed (see the error column)" if report.failed else ""
         )
-        self.show_result(
+        self.results.show_result(
             get_figures(report),
             f"{report.done} image{'s'[: report.done != 1]} done{failure_text}.",
         )
@@ -286,7 +286,7 @@ class BatchPanel(Panel):
         if self.report is not None:
             rows = self.report.rows
             text = format_tab_separated_rows([rows[0], *(row.values() for row in rows)])
-            self.show_status(copy_to_clipboard(text))
+            self.messages.show_status(copy_to_clipboard(text))
 
     def open_folder(self) -> None:
         """Show the output folder."""

@@ -455,7 +455,7 @@ class CalibrationControls(Form):
 
     def apply_typed_size(self) -> None:
         """Set the pixel size of the selected layer to the entered value."""
-        with self._panel.show_errors():
+        with self._panel.messages.show_errors():
             if self.pixel_size.value is None:
                 msg = "Enter a pixel size first; both values must be greater than zero."
                 raise OptionError(msg, code="missing-value")
@@ -509,7 +509,7 @@ class CalibrationControls(Form):
 
     def undo(self) -> None:
         """Undo the last pixel-size change."""
-        with self._panel.show_errors():
+        with self._panel.messages.show_errors():
             there = self._viewer.layers
             at = [n for n, size in enumerate(self._sizes) if size[0] in there]
             if at:
@@ -568,7 +568,7 @@ class CalibrationControls(Form):
         if layers_outdated:
             names = ", ".join(item.name for item in layers_outdated)
             along += f" Outdated and hidden, compute again: {names}."
-        self._panel.show_status(
+        self._panel.messages.show_status(
             f"{layer.name}: pixel size {format_pixel_size(before)} → "
             f"{format_pixel_size(now)}.{along}{mixed_note}"
         )
@@ -586,7 +586,7 @@ class CalibrationControls(Form):
 
     def start_drawing(self) -> None:
         """Add the line layer if needed, and select its line tool."""
-        with self._panel.show_errors():
+        with self._panel.messages.show_errors():
             self._select_line_tool()
 
     def _select_line_tool(self) -> None:
@@ -613,17 +613,17 @@ class CalibrationControls(Form):
         self._show_line_length()
         self._viewer.layers.selection.active = line
         line.mode = "add_line"
-        self._panel.show_status(
+        self._panel.messages.show_status(
             "Drag along a known distance in the image, then enter its length."
         )
 
     def find_bar(self) -> None:
         """Place the line over the scale bar printed in the image."""
-        with self._panel.show_errors():
+        with self._panel.messages.show_errors():
             layer = self.layer.value
             image, options = micrograph_from_layer(layer), CalibrateOptions(bar=True)
             make = partial(CALIBRATE.job, image, options=options)
-            self._panel.start(
+            self._panel.controls.start(
                 make, partial(self._draw_scale_bar_line, layer), "Find the printed bar"
             )
 
@@ -644,7 +644,7 @@ class CalibrationControls(Form):
         half = report.bar_px / 2
         line.add_lines(np.array([[y, x - half], [y, x + half]]))
         line.mode = "pan_zoom"
-        self._panel.show_status(
+        self._panel.messages.show_status(
             f"The printed bar is {report.bar_px:g} px long. Check that the line covers "
             "it, enter the length on its label, and press Set scale from line."
         )
@@ -655,7 +655,7 @@ class CalibrationControls(Form):
 
     def measure_grating(self) -> None:
         """Measure the pixel size of the layer from its grating."""
-        with self._panel.show_errors():
+        with self._panel.messages.show_errors():
             layer: Image = self.layer.value
             image = micrograph_from_layer(layer)
             if self.pitch.value <= 0:
@@ -667,7 +667,7 @@ class CalibrationControls(Form):
             options = CalibrateOptions(pitch_nm=self.pitch.value)
             make = partial(CALIBRATE.job, image, options=options)
             show = partial(self._apply_grating_calibration, layer)
-            self._panel.start(make, show, "Calibrate from a grating")
+            self._panel.controls.start(make, show, "Calibrate from a grating")
 
     def _apply_grating_calibration(
         self, layer: Layer, report: CalibrationReport
@@ -695,7 +695,7 @@ class CalibrationControls(Form):
         """Ask for a file name, and write the calibration."""
         calibration = self._calibration
         if calibration is not None:
-            self._panel.save_file(
+            self._panel.sharing.save_file(
                 "Save calibration",
                 "calibration",
                 _CALIBRATIONS,
@@ -705,7 +705,7 @@ class CalibrationControls(Form):
 
     def set_scale_from_line(self) -> None:
         """Compute the pixel size from the line and the known distance."""
-        with self._panel.show_errors():
+        with self._panel.messages.show_errors():
             y, x = micrograph_from_layer(self.layer.value).scale
             line, layer = self._find_line_layer(), self.layer.value
             if line is not None and len(line.data) and isinstance(layer, Image):

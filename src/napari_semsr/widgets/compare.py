@@ -308,10 +308,10 @@ class CompareControls(Form):
     def _make_controls(self) -> None:
         panel, viewer = self._panel, self._viewer
         images = partial(list_image_layers, viewer)
-        self.left = panel.create_layer_box(
+        self.left = panel.input_layers.create_box(
             "left", "Left", "Left layer: the input or any other image.", layers=images
         )
-        self.right = panel.create_layer_box(
+        self.right = panel.input_layers.create_box(
             "right",
             "Right",
             ("Right layer: the result or any other image."),
@@ -430,7 +430,7 @@ class CompareControls(Form):
         """Return the two layers; show a message unless they are different."""
         left, right = self.left.value, self.right.value
         if left is right or None in (left, right):
-            self._panel.show_status("Choose two different layers to compare.")
+            self._panel.messages.show_status("Choose two different layers to compare.")
             return None
         return left, right
 
@@ -528,14 +528,14 @@ class CompareControls(Form):
             self._show_mixture(blend, percent)
         elif percent < 100 and not self._panel.is_busy:
             begin = partial(self._use_prepared_input, blend)
-            self._panel.start(blend.prepare, begin, "Strength")
+            self._panel.controls.start(blend.prepare, begin, "Strength")
         elif percent < 100:
             self._show_strength()
 
     def _use_prepared_input(self, blend: _BlendedResult, before: list[object]) -> None:
         """Use the prepared input, and apply the current slider position."""
         blend.before = before
-        self._panel.show_status("")
+        self._panel.messages.show_status("")
         if self._get_blend() is blend:
             self._show_mixture(blend, int(self.strength.value))
 
@@ -551,9 +551,9 @@ class CompareControls(Form):
         panel, both = self._panel, self._get_compared_layers()
         if both is None:
             return
-        with panel.show_errors():
-            first, second = map(panel.read_layer, both)
-            panel.start(
+        with panel.messages.show_errors():
+            first, second = map(panel.input_layers.read, both)
+            panel.controls.start(
                 lambda: self._compute_difference(first, second),
                 lambda image: self._add_difference(image, both),
                 "Difference",
@@ -597,4 +597,4 @@ class CompareControls(Form):
             if most
             else "the two layers hardly differ"
         )
-        self._panel.show_status(f"Added {layer.name}: {sentence}.")
+        self._panel.messages.show_status(f"Added {layer.name}: {sentence}.")

@@ -80,8 +80,10 @@ class CropPanel(Panel):
 
     def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer, "Crop", "Crop")
-        self.layer = self.create_layer_box("layer", "Layer", "The grey image to crop.")
-        self.like = self.create_layer_box(
+        self.layer = self.input_layers.create_box(
+            "layer", "Layer", "The grey image to crop."
+        )
+        self.like = self.input_layers.create_box(
             "like",
             "To the area of",
             "An image: both are cropped to their common area, on its pixels. Or a "
@@ -113,28 +115,30 @@ class CropPanel(Panel):
         self.form.on_change("align", self._update_form_rows)
         self._layer_offered: Layer | None = None
         self.layer.changed.connect(self._propose_image)
-        self.follow_active_layer(self.layer)
+        self.input_layers.follow_active_layer(self.layer)
         self._propose_image()
         self._update_form_rows()
 
     def select_rectangle_tool(self) -> None:
         """Select the rectangle tool, on a Shapes layer over the image to crop."""
-        with self.show_errors():
-            self.read_layer(self.layer.value)  # an error if it cannot be cropped
+        with self.messages.show_errors():
+            self.input_layers.read(self.layer.value)  # an error if it cannot be cropped
             shapes = self.like.value
             if not isinstance(shapes, Shapes):
                 shapes = add_drawing_layer(self.viewer, self.layer.value, _DRAWN_LAYER)
                 self.like.value = shapes
             self.viewer.layers.selection.active = shapes
             shapes.mode = "add_rectangle"
-            self.show_status("Drag over the area to keep, then press Crop.")
+            self.messages.show_status("Drag over the area to keep, then press Crop.")
 
     def _propose_image(self, _: object = None) -> None:
         """Propose another opened image, unless the user has chosen one."""
         layer, like = self.layer.value, self.like.value
         if like is self._layer_offered or like is layer:
             layers_opened = [
-                x for x in list_grey_layers(self.viewer) if x not in self.own_layers
+                x
+                for x in list_grey_layers(self.viewer)
+                if x not in self.result_layers.own
             ]
             # images without a pixel size cannot be aligned
             fit = [x for x in layers_opened if is_calibrated(x)]
@@ -151,7 +155,7 @@ class CropPanel(Panel):
     def job(self) -> PanelTask:
         """Create the job from the form."""
         layer, like = self.layer.value, self.like.value
-        image = self.read_layer(layer)
+        image = self.input_layers.read(layer)
         values = self.form.values()
         reference = None
         if like is layer:
@@ -167,7 +171,7 @@ class CropPanel(Panel):
             box = _read_drawn_box(like, layer, image, self.viewer.dims)
             values |= {"align": False, "box": box.box, "box_nm": box.box_nm}
         else:
-            reference = self.read_layer(like)
+            reference = self.input_layers.read(like)
         if not values["align"]:
             del values["search"]  # its row is hidden then
         options = CropOptions.parse(values)
@@ -218,4 +222,4 @@ class CropPanel(Panel):
             sentence = f"Copied {layer.name}: it has no empty areas."
         figures = get_figures(result)
         figures.pop("Reference", None)  # a temporary store, of the second layer
-        self.show_result(figures, sentence)
+        self.results.show_result(figures, sentence)

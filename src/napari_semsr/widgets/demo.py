@@ -104,7 +104,7 @@ class DemoPanel(Panel):
         layer = add_opened_image(self.viewer, stores["enhanced"], name=title)
         self.viewer.layers.selection.active = layer
         yield
-        self.show_result(
+        self.results.show_result(
             get_figures(demo_result),
             f"Done in {demo_result.seconds:.0f} s. The layers show the same area, "
             "and the report contains all numbers.",

@@ -161,7 +161,7 @@ class OpenMosaicPanel(Panel):
         self.bar_button.setVisible(False)
         self.shown_layer: Layer | None = None
         self._layer_outdated: Layer | None = None
-        layer = self.create_layer_box(
+        layer = self.input_layers.create_box(
             "layer",
             "Layer",
             "The layer to calibrate.",
@@ -189,7 +189,7 @@ class OpenMosaicPanel(Panel):
         self.dataset.changed.connect(self._inspect_dataset)
         self.bar.changed.connect(self._show_data_bar)
         self.luminance.changed.connect(self._set_luminance)
-        self.follow_active_layer(layer)
+        self.input_layers.follow_active_layer(layer)
         self._show_coverage()
 
     def _show_coverage(self, _: object = None) -> None:
@@ -229,12 +229,12 @@ class OpenMosaicPanel(Panel):
             return
         if is_scan(path):
             show = partial(self._show_scan, path)
-            self.start_inspection(
+            self.controls.start_inspection(
                 "Look into folder", lambda: _describe_scan(path), show
             )
             return
         work = partial(_describe_file, path, ReadOptions())
-        self.start_inspection("Look into file", work, self._show_description)
+        self.controls.start_inspection("Look into file", work, self._show_description)
 
     def _set_luminance(self, on: bool) -> None:
         """Apply the luminance tick box, and update the status."""
@@ -247,9 +247,9 @@ class OpenMosaicPanel(Panel):
         name = "" if self._path_described is None else self._path_described.name
         if self._in_colour and not self.luminance.value:
             sentence = f"{name} is a colour image; tick 'Use its luminance' to open it."
-            self.show_status(sentence)
+            self.messages.show_status(sentence)
         else:
-            self.show_status(f"{name} can be opened.")
+            self.messages.show_status(f"{name} can be opened.")
 
     def translate(self, text: str) -> str:
         """Replace an option name in a message with the label of its tick box."""
@@ -278,7 +278,7 @@ class OpenMosaicPanel(Panel):
             return
         self._clear_description()
         work = partial(_describe_file, path, options)
-        self.start_inspection("Look into file", work, self._show_description)
+        self.controls.start_inspection("Look into file", work, self._show_description)
 
     def _show_datasets(self, facts: dict[str, Any]) -> None:
         metadata = facts.get("metadata") or {}
@@ -324,7 +324,7 @@ class OpenMosaicPanel(Panel):
         self.about.setText(describe_scan(acquisition))
         self._update_index_rows(self.facts)
         self.bar_note.setText("")
-        self.show_status(f"{path.name} can be opened.")
+        self.messages.show_status(f"{path.name} can be opened.")
 
     def _update_index_rows(self, facts: dict[str, Any]) -> None:
         axes, metadata = facts.get("axes") or {}, facts.get("metadata") or {}
@@ -361,7 +361,7 @@ class OpenMosaicPanel(Panel):
             self._layer_outdated = self.shown_layer
             self.run()
         else:
-            self.show_status("These rows will be cropped; press Open.")
+            self.messages.show_status("These rows will be cropped; press Open.")
 
     def focus_pixel_size(self, layer: Layer) -> None:
         """Move the focus to the pixel-size boxes for a layer."""
@@ -424,16 +424,14 @@ class OpenMosaicPanel(Panel):
 
     def _show_frames(self, layers: list[Any]) -> None:
         sentence = add_frame_layers(self.viewer, layers)
-        self.show_status(f"{sentence} Use Stitch mosaic to join them.")
+        self.messages.show_status(f"{sentence} Use Stitch mosaic to join them.")
 
     def show_image(
         self, opened_store: OpenedImage, layer_outdated: Layer | None = None
     ) -> None:
         """Add the opened image as a layer, replacing an outdated one."""
         is_renewed = layer_outdated in self.viewer.layers
-        if is_renewed:
-            with self.history.make_removals_final():
-                self.viewer.layers.remove(layer_outdated)
+        self.history.remove_layers([layer_outdated])
         name = opened_store.micrograph.name
         if opened_store.path is not None:
             name = get_display_name(opened_store.path, name)
@@ -451,7 +449,7 @@ class OpenMosaicPanel(Panel):
             self.calibrate.layer.value = self.shown_layer
         shape = format_shape(opened_store.micrograph.shape)
         size = format_pixel_size(opened_store.micrograph.pixel_size_nm)
-        self.show_status(
+        self.messages.show_status(
             f"Opened {name}: {shape}, pixel size "
             f"{size}.{explain_missing_scale_bar(self.viewer)}"
         )

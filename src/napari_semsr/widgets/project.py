@@ -58,6 +58,7 @@ class SavePanel(Panel):
 
     def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer, "Save", _NEW)
+        self.controls.runners.append(self.session.runner)
         self.run_button.setToolTip(
             "Save everything in a folder NAME.semsr. From then on, results are written "
             "there, and nothing is lost when napari is closed."
@@ -157,26 +158,22 @@ class SavePanel(Panel):
         self.made_list.currentItemChanged.connect(self._select_item_layer)
         self.history.changed.connect(self._update_undo_button)
         self.session.changed.connect(self._show_project)
-        self.session.message_ready.connect(self.notify)
+        self.session.message_ready.connect(self.messages.notify)
         self.session.save_failed.connect(self._show_failure)
         self.session.runner.busy_changed.connect(self._show_saving_state)
-        self.session.runner.stepped.connect(self._show_step)
+        self.session.runner.stepped.connect(self.controls.show_step)
+        self.result_layers.layers_changed.connect(self._update_result_list)
         self.viewer.layers.selection.events.active.connect(self._update_result_list)
 
     # -- project ---------------------------------------------------------------
 
-    @property
-    def is_busy(self) -> bool:
-        """Whether something is being saved, here or into the project."""
-        return super().is_busy or self.session.runner.is_busy
-
     def _show_saving_state(self, busy: bool) -> None:
         """Show that a project is being saved or opened."""
-        self._update_buttons()
+        self.controls.update_buttons()
         if busy:
-            self._show_busy(busy)
+            self.controls.show_busy(busy)
         else:
-            self.show_status("")
+            self.messages.show_status("")
 
     def run(self) -> None:
         """Save everything to the open project, or to a new one."""
@@ -188,7 +185,7 @@ class SavePanel(Panel):
 
     def new_project(self) -> None:
         """Ask for the path of a new project, and save everything into it."""
-        with self.show_errors():
+        with self.messages.show_errors():
             folder = ask_new_project_path(self)
             if folder is not None:
                 self.session.create_project(folder, self._report_saved_project)
@@ -205,13 +202,8 @@ class SavePanel(Panel):
                 f" Not saved: {', '.join(left)}; a layer is saved once it is "
                 "finished, unless projects do not support its kind."
             )
-        self.notify(sentence)
+        self.messages.notify(sentence)
         self.ran.emit()
-
-    def cancel(self) -> None:
-        """Cancel saving, and any other running job of the panel."""
-        self.session.runner.cancel()
-        super().cancel()
 
     def open_project(self) -> None:
         """Ask for a project, and open it, replacing the open layers."""
@@ -231,7 +223,7 @@ class SavePanel(Panel):
             if answer != "discard":
                 return
         if not self.session.open_project(path):
-            self.show_status(
+            self.messages.show_status(
                 "A project is being saved; try again when saving has finished."
             )
 
@@ -244,8 +236,8 @@ class SavePanel(Panel):
         if not is_alive(self):
             return
         folder = self.session.folder
-        self._run_label = label = _NEW if folder is None else "Save project now"
-        self._update_buttons()
+        self.controls.run_label = label = _NEW if folder is None else "Save project now"
+        self.controls.update_buttons()
         sentence = (
             (f"{folder} is open; changes are saved automatically.")
             if folder
@@ -268,18 +260,15 @@ class SavePanel(Panel):
 
     # -- layers ----------------------------------------------------------------
 
-    def _show_unsaved_content(self) -> None:
-        """Update the list of results and the note on unsaved content."""
-        self._update_result_list()
-
     def _update_result_list(self, event: object = None) -> None:
+        """Update the list of results and the note on unsaved content."""
         if not is_alive(self):
             return
         images_made, names = (
             self.session.list_created_images(),
             self.session.list_unsaved_names(),
         )
-        self.unsaved_label.setText(describe_unsaved_content(names))
+        self.messages.unsaved_label.setText(describe_unsaved_content(names))
         layer_chosen = self.chosen_layer()
         self.made_list.blockSignals(True)
         self.made_list.clear()
@@ -317,18 +306,20 @@ class SavePanel(Panel):
     def save_layer(self) -> None:
         """Ask for a path, and save the selected layer there."""
         layer = self.chosen_layer()
-        self.save_as(layer)
+        self.result_layers.save_as(layer)
 
     def replay(self) -> None:
         """Reproduce the file of the selected layer, and compare the two files."""
-        with self.show_errors():
+        with self.messages.show_errors():
             layer = self.chosen_layer()
             path = None if layer is None else get_file_path(layer)
             if path is None:
                 msg = "Only a saved layer can be reproduced; save it first."
                 raise OptionError(msg, code="layer-not-saved")
             title = "Reproduce"
-            self.start(lambda: REPLAY.job(path), self._show_replay_report, title)
+            self.controls.start(
+                lambda: REPLAY.job(path), self._show_replay_report, title
+            )
 
     def get_labels(self) -> Labels:
         """Return the panel labels of the options of a layer's job."""
@@ -347,7 +338,7 @@ class SavePanel(Panel):
             panel.layer.value = layer
         else:
             name = "The layer" if layer is None else layer.name
-            panel.show_status(
+            panel.messages.show_status(
                 f"The history of {name} contains no step that processes a single "
                 "image; choose another layer, or a steps file."
             )
@@ -357,16 +348,18 @@ class SavePanel(Panel):
         name = Path(report.output).name
         same = "identical" if report.identical else "not identical"
         sentence = f"The reproduced {name} is {same} to the saved file ({report.job})."
-        self.notify(" ".join([sentence, *(item.said for item in report.differs)]))
+        self.messages.notify(
+            " ".join([sentence, *(item.said for item in report.differs)])
+        )
 
     # -- figures ---------------------------------------------------------------
 
     def save_figure(self) -> None:
         """Save the view as a figure, with its caption."""
         if self.extent.value == _PAPER:
-            super().save_figure()
+            self.sharing.save_figure(self.paper.create_options)
             return
-        with self.show_errors():
+        with self.messages.show_errors():
             layers_shown = [item for item in self.viewer.layers if item.visible]
             if not layers_shown:
                 msg = "A figure needs a visible layer; make one visible first."
@@ -397,21 +390,16 @@ class SavePanel(Panel):
                 else:
                     shot = self.viewer.screenshot(canvas_only=True, flash=False)
             write_screenshot(np.asarray(shot), path, format_network_lines(layers_shown))
-            self.notify(f"Figure saved as {path}.")
-
-    def figure_options(self) -> FigureOptions:
-        """Return the figure options entered in the panel."""
-        options: FigureOptions = self.paper.create_options()
-        return options
+            self.messages.notify(f"Figure saved as {path}.")
 
     def save_report(self) -> None:
         """Ask for a file name, and write a report on all visible images."""
-        with self.show_errors():
+        with self.messages.show_errors():
             images = [item for item in list_image_layers(self.viewer) if item.visible]
             if not images:
                 msg = "A report needs a visible image layer; make one visible first."
                 raise OptionError(msg, code="nothing-visible")
-            self.write_report(images)
+            self.sharing.write_report(images)
 
     def _update_paper_form(self, _: object = None) -> None:
         self.paper.setVisible(self.extent.value == _PAPER)
@@ -420,8 +408,8 @@ class SavePanel(Panel):
 
     def undo(self) -> None:
         """Restore the most recently removed layers."""
-        with self.show_errors():
-            self.show_status(f"Undone: {self.history.undo()}.")
+        with self.messages.show_errors():
+            self.messages.show_status(f"Undone: {self.history.undo()}.")
 
     def _update_undo_button(self) -> None:
         if not is_alive(self):

@@ -164,7 +164,7 @@ def test_what_has_no_number_is_a_dash(value):
 
 def test_one_refused_measure_is_singular(panel, choose, opened, monkeypatch):
     made = SimpleNamespace(path="report.html", refused=1)
-    monkeypatch.setattr(panel, "start", lambda _, show, __: show(made))
+    monkeypatch.setattr(panel.controls, "start", lambda _, show, __: show(made))
     choose("report", ".html")
     panel.sharing.page_button.click()
     assert "1 measure was refused; see there why." in panel.status.text()

@@ -49,7 +49,7 @@ def test_one_number_is_large_and_the_others_are_folded(scene, qtbot, run_panel, 
     for part in (name, unit, verdict):
         assert part in told
     assert not panel.figures.isVisibleTo(panel)
-    panel.all_figures.header.click()
+    panel.results.all_figures.header.click()
     assert panel.figures.isVisibleTo(panel)
     assert panel.figures.text().count("<tr>") > 3
 
@@ -58,7 +58,7 @@ def test_numbers_that_were_unfolded_stay_so(scene, hold, run_panel):
     panel = hold(create_panel(scene, VERB_PANELS["Noise"]))
     run_panel(panel)
     assert "2.9 times" in panel.headline.text()
-    panel.all_figures.header.click()
+    panel.results.all_figures.header.click()
     panel.form.set_values(block=32)
     run_panel(panel)
     assert panel.figures.isVisibleTo(panel)
@@ -69,7 +69,7 @@ def test_without_a_number_to_judge_by_all_are_shown(scene, hold, run_panel):
     run_panel(panel)
     assert panel.figures.text()
     assert panel.figures.isVisibleTo(panel)
-    assert not panel.all_figures.header.isVisibleTo(panel)
+    assert not panel.results.all_figures.header.isVisibleTo(panel)
     assert not panel.headline.text()
 
 

@@ -10,8 +10,9 @@ from napari.utils.shortcuts import default_shortcuts
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QAction, QKeySequence
 
+from napari_semsr.widgets.base.controls import CANCEL, RUN
 from napari_semsr.widgets.base.manual import get_manual_folder, get_manual_url
-from napari_semsr.widgets.base.panel import CANCEL, FLIP, HELP, HIDE, RUN
+from napari_semsr.widgets.base.panel import FLIP, HELP, HIDE
 from napari_semsr.widgets.restore import RestorePanel
 from tests.children import LIMIT_MS
 from tests.widgets.scenes import Endless, exposures_of
@@ -52,7 +53,7 @@ def press(qtbot, panel, key, modifier=Qt.KeyboardModifier.NoModifier):
 
 
 def test_escape_cancels_what_runs(panel, qtbot, finish):
-    panel.start(Endless(), lambda _: None)
+    panel.controls.start(Endless(), lambda _: None)
     qtbot.waitUntil(lambda: panel.status.text() == "working", timeout=LIMIT_MS)
     press(qtbot, panel, Qt.Key.Key_Escape)
     finish(panel)

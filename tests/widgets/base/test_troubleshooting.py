@@ -109,14 +109,14 @@ def panel(model, hold):
 
 def test_a_problem_leads_to_its_entry(panel, opened):
     text = "Gold has no pixel size: give --pixel-size-nm."
-    panel.show_problem(text)
+    panel.messages.show_problem(text)
     assert "What to do" not in panel.status.text()
     shown = panel.status.toPlainText()
     assert shown.replace("\N{NO-BREAK SPACE}", " ").endswith("What to do")
     [link] = re.findall(r'href="([^"]+)"', panel.status.toHtml())
     panel.status.anchorClicked.emit(QUrl(link))
     assert opened == [get_manual_url(place("has no pixel size"))]
-    panel.show_problem("It rains.")
+    panel.messages.show_problem("It rains.")
     [link] = re.findall(r'href="([^"]+)"', panel.status.toHtml())
     assert link == "troubleshooting.md"
 
@@ -127,7 +127,7 @@ def test_a_warning_leads_to_its_entry_and_is_said_once(panel, qtbot, finish):
         for _ in "ab":
             warn("3 of 9 pixels are outside the range of uint8 and were clipped.")
 
-    panel.start(job, lambda _: None)
+    panel.controls.start(job, lambda _: None)
     finish(panel)
     links = re.findall(r'href="([^"]+)"', panel.warning_label.text())
     assert links == [place("pixels are outside the range of … and were clipped")]
@@ -142,7 +142,7 @@ def test_a_job_that_fails_offers_the_log(panel, finish, opened):
         (OptionError("Take another."), "troubleshooting.md"),
         (KeyError("<lost>"), place("stopped because of")),
     ):
-        panel.start(lambda error=error: job(error), lambda _: None)
+        panel.controls.start(lambda error=error: job(error), lambda _: None)
         finish(panel)
         links = re.findall(r'href="([^"]+)"', panel.status.toHtml())
         assert links[0] == advice

@@ -161,7 +161,7 @@ def test_result_is_a_calibrated_layer_over_its_store(panel, model, run_panel, tm
     assert output.is_dir()
     assert get_network_name(layer) == panel.model.value
     assert layer.metadata[NETWORK_KEY]["digest"] in found.provenance.network_digests()
-    text = panel.remarks.text()
+    text = panel.results.remarks.text()
     assert text.startswith(
         "<p>Made by a network: <b>sem-restore</b>. The image content is an estimate"
     )

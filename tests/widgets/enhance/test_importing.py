@@ -41,7 +41,7 @@ def test_an_onnx_file_becomes_a_model_that_open_panels_choose(
     assert tuple(card["input_levels"]) == (0, 255)
     assert tuple(card["pixel_size_nm"]) == (12, 12)
     assert check.model.value == "their-net"
-    assert "12 nm" in panel.remarks.text()
+    assert "12 nm" in panel.results.remarks.text()
 
 
 @pytest.mark.broad

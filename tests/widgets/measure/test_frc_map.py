@@ -29,12 +29,12 @@ def panel(model, qtbot, exposures, add) -> FrcMapPanel:
 def test_resolution_beyond_what_light_carries_is_told(panel, run_panel):
     panel.form.set_values(cut_off_nm=1000)
     run_panel(panel)
-    text = panel.figures.text() + panel.remarks.text()
+    text = panel.figures.text() + panel.results.remarks.text()
     for said in ("finer than the optical cut-off", "resolution is finer than the opt"):
         assert said in text
     panel.form.set_values(reference=True)
     run_panel(panel)
-    text = panel.figures.text() + panel.remarks.text()
+    text = panel.figures.text() + panel.results.remarks.text()
     for said in ("Mean FRC below it", "Mean FRC above it", "finer than the optical"):
         assert said in text
     panel.form.set_values(cut_off_nm=None)
@@ -163,7 +163,7 @@ def test_only_a_single_mosaic_may_be_split_anyway(panel, model, run_panel):
     said = run_panel(panel)
     assert "blocks has a resolution (most: " in said
     assert "Split the mosaic" not in said
-    assert "The images were not registered." in panel.remarks.text()
+    assert "The images were not registered." in panel.results.remarks.text()
 
 
 @pytest.mark.broad
@@ -218,7 +218,7 @@ def test_a_map_of_what_a_network_made_says_so(panel, model, run_panel):
     layer = model.layers["second"]
     layer.metadata["micrograph"]["provenance"] = made.model_dump(mode="json")
     run_panel(panel)
-    assert "Made by a network: <b>ssum-sem</b>" in panel.remarks.text()
+    assert "Made by a network: <b>ssum-sem</b>" in panel.results.remarks.text()
     assert get_network_name(model.layers["second · FRC map (nm)"]) == "ssum-sem"
 
 
@@ -279,7 +279,7 @@ def test_regions_have_their_own_figures_in_a_table(panel, model, run_panel, kind
     assert found.to_text().splitlines()[-2].split("\t")[0] == names[0]
     counts = found.curves["histogram"]
     assert np.sum(counts[names[0]]) <= np.sum(counts["whole field"])
-    assert "median (nm)" in panel.remarks.text()
+    assert "median (nm)" in panel.results.remarks.text()
 
 
 @pytest.mark.broad

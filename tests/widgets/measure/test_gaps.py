@@ -145,7 +145,7 @@ def test_rows_are_copied_and_lead_to_their_gap(panel, model, run_panel):
 def test_histogram_particles_and_legend_are_told(panel, model, run_panel):
     panel.image.value = model.layers["taken"]
     run_panel(panel)
-    text = panel.figures.text() + panel.remarks.text()
+    text = panel.figures.text() + panel.results.remarks.text()
     assert "found 1" in text
     assert "invented 0" in text
     curves = panel.findings().curves
@@ -155,5 +155,5 @@ def test_histogram_particles_and_legend_are_told(panel, model, run_panel):
     )
     panel.reference.value = None
     run_panel(panel)
-    assert "invented" not in panel.remarks.text()
+    assert "invented" not in panel.results.remarks.text()
     assert panel.rows.columnCount() == 4

@@ -212,7 +212,7 @@ def test_bad_layers_are_said(panel, draw, model, add, run_panel):
     panel.layers.value = list(model.layers[:2])
     draw(40, 10, 40, 110)
     run_panel(panel)
-    assert "7 everywhere" in panel.remarks.text()
+    assert "7 everywhere" in panel.results.remarks.text()
     assert "field: Line, FWHM" in panel.findings().numbers
     add(model, Micrograph(flat, name="bare"))
     panel.layers.value = [model.layers["field"], model.layers["bare"]]
@@ -247,5 +247,5 @@ def test_a_clipped_line_is_drawn_but_not_measured(panel, draw, model):
     draw(40, 10, 40, 110)
     found = panel.findings()
     assert "Line, FWHM" not in found.numbers
-    assert "the profile is clipped" in panel.remarks.text()
+    assert "the profile is clipped" in panel.results.remarks.text()
     assert found.curves["field"]

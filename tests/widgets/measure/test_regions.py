@@ -117,7 +117,7 @@ def test_errors_are_those_of_the_map_within(opened, model, run_panel, kind):
         rse = np.sqrt(np.square(within).mean())
         assert table["RSE (grey levels)"][row] == pytest.approx(rse)
         assert table["pixels"][row] == within.size
-    assert "Regions" in panel.remarks.text()
+    assert "Regions" in panel.results.remarks.text()
 
 
 @pytest.mark.broad

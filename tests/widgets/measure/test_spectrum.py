@@ -94,7 +94,7 @@ def test_mosaics_of_one_grid_are_cut_alike(panel, model, add, grating, run_panel
         shapes = {part.name: part.shape for part in panel.spectra.parts}
         assert shapes.pop("beside") == (128, 160)
         assert set(shapes.values()) == {(120, 140)}
-        text = panel.remarks.text()
+        text = panel.results.remarks.text()
         assert text.count("gap-free rectangle, 120 × 140 px") == 2  # noqa: RUF001
         boxes = outlined(model, "Spectrum")
         np.testing.assert_allclose(boxes, [[(-5, -5), (1195, 1395)]] * 2)

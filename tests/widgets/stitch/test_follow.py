@@ -270,6 +270,6 @@ def test_nothing_is_shown_while_the_canvas_is_hidden(
     assert follower.layer is None
     seen.append(True)
     qtbot.waitUntil(lambda: follower.layer is not None, timeout=LIMIT_MS)
-    panel.cancel()
+    panel.controls.cancel()
     finish(panel)
     qtbot.waitUntil(lambda: not follower.is_following, timeout=LIMIT_MS)

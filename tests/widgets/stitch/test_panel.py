@@ -15,7 +15,7 @@ import napari_semsr
 from napari_semsr.stitching.solution import PairReport
 from napari_semsr.widgets import host
 from napari_semsr.widgets.base import results
-from napari_semsr.widgets.base.temporary import is_temporary
+from napari_semsr.widgets.base.places import is_temporary
 from napari_semsr.widgets.layers import list_grey_layers
 from napari_semsr.widgets.measure.frc_map import FrcMapPanel
 from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
@@ -253,7 +253,7 @@ def test_coverage_is_laid_over_the_mosaic(make, model, scan, run_panel, qtbot):
     assert units(model) == NM
     assert "covered by up to 4 frames" in panel.status.text()
     assert layer not in list_grey_layers(model)
-    assert layer not in panel.own_layers
+    assert layer not in panel.result_layers.own
     assert model.layers.selection.active is mosaic
     assert tick(False) == []
     [layer] = tick(True)

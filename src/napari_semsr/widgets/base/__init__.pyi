@@ -1,3 +1,7 @@
+from .controls import (
+    PanelTask as PanelTask,
+    is_plotting_imported as is_plotting_imported,
+)
 from .docking import (
     ASIDE as ASIDE,
     VERB_PANELS as VERB_PANELS,
@@ -7,12 +11,16 @@ from .docking import (
     tabify_widget as tabify_widget,
 )
 from .findings import (
+    DASH as DASH,
+    TIMES as TIMES,
     Columns as Columns,
     Findings as Findings,
     Numbers as Numbers,
     SelectableTable as SelectableTable,
     copy_to_clipboard as copy_to_clipboard,
+    format_legend as format_legend,
     format_tab_separated_rows as format_tab_separated_rows,
+    format_value_table as format_value_table,
 )
 from .folding import (
     COLOURS as COLOURS,
@@ -38,6 +46,7 @@ from .form import (
     relabel_errors as relabel_errors,
 )
 from .history import (
+    find_helper_layers as find_helper_layers,
     get_removed_layers as get_removed_layers,
 )
 from .manual import (
@@ -45,13 +54,7 @@ from .manual import (
     show_file as show_file,
 )
 from .panel import (
-    DASH as DASH,
-    TIMES as TIMES,
     Panel as Panel,
-    PanelTask as PanelTask,
-    format_legend as format_legend,
-    format_value_table as format_value_table,
-    is_plotting_imported as is_plotting_imported,
 )
 from .places import (
     get_start_folder as get_start_folder,
@@ -98,7 +101,4 @@ from .saving import (
 from .session import (
     describe_unsaved_content as describe_unsaved_content,
     get_session as get_session,
-)
-from .together import (
-    find_helper_layers as find_helper_layers,
 )

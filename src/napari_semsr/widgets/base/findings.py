@@ -1,5 +1,6 @@
-"""Results of a panel as data: numbers and curves to copy and save."""
+"""Results of a panel as data: numbers and curves to show, copy and save."""
 
+import html
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
@@ -168,3 +169,84 @@ class SelectableTable(QTableWidget):
         """Return the index of the selected row, in the order passed to `fill`."""
         items = self.selectedItems()
         return int(items[0].data(Qt.ItemDataRole.UserRole)) if items else None
+
+
+TIMES = "\N{MULTIPLICATION SIGN}"
+DASH = "\N{EN DASH}"
+
+
+_LARGE = 20  # font size of the large number; chosen: twice that of other text
+_ABREAST = 36  # characters of a table row with gaps; chosen: 320 px
+_GAP = 2  # character widths between columns
+_MAX_SHOWN = 20  # rows shown of a table; chosen: Copy and Save numbers have all
+
+
+def format_wide_table(title: str, columns: Columns) -> str:
+    """Format a table with headers as rich text, splitting a wide one into parts.
+
+    Each part starts with the first column.
+    """
+    cells, widths = {}, {}
+    for head, column in columns.items():
+        cells[head] = [
+            str(item) if isinstance(item, str | int) else str(Figure(item))
+            for item in column
+        ]
+        # headers and sentences wrap at spaces
+        words = [word for text in (head, *cells[head]) for word in text.split()]
+        widths[head] = max(map(len, words), default=0) + _GAP
+    first, *others = cells
+    parts = [[first]]
+    for head in others:
+        full = sum(widths[name] for name in (*parts[-1], head)) > _ABREAST
+        if full and len(parts[-1]) > 1:
+            parts.append([first])
+        parts[-1].append(head)
+    gap, parts_shown = "&nbsp;" * _GAP, []
+    for part in parts:
+        titles = "".join(f"<td><i>{html.escape(head)}</i>{gap}</td>" for head in part)
+        columns_shown = (cells[head] for head in part)
+        rows = "".join(
+            f"<tr>{''.join(f'<td>{html.escape(cell)}{gap}</td>' for cell in row)}</tr>"
+            for row in list(zip(*columns_shown, strict=True))[:_MAX_SHOWN]
+        )
+        parts_shown.append(f"<table><tr>{titles}</tr>{rows}</table>")
+    more, rest = len(cells[first]) - _MAX_SHOWN, ""
+    if more > 0:
+        rest = (
+            f"<p>... and {more} more rows. Copy and Save numbers include all of "
+            "them.</p>"
+        )
+    return f"<p><b>{html.escape(title)}</b></p>{'<p></p>'.join(parts_shown)}{rest}"
+
+
+def format_headline(name: str, figure: Figure) -> str:
+    """Format a number in large type, with its unit and verdict."""
+    beside = " ".join(filter(None, (figure.error_text, figure.unit)))
+    number = f"<b>{html.escape(figure.value_text)}</b>"
+    lines = [
+        html.escape(name),
+        f'<span style="font-size:{_LARGE}pt">{number}</span> {html.escape(beside)}',
+        html.escape(figure.note, quote=False),
+        f"<b>{html.escape(figure.verdict, quote=False)}</b>" if figure.verdict else "",
+    ]
+    return "".join(f"<div>{line}</div>" for line in lines if line)
+
+
+def format_legend(colours: Mapping[str, str]) -> str:
+    """Return a legend of coloured squares as rich text."""
+    rows = (
+        f'<span style="color:{colour}">\N{BLACK SQUARE}</span> {html.escape(text)}'
+        for colour, text in colours.items()
+    )
+    return f"<p>{'<br>'.join(rows)}</p>" if colours else ""
+
+
+def format_value_table(rows: Mapping[str, object], *, strong: bool = True) -> str:
+    """Format names and values as a rich text table."""
+    left, right = ("<b>", "</b>") if strong else ("", "")
+    cells = "".join(
+        f"<tr><td>{name}&nbsp;&nbsp;</td><td>{left}{value}{right}</td></tr>"
+        for name, value in rows.items()
+    )
+    return f"<table>{cells}</table>"

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from magicgui.application import use_app
 from magicgui.widgets import CheckBox, ComboBox, FileEdit, FloatSpinBox, create_widget
@@ -26,6 +26,8 @@ from qtpy.QtWidgets import (
     QDoubleSpinBox,
     QFormLayout,
     QLabel,
+    QLineEdit,
+    QListWidget,
     QPushButton,
     QSizePolicy,
     QWidget,
@@ -55,6 +57,7 @@ from napari_semsr.widgets.base.places import get_start_folder
 Labels = Mapping[str, tuple[str, Mapping[str, str]]]
 """Panel labels of options and their values, keyed by option name."""
 
+_Part = TypeVar("_Part", bound=QWidget)
 _AUTOMATIC = "automatic"
 _MORE_TOLD = "Settings that are rarely needed."
 _REFITTING = {QEvent.Type.LayoutRequest, QEvent.Type.Show, QEvent.Type.FontChange}
@@ -531,3 +534,27 @@ def get_preference(category: str, name: str) -> Any:
         return getattr(group, name)
     except (AttributeError, KeyError):
         return default
+
+
+def read_form_state(
+    content: QWidget, ignored_parts: Sequence[QWidget]
+) -> tuple[list[str], list[bool], list[list[str]]]:
+    """Return the texts, ticks and selected rows of a form, except in some parts."""
+
+    def find_widgets(kind: type[_Part]) -> list[_Part]:
+        return [
+            item
+            for item in content.findChildren(kind)
+            if not any(part.isAncestorOf(item) for part in ignored_parts)
+        ]
+
+    texts = [item.text() for item in find_widgets(QLineEdit)]
+    texts += [item.currentText() for item in find_widgets(QComboBox)]
+    ticks = [
+        item.isChecked()
+        for item in find_widgets(QAbstractButton)
+        if not isinstance(item.parent(), CollapsibleSection)
+    ]
+    lists = find_widgets(QListWidget)
+    rows = [[row.text() for row in item.selectedItems()] for item in lists]
+    return texts, ticks, rows

@@ -64,8 +64,8 @@ from napari_semsr.jobs import INFO
 from napari_semsr.widgets import host
 from napari_semsr.widgets.base.docking import show_panel_by_title
 from napari_semsr.widgets.base.form import get_preference
+from napari_semsr.widgets.base.places import create_temporary_folder, is_temporary
 from napari_semsr.widgets.base.runner import has_active_jobs
-from napari_semsr.widgets.base.temporary import create_temporary_folder, is_temporary
 from napari_semsr.widgets.layers import (
     DRAWING_KEY,
     IDENTITY_KEY,

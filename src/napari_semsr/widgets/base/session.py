@@ -57,9 +57,11 @@ from napari_semsr.widgets import host
 from napari_semsr.widgets.base.form import OptionsForm
 from napari_semsr.widgets.base.history import (
     MADE_KEY,
+    LayerLinker,
     get_removed_layers,
     unwrap_viewer,
 )
+from napari_semsr.widgets.base.places import is_temporary
 from napari_semsr.widgets.base.results import (
     PIXEL_EVENTS,
     find_free_path,
@@ -71,8 +73,6 @@ from napari_semsr.widgets.base.results import (
     watch_images,
 )
 from napari_semsr.widgets.base.runner import JobRunner, create_timer, is_alive
-from napari_semsr.widgets.base.temporary import is_temporary
-from napari_semsr.widgets.base.together import LayerLinker
 from napari_semsr.widgets.layers import (
     disable_cache,
     get_finest_level,

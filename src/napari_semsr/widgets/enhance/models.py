@@ -374,7 +374,7 @@ class CheckPanel(Panel):
     def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer, "Check model", "Check")
         self.model = ModelChooser(viewer)
-        self.image = self.create_layer_box(
+        self.image = self.input_layers.create_box(
             "image",
             "On",
             "Sharp grey image to which discs are added before it is degraded. If "
@@ -392,7 +392,7 @@ class CheckPanel(Panel):
         if model is None:
             msg = "No model is installed; add a model file."
             raise OptionError(msg, code="model-missing")
-        images = [] if layer is None else [self.read_layer(layer)]
+        images = [] if layer is None else [self.input_layers.read(layer)]
         options = self.form.create_options()
         return PanelTask(
             lambda: MODELS_CHECK.job(model, images=images, options=options),
@@ -404,7 +404,7 @@ class CheckPanel(Panel):
         if check.written:
             NEWS.changed.emit()
         more = "<p>In brackets: the share in the degraded image, its input.</p>"
-        self.show_result(
+        self.results.show_result(
             get_figures(check),
             check.summary(),
             curves=check.tables(),
@@ -513,4 +513,6 @@ class ImportPanel(Panel):
         more = format_model_card(model_file.card, None) + format_model_card_details(
             model_file.card
         )
-        self.show_result({}, f"{name} is installed and listed in Enhance.", more=more)
+        self.results.show_result(
+            {}, f"{name} is installed and listed in Enhance.", more=more
+        )

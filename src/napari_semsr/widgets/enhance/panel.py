@@ -438,7 +438,9 @@ class EnhanceCompareControls(CompareControls):
             tooltip="Enhance a small box under the mouse, to test models and options.",
         )
         self.add_row(self.pointing)
-        self.preview = MousePreview(panel.viewer, read, panel.show_problem, self)
+        self.preview = MousePreview(
+            panel.viewer, read, panel.messages.show_problem, self
+        )
         self.pointing.changed.connect(self._toggle_preview)
         self.preview.runner.failed.connect(self.stop_preview)
 
@@ -589,9 +591,10 @@ class EnhancePanel(Panel):
 
     def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer, "Enhance", "Enhance")
-        self.layer = self.create_layer_box(
+        self.layer = self.input_layers.create_box(
             "layer", "Layer", "The grey image to enhance."
         )
+        self.all_planes = self.input_layers.create_planes_box()
         self.model = ModelChooser(viewer, self._open_model_check)
         self.form = OptionsForm(EnhanceOptions)
         self.form.set_values(
@@ -657,14 +660,14 @@ class EnhancePanel(Panel):
         self._ticks = {MISFIT: self.misfit, UNFAMILIAR: self.unfamiliar}
         choices = Form(self.whole, *self._ticks.values())
         where = Form(self.output, self.existing)
-        self.add_group("Image", Form(self.layer, self.create_planes_box()))
+        self.add_group("Image", Form(self.layer, self.all_planes))
         self.add_group("Model", self.model)
         parts = self.form, self.sharpen, self.weights
         self.add_group("Settings", *parts, choices, self.unmade, where, self.advanced)
         self.add_group("Compare", self.look)
         self.add_results("Result")
         self._connect_signals()
-        self.follow_active_layer(self.layer)
+        self.input_layers.follow_active_layer(self.layer)
         self._propose_model(self.layer.value)
         self._compare_model(self.layer.value)
         self._update_form_rows()
@@ -678,10 +681,8 @@ class EnhancePanel(Panel):
         self.model.changed.connect(self._update_form_rows)
         self.form.on_change("resample", lambda _: self._compare_model(self.layer.value))
         self.whole.changed.connect(self._set_whole_image)
-        planes = [] if self.all_planes is None else [self.all_planes.changed]
-        ticks = [tick.changed for tick in self._ticks.values()]
-        for signal in (*ticks, *planes, self.layer.changed):
-            signal.connect(self._show_map_problems)
+        for control in (*self._ticks.values(), self.all_planes, self.layer):
+            control.changed.connect(self._show_map_problems)
         for change in (self.layer.changed, self.model.changed):
             change.connect(self.look.preview.restart_if_active)
             change.connect(self.sharpen.clear_measured_blur)
@@ -694,6 +695,7 @@ class EnhancePanel(Panel):
         self.sharpen.kind.native.activated.connect(self.look.start_preview)
         self.look.preview.blur_measured.connect(self.sharpen.show_measured_blur)
         self.runner.failed.connect(self._keep_or_remove_layer)
+        self.closed.connect(self._pause_unfinished_layer)
         self.session.changed.connect(self._check_project_stores)
 
     def _propose_model(self, layer: Image | None) -> None:
@@ -712,7 +714,7 @@ class EnhancePanel(Panel):
             *collect_digests(InputRecord(role="image", name="", provenance=history))
         }
         try:
-            image = self.read_layer(layer)
+            image = self.input_layers.read(layer)
             if image.data.size <= _DIGESTED_PX:
                 digests.add(run(digest_values(image)))
                 file = Path(layer.metadata.get(STORE_KEY) or image.path or "")
@@ -724,7 +726,7 @@ class EnhancePanel(Panel):
 
     def _compare_model(self, layer: Image | None) -> None:
         try:
-            size = self.read_layer(layer).pixel_size_nm
+            size = self.input_layers.read(layer).pixel_size_nm
         except SemsrError:
             size = None
         is_registered = layer is not None and get_last_job_name(layer) == "register"
@@ -754,7 +756,7 @@ class EnhancePanel(Panel):
                 f"{card.get('name', self.model.value)} does not record its training "
                 "area; models trained with Train on SEM do"
             )
-        if self.uses_all_planes():
+        if self.input_layers.uses_all_planes():
             reason = "maps are not made of all planes; untick All planes to map one"
             why = {key: reason for key, tick in self._ticks.items() if tick.value}
         return why
@@ -788,7 +790,7 @@ class EnhancePanel(Panel):
     def _read_run_inputs(self) -> Subject:
         """Read the layer, image, model and options."""
         layer, model = self.layer.value, self.model.value
-        micrograph = self.read_layer(layer)
+        micrograph = self.input_layers.read(layer)
         if model is None:
             msg = "No model is installed; add a model file."
             raise OptionError(msg, code="model-missing")
@@ -811,7 +813,7 @@ class EnhancePanel(Panel):
 
     def get_output_path(self) -> Path | None:
         """Return the chosen output path."""
-        return get_entered_store(self.output, stack=self.uses_all_planes())
+        return get_entered_store(self.output, stack=self.input_layers.uses_all_planes())
 
     def _is_resuming(self) -> bool:
         """Return whether to resume an interrupted store."""
@@ -825,7 +827,11 @@ class EnhancePanel(Panel):
 
     def _load_unfinished_options(self) -> EnhanceOptions | None:
         """Show and return the options of a store that will be resumed."""
-        path = None if self.uses_all_planes() else get_entered_store(self.output)
+        path = (
+            None
+            if self.input_layers.uses_all_planes()
+            else get_entered_store(self.output)
+        )
         store_record = None
         if path is not None and self._is_resuming():
             store_record = find_unfinished_result(path)
@@ -892,7 +898,7 @@ class EnhancePanel(Panel):
             "options": options,
             "cluster": self.advanced.options,
         }
-        planes = list_planes(source) if self.uses_all_planes() else []
+        planes = list_planes(source) if self.input_layers.uses_all_planes() else []
         plane = get_displayed_plane(source, self.viewer.dims)
         place_seen = plane, micrograph.pixel_size_nm, micrograph.origin
         request, path = (source, model, options, place_seen), self.get_output_path()
@@ -1000,15 +1006,15 @@ class EnhancePanel(Panel):
             assert self.live is not None  # noqa: S101 - it was drawn
             name = self.live.layer.name
             both = self.live.request[0], self.live.layer
-            with self.replace_earlier_layers(kind, *both) as earlier:
-                yield from self.remove_earlier_layers(earlier)
+            with self.result_layers.replace_earlier(kind, *both) as earlier:
+                yield from self.result_layers.remove_earlier(earlier)
                 title = create_result_name(self.viewer, name, _MAPS[kind][1])
                 layer = add_opened_image(self.viewer, opened_store, name=title)
                 hide_other_maps(self.viewer, layer)
                 yield
         report = outcome.result.report
         for reason in outcome_enhanced.unmade:
-            self.show_warning(reason)
+            self.messages.show_warning(reason)
         hardly = describe_small_change(outcome.result.change)
         whole = f"{outcome_enhanced.seconds:.1f} s"
         sentence = (
@@ -1025,7 +1031,7 @@ class EnhancePanel(Panel):
             sentence += "are the network's."
         if outcome_enhanced.again:
             sentence = f"Mapped in {whole}; the existing result was kept."
-        self.show_result(
+        self.results.show_result(
             {**get_figures(outcome.result), "Store": outcome.result.output},
             f"{sentence}{hardly}",
             network=outcome.result.provenance.model_name,
@@ -1039,7 +1045,7 @@ class EnhancePanel(Panel):
         if live is None or not live.is_partial:
             return  # a finished layer is removed like any other
         if self.runner.is_running:
-            self.stop()
+            self.controls.stop()
         else:
             live.delete_temporary_store()
 
@@ -1074,9 +1080,8 @@ class EnhancePanel(Panel):
         if is_alive(self) and self.isVisible():
             _preload_torch()
 
-    def cancel_all_jobs(self) -> None:
-        """Cancel all jobs, but keep an unfinished layer for the next panel."""
-        super().cancel_all_jobs()
+    def _pause_unfinished_layer(self) -> None:
+        """Keep an unfinished layer for the next panel."""
         live = self.live
         if live is None or not live.is_partial or not live.is_shown:
             return
@@ -1096,7 +1101,9 @@ class EnhancePanel(Panel):
         self._show_options(options)
         elsewhere = plane != get_displayed_plane(source, self.viewer.dims)
         where = " when its plane is shown" if elsewhere else ""
-        self.show_status(f"{live.layer.name} is unfinished; Enhance resumes it{where}.")
+        self.messages.show_status(
+            f"{live.layer.name} is unfinished; Enhance resumes it{where}."
+        )
 
     def _check_project_stores(self) -> None:
         """Offer to resume unfinished stores of the open project."""
@@ -1120,15 +1127,16 @@ class EnhancePanel(Panel):
                     self.layer.value = layers_by_name[record.image]
                 self._store_offered = path
                 self.output.value, self.existing.value = path, "resume"
-                with self.show_errors():
+                with self.messages.show_errors():
                     self._load_unfinished_options()
                     sentence = f"{path.name} is unfinished; Enhance resumes it."
-                    self.show_status(sentence)
+                    self.messages.show_status(sentence)
                 return
 
-    def _show_cancelled(self) -> None:
+    def report_cancelled(self) -> None:
+        """Keep or remove an unfinished layer, and report it."""
         self._keep_or_remove_layer()
-        super()._show_cancelled()
+        super().report_cancelled()
 
 
 @dataclass(frozen=True, slots=True)

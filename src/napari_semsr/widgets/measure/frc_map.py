@@ -224,8 +224,10 @@ class FrcMapPanel(Panel):
 
     def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer, _TITLE, "Map resolution")
-        self.first = self.create_layer_box("first", "Image", "The image to measure.")
-        self.second = self.create_layer_box(
+        self.first = self.input_layers.create_box(
+            "first", "Image", "The image to measure."
+        )
+        self.second = self.input_layers.create_box(
             "second",
             "Second image",
             "Independent exposure of the same field of view. Without it, the image "
@@ -263,7 +265,9 @@ class FrcMapPanel(Panel):
             ]
 
         self.before, self.after = (
-            self.create_layer_box(name, label, tip, layers=list_maps, none="none")
+            self.input_layers.create_box(
+                name, label, tip, layers=list_maps, none="none"
+            )
             for name, label, tip in (
                 (
                     "before",
@@ -287,7 +291,7 @@ class FrcMapPanel(Panel):
         for box in (self.first, self.second):
             box.native.currentIndexChanged.connect(self._update_advice)
         self.split_mosaic.changed.connect(self._update_advice)
-        self.follow_active_layer(self.first)
+        self.input_layers.follow_active_layer(self.first)
         propose_partner_layer(
             self,
             self.first,
@@ -351,7 +355,7 @@ class FrcMapPanel(Panel):
 
     def compare_maps(self) -> None:
         """Show two maps on a common colour scale, and add their difference."""
-        with self.show_errors():
+        with self.messages.show_errors():
             before, after = self.before.value, self.after.value
             if before is after or None in (before, after):
                 msg = (
@@ -359,7 +363,10 @@ class FrcMapPanel(Panel):
                     "if necessary."
                 )
                 raise OptionError(msg, code="missing-value")
-            first, second = self.read_layer(before), self.read_layer(after)
+            first, second = (
+                self.input_layers.read(before),
+                self.input_layers.read(after),
+            )
             first, values = _crop_to_common_blocks(first, second)
             limits = contrast_limits(values, 1, 99)
             for layer in (before, after):
@@ -382,7 +389,7 @@ class FrcMapPanel(Panel):
                 f"{apart.size - finite.size} of {apart.size} blocks have no resolution "
                 "in at least one map."
             )
-            self.show_status(sentence)
+            self.messages.show_status(sentence)
 
     def _add_difference_map(
         self, grid: Micrograph, apart: FloatArray, maps: tuple[Image, Image]
@@ -402,8 +409,8 @@ class FrcMapPanel(Panel):
             inputs=tuple(item for history in past for item in history.inputs),
         )
         history = grid.replace(data=apart, look=look, provenance=difference_history)
-        with self.replace_earlier_layers(*maps) as earlier:
-            for _ in self.remove_earlier_layers(earlier):
+        with self.result_layers.replace_earlier(*maps) as earlier:
+            for _ in self.result_layers.remove_earlier(earlier):
                 pass
             name = f"{after.name} \N{MINUS SIGN} {before.name}"
             keywords = create_layer_keywords(
@@ -423,8 +430,10 @@ class FrcMapPanel(Panel):
         if layer in self.viewer.layers:
             where = "the map is shown over the image"
             result, name = report.result, report.images[0]
-            with self.replace_earlier_layers(*self._source_planes) as earlier:
-                yield from self.remove_earlier_layers(earlier)
+            with self.result_layers.replace_earlier(
+                *self.result_layers.sources
+            ) as earlier:
+                yield from self.result_layers.remove_earlier(earlier)
                 if self._found_none:
                     where = "so no map is shown"
                 else:
@@ -459,7 +468,7 @@ class FrcMapPanel(Panel):
         yield from show_area_outlines(self, {layer: [part]} if part else {})
         yield from self._draw_plots(outcome)
         yield
-        self.show_result(
+        self.results.show_result(
             _get_metrics(outcome),
             f"{self._describe_result(outcome)}; {where}.",
             curves=_create_curves(outcome),
@@ -493,7 +502,7 @@ class FrcMapPanel(Panel):
         """Plot the block resolutions and the whole-field correlation."""
         from napari_semsr.widgets.base import draw_plot
 
-        plot = self.clear_plot(rows=2, height=280, place=1)
+        plot = self.results.clear_plot(rows=2, height=280, place=1)
         yield
         _plot_resolutions(plot.axes[0], outcome)
         yield

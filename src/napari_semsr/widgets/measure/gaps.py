@@ -131,7 +131,7 @@ class GapsPanel(GroundTruthPanel):
         if "gaps" in findings.curves:
             rows = {"gap": findings.curves["gaps"]}
             text = Findings(self.title, findings.origin, curves=rows).to_text()
-            self.show_status(copy_to_clipboard(text))
+            self.messages.show_status(copy_to_clipboard(text))
 
     def _centre_view_on_gap(self) -> None:
         """Centre the view on the gap of the selected row."""
@@ -156,8 +156,8 @@ class GapsPanel(GroundTruthPanel):
         looks = [LOOKS[gap.kind] for gap in gaps]
         size = max(_MARK_PX, _MARK_SHARE * max(part.shape))
         self._marks = None
-        with self.replace_earlier_layers(layer) as earlier:
-            yield from self.remove_earlier_layers(earlier)
+        with self.result_layers.replace_earlier(layer) as earlier:
+            yield from self.result_layers.remove_earlier(earlier)
             if gaps:
                 ends = np.array([gap.ends_px for gap in gaps])
                 self.viewer.add_vectors(

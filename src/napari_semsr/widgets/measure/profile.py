@@ -172,8 +172,8 @@ class ProfilePanel(Panel):
         self._waiting = False  # whether the line has moved since the last reading
         self._is_held = False  # whether the mouse is dragging on the layer of lines
         tooltip = "Layers whose profiles are plotted together"
-        self.layers = self.create_layer_list(tooltip, _LIST_HEIGHT)
-        self.line = self.create_layer_box(
+        self.layers = self.input_layers.create_list(tooltip, _LIST_HEIGHT)
+        self.line = self.input_layers.create_box(
             "line",
             "Line",
             "Shapes layer whose selected line is measured, or its last line if none "
@@ -212,10 +212,10 @@ class ProfilePanel(Panel):
         self.add_results("Profile")
         self.follower = JobRunner(self)
         self.follower.returned.connect(self._show_live_profiles)
-        self.follower.failed.connect(self.show_status)
+        self.follower.failed.connect(self.messages.show_status)
         for runner in (self.runner, self.follower):
             runner.busy_changed.connect(self._measure_if_line_moved)
-        self.follow_active_layer(self.layers)
+        self.input_layers.follow_active_layer(self.layers)
         self.line.changed.connect(self._watch_line_layer)
         self.alike.changed.connect(self._redraw_profiles)
         for name in self.form.option_names:
@@ -223,16 +223,11 @@ class ProfilePanel(Panel):
         self.layers.changed.connect(self._on_line_moved)
         self._watch_line_layer()
 
-    def cancel_all_jobs(self) -> None:
-        """Cancel all jobs, including those that follow the line."""
-        self.follower.cancel()
-        super().cancel_all_jobs()
-
     # -- the line --------------------------------------------------------------
 
     def start_drawing(self) -> None:
         """Select the line tool of the chosen Shapes layer, or of a new one."""
-        with self.show_errors():
+        with self.messages.show_errors():
             images = self._list_images()
             line = self.line.value
             if line is None:
@@ -240,7 +235,7 @@ class ProfilePanel(Panel):
                 self.line.value = line
             self.viewer.layers.selection.active = line
             line.mode = "add_line"
-            self.show_status("Drag across a structure in the image.")
+            self.messages.show_status("Drag across a structure in the image.")
 
     def _watch_line_layer(self, _: object = None) -> None:
         """Connect to the chosen line layer, which references the panel only weakly."""
@@ -300,7 +295,7 @@ class ProfilePanel(Panel):
     def _list_images(self) -> list[Image]:
         layers_chosen = list(self.layers.value) or list_grey_layers(self.viewer)[-1:]
         if not layers_chosen:
-            self.read_layer(None)  # the message says what to do
+            self.input_layers.read(None)  # the message says what to do
         return layers_chosen
 
     def _create_read_request(self, layer: Image, first: Image) -> _ReadRequest:
@@ -309,7 +304,7 @@ class ProfilePanel(Panel):
         `first`: the layer whose coordinates define the plane, if it is fitted to the
         view.
         """
-        image = self.read_layer(layer, is_unturned=True, colour=True)
+        image = self.input_layers.read(layer, is_unturned=True, colour=True)
         place = get_displayed_plane(layer, self.viewer.dims)
         reader = self._readers.get(id(layer))
         if reader is None or reader[0] is not layer.data or reader[1] != place:
@@ -354,10 +349,13 @@ class ProfilePanel(Panel):
         self._readers = {
             key: reader for key, reader in self._readers.items() if key in here
         }
-        note_origin = partial(self.record_sources, images)
+        measure = partial(_measure_profiles, *request)
         return PanelTask(
-            partial(_measure_profiles, *request), self.show_profiles, note_origin
+            measure, self.show_profiles, partial(self._record_sources, images)
         )
+
+    def _record_sources(self, images: Sequence[Image]) -> None:
+        self.result_layers.sources = self.input_layers.get_planes(images)
 
     def _measure_if_line_moved(self, busy: bool) -> None:
         """Measure again if the line moved during the last measurement."""
@@ -382,7 +380,7 @@ class ProfilePanel(Panel):
         try:
             request = self._create_measure_request()
         except SemsrError as error:
-            self.show_status(str(error))
+            self.messages.show_status(str(error))
             return
         state = (self._is_held, [id(one.reader) for one in request[0]], *request[1:])
         if state == self._profiles_drawn:
@@ -390,10 +388,10 @@ class ProfilePanel(Panel):
         self._profiles_drawn = state
         read = partial(_measure_profiles, *request, fits=not self._is_held)
         if is_plotting_imported() and (self._is_held or self.profiles is not None):
-            self.record_sources(self._list_images())
+            self._record_sources(self._list_images())
             self.follower.start(self.title, read)
         elif self._is_held:  # which imports the plotting packages
-            self.start(read, self._show_live_profiles, self.title)
+            self.controls.start(read, self._show_live_profiles, self.title)
         else:
             self.run()
 
@@ -405,8 +403,8 @@ class ProfilePanel(Panel):
         if profiles.is_fitted:
             self._show_numbers(profiles, reveal=not self.figures.text())
         elif self.results.isHidden():
-            self.reveal_results()
-            self.show_status("Release the mouse to measure the line.")
+            self.results.reveal()
+            self.messages.show_status("Release the mouse to measure the line.")
 
     # -- showing -------------------------------------------------------------------
 
@@ -449,7 +447,7 @@ class ProfilePanel(Panel):
         long = profiles.layers[0].profile
         length = f"{format_number(long.length_px * long.per_px)} {profiles.unit}"
         sentence = f"{count} profile{'s'[: count != 1]} along {length}"
-        self.show_result(
+        self.results.show_result(
             numbers,
             f"{sentence}: {_summarise_profile(profiles.layers[0])}."
             if count == 1
@@ -482,7 +480,7 @@ class ProfilePanel(Panel):
         names = [shorten_label(one.name) for one in profiles.layers]
         if moving and self._update_curves(curves, [*names, profiles.unit]):
             return
-        canvas = self.clear_plot(height=260)
+        canvas = self.results.clear_plot(height=260)
         # its layout takes longer than drawing
         canvas.figure.set_layout_engine("none" if moving else "constrained")
         axes = canvas.axes[0]

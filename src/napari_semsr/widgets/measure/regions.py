@@ -87,7 +87,7 @@ class Region:
 
 def create_region_box(panel: Panel, what: str) -> ComboBox:
     """Add a list of layers with regions; `what` describes their use in the tooltip."""
-    return panel.create_layer_box(
+    return panel.input_layers.create_box(
         "regions",
         "Regions",
         f"A Shapes or Labels layer: {what}",
@@ -252,7 +252,7 @@ def read_image_pair(
 ) -> list[Micrograph]:
     """Read a layer and, if given, a second one of the same shape and position."""
     layers = [first] if second is None else [first, second]
-    images = [panel.read_layer(layer) for layer in layers]
+    images = [panel.input_layers.read(layer) for layer in layers]
     shapes = [image.shape for image in images]
     if shapes[0] != shapes[-1]:
         msg = (
@@ -286,8 +286,8 @@ def show_area_outlines(
     Layers removed in the meantime get no outline.
     """
     layers = panel.viewer.layers
-    with panel.replace_earlier_layers(_PART) as earlier:
-        yield from panel.remove_earlier_layers(earlier)
+    with panel.result_layers.replace_earlier(_PART) as earlier:
+        yield from panel.result_layers.remove_earlier(earlier)
         there = {layer: of for layer, of in parts.items() if of and layer in layers}
         outlines = [one for of in there.values() for one in of]
         if outlines:

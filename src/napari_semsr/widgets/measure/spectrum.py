@@ -214,7 +214,7 @@ class SpectrumPanel(Panel):
         super().__init__(viewer, "Spectrum", "Transform")
         self.spectra: Spectra | None = None
         tooltip = "Layers whose spectra are plotted together"
-        self.layers = self.create_layer_list(tooltip, _LIST_HEIGHT)
+        self.layers = self.input_layers.create_list(tooltip, _LIST_HEIGHT)
         self.planes = CheckBox(
             value=True,
             text="2-D spectrum as a layer",
@@ -233,7 +233,7 @@ class SpectrumPanel(Panel):
         form = Form(self.layers.native, self.regions, self.planes, self.rings)
         self.add_group("Layers", form, RichTextLabel(_NOTE))
         self.add_results("Radial spectra", helpers="Show what was measured")
-        self.follow_active_layer(self.layers)
+        self.input_layers.follow_active_layer(self.layers)
         viewer.layers.selection.events.changed.connect(self._use_selected_layers)
 
     def _use_selected_layers(self, event: object = None) -> None:
@@ -249,7 +249,7 @@ class SpectrumPanel(Panel):
         layers_chosen = list(self.layers.value)
         if not layers_chosen:
             layers_chosen = list_grey_layers(self.viewer)[-1:]
-        images = [self.read_layer(layer) for layer in layers_chosen or [None]]
+        images = [self.input_layers.read(layer) for layer in layers_chosen or [None]]
         get_common_unit(images)
         regions_layer = self.regions.value
         regions = [read_regions(self, regions_layer, layer) for layer in layers_chosen]
@@ -272,7 +272,7 @@ class SpectrumPanel(Panel):
         from napari_semsr.widgets.base import draw_plot
 
         self.spectra = spectra
-        canvas = self.clear_plot(height=300)
+        canvas = self.results.clear_plot(height=300)
         yield
         draw_plot(canvas.axes[0], spectra.radial)
         canvas.refresh()
@@ -281,8 +281,8 @@ class SpectrumPanel(Panel):
         images = zip(layers, spectra.images, spectra.parts, strict=True)
         planes = zip(images, spectra.planes, strict=False)
         for place, ((of, image, part), plane) in enumerate(planes, start=1):
-            with self.replace_earlier_layers(of) as earlier:
-                yield from self.remove_earlier_layers(earlier)
+            with self.result_layers.replace_earlier(of) as earlier:
+                yield from self.result_layers.remove_earlier(earlier)
                 layer = _add_spectrum_layer(self.viewer, image, plane, place)
                 yield
                 if self.rings.value:
@@ -315,4 +315,6 @@ class SpectrumPanel(Panel):
             for image in spectra.images
         }
         sentence = f"{count} radial {many} with frequencies in {unit}."
-        self.show_result(sizes, sentence, curves=spectra.radial.columns, more=where)
+        self.results.show_result(
+            sizes, sentence, curves=spectra.radial.columns, more=where
+        )

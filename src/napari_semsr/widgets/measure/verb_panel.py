@@ -114,20 +114,12 @@ class VerbPanel(Panel):
     replace: CheckBox  # existing output
 
     def __init__(self, viewer: Viewer) -> None:
-        super().__init__(viewer, self.title, self.run_label)
         first = self.verb
         self.plots |= bool(first.curves)
+        super().__init__(viewer, self.title, self.run_label)
         self.titles = {item.name: item.title for item in first.images}
-        self.boxes = {
-            item.name: self.create_layer_box(
-                item.name,
-                item.title,
-                item.tooltip,
-                layers=self._list_layers,
-                none="none" if item.optional else None,
-            )
-            for item in first.images
-        }
+        boxes = self.input_layers.create_image_boxes(first, self._list_layers)
+        self.boxes = {box.name: box for box in boxes}
         self.form = OptionsForm(first.options)
         # keys of a project
         self.settings: dict[str, object] = {**self.boxes, "form": self.form}
@@ -137,7 +129,8 @@ class VerbPanel(Panel):
             self.regions = create_region_box(self, self.region_help)
             rows.append(self.regions)
         if first.images[0].stack:
-            rows.append(self.create_planes_box())
+            self.all_planes = self.input_layers.create_planes_box()
+            rows.append(self.all_planes)
         self._layers = Form(*rows)
         # folded groups come last
         below: list[QWidget] = [self.form]
@@ -158,7 +151,9 @@ class VerbPanel(Panel):
         title_below = "Figures" if maps else "Result"
         self.add_results(title_below, *self.create_result_widgets(), helpers=self.helps)
         self.helpers.value = self.helps_first
-        self.follow_active_layer(self.boxes[first.images[self.input_image].name])
+        self.input_layers.follow_active_layer(
+            self.boxes[first.images[self.input_image].name]
+        )
 
     def _list_layers(self) -> list[Layer]:
         """List grey layers, preceded by Labels layers if the command accepts them."""
@@ -174,7 +169,7 @@ class VerbPanel(Panel):
         """Return the chosen output path."""
         if self.output is None:
             return None
-        return get_entered_store(self.output, stack=self.uses_all_planes())
+        return get_entered_store(self.output, stack=self.input_layers.uses_all_planes())
 
     def add_groups(self) -> None:
         """Add option groups between the options and the results."""
@@ -194,7 +189,7 @@ class VerbPanel(Panel):
         if self.cuts_gaps:
             images = read_image_pair(self, *layers)
         else:
-            images = [self.read_layer(layer) for layer in layers]
+            images = [self.input_layers.read(layer) for layer in layers]
         for item, layer in zip(verb.images[1:], layers_chosen[1:], strict=True):
             if layer is layers_chosen[0] is not None:
                 instead = ", or 'none'" if item.optional else " for one of them"
@@ -208,7 +203,7 @@ class VerbPanel(Panel):
         if layers and isinstance(layers[0], Labels):
             more.append(("labels", True))
         options = self.form.create_options(**dict(more))
-        planes = list_planes(layers[0]) if self.uses_all_planes() else ()
+        planes = list_planes(layers[0]) if self.input_layers.uses_all_planes() else ()
         request = CommandOutcome(images, images[0], self.step(options), planes)
         target = None
         if verb.makes_image:
@@ -272,8 +267,10 @@ class VerbPanel(Panel):
             # its kind, its image, its unit in brackets
             kind, _, rest = map_made.micrograph.name.partition(" of ")
             source, _, unit = rest.rpartition(" (")
-            with self.replace_earlier_layers(kind, *self._source_planes) as earlier:
-                yield from self.remove_earlier_layers(earlier)
+            with self.result_layers.replace_earlier(
+                kind, *self.result_layers.sources
+            ) as earlier:
+                yield from self.result_layers.remove_earlier(earlier)
                 title = create_result_name(self.viewer, source, f"{kind} ({unit}")
                 layer_made = add_opened_image(self.viewer, map_made, name=title)
                 hide_other_maps(self.viewer, layer_made)
@@ -305,7 +302,7 @@ class VerbPanel(Panel):
         # rows of a report are saved with its curves, as there may be thousands
         curves = {**self.draw_plots(report), **report.tables()}
         yield
-        self.show_result(
+        self.results.show_result(
             figures,
             self.sentence(outcome),
             curves=curves,
@@ -329,8 +326,8 @@ class VerbPanel(Panel):
         if discs is None or layer not in self.viewer.layers:
             return
         middles, diameters = discs
-        with self.replace_earlier_layers(layer) as earlier:
-            yield from self.remove_earlier_layers(earlier)
+        with self.result_layers.replace_earlier(layer) as earlier:
+            yield from self.result_layers.remove_earlier(earlier)
             if len(middles):
                 # the ring of a large disc grows less than the disc
                 slower = np.sqrt(np.median(diameters) / diameters)
@@ -374,7 +371,7 @@ class VerbPanel(Panel):
         from napari_semsr.widgets.base import draw_plot
 
         curves: dict[str, Columns] = {}
-        canvas = self.clear_plot(rows=_MAX_PLOTS, height=230)
+        canvas = self.results.clear_plot(rows=_MAX_PLOTS, height=230)
         plots = get_plots(report, self.verb.curves)
         for axes, plot in zip(canvas.axes, plots, strict=False):
             draw_plot(axes, plot)
@@ -394,6 +391,7 @@ class GroundTruthPanel(VerbPanel):
     def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer)
         self.image, self.reference = self.boxes.values()
+        self.sharing.reference = self.reference
         self._propose = propose_partner_layer(
             self, self.image, self.reference, self.rank_reference
         )
@@ -404,15 +402,14 @@ class GroundTruthPanel(VerbPanel):
             )
             self.image.value = next(worse, image)
 
-    def _select_active_layer(self, event: object = None) -> None:
-        """Select the newly active layer, unless it is the reference."""
-        active = self.viewer.layers.selection.active
-        if self._propose is not None and active in self.reference.choices:
+    def accepts_layer(self, layer: Layer) -> bool:
+        """Reject the reference, which is proposed again before."""
+        if self._propose is not None:
             self._propose()
-            if active is self.reference.value:
-                self._active = active
-                return
-        super()._select_active_layer(event)
+            if layer is self.reference.value:
+                self.input_layers.ignore_active_layer()
+                return False
+        return super().accepts_layer(layer)
 
     @staticmethod
     def rank_reference(image: Layer, other: Layer) -> int:

@@ -41,7 +41,6 @@ from napari_semsr.widgets.enhance import NEWS
 from napari_semsr.widgets.layers import create_layer_keywords, create_result_name
 from napari_semsr.widgets.register.pair import PairPanel
 
-_PAGES = {"Report (*.html)": ".html"}
 _LIST_HEIGHT = 70
 _GAP_PX = 4  # px between the three images of the held-out part
 _FAR = 0.04  # of the width of all layers, distance to the held-out part
@@ -84,13 +83,13 @@ class AdaptPanel(PairPanel):
     def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer, "Train on SEM", "Train")
         self.after_cancel = "no model was added, and Train resumes the training"
-        self.mosaic = self.create_layer_box(
+        self.mosaic = self.input_layers.create_box(
             "mosaic", "Mosaic", "The optical image of the sample, such as a mosaic."
         )
-        self.sem = self.create_layer_box(
+        self.sem = self.input_layers.create_box(
             "sem", "SEM image", "SEM image of an area within the mosaic."
         )
-        self.more = self.create_layer_list(
+        self.more = self.input_layers.create_list(
             "SEM images of further areas of the mosaic, also for training",
             _LIST_HEIGHT,
             name="more",
@@ -104,6 +103,8 @@ class AdaptPanel(PairPanel):
             "Available while the network is training.",
         )
         self.stop_button.setEnabled(False)
+        self.runner.busy_changed.connect(self._disable_stop_button)
+        self.runner.stepped.connect(self._show_training_step)
         self.buttons.insert_widget(1, self.stop_button)
         self.add_report("Training")
         self.layer: Image | None = None  # the held-out part
@@ -161,15 +162,13 @@ class AdaptPanel(PairPanel):
             self.layer = None
         self._folder, self._request, self._linear = folder, request, None
         self._pixel_size = size
-        self.show_result({}, "Training starts after the registration.")
+        self.results.show_result({}, "Training starts after the registration.")
         self.report_row.setVisible(False)
 
-    def _show_busy(self, busy: bool) -> None:
-        super()._show_busy(busy)
+    def _disable_stop_button(self, _: bool) -> None:
         self.stop_button.setEnabled(False)
 
-    def _show_step(self, step: Progress) -> None:
-        super()._show_step(step)
+    def _show_training_step(self, step: Progress) -> None:
         if not isinstance(step, AdaptProgress):
             self.stop_button.setEnabled(False)
             return
@@ -206,7 +205,7 @@ class AdaptPanel(PairPanel):
         if self._folder is not None and self._folder.is_dir():
             (self._folder / STOP).touch()
             self.stop_button.setEnabled(False)
-            self.show_status("Ending the training with the current model …")
+            self.messages.show_status("Ending the training with the current model …")
 
     def _get_camera_state(self) -> tuple[object, ...]:
         camera = host.get_camera(self.viewer)
@@ -216,7 +215,7 @@ class AdaptPanel(PairPanel):
         """Plot the gain over training time, with the gain of the linear filter."""
         if not is_plotting_imported() or len(self._curve) < 1:
             return
-        plot = self.clear_plot(height=170)
+        plot = self.results.clear_plot(height=170)
         seconds, gains = np.array(self._curve).T
         (axes,) = plot.axes
         axes.plot(seconds, gains, "o-", color=COLOURS[0], lw=1.5, ms=3.5, label="model")
@@ -233,8 +232,7 @@ class AdaptPanel(PairPanel):
         adaptation = outcome.result
         self._request = None  # it is finished
         if self.layer in self.viewer.layers:
-            with self.history.make_removals_final():
-                self.viewer.layers.remove(self.layer)
+            self.history.remove_layers([self.layer])
             if self._get_camera_state() == self._view:  # the user has not moved it
                 self.viewer.reset_view()
         self.layer = None
@@ -242,8 +240,8 @@ class AdaptPanel(PairPanel):
         self.report_row.setVisible(True)
         name = Path(adaptation.model).stem
         path = outcome.mosaic.path
-        with self.replace_earlier_layers(mosaic, path=path) as earlier:
-            yield from self.remove_earlier_layers(earlier)
+        with self.result_layers.replace_earlier(mosaic, path=path) as earlier:
+            yield from self.result_layers.remove_earlier(earlier)
             stores_hidden = {
                 "linear filter": outcome.linear,
                 "look here": outcome.look_here,
@@ -253,15 +251,15 @@ class AdaptPanel(PairPanel):
                 layer = add_opened_image(
                     self.viewer, opened_store, name=title, visible=False
                 )
-                self.own_layers.append(layer)
+                self.result_layers.own.append(layer)
             title = create_result_name(self.viewer, mosaic.name, name)
             enhanced_layer = add_opened_image(self.viewer, outcome.mosaic, name=title)
-            self.own_layers.append(enhanced_layer)
+            self.result_layers.own.append(enhanced_layer)
         yield
         NEWS.changed.emit()
         self._draw_gain_curve()
         seconds, gains = np.array(self._curve).reshape(-1, 2).T
-        self.show_result(
+        self.results.show_result(
             get_figures(adaptation),
             f"Trained {name} for {adaptation.minutes:.1f} min and enhanced "
             f"{mosaic.name}; the model is now listed in Enhance. The report is "

@@ -30,8 +30,6 @@ from napari_semsr.widgets.register.panel import (
     describe_refusal,
 )
 
-_PAGES = {"Report (*.html)": ".html"}
-
 
 def _judge_images(
     *images: Micrograph | Path, **how: object
@@ -51,7 +49,7 @@ class JudgePanel(PairPanel):
     def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer, "Judge by SEM", "Judge")
         self.after_cancel = "no report was written"
-        self.optical, self.sem = self.create_image_boxes(JUDGE)
+        self.optical, self.sem = self.input_layers.create_image_boxes(JUDGE)
         self.networks = Select(
             name="networks",
             label="Networks",
@@ -92,10 +90,10 @@ class JudgePanel(PairPanel):
         for button in (self.report_button, self.keep_button):
             button.setEnabled(has_result)
         if isinstance(result, RegistrationRefused):
-            self.show_result(describe_refusal(result), str(result))
+            self.results.show_result(describe_refusal(result), str(result))
             raise result
         self.report = Path(result.output)
-        self.show_result(
+        self.results.show_result(
             get_figures(result),
             f"Evaluated {result.optical} against {result.sem}. The report is deleted "
             "when napari is closed; use Save report… to keep it.",

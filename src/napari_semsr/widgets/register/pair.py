@@ -94,7 +94,7 @@ class PairPanel(Panel):
         layers = tuple(box.value for box in self._pair)
         if self._layers_offered and self._layers_offered != layers:
             return
-        pair = find_image_pair(self.viewer, self.own_layers)
+        pair = find_image_pair(self.viewer, self.result_layers.own)
         if pair is None:  # without pixel sizes; a layer cannot be its own reference
             left = [item for item in optical.choices if item is not sem.value]
             if optical.value is not sem.value or not left:
@@ -122,8 +122,8 @@ class PairPanel(Panel):
         optical, sem = (box.value for box in self._pair)
         # the rotation of a layer on the screen is not used besides a transform
         has_transform = self.map.get_transform() is not None
-        first = self.read_layer(optical, is_unturned=has_transform)
-        images = [first, *map(self.read_layer, (sem, *more))]
+        first = self.input_layers.read(optical, is_unturned=has_transform)
+        images = [first, *map(self.input_layers.read, (sem, *more))]
         if optical in (sem, *more):
             label = self._pair[1].label
             msg = (
@@ -165,4 +165,4 @@ class PairPanel(Panel):
                     shutil.copyfile(report.with_suffix(suffix), place)
 
         sentence = "Report saved as {}, with its numbers next to it."
-        self.save_file("Save report", report.stem, _PAGES, keep, sentence)
+        self.sharing.save_file("Save report", report.stem, _PAGES, keep, sentence)

@@ -271,7 +271,7 @@ class LandmarkControls(Form):
         """Return the two images; show a message unless they are different."""
         moving, fixed_layer = self._images()
         if moving is None or fixed_layer is None or moving is fixed_layer:
-            self._panel.show_status("Choose two different layers first.")
+            self._panel.messages.show_status("Choose two different layers first.")
             return None
         return moving, fixed_layer
 
@@ -410,7 +410,7 @@ class LandmarkControls(Form):
         layer.mode = "add"
         if get_visible_box(self._viewer, image) is None:
             fill_view(self._viewer, image)
-        self._panel.show_status(
+        self._panel.messages.show_status(
             f"Click point {min(first, second) + 1} in {image.name}."
         )
 
@@ -444,8 +444,8 @@ class LandmarkControls(Form):
         path = ask_existing_file(self, "Load landmarks", _TABLES)
         if path is None:
             return
-        with self._panel.show_errors():
-            images = [self._panel.read_layer(layer) for layer in pair]
+        with self._panel.messages.show_errors():
+            images = [self._panel.input_layers.read(layer) for layer in pair]
             places = read_landmarks(path, *images)
             count = len(places[0])
             self._add_points_layers(*pair)
@@ -454,7 +454,7 @@ class LandmarkControls(Form):
                 there = [layer.world_to_data(place) for place in world]
                 self._replace_points(layer, np.array(there).reshape(-1, 2))
             self.show_fit()
-            self._panel.show_status(
+            self._panel.messages.show_status(
                 f"Loaded {count} landmark pair{'s'[: count != 1]} from {path}."
             )
 
@@ -476,7 +476,7 @@ class LandmarkControls(Form):
                 self._panel.session.mark_saved_to_file(self.points)
 
             sentence = f"Saved {pairs} landmark pair{'s'[: pairs != 1]} as {{}}."
-            self._panel.save_file(
+            self._panel.sharing.save_file(
                 "Save landmarks", "landmarks", _TABLES, write, sentence
             )
 
@@ -686,7 +686,7 @@ class RegisterPanel(Panel):
 
     def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer, _TITLE, "Register")
-        self.moving, self.fixed = self.create_image_boxes(REGISTER)
+        self.moving, self.fixed = self.input_layers.create_image_boxes(REGISTER)
         self.form = OptionsForm(RegisterOptions)
         self.look = OverlayControls(self)
         self.marks = LandmarkControls(
@@ -815,7 +815,7 @@ class RegisterPanel(Panel):
             for box in boxes
         ):
             return
-        pair = find_image_pair(self.viewer, self.own_layers, is_unsized=True)
+        pair = find_image_pair(self.viewer, self.result_layers.own, is_unsized=True)
         if pair is not None:
             with self._mark_changes_as_proposed():
                 self.moving.value, self.fixed.value = pair
@@ -868,8 +868,8 @@ class RegisterPanel(Panel):
         """Read both layers, the moving one with or without its displayed transform."""
         moving, fixed_layer = self._get_image_layers()
         images = (
-            self.read_layer(moving, is_unturned=is_unturned),
-            self.read_layer(fixed_layer),
+            self.input_layers.read(moving, is_unturned=is_unturned),
+            self.input_layers.read(fixed_layer),
         )
         if moving is fixed_layer:
             msg = (
@@ -899,12 +899,12 @@ class RegisterPanel(Panel):
 
     def apply_file(self, path: Path) -> None:
         """Apply a stored transform to the chosen layers."""
-        with self.show_errors():
+        with self.messages.show_errors():
             self._apply_transform(self._read_images(), read_transform(path))
 
     def take_shown(self) -> None:
         """Resample the moving layer onto the fixed one as displayed in napari."""
-        with self.show_errors():
+        with self.messages.show_errors():
             images = self._read_images(is_unturned=True)
             moving, fixed_side = map(ImageIdentity.from_image, images)
             layer = self.moving.value
@@ -922,18 +922,19 @@ class RegisterPanel(Panel):
         self, images: tuple[Micrograph, Micrograph], transform: StoredTransform
     ) -> None:
         make = partial(_register_images, *images, transform=transform)
-        self.start(make, partial(self.show_outcome, *self._get_image_layers()))
+        self.controls.start(make, partial(self.show_outcome, *self._get_image_layers()))
 
     def show_outcome(
         self, moving: Image, fixed_layer: Image, result: _Result
     ) -> Iterator[None]:
         """Add the resampled image, and show the error of the transform."""
-        self.record_sources([moving, fixed_layer])
+        layers = [moving, fixed_layer]
+        self.result_layers.sources = self.input_layers.get_planes(layers)
         for button in self.further:
             button.setEnabled(not isinstance(result, RegistrationRefused))
         self.take_size_button.setVisible(False)
         if isinstance(result, RegistrationRefused):
-            self.show_result(describe_refusal(result), str(result))
+            self.results.show_result(describe_refusal(result), str(result))
             raise result
         registration, outcome = result
         size = registration.found_pixel_size_nm
@@ -953,8 +954,10 @@ class RegisterPanel(Panel):
             gamma=moving.gamma,
         )
         yield
-        with self.replace_earlier_layers(moving, fixed_layer, leader=layer) as earlier:
-            yield from self.remove_earlier_layers(earlier)
+        with self.result_layers.replace_earlier(
+            moving, fixed_layer, leader=layer
+        ) as earlier:
+            yield from self.result_layers.remove_earlier(earlier)
             about = registration.registration
             for helper in self._add_helper_layers(
                 about, layer, outcome.output, moving.name
@@ -982,7 +985,7 @@ class RegisterPanel(Panel):
         if helpers:
             arrows_note = f"enlarged {_compute_arrow_factor(about):g} {TIMES}"
             figures = {**figures, "Arrows": arrows_note}
-        self.show_result(
+        self.results.show_result(
             figures,
             f"{_describe_result(about, moving.name, fixed_layer.name)} Tick Overlay "
             f"in two colours or Flicker to check the alignment.{aside}",
@@ -1051,7 +1054,7 @@ class RegisterPanel(Panel):
             origin = create_size_source("found by registration in napari", size)
             apply_pixel_size(layer, size, origin=origin)
             self.take_size_button.setVisible(False)
-            self.show_status(
+            self.messages.show_status(
                 f"The pixel size of {layer.name} is now {format_pixel_size(size)}."
             )
             self.session.changed.emit()  # it has unsaved changes now
@@ -1063,7 +1066,7 @@ class RegisterPanel(Panel):
             name = f"{transform_file.moving.name} to {transform_file.fixed.name}"
             write = partial(write_transform, transform_file=transform_file)
             sentence = "Transform saved as {}."
-            self.save_file("Save transform", name, _TRANSFORMS, write, sentence)
+            self.sharing.save_file("Save transform", name, _TRANSFORMS, write, sentence)
 
     def _get_registered_pair(self) -> tuple[StoredTransform, Image, Image] | None:
         """Return the mosaic-to-SEM transform and both layers, if they are open.
@@ -1087,12 +1090,14 @@ class RegisterPanel(Panel):
                         fixed_layer,
                         moving,
                     )
-                self.show_status(
+                self.messages.show_status(
                     "A non-linear transform cannot be inverted: choose "
                     f"{fixed_layer.name} as Moving, and press Register again."
                 )
                 return None
-        self.show_status("Register two layers first; training pairs are cut from them.")
+        self.messages.show_status(
+            "Register two layers first; training pairs are cut from them."
+        )
         return None
 
     def train(self) -> None:
@@ -1122,8 +1127,11 @@ class RegisterPanel(Panel):
         transform_file, low, high = both
         path = ask_output_file(self, "Cut pairs", f"{low.name} pairs", _PAIRS)
         if path is not None:
-            with self.show_errors():
-                images = self.read_layer(low, is_unturned=True), self.read_layer(high)
+            with self.messages.show_errors():
+                images = (
+                    self.input_layers.read(low, is_unturned=True),
+                    self.input_layers.read(high),
+                )
                 # on the mosaic's pixels, for which networks are trained
                 size = images[0].mean_pixel_size_nm
                 own = TrainedPixelSizes("", None if size is None else (size, size))
@@ -1131,10 +1139,10 @@ class RegisterPanel(Panel):
                 options = choose_pair_options(*images, **how)
                 how = {"options": options, "transform": transform_file}
                 make = partial(PAIRS.rerun, *images, path, **how)
-                self.start(make, self._report_saved_pairs, "Cut pairs")
+                self.controls.start(make, self._report_saved_pairs, "Cut pairs")
 
     def _report_saved_pairs(self, pairs_made: CreatedPairs) -> None:
-        self.show_status(
+        self.messages.show_status(
             f"Saved {pairs_made.train} pairs for training, {pairs_made.validation} for "
             f"validation and {pairs_made.test} for testing in {pairs_made.output}. "
             "Choose this store in Train, under 'Learn from: a store of pairs'."

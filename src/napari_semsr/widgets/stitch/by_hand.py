@@ -32,8 +32,6 @@ from napari_semsr.widgets.base import (
 )
 from napari_semsr.widgets.layers import MARK_KEY, get_identity, get_unit_factors
 
-_PAIR = "overlap"
-"""Metadata mark of the two displayed frame layers."""
 _STEP, _FINE_STEP = 1.0, 0.1  # px per press of an arrow key, without and with Shift
 _ROWS = 8  # rows of the list in view; chosen: the buttons stay in view
 _VIEW_SHARE = 0.8  # fraction of the view that an overlap fills
@@ -254,10 +252,7 @@ class CorrectionList(QWidget):
 
     def leave(self) -> None:
         """Remove the two frames, and restore the previous view."""
-        with self._panel.history.make_removals_final():
-            for layer in self._frames_shown or ():
-                if layer in self._panel.viewer.layers:
-                    self._panel.viewer.layers.remove(layer)
+        self._panel.history.remove_layers(self._frames_shown or ())
         for layer in self._layers_hidden:
             layer.visible = True
         viewer = self._panel.viewer
@@ -446,7 +441,7 @@ class CorrectionList(QWidget):
         try:
             self.corrections = Corrections.parse(record)
         except OptionError as error:
-            self._panel.show_problem(str(error))
+            self._panel.messages.show_problem(str(error))
             return False
         self._show_overlap_states()
         return True
@@ -466,7 +461,7 @@ class CorrectionList(QWidget):
 
     def accept(self) -> None:
         """Use the displayed overlap, as found or as moved by hand."""
-        with self._panel.show_errors():
+        with self._panel.messages.show_errors():
             pair = self._get_frame_names()
             joins = self.corrections.join
             if not any({one.first, one.second} == {*pair} for one in joins):
@@ -475,7 +470,7 @@ class CorrectionList(QWidget):
 
     def reset(self) -> None:
         """Discard the corrections of the displayed overlap."""
-        with self._panel.show_errors():
+        with self._panel.messages.show_errors():
             self._update_correction(self._get_frame_names())
             self._show_frames(*self._frames)
 
@@ -487,26 +482,26 @@ class CorrectionList(QWidget):
 
     def strike(self) -> None:
         """Exclude the displayed overlap when solving for positions."""
-        with self._panel.show_errors():
+        with self._panel.messages.show_errors():
             pair = self._get_frame_names()
             self._update_correction(pair, strike=pair)
             self._show_next_overlap()
 
     def swap(self) -> None:
         """Swap the frames, so that the arrow keys move the other one."""
-        with self._panel.show_errors():
+        with self._panel.messages.show_errors():
             self._get_frame_names()
             self._show_frames(*self._frames[::-1])
 
     def drop(self) -> None:
         """Exclude the magenta frame from the mosaic."""
-        with self._panel.show_errors():
+        with self._panel.messages.show_errors():
             pair = self._get_frame_names()
             self._update_correction(pair, drop=pair[1])
 
     def fix(self) -> None:
         """Fix the magenta frame at its displayed position."""
-        with self._panel.show_errors():
+        with self._panel.messages.show_errors():
             pair, mosaic_file, mosaic = (
                 self._get_frame_names(),
                 self._mosaic_file,

@@ -43,24 +43,22 @@ class Coverage(QObject):
         self._of: Image | None = None
         self._runner = JobRunner(self)
         self._runner.returned.connect(self._add_coverage_layer)
-        self._runner.failed.connect(panel.show_problem)
+        self._runner.failed.connect(panel.messages.show_problem)
         self.tick.changed.connect(self.show)
 
     def show(self, _: object = None) -> None:
         """Show the coverage over the mosaic, or remove it if the box is unticked."""
         layers, mosaic = self._panel.viewer.layers, self._mosaic()
-        layers_shown = [
-            item for item in layers if item.metadata.get(HELPER_KEY) == _NAME
-        ]
-        with self._panel.history.make_removals_final():
-            self._panel.history.remove_layers(layers_shown)
+        self._panel.history.remove_layers(
+            [item for item in layers if item.metadata.get(HELPER_KEY) == _NAME]
+        )
         if not self.tick.value or mosaic is None:
             return
         path = get_coverage_path(mosaic)
         if mosaic not in layers or path is None:
             self.tick.value = False
             reason = "was removed" if mosaic not in layers else "has no coverage"
-            self._panel.show_status(f"The mosaic {reason}; stitch it again.")
+            self._panel.messages.show_status(f"The mosaic {reason}; stitch it again.")
             return
         self._of = mosaic
         self._runner.start("Show coverage", lambda: open_store(path))
@@ -95,4 +93,6 @@ class Coverage(QObject):
         )
         show_colour_bar(layer)
         viewer.layers.selection.active = active
-        self._panel.show_status(f"Each pixel is covered by up to {most} frames.")
+        self._panel.messages.show_status(
+            f"Each pixel is covered by up to {most} frames."
+        )

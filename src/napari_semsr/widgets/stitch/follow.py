@@ -273,9 +273,7 @@ class GrowingLayer:
 
     def remove(self) -> None:
         """Remove the layer and its store."""
-        if self.layer is not None and self.layer in self._panel.viewer.layers:
-            with self._panel.history.make_removals_final():
-                self._panel.viewer.layers.remove(self.layer)
+        self._panel.history.remove_layers([self.layer])
         self.layer = None
         if self._place is not None:
             shutil.rmtree(self._place, ignore_errors=True)
@@ -354,7 +352,7 @@ class FolderFollower(QWidget):
             self._stop.set()
             self.button.setEnabled(False)
             return
-        with self._panel.show_errors():
+        with self._panel.messages.show_errors():
             self._start_following()
 
     def _start_following(self) -> None:
@@ -400,7 +398,7 @@ class FolderFollower(QWidget):
 
         show = partial(self._show_final_mosaic, folder, options, how, model)
         self._enhancement = None
-        if not self._panel.start(make, show, _FOLLOW):
+        if not self._panel.controls.start(make, show, _FOLLOW):
             return
         self._mosaic, self._enhanced_layer = mosaic_layer, fine_layer
         self._stop, self._end = stop, end

@@ -402,7 +402,7 @@ class StitchMosaicPanel(Panel):
         path = get_entered_path(self.calibration)
         size, sentence = self._size_stated, ""
         choices: tuple[tuple[str, str], ...] = _DISTORTIONS
-        with self.show_errors():
+        with self.messages.show_errors():
             if path is not None:
                 size_told, error, distortion = read_calibration(path)
                 size = parse_pixel_size(size_told)
@@ -469,7 +469,9 @@ class StitchMosaicPanel(Panel):
             self.about.setText("")
             how = StitchFolderOptions(colour=self.form.values()["colour"])
             look = partial(_try_inspect_scan, folder_chosen, how)
-            self.start_inspection("Look into folder", look, self._show_scan_description)
+            self.controls.start_inspection(
+                "Look into folder", look, self._show_scan_description
+            )
 
     def _check_missing_folder(self) -> None:
         """Inspect a missing folder as soon as it exists."""
@@ -490,7 +492,7 @@ class StitchMosaicPanel(Panel):
                 f"{self.translate(str(scan))} If the scan is still running, use Follow "
                 "this folder."
             )
-            self.show_status("")
+            self.messages.show_status("")
             return
         acquisition, heights = scan
         facts = describe_scan(acquisition)
@@ -500,7 +502,7 @@ class StitchMosaicPanel(Panel):
         self.focus.value = "max" if heights else "none"
         self.how.show_row("focus", bool(heights))
         self._show_pixel_size(acquisition.pixel_size_nm)
-        self.show_status(f"{acquisition.name} can be stitched.")
+        self.messages.show_status(f"{acquisition.name} can be stitched.")
 
     def _show_pixel_size(self, size: PixelSize | None) -> None:
         """Show the scan's pixel size, unless a calibration overrides it."""
@@ -510,11 +512,13 @@ class StitchMosaicPanel(Panel):
 
     def show_frames(self) -> None:
         """Add the raw frames at their nominal positions."""
-        with self.show_errors():
+        with self.messages.show_errors():
             folder, options = self.typed_folder(), self.options()
-            self.start(
+            self.controls.start(
                 lambda: create_frame_layers(folder, options),
-                lambda layers: self.show_status(add_frame_layers(self.viewer, layers)),
+                lambda layers: self.messages.show_status(
+                    add_frame_layers(self.viewer, layers)
+                ),
                 "Show frames",
             )
 
@@ -618,7 +622,7 @@ class StitchMosaicPanel(Panel):
         job = partial(
             correct_mosaic_file, mosaic_file, folder, corrections, positions, options
         )
-        self.start(job, show, "Solve again")
+        self.controls.start(job, show, "Solve again")
 
     def show_outcome(self, outcome: JobOutput, folder: Path) -> Iterator[None]:
         """Add the mosaic, outlines and overlaps; draw the plots; show the metrics.
@@ -639,10 +643,10 @@ class StitchMosaicPanel(Panel):
                 how = f"taken from its mosaic: {mosaic.pixel_size_from}"
                 origin = create_size_source(how, mosaic.pixel_size_nm)
                 apply_pixel_size(layer, mosaic.pixel_size_nm, origin=origin)
-        with self.replace_earlier_layers(
+        with self.result_layers.replace_earlier(
             str(folder), path=Path(mosaic_file.output)
         ) as earlier:
-            yield from self.remove_earlier_layers(earlier)
+            yield from self.result_layers.remove_earlier(earlier)
             if outcome.beside is not None:
                 title = find_free_name(self.viewer, f"{name} height")
                 add_opened_image(self.viewer, outcome.beside, name=title, visible=False)
@@ -657,7 +661,7 @@ class StitchMosaicPanel(Panel):
         self._electrons = _find_sem_image(folder)
         self.register_button.setVisible(self._electrons is not None)
         self._coverage.show()
-        plot = self.clear_plot(rows=2, place=2)
+        plot = self.results.clear_plot(rows=2, place=2)
         yield
         _draw_residuals(plot.axes[0], mosaic_file)
         _draw_stage(plot.axes[1], mosaic_file)
@@ -675,7 +679,9 @@ class StitchMosaicPanel(Panel):
             "frames": _frames_table(mosaic_file),
         }
         figures = {"Mosaic": mosaic_file.output, **get_figures(mosaic_file)}
-        self.show_result(figures, sentence, curves=curves, more=_legend(mosaic_file))
+        self.results.show_result(
+            figures, sentence, curves=curves, more=_legend(mosaic_file)
+        )
 
     def _list_overlaps(self, mosaic_file: StitchedFile) -> None:
         """Show the whole mosaic, and list its overlaps for correction."""
@@ -718,7 +724,7 @@ class StitchMosaicPanel(Panel):
         if path is None:
             return
         make = partial(open_image_levels, path, ReadOptions())
-        self.start(make, self._open_register_panel, "Open SEM image")
+        self.controls.start(make, self._open_register_panel, "Open SEM image")
 
     def _open_register_panel(self, opened_store: OpenedImage) -> None:
         """Show the SEM image unless it is already open, and open Register to SEM."""
@@ -726,7 +732,7 @@ class StitchMosaicPanel(Panel):
         if all(item.metadata.get(STORE_KEY) != there for item in self.viewer.layers):
             name = find_free_name(self.viewer, f"{opened_store.micrograph.name} SEM")
             add_opened_image(self.viewer, opened_store, name=name)
-        self.show_status("Continue in Register to SEM.")
+        self.messages.show_status("Continue in Register to SEM.")
         switch_panel(self, self.viewer, "Register to SEM")
 
 

@@ -15,7 +15,7 @@ from napari.layers import Image, Layer
 from napari.viewer import Viewer
 from numpy.typing import NDArray
 from psygnal import Signal
-from qtpy.QtWidgets import QFileDialog, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFileDialog, QWidget
 
 from napari_semsr.core import (
     DB,
@@ -612,7 +612,8 @@ class TrainPanel(Panel):
 
     def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer, "Train", "Train")
-        self.pairs = PairsForm(self.create_layer_box)
+        self._build_buttons()
+        self.pairs = PairsForm(self.input_layers.create_box)
         self.recipe = RecipeForm()
         self.name = create_option_widget(TrainOptions, "name")
         self.steps = _create_count_box("steps", most=_LONGEST, step=100)
@@ -652,13 +653,13 @@ class TrainPanel(Panel):
         where = Form(self.name, self.steps, self.replace)
         self.add_group("Run", where, self.advanced_section)
         self.add_results("Training", self.view)
-        self._results_title = ""  # the figures are always of this run
+        self.results.heading = ""  # the figures are always of this run
         self.recipe.changed.connect(self._on_recipe_changed)
         self.pairs.source.changed.connect(self._on_source_changed)
         self.name.changed.connect(lambda _: self._show_default_folder())
         self.runner.failed.connect(self._show_final_state)
         self._propose_name()
-        self.follow_active_layer(self.pairs.low)
+        self.input_layers.follow_active_layer(self.pairs.low)
         self._propose_high_layer()
         self.pairs.low.changed.connect(self._propose_high_layer)
         self._propose_initial_model()
@@ -699,10 +700,12 @@ class TrainPanel(Panel):
                 key=lambda one: (is_ground_truth(one), bool(get_vendor(one))),
             )
 
-    def _build_footer(self) -> QVBoxLayout:
-        foot = super()._build_footer()
-        self._cancel_label = "Stop and keep"
-        self.cancel_button.setText(self._cancel_label)  # a longer label than Cancel
+    def _build_buttons(self) -> None:
+        self.controls.cancel_label = "Stop and keep"
+        self.controls.stop_message = (
+            "Stopping after the current step and saving the state …"
+        )
+        self.controls.update_buttons()
         self.cancel_button.setToolTip(
             "Stop after the current step, keeping the state and the best model for "
             "Resume."
@@ -713,7 +716,9 @@ class TrainPanel(Panel):
             "Resume a stopped run, either of this panel or from a folder.",
         )
         self.buttons.insert_widget(1, self.resume_button)
-        return foot
+        self.runner.busy_changed.connect(self._update_resume_button)
+        self.runner.stepped.connect(self._show_training_step)
+        self.closed.connect(self._on_closed)
 
     # -- reading the form ------------------------------------------------------
 
@@ -806,12 +811,12 @@ class TrainPanel(Panel):
         """Read the training layers: two, or a noisy one with optional second scan."""
         pairs, own = self.pairs, self.pairs.own
         # a transform, known or to be determined, relates both
-        low = self.read_layer(
+        low = self.input_layers.read(
             pairs.low.value, is_unturned=not own and pairs.lies.has_transform
         )
         if pairs.source.value == _ALONE:
             return OwnImageRequest(low)
-        high = self.read_layer(pairs.high.value, is_unturned=own)
+        high = self.input_layers.read(pairs.high.value, is_unturned=own)
         if pairs.low.value is pairs.high.value:
             msg = f"Low and High must be different layers, got {low.name} for both."
             if own:
@@ -831,11 +836,11 @@ class TrainPanel(Panel):
         """Prepare training of a denoiser on a single noisy layer."""
         self.pairs.source.value = _ALONE
         if layer is None or layer not in self.pairs.low.choices:
-            self.show_status("Choose the noisy image, then press Train.")
+            self.messages.show_status("Choose the noisy image, then press Train.")
             return
         self.pairs.low.value = layer
         ready = f"Ready to train on {layer.name} alone: press Train."
-        self.show_status(f"{ready} {OWN_IMAGE_TIME}")
+        self.messages.show_status(f"{ready} {OWN_IMAGE_TIME}")
 
     def take_registered(
         self, low: Layer, high: Layer, transform_file: StoredTransform
@@ -843,7 +848,7 @@ class TrainPanel(Panel):
         """Prepare fine-tuning on two registered layers."""
         self.pairs.take(low, high, transform_file)
         self.recipe.begin_with(MOSAIC_MODEL)
-        self.show_status(
+        self.messages.show_status(
             f"Ready to fine-tune {MOSAIC_MODEL} on {low.name} and {high.name}: press "
             "Train."
         )
@@ -853,13 +858,13 @@ class TrainPanel(Panel):
         self._request, self.steps_done, self._left = request, 0, False
         self.view.watch(Path(request.run_dir), is_resumed=request.resume)
         self.view.poll()
-        self.reveal_results()
+        self.results.reveal()
         self._clock.start()
 
     def resume(self) -> None:
         """Resume the run with the entered name or folder, or ask for a folder."""
         if self.runner.is_busy:
-            self.show_status("A training run is in progress; stop it first.")
+            self.messages.show_status("A training run is in progress; stop it first.")
             return
         run_dir = self.get_output_path()
         if not (run_dir / _STATE).is_file() and get_entered_path(self.folder) is None:
@@ -869,12 +874,12 @@ class TrainPanel(Panel):
             if not path_chosen:
                 return
             run_dir = Path(path_chosen)
-        with self.show_errors():
+        with self.messages.show_errors():
             request = TrainRequest.from_run_folder(run_dir)
             self._watch_run(request)
             device = str(get_preference("computing", "device"))
             make = partial(train_and_import, request, device=device)
-            self.start(make, self.show_outcome)
+            self.controls.start(make, self.show_outcome)
 
     # -- watching ----------------------------------------------------------------
 
@@ -882,14 +887,12 @@ class TrainPanel(Panel):
         """Return the metrics and curves of the run so far."""
         return self.view.findings(self.title)
 
-    def _show_busy(self, busy: bool) -> None:
-        super()._show_busy(busy)
+    def _update_resume_button(self, busy: bool) -> None:
         self.resume_button.setEnabled(not busy)
         if not busy:
             self._clock.stop()
 
-    def _show_step(self, step: Progress) -> None:
-        super()._show_step(step)
+    def _show_training_step(self, step: Progress) -> None:
         if not isinstance(step, TrainStep):
             return
         self.steps_done = step.done
@@ -904,7 +907,7 @@ class TrainPanel(Panel):
         self.view.comparison = outcome.comparison
         self._show_final_state()
         if not outcome.kept:
-            self.show_status(
+            self.messages.show_status(
                 "Training produced no model better than "
                 f"{_get_initial_model_name(outcome)} on held-out pairs, so no model "
                 "was added to Enhance."
@@ -928,45 +931,42 @@ class TrainPanel(Panel):
             )
         elif gain is not None:
             held_out = f" ({gain:+.2f} {DB} on held-out pairs)"
-        self.show_status(
+        self.messages.show_status(
             f"Trained {Path(outcome.model).stem} in {outcome.steps} steps"
             f"{held_out}; it is now listed in Enhance."
         )
 
     # -- stopping ----------------------------------------------------------------
 
-    def cancel(self) -> None:
-        """Stop the training after the current step."""
-        stops = self.runner.is_running and not self.runner.waiting_count
-        super().cancel()
-        if stops:
-            self.show_status("Stopping after the current step and saving the state …")
-
-    def cancel_all_jobs(self) -> None:
-        """Cancel all jobs, and record this to avoid importing the model."""
-        super().cancel_all_jobs()
+    def _on_closed(self) -> None:
+        """Record that the panel is closed, to avoid importing the model."""
         self._left = True
 
-    def _show_cancelled(self) -> None:
+    def report_cancelled(self) -> None:
+        """Report that the run stopped, and import the best model so far."""
         self._show_final_state()
         run_dir = None if self._request is None else Path(self._request.run_dir)
         if run_dir is None or not self.steps_done or not (run_dir / _STATE).is_file():
-            self.show_status("Stopped before the first step; nothing has changed.")
+            self.messages.show_status(
+                "Stopped before the first step; nothing has changed."
+            )
             return
         name = read_recipe_info(run_dir / _RECIPE).name
         model = run_dir / f"{name}.safetensors"  # the best so far
         if self._left or not model.is_file():
-            self.show_status(
+            self.messages.show_status(
                 f"Stopped after step {self.steps_done}, before the first validation; "
                 "Resume continues from there."
             )
             return
-        self.start(lambda: MODELS_IMPORT.rerun(model), self._report_stopped_run, "Keep")
+        self.controls.start(
+            lambda: MODELS_IMPORT.rerun(model), self._report_stopped_run, "Keep"
+        )
 
     def _report_stopped_run(self, model: ModelFile) -> None:
         """Report that the run was stopped, and that its best model is listed."""
         NEWS.changed.emit()
-        self.show_status(
+        self.messages.show_status(
             f"Stopped after step {self.steps_done}. The best {model.card['name']} so "
             "far is now listed in Enhance; Resume continues from here."
         )

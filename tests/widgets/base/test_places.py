@@ -8,13 +8,13 @@ import time
 
 import pytest
 
-from napari_semsr.widgets.base.temporary import create_temporary_folder
+from napari_semsr.widgets.base.places import create_temporary_folder
 from tests.children import LIMIT_S
 
 SESSION = """
 import sys
 from pathlib import Path
-from napari_semsr.widgets.base.temporary import create_temporary_folder
+from napari_semsr.widgets.base.places import create_temporary_folder
 folder = create_temporary_folder(Path(sys.argv[1]))
 (folder / "result.ome.zarr").mkdir()
 print(folder, flush=True)

@@ -1,0 +1,279 @@
+"""Run controls of a panel: buttons, shortcuts, progress bar and job runners."""
+
+import importlib
+import sys
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from napari.layers import Labels as LabelLayer, Layer
+from qtpy.QtCore import (  # type: ignore[attr-defined]
+    QObject,
+    Qt,
+    Signal as QtSignal,
+)
+from qtpy.QtGui import QKeySequence, QShortcut  # type: ignore[attr-defined]
+from qtpy.QtWidgets import QProgressBar, QWidget
+
+from napari_semsr.core import Job, Progress
+from napari_semsr.widgets.base.folding import TEXTS
+from napari_semsr.widgets.base.form import create_button
+from napari_semsr.widgets.base.messages import Messages
+from napari_semsr.widgets.base.runner import JobRequest, JobRunner, Parts, create_timer
+
+RUN, CANCEL = "Ctrl+Return", "Escape"
+_PLOTS = "napari_semsr.widgets.base.plots"
+# ms between two updates of progress. Each repaints the whole window, which takes 14 ms
+# of a core without a GPU. napari's bar is not used: its animation repaints 27 times a
+# second, and cost eight times as much as the stitching that it reported.
+_STEP_MS = 250
+_QUEUE, _CANCEL_QUEUED = "Queue", "Cancel queued"
+_RUNNING = "A job is running; cancel it first."
+Make = Callable[[], Job[object]]
+Show = Callable[[Any], Parts]
+Begin = Callable[[], Parts]
+
+
+@dataclass(frozen=True, slots=True)
+class PanelTask:
+    """Task started by Run; all callbacks except the job may be generators.
+
+    The window repaints and responds at each ``yield``.
+    """
+
+    make: Make  # returns the job
+    show: Show  # called with its result
+    begin: Begin | None = None  # called before the job starts
+
+
+def bind_key(
+    widget: QWidget, key: str, call: Callable[[], object], *, anywhere: bool = False
+) -> QShortcut:
+    """Bind a key to a function while a widget has the focus or is visible."""
+    context = Qt.ShortcutContext.WidgetWithChildrenShortcut
+    if anywhere:  # the canvas has the focus while the user looks at a result
+        context = Qt.ShortcutContext.WindowShortcut
+    shortcut = QShortcut(QKeySequence(key), widget)
+    shortcut.setContext(context)
+    shortcut.activated.connect(call)
+    shortcut.activatedAmbiguously.connect(call)  # two panels are visible
+    return shortcut
+
+
+def is_plotting_imported() -> bool:
+    """Return whether the plotting packages are imported."""
+    return _PLOTS in sys.modules
+
+
+def _run_job_with_plotting(make: Make) -> Job[object]:
+    """Import and warm up the packages that show a job's result, in the job's thread.
+
+    matplotlib takes a second or more, and so do napari's imports for the first layer
+    with labels or features.
+    """
+    if not is_plotting_imported():
+        yield Progress(0, 0, "Starting matplotlib (once after napari starts)")
+        importlib.import_module(_PLOTS).warm_up_plotting()
+        LabelLayer(np.zeros((1, 1), np.uint8))
+    return (yield from make())
+
+
+class RunControls(QObject):
+    """Controls that run, queue and cancel the jobs of a panel, and show their progress.
+
+    `queue`: of the jobs of Run, which run one after another; `add_in_parts`: runs a
+    function that shows a result; `reads`: layers that the form has just read.
+    """
+
+    ran = QtSignal()
+    """Emitted when the result of Run is shown."""
+
+    def __init__(
+        self,
+        panel: QWidget,
+        messages: Messages,
+        run_label: str,
+        run: Callable[[], None],
+        *,
+        queue: str | None,
+        plots: bool,
+        add_in_parts: Callable[[Begin], Iterator[None]],
+        reads: Collection[Layer],
+    ) -> None:
+        super().__init__(panel)
+        self._messages, self._reads = messages, reads
+        self._queue, self._plots, self._add_in_parts = queue, plots, add_in_parts
+        self.run_label, self.cancel_label = run_label, "Cancel"
+        self.stop_message = "Cancelling after this step …"
+        tooltip = f"{messages.title}: start with the settings above ({RUN})."
+        self.run_button = create_button(run_label, run, tooltip)
+        tooltip = f"Stop after the current step ({CANCEL})."
+        self.cancel_button = create_button(self.cancel_label, self.cancel, tooltip)
+        self.cancel_button.setEnabled(False)
+        self.run_button.setProperty(TEXTS, [run_label, _QUEUE])
+        self.cancel_button.setProperty(TEXTS, [self.cancel_label, _CANCEL_QUEUED])
+        self.progress_bar = QProgressBar()
+        self.progress_bar.setTextVisible(True)
+        self.progress_bar.setVisible(False)
+        messages.parts.append(self.progress_bar)
+        self._stepping = create_timer(
+            self, messages.set_updates_enabled, _STEP_MS, once=True
+        )
+        bind_key(panel, RUN, self.run_button.click)
+        bind_key(panel, RUN.replace("Return", "Enter"), self.run_button.click)
+        self._escape = bind_key(panel, CANCEL, self.cancel_button.click)
+        self._escape.setEnabled(False)  # Escape has other uses when nothing is running
+        self.runners: list[JobRunner] = []
+        self.runner, self.looker = JobRunner(self), JobRunner(self)
+        for runner in (self.runner, self.looker):
+            self.add_runner(runner)
+        self.runner.busy_changed.connect(self.show_busy)
+        self.looker.cancelled.connect(self._show_inspection_cancelled)
+
+    def add_runner(self, runner: JobRunner) -> None:
+        """Show the progress, errors and warnings of a runner."""
+        self.runners.append(runner)
+        runner.stepped.connect(self.show_step)
+        runner.failed.connect(self._messages.show_job_problem)
+        runner.error_logged.connect(self._messages.show_log_link)
+        runner.warned.connect(self._messages.show_warning)
+        runner.busy_changed.connect(self.update_buttons)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a job of this panel is running or saving."""
+        return any(runner.is_busy for runner in self.runners)
+
+    def request(
+        self, key: object, create: Callable[[], tuple[PanelTask, Path | None]]
+    ) -> None:
+        """Start or queue a task for the form values `key`, or explain why not.
+
+        `create`: returns the task, and the path that it writes.
+        """
+        runner = self.runner
+        if self._queue is None and runner.is_busy:
+            self._messages.show_status(_RUNNING)
+            return
+        if runner.is_requested(key):
+            self._messages.show_status(
+                "A run with these settings is already active; change a setting to "
+                "queue another run."
+            )
+            return
+        task, path = create()
+        make = self._add_plotting(task.make)
+        show = partial(self._finish_job, task.show, is_run=True)
+        begin, reads = task.begin or self._messages.clear_warnings, tuple(self._reads)
+        request = JobRequest(self._queue, begin, show, path, key, reads)
+        runner.start(self._messages.title, make, request)
+        if runner.is_running and runner.waiting_count:
+            self._messages.show_status(
+                "Queued with the current settings: position "
+                f"{runner.waiting_count} after the running job."
+            )
+        self.update_buttons()
+
+    def _add_plotting(self, make: Make) -> Make:
+        return partial(_run_job_with_plotting, make) if self._plots else make
+
+    def start(self, make: Make, on_result: Show, title: str | None = None) -> bool:
+        """Start a job of this panel immediately, or report that one is running."""
+        finish = partial(self._finish_job, on_result, is_run=title is None)
+        begin, reads = self._messages.clear_warnings, tuple(self._reads)
+        request = JobRequest(begin=begin, show=finish, reads=reads)
+        make = self._add_plotting(make)
+        has_started = self.runner.start(title or self._messages.title, make, request)
+        if not has_started:
+            self._messages.show_status(_RUNNING)
+        return has_started
+
+    def start_inspection(self, title: str, make: Make, on_result: Show) -> None:
+        """Start an inspection job, replacing a running one and earlier warnings."""
+        self.looker.cancel()
+        self._messages.clear_warnings()
+        request = JobRequest(f"looks of {id(self)}", show=on_result)
+        self.looker.start(title, make, request)
+
+    def _show_inspection_cancelled(self) -> None:
+        if not self.looker.is_busy:
+            self._messages.show_status("The inspection was cancelled.")
+
+    def cancel(self) -> None:
+        """Remove the last waiting job from the queue, or stop the running one."""
+        if self.runner.cancel_last_waiting():
+            self._messages.show_status("Removed from the queue; the job was not run.")
+            self.update_buttons()
+        else:
+            self.stop()
+
+    def stop(self) -> None:
+        """Ask the running job to stop."""
+        if self.is_busy:
+            for runner in self.runners:
+                runner.stop()
+            self.cancel_button.setEnabled(False)
+            self._messages.show_status(self.stop_message)
+
+    def _finish_job(self, show: Show, value: object, *, is_run: bool) -> Iterator[None]:
+        self.update_buttons()
+        with self._messages.show_errors():
+            yield from self._add_in_parts(partial(show, value))
+            self._messages.show_if_hidden(self._messages.status.text())
+            if is_run:
+                self.ran.emit()
+
+    def show_step(self, step: Progress) -> None:
+        """Show a progress step now, or together with the steps that follow soon."""
+        soon = self._stepping.isActive()
+        self._messages.set_updates_enabled(on=not soon)
+        self.progress_bar.setVisible(self.runner.is_running or not self.runner.is_busy)
+        self._update_progress_bar(step.done, step.total)
+        waiting_count = self.runner.waiting_count if self.runner.is_running else 0
+        self._messages.show_step(
+            f"{step} · {waiting_count} queued" if waiting_count else str(step)
+        )
+        if not soon:
+            self._stepping.start()
+
+    def show_busy(self, busy: bool) -> None:
+        """Show at once that a job starts."""
+        if busy:
+            self._messages.show_status("Starting …")
+            panel = self.parent()
+            layout = panel.layout() if isinstance(panel, QWidget) else None
+            if layout is not None:
+                layout.activate()
+            # the next call may block the main thread briefly
+            self._messages.status.repaint()
+
+    def update_buttons(self, _: object = None) -> None:
+        """Enable and label the buttons for the current state."""
+        runner = self.runner
+        queues = runner.is_busy and self._queue is not None
+        self.run_button.setText(_QUEUE if queues else self.run_label)
+        self.run_button.setEnabled(queues or not runner.is_busy)
+        many = runner.is_running and runner.waiting_count
+        self.cancel_button.setText(_CANCEL_QUEUED if many else self.cancel_label)
+        self.cancel_button.setEnabled(
+            self.is_busy and bool(many or not runner.is_cancelling)
+        )
+        self._escape.setEnabled(self.cancel_button.isEnabled())
+        if self.progress_bar.isHidden() == self.is_busy:
+            self.progress_bar.setVisible(self.is_busy)
+            self._update_progress_bar(0, 0)
+
+    def _update_progress_bar(self, done_count: int, total: int) -> None:
+        """Update the progress bar; it is empty if the total is unknown.
+
+        Qt's indeterminate bar is animated, and repaints the whole window.
+        """
+        bar, is_drawn = self.progress_bar, self.progress_bar.updatesEnabled()
+        bar.setUpdatesEnabled(False)  # painted once, not after each of these
+        bar.setTextVisible(total > 0)
+        bar.setRange(0, total or 1)
+        bar.setValue(done_count if total else 0)
+        bar.setUpdatesEnabled(is_drawn)

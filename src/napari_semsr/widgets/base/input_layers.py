@@ -1,0 +1,352 @@
+"""Layers that a panel reads: their lists, the active layer, planes of stacks."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from magicgui.widgets import CheckBox, ComboBox, Select
+from magicgui.widgets.bases import CategoricalWidget
+from napari.components import ViewerModel
+from napari.layers import Image, Layer
+from qtpy.QtCore import QObject
+from qtpy.QtWidgets import QSizePolicy, QWidget
+
+from napari_semsr.core import Micrograph, format_pixel_size
+from napari_semsr.jobs import Verb
+from napari_semsr.widgets.base.form import create_button
+from napari_semsr.widgets.base.messages import Messages
+from napari_semsr.widgets.base.results import (
+    add_luminance_layer,
+    apply_stated_pixel_size,
+    crop_databar,
+    describe_databar,
+    get_databar_row_count,
+    get_stated_pixel_size,
+    is_coloured,
+)
+from napari_semsr.widgets.base.runner import is_alive
+from napari_semsr.widgets.base.session import get_session
+from napari_semsr.widgets.layers import (
+    disable_cache,
+    format_plane_name,
+    get_displayed_plane,
+    is_map,
+    list_grey_layers,
+    micrograph_from_layer,
+)
+
+Planes = dict[Image, tuple[int, ...]]
+
+
+def _list_values(boxes: Sequence[CategoricalWidget[Any]]) -> list[Any]:
+    """Return the values of layer lists, of which some select several layers."""
+    values = [box.value for box in boxes]
+    return [
+        item
+        for value in values
+        for item in (value if isinstance(value, list | tuple) else [value])
+    ]
+
+
+def _refresh_layer_choices(box: CategoricalWidget[Any]) -> None:
+    """Update a layer list, keeping the selection even if a layer was renamed.
+
+    magicgui identifies the choice by its name.
+    """
+    before, many = box.value, isinstance(box, Select)
+    with box.changed.blocked():
+        box.reset_choices()
+        left = [item for item in (before if many else [before]) if item in box.choices]
+        if many:
+            box.value = left
+        elif left:
+            box.value = left[0]
+    if box.value != before:
+        box.changed.emit(box.value)
+
+
+class InputLayers(QObject):
+    """Layers that a panel reads, and offers to improve those that are selected.
+
+    `accepts`: whether to select a layer when it becomes active; `is_idle`: whether the
+    panel may change the selection.
+    """
+
+    def __init__(
+        self,
+        panel: QWidget,
+        viewer: ViewerModel,
+        messages: Messages,
+        accepts: Callable[[Layer], bool],
+        is_idle: Callable[[], bool],
+    ) -> None:
+        super().__init__(panel)
+        self._viewer, self._messages = viewer, messages
+        self._accepts, self._is_idle = accepts, is_idle
+        self._boxes: list[CategoricalWidget[Any]] = []
+        self._followed_box: CategoricalWidget[Any] | None = None
+        self.active: Layer | None = None  # the last active one
+        self.all_planes: CheckBox | None = None
+        self.planes_read: Planes = {}  # planes of the layers that were read
+        self.databar_button = create_button(
+            "Crop the data bar",
+            self._crop_databar,
+            "Remove the rows that look like a data bar.",
+        )
+        self.size_button = create_button(
+            "Use the stated pixel size",
+            self._apply_stated_sizes,
+            "Set the pixel sizes of the selected layers to those stated in their "
+            "files.",
+        )
+        self.grey_button = create_button(
+            "Use the luminance",
+            self._select_luminance,
+            "Add the luminance of the selected layer as a grey layer.",
+        )
+        self.offers = self.databar_button, self.size_button, self.grey_button
+        for button in self.offers:
+            button.setVisible(False)
+            # its text wraps and never widens the panel
+            vertical = button.sizePolicy().verticalPolicy()
+            button.setSizePolicy(QSizePolicy.Policy.Ignored, vertical)
+        viewer.dims.events.connect(self._show_plane)
+
+    def create_box(
+        self,
+        name: str,
+        label: str,
+        tooltip: str,
+        *,
+        layers: Callable[[], Sequence[Layer]] | None = None,
+        none: str | None = None,
+    ) -> ComboBox:
+        """Create a layer list that follows the viewer, by default of grey layers.
+
+        The last image is first and is proposed; maps are last.
+        """
+        viewer = self._viewer
+
+        def list_choices(_: object) -> list[tuple[str, Layer | None]]:
+            layer_list = list_grey_layers(viewer) if layers is None else layers()
+            first: list[tuple[str, Layer | None]] = [(none, None)] if none else []
+            layer_list = sorted(layer_list, key=lambda item: not is_map(item))
+            return first + [(item.name, item) for item in reversed(layer_list)]
+
+        box = ComboBox(name=name, label=label, tooltip=tooltip, choices=list_choices)
+        self._register_box(box)
+        return box
+
+    def create_image_boxes(
+        self, verb: Verb[Any, Any], layers: Callable[[], Sequence[Layer]] | None = None
+    ) -> list[ComboBox]:
+        """Create a layer list for each image that a command reads."""
+        return [
+            self.create_box(
+                item.name,
+                item.title,
+                item.tooltip,
+                layers=layers,
+                none="none" if item.optional else None,
+            )
+            for item in verb.images
+        ]
+
+    def create_list(
+        self, tooltip: str, height: int, *, name: str = "layers", label: str = ""
+    ) -> Select:
+        """Create a multiple-selection list of grey layers."""
+        rows = Select(
+            name=name,
+            label=label or None,
+            tooltip=f"{tooltip}; hold Ctrl to select several.",
+            choices=lambda _: [
+                (item.name, item) for item in reversed(list_grey_layers(self._viewer))
+            ],
+        )
+        rows.native.setFixedHeight(height)
+        self._register_box(rows)
+        return rows
+
+    def _register_box(self, box: CategoricalWidget[Any]) -> None:
+        """Keep a list of layers up to date."""
+        box.reset_choices()
+        self._boxes.append(box)
+        box.changed.connect(self._show_plane)
+        box.changed.connect(self._update_offers)
+        self._show_plane()
+
+    def refresh(self) -> None:
+        """Update the lists, the plane and the offers after a change of the layers."""
+        for box in self._boxes:
+            _refresh_layer_choices(box)
+        self._show_plane()
+        self._update_offers()
+
+    def create_planes_box(self) -> CheckBox:
+        """Create the all-planes tick box, shown if the input is a stack."""
+        self.all_planes = CheckBox(
+            name="all_planes",
+            text="All planes",
+            tooltip=(
+                "Process all planes and create a stack instead of processing only the "
+                "displayed plane."
+            ),
+        )
+        self.all_planes.changed.connect(self._show_plane)
+        return self.all_planes
+
+    def uses_all_planes(self) -> bool:
+        """Return whether to process all planes of the input."""
+        takes_all = self.all_planes is not None and bool(self.all_planes.value)
+        return takes_all and bool(self._get_stacks())
+
+    def _get_stacks(self) -> list[Image]:
+        """Return the chosen layers with more than one plane."""
+        if not is_alive(self):
+            return []
+        boxes = self._boxes
+        if self.all_planes is not None:  # other lists hold layers that are only shown
+            boxes = [] if self._followed_box is None else [self._followed_box]
+        images = dict.fromkeys(i for i in _list_values(boxes) if isinstance(i, Image))
+        return [item for item in images if item.ndim > 2]
+
+    def _show_plane(self, _: object = None) -> None:
+        stacks = self._get_stacks()
+        if self.all_planes is not None:
+            self.all_planes.native.setVisible(bool(stacks))
+        dims = self._viewer.dims
+        planes = {
+            item.name: format_plane_name(item, get_displayed_plane(item, dims))
+            for item in stacks
+        }
+        sentences = [f"{plane} of {name} is used" for name, plane in planes.items()]
+        if self.uses_all_planes():
+            sentences = [f"all planes of {stacks[0].name} are used"]
+        text = "; ".join(sentences)
+        label = self._messages.plane
+        label.setText(f"{text[:1].upper()}{text[1:]}." if text else "")
+
+    def read(
+        self, layer: Image | None, *, is_unturned: bool = False, colour: bool = False
+    ) -> Micrograph:
+        """Read the displayed plane of a layer, optionally ignoring its rotation.
+
+        With `colour`, colour layers are read as their luminance.
+        """
+        dims = self._viewer.dims
+        if layer is not None:
+            disable_cache(layer)
+            plane = () if self.uses_all_planes() else get_displayed_plane(layer, dims)
+            self.planes_read[layer] = plane
+        return micrograph_from_layer(
+            layer, dims, is_unturned=is_unturned, colour=colour
+        )
+
+    def get_planes(self, layers: Sequence[Image]) -> Planes:
+        """Return the plane of each layer that was read or is displayed."""
+        read, dims = self.planes_read, self._viewer.dims
+        return {
+            item: read.get(item, get_displayed_plane(item, dims)) for item in layers
+        }
+
+    def follow_active_layer(self, box: CategoricalWidget[Any]) -> None:
+        """Select the active layer in a box, now and whenever it changes."""
+        self._followed_box = box
+        self._viewer.layers.selection.events.active.connect(self.select_active_layer)
+        self.select_active_layer()
+        if self.active is None:
+            choices = [item for item in box.choices if item is not None]
+            if candidates := [item for item in choices if self._accepts(item)]:
+                self.choose(candidates[0])
+        self._show_plane()
+
+    @property
+    def value(self) -> Layer | list[Layer] | None:
+        """Layer or layers selected in the list that follows the active layer."""
+        return None if self._followed_box is None else self._followed_box.value
+
+    def choose(self, layer: Layer) -> None:
+        """Select a layer as the panel's only input."""
+        if self._followed_box is not None:
+            many = isinstance(self._followed_box, Select)
+            self._followed_box.value = [layer] if many else layer
+
+    def select_active_layer(self, _: object = None) -> None:
+        """Select the layer that became active, if nothing is running."""
+        active = self._viewer.layers.selection.active
+        if not is_alive(self) or self._followed_box is None or active is None:
+            return
+        is_choice = active in self._followed_box.choices and self._accepts(active)
+        # napari passes a new proxy
+        if is_choice and active != self.active and self._is_idle():
+            self.active = active
+            self.choose(active)
+
+    def ignore_active_layer(self) -> None:
+        """Select no layer until another one becomes active."""
+        self.active = self._viewer.layers.selection.active
+
+    def _get_selected_layers(self) -> list[Layer]:
+        """Return the selected layers that are in the viewer."""
+        layers = dict.fromkeys(_list_values(self._boxes))
+        return [item for item in layers if item in self._viewer.layers]
+
+    def _find_databar_layer(self) -> Layer | None:
+        """Return the selected image if its lowest rows look like a data bar."""
+        boxes = [] if self._followed_box is None else [self._followed_box]
+        return next(filter(get_databar_row_count, _list_values(boxes)), None)
+
+    def _update_offers(self, _: object = None) -> None:
+        """Offer to improve the selected layers.
+
+        Their data bar is cropped, or their stated pixel sizes or luminance are used.
+        """
+        if not is_alive(self):
+            return
+        layer = self._find_databar_layer()
+        self.databar_button.setVisible(layer in self._viewer.layers)
+        if layer is not None:
+            self.databar_button.setText(f"{describe_databar(layer)}: crop it")
+        layers_chosen = self._get_selected_layers()
+        sizes = {item: get_stated_pixel_size(item) for item in layers_chosen}
+        lacking = {item: size for item, size in sizes.items() if size}
+        self.size_button.setVisible(bool(lacking))
+        for item, size in lacking.items():
+            sentence = (
+                f"The file of {item.name} states {format_pixel_size(size)} per pixel"
+            )
+            if len(lacking) > 1:
+                sentence = f"The files of {len(lacking)} layers state pixel sizes"
+            many = "them" if len(lacking) > 1 else "it"
+            self.size_button.setText(f"{sentence}: use {many}")
+        colour_layer = next(filter(is_coloured, layers_chosen), None)
+        self.grey_button.setVisible(colour_layer is not None)
+        if colour_layer is not None:
+            self.grey_button.setText(
+                f"{colour_layer.name} is a colour image: use its luminance"
+            )
+
+    def _crop_databar(self) -> None:
+        """Replace the selected image by one without its data bar."""
+        layer = self._find_databar_layer()
+        if layer is not None:
+            with self._messages.show_errors():
+                crop_databar(self._viewer, layer)
+
+    def _apply_stated_sizes(self) -> None:
+        """Set the pixel sizes of the selected layers from their files."""
+        for layer in self._get_selected_layers():
+            apply_stated_pixel_size(self._viewer, layer)
+        for box in self._boxes:  # the proposed layers may depend on it
+            box.changed.emit(box.value)
+        get_session(self._viewer).changed.emit()  # it has unsaved changes now
+
+    def _select_luminance(self) -> None:
+        """Select the luminance of the first selected colour layer."""
+        colour_layer = next(filter(is_coloured, self._get_selected_layers()), None)
+        if not isinstance(colour_layer, Image):
+            return
+        boxes = [box for box in self._boxes if box.value is colour_layer]
+        layer_made = add_luminance_layer(self._viewer, colour_layer)
+        for box in boxes:
+            box.value = layer_made

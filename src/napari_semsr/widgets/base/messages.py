@@ -1,0 +1,151 @@
+"""Message area of a panel: status, errors with their links, and warnings."""
+
+import html
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from napari.components import ViewerModel
+from napari.utils.notifications import show_error, show_info, show_warning
+from qtpy.QtCore import QUrl
+from qtpy.QtWidgets import QWidget
+
+from napari_semsr.core import SemsrError
+from napari_semsr.io import HELPER_KEY
+from napari_semsr.widgets.base.folding import RichTextLabel, ScrollBox, create_link
+from napari_semsr.widgets.base.history import MADE_KEY
+from napari_semsr.widgets.base.manual import find_manual_section
+from napari_semsr.widgets.base.runner import create_timer
+
+_LINES = 4  # lines of messages that are visible; chosen: most are shorter
+_MAX_LINES = 12  # lines of unfolded messages; more scrolls
+_LOOK_MS = 500  # ms between two checks whether the cause of an error is gone; chosen
+_WHAT_TO_DO = "What to do"
+
+
+def _get_modification_time(path: str) -> int | None:
+    """Return the modification time of a path in ns, or None if it does not exist."""
+    try:
+        return Path(path).stat().st_mtime_ns
+    except (OSError, ValueError):
+        return None
+
+
+class Messages(ScrollBox):
+    """Messages of a panel; an error disappears when its cause may have been resolved.
+
+    `translate`: rephrases a message with the labels of the panel; `read_form`: returns
+    the entered texts, followed by all other values of the form.
+    """
+
+    def __init__(
+        self,
+        panel: QWidget,
+        viewer: ViewerModel,
+        title: str,
+        translate: Callable[[str], str],
+        read_form: Callable[[], tuple[list[str], *tuple[object, ...]]],
+    ) -> None:
+        texts = [RichTextLabel() for _ in range(4)]
+        super().__init__(*texts, lines=_LINES, most_lines=_MAX_LINES)
+        self.status, self.warning_label, self.unsaved_label, self.plane = texts
+        self._panel, self._viewer, self.title = panel, viewer, title
+        self.translate, self._read_form = translate, read_form
+        self.parts: list[QWidget] = [self]  # painted together, after several steps
+        self._mending = create_timer(self, self._check_resolved_error, _LOOK_MS)
+        # causes of the error that is shown
+        self._causes: tuple[object, ...] | None = None
+
+    def set_updates_enabled(self, *, on: bool = True) -> None:
+        """Paint the messages and the progress, or delay this."""
+        for part in self.parts:
+            part.setUpdatesEnabled(on)
+
+    def show_status(self, text: str) -> None:
+        """Show a status message, replacing the last one."""
+        self.set_updates_enabled()
+        self.show_step(text)
+
+    def show_step(self, text: str) -> None:
+        """Show a status message, which may be painted later."""
+        self._mending.stop()
+        self.status.setText(self.translate(text))
+
+    def notify(self, text: str) -> None:
+        """Show a success message in the panel, or as a notification if it is hidden."""
+        self.show_status(text)
+        self.show_if_hidden(text)
+
+    def show_if_hidden(self, text: str) -> None:
+        """Show a message as a notification if the panel is hidden."""
+        if not self._panel.isVisible():
+            show_info(text)
+
+    def show_problem(self, text: str) -> None:
+        """Show an error in the panel and as a notification.
+
+        It is removed when a value changes, a layer is added, removed or resized, or a
+        file named in the form appears or disappears.
+        """
+        sentence, place = self.translate(text), find_manual_section(text)
+        self._causes = self._find_error_causes()
+        self._mending.start()
+        self.set_updates_enabled()
+        self.status.setText(sentence, "problem")
+        label = _WHAT_TO_DO if place else "Troubleshooting"
+        self.status.add_link(label, place or "troubleshooting.md")
+        show_error(sentence)
+
+    def show_job_problem(self, text: str) -> None:
+        """Show why a job failed, keeping the error during clean-up by the panel."""
+        self.show_problem(text)
+        self._causes = None
+
+    @contextmanager
+    def show_errors(self) -> Iterator[None]:
+        """Show errors raised in this context instead of propagating them."""
+        try:
+            yield
+        except SemsrError as error:
+            self.show_problem(str(error))
+
+    def _find_error_causes(self) -> tuple[object, ...]:
+        """Return possible causes of an error: the form, its files, other layers."""
+        texts, *others = self._read_form()
+        files = [_get_modification_time(text) for text in texts if os.sep in text]
+        layers = [
+            (id(item), item.name, tuple(item.scale), len(item.data))
+            for item in self._viewer.layers
+            if self.title not in map(item.metadata.get, (MADE_KEY, HELPER_KEY))
+        ]
+        return texts, others, files, layers
+
+    def clear_resolved_error(self) -> None:
+        """Clear an error whose cause may have been resolved."""
+        has_causes = self._mending.isActive() and self._causes is not None
+        if has_causes and self._causes != self._find_error_causes():
+            self.show_status("")
+
+    def _check_resolved_error(self) -> None:
+        if self._causes is None:
+            self._causes = self._find_error_causes()
+        self.clear_resolved_error()
+
+    def show_log_link(self, path: str) -> None:
+        """Add a link to the log of failed jobs."""
+        self.status.add_link("Open the log", QUrl.fromLocalFile(path).toString())
+
+    def show_warning(self, text: str) -> None:
+        """Show a warning about a result, until the next run."""
+        sentence, place = self.translate(text), find_manual_section(text)
+        link = "" if place is None else f" {create_link(_WHAT_TO_DO, place)}"
+        line = f'<p class="warning">{html.escape(sentence, quote=False)}{link}</p>'
+        if line not in self.warning_label.text():
+            self.warning_label.setText(self.warning_label.text() + line)
+            if not self._panel.isVisible():
+                show_warning(sentence)
+
+    def clear_warnings(self) -> None:
+        """Clear the warnings of the last run."""
+        self.warning_label.setText("")

@@ -1,0 +1,265 @@
+"""Layers that a panel adds: shown step by step, replaced by a later run, and saved."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+from magicgui.widgets import CheckBox
+from napari.layers import Image, Layer
+from napari.utils.events import Event
+from napari.viewer import Viewer
+from qtpy.QtCore import (  # type: ignore[attr-defined]
+    QObject,
+    Signal as QtSignal,
+)
+from qtpy.QtWidgets import QWidget
+
+from napari_semsr.core import Micrograph
+from napari_semsr.io import FOLDER_KEY, HELPER_KEY, STORE_KEY
+from napari_semsr.jobs import ConvertedFile, save_image
+from napari_semsr.widgets import host
+from napari_semsr.widgets.base.form import create_button
+from napari_semsr.widgets.base.history import MADE_KEY, RUN_KEY, get_removed_layers
+from napari_semsr.widgets.base.messages import Messages
+from napari_semsr.widgets.base.results import is_saved_by_user, is_unsaved
+from napari_semsr.widgets.base.runner import (
+    JobRequest,
+    JobRunner,
+    Parts,
+    check_path_unused,
+    is_alive,
+)
+from napari_semsr.widgets.base.saving import (
+    ask_save_path,
+    check_output_not_source,
+    check_stack_format,
+    record_saved_path,
+)
+from napari_semsr.widgets.base.session import describe_unsaved_content
+from napari_semsr.widgets.layers import (
+    SOURCES_KEY,
+    get_display_settings,
+    get_identity,
+    get_source_identities,
+    list_image_layers,
+    list_planes,
+)
+
+
+class ResultLayers(QObject):
+    """Layers that a panel adds to the viewer.
+
+    `read`: reads the displayed plane of a layer.
+    """
+
+    layers_added = QtSignal()
+    """Emitted after layers of a result were added, perhaps only a part of them."""
+    layers_changed = QtSignal()
+    """Emitted when layers may have been added, removed or saved."""
+    helpers: CheckBox  # once the panel has results
+
+    def __init__(
+        self,
+        panel: QWidget,
+        viewer: Viewer,
+        messages: Messages,
+        read: Callable[[Image], Micrograph],
+    ) -> None:
+        super().__init__(panel)
+        self._panel, self._viewer, self._title = panel, viewer, messages.title
+        self._messages, self._read = messages, read
+        self._history = get_removed_layers(viewer)
+        self.own: list[Image] = []  # layers made by this panel that are in the viewer
+        self.sources: dict[
+            Image, tuple[int, ...]
+        ] = {}  # planes of the layers of the result
+        self.is_adding = False
+        self._new_layers: list[Layer] = []  # while a result is being shown
+        # the layer or layers that the results were made from
+        self.under: Layer | list[Layer] | None = None
+        self._before: dict[Layer, bool] = {}  # visibility of layers that are switched
+        self.saver = JobRunner(self)
+        self.saver.cancelled.connect(self._report_cancelled)
+        tooltip = "Save the layer created by this panel in a format of your choice."
+        self.save_button = create_button("Save…", self._save, tooltip)
+        self.save_button.setVisible(False)
+        self.saver.busy_changed.connect(self.save_button.setDisabled)
+
+    def create_helper_box(self, label: str) -> CheckBox:
+        """Create the tick box that shows the helper layers."""
+        tooltip = "Show the layers that explain the result."
+        self.helpers = CheckBox(text=label, tooltip=tooltip)
+        self.helpers.changed.connect(self._show_helpers)
+        return self.helpers
+
+    def find_helpers(self) -> list[Layer]:
+        """Return the helper layers of this panel."""
+        layers = self._viewer.layers
+        return [item for item in layers if item.metadata.get(HELPER_KEY) == self._title]
+
+    def _show_helpers(self, is_shown: bool) -> None:
+        for layer in self.find_helpers():
+            layer.visible = is_shown
+
+    def toggle_input(self) -> None:
+        """Show the input instead of the result, or switch back."""
+        self.toggle(self.under if isinstance(self.under, Layer) else None)
+
+    def toggle(self, under: Layer | None = None) -> None:
+        """Hide the results, or show them again."""
+        layers = self._viewer.layers
+        before, self._before = self._before, {}
+        if before:
+            for item in before.keys() & set(layers):
+                item.visible = before[item]
+            return
+        layers_made = (
+            item for item in layers if item.metadata.get(MADE_KEY) == self._title
+        )
+        layers_shown = [item for item in layers_made if item.visible]
+        if not layers_shown:
+            return
+        self._before = dict.fromkeys(layers_shown, True)
+        if under is not None and under in layers:
+            self._before[under] = under.visible
+            under.visible = True
+        for item in layers_shown:
+            item.visible = False
+
+    def mark_inserted(self, event: Event | None) -> None:
+        """Mark an inserted layer as a result, if one is being shown."""
+        if self.is_adding and event is not None and event.type == "inserted":
+            about = event.value.metadata
+            about.setdefault(MADE_KEY, self._title)
+            about.setdefault(SOURCES_KEY, get_source_identities(self.sources))
+            self._new_layers.append(event.value)
+
+    @contextmanager
+    def _record_added_layers(self) -> Iterator[None]:
+        """Record the images that are added in this context."""
+        before = list(self._new_layers)
+        self.is_adding = True
+        try:
+            yield
+        finally:
+            self.is_adding = False
+            self.layers_added.emit()
+        new = [item for item in self._new_layers if item not in before]
+        images = [item for item in list_image_layers(self._viewer) if item in new]
+        self.own += [item for item in images if FOLDER_KEY not in item.metadata]
+        if any(item.metadata.get(HELPER_KEY) == self._title for item in new):
+            self._show_helpers(bool(self.helpers.value))  # before they are drawn
+        self.show_unsaved()
+
+    def add_in_parts(self, act: Callable[[], Parts]) -> Iterator[None]:
+        """Run a function that adds layers, processing Qt events after each step."""
+        self._new_layers.clear()
+        with self._record_added_layers():
+            parts = act() or iter(())
+        more = True
+        while more:
+            with self._record_added_layers():
+                more = next(parts, False) is None
+            if more:
+                yield
+        self._new_layers.clear()
+
+    @contextmanager
+    def replace_earlier(
+        self, *of: Layer | str, path: Path | None = None, leader: Layer | None = None
+    ) -> Iterator[list[Layer]]:
+        """Replace layers of an earlier run on the inputs with those added in the block.
+
+        Yields the earlier ones, to be removed first. Layers that the user renamed or
+        saved are kept, except one of the store `path`. The order of layers and the view
+        are kept. `leader`: a result next to those of earlier runs, which the added
+        layers explain.
+        """
+        layers = self._viewer.layers
+        names = [one if isinstance(one, str) else get_identity(one) for one in of]
+        run = {"by": self._title, "of": " and ".join(names)}
+        places = {
+            item.name: place
+            for place, item in enumerate(layers)
+            if item.metadata.get(RUN_KEY) == run | {"name": item.name}
+            and (
+                HELPER_KEY in item.metadata
+                or not is_saved_by_user(item)
+                or item.metadata.get(STORE_KEY) == str(path and path.resolve())
+            )
+        }
+        camera, active = host.get_camera(self._viewer), layers.selection.active
+        center, zoom = camera.center, camera.zoom
+        # in one go, or in parts
+        layers_placed = self._new_layers if self.is_adding else layers
+        before = list(layers_placed)
+        yield [layers[name] for name in places]
+        layers_added = [
+            item for item in layers_placed if item in layers and item not in before
+        ]
+        for item in layers_added:
+            item.metadata[RUN_KEY] = run | {"name": item.name}
+        if leader is not None:
+            for item in layers:
+                # the layers that explained it are replaced
+                if item.metadata.get(RUN_KEY) == run:
+                    del item.metadata[RUN_KEY]
+            leader.metadata[RUN_KEY] = run
+        for item in sorted(layers_added, key=lambda item: places.get(item.name, 0)):
+            if item.name in places:
+                layers.move(layers.index(item), places[item.name])
+        if places:
+            camera.center, camera.zoom = center, zoom
+        self._show_helpers(bool(self.helpers.value))
+        results = [item for item in layers_added if HELPER_KEY not in item.metadata]
+        if results:
+            layers.selection.active = results[-1]
+        elif active is None or active in layers:  # helper layers are not the next input
+            layers.selection.active = active
+
+    def remove_earlier(self, earlier: Sequence[Layer]) -> Iterator[None]:
+        """Remove layers of an earlier run, one at a time."""
+        for layer in earlier:
+            self._history.remove_layers([layer])
+            yield
+
+    def show_unsaved(self) -> None:
+        """List layers that would be lost when napari closes; offer to save them."""
+        if not is_alive(self):
+            return
+        self.own = [item for item in self.own if item in self._viewer.layers]
+        self.save_button.setVisible(bool(self.own))
+        names = [item.name for item in self.own if is_unsaved(item)]
+        self._messages.unsaved_label.setText(describe_unsaved_content(names))
+        self.layers_changed.emit()
+
+    def _save(self) -> None:
+        """Ask where to save the active layer or the last result, and save it."""
+        active = self._viewer.layers.selection.active
+        left = [item for item in self.own if is_unsaved(item)] or self.own
+        self.save_as(active if active in self.own else left[-1])
+
+    def save_as(self, layer: Image) -> None:
+        """Ask where to save a layer, including all planes of a stack, and save it."""
+        with self._messages.show_errors():
+            look, stack = get_display_settings(layer), layer.ndim > 2
+            planes = list_planes(layer) if stack else [self._read(layer)]
+            planes = [plane.replace(look=look) for plane in planes]
+            path = ask_save_path(self._panel, layer)
+            if path is not None:
+                check_path_unused(path)
+                check_output_not_source(planes[0], layer.metadata, path)
+                check_stack_format(layer, path)
+                image = planes if stack else planes[0]
+                request = JobRequest(show=partial(self._report_saved_layer, layer))
+                make = partial(save_image, image, path)
+                self.saver.start(f"Save {layer.name}", make, request)
+
+    def _report_saved_layer(self, layer: Image, saved_file: ConvertedFile) -> None:
+        record_saved_path(layer.metadata, saved_file)
+        self.show_unsaved()
+        self._messages.notify(f"{layer.name} was saved as {saved_file.output}.")
+
+    def _report_cancelled(self) -> None:
+        self._messages.show_status("Nothing was saved.")

@@ -1,0 +1,374 @@
+"""Results group of a panel: numbers and plot, with buttons that copy and save them."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from napari.layers import Image
+from napari.viewer import Viewer
+from qtpy.QtWidgets import QGroupBox, QScrollArea, QVBoxLayout, QWidget
+
+from napari_semsr.core import Figure, Micrograph, OptionError, Provenance
+from napari_semsr.io import NETWORK_KEY
+from napari_semsr.jobs import REPORT, FigureOptions, PanelFindings, ReportMade
+from napari_semsr.widgets.base.controls import RunControls
+from napari_semsr.widgets.base.findings import (
+    MADE_BY,
+    Columns,
+    Findings,
+    Numbers,
+    copy_to_clipboard,
+    format_headline,
+    format_value_table,
+    format_wide_table,
+)
+from napari_semsr.widgets.base.folding import (
+    CollapsibleSection,
+    RichTextLabel,
+    WrappingRow,
+    stack_widgets,
+)
+from napari_semsr.widgets.base.form import create_button
+from napari_semsr.widgets.base.manual import show_file
+from napari_semsr.widgets.base.messages import Messages
+from napari_semsr.widgets.base.places import is_temporary
+from napari_semsr.widgets.base.result_layers import ResultLayers
+from napari_semsr.widgets.base.saving import ask_output_file, draw_figure
+from napari_semsr.widgets.layers import (
+    disable_cache,
+    format_layer_and_plane,
+    format_plane_name,
+    get_display_settings,
+    get_displayed_plane,
+    get_network_name,
+    list_image_layers,
+    micrograph_from_layer,
+)
+
+if TYPE_CHECKING:
+    from magicgui.widgets.bases import ValueWidget
+
+    from napari_semsr.widgets.base.plots import PlotCanvas
+
+GROUP_MARGINS = (8, 12, 8, 8)
+_ESTIMATE = "The image content is an estimate, not a measurement."
+_PAGES = {"Page for a browser (*.html)": ".html"}
+_TABLES = {"Table for spreadsheets (*.csv)": ".csv"}
+_PICTURES = {"PNG, 300 dpi (*.png)": ".png", "SVG, text as text (*.svg)": ".svg"}
+_PAPERS = {"PDF (*.pdf)": ".pdf", "PNG (*.png)": ".png", "TIFF (*.tif)": ".tif"}
+
+
+class SharingBar(WrappingRow):
+    """Buttons that copy and save the results of a panel; figures and reports of layers.
+
+    `read`: returns the latest results; `reports`: whether to offer a report on them.
+    """
+
+    def __init__(
+        self,
+        panel: QWidget,
+        viewer: Viewer,
+        messages: Messages,
+        controls: RunControls,
+        layers: ResultLayers,
+        read: Callable[[], Findings],
+        save_figure: Callable[[], None],
+        *,
+        reports: bool,
+    ) -> None:
+        super().__init__()
+        self.setParent(panel)
+        self.setVisible(False)
+        self._panel, self._viewer, self._messages = panel, viewer, messages
+        self._controls, self._layers = controls, layers
+        self._read, self._reports = read, reports
+        self.reference: ValueWidget[Image] | None = None  # list of the first layer
+        self.copy_button = create_button(
+            "Copy",
+            self._copy_numbers,
+            "Copy the numbers for pasting into a spreadsheet.",
+        )
+        self.save_button = create_button(
+            "Save numbers…",
+            self._save_numbers,
+            "Save the numbers, and all curves of the plot, as a CSV table with units.",
+        )
+        self.plot_button = create_button(
+            "Save plot…",
+            self._save_plot,
+            "Save the plot on a white background, as PNG (300 dpi) or SVG.",
+        )
+        self.figure_button = create_button(
+            "Save figure…",
+            save_figure,
+            "Save all visible images as one figure for a paper, with scale bar, "
+            "colour bar and caption.",
+        )
+        self.page_button = create_button(
+            "Report…",
+            self._report_findings,
+            "Measure the layers again with all suitable methods, and write a "
+            "printable page with images, numbers with their methods, and text for a "
+            "Methods section.",
+        )
+        sharing = self.copy_button, self.save_button, self.plot_button
+        pages = self.figure_button, self.page_button
+        for place, button in enumerate((*sharing, *pages)):
+            self.insert_widget(place, button)
+
+    def refresh(self) -> None:
+        """Show the buttons that apply to the current results."""
+        findings = self._read()
+        self.setVisible(bool(findings.numbers or findings.curves))
+        self.plot_button.setVisible(findings.plot is not None)
+        self.page_button.setVisible(self._reports)
+
+    def _copy_numbers(self) -> None:
+        self._messages.show_status(copy_to_clipboard(self._read().to_text()))
+
+    def _save_numbers(self) -> None:
+        """Ask for a file name, and write numbers and curves."""
+        findings = self._read()
+        self.save_file("Save numbers", findings.title, _TABLES, findings.write_csv)
+
+    def _save_plot(self) -> None:
+        """Ask for a file name, and save the plot."""
+        findings = self._read()
+        if findings.plot is not None:
+            write = partial(
+                findings.plot.save, origin=findings.origin, caption=findings.caption
+            )
+            self.save_file("Save plot", findings.title, _PICTURES, write)
+
+    def save_file(
+        self,
+        title: str,
+        name: str,
+        kinds: Mapping[str, str],
+        write: Callable[[Path], object],
+        sentence: str = "Saved as {}.",
+    ) -> None:
+        """Ask for a file name, write the file, and report its path as ``{}``."""
+        path = ask_output_file(self._panel, title, name, kinds)
+        if path is not None:
+            with self._messages.show_errors():
+                write(path)
+                self._messages.show_status(sentence.format(path))
+
+    def save_figure(
+        self, create_options: Callable[[], FigureOptions] | None = None
+    ) -> None:
+        """Ask for a file name, and save the visible images as a figure for a paper.
+
+        Without options, maps are overlaid on the measured images.
+        """
+        with self._messages.show_errors():
+            images = [item for item in list_image_layers(self._viewer) if item.visible]
+            if not images:
+                msg = "A figure needs a visible image layer; show one first."
+                raise OptionError(msg, code="nothing-visible")
+            name = f"{images[-1].name} figure"
+            path = ask_output_file(self._panel, "Save figure", name, _PAPERS)
+            if path is not None:
+                parts = [self._read_displayed_layer(layer) for layer in images]
+                options = None if create_options is None else create_options()
+                self._controls.start(
+                    partial(draw_figure, parts, path, options),
+                    lambda figure: self._messages.notify(
+                        f"The figure is saved as {figure.path}."
+                    ),
+                    "Save figure",
+                )
+
+    def _report_findings(self) -> None:
+        """Ask for a file name, and write a report on the latest measurement."""
+        findings = self._read()
+        sources = list(self._layers.sources)
+        layers = [item for item in list_image_layers(self._viewer) if item in sources]
+        layers.sort(key=sources.index)
+        reference = None if self.reference is None else self.reference.value
+        layers.sort(key=lambda item: item is not reference)  # the reference is first
+        rows = tuple((name, str(value)) for name, value in findings.numbers.items())
+        panel_findings = PanelFindings(
+            findings.title,
+            tuple(findings.origin),
+            rows,
+            findings.plot.to_png() if findings.plot is not None else None,
+        )
+        self.write_report(
+            layers, [panel_findings] if rows or panel_findings.plot else []
+        )
+
+    def write_report(
+        self, layers: Sequence[Image], findings: Sequence[PanelFindings] = ()
+    ) -> None:
+        """Ask for a file name and report on layers, two of equal shape as a pair."""
+        with self._messages.show_errors():
+            images: list[Any] = [self._read_displayed_layer(layer) for layer in layers]
+            name = f"{layers[0].name if layers else self._read().title} report"
+            path = ask_output_file(self._panel, "Save report", name, _PAGES)
+            if path is None:
+                return
+            if len(images) == 2 and images[0].shape == images[1].shape:
+                images = [tuple(images)]
+            job = REPORT.rerun if path.exists() else REPORT.job
+            make = partial(job, images, path, found=findings)
+            self._controls.start(make, self._show_report, "Report")
+
+    def _show_report(self, report: ReportMade) -> None:
+        show_file(report.path)
+        many = "measure was" if report.refused == 1 else "measures were"
+        refused_text = f" {report.refused} {many} refused; see there why."
+        self._messages.notify(
+            f"The report was saved as {report.path}, with its numbers next to it."
+            + (refused_text if report.refused else "")
+        )
+
+    def _read_displayed_layer(self, layer: Image) -> Micrograph:
+        """Read a layer with its displayed contrast and colours.
+
+        From a stack, read the plane that was measured, or the one that is shown.
+        """
+        disable_cache(layer)
+        plane = self._layers.sources.get(layer) or get_displayed_plane(
+            layer, self._viewer.dims
+        )
+        image = micrograph_from_layer(layer, plane=plane, colour=True)
+        layer_name = format_layer_and_plane(layer, plane)
+        image = image.replace(look=get_display_settings(layer), name=layer_name)
+        about = layer.metadata.get(NETWORK_KEY)
+        before = image.provenance
+        if about is None or (before is not None and before.last_network()):
+            return image
+        digest = about.get("digest") or "digest not known"
+        history = Provenance(
+            job="shown", model_name=about["model"], model_digest=digest
+        )
+        return image.replace(provenance=history)
+
+
+class ResultsGroup(QGroupBox):
+    """Group of the results of a panel, hidden until there are some.
+
+    `above`, `below`: widgets above and below the numbers.
+    """
+
+    def __init__(
+        self,
+        viewer: Viewer,
+        heading: str,
+        layers: ResultLayers,
+        messages: Messages,
+        sharing: SharingBar,
+        scroll_area: QScrollArea,
+        above: Iterable[QWidget],
+        below: Iterable[QWidget],
+    ) -> None:
+        super().__init__(heading)
+        self.heading, self._layers, self._messages = heading, layers, messages
+        self._viewer, self.sharing, self._scroll_area = viewer, sharing, scroll_area
+        self.plot: PlotCanvas | None = None
+        self.findings = Findings(messages.title)
+        self._folds = False  # whether the numbers below the large one can be folded
+        self.headline, self.remarks = RichTextLabel(), RichTextLabel()
+        self.figures = RichTextLabel()
+        tooltip = "Show all numbers of the result with their methods."
+        self.all_figures = CollapsibleSection("All numbers", tooltip, self.figures)
+        numbers = self.headline, self.remarks, self.all_figures
+        column = stack_widgets(self, *above, *numbers, *below)
+        column.setContentsMargins(*GROUP_MARGINS)
+        self.setVisible(False)
+
+    def show_as_earlier(self) -> None:
+        """State in the title that the results are of an earlier run."""
+        if self.heading:
+            self.setTitle(f"{self.heading}: earlier run")
+
+    def clear_plot(
+        self, *, rows: int = 1, height: int = 240, place: int = 0
+    ) -> "PlotCanvas":
+        """Return the cleared results plot, creating it on first use."""
+        if self.plot is None:
+            from napari_semsr.widgets.base.plots import PlotCanvas
+
+            self.plot = PlotCanvas(self._viewer, rows=rows, height=height)
+            cast("QVBoxLayout", self.layout()).insertWidget(place, self.plot)
+        self.plot.clear()
+        return self.plot
+
+    def show_result(
+        self,
+        numbers: Numbers,
+        sentence: str,
+        *,
+        curves: Mapping[str, Columns] | None = None,
+        tables: Mapping[str, Columns] | None = None,
+        more: str = "",
+        network: str | None = None,
+        reveal: bool = True,
+    ) -> None:
+        """Show numbers and rich text in the results, and set the status.
+
+        The first number is shown large, and all of them are folded. `curves` are saved
+        with the numbers, which state the `network` that made the result; `tables` are
+        shown and copied, too. Results that follow the mouse do not `reveal` the group.
+        """
+        messages, translate = self._messages, self._messages.translate
+        planes_measured = self._layers.sources.items()
+        networks_known = {
+            format_layer_and_plane(*one): get_network_name(one[0])
+            for one in planes_measured
+        }
+        origin = [f"{k}, {MADE_BY} {v}" if v else k for k, v in networks_known.items()]
+        if network:
+            origin.append(f"{MADE_BY} {network}")
+        networks = (
+            [network]
+            if network
+            else filter(None, dict.fromkeys(networks_known.values()))
+        )
+        names = ", ".join(networks)
+        note = f"<p>Made by a network: <b>{names}</b>. {_ESTIMATE}</p>" if names else ""
+        numbers = {
+            name: translate(number) if isinstance(number, str) else number
+            for name, number in numbers.items()
+            if not is_temporary(str(number))  # a path that moves, or disappears
+        }
+        large_figures = [
+            (k, v) for k, v in numbers.items() if isinstance(v, Figure) and v.large
+        ]
+        known_figures = [one for one in large_figures if one[1].value is not None]
+        first = next(iter(known_figures + large_figures), None)
+        large = "" if first is None else translate(format_headline(*first))
+        self.headline.setText(large)
+        sheets = "".join(format_wide_table(*item) for item in (tables or {}).items())
+        self.remarks.setText(f"{note}{translate(more)}{sheets}")
+        self.figures.setText(format_value_table(numbers) if numbers else "")
+        self.all_figures.setVisible(bool(numbers))
+        self.all_figures.header.setVisible(first is not None)
+        if first is None:
+            self.all_figures.set_expanded()
+        elif not self._folds:
+            self.all_figures.set_expanded(on=False)
+        self._folds = first is not None
+        # a plot without data is hidden
+        plot = None if self.plot is None or self.plot.isHidden() else self.plot
+        number = (numbers, curves or {}, plot, tables or {})
+        self.findings = Findings(messages.title, tuple(origin), *number)
+        planes = dict.fromkeys(format_plane_name(*one) for one in planes_measured)
+        self.setTitle(": ".join(filter(None, (self.heading, *planes))))
+        if reveal:
+            self.reveal()
+        messages.show_status(sentence)
+
+    def reveal(self) -> None:
+        """Show the group and scroll to its top."""
+        self.setVisible(True)
+        self._layers.helpers.native.setVisible(bool(self._layers.find_helpers()))
+        self.sharing.refresh()
+        content, bar = self._scroll_area.widget(), self._scroll_area.verticalScrollBar()
+        if content is not None and bar is not None:
+            width = content.width()
+            content.resize(width, content.heightForWidth(width))
+            bar.setValue(self.y())
