@@ -31,11 +31,11 @@ from napari_semsr.jobs.plan import (
     Plan,
     PlanTask,
     Results,
+    call as plan_call,
     create_call,
     create_plan,
     execute,
     execute_plans,
-    execution,
     find_output_path,
     read_history,
 )
@@ -221,7 +221,7 @@ def report_loss(run, *_):
 
 
 def test_progress_keeps_its_class_and_counts_for_all(image, tmp_path, monkeypatch):
-    monkeypatch.setattr(execution, "get_verb", lambda _: replace(CROP, run=report_loss))
+    monkeypatch.setattr(plan_call, "get_verb", lambda _: replace(CROP, run=report_loss))
     cut = steps(File(path=str(image))).calls[0].replace(options={})
     seen = []
     run(execute(Plan(calls=(cut,)), tmp_path), seen.append)
@@ -230,7 +230,7 @@ def test_progress_keeps_its_class_and_counts_for_all(image, tmp_path, monkeypatc
 
 @pytest.mark.parametrize("box", [None, [0, 0, 2, 2]], ids=["finished", "failed"])
 def test_warnings_are_repeated(image, tmp_path, monkeypatch, box):
-    monkeypatch.setattr(execution, "get_verb", lambda _: replace(CROP, run=report_loss))
+    monkeypatch.setattr(plan_call, "get_verb", lambda _: replace(CROP, run=report_loss))
     cut = steps(File(path=str(image))).calls[0].replace(options={"box": box})
     results, said = Results(None, tmp_path), []
     with suppress(OptionError):
@@ -351,15 +351,15 @@ def test_history_of_a_former_commit_is_a_plan(name):
 
 def test_call_is_created_from_option_groups_that_the_command_reads_back(tmp_path):
     """The options of each image keep their prefix, and what was not set is left out."""
-    register, enhance = get_verb("register"), get_verb("enhance")
+    register = get_verb("register")
     sets = {
         "options": register.options.parse({"model": "elastic", "search": "full"}),
         "opening": ReadOptions.parse({"pixel_size_nm": [20, 20]}),
         "fixed_opening": ReadOptions.parse({"databar_rows": 12, "channel": 1}),
     }
     inputs = {"moving": "optical", "fixed": File(path="sem.tif")}
-    call = create_call("registration", register, inputs, **sets)
+    call = create_call("registration", "register", inputs, **sets)
     assert call.inputs["moving"] == Placeholder(name="optical")
     assert register.parse(call.options) == sets
     assert register.parse(Call.parse(call.model_dump()).options) == sets
-    assert create_call("a", enhance, {}, options=None).options == {}
+    assert create_call("a", "enhance", {}, options=None).options == {}

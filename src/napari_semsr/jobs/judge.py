@@ -67,8 +67,7 @@ from napari_semsr.core import (
 )
 from napari_semsr.inference import EnhanceOptions
 from napari_semsr.jobs.check_record import LINEAR
-from napari_semsr.jobs.crop import CROP, CropOptions, find_shared_gap_free_box
-from napari_semsr.jobs.enhance import ENHANCE
+from napari_semsr.jobs.crop import CropOptions, find_shared_gap_free_box
 from napari_semsr.jobs.images import (
     Image,
     Result,
@@ -94,7 +93,6 @@ from napari_semsr.jobs.plan import (
 from napari_semsr.jobs.register import (
     COSTLY_PX,
     LANDMARKS_IN,
-    REGISTER,
     TRANSFORM_IN,
     Registered,
     RegisterOptions,
@@ -311,7 +309,7 @@ def _measure_models(
     readings: Any = {"opening": opening, "fixed_opening": fixed_opening}
     call = create_call(
         "registration",
-        REGISTER,
+        "register",
         {**images, **{role: role for role in files}},
         options=run.options,
         **readings,
@@ -339,7 +337,7 @@ def _measure_models(
     )
     cutting = create_call(
         INPUT,
-        CROP,
+        "crop",
         {"image": "optical"},
         {"output": f"{INPUT}.ome.zarr"},
         options=CropOptions(box=box_needed),
@@ -348,7 +346,7 @@ def _measure_models(
     enhancements = (
         create_call(
             name,
-            ENHANCE,
+            "enhance",
             {"image": CallOutput(call=INPUT), "model": File(path=str(path))},
             {"output": f"{number}.ome.zarr"},
             options=run.parameters.get("enhancing"),

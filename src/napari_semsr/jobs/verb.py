@@ -630,11 +630,14 @@ class Verb(Generic[O, R]):
     def list_values(self, **sets: Options | None) -> dict[str, object]:
         """Return the values, as JSON, that `parse` converts to these option groups.
 
-        Defaults and options that the command lacks are left out.
+        Defaults, and options that the command lacks, are left out.
         """
         first, *others = self.reading_prefixes or ("",)
         prefixes = {f"{side}_opening": f"{side}_" for side in others}
         prefixes["opening"] = f"{first}_" if first else ""
+        if (given := sets.get("options")) is not None:  # may be of another command
+            own = given.model_dump(include={*self.options.model_fields})
+            sets["options"] = self.options.parse(own)
         return {
             prefixes.get(group, "") + name: value
             for group, one in sets.items()
@@ -642,7 +645,6 @@ class Verb(Generic[O, R]):
             for name, value in one.model_dump(
                 mode="json", exclude_defaults=True
             ).items()
-            if group != "options" or name in self.options.model_fields
         }
 
     def parse_options(self, options: Mapping[str, object]) -> dict[str, Any]:

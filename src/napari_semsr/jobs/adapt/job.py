@@ -42,12 +42,10 @@ from napari_semsr.io import (
     read_json_object,
 )
 from napari_semsr.jobs.adapt.evaluate import ADAPTED_MODEL, Evaluation
-from napari_semsr.jobs.adapt.look import LOOK_HERE
 from napari_semsr.jobs.adapt.page import write_report
-from napari_semsr.jobs.adapt.register import MOSAIC_IN, REGISTER_SEM, SEM_IN
-from napari_semsr.jobs.adapt.train import TRAIN_ON_SEM, TRAINING_STATE, AdaptOptions
+from napari_semsr.jobs.adapt.register import MOSAIC_IN, SEM_IN
+from napari_semsr.jobs.adapt.train import TRAINING_STATE, AdaptOptions
 from napari_semsr.jobs.check_record import LINEAR
-from napari_semsr.jobs.enhance import ENHANCE
 from napari_semsr.jobs.images import Image, Result, get_image_name, to_json_value
 from napari_semsr.jobs.judge import INPUT
 from napari_semsr.jobs.models import MOSAIC_MODEL
@@ -284,7 +282,7 @@ def _create_plan(run: Run[AdaptOptions]) -> tuple[Plan, dict[str, Any]]:
     registrations = [
         create_call(
             f"registration-{number}",
-            REGISTER_SEM,
+            "register-sem",
             {"mosaic": "mosaic", "sem": sem, **{name: name for name in files}},
             {"output": f"registration-{number}.json"},
             **sets,
@@ -295,7 +293,7 @@ def _create_plan(run: Run[AdaptOptions]) -> tuple[Plan, dict[str, Any]]:
     transforms = tuple(CallOutput(call=one.name) for one in registrations)
     training = create_call(
         "model",
-        TRAIN_ON_SEM,
+        "train-on-sem",
         {"mosaic": "mosaic", "sem": tuple(sems), "transforms": transforms},
         {"output": model, "planes": _PLANES, RECORD: _TRAINING},
         **sets,
@@ -304,7 +302,7 @@ def _create_plan(run: Run[AdaptOptions]) -> tuple[Plan, dict[str, Any]]:
     enhancements = [
         create_call(
             name,
-            ENHANCE,
+            "enhance",
             {"image": name, "model": CallOutput(call="model")},
             {"output": f"{name}.ome.zarr", RECORD: f"{name}.json"},
             **sets,
@@ -313,7 +311,7 @@ def _create_plan(run: Run[AdaptOptions]) -> tuple[Plan, dict[str, Any]]:
     ]
     look_here = create_call(
         "look-here",
-        LOOK_HERE,
+        "look-here",
         {
             "mosaic": "mosaic",
             "result": CallOutput(call=enhancements[0].name),

@@ -6,6 +6,7 @@ from .call import (
     Placeholder as Placeholder,
     Plan as Plan,
     create_call as create_call,
+    require_verb as require_verb,
 )
 from .execution import (
     RECORD as RECORD,
@@ -23,7 +24,6 @@ from .execution import (
     find_output_path as find_output_path,
     list_digest_functions as list_digest_functions,
     read_file_state as read_file_state,
-    require_verb as require_verb,
 )
 from .history import (
     RecordedPlan as RecordedPlan,

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from napari_semsr.core import OptionError, Options
+from napari_semsr.jobs.index import get_verb
 
 if TYPE_CHECKING:
+    from napari_semsr.jobs.images import Result
     from napari_semsr.jobs.verb import Verb
 
 
@@ -92,9 +94,18 @@ class Call(Options):
                 yield role, one
 
 
+def require_verb(name: str) -> "Verb[Options, Result]":
+    """Import a command by name; raise an `OptionError` for unknown names."""
+    verb = get_verb(name)
+    if verb is None:
+        msg = f"A plan calls {name!r:.60}, which is not a command."
+        raise OptionError(msg, code="verb-unknown")
+    return verb
+
+
 def create_call(
     name: str,
-    verb: "Verb[Any, Any]",
+    verb: str,
     inputs: Mapping[str, Input | str | tuple[Input | str, ...]],
     outputs: Mapping[str, str] = MappingProxyType({}),
     **sets: Options | None,
@@ -106,14 +117,14 @@ def create_call(
 
     return Call(
         name=name,
-        verb=verb.name,
+        verb=verb,
         inputs={
             role: tuple(map(create_input, one))
             if isinstance(one, tuple)
             else create_input(one)
             for role, one in inputs.items()
         },
-        options=verb.list_values(**sets),
+        options=require_verb(verb).list_values(**sets),
         outputs=dict(outputs),
     )
 

@@ -48,8 +48,7 @@ from napari_semsr.io import (
     read_store_state,
     replace_atomically,
 )
-from napari_semsr.jobs.images import Result, digest_values, open_image, to_json_value
-from napari_semsr.jobs.index import get_verb
+from napari_semsr.jobs.images import digest_values, open_image, to_json_value
 from napari_semsr.jobs.plan.call import (
     Call,
     CallOutput,
@@ -57,8 +56,9 @@ from napari_semsr.jobs.plan.call import (
     Input,
     Placeholder,
     Plan,
+    require_verb,
 )
-from napari_semsr.jobs.verb import FileInput, ImageInput, Verb
+from napari_semsr.jobs.verb import FileInput, ImageInput
 from napari_semsr.reporting import write_json
 
 T = TypeVar("T")
@@ -73,15 +73,6 @@ _PAUSE_S = 2.0  # seconds between saves of results; chosen: little work is lost
 _LISTEN_S = 0.25  # seconds; chosen: cancelling is immediate
 _WAITING = 2  # waiting plans per worker; chosen: no worker idles
 _PARTS = 100  # steps of one call in the overall progress; chosen: percent
-
-
-def require_verb(name: str) -> Verb[Options, Result]:
-    """Import a command by name; raise an `OptionError` for unknown names."""
-    verb = get_verb(name)
-    if verb is None:
-        msg = f"A plan calls {name!r:.60}, which is not a command."
-        raise OptionError(msg, code="verb-unknown")
-    return verb
 
 
 # Paths of a call's files.

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from napari_semsr.analysis import MetricsOptions
 from napari_semsr.core import (
     Box,
     Figure,
@@ -58,13 +59,7 @@ from napari_semsr.jobs.measure import (
     ALONE,
     find_halves,
 )
-from napari_semsr.jobs.plan import (
-    Call,
-    Placeholder,
-    Plan,
-    Results,
-    execute,
-)
+from napari_semsr.jobs.plan import Plan, Results, create_call, execute
 from napari_semsr.jobs.report.records import (
     Measurements,
     Number,
@@ -441,36 +436,32 @@ _NOT_ALWAYS = ("found_shift_px", "psnr_below_db", "psnr_above_db")  # of such im
 
 def create_image_plan(options: ReportOptions, *, has_halves: bool = False) -> Plan:
     """Return the plan that measures an image, with a mosaic's halves if it has them."""
-    image, whole = Placeholder(name="image"), Placeholder(name="whole image")
-    halves = Placeholder(name="halves")
-    frc_inputs: Any = {"a": image, "halves": halves} if has_halves else {"a": whole}
-    return _create_plan(
-        ("metrics", "metrics", {"image": image}, {}),
-        ("frc", "frc", frc_inputs, {"criterion": options.criterion}),
-        ("decorrelation", "decorrelation", {"image": whole}, {}),
-        ("spectrum", "spectrum", {"image": whole}, {}),
+    frc_inputs = (
+        {"a": "image", "halves": "halves"} if has_halves else {"a": "whole image"}
     )
+    whole = {"image": "whole image"}
+    calls = (
+        create_call("metrics", "metrics", {"image": "image"}),
+        create_call("frc", "frc", frc_inputs, options=options),
+        create_call("decorrelation", "decorrelation", whole),
+        create_call("spectrum", "spectrum", whole),
+    )
+    return Plan(calls=calls)
 
 
 def create_pair_plan(options: ReportOptions) -> Plan:
     """Return the plan that compares an image with its reference."""
-    image, reference = Placeholder(name="image"), Placeholder(name="reference")
-    whole, target = (Placeholder(name=f"whole {i.name}") for i in (image, reference))
-    metrics_inputs = {"image": whole, "reference": target}
-    map_inputs = {"reference": reference, "enhanced": image}
-    frc_inputs = {"a": target, "b": whole}
-    return _create_plan(
-        ("metrics as they are", "metrics", metrics_inputs, {}),
-        ("metrics affine", "metrics", metrics_inputs, {"match": "affine"}),
-        ("frc", "frc", frc_inputs, {"criterion": options.criterion}),
-        ("error_map", "error-map", map_inputs, {}),
+    images = {"image": "whole image", "reference": "whole reference"}
+    frc_inputs = {"a": "whole reference", "b": "whole image"}
+    map_inputs = {"reference": "reference", "enhanced": "image"}
+    affine = MetricsOptions(match="affine")
+    calls = (
+        create_call("metrics as they are", "metrics", images),
+        create_call("metrics affine", "metrics", images, options=affine),
+        create_call("frc", "frc", frc_inputs, options=options),
+        create_call("error_map", "error-map", map_inputs),
     )
-
-
-def _create_plan(*calls: tuple[str, str, dict[str, Any], dict[str, Any]]) -> Plan:
-    names = ("name", "verb", "inputs", "options")
-    each = (dict[str, Any](zip(names, one, strict=True)) for one in calls)
-    return Plan(calls=tuple(Call(**one) for one in each))
+    return Plan(calls=calls)
 
 
 def _execute_calls(
