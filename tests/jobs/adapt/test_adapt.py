@@ -430,6 +430,26 @@ def test_another_training_does_not_resume_the_state(place, tmp_path, what):
     assert caught.value.facts["steps"] == 2
 
 
+def test_results_are_those_of_the_model_beside_them(
+    place, adapted, tmp_path, monkeypatch
+):
+    """A training that is repeated may do other steps in its time."""
+    mosaic, sem = place
+    first, made_in, _ = adapted
+    shutil.copytree(made_in, tmp_path, dirs_exist_ok=True)
+    (tmp_path / Path(first.model).name).unlink()
+    (tmp_path / "training.pt").unlink()
+
+    def fit(images, options, *, seconds, **how):
+        return fit_by_steps(images, options, seconds=seconds - 5, **how)
+
+    monkeypatch.setattr(train, "fit_in_process", fit)
+    steps = []
+    made = adapt(mosaic, [sem], tmp_path, resume=True, report=steps.append)
+    assert made.steps < first.steps
+    assert calls_of(steps) == {"model", "mosaic-enhanced", "look-here"}
+
+
 def test_warnings_of_what_is_not_repeated_are_given_again(place, tmp_path):
     mosaic, sem = place
     how = {"transform": lying(mosaic, sem, {"error_nm": 15.0}), "resume": True}
