@@ -297,6 +297,19 @@ def test_a_transform_knows_the_files_that_it_was_found_with(place, tmp_path):
         adapt(files[0], [files[1]], tmp_path / "run", steps=0, transform=stored)
 
 
+@pytest.mark.parametrize("how", ["resume", "overwrite"])
+def test_a_run_takes_its_own_transform(place, adapted, tmp_path, how):
+    mosaic, sem = place
+    shutil.copytree(adapted[1], tmp_path, dirs_exist_ok=True)
+    stored, steps = tmp_path / "registration-1.json", []
+    before = stored.read_text()
+    adapt(mosaic, [sem], tmp_path, transform=stored, **{how: True})
+    assert stored.read_text() == before
+    again = {"resume": True, "report": steps.append}
+    adapt(mosaic, [sem], tmp_path, transform=stored, **again)
+    assert calls_of(steps) == set()
+
+
 def test_two_sem_images_take_no_transform(place, tmp_path):
     mosaic, sem = place
     with refused(OptionError, "options-contradict"):
