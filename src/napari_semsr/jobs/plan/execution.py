@@ -72,7 +72,7 @@ _LARGEST = 1 << 24  # bytes of a file of results; chosen: a hundred calls need a
 _PAUSE_S = 2.0  # seconds between saves of results; chosen: little work is lost
 _LISTEN_S = 0.25  # seconds; chosen: cancelling is immediate
 _WAITING = 2  # waiting plans per worker; chosen: no worker idles
-_PARTS = 100  # steps of one call in the overall progress; chosen: percent
+_PARTS = 1000  # steps of one call in progress; chosen: 4 s of an hour
 
 
 def require_verb(name: str) -> Verb[Options, Result]:
