@@ -410,7 +410,9 @@ def test_an_enhancement_that_was_cancelled_resumes(place, tmp_path):
 
 
 @pytest.mark.broad
-def test_a_training_in_a_process_leaves_its_state_and_ends_with_a_file(place, tmp_path):
+def test_a_training_in_a_process_leaves_its_state_and_ends_with_a_file(
+    place, tmp_path, monkeypatch
+):
     light, sem = (one.array() for one in place)
     options = training.AreaOptions(copies=0, batch=1, patch_px=32)
     files = {"state_file": tmp_path / "state.pt", "stop_file": tmp_path / "stop"}
@@ -422,8 +424,18 @@ def test_a_training_in_a_process_leaves_its_state_and_ends_with_a_file(place, tm
     before = training.load_area_state(files["state_file"])
     assert before["steps"] > 0
     (tmp_path / "stop").touch()
-    found = run(fit_in_process([training.AreaImages(light, sem)], options, **how))
-    assert found.steps == before["steps"]
+    job = fit_in_process([training.AreaImages(light, sem)], options, **how)
+    loaded = []
+    load = training.load_area_state
+
+    def overwrite_first(path):  # as another run in this folder may
+        training.save_area_state(files["state_file"], {**before, "steps": -1})
+        loaded.append(path)
+        return load(path)
+
+    monkeypatch.setattr(training, "load_area_state", overwrite_first)
+    assert run(job).steps == before["steps"]
+    assert loaded
 
 
 @pytest.mark.parametrize("what", ["sem", "seed", "overwrite"])
