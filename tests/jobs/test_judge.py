@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -408,6 +409,18 @@ def _sharpener(folder):
     )
     save_model(folder / "sharpener.safetensors", network, card)
     return folder / "sharpener.safetensors"
+
+
+def test_model_with_the_name_of_another_row_has_its_own(job_of, tmp_path):
+    moving, fixed, truth = draw_views(224)
+    model = _sharpener(tmp_path)
+    names = ["input", "linear filter"]
+    models = [tmp_path / f"{name}.safetensors" for name in names]
+    for one in models:
+        shutil.copy(model, one)
+    made = run(job_of(moving, fixed, truth, models=models))
+    assert [*made.baselines] == names
+    assert [*made.models] == [str(one) for one in models]
 
 
 @pytest.mark.quick(1)

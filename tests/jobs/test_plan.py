@@ -198,8 +198,8 @@ def test_progress_is_one_and_a_cancel_keeps_what_is_finished(image, tmp_path):
     results = Results(tmp_path / "results.json", tmp_path)
     with pytest.raises(Cancelled):
         run(execute(plan, tmp_path, results), report)
-    assert {step.total for step in seen} == {200}
-    assert 100 in {step.done for step in seen}
+    assert {step.total for step in seen} == {2000}
+    assert 1000 in {step.done for step in seen}
     assert not (tmp_path / "sharper" / "a.ome.tif").exists()
     assert execute_in(tmp_path, plan).ran == 1
 
@@ -225,7 +225,7 @@ def test_progress_keeps_its_class_and_counts_for_all(image, tmp_path, monkeypatc
     cut = steps(File(path=str(image))).calls[0].replace(options={})
     seen = []
     run(execute(Plan(calls=(cut,)), tmp_path), seen.append)
-    assert Loss(50, 100, "cut: half", loss=0.25) in seen
+    assert Loss(500, 1000, "cut: half", loss=0.25) in seen
 
 
 @pytest.mark.parametrize("box", [None, [0, 0, 2, 2]], ids=["finished", "failed"])

@@ -452,7 +452,7 @@ def _check_distinct_images(optical: Image, sem: Image) -> None:
 def _find_models(models: Sequence[str | os.PathLike[str]]) -> dict[str, Path]:
     """Find the model files without duplicates, keyed by unique name."""
     paths = list(dict.fromkeys(find_model(model) for model in models))
-    stems = [path.stem for path in paths]
+    stems = [path.stem for path in paths] + [INPUT, LINEAR] * 2  # names of other rows
     return {
         path.stem if stems.count(path.stem) == 1 else str(path): path for path in paths
     }

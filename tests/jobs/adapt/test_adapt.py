@@ -297,6 +297,19 @@ def test_a_transform_knows_the_files_that_it_was_found_with(place, tmp_path):
         adapt(files[0], [files[1]], tmp_path / "run", steps=0, transform=stored)
 
 
+@pytest.mark.parametrize("how", ["resume", "overwrite"])
+def test_a_run_takes_its_own_transform(place, adapted, tmp_path, how):
+    mosaic, sem = place
+    shutil.copytree(adapted[1], tmp_path, dirs_exist_ok=True)
+    stored, steps = tmp_path / "registration-1.json", []
+    before = stored.read_text()
+    adapt(mosaic, [sem], tmp_path, transform=stored, **{how: True})
+    assert stored.read_text() == before
+    again = {"resume": True, "report": steps.append}
+    adapt(mosaic, [sem], tmp_path, transform=stored, **again)
+    assert calls_of(steps) == set()
+
+
 def test_two_sem_images_take_no_transform(place, tmp_path):
     mosaic, sem = place
     with refused(OptionError, "options-contradict"):
@@ -397,7 +410,9 @@ def test_an_enhancement_that_was_cancelled_resumes(place, tmp_path):
 
 
 @pytest.mark.broad
-def test_a_training_in_a_process_leaves_its_state_and_ends_with_a_file(place, tmp_path):
+def test_a_training_in_a_process_leaves_its_state_and_ends_with_a_file(
+    place, tmp_path, monkeypatch
+):
     light, sem = (one.array() for one in place)
     options = training.AreaOptions(copies=0, batch=1, patch_px=32)
     files = {"state_file": tmp_path / "state.pt", "stop_file": tmp_path / "stop"}
@@ -409,8 +424,18 @@ def test_a_training_in_a_process_leaves_its_state_and_ends_with_a_file(place, tm
     before = training.load_area_state(files["state_file"])
     assert before["steps"] > 0
     (tmp_path / "stop").touch()
-    found = run(fit_in_process([training.AreaImages(light, sem)], options, **how))
-    assert found.steps == before["steps"]
+    job = fit_in_process([training.AreaImages(light, sem)], options, **how)
+    loaded = []
+    load = training.load_area_state
+
+    def overwrite_first(path):  # as another run in this folder may
+        training.save_area_state(files["state_file"], {**before, "steps": -1})
+        loaded.append(path)
+        return load(path)
+
+    monkeypatch.setattr(training, "load_area_state", overwrite_first)
+    assert run(job).steps == before["steps"]
+    assert loaded
 
 
 @pytest.mark.parametrize("what", ["sem", "seed", "overwrite"])
@@ -428,6 +453,26 @@ def test_another_training_does_not_resume_the_state(place, tmp_path, what):
     with pytest.raises(AdaptationError) as caught:
         adapt(mosaic, [sem], tmp_path, steps=2, **how)
     assert caught.value.facts["steps"] == 2
+
+
+def test_results_are_those_of_the_model_beside_them(
+    place, adapted, tmp_path, monkeypatch
+):
+    """A training that is repeated may do other steps in its time."""
+    mosaic, sem = place
+    first, made_in, _ = adapted
+    shutil.copytree(made_in, tmp_path, dirs_exist_ok=True)
+    (tmp_path / Path(first.model).name).unlink()
+    (tmp_path / "training.pt").unlink()
+
+    def fit(images, options, *, seconds, **how):
+        return fit_by_steps(images, options, seconds=seconds - 5, **how)
+
+    monkeypatch.setattr(train, "fit_in_process", fit)
+    steps = []
+    made = adapt(mosaic, [sem], tmp_path, resume=True, report=steps.append)
+    assert made.steps < first.steps
+    assert calls_of(steps) == {"model", "mosaic-enhanced", "look-here"}
 
 
 def test_warnings_of_what_is_not_repeated_are_given_again(place, tmp_path):

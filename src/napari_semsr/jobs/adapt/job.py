@@ -11,6 +11,7 @@ report is made from the files of the run.
 
 import datetime
 import glob
+import os
 import re
 import time
 from dataclasses import dataclass, replace
@@ -40,6 +41,7 @@ from napari_semsr.io import (
     create_missing_file_error,
     path_exists,
     read_json_object,
+    read_transform,
 )
 from napari_semsr.jobs.adapt.evaluate import ADAPTED_MODEL, Evaluation
 from napari_semsr.jobs.adapt.page import write_report
@@ -198,8 +200,8 @@ def _run_adaptation(run: Run[AdaptOptions]) -> Job[Adapted]:
         results_file.unlink(missing_ok=True)
     elif state_file.is_file() and not results_file.is_file():
         msg = (
-            f"The run in {folder} is of an earlier version and cannot be resumed: "
-            "choose another folder or set `overwrite`."
+            f"The run in {folder} has no {_RESULTS}, as if of an earlier version, and "
+            "cannot be resumed: choose another folder or set `overwrite`."
         )
         raise WriteError(msg, code="not-resumable")
     folder.mkdir(parents=True, exist_ok=True)
@@ -264,6 +266,12 @@ def _create_plan(run: Run[AdaptOptions]) -> tuple[Plan, dict[str, Any]]:
     sems = {f"sem-{number}": sem for number, sem in enumerate(images["sem"], 1)}
     files = {one.name: run.parameters[one.name] for one in ADAPT.files}
     files = {name: value for name, value in files.items() if value is not None}
+    registration_file = run.required_target / "registration-1.json"
+    transform = files.get("transform")
+    if isinstance(transform, str | os.PathLike) and (
+        Path(transform).resolve() == registration_file.resolve()
+    ):  # of this run: read before its call writes it again
+        files["transform"] = read_transform(registration_file)
     to_enhance: dict[str, Image] = {}  # by the names of their calls
     for image in (images["mosaic"], *(images.get("apply") or [])):
         name = f"{_get_output_stem(image)}-enhanced"

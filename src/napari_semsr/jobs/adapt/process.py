@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from napari_semsr.training import AreaImages, AreaOptions
 
 _MODULE = "napari_semsr.jobs.adapt.process"
-_IMAGES, _PREVIEW = "images.npz", "shown.npz"
+_IMAGES, _PREVIEW, _RESULT = "images.npz", "shown.npz", "result.pt"
 _PATIENCE_S = 30.0
 
 
@@ -88,7 +88,7 @@ def fit_in_process(
                 for key, value in child.receive_messages():
                     if key == "result":
                         return training.AreaFitResult.from_state(
-                            training.load_area_state(state_file)
+                            training.load_area_state(folder / _RESULT)
                         )
                     last = _read_report(folder, value)
                 yield last
@@ -134,7 +134,7 @@ def _run_training(request: dict[str, Any], say: Say) -> dict[str, Any]:
             value |= {"images": bool(step.images), "loss": to_json_value(step.loss)}
         say("step", value)
 
-    run(
+    fit = run(
         fit_with_files(
             images,
             training.AreaOptions.parse(request["options"]),
@@ -144,6 +144,8 @@ def _run_training(request: dict[str, Any], say: Say) -> dict[str, Any]:
         ),
         send_report,
     )
+    # apart from the state in the run folder, which another run may overwrite
+    training.save_area_state(folder / _RESULT, fit.state)
     return {}
 
 

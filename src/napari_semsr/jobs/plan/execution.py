@@ -72,7 +72,7 @@ _LARGEST = 1 << 24  # bytes of a file of results; chosen: a hundred calls need a
 _PAUSE_S = 2.0  # seconds between saves of results; chosen: little work is lost
 _LISTEN_S = 0.25  # seconds; chosen: cancelling is immediate
 _WAITING = 2  # waiting plans per worker; chosen: no worker idles
-_PARTS = 100  # steps of one call in the overall progress; chosen: percent
+_PARTS = 1000  # steps of one call in progress; chosen: 4 s of an hour
 
 
 # Paths of a call's files.
@@ -204,8 +204,8 @@ def _check_file_digest(call: Call, role: str, file: File) -> Job[None]:
 #
 # A result is valid if its key equals the recorded one and its outputs are unchanged.
 # The key depends on the command, version and options, the contents of inputs, and the
-# keys of the calls whose outputs are read. A changed call therefore only repeats calls
-# that depend on it.
+# keys of the calls whose outputs are read, with the contents of those that are not
+# images. A changed call therefore only repeats calls that depend on it.
 
 
 def read_file_state(path: Path) -> list[Cell]:
@@ -289,6 +289,7 @@ class Results:
     ) -> None:
         self.place, self.folder, self.values = place, folder, values
         self.keys: dict[str, str] = {}
+        self._calls: dict[str, Call] = {}
         self.records: dict[str, CallRecord] = {}
         self.results: dict[str, Any] = {}
         self.warnings: list[str] = []  # warnings of the call that ran last
@@ -302,6 +303,7 @@ class Results:
         """Return the valid result of a call, if any, and delete an invalid one."""
         if self.place is None:
             return None
+        self._calls[call.name] = call
         self.keys[call.name] = key = yield from self._compute_call_key(
             call, call.options
         )
@@ -366,7 +368,14 @@ class Results:
         marks = []
         for role, one in call.iterate_inputs():
             if isinstance(one, CallOutput):
-                marks.append([role, f"{self.keys[one.call]} {one.part or ''}"])
+                mark = f"{self.keys[one.call]} {one.part or ''}"
+                path = find_output_path(self._calls[one.call], self.folder, one.part)
+                item = require_verb(call.verb).arguments.get(role)
+                if isinstance(item, FileInput) and path is not None and path.is_file():
+                    # a repeated training with the same key may give another model
+                    digest = yield from self._get_digest(path)
+                    mark = f"{mark} {digest}"
+                marks.append([role, mark])
                 continue
             # by its content, independently of its path
             value = one.path if isinstance(one, File) else self.values[one.name]
