@@ -159,6 +159,7 @@ class AdaptPanel(PairPanel):
         """Prepare to show the progress; a resumed run keeps its curve and layer."""
         if folder != self._folder:
             self._curve.clear()
+            self.history.remove_layers(self.result_layers.find_helpers())
             self.layer = None
         self._folder, self._request, self._linear = folder, request, None
         self._pixel_size = size
