@@ -170,10 +170,9 @@ class AdaptPanel(PairPanel):
         self.stop_button.setEnabled(False)
 
     def _show_training_step(self, step: Progress) -> None:
+        self.stop_button.setEnabled(isinstance(step, AdaptProgress))
         if not isinstance(step, AdaptProgress):
-            self.stop_button.setEnabled(False)
             return
-        self.stop_button.setEnabled(True)
         self._linear = step.linear_gain_db
         if step.preview_images:
             # the held-out area side by side: optical, enhanced, SEM
