@@ -128,6 +128,7 @@ def test_a_cancelled_training_is_resumed(
     model.layers["sem"].data = model.layers["sem"].data + 1  # another image
     run_panel(panel)
     assert steps[2:] == [False]
+    assert held_out[0] not in model.layers  # of the former image
 
 
 def test_one_sem_image_is_the_ordinary_case(panel, model, add):

@@ -64,3 +64,19 @@ def test_ending_of_a_store_is_known_in_capitals(panel, model, run_panel, tmp_pat
     panel.output.value = tmp_path / "made.OME.ZARR"
     assert "Restored field" in run_panel(panel)
     assert model.layers[-1].data.shape == (96, 96)
+
+
+def test_a_figure_leaves_the_warnings_of_the_result(
+    panel, run_panel, finish, choose, tmp_path
+):
+    run_panel(panel)
+    warning = panel.warning_label.text()
+    assert "The blur was estimated" in warning
+    choose(tmp_path / "figure.png", ".png")
+    panel.sharing.figure_button.click()
+    finish(panel)
+    assert "figure.png" in panel.status.text()
+    assert panel.warning_label.text() == warning
+    panel.form.set_values(psf="1px")
+    run_panel(panel)
+    assert not panel.warning_label.text()

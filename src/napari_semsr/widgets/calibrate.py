@@ -623,6 +623,7 @@ class CalibrationControls(Form):
             layer = self.layer.value
             image, options = micrograph_from_layer(layer), CalibrateOptions(bar=True)
             make = partial(CALIBRATE.job, image, options=options)
+            self._panel.messages.clear_warnings()
             self._panel.controls.start(
                 make, partial(self._draw_scale_bar_line, layer), "Find the printed bar"
             )
@@ -667,6 +668,7 @@ class CalibrationControls(Form):
             options = CalibrateOptions(pitch_nm=self.pitch.value)
             make = partial(CALIBRATE.job, image, options=options)
             show = partial(self._apply_grating_calibration, layer)
+            self._panel.messages.clear_warnings()
             self._panel.controls.start(make, show, "Calibrate from a grating")
 
     def _apply_grating_calibration(

@@ -317,6 +317,7 @@ class SavePanel(Panel):
                 msg = "Only a saved layer can be reproduced; save it first."
                 raise OptionError(msg, code="layer-not-saved")
             title = "Reproduce"
+            self.messages.clear_warnings()
             self.controls.start(
                 lambda: REPLAY.job(path), self._show_replay_report, title
             )
@@ -399,6 +400,7 @@ class SavePanel(Panel):
             if not images:
                 msg = "A report needs a visible image layer; make one visible first."
                 raise OptionError(msg, code="nothing-visible")
+            self.messages.clear_warnings()
             self.sharing.write_report(images)
 
     def _update_paper_form(self, _: object = None) -> None:

@@ -54,6 +54,15 @@ def test_a_box_follows_the_mouse_and_shows_what_the_run_will(panel, model, qtbot
     assert [item.name for item in model.layers] == ["field"]
 
 
+def test_a_preview_ends_with_its_panel(panel, model, qtbot):
+    point(model, 90, 100)
+    panel.look.pointing.value = True
+    qtbot.waitUntil(lambda: panel.look.preview.layer is not None, timeout=LIMIT_MS)
+    panel.cancel_all_jobs()
+    qtbot.waitUntil(lambda: not panel.look.preview.runner.is_busy, timeout=10_000)
+    assert [item.name for item in model.layers] == ["field"]
+
+
 @pytest.mark.broad
 def test_changed_options_are_shown(panel, model, qtbot):
     seen = []

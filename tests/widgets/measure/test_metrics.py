@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from napari.utils._proxies import PublicOnlyProxy
 
 from napari_semsr.core import InputRecord, Provenance
 from napari_semsr.widgets.measure.metrics import MetricsPanel
@@ -28,6 +29,15 @@ def test_metrics_without_a_reference(panel, run_panel):
     run_panel(panel)
     assert "PSNR" not in panel.figures.text()
     assert "Contrast" in panel.figures.text()
+
+
+def test_an_active_reference_is_not_measured(model, hold, exposures, add):
+    first, second = (add(model, exposure) for exposure in exposures)
+    # napari passes its viewer to panels like this
+    panel = hold(MetricsPanel(PublicOnlyProxy(model)))
+    panel.reference.value = first
+    model.layers.selection.active = first
+    assert (panel.image.value, panel.reference.value) == (second, first)
 
 
 @pytest.mark.broad

@@ -181,10 +181,14 @@ class RunControls(QObject):
         return partial(_run_job_with_plotting, make) if self._plots else make
 
     def start(self, make: Make, on_result: Show, title: str | None = None) -> bool:
-        """Start a job of this panel immediately, or report that one is running."""
+        """Start a job of this panel immediately, or report that one is running.
+
+        Without a `title`, it is a run, which clears the warnings of the last one.
+        """
         finish = partial(self._finish_job, on_result, is_run=title is None)
-        begin, reads = self._messages.clear_warnings, tuple(self._reads)
-        request = JobRequest(begin=begin, show=finish, reads=reads)
+        if title is None and not self.runner.is_running:
+            self._messages.clear_warnings()
+        request = JobRequest(show=finish, reads=tuple(self._reads))
         make = self._add_plotting(make)
         has_started = self.runner.start(title or self._messages.title, make, request)
         if not has_started:

@@ -273,14 +273,15 @@ class InputLayers(QObject):
 
     def select_active_layer(self, _: object = None) -> None:
         """Select the layer that became active, if nothing is running."""
-        active = self._viewer.layers.selection.active
-        if not is_alive(self) or self._followed_box is None or active is None:
+        box, active = self._followed_box, self._viewer.layers.selection.active
+        if not is_alive(self) or box is None or active is None:
             return
-        is_choice = active in self._followed_box.choices and self._accepts(active)
-        # napari passes a new proxy
-        if is_choice and active != self.active and self._is_idle():
-            self.active = active
-            self.choose(active)
+        # napari passes a new proxy, the list has the layer itself
+        layer = next((item for item in box.choices if item == active), None)
+        is_choice = layer is not None and self._accepts(layer)
+        if is_choice and layer != self.active and self._is_idle():
+            self.active = layer
+            self.choose(layer)
 
     def ignore_active_layer(self) -> None:
         """Select no layer until another one becomes active."""

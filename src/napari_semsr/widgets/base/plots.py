@@ -208,10 +208,9 @@ def add_legend(axes: Axes) -> None:
     )
 
 
-def shorten_label(text: str, length: int = 34) -> str:
+def shorten_label(text: str) -> str:
     """Shorten a long name by eliding its middle."""
-    half = (length - 1) // 2
-    return text if len(text) <= length else f"{text[:half]}…{text[-half:]}"
+    return text if len(text) <= 34 else f"{text[:16]}…{text[-16:]}"
 
 
 _PEN = CurveStyle(COLOURS)

@@ -750,9 +750,7 @@ class Session(QObject):
 
     # -- opening ---------------------------------------------------------------------
 
-    def open_project(
-        self, path: Path, then: Callable[[], object] = lambda: None
-    ) -> bool:
+    def open_project(self, path: Path) -> bool:
         """Open a project, replacing all layers; return False if a job is running.
 
         Recent changes of the open project are saved first.
@@ -762,7 +760,7 @@ class Session(QObject):
 
         def load_project() -> Job[Callable[[], None]]:
             project_opened = yield from open_project(path)
-            return partial(self._show_project, project_opened, then)
+            return partial(self._show_project, project_opened)
 
         def start_opening() -> None:
             self._opening = True
@@ -774,9 +772,7 @@ class Session(QObject):
             self.save(start_opening)
         return True
 
-    def _show_project(
-        self, project_opened: OpenedProject, then: Callable[[], object]
-    ) -> None:
+    def _show_project(self, project_opened: OpenedProject) -> None:
         """Show the layers of a project as they were saved."""
         viewer = self.viewer
         self._opening = False
@@ -812,7 +808,6 @@ class Session(QObject):
         self._resume_project(
             project_opened.folder, project_opened.project, tuple(layers_lost)
         )
-        then()
         count = len(layers_made)
         sentence = (
             f"Opened {project_opened.folder.name} with {count} "

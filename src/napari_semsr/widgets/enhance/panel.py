@@ -441,6 +441,7 @@ class EnhanceCompareControls(CompareControls):
         self.preview = MousePreview(
             panel.viewer, read, panel.messages.show_problem, self
         )
+        panel.closed.connect(self.stop_preview)
         self.pointing.changed.connect(self._toggle_preview)
         self.preview.runner.failed.connect(self.stop_preview)
 

@@ -159,6 +159,7 @@ class AdaptPanel(PairPanel):
         """Prepare to show the progress; a resumed run keeps its curve and layer."""
         if folder != self._folder:
             self._curve.clear()
+            self.history.remove_layers(self.result_layers.find_helpers())
             self.layer = None
         self._folder, self._request, self._linear = folder, request, None
         self._pixel_size = size
@@ -169,10 +170,9 @@ class AdaptPanel(PairPanel):
         self.stop_button.setEnabled(False)
 
     def _show_training_step(self, step: Progress) -> None:
+        self.stop_button.setEnabled(isinstance(step, AdaptProgress))
         if not isinstance(step, AdaptProgress):
-            self.stop_button.setEnabled(False)
             return
-        self.stop_button.setEnabled(True)
         self._linear = step.linear_gain_db
         if step.preview_images:
             # the held-out area side by side: optical, enhanced, SEM

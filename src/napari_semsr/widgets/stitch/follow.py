@@ -400,6 +400,7 @@ class FolderFollower(QWidget):
         self._enhancement = None
         if not self._panel.controls.start(make, show, _FOLLOW):
             return
+        self._panel.messages.clear_warnings()
         self._mosaic, self._enhanced_layer = mosaic_layer, fine_layer
         self._stop, self._end = stop, end
         self.doubts.setText("")

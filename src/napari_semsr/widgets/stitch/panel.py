@@ -622,6 +622,7 @@ class StitchMosaicPanel(Panel):
         job = partial(
             correct_mosaic_file, mosaic_file, folder, corrections, positions, options
         )
+        self.messages.clear_warnings()
         self.controls.start(job, show, "Solve again")
 
     def show_outcome(self, outcome: JobOutput, folder: Path) -> Iterator[None]:
