@@ -740,10 +740,13 @@ class Verb(Generic[O, R]):
         self, values: dict[str, Any], options: O, opening: ReadOptions | None
     ) -> Run[O]:
         """Create a run, separating images and reading options from other values."""
-        images = {item.name: values.pop(item.name, None) for item in self.images}
-        images_given = {
-            name: image for name, image in images.items() if image is not None
-        }
+        images_given = {}
+        for item in self.images:
+            image = values.pop(item.name, None)
+            if item.many and isinstance(image, (Micrograph, str, os.PathLike)):
+                image = [image]
+            if image is not None:
+                images_given[item.name] = image
         options = options.reset_unused_options()
         run = Run(
             self.name,

@@ -261,11 +261,12 @@ def test_a_model_that_gains_nothing_is_not_kept(place, tmp_path):
     assert not list((tmp_path / "run").glob("*.safetensors"))
 
 
-def test_a_flat_sem_image_is_refused(place, tmp_path):
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_flat_sem_image_is_refused(place, tmp_path, alone):
     mosaic, _ = place
     flat = micrograph(sem_of(np.zeros(SIDE)), "flat")
     with pytest.raises(AdaptationError) as caught:
-        adapt(mosaic, [flat], tmp_path / "run", transform=None)
+        adapt(mosaic, flat if alone else [flat], tmp_path / "run", transform=None)
     assert caught.value.reason == "not-registered"
 
 

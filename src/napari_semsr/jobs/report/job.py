@@ -245,11 +245,12 @@ def _create_report(run: Run[ReportOptions]) -> Job[ReportMade]:
     `findings` are the results of panels; the first image of a pair is the reference.
     """
     start = time.monotonic()
-    inputs, findings = run.image_inputs["inputs"], run.parameters.get("found", ())
-    if isinstance(inputs, (str, os.PathLike, Micrograph)):
-        inputs = [inputs]
-    settings, reading = run.options, run.opening
-    images, files = _separate_inputs(inputs, findings)
+    findings, settings, reading = (
+        run.parameters.get("found", ()),
+        run.options,
+        run.opening,
+    )
+    images, files = _separate_inputs(run.image_inputs["inputs"], findings)
     images_given = [part for one in images for part in one]
     page, numbers = run.required_target, run.required_target.with_suffix(_NUMBERS)
     for place in (page, numbers):
