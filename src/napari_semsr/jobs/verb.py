@@ -635,8 +635,8 @@ class Verb(Generic[O, R]):
         first, *others = self.reading_prefixes or ("",)
         prefixes = {f"{side}_opening": f"{side}_" for side in others}
         prefixes["opening"] = f"{first}_" if first else ""
-        if (given := sets.get("options")) is not None:  # may be of another command
-            own = given.model_dump(include={*self.options.model_fields})
+        if (other := sets.get("options")) is not None:  # may be of another command
+            own = other.model_dump(include={*self.options.model_fields})
             sets["options"] = self.options.parse(own)
         return {
             prefixes.get(group, "") + name: value
