@@ -151,13 +151,13 @@ def test_several_sem_images_are_trained_on(panel, model, add, run_panel, monkeyp
         ImageIdentity.from_image(micrograph_from_layer(one)) for one in (low, high)
     ]
     stored = StoredTransform(Affine(), *sides, {"error_nm": 1.0})
-    register = registering.register_image_pair
+    register = registering.register_pair
 
     def with_map(run, *args, **how):  # for each image
         run.parameters["transform"] = stored
         return register(run, *args, **how)
 
-    monkeypatch.setattr(registering, "register_image_pair", with_map)
+    monkeypatch.setattr(registering, "register_pair", with_map)
     panel.mosaic.value, panel.sem.value = low, high
     panel.more.value = [second, high]  # which is there already
     assert run_panel(panel).startswith("Trained mosaic-")

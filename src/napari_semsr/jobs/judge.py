@@ -8,7 +8,7 @@ results are resampled by the same map.
 import math
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -335,25 +335,8 @@ def _measure_models(
     box_needed = lens.find_required_box(
         source, _get_context_margin_nm(models_by_name.values(), source)
     )
-    cutting = create_call(
-        INPUT,
-        "crop",
-        {"image": "optical"},
-        {"output": f"{INPUT}.ome.zarr"},
-        options=CropOptions(box=box_needed),
-        opening=opening,
-    )
-    enhancements = (
-        create_call(
-            name,
-            "enhance",
-            {"image": CallOutput(call=INPUT), "model": File(path=str(path))},
-            {"output": f"{number}.ome.zarr"},
-            options=run.parameters.get("enhancing"),
-        )
-        for number, (name, path) in enumerate(models_by_name.items())
-    )
-    yield from execute(Plan(calls=(cutting, *enhancements)), folder, results)
+    plan = _create_area_plan(run, box_needed, models_by_name)
+    yield from execute(plan, folder, results)
     yield from _fill_comparison_table(table, lens, results, source.name, models_by_name)
     yield Progress(0, 0, "writing the report")
     area = _create_area_record(registration, table.sem, box, fixed_image)
@@ -381,6 +364,31 @@ def _measure_models(
         ),
     )
     return result, table.pictures
+
+
+def _create_area_plan(
+    run: Run[JudgeOptions], box: tuple[int, int, int, int], models: Mapping[str, Path]
+) -> Plan:
+    """Return the plan that crops the optical image and enhances the result."""
+    cutting = create_call(
+        INPUT,
+        "crop",
+        {"image": "optical"},
+        {"output": f"{INPUT}.ome.zarr"},
+        options=CropOptions(box=box),
+        opening=run.opening,
+    )
+    enhancements = (
+        create_call(
+            name,
+            "enhance",
+            {"image": CallOutput(call=INPUT), "model": File(path=str(path))},
+            {"output": f"{number}.ome.zarr"},
+            options=run.parameters.get("enhancing"),
+        )
+        for number, (name, path) in enumerate(models.items())
+    )
+    return Plan(calls=(cutting, *enhancements))
 
 
 def _fill_comparison_table(

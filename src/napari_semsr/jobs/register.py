@@ -36,14 +36,12 @@ from napari_semsr.core import (
 from napari_semsr.io import (
     TRANSFORM_SUFFIXES,
     ImageIdentity,
-    ReadOptions,
     StoredTransform,
     read_landmarks,
     read_transform,
     write_transform,
 )
 from napari_semsr.jobs.images import (
-    Image,
     Result,
     collect_digests,
     create_lazy_array,
@@ -55,7 +53,6 @@ from napari_semsr.jobs.images import (
 from napari_semsr.jobs.verb import (
     FileInput,
     ImageInput,
-    O,
     Output,
     Run,
     Verb,
@@ -307,30 +304,6 @@ def _register_images(
         registration=registration,
         stored_transform=transform_file,
         **describe_registration(registration),
-    )
-
-
-def register_image_pair(
-    run: Run[O],
-    moving: Image,
-    fixed: Image,
-    reading: ReadOptions,
-    **changes: object,
-) -> Job[Registered]:
-    """Register two images with the options and files of another command.
-
-    `reading` applies to the fixed image; `changes` override options.
-    """
-    chosen_options = run.options.model_dump(include={*RegisterOptions.model_fields})
-    return (
-        yield from REGISTER.job(
-            moving,
-            fixed,
-            options=RegisterOptions(**(chosen_options | changes)),
-            opening=run.opening,
-            fixed_opening=reading,
-            **{name: run.parameters[name] for name in ("landmarks", "transform")},
-        )
     )
 
 

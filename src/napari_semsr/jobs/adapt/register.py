@@ -10,12 +10,12 @@ from napari_semsr.jobs.images import get_image_name, open_image, to_json_value
 from napari_semsr.jobs.register import (
     COSTLY_PX,
     LANDMARKS_IN,
+    REGISTER,
     TRANSFORM_IN,
     Registered,
     RegisterOptions,
     check_pixel_sizes,
     describe_registration,
-    register_image_pair,
 )
 from napari_semsr.jobs.verb import ImageInput, Output, Run, Verb
 from napari_semsr.registration import RegistrationRefused
@@ -36,7 +36,6 @@ _WORST_PX = 1.0  # expected error of the registration; chosen: beyond, pairs tea
 
 def _register_mosaic(run: Run[RegisterOptions]) -> Job[Registered]:
     """Register a mosaic to an SEM image, elastically if affine is insufficient."""
-    # as given, so that a transform recognises their files
     mosaic, sem = (run.image_inputs[item.name] for item in (MOSAIC_IN, SEM_IN))
     reading, name = run.get_read_options("sem"), get_image_name(sem)
     check_pixel_sizes(
@@ -49,11 +48,9 @@ def _register_mosaic(run: Run[RegisterOptions]) -> Job[Registered]:
         and not run.options.landmarks_only
     )
     try:
-        registration = yield from register_image_pair(run, mosaic, sem, reading)
+        registration = yield from register_pair(run)
         if is_elastic_allowed and not _is_accurate(registration, COSTLY_PX):
-            other = yield from register_image_pair(
-                run, mosaic, sem, reading, model="elastic"
-            )
+            other = yield from register_pair(run, model="elastic")
             registration = min(registration, other, key=_get_error_px)
     except RegistrationRefused as refused:
         msg = f"{name} cannot be registered: {refused}"
@@ -76,6 +73,21 @@ def _register_mosaic(run: Run[RegisterOptions]) -> Job[Registered]:
         )
     write_transform(run.required_target, registration.stored_transform)
     return registration
+
+
+def register_pair(run: Run[RegisterOptions], **changes: object) -> Job[Registered]:
+    """Register mosaic and SEM image; `changes` override options."""
+    mosaic, sem = (run.image_inputs[item.name] for item in (MOSAIC_IN, SEM_IN))
+    return (
+        yield from REGISTER.job(
+            mosaic,  # as given, so that a transform recognises their files
+            sem,
+            options=run.options.replace(**changes),
+            opening=run.opening,
+            fixed_opening=run.get_read_options("sem"),
+            **{name: run.parameters[name] for name in ("landmarks", "transform")},
+        )
+    )
 
 
 def _get_error_px(registration: Registered) -> float:
