@@ -47,7 +47,7 @@ from napari_semsr.jobs.simulate import SIMULATE, SimulateOptions  # noqa: E402
 from napari_semsr.jobs.stitch import STITCH  # noqa: E402
 from napari_semsr.widgets import project  # noqa: E402
 from napari_semsr.widgets.base import open_panel  # noqa: E402
-from napari_semsr.widgets.base.panel import Panel  # noqa: E402
+from napari_semsr.widgets.base.panel import VerbPanel  # noqa: E402
 
 IMAGES = Path(__file__).parent / "images"
 PLUGIN = "napari-semsr"
@@ -69,7 +69,7 @@ def settle(seconds: float = 0.3) -> None:
         time.sleep(0.01)
 
 
-def finish(panel: Panel) -> None:
+def finish(panel: VerbPanel) -> None:
     """Wait until the panel's job has ended; raise an error after a time limit."""
     end = time.monotonic() + PATIENCE_S
     while panel.is_busy:
@@ -90,7 +90,7 @@ def new_viewer(sample: str | None = None) -> napari.Viewer:
     return viewer
 
 
-def dock(viewer: napari.Viewer, name: str) -> Panel:
+def dock(viewer: napari.Viewer, name: str) -> VerbPanel:
     """Open a panel by name."""
     place = panel = open_panel(viewer, name)
     while not isinstance(place, QDockWidget):
@@ -100,13 +100,13 @@ def dock(viewer: napari.Viewer, name: str) -> Panel:
     return panel
 
 
-def work(panel: Panel) -> None:
+def work(panel: VerbPanel) -> None:
     """Run a panel, and wait until it has ended."""
     panel.run()
     finish(panel)
 
 
-def ran(viewer: napari.Viewer, title: str, **chosen: Any) -> Panel:
+def ran(viewer: napari.Viewer, title: str, **chosen: Any) -> VerbPanel:
     """Open a panel, choose its layers or their names, and run it."""
     panel = dock(viewer, title)
     boxes = getattr(panel, "boxes", {})  # of panels generated from their command
@@ -472,7 +472,7 @@ def photograph_every(folder: Path, only: list[str]) -> None:
             main = place.window()
             main.resizeDocks([place], [NARROW_PX], Qt.Orientation.Horizontal)
             look_at(place, panel, folder, f"{name}-{theme}-{NARROW_PX}-1-opened")
-            if isinstance(panel, Panel):
+            if isinstance(panel, VerbPanel):
                 run_and_look(
                     place, panel, specimen, folder, f"{name}-{theme}-{NARROW_PX}"
                 )
@@ -481,7 +481,7 @@ def photograph_every(folder: Path, only: list[str]) -> None:
 
 
 def run_and_look(
-    place: QDockWidget, panel: Panel, specimen: Path, folder: Path, name: str
+    place: QDockWidget, panel: VerbPanel, specimen: Path, folder: Path, name: str
 ) -> None:
     """Take screenshots of a panel after a run and after an error."""
     finish(panel)

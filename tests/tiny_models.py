@@ -79,3 +79,32 @@ def write_tiny_recipe(path: Path, **changes: Any) -> Path:
     }
     path.write_text(yaml.safe_dump({k: v for k, v in said.items() if v is not None}))
     return path
+
+
+def create_train_call(
+    recipe: str | Path,
+    folder: str | Path,
+    *,
+    cut: bool = False,
+    device: str = "auto",
+    **options: Any,
+) -> Any:
+    """Return a call of ``train``; with `cut`, its pairs are cut from a placeholder."""
+    from napari_semsr.jobs import (
+        File,
+        TrainingEnvironment,
+        TrainOptions,
+        create_call,
+    )
+
+    inputs: dict[str, Any] = {"recipe": File(path=str(recipe))}
+    if cut:
+        inputs["cut"] = "cut"
+    return create_call(
+        "train",
+        "train",
+        inputs,
+        {"output": str(folder)},
+        options=TrainOptions(**options),
+        place=TrainingEnvironment(device=device),
+    )

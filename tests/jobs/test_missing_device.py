@@ -11,8 +11,9 @@ from napari_semsr.jobs import (
     TRAIN,
 )
 from napari_semsr.jobs.train import PairRequest, TrainingEnvironment
-from napari_semsr.jobs.train_process import TrainRequest, train_and_import
+from napari_semsr.jobs.train_process import train_and_import
 from napari_semsr.models import devices
+from tests.tiny_models import create_train_call
 
 
 @pytest.fixture(autouse=True)
@@ -78,6 +79,6 @@ def test_train_refuses_before_pairs_are_cut(images, place, words, unreadable, tm
 @pytest.mark.parametrize("device", ["mps"])
 def test_panel_refuses_before_pairs_are_cut(device, unreadable, tmp_path):
     layers = [Micrograph.__new__(Micrograph)] * 2  # nothing of them may be looked at
-    request = TrainRequest("fine-tune", str(tmp_path / "run"))
-    job = train_and_import(request, PairRequest(*layers), device=device)
+    call = create_train_call("fine-tune", tmp_path / "run", device=device, cut=True)
+    job = train_and_import(call, {"cut": PairRequest(*layers)})
     refused(job, tmp_path, "Device mps needs")

@@ -8,11 +8,12 @@ import pytest
 from napari_semsr.core.errors import OptionError, WriteError
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
-from napari_semsr.jobs import train_process
+from napari_semsr.jobs import Call, OverwritePolicy, train_process
 from napari_semsr.jobs.train import PairRequest
-from napari_semsr.jobs.train_process import TrainRequest, train_and_import
+from napari_semsr.jobs.train_process import train_and_import
 from napari_semsr.pairing.options import PairOptions
 from napari_semsr.simulation.drawings import draw_phantom
+from tests.tiny_models import create_train_call
 
 
 def _contents(folder: Path) -> dict[str, bytes]:
@@ -32,9 +33,9 @@ def test_pairs_that_are_in_the_way_are_left_alone(tmp_path: Path) -> None:
     (store / "mine").write_text("kept")
     store.with_suffix(".png").write_text("kept")
     before = _contents(tmp_path)
-    request = TrainRequest("fine-tune", str(tmp_path / "run"))
+    call = create_train_call("fine-tune", tmp_path / "run", cut=True)
     with pytest.raises(WriteError):
-        run(train_and_import(request, _cut(0)))
+        run(train_and_import(call, {"cut": _cut(0)}))
     assert _contents(tmp_path) == before
 
 
@@ -46,21 +47,20 @@ def test_failed_start_gives_the_earlier_run_its_pairs_again(
     folder = tmp_path / "run"
     folder.mkdir()
 
-    def training(request: TrainRequest, **_: object):
-        if request.overwrite and not begins:
+    def training(call: Call, existing: OverwritePolicy):
+        if existing.overwrite and not begins:
             msg = "no such discriminator"
             raise OptionError(msg)
-        Path(request.run_dir, "recipe.yaml").write_text("name: a\n")
-        raise OptionError("stopped") if request.overwrite else KeyboardInterrupt
+        Path(call.outputs["output"], "recipe.yaml").write_text("name: a\n")
+        raise OptionError("stopped") if existing.overwrite else KeyboardInterrupt
         yield
 
     monkeypatch.setattr(train_process, "train_in_subprocess", training)
-    request = TrainRequest("fine-tune", str(folder))
+    call = create_train_call("fine-tune", folder, cut=True)
     with pytest.raises(KeyboardInterrupt):
-        run(train_and_import(request, _cut(0)))
+        run(train_and_import(call, {"cut": _cut(0)}))
     before = _contents(tmp_path)
-    again = TrainRequest("fine-tune", str(folder), overwrite=True)
     with pytest.raises(OptionError):
-        run(train_and_import(again, _cut(1)))
+        run(train_and_import(call, {"cut": _cut(1)}, OverwritePolicy(overwrite=True)))
     assert (_contents(tmp_path) == before) != begins
     assert not list(tmp_path.glob(".*"))

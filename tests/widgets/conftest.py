@@ -5,6 +5,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,9 @@ from qtpy.QtWidgets import QApplication, QFileDialog
 
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.inference.executors import TileWorker
-from napari_semsr.widgets.base.panel import Panel
+from napari_semsr.jobs.plan import execution
+from napari_semsr.jobs.verb import Verb
+from napari_semsr.widgets.base.panel import VerbPanel
 from napari_semsr.widgets.base.results import set_project_folder
 from napari_semsr.widgets.base.runner import is_alive
 from napari_semsr.widgets.layers import create_layer_keywords
@@ -110,25 +113,51 @@ def hold(qapp: Any) -> Iterator[Callable[[Any], Any]]:
 
 
 @pytest.fixture
-def finish(qtbot: Any) -> Callable[[Panel], None]:
+def finish(qtbot: Any) -> Callable[[VerbPanel], None]:
     """Wait until a panel's job has ended."""
 
-    def wait(panel: Panel) -> None:
+    def wait(panel: VerbPanel) -> None:
         qtbot.waitUntil(lambda: not panel.is_busy, timeout=LIMIT_MS)
 
     return wait
 
 
 @pytest.fixture
-def run_panel(finish: Callable[[Panel], None]) -> Callable[[Panel], str]:
+def run_panel(finish: Callable[[VerbPanel], None]) -> Callable[[VerbPanel], str]:
     """Press Run, wait for the end, return what the panel says."""
 
-    def press(panel: Panel) -> str:
+    def press(panel: VerbPanel) -> str:
         panel.run_button.click()
         finish(panel)
         return panel.status.text()
 
     return press
+
+
+@pytest.fixture
+def replace_command(monkeypatch: Any) -> Callable[[Verb, Callable[..., Any]], None]:
+    """Replace the job of a command; it gets files, option groups and policy by name."""
+
+    def replace(verb: Verb, job: Callable[..., Any]) -> None:
+        items = (*verb.inputs, *verb.all_outputs)
+
+        def start(values: dict[str, Any], **how: object) -> Any:
+            files = {one.name: values[one.name] for one in items if one.name in values}
+            places = {one.name for one in verb.all_outputs if one.name in files}
+            files |= {name: Path(files[name]) for name in places}
+            return job(**files, **verb.parse(values), **how)
+
+        own = SimpleNamespace(
+            arguments=verb.arguments, resumes=verb.resumes, start=start
+        )
+        others = execution.require_verb
+        monkeypatch.setattr(
+            execution,
+            "require_verb",
+            lambda name: own if name == verb.name else others(name),
+        )
+
+    return replace
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ from qtpy.QtWidgets import (
 
 import napari_semsr
 from napari_semsr.widgets.base import ASIDE, RichTextLabel
-from napari_semsr.widgets.base.panel import Panel
+from napari_semsr.widgets.base.panel import VerbPanel
 from tests.children import LIMIT_S
 
 Wait = Callable[[Callable[[], Any]], None]
@@ -213,10 +213,10 @@ class Dock:
         for title, module, name in panels():
             panel = self.show(title, module, name)
             self.check(panel)
-            if isinstance(panel, Panel):
+            if isinstance(panel, VerbPanel):
                 self._check_used(panel)
 
-    def _check_used(self, panel: Panel) -> None:
+    def _check_used(self, panel: VerbPanel) -> None:
         """Check a panel that works, shows a result, and says what went wrong."""
         panel.runner.busy_changed.emit(True)
         self.check(panel)

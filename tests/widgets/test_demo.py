@@ -1,21 +1,19 @@
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.core.progress import Progress
-from napari_semsr.demonstration import DemoResult
+from napari_semsr.demonstration import DEMO, DemoResult
 from napari_semsr.io.formats import write
 from napari_semsr.widgets import demo
 from napari_semsr.widgets.base.results import is_unsaved
 
 
 @pytest.fixture
-def panel(model, hold, monkeypatch) -> demo.DemoPanel:
+def panel(model, hold, replace_command) -> demo.DemoPanel:
     """The panel, and in place of the demonstration what it leaves behind."""
 
-    def made(folder, *, options):
+    def made(folder, *, options, **_):
         yield Progress(0, 1, "drawing")
         folder.mkdir()
         names = {
@@ -49,7 +47,7 @@ def panel(model, hold, monkeypatch) -> demo.DemoPanel:
             **paths,
         )
 
-    monkeypatch.setattr(demo, "DEMO", SimpleNamespace(job=made))
+    replace_command(DEMO, made)
     shown = hold(demo.DemoPanel(model))
     shown.form.set_values(frame_px=200)
     return shown

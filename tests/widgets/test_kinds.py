@@ -14,8 +14,8 @@ from napari_semsr.widgets.layers import (
     list_image_layers,
 )
 from napari_semsr.widgets.measure.frc_map import FrcMapPanel
+from napari_semsr.widgets.measure.panel import ErrorMapPanel
 from napari_semsr.widgets.measure.spectrum import SpectrumPanel
-from napari_semsr.widgets.measure.verb_panel import ErrorMapPanel
 from napari_semsr.widgets.restore import RestorePanel
 from tests.tiny_models import write_tiny_model
 from tests.widgets.test_panels import PANELS, make

@@ -90,11 +90,11 @@ def test_unknown_pixel_size_stays_unknown(panel, model, tmp_path, finish, run_pa
 
 def test_no_file_and_a_missing_file_are_refused_by_their_causes(panel, tmp_path):
     with refused(OptionError, "missing-value") as found:
-        panel.job()
+        panel.create_task()
     assert "'.'" not in str(found.value)
     panel.path.value = tmp_path / "nothing.tif"
     with refused(OptionError, "file-missing", "nothing.tif does not exist"):
-        panel.job()
+        panel.create_task()
 
 
 def test_the_image_opens_and_not_its_preview(panel, model, tmp_path, finish, run_panel):

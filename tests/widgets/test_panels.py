@@ -49,7 +49,7 @@ PANELS = {
     "FrcMapPanel": "measure.frc_map",
     "SpectrumPanel": "measure.spectrum",
     "MetricsPanel": "measure.metrics",
-    "ErrorMapPanel": "measure.verb_panel",
+    "ErrorMapPanel": "measure.panel",
     "GapsPanel": "measure.gaps",
     "ProfilePanel": "measure.profile",
     "DegradePanel": "degrade",
@@ -355,7 +355,9 @@ def counting(monkeypatch):
         return PanelTask(jobs[-1], shown.append)
 
     for name in ("MetricsPanel", "SpectrumPanel"):
-        monkeypatch.setattr(f"napari_semsr.widgets.{PANELS[name]}.{name}.job", job)
+        monkeypatch.setattr(
+            f"napari_semsr.widgets.{PANELS[name]}.{name}.create_task", job
+        )
     yield shown, jobs
     for each in jobs:
         each.go_on.set()

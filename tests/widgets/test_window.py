@@ -167,7 +167,7 @@ def test_a_panel_comes_back_from_a_project_before_it_moved(model, hold):
     window = hold(StepsWindow(model))
     window.show_state({"step": "measure", "panels": {"measure": "a.b:ErrorMapPanel"}})
     assert type(window.page.panel).__name__ == "ErrorMapPanel"
-    gone = "measure.verb_panel:TrustPanel"  # which left
+    gone = "measure.panel:TrustPanel"  # which left
     window.show_state({"panels": {"measure": gone}})
     assert type(window.page.panel).__name__ == "ErrorMapPanel"
 

@@ -145,6 +145,7 @@ from .measure.resolution import (
     FrcMapJobOptions as FrcMapJobOptions,
     FrcMapReport as FrcMapReport,
     FrcReport as FrcReport,
+    SpectrumReport as SpectrumReport,
     create_spectrum_display as create_spectrum_display,
     find_halves as find_halves,
 )
@@ -174,13 +175,17 @@ from .pairs import (
 from .plan.call import (
     Call as Call,
     CallOutput as CallOutput,
+    File as File,
+    Placeholder as Placeholder,
     Plan as Plan,
+    create_call as create_call,
 )
 from .plan.execution import (
     RECORD as RECORD,
     CallRecord as CallRecord,
     Results as Results,
     execute as execute,
+    start_call as start_call,
 )
 from .preview import (
     PreviewChannel as PreviewChannel,
@@ -228,6 +233,7 @@ from .train import (
     PairRequest as PairRequest,
     RecipeInfo as RecipeInfo,
     Trained as Trained,
+    TrainingEnvironment as TrainingEnvironment,
     TrainOptions as TrainOptions,
     create_comparison_figures as create_comparison_figures,
     create_validation_figures as create_validation_figures,
@@ -235,8 +241,8 @@ from .train import (
     read_recipe_info as read_recipe_info,
 )
 from .train_process import (
-    TrainRequest as TrainRequest,
     TrainStep as TrainStep,
+    create_resume_call as create_resume_call,
     train_and_import as train_and_import,
 )
 from .verb import (

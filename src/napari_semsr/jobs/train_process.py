@@ -19,16 +19,18 @@ import time
 import traceback
 import warnings
 from _thread import interrupt_main
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from types import MappingProxyType
+from typing import Any
 
 from napari_semsr import core, models
 from napari_semsr.core import (
     CheckpointError,
     DeviceMemoryError,
     Job,
+    Options,
     Progress,
     SemsrError,
     get_error_code,
@@ -37,13 +39,17 @@ from napari_semsr.core import (
 )
 from napari_semsr.jobs.images import OverwritePolicy, to_json_value
 from napari_semsr.jobs.models import MODELS_IMPORT
+from napari_semsr.jobs.plan import (
+    Call,
+    File,
+    collect_arguments,
+    create_call,
+    start_call,
+)
 from napari_semsr.jobs.train import (
     TRAIN,
-    OwnImageRequest,
-    PairRequest,
     Trained,
-    TrainingEnvironment,
-    TrainOptions,
+    create_training_request,
     train_on_cropped_pairs,
 )
 
@@ -54,33 +60,17 @@ _LAST_WORDS = 2000  # characters of its last output in a message; chosen: a few 
 _KILL_S = 5.0  # s, longest wait for a child to end; chosen: it saves first
 
 
-@dataclass(frozen=True, slots=True)
-class TrainRequest:
-    """Training request with the arguments of `TRAIN`."""
-
-    recipe: str
-    run_dir: str
-    resume: bool = False
-    overwrite: bool = False
-    # replaces that of the recipe; None keeps it
-    pairs: str | None = None
-    start_from: str | None = None
-    steps: int | None = None
-    name: str | None = None
-    patch: int | None = None
-    from_scratch: bool = False
-
-    @classmethod
-    def from_run_folder(cls, run_dir: str | os.PathLike[str]) -> Self:
-        """Return a request to resume the run in a folder."""
-        recipe = Path(run_dir) / _RECIPE
-        if not recipe.is_file():
-            msg = (
-                f"No run to resume in {run_dir}; choose a run folder, or start a new "
-                "training."
-            )
-            raise CheckpointError(msg, code="run-missing")
-        return cls(str(recipe), str(run_dir), resume=True)
+def create_resume_call(run_dir: str | os.PathLike[str], **sets: Options) -> Call:
+    """Return the call that resumes the run in a folder."""
+    recipe = Path(run_dir) / _RECIPE
+    if not recipe.is_file():
+        msg = (
+            f"No run to resume in {run_dir}; choose a run folder, or start a new "
+            "training."
+        )
+        raise CheckpointError(msg, code="run-missing")
+    inputs = {"recipe": File(path=str(recipe))}
+    return create_call("train", "train", inputs, {"output": str(run_dir)}, **sets)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,18 +80,33 @@ class TrainStep(Progress):
     loss: float | None = None  # of the last reported step
 
 
+_KEEP = OverwritePolicy(keep=True)
+
+
 def train_and_import(
-    request: TrainRequest,
-    cut: PairRequest | OwnImageRequest | None = None,
-    *,
-    device: str = "auto",
+    call: Call,
+    values: Mapping[str, object] = MappingProxyType({}),
+    existing: OverwritePolicy = _KEEP,
 ) -> Job[Trained]:
-    """Cut pairs if images are passed, train, and add the model to the library."""
-    models.find_training_device(device)  # before cutting pairs for minutes
+    """Cut pairs if images are passed, train, and add the model to the library.
+
+    `call`: of `TRAIN`, with the `values` of its placeholders.
+    """
+    settings = TRAIN.parse(call.options)
+    # before cutting pairs for minutes
+    models.find_training_device(settings["place"].device)
+    arguments: dict[str, Any] = collect_arguments(call, {}, Path(), values)
+    names = ("low", "high", "transform", "image", "second", "cut")
+    low, high, transform, image, second, cut = map(arguments.get, names)
+    cut = cut or create_training_request(
+        low, high, transform, image=image, second=second
+    )
+    files = {name: one for name, one in call.inputs.items() if name not in names}
 
     def train(store: Path | None = None) -> Job[Trained]:
-        pairs = request.pairs if store is None else str(store)
-        return train_in_subprocess(replace(request, pairs=pairs), device=device)
+        pairs = {} if store is None else {"pairs": File(path=str(store))}
+        own = call.model_copy(update={"inputs": {**files, **pairs}})
+        return train_in_subprocess(own, existing)
 
     if cut is None:
         training_result = yield from train()
@@ -109,11 +114,11 @@ def train_and_import(
         training_result = yield from train_on_cropped_pairs(
             train,
             cut,
-            request.run_dir,
-            recipe=request.recipe,
-            start_from=request.start_from,
-            patch=request.patch,
-            existing=OverwritePolicy(request.overwrite),
+            call.outputs["output"],
+            recipe=arguments["recipe"],
+            start_from=arguments.get("start_from"),
+            patch=settings["options"].patch,
+            existing=existing,
         )
     if not training_result.kept:
         return training_result
@@ -122,14 +127,19 @@ def train_and_import(
 
 
 def train_in_subprocess(
-    request: TrainRequest, *, device: str = "auto", patience_s: float = 60.0
+    call: Call, existing: OverwritePolicy = _KEEP, *, patience_s: float = 60.0
 ) -> Job[Trained]:
-    """Train in a separate process; closing the job stops it and saves its state.
+    """Run a call of `TRAIN` in a separate process.
 
-    Raises `OptionError` if no model can be trained on the device.
+    Closing the job stops the process, which saves its state. Raises `OptionError` if no
+    model can be trained on the device.
     """
-    device_name = TrainingEnvironment.parse({"device": device}).device
-    child = ChildProcess(_MODULE, {**asdict(request), "device": device_name})
+    TRAIN.parse(call.options)
+    request: dict[str, object] = {
+        "call": call.model_dump(mode="json"),
+        "existing": asdict(existing),
+    }
+    child = ChildProcess(_MODULE, request)
     last = TrainStep(0, 0, "starting a process for the training")
     try:
         yield last
@@ -249,9 +259,9 @@ class ChildProcess:
 
 # A training in a separate process: ``python -m napari_semsr.jobs.train_process``.
 #
-# The first line on stdin is a JSON object with the arguments of `TRAIN`. Another line,
-# or the end of stdin (also when the other process dies), ends the training and keeps
-# its state. Every line on stdout is a JSON object with one key:
+# The first line on stdin is a JSON object with a call of `TRAIN`. Another line, or the
+# end of stdin (also when the other process dies), ends the training and keeps its
+# state. Every line on stdout is a JSON object with one key:
 #
 # ``step``: ``[done, total, message, loss]``; the loss is null at first
 # ``warned``: ``[sentence, code]`` of a warning
@@ -323,9 +333,6 @@ def serve_training_request(
 
 def _run_training(request: dict[str, Any], send: Say) -> dict[str, Any]:
     """Run the training, reporting its steps at a limited rate."""
-    options = TrainOptions.parse({k: request.pop(k) for k in TrainOptions.model_fields})
-    recipe, folder = request.pop("recipe"), request.pop("run_dir")
-    place = TrainingEnvironment(device=request.pop("device"))
     last_report = float("-inf")
 
     def send_step(step: Progress) -> None:
@@ -335,7 +342,8 @@ def _run_training(request: dict[str, Any], send: Say) -> dict[str, Any]:
             last_report, loss = now, to_json_value(getattr(step, "loss", None))
             send("step", [step.done, step.total, step.message, loss])
 
-    job = TRAIN.job(recipe, folder, options=options, place=place, **request)
+    existing = OverwritePolicy(**request["existing"])
+    job = start_call(Call.parse(request["call"]), {}, existing)
     return dict(run(job, send_step).to_json())
 
 

@@ -6,11 +6,9 @@ import yaml
 from magicgui.types import FileDialogMode
 from magicgui.widgets import CheckBox, FileEdit
 from napari.layers import Layer
-from napari.viewer import Viewer
 from qtpy.QtGui import QShowEvent
 
 from napari_semsr.core import (
-    Job,
     OptionError,
     SemsrError,
     count_available_cores,
@@ -22,6 +20,7 @@ from napari_semsr.jobs import (
     VERBS,
     BatchOptions,
     BatchReport,
+    OverwritePolicy,
     extract_command_names,
     extract_steps,
     plan_batch,
@@ -29,10 +28,10 @@ from napari_semsr.jobs import (
 from napari_semsr.widgets.base import (
     Form,
     Labels,
-    Panel,
-    PanelTask,
+    PanelCall,
     RichTextLabel,
     SelectableTable,
+    VerbPanel,
     WrappingRow,
     ask_output_file,
     copy_to_clipboard,
@@ -59,15 +58,18 @@ _FILE = "no layer: a steps file"
 _YAML = {"Steps (*.yaml)": ".yaml"}
 
 
-class BatchPanel(Panel):
+class BatchPanel(VerbPanel):
     """Panel that runs steps on many images and shows a table of the results."""
 
     reports = False
     help_place = "batch.md#in-napari"
+    title, run_label = "Batch", "Run the steps"
+    verb = BATCH
+    output: FileEdit
+    after_cancel = "finished results are kept, run again to continue"
 
-    def __init__(self, viewer: Viewer) -> None:
-        super().__init__(viewer, "Batch", "Run the steps")
-        self.after_cancel = "finished results are kept, run again to continue"
+    def build_form(self) -> None:
+        """Build the form."""
         self.layer = self.input_layers.create_box(
             "layer",
             "Repeat the steps of",
@@ -246,23 +248,22 @@ class BatchPanel(Panel):
 
     # -- running ---------------------------------------------------------------
 
-    def job(self) -> PanelTask:
-        """Create the job from the form."""
+    def create_call(self) -> PanelCall:
+        """Read the form, and return the call that Run starts."""
         has_layer = self.layer.value is not None
         steps = self._read_plan() if has_layer else get_entered_path(self.steps)
         if steps is None:
             msg = "Choose a layer that was created here, or a steps file."
             raise OptionError(msg, code="missing-value")
         inputs, output = get_entered_path(self.inputs), get_entered_path(self.output)
-        workers, anew = int(self.workers.value), bool(self.overwrite.value)
+        return self.request(
+            {"steps": steps, "inputs": inputs, "output": output},
+            self.show_table,
+            existing=OverwritePolicy(overwrite=bool(self.overwrite.value)),
+            options=BatchOptions(workers=int(self.workers.value)),
+        )
 
-        def create_job() -> Job[BatchReport]:
-            how = {"inputs": inputs, "output": output, "overwrite": anew}
-            return BATCH.job(steps, options=BatchOptions(workers=workers), **how)
-
-        return PanelTask(create_job, self.show_outcome)
-
-    def show_outcome(self, report: BatchReport) -> None:
+    def show_table(self, report: BatchReport) -> None:
         """Show the results table and the number of processed images."""
         self.report = report
         rows = report.rows[:_MAX_ROWS]

@@ -32,8 +32,8 @@ from napari_semsr.jobs import CALIBRATE, CalibrationReport, ScaleBarReport
 from napari_semsr.widgets import host
 from napari_semsr.widgets.base import (
     Form,
-    Panel,
     RichTextLabel,
+    VerbPanel,
     WrappingRow,
     accept_decimal_separators,
     check_layers_unused,
@@ -306,7 +306,7 @@ def _find_derived_images(
 class CalibrationControls(Form):
     """Controls that calibrate an open layer."""
 
-    def __init__(self, panel: Panel, layer: ComboBox) -> None:
+    def __init__(self, panel: VerbPanel, layer: ComboBox) -> None:
         super().__init__()
         self._panel, self.layer = panel, layer
         viewer = self._viewer = panel.viewer

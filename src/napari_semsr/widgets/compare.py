@@ -46,8 +46,8 @@ from napari_semsr.widgets.base import (
     Form,
     JobOutput,
     OpenedImage,
-    Panel,
     RichTextLabel,
+    VerbPanel,
     add_opened_image,
     create_button,
     create_coarse_levels,
@@ -285,7 +285,7 @@ def _resample_planes(
 class CompareControls(Form):
     """Controls for comparing two layers, usable before, during and after a run."""
 
-    def __init__(self, panel: Panel) -> None:
+    def __init__(self, panel: VerbPanel) -> None:
         super().__init__()
         viewer = panel.viewer
         self._panel, self._viewer = panel, viewer

@@ -7,7 +7,6 @@ import numpy as np
 from magicgui.widgets import CheckBox
 from napari.components import Dims
 from napari.layers import Image, Layer, Shapes
-from napari.viewer import Viewer
 
 from napari_semsr.core import (
     Grid,
@@ -22,8 +21,8 @@ from napari_semsr.widgets.base import (
     Form,
     JobOutput,
     OptionsForm,
-    Panel,
-    PanelTask,
+    PanelCall,
+    VerbPanel,
     add_opened_image,
     choose_output_target,
     create_button,
@@ -73,13 +72,15 @@ def _read_drawn_box(
     return CropOptions.parse({"box": (box.y0, box.x0, box.y1, box.x1)})
 
 
-class CropPanel(Panel):
+class CropPanel(VerbPanel):
     """Panel that crops a layer to a drawn rectangle, or to another layer's area."""
 
     help_place = "crop.md#in-napari"
+    title = run_label = "Crop"
+    verb = CROP
 
-    def __init__(self, viewer: Viewer) -> None:
-        super().__init__(viewer, "Crop", "Crop")
+    def build_form(self) -> None:
+        """Build the form."""
         self.layer = self.input_layers.create_box(
             "layer", "Layer", "The grey image to crop."
         )
@@ -90,8 +91,8 @@ class CropPanel(Panel):
             "Shapes layer: crop to its last rectangle in the displayed plane. None: "
             "crop to the largest rectangle without empty pixels.",
             layers=lambda: [
-                *list_user_layers(viewer, Shapes),
-                *list_grey_layers(viewer),
+                *list_user_layers(self.viewer, Shapes),
+                *list_grey_layers(self.viewer),
             ],
             none="none: exclude empty areas",
         )
@@ -152,8 +153,8 @@ class CropPanel(Panel):
         self.form.show_row("align", image)
         self.form.show_row("search", image and bool(self.form.values()["align"]))
 
-    def job(self) -> PanelTask:
-        """Create the job from the form."""
+    def create_call(self) -> PanelCall:
+        """Read the form, and return the call that Run starts."""
         layer, like = self.layer.value, self.like.value
         image = self.input_layers.read(layer)
         values = self.form.values()
@@ -184,19 +185,18 @@ class CropPanel(Panel):
                 None, f"{reference.name} crop", reference.shape
             ).path
 
-        def create_job() -> Job[JobOutput]:
-            job = CROP.job(
-                image,
-                output=target.path,
-                like=reference,
-                like_output=beside,
-                options=options,
-            )
-            return run_and_open(job, target, beside=beside)
+        def crop(request: PanelCall) -> Job[JobOutput]:
+            return run_and_open(request.run(), target, beside=beside)
 
-        return PanelTask(create_job, partial(self.show_outcome, layer, like))
+        return self.request(
+            {"image": image, "like": reference},
+            partial(self.show_crops, layer, like),
+            outputs={"output": target.path, "like_output": beside},
+            work=crop,
+            options=options,
+        )
 
-    def show_outcome(
+    def show_crops(
         self, layer: Layer, like: Layer | None, cut: JobOutput
     ) -> Iterator[None]:
         """Add the crops as layers, and report their positions."""

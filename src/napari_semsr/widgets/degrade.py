@@ -1,9 +1,7 @@
 """Degrade a layer as an instrument would, to test models and methods."""
 
-from napari.viewer import Viewer
-
 from napari_semsr.jobs import DEGRADE, DegradeOptions
-from napari_semsr.widgets.measure import CommandOutcome, VerbPanel
+from napari_semsr.widgets.base import CommandOutcome, VerbPanel
 
 
 class DegradePanel(VerbPanel):
@@ -13,8 +11,9 @@ class DegradePanel(VerbPanel):
     verb = DEGRADE
     help_place = "simulation.md#degraded-images"
 
-    def __init__(self, viewer: Viewer) -> None:
-        super().__init__(viewer)
+    def build_form(self) -> None:
+        """Build the form."""
+        super().build_form()
         self.layer = self.boxes["image"]
         (self.effects,) = self.frames.values()
 

@@ -1,11 +1,9 @@
 """Demonstration: the whole workflow on simulated samples, with layers and a report."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from magicgui.types import FileDialogMode
 from magicgui.widgets import FileEdit
-from napari.viewer import Viewer
 
 from napari_semsr.core import Job, get_figures
 from napari_semsr.demonstration import DEMO, DemoOptions, DemoResult
@@ -13,9 +11,9 @@ from napari_semsr.widgets.base import (
     Form,
     OpenedImage,
     OptionsForm,
-    Panel,
-    PanelTask,
+    PanelCall,
     RichTextLabel,
+    VerbPanel,
     add_opened_image,
     create_button,
     find_free_path,
@@ -41,23 +39,25 @@ _LAYERS = ("mosaic", "place_sem", "enhanced")
 
 
 def _run_demonstration(
-    folder: Path, options: DemoOptions
+    request: PanelCall,
 ) -> Job[tuple[DemoResult, dict[str, OpenedImage]]]:
-    demo_result = yield from DEMO.job(folder=folder, options=options)
+    demo_result: DemoResult = yield from request.run()
     stores = {}
     for name in _LAYERS:
         stores[name] = yield from open_store(getattr(demo_result, name))
     return demo_result, stores
 
 
-class DemoPanel(Panel):
+class DemoPanel(VerbPanel):
     """Panel that runs the demonstration and opens its images and report."""
 
     reports = False
     help_place = "demonstration.md#in-napari"
+    title, run_label = "Demonstration", "Run the demonstration"
+    verb = DEMO
 
-    def __init__(self, viewer: Viewer) -> None:
-        super().__init__(viewer, "Demonstration", "Run the demonstration")
+    def build_form(self) -> None:
+        """Build the form."""
         self.form = OptionsForm(DemoOptions)
         self.folder = FileEdit(
             name="folder",
@@ -78,17 +78,23 @@ class DemoPanel(Panel):
         self.add_group("Samples", self.form, Form(self.folder))
         self.add_results("Results", self.report_button)
 
-    def job(self) -> PanelTask:
-        """Create the job from the form."""
+    def create_call(self) -> PanelCall:
+        """Read the form, and return the call that Run starts."""
         options, folder_kept = self.form.create_options(), get_entered_path(self.folder)
         place = (
             find_free_path(folder_kept, _NAME, "")
             if folder_kept
             else find_free_store_path(_NAME, "")
         )
-        return PanelTask(lambda: _run_demonstration(place, options), self.show_outcome)
+        return self.request(
+            {},
+            self.show_demonstration,
+            outputs={"folder": place},
+            work=_run_demonstration,
+            options=options,
+        )
 
-    def show_outcome(
+    def show_demonstration(
         self, outcome: tuple[DemoResult, dict[str, OpenedImage]]
     ) -> Iterator[None]:
         """Add the images as layers, and show the results."""

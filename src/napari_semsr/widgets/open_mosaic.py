@@ -9,7 +9,6 @@ import numpy as np
 from magicgui.types import FileDialogMode
 from magicgui.widgets import CheckBox, ComboBox, FileEdit, SpinBox
 from napari.layers import Labels, Layer
-from napari.viewer import Viewer
 from qtpy.QtWidgets import QFileDialog
 
 from napari_semsr.core import (
@@ -38,9 +37,9 @@ from napari_semsr.widgets.base import (
     Form,
     OpenedImage,
     OptionsForm,
-    Panel,
     PanelTask,
     RichTextLabel,
+    VerbPanel,
     add_opened_image,
     create_button,
     fit_view_to_image,
@@ -99,14 +98,16 @@ def _describe_scan(path: Path) -> Job[tuple[Acquisition, dict[str, object]]]:
     return scan, facts | {"metadata": {SERIES_KEY: of.series}}
 
 
-class OpenMosaicPanel(Panel):
+class OpenMosaicPanel(VerbPanel):
     """Panel that opens an image with its calibration, and calibrates open layers."""
 
     help_place = "first-steps.md#1-open-an-image"
     queue = None  # opening an image need not wait for computations
 
-    def __init__(self, viewer: Viewer) -> None:
-        super().__init__(viewer, "Open mosaic", "Open")
+    title, run_label = "Open mosaic", "Open"
+
+    def build_form(self) -> None:
+        """Build the form."""
         self.facts: dict[str, Any] = {}
         self._path_described: Path | None = None
         self._in_colour = False
@@ -166,8 +167,8 @@ class OpenMosaicPanel(Panel):
             "Layer",
             "The layer to calibrate.",
             layers=lambda: [
-                *list_user_layers(viewer, Labels),
-                *list_grey_layers(viewer),
+                *list_user_layers(self.viewer, Labels),
+                *list_grey_layers(self.viewer),
             ],
         )
         self.calibrate = CalibrationControls(self, layer)
@@ -398,8 +399,8 @@ class OpenMosaicPanel(Panel):
         )
         return None if same else size
 
-    def job(self) -> PanelTask:
-        """Create the job from the form."""
+    def create_task(self) -> PanelTask:
+        """Return the task that Run starts: it opens the file, and calls no command."""
         layer_outdated, self._layer_outdated = self._layer_outdated, None
         path = self.get_entered_path()
         if path == Path():

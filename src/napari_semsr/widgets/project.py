@@ -19,8 +19,8 @@ from napari_semsr.widgets.base import (
     Form,
     Labels,
     OptionsForm,
-    Panel,
     RichTextLabel,
+    VerbPanel,
     ask_new_project_path,
     ask_output_file,
     create_button,
@@ -51,13 +51,14 @@ _NEW = "Save all into a project…"
 _PAPER = "paper"
 
 
-class SavePanel(Panel):
+class SavePanel(VerbPanel):
     """Panel that saves layers, figures and the project, and restores removed layers."""
 
     help_place = "projects.md"
+    title, run_label = "Save", _NEW
 
-    def __init__(self, viewer: Viewer) -> None:
-        super().__init__(viewer, "Save", _NEW)
+    def build_form(self) -> None:
+        """Build the form."""
         self.controls.runners.append(self.session.runner)
         self.run_button.setToolTip(
             "Save everything in a folder NAME.semsr. From then on, results are written "

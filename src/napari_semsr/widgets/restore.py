@@ -1,12 +1,11 @@
 """Restore a layer by a classical method, into a calibrated store."""
 
 from napari.layers import Image, Layer
-from napari.viewer import Viewer
 
 from napari_semsr.jobs import RESTORE, RestoredFile
 from napari_semsr.restoration import RestoreOptions
+from napari_semsr.widgets.base import CommandOutcome, VerbPanel
 from napari_semsr.widgets.compare import CompareControls, describe_small_change
-from napari_semsr.widgets.measure import CommandOutcome, VerbPanel
 
 
 class RestorePanel(VerbPanel):
@@ -16,8 +15,9 @@ class RestorePanel(VerbPanel):
     verb = RESTORE
     help_place = "restore.md"
 
-    def __init__(self, viewer: Viewer) -> None:
-        super().__init__(viewer)
+    def build_form(self) -> None:
+        """Build the form."""
+        super().build_form()
         self.layer = self.boxes["image"]
 
     def add_groups(self) -> None:

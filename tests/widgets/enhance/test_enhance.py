@@ -13,7 +13,14 @@ from napari_semsr.core import InputRecord, Provenance, digest_path, measure_perc
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.core.progress import Progress, run
 from napari_semsr.io import NETWORK_KEY, STORE_KEY, STRENGTH_KEY, read, write
-from napari_semsr.jobs import LINEAR, MODEL, RemovalCount, RemovalTest, digest_values
+from napari_semsr.jobs import (
+    ENHANCE,
+    LINEAR,
+    MODEL,
+    RemovalCount,
+    RemovalTest,
+    digest_values,
+)
 from napari_semsr.jobs.models import find_model
 from napari_semsr.widgets.base import form, results
 from napari_semsr.widgets.base.manual import get_manual_folder, get_manual_url
@@ -50,19 +57,19 @@ def panel(model, hold, field) -> EnhancePanel:
 
 
 @pytest.fixture
-def asked(panel, finish, monkeypatch):
+def asked(panel, finish, replace_command):
     """Press Run, and give what the service is asked for; it does nothing."""
 
     def press() -> dict[str, object]:
         seen = {}
 
-        def note(_: object, output: Path, **options: object):
-            seen.update(options, output=output)
+        def note(**options: object):
+            seen.update(options)
             yield Progress(0, 1, "Enhancing tiles")
             msg = "enough"
             raise ValueError(msg)
 
-        monkeypatch.setattr(enhance_module, "ENHANCE", SimpleNamespace(job=note))
+        replace_command(ENHANCE, note)
         panel.run_button.click()
         finish(panel)
         return seen
@@ -192,11 +199,11 @@ def test_large_result_needs_a_path(panel, monkeypatch):
 @pytest.mark.quick(1)
 @pytest.mark.parametrize("chosen", [False, True], ids=["temporary", "chosen"])
 def test_cancel_stops_the_service(
-    panel, model, qtbot, finish, monkeypatch, tmp_path, chosen
+    panel, model, qtbot, finish, replace_command, tmp_path, chosen
 ):
     closed, stores = threading.Event(), []
 
-    def endless(_: object, output: Path, **__: object):
+    def endless(output: Path, **_: object):
         stores.append(output)
         output.mkdir()
         try:
@@ -206,7 +213,7 @@ def test_cancel_stops_the_service(
         finally:
             closed.set()
 
-    monkeypatch.setattr(enhance_module, "ENHANCE", SimpleNamespace(job=endless))
+    replace_command(ENHANCE, endless)
     if chosen:
         panel.output.value = tmp_path / "made.ome.zarr"
     panel.run_button.click()

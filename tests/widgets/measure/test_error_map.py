@@ -3,8 +3,8 @@ import pytest
 from scipy import ndimage
 
 from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.widgets.measure.panel import ErrorMapPanel
 from napari_semsr.widgets.measure.spectrum import SpectrumPanel
-from napari_semsr.widgets.measure.verb_panel import ErrorMapPanel
 
 
 @pytest.fixture

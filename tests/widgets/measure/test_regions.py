@@ -7,8 +7,8 @@ from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.widgets.base import TIMES
 from napari_semsr.widgets.measure.gaps import GapsPanel
 from napari_semsr.widgets.measure.metrics import MetricsPanel
+from napari_semsr.widgets.measure.panel import ErrorMapPanel
 from napari_semsr.widgets.measure.spectrum import SpectrumPanel
-from napari_semsr.widgets.measure.verb_panel import ErrorMapPanel
 from tests.widgets.scenes import outlined
 
 SIZE = 10.0

@@ -4,6 +4,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
@@ -18,7 +19,7 @@ from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.io import ImageIdentity, StoredTransform, write_transform
 from napari_semsr.io.formats import write
 from napari_semsr.jobs import train_process
-from napari_semsr.jobs.train import Trained
+from napari_semsr.jobs.train import TRAIN, Trained
 from napari_semsr.jobs.train_process import TrainStep
 from napari_semsr.models.cards import ModelCard
 from napari_semsr.models.checkpoint import build_network, save_model
@@ -54,7 +55,12 @@ class FakeTraining:
         self.last, self.error = 3, None
         self.comparison, self.kept = None, True
 
-    def __call__(self, request, *, device):
+    def __call__(self, call, existing):
+        files = {name: one.path for name, one in call.inputs.items()}
+        facts = {"pairs": None, "start_from": None, **files}
+        facts |= TRAIN.parse(call.options)["options"].model_dump()
+        facts |= {"run_dir": call.outputs["output"], "resume": existing.resume}
+        request = SimpleNamespace(**facts)
         self.requests.append(request)
         folder = Path(request.run_dir)
         folder.mkdir(exist_ok=True)
@@ -433,9 +439,9 @@ def test_rows_and_starts_follow_what_is_chosen_and_a_wrong_key_is_named(
     first, fresh, *models = panel.recipe.start.choices
     assert models[0] == "sem-restore"
     panel.recipe.start.value = fresh
-    assert panel.recipe.begins() == {"start_from": None, "from_scratch": True}
+    assert panel.recipe.read_start() == (None, True)
     panel.recipe.start.value = "sem-restore"
-    assert panel.recipe.begins() == {"start_from": "sem-restore", "from_scratch": False}
+    assert panel.recipe.read_start() == ("sem-restore", False)
     use_file(panel, recipe)
     assert panel.recipe.start.choices == (first, *models)
     assert panel.name.value == "tiny"

@@ -634,6 +634,7 @@ class SpectrumReport(PixelSizeResult):
     centred: Annotated[str | None, Quantity("2-D spectrum", tabled=False)]
     table: Annotated[str | None, Quantity("Radial curve", tabled=False)]
     radial: RadialSpectrum = field(metadata={"json": False})
+    plane: Micrograph = field(metadata={"json": False})  # log10 of the centred power
 
     frequency_50_per_um = _create_frequency_property(
         0.5, "um", also="frequency_50_per_px"
@@ -674,6 +675,7 @@ def _measure_spectrum(
         centred=None if as_table else run.output,
         table=run.output if as_table else None,
         radial=spectrum.radial,
+        plane=spectrum.image,
     )
 
 

@@ -24,6 +24,7 @@ from .execution import (
     find_output_path as find_output_path,
     list_digest_functions as list_digest_functions,
     read_file_state as read_file_state,
+    start_call as start_call,
 )
 from .history import (
     RecordedPlan as RecordedPlan,

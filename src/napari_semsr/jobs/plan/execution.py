@@ -48,7 +48,12 @@ from napari_semsr.io import (
     read_store_state,
     replace_atomically,
 )
-from napari_semsr.jobs.images import digest_values, open_image, to_json_value
+from napari_semsr.jobs.images import (
+    OverwritePolicy,
+    digest_values,
+    open_image,
+    to_json_value,
+)
 from napari_semsr.jobs.plan.call import (
     Call,
     CallOutput,
@@ -503,6 +508,40 @@ def execute(
     return results.records
 
 
+def start_call(
+    call: Call,
+    values: Mapping[str, object],
+    existing: OverwritePolicy,
+    *,
+    calls: Mapping[str, Call] = MappingProxyType({}),
+    folder: Path = Path(),
+) -> Job[Any]:
+    """Start a call as its command would.
+
+    Parameters
+    ----------
+    call : Call
+        The call.
+    values : dict of str to object
+        Values of its placeholders.
+    existing : OverwritePolicy
+        How existing outputs are treated.
+    calls : dict of str to Call, optional
+        The calls whose outputs it reads, by name.
+    folder : Path, optional
+        Folder of its outputs.
+    """
+    verb = require_verb(call.verb)
+    arguments = collect_arguments(call, calls, folder, values)
+    # what only its function takes, such as the halves of a mosaic in memory
+    more = {name: arguments[name] for name in call.inputs if name not in verb.arguments}
+    if verb.resumes:
+        more["keep"] = existing.keep
+    return verb.start(
+        arguments, overwrite=existing.overwrite, resume=existing.resume, **more
+    )
+
+
 def _run_call(
     call: Call,
     calls: Mapping[str, Call],
@@ -516,9 +555,7 @@ def _run_call(
     for path in call.outputs.values():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
     verb = require_verb(call.verb)
-    values = collect_arguments(call, calls, folder, results.values)
-    # what only its function takes, such as the halves of a mosaic in memory
-    more = {name: values[name] for name in call.inputs if name not in verb.arguments}
+    start = partial(start_call, call, results.values, calls=calls, folder=folder)
     places = [
         get_output_store_path(folder / path, resume=True)
         for path in call.outputs.values()
@@ -528,13 +565,13 @@ def _run_call(
         or any(read_store_state(one)[1].get("complete") is False for one in places)
     )
     how: dict[str, Any] = {"hear": results.warnings.append, "share": _PARTS}
-    job = verb.start(values, overwrite=True, resume=is_begun, **more)
+    job = start(OverwritePolicy(overwrite=True, resume=is_begun, keep=True))
     try:
         result = yield from _run_job_with_progress(step, job, **how)
     except SemsrError as error:
         if not is_begun or error.code not in ("other-run", "not-resumable"):
             raise
-        job = verb.start(values, overwrite=True, **more)
+        job = start(OverwritePolicy(overwrite=True, keep=True))
         result = yield from _run_job_with_progress(step, job, **how)
     results.results[call.name] = result
     record = result.to_json()

@@ -54,7 +54,10 @@ from .manual import (
     show_file as show_file,
 )
 from .panel import (
-    Panel as Panel,
+    CommandOutcome as CommandOutcome,
+    PanelCall as PanelCall,
+    VerbPanel as VerbPanel,
+    run_command as run_command,
 )
 from .places import (
     get_start_folder as get_start_folder,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _OURS = "semsr dock"
 _PLUGIN, _MENU = "napari-semsr", "Superlens SEM"
-VERB_PANELS = {title: f"measure.verb_panel:{name}" for title, name in PANELS.items()}
+VERB_PANELS = {title: f"measure.panel:{name}" for title, name in PANELS.items()}
 """Panels generated from commands, as ``module:class``; the class is the command name.
 """
 ASIDE = {
@@ -22,7 +22,7 @@ ASIDE = {
     "Check model": "enhance.models:CheckPanel",
     "Degrade": "degrade:DegradePanel",
     "Demonstration": "demo:DemoPanel",
-    "Error map": "measure.verb_panel:ErrorMapPanel",
+    "Error map": "measure.panel:ErrorMapPanel",
     "Gaps": "measure.gaps:GapsPanel",
     "Import model": "enhance.models:ImportPanel",
     "Judge by SEM": "register.judge:JudgePanel",

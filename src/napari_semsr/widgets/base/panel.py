@@ -1,22 +1,46 @@
-"""Base of all panels: a scrolling form with messages and run controls below it."""
+"""Panels: a form that builds a call of a command, submits it, and shows its result."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from napari.layers import Layer
+from magicgui.widgets import CheckBox, ComboBox, FileEdit
+from napari.layers import Image, Labels as LabelLayer, Layer
 from napari.utils.events import Event
 from napari.viewer import Viewer
 from qtpy.QtCore import QEvent, Signal as QtSignal  # type: ignore[attr-defined]
 from qtpy.QtGui import QHideEvent, QShowEvent
 from qtpy.QtWidgets import QGroupBox, QScrollArea, QSizePolicy, QVBoxLayout, QWidget
 
-from napari_semsr.io import LIVE_KEY
-from napari_semsr.widgets.base.controls import Begin, PanelTask, RunControls, bind_key
+from napari_semsr.core import (
+    Job,
+    Micrograph,
+    Options,
+    ShapeError,
+    get_figures,
+)
+from napari_semsr.io import HELPER_KEY, LIVE_KEY
+from napari_semsr.jobs import (
+    Call,
+    File,
+    OverwritePolicy,
+    Placeholder,
+    Verb,
+    create_call,
+    start_call,
+)
+from napari_semsr.widgets.base.controls import (
+    Begin,
+    PanelTask,
+    RunControls,
+    Show,
+    bind_key,
+)
 from napari_semsr.widgets.base.docking import tabify_widget
-from napari_semsr.widgets.base.findings import Findings
+from napari_semsr.widgets.base.findings import Columns, Findings, Numbers
 from napari_semsr.widgets.base.folding import (
     WrappingRow,
     set_up_scroll_area,
@@ -25,8 +49,10 @@ from napari_semsr.widgets.base.folding import (
 from napari_semsr.widgets.base.form import (
     Form,
     Labels,
+    OptionsForm,
     convert_names_to_panel_labels,
     create_button,
+    create_group_forms,
     read_form_state,
 )
 from napari_semsr.widgets.base.history import get_removed_layers
@@ -34,6 +60,16 @@ from napari_semsr.widgets.base.input_layers import InputLayers, Planes
 from napari_semsr.widgets.base.manual import open_manual
 from napari_semsr.widgets.base.messages import Messages
 from napari_semsr.widgets.base.result_layers import ResultLayers
+from napari_semsr.widgets.base.results import (
+    JobOutput,
+    OutputTarget,
+    add_opened_image,
+    add_stack,
+    choose_output_target,
+    create_store_edit,
+    get_entered_store,
+    run_and_open,
+)
 from napari_semsr.widgets.base.results_group import (
     GROUP_MARGINS,
     ResultsGroup,
@@ -46,12 +82,18 @@ from napari_semsr.widgets.base.runner import (
     is_alive,
 )
 from napari_semsr.widgets.base.session import get_session, set_form_values
+from napari_semsr.widgets.layers import (
+    create_result_name,
+    list_grey_layers,
+    list_planes,
+)
 
 if TYPE_CHECKING:
     from napari_semsr.widgets.base.plots import PlotCanvas
 
 HELP, HIDE, FLIP = "F1", "Ctrl+Shift+H", "Ctrl+Shift+B"
 _MINIMUM_WIDTH = 320  # of a panel; chosen
+_KEEP = OverwritePolicy(keep=True)  # an existing output is an error
 
 _in_view: set[QWidget] = set()
 """Panels that are shown without a dock.
@@ -61,9 +103,69 @@ collection while Qt paints it, and Qt crashes.
 """
 
 
-class Panel(QWidget):
-    """Base class of the panels, each of which builds its form and the task of Run."""
+@dataclass(frozen=True, slots=True)
+class PanelCall:
+    """Call of a command as a form requests it, and what is done with its result.
 
+    Attributes
+    ----------
+    call : Call
+        The call; its inputs are placeholders.
+    values : dict of str to object
+        Images of layers, paths and other values of the placeholders.
+    show : callable
+        Shows what `work` returns; it may be a generator.
+    work : callable
+        Runs this call in the job's thread and, for example, opens what it wrote.
+    begin : callable, optional
+        Called before the job starts; it may be a generator.
+    existing : OverwritePolicy
+        How existing outputs are treated.
+    """
+
+    call: Call
+    values: Mapping[str, Any]
+    show: Show
+    work: "Callable[[PanelCall], Job[Any]]"
+    begin: Begin | None = None
+    existing: OverwritePolicy = _KEEP
+
+    def run(self, **values: object) -> Job[Any]:
+        """Run the call, with some inputs replaced or added."""
+        more = {name: Placeholder(name=name) for name in values}
+        call = self.call.model_copy(update={"inputs": {**self.call.inputs, **more}})
+        return start_call(call, {**self.values, **values}, self.existing)
+
+
+@dataclass(frozen=True, slots=True)
+class CommandOutcome:
+    """Images processed by a command, and the results."""
+
+    images: Sequence[Micrograph]  # as they were read
+    image: Micrograph  # the image made, or the first image measured
+    step: str  # the step, as named in the new layer
+    planes: Sequence[
+        Micrograph
+    ] = ()  # planes of the first image, if all were processed
+    report: Any = None  # of the command
+    output: JobOutput | None = None  # the image made, opened again
+    is_part: bool = False  # whether gaps were cropped
+    regions: Mapping[str, Columns] = field(default_factory=dict)
+
+
+class VerbPanel(QWidget):
+    """Panel of a command: a form that builds a call, submits it, and shows its result.
+
+    By default the form, the call and the results are those that the command declares.
+    A panel that needs more overrides `build_form`, `create_call` and `show_outcome`.
+    """
+
+    title = ""
+    run_label = "Measure"
+    verb: Verb[Any, Any]
+    input_image = 0  # the image that takes the active layer
+    helps = ""  # label of the tick box that shows helper layers
+    helps_first = False  # whether it is ticked at first
     plots = False
     """Whether a result is plotted."""
     reports = True
@@ -75,6 +177,8 @@ class Panel(QWidget):
     """Queue for jobs started by Run; jobs in the same queue run one after another."""
     after_cancel = "no layer was added"
     """What a cancelled job leaves."""
+    output: FileEdit | None = None  # output path of an image that takes long to make
+    replace: CheckBox  # existing output
 
     ran = QtSignal()
     """Emitted when the result of Run is shown."""
@@ -83,9 +187,9 @@ class Panel(QWidget):
 
     results: ResultsGroup  # of panels that show results
 
-    def __init__(self, viewer: Viewer, title: str, run_label: str = "Run") -> None:
+    def __init__(self, viewer: Viewer) -> None:
         super().__init__()
-        self.viewer, self.title = viewer, title
+        self.viewer, title = viewer, self.title
         self.history, self.session = get_removed_layers(viewer), get_session(viewer)
         self.setMinimumWidth(_MINIMUM_WIDTH)
         self.content, self.scroll_area = QWidget(), QScrollArea()
@@ -103,7 +207,7 @@ class Panel(QWidget):
         controls = RunControls(
             self,
             messages,
-            run_label,
+            self.run_label,
             self.run,
             queue=self.queue,
             plots=self.plots,
@@ -139,6 +243,7 @@ class Panel(QWidget):
         events = viewer.layers.events
         for name in ("inserted", "removed", "reordered", "renamed"):
             getattr(events, name).connect(self._on_layers_changed)
+        self.build_form()
 
     def _build_layout(self) -> None:
         outer = QVBoxLayout(self)
@@ -260,14 +365,6 @@ class Panel(QWidget):
         """Whether a job of this panel is running or saving."""
         return self.controls.is_busy
 
-    def job(self) -> PanelTask:
-        """Read the form and return the task that Run starts."""
-        raise NotImplementedError
-
-    def get_output_path(self) -> Path | None:
-        """Return the path chosen for the output."""
-        return None
-
     def accepts_layer(self, layer: Layer) -> bool:
         """Return whether to select a layer in the list when it becomes active."""
         return not layer.metadata.get(LIVE_KEY)
@@ -280,6 +377,210 @@ class Panel(QWidget):
     def asks_question(self) -> bool:
         """Whether the result asks the user a question, so the step is not finished."""
         return False
+
+    # -- the form, the call and its result, as the command declares them ------------
+
+    def build_form(self) -> None:
+        """Build the form: layers, options in their groups, and results."""
+        verb = self.verb
+        self.titles = {item.name: item.title for item in verb.images}
+        boxes = self.input_layers.create_image_boxes(verb, self._list_layers)
+        self.boxes = {box.name: box for box in boxes}
+        self.form = OptionsForm(verb.options)
+        # keys of a project
+        self.settings: dict[str, object] = {**self.boxes, "form": self.form}
+        rows: list[CheckBox | ComboBox] = [*self.boxes.values(), *self.create_rows()]
+        if verb.images[0].stack:
+            self.all_planes = self.input_layers.create_planes_box()
+            rows.append(self.all_planes)
+        self.layer_form = Form(*rows)
+        # folded groups come last
+        below: list[QWidget] = [self.form]
+        if verb.resumes:
+            self.output = create_store_edit()
+            self.replace = CheckBox(
+                name="replace",
+                text="Replace an existing store",
+                tooltip="If unticked, an existing store is kept.",
+            )
+            below.append(Form(self.output, self.replace))
+        self.add_group("Layers", self.layer_form, *below)
+        self.frames = create_group_forms(verb.options)
+        for frame, form in self.frames.items():
+            self.add_group(frame, form)
+        self.add_groups()
+        heading = "Result" if self.adds_image else "Figures"
+        self.add_results(heading, *self.create_result_widgets(), helpers=self.helps)
+        self.helpers.value = self.helps_first
+        self.input_layers.follow_active_layer(
+            self.boxes[verb.images[self.input_image].name]
+        )
+
+    def _list_layers(self) -> list[Layer]:
+        """List grey layers, preceded by Labels layers if the command accepts them."""
+        others = [
+            layer
+            for layer in self.viewer.layers
+            if isinstance(layer, LabelLayer) and not layer.metadata.get(HELPER_KEY)
+        ]
+        grey = list_grey_layers(self.viewer)
+        return others + grey if "labels" in self.verb.options.model_fields else grey
+
+    def create_rows(self) -> Sequence[ComboBox]:
+        """Create further rows below the layers."""
+        return ()
+
+    def add_groups(self) -> None:
+        """Add option groups between the options and the results."""
+
+    def create_result_widgets(self) -> Sequence[QWidget]:
+        """Create the widgets above the metrics."""
+        return ()
+
+    @property
+    def adds_image(self) -> bool:
+        """Whether the result is an image to look at, rather than figures."""
+        return self.verb.makes_image
+
+    def get_output_path(self) -> Path | None:
+        """Return the path chosen for the output."""
+        if self.output is None:
+            return None
+        return get_entered_store(self.output, stack=self.input_layers.uses_all_planes())
+
+    def read_images(self, layers: Sequence[Layer]) -> list[Micrograph]:
+        """Read the chosen layers."""
+        return [self.input_layers.read(layer) for layer in layers]
+
+    def create_call(self) -> PanelCall:
+        """Read the form, and return the call that Run starts."""
+        verb, layers_chosen = self.verb, [box.value for box in self.boxes.values()]
+        items = [
+            (item, layer)
+            for item, layer in zip(verb.images, layers_chosen, strict=True)
+            if layer is not None or not item.optional
+        ]
+        images = self.read_images([layer for _, layer in items])
+        for item, layer in zip(verb.images[1:], layers_chosen[1:], strict=True):
+            if layer is layers_chosen[0] is not None:
+                instead = ", or 'none'" if item.optional else " for one of them"
+                msg = (
+                    f"The layer {layer.name!r} is chosen as both "
+                    f"{self.titles[item.name]} and {next(iter(self.titles.values()))}; "
+                    f"choose another{instead}."
+                )
+                raise ShapeError(msg, code="same-image")
+        more = [item for form in self.frames.values() for item in form.values().items()]
+        layer = layers_chosen[0]
+        if isinstance(layer, LabelLayer):
+            more.append(("labels", True))
+        options = self.form.create_options(**dict(more))
+        planes = list_planes(layer) if self.input_layers.uses_all_planes() else ()
+        outcome = CommandOutcome(images, images[0], self.step(options), planes)
+        replaces, target = self.output is not None and self.replace.value, None
+        if verb.makes_image:
+            title = create_result_name(self.viewer, images[0].name, outcome.step)
+            target = choose_output_target(
+                self.output, title, images[0].shape, planes=len(planes)
+            )
+        inputs: dict[str, object] = {
+            item.name: one for (item, _), one in zip(items, images, strict=True)
+        }
+        if planes:
+            inputs[verb.images[0].name] = planes
+        return self.request(
+            inputs,
+            partial(self.show_outcome, layer),
+            work=self.create_work(outcome, options, layer, target),
+            outputs={} if target is None else {"output": target.path},
+            existing=OverwritePolicy(overwrite=bool(replaces), keep=True),
+            options=options,
+        )
+
+    def request(
+        self,
+        inputs: Mapping[str, object],
+        show: Show,
+        *,
+        outputs: Mapping[str, Path | None] = MappingProxyType({}),
+        work: Callable[[PanelCall], Job[Any]] = PanelCall.run,
+        begin: Begin | None = None,
+        existing: OverwritePolicy = _KEEP,
+        **sets: Options | None,
+    ) -> PanelCall:
+        """Return a call of the command with inputs in memory and option groups."""
+        given = {name: value for name, value in inputs.items() if value is not None}
+        files = {
+            name: File(path=str(value))
+            for name, value in given.items()
+            if isinstance(value, str | Path)
+        }
+        values = {name: value for name, value in given.items() if name not in files}
+        name = self.verb.name
+        places = {key: str(path) for key, path in outputs.items() if path is not None}
+        both = {key: files.get(key, key) for key in given}
+        call = create_call(name, name, both, places, **sets)
+        return PanelCall(call, values, show, work, begin, existing)
+
+    def create_work(
+        self,
+        outcome: CommandOutcome,
+        options: Options,
+        layer: Layer,
+        target: OutputTarget | None,
+    ) -> Callable[[PanelCall], Job[CommandOutcome]]:
+        """Return what a job does: run the call, and open the image that it makes."""
+        del options, layer
+        return partial(run_command, outcome, target)
+
+    def show_outcome(self, layer: Layer, outcome: CommandOutcome) -> Iterator[None]:
+        """Add any resulting image as a layer, and show the metrics."""
+        figures: Numbers = get_figures(outcome.report)
+        if outcome.output is not None:
+            yield from self.add_image(layer, outcome)
+            if self.output is not None:
+                figures = {**figures, "Store": str(outcome.report.output)}
+        yield from self.show_figures(layer, outcome, figures)
+
+    def add_image(self, layer: Image, outcome: CommandOutcome) -> Iterator[None]:
+        """Add the resulting image or stack as a layer, next to its source."""
+        output = outcome.output
+        assert output is not None  # noqa: S101 - checked by the caller
+        title = create_result_name(self.viewer, outcome.images[0].name, outcome.step)
+        layer_made = (
+            add_stack(self.viewer, output, layer, title)
+            if output.planes
+            else add_opened_image(self.viewer, output.output, name=title)
+        )
+        yield
+        self.compare_with_source(layer_made, layer, outcome)
+
+    def show_figures(
+        self, layer: Layer, outcome: CommandOutcome, figures: Numbers
+    ) -> Iterator[None]:
+        """Show the metrics of a result, step by step."""
+        del layer
+        yield
+        # rows of a report are saved with its curves, as there may be thousands
+        self.results.show_result(
+            figures, self.sentence(outcome), curves=outcome.report.tables()
+        )
+
+    def step(self, options: Any) -> str:
+        """Return the step name that is appended to a layer's name in results."""
+        del options
+        return self.verb.name.replace("-", " ")
+
+    def compare_with_source(
+        self, layer: Image, source: Layer, outcome: CommandOutcome
+    ) -> None:
+        """Show a resulting image next to its source."""
+
+    def sentence(self, outcome: CommandOutcome) -> str:
+        """Return a sentence with the main values, to be shown above the metrics."""
+        return f"{self.title} of {outcome.images[0].name}."
+
+    # -- messages and running -------------------------------------------------------
 
     def get_labels(self) -> Labels:
         """Return the row and entry labels, keyed by option name."""
@@ -307,15 +608,20 @@ class Panel(QWidget):
         """Start or queue the job with the values of the form, or explain why not."""
         values = *self._read_form(), self.viewer.dims.point[:-2]
         with self.messages.show_errors():
-            self.controls.request(values, self._create_task)
+            self.controls.request(values, self._prepare_task)
 
-    def _create_task(self) -> tuple[PanelTask, Path | None]:
+    def create_task(self) -> PanelTask:
+        """Return the task that Run starts: the call of the form."""
+        request = self.create_call()
+        return PanelTask(partial(request.work, request), request.show, request.begin)
+
+    def _prepare_task(self) -> tuple[PanelTask, Path | None]:
         """Return the task of the form with the preparation of a run, and its path."""
         path = self.get_output_path()
         if path is not None:
             check_path_unused(path)
         self.input_layers.planes_read.clear()
-        task = self.job()
+        task = self.create_task()
         under, read = self.input_layers.value, dict(self.input_layers.planes_read)
         begin = partial(self._prepare_run, under, read, task.begin)
         return replace(task, begin=begin), path
@@ -331,3 +637,18 @@ class Panel(QWidget):
             self.results.show_as_earlier()
         if begin is not None:
             yield from self.result_layers.add_in_parts(begin)
+
+
+def run_command(
+    outcome: CommandOutcome,
+    target: OutputTarget | None,
+    request: PanelCall,
+    **values: object,
+) -> Job[CommandOutcome]:
+    """Run a call of a panel, with some values replaced, and open the image it makes."""
+    if target is None:
+        report = yield from request.run(**values)
+        return replace(outcome, report=report)
+    output = yield from run_and_open(request.run(**values), target)
+    image = output.output.micrograph
+    return replace(outcome, image=image, report=output.result, output=output)

@@ -30,6 +30,7 @@ from napari_semsr.jobs import (
     ImportOptions,
     ModelCheck,
     ModelFile,
+    OverwritePolicy,
     RemovalTest,
     get_training_digests,
     get_validation_gain_db,
@@ -39,9 +40,9 @@ from napari_semsr.widgets.base import (
     CollapsibleSection,
     Form,
     OptionsForm,
-    Panel,
-    PanelTask,
+    PanelCall,
     RichTextLabel,
+    VerbPanel,
     ask_existing_file,
     create_button,
     format_value_table,
@@ -366,14 +367,16 @@ class ModelChooser(Form):
         self.more.setVisible("name" in card)
 
 
-class CheckPanel(Panel):
+class CheckPanel(VerbPanel):
     """Panel that checks a model on simulated samples, or on a sharp layer."""
 
     help_place = "models.md#does-it-show-what-is-there"
+    title, run_label = "Check model", "Check"
+    verb = MODELS_CHECK
 
-    def __init__(self, viewer: Viewer) -> None:
-        super().__init__(viewer, "Check model", "Check")
-        self.model = ModelChooser(viewer)
+    def build_form(self) -> None:
+        """Build the form."""
+        self.model = ModelChooser(self.viewer)
         self.image = self.input_layers.create_box(
             "image",
             "On",
@@ -386,20 +389,19 @@ class CheckPanel(Panel):
         self.add_group("Objects", Form(self.image), self.form)
         self.add_results("Results")
 
-    def job(self) -> PanelTask:
-        """Create the job from the form."""
+    def create_call(self) -> PanelCall:
+        """Read the form, and return the call that Run starts."""
         model, layer = self.model.value, self.image.value
         if model is None:
             msg = "No model is installed; add a model file."
             raise OptionError(msg, code="model-missing")
         images = [] if layer is None else [self.input_layers.read(layer)]
         options = self.form.create_options()
-        return PanelTask(
-            lambda: MODELS_CHECK.job(model, images=images, options=options),
-            self.show_outcome,
+        return self.request(
+            {"model": model, "images": images}, self.show_check, options=options
         )
 
-    def show_outcome(self, check: ModelCheck) -> None:
+    def show_check(self, check: ModelCheck) -> None:
         """Show the fractions of correct discs, and update the cards."""
         if check.written:
             NEWS.changed.emit()
@@ -422,13 +424,15 @@ _RANGES = {
 }  # label, usual values, limits
 
 
-class ImportPanel(Panel):
+class ImportPanel(VerbPanel):
     """Panel that imports a model file and asks for details that the file lacks."""
 
     help_place = "exchange.md#models-from-elsewhere"
+    title, run_label = _TITLE, "Import"
+    verb = MODELS_IMPORT
 
-    def __init__(self, viewer: Viewer) -> None:
-        super().__init__(viewer, _TITLE, "Import")
+    def build_form(self) -> None:
+        """Build the form."""
         self.file = FileEdit(
             name="file",
             label="File",
@@ -489,23 +493,25 @@ class ImportPanel(Panel):
             end.value = value
             self.range.relabel(end.name, f"{label}, {end.name}", _END)
 
-    def job(self) -> PanelTask:
-        """Create the job from the form."""
+    def create_call(self) -> PanelCall:
+        """Read the form, and return the call that Run starts."""
         path = get_entered_path(self.file)
         if path is None or path.is_dir():  # if nothing is entered
             msg = "Choose a model file."
             raise OptionError(msg, code="missing-value")
         options = None
-        job = MODELS_IMPORT.rerun if self.overwrite.value else MODELS_IMPORT.job
         if not self._has_model_card():
             scaling = self.form.values()["scaling"]
             ends = tuple(float(end.value) for end in self.ends)
             options = self.form.create_options(
                 **{scaling: ends} if scaling in _RANGES else {}
             )
-        return PanelTask(lambda: job(path, options=options), self.show_outcome)
+        existing = OverwritePolicy(overwrite=bool(self.overwrite.value))
+        return self.request(
+            {"file": path}, self.show_import, existing=existing, options=options
+        )
 
-    def show_outcome(self, model_file: ModelFile) -> None:
+    def show_import(self, model_file: ModelFile) -> None:
         """Show the card, and select the model in open panels."""
         NEWS.changed.emit()
         name = str(model_file.card["name"])

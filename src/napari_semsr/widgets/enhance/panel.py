@@ -14,10 +14,9 @@ from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from magicgui.widgets import CheckBox, ComboBox, FloatSpinBox
+from magicgui.widgets import CheckBox, ComboBox, FileEdit, FloatSpinBox
 from napari.components import ViewerModel
 from napari.layers import Image
-from napari.viewer import Viewer
 from psygnal import Signal
 from qtpy.QtCore import QObject, QTimer
 from qtpy.QtGui import QShowEvent
@@ -58,6 +57,7 @@ from napari_semsr.jobs import (
     MISFIT,
     MOSAIC_MODEL,
     UNFAMILIAR,
+    OverwritePolicy,
     PreviewChannel,
     check_image_target,
     collect_digests,
@@ -77,9 +77,9 @@ from napari_semsr.widgets.base import (
     OpenedImage,
     OptionsForm,
     OutputTarget,
-    Panel,
-    PanelTask,
+    PanelCall,
     RichTextLabel,
+    VerbPanel,
     add_opened_image,
     add_stack,
     choose_output_target,
@@ -430,7 +430,7 @@ class MousePreview(OverlayLayer):
 class EnhanceCompareControls(CompareControls):
     """Controls for comparing layers, and for previewing models under the mouse."""
 
-    def __init__(self, panel: Panel, read: Callable[[], Subject]) -> None:
+    def __init__(self, panel: VerbPanel, read: Callable[[], Subject]) -> None:
         super().__init__(panel)
         self.pointing = CheckBox(
             name="pointing",
@@ -581,7 +581,7 @@ _MAPS = {
 _EXISTING = {"refuse": "refuse", "resume it": "resume", "replace it": "replace"}
 
 
-class EnhancePanel(Panel):
+class EnhancePanel(VerbPanel):
     """Panel that enhances a layer with an installed model.
 
     The layer of the result is added immediately. It shows the input where nothing is
@@ -589,14 +589,17 @@ class EnhancePanel(Panel):
     """
 
     help_place = "live.md"
+    title = run_label = "Enhance"
+    verb = ENHANCE
+    output: FileEdit
 
-    def __init__(self, viewer: Viewer) -> None:
-        super().__init__(viewer, "Enhance", "Enhance")
+    def build_form(self) -> None:
+        """Build the form."""
         self.layer = self.input_layers.create_box(
             "layer", "Layer", "The grey image to enhance."
         )
         self.all_planes = self.input_layers.create_planes_box()
-        self.model = ModelChooser(viewer, self._open_model_check)
+        self.model = ModelChooser(self.viewer, self._open_model_check)
         self.form = OptionsForm(EnhanceOptions)
         self.form.set_values(
             tile=int(get_preference("computing", "tile_px")) or None,
@@ -888,29 +891,34 @@ class EnhancePanel(Panel):
 
     # -- running ---------------------------------------------------------------
 
-    def job(self) -> PanelTask:
-        """Create the task from the form; the layer is added when the run starts."""
+    def create_call(self) -> PanelCall:
+        """Read the form, and return the call; the layer is added when the run starts.
+
+        With a result of the same call, only further maps are made.
+        """
         options_before = self._load_unfinished_options()
         source, micrograph, model, options = self._read_run_inputs()
         options = options_before or options
         self._compare_model(source)
-        arguments = {
-            "model": model,
-            "options": options,
-            "cluster": self.advanced.options,
-        }
         planes = list_planes(source) if self.input_layers.uses_all_planes() else []
         plane = get_displayed_plane(source, self.viewer.dims)
         place_seen = plane, micrograph.pixel_size_nm, micrograph.origin
         request, path = (source, model, options, place_seen), self.get_output_path()
         ticks, unmade = self._ticks.items(), self._find_map_problems()
         maps = {key: bool(one.value) and key not in unmade for key, one in ticks}
+        call = self.request(
+            {"image": planes or micrograph, "model": model},
+            partial(self.show_enhanced, source, micrograph),
+            options=options,
+            cluster=self.advanced.options,
+        )
         there = self._outcome
         if there is not None and any(maps.values()) and self._has_result(request, path):
-            job = partial(
-                _create_maps, micrograph, there, maps, model, options, again=True
-            )
-            return PanelTask(job, self._show_maps)
+
+            def create_maps(_: PanelCall) -> Job[EnhanceOutcome]:
+                return _create_maps(micrograph, there, maps, model, options, again=True)
+
+            return replace(call, show=self._show_maps, work=create_maps)
         card, existing = dict(self.model.card), str(self.existing.value)
         name, scale = (
             self._create_result_name(micrograph, card),
@@ -949,15 +957,13 @@ class EnhancePanel(Panel):
             # the job need not wait for the window to be drawn
             QTimer.singleShot(0, partial(self._show_layer_with_source, source))
 
-        def create_job() -> Job[EnhanceOutcome]:
+        def enhance(call: PanelCall) -> Job[EnhanceOutcome]:
             place = target if self.live is None else self.live.store
             return _enhance_and_create_maps(
-                planes or micrograph, place, self.live, maps, **arguments
+                call, place, self.live, maps, model, options
             )
 
-        return PanelTask(
-            create_job, partial(self.show_outcome, source, micrograph), start_run
-        )
+        return replace(call, work=enhance, begin=start_run)
 
     def _has_result(self, request: tuple[object, ...], path: Path | None) -> bool:
         """Return whether a result with these settings exists at the chosen path."""
@@ -976,7 +982,7 @@ class EnhancePanel(Panel):
             show_scale_bar(self.viewer)
             self.look.select_layers(source, self.live.layer)
 
-    def show_outcome(
+    def show_enhanced(
         self, source: Image, image: Micrograph, outcome_enhanced: "EnhanceOutcome"
     ) -> Iterator[None]:
         """Show the finished result and its metrics."""
@@ -1157,11 +1163,12 @@ def _has_training_area(card: Mapping[str, Any]) -> bool:
 
 
 def _enhance_and_create_maps(
-    image: Any,
+    request: PanelCall,
     target: OutputTarget,
     live_layer: LiveLayer | None,
     maps: Mapping[str, bool],
-    **arguments: Any,
+    model: str,
+    options: EnhanceOptions,
 ) -> Job[EnhanceOutcome]:
     """Enhance an image or planes, open the result, and make the requested maps.
 
@@ -1170,21 +1177,18 @@ def _enhance_and_create_maps(
     start, live = time.monotonic(), None if live_layer is None else live_layer.live
     yield from start_torch()
     yield Progress(0, 0, "Loading the model")
-    job = ENHANCE.job(
-        image,
-        target.path,
-        overwrite=target.existing == "replace",
-        resume=target.existing == "resume",
-        live=live,
-        **arguments,
+    existing = OverwritePolicy(
+        target.existing == "replace", target.existing == "resume", keep=True
     )
+    call = request.call.model_copy(update={"outputs": {"output": str(target.path)}})
+    job = replace(request, call=call, existing=existing).run(live=live)
     outcome = yield from run_and_open(
         job,
         target,
         keep=lambda: live_layer and live_layer.is_wanted and live_layer.live.tiles_done,
     )
-    how = arguments["model"], arguments["options"]
-    maps_made = yield from _create_maps(image, outcome, maps, *how)
+    image = request.values["image"]
+    maps_made = yield from _create_maps(image, outcome, maps, model, options)
     return replace(maps_made, seconds=time.monotonic() - start)
 
 

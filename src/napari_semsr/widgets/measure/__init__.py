@@ -1,5 +1,1 @@
 """Panels that measure: FRC map, spectrum, metrics."""
-
-import lazy_loader
-
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -57,9 +57,9 @@ from napari_semsr.widgets.base import (
     Form,
     Numbers,
     OptionsForm,
-    Panel,
-    PanelTask,
+    PanelCall,
     RichTextLabel,
+    VerbPanel,
     create_button,
 )
 from napari_semsr.widgets.layers import (
@@ -172,7 +172,8 @@ class FrcOutcome:
 def _measure_frc(
     images: Sequence[Micrograph],
     options: FrcMapJobOptions,
-    store: Path | None = None,
+    store: Path | None,
+    request: PanelCall,
     *,
     needs_halves: bool = False,
     regions: Sequence[Region] = (),
@@ -207,7 +208,7 @@ def _measure_frc(
         alone = yield from DECORRELATION.job(parts[0])
     except SemsrError as error:  # the map raises its own error
         why = str(error)
-    blocks = yield from FRC_MAP.job(*images, halves=halves, options=options)
+    blocks = yield from request.run(**({} if halves is None else {"halves": halves}))
     grid = blocks.result.map
     rows, columns = np.indices(grid.shape)
     centres = np.stack([rows.ravel(), columns.ravel()], axis=1) * grid.scale
@@ -216,14 +217,16 @@ def _measure_frc(
     return FrcOutcome(blocks, whole, alone, part, why, blocks.note or note, within)
 
 
-class FrcMapPanel(Panel):
+class FrcMapPanel(VerbPanel):
     """Panel that maps the resolution of two layers, or of one layer that is split."""
 
     plots = True
     help_place = "frc.md#maps"
+    title, run_label = _TITLE, "Map resolution"
+    verb = FRC_MAP
 
-    def __init__(self, viewer: Viewer) -> None:
-        super().__init__(viewer, _TITLE, "Map resolution")
+    def build_form(self) -> None:
+        """Build the form."""
         self.first = self.input_layers.create_box(
             "first", "Image", "The image to measure."
         )
@@ -259,7 +262,7 @@ class FrcMapPanel(Panel):
         def list_maps() -> list[Image]:
             return [
                 item
-                for item in list_image_layers(viewer)
+                for item in list_image_layers(self.viewer)
                 if get_last_job_name(item) == "frc-map"
                 and _DIFFERENCE_KEY not in item.metadata
             ]
@@ -326,8 +329,8 @@ class FrcMapPanel(Panel):
         self.advice.setText(text if is_needed else "")
         self.layers.show_row("split_mosaic", alone)
 
-    def job(self) -> PanelTask:
-        """Create the job from the form."""
+    def create_call(self) -> PanelCall:
+        """Read the form, and return the call that Run starts."""
         options = self.form.create_options()
         layer, second = self.first.value, self.second.value
         if layer is second is not None:
@@ -351,7 +354,12 @@ class FrcMapPanel(Panel):
             ),
             regions=read_regions(self, self.regions.value, layer),
         )
-        return PanelTask(work, partial(self.show_outcome, layer))
+        return self.request(
+            dict(zip(("a", "b"), images, strict=False)),
+            partial(self.show_resolution, layer),
+            work=work,
+            options=options,
+        )
 
     def compare_maps(self) -> None:
         """Show two maps on a common colour scale, and add their difference."""
@@ -422,7 +430,7 @@ class FrcMapPanel(Panel):
         show_colour_bar(layer)
         return layer
 
-    def show_outcome(self, layer: Image, outcome: FrcOutcome) -> Iterator[None]:
+    def show_resolution(self, layer: Image, outcome: FrcOutcome) -> Iterator[None]:
         """Add the layers, draw the plots and show the metrics, step by step."""
         report = outcome.blocks
         self._found_none = report.failed == report.blocks

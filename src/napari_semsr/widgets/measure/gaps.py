@@ -14,14 +14,15 @@ from napari_semsr.jobs import GAPS, GapReport
 from napari_semsr.widgets import host
 from napari_semsr.widgets.base import (
     Columns,
+    CommandOutcome,
     Findings,
     SelectableTable,
     copy_to_clipboard,
     create_button,
 )
 from napari_semsr.widgets.layers import create_overlay_keywords
+from napari_semsr.widgets.measure.panel import GroundTruthPanel
 from napari_semsr.widgets.measure.regions import Cell, Region, get_region_box
-from napari_semsr.widgets.measure.verb_panel import CommandOutcome, GroundTruthPanel
 
 # Colours of Okabe and Ito, distinct for colour-blind users; the shapes mean the same
 LOOKS = {

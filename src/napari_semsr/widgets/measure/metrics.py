@@ -9,7 +9,9 @@ from napari.layers import Layer
 from napari_semsr.analysis import Histogram, measure_histogram
 from napari_semsr.core import format_shape, get_figures, get_quantities, run
 from napari_semsr.jobs import METRICS
+from napari_semsr.widgets.base import CommandOutcome
 from napari_semsr.widgets.layers import get_input_names, is_ground_truth
+from napari_semsr.widgets.measure.panel import GroundTruthPanel
 from napari_semsr.widgets.measure.regions import (
     Cell,
     Region,
@@ -17,7 +19,6 @@ from napari_semsr.widgets.measure.regions import (
     crop_to_region,
     get_region_box,
 )
-from napari_semsr.widgets.measure.verb_panel import CommandOutcome, GroundTruthPanel
 
 _ELSEWHERE = frozenset(
     {

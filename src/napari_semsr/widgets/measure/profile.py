@@ -12,7 +12,6 @@ import numpy as np
 from magicgui.widgets import CheckBox
 from napari.layers import Image, Shapes
 from napari.utils.events import Event
-from napari.viewer import Viewer
 
 from napari_semsr.analysis import (
     LineReader,
@@ -42,9 +41,9 @@ from napari_semsr.widgets.base import (
     Form,
     JobRunner,
     OptionsForm,
-    Panel,
     PanelTask,
     RichTextLabel,
+    VerbPanel,
     create_button,
     is_alive,
     is_plotting_imported,
@@ -153,15 +152,18 @@ def _measure_profiles(
     return ProfileSet(tuple(profiles), tuple(problems), unit, fits)
 
 
-class ProfilePanel(Panel):
+class ProfilePanel(VerbPanel):
     """Panel that plots layer profiles along a line and updates as the line moves."""
 
     plots = True
     help_place = "profile.md"
     queue = None  # a profile is quick, and must not wait for long computations
 
-    def __init__(self, viewer: Viewer) -> None:
-        super().__init__(viewer, "Line profile", "Measure")
+    title, run_label = "Line profile", "Measure"
+    verb = PROFILE
+
+    def build_form(self) -> None:
+        """Build the form."""
         self.profiles: ProfileSet | None = None
         self._readers: dict[int, tuple[object, object, LineReader]] = {}
         # events and mouse callback of the layer of lines
@@ -178,7 +180,7 @@ class ProfilePanel(Panel):
             "Line",
             "Shapes layer whose selected line is measured, or its last line if none "
             "is selected.",
-            layers=lambda: list_user_layers(viewer, Shapes),
+            layers=lambda: list_user_layers(self.viewer, Shapes),
         )
         self.draw_button = create_button(
             "Draw a line",
@@ -342,8 +344,8 @@ class ProfilePanel(Panel):
         width = values.pop("width") * min(one.to_plane.scale for one in requests)
         return requests, line, width, values
 
-    def job(self) -> PanelTask:
-        """Create the job from the form."""
+    def create_task(self) -> PanelTask:
+        """Return the task that Run starts: it measures several layers along a line."""
         images, request = self._list_images(), self._create_measure_request()
         here = {id(layer) for layer in self.viewer.layers}  # others are released
         self._readers = {

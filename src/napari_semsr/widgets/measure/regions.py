@@ -27,7 +27,7 @@ from napari_semsr.core import (
     run,
 )
 from napari_semsr.jobs import crop_to_gap_free_box
-from napari_semsr.widgets.base import Columns, Panel
+from napari_semsr.widgets.base import Columns, VerbPanel
 from napari_semsr.widgets.layers import (
     create_overlay_keywords,
     find_visible_shapes,
@@ -85,7 +85,7 @@ class Region:
         return np.asarray(points_in_poly(places, self.vertices))
 
 
-def create_region_box(panel: Panel, what: str) -> ComboBox:
+def create_region_box(panel: VerbPanel, what: str) -> ComboBox:
     """Add a list of layers with regions; `what` describes their use in the tooltip."""
     return panel.input_layers.create_box(
         "regions",
@@ -96,7 +96,7 @@ def create_region_box(panel: Panel, what: str) -> ComboBox:
     )
 
 
-def read_regions(panel: Panel, layer: Layer | None, image: Image) -> list[Region]:
+def read_regions(panel: VerbPanel, layer: Layer | None, image: Image) -> list[Region]:
     """Read all regions of a layer in the plane of an image."""
     if layer is None:
         return []
@@ -209,7 +209,7 @@ _COLOUR = "#ff8fd8"  # does not occur in viridis: visible on a map
 
 
 def propose_partner_layer(
-    panel: Panel,
+    panel: VerbPanel,
     image: ComboBox,
     partner: ComboBox,
     fits: Callable[[Image, Image], int],
@@ -248,7 +248,7 @@ def propose_partner_layer(
 
 
 def read_image_pair(
-    panel: Panel, first: Image, second: Image | None = None
+    panel: VerbPanel, first: Image, second: Image | None = None
 ) -> list[Micrograph]:
     """Read a layer and, if given, a second one of the same shape and position."""
     layers = [first] if second is None else [first, second]
@@ -279,7 +279,7 @@ def format_measured_area_note(part: Micrograph) -> str:
 
 
 def show_area_outlines(
-    panel: Panel, parts: Mapping[Layer, Sequence[Micrograph]]
+    panel: VerbPanel, parts: Mapping[Layer, Sequence[Micrograph]]
 ) -> Iterator[None]:
     """Outline the measured areas of layers, replacing the panel's earlier outlines.
 

@@ -23,12 +23,19 @@ from napari_semsr.core import (
 from napari_semsr.io import HELPER_KEY
 from napari_semsr.jobs import (
     SPECTRUM,
+    SpectrumReport,
     compose_derived_provenance,
     create_spectrum_display,
     crop_to_gap_free_box,
     open_image,
 )
-from napari_semsr.widgets.base import Form, Panel, PanelTask, RichTextLabel, is_alive
+from napari_semsr.widgets.base import (
+    Form,
+    PanelCall,
+    RichTextLabel,
+    VerbPanel,
+    is_alive,
+)
 from napari_semsr.widgets.layers import (
     create_layer_keywords,
     create_result_name,
@@ -164,12 +171,11 @@ class Spectra:
 def _compute_spectra(
     images: Sequence[Micrograph],
     regions: Sequence[Sequence[Region]],
+    request: PanelCall,
     *,
     planes: bool,
 ) -> Job[Spectra]:
     """Compute the radial and centred spectra of several images or their regions."""
-    from napari_semsr.analysis import compute_radial_spectrum, measure_spectrum
-
     images = [open_image(image) for image in images]  # which marks fill values
     has_size = get_common_unit(images) == "nm"
     lines, centred_spectra = [], []
@@ -193,25 +199,27 @@ def _compute_spectra(
         parts = tuple(valid_parts[place] for place in range(len(images)))
     for number, image in enumerate(parts):
         yield Progress(number, len(images), f"transforming {image.name}")
-        whole = measure_spectrum(image) if planes else None
-        curve = compute_radial_spectrum(image) if whole is None else whole.radial
+        report: SpectrumReport = yield from request.run(image=image)
+        curve = report.radial
         line = Line(image.name, curve.frequency_per_px, np.asarray(curve.power))
         lines.append(line.convert_to_per_um(image.mean_pixel_size_nm))
-        if whole is not None:
-            centred_spectra.append(whole.image.array())
+        if planes:
+            centred_spectra.append(report.plane.array())
     yield Progress(len(images), len(images), "done")
     radial = SPECTRUM.curves[0].combine(lines, has_size=has_size)
     return Spectra(tuple(images), parts, radial, tuple(centred_spectra))
 
 
-class SpectrumPanel(Panel):
+class SpectrumPanel(VerbPanel):
     """Panel that plots radial spectra of layers together, and adds 2-D spectra."""
 
     plots = True
     help_place = "first-steps.md#3-measure-it"
+    title, run_label = "Spectrum", "Transform"
+    verb = SPECTRUM
 
-    def __init__(self, viewer: Viewer) -> None:
-        super().__init__(viewer, "Spectrum", "Transform")
+    def build_form(self) -> None:
+        """Build the form."""
         self.spectra: Spectra | None = None
         tooltip = "Layers whose spectra are plotted together"
         self.layers = self.input_layers.create_list(tooltip, _LIST_HEIGHT)
@@ -234,7 +242,7 @@ class SpectrumPanel(Panel):
         self.add_group("Layers", form, RichTextLabel(_NOTE))
         self.add_results("Radial spectra", helpers="Show what was measured")
         self.input_layers.follow_active_layer(self.layers)
-        viewer.layers.selection.events.changed.connect(self._use_selected_layers)
+        self.viewer.layers.selection.events.changed.connect(self._use_selected_layers)
 
     def _use_selected_layers(self, event: object = None) -> None:
         """Choose all selected layers if there are several, as none is active then."""
@@ -244,8 +252,8 @@ class SpectrumPanel(Panel):
             if len(layers_chosen) > 1:
                 self.layers.value = layers_chosen
 
-    def job(self) -> PanelTask:
-        """Create the job from the form."""
+    def create_call(self) -> PanelCall:
+        """Read the form, and return the call that Run starts."""
         layers_chosen = list(self.layers.value)
         if not layers_chosen:
             layers_chosen = list_grey_layers(self.viewer)[-1:]
@@ -253,14 +261,15 @@ class SpectrumPanel(Panel):
         get_common_unit(images)
         regions_layer = self.regions.value
         regions = [read_regions(self, regions_layer, layer) for layer in layers_chosen]
-        make = partial(
+        work = partial(
             _compute_spectra, images, regions, planes=bool(self.planes.value)
         )
-        if regions_layer is None:
-            return PanelTask(make, partial(self.show_spectra, layers_chosen))
-        pairs = zip(layers_chosen, regions, strict=True)
-        owners = [layer for layer, own in pairs for _ in own]
-        return PanelTask(make, partial(self.show_spectra, owners, in_regions=True))
+        show = partial(self.show_spectra, layers_chosen)
+        if regions_layer is not None:
+            pairs = zip(layers_chosen, regions, strict=True)
+            owners = [layer for layer, own in pairs for _ in own]
+            show = partial(self.show_spectra, owners, in_regions=True)
+        return self.request({"image": images[0]}, show, work=work)
 
     def show_spectra(
         self, layers: Sequence[Layer], spectra: Spectra, *, in_regions: bool = False

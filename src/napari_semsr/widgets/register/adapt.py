@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 from napari.layers import Image, Layer
-from napari.viewer import Viewer
 
 from napari_semsr.core import (
     DB,
@@ -25,12 +24,13 @@ from napari_semsr.jobs import (
     Adapted,
     AdaptOptions,
     AdaptProgress,
+    OverwritePolicy,
 )
 from napari_semsr.widgets import host
 from napari_semsr.widgets.base import (
     COLOURS,
     OpenedImage,
-    PanelTask,
+    PanelCall,
     add_opened_image,
     create_button,
     find_free_store_path,
@@ -54,11 +54,9 @@ class _AdaptOutcome:
     look_here: OpenedImage
 
 
-def _run_adaptation(
-    *images: Micrograph | list[Micrograph], folder: Path, **how: object
-) -> Job[_AdaptOutcome]:
+def _run_adaptation(request: PanelCall) -> Job[_AdaptOutcome]:
     """Train, add the model to the library, and open the enhanced mosaic."""
-    adaptation = yield from ADAPT.job(*images, folder, **how)
+    adaptation: Adapted = yield from request.run()
     yield from MODELS_IMPORT.rerun(Path(adaptation.model))
     return _AdaptOutcome(
         adaptation,
@@ -79,10 +77,12 @@ class AdaptPanel(PairPanel):
     queue = "training"
     help_place = "adapt.md#in-napari"
     landmark_advice = "as landmarks in Register to SEM, then press 'Train on SEM' there"
+    title, run_label = "Train on SEM", "Train"
+    verb = ADAPT
+    after_cancel = "no model was added, and Train resumes the training"
 
-    def __init__(self, viewer: Viewer) -> None:
-        super().__init__(viewer, "Train on SEM", "Train")
-        self.after_cancel = "no model was added, and Train resumes the training"
+    def build_form(self) -> None:
+        """Build the form."""
         self.mosaic = self.input_layers.create_box(
             "mosaic", "Mosaic", "The optical image of the sample, such as a mosaic."
         )
@@ -123,35 +123,34 @@ class AdaptPanel(PairPanel):
 
     # -- running --------------------------------------------------------------------
 
-    def job(self) -> PanelTask:
-        """Create the job from the form."""
+    def create_call(self) -> PanelCall:
+        """Read the form, and return the call that Run starts."""
         mosaic, sem = self.mosaic.value, self.sem.value
         # a given registration is of one SEM image only
         more = () if self.map.has_transform else self.more.value
         sems: list[Layer] = [sem, *(one for one in more if one is not sem)]
-        images, arguments = self.read_images(*sems[1:]), self.create_arguments()
+        images, (options, settings) = self.read_pair(*sems[1:]), self.read_settings()
         # of unchanged layers; a longer training resumes a shorter one
         request = (
             tuple((id(one), id(one.data)) for one in (mosaic, *sems)),
             tuple(image.pixel_size_nm for image in images),
-            arguments["options"].replace(minutes=None),
-            arguments["transform"],
+            options.replace(minutes=None),
+            settings["transform"],
         )
         folder = self._folder
         resume = folder is not None and folder.is_dir() and request == self._request
         if folder is None or not resume:
             folder = find_free_store_path(f"{images[0].name} adapted", "")
-        make = partial(
-            _run_adaptation,
-            images[0],
-            images[1:],
-            folder=folder,
-            resume=resume,
-            **arguments,
-        )
         size = images[0].pixel_size_nm
-        watch = partial(self._prepare_progress, folder, request, size)
-        return PanelTask(make, partial(self.show_outcome, mosaic), watch)
+        return self.request(
+            {"mosaic": images[0], "sem": images[1:], **settings},
+            partial(self.show_adaptation, mosaic),
+            outputs={"output": folder},
+            work=_run_adaptation,
+            begin=partial(self._prepare_progress, folder, request, size),
+            existing=OverwritePolicy(resume=resume, keep=True),
+            options=options,
+        )
 
     def _prepare_progress(
         self, folder: Path, request: tuple[object, ...], size: PixelSize | None
@@ -227,7 +226,7 @@ class AdaptPanel(PairPanel):
         axes.grid(visible=True, alpha=0.15)
         plot.refresh()
 
-    def show_outcome(self, mosaic: Image, outcome: _AdaptOutcome) -> Iterator[None]:
+    def show_adaptation(self, mosaic: Image, outcome: _AdaptOutcome) -> Iterator[None]:
         """Add the enhanced mosaic, and show the gain and the invented objects."""
         adaptation = outcome.result
         self._request = None  # it is finished

@@ -1,14 +1,10 @@
 """Judge by SEM: evaluate an image and network outputs against an SEM image."""
 
-from functools import partial
 from pathlib import Path
 
 from magicgui.widgets import Select
-from napari.viewer import Viewer
 
 from napari_semsr.core import (
-    Job,
-    Micrograph,
     get_figures,
 )
 from napari_semsr.jobs import (
@@ -20,7 +16,7 @@ from napari_semsr.jobs import (
 )
 from napari_semsr.registration import RegistrationRefused
 from napari_semsr.widgets.base import (
-    PanelTask,
+    PanelCall,
     find_free_store_path,
 )
 from napari_semsr.widgets.enhance import list_installed_models
@@ -28,27 +24,20 @@ from napari_semsr.widgets.layers import get_vendor
 from napari_semsr.widgets.register.pair import PairPanel
 from napari_semsr.widgets.register.panel import (
     describe_refusal,
+    run_unless_refused,
 )
-
-
-def _judge_images(
-    *images: Micrograph | Path, **how: object
-) -> Job[Judged | RegistrationRefused]:
-    """Evaluate images; return a refusal as a result, to list alternative positions."""
-    try:
-        return (yield from JUDGE.job(*images, **how))
-    except RegistrationRefused as refused:
-        return refused
 
 
 class JudgePanel(PairPanel):
     """Panel that registers a layer to its SEM image, enhances it, and lists metrics."""
 
     help_place = "judge.md#in-napari"
+    title, run_label = "Judge by SEM", "Judge"
+    verb = JUDGE
+    after_cancel = "no report was written"
 
-    def __init__(self, viewer: Viewer) -> None:
-        super().__init__(viewer, "Judge by SEM", "Judge")
-        self.after_cancel = "no report was written"
+    def build_form(self) -> None:
+        """Build the form."""
         self.optical, self.sem = self.input_layers.create_image_boxes(JUDGE)
         self.networks = Select(
             name="networks",
@@ -72,19 +61,21 @@ class JudgePanel(PairPanel):
         name = DEFAULT_MODEL if is_vendor_file else MOSAIC_MODEL
         self.networks.value = [name] if name in self.networks.choices else []
 
-    def job(self) -> PanelTask:
-        """Create the job from the form."""
-        images = self.read_images()
-        make = partial(
-            _judge_images,
-            *images,
-            find_free_store_path(f"{images[0].name} judged", ".html"),
-            models=list(self.networks.value),
-            **self.create_arguments(),
+    def create_call(self) -> PanelCall:
+        """Read the form, and return the call that Run starts."""
+        optical, sem = self.read_pair()
+        report = find_free_store_path(f"{optical.name} judged", ".html")
+        options, settings = self.read_settings()
+        models = list(self.networks.value)
+        return self.request(
+            {"optical": optical, "sem": sem, "models": models, **settings},
+            self.show_evaluation,
+            outputs={"output": report},
+            work=run_unless_refused,
+            options=options,
         )
-        return PanelTask(make, self.show_outcome)
 
-    def show_outcome(self, result: Judged | RegistrationRefused) -> None:
+    def show_evaluation(self, result: Judged | RegistrationRefused) -> None:
         """Show the main results of the report, or the reason for a refusal."""
         has_result = not isinstance(result, RegistrationRefused)
         for button in (self.report_button, self.keep_button):

@@ -16,7 +16,7 @@ from napari_semsr.jobs import RegisterOptions
 from napari_semsr.widgets.base import (
     Form,
     OptionsForm,
-    Panel,
+    VerbPanel,
     WrappingRow,
     convert_names_to_panel_labels,
     create_button,
@@ -28,7 +28,7 @@ from napari_semsr.widgets.register.panel import find_image_pair
 _PAGES = {"Report (*.html)": ".html"}
 
 
-class PairPanel(Panel):
+class PairPanel(VerbPanel):
     """Panel for an optical image and an SEM image, with a transform and a report."""
 
     reports = False
@@ -117,7 +117,7 @@ class PairPanel(Panel):
 
     # -- running --------------------------------------------------------------------
 
-    def read_images(self, *more: Image) -> list[Micrograph]:
+    def read_pair(self, *more: Image) -> list[Micrograph]:
         """Read the optical image, the SEM image and `more` SEM images."""
         optical, sem = (box.value for box in self._pair)
         # the rotation of a layer on the screen is not used besides a transform
@@ -133,14 +133,14 @@ class PairPanel(Panel):
             raise ShapeError(msg, code="same-image")
         return images
 
-    def create_arguments(self) -> dict[str, Any]:
-        """Return options, transform and wording of messages for the command."""
+    def read_settings(self) -> tuple[RegisterOptions, dict[str, Any]]:
+        """Return the options, and the transform and wording of messages."""
         transform, options = self.map.get_transform(), self.form.create_options()
         if transform is not None:
             options = options.replace(model="affine", search="near")  # not used
         labels = self.get_labels()  # read now: the job runs in a thread
         translate = partial(convert_names_to_panel_labels, read=lambda: labels)
-        return {"options": options, "transform": transform, "translate": translate}
+        return options, {"transform": transform, "translate": translate}
 
     def translate(self, text: str) -> str:
         """Rephrase messages for this panel, which has no landmarks of its own."""

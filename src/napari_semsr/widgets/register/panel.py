@@ -65,9 +65,9 @@ from napari_semsr.widgets.base import (
     OpenedImage,
     OptionsForm,
     OutputTarget,
-    Panel,
-    PanelTask,
+    PanelCall,
     RichTextLabel,
+    VerbPanel,
     WrappingRow,
     add_opened_image,
     ask_existing_file,
@@ -127,7 +127,7 @@ class LandmarkControls(Form):
 
     def __init__(
         self,
-        panel: Panel,
+        panel: VerbPanel,
         images: Callable[[], ImagePair],
         model: Callable[[], str],
         on_changed: Callable[[], None],
@@ -555,7 +555,7 @@ def _check_common_grey_scale(first: Micrograph, second: Micrograph) -> Job[None]
 class OverlayControls(CompareControls):
     """Controls for comparing layers, with a two-colour overlay and a flicker."""
 
-    def __init__(self, panel: Panel) -> None:
+    def __init__(self, panel: VerbPanel) -> None:
         super().__init__(panel)
         self._looks: dict[Image, dict[str, object]] = {}
         self.overlay = CheckBox(
@@ -658,34 +658,37 @@ _TRANSFORM_EVENTS = ("scale", "rotate", "shear", "affine")
 _Result = tuple[Registered, JobOutput] | RegistrationRefused
 
 
-def _register_images(
-    moving: Micrograph, fixed_image: Micrograph, **how: object
-) -> Job[_Result]:
-    """Register two images and resample the moving one, or return a refusal.
-
-    A refusal is returned as a result, so that other positions that fit can be listed.
-    """
+def run_unless_refused(request: PanelCall) -> Job[Any]:
+    """Run a call; return a refusal as a result, to list other positions that fit."""
     try:
-        registration = yield from REGISTER.job(moving, fixed_image, **how)
+        return (yield from request.run())
     except RegistrationRefused as refused:
         return refused
+
+
+def _register_images(request: PanelCall) -> Job[_Result]:
+    """Register two images and resample the moving one, or return a refusal."""
+    registration = yield from run_unless_refused(request)
+    if isinstance(registration, RegistrationRefused):
+        return registration
     assert registration.image is not None  # noqa: S101 - it was not written
-    target = OutputTarget(
-        find_free_store_path(f"{moving.name} registered"), temporary=True
-    )
+    title = f"{request.values['moving'].name} registered"
+    target = OutputTarget(find_free_store_path(title), temporary=True)
     outcome = yield from run_and_open(
         save_image(registration.image, target.path), target
     )
     return registration, outcome
 
 
-class RegisterPanel(Panel):
+class RegisterPanel(VerbPanel):
     """Panel that registers a layer, such as a mosaic, to another of the same area."""
 
     help_place = "register.md#in-napari"
+    title, run_label = _TITLE, "Register"
+    verb = REGISTER
 
-    def __init__(self, viewer: Viewer) -> None:
-        super().__init__(viewer, _TITLE, "Register")
+    def build_form(self) -> None:
+        """Build the form."""
         self.moving, self.fixed = self.input_layers.create_image_boxes(REGISTER)
         self.form = OptionsForm(RegisterOptions)
         self.look = OverlayControls(self)
@@ -880,16 +883,32 @@ class RegisterPanel(Panel):
         check_cache_space(images[1].shape, 1)
         return images
 
-    def job(self) -> PanelTask:
-        """Create the job from the form."""
+    def create_call(self) -> PanelCall:
+        """Read the form, and return the call that Run starts."""
         images = self._read_images()
         self.marks.stop()
-        how = {
-            "options": self.form.create_options(),
-            "landmarks": self.marks.landmarks(),
-        }
-        make = partial(_register_images, *images, **how)
-        return PanelTask(make, partial(self.show_outcome, *self._get_image_layers()))
+        return self._request_registration(
+            images,
+            landmarks=self.marks.landmarks(),
+            options=self.form.create_options(),
+        )
+
+    def _request_registration(
+        self,
+        images: tuple[Micrograph, Micrograph],
+        *,
+        landmarks: object = None,
+        transform: StoredTransform | None = None,
+        options: RegisterOptions | None = None,
+    ) -> PanelCall:
+        """Return a call that registers the layers, or applies a known transform."""
+        inputs: dict[str, object] = dict(zip(("moving", "fixed"), images, strict=True))
+        return self.request(
+            {**inputs, "landmarks": landmarks, "transform": transform},
+            partial(self.show_registration, *self._get_image_layers()),
+            work=_register_images,
+            options=options,
+        )
 
     def apply(self) -> None:
         """Ask for a stored transform, and apply it to the chosen layers."""
@@ -921,10 +940,10 @@ class RegisterPanel(Panel):
     def _apply_transform(
         self, images: tuple[Micrograph, Micrograph], transform: StoredTransform
     ) -> None:
-        make = partial(_register_images, *images, transform=transform)
-        self.controls.start(make, partial(self.show_outcome, *self._get_image_layers()))
+        request = self._request_registration(images, transform=transform)
+        self.controls.start(partial(request.work, request), request.show)
 
-    def show_outcome(
+    def show_registration(
         self, moving: Image, fixed_layer: Image, result: _Result
     ) -> Iterator[None]:
         """Add the resampled image, and show the error of the transform."""

@@ -24,8 +24,8 @@ from napari_semsr.jobs import StitchedFile
 from napari_semsr.stitching import Corrections, PairReport
 from napari_semsr.widgets import host
 from napari_semsr.widgets.base import (
-    Panel,
     RichTextLabel,
+    VerbPanel,
     WrappingRow,
     create_button,
     stack_widgets,
@@ -80,7 +80,7 @@ def shorten_file_names(names: Sequence[str]) -> list[str]:
 class CorrectionList(QWidget):
     """List of a mosaic's overlaps and their corrections."""
 
-    def __init__(self, panel: Panel, solve: Callable[[], object]) -> None:
+    def __init__(self, panel: VerbPanel, solve: Callable[[], object]) -> None:
         super().__init__()
         self._panel = panel
         self._mosaic_file: StitchedFile | None = None

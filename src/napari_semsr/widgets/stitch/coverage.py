@@ -13,7 +13,7 @@ from napari_semsr.io import BAR_KEY, COVERAGE, HELPER_KEY, STORE_KEY, get_label_
 from napari_semsr.widgets.base import (
     JobRunner,
     OpenedImage,
-    Panel,
+    VerbPanel,
     is_alive,
     open_store,
 )
@@ -32,7 +32,7 @@ def get_coverage_path(layer: Layer | None) -> Path | None:
 class Coverage(QObject):
     """Tick box that shows the coverage of a panel's mosaic as an overlay."""
 
-    def __init__(self, panel: Panel, mosaic: Callable[[], Image | None]) -> None:
+    def __init__(self, panel: VerbPanel, mosaic: Callable[[], Image | None]) -> None:
         super().__init__(panel)
         self._panel, self._mosaic = panel, mosaic
         self.tick = CheckBox(

@@ -41,8 +41,8 @@ from napari_semsr.widgets.base import (
     Form,
     JobOutput,
     OutputTarget,
-    Panel,
     RichTextLabel,
+    VerbPanel,
     create_button,
     create_timer,
     find_free_store_path,
@@ -176,7 +176,7 @@ class GrowingLayer:
     Contrast limits follow the grey values until the user changes them.
     """
 
-    def __init__(self, panel: Panel, place: Path | None = None) -> None:
+    def __init__(self, panel: VerbPanel, place: Path | None = None) -> None:
         self.levels = GrowingLevels()
         self.layer: Image | None = None
         self._panel, self._place = panel, place
@@ -290,7 +290,7 @@ class FolderFollower(QWidget):
 
     def __init__(
         self,
-        panel: Panel,
+        panel: VerbPanel,
         read: Callable[[Path], tuple[StitchFolderOptions, Path, dict[str, object]]],
         show: Callable[..., Iterator[None]],
     ) -> None:

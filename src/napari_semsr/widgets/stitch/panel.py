@@ -45,6 +45,7 @@ from napari_semsr.io import (
 )
 from napari_semsr.jobs import (
     STITCH,
+    OverwritePolicy,
     StitchedFile,
     StitchFolderOptions,
     open_scan,
@@ -66,9 +67,9 @@ from napari_semsr.widgets.base import (
     OpenedImage,
     OptionsForm,
     OutputTarget,
-    Panel,
-    PanelTask,
+    PanelCall,
     RichTextLabel,
+    VerbPanel,
     add_opened_image,
     create_button,
     create_option_widget,
@@ -215,14 +216,17 @@ def correct_mosaic_file(
     return outcome
 
 
-class StitchMosaicPanel(Panel):
+class StitchMosaicPanel(VerbPanel):
     """Panel that stitches a folder of frames into one mosaic."""
 
     plots = True
     help_place = "first-steps.md#5-stitch-frames"
+    title, run_label = _TITLE, "Stitch"
+    verb = STITCH
+    output: FileEdit
 
-    def __init__(self, viewer: Viewer) -> None:
-        super().__init__(viewer, _TITLE, "Stitch")
+    def build_form(self) -> None:
+        """Build the form."""
         self._size_stated: PixelSize | None = None
         self.folder = FileEdit(
             name="folder",
@@ -556,15 +560,15 @@ class StitchMosaicPanel(Panel):
         """Return the output path chosen by the user."""
         return get_entered_store(self.output)
 
-    def job(self) -> PanelTask:
-        """Create the job from the form."""
+    def create_call(self) -> PanelCall:
+        """Read the form, and return the call that Run starts."""
         folder = self.typed_folder()
         options, target, how = self._read_settings(folder)
+        positions = how["positions"]
 
-        def make() -> Job[JobOutput | UnplacedFramesError]:
-            job = STITCH.job(folder, target, options=options, keep=False, **how)
+        def stitch(request: PanelCall) -> Job[JobOutput | UnplacedFramesError]:
             try:
-                outcome = yield from run_and_open(job, OutputTarget(target))
+                outcome = yield from run_and_open(request.run(), OutputTarget(target))
             except UnplacedFramesError as error:
                 return error
             height = outcome.result.height
@@ -572,11 +576,16 @@ class StitchMosaicPanel(Panel):
             return replace(outcome, beside=beside)
 
         def show(outcome: JobOutput | UnplacedFramesError) -> Iterator[None]:
-            yield from self._show_stitched_mosaic(
-                outcome, folder, how["positions"], options
-            )
+            yield from self._show_stitched_mosaic(outcome, folder, positions, options)
 
-        return PanelTask(make, show)
+        return self.request(
+            {"folder": folder, "positions": positions},
+            show,
+            outputs={"output": target},
+            work=stitch,
+            existing=OverwritePolicy(overwrite=how["overwrite"]),
+            options=options,
+        )
 
     def _read_settings(
         self, folder: Path
@@ -604,7 +613,7 @@ class StitchMosaicPanel(Panel):
             raise outcome
         self._offer_grids(outcome.result.solution.grids)
         self._last_corrected = outcome.result, folder, positions, options
-        yield from self.show_outcome(outcome, folder)
+        yield from self.show_mosaic(outcome, folder)
 
     def solve_again(self) -> None:
         """Recompute positions with the corrections, and show the new mosaic."""
@@ -617,7 +626,7 @@ class StitchMosaicPanel(Panel):
 
         def show(outcome: JobOutput) -> Iterator[None]:
             self._last_corrected = outcome.result, folder, positions, options
-            yield from self.show_outcome(outcome, folder)
+            yield from self.show_mosaic(outcome, folder)
 
         job = partial(
             correct_mosaic_file, mosaic_file, folder, corrections, positions, options
@@ -625,7 +634,7 @@ class StitchMosaicPanel(Panel):
         self.messages.clear_warnings()
         self.controls.start(job, show, "Solve again")
 
-    def show_outcome(self, outcome: JobOutput, folder: Path) -> Iterator[None]:
+    def show_mosaic(self, outcome: JobOutput, folder: Path) -> Iterator[None]:
         """Add the mosaic, outlines and overlaps; draw the plots; show the metrics.
 
         Heights, if there are any, are added hidden below the mosaic.

@@ -34,15 +34,16 @@ from napari_semsr.jobs import (
     HELD_OUT,
     MODELS_IMPORT,
     MOSAIC_MODEL,
+    TRAIN,
     ModelFile,
-    OwnImageRequest,
-    PairRequest,
+    OverwritePolicy,
     RecipeInfo,
     Trained,
+    TrainingEnvironment,
     TrainOptions,
-    TrainRequest,
     TrainStep,
     create_comparison_figures,
+    create_resume_call,
     create_validation_figures,
     get_model_origin,
     get_runs_folder,
@@ -55,9 +56,9 @@ from napari_semsr.widgets.base import (
     CollapsibleSection,
     Findings,
     Form,
-    Panel,
-    PanelTask,
+    PanelCall,
     RichTextLabel,
+    VerbPanel,
     create_button,
     create_option_widget,
     create_timer,
@@ -575,11 +576,11 @@ class RecipeForm(Form):
             raise OptionError(self.fault)
         return self.facts
 
-    def begins(self) -> dict[str, Any]:
-        """Return the initial weights, as an argument of `train`."""
+    def read_start(self) -> tuple[str | None, bool]:
+        """Return the model to start with, and whether to start with random weights."""
         start_chosen = self.start.value
         model = None if start_chosen in (_AS_IT_SAYS, _FRESH) else str(start_chosen)
-        return {"start_from": model, "from_scratch": start_chosen == _FRESH}
+        return model, start_chosen == _FRESH
 
     def propose_start(self, model: str | None) -> None:
         """Propose a model to fine-tune; None for the one named in the recipe.
@@ -600,7 +601,7 @@ class RecipeForm(Form):
             self.start.value = model
 
 
-class TrainPanel(Panel):
+class TrainPanel(VerbPanel):
     """Panel that trains a model on pairs, in a separate process.
 
     Closing the panel or the viewer stops the training and keeps its state.
@@ -610,8 +611,11 @@ class TrainPanel(Panel):
     help_place = "training.md#the-panel-train"
     queue = "training"  # runs for hours, in parallel with jobs of the panels
 
-    def __init__(self, viewer: Viewer) -> None:
-        super().__init__(viewer, "Train", "Train")
+    title = run_label = "Train"
+    verb = TRAIN
+
+    def build_form(self) -> None:
+        """Build the form."""
         self._build_buttons()
         self.pairs = PairsForm(self.input_layers.create_box)
         self.recipe = RecipeForm()
@@ -632,8 +636,8 @@ class TrainPanel(Panel):
             text="Replace an earlier one",
             tooltip="If unticked, an existing run or model of this name is kept.",
         )
-        self.view = TrainView(viewer)
-        self._request: TrainRequest | None = None
+        self.view = TrainView(self.viewer)
+        self._run_dir: Path | None = None  # of the last run
         self._start_proposed = ""
         self.steps_done = 0
         self._left = False
@@ -759,8 +763,8 @@ class TrainPanel(Panel):
         """Return the entered or default folder of the run."""
         return get_entered_path(self.folder) or get_runs_folder() / str(self.name.value)
 
-    def job(self) -> PanelTask:
-        """Create the job from the form."""
+    def create_call(self) -> PanelCall:
+        """Read the form, and return the call that Run starts."""
         facts, name = self.recipe.require_facts(), str(self.name.value).strip()
         replace = bool(self.replace.value)
         if not re.fullmatch(r"[\w.+-]+", name) or name.startswith("."):
@@ -791,23 +795,30 @@ class TrainPanel(Panel):
         except OSError as error:
             msg = f"The folder {run_dir.parent} cannot be created: {error.strerror}."
             raise WriteError(msg) from error
-        cut = self._cut() if self.pairs.own or self.pairs.cuts else None
-        store = self.pairs.store_path() if cut is None else None
-        request = TrainRequest(
-            recipe=facts.path,
-            run_dir=str(run_dir),
-            overwrite=replace,
-            pairs=store,
-            steps=int(self.steps.value) or None,
-            name=name,
-            patch=int(self.pairs.patch.value) or None,
-            **self.recipe.begins(),
+        cuts = self.pairs.own or self.pairs.cuts
+        data = self._read_images() if cuts else {"pairs": self.pairs.store_path()}
+        start_from, from_scratch = self.recipe.read_start()
+        return self.request(
+            {"recipe": facts.path, "start_from": start_from, **data},
+            self.show_training,
+            outputs={"output": run_dir},
+            work=lambda one: train_and_import(one.call, one.values, one.existing),
+            begin=partial(self._watch_run, run_dir),
+            existing=OverwritePolicy(overwrite=replace, keep=True),
+            options=TrainOptions(
+                steps=int(self.steps.value) or None,
+                name=name,
+                patch=int(self.pairs.patch.value) or None,
+                from_scratch=from_scratch,
+            ),
+            place=self._get_place(),
         )
-        device = str(get_preference("computing", "device"))
-        make = partial(train_and_import, request, cut, device=device)
-        return PanelTask(make, self.show_outcome, partial(self._watch_run, request))
 
-    def _cut(self) -> PairRequest | OwnImageRequest:
+    def _get_place(self) -> TrainingEnvironment:
+        """Return where to train, as set under Preferences."""
+        return TrainingEnvironment(device=str(get_preference("computing", "device")))
+
+    def _read_images(self) -> dict[str, object]:
         """Read the training layers: two, or a noisy one with optional second scan."""
         pairs, own = self.pairs, self.pairs.own
         # a transform, known or to be determined, relates both
@@ -815,7 +826,7 @@ class TrainPanel(Panel):
             pairs.low.value, is_unturned=not own and pairs.lies.has_transform
         )
         if pairs.source.value == _ALONE:
-            return OwnImageRequest(low)
+            return {"image": low}
         high = self.input_layers.read(pairs.high.value, is_unturned=own)
         if pairs.low.value is pairs.high.value:
             msg = f"Low and High must be different layers, got {low.name} for both."
@@ -826,11 +837,9 @@ class TrainPanel(Panel):
                     "alone'."
                 )
             raise OptionError(msg, code="same-image")
-        return (
-            OwnImageRequest(low, high)
-            if own
-            else PairRequest(low, high, pairs.lies.get_transform())
-        )
+        if own:
+            return {"image": low, "second": high}
+        return {"low": low, "high": high, "transform": pairs.lies.get_transform()}
 
     def take_noisy(self, layer: Layer | None) -> None:
         """Prepare training of a denoiser on a single noisy layer."""
@@ -853,10 +862,10 @@ class TrainPanel(Panel):
             "Train."
         )
 
-    def _watch_run(self, request: TrainRequest) -> None:
+    def _watch_run(self, run_dir: Path, *, is_resumed: bool = False) -> None:
         """Start watching the progress of a run."""
-        self._request, self.steps_done, self._left = request, 0, False
-        self.view.watch(Path(request.run_dir), is_resumed=request.resume)
+        self._run_dir, self.steps_done, self._left = run_dir, 0, False
+        self.view.watch(run_dir, is_resumed=is_resumed)
         self.view.poll()
         self.results.reveal()
         self._clock.start()
@@ -875,11 +884,11 @@ class TrainPanel(Panel):
                 return
             run_dir = Path(path_chosen)
         with self.messages.show_errors():
-            request = TrainRequest.from_run_folder(run_dir)
-            self._watch_run(request)
-            device = str(get_preference("computing", "device"))
-            make = partial(train_and_import, request, device=device)
-            self.controls.start(make, self.show_outcome)
+            call = create_resume_call(run_dir, place=self._get_place())
+            self._watch_run(run_dir, is_resumed=True)
+            existing = OverwritePolicy(resume=True, keep=True)
+            make = partial(train_and_import, call, existing=existing)
+            self.controls.start(make, self.show_training)
 
     # -- watching ----------------------------------------------------------------
 
@@ -902,7 +911,7 @@ class TrainPanel(Panel):
         self._clock.stop()
         self.view.settle()
 
-    def show_outcome(self, outcome: Trained) -> None:
+    def show_training(self, outcome: Trained) -> None:
         """Report the model's metrics, and update the lists of models."""
         self.view.comparison = outcome.comparison
         self._show_final_state()
@@ -945,7 +954,7 @@ class TrainPanel(Panel):
     def report_cancelled(self) -> None:
         """Report that the run stopped, and import the best model so far."""
         self._show_final_state()
-        run_dir = None if self._request is None else Path(self._request.run_dir)
+        run_dir = self._run_dir
         if run_dir is None or not self.steps_done or not (run_dir / _STATE).is_file():
             self.messages.show_status(
                 "Stopped before the first step; nothing has changed."

@@ -25,8 +25,8 @@ from napari_semsr.io import FOLDER_KEY
 from napari_semsr.widgets.base import (
     ASIDE,
     VERB_PANELS,
-    Panel,
     RichTextLabel,
+    VerbPanel,
     WrappingRow,
     create_button,
     create_panel,
@@ -275,7 +275,7 @@ class StepPage(QWidget):
     def __init__(self, viewer: Viewer, step: WorkStep) -> None:
         super().__init__()
         self.step = step
-        self.panels: dict[str, Panel] = {}  # panels that were shown, by title
+        self.panels: dict[str, VerbPanel] = {}  # panels that were shown, by title
         self._viewer = viewer
         self.titles = list(step.panels)
         texts = [(title, f"{step.title}: {title}") for title in self.titles]
@@ -288,10 +288,10 @@ class StepPage(QWidget):
         column.addLayout(self.stack, stretch=1)
 
     @property
-    def panel(self) -> Panel | None:
+    def panel(self) -> VerbPanel | None:
         """Current panel, or None if no panel has been shown yet."""
         widget = self.stack.currentWidget()
-        return widget if isinstance(widget, Panel) else None
+        return widget if isinstance(widget, VerbPanel) else None
 
     @property
     def kind(self) -> str | None:
@@ -390,7 +390,7 @@ class StepsWindow(QWidget):
         self._update_step_marks()
         self.page_changed.emit()
 
-    def show_panel(self, title: str) -> Panel | None:
+    def show_panel(self, title: str) -> VerbPanel | None:
         """Show the panel with the given title, in any step; return None if missing."""
         for number, page in enumerate(self.pages):
             if title in page.titles:

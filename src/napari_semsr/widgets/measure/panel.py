@@ -1,16 +1,14 @@
 """Panel generated from a command: layer lists, a form, metrics and a map."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from magicgui.widgets import CheckBox, ComboBox, FileEdit
-from napari.layers import Image, Labels, Layer
+from magicgui.widgets import ComboBox
+from napari.layers import Image, Layer
 from napari.viewer import Viewer
-from qtpy.QtWidgets import QWidget
 
 from napari_semsr.core import (
     Job,
@@ -21,33 +19,24 @@ from napari_semsr.core import (
     get_plots,
     get_quantities,
 )
-from napari_semsr.io import HELPER_KEY
 from napari_semsr.jobs import (
     ERROR_MAP,
     PANELS,
     ErrorMapReport,
     MapResult,
     Result,
-    Verb,
     crop_to_gap_free_box,
     get_verb,
 )
 from napari_semsr.widgets.base import (
     Columns,
-    Form,
-    JobOutput,
+    CommandOutcome,
     Numbers,
-    OptionsForm,
     OutputTarget,
-    Panel,
-    PanelTask,
+    PanelCall,
+    VerbPanel,
     add_opened_image,
-    add_stack,
-    choose_output_target,
-    create_group_forms,
-    create_store_edit,
-    get_entered_store,
-    run_and_open,
+    run_command,
 )
 from napari_semsr.widgets.layers import (
     create_overlay_keywords,
@@ -59,7 +48,6 @@ from napari_semsr.widgets.layers import (
     hide_other_maps,
     is_ground_truth,
     list_grey_layers,
-    list_planes,
 )
 from napari_semsr.widgets.measure.regions import (
     Cell,
@@ -75,180 +63,73 @@ from napari_semsr.widgets.measure.regions import (
     show_area_outlines,
 )
 
-
-@dataclass(frozen=True, slots=True)
-class CommandOutcome:
-    """Images processed by a command, and the results."""
-
-    images: Sequence[Micrograph]  # as they were read
-    image: Micrograph  # the image made, or the first image measured
-    step: str  # the step, as named in the new layer
-    planes: Sequence[
-        Micrograph
-    ] = ()  # planes of the first image, if all were processed
-    report: Any = None  # of the command
-    output: JobOutput | None = None  # the image made, opened again
-    is_part: bool = False  # whether gaps were cropped
-    regions: Mapping[str, Columns] = field(default_factory=dict)
-
-
 _MAX_PLOTS = 2  # plots that the panel's command draws below each other
 _DISC_COLOUR = "#56b4e9"  # of Okabe and Ito, distinct for colour-blind users
 _DISC_BORDER = 0.06  # share of the median diameter; chosen: the image stays visible
 
 
-class VerbPanel(Panel):
-    """Panel that runs a command on layers to create an image, a map or only metrics."""
+class MeasurePanel(VerbPanel):
+    """Panel that measures layers, whole or by region, and may add a map."""
 
-    title = ""
-    run_label = "Measure"
-    verb: Verb[Any, Any]
-    input_image = 0  # the image that takes the active layer
     region_help = ""  # action in each region; without it there are none
-    helps = ""  # label of the tick box that shows helper layers
-    helps_first = False  # whether it is ticked at first
     cuts_gaps = (
         False  # measures and outlines the part where all images have grey values
     )
-    output: FileEdit | None = None  # output path of an image that takes long to make
-    replace: CheckBox  # existing output
 
     def __init__(self, viewer: Viewer) -> None:
-        first = self.verb
-        self.plots |= bool(first.curves)
-        super().__init__(viewer, self.title, self.run_label)
-        self.titles = {item.name: item.title for item in first.images}
-        boxes = self.input_layers.create_image_boxes(first, self._list_layers)
-        self.boxes = {box.name: box for box in boxes}
-        self.form = OptionsForm(first.options)
-        # keys of a project
-        self.settings: dict[str, object] = {**self.boxes, "form": self.form}
-        rows: list[CheckBox | ComboBox] = [*self.boxes.values()]
+        self.plots |= bool(self.verb.curves)
         self.regions: ComboBox | None = None
+        super().__init__(viewer)
+
+    def create_rows(self) -> Sequence[ComboBox]:
+        """Create the list of layers with regions."""
         if self.region_help:
             self.regions = create_region_box(self, self.region_help)
-            rows.append(self.regions)
-        if first.images[0].stack:
-            self.all_planes = self.input_layers.create_planes_box()
-            rows.append(self.all_planes)
-        self._layers = Form(*rows)
-        # folded groups come last
-        below: list[QWidget] = [self.form]
-        if first.resumes:
-            self.output = create_store_edit()
-            self.replace = CheckBox(
-                name="replace",
-                text="Replace an existing store",
-                tooltip="If unticked, an existing store is kept.",
-            )
-            below.append(Form(self.output, self.replace))
-        self.add_group("Layers", self._layers, *below)
-        self.frames = create_group_forms(first.options)
-        for frame, form in self.frames.items():
-            self.add_group(frame, form)
-        self.add_groups()
-        maps = not first.makes_image or issubclass(first.result, MapResult)
-        title_below = "Figures" if maps else "Result"
-        self.add_results(title_below, *self.create_result_widgets(), helpers=self.helps)
-        self.helpers.value = self.helps_first
-        self.input_layers.follow_active_layer(
-            self.boxes[first.images[self.input_image].name]
+        return () if self.regions is None else (self.regions,)
+
+    @property
+    def adds_image(self) -> bool:
+        """Whether the result is an image to look at, rather than figures."""
+        return super().adds_image and not issubclass(self.verb.result, MapResult)
+
+    def read_images(self, layers: Sequence[Layer]) -> list[Micrograph]:
+        """Read the chosen layers, which have the same grid if gaps are cropped."""
+        return (
+            read_image_pair(self, *layers)
+            if self.cuts_gaps
+            else super().read_images(layers)
         )
 
-    def _list_layers(self) -> list[Layer]:
-        """List grey layers, preceded by Labels layers if the command accepts them."""
-        others = [
-            layer
-            for layer in self.viewer.layers
-            if isinstance(layer, Labels) and not layer.metadata.get(HELPER_KEY)
-        ]
-        grey = list_grey_layers(self.viewer)
-        return others + grey if "labels" in self.verb.options.model_fields else grey
-
-    def get_output_path(self) -> Path | None:
-        """Return the chosen output path."""
-        if self.output is None:
-            return None
-        return get_entered_store(self.output, stack=self.input_layers.uses_all_planes())
-
-    def add_groups(self) -> None:
-        """Add option groups between the options and the results."""
-
-    def create_result_widgets(self) -> Sequence[QWidget]:
-        """Create the widgets above the metrics."""
-        return ()
-
-    def job(self) -> PanelTask:
-        """Create the job from the form."""
-        verb, layers_chosen = self.verb, [box.value for box in self.boxes.values()]
-        layers = [
-            layer
-            for item, layer in zip(verb.images, layers_chosen, strict=True)
-            if layer is not None or not item.optional
-        ]
-        if self.cuts_gaps:
-            images = read_image_pair(self, *layers)
-        else:
-            images = [self.input_layers.read(layer) for layer in layers]
-        for item, layer in zip(verb.images[1:], layers_chosen[1:], strict=True):
-            if layer is layers_chosen[0] is not None:
-                instead = ", or 'none'" if item.optional else " for one of them"
-                msg = (
-                    f"The layer {layer.name!r} is chosen as both "
-                    f"{self.titles[item.name]} and {next(iter(self.titles.values()))}; "
-                    f"choose another{instead}."
-                )
-                raise ShapeError(msg, code="same-image")
-        more = [item for form in self.frames.values() for item in form.values().items()]
-        if layers and isinstance(layers[0], Labels):
-            more.append(("labels", True))
-        options = self.form.create_options(**dict(more))
-        planes = list_planes(layers[0]) if self.input_layers.uses_all_planes() else ()
-        request = CommandOutcome(images, images[0], self.step(options), planes)
-        target = None
-        if verb.makes_image:
-            title = create_result_name(self.viewer, images[0].name, request.step)
-            replaces = self.output is not None and self.replace.value
-            there = "replace" if replaces else "refuse"
-            sizes = images[0].shape, 1, there
-            target = choose_output_target(
-                self.output, title, *sizes, planes=len(planes)
-            )
-        regions = []
-        if self.regions is not None:
-            regions = read_regions(self, self.regions.value, layers[0])
-        make = partial(self._run_command, verb, request, options, target, regions)
-        return PanelTask(make, partial(self.show_outcome, layers[0]))
-
-    def _run_command(
+    def create_work(
         self,
-        verb: Verb[Options, Result],
-        request: CommandOutcome,
+        outcome: CommandOutcome,
         options: Options,
+        layer: Layer,
         target: OutputTarget | None,
-        regions: Sequence[Region],
-    ) -> Job[CommandOutcome]:
-        """Run the command, and measure its results in each region."""
-        parts, box = request.images, None
-        if self.cuts_gaps:
-            parts, box = yield from crop_to_gap_free_box(*parts)
-        outcome_written: JobOutput | None = None
-        if target is None:
-            report = yield from verb.job(*parts, options=options)
-        else:
-            run = verb.rerun if target.existing == "replace" else verb.job
-            images = [request.planes or parts[0], *parts[1:]]
-            job = run(*images, output=target.path, options=options)
-            outcome_written = yield from run_and_open(job, target)
-            report = outcome_written.result
-        image = (
-            parts[0] if outcome_written is None else outcome_written.output.micrograph
+    ) -> Callable[[PanelCall], Job[CommandOutcome]]:
+        """Return what a job does: crop gaps, run the call, and measure the regions."""
+        regions = (
+            read_regions(self, self.regions.value, layer)
+            if self.regions is not None
+            else []
         )
-        parts_of_outcome: dict[str, Any] = {
-            "output": outcome_written,
-            "is_part": box is not None,
-        }
-        outcome = replace(request, image=image, report=report, **parts_of_outcome)
+        return partial(self._measure, outcome, options, regions, target)
+
+    def _measure(
+        self,
+        outcome: CommandOutcome,
+        options: Options,
+        regions: Sequence[Region],
+        target: OutputTarget | None,
+        request: PanelCall,
+    ) -> Job[CommandOutcome]:
+        """Run the call, and measure its results in each region."""
+        images: dict[str, Any] = dict(request.values)
+        if self.cuts_gaps:
+            parts, box = yield from crop_to_gap_free_box(*outcome.images)
+            images |= zip(request.values, parts, strict=True)
+            outcome = replace(outcome, image=parts[0], is_part=box is not None)
+        outcome = yield from run_command(outcome, target, request, **images)
         measure = partial(self.measure_region, outcome, options)
         return replace(outcome, regions=(yield from measure_regions(regions, measure)))
 
@@ -258,45 +139,35 @@ class VerbPanel(Panel):
         """Measure a region with the options of the command."""
         raise NotImplementedError
 
-    def show_outcome(self, layer: Layer, outcome: CommandOutcome) -> Iterator[None]:
-        """Add any resulting image as a layer, and show the metrics."""
-        report = outcome.report
-        figures: Numbers = get_figures(report)
-        if isinstance(report, MapResult) and outcome.output is not None:
-            map_made = outcome.output.output
-            # its kind, its image, its unit in brackets
-            kind, _, rest = map_made.micrograph.name.partition(" of ")
-            source, _, unit = rest.rpartition(" (")
-            with self.result_layers.replace_earlier(
-                kind, *self.result_layers.sources
-            ) as earlier:
-                yield from self.result_layers.remove_earlier(earlier)
-                title = create_result_name(self.viewer, source, f"{kind} ({unit}")
-                layer_made = add_opened_image(self.viewer, map_made, name=title)
-                hide_other_maps(self.viewer, layer_made)
-                yield
-        elif outcome.output is not None:
-            output = outcome.output
-            title = create_result_name(
-                self.viewer, outcome.images[0].name, outcome.step
-            )
-            layer_made = (
-                add_stack(self.viewer, output, layer, title)
-                if output.planes
-                else add_opened_image(self.viewer, output.output, name=title)
-            )
+    def add_image(self, layer: Image, outcome: CommandOutcome) -> Iterator[None]:
+        """Add the map as a layer, replacing an earlier map of the same images."""
+        if not isinstance(outcome.report, MapResult) or outcome.output is None:
+            yield from super().add_image(layer, outcome)
+            return
+        map_made = outcome.output.output
+        # its kind, its image, its unit in brackets
+        kind, _, rest = map_made.micrograph.name.partition(" of ")
+        source, _, unit = rest.rpartition(" (")
+        with self.result_layers.replace_earlier(
+            kind, *self.result_layers.sources
+        ) as earlier:
+            yield from self.result_layers.remove_earlier(earlier)
+            title = create_result_name(self.viewer, source, f"{kind} ({unit}")
+            layer_made = add_opened_image(self.viewer, map_made, name=title)
+            hide_other_maps(self.viewer, layer_made)
             yield
-            self.compare_with_source(layer_made, layer, outcome)
-            if self.output is not None:
-                figures = {**figures, "Store": str(report.output)}
+
+    def show_figures(
+        self, layer: Layer, outcome: CommandOutcome, figures: Numbers
+    ) -> Iterator[None]:
+        """Outline what was measured, mark it, and show metrics, plots and tables."""
+        report = outcome.report
         if self.cuts_gaps:
             part = {layer: [outcome.image]} if outcome.is_part else {}
             yield from show_area_outlines(self, part)
             if part:
-                figures = {
-                    **figures,
-                    "Measured": format_measured_area_note(outcome.image),
-                }
+                note = format_measured_area_note(outcome.image)
+                figures = {**figures, "Measured": note}
         yield from self.add_marks(layer, outcome)
         yield
         # rows of a report are saved with its curves, as there may be thousands
@@ -309,16 +180,6 @@ class VerbPanel(Panel):
             tables=outcome.regions,
             more=self.format_legend(report),
         )
-
-    def step(self, options: Any) -> str:
-        """Return the step name that is appended to a layer's name in results."""
-        del options
-        return self.verb.name.replace("-", " ")
-
-    def compare_with_source(
-        self, layer: Image, source: Layer, outcome: CommandOutcome
-    ) -> None:
-        """Show a resulting image next to its source."""
 
     def add_marks(self, layer: Layer, outcome: CommandOutcome) -> Iterator[None]:
         """Add helper layers for the result, such as measured discs, step by step."""
@@ -380,7 +241,7 @@ class VerbPanel(Panel):
         return curves
 
 
-class GroundTruthPanel(VerbPanel):
+class GroundTruthPanel(MeasurePanel):
     """Panel that runs a command on a layer, with the ground truth if available."""
 
     cuts_gaps = True
@@ -388,8 +249,9 @@ class GroundTruthPanel(VerbPanel):
 
     _propose: Callable[[], None] | None = None  # before the lists exist
 
-    def __init__(self, viewer: Viewer) -> None:
-        super().__init__(viewer)
+    def build_form(self) -> None:
+        """Build the form, and propose a reference."""
+        super().build_form()
         self.image, self.reference = self.boxes.values()
         self.sharing.reference = self.reference
         self._propose = propose_partner_layer(
@@ -423,7 +285,7 @@ class GroundTruthPanel(VerbPanel):
 _NEAR = 0.02  # share of a side: tolerance for coinciding edges; chosen
 
 
-def __getattr__(name: str) -> type[VerbPanel]:
+def __getattr__(name: str) -> type[MeasurePanel]:
     """Return a panel class that is generated from a command."""
     titles = [title for title, verb in PANELS.items() if verb == name]
     if not titles:
@@ -433,10 +295,10 @@ def __getattr__(name: str) -> type[VerbPanel]:
     class_values: dict[str, object] = {"title": titles[0], "verb": verb}
     if verb is not None and verb.result.discs is not Result.discs:
         class_values |= {"helps": "Show what was measured", "helps_first": True}
-    return type("OneVerbPanel", (VerbPanel,), class_values)
+    return type("OneVerbPanel", (MeasurePanel,), class_values)
 
 
-class ErrorMapPanel(VerbPanel):
+class ErrorMapPanel(MeasurePanel):
     """Panel that maps differences between a layer and its reference, or two scans."""
 
     title, run_label = "Error map", "Map errors"
@@ -448,8 +310,9 @@ class ErrorMapPanel(VerbPanel):
         "those of the whole field."
     )
 
-    def __init__(self, viewer: Viewer) -> None:
-        super().__init__(viewer)
+    def build_form(self) -> None:
+        """Build the form, and propose a reference."""
+        super().build_form()
         self.form.on_change("scans", self._update_layer_labels)
         before, after = self.boxes.values()
         after.changed.connect(partial(self._propose_layer, before, after))
@@ -460,7 +323,7 @@ class ErrorMapPanel(VerbPanel):
         titles = ("First scan", "Second scan") if scans else ("Reference", "Enhanced")
         self.titles = dict(zip(self.boxes, titles, strict=True))
         for item in self.verb.images:
-            self._layers.relabel(item.name, self.titles[item.name], item.tooltip)
+            self.layer_form.relabel(item.name, self.titles[item.name], item.tooltip)
 
     def _propose_layer(
         self, before: ComboBox, after: ComboBox, _: object = None

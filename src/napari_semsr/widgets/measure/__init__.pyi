@@ -1,1 +1,0 @@
-from .verb_panel import CommandOutcome as CommandOutcome, VerbPanel as VerbPanel
