@@ -1,6 +1,7 @@
 """Laws that hold for every panel."""
 
 import gc
+import json
 import re
 import threading
 import time
@@ -29,6 +30,7 @@ from napari_semsr.core.errors import ShapeError
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.core.progress import Progress
 from napari_semsr.io.formats import write
+from napari_semsr.jobs import Call
 from napari_semsr.widgets.base import ASIDE, PanelTask, create_panel
 from napari_semsr.widgets.base.history import get_removed_layers
 from napari_semsr.widgets.base.manual import (
@@ -62,6 +64,9 @@ PANELS = {
     "JudgePanel": "register.judge",
     "SavePanel": "project",
     "TrainPanel": "train.panel",
+    "AdaptPanel": "register.adapt",
+    "noise": "measure.panel",
+    "particles": "measure.panel",
 }
 UNITS = {  # by the end of an option's name
     "nm": "nm",
@@ -540,6 +545,7 @@ def test_what_takes_long_to_import_is_imported_in_a_thread():
 
 COLLECTING = """
 import gc
+import json
 gc.disable()
 for argument in sys.argv[1:]:
     module, name = argument.split(":")
@@ -572,3 +578,25 @@ def test_a_panel_in_view_is_kept_though_nobody_refers_to_it(model, qapp):
     kept().close()
     gc.collect()
     assert kept() is None
+
+
+CALLING = *MEASURING, "AdaptPanel", "CheckPanel", "DemoPanel", "noise", "particles"
+
+
+@pytest.mark.parametrize("name", CALLING)
+def test_the_form_makes_the_call_that_its_command_would_make(name, model, add, qtbot):
+    rng = np.random.default_rng(3)
+    for layer in ("one", "other"):
+        values = rng.normal(100, 20, (128, 128)).astype(np.float32)
+        add(model, Micrograph(values, parse_pixel_size(20.0), layer))
+    panel = make(name, model, qtbot)
+    request, verb = panel.create_call(), panel.verb
+    call = request.call
+    assert call.verb == verb.name
+    assert Call.parse(json.loads(json.dumps(call.model_dump(mode="json")))) == call
+    known = {item.name for item in verb.inputs}
+    assert set(call.inputs) - known <= {"translate"}, "unknown to the command"
+    assert set(call.outputs) <= {item.name for item in verb.all_outputs}
+    verb.parse_options(call.options)  # an unknown option is an error
+    images = [one for one in request.values.values() if isinstance(one, Micrograph)]
+    assert all(image.pixel_size_nm == (20.0, 20.0) for image in images)

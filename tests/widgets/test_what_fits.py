@@ -74,14 +74,14 @@ def test_training_begins_with_the_model_for_such_images(add_made, model, hold, j
     add_made("open")
     panel.pairs.low.value = low
     wanted = "ssum-sem" if jobs in SUPERLENS else None
-    assert panel.recipe.begins()["start_from"] == wanted
+    assert panel.recipe.read_start()[0] == wanted
 
 
 def test_a_start_that_was_chosen_stays(add_made, model, hold):
     panel = hold(TrainPanel(model))
     panel.recipe.start.value = "sem-2x"
     panel.pairs.low.value = add_made("register", "stitch")
-    assert panel.recipe.begins()["start_from"] == "sem-2x"
+    assert panel.recipe.read_start()[0] == "sem-2x"
 
 
 def test_train_stands_in_the_window(make_napari_viewer):

@@ -285,6 +285,10 @@ class GroundTruthPanel(MeasurePanel):
 _NEAR = 0.02  # share of a side: tolerance for coinciding edges; chosen
 
 
+_PAGES = {"noise": "metrics.md#noise", "particles": "gaps.md"}
+"""Manual pages of generated panels."""
+
+
 def __getattr__(name: str) -> type[MeasurePanel]:
     """Return a panel class that is generated from a command."""
     titles = [title for title, verb in PANELS.items() if verb == name]
@@ -293,6 +297,7 @@ def __getattr__(name: str) -> type[MeasurePanel]:
         raise AttributeError(msg)
     verb = get_verb(name)
     class_values: dict[str, object] = {"title": titles[0], "verb": verb}
+    class_values["help_place"] = _PAGES.get(name, MeasurePanel.help_place)
     if verb is not None and verb.result.discs is not Result.discs:
         class_values |= {"helps": "Show what was measured", "helps_first": True}
     return type("OneVerbPanel", (MeasurePanel,), class_values)
