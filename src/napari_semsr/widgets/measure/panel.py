@@ -285,7 +285,7 @@ class GroundTruthPanel(MeasurePanel):
 _NEAR = 0.02  # share of a side: tolerance for coinciding edges; chosen
 
 
-_PAGES = {"noise": "metrics.md#noise", "particles": "gaps.md"}
+_PAGES = {"noise": "metrics.md#noise", "particles": "gaps.md#sizes"}
 """Manual pages of generated panels."""
 
 
