@@ -256,7 +256,7 @@ class BatchPanel(VerbPanel):
             msg = "Choose a layer that was created here, or a steps file."
             raise OptionError(msg, code="missing-value")
         inputs, output = get_entered_path(self.inputs), get_entered_path(self.output)
-        return self.request(
+        return self.compose_call(
             {"steps": steps, "inputs": inputs, "output": output},
             self.show_table,
             existing=OverwritePolicy(overwrite=bool(self.overwrite.value)),

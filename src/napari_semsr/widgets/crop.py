@@ -188,7 +188,7 @@ class CropPanel(VerbPanel):
         def crop(request: PanelCall) -> Job[JobOutput]:
             return run_and_open(request.run(), target, beside=beside)
 
-        return self.request(
+        return self.compose_call(
             {"image": image, "like": reference},
             partial(self.show_crops, layer, like),
             outputs={"output": target.path, "like_output": beside},

@@ -86,7 +86,7 @@ class DemoPanel(VerbPanel):
             if folder_kept
             else find_free_store_path(_NAME, "")
         )
-        return self.request(
+        return self.compose_call(
             {},
             self.show_demonstration,
             outputs={"folder": place},

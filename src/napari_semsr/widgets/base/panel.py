@@ -488,7 +488,7 @@ class VerbPanel(QWidget):
         }
         if planes:
             inputs[verb.images[0].name] = planes
-        return self.request(
+        return self.compose_call(
             inputs,
             partial(self.show_outcome, layer),
             work=self.create_work(outcome, options, layer, target),
@@ -497,7 +497,7 @@ class VerbPanel(QWidget):
             options=options,
         )
 
-    def request(
+    def compose_call(
         self,
         inputs: Mapping[str, object],
         show: Show,

@@ -397,7 +397,7 @@ class CheckPanel(VerbPanel):
             raise OptionError(msg, code="model-missing")
         images = [] if layer is None else [self.input_layers.read(layer)]
         options = self.form.create_options()
-        return self.request(
+        return self.compose_call(
             {"model": model, "images": images}, self.show_check, options=options
         )
 
@@ -507,7 +507,7 @@ class ImportPanel(VerbPanel):
                 **{scaling: ends} if scaling in _RANGES else {}
             )
         existing = OverwritePolicy(overwrite=bool(self.overwrite.value))
-        return self.request(
+        return self.compose_call(
             {"file": path}, self.show_import, existing=existing, options=options
         )
 

@@ -906,7 +906,7 @@ class EnhancePanel(VerbPanel):
         request, path = (source, model, options, place_seen), self.get_output_path()
         ticks, unmade = self._ticks.items(), self._find_map_problems()
         maps = {key: bool(one.value) and key not in unmade for key, one in ticks}
-        call = self.request(
+        call = self.compose_call(
             {"image": planes or micrograph, "model": model},
             partial(self.show_enhanced, source, micrograph),
             options=options,

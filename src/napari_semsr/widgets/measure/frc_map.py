@@ -354,7 +354,7 @@ class FrcMapPanel(VerbPanel):
             ),
             regions=read_regions(self, self.regions.value, layer),
         )
-        return self.request(
+        return self.compose_call(
             dict(zip(("a", "b"), images, strict=False)),
             partial(self.show_resolution, layer),
             work=work,

@@ -269,7 +269,7 @@ class SpectrumPanel(VerbPanel):
             pairs = zip(layers_chosen, regions, strict=True)
             owners = [layer for layer, own in pairs for _ in own]
             show = partial(self.show_spectra, owners, in_regions=True)
-        return self.request({"image": images[0]}, show, work=work)
+        return self.compose_call({"image": images[0]}, show, work=work)
 
     def show_spectra(
         self, layers: Sequence[Layer], spectra: Spectra, *, in_regions: bool = False

@@ -142,7 +142,7 @@ class AdaptPanel(PairPanel):
         if folder is None or not resume:
             folder = find_free_store_path(f"{images[0].name} adapted", "")
         size = images[0].pixel_size_nm
-        return self.request(
+        return self.compose_call(
             {"mosaic": images[0], "sem": images[1:], **settings},
             partial(self.show_adaptation, mosaic),
             outputs={"output": folder},

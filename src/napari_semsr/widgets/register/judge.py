@@ -67,7 +67,7 @@ class JudgePanel(PairPanel):
         report = find_free_store_path(f"{optical.name} judged", ".html")
         options, settings = self.read_settings()
         models = list(self.networks.value)
-        return self.request(
+        return self.compose_call(
             {"optical": optical, "sem": sem, "models": models, **settings},
             self.show_evaluation,
             outputs={"output": report},

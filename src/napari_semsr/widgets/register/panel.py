@@ -903,7 +903,7 @@ class RegisterPanel(VerbPanel):
     ) -> PanelCall:
         """Return a call that registers the layers, or applies a known transform."""
         inputs: dict[str, object] = dict(zip(("moving", "fixed"), images, strict=True))
-        return self.request(
+        return self.compose_call(
             {**inputs, "landmarks": landmarks, "transform": transform},
             partial(self.show_registration, *self._get_image_layers()),
             work=_register_images,

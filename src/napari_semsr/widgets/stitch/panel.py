@@ -578,7 +578,7 @@ class StitchMosaicPanel(VerbPanel):
         def show(outcome: JobOutput | UnplacedFramesError) -> Iterator[None]:
             yield from self._show_stitched_mosaic(outcome, folder, positions, options)
 
-        return self.request(
+        return self.compose_call(
             {"folder": folder, "positions": positions},
             show,
             outputs={"output": target},

@@ -798,7 +798,7 @@ class TrainPanel(VerbPanel):
         cuts = self.pairs.own or self.pairs.cuts
         data = self._read_images() if cuts else {"pairs": self.pairs.store_path()}
         start_from, from_scratch = self.recipe.read_start()
-        return self.request(
+        return self.compose_call(
             {"recipe": facts.path, "start_from": start_from, **data},
             self.show_training,
             outputs={"output": run_dir},
