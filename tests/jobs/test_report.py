@@ -34,7 +34,7 @@ from napari_semsr.jobs import (
     to_json_value,
 )
 from napari_semsr.jobs.report.records import read_record
-from tests.refusals import refused
+from tests.refusals import refused, warned
 from tests.stopping import stop_at
 
 VOID = {"meta", "link", "img", "br"}
@@ -183,7 +183,7 @@ def test_measured_and_stored_values_are_the_same(folder: Path) -> None:
 def test_warnings_of_a_measurement_are_on_the_page_once(scene, tmp_path: Path) -> None:
     grey = np.roll(scene.truth.array(), 2, axis=1)
     shifted = scene.truth.replace(data=grey, name="shifted")
-    with pytest.warns(UserWarning, match="is shifted relative to its reference"):
+    with warned("images-shifted"):
         _, page, told = made_of([(scene.truth, shifted)], tmp_path)
     [warning] = [n for n in told["pairs"][0]["notes"] if "is shifted relative" in n]
     assert page.text.count(warning) == 1

@@ -106,7 +106,7 @@ def test_run_makes_the_folders_above_it_but_never_writes_into_its_pairs(
 
 
 def test_recipe_of_the_package_is_found_by_name_and_needs_pairs(tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match=r"fine-tune of the package.*pass `pairs`"):
+    with refused(OptionError, "missing-value", match="`pairs`"):
         train("fine-tune", tmp_path / "a")
     with refused(ReadError, "recipe-unknown"):
         train("fine-tum", tmp_path / "a")
@@ -219,7 +219,7 @@ def test_two_images_and_their_map_are_trained_on_in_one_go(
     write_tiny_recipe(tuned, **LONG, architecture="same", start_from=str(begun))
     small = PairRequest(mosaic, sem, stored, PairOptions(patch=96))
     into, one_step = tmp_path / "runs" / "b", TrainOptions(steps=1)
-    with pytest.raises(SemsrError, match="lower `patch`"):
+    with refused(SemsrError, "image-too-small", match="`patch`"):
         run(TRAIN.job(tuned, into, cut=small, options=one_step))
     assert not (tmp_path / "runs").exists()
     with warned("map-imprecise", match=r"expected error of 0.6 px \(12 nm\).*loss"):

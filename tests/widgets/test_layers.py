@@ -27,6 +27,7 @@ from napari_semsr.widgets.layers import (
     micrograph_from_layer,
     show_scale_bar,
 )
+from tests.refusals import refused
 
 TURNED = Affine.create_similarity(
     30, scale=1.2, is_mirrored=True, shift=(40, -9), about=(50, 20)
@@ -226,7 +227,7 @@ def test_layers_of_ours_leave_the_viewer_in_nm():
 
 def test_same_unit_names_the_layer_without_pixel_size():
     bare = Micrograph(IMAGE, name="bare")
-    with pytest.raises(OptionError, match="'bare' has no pixel size"):
+    with refused(OptionError, "pixel-size-missing", match="'bare'"):
         get_common_unit([Micrograph(IMAGE, parse_pixel_size(1.0)), bare])
 
 
