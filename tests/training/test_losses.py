@@ -145,9 +145,9 @@ def test_flat_images_have_finite_gradients() -> None:
 
 
 @pytest.mark.parametrize(
-    ("grey", "says"), [(0.7, "lower learning_rate"), (16.0, "value 16 times the range")]
+    ("grey", "value"), [(0.7, "learning_rate"), (16.0, "value 16 times")]
 )
-def test_a_loss_that_is_not_finite_names_its_cause(grey, says):
+def test_a_loss_that_is_not_finite_names_its_cause(grey, value):
     seen = torch.full((1, 1, 4, 4), grey)
-    with pytest.raises(SemsrError, match=says):
+    with refused(SemsrError, "training-diverged", match=value):
         check_finite("loss is", torch.tensor(torch.nan), 3, seen)
