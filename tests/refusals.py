@@ -1,5 +1,7 @@
 """What a test expects to be refused or warned of, by the stable code of its cause."""
 
+import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -24,9 +26,18 @@ def refused(
 
 @contextmanager
 def warned(code: str, match: str | None = None) -> Iterator[pytest.WarningsRecorder]:
-    """Expect a warning of this code; `match` is of values in its sentence."""
+    """Expect a warning of this code; `match` is of values in its sentence.
+
+    Other warnings are warned of again, as `pytest.warns` does.
+    """
     with pytest.warns(UserWarning, match=match) as caught:
         yield caught
-    told = [one.message for one in caught if isinstance(one.message, Warning)]
-    codes = [get_error_code(one.args[0]) for one in told]
-    assert code in codes, f"{code!r} is not in {codes}"
+    told = {
+        get_error_code(one.message.args[0]): one
+        for one in caught
+        if isinstance(one.message, Warning) and re.search(match or "", str(one.message))
+    }
+    assert code in told, f"{code!r} is not in {[*told]}"
+    for other in told.keys() - {code}:
+        one = told[other]
+        warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)

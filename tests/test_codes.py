@@ -44,6 +44,7 @@ from napari_semsr.restoration.method import (
 )
 from napari_semsr.stitching import StitchOptions
 from napari_semsr.stitching.grids import UnplacedFramesError
+from tests.refusals import refused
 
 
 def _write(path, content=b"x"):
@@ -105,9 +106,8 @@ _REFUSALS = {
 
 @pytest.mark.parametrize("code", _REFUSALS)
 def test_refusal_has_the_code_of_its_cause(code, tmp_path):
-    with pytest.raises(SemsrError) as refused:
+    with refused(SemsrError, code):
         _REFUSALS[code](tmp_path)
-    assert get_error_code(refused.value) == code
 
 
 def test_error_with_facts_has_a_code_too():
@@ -121,9 +121,8 @@ def test_error_with_facts_has_a_code_too():
     assert (
         get_error_code(UnplacedFramesError("No place.", ())) == RegistrationError.code
     )
-    with pytest.raises(DeviceMemoryError) as refused:
+    with refused(DeviceMemoryError, "memory"):
         require_memory("FRC", (1 << 30, 1 << 30), 8)
-    assert get_error_code(refused.value) == "memory"
 
 
 def test_rule_of_options_may_state_its_code():
@@ -139,9 +138,8 @@ def test_rule_of_options_may_state_its_code():
             return value
 
     for value, code in ((-1, OptionError.code), (-2, "stage-reversed")):
-        with pytest.raises(OptionError, match="must be 0 or more, got -") as refused:
+        with refused(OptionError, code, match=f"`step` .* {value}"):
             Stage.parse({"step": value})
-        assert get_error_code(refused.value) == code
 
 
 def test_warnings_have_the_codes_of_their_causes(tmp_path):

@@ -69,8 +69,8 @@ def test_a_wrong_call_names_the_function():
     image = np.zeros((64, 64))
     with pytest.raises(TypeError, match=r"^metrics\(\): missing .* 'image'$"):
         napari_semsr.metrics()
-    near = r"^Unknown option data_rnge of metrics \(did you mean data_range\?\); valid"
-    with pytest.raises(OptionError, match=near):
+    near = r" data_rnge of metrics .* data_range\?\); "
+    with refused(OptionError, "unknown-option", match=near):
         napari_semsr.metrics(image, data_rnge=1)
     with refused(OptionError, "unknown-option"):
         napari_semsr.metrics(image, zero=1, one=2)

@@ -8,7 +8,6 @@ from napari_semsr.analysis import AlignedPair, ErrorSums, FittedPair, fit_blur_a
 from napari_semsr.core import (
     Box,
     Micrograph,
-    ReadError,
     ShapeError,
     parse_pixel_size,
     run,
@@ -177,14 +176,14 @@ def test_what_cannot_be_compared_or_tells_nothing_is_refused(rng):
         return rng.normal(size=shape)
 
     flat, square = np.full((64, 64), 3.0), image(64, 64)
-    for error, needs, *images in (
-        (ShapeError, "integer multiple", square, image(60, 60)),
-        (ShapeError, "integer multiple", square, image(32, 32)),
-        ((ShapeError, ReadError), "gap-free in both", image(10, 64), image(10, 64)),
-        (ShapeError, "is constant", square, flat),
-        (ShapeError, "is constant", flat, square),
+    for code, *images in (
+        ("sizes-differ", square, image(60, 60)),
+        ("sizes-differ", square, image(32, 32)),
+        ("nothing-to-measure", image(10, 64), image(10, 64)),
+        ("image-blank", square, flat),
+        ("image-blank", flat, square),
     ):
-        with pytest.raises(error, match=needs):
+        with refused(ShapeError, code):
             run(fit_blur_and_gain(pair_of(*images)))
     near = Micrograph(square, (5.0, 5.0))
     # exchanging them helps only if one is coarser along both axes

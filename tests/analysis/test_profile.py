@@ -306,7 +306,7 @@ def test_what_cannot_be_measured_is_said_in_a_sentence():
     with refused(ShapeError, "outside-image"):
         read_profile(image, (500, 500, 600, 600))
     empty = image.replace(data=np.full((20, 20), np.nan))
-    with pytest.raises(ShapeError, match="without a finite"):
+    with refused(ShapeError, "no-finite-values"):
         read_profile(empty, (5, 5, 15, 15))
     flat = read_profile(image.replace(data=np.full((20, 20), 7)), (5, 5, 15, 15))
     with refused(ReadError, "no-structure", match="7 everywhere"):
@@ -424,9 +424,9 @@ def test_lines_and_edges_on_ground_cut_at_black_are_refused(ground):
     x = np.indices((40, 160))[1]
     rough = np.random.default_rng(4).normal(0, 5, x.shape)
     store = GREY_SCALES["8 bits"]
-    for shape, name in ((bell(x - 80, 20.0), "background"), (x > 80, "dark side")):
+    for shape in (bell(x - 80, 20.0), x > 80):
         grey = ground + 180 * ndimage.gaussian_filter(1.0 * shape, 2) + rough
-        with pytest.raises(ReadError, match=f"in the {name}"):
+        with refused(ReadError, "clipped"):
             measured(store(grey))
     with refused(ReadError, "clipped"):
         measured(store(60 + 220 * ndimage.gaussian_filter(1.0 * (x > 80), 2) + rough))

@@ -127,18 +127,18 @@ def test_a_cache_keeps_what_was_used_last_up_to_its_size():
 
 
 @pytest.mark.parametrize(
-    ("known", "error", "says"),
+    ("known", "error", "code"),
     [
-        ({"nominal_px": np.zeros((3, 2))}, ShapeError, r"\(4, 2\)"),
-        ({"nominal_nm": np.zeros((4, 3))}, ShapeError, r"\(4, 2\)"),
-        ({"grid": (3, 3)}, OptionError, "needs 9 frames"),
-        ({"overlap": 0.0}, OptionError, "without overlap"),
-        ({"overlap": 1.0}, OptionError, "between 0 and 1"),
+        ({"nominal_px": np.zeros((3, 2))}, ShapeError, "wrong-shape"),
+        ({"nominal_nm": np.zeros((4, 3))}, ShapeError, "wrong-shape"),
+        ({"grid": (3, 3)}, OptionError, "grid-mismatch"),
+        ({"overlap": 0.0}, OptionError, "out-of-range"),
+        ({"overlap": 1.0}, OptionError, "out-of-range"),
     ],
     ids=["px", "nm", "grid", "no overlap", "all overlap"],
 )
-def test_acquisition_refuses_contradictions(known, error, says):
-    with pytest.raises(error, match=says):
+def test_acquisition_refuses_contradictions(known, error, code):
+    with refused(error, code):
         acquisition(**known)
 
 

@@ -133,7 +133,7 @@ def test_plans_refuse_what_cannot_be_cut():
         plan_tiles((8, 8), core=6, halo=0, stride=4)
     with refused(OptionError, "out-of-range"):
         plan_tiles((8, 8), core=4, halo=-1)
-    with pytest.raises(ShapeError, match="non-empty"):
+    with refused(ShapeError, "wrong-shape"):
         plan_tiles((0, 8), core=4, halo=0)
     with refused(ShapeError, "image-too-small"):
         plan_blocks((30, 100), block=64, step=16)

@@ -50,5 +50,5 @@ def test_levels_from_0_to_1_are_not_rounded(grey, dtype, kept, make_loaded):
 @pytest.mark.parametrize("share", [-0.1, 1.1])
 def test_shares_of_a_correction_go_from_none_to_all(name, share):
     assert getattr(EnhanceOptions.parse({name: 0.0}), name) == 0
-    with pytest.raises(OptionError, match=name):
+    with refused(OptionError, "out-of-range", match=f"`{name}`"):
         EnhanceOptions.parse({name: share})

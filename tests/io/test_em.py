@@ -161,19 +161,19 @@ def test_the_thumbnail_of_dm_is_left_out_and_images_are_chosen(tmp_path, grey):
 @pytest.mark.parametrize(
     ("unit", "tags", "what"),
     [
-        ("1/nm", {}, "a diffraction pattern"),
-        ("1/\u00c5", {}, "a diffraction pattern"),
-        ("mrad", {}, "a diffraction pattern"),
-        ("", {"Microscope Info": {"Operation Mode": "DIFFRACTION"}}, "a diffraction"),
-        ("nm", {"Meta Data": {"Format": "Spectrum image"}}, "a spectrum"),
-        ("eV", {}, "a spectrum"),
+        ("1/nm", {}, "diffraction"),
+        ("1/\u00c5", {}, "diffraction"),
+        ("mrad", {}, "diffraction"),
+        ("", {"Microscope Info": {"Operation Mode": "DIFFRACTION"}}, "diffraction"),
+        ("nm", {"Meta Data": {"Format": "Spectrum image"}}, "spectrum"),
+        ("eV", {}, "spectrum"),
     ],
 )
 def test_what_is_not_an_image_is_refused_by_name(tmp_path, grey, unit, tags, what):
     dm = Dm()
     path = dm.file(tmp_path / "a.dm3", [dm.image(grey, unit=unit, tags=tags)])
     for call in (registry.read, registry.describe):
-        with pytest.raises(ReadError, match=f"but it is {what}"):
+        with refused(ReadError, "format-unsupported", match=what):
             call(path)
 
 
@@ -244,10 +244,10 @@ def test_a_series_that_was_stopped_has_the_planes_that_were_taken(tmp_path, grey
 
 def test_ser_of_diffraction_and_spectra_is_refused(tmp_path, grey):
     path = write_ser(tmp_path / "a_1.ser", grey[None], step=4.2e7)
-    with pytest.raises(ReadError, match="diffraction pattern"):
+    with refused(ReadError, "format-unsupported", match="diffraction"):
         registry.read(path)
     path = write_ser(tmp_path / "b_1.ser", grey[:1], kind=0x4120)
-    with pytest.raises(ReadError, match="a spectrum"):
+    with refused(ReadError, "format-unsupported", match="spectrum"):
         registry.read(path)
 
 
@@ -319,13 +319,13 @@ def test_planes_may_be_angles_of_the_sample_or_of_a_detector(tmp_path, grey, uni
     assert found.pixel_size_nm == (0.25, 0.25)
     both = [("qy", 0, 1, unit), ("qx", 0, 1, unit), *axes[1:]]
     path = ncem(tmp_path / "b.emd", np.zeros((3, 4, 5, 6)), both)
-    with pytest.raises(ReadError, match="a diffraction pattern"):
+    with refused(ReadError, "format-unsupported", match="diffraction"):
         registry.read(path)
 
 
 def test_velox_of_diffraction_is_refused(tmp_path, grey):
     path = velox(tmp_path / "a.emd", [("Ceta", grey[None])], "1/m", "1e8")
-    with pytest.raises(ReadError, match=r"a diffraction pattern \(Ceta\)"):
+    with refused(ReadError, "format-unsupported", match=r"\(Ceta\)"):
         registry.read(path)
 
 
@@ -367,7 +367,7 @@ def test_ncem_stacks_diffraction_and_uncalibrated(tmp_path, grey):
     four = np.zeros((3, 4, 5, 6))
     axes = [("y", 0, 1, "nm"), ("x", 0, 1, "nm"), ("Qy", 0, 1, "1/nm")]
     path = ncem(tmp_path / "b.emd", four, [*axes, ("Qx", 0, 1, "1/nm")])
-    with pytest.raises(ReadError, match=r"a diffraction pattern \(scan\)"):
+    with refused(ReadError, "format-unsupported", match=r"\(scan\)"):
         registry.read(path)
     (layer, *_) = read_layers(str(tmp_path / "a.emd"))
     assert layer[0].shape == (2, 37, 53)

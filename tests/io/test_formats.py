@@ -2,6 +2,7 @@
 
 import os
 import sys
+from importlib.util import find_spec
 
 import dask.array as da
 import imagecodecs
@@ -15,6 +16,7 @@ from napari_semsr.io import formats as registry
 from tests.refusals import refused
 from tests.strategies import images, pixel_sizes
 
+_OF_CZI = "file-damaged" if find_spec("czifile") else "extra-missing"
 _EXACT = (".ome.zarr", ".ome.tif", ".tif")
 _WRITABLE = (*_EXACT, ".png")
 _DTYPES = ("bool", "uint8", "uint16", "int8", "int16", "uint32", "int32")
@@ -158,26 +160,26 @@ def test_read_trusts_first_bytes_more_than_names(tmp_path, name, grey):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "message"),
+    ("name", "content", "code", "value"),
     [
-        ("missing.tif", None, "does not exist"),
-        ("empty.tif", b"", "file is empty"),
-        ("text.tif", b"once upon a time", "begins with the text 'once upo'"),
-        ("bytes.tif", b"\x00\xff ab\ncd", "begins with the bytes 00 ff 20 61 62 0a"),
-        ("a.czi", b"ZISRAWFILE", "be read as CZI|needs czifile"),
-        ("one.tif", b"I", "begins with"),
-        ("head.tif", b"II*\0", "cannot be read as TIFF"),
-        ("head.png", b"\x89PNG\r\n\x1a\n", "cannot be read as PNG"),
-        ("head.jpg", b"\xff\xd8\xff\xe0", "cannot be read as JPEG"),
-        ("head.bmp", b"BM12", "cannot be read as BMP"),
+        ("missing.tif", None, "file-missing", None),
+        ("empty.tif", b"", "file-empty", None),
+        ("text.tif", b"once upon a time", "format-unknown", "'once upo'"),
+        ("bytes.tif", b"\x00\xff ab\ncd", "format-unknown", "00 ff 20 61 62 0a"),
+        ("a.czi", b"ZISRAWFILE", _OF_CZI, None),
+        ("one.tif", b"I", "format-unknown", None),
+        ("head.tif", b"II*\0", "file-damaged", "TIFF"),
+        ("head.png", b"\x89PNG\r\n\x1a\n", "file-damaged", "PNG"),
+        ("head.jpg", b"\xff\xd8\xff\xe0", "file-damaged", "JPEG"),
+        ("head.bmp", b"BM12", "file-damaged", "BMP"),
     ],
 )
-def test_read_refuses_in_one_sentence(tmp_path, name, content, message):
+def test_read_refuses_in_one_sentence(tmp_path, name, content, code, value):
     path = tmp_path / name
     if content is not None:
         path.write_bytes(content)
     for verb in (registry.read, registry.describe):
-        with pytest.raises(ReadError, match=message) as caught:
+        with refused(ReadError, code, match=value) as caught:
             verb(path)
         text = str(caught.value)
         assert str(path) in text
@@ -188,10 +190,10 @@ def test_read_refuses_in_one_sentence(tmp_path, name, content, message):
 def test_read_refuses_folders_that_are_no_store(tmp_path):
     folder = tmp_path / "a.zarr"
     folder.mkdir()
-    with pytest.raises(ReadError, match="an empty folder"):
+    with refused(ReadError, "no-image"):
         registry.read(folder)
     (folder / "notes.txt").write_text("x")
-    with pytest.raises(ReadError, match="a folder without zarr data"):
+    with refused(ReadError, "no-image"):
         registry.read(folder)
     (folder / "frame.TIF").write_text("x")
     with refused(ReadError, "folder-of-images"):
@@ -220,7 +222,7 @@ def test_read_refuses_impossible_options(tmp_path, wrong, grey):
 def test_read_refuses_choices_that_do_not_exist(tmp_path, suffix, what, grey):
     path = tmp_path / f"a{suffix}"
     registry.write(Micrograph(grey), path)
-    with pytest.raises(ReadError, match=f"no {what} 7"):
+    with refused(ReadError, "plane-missing", match=f"{what} 7"):
         registry.read(path, **{what: 7})
 
 
@@ -237,7 +239,7 @@ def test_read_takes_a_pixel_size_and_a_crop_from_the_user(tmp_path, grey):
 @pytest.mark.parametrize("value", [2**53 + 1, -(2**60)])
 def test_write_tiff_refuses_whole_numbers_that_no_type_holds(tmp_path, suffix, value):
     image = Micrograph(np.full((4, 4), value, np.int64))
-    with pytest.raises(WriteError, match=f"up to 2\\*\\*53.*int64 TIFFs, got {value}"):
+    with refused(WriteError, "out-of-range", match=str(value)):
         registry.write(image, tmp_path / f"a{suffix}")
     assert list(tmp_path.iterdir()) == []
 

@@ -42,7 +42,7 @@ def test_the_only_image_of_a_file_is_read(make, grey):
 def test_one_of_several_datasets_is_chosen(make, grey):
     wanted = "b/high"
     path = make({"low": grey, "b/high": grey[::-1]})
-    with pytest.raises(ReadError, match="several datasets; choose one: /b/high, /low"):
+    with refused(ReadError, "several-images", match="/b/high, /low"):
         registry.read(path)
     found = registry.read(path, dataset=wanted)
     assert np.array_equal(found.array(), grey[::-1])
@@ -75,7 +75,7 @@ def test_element_size_is_the_pixel_size(make, grey):
 
 @pytest.mark.parametrize("size", [[1, 0, 1], b"many"])
 def test_a_bad_element_size_is_left_unknown_and_said(make, grey, size):
-    with pytest.warns(UserWarning, match="left unknown"):
+    with warned("pixel-size-invalid"):
         found = registry.read(make({"a": grey}, {"a": {"element_size_um": size}}))
     assert found.pixel_size_nm is None
     assert "left unknown" in found.metadata["warnings"][0]

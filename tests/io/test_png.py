@@ -112,7 +112,7 @@ def test_a_jpeg_that_is_cut_is_refused_whatever_is_inside(tmp_path, kind):
     for kept in (len(data) - 1, len(data) - 2, 2 * len(data) // 3):
         for more in (b"", bytes(70_000)):
             (tmp_path / "a.jpg").write_bytes(data[:kept] + more)
-            with pytest.raises(ReadError, match="its end is missing"):
+            with refused(ReadError, "file-damaged"):
                 registry.read(tmp_path / "a.jpg")
 
 
@@ -174,7 +174,7 @@ def test_damage_in_the_pixels_is_refused(tmp_path, grey):
     data = bytearray(path.read_bytes())
     data[data.index(b"IDAT") + 40] ^= 0xFF
     path.write_bytes(bytes(data))
-    with pytest.raises(ReadError, match="cannot be read as PNG"):
+    with refused(ReadError, "file-damaged"):
         registry.read(path)
 
 

@@ -77,7 +77,7 @@ def test_a_transform_that_cannot_be_written_leaves_the_one_before(tmp_path):
         write_transform(path, _stored(error=float("nan")))
     assert path.read_bytes() == before
     assert [item.name for item in tmp_path.iterdir()] == ["map.json"]
-    with pytest.raises(WriteError, match="could not be written"):
+    with refused(WriteError, "not-writable"):
         write_transform(tmp_path / "none" / "map.json", _stored())
 
 
@@ -96,36 +96,33 @@ def _set(values, where, value):
 
 
 DAMAGE = {
-    "version": (
-        ["semsr_transform"],
-        2,
-        "version 2, but only version 1 can be read: update",
-    ),
-    "kind": (["kind"], "projective", "kind must be one of similarity, affine, elastic"),
-    "unit": (["unit"], "um", "unit must be nm, got 'um'"),
-    "axes": (["axes"], ["x", "y"], "axes must be"),
-    "order": (["bspline", "order"], 1, "spline must be of order 3, got 1"),
-    "infinite": (["matrix", 1, 2], float("inf"), "finite and invertible"),
-    "text": (["matrix", 0, 1], "wide", "damaged: could not convert"),
-    "rows": (["matrix"], [[1, 0], [0, 1], [0, 0]], "2 rows of 3 numbers"),
-    "singular": (["matrix"], [[1, 1, 0], [1, 1, 0]], "finite and invertible"),
-    "coefficient": (["bspline", "coefficients", 0, 0, 0], float("nan"), "coefficients"),
-    "spacing": (["bspline", "spacing"], [0, 1], "knot spacing"),
-    "origin": (["from", "origin_nm"], [0, float("inf")], "a length is not a number"),
+    "version": (["semsr_transform"], 2, " 2, .* 1 "),
+    "kind": (["kind"], "projective", "similarity, affine, elastic, got 'projective'"),
+    "unit": (["unit"], "um", "nm, got 'um'"),
+    "axes": (["axes"], ["x", "y"], r"got \['x', 'y'\]"),
+    "order": (["bspline", "order"], 1, "3, got 1"),
+    "infinite": (["matrix", 1, 2], float("inf"), r"\(\(1\.1, 0\.2\), .*inf"),
+    "text": (["matrix", 0, 1], "wide", "'wide'"),
+    "rows": (["matrix"], [[1, 0], [0, 1], [0, 0]], r"\(3, 2\)"),
+    "singular": (["matrix"], [[1, 1, 0], [1, 1, 0]], r"\(\(1\.0, 1\.0\), "),
+    "coefficient": (["bspline", "coefficients", 0, 0, 0], float("nan"), "2"),
+    "spacing": (["bspline", "spacing"], [0, 1], r"\(0\.0, 1\.0\)"),
+    "origin": (["from", "origin_nm"], [0, float("inf")], None),
     "no pixel size": (["to", "pixel_size_nm"], [0, 5], "0 x 5 nm"),
     "no pixels": (["from", "shape"], [0, 5], "0 x 5 px"),
-    "quality": (["quality"], 7, "damaged"),
+    "quality": (["quality"], 7, None),
 }
 
 
 @pytest.mark.parametrize("name", DAMAGE)
 def test_damage_is_said(tmp_path, values, name):
-    where, value, match = DAMAGE[name]
+    where, value, stated = DAMAGE[name]
     values["quality"] = {}
     _set(values, where, value)
     path = tmp_path / "map.json"
     path.write_text(json.dumps(values))
-    with pytest.raises(ReadError, match=match) as caught:
+    code = "other-version" if name == "version" else "file-damaged"
+    with refused(ReadError, code, match=stated) as caught:
         read_transform(path)
     assert "map.json" in str(caught.value)
 
@@ -137,36 +134,36 @@ def test_what_is_missing_is_named(tmp_path, values, key):
     del values[key]
     path = tmp_path / "map.json"
     path.write_text(json.dumps(values))
-    match = (
-        "not a transform: register" if key == "semsr_transform" else f"lacks '{key}'"
-    )
-    with pytest.raises(ReadError, match=match):
+    if key == "semsr_transform":
+        expected = refused(ReadError, "not-a-transform")
+    else:
+        expected = refused(ReadError, "file-damaged", match=f"'{key}'")
+    with expected:
         read_transform(path)
 
 
 @pytest.mark.parametrize(
-    ("data", "match"),
+    "data",
     [
-        (b"\x89PNG\r\n\xff\xfe", "is not valid JSON"),
-        (b"[1, 2]", "not a transform: register"),
-        (b'"semsr_transform"', "not a transform: register"),
-        (b"[" * 100_000, "is not valid JSON"),
+        b"\x89PNG\r\n\xff\xfe",
+        b"[1, 2]",
+        b'"semsr_transform"',
+        b"[" * 100_000,
     ],
     ids=["picture", "list", "text", "deep"],
 )
-def test_other_files_are_no_transforms(tmp_path, data, match):
+def test_other_files_are_no_transforms(tmp_path, data):
     path = tmp_path / "map.json"
     path.write_bytes(data)
-    with pytest.raises(ReadError, match=match):
+    with refused(ReadError, "not-a-transform"):
         read_transform(path)
 
 
 def test_a_folder_and_a_missing_file_are_refused(tmp_path):
     missing = tmp_path / "none.json"
     for path, code in ((tmp_path, "not-a-file"), (missing, "file-missing")):
-        with pytest.raises(ReadError, match=str(tmp_path)) as caught:
+        with refused(ReadError, code, match=str(tmp_path)):
             read_transform(path)
-        assert caught.value.code == code
 
 
 def _image(shape=(300, 400), size=(40.0, 41.5), origin=(120.5, -3.0)):

@@ -186,41 +186,51 @@ def test_images_without_a_place_share_their_corner():
 
 
 @pytest.mark.parametrize(
-    ("like", "options", "said"),
+    ("like", "options", "code", "values"),
     [
-        ({"origin": (5000.0, 0.0)}, {}, "do not overlap: image covers y -5 to 895"),
-        ({"size": None}, {}, "has none: set it \\(`like_pixel_size_nm"),
-        ({"size": 5000.0, "origin": (1.0, 0.0)}, {}, "must have similar pixel sizes"),
-        ({}, {"box": (0, 0, 5, 5)}, "not both"),
-        ({}, {"box": (0, 0, 5, 5), "box_nm": (0, 0, 5, 5)}, "not both"),
-        ({}, {"align": True, "search": 64}, "common area of at least 260 px"),
-        (None, {}, "Set an area"),
-        (None, {"align": True, "box": (0, 0, 5, 5)}, "requires a reference"),
-        (None, {"box": (5, 0, 5, 9)}, "Y0 less than Y1"),
-        (None, {"box": (95, 0, 99, 9)}, "does not overlap image, which covers 90 x 80"),
-        (None, {"box_nm": (1, 1, 2, 2)}, "contains no pixel"),
-        (None, {"box_nm": (9e3, 0, 9.9e3, 50)}, "does not overlap image"),
-        (None, {"like_pixel_size_nm": "big"}, "positive numbers"),
-        (None, {"like_pixel_size_nm": 5, "box": (0, 0, 5, 5)}, "requires a reference"),
-        (None, {"like_pixel_size_nm": (0, 5)}, "positive numbers"),
-        (None, {"search": 9, "box": (0, 0, 5, 5)}, "requires `align`"),
-        ({}, {"search": 9}, "requires `align`"),
+        ({"origin": (5000.0, 0.0)}, {}, "no-overlap", "image covers y -5 to 895"),
+        ({"size": None}, {}, "pixel-size-missing", "`like_pixel_size_nm`"),
+        ({"size": 5000.0, "origin": (1.0, 0.0)}, {}, "pixel-sizes-differ", None),
+        ({}, {"box": (0, 0, 5, 5)}, "options-contradict", None),
+        (
+            {},
+            {"box": (0, 0, 5, 5), "box_nm": (0, 0, 5, 5)},
+            "options-contradict",
+            "box or box_nm",
+        ),
+        ({}, {"align": True, "search": 64}, "image-too-small", "260 px"),
+        (None, {}, "missing-value", None),
+        (None, {"align": True, "box": (0, 0, 5, 5)}, "missing-value", "`align`"),
+        (None, {"box": (5, 0, 5, 9)}, "box-empty", "5 0 5 9"),
+        (None, {"box": (95, 0, 99, 9)}, "outside-image", "90 x 80"),
+        (None, {"box_nm": (1, 1, 2, 2)}, "box-empty", None),
+        (None, {"box_nm": (9e3, 0, 9.9e3, 50)}, "outside-image", None),
+        (None, {"like_pixel_size_nm": "big"}, "pixel-size-invalid", "'big'"),
+        (
+            None,
+            {"like_pixel_size_nm": 5, "box": (0, 0, 5, 5)},
+            "missing-value",
+            "`like_pixel_size_nm`",
+        ),
+        (None, {"like_pixel_size_nm": (0, 5)}, "pixel-size-invalid", r"\(0, 5\)"),
+        (None, {"search": 9, "box": (0, 0, 5, 5)}, "option-without-effect", "`align`"),
+        ({}, {"search": 9}, "option-without-effect", "`align`"),
     ],
     ids=str,
 )
 @pytest.mark.filterwarnings("ignore:Neither")
-def test_what_cannot_be_cut_is_refused(like, options, said):
+def test_what_cannot_be_cut_is_refused(like, options, code, values):
     reference = None if like is None else _image(name="reference", **like)
-    with pytest.raises(SemsrError, match=said) as caught:
+    with refused(SemsrError, code, match=values) as caught:
         crop(_image(), like=reference, **options)
     assert str(caught.value).count("\n") == 0
 
 
 def test_uncalibrated_image_is_refused_by_name():
     bare = _image(size=None, name="bare")
-    with pytest.raises(ShapeError, match="bare has none: set it"):
+    with refused(ShapeError, "pixel-size-missing", match="bare"):
         crop(bare, like=_image())
-    with pytest.raises(ShapeError, match="bare has none"):
+    with refused(ShapeError, "pixel-size-missing", match="bare"):
         crop(bare, box_nm=(0, 0, 50, 50))
 
 
@@ -277,7 +287,7 @@ def test_shift_with_an_enhanced_image_is_not_told_as_sure(rng, enhanced):
         history = Provenance(job="crop", inputs=(record,) if name == enhanced else ())
         images[name] = Micrograph(data, (10.0, 10.0), name, provenance=history)
     one, two = images.values()
-    with pytest.warns(UserWarning, match=f"{enhanced}, made by a network") as caught:
+    with warned("made-by-network", match=f" {enhanced}, ") as caught:
         crop(one, like=two, align=True, search=16)
     assert len(caught) == 1
     plain = images["image" if enhanced == "reference" else "reference"]

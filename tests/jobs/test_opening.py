@@ -32,7 +32,7 @@ def test_an_image_has_the_name_of_its_file_not_of_an_ancestor(tmp_path, suffix):
     second = noisy + np.random.default_rng(2).normal(size=noisy.shape)
     found = semsr.frc_map(path, second, block=32, step=32, pixel_size_nm=5)
     assert found.map.name == "mine FRC map"
-    with pytest.raises(SemsrError, match="blur cannot be estimated from mine"):
+    with refused(SemsrError, "too-little-detail", match="mine"):
         semsr.restore(path, method="wiener")
 
 
@@ -237,20 +237,21 @@ def test_crop_tells_of_a_data_bar_in_what_it_cuts(
 @pytest.mark.parametrize(
     ("typed", "meant"),
     [
-        ("mosaic.tif", "did you mean .*mosaic.ome.zarr?"),
-        ("mosaik.ome.zarr", "did you mean .*mosaic.ome.zarr?"),
-        ("Frame_01.tif", "did you mean .*frame_1.tif?"),
-        ("other.tif", "check the path."),
-        ("nowhere/mosaic.ome.zarr", "check the path."),
-        ("a\0b", "check the path."),
-        ("r.tif", "check the path."),
+        ("mosaic.tif", "mosaic.ome.zarr"),
+        ("mosaik.ome.zarr", "mosaic.ome.zarr"),
+        ("Frame_01.tif", "frame_1.tif"),
+        ("other.tif", None),
+        ("nowhere/mosaic.ome.zarr", None),
+        ("a\0b", None),
+        ("r.tif", None),
     ],
 )
 def test_a_name_that_leads_nowhere_is_met_with_one_like_it(tmp_path, typed, meant):
     for name in ("mosaic.ome.zarr", "frame_1.tif", "notes.txt", "r.sh"):
         (tmp_path / name).touch()
-    with pytest.raises(ReadError, match=meant):
+    with refused(ReadError, "file-missing", match=meant) as caught:
         open_image(tmp_path / typed)
+    assert str(caught.value).count(str(tmp_path)) == (2 if meant else 1)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -258,7 +259,7 @@ def test_a_name_that_leads_nowhere_is_met_with_one_like_it(tmp_path, typed, mean
 def test_open_image_refuses_what_holds_no_finite_pixel(value, chunks):
     data = np.full((20, 30), value, np.float32)
     image = Micrograph(da.from_array(data, chunks=chunks) if chunks else data)
-    with pytest.raises(ReadError, match="image has no finite pixels"):
+    with refused(ReadError, "no-finite-values"):
         open_image(image)
     assert np.array_equal(open_image(image, blank=True).array(), data, equal_nan=True)
     data[19, 29] = 0
@@ -288,9 +289,7 @@ def test_a_data_bar_is_cut_off_an_image_in_memory_once(chunks):
     assert open_image(opened, options).shape == (15, 30)
     assert semsr.crop(image, box=(0, 0, 20, 30), databar_rows=0).shape == (20, 30)
     for given, rows in ((image, 20), (opened, 4)):
-        with pytest.raises(
-            OptionError, match=f"a data bar of {rows} rows cannot be removed"
-        ):
+        with refused(OptionError, "out-of-range", match=f"of {rows} rows"):
             open_image(given, ReadOptions(databar_rows=rows))
 
 
@@ -299,7 +298,7 @@ def test_a_data_bar_is_cut_off_an_image_in_memory_once(chunks):
 )
 def test_nothing_is_chosen_in_an_image_in_memory(how):
     (name,) = how
-    with pytest.raises(OptionError, match=f"has no {name}: omit {name}"):
+    with refused(OptionError, "option-without-effect", match=f" {name}"):
         semsr.crop(np.ones((20, 30)), box=(0, 0, 9, 9), **how)
     first = {} if name == "dataset" else {name: 0}
     assert semsr.crop(np.ones((20, 30)), box=(0, 0, 9, 9), **first).shape == (9, 9)

@@ -90,7 +90,7 @@ def test_plan_survives_json_and_filling():
     assert Plan.from_json(plan.to_json()) == plan
     assert plan.placeholders == ("image",)
     assert plan.fill(image=File(path="a.tif")) == steps(File(path="a.tif"))
-    with pytest.raises(OptionError, match="needs a file for image"):
+    with refused(OptionError, "missing-value"):
         plan.fill()
 
 
@@ -133,7 +133,7 @@ def test_placeholder_takes_an_image_in_memory_and_its_size_counts(image, tmp_pat
     assert read(tmp_path / "cut" / "a.ome.tif").pixel_size_nm == (6, 6)
     assert execute_with(micrograph.replace(data=micrograph.array() + 1)).ran == 2
     assert execute_with(image).ran == 2
-    with pytest.raises(OptionError, match="needs a file for image"):
+    with refused(OptionError, "missing-value"):
         run(execute(plan, tmp_path))
 
 
@@ -322,7 +322,7 @@ def test_history_is_the_call_that_ran(image, tmp_path):
 def test_history_that_names_several_images_for_one_is_refused(image, tmp_path):
     run(execute(steps(File(path=str(image))), tmp_path))
     made = read(tmp_path / "cut" / "a.ome.tif").provenance
-    with pytest.raises(ReadError, match="several images for a single input"):
+    with refused(ReadError, "several-images"):
         create_plan(made.model_copy(update={"inputs": made.inputs * 2}), image)
 
 

@@ -246,17 +246,15 @@ def test_three_landmarks_do_not_tell_the_error_of_an_affine_map(views):
 def test_refusal_leaves_nothing_and_tells_its_reason(views, tmp_path):
     out = {"output": tmp_path / "out.tif", "transform_out": tmp_path / "map.json"}
 
-    def refuse(grey, name, error, match):
+    def refuse(grey, name, error, code):
         flat = Micrograph(np.full((90, 90), grey, np.float32), (20.0, 20.0), name)
-        with pytest.raises(error, match=match) as refusal:
+        with refused(error, code, match=name) as refusal:
             run(REGISTER.job(flat, views[1], **out))
         assert list(tmp_path.iterdir()) == []
         return refusal.value
 
-    refuse(np.nan, "gone", SemsrError, "gone has no finite pixels")
-    blank = refuse(
-        7.0, "blank", RegistrationRefused, "has no structure above its noise"
-    )
+    refuse(np.nan, "gone", SemsrError, "no-finite-values")
+    blank = refuse(7.0, "blank", RegistrationRefused, "no-structure")
     assert blank.to_json() == {"reason": "no-structure", "rivals": []}
 
 
@@ -317,25 +315,25 @@ def test_map_that_shows_nothing_is_refused(views):
     stored = StoredTransform(
         aside, ImageIdentity.from_image(moving), ImageIdentity.from_image(fixed)
     )
-    with pytest.raises(RegistrationRefused, match="'moving' does not overlap"):
+    with refused(RegistrationRefused, "no-overlap", match="'moving'"):
         register(moving, fixed, transform=stored)
 
 
 def test_map_of_another_image_is_refused_and_says_in_what(folder, views):
     _, fixed, _ = views
     write(fixed.replace(data=fixed.data[:200]), folder / "part.tif")
-    for moving, other, match in (
-        ("moving.tif", "part.tif", r"for fixed.tif .* not for part.tif: it"),
-        ("part.tif", "fixed.tif", r"for moving.tif as the moving image"),
+    for moving, other, names in (
+        ("moving.tif", "part.tif", r"fixed\.tif .*part\.tif"),
+        ("part.tif", "fixed.tif", r"moving\.tif .*part\.tif"),
     ):
-        with pytest.raises(RegistrationError, match=match):
+        with refused(RegistrationError, "transform-of-other-image", match=names):
             register(folder / moving, folder / other, transform=folder / "map.json")
 
 
 def test_what_decides_nothing_beside_a_stored_map_is_refused(views, folder):
     moving, fixed, truth = views
     for more in ({"model": "similarity"}, {"landmarks": _marks(truth)}):
-        with pytest.raises(OptionError, match=f"omit `{next(iter(more))}`"):
+        with refused(OptionError, "options-contradict", match=f"`{next(iter(more))}`"):
             register(moving, fixed, transform=folder / "map.json", **more)
 
 
@@ -343,15 +341,12 @@ def test_bad_landmarks_are_refused_in_a_sentence(views):
     moving, fixed, truth = views
     marks = _marks(truth)
     line = np.array([[400.0, 400.0], [800.0, 800.0], [2000.0, 2000.0]])
-    for given, needs in (
-        (
-            marks.remove_pair(3).remove_pair(2),
-            "needs at least 3 landmark pairs, got 2",
-        ),
-        (Landmarks(line, truth(line)), "landmarks lie on a line"),
-        (Landmarks(marks.moving + 4000, marks.fixed), "outside the moving image"),
+    for given, code in (
+        (marks.remove_pair(3).remove_pair(2), "too-few-landmarks"),
+        (Landmarks(line, truth(line)), "landmarks-on-line"),
+        (Landmarks(marks.moving + 4000, marks.fixed), "landmark-outside"),
     ):
-        with pytest.raises(RegistrationError, match=needs):
+        with refused(RegistrationError, code):
             register(moving, fixed, landmarks=given)
 
 
@@ -360,19 +355,29 @@ def test_what_cannot_be_done_is_refused_before_work(views, folder):
     stored, out = folder / "map.json", folder / "out.tif"
     elastic = {"landmarks": _marks(truth), "model": "elastic"}
     over_itself = {"transform": stored, "transform_out": stored}
-    for how, error, match in (
-        ({"landmarks_only": True}, OptionError, "set `landmarks` as well"),
-        ({"landmarks_only": True, **elastic}, OptionError, "similarity or affine"),
-        ({"output": folder / "fixed.tif"}, SemsrError, "is also the input;"),
-        ({"output": out, **over_itself}, SemsrError, "is also the input;"),
-        ({"output": out, "transform_out": out}, SemsrError, r"must end in \.json"),
-        ({"transform_out": folder / "new.json"}, OptionError, "also set an output"),
-        ({"turn": 3}, OptionError, "Unknown option turn of register"),
+    for how, error, code, value in (
+        ({"landmarks_only": True}, OptionError, "missing-value", "`landmarks`"),
+        (
+            {"landmarks_only": True, **elastic},
+            OptionError,
+            "options-contradict",
+            "similarity or affine",
+        ),
+        ({"output": folder / "fixed.tif"}, SemsrError, "output-is-input", "fixed.tif"),
+        ({"output": out, **over_itself}, SemsrError, "output-is-input", "map.json"),
+        ({"output": out, "transform_out": out}, SemsrError, "suffix-unknown", None),
+        (
+            {"transform_out": folder / "new.json"},
+            OptionError,
+            "missing-value",
+            None,
+        ),
+        ({"turn": 3}, OptionError, "unknown-option", " turn "),
     ):
-        with pytest.raises(error, match=match):
+        with refused(error, code, match=value):
             register(folder / "moving.tif", folder / "fixed.tif", overwrite=True, **how)
     bare = (image.replace(pixel_size_nm=None) for image in (moving, fixed))
-    with pytest.raises(RegistrationError, match="moving_pixel_size_nm"):
+    with refused(RegistrationError, "pixel-size-missing", match="moving_pixel_size_nm"):
         register(*bare)
 
 
@@ -461,6 +466,5 @@ def test_landmarks_find_the_pixel_size_too(views):
 
 def test_two_images_without_a_pixel_size_are_refused(views):
     bare = [image.replace(pixel_size_nm=None) for image in views[:2]]
-    with pytest.raises(RegistrationError, match="Neither moving nor fixed") as refused:
+    with refused(RegistrationError, "pixel-size-missing"):
         run(REGISTER.job(*bare))
-    assert get_error_code(refused.value) == "pixel-size-missing"

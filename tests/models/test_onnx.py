@@ -253,9 +253,16 @@ def test_a_graph_is_refused_in_one_sentence(tmp_path, name):
     assert "\n" not in said
 
 
-@pytest.mark.parametrize("data", [b"", b"nothing", b"\x08\x07" * 50])
-def test_what_is_no_graph_is_refused(data):
-    with pytest.raises(CheckpointError, match=r"ONNX|nodes"):
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (b"", "format-unknown"),
+        (b"nothing", "model-damaged"),
+        (b"\x08\x07" * 50, "format-unknown"),
+    ],
+)
+def test_what_is_no_graph_is_refused(data, code):
+    with refused(CheckpointError, code):
         read_graph(data, "bad.onnx")
 
 
@@ -321,7 +328,7 @@ def test_a_graph_that_takes_one_value_of_all_of_a_field_has_no_halo(pool):
 def test_an_output_that_no_layer_makes_is_refused():
     model = _model([_node("Relu")])
     model.graph.node[0].output[0] = "z"
-    with pytest.raises(CheckpointError, match=r"not valid ONNX|Runtime cannot load"):
+    with refused(CheckpointError, "model-damaged"):
         probe_onnx_network(_read(model).serialise())
 
 
@@ -365,9 +372,7 @@ def test_numbers_of_no_kind_are_refused():
     weight = _numbers("w", np.ones((1, 1, 1, 1), np.float32))
     weight.data_type = 0
     model = _model([_node("Mul", "x", "w")], weights=[weight])
-    with pytest.raises(
-        CheckpointError, match=r"ONNX Runtime cannot load|not valid ONNX"
-    ):
+    with refused(CheckpointError, "model-damaged"):
         probe_onnx_network(model.SerializeToString())
 
 

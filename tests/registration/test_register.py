@@ -275,6 +275,5 @@ def test_a_start_saves_the_search(near):
 def test_a_start_does_not_join_images_of_different_places():
     moving, _, truth = draw_views(seed=3)
     _, fixed, _ = draw_views(seed=8)
-    with pytest.raises(RegistrationRefused, match="near the landmarks") as caught:
+    with refused(RegistrationRefused, "no-overlap"):
         run(register(moving, fixed, start=truth))
-    assert caught.value.reason == "no-overlap"

@@ -49,13 +49,13 @@ def test_recorded_kernel_is_normalised_and_odd_or_refused():
     made = PointSpreadFunction.from_image(np.ones((4, 5), np.uint8) * 9, "point.tif")
     assert made.kernel.shape == (5, 5)
     assert made.kernel.sum() == pytest.approx(1)
-    for values, needs in (
-        (np.zeros((3, 3)), "weights above 0"),
-        (np.full((3, 3), np.nan), "finite weights"),
-        (-np.eye(3) + 0.1, "finite weights"),
-        (np.ones((200, 3)), "at most 129"),
+    for values in (
+        np.zeros((3, 3)),
+        np.full((3, 3), np.nan),
+        -np.eye(3) + 0.1,
+        np.ones((200, 3)),
     ):
-        with pytest.raises(OptionError, match=f"{needs}.*in point.tif"):
+        with refused(OptionError, "blur-invalid", match=r"point\.tif"):
             PointSpreadFunction.from_image(values, "point.tif")
 
 

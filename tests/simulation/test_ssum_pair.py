@@ -148,7 +148,7 @@ def test_wrong_scales_sizes_and_apertures_are_refused():
         next(simulate_random_ssum_pairs(64, np.random.default_rng(0), scale=3))
     with refused(ShapeError, "image-too-small"):
         simulate_ssum_pair(drawn(), SIDE + 32, STILL, np.random.default_rng(0))
-    with pytest.raises(OptionError, match=r"`numerical_aperture` must be at most 2.09"):
+    with refused(OptionError, "out-of-range", match=r"2\.09"):
         SsumPairOptions.parse({"numerical_aperture": (1.3, 2.2)})
 
 

@@ -130,18 +130,18 @@ def test_a_grating_is_placed_by_the_images_across_and_as_stated_along(pitch, deg
 
 
 @pytest.mark.parametrize(
-    ("pitch", "most", "reason"),
+    ("pitch", "most", "values"),
     [
-        (7, 3, r"shift of one period \(7 px\).*max-shift-px.*below 1\.8 px"),
-        (20, None, r"lines of one direction.*max-shift-px"),
+        (7, 3, r"\(7 px\).*max-shift-px.* 1\.8 px"),
+        (20, None, "max-shift-px"),
     ],
 )
 def test_a_grating_is_refused_if_the_stage_may_err_by_half_a_period(
-    pitch, most, reason
+    pitch, most, values
 ):
     how = {"grid": (2, 2), "side": 96, "overlap": 0.34, "jitter": 3, "seed": 4}
     scan = scans.cut_scan(grating(pitch, 20), **how)
-    with pytest.raises(RegistrationError, match=reason):
+    with refused(RegistrationError, "periodic", match=values):
         run(solve_mosaic(scan.acquisition, StitchOptions(max_shift_px=most)))
 
 

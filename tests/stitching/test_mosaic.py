@@ -154,20 +154,16 @@ def test_scans_without_overlap_or_anything_in_common_are_refused(square_scan, rn
         run(solve_mosaic(scan.replace(nominal_px=scan.nominal_px * 2)))
     # of which rounding leaves the same in every frame
     blank = np.full(scan.shape, 7, np.uint8)
-    with pytest.raises(
-        RegistrationError, match=r"None of the overlaps .* is significant"
-    ):
+    with refused(RegistrationError, "no-overlap"):
         run(solve_mosaic(scan.replace(frames=blank)))
     noise = rng.integers(0, 4000, (4, 96, 96)).astype(np.uint16)
     scan = scans.cut_scan(scans.texture((300, 300)), grid=(2, 2), side=96)
     acquisition = scan.acquisition.replace(frames=noise)
-    with pytest.raises(
-        RegistrationError, match=r"None of the overlaps .* is significant"
-    ):
+    with refused(RegistrationError, "no-overlap"):
         run(solve_mosaic(acquisition))
-    with pytest.raises(RegistrationError, match="no two of them match"):
+    with refused(RegistrationError, "no-overlap"):
         run(solve_mosaic(acquisition.replace(nominal_px=None, grid=None)))
-    with pytest.raises(RegistrationError, match="check the grid and order"):
+    with refused(RegistrationError, "no-overlap"):
         run(solve_mosaic(acquisition.replace(nominal_px=None)))
 
 

@@ -97,7 +97,7 @@ def test_making_that_is_stopped_or_cannot_begin_leaves_nothing_behind(tmp_path):
     assert not list(tmp_path.iterdir())
     blocked = tmp_path / "file"
     blocked.touch()
-    with pytest.raises(WriteError, match=r"Lower data\.bank"):
+    with refused(WriteError, "not-writable", match=r"data\.bank"):
         SceneCache.open(recipe(blocked), 1, silent)
 
 

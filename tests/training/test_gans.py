@@ -279,8 +279,8 @@ def test_batch_norms_remember_the_images_that_the_network_is_for() -> None:
 
 def test_too_deep_a_discriminator_and_a_cycle_that_enlarges_are_refused(tmp_path):
     asked = recipe("cycle", data=DRAWN | {"patch_px": 16})
-    told = r"patch-gan is too deep for patch_px = 16: use at least 24\."
-    with pytest.raises(OptionError, match=told):
+    values = r"patch-gan .* patch_px = 16: .* 24\."
+    with refused(OptionError, "patch-size-unsuitable", match=values):
         next(loop.train(asked, tmp_path / "run"))
     assert not (tmp_path / "run").exists()
     enlarging = {"architecture_options": {"width": 4, "scale": 2}}
@@ -297,7 +297,7 @@ def test_too_deep_a_discriminator_and_a_cycle_that_enlarges_are_refused(tmp_path
 @pytest.mark.broad
 def test_state_of_another_recipe_is_refused(tmp_path: Path) -> None:
     run(loop.train(recipe("kernel", stop_after=3), tmp_path))
-    with pytest.raises(SemsrError, match="another recipe: architecture was resnet"):
+    with refused(SemsrError, "other-run", match="architecture"):
         run(loop.train(recipe("cycle"), tmp_path, resume=True))
     (tmp_path / "recipe.yaml").unlink()  # then the state itself tells
     with refused(SemsrError, "other-run"):

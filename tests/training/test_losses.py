@@ -24,6 +24,7 @@ from napari_semsr.training.cycle_gan import (
     ssim,
 )
 from napari_semsr.training.learner import check_finite
+from tests.refusals import refused
 
 PAIR: dict[str, Callable[..., Tensor]] = {
     "cycle_ssim": cycle_ssim_loss,
@@ -92,11 +93,12 @@ def test_ssim_in_half_precision_is_as_good() -> None:
     assert torch.allclose(ssim(a, b), ssim(a.double(), b.double()).float(), atol=1e-4)
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 10, 30), (1, 1, 30, 31)])
-def test_ssim_refuses_what_does_not_fit(shape: tuple[int, ...]) -> None:
-    with pytest.raises(
-        ShapeError, match="equal shape with sides of at least 11 px, got"
-    ):
+@pytest.mark.parametrize(
+    ("shape", "code"),
+    [((1, 1, 10, 30), "image-too-small"), ((1, 1, 30, 31), "sizes-differ")],
+)
+def test_ssim_refuses_what_does_not_fit(shape: tuple[int, ...], code: str) -> None:
+    with refused(ShapeError, code):
         ssim(torch.zeros(shape), torch.zeros(1, 1, *shape[-2:])[..., :30])
 
 
@@ -143,9 +145,9 @@ def test_flat_images_have_finite_gradients() -> None:
 
 
 @pytest.mark.parametrize(
-    ("grey", "says"), [(0.7, "lower learning_rate"), (16.0, "value 16 times the range")]
+    ("grey", "value"), [(0.7, "learning_rate"), (16.0, "value 16 times")]
 )
-def test_a_loss_that_is_not_finite_names_its_cause(grey, says):
+def test_a_loss_that_is_not_finite_names_its_cause(grey, value):
     seen = torch.full((1, 1, 4, 4), grey)
-    with pytest.raises(SemsrError, match=says):
+    with refused(SemsrError, "training-diverged", match=value):
         check_finite("loss is", torch.tensor(torch.nan), 3, seen)

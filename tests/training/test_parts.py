@@ -74,7 +74,7 @@ def test_kernel_is_read_and_brought_to_one(tmp_path: Path) -> None:
 
 
 def test_what_is_no_kernel_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ReadError, match=r"psf\.npy"):
+    with refused(ReadError, "file-missing", match=r"psf\.npy"):
         create_kernel(KernelOptions(file=str(tmp_path / "psf.npy")))
     np.save(tmp_path / "psf.npy", np.ones((4, 3)))
     with refused(ReadError, "kernel-invalid"):

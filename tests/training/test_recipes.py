@@ -6,6 +6,7 @@ import pytest
 
 from napari_semsr.core.errors import OptionError, ReadError
 from napari_semsr.training.recipe import Recipe, load_recipe
+from tests.refusals import refused
 
 BUNDLED = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
 
@@ -35,7 +36,7 @@ def test_bundled_model_is_a_start_by_name(tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
     text = "name: a\nstart_from: sem-restore\ndata: {pairs: p.zarr}\n"
     path.write_text(text + "kind: restorer\n")
-    with pytest.raises(OptionError, match="kind: supervised"):
+    with refused(OptionError, "options-contradict"):
         load_recipe(path)
     path.write_text(text)
     recipe = load_recipe(path)
@@ -44,42 +45,50 @@ def test_bundled_model_is_a_start_by_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "error", "message"),
+    ("text", "code", "values"),
     [
-        ("name: a\nstep: 3\n", OptionError, "step"),
-        ("name: a\nsteps: 0\n", OptionError, "steps.*got 0"),
-        ("name: a\ndata: {bank: 1000000000}\n", OptionError, "at most 100000"),
-        ("name: a\nnodes: 2\n", OptionError, "must not set nodes"),
-        ("name: a\ndevices: 2\n", OptionError, "must not set devices"),
-        ("steps: 3\n", OptionError, "name"),
-        ("- a\n", OptionError, "YAML table.*got list"),
-        ("a: [", ReadError, "as YAML"),
-        ("name: a\nkind: cyclegan\n", OptionError, "kind"),
-        ("name: a\nbetas: [2, 3]\n", OptionError, "betas.*less than 1"),
-        ("name: a\ninclude: r.yaml\n", OptionError, "must not include itself"),
-        ("name: a\ninclude: shared.yaml\ndata: 5\n", OptionError, "data must be"),
-        ("name: a\ndata: {sources: {images: 0}}\n", OptionError, "share is above 0"),
-        ("name: a\ndata: {patch_px: 64, scene_px: 32}\n", OptionError, "got 64 and 32"),
-        ("name: a\narchitecture: same\n", OptionError, "same needs start_from"),
-        ("name: a\ngan: {kernel: {size_px: 8}}\n", OptionError, "must be odd, got 8"),
-        ("name: a\ngan: {shares: [1, 1, 0]}\n", OptionError, "shares must be positive"),
-        ("name: a\nmeasure: frc_per_px\n", OptionError, "cross_frc"),
-        ("name: a\nkind: blind-spot\n", OptionError, "blind-spot and the measure"),
-        ("name: a\nlearns: survey\n", OptionError, "survey needs kind restorer"),
+        ("name: a\nstep: 3\n", "unknown-option", "'step'"),
+        ("name: a\nsteps: 0\n", "out-of-range", "`steps` .* 0"),
+        (
+            "name: a\ndata: {bank: 1000000000}\n",
+            "out-of-range",
+            r"data\.bank .* 100000",
+        ),
+        ("name: a\nnodes: 2\n", "unsafe-content", " nodes, "),
+        ("name: a\ndevices: 2\n", "unsafe-content", " devices, "),
+        ("steps: 3\n", "missing-value", "`name`"),
+        ("- a\n", "recipe-invalid", " list "),
+        ("a: [", "recipe-invalid", "YAML"),
+        ("name: a\nkind: cyclegan\n", "unknown-value", "`kind` .*'cyclegan'"),
+        ("name: a\nbetas: [2, 3]\n", "out-of-range", r"betas\[0\] .* 1, "),
+        ("name: a\ninclude: r.yaml\n", "recipe-invalid", r"r\.yaml in .*r\.yaml"),
+        ("name: a\ninclude: shared.yaml\ndata: 5\n", "recipe-invalid", "^data "),
+        ("name: a\ndata: {sources: {images: 0}}\n", "sources-empty", "^In data"),
+        (
+            "name: a\ndata: {patch_px: 64, scene_px: 32}\n",
+            "patch-size-unsuitable",
+            "64 and 32",
+        ),
+        ("name: a\narchitecture: same\n", "missing-value", "start_from"),
+        ("name: a\ngan: {kernel: {size_px: 8}}\n", "kernel-invalid", "size_px .* 8"),
+        ("name: a\ngan: {shares: [1, 1, 0]}\n", "out-of-range", "shares "),
+        ("name: a\nmeasure: frc_per_px\n", "measure-unsuitable", "cross_frc"),
+        ("name: a\nkind: blind-spot\n", "measure-unsuitable", "hidden_db"),
+        ("name: a\nlearns: survey\n", "options-contradict", "`learns`"),
         (
             "name: a\nkind: restorer\ndata: {sources: {gold: 1}}",
-            OptionError,
-            "images",
+            "sources-unsuitable",
+            None,
         ),
     ],
 )
-def test_bad_and_missing_recipes_are_refused(tmp_path, text, error, message):
+def test_bad_and_missing_recipes_are_refused(tmp_path, text, code, values):
     path = tmp_path / "r.yaml"
     path.write_text(text)
     (tmp_path / "shared.yaml").write_text("steps: 3\n")
-    with pytest.raises(error, match=message):
+    with refused(ReadError if text == "a: [" else OptionError, code, match=values):
         load_recipe(path)
-    with pytest.raises(ReadError, match=r"none\.yaml"):
+    with refused(ReadError, "file-missing", match=r"none\.yaml"):
         load_recipe(tmp_path / "none.yaml")
 
 

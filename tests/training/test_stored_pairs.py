@@ -157,7 +157,7 @@ def test_what_is_drawn_beside_a_store_is_judged_too(make_store, tmp_path):
     "wrong", [{"batch": 1}, {"kind": "paired-gan"}, {"data": {"bank": 0}}]
 )
 def test_what_cannot_be_drawn_beside_a_store_is_refused(make_store, wrong):
-    with pytest.raises(OptionError, match=r"data\.drawn needs kind supervised"):
+    with refused(OptionError, "options-contradict", match=r"data\.drawn"):
         mixed(make_store(), **wrong)
 
 
@@ -172,12 +172,11 @@ def test_store_that_does_not_fit_is_refused(make_store, tmp_path):
         StoredPatchDataset(large, 1)
     with refused(ReadError, "pairs-not-matched"):
         StoredPatchDataset(recipe(make_store(kind="unpaired")), 1)
-    with pytest.raises(ReadError, match="has NaN or infinite pixels"):
+    with refused(ReadError, "pixels-missing"):
         StoredPatchDataset(recipe(make_store(spoil=np.nan)), 1)[0]
     for fill, value in ((-9999.0, r"-4.9985e\+06"), (1e30, r"5e\+32")):
         items = StoredPatchDataset(recipe(make_store(spoil=fill)), 1)
-        says = f"grey value of {value}, "
-        with pytest.raises(ReadError, match=says):
+        with refused(ReadError, "values-too-large", match=f" {value}, "):
             items[0]
     items.store.record["sources"]["low"][0]["name"] = "spoilt.tif"
     with refused(ReadError, "values-too-large"):
@@ -221,7 +220,7 @@ def test_the_expected_gain_may_choose_where_a_truth_is_known(
     assert result.validation["step"] == 2
     assert result.validation[EXPECTED_GAIN] == 3.0
     assert np.isfinite(result.validation["gain_db"])
-    with pytest.raises(OptionError, match="expected_gain_db needs kind cycle-gan"):
+    with refused(OptionError, "measure-unsuitable", match="expected_gain_db"):
         asked.replace(kind="supervised")
 
 

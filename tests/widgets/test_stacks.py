@@ -20,6 +20,7 @@ from napari_semsr.widgets.measure.spectrum import SpectrumPanel
 from napari_semsr.widgets.project import SavePanel
 from napari_semsr.widgets.restore import RestorePanel
 from tests.children import LIMIT_MS
+from tests.refusals import refused
 from tests.widgets.test_panels import MEASURING, make
 
 PLANES = 3
@@ -258,23 +259,23 @@ def test_the_last_step_saves_all_planes(model, stack, hold, finish, choose, tmp_
 
 @pytest.mark.quick(1)
 @pytest.mark.parametrize(
-    ("name", "shape", "said"),
+    ("name", "shape", "code", "values"),
     [
-        ("a.ome.zarr", (2, 8, 9), "a stack and must be saved as .ome.tif or .tif"),
-        ("a.ome.tif", (2, 3, 8, 9), "has 4 axes"),
+        ("a.ome.zarr", (2, 8, 9), "suffix-unknown", ".ome.tif or .tif"),
+        ("a.ome.tif", (2, 3, 8, 9), "too-many-axes", " 4 axes"),
     ],
     ids=["store", "four axes"],
 )
 def test_what_holds_no_stack_is_refused_by_all_doors(
-    model, hold, choose, tmp_path, registered, name, shape, said
+    model, hold, choose, tmp_path, registered, name, shape, code, values
 ):
     layer = model.add_image(np.zeros(shape), name="series")
     panel = hold(SavePanel(model))
     path = choose(tmp_path / name)
     panel.layer_button.click()
-    assert said in panel.status.text()
+    assert values in panel.status.text()
     assert "Split Stack" in panel.status.text()
-    with pytest.raises(OptionError, match=said):
+    with refused(OptionError, code, match=values):
         layer.save(str(path), plugin="napari-semsr")
     assert not path.exists()
 

@@ -35,6 +35,7 @@ from napari_semsr.core import (
     GridImage,
     IntPair,
     Job,
+    Message,
     Micrograph,
     Options,
     Progress,
@@ -131,7 +132,7 @@ class ErrorMapOptions(Options):
                 f"other differences, got {self.window}; use a larger window or map all "
                 "differences."
             )
-            raise ValueError(msg)
+            raise ValueError(Message(msg, "out-of-range"))
         return self
 
 

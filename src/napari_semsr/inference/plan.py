@@ -312,7 +312,7 @@ def _choose_fallback_strategy(
     elif previous == "whole":
         advice = " now: free some, or use `overwrite` to start again."
     if advice:
-        raise DeviceMemoryError(f"{short}{lacks}{advice}")
+        raise DeviceMemoryError(f"{short}{lacks}{advice}", code="field-too-large")
     sentence = f"{short}{lacks}: sampled statistics are used instead."
     notes = (Message(sentence, "statistics-sampled"),)
     return ExecutionStrategy("sampled", "tiles", notes)

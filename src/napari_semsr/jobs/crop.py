@@ -17,6 +17,7 @@ from napari_semsr.core import (
     GridImage,
     IntPair,
     Job,
+    Message,
     Micrograph,
     OptionError,
     Options,
@@ -117,14 +118,14 @@ class CropOptions(Options):
         """Raise an error if more than one area is set, or if the area is empty."""
         if self.box is not None and self.box_nm is not None:
             msg = "Set the area once: box or box_nm, not both"
-            raise ValueError(msg)
+            raise ValueError(Message(msg, "options-contradict"))
         corners = self.box or self.box_nm
         if corners and not (corners[0] < corners[2] and corners[1] < corners[3]):
             msg = (
                 "A box must be Y0 X0 Y1 X1 with Y0 less than Y1 and X0 less than X1, "
                 f"got {' '.join(f'{v:g}' for v in corners)}"
             )
-            raise ValueError(msg)
+            raise ValueError(Message(msg, "box-empty"))
         return self
 
 

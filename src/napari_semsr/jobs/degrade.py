@@ -11,6 +11,7 @@ from napari_semsr.core import (
     FloatPair,
     IntPair,
     Job,
+    Message,
     Micrograph,
     Progress,
     convert_dtype,
@@ -70,7 +71,7 @@ class DegradeOptions(EffectOptions):
                 "airlight applies only to haze: kind must be fog or hybrid, got "
                 f"{self.kind}"
             )
-            raise ValueError(msg)
+            raise ValueError(Message(msg, "option-without-effect"))
         return self
 
 

@@ -234,7 +234,7 @@ def parse_duration(text: str) -> float:
     match = _TIME.fullmatch(text.lower())
     if match is None or match[2] not in _TIMES:
         msg = "must be a time such as 8s, 10min or 1h"
-        raise ValueError(msg)
+        raise ValueError(Message(msg, "wrong-type"))
     return float(match[1]) * _TIMES[match[2]]
 
 

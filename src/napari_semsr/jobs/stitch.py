@@ -458,7 +458,7 @@ class StitchFolderOptions(StitchOptions):
             rows, columns = (int(part) for part in parts)
         except ValueError:
             msg = "must be rows x columns, such as 4x5"
-            raise ValueError(msg) from None
+            raise ValueError(Message(msg, "wrong-type")) from None
         return rows, columns
 
 

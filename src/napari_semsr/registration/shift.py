@@ -113,7 +113,7 @@ def find_shift(fixed: RealArray, moving: RealArray, *, reach: int) -> Shift:
             "areas, too little structure, or a periodic pattern. Check origins and "
             "pixel sizes."
         )
-        raise RegistrationError(msg)
+        raise RegistrationError(msg, code="shift-unconfirmed")
     error = np.std(places, axis=0, ddof=1).max() / np.sqrt(len(places))
     fit, next_fit = (_compute_correlation(first, second, at) for at in (coarse, other))
     return Shift(

@@ -28,7 +28,14 @@ import numpy as np
 from pydantic import ValidationInfo, field_validator
 from scipy import ndimage, spatial, special
 
-from napari_semsr.core import BoolArray, Float32Array, FloatPair, OptionError, Options
+from napari_semsr.core import (
+    BoolArray,
+    Float32Array,
+    FloatPair,
+    Message,
+    OptionError,
+    Options,
+)
 from napari_semsr.simulation.canvas import FWHM, Canvas
 from napari_semsr.simulation.sem import add_noise, apply_drift
 from napari_semsr.simulation.specimen import declare_option
@@ -282,7 +289,7 @@ class GoldOptions(Options):
         least = _LEAST[info.field_name or ""]
         if not least <= value[0] <= value[1]:
             msg = f"must be two ascending numbers of at least {least:g}, got {value}"
-            raise ValueError(msg)
+            raise ValueError(Message(msg, "out-of-range"))
         return value
 
     def simulate_emission(self, side: int, rng: np.random.Generator) -> Float32Array:

@@ -24,6 +24,7 @@ from napari_semsr.core import (
     MAX_DISTORTION,
     Float32Array,
     FloatArray,
+    Message,
     Options,
     compute_optical_cut_off_nm,
 )
@@ -169,7 +170,7 @@ class MicroscopeOptions(Options):
                         "selected: set `numerical_aperture` instead, or "
                         "`optics=gaussian`"
                     )
-                    raise ValueError(msg)
+                    raise ValueError(Message(msg, "options-contradict"))
         for name in sorted(set(OPTICS) - {"optics", "wavelength_nm"}):
             usual = type(self).model_fields[name].default
             if self.optics == "gaussian" and getattr(self, name) != usual:
@@ -177,7 +178,7 @@ class MicroscopeOptions(Options):
                     f"{name} applies only to pupil optics, but Gaussian optics are "
                     "selected: omit it, or set `optics=pupil`"
                 )
-                raise ValueError(msg)
+                raise ValueError(Message(msg, "options-contradict"))
         check_aperture(self.numerical_aperture, self.refractive_index)
         return self
 
@@ -239,7 +240,7 @@ def check_aperture(numerical_aperture: float, refractive_index: float) -> None:
             f"numerical_aperture must be at most {most:.4g} ({_WIDEST:g} times the "
             f"refractive index {refractive_index:g}), got {numerical_aperture:g}"
         )
-        raise ValueError(msg)
+        raise ValueError(Message(msg, "out-of-range"))
 
 
 def compute_reflectance(

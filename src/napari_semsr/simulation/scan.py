@@ -23,6 +23,7 @@ from napari_semsr.core import (
     FrameOrder,
     IntPair,
     Job,
+    Message,
     OptionError,
     Progress,
     RealArray,
@@ -414,10 +415,10 @@ class ScanOptions(MicroscopeOptions, PhantomOptions):
             rows, columns = (int(part) for part in parts)  # type: ignore[attr-defined]
         except (TypeError, ValueError):
             msg = "must be ROWSxCOLUMNS, such as 4x4"
-            raise ValueError(msg) from None
+            raise ValueError(Message(msg, "wrong-type")) from None
         if not (1 <= rows <= 1000 and 1 <= columns <= 1000):
             msg = "must be from 1x1 to 1000x1000"
-            raise ValueError(msg)
+            raise ValueError(Message(msg, "out-of-range"))
         return rows, columns
 
     @field_validator("pixel_size_nm", mode="before")
@@ -430,7 +431,7 @@ class ScanOptions(MicroscopeOptions, PhantomOptions):
             )
         except OptionError:
             msg = "must be one or two positive numbers, such as 20 or 20,21"
-            raise ValueError(msg) from None
+            raise ValueError(Message(msg, "pixel-size-invalid")) from None
 
     @property
     def frame_count(self) -> int:

@@ -5,7 +5,7 @@ from typing import Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from napari_semsr.core import FloatPair, Options
+from napari_semsr.core import FloatPair, Message, Options
 
 _CONTRADICTS = 0.5  # px; chosen: the error of moving a frame by hand
 
@@ -55,28 +55,28 @@ class Corrections(Options):
                     f"an overlap needs two different frames, but frame {min(pair)} is "
                     "given twice"
                 )
-                raise ValueError(msg)
+                raise ValueError(Message(msg, "same-frame"))
             if pair in struck_pairs and pair in joined_pairs:
                 first, second = sorted(pair)
                 msg = (
                     f"the overlap of {first} and {second} is listed in both strike "
                     "and join"
                 )
-                raise ValueError(msg)
+                raise ValueError(Message(msg, "corrections-contradict"))
         for what, names in (
             ("placed", {*self.place}),
             ("joined", {name for pair in joined_pairs for name in pair}),
         ):
             if both := sorted(names & {*self.drop}):
                 msg = f"frame {both[0]} is both dropped and {what}"
-                raise ValueError(msg)
+                raise ValueError(Message(msg, "corrections-contradict"))
         misfit = self._compute_misfit()
         if misfit > _CONTRADICTS:
             msg = (
                 f"placed frames and joins disagree by {misfit:.3g} px: remove the "
                 "incorrect ones"
             )
-            raise ValueError(msg)
+            raise ValueError(Message(msg, "positions-contradict"))
         return self
 
     def _compute_misfit(self) -> float:

@@ -9,6 +9,7 @@ import yaml
 from pydantic import Field, NonNegativeFloat, model_validator
 
 from napari_semsr.core import (
+    Message,
     OptionError,
     Options,
     ReadError,
@@ -112,7 +113,7 @@ class DataOptions(Options):
     def _check_sources(self) -> Self:
         if sum(self.sources.values()) <= 0:
             msg = "sources must name one whose share is above 0"
-            raise ValueError(msg)
+            raise ValueError(Message(msg, "sources-empty"))
         return self
 
     def find_duplicate_files(self) -> list[str]:
@@ -158,7 +159,7 @@ class KernelOptions(Options):
     def _check_odd_size(self) -> Self:
         if self.size_px % 2 == 0:
             msg = f"size_px of the kernel must be odd, got {self.size_px}"
-            raise ValueError(msg)
+            raise ValueError(Message(msg, "kernel-invalid"))
         return self
 
 
@@ -224,7 +225,7 @@ class GanOptions(Options):
     def _check_shares(self) -> Self:
         if self.shares is not None and min(self.shares) <= 0:
             msg = f"shares must be positive, got {self.shares}"
-            raise ValueError(msg)
+            raise ValueError(Message(msg, "out-of-range"))
         return self
 
 
@@ -411,37 +412,47 @@ class Recipe(Options):
         data, restores = self.data, self.kind == "restorer"
         beside = data.pairs is not None and data.bank > 0 and self.batch > 1
         refusals = {
-            "the measure frc_per_px needs cross_frc: true": (
-                self.measure == "frc_per_px" and not self.cross_frc
-            ),
-            "the measure expected_gain_db needs kind cycle-gan": (
-                self.measure == "expected_gain_db" and not self.is_unpaired
-            ),
-            "kind blind-spot and the measure hidden_db need each other": (
-                self.is_blind_spot != (self.measure == "hidden_db")
-            ),
-            "architecture: same needs start_from": (
+            Message(
+                "the measure frc_per_px needs cross_frc: true", "measure-unsuitable"
+            ): (self.measure == "frc_per_px" and not self.cross_frc),
+            Message(
+                "the measure expected_gain_db needs kind cycle-gan",
+                "measure-unsuitable",
+            ): (self.measure == "expected_gain_db" and not self.is_unpaired),
+            Message(
+                "kind blind-spot and the measure hidden_db need each other",
+                "measure-unsuitable",
+            ): (self.is_blind_spot != (self.measure == "hidden_db")),
+            Message("architecture: same needs start_from", "missing-value"): (
                 self.architecture == SAME and self.start_from is None
             ),
-            "kind restorer cannot use a store of pairs; set kind: supervised": restores
-            and data.pairs is not None,
-            "shift_px needs pairs and kind supervised or paired-gan, got kind "
-            f"{self.kind}": (
-                self.shift_px > 0 and self.kind not in ("supervised", "paired-gan")
-            ),
-            f"learns: {self.learns} needs kind restorer, got {self.kind}": (
-                self.learns != "all" and not restores
-            ),
-            "kind restorer needs either images or superlens as its only source": (
-                restores and set(data.sources) not in _WHOLE_SOURCES
-            ),
-            "option data.drawn needs kind supervised, data.pairs, data.bank and a "
-            "batch of at least 2": (
-                data.drawn > 0 and not (beside and self.kind == "supervised")
-            ),
-            f"patch_px must not exceed scene_px, got {data.patch_px} and "
-            f"{data.scene_px}": self.has_simulated_scenes
-            and data.patch_px > data.scene_px,
+            Message(
+                "kind restorer cannot use a store of pairs; set kind: supervised",
+                "options-contradict",
+            ): (restores and data.pairs is not None),
+            Message(
+                "shift_px needs pairs and kind supervised or paired-gan, got kind "
+                f"{self.kind}",
+                "options-contradict",
+            ): (self.shift_px > 0 and self.kind not in ("supervised", "paired-gan")),
+            Message(
+                f"learns: {self.learns} needs kind restorer, got {self.kind}",
+                "options-contradict",
+            ): (self.learns != "all" and not restores),
+            Message(
+                "kind restorer needs either images or superlens as its only source",
+                "sources-unsuitable",
+            ): (restores and set(data.sources) not in _WHOLE_SOURCES),
+            Message(
+                "option data.drawn needs kind supervised, data.pairs, data.bank and a "
+                "batch of at least 2",
+                "options-contradict",
+            ): (data.drawn > 0 and not (beside and self.kind == "supervised")),
+            Message(
+                f"patch_px must not exceed scene_px, got {data.patch_px} and "
+                f"{data.scene_px}",
+                "patch-size-unsuitable",
+            ): (self.has_simulated_scenes and data.patch_px > data.scene_px),
         }
         for sentence, holds in refusals.items():
             if holds:

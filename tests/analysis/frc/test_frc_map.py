@@ -116,7 +116,7 @@ def test_blocks_per_axis_lie_side_by_side_and_must_fit(pair):
     with refused(ShapeError, "image-too-small"):
         run(measure_frc_map(*pair, FrcMapOptions(block=200)))
     low = pair[0].replace(data=pair[0].data[:15])
-    with pytest.raises(OptionError, match="use a larger field"):
+    with refused(OptionError, "image-too-small"):
         run(measure_frc_map(low, low, FrcMapOptions(blocks_per_axis=1)))
 
 

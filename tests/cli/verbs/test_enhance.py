@@ -147,7 +147,7 @@ def test_interrupted_enhance_keeps_what_is_done_and_resumes(semsr, refused, imag
     assert (
         err.decode().splitlines()[-1].endswith("with --resume to use finished results.")
     )
-    with pytest.raises(IncompleteError, match="resume"):
+    with refused(IncompleteError, "incomplete"):
         read(images / "big.ome.zarr")
     again = semsr(*line, "--resume", "--json")
     assert again.code == 0, again.err

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from napari_semsr.core import Micrograph, ReadError, WriteError
+from napari_semsr.core import IncompleteError, Micrograph, ReadError, WriteError
 from napari_semsr.io import create_store, read, write
 from napari_semsr.io.files import check_target, get_partial_store_path
 from napari_semsr.io.formats import finalise_store
@@ -91,7 +91,7 @@ def test_a_finished_store_is_held_by_nobody(tmp_path):
     assert [item.name for item in tmp_path.iterdir()] == [path.name]
     again = FILLING.replace("chunk=4", "chunk=4, overwrite=True")
     children.run_python(again, path, stdin=children.subprocess.DEVNULL)
-    with pytest.raises(Exception, match="incomplete"):
+    with refused(IncompleteError, "incomplete"):
         read(path)
 
 

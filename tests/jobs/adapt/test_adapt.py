@@ -34,7 +34,7 @@ from napari_semsr.jobs.adapt.process import fit_in_process, fit_with_files
 from napari_semsr.models import load_model
 from napari_semsr.registration import Landmarks
 from napari_semsr.restoration import LinearFit
-from tests.refusals import refused
+from tests.refusals import refused, warned
 
 SIDE = (128, 224)
 PIXEL = parse_pixel_size(20.0)
@@ -480,11 +480,11 @@ def test_warnings_of_what_is_not_repeated_are_given_again(place, tmp_path):
     mosaic, sem = place
     how = {"transform": lying(mosaic, sem, {"error_nm": 15.0}), "resume": True}
     for _ in range(2):
-        with pytest.warns(UserWarning, match="costs 0.3 dB or more"):
+        with warned("map-imprecise", match="0.3 dB"):
             made = adapt(mosaic, [sem], tmp_path, **how)
         assert "map-imprecise" in map(get_error_code, made.warnings)
     with (
-        pytest.warns(UserWarning, match="costs 0.3 dB or more"),
+        warned("map-imprecise", match="0.3 dB"),
         refused(AdaptationError, "no-gain"),
     ):
         adapt(mosaic, [sem], tmp_path, steps=0, **how | {"resume": False}, overwrite=1)

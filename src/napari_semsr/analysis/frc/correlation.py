@@ -43,6 +43,7 @@ from napari_semsr.core import (
     Grid,
     IntPair,
     Line,
+    Message,
     Micrograph,
     OptionError,
     Options,
@@ -143,14 +144,14 @@ class FrcOptions(Options):
                 "only the binomial split uses gain, offset and read noise; choose it "
                 "too (`split=binomial`)"
             )
-            raise ValueError(msg)
+            raise ValueError(Message(msg, "option-without-effect"))
         return self
 
     @model_validator(mode="after")
     def _check_reference_criterion(self) -> "FrcOptions":
         if self.reference and self.criterion != "1/7":
             msg = "a noise-free reference needs the criterion 1/7"
-            raise ValueError(msg)
+            raise ValueError(Message(msg, "options-contradict"))
         return self
 
 

@@ -18,6 +18,7 @@ import yaml
 from pydantic.fields import FieldInfo
 
 from napari_semsr.core import (
+    Message,
     OptionError,
     Options,
     Provenance,
@@ -25,6 +26,7 @@ from napari_semsr.core import (
     SemsrError,
     WriteError,
     check_user_only_options,
+    describe_access_error,
     describe_error,
     format_one_line,
     get_columns,
@@ -147,8 +149,10 @@ def read_steps(path: Path) -> object:
         where = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or reason.splitlines()[0]
         line = f" in line {where.line + 1}" if where is not None else ""
-        msg = f"Cannot read {path} as a steps file: {problem}{line}."
-        raise ReadError(msg) from error
+        fault = f"Cannot read {path} as a steps file: {problem}{line}."
+        raise ReadError(
+            describe_access_error(path, error) or Message(fault, "content-invalid")
+        ) from error
 
 
 # Steps as written in the file.

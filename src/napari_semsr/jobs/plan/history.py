@@ -198,7 +198,7 @@ class _HistoryReader:
                     f"The history of {self.file.name} has several images for a single "
                     "input."
                 )
-                raise ReadError(msg)
+                raise ReadError(msg, code="several-images")
             images = tuple(
                 self._create_image_input(record, depth) for record in records
             )

@@ -13,9 +13,11 @@ from napari_semsr.core import (
     CurveDeclaration,
     Figure,
     FloatPair,
+    Message,
     Quantity,
     ReadError,
     declare_quantity,
+    describe_access_error,
     describe_pixel_size,
     digest_path,
     get_display,
@@ -201,8 +203,10 @@ def read_record(path: Path) -> RecordSummary:
         )
     except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or "it is not JSON"
-        msg = f"{path} cannot be read: {reason}."
-        raise ReadError(msg) from error
+        fault = f"{path} cannot be read: {reason}."
+        raise ReadError(
+            describe_access_error(path, error) or Message(fault, "content-invalid")
+        ) from error
     verb = None
     if isinstance(content, dict) and content.get("kind") in _KNOWN_KINDS:
         verb = str(content["kind"])
