@@ -141,9 +141,7 @@ def test_error_keeps_its_kind_and_its_sentence(played):
 
 def test_death_is_told_with_its_last_words(played):
     played("sys.exit('segments at fault')")
-    with refused(
-        SemsrError, "process-died", match=r"exit code 1.: segments at fault\."
-    ):
+    with refused(SemsrError, "process-died", match=r" 1.: segments at fault\."):
         run(train_in_subprocess(TrainRequest("a.yaml", "r")))
 
 
@@ -172,9 +170,7 @@ def test_the_device_that_was_chosen_is_handed_on(played, device):
 
 def test_a_device_that_cannot_train_is_refused_before_a_process_starts(monkeypatch):
     monkeypatch.setattr("napari_semsr.jobs.train_process.ChildProcess", None)
-    with refused(
-        OptionError, "unknown-value", match=r"cpu, cuda or mps, .* got 'xpu:1'"
-    ):
+    with refused(OptionError, "unknown-value", match="cpu, cuda or mps, .* 'xpu:1'"):
         run(train_in_subprocess(TrainRequest("a.yaml", "r"), device="xpu:1"))
 
 
