@@ -8,7 +8,6 @@ from pydantic.fields import FieldInfo
 from napari_semsr.cli.command import list_arguments
 from napari_semsr.core import (
     OptionError,
-    ReadError,
     SemsrError,
     WriteError,
     get_display,
@@ -208,11 +207,6 @@ def test_a_cell_that_names_a_folder_is_text_in_an_output(scans, tmp_path, batch)
     inputs, made = str(tmp_path / "t.csv"), tmp_path / "made"
     [row] = batch({"inputs": inputs, "output": str(made), "steps": steps}).rows
     assert row["restore_output"] == "wt/s0.tif"
-
-
-def test_a_folder_is_no_steps_file(tmp_path, batch):
-    with refused(ReadError, "not-a-file"):
-        batch(tmp_path)
 
 
 def test_a_link_in_the_output_folder_leads_nowhere(scans, tmp_path, batch):
