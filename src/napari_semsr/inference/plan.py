@@ -299,9 +299,11 @@ def _choose_fallback_strategy(
     predictor: Predictor, options: EnhanceOptions, need: str, previous: str | None
 ) -> ExecutionStrategy:
     """Return the tiled strategy with sampled statistics, or raise an error."""
-    what, advice = "statistics of the whole field", ""
+    lacks = f"memory on {predictor.device} is insufficient {need}"
+    short = f"{predictor.card.name} needs statistics of the whole field, for which "
+    advice = ""
     if predictor.probe.halo is None:
-        what = "the whole field in one pass"
+        short = f"{predictor.card.name} needs the whole field in one pass, for which "
         advice = ": crop the field."
     elif options.self_ensemble:
         advice = ": leave self-ensemble off, or crop the field."
@@ -309,14 +311,9 @@ def _choose_fallback_strategy(
         advice = ": crop the field, or use `norm=sampled`, which states its error."
     elif previous == "whole":
         advice = " now: free some, or use `overwrite` to start again."
-    lacks = f"memory on {predictor.device} is insufficient {need}"
     if advice:
-        msg = f"{predictor.card.name} needs {what}, for which {lacks}{advice}"
-        raise DeviceMemoryError(msg, code="field-too-large")
-    sentence = (
-        f"{predictor.card.name} needs {what}, for which {lacks}: sampled statistics "
-        "are used instead."
-    )
+        raise DeviceMemoryError(f"{short}{lacks}{advice}", code="field-too-large")
+    sentence = f"{short}{lacks}: sampled statistics are used instead."
     notes = (Message(sentence, "statistics-sampled"),)
     return ExecutionStrategy("sampled", "tiles", notes)
 
