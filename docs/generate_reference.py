@@ -232,6 +232,13 @@ def class_code(scope: ast.ClassDef) -> Iterator[tuple[str, str, str]]:
 def call_codes(scope: ast.FunctionDef) -> Iterator[tuple[str, str, str]]:
     """Find codes of errors and warnings in a function."""
     nodes = [*ast.walk(scope)]
+    checks_options = any("_validator" in ast.unparse(d) for d in scope.decorator_list)
+    raised = {
+        part: ast.unparse(item.exc.func).rpartition(".")[2]
+        for item in nodes
+        if isinstance(item, ast.Raise) and isinstance(item.exc, ast.Call)
+        for part in ast.walk(item.exc)
+    }
     assigned = [item for item in nodes if isinstance(item, ast.Assign)]
     for call in nodes:
         if not isinstance(call, ast.Call) or not call.args:
@@ -250,7 +257,9 @@ def call_codes(scope: ast.FunctionDef) -> Iterator[tuple[str, str, str]]:
         sentence = texts[-1] if texts else sentence_in(first)
         for code in given:
             if isinstance(code, ast.Constant) and code.value:
-                kind = "warning" if is_warning else name
+                kind = raised.get(call, "warning") if is_warning else name
+                if checks_options or kind == "ValueError":
+                    kind = "OptionError"
                 yield code.value, kind, escape(sentence)
 
 

@@ -7,12 +7,15 @@ import numpy as np
 import pytest
 from pydantic import field_validator
 
+from napari_semsr.analysis.grating import CalibrateOptions
+from napari_semsr.analysis.profile.line import ProfileOptions
 from napari_semsr.core import (
     DeviceMemoryError,
     Message,
     Micrograph,
     OptionError,
     Options,
+    ReadError,
     RegistrationError,
     SemsrError,
     capture_warnings,
@@ -30,6 +33,9 @@ from napari_semsr.io.files import (
 from napari_semsr.io.formats import read
 from napari_semsr.io.frames import open_frames
 from napari_semsr.io.read_image import RawImage, ReadOptions
+from napari_semsr.jobs.batch.steps import read_steps
+from napari_semsr.jobs.degrade import DegradeOptions
+from napari_semsr.jobs.report.records import read_record
 from napari_semsr.pairing.options import PairOptions
 from napari_semsr.registration import (
     Landmarks,
@@ -42,6 +48,7 @@ from napari_semsr.restoration.method import (
     RestoreOptions,
     prepare_restoration as choose_restoration,
 )
+from napari_semsr.simulation.gold import GoldOptions
 from napari_semsr.stitching import StitchOptions
 from napari_semsr.stitching.grids import UnplacedFramesError
 from tests.refusals import refused
@@ -108,6 +115,30 @@ _REFUSALS = {
 def test_refusal_has_the_code_of_its_cause(code, tmp_path):
     with refused(SemsrError, code):
         _REFUSALS[code](tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "values", "code"),
+    [
+        (CalibrateOptions, {}, "missing-value"),
+        (CalibrateOptions, {"bar": True, "pitch_nm": 9}, "option-without-effect"),
+        (ProfileOptions, {"line": "0,0,1"}, "wrong-type"),
+        (ProfileOptions, {"line": "a,b,c,d"}, "wrong-type"),
+        (DegradeOptions, {"kind": "blur", "airlight": 1}, "option-without-effect"),
+        (GoldOptions, {"pitch_nm": (9, 5)}, "out-of-range"),
+    ],
+)
+def test_rule_of_options_has_the_code_of_its_cause(options, values, code):
+    with refused(OptionError, code):
+        options.parse(values)
+
+
+def test_file_that_cannot_be_opened_is_not_invalid(tmp_path):
+    for read_file in (read_record, read_steps):
+        with refused(ReadError, "not-a-file"):
+            read_file(tmp_path)
+        with refused(ReadError, "content-invalid"):
+            read_file(_write(tmp_path / "a.json", b"{"))
 
 
 def test_error_with_facts_has_a_code_too():

@@ -64,9 +64,7 @@ def test_what_cannot_be_measured_is_refused_and_noise_has_no_cut_off(rng):
         assert found.resolution_px is None
         assert found.reason == "no-signal"
         assert found.failed == 1
-    with refused(
-        ShapeError, "image-too-small", match="at least 64x64 px, got 40x90 px"
-    ):
+    with refused(ShapeError, "image-too-small", match=" 64x64 px, got 40x90 px"):
         found_in(rng.normal(size=(40, 90)))
     with refused(ShapeError, "image-too-small"):
         found_in(rng.normal(size=(80, 80)), block=128)
@@ -135,7 +133,7 @@ def test_blocks_with_a_gap_are_left_out(rng):
     )
     assert np.isnan(found.values_px[0, 0])
     assert found.resolution_px == pytest.approx(5, rel=0.05)
-    with refused(ReadError, "pixels-missing", match="but 1 pixels of image are NaN"):
+    with refused(ReadError, "pixels-missing", match=" 1 .* image "):
         found_in(image)
     image[:, 300] = np.nan
     with refused(ShapeError, "gaps-everywhere"):

@@ -153,7 +153,7 @@ def test_field_around_a_reference_is_no_finer_image(rng):
     pair = AlignedPair.from_images(part, sharp)
     assert pair.factor == 1
     assert run(fit_blur_and_gain(pair)).sigma_px == pytest.approx(2, abs=0.1)
-    with warned("pixel-size-contradicts", match="2 times finer.*set its origin"):
+    with warned("pixel-size-contradicts", match=" 2 "):
         assert (
             AlignedPair.from_images(part.replace(origin=(0.0, 0.0)), sharp).factor == 2
         )

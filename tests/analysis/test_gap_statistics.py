@@ -57,9 +57,7 @@ def test_bins_hold_nearly_all_and_are_as_wide_as_asked():
         assert edges[0] == 0
         assert np.mean(widths <= edges[-1]) > 0.97
     assert float(edges[1]) == 0.75
-    with refused(
-        OptionError, "out-of-range", match="bin_width must yield at most 1000 bins"
-    ):
+    with refused(OptionError, "out-of-range", match="bin_width .* 1000 "):
         choose_bin_edges(widths, 1e-6)
 
 

@@ -128,7 +128,7 @@ def test_method_and_shares_of_pixels_are_stated():
 
 def test_an_image_without_a_range_of_grey_values_is_refused_by_its_name():
     flat = Micrograph(np.full((9, 9), 3.0), name="flat")
-    with refused(OptionError, "image-blank", match="but flat is constant"):
+    with refused(OptionError, "image-blank", match=" flat "):
         measure_metrics(flat)
 
 
@@ -262,7 +262,7 @@ def test_pixels_and_places_of_both_are_compared(images, measure):
     image, reference = (Micrograph(one, (4.0, 4.0)) for one in images[:2])
     with refused(OptionError, "pixel-sizes-differ"):
         measure(image, reference.replace(pixel_size_nm=(8.0, 8.0)))
-    with warned("origins-differ", match="origins of .* differ by 0 and 400 nm"):
+    with warned("origins-differ", match=" 0 and 400 nm"):
         measure(image, reference.replace(origin=(0.0, 400.0)))
     unsized = reference.replace(pixel_size_nm=None)
     measure(image, unsized)

@@ -309,7 +309,7 @@ def test_what_cannot_be_measured_is_said_in_a_sentence():
     with refused(ShapeError, "no-finite-values"):
         read_profile(empty, (5, 5, 15, 15))
     flat = read_profile(image.replace(data=np.full((20, 20), 7)), (5, 5, 15, 15))
-    with refused(ReadError, "no-structure", match="7 everywhere"):
+    with refused(ReadError, "no-structure", match=" 7 "):
         measure_profile(flat)
     with refused(OptionError, "out-of-range"):
         read_profile(image, (5, 5, 20, 30), width_px=1e300)
@@ -391,7 +391,7 @@ def test_a_clipped_line_is_refused_and_one_below_white_is_not(scale, noise):
         grey = 40 + height * shape + rough
         for image in (grey, 255 - grey):
             if clipped:
-                with refused(ReadError, "clipped", match=r"in the line at (79|80|81)"):
+                with refused(ReadError, "clipped", match=" (79|80|81)"):
                     measured(store(image))
             else:
                 assert measured(store(image)).highest_line.fwhm.value == pytest.approx(
@@ -413,7 +413,7 @@ def test_a_line_that_is_white_in_a_part_of_the_band_is_refused(scale):
     for shape, width in ((bar, 23), (bell(columns - 80, 20.0), 20)):
         for part in (rows < 20, rows % 4 == 0, columns < 80):
             grey = 76 + np.where(part, 280, 150) * shape
-            with refused(ReadError, "clipped", match=r"in the line at (7|8)"):
+            with refused(ReadError, "clipped", match=r" (7|8)[\d.]* px"):
                 measured(GREY_SCALES[scale](grey))
         found = measured(GREY_SCALES[scale](76 + 150 * shape))
         assert found.highest_line.fwhm.value == pytest.approx(width, rel=0.01)

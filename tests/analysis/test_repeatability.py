@@ -142,16 +142,10 @@ def test_map_lies_on_the_first_scan_to_half_the_shift(rng):
 
 def test_what_is_no_pair_of_scans_is_said(rng):
     first, second = scans(rng)
-    with refused(
-        ShapeError, "sizes-differ", match="must have the same shape, got 200x240 px and"
-    ):
+    with refused(ShapeError, "sizes-differ", match=" 200x240 px and"):
         compared(first, second[:-1])
     sized = [Micrograph(first, (5.0, 5.0), "a"), Micrograph(second, (2.5, 2.5), "b")]
-    with refused(
-        ShapeError,
-        "pixel-sizes-differ",
-        match="must have the same pixel size, got 5 x 5 nm and",
-    ):
+    with refused(ShapeError, "pixel-sizes-differ", match=" 5 x 5 nm and"):
         compared(*sized)
     with refused(ShapeError, "image-blank"):
         compared(first, np.full(SHAPE, 3.0), align=False)
@@ -160,9 +154,7 @@ def test_what_is_no_pair_of_scans_is_said(rng):
     with refused(ReadError, "no-finite-values"):
         compared(first, np.full(SHAPE, np.nan), align=False)
     few = np.where(np.indices(SHAPE).sum(0) < 8, second, np.nan)
-    with refused(
-        ShapeError, "nothing-to-measure", match="at least 16 gap-free squares of 4 px"
-    ):
+    with refused(ShapeError, "nothing-to-measure", match=" 16 .* 4 px"):
         compared(first, few, align=False)
     with refused(OptionError, "out-of-range", match="`window`"):
         compared(first, second, part="rest", window=4)

@@ -70,7 +70,7 @@ def test_an_image_without_contrast_is_refused() -> None:
 
 
 def test_missing_pixels_are_refused() -> None:
-    with refused(ReadError, "pixels-missing", match="but 1 pixels of image are NaN"):
+    with refused(ReadError, "pixels-missing", match=" 1 .* image "):
         compute_radial_spectrum(Micrograph(np.array([[np.nan, 1.0], [2.0, 3.0]])))
 
 
@@ -88,7 +88,7 @@ def test_what_memory_cannot_hold_is_refused_before_it_is_read(measure, images):
     side = 1 << 24  # of which no machine holds a square
     pixels = da.zeros((side, side), dtype=np.uint8, chunks=side >> 3)
     image = Micrograph(pixels, parse_pixel_size(5), "huge")
-    with refused(DeviceMemoryError, "memory", match=r"16777216 x 16777216 px\) needs"):
+    with refused(DeviceMemoryError, "memory", match=r"16777216 x 16777216 px"):
         measure(*[image] * images)
 
 

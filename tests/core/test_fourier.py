@@ -35,7 +35,7 @@ def test_tukey_spans_rectangle_to_hann_and_planes_are_separable():
 
 
 def test_tapers_out_of_range_and_lines_are_refused():
-    with refused(OptionError, "out-of-range", match="between 0 and 1, got 2"):
+    with refused(OptionError, "out-of-range", match=" 0 and 1, got 2"):
         tukey_window(8, 2)
     with refused(ShapeError, "image-too-small", match="1x8"):
         create_rings((1, 8))

@@ -236,7 +236,7 @@ def test_a_map_that_depends_on_its_pixel_size_takes_no_other():
         made = Micrograph(np.zeros((2, 2)), 10, provenance=history((job, {})))
         assert made.calibrate(10).pixel_size_nm == (10.0, 10.0)
         assert made.calibrate(None).pixel_size_nm == (10.0, 10.0)
-        with refused(OptionError, "pixel-size-contradicts", what):
+        with refused(OptionError, "pixel-size-contradicts", match=what):
             made.calibrate(11)
     grey = Micrograph(np.zeros((2, 2)), 10, provenance=history(("restore", {})))
     assert grey.calibrate(11).pixel_size_nm == (11.0, 11.0)

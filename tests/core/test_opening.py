@@ -39,7 +39,7 @@ def test_a_file_is_read_up_to_a_limit_and_a_pipe_not_at_all(tmp_path):
     with refused(ReadError, "file-too-large"):
         read_bytes(path, 8)
     os.truncate(path, 5 << 20)
-    with refused(ReadError, "file-too-large", "5 MiB, above the limit of 3 MiB"):
+    with refused(ReadError, "file-too-large", match="5 MiB, .* 3 MiB"):
         read_bytes(path, 3 << 20)
     if hasattr(os, "mkfifo"):
         os.mkfifo(tmp_path / "pipe")

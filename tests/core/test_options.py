@@ -33,8 +33,7 @@ class Turn(Options):
 
 def test_what_has_no_part_is_told_a_user_and_left_out_of_a_history():
     with warned(
-        "option-without-effect",
-        "`degrees` has an effect only if `way` is turn or flip, but it is keep",
+        "option-without-effect", match="`degrees` .*`way` .* turn or flip, .* keep"
     ):
         assert Turn.parse({"degrees": 3.0}).reset_unused_options() == Turn()
     assert Turn.from_history({"degrees": 3.0, "former": 1}) == Turn()
@@ -51,7 +50,7 @@ def test_what_a_person_alone_gives_is_refused_of_a_file(place: str) -> None:
     persons = get_user_only_options(Elsewhere)
     assert persons == {"address"}
     check_user_only_options(["count"], persons, place)
-    with refused(OptionError, "unsafe-content", f"^{place} must not set address"):
+    with refused(OptionError, "unsafe-content", match=f"^{place} .* address"):
         check_user_only_options(["count", "address"], persons, place)
 
 

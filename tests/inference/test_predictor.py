@@ -68,9 +68,7 @@ def test_errors_of_torch_and_wrong_cards_become_sentences(make_loaded, rng):
     with refused(DeviceMemoryError, "device-memory", match="90x90 px"):
         predictor.predict_many([rng.random((90, 90))], Scaling(0, 1))
     strided = Predictor(make_loaded("strided"), precision="fp32")
-    with refused(
-        SemsrError, "computation-failed", match="could not compute 1 window"
-    ) as caught:
+    with refused(SemsrError, "computation-failed", match=" 1 window") as caught:
         strided.predict(rng.random((7, 7)), Scaling(0, 1))
     assert not isinstance(caught.value, RuntimeError)
     loaded = make_loaded("identity")

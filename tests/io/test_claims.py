@@ -122,5 +122,5 @@ def test_shard_of_too_many_chunks_is_refused(tmp_path):
     said = {"axes": axes, "datasets": [places]}
     group.attrs["ome"] = {"version": "0.5", "multiscales": [said]}
     for door in (read, describe):
-        with refused(ReadError, "file-damaged", match="262144 chunks each"):
+        with refused(ReadError, "file-damaged", match=" 262144 "):
             door(path)

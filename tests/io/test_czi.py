@@ -62,11 +62,7 @@ def test_tiles_of_jpeg_are_unpacked(tmp_path):
 
 def test_an_unknown_compression_is_named_and_no_damage(tmp_path, pixels):
     path = write_czi(tmp_path / "a.czi", [pixels], how=104, pack=lambda _: b"packed")
-    with refused(
-        ReadError,
-        "format-unsupported",
-        match=r"compression \(number 104\): in ZEN, save",
-    ) as caught:
+    with refused(ReadError, "format-unsupported", match=r"\(number 104\)") as caught:
         registry.read(path)
     assert "damaged" not in str(caught.value)
 
@@ -122,14 +118,14 @@ def test_a_scene_is_chosen_as_a_series(tmp_path, pixels):
     found = registry.read(path, series=1, plane=2)
     assert np.array_equal(found.array(), tiles[4])
     assert found.metadata["series_read"] == 1
-    with refused(ReadError, "plane-missing", match="no series 2"):
+    with refused(ReadError, "plane-missing", match="series 2"):
         registry.read(path, series=2, plane=0)
     scan = run(open_frames(path, series=0))
     assert scan.nominal_px.tolist() == [[0, 0], [20, 0]]
     scan = run(open_frames(path, series=1))
     assert scan.nominal_px.tolist() == [[0, 100], [20, 100], [40, 100]]
     assert np.array_equal(scan.read(2), tiles[4])
-    with refused(ReadError, "plane-missing", match="no series 2"):
+    with refused(ReadError, "plane-missing", match="series 2"):
         run(open_frames(path, series=2))
 
 
@@ -202,7 +198,7 @@ def test_a_channel_of_a_mosaic_is_chosen(tmp_path, pixels):
     assert [int(scan.read(n)[0, 0]) for n in range(2)] == [
         int(tiles[n][0, 0]) for n in (2, 3)
     ]
-    with refused(ReadError, "plane-missing", match="no channel 2"):
+    with refused(ReadError, "plane-missing", match="channel 2"):
         run(open_frames(path, channel=2))
 
 
@@ -218,9 +214,7 @@ def test_channels_and_planes_are_chosen(tmp_path, pixels):
         registry.read(path)
     assert np.array_equal(registry.read(path, channel=1, plane=2).array(), tiles[5])
     with refused(
-        ReadError,
-        "several-images",
-        match=r"has 2 channels: choose one \(`channel`, 0 to 1\)",
+        ReadError, "several-images", match=r" 2 channels.*\(`channel`, 0 to 1\)"
     ):
         run(open_frames(path))
     layers = hooks.get_reader(str(path))(str(path))

@@ -144,16 +144,12 @@ def test_the_thumbnail_of_dm_is_left_out_and_images_are_chosen(tmp_path, grey):
     assert info.metadata["series_read"] == 1
     assert info.metadata["images"]["0"] == "zero loss: a spectrum"
     with refused(
-        ReadError,
-        "format-unsupported",
-        match=r"its series 0 is a spectrum \(zero loss\)",
+        ReadError, "format-unsupported", match=r" 0 .* spectrum \(zero loss\)"
     ):
         registry.read(path, series=0)
-    with refused(ReadError, "plane-missing", match="no series 3"):
+    with refused(ReadError, "plane-missing", match="series 3"):
         registry.read(path, series=3)
-    with warned(
-        "several-images", match="contains 3 images, of which series 1 is shown"
-    ):
+    with warned("several-images", match=" 3 .* 1 "):
         layers = read_layers(str(path))
     assert layers[0][1]["scale"] == (1.5, 1.5)
 
@@ -474,9 +470,7 @@ def test_planes_of_mrc(tmp_path, grey):
 @pytest.mark.parametrize("mode", [3, 4, 101, 7])
 def test_modes_of_mrc_that_are_no_images_are_refused(tmp_path, mode):
     path = write_mrc(tmp_path / "a.mrc", np.zeros((8, 8), "f4"), mode=mode)
-    with refused(
-        ReadError, "format-unsupported", match=r"Fourier transform|mode (101|7) is not"
-    ):
+    with refused(ReadError, "format-unsupported", match="Fourier|mode (101|7) "):
         registry.read(path)
 
 
@@ -512,17 +506,17 @@ def test_the_extra_is_named_where_it_is_missing(tmp_path, grey, monkeypatch):
     module = "rsciio.digitalmicrograph"
     for missing in ("rsciio", module, f"{module}._api"):
         monkeypatch.setitem(sys.modules, missing, None)
-    with refused(ReadError, "extra-missing", match=r"pip install 'napari-semsr\[em\]'"):
+    with refused(ReadError, "extra-missing", match=r"napari-semsr\[em\]"):
         registry.read(path)
     emd = velox(tmp_path / "a.emd", [("HAADF", grey[None])])
     monkeypatch.setitem(sys.modules, "h5py", None)
-    with refused(ReadError, "extra-missing", match=r"pip install 'napari-semsr\[em\]'"):
+    with refused(ReadError, "extra-missing", match=r"napari-semsr\[em\]"):
         registry.read(emd)
 
 
 def test_options_that_do_not_fit_are_refused(tmp_path, grey):
     path = write_mrc(tmp_path / "a.mrc", grey.astype("i2"))
-    with refused(ReadError, "plane-missing", match="no level 1"):
+    with refused(ReadError, "plane-missing", match="level 1"):
         registry.read(path, level=1)
     with refused(ReadError, "option-without-effect"):
         registry.read(path, dataset="/a")

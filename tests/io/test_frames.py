@@ -388,7 +388,7 @@ def test_a_scan_that_contradicts_its_frames_is_told(folder, told, given, says):
 
 
 def test_open_frames_refuses_a_wrong_grid(folder):
-    with refused(OptionError, "grid-mismatch", match="needs 9 frames, got 4"):
+    with refused(OptionError, "grid-mismatch", match=" 9 frames, got 4"):
         run(open_frames(folder, grid=(3, 3)))
 
 

@@ -138,7 +138,7 @@ def test_a_file_without_an_image_is_refused(make, arrays):
 def test_a_file_that_is_cut_short_is_refused_in_one_sentence(make, grey, keep):
     path = make({"a": grey})
     path.write_bytes(path.read_bytes()[:keep])
-    with refused(ReadError, "file-damaged", match="cannot be read as HDF5"):
+    with refused(ReadError, "file-damaged", match="HDF5"):
         registry.read(path)
 
 
@@ -156,5 +156,5 @@ def test_napari_gets_a_layer_of_each_dataset(make, grey):
 @pytest.mark.broad
 def test_napari_gets_a_screenful_and_is_told_of_the_rest(make, grey):
     path = make({f"{n:02}": grey for n in range(15)})
-    with warned("several-images", match="contains 15 datasets, of which the first 12"):
+    with warned("several-images", match=" 15 .* 12 "):
         assert len(read_layers(str(path))) == 12

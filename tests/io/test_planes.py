@@ -105,11 +105,9 @@ def test_pages_without_names_count_as_planes_alone(tmp_path):
     assert semsr.info(tmp_path / "a.tif").facts["axes"] == {"plane": 6}
     found = [semsr.read(tmp_path / "a.tif", plane=n).array()[0, 0] for n in range(6)]
     assert found == [0, 1, 2, 3, 4, 5]
-    with refused(ReadError, "several-images", match="6 planes; choose one: set plane"):
+    with refused(ReadError, "several-images", match=" 6 planes"):
         semsr.read(tmp_path / "a.tif")
-    with refused(
-        ReadError, "plane-missing", match="has no time 1; its times are 0 to 0"
-    ):
+    with refused(ReadError, "plane-missing", match=" time 1; .* 0 to 0"):
         semsr.read(tmp_path / "a.tif", time=1, plane=0)
 
 

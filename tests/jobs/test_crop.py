@@ -241,9 +241,7 @@ def test_outputs_are_replaced_when_that_is_said(tmp_path):
     with refused(SemsrError, "output-exists"):
         run(CROP.job(image, output=place, options=options))
     run(CROP.job(image, output=place, options=options, overwrite=True))
-    with refused(
-        OptionError, "missing-value", match=r"also set a reference \(`like`\)"
-    ):
+    with refused(OptionError, "missing-value", match="`like`"):
         crop(
             image, tmp_path / "b.tif", like_output=tmp_path / "c.tif", box=(0, 0, 9, 9)
         )
@@ -268,11 +266,7 @@ def test_files_are_called_by_their_names(tmp_path):
     for name, place in (("one.ome.tif", (0.0, 0.0)), ("two.ome.tif", (9e3, 0.0))):
         write(_image(origin=place), tmp_path / name)
     one, two = tmp_path / "one.ome.tif", tmp_path / "two.ome.tif"
-    with refused(
-        ShapeError,
-        "no-overlap",
-        match=r"one.ome.tif covers .* and two.ome.tif covers y 89",
-    ):
+    with refused(ShapeError, "no-overlap", match="one.ome.tif .* two.ome.tif .* y 89"):
         crop(one, like=two)
     assert crop(one, box=(0, 0, 9, 9)).name == "one"
 
@@ -319,6 +313,6 @@ def test_fill_values_are_gaps_and_an_image_of_them_has_no_finite_pixels():
     image.data[:] = 3e38
     with (
         warned("pixels-marked-missing"),
-        refused(ReadError, "no-finite-values", match="waves has no finite pixels"),
+        refused(ReadError, "no-finite-values", match="waves "),
     ):
         run(crop_to_gap_free_box(image))

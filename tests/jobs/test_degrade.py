@@ -63,13 +63,13 @@ def test_parameters_are_told_and_the_file_is_repeatable(grey, tmp_path):
 def test_missing_pixels_are_refused(grey):
     hole = grey.replace(data=np.diag([np.nan] * 9).astype(np.float32))
     for how in ({"kind": "none", "photons": 5}, {"kind": "fog"}):
-        with refused(OptionError, "pixels-missing", match=f"{grey.name} has 9 missing"):
+        with refused(OptionError, "pixels-missing", match=f"{grey.name} .* 9 "):
             napari_semsr.degrade(hole, **how)
 
 
 def test_missing_pixels_of_a_scanned_image_are_refused_by_its_name(grey, tmp_path):
     hole = grey.replace(data=np.diag([np.nan] * 200).astype(np.float32))
-    with refused(OptionError, "pixels-missing", match=f"{grey.name} has .* missing"):
+    with refused(OptionError, "pixels-missing", match=grey.name):
         napari_semsr.simulate(
             tmp_path / "scan", hole, frames_grid=(1, 2), frame_px=64, field="square"
         )

@@ -131,7 +131,7 @@ def test_kinds_and_their_suffixes_agree(tmp_path, tiny):
         semsr.export_model(tiny, tmp_path / "a.onnx", to="bioimageio")
     with refused(OptionError, "option-without-effect"):
         semsr.export_model(tiny, tmp_path / "a.safetensors", authors=["A"])
-    with refused(CheckpointError, "missing-value", match="set `authors`"):
+    with refused(CheckpointError, "missing-value", match="`authors`"):
         semsr.export_model(tiny, tmp_path / "a.zip")
     with refused(OptionError, "option-without-effect"):
         semsr.import_model(tiny, name="b")

@@ -23,9 +23,7 @@ def test_grey_values_beyond_computing_count_as_missing(value, lazy, tmp_path):
     image = Micrograph(da.from_array(data, chunks=20) if lazy else data, name="odd")
     write(Micrograph(data, name="odd"), tmp_path / "odd.tif")
     for given in (image, tmp_path / "odd.tif"):
-        with warned(
-            "pixels-marked-missing", match=r"odd has grey values beyond 1e\+15"
-        ):
+        with warned("pixels-marked-missing", match=r"odd .* 1e\+15"):
             found = open_image(given).array()
         assert np.array_equal(found, right, equal_nan=True)
         assert found.dtype == data.dtype
@@ -48,7 +46,7 @@ def test_fill_values_of_other_programs_count_as_missing(value, count):
 def test_image_of_such_values_alone_is_refused():
     data = np.full((40, 50), 1e302)
     with (
-        warned("pixels-marked-missing", match="beyond 1e"),
+        warned("pixels-marked-missing", match=" 1e"),
         refused(ReadError, "no-finite-values"),
     ):
         open_image(Micrograph(data))

@@ -138,7 +138,7 @@ def test_a_table_of_pairs_is_read_from_its_own_folder(pairs, monkeypatch):
 def test_image_that_cannot_be_measured_has_a_row_and_the_others_go_on(pairs):
     (pairs / "low" / "field2.tif").write_text("no image")
     job = measure_table_job("metrics", pairs / "low", table=pairs / "out.csv")
-    with warned("images-failed", match="1 of 3 images could not be measured"):
+    with warned("images-failed", match="1 of 3 "):
         found = run(job)
     assert (found.measured, found.failed) == (2, 1)
     rows = rows_of(pairs / "out.csv")
@@ -152,9 +152,7 @@ def test_nothing_that_can_be_measured_is_an_error_that_keeps_the_table(pairs):
     for path in (pairs / "low").iterdir():
         path.write_text("no image")
     job = measure_table_job("metrics", pairs / "low", table=pairs / "out.csv")
-    with refused(
-        ReadError, "all-images-failed", match="None of the 3 images could be measured"
-    ):
+    with refused(ReadError, "all-images-failed", match=" 3 "):
         run(job)
     assert len(rows_of(pairs / "out.csv")) == 3
 
@@ -171,7 +169,7 @@ def test_mistyped_name_makes_no_table(pairs, second):
 
 def test_missing_partner_is_the_fault_of_its_row(pairs):
     (pairs / "high" / "field2.ome.tif").unlink()
-    with warned("images-failed", match="no image named field2"):
+    with warned("images-failed", match="field2"):
         found = run(measure_table_job("frc", pairs / "low", pairs / "high"))
     assert [bool(row["error"]) for row in found.rows] == [False, True, False]
 
@@ -180,9 +178,7 @@ def test_warnings_stand_in_their_rows(tmp_path, scene):
     bare = scene.first.replace(pixel_size_nm=None)
     write(bare, tmp_path / "bare.tif")
     write(scene.first, tmp_path / "sized.tif")
-    with warned(
-        "images-with-warnings", match="1 of 2 images were measured with warnings"
-    ):
+    with warned("images-with-warnings", match="1 of 2 "):
         found = run(measure_table_job("decorrelation", tmp_path))
     assert "no pixel size" in found.rows[0]["warnings"]
     assert found.rows[1]["warnings"] is None
@@ -261,11 +257,7 @@ def test_table_with_a_broken_line_is_not_resumed(pairs):
     path = pairs / "out.csv"
     broken = path.read_text().rstrip().rpartition(",")[0]
     path.write_text(broken)
-    with refused(
-        WriteError,
-        "table-invalid",
-        match=r"Line 4 of .* must have .* cells to be resumed",
-    ):
+    with refused(WriteError, "table-invalid", match="^Line 4 "):
         measured(pairs)
     assert path.read_text() == broken
 
@@ -342,17 +334,13 @@ def test_rows_of_images_that_are_not_there_any_more_are_dropped_aloud(pairs):
     resumed(pairs, "high")
     resumed(pairs)
     (pairs / "low" / "field2.tif").unlink()
-    with warned(
-        "rows-dropped", match="Dropped 1 row of .*out.csv, because the images no"
-    ):
+    with warned("rows-dropped", match=" 1 row .*out.csv"):
         found = resumed(pairs)
     assert (found.images, found.measured, found.kept) == (5, 0, 2)
     assert found.summary["contrast"]["images"] == 5
     assert len(rows_of(pairs / "out.csv")) == 5
     (pairs / "low").rename(pairs / "low-2026")
-    with warned(
-        "rows-dropped", match="Dropped 2 rows of .*out.csv, because the images no"
-    ):
+    with warned("rows-dropped", match=" 2 rows .*out.csv"):
         found = resumed(pairs, "low-2026")
     assert (found.images, found.measured, found.kept) == (5, 2, 0)
 
@@ -377,9 +365,7 @@ def test_table_of_which_no_image_is_there_any_more_stays_as_it_is(pairs):
     before = (pairs / "out.csv").read_bytes()
     (pairs / "low").rename(pairs / "elsewhere")
     how = {"table": pairs / "out.csv", "existing": RESUMED}
-    with warned(
-        "rows-dropped", match="Dropped 3 rows of .*out.csv, because the images no"
-    ):
+    with warned("rows-dropped", match=" 3 rows .*out.csv"):
         found = run(measure_table_job("metrics", [], **how))
     assert (found.images, (pairs / "out.csv").read_bytes()) == (0, before)
 

@@ -98,14 +98,10 @@ def test_gaps_are_left_out_and_a_flat_image_has_no_ratio(scene, rng):
 
 def test_an_image_that_misses_pixels_in_each_block_is_refused(scene):
     scene[::9, ::9] = np.inf
-    with refused(semsr.SemsrError, "gaps-everywhere", match="Every block of 16 px in"):
+    with refused(semsr.SemsrError, "gaps-everywhere", match="16 px"):
         semsr.noise(scene)
 
 
 def test_a_small_image_is_refused():
-    with refused(
-        semsr.SemsrError,
-        "image-too-small",
-        match="image must have at least 18 px on each side",
-    ):
+    with refused(semsr.SemsrError, "image-too-small", match="image .* 18 px"):
         semsr.noise(np.zeros((17, 100)))

@@ -133,7 +133,7 @@ def test_type_that_would_keep_few_grey_levels_is_told(tmp_path, rng, verb, recwa
         "restore": {"psf": "1px"},
     }
     made, how = tmp_path / "made.ome.tif", {"dtype": "uint8", **more.get(verb, {})}
-    with warned("values-rounded", match="uint8 stores only integers, .* unit"):
+    with warned("values-rounded", match="^uint8 "):
         getattr(semsr, verb)(image, made, **how)
     recwarn.clear()
     bright = image.replace(data=200 * image.data)
@@ -160,7 +160,7 @@ def test_the_first_of_several_images_is_taken_aloud(tmp_path):
     with tifffile.TiffWriter(path) as file:
         file.write(np.zeros((30, 40), np.uint8), metadata=None)
         file.write(np.ones((20, 40), np.uint8), metadata=None)
-    with warned("several-images", match="contains 2 images, and the first is used"):
+    with warned("several-images", match=" 2 images"):
         assert open_image(path).shape == (30, 40)
     assert open_image(path, ReadOptions(series=0)).shape == (30, 40)
     assert open_image(path, ReadOptions(series=1)).shape == (20, 40)

@@ -78,11 +78,7 @@ def test_run_goes_on_with_the_images_that_it_was_begun_with(
     train(recipe, image=_noisy(1), **begun)
     for same in (_noisy(1), tmp_path / "one.tif"):
         train(recipe, image=same, resume=True, **begun)
-    with refused(
-        CheckpointError,
-        "other-run",
-        match="started with the image scan 1, but scan 2 has different",
-    ):
+    with refused(CheckpointError, "other-run", match="scan 1, .*scan 2 "):
         train(recipe, image=_noisy(2), resume=True, **begun)
 
 
@@ -174,7 +170,7 @@ def test_recipe_and_images_that_do_not_fit_each_other_are_refused(
         run(TRAIN.job("fine-tune", tmp_path / "a", cut=OwnImageRequest(image)))
     with refused(OptionError, "recipe-unsuitable"):
         run(TRAIN.job(recipe, tmp_path / "a", cut=PairRequest(image, image)))
-    with refused(OptionError, "missing-value", match=r"one image; pass it as `image`"):
+    with refused(OptionError, "missing-value", match="`image`"):
         train("own-image", tmp_path / "a")
     assert not (tmp_path / "a").exists()
 

@@ -210,7 +210,7 @@ def test_arrays_without_names_are_matched_by_position(scene, cut):
     for side, arrays in zip(("low", "high"), sides, strict=True):
         shapes = [tuple(one["shape"]) for one in store.record["sources"][side]]
         assert shapes == [array.shape for array in arrays]
-    with refused(SemsrError, "second-image-missing", match="but 3 has none in LOW"):
+    with refused(SemsrError, "second-image-missing", match=" 3 .* LOW"):
         cut(sides[0], [*sides[1], scene.truth.data], match="name", overwrite=True)
 
 
@@ -269,7 +269,7 @@ def test_no_two_sets_show_one_place(cut, name, paired):
 def test_fill_values_are_not_trained_on(cut):
     odd = _PLACE.astype(np.float32)
     odd[40, 50] = -9999
-    with warned("pixels-marked-missing", match="pixels of -9999"):
+    with warned("pixels-marked-missing", match=" -9999"):
         made, _ = cut(Micrograph(odd, 10.0, "odd.tif"), _PLACE, "b.zarr", patch=32)
     assert made.rejected == {"not-finite": 1}
 
@@ -282,7 +282,7 @@ def test_one_low_image_with_two_references_is_one_place(cut):
     assert made.validation
     moved = [lows[0], lows[1].replace(data=_PLACE[9:, 9:])]
     references = [one.replace(data=one.data**2 / 200) for one in moved]
-    with refused(SemsrError, "too-few-places", match="needs at least 3 areas"):
+    with refused(SemsrError, "too-few-places", match=" 3 areas"):
         cut(moved, references, "moved.zarr", patch=32, match="name")
 
 
@@ -406,14 +406,14 @@ def test_wrong_input_is_one_sentence(tmp_path, wrong):
 
 
 def test_an_image_that_is_its_own_reference_is_refused(scene, tmp_path):
-    with refused(SemsrError, "same-image", match="choose two different images"):
+    with refused(SemsrError, "same-image"):
         napari_semsr.pairs(scene.first, scene.first, tmp_path / "p.zarr", patch=24)
     assert not list(tmp_path.iterdir())
 
 
 def test_one_folder_and_one_image_are_refused(scene, tmp_path):
     (tmp_path / "a").mkdir()
-    with refused(SemsrError, "no-image", match="must contain images, got none"):
+    with refused(SemsrError, "no-image"):
         napari_semsr.pairs(tmp_path / "a", scene.truth, tmp_path / "p.zarr")
     napari_semsr.write(scene.first, tmp_path / "a" / "x.tif")
     with refused(SemsrError, "wrong-type"):

@@ -216,7 +216,7 @@ def test_landmark_that_the_images_contradict_is_told(views):
         truth(marks.moving + np.repeat([[0, 0], [150, 90]], 4, axis=0))
         + np.eye(8)[:, [5, 2]] * [0, 300],
     )
-    with warned("landmarks-contradict", match="Landmark 3 is .* nm from its position"):
+    with warned("landmarks-contradict", match="Landmark 3 .* nm "):
         register(moving, fixed, landmarks=marks)
 
 
@@ -269,14 +269,8 @@ def test_small_overlap_and_a_large_error_are_told(views):
         {"error_nm": 50.0},
     )
     with (
-        warned(
-            "overlap-small",
-            match="covers only 18 % of the smaller image, less than 30 %",
-        ),
-        warned(
-            "map-imprecise",
-            match=r"expected error of the transform is 2.1 px \(50 nm\)",
-        ),
+        warned("overlap-small", match=" 18 % .* 30 %"),
+        warned("map-imprecise", match=r" 2\.1 px \(50 nm\)"),
     ):
         register(moving, fixed, transform=stored)
 
@@ -296,7 +290,7 @@ def test_unconfirmed_patches_are_told_also_of_a_stored_map(views):
     stored = StoredTransform(
         truth, ImageIdentity.from_image(moving), ImageIdentity.from_image(fixed), kept
     )
-    with warned("map-unconfirmed", match="not confirmed in 50 % of .*`model=elastic`"):
+    with warned("map-unconfirmed", match=" 50 % .*`model=elastic`"):
         register(moving, fixed, transform=stored)
     flat = BSplineDisplacement(
         (-1000.0, -1000.0), (1000.0, 1000.0), np.zeros((2, 8, 8))

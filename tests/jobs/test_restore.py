@@ -86,14 +86,14 @@ def test_a_thin_image_is_restored_with_a_kernel_that_is_larger(scene):
 
 def test_integers_are_rounded_and_clipped(scene, tmp_path):
     how = {"psf": "1px", "dtype": "uint8"}
-    with warned("values-rounded", match="uint8 stores only integers"):
+    with warned("values-rounded", match="uint8"):
         made = napari_semsr.restore(scene.first, tmp_path / "a.tif", **how)
     assert made.dtype == "uint8"
     assert napari_semsr.read(made.output).dtype == np.uint8
     bright = scene.first.replace(data=scene.first.array() * 400)
     again = napari_semsr.restore(bright, tmp_path / "b.tif", **how)
     assert again.clipped > 0
-    with refused(OptionError, "unknown-value", match="such as uint8"):
+    with refused(OptionError, "unknown-value", match="uint8"):
         napari_semsr.restore(scene.first, psf="1px", dtype="complex64")
 
 
@@ -132,9 +132,7 @@ def test_stack_goes_plane_by_plane(scene, tmp_path):
         alone = napari_semsr.restore(image, psf="1px")
         np.testing.assert_allclose(found.array(), alone.array(), atol=1e-5)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out.ome.tif", "stack.tif"]
-    with refused(
-        WriteError, "format-unsupported", match="2 planes can only be written as"
-    ):
+    with refused(WriteError, "format-unsupported", match="2 planes"):
         napari_semsr.restore(tmp_path / "stack.tif", tmp_path / "a.ome.zarr")
 
 

@@ -309,8 +309,6 @@ def test_scan_beyond_memory_is_refused_by_the_options_that_make_it_large(tmp_pat
 
 def test_small_image_is_enlarged_with_a_warning(tmp_path, scene):
     sizes = {"frames_grid": (2, 2), "frame_px": 72, "jitter_px": 1, "overlap": 0.4}
-    with warned(
-        "resampled", match="96 x 128 px is too small .* enlarged by a factor of 1.2"
-    ):
+    with warned("resampled", match="96 x 128 px .* 1.2"):
         done = napari_semsr.simulate(tmp_path / "scan", scene.truth, **sizes)
     assert 7.9 < done.pixel_size_nm[0] < 8.5

@@ -76,9 +76,9 @@ def test_faults_are_those_that_are_told(tmp_path):
 
 
 def test_faults_need_a_scan_that_runs(tmp_path):
-    with refused(OptionError, "option-without-effect", match="requires `live`"):
+    with refused(OptionError, "option-without-effect", match="`live`"):
         napari_semsr.simulate(tmp_path / "a", **SCAN, live_faults=True)
-    with refused(OptionError, "too-few-frames", match="at least 10 frames"):
+    with refused(OptionError, "too-few-frames", match=" 10 frames"):
         run(live(tmp_path / "b", live_faults=True, frames_grid=(1, 4)))
 
 

@@ -392,11 +392,7 @@ def test_corrections_are_recorded_replayed_and_resumed_by_what_they_say(
 
 def test_corrections_of_frames_that_are_not_there_are_refused(scan, tmp_path):
     output = tmp_path / "mosaic.ome.zarr"
-    with refused(
-        OptionError,
-        "frames-unknown",
-        match=r"of the scan, got frame_9\.tif; its 9 frames",
-    ):
+    with refused(OptionError, "frames-unknown", match=r"frame_9\.tif; its 9 "):
         napari_semsr.stitch(scan, output, corrections={"drop": ["frame_9.tif"]})
     broken = tmp_path / "broken.json"
     broken.write_text("{", encoding="utf-8")

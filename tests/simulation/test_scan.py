@@ -236,9 +236,7 @@ def test_bad_options_are_refused_in_one_sentence(given, code):
 
 
 def test_bad_sources_are_refused_in_one_sentence(picture):
-    with refused(
-        ShapeError, "image-too-small", match=r"needs an image of .* got 220 x 260"
-    ):
+    with refused(ShapeError, "image-too-small", match=" 220 x 260"):
         run_scan_simulation(picture, SMALL.replace(frames_grid=(90, 2)))
     holes = np.full((220, 260), np.nan)
     with refused(OptionError, "pixels-missing"):
@@ -246,17 +244,13 @@ def test_bad_sources_are_refused_in_one_sentence(picture):
     with refused(OptionError, "pixel-size-missing"):
         run_scan_simulation(picture, SMALL.replace(optics="gaussian", resolution_nm=80))
     oblong = SMALL.replace(pixel_size_nm=(10, 40))
-    with refused(
-        OptionError,
-        "pixels-not-square",
-        match="square pixels, got frame pixels of 10 x 40 nm",
-    ):
+    with refused(OptionError, "pixels-not-square", match=" 10 x 40 nm"):
         run_scan_simulation(picture, oblong)
     assert (
         run_scan_simulation(picture, oblong.replace(optics="gaussian")).scene.fwhm_px
         == 3
     )
-    with refused(OptionError, "out-of-range", match="at most 4, got 5"):
+    with refused(OptionError, "out-of-range", match=" 4, got 5"):
         plan_scan(SMALL.replace(bad_frames=5))
     with refused(OptionError, "pixels-not-square"):
         run_scan_simulation(None, SMALL.replace(pixel_size_nm=(20, 21)))

@@ -172,7 +172,5 @@ def test_pixels_outside_the_field_stay_outside():
 
 @pytest.mark.parametrize("wrong", ["much", 0.3, True])
 def test_another_word_or_number_is_refused(wrong):
-    with refused(
-        OptionError, "out-of-range", match=r"must be auto, none or a number from -0\.2"
-    ):
+    with refused(OptionError, "out-of-range", match=r"auto, none .* -0\.2"):
         StitchOptions.parse({"distortion": wrong})

@@ -79,11 +79,7 @@ def test_frames_left_out_and_other_scans_are_not_fused(square_scan, square_solut
     corner = np.round(square_solution.positions_px[8]).astype(int) + 100
     assert coverage[tuple(corner)] == 0
     fewer = replace(square_solution, positions_px=square_solution.positions_px[:4])
-    with refused(
-        RegistrationError,
-        "solution-of-other-scan",
-        match="has 4 positions for 9 frames",
-    ):
+    with refused(RegistrationError, "solution-of-other-scan", match=" 4 .* 9 "):
         plan_fusion(square_scan.acquisition, fewer)
     nothing = replace(square_solution, positions_px=np.full((9, 2), np.nan))
     with refused(RegistrationError, "nothing-placed"):

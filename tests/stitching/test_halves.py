@@ -99,7 +99,5 @@ def test_one_frame_has_no_halves(scan, solution, whole):
     positions = np.full_like(solution.positions_px, np.nan)
     positions[0] = 0
     alone = replace(solution, positions_px=positions)
-    with refused(
-        RegistrationError, "too-few-frames", match="at least two placed frames, got 1"
-    ):
+    with refused(RegistrationError, "too-few-frames", match="got 1"):
         run(plan_mosaic_halves(scan.acquisition, alone, whole))

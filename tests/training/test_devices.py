@@ -90,11 +90,7 @@ def test_devices_that_cannot_train_are_refused(monkeypatch):
     monkeypatch.setattr(loop, "device_count", lambda kind: 4)
     assert choose_training_device(several) == CUDA
     assert choose_training_device(several, "cpu") == CPU
-    with refused(
-        OptionError,
-        "device-missing",
-        match="number of GPUs on this machine \\(4\\), got 8",
-    ):
+    with refused(OptionError, "device-missing", match=r"\(4\), got 8"):
         choose_training_device(RECIPE.replace(devices=8), "cuda")
 
 
@@ -210,13 +206,9 @@ def test_losses_on_a_card_are_looked_at_now_and_then():
         learner.global_step = step
         learner.check_finite("loss is", OnCard.of(1.0))
     learner.global_step = 32
-    with refused(
-        SemsrError, "training-diverged", match="loss is not finite at step 32: lower"
-    ):
+    with refused(SemsrError, "training-diverged", match="step 32"):
         learner.check_finite("loss is", OnCard.of(1.0))
-    with refused(
-        SemsrError, "training-diverged", match="loss is not finite at step 32: lower"
-    ):
+    with refused(SemsrError, "training-diverged", match="step 32"):
         learner.check_finite("loss is", torch.tensor(math.nan))
 
 

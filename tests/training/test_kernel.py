@@ -33,9 +33,7 @@ def test_learnt_kernel_is_a_kernel_and_begins_as_told() -> None:
     assert float(learnt.kernel().detach().sum()) == pytest.approx(1)
     image = torch.rand(1, 1, 32, 32)
     torch.testing.assert_close(learnt(image), Blur(start)(image), atol=2e-3, rtol=0)
-    with refused(
-        OptionError, "kernel-too-large", match="patch size of 16 px, got 17 px"
-    ):
+    with refused(OptionError, "kernel-too-large", match=" 16 px, got 17 px"):
         create_blur(KernelOptions(size_px=17, learnt=True), 16)
 
 

@@ -34,11 +34,7 @@ def test_auto_leaves_bf16_where_gradients_would_be_wrong(network, taken) -> None
 
 
 def test_bf16_is_refused_where_it_fails_and_fp32_kept(monkeypatch):
-    with refused(
-        OptionError,
-        "precision-unsupported",
-        match="channel count that is not a multiple of 16, got 24",
-    ):
+    with refused(OptionError, "precision-unsupported", match=" 16, got 24"):
         should_use_bf16(_recipe("bf16"), ODD)
     assert should_use_bf16(_recipe("bf16"), EVEN)
     assert not should_use_bf16(_recipe("fp32"), EVEN)

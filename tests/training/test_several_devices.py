@@ -60,7 +60,7 @@ def test_environment_is_as_before_when_a_run_ends(tmp_path, monkeypatch):
         raise WriteError("no")
 
     monkeypatch.setattr(loop, "make_learner", fail)
-    with refused(WriteError, "not-writable", match="^no$"):
+    with refused(WriteError, "not-writable"):
         run(train(asked, tmp_path / "failed"))
     assert dict(os.environ) == before
     with refused(OptionError, "device-missing"):
@@ -109,7 +109,7 @@ def test_devices_and_nodes_are_passed_to_lightning(tmp_path, monkeypatch):
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     monkeypatch.setenv("MASTER_PORT", "29500")
     asked = Recipe.parse(SMALL | {"name": "n", "devices": 2, "nodes": 3})
-    with refused(WriteError, "not-writable", match="^enough$"):
+    with refused(WriteError, "not-writable"):
         run(train(asked, tmp_path / "run", device="cpu"))
     assert (given["devices"], given["num_nodes"]) == (2, 3)
     assert given["strategy"] == "ddp_find_unused_parameters_false"

@@ -166,9 +166,7 @@ def test_store_that_does_not_fit_is_refused(make_store, tmp_path):
     with refused(ShapeError, "scale-mismatch", match="`scale=2`"):
         StoredPatchDataset(recipe(store), 2)
     large = recipe(store, data={"pairs": str(store), "patch_px": 64})
-    with refused(
-        ShapeError, "patch-size-unsuitable", match="patch_px = 64 px wide, got 48"
-    ):
+    with refused(ShapeError, "patch-size-unsuitable", match="patch_px = 64 px .* 48"):
         StoredPatchDataset(large, 1)
     with refused(ReadError, "pairs-not-matched"):
         StoredPatchDataset(recipe(make_store(kind="unpaired")), 1)

@@ -27,6 +27,7 @@ from napari_semsr.core import (
     Calibration,
     FloatArray,
     IntPair,
+    Message,
     Options,
     RealArray,
     RegistrationError,
@@ -108,10 +109,10 @@ class CalibrateOptions(Options):
                 f"Grating options do not apply to a printed bar: omit {option_names} "
                 "or `bar`"
             )
-            raise ValueError(msg)
+            raise ValueError(Message(msg, "option-without-effect"))
         if self.bar is False and self.pitch_nm is None:
             msg = "pitch_nm must be given"
-            raise ValueError(msg)
+            raise ValueError(Message(msg, "missing-value"))
         return self
 
     @property

@@ -91,7 +91,7 @@ def test_what_is_not_counted_is_refused_in_a_sentence():
         measure_frc(image, options=wrong)
     with refused(OptionError, "option-without-effect"):
         FrcOptions.parse({"gain": 2})
-    with refused(OptionError, "out-of-range", match="more than 0"):
+    with refused(OptionError, "out-of-range"):
         FrcOptions.parse({"split": "binomial", "gain": 0})
 
 
@@ -107,7 +107,5 @@ def test_counts_are_not_negative_beyond_their_noise(mean, read, refuses):
     if not refuses:
         thin_counts(image, options)
         return
-    with refused(
-        OptionError, "counts-negative", f"image averages {mean:g} electrons per pixel"
-    ):
+    with refused(OptionError, "counts-negative", match=f" {mean:g} "):
         thin_counts(image, options)

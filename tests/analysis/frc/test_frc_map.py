@@ -111,7 +111,7 @@ def test_blocks_per_axis_lie_side_by_side_and_must_fit(pair):
     found = run(measure_frc_map(*pair, FrcMapOptions(blocks_per_axis=2)))
     assert (found.block, found.step) == (80, 80)
     assert found.map.shape == (2, 2)
-    with refused(OptionError, "too-many-blocks", match="10 or fewer"):
+    with refused(OptionError, "too-many-blocks", match="10 "):
         run(measure_frc_map(*pair, FrcMapOptions(blocks_per_axis=11)))
     with refused(ShapeError, "image-too-small"):
         run(measure_frc_map(*pair, FrcMapOptions(block=200)))

@@ -146,7 +146,7 @@ def test_read_asks_for_a_plane_of_a_stack(forge, rng):
     path = forge(stack, photometric="minisblack")
     info = registry.describe(path)
     assert (info.planes, info.series, info.shape) == (5, 1, (12, 17))
-    with refused(ReadError, "several-images", match="contains 5 planes"):
+    with refused(ReadError, "several-images", match=" 5 planes"):
         registry.read(path)
     for i in range(5):
         assert np.array_equal(registry.read(path, plane=i).array(), stack[i])

@@ -205,7 +205,7 @@ def test_a_rotation_is_told_even_where_a_size_is_typed(foreign):
 @pytest.mark.parametrize("shift", [[1.0], [1.0, "a"], [0.0, 1.0, 2.0], "a"])
 def test_a_wrong_translation_leaves_the_size(foreign, shift):
     path, _ = foreign(shift=shift)
-    with warned("place-unknown", match="translation of level 0 must be 2 numbers"):
+    with warned("place-unknown", match=" 0 .* 2 "):
         found = registry.read(path)
     assert found.pixel_size_nm == (5.0, 5.0)
     assert found.origin == (0.0, 0.0)
@@ -225,7 +225,7 @@ def test_identity_and_sequence_are_followed(foreign):
 def test_a_scale_that_contradicts_the_shape_is_no_size(foreign, coarse):
     path, data = foreign(steps=([scaled(0.1, 0.1)], [scaled(coarse, coarse)]))
     assert registry.read(path).pixel_size_nm == (100.0, 100.0)
-    with warned("pixel-size-contradicts", match="it has 20 of 40 rows"):
+    with warned("pixel-size-contradicts", match=" 20 of 40 rows"):
         found = registry.read(path, level=1)
     assert found.pixel_size_nm is None
     assert found.spacing_px == (2.0, 2.0)
@@ -340,9 +340,9 @@ def test_blocks_without_a_file_are_told(foreign, version, block):
     (path / "0" / block).unlink()
     (path / "1" / block).unlink()
     (path / "0" / block).with_name("Thumbs.db").touch()  # which is no block
-    with warned("blocks-missing", match="^1 of 12 blocks of .* are read as 0: copy"):
+    with warned("blocks-missing", match="^1 of 12 .* 0: "):
         warn_about_missing_blocks(path)
-    with warned("blocks-missing", match="^1 of 4 blocks of "):
+    with warned("blocks-missing", match="^1 of 4 "):
         warn_about_missing_blocks(path, level=1)
 
 

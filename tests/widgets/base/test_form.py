@@ -69,7 +69,7 @@ def test_bounds_come_from_the_fields(form):
 
 def test_out_of_range_is_one_sentence(form):
     form.set_values(side=3)
-    with refused(OptionError, "out-of-range", match=r"Option `side` .*16.*got 3\."):
+    with refused(OptionError, "out-of-range", match=r"`side` .*16.*got 3\."):
         form.create_options()
 
 

@@ -26,6 +26,7 @@ from napari_semsr.core import (
     Box,
     FloatArray,
     IntPair,
+    Message,
     Micrograph,
     OptionError,
     Options,
@@ -44,7 +45,7 @@ _INSIDE = 0.5  # px from a pixel's centre to its border
 _MAX_SAMPLES = 1 << 24  # samples of a band; chosen: they take about 2 GB
 _ROUND = 1e-9  # px; chosen: smaller differences of positions are rounding
 
-_LINE = "A line is four numbers y0,x0,y1,x1 in px"
+_LINE = Message("A line is four numbers y0,x0,y1,x1 in px", "wrong-type")
 
 
 class ProfileOptions(Options):
