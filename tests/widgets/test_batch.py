@@ -81,6 +81,17 @@ def test_a_second_run_keeps_what_is_finished(panel, run_panel):
 
 
 @pytest.mark.broad
+def test_runs_into_one_folder_of_any_name_are_queued(panel, finish, tmp_path):
+    panel.output.value = tmp_path / "made.png"
+    panel.run_button.click()
+    panel.overwrite.value = True
+    panel.run_button.click()
+    assert panel.status.text().startswith("Queued")
+    finish(panel)
+    assert panel.findings().numbers["Steps run"].value == 8
+
+
+@pytest.mark.broad
 def test_a_cancelled_batch_goes_on(panel, run_panel):
     heard = threading.Event()
 

@@ -248,6 +248,9 @@ class BatchPanel(VerbPanel):
 
     # -- running ---------------------------------------------------------------
 
+    def get_output_path(self) -> None:
+        """Return None: the output is a folder, to which several runs may add."""
+
     def create_call(self) -> PanelCall:
         """Read the form, and return the call that Run starts."""
         has_layer = self.layer.value is not None

@@ -34,6 +34,14 @@ def test_curves_of_all_layers_are_drawn_together(panel, model, run_panel):
     assert axes.child_axes[0].get_xlabel() == "Period (nm)"
 
 
+def test_progress_counts_the_layers(panel, model):
+    panel.layers.value = list(model.layers)
+    steps = list(panel.create_task().make())
+    transforms = [step for step in steps if step.message.startswith("transforming")]
+    assert {step.total for step in transforms} == {2}
+    assert {step.message for step in steps}.isdisjoint({"reading", "writing"})
+
+
 def test_flat_image_is_refused(panel, add, model, grating, run_panel):
     flat = grating.replace(data=np.full((64, 64), 7, np.float32), name="flat")
     panel.layers.value = [add(model, flat)]

@@ -393,12 +393,17 @@ def test_error_of_the_training_is_shown(panel, training, run_panel, model):
         ),
         ("resumable", "contains a run; resume it, choose another name, or set"),
         ("taken", "or set 'Replace an earlier one'"),
+        ("device", "must be auto, cpu, cuda or mps, or cuda:1 for the second card"),
     ],
 )
 def test_wrong_input_is_one_sentence(
-    panel, training, run_panel, model, add, folder, wrong, needs
+    panel, training, run_panel, model, add, folder, wrong, needs, monkeypatch
 ):
-    if wrong == "same":
+    if wrong == "device":  # on which models run, but are not trained
+        monkeypatch.setattr(
+            "napari_semsr.widgets.train.panel.get_preference", lambda *_: "xpu"
+        )
+    elif wrong == "same":
         panel.pairs.high.value = panel.pairs.low.value
     elif wrong == "foreign":
         noise = np.random.default_rng(0).random((128, 128))

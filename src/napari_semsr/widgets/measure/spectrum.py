@@ -19,6 +19,7 @@ from napari_semsr.core import (
     Progress,
     RealArray,
     describe_pixel_size,
+    map_progress,
 )
 from napari_semsr.io import HELPER_KEY
 from napari_semsr.jobs import (
@@ -198,8 +199,10 @@ def _compute_spectra(
             valid_parts |= zip(alike, crops, strict=True)
         parts = tuple(valid_parts[place] for place in range(len(images)))
     for number, image in enumerate(parts):
-        yield Progress(number, len(images), f"transforming {image.name}")
-        report: SpectrumReport = yield from request.run(image=image)
+        step = Progress(number, len(images), f"transforming {image.name}")
+        report: SpectrumReport = yield from map_progress(
+            request.run(image=image), lambda _, step=step: step
+        )
         curve = report.radial
         line = Line(image.name, curve.frequency_per_px, np.asarray(curve.power))
         lines.append(line.convert_to_per_um(image.mean_pixel_size_nm))

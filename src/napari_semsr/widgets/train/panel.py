@@ -816,7 +816,8 @@ class TrainPanel(VerbPanel):
 
     def _get_place(self) -> TrainingEnvironment:
         """Return where to train, as set under Preferences."""
-        return TrainingEnvironment(device=str(get_preference("computing", "device")))
+        device = str(get_preference("computing", "device"))
+        return TrainingEnvironment.parse({"device": device})
 
     def _read_images(self) -> dict[str, object]:
         """Read the training layers: two, or a noisy one with optional second scan."""
