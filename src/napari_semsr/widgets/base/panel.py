@@ -110,9 +110,9 @@ class PanelCall:
     Attributes
     ----------
     call : Call
-        The call; its inputs are placeholders.
+        The call; its inputs are files and placeholders.
     values : dict of str to object
-        Images of layers, paths and other values of the placeholders.
+        Images of layers and other values of the placeholders.
     show : callable
         Shows what `work` returns; it may be a generator.
     work : callable
