@@ -1,6 +1,6 @@
-from .esrgan import RRDBNet as RRDBNet
 from .informed import InformedRestorer as InformedRestorer
 from .published import (
     ARCHITECTURES as ARCHITECTURES,
     DISCRIMINATORS as DISCRIMINATORS,
 )
+from .super_resolution import RRDBNet as RRDBNet
