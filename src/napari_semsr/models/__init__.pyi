@@ -55,13 +55,13 @@ from .devices import (
     release_memory as release_memory,
     to_device as to_device,
 )
-from .onnx_graph import read_graph as read_graph
 from .onnx_network import (
     CARD_KEY as CARD_KEY,
     OPSET as OPSET,
     describe_input_scaling as describe_input_scaling,
     export_onnx as export_onnx,
     probe_onnx_network as probe_onnx_network,
+    read_graph as read_graph,
 )
 from .probing import (
     InstanceNormCall as InstanceNormCall,
