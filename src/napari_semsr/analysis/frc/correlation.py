@@ -19,12 +19,13 @@ from napari_semsr.analysis.frc.crossing import (
     Estimator,
     FrcCriterion,
 )
-from napari_semsr.analysis.frc.independence import (
+from napari_semsr.analysis.frc.validity import (
+    REASON_TEXTS,
+    Reason,
     has_unexplained_correlation,
     is_noise_dependent,
     is_noise_independent,
 )
-from napari_semsr.analysis.frc.validity import REASON_TEXTS, Reason
 from napari_semsr.analysis.light import (
     CAUSE_WITH_REFERENCE,
     CAUSE_WITHOUT_REFERENCE,
