@@ -1,3 +1,7 @@
+from .canvas import (
+    PHANTOMS as PHANTOMS,
+    draw_phantom as draw_phantom,
+)
 from .degrade import (
     KINDS as KINDS,
     DegradationRanges as DegradationRanges,
@@ -8,10 +12,6 @@ from .degrade import (
     create_smooth_field as create_smooth_field,
     degrade_plane as degrade_plane,
     get_grey_range as get_grey_range,
-)
-from .drawings import (
-    PHANTOMS as PHANTOMS,
-    draw_phantom as draw_phantom,
 )
 from .faults import (
     FaultRanges as FaultRanges,
