@@ -11,8 +11,8 @@ from napari_semsr.stitching.frames import CorrectedFrames
 from napari_semsr.stitching.grids import UnplacedFramesError, find_likely_grids
 from napari_semsr.stitching.layout import Overlap
 from napari_semsr.stitching.nominal import find_overlapping_pairs
-from napari_semsr.stitching.options import StitchOptions
 from napari_semsr.stitching.solve import solve_mosaic
+from napari_semsr.stitching.state import StitchOptions
 from tests.refusals import refused
 from tests.stitching import scans
 

@@ -46,7 +46,6 @@ from napari_semsr.stitching.layout import (
     place_frame_by_neighbours,
 )
 from napari_semsr.stitching.nominal import find_overlapping_pairs
-from napari_semsr.stitching.options import StitchOptions
 from napari_semsr.stitching.pairwise import ResampledFrames, compute_rounded_shift
 from napari_semsr.stitching.refine import (
     LinearisedShift,
@@ -59,6 +58,7 @@ from napari_semsr.stitching.solution import (
     fit_stage_map,
 )
 from napari_semsr.stitching.solve import solve_mosaic
+from napari_semsr.stitching.state import StitchOptions
 
 # Chosen: 200 frames of 256 px and their neighbours in the previous row; memory does not
 # grow with the scan.

@@ -52,7 +52,6 @@ from napari_semsr.stitching.nominal import (
     find_possible_rotations,
     find_touching_pairs,
 )
-from napari_semsr.stitching.options import StitchOptions
 from napari_semsr.stitching.pairwise import (
     compute_overlap_boxes,
     compute_rounded_shift,
@@ -76,7 +75,7 @@ from napari_semsr.stitching.solution import (
     fit_stage_axes,
     fit_stage_map,
 )
-from napari_semsr.stitching.state import State
+from napari_semsr.stitching.state import State, StitchOptions
 from napari_semsr.stitching.verify import (
     finish_solution,
     is_featureless_frame,
