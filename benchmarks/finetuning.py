@@ -62,7 +62,7 @@ from napari_semsr.simulation import (
     simulate_sem_view,
 )
 from napari_semsr.stitching import plan_fusion, solve_mosaic
-from napari_semsr.training.stored_pairs import scale_to_unit_range
+from napari_semsr.training.patches import scale_to_unit_range
 from napari_semsr.training.validation import ValidationPair, Validator
 
 MODEL = "ssum-sem"

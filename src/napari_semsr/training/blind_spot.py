@@ -21,9 +21,8 @@ from torch.nn import functional
 
 from napari_semsr.core import FloatArray, IntPair, RealArray, reshape_into_blocks
 from napari_semsr.training.learner import SupervisedLearner
-from napari_semsr.training.patches import Patches, flatten_scenes
+from napari_semsr.training.patches import Patches, flatten_scenes, open_pair_store
 from napari_semsr.training.recipe import Recipe
-from napari_semsr.training.stored_pairs import open_pair_store
 from napari_semsr.training.validation import WHITE, ValidationPair, read_stored_pairs
 
 _MARGIN = 2  # pixels on either side of a masked region, which replace its grey values
