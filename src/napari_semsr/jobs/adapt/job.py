@@ -43,9 +43,9 @@ from napari_semsr.io import (
     read_json_object,
     read_transform,
 )
+from napari_semsr.jobs.adapt.areas import MOSAIC_IN, SEM_IN
 from napari_semsr.jobs.adapt.evaluate import ADAPTED_MODEL, Evaluation
 from napari_semsr.jobs.adapt.page import write_report
-from napari_semsr.jobs.adapt.register import MOSAIC_IN, SEM_IN
 from napari_semsr.jobs.adapt.train import TRAINING_STATE, AdaptOptions
 from napari_semsr.jobs.check_record import LINEAR
 from napari_semsr.jobs.images import Image, Result, get_image_name, to_json_value

@@ -41,6 +41,8 @@ from napari_semsr.core import (
 from napari_semsr.inference import EnhanceOptions
 from napari_semsr.io import StoredTransform, read_transform, write_atomically
 from napari_semsr.jobs.adapt.areas import (
+    MOSAIC_IN,
+    SEM_IN,
     AdaptationError,
     SharedArea,
     check_correlation,
@@ -53,7 +55,6 @@ from napari_semsr.jobs.adapt.evaluate import (
     require_gain,
 )
 from napari_semsr.jobs.adapt.process import fit_in_process
-from napari_semsr.jobs.adapt.register import MOSAIC_IN, SEM_IN
 from napari_semsr.jobs.check_record import LINEAR
 from napari_semsr.jobs.images import (
     Result,
