@@ -91,7 +91,8 @@ def open_image(
     else:
         source = image if isinstance(image, Source) else open_source(image)
         path, image_opened = source.path, source.read(options)
-        warn_about_missing_blocks(path, options.series or 0, options.level)
+        if path.is_dir():
+            warn_about_missing_blocks(path, options.series or 0, options.level)
         count = image_opened.metadata.get("series", 1)
         own, which = count_series(image_opened.metadata, count)
         if own == 1 and options.dataset is None:  # its record may name an ancestor
