@@ -27,8 +27,6 @@ from napari_semsr.core import (
 )
 from napari_semsr.io import open_frames, read_json_object
 from napari_semsr.jobs import (
-    DEFAULT_MODEL,
-    MOSAIC_MODEL,
     RECORD,
     Call,
     CallOutput,
@@ -36,6 +34,7 @@ from napari_semsr.jobs import (
     SimulateOptions,
     open_image,
 )
+from napari_semsr.models import DEFAULT_MODEL, MOSAIC_MODEL
 
 FILES = {
     "report": "report.html",

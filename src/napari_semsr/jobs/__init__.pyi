@@ -155,13 +155,10 @@ from .measure.table import (
     measure_table_job as measure_table_job,
 )
 from .models import (
-    DEFAULT_MODEL as DEFAULT_MODEL,
     MODELS_IMPORT as MODELS_IMPORT,
     MODELS_INFO as MODELS_INFO,
     MODELS_LIST as MODELS_LIST,
-    MOSAIC_MODEL as MOSAIC_MODEL,
     ModelFile as ModelFile,
-    find_model as find_model,
     get_model_origin as get_model_origin,
     get_runs_folder as get_runs_folder,
     get_validation_gain_db as get_validation_gain_db,

@@ -72,13 +72,9 @@ from napari_semsr.jobs.images import (
     read_store_image,
 )
 from napari_semsr.jobs.leakage import TRAINED_ON
-from napari_semsr.jobs.models import (
-    MODEL_IN,
-    MOSAIC_MODEL,
-    find_model,
-)
 from napari_semsr.jobs.planes import extend_job_to_stacks
 from napari_semsr.jobs.verb import (
+    MODEL_IN,
     ImageInput,
     ImageResult,
     OptionGroup,
@@ -87,6 +83,7 @@ from napari_semsr.jobs.verb import (
     Verb,
     get_pixel_size_fields,
 )
+from napari_semsr.models import MOSAIC_MODEL, find_model
 
 # Resume a store that was started differently: from a layer, or from a file.
 #

@@ -7,7 +7,7 @@ from collections import deque
 from napari_semsr import inference, models
 from napari_semsr.core import Box, Job, Progress, RealArray
 from napari_semsr.jobs.images import Image, open_image
-from napari_semsr.jobs.models import DEFAULT_MODEL, find_model
+from napari_semsr.models import DEFAULT_MODEL, find_model
 
 _PATIENCE_S = 0.1  # seconds between checks for a request; chosen: responsive
 Answer = tuple[Box, RealArray]

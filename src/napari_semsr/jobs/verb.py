@@ -278,6 +278,16 @@ instead.
 """
 
 
+MODEL_IN = FileInput(
+    "model",
+    "model in the library, or a .safetensors file",
+    metavar="MODEL",
+    takes_name=True,
+    default=models.DEFAULT_MODEL,
+)
+"""Model input of a command."""
+
+
 @dataclass(frozen=True, slots=True)
 class OptionGroup:
     """Group of command options passed under one name."""

@@ -21,9 +21,14 @@ from .architectures.wiener import (
     estimate_widest_blur as estimate_widest_blur,
 )
 from .cards import (
+    DEFAULT_MODEL as DEFAULT_MODEL,
+    MOSAIC_MODEL as MOSAIC_MODEL,
+    SUFFIX as SUFFIX,
     WEIGHTS as WEIGHTS,
     ModelCard as ModelCard,
     compute_model_digest as compute_model_digest,
+    find_model as find_model,
+    get_library_folder as get_library_folder,
     list_bundled_models as list_bundled_models,
     read_card as read_card,
     resolve_model_path as resolve_model_path,

@@ -50,7 +50,6 @@ from napari_semsr.jobs.adapt.train import TRAINING_STATE, AdaptOptions
 from napari_semsr.jobs.check_record import LINEAR
 from napari_semsr.jobs.images import Image, Result, get_image_name, to_json_value
 from napari_semsr.jobs.judge import INPUT
-from napari_semsr.jobs.models import MOSAIC_MODEL
 from napari_semsr.jobs.plan import (
     RECORD,
     CallOutput,
@@ -65,6 +64,7 @@ from napari_semsr.jobs.register import (
     Registered,
 )
 from napari_semsr.jobs.verb import ImageInput, Output, Run, Verb
+from napari_semsr.models import MOSAIC_MODEL
 from napari_semsr.reporting import write_json
 
 _RESULTS, _REPORT, _PLANES = "results.json", "report.html", "held-out.npz"

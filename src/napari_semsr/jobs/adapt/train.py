@@ -66,13 +66,13 @@ from napari_semsr.jobs.images import (
 )
 from napari_semsr.jobs.judge import INPUT
 from napari_semsr.jobs.leakage import LIGHT, TRAINED_ON
-from napari_semsr.jobs.models import MOSAIC_MODEL, find_model
 from napari_semsr.jobs.register import (
     RegisterOptions,
     create_transform_record,
     read_residuals,
 )
 from napari_semsr.jobs.verb import FileInput, Output, Run, Verb
+from napari_semsr.models import MOSAIC_MODEL, find_model
 from napari_semsr.restoration import LinearFit, fit_cross_validated_filter
 
 STOP = "stop"

@@ -56,7 +56,6 @@ from napari_semsr.io import (
 from napari_semsr.jobs import (
     ENHANCE,
     MISFIT,
-    MOSAIC_MODEL,
     UNFAMILIAR,
     PreviewChannel,
     check_image_target,
@@ -68,6 +67,7 @@ from napari_semsr.jobs import (
     is_instrument_model,
     run_preview,
 )
+from napari_semsr.models import MOSAIC_MODEL
 from napari_semsr.restoration import parse_psf
 from napari_semsr.widgets.base import (
     CollapsibleSection,
