@@ -8,15 +8,6 @@ from .acquisition import (
     check_grid_options as check_grid_options,
     compute_grid_cells as compute_grid_cells,
 )
-from .background import (
-    configure_allocator as configure_allocator,
-    count_available_cores as count_available_cores,
-    load_torch_libraries as load_torch_libraries,
-    map_parallel as map_parallel,
-    release_free_memory as release_free_memory,
-    require_memory as require_memory,
-    use_background_priority as use_background_priority,
-)
 from .calibration import (
     MAX_DISTORTION as MAX_DISTORTION,
     Z95 as Z95,
@@ -68,12 +59,23 @@ from .fourier import (
     tukey_window_2d as tukey_window_2d,
 )
 from .grids import (
+    BlockPlan as BlockPlan,
+    Box as Box,
     Grid as Grid,
     GridImage as GridImage,
     Resampling as Resampling,
+    Tile as Tile,
+    TilePlan as TilePlan,
     crop_to_box as crop_to_box,
     find_gap_free_box as find_gap_free_box,
+    get_central_box as get_central_box,
     get_interpolation_dtype as get_interpolation_dtype,
+    plan_blocks as plan_blocks,
+    plan_tiles as plan_tiles,
+    read_box as read_box,
+    reflect_indices as reflect_indices,
+    reshape_into_blocks as reshape_into_blocks,
+    round_up as round_up,
 )
 from .intensity import (
     OVEREXPOSED_SHARE as OVEREXPOSED_SHARE,
@@ -141,9 +143,16 @@ from .progress import (
     TimeEstimator as TimeEstimator,
     WaitingProgress as WaitingProgress,
     capture_warnings as capture_warnings,
+    configure_allocator as configure_allocator,
+    count_available_cores as count_available_cores,
     format_time as format_time,
+    load_torch_libraries as load_torch_libraries,
+    map_parallel as map_parallel,
     map_progress as map_progress,
+    release_free_memory as release_free_memory,
+    require_memory as require_memory,
     run as run,
+    use_background_priority as use_background_priority,
     warn as warn,
     warn_once as warn_once,
 )
@@ -183,19 +192,6 @@ from .quantities import (
 from .strays import (
     compute_stray_pixel_masks as compute_stray_pixel_masks,
     find_stray_pixels as find_stray_pixels,
-)
-from .tiling import (
-    BlockPlan as BlockPlan,
-    Box as Box,
-    Tile as Tile,
-    TilePlan as TilePlan,
-    get_central_box as get_central_box,
-    plan_blocks as plan_blocks,
-    plan_tiles as plan_tiles,
-    read_box as read_box,
-    reflect_indices as reflect_indices,
-    reshape_into_blocks as reshape_into_blocks,
-    round_up as round_up,
 )
 from .transforms import (
     Affine as Affine,
