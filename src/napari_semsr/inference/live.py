@@ -26,7 +26,7 @@ from napari_semsr.core import (
     RealArray,
     convert_dtype,
 )
-from napari_semsr.inference.layout import OutputPlan
+from napari_semsr.inference.options import OutputPlan
 from napari_semsr.io import OmeZarrStore, compute_pyramid_shapes, downsample_block
 
 # Levels for display. Each is array-like: it returns finished tiles, and elsewhere the
