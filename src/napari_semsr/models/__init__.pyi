@@ -8,7 +8,7 @@ from .architectures.published import (
     ARCHITECTURES as ARCHITECTURES,
     DISCRIMINATORS as DISCRIMINATORS,
 )
-from .architectures.survey import (
+from .architectures.two_scale import (
     BLOCK as BLOCK,
     SPREAD as SPREAD,
     Haze as Haze,
