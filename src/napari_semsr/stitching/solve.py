@@ -24,7 +24,7 @@ from napari_semsr.core import (
     compute_radial_displacement,
 )
 from napari_semsr.stitching.bridges import reposition_bridged_frames, try_place_frame
-from napari_semsr.stitching.discovery import place_stray_frames
+from napari_semsr.stitching.discovery import UnplacedFramesError, place_stray_frames
 from napari_semsr.stitching.flat_field import (
     FIXED_METHODS,
     FlatField,
@@ -37,7 +37,6 @@ from napari_semsr.stitching.frames import (
     compute_band_noise,
     estimate_noise,
 )
-from napari_semsr.stitching.grids import UnplacedFramesError
 from napari_semsr.stitching.layout import (
     FramePosition,
     compute_layout,
