@@ -26,11 +26,12 @@ from napari_semsr.core import (
     WarpedImage,
     declare_quantity,
 )
-from napari_semsr.registration.orientation import Field, compute_orientations
 from napari_semsr.registration.refine import (
+    Field,
     Model,
     TransformFit,
     build_design_matrix,
+    compute_orientations,
     fit_patches,
 )
 

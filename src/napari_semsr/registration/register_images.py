@@ -28,12 +28,6 @@ from napari_semsr.core import (
 )
 from napari_semsr.registration.elastic import ElasticFit, fit_elastic
 from napari_semsr.registration.landmarks import Landmarks, fit_landmarks
-from napari_semsr.registration.orientation import (
-    Field,
-    compute_orientations,
-    has_structure,
-    resample_to_pitch,
-)
 from napari_semsr.registration.quality import (
     AlternativeTransform,
     compare_candidates,
@@ -48,13 +42,17 @@ from napari_semsr.registration.refine import (
     BY_WIDTH,
     OTHER_PX,
     WIDTH_PX,
+    Field,
     Model,
     PyramidLevel,
     RefinementPlan,
     TransformFit,
+    compute_orientations,
     find_edge_shift,
+    has_structure,
     measure_shifts,
     refine_transform,
+    resample_to_pitch,
 )
 
 # Global search: position, rotation and scale of one image relative to another.
