@@ -19,8 +19,8 @@ from napari_semsr.core import (
     get_error_code,
     run,
 )
-from napari_semsr.core.background import require_memory
 from napari_semsr.core.intensity import mask_fill_values
+from napari_semsr.core.progress import require_memory
 from napari_semsr.io.files import (
     check_target,
     choose_index,
@@ -43,7 +43,7 @@ from napari_semsr.restoration.method import (
     prepare_restoration as choose_restoration,
 )
 from napari_semsr.stitching import StitchOptions
-from napari_semsr.stitching.grids import UnplacedFramesError
+from napari_semsr.stitching.discovery import UnplacedFramesError
 
 
 def _write(path, content=b"x"):

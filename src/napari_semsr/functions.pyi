@@ -42,7 +42,7 @@ from napari_semsr.jobs.simulate import SimulatedScan
 from napari_semsr.jobs.stitch import StitchedFile
 from napari_semsr.jobs.train import Trained
 from napari_semsr.registration.landmarks import Landmarks
-from napari_semsr.stitching.corrections import Corrections
+from napari_semsr.stitching.state import Corrections
 
 PathLike = str | os.PathLike[str]
 Source = Micrograph | ArrayLike | PathLike

@@ -1,15 +1,15 @@
 from .adapt.areas import (
+    ADAPTED_MODEL as ADAPTED_MODEL,
     AdaptationError as AdaptationError,
     SharedArea as SharedArea,
     create_shared_area as create_shared_area,
 )
-from .adapt.evaluate import ADAPTED_MODEL as ADAPTED_MODEL
 from .adapt.job import (
     ADAPT as ADAPT,
     Adapted as Adapted,
     EnhancedImage as EnhancedImage,
+    draw_held_out_images as draw_held_out_images,
 )
-from .adapt.page import draw_held_out_images as draw_held_out_images
 from .adapt.train import (
     SEM_IMAGE as SEM_IMAGE,
     STOP as STOP,
@@ -72,9 +72,11 @@ from .enhance import (
     ENHANCE as ENHANCE,
     MISFIT as MISFIT,
     UNFAMILIAR as UNFAMILIAR,
+    PreviewChannel as PreviewChannel,
     create_unfamiliarity_map as create_unfamiliarity_map,
     find_unfinished_result as find_unfinished_result,
     is_instrument_model as is_instrument_model,
+    run_preview as run_preview,
 )
 from .enhance_growing import GrowingEnhancement as GrowingEnhancement
 from .exchange import ImportOptions as ImportOptions
@@ -178,10 +180,6 @@ from .plan.execution import (
     CallRecord as CallRecord,
     Results as Results,
     execute as execute,
-)
-from .preview import (
-    PreviewChannel as PreviewChannel,
-    run_preview as run_preview,
 )
 from .register import (
     REGISTER as REGISTER,

@@ -81,7 +81,7 @@ _UNLISTED_JOBS = {
     "difference": "blend",
     "register-sem": "adapt.areas",
     "train-on-sem": "adapt.train",
-    "look-here": "adapt.page",
+    "look-here": "adapt.job",
 }
 """Modules of the jobs that are not commands but run from panels and in plans."""
 PANELS = {"Particle sizes": "particles", "Noise": "noise"}

@@ -74,7 +74,6 @@ from napari_semsr.io import (
     write_atomically,
     write_blocks,
 )
-from napari_semsr.jobs.focus import create_focus_warning
 from napari_semsr.jobs.follow import (
     FollowedScan,
     follow_scan,
@@ -86,6 +85,7 @@ from napari_semsr.jobs.images import (
     Result,
     check_output_not_input,
     compose_provenance,
+    create_focus_warning,
     create_input_record,
     get_record_path,
     open_image,

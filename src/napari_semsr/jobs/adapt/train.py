@@ -41,16 +41,14 @@ from napari_semsr.core import (
 from napari_semsr.inference import EnhanceOptions
 from napari_semsr.io import StoredTransform, read_transform, write_atomically
 from napari_semsr.jobs.adapt.areas import (
+    ADAPTED_MODEL,
     MOSAIC_IN,
     SEM_IN,
     AdaptationError,
+    Evaluation,
     SharedArea,
     check_correlation,
     create_shared_area,
-)
-from napari_semsr.jobs.adapt.evaluate import (
-    ADAPTED_MODEL,
-    Evaluation,
     evaluate,
     require_gain,
 )
