@@ -190,7 +190,6 @@ from .quantities import (
     get_value as get_value,
 )
 from .strays import (
-    compute_stray_pixel_masks as compute_stray_pixel_masks,
     find_stray_pixels as find_stray_pixels,
 )
 from .transforms import (

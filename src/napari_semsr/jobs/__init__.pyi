@@ -7,7 +7,6 @@ from .adapt.areas import (
 from .adapt.job import (
     ADAPT as ADAPT,
     Adapted as Adapted,
-    EnhancedImage as EnhancedImage,
     draw_held_out_images as draw_held_out_images,
 )
 from .adapt.train import (
@@ -41,19 +40,13 @@ from .check.job import (
     CheckOptions as CheckOptions,
     ModelCheck as ModelCheck,
 )
-from .check.removals import (
-    count_removals as count_removals,
-    simulate_circuits as simulate_circuits,
-)
+from .check.removals import count_removals as count_removals
 from .check_record import (
-    LINEAR as LINEAR,
     MODEL as MODEL,
     DiscRecord as DiscRecord,
-    RemovalCount as RemovalCount,
     RemovalTest as RemovalTest,
 )
 from .convert import (
-    CONVERT as CONVERT,
     ConvertedFile as ConvertedFile,
     save_image as save_image,
     save_images as save_images,
@@ -106,7 +99,6 @@ from .images import (
 from .index import (
     ACTIONS as ACTIONS,
     FUNCTIONS as FUNCTIONS,
-    MEASURES as MEASURES,
     PANELS as PANELS,
     VERBS as VERBS,
     get_actions as get_actions,
@@ -121,7 +113,6 @@ from .judge import (
 from .leakage import (
     get_training_digests as get_training_digests,
 )
-from .live import LiveMosaic as LiveMosaic
 from .measure.error_map import (
     ERROR_MAP as ERROR_MAP,
     ErrorMapReport as ErrorMapReport,
@@ -177,7 +168,6 @@ from .plan.call import (
 )
 from .plan.execution import (
     RECORD as RECORD,
-    CallRecord as CallRecord,
     Results as Results,
     execute as execute,
 )
@@ -195,7 +185,6 @@ from .report.job import (
     REPORT as REPORT,
     PanelFindings as PanelFindings,
     ReportMade as ReportMade,
-    ReportOptions as ReportOptions,
 )
 from .restore import (
     RESTORE as RESTORE,
@@ -218,7 +207,6 @@ from .stitch import (
 )
 from .train import (
     HELD_OUT as HELD_OUT,
-    TRAIN as TRAIN,
     OwnImageRequest as OwnImageRequest,
     PairRequest as PairRequest,
     RecipeInfo as RecipeInfo,

@@ -30,7 +30,6 @@ from .microscope import (
     MicroscopeOptions as MicroscopeOptions,
 )
 from .optics import (
-    compute_focus_depth_nm as compute_focus_depth_nm,
     compute_psf as compute_psf,
 )
 from .pairs import (
@@ -45,8 +44,6 @@ from .pairs import (
 )
 from .samples import (
     HELD_OUT_SEED as HELD_OUT_SEED,
-    SAMPLE_KINDS as SAMPLE_KINDS,
-    create_random_surface as create_random_surface,
 )
 from .scan import (
     Scan as Scan,

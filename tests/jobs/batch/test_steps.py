@@ -11,7 +11,7 @@ from napari_semsr.cli.command import list_arguments
 from napari_semsr.core import OptionError, SemsrError, WriteError, get_display
 from napari_semsr.jobs import VERBS, Output, get_verb, plan_batch
 from napari_semsr.jobs.batch.steps import NO_STEPS
-from napari_semsr.jobs.plan import collect_arguments
+from napari_semsr.jobs.plan.execution import collect_arguments
 from tests.refusals import refused
 
 HEAD = "inputs: scans\noutput: made\n"

@@ -3,4 +3,3 @@ from .published import (
     ARCHITECTURES as ARCHITECTURES,
     DISCRIMINATORS as DISCRIMINATORS,
 )
-from .super_resolution import RRDBNet as RRDBNet
