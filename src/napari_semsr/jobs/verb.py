@@ -610,7 +610,9 @@ class Verb(Generic[O, R]):
     def parse(self, values: Mapping[str, object]) -> dict[str, Any]:
         """Create the option groups from named values, ignoring unknown names."""
         sets = {one.name: one.options for one in self.option_groups if not one.before}
-        values_given = apply_calibration(values, sets.values())
+        values_given = dict(values)
+        if values.get(CALIBRATION.name) is not None:
+            values_given = apply_calibration(values, sets.values())
         parts = {}
         for name, model in sets.items():
             own = {

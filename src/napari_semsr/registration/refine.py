@@ -75,6 +75,9 @@ def resample_to_pitch(image: Micrograph, pitch_nm: float) -> Micrograph:
     return image.replace(data=data, pixel_size_nm=(pitch_nm, pitch_nm), origin=origin)
 
 
+SEARCH_WIDTH_PX = 1.0  # of the filter in small images; chosen
+
+
 def compute_orientations(images: RealArray, width_px: float) -> Field:
     """Compute the orientations of images (…, Y, X); 0 at and next to NaN.
 

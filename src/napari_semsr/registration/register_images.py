@@ -41,6 +41,7 @@ from napari_semsr.registration.quality import (
 from napari_semsr.registration.refine import (
     BY_WIDTH,
     OTHER_PX,
+    SEARCH_WIDTH_PX,
     WIDTH_PX,
     Field,
     Model,
@@ -65,7 +66,6 @@ from napari_semsr.registration.refine import (
 #
 # .. [1] J. Öfverstedt, J. Lindblad, N. Sladoje, arXiv:2110.10156.
 
-SEARCH_WIDTH_PX = 1.0  # of the filter in small images; chosen
 
 _LOST_PX = 2.0  # largest movement of the corners by a step: the width of a line
 _RADIUS = 0.35  # of the side: half of the mean distance from the centre, doubled
@@ -788,8 +788,8 @@ def _find_alternative_transforms(
         PyramidLevel(moving, fixed, pitch),
     ]
     grid = levels[-1].grid
-    ours = compute_orientation_field(fixed, grid, Affine(), SEARCH_WIDTH_PX)
-    theirs = compute_orientation_field(moving, grid, best, SEARCH_WIDTH_PX)
+    ours = compute_orientation_field(fixed, grid, Affine())
+    theirs = compute_orientation_field(moving, grid, best)
     rivals = []
     # scores near the best of the same search: a repeating pattern shifted by a period
     # hardly loses overlap; a fit of a corner alone is not evidence
@@ -814,7 +814,7 @@ def _find_alternative_transforms(
                 affine = refined_place.affine
         if measure_distance(affine, best) < same:
             continue
-        other = compute_orientation_field(moving, grid, affine, SEARCH_WIDTH_PX)
+        other = compute_orientation_field(moving, grid, affine)
         score, sure = compare_candidates(ours, theirs, other, _CELL_PX)
         if score > _NEARLY and sure < _SURE:
             score = max(score, 1.0)  # the difference is not significant

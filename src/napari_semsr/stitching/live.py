@@ -378,10 +378,6 @@ class LivePlacement:
             self.place_frame(min(self.pending))
         return most
 
-    def list_neighbours(self, index: int) -> list[int]:
-        """List the frames that a frame was compared with."""
-        return list(self._links.get_pairs(index))
-
     def list_changed_frames(self) -> list[int]:
         """List frames that were added or moved since the last fusion."""
         here = _get_known_mask(self.positions)
