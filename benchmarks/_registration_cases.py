@@ -22,9 +22,8 @@ from napari_semsr.core import (
     WarpedImage,
 )
 from napari_semsr.io import read
-from napari_semsr.simulation import create_random_surface
 from napari_semsr.simulation.microscope import compute_reflectance
-from napari_semsr.simulation.samples import SampleRanges
+from napari_semsr.simulation.samples import SampleRanges, create_random_surface
 from napari_semsr.simulation.sem import compute_sem_contrast
 
 PIXEL_NM = 15.0  # of the canvas, on which all is drawn

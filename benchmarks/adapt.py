@@ -73,11 +73,10 @@ from napari_semsr.jobs import (
     AdaptationError,
     AdaptOptions,
     FigureOptions,
-    count_removals,
     create_shared_area,
-    simulate_circuits,
 )
 from napari_semsr.jobs.adapt import train as training_call
+from napari_semsr.jobs.check.removals import count_removals, simulate_circuits
 from napari_semsr.jobs.enhance import compare_with_training_area
 from napari_semsr.jobs.register import REGISTER
 from napari_semsr.models import LoadedModel, load_model

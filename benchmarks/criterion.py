@@ -23,12 +23,12 @@ from scipy.stats import spearmanr
 from napari_semsr.core import run
 from napari_semsr.models import build_network
 from napari_semsr.training import Recipe, load_recipe, train
-from napari_semsr.training.run_folder import STATE
-from napari_semsr.training.unpaired import (
+from napari_semsr.training.cycle_gan import (
     EXPECTED_GAIN,
     UnpairedValidator,
     create_unpaired_fields,
 )
+from napari_semsr.training.run_folder import STATE
 from napari_semsr.training.validation import Validator, collect_validation_fields
 
 ROOT = Path(__file__).parents[1]

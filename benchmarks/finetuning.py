@@ -51,7 +51,8 @@ from napari_semsr.core import (
     run,
 )
 from napari_semsr.io import StoredTransform
-from napari_semsr.jobs import PAIRS, REGISTER, TRAIN, PairRequest
+from napari_semsr.jobs import PAIRS, REGISTER, PairRequest
+from napari_semsr.jobs.train import TRAIN
 from napari_semsr.models import load_model
 from napari_semsr.pairing import SPLITS, PairOptions, PairStore, open_pairs
 from napari_semsr.simulation import (
@@ -62,7 +63,7 @@ from napari_semsr.simulation import (
     simulate_sem_view,
 )
 from napari_semsr.stitching import plan_fusion, solve_mosaic
-from napari_semsr.training.stored_pairs import scale_to_unit_range
+from napari_semsr.training.patches import scale_to_unit_range
 from napari_semsr.training.validation import ValidationPair, Validator
 
 MODEL = "ssum-sem"

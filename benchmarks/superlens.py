@@ -68,7 +68,6 @@ from napari_semsr.core import Micrograph, run
 from napari_semsr.inference import EnhanceOptions, enhance_in_memory
 from napari_semsr.models import LoadedModel, load_model
 from napari_semsr.simulation import (
-    SAMPLE_KINDS,
     ImagingSettings,
     MicroscopeOptions,
     ScanOptions,
@@ -78,6 +77,7 @@ from napari_semsr.simulation import (
     simulate_ssum_pair,
     simulate_validation_pairs,
 )
+from napari_semsr.simulation.samples import SAMPLE_KINDS
 from napari_semsr.training import Recipe, load_recipe
 
 Image = NDArray[np.float64]

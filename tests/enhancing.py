@@ -5,15 +5,20 @@ from typing import Any
 
 import numpy as np
 
+from napari_semsr.core.grids import TilePlan
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import Job, run
-from napari_semsr.core.tiling import TilePlan
 from napari_semsr.core.types import IntPair
 from napari_semsr.inference.engine import enhance_to_store, plan_run
-from napari_semsr.inference.layout import OutputPlan, create_output_store, plan_output
 from napari_semsr.inference.live import LiveField
 from napari_semsr.inference.network_input import plan_field_tiles
-from napari_semsr.inference.options import EnhanceOptions, EnhanceReport
+from napari_semsr.inference.options import (
+    EnhanceOptions,
+    EnhanceReport,
+    OutputPlan,
+    create_output_store,
+    plan_output,
+)
 from napari_semsr.inference.plan import plan_enhancement
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.tiles import EnhancePlan

@@ -22,8 +22,8 @@ from napari_semsr.core import (
     get_error_code,
     run,
 )
-from napari_semsr.core.background import require_memory
 from napari_semsr.core.intensity import mask_fill_values
+from napari_semsr.core.progress import require_memory
 from napari_semsr.io.files import (
     check_target,
     choose_index,
@@ -50,7 +50,7 @@ from napari_semsr.restoration.method import (
 )
 from napari_semsr.simulation.gold import GoldOptions
 from napari_semsr.stitching import StitchOptions
-from napari_semsr.stitching.grids import UnplacedFramesError
+from napari_semsr.stitching.discovery import UnplacedFramesError
 from tests.refusals import refused
 
 

@@ -32,7 +32,8 @@ from napari_semsr.analysis import (
 )
 from napari_semsr.core import Micrograph, parse_pixel_size, run
 from napari_semsr.models import load_model
-from napari_semsr.simulation import SAMPLE_KINDS, Specimen, SsumPair
+from napari_semsr.simulation import Specimen, SsumPair
+from napari_semsr.simulation.samples import SAMPLE_KINDS
 from napari_semsr.training import load_recipe
 from paper_tables.plan import FOLDER
 from paper_tables.spread import Bad, with_spread, worst

@@ -23,7 +23,7 @@ from torch import nn
 import napari_semsr as semsr
 from napari_semsr.core import DeviceMemoryError, Micrograph, run
 from napari_semsr.inference import EnhanceOptions, enhance_in_memory, plan_run
-from napari_semsr.inference.layout import plan_output
+from napari_semsr.inference.options import plan_output
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.io import write
 from napari_semsr.models import list_bundled_models, load_model

@@ -41,11 +41,10 @@ from napari_semsr.training import Recipe
 from napari_semsr.training.adversarial import ImageBuffer
 from napari_semsr.training.batches import CachedBatches, SceneCache, normalise_scenes
 from napari_semsr.training.callbacks import create_model_card
-from napari_semsr.training.cycle_gan import CycleGan
+from napari_semsr.training.cycle_gan import EXPECTED_GAIN, CycleGan
 from napari_semsr.training.fit import build_initial_network
 from napari_semsr.training.learner import Learner, compute_learning_rate_factor
 from napari_semsr.training.patches import Patches
-from napari_semsr.training.unpaired import EXPECTED_GAIN
 from napari_semsr.training.validation import collect_validation_fields
 
 CHUNK = 100  # steps whose chances lie on the card at once; chosen

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from napari_semsr import inference, jobs, models
 from napari_semsr.calls import PathLike, Report, Source, convert_source
 from napari_semsr.core import run
-from napari_semsr.jobs import DEFAULT_MODEL
+from napari_semsr.models import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -52,7 +52,7 @@ def lazy_enhance(
     ((96, 64), (3, 2))
     """
     settings = replace(jobs.ENHANCE, groups=()).parse_options(options)
-    path = jobs.find_model(model)
+    path = models.find_model(model)
     source = jobs.open_image(convert_source(image), settings["opening"])
     loaded_model = models.load_model(path)
     return inference.create_enhanced_array(source, loaded_model, settings["options"])

@@ -27,11 +27,10 @@ from napari_semsr.jobs.enhance import EnhancedFile
 from napari_semsr.jobs.figure import CreatedFigure
 from napari_semsr.jobs.info import Description
 from napari_semsr.jobs.judge import Judged
-from napari_semsr.jobs.measure.error_map import ErrorMapReport
+from napari_semsr.jobs.measure.error_map import ErrorMapReport, RepeatabilityReport
 from napari_semsr.jobs.measure.noise import NoiseReport
 from napari_semsr.jobs.measure.particles import ParticleSizes
 from napari_semsr.jobs.measure.profile import ProfileReport
-from napari_semsr.jobs.measure.repeatability import RepeatabilityReport
 from napari_semsr.jobs.measure.resolution import SpectrumReport
 from napari_semsr.jobs.models import ArchitectureList, ModelFile, ModelList
 from napari_semsr.jobs.pairs import CreatedPairs
@@ -43,7 +42,7 @@ from napari_semsr.jobs.simulate import SimulatedScan
 from napari_semsr.jobs.stitch import StitchedFile
 from napari_semsr.jobs.train import Trained
 from napari_semsr.registration.landmarks import Landmarks
-from napari_semsr.stitching.corrections import Corrections
+from napari_semsr.stitching.state import Corrections
 
 PathLike = str | os.PathLike[str]
 Source = Micrograph | ArrayLike | PathLike

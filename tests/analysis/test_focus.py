@@ -2,10 +2,14 @@ import numpy as np
 import pytest
 
 from napari_semsr.analysis import Falloff
-from napari_semsr.analysis.focus import _COARSE, _DEPTH_DB, _FINE, _SHARP_EDGES_DB
+from napari_semsr.analysis.familiarity import _COARSE, _DEPTH_DB, _FINE, _SHARP_EDGES_DB
 from napari_semsr.core import CheckpointError, Micrograph, parse_pixel_size
-from napari_semsr.simulation import MicroscopeOptions, compute_focus_depth_nm
-from napari_semsr.simulation.optics import _FINE as _SAMPLES, compute_transfer_function
+from napari_semsr.simulation import MicroscopeOptions
+from napari_semsr.simulation.optics import (
+    _FINE as _SAMPLES,
+    compute_focus_depth_nm,
+    compute_transfer_function,
+)
 from tests.refusals import refused
 
 SIZE = parse_pixel_size(20.0)

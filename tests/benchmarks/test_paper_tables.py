@@ -42,8 +42,8 @@ from napari_semsr.models import (
     save_weights,
 )
 from napari_semsr.pairing import open_pairs
+from napari_semsr.simulation.canvas import draw_phantom
 from napari_semsr.simulation.degrade import degrade_plane
-from napari_semsr.simulation.drawings import draw_phantom
 
 pytestmark = pytest.mark.broad
 

@@ -14,7 +14,7 @@ from napari_semsr.cli.command import main
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
 from napari_semsr.io.formats import write
-from napari_semsr.jobs import CONVERT
+from napari_semsr.jobs.convert import CONVERT
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from napari_semsr.core import background, release_free_memory, use_background_priority
+from napari_semsr.core import progress, release_free_memory, use_background_priority
 from tests.children import run_python
 
 LINUX = pytest.mark.skipif(
@@ -60,7 +60,7 @@ def test_only_the_thread_and_those_it_starts_are_lowered():
 LOADED = """
 import sys
 from pathlib import Path
-from napari_semsr.core.background import load_torch_libraries
+from napari_semsr.core.progress import load_torch_libraries
 load_torch_libraries()
 print("torch" in sys.modules, "libtorch_cpu" in Path("/proc/self/maps").read_text())
 """
@@ -74,7 +74,7 @@ def test_libraries_are_loaded_before_the_import():
 
 PINNED = """
 import psutil
-from napari_semsr.core.background import release_free_memory
+from napari_semsr.core.progress import release_free_memory
 blocks = [bytearray(100_000) for _ in range(1000)]
 pins = blocks[::50]
 del blocks
@@ -104,4 +104,4 @@ def test_returning_memory_needs_no_glibc(monkeypatch):
 def test_cores_are_those_of_the_machine_where_none_are_kept(monkeypatch, told, cores):
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: told)
-    assert background.count_available_cores() == cores
+    assert progress.count_available_cores() == cores

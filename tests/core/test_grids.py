@@ -14,7 +14,7 @@ from napari_semsr.core import (
     find_gap_free_box,
     parse_pixel_size,
 )
-from napari_semsr.core.tiling import Box
+from napari_semsr.core.grids import Box
 
 
 def test_grid_of_an_image_starts_half_a_pixel_before_its_origin():

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from napari_semsr.core import compute_stray_pixel_masks, find_stray_pixels
+from napari_semsr.core import find_stray_pixels
+from napari_semsr.core.strays import compute_stray_pixel_masks
 
 
 def _scene(rng, noise=10.0, shape=(192, 224)):

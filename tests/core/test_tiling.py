@@ -144,7 +144,7 @@ def test_plans_refuse_what_cannot_be_cut():
 LAZY = """
 import sys
 import dask.array as da
-from napari_semsr.core.tiling import Box, read_box
+from napari_semsr.core.grids import Box, read_box
 assert read_box(da.ones((9, 9), chunks=4), Box(-2, 5, 0, 9)).sum() == 63
 assert "distributed" not in sys.modules
 """

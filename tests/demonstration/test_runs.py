@@ -5,8 +5,8 @@ import pytest
 
 from napari_semsr.core import crop_to_box
 from napari_semsr.core.errors import ShapeError
+from napari_semsr.core.grids import Box
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
-from napari_semsr.core.tiling import Box
 from napari_semsr.demonstration.runs import (
     compare_positions,
     find_measurable_box,

@@ -21,7 +21,8 @@ from scipy import ndimage
 from napari_semsr.cli.command import build_parser, main
 from napari_semsr.core import Micrograph
 from napari_semsr.io import write
-from napari_semsr.jobs import MEASURES, VERBS, get_verb
+from napari_semsr.jobs import VERBS, get_verb
+from napari_semsr.jobs.index import MEASURES
 from tests.mutations import damaged_words
 from tests.tiny_models import write_tiny_model, write_tiny_recipe
 

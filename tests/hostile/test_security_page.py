@@ -5,7 +5,7 @@ import os
 import re
 from pathlib import Path
 
-from napari_semsr.models.onnx_graph import import_onnx
+from napari_semsr.models.onnx_network import import_onnx
 from tests.hostile.watch import Watched
 from tests.hostile.wellformed import WELL_FORMED
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from napari_semsr.core import DeviceMemoryError, Micrograph, run
-from napari_semsr.inference import predictor as predicting, statistics
+from napari_semsr.inference import predictor as predicting, tiles
 from napari_semsr.inference.engine import enhance_in_memory
 from napari_semsr.inference.executors import (
     LocalExecutor,
@@ -25,8 +25,7 @@ from napari_semsr.inference.predictor import (
     get_network_details,
     use_fp32_convolutions,
 )
-from napari_semsr.inference.statistics import FixedMoments, MeasuredMoments
-from napari_semsr.inference.tiles import TiledRun
+from napari_semsr.inference.tiles import FixedMoments, MeasuredMoments, TiledRun
 from napari_semsr.models import Device
 from tests.enhancing import plan_of
 from tests.refusals import refused
@@ -315,15 +314,15 @@ def test_statistics_need_no_double_precision_of_a_card(make_loaded, rng, monkeyp
     with torch.no_grad(), MeasuredMoments():
         expected = network(x)
     moved = []
-    monkeypatch.setattr(statistics, "has_float64", lambda device: False)
+    monkeypatch.setattr(tiles, "has_float64", lambda device: False)
     monkeypatch.setattr(
         torch.Tensor, "double", lambda self: moved.append(1) or self.to(torch.float64)
     )
     with torch.no_grad(), MeasuredMoments():
         made = network(x)
     np.testing.assert_array_equal(made, expected)
-    found = statistics.move_to_device(
-        [statistics.Moments(4.0, torch.ones(2).double(), torch.ones(2).double())],
+    found = tiles.move_to_device(
+        [tiles.Moments(4.0, torch.ones(2).double(), torch.ones(2).double())],
         torch.device("meta"),  # which stands for a card without it
     )
     assert found[0].mean.device == CPU
@@ -338,8 +337,8 @@ def test_known_statistics_are_copied_to_a_card_once(make_loaded, rng, monkeypatc
         return copy(*given)
 
     monkeypatch.setattr(predicting, "move_to_device", counted)
-    one = statistics.Moments(1.0, torch.zeros(4).double(), torch.ones(4).double())
-    for known in (statistics.Statistics((one,)) for _ in range(2)):
+    one = tiles.Moments(1.0, torch.zeros(4).double(), torch.ones(4).double())
+    for known in (tiles.Statistics((one,)) for _ in range(2)):
         predictor.statistics = known
         for _ in range(3):
             assert isinstance(

@@ -7,7 +7,7 @@ from scipy import ndimage
 import napari_semsr as semsr
 from napari_semsr.core import Box
 from napari_semsr.inference.network_input import Scaling, compute_block_statistics
-from napari_semsr.models.architectures.survey import BLOCK, SurveyNet
+from napari_semsr.models.architectures.two_scale import BLOCK, SurveyNet
 
 
 def _enhanced(image: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import torch
 from scipy import ndimage
 
 from napari_semsr.core import NO_BLUR, Micrograph, OptionError, get_blur, get_noise, run
-from napari_semsr.core.tiling import Box
+from napari_semsr.core.grids import Box
 from napari_semsr.inference import (
     create_enhanced_array,
     enhance_in_memory,

@@ -23,7 +23,7 @@ from napari_semsr.inference.sampled import (
     draw_stratified_sample,
     stratify_tiles,
 )
-from napari_semsr.inference.statistics import (
+from napari_semsr.inference.tiles import (
     FixedMoments,
     MeasuredMoments,
     Statistics,

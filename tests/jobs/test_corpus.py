@@ -24,7 +24,7 @@ from napari_semsr.io import (
 )
 from napari_semsr.io.transforms import read_transform
 from napari_semsr.jobs import REPLAY
-from napari_semsr.jobs.plan import list_repeatable_jobs
+from napari_semsr.jobs.plan.history import list_repeatable_jobs
 from napari_semsr.models import load_model
 from napari_semsr.pairing import open_pairs
 from tests.refusals import refused

@@ -23,7 +23,7 @@ from napari_semsr.jobs import (
     FigureOptions,
     FrcMapJobOptions,
 )
-from napari_semsr.reporting import format_scale_bar_length
+from napari_semsr.reporting.figures import format_scale_bar_length
 from napari_semsr.restoration import RestoreOptions
 from tests.refusals import refused, warned
 

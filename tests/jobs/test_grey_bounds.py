@@ -6,7 +6,7 @@ import pytest
 
 from napari_semsr.core import Micrograph, ReadError, run
 from napari_semsr.io import write
-from napari_semsr.jobs import CONVERT
+from napari_semsr.jobs.convert import CONVERT
 from napari_semsr.jobs.images import open_image
 from tests.refusals import refused, warned
 

@@ -12,13 +12,13 @@ from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
 from napari_semsr.io.formats import write
 from napari_semsr.jobs import (
-    MEASURES,
     REPLACING,
     OverwritePolicy,
     get_measuring_command,
     is_image_collection,
     measure_table_job,
 )
+from napari_semsr.jobs.index import MEASURES
 from napari_semsr.jobs.plan import read_file_state
 from tests.children import leave_temporary_file
 from tests.refusals import refused, warned

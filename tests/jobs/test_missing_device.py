@@ -4,13 +4,8 @@ import pytest
 
 from napari_semsr.core import Micrograph, OptionError, run
 from napari_semsr.inference import EnhanceOptions
-from napari_semsr.jobs import (
-    BATCH,
-    ENHANCE,
-    JUDGE,
-    TRAIN,
-)
-from napari_semsr.jobs.train import PairRequest, TrainingEnvironment
+from napari_semsr.jobs import BATCH, ENHANCE, JUDGE
+from napari_semsr.jobs.train import TRAIN, PairRequest, TrainingEnvironment
 from napari_semsr.jobs.train_process import train_and_import
 from napari_semsr.models import devices
 from tests.refusals import refused

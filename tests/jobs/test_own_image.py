@@ -26,7 +26,7 @@ from napari_semsr.jobs.train import (
 )
 from napari_semsr.models.checkpoint import load_model
 from napari_semsr.pairing.store import open_pairs
-from napari_semsr.simulation.drawings import draw_phantom
+from napari_semsr.simulation.canvas import draw_phantom
 from tests.refusals import refused
 from tests.tiny_models import write_tiny_recipe
 

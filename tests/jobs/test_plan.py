@@ -25,9 +25,7 @@ from napari_semsr.jobs.plan import (
     RECORD,
     Call,
     CallOutput,
-    CallRecord,
     File,
-    Placeholder,
     Plan,
     PlanTask,
     Results,
@@ -39,6 +37,8 @@ from napari_semsr.jobs.plan import (
     find_output_path,
     read_history,
 )
+from napari_semsr.jobs.plan.call import Placeholder
+from napari_semsr.jobs.plan.execution import CallRecord
 from tests.refusals import refused
 
 ALL = Path(__file__).parents[1] / "corpus"

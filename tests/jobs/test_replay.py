@@ -20,7 +20,7 @@ from napari_semsr.jobs import (
     simulate_exposure,
     simulate_specimen,
 )
-from napari_semsr.jobs.plan import list_repeatable_jobs
+from napari_semsr.jobs.plan.history import list_repeatable_jobs
 from napari_semsr.jobs.stitch import digest_scan
 from tests.refusals import refused
 from tests.remade import KINDS, Place

@@ -29,10 +29,10 @@ from napari_semsr.jobs import (
     PROFILE,
     REPORT,
     PanelFindings,
-    ReportOptions,
     measure_table_job,
     to_json_value,
 )
+from napari_semsr.jobs.report.job import ReportOptions
 from napari_semsr.jobs.report.records import read_record
 from tests.refusals import refused, warned
 from tests.stopping import stop_at

@@ -7,6 +7,7 @@ from napari_semsr.core.errors import CheckpointError, OptionError, WriteError
 from napari_semsr.core.progress import run
 from napari_semsr.inference.predictor import cache_folder
 from napari_semsr.jobs import models as shelf
+from napari_semsr.models import DEFAULT_MODEL, find_model, get_library_folder
 from napari_semsr.models.checkpoint import load_model, save_model
 from napari_semsr.simulation import draw_phantom
 from tests.refusals import refused, warned
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("own_shelf")
 @pytest.fixture
 def other(tmp_path):
     """A model file with a name of its own."""
-    loaded = load_model(shelf.find_model(shelf.DEFAULT_MODEL))
+    loaded = load_model(find_model(DEFAULT_MODEL))
     path = tmp_path / "file.safetensors"
     card = loaded.card.model_copy(update={"name": "other"})
     save_model(path, loaded.module, card)
@@ -26,21 +27,21 @@ def other(tmp_path):
 
 def test_list_models_has_the_default():
     found = run(shelf.MODELS_LIST.job())
-    assert shelf.DEFAULT_MODEL in [row["name"] for row in found.models]
+    assert DEFAULT_MODEL in [row["name"] for row in found.models]
     assert all(row["fault"] is None for row in found.models)
 
 
 def test_model_info_is_the_card():
-    found = run(shelf.MODELS_INFO.job(shelf.DEFAULT_MODEL))
+    found = run(shelf.MODELS_INFO.job(DEFAULT_MODEL))
     assert found.bundled
-    assert found.card["name"] == shelf.DEFAULT_MODEL
+    assert found.card["name"] == DEFAULT_MODEL
     assert found.digest.startswith("sha256:")
 
 
 def test_export_then_import_then_find(other, own_shelf, tmp_path):
     made = run(shelf.MODELS_IMPORT.job(other))
     assert not made.bundled
-    assert shelf.find_model("other") == own_shelf / "other.safetensors"
+    assert find_model("other") == own_shelf / "other.safetensors"
     assert "other" in [row["name"] for row in run(shelf.MODELS_LIST.job()).models]
     copy = run(shelf.MODELS_EXPORT.job("other", tmp_path / "copy.safetensors"))
     assert copy.digest == made.digest == run(shelf.MODELS_INFO.job(str(other))).digest
@@ -54,7 +55,7 @@ def test_import_never_replaces_unasked(other):
 
 
 def test_import_refuses_the_name_of_a_bundled_model():
-    path = shelf.find_model(shelf.DEFAULT_MODEL)
+    path = find_model(DEFAULT_MODEL)
     with refused(CheckpointError, "name-taken"):
         run(shelf.MODELS_IMPORT.job(path, overwrite=True))
 
@@ -84,13 +85,13 @@ def test_list_models_names_the_fault_of_a_damaged_one(own_shelf):
 @pytest.mark.parametrize("name", ["nobody", "../bad", "/etc/passwd/x", ""])
 def test_find_model_refuses_unknown_names(name):
     with refused(CheckpointError, "model-unknown"):
-        shelf.find_model(name)
+        find_model(name)
 
 
 def test_folders_are_the_users_own_and_bear_the_name(monkeypatch):
     monkeypatch.delenv("SEMSR_MODELS")
     monkeypatch.delenv("SEMSR_CACHE", raising=False)
-    for folder in (shelf.get_library_folder(), cache_folder()):
+    for folder in (get_library_folder(), cache_folder()):
         assert folder.is_absolute()
         assert "napari-semsr" in folder.parts
 

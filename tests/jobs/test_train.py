@@ -35,7 +35,7 @@ from napari_semsr.jobs.train import (
 from napari_semsr.models.checkpoint import load_model, save_model
 from napari_semsr.pairing.options import PairOptions
 from napari_semsr.pairing.store import open_pairs
-from napari_semsr.simulation.drawings import draw_phantom
+from napari_semsr.simulation.canvas import draw_phantom
 from tests.refusals import refused, warned
 from tests.tiny_models import write_tiny_model, write_tiny_recipe
 

@@ -23,7 +23,7 @@ from napari_semsr.jobs.models import get_runs_folder
 from napari_semsr.jobs.pairs import PAIRS
 from napari_semsr.jobs.train_process import create_resume_call, train_in_subprocess
 from napari_semsr.pairing.options import PairOptions
-from napari_semsr.simulation.drawings import draw_phantom
+from napari_semsr.simulation.canvas import draw_phantom
 from tests.children import LIMIT_S
 from tests.refusals import refused, warned
 from tests.tiny_models import create_train_call, write_tiny_recipe

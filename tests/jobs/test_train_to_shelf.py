@@ -12,7 +12,7 @@ from napari_semsr.jobs import Call, OverwritePolicy, train_process
 from napari_semsr.jobs.train import PairRequest
 from napari_semsr.jobs.train_process import train_and_import
 from napari_semsr.pairing.options import PairOptions
-from napari_semsr.simulation.drawings import draw_phantom
+from napari_semsr.simulation.canvas import draw_phantom
 from tests.tiny_models import create_train_call
 
 

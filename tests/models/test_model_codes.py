@@ -5,7 +5,7 @@ import struct
 import pytest
 
 from napari_semsr.core import SemsrError, get_error_code
-from napari_semsr.inference.layout import TrainedPixelSizes, plan_resampling
+from napari_semsr.inference.options import TrainedPixelSizes, plan_resampling
 from napari_semsr.models.cards import read_card, resolve_model_path
 from napari_semsr.models.devices import find_device
 from napari_semsr.training.recipe import load_recipe

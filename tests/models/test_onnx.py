@@ -63,7 +63,7 @@ def _network(name):
 
 def test_onnxruntime_numbers_no_computer_and_tells_nobody(tmp_path):
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("ORT_", "XDG_"))}
-    session = "from napari_semsr.models.onnx_graph import import_onnx;"
+    session = "from napari_semsr.models.onnx_network import import_onnx;"
     session += "runtime = import_onnx('onnxruntime')"
     run_python(session, env=kept | {"HOME": str(tmp_path)}, cwd=tmp_path)
     assert not [*tmp_path.rglob("*onnxruntime*")]

@@ -3,10 +3,8 @@
 import pytest
 import torch
 
-from napari_semsr.models.architectures.esrgan import RRDBNet
-from napari_semsr.models.architectures.pix2pix import Pix2PixUNet
-from napari_semsr.models.architectures.resnet import ResNetGenerator
-from napari_semsr.models.architectures.srgan import SRResNet
+from napari_semsr.models.architectures.super_resolution import RRDBNet, SRResNet
+from napari_semsr.models.architectures.translation import Pix2PixUNet, ResNetGenerator
 from tests.models.reach import count_weights
 
 

@@ -5,7 +5,7 @@ import pytest
 from scipy import ndimage
 
 from napari_semsr.core import Micrograph
-from napari_semsr.registration.orientation import (
+from napari_semsr.registration.refine import (
     compute_orientations,
     compute_outlines,
     create_grid,

@@ -4,12 +4,9 @@ import numpy as np
 import pytest
 
 from napari_semsr.core.errors import OptionError
-from napari_semsr.simulation import (
-    MicroscopeOptions,
-    compute_focus_depth_nm,
-    compute_psf,
-)
+from napari_semsr.simulation import MicroscopeOptions, compute_psf
 from napari_semsr.simulation.optics import (
+    compute_focus_depth_nm,
     compute_gaussian_fwhm_nm,
     compute_half_light_radius_nm,
     compute_light_field,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from napari_semsr.core.errors import OptionError
-from napari_semsr.simulation.drawings import PHANTOMS, draw_phantom
+from napari_semsr.simulation.canvas import PHANTOMS, draw_phantom
 from tests.refusals import refused
 
 

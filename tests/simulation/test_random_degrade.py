@@ -8,7 +8,7 @@ from napari_semsr.simulation import (
     apply_random_degradation,
     degrade as gao,
 )
-from napari_semsr.simulation.drawings import draw_phantom
+from napari_semsr.simulation.canvas import draw_phantom
 
 
 @pytest.fixture(scope="module")

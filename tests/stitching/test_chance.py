@@ -14,11 +14,10 @@ from napari_semsr.stitching.layout import (
     measure_chance_threshold,
     place_frame_by_neighbours,
 )
-from napari_semsr.stitching.options import StitchOptions
 from napari_semsr.stitching.pairwise import compute_correlation, search_shifts
 from napari_semsr.stitching.solution import PairReport
 from napari_semsr.stitching.solve import count_tried_shifts, solve_mosaic
-from napari_semsr.stitching.state import State
+from napari_semsr.stitching.state import State, StitchOptions
 from napari_semsr.stitching.verify import find_loop_pairs, is_valid_overlap
 from tests.stitching import scans
 

@@ -5,14 +5,19 @@ import pytest
 
 from napari_semsr.core import RegistrationError, run
 from napari_semsr.core.acquisition import Acquisition
-from napari_semsr.stitching.discovery import Agreement, grow_layout, match_frames
+from napari_semsr.stitching.discovery import (
+    Agreement,
+    UnplacedFramesError,
+    find_likely_grids,
+    grow_layout,
+    match_frames,
+)
 from napari_semsr.stitching.flat_field import estimate_initial_flat
 from napari_semsr.stitching.frames import CorrectedFrames
-from napari_semsr.stitching.grids import UnplacedFramesError, find_likely_grids
 from napari_semsr.stitching.layout import Overlap
 from napari_semsr.stitching.nominal import find_overlapping_pairs
-from napari_semsr.stitching.options import StitchOptions
 from napari_semsr.stitching.solve import solve_mosaic
+from napari_semsr.stitching.state import StitchOptions
 from tests.refusals import refused
 from tests.stitching import scans
 

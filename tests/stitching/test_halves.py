@@ -7,7 +7,7 @@ import pytest
 
 from napari_semsr.core import Box, RegistrationError, run
 from napari_semsr.stitching import StitchOptions, plan_fusion, solve_mosaic
-from napari_semsr.stitching.halves import plan_mosaic_halves, select_first_half_frames
+from napari_semsr.stitching.fuse import plan_mosaic_halves, select_first_half_frames
 from tests.refusals import refused
 from tests.stitching import scans
 

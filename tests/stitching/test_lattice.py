@@ -10,8 +10,8 @@ from napari_semsr.core import RegistrationError
 from napari_semsr.core.progress import run
 from napari_semsr.stitching import lines
 from napari_semsr.stitching.layout import ShiftChoice, compute_periodic_layout
-from napari_semsr.stitching.options import StitchOptions
 from napari_semsr.stitching.solve import solve_mosaic
+from napari_semsr.stitching.state import StitchOptions
 from tests.refusals import refused
 from tests.stitching import scans
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from napari_semsr.core.grids import Box
 from napari_semsr.core.progress import run
-from napari_semsr.core.tiling import Box
 from napari_semsr.stitching import live as live_module
 from napari_semsr.stitching.live import LivePlacement
 from napari_semsr.stitching.refine import LinearisedShift

@@ -7,7 +7,7 @@ from scipy import ndimage, signal
 from torch.nn import functional
 
 from napari_semsr.models.checkpoint import build_network
-from napari_semsr.training.blind_spot import (
+from napari_semsr.training.learner import (
     BlindSpotLearner,
     mask_pixels,
     measure_correlation_range,

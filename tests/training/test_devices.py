@@ -27,9 +27,8 @@ from napari_semsr.training.adversarial import ImageBuffer
 from napari_semsr.training.batches import CachedBatches, SceneCache, TrainingData
 from napari_semsr.training.callbacks import Recorder
 from napari_semsr.training.fit import choose_training_device, should_use_bf16
-from napari_semsr.training.learner import Learner
+from napari_semsr.training.learner import Learner, RestorerLearner
 from napari_semsr.training.recipe import DataOptions, Recipe
-from napari_semsr.training.restorer import RestorerLearner
 from napari_semsr.training.run_folder import RunFolder
 from napari_semsr.training.scenes import SceneBatch
 from napari_semsr.training.validation import ValidationPair

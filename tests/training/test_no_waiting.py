@@ -14,7 +14,7 @@ from napari_semsr.models.architectures.wiener import (
     compute_ring_medians,
     compute_sharpening_taps,
 )
-from napari_semsr.training.blind_spot import mask_pixels
+from napari_semsr.training.learner import mask_pixels
 
 
 @pytest.mark.parametrize("reach", [(0, 0), (1, 3)])

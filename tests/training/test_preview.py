@@ -10,7 +10,7 @@ from napari_semsr.core import Micrograph, run
 from napari_semsr.io.formats import read, write
 from napari_semsr.jobs.pairs import PAIRS
 from napari_semsr.pairing.options import PairOptions
-from napari_semsr.simulation.drawings import draw_phantom
+from napari_semsr.simulation.canvas import draw_phantom
 from napari_semsr.training.recipe import DataOptions, Recipe
 from napari_semsr.training.run_folder import PREVIEW, RunFolder
 from napari_semsr.training.validation import ValidationPair, create_preview

@@ -13,8 +13,8 @@ from napari_semsr.models import InformedRestorer, build_network, load_model, sav
 from napari_semsr.simulation import SsumPairOptions, draw_phantom
 from napari_semsr.training import fit as loop
 from napari_semsr.training.callbacks import create_model_card
+from napari_semsr.training.learner import RestorerLearner, blur_error_image, fault_loss
 from napari_semsr.training.recipe import DataOptions, Recipe, ScanEntry
-from napari_semsr.training.restorer import RestorerLearner, blur_error_image, fault_loss
 from napari_semsr.training.scenes import SceneBatch, SceneDataset, SurveyBatch
 from tests.refusals import refused
 

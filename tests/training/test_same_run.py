@@ -15,7 +15,7 @@ from napari_semsr.core import CheckpointError, ReadError, SemsrError, WriteError
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.jobs.pairs import PAIRS
 from napari_semsr.pairing.options import PairOptions
-from napari_semsr.simulation.drawings import draw_phantom
+from napari_semsr.simulation.canvas import draw_phantom
 from napari_semsr.training import Recipe, fit as loop, learner as supervised
 from napari_semsr.training.run_folder import INPUTS, RunFolder, check_same_recipe
 from tests.refusals import refused

@@ -15,12 +15,12 @@ from napari_semsr.core import OptionError, ReadError, ShapeError, run
 from napari_semsr.models import ModelCard, build_network, load_model, save_model
 from napari_semsr.pairing import AugmentOptions, augment_pair
 from napari_semsr.pairing.store import ATTRIBUTE, FORMAT, PatchSetWriter
-from napari_semsr.simulation.drawings import PHANTOMS, draw_phantom
+from napari_semsr.simulation.canvas import PHANTOMS, draw_phantom
 from napari_semsr.training import Recipe, fit as loop
 from napari_semsr.training.batches import TrainingData
+from napari_semsr.training.cycle_gan import EXPECTED_GAIN, UnpairedValidator
+from napari_semsr.training.patches import StoredPatchDataset, scale_to_unit_range
 from napari_semsr.training.recipe import DataOptions
-from napari_semsr.training.stored_pairs import StoredPatchDataset, scale_to_unit_range
-from napari_semsr.training.unpaired import EXPECTED_GAIN, UnpairedValidator
 from tests.refusals import refused
 
 SIDE = 48

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_semsr.simulation import draw_phantom
-from napari_semsr.training.unpaired import EXPECTED_GAIN, UnpairedValidator
+from napari_semsr.training.cycle_gan import EXPECTED_GAIN, UnpairedValidator
 from napari_semsr.training.validation import ValidationPair, Validator
 
 SIGMA_PX = 1.3

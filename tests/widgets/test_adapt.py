@@ -7,7 +7,7 @@ import pytest
 
 from napari_semsr.core import Affine, Cancelled, Micrograph, parse_pixel_size
 from napari_semsr.io import ImageIdentity, StoredTransform
-from napari_semsr.jobs.adapt import register as registering, train as adapting
+from napari_semsr.jobs.adapt import areas as registering, train as adapting
 from napari_semsr.jobs.adapt.process import fit_with_files
 from napari_semsr.training import load_area_state
 from napari_semsr.widgets.base.results import get_cache_folder

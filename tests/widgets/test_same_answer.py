@@ -10,14 +10,8 @@ from napari.components import ViewerModel
 import napari_semsr
 from napari_semsr.core import Provenance, SemsrError, run
 from napari_semsr.io import get_reader
-from napari_semsr.jobs import (
-    CONVERT,
-    DECORRELATION,
-    ERROR_MAP,
-    FRC_MAP,
-    METRICS,
-    SPECTRUM,
-)
+from napari_semsr.jobs import DECORRELATION, ERROR_MAP, FRC_MAP, METRICS, SPECTRUM
+from napari_semsr.jobs.convert import CONVERT
 from napari_semsr.widgets.base.results import (
     add_opened_image,
     get_cache_folder,

@@ -19,13 +19,11 @@ from .error_map import (
 from .familiarity import (
     BLOCK_PX as BLOCK_PX,
     FAMILIARITY as FAMILIARITY,
+    FOCUS as FOCUS,
     UNLIKE_PERCENT as UNLIKE_PERCENT,
     BlockFeatures as BlockFeatures,
-    compute_unfamiliar_percentage as compute_unfamiliar_percentage,
-)
-from .focus import (
-    FOCUS as FOCUS,
     Falloff as Falloff,
+    compute_unfamiliar_percentage as compute_unfamiliar_percentage,
 )
 from .frc.blocks import has_shared_noise as has_shared_noise
 from .frc.correlation import (

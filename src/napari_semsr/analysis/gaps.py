@@ -36,7 +36,6 @@ from scipy import ndimage, spatial
 from skimage import filters, measure, morphology, segmentation
 
 from napari_semsr.analysis.frc import check_same_grid
-from napari_semsr.analysis.metrics import read_finite_values
 from napari_semsr.core import (
     LEVELS,
     BoolArray,
@@ -99,7 +98,6 @@ _SLOPING = 0.2  # of the contrast; chosen: at 0.3 outlines shift by half a pixel
 _MAX_AROUND = 2 / 3
 _PARTS = 8  # parts of a field along each axis, in which particles are counted
 _RIM_PX = 2  # width of a particle's falling edge
-_WAIST_PX = 1.0  # depth of a waist that separates two particles
 _ROUNDED_PX = 2.0  # tolerance at a rim, in px: half a pixel, and steps of a line
 _STEP_PX = 0.25  # widths are interpolated between these points
 _LINES = (-1.0, 0.0, 1.0)  # averaging them reduces noise to a third of its power
@@ -708,6 +706,19 @@ class _Dip:
     across: bool = False  # whether it crosses an object
 
 
+def _read_finite_values(image: Micrograph) -> FloatArray:
+    """Return the image in double precision; raise an error if pixels are missing."""
+    data = image.array()
+    if data.dtype.kind == "f" and not np.isfinite(data).all():
+        missing = data.size - int(np.count_nonzero(np.isfinite(data)))
+        msg = (
+            f"Gaps require finite pixels, but {image.name} has {missing} NaN or "
+            "infinite pixels; crop to a gap-free area (`crop(gap_free=True)`)."
+        )
+        raise ReadError(msg, code="pixels-missing")
+    return data.astype(np.float64)
+
+
 def measure_gaps(
     image: Micrograph,
     reference: Micrograph | None = None,
@@ -723,11 +734,11 @@ def measure_gaps(
     settings = options or GapOptions()
     if reference is not None:
         check_same_grid(image, reference)
-    plane = read_finite_values(image, "Gaps")
+    plane = _read_finite_values(image)
     values, background = _subtract_background(plane, dark=settings.dark)
     guide, guide_background = values, None
     if reference is not None:
-        plane = read_finite_values(reference, "Gaps")
+        plane = _read_finite_values(reference)
         guide, guide_background = _subtract_background(plane, dark=settings.dark)
     pitch = np.array(compute_relative_pitch(image.scale))
     regions, count, bright = yield from _label_particles(guide, settings, pitch)

@@ -576,19 +576,6 @@ def _choose_data_range(
     return float(valid.max()) - float(valid.min()) if valid.size else 0.0, "values"
 
 
-def read_finite_values(m: Micrograph, measure: str) -> FloatArray:
-    """Return the image in double precision; raise an error if pixels are missing."""
-    data = m.array()
-    if data.dtype.kind == "f" and not np.isfinite(data).all():
-        missing = data.size - int(np.count_nonzero(np.isfinite(data)))
-        msg = (
-            f"{measure} require finite pixels, but {m.name} has {missing} NaN or "
-            "infinite pixels; crop to a gap-free area (`crop(gap_free=True)`)."
-        )
-        raise ReadError(msg, code="pixels-missing")
-    return data.astype(np.float64)
-
-
 def _read_plane(m: Micrograph) -> FloatArray:
     """Return the image in double precision, with NaN for missing pixels."""
     data: FloatArray = m.array().astype(np.float64)

@@ -276,7 +276,7 @@ class Command:
 
     def summarise(self, result: Any) -> str:
         """Return the summary of a result, starting with its output file."""
-        if isinstance(result, jobs.MeasuredTable):
+        if self.verb.makes_table and isinstance(result, jobs.MeasuredTable):
             return _format_summary(result)
         rows = [(name, str(figure)) for name, figure in get_figures(result).items()]
         output = getattr(result, "output", getattr(result, "path", None))

@@ -8,15 +8,6 @@ from .acquisition import (
     check_grid_options as check_grid_options,
     compute_grid_cells as compute_grid_cells,
 )
-from .background import (
-    configure_allocator as configure_allocator,
-    count_available_cores as count_available_cores,
-    load_torch_libraries as load_torch_libraries,
-    map_parallel as map_parallel,
-    release_free_memory as release_free_memory,
-    require_memory as require_memory,
-    use_background_priority as use_background_priority,
-)
 from .calibration import (
     MAX_DISTORTION as MAX_DISTORTION,
     Z95 as Z95,
@@ -25,10 +16,7 @@ from .calibration import (
     FieldDistortion as FieldDistortion,
     compute_length_error as compute_length_error,
     compute_radial_displacement as compute_radial_displacement,
-    describe_pixel_size as describe_pixel_size,
     distort_positions as distort_positions,
-    format_pixel_size as format_pixel_size,
-    get_size_basis as get_size_basis,
     undistort_positions as undistort_positions,
     widen_interval as widen_interval,
 )
@@ -71,12 +59,23 @@ from .fourier import (
     tukey_window_2d as tukey_window_2d,
 )
 from .grids import (
+    BlockPlan as BlockPlan,
+    Box as Box,
     Grid as Grid,
     GridImage as GridImage,
     Resampling as Resampling,
+    Tile as Tile,
+    TilePlan as TilePlan,
     crop_to_box as crop_to_box,
     find_gap_free_box as find_gap_free_box,
+    get_central_box as get_central_box,
     get_interpolation_dtype as get_interpolation_dtype,
+    plan_blocks as plan_blocks,
+    plan_tiles as plan_tiles,
+    read_box as read_box,
+    reflect_indices as reflect_indices,
+    reshape_into_blocks as reshape_into_blocks,
+    round_up as round_up,
 )
 from .intensity import (
     OVEREXPOSED_SHARE as OVEREXPOSED_SHARE,
@@ -115,6 +114,7 @@ from .micrograph import (
     parse_pixel_size as parse_pixel_size,
 )
 from .opening import (
+    FolderStore as FolderStore,
     describe_access_error as describe_access_error,
     is_system_file as is_system_file,
     iter_exception_causes as iter_exception_causes,
@@ -143,9 +143,16 @@ from .progress import (
     TimeEstimator as TimeEstimator,
     WaitingProgress as WaitingProgress,
     capture_warnings as capture_warnings,
+    configure_allocator as configure_allocator,
+    count_available_cores as count_available_cores,
     format_time as format_time,
+    load_torch_libraries as load_torch_libraries,
+    map_parallel as map_parallel,
     map_progress as map_progress,
+    release_free_memory as release_free_memory,
+    require_memory as require_memory,
     run as run,
+    use_background_priority as use_background_priority,
     warn as warn,
     warn_once as warn_once,
 )
@@ -164,8 +171,10 @@ from .quantities import (
     create_property as create_property,
     declare_length as declare_length,
     declare_quantity as declare_quantity,
+    describe_pixel_size as describe_pixel_size,
     describe_shift as describe_shift,
     format_number as format_number,
+    format_pixel_size as format_pixel_size,
     format_rounded as format_rounded,
     format_shape as format_shape,
     format_shift as format_shift,
@@ -176,25 +185,12 @@ from .quantities import (
     get_plots as get_plots,
     get_quantities as get_quantities,
     get_record_quantities as get_record_quantities,
+    get_size_basis as get_size_basis,
     get_stored_names as get_stored_names,
     get_value as get_value,
 )
 from .strays import (
-    compute_stray_pixel_masks as compute_stray_pixel_masks,
     find_stray_pixels as find_stray_pixels,
-)
-from .tiling import (
-    BlockPlan as BlockPlan,
-    Box as Box,
-    Tile as Tile,
-    TilePlan as TilePlan,
-    get_central_box as get_central_box,
-    plan_blocks as plan_blocks,
-    plan_tiles as plan_tiles,
-    read_box as read_box,
-    reflect_indices as reflect_indices,
-    reshape_into_blocks as reshape_into_blocks,
-    round_up as round_up,
 )
 from .transforms import (
     Affine as Affine,
@@ -213,4 +209,3 @@ from .types import (
     ReadableArray as ReadableArray,
     RealArray as RealArray,
 )
-from .zarr_folder import FolderStore as FolderStore

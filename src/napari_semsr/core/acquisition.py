@@ -2,7 +2,7 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self
@@ -45,21 +45,23 @@ class BoundedCache:
         # a copy in another process starts empty
         return BoundedCache, (self.limit_bytes,)
 
-    def get(self, key: Hashable, make: Callable[[], object]) -> Any:
-        """Return an entry; compute it with `make` if it is missing."""
+    def get(self, key: Hashable) -> Any:
+        """Return an entry; None if it is missing."""
         with self._lock:
             if key in self._entries:
                 self._entries.move_to_end(key)
-                return self._entries[key]
-        value = make()
+            return self._entries.get(key)
+
+    def put(self, key: Hashable, value: object) -> None:
+        """Add or replace an entry, and remove the oldest ones beyond the limit."""
         with self._lock:
-            if key not in self._entries:
-                self._entries[key] = value
-                self._bytes += _count_bytes(value)
+            if key in self._entries:
+                self._bytes -= _count_bytes(self._entries.pop(key))
+            self._entries[key] = value
+            self._bytes += _count_bytes(value)
             while self._bytes > self.limit_bytes and len(self._entries) > 1:
                 _, old = self._entries.popitem(last=False)
                 self._bytes -= _count_bytes(old)
-        return value
 
     def drop(self, key: Hashable) -> None:
         """Remove an entry, if present, so that it is recomputed."""

@@ -208,39 +208,6 @@ Z95 = NormalDist().inv_cdf(0.975)
 """Half-width of the 95 % interval of a normal distribution, in standard deviations."""
 
 
-def get_size_basis(
-    size_nm: FloatPair | None, sd_nm: FloatPair | None
-) -> Literal["calibrated", "stated", "unknown"]:
-    """Return the basis of a pixel size: calibrated, stated or unknown."""
-    if size_nm is None:
-        return "unknown"
-    return "stated" if sd_nm is None else "calibrated"
-
-
-def format_pixel_size(size_nm: FloatPair | None, sd_nm: FloatPair | None = None) -> str:
-    """Format a pixel size with the larger of its two standard deviations.
-
-    Such as ``5 ± 0.02 nm``.
-    """
-    if size_nm is None:
-        return "unknown"
-    if sd_nm is not None:
-        error = max(sd_nm)
-        return f"{format_pixel_size(size_nm)} \N{PLUS-MINUS SIGN} {error:.2g} nm"
-    y, x = size_nm
-    if math.isclose(y, x, rel_tol=1e-6):
-        return f"{y:.6g} nm"
-    times = "\N{MULTIPLICATION SIGN}"
-    return f"{y:.6g} {times} {x:.6g} nm (y {times} x)"
-
-
-def describe_pixel_size(size_nm: FloatPair | None, sd_nm: FloatPair | None) -> str:
-    """Format a pixel size and its basis: ``5 ± 0.02 nm (calibrated)``."""
-    if size_nm is None:
-        return "unknown, so lengths are in px"
-    return f"{format_pixel_size(size_nm, sd_nm)} ({get_size_basis(size_nm, sd_nm)})"
-
-
 def compute_length_error(image: Micrograph, along: ArrayLike | None = None) -> float:
     """Return the relative standard deviation of a length due to the pixel size.
 

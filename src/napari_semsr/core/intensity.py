@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from napari_semsr.core.errors import OptionError, ShapeError
+from napari_semsr.core.grids import Box, read_box
 from napari_semsr.core.progress import warn
-from napari_semsr.core.tiling import Box, read_box
 from napari_semsr.core.types import (
     BoolArray,
     FloatArray,

@@ -603,3 +603,36 @@ def get_plots(result: object, curves: Sequence[CurveDeclaration]) -> list[Plot]:
         curve.create_plot(partial(get_value, result), names) for curve in curves
     )
     return [plot for plot in curve_plots if plot is not None]
+
+
+def get_size_basis(
+    size_nm: FloatPair | None, sd_nm: FloatPair | None
+) -> Literal["calibrated", "stated", "unknown"]:
+    """Return the basis of a pixel size: calibrated, stated or unknown."""
+    if size_nm is None:
+        return "unknown"
+    return "stated" if sd_nm is None else "calibrated"
+
+
+def format_pixel_size(size_nm: FloatPair | None, sd_nm: FloatPair | None = None) -> str:
+    """Format a pixel size with the larger of its two standard deviations.
+
+    Such as ``5 ± 0.02 nm``.
+    """
+    if size_nm is None:
+        return "unknown"
+    if sd_nm is not None:
+        error = max(sd_nm)
+        return f"{format_pixel_size(size_nm)} \N{PLUS-MINUS SIGN} {error:.2g} nm"
+    y, x = size_nm
+    if math.isclose(y, x, rel_tol=1e-6):
+        return f"{y:.6g} nm"
+    times = "\N{MULTIPLICATION SIGN}"
+    return f"{y:.6g} {times} {x:.6g} nm (y {times} x)"
+
+
+def describe_pixel_size(size_nm: FloatPair | None, sd_nm: FloatPair | None) -> str:
+    """Format a pixel size and its basis: ``5 ± 0.02 nm (calibrated)``."""
+    if size_nm is None:
+        return "unknown, so lengths are in px"
+    return f"{format_pixel_size(size_nm, sd_nm)} ({get_size_basis(size_nm, sd_nm)})"

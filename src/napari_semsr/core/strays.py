@@ -13,8 +13,8 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from napari_semsr.core.background import map_parallel
-from napari_semsr.core.tiling import Box, Tile, plan_tiles, read_box
+from napari_semsr.core.grids import Box, Tile, plan_tiles, read_box
+from napari_semsr.core.progress import map_parallel
 from napari_semsr.core.types import (
     BoolArray,
     Float32Array,

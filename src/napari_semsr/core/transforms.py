@@ -16,9 +16,14 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from napari_semsr.core.errors import OptionError
-from napari_semsr.core.grids import Grid, Resampling, get_interpolation_dtype
+from napari_semsr.core.grids import (
+    Box,
+    Grid,
+    Resampling,
+    get_interpolation_dtype,
+    read_box,
+)
 from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.core.tiling import Box, read_box
 from napari_semsr.core.types import BoolArray, FloatArray, FloatPair, RealArray
 
 _ROUNDS = 60  # of Newton's method, each checked; chosen: three to six are usual

@@ -48,9 +48,7 @@ from napari_semsr.demonstration.runs import (
 from napari_semsr.io import read_transform
 from napari_semsr.jobs import (
     ADAPTED_MODEL,
-    DEFAULT_MODEL,
     FRC,
-    MOSAIC_MODEL,
     REPLACING,
     SEM_IMAGE,
     AdaptationError,
@@ -69,6 +67,7 @@ from napari_semsr.jobs import (
     overwrite_image,
     to_json_value,
 )
+from napari_semsr.models import DEFAULT_MODEL, MOSAIC_MODEL
 from napari_semsr.reporting import (
     choose_grey_limits,
     draw_image_png,

@@ -27,8 +27,6 @@ from napari_semsr.core import (
 )
 from napari_semsr.io import open_frames, read_json_object
 from napari_semsr.jobs import (
-    DEFAULT_MODEL,
-    MOSAIC_MODEL,
     RECORD,
     Call,
     CallOutput,
@@ -36,6 +34,7 @@ from napari_semsr.jobs import (
     SimulateOptions,
     open_image,
 )
+from napari_semsr.models import DEFAULT_MODEL, MOSAIC_MODEL
 
 FILES = {
     "report": "report.html",
@@ -263,7 +262,7 @@ def create_demo_plan(place: SimulateOptions, minutes: float = 1.0) -> Plan:
     )
 
 
-def apply_wiener_filter(image: Micrograph, *, sigma_px: float = 1.0) -> Micrograph:
+def apply_wiener_filter(image: Micrograph) -> Micrograph:
     """Restore an image with scikit-image's unsupervised Wiener filter."""
     # Orieux, Giovannelli, Rodet, J. Opt. Soc. Am. A 27, 1593 (2010)
     from skimage.restoration import unsupervised_wiener
@@ -273,7 +272,7 @@ def apply_wiener_filter(image: Micrograph, *, sigma_px: float = 1.0) -> Microgra
     data = np.asarray(image.array(), dtype=np.float64)
     low = float(data.min())
     span = max(float(data.max()) - low, 1e-12)
-    kernel = create_gaussian_kernel(sigma_px, 2 * max(1, round(3 * sigma_px)) + 1)
+    kernel = create_gaussian_kernel(1.0, 7)
     restored_image, _ = unsupervised_wiener(
         (data - low) / span, kernel, clip=False, rng=0
     )

@@ -7,12 +7,6 @@ from .engine import (
     enhance_to_store as enhance_to_store,
     plan_run as plan_run,
 )
-from .layout import (
-    TrainedPixelSizes as TrainedPixelSizes,
-    create_output_store as create_output_store,
-    plan_output as plan_output,
-    plan_resampling as plan_resampling,
-)
 from .lazy import (
     create_enhanced_array as create_enhanced_array,
     prepare_preview as prepare_preview,
@@ -24,6 +18,10 @@ from .options import (
     ClusterOptions as ClusterOptions,
     EnhanceOptions as EnhanceOptions,
     EnhanceReport as EnhanceReport,
+    TrainedPixelSizes as TrainedPixelSizes,
+    create_output_store as create_output_store,
+    plan_output as plan_output,
+    plan_resampling as plan_resampling,
 )
 from .plan import (
     configure_model_for_image as configure_model_for_image,

@@ -45,10 +45,14 @@ from napari_semsr.inference.executors import (
     run_in_thread,
     run_tiles,
 )
-from napari_semsr.inference.layout import OutputPlan, plan_output
 from napari_semsr.inference.live import LiveField
 from napari_semsr.inference.network_input import mask_missing_pixels
-from napari_semsr.inference.options import EnhanceOptions, EnhanceReport
+from napari_semsr.inference.options import (
+    EnhanceOptions,
+    EnhanceReport,
+    OutputPlan,
+    plan_output,
+)
 from napari_semsr.inference.plan import (
     choose_block,
     choose_strategy,
@@ -57,10 +61,10 @@ from napari_semsr.inference.plan import (
 )
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.sampled import SampledStatistics
-from napari_semsr.inference.statistics import MeasuredMoments
 from napari_semsr.inference.tiles import (
     ArraySink,
     EnhancePlan,
+    MeasuredMoments,
     Places,
     SeamMeter,
     Sink,

@@ -30,20 +30,19 @@ from napari_semsr.core import (
     get_blur,
     run as finish,
 )
-from napari_semsr.inference.layout import plan_output
 from napari_semsr.inference.network_input import (
     ResampledField,
     get_source_box,
     plan_field_tiles,
 )
-from napari_semsr.inference.options import EnhanceOptions
+from napari_semsr.inference.options import EnhanceOptions, plan_output
 from napari_semsr.inference.plan import get_sampled_statistics, plan_enhancement
 from napari_semsr.inference.predictor import Predictor
-from napari_semsr.inference.statistics import Statistics
 from napari_semsr.inference.tiles import (
     ArraySink,
     EnhancePlan,
     ExecutionStrategy,
+    Statistics,
     TiledRun,
 )
 from napari_semsr.models import LoadedModel

@@ -10,7 +10,6 @@ import tempfile
 import threading
 import time
 import weakref
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,13 +19,14 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from napari_semsr.core import (
+    BoundedCache,
     Box,
     FloatPair,
     IntPair,
     RealArray,
     convert_dtype,
 )
-from napari_semsr.inference.layout import OutputPlan
+from napari_semsr.inference.options import OutputPlan
 from napari_semsr.io import OmeZarrStore, compute_pyramid_shapes, downsample_block
 
 # Levels for display. Each is array-like: it returns finished tiles, and elsewhere the
@@ -157,34 +157,6 @@ class LevelStore:
                 yield part.relative_to(box).slices, stored_block
 
 
-class TileCache:
-    """Least-recently-used (LRU) tile cache with a memory limit."""
-
-    def __init__(self, limit: int = 64 << 20) -> None:
-        self.limit = limit
-        self._tiles: OrderedDict[IntPair, RealArray] = OrderedDict()
-        self._size = 0
-        self._lock = threading.Lock()
-
-    def put(self, place: IntPair, tile: RealArray) -> None:
-        """Add a tile (Y, X), evicting the oldest tiles beyond the memory limit."""
-        with self._lock:
-            old = self._tiles.pop(place, None)
-            self._size += tile.nbytes - (0 if old is None else old.nbytes)
-            self._tiles[place] = tile
-            while self._size > self.limit and len(self._tiles) > 1:
-                _, oldest = self._tiles.popitem(last=False)
-                self._size -= oldest.nbytes
-
-    def get(self, place: IntPair) -> RealArray | None:
-        """Return a cached tile (Y, X), or None."""
-        with self._lock:
-            tile = self._tiles.get(place)
-            if tile is not None:
-                self._tiles.move_to_end(place)
-            return tile
-
-
 @dataclass(eq=False)
 class LiveLevel:
     """Array-like pyramid level whose pixels are read when indexed."""
@@ -308,6 +280,7 @@ class TileQueue:
 
 
 _COARSEST = 256  # side at which the live pyramid ends; chosen
+_CACHE_BYTES = 64 << 20  # of recent tiles; chosen
 _READING_S = 0.015  # seconds that one redraw may spend on reading tiles; chosen
 _PATIENCE_S = 0.05  # seconds that a run waits at most for a tile to be shown; chosen
 
@@ -347,7 +320,7 @@ class LiveField:
         self._turn = 0
         self._is_stored = np.zeros(grid, dtype=bool)
         self._is_drawn = np.zeros(grid, dtype=bool)
-        self._cache = TileCache()
+        self._cache = BoundedCache(_CACHE_BYTES)
         self._lock = threading.Lock()
         self._changed_box: Box | None = None
         # tiles are halved as often as this splits no pixels
@@ -457,7 +430,7 @@ class LiveField:
                 continue
             outer = self._get_tile_box(place)
             inner = outer.intersection(box)
-            tile = self._cache.get(place)
+            tile: RealArray | None = self._cache.get(place)
             level0 = self._level0
             if tile is None and level0 is not None and time.perf_counter() < until:
                 tile = np.asarray(level0[outer.slices])

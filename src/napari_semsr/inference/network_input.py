@@ -41,7 +41,7 @@ from napari_semsr.core import (
     reflect_indices,
     round_up,
 )
-from napari_semsr.inference.layout import OutputPlan, ResamplingPlan
+from napari_semsr.inference.options import OutputPlan, ResamplingPlan
 from napari_semsr.models import (
     BLOCK,
     InformedRestorer,

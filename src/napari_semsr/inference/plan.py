@@ -30,7 +30,6 @@ from napari_semsr.core import (
     update_value_name,
 )
 from napari_semsr.inference.ensemble import FLIPS, SelfEnsemble, create_self_ensemble
-from napari_semsr.inference.layout import OutputPlan, TrainedPixelSizes, plan_resampling
 from napari_semsr.inference.network_input import (
     FieldSurvey,
     PreparedField,
@@ -41,7 +40,12 @@ from napari_semsr.inference.network_input import (
     prepare_field,
     survey_field,
 )
-from napari_semsr.inference.options import EnhanceOptions
+from napari_semsr.inference.options import (
+    EnhanceOptions,
+    OutputPlan,
+    TrainedPixelSizes,
+    plan_resampling,
+)
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.sampled import SampledStatistics, measure_sample
 from napari_semsr.inference.tiles import EnhancePlan, ExecutionStrategy, Sink, TiledRun

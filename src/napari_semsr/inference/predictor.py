@@ -39,7 +39,7 @@ from napari_semsr.core import (
 from napari_semsr.inference.ensemble import SelfEnsemble, run_network
 from napari_semsr.inference.network_input import Scaling
 from napari_semsr.inference.options import EnhanceOptions
-from napari_semsr.inference.statistics import (
+from napari_semsr.inference.tiles import (
     FixedMoments,
     Moments,
     Statistics,

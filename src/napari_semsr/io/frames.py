@@ -4,10 +4,9 @@ import hashlib
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -70,22 +69,27 @@ from napari_semsr.io.sheets import read_sheet
 _RECENT = BoundedCache(32 << 20)
 
 
-def _read_cached_frame(
-    path: Path,
-    plane: int | None,
-    how: Mapping[str, object],
-    make: Callable[[], RealArray],
-) -> RealArray:
-    """Return the grey values of a frame, cached until its file changes."""
+def _get_cache_key(
+    path: Path, plane: int | None, how: Mapping[str, object]
+) -> Hashable:
+    """Return a key of a frame that changes with its file; None if it has none."""
     try:
         file = path.stat()
     except OSError:
-        return make()  # reading it reports the error
+        return None  # reading it reports the error
     if path.is_dir():  # its chunks may change while its own state does not
-        return make()
+        return None
     state = file.st_ino, file.st_size, file.st_mtime_ns
-    recent = _RECENT.get((path, plane, *sorted(how.items()), state), make)
-    return np.array(recent)  # the caller may write into it
+    return path, plane, *sorted(how.items()), state
+
+
+def _cache_frame(
+    path: Path, plane: int | None, how: Mapping[str, object], grey: RealArray
+) -> None:
+    """Keep the grey values of a frame until its file changes."""
+    key = _get_cache_key(path, plane, how)
+    if key is not None:
+        _RECENT.put(key, np.asarray(grey))
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +102,14 @@ class _StoredFrames:
     how: Mapping[str, Any]  # Options of `read`
 
     def __getitem__(self, index: int) -> RealArray:
-        with capture_warnings(lambda _: None):  # the warning was shown at opening
-            path, plane = self.places[index]
-            return _read_cached_frame(path, plane, self.how, lambda: self.read(index))
+        key = _get_cache_key(*self.places[index], self.how)
+        grey: RealArray | None = None if key is None else _RECENT.get(key)
+        if grey is None:
+            with capture_warnings(lambda _: None):  # the warning was shown at opening
+                grey = self.read(index)
+            if key is not None:
+                _RECENT.put(key, grey)
+        return np.array(grey)  # the caller may write into it
 
     def read(self, index: int) -> RealArray:
         """Read a frame; raise `ReadError` if it changed after the scan was opened."""
@@ -454,7 +463,7 @@ def _describe_frames(
                 grey = mask_fill_values(image.array(), name)
             results.check_frame(name, grey)
             results.histories[name] = image.provenance
-            _read_cached_frame(folder / name, None, how, partial(np.asarray, grey))
+            _cache_frame(folder / name, None, how, grey)
         except SemsrError as error:
             why = str(error).removeprefix(f"{folder / name} ").rstrip(".")
             faults.append(UnusedFrame(name, why))
@@ -704,7 +713,7 @@ def _open_file(
         with capture_warnings(sentences.append):
             pixels = frames.read(number)
         results.check_frame(name, pixels)
-        _read_cached_frame(*places[number], how, partial(np.asarray, pixels))
+        _cache_frame(*places[number], how, pixels)
     warn_once(sentences, f"frames of {path.stem}")
     return _create_acquisition(frames, names, info.pixel_size_nm, path.stem, positions)
 

@@ -1,15 +1,14 @@
 from .adapt.areas import (
+    ADAPTED_MODEL as ADAPTED_MODEL,
     AdaptationError as AdaptationError,
     SharedArea as SharedArea,
     create_shared_area as create_shared_area,
 )
-from .adapt.evaluate import ADAPTED_MODEL as ADAPTED_MODEL
 from .adapt.job import (
     ADAPT as ADAPT,
     Adapted as Adapted,
-    EnhancedImage as EnhancedImage,
+    draw_held_out_images as draw_held_out_images,
 )
-from .adapt.page import draw_held_out_images as draw_held_out_images
 from .adapt.train import (
     SEM_IMAGE as SEM_IMAGE,
     STOP as STOP,
@@ -41,19 +40,13 @@ from .check.job import (
     CheckOptions as CheckOptions,
     ModelCheck as ModelCheck,
 )
-from .check.removals import (
-    count_removals as count_removals,
-    simulate_circuits as simulate_circuits,
-)
+from .check.removals import count_removals as count_removals
 from .check_record import (
-    LINEAR as LINEAR,
     MODEL as MODEL,
     DiscRecord as DiscRecord,
-    RemovalCount as RemovalCount,
     RemovalTest as RemovalTest,
 )
 from .convert import (
-    CONVERT as CONVERT,
     ConvertedFile as ConvertedFile,
     save_image as save_image,
     save_images as save_images,
@@ -72,9 +65,11 @@ from .enhance import (
     ENHANCE as ENHANCE,
     MISFIT as MISFIT,
     UNFAMILIAR as UNFAMILIAR,
+    PreviewChannel as PreviewChannel,
     create_unfamiliarity_map as create_unfamiliarity_map,
     find_unfinished_result as find_unfinished_result,
     is_instrument_model as is_instrument_model,
+    run_preview as run_preview,
 )
 from .enhance_growing import GrowingEnhancement as GrowingEnhancement
 from .exchange import ImportOptions as ImportOptions
@@ -104,7 +99,6 @@ from .images import (
 from .index import (
     ACTIONS as ACTIONS,
     FUNCTIONS as FUNCTIONS,
-    MEASURES as MEASURES,
     PANELS as PANELS,
     VERBS as VERBS,
     get_actions as get_actions,
@@ -119,7 +113,6 @@ from .judge import (
 from .leakage import (
     get_training_digests as get_training_digests,
 )
-from .live import LiveMosaic as LiveMosaic
 from .measure.error_map import (
     ERROR_MAP as ERROR_MAP,
     ErrorMapReport as ErrorMapReport,
@@ -156,13 +149,10 @@ from .measure.table import (
     measure_table_job as measure_table_job,
 )
 from .models import (
-    DEFAULT_MODEL as DEFAULT_MODEL,
     MODELS_IMPORT as MODELS_IMPORT,
     MODELS_INFO as MODELS_INFO,
     MODELS_LIST as MODELS_LIST,
-    MOSAIC_MODEL as MOSAIC_MODEL,
     ModelFile as ModelFile,
-    find_model as find_model,
     get_model_origin as get_model_origin,
     get_runs_folder as get_runs_folder,
     get_validation_gain_db as get_validation_gain_db,
@@ -182,14 +172,9 @@ from .plan.call import (
 )
 from .plan.execution import (
     RECORD as RECORD,
-    CallRecord as CallRecord,
     Results as Results,
     execute as execute,
     start_call as start_call,
-)
-from .preview import (
-    PreviewChannel as PreviewChannel,
-    run_preview as run_preview,
 )
 from .register import (
     REGISTER as REGISTER,
@@ -205,7 +190,6 @@ from .report.job import (
     REPORT as REPORT,
     PanelFindings as PanelFindings,
     ReportMade as ReportMade,
-    ReportOptions as ReportOptions,
 )
 from .restore import (
     RESTORE as RESTORE,
@@ -228,7 +212,6 @@ from .stitch import (
 )
 from .train import (
     HELD_OUT as HELD_OUT,
-    TRAIN as TRAIN,
     OwnImageRequest as OwnImageRequest,
     PairRequest as PairRequest,
     RecipeInfo as RecipeInfo,

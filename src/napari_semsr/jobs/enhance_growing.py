@@ -23,7 +23,7 @@ from napari_semsr.core import (
 )
 from napari_semsr.io import GrowingMosaic, GrowingWindow
 from napari_semsr.jobs.follow import LiveDisplay
-from napari_semsr.jobs.models import find_model
+from napari_semsr.models import find_model
 
 _QUIET_S = 1.0  # seconds; chosen: overlapping frames of a row arrive within that time
 _MIN_REST_S = 0.1  # seconds; chosen: frames hardly wait

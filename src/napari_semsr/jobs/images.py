@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 import numpy as np
 from pydantic import BaseModel
 
-from napari_semsr.analysis import split_into_blocks
+from napari_semsr.analysis import Falloff, split_into_blocks
 from napari_semsr.core import (
     Box,
     Float32Array,
@@ -91,7 +91,8 @@ def open_image(
     else:
         source = image if isinstance(image, Source) else open_source(image)
         path, image_opened = source.path, source.read(options)
-        warn_about_missing_blocks(path, options.series or 0, options.level)
+        if path.is_dir():
+            warn_about_missing_blocks(path, options.series or 0, options.level)
         count = image_opened.metadata.get("series", 1)
         own, which = count_series(image_opened.metadata, count)
         if own == 1 and options.dataset is None:  # its record may name an ancestor
@@ -866,3 +867,26 @@ def write_map(
 
     yield from write_blocks(target, create_store, fill_store)
     return None
+
+
+def create_focus_warning(
+    image: Micrograph, place: Falloff | None = None, model: str = ""
+) -> Message | None:
+    """Return a warning if a scan is out of focus by more than the depth of focus.
+
+    `place`: falloff of fine detail in the area that `model` was trained on, if known.
+    """
+    falloff = Falloff.from_image(image)
+    if falloff is None or not falloff.is_out_of_focus(place):
+        return None
+    less = (
+        "than light shows at sharp edges"
+        if place is None
+        else f"than the area that {model} was trained on"
+    )
+    return Message(
+        f"{image.name} has less fine detail {less}, as if out of focus by more than "
+        "the depth of focus: scan the sample in focus, or at several heights (a "
+        "focal series), which Stitch combines into one mosaic.",
+        "out-of-focus",
+    )

@@ -79,9 +79,9 @@ _UNLISTED_JOBS = {
     "gold": "samples",
     "blend": "blend",
     "difference": "blend",
-    "register-sem": "adapt.register",
+    "register-sem": "adapt.areas",
     "train-on-sem": "adapt.train",
-    "look-here": "adapt.look",
+    "look-here": "adapt.job",
 }
 """Modules of the jobs that are not commands but run from panels and in plans."""
 PANELS = {"Particle sizes": "particles", "Noise": "noise"}

@@ -81,7 +81,6 @@ from napari_semsr.jobs.images import (
 )
 from napari_semsr.jobs.leakage import warn_if_trained_on
 from napari_semsr.jobs.measure import FRC
-from napari_semsr.jobs.models import DEFAULT_MODEL, MOSAIC_MODEL, find_model
 from napari_semsr.jobs.plan import (
     CallOutput,
     File,
@@ -100,6 +99,7 @@ from napari_semsr.jobs.register import (
     describe_registration,
 )
 from napari_semsr.jobs.verb import FileInput, ImageInput, OptionGroup, Output, Run, Verb
+from napari_semsr.models import DEFAULT_MODEL, MOSAIC_MODEL, find_model
 from napari_semsr.registration import Registration
 from napari_semsr.reporting import (
     choose_grey_limits,

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import platformdirs
-
 from napari_semsr import models
 from napari_semsr.core import (
     CheckpointError,
@@ -40,7 +38,7 @@ from napari_semsr.jobs.exchange import (
     import_model_file,
 )
 from napari_semsr.jobs.images import Result, check_output_not_input, to_json_value
-from napari_semsr.jobs.verb import FileInput, ImageInput, Output, Run, Verb
+from napari_semsr.jobs.verb import MODEL_IN, FileInput, ImageInput, Output, Run, Verb
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,20 +95,7 @@ def _describe_architecture(name: str, factory: Callable[..., Any]) -> dict[str, 
 
 # The model library: bundled models, and those that a user imported.
 
-DEFAULT_MODEL = "sem-restore"
 _GAINS = ("gain_db", "hidden_db")  # relative to the input, or to its local mean
-MOSAIC_MODEL = "ssum-sem"  # trained on superlens mosaics
-_SUFFIX = ".safetensors"
-
-
-MODEL_IN = FileInput(
-    "model",
-    "model in the library, or a .safetensors file",
-    metavar="MODEL",
-    takes_name=True,
-    default=DEFAULT_MODEL,
-)
-"""Model input of a command."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,31 +157,14 @@ class ModelList(Result):
         }
 
 
-def get_library_folder() -> Path:
-    """Return the folder of imported models."""
-    folder_name = os.environ.get("SEMSR_MODELS")
-    if folder_name:
-        return Path(folder_name)
-    return platformdirs.user_data_path("napari-semsr", appauthor=False) / "models"
-
-
 def get_runs_folder() -> Path:
     """Return the default folder of training runs."""
     folder_name = os.environ.get("SEMSR_RUNS")
-    return Path(folder_name) if folder_name else get_library_folder().parent / "runs"
-
-
-def find_model(name_or_path: str | os.PathLike[str]) -> Path:
-    """Return the path of a bundled model, an imported model, or a model file."""
-    name = str(name_or_path)
-    imported_file = get_library_folder() / f"{name}{_SUFFIX}"
-    is_name = (
-        not any(mark in name for mark in "/\\")
-        and name not in models.list_bundled_models()
+    return (
+        Path(folder_name)
+        if folder_name
+        else models.get_library_folder().parent / "runs"
     )
-    if is_name and imported_file.is_file():
-        return imported_file
-    return models.resolve_model_path(name)
 
 
 def find_source_model(history: Provenance) -> str:
@@ -208,7 +176,7 @@ def find_source_model(history: Provenance) -> str:
     files = (one.path for one in history.guides if one.role == "model")
     for place in filter(None, (name, *files)):
         with suppress(SemsrError, OSError, ValueError):
-            path = find_model(place)
+            path = models.find_model(place)
             if digest is None or models.compute_model_digest(path) == digest:
                 return place
     msg = (
@@ -223,18 +191,23 @@ def get_model_origin(name: str) -> str | None:
     """Return whether a model is bundled or imported; None if not in the library."""
     if name in models.list_bundled_models():
         return "bundled"
-    return "imported" if (get_library_folder() / f"{name}{_SUFFIX}").is_file() else None
+    return (
+        "imported"
+        if (models.get_library_folder() / f"{name}{models.SUFFIX}").is_file()
+        else None
+    )
 
 
 def _list_models(_: Run[Options]) -> Job[ModelList]:
     yield Progress(0, 1, "reading cards")
     names = sorted(
-        models.list_bundled_models(), key=lambda name: (name != DEFAULT_MODEL, name)
+        models.list_bundled_models(),
+        key=lambda name: (name != models.DEFAULT_MODEL, name),
     )
     paths = [models.resolve_model_path(name) for name in names]
-    folder = get_library_folder()
+    folder = models.get_library_folder()
     there = list_folder(folder) if folder.is_dir() else []
-    own = sorted(path for path in there if path.suffix == _SUFFIX)
+    own = sorted(path for path in there if path.suffix == models.SUFFIX)
     rows = [_create_model_row(path, is_bundled=True) for path in paths]
     rows += [_create_model_row(path, is_bundled=False) for path in own]
     return ModelList(tuple(rows), str(folder))
@@ -242,7 +215,7 @@ def _list_models(_: Run[Options]) -> Job[ModelList]:
 
 def _get_model_info(run: Run[Options]) -> Job[ModelFile]:
     yield Progress(0, 1, "reading card")
-    return _describe_model_file(find_model(run.parameters["model"]))
+    return _describe_model_file(models.find_model(run.parameters["model"]))
 
 
 def _export_model(run: Run[ExportOptions]) -> Job[ModelFile]:
@@ -252,7 +225,7 @@ def _export_model(run: Run[ExportOptions]) -> Job[ModelFile]:
         run.image_inputs.get("field"),
         run.parameters["authors"],
     )
-    path = find_model(run.parameters["model"])
+    path = models.find_model(run.parameters["model"])
     name = target.name.lower()
     fitting = [kind for kind, suffix in SUFFIXES.items() if name.endswith(suffix)]
     kind: Kind = run.options.to or (fitting[0] if fitting else "semsr")
@@ -282,7 +255,7 @@ def _import_model(run: Run[ImportOptions]) -> Job[ModelFile]:
     yield Progress(0, 2, "checking")
     path, options = Path(run.parameters["file"]), run.options
     if not path.is_file():
-        msg = f"{path} does not exist: pass a {_SUFFIX}, .onnx or .zip file."
+        msg = f"{path} does not exist: pass a {models.SUFFIX}, .onnx or .zip file."
         raise CheckpointError(msg, code="file-missing")
     check_no_executable_code(path)
     foreign = path.suffix.lower() in (SUFFIXES["onnx"], SUFFIXES["bioimageio"])
@@ -314,8 +287,8 @@ def _prepare_library_path(run: Run[ImportOptions], path: Path, name: str) -> Pat
             "choose another name (`name`, for an ONNX file)."
         )
         raise CheckpointError(msg, code="name-taken")
-    folder = get_library_folder()
-    target = folder / f"{name}{_SUFFIX}"
+    folder = models.get_library_folder()
+    target = folder / f"{name}{models.SUFFIX}"
     if target.exists() and not run.existing.overwrite:
         msg = (
             f"The library already contains a model named {name}; set `overwrite` to "

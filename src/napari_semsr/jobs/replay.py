@@ -44,7 +44,6 @@ from napari_semsr.io import (
     path_exists,
 )
 from napari_semsr.jobs.images import Result, open_image
-from napari_semsr.jobs.models import find_model
 from napari_semsr.jobs.plan import (
     Call,
     CallOutput,
@@ -62,6 +61,7 @@ from napari_semsr.jobs.plan import (
     require_verb,
 )
 from napari_semsr.jobs.verb import FileInput, Run, Verb
+from napari_semsr.models import find_model
 
 _BLOCK = 1024  # side in pixels of a block that is compared at once; chosen: 8 MB each
 _ROUNDING = 1e-9  # relative, of pixel size and origin; chosen: 10 digits are stored

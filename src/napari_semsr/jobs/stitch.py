@@ -14,7 +14,6 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from napari_semsr import stitching
-from napari_semsr.analysis import find_cut_off
 from napari_semsr.core import (
     MAX_DISTORTION,
     ORIGIN_KEY,
@@ -75,7 +74,6 @@ from napari_semsr.io import (
     write_atomically,
     write_blocks,
 )
-from napari_semsr.jobs.focus import create_focus_warning
 from napari_semsr.jobs.follow import (
     FollowedScan,
     follow_scan,
@@ -87,6 +85,7 @@ from napari_semsr.jobs.images import (
     Result,
     check_output_not_input,
     compose_provenance,
+    create_focus_warning,
     create_input_record,
     get_record_path,
     open_image,
@@ -693,10 +692,11 @@ def _stitch_folder(run: Run[StitchFolderOptions]) -> Job[StitchedFile]:
     try:
         return (yield from _solve_and_write_mosaic(run, outcome, positions_out, start))
     finally:
-        outcome.release_lock()
+        if outcome is not None:
+            outcome.release_lock()
 
 
-def _follow_scan(run: _Stitching) -> Job[FollowedScan]:
+def _follow_scan(run: _Stitching) -> Job[FollowedScan | None]:
     """Follow a scan that is still running, if requested."""
     options = run.options
     if not options.follow and run.existing.resume:
@@ -710,7 +710,7 @@ def _follow_scan(run: _Stitching) -> Job[FollowedScan]:
             left = record.provenance.options.get("other_frames", "refuse")
             run.options = options.replace(other_frames=left)
     if not options.follow:
-        return FollowedScan()
+        return None
     if _has_several_heights(run):
         msg = (
             "Heights can be combined only after all have been acquired: omit `follow` "
@@ -734,7 +734,7 @@ def _follow_scan(run: _Stitching) -> Job[FollowedScan]:
 
 def _solve_and_write_mosaic(
     run: _Stitching,
-    outcome: FollowedScan,
+    outcome: FollowedScan | None,
     positions_out: Path | None,
     start: float,
 ) -> Job[StitchedFile]:
@@ -779,7 +779,7 @@ def _solve_and_write_mosaic(
     )
     written_file = yield from _write_mosaic(plan, halves, about, run, scans.power)
     focus = None
-    if not scans.folders and find_cut_off(about) is not None:
+    if not scans.folders and provenance.optical_cut_off_nm() is not None:
         focus = create_focus_warning(open_image(run.required_target))
     corners = _index_corners(acquisition, solution)
     if positions_out is not None:
@@ -804,7 +804,7 @@ def _solve_and_write_mosaic(
             *correction.warnings,
             *_compare_with_calibration(solution, correction),
             *_collect_warnings(scans, solution, written_file, shifts),
-            *outcome.warnings(corners),
+            *(outcome.warnings(corners) if outcome else ()),
             *([focus] if focus else []),
         ),
         positions=tuple(

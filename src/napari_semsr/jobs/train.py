@@ -43,10 +43,10 @@ from napari_semsr.jobs.images import (
     record_input,
     to_json_value,
 )
-from napari_semsr.jobs.models import find_model
 from napari_semsr.jobs.pairs import MIN_SIDE, PAIRS, choose_pair_options
 from napari_semsr.jobs.register import COSTLY_PX
 from napari_semsr.jobs.verb import FileInput, ImageInput, OptionGroup, Output, Run, Verb
+from napari_semsr.models import find_model
 from napari_semsr.pairing import PairOptions, open_pairs
 
 

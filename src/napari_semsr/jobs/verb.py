@@ -278,6 +278,16 @@ instead.
 """
 
 
+MODEL_IN = FileInput(
+    "model",
+    "model in the library, or a .safetensors file",
+    metavar="MODEL",
+    takes_name=True,
+    default=models.DEFAULT_MODEL,
+)
+"""Model input of a command."""
+
+
 @dataclass(frozen=True, slots=True)
 class OptionGroup:
     """Group of command options passed under one name."""
@@ -600,7 +610,9 @@ class Verb(Generic[O, R]):
     def parse(self, values: Mapping[str, object]) -> dict[str, Any]:
         """Create the option groups from named values, ignoring unknown names."""
         sets = {one.name: one.options for one in self.option_groups if not one.before}
-        values_given = apply_calibration(values, sets.values())
+        values_given = dict(values)
+        if values.get(CALIBRATION.name) is not None:
+            values_given = apply_calibration(values, sets.values())
         parts = {}
         for name, model in sets.items():
             own = {

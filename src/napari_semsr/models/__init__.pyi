@@ -8,7 +8,7 @@ from .architectures.published import (
     ARCHITECTURES as ARCHITECTURES,
     DISCRIMINATORS as DISCRIMINATORS,
 )
-from .architectures.survey import (
+from .architectures.two_scale import (
     BLOCK as BLOCK,
     SPREAD as SPREAD,
     Haze as Haze,
@@ -21,9 +21,14 @@ from .architectures.wiener import (
     estimate_widest_blur as estimate_widest_blur,
 )
 from .cards import (
+    DEFAULT_MODEL as DEFAULT_MODEL,
+    MOSAIC_MODEL as MOSAIC_MODEL,
+    SUFFIX as SUFFIX,
     WEIGHTS as WEIGHTS,
     ModelCard as ModelCard,
     compute_model_digest as compute_model_digest,
+    find_model as find_model,
+    get_library_folder as get_library_folder,
     list_bundled_models as list_bundled_models,
     read_card as read_card,
     resolve_model_path as resolve_model_path,
@@ -55,13 +60,13 @@ from .devices import (
     release_memory as release_memory,
     to_device as to_device,
 )
-from .onnx_graph import read_graph as read_graph
 from .onnx_network import (
     CARD_KEY as CARD_KEY,
     OPSET as OPSET,
     describe_input_scaling as describe_input_scaling,
     export_onnx as export_onnx,
     probe_onnx_network as probe_onnx_network,
+    read_graph as read_graph,
 )
 from .probing import (
     InstanceNormCall as InstanceNormCall,

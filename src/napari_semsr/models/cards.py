@@ -6,11 +6,13 @@ contains no code, and nothing is unpickled.
 
 import hashlib
 import json
+import os
 import shutil
 import struct
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import platformdirs
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -32,6 +34,9 @@ from napari_semsr.core import (
 )
 from napari_semsr.io import write_atomically
 
+DEFAULT_MODEL = "sem-restore"
+MOSAIC_MODEL = "ssum-sem"  # trained on superlens mosaics
+SUFFIX = ".safetensors"
 WEIGHTS = Path(__file__).parent.parent / "weights"
 _HEADER_LIMIT = 16 * 2**20  # bytes of a model file's header; chosen
 
@@ -116,17 +121,17 @@ class ModelCard(BaseModel):
 
 def list_bundled_models() -> list[str]:
     """Return the names of the models shipped with the package."""
-    return sorted(path.stem for path in WEIGHTS.glob("*.safetensors"))
+    return sorted(path.stem for path in WEIGHTS.glob(f"*{SUFFIX}"))
 
 
 def resolve_model_path(name_or_path: str | Path) -> Path:
     """Find a model by its bundled name or by the path of a ``.safetensors`` file."""
     if str(name_or_path) in list_bundled_models():
-        return WEIGHTS / f"{name_or_path}.safetensors"
+        return WEIGHTS / f"{name_or_path}{SUFFIX}"
     path = Path(name_or_path)
     if path.is_file():
         return path
-    if path.suffix == ".safetensors":
+    if path.suffix == SUFFIX:
         raise CheckpointError(
             f"{path} does not exist: check the path.", code="file-missing"
         )
@@ -136,6 +141,26 @@ def resolve_model_path(name_or_path: str | Path) -> Path:
         f"file, got {str(name_or_path)!r}."
     )
     raise CheckpointError(msg, code="model-unknown")
+
+
+def get_library_folder() -> Path:
+    """Return the folder of imported models."""
+    folder_name = os.environ.get("SEMSR_MODELS")
+    if folder_name:
+        return Path(folder_name)
+    return platformdirs.user_data_path("napari-semsr", appauthor=False) / "models"
+
+
+def find_model(name_or_path: str | os.PathLike[str]) -> Path:
+    """Return the path of a bundled model, an imported model, or a model file."""
+    name = str(name_or_path)
+    imported_file = get_library_folder() / f"{name}{SUFFIX}"
+    is_name = (
+        not any(mark in name for mark in "/\\") and name not in list_bundled_models()
+    )
+    if is_name and imported_file.is_file():
+        return imported_file
+    return resolve_model_path(name)
 
 
 def _read_header(path: Path) -> dict[str, Any]:

@@ -26,11 +26,13 @@ from napari_semsr.core import (
     WarpedImage,
     declare_quantity,
 )
-from napari_semsr.registration.orientation import Field, compute_orientations
 from napari_semsr.registration.refine import (
+    SEARCH_WIDTH_PX,
+    Field,
     Model,
     TransformFit,
     build_design_matrix,
+    compute_orientations,
     fit_patches,
 )
 
@@ -201,7 +203,9 @@ def compare_candidates(
 
 
 def compute_orientation_field(
-    image: Micrograph, grid: Grid, transform: Transform, width_px: float
+    image: Micrograph, grid: Grid, transform: Transform
 ) -> Field:
     """Compute the orientations of an image resampled to a grid by a transform."""
-    return compute_orientations(WarpedImage(image, grid, transform).read(), width_px)
+    return compute_orientations(
+        WarpedImage(image, grid, transform).read(), SEARCH_WIDTH_PX
+    )

@@ -28,12 +28,6 @@ from napari_semsr.core import (
 )
 from napari_semsr.registration.elastic import ElasticFit, fit_elastic
 from napari_semsr.registration.landmarks import Landmarks, fit_landmarks
-from napari_semsr.registration.orientation import (
-    Field,
-    compute_orientations,
-    has_structure,
-    resample_to_pitch,
-)
 from napari_semsr.registration.quality import (
     AlternativeTransform,
     compare_candidates,
@@ -47,14 +41,19 @@ from napari_semsr.registration.quality import (
 from napari_semsr.registration.refine import (
     BY_WIDTH,
     OTHER_PX,
+    SEARCH_WIDTH_PX,
     WIDTH_PX,
+    Field,
     Model,
     PyramidLevel,
     RefinementPlan,
     TransformFit,
+    compute_orientations,
     find_edge_shift,
+    has_structure,
     measure_shifts,
     refine_transform,
+    resample_to_pitch,
 )
 
 # Global search: position, rotation and scale of one image relative to another.
@@ -67,7 +66,6 @@ from napari_semsr.registration.refine import (
 #
 # .. [1] J. Öfverstedt, J. Lindblad, N. Sladoje, arXiv:2110.10156.
 
-SEARCH_WIDTH_PX = 1.0  # of the filter in small images; chosen
 
 _LOST_PX = 2.0  # largest movement of the corners by a step: the width of a line
 _RADIUS = 0.35  # of the side: half of the mean distance from the centre, doubled
@@ -790,8 +788,8 @@ def _find_alternative_transforms(
         PyramidLevel(moving, fixed, pitch),
     ]
     grid = levels[-1].grid
-    ours = compute_orientation_field(fixed, grid, Affine(), SEARCH_WIDTH_PX)
-    theirs = compute_orientation_field(moving, grid, best, SEARCH_WIDTH_PX)
+    ours = compute_orientation_field(fixed, grid, Affine())
+    theirs = compute_orientation_field(moving, grid, best)
     rivals = []
     # scores near the best of the same search: a repeating pattern shifted by a period
     # hardly loses overlap; a fit of a corner alone is not evidence
@@ -816,7 +814,7 @@ def _find_alternative_transforms(
                 affine = refined_place.affine
         if measure_distance(affine, best) < same:
             continue
-        other = compute_orientation_field(moving, grid, affine, SEARCH_WIDTH_PX)
+        other = compute_orientation_field(moving, grid, affine)
         score, sure = compare_candidates(ours, theirs, other, _CELL_PX)
         if score > _NEARLY and sure < _SURE:
             score = max(score, 1.0)  # the difference is not significant

@@ -8,7 +8,6 @@ from .figures import (
     draw_plot_png as draw_plot_png,
     draw_position_errors as draw_position_errors,
     draw_position_errors_png as draw_position_errors_png,
-    format_scale_bar_length as format_scale_bar_length,
     paste_frames as paste_frames,
 )
 from .page import (

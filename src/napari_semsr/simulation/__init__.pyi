@@ -1,3 +1,7 @@
+from .canvas import (
+    PHANTOMS as PHANTOMS,
+    draw_phantom as draw_phantom,
+)
 from .degrade import (
     KINDS as KINDS,
     DegradationRanges as DegradationRanges,
@@ -8,10 +12,6 @@ from .degrade import (
     create_smooth_field as create_smooth_field,
     degrade_plane as degrade_plane,
     get_grey_range as get_grey_range,
-)
-from .drawings import (
-    PHANTOMS as PHANTOMS,
-    draw_phantom as draw_phantom,
 )
 from .faults import (
     FaultRanges as FaultRanges,
@@ -30,7 +30,6 @@ from .microscope import (
     MicroscopeOptions as MicroscopeOptions,
 )
 from .optics import (
-    compute_focus_depth_nm as compute_focus_depth_nm,
     compute_psf as compute_psf,
 )
 from .pairs import (
@@ -45,8 +44,6 @@ from .pairs import (
 )
 from .samples import (
     HELD_OUT_SEED as HELD_OUT_SEED,
-    SAMPLE_KINDS as SAMPLE_KINDS,
-    create_random_surface as create_random_surface,
 )
 from .scan import (
     Scan as Scan,

@@ -2,7 +2,10 @@ from .correct import (
     check_corrections as check_corrections,
     correct_mosaic as correct_mosaic,
 )
-from .corrections import Corrections as Corrections
+from .discovery import (
+    LikelyGrid as LikelyGrid,
+    UnplacedFramesError as UnplacedFramesError,
+)
 from .flat_field import compute_valid_mask as compute_valid_mask
 from .focus import (
     FocusPlan as FocusPlan,
@@ -11,14 +14,14 @@ from .focus import (
     plan_focus as plan_focus,
 )
 from .frames import rescale_extreme_values as rescale_extreme_values
-from .fuse import FusionPlan as FusionPlan, plan_fusion as plan_fusion
-from .grids import LikelyGrid as LikelyGrid, UnplacedFramesError as UnplacedFramesError
-from .halves import (
+from .fuse import (
+    FusionPlan as FusionPlan,
     MosaicHalfPlan as MosaicHalfPlan,
+    plan_fusion as plan_fusion,
     plan_mosaic_halves as plan_mosaic_halves,
 )
 from .live import LivePlacement as LivePlacement
-from .options import StitchOptions as StitchOptions
 from .solution import PairReport as PairReport, StitchSolution as StitchSolution
 from .solve import solve_mosaic as solve_mosaic
+from .state import Corrections as Corrections, StitchOptions as StitchOptions
 from .watch import ScanMonitor as ScanMonitor

@@ -36,7 +36,6 @@ from napari_semsr.stitching.bridges import (
     evaluate_group_position,
     find_minimum_cut,
 )
-from napari_semsr.stitching.corrections import Corrections
 from napari_semsr.stitching.flat_field import choose_evenly_spaced_indices
 from napari_semsr.stitching.frames import CorrectedFrames
 from napari_semsr.stitching.layout import (
@@ -68,7 +67,7 @@ from napari_semsr.stitching.shading import (
 )
 from napari_semsr.stitching.solution import StitchSolution
 from napari_semsr.stitching.solve import update_shading
-from napari_semsr.stitching.state import State
+from napari_semsr.stitching.state import Corrections, State
 from napari_semsr.stitching.verify import (
     DROP_REASON,
     UNEVEN,

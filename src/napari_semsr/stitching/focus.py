@@ -37,11 +37,11 @@ from napari_semsr.stitching.flat_field import choose_evenly_spaced_indices
 from napari_semsr.stitching.frames import CorrectedFrames, fill_missing_pixels
 from napari_semsr.stitching.fuse import FusionPlan, plan_fusion
 from napari_semsr.stitching.nominal import find_overlapping_pairs
-from napari_semsr.stitching.options import StitchOptions
 from napari_semsr.stitching.pairwise import search_shifts
 from napari_semsr.stitching.refine import refine_positions
 from napari_semsr.stitching.shading import refine_shading
 from napari_semsr.stitching.solution import StitchSolution
+from napari_semsr.stitching.state import StitchOptions
 
 _REACH = 0.1  # share of a frame, at least 16 px; chosen: as in the first search
 _MIN_REACH = 16

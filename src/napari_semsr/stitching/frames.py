@@ -195,17 +195,20 @@ class CorrectedFrames:
 
     def correct(self, index: int) -> tuple[Float32Array, Float32Array]:
         """Return the corrected frame and its weight map, both (Y, X)."""
-        planes = self._get_planes(index)
+        planes = self.get_planes(index)
         return planes[0], planes[1]
 
     def find_clipped(self, index: int) -> BoolArray:
         """Return the mask of clipped pixels in a corrected frame."""
-        return self._get_planes(index)[2]
+        return self.get_planes(index)[2]
 
-    def _get_planes(self, index: int) -> tuple[Float32Array, Float32Array, BoolArray]:
-        planes: tuple[Float32Array, Float32Array, BoolArray] = (
-            self._corrected_cache.get(index, lambda: self._correct_frame(index))
-        )
+    def get_planes(self, index: int) -> tuple[Float32Array, Float32Array, BoolArray]:
+        """Return the corrected frame, its weight map and its clipped pixels, (Y, X)."""
+        planes: tuple[Float32Array, Float32Array, BoolArray] | None
+        planes = self._corrected_cache.get(index)
+        if planes is None:
+            planes = self._correct_frame(index)
+            self._corrected_cache.put(index, planes)
         return planes
 
     def _correct_frame(
@@ -337,14 +340,15 @@ class CorrectedFrames:
         root of the weight; 0 outside the field. ``~index`` is that frame rotated by 180
         degrees.
         """
-        if index < 0:
-            return self.band_pass(~index)[::-1, ::-1]
-        return np.asarray(
-            self._banded_cache.get(index, lambda: self._compute_band(index))
-        )
+        is_turned, index = index < 0, max(index, ~index)
+        band: Float32Array | None = self._banded_cache.get(index)
+        if band is None:
+            band = self._compute_band(index)
+            self._banded_cache.put(index, band)
+        return band[::-1, ::-1] if is_turned else band
 
     def _compute_band(self, index: int) -> Float32Array:
-        image, weight = self.correct(index)
+        image, weight, _ = self.get_planes(index)
         product = image * self.weight
         fine, coarse = (
             _apply_low_pass(product, sigma) / blurred_image

@@ -46,7 +46,6 @@ from napari_semsr.stitching.layout import (
     place_frame_by_neighbours,
 )
 from napari_semsr.stitching.nominal import find_overlapping_pairs
-from napari_semsr.stitching.options import StitchOptions
 from napari_semsr.stitching.pairwise import ResampledFrames, compute_rounded_shift
 from napari_semsr.stitching.refine import (
     LinearisedShift,
@@ -59,6 +58,7 @@ from napari_semsr.stitching.solution import (
     fit_stage_map,
 )
 from napari_semsr.stitching.solve import solve_mosaic
+from napari_semsr.stitching.state import StitchOptions
 
 # Chosen: 200 frames of 256 px and their neighbours in the previous row; memory does not
 # grow with the scan.
@@ -377,10 +377,6 @@ class LivePlacement:
                 return count
             self.place_frame(min(self.pending))
         return most
-
-    def list_neighbours(self, index: int) -> list[int]:
-        """List the frames that a frame was compared with."""
-        return list(self._links.get_pairs(index))
 
     def list_changed_frames(self) -> list[int]:
         """List frames that were added or moved since the last fusion."""

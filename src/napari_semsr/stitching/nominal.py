@@ -7,19 +7,20 @@ import numpy as np
 from scipy.special import stdtrit
 
 from napari_semsr.core import BoolArray, FloatArray, IntPair
-from napari_semsr.stitching.discovery import discover_positions, match_frames
+from napari_semsr.stitching.discovery import (
+    ASIDE,
+    MAX_STEP,
+    MIN_STEP,
+    UnplacedFramesError,
+    discover_positions,
+    find_likely_grids,
+    match_frames,
+)
 from napari_semsr.stitching.flat_field import choose_evenly_spaced_indices
 from napari_semsr.stitching.frames import (
     CorrectedFrames,
     compute_band_noise,
     estimate_noise,
-)
-from napari_semsr.stitching.grids import (
-    ASIDE,
-    MAX_STEP,
-    MIN_STEP,
-    UnplacedFramesError,
-    find_likely_grids,
 )
 from napari_semsr.stitching.layout import (
     ALONG_LINES,

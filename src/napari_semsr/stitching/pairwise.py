@@ -368,13 +368,14 @@ class ResampledFrames:
 
     def get_planes(self, index: int) -> tuple[Float32Array, ...]:
         """Return weight, grey values and, optionally, y and x slopes, each (Y, X)."""
-        planes: tuple[Float32Array, ...] = self._cache.get(
-            index, lambda: self._compute_planes(index)
-        )
+        planes: tuple[Float32Array, ...] | None = self._cache.get(index)
+        if planes is None:
+            planes = self._compute_planes(index)
+            self._cache.put(index, planes)
         return planes
 
     def _compute_planes(self, index: int) -> tuple[Float32Array, ...]:
-        image, weight = self.frames.correct(index)
+        image, weight, _ = self.frames.get_planes(index)
         outside = weight <= 0
         if outside.any():  # fill the outside with the mean level of the inside
             total = float(weight.sum())

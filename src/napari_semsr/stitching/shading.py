@@ -134,11 +134,11 @@ def compare_overlap_blocks(
     overlaps = ResampledFrames(frames, positions, _SIGMA, slopes=False)
     common: list[tuple[IntPair, tuple[RealArray, ...]]] = []
     for with_clipped in (False, True):
-        blocks = (
-            (pair, _compute_shared_blocks(overlaps, pair, with_clipped=with_clipped))
-            for pair in pairs
-        )
-        common = [(pair, part) for pair, part in blocks if part is not None]
+        common = []
+        for pair in pairs:
+            part = _compute_shared_blocks(overlaps, pair, with_clipped=with_clipped)
+            if part is not None:
+                common.append((pair, part))
         if sum(len(part[0]) for _, part in common) >= _ENOUGH_BLOCKS:
             break
     if not common:

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 from napari_semsr.core import BoolArray, FloatArray, FloatPair, PixelSize, UnusedFrame
+from napari_semsr.stitching.discovery import LikelyGrid
 from napari_semsr.stitching.flat_field import FlatField, choose_evenly_spaced_indices
-from napari_semsr.stitching.grids import LikelyGrid
 
 
 @dataclass(frozen=True, slots=True)

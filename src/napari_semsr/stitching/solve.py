@@ -24,7 +24,7 @@ from napari_semsr.core import (
     compute_radial_displacement,
 )
 from napari_semsr.stitching.bridges import reposition_bridged_frames, try_place_frame
-from napari_semsr.stitching.discovery import place_stray_frames
+from napari_semsr.stitching.discovery import UnplacedFramesError, place_stray_frames
 from napari_semsr.stitching.flat_field import (
     FIXED_METHODS,
     FlatField,
@@ -37,7 +37,6 @@ from napari_semsr.stitching.frames import (
     compute_band_noise,
     estimate_noise,
 )
-from napari_semsr.stitching.grids import UnplacedFramesError
 from napari_semsr.stitching.layout import (
     FramePosition,
     compute_layout,
@@ -52,7 +51,6 @@ from napari_semsr.stitching.nominal import (
     find_possible_rotations,
     find_touching_pairs,
 )
-from napari_semsr.stitching.options import StitchOptions
 from napari_semsr.stitching.pairwise import (
     compute_overlap_boxes,
     compute_rounded_shift,
@@ -76,7 +74,7 @@ from napari_semsr.stitching.solution import (
     fit_stage_axes,
     fit_stage_map,
 )
-from napari_semsr.stitching.state import State
+from napari_semsr.stitching.state import State, StitchOptions
 from napari_semsr.stitching.verify import (
     finish_solution,
     is_featureless_frame,

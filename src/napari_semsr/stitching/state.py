@@ -1,20 +1,131 @@
-"""State shared by the steps of a solution."""
+"""Stitching options, manual corrections, and the state of a solution."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal, Self
 
 import numpy as np
+from pydantic import Field, field_validator, model_validator
 
-from napari_semsr.core import Acquisition, BoolArray, FloatArray, IntPair
-from napari_semsr.stitching.discovery import match_frames
+from napari_semsr.core import (
+    MAX_DISTORTION,
+    Acquisition,
+    BoolArray,
+    FirstFrame,
+    FloatArray,
+    FloatPair,
+    FrameOrder,
+    IntPair,
+    Message,
+    Options,
+    option,
+)
+from napari_semsr.stitching.discovery import LikelyGrid, find_likely_grids, match_frames
 from napari_semsr.stitching.frames import CorrectedFrames
-from napari_semsr.stitching.grids import LikelyGrid, find_likely_grids
 from napari_semsr.stitching.layout import ChanceLevel, Layout, Overlap
 from napari_semsr.stitching.nominal import PossibleRotations, find_overlapping_pairs
-from napari_semsr.stitching.options import StitchOptions
 from napari_semsr.stitching.pairwise import Candidates
 from napari_semsr.stitching.refine import RefinedPositions
 from napari_semsr.stitching.solution import is_placement_sufficient
+
+
+class StitchOptions(Options):
+    """Stitching options; None means that a value is taken from the scan or measured."""
+
+    flat_field: str = Field(
+        default="auto",
+        description="auto: from the frames; none: no correction; or an image file",
+    )
+    grid: tuple[int, int] | None = Field(
+        default=None, description="rows and columns of the scan"
+    )
+    order: FrameOrder | None = option(
+        None,
+        "Order",
+        "acquisition order: row by row or column by column; a serpentine reverses "
+        "every second one",
+    )
+    first: FirstFrame | None = option(
+        None,
+        "First frame",
+        "corner of the grid with the first frame; top-left unless the scan states it",
+    )
+    overlap: float | None = option(
+        None,
+        "Overlap",
+        "overlap of neighbours as a share of a frame; measured if not given",
+        unit="share",
+        step=0.05,
+        gt=0,
+        lt=1,
+    )
+    max_shift_px: float | None = option(
+        None,
+        "Stage error",
+        "largest error of a nominal position; estimated if not given",
+        unit="px",
+        step=5,
+        gt=0,
+    )
+    stage_model: Literal["affine", "shift"] = Field(
+        default="affine",
+        description="global transform from nominal to solved positions: affine "
+        "(scale, rotation, shear) or translation only",
+    )
+    rotation: bool = option(
+        False,
+        "Rotate and scale frames",
+        "also estimate a small rotation and scale of each frame",
+    )
+    distortion: float | Literal["auto", "none"] = Field(
+        default="auto",
+        description="radial displacement at the rim over its radius; auto: estimated "
+        "from the overlaps, and corrected if it is significant",
+    )
+    blend: Literal["feather", "seam"] = option(
+        "feather",
+        "Blending",
+        "weighted mean of all frames, or the best frame at each pixel",
+        choices={"weighted mean": "feather", "best frame": "seam"},
+    )
+    match_gain: bool = option(
+        True,
+        "Match brightness",
+        "match gain and offset of the frames, if automatic brightness changed them",
+    )
+    significance: float = option(
+        4.0,
+        "Certainty of overlaps",
+        "standard deviations by which overlaps must exceed unrelated pairs of frames",
+        step=0.5,
+        ge=2,
+        le=20,
+    )
+
+    @field_validator("distortion", mode="before")
+    @classmethod
+    def _validate_distortion(cls, value: object) -> object:
+        """Validate a keyword or a number (also as text) that does not fold a frame."""
+        if value is None or value in ("auto", "none"):
+            return value
+        try:
+            amount = float("nan" if isinstance(value, bool) else value)  # type: ignore[arg-type]
+        except (TypeError, ValueError):
+            amount = float("nan")
+        if not abs(amount) <= MAX_DISTORTION:
+            most = f"from -{MAX_DISTORTION} to {MAX_DISTORTION}, such as 0.03"
+            msg = f"must be auto, none or a number {most}"
+            raise ValueError(Message(msg, "out-of-range"))
+        return amount
+
+    @field_validator("grid")
+    @classmethod
+    def _validate_grid(cls, value: tuple[int, int] | None) -> tuple[int, int] | None:
+        if value is not None and min(value) < 1:
+            rows, columns = value
+            msg = f"A grid needs at least one row and one column, got {rows}x{columns}"
+            raise ValueError(Message(msg, "out-of-range"))
+        return value
 
 
 @dataclass(slots=True)
@@ -120,3 +231,95 @@ class State:
         pairs = find_overlapping_pairs(self.positions, self.acquisition.frame_shape)
         by_hand = self.struck_pairs | self.joined_pairs
         return [pair for pair in pairs if pair not in by_hand]
+
+
+_CONTRADICTS = 0.5  # px; chosen: the error of moving a frame by hand
+
+
+class PlacedFrame(Options):
+    """Fixed top-left corner of a frame, in mosaic coordinates (see `positions`)."""
+
+    y_px: float
+    x_px: float
+
+
+class JoinedPair(Options):
+    """Manual pairwise shift: second frame position minus first, ``(y, x)``."""
+
+    first: str
+    second: str
+    shift_px: FloatPair
+
+
+class Corrections(Options):
+    """Manual corrections to a mosaic, with frames identified by name.
+
+    `strike`: overlaps that are not used; `drop`: frames that are left out; `place`:
+    fixed frames, in the coordinates of the mosaic without corrections; `join`: shifts
+    that replace those measured in the images.
+    """
+
+    strike: tuple[tuple[str, str], ...] = ()
+    drop: tuple[str, ...] = ()
+    place: dict[str, PlacedFrame] = Field(default_factory=dict)
+    join: tuple[JoinedPair, ...] = ()
+
+    @property
+    def names(self) -> set[str]:
+        """Names of all corrected frames."""
+        pairs = [*self.strike, *((item.first, item.second) for item in self.join)]
+        return {*self.drop, *self.place, *(name for pair in pairs for name in pair)}
+
+    @model_validator(mode="after")
+    def _check_consistency(self) -> Self:
+        """Raise an error if any corrections contradict each other."""
+        struck_pairs = {frozenset(pair) for pair in self.strike}
+        joined_pairs = [frozenset((item.first, item.second)) for item in self.join]
+        for pair in (*struck_pairs, *joined_pairs):
+            if len(pair) == 1:
+                msg = (
+                    f"an overlap needs two different frames, but frame {min(pair)} is "
+                    "given twice"
+                )
+                raise ValueError(Message(msg, "same-frame"))
+            if pair in struck_pairs and pair in joined_pairs:
+                first, second = sorted(pair)
+                msg = (
+                    f"the overlap of {first} and {second} is listed in both strike "
+                    "and join"
+                )
+                raise ValueError(Message(msg, "corrections-contradict"))
+        for what, names in (
+            ("placed", {*self.place}),
+            ("joined", {name for pair in joined_pairs for name in pair}),
+        ):
+            if both := sorted(names & {*self.drop}):
+                msg = f"frame {both[0]} is both dropped and {what}"
+                raise ValueError(Message(msg, "corrections-contradict"))
+        misfit = self._compute_misfit()
+        if misfit > _CONTRADICTS:
+            msg = (
+                f"placed frames and joins disagree by {misfit:.3g} px: remove the "
+                "incorrect ones"
+            )
+            raise ValueError(Message(msg, "positions-contradict"))
+        return self
+
+    def _compute_misfit(self) -> float:
+        """Compute the largest misfit between placed frames and joins, in px."""
+        names = sorted(self.names)
+        rows, values = [], []
+        for item in self.join:
+            row = np.zeros(len(names))
+            row[names.index(item.second)] = 1
+            row[names.index(item.first)] = -1
+            rows.append(row)
+            values.append(item.shift_px)
+        for name, place in self.place.items():
+            rows.append(np.eye(len(names))[names.index(name)])
+            values.append((place.y_px, place.x_px))
+        if not rows:
+            return 0.0
+        matrix, targets = np.array(rows), np.array(values)
+        solution = np.linalg.lstsq(matrix, targets)[0]
+        return float(np.hypot(*(matrix @ solution - targets).T).max())

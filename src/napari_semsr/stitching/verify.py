@@ -20,10 +20,13 @@ from napari_semsr.core import (
     UnusedFrame,
     parse_pixel_size,
 )
-from napari_semsr.stitching.discovery import Agreement
+from napari_semsr.stitching.discovery import (
+    Agreement,
+    UnplacedFramesError,
+    describe_grids,
+)
 from napari_semsr.stitching.flat_field import FIXED_METHODS
 from napari_semsr.stitching.frames import FINE_NOISE, compute_band_noise
-from napari_semsr.stitching.grids import UnplacedFramesError, describe_grids
 from napari_semsr.stitching.layout import (
     ALONG_LINES,
     LINES,

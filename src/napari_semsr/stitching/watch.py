@@ -22,7 +22,6 @@ from scipy.sparse.linalg import splu
 from napari_semsr.core import (
     BoolArray,
     BoundedCache,
-    Float32Array,
     IntPair,
     Message,
     RealArray,
@@ -336,14 +335,13 @@ class _ContrastMonitor:
         ratio = max(contrasts[1] / contrasts[0], _FLOOR)
         return float(np.log(ratio)), count * share**2
 
-    def _get_detail(self, index: int) -> Float32Array:
+    def _get_detail(self, index: int) -> RealArray:
         """Return the band-passed frame with most of its noise removed, (Y, X)."""
-        return np.asarray(
-            self._bands.get(
-                index,
-                lambda: _apply_band_pass(self._frames.band_pass(index)),
-            )
-        )
+        detail: RealArray | None = self._bands.get(index)
+        if detail is None:
+            detail = _apply_band_pass(self._frames.band_pass(index))
+            self._bands.put(index, detail)
+        return detail
 
     def _compute_total_change(self, index: int) -> tuple[float, float] | None:
         """Compute the log contrast ratio to the first frames, and its error."""

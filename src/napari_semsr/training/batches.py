@@ -27,6 +27,7 @@ from napari_semsr.training.patches import (
     Patches,
     ScenePairDataset,
     ScenePatchDataset,
+    StoredPatchDataset,
     flatten_scenes,
 )
 from napari_semsr.training.recipe import Recipe
@@ -36,7 +37,6 @@ from napari_semsr.training.scenes import (
     SurveyBatch,
     SurveyDataset,
 )
-from napari_semsr.training.stored_pairs import StoredPatchDataset
 
 Report = Callable[[int, int], None]
 """Called with the number of finished scenes and the total; may raise an error to stop.

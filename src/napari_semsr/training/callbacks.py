@@ -46,11 +46,11 @@ from napari_semsr.models import (
     save_weights,
 )
 from napari_semsr.pairing import open_pairs
+from napari_semsr.training.cycle_gan import EXPECTED_GAIN
 from napari_semsr.training.learner import Learner
 from napari_semsr.training.recipe import Recipe
 from napari_semsr.training.run_folder import NETWORKS, RunFolder
 from napari_semsr.training.scenes import INSTRUMENTS
-from napari_semsr.training.unpaired import EXPECTED_GAIN
 from napari_semsr.training.validation import PERCENTILES
 
 _READ_EVERY_S = 0.2  # chosen: as fast as a person can read

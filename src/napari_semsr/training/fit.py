@@ -55,14 +55,17 @@ from napari_semsr.pairing import PairStore, open_pairs
 from napari_semsr.restoration import fit_linear_filter
 from napari_semsr.training.adversarial import PairedGan
 from napari_semsr.training.batches import TrainingData
-from napari_semsr.training.blind_spot import BlindSpotLearner
 from napari_semsr.training.callbacks import Recorder, create_model_card
 from napari_semsr.training.cycle_gan import CycleGan
-from napari_semsr.training.learner import Learner, SupervisedLearner
+from napari_semsr.training.learner import (
+    BlindSpotLearner,
+    Learner,
+    RestorerLearner,
+    SupervisedLearner,
+)
+from napari_semsr.training.patches import open_pair_store, scale_to_unit_range
 from napari_semsr.training.recipe import Recipe
-from napari_semsr.training.restorer import RestorerLearner
 from napari_semsr.training.run_folder import BANKS, RunFolder
-from napari_semsr.training.stored_pairs import open_pair_store, scale_to_unit_range
 from napari_semsr.training.validation import (
     Validator,
     collect_validation_fields,

@@ -11,25 +11,54 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import pytorch_lightning as lightning
 import torch
+from scipy import ndimage
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_semsr.core import CheckpointError, SemsrError
-from napari_semsr.models import get_memory_layout
-from napari_semsr.training.patches import Patches, flatten_scenes
+from napari_semsr.core import (
+    NO_BLUR,
+    CheckpointError,
+    FloatArray,
+    IntPair,
+    OptionError,
+    RealArray,
+    SemsrError,
+    reshape_into_blocks,
+)
+from napari_semsr.models import (
+    SPREAD,
+    Gate,
+    Haze,
+    InformedRestorer,
+    dehaze,
+    get_memory_layout,
+    replace_blur,
+    to_device,
+)
+from napari_semsr.training.patches import (
+    Patches,
+    crop_patches,
+    flatten_scenes,
+    open_pair_store,
+)
 from napari_semsr.training.recipe import Recipe
+from napari_semsr.training.scenes import SceneBatch, SurveyBatch
 from napari_semsr.training.validation import (
+    WHITE,
     ValidationPair,
     Validator,
     align_ground_truth,
+    read_stored_pairs,
 )
 
 if TYPE_CHECKING:
     from pytorch_lightning.utilities.types import OptimizerLRScheduler
+
 
 PIXEL_LOSSES = {"l1": functional.l1_loss, "mse": functional.mse_loss}
 """Pixel losses, keyed by their names in recipes."""
@@ -312,3 +341,366 @@ class SupervisedLearner(Learner):
             )
         self.check_finite("loss is", loss, low, high)
         return loss
+
+
+# Blind-spot training: a noisy image is its own target at masked pixels.
+#
+# A network predicts pixels that are masked in its input. It cannot predict their noise,
+# which is independent of what it sees, so it learns the signal [1]_, [2]_. If the noise
+# of neighbouring pixels on a scan line is correlated, those are masked, too [3]_, up to
+# the distance measured in the image.
+#
+# .. [1] A. Krull et al., CVPR 2019, 2129 (Noise2Void).
+# .. [2] J. Batson, L. Royer, ICML 2019, PMLR 97, 524 (Noise2Self).
+# .. [3] C. Broaddus et al., ISBI 2020, 159 (structured Noise2Void).
+
+
+_MARGIN = 2  # pixels on either side of a masked region, which replace its grey values
+_BLOCK = 32  # px; chosen: noise of slow scans is correlated over a few
+_FLAT = 0.25  # fraction of blocks, the flattest, in which noise is measured; chosen
+_FLAT_SIGMA_PX = 2.0  # contrast of a block after this blur measures its structure
+_FARTHEST = 8  # px; beyond, too few pixels would stay visible
+_NOISE_CORRELATION = 0.1  # correlation; explains a hundredth of the variance
+_DRAWS = 4  # masks for each held-out patch; chosen: four in nine pixels are evaluated
+
+
+class MaskedImages(NamedTuple):
+    """Images with masked pixels, all (B, 1, H, W)."""
+
+    image: Tensor  # with other grey values at the masked pixels
+    mask: Tensor  # bool: pixels to predict
+    mean: Tensor  # of the visible pixels around each pixel
+
+
+def mask_pixels(
+    images: Tensor, every: int, reach: IntPair, rng: torch.Generator | None = None
+) -> MaskedImages:
+    """Mask a random pixel in each cell of images (B, 1, H, W)."""
+    rows, columns = (every + 2 * px for px in reach)
+    count, (height, width) = len(images), images.shape[-2:]
+    corners = torch.rand(
+        (2, count, -(-height // rows), -(-width // columns)),
+        generator=rng,
+        device=images.device,
+    )
+    at = torch.arange(count, device=images.device)[:, None, None]
+    y = torch.arange(0, height, rows, device=images.device)[:, None]
+    x = torch.arange(0, width, columns, device=images.device)
+    y, x = y + (corners[0] * rows).long(), x + (corners[1] * columns).long()
+    # a margin for cells that end outside: selecting those inside makes a GPU wait
+    larger = (count, height + rows, width + columns)
+    there = torch.zeros(larger, dtype=torch.bool, device=images.device)
+    there[at, y, x] = True
+    there = there[:, None, :height, :width].contiguous()
+    size = [2 * px + 1 for px in reach]
+    blind = functional.max_pool2d(there.float(), size, 1, list(reach))
+    window = [n + 2 * _MARGIN for n in size]
+    margin = [n // 2 for n in window]
+    left = functional.avg_pool2d(1 - blind, window, 1, margin).clamp_min(1e-6)
+
+    def visible_mean(values: Tensor) -> Tensor:
+        sums = functional.avg_pool2d(values * (1 - blind), window, 1, margin)
+        return sums / left
+
+    around = visible_mean(images)
+    spread = (visible_mean(images.square()) - around.square()).clamp_min(0).sqrt()
+    random_values = torch.randn(images.shape, generator=rng, device=images.device)
+    visible = torch.where(blind > 0, around + spread * random_values, images)
+    return MaskedImages(visible, there, around)
+
+
+def measure_correlation_range(fields: list[RealArray]) -> IntPair:
+    """Measure the noise correlation range of a scan along rows and columns."""
+    blocks = np.concatenate(
+        [
+            reshape_into_blocks(field.astype(float), _BLOCK)
+            .swapaxes(1, 2)
+            .reshape(-1, _BLOCK, _BLOCK)
+            for field in fields
+        ]
+    )
+    structure = ndimage.gaussian_filter(blocks, (0, *(_FLAT_SIGMA_PX,) * 2)).std((1, 2))
+    order = np.argsort(structure)
+    flat_ones = blocks[order[: max(1, int(len(order) * _FLAT))]]
+    along = _compute_noise_correlation(flat_ones)
+    across = _compute_noise_correlation(flat_ones.swapaxes(1, 2))
+    return _find_correlation_limit(across - along), _find_correlation_limit(
+        along - across
+    )
+
+
+def _compute_noise_correlation(blocks: FloatArray) -> FloatArray:
+    """Return the median noise correlation along lines (N, Y, X) at each distance."""
+    noise = blocks[:, 2:] - 2 * blocks[:, 1:-1] + blocks[:, :-2]
+    power = np.maximum((noise**2).mean((1, 2)), 1e-12)
+    return np.array(
+        [
+            np.median((noise[..., :-px] * noise[..., px:]).mean((1, 2)) / power)
+            for px in range(1, _FARTHEST + 1)
+        ]
+    )
+
+
+def _find_correlation_limit(excess: FloatArray) -> int:
+    """Return the largest distance before the noise becomes uncorrelated."""
+    return int(np.argmin(np.append(excess >= _NOISE_CORRELATION, False)))
+
+
+class BlindSpotLearner(SupervisedLearner):
+    """Learner that trains a network to predict masked pixels of noisy patches."""
+
+    def __init__(
+        self, network: nn.Module, recipe: Recipe, pairs: list[ValidationPair]
+    ) -> None:
+        super().__init__(network, recipe, pairs)
+        if recipe.hidden.reach is None and recipe.data.pairs is not None:
+            pairs = read_stored_pairs(open_pair_store(recipe, 1), "train")
+        self.reach = recipe.hidden.reach or measure_correlation_range(
+            [one.low for one in pairs]
+        )
+
+    def training_step(self, batch: Patches, _index: int) -> Tensor:
+        """Return the loss of one batch of `Patches`, using only `low`."""
+        images = flatten_scenes(Patches(*batch)).low
+        masked_images = mask_pixels(images, self.recipe.hidden.every_px, self.reach)
+        prediction = self.run(self.set_memory_layout(masked_images.image))
+        with self.full_precision():
+            error = torch.where(masked_images.mask, prediction.float() - images, 0.0)
+            loss: Tensor = error.square().sum() / masked_images.mask.sum()
+        self.check_finite("loss is", loss, images)
+        return loss
+
+    @torch.inference_mode()
+    def validate_pairs(self) -> dict[str, float]:
+        """Compare predictions of masked pixels with the mean of their surroundings."""
+        rng = torch.Generator().manual_seed(0)
+        network, sums = self.best_network, np.zeros(2)
+        learning, stride = network.training, int(getattr(network, "stride", 1))
+        network.eval()
+        for pair in self.validator.pairs:
+            rows, columns = (n // stride * stride for n in pair.low.shape)
+            image = torch.from_numpy(pair.low[:rows, :columns] / WHITE).float()
+            masked_images = mask_pixels(
+                image.expand(_DRAWS, 1, -1, -1),
+                self.recipe.hidden.every_px,
+                self.reach,
+                rng,
+            )
+            output = network(masked_images.image.to(self.device)).float().cpu()
+            for number, estimate in enumerate((output, masked_images.mean)):
+                sums[number] += float(
+                    (estimate - image)[masked_images.mask].square().sum()
+                )
+        network.train(learning)
+        ours, plain = np.maximum(sums, 1e-12)
+        return {
+            "hidden_db": 10 * math.log10(plain / ours),
+            "alike_rows_px": float(self.reach[0]),
+            "alike_columns_px": float(self.reach[1]),
+        }
+
+
+# Training of the survey and local parts of an `InformedRestorer` on whole scenes.
+#
+# Haze is estimated from a scene and removed before patches are cut.
+
+
+_FAULT_WEIGHT = 0.1  # of the loss on estimated faults; chosen
+_NOISE_WEIGHT = 0.25  # of the loss on the image without noise; chosen
+_FINE_FLOOR = 2e-5  # of mean squares: 47 dB below the range, for already sharp images
+_LEVEL_WEIGHT = 0.1  # of the loss on means over squares, the grey levels of flat areas
+_LEVEL_PX, _LEVEL_FLOOR = 16, 1e-6  # side of the squares; a quarter of a grey level
+_WIDTHS = slice(5, 7)  # of a blur, in `FAULTS`
+_WIDTH_ERROR = 0.02  # relative standard deviation of a user's blur width; chosen
+_TOO_WIDE = 4.0  # weight of a width that is too large, over one too small; chosen
+_HAZE_SCENES = 16  # of a batch, used for the haze loss if only the survey is trained
+_MIN_WINDOW = 8  # blocks of 16 px
+_HAZE_WEIGHT = 0.3  # of the loss on haze itself; chosen
+_MIN_HAZE = 0.05  # haze that varies by less has little weight
+_HAZE_FLOOR = 0.02  # weight of a block without contrast
+
+
+def haze_loss(haze: Haze, scenes: SurveyBatch) -> Tensor:
+    """Return the error after haze correction relative to the error without it."""
+    level = scenes.airlight[:, :, None, None]
+    weight = scenes.contrast
+    weight = weight + _HAZE_FLOOR * weight.mean((-1, -2), keepdim=True)
+    weight = weight / weight.sum((-1, -2), keepdim=True).clamp_min(1e-9)
+
+    def remove_mean(log_gain: Tensor) -> Tensor:
+        mean = (weight * log_gain).sum((-1, -2), keepdim=True)
+        return log_gain - mean
+
+    error = (weight * remove_mean(haze.log_gain - scenes.log_gain).square()).sum(
+        (-1, -2)
+    )
+    before = (weight * remove_mean(scenes.log_gain).square()).sum((-1, -2))
+    share: Tensor = error / (before + _MIN_HAZE**2)
+    # an airlight far outside the image's grey values may be less exact
+    away = ((haze.airlight - level).abs() / (1 + level.abs())).mean()
+    return share.clamp(max=10).mean() + away
+
+
+def fault_loss(estimates: Tensor, faults: Tensor) -> Tensor:
+    """Return the error of estimated faults (S, 9), in units of their usual spread."""
+    is_known = torch.isfinite(faults)
+    true = torch.where(is_known, faults, estimates.detach())
+    spread = to_device(torch.tensor(SPREAD), true.device)
+    error = functional.smooth_l1_loss(
+        estimates / spread, true / spread, reduction="none"
+    )
+    wide = torch.zeros_like(error)
+    wide[:, _WIDTHS] = (_TOO_WIDE - 1) * (estimates > true)[:, _WIDTHS].float()
+    return (error * (1 + wide) * is_known).sum() / is_known.sum().clamp_min(1)
+
+
+class RestorerLearner(Learner):
+    """Learner that randomly conditions the local part on true or estimated faults."""
+
+    network: InformedRestorer
+
+    def __init__(
+        self, network: nn.Module, recipe: Recipe, pairs: list[ValidationPair]
+    ) -> None:
+        if not isinstance(network, InformedRestorer):
+            msg = "Training kind restorer requires the architecture informed."
+            raise OptionError(msg, code="options-contradict")
+        module = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        super().__init__(module, recipe, pairs)
+        self.sharpens = recipe.learns == "sharpener"
+        if self.sharpens and network.sharpener is None:
+            msg = (
+                "learns: sharpener needs a network with a sharpener; set its widths in "
+                "the option sharpener of architecture informed."
+            )
+            raise OptionError(msg, code="options-contradict")
+        network.survey.requires_grad_(recipe.learns in ("all", "survey"))
+        for part in (network.local, network.embed, network.tell):
+            part.requires_grad_(recipe.learns in ("all", "local"))
+        local = network.local
+        if network.sharpener is not None:
+            network.sharpener.requires_grad_(self.sharpens)
+            local = network.sharpener.local if self.sharpens else local
+        # not a module, so that the names of weights do not change
+        correct = local.estimate_corrections
+        self.correct = torch.compile(correct) if recipe.compiled else correct
+
+    def transfer_batch_to_device(
+        self, batch: Any, device: torch.device, dataloader_idx: int
+    ) -> object:
+        """Move a batch to a device, but keep the patch corners on the CPU."""
+        moved_batch = super().transfer_batch_to_device(batch, device, dataloader_idx)
+        if hasattr(moved_batch, "corners"):
+            moved_batch = moved_batch._replace(corners=batch.corners)
+        return moved_batch
+
+    def training_step(self, batch: Any, _index: int) -> Tensor:
+        """Return the loss of a batch of `SceneBatch`, or of `SurveyBatch`."""
+        survey, alone = self.network.survey, self.recipe.learns == "survey"
+        with self.full_precision():
+            block_scenes = (
+                SurveyBatch(*batch)
+                if alone
+                else SurveyBatch.from_scenes(SceneBatch(*batch), survey)
+            )
+            # the loss of faults is cheap, and uses all scenes
+            hazy_scenes = (
+                SurveyBatch(*(p[:_HAZE_SCENES] for p in block_scenes))
+                if alone
+                else block_scenes
+            )
+            haze = survey.estimate_haze(hazy_scenes.statistics)
+            estimated_faults = survey.estimate_faults(block_scenes.statistics)
+            # a random window of blocks, the same for all scenes (S, 21, h, w)
+            window: list[slice] = []
+            for blocks in block_scenes.statistics.shape[-2:]:
+                least = min(_MIN_WINDOW, blocks)
+                length = int(torch.randint(least, blocks + 1, ()))
+                first = int(torch.randint(0, blocks - length + 1, ()))
+                window.append(slice(first, first + length))
+            rows, columns = window
+            within = survey.estimate_faults(block_scenes.statistics[..., rows, columns])
+        loss = torch.zeros((), device=estimated_faults.device)
+        if self.recipe.learns in ("all", "survey"):
+            both = fault_loss(estimated_faults, block_scenes.faults) + fault_loss(
+                within, block_scenes.faults
+            )
+            loss = _FAULT_WEIGHT * both + _HAZE_WEIGHT * haze_loss(haze, hazy_scenes)
+        if not alone:
+            scenes = SceneBatch(*batch)
+            clear = dehaze(scenes.low, haze.drop_uncertain() if self.sharpens else haze)
+            if self.sharpens:
+                condition = replace_blur(estimated_faults, scenes.faults).clone()
+                # widths as exact as a user may know them
+                wide = (condition[:, _WIDTHS].exp() - NO_BLUR).clamp_min(0)
+                away = 1 + _WIDTH_ERROR * torch.randn(
+                    len(condition), 1, device=condition.device
+                )
+                condition[:, _WIDTHS] = (wide * away.clamp_min(0.5) + NO_BLUR).log()
+                planes, gate = self.network.stack_sharpening_planes(clear, condition)
+            else:
+                # of each scene true, estimated or locally estimated faults, at random
+                true, turns = scenes.faults, (len(scenes.faults), 1)
+                turn = torch.randint(0, 3, turns, device=true.device)
+                best_faults = torch.where(torch.isfinite(true), true, estimated_faults)
+                mixed_faults = torch.where(turn == 1, estimated_faults, within)
+                condition = torch.where(turn == 0, best_faults, mixed_faults)
+                rings = survey.average_rings(block_scenes.statistics)
+                planes, gate = self.network.stack_planes(clear, condition, rings), None
+            loss = loss + self._compute_patch_loss(scenes, planes, condition, gate)
+        self.check_finite("loss is", loss)
+        return loss
+
+    def _compute_patch_loss(
+        self, scenes: SceneBatch, planes: Tensor, condition: Tensor, gate: Gate | None
+    ) -> Tensor:
+        """Return the loss of the trained part on patches."""
+        side, many = self.recipe.data.patch_px, scenes.corners.shape[1]
+        planes, high, noiseless = (
+            crop_patches(part, scenes.corners, side).flatten(0, 1)
+            for part in (planes, scenes.high, scenes.noiseless)
+        )
+        image = planes[:, :1]
+        numbers = self.network.compute_conditions(condition, sharpen=self.sharpens)
+        conditions = [t.repeat_interleave(many, 0) for t in numbers]
+        corrections = self.correct(self.set_memory_layout(planes), conditions)
+        with self.full_precision():
+            corrections = corrections.float()
+            if gate is not None and self.network.sharpener is not None:
+                gates = Gate(*(part.repeat_interleave(many, 0) for part in gate))
+                corrections = self.network.sharpener.limit_corrections(
+                    corrections, planes, gates
+                )
+            noise, blur = corrections.chunk(2, dim=1)
+            quiet = image + noise
+            loss = log_mse_loss(quiet + blur, high, _FINE_FLOOR)
+            loss = loss + _NOISE_WEIGHT * log_mse_loss(quiet, noiseless, _FINE_FLOOR)
+            level = functional.avg_pool2d(quiet + blur - high, _LEVEL_PX)
+            loss = loss + _LEVEL_WEIGHT * log_mse_loss(
+                level, torch.zeros_like(level), _LEVEL_FLOOR
+            )
+            if self.recipe.data_weight > 0:
+                error = blur_error_image(quiet + blur - high, scenes.spread, many)
+                term = log_mse_loss(error, torch.zeros_like(error), _FINE_FLOOR)
+                loss = loss + self.recipe.data_weight * term
+            return loss
+
+
+def blur_error_image(error: Tensor, spread: Tensor, many: int) -> Tensor:
+    """Blur an error image with the point-spread function of the microscope.
+
+    If output and ground truth agree after the blur, the output agrees with the optical
+    image. It is not compared with that image itself, which also shows what no SEM image
+    can explain: interference, the light lost at edges, a blur that depends on height.
+
+    `error` is (S many, 1, H, W), `spread` (S, K, K) for `many` patches each. Beyond the
+    patches the error is taken as zero.
+    """
+    sides = [n + spread.shape[-1] - 1 for n in error.shape[-2:]]
+    transfer = torch.fft.rfft2(spread, s=sides).repeat_interleave(many, 0)[:, None]
+    visible_error: Tensor = torch.fft.irfft2(
+        torch.fft.rfft2(error, s=sides) * transfer, s=sides
+    )
+    half = spread.shape[-1] // 2
+    rows, columns = (slice(half, half + n) for n in error.shape[-2:])
+    return visible_error[..., rows, columns]

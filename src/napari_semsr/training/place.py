@@ -1,6 +1,6 @@
 """Training of a small network on one area imaged by a light microscope and an SEM.
 
-The network (`models.architectures.place`) is trained from scratch on whole images on
+The network (`PlaceNet`) is trained from scratch on whole images on
 one grid, in memory, by Adam at a constant rate. The result is the mean of its weights
 over the last tenth of the steps, which is a good model at any time, so that the
 training may be stopped at any step.

@@ -34,10 +34,13 @@ from napari_semsr.simulation import (
     degrade_plane,
     draw_phantom,
 )
-from napari_semsr.training.patches import bin_pixels
+from napari_semsr.training.patches import (
+    bin_pixels,
+    open_pair_store,
+    scale_to_unit_range,
+)
 from napari_semsr.training.recipe import Recipe
 from napari_semsr.training.scenes import INSTRUMENTS, PHANTOM_SEED, load_clear_image
-from napari_semsr.training.stored_pairs import open_pair_store, scale_to_unit_range
 
 _SLIGHT_BLUR_PX = 0.5  # Gaussian sigma
 _FIELDS = 14  # of a simulated instrument

@@ -4,8 +4,8 @@ from scipy import ndimage
 
 from napari_semsr.analysis import FrcOptions, measure_frc
 from napari_semsr.analysis.frc.correlation import check_same_grid
-from napari_semsr.analysis.frc.independence import is_noise_dependent
 from napari_semsr.analysis.frc.map import FrcMapOptions, measure_frc_map
+from napari_semsr.analysis.frc.validity import is_noise_dependent
 from napari_semsr.core import InputRecord, Micrograph, Provenance, parse_pixel_size, run
 from napari_semsr.core.errors import OptionError, ShapeError
 from tests.refusals import refused

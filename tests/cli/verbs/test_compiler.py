@@ -75,8 +75,7 @@ from napari_semsr.inference import create_enhanced_array, prepare_preview
 from napari_semsr.inference import EnhanceOptions
 from napari_semsr.io import read
 from napari_semsr.io.napari_hooks import get_reader
-from napari_semsr.jobs import find_model
-from napari_semsr.models import load_model
+from napari_semsr.models import find_model, load_model
 
 image, loaded = read("first.tif"), load_model(find_model(sys.argv[3]))
 made = create_enhanced_array(image, loaded, EnhanceOptions(device="cpu", tile=32))

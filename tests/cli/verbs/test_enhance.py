@@ -12,7 +12,7 @@ import tifffile
 from napari_semsr.core.errors import IncompleteError
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.io.formats import read, write
-from napari_semsr.jobs.models import DEFAULT_MODEL
+from napari_semsr.models import DEFAULT_MODEL
 from tests import children
 from tests.tiny_models import write_tiny_model
 

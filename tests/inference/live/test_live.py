@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from napari_semsr.core import Box, Micrograph, run
+from napari_semsr.core import BoundedCache, Box, Micrograph, run
 from napari_semsr.inference import LiveField, live as live_field, plan_output
 from napari_semsr.inference.executors import TileWorker
-from napari_semsr.inference.live import LevelStore, ResampledInput, TileCache, TileQueue
+from napari_semsr.inference.live import LevelStore, ResampledInput, TileQueue
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.io import read
 from tests.children import LIMIT_S
@@ -145,16 +145,6 @@ def test_a_shelf_gives_back_what_was_put_in(columns, rng):
     assert not store.read(Box(0, 250, 0, 900)).any()
 
 
-def test_the_cache_forgets_the_oldest():
-    cache = TileCache(limit=3 * 400)
-    for column in range(4):
-        cache.put((0, column), np.zeros((10, 10), np.float32))
-        cache.get((0, 0))
-    assert cache.get((0, 1)) is None
-    assert cache.get((0, 0)) is not None
-    assert cache.get((0, 3)) is not None
-
-
 def test_a_level_is_indexed_like_an_array(field, make_loaded):
     level = _live(field, make_loaded("plain")).levels[0]
     whole = field.data.astype(np.float32)
@@ -273,20 +263,20 @@ def test_closing_stops_within_one_tile(field, make_loaded, tmp_path, monkeypatch
 
 def test_forgotten_tiles_are_read_again(field, make_loaded, tmp_path, monkeypatch):
     loaded = make_loaded("plain")
-    cache = TileCache(limit=1)
-    monkeypatch.setattr(live_field, "TileCache", lambda: cache)
+    cache = BoundedCache(1)
+    monkeypatch.setattr(live_field, "BoundedCache", lambda _: cache)
     live = _live(field, loaded)
     store, job = _job(field, loaded, tmp_path / "a.ome.zarr", live)
     run(job)
     while (np.asarray(live.levels[0]) != store.level0[:]).any():
         assert live.take_changed_box() is not None
-        cache.limit = 64 << 20
+        cache.limit_bytes = 64 << 20
 
 
 def test_what_was_written_is_read_where_it_was_moved_to(
     field, make_loaded, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(live_field, "TileCache", lambda: TileCache(limit=1))
+    monkeypatch.setattr(live_field, "BoundedCache", lambda _: BoundedCache(1))
     loaded = make_loaded("plain")
     live = _live(field, loaded)
     store, job = _job(field, loaded, tmp_path / "a.ome.zarr", live)

@@ -3,7 +3,7 @@ import weakref
 import numpy as np
 import pytest
 
-from napari_semsr.core.tiling import plan_tiles
+from napari_semsr.core.grids import plan_tiles
 from napari_semsr.inference.tiles import SeamMeter, sample_edges, sample_pixels
 
 

@@ -8,8 +8,8 @@ import pytest
 import zarr
 
 from napari_semsr.core.errors import IncompleteError
+from napari_semsr.core.grids import Box
 from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.core.tiling import Box
 from napari_semsr.io.formats import read
 from napari_semsr.io.zarr.growing import GrowingMosaic, is_live_mosaic
 from tests.children import LIMIT_S

@@ -24,7 +24,7 @@ from napari_semsr.core import (
 from napari_semsr.inference import EnhanceOptions, prepare_model_input
 from napari_semsr.io import ImageIdentity, StoredTransform, read, read_transform, write
 from napari_semsr.jobs import ADAPT, STOP, AdaptationError, AdaptOptions, AdaptProgress
-from napari_semsr.jobs.adapt import look, train
+from napari_semsr.jobs.adapt import job, train
 from napari_semsr.jobs.adapt.areas import (
     SharedArea,
     check_correlation,
@@ -210,13 +210,13 @@ def test_a_map_shows_where_the_model_and_the_linear_filter_differ(adapted, place
 
 
 def test_a_large_mosaic_is_filtered_in_strips_with_its_gaps(monkeypatch):
-    monkeypatch.setattr(look, "_ROWS", 50)
+    monkeypatch.setattr(job, "_ROWS", 50)
     plane = np.random.default_rng(0).random((170, 60), dtype=np.float32)
     plane[10:12, 5:8] = np.nan
     plane[100:] = np.nan
     kernel = np.random.default_rng(1).random((5, 5), dtype=np.float32)
     linear = LinearFit(kernel, 3.0, 0.0, 1.0)
-    made = run(look.filter_mosaic(micrograph(plane, "m"), linear, Provenance(job="x")))
+    made = run(job.filter_mosaic(micrograph(plane, "m"), linear, Provenance(job="x")))
     np.testing.assert_allclose(made.array(), linear.apply(plane), rtol=1e-4)
     assert np.isnan(made.array()[100:]).all()
 

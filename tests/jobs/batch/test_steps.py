@@ -15,7 +15,7 @@ from napari_semsr.core import (
 )
 from napari_semsr.jobs import VERBS, Output, get_verb, plan_batch
 from napari_semsr.jobs.batch.steps import NO_STEPS
-from napari_semsr.jobs.plan import collect_arguments
+from napari_semsr.jobs.plan.execution import collect_arguments
 from tests.refusals import refused
 
 HEAD = "inputs: scans\noutput: made\n"

@@ -5,9 +5,7 @@ import torch
 from torch import nn
 
 from napari_semsr.models.architectures.blocks import upsample_bicubic
-from napari_semsr.models.architectures.edsr import EDSR
-from napari_semsr.models.architectures.espcn import ESPCN
-from napari_semsr.models.architectures.vdsr import VDSR
+from napari_semsr.models.architectures.super_resolution import EDSR, ESPCN, VDSR
 from tests.models.reach import measure
 
 

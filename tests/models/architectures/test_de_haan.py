@@ -6,11 +6,11 @@ import torch
 from torch import nn
 
 from napari_semsr.models.architectures.blocks import LanczosUpsampling
-from napari_semsr.models.architectures.de_haan import DeHaanUNet
 from napari_semsr.models.architectures.discriminators import (
     SRGANDiscriminator,
     VGGDiscriminator,
 )
+from napari_semsr.models.architectures.translation import DeHaanUNet
 
 
 @pytest.mark.parametrize(

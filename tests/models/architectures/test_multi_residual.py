@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from napari_semsr.models.architectures.blocks import ResidualBlock
-from napari_semsr.models.architectures.multi_residual import MultiResidualNet
+from napari_semsr.models.architectures.translation import MultiResidualNet
 from napari_semsr.models.probing import NormInterceptor
 
 

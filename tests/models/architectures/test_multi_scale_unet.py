@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from napari_semsr.models.architectures.multi_scale_unet import (
+from napari_semsr.models.architectures.translation import (
     MultiScaleBlock,
     MultiScaleUNet,
 )

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from napari_semsr.models.architectures.discriminators import PatchGAN
-from napari_semsr.models.architectures.multi_scale_unet import MultiScaleDiscriminator
+from napari_semsr.models.architectures.translation import MultiScaleDiscriminator
 from tests.models.reach import count_weights, patch_px
 
 

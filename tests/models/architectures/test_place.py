@@ -6,7 +6,7 @@ import torch
 from napari_semsr.core import Micrograph, run
 from napari_semsr.inference import EnhanceOptions, enhance_in_memory
 from napari_semsr.models import LoadedModel, ModelCard, probe_network
-from napari_semsr.models.architectures.place import PlaceNet
+from napari_semsr.models.architectures.two_scale import PlaceNet
 from tests.models.reach import count_weights
 
 

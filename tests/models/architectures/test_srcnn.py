@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from napari_semsr.models.architectures.srcnn import (
+from napari_semsr.models.architectures.super_resolution import (
     SRCNN,
     AttentionSRCNN,
     LocalAttention,

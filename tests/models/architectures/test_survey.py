@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from napari_semsr.models.architectures.survey import BLOCK, Haze, SurveyNet, dehaze
+from napari_semsr.models.architectures.two_scale import BLOCK, Haze, SurveyNet, dehaze
 
 
 def test_statistics_are_of_each_block_its_own_mean_and_spectrum():

@@ -13,15 +13,9 @@ from napari_semsr.core import InputRecord, Provenance, digest_path, measure_perc
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.core.progress import Progress, run
 from napari_semsr.io import NETWORK_KEY, STORE_KEY, STRENGTH_KEY, read, write
-from napari_semsr.jobs import (
-    ENHANCE,
-    LINEAR,
-    MODEL,
-    RemovalCount,
-    RemovalTest,
-    digest_values,
-)
-from napari_semsr.jobs.models import find_model
+from napari_semsr.jobs import ENHANCE, MODEL, RemovalTest, digest_values
+from napari_semsr.jobs.check_record import LINEAR, RemovalCount
+from napari_semsr.models import find_model
 from napari_semsr.widgets.base import form, results
 from napari_semsr.widgets.base.manual import get_manual_folder, get_manual_url
 from napari_semsr.widgets.enhance import (

@@ -6,11 +6,10 @@ from napari.components import ViewerModel
 from qtpy.QtWidgets import QWidget
 
 from napari_semsr.core.errors import ShapeError
+from napari_semsr.core.grids import Box
 from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.core.tiling import Box
-from napari_semsr.inference.layout import plan_output
 from napari_semsr.inference.live import LiveField
-from napari_semsr.inference.options import EnhanceOptions
+from napari_semsr.inference.options import EnhanceOptions, plan_output
 from napari_semsr.io.formats import read
 from napari_semsr.io.layers import LIVE_KEY
 from napari_semsr.widgets.base import results

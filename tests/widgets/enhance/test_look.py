@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from napari_semsr.core.errors import OptionError
+from napari_semsr.core.grids import Box
 from napari_semsr.core.progress import run
-from napari_semsr.core.tiling import Box
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.jobs import ENHANCE
 from napari_semsr.widgets import host

@@ -19,12 +19,13 @@ from napari_semsr.analysis.frc.crossing import (
     Estimator,
     FrcCriterion,
 )
-from napari_semsr.analysis.frc.independence import (
+from napari_semsr.analysis.frc.validity import (
+    REASON_TEXTS,
+    Reason,
     has_unexplained_correlation,
     is_noise_dependent,
     is_noise_independent,
 )
-from napari_semsr.analysis.frc.validity import REASON_TEXTS, Reason
 from napari_semsr.analysis.light import (
     CAUSE_WITH_REFERENCE,
     CAUSE_WITHOUT_REFERENCE,
@@ -244,11 +245,9 @@ class FrcResult:
         cause = CAUSE_WITH_REFERENCE if self.reference else CAUSE_WITHOUT_REFERENCE
         return format_cut_off_warning(*resolution, end, cause)
 
-    def create_line(
-        self, label: str, colour: int | None = None, *, with_crossing: bool = True
-    ) -> Line:
+    def create_line(self, label: str, colour: int | None = None) -> Line:
         """Create the plot line of the curve over cycles per pixel and its crossing."""
-        mark = 1 / self.resolution_px if with_crossing and self.resolution_px else None
+        mark = 1 / self.resolution_px if self.resolution_px else None
         return Line(label, self.frequency_per_px, self.correlation, mark, colour=colour)
 
     @property

@@ -603,7 +603,7 @@ def _rescale_to_page(
 # Pixel size of other TIFFs: ImageJ, resolution tags.
 
 _TAG_UNITS = {2: "inch", 3: "cm"}
-_PRINT_UNITS = [get_nm_per_unit(unit) for unit in _TAG_UNITS.values()]
+_PRINT_UNITS = [*map(get_nm_per_unit, _TAG_UNITS.values())]
 _NO_UNIT = ("pixel", "pixels", "px", "none", "reference frame")
 
 

@@ -200,7 +200,7 @@ def warn_about_missing_blocks(path: Path, series: int = 0, level: int = 0) -> No
     Does nothing unless the path is an OME-Zarr image. All levels are checked if their
     numbers of blocks were recorded, otherwise only the level that is read.
     """
-    if not matches(path, b"" if path.is_dir() else b"file"):
+    if not matches(path, b""):
         return
     try:
         import zarr

@@ -41,19 +41,18 @@ from napari_semsr.core import (
 from napari_semsr.inference import EnhanceOptions
 from napari_semsr.io import StoredTransform, read_transform, write_atomically
 from napari_semsr.jobs.adapt.areas import (
+    ADAPTED_MODEL,
+    MOSAIC_IN,
+    SEM_IN,
     AdaptationError,
+    Evaluation,
     SharedArea,
     check_correlation,
     create_shared_area,
-)
-from napari_semsr.jobs.adapt.evaluate import (
-    ADAPTED_MODEL,
-    Evaluation,
     evaluate,
     require_gain,
 )
 from napari_semsr.jobs.adapt.process import fit_in_process
-from napari_semsr.jobs.adapt.register import MOSAIC_IN, SEM_IN
 from napari_semsr.jobs.check_record import LINEAR
 from napari_semsr.jobs.images import (
     Result,
@@ -65,13 +64,13 @@ from napari_semsr.jobs.images import (
 )
 from napari_semsr.jobs.judge import INPUT
 from napari_semsr.jobs.leakage import LIGHT, TRAINED_ON
-from napari_semsr.jobs.models import MOSAIC_MODEL, find_model
 from napari_semsr.jobs.register import (
     RegisterOptions,
     create_transform_record,
     read_residuals,
 )
 from napari_semsr.jobs.verb import FileInput, Output, Run, Verb
+from napari_semsr.models import MOSAIC_MODEL, find_model
 from napari_semsr.restoration import LinearFit, fit_cross_validated_filter
 
 STOP = "stop"

@@ -46,7 +46,7 @@ from napari_semsr.io import (
 from napari_semsr.jobs.images import Result
 from napari_semsr.jobs.index import VERBS, get_verb
 from napari_semsr.jobs.measure import find_images, read_image_rows
-from napari_semsr.jobs.models import find_model, find_source_model
+from napari_semsr.jobs.models import find_source_model
 from napari_semsr.jobs.plan import (
     Call,
     CallOutput,
@@ -58,6 +58,7 @@ from napari_semsr.jobs.plan import (
     require_verb,
 )
 from napari_semsr.jobs.verb import FileInput, ImageInput, Output, Verb
+from napari_semsr.models import find_model
 from napari_semsr.restoration import parse_psf
 
 STATE = ".batch"

@@ -53,8 +53,8 @@ from napari_semsr.jobs.check.discs import (
 from napari_semsr.jobs.check.removals import count_removals, simulate_circuits
 from napari_semsr.jobs.check_record import CHANGES, MODEL, DiscRecord, RemovalTest
 from napari_semsr.jobs.images import Image, Result, get_image_name, open_image
-from napari_semsr.jobs.models import MODEL_IN, find_model
-from napari_semsr.jobs.verb import FileInput, ImageInput, Run, Verb
+from napari_semsr.jobs.verb import MODEL_IN, FileInput, ImageInput, Run, Verb
+from napari_semsr.models import find_model
 from napari_semsr.simulation import (
     COARSE_NM,
     FINE_NM,

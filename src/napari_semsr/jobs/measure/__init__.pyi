@@ -1,11 +1,6 @@
-from .error_map import (
-    ERROR_MAP as ERROR_MAP,
-    ErrorMapReport as ErrorMapReport,
-)
 from .resolution import (
     ALONE as ALONE,
     FRC as FRC,
-    FrcJobOptions as FrcJobOptions,
     find_halves as find_halves,
 )
 from .table import (

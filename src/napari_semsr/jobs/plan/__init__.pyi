@@ -3,19 +3,16 @@ from .call import (
     CallOutput as CallOutput,
     File as File,
     Input as Input,
-    Placeholder as Placeholder,
     Plan as Plan,
     create_call as create_call,
     require_verb as require_verb,
 )
 from .execution import (
     RECORD as RECORD,
-    CallRecord as CallRecord,
     Digest as Digest,
     PlanOutcome as PlanOutcome,
     PlanTask as PlanTask,
     Results as Results,
-    collect_arguments as collect_arguments,
     digest_file as digest_file,
     digest_grey_values as digest_grey_values,
     execute as execute,
@@ -29,6 +26,5 @@ from .execution import (
 from .history import (
     RecordedPlan as RecordedPlan,
     create_plan as create_plan,
-    list_repeatable_jobs as list_repeatable_jobs,
     read_history as read_history,
 )

@@ -1,4 +1,3 @@
-from .esrgan import RRDBNet as RRDBNet
 from .informed import InformedRestorer as InformedRestorer
 from .published import (
     ARCHITECTURES as ARCHITECTURES,

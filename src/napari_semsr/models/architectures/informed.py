@@ -47,17 +47,15 @@ from napari_semsr.models.architectures.blocks import (
     init_layer_zero,
     run_in_full_precision,
 )
-from napari_semsr.models.architectures.survey import (
+from napari_semsr.models.architectures.two_scale import (
     BLOCK,
     RINGS,
+    DilatedBlock,
     SurveyNet,
     SurveyResult,
-    dehaze,
-)
-from napari_semsr.models.architectures.two_scale import (
-    DilatedBlock,
     TwoScaleNet,
     create_zero_filters,
+    dehaze,
     get_level_blocks,
     run_block,
 )

@@ -6,28 +6,30 @@ import torch
 from torch import Tensor, nn
 
 from napari_semsr.models.architectures.blocks import init_layer_zero, upsample_bicubic
-from napari_semsr.models.architectures.de_haan import DeHaanUNet
 from napari_semsr.models.architectures.discriminators import (
     PatchGAN,
     SRGANDiscriminator,
     VGGDiscriminator,
 )
-from napari_semsr.models.architectures.edsr import EDSR
-from napari_semsr.models.architectures.espcn import ESPCN
-from napari_semsr.models.architectures.esrgan import RRDBNet
 from napari_semsr.models.architectures.informed import InformedRestorer
-from napari_semsr.models.architectures.multi_residual import MultiResidualNet
-from napari_semsr.models.architectures.multi_scale_unet import (
+from napari_semsr.models.architectures.super_resolution import (
+    EDSR,
+    ESPCN,
+    SRCNN,
+    VDSR,
+    AttentionSRCNN,
+    RRDBNet,
+    SRResNet,
+)
+from napari_semsr.models.architectures.translation import (
+    DeHaanUNet,
+    MultiResidualNet,
     MultiScaleDiscriminator,
     MultiScaleUNet,
+    Pix2PixUNet,
+    ResNetGenerator,
 )
-from napari_semsr.models.architectures.pix2pix import Pix2PixUNet
-from napari_semsr.models.architectures.place import PlaceNet
-from napari_semsr.models.architectures.resnet import ResNetGenerator
-from napari_semsr.models.architectures.srcnn import SRCNN, AttentionSRCNN
-from napari_semsr.models.architectures.srgan import SRResNet
-from napari_semsr.models.architectures.two_scale import TwoScaleNet
-from napari_semsr.models.architectures.vdsr import VDSR
+from napari_semsr.models.architectures.two_scale import PlaceNet, TwoScaleNet
 
 PUBLISHED_NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "multi-residual": MultiResidualNet,

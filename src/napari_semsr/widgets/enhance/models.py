@@ -24,7 +24,6 @@ from napari_semsr.jobs import (
     MODELS_IMPORT,
     MODELS_INFO,
     MODELS_LIST,
-    MOSAIC_MODEL,
     CheckOptions,
     DiscRecord,
     ImportOptions,
@@ -35,6 +34,7 @@ from napari_semsr.jobs import (
     get_training_digests,
     get_validation_gain_db,
 )
+from napari_semsr.models import MOSAIC_MODEL
 from napari_semsr.widgets.base import (
     TIMES,
     CollapsibleSection,

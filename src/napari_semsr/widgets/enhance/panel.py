@@ -55,7 +55,6 @@ from napari_semsr.io import (
 from napari_semsr.jobs import (
     ENHANCE,
     MISFIT,
-    MOSAIC_MODEL,
     UNFAMILIAR,
     OverwritePolicy,
     PreviewChannel,
@@ -68,6 +67,7 @@ from napari_semsr.jobs import (
     is_instrument_model,
     run_preview,
 )
+from napari_semsr.models import MOSAIC_MODEL
 from napari_semsr.restoration import parse_psf
 from napari_semsr.widgets.base import (
     CollapsibleSection,

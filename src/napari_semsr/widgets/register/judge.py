@@ -7,13 +7,8 @@ from magicgui.widgets import Select
 from napari_semsr.core import (
     get_figures,
 )
-from napari_semsr.jobs import (
-    DEFAULT_MODEL,
-    JUDGE,
-    MOSAIC_MODEL,
-    Judged,
-    JudgeOptions,
-)
+from napari_semsr.jobs import JUDGE, Judged, JudgeOptions
+from napari_semsr.models import DEFAULT_MODEL, MOSAIC_MODEL
 from napari_semsr.registration import RegistrationRefused
 from napari_semsr.widgets.base import (
     PanelCall,

@@ -33,7 +33,6 @@ from napari_semsr.io import HELPER_KEY, StoredTransform, read, read_text
 from napari_semsr.jobs import (
     HELD_OUT,
     MODELS_IMPORT,
-    MOSAIC_MODEL,
     TRAIN,
     ModelFile,
     OverwritePolicy,
@@ -51,6 +50,7 @@ from napari_semsr.jobs import (
     read_recipe_info,
     train_and_import,
 )
+from napari_semsr.models import MOSAIC_MODEL
 from napari_semsr.widgets.base import (
     COLOURS,
     CollapsibleSection,
