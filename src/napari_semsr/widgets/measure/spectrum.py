@@ -177,6 +177,10 @@ def _compute_spectra(
     planes: bool,
 ) -> Job[Spectra]:
     """Compute the radial and centred spectra of several images or their regions."""
+
+    def measure(image: Micrograph, step: Progress) -> Job[SpectrumReport]:
+        return map_progress(request.run(image=image), lambda _: step)
+
     images = [open_image(image) for image in images]  # which marks fill values
     has_size = get_common_unit(images) == "nm"
     lines, centred_spectra = [], []
@@ -200,9 +204,7 @@ def _compute_spectra(
         parts = tuple(valid_parts[place] for place in range(len(images)))
     for number, image in enumerate(parts):
         step = Progress(number, len(images), f"transforming {image.name}")
-        report: SpectrumReport = yield from map_progress(
-            request.run(image=image), lambda _, step=step: step
-        )
+        report = yield from measure(image, step)
         curve = report.radial
         line = Line(image.name, curve.frequency_per_px, np.asarray(curve.power))
         lines.append(line.convert_to_per_um(image.mean_pixel_size_nm))
