@@ -212,6 +212,7 @@ from .stitch import (
 )
 from .train import (
     HELD_OUT as HELD_OUT,
+    TRAIN as TRAIN,
     OwnImageRequest as OwnImageRequest,
     PairRequest as PairRequest,
     RecipeInfo as RecipeInfo,

@@ -13,6 +13,7 @@ from .execution import (
     PlanOutcome as PlanOutcome,
     PlanTask as PlanTask,
     Results as Results,
+    collect_arguments as collect_arguments,
     digest_file as digest_file,
     digest_grey_values as digest_grey_values,
     execute as execute,
