@@ -217,8 +217,16 @@ def codes_of(tree: ast.AST) -> Iterator[tuple[str, str, str]]:
     for scope in ast.walk(tree):
         if isinstance(scope, ast.ClassDef):
             yield from class_code(scope)
+            for item in scope.body:
+                if isinstance(item, ast.FunctionDef):
+                    yield from call_codes(item, scope.name)
         elif isinstance(scope, ast.FunctionDef):
             yield from call_codes(scope)
+        elif isinstance(scope, ast.Module):  # constants
+            values = [item for item in scope.body if isinstance(item, ast.Assign)]
+            constants = ast.Module(body=values, type_ignores=[])
+            for code, _, sentence in call_codes(constants):
+                yield code, "error", sentence
 
 
 def class_code(scope: ast.ClassDef) -> Iterator[tuple[str, str, str]]:
@@ -229,10 +237,13 @@ def class_code(scope: ast.ClassDef) -> Iterator[tuple[str, str, str]]:
             yield ast.literal_eval(item.value), scope.name, summary
 
 
-def call_codes(scope: ast.FunctionDef) -> Iterator[tuple[str, str, str]]:
-    """Find codes of errors and warnings in a function."""
+def call_codes(
+    scope: ast.FunctionDef | ast.Module, owner: str = ""
+) -> Iterator[tuple[str, str, str]]:
+    """Find codes of errors and warnings in a function of a class, or in constants."""
     nodes = [*ast.walk(scope)]
-    checks_options = any("_validator" in ast.unparse(d) for d in scope.decorator_list)
+    decorators = getattr(scope, "decorator_list", ())
+    checks_options = any("_validator" in ast.unparse(d) for d in decorators)
     raised = {
         part: ast.unparse(item.exc.func).rpartition(".")[2]
         for item in nodes
@@ -255,9 +266,17 @@ def call_codes(scope: ast.FunctionDef) -> Iterator[tuple[str, str, str]]:
             and ast.unparse(item.targets[0]) == ast.unparse(first)
         ]
         sentence = texts[-1] if texts else sentence_in(first)
-        for code in given:
+        choices = [
+            part
+            for code in given
+            for part in (
+                (code.body, code.orelse) if isinstance(code, ast.IfExp) else (code,)
+            )
+        ]
+        for code in choices:
             if isinstance(code, ast.Constant) and code.value:
                 kind = raised.get(call, "warning") if is_warning else name
+                kind = owner if kind == "__init__" else kind
                 if checks_options or kind == "ValueError":
                     kind = "OptionError"
                 yield code.value, kind, escape(sentence)
