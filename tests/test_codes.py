@@ -2,9 +2,12 @@
 
 import json
 import pickle
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
+from docs.generate_reference import codes_page
 from pydantic import field_validator
 
 from napari_semsr.analysis.grating import CalibrateOptions
@@ -187,3 +190,12 @@ def test_warnings_have_the_codes_of_their_causes(tmp_path):
     assert (sentence, get_error_code(sentence)) == ("a.tif: It is so.", "other-version")
     assert get_error_code(pickle.loads(pickle.dumps(sentence))) == "other-version"  # noqa: S301
     assert json.loads(json.dumps([sentence])) == ["a.tif: It is so."]
+
+
+def test_the_list_of_codes_has_every_code():
+    listed = set(re.findall(r"^\| `([a-z-]+)` \|", codes_page(), re.MULTILINE))
+    texts = (path.read_text() for path in Path("src/napari_semsr").rglob("*.py"))
+    given = {code for text in texts for code in re.findall(r'code="([a-z-]+)"', text)}
+    assert given
+    assert given <= listed
+    assert {"databar-coloured", "regions-missing", "file-in-use"} <= listed
