@@ -114,7 +114,6 @@ from .micrograph import (
     parse_pixel_size as parse_pixel_size,
 )
 from .opening import (
-    FolderStore as FolderStore,
     describe_access_error as describe_access_error,
     is_system_file as is_system_file,
     iter_exception_causes as iter_exception_causes,
@@ -209,3 +208,4 @@ from .types import (
     ReadableArray as ReadableArray,
     RealArray as RealArray,
 )
+from .zarr_folder import FolderStore as FolderStore

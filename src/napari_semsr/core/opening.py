@@ -1,18 +1,13 @@
-"""Opening of files and Zarr folders, without blocking on pipes or unlimited reading."""
+"""Opening of files without blocking on pipes and without unlimited reading."""
 
-import asyncio
 import errno
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from fnmatch import translate
 from io import BufferedReader
 from pathlib import Path
-
-from zarr.abc.store import ByteRequest, RangeByteRequest, SuffixByteRequest
-from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
-from zarr.storage import LocalStore
 
 from napari_semsr.core.errors import Message, ReadError
 
@@ -153,66 +148,3 @@ def _open_file(path: str, flags: int) -> int:
         f"{path} must be a regular file, not a pipe or device; copy it to a file first."
     )
     raise ReadError(msg, code="not-a-file")
-
-
-_MARKS = {"zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata"}
-_LARGEST_MARK = 1 << 26  # bytes; chosen: metadata of a hundred thousand arrays
-_LARGEST_FILE = 1 << 30  # bytes; chosen: twice the largest block that is read
-
-
-class FolderStore(LocalStore):
-    """Local store that rejects pipes and devices, and limits file sizes."""
-
-    async def get(
-        self,
-        key: str,
-        prototype: BufferPrototype | None = None,
-        byte_range: ByteRequest | None = None,
-    ) -> Buffer | None:
-        """Read a file in the folder, or a part of it; None if it does not exist."""
-        if not self._is_open:
-            await self._open()
-        return await asyncio.to_thread(self._read_file, key, prototype, byte_range)
-
-    def get_sync(
-        self,
-        key: str,
-        *,
-        prototype: BufferPrototype | None = None,
-        byte_range: ByteRequest | None = None,
-    ) -> Buffer | None:
-        """Read a file synchronously, like `get`."""
-        self._ensure_open_sync()
-        return self._read_file(key, prototype, byte_range)
-
-    async def get_partial_values(
-        self,
-        prototype: BufferPrototype,
-        key_ranges: Iterable[tuple[str, ByteRequest | None]],
-    ) -> list[Buffer | None]:
-        """Read byte ranges of files, in the given order."""
-        parts = (self.get(key, prototype, part) for key, part in key_ranges)
-        return list(await asyncio.gather(*parts))
-
-    def _read_file(
-        self, key: str, prototype: BufferPrototype | None, part: ByteRequest | None
-    ) -> Buffer | None:
-        path = self.root / key
-        buffer_type = (prototype or default_buffer_prototype()).buffer
-        most = _LARGEST_MARK if path.name in _MARKS else _LARGEST_FILE
-        try:
-            if part is None:
-                return buffer_type.from_bytes(read_bytes(path, most))
-            with open_file(path) as stream:
-                size = stream.seek(0, 2)
-                if isinstance(part, SuffixByteRequest):
-                    start, end = max(0, size - part.suffix), size
-                elif isinstance(part, RangeByteRequest):
-                    start, end = part.start, min(part.end, size)
-                else:
-                    start, end = part.offset, size
-                stream.seek(start)
-                data = stream.read(min(max(end - start, 0), most))
-        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-            return None
-        return buffer_type.from_bytes(data)
