@@ -77,7 +77,7 @@ LEFT_OUT = re.compile(
 )
 """Keys that say how long, how much, when or with which versions."""
 SPOILT = {
-    r"\d+(\.\d+)? ?(s|min|h|MB|GB|MiB|GiB|megapixels?/s)\b": "<amount>",
+    r"\d+(\.\d+)? ?(s|min|h|MB|GB|MiB|GiB|megapixels?/s|MP/s)\b": "<amount>",
     r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d)?(\.\d+)?(\+\d\d:\d\d|Z)?": "<date>",
     r"\d{4}:\d\d:\d\d \d\d:\d\d:\d\d": "<date>",
     r"0x[0-9a-f]{6,}": "<address>",
