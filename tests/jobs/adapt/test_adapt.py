@@ -1,5 +1,6 @@
 import json
 import shutil
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ from napari_semsr.jobs.adapt.areas import (
     split_training_area,
 )
 from napari_semsr.jobs.adapt.process import fit_in_process, fit_with_files
-from napari_semsr.models import load_model
+from napari_semsr.models import load_model, read_card
 from napari_semsr.registration import Landmarks
 from napari_semsr.restoration import LinearFit
 from tests.refusals import refused, warned
@@ -514,6 +515,21 @@ def test_a_resumed_run_keeps_the_name_of_its_model(place, adapted, tmp_path):
     again = adapt(mosaic, [sem], tmp_path, resume=True)
     assert Path(again.model) == tmp_path / name
     assert [path.name for path in tmp_path.glob("*.safetensors")] == [name]
+
+
+@pytest.mark.broad
+def test_a_new_run_leaves_the_model_of_an_earlier_one_in_the_library(
+    place, adapted, tmp_path, monkeypatch
+):
+    mosaic, sem = place
+    monkeypatch.setenv("SEMSR_MODELS", str(tmp_path / "models"))
+    (tmp_path / "models").mkdir()
+    today = datetime.now().astimezone().date()
+    taken = f"mosaic-{today.isoformat()}"
+    shutil.copyfile(adapted[0].model, tmp_path / "models" / f"{taken}.safetensors")
+    made = adapt(mosaic, [sem], tmp_path / "run")
+    assert Path(made.model).stem == f"{taken}-2"
+    assert read_card(Path(made.model)).name == f"{taken}-2"
 
 
 @pytest.mark.parametrize("changed", [False, True])

@@ -67,6 +67,7 @@ from napari_semsr.jobs.images import (
     to_json_value,
 )
 from napari_semsr.jobs.judge import INPUT
+from napari_semsr.jobs.models import get_model_origin
 from napari_semsr.jobs.plan import (
     RECORD,
     CallOutput,
@@ -489,9 +490,12 @@ def _create_plan(run: Run[AdaptOptions]) -> tuple[Plan, dict[str, Any]]:
         to_enhance[next(one for one in names if one not in to_enhance)] = image
     stem = _get_output_stem(images["mosaic"])
     today = datetime.datetime.now().astimezone().date().isoformat()
-    model = f"{stem[:80]}-{today}.safetensors"
+    name = f"{stem[:80]}-{today}"
+    # a model of an earlier run stays in the library
+    names = chain([name], (f"{name}-{number}" for number in count(2)))
+    model = f"{next(one for one in names if not get_model_origin(one))}.safetensors"
     if run.existing.resume:  # it keeps the name of its model
-        names_before = f"{glob.escape(stem[:80])}-????-??-??.safetensors"
+        names_before = f"{glob.escape(stem[:80])}-????-??-??*.safetensors"
         before = sorted(run.required_target.glob(names_before))
         model = next((path.name for path in before), model)
 
