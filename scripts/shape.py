@@ -53,9 +53,10 @@ opens of the input, of outputs
     Calls that open the image of that run, and those that open a file in the folder of
     the store that it makes, under whatever name, to read or to write. ``--json`` names
     the files.
-passes through, stitch; parses of a frame
-    The same modules in one ``semsr stitch`` of 2 x 2 frames, and how often the frame
-    that is parsed most often is: calls of a format's ``raw_image``.
+passes through, stitch; call depth; parses of a frame
+    The same modules in one ``semsr stitch`` of 2 x 2 frames, most functions of the
+    package on one stack, and how often the frame that is parsed most often is: calls
+    of a format's ``raw_image``.
 
 ``--draw SEED`` prints instead 20 names of functions, classes and fields, 20 messages
 and 20 first sentences of docstrings, drawn at random: somebody who did not write them
@@ -490,6 +491,7 @@ class Ran:
     modules: list[str]
     opened: Counter[str]  # by their names from the folder of the run
     parsed: Counter[str]
+    depth: int  # most functions of the package on one stack
 
 
 def enhance_once(source: Path) -> Ran:
@@ -532,10 +534,23 @@ def run_once(source: Path, work: Path, words: list[str]) -> Ran:
     sys.path.insert(0, str(source.resolve()))
     called = set()
     parsed: Counter[str] = Counter()
+    deepest = 0
+
+    def depth_of(frame: FrameType | None) -> int:
+        depth = 0
+        while frame is not None:
+            code, frame = frame.f_code, frame.f_back
+            depth += bool(code.co_flags & FUNCTION) and code.co_filename.startswith(
+                folder
+            )
+        return depth
 
     def note(frame: FrameType, event: str, _argument: object) -> None:
+        nonlocal deepest
         if event == "call" and frame.f_code.co_flags & FUNCTION:
             called.add(frame.f_code.co_filename)
+            if frame.f_code.co_filename.startswith(folder):
+                deepest = max(deepest, depth_of(frame))
             if frame.f_code.co_name == "raw_image":
                 parsed[frame.f_locals["path"].name] += 1
 
@@ -560,7 +575,7 @@ def run_once(source: Path, work: Path, words: list[str]) -> Ran:
     ours = (path[len(folder) :] for path in called if path.startswith(folder))
     if not (found := sorted(ours)):
         sys.exit(f"napari_semsr was not imported from {source}.")
-    return Ran(found, opened, parsed)
+    return Ran(found, opened, parsed, deepest)
 
 
 def measure(source: Path) -> tuple[dict[str, int | float], dict[str, object]]:
@@ -654,6 +669,7 @@ def main() -> None:
             "opens of the input": opened["a.png"],
             "  of outputs": sum(made),
             "passes through, stitch": len(joined.modules),
+            "  call depth": joined.depth,
             "  parses of a frame": max(joined.parsed.values()),
         }
     if asked.json:
