@@ -113,6 +113,7 @@ from .judge import (
 from .leakage import (
     get_training_digests as get_training_digests,
 )
+from .live import LiveMosaic as LiveMosaic
 from .measure.error_map import (
     ERROR_MAP as ERROR_MAP,
     ErrorMapReport as ErrorMapReport,
