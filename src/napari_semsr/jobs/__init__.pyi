@@ -83,6 +83,7 @@ from .follow import (
     open_frame_folder as open_frame_folder,
 )
 from .images import (
+    KEEP_PARTS as KEEP_PARTS,
     REPLACING as REPLACING,
     OverwritePolicy as OverwritePolicy,
     Result as Result,

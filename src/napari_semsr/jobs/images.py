@@ -632,6 +632,10 @@ class OverwritePolicy:
             )
 
 
+KEEP_PARTS = OverwritePolicy(keep=True)
+"""An existing output is an error, and a run that stops keeps its finished parts."""
+
+
 REPLACING = OverwritePolicy(overwrite=True)
 """Policy that overwrites existing files."""
 

@@ -37,7 +37,7 @@ from napari_semsr.core import (
     run,
     warn,
 )
-from napari_semsr.jobs.images import OverwritePolicy, to_json_value
+from napari_semsr.jobs.images import KEEP_PARTS, OverwritePolicy, to_json_value
 from napari_semsr.jobs.models import MODELS_IMPORT
 from napari_semsr.jobs.plan import (
     Call,
@@ -80,13 +80,10 @@ class TrainStep(Progress):
     loss: float | None = None  # of the last reported step
 
 
-_KEEP = OverwritePolicy(keep=True)
-
-
 def train_and_import(
     call: Call,
     values: Mapping[str, object] = MappingProxyType({}),
-    existing: OverwritePolicy = _KEEP,
+    existing: OverwritePolicy = KEEP_PARTS,
 ) -> Job[Trained]:
     """Cut pairs if images are passed, train, and add the model to the library.
 
@@ -127,14 +124,14 @@ def train_and_import(
 
 
 def train_in_subprocess(
-    call: Call, existing: OverwritePolicy = _KEEP, *, patience_s: float = 60.0
+    call: Call, existing: OverwritePolicy = KEEP_PARTS, *, patience_s: float = 60.0
 ) -> Job[Trained]:
     """Run a call of `TRAIN` in a separate process.
 
     Closing the job stops the process, which saves its state. Raises `OptionError` if no
     model can be trained on the device.
     """
-    TRAIN.parse(call.options)
+    TRAIN.parse(call.options)  # a wrong option is an error before a process starts
     request: dict[str, object] = {
         "call": call.model_dump(mode="json"),
         "existing": asdict(existing),

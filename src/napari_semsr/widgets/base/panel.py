@@ -24,6 +24,7 @@ from napari_semsr.core import (
 )
 from napari_semsr.io import HELPER_KEY, LIVE_KEY
 from napari_semsr.jobs import (
+    KEEP_PARTS,
     Call,
     File,
     OverwritePolicy,
@@ -93,7 +94,6 @@ if TYPE_CHECKING:
 
 HELP, HIDE, FLIP = "F1", "Ctrl+Shift+H", "Ctrl+Shift+B"
 _MINIMUM_WIDTH = 320  # of a panel; chosen
-_KEEP = OverwritePolicy(keep=True)  # an existing output is an error
 
 _in_view: set[QWidget] = set()
 """Panels that are shown without a dock.
@@ -128,7 +128,7 @@ class PanelCall:
     show: Show
     work: "Callable[[PanelCall], Job[Any]]"
     begin: Begin | None = None
-    existing: OverwritePolicy = _KEEP
+    existing: OverwritePolicy = KEEP_PARTS
 
     def run(self, **values: object) -> Job[Any]:
         """Run the call, with some inputs replaced or added."""
@@ -505,7 +505,7 @@ class VerbPanel(QWidget):
         outputs: Mapping[str, Path | None] = MappingProxyType({}),
         work: Callable[[PanelCall], Job[Any]] = PanelCall.run,
         begin: Begin | None = None,
-        existing: OverwritePolicy = _KEEP,
+        existing: OverwritePolicy = KEEP_PARTS,
         **sets: Options | None,
     ) -> PanelCall:
         """Return a call of the command with inputs in memory and option groups."""
