@@ -215,7 +215,6 @@ from .stitch import (
 from .train import (
     HELD_OUT as HELD_OUT,
     TRAIN as TRAIN,
-    OwnImageRequest as OwnImageRequest,
     PairRequest as PairRequest,
     RecipeInfo as RecipeInfo,
     Trained as Trained,
