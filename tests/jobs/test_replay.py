@@ -20,7 +20,7 @@ from napari_semsr.jobs import (
     simulate_exposure,
     simulate_specimen,
 )
-from napari_semsr.jobs.plan.history import list_repeatable_jobs
+from napari_semsr.jobs.history import list_repeatable_jobs
 from napari_semsr.jobs.stitch import digest_scan
 from tests.refusals import refused
 from tests.remade import KINDS, Place
@@ -170,6 +170,17 @@ def test_input_is_found_in_a_folder_that_was_moved(place, cut, tmp_path):
     shutil.move(place, moved)
     found = semsr.replay(moved / cut.name)
     assert (found.identical, found.differs) == (True, ())
+
+
+def test_intermediate_that_is_made_again_with_equal_pixels_is_no_difference(place, a):
+    middle, path = place / "middle.ome.zarr", place / "o.tif"
+    semsr.crop(a, middle, box=(5, 6, 70, 80))
+    semsr.restore(middle, path, psf="1px")
+    shutil.rmtree(middle)
+    found = semsr.replay(path)
+    assert (found.identical, found.differs) == (True, ())
+    spoil(path)
+    assert [item.what for item in semsr.replay(path).differs] == ["pixels", "input"]
 
 
 def test_input_is_found_by_its_digest_before_a_wrong_one_of_its_name(cut, a, tmp_path):

@@ -3,11 +3,11 @@
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import chain
+from itertools import chain, count
 from pathlib import Path, PurePosixPath
 from typing import Annotated, ClassVar, Literal
 
@@ -30,6 +30,7 @@ from napari_semsr.core import (
     RealArray,
     SemsrError,
     convert_dtype,
+    digest_with_progress,
     format_one_line,
     get_declared_figures,
     map_progress,
@@ -43,25 +44,12 @@ from napari_semsr.io import (
     count_planes,
     path_exists,
 )
-from napari_semsr.jobs.images import Result, open_image
-from napari_semsr.jobs.plan import (
-    Call,
-    CallOutput,
-    Digest,
-    File,
-    Input,
-    Plan,
-    RecordedPlan,
-    digest_file,
-    digest_grey_values,
-    execute,
-    find_output_path,
-    list_digest_functions,
-    read_history,
-    require_verb,
-)
-from napari_semsr.jobs.verb import FileInput, Run, Verb
+from napari_semsr.jobs.history import RecordedCall, RecordedInput, read_history
+from napari_semsr.jobs.images import Result, digest_values, open_image
+from napari_semsr.jobs.verb import FileInput, ImageInput, Run, Verb
 from napari_semsr.models import find_model
+
+Digest = Callable[[Path], Job[str]]
 
 _BLOCK = 1024  # side in pixels of a block that is compared at once; chosen: 8 MB each
 _ROUNDING = 1e-9  # relative, of pixel size and origin; chosen: 10 digits are stored
@@ -98,31 +86,39 @@ class InputSearch:
     differences: list[Difference] = field(default_factory=list)
     _digests: dict[tuple[Path, Digest], str | None] = field(default_factory=dict)
 
-    def find_input(self, call: Call, role: str, one: Input) -> Job[Input]:
-        """Find the file of an input, which may be missing if a call recreates it."""
-        file = one.file if isinstance(one, CallOutput) else one
-        if not isinstance(file, File):
-            return one
+    def find_input(
+        self,
+        call: RecordedCall,
+        role: str,
+        one: RecordedInput,
+        files: Mapping[str, str],
+    ) -> Job[Path | None]:
+        """Find the file of an input; return None if its own call makes it again.
+
+        `files` are the paths of the inputs found before, by name.
+        """
+        if one.call is not None and not one.is_saved:
+            return None
         locate = self._locate_model if role == "model" else self._locate_file
-        path, now = yield from locate(call, role, file)
-        if path is None and isinstance(one, CallOutput):
-            return one
+        path, now = yield from locate(call, role, one, files)
+        if path is None and one.call is not None:
+            return None
         if path is None:
             where = "at no recorded path"
-            if file.path:
-                where = f"not at {format_one_line(file.path, _LONGEST)}"
-            digest = file.digest or "without a digest"
+            if one.path:
+                where = f"not at {format_one_line(one.path, _LONGEST)}"
+            digest = one.digest or "without a digest"
             msg = (
-                f"Cannot find the {_get_input_role(call, role)} {file.name!r} "
-                f"({digest}), an input of {call.verb}: it is {where}, nor next to the "
-                "output. Pass its folder as `inputs` to find it by its digest."
+                f"Cannot find the {_get_input_role(call, role)} {one.name!r} "
+                f"({digest}), an input of {call.verb.name}: it is {where}, nor next to "
+                "the output. Pass its folder as `inputs` to find it by its digest."
             )
             raise ReadError(msg, code="file-missing")
-        self.compare_digest(call, role, file, now)
-        return File(path=str(path))
+        self.compare_digest(call, role, one, now)
+        return path
 
     def compare_digest(
-        self, call: Call, role: str, file: File, now: str | None
+        self, call: RecordedCall, role: str, file: RecordedInput, now: str | None
     ) -> None:
         """Record that an input differs, once per difference."""
         unknown = file.digest is None and role != "model"
@@ -144,10 +140,14 @@ class InputSearch:
             self.differences.append(difference)
 
     def _locate_file(
-        self, call: Call, role: str, file: File
+        self,
+        call: RecordedCall,
+        role: str,
+        file: RecordedInput,
+        files: Mapping[str, str],
     ) -> Job[tuple[Path | None, str | None]]:
         """Find a file by the recorded digest, otherwise at the recorded path."""
-        item = require_verb(call.verb).arguments.get(role)
+        item = call.verb.arguments.get(role)
         folders = isinstance(item, FileInput) and item.digest is not None
         near = [
             place
@@ -156,7 +156,7 @@ class InputSearch:
         ]
         if file.digest is None:
             return (near[0], None) if near else (None, None)
-        trials = list_digest_functions(call, role, file)
+        trials = _list_digest_functions(call, role, file, files)
         for place in chain(near, self._list_input_files(file, folders=folders)):
             for trial in trials:
                 if (yield from self._get_digest(place, trial)) == file.digest:
@@ -166,19 +166,23 @@ class InputSearch:
         return None, None
 
     def _locate_model(
-        self, call: Call, role: str, file: File
+        self,
+        call: RecordedCall,
+        role: str,
+        file: RecordedInput,
+        files: Mapping[str, str],
     ) -> Job[tuple[Path | None, str | None]]:
         """Find a model by its digest, otherwise by its name."""
         model_path, now = None, None
         with suppress(CheckpointError):
             model_path = find_model(PurePosixPath(file.name).stem)
-            now = yield from digest_file(model_path)
+            now = yield from _digest_file(model_path)
         if model_path is not None and now == file.digest:
             return model_path, now
-        path, other = yield from self._locate_file(call, role, file)
+        path, other = yield from self._locate_file(call, role, file, files)
         return (model_path, now) if path is None else (path, other)
 
-    def _list_nearby_paths(self, file: File) -> Iterator[Path]:
+    def _list_nearby_paths(self, file: RecordedInput) -> Iterator[Path]:
         """Yield existing candidate paths: relative to the output, then as recorded."""
         parts = PurePosixPath(file.path).parts[1:]
         folder = self.output.absolute().parent
@@ -192,7 +196,9 @@ class InputSearch:
                 paths_seen.add(place.resolve())
                 yield place
 
-    def _list_input_files(self, file: File, *, folders: bool) -> Iterator[Path]:
+    def _list_input_files(
+        self, file: RecordedInput, *, folders: bool
+    ) -> Iterator[Path]:
         """Yield files from the input folder, starting with the recorded name."""
         if self.inputs is None:
             return
@@ -214,6 +220,50 @@ class InputSearch:
             except (SemsrError, OSError, ValueError):
                 self._digests[key] = None
         return self._digests[key]
+
+
+# Digests of file contents, as histories record them.
+
+
+def _digest_file(path: Path) -> Job[str]:
+    """Compute the digest of a file such as a table, PSF or model."""
+    if path.is_dir():
+        msg = f"{path} must be a file, got a folder."
+        raise ReadError(msg, code="not-a-file")
+    return (yield from digest_with_progress(path))
+
+
+def _digest_grey_values(path: Path, reading: ReadOptions | None = None) -> Job[str]:
+    """Compute the digest of a file's grey values, as for an image in memory."""
+    return digest_values(open_image(path, reading, blank=True))
+
+
+def _list_digest_functions(
+    call: RecordedCall, role: str, file: RecordedInput, files: Mapping[str, str]
+) -> tuple[Digest, ...]:
+    """Return the functions that may have computed an input's recorded digest.
+
+    An image in a file is recorded by the file's bytes and the index of the image, one
+    in memory by its grey values, a scan of frames by all that is read.
+    """
+    item = call.verb.arguments.get(role)
+    if isinstance(item, FileInput):
+        if item.digest is None:
+            return (_digest_file,)
+        return (partial(item.digest, values={**call.options, **files}),)
+    selection = (file.digest or "").partition("#")[2]
+
+    def digest_bytes(path: Path) -> Job[str]:
+        digest = yield from digest_with_progress(path)
+        return f"{digest}#{selection}" if selection else digest
+
+    reading: ReadOptions | None = None
+    if isinstance(item, ImageInput):
+        sets = call.verb.parse(call.options)
+        reading = sets.get(f"{role}_opening") or sets.get("opening") or ReadOptions()
+        if item.reading is not None:
+            reading = item.reading(sets["options"], reading)
+    return digest_bytes, partial(_digest_grey_values, reading=reading)
 
 
 def _walk_folder(folder: Path, *, folders: bool) -> Iterator[Path]:
@@ -238,9 +288,9 @@ def _shorten_digest(digest: str | None) -> str:
     return f"{kind}:{value[:_DIGEST_DIGITS]}{'#' + part if part else ''}"
 
 
-def _get_input_role(call: Call, name: str) -> str:
+def _get_input_role(call: RecordedCall, name: str) -> str:
     """Return the role of an input as named in histories."""
-    item = require_verb(call.verb).arguments.get(name)
+    item = call.verb.arguments.get(name)
     return getattr(item, "role", "") or name.replace("_", " ")
 
 
@@ -297,9 +347,14 @@ def _replay_output(run: Run[Options]) -> Job[ReplayReport]:
     size = stored_image.shape[0] * stored_image.shape[1]
     with tempfile.TemporaryDirectory(prefix="semsr-replay-") as scratch:
         # the first run had the same warnings
-        job = _rerun_plan(history, search, Path(scratch), size)
-        again = yield from map_progress(job, within=_SILENCE)
+        job = _make_again(history, search, Path(scratch), size)
+        again, remade = yield from map_progress(job, within=_SILENCE)
         differences = yield from _compare_pixels(path, again)
+        # equal pixels were made of equal inputs, though the bytes of files may differ
+        for call, role, one, place in () if differences.is_identical else remade:
+            search.compare_digest(
+                call, role, one, (yield from _digest_grey_values(place))
+            )
         now = open_image(
             again, ReadOptions(plane=0) if differences.planes > 1 else None, blank=True
         )
@@ -482,7 +537,7 @@ def _compare_versions(then: Provenance, now: Provenance | None) -> Iterator[Diff
         yield Difference("version", name, str(before), str(after), sentence)
 
 
-# Update the paths of a plan, and limit what it simulates.
+# Run recorded calls again, and limit what they simulate.
 #
 # A history may come from anyone. The files that it names are read, but outputs are
 # written to a separate folder only, and their size is limited by that of the stored
@@ -497,41 +552,41 @@ _LARGE = 1 << 26  # pixels of a scene that a single frame may need; chosen: 3 GB
 _BYTES = 110  # bytes per simulated pixel; measured: 108 for a specimen, 55 for a scan
 
 
-def _locate_inputs(plan: Plan, search: InputSearch) -> Job[Plan]:
-    """Find the files that a plan reads; keep the calls whose outputs are missing."""
-    names_needed = {plan.result.call} if plan.result else set()
-    calls: list[Call] = []
-    for call in reversed(plan.calls):
-        if call.name not in names_needed:
-            continue
-        bound_call = call
-        for role, value in call.inputs.items():
-            inputs_found: list[Input] = []
-            for one in value if isinstance(value, tuple) else (value,):
-                found_input = yield from search.find_input(bound_call, role, one)
-                inputs_found.append(found_input)
-            inputs = {
-                role: tuple(inputs_found) if inputs_found[1:] else inputs_found[0]
-            }
-            bound_call = bound_call.model_copy(
-                update={"inputs": bound_call.inputs | inputs}
-            )
-        each = (one for _, one in bound_call.iterate_inputs())
-        names_needed |= {one.call for one in each if isinstance(one, CallOutput)}
-        calls.insert(0, bound_call)
-    return plan.replace(calls=calls)
+@dataclass(frozen=True, slots=True)
+class _Rerun:
+    """Recorded call whose inputs are files, or calls that make them again."""
+
+    call: RecordedCall
+    inputs: Mapping[str, list["tuple[RecordedInput, Path | _Rerun]"]]
 
 
-def _check_simulation_size(plan: Plan, pixels: int, name: str) -> None:
+def _locate_inputs(call: RecordedCall, search: InputSearch) -> Job[_Rerun]:
+    """Find the files that a call reads, or those of the calls that made them."""
+    inputs: dict[str, list[tuple[RecordedInput, Path | _Rerun]]] = {}
+    files: dict[str, str] = {}
+    for role, one in call.iterate_inputs():
+        path = yield from search.find_input(call, role, one, files)
+        source: Path | _Rerun
+        if path is not None:
+            source, files[role] = path, str(path)
+        else:
+            assert one.call is not None  # noqa: S101 - else the search raises
+            source = yield from _locate_inputs(one.call, search)
+        inputs.setdefault(role, []).append((one, source))
+    return _Rerun(call, inputs)
+
+
+def _check_simulation_size(
+    step: _Rerun, pixels: int, name: str, *, is_last: bool = True
+) -> None:
     """Raise an error if a simulation is too large for the size of the output."""
-    for call in plan.calls:
-        options = require_verb(call.verb).parse(call.options)["options"]
-        if not hasattr(options, "count_simulated_pixels"):
-            continue
+    verb = step.call.verb
+    options = verb.parse(step.call.options)["options"]
+    if hasattr(options, "count_simulated_pixels"):
         pixels_to_draw, most = options.count_simulated_pixels(), pixels
-        if call.verb == "simulate":
+        if verb.name == "simulate":
             most = max(4 * pixels, min(_SCENE * pixels, _LARGE), 4 * _SIMULATED_PX)
-        elif plan.result is None or call.name != plan.result.call:
+        elif not is_last:
             most = max(pixels, _SIMULATED_PX)
         free = psutil.virtual_memory().available // _BYTES
         if pixels_to_draw > min(most, free):
@@ -541,27 +596,33 @@ def _check_simulation_size(plan: Plan, pixels: int, name: str) -> None:
                 f"which is more than {why} ({min(most, free)})."
             )
             raise ReadError(msg, code="image-too-large")
+    for _, source in chain.from_iterable(step.inputs.values()):
+        if isinstance(source, _Rerun):
+            _check_simulation_size(source, pixels, name, is_last=False)
 
 
-def _restore_device(history: RecordedPlan, path: Path) -> Plan:
-    """Set the recorded device and precision, if available."""
-    calls = []
-    for call in history.plan.calls:
-        record, arguments = (
-            history.records[call.name],
-            require_verb(call.verb).arguments,
+def _restore_device(call: RecordedCall, path: Path) -> RecordedCall:
+    """Set the recorded device and precision of a call and its inputs' calls."""
+    record, arguments = call.record, call.verb.arguments
+    same: dict[str, object] = {}
+    if record.device is not None and "model" in arguments:
+        name, _, _ = record.device.partition(": ")
+        with convert_decoding_errors(path, "a history"):
+            kind, _, number = name.partition(":")
+            here = kind == "cpu" or int(number or 0) < models.device_count(kind)
+        same |= {"device": name} if here else {}
+        same |= {"precision": record.precision} if record.precision else {}
+    same = {key: value for key, value in same.items() if key in arguments}
+    inputs = {
+        role: tuple(
+            one
+            if one.call is None
+            else replace(one, call=_restore_device(one.call, path))
+            for one in several
         )
-        same: dict[str, object] = {}
-        if record.device is not None and "model" in arguments:
-            name, _, _ = record.device.partition(": ")
-            with convert_decoding_errors(path, "a history"):
-                kind, _, number = name.partition(":")
-                here = kind == "cpu" or int(number or 0) < models.device_count(kind)
-            same |= {"device": name} if here else {}
-            same |= {"precision": record.precision} if record.precision else {}
-        same = {key: value for key, value in same.items() if key in arguments}
-        calls.append(call.replace(options=call.options | same))
-    return history.plan.replace(calls=calls)
+        for role, several in call.inputs.items()
+    }
+    return replace(call, options={**call.options, **same}, inputs=inputs)
 
 
 @contextmanager
@@ -586,50 +647,75 @@ def _set_thread_count(record: Provenance, path: Path) -> Iterator[None]:
             torch.set_num_threads(usual)
 
 
-def _rerun_plan(
-    history: RecordedPlan, search: InputSearch, folder: Path, size: int
-) -> Job[Path]:
-    """Execute the plan of an output in another folder; return the new output."""
+_Remade = tuple[RecordedCall, str, RecordedInput, Path]  # call, role, input, file
+
+
+def _make_again(
+    history: RecordedCall, search: InputSearch, folder: Path, size: int
+) -> Job[tuple[Path, list[_Remade]]]:
+    """Make an output again in another folder; also return the inputs made again."""
     path = search.output
-    plan = _restore_device(history, path)
-    last = plan.calls[-1]
-    output = require_verb(last.verb).output
-    if output is not None and output.is_image:  # in the format of the stored one
-        middle = ".ome" if path.stem.lower().endswith(".ome") else ""
-        place = {output.name: f"{last.name}/again{middle}{path.suffix}"}
-        last = last.replace(outputs=last.outputs | place)
-        plan = plan.replace(calls=(*plan.calls[:-1], last))
-    plan = yield from _locate_inputs(plan, search)
-    _check_simulation_size(plan, size, path.name)
+    last = yield from _locate_inputs(_restore_device(history, path), search)
+    _check_simulation_size(last, size, path.name)
+    # in the format of the stored one
+    ending = f"{'.ome' if path.stem.lower().endswith('.ome') else ''}{path.suffix}"
+    numbers, remade = count(), list[_Remade]()
 
-    def create_thread_context(call: Call) -> AbstractContextManager[None]:
-        if "model" not in call.inputs:
-            return nullcontext()
-        return _set_thread_count(history.records[call.name], path)
+    def rerun(step: _Rerun, ending: str = ".ome.zarr") -> Job[Path]:
+        call, verb = step.call, step.call.verb
+        arguments: dict[str, object] = {**call.options}
+        for role, several in step.inputs.items():
+            paths = []
+            for one, source in several:
+                place = source
+                if isinstance(source, _Rerun):
+                    place = yield from rerun(source)
+                    if one.is_saved:
+                        remade.append((call, role, one, place))
+                paths.append(str(place))
+            arguments[role] = paths if paths[1:] else paths[0]
+        place = folder / f"{next(numbers)}-{verb.name}"
+        place.mkdir()
+        outputs = {
+            item.name: place
+            / f"{item.name}{ending if item.is_image else item.ending or ''}"
+            for item in verb.all_outputs
+            if item is verb.output or item.name == call.part
+        }
+        job = verb.start({**arguments, **{k: str(v) for k, v in outputs.items()}})
+        has_model = "model" in step.inputs
+        with _set_thread_count(call.record, path) if has_model else nullcontext():
+            yield from map_progress(job, partial(_name_step, verb.name))
+        return _find_output(call, outputs, path.name)
 
-    yield from execute(plan, folder, within=create_thread_context)
-    calls = {call.name: call for call in plan.calls}
-    for call in plan.calls:
-        for role, one in call.iterate_inputs():
-            if isinstance(one, CallOutput) and one.file is not None:
-                output_made = find_output_path(calls[one.call], folder, one.part)
-                now = (
-                    None
-                    if output_made is None
-                    else (yield from digest_grey_values(output_made))
-                )
-                search.compare_digest(call, role, one.file, now)
-    last = plan.calls[-1]
-    part = None if plan.result is None else plan.result.part
-    output_made = find_output_path(last, folder, part)
-    if output_made is None:
+    return (yield from rerun(last, ending)), remade
+
+
+def _name_step(name: str, step: Progress) -> Progress:
+    """Return the progress of a call, which is not that of the whole replay."""
+    return replace(step, message=f"{name}: {step.message}", seconds_left=None)
+
+
+def _find_output(call: RecordedCall, outputs: Mapping[str, Path], name: str) -> Path:
+    """Return the file that a call made: an output, or one below or next to it."""
+    verb, part = call.verb, call.part
+    found: Path | None = None
+    if part is not None and part in outputs:
+        found = outputs[part]
+    elif verb.output is not None:
+        main = outputs[verb.output.name]
+        if part is None or verb.output.ending != "":
+            found = verb.output.parts(main).get(part or "", main)
+        elif part in {item.relative_to(main).as_posix() for item in main.rglob("*")}:
+            found = main / part
+    if found is None:
         msg = (
-            f"According to its history, {path.name} is the output "
-            f"{format_one_line(repr(part))} of {last.verb}, which does not create this "
+            f"According to its history, {name} is the output "
+            f"{format_one_line(repr(part))} of {verb.name}, which does not create this "
             "output: the history is damaged or forged."
         )
         raise ReadError(msg, code="history-damaged")
-    return output_made
+    return found
 
 
 REPLAY = Verb(
