@@ -19,7 +19,7 @@ from napari_semsr.jobs import (
     measure_table_job,
 )
 from napari_semsr.jobs.index import MEASURES
-from napari_semsr.jobs.plan import read_file_state
+from napari_semsr.jobs.resume import read_file_state
 from tests.children import leave_temporary_file
 from tests.refusals import refused, warned
 

@@ -58,8 +58,8 @@ from napari_semsr.jobs.plan import (
     PlanOutcome,
     PlanTask,
     execute_plans,
-    read_file_state,
 )
+from napari_semsr.jobs.resume import read_file_state
 from napari_semsr.jobs.verb import Output, Verb, check_devices
 
 T = TypeVar("T")

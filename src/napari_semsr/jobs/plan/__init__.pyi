@@ -21,7 +21,6 @@ from .execution import (
     execute_task as execute_task,
     find_output_path as find_output_path,
     list_digest_functions as list_digest_functions,
-    read_file_state as read_file_state,
     start_call as start_call,
 )
 from .history import (

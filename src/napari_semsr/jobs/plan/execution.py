@@ -33,7 +33,6 @@ from napari_semsr.core import (
     get_cells,
     get_error_code,
     get_software_versions,
-    list_files_recursively,
     map_progress,
     read_bytes,
     run,
@@ -63,6 +62,7 @@ from napari_semsr.jobs.plan.call import (
     Plan,
     require_verb,
 )
+from napari_semsr.jobs.resume import read_file_state
 from napari_semsr.jobs.verb import FileInput, ImageInput
 from napari_semsr.reporting import write_json
 
@@ -211,23 +211,6 @@ def _check_file_digest(call: Call, role: str, file: File) -> Job[None]:
 # The key depends on the command, version and options, the contents of inputs, and the
 # keys of the calls whose outputs are read, with the contents of those that are not
 # images. A changed call therefore only repeats calls that depend on it.
-
-
-def read_file_state(path: Path) -> list[Cell]:
-    """Describe a file by name, size and modification time; a folder by its files."""
-    try:
-        if not path.is_dir():
-            return [path.name, path.stat().st_size, path.stat().st_mtime_ns]
-        files = [
-            (str(one.relative_to(path)), one.stat())
-            for one in list_files_recursively(path)
-        ]
-    except (OSError, ValueError):  # missing or not accessible
-        return [path.name, 0, 0]
-    facts = sorted((name, stat.st_size, stat.st_mtime_ns) for name, stat in files)
-    text = json.dumps(facts, sort_keys=True)
-    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-    return [path.name, sum(size for _, size, _ in facts), digest]
 
 
 class CallRecord(Options):
