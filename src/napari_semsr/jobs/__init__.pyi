@@ -42,6 +42,7 @@ from .check.job import (
 )
 from .check.removals import count_removals as count_removals
 from .check_record import (
+    LINEAR as LINEAR,
     MODEL as MODEL,
     DiscRecord as DiscRecord,
     RemovalTest as RemovalTest,
@@ -196,6 +197,11 @@ from .report.job import (
 from .restore import (
     RESTORE as RESTORE,
     RestoredFile as RestoredFile,
+)
+from .resume import (
+    Step as Step,
+    StepRecord as StepRecord,
+    run_step as run_step,
 )
 from .samples import (
     simulate_exposure as simulate_exposure,
