@@ -6,11 +6,13 @@ Run, with the sources of the commit to freeze::
     PYTHONPATH=../frozen/src python scripts/freeze_corpus.py COMMIT tests/corpus
 
 A folder of the commit's name is made: inputs in ``raw``, ``scan`` and ``models``, what
-verbs made of them in ``made``, what measuring verbs print in ``numbers``, a project and
-a batch. Images are small and drawn from fixed seeds. Made once for each commit that is
-to be read for ever; `tests/jobs/test_corpus.py` opens and replays all of it. With
-``--verbs`` only what these verbs make is frozen: those whose results have changed on
-purpose since the commit before.
+verbs made of them in ``made``, what measuring verbs print in ``numbers``, a project, a
+batch, and the folder of an `adapt` run in ``adapted``. Images are small and drawn from
+fixed seeds. Made once for each commit that is to be read for ever;
+`tests/jobs/test_corpus.py` opens and replays all of it. With ``--verbs`` only what
+these verbs make is frozen: those whose results have changed on purpose since the commit
+before, or that no corpus has; ``project`` is the project, with every panel's settings.
+The corpus of 77bd7f5d is of ``--verbs adapt particles project batch report``.
 """
 
 import argparse
@@ -22,7 +24,7 @@ import shutil
 import sys
 import tempfile
 import warnings
-from functools import partial
+from functools import partial, partialmethod
 from pathlib import Path
 
 os.environ |= {"OMP_NUM_THREADS": "1", "QT_QPA_PLATFORM": "offscreen"}
@@ -113,6 +115,7 @@ error-map: error-map raw/clear.tif made/restore-wiener.tif -o OUT.tif
 scans: error-map raw/clear.tif raw/noisy.tif -o OUT.tif --scans
 gaps: gaps raw/particles.tif
 profile: profile raw/clear.tif --line 20,10,20,80
+particles: particles raw/particles.tif
 histogram: histogram raw/noisy.tif raw/clear.tif
 noise: noise raw/noisy.tif
 calibrate: calibrate raw/grating.tif --pitch-nm 100 -o OUT.json
@@ -125,8 +128,10 @@ figure raw/clear.tif made/restore-wiener.tif -o made/figure.png --dpi 72
 batch raw/steps.yaml
 judge raw/noisy.tif raw/clear.tif -o made/judge.html --landmarks raw/places.csv \
  --landmarks-only --models models/two-scale.safetensors --device cpu
-report raw/clear.tif made/frc.json -o made/report.html
+report raw/clear.tif -o made/report.html
 """
+ADAPTED_PX = 64, 160
+SMALL = {"width": 10, "dilations": [1, 2, 1]}  # a thirtieth of the weights
 LAYERS = ("made/crop.ome.zarr", "made/enhance.ome.zarr", "made/restore-wiener.tif")
 
 
@@ -146,8 +151,8 @@ def command(line: str) -> str:
     return said.getvalue()
 
 
-def draw_inputs(series_px: int) -> None:
-    """Draw images, scans, tables, settings and models of random weights."""
+def draw_inputs() -> None:
+    """Draw images, tables and settings."""
     raw = Path("raw")
     raw.mkdir()
     truth = simulate_specimen((SIDE_PX, SIDE_PX), seed=1)
@@ -181,10 +186,14 @@ def draw_inputs(series_px: int) -> None:
     }  # fmt: skip
     (raw / "tiny.yaml").write_text(yaml.safe_dump(recipe))
     steps = {
-        "inputs": "*r.tif", "output": "../batch",
+        "inputs": "*r.tif", "output": "../batch", "report": True,
         "steps": [{"restore": {"psf": "1px"}}, {"noise": {}}],
     }  # fmt: skip
     (raw / "steps.yaml").write_text(yaml.safe_dump(steps, sort_keys=False))
+
+
+def draw_scans(series_px: int) -> None:
+    """Draw a scan and a focal series."""
     scan = {
         "frames_grid": (2, 2), "frame_px": SIDE_PX, "overlap": 0.5, "jitter_px": 2,
         "phantom": "pits", "photons": 4000, "seed": 2, "field": "square",
@@ -192,7 +201,6 @@ def draw_inputs(series_px: int) -> None:
     semsr.simulate("scan", **scan)
     series = scan | {"frame_px": series_px}
     semsr.simulate("series", focal_series=3, relief_nm=400, **series)
-    draw_models()
 
 
 def write_picture(path: Path, colours: np.ndarray) -> None:
@@ -243,18 +251,71 @@ def save_unfiled() -> None:
         run(save_image(image, made / f"{name}.tif"))
 
 
-def save_project() -> None:
-    """Save a project of images, labels and shapes as the window does."""
+def adapt_network() -> None:
+    """Train a small network on one place for 60 steps, however little it gains.
+
+    Boxes on a ground overlap: the mosaic is blurred, the SEM image is not.
+    """
+    from scipy import ndimage
+
+    from napari_semsr import jobs
+    from napari_semsr.core import Affine
+    from napari_semsr.io import ImageIdentity, StoredTransform, write_transform
+    from napari_semsr.jobs.adapt import process, train
+    from napari_semsr.training import place
+
+    place.build_network = lambda name, _: build_network(name, SMALL)
+    create_card = place.AreaFitResult.create_card
+    place.AreaFitResult.create_card = partialmethod(create_card, options=SMALL)
+
+    def fit(images, options, *, seconds, threads, **how):
+        options = options.replace(copies=0, batch=4, patch_px=32, learning_rate=5e-3)
+        how |= {"seconds": None, "steps": 60, "threads": 1, "report_every_s": 0.0}
+        return process.fit_with_files(images, options, **how)
+
+    rng = np.random.default_rng(3)
+    sample = np.zeros(ADAPTED_PX)
+    for _ in range(sample.size // 250):
+        y, x = (rng.integers(0, side) for side in ADAPTED_PX)
+        sample[y : y + rng.integers(4, 12), x : x + rng.integers(4, 12)] = 1
+    light = 80 + 120 * ndimage.gaussian_filter(sample, 2.2)
+    images = []
+    for name, grey, noise in (("mosaic", light, 0.5), ("sem", 40 + 150 * sample, 2)):
+        grey = np.clip(grey + rng.normal(0, noise, grey.shape), 0, 255)
+        path = Path(f"raw/{name}.tif")
+        write(semsr.Micrograph(grey.astype(np.uint8), 20, "nm"), path)
+        images.append(read(path))
+    places = map(ImageIdentity.from_image, images)
+    lying = StoredTransform(Affine(), *places, {"error_nm": 1.0})
+    write_transform(Path("raw/lying.json"), lying)
+    train.fit_in_process, train.require_gain = fit, lambda *_: None
+    paths = [str(Path(f"raw/{name}.tif").absolute()) for name in ("mosaic", "sem")]
+    options = jobs.AdaptOptions(device="cpu", minutes=1)
+    run(
+        jobs.ADAPT.job(
+            paths[0], paths[1:], "adapted", options=options, transform="raw/lying.json"
+        )
+    )
+    Path("adapted/training.pt").unlink()
+
+
+def save_project(layers: tuple[str, ...]) -> None:
+    """Save a project of images, labels and shapes as the window does.
+
+    With settings of every panel that the window has.
+    """
     from napari.components import ViewerModel
     from qtpy.QtWidgets import QApplication
 
     from napari_semsr.io.layers import read_layers
+    from napari_semsr.widgets.base import ASIDE, create_panel
     from napari_semsr.widgets.base.session import get_session
+    from napari_semsr.widgets.window.dock import STEPS
 
     application = QApplication.instance() or QApplication([])
     viewer = ViewerModel()
     session = get_session(viewer)
-    for path in ("raw/clear.tif", *LAYERS):
+    for path in layers:
         for data, keywords, kind in read_layers(str(Path(path).absolute())):
             getattr(viewer, f"add_{kind}")(data, **keywords)
     viewer.add_labels(np.eye(SIDE_PX, dtype=np.uint8), name="drawn labels")
@@ -262,6 +323,10 @@ def save_project() -> None:
     viewer.add_shapes(
         [np.array([[5.0, 5], [5, 40], [40, 40], [40, 5]])], name="drawn shapes"
     )
+    places = {place for step in STEPS for place in step.panels.values()}
+    held = [create_panel(viewer, place) for place in sorted({*places, *ASIDE.values()})]
+    for panel in held:
+        session.watch_panel(panel)
     saved: list[bool] = []
     session.create_project(Path("all.semsr"), partial(saved.append, True))
     while not saved:
@@ -280,9 +345,26 @@ def make_all(text: str, verbs: list[str]) -> dict[str, tuple[str, str]]:
     return told
 
 
+def make_others(verbs: list[str]) -> None:
+    """Make what is not one image or its numbers."""
+    for line in lines_of(OTHERS):
+        if not verbs or line.split()[0] in verbs:
+            command(line)
+            print(line, flush=True)
+    if not verbs or "adapt" in verbs:
+        adapt_network()
+    if not verbs:
+        save_unfiled()
+    if not verbs or "project" in verbs:
+        save_project(("raw/clear.tif", *(() if verbs else LAYERS)))
+
+
 def freeze(verbs: list[str], series_px: int) -> None:
     """Make all files, or those of some verbs alone, in the current folder."""
-    draw_inputs(series_px)
+    draw_inputs()
+    if not verbs or {"stitch", "series"} & {*verbs}:
+        draw_scans(series_px)
+    draw_models()
     for folder in ("made", "numbers"):
         Path(folder).mkdir()
     make_all(IMAGES, verbs)
@@ -291,18 +373,23 @@ def freeze(verbs: list[str], series_px: int) -> None:
         Path(f"numbers/{name}.json").write_text(json.dumps(found, indent=1) + "\n")
         if name in ("frc", "noise"):  # as a person redirects it, for a report
             Path(f"made/{name}.json").write_text(printed)
+    make_others(verbs)
     if verbs:
-        for folder in ("models", "scan/truth", "series/truth"):
-            shutil.rmtree(folder)
-        return
-    for line in lines_of(OTHERS):
-        command(line)
-        print(line, flush=True)
-    save_unfiled()
-    save_project()
+        remove_unused(verbs)
     # what nothing reads again, and the states of a training
-    for pattern in ("made/*.html", "made/figure.png", "made/pairs.png", "run/*.ckpt"):
+    unread = ("made/*.html", "batch/report*", "adapted/*.html", "made/figure.png")
+    for pattern in (*unread, "made/pairs.png", "run/*.ckpt"):
         for path in Path().glob(pattern):
+            path.unlink()
+
+
+def remove_unused(verbs: list[str]) -> None:
+    """Remove what no file of these verbs refers to."""
+    for folder in ("models", "scan/truth", "series/truth"):
+        shutil.rmtree(folder, ignore_errors=True)
+    used = ("clear", "mosaic", "sem", "lying", "steps", "particles")
+    for path in Path("raw").iterdir():
+        if "adapt" in verbs and path.stem not in used:
             path.unlink()
 
 

@@ -104,7 +104,7 @@ def test_damaged_record_counts_as_none(tmp_path, image, text):
     assert count_runs(step)
 
 
-def test_step_that_fails_leaves_no_record(tmp_path, image):
+def test_step_that_fails_is_not_done(tmp_path, image):
     step = make_step(tmp_path, image)
     assert count_runs(step)
     write(read(image).replace(data=read(image).array() + 1), image, overwrite=True)
@@ -116,7 +116,7 @@ def test_step_that_fails_leaves_no_record(tmp_path, image):
 
     with pytest.raises(ReadError):
         run(run_step(step, job))
-    assert not step.record_path.exists()
+    assert run(find_step_record(step)) is None
 
 
 def test_record_is_json_that_names_no_place(tmp_path, image):

@@ -149,18 +149,18 @@ def find_step_record(step: Step) -> Job[StepRecord | None]:
 
 
 def run_step(
-    step: Step, start: Callable[[], Job[R]]
+    step: Step, start: Callable[[], Job[R]], *, again: bool = False
 ) -> Job[tuple[StepRecord, R | None]]:
     """Run the job of a step and record it, unless it is done; `start` creates the job.
 
-    Existing outputs must be overwritten, or resumed, by that job.
+    `again`: run it even if it is done. Existing outputs must be overwritten, resumed or
+    refused by that job.
     """
-    record = yield from find_step_record(step)
+    record = None if again else (yield from find_step_record(step))
     if record is not None:
         for sentence, code in zip(record.warnings, record.codes, strict=True):
             warn(sentence, code)
         return record, None
-    step.record_path.unlink(missing_ok=True)  # before its outputs change
     sentences: list[str] = []
     result = yield from collect_warnings(start(), sentences)
     messages = {" ".join(one.split()): get_error_code(one) for one in sentences}
