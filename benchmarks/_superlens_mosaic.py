@@ -5,8 +5,7 @@ from _scans import taken
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from napari_semsr.core import Box, run
-from napari_semsr.demonstration.runs import compare_positions, find_measurable_box
+from napari_semsr.core import Box, find_gap_free_box, run
 from napari_semsr.simulation import ImagingSettings, SsumPair
 from napari_semsr.simulation.scan import Scan, ScanOptions, run_scan_simulation
 from napari_semsr.simulation.sem import compute_sem_contrast
@@ -22,9 +21,12 @@ def stitched_pair(options: ScanOptions, scale: int) -> SsumPair:
     solution = run(solve_mosaic(acquisition))
     plan = plan_fusion(acquisition, solution)
     mosaic, coverage = plan.compute_block(Box.from_shape(plan.shape))
-    placement = compare_positions(solution.positions_px, scan.nominal_px, scan.true_px)
-    origin = placement.origin_px + np.nanmin(solution.positions_px, axis=0)
-    box = find_measurable_box(coverage > 0)
+    offset = np.nanmean(scan.true_px - solution.positions_px, axis=0)
+    origin = offset + np.nanmin(solution.positions_px, axis=0)
+    box = find_gap_free_box(coverage > 0, least=64)
+    if box is None:
+        msg = "the mosaic has gaps everywhere"
+        raise ValueError(msg)
     truth = electrons(scan, origin, box, scale)
     low, low_range = unit(mosaic[box.slices])
     high, high_range = unit(truth)

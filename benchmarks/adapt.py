@@ -59,7 +59,6 @@ from napari_semsr.core import (
     parse_pixel_size,
     run,
 )
-from napari_semsr.demonstration.runs import compare_positions
 from napari_semsr.inference import EnhanceOptions, enhance_in_memory
 from napari_semsr.io import (
     STORE_KEY,
@@ -139,8 +138,8 @@ def look(sample: Sample, seed: int, higher_nm: float = 0.0) -> Place:
         frames = taken(scan)
         solution = run(solve_mosaic(frames))
         plan = plan_fusion(frames, solution)
-        placed = compare_positions(solution.positions_px, scan.nominal_px, scan.true_px)
-        origin = placed.origin_px + np.nanmin(solution.positions_px, axis=0)
+        offset = np.nanmean(scan.true_px - solution.positions_px, axis=0)
+        origin = offset + np.nanmin(solution.positions_px, axis=0)
         view = simulate_sem_view(scan, SemViewOptions())
         kept.parent.mkdir(parents=True, exist_ok=True)
         partial = kept.with_suffix(f".{os.getpid()}.npz")

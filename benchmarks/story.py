@@ -335,11 +335,9 @@ def simulated_scan(folder: Path, *, noise_seed: int) -> Path:
     """Simulate the demonstration's scan: its second one with a noise seed of 1."""
     from napari_semsr.core import run
     from napari_semsr.demonstration import DemoOptions
-    from napari_semsr.demonstration.runs import create_scan_options
     from napari_semsr.jobs import SIMULATE
 
-    made, usual = folder / f"scan-{noise_seed}", DemoOptions()
-    options = create_scan_options(frame_px=usual.frame_px, seed=usual.seed)
+    made, options = folder / f"scan-{noise_seed}", DemoOptions().create_scan_options()
     other = options.replace(noise_seed=noise_seed, sem_view=False)
     run(SIMULATE.job(out_dir=made, options=other))
     return made

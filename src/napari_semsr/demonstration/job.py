@@ -87,10 +87,8 @@ def _run_step(
     values = {**options, **inputs, verb.output.name: place}
     policy = {"resume" if command == "adapt" and not again else "overwrite": True}
     step = jobs.Step(command, inputs, options, (place,))
-    if again:
-        step.record_path.unlink(missing_ok=True)
     record, result = yield from core.map_progress(
-        jobs.run_step(step, lambda: verb.start(values, **policy)),
+        jobs.run_step(step, lambda: verb.start(values, **policy), again=again),
         lambda one: replace(one, message=f"{name}: {one.message}"),
     )
     if result is not None:
@@ -169,8 +167,9 @@ def _run_demonstration(run: jobs.Run[DemoOptions]) -> Job[DemoResult]:
     back = io.read_transform(folder / "adapted/registration-1.json").transform.inverse()
     warped = core.WarpedImage(sem, core.Grid.from_image(mosaic), back).read()
     jobs.overwrite_image(mosaic.replace(data=warped), places["SEM image of a part"])
-    drawn = [one for name, one in places.items() if name not in ("specimen", "figure")]
-    yield from run_step("figure", "figure", {"images": drawn}, places["figure"], {})
+    drawn = [name for name in places if name not in ("specimen", "figure")]
+    images = {"images": [places[name] for name in drawn]}
+    yield from run_step("figure", "figure", images, places["figure"], {})
     shown = _measure_positions(scans["mosaic"], records["mosaic"])
     resolution = found.result.resolution_nm
     shown["Mosaic resolves"] = Figure(resolution, "nm", ".3g")
@@ -190,7 +189,9 @@ def _run_demonstration(run: jobs.Run[DemoOptions]) -> Job[DemoResult]:
     reporting.write_page(
         Path(result.report),
         Path(__file__).with_name("report.html"),
-        figures=result.figures(),
+        shown=shown,
+        command=result.figures()["In napari"],
+        names=[f"{'abcdefghij'[n]}: {name}" for n, name in enumerate(drawn)],
         picture_png=places["figure"].read_bytes(),
         adapted=adapted,
         steps=seconds,
