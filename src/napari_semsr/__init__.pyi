@@ -45,7 +45,6 @@ from .functions import (
     import_model as import_model,
     info as info,
     judge as judge,
-    list_architectures as list_architectures,
     list_models as list_models,
     metrics as metrics,
     model_info as model_info,

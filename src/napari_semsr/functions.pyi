@@ -32,7 +32,7 @@ from napari_semsr.jobs.measure.noise import NoiseReport
 from napari_semsr.jobs.measure.particles import ParticleSizes
 from napari_semsr.jobs.measure.profile import ProfileReport
 from napari_semsr.jobs.measure.resolution import SpectrumReport
-from napari_semsr.jobs.models import ArchitectureList, ModelFile, ModelList
+from napari_semsr.jobs.models import ModelFile, ModelList
 from napari_semsr.jobs.pairs import CreatedPairs
 from napari_semsr.jobs.register import Registered
 from napari_semsr.jobs.replay import ReplayReport
@@ -687,4 +687,3 @@ def check_model(
     progress: Report | None = None,
     **options: Unpack[Reading],
 ) -> ModelCheck: ...
-def list_architectures(*, progress: Report | None = None) -> ArchitectureList: ...

@@ -71,7 +71,6 @@ from .enhance import (
     is_instrument_model as is_instrument_model,
     run_preview as run_preview,
 )
-from .enhance_growing import GrowingEnhancement as GrowingEnhancement
 from .exchange import ImportOptions as ImportOptions
 from .figure import (
     FIGURE as FIGURE,

@@ -49,7 +49,6 @@ ACTIONS = {
     "models export": "export a model, for this program or for others",
     "models import": "add a model to the library, and show its model card",
     "models check": "count the real objects that a model shows, and those it invents",
-    "models architectures": "list the available network architectures",
 }
 """Help summary of each action, for commands with several actions."""
 
@@ -99,7 +98,6 @@ _FUNCTION_NAMES = {
     "models export": "export_model",
     "models import": "import_model",
     "models check": "check_model",
-    "models architectures": "list_architectures",
 }
 
 

@@ -1,9 +1,8 @@
-"""Model library and list of architectures."""
+"""Model library."""
 
-import inspect
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,59 +38,6 @@ from napari_semsr.jobs.exchange import (
 )
 from napari_semsr.jobs.images import Result, check_output_not_input, to_json_value
 from napari_semsr.jobs.verb import MODEL_IN, FileInput, ImageInput, Output, Run, Verb
-
-
-@dataclass(frozen=True, slots=True)
-class ArchitectureList(Result):
-    """Available architectures: image-to-image networks and discriminators.
-
-    Each has name, summary, number of weights, and options with defaults; networks also
-    have scale and stride.
-    """
-
-    architectures: tuple[dict[str, Any], ...]
-    discriminators: tuple[dict[str, Any], ...]
-
-    def figures(self) -> dict[str, Figure]:
-        """Return one line for each architecture."""
-        architectures = {}
-        for row in (*self.architectures, *self.discriminators):
-            facts = [f"{row['weights'] / 1e6:.2f} M weights"]
-            facts += [f"{n} {row[n]}" for n in ("stride", "scale") if n in row]
-            judges = "" if "scale" in row else " (discriminator)"
-            facts_text = f"{', '.join(facts)}: {row['summary']}"
-            architectures[f"{row['name']}{judges}"] = Figure(facts_text)
-        return architectures
-
-
-def _list_architectures(_: Run[Options]) -> Job[ArchitectureList]:
-    yield Progress(0, 1, "building without weights")
-    networks = tuple(
-        _describe_architecture(*item) for item in models.ARCHITECTURES.items()
-    )
-    judges = tuple(
-        _describe_architecture(*item) for item in models.DISCRIMINATORS.items()
-    )
-    return ArchitectureList(networks, judges)
-
-
-def _describe_architecture(name: str, factory: Callable[..., Any]) -> dict[str, object]:
-    """Describe an architecture, counting its weights without allocating memory."""
-    import torch
-
-    with torch.device("meta"):  # weights on the meta device take no memory
-        network = factory()
-    options = inspect.signature(factory).parameters.items()
-    row = {
-        "name": name,
-        "summary": (inspect.getdoc(factory) or "").partition("\n")[0],
-        "weights": sum(weights.numel() for weights in network.parameters()),
-        "stride": int(network.stride),
-        "options": to_json_value({key: value.default for key, value in options}),
-    }
-    scale = getattr(network, "scale", None)
-    return row if scale is None else {**row, "scale": int(scale)}
-
 
 # The model library: bundled models, and those that a user imported.
 
@@ -417,12 +363,4 @@ MODELS_IMPORT = Verb(
     ),
     reads=False,
     replaces=True,
-)
-MODELS_ARCHITECTURES = Verb(
-    "models architectures",
-    (),
-    Options,
-    ArchitectureList,
-    _list_architectures,
-    reads=False,
 )

@@ -91,11 +91,7 @@ from napari_semsr.widgets.base import (
     open_panel,
     run_and_open,
 )
-from napari_semsr.widgets.compare import (
-    CompareControls,
-    OverlayLayer,
-    describe_small_change,
-)
+from napari_semsr.widgets.compare import CompareControls, OverlayLayer
 from napari_semsr.widgets.enhance.models import (
     ModelChooser,
     find_models_by_training_data,
@@ -904,11 +900,12 @@ class EnhancePanel(VerbPanel):
         plane = get_displayed_plane(source, self.viewer.dims)
         place_seen = plane, micrograph.pixel_size_nm, micrograph.origin
         request, path = (source, model, options, place_seen), self.get_output_path()
+        card = dict(self.model.card)
         ticks, unmade = self._ticks.items(), self._find_map_problems()
         maps = {key: bool(one.value) and key not in unmade for key, one in ticks}
         call = self.compose_call(
             {"image": planes or micrograph, "model": model},
-            partial(self.show_enhanced, source, micrograph),
+            partial(self.show_enhanced, source, micrograph, card),
             options=options,
             cluster=self.advanced.options,
         )
@@ -919,7 +916,7 @@ class EnhancePanel(VerbPanel):
                 return _create_maps(micrograph, there, maps, model, options, again=True)
 
             return replace(call, show=self._show_maps, work=create_maps)
-        card, existing = dict(self.model.card), str(self.existing.value)
+        existing = str(self.existing.value)
         name, scale = (
             self._create_result_name(micrograph, card),
             int(card.get("scale", 1)),
@@ -983,7 +980,11 @@ class EnhancePanel(VerbPanel):
             self.look.select_layers(source, self.live.layer)
 
     def show_enhanced(
-        self, source: Image, image: Micrograph, outcome_enhanced: "EnhanceOutcome"
+        self,
+        source: Image,
+        image: Micrograph,
+        card: Mapping[str, object],
+        outcome_enhanced: "EnhanceOutcome",
     ) -> Iterator[None]:
         """Show the finished result and its metrics."""
         outcome, live, layer = outcome_enhanced.outcome, self.live, None
@@ -997,7 +998,7 @@ class EnhancePanel(VerbPanel):
             layer, source = live.layer, live.request[0]
         if layer is not None:
             yield
-            apart = outcome.result.change is None
+            apart = card.get("grey", "input") != "input"
             self.look.set_result(layer, source, image, outcome, apart=apart)
         self._outcome = outcome
         if self._store_offered == Path(
@@ -1022,7 +1023,6 @@ class EnhancePanel(VerbPanel):
         report = outcome.result.report
         for reason in outcome_enhanced.unmade:
             self.messages.show_warning(reason)
-        hardly = describe_small_change(outcome.result.change)
         whole = f"{outcome_enhanced.seconds:.1f} s"
         sentence = (
             f"Enhanced in {whole} at {report.megapixels_per_second:.2f} megapixels/s."
@@ -1040,7 +1040,7 @@ class EnhancePanel(VerbPanel):
             sentence = f"Mapped in {whole}; the existing result was kept."
         self.results.show_result(
             {**get_figures(outcome.result), "Store": outcome.result.output},
-            f"{sentence}{hardly}",
+            sentence,
             network=outcome.result.provenance.model_name,
         )
 
