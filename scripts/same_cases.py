@@ -244,7 +244,6 @@ CHAINS = {
     ],
     "models out and in": [
         "models export sem-restore -o mine.safetensors --json",
-        "models check mine.safetensors --write --discs 4 --size-px 128 --json",
         "models import mine.safetensors",
         "models import mine.safetensors --overwrite --json",
         *("models list", "models info nothing"),

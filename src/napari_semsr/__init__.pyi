@@ -28,7 +28,6 @@ from .functions import (
     adapt as adapt,
     batch as batch,
     calibrate as calibrate,
-    check_model as check_model,
     convert as convert,
     crop as crop,
     decorrelation as decorrelation,

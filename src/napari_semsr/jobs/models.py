@@ -26,7 +26,6 @@ from napari_semsr.core import (
     list_folder,
 )
 from napari_semsr.io import replace_atomically
-from napari_semsr.jobs.check_record import MODEL, DiscRecord, RemovalTest
 from napari_semsr.jobs.exchange import (
     SUFFIXES,
     ExportOptions,
@@ -66,20 +65,8 @@ class ModelFile(Result):
             for name, value in self.card.items()
             if value not in (None, "", {}, []) and name not in left_out
         }
-        for kind, record in DiscRecord.from_card(self.card).items():
-            lines = (line.partition(": ") for line in record.lines())
-            about = f"discs, {kind.replace('_', ' ')}"
-            headline = record.headline().items()
-            figures_shown |= {
-                f"{about}, {name.lower()}": figure for name, figure in headline
-            }
-            figures_shown |= {
-                f"{about}, {name}": Figure(sentence) for name, _, sentence in lines
-            }
-        removals = RemovalTest.from_card(self.card)
-        if removals is not None:
-            figures_shown |= removals.figures(MODEL)
-        return get_declared_figures(self) | figures_shown
+        checks = get_check_figures(self.card)
+        return get_declared_figures(self) | figures_shown | checks
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,6 +265,49 @@ def _create_model_row(path: Path, *, is_bundled: bool) -> dict[str, object]:
         "description": card.description,
         "gain_db": get_validation_gain_db(card.model_dump()),
     }
+
+
+def get_check_figures(card: Mapping[str, Any]) -> dict[str, Figure]:
+    """Return what a card records of objects that the model shows and invents.
+
+    The worst condition of each kind of images comes first. Empty if the card has no
+    valid record.
+    """
+    checks, figures = card.get("checks") or {}, dict[str, Figure]()
+    try:
+        for kind, record in (checks.get("discs") or {}).items():
+            totals = [
+                (float(both["enhanced"]), float(both["degraded"]), name, both["discs"])
+                for name, shares in record["conditions"].items()
+                for both in [shares["resolved"]["together"]]
+                if both["discs"]
+            ]
+            for enhanced, degraded, name, discs in sorted(totals):
+                note = f"of {discs} discs (input: {100 * degraded:.0f} %)"
+                label = f"Shown correctly, {kind.replace('_', '-')} images, {name}"
+                figures[label] = Figure(100 * enhanced, "%", ".0f", note)
+        rows = checks.get("removals", {}).get("rows", {})
+        for group, label in _REMOVED.items() if rows else ():
+            model, linear = (rows[name][group] for name in ("model", "linear filter"))
+            if model["drawn_percent"] is not None:
+                low, high = map(float, model["drawn_interval"])
+                note = (
+                    f"of {model['objects']} (95 % interval {low:.0f} to {high:.0f} %; "
+                    f"linear filter: {float(linear['drawn_percent']):.0f} %)"
+                )
+                drawn = float(model["drawn_percent"])
+                figures[f"Drawn though removed, {label}"] = Figure(
+                    drawn, "%", ".0f", note
+                )
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return {}
+    return figures
+
+
+_REMOVED = {
+    "light_tells": "if the optical image shows the object",
+    "light_cannot_tell": "if the optical image hides it",
+}
 
 
 def get_validation_gain_db(card: Mapping[str, Any]) -> float | None:

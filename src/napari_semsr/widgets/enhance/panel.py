@@ -88,7 +88,6 @@ from napari_semsr.widgets.base import (
     get_entered_store,
     get_preference,
     is_alive,
-    open_panel,
     run_and_open,
 )
 from napari_semsr.widgets.compare import CompareControls, OverlayLayer
@@ -595,7 +594,7 @@ class EnhancePanel(VerbPanel):
             "layer", "Layer", "The grey image to enhance."
         )
         self.all_planes = self.input_layers.create_planes_box()
-        self.model = ModelChooser(self.viewer, self._open_model_check)
+        self.model = ModelChooser(self)
         self.form = OptionsForm(EnhanceOptions)
         self.form.set_values(
             tile=int(get_preference("computing", "tile_px")) or None,
@@ -778,10 +777,6 @@ class EnhancePanel(VerbPanel):
     def _has_separate_amounts(self) -> bool:
         """Return whether the model has separate amounts for noise, blur and haze."""
         return self.model.card.get("architecture") == _INFORMED_NETWORK
-
-    def _open_model_check(self) -> None:
-        panel: Any = open_panel(self.viewer, "Check model")
-        panel.model.show_model(self.model.value)
 
     def _set_whole_image(self, whole: bool) -> None:
         if self.live is not None:
