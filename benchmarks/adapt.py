@@ -37,6 +37,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import numpy as np
 import yaml
+from _removals import count_removals, simulate_circuits
 from _scans import taken
 from _shared import PEER, ROOT, Rows, mean_and_error, read_options, verdict
 from _superlens_mosaic import electrons
@@ -75,7 +76,6 @@ from napari_semsr.jobs import (
     create_shared_area,
 )
 from napari_semsr.jobs.adapt import train as training_call
-from napari_semsr.jobs.check.removals import count_removals, simulate_circuits
 from napari_semsr.jobs.enhance import compare_with_training_area
 from napari_semsr.jobs.register import REGISTER
 from napari_semsr.models import LoadedModel, load_model

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import napari_semsr
 from napari_semsr.cli.command import build_parser
-from napari_semsr.jobs import DiscRecord, RemovalTest
+from napari_semsr.jobs import get_check_figures
 from napari_semsr.models.cards import list_bundled_models, read_card, resolve_model_path
 
 PACKAGE = Path(napari_semsr.__file__).parent
@@ -119,38 +119,28 @@ def escape(text: str) -> str:
     return text
 
 
+def write_table(rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
+    """Yield a header row and rows as lines of a Markdown table."""
+    head, *others = rows
+    for row in (head, ("---",) * len(head), *others):
+        yield f"| {' | '.join(row)} |"
+
+
 def checks_page() -> str:
     """Write tables of the checks stored in the cards of the bundled models."""
     lines = [
         "# What the bundled models show",
         "",
-        "Generated from the model cards, as written by `semsr models check NAME",
-        "--write`. [Models](../models.md#does-it-show-what-is-there) describes how",
-        "discs are chosen and evaluated. Shares are of discs that the enhanced",
-        "image shows correctly, in brackets those of the degraded image. A radius in",
-        "brackets is one that the blur does not resolve. For removed objects, `drawn`",
-        "is the share that is drawn though removed, and J is `shown` minus `drawn`, in",
-        "percentage points; 95 % intervals are in brackets. The change of the optical",
-        "image is in standard deviations of its noise.",
+        "Generated from the model cards.",
+        "[Models](../models.md#does-it-show-what-is-there) describes the tests.",
         "",
     ]
     for name in list_bundled_models():
         card = read_card(resolve_model_path(name)).model_dump()
-        for kind, record in DiscRecord.from_card(card).items():
-            lines += [f"## {name}, {kind.replace('_', ' ')} images", ""]
-            lines += [*check_table(record.rows()), ""]
-        removals = RemovalTest.from_card(card)
-        if removals is not None:
-            lines += [f"## {name}, removed objects", "", *check_table(removals.rows())]
-            lines += ["", removals.describe("model"), ""]
+        figures = get_check_figures(card).items()
+        rows = [(label, str(figure)) for label, figure in figures]
+        lines += [f"## {name}", "", *write_table([("check", "result"), *rows]), ""]
     return "\n".join(lines)
-
-
-def check_table(rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
-    """Yield a header row and rows as lines of a Markdown table."""
-    head, *others = rows
-    for row in (head, ("---",) * len(head), *others):
-        yield f"| {' | '.join(row)} |"
 
 
 def python_page() -> str:
@@ -208,7 +198,7 @@ def codes_page() -> str:
         for code, kind, sentence in codes_of(ast.parse(path.read_text())):
             found.setdefault(code, (kind, sentence))
     rows = [(f"`{code}`", *found[code]) for code in sorted(found)]
-    table = check_table([("code", "kind", "for example"), *rows])
+    table = write_table([("code", "kind", "for example"), *rows])
     return "\n".join([*lines, *table, ""])
 
 

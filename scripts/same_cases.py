@@ -244,10 +244,9 @@ CHAINS = {
     ],
     "models out and in": [
         "models export sem-restore -o mine.safetensors --json",
-        "models check mine.safetensors --write --discs 4 --size-px 128 --json",
         "models import mine.safetensors",
         "models import mine.safetensors --overwrite --json",
-        *("models list", "models architectures --json", "models info nothing"),
+        *("models list", "models info nothing"),
     ],
     **{
         f"convert and back, {suffix}": [

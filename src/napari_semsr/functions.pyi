@@ -19,7 +19,6 @@ from napari_semsr.io.transforms import StoredTransform
 from napari_semsr.jobs.adapt.job import Adapted
 from napari_semsr.jobs.batch.job import BatchReport
 from napari_semsr.jobs.calibrate import CalibrationReport, ScaleBarReport
-from napari_semsr.jobs.check.job import ModelCheck
 from napari_semsr.jobs.convert import ConvertedFile
 from napari_semsr.jobs.crop import Cropped
 from napari_semsr.jobs.doctor import DoctorReport
@@ -32,7 +31,7 @@ from napari_semsr.jobs.measure.noise import NoiseReport
 from napari_semsr.jobs.measure.particles import ParticleSizes
 from napari_semsr.jobs.measure.profile import ProfileReport
 from napari_semsr.jobs.measure.resolution import SpectrumReport
-from napari_semsr.jobs.models import ArchitectureList, ModelFile, ModelList
+from napari_semsr.jobs.models import ModelFile, ModelList
 from napari_semsr.jobs.pairs import CreatedPairs
 from napari_semsr.jobs.register import Registered
 from napari_semsr.jobs.replay import ReplayReport
@@ -673,18 +672,3 @@ def import_model(
     overwrite: bool = False,
     progress: Report | None = None,
 ) -> ModelFile: ...
-def check_model(
-    model: PathLike = "sem-restore",
-    images: Sequence[Source] | None = None,
-    *,
-    held_out: PathLike | None = None,
-    task: Literal["auto", "images", "superlens", "gold"] = "auto",
-    discs: int = 200,
-    size_px: int = 512,
-    seed: int = 0,
-    device: str = "auto",
-    write: bool = False,
-    progress: Report | None = None,
-    **options: Unpack[Reading],
-) -> ModelCheck: ...
-def list_architectures(*, progress: Report | None = None) -> ArchitectureList: ...

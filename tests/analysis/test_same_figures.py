@@ -171,7 +171,6 @@ MEASURES = {
     "metrics": lambda: analysis.measure_metrics(
         image(blurred()), image(scene()), match="affine", cut_off_nm=140
     ),
-    "change": lambda: run(analysis.measure_change(image(scene()), image(blurred()))),
     "misfit": lambda: run(analysis.measure_misfit(image(blurred()), image(scene()))),
     "spectrum": lambda: analysis.measure_spectrum(pair()[0]),
     "error": lambda: semsr.error_map(image(blurred()), image(scene())),

@@ -241,7 +241,6 @@ def tabs_of(place) -> list[str]:
 
 @pytest.mark.broad
 def test_panels_are_tabs_beside_each_other(viewer, qtbot, keep_picture):
-    from qtpy.QtWidgets import QDockWidget
 
     panels = [dock(viewer, name) for name in ("Enhance", "FRC map", "Crop")]
     docks = [panel.parentWidget() for panel in panels]
@@ -309,8 +308,3 @@ def test_other_panels_open_from_a_list_in_the_window(viewer, qtbot, keep_picture
     assert set(entries) == set(ASIDE)
     entries["Gaps"].trigger()
     assert window.page.panel.title == "Gaps"
-    entries["Degrade"].trigger()
-    docked = open_panel(viewer, "Degrade")
-    qtbot.waitUntil(docked.isVisible, timeout=LIMIT_MS)
-    assert docked.title == "Degrade"
-    assert isinstance(docked.parentWidget(), QDockWidget)

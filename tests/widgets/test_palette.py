@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import yaml
 from napari.components import ViewerModel
-from qtpy.QtWidgets import QDockWidget, QPushButton
+from qtpy.QtWidgets import QDockWidget
 
 if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
     pytest.skip("needs a display; run under xvfb-run", allow_module_level=True)
@@ -38,7 +38,7 @@ def titles() -> list[str]:
 
 
 # which examines napari's window from outside
-@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb != "doctor"])
+@pytest.mark.parametrize("verb", sorted(VERBS.keys() - {"degrade", "demo", "doctor"}))
 def test_every_verb_is_in_the_palette(verb):
     word = _BEGIN.get(verb, verb)
     assert any(word in title for title in titles())
@@ -69,12 +69,3 @@ def test_a_verb_opens_its_panel_once(make_napari_viewer_proxy, registered, qtbot
     assert sorted(names) == ["Enhance", "Save"]
     enhance = docks[next(name for name in docks if name.startswith("Enhance"))]
     assert isinstance(enhance.parentWidget(), QDockWidget)
-    enhance.model.show_model("ssum-sem")
-    (check,) = (
-        item
-        for item in enhance.findChildren(QPushButton)
-        if item.text().startswith("Check this model")
-    )
-    check.click()
-    name = next(name for name in docks if name.startswith("Check model"))
-    assert docks[name].model.value == "ssum-sem"

@@ -54,11 +54,7 @@ PANELS = {
     "ErrorMapPanel": "measure.panel",
     "GapsPanel": "measure.gaps",
     "ProfilePanel": "measure.profile",
-    "DegradePanel": "degrade",
-    "DemoPanel": "demo",
     "BatchPanel": "batch",
-    "CheckPanel": "enhance.models",
-    "ImportPanel": "enhance.models",
     "CropPanel": "crop",
     "RegisterPanel": "register.panel",
     "JudgePanel": "register.judge",
@@ -88,7 +84,6 @@ MEASURING = [
     "MetricsPanel",
     "ErrorMapPanel",
     "GapsPanel",
-    "DegradePanel",
     "CropPanel",
     "RegisterPanel",
     "JudgePanel",
@@ -580,7 +575,7 @@ def test_a_panel_in_view_is_kept_though_nobody_refers_to_it(model, qapp):
     assert kept() is None
 
 
-CALLING = *MEASURING, "AdaptPanel", "CheckPanel", "DemoPanel", "noise", "particles"
+CALLING = *MEASURING, "AdaptPanel", "noise", "particles"
 
 
 @pytest.mark.parametrize("name", CALLING)

@@ -32,7 +32,6 @@ def test_result_is_a_calibrated_layer(panel, model, run_panel, method):
     assert np.isfinite(found.array()).all()
     text = panel.figures.text()
     assert "Tiles against whole" in text
-    assert "Mean change" in text
     assert "network" not in text
     assert ("Iterations" in text) == (method == "blind")
 

@@ -1,7 +1,5 @@
-from .change import (
-    Change as Change,
+from .common_grid import (
     compute_block_means as compute_block_means,
-    measure_change as measure_change,
     split_into_blocks as split_into_blocks,
 )
 from .decorrelation import (

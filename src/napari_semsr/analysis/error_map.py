@@ -25,7 +25,7 @@ import scipy  # the submodules are loaded lazily
 from pydantic import model_validator
 from scipy import fft, ndimage
 
-from napari_semsr.analysis.change import compute_block_means, split_into_blocks
+from napari_semsr.analysis.common_grid import compute_block_means, split_into_blocks
 from napari_semsr.core import (
     Box,
     Float32Array,

@@ -21,7 +21,7 @@ from typing import ClassVar
 import numpy as np
 from scipy import ndimage
 
-from napari_semsr.analysis.change import (
+from napari_semsr.analysis.common_grid import (
     compute_block_means,
     find_common_grid,
     read_resampled,

@@ -31,7 +31,7 @@ from typing import Self
 import numpy as np
 from scipy import ndimage
 
-from napari_semsr.analysis.change import compute_block_means, split_into_blocks
+from napari_semsr.analysis.common_grid import compute_block_means, split_into_blocks
 from napari_semsr.core import (
     Box,
     Float32Array,

@@ -4,7 +4,6 @@ Names in the graph are derived from the field, the options and the model's diges
 that tiles cached for an older version of a model are never used.
 """
 
-import math
 import threading
 import weakref
 from bisect import bisect_right
@@ -25,7 +24,6 @@ from napari_semsr.core import (
     IntPair,
     Micrograph,
     RealArray,
-    Resampling,
     convert_dtype,
     get_blur,
     run as finish,
@@ -33,7 +31,6 @@ from napari_semsr.core import (
 from napari_semsr.inference.network_input import (
     ResampledField,
     get_source_box,
-    plan_field_tiles,
 )
 from napari_semsr.inference.options import EnhanceOptions, plan_output
 from napari_semsr.inference.plan import get_sampled_statistics, plan_enhancement
@@ -275,11 +272,6 @@ class BoxPreview:
         condition = self.plan.condition
         return None if condition is None else get_blur(condition)
 
-    @property
-    def context_margin(self) -> int:
-        """Width, in pixels, of the context margin that affects the result of a box."""
-        return math.ceil(self.plan.tiles.halo / self.plan.output.fit.resampling_factor)
-
     def enhance(self, box: Box) -> tuple[Box, RealArray]:
         """Enhance one box, given in input pixels.
 
@@ -300,44 +292,19 @@ class BoxPreview:
         part, inner = self.plan.convert_output(place, *core_values)
         return place, convert_dtype(part[inner.slices], self.plan.output.dtype)[0]
 
-    def extend(self, micrograph: Micrograph, corner: IntPair) -> "BoxPreview":
-        """Return a preview for an image that has grown, without remeasuring it.
-
-        `corner`: ``(y, x)`` in the new field of the first pixel of the previous one.
-        """
-        plan, data = self.plan, micrograph.data
-        card, options = plan.model.card, plan.options
-        output, haze = plan_output(micrograph, card.model_dump(), options), plan.haze
-        if isinstance(plan.data, ResampledField):
-            there = Resampling(micrograph.shape, plan.data.there.steps)
-            data = replace(plan.data, source=data, there=there)
-        if haze is not None:
-            y, x = (round(at * plan.output.fit.resampling_factor) for at in corner)
-            haze = replace(haze, corner=(y, x))
-        probe = self.predictor.effective_probe(options.halo_tolerance)
-        tiles, regrid = plan_field_tiles(data, output, card, probe)
-        place = {"output": output, "data": data, "tiles": tiles, "regrid": regrid}
-        return replace(self, plan=replace(plan, haze=haze, **place))
-
 
 def prepare_preview(
     micrograph: Micrograph,
     model: LoadedModel,
     options: EnhanceOptions | None = None,
-    *,
-    halo_tolerance: float | None = None,
 ) -> BoxPreview:
-    """Prepare a preview of individual boxes in an image.
-
-    `halo_tolerance` is used for the boxes instead of that in the options.
-    """
+    """Prepare a preview of individual boxes in an image."""
     settings = options or EnhanceOptions()
     predictor = Predictor(model, device=settings.device, precision=settings.precision)
     probe = predictor.probe
-    changes: dict[str, object] = {"halo_tolerance": halo_tolerance}
+    settings = settings.replace(halo_tolerance=None)  # a box costs little
     if settings.resample == "keep":  # a box is on the field's own grid in any case
-        changes["resample"] = "auto"
-    settings = settings.replace(**changes)
+        settings = settings.replace(resample="auto")
     job = plan_enhancement(
         micrograph,
         plan_output(micrograph, model.card.model_dump(), settings),

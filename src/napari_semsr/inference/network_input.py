@@ -207,7 +207,6 @@ class HazeMap:
     gain: Float32Array  # Gain of each block; interpolated bilinearly
     pitch: int  # Side of a block in pixels
     airlight: float  # Grey level that the gain leaves unchanged
-    corner: IntPair = (0, 0)  # First pixel of the first block
 
     @property
     def gain_range(self) -> FloatPair:
@@ -221,7 +220,6 @@ class HazeMap:
     def interpolate_gain(self, box: Box) -> Float32Array:
         """Interpolate the gain in a window, independently of the tiling."""
         values: Float32Array = self.gain
-        box = box.move((-self.corner[0], -self.corner[1]))
         for axis, (start, stop) in enumerate([(box.y0, box.y1), (box.x0, box.x1)]):
             last = self.gain.shape[axis] - 1
             place = (np.arange(start, stop) + 0.5) / self.pitch - 0.5

@@ -1,5 +1,6 @@
 from .adapt.areas import (
     ADAPTED_MODEL as ADAPTED_MODEL,
+    LINEAR as LINEAR,
     AdaptationError as AdaptationError,
     SharedArea as SharedArea,
     create_shared_area as create_shared_area,
@@ -35,18 +36,6 @@ from .calibrate import (
     CalibrationReport as CalibrationReport,
     ScaleBarReport as ScaleBarReport,
 )
-from .check.job import (
-    MODELS_CHECK as MODELS_CHECK,
-    CheckOptions as CheckOptions,
-    ModelCheck as ModelCheck,
-)
-from .check.removals import count_removals as count_removals
-from .check_record import (
-    LINEAR as LINEAR,
-    MODEL as MODEL,
-    DiscRecord as DiscRecord,
-    RemovalTest as RemovalTest,
-)
 from .convert import (
     ConvertedFile as ConvertedFile,
     save_image as save_image,
@@ -58,10 +47,6 @@ from .crop import (
     Cropped as Cropped,
     crop_to_gap_free_box as crop_to_gap_free_box,
 )
-from .degrade import (
-    DEGRADE as DEGRADE,
-    DegradeOptions as DegradeOptions,
-)
 from .enhance import (
     ENHANCE as ENHANCE,
     MISFIT as MISFIT,
@@ -72,7 +57,6 @@ from .enhance import (
     is_instrument_model as is_instrument_model,
     run_preview as run_preview,
 )
-from .enhance_growing import GrowingEnhancement as GrowingEnhancement
 from .exchange import ImportOptions as ImportOptions
 from .figure import (
     FIGURE as FIGURE,
@@ -152,10 +136,12 @@ from .measure.table import (
     measure_table_job as measure_table_job,
 )
 from .models import (
+    MODELS_EXPORT as MODELS_EXPORT,
     MODELS_IMPORT as MODELS_IMPORT,
     MODELS_INFO as MODELS_INFO,
     MODELS_LIST as MODELS_LIST,
     ModelFile as ModelFile,
+    get_check_figures as get_check_figures,
     get_model_origin as get_model_origin,
     get_runs_folder as get_runs_folder,
     get_validation_gain_db as get_validation_gain_db,

@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from statistics import fmean
 from typing import Annotated, Any
 
 import psutil
@@ -22,12 +21,10 @@ from napari_semsr.analysis import (
     BLOCK_PX,
     UNLIKE_PERCENT,
     BlockFeatures,
-    Change,
     Falloff,
     Misfit,
     compute_unfamiliar_percentage,
     map_misfit,
-    measure_change,
     measure_misfit,
 )
 from napari_semsr.core import (
@@ -53,7 +50,6 @@ from napari_semsr.core import (
     WaitingProgress,
     create_property,
     get_declared_figures,
-    get_figures,
     parse_pixel_size,
     warn,
 )
@@ -165,16 +161,14 @@ def _get_recorded_input(
 class EnhancedFile(ImageResult):
     """Result of an enhancement, with its computational cost.
 
-    `change` is None if the model has its own grey levels; `misfit`, the residual of the
-    image, is known for models trained on a simulated instrument, or if its map was
-    requested. `unfamiliar_percent` is the share of the blocks of the image that are
-    unlike the area that the model was trained on; None for models that do not state
-    it, and for images smaller than a block.
+    `misfit`, the residual of the image, is known for models trained on a simulated
+    instrument, or if its map was requested. `unfamiliar_percent` is the share of the
+    blocks of the image that are unlike the area that the model was trained on; None for
+    models that do not state it, and for images smaller than a block.
     """
 
     report: EnhanceReport = field(metadata=FLAT)
     provenance: Provenance = field(metadata={"json": False})
-    change: Change | None = None
     misfit: Misfit | None = field(default=None, metadata={"json": False})
     misfit_map: Annotated[str | None, Quantity("Misfit map")] = None  # its path
     unfamiliar_percent: Annotated[
@@ -197,13 +191,12 @@ class EnhancedFile(ImageResult):
         return None if self.misfit is None else self.misfit.verdict
 
     def figures(self) -> dict[str, Figure]:
-        """Return the misfit, the change of the image and the computational cost."""
-        change = {} if self.change is None else get_figures(self.change)
+        """Return the misfit and the computational cost."""
         all_figures = get_declared_figures(self)
         misfit = {
             name: all_figures[name] for name in ("Misfit",) if name in all_figures
         }
-        return misfit | change | all_figures
+        return misfit | all_figures
 
     def to_json(self) -> dict[str, object]:
         """Return the JSON record, including the model digest."""
@@ -279,12 +272,8 @@ def _enhance_plane(run: Run[EnhanceOptions]) -> Job[EnhancedFile]:
         report = yield from inference.enhance_to_store(enhance_run, store, live=live)
         if not scheduler:
             report = _add_memory_note(report, settings, memory_before)
-        wants_map, noise_sd = map_path is not None, None
-        if report.noise_percent is not None:
-            scaling = enhance_run.plan.scaling
-            noise_sd = report.noise_percent / 100 * (scaling.high - scaling.low)
         evaluation = yield from _compare_result(
-            source, read_store_image(store), model, noise_sd, wants_map
+            source, read_store_image(store), model, wants_map=map_path is not None
         )
         _notify_display(live, place, target, is_renamed=False)
         return report, evaluation
@@ -293,7 +282,7 @@ def _enhance_plane(run: Run[EnhanceOptions]) -> Job[EnhancedFile]:
         target, create_store, fill_store, kept_store=place
     )
     _notify_display(live, place, target, is_renamed=True)
-    report, (change, misfit, misfit_map) = written_file.result
+    report, (misfit, misfit_map) = written_file.result
     # the precision that the run started with
     provenance = provenance.model_copy(update={"precision": report.precision})
     if map_path is not None:
@@ -306,7 +295,6 @@ def _enhance_plane(run: Run[EnhanceOptions]) -> Job[EnhancedFile]:
         clipped=report.clipped,
         report=report,
         provenance=provenance,
-        change=change,
         misfit=misfit,
         misfit_map=None if misfit_map is None else str(map_path),
         unfamiliar_percent=unlike,
@@ -463,26 +451,24 @@ def _write_distance_map(
     return str(run.targets[UNFAMILIAR])
 
 
-_Comparison = tuple[Change | None, Misfit | None, Micrograph | None]
-"""Change of the image, misfit of the result, and misfit map."""
+_Comparison = tuple[Misfit | None, Micrograph | None]
+"""Misfit of the result, and misfit map."""
 
 
 def _compare_result(
     source: Micrograph,
     output: Micrograph,
     model: "models.LoadedModel",
-    noise_sd: float | None,
+    *,
     wants_map: bool,
 ) -> Job[_Comparison]:
     """Compare a result with its input."""
-    change, misfit, misfit_map = None, None, None
-    if model.card.grey == "input":
-        change = yield from measure_change(source, output, noise_sd)
+    misfit, misfit_map = None, None
     if wants_map or is_instrument_model(model.card.model_dump()):
         misfit = yield from measure_misfit(source, output)
     if wants_map and misfit is not None:
         misfit_map = yield from map_misfit(source, output, misfit)
-    return change, misfit, misfit_map
+    return misfit, misfit_map
 
 
 def is_instrument_model(card: dict[str, Any]) -> bool:
@@ -554,7 +540,6 @@ def _summarise_planes(results: Sequence[EnhancedFile]) -> dict[str, object]:
     return {
         "report": report,
         "clipped": clipped_count,
-        "change": combine_changes([item.change for item in results]),
         "misfit": max(misfits, key=lambda misfit: misfit.share, default=None),
         "unfamiliar_percent": _get_largest_value(
             item.unfamiliar_percent for item in results
@@ -565,22 +550,6 @@ def _summarise_planes(results: Sequence[EnhancedFile]) -> dict[str, object]:
 def _get_largest_value(values: Iterable[float | None]) -> float | None:
     """Return the largest known value, or None."""
     return max((value for value in values if value is not None), default=None)
-
-
-def combine_changes(changes: Sequence[Change | None]) -> Change | None:
-    """Combine the changes of several planes of equal size."""
-    known_changes = [item for item in changes if item is not None]
-    if not known_changes:
-        return None
-    means = {
-        name: fmean(getattr(item, name) for item in known_changes)
-        for name in ("mean", "share", "noise", "level", "looked_at")
-    }
-    return Change(
-        **means,
-        largest=max(item.largest for item in known_changes),
-        hardly=all(item.hardly for item in known_changes),
-    )
 
 
 ENHANCE = Verb(

@@ -313,7 +313,6 @@ class ScanFollower:
     until: int | None
     idle_s: float | None
     is_stopped: Callable[[], bool]
-    rest: Callable[[float], object] = time.sleep
     _since: float = field(default_factory=time.monotonic)
     _unlisted_frames: set[str] = field(
         default_factory=set
@@ -342,7 +341,7 @@ class ScanFollower:
             while not self.has_ended() and (yield from self._run_deferred_step()):
                 if time.monotonic() - last >= _POLL_S:
                     break  # new frames come first
-            self.rest(max(0.0, min(_POLL_S - (time.monotonic() - last), _POLL_S)))
+            time.sleep(max(0.0, min(_POLL_S - (time.monotonic() - last), _POLL_S)))
 
     def _set_late_positions(self) -> None:
         """Set the positions of frames whose table rows arrived later."""
@@ -447,13 +446,12 @@ def follow_scan(
     idle_s: float | None = None,
     is_stopped: Callable[[], bool] | None = None,
     display: LiveDisplay | None = None,
-    rest: Callable[[float], object] = time.sleep,
 ) -> Job[FollowedScan]:
     """Place and fuse the frames that arrive in a folder, until the scan ends.
 
     Ends by Ctrl-C, by `is_stopped`, after `until` frames, or after `idle_s` seconds
     without a new one. The growing mosaic is at `target`, or next to it if another image
-    is at that path. `rest` waits a number of seconds while no frame has arrived.
+    is at that path.
 
     Raises
     ------
@@ -478,7 +476,7 @@ def follow_scan(
     try:
         with _handle_interrupts() as interrupt:
             follower = ScanFollower(
-                folder, scan, until, idle_s, lambda: interrupt() or should_stop(), rest
+                folder, scan, until, idle_s, lambda: interrupt() or should_stop()
             )
             yield from follower.run()
         # an early stop leaves frames to the final solution

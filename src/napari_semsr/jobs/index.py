@@ -37,7 +37,7 @@ VERBS = {
     "batch": "run steps on every image of a folder or table; collect one table",
     "replay": "reproduce an output from its provenance, and compare the two",
     "report": "write a printable page of images and values, with methods",
-    "models": "list, describe, export, import and check models",
+    "models": "list, describe, export and import models",
     "demo": "run all steps on simulated samples, from frames to a report",
     "doctor": "check this installation: versions, devices, memory, Qt, OpenGL",
 }
@@ -48,8 +48,6 @@ ACTIONS = {
     "models info": "show the model card of a model",
     "models export": "export a model, for this program or for others",
     "models import": "add a model to the library, and show its model card",
-    "models check": "count the real objects that a model shows, and those it invents",
-    "models architectures": "list the available network architectures",
 }
 """Help summary of each action, for commands with several actions."""
 
@@ -58,7 +56,6 @@ _MODULES = {
     "batch": "batch.job",
     "demo": ".demonstration.job",
     **dict.fromkeys(ACTIONS, "models"),
-    "models check": "check.job",
     "report": "report.job",
     "decorrelation": "measure.resolution",
     "error-map": "measure.error_map",
@@ -98,8 +95,6 @@ _FUNCTION_NAMES = {
     "models info": "model_info",
     "models export": "export_model",
     "models import": "import_model",
-    "models check": "check_model",
-    "models architectures": "list_architectures",
 }
 
 

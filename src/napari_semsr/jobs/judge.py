@@ -66,7 +66,6 @@ from napari_semsr.core import (
     warn,
 )
 from napari_semsr.inference import EnhanceOptions
-from napari_semsr.jobs.check_record import LINEAR
 from napari_semsr.jobs.crop import CropOptions, find_shared_gap_free_box
 from napari_semsr.jobs.images import (
     Image,
@@ -112,7 +111,7 @@ from napari_semsr.reporting import (
 )
 from napari_semsr.restoration import fit_linear_filter
 
-INPUT = "input"
+INPUT, LINEAR = "input", "linear filter"
 """Name of the unprocessed image; the other baseline is `LINEAR`."""
 
 _NUMBERS = ".json"

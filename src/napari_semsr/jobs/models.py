@@ -1,9 +1,8 @@
-"""Model library and list of architectures."""
+"""Model library."""
 
-import inspect
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +26,6 @@ from napari_semsr.core import (
     list_folder,
 )
 from napari_semsr.io import replace_atomically
-from napari_semsr.jobs.check_record import MODEL, DiscRecord, RemovalTest
 from napari_semsr.jobs.exchange import (
     SUFFIXES,
     ExportOptions,
@@ -39,59 +37,6 @@ from napari_semsr.jobs.exchange import (
 )
 from napari_semsr.jobs.images import Result, check_output_not_input, to_json_value
 from napari_semsr.jobs.verb import MODEL_IN, FileInput, ImageInput, Output, Run, Verb
-
-
-@dataclass(frozen=True, slots=True)
-class ArchitectureList(Result):
-    """Available architectures: image-to-image networks and discriminators.
-
-    Each has name, summary, number of weights, and options with defaults; networks also
-    have scale and stride.
-    """
-
-    architectures: tuple[dict[str, Any], ...]
-    discriminators: tuple[dict[str, Any], ...]
-
-    def figures(self) -> dict[str, Figure]:
-        """Return one line for each architecture."""
-        architectures = {}
-        for row in (*self.architectures, *self.discriminators):
-            facts = [f"{row['weights'] / 1e6:.2f} M weights"]
-            facts += [f"{n} {row[n]}" for n in ("stride", "scale") if n in row]
-            judges = "" if "scale" in row else " (discriminator)"
-            facts_text = f"{', '.join(facts)}: {row['summary']}"
-            architectures[f"{row['name']}{judges}"] = Figure(facts_text)
-        return architectures
-
-
-def _list_architectures(_: Run[Options]) -> Job[ArchitectureList]:
-    yield Progress(0, 1, "building without weights")
-    networks = tuple(
-        _describe_architecture(*item) for item in models.ARCHITECTURES.items()
-    )
-    judges = tuple(
-        _describe_architecture(*item) for item in models.DISCRIMINATORS.items()
-    )
-    return ArchitectureList(networks, judges)
-
-
-def _describe_architecture(name: str, factory: Callable[..., Any]) -> dict[str, object]:
-    """Describe an architecture, counting its weights without allocating memory."""
-    import torch
-
-    with torch.device("meta"):  # weights on the meta device take no memory
-        network = factory()
-    options = inspect.signature(factory).parameters.items()
-    row = {
-        "name": name,
-        "summary": (inspect.getdoc(factory) or "").partition("\n")[0],
-        "weights": sum(weights.numel() for weights in network.parameters()),
-        "stride": int(network.stride),
-        "options": to_json_value({key: value.default for key, value in options}),
-    }
-    scale = getattr(network, "scale", None)
-    return row if scale is None else {**row, "scale": int(scale)}
-
 
 # The model library: bundled models, and those that a user imported.
 
@@ -120,20 +65,8 @@ class ModelFile(Result):
             for name, value in self.card.items()
             if value not in (None, "", {}, []) and name not in left_out
         }
-        for kind, record in DiscRecord.from_card(self.card).items():
-            lines = (line.partition(": ") for line in record.lines())
-            about = f"discs, {kind.replace('_', ' ')}"
-            headline = record.headline().items()
-            figures_shown |= {
-                f"{about}, {name.lower()}": figure for name, figure in headline
-            }
-            figures_shown |= {
-                f"{about}, {name}": Figure(sentence) for name, _, sentence in lines
-            }
-        removals = RemovalTest.from_card(self.card)
-        if removals is not None:
-            figures_shown |= removals.figures(MODEL)
-        return get_declared_figures(self) | figures_shown
+        checks = get_check_figures(self.card)
+        return get_declared_figures(self) | figures_shown | checks
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,6 +267,49 @@ def _create_model_row(path: Path, *, is_bundled: bool) -> dict[str, object]:
     }
 
 
+def get_check_figures(card: Mapping[str, Any]) -> dict[str, Figure]:
+    """Return what a card records of objects that the model shows and invents.
+
+    The worst condition of each kind of images comes first. Empty if the card has no
+    valid record.
+    """
+    checks, figures = card.get("checks") or {}, dict[str, Figure]()
+    try:
+        for kind, record in (checks.get("discs") or {}).items():
+            totals = [
+                (float(both["enhanced"]), float(both["degraded"]), name, both["discs"])
+                for name, shares in record["conditions"].items()
+                for both in [shares["resolved"]["together"]]
+                if both["discs"]
+            ]
+            for enhanced, degraded, name, discs in sorted(totals):
+                note = f"of {discs} discs (input: {100 * degraded:.0f} %)"
+                label = f"Shown correctly, {kind.replace('_', '-')} images, {name}"
+                figures[label] = Figure(100 * enhanced, "%", ".0f", note)
+        rows = checks.get("removals", {}).get("rows", {})
+        for group, label in _REMOVED.items() if rows else ():
+            model, linear = (rows[name][group] for name in ("model", "linear filter"))
+            if model["drawn_percent"] is not None:
+                low, high = map(float, model["drawn_interval"])
+                note = (
+                    f"of {model['objects']} (95 % interval {low:.0f} to {high:.0f} %; "
+                    f"linear filter: {float(linear['drawn_percent']):.0f} %)"
+                )
+                drawn = float(model["drawn_percent"])
+                figures[f"Drawn though removed, {label}"] = Figure(
+                    drawn, "%", ".0f", note
+                )
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return {}
+    return figures
+
+
+_REMOVED = {
+    "light_tells": "if the optical image shows the object",
+    "light_cannot_tell": "if the optical image hides it",
+}
+
+
 def get_validation_gain_db(card: Mapping[str, Any]) -> float | None:
     """Return a model's gain over its input, from the validation of its training."""
     validation = (card.get("training") or {}).get("validation")
@@ -417,12 +393,4 @@ MODELS_IMPORT = Verb(
     ),
     reads=False,
     replaces=True,
-)
-MODELS_ARCHITECTURES = Verb(
-    "models architectures",
-    (),
-    Options,
-    ArchitectureList,
-    _list_architectures,
-    reads=False,
 )

@@ -7,10 +7,8 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from napari_semsr.analysis import Change, measure_change
 from napari_semsr.core import (
     LEVELS,
-    Figure,
     InputRecord,
     Job,
     Micrograph,
@@ -19,9 +17,7 @@ from napari_semsr.core import (
     Provenance,
     Quantity,
     convert_dtype,
-    get_declared_figures,
     get_display,
-    get_figures,
     parse_pixel_size,
     warn,
 )
@@ -31,11 +27,9 @@ from napari_semsr.io import (
     read_json_object,
     write_blocks,
 )
-from napari_semsr.jobs.enhance import combine_changes
 from napari_semsr.jobs.images import (
     get_image_name,
     open_image,
-    read_store_image,
     record_file,
     to_json_value,
 )
@@ -138,7 +132,6 @@ class RestoredFile(ImageResult):
     parameters: dict[str, Any]
     tiles: Annotated[int, Quantity("Tiles")]
     provenance: Provenance = field(metadata={"json": False})
-    change: Change | None = None
 
     @property
     def method_text(self) -> Annotated[str, Quantity("Method")]:
@@ -176,11 +169,6 @@ class RestoredFile(ImageResult):
             if parameters["exact"]
             else f"{parameters['tolerance']:.1e} of the range"
         )
-
-    def figures(self) -> dict[str, Figure]:
-        """Return the change of the image, and the parameters."""
-        change = {} if self.change is None else get_figures(self.change)
-        return change | get_declared_figures(self)
 
 
 def _restore_plane(run: Run[RestoreOptions]) -> Job[RestoredFile]:
@@ -220,26 +208,22 @@ def _restore_plane(run: Run[RestoreOptions]) -> Job[RestoredFile]:
         how: dict[str, object] = {"dtype": dtype, "chunk": plan.core}
         return run.existing.open_store(about, place, target, **how)
 
-    def fill_store(store: OmeZarrStore) -> Job[tuple[int, Change | None]]:
+    def fill_store(store: OmeZarrStore) -> Job[int]:
         pieces = restorer.restore_tiles(source.data, plan, store.pending_units())
-        clipped_count = yield from store.fill((values for _, values in pieces), _TILES)
+        clipped_total = yield from store.fill((values for _, values in pieces), _TILES)
         if not store.is_complete:
             store.write_note("restore", parameters)
-        noise = parameters.get("noise_std")
-        change = yield from measure_change(source, read_store_image(store), noise)
-        return clipped_count, change
+        return clipped_total
 
     kept_store = get_output_store_path(target, resume=run.existing.resume)
     written_file = yield from write_blocks(
         target, create_store, fill_store, kept_store=kept_store
     )
-    clipped_total, change = written_file.result
     return RestoredFile(
         output=str(target),
         shape=written_file.shape,
         dtype=written_file.dtype,
-        clipped=clipped_total,
-        change=change,
+        clipped=written_file.result,
         **values_told,
     )
 
@@ -276,7 +260,6 @@ def _summarise_planes(results: Sequence[RestoredFile]) -> dict[str, object]:
     return {
         "tiles": sum(item.tiles for item in results),
         "clipped": sum(item.clipped for item in results),
-        "change": combine_changes([item.change for item in results]),
     }
 
 

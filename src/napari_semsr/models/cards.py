@@ -88,7 +88,7 @@ class ModelCard(BaseModel):
     grey: Literal["input", "unit"] = "input"
     # training data, and evaluation on other images
     training: dict[str, Any] = Field(default_factory=dict)
-    # test results of the finished model; ``discs`` is written by ``semsr models check``
+    # test results of the finished model, by `benchmarks/check_model.py`
     checks: dict[str, object] = Field(default_factory=dict)
     limits: str = ""  # limits of the model
     licence: str = "BSD-3-Clause"

@@ -16,7 +16,6 @@ from napari.layers import Image, Layer
 from napari.utils.events import Event
 from qtpy.QtCore import QObject
 
-from napari_semsr.analysis import Change
 from napari_semsr.core import (
     Box,
     Figure,
@@ -76,11 +75,6 @@ _DIVERGING = "PiYG"  # darker is magenta, brighter is green, no difference is wh
 _MINUS = " \N{MINUS SIGN} "
 _SAMPLE_PX = 1024  # per side, of a difference whose size is stated; chosen: 10 ms
 _SHOWN_PERCENT = 99.9  # of its pixels are not clipped; as in the view of an image
-
-
-def describe_small_change(change: Change | None) -> str:
-    """Describe a change if it is very small; otherwise return an empty string."""
-    return f" {change.verdict}" if change is not None and change.hardly else ""
 
 
 _FOLLOWS = {"scale", "translate", "affine", "contrast_limits", "colormap", "gamma"}

@@ -5,7 +5,7 @@ from napari.layers import Image, Layer
 from napari_semsr.jobs import RESTORE, RestoredFile
 from napari_semsr.restoration import RestoreOptions
 from napari_semsr.widgets.base import CommandOutcome, VerbPanel
-from napari_semsr.widgets.compare import CompareControls, describe_small_change
+from napari_semsr.widgets.compare import CompareControls
 
 
 class RestorePanel(VerbPanel):
@@ -38,11 +38,8 @@ class RestorePanel(VerbPanel):
             self.look.set_result(layer, source, outcome.images[0], outcome.output)
 
     def sentence(self, outcome: CommandOutcome) -> str:
-        """Describe the result, and whether it shows more than noise."""
+        """Describe the result."""
         report: RestoredFile = outcome.report
         count = len(outcome.planes)
         what = f"{count} planes" if count else outcome.images[0].name
-        return (
-            f"Restored {what} "
-            f"({report.method_text}).{describe_small_change(report.change)}"
-        )
+        return f"Restored {what} ({report.method_text})."

@@ -27,7 +27,6 @@ CPU = ("--device", "cpu")
 KNOWN = ("--landmarks", "landmarks.csv", "--landmarks-only")
 WITHOUT_NETWORK = (
     ("models", "list"),
-    ("models", "architectures"),
     ("info", "first.tif"),
     ("figure", "first.tif", "truth.tif", "-o", "figure.png"),
 )

@@ -42,11 +42,6 @@ def test_enhance_records_what_made_it(semsr, images):
     assert made.inputs[0].name == "first.tif"
     assert made.inputs[0].digest.startswith("sha256:")
     assert made.network_digests() == {record["model_digest"]}
-    told, before = record["change"], read(images / "first.tif").array()
-    change = np.abs(read(images / "out.tif").array() - before.astype(np.float64))
-    assert told["mean"] == pytest.approx(change.mean(), rel=1e-4)
-    assert told["largest"] == pytest.approx(change.max(), rel=1e-4)
-    assert told["noise"] > 0
 
 
 LOADED = """

@@ -13,8 +13,7 @@ from napari_semsr.core import InputRecord, Provenance, digest_path, measure_perc
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.core.progress import Progress, run
 from napari_semsr.io import NETWORK_KEY, STORE_KEY, STRENGTH_KEY, read, write
-from napari_semsr.jobs import ENHANCE, MODEL, RemovalTest, digest_values
-from napari_semsr.jobs.check_record import LINEAR, RemovalCount
+from napari_semsr.jobs import ENHANCE, digest_values, get_check_figures
 from napari_semsr.models import find_model
 from napari_semsr.widgets.base import form, results
 from napari_semsr.widgets.base.manual import get_manual_folder, get_manual_url
@@ -74,11 +73,7 @@ def asked(panel, finish, replace_command):
 def test_card_is_shown(panel):
     card, text = panel.model.card, panel.model.text.text()
     assert card["description"] in text
-    assert re.search(
-        r"discs added or removed: \d+ % of the discs are reproduced correctly "
-        r"in its output",
-        text,
-    )
+    assert re.search(r"Shown correctly, held-out images, \w+: \d+ % of \d+ discs", text)
     assert card["limits"] not in text
     assert not panel.model.more.header.isChecked()
     for part in ("Trained on", "Receptive field", card["licence"], card["limits"]):
@@ -117,31 +112,44 @@ def test_card_warns_of_an_untrained_pixel_size():
     assert amber in text(30, "never")
 
 
-@pytest.mark.broad
-def test_card_tells_what_the_check_with_discs_found():
+def test_card_tells_what_its_checks_found():
     shares = {"discs": 9, "enhanced": 0.978, "degraded": 0.5}
     wide = dict.fromkeys(("inserted", "erased", "together"), shares)
-    fog = {"radii": [], "resolved": wide}
-    card = {"name": "n", "checks": {"discs": {"drawn": {"conditions": {"fog": fog}}}}}
-    assert "fog 97.8 %" in format_model_card_details(card)
-    said = (
-        "98 % of the discs are reproduced correctly in its output, 50 % in its input "
-        "(fog)"
+    worse = {"together": {**shares, "enhanced": 0.64}}
+    conditions = {"fog": {"resolved": wide}, "blur": {"resolved": worse}}
+    card = {"name": "n", "checks": {"discs": {"held_out": {"conditions": conditions}}}}
+    worst = "Shown correctly, held-out images, blur: 64 % of 9 discs (input: 50 %)"
+    assert worst in format_model_card(card, None)
+    assert "98 %" in format_model_card_details(card)
+    count = {"objects": 50, "drawn_percent": 28.0, "drawn_interval": [17.5, 41.7]}
+    none = {"objects": 0, "drawn_percent": None, "drawn_interval": None}
+    groups = {"light_tells": count, "light_cannot_tell": none}
+    rows = dict.fromkeys(("model", "linear filter"), groups)
+    card["checks"] = {"removals": {"rows": rows}}
+    assert "28 % of 50 (95 % interval 18 to 42 %; linear filter: 28 %)" in (
+        format_model_card(card, None)
     )
-    assert f"with discs added or removed: {said}" in format_model_card(card, None)
-    assert "better than its input" in format_model_card(card, None)
-    shares |= {"enhanced": 0.64, "degraded": 0.78, "discs": 400}
-    assert "worse than its input" in format_model_card(card, None)
-    shares |= {"enhanced": 0.64, "degraded": 0.66}
-    assert "as well as its input" in format_model_card(card, None)
-    count = RemovalCount(objects=50, shown=49, drawn=14)
-    tells = dict.fromkeys((MODEL, LINEAR), count)
-    none = dict.fromkeys(tells, RemovalCount(objects=0, shown=0, drawn=0))
-    card["checks"]["removals"] = RemovalTest(1, tells, none).to_json()
-    assert "but 28 % of them still appear" in format_model_card(card, None)
-    assert "28 % of 50" in format_model_card_details(card)
+    assert list(get_check_figures(card)) == [
+        "Drawn though removed, if the optical image shows the object"
+    ]
     assert "has not been checked" in format_model_card({"name": "n"}, None)
     assert "discs" not in format_model_card_details({"name": "n"})
+
+
+@pytest.mark.parametrize(
+    "checks",
+    [
+        3,
+        [],
+        {"discs": 3},
+        {"discs": {"drawn": 1}},
+        {"discs": {"drawn": {"conditions": {"blur": {}}}}},
+        {"removals": {"rows": 1}},
+        {"removals": {"rows": {"model": {}}}},
+    ],
+)
+def test_a_card_with_nonsense_tells_nothing(checks):
+    assert get_check_figures({"checks": checks}) == {}
 
 
 def test_result_is_a_calibrated_layer_over_its_store(panel, model, run_panel, tmp_path):
@@ -166,7 +174,6 @@ def test_result_is_a_calibrated_layer_over_its_store(panel, model, run_panel, tm
     assert text.startswith(
         "<p>Made by a network: <b>sem-restore</b>. The image content is an estimate"
     )
-    assert "Mean change" in panel.headline.text()
     for name in ("Tiles", "Speed", "Tile mismatch", "Seam index", str(output)):
         assert name in panel.figures.text()
     assert "no seam: tiles are equal" in panel.figures.text()

@@ -3,8 +3,6 @@
 import os
 import shutil
 import sys
-import threading
-from functools import partial
 
 import numpy as np
 import pytest
@@ -20,7 +18,6 @@ from napari_semsr.widgets.stitch.follow import GrowingLayer, GrowingLevels
 from napari_semsr.widgets.stitch.panel import StitchMosaicPanel
 from tests.children import LIMIT_MS
 from tests.refusals import refused
-from tests.tiny_models import write_tiny_model
 
 if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
     pytest.skip("needs a display; run under xvfb-run", allow_module_level=True)
@@ -152,74 +149,6 @@ def test_frames_appear_in_one_layer_as_they_come(
     made = panel._last_corrected[0]  # noqa: SLF001
     assert made.positions == offline.positions
     assert not list(tmp_path.glob("*growing*"))
-
-
-def test_blocks_in_view_are_enhanced_as_the_mosaic_grows(
-    make_napari_viewer_proxy, qtbot, finish, tmp_path, keep_picture, monkeypatch
-):
-    monkeypatch.setenv("SEMSR_MODELS", str(tmp_path))
-    model = write_tiny_model(tmp_path)
-    viewer = make_napari_viewer_proxy(show=True)
-    viewer.window.resize(1300, 900)
-    panel = StitchMosaicPanel(viewer)
-    viewer.window.add_dock_widget(panel, name="Stitch mosaic")
-    panel.halves.value = False
-    panel.output.value = tmp_path / "mosaic.ome.zarr"
-    panel.folder.value = folder = tmp_path / "scan"
-    follower = panel.follower
-    assert not follower.model.native.isVisibleTo(follower)
-    follower.enhance.native.click()
-    assert follower.model.native.isVisibleTo(follower)
-    follower.model.value = "tiny"
-    qtbot.mouseClick(follower.button, LEFT)
-    source = threading.Thread(
-        target=partial(napari_semsr.simulate, folder, live=0.4, **SCAN)
-    )
-    source.start()
-    qtbot.waitUntil(lambda: follower.enhanced_layer is not None, timeout=LIMIT_MS)
-    layer, enhanced = follower.layer, follower.enhanced_layer
-    keep_picture(viewer, "stitch-follow-enhanced")
-    source.join()
-    frames = panel.status
-    qtbot.waitUntil(lambda: "6 frames processed" in frames.text(), timeout=LIMIT_MS)
-    assert enhanced in viewer.layers
-    assert tuple(enhanced.contrast_limits) == tuple(layer.contrast_limits)
-    np.testing.assert_allclose(enhanced.scale, layer.scale)
-    away = (np.array(enhanced.translate) - layer.translate) / layer.scale
-    np.testing.assert_allclose(away, np.round(away), atol=1e-6)
-    qtbot.mouseClick(follower.button, LEFT)
-    finish(panel)
-    assert layer not in viewer.layers
-    assert enhanced not in viewer.layers
-    (dock,) = (w for t, w in viewer.window.dock_widgets.items() if t[:7] == "Enhance")
-    finish(dock)
-    (result,) = (item for item in viewer.layers if item.name.endswith("tiny"))
-    offline = napari_semsr.enhance(
-        tmp_path / "mosaic.ome.zarr", tmp_path / "offline.ome.zarr", model=model
-    )
-    expected = napari_semsr.read(offline.output).array()
-    np.testing.assert_array_equal(np.asarray(result.data), expected)
-    assert not list(tmp_path.glob("*growing*"))
-
-
-def test_a_model_that_cannot_run_on_a_part_is_refused_before_the_scan(
-    make_napari_viewer_proxy, qtbot, finish, scan, tmp_path, monkeypatch
-):
-    monkeypatch.setenv("SEMSR_MODELS", str(tmp_path))
-    path = write_tiny_model(tmp_path)
-    panel = StitchMosaicPanel(make_napari_viewer_proxy())
-    qtbot.addWidget(panel)
-    panel.folder.value = scan
-    finish(panel)
-    follower = panel.follower
-    follower.enhance.value = True
-    follower.model.value = "tiny"
-    path.write_bytes(path.read_bytes()[:-100])
-    qtbot.mouseClick(follower.button, LEFT)
-    finish(panel)
-    assert "tiny" in panel.status.text()
-    qtbot.waitUntil(lambda: not follower.is_following, timeout=LIMIT_MS)
-    assert follower.layer is None
 
 
 def test_a_folder_that_was_missing_is_looked_into_once_it_is_there(

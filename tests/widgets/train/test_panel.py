@@ -26,7 +26,8 @@ from napari_semsr.models.checkpoint import build_network, save_model
 from napari_semsr.pairing.store import open_pairs
 from napari_semsr.widgets import host
 from napari_semsr.widgets.base import open_panel
-from napari_semsr.widgets.enhance.models import OWN_IMAGE_TIME, ModelChooser
+from napari_semsr.widgets.enhance.models import OWN_IMAGE_TIME
+from napari_semsr.widgets.enhance.panel import EnhancePanel
 from napari_semsr.widgets.layers import list_grey_layers, micrograph_from_layer
 from napari_semsr.widgets.train.panel import TrainPanel, TrainView, read_training_curve
 from tests.children import LIMIT_MS
@@ -148,7 +149,7 @@ def use_file(panel: TrainPanel, path: Path) -> None:
 def test_layers_are_cut_and_the_model_comes_to_the_lists(
     panel, training, run_panel, hold, folder
 ):
-    models = hold(ModelChooser(panel.viewer))
+    models = hold(EnhancePanel(panel.viewer)).model
     panel.name.value, panel.steps.value = "mine", 500
     said = run_panel(panel)
     assert "Trained mine in 3 steps (+1.50 dB on held-out pairs)" in said

@@ -39,7 +39,6 @@ from napari_semsr.core import (
     warn,
 )
 from napari_semsr.io import write_transform
-from napari_semsr.jobs.check_record import LINEAR
 from napari_semsr.jobs.images import Result, get_image_name, open_image, to_json_value
 from napari_semsr.jobs.judge import INPUT
 from napari_semsr.jobs.register import (
@@ -316,6 +315,8 @@ REGISTER_SEM = Verb(
 
 ADAPTED_MODEL = "adapted model"
 """Name of the model in tables and in the report."""
+LINEAR = "linear filter"
+"""Name of the best linear filter among the evaluated images."""
 _NAMES = {INPUT: "the optical image", LINEAR: "the linear filter"}
 SURE = 2.0
 """Number of standard errors by which a model must be better to be kept."""

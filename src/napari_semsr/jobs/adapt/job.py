@@ -55,9 +55,14 @@ from napari_semsr.io import (
     read_json_object,
     read_transform,
 )
-from napari_semsr.jobs.adapt.areas import ADAPTED_MODEL, MOSAIC_IN, SEM_IN, Evaluation
+from napari_semsr.jobs.adapt.areas import (
+    ADAPTED_MODEL,
+    LINEAR,
+    MOSAIC_IN,
+    SEM_IN,
+    Evaluation,
+)
 from napari_semsr.jobs.adapt.train import SEM_IMAGE, TRAINING_STATE, AdaptOptions
-from napari_semsr.jobs.check_record import LINEAR
 from napari_semsr.jobs.images import (
     Image,
     Result,

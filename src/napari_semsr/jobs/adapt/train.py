@@ -42,6 +42,7 @@ from napari_semsr.inference import EnhanceOptions
 from napari_semsr.io import StoredTransform, read_transform, write_atomically
 from napari_semsr.jobs.adapt.areas import (
     ADAPTED_MODEL,
+    LINEAR,
     MOSAIC_IN,
     SEM_IN,
     AdaptationError,
@@ -53,7 +54,6 @@ from napari_semsr.jobs.adapt.areas import (
     require_gain,
 )
 from napari_semsr.jobs.adapt.process import fit_in_process
-from napari_semsr.jobs.check_record import LINEAR
 from napari_semsr.jobs.images import (
     Result,
     compose_provenance,

@@ -79,7 +79,6 @@ from .results import (
     choose_output_target as choose_output_target,
     create_coarse_levels as create_coarse_levels,
     create_store_edit as create_store_edit,
-    find_free_path as find_free_path,
     find_free_store_path as find_free_store_path,
     fit_view_to_image as fit_view_to_image,
     get_entered_path as get_entered_path,

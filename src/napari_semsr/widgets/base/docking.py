@@ -19,12 +19,8 @@ VERB_PANELS = {title: f"measure.panel:{name}" for title, name in PANELS.items()}
 """
 ASIDE = {
     "Batch": "batch:BatchPanel",
-    "Check model": "enhance.models:CheckPanel",
-    "Degrade": "degrade:DegradePanel",
-    "Demonstration": "demo:DemoPanel",
     "Error map": "measure.panel:ErrorMapPanel",
     "Gaps": "measure.gaps:GapsPanel",
-    "Import model": "enhance.models:ImportPanel",
     "Judge by SEM": "register.judge:JudgePanel",
     "Spectrum": "measure.spectrum:SpectrumPanel",
     "Train": "train.panel:TrainPanel",

@@ -321,7 +321,7 @@ _PANELS = {
     "pairs": "Train",
     "register": "Register to SEM",
     "judge": "Judge by SEM",
-    "models import": "Import model",
+    "models import": "Import…",
 }
 _INNER = r"(?:[^()]|\([^()]*\))*"
 _BRACKETS = re.compile(rf" \(({_INNER}`{_INNER})\)")

@@ -1,53 +1,43 @@
-"""Model list with model cards, and the panels that check and import models."""
+"""Model list with model cards; models are imported and exported from it."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from magicgui.types import FileDialogMode
-from magicgui.widgets import CheckBox, ComboBox, FileEdit, FloatSpinBox
+from magicgui.widgets import ComboBox
 from napari.layers import Layer
-from napari.viewer import Viewer
 from psygnal import Signal
 
 from napari_semsr.core import (
     DB,
-    OptionError,
     PixelSize,
     SemsrError,
-    get_figures,
     run,
 )
 from napari_semsr.jobs import (
-    MODEL,
-    MODELS_CHECK,
+    MODELS_EXPORT,
     MODELS_IMPORT,
     MODELS_INFO,
     MODELS_LIST,
-    CheckOptions,
-    DiscRecord,
-    ImportOptions,
-    ModelCheck,
     ModelFile,
     OverwritePolicy,
-    RemovalTest,
+    get_check_figures,
     get_training_digests,
     get_validation_gain_db,
 )
-from napari_semsr.models import MOSAIC_MODEL
+from napari_semsr.models import MOSAIC_MODEL, SUFFIX
 from napari_semsr.widgets.base import (
     TIMES,
     CollapsibleSection,
     Form,
-    OptionsForm,
-    PanelCall,
     RichTextLabel,
     VerbPanel,
+    WrappingRow,
     ask_existing_file,
+    ask_output_file,
     create_button,
     format_value_table,
-    get_entered_path,
-    hide_trailing_zeros,
     is_alive,
     open_panel,
 )
@@ -68,6 +58,11 @@ card changed, `model_imported` with its name when the user has imported one.
 
 MODEL_FILES = "Models (*.safetensors *.onnx *.zip)"
 """File filter of the dialog."""
+_EXPORT_FILES = {
+    "Model with its card (*.safetensors)": ".safetensors",
+    "ONNX (*.onnx)": ".onnx",
+    "bioimage.io package (*.zip)": ".zip",
+}
 
 OWN_IMAGE_TIME = (
     "Training a denoiser on this image alone takes about four minutes on a computer "
@@ -82,10 +77,6 @@ _PREVIEW = (
     "Preview model, trained on simulated samples. For your own sample, train on an SEM "
     'image of part of it: <a href="adapt.md#in-napari">Train on SEM</a>.'
 )
-_IMAGES = {
-    "held_out": "real images that it was not trained on",
-    "drawn": "simulated samples",
-}
 
 
 def format_model_card(
@@ -121,23 +112,11 @@ def format_model_card(
 
 
 def _format_checks(card: Mapping[str, object]) -> str:
-    """Describe the check results; for discs, report the worst condition."""
-    records, removals = DiscRecord.from_card(card), RemovalTest.from_card(card)
-    link = f'<a href="{_CHECK_PAGE}">How this is checked</a>. {_CHOICE}'
-    if removals is not None:
-        return f"{removals.describe(MODEL)} {link}"
-    if not records:
-        return f"This model has not been checked with known structures. {link}"
-    kind, record = next(iter(records.items()))  # of real images, if available
-    name, enhanced_share, degraded_share = record.worst_condition()
-    prefix = "" if len(record.content["conditions"]) == 1 else "worst case: "
-    return (
-        f"Checked on {_IMAGES[kind]} with discs added or removed: "
-        f"{100 * enhanced_share:.0f} % of the discs are reproduced correctly in its "
-        f"output, {100 * degraded_share:.0f} % in its input "
-        f"({prefix}{name}). "
-        f"{record.verdict()} {link}"
-    )
+    """Describe the worst result of the checks that a card records."""
+    link = f'<a href="{_CHECK_PAGE}">How models are checked</a>. {_CHOICE}'
+    for name, figure in get_check_figures(card).items():
+        return f"{name}: {figure}. {link}"
+    return f"This model has not been checked with known structures. {link}"
 
 
 def format_model_card_details(card: Mapping[str, Any]) -> str:
@@ -155,12 +134,7 @@ def format_model_card_details(card: Mapping[str, Any]) -> str:
         "Network": str(card.get("architecture")),
         "Licence": str(card.get("licence")),
     }
-    for kind, record in DiscRecord.from_card(card).items():
-        rows[f"Discs, {kind.replace('_', ' ')} images"] = record.summary()
-    removals = RemovalTest.from_card(card)
-    if removals is not None:
-        figures = removals.figures(MODEL)
-        rows |= {f"{name}, simulated samples": str(figures[name]) for name in figures}
+    rows |= {name: str(figure) for name, figure in get_check_figures(card).items()}
     limits = card.get("limits")
     limits_text = f"<p><i>Limits: {limits}</i></p>" if limits else ""
     return format_value_table(rows, strong=False) + limits_text
@@ -208,11 +182,9 @@ class ModelChooser(Form):
     changed = Signal()
     has_settings = True
 
-    def __init__(
-        self, viewer: Viewer, check: Callable[[], object] | None = None
-    ) -> None:
+    def __init__(self, panel: VerbPanel) -> None:
         super().__init__()
-        self.viewer = viewer
+        self._panel = panel
         self._files: list[str] = []
         self.card: dict[str, Any] = {}
         # the layer that the card is compared with
@@ -227,19 +199,26 @@ class ModelChooser(Form):
         )
         self.file_button = create_button(
             "Add a model file…",
-            self._choose_file,
+            partial(self._choose_file, self.open_model_file),
             "A .safetensors file with a model card is used in place; an ONNX file or "
             "a bioimage.io zip archive is imported first.",
         )
         self.text, self.details = RichTextLabel(), RichTextLabel()
-        tooltip = "Training data, limits and licence of the model."
-        text = "Check this model…"
-        check_tooltip = (
-            "Check whether the model shows discs that were added to images, and omits "
-            "discs that were removed."
+        tooltip = "Training data, limits and licence of the model; import and export."
+        self.import_button = create_button(
+            "Import…",
+            partial(self._choose_file, self.import_file),
+            "Copy a model file with a card, an ONNX file or a bioimage.io zip archive "
+            "with ONNX weights into the model library. No code in it is executed.",
         )
-        buttons = [] if check is None else [create_button(text, check, check_tooltip)]
-        self.more = CollapsibleSection("More", tooltip, self.details, *buttons)
+        self.export_button = create_button(
+            "Export…",
+            self._choose_export,
+            "Write the model into a file with its card, or as ONNX or a bioimage.io "
+            "package for other programs.",
+        )
+        row = WrappingRow(self.import_button, self.export_button)
+        self.more = CollapsibleSection("More", tooltip, self.details, row)
         self.own_button = create_button(
             "Train on this image alone…",
             self._open_train_panel,
@@ -305,18 +284,46 @@ class ModelChooser(Form):
         self._model_proposed = name if name in names else names[0]
         self.box.value = self._model_proposed
 
-    def _choose_file(self) -> None:
+    def _choose_file(self, use: Callable[[Path], None]) -> None:
         path = ask_existing_file(self, "Model", [MODEL_FILES])
         if path is not None:
-            self.open_model_file(path)
+            use(path)
 
-    def open_model_file(self, path: str | Path) -> None:
-        """Select a model file with a card; open the import panel for other files."""
-        if Path(path).suffix.lower() == ".safetensors":
+    def open_model_file(self, path: Path) -> None:
+        """Select a model file with a card; import other files."""
+        if path.suffix.lower() == SUFFIX:
             self.add_file(path)
+        else:
+            self.import_file(path)
+
+    def import_file(self, path: Path) -> None:
+        """Import a model file into the library, and select the model."""
+        make = partial(MODELS_IMPORT.job, path)
+        self._panel.controls.start(make, self._show_import, "Import")
+
+    def _show_import(self, model_file: ModelFile) -> None:
+        name = str(model_file.card["name"])
+        NEWS.changed.emit()
+        NEWS.model_imported.emit(name)
+        self._panel.messages.notify(f"{name} is installed and listed in Enhance.")
+
+    def _choose_export(self) -> None:
+        if self.value is None:
             return
-        panel: Any = open_panel(self.viewer, "Import model")
-        panel.choose(path)
+        name = str(self.card.get("name") or Path(self.value).stem)
+        path = ask_output_file(self, "Export model", name, _EXPORT_FILES)
+        if path is not None:
+            self.export_file(path)
+
+    def export_file(self, path: Path) -> None:
+        """Write the model to a file whose suffix sets the format."""
+        existing = OverwritePolicy(overwrite=True)  # the dialog has asked
+        make = partial(MODELS_EXPORT.job, self.value, path, existing=existing)
+        self._panel.controls.start(
+            make,
+            lambda _: self._panel.messages.notify(f"Exported to {path}."),
+            "Export",
+        )
 
     def compare_with_layer(
         self,
@@ -333,7 +340,7 @@ class ModelChooser(Form):
         self._update_text()
 
     def _open_train_panel(self) -> None:
-        panel: Any = open_panel(self.viewer, "Train")
+        panel: Any = open_panel(self._panel.viewer, "Train")
         panel.take_noisy(self._layer)
 
     def refresh(self) -> None:
@@ -365,160 +372,3 @@ class ModelChooser(Form):
         self.text.setText(text)
         self.details.setText(format_model_card_details(card) if "name" in card else "")
         self.more.setVisible("name" in card)
-
-
-class CheckPanel(VerbPanel):
-    """Panel that checks a model on simulated samples, or on a sharp layer."""
-
-    help_place = "models.md#does-it-show-what-is-there"
-    title, run_label = "Check model", "Check"
-    verb = MODELS_CHECK
-
-    def build_form(self) -> None:
-        """Build the form."""
-        self.model = ModelChooser(self.viewer)
-        self.image = self.input_layers.create_box(
-            "image",
-            "On",
-            "Sharp grey image to which discs are added before it is degraded. If "
-            "none is chosen, samples are simulated.",
-            none="simulated samples",
-        )
-        self.form = OptionsForm(CheckOptions)
-        self.add_group("Model", self.model)
-        self.add_group("Objects", Form(self.image), self.form)
-        self.add_results("Results")
-
-    def create_call(self) -> PanelCall:
-        """Read the form, and return the call that Run starts."""
-        model, layer = self.model.value, self.image.value
-        if model is None:
-            msg = "No model is installed; add a model file."
-            raise OptionError(msg, code="model-missing")
-        images = [] if layer is None else [self.input_layers.read(layer)]
-        options = self.form.create_options()
-        return self.compose_call(
-            {"model": model, "images": images}, self.show_check, options=options
-        )
-
-    def show_check(self, check: ModelCheck) -> None:
-        """Show the fractions of correct discs, and update the cards."""
-        if check.written:
-            NEWS.changed.emit()
-        more = "<p>In brackets: the share in the degraded image, its input.</p>"
-        self.results.show_result(
-            get_figures(check),
-            check.summary(),
-            curves=check.tables(),
-            more=more if check.conditions else "",
-        )
-
-
-_TITLE = "Import model"
-_MOST = 1e7  # chosen: beyond the values of detectors, and narrow enough for the dock
-_ENDS = ("black", "white")
-_END = "Input values mapped to 0 (black) and 1 (white) for the network."
-_RANGES = {
-    "percentiles": ("Percentiles (%)", (0.1, 99.9), (0.0, 100.0)),
-    "levels": ("Grey levels", (0.0, 1.0), (-_MOST, _MOST)),
-}  # label, usual values, limits
-
-
-class ImportPanel(VerbPanel):
-    """Panel that imports a model file and asks for details that the file lacks."""
-
-    help_place = "exchange.md#models-from-elsewhere"
-    title, run_label = _TITLE, "Import"
-    verb = MODELS_IMPORT
-
-    def build_form(self) -> None:
-        """Build the form."""
-        self.file = FileEdit(
-            name="file",
-            label="File",
-            mode=FileDialogMode.EXISTING_FILE,
-            filter=MODEL_FILES,
-            tooltip=(
-                "A .safetensors file with a model card, an ONNX file, or a bioimage.io "
-                "zip archive with ONNX weights. No code in the file is executed."
-            ),
-        )
-        self.form = OptionsForm(ImportOptions)
-        self.ends = tuple(
-            FloatSpinBox(name=name, label=name, min=-_MOST, max=_MOST, tooltip=_END)
-            for name in _ENDS
-        )
-        for end in self.ends:
-            hide_trailing_zeros(end.native)
-        self.range = Form(*self.ends)
-        self.overwrite = CheckBox(
-            name="overwrite",
-            text="Overwrite if it exists",
-            tooltip=(
-                "Overwrite an imported model with the same name; bundled models are "
-                "never overwritten."
-            ),
-        )
-        self.add_group("File", Form(self.file))
-        self.add_group("Not in the file", self.form, self.range)
-        self.add_group("Library", Form(self.overwrite))
-        self.add_results("Imported")
-        self.form.on_change("scaling", self._update_scaling_rows)
-        self.file.changed.connect(self._update_form_rows)
-        self._update_scaling_rows(None)
-        self._update_form_rows(None)
-
-    def choose(self, path: str | Path) -> None:
-        """Use a file that was chosen elsewhere."""
-        self.file.value = Path(path)
-
-    def _has_model_card(self) -> bool:
-        """Return whether the file has a complete model card."""
-        path = get_entered_path(self.file)
-        return path is not None and path.suffix.lower() == ".safetensors"
-
-    def _update_form_rows(self, _: object) -> None:
-        """Enable the detail rows only if the file has no model card."""
-        self.form.setEnabled(not self._has_model_card())
-        self.range.setEnabled(not self._has_model_card())
-
-    def _update_scaling_rows(self, scaling: str | None) -> None:
-        """Show the two scaling values, if the scaling method needs them."""
-        self.range.setVisible(scaling in _RANGES)
-        if scaling not in _RANGES:
-            return
-        label, usual, limits = _RANGES[scaling]
-        for end, value in zip(self.ends, usual, strict=True):
-            end.min, end.max = limits
-            end.value = value
-            self.range.relabel(end.name, f"{label}, {end.name}", _END)
-
-    def create_call(self) -> PanelCall:
-        """Read the form, and return the call that Run starts."""
-        path = get_entered_path(self.file)
-        if path is None or path.is_dir():  # if nothing is entered
-            msg = "Choose a model file."
-            raise OptionError(msg, code="missing-value")
-        options = None
-        if not self._has_model_card():
-            scaling = self.form.values()["scaling"]
-            ends = tuple(float(end.value) for end in self.ends)
-            options = self.form.create_options(
-                **{scaling: ends} if scaling in _RANGES else {}
-            )
-        existing = OverwritePolicy(overwrite=bool(self.overwrite.value))
-        return self.compose_call(
-            {"file": path}, self.show_import, existing=existing, options=options
-        )
-
-    def show_import(self, model_file: ModelFile) -> None:
-        """Show the card, and select the model in open panels."""
-        NEWS.changed.emit()
-        name = str(model_file.card["name"])
-        NEWS.model_imported.emit(name)
-        more = format_model_card(model_file.card, None) + format_model_card_details(
-            model_file.card
-        )
-        self.results.show_result(
-            {}, f"{name} is installed and listed in Enhance.", more=more
-        )

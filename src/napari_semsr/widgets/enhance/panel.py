@@ -88,14 +88,9 @@ from napari_semsr.widgets.base import (
     get_entered_store,
     get_preference,
     is_alive,
-    open_panel,
     run_and_open,
 )
-from napari_semsr.widgets.compare import (
-    CompareControls,
-    OverlayLayer,
-    describe_small_change,
-)
+from napari_semsr.widgets.compare import CompareControls, OverlayLayer
 from napari_semsr.widgets.enhance.models import (
     ModelChooser,
     find_models_by_training_data,
@@ -599,7 +594,7 @@ class EnhancePanel(VerbPanel):
             "layer", "Layer", "The grey image to enhance."
         )
         self.all_planes = self.input_layers.create_planes_box()
-        self.model = ModelChooser(self.viewer, self._open_model_check)
+        self.model = ModelChooser(self)
         self.form = OptionsForm(EnhanceOptions)
         self.form.set_values(
             tile=int(get_preference("computing", "tile_px")) or None,
@@ -783,10 +778,6 @@ class EnhancePanel(VerbPanel):
         """Return whether the model has separate amounts for noise, blur and haze."""
         return self.model.card.get("architecture") == _INFORMED_NETWORK
 
-    def _open_model_check(self) -> None:
-        panel: Any = open_panel(self.viewer, "Check model")
-        panel.model.show_model(self.model.value)
-
     def _set_whole_image(self, whole: bool) -> None:
         if self.live is not None:
             self.live.live.queue.whole = whole
@@ -904,11 +895,12 @@ class EnhancePanel(VerbPanel):
         plane = get_displayed_plane(source, self.viewer.dims)
         place_seen = plane, micrograph.pixel_size_nm, micrograph.origin
         request, path = (source, model, options, place_seen), self.get_output_path()
+        card = dict(self.model.card)
         ticks, unmade = self._ticks.items(), self._find_map_problems()
         maps = {key: bool(one.value) and key not in unmade for key, one in ticks}
         call = self.compose_call(
             {"image": planes or micrograph, "model": model},
-            partial(self.show_enhanced, source, micrograph),
+            partial(self.show_enhanced, source, micrograph, card),
             options=options,
             cluster=self.advanced.options,
         )
@@ -919,7 +911,7 @@ class EnhancePanel(VerbPanel):
                 return _create_maps(micrograph, there, maps, model, options, again=True)
 
             return replace(call, show=self._show_maps, work=create_maps)
-        card, existing = dict(self.model.card), str(self.existing.value)
+        existing = str(self.existing.value)
         name, scale = (
             self._create_result_name(micrograph, card),
             int(card.get("scale", 1)),
@@ -983,7 +975,11 @@ class EnhancePanel(VerbPanel):
             self.look.select_layers(source, self.live.layer)
 
     def show_enhanced(
-        self, source: Image, image: Micrograph, outcome_enhanced: "EnhanceOutcome"
+        self,
+        source: Image,
+        image: Micrograph,
+        card: Mapping[str, object],
+        outcome_enhanced: "EnhanceOutcome",
     ) -> Iterator[None]:
         """Show the finished result and its metrics."""
         outcome, live, layer = outcome_enhanced.outcome, self.live, None
@@ -997,7 +993,7 @@ class EnhancePanel(VerbPanel):
             layer, source = live.layer, live.request[0]
         if layer is not None:
             yield
-            apart = outcome.result.change is None
+            apart = card.get("grey", "input") != "input"
             self.look.set_result(layer, source, image, outcome, apart=apart)
         self._outcome = outcome
         if self._store_offered == Path(
@@ -1022,7 +1018,6 @@ class EnhancePanel(VerbPanel):
         report = outcome.result.report
         for reason in outcome_enhanced.unmade:
             self.messages.show_warning(reason)
-        hardly = describe_small_change(outcome.result.change)
         whole = f"{outcome_enhanced.seconds:.1f} s"
         sentence = (
             f"Enhanced in {whole} at {report.megapixels_per_second:.2f} megapixels/s."
@@ -1040,7 +1035,7 @@ class EnhancePanel(VerbPanel):
             sentence = f"Mapped in {whole}; the existing result was kept."
         self.results.show_result(
             {**get_figures(outcome.result), "Store": outcome.result.output},
-            f"{sentence}{hardly}",
+            sentence,
             network=outcome.result.provenance.model_name,
         )
 

@@ -1,21 +1,18 @@
 """Growing mosaic of a folder to which a microscope writes during a scan.
 
-The job's thread passes on blocks of the store as they are written; another thread
-passes on enhanced blocks, which grow in a second layer. A timer of the main thread
-shows them at most ten times a second, and only while the canvas is visible.
+The job's thread passes on blocks of the store as they are written. A timer of the main
+thread shows them at most ten times a second, and only while the canvas is visible.
 """
 
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from magicgui.widgets import CheckBox, ComboBox
 from qtpy.QtWidgets import QWidget
 
 from napari_semsr.core import (
@@ -24,13 +21,11 @@ from napari_semsr.core import (
     Job,
     Micrograph,
     OptionError,
-    Progress,
 )
 from napari_semsr.io import LIVE_KEY, GrowingMosaic, GrowingWindow
 from napari_semsr.jobs import (
     STITCH,
     FollowedScan,
-    GrowingEnhancement,
     StitchFolderOptions,
     follow_scan,
     open_frame_folder,
@@ -38,7 +33,6 @@ from napari_semsr.jobs import (
 from napari_semsr.stitching import UnplacedFramesError
 from napari_semsr.widgets import host
 from napari_semsr.widgets.base import (
-    Form,
     JobOutput,
     OutputTarget,
     RichTextLabel,
@@ -47,16 +41,12 @@ from napari_semsr.widgets.base import (
     create_timer,
     find_free_store_path,
     get_entered_path,
-    is_alive,
     run_and_open,
     stack_widgets,
-    switch_panel,
 )
-from napari_semsr.widgets.enhance import NEWS, list_installed_models
 from napari_semsr.widgets.layers import (
     create_layer_keywords,
     find_free_name,
-    get_visible_box,
 )
 
 if TYPE_CHECKING:
@@ -140,7 +130,7 @@ def follow_and_stitch_scan(
     folder: Path,
     places: tuple[Path, Path],
     options: StitchFolderOptions,
-    display: GrowingLevels | GrowingEnhancement,
+    display: GrowingLevels,
     is_stopped: Callable[[], bool],
     **how: Any,
 ) -> Job[tuple[JobOutput | UnplacedFramesError, FollowedScan]]:
@@ -149,13 +139,9 @@ def follow_and_stitch_scan(
     `places`: the store that grows, and the mosaic; `how`: ``positions, overwrite``.
     """
     files = open_frame_folder(folder, how["positions"], options)
-    follow_options: dict[str, Any] = {"is_stopped": is_stopped, "display": display}
-    with ExitStack() as stack:
-        if isinstance(display, GrowingEnhancement):
-            follow_options["rest"] = stack.enter_context(display).allow_enhancement
-        followed_scan = yield from follow_scan(
-            files, places[0], options, **follow_options
-        )
+    followed_scan = yield from follow_scan(
+        files, places[0], options, is_stopped=is_stopped, display=display
+    )
     followed_scan.release_lock()
     options_left = options.replace(other_frames="leave-out")
     job = STITCH.job(folder, places[1], options=options_left, keep=False, **how)
@@ -186,22 +172,17 @@ class GrowingLayer:
         self._limits = (0.0, 1.0)  # contrast limits that were not the user's choice
         self._limits_at = 0  # changes when they were measured
 
-    def update(self, limits: tuple[float, ...] | None = None) -> bool:
-        """Show additions since the last update; return whether there were any.
-
-        `limits`: contrast limits to show; by default those of the grey values.
-        """
+    def update(self) -> bool:
+        """Show additions since the last update; return whether there were any."""
         levels, viewer = self.levels, self._panel.viewer
         if levels.changes == self._changes_shown:
-            if limits is not None:
-                self._set_contrast_limits(limits)
             return False
         self._changes_shown = levels.changes
         data, box = levels.levels()
         if not data:
             return True
         if self.layer is None:
-            self._add(data, box, limits)
+            self._add(data, box)
         elif self.layer not in viewer.layers:
             return True
         elif box == self._box:
@@ -214,7 +195,7 @@ class GrowingLayer:
         self._box = box
         if self.layer is not None:
             self._set_contrast_limits(
-                limits or self._measure_contrast_limits(data[1]) or self._limits
+                self._measure_contrast_limits(data[1]) or self._limits
             )
         return True
 
@@ -238,7 +219,7 @@ class GrowingLayer:
         self._limits_at = self._changes_shown
         return tuple(map(float, np.quantile(some, (0.001, 0.999))))
 
-    def _add(self, data: list[Any], box: Box, limits: tuple[float, ...] | None) -> None:
+    def _add(self, data: list[Any], box: Box) -> None:
         """Add the layer as soon as its first pixels have contrast."""
         mosaic, measured_limits = (
             self.levels.mosaic,
@@ -252,9 +233,7 @@ class GrowingLayer:
             np.zeros((1, 1), np.float32), record.pixel_size_nm, name,
             origin=mosaic.start_position, spacing_px=record.spacing_px,
         )  # fmt: skip
-        keywords = create_layer_keywords(
-            about, contrast_limits=limits or measured_limits
-        )
+        keywords = create_layer_keywords(about, contrast_limits=measured_limits)
         self._start = np.array(keywords["translate"])
         keywords["metadata"] = keywords.get("metadata", {}) | {LIVE_KEY: True}
         keywords["name"] = find_free_name(self._panel.viewer, name)
@@ -262,14 +241,6 @@ class GrowingLayer:
         with self._panel.history.make_removals_final():
             self.layer = self._panel.viewer.add_image(data, multiscale=True, **keywords)
         self._limits = tuple(self.layer.contrast_limits)
-
-    def view(self) -> Box | None:
-        """Return the visible area in mosaic pixels; None if not visible."""
-        viewer, layer, box = self._panel.viewer, self.layer, self._box
-        if layer is None or box is None or layer not in viewer.layers:
-            return None
-        view = get_visible_box(viewer, layer) if host.is_on_screen(viewer) else None
-        return None if view is None else view.move(box.corner)
 
     def remove(self) -> None:
         """Remove the layer and its store."""
@@ -280,7 +251,7 @@ class GrowingLayer:
 
 
 class FolderFollower(QWidget):
-    """Button for following the folder of a panel, with the growing layers.
+    """Button for following the folder of a panel, with the growing layer.
 
     `read`: returns the form's values, ``(options, mosaic's path, how)``; `show`: is
     called with the final outcome.
@@ -297,31 +268,9 @@ class FolderFollower(QWidget):
         super().__init__()
         self._panel, self._read, self._show = panel, read, show
         self.button = create_button(_FOLLOW, self.press, _TIP)
-        self.enhance = CheckBox(
-            name="enhance",
-            text="Enhance as it grows",
-            tooltip=(
-                "Show enhanced blocks in a second layer: visible blocks that have not "
-                "changed for a second. New frames have priority. When the scan ends, "
-                "Enhance processes the whole mosaic."
-            ),
-        )
-        self.model = ComboBox(
-            name="model",
-            label="Model",
-            tooltip="A bundled, imported or trained model.",
-            choices=lambda _: list_installed_models() if self.enhance.value else [],
-        )
-        self._model_row = Form(self.model)
-        self.enhance.changed.connect(self._update_model_row)
-        NEWS.changed.connect(self._update_model_row)
-        self._update_model_row()
         self.doubts = RichTextLabel()
-        stack_widgets(
-            self, self.button, self.enhance.native, self._model_row, self.doubts
-        )
-        self._mosaic, self._enhanced_layer = GrowingLayer(panel), GrowingLayer(panel)
-        self._enhancement: GrowingEnhancement | None = None
+        stack_widgets(self, self.button, self.doubts)
+        self._mosaic = GrowingLayer(panel)
         self._stop = threading.Event()
         self._end = threading.Event()
         self._timer = create_timer(self, self.update_layer, _EVERY_MS)
@@ -335,16 +284,6 @@ class FolderFollower(QWidget):
     def layer(self) -> "Image | None":
         """Layer of the growing mosaic."""
         return self._mosaic.layer
-
-    @property
-    def enhanced_layer(self) -> "Image | None":
-        """Layer of the enhanced mosaic, which grows with the mosaic."""
-        return self._enhanced_layer.layer
-
-    def _update_model_row(self, _: object = None) -> None:
-        if is_alive(self):
-            self.model.reset_choices()
-            self._model_row.setVisible(self.enhance.value)
 
     def press(self) -> None:
         """Start following, or stop and recompute all positions."""
@@ -360,35 +299,17 @@ class FolderFollower(QWidget):
         if folder is None:
             msg = "Choose a folder of frames first."
             raise OptionError(msg, code="missing-value")
-        model: str | None = self.model.value if self.enhance.value else None
-        if self.enhance.value and model is None:
-            msg = "No model is installed; add a model file."
-            raise OptionError(msg, code="model-missing")
         options, target, how = self._read(folder)
         place = find_free_store_path(f"{folder.name}-growing")
-        fine_place = find_free_store_path(f"{folder.name}-growing-enhanced")
-        mosaic_layer, fine_layer = (
-            GrowingLayer(self._panel, path) for path in (place, fine_place)
-        )
+        mosaic_layer = GrowingLayer(self._panel, place)
         stop, end = threading.Event(), threading.Event()
 
         def make() -> Job[object]:
             is_done = False
-            display: GrowingLevels | GrowingEnhancement = mosaic_layer.levels
+            levels = mosaic_layer.levels
             try:
-                if model is not None:
-                    from napari_semsr.widgets.enhance import start_torch  # slow
-
-                    yield from start_torch()
-                    yield Progress(0, 0, "Loading the model")
-                    display = self._enhancement = GrowingEnhancement(
-                        model,
-                        fine_place,
-                        mosaic_layer.levels,
-                        fine_layer.levels.show_block,
-                    )
                 result = yield from follow_and_stitch_scan(
-                    folder, (place, target), options, display, stop.is_set, **how
+                    folder, (place, target), options, levels, stop.is_set, **how
                 )
                 is_done = True
             finally:
@@ -396,12 +317,11 @@ class FolderFollower(QWidget):
                     end.set()  # cancelled, or an error
             return result
 
-        show = partial(self._show_final_mosaic, folder, options, how, model)
-        self._enhancement = None
+        show = partial(self._show_final_mosaic, folder, options, how)
         if not self._panel.controls.start(make, show, _FOLLOW):
             return
         self._panel.messages.clear_warnings()
-        self._mosaic, self._enhanced_layer = mosaic_layer, fine_layer
+        self._mosaic = mosaic_layer
         self._stop, self._end = stop, end
         self.doubts.setText("")
         self.button.setText(_STOP)
@@ -412,8 +332,6 @@ class FolderFollower(QWidget):
         if self._end.is_set():
             self._end_following()
             return
-        if self._enhancement is not None:
-            self._enhancement.set_view(self._mosaic.view())
         if not host.is_on_screen(self._panel.viewer):
             return
         if self._mosaic.update():
@@ -422,24 +340,19 @@ class FolderFollower(QWidget):
             more = [f"{earlier} earlier ones."] if earlier > 0 else []
             html = "".join(f"<p>{text}</p>" for text in [*more, *lines[-_LINES:]])
             self.doubts.setText(html)
-        if self.layer is not None:
-            self._enhanced_layer.update(tuple(self.layer.contrast_limits))
 
     def _end_following(self) -> None:
-        """Reset the button, and remove the layers and their stores."""
+        """Reset the button, and remove the layer and its store."""
         self._timer.stop()
-        self._enhancement = None
         self.button.setText(_FOLLOW)
         self.button.setEnabled(True)
         self._mosaic.remove()
-        self._enhanced_layer.remove()
 
     def _show_final_mosaic(
         self,
         folder: Path,
         options: StitchFolderOptions,
         how: Mapping[str, object],
-        model: str | None,
         result: tuple[JobOutput | UnplacedFramesError, FollowedScan],
     ) -> Iterator[None]:
         """Replace the growing mosaic with the final one, keeping view and contrast."""
@@ -460,9 +373,3 @@ class FolderFollower(QWidget):
             shift = np.median(steps, axis=0) if steps else np.zeros(2)
             center[-2:] += shift * layer.scale + mosaic.translate
             camera.center, camera.zoom = tuple(center), zoom
-        if model is not None:
-            yield
-            enhance: Any = switch_panel(self._panel, self._panel.viewer, "Enhance")
-            enhance.layer.value = mosaic
-            enhance.model.show_model(model)
-            enhance.run()

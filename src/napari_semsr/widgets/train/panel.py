@@ -67,7 +67,6 @@ from napari_semsr.widgets.base import (
     get_preference,
     is_alive,
     is_plotting_imported,
-    open_panel,
     stack_widgets,
 )
 from napari_semsr.widgets.enhance import NEWS, OWN_IMAGE_TIME, list_installed_models
@@ -642,14 +641,7 @@ class TrainPanel(VerbPanel):
         self.steps_done = 0
         self._left = False
         self._clock = create_timer(self, self.view.poll, _POLL_MS)
-        source_tooltip = (
-            "Degrade a sharp layer as an instrument would, to train on the "
-            "resulting pair."
-        )
-        self.degrade_button = create_button(
-            "Degrade a layer…", self._open_degrade_panel, source_tooltip
-        )
-        self.add_group("Pairs", self.pairs, self.degrade_button)
+        self.add_group("Pairs", self.pairs)
         self.add_group("Recipe", self.recipe)
         tooltip = "Patch size and run folder; rarely needed."
         more = Form(self.pairs.patch, self.folder)
@@ -669,9 +661,6 @@ class TrainPanel(VerbPanel):
         self._propose_initial_model()
         for signal in (self.pairs.low.changed, self.pairs.source.changed):
             signal.connect(self._propose_initial_model)
-
-    def _open_degrade_panel(self) -> None:
-        open_panel(self.viewer, "Degrade")
 
     def _propose_initial_model(self, _: object = None) -> None:
         """Propose an initial model that suits the selected images."""

@@ -11,7 +11,6 @@ from napari_semsr.widgets.base import ASIDE, open_panel
 
 _PANELS = {
     **{title.lower().replace(" ", "_"): title for title in ASIDE},
-    "demo": "Demonstration",
     "enhance": "Enhance",
     "frc_map": "FRC map",
     "mosaic": "Open mosaic",

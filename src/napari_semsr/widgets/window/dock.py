@@ -236,11 +236,7 @@ class StartPage(QWidget):
             "saving."
         )
         self.help_button = create_button("First steps", self._show_help, tooltip)
-        tooltip = "Run the whole workflow on simulated samples, and write a report."
-        self.demo_button = create_button(
-            "Demonstration", self._open_demo_panel, tooltip
-        )
-        first = WrappingRow(self.frames_button, self.help_button, self.demo_button)
+        first = WrappingRow(self.frames_button, self.help_button)
         samples = WrappingRow(*self.buttons)
         stack_widgets(self, note, first, RichTextLabel("Or open a sample:"), samples)
 
@@ -259,9 +255,6 @@ class StartPage(QWidget):
 
     def _show_help(self) -> None:
         open_manual("first-steps.md")
-
-    def _open_demo_panel(self) -> None:
-        open_panel(self._viewer, "Demonstration")
 
 
 class StepPage(QWidget):

@@ -10,15 +10,27 @@ of its noise.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
+from math import hypot
+from typing import Any, Self
 
 import numpy as np
+from _discs import (
+    MARGIN_PX,
+    DiscPositions,
+    Discs,
+    DiscTrial,
+    compute_matching_gain,
+    measure_local_contrast,
+)
 from scipy import ndimage
 
+from napari_semsr.analysis import compute_percent_interval
 from napari_semsr.core import (
     BoolArray,
     FloatArray,
+    FloatPair,
     Job,
     Micrograph,
     OptionError,
@@ -27,21 +39,7 @@ from napari_semsr.core import (
     RealArray,
     parse_pixel_size,
 )
-from napari_semsr.jobs.check.discs import (
-    MARGIN_PX,
-    DiscPositions,
-    Discs,
-    DiscTrial,
-    compute_matching_gain,
-    measure_local_contrast,
-)
-from napari_semsr.jobs.check_record import (
-    LIGHT,
-    LINEAR,
-    TELLS_SD,
-    RemovalCount,
-    RemovalTest,
-)
+from napari_semsr.jobs.adapt.areas import LINEAR
 from napari_semsr.restoration import fit_cross_validated_filter
 from napari_semsr.simulation import (
     HELD_OUT_SEED,
@@ -55,6 +53,157 @@ from napari_semsr.simulation import (
     get_surface_shape,
     simulate_ssum_pair,
 )
+
+# The paired test of removed objects.
+
+MODEL, LIGHT = "model", "light"
+"""Rows of the paired test, besides the linear filter: the checked model, its input."""
+# chosen: J of the linear filter is 69 points from there on and 9 below
+TELLS_SD = 9.0
+"""Change of the optical image in standard deviations of its noise that shows an
+object.
+"""
+_MIN_REMOVED = 40  # below, the 95 % interval of a share is up to 30 points wide
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemovalCount:
+    """Counts of positions imaged with and without an object.
+
+    Shares are in per cent, intervals 95 % ones; all are None below 40 positions.
+    """
+
+    objects: int  # positions
+    shown: int  # positions where the image with the object shows it
+    drawn: int  # positions where the image without the object still shows it
+
+    def __add__(self, other: "RemovalCount") -> "RemovalCount":
+        """Add two counts."""
+        mine, others = asdict(self), asdict(other)
+        return RemovalCount(**{name: mine[name] + others[name] for name in mine})
+
+    @property
+    def is_sufficient(self) -> bool:
+        """Whether there are enough object positions to give a percentage."""
+        return self.objects >= _MIN_REMOVED
+
+    @property
+    def shown_percent(self) -> float | None:
+        """Percentage of present objects that are shown."""
+        return 100 * self.shown / self.objects if self.is_sufficient else None
+
+    @property
+    def drawn_percent(self) -> float | None:
+        """Percentage of removed objects that are still shown."""
+        return 100 * self.drawn / self.objects if self.is_sufficient else None
+
+    @property
+    def difference(self) -> float | None:
+        """Youden's J in percentage points: `shown_percent` minus `drawn_percent`."""
+        percent = 100 * (self.shown - self.drawn) / max(self.objects, 1)
+        return percent if self.is_sufficient else None
+
+    @property
+    def drawn_interval(self) -> FloatPair | None:
+        """95 % Wilson interval of `drawn_percent`."""
+        return self._compute_interval(self.drawn)
+
+    @property
+    def difference_interval(self) -> FloatPair | None:
+        """95 % interval of `difference` (Newcombe's score interval [1]_).
+
+        It assumes independent shares, and is too wide for shares of the same positions.
+
+        References
+        ----------
+        .. [1] R. G. Newcombe, Stat. Med. 17, 873 (1998), method 10.
+        """
+        middle, shown_interval, drawn_interval = (
+            self.difference,
+            self._compute_interval(self.shown),
+            self.drawn_interval,
+        )
+        if middle is None or shown_interval is None or drawn_interval is None:
+            return None
+        one, other = (100 * n / self.objects for n in (self.shown, self.drawn))
+        down = hypot(one - shown_interval[0], drawn_interval[1] - other)
+        up = hypot(shown_interval[1] - one, other - drawn_interval[0])
+        return middle - down, middle + up
+
+    def _compute_interval(self, count: int) -> FloatPair | None:
+        return (
+            compute_percent_interval(count, self.objects)
+            if self.is_sufficient
+            else None
+        )
+
+    def to_json(self) -> dict[str, object]:
+        """Return counts, percentages and intervals."""
+        return asdict(self) | {
+            "shown_percent": _round_values(self.shown_percent),
+            "shown_interval": _round_values(self._compute_interval(self.shown)),
+            "drawn_percent": _round_values(self.drawn_percent),
+            "drawn_interval": _round_values(self.drawn_interval),
+            "j_points": _round_values(self.difference),
+            "j_interval": _round_values(self.difference_interval),
+        }
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Self:
+        """Create counts from a record."""
+        names = ("objects", "shown", "drawn")
+        return cls(**{name: int(record[name]) for name in names})
+
+
+def _round_values(value: Any) -> object:
+    if isinstance(value, tuple):
+        return tuple(_round_values(one) for one in value)
+    return None if value is None else round(value, 2)
+
+
+_GROUPS = "light_tells", "light_cannot_tell", "all"
+
+
+@dataclass(frozen=True, slots=True)
+class RemovalTest:
+    """Counts of present and removed objects shown, in the same simulated samples.
+
+    `light_tells` and `light_cannot_tell` count positions for each image, by its name:
+    those where the object changes the optical image by 9 standard deviations of its
+    noise or more, and those where by less.
+    """
+
+    fields: int  # simulated fields
+    light_tells: Mapping[str, RemovalCount]
+    light_cannot_tell: Mapping[str, RemovalCount]
+
+    def get_counts(self, name: str) -> dict[str, RemovalCount]:
+        """Return the counts for one image, by optical visibility of the objects."""
+        tells, cannot = self.light_tells[name], self.light_cannot_tell[name]
+        return dict(zip(_GROUPS, (tells, cannot, tells + cannot), strict=True))
+
+    def to_json(self) -> dict[str, object]:
+        """Return a JSON record for the model card."""
+        rows = {
+            name: {
+                group: count.to_json() for group, count in self.get_counts(name).items()
+            }
+            for name in self.light_tells
+        }
+        return {"fields": self.fields, "light_tells_from_sd": TELLS_SD, "rows": rows}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Self:
+        """Create an object from the output of `to_json`."""
+        tells, cannot = (
+            {
+                name: RemovalCount.from_json(row[group])
+                for name, row in record["rows"].items()
+            }
+            for group in ("light_tells", "light_cannot_tell")
+        )
+        return cls(int(record["fields"]), tells, cannot)
+
 
 EnhanceCall = Callable[[Micrograph], RealArray]
 """Function that creates an image (S Y, S X) from an optical image (Y, X) at scale S."""

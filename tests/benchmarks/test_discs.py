@@ -2,9 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy import ndimage
-
-from napari_semsr.jobs.check.discs import (
+from _discs import (
     MARGIN_PX,
     RADII_PX,
     DiscPositions,
@@ -14,6 +12,7 @@ from napari_semsr.jobs.check.discs import (
     count_discs,
     measure_local_contrast,
 )
+from scipy import ndimage
 
 PLACES = Discs(
     np.array([[30.0, 30.0], [40.5, 80.5], [90.0, 60.0]]), np.array([3.0, 4.0, 6.0])

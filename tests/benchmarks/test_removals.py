@@ -1,34 +1,29 @@
 """Whether the paired test tells models that see from models that guess."""
 
 import json
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pytest
-
-from napari_semsr.cli.command import main
-from napari_semsr.core.errors import OptionError, ReadError
-from napari_semsr.core.progress import run
-from napari_semsr.jobs.check.job import MODELS_CHECK, CheckOptions
-from napari_semsr.jobs.check.removals import (
+from _removals import (
+    LIGHT,
     SUPERLENS,
     ChangedSample,
     MicroscopePair,
+    RemovalCount,
+    RemovalTest,
     count_removals,
     simulate_circuits,
 )
-from napari_semsr.jobs.check_record import LIGHT, LINEAR, RemovalCount, RemovalTest
-from napari_semsr.models.cards import ModelCard
-from napari_semsr.models.checkpoint import build_network, load_model, save_model
+
+from napari_semsr.core.errors import OptionError, ReadError
+from napari_semsr.core.progress import run
+from napari_semsr.jobs.adapt.areas import LINEAR
 from tests.refusals import refused
-from tests.tiny_models import write_tiny_model
 
 SIDE = 128
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "src" / "napari_semsr" / "jobs" / "adapt" / "adapt.html"
-PLACE = {"name": "p", "architecture": "place", "stride": 2, "receptive_field": 114}
-FEW = CheckOptions(discs=4, size_px=SIDE)
 
 
 @pytest.fixture(scope="module", params=[1, 2])
@@ -99,7 +94,6 @@ def test_no_share_is_given_below_forty_places():
     few = RemovalCount(objects=39, shown=30, drawn=3)
     assert few.to_json()["drawn_percent"] is None
     assert few.to_json()["j_interval"] is None
-    assert few.cells()[1:] == ("\N{EN DASH}",) * 3
     enough = few + RemovalCount(objects=61, shown=50, drawn=7)
     made = enough.to_json()
     assert (made["shown_percent"], made["drawn_percent"]) == (80, 10)
@@ -110,43 +104,6 @@ def test_no_share_is_given_below_forty_places():
     all_of = RemovalCount(objects=40, shown=40, drawn=0).to_json()
     assert all_of["j_interval"][0] < 90 < all_of["j_interval"][1] == 100
     assert RemovalCount.from_json(made) == enough
-
-
-def test_an_adapted_model_is_one_of_light(tmp_path):
-    (network, card) = build_network("place", {}), ModelCard(**PLACE)
-    save_model(tmp_path / "place.safetensors", network, card)
-    job = MODELS_CHECK.job(tmp_path / "place.safetensors", options=FEW)
-    assert "fitting a linear filter" in [step.message for step in islice(job, 3)]
-    job.close()
-
-
-@pytest.mark.broad
-def test_a_model_of_light_is_asked_twice(tmp_path, capsys):
-    wide = {"discs": 9, "enhanced": 0.5, "degraded": 0.5}
-    former = {"resolved": dict.fromkeys(("inserted", "erased", "together"), wide)}
-    former |= {"radii": []}
-    discs = {
-        "drawn": {"conditions": {"superlens": former}},
-        "given": {"conditions": {"fog": former, "superlens": former}},
-    }
-    path = write_tiny_model(
-        tmp_path,
-        name="lens",
-        checks={"discs": discs},
-        training={"recipe": {"data": {"sources": {"superlens": 1}}}},
-    )
-    assert main(["models", "info", str(path)]) == 0  # a former card is read
-    assert "discs, given, fog" in capsys.readouterr().out
-    found = run(MODELS_CHECK.job(path, options=FEW.replace(write=True)))
-    assert found.conditions == ()
-    record = json.loads(json.dumps(found.to_json()))["removals"]
-    assert RemovalTest.from_json(record) == found.removals
-    checks = load_model(path).card.checks
-    assert checks["removals"] == {"seed": 0, **record}
-    assert checks["discs"] == {"given": {"conditions": {"fog": former}}}
-    assert RemovalTest.from_card(load_model(path).card.model_dump()) == found.removals
-    assert main(["models", "info", str(path)]) == 0
-    assert "Drawn though removed, if light can show it" in capsys.readouterr().out
 
 
 def test_the_page_of_an_adapted_model_has_the_share_of_its_row():
@@ -162,9 +119,3 @@ def test_the_page_of_an_adapted_model_has_the_share_of_its_row():
     assert (
         f"(95 % interval {low:.0f} to {high:.0f} %; linear filter: {linear:.0f} %)"
     ) in page
-
-
-@pytest.mark.parametrize("nonsense", [3, [], {"rows": {"model": {}}}, {"rows": 1}])
-def test_a_card_with_nonsense_has_no_record(nonsense):
-    assert RemovalTest.from_card({"checks": {"removals": nonsense}}) is None
-    assert RemovalTest.from_card({}) is None

@@ -1,1 +1,0 @@
-"""Hallucination tests for models."""
