@@ -119,8 +119,8 @@ def test_history_of_a_former_commit_is_replayed_or_refused_by_name(path):
     assert image.provenance is not None
     job = image.provenance.job
     if job in LEFT:
-        values = f"{path.name} .*'{job}'.* {LEFT[job]}"
-        with refused(ReadError, "other-version", match=values):
+        values = f"'{job}'.* {path.name}, .* {LEFT[job]}"
+        with refused(ReadError, "former-name", match=values):
             run(REPLAY.job(path))
         return
     try:

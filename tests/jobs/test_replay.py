@@ -288,7 +288,7 @@ def test_other_model_is_named_and_one_that_is_nowhere_refused(place, a):
 
 
 UNFOLLOWED = {
-    "left": ({"job": "trust"}, "other-version", "'trust'.* b537c11d"),
+    "left": ({"job": "trust"}, "former-name", "'trust'.* b537c11d"),
     "unknown": ({"job": "knit"}, "history-unknown", "'knit'.* convert, "),
     "window": (
         {"job": "frc-map", "options": {"difference": ["a", "b"]}},

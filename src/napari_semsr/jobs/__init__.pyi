@@ -82,6 +82,7 @@ from .follow import (
     follow_scan as follow_scan,
     open_frame_folder as open_frame_folder,
 )
+from .former import describe_former_name as describe_former_name
 from .images import (
     KEEP_PARTS as KEEP_PARTS,
     REPLACING as REPLACING,
