@@ -123,8 +123,6 @@ pairs raw/noisy.tif raw/clear.tif -o made/pairs.zarr --patch 16 --step 16
 train raw/tiny.yaml --pairs made/pairs.zarr -o run
 figure raw/clear.tif made/restore-wiener.tif -o made/figure.png --dpi 72
 batch raw/steps.yaml
-judge raw/noisy.tif raw/clear.tif -o made/judge.html --landmarks raw/places.csv \
- --landmarks-only --models models/two-scale.safetensors --device cpu
 report raw/clear.tif made/frc.json -o made/report.html
 """
 LAYERS = ("made/crop.ome.zarr", "made/enhance.ome.zarr", "made/restore-wiener.tif")

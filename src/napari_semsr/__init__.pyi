@@ -44,7 +44,6 @@ from .functions import (
     gaps as gaps,
     import_model as import_model,
     info as info,
-    judge as judge,
     list_architectures as list_architectures,
     list_models as list_models,
     metrics as metrics,

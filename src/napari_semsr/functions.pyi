@@ -26,7 +26,6 @@ from napari_semsr.jobs.doctor import DoctorReport
 from napari_semsr.jobs.enhance import EnhancedFile
 from napari_semsr.jobs.figure import CreatedFigure
 from napari_semsr.jobs.info import Description
-from napari_semsr.jobs.judge import Judged
 from napari_semsr.jobs.measure.error_map import ErrorMapReport, RepeatabilityReport
 from napari_semsr.jobs.measure.noise import NoiseReport
 from napari_semsr.jobs.measure.particles import ParticleSizes
@@ -130,52 +129,6 @@ def register(
     progress: Report | None = None,
     **sides: Any,
 ) -> Registered: ...
-def judge(
-    optical: Source,
-    sem: Source,
-    output: PathLike,
-    *,
-    models: Sequence[PathLike] | None = None,
-    landmarks: Landmarks | PathLike | None = None,
-    transform: StoredTransform | PathLike | None = None,
-    model: Literal["similarity", "affine", "elastic"] = "affine",
-    search: Literal["near", "full"] = "near",
-    landmarks_only: bool = False,
-    data_range: float | None = None,
-    cut_off_nm: float | None = None,
-    device: str = "auto",
-    tile: int | None = None,
-    precision: Literal["auto", "fp32", "bf16"] = "auto",
-    norm: Literal["auto", "whole", "sampled", "tile"] = "auto",
-    haze: bool = True,
-    resample: Literal["auto", "keep", "never"] = "auto",
-    denoise: float = 1.0,
-    deblur: float = 1.0,
-    dehaze: float = 1.0,
-    noise_percent: float | None = None,
-    memory_gb: float | None = None,
-    halo_tolerance: float | None = None,
-    self_ensemble: bool = False,
-    strength: float = 1.0,
-    blur_px: float | None = None,
-    dtype: str | None = None,
-    batch: int | None = None,
-    series: int | None = None,
-    level: int = 0,
-    channel: int | None = None,
-    time: int | None = None,
-    z: int | None = None,
-    plane: int | None = None,
-    dataset: str | None = None,
-    pixel_size_nm: tuple[float, float] | float | None = None,
-    pixel_size_sd_nm: tuple[float, float] | float | None = None,
-    crop_databar: bool = True,
-    databar_rows: int | None = None,
-    colour: Literal["refuse", "luminance"] = "refuse",
-    overwrite: bool = False,
-    progress: Report | None = None,
-    **sides: Any,
-) -> Judged: ...
 def simulate(
     out_dir: PathLike,
     image: Source | None = None,

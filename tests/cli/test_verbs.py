@@ -20,10 +20,6 @@ KEYS = {
         "model mutual_information_before mutual_information_after transform error_px "
         "error_nm overlap searched score rivals unreliable residual_median_nm"
     ),
-    "judge": (
-        "models baselines registration area sem_alone warnings output numbers optical "
-        "sem seconds"
-    ),
     "frc": (
         "resolution_nm resolution_px criterion method reason frequency_per_px "
         "correlation"
@@ -56,10 +52,6 @@ LINES = {
     "pairs": ("first.tif", "truth.tif", "-o", "out.zarr", "--patch", "32"),
     "register": (
         *("first.tif", "truth.tif", "-o", "out.tif"),
-        *("--landmarks", "landmarks.csv", "--landmarks-only"),
-    ),
-    "judge": (
-        *("first.tif", "truth.tif", "-o", "out.html", "--models", "none"),
         *("--landmarks", "landmarks.csv", "--landmarks-only"),
     ),
     "frc": ("first.tif", "second.tif"),

@@ -61,7 +61,6 @@ PANELS = {
     "ImportPanel": "enhance.models",
     "CropPanel": "crop",
     "RegisterPanel": "register.panel",
-    "JudgePanel": "register.judge",
     "SavePanel": "project",
     "TrainPanel": "train.panel",
     "AdaptPanel": "register.adapt",
@@ -91,7 +90,6 @@ MEASURING = [
     "DegradePanel",
     "CropPanel",
     "RegisterPanel",
-    "JudgePanel",
 ]
 
 

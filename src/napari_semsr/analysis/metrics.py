@@ -18,7 +18,6 @@ from napari_semsr.core import (
     DB,
     FLAT,
     LEVELS,
-    Z95,
     FloatArray,
     FloatPair,
     Micrograph,
@@ -449,15 +448,6 @@ class BandGain:
         """Gain and standard error below and above the cut-off."""
         below = self.gain_below_db, self.gain_below_sd_db
         return below, (self.gain_above_db, self.gain_above_sd_db)
-
-    @property
-    def is_only_above_cut_off(self) -> bool:
-        """Whether the only significant gain is above the cut-off."""
-        below, above = (
-            gain is not None and gain > Z95 * (error or 0)
-            for gain, error in self.band_gains
-        )
-        return above and not below
 
 
 def compute_band_gain(after: Metrics, before: Metrics) -> BandGain:

@@ -107,11 +107,6 @@ from .index import (
     get_verb as get_verb,
 )
 from .info import INFO as INFO
-from .judge import (
-    JUDGE as JUDGE,
-    Judged as Judged,
-    JudgeOptions as JudgeOptions,
-)
 from .leakage import (
     get_training_digests as get_training_digests,
 )

@@ -156,6 +156,7 @@ def _format_cell(shares: Mapping[str, Any]) -> str:
 # The paired test of removed objects.
 
 MODEL, LIGHT, LINEAR = "model", "light", "linear filter"
+INPUT = "input"  # the unprocessed image, where images are compared
 """Rows of the paired test: the checked model, its input and the best linear filter."""
 # chosen: J of the linear filter is 69 points from there on and 9 below
 TELLS_SD = 9.0

@@ -4,6 +4,8 @@ from napari_semsr.core import Message
 
 LAST_COMMIT = "77bd7f5d"
 FORMER: dict[str, str] = {
+    "judge": "use `register()`, then `metrics()` and `frc_map()`",
+    "panel Judge by SEM": "use `register()`, then `metrics()` and `frc_map()`",
     "histogram": "`metrics()` returns the grey-level distribution",
     "trust": "`error_map()` shows where an enhanced image differs from its reference",
 }

@@ -13,7 +13,6 @@ VERBS = {
     "convert": "write any readable image in any writable format",
     "crop": "crop a box, or the area of another image, on the grid of that image",
     "register": "register an image to another of the same area, whatever its contrast",
-    "judge": "register, enhance and measure an image against SEM, on one page",
     "simulate": "simulate a folder of superlens frames with ground truth",
     "stitch": "stitch a folder of frames into one calibrated mosaic",
     "calibrate": "measure pixel size, skew and distortion with a known grating",

@@ -13,7 +13,6 @@ from .figures import (
 from .page import (
     NO_VALUE as NO_VALUE,
     TIMES as TIMES,
-    format_difference as format_difference,
     format_value as format_value,
     list_provenance as list_provenance,
     write_json as write_json,

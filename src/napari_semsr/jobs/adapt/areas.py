@@ -39,9 +39,8 @@ from napari_semsr.core import (
     warn,
 )
 from napari_semsr.io import write_transform
-from napari_semsr.jobs.check_record import LINEAR
+from napari_semsr.jobs.check_record import INPUT, LINEAR
 from napari_semsr.jobs.images import Result, get_image_name, open_image, to_json_value
-from napari_semsr.jobs.judge import INPUT
 from napari_semsr.jobs.register import (
     COSTLY_PX,
     LANDMARKS_IN,

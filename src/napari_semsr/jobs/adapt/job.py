@@ -57,7 +57,7 @@ from napari_semsr.io import (
 )
 from napari_semsr.jobs.adapt.areas import ADAPTED_MODEL, MOSAIC_IN, SEM_IN, Evaluation
 from napari_semsr.jobs.adapt.train import SEM_IMAGE, TRAINING_STATE, AdaptOptions
-from napari_semsr.jobs.check_record import LINEAR
+from napari_semsr.jobs.check_record import INPUT, LINEAR
 from napari_semsr.jobs.images import (
     Image,
     Result,
@@ -66,7 +66,6 @@ from napari_semsr.jobs.images import (
     overwrite_image,
     to_json_value,
 )
-from napari_semsr.jobs.judge import INPUT
 from napari_semsr.jobs.models import get_model_origin
 from napari_semsr.jobs.plan import (
     RECORD,

@@ -53,7 +53,7 @@ from napari_semsr.jobs.adapt.areas import (
     require_gain,
 )
 from napari_semsr.jobs.adapt.process import fit_in_process
-from napari_semsr.jobs.check_record import LINEAR
+from napari_semsr.jobs.check_record import INPUT, LINEAR
 from napari_semsr.jobs.images import (
     Result,
     compose_provenance,
@@ -62,7 +62,6 @@ from napari_semsr.jobs.images import (
     record_input,
     to_json_value,
 )
-from napari_semsr.jobs.judge import INPUT
 from napari_semsr.jobs.leakage import LIGHT, TRAINED_ON
 from napari_semsr.jobs.register import (
     RegisterOptions,

@@ -25,7 +25,6 @@ ASIDE = {
     "Error map": "measure.panel:ErrorMapPanel",
     "Gaps": "measure.gaps:GapsPanel",
     "Import model": "enhance.models:ImportPanel",
-    "Judge by SEM": "register.judge:JudgePanel",
     "Spectrum": "measure.spectrum:SpectrumPanel",
     "Train": "train.panel:TrainPanel",
     **VERB_PANELS,
