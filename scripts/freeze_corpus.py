@@ -123,7 +123,6 @@ pairs raw/noisy.tif raw/clear.tif -o made/pairs.zarr --patch 16 --step 16
 train raw/tiny.yaml --pairs made/pairs.zarr -o run
 figure raw/clear.tif made/restore-wiener.tif -o made/figure.png --dpi 72
 batch raw/steps.yaml
-report raw/clear.tif made/frc.json -o made/report.html
 """
 LAYERS = ("made/crop.ome.zarr", "made/enhance.ome.zarr", "made/restore-wiener.tif")
 
@@ -287,8 +286,6 @@ def freeze(verbs: list[str], series_px: int) -> None:
     for name, (words, printed) in make_all(NUMBERS, verbs).items():
         found = {"command": words, "printed": json.loads(printed)}
         Path(f"numbers/{name}.json").write_text(json.dumps(found, indent=1) + "\n")
-        if name in ("frc", "noise"):  # as a person redirects it, for a report
-            Path(f"made/{name}.json").write_text(printed)
     if verbs:
         for folder in ("models", "scan/truth", "series/truth"):
             shutil.rmtree(folder)

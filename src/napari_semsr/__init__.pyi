@@ -54,7 +54,6 @@ from .functions import (
     profile as profile,
     register as register,
     replay as replay,
-    report as report,
     restore as restore,
     simulate as simulate,
     spectrum as spectrum,

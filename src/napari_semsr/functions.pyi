@@ -35,7 +35,6 @@ from napari_semsr.jobs.models import ArchitectureList, ModelFile, ModelList
 from napari_semsr.jobs.pairs import CreatedPairs
 from napari_semsr.jobs.register import Registered
 from napari_semsr.jobs.replay import ReplayReport
-from napari_semsr.jobs.report.job import ReportMade
 from napari_semsr.jobs.restore import RestoredFile
 from napari_semsr.jobs.simulate import SimulatedScan
 from napari_semsr.jobs.stitch import StitchedFile
@@ -62,7 +61,11 @@ class Reading(TypedDict, total=False):
     colour: Literal["refuse", "luminance"]  # "refuse"
 
 def info(
-    path: PathLike, *, progress: Report | None = None, **options: Unpack[Reading]
+    path: PathLike,
+    *,
+    methods: bool = False,
+    progress: Report | None = None,
+    **options: Unpack[Reading],
 ) -> Description: ...
 def convert(
     image: Source,
@@ -580,17 +583,6 @@ def batch(
 def replay(
     output: PathLike, *, inputs: PathLike | None = None, progress: Report | None = None
 ) -> ReplayReport: ...
-def report(
-    inputs: Any,
-    output: PathLike,
-    *,
-    title: str = "Report on images",
-    criterion: Literal["1/7", "half-bit", "3-sigma"] = "1/7",
-    greys: Literal["common", "own"] = "common",
-    overwrite: bool = False,
-    progress: Report | None = None,
-    **options: Unpack[Reading],
-) -> ReportMade: ...
 def demo(
     folder: PathLike,
     *,

@@ -37,7 +37,6 @@ KEYS = {
         "mean_width_error_nm mean_width_error_interval_nm widths_nm diameters_nm "
         "histogram rows table seed"
     ),
-    "report": "path numbers images pairs files refused methods references seconds",
     "figure": "path pixel_size_nm shape caption networks",
     "batch": "done failed ran kept table report output rows",
     "replay": "identical max_abs_difference differs output job pixels different where",
@@ -65,7 +64,6 @@ LINES = {
     "figure": ("first.tif", "truth.tif", "-o", "out.png"),
     "batch": ("steps.yaml", "--inputs", "*e.tif"),
     "replay": ("made.tif",),
-    "report": ("truth.tif::first.tif", "second.tif", "-o", "out.html"),
 }
 ONE_IMAGE = ("info", "frc", "spectrum", "metrics")
 

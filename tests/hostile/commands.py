@@ -77,7 +77,6 @@ LINES: dict[str, tuple[str, ...]] = {
     "profile": ("first.tif", "--line", "10,10,30,40", "--width", "3"),
     "figure": ("first.tif", "truth.tif", "-o", "out.png", "--width-mm", "80"),
     "replay": ("made.tif",),
-    "report": ("truth.tif::first.tif", "second.tif", "-o", "out.html"),
     "batch": ("steps.yaml", "--output", "out"),
     "models": ("info", "tiny.safetensors"),
     "demo": ("out",),

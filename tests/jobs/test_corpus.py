@@ -228,12 +228,3 @@ def test_project_opens_whole():
     assert kinds == {"image", "labels", "points", "shapes"}
     for layer, (data, _, _) in opened.layers:
         assert data is not None, layer.name
-
-
-@pytest.mark.broad
-@pytest.mark.filterwarnings("ignore::UserWarning")
-def test_report_takes_numbers_and_images_of_a_former_commit(tmp_path):
-    inputs = [MADE / "frc.json", MADE / "noise.json", MADE / "restore-wiener.tif"]
-    inputs += [MADE / "repeatability.tif"]
-    words = ["report", *map(str, inputs), "-o", str(tmp_path / "page.html"), "--quiet"]
-    assert main(words) == 0

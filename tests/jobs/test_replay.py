@@ -415,7 +415,7 @@ def test_every_job_that_writes_a_history_can_be_run_again_or_is_known_not_to():
         in ("compose_provenance", "compose_derived_provenance")
         and isinstance(node.args[0], ast.Constant)
     }
-    no_images = {"adapt", "pairs", "report"}
+    no_images = {"adapt", "pairs"}
     again = {*list_repeatable_jobs()} - {"repeatability"}  # which nothing writes now
     # by `Run.history`
     called |= {name for name in again | no_images if get_verb(name)}

@@ -184,11 +184,6 @@ from .replay import (
     REPLAY as REPLAY,
     ReplayReport as ReplayReport,
 )
-from .report.job import (
-    REPORT as REPORT,
-    PanelFindings as PanelFindings,
-    ReportMade as ReportMade,
-)
 from .restore import (
     RESTORE as RESTORE,
     RestoredFile as RestoredFile,

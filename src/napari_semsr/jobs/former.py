@@ -6,6 +6,9 @@ LAST_COMMIT = "77bd7f5d"
 FORMER: dict[str, str] = {
     "judge": "use `register()`, then `metrics()` and `frc_map()`",
     "panel Judge by SEM": "use `register()`, then `metrics()` and `frc_map()`",
+    "report": (
+        "save a `figure()` with its caption, and print the methods with `info(methods)`"
+    ),
     "histogram": "`metrics()` returns the grey-level distribution",
     "trust": "`error_map()` shows where an enhanced image differs from its reference",
 }

@@ -51,7 +51,6 @@ def _run_demonstration(
 class DemoPanel(VerbPanel):
     """Panel that runs the demonstration and opens its images and report."""
 
-    reports = False
     help_place = "demonstration.md#in-napari"
     title, run_label = "Demonstration", "Run the demonstration"
     verb = DEMO

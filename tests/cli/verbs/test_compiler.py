@@ -38,7 +38,6 @@ OF_MODEL = (
     ("batch", "network.yaml"),
     ("replay", "tiles.tif"),
     ("figure", "first.tif", "tiles.tif", "-o", "figure.png"),
-    ("report", "first.tif", "tiles.tif", "-o", "report.html"),
     ("models", "check", "{}", "--discs", "4", "--size-px", "128", *CPU),
     ("models", "export", "{}", "-o", "copy.safetensors"),
 )
