@@ -126,9 +126,6 @@ pairs raw/noisy.tif raw/clear.tif -o made/pairs.zarr --patch 16 --step 16
 train raw/tiny.yaml --pairs made/pairs.zarr -o run
 figure raw/clear.tif made/restore-wiener.tif -o made/figure.png --dpi 72
 batch raw/steps.yaml
-judge raw/noisy.tif raw/clear.tif -o made/judge.html --landmarks raw/places.csv \
- --landmarks-only --models models/two-scale.safetensors --device cpu
-report raw/clear.tif -o made/report.html
 """
 ADAPTED_PX = 64, 160
 SMALL = {"width": 10, "dilations": [1, 2, 1]}  # a thirtieth of the weights
@@ -371,8 +368,6 @@ def freeze(verbs: list[str], series_px: int) -> None:
     for name, (words, printed) in make_all(NUMBERS, verbs).items():
         found = {"command": words, "printed": json.loads(printed)}
         Path(f"numbers/{name}.json").write_text(json.dumps(found, indent=1) + "\n")
-        if name in ("frc", "noise"):  # as a person redirects it, for a report
-            Path(f"made/{name}.json").write_text(printed)
     make_others(verbs)
     if verbs:
         remove_unused(verbs)

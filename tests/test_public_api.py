@@ -21,9 +21,9 @@ FUNCTIONS = {*OF_VERBS} | {verb.replace("-", "_") for verb in VERBS if verb != "
 # Each shows its use; pytest runs that, too.
 SHOWN = [
     "read", "write", "info", "convert", "simulate", "stitch", "degrade", "pairs",
-    "crop", "register", "judge", "restore", "enhance", "lazy_enhance", "frc", "frc_map",
+    "crop", "register", "restore", "enhance", "lazy_enhance", "frc", "frc_map",
     "metrics", "calibrate", "spectrum", "gaps", "profile", "list_models",
-    "figure", "decorrelation", "error_map", "replay", "report",
+    "figure", "decorrelation", "error_map", "replay",
     "batch", "LiveMosaic",
 ]  # fmt: skip
 

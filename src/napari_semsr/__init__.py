@@ -24,6 +24,10 @@ def __getattr__(name: str) -> Any:
             raise
         from difflib import get_close_matches
 
+        from napari_semsr.jobs import describe_former_name
+
+        if sentence := describe_former_name(name, f"napari_semsr.{name}"):
+            raise AttributeError(sentence) from None
         near = get_close_matches(name, __all__, 1)
         hint = f"; did you mean {near[0]}?" if near else "."
         msg = f"napari_semsr has no function or class {name}{hint}"

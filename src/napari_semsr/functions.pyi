@@ -25,7 +25,6 @@ from napari_semsr.jobs.doctor import DoctorReport
 from napari_semsr.jobs.enhance import EnhancedFile
 from napari_semsr.jobs.figure import CreatedFigure
 from napari_semsr.jobs.info import Description
-from napari_semsr.jobs.judge import Judged
 from napari_semsr.jobs.measure.error_map import ErrorMapReport, RepeatabilityReport
 from napari_semsr.jobs.measure.noise import NoiseReport
 from napari_semsr.jobs.measure.particles import ParticleSizes
@@ -35,7 +34,6 @@ from napari_semsr.jobs.models import ModelFile, ModelList
 from napari_semsr.jobs.pairs import CreatedPairs
 from napari_semsr.jobs.register import Registered
 from napari_semsr.jobs.replay import ReplayReport
-from napari_semsr.jobs.report.job import ReportMade
 from napari_semsr.jobs.restore import RestoredFile
 from napari_semsr.jobs.simulate import SimulatedScan
 from napari_semsr.jobs.stitch import StitchedFile
@@ -62,7 +60,11 @@ class Reading(TypedDict, total=False):
     colour: Literal["refuse", "luminance"]  # "refuse"
 
 def info(
-    path: PathLike, *, progress: Report | None = None, **options: Unpack[Reading]
+    path: PathLike,
+    *,
+    methods: bool = False,
+    progress: Report | None = None,
+    **options: Unpack[Reading],
 ) -> Description: ...
 def convert(
     image: Source,
@@ -129,52 +131,6 @@ def register(
     progress: Report | None = None,
     **sides: Any,
 ) -> Registered: ...
-def judge(
-    optical: Source,
-    sem: Source,
-    output: PathLike,
-    *,
-    models: Sequence[PathLike] | None = None,
-    landmarks: Landmarks | PathLike | None = None,
-    transform: StoredTransform | PathLike | None = None,
-    model: Literal["similarity", "affine", "elastic"] = "affine",
-    search: Literal["near", "full"] = "near",
-    landmarks_only: bool = False,
-    data_range: float | None = None,
-    cut_off_nm: float | None = None,
-    device: str = "auto",
-    tile: int | None = None,
-    precision: Literal["auto", "fp32", "bf16"] = "auto",
-    norm: Literal["auto", "whole", "sampled", "tile"] = "auto",
-    haze: bool = True,
-    resample: Literal["auto", "keep", "never"] = "auto",
-    denoise: float = 1.0,
-    deblur: float = 1.0,
-    dehaze: float = 1.0,
-    noise_percent: float | None = None,
-    memory_gb: float | None = None,
-    halo_tolerance: float | None = None,
-    self_ensemble: bool = False,
-    strength: float = 1.0,
-    blur_px: float | None = None,
-    dtype: str | None = None,
-    batch: int | None = None,
-    series: int | None = None,
-    level: int = 0,
-    channel: int | None = None,
-    time: int | None = None,
-    z: int | None = None,
-    plane: int | None = None,
-    dataset: str | None = None,
-    pixel_size_nm: tuple[float, float] | float | None = None,
-    pixel_size_sd_nm: tuple[float, float] | float | None = None,
-    crop_databar: bool = True,
-    databar_rows: int | None = None,
-    colour: Literal["refuse", "luminance"] = "refuse",
-    overwrite: bool = False,
-    progress: Report | None = None,
-    **sides: Any,
-) -> Judged: ...
 def simulate(
     out_dir: PathLike,
     image: Source | None = None,
@@ -626,17 +582,6 @@ def batch(
 def replay(
     output: PathLike, *, inputs: PathLike | None = None, progress: Report | None = None
 ) -> ReplayReport: ...
-def report(
-    inputs: Any,
-    output: PathLike,
-    *,
-    title: str = "Report on images",
-    criterion: Literal["1/7", "half-bit", "3-sigma"] = "1/7",
-    greys: Literal["common", "own"] = "common",
-    overwrite: bool = False,
-    progress: Report | None = None,
-    **options: Unpack[Reading],
-) -> ReportMade: ...
 def demo(
     folder: PathLike,
     *,

@@ -20,10 +20,6 @@ KEYS = {
         "model mutual_information_before mutual_information_after transform error_px "
         "error_nm overlap searched score rivals unreliable residual_median_nm"
     ),
-    "judge": (
-        "models baselines registration area sem_alone warnings output numbers optical "
-        "sem seconds"
-    ),
     "frc": (
         "resolution_nm resolution_px criterion method reason frequency_per_px "
         "correlation"
@@ -41,7 +37,6 @@ KEYS = {
         "mean_width_error_nm mean_width_error_interval_nm widths_nm diameters_nm "
         "histogram rows table seed"
     ),
-    "report": "path numbers images pairs files refused methods references seconds",
     "figure": "path pixel_size_nm shape caption networks",
     "batch": "done failed ran kept table report output rows",
     "replay": "identical max_abs_difference differs output job pixels different where",
@@ -58,10 +53,6 @@ LINES = {
         *("first.tif", "truth.tif", "-o", "out.tif"),
         *("--landmarks", "landmarks.csv", "--landmarks-only"),
     ),
-    "judge": (
-        *("first.tif", "truth.tif", "-o", "out.html", "--models", "none"),
-        *("--landmarks", "landmarks.csv", "--landmarks-only"),
-    ),
     "frc": ("first.tif", "second.tif"),
     "frc-map": ("first.tif", "second.tif", "-o", "out.ome.tif"),
     "decorrelation": ("first.tif",),
@@ -73,7 +64,6 @@ LINES = {
     "figure": ("first.tif", "truth.tif", "-o", "out.png"),
     "batch": ("steps.yaml", "--inputs", "*e.tif"),
     "replay": ("made.tif",),
-    "report": ("truth.tif::first.tif", "second.tif", "-o", "out.html"),
 }
 ONE_IMAGE = ("info", "frc", "spectrum", "metrics")
 

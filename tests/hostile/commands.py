@@ -51,15 +51,6 @@ LINES: dict[str, tuple[str, ...]] = {
     "convert": ("first.tif", "out.ome.zarr", "--dtype", "uint16"),
     "crop": ("first.tif", "-o", "out.tif", "--box", "2", "3", "30", "40"),
     "register": ("first.tif", "truth.tif", "-o", "out.tif", *_LANDMARKS),
-    "judge": (
-        "first.tif",
-        "truth.tif",
-        "-o",
-        "o.html",
-        "--models",
-        "none",
-        *_LANDMARKS,
-    ),
     "simulate": (
         *("out", "--phantom", "grating", "--frames-grid", "1x2"),
         *("--frame-px", "32", "--seed", "3"),
@@ -86,7 +77,6 @@ LINES: dict[str, tuple[str, ...]] = {
     "profile": ("first.tif", "--line", "10,10,30,40", "--width", "3"),
     "figure": ("first.tif", "truth.tif", "-o", "out.png", "--width-mm", "80"),
     "replay": ("made.tif",),
-    "report": ("truth.tif::first.tif", "second.tif", "-o", "out.html"),
     "batch": ("steps.yaml", "--output", "out"),
     "models": ("info", "tiny.safetensors"),
     "demo": ("out",),

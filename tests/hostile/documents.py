@@ -222,7 +222,7 @@ def _read_steps(path: Path) -> None:
     plan_batch(path)
 
 
-# Transforms, calibrations, tables, numbers of a measurement.
+# Transforms, calibrations, tables.
 
 
 def _write_transforms(folder: Path) -> None:
@@ -298,24 +298,6 @@ class Measures:
 
     def _read(self, path: Path) -> bool:
         return say("metrics", path, "--json")[0] != 0
-
-
-def _write_numbers(folder: Path) -> None:
-    said = {"resolution_nm": 12.5, "resolution_px": 2.5, "criterion": "1/7"}
-    said |= {"method": "two images", "reason": None, "images": ["a.tif", "b.tif"]}
-    said |= {"frequency_per_px": [0.1, 0.2], "correlation": [0.9, 0.1], "warnings": []}
-    said |= {"interval_nm": [12.0, 13.0], "pixel_size_nm": [5.0, 5.0], "verb": "frc"}
-    (folder / "frc.json").write_text(json.dumps(said))
-    gaps = {"gaps": 3, "detected": 2, "undetected_fraction": 0.3, "widths_nm": [5.0]}
-    gaps |= {"rows": [{"width_nm": 5.0, "y_px": 1.0}], "mean_width_error_nm": 0.2}
-    gaps |= {"invented": 0, "particles": 4, "pairs": 3, "widths_px": [1.0]}
-    (folder / "gaps.json").write_text(json.dumps(gaps))
-
-
-def read_numbers(path: Path) -> None:
-    from napari_semsr.jobs import REPORT
-
-    run(REPORT.job([path], path.with_name("page.html"), overwrite=True))
 
 
 # Projects.
@@ -436,7 +418,6 @@ DOCUMENTS = (
     Documents("transform", _write_transforms, _use_transform),
     Documents("calibration", _write_calibration, _read_calibration),
     Documents("landmarks", write_tables, _read_tables, _damaged_lines),
-    Documents("numbers", _write_numbers, read_numbers),
     Measures(),
     Projects(),
     Histories(),

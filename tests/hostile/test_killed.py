@@ -32,11 +32,9 @@ report: {title: Three}
 """
 WORK = {
     "batch": ("batch", "steps.yaml"),
-    "judge": ("judge", *LINES["judge"]),
-    "report": ("report", *LINES["report"]),
     "train": ("train", *LINES["train"], "--steps", "60"),
 }
-AGAIN = {"batch": (), "judge": ("--overwrite",), "report": ("--overwrite",)}
+AGAIN = {"batch": ()}
 # Also the digests: a kept file tells when it was made.
 CLOCK = re.compile(
     r"\d{4}-\d\d-\d\d[T ][\d:.+Z]*|\d+(\.\d+)? (s|MB|MP/s|min)\b|sha256:\w+"

@@ -60,8 +60,6 @@ def without_text(place, word):
 )
 def test_names_that_are_no_utf8_are_taken(verb, place):
     words = [without_text(place, word) for word in LINES[verb]]
-    if verb == "report":
-        words[0] = "::".join(without_text(place, one) for one in words[0].split("::"))
     more = ["--caption-file"] if verb == "figure" else []
     code, said = say(verb, *words, *more, "--json")
     assert code == 0, said

@@ -90,7 +90,6 @@ NAMED = {
     "models import a.zip": "a.zip",
     "info a.h5": "a.h5",
     "stitch a.czi -o there/out.ome.zarr": "a.czi",
-    "report a.json -o there/out.html": "a.json",
     "info first.tif --calibration a.json": "a.json",
     "register first.tif truth.tif -o there/o.tif --transform a.json": "a.json",
     "register first.tif truth.tif -o there/o.tif --landmarks a.csv": "a.csv",

@@ -654,16 +654,6 @@ def _write_recipe(folder: Path) -> None:
     write_tiny_recipe(folder / "trial.yaml", data=pairs)
 
 
-def _use_numbers(path: Path) -> None:
-    """Make a page of numbers; it leads nowhere and runs nothing."""
-    page = path.with_name("page.html")
-    page.unlink(missing_ok=True)
-    documents.read_numbers(path)
-    text = page.read_text("utf-8")
-    for sign in ("<script>alert", "<img src=x", 'src="http', 'href="http://127'):
-        assert sign not in text, sign
-
-
 def _documents(
     name: str, change: Any, use: Any = None, *, may_read: bool = False
 ) -> Watched:
@@ -692,7 +682,6 @@ WELL_FORMED = (
     _documents("transform", hostile_json),
     _documents("calibration", hostile_json),
     _documents("landmarks", hostile_bytes),
-    _documents("numbers", hostile_json, _use_numbers, may_read=True),
     _documents("recipe", hostile_yaml, may_read=True),
     Watched(Work("training", ("train", "-o", "out"), _write_recipe), may_read=True),
     Watched(Work("batch", ("batch", "-o", "out"), _write_steps), may_read=True),

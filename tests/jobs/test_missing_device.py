@@ -4,7 +4,7 @@ import pytest
 
 from napari_semsr.core import Micrograph, OptionError, run
 from napari_semsr.inference import EnhanceOptions
-from napari_semsr.jobs import BATCH, ENHANCE, JUDGE
+from napari_semsr.jobs import BATCH, ENHANCE
 from napari_semsr.jobs.train import TRAIN, PairRequest, TrainingEnvironment
 from napari_semsr.jobs.train_process import train_and_import
 from napari_semsr.models import devices
@@ -34,14 +34,6 @@ def test_enhance(unreadable, tmp_path):
     options = EnhanceOptions(device="mps")
     check_refusal(
         ENHANCE.job(unreadable, tmp_path / "out.ome.tif", options=options), tmp_path
-    )
-
-
-def test_judge_refuses_that_of_the_models_it_runs(unreadable, tmp_path):
-    enhancing = EnhanceOptions(device="mps")
-    page = tmp_path / "page.html"
-    check_refusal(
-        JUDGE.job(unreadable, unreadable, page, enhancing=enhancing), tmp_path
     )
 
 

@@ -299,7 +299,7 @@ def test_other_model_is_named_and_one_that_is_nowhere_refused(place, a):
 
 
 UNFOLLOWED = {
-    "left": ({"job": "trust"}, "other-version", "'trust'.* b537c11d"),
+    "left": ({"job": "trust"}, "former-name", "'trust'.* b537c11d"),
     "unknown": ({"job": "knit"}, "history-unknown", "'knit'.* convert, "),
     "window": (
         {"job": "frc-map", "options": {"difference": ["a", "b"]}},
@@ -426,7 +426,7 @@ def test_every_job_that_writes_a_history_can_be_run_again_or_is_known_not_to():
         in ("compose_provenance", "compose_derived_provenance")
         and isinstance(node.args[0], ast.Constant)
     }
-    no_images = {"adapt", "judge", "pairs", "report"}
+    no_images = {"adapt", "pairs"}
     again = {*list_repeatable_jobs()} - {"repeatability"}  # which nothing writes now
     # by `Run.history`
     called |= {name for name in again | no_images if get_verb(name)}

@@ -13,8 +13,11 @@ from qtpy.QtWidgets import QDockWidget
 if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
     pytest.skip("needs a display; run under xvfb-run", allow_module_level=True)
 
+from napari_semsr.core import OptionError
 from napari_semsr.jobs import VERBS
+from napari_semsr.jobs.former import FORMER, LAST_COMMIT
 from napari_semsr.widgets.window import commands
+from tests.refusals import refused
 from tests.test_manifest import INSIDE
 
 _BEGIN = {
@@ -57,6 +60,14 @@ def test_denoise_opens_the_training_on_the_active_layer(monkeypatch):
     commands.denoise()
     assert (opened, taken) == (["Train"], [layer])
     assert any("denoise" in title for title in titles())
+
+
+def test_a_command_that_left_says_what_to_do_instead(monkeypatch):
+    monkeypatch.setitem(FORMER, "panel Knit wool", "use `crop()`")
+    with refused(OptionError, "former-name", match=rf"Crop .*{LAST_COMMIT}"):
+        commands.open_knit_wool()
+    with pytest.raises(AttributeError):
+        commands.open_knit  # noqa: B018
 
 
 @pytest.mark.broad

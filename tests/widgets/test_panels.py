@@ -57,7 +57,6 @@ PANELS = {
     "BatchPanel": "batch",
     "CropPanel": "crop",
     "RegisterPanel": "register.panel",
-    "JudgePanel": "register.judge",
     "SavePanel": "project",
     "TrainPanel": "train.panel",
     "AdaptPanel": "register.adapt",
@@ -86,7 +85,6 @@ MEASURING = [
     "GapsPanel",
     "CropPanel",
     "RegisterPanel",
-    "JudgePanel",
 ]
 
 

@@ -18,6 +18,7 @@ from napari.layers.utils.stack_utils import (
     split_rgb,
     stack_to_images,
 )
+from napari.utils.notifications import notification_manager
 from tifffile import imwrite
 
 from napari_semsr.core.micrograph import Micrograph
@@ -32,6 +33,7 @@ from napari_semsr.jobs import (
     StitchFolderOptions,
     save_image,
 )
+from napari_semsr.jobs.former import FORMER, LAST_COMMIT
 from napari_semsr.widgets import host
 from napari_semsr.widgets.base.results import (
     JobOutput,
@@ -508,6 +510,20 @@ def test_a_project_gives_no_address_to_connect_to(place, model, project):
     again = project.show(EnhancePanel, viewer)
     assert again.advanced.form.values()["memory_gb"] == 1.5
     assert again.advanced.options.scheduler is None
+
+
+def test_settings_of_a_panel_that_left_are_kept_and_named(model, project, monkeypatch):
+    monkeypatch.setitem(FORMER, "panel Knit", "use `crop()`")
+    model.add_points([[1, 2]], name="mark")
+    project.save(model)
+    with project.edited() as told:
+        told["options"]["Knit"] = {"form": {"rows": 3}}
+    viewer, panel = project.reopen()
+    shown = [one.message for one in notification_manager.records]
+    assert any("Knit" in one and LAST_COMMIT in one for one in shown)
+    viewer.layers[0].opacity = 0.5
+    project.save_again(panel)
+    assert listed(project.path)["options"]["Knit"] == {"form": {"rows": 3}}
 
 
 @pytest.mark.broad

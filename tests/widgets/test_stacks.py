@@ -1,7 +1,5 @@
 """Stacks: every panel says which plane it takes; two of them take all."""
 
-import json
-
 import numpy as np
 import pytest
 from qtpy.QtWidgets import QFileDialog
@@ -94,9 +92,7 @@ def test_the_plane_in_view_is_measured(model, hold, stack, run_panel):
 
 
 @pytest.mark.broad
-def test_results_and_their_report_say_which_plane_was_measured(
-    model, hold, stack, run_panel, finish, choose, opened, tmp_path
-):
+def test_results_say_which_plane_was_measured(model, hold, stack, run_panel):
     panel = hold(MetricsPanel(model))
     panel.image.value, panel.reference.value = stack, None
     run_panel(panel)
@@ -104,14 +100,8 @@ def test_results_and_their_report_say_which_plane_was_measured(
     named = "series, plane t = 3 of 3"
     assert panel.results.title() == "Figures: plane t = 3 of 3"
     assert panel.findings().origin == (named,)
-    path = choose(tmp_path / "report.html", ".html")
-    panel.sharing.page_button.click()
-    finish(panel)
-    told = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-    assert [told["images"][0]["name"], *told["found"][0]["of"]] == [named, named]
-    numbers = {item["name"]: item["value"] for item in told["images"][0]["numbers"]}
     shown = panel.findings().numbers["Mean grey level"].value
-    assert numbers["Mean grey level"] == shown == pytest.approx(np.mean(stack.data[2]))
+    assert shown == pytest.approx(np.mean(stack.data[2]))
     run_panel(panel)
     assert panel.results.title() == "Figures: plane t = 1 of 3"
 

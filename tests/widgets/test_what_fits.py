@@ -8,7 +8,6 @@ from napari_semsr.core import InputRecord, Provenance
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.widgets.enhance.panel import EnhancePanel
 from napari_semsr.widgets.measure.spectrum import SpectrumPanel
-from napari_semsr.widgets.register.judge import JudgePanel
 from napari_semsr.widgets.train.panel import TrainPanel
 from napari_semsr.widgets.window.dock import StepsWindow
 from tests.tiny_models import write_tiny_model
@@ -104,10 +103,10 @@ def test_a_model_that_lost_in_its_validation_says_so_and_comes_last(
         write_tiny_model(tmp_path, name=name, training=validation)
     add_made("open")
     add_made("stitch")
-    panels = EnhancePanel(model), TrainPanel(model), JudgePanel(model)
+    panels = EnhancePanel(model), TrainPanel(model)
     for panel in panels:
         qtbot.addWidget(panel)
-    boxes = panels[0].model.box, panels[1].recipe.start, panels[2].networks
+    boxes = panels[0].model.box, panels[1].recipe.start
     for box in boxes:
         rows = range(box.native.count())
         if isinstance(box.native, QComboBox):

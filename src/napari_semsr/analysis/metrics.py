@@ -6,7 +6,7 @@ unless an affine match is requested.
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,6 @@ from napari_semsr.core import (
     DB,
     FLAT,
     LEVELS,
-    Z95,
     FloatArray,
     FloatPair,
     Micrograph,
@@ -40,7 +39,6 @@ _BYTES_PER_PX = 48.0  # for each image; measured: growth of peak memory, 4000 x 
 _SHORT = 2  # bytes of a grey value; chosen: one table counts all 65 536 levels
 
 
-_OF_PIXELS: Any = {"method": "", "definition": "over all pixels with a grey level"}
 _PIXELS = "% of the pixels"
 
 
@@ -59,27 +57,24 @@ class Histogram:
     )
     counts: NDArray[np.int64]
     reference_counts: NDArray[np.int64] | None
-    mean: Annotated[float, Quantity("Mean grey level", LEVELS, **_OF_PIXELS)]
-    sd: Annotated[float, Quantity("Standard deviation", LEVELS, **_OF_PIXELS)]
-    median: Annotated[float, Quantity("Median grey level", LEVELS, **_OF_PIXELS)]
-    lowest: Annotated[float, Quantity("Lowest grey level", LEVELS, **_OF_PIXELS)]
-    highest: Annotated[float, Quantity("Highest grey level", LEVELS, **_OF_PIXELS)]
+    mean: Annotated[float, Quantity("Mean grey level", LEVELS, method="")]
+    sd: Annotated[float, Quantity("Standard deviation", LEVELS, method="")]
+    median: Annotated[float, Quantity("Median grey level", LEVELS, method="")]
+    lowest: Annotated[float, Quantity("Lowest grey level", LEVELS, method="")]
+    highest: Annotated[float, Quantity("Highest grey level", LEVELS, method="")]
     emd: Annotated[
         float | None,
         Quantity(
             *("Distance of grey levels", LEVELS),
             method="",
-            definition="earth mover's distance of all pixel values",
         ),
     ]
     missing_percent: Annotated[
         float,
-        declare_quantity(
-            "Without a grey level", _PIXELS, method="", definition="counted"
-        ),
+        declare_quantity("Without a grey level", _PIXELS, method=""),
     ]
     saturated_percent: Annotated[
-        float | None, declare_quantity("Saturated", _PIXELS, **_OF_PIXELS)
+        float | None, declare_quantity("Saturated", _PIXELS, method="")
     ]
 
 
@@ -203,9 +198,6 @@ class MetricsOptions(Options):
     )
 
 
-_OF_SHARPNESS: Any = {"definition": "grey levels scaled to 255 over the data range"}
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metrics:
     """Similarity of an image to a reference, its sharpness, and the data range used.
@@ -233,7 +225,6 @@ class Metrics:
         Quantity(
             *("SSIM", "", ".4f"),
             reason="missing_ssim_reason",
-            definition="Gaussian window 11 x 11, standard deviation 1.5 px",
         ),
     ] = None
     ssim_gao: Annotated[
@@ -243,7 +234,6 @@ class Metrics:
         float | None,
         Quantity(
             *("NRMSE", "", ".4f"),
-            definition="normalised by the root mean square of the reference",
         ),
     ] = None
     cut_off_nm: Annotated[float | None, Quantity("Optical cut-off", "nm")] = None
@@ -251,22 +241,20 @@ class Metrics:
         float | None,
         Quantity(
             *("PSNR below the optical cut-off", DB, ".2f"),
-            definition="error at longer periods",
         ),
     ] = None
     psnr_above_db: Annotated[
         float | None,
         Quantity(
             *("PSNR above the optical cut-off", DB, ".2f"),
-            definition="error at shorter periods",
         ),
     ] = None
     psnr_above_blank_db: Annotated[
         float | None, Quantity("PSNR above it of an image without detail", DB, ".2f")
     ] = None
-    average_gradient: Annotated[float, Quantity("Average gradient", **_OF_SHARPNESS)]
-    contrast: Annotated[float, Quantity("Contrast", **_OF_SHARPNESS)]
-    spatial_frequency: Annotated[float, Quantity("Spatial frequency", **_OF_SHARPNESS)]
+    average_gradient: Annotated[float, Quantity("Average gradient")]
+    contrast: Annotated[float, Quantity("Contrast")]
+    spatial_frequency: Annotated[float, Quantity("Spatial frequency")]
     data_range: Annotated[
         float, Quantity("Data range", LEVELS, verdict="data_range_basis")
     ]
@@ -449,15 +437,6 @@ class BandGain:
         """Gain and standard error below and above the cut-off."""
         below = self.gain_below_db, self.gain_below_sd_db
         return below, (self.gain_above_db, self.gain_above_sd_db)
-
-    @property
-    def is_only_above_cut_off(self) -> bool:
-        """Whether the only significant gain is above the cut-off."""
-        below, above = (
-            gain is not None and gain > Z95 * (error or 0)
-            for gain, error in self.band_gains
-        )
-        return above and not below
 
 
 def compute_band_gain(after: Metrics, before: Metrics) -> BandGain:

@@ -34,7 +34,14 @@ from napari_semsr.core import (
     replace_option_names,
     run,
 )
-from napari_semsr.jobs import ACTIONS, FUNCTIONS, VERBS, get_actions, get_verb
+from napari_semsr.jobs import (
+    ACTIONS,
+    FUNCTIONS,
+    VERBS,
+    describe_former_name,
+    get_actions,
+    get_verb,
+)
 
 if TYPE_CHECKING:
     from napari_semsr.cli.verb import Command
@@ -431,16 +438,7 @@ def _run_command(
     words: list[str], verb: str | None, console: Console, *, debug: bool
 ) -> int:
     """Parse and run a command, raising every failure as an exception."""
-    verb_word = next((word for word in words if not word.startswith("-")), None)
-    if verb is None and verb_word is not None:
-        near = get_close_matches(verb_word, VERBS, 1)
-        suggestion = (
-            f"did you mean `semsr {near[0]}`?"
-            if near
-            else (f"choose one of {', '.join(VERBS)}")
-        )
-        msg = f"Unknown command {verb_word!r} ({suggestion}); see `semsr --help`."
-        raise OptionError(msg, code="verb-unknown")
+    _check_command_name(verb, [word for word in words if not word.startswith("-")])
     parser = build_parser(verb or "")
     try:
         arguments, strange = parser.parse_known_args(words)
@@ -475,9 +473,28 @@ def _run_command(
     return _SUCCESS
 
 
+def _check_command_name(verb: str | None, names: list[str]) -> None:
+    """Raise an error for a command or action that is unknown, or left."""
+    for count in (1, 2):  # of a command, of an action
+        name = " ".join(names[:count])
+        if former := describe_former_name(name, f"`semsr {name}`"):
+            raise OptionError(former)
+    if verb is None and names:
+        near = get_close_matches(names[0], VERBS, 1)
+        suggestion = (
+            f"did you mean `semsr {near[0]}`?"
+            if near
+            else (f"choose one of {', '.join(VERBS)}")
+        )
+        msg = f"Unknown command {names[0]!r} ({suggestion}); see `semsr --help`."
+        raise OptionError(msg, code="verb-unknown")
+
+
 def _raise_unknown_arguments(strange: list[str], verb: str) -> NoReturn:
     """Raise an error for unknown arguments, suggesting one similar to the first."""
     flag = strange[0].partition("=")[0]
+    if former := describe_former_name(f"{verb} {flag}"):
+        raise OptionError(former)
     group = verb.partition(" ")[0]
     for other in ACTIONS:
         if other.startswith(f"{group} ") and flag in _list_flags(other):

@@ -45,9 +45,7 @@ class Quantity:
     within: str = "95 %"  # coverage of the interval
     # field with the reason why the value is missing; without it, None is not shown
     reason: str = ""
-    # field with the method of the result, if it applies, and how this value follows
-    method: str = "method"
-    definition: str = ""
+    method: str = "method"  # field with the method of the result, if it applies
     note: str = ""  # text shown after it everywhere
     verdict: str = ""  # field with an assessment of the value
     column: str = ""  # name in tables; by default from the field's name and unit

@@ -30,6 +30,7 @@ from napari_semsr.core import (
     OptionError,
     Options,
     PixelSize,
+    Provenance,
     ReadableArray,
     ReadError,
     RealArray,
@@ -283,6 +284,7 @@ class FileInfo:
     pixel_size_from: str | None = None
     # Its standard deviation ``(y, x)``; None if unknown
     pixel_size_sd_nm: PixelSize | None = None
+    provenance: Provenance | None = None  # History, if the file has one
 
 
 @dataclass(frozen=True, slots=True)
@@ -1264,4 +1266,5 @@ def create_file_info(path: Path, source: RawImage) -> FileInfo:
         suggested_databar_rows=databar_rows,
         network=None if network is None else network[0],
         metadata=metadata,
+        provenance=history,
     )

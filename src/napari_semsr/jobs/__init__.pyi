@@ -67,6 +67,7 @@ from .follow import (
     follow_scan as follow_scan,
     open_frame_folder as open_frame_folder,
 )
+from .former import describe_former_name as describe_former_name
 from .images import (
     KEEP_PARTS as KEEP_PARTS,
     REPLACING as REPLACING,
@@ -91,11 +92,6 @@ from .index import (
     get_verb as get_verb,
 )
 from .info import INFO as INFO
-from .judge import (
-    JUDGE as JUDGE,
-    Judged as Judged,
-    JudgeOptions as JudgeOptions,
-)
 from .leakage import (
     get_training_digests as get_training_digests,
 )
@@ -174,11 +170,6 @@ from .register import (
 from .replay import (
     REPLAY as REPLAY,
     ReplayReport as ReplayReport,
-)
-from .report.job import (
-    REPORT as REPORT,
-    PanelFindings as PanelFindings,
-    ReportMade as ReportMade,
 )
 from .restore import (
     RESTORE as RESTORE,

@@ -1,5 +1,7 @@
 """Names of former versions, what to use instead, and the last commit that had them."""
 
+from napari_semsr.core import Message
+
 LAST_COMMIT = "77bd7f5d"
 FORMER: dict[str, str] = {
     "models check": "semsr models info shows what the card of a model records; "
@@ -10,10 +12,47 @@ FORMER: dict[str, str] = {
     "panel Import model": "use Import in Enhance, below More",
     "panel Demonstration": "run semsr demo, or open a sample on the first page",
     "panel Degrade": "run semsr degrade",
+    "judge": "use `register()`, then `metrics()` and `frc_map()`",
+    "panel Judge by SEM": "use `register()`, then `metrics()` and `frc_map()`",
+    "report": (
+        "save a `figure()` with its caption, and print the methods with `info(methods)`"
+    ),
+    "histogram": "`metrics()` returns the grey-level distribution",
+    "trust": "`error_map()` shows where an enhanced image differs from its reference",
 }
 """What to use instead of a command, option, panel or part that left.
 
 Keys are commands and actions as they are typed (``models check``), options with their
-command (``error-map --scans``) and panels (``panel Batch``); values complete the
-sentence "NAME is gone: …".
+command (``error-map --scans``), parts of an output as the option that made them
+(``enhance --change-map``), functions whose name is not that of their command
+(``check-model``) and panels (``panel Batch``); values complete the sentence "NAME is
+gone: …".
 """
+_EARLIER = {
+    "histogram": "f50b9466",
+    "trust": "b537c11d",
+}  # commits before `LAST_COMMIT`
+
+
+def describe_former_name(name: str, shown: str = "") -> Message | None:
+    """Return the sentence on a name that left, or None if it is not such a name.
+
+    Parameters
+    ----------
+    name : str
+        A key of `FORMER`; an underscore means a hyphen.
+    shown : str, optional
+        The name as the user knows it; by default, `name`.
+
+    Returns
+    -------
+    Message or None
+        What to do instead, and the last commit with the name; its code is
+        ``former-name``.
+    """
+    key = name.replace("_", "-")
+    if key not in FORMER:
+        return None
+    commit = _EARLIER.get(key, LAST_COMMIT)
+    sentence = f"{shown or name} is gone: {FORMER[key]} (last in commit {commit})."
+    return Message(sentence, "former-name")

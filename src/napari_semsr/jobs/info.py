@@ -1,6 +1,7 @@
 """Describe a file."""
 
 import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,19 +15,65 @@ from napari_semsr.core import (
     Micrograph,
     Options,
     Progress,
+    Provenance,
     ReadError,
     capture_warnings,
     format_pixel_size,
     format_shape,
+    option,
     warn,
 )
 from napari_semsr.io import create_missing_file_error, describe, read
 from napari_semsr.jobs.images import Result, to_json_value
+from napari_semsr.jobs.index import get_verb
 from napari_semsr.jobs.verb import FileInput, Run, Verb, get_pixel_size_fields
 
 _DECODED_FORMATS = ("TIFF", "PNG", "JPEG", "BMP")
 _LARGEST_LOOK = 1 << 26  # px; chosen: images up to this size are read whole
 _MAX_METADATA = 24  # entries in a summary; chosen: fits on a screen
+
+
+_MAX_STEPS = 40  # sentences; chosen: more than any real history
+_MAX_NAMES = 3  # images named in a sentence; chosen: it stays readable
+_METHODS = ("method", "kind", "model")  # options that name the method of a step
+_SOFTWARE = {
+    "napari-semsr": "napari-semsr",
+    "python": "Python",
+    "numpy": "NumPy",
+    "scipy": "SciPy",
+}
+_STEPS = {
+    "adapt": "A network was trained on {}",
+    "convert": "{} was converted",
+    "crop": "{} was cropped",
+    "degrade": "{} was degraded by simulated faults of a microscope",
+    "enhance": "{} was enhanced with a network",
+    "error-map": (
+        "The differences between {} were mapped (S. Culley et al., Nat. Methods 15, "
+        "263 (2018))"
+    ),
+    "frc-map": (
+        "The resolution was mapped by Fourier ring correlation of {} (R. P. J. "
+        "Nieuwenhuizen et al., Nat. Methods 10, 557 (2013))"
+    ),
+    "register": "{} was registered to another image of the same area",
+    "restore": "{} was restored",
+    "simulate": "Frames were simulated",
+    "spectrum": "The power spectrum of {} was computed",
+    "stitch": "{} was stitched into a mosaic",
+}
+"""Sentence on each step, with a place for its images."""
+
+
+class InfoOptions(Options):
+    """Options for describing a file."""
+
+    methods: bool = option(
+        False,
+        "Methods",
+        "add a paragraph for a Methods section: the steps that made the file, and the "
+        "origin of its pixel size",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +88,7 @@ class Description(Result):
         facts = dict(self.facts)
         metadata = facts.pop("metadata", None) or {}
         network, sd = facts.pop("network", None), facts.pop("pixel_size_sd_nm", None)
+        methods = facts.pop("methods", None)
         rows = {"path": self.path}
         rows |= {"made by network": f"{network}: an estimate"} if network else {}
         for name, value in facts.items():
@@ -57,16 +105,19 @@ class Description(Result):
                 "all"
             )
             rows["  and"] = more
+        rows |= {"methods": methods} if methods else {}
         return {name: Figure(value) for name, value in rows.items()}
 
 
-def _describe_file(run: Run[Options]) -> Job[Description]:
+def _describe_file(run: Run[InfoOptions]) -> Job[Description]:
     """Describe a file without reading its pixels."""
     path = Path(run.parameters["path"])
     yield Progress(0, 1, f"reading {path.name}")
     if not path.exists():
         raise create_missing_file_error(path)
-    facts = to_json_value(describe(path, dataset=run.opening.dataset))
+    info = describe(path, dataset=run.opening.dataset)
+    facts = to_json_value(info)
+    del facts["provenance"]
     sentences = list(facts["metadata"].get("warnings", ()))
     with capture_warnings(sentences.append):
         facts |= _measure_printed_bar(path, facts)
@@ -78,6 +129,8 @@ def _describe_file(run: Run[Options]) -> Job[Description]:
         )
         facts |= to_json_value(get_pixel_size_fields(image))
         facts["pixel_size_from"] = image.pixel_size_from
+    if run.options.methods:
+        facts["methods"] = _describe_methods(path.name, info.provenance, facts)
     return Description(str(run.parameters["path"]), facts)
 
 
@@ -106,10 +159,89 @@ def _measure_printed_bar(path: Path, facts: dict[str, Any]) -> dict[str, float |
     return {**nothing, "suggested_bar_px": bar.length_px}
 
 
+# Methods: the steps of a history as sentences.
+
+
+def _describe_methods(
+    name: str, history: Provenance | None, facts: Mapping[str, Any]
+) -> str:
+    """Describe in one paragraph how a file was made, and where its scale is from."""
+    sentences = []
+    if history is None:
+        sentences.append(f"{name} has no history of processing steps.")
+    else:
+        versions = ", ".join(
+            f"{label} {history.versions[key]}"
+            for key, label in _SOFTWARE.items()
+            if key in history.versions
+        )
+        steps = dict.fromkeys(map(_describe_step, _list_steps(history)))
+        sentences += [*steps][:_MAX_STEPS]
+        if len(steps) > _MAX_STEPS:
+            sentences.append(f"{len(steps) - _MAX_STEPS} more steps are not listed.")
+        sentences.append(f"{name} is the result{versions and f' ({versions})'}.")
+        if history.network_names():
+            sentences.append(
+                "The output of a network is an estimate: a resolution measured in it "
+                "alone describes the output, not the sample."
+            )
+    size, sd = facts.get("pixel_size_nm"), facts.get("pixel_size_sd_nm")
+    if size is None:
+        sentences.append(f"The pixel size of {name} is not known.")
+    else:
+        size_text = format_pixel_size(size, sd)
+        origin = facts.get("pixel_size_from")
+        sentences.append(f"The pixel size of {name} is {size_text}, {origin}.")
+    return " ".join(sentences)
+
+
+def _list_steps(history: Provenance) -> Iterator[Provenance]:
+    """Yield the steps of a history in order, with those of all inputs."""
+    for item in history.inputs:
+        if item.provenance is not None:
+            yield from _list_steps(item.provenance)
+    yield history
+
+
+def _describe_step(step: Provenance) -> str:
+    """Describe a step: what was done to which images, and options that were set."""
+    names = [*dict.fromkeys(item.name for item in step.inputs)]
+    if len(names) > _MAX_NAMES:
+        names = [*names[:_MAX_NAMES], f"{len(names) - _MAX_NAMES} others"]
+    *first, last = names or ["an image"]
+    subject = f"{', '.join(first)} and {last}" if first else last
+    text = _STEPS.get(step.job, f"{{}} was processed with semsr {step.job}")
+    if first:
+        text = text.replace("{} was", "{} were")
+    used = [
+        f"{item.role.replace('_', ' ')} {item.name}"
+        for item in step.guides
+        if item.role != "model"
+    ]
+    if step.model_digest:
+        used.append(f"network {step.model_name or 'unnamed'}, {step.model_digest}")
+    details = "; ".join([*used, *_list_changed_options(step)])
+    return f"{text.format(subject)}{details and f' ({details})'}."
+
+
+def _list_changed_options(step: Provenance) -> Iterator[str]:
+    """Yield the method of a step, and options that differ from their defaults."""
+    verb, files = get_verb(step.job), {item.role for item in step.guides}
+    for name, item in verb.options.model_fields.items() if verb else ():
+        value = step.options.get(name)
+        usual = to_json_value(item.get_default(call_default_factory=True))
+        if name in files or isinstance(value, dict | None):
+            continue
+        if value == usual and name not in _METHODS:
+            continue
+        text = "x".join(map(str, value)) if isinstance(value, list) else str(value)
+        yield f"{name.replace('_', ' ')} {'on' if value is True else text}"
+
+
 INFO = Verb(
     "info",
     (),
-    Options,
+    InfoOptions,
     Description,
     _describe_file,
     files=(

@@ -49,6 +49,7 @@ from napari_semsr.io import (
     remove_leftovers,
     write,
 )
+from napari_semsr.jobs.former import describe_former_name
 from napari_semsr.jobs.images import (
     Image,
     OverwritePolicy,
@@ -671,6 +672,10 @@ class Verb(Generic[O, R]):
             name: one.before for one in self.option_groups for name in one.arguments()
         }
         unknown = sorted(set(options) - {*defaults})
+        for name in unknown:
+            shown = f"The option {name} of {self.function_name}"
+            if former := describe_former_name(f"{self.name} --{name}", shown):
+                raise OptionError(former)
         if unknown:
             also = (
                 "; reading options may also be prefixed with "

@@ -11,9 +11,6 @@ from .figures import (
     paste_frames as paste_frames,
 )
 from .page import (
-    NO_VALUE as NO_VALUE,
-    TIMES as TIMES,
-    format_difference as format_difference,
     format_value as format_value,
     list_provenance as list_provenance,
     write_json as write_json,

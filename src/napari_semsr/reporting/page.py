@@ -2,7 +2,7 @@
 
 A page is a jinja2 template composed of the macros of ``page.html``, which is next to
 this module, as is the style sheet ``page.css``. All names from users and files are
-escaped. The filters `fixed`, `signed`, `spread`, `length`, `percent`, `resolution` and
+escaped. The filters `fixed`, `spread`, `length`, `percent`, `resolution` and
 `interval` format numbers, so that the columns of a table line up.
 """
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from napari_semsr.analysis import FrcResult
 
 NO_VALUE = "\N{EN DASH}"
-TIMES = "\N{MULTIPLICATION SIGN}"
 
 
 def render_template(template: str, **values: object) -> str:
@@ -40,7 +39,6 @@ def render_template(template: str, **values: object) -> str:
         "width": lambda png: int.from_bytes(png[16:20], "big"),
         "height": lambda png: int.from_bytes(png[20:24], "big"),
         "fixed": lambda value, decimals: format_value(value, f".{decimals}f"),
-        "signed": lambda value, decimals: format_value(value, f"+.{decimals}f"),
         "spread": format_difference,
         "length": format_length,
         "resolution": format_resolution,

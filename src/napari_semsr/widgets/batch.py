@@ -61,7 +61,6 @@ _YAML = {"Steps (*.yaml)": ".yaml"}
 class BatchPanel(VerbPanel):
     """Panel that runs steps on many images and shows a table of the results."""
 
-    reports = False
     help_place = "batch.md#in-napari"
     title, run_label = "Batch", "Run the steps"
     verb = BATCH

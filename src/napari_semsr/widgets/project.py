@@ -35,7 +35,6 @@ from napari_semsr.widgets.layers import (
     get_file_path,
     get_last_job_name,
     get_provenance,
-    list_image_layers,
 )
 
 _LARGEST_PX = 4096  # chosen: minimum side of a figure for a page or slide
@@ -122,13 +121,6 @@ class SavePanel(VerbPanel):
             "Save a figure with a scale bar; the figure states whether a network "
             "produced the image.",
         )
-        self.page_button = create_button(
-            "Save report…",
-            self.save_report,
-            "Measure all visible images, and write a printable report with the "
-            "images, the measured values and their methods, and text for a Methods "
-            "section.",
-        )
         self.undo_button = create_button(
             "Undo", self.undo, "Restore the most recently removed layers."
         )
@@ -149,7 +141,6 @@ class SavePanel(VerbPanel):
             self.folder_button,
         )
         self.add_group("Figure", Form(self.extent), self.paper, self.figure_button)
-        self.add_group("Report", self.page_button)
         self.add_group("Removed layers", self.undo_button)
 
     def _connect(self) -> None:
@@ -393,16 +384,6 @@ class SavePanel(VerbPanel):
                     shot = self.viewer.screenshot(canvas_only=True, flash=False)
             write_screenshot(np.asarray(shot), path, format_network_lines(layers_shown))
             self.messages.notify(f"Figure saved as {path}.")
-
-    def save_report(self) -> None:
-        """Ask for a file name, and write a report on all visible images."""
-        with self.messages.show_errors():
-            images = [item for item in list_image_layers(self.viewer) if item.visible]
-            if not images:
-                msg = "A report needs a visible image layer; make one visible first."
-                raise OptionError(msg, code="nothing-visible")
-            self.messages.clear_warnings()
-            self.sharing.write_report(images)
 
     def _update_paper_form(self, _: object = None) -> None:
         self.paper.setVisible(self.extent.value == _PAPER)

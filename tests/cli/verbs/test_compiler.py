@@ -34,11 +34,9 @@ OF_MODEL = (
     ("models", "info", "{}"),
     ("enhance", "first.tif", "-o", "made.ome.zarr", "--model", "{}", *CPU),
     ("enhance", "first.tif", "-o", "tiles.tif", "--model", "{}", "--tile", "32", *CPU),
-    ("judge", "first.tif", "truth.tif", "-o", "a.html", "--models", "{}", *KNOWN, *CPU),
     ("batch", "network.yaml"),
     ("replay", "tiles.tif"),
     ("figure", "first.tif", "tiles.tif", "-o", "figure.png"),
-    ("report", "first.tif", "tiles.tif", "-o", "report.html"),
     ("models", "check", "{}", "--discs", "4", "--size-px", "128", *CPU),
     ("models", "export", "{}", "-o", "copy.safetensors"),
 )

@@ -1,10 +1,8 @@
 """Numbers, curves and plots leave a panel: by the clipboard, as CSV, PNG and SVG."""
 
 import csv
-import json
 import math
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -160,42 +158,3 @@ def test_large_numbers_are_shown_in_digits(value, form, text):
 def test_what_has_no_number_is_a_dash(value):
     assert str(Figure(value, "nm")) == "\N{EN DASH}"
     assert Findings("x", numbers={"a": Figure(value, "nm")}).to_text() == "a\t\tnm\t"
-
-
-def test_one_refused_measure_is_singular(panel, choose, opened, monkeypatch):
-    made = SimpleNamespace(path="report.html", refused=1)
-    monkeypatch.setattr(panel.controls, "start", lambda _, show, __: show(made))
-    choose("report", ".html")
-    panel.sharing.page_button.click()
-    assert "1 measure was refused; see there why." in panel.status.text()
-    assert len(opened) == 1
-
-
-@pytest.mark.broad
-def test_report_tells_of_what_was_measured_and_replaces_nothing(
-    panel, choose, opened, qtbot
-):
-    path = choose("report", ".html")
-    panel.sharing.page_button.click()
-    qtbot.waitUntil(lambda: bool(opened), timeout=60_000)
-    told = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-    assert opened[0].toLocalFile() == str(path)
-    images = {item["name"]: item for item in told["images"]}
-    assert set(images) == {"first", "second"}
-    assert told["pairs"][0]["reference"] == "first"  # what no network made
-    assert images["second"]["networks"][0]["name"] == "a-network"
-    [found] = told["found"]
-    numbers = {k: str(v) for k, v in panel.findings().numbers.items()}
-    assert found == {
-        "title": panel.title,
-        "of": list(panel.findings().origin),
-        "numbers": numbers,
-    }
-    assert panel.title in path.read_text(encoding="utf-8")
-    assert "report.html" in panel.status.text()
-    path = choose("other", ".html")
-    path.with_suffix(".json").write_text("mine")
-    panel.sharing.page_button.click()
-    qtbot.waitUntil(lambda: "exists" in panel.status.text(), timeout=60_000)
-    assert path.with_suffix(".json").read_text() == "mine"
-    assert not path.exists()

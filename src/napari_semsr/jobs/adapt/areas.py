@@ -40,7 +40,6 @@ from napari_semsr.core import (
 )
 from napari_semsr.io import write_transform
 from napari_semsr.jobs.images import Result, get_image_name, open_image, to_json_value
-from napari_semsr.jobs.judge import INPUT
 from napari_semsr.jobs.register import (
     COSTLY_PX,
     LANDMARKS_IN,
@@ -315,8 +314,8 @@ REGISTER_SEM = Verb(
 
 ADAPTED_MODEL = "adapted model"
 """Name of the model in tables and in the report."""
-LINEAR = "linear filter"
-"""Name of the best linear filter among the evaluated images."""
+INPUT, LINEAR = "input", "linear filter"
+"""Names of the unprocessed image and of the linear filter among evaluated images."""
 _NAMES = {INPUT: "the optical image", LINEAR: "the linear filter"}
 SURE = 2.0
 """Number of standard errors by which a model must be better to be kept."""

@@ -57,6 +57,7 @@ from napari_semsr.io import (
 )
 from napari_semsr.jobs.adapt.areas import (
     ADAPTED_MODEL,
+    INPUT,
     LINEAR,
     MOSAIC_IN,
     SEM_IN,
@@ -71,7 +72,6 @@ from napari_semsr.jobs.images import (
     overwrite_image,
     to_json_value,
 )
-from napari_semsr.jobs.judge import INPUT
 from napari_semsr.jobs.models import get_model_origin
 from napari_semsr.jobs.plan import (
     RECORD,

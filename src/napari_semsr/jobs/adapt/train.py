@@ -42,6 +42,7 @@ from napari_semsr.inference import EnhanceOptions
 from napari_semsr.io import StoredTransform, read_transform, write_atomically
 from napari_semsr.jobs.adapt.areas import (
     ADAPTED_MODEL,
+    INPUT,
     LINEAR,
     MOSAIC_IN,
     SEM_IN,
@@ -62,7 +63,6 @@ from napari_semsr.jobs.images import (
     record_input,
     to_json_value,
 )
-from napari_semsr.jobs.judge import INPUT
 from napari_semsr.jobs.leakage import LIGHT, TRAINED_ON
 from napari_semsr.jobs.register import (
     RegisterOptions,

@@ -1,8 +1,3 @@
-from .resolution import (
-    ALONE as ALONE,
-    FRC as FRC,
-    find_halves as find_halves,
-)
 from .table import (
     find_images as find_images,
     format_table_path as format_table_path,

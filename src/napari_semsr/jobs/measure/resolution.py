@@ -227,7 +227,6 @@ class _CorrelationReport(ImageMeasurement):
             *("Shift, down and right", "px", "+.2f"),
             sd="found_shift_sd_px",
             method="",
-            definition="found by cross-correlation",
         ),
     ]
     found_shift_sd_px: Annotated[

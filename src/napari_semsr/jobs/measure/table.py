@@ -49,6 +49,7 @@ from napari_semsr.io import (
     remove_leftovers,
     write_sheet,
 )
+from napari_semsr.jobs.former import describe_former_name
 from napari_semsr.jobs.images import REPLACING, OverwritePolicy, Result
 from napari_semsr.jobs.index import MEASURES, get_verb
 from napari_semsr.jobs.plan import (
@@ -104,6 +105,8 @@ class MeasuringCommand:
 def get_measuring_command(name: str) -> MeasuringCommand:
     """Return a measuring command by name; raise an error for other names."""
     verb = get_verb(name) if name in MEASURES else None
+    if former := describe_former_name(name):
+        raise OptionError(former)
     if verb is None:
         msg = f"The measure must be one of {', '.join(MEASURES)}, got {name!r}."
         raise OptionError(msg, code="verb-unknown")

@@ -23,6 +23,7 @@ from napari_semsr.core import (
 )
 from napari_semsr.io import COVERAGE, HEIGHTS, ReadOptions, convert_decoding_errors
 from napari_semsr.jobs.enhance import MISFIT
+from napari_semsr.jobs.former import describe_former_name
 from napari_semsr.jobs.images import Result
 from napari_semsr.jobs.index import JOBS, get_verb
 from napari_semsr.jobs.plan.call import Call, CallOutput, File, Input, Plan
@@ -30,7 +31,6 @@ from napari_semsr.jobs.stitch import HALF, combine_digests
 from napari_semsr.jobs.verb import FileInput, Verb
 from napari_semsr.simulation import SemViewOptions
 
-_LAST_COMMITS = {"trust": "b537c11d"}  # last commit that had each former job
 _CURRENT_JOBS = {"repeatability": "error-map"}  # current names of former jobs
 _DEEPEST = 8  # calls before the last one; chosen: ends cycles
 
@@ -106,12 +106,7 @@ class _HistoryReader:
 
     def add_call(self, history: Provenance, depth: int = 0) -> CallOutput:
         """Add the call recorded in a history, after the calls that made its inputs."""
-        if history.job in _LAST_COMMITS:
-            msg = (
-                f"{self.file.name} was made by {history.job!r}, which was removed "
-                f"from this package; use commit {_LAST_COMMITS[history.job]}."
-            )
-            raise ReadError(msg, code="other-version")
+        self._check_former_names(history)
         verb = _get_job_command(history.job)
         if verb is None:
             msg = (
@@ -148,6 +143,15 @@ class _HistoryReader:
         )
         self.records[name] = history
         return CallOutput(call=name, part=part)
+
+    def _check_former_names(self, history: Provenance) -> None:
+        """Raise an error if the job, a set option or the part left this package."""
+        parts = [name for name, value in history.options.items() if value]
+        parts += [history.part] if history.part else []
+        for name in (history.job, *(f"{history.job} --{part}" for part in parts)):
+            shown = f"{name!r}, which made {self.file.name},"
+            if former := describe_former_name(name, shown):
+                raise ReadError(former)
 
     def _get_options(
         self, verb: Verb[Options, Result], history: Provenance

@@ -21,7 +21,6 @@ ASIDE = {
     "Batch": "batch:BatchPanel",
     "Error map": "measure.panel:ErrorMapPanel",
     "Gaps": "measure.gaps:GapsPanel",
-    "Judge by SEM": "register.judge:JudgePanel",
     "Spectrum": "measure.spectrum:SpectrumPanel",
     "Train": "train.panel:TrainPanel",
     **VERB_PANELS,

@@ -320,7 +320,6 @@ _PANELS = {
     "stitch": "Stitch mosaic",
     "pairs": "Train",
     "register": "Register to SEM",
-    "judge": "Judge by SEM",
     "models import": "Import…",
 }
 _INNER = r"(?:[^()]|\([^()]*\))*"

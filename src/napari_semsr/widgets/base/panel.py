@@ -168,10 +168,6 @@ class VerbPanel(QWidget):
     helps_first = False  # whether it is ticked at first
     plots = False
     """Whether a result is plotted."""
-    reports = True
-    """Whether the panel offers a report on its layers (false if it writes its own
-    report).
-    """
     help_place = "panels.md"  # page and heading of the manual
     queue: str | None = "computing"
     """Queue for jobs started by Run; jobs in the same queue run one after another."""
@@ -222,7 +218,6 @@ class VerbPanel(QWidget):
             layers,
             self.findings,
             self.save_figure,
-            reports=self.reports,
         )
         self.messages, self.controls = messages, controls
         self.input_layers, self.result_layers = inputs, layers

@@ -1,9 +1,9 @@
 """Results group of a panel: numbers and plot, with buttons that copy and save them."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from napari.layers import Image
 from napari.viewer import Viewer
@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QGroupBox, QScrollArea, QVBoxLayout, QWidget
 
 from napari_semsr.core import Figure, Micrograph, OptionError, Provenance
 from napari_semsr.io import NETWORK_KEY
-from napari_semsr.jobs import REPORT, FigureOptions, PanelFindings, ReportMade
+from napari_semsr.jobs import FigureOptions
 from napari_semsr.widgets.base.controls import RunControls
 from napari_semsr.widgets.base.findings import (
     MADE_BY,
@@ -30,7 +30,6 @@ from napari_semsr.widgets.base.folding import (
     stack_widgets,
 )
 from napari_semsr.widgets.base.form import create_button
-from napari_semsr.widgets.base.manual import show_file
 from napari_semsr.widgets.base.messages import Messages
 from napari_semsr.widgets.base.places import is_temporary
 from napari_semsr.widgets.base.result_layers import ResultLayers
@@ -47,22 +46,19 @@ from napari_semsr.widgets.layers import (
 )
 
 if TYPE_CHECKING:
-    from magicgui.widgets.bases import ValueWidget
-
     from napari_semsr.widgets.base.plots import PlotCanvas
 
 GROUP_MARGINS = (8, 12, 8, 8)
 _ESTIMATE = "The image content is an estimate, not a measurement."
-_PAGES = {"Page for a browser (*.html)": ".html"}
 _TABLES = {"Table for spreadsheets (*.csv)": ".csv"}
 _PICTURES = {"PNG, 300 dpi (*.png)": ".png", "SVG, text as text (*.svg)": ".svg"}
 _PAPERS = {"PDF (*.pdf)": ".pdf", "PNG (*.png)": ".png", "TIFF (*.tif)": ".tif"}
 
 
 class SharingBar(WrappingRow):
-    """Buttons that copy and save the results of a panel; figures and reports of layers.
+    """Buttons that copy and save the results of a panel; figures of layers.
 
-    `read`: returns the latest results; `reports`: whether to offer a report on them.
+    `read`: returns the latest results.
     """
 
     def __init__(
@@ -74,16 +70,13 @@ class SharingBar(WrappingRow):
         layers: ResultLayers,
         read: Callable[[], Findings],
         save_figure: Callable[[], None],
-        *,
-        reports: bool,
     ) -> None:
         super().__init__()
         self.setParent(panel)
         self.setVisible(False)
         self._panel, self._viewer, self._messages = panel, viewer, messages
         self._controls, self._layers = controls, layers
-        self._read, self._reports = read, reports
-        self.reference: ValueWidget[Image] | None = None  # list of the first layer
+        self._read = read
         self.copy_button = create_button(
             "Copy",
             self._copy_numbers,
@@ -105,16 +98,8 @@ class SharingBar(WrappingRow):
             "Save all visible images as one figure for a paper, with scale bar, "
             "colour bar and caption.",
         )
-        self.page_button = create_button(
-            "Report…",
-            self._report_findings,
-            "Measure the layers again with all suitable methods, and write a "
-            "printable page with images, numbers with their methods, and text for a "
-            "Methods section.",
-        )
         sharing = self.copy_button, self.save_button, self.plot_button
-        pages = self.figure_button, self.page_button
-        for place, button in enumerate((*sharing, *pages)):
+        for place, button in enumerate((*sharing, self.figure_button)):
             self.insert_widget(place, button)
 
     def refresh(self) -> None:
@@ -122,7 +107,6 @@ class SharingBar(WrappingRow):
         findings = self._read()
         self.setVisible(bool(findings.numbers or findings.curves))
         self.plot_button.setVisible(findings.plot is not None)
-        self.page_button.setVisible(self._reports)
 
     def _copy_numbers(self) -> None:
         self._messages.show_status(copy_to_clipboard(self._read().to_text()))
@@ -180,50 +164,6 @@ class SharingBar(WrappingRow):
                     ),
                     "Save figure",
                 )
-
-    def _report_findings(self) -> None:
-        """Ask for a file name, and write a report on the latest measurement."""
-        findings = self._read()
-        sources = list(self._layers.sources)
-        layers = [item for item in list_image_layers(self._viewer) if item in sources]
-        layers.sort(key=sources.index)
-        reference = None if self.reference is None else self.reference.value
-        layers.sort(key=lambda item: item is not reference)  # the reference is first
-        rows = tuple((name, str(value)) for name, value in findings.numbers.items())
-        panel_findings = PanelFindings(
-            findings.title,
-            tuple(findings.origin),
-            rows,
-            findings.plot.to_png() if findings.plot is not None else None,
-        )
-        self.write_report(
-            layers, [panel_findings] if rows or panel_findings.plot else []
-        )
-
-    def write_report(
-        self, layers: Sequence[Image], findings: Sequence[PanelFindings] = ()
-    ) -> None:
-        """Ask for a file name and report on layers, two of equal shape as a pair."""
-        with self._messages.show_errors():
-            images: list[Any] = [self._read_displayed_layer(layer) for layer in layers]
-            name = f"{layers[0].name if layers else self._read().title} report"
-            path = ask_output_file(self._panel, "Save report", name, _PAGES)
-            if path is None:
-                return
-            if len(images) == 2 and images[0].shape == images[1].shape:
-                images = [tuple(images)]
-            job = REPORT.rerun if path.exists() else REPORT.job
-            make = partial(job, images, path, found=findings)
-            self._controls.start(make, self._show_report, "Report")
-
-    def _show_report(self, report: ReportMade) -> None:
-        show_file(report.path)
-        many = "measure was" if report.refused == 1 else "measures were"
-        refused_text = f" {report.refused} {many} refused; see there why."
-        self._messages.notify(
-            f"The report was saved as {report.path}, with its numbers next to it."
-            + (refused_text if report.refused else "")
-        )
 
     def _read_displayed_layer(self, layer: Image) -> Micrograph:
         """Read a layer with its displayed contrast and colours.

@@ -16,7 +16,7 @@ from napari.components import Camera, Dims, ViewerModel
 from napari.layers import Image, Labels, Layer, Points, Shapes, Tracks, Vectors
 from napari.utils import DirectLabelColormap
 from napari.utils.events import Event
-from napari.utils.notifications import show_error, show_info
+from napari.utils.notifications import show_error, show_info, show_warning
 from qtpy.QtCore import (  # type: ignore[attr-defined]
     QCoreApplication,
     QEvent,
@@ -53,8 +53,9 @@ from napari_semsr.io import (
     write_array,
     write_project,
 )
+from napari_semsr.jobs import describe_former_name
 from napari_semsr.widgets import host
-from napari_semsr.widgets.base.form import OptionsForm
+from napari_semsr.widgets.base.form import OptionsForm, convert_names_to_panel_labels
 from napari_semsr.widgets.base.history import (
     MADE_KEY,
     LayerLinker,
@@ -372,6 +373,7 @@ class Session(QObject):
         self._options = dict(project.options)
         for panel in filter(is_alive, self._panels):
             panel.restore_values(self._options.get(panel.title, {}))
+        self._warn_of_former_panels()
         viewer, state = self.viewer, project.window
         # invalid values are ignored
         with suppress(ValueError, TypeError):
@@ -393,6 +395,17 @@ class Session(QObject):
         if is_alive(window) and self._steps:
             window.show_state(self._steps)
         self._set_project_folder(folder)
+
+    def _warn_of_former_panels(self) -> None:
+        """Warn of panels that left; their settings stay in the project."""
+        sentences = [
+            convert_names_to_panel_labels(sentence)
+            for title in self._options
+            if (sentence := describe_former_name(f"panel {title}", f"{title} (panel)"))
+        ]
+        if sentences:
+            kept = "The project keeps the settings."
+            show_warning(" ".join([*sentences, kept]))
 
     def _on_layer_changed(self, event: Event) -> None:
         """Record a layer change, so that changed pixels are saved again."""

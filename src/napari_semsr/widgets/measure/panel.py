@@ -253,7 +253,6 @@ class GroundTruthPanel(MeasurePanel):
         """Build the form, and propose a reference."""
         super().build_form()
         self.image, self.reference = self.boxes.values()
-        self.sharing.reference = self.reference
         self._propose = propose_partner_layer(
             self, self.image, self.reference, self.rank_reference
         )

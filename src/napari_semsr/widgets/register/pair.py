@@ -31,7 +31,6 @@ _PAGES = {"Report (*.html)": ".html"}
 class PairPanel(VerbPanel):
     """Panel for an optical image and an SEM image, with a transform and a report."""
 
-    reports = False
     landmark_advice = "as landmarks in Register to SEM"  # there are none here
 
     def add_inputs(

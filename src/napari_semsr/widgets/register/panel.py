@@ -767,12 +767,6 @@ class RegisterPanel(VerbPanel):
             "network on one part of the area, evaluate it on another, and apply it "
             "to the moving image.",
         )
-        self.judge_button = create_button(
-            "Judge by SEM",
-            self.judge,
-            "Open Judge by SEM with both layers and this transform, to compare the "
-            "moving image, and enhanced versions of it, with the fixed image.",
-        )
         self.take_size_button = create_button(
             "Set this pixel size",
             self.take_size,
@@ -781,7 +775,6 @@ class RegisterPanel(VerbPanel):
         self.further = (
             self.take_size_button,
             self.adapt_button,
-            self.judge_button,
             self.transform_button,
             self.pairs_button,
             self.train_button,
@@ -1126,10 +1119,6 @@ class RegisterPanel(VerbPanel):
     def adapt(self) -> None:
         """Open Train on SEM with both layers and their transform."""
         self._open_follow_up_panel("Train on SEM")
-
-    def judge(self) -> None:
-        """Open Judge by SEM with both layers and their transform."""
-        self._open_follow_up_panel("Judge by SEM")
 
     def _open_follow_up_panel(self, name: str) -> None:
         both = self._get_registered_pair()

@@ -2,12 +2,17 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 from napari import current_viewer
 
-from napari_semsr.jobs import PANELS
-from napari_semsr.widgets.base import ASIDE, open_panel
+from napari_semsr.core import Message, OptionError
+from napari_semsr.jobs import PANELS, describe_former_name
+from napari_semsr.widgets.base import (
+    ASIDE,
+    convert_names_to_panel_labels,
+    open_panel,
+)
 
 _PANELS = {
     **{title.lower().replace(" ", "_"): title for title in ASIDE},
@@ -22,11 +27,22 @@ _PANELS = {
 
 def __getattr__(name: str) -> Callable[[], None]:
     """Return the command that opens a panel, named ``open_`` plus the panel name."""
-    title = _PANELS.get(name.removeprefix("open_"))
+    called = name.removeprefix("open_")
+    title = _PANELS.get(called)
     if title is None:
+        shown = f"napari-semsr.{called}"
+        words = called.replace("_", " ").capitalize()
+        for former in (called, f"panel {words}"):
+            if sentence := describe_former_name(former, shown):
+                return partial(_refuse, sentence)
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
     return partial(_open_panel, title)
+
+
+def _refuse(sentence: Message) -> NoReturn:
+    """Raise the error for a command that left, which its caller may have kept."""
+    raise OptionError(convert_names_to_panel_labels(sentence), code=sentence.code)
 
 
 def _open_panel(panel: str) -> Any:

@@ -137,7 +137,6 @@ STEPS = (
             "Error map": ASIDE["Error map"],
             "Gaps": ASIDE["Gaps"],
             **VERB_PANELS,
-            "Judge by SEM": ASIDE["Judge by SEM"],
         },
     ),
     WorkStep(

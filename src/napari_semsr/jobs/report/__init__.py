@@ -1,1 +1,0 @@
-"""Report on images: figures, measurements, and the method of each."""
