@@ -5,8 +5,8 @@ is divided into a part to train on and a part to evaluate on, and the model is k
 if it is better than every simpler method on the latter. Then the mosaic is enhanced,
 and further images of the same sample.
 
-These steps are the calls of a plan, whose results are stored in the run folder. The
-report is made from the files of the run.
+Each step has a record beside its output in the run folder, so that a run repeats only
+what changed. The report is made from the files of the run.
 """
 
 import datetime
@@ -51,8 +51,10 @@ from napari_semsr.core import (
 from napari_semsr.io import (
     create_file_stem,
     create_missing_file_error,
+    get_output_store_path,
     path_exists,
     read_json_object,
+    read_store_state,
     read_transform,
 )
 from napari_semsr.jobs.adapt.areas import (
@@ -60,10 +62,17 @@ from napari_semsr.jobs.adapt.areas import (
     INPUT,
     LINEAR,
     MOSAIC_IN,
+    REGISTER_SEM,
     SEM_IN,
     Evaluation,
 )
-from napari_semsr.jobs.adapt.train import SEM_IMAGE, TRAINING_STATE, AdaptOptions
+from napari_semsr.jobs.adapt.train import (
+    SEM_IMAGE,
+    TRAIN_ON_SEM,
+    TRAINING_STATE,
+    AdaptOptions,
+)
+from napari_semsr.jobs.enhance import ENHANCE
 from napari_semsr.jobs.images import (
     Image,
     Result,
@@ -73,19 +82,12 @@ from napari_semsr.jobs.images import (
     to_json_value,
 )
 from napari_semsr.jobs.models import get_model_origin
-from napari_semsr.jobs.plan import (
-    RECORD,
-    CallOutput,
-    Plan,
-    Results,
-    create_call,
-    execute,
-)
 from napari_semsr.jobs.register import (
     LANDMARKS_IN,
     TRANSFORM_IN,
     Registered,
 )
+from napari_semsr.jobs.resume import Step, StepRecord, run_step
 from napari_semsr.jobs.verb import FileInput, ImageInput, Output, Run, Verb
 from napari_semsr.models import MOSAIC_MODEL
 from napari_semsr.reporting import (
@@ -283,7 +285,7 @@ def draw_held_out_images(
     }
 
 
-_RESULTS, _REPORT, _PLANES = "results.json", "report.html", "held-out.npz"
+_REPORT, _PLANES = "report.html", "held-out.npz"
 _TRAINING = "training.json"  # record of the training, with the evaluation
 _FROM_TRAINING = (
     "registrations",
@@ -397,7 +399,7 @@ _GAINS = ["gain_db", "gain_sd_db", "gain_below_cutoff_db", "gain_below_cutoff_sd
 
 
 def _run_adaptation(run: Run[AdaptOptions]) -> Job[Adapted]:
-    """Run the steps that have no stored result, and write the report."""
+    """Run the steps whose records do not agree, and write the report."""
     start, folder = time.monotonic(), run.required_target
     sem_count = len(run.image_inputs["sem"])
     files = [run.parameters[one.name] for one in ADAPT.files]
@@ -410,26 +412,25 @@ def _run_adaptation(run: Run[AdaptOptions]) -> Job[Adapted]:
     for path in run.inputs:  # rather than after the training
         if not path_exists(path):
             raise create_missing_file_error(path)
-    state_file, results_file = folder / TRAINING_STATE, folder / _RESULTS
+    state_file = folder / TRAINING_STATE
     if run.existing.overwrite:
         state_file.unlink(missing_ok=True)
-        results_file.unlink(missing_ok=True)
-    elif state_file.is_file() and not results_file.is_file():
+    elif state_file.is_file() and not any(folder.glob(".registration-*.done.json")):
         msg = (
-            f"The run in {folder} has no {_RESULTS}, as if of an earlier version, and "
+            f"The run in {folder} has no records, as if of an earlier version, and "
             "cannot be resumed: choose another folder or set `overwrite`."
         )
         raise WriteError(msg, code="not-resumable")
     folder.mkdir(parents=True, exist_ok=True)
-    plan, values = _create_plan(run)
-    results = Results(results_file, folder, values)
-    _, warnings = yield from run.run_with_warnings(_execute_plan(plan, results))
+    steps = _Steps(run, folder, _get_output_stem(run.image_inputs["mosaic"]))
+    (model, applied, linear, look_here), warnings = yield from run.run_with_warnings(
+        steps.run()
+    )
     yield Progress(0, 0, "writing the report")
-    calls = {call.name: call for call in plan.calls}
     record = read_json_object(folder / _TRAINING)
     result = Adapted(
         output=str(folder),
-        model=str(folder / calls["model"].outputs["output"]),
+        model=str(model),
         report=str(folder / _REPORT),
         registration=record["registrations"][0],
         **{name: record[name] for name in _FROM_TRAINING},
@@ -437,17 +438,9 @@ def _run_adaptation(run: Run[AdaptOptions]) -> Job[Adapted]:
             name: Evaluation(name, **row | {"objects": ObjectCount(**row["objects"])})
             for name, row in record["evaluations"].items()
         },
-        applied=[
-            EnhancedImage(
-                get_image_name(values[call.name]),
-                str(folder / call.outputs["output"]),
-                read_json_object(folder / call.outputs[RECORD])["unfamiliar_percent"],
-            )
-            for call in plan.calls
-            if call.verb == "enhance"
-        ],
-        linear=str(folder / calls["look-here"].outputs["linear"]),
-        look_here=str(folder / calls["look-here"].outputs["look_here"]),
+        applied=applied,
+        linear=str(linear),
+        look_here=str(look_here),
         seconds=round(time.monotonic() - start, 1),
         warnings=warnings,
     )
@@ -458,100 +451,126 @@ def _run_adaptation(run: Run[AdaptOptions]) -> Job[Adapted]:
     return result
 
 
-def _execute_plan(plan: Plan, results: Results) -> Job[None]:
-    """Execute a plan, with the warnings of all its calls at the end."""
+@dataclass(frozen=True, slots=True)
+class _Steps:
+    """Steps of a run in its folder; `stem` begins the names of their outputs."""
 
-    def convert_progress(step: Progress) -> Progress:
-        # of each call, as a training takes much longer than the others
-        share = step.total // len(plan.calls)
-        return replace(step, done=step.done % share, total=share)
+    task: Run[AdaptOptions]
+    folder: Path
+    stem: str
 
-    try:
-        yield from map_progress(
-            execute(plan, results.folder, results), convert_progress
-        )
-    except SemsrError:
-        results.repeat_warnings()
-        raise
-    results.repeat_warnings()
+    def run(self) -> Job[tuple[Path, list[EnhancedImage], Path, Path]]:
+        """Run all steps.
 
+        Returns the model, the enhanced images, the result of the linear filter and the
+        map of its difference.
+        """
+        images, folder = self.task.image_inputs, self.folder
+        mosaic, sems = images["mosaic"], images["sem"]
+        transforms = yield from self._register()
+        model = folder / self._choose_model_name()
+        outputs = {"output": model, "planes": folder / _PLANES}
+        inputs = {"mosaic": mosaic, "sem": sems, "transforms": transforms}
+        job = self._run_step("model", TRAIN_ON_SEM, inputs, outputs, _TRAINING)
+        yield from job
+        applied: dict[str, EnhancedImage] = {}  # by the names of their steps
+        for image in (mosaic, *(images.get("apply") or [])):
+            name = f"{_get_output_stem(image)}-enhanced"
+            names = chain([name], (f"{name}-{number}" for number in count(2)))
+            name = next(one for one in names if one not in applied)
+            inputs, place = (
+                {"image": image, "model": model},
+                folder / f"{name}.ome.zarr",
+            )
+            record = yield from self._run_step(
+                name, ENHANCE, inputs, {"output": place}, f"{name}.json"
+            )
+            unlike = record.values["unfamiliar_percent"]
+            applied[name] = EnhancedImage(get_image_name(image), str(place), unlike)
+        first = applied[next(iter(applied))].output
+        inputs = {"mosaic": mosaic, "result": first, "training": folder / _TRAINING}
+        outputs = {
+            name: folder / f"{self.stem}-{ending}.ome.zarr"
+            for name, ending in (("linear", "linear"), ("look_here", "look-here"))
+        }
+        yield from self._run_step("look-here", LOOK_HERE, inputs, outputs)
+        return model, [*applied.values()], outputs["linear"], outputs["look_here"]
 
-def _create_plan(run: Run[AdaptOptions]) -> tuple[Plan, dict[str, Any]]:
-    """Return the plan of all steps, and the values of its placeholders."""
-    images = run.image_inputs
-    sems = {f"sem-{number}": sem for number, sem in enumerate(images["sem"], 1)}
-    files = {one.name: run.parameters[one.name] for one in ADAPT.files}
-    files = {name: value for name, value in files.items() if value is not None}
-    registration_file = run.required_target / "registration-1.json"
-    transform = files.get("transform")
-    if isinstance(transform, str | os.PathLike) and (
-        Path(transform).resolve() == registration_file.resolve()
-    ):  # of this run: read before its call writes it again
-        files["transform"] = read_transform(registration_file)
-    to_enhance: dict[str, Image] = {}  # by the names of their calls
-    for image in (images["mosaic"], *(images.get("apply") or [])):
-        name = f"{_get_output_stem(image)}-enhanced"
+    def _register(self) -> Job[list[Path]]:
+        """Register the mosaic to each SEM image; return the files of the transforms."""
+        images, transforms = self.task.image_inputs, []
+        files = {one.name: self.task.parameters[one.name] for one in ADAPT.files}
+        files = {name: value for name, value in files.items() if value is not None}
+        given = files.get("transform")
+        for number, sem in enumerate(images["sem"], 1):
+            place = self.folder / f"registration-{number}.json"
+            if isinstance(given, str | os.PathLike) and (
+                Path(given).resolve() == place.resolve()
+            ):  # of this run: read before it is written again
+                files["transform"] = read_transform(place)
+            inputs = {"mosaic": images["mosaic"], "sem": sem, **files}
+            name = f"registration-{number}"
+            yield from self._run_step(name, REGISTER_SEM, inputs, {"output": place})
+            transforms.append(place)
+        return transforms
+
+    def _choose_model_name(self) -> str:
+        """Return the name of the model's file; a resumed run keeps it."""
+        if self.task.existing.resume:
+            names_before = f"{glob.escape(self.stem[:80])}-????-??-??*.safetensors"
+            for path in sorted(self.folder.glob(names_before)):
+                return path.name
+        today = datetime.datetime.now().astimezone().date().isoformat()
+        name = f"{self.stem[:80]}-{today}"
+        # a model of an earlier run stays in the library
         names = chain([name], (f"{name}-{number}" for number in count(2)))
-        to_enhance[next(one for one in names if one not in to_enhance)] = image
-    stem = _get_output_stem(images["mosaic"])
-    today = datetime.datetime.now().astimezone().date().isoformat()
-    name = f"{stem[:80]}-{today}"
-    # a model of an earlier run stays in the library
-    names = chain([name], (f"{name}-{number}" for number in count(2)))
-    model = f"{next(one for one in names if not get_model_origin(one))}.safetensors"
-    if run.existing.resume:  # it keeps the name of its model
-        names_before = f"{glob.escape(stem[:80])}-????-??-??*.safetensors"
-        before = sorted(run.required_target.glob(names_before))
-        model = next((path.name for path in before), model)
+        return f"{next(one for one in names if not get_model_origin(one))}.safetensors"
 
-    sets: dict[str, Any] = {"options": run.options, "opening": run.opening}
-    readings = {"sem_opening": run.get_read_options("sem")}
-    registrations = [
-        create_call(
-            f"registration-{number}",
-            "register-sem",
-            {"mosaic": "mosaic", "sem": sem, **{name: name for name in files}},
-            {"output": f"registration-{number}.json"},
-            **sets,
-            **readings,
+    def _run_step(
+        self,
+        name: str,
+        verb: Verb[Any, Any],
+        inputs: "Mapping[str, Any]",
+        outputs: "Mapping[str, Path]",
+        record_name: str | None = None,
+    ) -> Job[StepRecord]:
+        """Run a command with the options of this run, unless its record agrees.
+
+        `record_name` is the file of its JSON result.
+        """
+        run = self.task
+        options = verb.list_values(
+            options=run.options,
+            opening=run.opening,
+            sem_opening=run.get_read_options("sem"),
         )
-        for number, sem in enumerate(sems, 1)
-    ]
-    transforms = tuple(CallOutput(call=one.name) for one in registrations)
-    training = create_call(
-        "model",
-        "train-on-sem",
-        {"mosaic": "mosaic", "sem": tuple(sems), "transforms": transforms},
-        {"output": model, "planes": _PLANES, RECORD: _TRAINING},
-        **sets,
-        **readings,
-    )
-    enhancements = [
-        create_call(
-            name,
-            "enhance",
-            {"image": name, "model": CallOutput(call="model")},
-            {"output": f"{name}.ome.zarr", RECORD: f"{name}.json"},
-            **sets,
+        places = {key: str(place) for key, place in outputs.items()}
+        values = {**options, **inputs, **places}
+        step = Step(verb.name, inputs, options, (*outputs.values(),))
+        record, result = yield from map_progress(
+            run_step(
+                step, lambda: _start_step(verb, values), again=run.existing.overwrite
+            ),
+            lambda one: replace(one, message=f"{name}: {one.message}"),
         )
-        for name in to_enhance
-    ]
-    look_here = create_call(
-        "look-here",
-        "look-here",
-        {
-            "mosaic": "mosaic",
-            "result": CallOutput(call=enhancements[0].name),
-            "training": CallOutput(call="model", part=RECORD),
-        },
-        {
-            "linear": f"{stem}-linear.ome.zarr",
-            "look_here": f"{stem}-look-here.ome.zarr",
-        },
-        **sets,
-    )
-    plan = Plan(calls=(*registrations, training, *enhancements, look_here))
-    return plan, {"mosaic": images["mosaic"], **sems, **files, **to_enhance}
+        if result is not None and record_name is not None:
+            numbers = {"kind": verb.name, **record.values}
+            write_json(self.folder / record_name, numbers)
+        return record
+
+
+def _start_step(verb: Verb[Any, Any], values: dict[str, Any]) -> Job[Any]:
+    """Start a command; an interrupted store of the same run is resumed."""
+    begun = False
+    if verb.resumes:
+        store = get_output_store_path(Path(values["output"]), resume=True)
+        begun = read_store_state(store)[1].get("complete") is False
+    try:
+        return (yield from verb.start(values, overwrite=True, resume=begun))
+    except SemsrError as error:
+        if not begun or error.code not in ("other-run", "not-resumable"):
+            raise
+    return (yield from verb.start(values, overwrite=True))
 
 
 def _get_output_stem(image: Image) -> str:
