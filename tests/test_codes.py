@@ -36,7 +36,6 @@ from napari_semsr.io.files import (
 from napari_semsr.io.formats import read
 from napari_semsr.io.frames import open_frames
 from napari_semsr.io.read_image import RawImage, ReadOptions
-from napari_semsr.jobs.batch.steps import read_steps
 from napari_semsr.jobs.degrade import DegradeOptions
 from napari_semsr.jobs.report.records import read_record
 from napari_semsr.pairing.options import PairOptions
@@ -137,11 +136,10 @@ def test_rule_of_options_has_the_code_of_its_cause(options, values, code):
 
 
 def test_file_that_cannot_be_opened_is_not_invalid(tmp_path):
-    for read_file in (read_record, read_steps):
-        with refused(ReadError, "not-a-file"):
-            read_file(tmp_path)
-        with refused(ReadError, "content-invalid"):
-            read_file(_write(tmp_path / "a.json", b"{"))
+    with refused(ReadError, "not-a-file"):
+        read_record(tmp_path)
+    with refused(ReadError, "content-invalid"):
+        read_record(_write(tmp_path / "a.json", b"{"))
 
 
 def test_error_with_facts_has_a_code_too():

@@ -24,7 +24,7 @@ SHOWN = [
     "crop", "register", "judge", "restore", "enhance", "lazy_enhance", "frc", "frc_map",
     "metrics", "calibrate", "spectrum", "gaps", "profile", "list_models",
     "figure", "decorrelation", "error_map", "replay", "report",
-    "batch", "LiveMosaic",
+    "LiveMosaic",
 ]  # fmt: skip
 
 

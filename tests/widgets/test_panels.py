@@ -56,7 +56,6 @@ PANELS = {
     "ProfilePanel": "measure.profile",
     "DegradePanel": "degrade",
     "DemoPanel": "demo",
-    "BatchPanel": "batch",
     "CheckPanel": "enhance.models",
     "ImportPanel": "enhance.models",
     "CropPanel": "crop",

@@ -34,7 +34,6 @@ VERBS = {
     "profile": "measure line widths, edges and distances along a line",
     "noise": "measure the noise of one image, and its growth with the grey level",
     "figure": "make a figure of images, maps and overlays with scale bars and caption",
-    "batch": "run steps on every image of a folder or table; collect one table",
     "replay": "reproduce an output from its provenance, and compare the two",
     "report": "write a printable page of images and values, with methods",
     "models": "list, describe, export, import and check models",
@@ -55,7 +54,6 @@ ACTIONS = {
 
 _MODULES = {
     "adapt": "adapt.job",
-    "batch": "batch.job",
     "demo": ".demonstration.job",
     **dict.fromkeys(ACTIONS, "models"),
     "models check": "check.job",
