@@ -116,11 +116,10 @@ def test_line_is_measured_in_every_image(folder, tmp_path, answer, apply, hold):
 
 def test_images_of_a_folder_are_enhanced(folder, tmp_path, answer, apply, hold):
     panel = hold(make("Network", ViewerModel()))
-    panel.model.value = "sem-restore"
     (folder / "b.png").unlink()
     answer(folder, tmp_path / "out")
     assert "1 images done" in apply(panel)
-    assert read(tmp_path / "out" / "a.tif").provenance.model_name == "sem-restore"
+    assert read(tmp_path / "out" / "a.tif").provenance.model_name == panel.model.value
 
 
 def test_dialog_that_is_closed_starts_nothing(answer, apply, hold):

@@ -306,7 +306,7 @@ class ProfilePanel(VerbPanel):
         for end in ends:
             point[-2:] = end
             places += [f"{value:.3f}" for value in layer.world_to_data(point)[-2:]]
-        return {**super().read_values(), "line": ",".join(places)}
+        return {**self.form.values(), "line": ",".join(places)}
 
     def _list_images(self) -> list[Image]:
         layers_chosen = list(self.layers.value) or list_grey_layers(self.viewer)[-1:]
