@@ -1,17 +1,15 @@
 """Loads that a laboratory may bring: each once, with its time and its largest memory.
 
 ``python benchmarks/loads.py [--parts PART …]`` in a folder with 8 GB to spare
-(``--folder``); parts are ``stitch``, ``frc-map``, ``lazy``, ``batch`` and ``levels``.
-Each runs in a process of its own, the
-system tells its largest resident memory; times are of one run.
+(``--folder``); parts are ``stitch``, ``frc-map``, ``lazy`` and ``levels``. Each runs in
+a process of its own, the system tells its largest resident memory; times are of one
+run.
 """
 
 import csv
 import json
-import math
 import shutil
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -128,46 +126,6 @@ def lazy(folder: Path) -> Iterator[dict[str, Any]]:
     yield {**dict(times), **row}
 
 
-def batch(folder: Path) -> Iterator[dict[str, Any]]:
-    """Measure and enhance 300 images by batch, and compare with single runs."""
-    from PIL import Image
-
-    import napari_semsr as semsr
-
-    images = folder / "images"
-    shutil.rmtree(images, ignore_errors=True)
-    images.mkdir(parents=True)
-    rng = np.random.default_rng(SEED)
-    for number in range(300):
-        drawn = texture((256, 256), SEED + number) + rng.normal(0, 15, (256, 256))
-        grey = drawn.clip(0, 255).astype(np.uint8)
-        Image.fromarray(grey).save(images / f"image-{number:03d}.png")
-    plan, out = folder / "batch.yaml", folder / "out"
-    shutil.rmtree(out, ignore_errors=True)
-    plan.write_text(
-        f"inputs: '{images}/*.png'\noutput: {out}\nsteps:\n"
-        "  - enhance: {device: cpu, pixel-size-nm: 5}\n  - decorrelation: {}\n"
-    )
-    yield {"images": 300, **measured([*SEMSR, "batch", plan, "--quiet"])[0]}
-    table = next(out.glob("*.csv"))
-    with table.open() as stream:
-        rows = list(csv.DictReader(stream))
-    different = 0
-    begun = time.perf_counter()
-    for each in rows:
-        image = semsr.read(images / Path(each["image"]).name, pixel_size_nm=5)
-        made = semsr.enhance(image, device="cpu")
-        found = semsr.decorrelation(made)
-        told = float(each["decorrelation_resolution_nm"] or "nan")
-        alone = found.resolution_nm or math.nan
-        different += not np.isclose(told, alone, rtol=1e-5, equal_nan=True)
-    yield {
-        "rows": len(rows),
-        "single_s": time.perf_counter() - begun,
-        "rows_that_differ": different,
-    }
-
-
 def levels(folder: Path) -> Iterator[dict[str, Any]]:
     """List and enhance an OME-Zarr that tells of 20 000 levels."""
     import zarr
@@ -199,7 +157,6 @@ PARTS: dict[str, Callable[[Path], Iterator[dict[str, Any]]]] = {
     "stitch": stitch,
     "frc-map": frc_map,
     "lazy": lazy,
-    "batch": batch,
     "levels": levels,
 }
 

@@ -381,22 +381,6 @@ def photograph_project() -> None:
     keep(viewer, "project")
 
 
-def photograph_batch() -> None:
-    """Run the same steps on three images."""
-    folder = Path(_SCRATCH.name) / "monday"
-    folder.mkdir()
-    for number in range(1, 4):
-        image = samples.simulate_specimen((192, 192), seed=number)
-        write(image, folder / f"wafer-{number}.tif")
-    steps = Path(_SCRATCH.name) / "steps.yaml"
-    wanted = [{"restore": {"psf": "1px"}}, {"metrics": {"reference": "{input}"}}]
-    typed = {"inputs": "monday", "output": "results", "report": True, "steps": wanted}
-    steps.write_text(yaml.safe_dump(typed), encoding="utf-8")
-    viewer = new_viewer("exposures")
-    ran(viewer, "Batch", steps=steps)
-    keep(viewer, "batch")
-
-
 def photograph_crop() -> None:
     """Align the SEM image of a simulated scan with its mosaic."""
     folder = Path(_SCRATCH.name) / "chip"
@@ -531,7 +515,6 @@ PICTURES = (
     photograph_gaps,
     photograph_judge,
     photograph_project,
-    photograph_batch,
     photograph_crop,
 )
 

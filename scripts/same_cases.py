@@ -66,7 +66,7 @@ def cases(data: Path | None) -> dict[str, list[str]]:
     found = {"no verb": ["", "--help", "enlarge first.tif", "info first.tif --colours"]}
     for verb, line in LINES.items():
         found |= of_verb(verb, SHORT.get(verb, line))
-    found |= CHAINS | batches() | {f"python {line}": [f"py: {line}"] for line in PYTHON}
+    found |= CHAINS | {f"python {line}": [f"py: {line}"] for line in PYTHON}
     return found | (real(data) if data else {})
 
 
@@ -113,72 +113,6 @@ TO_STORE = "'first.tif', 'out.ome.zarr'"
 REGISTER = "register first.tif truth.tif -o out.tif --json"
 ENHANCE = "enhance first.tif -o out.ome.zarr --tile 32"
 RESTORE = "restore first.tif -o out.ome.zarr --tile 32 --psf 1.5px"
-BATCH = "batch steps.yaml -o out --json"
-STEPS = {
-    "in order": """
-- crop: {box: [2, 3, 62, 70]}
-- name: soft
-  degrade: {kind: hybrid, seed: 2, uniform-fog: true, output: "soft/{name}.tif"}
-- restore: {method: wiener, psf: 1px, tile: 32}
-- enhance: {model: tiny.safetensors, device: cpu, tile: 32, misfit: "{name}-m.tif"}
-- frc: {no-register: true, pixel_size_nm: "5,6"}
-- metrics: {reference: "{step.soft}", match: affine, data-range: 255}
-- error-map
-- profile: {line: "10,10,30,40", width: 3}
-- figure: {images: ["{input}", "{step.enhance}"], width-mm: 80, caption: 7}
-""",
-    "of two images": """
-- register: {fixed: truth.tif, landmarks: landmarks.csv, landmarks-only: true}
-- metrics: {image: "{previous}", reference: truth.tif}
-- pairs: {low: "{previous}", high: truth.tif, patch: 16}
-- gaps: {table: "gaps/{name}.csv"}
-- calibrate: {grating: grating.tif, pitch-nm: 40}
-- stitch: {folder: scan, grid: 1x2, overlap: 0.3}
-- simulate: {from: "{input}", frames-grid: 1x2, frame-px: 24}
-- replay: {output: "{step.stitch}"}
-- info
-""",
-    "that are refused": """
-- restore: {psf: 1px, scheduler: "tcp://a:1"}
-- frc: {criterion: 1/9}
-- frc: {criterium: 1/7}
-- degrade: {uniform_fog: 3}
-- enhance: {scheduler: "tcp://a:1"}
-- restore: {output: ../a.tif}
-- metrics: {reference: missing.tif}
-- metrics: {reference: "{step.frc}"}
-- {sharpen: }
-- {demo: }
-- register
-- enhance: {model: nothing}
-- calibrate
-""",
-}
-"""Steps of a batch; the refused ones each by itself."""
-WRITE = "py: open('mine.yaml', 'w').write({!r})"
-MINE = "batch mine.yaml -o out --json"
-
-
-def batches() -> dict[str, list[str]]:
-    """Make the cases of batches."""
-    head = "inputs: first.tif\noutput: made\nsteps:"
-    *_, refused = STEPS.values()
-    lines = [line for line in refused.splitlines() if line]
-    steps = [one for line in lines for one in (WRITE.format(f"{head}\n{line}"), MINE)]
-    found = {
-        f"batch of steps {name}": [WRITE.format(head + text), MINE, MINE]
-        for name, text in [*STEPS.items()][:-1]
-    }
-    table = "image,name,dose\\nfirst.tif,one,3\\nsecond.tif,two,\\n"
-    listed = "\n- degrade: {seed: '{dose}'}\n- metrics\nreport: {title: Two}"
-    found["batch of a table"] = [
-        f"py: open('list.csv', 'w').write('{table}')",
-        WRITE.format(head.replace("first.tif", "list.csv") + listed),
-        *(MINE, f"{MINE} --overwrite"),
-    ]
-    return found | {"batch of steps that are refused": steps}
-
-
 CHAINS = {
     "simulate and stitch": [
         "simulate taken --frames-grid 2x2 --frame-px 96 --phantom fracture --seed 2",
@@ -232,11 +166,6 @@ CHAINS = {
     "restore, go on": [
         f"py: interrupted(semsr.restore, {TO_STORE}, tile=32, psf='1.5px')",
         *(RESTORE, f"{RESTORE} --resume --json"),
-    ],
-    "batch goes on": [
-        *(BATCH, BATCH),
-        "py: import shutil; shutil.rmtree('out/metrics', ignore_errors=True)",
-        *(BATCH, f"{BATCH} --overwrite --workers 2"),
     ],
     "replay": [
         "crop first.tif -o cut.ome.zarr --box 5 6 70 75",

@@ -18,7 +18,6 @@ from napari_semsr.core import (
     Micrograph,
     OptionError,
     Options,
-    ReadError,
     RegistrationError,
     SemsrError,
     capture_warnings,
@@ -36,7 +35,6 @@ from napari_semsr.io.files import (
 from napari_semsr.io.formats import read
 from napari_semsr.io.frames import open_frames
 from napari_semsr.io.read_image import RawImage, ReadOptions
-from napari_semsr.jobs.batch.steps import read_steps
 from napari_semsr.jobs.degrade import DegradeOptions
 from napari_semsr.pairing.options import PairOptions
 from napari_semsr.registration import (
@@ -133,13 +131,6 @@ def test_refusal_has_the_code_of_its_cause(code, tmp_path):
 def test_rule_of_options_has_the_code_of_its_cause(options, values, code):
     with refused(OptionError, code):
         options.parse(values)
-
-
-def test_file_that_cannot_be_opened_is_not_invalid(tmp_path):
-    with refused(ReadError, "not-a-file"):
-        read_steps(tmp_path)
-    with refused(ReadError, "content-invalid"):
-        read_steps(_write(tmp_path / "a.json", b"{"))
 
 
 def test_error_with_facts_has_a_code_too():

@@ -30,7 +30,7 @@ def test_manifest_is_valid_and_named_as_the_distribution(manifest):
 
 # Panels that the window and the palette open, and the plugin menu has not.
 ASIDE = {
-    "batch", "denoise", "error_map", "gaps", "spectrum", "train",
+    "denoise", "error_map", "gaps", "spectrum", "train",
 }  # fmt: skip
 
 

@@ -23,8 +23,7 @@ SHOWN = [
     "read", "write", "info", "convert", "simulate", "stitch", "degrade", "pairs",
     "crop", "register", "restore", "enhance", "lazy_enhance", "frc", "frc_map",
     "metrics", "calibrate", "spectrum", "gaps", "profile", "list_models",
-    "figure", "decorrelation", "error_map", "replay",
-    "batch", "LiveMosaic",
+    "figure", "decorrelation", "error_map", "replay", "LiveMosaic",
 ]  # fmt: skip
 
 

@@ -26,7 +26,6 @@ from .jobs.live import (
 __version__: str
 from .functions import (
     adapt as adapt,
-    batch as batch,
     calibrate as calibrate,
     convert as convert,
     crop as crop,

@@ -1,7 +1,7 @@
 """Functions that are made of verbs; written by scripts/write_stub.py."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypedDict, Unpack, overload
 
 from numpy.typing import ArrayLike
@@ -17,7 +17,6 @@ from napari_semsr.core.progress import Progress
 from napari_semsr.demonstration.job import DemoResult
 from napari_semsr.io.transforms import StoredTransform
 from napari_semsr.jobs.adapt.job import Adapted
-from napari_semsr.jobs.batch.job import BatchReport
 from napari_semsr.jobs.calibrate import CalibrationReport, ScaleBarReport
 from napari_semsr.jobs.convert import ConvertedFile
 from napari_semsr.jobs.crop import Cropped
@@ -569,16 +568,6 @@ def figure(
     progress: Report | None = None,
     **options: Unpack[Reading],
 ) -> CreatedFigure: ...
-def batch(
-    steps: Mapping[str, Any] | PathLike,
-    *,
-    inputs: PathLike | None = None,
-    output: PathLike | None = None,
-    scheduler: str | None = None,
-    workers: int = 1,
-    overwrite: bool = False,
-    progress: Report | None = None,
-) -> BatchReport: ...
 def replay(
     output: PathLike, *, inputs: PathLike | None = None, progress: Report | None = None
 ) -> ReplayReport: ...

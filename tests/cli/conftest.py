@@ -90,8 +90,6 @@ def images(tmp_path, scene) -> Path:
     (tmp_path / "cut.tif").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "empty.tif").write_bytes(b"")
     (tmp_path / "text.tif").write_text("not an image")
-    steps = "inputs: '*.tif'\noutput: made\nsteps: [metrics]\n"
-    (tmp_path / "steps.yaml").write_text(steps)
     (tmp_path / "folder").mkdir()
     corners = "".join(f"{y},{x},{y},{x}\n" for y in (0, 30) for x in (0, 40))
     columns = "moving_y_px,moving_x_px,fixed_y_px,fixed_x_px\n"

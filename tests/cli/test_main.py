@@ -190,7 +190,7 @@ def test_interrupt_closes_the_job_and_ends_with_130(semsr, info_does):
         (("metrics", "folder"), ""),
         (("metrics", "folder", "--table=t.csv"), " with --resume"),
         (("enhance", "a.tif", "-o", "c.ome.zarr"), " with --resume"),
-        (("batch", "steps.yaml"), " "),
+        (("demo", "out"), " "),
     ],
 )
 def test_an_interrupt_names_kept_results_only_where_there_may_be_some(

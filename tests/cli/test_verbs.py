@@ -38,7 +38,6 @@ KEYS = {
         "histogram rows table seed"
     ),
     "figure": "path pixel_size_nm shape caption networks",
-    "batch": "done failed ran kept table report output rows",
     "replay": "identical max_abs_difference differs output job pixels different where",
     "profile": "distance_nm intensity fwhm_nm peaks_nm lines pairs edge reason",
 }
@@ -62,7 +61,6 @@ LINES = {
     "gaps": ("first.tif", "truth.tif", "--table", "out.csv"),
     "profile": ("first.tif", "--line", "10,10,60,80"),
     "figure": ("first.tif", "truth.tif", "-o", "out.png"),
-    "batch": ("steps.yaml", "--inputs", "*e.tif"),
     "replay": ("made.tif",),
 }
 ONE_IMAGE = ("info", "frc", "spectrum", "metrics")
@@ -260,5 +258,6 @@ def test_the_output_may_be_named_where_it_has_a_place(semsr, images, tmp_path, w
 
 
 @pytest.mark.parametrize("words", ["a.tif b.tif -o c.tif", "-o c.tif a.tif b.tif"])
-def test_an_output_that_is_named_twice_is_refused(refused, words):
-    assert "given twice" in refused("convert", *words.split())
+def test_file_is_no_output_of_several_images(refused, images, words):
+    assert "must be a folder" in refused("convert", *words.split())
+    assert not (images / "c.tif").exists()

@@ -77,7 +77,6 @@ LINES: dict[str, tuple[str, ...]] = {
     "profile": ("first.tif", "--line", "10,10,30,40", "--width", "3"),
     "figure": ("first.tif", "truth.tif", "-o", "out.png", "--width-mm", "80"),
     "replay": ("made.tif",),
-    "batch": ("steps.yaml", "--output", "out"),
     "models": ("info", "tiny.safetensors"),
     "demo": ("out",),
     "doctor": (),
@@ -107,9 +106,6 @@ def write_inputs(folder: Path) -> None:
     pages = rng.integers(0, 255, (3, 24, 32), np.uint8)
     tifffile.imwrite(folder / "stack.tif", pages, photometric="minisblack")
     (folder / "text.tif").write_text("not an image")
-    (folder / "steps.yaml").write_text(
-        "inputs: first.tif\noutput: made\nsteps: [metrics]\n"
-    )
     (folder / "folder").mkdir()
     (folder / "scan").mkdir()
     # what repeats itself is no scan: its frames fit a period away, too

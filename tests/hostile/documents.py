@@ -1,7 +1,6 @@
 """Models, recipes and other files that say what is to be done, to be damaged."""
 
 import json
-import shutil
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -170,56 +169,6 @@ def _yaml(value: Any) -> str:
         return yaml.safe_dump(value)
     except RecursionError:
         return json.dumps(value)
-
-
-# Steps of a batch.
-
-_STEPS = {
-    "short": """inputs: scans
-output: made
-steps: [frc]
-""",
-    "table": """inputs: scans/images.csv
-output: made
-report: {title: Scans}
-steps:
-  - crop: {box: [2, 3, 30, 40]}
-  - name: hazy
-    degrade: {kind: fog, seed: 1, output: "hazy/{name}-{group}.tif"}
-  - metrics: {reference: "{step.crop}", match: affine}
-  - register: {fixed: "{input}", moving: "{step.hazy}"}
-""",
-    "many": """inputs: "scans/*.tif"
-output: made
-report: true
-steps:
-  - convert: {dtype: uint16}
-  - restore: {psf: 1px, method: wiener}
-  - profile: {line: "10,10,30,40", width: 3}
-  - metrics: {reference: "{input}"}
-  - decorrelation
-""",
-}
-
-
-def _write_steps(folder: Path) -> None:
-    """Write steps, and the images that they name, also beside the damaged ones."""
-    scans = folder / "scans"
-    scans.mkdir()
-    for index in range(2):
-        image = Micrograph(np.zeros((8, 8), np.uint8), (5.0, 5.0))
-        write(image, scans / f"s{index}.tif")
-    (scans / "images.csv").write_text("image,name,group\ns0.tif,a,1\ns1.tif,b,2\n")
-    shutil.copytree(scans, folder.parent / "scans")
-    for name, text in _STEPS.items():
-        (folder / f"{name}.yaml").write_text(text)
-
-
-def _read_steps(path: Path) -> None:
-    """Plan a batch; nothing is written."""
-    from napari_semsr.jobs import plan_batch
-
-    plan_batch(path)
 
 
 # Transforms, calibrations, tables.
@@ -414,7 +363,6 @@ def _write_with_history(path: Path, image: Micrograph, values: Any) -> None:
 DOCUMENTS = (
     Documents("model", _write_models, read_model, damaged_model),
     Documents("recipe", _write_recipes, _read_recipe, damaged_yaml),
-    Documents("steps", _write_steps, _read_steps, damaged_yaml),
     Documents("transform", _write_transforms, _use_transform),
     Documents("calibration", _write_calibration, _read_calibration),
     Documents("landmarks", write_tables, _read_tables, _damaged_lines),

@@ -69,7 +69,7 @@ IMAGES: dict[str, Callable[[], NDArray[Any]]] = {
 }
 """Images by name: sizes, values, types and axes of all kinds."""
 
-_OPEN = ("models", "demo", "doctor", "train", "batch", "simulate")
+_OPEN = ("models", "demo", "doctor", "train", "simulate")
 VERBS = tuple(verb for verb in LINES if verb not in _OPEN)
 """Verbs whose lines name an image or a scan."""
 

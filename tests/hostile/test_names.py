@@ -33,16 +33,20 @@ def many(place):
 
 @pytest.mark.usefixtures("many")
 @no_utf8
-def test_a_name_that_is_no_utf8_ends_no_batch(place):
-    (place / "steps.yaml").write_text("steps: [metrics]\nreport: {}\n")
-    code, said = say("batch", "steps.yaml", "--inputs", "many", "--output", "made")
+def test_a_name_that_is_no_utf8_is_one_of_several(place):
+    images = sorted(str(path) for path in (place / "many").iterdir())
+    words = ("restore", *images, "-o", "made", "--psf", "1px")
+    code, said = say(*words)
     assert code == 0, said
-    text = (place / "made" / "table.csv").read_text(encoding="utf-8")
-    rows = list(csv.DictReader(text.splitlines()))
-    assert [row["error"] for row in rows] == ["", ""]
-    assert rows[1]["image"].endswith(r"f\udcffirst.tif")
+    assert len([*(place / "made").glob("*.tif")]) == 2
+    code, said = say(*words, "--resume", "--json")
+    assert code == 0, said
+    assert '"skipped": 2' in said
     code, said = say("metrics", "many", "--table", "m.csv")
     assert code == 0, said
+    rows = list(csv.DictReader((place / "m.csv").read_text("utf-8").splitlines()))
+    assert [row["error"] for row in rows] == ["", ""]
+    assert rows[1]["image"].endswith(r"f\udcffirst.tif")
 
 
 def without_text(place, word):
@@ -101,7 +105,6 @@ def test_names_command_no_terminal(more, place, capsys):
     image = Micrograph(np.ones((40, 48), np.float32), (5.0, 5.0), HOSTILE)
     write(image, place / "a.tif")
     (place / "scan" / "scan.json").write_text(json.dumps({HOSTILE: HOSTILE}))
-    (place / "steps.yaml").write_text(json.dumps({"steps": [HOSTILE]}))
     shutil.copy(place / "a.tif", place / "b\x1b[31m.tif")
     lines = [
         ("models", "info", "tiny.safetensors"),
@@ -111,7 +114,7 @@ def test_names_command_no_terminal(more, place, capsys):
         ("metrics", "many", "--table", "\x1b.csv"),
         ("frc", "a.tif", "b\x1b[31m.tif"),
         ("figure", "a.tif", "-o", "f.png"),
-        ("batch", "steps.yaml", "--inputs", "many", "--output", "out"),
+        ("restore", "a.tif", "b\x1b[31m.tif", "-o", "out", "--suffix", HOSTILE),
         ("\x1b[31m",),
     ]
     for words in lines:

@@ -82,7 +82,6 @@ def link_to_pipe(path: Path) -> None:
 
 ENDLESS = pytest.mark.parametrize("put", [pipe, device, link_to_pipe])
 NAMED = {
-    "batch steps.yaml --output there/out": "steps.yaml",
     "train tiny.yaml -o there/out": "tiny.yaml",
     "models info tiny.safetensors": "tiny.safetensors",
     "enhance first.tif -o there/o.tif --model tiny.safetensors": "tiny.safetensors",
@@ -255,9 +254,10 @@ def test_one_endless_image_of_a_folder_is_one_row(put, place):
     folder.mkdir()
     shutil.copy(place / "first.tif", folder / "b.tif")
     put(folder / "a.tif")
-    (place / "steps.yaml").write_text("steps: [metrics]\n")
-    code, said = say("batch", "steps.yaml", "--inputs", "many", "--output", "there/o")
-    assert code == 0, said
+    words = ("many/a.tif", "many/b.tif", "-o", "there/o", "--psf", "1px")
+    code, said = say("restore", *words, "--json")
+    assert code == 2, said
+    assert '"done": 1' in said
     code, said = say("metrics", "many", "--table", "there/m.csv")
     assert code == 0, said
 

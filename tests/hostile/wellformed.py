@@ -561,38 +561,6 @@ def hostile_package(data: bytes, rng: Random) -> bytes:
 # -- what is to be done -------------------------------------------------------------
 
 
-_STEPS = {
-    "images": """inputs: images.csv
-output: made
-report: {title: Scans}
-steps:
-  - crop: {box: [0, 0, 66, 72], output: "c/{name}.tif"}
-  - name: hazy
-    degrade: {kind: fog, seed: 1, output: "hazy/{name}-{group}.tif"}
-  - restore: {psf: 1px, method: wiener}
-  - metrics: {reference: "{step.crop}", match: affine}
-  - convert: {output: "stores/{name}.ome.zarr", dtype: uint16}
-""",
-    "measures": """inputs: first.tif
-output: made
-steps:
-  - figure: {output: "f/{name}.png", width-mm: 80, caption-file: true}
-  - profile: {line: "10,10,30,40", width: 3}
-  - gaps: {reference: truth.tif}
-  - spectrum: {output: "s/{name}.ome.tif"}
-  - metrics: {reference: "{input}"}
-""",
-    "models": """inputs: first.tif
-output: made
-steps:
-  - enhance: {model: tiny.safetensors, tile: 32, output: "e/{name}.ome.zarr"}
-  - error-map: {output: "m/{name}.ome.tif"}
-  - pairs: {low: first.tif, high: truth.tif, patch: 16, output: "p/{name}.zarr"}
-  - simulate: {phantom: grating, frames-grid: 1x2, frame-px: 32, seed: 3}
-""",
-}
-
-
 @dataclass(frozen=True)
 class Work:
     """Files that say what is to be done, and the inputs of all verbs beside them."""
@@ -618,20 +586,18 @@ class Work:
         for name, data in whole.items():
             (folder / name).write_bytes(data)
         name = rng.choice(list(whole))
-        change = _short_work if name.endswith(".yaml") else hostile_bytes
-        (folder / name).write_bytes(change(whole[name], rng))
+        (folder / name).write_bytes(_short_work(whole[name], rng))
         return self._do(name, rng)[0] != 0
 
     def _do(self, name: str, rng: Random | None) -> tuple[int, str]:
-        steps = name if name.endswith(".yaml") else "images.yaml"
         shutil.rmtree("out", ignore_errors=True)
         if rng is not None and rng.random() < 0.1:
             Path("out").mkdir()
-            for inner in ("c", "hazy", "table.csv", "restore", "steps", "model"):
-                source = WATCH.bait / rng.choice(("folder", "steps.yaml", "new"))
+            for inner in ("last.ckpt", "log.csv", "trial.safetensors", "validation"):
+                source = WATCH.bait / rng.choice(("folder", "tiny.yaml", "new"))
                 Path("out", inner).symlink_to(source)
         with PATIENCE.endless():
-            return say(self.line[0], steps, *self.line[1:])
+            return say(self.line[0], name, *self.line[1:])
 
 
 def _short_work(data: bytes, rng: Random) -> bytes:
@@ -640,13 +606,6 @@ def _short_work(data: bytes, rng: Random) -> bytes:
     if isinstance(values.get("steps"), int) and values["steps"] > 1:
         values["steps"] = 1
     return json.dumps(values).encode()
-
-
-def _write_steps(folder: Path) -> None:
-    for name, text in _STEPS.items():
-        (folder / f"{name}.yaml").write_text(text)
-    rows = "image,name,group\nfirst.tif,a,1\nsecond.tif,b,2\n"
-    (folder / "images.csv").write_text(rows)
 
 
 def _write_recipe(folder: Path) -> None:
@@ -684,7 +643,6 @@ WELL_FORMED = (
     _documents("landmarks", hostile_bytes),
     _documents("recipe", hostile_yaml, may_read=True),
     Watched(Work("training", ("train", "-o", "out"), _write_recipe), may_read=True),
-    Watched(Work("batch", ("batch", "-o", "out"), _write_steps), may_read=True),
     _documents("measuring-table", hostile_bytes, may_read=True),
     _documents("project", hostile_json, may_read=True),
     _documents("history", hostile_value, may_read=True),

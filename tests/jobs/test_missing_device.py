@@ -4,7 +4,7 @@ import pytest
 
 from napari_semsr.core import Micrograph, OptionError, run
 from napari_semsr.inference import EnhanceOptions
-from napari_semsr.jobs import BATCH, ENHANCE
+from napari_semsr.jobs import ENHANCE, apply_to_images
 from napari_semsr.jobs.train import TRAIN, PairRequest, TrainingEnvironment
 from napari_semsr.jobs.train_process import train_and_import
 from napari_semsr.models import devices
@@ -37,13 +37,9 @@ def test_enhance(unreadable, tmp_path):
     )
 
 
-def test_batch(unreadable, tmp_path):
-    steps = {
-        "inputs": str(unreadable),
-        "output": str(tmp_path / "out"),
-        "steps": [{"enhance": {"device": "mps"}}],
-    }
-    check_refusal(BATCH.job(steps), tmp_path)
+def test_several_images(unreadable, tmp_path):
+    job = apply_to_images(ENHANCE, [unreadable], tmp_path / "out", {"device": "mps"})
+    check_refusal(job, tmp_path)
 
 
 @pytest.mark.parametrize(

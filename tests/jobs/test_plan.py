@@ -27,13 +27,11 @@ from napari_semsr.jobs.plan import (
     CallOutput,
     File,
     Plan,
-    PlanTask,
     Results,
     call as plan_call,
     create_call,
     create_plan,
     execute,
-    execute_plans,
     find_output_path,
     read_history,
 )
@@ -272,33 +270,6 @@ def test_a_call_that_was_begun_resumes_unless_it_is_another(rng, tmp_path, psf):
     assert (len(again) < len(whole)) == (psf == "1px")
     made = [read(tmp_path / one / "sharper/a.ome.zarr") for one in ("whole", "part")]
     np.testing.assert_array_equal(*(np.asarray(one.data) for one in made))
-
-
-def test_a_fault_of_one_plan_is_its_outcome_and_what_is_found_is_kept(image, tmp_path):
-    gone = File(path=str(tmp_path / "gone.tif"))
-    plans = {"gone": steps(gone), "there": steps(File(path=str(image)))}
-    tasks = [PlanTask(name, one, str(tmp_path / name)) for name, one in plans.items()]
-    found, kept, seen = {}, [], []
-
-    def add(task, outcome):
-        found[task.name] = outcome
-
-    job = execute_plans(tasks, add, lambda: kept.append(sorted(found)))
-    run(job, lambda step: seen.append((step.done, len(found))))
-    assert (found["gone"].ran, list(found["gone"].records)) == (0, [])
-    assert get_error_code(found["gone"].error) == "file-missing"
-    assert (found["there"].ran, found["there"].error) == (2, None)
-    assert kept[-1] == ["gone", "there"]
-    assert all(done < 2 * (count + 1) for done, count in seen)  # a result comes first
-
-    def cancel(step):
-        if found:
-            raise Cancelled
-
-    found.clear()
-    with pytest.raises(Cancelled):
-        run(execute_plans(tasks, add, lambda: kept.append(sorted(found))), cancel)
-    assert kept[-1] == ["gone"]
 
 
 def test_history_is_the_call_that_ran(image, tmp_path):

@@ -54,7 +54,6 @@ PANELS = {
     "ErrorMapPanel": "measure.panel",
     "GapsPanel": "measure.gaps",
     "ProfilePanel": "measure.profile",
-    "BatchPanel": "batch",
     "CropPanel": "crop",
     "RegisterPanel": "register.panel",
     "SavePanel": "project",

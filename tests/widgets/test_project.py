@@ -44,7 +44,6 @@ from napari_semsr.widgets.base.results import (
     find_free_store_path,
     open_store,
 )
-from napari_semsr.widgets.batch import BatchPanel
 from napari_semsr.widgets.crop import CropPanel
 from napari_semsr.widgets.enhance.panel import EnhancePanel
 from napari_semsr.widgets.layers import get_file_path
@@ -418,17 +417,6 @@ def test_what_a_panel_of_a_verb_is_asked_comes_back(restored, model, project):
     again = project.show(MetricsPanel, viewer)
     assert again.form.values()["match"] == "affine"
     assert again.reference.value.name == "field"
-
-
-def test_an_open_batch_panel_proposes_the_result_of_a_reopened_project(
-    restored, model, project
-):
-    project.show(BatchPanel, model).layer.value = None
-    project.save(model)
-    viewer = ViewerModel()
-    batch = project.show(BatchPanel, viewer)
-    project.open_in(project.panel_of(viewer))
-    assert batch.layer.value.name == "field \N{MIDDLE DOT} wiener"
 
 
 @pytest.mark.broad

@@ -346,7 +346,7 @@ def _to_printable(text: str, stream: TextIO) -> str:
 
 _SUCCESS, _BAD_INPUT, _INTERRUPT = 0, 2, 130
 # commands that use finished results again without an option
-_CONTINUABLE_COMMANDS = ("batch", "demo")
+_CONTINUABLE_COMMANDS = ("demo",)
 _PACKAGE = str(Path(__file__).resolve().parents[1])
 
 
@@ -456,7 +456,7 @@ def _run_command(
     with warnings.catch_warnings(record=True) as records:
         warnings.simplefilter("always")
         try:
-            record, summary = _run_job(arguments, console)
+            record, summary, failures = _run_job(arguments, console)
         except Exception:  # the warnings may explain the failure
             for message in dict.fromkeys(_select_user_warnings(records, debug=debug)):
                 console.warn(message)
@@ -470,7 +470,16 @@ def _run_command(
         console.print_result(record | create_warning_record(messages), summary)
     for message in messages:
         console.warn(message)
-    return _SUCCESS
+    return _report_failures(failures, console, verb)
+
+
+def _report_failures(
+    failures: Sequence[dict[str, str]], console: Console, verb: str | None
+) -> int:
+    """Print a line for each failed one of several images; return the exit code."""
+    for failure in failures:
+        console.error(f"{failure['image']}: {failure['message']}", verb)
+    return _BAD_INPUT if failures else _SUCCESS
 
 
 def _check_command_name(verb: str | None, names: list[str]) -> None:
@@ -513,14 +522,15 @@ def _list_flags(verb: str) -> list[str]:
 
 def _run_job(
     arguments: argparse.Namespace, console: Console
-) -> tuple[dict[str, object], str]:
-    """Run the job of a command; return its record and summary."""
+) -> tuple[dict[str, object], str, Sequence[dict[str, str]]]:
+    """Run the job of a command; return its record, summary and failed images."""
     name = _get_full_command_name(arguments)
-    if name in ("enhance", "batch"):  # before torch is loaded
+    if name == "enhance":  # before torch is loaded
         configure_allocator()
     verb = load_command(name)
     result = run(verb.start(arguments), console.report)
-    return {**result.to_json(), "kind": arguments.verb}, verb.summarise(result)
+    record = {**result.to_json(), "kind": arguments.verb}
+    return record, verb.summarise(result), getattr(result, "failures", ())
 
 
 def _select_user_warnings(

@@ -112,8 +112,10 @@ def _add_input_argument(place: Any, item: Any, *, optional: bool) -> None:
         flags = (item.flag, f"--{item.name}") if len(item.flag) == 2 else (item.flag,)
         place.add_argument(*flags, required=not optional, **how)
         return
+    several = getattr(item, "several", False)
     if isinstance(item, jobs.ImageInput) and not many:
         how["metavar"] = item.name.upper()
+    many = many or several
     how |= {"nargs": "+" if many else "?"} if many or optional else {}
     how |= {"default": default, "help": help_text} if default else {}
     place.add_argument(item.name, type=check_path, **how)
@@ -176,10 +178,15 @@ class Command:
             optional = item.optional or (verb.makes_table and place > 0)
             _add_input_argument(group if item.flag else parser, item, optional=optional)
         for output in verb.all_outputs:
+            if output is verb.output and self._takes_several and not output.flag:
+                flags, more = ("-o", "--output"), "the last path if not given"
+                help_text = f"{output.help} ({more})"
+                parser.add_argument(*flags, metavar="OUT", help=help_text)
+                continue
             _add_output_argument(parser, group, output)
         if verb.all_outputs or verb.replaces:
             _add_overwrite_option(parser)
-        if verb.resumes:
+        if verb.resumes and not self._takes_several:
             help_text = "resume an interrupted output"
             parser.add_argument("--resume", action="store_true", help=help_text)
         for one in verb.option_groups:
@@ -205,6 +212,30 @@ class Command:
             )
             if not verb.all_outputs:
                 _add_overwrite_option(parser)
+        self._add_several_options(parser)
+
+    @property
+    def _takes_several(self) -> bool:
+        """Whether several images have one output each."""
+        return any(item.several for item in self.verb.images)
+
+    def _add_several_options(self, parser: argparse.ArgumentParser) -> None:
+        if not self._takes_several:
+            return
+        several = parser.add_argument_group(
+            "several images",
+            "Pass several images, or a quoted glob pattern, with -o FOLDER: each "
+            "output in the folder is named as its image. An image that fails does not "
+            "stop the others.",
+        )
+        several.add_argument(
+            "--suffix",
+            metavar="SUFFIX",
+            help="format of the outputs in the folder, such as .ome.tif",
+        )
+        done = "skip images that are done"
+        text = f"resume an interrupted output; {done}" if self.verb.resumes else done
+        several.add_argument("--resume", action="store_true", help=text)
 
     @property
     def _has_table(self) -> bool:
@@ -240,12 +271,42 @@ class Command:
                     **{**files, **verb.parse(arguments_by_name)},
                 )
             self._check_single_image(arguments, first)
+        if self._takes_several:
+            return self._start_several(dict(arguments_by_name))
         how = {
             name: arguments_by_name[name]
             for name in ("overwrite", "resume")
             if name in arguments_by_name
         }
         return verb.start(arguments_by_name, **how)
+
+    def _start_several(self, values: dict[str, Any]) -> Job[Any]:
+        """Return the job for one image, or for several with a folder of outputs."""
+        verb, name = self.verb, self.verb.images[0].name
+        images, output = values.pop(name), values.pop("output")
+        suffix, resume = values.pop("suffix"), values.pop("resume")
+        overwrite = values.pop("overwrite")
+        place = images.pop() if output is None and len(images) == 2 else output
+        several = len(images) > 1 or suffix or jobs.is_image_collection(images[0])
+        if place is None or (several and output is None):
+            msg = "The output is required: -o OUT for one image, -o FOLDER for several."
+            raise OptionError(msg, code="missing-value")
+        if several:
+            return jobs.apply_to_images(
+                verb,
+                [one for image in images for one in jobs.find_images(image)],
+                place,
+                values,
+                suffix=suffix,
+                existing=jobs.OverwritePolicy(overwrite, resume),
+            )
+        how = {"overwrite": overwrite}
+        if verb.resumes:
+            how["resume"] = resume
+        elif resume:
+            msg = "Only several images can be resumed; omit --resume."
+            raise OptionError(msg, code="option-without-effect")
+        return verb.start({**values, name: images[0], "output": place}, **how)
 
     def _check_single_image(
         self, arguments: argparse.Namespace, images: Sequence[str | None]

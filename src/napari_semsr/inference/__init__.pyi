@@ -1,7 +1,3 @@
-from .cluster import (
-    connect_client as connect_client,
-    report_missing_workers as report_missing_workers,
-)
 from .engine import (
     enhance_in_memory as enhance_in_memory,
     enhance_to_store as enhance_to_store,

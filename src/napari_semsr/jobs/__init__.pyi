@@ -16,16 +16,6 @@ from .adapt.train import (
     AdaptOptions as AdaptOptions,
     AdaptProgress as AdaptProgress,
 )
-from .batch.job import (
-    BATCH as BATCH,
-    BatchOptions as BatchOptions,
-    BatchReport as BatchReport,
-)
-from .batch.steps import (
-    extract_command_names as extract_command_names,
-    extract_steps as extract_steps,
-    plan_batch as plan_batch,
-)
 from .blend import (
     blend_levels as blend_levels,
     resample_levels as resample_levels,
@@ -96,6 +86,10 @@ from .leakage import (
     get_training_digests as get_training_digests,
 )
 from .live import LiveMosaic as LiveMosaic
+from .many import (
+    ManyImages as ManyImages,
+    apply_to_images as apply_to_images,
+)
 from .measure.error_map import (
     ERROR_MAP as ERROR_MAP,
     ErrorMapReport as ErrorMapReport,
@@ -127,6 +121,7 @@ from .measure.resolution import (
 )
 from .measure.table import (
     MeasuredTable as MeasuredTable,
+    find_images as find_images,
     get_measuring_command as get_measuring_command,
     is_image_collection as is_image_collection,
     measure_table_job as measure_table_job,

@@ -66,9 +66,7 @@ class ConvertedFile(ImageResult):
     output: str
 
 
-_OUTPUT = Output(
-    "its suffix sets the format: .ome.zarr .ome.tif .tif .png", flag="", goes_on=True
-)
+_OUTPUT = Output("its suffix sets the format: .ome.zarr .ome.tif .tif .png", flag="")
 
 
 def _convert_image(run: Run[ConvertOptions], image: Micrograph) -> Job[ConvertedFile]:
@@ -202,7 +200,7 @@ def create_save_command(
 
 CONVERT = Verb(
     "convert",
-    (ImageInput("image", "the image to convert"),),
+    (ImageInput("image", "the image to convert", several=True),),
     ConvertOptions,
     ConvertedFile,
     _convert_image,

@@ -555,7 +555,7 @@ def find_shared_gap_free_box(areas: Sequence[GridImage]) -> Job[Box | None]:
 CROP = Verb(
     "crop",
     (
-        ImageInput("image", "the image to cut"),
+        ImageInput("image", "the image to cut", several=True),
         ImageInput(
             "like",
             "crop to the area of this image, on its grid; positions are compared in nm",
@@ -574,7 +574,6 @@ CROP = Verb(
     title="area and cutting",
     output=Output(
         "file of the result; its suffix sets the format",
-        goes_on=True,
         may_stay_in_memory=True,
     ),
     outputs=(

@@ -144,7 +144,7 @@ def _degrade_image(run: Run[DegradeOptions], image: Micrograph) -> Job[DegradedF
 
 DEGRADE = Verb(
     "degrade",
-    (ImageInput("image", "a sharp grey image", label="Layer"),),
+    (ImageInput("image", "a sharp grey image", label="Layer", several=True),),
     DegradeOptions,
     DegradedFile,
     _degrade_image,
@@ -152,7 +152,6 @@ DEGRADE = Verb(
     output=Output(
         "file of the result; its suffix sets the format",
         flag="",
-        goes_on=True,
         may_stay_in_memory=True,
     ),
     gives=Micrograph,

@@ -554,7 +554,7 @@ def _get_largest_value(values: Iterable[float | None]) -> float | None:
 
 ENHANCE = Verb(
     "enhance",
-    (ImageInput("image", "the image to enhance", stack=True),),
+    (ImageInput("image", "the image to enhance", stack=True, several=True),),
     EnhanceOptions,
     EnhancedFile,
     extend_job_to_stacks(_enhance_image, _summarise_planes),
@@ -562,7 +562,6 @@ ENHANCE = Verb(
     files=(replace(MODEL_IN, flag="--model", metavar="NAME|FILE"),),
     output=Output(
         "path of the result; its suffix sets the format",
-        goes_on=True,
         may_stay_in_memory=True,
     ),
     outputs=(

@@ -19,6 +19,11 @@ FORMER: dict[str, str] = {
     ),
     "histogram": "`metrics()` returns the grey-level distribution",
     "trust": "`error_map()` shows where an enhanced image differs from its reference",
+    "batch": (
+        "use several images with -o FOLDER (enhance, restore, degrade, convert, crop), "
+        "--table for measurements, and a shell script for several steps"
+    ),
+    "panel Batch": "use *Apply to a folder…* in Enhance, Restore and measuring panels",
 }
 """What to use instead of a command, option, panel or part that left.
 

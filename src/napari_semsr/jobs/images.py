@@ -523,13 +523,11 @@ def _convert_scalar(value: object) -> object:
 class Result:
     """Base class of job results.
 
-    `NUMBERS` are the keys of its record that are columns in the table of a batch, if
-    the command does not measure; `TABLES` are the names of its lists of records with
-    declared keys, by the titles of their tables; `INSTEAD` are the types of the results
-    if an option is set, by the name of that option.
+    `TABLES` are the names of its lists of records with declared keys, by the titles of
+    their tables; `INSTEAD` are the types of the results if an option is set, by the
+    name of that option.
     """
 
-    NUMBERS: ClassVar[tuple[str, ...]] = ()
     TABLES: ClassVar[Mapping[str, str]] = {}
     INSTEAD: ClassVar[Mapping[str, "type[Result]"]] = {}
 

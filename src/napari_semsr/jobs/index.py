@@ -33,7 +33,6 @@ VERBS = {
     "profile": "measure line widths, edges and distances along a line",
     "noise": "measure the noise of one image, and its growth with the grey level",
     "figure": "make a figure of images, maps and overlays with scale bars and caption",
-    "batch": "run steps on every image of a folder or table; collect one table",
     "replay": "reproduce an output from its provenance, and compare the two",
     "models": "list, describe, export and import models",
     "demo": "run all steps on simulated samples, from frames to a report",
@@ -51,7 +50,6 @@ ACTIONS = {
 
 _MODULES = {
     "adapt": "adapt.job",
-    "batch": "batch.job",
     "demo": ".demonstration.job",
     **dict.fromkeys(ACTIONS, "models"),
     "decorrelation": "measure.resolution",

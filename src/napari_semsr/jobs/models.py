@@ -3,7 +3,6 @@
 import os
 import shutil
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,12 +15,9 @@ from napari_semsr.core import (
     OptionError,
     Options,
     Progress,
-    Provenance,
     Quantity,
     ReadError,
-    SemsrError,
     WriteError,
-    format_one_line,
     get_declared_figures,
     list_folder,
 )
@@ -98,26 +94,6 @@ def get_runs_folder() -> Path:
         if folder_name
         else models.get_library_folder().parent / "runs"
     )
-
-
-def find_source_model(history: Provenance) -> str:
-    """Return the name or file of the model that created an image, by its digest.
-
-    Raises `CheckpointError` if neither the library nor its recorded path has it.
-    """
-    name, digest = history.model_name or "", history.model_digest
-    files = (one.path for one in history.guides if one.role == "model")
-    for place in filter(None, (name, *files)):
-        with suppress(SemsrError, OSError, ValueError):
-            path = models.find_model(place)
-            if digest is None or models.compute_model_digest(path) == digest:
-                return place
-    msg = (
-        f"The model {format_one_line(name)} ({digest}) that created this image is "
-        "neither in the library nor at its recorded path: import the file again "
-        "(`import_model()`), or name the model in a batch steps file."
-    )
-    raise CheckpointError(msg, code="model-unknown")
 
 
 def get_model_origin(name: str) -> str | None:

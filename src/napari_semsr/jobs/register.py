@@ -126,8 +126,6 @@ class Registered(Result):
     where the map is not reliable.
     """
 
-    NUMBERS: ClassVar = ("error_px", "error_nm", "overlap", "mutual_information_after")
-
     found_size_of: Annotated[str | None, Quantity("Pixel size estimated for")]
     found_pixel_size_nm: Annotated[
         float | None, Quantity("Estimated pixel size", "nm", ".4g")
@@ -732,7 +730,6 @@ REGISTER = Verb(
     files=(LANDMARKS_IN, TRANSFORM_IN),
     output=Output(
         "output: MOVING resampled on the grid of FIXED; its suffix sets the format",
-        goes_on=True,
         may_stay_in_memory=True,
     ),
     outputs=(

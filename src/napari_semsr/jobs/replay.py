@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain, count
 from pathlib import Path, PurePosixPath
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import psutil
@@ -302,8 +302,6 @@ class ReplayReport(Result):
     all differences: pixels, calibration, inputs, model, versions; `where` is the point
     of the largest difference, after the plane in a stack.
     """
-
-    NUMBERS: ClassVar = ("identical", "max_abs_difference")
 
     output: Annotated[str, Quantity("Output")]
     job: Annotated[str, Quantity("Reproduced by")]

@@ -265,14 +265,21 @@ def _summarise_planes(results: Sequence[RestoredFile]) -> dict[str, object]:
 
 RESTORE = Verb(
     "restore",
-    (ImageInput("image", "the grey image to restore", label="Layer", stack=True),),
+    (
+        ImageInput(
+            "image",
+            "the grey image to restore",
+            label="Layer",
+            stack=True,
+            several=True,
+        ),
+    ),
     RestoreOptions,
     RestoredFile,
     extend_job_to_stacks(_restore_plane, _summarise_planes),
     title="restoration",
     output=Output(
         "file of the result; its suffix sets the format",
-        goes_on=True,
         may_stay_in_memory=True,
     ),
     opens=False,

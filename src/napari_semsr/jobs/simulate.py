@@ -700,7 +700,6 @@ SIMULATE = Verb(
         name="out_dir",
         flag="",
         ending="",
-        goes_on=True,
     ),
     not_read=("pixel_size_nm", "pixel_size_sd_nm"),
     example="""

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from os import PathLike
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 from unicodedata import normalize
 
 import numpy as np
@@ -489,8 +489,6 @@ class StitchedFile(Result):
     positions could not be placed, `likely_grids` has ``grid, order, neighbours, of`` of
     those that match the overlaps: the number of `neighbours` that match, `of` all.
     """
-
-    NUMBERS: ClassVar = ("frames", "pairs_used", "pairs_rejected", "residual_px")
 
     output: str
     coverage: Annotated[str, Quantity("Coverage")]
@@ -1261,7 +1259,6 @@ STITCH = Verb(
     output=Output(
         "file of the mosaic; its suffix sets the format",
         ending=".ome.zarr",
-        goes_on=True,
         parts=_get_part_paths,
     ),
     outputs=(

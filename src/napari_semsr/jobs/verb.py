@@ -1,7 +1,7 @@
 """Command definitions, and the runs that execute them.
 
 One `Verb` defines the command with its help, summary and JSON, the Python function with
-its signature, the form and values of a panel, a step of a batch or replay, a row of a
+its signature, the form and values of a panel, a step of a replay, a row of a
 table, and a page of the reference.
 """
 
@@ -166,7 +166,7 @@ class ImageInput:
     pairs: bool = False  # accepts pairs of images, too
     also: tuple[str, ...] = ()  # further column names in tables
     label: str = ""  # in a panel; by default derived from the name
-    batch: str = ""  # default in a step of a batch: "{input}"
+    several: bool = False  # several files have one output each, in a folder
     side: str = ""  # prefix of its own reading options
     stack: bool = False  # may be a stack, processed plane by plane
     guide: bool = False  # guides the command; its data are not part of the result
@@ -213,13 +213,12 @@ class Output:
     flag: str = "-o"  # of the command; empty for a positional argument
     metavar: str = "OUT"
     default: str = ""  # of the command
-    # suffix in a batch, if written; a folder has none, pairs have ".zarr"
+    # suffix, if written; a folder has none, pairs have ".zarr"
     ending: str | None = ".ome.tif"
     also: tuple[str, ...] = ()  # further allowed suffixes
     beside: tuple[str, ...] = ()  # suffixes of companion files with the same stem
     grows: bool = False  # a folder whose contents the command checks
     remade: bool = False  # overwritten by a resumed run, too
-    goes_on: bool = False  # input of the next step of a batch
     may_stay_in_memory: bool = False  # its function may return it in memory instead
     # further images written next to it, by the part named in histories
     parts: Callable[[Path], Mapping[str, Path]] = lambda _: {}
@@ -564,7 +563,7 @@ class Verb(Generic[O, R]):
 
     @property
     def arguments(self) -> "dict[str, ImageInput | FileInput | Output | FieldInfo]":
-        """All arguments of the command or batch step, keyed by name."""
+        """All arguments of the command, keyed by name."""
         all_arguments: dict[str, Any] = {}
         for group in reversed(
             self.option_groups

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from magicgui.widgets import ComboBox
@@ -29,7 +28,6 @@ from napari_semsr.widgets.base import (
     get_command_labels,
     get_start_folder,
     is_alive,
-    switch_panel,
 )
 from napari_semsr.widgets.layers import (
     get_file_path,
@@ -97,12 +95,6 @@ class SavePanel(VerbPanel):
             "compare the two files; nothing is changed. Only for saved layers that "
             "were computed here.",
         )
-        self.folder_button = create_button(
-            "Apply to a folder…",
-            self.do_the_same,
-            "Apply the steps in the selected layer's history to every image in a "
-            "folder or table.",
-        )
         self.extent = ComboBox(
             name="extent",
             label="Figure of",
@@ -138,7 +130,6 @@ class SavePanel(VerbPanel):
             self.made_list,
             self.layer_button,
             self.replay_button,
-            self.folder_button,
         )
         self.add_group("Figure", Form(self.extent), self.paper, self.figure_button)
         self.add_group("Removed layers", self.undo_button)
@@ -322,19 +313,6 @@ class SavePanel(VerbPanel):
             **get_command_labels([before] if before else []),
             **super().get_labels(),
         }
-
-    def do_the_same(self) -> None:
-        """Open the Batch panel with the steps of the selected layer."""
-        layer = self.chosen_layer()
-        panel: Any = switch_panel(self, self.viewer, "Batch")
-        if layer in panel.layer.choices:
-            panel.layer.value = layer
-        else:
-            name = "The layer" if layer is None else layer.name
-            panel.messages.show_status(
-                f"The history of {name} contains no step that processes a single "
-                "image; choose another layer, or a steps file."
-            )
 
     def _show_replay_report(self, report: ReplayReport) -> None:
         """Show whether the reproduced file is identical to the saved one."""

@@ -14,6 +14,7 @@ class RestorePanel(VerbPanel):
     title = run_label = "Restore"
     verb = RESTORE
     help_place = "restore.md"
+    applies_to_folder = True
 
     def build_form(self) -> None:
         """Build the form."""

@@ -324,13 +324,11 @@ ERROR_MAP: Verb[ErrorMapOptions, ErrorMapReport | RepeatabilityReport] = Verb(
             "reference",
             "the original image, or the first scan",
             also=("first",),
-            batch="{input}",
         ),
         ImageInput(
             "enhanced",
             "its enhanced version with equal or smaller pixels, or another scan",
             also=("image", "second"),
-            batch="{previous}",
         ),
     ),
     ErrorMapOptions,

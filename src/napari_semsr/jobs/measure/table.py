@@ -3,8 +3,10 @@
 import glob
 import hashlib
 import json
+import math
 import os
 import re
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -25,6 +27,7 @@ from napari_semsr.core import (
     ReadError,
     WriteError,
     format_one_line,
+    get_cells,
     get_columns,
     get_error_code,
     get_software_versions,
@@ -50,16 +53,14 @@ from napari_semsr.io import (
     write_sheet,
 )
 from napari_semsr.jobs.former import describe_former_name
-from napari_semsr.jobs.images import REPLACING, OverwritePolicy, Result
-from napari_semsr.jobs.index import MEASURES, get_verb
-from napari_semsr.jobs.plan import (
-    Call,
-    File,
-    Plan,
-    PlanOutcome,
-    PlanTask,
-    execute_plans,
+from napari_semsr.jobs.images import (
+    REPLACING,
+    OverwritePolicy,
+    Result,
+    to_json_value,
 )
+from napari_semsr.jobs.index import MEASURES, get_verb
+from napari_semsr.jobs.many import Outcome, run_each
 from napari_semsr.jobs.resume import read_file_state
 from napari_semsr.jobs.verb import Output, Verb, check_devices
 
@@ -304,6 +305,7 @@ def read_image_rows(
 # Fingerprints of rows, to decide whether a row must be measured again.
 
 _LAST = ("warnings", "error", "fingerprint")
+_PAUSE_S = 2.0  # seconds between saves of a table; chosen: little work is lost
 _PENDING = "Not measured yet; set `resume` to continue."
 
 
@@ -456,24 +458,42 @@ class _TableRows:
     def measure_all(self, options: Mapping[str, object]) -> Job[int]:
         """Measure missing rows, keeping finished rows if the run is stopped."""
         todo = [number for number, row in enumerate(self.item_rows) if row is None]
-        verb, tasks = self.measure.verb, []
-        for number in todo:
-            item = self.items[number]
-            row_begun = {
-                **self.create_row(item),
-                "fingerprint": _compute_fingerprint(self.way, item),
-            }
+        names = []
+        for number in todo:  # the shortest name that distinguishes rows
+            path = self.items[number].paths[self.measure.required_image_count - 1]
+            names.append("" if path is None else path.name)
+        verb, begun_rows, written_at = self.measure.verb, dict[int, Cells](), -math.inf
+
+        def measure_row(index: int) -> Job[Result]:
+            item = self.items[todo[index]]
+            fingerprint = _compute_fingerprint(self.way, item)
+            begun_rows[index] = {**self.create_row(item), "fingerprint": fingerprint}
+            if item.fault:
+                raise ReadError(item.fault)
             files = zip(verb.images, item.paths, strict=True)
-            inputs = {one.name: File(path=str(path)) for one, path in files if path}
-            how = {"verb": verb.name, "inputs": inputs, "options": options}
-            call = Call.parse({"name": verb.name, **how})
-            # shortest name that distinguishes rows
-            path = item.paths[self.measure.required_image_count - 1]
-            name = "" if path is None else path.name
-            # without a call if the row cannot be measured
-            plan = Plan(calls=() if item.fault else (call,))
-            tasks.append(PlanTask(name, plan, cells=row_begun, number=number))
-        yield from execute_plans(tasks, self._add_result, self._write_table)
+            images = {one.name: str(path) for one, path in files if path}
+            return (yield from verb.start({**options, **images}))
+
+        def add_row(index: int, outcome: Outcome[Result]) -> None:
+            nonlocal written_at
+            row, own = begun_rows[index], ()
+            if outcome.result is not None:
+                row |= to_json_value(get_cells(outcome.result))
+                own = outcome.result.to_json().get("warnings") or ()
+            sentences = dict.fromkeys(
+                " ".join(str(one).split()) for one in (*own, *outcome.warnings)
+            )
+            row |= {"warnings": " ".join(sentences) or None, "error": outcome.error}
+            self.item_rows[todo[index]] = row
+            self.has_new_rows = True
+            if time.monotonic() - written_at >= _PAUSE_S:
+                self._write_table()
+                written_at = time.monotonic()
+
+        try:
+            yield from run_each(names, measure_row, add_row)
+        finally:
+            self._write_table()
         return len(todo)
 
     def _write_table(self) -> None:
@@ -481,17 +501,6 @@ class _TableRows:
         rows = self.list_rows()
         if self.place is not None and rows and (self.dropped_rows or self.has_new_rows):
             write_sheet(self.place, {k: [row[k] for row in rows] for k in rows[0]})
-
-    def _add_result(self, task: PlanTask, outcome: PlanOutcome) -> None:
-        """Add a measured row, storing an error in a cell."""
-        row = dict(task.cells)
-        for record in outcome.records.values():
-            row |= record.figures
-        sentences = dict.fromkeys(" ".join(one.split()) for one in outcome.warnings)
-        error = outcome.error or self.items[task.number].fault or None
-        row |= {"warnings": " ".join(sentences) or None, "error": error}
-        self.item_rows[task.number] = row
-        self.has_new_rows = True
 
     def list_rows(self) -> list[Cells]:
         """Return all rows, including unmeasured ones, with columns in order."""

@@ -3,13 +3,9 @@
 import hashlib
 import json
 import os
-import queue
-import time
-import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import CancelledError
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -18,9 +14,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import Field
 
 from napari_semsr.core import (
-    Cancelled,
     Job,
-    Message,
     Micrograph,
     OptionError,
     Options,
@@ -28,14 +22,11 @@ from napari_semsr.core import (
     ReadError,
     SemsrError,
     capture_warnings,
-    describe_error,
     digest_with_progress,
-    get_cells,
     get_error_code,
     get_software_versions,
     map_progress,
     read_bytes,
-    run,
     warn,
 )
 from napari_semsr.io import (
@@ -67,7 +58,6 @@ from napari_semsr.jobs.verb import FileInput, ImageInput
 from napari_semsr.reporting import write_json
 
 T = TypeVar("T")
-Task = TypeVar("Task", bound="PlanTask")
 Digest = Callable[[Path], Job[str]]
 
 RECORD = "json"
@@ -218,8 +208,6 @@ class CallRecord(Options):
 
     Attributes
     ----------
-    figures : dict
-        Numbers of its result by the names of columns of a table.
     warnings : list of str
         Sentences.
     codes : list of str
@@ -230,7 +218,7 @@ class CallRecord(Options):
         Digest of everything that the result depends on.
     """
 
-    figures: dict[str, Cell]
+    figures: dict[str, Cell] = Field(default_factory=dict)  # of former versions
     warnings: list[str]
     codes: list[str] = Field(default_factory=list)
     outputs: dict[str, list[Cell]] = Field(default_factory=dict)
@@ -566,254 +554,7 @@ def _run_call(
         " ".join(one.split()): get_error_code(one)
         for one in (*(own if isinstance(own, list) else ()), *results.warnings)
     }
-    columns = {name: record.get(name) for name in result.NUMBERS}
     return CallRecord(
-        figures=to_json_value(get_cells(result) if verb.makes_table else columns),
         warnings=[*messages],
         codes=[*messages.values()],
     )
-
-
-# Many plans: in this process, in local processes, or on a cluster.
-
-
-@dataclass(frozen=True, slots=True)
-class PlanTask:
-    """A plan to execute, with everything that a worker needs."""
-
-    name: str  # in progress messages
-    plan: Plan  # without placeholders
-    folder: str = ""  # of its outputs
-    state: Path | None = None  # file of results; if None, every call runs
-    cells: dict[str, Cell] = field(default_factory=dict)  # of its row in a table
-    number: int = 0  # of that row
-
-
-@dataclass(frozen=True, slots=True)
-class PlanOutcome:
-    """Result of a plan: records of the calls that have a result, keyed by name."""
-
-    records: dict[str, CallRecord]
-    error: str | None = None  # a `Message`: the reason why the next call failed
-    warnings: tuple[str, ...] = ()  # of the last call that ran
-    ran: int = 0  # number of calls that ran; others had a result
-
-
-def execute_plans(
-    tasks: Sequence[Task],
-    report: Callable[[Task, PlanOutcome], object],
-    keep: Callable[[], object],
-    *,
-    workers: int = 1,
-    scheduler: str | None = None,
-    mark: Path | None = None,
-) -> Job[None]:
-    """Execute independent plans, which do not read each other's outputs.
-
-    Parameters
-    ----------
-    tasks : sequence of PlanTask
-        Their names differ if workers execute them.
-    report : callable
-        Receives each task with its `PlanOutcome`, as soon as it is known.
-    keep : callable
-        Saves results periodically and at the end.
-    workers : int
-        Number of local processes; 1 for the current one.
-    scheduler : str, optional
-        Address of a Dask cluster to use instead; its workers must see the same files.
-    mark : Path, optional
-        File that names this execution, so that workers of another one in the same
-        folder end; workers need it.
-
-    Raises
-    ------
-    SemsrError
-        If the workers are lost. The error of a call is in its `PlanOutcome`.
-    """
-    written_at = float("-inf")
-
-    def add_outcome(task: Task, outcome: PlanOutcome) -> None:
-        nonlocal written_at
-        report(task, outcome)
-        if time.monotonic() - written_at >= _PAUSE_S:
-            keep()
-            written_at = time.monotonic()
-
-    count = min(workers, len(tasks))
-    try:
-        if mark is not None and scheduler is not None:
-            yield from _execute_plans_on_workers(tasks, add_outcome, scheduler, mark)
-        elif mark is not None and count > 1:
-            with _start_local_cluster(count) as address:
-                yield from _execute_plans_on_workers(tasks, add_outcome, address, mark)
-        else:
-            with nullcontext() if mark is None else _write_execution_token(mark):
-                yield from _execute_plans_locally(tasks, add_outcome)
-    finally:
-        keep()
-
-
-def execute_task(task: PlanTask) -> Job[PlanOutcome]:
-    """Execute a plan, and return the error if one stops it."""
-    results, error = Results(task.state, Path(task.folder)), None
-    try:
-        yield from execute(task.plan, Path(task.folder), results)
-    except Cancelled:
-        raise
-    except Exception as fault:  # noqa: BLE001 - the other plans continue
-        error = Message(describe_error(fault), get_error_code(fault))
-    return PlanOutcome(results.records, error, tuple(results.warnings), results.ran)
-
-
-@contextmanager
-def _write_execution_token(mark: Path) -> Iterator[str]:
-    """Write a token for this execution that stops workers of other executions."""
-    token = uuid.uuid4().hex
-    with replace_atomically(mark) as place:
-        place.write_text(token, encoding="utf-8")
-    try:
-        yield token
-    finally:
-        mark.unlink(missing_ok=True)
-
-
-def _execute_plans_locally(
-    tasks: Sequence[Task], report: Callable[[Task, PlanOutcome], object]
-) -> Job[None]:
-    """Execute plans one after the other."""
-    total, before = sum(len(task.plan.calls) for task in tasks), 0
-    for task in tasks:
-        job = execute_task(task)
-        report(
-            task,
-            (
-                yield from map_progress(
-                    job, partial(_compute_total_progress, task, before, total)
-                )
-            ),
-        )
-        before += len(task.plan.calls)
-    yield Progress(total, total, "done")
-
-
-def _compute_total_progress(
-    task: PlanTask, before: int, total: int, step: Progress
-) -> Progress:
-    """Return the overall progress; a plan counts as complete only with its result."""
-    count = len(task.plan.calls)
-    steps_done = before + min(int(count * step.fraction), max(0, count - 1))
-    return Progress(steps_done, total, f"{task.name}: {step.message}")
-
-
-# On workers. A task contains the values of a plan; files are not sent.
-
-
-@contextmanager
-def _start_local_cluster(workers: int) -> Iterator[str]:
-    """Start a local Dask cluster, which is closed after the execution."""
-    import logging
-
-    from distributed import LocalCluster
-
-    with LocalCluster(
-        n_workers=workers,
-        threads_per_worker=1,
-        host="127.0.0.1",
-        dashboard_address=None,
-        silence_logs=logging.CRITICAL,
-    ) as cluster:
-        yield str(cluster.scheduler_address)
-
-
-def execute_task_on_worker(task: PlanTask, mark: Path, token: str) -> PlanOutcome:
-    """Execute a plan on a worker, until another execution starts or this one ends."""
-    looked_at = float("-inf")
-
-    def check_execution(_: Progress) -> None:
-        nonlocal looked_at
-        if time.monotonic() - looked_at < 1:
-            return
-        looked_at = time.monotonic()
-        if not mark.parent.is_dir():
-            folder = mark.parent.parent
-            msg = (
-                f"A worker cannot access {folder}: all workers must have access to the "
-                "same files."
-            )
-            raise SemsrError(msg, code="folder-missing")
-        with suppress(OSError):
-            if mark.read_text(encoding="utf-8") == token:
-                return
-        msg = "Another execution has started, or this one has ended."
-        raise Cancelled(msg)
-
-    return run(execute_task(task), check_execution)
-
-
-def _execute_plans_on_workers(
-    tasks: Sequence[Task],
-    report: Callable[[Task, PlanOutcome], object],
-    address: str,
-    mark: Path,
-) -> Job[None]:
-    """Execute plans on workers, with a few plans queued at a time."""
-    from napari_semsr.inference import connect_client, report_missing_workers
-
-    total, steps_done = sum(len(task.plan.calls) for task in tasks), 0
-    yield Progress(0, total, "connecting to the workers")
-    waiting = list(reversed(tasks))
-    running: dict[object, Task] = {}
-    ended_tasks: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    with connect_client(address) as client:
-        try:
-            with _write_execution_token(
-                mark
-            ) as token:  # removed first, so that workers stop soon
-                while waiting or running:
-                    threads = sum(client.nthreads().values())
-                    while waiting and len(running) < (1 + _WAITING) * max(1, threads):
-                        task = waiting.pop()
-                        key = f"plan-{task.name}-{token[:8]}"
-                        how: Any = {"pure": False, "key": key}
-                        future = client.submit(
-                            execute_task_on_worker, task, mark, token, **how
-                        )
-                        running[future] = task
-                        future.add_done_callback(ended_tasks.put)
-                    with suppress(queue.Empty):
-                        future = ended_tasks.get(timeout=_LISTEN_S)
-                        task = running.pop(future)
-                        report(task, _fetch_outcome(future))
-                        steps_done += len(task.plan.calls)
-                        future.release()
-                    ended_count = len(tasks) - len(waiting) - len(running)
-                    step: Progress = report_missing_workers(address)
-                    if threads:
-                        step = Progress(0, 0, f"{ended_count} of {len(tasks)} images")
-                    yield replace(step, done=steps_done, total=total)
-        finally:
-            client.cancel(list(running))
-    yield Progress(total, total, "done")
-
-
-def _fetch_outcome(future: Any) -> PlanOutcome:
-    """Fetch the result of a plan; a killed worker counts as an error of the plan."""
-    from distributed.comm.core import CommClosedError
-    from distributed.scheduler import KilledWorker
-
-    try:
-        outcome: PlanOutcome = future.result()
-    except KilledWorker:
-        fault = (
-            "the workers that took the image were killed or ran out of memory; use "
-            "more, then run again."
-        )
-        return PlanOutcome({}, Message(fault, "process-died"))
-    except (CancelledError, CommClosedError) as error:
-        msg = (
-            "The connection to the workers was lost: restart the workers, then run the "
-            "batch again. Finished steps are kept."
-        )
-        raise SemsrError(msg, code="cluster-lost") from error
-    return outcome

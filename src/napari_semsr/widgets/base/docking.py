@@ -18,7 +18,6 @@ VERB_PANELS = {title: f"measure.panel:{name}" for title, name in PANELS.items()}
 """Panels generated from commands, as ``module:class``; the class is the command name.
 """
 ASIDE = {
-    "Batch": "batch:BatchPanel",
     "Error map": "measure.panel:ErrorMapPanel",
     "Gaps": "measure.gaps:GapsPanel",
     "Spectrum": "measure.spectrum:SpectrumPanel",

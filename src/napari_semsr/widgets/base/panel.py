@@ -27,10 +27,15 @@ from napari_semsr.jobs import (
     KEEP_PARTS,
     Call,
     File,
+    ManyImages,
+    MeasuredTable,
     OverwritePolicy,
     Placeholder,
     Verb,
+    apply_to_images,
     create_call,
+    find_images,
+    measure_table_job,
     start_call,
 )
 from napari_semsr.widgets.base.controls import (
@@ -73,6 +78,7 @@ from napari_semsr.widgets.base.results import (
 )
 from napari_semsr.widgets.base.results_group import (
     GROUP_MARGINS,
+    TABLE_FILTERS,
     ResultsGroup,
     SharingBar,
 )
@@ -82,6 +88,7 @@ from napari_semsr.widgets.base.runner import (
     destroy_widget_after_jobs,
     is_alive,
 )
+from napari_semsr.widgets.base.saving import ask_existing_folder, ask_output_file
 from napari_semsr.widgets.base.session import get_session, set_form_values
 from napari_semsr.widgets.layers import (
     create_result_name,
@@ -169,6 +176,8 @@ class VerbPanel(QWidget):
     plots = False
     """Whether a result is plotted."""
     help_place = "panels.md"  # page and heading of the manual
+    applies_to_folder = False
+    """Whether the panel offers to process all images of a folder."""
     queue: str | None = "computing"
     """Queue for jobs started by Run; jobs in the same queue run one after another."""
     after_cancel = "no layer was added"
@@ -259,6 +268,13 @@ class VerbPanel(QWidget):
         self.buttons = WrappingRow(
             self.run_button, self.cancel_button, self.save_button, self.help_button
         )
+        if self.applies_to_folder:
+            button = create_button(
+                "Apply to a folder…",
+                self.apply_to_folder,
+                "Process all images of a folder with these settings.",
+            )
+            self.buttons.insert_widget(1, button)
         for part in (self.progress_bar, self.save_button):
             policy = part.sizePolicy()
             policy.setRetainSizeWhenHidden(True)  # nothing moves
@@ -574,6 +590,87 @@ class VerbPanel(QWidget):
     def sentence(self, outcome: CommandOutcome) -> str:
         """Return a sentence with the main values, to be shown above the metrics."""
         return f"{self.title} of {outcome.images[0].name}."
+
+    # -- a folder of images ---------------------------------------------------------
+
+    def read_values(self) -> dict[str, Any]:
+        """Return the arguments of the command that the form sets, without images."""
+        frames = getattr(self, "frames", {}).values()
+        more = [item for form in frames for item in form.values().items()]
+        form = getattr(self, "form", None)
+        options = None if form is None else form.create_options(**dict(more))
+        return self.verb.list_values(options=options)
+
+    @property
+    def replaces_output(self) -> bool:
+        """Whether existing outputs are replaced."""
+        return bool(getattr(self, "replace", None) and self.replace.value)
+
+    def apply_to_folder(self) -> None:
+        """Ask for the folders, and process all images; those done are skipped."""
+        with self.messages.show_errors():
+            values, verb = self.read_values(), self.verb
+            folder = ask_existing_folder(self, "Folder of images")
+            if folder is None:
+                return
+            existing = OverwritePolicy(overwrite=self.replaces_output, resume=True)
+            if verb.makes_image and not verb.makes_table:
+                output = ask_existing_folder(self, "Folder of the results")
+                make = partial(
+                    apply_to_images,
+                    *(verb, find_images(folder), output or "", values),
+                    existing=existing,
+                )
+                if output is not None:
+                    self.controls.start(make, self.show_images_done)
+                return
+            boxes = list(getattr(self, "boxes", {}).values())[1:]
+            second = None
+            if any(box.value is not None for box in boxes):
+                second = ask_existing_folder(self, f"Folder of {verb.images[1].title}")
+                if second is None:
+                    return
+            table = ask_output_file(self, "Save table", verb.name, TABLE_FILTERS)
+            if table is not None:
+                sets = {k: v for k, v in verb.parse(values).items() if k != "cluster"}
+                make = partial(
+                    measure_table_job,
+                    *(verb.name, folder, second),
+                    table=table,
+                    existing=OverwritePolicy(resume=True),
+                    **sets,
+                )
+                self.controls.start(make, self.show_table)
+
+    def show_images_done(self, result: ManyImages) -> None:
+        """Show how many images of a folder were processed, and why others were not."""
+        columns = ("image", "message")
+        rows = {name: [one[name] for one in result.failures] for name in columns}
+        self.results.show_result(
+            {**get_figures(result), "Folder": result.output},
+            f"{result.done} images done, {result.skipped} were done before, "
+            f"{result.failed} failed.",
+            tables={"Failed": rows} if result.failures else {},
+        )
+
+    def show_table(self, result: MeasuredTable) -> None:
+        """Show the means over a folder, and why images have no row."""
+        means = {
+            "column": list(result.summary),
+            **{
+                name: [numbers[name] for numbers in result.summary.values()]
+                for name in ("mean", "sd", "images")
+            },
+        }
+        failed = [row for row in result.rows if row["error"]]
+        image = next(iter(result.rows[0])) if result.rows else ""
+        rows = {name: [row[name] for row in failed] for name in (image, "error")}
+        self.results.show_result(
+            {"Table": str(result.table)},
+            f"{result.measured} images measured, {result.kept} rows kept, "
+            f"{result.failed} failed; saved as {result.table}.",
+            tables={"Means": means, **({"Failed": rows} if failed else {})},
+        )
 
     # -- messages and running -------------------------------------------------------
 

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 GROUP_MARGINS = (8, 12, 8, 8)
 _ESTIMATE = "The image content is an estimate, not a measurement."
-_TABLES = {"Table for spreadsheets (*.csv)": ".csv"}
+TABLE_FILTERS = {"Table for spreadsheets (*.csv)": ".csv"}
 _PICTURES = {"PNG, 300 dpi (*.png)": ".png", "SVG, text as text (*.svg)": ".svg"}
 _PAPERS = {"PDF (*.pdf)": ".pdf", "PNG (*.png)": ".png", "TIFF (*.tif)": ".tif"}
 
@@ -114,7 +114,8 @@ class SharingBar(WrappingRow):
     def _save_numbers(self) -> None:
         """Ask for a file name, and write numbers and curves."""
         findings = self._read()
-        self.save_file("Save numbers", findings.title, _TABLES, findings.write_csv)
+        kinds, write = TABLE_FILTERS, findings.write_csv
+        self.save_file("Save numbers", findings.title, kinds, write)
 
     def _save_plot(self) -> None:
         """Ask for a file name, and save the plot."""

@@ -86,6 +86,14 @@ def ask_existing_file(
     return Path(path_chosen) if path_chosen else None
 
 
+def ask_existing_folder(parent: QWidget, title: str) -> Path | None:
+    """Ask for a folder; return None if the user cancels."""
+    path_chosen = QFileDialog.getExistingDirectory(
+        parent, title, str(get_start_folder())
+    )
+    return Path(path_chosen) if path_chosen else None
+
+
 def ask_new_project_path(parent: QWidget | None) -> Path | None:
     """Ask for the path of a new project; return None if the user cancels."""
     place = get_start_folder() / f"project{PROJECT_SUFFIX}"

@@ -586,6 +586,7 @@ class EnhancePanel(VerbPanel):
     help_place = "live.md"
     title = run_label = "Enhance"
     verb = ENHANCE
+    applies_to_folder = True
     output: FileEdit
 
     def build_form(self) -> None:
@@ -781,6 +782,19 @@ class EnhancePanel(VerbPanel):
     def _set_whole_image(self, whole: bool) -> None:
         if self.live is not None:
             self.live.live.queue.whole = whole
+
+    def read_values(self) -> dict[str, Any]:
+        """Return the model, and the options for images of any pixel size."""
+        if self.model.value is None:
+            msg = "No model is installed; add a model file."
+            raise OptionError(msg, code="model-missing")
+        sets = {"options": self._get_options(None), "cluster": self.advanced.options}
+        return {**self.verb.list_values(**sets), "model": str(self.model.value)}
+
+    @property
+    def replaces_output(self) -> bool:
+        """Whether existing outputs are replaced."""
+        return bool(self.existing.value == "replace")
 
     def _read_run_inputs(self) -> Subject:
         """Read the layer, image, model and options."""

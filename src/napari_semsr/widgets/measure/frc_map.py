@@ -220,7 +220,7 @@ def _measure_frc(
 class FrcMapPanel(VerbPanel):
     """Panel that maps the resolution of two layers, or of one layer that is split."""
 
-    plots = True
+    plots = applies_to_folder = True
     help_place = "frc.md#maps"
     title, run_label = _TITLE, "Map resolution"
     verb = FRC_MAP

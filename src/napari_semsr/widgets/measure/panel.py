@@ -71,6 +71,7 @@ _DISC_BORDER = 0.06  # share of the median diameter; chosen: the image stays vis
 class MeasurePanel(VerbPanel):
     """Panel that measures layers, whole or by region, and may add a map."""
 
+    applies_to_folder = True
     region_help = ""  # action in each region; without it there are none
     cuts_gaps = (
         False  # measures and outlines the part where all images have grey values

@@ -155,7 +155,7 @@ def _measure_profiles(
 class ProfilePanel(VerbPanel):
     """Panel that plots layer profiles along a line and updates as the line moves."""
 
-    plots = True
+    plots = applies_to_folder = True
     help_place = "profile.md"
     queue = None  # a profile is quick, and must not wait for long computations
 
@@ -293,6 +293,20 @@ class ProfilePanel(VerbPanel):
         return np.array(world)[:, -2:]
 
     # -- measuring ---------------------------------------------------------------
+
+    def read_values(self) -> dict[str, Any]:
+        """Return the options, with the line in pixels of the first layer."""
+        layer, lines = self._list_images()[0], self.line.value
+        ends = None if lines is None else self._find_line_ends(lines)
+        if ends is None:
+            msg = "Draw a line first; it is measured in every image."
+            raise OptionError(msg, code="line-missing")
+        point = np.array(self.viewer.dims.point, dtype=float)
+        places = []
+        for end in ends:
+            point[-2:] = end
+            places += [f"{value:.3f}" for value in layer.world_to_data(point)[-2:]]
+        return {**self.form.values(), "line": ",".join(places)}
 
     def _list_images(self) -> list[Image]:
         layers_chosen = list(self.layers.value) or list_grey_layers(self.viewer)[-1:]

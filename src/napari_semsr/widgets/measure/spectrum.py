@@ -218,7 +218,7 @@ def _compute_spectra(
 class SpectrumPanel(VerbPanel):
     """Panel that plots radial spectra of layers together, and adds 2-D spectra."""
 
-    plots = True
+    plots = applies_to_folder = True
     help_place = "first-steps.md#3-measure-it"
     title, run_label = "Spectrum", "Transform"
     verb = SPECTRUM

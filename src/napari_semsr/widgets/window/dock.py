@@ -142,8 +142,8 @@ STEPS = (
     WorkStep(
         "save",
         "Save",
-        "Save layers, figures and the project, or process a whole folder.",
-        {"Save": "project:SavePanel", "Batch": ASIDE["Batch"]},
+        "Save layers, figures and the project.",
+        {"Save": "project:SavePanel"},
     ),
 )
 

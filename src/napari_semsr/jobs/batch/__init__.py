@@ -1,1 +1,0 @@
-"""Batch processing: apply the commands in a steps file to many images."""

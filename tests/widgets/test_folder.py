@@ -1,0 +1,137 @@
+"""*Apply to a folder…* does with each image what Run does with a layer."""
+
+import numpy as np
+import pytest
+from napari.components import ViewerModel
+from qtpy.QtWidgets import QFileDialog, QPushButton
+
+import napari_semsr as semsr
+from napari_semsr.io import read, read_sheet, write
+from napari_semsr.widgets.base import ASIDE, create_panel
+from napari_semsr.widgets.window.dock import STEPS
+
+WITH_FOLDER = {
+    *("Enhance", "Restore", "FRC map", "Spectrum", "Metrics", "Line profile"),
+    *("Error map", "Gaps"),
+}
+
+
+@pytest.fixture
+def folder(tmp_path, rng):
+    place = tmp_path / "images"
+    place.mkdir()
+    for name in ("a.tif", "b.png"):
+        grey = rng.integers(0, 255, (144, 150), dtype=np.uint8)
+        write(semsr.Micrograph(grey, (5, 5), name), place / name)
+    return place
+
+
+@pytest.fixture
+def answer(monkeypatch):
+    """Answer the dialogs for folders, in order, and the one for a file."""
+
+    def prepare(*folders, file=None):
+        left = [str(one) for one in folders]
+        monkeypatch.setattr(
+            QFileDialog, "getExistingDirectory", lambda *_, **__: left.pop(0)
+        )
+
+        def ask(_, __, ___="", filters=""):
+            return str(file), filters.split(";;")[0]
+
+        monkeypatch.setattr(QFileDialog, "getSaveFileName", ask)
+
+    return prepare
+
+
+@pytest.fixture
+def apply(finish):
+    def press(panel):
+        (button,) = (
+            one
+            for one in panel.findChildren(QPushButton)
+            if one.text() == "Apply to a folder…"
+        )
+        button.click()
+        finish(panel)
+        return panel.status.text()
+
+    return press
+
+
+def make(name, viewer):
+    places = {title: place for step in STEPS for title, place in step.panels.items()}
+    return create_panel(viewer, {**ASIDE, **places}[name])
+
+
+def test_images_of_a_folder_are_restored_once(tmp_path, folder, answer, apply, hold):
+    panel = hold(make("Classical", ViewerModel()))
+    panel.form.set_values(psf="1px")
+    out = tmp_path / "out"
+    out.mkdir()
+    answer(folder, out)
+    assert "2 images done" in apply(panel)
+    made = read(out / "a.tif")
+    alone = semsr.restore(folder / "a.tif", psf="1px")
+    assert np.array_equal(made.array(), alone.array())
+    assert (out / "b.ome.tif").is_file()
+    answer(folder, out)
+    assert "2 were done before" in apply(panel)
+
+
+def test_image_that_fails_is_listed(folder, tmp_path, answer, apply, hold):
+    panel = hold(make("Classical", ViewerModel()))
+    panel.form.set_values(psf="1px")
+    (folder / "c.tif").write_text("no image")
+    answer(folder, tmp_path / "out")
+    assert "1 failed" in apply(panel)
+    assert "c.tif" in panel.results.remarks.text()
+
+
+@pytest.mark.parametrize("name", ["Metrics", "Spectrum", "FRC map"])
+def test_measured_images_of_a_folder_are_one_table(
+    name, folder, tmp_path, answer, apply, hold
+):
+    panel = hold(make(name, ViewerModel()))
+    answer(folder, file=tmp_path / "t.csv")
+    assert "2 images measured" in apply(panel)
+    sheet = read_sheet(tmp_path / "t.csv", "images")
+    assert len(sheet.rows) == 2
+    answer(folder, file=tmp_path / "t.csv")
+    assert "2 rows kept" in apply(panel)
+
+
+def test_line_is_measured_in_every_image(folder, tmp_path, answer, apply, hold):
+    viewer = ViewerModel()
+    viewer.add_image(read(folder / "a.tif").array(), name="a", scale=(5, 5))
+    panel = hold(make("Line profile", viewer))
+    answer(folder, file=tmp_path / "t.csv")
+    assert "Draw a line" in apply(panel)
+    line = np.array([[20.0, 10.0], [20.0, 90.0]])
+    viewer.add_shapes([line], shape_type="line", scale=(5, 5), name="line")
+    panel.line.value = viewer.layers["line"]
+    assert panel.read_values()["line"] == "20.000,10.000,20.000,90.000"
+    assert "2 images measured" in apply(panel)
+
+
+def test_images_of_a_folder_are_enhanced(folder, tmp_path, answer, apply, hold):
+    panel = hold(make("Network", ViewerModel()))
+    (folder / "b.png").unlink()
+    answer(folder, tmp_path / "out")
+    assert "1 images done" in apply(panel)
+    assert read(tmp_path / "out" / "a.tif").provenance.model_name == panel.model.value
+
+
+def test_dialog_that_is_closed_starts_nothing(answer, apply, hold):
+    panel = hold(make("Metrics", ViewerModel()))
+    answer("")
+    assert apply(panel) == ""
+
+
+def test_panels_that_make_or_measure_an_image_have_the_button(hold):
+    viewer = ViewerModel()
+    places = {place for step in STEPS for place in step.panels.values()}
+    panels = [hold(create_panel(viewer, one)) for one in {*places, *ASIDE.values()}]
+    titles = {panel.title for panel in panels if panel.applies_to_folder}
+    assert titles >= WITH_FOLDER
+    assert not titles & {"Stitch mosaic", "Register to SEM", "Train", "Save"}
