@@ -64,7 +64,6 @@ PANELS = {
     "SavePanel": "project",
     "TrainPanel": "train.panel",
     "AdaptPanel": "register.adapt",
-    "noise": "measure.panel",
     "particles": "measure.panel",
 }
 UNITS = {  # by the end of an option's name
@@ -578,7 +577,7 @@ def test_a_panel_in_view_is_kept_though_nobody_refers_to_it(model, qapp):
     assert kept() is None
 
 
-CALLING = *MEASURING, "AdaptPanel", "CheckPanel", "DemoPanel", "noise", "particles"
+CALLING = *MEASURING, "AdaptPanel", "CheckPanel", "DemoPanel", "particles"
 
 
 @pytest.mark.parametrize("name", CALLING)

@@ -525,13 +525,11 @@ class Result:
 
     `NUMBERS` are the keys of its record that are columns in the table of a batch, if
     the command does not measure; `TABLES` are the names of its lists of records with
-    declared keys, by the titles of their tables; `INSTEAD` are the types of the results
-    if an option is set, by the name of that option.
+    declared keys, by the titles of their tables.
     """
 
     NUMBERS: ClassVar[tuple[str, ...]] = ()
     TABLES: ClassVar[Mapping[str, str]] = {}
-    INSTEAD: ClassVar[Mapping[str, "type[Result]"]] = {}
 
     def tables(self) -> Mapping[str, Mapping[str, Sequence[object]]]:
         """Return tables of the result by title, each with columns by header.

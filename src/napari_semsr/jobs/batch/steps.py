@@ -180,7 +180,7 @@ class _BatchStep:
     def columns(self) -> tuple[str, ...]:
         """Table columns of the step's outputs and results."""
         output, prefix = self.verb.output, self.name.replace("-", "_")
-        kind = self.verb.get_result_type(self.values)
+        kind = self.verb.result
         names = get_columns(kind) if self.verb.makes_table else kind.NUMBERS
         if output is not None and output.name in self.values:
             names = ("output", *names)
