@@ -3,7 +3,6 @@ import pytest
 from scipy import ndimage
 
 from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.widgets.measure.frc_map import FrcMapPanel
 from napari_semsr.widgets.measure.panel import ErrorMapPanel
 from napari_semsr.widgets.measure.spectrum import SpectrumPanel
 
@@ -50,9 +49,9 @@ def test_a_map_is_read_through_no_other(panel, model, hold, run_panel):
     run_panel(spectrum)
     run_panel(panel)
     errors = model.layers["sharp · error map (grey levels)"]
-    resolution = hold(FrcMapPanel(model))
-    resolution.first.value, resolution.second.value = model.layers["seen"], None
-    run_panel(resolution)
+    panel.boxes["enhanced"].value = model.layers["seen"]
+    panel.boxes["reference"].value = model.layers["sharp"]
+    run_panel(panel)
     other = model.layers[-1]
     assert other is not errors
     assert (errors.visible, other.visible) == (False, True)
