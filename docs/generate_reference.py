@@ -13,6 +13,7 @@ from pathlib import Path
 import napari_semsr
 from napari_semsr.cli.command import build_parser
 from napari_semsr.jobs import get_check_figures
+from napari_semsr.jobs.former import FORMER, LAST_COMMIT
 from napari_semsr.models.cards import list_bundled_models, read_card, resolve_model_path
 
 PACKAGE = Path(napari_semsr.__file__).parent
@@ -41,6 +42,7 @@ def write_reference(folder: Path) -> None:
     pages["checks.md"] = checks_page()
     pages["api.md"] = api_page()
     pages["codes.md"] = codes_page()
+    pages["former.md"] = former_page()
     pages |= {f"{room}.md": room_page(room) for room in ROOMS}
     for name, text in pages.items():
         path = folder / name
@@ -200,6 +202,20 @@ def codes_page() -> str:
     rows = [(f"`{code}`", *found[code]) for code in sorted(found)]
     table = write_table([("code", "kind", "for example"), *rows])
     return "\n".join([*lines, *table, ""])
+
+
+def former_page() -> str:
+    """Write the page of names that left, with what to use instead."""
+    lines = [
+        "# Former names",
+        "",
+        "Generated from the code. Commands, functions, options and panels of former",
+        "versions answer with these sentences. Files that they wrote still open.",
+        "",
+    ]
+    rows = [(f"`{name}`", text) for name, text in sorted(FORMER.items())]
+    table = check_table([("name", "is gone"), *rows])
+    return "\n".join([*lines, *table, "", f"The last commit is {LAST_COMMIT}.", ""])
 
 
 def codes_of(tree: ast.AST) -> Iterator[tuple[str, str, str]]:

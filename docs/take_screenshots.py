@@ -365,13 +365,6 @@ def photograph_gaps() -> None:
     keep(viewer, "gaps")
 
 
-def photograph_judge() -> None:
-    """Compare the optical scan and a network's output with an SEM image."""
-    viewer = new_viewer("place")
-    ran(viewer, "Judge by SEM")
-    keep(viewer, "judge")
-
-
 def photograph_project() -> None:
     """Show the results before they are saved in a project."""
     viewer = new_viewer("degraded")
@@ -513,7 +506,6 @@ PICTURES = (
     photograph_restore,
     photograph_profile,
     photograph_gaps,
-    photograph_judge,
     photograph_project,
     photograph_crop,
 )

@@ -99,7 +99,6 @@ restore-blind.tif: restore raw/clear.tif -o OUT --psf flat5px --method blind \
  --iterations 3
 frc-map.tif: frc-map raw/clear.tif raw/noisy.tif -o OUT --block 48 --step 16
 error-map.tif: error-map raw/clear.tif made/restore-wiener.tif -o OUT
-scans.tif: error-map raw/clear.tif raw/noisy.tif -o OUT --scans
 spectrum.tif: spectrum raw/clear.tif -o OUT
 trust.tif: trust raw/noisy.tif made/enhance-sem.tif -o OUT --model sem-restore \
  --device cpu
@@ -112,12 +111,10 @@ decorrelation: decorrelation raw/clear.tif
 spectrum: spectrum raw/clear.tif
 metrics: metrics raw/noisy.tif raw/clear.tif
 error-map: error-map raw/clear.tif made/restore-wiener.tif -o OUT.tif
-scans: error-map raw/clear.tif raw/noisy.tif -o OUT.tif --scans
 gaps: gaps raw/particles.tif
 profile: profile raw/clear.tif --line 20,10,20,80
 particles: particles raw/particles.tif
 histogram: histogram raw/noisy.tif raw/clear.tif
-noise: noise raw/noisy.tif
 calibrate: calibrate raw/grating.tif --pitch-nm 100 -o OUT.json
 models-info: models info models/two-scale.safetensors
 """
@@ -183,8 +180,8 @@ def draw_inputs() -> None:
     }  # fmt: skip
     (raw / "tiny.yaml").write_text(yaml.safe_dump(recipe))
     steps = {
-        "inputs": "*r.tif", "output": "../batch", "report": True,
-        "steps": [{"restore": {"psf": "1px"}}, {"noise": {}}],
+        "inputs": "*r.tif", "output": "../batch",
+        "steps": [{"restore": {"psf": "1px"}}, {"metrics": {}}],
     }  # fmt: skip
     (raw / "steps.yaml").write_text(yaml.safe_dump(steps, sort_keys=False))
 

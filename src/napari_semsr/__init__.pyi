@@ -45,7 +45,6 @@ from .functions import (
     list_models as list_models,
     metrics as metrics,
     model_info as model_info,
-    noise as noise,
     pairs as pairs,
     particles as particles,
     profile as profile,

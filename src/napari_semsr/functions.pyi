@@ -24,8 +24,7 @@ from napari_semsr.jobs.doctor import DoctorReport
 from napari_semsr.jobs.enhance import EnhancedFile
 from napari_semsr.jobs.figure import CreatedFigure
 from napari_semsr.jobs.info import Description
-from napari_semsr.jobs.measure.error_map import ErrorMapReport, RepeatabilityReport
-from napari_semsr.jobs.measure.noise import NoiseReport
+from napari_semsr.jobs.measure.error_map import ErrorMapReport
 from napari_semsr.jobs.measure.particles import ParticleSizes
 from napari_semsr.jobs.measure.profile import ProfileReport
 from napari_semsr.jobs.measure.resolution import SpectrumReport
@@ -498,16 +497,13 @@ def error_map(
     enhanced: Source,
     output: PathLike | None = None,
     *,
-    scans: bool = False,
-    part: Literal["all", "rest"] = "all",
-    window: int = 32,
     unit: Literal["grey", "percent"] = "grey",
     align: bool = True,
     search: int | None = None,
     overwrite: bool = False,
     progress: Report | None = None,
     **options: Unpack[Reading],
-) -> ErrorMapReport | RepeatabilityReport: ...
+) -> ErrorMapReport: ...
 def gaps(
     image: Source,
     reference: Source | None = None,
@@ -543,14 +539,6 @@ def profile(
     progress: Report | None = None,
     **options: Unpack[Reading],
 ) -> ProfileReport: ...
-def noise(
-    image: Source,
-    *,
-    block: int = 16,
-    bins: int = 24,
-    progress: Report | None = None,
-    **options: Unpack[Reading],
-) -> NoiseReport: ...
 def figure(
     images: Sequence[Source],
     output: PathLike,

@@ -177,14 +177,6 @@ MEASURES = {
     "error of finer pixels": lambda: semsr.error_map(
         coarser(ndimage.gaussian_filter(scene(), 3), 4), image(scene())
     ),
-    "two scans": lambda: semsr.error_map(*pair(), scans=True),
-    "oblong scans": lambda: semsr.error_map(
-        oblong(scene() + 6 * noise(2)),
-        oblong(0.5 * np.roll(scene(), (2, -1), (0, 1)) + 3 * noise(3)),
-        scans=True,
-        part="rest",
-        unit="percent",
-    ),
     "familiarity": lambda: analysis.BlockFeatures.from_parts(
         [scene()]
     ).compute_distances(scene(9))[1],

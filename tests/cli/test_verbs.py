@@ -84,14 +84,6 @@ def test_json_has_the_keys_of_the_contract_and_the_summary_is_text(
     assert not said.out.startswith("{")
 
 
-def test_two_scans_have_the_keys_of_repeatability(semsr, images):
-    args = ("first.tif", "second.tif", "-o", "out.ome.tif", "--scans", "--json")
-    said = semsr("error-map", *args)
-    keys = "sd noise rest noise_share mean p95 gain shift_px output"
-    assert set(keys.split()) <= set(said.record), said.err
-    assert "rse" not in said.record
-
-
 @pytest.mark.quick(5)
 @pytest.mark.parametrize(
     ("verb", "name", "needs"),

@@ -24,15 +24,16 @@ from napari_semsr.io import (
 )
 from napari_semsr.io.transforms import read_transform
 from napari_semsr.jobs import REPLAY
+from napari_semsr.jobs.former import LAST_COMMIT
 from napari_semsr.jobs.leakage import TRAINED_ON
-from napari_semsr.jobs.plan.history import list_repeatable_jobs
+from napari_semsr.jobs.history import list_repeatable_jobs
 from napari_semsr.models import load_model
 from napari_semsr.pairing import open_pairs
 from tests.refusals import refused
 
 # jobs, and the last commit that had each
 LEFT = {"trust": "b537c11d", "histogram": "f50b9466"}
-NOW = {"repeatability": ("error-map", "--scans")}  # verbs, and what does the same now
+LEFT |= dict.fromkeys(("noise", "repeatability"), LAST_COMMIT)
 CHANGED = {
     "021ca8eb": {
         "stitch": "how shading, places and chance are judged (f50b9466 has all of it)",
@@ -141,7 +142,7 @@ def test_corpus_holds_an_output_of_every_job():
     frozen = {grey(path).provenance.job for path in OUTPUTS}
     assert frozen >= {*list_repeatable_jobs()}
     printed = {json.loads(path.read_text())["command"].split()[0] for path in NUMBERS}
-    assert LEFT.keys() | NOW.keys() <= frozen | printed
+    assert LEFT.keys() <= frozen | printed
 
 
 def assert_told(then, now, where=""):
@@ -169,7 +170,6 @@ def assert_told(then, now, where=""):
 def test_numbers_of_a_former_commit_are_printed_again(path, tmp_path, capsys):
     frozen = json.loads(path.read_text())
     verb, *words = frozen["command"].split()
-    verb, *words = *NOW.get(verb, (verb,)), *words
     places = ("raw/", "made/", "models/")
     place = path.parents[1]
     words = [str(place / word) if word.startswith(places) else word for word in words]

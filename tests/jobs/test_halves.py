@@ -1,6 +1,5 @@
 """A mosaic's halves lie beside it, and tell its resolution where they are its own."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -15,7 +14,6 @@ from napari_semsr.io import COVERAGE, get_half_paths, get_label_path, read
 from napari_semsr.jobs import (
     FRC,
     FRC_MAP,
-    REPORT,
     STITCH,
     FrcMapJobOptions,
     StitchFolderOptions,
@@ -177,17 +175,6 @@ def test_halves_on_another_grid_are_not_used(own):
         item["coordinateTransformations"][0]["scale"] = [10.0, 10.0]
     group.attrs["ome"] = ome
     alone(own, "another grid")
-
-
-@pytest.mark.broad
-def test_report_on_an_open_mosaic_measures_its_halves(made, tmp_path):
-    shown = read(made.output).replace(path=made.output)
-    run(REPORT.job([shown], tmp_path / "r.html"))
-    assert "mosaic-halves" in (tmp_path / "r.html").read_text()
-    told = json.loads((tmp_path / "r.json").read_text())
-    first, second = told["images"][0]["results"]["frc"]["halves"]
-    assert first.endswith("half a")
-    assert second.endswith("half b")
 
 
 @pytest.mark.quick(1)

@@ -20,7 +20,7 @@ from napari_semsr.jobs.images import (
     check_target_folder,
     create_grey_level_note,
 )
-from napari_semsr.jobs.measure.noise import NOISE
+from napari_semsr.jobs.measure.resolution import DECORRELATION
 from napari_semsr.jobs.measure.table import get_measuring_command
 from napari_semsr.jobs.register import REGISTER
 
@@ -50,7 +50,7 @@ def _crop(**how):
         ("unsafe-content", lambda _: check_no_executable_code(Path("model.pt"))),
         (
             "image-too-small",
-            lambda _: run(NOISE.job(IMAGE.replace(data=GREY[:5, :5], path=None))),
+            lambda _: run(DECORRELATION.job(Micrograph(GREY[:5, :5], (5, 5), "a"))),
         ),
     ],
 )

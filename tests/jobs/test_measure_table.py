@@ -6,7 +6,7 @@ import os
 import numpy as np
 import pytest
 
-from napari_semsr.analysis import ErrorMapOptions, MetricsOptions, ProfileOptions
+from napari_semsr.analysis import MetricsOptions, ProfileOptions
 from napari_semsr.core.errors import OptionError, ReadError, WriteError
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
@@ -68,20 +68,9 @@ def test_every_measure_makes_a_row_an_image(pairs, name):
         sd = np.std(values, ddof=1) if len(values) > 1 else None
         assert summary["sd"] == pytest.approx(sd, rel=1e-5, abs=1e-6)
     lengths = [column for column in found.summary if column.endswith(("_nm", "_um"))]
-    assert name in ("metrics", "noise", "error-map") or lengths
+    assert name in ("metrics", "error-map") or lengths
     assert [row["error"] for row in rows] == [""] * 3
     assert (found.images, found.measured, found.kept, found.failed) == (3, 3, 0, 0)
-
-
-def test_two_scans_have_columns_of_their_own(pairs):
-    options, second = ErrorMapOptions(scans=True), pairs / "high"
-    found = run(measure_table_job("error-map", pairs / "low", second, options=options))
-    assert all(row["sd_grey"] > 0 and "rse_grey" not in row for row in found.rows)
-    (pairs / "pair.csv").write_text(
-        "first,second\nlow/field1.tif,high/field1.ome.tif\n"
-    )
-    named = run(measure_table_job("error-map", pairs / "pair.csv", options=options))
-    assert named.rows[0]["sd_grey"] == found.rows[0]["sd_grey"]
 
 
 def test_a_glob_takes_what_it_matches(pairs):

@@ -1,6 +1,3 @@
-import json
-from pathlib import Path
-
 import dask.array as da
 import numpy as np
 import pytest
@@ -94,14 +91,11 @@ def test_one_pixel_size_of_two_images_is_that_of_the_coarser(rng, blur_px):
     assert sized.sigma_nm == pytest.approx(5 * blur_px, abs=0.05)
 
 
-def test_pictures_of_a_figure_and_a_report_have_their_own_pixel_size(tmp_path, rng):
+def test_pictures_of_a_figure_have_their_own_pixel_size(tmp_path, rng):
     pair = finer_pair(rng)
     how = {"pixel_size_nm": 10}
     made = semsr.figure(pair[::-1], tmp_path / "pair.png", dpi=72, **how)
     assert made.pixel_size_nm == (5, 5)
-    page = semsr.report(pair, tmp_path / "pair.html", **how)
-    told = json.loads(Path(page.numbers).read_text("utf-8"))["images"]
-    assert [item["pixel_size_nm"] for item in told] == [[10, 10], [5, 5]]
 
 
 def test_a_pixel_size_that_is_typed_over_another_is_that_of_the_pixels(tmp_path, rng):
@@ -183,12 +177,12 @@ def bars_told(warnings):
 def test_a_data_bar_that_would_count_as_sample_is_told(tmp_path, barred, recwarn):
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, barred)
-    semsr.noise(path)
+    semsr.metrics(path)
     told = bars_told(recwarn)
     assert len(told) == 1
     assert "(`databar_rows=30`)" in told[0]
     recwarn.clear()
-    semsr.noise(path, databar_rows=30)
+    semsr.metrics(path, databar_rows=30)
     semsr.crop(path, tmp_path / "b.ome.tif", box=(0, 0, 90, 90))
     assert not bars_told(recwarn)
 
@@ -208,11 +202,11 @@ def test_rows_of_a_data_bar_are_told_as_they_are_typed(tmp_path, barred, recwarn
         how = {"tile": (16, 16), "metadata": None, "photometric": "minisblack"}
         file.write(np.kron(barred, np.ones((2, 2), np.uint8)), subifds=1, **how)
         file.write(barred, subfiletype=1, **how)
-    semsr.noise(path, level=1)
+    semsr.metrics(path, level=1)
     assert "(`databar_rows=60`)" in bars_told(recwarn)[0]
     recwarn.clear()
     assert open_image(path, ReadOptions(level=1, databar_rows=60)).shape == (170, 200)
-    semsr.noise(path, level=1, databar_rows=60)
+    semsr.metrics(path, level=1, databar_rows=60)
     assert not bars_told(recwarn)
 
 

@@ -45,7 +45,7 @@ OF_EACH_JOB = (
     *("register-found.tif", "stitch.ome.zarr", "stitch-halves.half-b.ome.zarr"),
     *("stitch-height.height.ome.zarr", "stitch-halves.coverage.tif", "enhance-sem.tif"),
     *("enhance-residual.tif", "restore-wiener.tif", "restore-unsaved.tif"),
-    *("frc-map.tif", "error-map.tif", "of-repeatability.tif", "spectrum.tif"),
+    *("frc-map.tif", "error-map.tif", "spectrum.tif"),
     *("specimen.tif", "exposure.tif", "gold.tif", "difference.tif", "blend.tif"),
 )
 

@@ -427,19 +427,7 @@ def test_every_job_that_writes_a_history_can_be_run_again_or_is_known_not_to():
         and isinstance(node.args[0], ast.Constant)
     }
     no_images = {"adapt", "pairs"}
-    again = {*list_repeatable_jobs()} - {"repeatability"}  # which nothing writes now
+    again = {*list_repeatable_jobs()}
     # by `Run.history`
     called |= {name for name in again | no_images if get_verb(name)}
     assert called == again | no_images
-
-
-def test_a_map_of_two_scans_is_made_again_of_what_was_read(tmp_path, rng):
-    truth = rng.normal(size=(96, 90))
-    for name in ("first", "second"):
-        seen = 100 + 20 * truth + rng.normal(size=truth.shape)
-        seen[-16:] = 0  # a data bar
-        tifffile.imwrite(tmp_path / f"{name}.tif", seen.astype(np.float32))
-    paths = [tmp_path / f"{name}.tif" for name in ("first", "second")]
-    semsr.error_map(*paths, tmp_path / "map.ome.zarr", scans=True, databar_rows=16)
-    assert read(tmp_path / "map.ome.zarr").shape == (80, 90)
-    assert semsr.replay(tmp_path / "map.ome.zarr").identical

@@ -48,9 +48,6 @@ def instrument(tmp_path):
 def show_every_map(model, press, finish, instrument):
     """Let every panel that makes a map make one of the layer ``second``."""
 
-    def two_scans(panel):
-        panel.form.set_values(scans=True)
-
     def enhance(panel):
         panel.model.add_file(instrument)
         panel.form.set_values(tile=64, precision="fp32")
@@ -60,13 +57,8 @@ def show_every_map(model, press, finish, instrument):
         panel.boxes["reference"].value = model.layers["first"]
         panel.boxes["enhanced"].value = model.layers["second"]
 
-    def both(panel):
-        two_scans(panel)
-        choose(panel)
-
     press(FrcMapPanel)
     press(ErrorMapPanel, choose)
-    press(ErrorMapPanel, both)
     press(SpectrumPanel)
     restored, _ = press(RestorePanel)
     restored.look.difference_button.click()
@@ -90,7 +82,7 @@ def test_no_default_input_is_a_map_after_every_panel_has_run(
         if is_map(item) and (made := get_provenance(item))
     }
     assert jobs == {
-        ("frc-map", None), ("error-map", None), ("error-map", "scans"),
+        ("frc-map", None), ("error-map", None),
         ("spectrum", None), ("difference", None), ("enhance", "misfit"),
     }  # fmt: skip
     maps = {item.name: is_map(item) for item in model.layers}

@@ -59,7 +59,6 @@ PANELS = {
     "SavePanel": "project",
     "TrainPanel": "train.panel",
     "AdaptPanel": "register.adapt",
-    "noise": "measure.panel",
     "particles": "measure.panel",
 }
 UNITS = {  # by the end of an option's name
@@ -572,7 +571,7 @@ def test_a_panel_in_view_is_kept_though_nobody_refers_to_it(model, qapp):
     assert kept() is None
 
 
-CALLING = *MEASURING, "AdaptPanel", "noise", "particles"
+CALLING = *MEASURING, "AdaptPanel", "particles"
 
 
 @pytest.mark.parametrize("name", CALLING)

@@ -104,12 +104,6 @@ from .profile.readings import (
     ProfileReadings as ProfileReadings,
     measure_profile as measure_profile,
 )
-from .repeatability import (
-    RepeatabilitySums as RepeatabilitySums,
-    ScanComparison as ScanComparison,
-    ScanPair as ScanPair,
-    match_grey_levels as match_grey_levels,
-)
 from .scale_bar import (
     find_scale_bar as find_scale_bar,
 )

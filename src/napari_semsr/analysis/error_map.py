@@ -22,7 +22,6 @@ from typing import Literal, Self
 
 import numpy as np
 import scipy  # the submodules are loaded lazily
-from pydantic import model_validator
 from scipy import fft, ndimage
 
 from napari_semsr.analysis.common_grid import compute_block_means, split_into_blocks
@@ -35,7 +34,6 @@ from napari_semsr.core import (
     GridImage,
     IntPair,
     Job,
-    Message,
     Micrograph,
     Options,
     Progress,
@@ -62,57 +60,28 @@ _FLAT = 1e-12  # share of the mean square: a smaller variance is rounding
 _BLANK = 1e-13  # share of the squared level: a smaller variance is rounding of float32
 _COARSER = 1.25  # ratio above which the enhanced image counts as having larger pixels
 _MIN_KNOWN = 0.5  # weight of known pixels under a Gaussian; chosen
-_SEARCH = {False: 8, True: 16}  # largest shift, px; of two scans: 16; chosen
-_MIN_WINDOW = 8  # px; smallest window whose noise is known to 20 %; chosen; chosen
+_SEARCH = 8  # largest shift, px; chosen
 
 
 class ErrorMapOptions(Options):
-    """Options for an error map, or for comparing two scans of the same field."""
+    """Options for an error map."""
 
-    scans: bool = option(
-        False,
-        "Compare",
-        "Treat both images as scans of the same field with the same settings, "
-        "neither of them a reference, and measure how much they differ and how much "
-        "of the difference is noise.",
-        choices={"with its reference": False, "two scans": True},
-    )
-    part: Literal["all", "rest"] = option(
-        "all",
-        "Map of",
-        "Which differences between two scans to map: all, or only those not caused "
-        "by white noise (drift, charging, contamination, distortion).",
-        choices={"all differences": "all", "without noise": "rest"},
-        when={"scans": (True,)},
-    )
-    window: int = option(
-        32,
-        "Window",
-        "Window side length in px for the root mean square difference between two "
-        "scans; 1 maps the difference at each pixel.",
-        unit="px",
-        when={"scans": (True,)},
-        ge=1,
-        le=512,
-    )
     unit: Literal["grey", "percent"] = option(
         "grey",
         "Map in",
-        "Unit of the map: grey levels of the reference (or first scan), or per cent "
-        "of its grey-level range (percentiles 0.1 to 99.9).",
+        "Unit of the map: grey levels of the reference, or per cent of its grey-level "
+        "range (percentiles 0.1 to 99.9).",
         choices={"grey levels": "grey", "per cent of the range": "percent"},
     )
     align: bool = option(
         True,
         "Find the shift first",
-        "Estimate and correct the subpixel shift of the second image; with two "
-        "scans, each is moved by half the shift.",
+        "Estimate and correct the subpixel shift of the enhanced image.",
     )
     search: int | None = option(
         None,
         "Search",
-        "Search radius for the shift, in pixels of the reference; by default 8, or "
-        "16 for two scans.",
+        "Search radius for the shift, in pixels of the reference; by default 8.",
         unit="px",
         when={"align": (True,)},
         ge=1,
@@ -122,18 +91,7 @@ class ErrorMapOptions(Options):
     @property
     def search_radius_px(self) -> int:
         """Search radius for the shift, in pixels of the reference."""
-        return self.search or _SEARCH[self.scans]
-
-    @model_validator(mode="after")
-    def _check_window(self) -> Self:
-        if self.part == "rest" and self.window < _MIN_WINDOW:
-            msg = (
-                f"window must be at least {_MIN_WINDOW} px to distinguish noise from "
-                f"other differences, got {self.window}; use a larger window or map all "
-                "differences."
-            )
-            raise ValueError(Message(msg, "out-of-range"))
-        return self
+        return self.search or _SEARCH
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,16 @@ FORMER: dict[str, str] = {
     "report": (
         "save a `figure()` with its caption, and print the methods with `info(methods)`"
     ),
+    "noise": (
+        "no command measures it; `decorrelation()` and `frc()` measure how far the "
+        "detail exceeds it"
+    ),
+    "panel Noise": (
+        "no panel measures it; `decorrelation()` and `frc()` measure how far the "
+        "detail exceeds it"
+    ),
+    "error-map --scans": "compare two scans with `metrics()` and `frc()`",
+    "repeatability": "compare two scans with `metrics()` and `frc()`",
     "histogram": "`metrics()` returns the grey-level distribution",
     "trust": "`error_map()` shows where an enhanced image differs from its reference",
     "batch": (

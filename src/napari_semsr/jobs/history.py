@@ -31,7 +31,6 @@ from napari_semsr.jobs.verb import FileInput, Verb
 from napari_semsr.simulation import SemViewOptions
 
 _LAST_COMMITS = {"trust": "b537c11d"}  # last commit that had each former job
-_CURRENT_JOBS = {"repeatability": "error-map"}  # current names of former jobs
 _DEEPEST = 8  # calls before the last one; chosen: ends cycles
 
 
@@ -127,14 +126,13 @@ def read_history(history: Provenance, file: Path, *, depth: int = 0) -> Recorded
 
 def list_repeatable_jobs() -> list[str]:
     """Return the jobs whose output can be reproduced."""
-    return [job for job in (*JOBS, *_CURRENT_JOBS) if _get_job_command(job) is not None]
+    return [job for job in JOBS if _get_job_command(job) is not None]
 
 
 def _get_job_command(job: str) -> Verb[Options, Result] | None:
     """Return the command that reproduces a job's output; None if there is none."""
-    name = _CURRENT_JOBS.get(job, job)
-    verb = get_verb(name) if name in JOBS else None
-    makes = verb is not None and (verb.makes_image or name == "simulate")
+    verb = get_verb(job) if job in JOBS else None
+    makes = verb is not None and (verb.makes_image or job == "simulate")
     return verb if makes else None
 
 
@@ -306,16 +304,6 @@ def _update_frc_map_history(history: Provenance, file: Path) -> Provenance:
     return history.model_copy(update={"inputs": images[:1] if images[2:] else images})
 
 
-def _update_repeatability_history(history: Provenance, _: Path) -> Provenance:
-    """Convert a record of the former command for comparing scans to an error map."""
-    roles = {"first": "reference", "second": "enhanced"}
-    inputs = tuple(
-        record.model_copy(update={"role": roles.get(record.role, record.role)})
-        for record in history.inputs
-    )
-    return _replace_options(history, {**history.options, "scans": True}, inputs=inputs)
-
-
 def _update_simulate_history(history: Provenance, file: Path) -> Provenance:
     """Remove the view options, and the phantom if an image was scanned."""
     if history.part is None:
@@ -380,7 +368,6 @@ _CURRENT: dict[str, Callable[[Provenance, Path], Provenance]] = {
     "crop": _update_crop_history,
     "register": _update_register_history,
     "frc-map": _update_frc_map_history,
-    "repeatability": _update_repeatability_history,
     "simulate": _update_simulate_history,
     "stitch": _update_stitch_history,
     "enhance": _update_enhance_history,

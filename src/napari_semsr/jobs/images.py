@@ -524,12 +524,10 @@ class Result:
     """Base class of job results.
 
     `TABLES` are the names of its lists of records with declared keys, by the titles of
-    their tables; `INSTEAD` are the types of the results if an option is set, by the
-    name of that option.
+    their tables.
     """
 
     TABLES: ClassVar[Mapping[str, str]] = {}
-    INSTEAD: ClassVar[Mapping[str, "type[Result]"]] = {}
 
     def tables(self) -> Mapping[str, Mapping[str, Sequence[object]]]:
         """Return tables of the result by title, each with columns by header.

@@ -27,11 +27,10 @@ VERBS = {
     "decorrelation": "measure the cut-off of one image by decorrelation analysis",
     "spectrum": "compute the radially averaged and the 2-D power spectrum",
     "metrics": "compute PSNR, SSIM, NRMSE against a reference, sharpness, grey levels",
-    "error-map": "map where an image differs from its reference, or two scans differ",
+    "error-map": "map where an enhanced image differs from its reference",
     "gaps": "count and measure the gaps between particles",
     "particles": "measure the sizes of particles, or of the objects of a label image",
     "profile": "measure line widths, edges and distances along a line",
-    "noise": "measure the noise of one image, and its growth with the grey level",
     "figure": "make a figure of images, maps and overlays with scale bars and caption",
     "replay": "reproduce an output from its provenance, and compare the two",
     "models": "list, describe, export and import models",
@@ -58,7 +57,6 @@ _MODULES = {
     "frc-map": "measure.resolution",
     "gaps": "measure.gaps",
     "metrics": "measure.grey",
-    "noise": "measure.noise",
     "particles": "measure.particles",
     "profile": "measure.profile",
     "spectrum": "measure.resolution",
@@ -76,7 +74,7 @@ _UNLISTED_JOBS = {
     "look-here": "adapt.job",
 }
 """Modules of the jobs that are not commands but run from panels and in plans."""
-PANELS = {"Particle sizes": "particles", "Noise": "noise"}
+PANELS = {"Particle sizes": "particles"}
 """Commands with a generated panel, keyed by panel title."""
 MEASURES = tuple(
     name for name in VERBS if _MODULES.get(name, "").startswith("measure.")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from itertools import combinations
 from pathlib import Path
-from typing import Annotated, Any, Generic, TypeVar, Union
+from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic.fields import FieldInfo
 
@@ -583,13 +583,7 @@ class Verb(Generic[O, R]):
     def return_type(self) -> Any:
         """Return type of the command's function, possibly a union."""
         keeps_image = self.output is not None and self.output.may_stay_in_memory
-        kinds = self.result, *self.result.INSTEAD.values()
-        return self.gives or Union[(*([Micrograph] if keeps_image else []), *kinds)]
-
-    def get_result_type(self, values: Mapping[str, object]) -> type[Result]:
-        """Return the result type for given option values."""
-        others = self.result.INSTEAD.items()
-        return next((kind for name, kind in others if values.get(name)), self.result)
+        return self.gives or (Micrograph | self.result if keeps_image else self.result)
 
     @property
     def hidden_options(self) -> dict[str, None]:

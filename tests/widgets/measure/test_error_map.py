@@ -49,9 +49,8 @@ def test_a_map_is_read_through_no_other(panel, model, hold, run_panel):
     run_panel(spectrum)
     run_panel(panel)
     errors = model.layers["sharp · error map (grey levels)"]
-    panel.form.set_values(scans=True)
-    panel.boxes["enhanced"].value = model.layers["sharp"]
-    panel.boxes["reference"].value = model.layers["seen"]
+    panel.boxes["enhanced"].value = model.layers["seen"]
+    panel.boxes["reference"].value = model.layers["sharp"]
     run_panel(panel)
     other = model.layers[-1]
     assert other is not errors
@@ -62,26 +61,3 @@ def test_a_map_is_read_through_no_other(panel, model, hold, run_panel):
 def test_a_layer_is_not_compared_with_itself(panel, run_panel):
     panel.boxes["reference"].value = panel.boxes["enhanced"].value
     assert "is chosen as both" in run_panel(panel)
-
-
-@pytest.mark.broad
-def test_two_scans_have_their_own_options_and_map(panel, model, run_panel, add, rng):
-    seen = model.layers["seen"]
-    data = np.asarray(seen.data) + rng.normal(0, 3, seen.data.shape)
-    place = {"pixel_size_nm": (20.0, 20.0), "origin": (500.0, -100.0)}
-    add(model, Micrograph(data, name="again", **place))
-    assert panel.form.get_widget("window").native.isHidden()
-    panel.form.set_values(scans=True)
-    assert not panel.form.get_widget("window").native.isHidden()
-    panel.boxes["enhanced"].value, panel.boxes["reference"].value = (
-        model.layers["again"],
-        seen,
-    )
-    panel.form.set_values(unit="percent")
-    assert "Compared again with seen" in run_panel(panel)
-    layer = model.layers["seen · repeatability (% of the range)"]
-    np.testing.assert_allclose(layer.extent.world, seen.extent.world)
-    for said in ("Repeatability s.d.", "Noise's share", "Pixel size", "20 nm (stated)"):
-        assert said in panel.figures.text()
-    panel.boxes["reference"].value = panel.boxes["enhanced"].value
-    assert "is chosen as both Second scan and First scan" in run_panel(panel)

@@ -551,7 +551,7 @@ def measure_table_job(
     yield Progress(0, 0, "looking for images")
     verb = get_measuring_command(name).verb
     settings = verb.options.parse({}) if options is None else options
-    measure = MeasuringCommand(verb, verb.get_result_type(settings.model_dump()))
+    measure = MeasuringCommand(verb, verb.result)
     check_devices((settings,))
     target = _check_table(table, (images, second), existing)
     items = _create_input_rows(measure, images, second)

@@ -22,7 +22,6 @@ from napari_semsr.core import (
 from napari_semsr.jobs import (
     ERROR_MAP,
     PANELS,
-    ErrorMapReport,
     MapResult,
     Result,
     crop_to_gap_free_box,
@@ -285,7 +284,7 @@ class GroundTruthPanel(MeasurePanel):
 _NEAR = 0.02  # share of a side: tolerance for coinciding edges; chosen
 
 
-_PAGES = {"noise": "metrics.md#noise", "particles": "gaps.md#sizes"}
+_PAGES = {"particles": "gaps.md#sizes"}
 """Manual pages of generated panels."""
 
 
@@ -304,7 +303,7 @@ def __getattr__(name: str) -> type[MeasurePanel]:
 
 
 class ErrorMapPanel(MeasurePanel):
-    """Panel that maps differences between a layer and its reference, or two scans."""
+    """Panel that maps differences between a layer and its reference."""
 
     title, run_label = "Error map", "Map errors"
     help_place = "error_map.md"
@@ -318,17 +317,9 @@ class ErrorMapPanel(MeasurePanel):
     def build_form(self) -> None:
         """Build the form, and propose a reference."""
         super().build_form()
-        self.form.on_change("scans", self._update_layer_labels)
         before, after = self.boxes.values()
         after.changed.connect(partial(self._propose_layer, before, after))
         self._propose_layer(before, after)
-
-    def _update_layer_labels(self, scans: bool) -> None:
-        """Label the layers by role; if both are scans, neither is the reference."""
-        titles = ("First scan", "Second scan") if scans else ("Reference", "Enhanced")
-        self.titles = dict(zip(self.boxes, titles, strict=True))
-        for item in self.verb.images:
-            self.layer_form.relabel(item.name, self.titles[item.name], item.tooltip)
 
     def _propose_layer(
         self, before: ComboBox, after: ComboBox, _: object = None
@@ -368,11 +359,10 @@ class ErrorMapPanel(MeasurePanel):
         if not finite.size:
             msg = "there are no valid pixels there"
             raise ShapeError(msg, code="no-finite-values")
-        name = "RSE" if isinstance(report, ErrorMapReport) else "r.m.s."
         unit = "grey levels" if report.unit == "grey" else "%"
         return {
             "pixels": int(finite.size),
-            f"{name} ({unit})": float(np.sqrt(np.square(finite).mean())),
+            f"RSE ({unit})": float(np.sqrt(np.square(finite).mean())),
             f"median ({unit})": float(np.median(finite)),
             f"95 % below ({unit})": float(np.percentile(finite, 95)),
         }
