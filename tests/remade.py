@@ -11,8 +11,6 @@ import napari_semsr as semsr
 from napari_semsr.core import run
 from napari_semsr.io import get_half_paths, read, write
 from napari_semsr.jobs import (
-    DEGRADE,
-    DegradeOptions,
     blend_levels,
     compose_derived_provenance,
     resample_levels,
@@ -22,6 +20,7 @@ from napari_semsr.jobs import (
     simulate_specimen,
     subtract_images,
 )
+from napari_semsr.jobs.degrade import DEGRADE, DegradeOptions
 from napari_semsr.registration import Landmarks
 
 SIDE_PX, FRAME_PX = 128, 96

@@ -81,30 +81,12 @@ def write_tiny_recipe(path: Path, **changes: Any) -> Path:
     return path
 
 
-def create_train_call(
-    recipe: str | Path,
-    folder: str | Path,
-    *,
-    cut: bool = False,
-    device: str = "auto",
-    **options: Any,
-) -> Any:
-    """Return a call of ``train``; with `cut`, its pairs are cut from a placeholder."""
-    from napari_semsr.jobs import (
-        File,
-        TrainingEnvironment,
-        TrainOptions,
-        create_call,
-    )
+def list_train_values(
+    recipe: str | Path, folder: str | Path, *, device: str = "auto", **options: Any
+) -> dict[str, Any]:
+    """Return arguments of ``train`` by name."""
+    from napari_semsr.jobs import TrainingEnvironment, TrainOptions, get_verb
 
-    inputs: dict[str, Any] = {"recipe": File(path=str(recipe))}
-    if cut:
-        inputs["cut"] = "cut"
-    return create_call(
-        "train",
-        "train",
-        inputs,
-        {"output": str(folder)},
-        options=TrainOptions(**options),
-        place=TrainingEnvironment(device=device),
-    )
+    place = TrainingEnvironment(device=device)
+    values = get_verb("train").list_values(options=TrainOptions(**options), place=place)
+    return {**values, "recipe": str(recipe), "output": str(folder)}

@@ -9,7 +9,7 @@ from napari_semsr.jobs.train import TRAIN, PairRequest, TrainingEnvironment
 from napari_semsr.jobs.train_process import train_and_import
 from napari_semsr.models import devices
 from tests.refusals import refused
-from tests.tiny_models import create_train_call
+from tests.tiny_models import list_train_values
 
 
 @pytest.fixture(autouse=True)
@@ -65,6 +65,6 @@ def test_train_refuses_before_pairs_are_cut(images, place, code, unreadable, tmp
 @pytest.mark.parametrize("device", ["mps"])
 def test_panel_refuses_before_pairs_are_cut(device, unreadable, tmp_path):
     layers = [Micrograph.__new__(Micrograph)] * 2  # nothing of them may be looked at
-    call = create_train_call("fine-tune", tmp_path / "run", device=device, cut=True)
-    job = train_and_import(call, {"cut": PairRequest(*layers)})
+    values = list_train_values("fine-tune", tmp_path / "run", device=device)
+    job = train_and_import({**values, "cut": PairRequest(*layers)})
     check_refusal(job, tmp_path)

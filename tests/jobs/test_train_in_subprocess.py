@@ -18,21 +18,21 @@ from napari_semsr.core.errors import (
 )
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
-from napari_semsr.jobs import Call, OverwritePolicy
+from napari_semsr.jobs import OverwritePolicy
 from napari_semsr.jobs.models import get_runs_folder
 from napari_semsr.jobs.pairs import PAIRS
-from napari_semsr.jobs.train_process import create_resume_call, train_in_subprocess
+from napari_semsr.jobs.train_process import list_resume_values, train_in_subprocess
 from napari_semsr.pairing.options import PairOptions
 from napari_semsr.simulation.canvas import draw_phantom
 from tests.children import LIMIT_S
 from tests.refusals import refused, warned
-from tests.tiny_models import create_train_call, write_tiny_recipe
+from tests.tiny_models import list_train_values, write_tiny_recipe
 
 READS = "import json, sys, time; asked = json.loads(sys.stdin.readline())\n"
 
 
 @pytest.fixture
-def request_of(tmp_path: Path) -> Call:
+def request_of(tmp_path: Path) -> dict[str, object]:
     """An endless run of a tiny network."""
     high = draw_phantom("particles", (96, 96), seed=0)
     images = [Micrograph(part, name="field") for part in (np.roll(high, 1, 1), high)]
@@ -46,7 +46,7 @@ def request_of(tmp_path: Path) -> Call:
         decay_steps=None,
         validate_every=5,
     )
-    return create_train_call(tmp_path / "tiny.yaml", tmp_path / "run")
+    return list_train_values(tmp_path / "tiny.yaml", tmp_path / "run")
 
 
 class Children(list):
@@ -87,7 +87,7 @@ def _saved(folder: Path) -> int:
 
 @pytest.mark.slow
 def test_killed_run_loses_at_most_one_interval_and_resumes(request_of, children):
-    folder = Path(request_of.outputs["output"])
+    folder = Path(request_of["output"])
     job = train_in_subprocess(request_of)
     reached = next(step.done for step in job if step.done >= 8)
     os.kill(children[0].pid, signal.SIGKILL)
@@ -97,7 +97,7 @@ def test_killed_run_loses_at_most_one_interval_and_resumes(request_of, children)
     assert (folder / "tiny.safetensors").is_file()
     begun = _saved(folder)
     job = train_in_subprocess(
-        create_resume_call(folder), OverwritePolicy(resume=True), patience_s=LIMIT_S
+        list_resume_values(folder), OverwritePolicy(resume=True), patience_s=LIMIT_S
     )
     first = next(step.done for step in job if step.done)
     job.close()
@@ -112,7 +112,7 @@ def test_state_is_kept_when_the_viewer_dies(request_of, children):
     process = children[0]
     process.stdin.close()  # as the system does for a process that is gone
     assert process.wait(timeout=LIMIT_S) == 0
-    assert _saved(Path(request_of.outputs["output"])) >= reached.done
+    assert _saved(Path(request_of["output"])) >= reached.done
     with refused(SemsrError, "interrupted"):
         run(job)
 
@@ -122,14 +122,14 @@ def test_steps_and_result_are_told(played):
         "for n in (1, 2, 3):\n"
         "    print(json.dumps({'step': [n, 3, 'loss', n / 2]}), flush=True)\n"
         "print(json.dumps({'warned': ['odd', 'odd-rate']}))\n"
-        "name = asked['call']['options']['name']\n"
+        "name = asked['values']['name']\n"
         "record = dict(steps=3, validation={}, model=name, run_dir='r')\n"
         "print(json.dumps({'result': record}))"
     )
     seen = []
     with warned("odd-rate"):
         found = run(
-            train_in_subprocess(create_train_call("a.yaml", "r", name="n")), seen.append
+            train_in_subprocess(list_train_values("a.yaml", "r", name="n")), seen.append
         )
     assert (found.steps, found.model) == (3, "n")
     assert seen[0].total == 0
@@ -139,14 +139,14 @@ def test_error_keeps_its_kind_and_its_sentence(played):
     failed = ["CheckpointError", "No such weights.", "weights-missing"]
     played(f"print(json.dumps({{'failed': {failed}}}))")
     with refused(CheckpointError, "weights-missing") as error:
-        run(train_in_subprocess(create_train_call("a.yaml", "r")))
+        run(train_in_subprocess(list_train_values("a.yaml", "r")))
     assert error.value.code == "weights-missing"
 
 
 def test_death_is_told_with_its_last_words(played):
     played("sys.exit('segments at fault')")
     with refused(SemsrError, "process-died", match=r" 1.: segments at fault\."):
-        run(train_in_subprocess(create_train_call("a.yaml", "r")))
+        run(train_in_subprocess(list_train_values("a.yaml", "r")))
 
 
 def test_deaf_process_is_killed(played, children):
@@ -155,7 +155,7 @@ def test_deaf_process_is_killed(played, children):
         "print(json.dumps({'step': [1, 9, 'deaf', None]}), flush=True)\n"
         "time.sleep(600)"
     )
-    job = train_in_subprocess(create_train_call("a.yaml", "r"), patience_s=0.2)
+    job = train_in_subprocess(list_train_values("a.yaml", "r"), patience_s=0.2)
     assert next(step for step in job if step.done).message == "deaf"
     assert next(job).message == "deaf"  # it goes on telling while nothing is heard
     job.close()
@@ -165,26 +165,25 @@ def test_deaf_process_is_killed(played, children):
 @pytest.mark.parametrize("device", ["cpu", "cuda:1", "mps"])
 def test_the_device_that_was_chosen_is_handed_on(played, device):
     played(
-        "device = asked['call']['options']['device']\n"
+        "device = asked['values']['device']\n"
         "failed = ['ReadError', f'<{device}>', 'unreadable']\n"
         "print(json.dumps({'failed': failed}))"
     )
     with refused(SemsrError, "unreadable", match=f"<{device}>"):
-        run(train_in_subprocess(create_train_call("a.yaml", "r", device=device)))
+        run(train_in_subprocess(list_train_values("a.yaml", "r", device=device)))
 
 
 def test_a_device_that_cannot_train_is_refused_before_a_process_starts(monkeypatch):
     monkeypatch.setattr("napari_semsr.jobs.train_process.ChildProcess", None)
-    call = create_train_call("a.yaml", "r")
-    call = call.model_copy(update={"options": {"device": "xpu:1"}})
+    values = {**list_train_values("a.yaml", "r"), "device": "xpu:1"}
     with refused(OptionError, "unknown-value", match="cpu, cuda or mps, .* 'xpu:1'"):
-        run(train_in_subprocess(call))
+        run(train_in_subprocess(values))
 
 
 @pytest.mark.broad
 def test_errors_of_the_training_come_through(tmp_path):
     (tmp_path / "wrong.yaml").write_text("name: a\nstepz: 3\n")
-    asked = create_train_call(tmp_path / "wrong.yaml", tmp_path / "run")
+    asked = list_train_values(tmp_path / "wrong.yaml", tmp_path / "run")
     with refused(OptionError, "unknown-option"):
         run(train_in_subprocess(asked))
     assert not (tmp_path / "run").exists()
@@ -192,7 +191,7 @@ def test_errors_of_the_training_come_through(tmp_path):
 
 def test_nothing_to_resume_is_said(tmp_path):
     with refused(CheckpointError, "run-missing"):
-        create_resume_call(tmp_path)
+        list_resume_values(tmp_path)
 
 
 def test_runs_lie_beside_the_shelf_or_where_they_are_told(tmp_path, monkeypatch):

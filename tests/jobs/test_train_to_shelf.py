@@ -8,12 +8,12 @@ import pytest
 from napari_semsr.core.errors import OptionError, WriteError
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
-from napari_semsr.jobs import Call, OverwritePolicy, train_process
+from napari_semsr.jobs import OverwritePolicy, train_process
 from napari_semsr.jobs.train import PairRequest
 from napari_semsr.jobs.train_process import train_and_import
 from napari_semsr.pairing.options import PairOptions
 from napari_semsr.simulation.canvas import draw_phantom
-from tests.tiny_models import create_train_call
+from tests.tiny_models import list_train_values
 
 
 def _contents(folder: Path) -> dict[str, bytes]:
@@ -33,9 +33,9 @@ def test_pairs_that_are_in_the_way_are_left_alone(tmp_path: Path) -> None:
     (store / "mine").write_text("kept")
     store.with_suffix(".png").write_text("kept")
     before = _contents(tmp_path)
-    call = create_train_call("fine-tune", tmp_path / "run", cut=True)
+    values = list_train_values("fine-tune", tmp_path / "run")
     with pytest.raises(WriteError):
-        run(train_and_import(call, {"cut": _cut(0)}))
+        run(train_and_import({**values, "cut": _cut(0)}))
     assert _contents(tmp_path) == before
 
 
@@ -47,20 +47,24 @@ def test_failed_start_gives_the_earlier_run_its_pairs_again(
     folder = tmp_path / "run"
     folder.mkdir()
 
-    def training(call: Call, existing: OverwritePolicy):
+    def training(values, existing: OverwritePolicy):
         if existing.overwrite and not begins:
             msg = "no such discriminator"
             raise OptionError(msg)
-        Path(call.outputs["output"], "recipe.yaml").write_text("name: a\n")
+        Path(values["output"], "recipe.yaml").write_text("name: a\n")
         raise OptionError("stopped") if existing.overwrite else KeyboardInterrupt
         yield
 
     monkeypatch.setattr(train_process, "train_in_subprocess", training)
-    call = create_train_call("fine-tune", folder, cut=True)
+    values = list_train_values("fine-tune", folder)
     with pytest.raises(KeyboardInterrupt):
-        run(train_and_import(call, {"cut": _cut(0)}))
+        run(train_and_import({**values, "cut": _cut(0)}))
     before = _contents(tmp_path)
     with pytest.raises(OptionError):
-        run(train_and_import(call, {"cut": _cut(1)}, OverwritePolicy(overwrite=True)))
+        run(
+            train_and_import(
+                {**values, "cut": _cut(1)}, OverwritePolicy(overwrite=True)
+            )
+        )
     assert (_contents(tmp_path) == before) != begins
     assert not list(tmp_path.glob(".*"))

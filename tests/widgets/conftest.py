@@ -5,7 +5,6 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,6 @@ from qtpy.QtWidgets import QApplication, QFileDialog
 
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.inference.executors import TileWorker
-from napari_semsr.jobs.plan import execution
 from napari_semsr.jobs.verb import Verb
 from napari_semsr.widgets.base.panel import VerbPanel
 from napari_semsr.widgets.base.results import set_project_folder
@@ -141,21 +139,17 @@ def replace_command(monkeypatch: Any) -> Callable[[Verb, Callable[..., Any]], No
     def replace(verb: Verb, job: Callable[..., Any]) -> None:
         items = (*verb.inputs, *verb.all_outputs)
 
-        def start(values: dict[str, Any], **how: object) -> Any:
+        others = Verb.start
+
+        def start(self: Verb, values: dict[str, Any], **how: object) -> Any:
+            if self.name != verb.name:
+                return others(self, values, **how)
             files = {one.name: values[one.name] for one in items if one.name in values}
             places = {one.name for one in verb.all_outputs if one.name in files}
             files |= {name: Path(files[name]) for name in places}
             return job(**files, **verb.parse(values), **how)
 
-        own = SimpleNamespace(
-            arguments=verb.arguments, resumes=verb.resumes, start=start
-        )
-        others = execution.require_verb
-        monkeypatch.setattr(
-            execution,
-            "require_verb",
-            lambda name: own if name == verb.name else others(name),
-        )
+        monkeypatch.setattr(Verb, "start", start)
 
     return replace
 

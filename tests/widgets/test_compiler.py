@@ -15,7 +15,6 @@ from napari.components import ViewerModel
 from npe2 import PluginManifest
 from qtpy.QtWidgets import QApplication
 from napari_semsr.core import Micrograph, SemsrError, run
-from napari_semsr.jobs import File, create_call
 from napari_semsr.jobs.train_process import train_in_subprocess
 from napari_semsr.widgets.layers import create_layer_keywords
 
@@ -47,9 +46,7 @@ for model in sys.argv[1:]:
     assert panel.status.text().startswith("Enhanced"), panel.status.text()
     check(model)
 try:
-    recipe = {"recipe": File(path="fine-tune")}
-    call = create_call("train", "train", recipe, {"output": "run"})
-    run(train_in_subprocess(call))
+    run(train_in_subprocess({"recipe": "fine-tune", "output": "run"}))
 except SemsrError as refused:
     assert "pairs" in str(refused)
 check("training")

@@ -142,20 +142,6 @@ from .pairs import (
     CreatedPairs as CreatedPairs,
     choose_pair_options as choose_pair_options,
 )
-from .plan.call import (
-    Call as Call,
-    CallOutput as CallOutput,
-    File as File,
-    Placeholder as Placeholder,
-    Plan as Plan,
-    create_call as create_call,
-)
-from .plan.execution import (
-    RECORD as RECORD,
-    Results as Results,
-    execute as execute,
-    start_call as start_call,
-)
 from .register import (
     REGISTER as REGISTER,
     Registered as Registered,
@@ -205,7 +191,7 @@ from .train import (
 )
 from .train_process import (
     TrainStep as TrainStep,
-    create_resume_call as create_resume_call,
+    list_resume_values as list_resume_values,
     train_and_import as train_and_import,
 )
 from .verb import (

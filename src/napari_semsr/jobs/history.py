@@ -24,13 +24,13 @@ from napari_semsr.core import (
 )
 from napari_semsr.io import COVERAGE, HEIGHTS, ReadOptions, convert_decoding_errors
 from napari_semsr.jobs.enhance import MISFIT
+from napari_semsr.jobs.former import describe_former_name
 from napari_semsr.jobs.images import Result
 from napari_semsr.jobs.index import JOBS, get_verb
 from napari_semsr.jobs.stitch import HALF, combine_digests
 from napari_semsr.jobs.verb import FileInput, Verb
 from napari_semsr.simulation import SemViewOptions
 
-_LAST_COMMITS = {"trust": "b537c11d"}  # last commit that had each former job
 _DEEPEST = 8  # calls before the last one; chosen: ends cycles
 
 
@@ -99,12 +99,7 @@ def read_history(history: Provenance, file: Path, *, depth: int = 0) -> Recorded
     OptionError
         If it sets an option that only a user may set.
     """
-    if history.job in _LAST_COMMITS:
-        msg = (
-            f"{file.name} was made by {history.job!r}, which was removed from this "
-            f"package; use commit {_LAST_COMMITS[history.job]}."
-        )
-        raise ReadError(msg, code="other-version")
+    _check_former_names(history, file)
     verb = _get_job_command(history.job)
     if verb is None:
         msg = (
@@ -122,6 +117,16 @@ def read_history(history: Provenance, file: Path, *, depth: int = 0) -> Recorded
         current = current.model_copy(update={"part": COVERAGE})
     inputs = _get_inputs(verb, current, file, depth)
     return RecordedCall(verb, options, inputs, current.part, history)
+
+
+def _check_former_names(history: Provenance, file: Path) -> None:
+    """Raise an error if the job, a set option or the part left this package."""
+    parts = [name for name, value in history.options.items() if value]
+    parts += [history.part] if history.part else []
+    for name in (history.job, *(f"{history.job} --{part}" for part in parts)):
+        shown = f"{name!r}, which made {file.name},"
+        if former := describe_former_name(name, shown):
+            raise ReadError(former)
 
 
 def list_repeatable_jobs() -> list[str]:

@@ -22,7 +22,6 @@ from _thread import interrupt_main
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from napari_semsr import core, models
@@ -39,13 +38,6 @@ from napari_semsr.core import (
 )
 from napari_semsr.jobs.images import KEEP_PARTS, OverwritePolicy, to_json_value
 from napari_semsr.jobs.models import MODELS_IMPORT
-from napari_semsr.jobs.plan import (
-    Call,
-    File,
-    collect_arguments,
-    create_call,
-    start_call,
-)
 from napari_semsr.jobs.train import (
     TRAIN,
     Trained,
@@ -60,8 +52,10 @@ _LAST_WORDS = 2000  # characters of its last output in a message; chosen: a few 
 _KILL_S = 5.0  # s, longest wait for a child to end; chosen: it saves first
 
 
-def create_resume_call(run_dir: str | os.PathLike[str], **sets: Options) -> Call:
-    """Return the call that resumes the run in a folder."""
+def list_resume_values(
+    run_dir: str | os.PathLike[str], **sets: Options
+) -> dict[str, object]:
+    """Return the arguments of `TRAIN` that resume the run in a folder."""
     recipe = Path(run_dir) / _RECIPE
     if not recipe.is_file():
         msg = (
@@ -69,8 +63,7 @@ def create_resume_call(run_dir: str | os.PathLike[str], **sets: Options) -> Call
             "training."
         )
         raise CheckpointError(msg, code="run-missing")
-    inputs = {"recipe": File(path=str(recipe))}
-    return create_call("train", "train", inputs, {"output": str(run_dir)}, **sets)
+    return {**TRAIN.list_values(**sets), "recipe": str(recipe), "output": str(run_dir)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,29 +74,25 @@ class TrainStep(Progress):
 
 
 def train_and_import(
-    call: Call,
-    values: Mapping[str, object] = MappingProxyType({}),
-    existing: OverwritePolicy = KEEP_PARTS,
+    values: Mapping[str, Any], existing: OverwritePolicy = KEEP_PARTS
 ) -> Job[Trained]:
     """Cut pairs if images are passed, train, and add the model to the library.
 
-    `call`: of `TRAIN`, with the `values` of its placeholders.
+    `values` are arguments of `TRAIN` by name.
     """
-    settings = TRAIN.parse(call.options)
+    settings = TRAIN.parse(values)
     # before cutting pairs for minutes
     models.find_training_device(settings["place"].device)
-    arguments: dict[str, Any] = collect_arguments(call, {}, Path(), values)
     names = ("low", "high", "transform", "image", "second", "cut")
-    low, high, transform, image, second, cut = map(arguments.get, names)
+    low, high, transform, image, second, cut = map(values.get, names)
     cut = cut or create_training_request(
         low, high, transform, image=image, second=second
     )
-    files = {name: one for name, one in call.inputs.items() if name not in names}
+    own = {name: one for name, one in values.items() if name not in names}
 
     def train(store: Path | None = None) -> Job[Trained]:
-        pairs = {} if store is None else {"pairs": File(path=str(store))}
-        own = call.model_copy(update={"inputs": {**files, **pairs}})
-        return train_in_subprocess(own, existing)
+        pairs = {} if store is None else {"pairs": str(store)}
+        return train_in_subprocess({**own, **pairs}, existing)
 
     if cut is None:
         training_result = yield from train()
@@ -111,9 +100,9 @@ def train_and_import(
         training_result = yield from train_on_cropped_pairs(
             train,
             cut,
-            call.outputs["output"],
-            recipe=arguments["recipe"],
-            start_from=arguments.get("start_from"),
+            values["output"],
+            recipe=values["recipe"],
+            start_from=values.get("start_from"),
             patch=settings["options"].patch,
             existing=existing,
         )
@@ -124,18 +113,22 @@ def train_and_import(
 
 
 def train_in_subprocess(
-    call: Call, existing: OverwritePolicy = KEEP_PARTS, *, patience_s: float = 60.0
+    values: Mapping[str, Any],
+    existing: OverwritePolicy = KEEP_PARTS,
+    *,
+    patience_s: float = 60.0,
 ) -> Job[Trained]:
-    """Run a call of `TRAIN` in a separate process.
+    """Run `TRAIN` in a separate process; `values` are its arguments in JSON form.
 
     Closing the job stops the process, which saves its state. Raises `OptionError` if no
     model can be trained on the device.
     """
-    TRAIN.parse(call.options)  # a wrong option is an error before a process starts
-    request: dict[str, object] = {
-        "call": call.model_dump(mode="json"),
-        "existing": asdict(existing),
+    TRAIN.parse(values)  # a wrong option is an error before a process starts
+    texts = {
+        name: os.fspath(one) if isinstance(one, os.PathLike) else one
+        for name, one in values.items()
     }
+    request: dict[str, object] = {"values": texts, "existing": asdict(existing)}
     child = ChildProcess(_MODULE, request)
     last = TrainStep(0, 0, "starting a process for the training")
     try:
@@ -256,8 +249,8 @@ class ChildProcess:
 
 # A training in a separate process: ``python -m napari_semsr.jobs.train_process``.
 #
-# The first line on stdin is a JSON object with a call of `TRAIN`. Another line, or the
-# end of stdin (also when the other process dies), ends the training and keeps its
+# The first line on stdin is a JSON object with arguments of `TRAIN`. Another line, or
+# the end of stdin (also when the other process dies), ends the training and keeps its
 # state. Every line on stdout is a JSON object with one key:
 #
 # ``step``: ``[done, total, message, loss]``; the loss is null at first
@@ -340,7 +333,7 @@ def _run_training(request: dict[str, Any], send: Say) -> dict[str, Any]:
             send("step", [step.done, step.total, step.message, loss])
 
     existing = OverwritePolicy(**request["existing"])
-    job = start_call(Call.parse(request["call"]), {}, existing)
+    job = TRAIN.call(request["values"], existing)
     return dict(run(job, send_step).to_json())
 
 

@@ -694,6 +694,14 @@ class Verb(Generic[O, R]):
         files = {one.name: values[one.name] for one in items if one.name in values}
         return self.job(**files, **self.parse(values), **how)
 
+    def call(self, values: Mapping[str, object], existing: OverwritePolicy) -> Job[R]:
+        """Create the job from named values, also those that only its function takes."""
+        more = {name: one for name, one in values.items() if name not in self.arguments}
+        if self.resumes:
+            more["keep"] = existing.keep
+        how = {"overwrite": existing.overwrite, "resume": existing.resume}
+        return self.start(values, **how, **more)
+
     def job(
         self,
         *inputs: object,

@@ -331,7 +331,7 @@ def test_a_stopped_training_is_used(place, tmp_path):
 
 
 def calls_of(steps):
-    """Give the calls of a plan that ran, by what they reported."""
+    """Give the steps that ran, by what they reported."""
     return {
         call for call, work, _ in (one.message.partition(": ") for one in steps) if work
     }
@@ -380,7 +380,7 @@ def test_a_resumed_run_repeats_only_what_depends_on_a_change(place, adapted, tmp
     assert [one.image for one in made.applied] == ["mosaic", "third", "other: 5/6"]
 
     shutil.rmtree(folder / "mosaic-enhanced.ome.zarr")
-    assert resume()[1] == {"mosaic-enhanced"}
+    assert resume()[1] == {"mosaic-enhanced", "look-here"}
 
     results = {"mosaic-enhanced", "other_5_6-enhanced", "look-here"}
     made, ran = resume(steps=155)

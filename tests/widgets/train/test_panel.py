@@ -56,11 +56,10 @@ class FakeTraining:
         self.last, self.error = 3, None
         self.comparison, self.kept = None, True
 
-    def __call__(self, call, existing):
-        files = {name: one.path for name, one in call.inputs.items()}
-        facts = {"pairs": None, "start_from": None, **files}
-        facts |= TRAIN.parse(call.options)["options"].model_dump()
-        facts |= {"run_dir": call.outputs["output"], "resume": existing.resume}
+    def __call__(self, values, existing):
+        facts = {"pairs": None, "start_from": None, **values}
+        facts |= TRAIN.parse(values)["options"].model_dump()
+        facts |= {"run_dir": values["output"], "resume": existing.resume}
         request = SimpleNamespace(**facts)
         self.requests.append(request)
         folder = Path(request.run_dir)

@@ -25,18 +25,13 @@ from napari_semsr.core import (
 from napari_semsr.io import HELPER_KEY, LIVE_KEY
 from napari_semsr.jobs import (
     KEEP_PARTS,
-    Call,
-    File,
     ManyImages,
     MeasuredTable,
     OverwritePolicy,
-    Placeholder,
     Verb,
     apply_to_images,
-    create_call,
     find_images,
     measure_table_job,
-    start_call,
 )
 from napari_semsr.widgets.base.controls import (
     Begin,
@@ -116,10 +111,12 @@ class PanelCall:
 
     Attributes
     ----------
-    call : Call
-        The call; its inputs are files and placeholders.
+    verb : Verb
+        The command.
+    options : dict of str to object
+        Options in JSON form and paths of outputs, by name.
     values : dict of str to object
-        Images of layers and other values of the placeholders.
+        Its inputs, by name: images of layers, paths and other values.
     show : callable
         Shows what `work` returns; it may be a generator.
     work : callable
@@ -130,7 +127,8 @@ class PanelCall:
         How existing outputs are treated.
     """
 
-    call: Call
+    verb: Verb[Any, Any]
+    options: Mapping[str, Any]
     values: Mapping[str, Any]
     show: Show
     work: "Callable[[PanelCall], Job[Any]]"
@@ -139,9 +137,8 @@ class PanelCall:
 
     def run(self, **values: object) -> Job[Any]:
         """Run the call, with some inputs replaced or added."""
-        more = {name: Placeholder(name=name) for name in values}
-        call = self.call.model_copy(update={"inputs": {**self.call.inputs, **more}})
-        return start_call(call, {**self.values, **values}, self.existing)
+        every = {**self.options, **self.values, **values}
+        return self.verb.call(every, self.existing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -521,17 +518,9 @@ class VerbPanel(QWidget):
     ) -> PanelCall:
         """Return a call of the command with inputs in memory and option groups."""
         given = {name: value for name, value in inputs.items() if value is not None}
-        files = {
-            name: File(path=str(value))
-            for name, value in given.items()
-            if isinstance(value, str | Path)
-        }
-        values = {name: value for name, value in given.items() if name not in files}
-        name = self.verb.name
-        places = {key: str(path) for key, path in outputs.items() if path is not None}
-        both = {key: files.get(key, key) for key in given}
-        call = create_call(name, name, both, places, **sets)
-        return PanelCall(call, values, show, work, begin, existing)
+        options = self.verb.list_values(**sets)
+        options |= {key: str(path) for key, path in outputs.items() if path is not None}
+        return PanelCall(self.verb, options, given, show, work, begin, existing)
 
     def create_work(
         self,

@@ -1189,8 +1189,8 @@ def _enhance_and_create_maps(
     existing = OverwritePolicy(
         target.existing == "replace", target.existing == "resume", keep=True
     )
-    call = request.call.model_copy(update={"outputs": {"output": str(target.path)}})
-    job = replace(request, call=call, existing=existing).run(live=live)
+    options_given = {**request.options, "output": str(target.path)}
+    job = replace(request, options=options_given, existing=existing).run(live=live)
     outcome = yield from run_and_open(
         job,
         target,

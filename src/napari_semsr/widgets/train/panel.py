@@ -42,11 +42,11 @@ from napari_semsr.jobs import (
     TrainOptions,
     TrainStep,
     create_comparison_figures,
-    create_resume_call,
     create_validation_figures,
     get_model_origin,
     get_runs_folder,
     list_bundled_recipes,
+    list_resume_values,
     read_recipe_info,
     train_and_import,
 )
@@ -791,7 +791,9 @@ class TrainPanel(VerbPanel):
             {"recipe": facts.path, "start_from": start_from, **data},
             self.show_training,
             outputs={"output": run_dir},
-            work=lambda one: train_and_import(one.call, one.values, one.existing),
+            work=lambda one: train_and_import(
+                {**one.options, **one.values}, one.existing
+            ),
             begin=partial(self._watch_run, run_dir),
             existing=OverwritePolicy(overwrite=replace, keep=True),
             options=TrainOptions(
@@ -874,10 +876,10 @@ class TrainPanel(VerbPanel):
                 return
             run_dir = Path(path_chosen)
         with self.messages.show_errors():
-            call = create_resume_call(run_dir, place=self._get_place())
+            values = list_resume_values(run_dir, place=self._get_place())
             self._watch_run(run_dir, is_resumed=True)
             existing = OverwritePolicy(resume=True, keep=True)
-            make = partial(train_and_import, call, existing=existing)
+            make = partial(train_and_import, values, existing)
             self.controls.start(make, self.show_training)
 
     # -- watching ----------------------------------------------------------------
