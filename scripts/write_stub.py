@@ -33,7 +33,7 @@ HEAD = """\
 \"\"\"Functions that are made of verbs; written by scripts/write_stub.py.\"\"\"
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypedDict, Unpack, overload
 
 from numpy.typing import ArrayLike

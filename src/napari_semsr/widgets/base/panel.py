@@ -598,38 +598,37 @@ class VerbPanel(QWidget):
     def apply_to_folder(self) -> None:
         """Ask for the folders, and process all images; those done are skipped."""
         with self.messages.show_errors():
-            values, verb = self.read_values(), self.verb
+            values = self.read_values()
             folder = ask_existing_folder(self, "Folder of images")
-            if folder is None:
-                return
-            existing = OverwritePolicy(overwrite=self.replaces_output, resume=True)
-            if verb.makes_image and not verb.makes_table:
-                output = ask_existing_folder(self, "Folder of the results")
-                make = partial(
-                    apply_to_images,
-                    *(verb, find_images(folder), output or "", values),
-                    existing=existing,
+            if folder is not None:
+                measures = self.verb.makes_table
+                (self._measure_folder if measures else self._convert_folder)(
+                    folder, values
                 )
-                if output is not None:
-                    self.controls.start(make, self.show_images_done)
+
+    def _convert_folder(self, folder: Path, values: Mapping[str, Any]) -> None:
+        """Ask for the folder of the outputs, and make an image from each."""
+        output = ask_existing_folder(self, "Folder of the results")
+        if output is None:
+            return
+        existing = OverwritePolicy(overwrite=self.replaces_output, resume=True)
+        call = partial(apply_to_images, self.verb, find_images(folder), output, values)
+        self.controls.start(partial(call, existing=existing), self.show_images_done)
+
+    def _measure_folder(self, folder: Path, values: Mapping[str, Any]) -> None:
+        """Ask for a table, and for the references if one is chosen; fill it."""
+        verb, second = self.verb, None
+        boxes = list(getattr(self, "boxes", {}).values())[1:]
+        if any(box.value is not None for box in boxes):
+            second = ask_existing_folder(self, f"Folder of {verb.images[1].title}")
+            if second is None:
                 return
-            boxes = list(getattr(self, "boxes", {}).values())[1:]
-            second = None
-            if any(box.value is not None for box in boxes):
-                second = ask_existing_folder(self, f"Folder of {verb.images[1].title}")
-                if second is None:
-                    return
-            table = ask_output_file(self, "Save table", verb.name, TABLE_FILTERS)
-            if table is not None:
-                sets = {k: v for k, v in verb.parse(values).items() if k != "cluster"}
-                make = partial(
-                    measure_table_job,
-                    *(verb.name, folder, second),
-                    table=table,
-                    existing=OverwritePolicy(resume=True),
-                    **sets,
-                )
-                self.controls.start(make, self.show_table)
+        table = ask_output_file(self, "Save table", verb.name, TABLE_FILTERS)
+        if table is None:
+            return
+        call = partial(measure_table_job, verb.name, folder, second, table=table)
+        sets = {**verb.parse(values), "existing": OverwritePolicy(resume=True)}
+        self.controls.start(partial(call, **sets), self.show_table)
 
     def show_images_done(self, result: ManyImages) -> None:
         """Show how many images of a folder were processed, and why others were not."""
@@ -644,7 +643,7 @@ class VerbPanel(QWidget):
 
     def show_table(self, result: MeasuredTable) -> None:
         """Show the means over a folder, and why images have no row."""
-        means = {
+        means: dict[str, list[Any]] = {
             "column": list(result.summary),
             **{
                 name: [numbers[name] for numbers in result.summary.values()]
