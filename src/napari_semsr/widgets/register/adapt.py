@@ -1,12 +1,15 @@
 """Train on SEM: train a model on the user's own sample, and enhance the mosaic."""
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from napari.layers import Image, Layer
+from napari.utils.events import Event
 
 from napari_semsr.core import (
     DB,
@@ -14,9 +17,10 @@ from napari_semsr.core import (
     Micrograph,
     PixelSize,
     Progress,
+    ShapeError,
     get_figures,
 )
-from napari_semsr.io import HELPER_KEY
+from napari_semsr.io import HELPER_KEY, StoredTransform, replace_atomically
 from napari_semsr.jobs import (
     ADAPT,
     MODELS_IMPORT,
@@ -29,18 +33,26 @@ from napari_semsr.jobs import (
 from napari_semsr.widgets import host
 from napari_semsr.widgets.base import (
     COLOURS,
+    Form,
     OpenedImage,
+    OptionsForm,
     PanelCall,
+    VerbPanel,
+    WrappingRow,
     add_opened_image,
+    convert_names_to_panel_labels,
     create_button,
     find_free_store_path,
     is_plotting_imported,
     open_store,
+    show_file,
 )
 from napari_semsr.widgets.enhance import NEWS
 from napari_semsr.widgets.layers import create_layer_keywords, create_result_name
-from napari_semsr.widgets.register.pair import PairPanel
+from napari_semsr.widgets.placement import TransformSelector
+from napari_semsr.widgets.register.panel import find_image_pair
 
+_PAGES = {"Report (*.html)": ".html"}
 _LIST_HEIGHT = 70
 _GAP_PX = 4  # px between the three images of the held-out part
 _FAR = 0.04  # of the width of all layers, distance to the held-out part
@@ -66,7 +78,7 @@ def _run_adaptation(request: PanelCall) -> Job[_AdaptOutcome]:
     )
 
 
-class AdaptPanel(PairPanel):
+class AdaptPanel(VerbPanel):
     """Panel that trains a small network on the area shared by mosaic and SEM image.
 
     While it trains, a layer shows the held-out part: optical, enhanced so far, and SEM;
@@ -76,7 +88,6 @@ class AdaptPanel(PairPanel):
     plots = True
     queue = "training"
     help_place = "adapt.md#in-napari"
-    landmark_advice = "as landmarks in Register to SEM, then press 'Train on SEM' there"
     title, run_label = "Train on SEM", "Train"
     verb = ADAPT
     after_cancel = "no model was added, and Train resumes the training"
@@ -95,7 +106,26 @@ class AdaptPanel(PairPanel):
             name="more",
             label="Further SEM images",
         )
-        self.add_inputs(self.mosaic, self.sem, self.more, AdaptOptions)
+        self.images = Form(self.mosaic, self.sem, self.more)
+        where = Form()
+        self.map = TransformSelector(
+            where,
+            "Registration",
+            "Transform from Mosaic to SEM image. In Register to SEM, the button 'Train "
+            "on SEM' selects the registration result here, including landmarks.",
+            images=("Mosaic", "SEM image"),
+            otherwise=("by the images", "search"),
+            remedy="let the images be registered",
+        )
+        self.placed, self.transform = self.map.kind_box, self.map.transform
+        self.form = OptionsForm(AdaptOptions)
+        self.form.show_row("landmarks_only", visible=False)
+        self.add_group("Images", self.images)
+        self.add_group("Settings", where, self.form)
+        self.placed.changed.connect(self._update_form_rows)
+        self._layers_offered: tuple[Layer | None, ...] = ()
+        self._propose_layers()
+        self._update_form_rows()
         self.stop_button = create_button(
             "Stop here",
             self.stop_here,
@@ -106,7 +136,17 @@ class AdaptPanel(PairPanel):
         self.runner.busy_changed.connect(self._disable_stop_button)
         self.runner.stepped.connect(self._show_training_step)
         self.buttons.insert_widget(1, self.stop_button)
-        self.add_report("Training")
+        self.report: Path | None = None
+        self.report_button = create_button(
+            "Open the report", self.open_report, "Open the report in the web browser."
+        )
+        self.keep_button = create_button(
+            "Save report…",
+            self.save_report,
+            "Save the report, and a .json file with all its numbers next to it.",
+        )
+        self.report_row = WrappingRow(self.report_button, self.keep_button)
+        self.add_results("Training", self.report_row)
         self.layer: Image | None = None  # the held-out part
         self._view: tuple[object, ...] = ()  # when it was added
         self._folder: Path | None = None
@@ -115,8 +155,40 @@ class AdaptPanel(PairPanel):
         self._curve: list[tuple[float, float]] = []
         self._linear: float | None = None
 
+    # -- which layers -------------------------------------------------------------
+
+    def _on_layers_changed(self, event: Event | None = None) -> None:
+        """Update the lists of layers, and propose newly opened layers."""
+        super()._on_layers_changed(event)
+        if not self.is_busy:
+            self._propose_layers()
+        self._update_form_rows()
+
+    def _propose_layers(self) -> None:
+        """Propose a mosaic and an SEM image, unless the user has already chosen."""
+        optical, sem = self.mosaic, self.sem
+        layers = optical.value, sem.value
+        if self._layers_offered and self._layers_offered != layers:
+            return
+        pair = find_image_pair(self.viewer, self.result_layers.own)
+        if pair is None:  # without pixel sizes; a layer cannot be its own reference
+            left = [item for item in optical.choices if item is not sem.value]
+            if optical.value is not sem.value or not left:
+                return
+            pair = left[0], sem.value
+        optical.value, sem.value = self._layers_offered = pair
+
+    def take_registered(
+        self, optical: Layer, sem: Layer, transform_file: StoredTransform
+    ) -> None:
+        """Select two registered layers and their transform."""
+        self.mosaic.value, self.sem.value = optical, sem
+        self._layers_offered = (None, None)  # chosen by the user
+        self.map.select_registration(transform_file)
+
     def _update_form_rows(self, _: object = None) -> None:
-        super()._update_form_rows()
+        for name in ("model", "search"):
+            self.form.show_row(name, not self.map.has_transform)
         # usually one SEM image; a registration has one
         more = len(self.sem.choices) > 2 or bool(self.more.value)
         self.images.show_row("more", more and not self.map.has_transform)
@@ -151,6 +223,35 @@ class AdaptPanel(PairPanel):
             existing=OverwritePolicy(resume=resume, keep=True),
             options=options,
         )
+
+    def read_pair(self, *more: Image) -> list[Micrograph]:
+        """Read the optical image, the SEM image and `more` SEM images."""
+        optical, sem = self.mosaic.value, self.sem.value
+        # the rotation of a layer on the screen is not used besides a transform
+        has_transform = self.map.get_transform() is not None
+        first = self.input_layers.read(optical, is_unturned=has_transform)
+        images = [first, *map(self.input_layers.read, (sem, *more))]
+        if optical in (sem, *more):
+            msg = (
+                f"Layer {first.name!r} is chosen as both images; open an SEM image of "
+                f"the same area, and choose it under {self.sem.label}."
+            )
+            raise ShapeError(msg, code="same-image")
+        return images
+
+    def read_settings(self) -> tuple[AdaptOptions, dict[str, Any]]:
+        """Return the options, and the transform and wording of messages."""
+        transform, options = self.map.get_transform(), self.form.create_options()
+        if transform is not None:
+            options = options.replace(model="affine", search="near")  # not used
+        labels = self.get_labels()  # read now: the job runs in a thread
+        translate = partial(convert_names_to_panel_labels, read=lambda: labels)
+        return options, {"transform": transform, "translate": translate}
+
+    def translate(self, text: str) -> str:
+        """Rephrase messages for this panel, which has no landmarks of its own."""
+        advice = "as landmarks in Register to SEM, then press 'Train on SEM' there"
+        return super().translate(text).replace("as landmarks", advice)
 
     def _prepare_progress(
         self, folder: Path, request: tuple[object, ...], size: PixelSize | None
@@ -269,3 +370,24 @@ class AdaptPanel(PairPanel):
             ),
             network=name,
         )
+
+    # -- the report ---------------------------------------------------------------
+
+    def open_report(self) -> None:
+        """Open the report in the web browser."""
+        if self.report is not None:
+            show_file(self.report)
+
+    def save_report(self) -> None:
+        """Ask for a file name, and save the report and its numbers."""
+        report = self.report
+        if report is None:
+            return
+
+        def keep(path: Path) -> None:
+            for suffix in (".html", ".json"):
+                with replace_atomically(path.with_suffix(suffix)) as place:
+                    shutil.copyfile(report.with_suffix(suffix), place)
+
+        sentence = "Report saved as {}, with its numbers next to it."
+        self.sharing.save_file("Save report", report.stem, _PAGES, keep, sentence)
