@@ -49,7 +49,6 @@ from .functions import (
     model_info as model_info,
     noise as noise,
     pairs as pairs,
-    particles as particles,
     profile as profile,
     register as register,
     replay as replay,

@@ -62,7 +62,6 @@ PANELS = {
     "TrainPanel": "train.panel",
     "AdaptPanel": "register.adapt",
     "noise": "measure.panel",
-    "particles": "measure.panel",
 }
 UNITS = {  # by the end of an option's name
     "nm": "nm",
@@ -575,7 +574,7 @@ def test_a_panel_in_view_is_kept_though_nobody_refers_to_it(model, qapp):
     assert kept() is None
 
 
-CALLING = *MEASURING, "AdaptPanel", "noise", "particles"
+CALLING = *MEASURING, "AdaptPanel", "noise"
 
 
 @pytest.mark.parametrize("name", CALLING)

@@ -29,8 +29,7 @@ VERBS = {
     "spectrum": "compute the radially averaged and the 2-D power spectrum",
     "metrics": "compute PSNR, SSIM, NRMSE against a reference, sharpness, grey levels",
     "error-map": "map where an image differs from its reference, or two scans differ",
-    "gaps": "count and measure the gaps between particles",
-    "particles": "measure the sizes of particles, or of the objects of a label image",
+    "gaps": "count and measure particles, and the gaps between them",
     "profile": "measure line widths, edges and distances along a line",
     "noise": "measure the noise of one image, and its growth with the grey level",
     "figure": "make a figure of images, maps and overlays with scale bars and caption",
@@ -64,7 +63,6 @@ _MODULES = {
     "gaps": "measure.gaps",
     "metrics": "measure.grey",
     "noise": "measure.noise",
-    "particles": "measure.particles",
     "profile": "measure.profile",
     "spectrum": "measure.resolution",
 }
@@ -81,7 +79,7 @@ _UNLISTED_JOBS = {
     "look-here": "adapt.job",
 }
 """Modules of the jobs that are not commands but run from panels and in plans."""
-PANELS = {"Particle sizes": "particles", "Noise": "noise"}
+PANELS = {"Noise": "noise"}
 """Commands with a generated panel, keyed by panel title."""
 MEASURES = tuple(
     name for name in VERBS if _MODULES.get(name, "").startswith("measure.")

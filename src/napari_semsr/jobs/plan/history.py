@@ -32,6 +32,7 @@ from napari_semsr.simulation import SemViewOptions
 
 _LAST_COMMITS = {"trust": "b537c11d"}  # last commit that had each former job
 _CURRENT_JOBS = {"repeatability": "error-map"}  # current names of former jobs
+_OTHERS = "simulate", "gaps"  # whose images are not their main output
 _DEEPEST = 8  # calls before the last one; chosen: ends cycles
 
 
@@ -92,7 +93,7 @@ def _get_job_command(job: str) -> Verb[Options, Result] | None:
     """Return the command that reproduces a job's output; None if there is none."""
     name = _CURRENT_JOBS.get(job, job)
     verb = get_verb(name) if name in JOBS else None
-    makes = verb is not None and (verb.makes_image or name == "simulate")
+    makes = verb is not None and (verb.makes_image or name in _OTHERS)
     return verb if makes else None
 
 

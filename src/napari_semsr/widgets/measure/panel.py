@@ -24,7 +24,6 @@ from napari_semsr.jobs import (
     PANELS,
     ErrorMapReport,
     MapResult,
-    Result,
     crop_to_gap_free_box,
     get_verb,
 )
@@ -39,7 +38,6 @@ from napari_semsr.widgets.base import (
     run_command,
 )
 from napari_semsr.widgets.layers import (
-    create_overlay_keywords,
     create_result_name,
     get_input_names,
     get_network_name,
@@ -64,8 +62,6 @@ from napari_semsr.widgets.measure.regions import (
 )
 
 _MAX_PLOTS = 2  # plots that the panel's command draws below each other
-_DISC_COLOUR = "#56b4e9"  # of Okabe and Ito, distinct for colour-blind users
-_DISC_BORDER = 0.06  # share of the median diameter; chosen: the image stays visible
 
 
 class MeasurePanel(VerbPanel):
@@ -182,25 +178,9 @@ class MeasurePanel(VerbPanel):
         )
 
     def add_marks(self, layer: Layer, outcome: CommandOutcome) -> Iterator[None]:
-        """Add helper layers for the result, such as measured discs, step by step."""
-        discs = outcome.report.discs()
-        if discs is None or layer not in self.viewer.layers:
-            return
-        middles, diameters = discs
-        with self.result_layers.replace_earlier(layer) as earlier:
-            yield from self.result_layers.remove_earlier(earlier)
-            if len(middles):
-                # the ring of a large disc grows less than the disc
-                slower = np.sqrt(np.median(diameters) / diameters)
-                self.viewer.add_points(
-                    middles,
-                    name=f"{self.title}: {layer.name}",
-                    size=diameters,
-                    face_color="transparent",
-                    border_color=_DISC_COLOUR,
-                    border_width=np.minimum(_DISC_BORDER * slower, 1.0),
-                    **create_overlay_keywords(outcome.image, self.title, layer),
-                )
+        """Add helper layers for the result, step by step."""
+        del layer, outcome
+        return iter(())
 
     def sentence(self, outcome: CommandOutcome) -> str:
         """Return a sentence with the main values, to be shown above the metrics."""
@@ -285,7 +265,7 @@ class GroundTruthPanel(MeasurePanel):
 _NEAR = 0.02  # share of a side: tolerance for coinciding edges; chosen
 
 
-_PAGES = {"noise": "metrics.md#noise", "particles": "gaps.md#sizes"}
+_PAGES = {"noise": "metrics.md#noise"}
 """Manual pages of generated panels."""
 
 
@@ -298,8 +278,6 @@ def __getattr__(name: str) -> type[MeasurePanel]:
     verb = get_verb(name)
     class_values: dict[str, object] = {"title": titles[0], "verb": verb}
     class_values["help_place"] = _PAGES.get(name, MeasurePanel.help_place)
-    if verb is not None and verb.result.discs is not Result.discs:
-        class_values |= {"helps": "Show what was measured", "helps_first": True}
     return type("OneVerbPanel", (MeasurePanel,), class_values)
 
 
