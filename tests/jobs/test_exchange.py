@@ -366,7 +366,7 @@ REFUSED = {
     "axes": (
         {"inputs__0__axes__1__channel_names": ["red", "green"]},
         "model-unsuitable",
-        "one channel, .* 2",
+        "2 channels",
     ),
     "damage": ({"inputs__0__axes": 3}, "model-damaged", None),
     "gain": (

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import yaml
-from pydantic import FiniteFloat
+from pydantic import FiniteFloat, ValidationError
 
 from napari_semsr import inference, models
 from napari_semsr.core import (
@@ -507,8 +507,6 @@ def _create_network(
     options: ImportOptions,
 ) -> tuple["nn.Module", "models.ModelCard"]:
     """Check and probe a graph; `statements` override the defaults in `start`."""
-    from pydantic import ValidationError
-
     graph = models.read_graph(data, name, folder)
     card_base = {"licence": "as stated by its author", **start}
     card_values: dict[str, Any] = {}
@@ -540,15 +538,7 @@ def _create_network(
         }
         card = models.ModelCard.model_validate(new_card)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        sentence = first["msg"].removeprefix("Value error, ")
-        msg = (
-            f"The description of {name} is invalid at "
-            f"{format_one_line(where) or 'its top'}: "
-            f"{format_one_line(sentence, _TEXT_LENGTH)}."
-        )
-        raise CheckpointError(msg, code="model-damaged") from None
+        raise _create_invalid_error(error, name) from None
     if card_values.get("receptive_field") != card.receptive_field:  # differs
         fields = models.measure_effective_fields(
             network, stride=network.stride, halo=probe_result.halo
@@ -691,13 +681,16 @@ def _read_weights(
     return source_text, data
 
 
-_AXES = [("batch", "batch"), ("channel", "channel"), ("space", "y"), ("space", "x")]
+def _describe_axis(axis: Any) -> str:
+    if axis.type == "channel" and len(axis.channel_names) != 1:
+        return f"{len(axis.channel_names)} channels"
+    return f"{axis.type} {axis.id}" if axis.type == "space" else str(axis.type)
 
 
 def _check_description(content: Mapping[str, Any], name: str) -> Any:
     """Parse a description by ``bioimageio.spec``, without files or network."""
     try:
-        from bioimageio.spec import InvalidDescr, ValidationContext, build_description
+        from bioimageio.spec import ValidationContext, build_description
     except ImportError as error:
         msg = (
             "bioimage.io packages need bioimageio.spec: pip install "
@@ -709,53 +702,45 @@ def _check_description(content: Mapping[str, Any], name: str) -> Any:
         for key, value in content.items()
     }
     offline = ValidationContext(
-        perform_io_checks=False, disable_cache=True, log_warnings=False
+        perform_io_checks=False,
+        disable_cache=True,
+        log_warnings=False,
+        raise_errors=True,
     )
     try:
-        description = build_description(texts, context=offline)
+        return build_description(texts, context=offline)
     except (*_WRONG, ArithmeticError, LookupError, RuntimeError) as error:
-        reason = format_one_line(str(error), _TEXT_LENGTH).rstrip(".")
-        msg = f"The description of {name} is invalid: {reason}."
-        raise CheckpointError(msg, code="model-damaged") from error
-    if not isinstance(description, InvalidDescr):
-        return description
-    first = description.validation_summary.errors[0]
-    where = ".".join(map(str, first.loc))
-    if where.startswith("license"):
-        msg = (
-            "A bioimage.io package needs an SPDX licence name, such as BSD-3-Clause, "
-            f"but {name} has {format_one_line(str(content.get('license')))!r}."
-        )
-        raise CheckpointError(msg, code="licence-unknown")
+        raise _create_invalid_error(error, name) from None
+
+
+def _create_invalid_error(error: Exception, name: str) -> CheckpointError:
+    """Describe the first fault of an invalid description."""
+    where, sentence, code = "its top", repr(error), "model-damaged"
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or where
+        sentence = first["msg"].removeprefix("Value error, ")
+        if where.startswith("license"):
+            sentence = f"{first['input']!r} is not an SPDX name, such as BSD-3-Clause"
+            code = "licence-unknown"
     msg = (
         f"The description of {name} is invalid at {format_one_line(where)}: "
-        f"{format_one_line(first.msg, _TEXT_LENGTH).rstrip('.')}."
+        f"{format_one_line(sentence, _TEXT_LENGTH).rstrip('.')}."
     )
-    raise CheckpointError(msg, code="model-damaged")
+    return CheckpointError(msg, code=code)
 
 
 def _get_card_values(description: Any, name: str) -> dict[str, object]:
     """Convert a description to values keyed as in a model card."""
     inputs, outputs = description.inputs, description.outputs
-    if len(inputs) != 1 or len(outputs) != 1:
+    found = [[_describe_axis(one) for one in a.axes] for a in (*inputs, *outputs)]
+    if len(inputs) != 1 or found != [["batch", "channel", "space y", "space x"]] * 2:
+        listed = "; ".join(", ".join(axes) for axes in found)
         msg = (
-            f"A network must have one input and one output, but {name} has "
-            f"{len(inputs)} inputs and {len(outputs)} outputs."
+            "A network must have one input and one output, each with the axes batch, "
+            f"channel (one), y, x, but {name} has {format_one_line(listed)}."
         )
         raise CheckpointError(msg, code="model-unsuitable")
-    for tensor in (inputs[0], outputs[0]):
-        axes = tensor.axes
-        if [(axis.type, str(axis.id)) for axis in axes] != _AXES:
-            axes_text = format_one_line(", ".join(str(axis.id) for axis in axes))
-            msg = (
-                f"A network must have the axes batch, channel, y, x, but {name} has "
-                f"{axes_text}."
-            )
-            raise CheckpointError(msg, code="model-unsuitable")
-        many = len(axes[1].channel_names)
-        if many != 1:
-            msg = f"A network must have one channel, but {name} has {many}."
-            raise CheckpointError(msg, code="model-unsuitable")
     after = [step.id for step in outputs[0].postprocessing]
     if set(after) - {"ensure_dtype"}:
         msg = (
@@ -777,17 +762,19 @@ def _translate_scaling(steps: Sequence[Any], name: str) -> dict[str, object]:
     real = [step for step in steps if step.id != "ensure_dtype"]
     if not real:
         return {"input_scaling": "levels", "input_levels": (0.0, 1.0)}
-    kind, how = real[0].id, real[0].kwargs
-    values = {key: getattr(how, key, None) for key in ("mean", "std", "gain", "offset")}
-    one = {  # a number, or a list with one
-        key: value[0] if isinstance(value, Sequence) and len(value) == 1 else value
-        for key, value in values.items()
+    kind, how = real[0].id, dict(real[0].kwargs)
+    axes = set(map(str, how.get("axes") or ("y", "x")))
+    numbers = {  # each a number, or a list with one
+        key: np.ravel(value)
+        for key, value in how.items()
+        if key in ("mean", "std", "gain", "offset")
     }
-    axes = set(map(str, getattr(how, "axes", None) or ("y", "x")))
-    plain = getattr(how, "reference_tensor", None) is None
-    if len(real) == 1 and {"y", "x"} <= axes and plain:
+    is_plain = all(value.size == 1 for value in numbers.values())
+    is_plain &= {"y", "x"} <= axes and how.get("reference_tensor") is None
+    if len(real) == 1 and is_plain:
+        one = {key: float(value[0]) for key, value in numbers.items()}
         if kind == "scale_range":
-            ends = how.min_percentile, how.max_percentile
+            ends = how["min_percentile"], how["max_percentile"]
             return {"input_scaling": "percentiles", "input_percentiles": ends}
         if kind == "zero_mean_unit_variance":
             return {"input_scaling": "deviation"}
