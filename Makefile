@@ -29,7 +29,7 @@ $(BASE): $(BUILT_FROM)
 
 $(STAMP): $(BUILT_FROM) scripts/system_packages.sh
 	@scripts/system_packages.sh || echo "Going on: commands need none of them, panels and tests do."
-	@PYTHON="$(PYTHON)" scripts/build_environment.sh "$(VENV)" all,czi,em,hdf5,onnx,table,dev,docs
+	@PYTHON="$(PYTHON)" scripts/build_environment.sh "$(VENV)" all,bioimageio,czi,em,hdf5,onnx,table,dev,docs
 	@touch $(BASE) $@
 
 demo:  ## stitch, train on SEM, evaluate and enhance simulated samples; write a report

@@ -21,14 +21,10 @@ from napari_semsr import calls
 from napari_semsr.calls import PathLike, Report, Source
 from napari_semsr.core import Micrograph
 from napari_semsr.io import ReadOptions
-from napari_semsr.jobs import FUNCTIONS, INFO, PANELS, VERBS, Verb, get_verb
+from napari_semsr.jobs import FUNCTIONS, INFO, Verb, get_verb
 
 STUB = Path(calls.__file__).with_name("functions.pyi")
 NAMES = STUB.with_name("__init__.pyi")
-MANIFEST = STUB.with_name("napari.yaml")
-PAGE = Path(__file__).parents[1] / "docs" / "panels.md"
-_PLACE = "*, in the window under *Measure* |"
-_BEGIN, _END = "# panels of verbs: written by scripts/write_stub.py", "# as far as here"
 HEAD = """\
 \"\"\"Functions that are made of verbs; written by scripts/write_stub.py.\"\"\"
 
@@ -171,32 +167,7 @@ def names() -> str:
     return "\n".join([f"{head}from .functions import (", *lines, ")\n"])
 
 
-def manifest() -> str:
-    """Write the manifest, with the commands of panels that values alone make."""
-    head, _, rest = MANIFEST.read_text().partition(f"    {_BEGIN}\n")
-    _, _, rest = rest.partition(f"    {_END}\n")
-    lines = [f"    {_BEGIN}"]
-    for title, verb in PANELS.items():
-        called = verb.replace("-", "_")
-        lines += [
-            f"    - id: napari-semsr.{called}",
-            f'      title: "{title}: {VERBS[verb]}"',
-            f"      python_name: napari_semsr.widgets.window.commands:open_{called}",
-        ]
-    return "\n".join([head + lines[0], *lines[1:], f"    {_END}\n{rest}"])
-
-
-def page() -> str:
-    """Write the page on panels, with a row for each panel that a value alone makes."""
-    lines = PAGE.read_text().splitlines(keepends=True)
-    written = [line.endswith(f"{_PLACE}\n") for line in lines]
-    others = [line for line, was in zip(lines, written, strict=True) if not was]
-    rows = [f"| `{verb}` | *{title}{_PLACE}\n" for title, verb in PANELS.items()]
-    first = written.index(True)
-    return "".join([*others[:first], *rows, *others[first:]])
-
-
-WRITTEN = {STUB: stub, NAMES: names, MANIFEST: manifest, PAGE: page}
+WRITTEN = {STUB: stub, NAMES: names}
 """What is written, and how."""
 
 

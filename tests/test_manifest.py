@@ -6,7 +6,7 @@ pytest.importorskip("npe2")
 
 from npe2 import PluginManifest
 
-from napari_semsr.jobs import PANELS, describe_former_name
+from napari_semsr.jobs import describe_former_name
 from tests.children import run_python
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -55,7 +55,7 @@ def test_every_command_is_callable_and_used(manifest):
     used |= {item.command for item in contributions.sample_data}
     # for the command palette
     alone = {"pairs", "info", "convert", "figure", "replay", "decorrelation", "models"}
-    alone |= {*PANELS.values(), *ASIDE}
+    alone |= ASIDE
     used |= {f"napari-semsr.{name}" for name in alone}
     left = {item.id for item in contributions.commands if item.enablement == "False"}
     for name in left:  # says what to do instead

@@ -46,7 +46,6 @@ from .functions import (
     metrics as metrics,
     model_info as model_info,
     pairs as pairs,
-    particles as particles,
     profile as profile,
     register as register,
     replay as replay,

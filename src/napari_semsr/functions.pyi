@@ -25,7 +25,6 @@ from napari_semsr.jobs.enhance import EnhancedFile
 from napari_semsr.jobs.figure import CreatedFigure
 from napari_semsr.jobs.info import Description
 from napari_semsr.jobs.measure.error_map import ErrorMapReport
-from napari_semsr.jobs.measure.particles import ParticleSizes
 from napari_semsr.jobs.measure.profile import ProfileReport
 from napari_semsr.jobs.measure.resolution import SpectrumReport
 from napari_semsr.jobs.models import ModelFile, ModelList
@@ -509,25 +508,16 @@ def gaps(
     reference: Source | None = None,
     *,
     table: PathLike | None = None,
+    labels_out: PathLike | None = None,
     dark: bool = False,
     min_diameter_px: float = 4.0,
+    labels: bool = False,
     reach: float = 1.0,
     bin_width: float | None = None,
     overwrite: bool = False,
     progress: Report | None = None,
     **options: Unpack[Reading],
 ) -> Gaps: ...
-def particles(
-    image: Source,
-    output: PathLike | None = None,
-    *,
-    dark: bool = False,
-    min_diameter_px: float = 4.0,
-    labels: bool = False,
-    overwrite: bool = False,
-    progress: Report | None = None,
-    **options: Unpack[Reading],
-) -> ParticleSizes: ...
 def profile(
     image: Source,
     line: tuple[float, float, float, float],

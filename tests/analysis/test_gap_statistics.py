@@ -135,7 +135,7 @@ def made_gaps(**changes):
         for k, (width, reference) in enumerate(WIDTHS)
     ]
     new = Gap((9, 9), None, ((0, 0), (1, 1)), 1.5, None, None, None, "invented")
-    sizes = [Particle((k, k), 8.0 + k, None, k > 0) for k in range(4)]
+    sizes = [Particle((k, k), 8.0 + k, None, k > 0, 50.0, k, 0.0) for k in range(4)]
     known = {"sizes": (*sizes,), "invented_gaps": (new,), "own": 6, "size_error": 0.1}
     counts = {"bright": 9, "covered": 0.126, "populated": 0.5}
     made = Gaps(4, 11, 0, (*found,), 3.0, 2.0, **known, **counts)

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import pickle
+import socket
 import warnings
 import zipfile
 
@@ -231,6 +232,42 @@ def test_a_package_passes_the_checker_and_says_what_the_network_takes(package):
     assert json.loads(kept[CARD_KEY])["name"] == "tiny-one"
 
 
+def test_a_package_is_read_and_written_without_a_network(
+    tmp_path, own_shelf, package, monkeypatch
+):
+    def refuse(*_: object, **__: object) -> None:
+        pytest.fail("reached for a network")
+
+    for name in ("connect", "connect_ex", "sendto"):
+        monkeypatch.setattr(socket.socket, name, refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    person = {
+        "name": "A",
+        "github_user": "nobody-knows",
+        "orcid": "0000-0001-2345-6789",
+    }
+    changes = {
+        "covers": ["https://a.b/cover.png"],
+        "documentation": "https://a.b/README.md",
+        "authors": [person],
+        "maintainers": [person],
+        "git_repo": "https://a.b/c",
+        "inputs__0__test_tensor": {"source": "https://a.b/c.npy"},
+        "weights__onnx__sha256": None,
+    }
+    made = semsr.import_model(_change_surface(package, tmp_path, **changes))
+    semsr.export_model(made.path, tmp_path / "again.zip", authors=["A"])
+
+
+def test_a_short_name_is_longer_in_a_package(tmp_path, own_shelf):
+    model = write_tiny_model(tmp_path, name="cat")
+    semsr.export_model(model, tmp_path / "cat.zip", authors=["A"])
+    changed = _change_surface(
+        tmp_path / "cat.zip", tmp_path, weights__onnx__sha256=None
+    )
+    assert semsr.import_model(changed).card["name"] == "cat"
+
+
 def _change_surface(package, tmp_path, **changes):
     """Write a package again, with other entries in its description."""
     out = tmp_path / "changed.zip"
@@ -267,7 +304,7 @@ def _steps(name, **kwargs):
         ),
         (_steps("zero_mean_unit_variance"), {"input_scaling": "deviation"}),
         (
-            _steps("fixed_zero_mean_unit_variance", mean=100, std=[50]),
+            _steps("fixed_zero_mean_unit_variance", mean=100, std=50),
             {"input_scaling": "levels", "input_levels": [100, 150]},
         ),
         (
@@ -292,8 +329,9 @@ def test_scaling_of_a_package_becomes_ours(tmp_path, own_shelf, package, steps, 
 
 
 def test_sides_without_a_scale_have_one_of_their_unit(tmp_path, own_shelf, package):
-    sides = ({"type": "space", "id": one, "unit": "nanometer"} for one in "yx")
-    axes = [{"type": "batch"}, {"type": "channel"}, *sides]
+    side = {"type": "space", "unit": "nanometer", "size": {"min": 640, "step": 4}}
+    channel = {"type": "channel", "channel_names": ["grey"]}
+    axes = [{"type": "batch"}, channel, *({**side, "id": one} for one in "yx")]
     changes = {"inputs__0__axes": axes, "weights__onnx__sha256": None}
     changed = _change_surface(package, tmp_path, **changes)
     assert semsr.import_model(changed).card["pixel_size_nm"] == [1, 1]
@@ -316,26 +354,27 @@ REFUSED = {
     "old": ({"format_version": "0.4.10"}, "other-version", "0.4.10"),
     "kind": ({"type": "dataset"}, "format-unknown", None),
     "steps": (
-        {"inputs__0__preprocessing": _steps("binarize")},
+        {"inputs__0__preprocessing": _steps("binarize", threshold=0.5)},
         "model-unsuitable",
         "binarize",
     ),
     "after": (
-        {"outputs__0__postprocessing": _steps("sigmoid")},
+        {"outputs__0__postprocessing": [{"id": "sigmoid"}]},
         "model-unsuitable",
         "sigmoid",
     ),
     "axes": (
-        {"inputs__0__axes": [{"type": "batch"}]},
+        {"inputs__0__axes__1__channel_names": ["red", "green"]},
         "model-unsuitable",
-        "batch, channel, y, x, .* batch",
+        "2 channels",
     ),
     "damage": ({"inputs__0__axes": 3}, "model-damaged", None),
     "gain": (
         {"inputs__0__preprocessing": _steps("scale_linear", gain=0)},
-        "model-damaged",
-        None,
+        "model-unsuitable",
+        "scale_linear",
     ),
+    "licence": ({"license": "my own"}, "licence-unknown", "my own"),
 }
 
 

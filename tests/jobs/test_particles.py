@@ -7,8 +7,16 @@ import numpy as np
 import pytest
 
 import napari_semsr as semsr
-from napari_semsr.core import Micrograph, ReadError, ShapeError
-from napari_semsr.jobs import get_verb
+from napari_semsr.analysis import GapOptions
+from napari_semsr.core import (
+    Micrograph,
+    OptionError,
+    ReadError,
+    ShapeError,
+    WriteError,
+    run,
+)
+from napari_semsr.jobs import GAPS
 from tests.refusals import refused, warned
 
 RADII = (9.0, 12.0, 15.0, 20.0)
@@ -33,80 +41,73 @@ def noisy(rng):
     return FIELD + rng.normal(0, 3, FIELD.shape)
 
 
+def rows_of(values, pixel_size_nm, sd=None, **options):
+    """Return the table of particles that a command gives."""
+    image = Micrograph(values, pixel_size_nm, "balls").with_size_error(sd)
+    return run(GAPS.job(image, options=GapOptions(**options))).particle_rows
+
+
 @pytest.mark.parametrize("dark", [False, True])
 def test_discs_have_their_diameters(noisy, dark):
-    found = semsr.particles(200 - noisy if dark else noisy, dark=dark, pixel_size_nm=5)
+    found = semsr.gaps(200 - noisy if dark else noisy, dark=dark, pixel_size_nm=5)
     sizes = sorted(found.get_diameters("nm"))
     assert sizes == pytest.approx([10 * r for r in RADII], rel=0.01)
-    assert found.median_nm == pytest.approx(135, rel=0.01)
-    assert found.mean_nm == pytest.approx(140, rel=0.01)
-    assert found.spread_nm == pytest.approx(np.std(sizes, ddof=1))
-    quartiles = found.lower_quartile_nm, found.upper_quartile_nm
-    assert quartiles == pytest.approx(np.quantile(sizes, (0.25, 0.75)).tolist())
-    assert (found.cut, found.smaller, found.counted) == (0, 0, 1)
+    assert found.median_diameter_nm == pytest.approx(135, rel=0.01)
+    assert found.mean_diameter_nm == pytest.approx(140, rel=0.01)
+    assert (found.particles, found.cut) == (4, 0)
     area = math.pi * sum(r**2 for r in RADII) / FIELD.size
     assert found.covered == pytest.approx(area, rel=0.02)
 
 
 def test_pixels_that_are_not_square_have_their_own_scale():
     field = draw((120, 90, 60), (120, 270, 50), shape=(120, 90), pitch=(2, 4))
-    found = semsr.particles(field, pixel_size_nm=(2, 4))
-    rows = sorted(found.rows, key=lambda row: row["x_nm"])
-    assert [row["equivalent_diameter_nm"] for row in rows] == pytest.approx(
-        [120, 100], rel=0.01
-    )
+    rows = sorted(rows_of(field, (2.0, 4.0)), key=lambda row: row["x_nm"])
+    assert [row["diameter_nm"] for row in rows] == pytest.approx([120, 100], rel=0.01)
     assert [row["x_nm"] for row in rows] == pytest.approx([90, 270], abs=0.5)
     assert [row["y_px"] for row in rows] == pytest.approx([60, 60], abs=0.1)
     assert max(row["eccentricity"] for row in rows) < 0.2
 
 
 def test_the_error_of_the_scale_is_in_every_diameter(noisy):
-    found = semsr.particles(noisy, pixel_size_nm=5, pixel_size_sd_nm=0.1)
-    for row in found.rows:
-        error = 0.02 * row["equivalent_diameter_nm"]
-        assert row["equivalent_diameter_sd_nm"] == pytest.approx(error)
-    assert found.median_sd_nm == pytest.approx(0.02 * found.median_nm)
-    known = semsr.particles(noisy, pixel_size_nm=5)
-    assert known.median_sd_nm is None
-    assert known.rows[0]["equivalent_diameter_sd_nm"] is None
+    for row in rows_of(noisy, (5.0, 5.0), sd=(0.1, 0.1)):
+        assert row["diameter_sd_nm"] == pytest.approx(0.02 * row["diameter_nm"])
+    assert rows_of(noisy, (5.0, 5.0))[0]["diameter_sd_nm"] is None
 
 
 def test_an_unknown_scale_stays_unknown(noisy, tmp_path):
     with warned("pixel-size-missing"):
-        found = semsr.particles(noisy, tmp_path / "sizes.csv")
-    assert found.median_px == pytest.approx(27, rel=0.01)
-    assert found.median_nm is None
-    with (tmp_path / "sizes.csv").open(newline="") as lines:
+        found = semsr.gaps(noisy, table=tmp_path / "gaps.csv")
+    assert found.median_diameter_px == pytest.approx(27, rel=0.01)
+    assert found.median_diameter_nm is None
+    with (tmp_path / "gaps.particles.csv").open(newline="") as lines:
         rows = list(csv.DictReader(lines))
-    assert [row["equivalent_diameter_nm"] for row in rows] == [""] * 4
-    sizes = [float(row["equivalent_diameter_px"]) for row in rows]
+    assert [row["diameter_nm"] for row in rows] == [""] * 4
+    sizes = [float(row["diameter_px"]) for row in rows]
     assert sorted(sizes) == pytest.approx([2 * r for r in RADII], rel=0.01)
 
 
-def test_what_the_border_cuts_is_left_out_and_counted():
+def test_an_existing_table_of_particles_stays(noisy, tmp_path):
+    (tmp_path / "gaps.particles.csv").write_text("mine")
+    with refused(WriteError, "output-exists"):
+        semsr.gaps(noisy, table=tmp_path / "gaps.csv", pixel_size_nm=1)
+    assert (tmp_path / "gaps.particles.csv").read_text() == "mine"
+
+
+def test_what_the_border_cuts_is_counted_and_has_no_size():
     field = draw((100, 100, 15), (100, -3, 12), (0, 150, 14), (199, 219, 18))
-    found = semsr.particles(field, pixel_size_nm=1)
-    assert (found.particles, found.cut) == (1, 3)
-    assert found.median_nm == pytest.approx(30, rel=0.01)
-    alike = semsr.particles(field > 100, labels=True, pixel_size_nm=1)
-    assert (alike.particles, alike.cut) == (1, 3)
+    found = semsr.gaps(field, pixel_size_nm=1)
+    assert (found.particles, found.cut) == (4, 3)
+    assert found.get_diameters("nm") == pytest.approx([30], rel=0.01)
+    alike = semsr.gaps(field > 100, labels=True, pixel_size_nm=1)
+    assert (alike.particles, alike.cut) == (4, 3)
 
 
-def test_missing_pixels_cut_as_the_border_does(noisy):
-    noisy[:, 150] = np.nan  # through two of them
-    noisy[50, 45] = np.nan  # within one
-    found = semsr.particles(noisy, pixel_size_nm=1)
-    assert found.get_diameters("nm") == pytest.approx([2 * RADII[2]], rel=0.01)
-    assert found.cut > 1
-    assert found.counted == pytest.approx(1 - 200 / FIELD.size, abs=1e-4)
-
-
-def test_a_particle_up_to_missing_pixels_is_cut(rng):
-    field = draw((100.4, 60.3, 15), (100, 110, 20)) + rng.normal(0, 3, (200, 220))
-    field[:, 110:] = np.inf  # half of the field
-    found = semsr.particles(field, pixel_size_nm=1)
-    assert (found.particles, found.cut) == (1, 1)
-    assert found.median_nm == pytest.approx(30, rel=0.01)
+def test_a_label_beside_missing_pixels_is_cut():
+    labels = np.zeros((60, 80), np.float32)
+    labels[20:40, 10:30], labels[20:40, 50:70] = 1, 2
+    labels[:, 70:] = np.nan
+    found = semsr.gaps(labels, labels=True, pixel_size_nm=1)
+    assert (found.particles, found.cut) == (2, 1)
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.int32, np.float32])
@@ -115,17 +116,39 @@ def test_labels_are_measured_as_they_are(kind):
     labels[20:40, 20:40] = 7  # two that touch
     labels[20:40, 40:50] = 200
     labels[100:102, 100:102] = 3  # too small
-    found = semsr.particles(labels, labels=True, pixel_size_nm=2)
-    assert [repr(row["label"]) for row in found.rows] == ["7", "200"]
-    assert [row["area_nm2"] for row in found.rows] == [1600, 800]
-    assert found.smaller == 1
-    (row, _) = found.rows
-    assert (row["y_px"], row["x_px"]) == (29.5, 29.5)
-    assert row["equivalent_diameter_nm"] == pytest.approx(math.sqrt(1600 * 4 / math.pi))
+    rows = rows_of(labels, (2.0, 2.0), labels=True)
+    assert [repr(row["label"]) for row in rows] == ["7", "200"]
+    assert [row["area_nm2"] for row in rows] == [1600, 800]
+    assert (rows[0]["y_px"], rows[0]["x_px"]) == (29.5, 29.5)
+    assert rows[0]["diameter_nm"] == pytest.approx(math.sqrt(1600 * 4 / math.pi))
+
+
+def test_labels_that_were_written_give_the_same_particles(noisy, tmp_path):
+    image = Micrograph(noisy, (5.0, 5.0), "balls", origin=(20.0, -10.0))
+    first = run(GAPS.job(image, labels_out=tmp_path / "labels.ome.tif"))
+    stored = semsr.read(tmp_path / "labels.ome.tif")
+    assert stored.array().dtype.kind == "u"
+    np.testing.assert_array_equal(stored.array(), first.result.labels)
+    assert stored.pixel_size_nm == (5.0, 5.0)
+    again = run(GAPS.job(stored, options=GapOptions(labels=True)))
+    assert again.particle_rows == first.particle_rows
+    assert again.result.cut == first.result.cut
+    semsr.write(image, tmp_path / "balls.ome.tif")
+    run(GAPS.job(tmp_path / "balls.ome.tif", labels_out=tmp_path / "again.ome.tif"))
+    assert semsr.replay(tmp_path / "again.ome.tif").identical
+
+
+def test_gaps_between_labels_are_those_between_their_outlines():
+    labels = np.zeros((60, 90), np.uint8)
+    labels[20:40, 10:30], labels[20:40, 40:60] = 1, 2
+    labels[20:40, 60:80] = 3  # touches the second
+    found = semsr.gaps(labels, labels=True, pixel_size_nm=1)
+    (gap,) = found.found_gaps
+    assert gap.width_nm == pytest.approx(10.6, abs=0.1)  # from 80 % to 80 %
 
 
 def test_parts_of_a_mask_are_objects():
-    found = semsr.particles(255 * (FIELD > 100), labels=True, pixel_size_nm=1)
+    found = semsr.gaps(255 * (FIELD > 100), labels=True, pixel_size_nm=1)
     assert sorted(found.get_diameters("nm")) == pytest.approx(
         [2 * r for r in RADII], rel=0.01
     )
@@ -134,45 +157,11 @@ def test_parts_of_a_mask_are_objects():
 def test_what_is_no_label_image_is_refused(noisy):
     for wrong in (noisy, noisy.astype(np.uint8), -np.eye(64)):
         with refused(ShapeError, "not-labels"):
-            semsr.particles(wrong, labels=True, pixel_size_nm=1)
-    with refused(ReadError, "no-finite-values"):
-        semsr.particles(np.full((64, 64), np.nan), pixel_size_nm=1)
-
-
-def test_a_field_without_particles_has_none(rng, tmp_path):
-    for empty in (np.full((80, 90), 7.0), rng.normal(100, 3, (80, 90))):
-        found = semsr.particles(
-            empty, tmp_path / "none.csv", pixel_size_nm=1, overwrite=True
-        )
-        assert (found.particles, found.median_nm) == (0, None)
-        assert (tmp_path / "none.csv").read_text().count("\n") == 1
-    alone = semsr.particles(draw((100, 100, 15)), pixel_size_nm=1)
-    assert alone.spread_nm is None or math.isnan(alone.spread_nm)
-
-
-def test_places_are_those_of_a_part_in_its_image():
-    part = Micrograph(draw((60, 70, 15)), (2.0, 2.0), "part", origin=(1000.0, 50.0))
-    (row,) = semsr.particles(part).rows
-    assert (row["y_nm"], row["x_nm"]) == pytest.approx((1120, 190), abs=0.2)
-
-
-def test_a_search_ends_between_its_steps(noisy):
-    job = get_verb("particles").job(Micrograph(noisy, (5.0, 5.0), "balls"))
-    steps = [step.message for step in job]
-    assert steps[-1].endswith(": 4 found")
-    assert sum(step.startswith("finding particles") for step in steps) > 4
-    job = get_verb("particles").job(Micrograph(noisy, (5.0, 5.0), "balls"))
-    while next(job).message != "finding particles: 4 found":
-        pass
-    job.close()
-    assert next(job, None) is None
-
-
-def test_a_search_says_how_far_it_is(noisy):
-    job = get_verb("particles").job(Micrograph(noisy, (5.0, 5.0), "balls"))
-    steps = [one for one in job if one.total]
-    assert [one.done for one in steps] == sorted(one.done for one in steps)
-    assert 0 == steps[0].done < steps[-1].done < steps[-1].total
+            semsr.gaps(wrong, labels=True, pixel_size_nm=1)
+    with refused(OptionError, "options-contradict"):
+        semsr.gaps(FIELD > 100, FIELD, labels=True, pixel_size_nm=1)
+    with refused(ReadError, "pixels-missing"):
+        semsr.gaps(np.where(FIELD > 150, np.nan, FIELD), pixel_size_nm=1)
 
 
 def test_pieces_of_a_net_are_doubted_and_balls_are_not(rng):
@@ -181,10 +170,10 @@ def test_pieces_of_a_net_are_doubted_and_balls_are_not(rng):
     nearest, second = np.sort(np.hypot(y - rows, x - columns), axis=0)[:2]
     net = 100 * np.exp(-(((second - nearest) / 4) ** 2))  # walls between cells
     with warned("particles-doubtful", match="net"):
-        found = semsr.particles(Micrograph(net, (1.0, 1.0), "net"))
+        found = semsr.gaps(Micrograph(net, (1.0, 1.0), "net"))
     assert found.particles > 10
     assert found.clear < 0.2
     balls = [(20 + 40 * i, 20 + 45 * j + 3 * i, 15) for i in range(4) for j in range(4)]
     dense = draw(*balls, (20, 47, 14)) + rng.normal(0, 3, FIELD.shape)  # two touch
-    assert semsr.particles(dense, pixel_size_nm=1).clear > 0.7
-    assert semsr.particles(dense > 100, labels=True, pixel_size_nm=1).clear is None
+    assert semsr.gaps(dense, pixel_size_nm=1).clear > 0.7
+    assert semsr.gaps(dense > 100, labels=True, pixel_size_nm=1).clear is None

@@ -8,7 +8,6 @@ from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.io import HELPER_KEY, read_calibration
 from napari_semsr.registration import fit_landmarks
 from napari_semsr.widgets import host
-from napari_semsr.widgets.base import VERB_PANELS, create_panel
 from napari_semsr.widgets.calibrate import apply_pixel_size, measure_line_length
 from napari_semsr.widgets.crop import CropPanel
 from napari_semsr.widgets.layers import (
@@ -16,6 +15,7 @@ from napari_semsr.widgets.layers import (
     is_calibrated,
     micrograph_from_layer,
 )
+from napari_semsr.widgets.measure.gaps import GapsPanel
 from napari_semsr.widgets.measure.spectrum import SpectrumPanel
 from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
 from napari_semsr.widgets.register.panel import RegisterPanel
@@ -216,11 +216,11 @@ def sizes(viewer):
     return {name: size and pytest.approx(size) for name, size in found.items()}
 
 
-def test_labels_can_be_calibrated_as_particle_sizes_advises(model, hold, run_panel):
+def test_labels_can_be_calibrated_as_gaps_advises(model, hold, run_panel):
     y, x = np.mgrid[:90, :120]
     drawn = np.where(np.hypot(y - 45, x - 60) < 12, 5, 0)
     model.add_labels(drawn, name="drawn")
-    sizes = hold(create_panel(model, VERB_PANELS["Particle sizes"]))
+    sizes = hold(GapsPanel(model))
     run_panel(sizes)
     assert "Open mosaic" in sizes.warning_label.text()
     group = hold(OpenMosaicPanel(model)).calibrate

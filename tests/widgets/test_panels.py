@@ -58,7 +58,6 @@ PANELS = {
     "SavePanel": "project",
     "TrainPanel": "train.panel",
     "AdaptPanel": "register.adapt",
-    "particles": "measure.panel",
 }
 UNITS = {  # by the end of an option's name
     "nm": "nm",
@@ -570,7 +569,7 @@ def test_a_panel_in_view_is_kept_though_nobody_refers_to_it(model, qapp):
     assert kept() is None
 
 
-CALLING = *MEASURING, "AdaptPanel", "particles"
+CALLING = *MEASURING, "AdaptPanel"
 
 
 @pytest.mark.parametrize("name", CALLING)

@@ -46,7 +46,6 @@ from .gaps import (
     GapOptions as GapOptions,
     Gaps as Gaps,
     Particle as Particle,
-    ParticleOptions as ParticleOptions,
     WidthHistogram as WidthHistogram,
     measure_gaps as measure_gaps,
 )
@@ -85,9 +84,6 @@ from .objects import (
     compute_percent_interval as compute_percent_interval,
     count_objects as count_objects,
     find_object_diameter as find_object_diameter,
-)
-from .particles import (
-    measure_particles as measure_particles,
 )
 from .profile.fits import (
     Estimate as Estimate,

@@ -50,6 +50,7 @@ from napari_semsr.core import (
     Quantity,
     ReadError,
     RealArray,
+    ShapeError,
     compute_length_error,
     compute_relative_pitch,
     create_length_properties,
@@ -100,6 +101,11 @@ _PARTS = 8  # parts of a field along each axis, in which particles are counted
 _RIM_PX = 2  # width of a particle's falling edge
 _ROUNDED_PX = 2.0  # tolerance at a rim, in px: half a pixel, and steps of a line
 _STEP_PX = 0.25  # widths are interpolated between these points
+_MAX_PARTS = 2  # average objects per label; chosen: grey levels have more
+# A clear particle shares less than this part of its outline with others, and fills
+# more than this share of the ellipse of its moments (a square 0.955, a triangle 0.83)
+_MAX_SHARED, _MIN_FILL, _NEAR_PX = 0.5, 0.95, 2
+_SHAPES = "eccentricity", "axis_major_length", "axis_minor_length"
 _LINES = (-1.0, 0.0, 1.0)  # averaging them reduces noise to a third of its power
 
 
@@ -301,8 +307,8 @@ def compute_mean_interval(values: ArrayLike, *, seed: int = _SEED) -> FloatPair 
     return mean - high * error, mean - low * error
 
 
-class ParticleOptions(Options):
-    """Options for finding particles."""
+class GapOptions(Options):
+    """Options for finding particles, and for selecting pairs of them."""
 
     dark: bool = option(
         False,
@@ -316,11 +322,12 @@ class ParticleOptions(Options):
         unit="px",
         gt=0,
     )
-
-
-class GapOptions(ParticleOptions):
-    """Options for selecting pairs of particles."""
-
+    labels: bool = option(
+        False,
+        "Label image",
+        "Treat the image as a label image with background 0, or as a mask whose "
+        "connected components are the particles.",
+    )
     # chosen: a space wider than one diameter is not a gap
     reach: float = option(
         1.0,
@@ -353,6 +360,9 @@ class Particle:
     diameter_px: float  # of a disc of the same area
     diameter_nm: float | None
     whole: bool  # False if it may be cut off by the image's border
+    area_px: float  # in pixels of mean size
+    label: int  # in the label image
+    eccentricity: float  # of the ellipse of the same second moments
 
 
 @dataclass(frozen=True, slots=True)
@@ -440,6 +450,13 @@ class Gaps:
     # Share of the field covered by particles, and share of its 64 parts with a particle
     covered: Annotated[float, declare_quantity("Covered by particles")] = 0.0
     populated: Annotated[float, declare_quantity("Parts with particles")] = 0.0
+    # Share of particles, by diameter, that are round or convex and isolated; None for
+    # label images
+    clear: Annotated[float | None, declare_quantity("Clearly outlined")] = None
+    # (Y, X) Number of each pixel's particle, 0 elsewhere
+    labels: NDArray[np.integer] | None = field(
+        default=None, compare=False, metadata=_NOT_STORED
+    )
 
     (
         mean_diameter_nm,
@@ -452,6 +469,11 @@ class Gaps:
     median_diameter_nm, median_diameter_px = create_length_properties(
         _compute_median_diameter, "median_diameter", "Median diameter", form=".3g"
     )
+
+    @property
+    def cut(self) -> Annotated[int, Quantity("Cut by the border", form="d")]:
+        """Number of particles that the border cuts, which have no size."""
+        return sum(not one.whole for one in self.sizes)
 
     @property
     def neighbours(self) -> Annotated[str, Quantity("Neighbours", tabled=False)]:
@@ -732,16 +754,26 @@ def measure_gaps(
     .. [1] K. de Haan et al., Sci. Rep. 9, 12050 (2019), doi:10.1038/s41598-019-48444-2.
     """
     settings = options or GapOptions()
+    pitch = np.array(compute_relative_pitch(image.scale))
     if reference is not None:
         check_same_grid(image, reference)
-    plane = _read_finite_values(image)
-    values, background = _subtract_background(plane, dark=settings.dark)
-    guide, guide_background = values, None
-    if reference is not None:
-        plane = _read_finite_values(reference)
-        guide, guide_background = _subtract_background(plane, dark=settings.dark)
-    pitch = np.array(compute_relative_pitch(image.scale))
-    regions, count, bright = yield from _label_particles(guide, settings, pitch)
+    guide_background = None
+    if settings.labels:
+        if reference is not None:
+            msg = "A label image shows no gaps of a reference: omit the reference."
+            raise OptionError(msg, code="options-contradict")
+        regions, count, bright, numbers = _read_labels(image, settings)
+        guide = values = (regions > 0).astype(np.float64)
+        background = 0.0
+    else:
+        plane = _read_finite_values(image)
+        values, background = _subtract_background(plane, dark=settings.dark)
+        guide = values
+        if reference is not None:
+            plane = _read_finite_values(reference)
+            guide, guide_background = _subtract_background(plane, dark=settings.dark)
+        regions, count, bright = yield from _label_particles(guide, settings, pitch)
+        numbers = np.arange(count + 1)
     lines = _connect_neighbours(regions, count, settings, pitch)
     labels = np.where(regions <= count, regions, 0)
     yield Progress(0, 0, f"measuring gaps between {count} particles")
@@ -767,6 +799,7 @@ def measure_gaps(
             for gap in back
             if not gap.detected
         ]
+    sizes, clear = _measure_particles(labels, numbers, image)
     return Gaps(
         particles=count,
         pairs=len(lines),
@@ -778,43 +811,44 @@ def measure_gaps(
         found_gaps=tuple(gaps),
         background=background,
         reference_background=guide_background,
-        sizes=_measure_particles(labels, count, image),
+        sizes=sizes,
+        clear=None if settings.labels else clear,
+        labels=numbers[labels].astype(np.min_scalar_type(int(numbers.max()))),
         invented_gaps=tuple(invented_gaps),
         own=own,
         size_error=compute_length_error(image),
     )
 
 
-def find_particles(
-    image: Micrograph, options: ParticleOptions | None = None
-) -> Job[tuple[NDArray[np.int32], int]]:
-    """Label the particles of an image (Y, X) in the same way as `measure_gaps`.
+def _read_labels(
+    image: Micrograph, options: GapOptions
+) -> tuple[NDArray[np.int32], int, int, NDArray[np.int64]]:
+    """Relabel the objects of a label image, or the connected components of a mask.
 
-    Pixels without a value belong to no particle. Returns
-    labels from 1 upwards, and the number of bright regions that are too small.
-
-    Raises
-    ------
-    ReadError
-        If no pixel has a value.
+    Returns labels (Y, X), the number of particles and that of all objects, as
+    `_label_particles` does, and the number in the image of each particle.
     """
-    settings = options or ParticleOptions()
-    values = image.array().astype(np.float64)
-    missing = ~np.isfinite(values)
-    if missing.all():
-        msg = f"Cannot find particles: {image.name} has no finite pixels."
-        raise ReadError(msg, code="no-finite-values")
-    if missing.any():  # as if structures continued beyond the border
-        nearest = ndimage.distance_transform_edt(
-            missing, return_distances=False, return_indices=True
+    values = np.nan_to_num(image.array(), nan=0, posinf=0, neginf=0)
+    own, labels = np.unique(np.append(0, values), return_inverse=True)
+    labels = labels[1:].reshape(values.shape)
+    parts, count = measure.label(labels, connectivity=2, return_num=True)
+    integer = own[0] == 0 and np.array_equal(own, np.rint(own))
+    if own.size == 2 and count > 1 and integer:  # a mask
+        labels, own = parts, np.arange(count + 1)
+    elif not integer or count > _MAX_PARTS * (own.size - 1):
+        msg = (
+            "A label image must have an integer label for each object and 0 "
+            f"elsewhere, but {image.name} has grey levels; omit `labels` to find "
+            "particles."
         )
-        values = values[tuple(nearest)]
-    height, _ = _subtract_background(values, dark=settings.dark)
-    pitch = np.array(compute_relative_pitch(image.scale))
-    labels, count, bright = yield from _label_particles(
-        height, settings, pitch, missing
+        raise ShapeError(msg, code="not-labels")
+    least = np.pi / 4 * options.min_diameter_px**2
+    regions, large, total = _number_by_size(
+        labels.astype(np.int32), own.size - 1, least
     )
-    return np.where((labels <= count) & ~missing, labels, 0), bright - count
+    numbers = np.zeros(total + 1, np.int64)
+    numbers[regions] = own[labels]
+    return regions, large, total, numbers[: large + 1]
 
 
 def _find_gaps(
@@ -853,21 +887,50 @@ def _compute_populated_fraction(labels: NDArray[np.int32]) -> float:
 
 
 def _measure_particles(
-    labels: NDArray[np.int32], count: int, image: Micrograph
-) -> tuple[Particle, ...]:
+    labels: NDArray[np.int32], numbers: NDArray[np.int64], image: Micrograph
+) -> tuple[tuple[Particle, ...], float | None]:
+    """Measure particles; also return the share of those that are clearly outlined.
+
+    Missing pixels cut particles like the border.
+    """
+    count = len(numbers) - 1
     if not count:
-        return ()
+        return (), None
     centres, area = _compute_centres(labels, count)
-    rim = (labels[0], labels[-1], labels[:, 0], labels[:, -1])
-    cut = np.isin(np.arange(1, count + 1), np.concatenate(rim))
+    missing = ~np.isfinite(image.array())
+    rim = ndimage.binary_dilation(missing, np.ones((3, 3)), border_value=1)
+    whole = ~np.isin(np.arange(1, count + 1), labels[rim])
     diameter = 2 * np.sqrt(area / np.pi)
     nm = image.mean_pixel_size_nm  # geometric: its square is the area of a pixel
-    return tuple(
-        Particle((y, x), size, None if nm is None else size * nm, not part)
-        for (y, x), size, part in zip(
-            centres.tolist(), diameter.tolist(), cut.tolist(), strict=True
+    pitch = compute_relative_pitch(image.scale)
+    shapes = measure.regionprops_table(labels, properties=_SHAPES, spacing=pitch)
+    ellipses = np.pi / 4 * shapes["axis_major_length"] * shapes["axis_minor_length"]
+    clear = (_compute_shared_outline(labels, count) < _MAX_SHARED) & (
+        area > _MIN_FILL * ellipses
+    )
+    columns = centres, diameter, whole, area, numbers[1:], shapes["eccentricity"]
+    particles = tuple(
+        Particle((y, x), size, None if nm is None else size * nm, *others)
+        for (y, x), size, *others in zip(
+            *(column.tolist() for column in columns), strict=True
         )
     )
+    inside = float(diameter[whole].sum())
+    return particles, float(diameter[whole & clear].sum()) / inside if inside else None
+
+
+def _compute_shared_outline(labels: NDArray[np.int32], count: int) -> FloatArray:
+    """Return the share of each particle's outline that is near another particle."""
+    outline = segmentation.find_boundaries(labels, connectivity=2, mode="inner")
+    window = 2 * _NEAR_PX + 1
+    others = np.where(labels > 0, labels, np.iinfo(labels.dtype).max)
+    contact = ndimage.maximum_filter(labels, window) != labels
+    contact |= ndimage.minimum_filter(others, window) != labels
+    length, touching = (
+        np.bincount(labels[mask], minlength=count + 1)[1:]
+        for mask in (outline, outline & contact)
+    )
+    return touching / np.maximum(length, 1)
 
 
 def _compute_centres(
@@ -934,9 +997,8 @@ def _evaluate_polynomial_terms(places: FloatArray, shape: IntPair) -> FloatArray
 
 def _label_particles(
     values: FloatArray,
-    options: ParticleOptions,
+    options: GapOptions,
     pitch: FloatArray,
-    missing: BoolArray | bool = False,
 ) -> Job[tuple[NDArray[np.int32], int, int]]:
     """Label particles from 1 upwards, then bright regions too small to be particles.
 
@@ -945,7 +1007,7 @@ def _label_particles(
     noise; the remainder is searched again until nothing more is found. Gaussians and
     rims are as wide along both axes of oblong pixels, with the relative `pitch`.
     """
-    noise = estimate_noise_level(np.where(missing, np.nan, values))
+    noise = estimate_noise_level(values)
     labels, total, contrast, level = np.zeros(values.shape, np.int32), 0, 0.0, 0.0
     scales = [*_SCALES_PX]
     while scales:
@@ -954,7 +1016,7 @@ def _label_particles(
             done_count, len(_SCALES_PX), f"finding particles: {total} found"
         )
         yield step
-        scale, covered_labels = scales[0], (labels > 0) | missing
+        scale, covered_labels = scales[0], labels > 0
         plain = smooth = ndimage.gaussian_filter(values, scale / pitch)
         if total:
             covered_labels = _cover_rims(covered_labels, pitch)

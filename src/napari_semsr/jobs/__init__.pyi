@@ -76,7 +76,6 @@ from .images import (
 from .index import (
     ACTIONS as ACTIONS,
     FUNCTIONS as FUNCTIONS,
-    PANELS as PANELS,
     VERBS as VERBS,
     get_actions as get_actions,
     get_verb as get_verb,

@@ -1,8 +1,9 @@
 """Model export and import: ONNX files and bioimage.io packages.
 
-A package is a zip of ONNX weights and an ``rdf.yaml`` that describes their input. What
-the description cannot express is an error, or becomes text in the package. Imported
-files are read as data: nothing in them is unpickled or executed.
+A package is a zip of ONNX weights and an ``rdf.yaml`` that describes their input;
+``bioimageio.spec`` checks the description, without a network. What it cannot express is
+an error, or becomes text in the package. Imported files are read as data: nothing in
+them is unpickled or executed.
 """
 
 import hashlib
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import yaml
-from pydantic import FiniteFloat
+from pydantic import FiniteFloat, ValidationError
 
 from napari_semsr import inference, models
 from napari_semsr.core import (
@@ -224,11 +225,6 @@ def _fix_statistics(
     return replace(module, card=card), sentence
 
 
-_SPDX = frozenset({  # usual licences of models and training data
-    "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "CC-BY-4.0", "CC-BY-NC-4.0",
-    "CC-BY-SA-4.0", "CC0-1.0", "GPL-2.0-only", "GPL-3.0-only", "LGPL-3.0-only", "MIT",
-    "MPL-2.0", "Unlicense",
-})  # fmt: skip
 _OURS = ("The napari-semsr developers",)
 _HOME = "https://github.com/napari-semsr/napari-semsr"
 _ARXIV = "https://arxiv.org/abs/"
@@ -257,6 +253,7 @@ _SCALING = (
     "scales each tile separately gives different results, with seams. Unlike in "
     "napari-semsr, the output is not scaled back to the grey values of the input."
 )
+_SHORTEST_NAME = 5  # of a package
 _TINY = 1e-12  # added to the range by the reader of packages: below float32 precision
 _SPARE = 64  # px of the test image beyond the influence of its borders; chosen
 
@@ -295,6 +292,7 @@ def _create_package(
     description = _create_description(
         card, files, authors, least=least, halo=probe_result.halo
     )
+    _check_description(description, card.name)
     text = yaml.safe_dump(description, sort_keys=False, allow_unicode=True)
     package_bytes = io.BytesIO()
     with zipfile.ZipFile(package_bytes, "w", zipfile.ZIP_DEFLATED) as package:
@@ -387,12 +385,6 @@ def _create_description(
     def describe_file(name: str) -> dict[str, str]:
         return {"source": name, "sha256": hashlib.sha256(files[name]).hexdigest()}
 
-    if card.licence not in _SPDX:
-        msg = (
-            "A bioimage.io package needs an SPDX licence name, such as BSD-3-Clause, "
-            f"but the model card of {card.name} has {card.licence!r}."
-        )
-        raise CheckpointError(msg, code="licence-unknown")
     citations = [{"text": "napari-semsr", "url": _HOME}]
     inner = str(card.options.get("network", card.architecture))
     if inner in _PAPERS:  # paper of the architecture
@@ -401,7 +393,7 @@ def _create_description(
     return {
         "format_version": "0.5.3",
         "type": "model",
-        "name": card.name,
+        "name": card.name.ljust(_SHORTEST_NAME, "-"),
         "description": card.description[:1024] or card.name,
         "authors": [{"name": name} for name in authors],
         "cite": citations,
@@ -515,8 +507,6 @@ def _create_network(
     options: ImportOptions,
 ) -> tuple["nn.Module", "models.ModelCard"]:
     """Check and probe a graph; `statements` override the defaults in `start`."""
-    from pydantic import ValidationError
-
     graph = models.read_graph(data, name, folder)
     card_base = {"licence": "as stated by its author", **start}
     card_values: dict[str, Any] = {}
@@ -548,15 +538,7 @@ def _create_network(
         }
         card = models.ModelCard.model_validate(new_card)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        sentence = first["msg"].removeprefix("Value error, ")
-        msg = (
-            f"The description of {name} is invalid at "
-            f"{format_one_line(where) or 'its top'}: "
-            f"{format_one_line(sentence, _TEXT_LENGTH)}."
-        )
-        raise CheckpointError(msg, code="model-damaged") from None
+        raise _create_invalid_error(error, name) from None
     if card_values.get("receptive_field") != card.receptive_field:  # differs
         fields = models.measure_effective_fields(
             network, stride=network.stride, halo=probe_result.halo
@@ -565,7 +547,7 @@ def _create_network(
     return network, card
 
 
-_METRES: Mapping[str, float] = {
+_NANOMETRES: Mapping[str, float] = {
     "picometer": 1e-3,
     "angstrom": 0.1,
     "nanometer": 1.0,
@@ -580,33 +562,25 @@ def _read_package(
     """Read a bioimage.io package: its description, then its ONNX weights."""
     try:
         with open_file(path) as file, zipfile.ZipFile(file) as package:
-            description = _read_description(package, path.name)
-            source, weights = _read_weights(package, description, path.name)
+            content = _read_description(package, path.name)
+            source, weights = _read_weights(package, content, path.name)
+            description = _check_description(content, path.name)
     except _BAD_ZIP as error:
         reason = format_one_line(
             str(error) or type(error).__name__, _TEXT_LENGTH
         ).rstrip(".")
         msg = f"Cannot read {path.name} as a package: {reason}."
         raise CheckpointError(msg, code="model-damaged") from error
-    try:
-        statements = _get_card_values(description, path.name)
-    except (ArithmeticError, AttributeError, LookupError, *_WRONG) as error:
-        reason = format_one_line(repr(error), _TEXT_LENGTH)
-        msg = f"The description in {path.name} is damaged: {reason}."
-        raise CheckpointError(msg, code="model-damaged") from error
-    authors = description.get("authors")
+    statements = _get_card_values(description, path.name)
+    licence = description.license or "as stated by its author"
     start = {
-        "name": _clean_name(str(description.get("name") or path.stem)),
-        "description": _clean_text(description.get("description") or "", 2000),
-        "licence": _clean_text(
-            description.get("license") or "as stated by its author", 200
-        ),
+        "name": _clean_name(description.name),
+        "description": _clean_text(description.description or "", 2000),
+        "licence": _clean_text(licence, 200),
         "grey": "unit",
         "training": {
             "authors": [
-                _clean_text(row["name"], 200)
-                for row in (authors if isinstance(authors, list) else [])[:100]
-                if isinstance(row, dict) and row.get("name")
+                _clean_text(one.name, 200) for one in description.authors[:100]
             ],
             "package": _clean_text(path.name, 200),
         },
@@ -707,87 +681,118 @@ def _read_weights(
     return source_text, data
 
 
-def _get_card_values(description: dict[str, Any], name: str) -> dict[str, object]:
-    """Convert a description to values keyed as in a model card."""
-    inputs, outputs = description["inputs"], description["outputs"]
-    if len(inputs) != 1 or len(outputs) != 1:
+def _describe_axis(axis: Any) -> str:
+    if axis.type == "channel" and len(axis.channel_names) != 1:
+        return f"{len(axis.channel_names)} channels"
+    return f"{axis.type} {axis.id}" if axis.type == "space" else str(axis.type)
+
+
+def _check_description(content: Mapping[str, Any], name: str) -> Any:
+    """Parse a description by ``bioimageio.spec``, without files or network."""
+    try:
+        from bioimageio.spec import ValidationContext, build_description
+    except ImportError as error:
         msg = (
-            f"A network must have one input and one output, but {name} has "
-            f"{len(inputs)} inputs and {len(outputs)} outputs."
+            "bioimage.io packages need bioimageio.spec: pip install "
+            "'napari-semsr[bioimageio]'."
+        )
+        raise CheckpointError(msg, code="extra-missing") from error
+    texts = {  # with surrogates joined or replaced
+        key: _clean_text(value, _TEXT_LIMIT) if isinstance(value, str) else value
+        for key, value in content.items()
+    }
+    offline = ValidationContext(
+        perform_io_checks=False,
+        disable_cache=True,
+        log_warnings=False,
+        raise_errors=True,
+    )
+    try:
+        return build_description(texts, context=offline)
+    except (*_WRONG, ArithmeticError, LookupError, RuntimeError) as error:
+        raise _create_invalid_error(error, name) from None
+
+
+def _create_invalid_error(error: Exception, name: str) -> CheckpointError:
+    """Describe the first fault of an invalid description."""
+    where, sentence, code = "its top", repr(error), "model-damaged"
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or where
+        sentence = first["msg"].removeprefix("Value error, ")
+        if where.startswith("license"):
+            sentence = f"{first['input']!r} is not an SPDX name, such as BSD-3-Clause"
+            code = "licence-unknown"
+    msg = (
+        f"The description of {name} is invalid at {format_one_line(where)}: "
+        f"{format_one_line(sentence, _TEXT_LENGTH).rstrip('.')}."
+    )
+    return CheckpointError(msg, code=code)
+
+
+def _get_card_values(description: Any, name: str) -> dict[str, object]:
+    """Convert a description to values keyed as in a model card."""
+    inputs, outputs = description.inputs, description.outputs
+    found = [[_describe_axis(one) for one in a.axes] for a in (*inputs, *outputs)]
+    if len(inputs) != 1 or found != [["batch", "channel", "space y", "space x"]] * 2:
+        listed = "; ".join(", ".join(axes) for axes in found)
+        msg = (
+            "A network must have one input and one output, each with the axes batch, "
+            f"channel (one), y, x, but {name} has {format_one_line(listed)}."
         )
         raise CheckpointError(msg, code="model-unsuitable")
-    for tensor in (inputs[0], outputs[0]):
-        axes = tensor["axes"]
-        kinds = [axis.get("type") for axis in axes]
-        sides = [axis.get("id") for axis in axes if axis.get("type") == "space"]
-        if kinds != ["batch", "channel", "space", "space"] or sides != ["y", "x"]:
-            axes_text = format_one_line(
-                ", ".join(str(a.get("id") or a.get("type")) for a in axes)
-            )
-            msg = (
-                f"A network must have the axes batch, channel, y, x, but {name} has "
-                f"{axes_text}."
-            )
-            raise CheckpointError(msg, code="model-unsuitable")
-        many = len(axes[1].get("channel_names") or (0,))
-        if many != 1:
-            msg = f"A network must have one channel, but {name} has {many}."
-            raise CheckpointError(msg, code="model-unsuitable")
-    after = [step["id"] for step in outputs[0].get("postprocessing") or ()]
+    after = [step.id for step in outputs[0].postprocessing]
     if set(after) - {"ensure_dtype"}:
         msg = (
-            f"{name} requires {format_one_line(', '.join(map(str, after)))} for "
-            "postprocessing, which is not supported."
+            f"{name} requires {', '.join(after)} for postprocessing, which is not "
+            "supported."
         )
         raise CheckpointError(msg, code="model-unsuitable")
     sizes = [
-        _METRES[axis["unit"]] * float(axis.get("scale", 1.0))
-        for axis in inputs[0]["axes"]
-        if axis.get("type") == "space" and axis.get("unit") in _METRES
+        _NANOMETRES[axis.unit] * axis.scale
+        for axis in inputs[0].axes[2:]
+        if axis.unit in _NANOMETRES
     ]
-    scaling = _translate_scaling(inputs[0].get("preprocessing") or (), name)
+    scaling = _translate_scaling(inputs[0].preprocessing, name)
     return scaling | ({"pixel_size_nm": (min(sizes), max(sizes))} if sizes else {})
 
 
-def _translate_scaling(steps: Sequence[dict[str, Any]], name: str) -> dict[str, object]:
+def _translate_scaling(steps: Sequence[Any], name: str) -> dict[str, object]:
     """Translate the grey-value scaling of a package, if it is supported."""
-    real = [s for s in steps if s["id"] != "ensure_dtype"]
+    real = [step for step in steps if step.id != "ensure_dtype"]
     if not real:
         return {"input_scaling": "levels", "input_levels": (0.0, 1.0)}
-    step, kwargs = real[0]["id"], real[0].get("kwargs") or {}
-    axes = set(kwargs.get("axes") or ("y", "x"))
-    if len(real) == 1 and {"y", "x"} <= axes and "reference_tensor" not in kwargs:
-        if step == "scale_range":
-            usual = {"min_percentile": 0, "max_percentile": 100}
-            ends = tuple(float(kwargs.get(key, end)) for key, end in usual.items())
+    kind, how = real[0].id, dict(real[0].kwargs)
+    axes = set(map(str, how.get("axes") or ("y", "x")))
+    numbers = {  # each a number, or a list with one
+        key: np.ravel(value)
+        for key, value in how.items()
+        if key in ("mean", "std", "gain", "offset")
+    }
+    is_plain = all(value.size == 1 for value in numbers.values())
+    is_plain &= {"y", "x"} <= axes and how.get("reference_tensor") is None
+    if len(real) == 1 and is_plain:
+        one = {key: float(value[0]) for key, value in numbers.items()}
+        if kind == "scale_range":
+            ends = how["min_percentile"], how["max_percentile"]
             return {"input_scaling": "percentiles", "input_percentiles": ends}
-        if step == "zero_mean_unit_variance":
+        if kind == "zero_mean_unit_variance":
             return {"input_scaling": "deviation"}
-        if step == "fixed_zero_mean_unit_variance":
-            mean, spread = (
-                _convert_to_number(kwargs["mean"]),
-                _convert_to_number(kwargs["std"]),
-            )
-            return _create_input_levels(mean, mean + spread)
-        if step == "scale_linear":
-            gain = _convert_to_number(kwargs.get("gain", 1.0))
-            zero = -_convert_to_number(kwargs.get("offset", 0.0)) / gain
-            return _create_input_levels(zero, zero + 1 / gain)
-    step_names = ", ".join(str(s["id"]) for s in real)
+        if kind == "fixed_zero_mean_unit_variance":
+            mean, spread = one["mean"], one["std"]
+            return _create_input_levels(mean, mean + spread, name)
+        if kind == "scale_linear" and one["gain"]:
+            zero = -one["offset"] / one["gain"]
+            return _create_input_levels(zero, zero + 1 / one["gain"], name)
     msg = (
         f"{name} uses an unsupported form of preprocessing: "
-        f"{format_one_line(step_names)}."
+        f"{format_one_line(', '.join(step.id for step in real))}."
     )
     raise CheckpointError(msg, code="model-unsuitable")
 
 
-def _create_input_levels(zero: float, one: float) -> dict[str, object]:
+def _create_input_levels(zero: float, one: float, name: str) -> dict[str, object]:
     if not (math.isfinite(zero) and math.isfinite(one) and zero < one):
-        msg = f"grey values {zero} and {one} cannot be mapped to 0 and 1"
-        raise ValueError(msg)
+        msg = f"The grey values {zero} and {one} of {name} cannot become 0 and 1."
+        raise CheckpointError(msg, code="model-unsuitable")
     return {"input_scaling": "levels", "input_levels": (zero, one)}
-
-
-def _convert_to_number(value: Any) -> float:
-    """Convert a value, or a list with one value, to a number."""
-    return float(value[0] if isinstance(value, list) and len(value) == 1 else value)

@@ -4,10 +4,13 @@ from napari_semsr.core import Message
 
 LAST_COMMIT = "77bd7f5d"
 FORMER: dict[str, str] = {
+    "particles": "semsr gaps measures particles too: diameters_nm and cut in its JSON, "
+    "a row for each particle with --table, label images with --labels",
     "models check": "semsr models info shows what the card of a model records; "
     "benchmarks/check_model.py checks another model",
     "models architectures": "the page Architectures of the manual lists the networks "
     "and their options",
+    "panel Particle sizes": "Gaps shows the sizes of particles too, also of labels",
     "panel Check model": "Enhance shows, below More, what the card of a model records",
     "panel Import model": "use Import in Enhance, below More",
     "panel Demonstration": "run semsr demo, or open a sample on the first page",

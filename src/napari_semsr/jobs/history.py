@@ -31,6 +31,7 @@ from napari_semsr.jobs.stitch import HALF, combine_digests
 from napari_semsr.jobs.verb import FileInput, Verb
 from napari_semsr.simulation import SemViewOptions
 
+_OTHERS = "simulate", "gaps"  # whose images are not their main output
 _DEEPEST = 8  # calls before the last one; chosen: ends cycles
 
 
@@ -137,7 +138,7 @@ def list_repeatable_jobs() -> list[str]:
 def _get_job_command(job: str) -> Verb[Options, Result] | None:
     """Return the command that reproduces a job's output; None if there is none."""
     verb = get_verb(job) if job in JOBS else None
-    makes = verb is not None and (verb.makes_image or job == "simulate")
+    makes = verb is not None and (verb.makes_image or job in _OTHERS)
     return verb if makes else None
 
 

@@ -16,7 +16,6 @@ from napari_semsr.analysis import Falloff, split_into_blocks
 from napari_semsr.core import (
     Box,
     Float32Array,
-    FloatArray,
     Grid,
     InputRecord,
     Job,
@@ -552,10 +551,6 @@ class Result:
             }
             tables |= {title: shown_columns} if shown_columns else {}
         return tables
-
-    def discs(self) -> tuple[FloatArray, FloatArray] | None:
-        """Return centres ``(y, x)`` (N, 2) and diameters (N,) in px, if any."""
-        return None
 
     def to_json(self) -> dict[str, Any]:
         """Return the record that a command prints: fields and declared properties."""

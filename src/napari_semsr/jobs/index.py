@@ -28,8 +28,7 @@ VERBS = {
     "spectrum": "compute the radially averaged and the 2-D power spectrum",
     "metrics": "compute PSNR, SSIM, NRMSE against a reference, sharpness, grey levels",
     "error-map": "map where an enhanced image differs from its reference",
-    "gaps": "count and measure the gaps between particles",
-    "particles": "measure the sizes of particles, or of the objects of a label image",
+    "gaps": "count and measure particles, and the gaps between them",
     "profile": "measure line widths, edges and distances along a line",
     "figure": "make a figure of images, maps and overlays with scale bars and caption",
     "replay": "reproduce an output from its provenance, and compare the two",
@@ -57,7 +56,6 @@ _MODULES = {
     "frc-map": "measure.resolution",
     "gaps": "measure.gaps",
     "metrics": "measure.grey",
-    "particles": "measure.particles",
     "profile": "measure.profile",
     "spectrum": "measure.resolution",
 }
@@ -74,8 +72,6 @@ _UNLISTED_JOBS = {
     "look-here": "adapt.job",
 }
 """Modules of the jobs that are not commands but run from panels and in plans."""
-PANELS = {"Particle sizes": "particles"}
-"""Commands with a generated panel, keyed by panel title."""
 MEASURES = tuple(
     name for name in VERBS if _MODULES.get(name, "").startswith("measure.")
 )

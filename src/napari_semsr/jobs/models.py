@@ -251,10 +251,11 @@ def get_check_figures(card: Mapping[str, Any]) -> dict[str, Figure]:
     """
     checks, figures = card.get("checks") or {}, dict[str, Figure]()
     try:
-        for kind, record in (checks.get("discs") or {}).items():
+        discs_by_kind = checks.get("discs") or {}
+        for kind in (name for name in _KINDS if name in discs_by_kind):
             totals = [
                 (float(both["enhanced"]), float(both["degraded"]), name, both["discs"])
-                for name, shares in record["conditions"].items()
+                for name, shares in discs_by_kind[kind]["conditions"].items()
                 for both in [shares["resolved"]["together"]]
                 if both["discs"]
             ]
@@ -280,6 +281,7 @@ def get_check_figures(card: Mapping[str, Any]) -> dict[str, Figure]:
     return figures
 
 
+_KINDS = "held_out", "given", "drawn"  # images of a check with discs, real ones first
 _REMOVED = {
     "light_tells": "if the optical image shows the object",
     "light_cannot_tell": "if the optical image hides it",

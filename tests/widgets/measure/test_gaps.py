@@ -31,7 +31,7 @@ def test_gaps_are_counted_and_marked_in_place(panel, model, run_panel):
     assert "of the field and covering 20 % of its area" in said
     text = panel.figures.text()
     assert "Not seen" in text
-    (marks,) = (layer for layer in model.layers if isinstance(layer, Points))
+    (_, marks) = (layer for layer in model.layers if isinstance(layer, Points))
     assert marks.visible
     np.testing.assert_allclose(marks.data_to_world(marks.data[0]), (160, 240), atol=10)
     width = float(marks.features["width (nm)"][0])
@@ -100,7 +100,7 @@ def test_gaps_that_the_image_hides_are_marked_apart(panel, model, run_panel):
     panel.image.value = model.layers["taken"]
     run_panel(panel)
     assert "100.0 %" in panel.figures.text()
-    (marks,) = (layer for layer in model.layers if isinstance(layer, Points))
+    (_, marks) = (layer for layer in model.layers if isinstance(layer, Points))
     panel.image.value = model.layers["truth"]
     panel.reference.value = None
     run_panel(panel)
@@ -150,10 +150,33 @@ def test_histogram_particles_and_legend_are_told(panel, model, run_panel):
     assert "invented 0" in text
     curves = panel.findings().curves
     assert sum(curves["widths"]["image"]) == 1
-    assert list(curves["particles"]["diameter (nm)"]) == pytest.approx(
+    assert list(curves["Particles"]["Diameter (nm)"]) == pytest.approx(
         [140, 140], rel=0.03
     )
     panel.reference.value = None
     run_panel(panel)
     assert "invented" not in panel.results.remarks.text()
     assert panel.rows.columnCount() == 4
+
+
+def test_sizes_are_those_of_an_image_and_of_labels(model, hold, add, run_panel):
+    y, x = np.indices((120, 140))
+    discs = np.where(np.hypot(y - 60, x - 40) < 15, 150.0, 50.0)
+    discs[np.hypot(y - 60, x - 110) < 6] = 150
+    labels = np.where(np.hypot(y - 60, x - 90) < 12, 5, 0)
+    model.add_labels(labels, name="drawn", scale=(3, 3), units=("nm", "nm"))
+    add(model, Micrograph(discs, parse_pixel_size(2.0), "discs"))
+    panel = hold(GapsPanel(model))
+    assert panel.image.value.name == "discs"
+    run_panel(panel)
+    rings = model.layers["Gaps: discs, particles"]
+    np.testing.assert_allclose(rings.data_to_world(rings.data[0]), (120, 80), atol=0.5)
+    assert sorted(rings.size) == pytest.approx([12, 30], rel=0.05)
+    widths = rings.size * rings.border_width
+    assert max(widths) < 3 * min(widths)
+    assert "Cut by the border" in panel.figures.text()
+    panel.image.value = model.layers["drawn"]
+    run_panel(panel)
+    curves = panel.findings().curves
+    assert list(curves["Particles"]["Label"]) == [5]
+    assert curves["Particles"]["Diameter (nm)"] == pytest.approx([70.7], rel=0.01)

@@ -4,7 +4,6 @@ from .controls import (
 )
 from .docking import (
     ASIDE as ASIDE,
-    VERB_PANELS as VERB_PANELS,
     create_panel as create_panel,
     open_panel as open_panel,
     switch_panel as switch_panel,

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QDockWidget, QLabel, QMainWindow, QSizePolicy, QWidget
 
-from napari_semsr.jobs import PANELS
 from napari_semsr.widgets.base.runner import is_alive
 
 if TYPE_CHECKING:
@@ -14,15 +13,11 @@ if TYPE_CHECKING:
 
 _OURS = "semsr dock"
 _PLUGIN, _MENU = "napari-semsr", "Superlens SEM"
-VERB_PANELS = {title: f"measure.panel:{name}" for title, name in PANELS.items()}
-"""Panels generated from commands, as ``module:class``; the class is the command name.
-"""
 ASIDE = {
     "Error map": "measure.panel:ErrorMapPanel",
     "Gaps": "measure.gaps:GapsPanel",
     "Spectrum": "measure.spectrum:SpectrumPanel",
     "Train": "train.panel:TrainPanel",
-    **VERB_PANELS,
 }
 """Panels that are not in the plugin menu, as ``module:class`` below
 ``napari_semsr.widgets``: opened by the window, other panels or the command palette.

@@ -1,4 +1,4 @@
-"""Gaps: number and widths of the gaps between particles in a layer."""
+"""Gaps: particles in a layer, their sizes, and the gaps between them."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -30,13 +30,14 @@ LOOKS = {
     "missed": ("#d55e00", "x", "\N{MULTIPLICATION X}"),
     "invented": ("#f0e442", "triangle_up", "\N{BLACK UP-POINTING TRIANGLE}"),
 }
+_DISC_BORDER = 0.06  # share of the median diameter; chosen: the image stays visible
 _MARK_PX = 4  # size of a point, in pixels of the image
 _MARK_SHARE = 0.01  # the same, as a fraction of the longer side, for large images
 _TABLE_HEIGHT = 170
 
 
 class GapsPanel(GroundTruthPanel):
-    """Panel that counts and measures gaps, optionally against a reference layer."""
+    """Panel that measures particles and gaps, optionally against a reference layer."""
 
     title, run_label = "Gaps", "Find gaps"
     verb = GAPS
@@ -146,9 +147,9 @@ class GapsPanel(GroundTruthPanel):
         camera.center = (camera.center[0], *place[-2:])
 
     def add_marks(self, layer: Layer, outcome: CommandOutcome) -> Iterator[None]:
-        """Mark each gap with a line along its width, and a point that holds its data.
+        """Mark each particle with a ring, each gap with a line along its width.
 
-        Its colour and the shape of the point show its kind.
+        A point holds the data of a gap; its colour and shape show its kind.
         """
         if layer not in self.viewer.layers:
             return
@@ -159,6 +160,20 @@ class GapsPanel(GroundTruthPanel):
         self._marks = None
         with self.result_layers.replace_earlier(layer) as earlier:
             yield from self.result_layers.remove_earlier(earlier)
+            middles, diameters = outcome.report.discs()
+            if len(middles):
+                # the ring of a large disc grows less than the disc
+                slower = np.sqrt(np.median(diameters) / diameters)
+                self.viewer.add_points(
+                    middles,
+                    name=f"{self.title}: {layer.name}, particles",
+                    size=diameters,
+                    face_color="transparent",
+                    border_color=LOOKS["found"][0],
+                    border_width=np.minimum(_DISC_BORDER * slower, 1.0),
+                    **create_overlay_keywords(part, self.title, layer),
+                )
+                yield
             if gaps:
                 ends = np.array([gap.ends_px for gap in gaps])
                 self.viewer.add_vectors(
@@ -215,8 +230,6 @@ class GapsPanel(GroundTruthPanel):
             if reference is not None:
                 columns["reference"] = reference.counts
             curves |= {"gaps": _create_gap_table(result), "widths": columns}
-        if result.sizes:
-            curves["particles"] = {f"diameter ({unit})": result.get_diameters(unit)}
         return curves
 
 

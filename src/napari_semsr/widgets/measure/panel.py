@@ -21,11 +21,8 @@ from napari_semsr.core import (
 )
 from napari_semsr.jobs import (
     ERROR_MAP,
-    PANELS,
     MapResult,
-    Result,
     crop_to_gap_free_box,
-    get_verb,
 )
 from napari_semsr.widgets.base import (
     Columns,
@@ -38,7 +35,6 @@ from napari_semsr.widgets.base import (
     run_command,
 )
 from napari_semsr.widgets.layers import (
-    create_overlay_keywords,
     create_result_name,
     get_input_names,
     get_network_name,
@@ -63,8 +59,6 @@ from napari_semsr.widgets.measure.regions import (
 )
 
 _MAX_PLOTS = 2  # plots that the panel's command draws below each other
-_DISC_COLOUR = "#56b4e9"  # of Okabe and Ito, distinct for colour-blind users
-_DISC_BORDER = 0.06  # share of the median diameter; chosen: the image stays visible
 
 
 class MeasurePanel(VerbPanel):
@@ -182,25 +176,9 @@ class MeasurePanel(VerbPanel):
         )
 
     def add_marks(self, layer: Layer, outcome: CommandOutcome) -> Iterator[None]:
-        """Add helper layers for the result, such as measured discs, step by step."""
-        discs = outcome.report.discs()
-        if discs is None or layer not in self.viewer.layers:
-            return
-        middles, diameters = discs
-        with self.result_layers.replace_earlier(layer) as earlier:
-            yield from self.result_layers.remove_earlier(earlier)
-            if len(middles):
-                # the ring of a large disc grows less than the disc
-                slower = np.sqrt(np.median(diameters) / diameters)
-                self.viewer.add_points(
-                    middles,
-                    name=f"{self.title}: {layer.name}",
-                    size=diameters,
-                    face_color="transparent",
-                    border_color=_DISC_COLOUR,
-                    border_width=np.minimum(_DISC_BORDER * slower, 1.0),
-                    **create_overlay_keywords(outcome.image, self.title, layer),
-                )
+        """Add helper layers for the result, step by step."""
+        del layer, outcome
+        return iter(())
 
     def sentence(self, outcome: CommandOutcome) -> str:
         """Return a sentence with the main values, to be shown above the metrics."""
@@ -282,24 +260,6 @@ class GroundTruthPanel(MeasurePanel):
 
 
 _NEAR = 0.02  # share of a side: tolerance for coinciding edges; chosen
-
-
-_PAGES = {"particles": "gaps.md#sizes"}
-"""Manual pages of generated panels."""
-
-
-def __getattr__(name: str) -> type[MeasurePanel]:
-    """Return a panel class that is generated from a command."""
-    titles = [title for title, verb in PANELS.items() if verb == name]
-    if not titles:
-        msg = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(msg)
-    verb = get_verb(name)
-    class_values: dict[str, object] = {"title": titles[0], "verb": verb}
-    class_values["help_place"] = _PAGES.get(name, MeasurePanel.help_place)
-    if verb is not None and verb.result.discs is not Result.discs:
-        class_values |= {"helps": "Show what was measured", "helps_first": True}
-    return type("OneVerbPanel", (MeasurePanel,), class_values)
 
 
 class ErrorMapPanel(MeasurePanel):

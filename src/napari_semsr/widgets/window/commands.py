@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 from napari import current_viewer
 
 from napari_semsr.core import Message, OptionError
-from napari_semsr.jobs import PANELS, describe_former_name
+from napari_semsr.jobs import describe_former_name
 from napari_semsr.widgets.base import (
     ASIDE,
     convert_names_to_panel_labels,
@@ -21,7 +21,6 @@ _PANELS = {
     "mosaic": "Open mosaic",
     "save": "Save",
     "train": "Train",
-    **{verb.replace("-", "_"): title for title, verb in PANELS.items()},
 }
 
 

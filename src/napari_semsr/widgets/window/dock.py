@@ -24,7 +24,6 @@ from qtpy.QtWidgets import (
 from napari_semsr.io import FOLDER_KEY
 from napari_semsr.widgets.base import (
     ASIDE,
-    VERB_PANELS,
     RichTextLabel,
     VerbPanel,
     WrappingRow,
@@ -136,7 +135,6 @@ STEPS = (
             "Line profile": "measure.profile:ProfilePanel",
             "Error map": ASIDE["Error map"],
             "Gaps": ASIDE["Gaps"],
-            **VERB_PANELS,
         },
     ),
     WorkStep(
