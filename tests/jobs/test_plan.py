@@ -200,6 +200,7 @@ def test_progress_is_one_and_a_cancel_keeps_what_is_finished(image, tmp_path):
         run(execute(plan, tmp_path, results), report)
     assert {step.total for step in seen} == {2000}
     assert 1000 in {step.done for step in seen}
+    assert not any(step.equal_steps for step in seen)  # so no time left is said
     assert not (tmp_path / "sharper" / "a.ome.tif").exists()
     assert execute_in(tmp_path, plan).ran == 1
 

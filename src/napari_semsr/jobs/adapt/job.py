@@ -459,7 +459,7 @@ def _execute_plan(plan: Plan, results: Results) -> Job[None]:
     def convert_progress(step: Progress) -> Progress:
         # of each call, as a training takes much longer than the others
         share = step.total // len(plan.calls)
-        return replace(step, done=step.done % share, total=share)
+        return replace(step, done=step.done % share, total=share, equal_steps=True)
 
     try:
         yield from map_progress(

@@ -438,6 +438,7 @@ def _run_job_with_progress(
             total=step.total,
             message=f"{step.message}{more}",
             seconds_left=None,
+            equal_steps=step.equal_steps and inner.equal_steps,
         )
 
     return map_progress(job, convert_progress, within=lambda: capture_warnings(hear))
@@ -481,7 +482,8 @@ def execute(
     calls = {call.name: call for call in plan.calls}
     total = _PARTS * len(plan.calls)
     for number, call in enumerate(plan.calls):
-        step = Progress(_PARTS * number, total, call.name)
+        is_all = len(plan.calls) == 1  # calls differ in time
+        step = Progress(_PARTS * number, total, call.name, equal_steps=is_all)
         yield step
         for role, one in call.iterate_inputs():
             if isinstance(one, File):
