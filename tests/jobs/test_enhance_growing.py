@@ -110,8 +110,8 @@ def test_blocks_whose_pixels_moved_are_enhanced_again(tmp_path, display, scene, 
         before = display.enhanced.read(Box(0, 192, 0, 192))
         moved = Box(70, 90, 70, 90)  # its block, and those that the network sees it in
         grow(growing, moved, scene[:20, :20])
-        rest_until(growing, display, 10)
-        growing.allow_enhancement(1.5)
+        rest_until(growing, display, 13)
+        growing.allow_enhancement(1.5)  # in which no further one comes
         after = display.enhanced.read(Box(0, 192, 0, 192))
     assert {box.corner for box in display.boxes[9:]} == {
         (0, 0), (0, 64), (64, 0), (64, 64),

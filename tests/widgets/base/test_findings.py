@@ -177,7 +177,7 @@ def test_report_tells_of_what_was_measured_and_replaces_nothing(
 ):
     path = choose("report", ".html")
     panel.sharing.page_button.click()
-    qtbot.waitUntil(lambda: bool(opened), timeout=60_000)
+    qtbot.waitUntil(lambda: bool(opened))
     told = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     assert opened[0].toLocalFile() == str(path)
     images = {item["name"]: item for item in told["images"]}
@@ -196,6 +196,6 @@ def test_report_tells_of_what_was_measured_and_replaces_nothing(
     path = choose("other", ".html")
     path.with_suffix(".json").write_text("mine")
     panel.sharing.page_button.click()
-    qtbot.waitUntil(lambda: "exists" in panel.status.text(), timeout=60_000)
+    qtbot.waitUntil(lambda: "exists" in panel.status.text())
     assert path.with_suffix(".json").read_text() == "mine"
     assert not path.exists()

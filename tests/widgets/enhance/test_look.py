@@ -59,7 +59,7 @@ def test_a_preview_ends_with_its_panel(panel, model, qtbot):
     panel.look.pointing.value = True
     qtbot.waitUntil(lambda: panel.look.preview.layer is not None, timeout=LIMIT_MS)
     panel.cancel_all_jobs()
-    qtbot.waitUntil(lambda: not panel.look.preview.runner.is_busy, timeout=10_000)
+    qtbot.waitUntil(lambda: not panel.look.preview.runner.is_busy, timeout=LIMIT_MS)
     assert [item.name for item in model.layers] == ["field"]
 
 
