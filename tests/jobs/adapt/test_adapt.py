@@ -25,7 +25,7 @@ from napari_semsr.core import (
 from napari_semsr.inference import EnhanceOptions, prepare_model_input
 from napari_semsr.io import ImageIdentity, StoredTransform, read, read_transform, write
 from napari_semsr.jobs import ADAPT, STOP, AdaptationError, AdaptOptions, AdaptProgress
-from napari_semsr.jobs.adapt import job, train
+from napari_semsr.jobs.adapt import job, process, train
 from napari_semsr.jobs.adapt.areas import (
     SharedArea,
     check_correlation,
@@ -36,6 +36,7 @@ from napari_semsr.models import load_model, read_card
 from napari_semsr.registration import Landmarks
 from napari_semsr.restoration import LinearFit
 from napari_semsr.training import place as area_training
+from tests.children import LIMIT_S
 from tests.refusals import refused, warned
 
 SIDE = (128, 224)
@@ -421,6 +422,7 @@ def test_a_training_in_a_process_leaves_its_state_and_ends_with_a_file(
     options = training.AreaOptions(copies=0, batch=1, patch_px=32)
     files = {"state_file": tmp_path / "state.pt", "stop_file": tmp_path / "stop"}
     how = {**files, "levels": (100.0, 900.0), "threads": 1, "seconds": 600.0}
+    monkeypatch.setattr(process, "_PATIENCE_S", LIMIT_S)
     job = fit_in_process([training.AreaImages(light, sem)], options, **how)
     for step in job:
         if isinstance(step, training.AreaProgress):
