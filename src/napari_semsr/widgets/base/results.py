@@ -66,6 +66,7 @@ from napari_semsr.widgets.base.docking import show_panel_by_title
 from napari_semsr.widgets.base.form import get_preference
 from napari_semsr.widgets.base.places import create_temporary_folder, is_temporary
 from napari_semsr.widgets.base.runner import has_active_jobs
+from napari_semsr.widgets.base.saving import watch_napari_writers
 from napari_semsr.widgets.layers import (
     DRAWING_KEY,
     IDENTITY_KEY,
@@ -517,11 +518,13 @@ def watch_images(viewer: ViewerModel) -> None:
     hide them: it is displayed at the size of the field in view, without changing its
     data, and its pixel size is requested. If its lowest rows look like a data bar, a
     button to crop them is offered. The files of an image are forgotten if its pixels
-    are replaced, and for layers that napari makes from parts of it.
+    are replaced, and for layers that napari makes from parts of it. napari's own
+    writers warn that they lose the pixel size.
     """
     viewer = getattr(viewer, "__wrapped__", viewer)  # napari may pass a proxy
     if viewer in _watched_viewers:
         return
+    watch_napari_writers()
     _watched_viewers.add(viewer)
     of_viewer = ref(viewer)
 
