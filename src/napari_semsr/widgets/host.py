@@ -152,11 +152,3 @@ def is_opening_from_window() -> bool:
     while frame is not None and frame.f_code.co_name != "_qt_open":
         frame = frame.f_back
     return frame is not None
-
-
-def show_error_in_window(sentence: str) -> None:
-    """Show an error as a notification, as soon as the window is visible."""
-    from napari.utils.notifications import show_error
-    from qtpy.QtCore import QTimer
-
-    QTimer.singleShot(0, lambda: show_error(sentence))

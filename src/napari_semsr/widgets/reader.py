@@ -48,8 +48,10 @@ def _read_in_napari(path: Paths) -> list[Any]:
 
     napari would show an exception with its traceback.
     """
+    from napari.utils.notifications import show_error
+
     from napari_semsr.widgets.base import convert_names_to_panel_labels, relabel_errors
-    from napari_semsr.widgets.host import is_opening_from_window, show_error_in_window
+    from napari_semsr.widgets.host import is_opening_from_window
     from napari_semsr.widgets.samples import watch_viewer
 
     sentences: list[str] = []
@@ -61,7 +63,7 @@ def _read_in_napari(path: Paths) -> list[Any]:
         if not layers and not is_opening_from_window():
             raise
         if not layers:
-            show_error_in_window(str(error))
+            show_error(str(error))
             return _NO_LAYERS
     for sentence in sentences:
         warn(convert_names_to_panel_labels(sentence), get_error_code(sentence))
