@@ -602,10 +602,10 @@ def create_scan_layers(
     if corners is None:
         count, pixels = len(acquisition), acquisition.read(0)
         if count * pixels.nbytes > _LARGEST:  # read when they are shown
-            import dask
             import dask.array as da
+            from dask.delayed import delayed
 
-            read, shape = dask.delayed(acquisition.read), pixels.shape
+            read, shape = delayed(acquisition.read), pixels.shape
             planes = [
                 da.from_delayed(read(index), shape, pixels.dtype)
                 for index in range(count)

@@ -300,7 +300,7 @@ def watch_napari_writers() -> None:
         return
     _watched_registries.add(commands)
     for name in _NAPARIS:
-        write = manager.get_command(name).python_name
+        write = str(manager.get_command(name).python_name)
         commands.unregister(name)
         commands.register(name, partial(_write_by_napari, write))
 
