@@ -87,6 +87,7 @@ from .log import log_error as log_error
 from .napari_hooks import (
     get_reader as get_reader,
     is_preferred_reader as is_preferred_reader,
+    read_paths as read_paths,
 )
 from .png import write_screenshot as write_screenshot
 from .positions import write_fiji_positions as write_fiji_positions

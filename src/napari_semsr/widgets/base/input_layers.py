@@ -10,7 +10,12 @@ from napari.layers import Image, Layer
 from qtpy.QtCore import QObject
 from qtpy.QtWidgets import QSizePolicy, QWidget
 
-from napari_semsr.core import Micrograph, format_pixel_size
+from napari_semsr.core import (
+    Micrograph,
+    ShapeError,
+    format_pixel_size,
+    get_error_code,
+)
 from napari_semsr.jobs import Verb
 from napari_semsr.widgets.base.form import create_button
 from napari_semsr.widgets.base.messages import Messages
@@ -22,6 +27,7 @@ from napari_semsr.widgets.base.results import (
     get_databar_row_count,
     get_stated_pixel_size,
     is_coloured,
+    mark_as_coloured,
 )
 from napari_semsr.widgets.base.runner import is_alive
 from napari_semsr.widgets.base.session import get_session
@@ -238,9 +244,15 @@ class InputLayers(QObject):
             disable_cache(layer)
             plane = () if self.uses_all_planes() else get_displayed_plane(layer, dims)
             self.planes_read[layer] = plane
-        return micrograph_from_layer(
-            layer, dims, is_unturned=is_unturned, colour=colour
-        )
+        try:
+            return micrograph_from_layer(
+                layer, dims, is_unturned=is_unturned, colour=colour
+            )
+        except ShapeError as error:
+            if isinstance(layer, Image) and get_error_code(error) == "colour-image":
+                mark_as_coloured(layer)
+                self._update_offers()
+            raise
 
     def get_planes(self, layers: Sequence[Image]) -> Planes:
         """Return the plane of each layer that was read or is displayed."""
@@ -347,7 +359,10 @@ class InputLayers(QObject):
         colour_layer = next(filter(is_coloured, self._get_selected_layers()), None)
         if not isinstance(colour_layer, Image):
             return
-        boxes = [box for box in self._boxes if box.value is colour_layer]
-        layer_made = add_luminance_layer(self._viewer, colour_layer)
-        for box in boxes:
-            box.value = layer_made
+        values = [(box, box.value) for box in self._boxes]
+        grey_layer = add_luminance_layer(self._viewer, colour_layer)
+        for box, value in values:
+            if isinstance(value, list) and colour_layer in value:
+                box.value = [grey_layer if n is colour_layer else n for n in value]
+            elif value is colour_layer:
+                box.value = grey_layer

@@ -66,6 +66,7 @@ from napari_semsr.widgets.base.docking import show_panel_by_title
 from napari_semsr.widgets.base.form import get_preference
 from napari_semsr.widgets.base.places import create_temporary_folder, is_temporary
 from napari_semsr.widgets.base.runner import has_active_jobs
+from napari_semsr.widgets.base.saving import watch_napari_writers
 from napari_semsr.widgets.layers import (
     DRAWING_KEY,
     IDENTITY_KEY,
@@ -81,9 +82,11 @@ from napari_semsr.widgets.layers import (
     get_image_record,
     get_input_names,
     get_layer_pixel_size,
+    get_pixel_size_metadata,
     is_calibrated,
     list_grey_layers,
     record_edit,
+    record_pixel_size_metadata,
     remove_display_fit,
     show_colour_bar,
     show_scale_bar,
@@ -515,11 +518,13 @@ def watch_images(viewer: ViewerModel) -> None:
     hide them: it is displayed at the size of the field in view, without changing its
     data, and its pixel size is requested. If its lowest rows look like a data bar, a
     button to crop them is offered. The files of an image are forgotten if its pixels
-    are replaced, and for layers that napari makes from parts of it.
+    are replaced, and for layers that napari makes from parts of it. napari's own
+    writers warn that they lose the pixel size.
     """
     viewer = getattr(viewer, "__wrapped__", viewer)  # napari may pass a proxy
     if viewer in _watched_viewers:
         return
+    watch_napari_writers()
     _watched_viewers.add(viewer)
     of_viewer = ref(viewer)
 
@@ -777,12 +782,18 @@ def get_stated_pixel_size(layer: Layer | None) -> PixelSize | None:
     return size_known[1]
 
 
-def apply_stated_pixel_size(viewer: ViewerModel, layer: Layer) -> None:
-    """Set the pixel size of a layer to the one stated in its file."""
-    size = get_stated_pixel_size(layer)
+def apply_stated_pixel_size(
+    viewer: ViewerModel, layer: Layer, *, of: Layer | None = None
+) -> None:
+    """Set the pixel size of a layer to the one stated in its file.
+
+    `of`: the layer of that file, if this one was made from it.
+    """
+    source = layer if of is None else of
+    size = get_stated_pixel_size(source)
     if size is not None:
         origin = create_size_source(
-            f"by the file {Path(layer.source.path or '').name}", size
+            f"by the file {Path(source.source.path or '').name}", size
         )
         has_fit = get_display_fit(layer)[0] != 1
         apply_pixel_size(layer, size, origin=origin)
@@ -805,8 +816,16 @@ def is_coloured(layer: Layer | None) -> bool:
     return _colour_layers[layer]
 
 
+def mark_as_coloured(layer: Image) -> None:
+    """Record that an image has colours, which may be between the checked pixels."""
+    _colour_layers[layer] = True
+
+
 def add_luminance_layer(viewer: ViewerModel, layer: Image) -> Image:
-    """Add the luminance of a colour layer as a grey one, which becomes active."""
+    """Add the luminance of a colour layer as a grey one, which becomes active.
+
+    It has the pixel size of that layer, or the one stated in its file.
+    """
     colours = layer.data if layer.multiscale else [layer.data]
     levels = [luminance(one[..., :3]) for one in colours]
     layer_made: Image = viewer.add_image(
@@ -817,6 +836,8 @@ def add_luminance_layer(viewer: ViewerModel, layer: Image) -> Image:
         **{name: getattr(layer, name) for name in _PLACE},
     )
     record_edit(layer_made, of=layer)
+    record_pixel_size_metadata(layer_made, get_pixel_size_metadata(layer))
+    apply_stated_pixel_size(viewer, layer_made, of=layer)
     layer.visible = False
     viewer.layers.selection.active = layer_made
     return layer_made
