@@ -54,6 +54,7 @@ from napari_semsr.widgets.base.form import (
     convert_names_to_panel_labels,
     create_button,
     create_group_forms,
+    end_typing,
     read_form_state,
 )
 from napari_semsr.widgets.base.history import get_removed_layers
@@ -606,6 +607,7 @@ class VerbPanel(QWidget):
 
     def run(self) -> None:
         """Start or queue the job with the values of the form, or explain why not."""
+        end_typing(self)  # a shortcut leaves the focus in its field
         values = *self._read_form(), self.viewer.dims.point[:-2]
         with self.messages.show_errors():
             self.controls.request(values, self._prepare_task)
