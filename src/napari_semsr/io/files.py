@@ -379,6 +379,11 @@ class StoreLock:
         else:
             self._lock = lock
 
+    @property
+    def is_supported(self) -> bool:
+        """Whether the lock is held; false without support for file locks."""
+        return self._lock is not None
+
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle the object without its lock."""
         return type(None), ()

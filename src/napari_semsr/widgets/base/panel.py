@@ -54,6 +54,7 @@ from napari_semsr.widgets.base.form import (
     convert_names_to_panel_labels,
     create_button,
     create_group_forms,
+    end_typing,
     read_form_state,
 )
 from napari_semsr.widgets.base.history import get_removed_layers
@@ -94,6 +95,7 @@ if TYPE_CHECKING:
 
 HELP, HIDE, FLIP = "F1", "Ctrl+Shift+H", "Ctrl+Shift+B"
 _MINIMUM_WIDTH = 320  # of a panel; chosen
+_GAP_PX = 6  # at the right of a form
 
 _in_view: set[QWidget] = set()
 """Panels that are shown without a dock.
@@ -249,11 +251,13 @@ class VerbPanel(QWidget):
         outer = QVBoxLayout(self)
         outer.setContentsMargins(6, 6, 6, 6)
         self.body = QVBoxLayout(self.content)
-        self.body.setContentsMargins(0, 0, 6, 0)
+        self._reserve_scroll_bar(0, 0)
         for button in self.input_layers.offers:
             self.body.addWidget(button)
         self.body.addStretch(1)
         set_up_scroll_area(self.scroll_area, self.content)
+        bar = self.scroll_area.verticalScrollBar()
+        bar.rangeChanged.connect(self._reserve_scroll_bar)  # type: ignore[union-attr]
         tooltip = (
             f"Open the manual page of this panel ({HELP}).\n{HIDE} hides or shows the "
             f"results, and {FLIP} shows their input."
@@ -271,9 +275,15 @@ class VerbPanel(QWidget):
         outer.addWidget(self.scroll_area, stretch=1)
         foot = QVBoxLayout()
         outer.addLayout(foot)
-        # above the buttons, which do not move when it is unfolded
+        # above the buttons, which do not move when it grows
         for row in (self.messages, self.progress_bar, self.buttons):
             foot.addWidget(row)
+
+    def _reserve_scroll_bar(self, _: int, most: int) -> None:
+        """Keep the width of the form when messages grow and a scroll bar comes."""
+        bar = self.scroll_area.verticalScrollBar()
+        free = 0 if most or bar is None else bar.sizeHint().width()
+        self.body.setContentsMargins(0, 0, _GAP_PX + free, 0)
 
     def show_help(self) -> None:
         """Open the manual page of this panel."""
@@ -606,6 +616,7 @@ class VerbPanel(QWidget):
 
     def run(self) -> None:
         """Start or queue the job with the values of the form, or explain why not."""
+        end_typing(self)  # a shortcut leaves the focus in its field
         values = *self._read_form(), self.viewer.dims.point[:-2]
         with self.messages.show_errors():
             self.controls.request(values, self._prepare_task)

@@ -64,7 +64,11 @@ from napari_semsr.jobs import INFO
 from napari_semsr.widgets import host
 from napari_semsr.widgets.base.docking import show_panel_by_title
 from napari_semsr.widgets.base.form import get_preference
-from napari_semsr.widgets.base.places import create_temporary_folder, is_temporary
+from napari_semsr.widgets.base.places import (
+    create_temporary_folder,
+    is_temporary,
+    remove_temporary_folder,
+)
 from napari_semsr.widgets.base.runner import has_active_jobs
 from napari_semsr.widgets.base.saving import watch_napari_writers
 from napari_semsr.widgets.layers import (
@@ -103,12 +107,18 @@ _given_paths: set[Path] = set()
 """Paths created by this process, with symbolic links resolved."""
 
 
+def get_cache_parent() -> Path | None:
+    """Return the folder that the user chose for temporary results, if any."""
+    parent = str(get_preference("storage", "cache_folder")).strip()
+    return Path(parent) if parent else None
+
+
 def get_cache_folder() -> Path:
     """Return the cache folder, created on first use and removed when napari closes."""
     if not _folder or not _folder[0].is_dir():
-        parent = str(get_preference("storage", "cache_folder")).strip() or None
+        parent = get_cache_parent()
         try:
-            folder = create_temporary_folder(None if parent is None else Path(parent))
+            folder = create_temporary_folder(parent)
         except OSError as error:
             msg = (
                 f"The cache folder {parent} must exist and be writable "
@@ -123,7 +133,7 @@ def get_cache_folder() -> Path:
 def remove_cache() -> None:
     """Remove the cache folder and its contents."""
     for folder in _folder:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_temporary_folder(folder)
     _folder.clear()
 
 
