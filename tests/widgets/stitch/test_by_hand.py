@@ -11,10 +11,9 @@ import tifffile
 from qtpy.QtCore import Qt
 
 import napari_semsr
-from napari_semsr.stitching import Corrections, PairReport
+from napari_semsr.stitching import Corrections
 from napari_semsr.widgets import host
 from napari_semsr.widgets.stitch.by_hand import (
-    compute_misfit,
     get_corrections_path,
     shorten_file_names,
 )
@@ -200,16 +199,6 @@ def test_the_view_of_the_mosaic_returns_after_two_frames(by_hand, qtbot):
         assert mosaic.visible
         assert panel.viewer.layers.selection.active == mosaic
         assert (camera.zoom, camera.center) == (zoom, centre)
-
-
-def test_the_misfit_of_an_overlap_that_disagrees_is_how_far_it_is_away():
-    positions = np.array([[0.0, 0.0], [3.0, 50.0]])
-    refined = PairReport(0, 1, (0, 50), 0.9, 9, used=True, residual_px=0.25)
-    away = PairReport(0, 1, (0, 54), 0.9, 9, used=False, reason="disagrees with others")
-    chance = PairReport(0, 1, (9, 9), 0.1, 1, used=False, reason="not above chance")
-    assert compute_misfit(refined, positions) == 0.25
-    assert compute_misfit(away, positions) == 5
-    assert np.isnan(compute_misfit(chance, positions))
 
 
 @pytest.mark.parametrize(

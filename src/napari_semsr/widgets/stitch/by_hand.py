@@ -43,15 +43,6 @@ _HELP = (
 )
 
 
-def compute_misfit(pair: PairReport, positions: FloatArray) -> float:
-    """Compute the misfit in px between an overlap and positions (N, 2), or NaN."""
-    if np.isfinite(pair.residual_px):
-        return pair.residual_px
-    apart = positions[pair.second] - positions[pair.first]
-    is_known = pair.used or pair.reason.startswith("disagrees")
-    return float(np.hypot(*(apart - pair.shift_px))) if is_known else float("nan")
-
-
 def get_corrections_path(mosaic: Path) -> Path:
     """Return the path of a mosaic's corrections file."""
     stem = mosaic.name.removesuffix(".zarr").removesuffix(".ome")
@@ -167,20 +158,18 @@ class CorrectionList(QWidget):
         if mosaic_file.solution.base is None:
             self.corrections = Corrections()
         self._mosaic_file, self._mosaic = mosaic_file, mosaic
-        positions = mosaic_file.solution.positions_px
-        misfits = [
-            (compute_misfit(pair, positions), pair)
-            for pair in mosaic_file.solution.pairs
-        ]
-        misfits.sort(key=lambda one: -np.nan_to_num(one[0], nan=-1.0))
-        self._rows = [pair for _, pair in misfits]
+        self._rows = sorted(
+            mosaic_file.solution.pairs,
+            key=lambda pair: -np.nan_to_num(pair.residual_px, nan=-1.0),
+        )
         self.table.blockSignals(True)
         self.table.clearSelection()
         self.table.scrollToTop()
-        self.table.setRowCount(len(misfits))
+        self.table.setRowCount(len(self._rows))
         labels = shorten_file_names(mosaic_file.solution.names)
-        for row, (misfit, pair) in enumerate(misfits):
+        for row, pair in enumerate(self._rows):
             names = f"{labels[pair.first]} {_DASH} {labels[pair.second]}"
+            misfit = pair.residual_px
             number = f"{misfit:.2f}" if np.isfinite(misfit) else _DASH
             full_names = (
                 f"{self._get_frame_name(pair.first)} {_DASH} "
