@@ -9,7 +9,6 @@ import pytest
 import zarr
 
 import napari_semsr
-from napari_semsr.core import get_figures
 from napari_semsr.core.errors import OptionError, ReadError, WriteError
 from napari_semsr.core.progress import run
 from napari_semsr.io.formats import read
@@ -425,7 +424,7 @@ def test_a_mosaic_that_is_corrected_again_is_what_a_run_from_its_frames_gives(
     worst = max(row["residual_px"] for row in above if not row["used"])
     assert worst > 2
     many = f"{again.pairs_rejected} of {len(again.pairs)} overlaps not used"
-    assert f"{many}, up to {worst:.2g} px off" in get_figures(again)["Frames"]
+    assert f"{many}, up to {worst:.2g} px off" in str(again.figures()["Frames"])
     pixels = read(output).array()
     fused.clear()
     third = run(STITCH.job(scan, output, again=again, **how))
