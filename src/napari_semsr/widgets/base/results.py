@@ -81,6 +81,7 @@ from napari_semsr.widgets.layers import (
     get_image_record,
     get_input_names,
     get_layer_pixel_size,
+    have_mixed_units,
     is_calibrated,
     list_grey_layers,
     record_edit,
@@ -493,12 +494,14 @@ def add_opened_image(
 # Handling of added images: scale bar, view, data bar.
 
 _watched_viewers: WeakSet[ViewerModel] = WeakSet()
+_warned_viewers: WeakSet[ViewerModel] = WeakSet()  # by napari, of mixed units
 _layers_asked_about: WeakKeyDictionary[ViewerModel, set[str]] = WeakKeyDictionary()
 _stated_sizes: WeakKeyDictionary[Layer, tuple[str, PixelSize | None]] = (
     WeakKeyDictionary()
 )
 _colour_layers: WeakKeyDictionary[Layer, bool] = WeakKeyDictionary()
 _OURS = "napari-semsr"
+_UNITS_WARNING = "Inconsistent units across layers"  # of napari
 _LOOK_PX = 1000  # side of the sample that is checked for colour; chosen
 _PLACE = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
 _BAR_WIDTH = 90  # px of a colour bar with its numbers and margins
@@ -515,7 +518,8 @@ def watch_images(viewer: ViewerModel) -> None:
     hide them: it is displayed at the size of the field in view, without changing its
     data, and its pixel size is requested. If its lowest rows look like a data bar, a
     button to crop them is offered. The files of an image are forgotten if its pixels
-    are replaced, and for layers that napari makes from parts of it.
+    are replaced, and for layers that napari makes from parts of it. Mixed units are
+    mentioned once, not with each added layer.
     """
     viewer = getattr(viewer, "__wrapped__", viewer)  # napari may pass a proxy
     if viewer in _watched_viewers:
@@ -537,15 +541,41 @@ def watch_images(viewer: ViewerModel) -> None:
         elif model is not None:
             if event.type == "removed":
                 _release_fitted_layers(model)
-            update_scale_bar(model)
+            _update_scale_bar(model)
             _update_colour_bars(model)
 
     for layer in viewer.layers:
         _track_pixel_changes(layer)
     events = viewer.layers.events
-    for signal in (events.inserted, events.removed, events.reordered, events.renamed):
+    camera = host.get_camera(viewer).events
+    for signal in (
+        *(events.inserted, events.removed, events.reordered, events.renamed),
+        *(camera.center, camera.zoom),
+    ):
         signal.connect(update_viewer)
     host.connect_to_resize(viewer, update_viewer)
+    ready = notification_manager.notification_ready
+    ready.connect(_drop_repeated_warning, position="first")
+
+
+def _drop_repeated_warning(notification: Notification) -> None:
+    """Drop napari's warning of mixed units if it has been given for these layers."""
+    if notification.message.startswith(_UNITS_WARNING):
+        mixed = {*filter(have_mixed_units, _watched_viewers)}
+        notification.blocked = bool(mixed) and mixed <= {*_warned_viewers}
+        _warned_viewers.update(mixed)
+
+
+# napari calls callbacks of its own modules first, and those show the notification
+_drop_repeated_warning.__module__ = notification_manager.__module__
+
+
+def _update_scale_bar(viewer: ViewerModel) -> bool:
+    """Hide the scale bar if layers have no common unit; return whether that is so."""
+    is_mixed = update_scale_bar(viewer)
+    if not is_mixed:
+        _warned_viewers.discard(viewer)
+    return is_mixed
 
 
 def _update_colour_bars(viewer: ViewerModel) -> None:
@@ -621,6 +651,7 @@ def _set_up_inserted_layer(viewer: ViewerModel, layer: Layer) -> None:
     ):  # a copy is another layer
         layer.metadata.pop(IDENTITY_KEY, None)
     _update_colour_bars(viewer)
+    is_mixed = _update_scale_bar(viewer)
     images = list_grey_layers(viewer)
     if layer.ndim >= 2 and not is_calibrated(layer) and get_display_fit(layer)[0] == 1:
         # results and helper layers of a fitted image are displayed at its position
@@ -640,13 +671,12 @@ def _set_up_inserted_layer(viewer: ViewerModel, layer: Layer) -> None:
         return
     others = [item for item in images if item is not layer]
     same = [item for item in others if is_calibrated(item) == is_calibrated(layer)]
-    is_mixed = update_scale_bar(viewer)
     if is_calibrated(layer) and not same:
         show_scale_bar(viewer)
     if layer.source.path is not None:
         fit_view_to_image(viewer, layer)
-    if is_mixed:
-        bare = next(item for item in (layer, *others) if not is_calibrated(item))
+    bare = next((i for i in (layer, *others) if not is_calibrated(i)), None)
+    if is_mixed and bare is not None:
         _ask_pixel_size(viewer, bare)
     if get_databar_row_count(layer):
         sentence = f"{describe_databar(layer)}, in {layer.name}."
@@ -734,7 +764,7 @@ def _ask_pixel_size(viewer: ViewerModel, layer: Layer) -> None:
 
     question = (
         f"Not to scale: {layer.name} has no pixel size and is shown at the size of the "
-        "visible field."
+        "visible field, without a scale bar."
     )
     offer_action(question, "Set its pixel size", open_size_panel)
 

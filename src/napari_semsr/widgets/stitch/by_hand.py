@@ -30,7 +30,12 @@ from napari_semsr.widgets.base import (
     create_button,
     stack_widgets,
 )
-from napari_semsr.widgets.layers import MARK_KEY, get_identity, get_unit_factors
+from napari_semsr.widgets.layers import (
+    MARK_KEY,
+    get_identity,
+    pixels_to_view,
+    show_box,
+)
 
 _STEP, _FINE_STEP = 1.0, 0.1  # px per press of an arrow key, without and with Shift
 _ROWS = 8  # rows of the list in view; chosen: the buttons stay in view
@@ -352,15 +357,14 @@ class CorrectionList(QWidget):
             return
         side = np.array(self._mosaic_file.frame_shape)
         low, high = corners.max(axis=0), corners.min(axis=0) + side
-        factor = get_unit_factors(viewer, layer)
-        scale = np.array(layer.scale) * factor
-        camera = host.get_camera(viewer)
-        origin = np.array(layer.translate) - corners[0] * np.array(layer.scale)
-        camera.center = tuple(((low + high) / 2 * layer.scale + origin) * factor)
-        fits = np.min(
-            host.get_viewbox_size(viewer) / (np.maximum(high - low, 1) * scale)
+        middle, half = (
+            (low + high) / 2 - corners[0] - 0.5,
+            np.maximum(high - low, 1) / 2,
         )
-        camera.zoom = max(_VIEW_SHARE * float(fits), 1 / float(scale.min()))
+        show_box(viewer, layer, (middle - half, middle + half), _VIEW_SHARE)
+        camera = host.get_camera(viewer)
+        pitch = np.ptp(pixels_to_view(viewer, layer, [(0, 0), (1, 1)]), axis=0).min()
+        camera.zoom = max(camera.zoom, 1 / float(pitch))
 
     # -- corrections ------------------------------------------------------------
 
