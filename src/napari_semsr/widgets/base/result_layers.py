@@ -231,7 +231,8 @@ class ResultLayers(QObject):
         for item in sorted(layers_added, key=lambda item: places.get(item.name, 0)):
             if item.name in places:
                 layers.move(layers.index(item), places[item.name])
-                if fits[item.name][0] != 1 and not is_calibrated(item):
+                factors = fits[item.name][0], get_display_fit(item)[0]
+                if factors != (1, 1) and not is_calibrated(item):
                     fit_layer_to_field(item, *fits[item.name])
 
     def remove_earlier(self, earlier: Sequence[Layer]) -> Iterator[None]:

@@ -653,20 +653,7 @@ def _set_up_inserted_layer(viewer: ViewerModel, layer: Layer) -> None:
     _update_colour_bars(viewer)
     is_mixed = _update_scale_bar(viewer)
     images = list_grey_layers(viewer)
-    if layer.ndim >= 2 and not is_calibrated(layer) and get_display_fit(layer)[0] == 1:
-        # results and helper layers of a fitted image are displayed at its position
-        fitted_images = (
-            item
-            for item in images
-            if item is not layer
-            and get_display_fit(item)[0] != 1
-            and _belongs_to_image(layer, item)
-        )
-        image = next(fitted_images, None)
-        if image is not None:
-            fit_layer_to_field(layer, *get_display_fit(image))
-        elif layer in images:
-            _fit_uncalibrated_images(viewer, [layer])
+    _fit_inserted_layer(viewer, layer)
     if layer not in images:
         return
     others = [item for item in images if item is not layer]
@@ -681,6 +668,26 @@ def _set_up_inserted_layer(viewer: ViewerModel, layer: Layer) -> None:
     if get_databar_row_count(layer):
         sentence = f"{describe_databar(layer)}, in {layer.name}."
         offer_action(sentence, "Crop it", lambda: crop_databar(viewer, layer))
+
+
+def _fit_inserted_layer(viewer: ViewerModel, layer: Layer) -> None:
+    """Display a layer without a pixel size at its image, or at the field in view."""
+    images = list_grey_layers(viewer)
+    if layer.ndim < 2 or is_calibrated(layer) or get_display_fit(layer)[0] != 1:
+        return
+    bare_images = (
+        item
+        for item in images
+        if item is not layer
+        and not is_calibrated(item)
+        and _belongs_to_image(layer, item)
+    )
+    image = next(bare_images, None)
+    if image is None:
+        if layer in images:
+            _fit_uncalibrated_images(viewer, [layer])
+    elif get_display_fit(image)[0] != 1:
+        fit_layer_to_field(layer, *get_display_fit(image))
 
 
 def fit_view_to_image(viewer: ViewerModel, layer: Layer) -> None:
