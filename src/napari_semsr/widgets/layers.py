@@ -615,6 +615,29 @@ def create_layer_keywords(
     return keywords
 
 
+_GAP_SHARE = 0.04  # of the width of all other layers; chosen
+
+
+def add_image_beside(
+    viewer: ViewerModel, image: Micrograph, name: str, helper: object
+) -> Image:
+    """Add a helper image to the right of all other layers.
+
+    Without a pixel size among calibrated layers, it is displayed at their height.
+    """
+    low, high = place = np.zeros((2, 2))
+    if len(viewer.layers):
+        low, high = place = np.asarray(viewer.layers.extent.world)[:, -2:]
+    corner = low[0], high[1] + _GAP_SHARE * float(np.ptp(place[:, 1]))
+    keywords = create_layer_keywords(image.replace(origin=corner), name=name)
+    keywords["metadata"] = {**keywords["metadata"], HELPER_KEY: helper}
+    layer: Image = viewer.add_image(image.data, **keywords)
+    if not is_calibrated(layer) and have_mixed_units(viewer):
+        layer.translate = np.zeros(2)
+        fit_layer_to_field(layer, (high[0] - low[0]) / layer.data.shape[-2], corner)
+    return layer
+
+
 def get_display_settings(layer: Image | Labels) -> DisplaySettings:
     """Return the display settings of a layer."""
     if isinstance(layer, Labels):
@@ -684,20 +707,36 @@ def show_colour_bar_in_steps(layer: Layer) -> Iterator[None]:
 
 
 def update_colour_bars(viewer: ViewerModel) -> None:
-    """Show only the colour bar of the topmost visible map, as all share a corner.
+    """Show only the colour bar of the topmost map in view, as all share a corner.
 
-    A map that an image covers completely is not visible.
+    A map of which images cover all that would be in view is not in view.
     """
-    maps = [
-        item
-        for item in viewer.layers
-        if isinstance(item, Image) and item.metadata.get(BAR_KEY)
-    ]
     images = [item for item in viewer.layers if isinstance(item, Image)]
+    maps = [item for item in images if item.metadata.get(BAR_KEY)]
+    if not maps:
+        return
+    view = np.array([[-np.inf] * 2, [np.inf] * 2])
+    if _shows_plane(viewer) and not host.get_grid(viewer).enabled:
+        camera = host.get_camera(viewer)
+        half = host.get_viewbox_size(viewer) / camera.zoom / 2
+        view = np.array(camera.center[-2:]) + np.array([-half, half])
+
+    def get_area(item: Image) -> NDArray[np.float64]:
+        return item.extent.world[:, -2:] * get_unit_factors(viewer, item)[-2:]
+
+    def covers(item: Image, low: FloatArray, high: FloatArray) -> bool:
+        start, end = get_area(item)
+        is_opaque = item.visible and item.opacity == 1
+        mixes = str(item.blending) in ("additive", "minimum", "multiplicative")
+        inside = np.all(start <= low) and np.all(high <= end)
+        return bool(is_opaque and not mixes and inside)
 
     def is_in_view(item: Image) -> bool:
+        start, end = get_area(item)
+        low, high = np.maximum(start, view[0]), np.minimum(end, view[1])
         above = images[images.index(item) + 1 :]
-        return item.visible and not any(_covers(other, item) for other in above)
+        is_inside = item.visible and bool(np.all(low <= high))
+        return is_inside and not any(covers(other, low, high) for other in above)
 
     top = next(filter(is_in_view, reversed(maps)), None)
     for item in maps:
@@ -705,16 +744,6 @@ def update_colour_bars(viewer: ViewerModel) -> None:
             show_colour_bar(item)
         elif item.colorbar.visible:
             item.colorbar.visible = item.name_overlay.visible = False
-
-
-def _covers(image: Image, item: Image) -> bool:
-    """Return whether an image completely covers a layer below it."""
-    low, high = image.extent.world[:, -2:]
-    start, end = item.extent.world[:, -2:]
-    is_opaque = image.visible and image.opacity == 1
-    mixes = str(image.blending) in ("additive", "minimum", "multiplicative")
-    inside = np.all(low <= start) and np.all(end <= high)
-    return bool(is_opaque and not mixes and inside)
 
 
 def hide_other_maps(viewer: ViewerModel, layer_shown: Layer) -> None:
@@ -759,15 +788,40 @@ def get_visible_box(viewer: ViewerModel, layer: Image) -> Box | None:
 def fill_view(viewer: ViewerModel, layer: Layer) -> None:
     """Fill the view with a layer, regardless of other layers."""
     viewer.reset_view()
-    if layer.ndim != viewer.dims.ndim or viewer.dims.ndisplay != 2:
+    first, last = layer.extent.data[:, -2:]
+    show_box(viewer, layer, (first - 0.5, last + 0.5), _FILL_SHARE)
+
+
+def show_box(
+    viewer: ViewerModel, layer: Layer, box: Sequence[FloatArray], share: float
+) -> None:
+    """Fill a share of the view with a box of a layer's pixels, (2,) to (2,)."""
+    if not _shows_plane(viewer):
         return
-    axes = list(viewer.dims.displayed)
-    factor = get_unit_factors(viewer, layer)[axes]
-    low, high = layer.extent.world[:, axes] * factor
-    side = high - low + layer.extent.step[axes] * factor  # to the edges of its pixels
+    corners = pixels_to_view(viewer, layer, list(itertools.product(*np.transpose(box))))
+    low, high = corners.min(axis=0), corners.max(axis=0)
     camera = host.get_camera(viewer)
     camera.center = tuple((low + high) / 2)
-    camera.zoom = _FILL_SHARE * np.min(host.get_viewbox_size(viewer) / side)
+    camera.zoom = share * np.min(host.get_viewbox_size(viewer) / (high - low))
+
+
+def _shows_plane(viewer: ViewerModel) -> bool:
+    """Return whether the canvas shows the last two axes."""
+    dims = viewer.dims
+    return tuple(dims.displayed) == (dims.ndim - 2, dims.ndim - 1)
+
+
+def pixels_to_view(
+    viewer: ViewerModel, layer: Layer, pixels: ArrayLike
+) -> NDArray[np.float64]:
+    """Convert positions (N, 2) in pixels of a layer to positions of the camera.
+
+    These are as displayed, in the viewer's common units.
+    """
+    points = np.zeros((len(np.asarray(pixels)), layer.ndim))
+    points[:, -2:] = pixels
+    places = np.array([layer.data_to_world(point)[-2:] for point in points])
+    return places * get_unit_factors(viewer, layer)[-2:]
 
 
 def get_unit_factors(viewer: ViewerModel, layer: Layer) -> NDArray[np.float64]:
@@ -793,12 +847,17 @@ def show_scale_bar(viewer: ViewerModel) -> None:
 
 
 def update_scale_bar(viewer: ViewerModel) -> bool:
-    """Hide the scale bar if images have different units; return whether they do."""
-    is_mixed = len({is_calibrated(item) for item in list_grey_layers(viewer)}) > 1
+    """Hide the scale bar if layers have no common unit; return whether that is so."""
+    is_mixed = have_mixed_units(viewer)
     # not hidden: vispy crashes if that happens before it is drawn
     host.get_scale_bar(viewer).opacity = float(not is_mixed)
     host.set_scale_bar_unit(viewer)
     return is_mixed
+
+
+def have_mixed_units(viewer: ViewerModel) -> bool:
+    """Return whether some layers have a length unit and others have none."""
+    return len(viewer.layers) > 0 and viewer.layers.units is None
 
 
 def is_calibrated(layer: Layer) -> bool:

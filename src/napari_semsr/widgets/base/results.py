@@ -87,6 +87,7 @@ from napari_semsr.widgets.layers import (
     get_input_names,
     get_layer_pixel_size,
     get_pixel_size_metadata,
+    have_mixed_units,
     is_calibrated,
     list_grey_layers,
     record_edit,
@@ -506,12 +507,14 @@ def add_opened_image(
 # Handling of added images: scale bar, view, data bar.
 
 _watched_viewers: WeakSet[ViewerModel] = WeakSet()
+_warned_viewers: WeakSet[ViewerModel] = WeakSet()  # by napari, of mixed units
 _layers_asked_about: WeakKeyDictionary[ViewerModel, set[str]] = WeakKeyDictionary()
 _stated_sizes: WeakKeyDictionary[Layer, tuple[str, PixelSize | None]] = (
     WeakKeyDictionary()
 )
 _colour_layers: WeakKeyDictionary[Layer, bool] = WeakKeyDictionary()
 _OURS = "napari-semsr"
+_UNITS_WARNING = "Inconsistent units across layers"  # of napari
 _LOOK_PX = 1000  # side of the sample that is checked for colour; chosen
 _PLACE = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
 _BAR_WIDTH = 90  # px of a colour bar with its numbers and margins
@@ -529,7 +532,8 @@ def watch_images(viewer: ViewerModel) -> None:
     data, and its pixel size is requested. If its lowest rows look like a data bar, a
     button to crop them is offered. The files of an image are forgotten if its pixels
     are replaced, and for layers that napari makes from parts of it. napari's own
-    writers warn that they lose the pixel size.
+    writers warn that they lose the pixel size. Mixed units are mentioned once, not with
+    each added layer.
     """
     viewer = getattr(viewer, "__wrapped__", viewer)  # napari may pass a proxy
     if viewer in _watched_viewers:
@@ -552,15 +556,41 @@ def watch_images(viewer: ViewerModel) -> None:
         elif model is not None:
             if event.type == "removed":
                 _release_fitted_layers(model)
-            update_scale_bar(model)
+            _update_scale_bar(model)
             _update_colour_bars(model)
 
     for layer in viewer.layers:
         _track_pixel_changes(layer)
     events = viewer.layers.events
-    for signal in (events.inserted, events.removed, events.reordered, events.renamed):
+    camera = host.get_camera(viewer).events
+    for signal in (
+        *(events.inserted, events.removed, events.reordered, events.renamed),
+        *(camera.center, camera.zoom),
+    ):
         signal.connect(update_viewer)
     host.connect_to_resize(viewer, update_viewer)
+    ready = notification_manager.notification_ready
+    ready.connect(_drop_repeated_warning, position="first")
+
+
+def _drop_repeated_warning(notification: Notification) -> None:
+    """Drop napari's warning of mixed units if it has been given for these layers."""
+    if notification.message.startswith(_UNITS_WARNING):
+        mixed = {*filter(have_mixed_units, _watched_viewers)}
+        notification.blocked = bool(mixed) and mixed <= {*_warned_viewers}
+        _warned_viewers.update(mixed)
+
+
+# napari calls callbacks of its own modules first, and those show the notification
+_drop_repeated_warning.__module__ = notification_manager.__module__
+
+
+def _update_scale_bar(viewer: ViewerModel) -> bool:
+    """Hide the scale bar if layers have no common unit; return whether that is so."""
+    is_mixed = update_scale_bar(viewer)
+    if not is_mixed:
+        _warned_viewers.discard(viewer)
+    return is_mixed
 
 
 def _update_colour_bars(viewer: ViewerModel) -> None:
@@ -636,36 +666,43 @@ def _set_up_inserted_layer(viewer: ViewerModel, layer: Layer) -> None:
     ):  # a copy is another layer
         layer.metadata.pop(IDENTITY_KEY, None)
     _update_colour_bars(viewer)
+    is_mixed = _update_scale_bar(viewer)
     images = list_grey_layers(viewer)
-    if layer.ndim >= 2 and not is_calibrated(layer) and get_display_fit(layer)[0] == 1:
-        # results and helper layers of a fitted image are displayed at its position
-        fitted_images = (
-            item
-            for item in images
-            if item is not layer
-            and get_display_fit(item)[0] != 1
-            and _belongs_to_image(layer, item)
-        )
-        image = next(fitted_images, None)
-        if image is not None:
-            fit_layer_to_field(layer, *get_display_fit(image))
-        elif layer in images:
-            _fit_uncalibrated_images(viewer, [layer])
+    _fit_inserted_layer(viewer, layer)
     if layer not in images:
         return
     others = [item for item in images if item is not layer]
     same = [item for item in others if is_calibrated(item) == is_calibrated(layer)]
-    is_mixed = update_scale_bar(viewer)
     if is_calibrated(layer) and not same:
         show_scale_bar(viewer)
     if layer.source.path is not None:
         fit_view_to_image(viewer, layer)
-    if is_mixed:
-        bare = next(item for item in (layer, *others) if not is_calibrated(item))
+    bare = next((i for i in (layer, *others) if not is_calibrated(i)), None)
+    if is_mixed and bare is not None:
         _ask_pixel_size(viewer, bare)
     if get_databar_row_count(layer):
         sentence = f"{describe_databar(layer)}, in {layer.name}."
         offer_action(sentence, "Crop it", lambda: crop_databar(viewer, layer))
+
+
+def _fit_inserted_layer(viewer: ViewerModel, layer: Layer) -> None:
+    """Display a layer without a pixel size at its image, or at the field in view."""
+    images = list_grey_layers(viewer)
+    if layer.ndim < 2 or is_calibrated(layer) or get_display_fit(layer)[0] != 1:
+        return
+    bare_images = (
+        item
+        for item in images
+        if item is not layer
+        and not is_calibrated(item)
+        and _belongs_to_image(layer, item)
+    )
+    image = next(bare_images, None)
+    if image is None:
+        if layer in images:
+            _fit_uncalibrated_images(viewer, [layer])
+    elif get_display_fit(image)[0] != 1:
+        fit_layer_to_field(layer, *get_display_fit(image))
 
 
 def fit_view_to_image(viewer: ViewerModel, layer: Layer) -> None:
@@ -749,7 +786,7 @@ def _ask_pixel_size(viewer: ViewerModel, layer: Layer) -> None:
 
     question = (
         f"Not to scale: {layer.name} has no pixel size and is shown at the size of the "
-        "visible field."
+        "visible field, without a scale bar."
     )
     offer_action(question, "Set its pixel size", open_size_panel)
 

@@ -16,7 +16,6 @@ from napari_semsr.core import (
     Progress,
     get_figures,
 )
-from napari_semsr.io import HELPER_KEY
 from napari_semsr.jobs import (
     ADAPT,
     MODELS_IMPORT,
@@ -38,12 +37,11 @@ from napari_semsr.widgets.base import (
     open_store,
 )
 from napari_semsr.widgets.enhance import NEWS
-from napari_semsr.widgets.layers import create_layer_keywords, create_result_name
+from napari_semsr.widgets.layers import add_image_beside, create_result_name
 from napari_semsr.widgets.register.pair import PairPanel
 
 _LIST_HEIGHT = 70
 _GAP_PX = 4  # px between the three images of the held-out part
-_FAR = 0.04  # of the width of all layers, distance to the held-out part
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,16 +179,12 @@ class AdaptPanel(PairPanel):
             parts = [part for plane in planes for part in (plane, gap)][:-1]
             data = np.concatenate(parts, axis=1).astype(np.float32)
             if self.layer is None:
-                # to the right of all other layers
-                extent = np.asarray(self.viewer.layers.extent.world)[:, -2:]
-                far = extent[1, 1] + _FAR * float(np.ptp(extent[:, 1]))
-                origin = float(extent[0, 0]), float(far)
-                image = Micrograph(data, self._pixel_size, origin=origin)
-                keywords = create_layer_keywords(
-                    image, name="held-out part: optical | now | SEM"
+                self.layer = add_image_beside(
+                    self.viewer,
+                    Micrograph(data, self._pixel_size),
+                    "held-out part: optical | now | SEM",
+                    helper=self.title,
                 )
-                keywords["metadata"] = {**keywords["metadata"], HELPER_KEY: self.title}
-                self.layer = self.viewer.add_image(image.data, **keywords)
                 self.viewer.reset_view()
                 self._view = self._get_camera_state()
             elif self.layer in self.viewer.layers:

@@ -56,7 +56,10 @@ from napari_semsr.widgets.enhance import NEWS, list_installed_models
 from napari_semsr.widgets.layers import (
     create_layer_keywords,
     find_free_name,
+    get_display_fit,
     get_visible_box,
+    layer_to_world,
+    world_to_layer,
 )
 
 if TYPE_CHECKING:
@@ -458,8 +461,11 @@ class FolderFollower(QWidget):
             both = [(at, corners.get(name)) for name, at in live.items()]
             steps = [np.subtract(new, old) for old, new in both if old and new]
             shift = np.median(steps, axis=0) if steps else np.zeros(2)
-            center[-2:] += shift * layer.scale + mosaic.translate
-            camera.center, camera.zoom = tuple(center), zoom
+            own = world_to_layer(layer, center[-2:])
+            own = own + shift * layer.scale + mosaic.translate
+            center[-2:] = layer_to_world(mosaic, own)
+            fits = get_display_fit(layer)[0] / get_display_fit(mosaic)[0]
+            camera.center, camera.zoom = tuple(center), zoom * fits
         if model is not None:
             yield
             enhance: Any = switch_panel(self._panel, self._panel.viewer, "Enhance")

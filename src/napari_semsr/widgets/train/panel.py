@@ -29,7 +29,7 @@ from napari_semsr.core import (
     get_error_code,
     list_folder,
 )
-from napari_semsr.io import HELPER_KEY, StoredTransform, read, read_text
+from napari_semsr.io import StoredTransform, read, read_text
 from napari_semsr.jobs import (
     HELD_OUT,
     MODELS_IMPORT,
@@ -72,7 +72,7 @@ from napari_semsr.widgets.base import (
 )
 from napari_semsr.widgets.enhance import NEWS, OWN_IMAGE_TIME, list_installed_models
 from napari_semsr.widgets.layers import (
-    create_layer_keywords,
+    add_image_beside,
     fill_view,
     get_vendor,
     is_acquired,
@@ -139,7 +139,6 @@ def _draw_gain(
 
 
 _CURVE, _PREVIEW, _BEST_FIGURES = "curve.csv", "preview.tif", "best.yaml"
-_GAP_SHARE = 0.04  # between images; chosen
 _MAX_POINTS = 4000  # points of a drawn curve; chosen
 
 
@@ -323,17 +322,9 @@ class TrainView(QWidget):
             return
         data = np.asarray(picture.array(), dtype=np.float32)
         if self.layer is None:
-            place = 0.0, 0.0  # to the right of all other layers
-            if len(self.viewer.layers):
-                extent = np.asarray(self.viewer.layers.extent.world)[:, -2:]
-                gap = _GAP_SHARE * float(np.ptp(extent[:, 1]))
-                place = float(extent[0, 0]), float(extent[1, 1]) + gap
-            picture_placed = picture.replace(data=data, origin=place)
-            keywords = create_layer_keywords(
-                picture_placed, name=self._create_preview_title()
-            )
-            keywords["metadata"] = {**keywords["metadata"], HELPER_KEY: True}
-            self.layer = self.viewer.add_image(picture_placed.data, **keywords)
+            title = self._create_preview_title()
+            picture = picture.replace(data=data)
+            self.layer = add_image_beside(self.viewer, picture, title, helper=True)
             self.look_button.setVisible(True)
             show_scale_bar(self.viewer)
             self.viewer.reset_view()
