@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from napari_semsr.core import (
     BITS_KEY,
+    INSTRUMENT_KEY,
     ORIGIN_KEY,
     SIZE_ERROR_KEY,
     Box,
@@ -27,6 +28,7 @@ from napari_semsr.core import (
     ShapeError,
     contrast_limits,
     create_size_source,
+    find_instrument,
     get_software_versions,
     parse_pixel_size,
 )
@@ -235,14 +237,6 @@ def is_stitched(layer: Layer) -> bool:
     return history is not None and any(step.job == "stitch" for step in history.steps())
 
 
-def is_superlens(layer: Layer) -> bool:
-    """Return whether a layer is a superlens image, possibly transformed.
-
-    Results of a network are not.
-    """
-    return is_stitched(layer) and get_network_name(layer) is None
-
-
 def is_ground_truth(layer: Layer) -> bool:
     """Return whether a layer is a ground truth, by name or history."""
     return get_last_job_name(layer) == _SPECIMEN_STEP or bool(_TRUTH.search(layer.name))
@@ -402,9 +396,20 @@ def get_image_record(layer: Layer) -> dict[str, Any]:
     return record if isinstance(record, dict) else {}
 
 
-def get_vendor(layer: Layer) -> str | None:
-    """Return the manufacturer of the electron microscope, if the file states it."""
-    return get_image_record(layer).get("vendor")
+def get_instrument(layer: Layer) -> str | None:
+    """Return the kind of microscope that took a layer, as `Micrograph.instrument`."""
+    record, history = get_image_record(layer), get_provenance(layer)
+    return Micrograph(np.zeros((1, 1)), provenance=history, metadata=record).instrument
+
+
+def is_sem_image(layer: Layer) -> bool:
+    """Return whether a layer was taken by an electron microscope, as far as known."""
+    return get_instrument(layer) == "sem"
+
+
+def record_instrument(layer: Layer, kind: str) -> None:
+    """Record the kind of microscope that the user stated."""
+    layer.metadata["micrograph"] = get_image_record(layer) | {INSTRUMENT_KEY: kind}
 
 
 def get_input_names(layer: Layer) -> set[str]:
@@ -500,7 +505,10 @@ def micrograph_from_layer(
     if not hasattr(plane_values, "dask"):
         plane_values = np.asanyarray(plane_values)  # with its mask
     as_colour = colour and isinstance(layer, Image) and layer.rgb
-    bits = {k: v for k, v in get_image_record(layer).items() if k == BITS_KEY}
+    record = get_image_record(layer)
+    facts = {k: v for k, v in record.items() if k == BITS_KEY}
+    if kind := find_instrument(record):
+        facts[INSTRUMENT_KEY] = kind
     grey = (
         _LuminanceArray(plane_values)
         if as_colour
@@ -520,7 +528,7 @@ def micrograph_from_layer(
         provenance=get_provenance(layer),
         origin=(float(origin[0]), float(origin[1])),
         spacing_px=(1.0, 1.0) if has_size else (float(pitch[0]), float(pitch[1])),
-        metadata=get_pixel_size_metadata(layer) | bits,
+        metadata=get_pixel_size_metadata(layer) | facts,
         path=get_file_path(layer),
     )
 

@@ -43,10 +43,10 @@ from napari_semsr.widgets.layers import (
     create_result_name,
     get_input_names,
     get_network_name,
-    get_vendor,
     have_same_area,
     hide_other_maps,
     is_ground_truth,
+    is_sem_image,
     list_grey_layers,
 )
 from napari_semsr.widgets.measure.regions import (
@@ -278,7 +278,7 @@ class GroundTruthPanel(MeasurePanel):
         """Rank a layer as a reference for an image: ground truth first, then SEM."""
         if is_ground_truth(image):
             return 0
-        sem = bool(get_vendor(other)) and not get_vendor(image)
+        sem = is_sem_image(other) and not is_sem_image(image)
         return 3 if is_ground_truth(other) else 2 * sem
 
 

@@ -91,11 +91,11 @@ from napari_semsr.widgets.layers import (
     find_free_name,
     get_display_transform,
     get_identity,
+    get_instrument,
     get_last_job_name,
     get_layer_pixel_size,
     get_nm_scale,
     get_pixel_transform,
-    get_vendor,
     get_visible_box,
     is_acquired,
     is_calibrated,
@@ -1195,10 +1195,12 @@ def find_image_pair(
 
 
 def _compute_sem_score(layer: Image) -> tuple[int, float]:
-    """Rank a layer by its resemblance to an SEM image: vendor tags, small pixels."""
-    has_vendor = bool(get_vendor(layer))
+    """Rank a layer by its resemblance to an SEM image: instrument, small pixels."""
+    kind = get_instrument(layer)
+    if kind is None and is_stitched(layer):
+        kind = "optical"
     size = float(get_layer_pixel_size(layer)[1]) if is_calibrated(layer) else np.inf
-    return int(has_vendor) - int(is_stitched(layer)), -size
+    return (kind == "sem") - (kind == "optical"), -size
 
 
 def _compute_arrow_factor(registration: Registration) -> float:

@@ -74,10 +74,10 @@ from napari_semsr.widgets.enhance import NEWS, OWN_IMAGE_TIME, list_installed_mo
 from napari_semsr.widgets.layers import (
     create_layer_keywords,
     fill_view,
-    get_vendor,
+    get_instrument,
     is_acquired,
     is_ground_truth,
-    is_superlens,
+    is_sem_image,
     list_grey_layers,
     show_scale_bar,
 )
@@ -677,17 +677,17 @@ class TrainPanel(VerbPanel):
         """Propose an initial model that suits the selected images."""
         layers = self.pairs.cuts or self.pairs.own
         low = self.pairs.low.value if layers else None
-        fits = low is not None and is_superlens(low)
-        self.recipe.propose_start(MOSAIC_MODEL if fits else None)
+        kind = None if low is None else get_instrument(low)
+        self.recipe.propose_start(MOSAIC_MODEL if kind == "optical" else None)
 
     def accepts_layer(self, layer: Layer) -> bool:
         """Reject ground truth and SEM images as Low."""
         is_better = is_ground_truth(layer)
         if (
-            get_vendor(layer) and not self.pairs.own
+            is_sem_image(layer) and not self.pairs.own
         ):  # an SEM image next to an optical one
             images = filter(is_acquired, list_grey_layers(self.viewer))
-            is_better = is_better or not all(map(get_vendor, images))
+            is_better = is_better or not all(map(is_sem_image, images))
         return super().accepts_layer(layer) and not is_better
 
     def _propose_high_layer(self, _: object = None) -> None:
@@ -701,7 +701,7 @@ class TrainPanel(VerbPanel):
         if unfit and others:
             self.pairs.high.value = max(
                 reversed(others),
-                key=lambda one: (is_ground_truth(one), bool(get_vendor(one))),
+                key=lambda one: (is_ground_truth(one), is_sem_image(one)),
             )
 
     def _build_buttons(self) -> None:
