@@ -244,10 +244,68 @@ def is_ground_truth(layer: Layer) -> bool:
 
 def is_acquired(layer: Layer) -> bool:
     """Return whether a layer was acquired rather than computed or simulated."""
-    is_derived = get_last_job_name(layer) in _MADE_OF_ANOTHER or layer.metadata.get(
-        LIVE_KEY
-    )
+    is_derived = get_last_job_name(layer) in _MADE_OF_ANOTHER or is_incomplete(layer)
     return not is_derived and not is_ground_truth(layer)
+
+
+def is_incomplete(layer: Layer) -> bool:
+    """Return whether a layer is growing, or its run was stopped."""
+    return bool(layer.metadata.get(LIVE_KEY))
+
+
+def is_made_from(layer: Layer, source: Layer) -> bool:
+    """Return whether a layer was made from another one, in any number of steps.
+
+    By the identities of its inputs; of files, by their path, history or name.
+    """
+    identities = layer.metadata.get(SOURCES_KEY, {})
+    history, path = get_provenance(source), get_file_path(source)
+    names = {source.name, Path(path).name if path else source.name}
+    return any(
+        identities[item.name] == source.metadata.get(IDENTITY_KEY)
+        if item.name in identities
+        else item.name in names
+        or (path is not None and item.path == path)
+        or (history is not None and item.provenance == history)
+        for item in _list_inputs(get_provenance(layer))
+    )
+
+
+def _list_inputs(history: Provenance | None) -> Iterator[InputRecord]:
+    """Yield the records of all images and files that a history starts from or uses."""
+    for item in () if history is None else history.inputs:
+        yield item
+        yield from _list_inputs(item.provenance)
+
+
+def fits_beside(
+    layer: Layer, other: Layer, *, anywhere: bool = False, of_source: bool = False
+) -> bool:
+    """Return whether to propose another layer to be compared with a layer.
+
+    Not if it is incomplete, a map, a network's output or of another place, or if one
+    was made from the other. Excepted are a ground truth, from which images are
+    simulated, with `of_source` the source of the layer, and with `anywhere` the place.
+    """
+    is_source = is_made_from(layer, other) and not is_ground_truth(other)
+    is_result = is_made_from(other, layer) and not is_ground_truth(layer)
+    return not (
+        other is layer
+        or is_incomplete(other)
+        or is_map(other)
+        or get_network_name(other) is not None
+        or is_result
+        or (is_source and not of_source)
+        or not (anywhere or have_common_area(layer, other))
+    )
+
+
+def have_common_area(first: Layer, second: Layer) -> bool:
+    """Return whether two layers overlap, in the same unit."""
+    ends = np.stack([_get_corners(layer) for layer in (first, second)])
+    low, high = ends.min(axis=1), ends.max(axis=1)
+    overlap = np.all(low.max(axis=0) < high.min(axis=0))
+    return first.units[-2:] == second.units[-2:] and bool(overlap)
 
 
 def have_same_grid(first: Layer, second: Layer) -> bool:

@@ -29,11 +29,16 @@ from napari_semsr.widgets.layers import (
     disable_cache,
     format_plane_name,
     get_displayed_plane,
+    get_network_name,
+    is_incomplete,
+    is_made_from,
     is_map,
     list_grey_layers,
     micrograph_from_layer,
 )
 
+NO_CHOICE = "choose an image"
+"""Choice of a second image that is required, if none fits."""
 Planes = dict[Image, tuple[int, ...]]
 
 
@@ -122,14 +127,16 @@ class InputLayers(QObject):
     ) -> ComboBox:
         """Create a layer list that follows the viewer, by default of grey layers.
 
-        The last image is first and is proposed; maps are last.
+        The last image is first and is proposed; maps and incomplete images are last.
         """
         viewer = self._viewer
 
         def list_choices(_: object) -> list[tuple[str, Layer | None]]:
             layer_list = list_grey_layers(viewer) if layers is None else layers()
             first: list[tuple[str, Layer | None]] = [(none, None)] if none else []
-            layer_list = sorted(layer_list, key=lambda item: not is_map(item))
+            layer_list = sorted(
+                layer_list, key=lambda item: not (is_map(item) or is_incomplete(item))
+            )
             return first + [(item.name, item) for item in reversed(layer_list)]
 
         box = ComboBox(name=name, label=label, tooltip=tooltip, choices=list_choices)
@@ -137,30 +144,49 @@ class InputLayers(QObject):
         return box
 
     def create_image_boxes(
-        self, verb: Verb[Any, Any], layers: Callable[[], Sequence[Layer]] | None = None
+        self,
+        verb: Verb[Any, Any],
+        layers: Callable[[], Sequence[Layer]] | None = None,
+        first: str | None = None,
     ) -> list[ComboBox]:
-        """Create a layer list for each image that a command reads."""
+        """Create a layer list for each image that a command reads.
+
+        `first`: the image that is selected first; then none of the others is.
+        """
+        nothing = NO_CHOICE if first else None
         return [
             self.create_box(
                 item.name,
                 item.title,
                 item.tooltip,
                 layers=layers,
-                none="none" if item.optional else None,
+                none="none"
+                if item.optional
+                else None
+                if item.name == first
+                else nothing,
             )
             for item in verb.images
         ]
 
     def create_list(
-        self, tooltip: str, height: int, *, name: str = "layers", label: str = ""
+        self,
+        tooltip: str,
+        height: int,
+        *,
+        name: str = "layers",
+        label: str = "",
+        accepts: Callable[[Layer], bool] = lambda _: True,
     ) -> Select:
-        """Create a multiple-selection list of grey layers."""
+        """Create a multiple-selection list of the grey layers that it accepts."""
         rows = Select(
             name=name,
             label=label or None,
             tooltip=f"{tooltip}; hold Ctrl to select several.",
             choices=lambda _: [
-                (item.name, item) for item in reversed(list_grey_layers(self._viewer))
+                (item.name, item)
+                for item in reversed(list_grey_layers(self._viewer))
+                if accepts(item)
             ],
         )
         rows.native.setFixedHeight(height)
@@ -272,13 +298,26 @@ class InputLayers(QObject):
             self._followed_box.value = [layer] if many else layer
 
     def select_active_layer(self, _: object = None) -> None:
-        """Select the layer that became active, if nothing is running."""
+        """Select the layer that became active, if nothing is running.
+
+        Instead of a network's output, or an incomplete one, that a panel does not
+        accept, the image that it was made from is selected.
+        """
         box, active = self._followed_box, self._viewer.layers.selection.active
         if not is_alive(self) or box is None or active is None:
             return
         # napari passes a new proxy, the list has the layer itself
         layer = next((item for item in box.choices if item == active), None)
         is_choice = layer is not None and self._accepts(layer)
+        if layer is not None and not is_choice and get_network_name(layer):
+            sources = [
+                item
+                for item in box.choices
+                if item is not None
+                and is_made_from(layer, item)
+                and self._accepts(item)
+            ]
+            layer, is_choice = next(iter(sources), layer), bool(sources)
         if is_choice and layer != self.active and self._is_idle():
             self.active = layer
             self.choose(layer)

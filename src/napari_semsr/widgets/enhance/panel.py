@@ -237,8 +237,9 @@ class LiveLayer(QObject):
         self._on_layer_removed = on_removed
         many = len(live.levels) > 1 and max(live.shape) > SINGLE_PX
         data: object = live.levels if many else live.levels[0]
+        about: Any = keywords.get("metadata", {})
+        keywords = keywords | {"metadata": {**about, LIVE_KEY: True}}
         self.layer = viewer.add_image(data, multiscale=many, **keywords)
-        self.layer.metadata[LIVE_KEY] = True
         setattr(self.layer, _RUN_KEY, self)
         viewer.layers.events.removed.connect(self._on_any_layer_removed)
         self._view = get_visible_box(viewer, self.layer)

@@ -41,13 +41,11 @@ from napari_semsr.widgets.base import (
 from napari_semsr.widgets.layers import (
     create_overlay_keywords,
     create_result_name,
-    get_input_names,
-    get_network_name,
+    fits_beside,
     have_same_area,
     hide_other_maps,
     is_ground_truth,
     is_sem_image,
-    list_grey_layers,
 )
 from napari_semsr.widgets.measure.regions import (
     Cell,
@@ -320,8 +318,15 @@ class ErrorMapPanel(MeasurePanel):
         super().build_form()
         self.form.on_change("scans", self._update_layer_labels)
         before, after = self.boxes.values()
-        after.changed.connect(partial(self._propose_layer, before, after))
-        self._propose_layer(before, after)
+        # usually the source, unless there is another image of the area
+        self._propose = propose_partner_layer(
+            self,
+            after,
+            before,
+            lambda image, other: 1 + fits_beside(image, other),
+            lies=partial(have_same_area, near=_NEAR),
+            may=partial(fits_beside, of_source=True),
+        )
 
     def _update_layer_labels(self, scans: bool) -> None:
         """Label the layers by role; if both are scans, neither is the reference."""
@@ -329,31 +334,6 @@ class ErrorMapPanel(MeasurePanel):
         self.titles = dict(zip(self.boxes, titles, strict=True))
         for item in self.verb.images:
             self.layer_form.relabel(item.name, self.titles[item.name], item.tooltip)
-
-    def _propose_layer(
-        self, before: ComboBox, after: ComboBox, _: object = None
-    ) -> None:
-        """Propose a layer of the same area that is not a network output."""
-        before_layer, after_layer = before.value, after.value
-        if after_layer is None:
-            return
-        is_kept = before_layer not in (None, after_layer) and have_same_area(
-            after_layer, before_layer, _NEAR
-        )
-        if is_kept and get_network_name(before_layer) is None:
-            return
-        candidates: list[Layer] = [
-            layer
-            for layer in reversed(list_grey_layers(self.viewer))
-            if layer is not after_layer and have_same_area(after_layer, layer, _NEAR)
-        ]
-        plain = [layer for layer in candidates if get_network_name(layer) is None]
-        layers_named = [
-            layer for layer in plain if layer.name in get_input_names(after_layer)
-        ]
-        best = next(iter([*layers_named, *plain, *candidates]), None)
-        if best is not None:
-            before.value = best
 
     def measure_region(
         self, outcome: CommandOutcome, options: Options, region: Region

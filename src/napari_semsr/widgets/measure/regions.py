@@ -31,6 +31,7 @@ from napari_semsr.widgets.base import Columns, VerbPanel
 from napari_semsr.widgets.layers import (
     create_overlay_keywords,
     find_visible_shapes,
+    fits_beside,
     get_display_fit,
     get_display_transform,
     get_displayed_plane,
@@ -214,15 +215,18 @@ def propose_partner_layer(
     partner: ComboBox,
     fits: Callable[[Image, Image], int],
     keeps: Callable[[Image, Image], bool] = lambda *_: True,
-) -> Callable[[], None]:
-    """Keep proposing the best-matching layer on the grid of the chosen image.
+    lies: Callable[[Image, Image], bool] = have_same_grid,
+    may: Callable[[Image, Image], bool] = fits_beside,
+) -> Callable[..., None]:
+    """Keep proposing the best-matching layer at the place of the chosen image.
 
     `fits`: 0 for one that does not fit, more for a better fit; of equal ones the last
-    is proposed. The current choice is kept if it overlaps the image and `keeps` agrees,
-    unless it was proposed and another fits better. Returns a function to call when
-    layers were added or removed: it changes no choice of the user.
+    is proposed. `may`: the rule for all proposals. The current choice is kept if it
+    `lies` at the place of the image and `keeps` agrees, unless it was proposed and
+    another fits better. Returns a function to call when layers were added or removed:
+    it changes no choice of the user, unless with `is_own`.
     """
-    proposal: list[Image | None] = [None]
+    proposal: list[Image | None] = [partner.value]
 
     def update_proposal(_: object = None, *, is_own: bool = True) -> None:
         layer, layer_chosen = image.value, partner.value
@@ -232,12 +236,11 @@ def propose_partner_layer(
         if layer is None or not (is_proposed or is_own):
             return
         others = reversed(list_grey_layers(panel.viewer))
-        near = (
-            one for one in others if one is not layer and have_same_grid(layer, one)
-        )
-        fit = {one: int(fits(layer, one)) for one in near}
+        near = [one for one in others if one is not layer and lies(layer, one)]
+        fit = {one: int(may(layer, one) and fits(layer, one)) for one in near}
         best = max(fit, key=lambda one: (fit[one], one is layer_chosen), default=None)
         is_kept = layer_chosen in fit and keeps(layer, layer_chosen)
+        is_kept = is_kept and not (is_proposed and not fit[layer_chosen])
         if not is_kept or (is_proposed and best and fit[best] > fit[layer_chosen]):
             proposal[0] = best if best is not None and fit[best] else None
             partner.value = proposal[0]

@@ -89,6 +89,7 @@ from napari_semsr.widgets.layers import (
     create_result_name,
     fill_view,
     find_free_name,
+    fits_beside,
     get_display_transform,
     get_identity,
     get_instrument,
@@ -99,6 +100,7 @@ from napari_semsr.widgets.layers import (
     get_visible_box,
     is_acquired,
     is_calibrated,
+    is_incomplete,
     is_rotated_or_sheared,
     is_stitched,
     layer_to_world,
@@ -1177,7 +1179,9 @@ def find_image_pair(
     one.
     """
     layers_opened = [
-        item for item in list_grey_layers(viewer) if item not in layers_made
+        item
+        for item in list_grey_layers(viewer)
+        if item not in layers_made and not is_incomplete(item)
     ]
     layers_with_size = [item for item in layers_opened if is_calibrated(item)]
     if is_unsized and len(layers_with_size) < 2:
@@ -1190,8 +1194,13 @@ def find_image_pair(
     if len(exposures) < 2:
         return None
     fixed_layer = max(reversed(exposures), key=_compute_sem_score)
-    rest = [item for item in reversed(exposures) if item is not fixed_layer]
-    return min(rest, key=_compute_sem_score), fixed_layer
+    # an image of which the other is a result is no second image of the area
+    rest = [
+        item
+        for item in reversed(exposures)
+        if fits_beside(item, fixed_layer, anywhere=True)
+    ]
+    return (min(rest, key=_compute_sem_score), fixed_layer) if rest else None
 
 
 def _compute_sem_score(layer: Image) -> tuple[int, float]:
