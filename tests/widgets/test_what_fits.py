@@ -89,11 +89,11 @@ def test_what_was_registered_to_finer_pixels_is_to_be_enhanced_before(
     add_made, model, hold
 ):
     panel = hold(EnhancePanel(model))
-    panel.layer.value = add_made("register", "stitch")
+    panel.layer.value = add_made("register", "stitch", instrument="optical")
     assert "before it was registered" not in panel.model.text.text()
-    finer = add_made("register", "stitch")
+    finer = add_made("register", "stitch", instrument="optical")
     finer.scale = (8, 8)
-    panel.layer.value = add_made("stitch")
+    panel.layer.value = add_made("stitch", instrument="optical")
     panel.layer.value = finer
     assert "Enhance the image from before the registration" in panel.model.text.text()
 

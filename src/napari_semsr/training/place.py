@@ -626,9 +626,9 @@ class _AreaTrainer:
                     split_frequencies(plane[tuple(inner)].astype(float), *optics)[0]
                     for plane in (low, image, truth)
                 )
-                below += [
-                    _sum_squared_errors(plane, target) for plane in (light, output)
-                ]
+                for number, plane in enumerate((light, output)):
+                    gain, _ = fit_gain_and_offset(plane, target)  # as `measure_metrics`
+                    below[number] += np.square(gain * plane - target).sum()
             else:
                 below += np.nan
             black, white = self.levels

@@ -332,7 +332,9 @@ class ModelChooser(Form):
             return
         self._layer_asked = layer
         self._is_asking = name is None and layer is not None
-        self.box.reset_choices()
+        with self.box.changed.blocked():  # magicgui would list a new choice last
+            self.box.choices = ()
+            self.box.reset_choices()
         names = self.box.choices
         self._model_proposed = name if name in names else names[0]
         self.box.value = self._model_proposed
@@ -402,7 +404,7 @@ class ModelChooser(Form):
         self.question.setText(QUESTION if is_open else "", "warning")
         self.answers.setVisible(is_open)
         text = "" if is_open else text
-        offers_own = self._layer is not None
+        offers_own = self._layer is not None and not is_open
         if offers_own and "name" in card:
             from napari_semsr.inference import TrainedPixelSizes, plan_resampling
 
