@@ -219,6 +219,7 @@ PROPOSED = [
     # open layers; panel, its image (active, or the source of that), second image
     (NOISY | BETTER, FrcMapPanel, "noisy", None),
     (NOISY | FAR | BETTER, FrcMapPanel, "noisy", None),
+    (NOISY | FAR | PARTLY, FrcMapPanel, "noisy", None),
     (NOISY | AVERAGED | BETTER, FrcMapPanel, "noisy", "averaged"),
     (NOISY | RESTORED, FrcMapPanel, "restored", None),
     (AVERAGED | NOISY | BETTER, ErrorMapPanel, "better", "averaged"),
@@ -248,7 +249,9 @@ def test_a_second_image_fits_to_the_first(
     layers = opened(NOISY | table)
     for name in NOISY.keys() - table.keys():
         model.layers.remove(layers[name])
-    active = "better" if "better" in table and kind is FrcMapPanel else image
+    active = image
+    if kind is FrcMapPanel:  # a result, which it does not measure
+        active = next((n for n in ("partly", "better") if n in table), image)
     model.layers.selection.active = layers[active]
     panel = panel or hold(kind(model))
     chosen = [box.value for box in PAIRS[kind](panel)]

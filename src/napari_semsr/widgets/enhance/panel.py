@@ -59,6 +59,7 @@ from napari_semsr.jobs import (
     PreviewChannel,
     check_image_target,
     collect_digests,
+    compose_derived_provenance,
     create_unfamiliarity_map,
     digest_image,
     digest_values,
@@ -194,6 +195,7 @@ def create_live_field(
         data=live.levels[-1][:, :],
         pixel_size_nm=output.frame.pixel_size_nm,
         name=name,
+        provenance=compose_derived_provenance("enhance", {}, image=micrograph),
         origin=output.frame.origin,
         spacing_px=output.frame.spacing_px,
     )
