@@ -223,6 +223,7 @@ def test_another_plane_begins_anew_and_the_first_is_gone_on_with(
 ):
     planes = np.stack([one.data for one in exposures])
     panel.layer.value = model.add_image(planes, name="stack", scale=(1, 10, 10))
+    panel.model.show_model("sem-restore")
     model.dims.set_point(0, 0)
     start(panel, qtbot, computed, 2)
     cancel(panel, finish, computed)
