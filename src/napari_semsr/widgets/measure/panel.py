@@ -319,7 +319,7 @@ class ErrorMapPanel(MeasurePanel):
         self.form.on_change("scans", self._update_layer_labels)
         before, after = self.boxes.values()
         # usually the source, unless there is another image of the area
-        self._propose = propose_partner_layer(
+        propose_partner_layer(
             self,
             after,
             before,
