@@ -1,6 +1,7 @@
 """Layers that a panel reads: their lists, the active layer, planes of stacks."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from magicgui.widgets import CheckBox, ComboBox, Select
@@ -27,9 +28,11 @@ from napari_semsr.widgets.base.runner import is_alive
 from napari_semsr.widgets.base.session import get_session
 from napari_semsr.widgets.layers import (
     disable_cache,
+    fits_beside,
     format_plane_name,
     get_displayed_plane,
     get_network_name,
+    have_same_grid,
     is_incomplete,
     is_made_from,
     is_map,
@@ -285,6 +288,48 @@ class InputLayers(QObject):
             if candidates := [item for item in choices if self._accepts(item)]:
                 self.choose(candidates[0])
         self._show_plane()
+
+    def propose_partner(
+        self,
+        image: ComboBox,
+        partner: ComboBox,
+        fits: Callable[[Image, Image], int],
+        keeps: Callable[[Image, Image], bool] = lambda *_: True,
+        lies: Callable[[Image, Image], bool] = have_same_grid,
+        may: Callable[[Image, Image], bool] = fits_beside,
+    ) -> Callable[..., None]:
+        """Keep proposing the best-matching layer at the place of the chosen image.
+
+        `fits`: 0 for one that does not fit, more for a better fit; of equal ones the
+        last is proposed. `may`: the rule for all proposals. The current choice is kept
+        if it `lies` at the place of the image and `keeps` agrees, unless it was
+        proposed and another fits better. Returns a function to call when layers were
+        added or removed: it changes no choice of the user, unless with `is_own`.
+        """
+        proposal: list[Image | None] = [partner.value]
+
+        def update_proposal(_: object = None, *, is_own: bool = True) -> None:
+            layer, layer_chosen = image.value, partner.value
+            if proposal[0] not in self._viewer.layers:
+                proposal[0] = None
+            is_proposed = layer_chosen is proposal[0]
+            if layer is None or not (is_proposed or is_own):
+                return
+            others = reversed(list_grey_layers(self._viewer))
+            near = [one for one in others if one is not layer and lies(layer, one)]
+            fit = {one: int(may(layer, one) and fits(layer, one)) for one in near}
+            best = max(
+                fit, key=lambda one: (fit[one], one is layer_chosen), default=None
+            )
+            is_kept = layer_chosen in fit and keeps(layer, layer_chosen)
+            is_kept = is_kept and not (is_proposed and not fit[layer_chosen])
+            if not is_kept or (is_proposed and best and fit[best] > fit[layer_chosen]):
+                proposal[0] = best if best is not None and fit[best] else None
+                partner.value = proposal[0]
+
+        image.changed.connect(update_proposal)
+        update_proposal()
+        return partial(update_proposal, is_own=False)
 
     @property
     def value(self) -> Layer | list[Layer] | None:

@@ -55,7 +55,6 @@ from napari_semsr.widgets.measure.regions import (
     format_measured_area_note,
     get_region_box,
     measure_regions,
-    propose_partner_layer,
     read_image_pair,
     read_regions,
     show_area_outlines,
@@ -252,8 +251,8 @@ class GroundTruthPanel(MeasurePanel):
         super().build_form()
         self.image, self.reference = self.boxes.values()
         self.sharing.reference = self.reference
-        self._propose = propose_partner_layer(
-            self, self.image, self.reference, self.rank_reference
+        self._propose = self.input_layers.propose_partner(
+            self.image, self.reference, self.rank_reference
         )
         image = self.image.value
         if image is not None and self.reference.value is None:
@@ -319,8 +318,7 @@ class ErrorMapPanel(MeasurePanel):
         self.form.on_change("scans", self._update_layer_labels)
         before, after = self.boxes.values()
         # usually the source, unless there is another image of the area
-        propose_partner_layer(
-            self,
+        self.input_layers.propose_partner(
             after,
             before,
             lambda image, other: 1 + fits_beside(image, other),

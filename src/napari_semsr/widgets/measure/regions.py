@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import product
 
 import numpy as np
@@ -31,14 +30,11 @@ from napari_semsr.widgets.base import Columns, VerbPanel
 from napari_semsr.widgets.layers import (
     create_overlay_keywords,
     find_visible_shapes,
-    fits_beside,
     get_display_fit,
     get_display_transform,
     get_displayed_plane,
     get_drawing_scale,
     get_finest_level,
-    have_same_grid,
-    list_grey_layers,
     list_user_layers,
     world_to_layer,
 )
@@ -207,47 +203,6 @@ def measure_regions(
 _PART = "measured part"
 _APART_PX = 0.5  # beyond this, another pixel is the nearest
 _COLOUR = "#ff8fd8"  # does not occur in viridis: visible on a map
-
-
-def propose_partner_layer(
-    panel: VerbPanel,
-    image: ComboBox,
-    partner: ComboBox,
-    fits: Callable[[Image, Image], int],
-    keeps: Callable[[Image, Image], bool] = lambda *_: True,
-    lies: Callable[[Image, Image], bool] = have_same_grid,
-    may: Callable[[Image, Image], bool] = fits_beside,
-) -> Callable[..., None]:
-    """Keep proposing the best-matching layer at the place of the chosen image.
-
-    `fits`: 0 for one that does not fit, more for a better fit; of equal ones the last
-    is proposed. `may`: the rule for all proposals. The current choice is kept if it
-    `lies` at the place of the image and `keeps` agrees, unless it was proposed and
-    another fits better. Returns a function to call when layers were added or removed:
-    it changes no choice of the user, unless with `is_own`.
-    """
-    proposal: list[Image | None] = [partner.value]
-
-    def update_proposal(_: object = None, *, is_own: bool = True) -> None:
-        layer, layer_chosen = image.value, partner.value
-        if proposal[0] not in panel.viewer.layers:
-            proposal[0] = None
-        is_proposed = layer_chosen is proposal[0]
-        if layer is None or not (is_proposed or is_own):
-            return
-        others = reversed(list_grey_layers(panel.viewer))
-        near = [one for one in others if one is not layer and lies(layer, one)]
-        fit = {one: int(may(layer, one) and fits(layer, one)) for one in near}
-        best = max(fit, key=lambda one: (fit[one], one is layer_chosen), default=None)
-        is_kept = layer_chosen in fit and keeps(layer, layer_chosen)
-        is_kept = is_kept and not (is_proposed and not fit[layer_chosen])
-        if not is_kept or (is_proposed and best and fit[best] > fit[layer_chosen]):
-            proposal[0] = best if best is not None and fit[best] else None
-            partner.value = proposal[0]
-
-    image.changed.connect(update_proposal)
-    update_proposal()
-    return partial(update_proposal, is_own=False)
 
 
 def read_image_pair(

@@ -83,7 +83,6 @@ from napari_semsr.widgets.layers import (
     list_grey_layers,
     show_scale_bar,
 )
-from napari_semsr.widgets.measure.regions import propose_partner_layer
 from napari_semsr.widgets.placement import TransformSelector
 
 if TYPE_CHECKING:
@@ -667,8 +666,7 @@ class TrainPanel(VerbPanel):
         self.runner.failed.connect(self._show_final_state)
         self._propose_name()
         self.input_layers.follow_active_layer(self.pairs.low)
-        self._propose_high = propose_partner_layer(
-            self,
+        self._propose_high = self.input_layers.propose_partner(
             self.pairs.low,
             self.pairs.high,
             self._rank_reference,
