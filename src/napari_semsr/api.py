@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 from napari_semsr import inference, jobs, models
 from napari_semsr.calls import PathLike, Report, Source, convert_source
 from napari_semsr.core import run
+from napari_semsr.models import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     import dask.array as da
 
 
 def lazy_enhance(
-    image: Source, *, model: PathLike | None = None, **options: Any
+    image: Source, *, model: PathLike = DEFAULT_MODEL, **options: Any
 ) -> "da.Array":
     """Enhance an image lazily, as a dask array.
 
@@ -29,9 +30,8 @@ def lazy_enhance(
     ----------
     image : Micrograph, (Y, X) array_like or path
         Image to enhance. A store is read in parts.
-    model : str or path, optional
-        Name of a model in the library, or a ``.safetensors`` file; by default that of
-        `enhance`.
+    model : str or path, default="sem-restore"
+        Name of a model in the library, or a ``.safetensors`` file.
     **options : object
         ``tile``, ``norm``, ``device``, ``precision``, ``dtype``, and reading options.
 
@@ -52,10 +52,9 @@ def lazy_enhance(
     ((96, 64), (3, 2))
     """
     settings = replace(jobs.ENHANCE, groups=()).parse_options(options)
+    path = models.find_model(model)
     source = jobs.open_image(convert_source(image), settings["opening"])
-    loaded_model = models.load_model(
-        models.find_model(model or jobs.choose_model(source))
-    )
+    loaded_model = models.load_model(path)
     return inference.create_enhanced_array(source, loaded_model, settings["options"])
 
 

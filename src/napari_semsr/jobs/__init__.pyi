@@ -66,7 +66,6 @@ from .enhance import (
     MISFIT as MISFIT,
     UNFAMILIAR as UNFAMILIAR,
     PreviewChannel as PreviewChannel,
-    choose_model as choose_model,
     create_unfamiliarity_map as create_unfamiliarity_map,
     find_unfinished_result as find_unfinished_result,
     is_instrument_model as is_instrument_model,

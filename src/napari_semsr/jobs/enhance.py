@@ -223,12 +223,18 @@ def _enhance_image(run: Run[EnhanceOptions]) -> Job[Any]:
     # without maps or a cluster
     run.open_images()
     image = run.images["image"]
-    path = find_model(run.parameters["model"] or choose_model(image))
+    name, notes = run.parameters["model"], ()
+    if name is None:
+        name, notes = choose_model(image)
+    path = find_model(name)
     model = models.load_model(path)
     yield from compare_with_training_area(image, model, run.options)
     provenance = yield from _create_provenance(run, model, path)
     job = inference.enhance_in_memory(image, model, run.options, provenance=provenance)
-    return (yield from job)
+    result = yield from job
+    report = result.metadata["enhance"]
+    report = {**report, "notes": (*report["notes"], *notes)}
+    return result.replace(metadata={**result.metadata, "enhance": report})
 
 
 def _enhance_plane(run: Run[EnhanceOptions]) -> Job[EnhancedFile]:
@@ -242,7 +248,10 @@ def _enhance_plane(run: Run[EnhanceOptions]) -> Job[EnhancedFile]:
     map_path, live = run.targets.get(_MAP), run.parameters.get("live")
     run.open_images()
     source, existing = run.images["image"], run.existing
-    path = find_model(run.parameters["model"] or choose_model(source))
+    name, notes = run.parameters["model"], ()
+    if name is None:
+        name, notes = choose_model(source)
+    path = find_model(name)
     yield Progress(0, 0, f"loading the model {path.stem}")
     model = models.load_model(path)
     unlike, distances = yield from compare_with_training_area(
@@ -283,6 +292,7 @@ def _enhance_plane(run: Run[EnhanceOptions]) -> Job[EnhancedFile]:
             source, output_plan, model, settings, store=store, scheduler=scheduler
         )
         report = yield from inference.enhance_to_store(enhance_run, store, live=live)
+        report = replace(report, notes=(*report.notes, *notes))
         if not scheduler:
             report = _add_memory_note(report, settings, memory_before)
         wants_map, noise_sd = map_path is not None, None
@@ -320,16 +330,17 @@ def _enhance_plane(run: Run[EnhanceOptions]) -> Job[EnhancedFile]:
     )
 
 
-def choose_model(image: Micrograph) -> str:
-    """Return the bundled model for the instrument of an image; warn if unknown."""
-    if image.instrument is None:
-        warn(
-            f"The file of {image.name} does not state the microscope, so "
-            f"{DEFAULT_MODEL}, a model of SEM images, is used: for a superlens image, "
-            f"set `model` to {MOSAIC_MODEL}.",
-            "model-unsuitable",
-        )
-    return MODELS_BY_INSTRUMENT.get(image.instrument or "", DEFAULT_MODEL)
+def choose_model(image: Micrograph) -> tuple[str, tuple[Message, ...]]:
+    """Return the bundled model for the instrument of an image; a note if unknown."""
+    if image.instrument is not None:
+        return MODELS_BY_INSTRUMENT[image.instrument], ()
+    note = Message(
+        f"The file of {image.name} does not state the microscope, so {DEFAULT_MODEL}, "
+        f"a model of SEM images, is used: for a superlens image, set `model` to "
+        f"{MOSAIC_MODEL}.",
+        "model-unsuitable",
+    )
+    return DEFAULT_MODEL, (note,)
 
 
 def _warn_about_misfit(misfit: Misfit, source: Micrograph, model: str) -> None:
