@@ -223,10 +223,7 @@ def _enhance_image(run: Run[EnhanceOptions]) -> Job[Any]:
     # without maps or a cluster
     run.open_images()
     image = run.images["image"]
-    name, notes = run.parameters["model"], ()
-    if name is None:
-        name, notes = choose_model(image)
-    path = find_model(name)
+    path, notes = _find_model(run, image)
     model = models.load_model(path)
     yield from compare_with_training_area(image, model, run.options)
     provenance = yield from _create_provenance(run, model, path)
@@ -248,10 +245,7 @@ def _enhance_plane(run: Run[EnhanceOptions]) -> Job[EnhancedFile]:
     map_path, live = run.targets.get(_MAP), run.parameters.get("live")
     run.open_images()
     source, existing = run.images["image"], run.existing
-    name, notes = run.parameters["model"], ()
-    if name is None:
-        name, notes = choose_model(source)
-    path = find_model(name)
+    path, notes = _find_model(run, source)
     yield Progress(0, 0, f"loading the model {path.stem}")
     model = models.load_model(path)
     unlike, distances = yield from compare_with_training_area(
@@ -341,6 +335,16 @@ def choose_model(image: Micrograph) -> tuple[str, tuple[Message, ...]]:
         "model-unsuitable",
     )
     return DEFAULT_MODEL, (note,)
+
+
+def _find_model(
+    run: Run[EnhanceOptions], image: Micrograph
+) -> tuple[Path, tuple[Message, ...]]:
+    """Return the file of the requested or the default model, and a note on it."""
+    name, notes = run.parameters["model"], ()
+    if name is None:
+        name, notes = choose_model(image)
+    return find_model(name), notes
 
 
 def _warn_about_misfit(misfit: Misfit, source: Micrograph, model: str) -> None:
