@@ -286,9 +286,8 @@ def _enhance_plane(run: Run[EnhanceOptions]) -> Job[EnhancedFile]:
             source, output_plan, model, settings, store=store, scheduler=scheduler
         )
         report = yield from inference.enhance_to_store(enhance_run, store, live=live)
-        report = replace(report, notes=(*report.notes, *notes))
-        if not scheduler:
-            report = _add_memory_note(report, settings, memory_before)
+        limits = None if scheduler else settings
+        report = _add_notes(report, notes, limits, memory_before)
         wants_map, noise_sd = map_path is not None, None
         if report.noise_percent is not None:
             scaling = enhance_run.plan.scaling
@@ -543,11 +542,15 @@ def is_instrument_model(card: dict[str, Any]) -> bool:
     return isinstance(sources, dict) and "images" not in sources
 
 
-def _add_memory_note(
-    report: EnhanceReport, options: EnhanceOptions, memory_before: int
+def _add_notes(
+    report: EnhanceReport,
+    notes: tuple[Message, ...],
+    options: EnhanceOptions | None,
+    memory_before: int,
 ) -> EnhanceReport:
-    """Add a note to the report if a run exceeded its memory limit."""
-    if options.memory_gb is None or report.device != "cpu":
+    """Add notes to the report, also if a run exceeded the memory limit of `options`."""
+    report = replace(report, notes=(*report.notes, *notes))
+    if options is None or options.memory_gb is None or report.device != "cpu":
         return report
     memory_taken = report.peak_memory_mb / 1e3 - memory_before / 1e9
     if memory_taken <= options.memory_gb:

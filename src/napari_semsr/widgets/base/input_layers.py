@@ -306,13 +306,18 @@ class InputLayers(QObject):
         proposed and another fits better. Returns a function to call when layers were
         added or removed: it changes no choice of the user, unless with `is_own`.
         """
-        proposal: list[Image | None] = [partner.value]
+        proposal: list[object] = [partner.value]
 
         def update_proposal(_: object = None, *, is_own: bool = True) -> None:
             layer, layer_chosen = image.value, partner.value
-            if proposal[0] not in self._viewer.layers:
+            if (
+                isinstance(proposal[0], Layer)
+                and proposal[0] not in self._viewer.layers
+            ):
                 proposal[0] = None
             is_proposed = layer_chosen is proposal[0]
+            if not is_proposed:
+                proposal[0] = update_proposal  # not a layer: the user has chosen
             if layer is None or not (is_proposed or is_own):
                 return
             others = reversed(list_grey_layers(self._viewer))
