@@ -73,9 +73,9 @@ def test_a_folder_that_cannot_be_read_states_nothing(tmp_path):
 def test_a_simulated_scan_states_both_microscopes(tmp_path):
     how = {"phantom": "particles", "frames_grid": (1, 2), "frame_px": 64}
     napari_semsr.simulate(tmp_path / "scan", overlap=0.4, sem_view=True, **how)
-    frame, view = "frame_000.tif", "sem/view.tif"
-    kinds = [read(tmp_path / "scan" / name).instrument for name in (frame, view)]
-    assert kinds == ["optical", "sem"]
+    names = "frame_000.tif", "sem/view.tif", "truth/object.ome.tif"
+    kinds = [read(tmp_path / "scan" / name).instrument for name in names]
+    assert kinds == ["optical", "sem", None]
 
 
 @pytest.mark.parametrize(

@@ -146,13 +146,13 @@ class Provenance(BaseModel):
 
         As the latest step that states it.
         """
-        kinds = (
-            "sem"
-            if (step.part or "").startswith("sem/")
-            else find_instrument(step.options)
-            for step in self.steps()
-        )
-        return next(filter(None, kinds), None)
+        for step in self.steps():
+            part = step.part or ""
+            if part.startswith(_NON_OPTICAL_PARTS):  # of a simulated scan
+                return "sem" if part.startswith("sem/") else None
+            if kind := find_instrument(step.options):
+                return kind
+        return None
 
     def steps(self) -> Iterator["Provenance"]:
         """Yield the steps of this history in reverse, following the first inputs."""
