@@ -45,6 +45,7 @@ def stack(model, exposures):
 def panel(request, model, hold, stack):
     panel = hold(request.param(model))
     if isinstance(panel, EnhancePanel):
+        panel.model.show_model("sem-restore")
         panel.form.set_values(tile=64, precision="fp32")
     else:
         panel.form.set_values(psf="1px")

@@ -235,7 +235,7 @@ def _run_demonstration(run: Run[DemoOptions]) -> Job[DemoResult]:
             },
             place.area.sem.pixel_size_nm,
             place.curve,
-            place.record["held_out"]["linear_gain_db"],
+            place.record["held_out"],
         ),
         scan=scan,
         resolved=resolutions,

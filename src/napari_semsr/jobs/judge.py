@@ -99,7 +99,12 @@ from napari_semsr.jobs.register import (
     describe_registration,
 )
 from napari_semsr.jobs.verb import FileInput, ImageInput, OptionGroup, Output, Run, Verb
-from napari_semsr.models import DEFAULT_MODEL, MOSAIC_MODEL, find_model
+from napari_semsr.models import (
+    DEFAULT_MODEL,
+    MODELS_BY_INSTRUMENT,
+    MOSAIC_MODEL,
+    find_model,
+)
 from napari_semsr.registration import Registration
 from napari_semsr.reporting import (
     choose_grey_limits,
@@ -329,9 +334,9 @@ def _measure_models(
     lens = _AreaResampler(
         registration.registration.transform, Grid.from_image(table.sem)
     )
-    if models_by_name is None:  # electron microscopes record themselves in metadata
-        vendor = source.metadata.get("vendor")
-        models_by_name = _find_models([DEFAULT_MODEL if vendor else MOSAIC_MODEL])
+    if models_by_name is None:
+        name = MODELS_BY_INSTRUMENT.get(source.instrument or "", MOSAIC_MODEL)
+        models_by_name = _find_models([name])
     box_needed = lens.find_required_box(
         source, _get_context_margin_nm(models_by_name.values(), source)
     )
@@ -551,7 +556,7 @@ def _warn_about_map(area: EvaluatedArea, registration: Registration) -> None:
 
 def _warn_about_inputs(source: Micrograph, sem: Micrograph) -> None:
     """Warn if the input was made by a network or the images seem to be swapped."""
-    if source.metadata.get("vendor") and not sem.metadata.get("vendor"):
+    if source.instrument == "sem" and sem.instrument != "sem":
         warn(
             f"{source.name} has the metadata of an electron microscope, but "
             f"{sem.name} does not: check whether the images are swapped.",

@@ -15,6 +15,7 @@ from pydantic import Field, field_validator
 
 from napari_semsr import stitching
 from napari_semsr.core import (
+    INSTRUMENT_KEY,
     MAX_DISTORTION,
     ORIGIN_KEY,
     Acquisition,
@@ -42,6 +43,7 @@ from napari_semsr.core import (
     digest_path,
     digest_with_progress,
     encode_path,
+    find_instrument,
     format_pixel_size,
     get_declared_figures,
     map_progress,
@@ -849,9 +851,9 @@ def _get_estimated_values(
     solution: "stitching.StitchSolution",
     correction: "_DistortionCorrection",
 ) -> dict[str, object]:
-    """Return estimates to record in the history: distortion and pixel-size source.
+    """Return facts to record in the history: distortion, pixel-size source, instrument.
 
-    Each only if it was estimated, not set.
+    Distortion and source only if they were estimated, not set.
     """
     values: dict[str, object] = {}
     if solution.distortion_sd is not None and solution.distortion:
@@ -865,7 +867,8 @@ def _get_estimated_values(
         elif acquisition.metadata.get("pixel_size_nm") is not None:
             how = "from scan.json"
         values[ORIGIN_KEY] = create_size_source(how, solution.pixel_size_nm)
-    return values
+    kind = find_instrument(acquisition.metadata)
+    return values | ({} if kind is None else {INSTRUMENT_KEY: kind})
 
 
 def _create_height_rows(

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from napari_semsr.core import (
     BITS_KEY,
+    INSTRUMENT_KEY,
     ORIGIN_KEY,
     SIZE_ERROR_KEY,
     Box,
@@ -27,6 +28,7 @@ from napari_semsr.core import (
     ShapeError,
     contrast_limits,
     create_size_source,
+    find_instrument,
     get_software_versions,
     parse_pixel_size,
 )
@@ -235,14 +237,6 @@ def is_stitched(layer: Layer) -> bool:
     return history is not None and any(step.job == "stitch" for step in history.steps())
 
 
-def is_superlens(layer: Layer) -> bool:
-    """Return whether a layer is a superlens image, possibly transformed.
-
-    Results of a network are not.
-    """
-    return is_stitched(layer) and get_network_name(layer) is None
-
-
 def is_ground_truth(layer: Layer) -> bool:
     """Return whether a layer is a ground truth, by name or history."""
     return get_last_job_name(layer) == _SPECIMEN_STEP or bool(_TRUTH.search(layer.name))
@@ -250,10 +244,68 @@ def is_ground_truth(layer: Layer) -> bool:
 
 def is_acquired(layer: Layer) -> bool:
     """Return whether a layer was acquired rather than computed or simulated."""
-    is_derived = get_last_job_name(layer) in _MADE_OF_ANOTHER or layer.metadata.get(
-        LIVE_KEY
-    )
+    is_derived = get_last_job_name(layer) in _MADE_OF_ANOTHER or is_incomplete(layer)
     return not is_derived and not is_ground_truth(layer)
+
+
+def is_incomplete(layer: Layer) -> bool:
+    """Return whether a layer is growing, or its run was stopped."""
+    return bool(layer.metadata.get(LIVE_KEY))
+
+
+def is_made_from(layer: Layer, source: Layer) -> bool:
+    """Return whether a layer was made from another one, in any number of steps.
+
+    By the identities of its inputs; of files, by their path, history or name.
+    """
+    identities = layer.metadata.get(SOURCES_KEY, {})
+    history, path = get_provenance(source), get_file_path(source)
+    names = {source.name, Path(path).name if path else source.name}
+    return any(
+        identities[item.name] == source.metadata.get(IDENTITY_KEY)
+        if item.name in identities
+        else item.name in names
+        or (path is not None and item.path == path)
+        or (history is not None and item.provenance == history)
+        for item in _list_inputs(get_provenance(layer))
+    )
+
+
+def _list_inputs(history: Provenance | None) -> Iterator[InputRecord]:
+    """Yield the records of all images and files that a history starts from or uses."""
+    for item in () if history is None else history.inputs:
+        yield item
+        yield from _list_inputs(item.provenance)
+
+
+def fits_beside(
+    layer: Layer, other: Layer, *, anywhere: bool = False, of_source: bool = False
+) -> bool:
+    """Return whether to propose another layer to be compared with a layer.
+
+    Not if it is incomplete, a map, a network's output or of another place, or if one
+    was made from the other. Excepted are a ground truth, from which images are
+    simulated, with `of_source` the source of the layer, and with `anywhere` the place.
+    """
+    is_source = is_made_from(layer, other) and not is_ground_truth(other)
+    is_result = is_made_from(other, layer) and not is_ground_truth(layer)
+    return not (
+        other is layer
+        or is_incomplete(other)
+        or is_map(other)
+        or get_network_name(other) is not None
+        or is_result
+        or (is_source and not of_source)
+        or not (anywhere or have_common_area(layer, other))
+    )
+
+
+def have_common_area(first: Layer, second: Layer) -> bool:
+    """Return whether two layers overlap, in the same unit."""
+    ends = np.stack([_get_corners(layer) for layer in (first, second)])
+    low, high = ends.min(axis=1), ends.max(axis=1)
+    overlap = np.all(low.max(axis=0) < high.min(axis=0))
+    return first.units[-2:] == second.units[-2:] and bool(overlap)
 
 
 def have_same_grid(first: Layer, second: Layer) -> bool:
@@ -402,9 +454,20 @@ def get_image_record(layer: Layer) -> dict[str, Any]:
     return record if isinstance(record, dict) else {}
 
 
-def get_vendor(layer: Layer) -> str | None:
-    """Return the manufacturer of the electron microscope, if the file states it."""
-    return get_image_record(layer).get("vendor")
+def get_instrument(layer: Layer) -> str | None:
+    """Return the kind of microscope that took a layer, as `Micrograph.instrument`."""
+    record, history = get_image_record(layer), get_provenance(layer)
+    return Micrograph(np.zeros((1, 1)), provenance=history, metadata=record).instrument
+
+
+def is_sem_image(layer: Layer) -> bool:
+    """Return whether a layer was taken by an electron microscope, as far as known."""
+    return get_instrument(layer) == "sem"
+
+
+def record_instrument(layer: Layer, kind: str) -> None:
+    """Record the kind of microscope that the user stated."""
+    layer.metadata["micrograph"] = get_image_record(layer) | {INSTRUMENT_KEY: kind}
 
 
 def get_input_names(layer: Layer) -> set[str]:
@@ -500,7 +563,10 @@ def micrograph_from_layer(
     if not hasattr(plane_values, "dask"):
         plane_values = np.asanyarray(plane_values)  # with its mask
     as_colour = colour and isinstance(layer, Image) and layer.rgb
-    bits = {k: v for k, v in get_image_record(layer).items() if k == BITS_KEY}
+    record = get_image_record(layer)
+    facts = {k: v for k, v in record.items() if k == BITS_KEY}
+    if kind := find_instrument(record):
+        facts[INSTRUMENT_KEY] = kind
     grey = (
         _LuminanceArray(plane_values)
         if as_colour
@@ -520,7 +586,7 @@ def micrograph_from_layer(
         provenance=get_provenance(layer),
         origin=(float(origin[0]), float(origin[1])),
         spacing_px=(1.0, 1.0) if has_size else (float(pitch[0]), float(pitch[1])),
-        metadata=get_pixel_size_metadata(layer) | bits,
+        metadata=get_pixel_size_metadata(layer) | facts,
         path=get_file_path(layer),
     )
 

@@ -234,13 +234,35 @@ def test_the_page_names_what_was_invented(adapted):
 
 
 def test_a_training_shows_the_held_out_part_next_to_sem(adapted):
-    _, _, steps = adapted
+    made, _, steps = adapted
     progress = [step for step in steps if isinstance(step, AdaptProgress)]
     told = [step for step in progress if step.preview_images]
     assert told
     light, now, sem = told[-1].preview_images
     assert light.shape == now.shape == sem.shape
     assert told[-1].gain_db > told[-1].linear_gain_db
+    assert "Gain (whole band), adapted model" in made.figures()  # no cut-off is known
+
+
+def test_the_curve_has_the_gain_that_the_table_has(place, tmp_path):
+    (mosaic, sem), steps = place, []
+    options = AdaptOptions(cut_off_nm=10 * PIXEL[0])
+    with refused(AdaptationError, "no-gain") as refusal:
+        adapt(
+            mosaic,
+            [sem],
+            tmp_path / "run",
+            steps=3,
+            report=steps.append,
+            options=options,
+        )
+    last = [step for step in steps if isinstance(step, AdaptProgress)][-1]
+    table, key = refusal.value.facts["held_out"], "gain_below_cutoff_db"
+    assert last.gain_below_cutoff_db == pytest.approx(
+        table["adapted model"][key], abs=0.05
+    )
+    assert last.linear_gain_below_cutoff_db == table["linear filter"][key]
+    assert "below the cut-off" in last.message
 
 
 @pytest.mark.parametrize("seed", range(2))

@@ -85,6 +85,7 @@ def test_the_box_at_the_mouse_follows_the_slider(panel, model, qtbot, exposures)
     first = exposures[0].data
     planes = np.stack([first, 3 * first]).astype(np.float32)
     panel.layer.value = model.add_image(planes, name="stack", scale=(1, 10, 10))
+    panel.model.show_model("sem-restore")
     model.dims.set_point(0, 0)
     model.cursor.position = (0, 900, 1000)
     panel.look.pointing.value = True

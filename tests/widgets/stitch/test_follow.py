@@ -1,5 +1,6 @@
 """A folder that grows is followed in a real window: one layer, view and contrast."""
 
+import json
 import os
 import shutil
 import sys
@@ -152,6 +153,30 @@ def test_frames_appear_in_one_layer_as_they_come(
     made = panel._last_corrected[0]  # noqa: SLF001
     assert made.positions == offline.positions
     assert not list(tmp_path.glob("*growing*"))
+
+
+@pytest.mark.parametrize(
+    ("stated", "wanted"),
+    [({"microsphere_um": 20}, "ssum-sem"), ({"overlap": 0.4}, None), (None, None)],
+)
+def test_a_scan_is_enhanced_by_the_model_of_its_microscope(
+    make_napari_viewer_proxy, tmp_path, stated, wanted
+):
+    folder = tmp_path / "scan"
+    if stated is not None:
+        folder.mkdir()
+        (folder / "scan.json").write_text(json.dumps(stated))
+    panel = StitchMosaicPanel(make_napari_viewer_proxy())
+    follower = panel.follower
+    follower.enhance.value = True
+    assert follower.model.value is None  # no folder yet
+    panel.folder.value = folder
+    follower.press()
+    assert follower.model.value == wanted
+    assert follower.is_following == (wanted is not None)
+    assert bool(follower.question.text()) == (wanted is None)
+    if wanted is not None:
+        panel.controls.stop()
 
 
 def test_blocks_in_view_are_enhanced_as_the_mosaic_grows(

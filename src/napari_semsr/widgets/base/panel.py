@@ -22,7 +22,7 @@ from napari_semsr.core import (
     ShapeError,
     get_figures,
 )
-from napari_semsr.io import HELPER_KEY, LIVE_KEY
+from napari_semsr.io import HELPER_KEY
 from napari_semsr.jobs import (
     KEEP_PARTS,
     Call,
@@ -86,6 +86,7 @@ from napari_semsr.widgets.base.runner import (
 from napari_semsr.widgets.base.session import get_session, set_form_values
 from napari_semsr.widgets.layers import (
     create_result_name,
+    is_incomplete,
     list_grey_layers,
     list_planes,
 )
@@ -377,7 +378,7 @@ class VerbPanel(QWidget):
 
     def accepts_layer(self, layer: Layer) -> bool:
         """Return whether to select a layer in the list when it becomes active."""
-        return not layer.metadata.get(LIVE_KEY)
+        return not is_incomplete(layer)
 
     def restore_values(self, values: dict[str, Any]) -> None:
         """Restore the form values that a project stores for this panel."""
@@ -394,7 +395,9 @@ class VerbPanel(QWidget):
         """Build the form: layers, options in their groups, and results."""
         verb = self.verb
         self.titles = {item.name: item.title for item in verb.images}
-        boxes = self.input_layers.create_image_boxes(verb, self._list_layers)
+        boxes = self.input_layers.create_image_boxes(
+            verb, self._list_layers, first=verb.images[self.input_image].name
+        )
         self.boxes = {box.name: box for box in boxes}
         self.form = OptionsForm(verb.options)
         # keys of a project

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from napari.layers import Image, Layer
 
+from napari_semsr.analysis import choose_gain
 from napari_semsr.core import (
     DB,
     Job,
@@ -37,7 +38,11 @@ from napari_semsr.widgets.base import (
     open_store,
 )
 from napari_semsr.widgets.enhance import NEWS
-from napari_semsr.widgets.layers import add_image_beside, create_result_name
+from napari_semsr.widgets.layers import (
+    add_image_beside,
+    create_result_name,
+    fits_beside,
+)
 from napari_semsr.widgets.register.pair import PairPanel
 
 _LIST_HEIGHT = 70
@@ -92,7 +97,10 @@ class AdaptPanel(PairPanel):
             _LIST_HEIGHT,
             name="more",
             label="Further SEM images",
+            accepts=self._fits_as_further_image,
         )
+        for box in (self.mosaic, self.sem):
+            box.changed.connect(lambda _: self.input_layers.refresh())
         self.add_inputs(self.mosaic, self.sem, self.more, AdaptOptions)
         self.stop_button = create_button(
             "Stop here",
@@ -112,11 +120,20 @@ class AdaptPanel(PairPanel):
         self._pixel_size: PixelSize | None = None  # of its mosaic
         self._curve: list[tuple[float, float]] = []
         self._linear: float | None = None
+        self._gain_name = ""  # which of the gains the curve has
+
+    def _fits_as_further_image(self, layer: Layer) -> bool:
+        """Return whether a layer may be another SEM image, not yet registered."""
+        mosaic, sem = self.mosaic.value, self.sem.value
+        return layer is not sem and all(
+            one is None or fits_beside(one, layer, anywhere=True)
+            for one in (mosaic, sem)
+        )
 
     def _update_form_rows(self, _: object = None) -> None:
         super()._update_form_rows()
-        # usually one SEM image; a registration has one
-        more = len(self.sem.choices) > 2 or bool(self.more.value)
+        # a registration has one SEM image
+        more = bool(self.more.choices)
         self.images.show_row("more", more and not self.map.has_transform)
 
     # -- running --------------------------------------------------------------------
@@ -170,7 +187,6 @@ class AdaptPanel(PairPanel):
         self.stop_button.setEnabled(isinstance(step, AdaptProgress))
         if not isinstance(step, AdaptProgress):
             return
-        self._linear = step.linear_gain_db
         if step.preview_images:
             # the held-out area side by side: optical, enhanced, SEM
             planes = step.preview_images
@@ -190,7 +206,10 @@ class AdaptPanel(PairPanel):
             elif self.layer in self.viewer.layers:
                 self.layer.data = data
             if step.gain_db is not None:
-                self._curve.append((step.seconds, step.gain_db))
+                below = {"gain_below_cutoff_db": step.gain_below_cutoff_db}
+                key, self._gain_name = choose_gain(below)
+                self._linear = getattr(step, f"linear_{key}")
+                self._curve.append((step.seconds, getattr(step, key)))
                 self._draw_gain_curve()
 
     def stop_here(self) -> None:
@@ -215,7 +234,7 @@ class AdaptPanel(PairPanel):
         if self._linear is not None:
             axes.axhline(self._linear, color="#8d99ae", ls="--", label="linear filter")
         axes.set_xlabel("Time trained (s)")
-        axes.set_ylabel(f"Gain ({DB})")
+        axes.set_ylabel(f"{self._gain_name.capitalize()} ({DB})")
         axes.legend(loc="lower right")
         axes.grid(visible=True, alpha=0.15)
         plot.refresh()
@@ -257,7 +276,9 @@ class AdaptPanel(PairPanel):
             f"Trained {name} for {adaptation.minutes:.1f} min and enhanced "
             f"{mosaic.name}; the model is now listed in Enhance. The report is "
             "deleted when napari is closed; use Save report… to keep it.",
-            curves={"training": {"time (s)": seconds, "gain (dB)": gains}},
+            curves={
+                "training": {"time (s)": seconds, f"{self._gain_name} (dB)": gains}
+            },
             more="".join(
                 f'<p class="warning">{text}</p>' for text in adaptation.warnings
             ),

@@ -8,14 +8,14 @@ from napari_semsr.core import (
     get_figures,
 )
 from napari_semsr.jobs import JUDGE, Judged, JudgeOptions
-from napari_semsr.models import DEFAULT_MODEL, MOSAIC_MODEL
+from napari_semsr.models import MODELS_BY_INSTRUMENT, MOSAIC_MODEL
 from napari_semsr.registration import RegistrationRefused
 from napari_semsr.widgets.base import (
     PanelCall,
     find_free_store_path,
 )
 from napari_semsr.widgets.enhance import list_installed_models
-from napari_semsr.widgets.layers import get_vendor
+from napari_semsr.widgets.layers import get_instrument
 from napari_semsr.widgets.register.pair import PairPanel
 from napari_semsr.widgets.register.panel import (
     describe_refusal,
@@ -52,8 +52,8 @@ class JudgePanel(PairPanel):
     def _propose_model(self, _: object = None) -> None:
         """Select the network that best suits the layer."""
         layer = self.optical.value
-        is_vendor_file = layer is not None and get_vendor(layer)
-        name = DEFAULT_MODEL if is_vendor_file else MOSAIC_MODEL
+        kind = None if layer is None else get_instrument(layer)
+        name = MODELS_BY_INSTRUMENT.get(kind or "", MOSAIC_MODEL)
         self.networks.value = [name] if name in self.networks.choices else []
 
     def create_call(self) -> PanelCall:

@@ -26,7 +26,12 @@ from napari_semsr.core import (
     OptionError,
     Progress,
 )
-from napari_semsr.io import LIVE_KEY, GrowingMosaic, GrowingWindow
+from napari_semsr.io import (
+    LIVE_KEY,
+    GrowingMosaic,
+    GrowingWindow,
+    find_scan_instrument,
+)
 from napari_semsr.jobs import (
     STITCH,
     FollowedScan,
@@ -35,6 +40,7 @@ from napari_semsr.jobs import (
     follow_scan,
     open_frame_folder,
 )
+from napari_semsr.models import MODELS_BY_INSTRUMENT
 from napari_semsr.stitching import UnplacedFramesError
 from napari_semsr.widgets import host
 from napari_semsr.widgets.base import (
@@ -52,7 +58,7 @@ from napari_semsr.widgets.base import (
     stack_widgets,
     switch_panel,
 )
-from napari_semsr.widgets.enhance import NEWS, list_installed_models
+from napari_semsr.widgets.enhance import NEWS, QUESTION, list_installed_models
 from napari_semsr.widgets.layers import (
     create_layer_keywords,
     find_free_name,
@@ -313,10 +319,13 @@ class FolderFollower(QWidget):
             name="model",
             label="Model",
             tooltip="A bundled, imported or trained model.",
-            choices=lambda _: list_installed_models() if self.enhance.value else [],
+            choices=lambda _: self._list_model_choices(),
         )
-        self._model_row = Form(self.model)
+        self._model_proposed: str | None = None
+        self.question = RichTextLabel()
+        self._model_row = Form(self.question, self.model)
         self.enhance.changed.connect(self._update_model_row)
+        self.model.changed.connect(lambda name: name and self.question.setText(""))
         NEWS.changed.connect(self._update_model_row)
         self._update_model_row()
         self.doubts = RichTextLabel()
@@ -344,10 +353,26 @@ class FolderFollower(QWidget):
         """Layer of the enhanced mosaic, which grows with the mosaic."""
         return self._enhanced_layer.layer
 
+    def _list_model_choices(self) -> list[tuple[str, str | None]]:
+        nothing = [("choose a model", None)]
+        return [*nothing, *list_installed_models()] if self.enhance.value else []
+
     def _update_model_row(self, _: object = None) -> None:
         if is_alive(self):
             self.model.reset_choices()
+            self._propose_model()
             self._model_row.setVisible(self.enhance.value)
+
+    def _propose_model(self) -> None:
+        """Propose the model for the folder's microscope, unless the user has chosen."""
+        is_chosen = self.model.value not in (None, self._model_proposed)
+        if is_chosen or not self.enhance.value:
+            return
+        folder = get_entered_path(self._panel.folder)  # type: ignore[attr-defined]
+        kind = None if folder is None else find_scan_instrument(folder)
+        self._model_proposed = MODELS_BY_INSTRUMENT.get(kind or "")
+        self.model.value = self._model_proposed
+        self.question.setText("" if self._model_proposed else QUESTION, "warning")
 
     def press(self) -> None:
         """Start following, or stop and recompute all positions."""
@@ -363,10 +388,10 @@ class FolderFollower(QWidget):
         if folder is None:
             msg = "Choose a folder of frames first."
             raise OptionError(msg, code="missing-value")
+        self._propose_model()  # the folder may be another one by now
         model: str | None = self.model.value if self.enhance.value else None
         if self.enhance.value and model is None:
-            msg = "No model is installed; add a model file."
-            raise OptionError(msg, code="model-missing")
+            raise OptionError(QUESTION, code="model-missing")
         options, target, how = self._read(folder)
         place = find_free_store_path(f"{folder.name}-growing")
         fine_place = find_free_store_path(f"{folder.name}-growing-enhanced")
