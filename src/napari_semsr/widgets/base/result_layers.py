@@ -236,8 +236,18 @@ class ResultLayers(QObject):
                     fit_layer_to_field(item, *fits[item.name])
 
     def remove_earlier(self, earlier: Sequence[Layer]) -> Iterator[None]:
-        """Remove layers of an earlier run, one at a time."""
+        """Remove layers of an earlier run, one at a time.
+
+        The user can undo the removal of results that are not saved.
+        """
+        layers = self._viewer.layers
         for layer in earlier:
+            if (
+                layer in layers
+                and HELPER_KEY not in layer.metadata
+                and is_unsaved(layer)
+            ):
+                layers.remove(layer)
             self._history.remove_layers([layer])
             yield
 

@@ -1,5 +1,6 @@
 """Train on SEM: train a model on the user's own sample, and enhance the mosaic."""
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -45,6 +46,7 @@ from napari_semsr.widgets.layers import (
 )
 from napari_semsr.widgets.register.pair import PairPanel
 
+_RESULTS_KEPT = shutil.ignore_patterns(STOP, "*.zarr", "*.safetensors", "*.html")
 _LIST_HEIGHT = 70
 _GAP_PX = 4  # px between the three images of the held-out part
 
@@ -57,8 +59,14 @@ class _AdaptOutcome:
     look_here: OpenedImage
 
 
-def _run_adaptation(request: PanelCall) -> Job[_AdaptOutcome]:
-    """Train, add the model to the library, and open the enhanced mosaic."""
+def _run_adaptation(stopped: Path | None, request: PanelCall) -> Job[_AdaptOutcome]:
+    """Train, add the model to the library, and open the enhanced mosaic.
+
+    `stopped`: folder of a run whose training is resumed, and whose results are kept.
+    """
+    if stopped is not None:
+        folder = Path(request.call.outputs["output"])
+        shutil.copytree(stopped, folder, ignore=_RESULTS_KEPT, dirs_exist_ok=True)
     adaptation: Adapted = yield from request.run()
     yield from MODELS_IMPORT.rerun(Path(adaptation.model))
     return _AdaptOutcome(
@@ -154,24 +162,32 @@ class AdaptPanel(PairPanel):
         )
         folder = self._folder
         resume = folder is not None and folder.is_dir() and request == self._request
-        if folder is None or not resume:
+        stopped = folder if folder and resume and (folder / STOP).is_file() else None
+        if folder is None or not resume or stopped is not None:
             folder = find_free_store_path(f"{images[0].name} adapted", "")
         size = images[0].pixel_size_nm
         return self.compose_call(
             {"mosaic": images[0], "sem": images[1:], **settings},
             partial(self.show_adaptation, mosaic),
             outputs={"output": folder},
-            work=_run_adaptation,
-            begin=partial(self._prepare_progress, folder, request, size),
+            work=partial(_run_adaptation, stopped),
+            begin=partial(
+                self._prepare_progress, folder, request, size, resumes=bool(resume)
+            ),
             existing=OverwritePolicy(resume=resume, keep=True),
             options=options,
         )
 
     def _prepare_progress(
-        self, folder: Path, request: tuple[object, ...], size: PixelSize | None
+        self,
+        folder: Path,
+        request: tuple[object, ...],
+        size: PixelSize | None,
+        *,
+        resumes: bool,
     ) -> None:
         """Prepare to show the progress; a resumed run keeps its curve and layer."""
-        if folder != self._folder:
+        if not resumes:
             self._curve.clear()
             self.history.remove_layers(self.result_layers.find_helpers())
             self.layer = None
@@ -242,7 +258,9 @@ class AdaptPanel(PairPanel):
     def show_adaptation(self, mosaic: Image, outcome: _AdaptOutcome) -> Iterator[None]:
         """Add the enhanced mosaic, and show the gain and the invented objects."""
         adaptation = outcome.result
-        self._request = None  # it is finished
+        was_stopped = (Path(adaptation.output) / STOP).is_file()
+        if not was_stopped:
+            self._request = None  # it is finished
         if self.layer in self.viewer.layers:
             self.history.remove_layers([self.layer])
             if self._get_camera_state() == self._view:  # the user has not moved it
@@ -251,22 +269,16 @@ class AdaptPanel(PairPanel):
         self.report = Path(adaptation.report)
         self.report_row.setVisible(True)
         name = Path(adaptation.model).stem
-        path = outcome.mosaic.path
-        with self.result_layers.replace_earlier(mosaic, path=path) as earlier:
-            yield from self.result_layers.remove_earlier(earlier)
-            stores_hidden = {
-                "linear filter": outcome.linear,
-                "look here": outcome.look_here,
-            }
-            for what, opened_store in stores_hidden.items():
-                title = create_result_name(self.viewer, mosaic.name, what)
-                layer = add_opened_image(
-                    self.viewer, opened_store, name=title, visible=False
-                )
-                self.result_layers.own.append(layer)
-            title = create_result_name(self.viewer, mosaic.name, name)
-            enhanced_layer = add_opened_image(self.viewer, outcome.mosaic, name=title)
-            self.result_layers.own.append(enhanced_layer)
+        # next to those of earlier trainings, which took minutes
+        stores_hidden = {
+            "linear filter": outcome.linear,
+            "look here": outcome.look_here,
+        }
+        for what, opened_store in stores_hidden.items():
+            title = create_result_name(self.viewer, mosaic.name, what)
+            add_opened_image(self.viewer, opened_store, name=title, visible=False)
+        title = create_result_name(self.viewer, mosaic.name, name)
+        add_opened_image(self.viewer, outcome.mosaic, name=title)
         yield
         NEWS.changed.emit()
         self._draw_gain_curve()
@@ -274,7 +286,8 @@ class AdaptPanel(PairPanel):
         self.results.show_result(
             get_figures(adaptation),
             f"Trained {name} for {adaptation.minutes:.1f} min and enhanced "
-            f"{mosaic.name}; the model is now listed in Enhance. The report is "
+            f"{mosaic.name}; the model is now listed in Enhance."
+            f"{' Train resumes the training.' if was_stopped else ''} The report is "
             "deleted when napari is closed; use Save report… to keep it.",
             curves={
                 "training": {"time (s)": seconds, f"{self._gain_name} (dB)": gains}
