@@ -788,7 +788,8 @@ def update_colour_bars(viewer: ViewerModel) -> None:
         view = np.array(camera.center[-2:]) + np.array([-half, half])
 
     def get_area(item: Image) -> NDArray[np.float64]:
-        return item.extent.world[:, -2:] * get_unit_factors(viewer, item)[-2:]
+        world = np.asarray(item.extent.world, dtype=float)[:, -2:]
+        return world * get_unit_factors(viewer, item)[-2:]
 
     def covers(item: Image, low: FloatArray, high: FloatArray) -> bool:
         start, end = get_area(item)
@@ -886,7 +887,8 @@ def pixels_to_view(
     """
     points = np.zeros((len(np.asarray(pixels)), layer.ndim))
     points[:, -2:] = pixels
-    places = np.array([layer.data_to_world(point)[-2:] for point in points])
+    ends = [layer.data_to_world(point)[-2:] for point in points]
+    places = np.asarray(ends, dtype=float)
     return places * get_unit_factors(viewer, layer)[-2:]
 
 

@@ -878,7 +878,7 @@ def _draw_residuals(axes: "Axes", mosaic_file: StitchedFile) -> None:
     edge = axes.get_yaxis_transform()
     for those, text, mark, colour in (
         (is_used, "used", "o", _JOINT),
-        (~is_used, "not used", "x", _REJECTED_COLOUR),
+        (~is_used, "not used", "X", _REJECTED_COLOUR),
     ):
         if those.any():
             look = {"ls": "", "marker": mark, "ms": 4, "color": colour, "alpha": 0.8}
