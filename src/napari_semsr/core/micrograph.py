@@ -583,8 +583,9 @@ class Micrograph:
 
         A network's output of an optical image may be like either.
         """
-        history = self.provenance
-        kind = find_instrument(self.metadata) or (history and history.instrument)
+        history, kind = self.provenance, find_instrument(self.metadata)
+        if kind is None and history is not None:
+            kind = history.instrument
         is_network = history is not None and history.last_network() is not None
         return None if kind == "optical" and is_network else kind
 

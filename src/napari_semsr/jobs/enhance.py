@@ -340,9 +340,10 @@ def _find_model(
     run: Run[EnhanceOptions], image: Micrograph
 ) -> tuple[Path, tuple[Message, ...]]:
     """Return the file of the requested or the default model, and a note on it."""
-    name, notes = run.parameters["model"], ()
-    if name is None:
-        name, notes = choose_model(image)
+    name = run.parameters["model"]
+    if name is not None:
+        return find_model(name), ()
+    name, notes = choose_model(image)
     return find_model(name), notes
 
 

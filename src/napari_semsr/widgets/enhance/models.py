@@ -332,8 +332,9 @@ class ModelChooser(Form):
             return
         self._layer_asked = layer
         self._is_asking = name is None and layer is not None
+        nothing: Any = ()
         with self.box.changed.blocked():  # magicgui would list a new choice last
-            self.box.choices = ()
+            self.box.choices = nothing
             self.box.reset_choices()
         names = self.box.choices
         self._model_proposed = name if name in names else names[0]

@@ -325,7 +325,7 @@ class FolderFollower(QWidget):
         self.question = RichTextLabel()
         self._model_row = Form(self.question, self.model)
         self.enhance.changed.connect(self._update_model_row)
-        self.model.changed.connect(lambda name: name and self.question.setText(""))
+        self.model.changed.connect(self._update_question)
         NEWS.changed.connect(self._update_model_row)
         self._update_model_row()
         self.doubts = RichTextLabel()
@@ -372,7 +372,10 @@ class FolderFollower(QWidget):
         kind = None if folder is None else find_scan_instrument(folder)
         self._model_proposed = MODELS_BY_INSTRUMENT.get(kind or "")
         self.model.value = self._model_proposed
-        self.question.setText("" if self._model_proposed else QUESTION, "warning")
+        self._update_question()
+
+    def _update_question(self, _: object = None) -> None:
+        self.question.setText("" if self.model.value else QUESTION, "warning")
 
     def press(self) -> None:
         """Start following, or stop and recompute all positions."""
