@@ -47,10 +47,9 @@ test-all: $(STAMP)  ## the broad tests: products, hostile input, packaging, manu
 	@$(WITH_DISPLAY) $(PYTEST) -m "broad and not slow"
 
 # Processors round differently: a test that holds on one may fail on another.
-test-avx2: $(STAMP)  ## the quick tests of networks and BLAS, as on a processor with only AVX2
+test-avx2: $(STAMP)  ## the quick tests, as on a processor with only AVX2
 	@scripts/system_packages.sh
-	@BIN="$(BIN)" scripts/avx2.sh $(WITH_DISPLAY) $(PYTEST) -m "not slow and not broad" \
-	  $(addprefix tests/,analysis inference jobs models registration restoration stitching training)
+	@BIN="$(BIN)" scripts/avx2.sh $(WITH_DISPLAY) $(PYTEST) -m "not slow and not broad" tests
 
 soak: $(STAMP)  ## all tests, including slow ones
 	@scripts/system_packages.sh

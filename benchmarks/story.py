@@ -210,7 +210,12 @@ class Hand:
         settle(0.3)
 
     def enhance(self, model: str) -> None:
-        """Enhance by the model that is proposed."""
+        """Enhance by the model that is proposed, or answer the question for one."""
+        from qtpy.QtWidgets import QPushButton
+
+        if self.panel.model.value is None:
+            answers = self.panel.model.answers.findChildren(QPushButton)
+            self.click(answers[["sem-restore", "ssum-sem"].index(model)])
         proposed = self.panel.model.value
         if proposed != model:
             self.told.faults.append(f"{proposed} was proposed, not {model}")

@@ -67,7 +67,7 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size  # noqa: E402
-from tests.children import SLOW_LIMIT_S, reset_signals  # noqa: E402
+from tests.children import LIMIT_S, SLOW_LIMIT_S, reset_signals  # noqa: E402
 
 reset_signals()
 
@@ -178,7 +178,7 @@ def _no_file_left_open(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
     assert not left, f"files left open: {sorted(left)}"
 
 
-LEAVING_S = 60  # within which what is closed must be gone, on any machine
+LEAVING_S = LIMIT_S  # within which what is closed must be gone, on any machine
 
 
 @pytest.fixture(autouse=True)

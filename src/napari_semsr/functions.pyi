@@ -365,7 +365,7 @@ def train(
 ) -> Trained: ...
 
 class EnhanceKeywords(Reading, total=False):
-    model: PathLike  # "sem-restore"
+    model: PathLike | None  # None
     residual_map: PathLike | None  # None
     unfamiliar_map: PathLike | None  # None
     device: str  # "auto"

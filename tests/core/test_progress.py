@@ -65,28 +65,68 @@ def test_time_is_said_in_the_unit_that_suits_it(seconds, said):
     assert str(Progress(1, 9, "tiles")) == "tiles"
 
 
+def times_left(steps, pace=None):
+    """Return the times left of steps (done, total, time of the clock)."""
+    pace = pace or TimeEstimator()
+    return [
+        pace.add_time_left(Progress(done, total, ""), now).seconds_left
+        for done, total, now in steps
+    ]
+
+
 def test_time_left_is_told_once_there_is_a_pace():
     pace = TimeEstimator()
-    told = [
-        pace.add_time_left(Progress(n, 10, ""), now).seconds_left for n, now in STEPS
-    ]
-    assert told == [None, None, None, 12.0, 10.0]
-    assert (
-        pace.add_time_left(Progress(3, 7, "the next phase"), 20.0).seconds_left is None
-    )
-    assert pace.add_time_left(Progress(1, 0, "who knows"), 30.0).seconds_left is None
+    steps = [(0, 0.0), (2, 5.0), (3, 7.0), (4, 9.0), (5, 11.0), (6, 13.0)]
+    told = times_left([(done, 10, now) for done, now in steps], pace)
+    assert told == [None, None, None, None, 10.0, 8.0]
+    assert times_left([(3, 7, 20.0), (1, 0, 30.0)], pace) == [None, None]
 
 
 def test_time_left_restarts_if_work_of_the_same_size_begins_again():
-    pace = TimeEstimator()
-    steps = [(1, 0.0), (9, 90.0), (0, 100.0), (1, 101.0), (3, 103.0)]
-    left = [
-        pace.add_time_left(Progress(n, 10, ""), now).seconds_left for n, now in steps
+    steps = [*((n, 2.0 * n) for n in range(1, 6)), *((n, 12.0 + n) for n in range(7))]
+    left = times_left([(done, 10, now) for done, now in steps])
+    assert left == [*[None] * 3, 12.0, 10.0, *[None] * 4, 6.0, 5.0, 4.0]
+
+
+def test_time_left_is_unknown_while_steps_take_longer_than_those_before():
+    """Quick calls, a training, and quick ones again, as a demonstration has them."""
+    took = [0.1] * 40 + [1.0] * 60 + [0.2] * 40
+    steps = [(n + 1, len(took), sum(took[: n + 1])) for n in range(len(took))]
+    left = times_left(steps)
+    assert left[30] == pytest.approx(0.1 * (140 - 31))  # as nothing says otherwise
+    assert set(left[42:100]) == {None}
+
+
+def test_time_left_is_right_after_a_slow_start():
+    took = [4.0] + [0.5] * 200
+    steps = [(n + 1, len(took), sum(took[: n + 1])) for n in range(len(took))]
+    told = [
+        (one, 0.5 * (total - done))
+        for one, (done, total, _) in zip(times_left(steps), steps, strict=True)
+        if one is not None
     ]
-    assert left == [None, pytest.approx(11.25), None, None, 7.0]
+    assert len(told) > 190
+    assert all(one == pytest.approx(true) for one, true in told)
 
 
-STEPS = [(0, 0.0), (2, 5.0), (3, 5.5), (4, 9.0), (5, 11.0)]
+@given(st.lists(st.floats(0.01, 100), min_size=5, max_size=60))
+def test_time_left_never_grows_by_more_than_a_fifth(took):
+    steps = [(n + 1, len(took), sum(took[: n + 1])) for n in range(len(took))]
+    told = [one for one in times_left(steps) if one is not None]
+    assert all(one <= 1.2 * min(told[: n + 1]) for n, one in enumerate(told))
+
+
+def test_a_time_left_that_a_job_states_is_kept():
+    pace = TimeEstimator()
+    steps = [Progress(n, 100, "", 90.0) for n in range(9)]
+    assert [pace.add_time_left(one, 2.0 * one.done) for one in steps] == steps
+
+
+def test_time_left_of_unlike_steps_is_unknown():
+    pace = TimeEstimator()
+    steps = [Progress(n, 9, "", equal_steps=False) for n in range(9)]
+    left = [pace.add_time_left(one, 2.0 * one.done).seconds_left for one in steps]
+    assert set(left) == {None}
 
 
 def test_warnings_are_told_to_who_listens_and_else_to_python():

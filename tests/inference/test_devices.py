@@ -27,6 +27,7 @@ from napari_semsr.inference.predictor import (
 )
 from napari_semsr.inference.tiles import FixedMoments, MeasuredMoments, TiledRun
 from napari_semsr.models import Device
+from tests.children import LIMIT_S
 from tests.enhancing import plan_of
 from tests.refusals import refused
 
@@ -189,7 +190,7 @@ def _executor(loaded, shape, rng):
 def test_the_next_tiles_are_read_while_a_card_computes(
     make_loaded, rng, card, monkeypatch
 ):
-    both = threading.Barrier(2, timeout=60)
+    both = threading.Barrier(2, timeout=LIMIT_S)
     predict = Predictor.predict_many
 
     def computing(self, windows, scaling):

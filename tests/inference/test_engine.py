@@ -311,7 +311,8 @@ output = inference.plan_output(image, card.model_dump(), options)
 store = inference.create_output_store(Path(sys.argv[1]), output)
 planned = run(inference.plan_run(image, output, loaded, options, store=store))
 for step in inference.enhance_to_store(planned, store):
-    time.sleep(0.1)
+    if Path(sys.argv[1], "done", "c", "1").exists():
+        time.sleep(3600)  # until it is killed
 """
 
 

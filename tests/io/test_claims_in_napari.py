@@ -1,5 +1,6 @@
 """What napari leaves to us, and what it keeps."""
 
+import sys
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -103,14 +104,18 @@ def texts(folder):
     [colour, imagej, ome, shaped, complex_values, complex_store, former_complex_store,
      foreign_store, pictures, texts],
 )  # fmt: skip
-def test_what_napari_reads_better_is_left_to_it(tmp_path, make):
+def test_other_programs_are_left_what_other_readers_read_better(
+    tmp_path, make, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "napari", None)
     make(tmp_path)
     (path,) = tmp_path.iterdir()
     assert get_reader(str(path)) is None
     assert get_reader([str(path)]) is None
 
 
-def test_what_is_ours_is_taken(tmp_path):
+def test_what_is_ours_is_taken(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "napari", None)
     grey = Micrograph(np.zeros((8, 9), np.float32), (5.0, 5.0))
     for name in ("a.tif", "a.ome.tif", "a.ome.zarr"):
         write(grey, tmp_path / name)
@@ -125,7 +130,8 @@ def test_what_is_ours_is_taken(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"II*\0", b"MM\0*\0\0\0\x08\0\0"], ids=repr)
-def test_damaged_files_are_left_alone(tmp_path, content):
+def test_damaged_files_are_left_alone(tmp_path, content, monkeypatch):
+    monkeypatch.setitem(sys.modules, "napari", None)
     path = tmp_path / "a.tif"
     path.write_bytes(content)
     get_reader(str(path))  # whatever it says, it ends

@@ -76,7 +76,10 @@ def test_write_keeps_the_unknown_unknown(tmp_path, suffix, grey):
 
 
 @pytest.mark.parametrize("suffix", _EXACT)
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=6)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    max_examples=6,
+)
 @given(data=images(high=20), size=pixel_sizes())
 def test_read_inverts_write_for_any_image(tmp_path, suffix, data, size):
     path = tmp_path / f"any{suffix}"

@@ -338,7 +338,9 @@ _LINES = st.builds(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(st.binary(max_size=60) | st.lists(_LINES).map("\n".join).map(str.encode))
 def test_no_text_beside_an_image_is_a_fault(write, text):
     path = write("JEOL")

@@ -409,6 +409,7 @@ def test_a_mosaic_that_is_corrected_again_is_what_a_run_from_its_frames_gives(
     first = run(STITCH.job(scan, output, **how))
     said = {"join": [dict(zip(("first", "second"), ("frame_000.tif", "frame_001.tif"),
                               strict=True), shift_px=(0.0, 90.0))]}  # fmt: skip
+    assert "not used" not in first.verdict
     options = how["options"].replace(corrections=said)
     fused = []
     block = FusionPlan.compute_block
@@ -419,6 +420,11 @@ def test_a_mosaic_that_is_corrected_again_is_what_a_run_from_its_frames_gives(
     monkeypatch.setattr("napari_semsr.stitching.solve_mosaic", None)  # not called
     again = run(STITCH.job(scan, output, again=first, **how))
     assert fused
+    above = [row for row in again.pairs if row["score"] > again.score_threshold]
+    worst = max(row["residual_px"] for row in above if not row["used"])
+    assert worst > 2
+    many = f"{again.pairs_rejected} of {len(again.pairs)} overlaps not used"
+    assert f"{many}, up to {worst:.2g} px off" in str(again.figures()["Frames"])
     pixels = read(output).array()
     fused.clear()
     third = run(STITCH.job(scan, output, again=again, **how))

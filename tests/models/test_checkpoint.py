@@ -220,7 +220,7 @@ torch.set_num_threads(2)
 load_model("sem-restore")
 process = multiprocessing.get_context("fork").Process(target=child)
 process.start()
-process.join(60)
+process.join(250)  # ends what hangs
 if process.is_alive():
     process.kill()
     sys.exit(1)

@@ -127,6 +127,35 @@ def test_a_struck_overlap_is_not_used_and_others_hold_the_frames(plain):
     assert after.pairs_used == before.pairs_used - 1
 
 
+def test_the_overlaps_that_a_wrong_join_puts_out_of_use_count_with_their_misfit(plain):
+    scan, before = plain
+    after = corrected(before, join=[join(scan, 0, 1, (3, 4))])
+    unused = [pair for pair in after.pairs if not pair.used]
+    assert len(unused) == after.pairs_rejected > before.pairs_rejected
+    ruined = [pair for pair in unused if pair.score > after.threshold]
+    assert [pair.residual_px for pair in ruined] == pytest.approx(
+        [5] * len(ruined), abs=0.2
+    )
+    # as well known as before
+    sigma = {(pair.first, pair.second): pair.sigma_px for pair in before.pairs}
+    for pair in ruined:
+        assert pair.sigma_px == sigma[pair.first, pair.second]
+    assert after.rejected_worst_px == max(pair.residual_px for pair in ruined)
+    # the others keep their definition: they are over the overlaps used
+    used = [p.residual_px for p in after.pairs if p.used and np.isfinite(p.sigma_px)]
+    assert after.residual_worst_px <= max(used) < 1
+
+
+def test_a_struck_overlap_keeps_its_misfit(plain):
+    _, before = plain
+    after = corrected(before, strike=[names_of(6, 5)])
+    (pair,) = [p for p in after.pairs if (p.first, p.second) == (5, 6)]
+    apart = after.positions_px[6] - after.positions_px[5]
+    (former,) = [p for p in before.pairs if (p.first, p.second) == (5, 6)]
+    misfit = np.hypot(*(former.shift_px - apart))
+    assert pair.residual_px == pytest.approx(misfit, abs=1e-6)
+
+
 def test_a_frame_whose_overlaps_are_all_struck_has_no_place(plain):
     _, before = plain
     own = [p for p in before.pairs if 0 in (p.first, p.second)]

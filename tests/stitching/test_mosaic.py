@@ -274,6 +274,7 @@ def test_a_joint_that_misses_its_own_shift_is_not_used(square_scan):
     (unused,) = [pair for pair in solution.pairs if not pair.used]
     assert (unused.first, unused.second) == (5, 6)
     assert unused.reason == "disagrees with the other overlaps"
+    assert unused.residual_px == solution.rejected_worst_px == 15
 
 
 def test_each_overlap_is_reported_with_its_shift_and_doubt(square_scan):

@@ -3,7 +3,8 @@ import pytest
 import torch
 from scipy import ndimage
 
-from napari_semsr.core import CheckpointError, ShapeError, run
+from napari_semsr.analysis import choose_gain, measure_metrics
+from napari_semsr.core import CheckpointError, Micrograph, ShapeError, run
 from napari_semsr.training import (
     AreaImages,
     AreaOptions,
@@ -116,6 +117,36 @@ def test_reports_show_the_held_out_part_in_grey_values_of_light(side):
     assert 450 < np.median(shown) < 750
     assert reports[-1].gain_db is not None
     assert reports[-1].steps == 2
+
+
+def test_the_gain_below_the_cut_off_is_that_of_the_evaluation(images):
+    optics = {"cut_off_nm": 200.0, "pixel_size_nm": (20.0, 20.0)}
+    reports, (one,) = [], images
+    job = fit_area(images, QUICK, seconds=None, steps=30, threads=1, **optics)
+    run(job, lambda one: reports.append(one) if isinstance(one, AreaProgress) else None)
+    truth = Micrograph(one.high[64:].astype(float), (20.0, 20.0))
+    before, after = (
+        measure_metrics(
+            truth.replace(data=plane.astype(float)),
+            truth,
+            match="affine",
+            data_range=90.0,
+            cut_off_nm=200.0,
+        ).band_errors[0]
+        for plane in (one.low[64:], reports[-1].images[0])
+    )
+    gain = 10 * np.log10(before.sum() / after.sum())
+    assert reports[-1].gain_below_cutoff_db == pytest.approx(gain, abs=0.01)
+    assert reports[-1].gain_db != pytest.approx(gain, abs=0.1)
+    assert f"{reports[-1].gain_below_cutoff_db:+.2f}" in reports[-1].message
+
+
+def test_a_curve_of_an_earlier_version_has_the_gain_of_the_whole_band(images):
+    state = fit(images, 1).state
+    for row in state["curve"]:
+        del row["gain_below_cutoff_db"]
+    resumed = fit(images, 2, state=state)
+    assert [choose_gain(row)[0] for row in resumed.curve] == ["gain_db"] * 2
 
 
 def test_nothing_is_learnt_from_what_is_held_out(images):

@@ -4,6 +4,7 @@ import math
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ pytest.importorskip("napari", reason="needs napari and a Qt binding")
 
 from napari.components import ViewerModel
 from npe2 import PluginManifest
+from pytestqt.qtbot import QtBot
 from qtpy.QtCore import QUrl
 from qtpy.QtGui import QDesktopServices
 from qtpy.QtWidgets import QApplication, QFileDialog
@@ -29,6 +31,24 @@ from napari_semsr.widgets.base.results import set_project_folder
 from napari_semsr.widgets.base.runner import is_alive
 from napari_semsr.widgets.layers import create_layer_keywords
 from tests.widgets.scenes import exposures_of
+
+
+class PatientBot(QtBot):
+    """Waits until it hangs: usually it gives up after five seconds."""
+
+    waitUntil, waitSignal, waitExposed, waitActive = (  # noqa: N815 - Qt's names
+        partialmethod(wait, timeout=LIMIT_MS)
+        for wait in (
+            *(QtBot.waitUntil, QtBot.waitSignal),
+            *(QtBot.waitExposed, QtBot.waitActive),
+        )
+    )
+
+
+@pytest.fixture
+def qtbot(qapp: Any, request: pytest.FixtureRequest) -> QtBot:
+    """The usual one, with patience."""
+    return PatientBot(request)
 
 
 @pytest.fixture

@@ -8,7 +8,11 @@ from typing import Any
 import numpy as np
 from napari.layers import Shapes
 
-from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
+from napari_semsr.core.micrograph import (
+    INSTRUMENT_KEY,
+    Micrograph,
+    parse_pixel_size,
+)
 from napari_semsr.core.progress import Job, Progress
 
 
@@ -87,6 +91,9 @@ def exposures_of(
 
     def expose(name: str) -> Micrograph:
         noise = rng.normal(0, 0.05, truth.shape).astype(np.float32)
-        return Micrograph(truth + noise, parse_pixel_size(10.0), name)
+        metadata = {INSTRUMENT_KEY: "sem"}
+        return Micrograph(
+            truth + noise, parse_pixel_size(10.0), name, metadata=metadata
+        )
 
     return expose("first"), expose("second")

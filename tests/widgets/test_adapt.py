@@ -131,6 +131,37 @@ def test_a_cancelled_training_is_resumed(
     assert held_out[0] not in model.layers  # of the former image
 
 
+@pytest.mark.broad
+def test_after_stop_here_train_goes_on_and_both_results_stay(
+    panel, model, run_panel, monkeypatch
+):
+    steps, fit = [], adapting.fit_in_process
+
+    def stops(*args, state_file, stop_file, **how):
+        steps.append(state_file.is_file() and load_area_state(state_file)["steps"])
+        files = {"state_file": state_file, "stop_file": stop_file}
+        fitted = yield from fit(*args, **files, **how)
+        if len(steps) == 1:
+            stop_file.touch()  # as Stop here does
+        return fitted
+
+    taken(panel, model)
+    monkeypatch.setattr(adapting, "fit_in_process", stops)
+    assert "Train resumes the training" in run_panel(panel)
+    first = list(model.layers)
+    message = run_panel(panel)
+    assert steps == [False, 1]
+    assert "resumes" not in message
+    assert len(model.layers) == len(first) + 3
+    assert all(layer in model.layers for layer in first)
+    stores = [item.metadata.get("semsr store") for item in model.layers]
+    stores = [Path(store) for store in stores if store]
+    assert len(set(stores)) == 6
+    assert all(store.is_dir() for store in stores)
+    run_panel(panel)  # of one that has ended: another training
+    assert steps[2:] == [False]
+
+
 def test_one_sem_image_is_the_ordinary_case(panel, model, add):
     row = panel.more.native
     assert not row.isVisibleTo(panel)

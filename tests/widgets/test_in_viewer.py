@@ -65,8 +65,7 @@ def test_every_panel_opens_by_name(viewer, qtbot, keep_picture):
     )
     for name in names:
         panel = dock(viewer, name)
-        qtbot.wait(100)
-        assert not labels_cut_off(panel), name
+        qtbot.waitUntil(lambda panel=panel: not labels_cut_off(panel))
         keep_picture(viewer, f"panel-{name.lower().replace(' ', '-')}")
         viewer.window.remove_dock_widget(panel)
     assert get_theme(viewer.theme)
@@ -84,17 +83,17 @@ def test_frc_map_lies_in_colour_over_the_image(
     before = viewer.window.screenshot(canvas_only=True, flash=False)
     panel.run_button.click()
     finish(panel)
-    qtbot.wait(200)
-    assert not labels_cut_off(panel)
+    qtbot.waitUntil(lambda: not labels_cut_off(panel))
     keep_picture(viewer, "frc-map")
-    after = viewer.window.screenshot(canvas_only=True, flash=False)
+
+    def photograph():
+        return viewer.window.screenshot(canvas_only=True, flash=False)
+
     assert colourfulness(before) < 1
-    assert colourfulness(after) > 5
+    qtbot.waitUntil(lambda: colourfulness(photograph()) > 5)
     assert viewer.layers[-1].colorbar.visible
     viewer.theme = "light"
-    qtbot.wait(100)
-    face = panel.plot.figure.get_facecolor()
-    assert np.mean(face[:3]) > 0.7
+    qtbot.waitUntil(lambda: np.mean(panel.plot.figure.get_facecolor()[:3]) > 0.7)
 
 
 def test_a_long_name_of_a_map_fits_next_to_its_colour_bar(viewer, qtbot, keep_picture):

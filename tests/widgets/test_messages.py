@@ -1,8 +1,9 @@
-"""Messages have a place whose height is fixed; an error leaves with its cause."""
+"""Messages take the height that they need; an error leaves with its cause."""
 
 import numpy as np
 import pytest
 from napari.layers import Image
+from napari.qt import get_stylesheet
 from qtpy.QtCore import QEvent, QObject, QPoint
 from qtpy.QtWidgets import QAbstractButton, QApplication, QLineEdit
 
@@ -19,12 +20,12 @@ LONG = (
 
 def shown_buttons(panel):
     """Where every button is that can be seen, by its text; in the panel's pixels."""
-    for _ in range(3):
+    for _ in range(10):  # a bar that comes takes the place that is kept for it
         QApplication.processEvents()
     return {
         item: (item.mapTo(panel, QPoint()), item.size())
         for item in panel.findChildren(QAbstractButton)
-        if item.isVisible() and item is not panel.messages.unfolding
+        if item.isVisible()
     }
 
 
@@ -63,17 +64,12 @@ def test_no_button_moves_when_a_message_comes_or_goes(panel):
             assert shown_buttons(panel) == before, (show, text)
     panel.messages.show_warning(LONG)
     assert shown_buttons(panel) == before
-    assert panel.messages.unfolding.isVisible()
     panel.messages.unsaved_label.setText(LONG)
     panel.messages.plane.setText(LONG)
     panel.runner.stepped.emit(Progress(1, 3, LONG))
     panel.progress_bar.setVisible(True)
     assert shown_buttons(panel) == before
-    panel.messages.unfolding.click()
-    assert panel.messages.height() > 8 * panel.fontMetrics().lineSpacing()
     foot = panel.run_button, panel.cancel_button, panel.help_button
-    assert all(shown_buttons(panel)[item] == before[item] for item in foot)
-    panel.messages.unfolding.click()
     for label in (
         panel.status,
         panel.warning_label,
@@ -83,7 +79,34 @@ def test_no_button_moves_when_a_message_comes_or_goes(panel):
         label.setText("")
     panel.progress_bar.setVisible(False)
     assert all(shown_buttons(panel)[item] == before[item] for item in foot)
-    assert not panel.messages.unfolding.isVisible()
+
+
+@pytest.mark.parametrize("width", [340, 520])
+@pytest.mark.parametrize("theme", ["dark", "light"])
+@pytest.mark.parametrize("panel", ["RestorePanel"], indirect=True)
+def test_all_that_is_said_is_in_view_and_can_be_selected(panel, qtbot, theme, width):
+    panel.setStyleSheet(get_stylesheet(theme))
+    panel.resize(width, 900)
+    messages, bar = panel.messages, panel.messages.verticalScrollBar()
+    before = shown_buttons(panel)[panel.run_button]
+    for text in (LONG[:40], LONG[:320], LONG[:100]):
+        messages.show_problem(text)
+        messages.unsaved_label.setText(text)
+        assert shown_buttons(panel)[panel.run_button] == before
+        content = messages.widget()
+        assert content.height() == messages.viewport().height()
+        assert not bar.isVisible()
+        for label in (messages.status, messages.unsaved_label):
+            bottom = label.mapTo(content, QPoint(0, label.height())).y()
+            assert bottom <= content.height()
+            assert label.document().size().height() <= label.height()
+            label.selectAll()
+            assert label.textCursor().selectedText().startswith(text.strip())
+    assert not messages.findChildren(QAbstractButton)
+    messages.show_problem(LONG * 9)  # more than the window
+    qtbot.waitUntil(bar.isVisible, timeout=LIMIT_MS)
+    assert panel.height() == 900
+    assert shown_buttons(panel)[panel.run_button] == before
 
 
 @pytest.mark.parametrize("panel", ["RestorePanel"], indirect=True)

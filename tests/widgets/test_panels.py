@@ -431,6 +431,7 @@ def test_two_runs_to_one_path_are_refused(model, qtbot, add, computed, tmp_path)
 
     add(model, Micrograph(np.ones((64, 64), np.float32), name="field"))
     panels = [EnhancePanel(model), RestorePanel(model)]
+    panels[0].model.show_model("sem-restore")
     computed.allow(0)
     for panel in panels:
         qtbot.addWidget(panel)

@@ -10,8 +10,10 @@ from napari_semsr.widgets.crop import CropPanel
 from napari_semsr.widgets.enhance.panel import EnhancePanel
 from napari_semsr.widgets.measure.frc_map import FrcMapPanel
 from napari_semsr.widgets.measure.metrics import MetricsPanel
+from napari_semsr.widgets.measure.panel import ErrorMapPanel
 from napari_semsr.widgets.measure.spectrum import SpectrumPanel
 from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
+from napari_semsr.widgets.register.adapt import AdaptPanel
 from napari_semsr.widgets.restore import RestorePanel
 from napari_semsr.widgets.train.panel import TrainPanel
 from tests.widgets.scenes import edges
@@ -168,3 +170,102 @@ def test_a_model_that_was_chosen_stays_for_a_mosaic(model, put, hold):
     panel.model.box.value = "sem-2x"
     model.layers.selection.active = mosaic
     assert panel.model.value == "sem-2x"
+
+
+# What is open, and what the panels propose beside the active layer.
+
+
+@pytest.fixture
+def opened(model, add):
+    """Open layers by name: of which image and job, where, and whether whole."""
+
+    def put_all(table):
+        images, layers = {}, {}
+        for name, (source, job, corner, whole) in table.items():
+            history = None
+            if source is not None:
+                before = InputRecord(
+                    role="image", name=source, provenance=images[source].provenance
+                )
+                network = {"model_name": "net", "model_digest": "sha256:1"}
+                about = network if job == "enhance" else {}
+                history = Provenance(job=job, inputs=(before,), **about)
+            images[name] = Micrograph(
+                PIXELS, (20.0, 20.0), name, history, origin=corner
+            )
+            layers[name] = add(model, images[name])
+            if not whole:
+                layers[name].metadata[LIVE_KEY] = True
+        return layers
+
+    return put_all
+
+
+HERE, AWAY = (0.0, 0.0), (9e4, 0.0)
+NOISY = {"noisy": (None, None, HERE, True)}
+AVERAGED = {"averaged": (None, None, HERE, True)}
+BETTER = {"better": ("noisy", "enhance", HERE, True)}
+PARTLY = {"partly": ("noisy", "enhance", HERE, False)}
+RESTORED = {"restored": ("noisy", "restore", HERE, True)}
+FAR = {"far": (None, None, AWAY, True)}
+
+PAIRS = {
+    FrcMapPanel: lambda panel: (panel.first, panel.second),
+    ErrorMapPanel: lambda panel: (panel.boxes["enhanced"], panel.boxes["reference"]),
+    TrainPanel: lambda panel: (panel.pairs.low, panel.pairs.high),
+    CropPanel: lambda panel: (panel.layer, panel.like),
+}
+PROPOSED = [
+    # open layers; panel, its image (active, or the source of that), second image
+    (NOISY | BETTER, FrcMapPanel, "noisy", None),
+    (NOISY | FAR | BETTER, FrcMapPanel, "noisy", None),
+    (NOISY | FAR | PARTLY, FrcMapPanel, "noisy", None),
+    (NOISY | AVERAGED | BETTER, FrcMapPanel, "noisy", "averaged"),
+    (NOISY | RESTORED, FrcMapPanel, "restored", None),
+    (AVERAGED | NOISY | BETTER, ErrorMapPanel, "better", "averaged"),
+    (NOISY | FAR | BETTER, ErrorMapPanel, "better", "noisy"),
+    (FAR | NOISY, ErrorMapPanel, "noisy", None),
+    (BETTER | PARTLY, ErrorMapPanel, "better", None),
+    (NOISY | BETTER | PARTLY, TrainPanel, "noisy", None),
+    (NOISY | AVERAGED | PARTLY, TrainPanel, "noisy", "averaged"),
+    (NOISY | RESTORED | FAR, TrainPanel, "far", None),
+    (NOISY | RESTORED, TrainPanel, "restored", None),
+    (NOISY | FAR, CropPanel, "far", None),
+    (NOISY | RESTORED, CropPanel, "restored", None),
+    (AVERAGED | NOISY, CropPanel, "noisy", "averaged"),
+]
+
+
+@pytest.mark.parametrize(
+    ("table", "kind", "image", "second"),
+    PROPOSED,
+    ids=lambda item: "+".join(item) if isinstance(item, dict) else str(item),
+)
+@pytest.mark.parametrize("late", [False, True])
+def test_a_second_image_fits_to_the_first(
+    model, opened, hold, table, kind, image, second, late
+):
+    panel = hold(kind(model)) if late else None
+    layers = opened(NOISY | table)
+    for name in NOISY.keys() - table.keys():
+        model.layers.remove(layers[name])
+    active = image
+    if kind is FrcMapPanel:  # a result, which it does not measure
+        active = next((n for n in ("partly", "better") if n in table), image)
+    model.layers.selection.active = layers[active]
+    panel = panel or hold(kind(model))
+    chosen = [box.value for box in PAIRS[kind](panel)]
+    assert [item and item.name for item in chosen] == [image, second]
+
+
+def test_further_sem_images_are_other_exposures(model, opened, hold):
+    layers = opened(
+        {"mosaic": (None, None, HERE, True), "sem": (None, None, HERE, True)}
+        | {"more": (None, None, AWAY, True)}
+        | {"result": ("mosaic", "enhance", HERE, True)}
+        | {"partly": ("mosaic", "restore", HERE, False)}
+        | {"sharper": ("sem", "restore", HERE, True)}
+    )
+    panel = hold(AdaptPanel(model))
+    panel.mosaic.value, panel.sem.value = layers["mosaic"], layers["sem"]
+    assert list(panel.more.choices) == [layers["more"]]

@@ -52,6 +52,8 @@ def test_an_earlier_map_is_replaced_where_it_lies(frc, model, run_panel):
     assert model.layers[MAP] is not first
     assert camera.zoom == 0.07
     assert tuple(camera.center) == (0, 300.0, 400.0)
+    frc.history.undo()  # it was not saved
+    assert first in model.layers
 
 
 @pytest.mark.quick(1)

@@ -1,6 +1,7 @@
 """Saving: by napari's dialog with our formats, and by the button of every panel."""
 
 from importlib import import_module
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -559,3 +560,39 @@ def test_a_store_is_not_replaced_by_layers_that_are_drawn_from_it(model, tmp_pat
     assert all(layer.multiscale for layer in lazy)
     with refused(OptionError, "output-is-input"):
         save_all(lazy, Path(saved))
+
+
+@pytest.mark.parametrize("kind", ["image", "labels"])
+def test_the_writers_of_napari_say_that_the_pixel_size_is_lost(
+    make_napari_viewer, npe2pm, registered, monkeypatch, tmp_path, kind
+):
+    npe2pm.register(PluginManifest.from_distribution("napari"))
+    viewer = make_napari_viewer()
+    watch_images(viewer)
+    watch_images(make_napari_viewer())  # once, whatever the number of viewers
+    records, numbers = notification_manager.records, count()
+    data = np.arange(99, dtype=np.uint8).reshape(9, 11)
+
+    def save(suffix, **about):
+        path = tmp_path / f"a{next(numbers)}.tif"
+
+        def ask(*_, filter, **__):  # noqa: A002 - Qt's name
+            return str(path), next(f for f in filter.split(";;") if suffix in f)
+
+        monkeypatch.setattr(QFileDialog, "getSaveFileName", ask)
+        layer = getattr(viewer, f"add_{kind}")(data, **about)
+        viewer.layers.selection.active = layer
+        before = len(records)
+        viewer.window._qt_viewer._save_layers_dialog(selected=True)  # noqa: SLF001
+        return path, [told.message for told in records[before:]]
+
+    ours = {"scale": (5, 5), "units": ("nm", "nm"), "metadata": {"micrograph": {}}}
+    naparis = "lossless" if kind == "image" else "labels"
+    path, [told] = save(naparis, **ours)
+    assert path.name in told
+    assert read(path).pixel_size_nm is None
+    path, told = save("TIFF, calibrated", **ours)
+    assert (read(path).pixel_size_nm, told) == ((5.0, 5.0), [])
+    for about in (ours | {"metadata": {}}, ours | {"units": ("pixel", "pixel")}):
+        path, told = save(naparis, **about)
+        assert (path.is_file(), told) == (True, [])

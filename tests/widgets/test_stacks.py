@@ -7,7 +7,6 @@ from qtpy.QtWidgets import QFileDialog
 from napari_semsr.core.errors import OptionError
 from napari_semsr.io.formats import read
 from napari_semsr.io.layers import read_layers
-from napari_semsr.widgets.base.folding import ScrollBox
 from napari_semsr.widgets.crop import CropPanel
 from napari_semsr.widgets.enhance.panel import EnhancePanel
 from napari_semsr.widgets.layers import get_network_name, micrograph_from_layer
@@ -44,6 +43,7 @@ def stack(model, exposures):
 def panel(request, model, hold, stack):
     panel = hold(request.param(model))
     if isinstance(panel, EnhancePanel):
+        panel.model.show_model("sem-restore")
         panel.form.set_values(tile=64, precision="fp32")
     else:
         panel.form.set_values(psf="1px")
@@ -68,15 +68,11 @@ def test_what_is_said_has_a_bar_only_where_it_does_not_fit(panel, qtbot):
     panel.resize(340, 700)
     panel.show()
     qtbot.waitExposed(panel)
-    area = next(
-        item
-        for item in panel.findChildren(ScrollBox)
-        if item.isAncestorOf(panel.status)
-    )
+    area = panel.messages
     bar = area.verticalScrollBar()
     qtbot.waitUntil(lambda: area.height() > 0, timeout=LIMIT_MS)
     assert not bar.isVisible()
-    panel.messages.show_status("one line after another " * 60)
+    panel.messages.show_status("one line after another " * 300)
     qtbot.waitUntil(bar.isVisible, timeout=LIMIT_MS)
     panel.messages.show_status("one line")
     qtbot.waitUntil(lambda: not bar.isVisible(), timeout=LIMIT_MS)

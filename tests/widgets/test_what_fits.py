@@ -2,24 +2,28 @@
 
 import numpy as np
 import pytest
-from qtpy.QtWidgets import QComboBox
+from qtpy.QtWidgets import QComboBox, QPushButton
 
-from napari_semsr.core import InputRecord, Provenance
+from napari_semsr.core import INSTRUMENT_KEY, InputRecord, OptionError, Provenance
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.widgets.enhance.panel import EnhancePanel
+from napari_semsr.widgets.layers import micrograph_from_layer
 from napari_semsr.widgets.measure.spectrum import SpectrumPanel
 from napari_semsr.widgets.train.panel import TrainPanel
 from napari_semsr.widgets.window.dock import StepsWindow
+from tests.refusals import refused
 from tests.tiny_models import write_tiny_model
 
 
-def made_by(*jobs):
+def made_by(*jobs, instrument=None):
     """Give the history of an image that went through some jobs, the last first."""
     made = None
     for job in reversed(jobs):
         record = InputRecord(role="image", name="before", provenance=made)
         network = {"model_name": "ssum-sem", "model_digest": "sha256:1"}
         about = network if job == "enhance" else {}
+        if made is None and instrument is not None:
+            about = {"options": {INSTRUMENT_KEY: instrument}}
         made = Provenance(job=job, inputs=(record,), **about)
     return made
 
@@ -28,51 +32,78 @@ def made_by(*jobs):
 def add_made(model, add):
     """Add a small image with a history."""
 
-    def put(*jobs):
+    def put(*jobs, instrument=None):
         grey = np.random.default_rng(0).random((64, 64), dtype=np.float32)
         image = Micrograph(grey, (20.0, 20.0), " of ".join(jobs))
-        return add(model, image.replace(provenance=made_by(*jobs)))
+        history = made_by(*jobs, instrument=instrument)
+        return add(model, image.replace(provenance=history))
 
     return put
 
 
-SUPERLENS = [
+MODELS = {"optical": "ssum-sem", "sem": "sem-restore", None: None}
+STEPS = [
     ("stitch",),
     ("register", "stitch"),
-    ("crop", "register", "stitch"),
-    ("restore", "register", "stitch"),
+    ("crop", "restore", "register", "stitch"),
+    ("open",),
 ]
-OTHERS = [("register", "open"), ("open",), ("register", "enhance", "stitch")]
+CASES = [(jobs, kind, MODELS[kind]) for jobs in STEPS for kind in MODELS]
+# what a network made of an optical image may be like either
+CASES += [
+    (("register", "enhance", "stitch"), "optical", None),
+    (("register", "enhance", "stitch"), "sem", "sem-restore"),
+]
 
 
-@pytest.mark.parametrize("jobs", [*SUPERLENS, *OTHERS])
-def test_model_is_proposed_by_what_the_image_shows(add_made, model, hold, jobs):
+@pytest.mark.parametrize(("jobs", "kind", "wanted"), CASES)
+def test_model_is_proposed_by_what_the_files_say(
+    add_made, model, hold, jobs, kind, wanted
+):
     panel = hold(EnhancePanel(model))
-    panel.layer.value = add_made(*jobs)
-    wanted = "ssum-sem" if jobs in SUPERLENS else "sem-restore"
+    panel.layer.value = add_made(*jobs, instrument=kind)
     assert panel.model.value == wanted
+    asks = bool(panel.model.question.text())
+    assert asks == (not panel.model.answers.isHidden()) == (wanted is None)
+
+
+def test_an_image_that_says_nothing_is_asked_about(add_made, model, hold):
+    silent = add_made("stitch")
+    known = add_made("stitch", instrument="sem")
+    panel = hold(EnhancePanel(model))
+    panel.layer.value = silent
+    with refused(OptionError, "model-missing"):
+        panel.create_call()
+    panel.model.answers.findChildren(QPushButton)[1].click()
+    assert panel.model.value == "ssum-sem"
+    assert panel.model.answers.isHidden()
+    assert micrograph_from_layer(silent).instrument == "optical"
+    panel.layer.value = known  # the answer is about one image
+    assert panel.model.value == "sem-restore"
+    panel.layer.value = silent
+    assert panel.model.value == "ssum-sem"
 
 
 def test_what_was_registered_to_finer_pixels_is_to_be_enhanced_before(
     add_made, model, hold
 ):
     panel = hold(EnhancePanel(model))
-    panel.layer.value = add_made("register", "stitch")
+    panel.layer.value = add_made("register", "stitch", instrument="optical")
     assert "before it was registered" not in panel.model.text.text()
-    finer = add_made("register", "stitch")
+    finer = add_made("register", "stitch", instrument="optical")
     finer.scale = (8, 8)
-    panel.layer.value = add_made("stitch")
+    panel.layer.value = add_made("stitch", instrument="optical")
     panel.layer.value = finer
     assert "Enhance the image from before the registration" in panel.model.text.text()
 
 
-@pytest.mark.parametrize("jobs", [*SUPERLENS, *OTHERS])
-def test_training_begins_with_the_model_for_such_images(add_made, model, hold, jobs):
+@pytest.mark.parametrize("kind", MODELS)
+def test_training_begins_with_the_model_for_such_images(add_made, model, hold, kind):
     panel = hold(TrainPanel(model))
-    low = add_made(*jobs)
-    add_made("open")
+    low = add_made("register", "stitch", instrument=kind)
+    add_made("open", instrument=kind)
     panel.pairs.low.value = low
-    wanted = "ssum-sem" if jobs in SUPERLENS else None
+    wanted = "ssum-sem" if kind == "optical" else None
     assert panel.recipe.read_start()[0] == wanted
 
 

@@ -60,12 +60,14 @@ from .light import (
     find_cut_off as find_cut_off,
     format_cut_off_note as format_cut_off_note,
     format_cut_off_warning as format_cut_off_warning,
+    split_frequencies as split_frequencies,
 )
 from .metrics import (
     BandGain as BandGain,
     Histogram as Histogram,
     Metrics as Metrics,
     MetricsOptions as MetricsOptions,
+    choose_gain as choose_gain,
     compute_band_gain as compute_band_gain,
     compute_psnr_gain as compute_psnr_gain,
     fit_gain_and_offset as fit_gain_and_offset,

@@ -5,8 +5,9 @@ unless an affine match is requested.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -448,6 +449,14 @@ def compute_band_gain(after: Metrics, before: Metrics) -> BandGain:
         return BandGain()
     below, above = map(compute_psnr_gain, after.band_errors, before.band_errors)
     return BandGain(*below, *above)
+
+
+def choose_gain(row: Mapping[str, Any]) -> tuple[str, str]:
+    """Return key and name of the gain of a report: that below the cut-off, if known."""
+    key = "gain_below_cutoff_db"
+    if row.get(key) is not None:
+        return key, "gain below the cut-off"
+    return "gain_db", "gain (whole band)"
 
 
 def structural_similarity(

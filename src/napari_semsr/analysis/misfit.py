@@ -61,6 +61,7 @@ class Misfit:
     # mean misfit of true SEM images of 40 superlens fields, simulated as for training
     TRUE_SHARE: ClassVar[float] = 0.42
     TRUE_SD: ClassVar[float] = 0.19  # standard deviation over the 40 fields
+    LIMIT: ClassVar[float] = TRUE_SHARE + TRUE_SD
 
     # standard deviation of the difference over that of the input, both without noise
     share: float
@@ -71,10 +72,15 @@ class Misfit:
     weights: FloatArray  # weights of the blurred ramps
 
     @property
+    def is_consistent(self) -> bool:
+        """Whether the misfit is in the range of true SEM images."""
+        return self.share <= self.LIMIT
+
+    @property
     def verdict(self) -> str:
         """Assessment of the misfit, as text."""
         ends = f"{100 * self.TRUE_SHARE:.0f} ± {100 * self.TRUE_SD:.0f} %"
-        if self.share <= self.TRUE_SHARE + self.TRUE_SD:
+        if self.is_consistent:
             return f"consistent with the input: true SEM images have a misfit of {ends}"
         return (
             f"inconsistent with the input: true SEM images have a misfit of {ends}; "

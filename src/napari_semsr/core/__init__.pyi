@@ -96,6 +96,7 @@ from .intensity import (
 )
 from .micrograph import (
     BITS_KEY as BITS_KEY,
+    INSTRUMENT_KEY as INSTRUMENT_KEY,
     ORIGIN_KEY as ORIGIN_KEY,
     PICTURE_KEY as PICTURE_KEY,
     SIZE_ERROR_KEY as SIZE_ERROR_KEY,
@@ -109,6 +110,7 @@ from .micrograph import (
     digest_path as digest_path,
     digest_with_progress as digest_with_progress,
     encode_path as encode_path,
+    find_instrument as find_instrument,
     get_processor_name as get_processor_name,
     get_software_versions as get_software_versions,
     parse_pixel_size as parse_pixel_size,

@@ -140,6 +140,20 @@ class Provenance(BaseModel):
         cut_offs = (step.optical_cut_off_nm() for step in before)
         return min(filter(None, cut_offs), default=None)
 
+    @property
+    def instrument(self) -> str | None:
+        """Kind of the microscope, ``"optical"`` or ``"sem"``; None if unknown.
+
+        As the latest step that states it.
+        """
+        for step in self.steps():
+            part = step.part or ""
+            if part.startswith(_NON_OPTICAL_PARTS):  # of a simulated scan
+                return "sem" if part.startswith("sem/") else None
+            if kind := find_instrument(step.options):
+                return kind
+        return None
+
     def steps(self) -> Iterator["Provenance"]:
         """Yield the steps of this history in reverse, following the first inputs."""
         step: Provenance | None = self
@@ -223,9 +237,10 @@ _CIRCUMSTANCES = {"created", "versions", "device", "precision", "threads", "path
 def _remove_run_details(record: dict[str, Any]) -> dict[str, Any]:
     """Remove dates, versions, devices and paths from a record and its inputs."""
     contents = {key: record[key] for key in record if key not in _CIRCUMSTANCES}
-    if ORIGIN_KEY in contents.get("options", {}):
+    sources = ORIGIN_KEY, INSTRUMENT_KEY
+    if "options" in contents:
         contents["options"] = {
-            k: v for k, v in contents["options"].items() if k != ORIGIN_KEY
+            k: v for k, v in contents["options"].items() if k not in sources
         }
     for key in ("inputs", "guides"):
         if key in contents:
@@ -362,6 +377,27 @@ Twelve of sixteen for many cameras; the least significant ones, as in OME.
 
 PICTURE_KEY = "stretched_to_8_bits"
 """Option key that marks a step whose output was stretched to 8 bits for display."""
+
+
+INSTRUMENT_KEY = "instrument"
+"""Key of an image's metadata, and of a step's options: kind of its microscope.
+
+``"optical"`` or ``"sem"``; absent if the files do not state it.
+"""
+
+_OPTICAL_KEYS = "wavelength_nm", "objective", "microsphere_um"
+
+
+def find_instrument(facts: Mapping[str, Any]) -> str | None:
+    """Return the kind of microscope that metadata, ``scan.json`` or options state."""
+    kind = facts.get(INSTRUMENT_KEY)
+    if kind in ("optical", "sem"):
+        return str(kind)
+    # a CZI may be of either kind
+    if facts.get("vendor") and facts.get("format") != "CZI":
+        return "sem"
+    is_optical = any(facts.get(key) is not None for key in _OPTICAL_KEYS)
+    return "optical" if is_optical else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -540,6 +576,25 @@ class Micrograph:
             return None
         origin = self.metadata.get(ORIGIN_KEY)
         return describe_size_source(self.pixel_size_nm, origin, self.provenance)
+
+    @property
+    def instrument(self) -> str | None:
+        """Kind of the microscope, ``"optical"`` or ``"sem"``; None if unknown.
+
+        A network's output of an optical image may be like either.
+        """
+        history, kind = self.provenance, find_instrument(self.metadata)
+        if kind is None and history is not None:
+            kind = history.instrument
+        is_network = history is not None and history.last_network() is not None
+        return None if kind == "optical" and is_network else kind
+
+    @property
+    def unrecorded_instrument(self) -> dict[str, str]:
+        """The kind of microscope for a step's options, unless the history states it."""
+        stated, history = find_instrument(self.metadata), self.provenance
+        is_recorded = history is not None and history.instrument == stated
+        return {} if stated is None or is_recorded else {INSTRUMENT_KEY: stated}
 
     @property
     def shape(self) -> IntPair:

@@ -1,6 +1,7 @@
 """Progress, warnings, threads and memory of running jobs."""
 
 import ctypes
+import math
 import os
 import re
 import sys
@@ -12,7 +13,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
@@ -23,6 +24,7 @@ T = TypeVar("T")
 
 # Chosen. In the first second caches are filled, so the pace is not representative.
 _FIRST_S = 1.0
+_TOLERANCE = 1.2  # ratio of two paces that agree, and largest growth of a time left
 _MINUTE_S, _HOUR_MIN = 60, 60
 
 
@@ -38,12 +40,15 @@ class Progress:
         The current activity, for the user.
     seconds_left : float or None
         Estimated time for the remaining steps.
+    equal_steps : bool
+        Whether all steps take about as long, so that their number gives the time left.
     """
 
     done: int
     total: int
     message: str
     seconds_left: float | None = None
+    equal_steps: bool = field(default=True, kw_only=True)
 
     @property
     def fraction(self) -> float:
@@ -65,29 +70,55 @@ class WaitingProgress(Progress):
 
 
 class TimeEstimator:
-    """Estimator of the remaining time of a job."""
+    """Estimator of the remaining time of a job.
+
+    The time is known while the pace of all counted steps and that of the latest half to
+    three quarters of their time agree within a fifth. It is withheld if it has grown by
+    more than a fifth over the shortest one of the same count.
+    """
 
     def __init__(self) -> None:
-        self._start: tuple[int, int, float] | None = None
+        self._total = 0
+        self._marks: list[tuple[int, float]] = []  # steps and time: first, then two
+        self._shortest = math.inf
 
     def add_time_left(self, step: P, now: float | None = None) -> P:
-        """Return a copy of a step with the estimated time left, once available.
+        """Return a copy of a step with the estimated time left, if it is known.
 
-        A new total or a count of 0 restarts the estimate. `now` is in seconds on a
-        monotonic clock, by default the system's.
+        A time that the job states is kept. A new total or a count of 0 restarts the
+        estimate. `now` is in seconds on a monotonic clock, by default the system's.
         """
-        if not step.done or not step.total:
-            self._start = None if step.total else self._start
+        if step.seconds_left is not None:
             return step
-        now, start = time.monotonic() if now is None else now, self._start
-        if start is None or start[1] != step.total or step.done < start[0]:
-            self._start = step.done, step.total, now
+        if not step.equal_steps or not step.done or not step.total:
+            self._marks = [] if step.total else self._marks
             return step
-        first, _, since = start
+        now = time.monotonic() if now is None else now
+        first, since = self._marks[0] if self._marks else (math.inf, now)
+        if step.total != self._total or step.done < first:
+            self._total, self._shortest = step.total, math.inf
+            self._marks = [(step.done, now)]
+            return step
         if step.done == first or now - since < _FIRST_S:
             return step
-        left = (step.total - step.done) * (now - since) / (step.done - first)
+        left = self._estimate(step, now)
+        if now - since >= 2 * (self._marks[-1][1] - since):
+            self._marks = [self._marks[0], *self._marks[1:][-1:], (step.done, now)]
+        if left is None or left > _TOLERANCE * self._shortest:
+            return step
+        self._shortest = min(self._shortest, left)
         return replace(step, seconds_left=left)
+
+    def _estimate(self, step: Progress, now: float) -> float | None:
+        """Estimate the time left, if the pace is steady."""
+        if len(self._marks) < 3 or step.done == self._marks[1][0]:
+            return None
+        whole, recent = (
+            (now - since) / (step.done - done) for done, since in self._marks[:2]
+        )
+        if max(whole, recent) > _TOLERANCE * min(whole, recent):
+            return None
+        return (step.total - step.done) * whole
 
 
 def format_time(seconds: float) -> str:

@@ -56,6 +56,7 @@ from .frames import (
     FRAMES_OPTIONS as FRAMES_OPTIONS,
     HEIGHTS as HEIGHTS,
     SCENES_KEY as SCENES_KEY,
+    find_scan_instrument as find_scan_instrument,
     natural_sort_key as natural_sort_key,
     open_frames as open_frames,
     read_heights as read_heights,
@@ -87,6 +88,7 @@ from .log import log_error as log_error
 from .napari_hooks import (
     get_reader as get_reader,
     is_preferred_reader as is_preferred_reader,
+    read_paths as read_paths,
 )
 from .png import write_screenshot as write_screenshot
 from .positions import write_fiji_positions as write_fiji_positions

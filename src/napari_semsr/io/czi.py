@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 
 from napari_semsr.core import (
     BITS_KEY,
+    INSTRUMENT_KEY,
     IntPair,
     Message,
     PixelSize,
     ReadError,
     RealArray,
+    find_instrument,
     open_file,
     warn,
 )
@@ -77,6 +79,7 @@ class CziTiles:
     pixel_size_nm: PixelSize | None  # ``(y, x)`` if the file states it
     colour: str = "refuse"  # As in `read`
     scenes_apart: int = 0  # Number of scenes, if these do not overlap as one mosaic
+    instrument: str | None = None  # As in `Micrograph`
 
     def __getitem__(self, index: int) -> RealArray:
         pixels = _read_tile(self.path, self.entries[index])
@@ -119,7 +122,7 @@ def is_mosaic(path: Path) -> bool:
 def raw_image(path: Path, options: ReadOptions) -> RawImage:
     """Read a tile of one channel and plane, treating scenes as series."""
     choose_index(path, "level", options.level, 1)
-    tiles, size, bits, doubts = _read_directory(path)
+    tiles, size, facts, doubts = _read_directory(path)
     scenes = len({tile.frame[0] for tile in tiles})
     # without a series, planes are counted over the tiles of all scenes
     chosen_scene: dict[str, object] = {OWN_SERIES_KEY: 1} if scenes > 1 else {}
@@ -159,7 +162,7 @@ def raw_image(path: Path, options: ReadOptions) -> RawImage:
         channels=channels,
         planes=planes,
         axes=get_axis_sizes(axes, counts),
-        metadata={**({} if bits is None else {BITS_KEY: bits}), **chosen_scene},
+        metadata=facts | chosen_scene,
         doubts=doubts,
     )
 
@@ -178,7 +181,7 @@ def open_tiles(
     channel: int | None = None,
 ) -> CziTiles:
     """Open the tiles of a CZI mosaic, optionally of one scene or channel."""
-    tiles, size, _, doubts = _read_directory(path)
+    tiles, size, facts, doubts = _read_directory(path)
     for doubt in doubts:
         warn(doubt)
     if series is not None:
@@ -220,6 +223,7 @@ def open_tiles(
         size,
         colour,
         _count_separate_scenes(tiles),
+        find_instrument(facts),
     )
 
 
@@ -255,9 +259,10 @@ def count_scenes(path: Path) -> IntPair:
 
 def _read_directory(
     path: Path,
-) -> tuple[list[_TileEntry], PixelSize | None, int | None, tuple[str, ...]]:
-    """Read the full-size directory entries, pixel size and bit depth of a file.
+) -> tuple[list[_TileEntry], PixelSize | None, dict[str, object], tuple[str, ...]]:
+    """Read the full-size directory entries, pixel size and other facts of a file.
 
+    Facts are the bit depth, and the kind of microscope of a file with an objective.
     Also returns why these are unknown, if the metadata are damaged.
     """
     from xml.etree import ElementTree as ET
@@ -281,13 +286,21 @@ def _read_directory(
                 f"The metadata of {path.name} are damaged: its pixel size is unknown.",
                 "metadata-damaged",
             )
-            return tiles, None, None, (doubt,)
+            return tiles, None, {}, (doubt,)
         lengths: dict[str, float | None] = {}
         for item in root.iterfind("./Metadata/Scaling/Items/Distance"):
             lengths[item.get("Id", "")] = convert_to_nm(item.findtext("Value"), "m")
         size = create_pixel_size((lengths.get("Y"), lengths.get("X")))
         bits = root.findtext("./Metadata/Information/Image/ComponentBitCount") or ""
-        return tiles, size, int(bits) if bits.strip().isdecimal() else None, ()
+        facts: dict[str, object] = {}
+        if bits.strip().isdecimal():
+            facts[BITS_KEY] = int(bits)
+        if (
+            root.find("./Metadata/Information/Instrument/Objectives/Objective")
+            is not None
+        ):
+            facts[INSTRUMENT_KEY] = "optical"
+        return tiles, size, facts, ()
 
 
 def _read_entry(number: int, entry: Any) -> _TileEntry:

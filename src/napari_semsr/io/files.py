@@ -379,6 +379,11 @@ class StoreLock:
         else:
             self._lock = lock
 
+    @property
+    def is_supported(self) -> bool:
+        """Whether the lock is held; false without support for file locks."""
+        return self._lock is not None
+
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle the object without its lock."""
         return type(None), ()
@@ -711,6 +716,7 @@ def create_image_record(image: Micrograph) -> Record:
     # the history may contain other values
     keys = (SIZE_ERROR_KEY, ORIGIN_KEY)
     own = {key: image.metadata[key] for key in keys if key in image.metadata}
+    own |= image.unrecorded_instrument
     if history is None and (own.get(ORIGIN_KEY) or {}).get("in_file"):
         del own[ORIGIN_KEY]  # the new file states the pixel size itself
     if own:

@@ -13,6 +13,7 @@ from typing import Any, get_args
 import numpy as np
 
 from napari_semsr.core import (
+    INSTRUMENT_KEY,
     OVEREXPOSED_SHARE,
     Acquisition,
     BoundedCache,
@@ -33,6 +34,7 @@ from napari_semsr.core import (
     check_grid_options,
     compute_grid_cells,
     find_clipped_level,
+    find_instrument,
     format_one_line,
     format_pixel_size,
     is_system_file,
@@ -382,6 +384,7 @@ class _FrameChecks:
     """Results of checking frames: blank, duplicate and overexposed ones."""
 
     histories: dict[str, Provenance | None] = field(default_factory=dict)
+    instruments: dict[str, str | None] = field(default_factory=dict)
     copies: dict[str, str] = field(default_factory=dict)  # First frame of its kind
     blank: list[str] = field(default_factory=list)
     _white: dict[str, tuple[float, float]] = field(default_factory=dict)
@@ -463,6 +466,7 @@ def _describe_frames(
                 grey = mask_fill_values(image.array(), name)
             results.check_frame(name, grey)
             results.histories[name] = image.provenance
+            results.instruments[name] = image.instrument
             _cache_frame(folder / name, None, how, grey)
         except SemsrError as error:
             why = str(error).removeprefix(f"{folder / name} ").rstrip(".")
@@ -683,6 +687,7 @@ def _open_file(
             raise OptionError(msg, code="option-without-effect")
         tiles = open_tiles(path, how["colour"], how["series"], how["channel"])
         names = [f"tile-{index:03d}" for index in range(tiles.shape[0])]
+        results.instruments.update(dict.fromkeys(names, tiles.instrument))
         acquisition = _create_acquisition(
             tiles, names, tiles.pixel_size_nm, path.stem, positions
         )
@@ -707,6 +712,7 @@ def _open_file(
     with capture_warnings(sentences.append):
         first = source.read(ReadOptions(plane=0, **how))
     results.histories[names[0]] = first.provenance
+    results.instruments[names[0]] = first.instrument
     frames = _StoredFrames(places, (info.planes, *first.shape), first.dtype, how)
     for number, name in enumerate(names):
         yield Progress(number, len(names), f"Opening the frames of {path.stem}")
@@ -716,6 +722,17 @@ def _open_file(
         _cache_frame(*places[number], how, pixels)
     warn_once(sentences, f"frames of {path.stem}")
     return _create_acquisition(frames, names, info.pixel_size_nm, path.stem, positions)
+
+
+def find_scan_instrument(folder: Path) -> str | None:
+    """Return the kind of microscope that ``scan.json`` or the first frame states."""
+    with suppress(SemsrError, OSError):  # following the folder reports it
+        scan = folder / _SCAN
+        kind = find_instrument(read_json_object(scan) if scan.is_file() else {})
+        for path in [] if kind else list_image_paths(folder)[:1]:
+            return Source.from_path(path).read(ReadOptions()).instrument
+        return kind
+    return None
 
 
 def parse_scan_values(
@@ -905,7 +922,12 @@ def _open_usable_frames(
     )
     if len(acquisition) < 2:
         _raise_too_few_frames(path, acquisition.names, acquisition.faults)
-    return acquisition.replace(provenance=results.histories.get(acquisition.names[0]))
+    first_name, facts = acquisition.names[0], acquisition.metadata
+    kind = results.instruments.get(first_name)
+    return acquisition.replace(
+        provenance=results.histories.get(first_name),
+        metadata={**facts, **({} if kind is None else {INSTRUMENT_KEY: kind})},
+    )
 
 
 def _add_layout(

@@ -57,7 +57,7 @@ FOLDER_KEY = "frames_folder"  # folder of its frames
 ROWS_KEY = "data bar rows"  # rows that look like a data bar and are not cropped
 
 _MAX_READ = 5000  # planes of all channels and levels; chosen: each takes some ms
-_MAX_DATASETS = 12  # of an HDF5 file that are shown at once; chosen: a screenful
+_MAX_DATASETS = 12  # of a file or folder, shown at once; chosen: a screenful
 
 SINGLE_PX = 2048
 """Longest side up to which an image is shown without a pyramid, from memory.
@@ -232,22 +232,26 @@ def _read_paths(paths: list[Path]) -> list[LayerTuple]:
 
 
 def _read_folder(path: Path) -> list[LayerTuple]:
-    """Read a folder as a scan, or as separate images if it has no positions."""
+    """Read a folder as a scan, or as separate images if they are not frames of one."""
     from napari_semsr.io.frames import open_frames
 
     try:
         return create_scan_layers(run(open_frames(path)), path)
     except ReadError:
-        if path.is_file():
-            layers = _read_grey_scan(path) or _read_scene(path)
-        elif _has_positions(path):
-            layers = _read_grey_scan(path)
-        else:
-            layers = [
-                layer
-                for item in _list_readable_images(path)
-                for layer in _read_paths([item])
-            ]
+        layers = _read_grey_scan(path)
+        if not layers and path.is_file():
+            layers = _read_scene(path)
+        elif not layers and not _has_positions(path):
+            images = _list_readable_images(path)
+            shown_images = images[:_MAX_DATASETS]
+            if len(shown_images) < len(images):
+                warn(
+                    f"{path.name} contains {len(images)} images that are not frames of "
+                    f"one scan, of which the first {len(shown_images)} are shown: open "
+                    "the others one by one.",
+                    "several-images",
+                )
+            layers = [layer for item in shown_images for layer in _read_paths([item])]
         if not layers:
             raise
     return layers
@@ -596,12 +600,23 @@ def create_scan_layers(
     elif acquisition.metadata.get("pixel_size_nm") is not None:
         how = "from scan.json"
     if corners is None:
-        frames: Any = np.stack(
-            [acquisition.read(index) for index in range(len(acquisition))]
-        )
-        first = Micrograph(frames[0], size, f"{name} frames")
+        count, pixels = len(acquisition), acquisition.read(0)
+        if count * pixels.nbytes > _LARGEST:  # read when they are shown
+            import dask.array as da
+            from dask.delayed import delayed
+
+            read, shape = delayed(acquisition.read), pixels.shape
+            planes = [
+                da.from_delayed(read(index), shape, pixels.dtype)
+                for index in range(count)
+            ]
+        else:
+            planes = [pixels, *(acquisition.read(index) for index in range(1, count))]
+        frames = stack_planes(planes)
+        first = Micrograph(pixels, size, f"{name} frames")
         first = first.with_size_source(how, in_file=not is_typed)
-        layers = [create_layer(first, data=frames, coarsest=frames)]
+        sample = pixels if hasattr(frames, "dask") else frames
+        layers = [create_layer(first, data=frames, coarsest=sample)]
     else:
         canvas = _assemble_frames(acquisition, corners)
         image = Micrograph(canvas, size, f"{name} frames, nominal")

@@ -77,6 +77,7 @@ def _convert_image(run: Run[ConvertOptions], image: Micrograph) -> Job[Converted
         "dtype": dtype,
         **run.opening.model_dump(mode="json"),
         **run.pixel_size_error,
+        **image.unrecorded_instrument,
     }
     history = compose_provenance(
         "convert", about, (yield from run.record_image("image"))

@@ -84,7 +84,12 @@ from napari_semsr.jobs.verb import (
     Verb,
     get_pixel_size_fields,
 )
-from napari_semsr.models import DEFAULT_MODEL, MOSAIC_MODEL, find_model
+from napari_semsr.models import (
+    DEFAULT_MODEL,
+    MODELS_BY_INSTRUMENT,
+    MOSAIC_MODEL,
+    find_model,
+)
 
 # Resume a store that was started differently: from a layer, or from a file.
 #
@@ -209,13 +214,17 @@ def _enhance_image(run: Run[EnhanceOptions]) -> Job[Any]:
     if run.targets:
         return (yield from _enhance_plane(run))
     # without maps or a cluster
-    path = find_model(run.parameters["model"])
     run.open_images()
-    image, model = run.images["image"], models.load_model(path)
+    image = run.images["image"]
+    path, notes = _find_model(run, image)
+    model = models.load_model(path)
     yield from compare_with_training_area(image, model, run.options)
     provenance = yield from _create_provenance(run, model, path)
     job = inference.enhance_in_memory(image, model, run.options, provenance=provenance)
-    return (yield from job)
+    result = yield from job
+    report = result.metadata["enhance"]
+    report = {**report, "notes": (*report["notes"], *notes)}
+    return result.replace(metadata={**result.metadata, "enhance": report})
 
 
 def _enhance_plane(run: Run[EnhanceOptions]) -> Job[EnhancedFile]:
@@ -227,9 +236,9 @@ def _enhance_plane(run: Run[EnhanceOptions]) -> Job[EnhancedFile]:
         run.options,
     )
     map_path, live = run.targets.get(_MAP), run.parameters.get("live")
-    path = find_model(run.parameters["model"])
     run.open_images()
     source, existing = run.images["image"], run.existing
+    path, notes = _find_model(run, source)
     yield Progress(0, 0, f"loading the model {path.stem}")
     model = models.load_model(path)
     unlike, distances = yield from compare_with_training_area(
@@ -270,8 +279,8 @@ def _enhance_plane(run: Run[EnhanceOptions]) -> Job[EnhancedFile]:
             source, output_plan, model, settings, store=store, scheduler=scheduler
         )
         report = yield from inference.enhance_to_store(enhance_run, store, live=live)
-        if not scheduler:
-            report = _add_memory_note(report, settings, memory_before)
+        limits = None if scheduler else settings
+        report = _add_notes(report, notes, limits, memory_before)
         evaluation = yield from _compare_result(
             source, read_store_image(store), model, wants_map=map_path is not None
         )
@@ -299,6 +308,45 @@ def _enhance_plane(run: Run[EnhanceOptions]) -> Job[EnhancedFile]:
         misfit_map=None if misfit_map is None else str(map_path),
         unfamiliar_percent=unlike,
         unfamiliar_map=_write_distance_map(distances, provenance, run),
+    )
+
+
+def choose_model(image: Micrograph) -> tuple[str, tuple[Message, ...]]:
+    """Return the bundled model for the instrument of an image; a note if unknown."""
+    if image.instrument is not None:
+        return MODELS_BY_INSTRUMENT[image.instrument], ()
+    note = Message(
+        f"The file of {image.name} does not state the microscope, so {DEFAULT_MODEL}, "
+        f"a model of SEM images, is used: for a superlens image, set `model` to "
+        f"{MOSAIC_MODEL}.",
+        "model-unsuitable",
+    )
+    return DEFAULT_MODEL, (note,)
+
+
+def _find_model(
+    run: Run[EnhanceOptions], image: Micrograph
+) -> tuple[Path, tuple[Message, ...]]:
+    """Return the file of the requested or the default model, and a note on it."""
+    name = run.parameters["model"]
+    if name is not None:
+        return find_model(name), ()
+    name, notes = choose_model(image)
+    return find_model(name), notes
+
+
+def _warn_about_misfit(misfit: Misfit, source: Micrograph, model: str) -> None:
+    """Warn if a result contradicts its input, naming the model to use instead."""
+    if misfit.is_consistent:
+        return
+    remedy = "train a model on an area of the image"
+    if source.instrument != "optical":
+        remedy = f"if it is an SEM image, use {DEFAULT_MODEL}, otherwise {remedy}"
+    warn(
+        f"The result of {model} does not agree with {source.name}: the misfit is "
+        f"{100 * misfit.share:.0f} %, that of true SEM images at most "
+        f"{100 * misfit.LIMIT:.0f} %. Do not use the result; {remedy}.",
+        "image-unfamiliar",
     )
 
 
@@ -466,6 +514,8 @@ def _compare_result(
     misfit, misfit_map = None, None
     if wants_map or is_instrument_model(model.card.model_dump()):
         misfit = yield from measure_misfit(source, output)
+        if misfit is not None and is_instrument_model(model.card.model_dump()):
+            _warn_about_misfit(misfit, source, model.card.name)
     if wants_map and misfit is not None:
         misfit_map = yield from map_misfit(source, output, misfit)
     return misfit, misfit_map
@@ -479,11 +529,15 @@ def is_instrument_model(card: dict[str, Any]) -> bool:
     return isinstance(sources, dict) and "images" not in sources
 
 
-def _add_memory_note(
-    report: EnhanceReport, options: EnhanceOptions, memory_before: int
+def _add_notes(
+    report: EnhanceReport,
+    notes: tuple[Message, ...],
+    options: EnhanceOptions | None,
+    memory_before: int,
 ) -> EnhanceReport:
-    """Add a note to the report if a run exceeded its memory limit."""
-    if options.memory_gb is None or report.device != "cpu":
+    """Add notes to the report, also if a run exceeded the memory limit of `options`."""
+    report = replace(report, notes=(*report.notes, *notes))
+    if options is None or options.memory_gb is None or report.device != "cpu":
         return report
     memory_taken = report.peak_memory_mb / 1e3 - memory_before / 1e9
     if memory_taken <= options.memory_gb:
@@ -559,7 +613,16 @@ ENHANCE = Verb(
     EnhancedFile,
     extend_job_to_stacks(_enhance_image, _summarise_planes),
     title="tiles",
-    files=(replace(MODEL_IN, flag="--model", metavar="NAME|FILE"),),
+    files=(
+        replace(
+            MODEL_IN,
+            help=f"{MODEL_IN.help}; default: {MOSAIC_MODEL} for an image that states a "
+            f"light microscope, otherwise {DEFAULT_MODEL}",
+            flag="--model",
+            metavar="NAME|FILE",
+            default=None,
+        ),
+    ),
     output=Output(
         "path of the result; its suffix sets the format",
         may_stay_in_memory=True,

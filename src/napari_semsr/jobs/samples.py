@@ -6,7 +6,7 @@ import numpy as np
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from napari_semsr import simulation
-from napari_semsr.core import Micrograph, Options, parse_pixel_size
+from napari_semsr.core import INSTRUMENT_KEY, Micrograph, Options, parse_pixel_size
 from napari_semsr.jobs.convert import create_save_command
 from napari_semsr.jobs.images import compose_derived_provenance, compose_provenance
 
@@ -60,7 +60,9 @@ def simulate_specimen(shape: tuple[int, int] = _SHAPE, *, seed: int = 0) -> Micr
         np.rint(25 + 205 * grey).astype(np.uint8),
         parse_pixel_size(_PIXEL_NM),
         "truth",
-        provenance=compose_provenance("specimen", {"shape": list(shape), "seed": seed}),
+        provenance=compose_provenance(
+            "specimen", {"shape": list(shape), "seed": seed, INSTRUMENT_KEY: "sem"}
+        ),
     )
 
 
@@ -85,7 +87,9 @@ def simulate_gold_pair(*, seed: int = 0) -> tuple[Micrograph, Micrograph]:
     """Simulate the sample "gold on carbon at two magnifications"."""
     rng = simulation.create_gold_rng("judging", _SHOWN_GOLD + seed)
     pair = simulation.simulate_random_gold_pair(_GOLD_PX, rng)
-    history = compose_provenance("gold", {"side": _GOLD_PX, "seed": seed})
+    history = compose_provenance(
+        "gold", {"side": _GOLD_PX, "seed": seed, INSTRUMENT_KEY: "sem"}
+    )
     off = (simulation.FINE_NM - simulation.COARSE_NM) / 2
     coarse, fine = (
         Micrograph(

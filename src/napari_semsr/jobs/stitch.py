@@ -15,6 +15,7 @@ from pydantic import Field, field_validator
 
 from napari_semsr import stitching
 from napari_semsr.core import (
+    INSTRUMENT_KEY,
     MAX_DISTORTION,
     ORIGIN_KEY,
     Acquisition,
@@ -42,6 +43,7 @@ from napari_semsr.core import (
     digest_path,
     digest_with_progress,
     encode_path,
+    find_instrument,
     format_pixel_size,
     get_declared_figures,
     map_progress,
@@ -461,6 +463,9 @@ class StitchFolderOptions(StitchOptions):
         return rows, columns
 
 
+_OF_USED = "(overlaps used)"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StitchedFile(Result):
     """Stitched mosaic and the positions of its frames.
@@ -477,9 +482,11 @@ class StitchedFile(Result):
     `pairs_used` are the overlaps that determine the positions; `residual_px` is the RMS
     distance between their shifts and the positions, weighted by information;
     `residual_median_px` and `residual_worst_px` are median and maximum, all null
-    if the overlaps form no loop, as nothing can contradict them. `distortion` is the
-    displacement at the rim over the radius, as corrected in every frame; 0 if it is not
-    significant or was not to be corrected. `stage_to_camera` has
+    if the overlaps form no loop, as nothing can contradict them. The `pairs_rejected`
+    overlaps that are not used are in none of these; `pairs` has the residual of each
+    that is above chance, and the summary their number and the largest one. `distortion`
+    is the displacement at the rim over the radius, as corrected in every frame; 0 if it
+    is not significant or was not to be corrected. `stage_to_camera` has
     ``angle_deg, scale, shear`` of the map from stated positions to camera pixels: a
     step of the stage along x appears rotated by the angle, clockwise on the screen, and
     scaled; shear is the tangent of the deviation from a right angle. It is null
@@ -504,12 +511,15 @@ class StitchedFile(Result):
     pairs_used: int
     pairs_rejected: int
     residual_px: Annotated[
-        float | None, Quantity("RMS residual", "px", ".3g", also="residual_nm")
+        float | None,
+        Quantity("RMS residual", "px", ".3g", also="residual_nm", note=_OF_USED),
     ]
     residual_median_px: Annotated[
-        float | None, Quantity("Median residual", "px", ".3g")
+        float | None, Quantity("Median residual", "px", ".3g", note=_OF_USED)
     ]
-    residual_worst_px: Annotated[float | None, Quantity("Worst residual", "px", ".3g")]
+    residual_worst_px: Annotated[
+        float | None, Quantity("Worst residual", "px", ".3g", note=_OF_USED)
+    ]
     distortion: float
     distortion_sd: float | None
     distortion_centre_px: FloatPair
@@ -558,13 +568,20 @@ class StitchedFile(Result):
         if not self.solution.has_sufficient_placement:
             return "too few to be reliable: see the warnings"
         if self.left_out:
-            return "check the frames left out, and the reasons"
-        if self.residual_median_px is None or self.residual_worst_px is None:
-            return "not verified: the overlaps form no loop"
-        return (
-            f"overlap residuals: {self.residual_median_px:.2g} px median, "
-            f"{self.residual_worst_px:.2g} px maximum"
-        )
+            text = "check the frames left out, and the reasons"
+        elif self.residual_median_px is None or self.residual_worst_px is None:
+            text = "not verified: the overlaps form no loop"
+        else:
+            text = (
+                f"residuals of the overlaps used: {self.residual_median_px:.2g} px "
+                f"median, {self.residual_worst_px:.2g} px maximum"
+            )
+        worst = self.solution.rejected_worst_px
+        if worst is not None:  # other overlaps show nothing to compare
+            count = self.pairs_used + self.pairs_rejected
+            text += f"; {self.pairs_rejected} of {count} overlaps not used"
+            text += f", up to {worst:.2g} px off"
+        return text
 
     @property
     def placed_frames(
@@ -832,9 +849,9 @@ def _get_estimated_values(
     solution: "stitching.StitchSolution",
     correction: "_DistortionCorrection",
 ) -> dict[str, object]:
-    """Return estimates to record in the history: distortion and pixel-size source.
+    """Return facts to record in the history: distortion, pixel-size source, instrument.
 
-    Each only if it was estimated, not set.
+    Distortion and source only if they were estimated, not set.
     """
     values: dict[str, object] = {}
     if solution.distortion_sd is not None and solution.distortion:
@@ -848,7 +865,8 @@ def _get_estimated_values(
         elif acquisition.metadata.get("pixel_size_nm") is not None:
             how = "from scan.json"
         values[ORIGIN_KEY] = create_size_source(how, solution.pixel_size_nm)
-    return values
+    kind = find_instrument(acquisition.metadata)
+    return values | ({} if kind is None else {INSTRUMENT_KEY: kind})
 
 
 def _create_height_rows(

@@ -443,10 +443,12 @@ class Run(Generic[O]):
                 lead_records.append(create_guide_record(record, role))
             else:
                 records.append(record)
+        first = self.images.get(next(iter(self.image_inputs), ""))
         options_told = {
             **self.options.model_dump(mode="json"),
             "reading": self.opening.model_dump(mode="json"),
             **({} if "pixel_size_nm" in more else self.pixel_size_error),
+            **({} if first is None else first.unrecorded_instrument),
             **more,
         }
         return compose_provenance(

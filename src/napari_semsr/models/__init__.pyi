@@ -22,6 +22,7 @@ from .architectures.wiener import (
 )
 from .cards import (
     DEFAULT_MODEL as DEFAULT_MODEL,
+    MODELS_BY_INSTRUMENT as MODELS_BY_INSTRUMENT,
     MOSAIC_MODEL as MOSAIC_MODEL,
     SUFFIX as SUFFIX,
     WEIGHTS as WEIGHTS,

@@ -36,6 +36,8 @@ from napari_semsr.io import write_atomically
 
 DEFAULT_MODEL = "sem-restore"
 MOSAIC_MODEL = "ssum-sem"  # trained on superlens mosaics
+MODELS_BY_INSTRUMENT = {"sem": DEFAULT_MODEL, "optical": MOSAIC_MODEL}
+"""Bundled model for the images of each kind of microscope."""
 SUFFIX = ".safetensors"
 WEIGHTS = Path(__file__).parent.parent / "weights"
 _HEADER_LIMIT = 16 * 2**20  # bytes of a model file's header; chosen

@@ -212,6 +212,8 @@ class _CorrectionSolver:
     # manually is kept at these
     group_positions: FloatArray = field(init=False)
     fixed_places: dict[int, FloatArray] = field(init=False)  # (2,) As in `positions`
+    # shifts of overlapping pairs, linearised at the solved positions
+    measured: dict[IntPair, LinearisedShift] = field(init=False)
     # overlapping pairs, and the positions they were computed for
     _overlapping: tuple[bytes, list[IntPair]] = (b"", [])
 
@@ -223,6 +225,8 @@ class _CorrectionSolver:
         self.fixed_places = {
             index: at + origin for index, at in self.hand.places.items()
         }
+        refined = () if self.state.refinement is None else self.state.refinement.shifts
+        self.measured = {(item.first, item.second): item for item in refined}
 
     def compute_shift(self, pair: IntPair) -> FloatArray:
         """Compute the second frame's current position relative to the first, (2,)."""
@@ -242,6 +246,13 @@ class _CorrectionSolver:
         """Return the change of a pair's shift from its solved value, (2,)."""
         before = self.before[pair[1]] - self.before[pair[0]]
         return np.asarray(self.compute_shift(pair) - before)
+
+    def _list_measured_shifts(self, pairs: Sequence[IntPair]) -> list[LinearisedShift]:
+        """List the solved shifts of pairs, relative to the current positions."""
+        return [
+            replace(item, step=item.step[:2] - self._compute_shift_change(pair))
+            for pair, item in ((pair, self.measured[pair]) for pair in pairs)
+        ]
 
     def _label_groups(self, ties: Sequence[Overlap]) -> NDArray[np.int64]:
         """Label groups of frames connected by constraints, (N,); the largest is 0."""
@@ -460,15 +471,11 @@ class _CorrectionSolver:
         """
         state = self.state
         if state.is_nominal:  # where overlaps do not decide, except for manual ones
+            if state.refinement is not None:
+                refined = tuple(self._list_measured_shifts([*self.measured]))
+                state.refinement = replace(state.refinement, shifts=refined)
             return
-        # shifts of overlapping pairs, linearised at the solved positions
-        refined_shifts = () if state.refinement is None else state.refinement.shifts
-        shifts_of_pairs = {(item.first, item.second): item for item in refined_shifts}
-        base = {
-            pair: shifts_of_pairs[pair]
-            for pair in self.free_pairs
-            if pair in shifts_of_pairs
-        }
+        base = [pair for pair in self.free_pairs if pair in self.measured]
         for _ in range(_SWEEPS):
             free = self.free_pairs
             changed_pairs = {
@@ -488,12 +495,8 @@ class _CorrectionSolver:
                 for item in linearised_shifts
                 if np.hypot(*item.step) <= TOLERANCE_PX
             }
-            same = [
-                replace(item, step=item.step[:2] - self._compute_shift_change(p))
-                for p, item in base.items()
-                if p not in changed_pairs
-            ]
-            shifts = [*same, *fresh.values()]
+            same = [pair for pair in base if pair not in changed_pairs]
+            shifts = [*self._list_measured_shifts(same), *fresh.values()]
             steps, matrix = self._solve_frame_moves(shifts)
             self.positions = self.positions + steps
             if np.nanmax(np.abs(steps)) < _CONVERGENCE:
@@ -505,6 +508,10 @@ class _CorrectionSolver:
         spread = np.where(
             np.isfinite(fine), compute_position_spread(matrix, 1.0), np.nan
         )
+        # those that do not fit any more have no effect, but their misfit is reported
+        in_use = {(item.first, item.second) for item in shifts} | self.hand.joins.keys()
+        unused = [pair for pair in self.measured if pair not in in_use]
+        shifts += self._list_measured_shifts(unused)
         state.refinement = RefinedPositions(self.positions, tuple(shifts), spread)
         self.shifts = {
             **{p: at for p, at in self.shifts.items() if p not in changed_pairs},

@@ -23,10 +23,11 @@ class PairReport:
     score: float  # the same in standard deviations of unrelated noise
     used: bool  # whether the positions are based on it
     ambiguous: bool = False  # whether the images allow another shift as well
-    # distance between its own best shift and that of the solved positions; NaN if not
-    # refined
+    # distance between its own best shift and that of the solved positions; NaN if it is
+    # not above chance and not refined, or a frame has no position
     residual_px: float = float("nan")
-    # standard deviation of its own shift along the less certain direction; NaN likewise
+    # standard deviation of its own shift along the less certain direction; NaN if not
+    # refined
     sigma_px: float = float("nan")
     reason: str = ""  # reason why it is not used; empty if it is used
 
@@ -175,8 +176,8 @@ class StitchSolution:
     names: tuple[str, ...]  # Of the frames
     left_out: tuple[UnusedFrame, ...]  # frames that are not placed, and why
     pairs: tuple[PairReport, ...]  # all pairs that were compared
-    # RMS residual of the shifts in loops, weighted by information; None without a loop,
-    # as then nothing can contradict a shift
+    # RMS residual of the used shifts in loops, weighted by information; None without a
+    # loop, as then nothing can contradict a shift
     residual_px: float | None
     # median and largest of the same residuals, unweighted
     residual_median_px: float | None
@@ -236,6 +237,20 @@ class StitchSolution:
     def pairs_rejected(self) -> int:
         """Number of pairwise shifts that were measured but not accepted."""
         return sum(not pair.used for pair in self.pairs)
+
+    @property
+    def rejected_worst_px(self) -> float | None:
+        """Largest residual of the overlaps above chance that are not used."""
+        return max(
+            (
+                pair.residual_px
+                for pair in self.pairs
+                if not pair.used
+                and pair.score > self.threshold
+                and np.isfinite(pair.residual_px)
+            ),
+            default=None,
+        )
 
 
 # The stage: map from nominal to solved positions.

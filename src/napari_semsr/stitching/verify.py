@@ -235,7 +235,7 @@ def create_solution(
         raise RegistrationError(msg, code="axes-unconfirmed")
     # with stage positions, every pair can contradict them
     pairs_in_loops = pairs_in_use if state.is_nominal else find_loop_pairs(pairs_in_use)
-    residuals = [p.residual_px for p in pairs_in_loops if np.isfinite(p.residual_px)]
+    residuals = [p.residual_px for p in pairs_in_loops if np.isfinite(p.sigma_px)]
     positions = state.positions - np.nanmin(state.positions, axis=0)
     spread = np.full(positions.shape, np.nan)
     if state.refinement is not None:
@@ -652,6 +652,17 @@ def _compare_with_nominal(state: State) -> None:
         state.warnings.append(sentence)
 
 
+def _compute_shift_error(linearised_shift: LinearisedShift) -> float:
+    """Compute the standard deviation of a shift along its less certain direction."""
+    axes = np.linalg.eigvalsh(linearised_shift.information)
+    # of lines, across them
+    least = axes[0] if axes[0] > _ROUNDING * axes[-1] else axes[-1]
+    noise = linearised_shift.variance
+    if noise <= 0:  # of frames without noise
+        return 0.0
+    return float(1 / np.sqrt(max(least / (NOISE_RATIO * noise), 1e-12)))
+
+
 def _create_pair_report(
     state: State,
     item: Candidates,
@@ -661,9 +672,9 @@ def _create_pair_report(
 ) -> PairReport:
     pair = (item.first, item.second)
     have_places = state.is_placed[list(pair)].all()
-    reason = ""
+    reason, is_chance = "", False
     if item.best_score <= state.threshold and pair not in shifts_in_use:
-        reason = "not above chance"
+        reason, is_chance = "not above chance", True
     elif pair in dropped_pairs:
         reason = "disagrees with the other overlaps"
     elif not have_places:
@@ -677,19 +688,15 @@ def _create_pair_report(
     elif len(item.shifts):
         which = int(np.argmin(np.abs(item.shifts - np.array(shift)).sum(axis=1)))
     residual = sigma = float("nan")
+    apart = state.positions[item.second] - state.positions[item.first]
     if linearised_shift is not None and have_places:
         residual = float(np.hypot(*linearised_shift.step))
-        axes = np.linalg.eigvalsh(linearised_shift.information)
-        # of lines, across them
-        least = axes[0] if axes[0] > _ROUNDING * axes[-1] else axes[-1]
-        noise = linearised_shift.variance
-        sigma = 0.0  # of frames without noise
-        if noise > 0:
-            sigma = float(1 / np.sqrt(max(least / (NOISE_RATIO * noise), 1e-12)))
+        sigma = _compute_shift_error(linearised_shift)
         if not reason:
-            apart = state.positions[item.second] - state.positions[item.first]
             y, x = (apart + linearised_shift.step).tolist()
             shift = (y, x)
+    elif shift is not None and not is_chance:
+        residual = float(np.hypot(*(apart - shift)))
     return PairReport(
         item.first,
         item.second,

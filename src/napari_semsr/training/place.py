@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 
-from napari_semsr.analysis import fit_gain_and_offset
+from napari_semsr.analysis import choose_gain, fit_gain_and_offset, split_frequencies
 from napari_semsr.core import (
     DB,
     BoolArray,
@@ -146,6 +146,9 @@ class AreaProgress(Progress):
         PSNR of the model on the held-out pixels minus that of the optical image, both
         after the best gain and offset; None if nothing is held out, or it was not
         measured since the last report.
+    gain_below_cutoff_db : float or None
+        The same below the optical cut-off, without frequencies that light does not
+        transmit; also None if the cut-off is unknown.
     images : tuple of numpy.ndarray
         Output of the model for the bounding box of each held-out part, in the grey
         values of the optical image; empty if it was not measured.
@@ -155,6 +158,7 @@ class AreaProgress(Progress):
     seconds: float = field(kw_only=True)
     loss: float = field(kw_only=True)
     gain_db: float | None = field(default=None, kw_only=True)
+    gain_below_cutoff_db: float | None = field(default=None, kw_only=True)
     images: tuple[Float32Array, ...] = field(default=(), kw_only=True)
 
 
@@ -173,7 +177,8 @@ class AreaFitResult:
     seconds : float
         Time spent.
     curve : list of dict
-        ``steps, seconds, loss, gain_db`` of each report with an evaluation.
+        ``steps, seconds, loss, gain_db, gain_below_cutoff_db`` of each report with an
+        evaluation.
     light_explained : float or None
         Share of the optical image's variance that a filter of SEM explains; None if it
         was not fitted.
@@ -273,6 +278,8 @@ def fit_area(
     should_stop: Callable[[], bool] = lambda: False,
     report_every_s: float = 3.0,
     levels: FloatPair | None = None,
+    cut_off_nm: float | None = None,
+    pixel_size_nm: FloatPair | None = None,
     save: Callable[[dict[str, object]], None] | None = None,
 ) -> Job[AreaFitResult]:
     """Train a network on one area, from scratch or from a saved state.
@@ -307,6 +314,9 @@ def fit_area(
     levels : tuple of float, optional
         Grey values of the optical image that the network receives as 0 and 1; by
         default the percentiles 0.1 and 99.9 of the images.
+    cut_off_nm, pixel_size_nm : float and tuple of float, optional
+        Shortest period that the light transmitted, and pixel size ``(y, x)``: with
+        both, the gain below the cut-off is evaluated, too.
     save : callable, optional
         Receives the state every ten seconds, and when the job ends or is closed.
 
@@ -348,7 +358,10 @@ def fit_area(
                 pace.record_time(trainer.steps - before)
                 last = trainer.is_done(seconds, steps)
                 is_measured = watch.is_due(last=last)
-                evaluation = trainer.evaluate() if is_measured else (None, ())
+                optics = None
+                if cut_off_nm is not None and pixel_size_nm is not None:
+                    optics = cut_off_nm, pixel_size_nm
+                evaluation = trainer.evaluate(optics) if is_measured else ({}, ())
             if is_measured:
                 watch.schedule_next()
             if save is not None and time.monotonic() - last_save >= _SAVE_S:
@@ -573,9 +586,15 @@ class _AreaTrainer:
     # Results.
 
     @torch.no_grad()
-    def evaluate(self) -> tuple[float | None, tuple[Float32Array, ...]]:
-        """Return the gain on held-out areas (None without any) and the outputs."""
+    def evaluate(
+        self, optics: tuple[float, FloatPair] | None = None
+    ) -> tuple[dict[str, float | None], tuple[Float32Array, ...]]:
+        """Return the gains on held-out areas (None without any) and the outputs.
+
+        `optics`: cut-off and pixel size in nm, for the gain below the cut-off.
+        """
         before, after, previews = 0.0, 0.0, []
+        below = np.zeros(2)  # squared errors before and after
         for one in self.images:
             if one.held_out is None or not one.held_out.any():
                 continue
@@ -602,28 +621,43 @@ class _AreaTrainer:
             usable = one.held_out[box] & np.isfinite(one.low[box]) & np.isfinite(truth)
             before += _sum_squared_errors(low[usable], truth[usable])
             after += _sum_squared_errors(image[usable], truth[usable])
+            if optics is not None and usable[tuple(inner)].all():
+                light, output, target = (
+                    split_frequencies(plane[tuple(inner)].astype(float), *optics)[0]
+                    for plane in (low, image, truth)
+                )
+                for number, plane in enumerate((light, output)):
+                    gain, _ = fit_gain_and_offset(plane, target)  # as `measure_metrics`
+                    below[number] += np.square(gain * plane - target).sum()
+            else:
+                below += np.nan
             black, white = self.levels
             previews.append(
                 image[tuple(inner)] * np.float32(white - black) + np.float32(black)
             )
-        gain = 10 * math.log10(before / after) if before and after else None
-        return gain, tuple(previews)
+        gains = {
+            "gain_db": _compute_gain(before, after),
+            "gain_below_cutoff_db": _compute_gain(*below.tolist()),
+        }
+        return gains, tuple(previews)
 
     def create_report(
         self,
         seconds: float | None,
         steps: int | None,
-        gain: float | None,
+        gains: dict[str, float | None],
         images: tuple[Float32Array, ...],
     ) -> AreaProgress:
         """Return the progress of the training."""
         loss = float(np.mean(self._losses)) if self._losses else math.nan
-        if gain is not None:
+        if gains.get("gain_db") is not None:
             row = {"steps": self.steps, "seconds": round(self.seconds, 1)}
-            self.curve.append({**row, "loss": loss, "gain_db": gain})
+            self.curve.append({**row, "loss": loss, **gains})
             self._losses.clear()
-        latest = next((r["gain_db"] for r in reversed(self.curve)), None)
-        text = f"loss {loss:.3f}" if latest is None else f"gain {latest:+.2f} {DB}"
+        text = f"loss {loss:.3f}"
+        if self.curve:
+            key, name = choose_gain(self.curve[-1])
+            text = f"{name} {self.curve[-1][key]:+.2f} {DB}"
         progress_done, total, left = self.steps, steps or 0, None
         if seconds is not None:
             left = max(0.0, seconds - self.seconds)
@@ -640,7 +674,7 @@ class _AreaTrainer:
             steps=self.steps,
             seconds=self.seconds,
             loss=loss,
-            gain_db=gain,
+            **gains,
             images=images,
         )
 
@@ -684,6 +718,11 @@ class _AreaTrainer:
         self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         self.steps, self.seconds = int(state["steps"]), float(state["seconds"])
         self.curve = list(state["curve"])
+
+
+def _compute_gain(before: float, after: float) -> float | None:
+    """Convert two sums of squared errors to a gain in dB; None without errors."""
+    return 10 * math.log10(before / after) if before > 0 and after > 0 else None
 
 
 def _digest_images(images: Sequence[AreaImages]) -> str:

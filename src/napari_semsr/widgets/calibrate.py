@@ -60,6 +60,7 @@ from napari_semsr.widgets.layers import (
     get_pixel_transform,
     get_provenance,
     get_unit_factors,
+    have_mixed_units,
     is_calibrated,
     list_grey_layers,
     list_image_layers,
@@ -202,7 +203,7 @@ def _keep_view(viewer: Viewer, layer: Layer) -> Iterator[None]:
 
 def explain_missing_scale_bar(viewer: Viewer) -> str:
     """Explain why the scale bar is missing, if layers have no common unit."""
-    if viewer.layers.units is not None:
+    if not have_mixed_units(viewer):
         return ""
     bare = [item.name for item in list_grey_layers(viewer) if not is_calibrated(item)]
     whose = bare[-1] if bare else "another layer"

@@ -26,6 +26,7 @@ from napari_semsr.core import (
     RealArray,
 )
 from napari_semsr.io import (
+    BAR_KEY,
     DRAWN_KEY,
     HELPER_KEY,
     SAVED_KEY,
@@ -64,6 +65,7 @@ from napari_semsr.widgets.layers import (
     get_visible_box,
     list_image_layers,
     list_planes,
+    show_colour_bar,
 )
 
 _LATER_MS = (
@@ -584,7 +586,8 @@ class CompareControls(Form):
         )
         layer.metadata[DRAWN_KEY] = [p for one in layers for p in _get_store_paths(one)]
         layer.metadata[SOURCES_KEY] = get_source_identities(layers)
-        layer.colorbar.visible = True
+        layer.metadata[BAR_KEY] = True
+        show_colour_bar(layer)
         sentence = (
             "green is brighter and magenta is darker, by up to "
             f"{Figure(most, 'grey levels', '.3g')}"

@@ -32,6 +32,7 @@ from napari_semsr.widgets.layers import (
     add_drawing_layer,
     create_result_name,
     find_visible_shapes,
+    fits_beside,
     get_drawing_scale,
     get_nm_per_unit,
     is_calibrated,
@@ -142,8 +143,8 @@ class CropPanel(VerbPanel):
                 if x not in self.result_layers.own
             ]
             # images without a pixel size cannot be aligned
-            fit = [x for x in layers_opened if is_calibrated(x)]
-            others = [x for x in fit if x is not layer and layer in fit]
+            can_align = layer is not None and is_calibrated(layer)
+            others = [x for x in layers_opened if can_align and fits_beside(layer, x)]
             self._layer_offered = others[-1] if others else None
             self.like.value = self._layer_offered
 

@@ -4,6 +4,7 @@ napari 0.9 moved camera, grid and scale bar from the viewer to `viewer.scene` an
 `viewer.canvas`; before, the size of the canvas was private.
 """
 
+import inspect
 import re
 import sys
 from collections.abc import Callable
@@ -139,3 +140,15 @@ def connect_to_resize(viewer: "ViewerModel", call: Callable[["Event"], None]) ->
     elif hasattr(model, "window"):
         canvas_native = model.window._qt_viewer.canvas  # noqa: SLF001 - no public way
         canvas_native._scene_canvas.events.resize.connect(call)  # noqa: SLF001
+
+
+def is_opening_from_window() -> bool:
+    """Return whether napari is opening files for its window, not for a script.
+
+    That is by its menu, a drop, or the command ``napari PATH``; it shows an exception
+    that a reader raises then with its traceback.
+    """
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_code.co_name != "_qt_open":
+        frame = frame.f_back
+    return frame is not None

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from napari_semsr.core import (
     BITS_KEY,
+    INSTRUMENT_KEY,
     ORIGIN_KEY,
     SIZE_ERROR_KEY,
     Box,
@@ -27,6 +28,7 @@ from napari_semsr.core import (
     ShapeError,
     contrast_limits,
     create_size_source,
+    find_instrument,
     get_software_versions,
     parse_pixel_size,
 )
@@ -235,14 +237,6 @@ def is_stitched(layer: Layer) -> bool:
     return history is not None and any(step.job == "stitch" for step in history.steps())
 
 
-def is_superlens(layer: Layer) -> bool:
-    """Return whether a layer is a superlens image, possibly transformed.
-
-    Results of a network are not.
-    """
-    return is_stitched(layer) and get_network_name(layer) is None
-
-
 def is_ground_truth(layer: Layer) -> bool:
     """Return whether a layer is a ground truth, by name or history."""
     return get_last_job_name(layer) == _SPECIMEN_STEP or bool(_TRUTH.search(layer.name))
@@ -250,10 +244,68 @@ def is_ground_truth(layer: Layer) -> bool:
 
 def is_acquired(layer: Layer) -> bool:
     """Return whether a layer was acquired rather than computed or simulated."""
-    is_derived = get_last_job_name(layer) in _MADE_OF_ANOTHER or layer.metadata.get(
-        LIVE_KEY
-    )
+    is_derived = get_last_job_name(layer) in _MADE_OF_ANOTHER or is_incomplete(layer)
     return not is_derived and not is_ground_truth(layer)
+
+
+def is_incomplete(layer: Layer) -> bool:
+    """Return whether a layer is growing, or its run was stopped."""
+    return bool(layer.metadata.get(LIVE_KEY))
+
+
+def is_made_from(layer: Layer, source: Layer) -> bool:
+    """Return whether a layer was made from another one, in any number of steps.
+
+    By the identities of its inputs; of files, by their path, history or name.
+    """
+    identities = layer.metadata.get(SOURCES_KEY, {})
+    history, path = get_provenance(source), get_file_path(source)
+    names = {source.name, Path(path).name if path else source.name}
+    return any(
+        identities[item.name] == source.metadata.get(IDENTITY_KEY)
+        if item.name in identities
+        else item.name in names
+        or (path is not None and item.path == path)
+        or (history is not None and item.provenance == history)
+        for item in _list_inputs(get_provenance(layer))
+    )
+
+
+def _list_inputs(history: Provenance | None) -> Iterator[InputRecord]:
+    """Yield the records of all images and files that a history starts from or uses."""
+    for item in () if history is None else history.inputs:
+        yield item
+        yield from _list_inputs(item.provenance)
+
+
+def fits_beside(
+    layer: Layer, other: Layer, *, anywhere: bool = False, of_source: bool = False
+) -> bool:
+    """Return whether to propose another layer to be compared with a layer.
+
+    Not if it is incomplete, a map, a network's output or of another place, or if one
+    was made from the other. Excepted are a ground truth, from which images are
+    simulated, with `of_source` the source of the layer, and with `anywhere` the place.
+    """
+    is_source = is_made_from(layer, other) and not is_ground_truth(other)
+    is_result = is_made_from(other, layer) and not is_ground_truth(layer)
+    return not (
+        other is layer
+        or is_incomplete(other)
+        or is_map(other)
+        or get_network_name(other) is not None
+        or is_result
+        or (is_source and not of_source)
+        or not (anywhere or have_common_area(layer, other))
+    )
+
+
+def have_common_area(first: Layer, second: Layer) -> bool:
+    """Return whether two layers overlap, in the same unit."""
+    ends = np.stack([_get_corners(layer) for layer in (first, second)])
+    low, high = ends.min(axis=1), ends.max(axis=1)
+    overlap = np.all(low.max(axis=0) < high.min(axis=0))
+    return first.units[-2:] == second.units[-2:] and bool(overlap)
 
 
 def have_same_grid(first: Layer, second: Layer) -> bool:
@@ -402,9 +454,20 @@ def get_image_record(layer: Layer) -> dict[str, Any]:
     return record if isinstance(record, dict) else {}
 
 
-def get_vendor(layer: Layer) -> str | None:
-    """Return the manufacturer of the electron microscope, if the file states it."""
-    return get_image_record(layer).get("vendor")
+def get_instrument(layer: Layer) -> str | None:
+    """Return the kind of microscope that took a layer, as `Micrograph.instrument`."""
+    record, history = get_image_record(layer), get_provenance(layer)
+    return Micrograph(np.zeros((1, 1)), provenance=history, metadata=record).instrument
+
+
+def is_sem_image(layer: Layer) -> bool:
+    """Return whether a layer was taken by an electron microscope, as far as known."""
+    return get_instrument(layer) == "sem"
+
+
+def record_instrument(layer: Layer, kind: str) -> None:
+    """Record the kind of microscope that the user stated."""
+    layer.metadata["micrograph"] = get_image_record(layer) | {INSTRUMENT_KEY: kind}
 
 
 def get_input_names(layer: Layer) -> set[str]:
@@ -500,7 +563,10 @@ def micrograph_from_layer(
     if not hasattr(plane_values, "dask"):
         plane_values = np.asanyarray(plane_values)  # with its mask
     as_colour = colour and isinstance(layer, Image) and layer.rgb
-    bits = {k: v for k, v in get_image_record(layer).items() if k == BITS_KEY}
+    record = get_image_record(layer)
+    facts = {k: v for k, v in record.items() if k == BITS_KEY}
+    if kind := find_instrument(record):
+        facts[INSTRUMENT_KEY] = kind
     grey = (
         _LuminanceArray(plane_values)
         if as_colour
@@ -520,7 +586,7 @@ def micrograph_from_layer(
         provenance=get_provenance(layer),
         origin=(float(origin[0]), float(origin[1])),
         spacing_px=(1.0, 1.0) if has_size else (float(pitch[0]), float(pitch[1])),
-        metadata=get_pixel_size_metadata(layer) | bits,
+        metadata=get_pixel_size_metadata(layer) | facts,
         path=get_file_path(layer),
     )
 
@@ -615,6 +681,29 @@ def create_layer_keywords(
     return keywords
 
 
+_GAP_SHARE = 0.04  # of the width of all other layers; chosen
+
+
+def add_image_beside(
+    viewer: ViewerModel, image: Micrograph, name: str, helper: object
+) -> Image:
+    """Add a helper image to the right of all other layers.
+
+    Without a pixel size among calibrated layers, it is displayed at their height.
+    """
+    low, high = place = np.zeros((2, 2))
+    if len(viewer.layers):
+        low, high = place = np.asarray(viewer.layers.extent.world)[:, -2:]
+    corner = low[0], high[1] + _GAP_SHARE * float(np.ptp(place[:, 1]))
+    keywords = create_layer_keywords(image.replace(origin=corner), name=name)
+    keywords["metadata"] = {**keywords["metadata"], HELPER_KEY: helper}
+    layer: Image = viewer.add_image(image.data, **keywords)
+    if not is_calibrated(layer) and have_mixed_units(viewer):
+        layer.translate = np.zeros(2)
+        fit_layer_to_field(layer, (high[0] - low[0]) / layer.data.shape[-2], corner)
+    return layer
+
+
 def get_display_settings(layer: Image | Labels) -> DisplaySettings:
     """Return the display settings of a layer."""
     if isinstance(layer, Labels):
@@ -684,20 +773,37 @@ def show_colour_bar_in_steps(layer: Layer) -> Iterator[None]:
 
 
 def update_colour_bars(viewer: ViewerModel) -> None:
-    """Show only the colour bar of the topmost visible map, as all share a corner.
+    """Show only the colour bar of the topmost map in view, as all share a corner.
 
-    A map that an image covers completely is not visible.
+    A map of which images cover all that would be in view is not in view.
     """
-    maps = [
-        item
-        for item in viewer.layers
-        if isinstance(item, Image) and item.metadata.get(BAR_KEY)
-    ]
     images = [item for item in viewer.layers if isinstance(item, Image)]
+    maps = [item for item in images if item.metadata.get(BAR_KEY)]
+    if not maps:
+        return
+    view = np.array([[-np.inf] * 2, [np.inf] * 2])
+    if _shows_plane(viewer) and not host.get_grid(viewer).enabled:
+        camera = host.get_camera(viewer)
+        half = host.get_viewbox_size(viewer) / camera.zoom / 2
+        view = np.array(camera.center[-2:]) + np.array([-half, half])
+
+    def get_area(item: Image) -> NDArray[np.float64]:
+        world = np.asarray(item.extent.world, dtype=float)[:, -2:]
+        return world * get_unit_factors(viewer, item)[-2:]
+
+    def covers(item: Image, low: FloatArray, high: FloatArray) -> bool:
+        start, end = get_area(item)
+        is_opaque = item.visible and item.opacity == 1
+        mixes = str(item.blending) in ("additive", "minimum", "multiplicative")
+        inside = np.all(start <= low) and np.all(high <= end)
+        return bool(is_opaque and not mixes and inside)
 
     def is_in_view(item: Image) -> bool:
+        start, end = get_area(item)
+        low, high = np.maximum(start, view[0]), np.minimum(end, view[1])
         above = images[images.index(item) + 1 :]
-        return item.visible and not any(_covers(other, item) for other in above)
+        is_inside = item.visible and bool(np.all(low <= high))
+        return is_inside and not any(covers(other, low, high) for other in above)
 
     top = next(filter(is_in_view, reversed(maps)), None)
     for item in maps:
@@ -705,16 +811,6 @@ def update_colour_bars(viewer: ViewerModel) -> None:
             show_colour_bar(item)
         elif item.colorbar.visible:
             item.colorbar.visible = item.name_overlay.visible = False
-
-
-def _covers(image: Image, item: Image) -> bool:
-    """Return whether an image completely covers a layer below it."""
-    low, high = image.extent.world[:, -2:]
-    start, end = item.extent.world[:, -2:]
-    is_opaque = image.visible and image.opacity == 1
-    mixes = str(image.blending) in ("additive", "minimum", "multiplicative")
-    inside = np.all(low <= start) and np.all(end <= high)
-    return bool(is_opaque and not mixes and inside)
 
 
 def hide_other_maps(viewer: ViewerModel, layer_shown: Layer) -> None:
@@ -759,15 +855,41 @@ def get_visible_box(viewer: ViewerModel, layer: Image) -> Box | None:
 def fill_view(viewer: ViewerModel, layer: Layer) -> None:
     """Fill the view with a layer, regardless of other layers."""
     viewer.reset_view()
-    if layer.ndim != viewer.dims.ndim or viewer.dims.ndisplay != 2:
+    first, last = layer.extent.data[:, -2:]
+    show_box(viewer, layer, (first - 0.5, last + 0.5), _FILL_SHARE)
+
+
+def show_box(
+    viewer: ViewerModel, layer: Layer, box: Sequence[FloatArray], share: float
+) -> None:
+    """Fill a share of the view with a box of a layer's pixels, (2,) to (2,)."""
+    if not _shows_plane(viewer):
         return
-    axes = list(viewer.dims.displayed)
-    factor = get_unit_factors(viewer, layer)[axes]
-    low, high = layer.extent.world[:, axes] * factor
-    side = high - low + layer.extent.step[axes] * factor  # to the edges of its pixels
+    corners = pixels_to_view(viewer, layer, list(itertools.product(*np.transpose(box))))
+    low, high = corners.min(axis=0), corners.max(axis=0)
     camera = host.get_camera(viewer)
     camera.center = tuple((low + high) / 2)
-    camera.zoom = _FILL_SHARE * np.min(host.get_viewbox_size(viewer) / side)
+    camera.zoom = share * np.min(host.get_viewbox_size(viewer) / (high - low))
+
+
+def _shows_plane(viewer: ViewerModel) -> bool:
+    """Return whether the canvas shows the last two axes."""
+    dims = viewer.dims
+    return tuple(dims.displayed) == (dims.ndim - 2, dims.ndim - 1)
+
+
+def pixels_to_view(
+    viewer: ViewerModel, layer: Layer, pixels: ArrayLike
+) -> NDArray[np.float64]:
+    """Convert positions (N, 2) in pixels of a layer to positions of the camera.
+
+    These are as displayed, in the viewer's common units.
+    """
+    points = np.zeros((len(np.asarray(pixels)), layer.ndim))
+    points[:, -2:] = pixels
+    ends = [layer.data_to_world(point)[-2:] for point in points]
+    places = np.asarray(ends, dtype=float)
+    return places * get_unit_factors(viewer, layer)[-2:]
 
 
 def get_unit_factors(viewer: ViewerModel, layer: Layer) -> NDArray[np.float64]:
@@ -793,12 +915,17 @@ def show_scale_bar(viewer: ViewerModel) -> None:
 
 
 def update_scale_bar(viewer: ViewerModel) -> bool:
-    """Hide the scale bar if images have different units; return whether they do."""
-    is_mixed = len({is_calibrated(item) for item in list_grey_layers(viewer)}) > 1
+    """Hide the scale bar if layers have no common unit; return whether that is so."""
+    is_mixed = have_mixed_units(viewer)
     # not hidden: vispy crashes if that happens before it is drawn
     host.get_scale_bar(viewer).opacity = float(not is_mixed)
     host.set_scale_bar_unit(viewer)
     return is_mixed
+
+
+def have_mixed_units(viewer: ViewerModel) -> bool:
+    """Return whether some layers have a length unit and others have none."""
+    return len(viewer.layers) > 0 and viewer.layers.units is None
 
 
 def is_calibrated(layer: Layer) -> bool:

@@ -11,6 +11,7 @@ from napari_semsr.core import DeviceMemoryError, Micrograph, OptionError, Progre
 from napari_semsr.inference import EnhanceOptions, enhance_in_memory
 from napari_semsr.inference.executors import (
     LocalExecutor,
+    TileWorker,
     create_tile_source,
     run_in_thread,
     run_tiles,
@@ -18,11 +19,11 @@ from napari_semsr.inference.executors import (
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.tiles import TiledRun
 from napari_semsr.models import LoadedModel, ModelCard
+from tests.children import LIMIT_S
 from tests.enhancing import fill, plan_of, store_for
 from tests.refusals import refused
 
 FP32 = EnhanceOptions(tile=32, precision="fp32", device="cpu")
-PATIENCE_S = 60
 _AFTER: list[int] = []
 
 
@@ -36,7 +37,7 @@ class _Gate(nn.Module):
     def forward(self, x):
         if self.held.is_set():
             self.reached.set()
-            assert self.opened.wait(PATIENCE_S)
+            assert self.opened.wait(LIMIT_S)
         return x
 
 
@@ -60,7 +61,7 @@ def gated():
 @pytest.mark.parametrize(
     "norm", ["auto", pytest.param("whole", marks=pytest.mark.broad)]
 )
-def test_no_layer_runs_after_a_cancel(norm, gated, rng, tmp_path):
+def test_no_layer_runs_after_a_cancel(norm, gated, rng, tmp_path, monkeypatch):
     loaded = gated
     if norm == "whole":
         module = nn.Sequential(*gated.module, nn.InstanceNorm2d(1)).eval()
@@ -74,10 +75,15 @@ def test_no_layer_runs_after_a_cancel(norm, gated, rng, tmp_path):
     while not _Gate.reached.is_set():  # steps go on while a layer computes
         next(job)
     done = len(store.pending_units())
-    opener = threading.Timer(0.2, _Gate.opened.set)
-    opener.start()
+    stop = TileWorker.stop
+
+    def end_layer_when_stopped(worker):
+        worker._cancel.set()  # noqa: SLF001 - the first that stopping does
+        _Gate.opened.set()
+        stop(worker)
+
+    monkeypatch.setattr(TileWorker, "stop", end_layer_when_stopped)
     job.close()  # returns when the layer has ended, and nothing computes any more
-    opener.join()
     assert not _AFTER
     assert len(store.pending_units()) == done
     _Gate.held.clear()

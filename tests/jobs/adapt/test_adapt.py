@@ -25,7 +25,7 @@ from napari_semsr.core import (
 from napari_semsr.inference import EnhanceOptions, prepare_model_input
 from napari_semsr.io import ImageIdentity, StoredTransform, read, read_transform, write
 from napari_semsr.jobs import ADAPT, STOP, AdaptationError, AdaptOptions, AdaptProgress
-from napari_semsr.jobs.adapt import job, train
+from napari_semsr.jobs.adapt import job, process, train
 from napari_semsr.jobs.adapt.areas import (
     SharedArea,
     check_correlation,
@@ -35,6 +35,8 @@ from napari_semsr.jobs.adapt.process import fit_in_process, fit_with_files
 from napari_semsr.models import load_model, read_card
 from napari_semsr.registration import Landmarks
 from napari_semsr.restoration import LinearFit
+from napari_semsr.training import place as area_training
+from tests.children import LIMIT_S
 from tests.refusals import refused, warned
 
 SIDE = (128, 224)
@@ -232,13 +234,35 @@ def test_the_page_names_what_was_invented(adapted):
 
 
 def test_a_training_shows_the_held_out_part_next_to_sem(adapted):
-    _, _, steps = adapted
+    made, _, steps = adapted
     progress = [step for step in steps if isinstance(step, AdaptProgress)]
     told = [step for step in progress if step.preview_images]
     assert told
     light, now, sem = told[-1].preview_images
     assert light.shape == now.shape == sem.shape
     assert told[-1].gain_db > told[-1].linear_gain_db
+    assert "Gain (whole band), adapted model" in made.figures()  # no cut-off is known
+
+
+def test_the_curve_has_the_gain_that_the_table_has(place, tmp_path):
+    (mosaic, sem), steps = place, []
+    options = AdaptOptions(cut_off_nm=10 * PIXEL[0])
+    with refused(AdaptationError, "no-gain") as refusal:
+        adapt(
+            mosaic,
+            [sem],
+            tmp_path / "run",
+            steps=3,
+            report=steps.append,
+            options=options,
+        )
+    last = [step for step in steps if isinstance(step, AdaptProgress)][-1]
+    table, key = refusal.value.facts["held_out"], "gain_below_cutoff_db"
+    assert last.gain_below_cutoff_db == pytest.approx(
+        table["adapted model"][key], abs=0.05
+    )
+    assert last.linear_gain_below_cutoff_db == table["linear filter"][key]
+    assert "below the cut-off" in last.message
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -337,8 +361,9 @@ def calls_of(steps):
     }
 
 
-def test_a_run_that_was_closed_resumes_its_training(place, tmp_path):
+def test_a_run_that_was_closed_resumes_its_training(place, tmp_path, monkeypatch):
     mosaic, sem = place
+    monkeypatch.setattr(area_training, "_BURST_S", 0.0)  # a report after each step
     folder, steps = tmp_path / "run", []
     options = AdaptOptions(minutes=1)
     how = {"transform": lying(mosaic, sem), "options": options}
@@ -347,7 +372,7 @@ def test_a_run_that_was_closed_resumes_its_training(place, tmp_path):
         if isinstance(step, AdaptProgress) and step.seconds > 0:
             job.close()
     state = training.load_area_state(folder / "training.pt")
-    assert 0 < state["steps"] < 60
+    assert state["steps"] == 1
     made = adapt(mosaic, [sem], folder, steps=60, resume=True, report=steps.append)
     assert made.steps == 60
     assert len({row["steps"] for row in state["curve"]}) == len(state["curve"])
@@ -419,6 +444,7 @@ def test_a_training_in_a_process_leaves_its_state_and_ends_with_a_file(
     options = training.AreaOptions(copies=0, batch=1, patch_px=32)
     files = {"state_file": tmp_path / "state.pt", "stop_file": tmp_path / "stop"}
     how = {**files, "levels": (100.0, 900.0), "threads": 1, "seconds": 600.0}
+    monkeypatch.setattr(process, "_PATIENCE_S", LIMIT_S)
     job = fit_in_process([training.AreaImages(light, sem)], options, **how)
     for step in job:
         if isinstance(step, training.AreaProgress):

@@ -1,4 +1,4 @@
-"""Temporary folders: swept when their session has died, and only then."""
+"""Temporary folders: swept or offered when their session has died, and only then."""
 
 import json
 import os
@@ -6,17 +6,33 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
-from napari_semsr.widgets.base.places import create_temporary_folder
-from tests.children import LIMIT_S
+from napari_semsr.widgets.base.places import (
+    create_temporary_folder,
+    find_abandoned_results,
+    remove_temporary_folder,
+)
+from napari_semsr.widgets.base.results import (
+    get_cache_folder,
+    is_unsaved,
+)
+from napari_semsr.widgets.base.session import get_session
+from tests.children import LIMIT_MS, LIMIT_S
 
 SESSION = """
 import sys
 from pathlib import Path
+import numpy as np
+from napari_semsr.core import Micrograph
+from napari_semsr.io import write
 from napari_semsr.widgets.base.places import create_temporary_folder
 folder = create_temporary_folder(Path(sys.argv[1]))
-(folder / "result.ome.zarr").mkdir()
+for name in sys.argv[2:]:
+    image = Micrograph(np.arange(64.0).reshape(8, 8), None, name)
+    write(image, folder / f"{name}.ome.zarr")
+(folder / "part.ome.zarr").mkdir()
 print(folder, flush=True)
 sys.stdin.read()
 """
@@ -27,16 +43,15 @@ def session(tmp_path):
     """Start a session in a process of its own; gives the process and its folder."""
     started = []
 
-    def start():
+    def start(*names):
         child = subprocess.Popen(
-            [sys.executable, "-c", SESSION, str(tmp_path)],
+            [sys.executable, "-c", SESSION, str(tmp_path), *names],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
         started.append(child)
         folder = tmp_path / child.stdout.readline().strip()
-        assert (folder / "result.ome.zarr").is_dir()
         return child, folder
 
     yield start
@@ -52,17 +67,63 @@ def age(folder, days):
         os.utime(item, (then, then))
 
 
-@pytest.mark.broad
-def test_a_killed_session_is_swept_and_a_living_one_is_not(session, tmp_path):
-    (dead, left), (_, used) = session(), session()
+def test_only_a_killed_session_is_swept_or_offered(session, tmp_path):
+    (dead, left), (_, used), (empty, swept) = session("a", "b"), session("c"), session()
     age(used, 400)
+    for child in (dead, empty):
+        child.kill()
+        child.wait(LIMIT_S)
+    mark = json.loads((left / "session.json").read_text())
+    mark["process"] = os.getpid()  # a number that another process has now
+    (left / "session.json").write_text(json.dumps(mark))
+    made = create_temporary_folder(tmp_path)
+    found = {left: [left / "a.ome.zarr", left / "b.ome.zarr"]}
+    assert find_abandoned_results(tmp_path) == found
+    assert not swept.exists()
+    assert (used / "c.ome.zarr").is_dir()
+    assert made.is_dir()
+    remove_temporary_folder(made)
+    assert not made.exists()
+
+
+@pytest.fixture
+def offered(session, tmp_path, model, monkeypatch):
+    """Offer the result of a killed session: its folder, this session, the answer."""
+    monkeypatch.setattr(
+        "napari_semsr.widgets.base.session.get_cache_parent", lambda: tmp_path
+    )
+    dead, left = session("mosaic")
     dead.kill()
     dead.wait(LIMIT_S)
-    made = create_temporary_folder(tmp_path)
+    now, asked = get_session(model), []
+    now.ask_about_abandoned = lambda *question: asked.append(question)
+    now._offer_abandoned_results(None)  # noqa: SLF001 - by the first panel in a window
+    ((_, names, answer),) = asked
+    assert names == ["mosaic"]
+    return left, now, answer
+
+
+@pytest.mark.usefixtures("qapp")
+def test_results_of_a_killed_session_are_opened_unsaved(offered, model, qtbot):
+    left, now, answer = offered
+    answer("Open")
+    qtbot.waitUntil(lambda: not now.runner.is_busy, timeout=LIMIT_MS)
+    (layer,) = model.layers
+    assert layer.name == "mosaic"
+    np.testing.assert_array_equal(layer.data, np.arange(64.0).reshape(8, 8))
+    assert is_unsaved(layer)
+    assert now.list_unsaved_names() == ["mosaic"]
     assert not left.exists()
-    assert (used / "result.ome.zarr").is_dir()
-    assert made.is_dir()
-    assert made != used
+    assert (get_cache_folder() / left.name / "mosaic.ome.zarr").is_dir()
+
+
+@pytest.mark.usefixtures("qapp")
+@pytest.mark.parametrize("word", ["Later", "Discard"])
+def test_results_of_a_killed_session_are_kept_until_discarded(offered, model, word):
+    left, _, answer = offered
+    answer(word)
+    assert left.exists() == (word == "Later")
+    assert not model.layers
 
 
 @pytest.mark.parametrize("days", [1, 40])
@@ -77,7 +138,7 @@ def test_folders_of_other_machines_are_swept_when_they_are_old(tmp_path, mark, d
     if mark is not None:
         (folder / "session.json").write_text(said[mark])
     age(folder, days)
-    create_temporary_folder(tmp_path)
+    assert not find_abandoned_results(tmp_path)
     assert folder.exists() == (days == 1)
 
 
@@ -86,7 +147,7 @@ def test_what_is_not_ours_stays(tmp_path):
     (tmp_path / "another").mkdir()
     (tmp_path / "napari-semsr-link").symlink_to(tmp_path / "another")
     age(tmp_path / "another", 400)
-    create_temporary_folder(tmp_path)
+    assert not find_abandoned_results(tmp_path)
     assert {"napari-semsr-file", "another", "napari-semsr-link"} <= {
         item.name for item in tmp_path.iterdir()
     }

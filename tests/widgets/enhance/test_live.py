@@ -16,7 +16,11 @@ from napari_semsr.widgets.base import results
 from napari_semsr.widgets.base.results import OutputTarget
 from napari_semsr.widgets.enhance import panel as enhancing
 from napari_semsr.widgets.enhance.panel import EnhancePanel, LiveLayer
-from napari_semsr.widgets.layers import get_visible_box, micrograph_from_layer
+from napari_semsr.widgets.layers import (
+    get_visible_box,
+    is_made_from,
+    micrograph_from_layer,
+)
 from napari_semsr.widgets.project import SavePanel
 from tests.children import LIMIT_MS
 from tests.refusals import refused
@@ -65,6 +69,7 @@ def test_the_layer_is_there_at_once_and_steady(panel, model, qtbot, finish, comp
     layer = model.layers["field · sem-restore"]
     assert panel.live.live.tiles_done == 0
     assert layer.metadata[LIVE_KEY]
+    assert is_made_from(layer, source)
     np.testing.assert_array_equal(np.asarray(layer.data), source.data)
     limits = layer.contrast_limits
     assert limits == source.contrast_limits
@@ -218,6 +223,7 @@ def test_another_plane_begins_anew_and_the_first_is_gone_on_with(
 ):
     planes = np.stack([one.data for one in exposures])
     panel.layer.value = model.add_image(planes, name="stack", scale=(1, 10, 10))
+    panel.model.show_model("sem-restore")
     model.dims.set_point(0, 0)
     start(panel, qtbot, computed, 2)
     cancel(panel, finish, computed)

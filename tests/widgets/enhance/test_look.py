@@ -59,7 +59,7 @@ def test_a_preview_ends_with_its_panel(panel, model, qtbot):
     panel.look.pointing.value = True
     qtbot.waitUntil(lambda: panel.look.preview.layer is not None, timeout=LIMIT_MS)
     panel.cancel_all_jobs()
-    qtbot.waitUntil(lambda: not panel.look.preview.runner.is_busy, timeout=10_000)
+    qtbot.waitUntil(lambda: not panel.look.preview.runner.is_busy, timeout=LIMIT_MS)
     assert [item.name for item in model.layers] == ["field"]
 
 
@@ -85,6 +85,7 @@ def test_the_box_at_the_mouse_follows_the_slider(panel, model, qtbot, exposures)
     first = exposures[0].data
     planes = np.stack([first, 3 * first]).astype(np.float32)
     panel.layer.value = model.add_image(planes, name="stack", scale=(1, 10, 10))
+    panel.model.show_model("sem-restore")
     model.dims.set_point(0, 0)
     model.cursor.position = (0, 900, 1000)
     panel.look.pointing.value = True

@@ -11,10 +11,15 @@ import tifffile
 from qtpy.QtCore import Qt
 
 import napari_semsr
-from napari_semsr.stitching import Corrections, PairReport
+from napari_semsr.core import Micrograph
+from napari_semsr.stitching import Corrections
 from napari_semsr.widgets import host
+from napari_semsr.widgets.layers import (
+    create_layer_keywords,
+    get_display_fit,
+    get_visible_box,
+)
 from napari_semsr.widgets.stitch.by_hand import (
-    compute_misfit,
     get_corrections_path,
     shorten_file_names,
 )
@@ -127,6 +132,74 @@ def test_a_wrong_joint_of_a_lattice_is_right_after_a_click_and_arrow_keys(
     assert napari_semsr.replay(made.output).identical
 
 
+@pytest.mark.parametrize("is_first", [True, False], ids=["before", "after"])
+def test_two_frames_are_seen_beside_a_calibrated_layer(
+    make_napari_viewer_proxy,
+    finish,
+    run_panel,
+    lattice,
+    tmp_path,
+    is_first,
+    keep_picture,
+):
+    viewer = make_napari_viewer_proxy(show=True)
+    panel = StitchMosaicPanel(viewer)
+    viewer.window.add_dock_widget(panel, name="Stitch mosaic")
+    image = Micrograph(scans.texture((80, 100), 2), (25.0, 25.0), "calibrated")
+
+    def add_calibrated():
+        viewer.add_image(image.data, **create_layer_keywords(image))
+        viewer.reset_view()
+
+    if is_first:
+        add_calibrated()
+    panel.folder.value = lattice[0]
+    finish(panel)
+    panel.form.set_values(max_shift_px=1.5)
+    panel.halves.value = False
+    panel.output.value = tmp_path / "mosaic.ome.zarr"
+    run_panel(panel)
+    if not is_first:
+        add_calibrated()
+    by_hand, mosaic = panel.by_hand, viewer.layers["lattice mosaic"]
+    fit, camera = get_display_fit(mosaic), host.get_camera(viewer)
+    assert (fit[0] != 1) == is_first
+    panel.correcting.set_expanded()
+    by_hand.table.selectRow(row_of(by_hand, "f003", "f004"))
+    keep_picture(viewer, f"by-hand-beside-calibrated-{is_first}")
+    green, magenta = viewer.layers[-2:]
+    seen = viewer.window.screenshot(flash=False, canvas_only=True)
+    assert (seen[..., :3].max(axis=2) > 60).mean() > 0.5
+    both = [get_visible_box(viewer, layer) for layer in (green, magenta)]
+    assert None not in both
+    ends = [layer.extent.world[:, -2:] for layer in (green, magenta)]
+    middle = (np.max(ends, axis=0)[0] + np.min(ends, axis=0)[1]) / 2
+    assert camera.center[-2:] == pytest.approx(middle, rel=1e-3)
+    # solved again in a view of a part: the mosaic stays where it is
+    by_hand.show_whole()
+    camera.zoom *= 4
+    by_hand.table.selectRow(row_of(by_hand, "f003", "f004"))
+    for _ in range(5):
+        by_hand._move_frame(0, 1.0)  # noqa: SLF001
+    panel.solve_again()
+    finish(panel)
+    again = viewer.layers["lattice mosaic"]
+    assert again is not mosaic
+    assert get_display_fit(again)[0] == fit[0]
+    assert get_display_fit(again)[1].tolist() == fit[1].tolist()
+    # the headline counts the overlaps that this puts out of use, and they are drawn
+    made = panel._last_corrected[0]  # noqa: SLF001
+    count, worst = made.pairs_rejected, made.solution.rejected_worst_px
+    assert worst > 3
+    told = f"{count} of {len(made.pairs)} overlaps not used, up to {worst:.2g} px off"
+    assert told in panel.headline.text()
+    (lines,) = [line for line in panel.results.plot.axes[0].lines
+                if line.get_label() == "not used"]  # fmt: skip
+    assert max(lines.get_ydata()) == pytest.approx(worst)
+    drawn = viewer.layers["lattice \N{MIDDLE DOT} overlaps"]
+    assert drawn.features["residual_px"].max() == pytest.approx(worst)
+
+
 @pytest.fixture
 def by_hand(make_napari_viewer_proxy, qtbot, finish, run_panel, lattice, tmp_path):
     """The list of a panel that has stitched."""
@@ -200,16 +273,6 @@ def test_the_view_of_the_mosaic_returns_after_two_frames(by_hand, qtbot):
         assert mosaic.visible
         assert panel.viewer.layers.selection.active == mosaic
         assert (camera.zoom, camera.center) == (zoom, centre)
-
-
-def test_the_misfit_of_an_overlap_that_disagrees_is_how_far_it_is_away():
-    positions = np.array([[0.0, 0.0], [3.0, 50.0]])
-    refined = PairReport(0, 1, (0, 50), 0.9, 9, used=True, residual_px=0.25)
-    away = PairReport(0, 1, (0, 54), 0.9, 9, used=False, reason="disagrees with others")
-    chance = PairReport(0, 1, (9, 9), 0.1, 1, used=False, reason="not above chance")
-    assert compute_misfit(refined, positions) == 0.25
-    assert compute_misfit(away, positions) == 5
-    assert np.isnan(compute_misfit(chance, positions))
 
 
 @pytest.mark.parametrize(

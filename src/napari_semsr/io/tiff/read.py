@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from napari_semsr.core import (
     BITS_KEY,
+    INSTRUMENT_KEY,
     BoolArray,
     DisplaySettings,
     IntPair,
@@ -1238,7 +1239,7 @@ def _read_metadata(
         bits = _get_significant_bits(page, None, text)
         return replace(maker, metadata={**maker.metadata, **bits})
     size: PixelSize | None = None
-    name, record, look, depth = None, None, None, None
+    name, record, look, depth, has_objective = None, None, None, None, False
     first = tif.pages.first
     root = _parse_ome_xml(
         tif.ome_metadata or (first.description if first.is_ome else "")
@@ -1246,6 +1247,7 @@ def _read_metadata(
     if root is not None:
         size, name, depth = _read_series_metadata(root, series, tif, warnings)
         record = find_ome_record(root)
+        has_objective = root.find(".//{*}Objective") is not None
     elif tif.is_ome:
         damage = "The OME-XML is damaged: the pixel size is left unknown."
         warnings = [Message(damage, "metadata-damaged")]
@@ -1281,7 +1283,8 @@ def _read_metadata(
             for name, tag in tags.items()
             if tag is not None and isinstance(tag.value, str)
         }
-        | _get_significant_bits(page, depth, text),
+        | _get_significant_bits(page, depth, text)
+        | ({INSTRUMENT_KEY: "optical"} if has_objective else {}),
         warnings=tuple(warnings),
         place_doubts=(cut,) if cut else (),
     )

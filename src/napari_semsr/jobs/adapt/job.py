@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
-from napari_semsr.analysis import ObjectCount, fit_gain_and_offset
+from napari_semsr.analysis import ObjectCount, choose_gain, fit_gain_and_offset
 from napari_semsr.core import (
     DB,
     Affine,
@@ -226,7 +226,7 @@ def write_report(
             planes,
             record["pixel_size_nm"],
             record["curve"],
-            result.held_out["linear_gain_db"],
+            result.held_out,
         ),
         provenance=list_provenance(
             record["provenance"]["options"],
@@ -239,12 +239,13 @@ def draw_held_out_images(
     planes: "Mapping[str, NDArray[Any]]",
     pixel_size_nm: "FloatPair | None",
     curve: "Sequence[Mapping[str, Any]]",
-    linear_gain_db: float | None,
+    held_out: "Mapping[str, Any]",
 ) -> dict[str, Any]:
     """Draw the held-out part of an area: `wholes`, `details` and the `curve`.
 
     `planes` are the evaluated images of that part in the grey levels of the SEM image,
-    by name, and the SEM image; `curve` has the gain of the training over its time.
+    by name, and the SEM image; `curve` has the gains of the training over its time,
+    and `held_out` those of the linear filter.
     `look_here` shows where the model and the linear filter differ.
     """
     limits, pixel = choose_grey_limits(planes[SEM_IMAGE]), pixel_size_nm
@@ -260,18 +261,20 @@ def draw_held_out_images(
         differs, pixel, limits=(0.0, float(differs.max()) or 1.0), width_px=_WHOLE_PX
     )
     curve_png = None
-    rows_measured = [row for row in curve if row["gain_db"] is not None]
+    key, title = choose_gain(curve[-1]) if curve else ("", "")
+    rows_measured = [row for row in curve if row.get(key) is not None]
     if len(rows_measured) >= 2:
         seconds, gains = (
-            np.array([row[name] for row in rows_measured])
-            for name in ("seconds", "gain_db")
+            np.array([row[name] for row in rows_measured]) for name in ("seconds", key)
         )
-        linear = np.full(2, linear_gain_db or np.nan)
+        linear = np.full(2, held_out[f"linear_{key}"] or np.nan)
         lines = (
             Line(ADAPTED_MODEL, seconds, gains),
             Line(LINEAR, seconds[[0, -1]], linear, kind="threshold"),
         )
-        curve_png = draw_plot_png(Plot("Training", "time (s)", f"gain ({DB})", lines))
+        curve_png = draw_plot_png(
+            Plot("Training", "time (s)", f"{title} ({DB})", lines)
+        )
     return {
         "look_here": differs_png,
         "wholes": {
@@ -376,10 +379,11 @@ class Adapted(Result):
         rows: dict[str, Figure] = {}
         for name, row in self.evaluated.items():
             if name != INPUT:
-                gain, error = row.gain_below_cutoff_db, row.gain_below_cutoff_sd_db
-                if gain is None:
-                    gain, error = row.gain_db, row.gain_sd_db
-                rows[f"Gain, {name}"] = Figure(gain, DB, "+.2f", sd=error)
+                record = row.to_json()
+                key, title = choose_gain(record)
+                error = record[key.replace("_db", "_sd_db")]
+                label = f"{title.capitalize()}, {name}"
+                rows[label] = Figure(record[key], DB, "+.2f", sd=error)
             counts = row.objects
             rows[f"Objects, {name}"] = Figure(
                 f"{counts.shown} of {counts.objects} shown, {counts.invented} of "

@@ -104,12 +104,14 @@ class AdaptProgress(Progress):
 
     `preview_images` are the input, the model's present result and the SEM image of the
     first area, in the grey values of the last; empty if nothing is new. Gains are over
-    the input, on the held-out part.
+    the input, on the held-out part: in the whole band, and below the optical cut-off.
     """
 
     seconds: float = 0.0  # of training
     gain_db: float | None = None
     linear_gain_db: float | None = None
+    gain_below_cutoff_db: float | None = None
+    linear_gain_below_cutoff_db: float | None = None
     preview_images: tuple[FloatArray, ...] = ()
 
 
@@ -164,7 +166,7 @@ def _train_on_areas(run: Run[AdaptOptions]) -> Job[TrainedArea]:
         images[INPUT].append(light[area.held_out.slices])
         images[LINEAR].append(linear.apply(light)[area.held_out.slices])
     before = evaluate(areas, images, cut_off)
-    fit = yield from _fit_network(run, areas, levels, before)
+    fit = yield from _fit_network(run, areas, levels, before, cut_off)
     card = _create_card(run, mosaic, areas, fit, levels)
     images = yield from _enhance_held_out(
         areas, models.LoadedModel(fit.network, card, ""), levels, settings.device
@@ -234,6 +236,7 @@ def _fit_network(
     areas: Sequence[SharedArea],
     levels: FloatPair,
     before: Mapping[str, Evaluation],
+    cut_off_nm: float | None,
 ) -> Job["training.AreaFitResult"]:
     """Train on the training parts, resuming an interrupted training."""
     settings, folder = run.options, run.required_target.parent
@@ -255,6 +258,8 @@ def _fit_network(
         state_file=folder / TRAINING_STATE,
         stop_file=stop_file,
         levels=levels,
+        cut_off_nm=cut_off_nm,
+        pixel_size_nm=areas[0].light.pixel_size_nm,
         seconds=None if settings.minutes is None else 60 * settings.minutes,
         threads=count_available_cores(),
         device=str(models.find_device(settings.device).device),
@@ -270,8 +275,10 @@ def _fit_network(
             gain, offset = fit_gain_and_offset(now, sem)
             preview = before[INPUT].images[0], gain * now + offset, sem
         common = step.done, step.total, step.message, step.seconds_left
-        gains = step.gain_db, before[LINEAR].gain_db
-        return AdaptProgress(*common, step.seconds, *gains, preview)
+        linear = before[LINEAR]
+        gains = step.gain_db, linear.gain_db
+        below = step.gain_below_cutoff_db, linear.gain_below_cutoff_db
+        return AdaptProgress(*common, step.seconds, *gains, *below, preview)
 
     area_fit: training.AreaFitResult = yield from map_progress(job, convert_progress)
     return area_fit

@@ -48,6 +48,7 @@ from .history import (
     find_helper_layers as find_helper_layers,
     get_removed_layers as get_removed_layers,
 )
+from .input_layers import NO_CHOICE as NO_CHOICE
 from .manual import (
     open_manual as open_manual,
     show_file as show_file,

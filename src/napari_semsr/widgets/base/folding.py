@@ -49,7 +49,6 @@ from napari_semsr.widgets.base.manual import open_manual
 
 _STYLE_EVENTS = {QEvent.Type.FontChange, QEvent.Type.StyleChange, QEvent.Type.Show}
 _REBREAKING = _STYLE_EVENTS | {QEvent.Type.Resize}
-_RESIZE_EVENTS = {QEvent.Type.Resize, QEvent.Type.LayoutRequest}
 _PADDING_PX, _SPIN_BUTTONS_PX = 24, 40  # padding of a spin box in napari's style
 _MIN_DIGITS = "0" * 7
 _GAP_PX, _NARROW_PX, _ANY_WIDTH = 6, 40, 1 << 20
@@ -176,69 +175,6 @@ def create_link(label: str, target: str) -> str:
     """Return a link as rich text without line breaks."""
     words = html.escape(label).replace(" ", "&nbsp;")
     return f'<a href="{html.escape(target)}">{words}</a>'
-
-
-class ScrollBox(QScrollArea):
-    """Scroll area with stacked widgets and a fixed height.
-
-    If they are higher, a button in the corner unfolds the box, up to `most_lines`; the
-    rest scrolls. Nothing else moves when a text appears or disappears.
-    """
-
-    def __init__(self, *widgets: QWidget, lines: int, most_lines: int) -> None:
-        super().__init__()
-        self._lines = lines, most_lines
-        content = QWidget()
-        column = stack_widgets(content, *widgets)
-        column.addStretch(1)
-        set_up_scroll_area(self, content)
-        self.unfolding = QPushButton(_RIGHT, self)
-        self.unfolding.setCheckable(True)
-        self.unfolding.setToolTip("Show the full text or only a few lines.")
-        self.unfolding.setStyleSheet(
-            "QPushButton, QPushButton:checked "
-            "{ background: transparent; padding: 0px; }"
-        )
-        self.unfolding.toggled.connect(self._fit_height)
-        content.installEventFilter(self)
-        self._fit_height()
-
-    def eventFilter(self, source: QObject | None, event: QEvent | None) -> bool:  # noqa: N802
-        """Adapt the height to the content."""
-        if event is not None and event.type() in _RESIZE_EVENTS:
-            self._fit_height()
-        return super().eventFilter(source, event)
-
-    def resizeEvent(self, event: QResizeEvent | None) -> None:  # noqa: N802
-        """Keep the button in the corner."""
-        super().resizeEvent(event)
-        self._fit_height()
-
-    def _fit_height(self, _: object = None) -> None:
-        content = self.widget()
-        if content is None:
-            return
-        # the button's, whose font follows napari's font size
-        line = self.unfolding.fontMetrics().lineSpacing()
-        least, most = (number * line for number in self._lines)
-        whole = max(0, content.minimumSizeHint().height())
-        is_open = self.unfolding.isChecked()
-        height = min(max(whole, least), most) if is_open else least
-        # "as needed" would keep a bar from before the height followed
-        kinds = Qt.ScrollBarPolicy
-        bar_policy = (
-            kinds.ScrollBarAsNeeded if whole > height else kinds.ScrollBarAlwaysOff
-        )
-        self.setVerticalScrollBarPolicy(bar_policy)
-        if height != self.maximumHeight():
-            self.setFixedHeight(height)
-        hint = self.unfolding.minimumSizeHint()
-        side = max(line, hint.width(), hint.height())
-        self.setViewportMargins(0, 0, side, 0)  # always: or lines would rewrap
-        self.unfolding.setVisible(whole > least)
-        self.unfolding.setText(_DOWN if is_open else _RIGHT)
-        left = self.viewport().geometry().right() + 1  # type: ignore[union-attr]
-        self.unfolding.setGeometry(left, self.height() - side, side, side)
 
 
 def stack_widgets(holder: QWidget, *widgets: QWidget) -> QVBoxLayout:

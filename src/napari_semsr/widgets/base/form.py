@@ -13,11 +13,18 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from magicgui.application import use_app
-from magicgui.widgets import CheckBox, ComboBox, FileEdit, FloatSpinBox, create_widget
+from magicgui.widgets import (
+    CheckBox,
+    ComboBox,
+    FileEdit,
+    FloatSpinBox,
+    LineEdit,
+    create_widget,
+)
 from magicgui.widgets.bases import Widget
 from pydantic.fields import FieldInfo
 from qtpy.QtCore import QEvent, QObject, Qt
-from qtpy.QtGui import QWheelEvent
+from qtpy.QtGui import QDropEvent, QWheelEvent
 from qtpy.QtWidgets import (
     QAbstractButton,
     QAbstractItemView,
@@ -85,6 +92,53 @@ class _WheelEventFilter(QObject):
         return super().eventFilter(control, event)
 
 
+class _DropFilter(QObject):
+    """Event filter that replaces the text of a field by a dropped path or text."""
+
+    def eventFilter(self, line: QObject | None, event: QEvent | None) -> bool:  # noqa: N802
+        """Enter what is dropped, as if a path had been chosen."""
+        if not (isinstance(event, QDropEvent) and isinstance(line, QLineEdit)):
+            return super().eventFilter(line, event)
+        data = event.mimeData()
+        if data is None or not data.hasText():  # files are text too
+            return False
+        event.acceptProposedAction()
+        if event.type() == QEvent.Type.Drop:
+            paths = filter(None, (url.toLocalFile() for url in data.urls()))
+            line.setText(next(paths, data.text()))
+        return True
+
+
+def _set_up_text_field(control: FileEdit | LineEdit) -> None:
+    """Emit `changed` of a text field when typing has ended, not at each key.
+
+    A change may inspect a file, show or hide rows, or report an error, and part of a
+    path is the path of something else.
+    """
+    edit: LineEdit = getattr(control, "line_edit", control)
+    line: QLineEdit = edit.native
+    if isinstance(control, FileEdit):  # "Choose directory" leaves it no room
+        control.choose_btn.text = "Choose…"
+        control.choose_btn.changed.disconnect()  # starts in the working directory
+        control.choose_btn.changed.connect(partial(_choose_path, control))
+
+    def report_text() -> None:
+        line.setModified(False)
+        edit.changed.emit(line.text())
+
+    line.textChanged.disconnect()  # magicgui's, at each key
+    line.textChanged.connect(lambda _: line.isModified() or report_text())
+    line.editingFinished.connect(lambda: line.isModified() and report_text())
+    line.installEventFilter(_DropFilter(line))
+
+
+def end_typing(panel: QWidget) -> None:
+    """Let the text field of a panel that has the focus report its text."""
+    line = panel.window().focusWidget()
+    if isinstance(line, QLineEdit) and panel.isAncestorOf(line):
+        line.editingFinished.emit()
+
+
 def create_button(text: str, call: Callable[..., object], tooltip: str) -> QPushButton:
     """Create a button that calls a function."""
     button = QPushButton(text)
@@ -147,10 +201,8 @@ class Form(QWidget):
         if isinstance(native, QAbstractButton):
             wrap_button_text(native)
             grows = QSizePolicy.Policy.Ignored  # its text wraps
-        if isinstance(control, FileEdit):  # "Choose directory" leaves it no room
-            control.choose_btn.text = "Choose…"
-            control.choose_btn.changed.disconnect()  # starts in the working directory
-            control.choose_btn.changed.connect(partial(_choose_path, control))
+        if isinstance(control, FileEdit | LineEdit):
+            _set_up_text_field(control)
         native.setSizePolicy(grows, native.sizePolicy().verticalPolicy())
         label = "" if isinstance(control, CheckBox) else getattr(control, "label", "")
         text = QLabel(label) if label else None

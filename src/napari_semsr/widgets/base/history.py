@@ -1,18 +1,23 @@
-"""Undo of the last layer removal, and helper layers that follow their result."""
+"""Undo of layer removals, and helper layers that follow their result."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary, finalize, ref
 
+import numpy as np
+import psutil
 from napari.components import ViewerModel
-from napari.layers import Image, Layer
+from napari.layers import Image, Labels, Layer
 from napari.utils.events import Event
 from psygnal import Signal
 from qtpy.QtCore import QObject
 
-from napari_semsr.io import FOLDER_KEY, HELPER_KEY, LIVE_KEY
+from napari_semsr.io import FOLDER_KEY, HELPER_KEY, LIVE_KEY, STORE_KEY
+from napari_semsr.widgets.base.places import is_temporary
 from napari_semsr.widgets.base.results import remove_layer_store
 from napari_semsr.widgets.base.runner import create_timer, is_alive
+from napari_semsr.widgets.layers import get_finest_level
 
 MADE_KEY = "semsr made"
 """Layer metadata key for the title of the panel that created the layer."""
@@ -23,12 +28,21 @@ RUN_KEY = "semsr run"
 _HIDDEN_KEY = "semsr hidden"
 """Layer metadata key: whether the layer was hidden along with its result."""
 
-_Removal = list[tuple[int, Layer]]
-"""Removed layers in order, with their former indices in the layer list."""
+
+@dataclass(slots=True)
+class _Removal:
+    """Layers that were removed together, in order, with their former indices."""
+
+    layers: list[tuple[int, Layer]] = field(default_factory=list)
+    text: str = ""
 
 
 class RemovedLayers:
-    """Layers that were most recently removed from a viewer."""
+    """Removals of layers from a viewer, which are undone from the last to the first.
+
+    The oldest become final when the pixels of removed layers, in memory or in the
+    folder of the session, take more than the memory that is free.
+    """
 
     changed = Signal()
     removed = Signal(str)
@@ -36,18 +50,21 @@ class RemovedLayers:
 
     def __init__(self, viewer: ViewerModel) -> None:
         self._viewer = ref(viewer)
-        self._last: _Removal = []
-        self._text = ""
+        self._removals: list[_Removal] = []
         self._removing = False  # whether further removals belong to the same step
         self._quiet = False
         viewer.layers.events.removed.connect(self._on_layer_removed)
-        finalize(viewer, _finalise_removal, self._last, []).atexit = False
+        finalize(viewer, _finalise_removals, self._removals, []).atexit = False
 
     @property
     def layers(self) -> list[Layer]:
         """Layers of the viewer, without keeping the viewer alive."""
         viewer = self._viewer()
         return [] if viewer is None else list(viewer.layers)
+
+    @property
+    def _layers_removed(self) -> list[Layer]:
+        return [layer for removal in self._removals for _, layer in removal.layers]
 
     def remove_layers(self, layers: Iterable[Layer | None]) -> None:
         """Remove the given layers that still exist; this cannot be undone."""
@@ -64,14 +81,23 @@ class RemovedLayers:
 
     def remove_dependents(self, layer: Layer, others: Sequence[Layer]) -> None:
         """Remove layers that depend on a removed layer; undo restores all of them."""
+        removal = self._find_removal(layer)
         for item in filter(self.layers.__contains__, others):
-            if self.can_restore(layer):
-                self._last.append((self.layers.index(item), item))
+            if removal is not None:
+                removal.layers.append((self.layers.index(item), item))
             self.remove_layers([item])
+
+    def _find_removal(self, layer: Layer | None) -> _Removal | None:
+        """Return the last removal of a layer that can be undone, or None."""
+        removals = reversed(self._removals)
+        return next(
+            (one for one in removals if any(item is layer for _, item in one.layers)),
+            None,
+        )
 
     def can_restore(self, layer: Layer | None) -> bool:
         """Return whether the removal of a layer can be undone."""
-        return any(item is layer for _, item in self._last)
+        return self._find_removal(layer) is not None
 
     def end_removal(self) -> None:
         """End the current removal, so that the next one is undone separately."""
@@ -79,25 +105,31 @@ class RemovedLayers:
 
     @property
     def undo_text(self) -> str:
-        """Removal that can be undone, such as "removal of mosaic", or empty."""
+        """Removal that undo restores next, such as "removal of mosaic", or empty."""
         there = self.layers
-        is_gone = self._viewer() and any(item not in there for _, item in self._last)
-        return self._text if is_gone else ""
+        texts = (
+            removal.text
+            for removal in reversed(self._removals)
+            if any(item not in there for _, item in removal.layers)
+        )
+        return next(texts, "") if self._viewer() is not None else ""
 
     def undo(self) -> str:
         """Restore the last removed layers; return the undo text, empty if none."""
-        text, viewer = self.undo_text, self._viewer()
-        if text and viewer is not None:
-            for index, layer in reversed(self._last):
+        text, viewer, restored = self.undo_text, self._viewer(), False
+        while text and viewer is not None and not restored:
+            for index, layer in reversed(self._removals.pop().layers):
                 if layer not in viewer.layers:
                     viewer.layers.insert(min(index, len(viewer.layers)), layer)
-            self.clear()
+                    restored = True
+        self.end_removal()
+        self.changed.emit()
         return text
 
     def clear(self) -> None:
-        """Make the last removal final."""
+        """Make all removals final."""
         self.end_removal()
-        _finalise_removal(self._last, self.layers)
+        _finalise_removals(self._removals, self.layers)
         self.changed.emit()
 
     @contextmanager
@@ -119,22 +151,46 @@ class RemovedLayers:
             or layer.metadata.get(HELPER_KEY) is True  # which was only temporary
             or layer.metadata.get(LIVE_KEY)  # its results were removed with its run
         ):
-            remove_layer_store(layer, viewer.layers)
+            remove_layer_store(layer, [*viewer.layers, *self._layers_removed])
         else:
-            if not self._removing:
-                _finalise_removal(self._last, [*viewer.layers, layer])
-            self._removing = True
-            self._last.append((event.index, layer))
-            many = len(self._last)
-            self._text = f"removal of {layer.name if many == 1 else f'{many} layers'}"
+            if not self._removing or not self._removals:
+                self._removals.append(_Removal())
+            self._removing, last = True, self._removals[-1]
+            last.layers.append((event.index, layer))
+            many = len(last.layers)
+            last.text = f"removal of {layer.name if many == 1 else f'{many} layers'}"
+            self._finalise_oldest(viewer)
             self.removed.emit(layer.name)
         self.changed.emit()
 
+    def _finalise_oldest(self, viewer: ViewerModel) -> None:
+        """Make the oldest removals final if what they keep exceeds the free memory."""
+        free = psutil.virtual_memory().available
+        while (
+            len(self._removals) > 1
+            and sum(map(_measure_kept_bytes, self._layers_removed)) > free
+        ):
+            oldest = self._removals.pop(0)
+            _finalise_removals([oldest], [*viewer.layers, *self._layers_removed])
 
-def _finalise_removal(removal: _Removal, others: Sequence[Layer]) -> None:
-    """Make a removal final, keeping stores that other layers still show."""
-    while removal:
-        remove_layer_store(removal.pop()[1], others)
+
+def _measure_kept_bytes(layer: Layer) -> int:
+    """Return the bytes of the pixels that a removed layer keeps."""
+    if not isinstance(layer, Image | Labels):
+        return 0
+    data = get_finest_level(layer)
+    is_kept = isinstance(data, np.ndarray) or is_temporary(
+        str(layer.metadata.get(STORE_KEY, ""))
+    )
+    return int(data.nbytes) if is_kept else 0
+
+
+def _finalise_removals(removals: list[_Removal], others: Sequence[Layer]) -> None:
+    """Make removals final, keeping stores that other layers still show."""
+    while removals:
+        removal = removals.pop()
+        while removal.layers:
+            remove_layer_store(removal.layers.pop()[1], others)
 
 
 def unwrap_viewer(viewer: ViewerModel) -> ViewerModel:

@@ -1,6 +1,7 @@
 """Layers that a panel reads: their lists, the active layer, planes of stacks."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from magicgui.widgets import CheckBox, ComboBox, Select
@@ -10,7 +11,12 @@ from napari.layers import Image, Layer
 from qtpy.QtCore import QObject
 from qtpy.QtWidgets import QSizePolicy, QWidget
 
-from napari_semsr.core import Micrograph, format_pixel_size
+from napari_semsr.core import (
+    Micrograph,
+    ShapeError,
+    format_pixel_size,
+    get_error_code,
+)
 from napari_semsr.jobs import Verb
 from napari_semsr.widgets.base.form import create_button
 from napari_semsr.widgets.base.messages import Messages
@@ -22,18 +28,26 @@ from napari_semsr.widgets.base.results import (
     get_databar_row_count,
     get_stated_pixel_size,
     is_coloured,
+    mark_as_coloured,
 )
 from napari_semsr.widgets.base.runner import is_alive
 from napari_semsr.widgets.base.session import get_session
 from napari_semsr.widgets.layers import (
     disable_cache,
+    fits_beside,
     format_plane_name,
     get_displayed_plane,
+    get_network_name,
+    have_same_grid,
+    is_incomplete,
+    is_made_from,
     is_map,
     list_grey_layers,
     micrograph_from_layer,
 )
 
+NO_CHOICE = "choose an image"
+"""Choice of a second image that is required, if none fits."""
 Planes = dict[Image, tuple[int, ...]]
 
 
@@ -122,14 +136,16 @@ class InputLayers(QObject):
     ) -> ComboBox:
         """Create a layer list that follows the viewer, by default of grey layers.
 
-        The last image is first and is proposed; maps are last.
+        The last image is first and is proposed; maps and incomplete images are last.
         """
         viewer = self._viewer
 
         def list_choices(_: object) -> list[tuple[str, Layer | None]]:
             layer_list = list_grey_layers(viewer) if layers is None else layers()
             first: list[tuple[str, Layer | None]] = [(none, None)] if none else []
-            layer_list = sorted(layer_list, key=lambda item: not is_map(item))
+            layer_list = sorted(
+                layer_list, key=lambda item: not (is_map(item) or is_incomplete(item))
+            )
             return first + [(item.name, item) for item in reversed(layer_list)]
 
         box = ComboBox(name=name, label=label, tooltip=tooltip, choices=list_choices)
@@ -137,30 +153,49 @@ class InputLayers(QObject):
         return box
 
     def create_image_boxes(
-        self, verb: Verb[Any, Any], layers: Callable[[], Sequence[Layer]] | None = None
+        self,
+        verb: Verb[Any, Any],
+        layers: Callable[[], Sequence[Layer]] | None = None,
+        first: str | None = None,
     ) -> list[ComboBox]:
-        """Create a layer list for each image that a command reads."""
+        """Create a layer list for each image that a command reads.
+
+        `first`: the image that is selected first; then none of the others is.
+        """
+        nothing = NO_CHOICE if first else None
         return [
             self.create_box(
                 item.name,
                 item.title,
                 item.tooltip,
                 layers=layers,
-                none="none" if item.optional else None,
+                none="none"
+                if item.optional
+                else None
+                if item.name == first
+                else nothing,
             )
             for item in verb.images
         ]
 
     def create_list(
-        self, tooltip: str, height: int, *, name: str = "layers", label: str = ""
+        self,
+        tooltip: str,
+        height: int,
+        *,
+        name: str = "layers",
+        label: str = "",
+        accepts: Callable[[Layer], bool] = lambda _: True,
     ) -> Select:
-        """Create a multiple-selection list of grey layers."""
+        """Create a multiple-selection list of the grey layers that it accepts."""
         rows = Select(
             name=name,
             label=label or None,
             tooltip=f"{tooltip}; hold Ctrl to select several.",
             choices=lambda _: [
-                (item.name, item) for item in reversed(list_grey_layers(self._viewer))
+                (item.name, item)
+                for item in reversed(list_grey_layers(self._viewer))
+                if accepts(item)
             ],
         )
         rows.native.setFixedHeight(height)
@@ -238,9 +273,15 @@ class InputLayers(QObject):
             disable_cache(layer)
             plane = () if self.uses_all_planes() else get_displayed_plane(layer, dims)
             self.planes_read[layer] = plane
-        return micrograph_from_layer(
-            layer, dims, is_unturned=is_unturned, colour=colour
-        )
+        try:
+            return micrograph_from_layer(
+                layer, dims, is_unturned=is_unturned, colour=colour
+            )
+        except ShapeError as error:
+            if isinstance(layer, Image) and get_error_code(error) == "colour-image":
+                mark_as_coloured(layer)
+                self._update_offers()
+            raise
 
     def get_planes(self, layers: Sequence[Image]) -> Planes:
         """Return the plane of each layer that was read or is displayed."""
@@ -260,6 +301,53 @@ class InputLayers(QObject):
                 self.choose(candidates[0])
         self._show_plane()
 
+    def propose_partner(
+        self,
+        image: ComboBox,
+        partner: ComboBox,
+        fits: Callable[[Image, Image], int],
+        keeps: Callable[[Image, Image], bool] = lambda *_: True,
+        lies: Callable[[Image, Image], bool] = have_same_grid,
+        may: Callable[[Image, Image], bool] = fits_beside,
+    ) -> Callable[..., None]:
+        """Keep proposing the best-matching layer at the place of the chosen image.
+
+        `fits`: 0 for one that does not fit, more for a better fit; of equal ones the
+        last is proposed. `may`: the rule for all proposals. The current choice is kept
+        if it `lies` at the place of the image and `keeps` agrees, unless it was
+        proposed and another fits better. Returns a function to call when layers were
+        added or removed: it changes no choice of the user, unless with `is_own`.
+        """
+        proposal: list[object] = [partner.value]
+
+        def update_proposal(_: object = None, *, is_own: bool = True) -> None:
+            layer, layer_chosen = image.value, partner.value
+            if (
+                isinstance(proposal[0], Layer)
+                and proposal[0] not in self._viewer.layers
+            ):
+                proposal[0] = None
+            is_proposed = layer_chosen is proposal[0]
+            if not is_proposed:
+                proposal[0] = update_proposal  # not a layer: the user has chosen
+            if layer is None or not (is_proposed or is_own):
+                return
+            others = reversed(list_grey_layers(self._viewer))
+            near = [one for one in others if one is not layer and lies(layer, one)]
+            fit = {one: int(may(layer, one) and fits(layer, one)) for one in near}
+            best = max(
+                fit, key=lambda one: (fit[one], one is layer_chosen), default=None
+            )
+            is_kept = layer_chosen in fit and keeps(layer, layer_chosen)
+            is_kept = is_kept and not (is_proposed and not fit[layer_chosen])
+            if not is_kept or (is_proposed and best and fit[best] > fit[layer_chosen]):
+                proposal[0] = best if best is not None and fit[best] else None
+                partner.value = proposal[0]
+
+        image.changed.connect(update_proposal)
+        update_proposal()
+        return partial(update_proposal, is_own=False)
+
     @property
     def value(self) -> Layer | list[Layer] | None:
         """Layer or layers selected in the list that follows the active layer."""
@@ -272,13 +360,26 @@ class InputLayers(QObject):
             self._followed_box.value = [layer] if many else layer
 
     def select_active_layer(self, _: object = None) -> None:
-        """Select the layer that became active, if nothing is running."""
+        """Select the layer that became active, if nothing is running.
+
+        Instead of a network's output, or an incomplete one, that a panel does not
+        accept, the image that it was made from is selected.
+        """
         box, active = self._followed_box, self._viewer.layers.selection.active
         if not is_alive(self) or box is None or active is None:
             return
         # napari passes a new proxy, the list has the layer itself
         layer = next((item for item in box.choices if item == active), None)
         is_choice = layer is not None and self._accepts(layer)
+        if layer is not None and not is_choice and get_network_name(layer):
+            sources = [
+                item
+                for item in box.choices
+                if item is not None
+                and is_made_from(layer, item)
+                and self._accepts(item)
+            ]
+            layer, is_choice = next(iter(sources), layer), bool(sources)
         if is_choice and layer != self.active and self._is_idle():
             self.active = layer
             self.choose(layer)
@@ -347,7 +448,10 @@ class InputLayers(QObject):
         colour_layer = next(filter(is_coloured, self._get_selected_layers()), None)
         if not isinstance(colour_layer, Image):
             return
-        boxes = [box for box in self._boxes if box.value is colour_layer]
-        layer_made = add_luminance_layer(self._viewer, colour_layer)
-        for box in boxes:
-            box.value = layer_made
+        values = [(box, box.value) for box in self._boxes]
+        grey_layer = add_luminance_layer(self._viewer, colour_layer)
+        for box, value in values:
+            if isinstance(value, list) and colour_layer in value:
+                box.value = [grey_layer if n is colour_layer else n for n in value]
+            elif value is colour_layer:
+                box.value = grey_layer

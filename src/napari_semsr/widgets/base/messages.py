@@ -8,18 +8,23 @@ from pathlib import Path
 
 from napari.components import ViewerModel
 from napari.utils.notifications import show_error, show_info, show_warning
-from qtpy.QtCore import QUrl
-from qtpy.QtWidgets import QWidget
+from qtpy.QtCore import QEvent, QObject, QSize, Qt, QUrl
+from qtpy.QtGui import QResizeEvent
+from qtpy.QtWidgets import QScrollArea, QWidget
 
 from napari_semsr.core import SemsrError
 from napari_semsr.io import HELPER_KEY
-from napari_semsr.widgets.base.folding import RichTextLabel, ScrollBox, create_link
+from napari_semsr.widgets.base.folding import (
+    RichTextLabel,
+    create_link,
+    set_up_scroll_area,
+    stack_widgets,
+)
 from napari_semsr.widgets.base.history import MADE_KEY
 from napari_semsr.widgets.base.manual import find_manual_section
 from napari_semsr.widgets.base.runner import create_timer
 
-_LINES = 4  # lines of messages that are visible; chosen: most are shorter
-_MAX_LINES = 12  # lines of unfolded messages; more scrolls
+_LINES = 4  # lines kept free for messages; chosen: most are shorter
 _LOOK_MS = 500  # ms between two checks whether the cause of an error is gone; chosen
 _WHAT_TO_DO = "What to do"
 
@@ -32,8 +37,11 @@ def _get_modification_time(path: str) -> int | None:
         return None
 
 
-class Messages(ScrollBox):
+class Messages(QScrollArea):
     """Messages of a panel; an error disappears when its cause may have been resolved.
+
+    They take the height that they need from the form; only those that are higher than
+    the panel scroll.
 
     `translate`: rephrases a message with the labels of the panel; `read_form`: returns
     the entered texts, followed by all other values of the form.
@@ -48,14 +56,51 @@ class Messages(ScrollBox):
         read_form: Callable[[], tuple[list[str], *tuple[object, ...]]],
     ) -> None:
         texts = [RichTextLabel() for _ in range(4)]
-        super().__init__(*texts, lines=_LINES, most_lines=_MAX_LINES)
+        super().__init__()
+        content = QWidget()
+        stack_widgets(content, *texts).addStretch(1)
+        set_up_scroll_area(self, content)
         self.status, self.warning_label, self.unsaved_label, self.plane = texts
         self._panel, self._viewer, self.title = panel, viewer, title
+        content.installEventFilter(self)
         self.translate, self._read_form = translate, read_form
         self.parts: list[QWidget] = [self]  # painted together, after several steps
         self._mending = create_timer(self, self._check_resolved_error, _LOOK_MS)
         # causes of the error that is shown
         self._causes: tuple[object, ...] | None = None
+
+    def eventFilter(self, source: QObject | None, event: QEvent | None) -> bool:  # noqa: N802
+        """Adapt the height to the texts."""
+        if event is not None and event.type() == QEvent.Type.LayoutRequest:
+            self.updateGeometry()
+            if (layout := self._panel.layout()) is not None:
+                layout.activate()
+            self._update_scroll_bar()
+        return super().eventFilter(source, event)
+
+    def resizeEvent(self, event: QResizeEvent | None) -> None:  # noqa: N802 - Qt's name
+        """Show the scroll bar only if the panel is too small for the texts."""
+        super().resizeEvent(event)
+        self._update_scroll_bar()
+
+    def _update_scroll_bar(self) -> None:
+        # "as needed" would keep a bar from before the height followed
+        kinds, fits = Qt.ScrollBarPolicy, self.sizeHint().height() <= self.height()
+        self.setVerticalScrollBarPolicy(
+            kinds.ScrollBarAlwaysOff if fits else kinds.ScrollBarAsNeeded
+        )
+
+    def minimumSizeHint(self) -> QSize:  # noqa: N802 - Qt's name
+        """Return the height that is kept free for messages."""
+        return QSize(0, _LINES * self.fontMetrics().lineSpacing())
+
+    def sizeHint(self) -> QSize:  # noqa: N802 - Qt's name
+        """Return the height of the texts."""
+        content, view, least = self.widget(), self.viewport(), self.minimumSizeHint()
+        if content is None or view is None:
+            return least
+        frame = self.height() - view.height()  # of the theme
+        return least.expandedTo(content.minimumSizeHint() + QSize(0, frame))
 
     def set_updates_enabled(self, *, on: bool = True) -> None:
         """Paint the messages and the progress, or delay this."""

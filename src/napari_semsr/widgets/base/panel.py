@@ -22,7 +22,7 @@ from napari_semsr.core import (
     ShapeError,
     get_figures,
 )
-from napari_semsr.io import HELPER_KEY, LIVE_KEY
+from napari_semsr.io import HELPER_KEY
 from napari_semsr.jobs import (
     KEEP_PARTS,
     ManyImages,
@@ -54,6 +54,7 @@ from napari_semsr.widgets.base.form import (
     convert_names_to_panel_labels,
     create_button,
     create_group_forms,
+    end_typing,
     read_form_state,
 )
 from napari_semsr.widgets.base.history import get_removed_layers
@@ -87,6 +88,7 @@ from napari_semsr.widgets.base.saving import ask_existing_folder, ask_output_fil
 from napari_semsr.widgets.base.session import get_session, set_form_values
 from napari_semsr.widgets.layers import (
     create_result_name,
+    is_incomplete,
     list_grey_layers,
     list_planes,
 )
@@ -96,6 +98,7 @@ if TYPE_CHECKING:
 
 HELP, HIDE, FLIP = "F1", "Ctrl+Shift+H", "Ctrl+Shift+B"
 _MINIMUM_WIDTH = 320  # of a panel; chosen
+_GAP_PX = 6  # at the right of a form
 
 _in_view: set[QWidget] = set()
 """Panels that are shown without a dock.
@@ -250,11 +253,13 @@ class VerbPanel(QWidget):
         outer = QVBoxLayout(self)
         outer.setContentsMargins(6, 6, 6, 6)
         self.body = QVBoxLayout(self.content)
-        self.body.setContentsMargins(0, 0, 6, 0)
+        self._reserve_scroll_bar(0, 0)
         for button in self.input_layers.offers:
             self.body.addWidget(button)
         self.body.addStretch(1)
         set_up_scroll_area(self.scroll_area, self.content)
+        bar = self.scroll_area.verticalScrollBar()
+        bar.rangeChanged.connect(self._reserve_scroll_bar)  # type: ignore[union-attr]
         tooltip = (
             f"Open the manual page of this panel ({HELP}).\n{HIDE} hides or shows the "
             f"results, and {FLIP} shows their input."
@@ -279,9 +284,15 @@ class VerbPanel(QWidget):
         outer.addWidget(self.scroll_area, stretch=1)
         foot = QVBoxLayout()
         outer.addLayout(foot)
-        # above the buttons, which do not move when it is unfolded
+        # above the buttons, which do not move when it grows
         for row in (self.messages, self.progress_bar, self.buttons):
             foot.addWidget(row)
+
+    def _reserve_scroll_bar(self, _: int, most: int) -> None:
+        """Keep the width of the form when messages grow and a scroll bar comes."""
+        bar = self.scroll_area.verticalScrollBar()
+        free = 0 if most or bar is None else bar.sizeHint().width()
+        self.body.setContentsMargins(0, 0, _GAP_PX + free, 0)
 
     def show_help(self) -> None:
         """Open the manual page of this panel."""
@@ -375,7 +386,7 @@ class VerbPanel(QWidget):
 
     def accepts_layer(self, layer: Layer) -> bool:
         """Return whether to select a layer in the list when it becomes active."""
-        return not layer.metadata.get(LIVE_KEY)
+        return not is_incomplete(layer)
 
     def restore_values(self, values: dict[str, Any]) -> None:
         """Restore the form values that a project stores for this panel."""
@@ -392,7 +403,9 @@ class VerbPanel(QWidget):
         """Build the form: layers, options in their groups, and results."""
         verb = self.verb
         self.titles = {item.name: item.title for item in verb.images}
-        boxes = self.input_layers.create_image_boxes(verb, self._list_layers)
+        boxes = self.input_layers.create_image_boxes(
+            verb, self._list_layers, first=verb.images[self.input_image].name
+        )
         self.boxes = {box.name: box for box in boxes}
         self.form = OptionsForm(verb.options)
         # keys of a project
@@ -686,6 +699,7 @@ class VerbPanel(QWidget):
 
     def run(self) -> None:
         """Start or queue the job with the values of the form, or explain why not."""
+        end_typing(self)  # a shortcut leaves the focus in its field
         values = *self._read_form(), self.viewer.dims.point[:-2]
         with self.messages.show_errors():
             self.controls.request(values, self._prepare_task)

@@ -11,13 +11,15 @@ import psutil
 from napari import current_viewer
 from napari.utils.history import get_save_history, update_save_history
 
-from napari_semsr.io import FOLDER_KEY, get_machine_name
+from napari_semsr.core import SemsrError, WriteError
+from napari_semsr.io import FOLDER_KEY, StoreLock, get_machine_name, read
 from napari_semsr.widgets.layers import get_file_path
 
 _PREFIX = "napari-semsr-"
 _MARK = "session.json"
 _OLD_S = 30 * 24 * 3600  # s; chosen: every session elsewhere writes within a month
-_own_folders: set[Path] = set()
+_RESULTS = "*.ome.zarr", "*/*.ome.zarr", "*.ome.tif"  # also those of a run's folder
+_own_folders: dict[Path, StoreLock] = {}  # locked until this process ends
 _output_folders: dict[Path, Path] = {}  # last output folder of data in a folder
 
 
@@ -52,34 +54,75 @@ def remember_output_folder(path: Path) -> None:
 
 
 def create_temporary_folder(parent: Path | None) -> Path:
-    """Create a folder for this process, and remove folders of dead processes.
+    """Create a folder for this process.
 
     `parent`: parent folder; None is the system's.
     """
+    new_folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+    lock = StoreLock(new_folder / _MARK)
+    mark = {
+        "machine": get_machine_name(),
+        "process": os.getpid(),
+        "locked": lock.is_supported,
+    }
+    (new_folder / _MARK).write_text(json.dumps(mark), "utf-8")
+    _own_folders[new_folder.resolve()] = lock
+    return new_folder
+
+
+def remove_temporary_folder(folder: Path) -> None:
+    """Remove a folder of this process, or one that was abandoned."""
+    if lock := _own_folders.get(folder.resolve()):
+        lock.release()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def find_abandoned_results(parent: Path | None) -> dict[Path, list[Path]]:
+    """Find complete results in the folders of sessions that have crashed.
+
+    Folders without any are removed.
+    """
+    found = {}
     for folder in Path(parent or tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         if folder.is_dir() and not folder.is_symlink() and _is_abandoned(folder):
-            shutil.rmtree(folder, ignore_errors=True)
-    new_folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
-    mark = {"machine": get_machine_name(), "process": os.getpid()}
-    (new_folder / _MARK).write_text(json.dumps(mark), "utf-8")
-    _own_folders.add(new_folder.resolve())
-    return new_folder
+            paths = sorted(path for kind in _RESULTS for path in folder.glob(kind))
+            if results := list(filter(_is_complete, paths)):
+                found[folder] = results
+            else:
+                shutil.rmtree(folder, ignore_errors=True)
+    return found
+
+
+def _is_complete(path: Path) -> bool:
+    """Return whether a result was written to its end."""
+    if path.name.startswith("."):  # before its writing ends
+        return False
+    try:
+        read(path, **({} if path.is_dir() else {"plane": 0}))
+    except SemsrError:
+        return False
+    return True
 
 
 def is_temporary(path: str) -> bool:
     """Return whether a path is in a folder that is removed when napari closes."""
-    return not _own_folders.isdisjoint(Path(path).resolve().parents)
+    return not _own_folders.keys().isdisjoint(Path(path).resolve().parents)
 
 
 def _is_abandoned(folder: Path) -> bool:
     """Return whether a folder's process has ended, or the folder is old and foreign.
 
-    A reused process number keeps the folder until that process ends.
+    The number of a process may be that of a later one, so its lock counts. Without
+    support for locks, a folder is kept until such a process ends.
     """
+    if folder.resolve() in _own_folders:
+        return False
     try:
         mark = json.loads((folder / _MARK).read_text("utf-8"))
         if mark["machine"] == get_machine_name():
-            return not psutil.pid_exists(int(mark["process"]))
+            is_locked = mark.get("locked") and _is_locked(folder)
+            by_number = not mark.get("locked") and psutil.pid_exists(mark["process"])
+            return not (is_locked or by_number)
     except (FileNotFoundError, ValueError, TypeError, LookupError):
         pass
     except OSError:
@@ -89,3 +132,12 @@ def _is_abandoned(folder: Path) -> bool:
     except OSError:
         return False
     return time.time() - max(times) > _OLD_S
+
+
+def _is_locked(folder: Path) -> bool:
+    """Return whether the process of a folder holds its lock."""
+    try:
+        StoreLock.check(folder / _MARK)
+    except WriteError:
+        return True
+    return False

@@ -1,6 +1,6 @@
 """Layers that a panel adds: shown step by step, replaced by a later run, and saved."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from qtpy.QtCore import (  # type: ignore[attr-defined]
 )
 from qtpy.QtWidgets import QWidget
 
-from napari_semsr.core import Micrograph
+from napari_semsr.core import FloatArray, Micrograph
 from napari_semsr.io import FOLDER_KEY, HELPER_KEY, STORE_KEY
 from napari_semsr.jobs import ConvertedFile, save_image
 from napari_semsr.widgets import host
@@ -39,9 +39,12 @@ from napari_semsr.widgets.base.saving import (
 from napari_semsr.widgets.base.session import describe_unsaved_content
 from napari_semsr.widgets.layers import (
     SOURCES_KEY,
+    fit_layer_to_field,
+    get_display_fit,
     get_display_settings,
     get_identity,
     get_source_identities,
+    is_calibrated,
     list_image_layers,
     list_planes,
 )
@@ -194,6 +197,7 @@ class ResultLayers(QObject):
         # in one go, or in parts
         layers_placed = self._new_layers if self.is_adding else layers
         before = list(layers_placed)
+        fits = {name: get_display_fit(layers[name]) for name in places}
         yield [layers[name] for name in places]
         layers_added = [
             item for item in layers_placed if item in layers and item not in before
@@ -206,9 +210,7 @@ class ResultLayers(QObject):
                 if item.metadata.get(RUN_KEY) == run:
                     del item.metadata[RUN_KEY]
             leader.metadata[RUN_KEY] = run
-        for item in sorted(layers_added, key=lambda item: places.get(item.name, 0)):
-            if item.name in places:
-                layers.move(layers.index(item), places[item.name])
+        self._put_in_place(layers_added, places, fits)
         if places:
             camera.center, camera.zoom = center, zoom
         self._show_helpers(bool(self.helpers.value))
@@ -218,9 +220,34 @@ class ResultLayers(QObject):
         elif active is None or active in layers:  # helper layers are not the next input
             layers.selection.active = active
 
+    def _put_in_place(
+        self,
+        layers_added: Sequence[Layer],
+        places: Mapping[str, int],
+        fits: Mapping[str, tuple[float, FloatArray]],
+    ) -> None:
+        """Move layers to the places of earlier ones, in the list and on the canvas."""
+        layers = self._viewer.layers
+        for item in sorted(layers_added, key=lambda item: places.get(item.name, 0)):
+            if item.name in places:
+                layers.move(layers.index(item), places[item.name])
+                factors = fits[item.name][0], get_display_fit(item)[0]
+                if factors != (1, 1) and not is_calibrated(item):
+                    fit_layer_to_field(item, *fits[item.name])
+
     def remove_earlier(self, earlier: Sequence[Layer]) -> Iterator[None]:
-        """Remove layers of an earlier run, one at a time."""
+        """Remove layers of an earlier run, one at a time.
+
+        The user can undo the removal of results that are not saved.
+        """
+        layers = self._viewer.layers
         for layer in earlier:
+            if (
+                layer in layers
+                and HELPER_KEY not in layer.metadata
+                and is_unsaved(layer)
+            ):
+                layers.remove(layer)
             self._history.remove_layers([layer])
             yield
 

@@ -64,8 +64,13 @@ from napari_semsr.jobs import INFO
 from napari_semsr.widgets import host
 from napari_semsr.widgets.base.docking import show_panel_by_title
 from napari_semsr.widgets.base.form import get_preference
-from napari_semsr.widgets.base.places import create_temporary_folder, is_temporary
+from napari_semsr.widgets.base.places import (
+    create_temporary_folder,
+    is_temporary,
+    remove_temporary_folder,
+)
 from napari_semsr.widgets.base.runner import has_active_jobs
+from napari_semsr.widgets.base.saving import watch_napari_writers
 from napari_semsr.widgets.layers import (
     DRAWING_KEY,
     IDENTITY_KEY,
@@ -81,9 +86,12 @@ from napari_semsr.widgets.layers import (
     get_image_record,
     get_input_names,
     get_layer_pixel_size,
+    get_pixel_size_metadata,
+    have_mixed_units,
     is_calibrated,
     list_grey_layers,
     record_edit,
+    record_pixel_size_metadata,
     remove_display_fit,
     show_colour_bar,
     show_scale_bar,
@@ -100,12 +108,18 @@ _given_paths: set[Path] = set()
 """Paths created by this process, with symbolic links resolved."""
 
 
+def get_cache_parent() -> Path | None:
+    """Return the folder that the user chose for temporary results, if any."""
+    parent = str(get_preference("storage", "cache_folder")).strip()
+    return Path(parent) if parent else None
+
+
 def get_cache_folder() -> Path:
     """Return the cache folder, created on first use and removed when napari closes."""
     if not _folder or not _folder[0].is_dir():
-        parent = str(get_preference("storage", "cache_folder")).strip() or None
+        parent = get_cache_parent()
         try:
-            folder = create_temporary_folder(None if parent is None else Path(parent))
+            folder = create_temporary_folder(parent)
         except OSError as error:
             msg = (
                 f"The cache folder {parent} must exist and be writable "
@@ -120,7 +134,7 @@ def get_cache_folder() -> Path:
 def remove_cache() -> None:
     """Remove the cache folder and its contents."""
     for folder in _folder:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_temporary_folder(folder)
     _folder.clear()
 
 
@@ -493,12 +507,14 @@ def add_opened_image(
 # Handling of added images: scale bar, view, data bar.
 
 _watched_viewers: WeakSet[ViewerModel] = WeakSet()
+_warned_viewers: WeakSet[ViewerModel] = WeakSet()  # by napari, of mixed units
 _layers_asked_about: WeakKeyDictionary[ViewerModel, set[str]] = WeakKeyDictionary()
 _stated_sizes: WeakKeyDictionary[Layer, tuple[str, PixelSize | None]] = (
     WeakKeyDictionary()
 )
 _colour_layers: WeakKeyDictionary[Layer, bool] = WeakKeyDictionary()
 _OURS = "napari-semsr"
+_UNITS_WARNING = "Inconsistent units across layers"  # of napari
 _LOOK_PX = 1000  # side of the sample that is checked for colour; chosen
 _PLACE = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
 _BAR_WIDTH = 90  # px of a colour bar with its numbers and margins
@@ -515,11 +531,14 @@ def watch_images(viewer: ViewerModel) -> None:
     hide them: it is displayed at the size of the field in view, without changing its
     data, and its pixel size is requested. If its lowest rows look like a data bar, a
     button to crop them is offered. The files of an image are forgotten if its pixels
-    are replaced, and for layers that napari makes from parts of it.
+    are replaced, and for layers that napari makes from parts of it. napari's own
+    writers warn that they lose the pixel size. Mixed units are mentioned once, not with
+    each added layer.
     """
     viewer = getattr(viewer, "__wrapped__", viewer)  # napari may pass a proxy
     if viewer in _watched_viewers:
         return
+    watch_napari_writers()
     _watched_viewers.add(viewer)
     of_viewer = ref(viewer)
 
@@ -537,15 +556,41 @@ def watch_images(viewer: ViewerModel) -> None:
         elif model is not None:
             if event.type == "removed":
                 _release_fitted_layers(model)
-            update_scale_bar(model)
+            _update_scale_bar(model)
             _update_colour_bars(model)
 
     for layer in viewer.layers:
         _track_pixel_changes(layer)
     events = viewer.layers.events
-    for signal in (events.inserted, events.removed, events.reordered, events.renamed):
+    camera = host.get_camera(viewer).events
+    for signal in (
+        *(events.inserted, events.removed, events.reordered, events.renamed),
+        *(camera.center, camera.zoom),
+    ):
         signal.connect(update_viewer)
     host.connect_to_resize(viewer, update_viewer)
+    ready = notification_manager.notification_ready
+    ready.connect(_drop_repeated_warning, position="first")
+
+
+def _drop_repeated_warning(notification: Notification) -> None:
+    """Drop napari's warning of mixed units if it has been given for these layers."""
+    if notification.message.startswith(_UNITS_WARNING):
+        mixed = {*filter(have_mixed_units, _watched_viewers)}
+        notification.blocked = bool(mixed) and mixed <= {*_warned_viewers}
+        _warned_viewers.update(mixed)
+
+
+# napari calls callbacks of its own modules first, and those show the notification
+_drop_repeated_warning.__module__ = notification_manager.__module__
+
+
+def _update_scale_bar(viewer: ViewerModel) -> bool:
+    """Hide the scale bar if layers have no common unit; return whether that is so."""
+    is_mixed = update_scale_bar(viewer)
+    if not is_mixed:
+        _warned_viewers.discard(viewer)
+    return is_mixed
 
 
 def _update_colour_bars(viewer: ViewerModel) -> None:
@@ -621,36 +666,43 @@ def _set_up_inserted_layer(viewer: ViewerModel, layer: Layer) -> None:
     ):  # a copy is another layer
         layer.metadata.pop(IDENTITY_KEY, None)
     _update_colour_bars(viewer)
+    is_mixed = _update_scale_bar(viewer)
     images = list_grey_layers(viewer)
-    if layer.ndim >= 2 and not is_calibrated(layer) and get_display_fit(layer)[0] == 1:
-        # results and helper layers of a fitted image are displayed at its position
-        fitted_images = (
-            item
-            for item in images
-            if item is not layer
-            and get_display_fit(item)[0] != 1
-            and _belongs_to_image(layer, item)
-        )
-        image = next(fitted_images, None)
-        if image is not None:
-            fit_layer_to_field(layer, *get_display_fit(image))
-        elif layer in images:
-            _fit_uncalibrated_images(viewer, [layer])
+    _fit_inserted_layer(viewer, layer)
     if layer not in images:
         return
     others = [item for item in images if item is not layer]
     same = [item for item in others if is_calibrated(item) == is_calibrated(layer)]
-    is_mixed = update_scale_bar(viewer)
     if is_calibrated(layer) and not same:
         show_scale_bar(viewer)
     if layer.source.path is not None:
         fit_view_to_image(viewer, layer)
-    if is_mixed:
-        bare = next(item for item in (layer, *others) if not is_calibrated(item))
+    bare = next((i for i in (layer, *others) if not is_calibrated(i)), None)
+    if is_mixed and bare is not None:
         _ask_pixel_size(viewer, bare)
     if get_databar_row_count(layer):
         sentence = f"{describe_databar(layer)}, in {layer.name}."
         offer_action(sentence, "Crop it", lambda: crop_databar(viewer, layer))
+
+
+def _fit_inserted_layer(viewer: ViewerModel, layer: Layer) -> None:
+    """Display a layer without a pixel size at its image, or at the field in view."""
+    images = list_grey_layers(viewer)
+    if layer.ndim < 2 or is_calibrated(layer) or get_display_fit(layer)[0] != 1:
+        return
+    bare_images = (
+        item
+        for item in images
+        if item is not layer
+        and not is_calibrated(item)
+        and _belongs_to_image(layer, item)
+    )
+    image = next(bare_images, None)
+    if image is None:
+        if layer in images:
+            _fit_uncalibrated_images(viewer, [layer])
+    elif get_display_fit(image)[0] != 1:
+        fit_layer_to_field(layer, *get_display_fit(image))
 
 
 def fit_view_to_image(viewer: ViewerModel, layer: Layer) -> None:
@@ -734,7 +786,7 @@ def _ask_pixel_size(viewer: ViewerModel, layer: Layer) -> None:
 
     question = (
         f"Not to scale: {layer.name} has no pixel size and is shown at the size of the "
-        "visible field."
+        "visible field, without a scale bar."
     )
     offer_action(question, "Set its pixel size", open_size_panel)
 
@@ -777,12 +829,18 @@ def get_stated_pixel_size(layer: Layer | None) -> PixelSize | None:
     return size_known[1]
 
 
-def apply_stated_pixel_size(viewer: ViewerModel, layer: Layer) -> None:
-    """Set the pixel size of a layer to the one stated in its file."""
-    size = get_stated_pixel_size(layer)
+def apply_stated_pixel_size(
+    viewer: ViewerModel, layer: Layer, *, of: Layer | None = None
+) -> None:
+    """Set the pixel size of a layer to the one stated in its file.
+
+    `of`: the layer of that file, if this one was made from it.
+    """
+    source = layer if of is None else of
+    size = get_stated_pixel_size(source)
     if size is not None:
         origin = create_size_source(
-            f"by the file {Path(layer.source.path or '').name}", size
+            f"by the file {Path(source.source.path or '').name}", size
         )
         has_fit = get_display_fit(layer)[0] != 1
         apply_pixel_size(layer, size, origin=origin)
@@ -805,8 +863,16 @@ def is_coloured(layer: Layer | None) -> bool:
     return _colour_layers[layer]
 
 
+def mark_as_coloured(layer: Image) -> None:
+    """Record that an image has colours, which may be between the checked pixels."""
+    _colour_layers[layer] = True
+
+
 def add_luminance_layer(viewer: ViewerModel, layer: Image) -> Image:
-    """Add the luminance of a colour layer as a grey one, which becomes active."""
+    """Add the luminance of a colour layer as a grey one, which becomes active.
+
+    It has the pixel size of that layer, or the one stated in its file.
+    """
     colours = layer.data if layer.multiscale else [layer.data]
     levels = [luminance(one[..., :3]) for one in colours]
     layer_made: Image = viewer.add_image(
@@ -817,6 +883,8 @@ def add_luminance_layer(viewer: ViewerModel, layer: Image) -> Image:
         **{name: getattr(layer, name) for name in _PLACE},
     )
     record_edit(layer_made, of=layer)
+    record_pixel_size_metadata(layer_made, get_pixel_size_metadata(layer))
+    apply_stated_pixel_size(viewer, layer_made, of=layer)
     layer.visible = False
     viewer.layers.selection.active = layer_made
     return layer_made

@@ -4,9 +4,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 from napari.layers import Image, Labels, Layer
 from napari.utils.notifications import show_warning
+from npe2 import PluginManager
+from npe2.manifest.utils import import_python_name
 from qtpy.QtWidgets import QApplication, QFileDialog, QMessageBox, QWidget
 
 from napari_semsr.core import (
@@ -36,6 +39,7 @@ from napari_semsr.widgets.base.form import relabel_errors
 from napari_semsr.widgets.base.places import get_start_folder, remember_output_folder
 from napari_semsr.widgets.layers import (
     get_display_settings,
+    get_nm_per_unit,
     list_planes,
     micrograph_from_layer,
     show_colour_bar,
@@ -287,3 +291,39 @@ def check_stack_format(layer: Layer, path: Path) -> None:
 write_ome_zarr = partial(_write_layers, ".ome.zarr")
 write_tiff = partial(_write_layer, ".ome.tif")
 write_png = partial(_write_layer, ".png")
+
+_NAPARIS = ("napari.write_image", "napari.write_labels")
+_watched_registries: WeakSet[Any] = WeakSet()
+
+
+def watch_napari_writers() -> None:
+    """Warn whenever napari's own writers save a layer without its pixel size.
+
+    napari proposes them first, in the order in which it found the plugins, and has no
+    event for a saved file; the plugin engine's commands can be registered again.
+    """
+    manager = PluginManager.instance()
+    commands = manager.commands
+    if commands in _watched_registries or "napari" not in manager:
+        return
+    _watched_registries.add(commands)
+    for name in _NAPARIS:
+        write = str(manager.get_command(name).python_name)
+        commands.unregister(name)
+        commands.register(name, partial(_write_by_napari, write))
+
+
+def _write_by_napari(
+    writer: str, path: str, data: object, attributes: dict[str, Any]
+) -> object:
+    """Save a layer by a writer of napari, and warn if its pixel size is lost."""
+    written = import_python_name(writer)(path, data, attributes)
+    units = attributes.get("units") or ("pixel",)
+    is_ours = "micrograph" in attributes.get("metadata", {})
+    if written and is_ours and all(map(get_nm_per_unit, units[-2:])):
+        show_warning(
+            f"{Path(str(written)).name} has no pixel size, because napari's own writer "
+            "does not store it: save the layer again, and choose 'Superlens SEM TIFF, "
+            "calibrated' as the type of file."
+        )
+    return written

@@ -21,6 +21,7 @@ from qtpy.QtCore import (  # type: ignore[attr-defined]
     QCoreApplication,
     QEvent,
     QObject,
+    Qt,
     Signal as QtSignal,
 )
 from qtpy.QtGui import QGuiApplication
@@ -42,6 +43,7 @@ from napari_semsr.io import (
     ProjectLayer,
     add_recent_project,
     copy_with_links,
+    get_reader,
     is_project,
     open_project,
     read_array,
@@ -62,10 +64,16 @@ from napari_semsr.widgets.base.history import (
     get_removed_layers,
     unwrap_viewer,
 )
-from napari_semsr.widgets.base.places import is_temporary
+from napari_semsr.widgets.base.places import (
+    find_abandoned_results,
+    is_temporary,
+    remove_temporary_folder,
+)
 from napari_semsr.widgets.base.results import (
     PIXEL_EVENTS,
     find_free_path,
+    get_cache_folder,
+    get_cache_parent,
     has_new_pixel_size,
     is_unsaved,
     offer_action,
@@ -73,9 +81,15 @@ from napari_semsr.widgets.base.results import (
     set_project_folder,
     watch_images,
 )
-from napari_semsr.widgets.base.runner import JobRunner, create_timer, is_alive
+from napari_semsr.widgets.base.runner import (
+    JobRequest,
+    JobRunner,
+    create_timer,
+    is_alive,
+)
 from napari_semsr.widgets.layers import (
     disable_cache,
+    find_free_name,
     get_finest_level,
     list_user_layers,
     micrograph_from_layer,
@@ -174,6 +188,35 @@ def ask_about_unsaved_content(parent: QWidget, names: list[str]) -> str:
     return answers.get(kinds(box.exec()), "cancel")
 
 
+_OPEN, _DISCARD, _LATER = "Open", "Discard", "Later"
+_RECOVERED = "recovered"  # in place of the panel that made a result
+
+
+def ask_about_abandoned_results(
+    parent: QWidget, names: list[str], answer: Callable[[str], object]
+) -> QMessageBox | None:
+    """Ask, without waiting, whether to open or discard results of crashed sessions."""
+    if QGuiApplication.platformName() in _NO_ONE:
+        return None
+    icon, title = QMessageBox.Icon.Question, "Results were found"
+    sentence = (
+        "A session that ended unexpectedly left results that are not saved: "
+        f"{', '.join(names)}."
+    )
+    box = QMessageBox(
+        icon, title, sentence, QMessageBox.StandardButton.NoButton, parent
+    )
+    roles = QMessageBox.ButtonRole
+    box.addButton(_OPEN, roles.AcceptRole)
+    box.addButton(_DISCARD, roles.DestructiveRole)
+    box.setEscapeButton(box.addButton(_LATER, roles.RejectRole))
+    box.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+    box.buttonClicked.connect(lambda button: answer(button.text()))
+    box.setModal(False)
+    box.show()
+    return box
+
+
 class Session(QObject):
     """Session that saves a viewer's content and asks before discarding it."""
 
@@ -190,6 +233,7 @@ class Session(QObject):
         self._viewer = ref(viewer)
         self.folder: Path | None = None
         self.ask = ask_about_unsaved_content
+        self.ask_about_abandoned = ask_about_abandoned_results
         self.runner = JobRunner(self)
         self.runner.returned.connect(self._finish_job)
         self.runner.failed.connect(self._report_failure)
@@ -323,6 +367,7 @@ class Session(QObject):
         ):
             window.installEventFilter(self)
             self._window = ref(window)
+            self._offer_abandoned_results(window)
 
     def watch_steps(self, window: Any) -> None:
         """Save the state of a workflow window, using its `state` and `show_state`."""
@@ -829,6 +874,46 @@ class Session(QObject):
         self.message_ready.emit(" ".join([sentence, *sentences]))
         self.changed.emit()
 
+    # -- crashed sessions ------------------------------------------------------------
+
+    def _offer_abandoned_results(self, window: QMainWindow) -> None:
+        """Offer complete results of sessions that have crashed."""
+        found = find_abandoned_results(get_cache_parent())
+        paths = [path for results in found.values() for path in results]
+        if not paths:
+            return
+        names = [
+            path.name.removesuffix(path.suffix).removesuffix(".ome") for path in paths
+        ]
+        self.ask_about_abandoned(
+            window, names, partial(self._handle_abandoned_results, found)
+        )
+
+    def _handle_abandoned_results(
+        self, found: dict[Path, list[Path]], answer: str
+    ) -> None:
+        """Open or discard results of crashed sessions."""
+        if answer == _DISCARD:
+            for folder in found:
+                remove_temporary_folder(folder)
+        elif answer == _OPEN and is_alive(self) and self._viewer() is not None:
+            self._opening = True  # a failure is none of saving
+            self.runner.start(
+                "Open results",
+                partial(_read_abandoned_results, found, self),
+                JobRequest("open results"),
+            )
+
+    def show_recovered_layers(self, layers: list[Layer]) -> None:
+        """Add layers of results of a crashed session, which are not saved yet."""
+        self._opening = False
+        for layer in layers:
+            layer.name = find_free_name(self.viewer, layer.name)
+            self.viewer.add_layer(layer)
+            if isinstance(layer, Image):
+                show_colour_bar(layer)
+        self.changed.emit()
+
     # -- closing ---------------------------------------------------------------------
 
     def eventFilter(self, source: QObject | None, event: QEvent | None) -> bool:  # noqa: N802
@@ -890,6 +975,28 @@ class Session(QObject):
                 except SemsrError as error:
                     self._report_failure(str(error))
         return answer == "discard"
+
+
+def _read_abandoned_results(
+    found: dict[Path, list[Path]], session: Session
+) -> Job[Callable[[], None]]:
+    """Move results of crashed sessions to this one, and read them as layers."""
+    layers = []
+    for folder, paths in found.items():
+        place = get_cache_folder() / folder.name
+        try:
+            folder.rename(place)
+        except FileNotFoundError:  # another session has opened or discarded them
+            continue
+        for path in paths:
+            yield Progress(0, 0, f"opening {path.name}")
+            moved = place / path.relative_to(folder)
+            for data, about, kind in get_reader(str(moved))(str(moved)):
+                layer = Layer.create(data, about, kind)
+                layer.metadata[STORE_KEY] = str(moved.resolve())
+                layer.metadata[MADE_KEY] = _RECOVERED
+                layers.append(layer)
+    return partial(session.show_recovered_layers, layers)
 
 
 # -- layers, forms and windows as JSON ----------------------------------------------

@@ -11,6 +11,7 @@ from psygnal import Signal
 
 from napari_semsr.core import (
     DB,
+    OptionError,
     PixelSize,
     SemsrError,
     run,
@@ -26,7 +27,12 @@ from napari_semsr.jobs import (
     get_training_digests,
     get_validation_gain_db,
 )
-from napari_semsr.models import MOSAIC_MODEL, SUFFIX
+from napari_semsr.models import (
+    DEFAULT_MODEL,
+    MODELS_BY_INSTRUMENT,
+    MOSAIC_MODEL,
+    SUFFIX,
+)
 from napari_semsr.widgets.base import (
     TIMES,
     CollapsibleSection,
@@ -41,6 +47,7 @@ from napari_semsr.widgets.base import (
     is_alive,
     open_panel,
 )
+from napari_semsr.widgets.layers import record_instrument
 
 
 class _LibraryEvents:
@@ -77,6 +84,13 @@ _PREVIEW = (
     "Preview model, trained on simulated samples. For your own sample, train on an SEM "
     'image of part of it: <a href="adapt.md#in-napari">Train on SEM</a>.'
 )
+_NO_MODEL = "No model is installed; add a model file."
+_ASKS = "choose a model"
+QUESTION = (
+    "The file does not state which microscope took this image: an electron microscope "
+    f"({DEFAULT_MODEL}), or a superlens ({MOSAIC_MODEL})?"
+)
+"""Question for a model, if the image does not state its instrument."""
 
 
 def format_model_card(
@@ -191,6 +205,8 @@ class ModelChooser(Form):
         self._field: tuple[PixelSize | None, Literal["auto", "keep", "never"], str]
         self._field = (None, "auto", "")
         self._layer: Layer | None = None  # the layer to enhance
+        self._layer_asked: Layer | None = None  # whose instrument is unknown
+        self._is_asking = False
         self.box = ComboBox(
             name="model",
             label="Model",
@@ -204,6 +220,19 @@ class ModelChooser(Form):
             "a bioimage.io zip archive is imported first.",
         )
         self.text, self.details = RichTextLabel(), RichTextLabel()
+        self.question = RichTextLabel()
+        answers = {"sem": "SEM image", "optical": "Superlens image"}
+        self.answers = WrappingRow(
+            *(
+                create_button(
+                    text,
+                    partial(self._record_instrument, kind),
+                    f"Select {MODELS_BY_INSTRUMENT[kind]}.",
+                )
+                for kind, text in answers.items()
+            )
+        )
+        self.answers.setVisible(False)
         tooltip = "Training data, limits and licence of the model; import and export."
         self.import_button = create_button(
             "Import…",
@@ -226,7 +255,8 @@ class ModelChooser(Form):
             f"panel with this image selected. {OWN_IMAGE_TIME}",
         )
         self.own_button.setVisible(False)
-        for row in (self.box, self.file_button, self.text, self.own_button, self.more):
+        rows = self.question, self.answers, self.box, self.file_button
+        for row in (*rows, self.text, self.own_button, self.more):
             self.add_row(row)
         self.box.reset_choices()
         self._model_proposed = self.box.value
@@ -241,10 +271,10 @@ class ModelChooser(Form):
         value: str | None = self.box.value
         return value
 
-    def _list_model_choices(self, _: object) -> list[tuple[str, str]]:
-        return list_installed_models() + [
-            (Path(file).name, file) for file in self._files
-        ]
+    def _list_model_choices(self, _: object) -> list[tuple[str, str | None]]:
+        files = [(Path(file).name, file) for file in self._files]
+        nothing = [(_ASKS, None)] if self._is_asking else []
+        return [*nothing, *list_installed_models(), *files]
 
     def _refresh_model_list(self) -> None:
         """Update the list and the card after the model library has changed."""
@@ -276,13 +306,37 @@ class ModelChooser(Form):
         elif name is not None:
             self.add_file(name)
 
-    def propose_model(self, name: str | None) -> None:
-        """Select a model by name, or the first one, unless the user has chosen one."""
-        names = self.box.choices
-        if self.value != self._model_proposed or not names:
+    def propose_model(self, name: str | None, layer: Layer | None = None) -> None:
+        """Select a model by name, unless the user has chosen one.
+
+        Without a name, ask which microscope took the layer.
+        """
+        if self.value != self._model_proposed or not self.box.choices:
             return
+        self._layer_asked = layer
+        self._is_asking = name is None and layer is not None
+        nothing: Any = ()
+        with self.box.changed.blocked():  # magicgui would list a new choice last
+            self.box.choices = nothing
+            self.box.reset_choices()
+        names = self.box.choices
         self._model_proposed = name if name in names else names[0]
         self.box.value = self._model_proposed
+        self.refresh()  # magicgui does not emit a change to None
+
+    def _record_instrument(self, kind: str) -> None:
+        """Record the user's answer in the layer, and select the model for it."""
+        if self._layer_asked is not None:
+            record_instrument(self._layer_asked, kind)
+        self._model_proposed = self.value
+        self.propose_model(MODELS_BY_INSTRUMENT[kind], self._layer_asked)
+
+    def require_model(self) -> str:
+        """Return the chosen model, or raise an error if none is."""
+        if self.value is None:
+            msg = QUESTION if self._is_asking else _NO_MODEL
+            raise OptionError(msg, code="model-missing")
+        return self.value
 
     def _choose_file(self, use: Callable[[Path], None]) -> None:
         path = ask_existing_file(self, "Model", [MODEL_FILES])
@@ -357,8 +411,12 @@ class ModelChooser(Form):
     def _update_text(self) -> None:
         card = self.card
         card_shown = format_model_card(card, *self._field)
-        text = card_shown if card else "No model is installed; add a model file."
-        offers_own = self._layer is not None
+        text = card_shown if card else _NO_MODEL
+        is_open = self._is_asking and self.value is None
+        self.question.setText(QUESTION if is_open else "", "warning")
+        self.answers.setVisible(is_open)
+        text = "" if is_open else text
+        offers_own = self._layer is not None and not is_open
         if offers_own and "name" in card:
             from napari_semsr.inference import TrainedPixelSizes, plan_resampling
 

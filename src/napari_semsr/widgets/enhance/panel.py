@@ -27,7 +27,6 @@ from napari_semsr.core import (
     InputRecord,
     Job,
     Micrograph,
-    OptionError,
     PixelSize,
     Progress,
     SemsrError,
@@ -60,6 +59,7 @@ from napari_semsr.jobs import (
     PreviewChannel,
     check_image_target,
     collect_digests,
+    compose_derived_provenance,
     create_unfamiliarity_map,
     digest_image,
     digest_values,
@@ -67,7 +67,7 @@ from napari_semsr.jobs import (
     is_instrument_model,
     run_preview,
 )
-from napari_semsr.models import MOSAIC_MODEL
+from napari_semsr.models import MODELS_BY_INSTRUMENT
 from napari_semsr.restoration import parse_psf
 from napari_semsr.widgets.base import (
     CollapsibleSection,
@@ -101,12 +101,12 @@ from napari_semsr.widgets.layers import (
     disable_cache,
     find_free_name,
     get_displayed_plane,
+    get_instrument,
     get_last_job_name,
     get_network_name,
     get_provenance,
     get_visible_box,
     hide_other_maps,
-    is_superlens,
     list_planes,
     show_scale_bar,
     world_to_pixels,
@@ -190,6 +190,7 @@ def create_live_field(
         data=live.levels[-1][:, :],
         pixel_size_nm=output.frame.pixel_size_nm,
         name=name,
+        provenance=compose_derived_provenance("enhance", {}, image=micrograph),
         origin=output.frame.origin,
         spacing_px=output.frame.spacing_px,
     )
@@ -233,8 +234,9 @@ class LiveLayer(QObject):
         self._on_layer_removed = on_removed
         many = len(live.levels) > 1 and max(live.shape) > SINGLE_PX
         data: object = live.levels if many else live.levels[0]
+        about: Any = keywords.get("metadata", {})
+        keywords = keywords | {"metadata": {**about, LIVE_KEY: True}}
         self.layer = viewer.add_image(data, multiscale=many, **keywords)
-        self.layer.metadata[LIVE_KEY] = True
         setattr(self.layer, _RUN_KEY, self)
         viewer.layers.events.removed.connect(self._on_any_layer_removed)
         self._view = get_visible_box(viewer, self.layer)
@@ -699,13 +701,13 @@ class EnhancePanel(VerbPanel):
         self.session.changed.connect(self._check_project_stores)
 
     def _propose_model(self, layer: Image | None) -> None:
-        """Propose a suitable model for a layer."""
-        fits = layer is not None and is_superlens(layer)
+        """Propose a model that was trained on a layer, or that for its microscope."""
         own: list[str] = []  # a network's output is not what the model was trained on
         if layer is not None and get_network_name(layer) is None:
             own = find_models_by_training_data(partial(self._compute_digests, layer))
-        usual = MOSAIC_MODEL if fits else None
-        self.model.propose_model(own[-1] if own else usual)
+        kind = None if layer is None else get_instrument(layer)
+        usual = MODELS_BY_INSTRUMENT.get(kind or "")
+        self.model.propose_model(own[-1] if own else usual, layer)
 
     def _compute_digests(self, layer: Image) -> set[str]:
         """Return the digests of a layer, its file and all its sources."""
@@ -785,11 +787,9 @@ class EnhancePanel(VerbPanel):
 
     def read_values(self) -> dict[str, Any]:
         """Return the model, and the options for images of any pixel size."""
-        if self.model.value is None:
-            msg = "No model is installed; add a model file."
-            raise OptionError(msg, code="model-missing")
+        model = self.model.require_model()
         sets = {"options": self._get_options(None), "cluster": self.advanced.options}
-        return {**self.verb.list_values(**sets), "model": str(self.model.value)}
+        return {**self.verb.list_values(**sets), "model": str(model)}
 
     @property
     def replaces_output(self) -> bool:
@@ -798,11 +798,9 @@ class EnhancePanel(VerbPanel):
 
     def _read_run_inputs(self) -> Subject:
         """Read the layer, image, model and options."""
-        layer, model = self.layer.value, self.model.value
+        layer = self.layer.value
         micrograph = self.input_layers.read(layer)
-        if model is None:
-            msg = "No model is installed; add a model file."
-            raise OptionError(msg, code="model-missing")
+        model = self.model.require_model()
         return layer, micrograph, model, self._get_options(micrograph.pixel_size_nm)
 
     def _get_options(self, size: PixelSize | None) -> EnhanceOptions:

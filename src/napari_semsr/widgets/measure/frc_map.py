@@ -86,7 +86,6 @@ from napari_semsr.widgets.measure.regions import (
     Region,
     create_region_box,
     format_measured_area_note,
-    propose_partner_layer,
     read_image_pair,
     read_regions,
     show_area_outlines,
@@ -295,8 +294,7 @@ class FrcMapPanel(VerbPanel):
             box.native.currentIndexChanged.connect(self._update_advice)
         self.split_mosaic.changed.connect(self._update_advice)
         self.input_layers.follow_active_layer(self.first)
-        propose_partner_layer(
-            self,
+        self.input_layers.propose_partner(
             self.first,
             self.second,
             _have_same_processing,

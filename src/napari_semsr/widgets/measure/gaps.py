@@ -20,7 +20,7 @@ from napari_semsr.widgets.base import (
     copy_to_clipboard,
     create_button,
 )
-from napari_semsr.widgets.layers import create_overlay_keywords
+from napari_semsr.widgets.layers import create_overlay_keywords, pixels_to_view
 from napari_semsr.widgets.measure.panel import GroundTruthPanel
 from napari_semsr.widgets.measure.regions import Cell, Region, get_region_box
 
@@ -143,8 +143,8 @@ class GapsPanel(GroundTruthPanel):
         self.helpers.value = True
         marks.selected_data = {row}
         camera = host.get_camera(self.viewer)
-        place = marks.data_to_world(marks.data[row])
-        camera.center = (camera.center[0], *place[-2:])
+        (place,) = pixels_to_view(self.viewer, marks, marks.data[[row], -2:])
+        camera.center = (camera.center[0], *place)
 
     def add_marks(self, layer: Layer, outcome: CommandOutcome) -> Iterator[None]:
         """Mark each particle with a ring, each gap with a line along its width.

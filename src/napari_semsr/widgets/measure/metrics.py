@@ -4,13 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from napari.layers import Layer
 
 from napari_semsr.analysis import Histogram, measure_histogram
 from napari_semsr.core import format_shape, get_figures, get_quantities, run
 from napari_semsr.jobs import METRICS
 from napari_semsr.widgets.base import CommandOutcome
-from napari_semsr.widgets.layers import get_input_names, is_ground_truth
 from napari_semsr.widgets.measure.panel import GroundTruthPanel
 from napari_semsr.widgets.measure.regions import (
     Cell,
@@ -38,12 +36,6 @@ class MetricsPanel(GroundTruthPanel):
         "each of its regions gets a row. Grey levels are those of the whole region; "
         "all other figures are measured in the largest rectangle inside it."
     )
-
-    @staticmethod
-    def rank_reference(image: Layer, other: Layer) -> int:
-        """Rank a layer as a reference for an image, with its source as a fallback."""
-        made_of = not is_ground_truth(image) and other.name in get_input_names(image)
-        return GroundTruthPanel.rank_reference(image, other) or int(made_of)
 
     def measure_region(
         self, outcome: CommandOutcome, options: Any, region: Region

@@ -36,13 +36,11 @@ from napari_semsr.widgets.base import (
 )
 from napari_semsr.widgets.layers import (
     create_result_name,
-    get_input_names,
-    get_network_name,
-    get_vendor,
+    fits_beside,
     have_same_area,
     hide_other_maps,
     is_ground_truth,
-    list_grey_layers,
+    is_sem_image,
 )
 from napari_semsr.widgets.measure.regions import (
     Cell,
@@ -52,7 +50,6 @@ from napari_semsr.widgets.measure.regions import (
     format_measured_area_note,
     get_region_box,
     measure_regions,
-    propose_partner_layer,
     read_image_pair,
     read_regions,
     show_area_outlines,
@@ -231,8 +228,8 @@ class GroundTruthPanel(MeasurePanel):
         """Build the form, and propose a reference."""
         super().build_form()
         self.image, self.reference = self.boxes.values()
-        self._propose = propose_partner_layer(
-            self, self.image, self.reference, self.rank_reference
+        self._propose = self.input_layers.propose_partner(
+            self.image, self.reference, self.rank_reference
         )
         image = self.image.value
         if image is not None and self.reference.value is None:
@@ -255,7 +252,7 @@ class GroundTruthPanel(MeasurePanel):
         """Rank a layer as a reference for an image: ground truth first, then SEM."""
         if is_ground_truth(image):
             return 0
-        sem = bool(get_vendor(other)) and not get_vendor(image)
+        sem = is_sem_image(other) and not is_sem_image(image)
         return 3 if is_ground_truth(other) else 2 * sem
 
 
@@ -278,33 +275,14 @@ class ErrorMapPanel(MeasurePanel):
         """Build the form, and propose a reference."""
         super().build_form()
         before, after = self.boxes.values()
-        after.changed.connect(partial(self._propose_layer, before, after))
-        self._propose_layer(before, after)
-
-    def _propose_layer(
-        self, before: ComboBox, after: ComboBox, _: object = None
-    ) -> None:
-        """Propose a layer of the same area that is not a network output."""
-        before_layer, after_layer = before.value, after.value
-        if after_layer is None:
-            return
-        is_kept = before_layer not in (None, after_layer) and have_same_area(
-            after_layer, before_layer, _NEAR
+        # usually the source, unless there is another image of the area
+        self.input_layers.propose_partner(
+            after,
+            before,
+            lambda image, other: 1 + fits_beside(image, other),
+            lies=partial(have_same_area, near=_NEAR),
+            may=partial(fits_beside, of_source=True),
         )
-        if is_kept and get_network_name(before_layer) is None:
-            return
-        candidates: list[Layer] = [
-            layer
-            for layer in reversed(list_grey_layers(self.viewer))
-            if layer is not after_layer and have_same_area(after_layer, layer, _NEAR)
-        ]
-        plain = [layer for layer in candidates if get_network_name(layer) is None]
-        layers_named = [
-            layer for layer in plain if layer.name in get_input_names(after_layer)
-        ]
-        best = next(iter([*layers_named, *plain, *candidates]), None)
-        if best is not None:
-            before.value = best
 
     def measure_region(
         self, outcome: CommandOutcome, options: Options, region: Region

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import product
 
 import numpy as np
@@ -36,8 +35,6 @@ from napari_semsr.widgets.layers import (
     get_displayed_plane,
     get_drawing_scale,
     get_finest_level,
-    have_same_grid,
-    list_grey_layers,
     list_user_layers,
     world_to_layer,
 )
@@ -206,45 +203,6 @@ def measure_regions(
 _PART = "measured part"
 _APART_PX = 0.5  # beyond this, another pixel is the nearest
 _COLOUR = "#ff8fd8"  # does not occur in viridis: visible on a map
-
-
-def propose_partner_layer(
-    panel: VerbPanel,
-    image: ComboBox,
-    partner: ComboBox,
-    fits: Callable[[Image, Image], int],
-    keeps: Callable[[Image, Image], bool] = lambda *_: True,
-) -> Callable[[], None]:
-    """Keep proposing the best-matching layer on the grid of the chosen image.
-
-    `fits`: 0 for one that does not fit, more for a better fit; of equal ones the last
-    is proposed. The current choice is kept if it overlaps the image and `keeps` agrees,
-    unless it was proposed and another fits better. Returns a function to call when
-    layers were added or removed: it changes no choice of the user.
-    """
-    proposal: list[Image | None] = [None]
-
-    def update_proposal(_: object = None, *, is_own: bool = True) -> None:
-        layer, layer_chosen = image.value, partner.value
-        if proposal[0] not in panel.viewer.layers:
-            proposal[0] = None
-        is_proposed = layer_chosen is proposal[0]
-        if layer is None or not (is_proposed or is_own):
-            return
-        others = reversed(list_grey_layers(panel.viewer))
-        near = (
-            one for one in others if one is not layer and have_same_grid(layer, one)
-        )
-        fit = {one: int(fits(layer, one)) for one in near}
-        best = max(fit, key=lambda one: (fit[one], one is layer_chosen), default=None)
-        is_kept = layer_chosen in fit and keeps(layer, layer_chosen)
-        if not is_kept or (is_proposed and best and fit[best] > fit[layer_chosen]):
-            proposal[0] = best if best is not None and fit[best] else None
-            partner.value = proposal[0]
-
-    image.changed.connect(update_proposal)
-    update_proposal()
-    return partial(update_proposal, is_own=False)
 
 
 def read_image_pair(

@@ -38,6 +38,7 @@ from napari_semsr.widgets.base import (
     is_alive,
 )
 from napari_semsr.widgets.layers import (
+    create_display_fit_keywords,
     create_layer_keywords,
     create_result_name,
     get_common_unit,
@@ -124,11 +125,12 @@ def _add_rings(viewer: Viewer, image: Micrograph, layer: Image) -> None:
     extent = np.array([n * p for n, p in zip(image.shape, pitch, strict=True)])
     ellipses = [np.stack([centre, extent / period]) for period in periods]
     labels = [f"{period:g} {'nm' if has_size else 'px'}" for period in periods]
+    fit = create_display_fit_keywords(layer)
     viewer.add_shapes(
         ellipses,
         shape_type="ellipse",
         name=create_result_name(viewer, image.name, "periods"),
-        metadata={HELPER_KEY: "rings"},
+        **{**fit, "metadata": {**fit.get("metadata", {}), HELPER_KEY: "rings"}},
         features={"period": labels},
         text={
             "string": "{period}",

@@ -11,6 +11,7 @@ import numpy as np
 from napari.layers import Image, Layer
 from napari.utils.events import Event
 
+from napari_semsr.analysis import choose_gain
 from napari_semsr.core import (
     DB,
     Job,
@@ -20,7 +21,7 @@ from napari_semsr.core import (
     ShapeError,
     get_figures,
 )
-from napari_semsr.io import HELPER_KEY, StoredTransform, replace_atomically
+from napari_semsr.io import StoredTransform, replace_atomically
 from napari_semsr.jobs import (
     ADAPT,
     MODELS_IMPORT,
@@ -48,14 +49,18 @@ from napari_semsr.widgets.base import (
     show_file,
 )
 from napari_semsr.widgets.enhance import NEWS
-from napari_semsr.widgets.layers import create_layer_keywords, create_result_name
+from napari_semsr.widgets.layers import (
+    add_image_beside,
+    create_result_name,
+    fits_beside,
+)
 from napari_semsr.widgets.placement import TransformSelector
 from napari_semsr.widgets.register.panel import find_image_pair
 
 _PAGES = {"Report (*.html)": ".html"}
+_RESULTS_KEPT = shutil.ignore_patterns(STOP, "*.zarr", "*.safetensors", "*.html")
 _LIST_HEIGHT = 70
 _GAP_PX = 4  # px between the three images of the held-out part
-_FAR = 0.04  # of the width of all layers, distance to the held-out part
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +71,14 @@ class _AdaptOutcome:
     look_here: OpenedImage
 
 
-def _run_adaptation(request: PanelCall) -> Job[_AdaptOutcome]:
-    """Train, add the model to the library, and open the enhanced mosaic."""
+def _run_adaptation(stopped: Path | None, request: PanelCall) -> Job[_AdaptOutcome]:
+    """Train, add the model to the library, and open the enhanced mosaic.
+
+    `stopped`: folder of a run whose training is resumed, and whose results are kept.
+    """
+    if stopped is not None:
+        folder = Path(request.call.outputs["output"])
+        shutil.copytree(stopped, folder, ignore=_RESULTS_KEPT, dirs_exist_ok=True)
     adaptation: Adapted = yield from request.run()
     yield from MODELS_IMPORT.rerun(Path(adaptation.model))
     return _AdaptOutcome(
@@ -105,7 +116,10 @@ class AdaptPanel(VerbPanel):
             _LIST_HEIGHT,
             name="more",
             label="Further SEM images",
+            accepts=self._fits_as_further_image,
         )
+        for box in (self.mosaic, self.sem):
+            box.changed.connect(lambda _: self.input_layers.refresh())
         self.images = Form(self.mosaic, self.sem, self.more)
         where = Form()
         self.map = TransformSelector(
@@ -154,6 +168,15 @@ class AdaptPanel(VerbPanel):
         self._pixel_size: PixelSize | None = None  # of its mosaic
         self._curve: list[tuple[float, float]] = []
         self._linear: float | None = None
+        self._gain_name = ""  # which of the gains the curve has
+
+    def _fits_as_further_image(self, layer: Layer) -> bool:
+        """Return whether a layer may be another SEM image, not yet registered."""
+        mosaic, sem = self.mosaic.value, self.sem.value
+        return layer is not sem and all(
+            one is None or fits_beside(one, layer, anywhere=True)
+            for one in (mosaic, sem)
+        )
 
     # -- which layers -------------------------------------------------------------
 
@@ -189,8 +212,8 @@ class AdaptPanel(VerbPanel):
     def _update_form_rows(self, _: object = None) -> None:
         for name in ("model", "search"):
             self.form.show_row(name, not self.map.has_transform)
-        # usually one SEM image; a registration has one
-        more = len(self.sem.choices) > 2 or bool(self.more.value)
+        # a registration has one SEM image
+        more = bool(self.more.choices)
         self.images.show_row("more", more and not self.map.has_transform)
 
     # -- running --------------------------------------------------------------------
@@ -211,15 +234,18 @@ class AdaptPanel(VerbPanel):
         )
         folder = self._folder
         resume = folder is not None and folder.is_dir() and request == self._request
-        if folder is None or not resume:
+        stopped = folder if folder and resume and (folder / STOP).is_file() else None
+        if folder is None or not resume or stopped is not None:
             folder = find_free_store_path(f"{images[0].name} adapted", "")
         size = images[0].pixel_size_nm
         return self.compose_call(
             {"mosaic": images[0], "sem": images[1:], **settings},
             partial(self.show_adaptation, mosaic),
             outputs={"output": folder},
-            work=_run_adaptation,
-            begin=partial(self._prepare_progress, folder, request, size),
+            work=partial(_run_adaptation, stopped),
+            begin=partial(
+                self._prepare_progress, folder, request, size, resumes=bool(resume)
+            ),
             existing=OverwritePolicy(resume=resume, keep=True),
             options=options,
         )
@@ -254,10 +280,15 @@ class AdaptPanel(VerbPanel):
         return super().translate(text).replace("as landmarks", advice)
 
     def _prepare_progress(
-        self, folder: Path, request: tuple[object, ...], size: PixelSize | None
+        self,
+        folder: Path,
+        request: tuple[object, ...],
+        size: PixelSize | None,
+        *,
+        resumes: bool,
     ) -> None:
         """Prepare to show the progress; a resumed run keeps its curve and layer."""
-        if folder != self._folder:
+        if not resumes:
             self._curve.clear()
             self.history.remove_layers(self.result_layers.find_helpers())
             self.layer = None
@@ -273,7 +304,6 @@ class AdaptPanel(VerbPanel):
         self.stop_button.setEnabled(isinstance(step, AdaptProgress))
         if not isinstance(step, AdaptProgress):
             return
-        self._linear = step.linear_gain_db
         if step.preview_images:
             # the held-out area side by side: optical, enhanced, SEM
             planes = step.preview_images
@@ -282,22 +312,21 @@ class AdaptPanel(VerbPanel):
             parts = [part for plane in planes for part in (plane, gap)][:-1]
             data = np.concatenate(parts, axis=1).astype(np.float32)
             if self.layer is None:
-                # to the right of all other layers
-                extent = np.asarray(self.viewer.layers.extent.world)[:, -2:]
-                far = extent[1, 1] + _FAR * float(np.ptp(extent[:, 1]))
-                origin = float(extent[0, 0]), float(far)
-                image = Micrograph(data, self._pixel_size, origin=origin)
-                keywords = create_layer_keywords(
-                    image, name="held-out part: optical | now | SEM"
+                self.layer = add_image_beside(
+                    self.viewer,
+                    Micrograph(data, self._pixel_size),
+                    "held-out part: optical | now | SEM",
+                    helper=self.title,
                 )
-                keywords["metadata"] = {**keywords["metadata"], HELPER_KEY: self.title}
-                self.layer = self.viewer.add_image(image.data, **keywords)
                 self.viewer.reset_view()
                 self._view = self._get_camera_state()
             elif self.layer in self.viewer.layers:
                 self.layer.data = data
             if step.gain_db is not None:
-                self._curve.append((step.seconds, step.gain_db))
+                below = {"gain_below_cutoff_db": step.gain_below_cutoff_db}
+                key, self._gain_name = choose_gain(below)
+                self._linear = getattr(step, f"linear_{key}")
+                self._curve.append((step.seconds, getattr(step, key)))
                 self._draw_gain_curve()
 
     def stop_here(self) -> None:
@@ -322,7 +351,7 @@ class AdaptPanel(VerbPanel):
         if self._linear is not None:
             axes.axhline(self._linear, color="#8d99ae", ls="--", label="linear filter")
         axes.set_xlabel("Time trained (s)")
-        axes.set_ylabel(f"Gain ({DB})")
+        axes.set_ylabel(f"{self._gain_name.capitalize()} ({DB})")
         axes.legend(loc="lower right")
         axes.grid(visible=True, alpha=0.15)
         plot.refresh()
@@ -330,7 +359,9 @@ class AdaptPanel(VerbPanel):
     def show_adaptation(self, mosaic: Image, outcome: _AdaptOutcome) -> Iterator[None]:
         """Add the enhanced mosaic, and show the gain and the invented objects."""
         adaptation = outcome.result
-        self._request = None  # it is finished
+        was_stopped = (Path(adaptation.output) / STOP).is_file()
+        if not was_stopped:
+            self._request = None  # it is finished
         if self.layer in self.viewer.layers:
             self.history.remove_layers([self.layer])
             if self._get_camera_state() == self._view:  # the user has not moved it
@@ -339,22 +370,16 @@ class AdaptPanel(VerbPanel):
         self.report = Path(adaptation.report)
         self.report_row.setVisible(True)
         name = Path(adaptation.model).stem
-        path = outcome.mosaic.path
-        with self.result_layers.replace_earlier(mosaic, path=path) as earlier:
-            yield from self.result_layers.remove_earlier(earlier)
-            stores_hidden = {
-                "linear filter": outcome.linear,
-                "look here": outcome.look_here,
-            }
-            for what, opened_store in stores_hidden.items():
-                title = create_result_name(self.viewer, mosaic.name, what)
-                layer = add_opened_image(
-                    self.viewer, opened_store, name=title, visible=False
-                )
-                self.result_layers.own.append(layer)
-            title = create_result_name(self.viewer, mosaic.name, name)
-            enhanced_layer = add_opened_image(self.viewer, outcome.mosaic, name=title)
-            self.result_layers.own.append(enhanced_layer)
+        # next to those of earlier trainings, which took minutes
+        stores_hidden = {
+            "linear filter": outcome.linear,
+            "look here": outcome.look_here,
+        }
+        for what, opened_store in stores_hidden.items():
+            title = create_result_name(self.viewer, mosaic.name, what)
+            add_opened_image(self.viewer, opened_store, name=title, visible=False)
+        title = create_result_name(self.viewer, mosaic.name, name)
+        add_opened_image(self.viewer, outcome.mosaic, name=title)
         yield
         NEWS.changed.emit()
         self._draw_gain_curve()
@@ -362,9 +387,12 @@ class AdaptPanel(VerbPanel):
         self.results.show_result(
             get_figures(adaptation),
             f"Trained {name} for {adaptation.minutes:.1f} min and enhanced "
-            f"{mosaic.name}; the model is now listed in Enhance. The report is "
+            f"{mosaic.name}; the model is now listed in Enhance."
+            f"{' Train resumes the training.' if was_stopped else ''} The report is "
             "deleted when napari is closed; use Save report… to keep it.",
-            curves={"training": {"time (s)": seconds, "gain (dB)": gains}},
+            curves={
+                "training": {"time (s)": seconds, f"{self._gain_name} (dB)": gains}
+            },
             more="".join(
                 f'<p class="warning">{text}</p>' for text in adaptation.warnings
             ),

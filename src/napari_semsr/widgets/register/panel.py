@@ -89,16 +89,18 @@ from napari_semsr.widgets.layers import (
     create_result_name,
     fill_view,
     find_free_name,
+    fits_beside,
     get_display_transform,
     get_identity,
+    get_instrument,
     get_last_job_name,
     get_layer_pixel_size,
     get_nm_scale,
     get_pixel_transform,
-    get_vendor,
     get_visible_box,
     is_acquired,
     is_calibrated,
+    is_incomplete,
     is_rotated_or_sheared,
     is_stitched,
     layer_to_world,
@@ -1166,7 +1168,9 @@ def find_image_pair(
     one.
     """
     layers_opened = [
-        item for item in list_grey_layers(viewer) if item not in layers_made
+        item
+        for item in list_grey_layers(viewer)
+        if item not in layers_made and not is_incomplete(item)
     ]
     layers_with_size = [item for item in layers_opened if is_calibrated(item)]
     if is_unsized and len(layers_with_size) < 2:
@@ -1179,15 +1183,22 @@ def find_image_pair(
     if len(exposures) < 2:
         return None
     fixed_layer = max(reversed(exposures), key=_compute_sem_score)
-    rest = [item for item in reversed(exposures) if item is not fixed_layer]
-    return min(rest, key=_compute_sem_score), fixed_layer
+    # an image of which the other is a result is no second image of the area
+    rest = [
+        item
+        for item in reversed(exposures)
+        if fits_beside(item, fixed_layer, anywhere=True)
+    ]
+    return (min(rest, key=_compute_sem_score), fixed_layer) if rest else None
 
 
 def _compute_sem_score(layer: Image) -> tuple[int, float]:
-    """Rank a layer by its resemblance to an SEM image: vendor tags, small pixels."""
-    has_vendor = bool(get_vendor(layer))
+    """Rank a layer by its resemblance to an SEM image: instrument, small pixels."""
+    kind = get_instrument(layer)
+    if kind is None and is_stitched(layer):
+        kind = "optical"
     size = float(get_layer_pixel_size(layer)[1]) if is_calibrated(layer) else np.inf
-    return int(has_vendor) - int(is_stitched(layer)), -size
+    return (kind == "sem") - (kind == "optical"), -size
 
 
 def _compute_arrow_factor(registration: Registration) -> float:

@@ -30,7 +30,12 @@ from napari_semsr.widgets.base import (
     create_button,
     stack_widgets,
 )
-from napari_semsr.widgets.layers import MARK_KEY, get_identity, get_unit_factors
+from napari_semsr.widgets.layers import (
+    MARK_KEY,
+    get_identity,
+    pixels_to_view,
+    show_box,
+)
 
 _STEP, _FINE_STEP = 1.0, 0.1  # px per press of an arrow key, without and with Shift
 _ROWS = 8  # rows of the list in view; chosen: the buttons stay in view
@@ -41,15 +46,6 @@ _HELP = (
     "Click an overlap to show its two frames in green and magenta; matching areas are "
     "white. The arrow keys move the magenta frame by 1 px, or by 0.1 px with Shift."
 )
-
-
-def compute_misfit(pair: PairReport, positions: FloatArray) -> float:
-    """Compute the misfit in px between an overlap and positions (N, 2), or NaN."""
-    if np.isfinite(pair.residual_px):
-        return pair.residual_px
-    apart = positions[pair.second] - positions[pair.first]
-    is_known = pair.used or pair.reason.startswith("disagrees")
-    return float(np.hypot(*(apart - pair.shift_px))) if is_known else float("nan")
 
 
 def get_corrections_path(mosaic: Path) -> Path:
@@ -167,20 +163,18 @@ class CorrectionList(QWidget):
         if mosaic_file.solution.base is None:
             self.corrections = Corrections()
         self._mosaic_file, self._mosaic = mosaic_file, mosaic
-        positions = mosaic_file.solution.positions_px
-        misfits = [
-            (compute_misfit(pair, positions), pair)
-            for pair in mosaic_file.solution.pairs
-        ]
-        misfits.sort(key=lambda one: -np.nan_to_num(one[0], nan=-1.0))
-        self._rows = [pair for _, pair in misfits]
+        self._rows = sorted(
+            mosaic_file.solution.pairs,
+            key=lambda pair: -np.nan_to_num(pair.residual_px, nan=-1.0),
+        )
         self.table.blockSignals(True)
         self.table.clearSelection()
         self.table.scrollToTop()
-        self.table.setRowCount(len(misfits))
+        self.table.setRowCount(len(self._rows))
         labels = shorten_file_names(mosaic_file.solution.names)
-        for row, (misfit, pair) in enumerate(misfits):
+        for row, pair in enumerate(self._rows):
             names = f"{labels[pair.first]} {_DASH} {labels[pair.second]}"
+            misfit = pair.residual_px
             number = f"{misfit:.2f}" if np.isfinite(misfit) else _DASH
             full_names = (
                 f"{self._get_frame_name(pair.first)} {_DASH} "
@@ -363,15 +357,14 @@ class CorrectionList(QWidget):
             return
         side = np.array(self._mosaic_file.frame_shape)
         low, high = corners.max(axis=0), corners.min(axis=0) + side
-        factor = get_unit_factors(viewer, layer)
-        scale = np.array(layer.scale) * factor
-        camera = host.get_camera(viewer)
-        origin = np.array(layer.translate) - corners[0] * np.array(layer.scale)
-        camera.center = tuple(((low + high) / 2 * layer.scale + origin) * factor)
-        fits = np.min(
-            host.get_viewbox_size(viewer) / (np.maximum(high - low, 1) * scale)
+        middle, half = (
+            (low + high) / 2 - corners[0] - 0.5,
+            np.maximum(high - low, 1) / 2,
         )
-        camera.zoom = max(_VIEW_SHARE * float(fits), 1 / float(scale.min()))
+        show_box(viewer, layer, (middle - half, middle + half), _VIEW_SHARE)
+        camera = host.get_camera(viewer)
+        pitch = np.ptp(pixels_to_view(viewer, layer, [(0, 0), (1, 1)]), axis=0).min()
+        camera.zoom = max(camera.zoom, 1 / float(pitch))
 
     # -- corrections ------------------------------------------------------------
 

@@ -47,6 +47,9 @@ from napari_semsr.widgets.base import (
 from napari_semsr.widgets.layers import (
     create_layer_keywords,
     find_free_name,
+    get_display_fit,
+    layer_to_world,
+    world_to_layer,
 )
 
 if TYPE_CHECKING:
@@ -371,5 +374,8 @@ class FolderFollower(QWidget):
             both = [(at, corners.get(name)) for name, at in live.items()]
             steps = [np.subtract(new, old) for old, new in both if old and new]
             shift = np.median(steps, axis=0) if steps else np.zeros(2)
-            center[-2:] += shift * layer.scale + mosaic.translate
-            camera.center, camera.zoom = tuple(center), zoom
+            own = world_to_layer(layer, center[-2:])
+            own = own + shift * layer.scale + mosaic.translate
+            center[-2:] = layer_to_world(mosaic, own)
+            fits = get_display_fit(layer)[0] / get_display_fit(mosaic)[0]
+            camera.center, camera.zoom = tuple(center), zoom * fits

@@ -116,7 +116,7 @@ _NOMINAL = "#5a9bd8"
 _SOLVED_COLOUR = "#ffffff"
 _THIN = 0.006  # width of lines over the scan; chosen
 # titles of the plots: residuals of the overlaps, errors of the stage
-_JOINT, _LINE, _, _NONE = COLOURS[:4]
+_JOINT, _LINE = COLOURS[:2]
 
 _FLAT_FILE = "file"
 _DISTORTION_NUMBER = "number"
@@ -857,36 +857,36 @@ def _add_shapes_layers(
 
 
 def _draw_residuals(axes: "Axes", mosaic_file: StitchedFile) -> None:
-    """Plot the residual of each overlap against the residual expected from noise."""
-    rows = [
-        (pair.sigma_px, pair.residual_px, pair.used)
+    """Plot the residual of each overlap against the residual expected from noise.
+
+    Overlaps that were not refined are at the right edge, as their noise is unknown.
+    """
+    pairs = [
+        pair
         for pair in mosaic_file.solution.pairs
-        if np.isfinite([pair.sigma_px, pair.residual_px]).all()
+        if np.isfinite(pair.residual_px)
+        # without a closed loop, all that are used are 0
+        and (mosaic_file.residual_px is not None or not pair.used)
     ]
-    if not rows or mosaic_file.residual_px is None:  # without a closed loop, all are 0
+    sigma, residual = np.maximum(
+        [(pair.sigma_px, pair.residual_px) for pair in pairs] or np.empty((0, 2)), 1e-4
+    ).T
+    is_used = np.array([pair.used for pair in pairs], bool)
+    is_refined = np.isfinite(sigma)
+    if not is_refined.any():
         return
-    values = np.array(rows, dtype=float)
-    sigma, residual = np.maximum(values[:, :2].T, 1e-4)
-    is_used = values[:, 2] > 0
-    axes.plot(
-        sigma[is_used],
-        residual[is_used],
-        "o",
-        ms=4,
-        color=_JOINT,
-        alpha=0.8,
-        label="used",
-    )
-    if not is_used.all():
-        axes.plot(
-            sigma[~is_used],
-            residual[~is_used],
-            "x",
-            ms=4,
-            color=_NONE,
-            label="not used",
-        )
-    ends = np.array([sigma.min() / 1.5, sigma.max() * 1.5])
+    edge = axes.get_yaxis_transform()
+    for those, text, mark, colour in (
+        (is_used, "used", "o", _JOINT),
+        (~is_used, "not used", "X", _REJECTED_COLOUR),
+    ):
+        if those.any():
+            look = {"ls": "", "marker": mark, "ms": 4, "color": colour, "alpha": 0.8}
+            here, rest = those & is_refined, residual[those & ~is_refined]
+            axes.plot(sigma[here], residual[here], label=text, **look)
+            axes.plot(np.ones(len(rest)), rest, transform=edge, **look)
+    known = sigma[is_refined]
+    ends = np.array([known.min() / 1.5, known.max() * 1.5])
     axes.plot(ends, 2 * ends, "--", lw=1, color=_LINE, label=f"2 {SIGMA} of noise")
     axes.set_xscale("log")
     axes.set_yscale("log")

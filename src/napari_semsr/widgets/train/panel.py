@@ -29,7 +29,7 @@ from napari_semsr.core import (
     get_error_code,
     list_folder,
 )
-from napari_semsr.io import HELPER_KEY, StoredTransform, read, read_text
+from napari_semsr.io import StoredTransform, read, read_text
 from napari_semsr.jobs import (
     HELD_OUT,
     MODELS_IMPORT,
@@ -53,6 +53,7 @@ from napari_semsr.jobs import (
 from napari_semsr.models import MOSAIC_MODEL
 from napari_semsr.widgets.base import (
     COLOURS,
+    NO_CHOICE,
     CollapsibleSection,
     Findings,
     Form,
@@ -71,12 +72,13 @@ from napari_semsr.widgets.base import (
 )
 from napari_semsr.widgets.enhance import NEWS, OWN_IMAGE_TIME, list_installed_models
 from napari_semsr.widgets.layers import (
-    create_layer_keywords,
+    add_image_beside,
     fill_view,
-    get_vendor,
+    get_instrument,
+    have_common_area,
     is_acquired,
     is_ground_truth,
-    is_superlens,
+    is_sem_image,
     list_grey_layers,
     show_scale_bar,
 )
@@ -138,7 +140,6 @@ def _draw_gain(
 
 
 _CURVE, _PREVIEW, _BEST_FIGURES = "curve.csv", "preview.tif", "best.yaml"
-_GAP_SHARE = 0.04  # between images; chosen
 _MAX_POINTS = 4000  # points of a drawn curve; chosen
 
 
@@ -322,17 +323,9 @@ class TrainView(QWidget):
             return
         data = np.asarray(picture.array(), dtype=np.float32)
         if self.layer is None:
-            place = 0.0, 0.0  # to the right of all other layers
-            if len(self.viewer.layers):
-                extent = np.asarray(self.viewer.layers.extent.world)[:, -2:]
-                gap = _GAP_SHARE * float(np.ptp(extent[:, 1]))
-                place = float(extent[0, 0]), float(extent[1, 1]) + gap
-            picture_placed = picture.replace(data=data, origin=place)
-            keywords = create_layer_keywords(
-                picture_placed, name=self._create_preview_title()
-            )
-            keywords["metadata"] = {**keywords["metadata"], HELPER_KEY: True}
-            self.layer = self.viewer.add_image(picture_placed.data, **keywords)
+            title = self._create_preview_title()
+            picture = picture.replace(data=data)
+            self.layer = add_image_beside(self.viewer, picture, title, helper=True)
             self.look_button.setVisible(True)
             show_scale_bar(self.viewer)
             self.viewer.reset_view()
@@ -405,7 +398,7 @@ def _create_count_box(name: str, *, most: int, step: int) -> FloatSpinBox:
 class PairsForm(Form):
     """Form for the training data: one layer, two layers, or a store of pairs."""
 
-    def __init__(self, layer_box: Callable[[str, str, str], ComboBox]) -> None:
+    def __init__(self, layer_box: Callable[..., ComboBox]) -> None:
         super().__init__()
         self.source = ComboBox(
             name="source",
@@ -415,7 +408,7 @@ class PairsForm(Form):
         )
         low, high = _LAYER_LABELS[_LAYERS]
         self.low = layer_box("low", *low)
-        self.high = layer_box("high", *high)
+        self.high = layer_box("high", *high, none=NO_CHOICE)
         for control in (self.source, self.low, self.high):
             self.add_row(control)
         self.lies = TransformSelector(
@@ -656,8 +649,13 @@ class TrainPanel(VerbPanel):
         self.runner.failed.connect(self._show_final_state)
         self._propose_name()
         self.input_layers.follow_active_layer(self.pairs.low)
-        self._propose_high_layer()
-        self.pairs.low.changed.connect(self._propose_high_layer)
+        self._propose_high = self.input_layers.propose_partner(
+            self.pairs.low,
+            self.pairs.high,
+            self._rank_reference,
+            keeps=lambda low, high: bool(self._rank_reference(low, high)),
+            lies=have_common_area,
+        )
         self._propose_initial_model()
         for signal in (self.pairs.low.changed, self.pairs.source.changed):
             signal.connect(self._propose_initial_model)
@@ -666,32 +664,24 @@ class TrainPanel(VerbPanel):
         """Propose an initial model that suits the selected images."""
         layers = self.pairs.cuts or self.pairs.own
         low = self.pairs.low.value if layers else None
-        fits = low is not None and is_superlens(low)
-        self.recipe.propose_start(MOSAIC_MODEL if fits else None)
+        kind = None if low is None else get_instrument(low)
+        self.recipe.propose_start(MOSAIC_MODEL if kind == "optical" else None)
 
     def accepts_layer(self, layer: Layer) -> bool:
         """Reject ground truth and SEM images as Low."""
         is_better = is_ground_truth(layer)
         if (
-            get_vendor(layer) and not self.pairs.own
+            is_sem_image(layer) and not self.pairs.own
         ):  # an SEM image next to an optical one
             images = filter(is_acquired, list_grey_layers(self.viewer))
-            is_better = is_better or not all(map(get_vendor, images))
+            is_better = is_better or not all(map(is_sem_image, images))
         return super().accepts_layer(layer) and not is_better
 
-    def _propose_high_layer(self, _: object = None) -> None:
-        """Propose a layer other than Low: ground truth or SEM, if available."""
-        low, high = self.pairs.low.value, self.pairs.high.value
-        others = [item for item in list_grey_layers(self.viewer) if item is not low]
-        unfit = high is low
-        if self.pairs.own:  # a ground truth is not a second scan
-            others = [item for item in others if not is_ground_truth(item)]
-            unfit = unfit or (bool(others) and is_ground_truth(high))
-        if unfit and others:
-            self.pairs.high.value = max(
-                reversed(others),
-                key=lambda one: (is_ground_truth(one), bool(get_vendor(one))),
-            )
+    def _rank_reference(self, _: Layer, other: Layer) -> int:
+        """Rank a layer as High: ground truth, then SEM; truth is no second scan."""
+        if self.pairs.own:
+            return int(not is_ground_truth(other))
+        return 1 + 2 * is_ground_truth(other) + is_sem_image(other)
 
     def _build_buttons(self) -> None:
         self.controls.cancel_label = "Stop and keep"
@@ -728,7 +718,7 @@ class TrainPanel(VerbPanel):
             self.recipe.box.value = _BY_ITSELF
         elif self.recipe.box.value == _BY_ITSELF and self.pairs.cuts:
             self.recipe.box.value = _FIRST
-        self._propose_high_layer()
+        self._propose_high(is_own=True)
 
     def _propose_name(self) -> None:
         """Propose an unused name, unless the user has entered one."""

@@ -1,0 +1,134 @@
+"""The microscope that the files of an image state, and the model that follows."""
+
+import json
+
+import numpy as np
+import pytest
+
+import napari_semsr
+from napari_semsr.analysis import Misfit
+from napari_semsr.core import Micrograph, capture_warnings, get_error_code, run
+from napari_semsr.io import find_scan_instrument
+from napari_semsr.io.formats import read, write
+from napari_semsr.jobs import enhance
+from napari_semsr.jobs.enhance import ENHANCE, choose_model
+from napari_semsr.simulation import draw_phantom
+from tests.tiny_models import write_tiny_model
+
+SEM = {"vendor": "FEI"}
+SCANS = [
+    ({}, SEM, "sem"),
+    ({"wavelength_nm": 405}, {}, "optical"),
+    ({"objective": "50x/0.8"}, {}, "optical"),
+    ({"microsphere_um": 20}, {}, "optical"),
+    ({"overlap": 0.4}, {}, None),
+    ({"overlap": 0.4, "wavelength_nm": None}, {}, None),
+    ({}, {"vendor": "Zeiss", "format": "CZI"}, None),
+]
+
+
+@pytest.fixture
+def scan(tmp_path):
+    """Give a writer of a folder of two overlapping frames."""
+
+    def write_scan(stated, metadata):
+        folder = tmp_path / "scan"
+        folder.mkdir()
+        sample = draw_phantom("particles", (96, 160), seed=3) * 200 + 20
+        sample += np.random.default_rng(0).normal(0, 1, sample.shape)
+        for number, x in enumerate((0, 64)):
+            frame = Micrograph(
+                sample[:, x : x + 96].astype(np.uint8), (20, 20), metadata=metadata
+            )
+            write(frame, folder / f"frame_{number}.tif")
+        if stated:
+            (folder / "scan.json").write_text(json.dumps(stated))
+        return folder
+
+    return write_scan
+
+
+@pytest.mark.parametrize(("stated", "metadata", "kind"), SCANS)
+def test_what_the_frames_state_is_carried_through_all_steps(
+    scan, tmp_path, stated, metadata, kind
+):
+    folder = scan(stated, metadata)
+    assert find_scan_instrument(folder) == kind
+    mosaic = tmp_path / "mosaic.ome.zarr"
+    napari_semsr.stitch(folder, mosaic)
+    crop, copy = tmp_path / "crop.ome.tif", tmp_path / "copy.tif"
+    napari_semsr.crop(mosaic, crop, box=(0, 0, 64, 80))
+    napari_semsr.convert(crop, copy)
+    restored = napari_semsr.restore(read(copy), method="wiener", psf="1.5px")
+    for image in (*map(read, (mosaic, crop, copy)), restored):
+        assert image.instrument == kind
+
+
+def test_a_folder_that_cannot_be_read_states_nothing(tmp_path):
+    assert find_scan_instrument(tmp_path / "not there") is None
+    (tmp_path / "scan.json").write_text("{")
+    assert find_scan_instrument(tmp_path) is None
+
+
+def test_a_simulated_scan_states_both_microscopes(tmp_path):
+    how = {"phantom": "particles", "frames_grid": (1, 2), "frame_px": 64}
+    napari_semsr.simulate(tmp_path / "scan", overlap=0.4, sem_view=True, **how)
+    names = "frame_000.tif", "sem/view.tif", "truth/object.ome.tif"
+    kinds = [read(tmp_path / "scan" / name).instrument for name in names]
+    assert kinds == ["optical", "sem", None]
+
+
+@pytest.mark.parametrize(
+    ("metadata", "name", "codes"),
+    [
+        (SEM, "sem-restore", []),
+        ({"wavelength_nm": 405}, "ssum-sem", []),
+        ({}, "sem-restore", ["model-unsuitable"]),
+    ],
+)
+def test_the_default_model_is_that_of_the_microscope(metadata, name, codes):
+    chosen, notes = choose_model(Micrograph(np.eye(8), metadata=metadata))
+    assert chosen == name
+    assert [get_error_code(one) for one in notes] == codes
+
+
+def test_enhancing_without_a_model_takes_that_of_the_microscope(tmp_path, rng):
+    image = Micrograph(
+        rng.random((64, 64), np.float32), (20, 20), metadata={"wavelength_nm": 405}
+    )
+    made = napari_semsr.enhance(image, tile=64, device="cpu")
+    assert made.provenance.model_name == "ssum-sem"
+    assert made.instrument is None  # like that of an SEM, or like the input
+
+
+def test_an_unknown_microscope_is_noted(tmp_path, rng):
+    image = Micrograph(rng.random((64, 64), np.float32))
+    how = {"tile": 64, "device": "cpu"}
+    made = napari_semsr.enhance(image, **how)
+    written = napari_semsr.enhance(image, tmp_path / "a.tif", **how)
+    for notes in (made.metadata["enhance"]["notes"], written.report.notes):
+        assert "model-unsuitable" in map(get_error_code, notes)
+    assert made.provenance.model_name == "sem-restore"
+
+
+@pytest.mark.parametrize("share", [0.6, 0.62])
+@pytest.mark.parametrize(
+    ("metadata", "remedy"), [({}, "sem-restore"), ({"wavelength_nm": 405}, "train")]
+)
+def test_a_misfit_out_of_range_is_a_warning(
+    tmp_path, rng, monkeypatch, share, metadata, remedy
+):
+    def measure(*_):
+        yield from ()
+        return Misfit(share, 1.0, 0.1, (0.0, 1.0), np.zeros(12))
+
+    monkeypatch.setattr(enhance, "measure_misfit", measure)
+    superlens = {"recipe": {"data": {"sources": {"superlens": 1.0}}}}
+    model = write_tiny_model(tmp_path, training=superlens)
+    image = Micrograph(rng.random((64, 64), np.float32), metadata=metadata)
+    said = []
+    with capture_warnings(said.append):
+        run(ENHANCE.job(image, tmp_path / "a.tif", model=model))
+    found = [one for one in said if get_error_code(one) == "image-unfamiliar"]
+    assert len(found) == (share > 0.61)
+    assert all(remedy in one for one in found)

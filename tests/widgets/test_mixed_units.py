@@ -1,0 +1,217 @@
+"""Layers with a pixel size stand beside layers without one, in a real window."""
+
+import os
+import sys
+
+import numpy as np
+import pytest
+from napari.utils.notifications import notification_manager
+from qtpy.QtWidgets import QApplication
+
+if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
+    pytest.skip("needs a display; run under xvfb-run", allow_module_level=True)
+
+from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.io import BAR_KEY, HELPER_KEY
+from napari_semsr.widgets import host
+from napari_semsr.widgets.base import watch_images
+from napari_semsr.widgets.layers import (
+    add_image_beside,
+    create_layer_keywords,
+    fill_view,
+    get_display_fit,
+    have_mixed_units,
+    pixels_to_view,
+    show_colour_bar,
+)
+from tests.widgets.scenes import exposures_of, grain
+from tests.widgets.test_panels import make
+
+SIDE = 96
+OTHER_NM = 25.0
+
+
+@pytest.fixture
+def viewer(make_napari_viewer_proxy):
+    """A real window."""
+    return make_napari_viewer_proxy(show=True)
+
+
+@pytest.fixture
+def warned():
+    """Collect what napari shows of mixed units."""
+    found = []
+
+    def hear(notification):
+        if "Inconsistent units" in notification.message:
+            found.append(notification)
+
+    notification_manager.notification_ready.connect(hear)
+    yield found
+    notification_manager.notification_ready.disconnect(hear)
+
+
+def choose(panel, layers):
+    """Choose two exposures where a panel takes them."""
+    first, second = layers
+    if hasattr(panel, "layers"):
+        panel.layers.value = [first]
+    for box in getattr(panel, "boxes", {}).values():
+        box.value = second
+    names = {"first": first, "second": second, "image": first, "layer": first}
+    for name, layer in names.items():
+        if hasattr(panel, name):
+            getattr(panel, name).value = layer
+    if "reference" in getattr(panel, "boxes", {}):
+        panel.boxes["reference"].value = first
+    if hasattr(panel, "boxes") and type(panel).__name__ == "GapsPanel":
+        panel.reference.value = None
+
+
+def area_of(layer):
+    return layer.extent.world[:, -2:]
+
+
+ADDS = (
+    *("FrcMapPanel", "SpectrumPanel", "ErrorMapPanel", "GapsPanel"),
+    *("RestorePanel", "CropPanel"),
+)
+
+
+@pytest.mark.quick(4)
+@pytest.mark.parametrize("module", ADDS)
+@pytest.mark.parametrize("is_first", [True, False], ids=["first", "last"])
+@pytest.mark.parametrize("is_sized", [False, True], ids=["bare", "sized"])
+def test_what_a_panel_adds_lies_where_its_image_is(
+    viewer, qtbot, run_panel, warned, is_sized, is_first, module
+):
+    watch_images(viewer)
+    size = (10.0, 10.0) if is_sized else None
+    sharp = module in ("RestorePanel", "GapsPanel")
+    taken = exposures_of((SIDE, SIDE), sharp=sharp)
+    own = [item.replace(pixel_size_nm=size) for item in taken]
+    other_size = None if is_sized else (OTHER_NM, OTHER_NM)
+    other = Micrograph(grain((64, 80), seed=4), other_size, "of another place")
+    images = [*own, other] if is_first else [other, *own]
+    for image in images:
+        viewer.add_image(image.data, **create_layer_keywords(image))
+        QApplication.processEvents()
+    layers = [viewer.layers[image.name] for image in own]
+    fill_view(viewer, layers[0])
+    panel = make(module, viewer, qtbot)
+    choose(panel, layers)
+    if module == "FrcMapPanel":
+        panel.form.set_values(block=32)
+    if module == "GapsPanel":
+        panel.helpers.value = True
+    before = list(viewer.layers)
+    run_panel(panel)
+    for _ in range(3):
+        viewer.window.screenshot(flash=False)
+    added = [layer for layer in viewer.layers if layer not in before]
+    assert added, panel.status.text()
+    low, high = area_of(layers[0])
+    for layer in added:
+        assert tuple(layer.units[-2:]) == tuple(layers[0].units[-2:])
+        assert get_display_fit(layer)[0] == get_display_fit(layers[0])[0]
+        start, end = area_of(layer)
+        if module == "SpectrumPanel":  # beside it, as large; rings are in it
+            assert start[1] > high[1]
+            assert end[0] - start[0] <= 1.05 * (high[0] - low[0])
+        else:
+            slack = 0.02 * (high - low)
+            assert (start >= low - slack).all()
+            assert (end <= high + slack).all()
+    assert have_mixed_units(viewer)
+    assert len(warned) == 1
+    assert host.get_scale_bar(viewer).opacity == 0
+    bars = [layer for layer in viewer.layers if getattr(layer, "colorbar", None)]
+    assert sum(layer.colorbar.visible for layer in bars if layer.visible) <= 1
+    viewer.layers.remove(viewer.layers["of another place"])
+    assert host.get_scale_bar(viewer).opacity == 1
+
+
+def test_napari_warns_again_after_units_were_alike(viewer, warned):
+    watch_images(viewer)
+    sized = viewer.add_image(np.eye(32), units=("nm", "nm"), axis_labels=("y", "x"))
+    for _ in range(3):
+        bare = viewer.add_image(np.eye(32))
+        viewer.window.screenshot(flash=False)
+    assert len(warned) == 1
+    assert sized in viewer.layers
+    viewer.layers.remove(sized)
+    viewer.window.screenshot(flash=False)
+    assert bare in viewer.layers
+    viewer.add_image(np.eye(32), units=("nm", "nm"), axis_labels=("y", "x"))
+    viewer.window.screenshot(flash=False)
+    assert len(warned) == 2
+
+
+def test_a_drawing_without_a_unit_takes_the_scale_bar_away(model):
+    watch_images(model)
+    image = Micrograph(grain((64, 64)), (10.0, 10.0), "sized")
+    model.add_image(image.data, **create_layer_keywords(image))
+    assert host.get_scale_bar(model).opacity == 1
+    drawing = model.add_points(np.zeros((1, 2)))
+    assert host.get_scale_bar(model).opacity == 0
+    model.layers.remove(drawing)
+    assert host.get_scale_bar(model).opacity == 1
+
+
+def add_map(viewer, name, corner):
+    kind = {"scale": (10, 10), "units": ("nm", "nm"), "axis_labels": ("y", "x")}
+    pixels = grain((64, 64))
+    kind |= {"translate": corner, "name": name, "metadata": {BAR_KEY: True}}
+    layer = viewer.add_image(pixels, **kind)
+    show_colour_bar(layer)
+    return layer
+
+
+def test_the_colour_bar_is_that_of_a_map_in_view(model):
+    watch_images(model)
+    former, new = add_map(model, "former", (0, 0)), add_map(model, "new", (0, 5000))
+    camera = host.get_camera(model)
+    for layer in (former, new, former):
+        fill_view(model, layer)
+        for item in (former, new):
+            assert item.colorbar.visible == item.name_overlay.visible == (item is layer)
+    camera.center = (0, 0, 90_000)
+    assert not former.colorbar.visible
+    fill_view(model, former)
+    over = model.add_image(grain((32, 32)), scale=(10, 10), units=("nm", "nm"))
+    assert former.colorbar.visible  # beside what covers a part of it
+    camera.center, camera.zoom = (0, 150, 150), 50
+    assert not former.colorbar.visible  # only that is in view
+    model.layers.remove(over)
+    assert former.colorbar.visible
+
+
+def test_positions_of_the_camera_are_in_the_units_of_the_viewer(model):
+    nm, um = ((name, name) for name in ("nm", "um"))
+    fine = model.add_image(np.eye(20), units=nm, axis_labels=("y", "x"))
+    coarse = model.add_image(
+        np.eye(20), units=um, scale=(2, 3), translate=(1, 0), axis_labels=("y", "x")
+    )
+    assert pixels_to_view(model, fine, [(1, 2)]).tolist() == [[1, 2]]
+    assert pixels_to_view(model, coarse, [(1, 2)])[0] == pytest.approx((3000, 6000))
+    fill_view(model, coarse)
+    middle = host.get_camera(model).center[-2:]
+    assert middle == pytest.approx((20_000, 28_500))
+
+
+@pytest.mark.parametrize("sized", [True, False])
+def test_a_picture_beside_calibrated_layers_is_as_high_as_they_are(model, sized):
+    watch_images(model)
+    image = Micrograph(grain((100, 80)), (25.0, 25.0), "place")
+    of = model.add_image(image.data, **create_layer_keywords(image))
+    low, high = area_of(of)
+    size = (10.0, 10.0) if sized else None
+    layer = add_image_beside(
+        model, Micrograph(grain((32, 96)), size), "picture", helper="Train"
+    )
+    start, end = area_of(layer)
+    assert start[0] == pytest.approx(low[0])
+    assert start[1] > high[1]
+    wanted = 320 if sized else high[0] - low[0]
+    assert end[0] - start[0] == pytest.approx(wanted, rel=0.05)
+    assert layer.metadata[HELPER_KEY] == "Train"
