@@ -39,9 +39,8 @@ def test_a_name_that_is_no_utf8_is_one_of_several(place):
     code, said = say(*words)
     assert code == 0, said
     assert len([*(place / "made").glob("*.tif")]) == 2
-    code, said = say(*words, "--resume", "--json")
+    code, said = say(*words, "--resume")
     assert code == 0, said
-    assert '"skipped": 2' in said
     code, said = say("metrics", "many", "--table", "m.csv")
     assert code == 0, said
     rows = list(csv.DictReader((place / "m.csv").read_text("utf-8").splitlines()))

@@ -1,6 +1,7 @@
 """Subcommands of ``semsr``: arguments, jobs and result summaries."""
 
 import argparse
+import os
 import types
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -287,14 +288,20 @@ class Command:
         suffix, resume = values.pop("suffix"), values.pop("resume")
         overwrite = values.pop("overwrite")
         place = images.pop() if output is None and len(images) == 2 else output
-        several = len(images) > 1 or suffix or jobs.is_image_collection(images[0])
+        several = len(images) > 1 or suffix or _is_pattern(images[0])
         if place is None or (several and output is None):
             msg = "The output is required: -o OUT for one image, -o FOLDER for several."
             raise OptionError(msg, code="missing-value")
         if several:
             return jobs.apply_to_images(
                 verb,
-                [one for image in images for one in jobs.find_images(image)],
+                [
+                    one
+                    for image in images
+                    for one in (
+                        jobs.find_images(image) if _is_pattern(image) else [image]
+                    )
+                ],
                 place,
                 values,
                 suffix=suffix,
@@ -346,6 +353,11 @@ class Command:
             where = f"{output} ({format_shape(size)})" if size else output
             rows.insert(0, ("Written", where))
         return "\n".join([format_columns(rows), *_format_tables(result)])
+
+
+def _is_pattern(image: str) -> bool:
+    """Return whether a word is a glob pattern, which some shells do not expand."""
+    return not os.path.lexists(image) and jobs.is_image_collection(image)
 
 
 def _format_tables(result: "jobs.Result") -> Iterator[str]:
