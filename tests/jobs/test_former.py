@@ -33,6 +33,13 @@ def test_a_former_name_has_a_code_and_its_commit():
     assert describe_former_name("crop") is None
 
 
+def test_a_function_is_found_by_the_key_of_its_command(monkeypatch):
+    monkeypatch.setitem(FORMER, "models check", "use `crop()`")
+    assert "semsr.check_model is" in describe_former_name(
+        "check_model", "semsr.check_model"
+    )
+
+
 @pytest.mark.parametrize(
     "words",
     [

@@ -42,10 +42,14 @@ FORMER: dict[str, str] = {
 
 Keys are commands and actions as they are typed (``models check``), options with their
 command (``error-map --scans``), parts of an output as the option that made them
-(``enhance --change-map``), functions whose name is not that of their command
-(``check-model``) and panels (``panel Batch``); values complete the sentence "NAME is
-gone: …".
+(``enhance --change-map``) and panels (``panel Batch``); values complete the sentence
+"NAME is gone: …".
 """
+_FUNCTIONS = {
+    "check-model": "models check",
+    "list-architectures": "models architectures",
+}
+"""Keys of functions and menu entries whose name is not that of their command."""
 _EARLIER = {
     "histogram": "f50b9466",
     "trust": "b537c11d",
@@ -69,6 +73,7 @@ def describe_former_name(name: str, shown: str = "") -> Message | None:
         ``former-name``.
     """
     key = name.replace("_", "-")
+    key = _FUNCTIONS.get(key, key)
     if key not in FORMER:
         return None
     commit = _EARLIER.get(key, LAST_COMMIT)
