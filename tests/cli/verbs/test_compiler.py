@@ -39,7 +39,6 @@ OF_MODEL = (
     ("replay", "tiles.tif"),
     ("figure", "first.tif", "tiles.tif", "-o", "figure.png"),
     ("report", "first.tif", "tiles.tif", "-o", "report.html"),
-    ("models", "check", "{}", "--discs", "4", "--size-px", "128", *CPU),
     ("models", "export", "{}", "-o", "copy.safetensors"),
 )
 FULL = ("--memory-gb", "0.000001", "--tile", "32", *CPU)
