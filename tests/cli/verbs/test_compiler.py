@@ -37,7 +37,6 @@ OF_MODEL = (
     ("batch", "network.yaml"),
     ("replay", "tiles.tif"),
     ("figure", "first.tif", "tiles.tif", "-o", "figure.png"),
-    ("models", "check", "{}", "--discs", "4", "--size-px", "128", *CPU),
     ("models", "export", "{}", "-o", "copy.safetensors"),
 )
 FULL = ("--memory-gb", "0.000001", "--tile", "32", *CPU)

@@ -246,8 +246,8 @@ class ModelChooser(Form):
             "Write the model into a file with its card, or as ONNX or a bioimage.io "
             "package for other programs.",
         )
-        row = WrappingRow(self.import_button, self.export_button)
-        self.more = CollapsibleSection("More", tooltip, self.details, row)
+        files = WrappingRow(self.import_button, self.export_button)
+        self.more = CollapsibleSection("More", tooltip, self.details, files)
         self.own_button = create_button(
             "Train on this image alone…",
             self._open_train_panel,

@@ -77,7 +77,7 @@ def _run_adaptation(stopped: Path | None, request: PanelCall) -> Job[_AdaptOutco
     `stopped`: folder of a run whose training is resumed, and whose results are kept.
     """
     if stopped is not None:
-        folder = Path(request.call.outputs["output"])
+        folder = Path(request.options["output"])
         shutil.copytree(stopped, folder, ignore=_RESULTS_KEPT, dirs_exist_ok=True)
     adaptation: Adapted = yield from request.run()
     yield from MODELS_IMPORT.rerun(Path(adaptation.model))
