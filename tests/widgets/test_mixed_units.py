@@ -27,6 +27,8 @@ from napari_semsr.widgets.layers import (
 from tests.widgets.scenes import exposures_of, grain
 from tests.widgets.test_panels import make
 
+pytestmark = pytest.mark.usefixtures("qapp")  # which measures the names of maps
+
 SIDE = 96
 OTHER_NM = 25.0
 

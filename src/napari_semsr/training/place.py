@@ -674,7 +674,8 @@ class _AreaTrainer:
             steps=self.steps,
             seconds=self.seconds,
             loss=loss,
-            **gains,
+            gain_db=gains.get("gain_db"),
+            gain_below_cutoff_db=gains.get("gain_below_cutoff_db"),
             images=images,
         )
 

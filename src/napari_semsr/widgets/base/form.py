@@ -115,27 +115,28 @@ def _set_up_text_field(control: FileEdit | LineEdit) -> None:
     A change may inspect a file, show or hide rows, or report an error, and part of a
     path is the path of something else.
     """
-    edit: LineEdit = getattr(control, "line_edit", control)
+    edit = control.line_edit if isinstance(control, FileEdit) else control
     line: QLineEdit = edit.native
     if isinstance(control, FileEdit):  # "Choose directory" leaves it no room
         control.choose_btn.text = "Choose…"
         control.choose_btn.changed.disconnect()  # starts in the working directory
         control.choose_btn.changed.connect(partial(_choose_path, control))
 
-    def report_text() -> None:
-        line.setModified(False)
-        edit.changed.emit(line.text())
+    def report_text(*, is_typed: bool) -> None:
+        if line.isModified() == is_typed:
+            line.setModified(False)
+            edit.changed.emit(line.text())
 
     line.textChanged.disconnect()  # magicgui's, at each key
-    line.textChanged.connect(lambda _: line.isModified() or report_text())
-    line.editingFinished.connect(lambda: line.isModified() and report_text())
+    line.textChanged.connect(lambda _: report_text(is_typed=False))
+    line.editingFinished.connect(lambda: report_text(is_typed=True))
     line.installEventFilter(_DropFilter(line))
 
 
 def end_typing(panel: QWidget) -> None:
     """Let the text field of a panel that has the focus report its text."""
-    line = panel.window().focusWidget()
-    if isinstance(line, QLineEdit) and panel.isAncestorOf(line):
+    line = panel.focusWidget()
+    if isinstance(line, QLineEdit):
         line.editingFinished.emit()
 
 

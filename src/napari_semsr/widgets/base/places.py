@@ -98,7 +98,7 @@ def _is_complete(path: Path) -> bool:
     if path.name.startswith("."):  # before its writing ends
         return False
     try:
-        read(path, **({} if path.is_dir() else {"plane": 0}))
+        read(path, plane=None if path.is_dir() else 0)
     except SemsrError:
         return False
     return True

@@ -232,7 +232,7 @@ class ResultLayers(QObject):
             if item.name in places:
                 layers.move(layers.index(item), places[item.name])
                 factors = fits[item.name][0], get_display_fit(item)[0]
-                if factors != (1, 1) and not is_calibrated(item):
+                if any(one != 1 for one in factors) and not is_calibrated(item):
                     fit_layer_to_field(item, *fits[item.name])
 
     def remove_earlier(self, earlier: Sequence[Layer]) -> Iterator[None]:

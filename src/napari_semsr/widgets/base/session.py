@@ -991,7 +991,8 @@ def _read_abandoned_results(
         for path in paths:
             yield Progress(0, 0, f"opening {path.name}")
             moved = place / path.relative_to(folder)
-            for data, about, kind in get_reader(str(moved))(str(moved)):
+            read_layers = get_reader(str(moved))
+            for data, about, kind in read_layers(str(moved)) if read_layers else ():
                 layer = Layer.create(data, about, kind)
                 layer.metadata[STORE_KEY] = str(moved.resolve())
                 layer.metadata[MADE_KEY] = _RECOVERED

@@ -881,7 +881,13 @@ def _draw_residuals(axes: "Axes", mosaic_file: StitchedFile) -> None:
         (~is_used, "not used", "X", _REJECTED_COLOUR),
     ):
         if those.any():
-            look = {"ls": "", "marker": mark, "ms": 4, "color": colour, "alpha": 0.8}
+            look: Any = {
+                "ls": "",
+                "marker": mark,
+                "ms": 4,
+                "color": colour,
+                "alpha": 0.8,
+            }
             here, rest = those & is_refined, residual[those & ~is_refined]
             axes.plot(sigma[here], residual[here], label=text, **look)
             axes.plot(np.ones(len(rest)), rest, transform=edge, **look)
