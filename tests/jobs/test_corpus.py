@@ -141,7 +141,7 @@ def test_history_of_a_former_commit_is_replayed_or_refused_by_name(path):
 @pytest.mark.broad
 def test_corpus_holds_an_output_of_every_job():
     frozen = {grey(path).provenance.job for path in OUTPUTS}
-    assert frozen >= {*list_repeatable_jobs()}
+    assert frozen >= {*list_repeatable_jobs()} - NEWER
     printed = {json.loads(path.read_text())["command"].split()[0] for path in NUMBERS}
     assert LEFT.keys() <= frozen | printed
 

@@ -4,17 +4,17 @@ from napari_semsr.core import Message
 
 LAST_COMMIT = "77bd7f5d"
 FORMER: dict[str, str] = {
-    "particles": "semsr gaps measures particles too: diameters_nm and cut in its JSON, "
-    "a row for each particle with --table, label images with --labels",
-    "models check": "semsr models info shows what the card of a model records; "
+    "particles": "`gaps()` measures particles too: their diameters, the number that the "
+    "border cuts, a row for each with --table, and label images with --labels",
+    "models check": "`model_info()` shows what the card of a model records; "
     "benchmarks/check_model.py checks another model",
     "models architectures": "the page Architectures of the manual lists the networks "
     "and their options",
     "panel Particle sizes": "Gaps shows the sizes of particles too, also of labels",
     "panel Check model": "Enhance shows, below More, what the card of a model records",
     "panel Import model": "use Import in Enhance, below More",
-    "panel Demonstration": "run semsr demo, or open a sample on the first page",
-    "panel Degrade": "run semsr degrade",
+    "panel Demonstration": "run `semsr demo`, or open a sample on the first page",
+    "panel Degrade": "run `semsr degrade`",
     "judge": "use `register()`, then `metrics()` and `frc_map()`",
     "panel Judge by SEM": "use `register()`, then `metrics()` and `frc_map()`",
     "report": (

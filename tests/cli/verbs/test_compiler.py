@@ -34,7 +34,6 @@ OF_MODEL = (
     ("models", "info", "{}"),
     ("enhance", "first.tif", "-o", "made.ome.zarr", "--model", "{}", *CPU),
     ("enhance", "first.tif", "-o", "tiles.tif", "--model", "{}", "--tile", "32", *CPU),
-    ("batch", "network.yaml"),
     ("replay", "tiles.tif"),
     ("figure", "first.tif", "tiles.tif", "-o", "figure.png"),
     ("models", "export", "{}", "-o", "copy.safetensors"),
