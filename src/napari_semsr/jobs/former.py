@@ -4,8 +4,10 @@ from napari_semsr.core import Message
 
 LAST_COMMIT = "77bd7f5d"
 FORMER: dict[str, str] = {
-    "particles": "`gaps()` measures particles too: their diameters, the number that the "
-    "border cuts, a row for each with --table, and label images with --labels",
+    "particles": (
+        "`gaps()` measures particles too: their diameters, how many the border cuts, a "
+        "row for each with --table, and label images with --labels"
+    ),
     "models check": "`model_info()` shows what the card of a model records; "
     "benchmarks/check_model.py checks another model",
     "models architectures": "the page Architectures of the manual lists the networks "
