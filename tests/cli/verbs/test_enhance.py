@@ -121,7 +121,7 @@ def test_enhance_refuses_what_it_cannot_do(refused, images, words, needs):
 
 
 @pytest.mark.slow
-def test_interrupted_enhance_keeps_what_is_done_and_resumes(semsr, refused, images):
+def test_interrupted_enhance_keeps_what_is_done_and_resumes(semsr, images):
     big = np.tile(read(images / "first.tif").array(), (3, 2))
     write(Micrograph(big), images / "big.tif")
     line = ("enhance", "big.tif", "-o", "big.ome.zarr", *SMALL)
@@ -142,7 +142,7 @@ def test_interrupted_enhance_keeps_what_is_done_and_resumes(semsr, refused, imag
     assert (
         err.decode().splitlines()[-1].endswith("with --resume to use finished results.")
     )
-    with refused(IncompleteError, "incomplete"):
+    with pytest.raises(IncompleteError):
         read(images / "big.ome.zarr")
     again = semsr(*line, "--resume", "--json")
     assert again.code == 0, again.err

@@ -92,8 +92,30 @@ class _WheelEventFilter(QObject):
         return super().eventFilter(control, event)
 
 
-class _DropFilter(QObject):
-    """Event filter that replaces the text of a field by a dropped path or text."""
+class _TextReporter(QObject):
+    """Child of a text field that emits `changed` when typing has ended.
+
+    A dropped path or text replaces that of the field.
+    """
+
+    def __init__(self, edit: LineEdit) -> None:
+        self._line: QLineEdit = edit.native
+        super().__init__(self._line)
+        self._edit = edit
+        self._line.textChanged.connect(self.report_set_text)
+        self._line.editingFinished.connect(self.report_typed_text)
+        self._line.installEventFilter(self)
+
+    def report_set_text(self) -> None:
+        """Report a text that a program has set."""
+        if not self._line.isModified():
+            self._edit.changed.emit(self._line.text())
+
+    def report_typed_text(self) -> None:
+        """Report a text that a person has typed."""
+        if self._line.isModified():
+            self._line.setModified(False)
+            self._edit.changed.emit(self._line.text())
 
     def eventFilter(self, line: QObject | None, event: QEvent | None) -> bool:  # noqa: N802
         """Enter what is dropped, as if a path had been chosen."""
@@ -122,15 +144,8 @@ def _set_up_text_field(control: FileEdit | LineEdit) -> None:
         control.choose_btn.changed.disconnect()  # starts in the working directory
         control.choose_btn.changed.connect(partial(_choose_path, control))
 
-    def report_text(*, is_typed: bool) -> None:
-        if line.isModified() == is_typed:
-            line.setModified(False)
-            edit.changed.emit(line.text())
-
     line.textChanged.disconnect()  # magicgui's, at each key
-    line.textChanged.connect(lambda _: report_text(is_typed=False))
-    line.editingFinished.connect(lambda: report_text(is_typed=True))
-    line.installEventFilter(_DropFilter(line))
+    _TextReporter(edit)
 
 
 def end_typing(panel: QWidget) -> None:

@@ -25,7 +25,13 @@ from qtpy.QtCore import (  # type: ignore[attr-defined]
     Signal as QtSignal,
 )
 from qtpy.QtGui import QGuiApplication
-from qtpy.QtWidgets import QComboBox, QMainWindow, QMessageBox, QWidget
+from qtpy.QtWidgets import (
+    QAbstractButton,
+    QComboBox,
+    QMainWindow,
+    QMessageBox,
+    QWidget,
+)
 
 from napari_semsr.core import Job, Progress, SemsrError, WriteError, update_value_name
 from napari_semsr.io import (
@@ -192,26 +198,35 @@ _OPEN, _DISCARD, _LATER = "Open", "Discard", "Later"
 _RECOVERED = "recovered"  # in place of the panel that made a result
 
 
+class _ResultsQuestion(QMessageBox):
+    """Question whose answer, the text of a button, goes to a function."""
+
+    def __init__(self, parent: QWidget, sentence: str, answer: Callable[[str], object]):
+        icon, title = QMessageBox.Icon.Question, "Results were found"
+        super().__init__(
+            icon, title, sentence, QMessageBox.StandardButton.NoButton, parent
+        )
+        self._answer = answer
+        self.buttonClicked.connect(self.pass_answer)
+
+    def pass_answer(self, button: QAbstractButton) -> None:
+        """Pass the text of the pressed button on."""
+        self._answer(button.text())
+
+
 def ask_about_abandoned_results(
     parent: QWidget, names: list[str], answer: Callable[[str], object]
 ) -> QMessageBox | None:
     """Ask, without waiting, whether to open or discard results of crashed sessions."""
     if QGuiApplication.platformName() in _NO_ONE:
         return None
-    icon, title = QMessageBox.Icon.Question, "Results were found"
-    sentence = (
-        "A session that ended unexpectedly left results that are not saved: "
-        f"{', '.join(names)}."
-    )
-    box = QMessageBox(
-        icon, title, sentence, QMessageBox.StandardButton.NoButton, parent
-    )
+    sentence = f"A session that crashed left unsaved results: {', '.join(names)}."
+    box = _ResultsQuestion(parent, sentence, answer)
     roles = QMessageBox.ButtonRole
     box.addButton(_OPEN, roles.AcceptRole)
     box.addButton(_DISCARD, roles.DestructiveRole)
     box.setEscapeButton(box.addButton(_LATER, roles.RejectRole))
     box.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-    box.buttonClicked.connect(lambda button: answer(button.text()))
     box.setModal(False)
     box.show()
     return box
