@@ -187,6 +187,8 @@ def test_run_says_which_layers_it_takes(module, model, qtbot):
     samples = np.arange(4800, dtype=np.uint8).reshape(40, 40, 3)
     layer = model.add_image(samples, rgb=True, name="photo")
     assert panel.status.text() == ""
+    if module == "ErrorMapPanel":  # which does not propose an image as its reference
+        panel.boxes["reference"].value = layer
     panel.run()
     assert "'photo' must be a grey image" in panel.status.text()
     model.layers.remove(layer)
@@ -580,6 +582,8 @@ def test_the_form_makes_the_call_that_its_command_would_make(name, model, add, q
         values = rng.normal(100, 20, (128, 128)).astype(np.float32)
         add(model, Micrograph(values, parse_pixel_size(20.0), layer))
     panel = make(name, model, qtbot)
+    if name == "EnhancePanel":  # no file states a microscope
+        panel.model.show_model("sem-restore")
     request, verb = panel.create_call(), panel.verb
     assert request.verb is verb
     assert json.loads(json.dumps(request.options)) == request.options

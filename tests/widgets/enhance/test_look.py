@@ -146,6 +146,7 @@ def test_a_layer_in_another_unit_is_found_in_view_and_at_the_mouse(
     )
     assert get_visible_box(model, source) == Box(20, 120, 10, 110)
     panel.layer.value = source
+    panel.model.show_model("sem-restore")  # no file states a microscope
     panel.look.preview.side_px = 64
     model.cursor.position = (500 + 10.0 * 60, 10.0 * 130)
     panel.look.pointing.value = True

@@ -169,7 +169,8 @@ def test_two_frames_are_seen_beside_a_calibrated_layer(
     keep_picture(viewer, f"by-hand-beside-calibrated-{is_first}")
     green, magenta = viewer.layers[-2:]
     seen = viewer.window.screenshot(flash=False, canvas_only=True)
-    assert (seen[..., :3].max(axis=2) > 60).mean() > 0.5
+    # black where the camera looks elsewhere
+    assert (seen[..., :3].max(axis=2) > 60).mean() > 0.2
     both = [get_visible_box(viewer, layer) for layer in (green, magenta)]
     assert None not in both
     ends = [layer.extent.world[:, -2:] for layer in (green, magenta)]
