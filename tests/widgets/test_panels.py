@@ -187,12 +187,16 @@ def test_run_says_which_layers_it_takes(module, model, qtbot):
     samples = np.arange(4800, dtype=np.uint8).reshape(40, 40, 3)
     layer = model.add_image(samples, rgb=True, name="photo")
     assert panel.status.text() == ""
-    if module == "ErrorMapPanel":  # which does not propose an image as its reference
-        panel.boxes["reference"].value = layer
+    # the error map does not propose an image as its own reference
+    references = [panel.boxes["reference"]] if module == "ErrorMapPanel" else []
+    for box in references:
+        box.value = layer
     panel.run()
     assert "'photo' must be a grey image" in panel.status.text()
     model.layers.remove(layer)
-    model.add_image(np.zeros((40, 40)), rotate=20, name="turned")
+    layer = model.add_image(np.zeros((40, 40)), rotate=20, name="turned")
+    for box in references:
+        box.value = layer
     panel.run()
     assert "'turned' cannot be measured" in panel.status.text()
     assert not panel.runner.is_busy
