@@ -156,8 +156,10 @@ def test_a_drawing_without_a_unit_takes_the_scale_bar_away(model):
     assert host.get_scale_bar(model).opacity == 1
     drawing = model.add_points(np.zeros((1, 2)))
     assert host.get_scale_bar(model).opacity == 0
+    assert host.get_scale_bar(model).box_color[-1] == 0, "its box is left"
     model.layers.remove(drawing)
     assert host.get_scale_bar(model).opacity == 1
+    assert host.get_scale_bar(model).box_color is None
 
 
 def add_map(viewer, name, corner):

@@ -49,6 +49,11 @@ def write_cut(path):
     path.write_bytes(path.read_bytes()[:2000])
 
 
+def write_headless(path):
+    """Write what is left of a copied file whose page directory was at its end."""
+    path.write_bytes(b"II*\0" + (90_000).to_bytes(4, "little") + GREY.tobytes()[:500])
+
+
 def write_frames(folder, pixels=GREY):
     folder.mkdir()
     for index in range(4):
@@ -90,6 +95,7 @@ REFUSED = {
     "empty.tif": (lambda path: path.write_bytes(b""), "file-empty"),
     "cut.tif": (write_cut, "file-truncated"),
     "short.tif": (lambda path: path.write_bytes(b"II*\0"), "file-damaged"),
+    "headless.tif": (write_headless, "file-damaged"),
     "empty": (Path.mkdir, "too-few-frames"),
     "texts": (write_texts, "too-few-frames"),
     "sources": (lambda path: write_texts(path, ".py"), "too-few-frames"),

@@ -918,7 +918,9 @@ def update_scale_bar(viewer: ViewerModel) -> bool:
     """Hide the scale bar if layers have no common unit; return whether that is so."""
     is_mixed = have_mixed_units(viewer)
     # not hidden: vispy crashes if that happens before it is drawn
-    host.get_scale_bar(viewer).opacity = float(not is_mixed)
+    bar = host.get_scale_bar(viewer)
+    bar.opacity = float(not is_mixed)
+    bar.box_color = "transparent" if is_mixed else None
     host.set_scale_bar_unit(viewer)
     return is_mixed
 

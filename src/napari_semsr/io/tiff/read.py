@@ -914,8 +914,11 @@ def _open_tiff(path: Path, complaints: list[str]) -> "Iterator[tifffile.TiffFile
             _open_tiff_set(path, complaints) as tif,
         ):
             if not len(tif.series):
-                msg = f"{path} is a TIFF without an image: export it again."
-                raise ReadError(msg, code="no-image")
+                msg = (
+                    f"{path} is a TIFF without an image, as it was not copied or "
+                    "exported to its end: copy or export it again."
+                )
+                raise ReadError(msg, code="file-damaged")
             yield tif
     finally:
         _logger.removeHandler(listener)
