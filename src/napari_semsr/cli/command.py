@@ -197,8 +197,8 @@ def _format_option(
 
 
 def _get_full_command_name(arguments: argparse.Namespace) -> str:
-    """Return the name of a command with its action, if any."""
-    verb = str(arguments.verb)
+    """Return the name of a command with its action, if any; empty without a command."""
+    verb = arguments.verb or ""
     return f"{verb} {arguments.action}" if get_actions(verb) else verb
 
 
@@ -501,18 +501,21 @@ def _check_command_name(verb: str | None, names: list[str]) -> None:
 
 def _raise_unknown_arguments(strange: list[str], verb: str) -> NoReturn:
     """Raise an error for unknown arguments, suggesting one similar to the first."""
-    flag = strange[0].partition("=")[0]
-    if former := describe_former_name(f"{verb} {flag}"):
+    names = [word.partition("=")[0] for word in strange]
+    for former in filter(None, (describe_former_name(f"{verb} {n}") for n in names)):
         raise OptionError(former)
+    flag = names[0]
     group = verb.partition(" ")[0]
     for other in ACTIONS:
         if other.startswith(f"{group} ") and flag in _list_flags(other):
             msg = f"{flag} is an option of `{other}`, not of `{verb}`."
             raise OptionError(msg, code="unknown-option")
-    near = get_close_matches(flag, [*_list_flags(verb), *_COMMON], 1)
+    flags = _list_flags(verb) if verb else ["--version"]
+    near = get_close_matches(flag, [*flags, *_COMMON], 1)
     suggestion = f" (did you mean {near[0]}?)" if near else ""
     what = "option" if flag.startswith("-") else "argument"
-    msg = f"Unknown {what} {flag}{suggestion}; see `semsr {verb} --help`."
+    page = f"semsr {verb}".rstrip()
+    msg = f"Unknown {what} {flag}{suggestion}; see `{page} --help`."
     raise OptionError(msg, code="unknown-option")
 
 
