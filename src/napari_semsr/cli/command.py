@@ -12,7 +12,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
@@ -214,6 +214,7 @@ def _add_common_options(parser: argparse.ArgumentParser) -> None:
 # Output of a command: results on stdout, everything else on stderr.
 
 _BAR_WIDTH = 24  # characters of the progress bar; chosen: two thirds of a line remain
+_TTY_COLUMNS = 78  # characters of a line on a terminal
 _TTY_INTERVAL_S = 0.1  # seconds between updates of the bar; chosen: looks smooth
 _FIRST_LINE_S = 3.0  # seconds before the first line without a terminal
 _LINE_INTERVAL_S = 10.0  # seconds between such lines; chosen: a log stays short
@@ -263,7 +264,11 @@ class Console:
                 self._last = now
                 filled_width = round(step.fraction * _BAR_WIDTH)
                 bar = "#" * filled_width + "." * (_BAR_WIDTH - filled_width)
-                text = _to_printable(f"[{bar}] {_format_progress(step)}", self.err)[:78]
+                excess = max(0, len(f"[{bar}] {_format_progress(step)}") - _TTY_COLUMNS)
+                message = step.message[: max(0, len(step.message) - excess)]
+                step = replace(step, message=message)  # the time left stays
+                text = f"[{bar}] {_format_progress(step)}"
+                text = _to_printable(text, self.err)[:_TTY_COLUMNS]
                 pad = " " * max(0, self._open_line - len(text))
                 self.err.write(f"\r{text}{pad}")
                 self.err.flush()
