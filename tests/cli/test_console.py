@@ -37,6 +37,14 @@ def test_report_on_a_terminal_draws_a_bar_and_clears_it():
     assert made.out.getvalue() == "done\n"
 
 
+def test_time_left_is_shown_after_a_long_message():
+    made = console(Terminal(), clock=iter(map(float, range(20))).__next__)
+    for done in range(1, 8):
+        made.report(Progress(done, 9, "training: the gain is 1.5 dB, " * 3))
+    assert made.err.getvalue().rstrip().endswith(" left")
+    assert max(map(len, made.err.getvalue().split("\r"))) == 78
+
+
 def test_report_off_a_terminal_is_sparse():
     made = console(clock=iter([0.0, *range(1, 14, 2)]).__next__)
     for done in range(1, 8):

@@ -317,6 +317,13 @@ def test_a_refusal_and_its_warnings_have_codes(semsr, info_does):
     assert record["code"] == "unknown-option"
 
 
+@pytest.mark.parametrize("line", [["--strange"], ["--version", "--strange"]])
+def test_an_unknown_option_without_a_command_is_named(semsr, line):
+    record = semsr(*line, "--json").record
+    assert (record["kind"], record["code"]) == (None, "unknown-option")
+    assert "--strange" in record["message"]
+
+
 def test_common_flags_may_stand_before_the_verb(semsr, images):
     assert semsr("--json", "info", "first.tif").record["shape"] == [96, 128]
 

@@ -119,6 +119,8 @@ def test_demo_in_its_own_folder_runs_only_what_has_no_result(shown, monkeypatch)
     assert [*found.steps] == ["sem-restore", "figure"]
     assert found.shown == shown.shown
     assert Path(found.report).is_file()
+    again = run(DEMO.job(folder=folder, options=DemoOptions(frame_px=144)))
+    assert again.steps == {}
 
 
 def test_demo_refuses_before_any_work(tmp_path):

@@ -46,6 +46,7 @@ def test_a_function_is_found_by_the_key_of_its_command(monkeypatch):
         ("knit", "crop", "-o", "b.tif"),  # a file named as a command
         ("models", "knit", "a"),
         ("crop", "a.tif", "-o", "b.tif", "--knit=3"),
+        ("crop", "a.tif", "-o", "b.tif", "--purl", "2", "--knit"),
     ],
 )
 def test_commands_actions_and_options_answer_on_the_command_line(words, capsys):

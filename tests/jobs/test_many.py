@@ -168,6 +168,20 @@ def test_quoted_pattern_is_several_images(call):
     assert (status, made["failures"][0]["code"]) == (2, "output-exists")
 
 
+@pytest.mark.usefixtures("images")
+def test_output_without_a_suffix_is_a_folder_even_of_one_image(call):
+    status, made, _ = call("convert", "a.tif", "-o", "out")
+    assert (status, made["outputs"]) == (0, [str(Path("out", "a.tif"))])
+    status, made, _ = call("convert", "a.tif", "-o", "out", "--resume")
+    assert (status, made["skipped"]) == (0, 1)
+
+
+def test_folder_is_several_images(images, call, tmp_path):
+    (tmp_path / "notes.txt").write_text("no image")
+    status, made, _ = call("convert", ".", "-o", "out", "--suffix", ".tif")
+    assert (status, made["done"]) == (0, len(images))
+
+
 def test_unfinished_store_is_resumed(images, tmp_path):
     """A run that is stopped keeps the tiles of its last image."""
     verb = get_verb("restore")

@@ -12,7 +12,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
@@ -197,8 +197,8 @@ def _format_option(
 
 
 def _get_full_command_name(arguments: argparse.Namespace) -> str:
-    """Return the name of a command with its action, if any."""
-    verb = str(arguments.verb)
+    """Return the name of a command with its action, if any; empty without a command."""
+    verb = arguments.verb or ""
     return f"{verb} {arguments.action}" if get_actions(verb) else verb
 
 
@@ -214,6 +214,7 @@ def _add_common_options(parser: argparse.ArgumentParser) -> None:
 # Output of a command: results on stdout, everything else on stderr.
 
 _BAR_WIDTH = 24  # characters of the progress bar; chosen: two thirds of a line remain
+_TTY_COLUMNS = 78  # characters of a line on a terminal
 _TTY_INTERVAL_S = 0.1  # seconds between updates of the bar; chosen: looks smooth
 _FIRST_LINE_S = 3.0  # seconds before the first line without a terminal
 _LINE_INTERVAL_S = 10.0  # seconds between such lines; chosen: a log stays short
@@ -263,7 +264,11 @@ class Console:
                 self._last = now
                 filled_width = round(step.fraction * _BAR_WIDTH)
                 bar = "#" * filled_width + "." * (_BAR_WIDTH - filled_width)
-                text = _to_printable(f"[{bar}] {_format_progress(step)}", self.err)[:78]
+                excess = max(0, len(f"[{bar}] {_format_progress(step)}") - _TTY_COLUMNS)
+                message = step.message[: max(0, len(step.message) - excess)]
+                step = replace(step, message=message)  # the time left stays
+                text = f"[{bar}] {_format_progress(step)}"
+                text = _to_printable(text, self.err)[:_TTY_COLUMNS]
                 pad = " " * max(0, self._open_line - len(text))
                 self.err.write(f"\r{text}{pad}")
                 self.err.flush()
@@ -501,18 +506,21 @@ def _check_command_name(verb: str | None, names: list[str]) -> None:
 
 def _raise_unknown_arguments(strange: list[str], verb: str) -> NoReturn:
     """Raise an error for unknown arguments, suggesting one similar to the first."""
-    flag = strange[0].partition("=")[0]
-    if former := describe_former_name(f"{verb} {flag}"):
+    names = [word.partition("=")[0] for word in strange]
+    for former in filter(None, (describe_former_name(f"{verb} {n}") for n in names)):
         raise OptionError(former)
+    flag = names[0]
     group = verb.partition(" ")[0]
     for other in ACTIONS:
         if other.startswith(f"{group} ") and flag in _list_flags(other):
             msg = f"{flag} is an option of `{other}`, not of `{verb}`."
             raise OptionError(msg, code="unknown-option")
-    near = get_close_matches(flag, [*_list_flags(verb), *_COMMON], 1)
+    flags = _list_flags(verb) if verb else ["--version"]
+    near = get_close_matches(flag, [*flags, *_COMMON], 1)
     suggestion = f" (did you mean {near[0]}?)" if near else ""
     what = "option" if flag.startswith("-") else "argument"
-    msg = f"Unknown {what} {flag}{suggestion}; see `semsr {verb} --help`."
+    page = f"semsr {verb}".rstrip()
+    msg = f"Unknown {what} {flag}{suggestion}; see `{page} --help`."
     raise OptionError(msg, code="unknown-option")
 
 

@@ -1,10 +1,10 @@
 """Subcommands of ``semsr``: arguments, jobs and result summaries."""
 
 import argparse
-import os
 import types
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
@@ -225,9 +225,9 @@ class Command:
             return
         several = parser.add_argument_group(
             "several images",
-            "Pass several images, or a quoted glob pattern, with -o FOLDER: each "
-            "output in the folder is named as its image. An image that fails does not "
-            "stop the others.",
+            "Pass images, a folder, or a quoted glob pattern, with -o FOLDER (a name "
+            "without a suffix): each output in the folder is named as its image. An "
+            "image that fails does not stop the others.",
         )
         several.add_argument(
             "--suffix",
@@ -288,7 +288,12 @@ class Command:
         suffix, resume = values.pop("suffix"), values.pop("resume")
         overwrite = values.pop("overwrite")
         place = images.pop() if output is None and len(images) == 2 else output
-        several = len(images) > 1 or suffix or _is_pattern(images[0])
+        several = (
+            len(images) > 1
+            or suffix
+            or _is_collection(images[0])
+            or (output is not None and not Path(output).suffix)
+        )
         if place is None or (several and output is None):
             msg = "The output is required: -o OUT for one image, -o FOLDER for several."
             raise OptionError(msg, code="missing-value")
@@ -299,7 +304,7 @@ class Command:
                     one
                     for image in images
                     for one in (
-                        jobs.find_images(image) if _is_pattern(image) else [image]
+                        jobs.find_images(image) if _is_collection(image) else [image]
                     )
                 ],
                 place,
@@ -355,9 +360,9 @@ class Command:
         return "\n".join([format_columns(rows), *_format_tables(result)])
 
 
-def _is_pattern(image: str) -> bool:
-    """Return whether a word is a glob pattern, which some shells do not expand."""
-    return not os.path.lexists(image) and jobs.is_image_collection(image)
+def _is_collection(image: str) -> bool:
+    """Return whether a word is a folder of images, or an unexpanded glob pattern."""
+    return not Path(image).is_file() and jobs.is_image_collection(image)
 
 
 def _format_tables(result: "jobs.Result") -> Iterator[str]:

@@ -166,9 +166,11 @@ def _run_demonstration(run: jobs.Run[DemoOptions]) -> Job[DemoResult]:
     mosaic, sem = jobs.open_image(places["mosaic"]), jobs.open_image(view_file)
     back = io.read_transform(folder / "adapted/registration-1.json").transform.inverse()
     warped = core.WarpedImage(sem, core.Grid.from_image(mosaic), back).read()
-    jobs.overwrite_image(mosaic.replace(data=warped), places["SEM image of a part"])
+    part = mosaic.replace(data=warped, name="sem")
+    jobs.overwrite_image(part, places["SEM image of a part"])
     drawn = [name for name in places if name not in ("specimen", "figure")]
-    images = {"images": [places[name] for name in drawn]}
+    shown_images = {**places, "SEM image of a part": part}  # its file bears a new date
+    images = {"images": [shown_images[name] for name in drawn]}
     yield from run_step("figure", "figure", images, places["figure"], {})
     shown = _measure_positions(scans["mosaic"], records["mosaic"])
     resolution = found.result.resolution_nm

@@ -138,7 +138,7 @@ def apply_to_images(
     yield Progress(0, 0, "checking the images")
     for output in verb.outputs:
         if values.get(output.name) is not None:
-            msg = f"`{output.name}` needs a single image, got {len(images)} images."
+            msg = f"`{output.name}` needs an output file, got the folder {folder}."
             raise OptionError(msg, code="options-contradict")
     sets = verb.parse(values)
     check_devices(sets.values())
@@ -196,7 +196,7 @@ def _name_outputs(
 ) -> list[Path]:
     """Return the output of each image; raise an error if two have the same name."""
     if suffix is not None:
-        get_output_format(Path(f"image{suffix}"))
+        get_output_format(Path(f"*{suffix}"))
     outputs: dict[str, tuple[Path, Path]] = {}
     for path in paths:
         stem = remove_suffixes(path.name)

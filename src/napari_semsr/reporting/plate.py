@@ -148,7 +148,7 @@ def draw_plate(
             va="top", ha="left", fontsize=_POINTS, linespacing=1.25,
             parse_math=False,  # a dollar sign is literal
         )  # fmt: skip
-    across_px, down_px = (round(inches * dpi) for inches in figure.get_size_inches())
+    across_px, down_px = map(int, figure.bbox.size)  # as Matplotlib cuts them off
     data = render_figure(figure, kind, dpi, {"Title": title})
     return RenderedFigure(data, (down_px, across_px))
 

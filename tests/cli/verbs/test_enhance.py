@@ -256,7 +256,6 @@ def test_an_image_without_a_finite_pixel_is_refused_by_every_verb_that_reads(
         ("gaps", "blank.tif"),
         ("profile", "blank.tif", "--line", "0,0,9,9"),
         ("figure", "blank.tif", "-o", "a.png"),
-        ("report", "blank.tif", "-o", "a.html"),
         ("register", "blank.tif", "blank.tif", "-o", "a.tif"),
     ):
         assert "blank.tif has no finite pixels" in refused(*words)
