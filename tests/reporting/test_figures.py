@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from napari_semsr.core import CurveDeclaration, Line, Plot, add_threshold_line
+from napari_semsr.core import CurveDeclaration, Line, Plot
 from napari_semsr.reporting.figures import (
     choose_scale_bar_length,
     draw_image_png,
@@ -43,12 +43,11 @@ def test_plot_png_with_gaps(pixel, log):
     frequency = np.linspace(0.01, 0.5, 20)
     values = np.exp(-frequency)
     values[3] = np.nan
-    lines = add_threshold_line(
-        [
-            Line("a", frequency, values, 0.2, "5 px"),
-            Line("b", frequency, values, colour=3),
-        ]
-    )
+    lines = [
+        Line("a", frequency, values, 0.2, "5 px"),
+        Line("b", frequency, values, colour=3),
+        Line("c", frequency[::19], np.full(2, 0.38), kind="threshold"),
+    ]
     curve = CurveDeclaration("FRC", "frequency_per_px", "correlation", "", "y", log=log)
     over = [line.convert_to_per_um(pixel) for line in lines]
     plot = curve.combine(over, has_size=pixel is not None)

@@ -163,7 +163,6 @@ class ImageInput:
     column: str = ""  # name in result tables, if different
     takes: object = None  # further types that its function accepts
     many: bool = False
-    pairs: bool = False  # accepts pairs of images, too
     also: tuple[str, ...] = ()  # further column names in tables
     label: str = ""  # in a panel; by default derived from the name
     several: bool = False  # several files have one output each, in a folder
@@ -797,7 +796,7 @@ def check_devices(sets: Iterable[object]) -> None:
 
 
 def _iterate_images(images: Iterable[object]) -> Iterator[Any]:
-    """Yield images, including those in lists and pairs."""
+    """Yield images, including those in lists."""
     for image in images:
         if isinstance(image, (list, tuple)):
             yield from _iterate_images(image)
