@@ -183,7 +183,6 @@ from .quantities import (
     get_figures as get_figures,
     get_plots as get_plots,
     get_quantities as get_quantities,
-    get_record_quantities as get_record_quantities,
     get_size_basis as get_size_basis,
     get_stored_names as get_stored_names,
     get_value as get_value,

@@ -137,13 +137,6 @@ class Figure:
         return f"{text} {_NONE} {self.verdict}" if self.verdict else text
 
 
-def get_record_quantities(keys: object) -> Mapping[str, Quantity]:
-    """Return the quantities of a record or result type by key."""
-    if isinstance(keys, Mapping):
-        return keys
-    return {name: words for name, (words, _) in get_quantities(keys).items()}
-
-
 def declare_length(key: str, label: str) -> dict[str, Quantity]:
     """Declare a length that a record has in both nm and px."""
     nm, px = (

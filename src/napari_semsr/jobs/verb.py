@@ -66,7 +66,6 @@ from napari_semsr.jobs.images import (
     create_grey_level_note,
     create_guide_record,
     get_image_name,
-    get_image_paths,
     open_image,
     open_source,
     record_input,
@@ -734,8 +733,11 @@ class Verb(Generic[O, R]):
         run.existing = OverwritePolicy(overwrite, resume, keeps)
         check_devices((run.options, *values.values()))
         files = [values.get(item.name) for item in self.files]
-        by = [one for one in files if isinstance(one, (str, os.PathLike))]
-        run.inputs = get_image_paths(*_iterate_images(run.image_inputs.values()), *by)
+        run.inputs = [
+            Path(one)
+            for one in (*_iterate_images(run.image_inputs.values()), *files)
+            if isinstance(one, (str, os.PathLike))
+        ]
         for output in self.all_outputs:
             place = values.pop(output.name, None)
             if place is not None:

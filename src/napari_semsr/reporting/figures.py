@@ -53,7 +53,10 @@ def draw_image_png(
     """Draw a grey image with a scale bar; NaN is light blue-grey."""
     from matplotlib import colormaps
 
-    figure, axes = _create_image_axes(image, pixel_nm, width_px)
+    height, width = _get_image_extent(image, pixel_nm)
+    figure = _create_figure(width_px, max(24, round(width_px * height / width)))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
     smooth = image.shape[1] > width_px
     _draw_image(
         axes,
@@ -73,7 +76,8 @@ def draw_plot_png(plot: Plot, size_px: tuple[int, int] = (860, 440)) -> bytes:
     high = 0.865 if plot.period else 1 - 0.05
     axes = figure.add_axes((left, low, 0.98 - left, high - low))
     draw_curves(axes, plot, _PAGE)
-    _add_grid(axes)
+    axes.grid(color="#e3e6ea", linewidth=0.8)
+    axes.set_axisbelow(True)
     if axes.get_legend_handles_labels()[1]:
         for text in axes.legend(frameon=False, fontsize=9.5).get_texts():
             text.set_parse_math(False)  # a dollar sign in a name is literal
@@ -212,16 +216,6 @@ def _create_figure(width_px: int, height_px: int) -> "Figure":
     return Figure(figsize=size, dpi=_DPI, facecolor="white")
 
 
-def _create_image_axes(
-    image: RealArray, pixel_nm: tuple[float, float] | None, width_px: int
-) -> tuple["Figure", "Axes"]:
-    height, width = _get_image_extent(image, pixel_nm)
-    figure = _create_figure(width_px, max(24, round(width_px * height / width)))
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.set_axis_off()
-    return figure, axes
-
-
 def _draw_image(
     axes: "Axes",
     image: RealArray,
@@ -259,11 +253,6 @@ def write_text(
 
     effects = [withStroke(linewidth=edge, foreground="black")]
     axes.text(x, y, words, color="white", path_effects=effects, **look)
-
-
-def _add_grid(axes: "Axes") -> None:
-    axes.grid(color="#e3e6ea", linewidth=0.8)
-    axes.set_axisbelow(True)
 
 
 def _render_png(figure: "Figure") -> bytes:

@@ -18,7 +18,6 @@ from .findings import (
     SelectableTable as SelectableTable,
     copy_to_clipboard as copy_to_clipboard,
     format_legend as format_legend,
-    format_tab_separated_rows as format_tab_separated_rows,
     format_value_table as format_value_table,
 )
 from .folding import (
