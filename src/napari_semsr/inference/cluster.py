@@ -41,13 +41,11 @@ _workers: dict[str, TileWorker] = {}
 _making = threading.Lock()
 
 
-def register_run(
-    token: str, run: TiledRun, predictor: Predictor | None = None
-) -> TileWorker:
+def register_run(token: str, run: TiledRun) -> TileWorker:
     """Register a run in this process and return its worker."""
     with _making:
         if token not in _workers:
-            ready = predictor or Predictor(
+            ready = Predictor(
                 run.plan.model,
                 device=run.plan.options.device,
                 precision=run.plan.options.precision,

@@ -777,8 +777,6 @@ def write_map(
     blocks: Callable[[list[Box]], Iterator[Float32Array]],
     about: Micrograph,
     target: Path | None,
-    *,
-    block: int = _BLOCK,
 ) -> Job[Micrograph | None]:
     """Write a map block by block, or return it if no target is given.
 
@@ -786,7 +784,7 @@ def write_map(
     """
     if target is None:
         values = np.empty(about.shape, np.float32)
-        boxes = split_into_blocks(Box.from_shape(about.shape), None, block)
+        boxes = split_into_blocks(Box.from_shape(about.shape), None, _BLOCK)
         for done_count, (box, part) in enumerate(
             zip(boxes, blocks(boxes), strict=True), 1
         ):
@@ -796,7 +794,7 @@ def write_map(
 
     def create_store(place: Path) -> OmeZarrStore:
         # no shards, which are larger, so memory does not depend on the size
-        how: dict[str, object] = {"dtype": np.float32, "chunk": block}
+        how: dict[str, object] = {"dtype": np.float32, "chunk": _BLOCK}
         return OverwritePolicy().open_store(about, place, target, **how)
 
     def fill_store(store: OmeZarrStore) -> Job[int]:
