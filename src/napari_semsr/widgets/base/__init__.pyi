@@ -37,7 +37,6 @@ from .form import (
     OptionsForm as OptionsForm,
     convert_names_to_panel_labels as convert_names_to_panel_labels,
     create_button as create_button,
-    create_group_forms as create_group_forms,
     create_option_widget as create_option_widget,
     get_command_labels as get_command_labels,
     get_preference as get_preference,
