@@ -89,18 +89,3 @@ def print_light(rows: list[dict[str, Any]], say: Callable[[str], None]) -> None:
                 gains = [row[name][band] for row in some]
                 cells.append(f"{mean_and_error(gains)}, worst {min(gains):+.2f}")
             say(f"| {group} ({len(some)}) | " + " | ".join(cells) + " |")
-
-
-def by_distance(rows: list[dict[str, Any]], optics: str, band: str = "whole") -> str:
-    """Write gains in dB by distance from the focus, as the manual has them."""
-    own = [row for row in rows if row["optics"] == optics]
-    names = [n for n, value in own[0].items() if isinstance(value, dict)]
-    head = ["distance", "fields", "best linear filter", *(f"`{n}`" for n in names[1:])]
-    lines = [f"| {' | '.join(head)} |", "|---|---:" + "|---:" * len(names) + "|"]
-    for distance, (low, high) in DISTANCES.items():
-        some = [row for row in own if low <= abs(row["defocus"]) <= high]
-        gains = [[row[name][band] for row in some] for name in names]
-        told = [f"{mean_and_error(one)}, worst {min(one):+.2f}" for one in gains]
-        line = f"| {distance} | {len(some)} | {' | '.join(told)} |"
-        lines.append(line.replace("-", "\N{MINUS SIGN}"))
-    return "\n".join(lines)

@@ -45,7 +45,7 @@ from numpy.typing import NDArray
 
 from napari_semsr.analysis import (
     UNLIKE_PERCENT,
-    compute_band_gain,
+    compute_psnr_gain,
     measure_metrics,
 )
 from napari_semsr.core import (
@@ -183,7 +183,9 @@ def gain_db(place: Place, image: Image) -> float:
         )
         for one in (image, light)
     )
-    found = compute_band_gain(made, before).gain_below_db
+    if made.band_errors is None or before.band_errors is None:
+        return float("nan")
+    found, _ = compute_psnr_gain(made.band_errors[0], before.band_errors[0])
     return float("nan") if found is None else found
 
 

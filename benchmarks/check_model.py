@@ -17,6 +17,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from _discs import (
 from _removals import MODEL, count_removals, simulate_circuits
 from _shared import read_options
 from scipy import ndimage
+from scipy.signal import convolve
 
 from napari_semsr import inference, models
 from napari_semsr.analysis import compute_block_means
@@ -53,11 +55,11 @@ from napari_semsr.simulation import (
     PHANTOMS,
     GoldOptions,
     add_noise,
-    compute_blur_width_px,
     create_gaussian_kernel,
     degrade_plane,
     draw_phantom,
 )
+from napari_semsr.simulation.degrade import Kind, create_blur_kernels
 
 CHANGES = ("inserted", "erased")
 TASKS = ("images", "superlens", "gold")
@@ -197,6 +199,25 @@ class GroundTruthSource(ABC):
     @abstractmethod
     def create_scenes(self, index: int, counts: tuple[int, int]) -> list[DegradedInput]:
         """Change one ground truth and apply each degradation to it."""
+
+
+def compute_blur_width_px(kind: Kind) -> float:
+    """Compute the combined FWHM of a degradation's kernels, along the wider axis."""
+    kernel = reduce(convolve, create_blur_kernels(kind))
+    half = [n // 2 for n in kernel.shape]
+    widths = []
+    for line in (kernel[half[0]], kernel[:, half[1]]):  # interpolated
+        level = line.max() / 2
+        first, last = np.flatnonzero(line >= level)[[0, -1]]
+        padded_line = np.pad(line, 1)
+        rise = (padded_line[first + 1] - level) / (
+            padded_line[first + 1] - padded_line[first]
+        )
+        fall = (padded_line[last + 1] - level) / (
+            padded_line[last + 1] - padded_line[last + 2]
+        )
+        widths.append(float(last - first + rise + fall))
+    return max(widths)
 
 
 class ClearImages(GroundTruthSource):

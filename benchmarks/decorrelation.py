@@ -4,8 +4,8 @@ Images are drawn, cut off by an ideal filter at a known period, and given white 
 
     python benchmarks/decorrelation.py --peer-python /tmp/peers/bin/python
 
-NanoPyx wants an environment of its own (`benchmarks/frc_speed.py` says how); without
-one its columns are left out. Of `points` and `texture` the signal goes on to the
+NanoPyx wants an environment of its own, as for `benchmarks/error_map.py`; without one
+its columns are left out. Of `points` and `texture` the signal goes on to the
 cut-off; of `discs` it falls off, as that of edges does, so that light noise hides its
 end: what can be seen there is coarser than what was drawn, and no goal is set.
 """

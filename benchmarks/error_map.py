@@ -1,7 +1,8 @@
 """Error maps beside NanoPyx on the same images, their speed, and their memory.
 
-NanoPyx wants an environment of its own (`benchmarks/frc_speed.py` says how)::
+NanoPyx wants its own versions of numpy, so give it an environment of its own::
 
+    python -m venv /tmp/peers && /tmp/peers/bin/pip install nanopyx
     python benchmarks/error_map.py --peer-python /tmp/peers/bin/python
 
 Pairs are drawn: points and lines, blurred and noisy as reference; sharper, with an

@@ -21,8 +21,9 @@ from _superlens_fields import USUAL
 from numpy.typing import NDArray
 
 from napari_semsr.analysis import (
+    FrcOptions,
+    FrcResult,
     fit_gain_and_offset,
-    measure_agreement,
     measure_frc,
     measure_metrics,
     measure_misfit,
@@ -69,6 +70,20 @@ def resolution(result: Any, nyquist: float) -> float:
     if result.resolution_nm is not None:
         return float(result.resolution_nm)
     return nyquist if result.reason == BEYOND else float("nan")
+
+
+def measure_agreement(image: Micrograph, reference: Micrograph) -> FrcResult:
+    """Measure the finest detail at which an image agrees with a reference.
+
+    The usual fit is local, and may find no crossing if the curve dips and recovers; the
+    first crossing of the rings is used then. The reference counts as free of noise.
+    """
+    options = FrcOptions(reference=True)
+    result = measure_frc(image, reference, options)
+    if result.reason != "beyond-nyquist":
+        return result
+    plain = measure_frc(image, reference, options.replace(estimator="plain"))
+    return plain if plain.reason is None else result
 
 
 def looked_at(shown: Image, truth: Image, pixel_nm: float) -> dict[str, float]:

@@ -290,28 +290,6 @@ def wiener(low: Image, blur_px: float) -> Image:
     return made.array().astype(float)
 
 
-def told_table(rows: list[dict], case: str = "told") -> str:
-    """Tabulate gains where a blur is told; rows name a `former` gain."""
-    lines = [
-        "| blur, px | gain | worst | oracle | of oracle's | Wiener | former model |",
-        "|---:|---:|---:|---:|---:|---:|---:|",
-    ]
-    named = [row for row in rows if row["case"].startswith(f"{case} ")]
-    for name in dict.fromkeys(row["case"] for row in named):
-        own = [row for row in named if row["case"] == name]
-        gains, oracles = ([row[key] for row in own] for key in ("gain", "oracle"))
-        cells = (
-            name.removeprefix(f"{case} "),
-            mean_and_error(gains),
-            f"{min(gains):+.2f}",
-            f"{np.mean(oracles):+.2f}",
-            f"{np.mean(gains) / np.mean(oracles):.2f}",
-            *(mean_and_error([r[key] for r in own]) for key in ("wiener", "former")),
-        )
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
 def summary(rows: list[dict]) -> str:
     """One line: mean with standard error, worst, and the peers beside it."""
     sharp = rows[0]["case"] == "sharp"

@@ -58,7 +58,7 @@ from scipy import ndimage
 from napari_semsr.analysis import (
     FrcOptions,
     Metrics,
-    compute_band_gain,
+    compute_psnr_gain,
     fit_gain_and_offset,
     measure_frc,
     measure_metrics,
@@ -456,9 +456,10 @@ def light(
                     label = name if image == "enhanced" else image
                     row[label] = {"whole": score["psnr_db"] - before}
                     if split:  # a Gaussian has no cut-off
-                        bands = compute_band_gain(split[image], split["optical"])
-                        row[label]["below the cut-off"] = bands.gain_below_db
-                        row[label]["above it"] = bands.gain_above_db
+                        bands = "below the cut-off", "above it"
+                        errors = split[image].band_errors, split["optical"].band_errors
+                        for band, *both in zip(bands, *errors, strict=True):
+                            row[label][band] = compute_psnr_gain(*both)[0]
         print(kept.add(rounded(row)), flush=True)
     return [row for row in kept if row["optics"] == optics and row["number"] < count]
 

@@ -46,9 +46,9 @@ _OUTPUT_FLAGS = {
 def convert_source(image: Any, item: ImageInput | None = None) -> Any:
     """Convert an array to an image; return paths and other arguments unchanged.
 
-    In a sequence of images, or of pairs of them, each image is converted.
+    In a sequence of images each image is converted.
     """
-    several = item is not None and (item.many or item.pairs or item.takes is not None)
+    several = item is not None and (item.many or item.takes is not None)
     if isinstance(image, (Micrograph, str, os.PathLike)):
         return image
     if is_array(image):
@@ -155,8 +155,6 @@ def _list_files(verb: Verb[Options, Result]) -> Iterator[tuple[str, Any, Any]]:
     for item in verb.inputs:
         kind: Any = Source if isinstance(item, ImageInput) else PathLike
         kind = Sequence[kind] if item.many else kind
-        if isinstance(item, ImageInput) and item.pairs:
-            kind = Any
         default = getattr(item, "default", None)
         kind = kind if item.takes is None else item.takes | kind
         if item.optional and default is None:

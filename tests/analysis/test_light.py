@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 import napari_semsr as semsr
-from napari_semsr.analysis import compute_band_gain, measure_agreement, measure_metrics
+from napari_semsr.analysis import FrcOptions, measure_frc, measure_metrics
 from napari_semsr.analysis.light import format_cut_off_warning, split_frequencies
+from napari_semsr.analysis.metrics import compute_psnr_gain
 from napari_semsr.core import InputRecord, Micrograph, OptionError, Provenance
 from napari_semsr.core.fourier import tukey_window_2d
 from tests.refusals import refused, warned
@@ -40,7 +41,20 @@ def _measure(image, truth, **how):
 
 
 def _gain(after, before, truth):
-    return compute_band_gain(_measure(after, truth), _measure(before, truth))
+    return _compare(_measure(after, truth), _measure(before, truth))
+
+
+def _compare(after, before):
+    """Gains in dB below and above the cut-off."""
+    return [
+        compute_psnr_gain(*errors)[0]
+        for errors in zip(after.band_errors, before.band_errors, strict=True)
+    ]
+
+
+def _agree(image, truth, cut_off_nm=END):
+    options = FrcOptions(reference=True, cut_off_nm=cut_off_nm)
+    return measure_frc(image, truth, options)
 
 
 @pytest.mark.parametrize(
@@ -62,20 +76,20 @@ def test_both_parts_add_up_to_the_windowed_plane(shape, size):
 def test_a_gain_is_told_in_the_band_where_it_is(parts):
     low, high, off_low, off_high = parts
     truth, before = low + high, low + high + off_low + off_high
-    found = _gain(truth + 0.25 * off_low + off_high, before, truth)
-    assert found.gain_below_db == pytest.approx(20 * math.log10(4), abs=0.02)
-    assert found.gain_above_db == pytest.approx(0, abs=0.02)
+    below, above = _gain(truth + 0.25 * off_low + off_high, before, truth)
+    assert below == pytest.approx(20 * math.log10(4), abs=0.02)
+    assert above == pytest.approx(0, abs=0.02)
     truth, before = low + high, low + off_low
-    drawn = _gain(before + 0.8 * high, before, truth)
-    assert drawn.gain_above_db == pytest.approx(20 * math.log10(5), abs=0.1)
-    assert abs(drawn.gain_below_db) < 0.02
+    below, above = _gain(before + 0.8 * high, before, truth)
+    assert above == pytest.approx(20 * math.log10(5), abs=0.1)
+    assert abs(below) < 0.02
     before, after = (
         _measure(low + off_low + share * high, truth, match="affine")
         for share in (0.3, 1)
     )
-    found = compute_band_gain(after, before)
-    assert abs(found.gain_below_db) < 0.02
-    assert found.gain_above_db > 3
+    below, above = _compare(after, before)
+    assert abs(below) < 0.02
+    assert above > 3
 
 
 def test_psnr_of_a_blank_and_of_the_bands_after_greys_are_matched(parts):
@@ -140,12 +154,12 @@ def test_history_tells_the_cut_off_and_an_option_goes_before_it(parts):
 def test_nothing_is_split_without(parts, made, size):
     truth = Micrograph(parts[0] + parts[1], size)
     image = Micrograph(parts[0], size, provenance=made)
-    found, curve = semsr.metrics(image, truth), measure_agreement(image, truth)
+    found, curve = semsr.metrics(image, truth), _agree(image, truth, None)
     assert found.cut_off_nm is found.psnr_below_db is found.psnr_above_db is None
     assert found.psnr_db is not None
     assert curve.cut_off_nm is curve.correlation_below is None
     assert not curve.cut_off_warning
-    assert compute_band_gain(found, found).band_gains == ((None, None), (None, None))
+    assert found.band_errors is None
 
 
 @pytest.mark.parametrize(
@@ -176,7 +190,7 @@ def test_curve_is_averaged_in_both_bands_and_what_lies_beyond_is_told(parts):
     noise = np.random.default_rng(1).normal(0, 0.01, low.shape)
     truth = Micrograph(low + high, SIZE)
     seen, drawn = (Micrograph(v + noise, SIZE) for v in (low, low + high))
-    blind, found = (measure_agreement(v, truth, cut_off_nm=END) for v in (seen, drawn))
+    blind, found = (_agree(v, truth) for v in (seen, drawn))
     for curve in (blind, found):
         below = curve.frequency_per_px <= SIZE[0] / END
         assert curve.correlation_below == pytest.approx(curve.correlation[below].mean())
@@ -193,7 +207,7 @@ def test_curve_is_averaged_in_both_bands_and_what_lies_beyond_is_told(parts):
             np.fft.fft2(object_.array()) * np.exp(-((radius * fwhm) ** 2))
         ).real
         noisy = Micrograph(blurred + rng.normal(0, 0.2, blurred.shape), SIZE)
-        curve = measure_agreement(noisy, object_, cut_off_nm=END)
+        curve = _agree(noisy, object_)
         assert (curve.resolution_nm < END) == told
         assert (
             "finer than the optical cut-off of 80 nm" in curve.cut_off_warning

@@ -11,6 +11,7 @@ from check_model import (
     SimulatedGoldSource,
     check,
     choose_tasks,
+    compute_blur_width_px,
     evaluate_source,
     merge_checks,
 )
@@ -22,7 +23,7 @@ from napari_semsr.io.formats import write
 from napari_semsr.jobs import get_check_figures
 from napari_semsr.models.cards import ModelCard
 from napari_semsr.models.checkpoint import LoadedModel, load_model
-from napari_semsr.simulation import draw_phantom
+from napari_semsr.simulation import degrade, draw_phantom
 from tests.refusals import refused
 from tests.tiny_models import write_tiny_model
 
@@ -179,3 +180,10 @@ def test_images_that_cannot_be_checked_are_refused(tmp_path):
         check(model, Settings(8, 128), held_out=tmp_path)
     with refused(OptionError, "model-unsuitable"):
         check(model, Settings(8, 128), ["gold"])
+
+
+def test_blur_width_is_that_of_the_gaussian_and_wider_with_motion_and_defocus():
+    gaussian = 2 * np.sqrt(2 * np.log(2)) * degrade.BLUR_SIGMA_PX
+    assert compute_blur_width_px("blur") == pytest.approx(gaussian, abs=0.15)
+    assert compute_blur_width_px("fog") == compute_blur_width_px("blur")
+    assert degrade.MOTION_LENGTH_PX < compute_blur_width_px("hybrid") < 13

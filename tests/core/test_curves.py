@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from napari_semsr.core import CurveDeclaration, Line, add_threshold_line, get_plots
+from napari_semsr.core import CurveDeclaration, get_plots
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
 from napari_semsr.jobs import get_verb
@@ -63,11 +63,3 @@ def test_frequencies_are_per_um_where_pixels_have_a_size(size):
 )
 def test_what_is_no_curve_is_not_drawn(record):
     assert OVER_FREQUENCY.create_plot(record.get) is None
-
-
-def test_threshold_against_a_truth_spans_all_lines():
-    lines = [Line("a", np.array([0.1, 0.3]), np.ones(2)), Line("b", *np.ones((2, 3)))]
-    *_, level = add_threshold_line(lines)
-    assert level.kind == "threshold"
-    assert level.x[-1] == 1
-    assert np.unique(level.y) == pytest.approx((1 / 7) ** 0.5)

@@ -8,7 +8,6 @@ import pytest
 import napari_semsr
 from napari_semsr.analysis import Misfit
 from napari_semsr.core import Micrograph, capture_warnings, get_error_code, run
-from napari_semsr.io import find_scan_instrument
 from napari_semsr.io.formats import read, write
 from napari_semsr.jobs import enhance
 from napari_semsr.jobs.enhance import ENHANCE, choose_model
@@ -53,7 +52,6 @@ def test_what_the_frames_state_is_carried_through_all_steps(
     scan, tmp_path, stated, metadata, kind
 ):
     folder = scan(stated, metadata)
-    assert find_scan_instrument(folder) == kind
     mosaic = tmp_path / "mosaic.ome.zarr"
     napari_semsr.stitch(folder, mosaic)
     crop, copy = tmp_path / "crop.ome.tif", tmp_path / "copy.tif"
@@ -62,12 +60,6 @@ def test_what_the_frames_state_is_carried_through_all_steps(
     restored = napari_semsr.restore(read(copy), method="wiener", psf="1.5px")
     for image in (*map(read, (mosaic, crop, copy)), restored):
         assert image.instrument == kind
-
-
-def test_a_folder_that_cannot_be_read_states_nothing(tmp_path):
-    assert find_scan_instrument(tmp_path / "not there") is None
-    (tmp_path / "scan.json").write_text("{")
-    assert find_scan_instrument(tmp_path) is None
 
 
 def test_a_simulated_scan_states_both_microscopes(tmp_path):

@@ -102,10 +102,3 @@ def test_smooth_field_window_is_a_part_of_the_whole() -> None:
     whole = gao.create_smooth_field((60, 80), 12.0, np.random.default_rng(5))
     part = gao.create_smooth_field((60, 80), 12.0, np.random.default_rng(5), window=box)
     assert np.allclose(part, whole[box])
-
-
-def test_blur_width_is_that_of_the_gaussian_and_wider_with_motion_and_defocus() -> None:
-    gaussian = 2 * np.sqrt(2 * np.log(2)) * gao.BLUR_SIGMA_PX
-    assert gao.compute_blur_width_px("blur") == pytest.approx(gaussian, abs=0.15)
-    assert gao.compute_blur_width_px("fog") == gao.compute_blur_width_px("blur")
-    assert gao.MOTION_LENGTH_PX < gao.compute_blur_width_px("hybrid") < 13

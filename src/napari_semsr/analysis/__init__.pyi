@@ -28,7 +28,6 @@ from .frc.correlation import (
     FrcOptions as FrcOptions,
     FrcResult as FrcResult,
     describe_nyquist_ratio as describe_nyquist_ratio,
-    measure_agreement as measure_agreement,
     measure_frc as measure_frc,
 )
 from .frc.map import (
@@ -63,12 +62,10 @@ from .light import (
     split_frequencies as split_frequencies,
 )
 from .metrics import (
-    BandGain as BandGain,
     Histogram as Histogram,
     Metrics as Metrics,
     MetricsOptions as MetricsOptions,
     choose_gain as choose_gain,
-    compute_band_gain as compute_band_gain,
     compute_psnr_gain as compute_psnr_gain,
     fit_gain_and_offset as fit_gain_and_offset,
     measure_histogram as measure_histogram,

@@ -417,40 +417,6 @@ def compute_psnr_gain(
     return gain, float(np.sqrt((len(errors) - 1) * each.var()))
 
 
-@dataclass(frozen=True, slots=True)
-class BandGain:
-    """PSNR gain of one image over another below and above the optical cut-off."""
-
-    # PSNR gain over the other below the cut-off, and its standard error, as from
-    # `compute_psnr_gain`; None if the error is not split
-    gain_below_db: Annotated[
-        float | None, Quantity("Below the cut-off", DB, "+.2f", sd="gain_below_sd_db")
-    ] = None
-    gain_below_sd_db: float | None = None
-    # The same above the cut-off
-    gain_above_db: Annotated[
-        float | None, Quantity("Above the cut-off", DB, "+.2f", sd="gain_above_sd_db")
-    ] = None
-    gain_above_sd_db: float | None = None
-
-    @property
-    def band_gains(self) -> tuple[tuple[float | None, float | None], ...]:
-        """Gain and standard error below and above the cut-off."""
-        below = self.gain_below_db, self.gain_below_sd_db
-        return below, (self.gain_above_db, self.gain_above_sd_db)
-
-
-def compute_band_gain(after: Metrics, before: Metrics) -> BandGain:
-    """Compare two images with the same reference, below and above the optical cut-off.
-
-    The gains are None if the errors of either image are not split.
-    """
-    if after.band_errors is None or before.band_errors is None:
-        return BandGain()
-    below, above = map(compute_psnr_gain, after.band_errors, before.band_errors)
-    return BandGain(*below, *above)
-
-
 def choose_gain(row: Mapping[str, Any]) -> tuple[str, str]:
     """Return key and name of the gain of a report: that below the cut-off, if known."""
     key = "gain_below_cutoff_db"

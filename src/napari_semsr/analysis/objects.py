@@ -68,16 +68,6 @@ class ObjectCount:
         sums = {name: getattr(self, name) + getattr(other, name) for name in names}
         return ObjectCount(diameter_px=self.diameter_px, **sums)
 
-    @property
-    def shown_percent(self) -> float | None:
-        """Percentage of reference objects that the image shows."""
-        return 100 * self.shown / self.objects if self.objects else None
-
-    @property
-    def invented_percent(self) -> float | None:
-        """Percentage of image objects that are not in the reference."""
-        return 100 * self.invented / self.drawn if self.drawn else None
-
     shown_interval = create_property(
         lambda result: compute_percent_interval(result.shown, result.objects),
         "Shown, 95 % interval",

@@ -20,7 +20,6 @@ from napari_semsr.core.grids import Box, read_box
 from napari_semsr.core.progress import warn
 from napari_semsr.core.types import (
     BoolArray,
-    FloatArray,
     FloatPair,
     ReadableArray,
     RealArray,
@@ -389,14 +388,3 @@ def is_white(level: float, dtype: DTypeLike, bits: int | None = None) -> bool:
     short = kind.kind == "u" and kind.itemsize == 2
     depths = (bits,) if bits is not None else _DEPTHS if short else ()
     return level in (float(np.iinfo(kind).max), *(2.0**depth - 1 for depth in depths))
-
-
-def mask_clipped_values(values: RealArray) -> FloatArray:
-    """Replace clipped and non-finite values with NaN.
-
-    Clipped values show no noise; `find_clipped_level` defines them.
-    """
-    result = np.array(values, dtype=np.float64)
-    result[~np.isfinite(result)] = np.nan
-    result[mark_clipped_pixels(result)] = np.nan
-    return result

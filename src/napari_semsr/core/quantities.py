@@ -137,13 +137,6 @@ class Figure:
         return f"{text} {_NONE} {self.verdict}" if self.verdict else text
 
 
-def get_record_quantities(keys: object) -> Mapping[str, Quantity]:
-    """Return the quantities of a record or result type by key."""
-    if isinstance(keys, Mapping):
-        return keys
-    return {name: words for name, (words, _) in get_quantities(keys).items()}
-
-
 def declare_length(key: str, label: str) -> dict[str, Quantity]:
     """Declare a length that a record has in both nm and px."""
     nm, px = (
@@ -483,12 +476,6 @@ class CurveDeclaration:
         """Names of the fields drawn as ordinates."""
         return (self.y,) if isinstance(self.y, str) else self.y
 
-    @property
-    def field_names(self) -> set[str]:
-        """Names of all fields that the plot may use."""
-        names = (self.x, *self.y_names)
-        return {name.format(unit=unit) for unit in _LENGTHS for name in names}
-
     def axis_labels(self, unit: str) -> tuple[str, str]:
         """Return the axis labels for lengths in nm or px."""
         return self.xlabel.format(unit=unit), self.ylabel
@@ -570,13 +557,6 @@ _FEW = (
 _LARGEST = 1e300  # of a plot; chosen: larger than any measured value
 _CRITERION_LABELS = {"3-sigma": f"3{SIGMA}"}
 _AGAINST_TRUTH = "√(1/7)"
-
-
-def add_threshold_line(lines: Sequence[Line]) -> list[Line]:
-    """Add the threshold for the correlation with a noise-free reference image."""
-    x = np.array([0.0, max((float(line.x.max()) for line in lines), default=1.0)])
-    level = np.full(2, (1 / 7) ** 0.5)
-    return [*lines, Line(_AGAINST_TRUTH, x, level, kind="threshold")]
 
 
 def _to_float_array(values: object) -> FloatArray | None:

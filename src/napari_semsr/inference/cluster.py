@@ -5,9 +5,9 @@ import re
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import CancelledError
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from typing import Any, Self
 
 from distributed import Client, WorkerPlugin
@@ -41,13 +41,11 @@ _workers: dict[str, TileWorker] = {}
 _making = threading.Lock()
 
 
-def register_run(
-    token: str, run: TiledRun, predictor: Predictor | None = None
-) -> TileWorker:
+def register_run(token: str, run: TiledRun) -> TileWorker:
     """Register a run in this process and return its worker."""
     with _making:
         if token not in _workers:
-            ready = predictor or Predictor(
+            ready = Predictor(
                 run.plan.model,
                 device=run.plan.options.device,
                 precision=run.plan.options.precision,
@@ -93,12 +91,8 @@ class RunPlugin(WorkerPlugin):
         unregister_run(self.token)
 
 
-@contextmanager
-def connect_client(address: str) -> Iterator[Client]:
-    """Connect to a running cluster through its scheduler address.
-
-    The client is closed at the end; the cluster keeps running.
-    """
+def connect_client(address: str) -> Client:
+    """Connect to a running cluster through its scheduler address."""
     inside = address.startswith("inproc://")  # of this process itself
     place = _ADDRESS.fullmatch(address)
     if not inside and (place is None or not 0 < int(place["port"]) <= _LAST_PORT):
@@ -110,14 +104,10 @@ def connect_client(address: str) -> Iterator[Client]:
     try:
         if not inside:
             _check_scheduler(address)
-        client = Client(address, set_as_default=False, timeout=PATIENCE_S)
+        return Client(address, set_as_default=False, timeout=PATIENCE_S)
     except (OSError, ValueError, TimeoutError) as error:
         msg = f"No dask scheduler responds at {address}; check `scheduler`."
         raise OptionError(msg, code="cluster-unreachable") from error
-    try:
-        yield client
-    finally:
-        client.close()
 
 
 def _check_scheduler(address: str) -> None:
@@ -143,13 +133,6 @@ def _check_scheduler(address: str) -> None:
         raise OSError from failures[0]
 
 
-def report_missing_workers(address: str) -> WaitingProgress:
-    """Report that a cluster has no workers yet."""
-    return WaitingProgress(
-        0, 0, (f"waiting for a worker: the cluster at {address} has no workers")
-    )
-
-
 class ClusterExecutor(Executor):
     """Executor on the workers of a cluster that can access the same files.
 
@@ -170,7 +153,8 @@ class ClusterExecutor(Executor):
 
     def __enter__(self) -> Self:
         with ExitStack() as end:
-            self._client = end.enter_context(connect_client(self._address))
+            self._client = connect_client(self._address)
+            end.callback(self._client.close)  # the cluster keeps running
             self._client.register_plugin(self._plugin)
             threads = max(1, sum(self._client.nthreads().values()))
             self.slots = _WAITING_PER_THREAD * threads
@@ -200,7 +184,11 @@ class ClusterExecutor(Executor):
             self._no_workers = None
             with suppress(OSError, TimeoutError):  # if it is lost, its tasks raise
                 if not any(self._client.nthreads().values()):
-                    self._no_workers = report_missing_workers(self._address)
+                    text = (
+                        f"waiting for a worker: the cluster at {self._address} has no "
+                        "workers"
+                    )
+                    self._no_workers = WaitingProgress(0, 0, text)
             self._check_time = time.monotonic()
         return self._no_workers
 

@@ -294,12 +294,9 @@ class BoxPreview:
 
 
 def prepare_preview(
-    micrograph: Micrograph,
-    model: LoadedModel,
-    options: EnhanceOptions | None = None,
+    micrograph: Micrograph, model: LoadedModel, settings: EnhanceOptions
 ) -> BoxPreview:
     """Prepare a preview of individual boxes in an image."""
-    settings = options or EnhanceOptions()
     predictor = Predictor(model, device=settings.device, precision=settings.precision)
     probe = predictor.probe
     settings = settings.replace(halo_tolerance=None)  # a box costs little

@@ -56,7 +56,6 @@ from .frames import (
     FRAMES_OPTIONS as FRAMES_OPTIONS,
     HEIGHTS as HEIGHTS,
     SCENES_KEY as SCENES_KEY,
-    find_scan_instrument as find_scan_instrument,
     natural_sort_key as natural_sort_key,
     open_frames as open_frames,
     read_heights as read_heights,

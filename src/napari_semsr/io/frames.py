@@ -34,7 +34,6 @@ from napari_semsr.core import (
     check_grid_options,
     compute_grid_cells,
     find_clipped_level,
-    find_instrument,
     format_one_line,
     format_pixel_size,
     is_system_file,
@@ -722,17 +721,6 @@ def _open_file(
         _cache_frame(*places[number], how, pixels)
     warn_once(sentences, f"frames of {path.stem}")
     return _create_acquisition(frames, names, info.pixel_size_nm, path.stem, positions)
-
-
-def find_scan_instrument(folder: Path) -> str | None:
-    """Return the kind of microscope that ``scan.json`` or the first frame states."""
-    with suppress(SemsrError, OSError):  # following the folder reports it
-        scan = folder / _SCAN
-        kind = find_instrument(read_json_object(scan) if scan.is_file() else {})
-        for path in [] if kind else list_image_paths(folder)[:1]:
-            return Source.from_path(path).read(ReadOptions()).instrument
-        return kind
-    return None
 
 
 def parse_scan_values(

@@ -1,5 +1,4 @@
 from .adapt.areas import (
-    ADAPTED_MODEL as ADAPTED_MODEL,
     LINEAR as LINEAR,
     AdaptationError as AdaptationError,
     SharedArea as SharedArea,
@@ -8,10 +7,8 @@ from .adapt.areas import (
 from .adapt.job import (
     ADAPT as ADAPT,
     Adapted as Adapted,
-    draw_held_out_images as draw_held_out_images,
 )
 from .adapt.train import (
-    SEM_IMAGE as SEM_IMAGE,
     STOP as STOP,
     AdaptOptions as AdaptOptions,
     AdaptProgress as AdaptProgress,

@@ -70,7 +70,6 @@ from napari_semsr.jobs.images import (
     get_record_path,
     open_image,
     overwrite_image,
-    read_store_image,
 )
 from napari_semsr.jobs.leakage import TRAINED_ON
 from napari_semsr.jobs.planes import extend_job_to_stacks
@@ -281,8 +280,14 @@ def _enhance_plane(run: Run[EnhanceOptions]) -> Job[EnhancedFile]:
         report = yield from inference.enhance_to_store(enhance_run, store, live=live)
         limits = None if scheduler else settings
         report = _add_notes(report, notes, limits, memory_before)
+        about = store.record
+        result = Micrograph(
+            store.level0,
+            *(about.pixel_size_nm, about.name, about.provenance, about.origin),
+            about.spacing_px,
+        )
         evaluation = yield from _compare_result(
-            source, read_store_image(store), model, wants_map=map_path is not None
+            source, result, model, wants_map=map_path is not None
         )
         _notify_display(live, place, target, is_renamed=False)
         return report, evaluation
@@ -695,8 +700,8 @@ def run_preview(
     image: Image,
     desk: PreviewChannel,
     *,
-    model: str | os.PathLike[str] = DEFAULT_MODEL,
-    options: inference.EnhanceOptions | None = None,
+    model: str | os.PathLike[str],
+    options: inference.EnhanceOptions,
 ) -> Job[None]:
     """Enhance the requested boxes until the job is closed."""
     yield Progress(0, 0, "preparing the preview")

@@ -152,9 +152,13 @@ def _draw_figure(run: Run[FigureOptions]) -> Job[CreatedFigure]:
         images_shown.append(part)
     greys = [image for image in images_shown if image.unit is None]
     if settings.greys == "common" and greys:  # one scale for all except maps
-        alike = iter(unify_display_settings(greys))
+        first, ends = greys[0], np.array([image.limits for image in greys])
+        same = all((i.gamma, i.colours) == (first.gamma, first.colours) for i in greys)
+        gamma, colours = (first.gamma, first.colours) if same else (1.0, "gray")
+        how: Any = {"limits": (float(ends[:, 0].min()), float(ends[:, 1].max()))}
         images_shown = [
-            next(alike) if image.unit is None else image for image in images_shown
+            replace(i, gamma=gamma, colours=colours, **how) if i.unit is None else i
+            for i in images_shown
         ]
     yield Progress(len(cells), len(cells) + 1, "drawing")
     caption = create_caption(cells, images_shown, settings)
@@ -381,15 +385,6 @@ def create_plate_image(
         inset=None if box is None else np.asarray(image.data[box.slices], float),
         gamma=gamma,
     )
-
-
-def unify_display_settings(images: Sequence[FigureImage]) -> list[FigureImage]:
-    """Use the same contrast, gamma and colour map for all images."""
-    first, ends = images[0], np.array([image.limits for image in images])
-    same = all((i.gamma, i.colours) == (first.gamma, first.colours) for i in images)
-    gamma, colours = (first.gamma, first.colours) if same else (1.0, "gray")
-    how: Any = {"limits": (float(ends[:, 0].min()), float(ends[:, 1].max()))}
-    return [replace(i, gamma=gamma, colours=colours, **how) for i in images]
 
 
 def _get_colormap(name: str, look: DisplaySettings) -> "str | Colormap | None":

@@ -5,7 +5,7 @@ stored by earlier versions are first converted to the current one, by a function
 each job (`_CURRENT`).
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,12 +68,6 @@ class RecordedCall:
     inputs: Mapping[str, tuple[RecordedInput, ...]]
     part: str | None
     record: Provenance
-
-    def iterate_inputs(self) -> Iterator[tuple[str, RecordedInput]]:
-        """Iterate over the inputs with their names."""
-        for role, several in self.inputs.items():
-            for one in several:
-                yield role, one
 
 
 def read_history(history: Provenance, file: Path, *, depth: int = 0) -> RecordedCall:
@@ -198,7 +192,8 @@ def _get_inputs(
     for record in (*left, *history.guides):
         name = roles.get(record.role, record.role.replace(" ", "_"))
         if isinstance(verb.arguments.get(name), FileInput):
-            inputs.setdefault(name, (_create_file(record),))
+            one = RecordedInput(record.name, record.path or "", record.digest)
+            inputs.setdefault(name, (one,))
         elif name in verb.options.model_fields:
             inputs.setdefault(name, (_create_image_input(record, file, depth),))
     if any(not item.optional and item.name not in inputs for item in verb.inputs):
@@ -215,10 +210,6 @@ def _create_image_input(record: InputRecord, file: Path, depth: int) -> Recorded
         with suppress(SemsrError):  # a history that cannot be read: the file alone
             call = read_history(record.provenance, file, depth=depth + 1)
     return RecordedInput(record.name, record.path or "", record.digest, call)
-
-
-def _create_file(record: InputRecord) -> RecordedInput:
-    return RecordedInput(record.name, record.path or "", record.digest)
 
 
 # Convert older and job-specific forms to one form: options and ``reading`` by name,

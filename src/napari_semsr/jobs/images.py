@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from pydantic import BaseModel
@@ -35,8 +35,6 @@ from napari_semsr.core import (
     escape_invisible_characters,
     format_alternatives,
     get_processor_name,
-    get_quantities,
-    get_record_quantities,
     get_size_basis,
     get_software_versions,
     get_stored_names,
@@ -224,31 +222,9 @@ def create_grey_level_note(image: Micrograph, dtype: str | None) -> Message | No
     )
 
 
-def read_store_image(store: OmeZarrStore) -> Micrograph:
-    """Read the image in a store, even if it is unfinished."""
-    about = store.record
-    return Micrograph(
-        store.level0,
-        about.pixel_size_nm,
-        about.name,
-        about.provenance,
-        about.origin,
-        about.spacing_px,
-    )
-
-
 def get_image_name(image: Image) -> str:
     """Return the name of an image for messages and records."""
     return image.name if isinstance(image, Micrograph) else Path(image).name
-
-
-def get_image_paths(*images: Image | None) -> list[Path]:
-    """Return the paths of all images that are files."""
-    return [
-        Path(item)
-        for item in images
-        if item is not None and not isinstance(item, Micrograph)
-    ]
 
 
 def create_input_record(
@@ -501,14 +477,6 @@ def to_json_value(value: object) -> Any:
     return _convert_scalar(value)
 
 
-def convert_columns_to_rows(
-    columns: Mapping[str, Iterable[object]],
-) -> list[dict[str, object]]:
-    """Convert table columns to a list of rows, keyed by column name."""
-    cells = zip(*columns.values(), strict=True)
-    return [dict(zip(columns, row, strict=True)) for row in cells]
-
-
 def _convert_scalar(value: object) -> object:
     """Convert a scalar to JSON types."""
     if isinstance(value, float):
@@ -520,37 +488,11 @@ def _convert_scalar(value: object) -> object:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Base class of job results.
-
-    `TABLES` are the names of its lists of records with declared keys, by the titles of
-    their tables.
-    """
-
-    TABLES: ClassVar[Mapping[str, str]] = {}
+    """Base class of job results."""
 
     def tables(self) -> Mapping[str, Mapping[str, Sequence[object]]]:
-        """Return tables of the result by title, each with columns by header.
-
-        A length without values in nm has a column in px.
-        """
-        tables: dict[str, dict[str, list[Any]]] = {}
-        for title, name in self.TABLES.items():
-            quantities = get_record_quantities(get_quantities(type(self))[name][0].keys)
-            rows = getattr(self, name)
-            columns = {key: [row[key] for row in rows] for key in quantities}
-            known_keys = {
-                key
-                for key, values in columns.items()
-                if any(value is not None for value in values)
-            }
-            known_keys -= {quantities[key].also for key in known_keys}
-            shown_columns = {
-                f"{quantities[k].label} ({quantities[k].unit})".removesuffix(" ()"): v
-                for k, v in columns.items()
-                if k in known_keys
-            }
-            tables |= {title: shown_columns} if shown_columns else {}
-        return tables
+        """Return tables of the result by title, each with columns by header."""
+        return {}
 
     def to_json(self) -> dict[str, Any]:
         """Return the record that a command prints: fields and declared properties."""
@@ -835,8 +777,6 @@ def write_map(
     blocks: Callable[[list[Box]], Iterator[Float32Array]],
     about: Micrograph,
     target: Path | None,
-    *,
-    block: int = _BLOCK,
 ) -> Job[Micrograph | None]:
     """Write a map block by block, or return it if no target is given.
 
@@ -844,7 +784,7 @@ def write_map(
     """
     if target is None:
         values = np.empty(about.shape, np.float32)
-        boxes = split_into_blocks(Box.from_shape(about.shape), None, block)
+        boxes = split_into_blocks(Box.from_shape(about.shape), None, _BLOCK)
         for done_count, (box, part) in enumerate(
             zip(boxes, blocks(boxes), strict=True), 1
         ):
@@ -854,7 +794,7 @@ def write_map(
 
     def create_store(place: Path) -> OmeZarrStore:
         # no shards, which are larger, so memory does not depend on the size
-        how: dict[str, object] = {"dtype": np.float32, "chunk": block}
+        how: dict[str, object] = {"dtype": np.float32, "chunk": _BLOCK}
         return OverwritePolicy().open_store(about, place, target, **how)
 
     def fill_store(store: OmeZarrStore) -> Job[int]:

@@ -562,7 +562,8 @@ def _locate_inputs(call: RecordedCall, search: InputSearch) -> Job[_Rerun]:
     """Find the files that a call reads, or those of the calls that made them."""
     inputs: dict[str, list[tuple[RecordedInput, Path | _Rerun]]] = {}
     files: dict[str, str] = {}
-    for role, one in call.iterate_inputs():
+    flat = ((k, one) for k, several in call.inputs.items() for one in several)
+    for role, one in flat:
         path = yield from search.find_input(call, role, one, files)
         source: Path | _Rerun
         if path is not None:

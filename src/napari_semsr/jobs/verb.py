@@ -66,7 +66,6 @@ from napari_semsr.jobs.images import (
     create_grey_level_note,
     create_guide_record,
     get_image_name,
-    get_image_paths,
     open_image,
     open_source,
     record_input,
@@ -163,7 +162,6 @@ class ImageInput:
     column: str = ""  # name in result tables, if different
     takes: object = None  # further types that its function accepts
     many: bool = False
-    pairs: bool = False  # accepts pairs of images, too
     also: tuple[str, ...] = ()  # further column names in tables
     label: str = ""  # in a panel; by default derived from the name
     several: bool = False  # several files have one output each, in a folder
@@ -735,8 +733,11 @@ class Verb(Generic[O, R]):
         run.existing = OverwritePolicy(overwrite, resume, keeps)
         check_devices((run.options, *values.values()))
         files = [values.get(item.name) for item in self.files]
-        by = [one for one in files if isinstance(one, (str, os.PathLike))]
-        run.inputs = get_image_paths(*_iterate_images(run.image_inputs.values()), *by)
+        run.inputs = [
+            Path(one)
+            for one in (*_iterate_images(run.image_inputs.values()), *files)
+            if isinstance(one, (str, os.PathLike))
+        ]
         for output in self.all_outputs:
             place = values.pop(output.name, None)
             if place is not None:
@@ -797,7 +798,7 @@ def check_devices(sets: Iterable[object]) -> None:
 
 
 def _iterate_images(images: Iterable[object]) -> Iterator[Any]:
-    """Yield images, including those in lists and pairs."""
+    """Yield images, including those in lists."""
     for image in images:
         if isinstance(image, (list, tuple)):
             yield from _iterate_images(image)

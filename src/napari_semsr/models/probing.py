@@ -253,7 +253,7 @@ _WIDEST = 256  # largest effective field probed; chosen
 
 
 def measure_effective_halo(
-    module: nn.Module, *, stride: int, halo: int, tolerance: float, seed: int = 0
+    module: nn.Module, *, stride: int, halo: int, tolerance: float
 ) -> int:
     """Measure the halo beyond which the input has little effect on the output.
 
@@ -268,7 +268,7 @@ def measure_effective_halo(
     module_copy = _copy_to_cpu(module)
     across = find_minimum_field_size(module_copy, stride=stride)
     side = 2 * round_up(halo + across, stride)
-    rng = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(0)
     reach = 0
     for _ in range(_TRIALS):
         for axis in (2, 3):

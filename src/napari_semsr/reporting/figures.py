@@ -1,4 +1,4 @@
-"""Report figures as PNG: images, maps, curves, overlaps and errors."""
+"""Figures of pages as PNG: images, maps and curves; scale bars and rendering."""
 
 import io
 import math
@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from napari_semsr.core import Acquisition, Box, FloatArray, Line, Plot, RealArray
+from napari_semsr.core import FloatArray, Line, Plot, RealArray
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,10 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.typing import LineStyleType
     from numpy.typing import ArrayLike
 
-    from napari_semsr.stitching import PairReport
-
 _DPI = 100  # resolution of figures; chosen
-_WIDE_PX = 720
 _BAR_SHARE = 0.28  # largest share of the width for a scale bar; chosen
 _NM_IN_UM = 1000.0
 _PERIODS = np.outer(10.0 ** np.arange(-2, 7), (1, 2, 5)).ravel()
@@ -29,10 +25,6 @@ _COARSEST = 8  # labelled periods: longest over shortest; chosen: more crowd
 EMPTY = "#c9d2dc"  # where an image has no value
 CURVE_COLOURS = ("#1b1f24", "#874b0f", "#960fff", "#1e8778", "#a5a500")
 _DASHES: tuple["LineStyleType", ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), "-", "-.")
-_REJECTED_COLOUR, _AMBIGUOUS_COLOUR = (
-    "#c00000",
-    "#ff8fd8",
-)  # distinct from viridis for everyone
 _BOLD: Any = {
     "edge": 2.2, "ha": "center", "va": "bottom", "fontsize": 10.5, "fontweight": "bold",
 }  # fmt: skip
@@ -61,7 +53,10 @@ def draw_image_png(
     """Draw a grey image with a scale bar; NaN is light blue-grey."""
     from matplotlib import colormaps
 
-    figure, axes = _create_image_axes(image, pixel_nm, width_px)
+    height, width = _get_image_extent(image, pixel_nm)
+    figure = _create_figure(width_px, max(24, round(width_px * height / width)))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
     smooth = image.shape[1] > width_px
     _draw_image(
         axes,
@@ -74,40 +69,6 @@ def draw_image_png(
     return _render_png(figure)
 
 
-def draw_overlay_png(
-    first: RealArray,
-    second: RealArray,
-    pixel_nm: tuple[float, float] | None,
-    *,
-    boxes: Mapping[str, Box],
-) -> bytes:
-    """Overlay two images in magenta and green; NaN is black.
-
-    Where both are equal it is grey; `boxes` are outlined and labelled.
-    """
-    from matplotlib.patches import Rectangle
-
-    magenta, green = (
-        np.nan_to_num(np.clip((image - low) / (high - low), 0, 1))
-        for image, (low, high) in ((i, choose_grey_limits(i)) for i in (first, second))
-    )
-    figure, axes = _create_image_axes(first, pixel_nm, _WIDE_PX)
-    _draw_image(axes, np.stack([magenta, green, magenta], axis=-1), pixel_nm, (0, 1))
-    high, (down, across) = _get_image_extent(first, pixel_nm)[0], pixel_nm or (1.0, 1.0)
-    for name, box in boxes.items():
-        corner = box.x0 * across, box.y0 * down
-        rows, columns = box.shape
-        axes.add_patch(
-            Rectangle(
-                corner, columns * across, rows * down, fill=False, edgecolor="white",
-                linewidth=2, linestyle=(0, (4, 2)),
-            )
-        )  # fmt: skip
-        middle = corner[0] + columns * across / 2
-        write_text(axes, middle, corner[1] + 0.06 * high, name, **_BOLD)
-    return _render_png(figure)
-
-
 def draw_plot_png(plot: Plot, size_px: tuple[int, int] = (860, 440)) -> bytes:
     """Draw the curves of a plot as PNG."""
     figure = _create_figure(*size_px)
@@ -115,7 +76,8 @@ def draw_plot_png(plot: Plot, size_px: tuple[int, int] = (860, 440)) -> bytes:
     high = 0.865 if plot.period else 1 - 0.05
     axes = figure.add_axes((left, low, 0.98 - left, high - low))
     draw_curves(axes, plot, _PAGE)
-    _add_grid(axes)
+    axes.grid(color="#e3e6ea", linewidth=0.8)
+    axes.set_axisbelow(True)
     if axes.get_legend_handles_labels()[1]:
         for text in axes.legend(frameon=False, fontsize=9.5).get_texts():
             text.set_parse_math(False)  # a dollar sign in a name is literal
@@ -204,78 +166,6 @@ def _add_period_axis(axes: "Axes", unit: str) -> None:
     top.set_xlabel(f"period ({unit})")
 
 
-def paste_frames(
-    frames: Acquisition,
-    corners: FloatArray,
-    in_light: NDArray[np.bool_],
-    shape: tuple[int, int],
-) -> NDArray[np.float32]:
-    """Paste raw frames at integer positions, with the last frame on top.
-
-    `corners` are the top-left ones in px, (N, 2); frames with NaN are omitted.
-    `in_light` masks the part of a frame that shows the sample.
-    """
-    image = np.full(shape, np.nan, np.float32)
-    places_in_light = np.argwhere(in_light)
-    for index in np.flatnonzero(np.isfinite(corners).all(axis=1)):
-        places = places_in_light + np.rint(corners[index]).astype(int)
-        inside = ((places >= 0) & (places < shape)).all(axis=1)
-        grey = frames.read(int(index))[tuple(places_in_light[inside].T)]
-        image[tuple(places[inside].T)] = grey
-    return image
-
-
-def draw_overlaps_png(
-    mosaic: RealArray,
-    centres_px: FloatArray,
-    joints: "Sequence[PairReport]",
-    pixel_nm: tuple[float, float] | None,
-) -> bytes:
-    """Draw a mosaic with its overlaps, coloured by their correlation."""
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize
-
-    height, width = _get_image_extent(mosaic, pixel_nm)
-    figure = _create_figure(_WIDE_PX, round(_WIDE_PX * 0.86 * height / width))
-    axes = figure.add_axes((0.0, 0.0, 0.86, 1.0))
-    axes.set_axis_off()
-    _draw_image(
-        axes, mosaic, pixel_nm, choose_grey_limits(mosaic), cmap="gray", alpha=0.45
-    )
-    qualities = [joint.quality for joint in joints if joint.used] or [0.0, 1.0]
-    norm = Normalize(min(qualities), max(*qualities, min(qualities) + 1e-3))
-    colours = ScalarMappable(norm, "viridis")
-    for joint in sorted(joints, key=lambda item: item.used):
-        colour: Any = colours.to_rgba(joint.quality)  # type: ignore[arg-type]
-        if not joint.used or joint.ambiguous:
-            colour = _AMBIGUOUS_COLOUR if joint.used else _REJECTED_COLOUR
-        ends = centres_px[[joint.first, joint.second]]
-        y, x = ((ends + 0.5) * (pixel_nm or 1.0)).T
-        style, thick = ("-", 3.0) if joint.used else (":", 1.5)
-        axes.plot(x, y, style, color=colour, linewidth=thick)
-        axes.plot(x, y, "o", color="#1d2126", markersize=4)
-    bar = figure.colorbar(colours, cax=figure.add_axes((0.88, 0.08, 0.025, 0.84)))
-    bar.set_label("correlation in the overlap")
-    axes.set(xlim=(0, width), ylim=(height, 0))
-    return _render_png(figure)
-
-
-def draw_position_errors_png(nominal_px: FloatArray, solved_px: FloatArray) -> bytes:
-    """Plot the position errors before and after stitching, each at its own scale."""
-    figure = _create_figure(860, 404)
-    both = (
-        (0.09, "nominal minus true", nominal_px, CURVE_COLOURS[1]),
-        (0.59, "solved minus true", solved_px, CURVE_COLOURS[3]),
-    )
-    for left, title, errors, colour in both:
-        axes = figure.add_axes((left, 0.14, 0.39, 0.76))
-        draw_position_errors(axes, errors, colour)
-        axes.set(xlabel="x (px)", ylabel="y (px)")
-        axes.set_title(title, fontsize=10.5)
-        _add_grid(axes)
-    return _render_png(figure)
-
-
 def draw_position_errors(axes: "Axes", offsets: FloatArray, colour: str) -> None:
     """Plot position errors (N, 2); y points down, as in an image."""
     finite = offsets[np.isfinite(offsets).all(axis=1)]
@@ -326,16 +216,6 @@ def _create_figure(width_px: int, height_px: int) -> "Figure":
     return Figure(figsize=size, dpi=_DPI, facecolor="white")
 
 
-def _create_image_axes(
-    image: RealArray, pixel_nm: tuple[float, float] | None, width_px: int
-) -> tuple["Figure", "Axes"]:
-    height, width = _get_image_extent(image, pixel_nm)
-    figure = _create_figure(width_px, max(24, round(width_px * height / width)))
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.set_axis_off()
-    return figure, axes
-
-
 def _draw_image(
     axes: "Axes",
     image: RealArray,
@@ -373,11 +253,6 @@ def write_text(
 
     effects = [withStroke(linewidth=edge, foreground="black")]
     axes.text(x, y, words, color="white", path_effects=effects, **look)
-
-
-def _add_grid(axes: "Axes") -> None:
-    axes.grid(color="#e3e6ea", linewidth=0.8)
-    axes.set_axisbelow(True)
 
 
 def _render_png(figure: "Figure") -> bytes:

@@ -2,8 +2,8 @@
 
 A page is a jinja2 template composed of the macros of ``page.html``, which is next to
 this module, as is the style sheet ``page.css``. All names from users and files are
-escaped. The filters `fixed`, `spread`, `length`, `percent`, `resolution` and
-`interval` format numbers, so that the columns of a table line up.
+escaped. The filters `fixed`, `spread`, `length` and `percent` format
+numbers, so that the columns of a table line up.
 """
 
 import base64
@@ -11,13 +11,9 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from napari_semsr.core import format_number, get_software_versions
 from napari_semsr.io import replace_atomically
-
-if TYPE_CHECKING:
-    from napari_semsr.analysis import FrcResult
 
 NO_VALUE = "\N{EN DASH}"
 
@@ -41,8 +37,6 @@ def render_template(template: str, **values: object) -> str:
         "fixed": lambda value, decimals: format_value(value, f".{decimals}f"),
         "spread": format_difference,
         "length": format_length,
-        "resolution": format_resolution,
-        "interval": format_interval,
         "percent": lambda share: f"{format_value(100 * share, '.0f')} %",
     }
     return environment.from_string(template).render(values).lstrip()
@@ -89,14 +83,11 @@ def _flatten_options(options: Mapping[str, object]) -> Iterator[tuple[str, objec
             yield name, value
 
 
-def format_value(value: float | None, form: str = ".4g") -> str:
-    """Format a number with a true minus sign, or a dash if missing; ``d``: integer."""
+def format_value(value: float | None, form: str) -> str:
+    """Format a number with a true minus sign, or a dash if missing."""
     if value is None or not math.isfinite(value):
         return NO_VALUE
-    whole = form == "d" and float(value).is_integer()
-    text = (
-        f"{int(value):d}" if whole else format_number(value, form.replace("d", ".4g"))
-    )
+    text = format_number(value, form)
     return text.replace("-", "\N{MINUS SIGN}") if text.startswith("-") else text
 
 
@@ -114,18 +105,3 @@ def format_length(nm: float | None) -> str:
     if nm is None or not math.isfinite(nm):
         return NO_VALUE
     return f"{nm:.1f} nm" if nm < 1000 else f"{nm:.0f} nm"
-
-
-def format_resolution(result: "FrcResult | None") -> str:
-    """Format a resolution in nm, or "none"."""
-    if result is None or result.resolution_nm is None:
-        return "none"
-    return format_length(result.resolution_nm)
-
-
-def format_interval(result: "FrcResult") -> str:
-    """Format the 95 % interval of a resolution in nm, or a dash if unknown."""
-    ends = result.interval_nm
-    if ends is None:
-        return NO_VALUE
-    return "\N{EN DASH}".join(format_value(end, ".1f") for end in ends) + " nm"

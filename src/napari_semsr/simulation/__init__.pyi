@@ -7,7 +7,6 @@ from .degrade import (
     DegradationRanges as DegradationRanges,
     DegradedScene as DegradedScene,
     apply_random_degradation as apply_random_degradation,
-    compute_blur_width_px as compute_blur_width_px,
     create_gaussian_kernel as create_gaussian_kernel,
     create_smooth_field as create_smooth_field,
     degrade_plane as degrade_plane,

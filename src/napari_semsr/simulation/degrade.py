@@ -13,7 +13,6 @@ fog makes it, as the paper describes. ``benchmarks/fog_readings.py`` prints the
 comparison.
 """
 
-import functools
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -172,25 +171,6 @@ def create_blur_kernels(kind: Kind) -> list[FloatArray]:
             create_disk_kernel(DEFOCUS_RADIUS_PX),
         ]
     return kernels
-
-
-def compute_blur_width_px(kind: Kind) -> float:
-    """Compute the combined FWHM of a degradation's kernels, along the wider axis."""
-    kernel = functools.reduce(scipy.signal.convolve, create_blur_kernels(kind))
-    half = [n // 2 for n in kernel.shape]
-    widths = []
-    for line in (kernel[half[0]], kernel[:, half[1]]):  # interpolated
-        level = line.max() / 2
-        first, last = np.flatnonzero(line >= level)[[0, -1]]
-        padded_line = np.pad(line, 1)
-        rise = (padded_line[first + 1] - level) / (
-            padded_line[first + 1] - padded_line[first]
-        )
-        fall = (padded_line[last + 1] - level) / (
-            padded_line[last + 1] - padded_line[last + 2]
-        )
-        widths.append(float(last - first + rise + fall))
-    return max(widths)
 
 
 def degrade_plane(

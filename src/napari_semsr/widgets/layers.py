@@ -470,16 +470,6 @@ def record_instrument(layer: Layer, kind: str) -> None:
     layer.metadata["micrograph"] = get_image_record(layer) | {INSTRUMENT_KEY: kind}
 
 
-def get_input_names(layer: Layer) -> set[str]:
-    """Return the names of the images from which a layer was made."""
-    history = get_provenance(layer)
-    return (
-        set()
-        if history is None
-        else {item.name for item in history.defining_step().inputs}
-    )
-
-
 def get_provenance(layer: Layer) -> Provenance | None:
     """Return the processing history of a layer, or None."""
     record = get_image_record(layer).get("provenance")

@@ -154,7 +154,7 @@ def test_a_peer_that_takes_a_call_and_is_silent_is_left(monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
         with refused(OptionError, "cluster-unreachable"):
-            cluster.connect_client(address).__enter__()
+            cluster.connect_client(address)
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_a_peer_that_takes_a_call_and_is_silent_is_left(monkeypatch):
 )
 def test_what_is_no_address_is_refused(address):
     with refused(OptionError, "address-invalid"):
-        cluster.connect_client(address).__enter__()
+        cluster.connect_client(address)
 
 
 @pytest.mark.broad

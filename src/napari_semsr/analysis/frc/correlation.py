@@ -43,7 +43,6 @@ from napari_semsr.core import (
     FloatPair,
     Grid,
     IntPair,
-    Line,
     Message,
     Micrograph,
     OptionError,
@@ -244,11 +243,6 @@ class FrcResult:
         resolution, end = (self.resolution_nm, self.interval_nm), self.cut_off_nm
         cause = CAUSE_WITH_REFERENCE if self.reference else CAUSE_WITHOUT_REFERENCE
         return format_cut_off_warning(*resolution, end, cause)
-
-    def create_line(self, label: str, colour: int | None = None) -> Line:
-        """Create the plot line of the curve over cycles per pixel and its crossing."""
-        mark = 1 / self.resolution_px if self.resolution_px else None
-        return Line(label, self.frequency_per_px, self.correlation, mark, colour=colour)
 
     @property
     def thresholds(self) -> dict[Criterion, FloatArray]:
@@ -681,21 +675,3 @@ def _compute_length_interval(
         return None
     reach = math.exp(Z95 * spread)
     return pixels * size / reach, pixels * size * reach
-
-
-def measure_agreement(
-    image: Micrograph, reference: Micrograph, *, cut_off_nm: float | None = None
-) -> FrcResult:
-    """Measure the finest detail at which an image agrees with a reference.
-
-    The usual fit is local, and may find no crossing if the curve dips and recovers; the
-    first crossing of the rings is used then. The reference counts as free of noise.
-    `cut_off_nm` is the shortest period that the light transmitted; by default from the
-    image's history.
-    """
-    options = FrcOptions(reference=True, cut_off_nm=cut_off_nm)
-    result = measure_frc(image, reference, options)
-    if result.reason != "beyond-nyquist":
-        return result
-    plain = measure_frc(image, reference, options.replace(estimator="plain"))
-    return plain if plain.reason is None else result

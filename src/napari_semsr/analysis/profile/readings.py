@@ -292,9 +292,7 @@ def _check_profile_clipping(
         middle = sum(step) / 2 if bright else -sum(step) / 2
         for side, white in (level > middle, bright), (level < middle, not bright):
             name = f"{'bright' if white else 'dark'} side of the edge"
-            _check_section_clipping(
-                profile, features, side, _CLIPPED_SIDE, name, white=white
-            )
+            _check_section_clipping(profile, side, _CLIPPED_SIDE, name, white=white)
         return
     unit = "nm" if profile.is_calibrated else "px"
     for peak in features.peaks:
@@ -304,21 +302,16 @@ def _check_profile_clipping(
             ends = place - width / 2, place + width / 2
         line = (at >= ends[0]) & (at <= ends[1])
         name = f"line at {sum(ends) / 2 * profile.per_px:.4g} {unit}"
-        _check_section_clipping(
-            profile, features, line, OVEREXPOSED_SHARE, name, white=bright
-        )
+        _check_section_clipping(profile, line, OVEREXPOSED_SHARE, name, white=bright)
         reach = _REACH * (ends[1] - ends[0])
         quarter = (3 * features.base + features.smooth[peak]) / 4
         ground = (at >= ends[0] - reach) & (at <= ends[1] + reach) & (level < quarter)
         name = f"background of the {name}"
-        _check_section_clipping(
-            profile, features, ground, _CLIPPED_SIDE, name, white=not bright
-        )
+        _check_section_clipping(profile, ground, _CLIPPED_SIDE, name, white=not bright)
 
 
 def _check_section_clipping(
     profile: Profile,
-    features: _CurveFeatures,
     part: BoolArray,
     share: float,
     name: str,

@@ -18,6 +18,7 @@ from napari_semsr.core import (
     LEVELS,
     SIGMA,
     Box,
+    DisplaySettings,
     Float32Array,
     FloatArray,
     FloatPair,
@@ -27,18 +28,16 @@ from napari_semsr.core import (
     Quantity,
     declare_quantity,
     format_shift,
+    get_error_code,
     map_parallel,
+    measure_percentiles,
     release_free_memory,
     warn,
 )
-from napari_semsr.jobs.measure.offset import (
-    PERCENT,
-    MapScale,
-    Offset,
-    find_offset_or_warn,
-)
+from napari_semsr.jobs.measure.offset import Offset, find_offset
 from napari_semsr.jobs.verb import MAP_OUT, ImageInput, MapResult, Run, Verb
 
+_PERCENT = "% of the range"
 _BRIGHTEST = 3.0  # RSEs of the brightest colour; chosen: few normal errors exceed it
 
 
@@ -55,7 +54,7 @@ class ErrorMapReport(MapResult):
         float,
         Quantity("RSE", LEVELS, also="rse_percent", verdict="verdict", large=True),
     ]
-    rse_percent: Annotated[float, Quantity("RSE", PERCENT, ".3g")]
+    rse_percent: Annotated[float, Quantity("RSE", _PERCENT, ".3g")]
     rsp: Annotated[float, Quantity("RSP", "", ".4f", large=True)]
     sigma_nm: Annotated[
         float | None, Quantity(f"Blur, {SIGMA}", "nm", ".3g", also="sigma_px")
@@ -122,16 +121,23 @@ def _create_error_map(
 
     if settings.align:
         yield Progress(0, 0, "looking for a shift")
-        offset = find_offset_or_warn(
-            "images", read_pair, lying.shape, settings.search_radius_px
+        offset = find_offset(
+            read_pair, lying.shape, reach=settings.search_radius_px, nearest=True
         )
+        if offset.doubt:
+            warn(
+                f"The images are compared without registration. {offset.doubt}",
+                get_error_code(offset.doubt),
+            )
     shift = offset.shift or (0.0, 0.0)
     pair = AlignedPair.from_images(reference, enhanced_image, shift)
     fit = yield from fit_blur_and_gain(pair)
     fit.warn_if_doubtful(reference.name, enhanced_image.name)
     release_free_memory()  # used by the fit, before the field is read
     yield Progress(0, 0, "measuring the range of grey levels")
-    scale = MapScale.from_image(reference, settings.unit)
+    low, high = measure_percentiles(reference.data)
+    percent = 100 / (high - low) if high > low else float("nan")  # per grey level
+    factor = percent if settings.unit == "percent" else 1.0
     tally = ErrorSums()
 
     def compute_blocks(boxes: list[Box]) -> Iterator[Float32Array]:
@@ -139,12 +145,21 @@ def _create_error_map(
             tally.add(fixed_block, errors)  # in order
             errors -= fixed_block
             np.abs(errors, out=errors)
-            if scale.factor != 1:
-                errors *= np.float32(scale.factor)
+            if factor != 1:
+                errors *= np.float32(factor)
             yield errors
 
-    name, grid = f"error map of {enhanced_image.name}", pair.reference.grid
-    about = scale.create_metadata(name, reference, grid, _BRIGHTEST * fit.residual)
+    grid, top = pair.reference.grid, _BRIGHTEST * fit.residual * factor
+    about = reference.replace(
+        data=np.broadcast_to(np.float32(0), grid.shape),
+        name=f"error map of {enhanced_image.name} "
+        f"({LEVELS if settings.unit == 'grey' else _PERCENT})",
+        origin=grid.box_origin(Box.from_shape(grid.shape)),
+        metadata={},
+        look=DisplaySettings(
+            limits=(0.0, top if top > 0 else 1.0), colormap="inferno", colour_bar=True
+        ),
+    )
     error_map = yield from run.write_map(compute_blocks, about)
     has_size = reference.pixel_size_nm is not None
     nm = float(np.sqrt(np.prod(pair.enhanced.grid.pitch))) if has_size else None
@@ -152,7 +167,7 @@ def _create_error_map(
         **run.get_result_fields(reference),
         output=run.output,
         rse=tally.rse,
-        rse_percent=tally.rse * scale.percent,
+        rse_percent=tally.rse * percent,
         rsp=tally.rsp,
         sigma_px=fit.sigma_px,
         sigma_nm=None if nm is None else fit.sigma_px * nm,
@@ -161,7 +176,7 @@ def _create_error_map(
         scale=pair.factor,
         shift_px=shift,
         shift_error_px=offset.error_px,
-        range=scale.span,
+        range=(low, high),
         looked_at=fit.looked_at,
         pixels=tally.pixel_count,
         unit=settings.unit,

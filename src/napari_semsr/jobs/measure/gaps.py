@@ -1,8 +1,9 @@
 """Command `gaps`: measure particles and the gaps between them."""
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -31,7 +32,6 @@ from napari_semsr.core import (
 )
 from napari_semsr.io import write_csv, write_sheet
 from napari_semsr.jobs.images import (
-    convert_columns_to_rows,
     get_calibrated_image,
     overwrite_image,
     to_json_value,
@@ -74,8 +74,6 @@ class GapReport(ImageMeasurement):
     `origin_nm` is the position ``(y, x)`` of the first pixel.
     """
 
-    TABLES: ClassVar = {"Particles": "particle_rows"}
-
     result: Gaps = field(metadata=FLAT)
     histograms: tuple[WidthHistogram, WidthHistogram | None] = field(
         metadata={"json": False}
@@ -114,7 +112,26 @@ class GapReport(ImageMeasurement):
         self,
     ) -> Annotated[list[dict[str, Any]], declare_quantity("Each gap", keys=_OF_GAP)]:
         """Measured values of each gap."""
-        return convert_columns_to_rows(self.result.create_table())
+        columns = self.result.create_table()
+        cells = zip(*columns.values(), strict=True)
+        return [dict(zip(columns, row, strict=True)) for row in cells]
+
+    def tables(self) -> Mapping[str, Mapping[str, Sequence[object]]]:
+        """Return the table of particles, with lengths in px if there are none in nm."""
+        rows = self.particle_rows
+        columns = {key: [row[key] for row in rows] for key in _OF_PARTICLE}
+        known = {
+            key
+            for key, values in columns.items()
+            if any(value is not None for value in values)
+        }
+        known -= {_OF_PARTICLE[key].also for key in known}
+        shown = {
+            f"{_OF_PARTICLE[k].label} ({_OF_PARTICLE[k].unit})".removesuffix(" ()"): v
+            for k, v in columns.items()
+            if k in known
+        }
+        return {"Particles": shown} if shown else {}
 
     @property
     def particle_rows(

@@ -1,17 +1,13 @@
-"""Relative shift of two images of one area, and the scale of difference maps."""
+"""Relative shift of two images of one area."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 
 from napari_semsr.core import (
-    LEVELS,
     Box,
-    DisplaySettings,
     FloatPair,
-    Grid,
     IntPair,
     Message,
     Micrograph,
@@ -20,7 +16,6 @@ from napari_semsr.core import (
     ShapeError,
     get_central_box,
     get_error_code,
-    measure_percentiles,
     read_box,
     warn,
 )
@@ -102,19 +97,6 @@ def find_offset(
     return Offset(shift, size >= max(_NO_SHIFT_PX, _SURE * shift.error_px))
 
 
-def find_offset_or_warn(
-    what: str, read: Callable[[Box], Both], shape: IntPair, search: int
-) -> Offset:
-    """Find the shift to correct before comparing two images; warn if unreliable."""
-    offset = find_offset(read, shape, reach=search, nearest=True)
-    if offset.doubt:
-        warn(
-            f"The {what} are compared without registration. {offset.doubt}",
-            get_error_code(offset.doubt),
-        )
-    return offset
-
-
 def measure_offset(
     first: Micrograph, second: Micrograph, *, windows: Sequence[int] = _WINDOWS
 ) -> Offset:
@@ -145,44 +127,4 @@ def warn_about_offset(image: Micrograph, reference: Micrograph) -> None:
             "first (`register()`).",
             "images-shifted",
             stacklevel=3,
-        )
-
-
-PERCENT = "% of the range"
-
-
-@dataclass(frozen=True, slots=True)
-class MapScale:
-    """Unit of a difference map: grey levels, or percent of an image's grey range."""
-
-    span: FloatPair  # 0.1th and 99.9th percentile of the grey levels
-    percent: float  # of the range, per grey level
-    unit: str
-
-    @classmethod
-    def from_image(cls, image: Micrograph, unit: str) -> Self:
-        """Measure the grey-level range of an image."""
-        low, high = span = measure_percentiles(image.data)
-        return cls(span, 100 / (high - low) if high > low else float("nan"), unit)
-
-    @property
-    def factor(self) -> float:
-        """Factor for converting grey levels to the unit."""
-        return self.percent if self.unit == "percent" else 1.0
-
-    def create_metadata(
-        self, name: str, image: Micrograph, grid: Grid, top: float
-    ) -> Micrograph:
-        """Create the metadata of a map; `top` is its upper limit in grey levels."""
-        unit, top = LEVELS if self.unit == "grey" else PERCENT, top * self.factor
-        return image.replace(
-            data=np.broadcast_to(np.float32(0), grid.shape),
-            name=f"{name} ({unit})",
-            origin=grid.box_origin(Box.from_shape(grid.shape)),
-            metadata={},
-            look=DisplaySettings(
-                limits=(0.0, top if top > 0 else 1.0),
-                colormap="inferno",
-                colour_bar=True,
-            ),
         )

@@ -18,7 +18,6 @@ from .findings import (
     SelectableTable as SelectableTable,
     copy_to_clipboard as copy_to_clipboard,
     format_legend as format_legend,
-    format_tab_separated_rows as format_tab_separated_rows,
     format_value_table as format_value_table,
 )
 from .folding import (
@@ -38,7 +37,6 @@ from .form import (
     OptionsForm as OptionsForm,
     convert_names_to_panel_labels as convert_names_to_panel_labels,
     create_button as create_button,
-    create_group_forms as create_group_forms,
     create_option_widget as create_option_widget,
     get_command_labels as get_command_labels,
     get_preference as get_preference,

@@ -53,7 +53,10 @@ class Findings:
         """Return the numbers, or else the curves, as tab-separated text."""
         rows = self._create_number_rows() if self.numbers else self._create_curve_rows()
         marks = [[self.caption]] if self.caption else []
-        return format_tab_separated_rows([*rows, *self._create_table_rows(), *marks])
+        return "\n".join(
+            "\t".join(map(escape_formula, row))
+            for row in (*rows, *self._create_table_rows(), *marks)
+        )
 
     def write_csv(self, path: Path) -> None:
         """Write the numbers, and the curves below them, as CSV."""
@@ -115,12 +118,6 @@ def _format_cell(value: object) -> str:
     if value is None or value != value:
         return ""
     return str(value) if isinstance(value, str | bool | np.bool_) else f"{value:.10g}"
-
-
-def format_tab_separated_rows(rows: Iterable[Iterable[object]]) -> str:
-    """Join rows with tabs for spreadsheets, with None as empty cells."""
-    cells = (["" if cell is None else str(cell) for cell in row] for row in rows)
-    return "\n".join("\t".join(map(escape_formula, row)) for row in cells)
 
 
 def copy_to_clipboard(text: str) -> str:

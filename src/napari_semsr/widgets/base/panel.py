@@ -430,7 +430,7 @@ class VerbPanel(QWidget):
         for frame, form in self.frames.items():
             self.add_group(frame, form)
         self.add_groups()
-        heading = "Result" if self.adds_image else "Figures"
+        heading = "Figures" if verb.makes_table else "Result"
         self.add_results(heading, *self.create_result_widgets(), helpers=self.helps)
         self.helpers.value = self.helps_first
         self.input_layers.follow_active_layer(
@@ -457,11 +457,6 @@ class VerbPanel(QWidget):
     def create_result_widgets(self) -> Sequence[QWidget]:
         """Create the widgets above the metrics."""
         return ()
-
-    @property
-    def adds_image(self) -> bool:
-        """Whether the result is an image to look at, rather than figures."""
-        return self.verb.makes_image
 
     def get_output_path(self) -> Path | None:
         """Return the path chosen for the output."""

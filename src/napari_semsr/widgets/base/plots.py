@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 from matplotlib import rc_context
@@ -160,13 +159,6 @@ class PlotCanvas(QWidget):
             note.remove()
             self.figure.set_size_inches(wide, high, forward=False)
             self.refresh()
-
-    def to_png(self) -> bytes:
-        """Return the plot as PNG, dark on white."""
-        with TemporaryDirectory() as folder:
-            path = Path(folder) / "plot.png"
-            self.save(path)
-            return path.read_bytes()
 
     def _set_colours(self, text: str, plane: str) -> None:
         """Set the colours of text and background."""

@@ -84,9 +84,9 @@ from napari_semsr.widgets.layers import (
     get_finest_level,
     get_identity,
     get_image_record,
-    get_input_names,
     get_layer_pixel_size,
     get_pixel_size_metadata,
+    get_provenance,
     have_mixed_units,
     is_calibrated,
     list_grey_layers,
@@ -725,7 +725,9 @@ def _belongs_to_image(layer: Layer, image: Layer) -> bool:
         return True
     if not isinstance(layer, Image | Labels):
         return False
-    if image.name in get_input_names(layer):
+    history = get_provenance(layer)
+    inputs = () if history is None else history.defining_step().inputs
+    if any(item.name == image.name for item in inputs):
         return True
     own, its = (np.ptp(item.extent.world[:, -2:], axis=0) for item in (layer, image))
     return bool(np.allclose(own * get_display_fit(image)[0], its, rtol=_SAME_SIDE))

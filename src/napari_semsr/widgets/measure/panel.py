@@ -21,7 +21,6 @@ from napari_semsr.core import (
 )
 from napari_semsr.jobs import (
     ERROR_MAP,
-    MapResult,
     crop_to_gap_free_box,
 )
 from napari_semsr.widgets.base import (
@@ -78,11 +77,6 @@ class MeasurePanel(VerbPanel):
             self.regions = create_region_box(self, self.region_help)
         return () if self.regions is None else (self.regions,)
 
-    @property
-    def adds_image(self) -> bool:
-        """Whether the result is an image to look at, rather than figures."""
-        return super().adds_image and not issubclass(self.verb.result, MapResult)
-
     def read_images(self, layers: Sequence[Layer]) -> list[Micrograph]:
         """Read the chosen layers, which have the same grid if gaps are cropped."""
         return (
@@ -132,9 +126,8 @@ class MeasurePanel(VerbPanel):
 
     def add_image(self, layer: Image, outcome: CommandOutcome) -> Iterator[None]:
         """Add the map as a layer, replacing an earlier map of the same images."""
-        if not isinstance(outcome.report, MapResult) or outcome.output is None:
-            yield from super().add_image(layer, outcome)
-            return
+        del layer
+        assert outcome.output is not None  # noqa: S101 - checked by the caller
         map_made = outcome.output.output
         # its kind, its image, its unit in brackets
         kind, _, rest = map_made.micrograph.name.partition(" of ")

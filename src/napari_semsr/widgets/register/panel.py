@@ -660,19 +660,12 @@ _TRANSFORM_EVENTS = ("scale", "rotate", "shear", "affine")
 _Result = tuple[Registered, JobOutput] | RegistrationRefused
 
 
-def run_unless_refused(request: PanelCall) -> Job[Any]:
-    """Run a call; return a refusal as a result, to list other positions that fit."""
-    try:
-        return (yield from request.run())
-    except RegistrationRefused as refused:
-        return refused
-
-
 def _register_images(request: PanelCall) -> Job[_Result]:
     """Register two images and resample the moving one, or return a refusal."""
-    registration = yield from run_unless_refused(request)
-    if isinstance(registration, RegistrationRefused):
-        return registration
+    try:
+        registration = yield from request.run()
+    except RegistrationRefused as refused:  # to list other positions that fit
+        return refused
     assert registration.image is not None  # noqa: S101 - it was not written
     title = f"{request.values['moving'].name} registered"
     target = OutputTarget(find_free_store_path(title), temporary=True)

@@ -196,20 +196,14 @@ class GrowingLayer:
             if not np.array_equal(translate, self.layer.translate):
                 self.layer.translate = translate  # which slices it again
         self._box = box
-        if self.layer is not None:
-            self._set_contrast_limits(
-                self._measure_contrast_limits(data[1]) or self._limits
-            )
-        return True
-
-    def _set_contrast_limits(self, limits: tuple[float, ...]) -> None:
-        """Set the contrast limits, unless the user has changed them."""
         layer = self.layer
-        if layer is None or self._limits != tuple(layer.contrast_limits):
-            return
-        if limits != self._limits:
-            layer.contrast_limits = limits
-            self._limits = tuple(layer.contrast_limits)
+        # unless the user has changed them
+        if layer is not None and self._limits == tuple(layer.contrast_limits):
+            limits = self._measure_contrast_limits(data[1])
+            if limits and limits != self._limits:
+                layer.contrast_limits = limits
+                self._limits = tuple(layer.contrast_limits)
+        return True
 
     def _measure_contrast_limits(self, level: Float32Array) -> tuple[float, ...] | None:
         """Measure contrast limits if enough was added; None if there is no contrast."""
