@@ -57,8 +57,9 @@ def test_every_command_is_callable_and_used(manifest):
     alone = {"pairs", "info", "convert", "figure", "replay", "decorrelation", "models"}
     alone |= ASIDE
     used |= {f"napari-semsr.{name}" for name in alone}
-    left = [item for item in contributions.commands if item.enablement == "False"]
+    left = [one for one in contributions.commands if "former command" in one.title]
     for item in left:  # says what to do instead
+        assert item.enablement is None, "napari would list it without its answer"
         called = item.python_name.rpartition(":open_")[2]
         panel = f"panel {called.replace('_', ' ').capitalize()}"
         assert describe_former_name(called) or describe_former_name(panel)

@@ -122,6 +122,7 @@ def test_a_cancelled_training_is_resumed(
     panel.form.set_values(minutes=3.0)  # a longer one is the same training
     run_panel(panel)
     assert steps == [False, 1]
+    assert not panel.helpers.native.isVisibleTo(panel), "a tick box without a name"
     assert len(held_out) == 1  # it is shown once
     assert len(model.layers) == 3
 
@@ -160,6 +161,24 @@ def test_after_stop_here_train_goes_on_and_both_results_stay(
     assert all(store.is_dir() for store in stores)
     run_panel(panel)  # of one that has ended: another training
     assert steps[2:] == [False]
+
+
+def test_the_curve_is_labelled_in_full_and_leaves_for_the_next_training(
+    panel, tmp_path
+):
+    from napari_semsr.widgets.base import plots  # noqa: F401 - the panel waits for it
+
+    panel._curve[:] = [(3.0, 0.1), (18.0, 5.3)]  # noqa: SLF001
+    panel._gain_name = "gain below the cut-off"  # noqa: SLF001
+    panel._draw_gain_curve()  # noqa: SLF001
+    plot = panel.results.plot
+    plot.figure.set_size_inches(250 / plot.figure.dpi, plot.height() / plot.figure.dpi)
+    plot.figure.draw_without_rendering()
+    label = plot.axes[0].yaxis.label.get_window_extent()
+    assert 0 <= label.y0 < label.y1 <= plot.figure.bbox.y1
+    for resumes in (True, False):
+        panel._prepare_progress(tmp_path, (), None, resumes=resumes)  # noqa: SLF001
+        assert plot.isVisibleTo(panel) is resumes
 
 
 def test_one_sem_image_is_the_ordinary_case(panel, model, add):

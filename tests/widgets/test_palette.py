@@ -68,6 +68,13 @@ def test_a_command_that_left_says_what_to_do_instead(monkeypatch):
         commands.open_knit_wool()
     with pytest.raises(AttributeError):
         commands.open_knit  # noqa: B018
+    # in the window: as one sentence, without a traceback
+    shown = []
+    monkeypatch.setattr(commands, "current_viewer", ViewerModel)
+    monkeypatch.setattr(commands, "show_error", shown.append)
+    commands.open_knit_wool()
+    assert len(shown) == 1
+    assert LAST_COMMIT in shown[0]
 
 
 @pytest.mark.broad

@@ -306,7 +306,8 @@ class ResultsGroup(QGroupBox):
     def reveal(self) -> None:
         """Show the group and scroll to its top."""
         self.setVisible(True)
-        self._layers.helpers.native.setVisible(bool(self._layers.find_helpers()))
+        box = self._layers.helpers
+        box.native.setVisible(bool(box.text and self._layers.find_helpers()))
         self.sharing.refresh()
         content, bar = self._scroll_area.widget(), self._scroll_area.verticalScrollBar()
         if content is not None and bar is not None:

@@ -290,6 +290,9 @@ class AdaptPanel(VerbPanel):
         """Prepare to show the progress; a resumed run keeps its curve and layer."""
         if not resumes:
             self._curve.clear()
+            if self.results.plot is not None:  # of an earlier training
+                self.results.plot.clear()
+                self.results.plot.refresh()
             self.history.remove_layers(self.result_layers.find_helpers())
             self.layer = None
         self._folder, self._request, self._linear = folder, request, None
@@ -344,7 +347,7 @@ class AdaptPanel(VerbPanel):
         """Plot the gain over training time, with the gain of the linear filter."""
         if not is_plotting_imported() or len(self._curve) < 1:
             return
-        plot = self.results.clear_plot(height=170)
+        plot = self.results.clear_plot()
         seconds, gains = np.array(self._curve).T
         (axes,) = plot.axes
         axes.plot(seconds, gains, "o-", color=COLOURS[0], lw=1.5, ms=3.5, label="model")

@@ -186,7 +186,6 @@ class CorrectionList(QWidget):
                 self.table.setItem(row, column, item)
         self.table.blockSignals(False)
         self._show_overlap_states()
-        self._show_description()
 
     def _get_frame_name(self, frame: int) -> str:
         return (
@@ -218,6 +217,7 @@ class CorrectionList(QWidget):
             if item is not None:
                 item.setText(state)
                 item.setToolTip(state)
+        self._show_description()
 
     def _show_description(self) -> None:
         if self._frames_shown is None:
@@ -237,9 +237,11 @@ class CorrectionList(QWidget):
             return
         y, x = self._nudge
         fixed_name, moved_name = map(self._get_frame_name, self._frames)
+        # the list has no room for a long state
+        state = "".join(f"; {item.text()}" for item in self.table.selectedItems()[2:])
         self.about.setText(
             f"{fixed_name} is green, {moved_name} magenta, moved by ({y:+.1f}, "
-            f"{x:+.1f}) px."
+            f"{x:+.1f}) px{state}."
         )
 
     # -- two frames in the viewer -----------------------------------------------

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any
 
 from napari import current_viewer
+from napari.utils.notifications import show_error
 
 from napari_semsr.core import Message, OptionError
 from napari_semsr.jobs import describe_former_name
@@ -39,9 +40,12 @@ def __getattr__(name: str) -> Callable[[], None]:
     return partial(_open_panel, title)
 
 
-def _refuse(sentence: Message) -> NoReturn:
-    """Raise the error for a command that left, which its caller may have kept."""
-    raise OptionError(convert_names_to_panel_labels(sentence), code=sentence.code)
+def _refuse(sentence: Message) -> None:
+    """Refuse a command that left: in the window, which would show a traceback."""
+    text = convert_names_to_panel_labels(sentence)
+    if current_viewer() is None:
+        raise OptionError(text, code=sentence.code)
+    show_error(text)
 
 
 def _open_panel(panel: str) -> Any:
