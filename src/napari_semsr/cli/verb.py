@@ -252,13 +252,14 @@ class Command:
                 image is not None and jobs.is_image_collection(image) for image in first
             )
             if many or (arguments_by_name["table"] is not None and not self._has_table):
-                output = getattr(arguments, "output", None)
-                if output is not None:
-                    msg = (
-                        f"-o {output} cannot be used with many images; use --table, or "
-                        "measure a single image."
-                    )
-                    raise OptionError(msg, code="options-contradict")
+                for output in verb.all_outputs:
+                    place = arguments_by_name[output.name]
+                    if place is not None and output.name != "table":
+                        msg = (
+                            f"{output.flag} {place} cannot be used with many images; "
+                            "use --table, or measure a single image."
+                        )
+                        raise OptionError(msg, code="options-contradict")
                 files = {
                     item.name: getattr(arguments, item.name) for item in verb.files
                 }

@@ -6,7 +6,7 @@ LAST_COMMIT = "77bd7f5d"
 FORMER: dict[str, str] = {
     "particles": (
         "`gaps()` measures particles too: their diameters, how many the border cuts, a "
-        "row for each with --table, and label images with --labels"
+        "row for each with `gaps(table=…)`, and label images with `gaps(labels=True)`"
     ),
     "models check": "`model_info()` shows what the card of a model records; "
     "benchmarks/check_model.py checks another model",
@@ -20,7 +20,8 @@ FORMER: dict[str, str] = {
     "judge": "use `register()`, then `metrics()` and `frc_map()`",
     "panel Judge by SEM": "use `register()`, then `metrics()` and `frc_map()`",
     "report": (
-        "save a `figure()` with its caption, and print the methods with `info(methods)`"
+        "`figure()` draws images with their caption, and `info(methods=True)` writes a "
+        "paragraph for a Methods section"
     ),
     "noise": (
         "no command measures it; `decorrelation()` and `frc()` measure how far the "
@@ -36,7 +37,8 @@ FORMER: dict[str, str] = {
     "trust": "`error_map()` shows where an enhanced image differs from its reference",
     "batch": (
         "use several images with -o FOLDER (enhance, restore, degrade, convert, crop), "
-        "--table for measurements, and a shell script for several steps"
+        "--table for measurements, and a shell script for several steps; in Python, a "
+        "loop and measure_table()"
     ),
     "panel Batch": "use *Apply to a folder…* in Enhance, Restore and measuring panels",
 }

@@ -39,6 +39,7 @@ from napari_semsr.training import place as area_training
 from tests.children import LIMIT_S
 from tests.refusals import refused, warned
 
+FORMER_RUN = Path(__file__).parents[2] / "corpus" / "77bd7f5d" / "adapted"
 SIDE = (128, 224)
 PIXEL = parse_pixel_size(20.0)
 SURE = {"error_nm": 1.0}  # expected error of the stored registration
@@ -517,12 +518,16 @@ def test_warnings_of_what_is_not_repeated_are_given_again(place, tmp_path):
         adapt(mosaic, [sem], tmp_path, steps=0, **how | {"resume": False}, overwrite=1)
 
 
-def test_a_run_of_an_earlier_version_is_refused(place, tmp_path):
+@pytest.mark.parametrize("name", ["training.pt", "training.json"])
+def test_a_run_of_an_earlier_version_is_refused(place, tmp_path, name):
+    """Begun or finished; its state of a training and its record of one stay."""
     mosaic, sem = place
-    training.save_area_state(tmp_path / "training.pt", {"steps": 60})
+    shutil.copytree(FORMER_RUN, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "training.json").rename(tmp_path / name)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     with refused(WriteError, "not-resumable"):
         adapt(mosaic, [sem], tmp_path, resume=True)
-    assert [path.name for path in tmp_path.iterdir()] == ["training.pt"]
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
 def test_an_image_that_is_missing_is_refused_before_any_work(place, tmp_path):

@@ -419,7 +419,9 @@ def _run_adaptation(run: Run[AdaptOptions]) -> Job[Adapted]:
     state_file = folder / TRAINING_STATE
     if run.existing.overwrite:
         state_file.unlink(missing_ok=True)
-    elif state_file.is_file() and not any(folder.glob(".registration-*.done.json")):
+    elif (state_file.is_file() or (folder / _TRAINING).is_file()) and not any(
+        folder.glob(".registration-*.done.json")
+    ):
         msg = (
             f"The run in {folder} has no records, as if of an earlier version, and "
             "cannot be resumed: choose another folder or set `overwrite`."
