@@ -105,7 +105,15 @@ def gaps_of(rng: np.random.Generator, size: float, sd: float) -> Gaps:
             Gap((0, 0), None, place, width, in_nm[0], known, in_nm[1], "found")
         )
     sizes = [
-        Particle((0, 0), px, px * size, whole=True)
+        Particle(
+            (0, 0),
+            px,
+            px * size,
+            whole=True,
+            area_px=px**2,
+            label=1,
+            eccentricity=0.0,
+        )
         for px in rng.normal(30, 4, 60).tolist()
     ]
     share = sd / size

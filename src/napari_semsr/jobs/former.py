@@ -37,8 +37,8 @@ FORMER: dict[str, str] = {
     "trust": "`error_map()` shows where an enhanced image differs from its reference",
     "batch": (
         "use several images with -o FOLDER (enhance, restore, degrade, convert, crop), "
-        "--table for measurements, and a shell script for several steps; in Python, a "
-        "loop and measure_table()"
+        "`metrics(table=…)` for a table, and a shell script for several steps; in "
+        "Python, a loop and `measure_table()`"
     ),
     "panel Batch": "use *Apply to a folder…* in Enhance, Restore and measuring panels",
 }
