@@ -214,7 +214,7 @@ def former_page() -> str:
         "",
     ]
     rows = [(f"`{name}`", text) for name, text in sorted(FORMER.items())]
-    table = check_table([("name", "is gone"), *rows])
+    table = write_table([("name", "is gone"), *rows])
     return "\n".join([*lines, *table, "", f"The last commit is {LAST_COMMIT}.", ""])
 
 
