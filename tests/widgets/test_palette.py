@@ -64,6 +64,7 @@ def test_denoise_opens_the_training_on_the_active_layer(monkeypatch):
 
 def test_a_command_that_left_says_what_to_do_instead(monkeypatch):
     monkeypatch.setitem(FORMER, "panel Knit wool", "use `crop()`")
+    monkeypatch.setitem(FORMER, "knit-wool", "only for the command line")
     with refused(OptionError, "former-name", match=rf"Crop .*{LAST_COMMIT}"):
         commands.open_knit_wool()
     with pytest.raises(AttributeError):

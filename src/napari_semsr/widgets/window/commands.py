@@ -32,7 +32,7 @@ def __getattr__(name: str) -> Callable[[], None]:
     if title is None:
         shown = f"napari-semsr.{called}"
         words = called.replace("_", " ").capitalize()
-        for former in (called, f"panel {words}"):
+        for former in (f"panel {words}", called):
             if sentence := describe_former_name(former, shown):
                 return partial(_refuse, sentence)
         msg = f"module {__name__!r} has no attribute {name!r}"
