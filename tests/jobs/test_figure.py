@@ -64,6 +64,15 @@ def micrograph(
     return Micrograph(data, size, name, provenance=made)
 
 
+def test_shape_is_that_of_the_file_where_the_width_is_no_whole_number(
+    tmp_path: Path,
+) -> None:
+    options = FigureOptions(width_mm=85, dpi=300)
+    made = run(FIGURE.job([micrograph()], tmp_path / "one.png", options=options))
+    with Picture.open(made.path) as picture:
+        assert (picture.height, picture.width) == made.shape
+
+
 @pytest.mark.quick(1)
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".pdf"])
 def test_figure_has_the_width_that_is_asked_for(tmp_path: Path, suffix: str) -> None:

@@ -147,6 +147,7 @@ def test_folder_of_the_images_is_refused(images, tmp_path):
         (("convert", "a.tif"), "missing-value"),
         (("convert", "a.tif", "x.tif", "--resume"), "option-without-effect"),
         (("convert", "a.tif", "-o", "out", "--suffix", "x"), "suffix-unknown"),
+        (("gaps", "*.tif", "--labels-out", "x.tif"), "options-contradict"),
         (("convert", "a.tif", "b.ome.tif", "-o", "c.png"), "output-is-file"),
         (("convert", "a.tif", "b.ome.tif", "-o", "d.png"), "options-contradict"),
         (

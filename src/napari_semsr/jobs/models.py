@@ -193,7 +193,7 @@ def _prepare_library_path(run: Run[ImportOptions], path: Path, name: str) -> Pat
     if name in models.list_bundled_models():
         msg = (
             f"The name {name} of {path.name} is already used by a bundled model; "
-            "choose another name (`name`, for an ONNX file)."
+            "choose another (`name`; not for .safetensors)."
         )
         raise CheckpointError(msg, code="name-taken")
     folder = models.get_library_folder()
