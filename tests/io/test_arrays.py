@@ -106,7 +106,7 @@ def test_coordinates_are_the_pixel_size(unit):
     assert found.pixel_size_nm == pytest.approx((7.5 * sizes[unit], 5.0 * sizes[unit]))
     assert found.origin == pytest.approx((100 * sizes[unit], 0))
     assert found.name == "field"
-    assert semsr.noise(array).pixel_size_nm == found.pixel_size_nm
+    assert semsr.decorrelation(array).pixel_size_nm == found.pixel_size_nm
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_a_truth_is_no_pixel_size(size):
     with refused(OptionError, "pixel-size-invalid"):
         Micrograph(GREY, size)
     with refused(OptionError, "pixel-size-invalid"):
-        semsr.noise(GREY, pixel_size_nm=size)
+        semsr.decorrelation(GREY, pixel_size_nm=size)
 
 
 def test_a_truth_in_a_file_is_no_pixel_size(tmp_path):

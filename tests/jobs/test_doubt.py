@@ -149,7 +149,9 @@ def test_record_of_gaps_gives_means_with_their_intervals():
     found = gaps_of(np.random.default_rng(3), NM, 0.1)
     both = found.compute_histograms("nm")
     facts = {"images": ("a", "b"), "pixel_size_nm": (NM, NM)}
-    report = GapReport(found, both, pixel_size_sd_nm=(0.1, 0.1), **facts).to_json()
+    report = GapReport(
+        found, both, (0.0, 0.0), pixel_size_sd_nm=(0.1, 0.1), **facts
+    ).to_json()
     assert report["pixel_size_basis"] == "calibrated"
     for name in ("mean_width", "mean_reference_width", "mean_diameter"):
         low, high = report[f"{name}_interval_nm"]

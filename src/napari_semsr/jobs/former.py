@@ -38,7 +38,7 @@ FORMER: dict[str, str] = {
     "batch": (
         "use several images with -o FOLDER (enhance, restore, degrade, convert, crop), "
         "`metrics(table=…)` for a table, and a shell script for several steps; in "
-        "Python, a loop and `measure_table()`"
+        "Python, a loop and measure_table()"
     ),
     "panel Batch": "use *Apply to a folder…* in Enhance, Restore and measuring panels",
 }
