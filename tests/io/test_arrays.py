@@ -106,7 +106,7 @@ def test_coordinates_are_the_pixel_size(unit):
     assert found.pixel_size_nm == pytest.approx((7.5 * sizes[unit], 5.0 * sizes[unit]))
     assert found.origin == pytest.approx((100 * sizes[unit], 0))
     assert found.name == "field"
-    assert semsr.decorrelation(array).pixel_size_nm == found.pixel_size_nm
+    assert semsr.spectrum(array).pixel_size_nm == found.pixel_size_nm
 
 
 @pytest.mark.parametrize(
