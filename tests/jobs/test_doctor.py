@@ -23,7 +23,8 @@ def answer(monkeypatch):
 def test_packages_devices_and_window_are_listed(answer):
     report = run(doctor.DOCTOR.job())
     assert report.packages["numpy"]
-    assert set(report.extras) == {"all", "czi", "em", "hdf5", "onnx", "table"}
+    extras = {"all", "bioimageio", "czi", "em", "hdf5", "onnx", "table"}
+    assert set(report.extras) == extras
     assert report.devices["auto"]
     assert report.memory_gb > 0
     assert report.window["GL version"] == "4.5 Mesa"
