@@ -122,13 +122,6 @@ def test_a_time_left_that_a_job_states_is_kept():
     assert [pace.add_time_left(one, 2.0 * one.done) for one in steps] == steps
 
 
-def test_time_left_of_unlike_steps_is_unknown():
-    pace = TimeEstimator()
-    steps = [Progress(n, 9, "", equal_steps=False) for n in range(9)]
-    left = [pace.add_time_left(one, 2.0 * one.done).seconds_left for one in steps]
-    assert set(left) == {None}
-
-
 def test_warnings_are_told_to_who_listens_and_else_to_python():
     heard, inner = [], []
     with capture_warnings(heard.append):

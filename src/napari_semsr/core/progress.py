@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
@@ -40,15 +40,12 @@ class Progress:
         The current activity, for the user.
     seconds_left : float or None
         Estimated time for the remaining steps.
-    equal_steps : bool
-        Whether all steps take about as long, so that their number gives the time left.
     """
 
     done: int
     total: int
     message: str
     seconds_left: float | None = None
-    equal_steps: bool = field(default=True, kw_only=True)
 
     @property
     def fraction(self) -> float:
@@ -90,7 +87,7 @@ class TimeEstimator:
         """
         if step.seconds_left is not None:
             return step
-        if not step.equal_steps or not step.done or not step.total:
+        if not step.done or not step.total:
             self._marks = [] if step.total else self._marks
             return step
         now = time.monotonic() if now is None else now
