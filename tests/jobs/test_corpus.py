@@ -33,7 +33,7 @@ from tests.refusals import refused
 
 # jobs, and the last commit that had each
 LEFT = {"trust": "b537c11d", "histogram": "f50b9466"}
-LEFT |= dict.fromkeys(("noise", "repeatability"), LAST_COMMIT)
+LEFT |= dict.fromkeys(("noise", "particles", "repeatability"), LAST_COMMIT)
 NEWER = {"gaps"}  # jobs that the corpus is too old for
 CHANGED = {
     "021ca8eb": {

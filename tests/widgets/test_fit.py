@@ -104,9 +104,9 @@ def test_labels_and_what_is_said_follow_the_letters(dock, letters, qtbot):
     panel = dock.show("Metrics", module, "MetricsPanel")
     control = panel.form.get_widget("data_range").native
     panel.messages.show_problem(LONG_TEXT)
-    for size in (9, 16, 9):
+    for size in (7, 16, 7):
         letters(size)
-        qtbot.waitUntil(lambda: (control.x() > 50) == (size == 9), timeout=LIMIT_MS)  # noqa: B023 - waits here
+        qtbot.waitUntil(lambda: (control.x() > 50) == (size == 7), timeout=LIMIT_MS)  # noqa: B023 - waits here
         dock.check(panel)
     (area,) = (
         item

@@ -330,7 +330,7 @@ def test_every_row_for_a_path_begins_beside_the_data(
             line.setText(str(other / "new.ome.zarr"))
             assert begun_by(button, qtbot) == other, (place, button.toolTip())
             asked.add(place)
-    assert len(asked) > 8
+    assert len(asked) > 5
 
 
 class Counted:

@@ -29,6 +29,7 @@ from napari_semsr.analysis import (
 )
 from napari_semsr.core import (
     FLAT,
+    INSTRUMENT_KEY,
     ORIGIN_KEY,
     SIZE_ERROR_KEY,
     Box,
@@ -127,7 +128,7 @@ def find_unfinished_result(path: Path) -> UnfinishedResult | None:
     history = record.provenance
     if history is None or history.job != "enhance" or counts is None:
         return None
-    no_options = "reading", TRAINED_ON, SIZE_ERROR_KEY, ORIGIN_KEY
+    no_options = "reading", TRAINED_ON, SIZE_ERROR_KEY, ORIGIN_KEY, INSTRUMENT_KEY
     options = {k: v for k, v in history.options.items() if k not in no_options}
     image = history.inputs[0].name if history.inputs else ""
     return UnfinishedResult(image, history.model_name or "", options, *counts)
