@@ -71,7 +71,7 @@ _UNLISTED_JOBS = {
     "train-on-sem": "adapt.train",
     "look-here": "adapt.job",
 }
-"""Modules of the jobs that are not commands but run from panels and in plans."""
+"""Modules of the jobs that are not commands but run from panels, `adapt` and `demo`."""
 MEASURES = tuple(
     name for name in VERBS if _MODULES.get(name, "").startswith("measure.")
 )

@@ -477,17 +477,14 @@ class _Steps:
         model = folder / self._choose_model_name()
         outputs = {"output": model, "planes": folder / _PLANES}
         inputs = {"mosaic": mosaic, "sem": sems, "transforms": transforms}
-        job = self._run_step("model", TRAIN_ON_SEM, inputs, outputs, _TRAINING)
-        yield from job
+        yield from self._run_step("model", TRAIN_ON_SEM, inputs, outputs, _TRAINING)
         applied: dict[str, EnhancedImage] = {}  # by the names of their steps
         for image in (mosaic, *(images.get("apply") or [])):
             name = f"{_get_output_stem(image)}-enhanced"
             names = chain([name], (f"{name}-{number}" for number in count(2)))
             name = next(one for one in names if one not in applied)
-            inputs, place = (
-                {"image": image, "model": model},
-                folder / f"{name}.ome.zarr",
-            )
+            place = folder / f"{name}.ome.zarr"
+            inputs = {"image": image, "model": model}
             record = yield from self._run_step(
                 name, ENHANCE, inputs, {"output": place}, f"{name}.json"
             )
