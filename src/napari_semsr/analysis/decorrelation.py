@@ -27,33 +27,12 @@ import numpy as np
 from pydantic import Field
 from scipy import fft
 
+from napari_semsr import core
 from napari_semsr.analysis.frc import (
     Reason,
     describe_nyquist_ratio,
     is_periodic,
     read_finite_array,
-)
-from napari_semsr.core import (
-    Box,
-    FloatArray,
-    FloatPair,
-    IntPair,
-    Job,
-    Micrograph,
-    Options,
-    Progress,
-    Quantity,
-    ShapeError,
-    compute_length_error,
-    compute_relative_pitch,
-    count_available_cores,
-    create_rings,
-    declare_quantity,
-    plan_blocks,
-    read_box,
-    require_memory,
-    tukey_window_2d,
-    widen_interval,
 )
 
 _MIN_PX = 64  # smallest side of an image; chosen: at ring 10 of 32 a step is a tenth
@@ -88,7 +67,7 @@ NO_CUT_OFF: dict[str, str] = {
 """Explanation of each reason for a missing cut-off."""
 
 
-class DecorrelationOptions(Options):
+class DecorrelationOptions(core.Options):
     """Options for decorrelation analysis."""
 
     block: int | None = Field(
@@ -102,7 +81,7 @@ class DecorrelationOptions(Options):
     )
 
 
-_SHORTEST = Quantity("Cut-off", "nm", also="resolution_px", interval="interval_nm",
+_SHORTEST = core.Quantity("Cut-off", "nm", also="resolution_px", interval="interval_nm",
     within="", reason="why", verdict="verdict", large=True)  # fmt: skip
 
 
@@ -123,32 +102,38 @@ class Decorrelation:
         float | None, replace(_SHORTEST, unit="px", also="", interval="interval_px")
     ]
     resolution_nm: Annotated[float | None, _SHORTEST]
-    step_px: Annotated[float | None, declare_quantity("Step of the rings", "px")]
+    step_px: Annotated[float | None, core.declare_quantity("Step of the rings", "px")]
     interval_px: Annotated[
-        FloatPair | None, declare_quantity("From the previous to the next ring")
+        core.FloatPair | None,
+        core.declare_quantity("From the previous to the next ring"),
     ]
     interval_nm: Annotated[
-        FloatPair | None, declare_quantity("From the previous to the next ring")
+        core.FloatPair | None,
+        core.declare_quantity("From the previous to the next ring"),
     ]
-    p10_px: Annotated[float | None, Quantity("10 % below", "px", shown=False)]
-    p90_px: Annotated[float | None, Quantity("90 % below", "px", shown=False)]
-    p10_nm: Annotated[float | None, Quantity("10 % below", "nm", shown=False)]
-    p90_nm: Annotated[float | None, Quantity("90 % below", "nm", shown=False)]
-    reason: Annotated[Reason | None, Quantity("Reason", shown=False)]
-    method: Annotated[str, Quantity("Method", tabled=False)]
-    blocks: Annotated[int, Quantity("Blocks", shown=False)]
+    p10_px: Annotated[float | None, core.Quantity("10 % below", "px", shown=False)]
+    p90_px: Annotated[float | None, core.Quantity("90 % below", "px", shown=False)]
+    p10_nm: Annotated[float | None, core.Quantity("10 % below", "nm", shown=False)]
+    p90_nm: Annotated[float | None, core.Quantity("90 % below", "nm", shown=False)]
+    reason: Annotated[Reason | None, core.Quantity("Reason", shown=False)]
+    method: Annotated[str, core.Quantity("Method", tabled=False)]
+    blocks: Annotated[int, core.Quantity("Blocks", shown=False)]
     failed: Annotated[
         int,
-        Quantity("Without a cut-off", column="blocks_without_cut_off", shown=False),
+        core.Quantity(
+            "Without a cut-off", column="blocks_without_cut_off", shown=False
+        ),
     ]
-    gaps: Annotated[int, declare_quantity("With gaps")]
-    block: Annotated[int | None, declare_quantity("Side of a block", "px")]
-    values_px: FloatArray
-    peak: Annotated[float | None, declare_quantity("Peak")]
-    frequency_per_px: FloatArray
-    correlation: FloatArray
-    filtered: FloatArray
-    sigma_px: Annotated[float | None, declare_quantity("Width of the filter", "px")]
+    gaps: Annotated[int, core.declare_quantity("With gaps")]
+    block: Annotated[int | None, core.declare_quantity("Side of a block", "px")]
+    values_px: core.FloatArray
+    peak: Annotated[float | None, core.declare_quantity("Peak")]
+    frequency_per_px: core.FloatArray
+    correlation: core.FloatArray
+    filtered: core.FloatArray
+    sigma_px: Annotated[
+        float | None, core.declare_quantity("Width of the filter", "px")
+    ]
 
     @property
     def verdict(self) -> str:
@@ -164,12 +149,14 @@ class Decorrelation:
         return words
 
     @property
-    def why(self) -> Annotated[str | None, declare_quantity("Why")]:
+    def why(self) -> Annotated[str | None, core.declare_quantity("Why")]:
         """Reason for the missing cut-off, as text."""
         return self.reason and f"{self.reason}: {NO_CUT_OFF[self.reason]}"
 
     @property
-    def spread(self) -> Annotated[str | None, Quantity("10 to 90 %", tabled=False)]:
+    def spread(
+        self,
+    ) -> Annotated[str | None, core.Quantity("10 to 90 %", tabled=False)]:
         """10th and 90th percentiles of the cut-off over the blocks, as text."""
         for unit in ("nm", "px"):
             ends = getattr(self, f"p10_{unit}"), getattr(self, f"p90_{unit}")
@@ -178,7 +165,9 @@ class Decorrelation:
         return None
 
     @property
-    def blocks_text(self) -> Annotated[str | None, Quantity("Blocks", tabled=False)]:
+    def blocks_text(
+        self,
+    ) -> Annotated[str | None, core.Quantity("Blocks", tabled=False)]:
         """Number and size of the blocks and number of failed blocks, as text."""
         if self.block is None:
             return None
@@ -192,9 +181,9 @@ class Decorrelation:
 class _Curve:
     """Decorrelation curve of one block."""
 
-    frequency: FloatArray
-    plain: FloatArray
-    of_filtered: FloatArray
+    frequency: core.FloatArray
+    plain: core.FloatArray
+    of_filtered: core.FloatArray
     at: int  # index of the ring of the cut-off; -1 without one
     sigma: float | None
     reason: Reason | None
@@ -206,8 +195,8 @@ class _Curve:
 
 
 def measure_decorrelation(
-    image: Micrograph, options: DecorrelationOptions | None = None
-) -> Job[Decorrelation]:
+    image: core.Micrograph, options: DecorrelationOptions | None = None
+) -> core.Job[Decorrelation]:
     """Measure the cut-off of an image by decorrelation analysis.
 
     The image needs 64 px or more on each side. An image analysed as a whole must not
@@ -222,15 +211,15 @@ def measure_decorrelation(
             f"Decorrelation analysis needs at least {_MIN_PX}x{_MIN_PX} px, got "
             f"{image.shape[0]}x{image.shape[1]} px in {image.name}; use a larger area."
         )
-        raise ShapeError(msg, code="image-too-small")
-    pitch = compute_relative_pitch(image.scale)
+        raise core.ShapeError(msg, code="image-too-small")
+    pitch = core.compute_relative_pitch(image.scale)
     if side is None:
-        yield Progress(0, 1, "transforming")
-        require_memory(image.name, image.shape, _BYTES_PER_PX)
+        yield core.Progress(0, 1, "transforming")
+        core.require_memory(image.name, image.shape, _BYTES_PER_PX)
         return _summarise_curves(
             image, [_find_peak(read_finite_array(image), pitch)], (1, 1), None, 0
         )
-    plan_blocks(
+    core.plan_blocks(
         image.shape, block=side, step=side
     )  # raises an error if an image has no values
     # blocks cover the whole image, evenly spaced with a small overlap
@@ -241,10 +230,10 @@ def measure_decorrelation(
     curves: list[_Curve | None] = []
     grid = len(corners[0]), len(corners[1])
     for number, (y, x) in enumerate(itertools.product(*corners)):
-        yield Progress(number, math.prod(grid), "transforming blocks")
-        values = read_box(image.data, Box.from_shape((side, side), (y, x))).astype(
-            np.float64
-        )
+        yield core.Progress(number, math.prod(grid), "transforming blocks")
+        values = core.read_box(
+            image.data, core.Box.from_shape((side, side), (y, x))
+        ).astype(np.float64)
         is_finite = bool(np.isfinite(values).all())
         curves.append(_find_peak(values, pitch) if is_finite else None)
     usable = [curve for curve in curves if curve is not None]
@@ -253,14 +242,14 @@ def measure_decorrelation(
             f"All {len(curves)} blocks of {side} px in {image.name} contain gaps; use "
             "smaller blocks (`block`) or crop to a gap-free area."
         )
-        raise ShapeError(msg, code="gaps-everywhere")
+        raise core.ShapeError(msg, code="gaps-everywhere")
     return _summarise_curves(image, curves, grid, side, len(curves) - len(usable))
 
 
 def _summarise_curves(
-    image: Micrograph,
+    image: core.Micrograph,
     curves: "list[_Curve | None] | list[_Curve]",
-    grid: IntPair,
+    grid: core.IntPair,
     side: int | None,
     gaps: int,
 ) -> Decorrelation:
@@ -280,8 +269,8 @@ def _summarise_curves(
         step = 1 / ring - 1 / (ring + width)  # error: the step to the next ring
         low, high = interval = middle - step, middle + 1 / (ring - width) - 1 / ring
         if nm is not None:
-            error = compute_length_error(image)
-            interval_nm = widen_interval(middle * nm, (low * nm, high * nm), error)
+            error = core.compute_length_error(image)
+            interval_nm = core.widen_interval(middle * nm, (low * nm, high * nm), error)
     if side is None:
         p10 = p90 = None
     in_nm = [None if v is None or nm is None else v * nm for v in (middle, p10, p90)]
@@ -311,14 +300,14 @@ def _summarise_curves(
     )
 
 
-def _find_peak(values: FloatArray, pitch: FloatPair) -> _Curve:
+def _find_peak(values: core.FloatArray, pitch: core.FloatPair) -> _Curve:
     """Find the outermost peak in the decorrelation curves of a gap-free block."""
-    rings = create_rings((values.shape[0], values.shape[1]), pitch)
-    window = tukey_window_2d((values.shape[0], values.shape[1]), _TUKEY)
+    rings = core.create_rings((values.shape[0], values.shape[1]), pitch)
+    window = core.tukey_window_2d((values.shape[0], values.shape[1]), _TUKEY)
     mean = float(values.mean())
     most = float(np.abs(values - mean).max())
-    half = fft.rfft2((values - mean) * window, workers=count_available_cores())
-    plane: FloatArray = np.square(half.real)
+    half = fft.rfft2((values - mean) * window, workers=core.count_available_cores())
+    plane: core.FloatArray = np.square(half.real)
     plane += np.square(half.imag)
     complete = slice(1, rings.complete)
     amplitude = rings.sum_rings(np.sqrt(plane))[complete]
@@ -326,11 +315,11 @@ def _find_peak(values: FloatArray, pitch: FloatPair) -> _Curve:
     samples, frequency = rings.samples[complete], rings.frequency[complete]
     inside = np.sqrt(np.cumsum(samples))
 
-    def compute_curves(sigmas: FloatArray) -> FloatArray:
+    def compute_curves(sigmas: core.FloatArray) -> core.FloatArray:
         gain = -np.expm1(-2 * (np.pi * sigmas[:, None] * frequency) ** 2)
         whole = np.sqrt((power * gain**2).sum(axis=1, keepdims=True))
         within = np.cumsum(amplitude * gain, axis=1)
-        correlations: FloatArray = within / (np.maximum(whole, _TINY) * inside)
+        correlations: core.FloatArray = within / (np.maximum(whole, _TINY) * inside)
         return correlations
 
     plain = compute_curves(np.array([np.inf]))[0]
@@ -363,7 +352,7 @@ def _find_peak(values: FloatArray, pitch: FloatPair) -> _Curve:
     return _Curve(frequency, plain, best_curve, at, width, None)
 
 
-def _find_outermost_peak(curve: FloatArray) -> int:
+def _find_outermost_peak(curve: core.FloatArray) -> int:
     """Return the index of the last running maximum before a drop; -1 if none."""
     records = np.flatnonzero(curve >= np.maximum.accumulate(curve))
     drops = curve[records] - np.minimum.reduceat(curve, records)
@@ -372,7 +361,10 @@ def _find_outermost_peak(curve: FloatArray) -> int:
 
 
 def _has_signal(
-    power: FloatArray, samples: FloatArray, frequency: FloatArray, window: FloatArray
+    power: core.FloatArray,
+    samples: core.FloatArray,
+    frequency: core.FloatArray,
+    window: core.FloatArray,
 ) -> bool:
     """Check whether coarse detail has significantly more power than fine detail."""
     coarse = frequency < frequency[-1] / 2

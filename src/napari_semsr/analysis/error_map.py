@@ -24,26 +24,8 @@ import numpy as np
 import scipy  # the submodules are loaded lazily
 from scipy import fft, ndimage
 
+from napari_semsr import core
 from napari_semsr.analysis.common_grid import compute_block_means, split_into_blocks
-from napari_semsr.core import (
-    Box,
-    Float32Array,
-    FloatArray,
-    FloatPair,
-    Grid,
-    GridImage,
-    IntPair,
-    Job,
-    Micrograph,
-    Options,
-    Progress,
-    ShapeError,
-    compute_relative_pitch,
-    count_available_cores,
-    find_gap_free_box,
-    option,
-    warn,
-)
 
 _WHOLE = 2048  # longest side that is fitted as a whole; chosen: 0.3 GB
 _SIDE = 1024  # side of the blocks sampled from a larger field; chosen: 2 s
@@ -63,22 +45,22 @@ _MIN_KNOWN = 0.5  # weight of known pixels under a Gaussian; chosen
 _SEARCH = 8  # largest shift, px; chosen
 
 
-class ErrorMapOptions(Options):
+class ErrorMapOptions(core.Options):
     """Options for an error map."""
 
-    unit: Literal["grey", "percent"] = option(
+    unit: Literal["grey", "percent"] = core.option(
         "grey",
         "Map in",
         "Unit of the map: grey levels of the reference, or per cent of its grey-level "
         "range (percentiles 0.1 to 99.9).",
         choices={"grey levels": "grey", "per cent of the range": "percent"},
     )
-    align: bool = option(
+    align: bool = core.option(
         True,
         "Find the shift first",
         "Estimate and correct the subpixel shift of the enhanced image.",
     )
-    search: int | None = option(
+    search: int | None = core.option(
         None,
         "Search",
         "Search radius for the shift, in pixels of the reference; by default 8.",
@@ -102,7 +84,7 @@ class BlurAndGainFit:
     beta: float
     # grey levels near the means of the reference and the enhanced image, subtracted
     # before sums and single precision, as squares of a large offset lose the contrast
-    levels: FloatPair
+    levels: core.FloatPair
     # standard deviation of the Gaussian, in pixels of the enhanced image placed over
     # the reference; for oblong pixels in their geometric mean
     sigma_px: float
@@ -115,14 +97,14 @@ class BlurAndGainFit:
     def warn_if_doubtful(self, reference: str, enhanced: str) -> None:
         """Warn if the fit suggests that the named images do not show the same field."""
         if self.widest:
-            warn(
+            core.warn(
                 f"The fitted blur between {enhanced} and {reference} is at the "
                 f"search limit ({self.sigma_px:.3g} px): the images may show "
                 "different areas, or differ in shading, which the map shows as error.",
                 "blur-too-wide",
             )
         if self.alpha <= 0:
-            warn(
+            core.warn(
                 f"The grey levels of {enhanced} are inverted relative to {reference} "
                 f"(gain {self.alpha:.3g}): invert one of the images or use another "
                 "reference.",
@@ -134,8 +116,8 @@ class BlurAndGainFit:
 class AlignedPair:
     """Pair of a reference and an enhanced image aligned to it."""
 
-    reference: GridImage  # overlap of both images
-    enhanced: GridImage  # the same area in pixels that are `factor` times finer
+    reference: core.GridImage  # overlap of both images
+    enhanced: core.GridImage  # the same area in pixels that are `factor` times finer
     factor: (
         int  # pixels of the enhanced image per pixel of the reference, along an axis
     )
@@ -143,9 +125,9 @@ class AlignedPair:
     @classmethod
     def from_images(
         cls,
-        reference: Micrograph,
-        enhanced: Micrograph,
-        shift_px: FloatPair = (0.0, 0.0),
+        reference: core.Micrograph,
+        enhanced: core.Micrograph,
+        shift_px: core.FloatPair = (0.0, 0.0),
     ) -> Self:
         """Align an enhanced image with a reference, without reading pixels.
 
@@ -153,7 +135,7 @@ class AlignedPair:
         pixels of the reference.
         """
         grid, lies = (
-            Grid.from_image(reference),
+            core.Grid.from_image(reference),
             _find_enhanced_grid(reference, enhanced),
         )
         down, right = (s * p for s, p in zip(shift_px, grid.pitch, strict=True))
@@ -164,7 +146,7 @@ class AlignedPair:
                 f"{enhanced.name} and {reference.name} do not overlap; check their "
                 "origins and pixel sizes, or register the images (`register()`)."
             )
-            raise ShapeError(msg, code="no-overlap")
+            raise core.ShapeError(msg, code="no-overlap")
         ratio = [a / b for a, b in zip(grid.pitch, lies.pitch, strict=True)]
         if min(ratio) * _COARSER < 1:
             is_coarser = max(ratio) <= _COARSER  # along both axes
@@ -175,24 +157,24 @@ class AlignedPair:
                 f"{exchange * is_coarser}resample {enhanced.name} to the reference's "
                 "pixels (`crop()` with `like`)."
             )
-            raise ShapeError(msg, code="reference-finer")
+            raise core.ShapeError(msg, code="reference-finer")
         factor = max(1, round(math.sqrt(ratio[0] * ratio[1])))
-        area = GridImage.from_image(reference, grid).crop(box)
+        area = core.GridImage.from_image(reference, grid).crop(box)
         y, x = (pitch / factor for pitch in grid.pitch)
-        fine = Grid(box.scale(factor).shape, (y, x), area.grid.corner)
-        return cls(area, GridImage.from_image(enhanced, fine, lies), factor)
+        fine = core.Grid(box.scale(factor).shape, (y, x), area.grid.corner)
+        return cls(area, core.GridImage.from_image(enhanced, fine, lies), factor)
 
     @property
-    def shape(self) -> IntPair:
+    def shape(self) -> core.IntPair:
         """Shape of the map, (rows, columns)."""
         return self.reference.grid.shape
 
-    def get_axis_sigmas(self, sigma_px: float) -> FloatPair:
+    def get_axis_sigmas(self, sigma_px: float) -> core.FloatPair:
         """Return the standard deviations (y, x) in px of a Gaussian isotropic in nm."""
-        y, x = compute_relative_pitch(self.enhanced.grid.pitch)
+        y, x = core.compute_relative_pitch(self.enhanced.grid.pitch)
         return sigma_px / y, sigma_px / x
 
-    def read(self, box: Box) -> tuple[FloatArray, FloatArray]:
+    def read(self, box: core.Box) -> tuple[core.FloatArray, core.FloatArray]:
         """Read a box, in pixels of the overlap, from both images.
 
         Each has its own pixels: those of the enhanced image are `factor` times finer.
@@ -202,9 +184,11 @@ class AlignedPair:
         return fixed_block, fine.astype(np.float64)
 
 
-def _find_enhanced_grid(reference: Micrograph, enhanced: Micrograph) -> Grid:
+def _find_enhanced_grid(
+    reference: core.Micrograph, enhanced: core.Micrograph
+) -> core.Grid:
     """Return the grid of an enhanced image relative to its reference."""
-    grid, lies = Grid.from_image(reference), Grid.from_image(enhanced)
+    grid, lies = core.Grid.from_image(reference), core.Grid.from_image(enhanced)
     ratio = [a / b for a, b in zip(lies.shape, grid.shape, strict=True)]
     whole = ratio[0] if ratio[0] == ratio[1] and ratio[0] == int(ratio[0]) else None
     same_unit = reference.unit == enhanced.unit
@@ -212,7 +196,7 @@ def _find_enhanced_grid(reference: Micrograph, enhanced: Micrograph) -> Grid:
     has_origin = reference.origin != (0.0, 0.0) or enhanced.origin != (0.0, 0.0)
     if whole and (not same_unit or (alike and whole > 1 and not has_origin)):
         if reference.unit != "pixel" and same_unit:
-            warn(
+            core.warn(
                 f"Based on its shape, {enhanced.name} is assumed to have pixels "
                 f"{whole:g} times finer than {reference.name}, although both state "
                 "the same pixel size. If the enhanced image covers a larger field, "
@@ -220,7 +204,7 @@ def _find_enhanced_grid(reference: Micrograph, enhanced: Micrograph) -> Grid:
                 "pixel-size-contradicts",
             )
         y, x = (pitch / whole for pitch in grid.pitch)
-        return Grid(lies.shape, (y, x), grid.corner)
+        return core.Grid(lies.shape, (y, x), grid.corner)
     if not same_unit or (alike and reference.unit == "pixel" and whole is None):
         sizes = (f"{shape[0]}x{shape[1]} px" for shape in (grid.shape, lies.shape))
         msg = (
@@ -229,8 +213,8 @@ def _find_enhanced_grid(reference: Micrograph, enhanced: Micrograph) -> Grid:
             "pixel sizes, or resample the images to the same grid (`crop()`, "
             "`register()`)."
         )
-        raise ShapeError(msg, code="sizes-differ")
-    return lies if has_origin else Grid(lies.shape, lies.pitch, grid.corner)
+        raise core.ShapeError(msg, code="sizes-differ")
+    return lies if has_origin else core.Grid(lies.shape, lies.pitch, grid.corner)
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,16 +223,16 @@ class _BlockSpectrum:
 
     # (Y, X) Of the reference if the enhanced image is finer; else their product with
     # those of the enhanced image
-    coefficients: FloatArray
+    coefficients: core.FloatArray
     # (factor Y, factor X) Of the enhanced image if that is finer; else their squares
-    grey: FloatArray
-    means: FloatPair  # coefficients of the zero frequency of both
+    grey: core.FloatArray
+    means: core.FloatPair  # coefficients of the zero frequency of both
     square: float  # sum of the reference's squares
 
     @classmethod
-    def from_images(cls, reference: FloatArray, enhanced: FloatArray) -> Self:
+    def from_images(cls, reference: core.FloatArray, enhanced: core.FloatArray) -> Self:
         """Compute the cosine transform of a block without gaps."""
-        cores = count_available_cores()
+        cores = core.count_available_cores()
         first, second = (
             fft.dctn(part, norm="ortho", workers=cores)
             for part in (reference, enhanced)
@@ -261,10 +245,10 @@ class _BlockSpectrum:
 
     def compute_moments(
         self,
-        gains: Callable[[int, float], FloatArray],
-        sigmas: FloatPair,
+        gains: Callable[[int, float], core.FloatArray],
+        sigmas: core.FloatPair,
         factor: int,
-    ) -> FloatArray:
+    ) -> core.FloatArray:
         """Sum 1, r, p, r², p² and rp over pixels (r: reference, p: blurred)."""
         rows, columns = map(gains, self.grey.shape, sigmas)
         count = self.coefficients.size
@@ -287,7 +271,7 @@ class _BlockSpectrum:
         return np.array([count, *sums, self.square, power, product])
 
 
-def _fold_coefficients(coefficients: FloatArray, factor: int) -> FloatArray:
+def _fold_coefficients(coefficients: core.FloatArray, factor: int) -> core.FloatArray:
     """Decimate in cosine space: fold the coefficients along the first axis."""
     size = coefficients.shape[0] // factor
     folded_sum = coefficients[:size].copy()
@@ -302,7 +286,7 @@ def _fold_coefficients(coefficients: FloatArray, factor: int) -> FloatArray:
     return folded_sum
 
 
-def _compute_gaussian_gain(size: int, sigma: float, factor: int) -> FloatArray:
+def _compute_gaussian_gain(size: int, sigma: float, factor: int) -> core.FloatArray:
     """Return the cosine-space gain of a Gaussian and of `factor`-sample averaging."""
     wave = np.pi * np.arange(size) / size
     reach = int(_REACH * sigma + 0.5)
@@ -310,7 +294,7 @@ def _compute_gaussian_gain(size: int, sigma: float, factor: int) -> FloatArray:
     if reach:
         places = np.arange(1, reach + 1)
         weights = np.exp(-0.5 * (places / sigma) ** 2)
-        waves: FloatArray = np.cos(wave[:, None] * places) @ weights
+        waves: core.FloatArray = np.cos(wave[:, None] * places) @ weights
         gains = (1 + 2 * waves) / (1 + 2 * weights.sum())
     if factor > 1:
         offsets = np.arange(factor) - (factor - 1) / 2
@@ -318,7 +302,7 @@ def _compute_gaussian_gain(size: int, sigma: float, factor: int) -> FloatArray:
     return gains
 
 
-def _fit_line(moments: FloatArray) -> tuple[float, float, float]:
+def _fit_line(moments: core.FloatArray) -> tuple[float, float, float]:
     """Fit gain and offset; return them with the mean square residual."""
     count, first, second, squares, powers, product = moments
     spread = powers / count - (second / count) ** 2
@@ -330,20 +314,20 @@ def _fit_line(moments: FloatArray) -> tuple[float, float, float]:
     return gain, (first - gain * second) / count, max(0.0, whole - gain * covariance)
 
 
-def fit_blur_and_gain(pair: AlignedPair) -> Job[BlurAndGainFit]:
+def fit_blur_and_gain(pair: AlignedPair) -> core.Job[BlurAndGainFit]:
     """Fit the blur, gain and offset between an enhanced image and its reference.
 
     Images of up to 2048 px are fitted as a whole, larger ones by eight evenly spaced
     blocks of 1024 px. Each is cropped to its largest part without gaps.
     """
-    whole = Box.from_shape(pair.shape)
+    whole = core.Box.from_shape(pair.shape)
     boxes = [whole]
     if max(pair.shape) * pair.factor > _WHOLE:
         boxes = split_into_blocks(whole, _FIT_BLOCKS, max(_LEAST, _SIDE // pair.factor))
     blocks: list[_BlockSpectrum] = []
-    levels: FloatPair | None = None
+    levels: core.FloatPair | None = None
     for number, box in enumerate(boxes):
-        yield Progress(number, len(boxes), "fitting blur and grey levels")
+        yield core.Progress(number, len(boxes), "fitting blur and grey levels")
         both = _crop_gap_free(*pair.read(box), pair.factor)
         if both is not None:
             levels = levels or (float(both[0].mean()), float(both[1].mean()))
@@ -355,9 +339,9 @@ def fit_blur_and_gain(pair: AlignedPair) -> Job[BlurAndGainFit]:
             f"gap-free in both images, but {pair.reference.image.name} and "
             f"{pair.enhanced.image.name} have none."
         )
-        raise ShapeError(msg, code="nothing-to-measure")
+        raise core.ShapeError(msg, code="nothing-to-measure")
 
-    def sum_moments(sigma: float) -> FloatArray:
+    def sum_moments(sigma: float) -> core.FloatArray:
         gains = cache(partial(_compute_gaussian_gain, factor=pair.factor))
         sigmas = pair.get_axis_sigmas(sigma)
         sums = [block.compute_moments(gains, sigmas, pair.factor) for block in blocks]
@@ -375,7 +359,7 @@ def fit_blur_and_gain(pair: AlignedPair) -> Job[BlurAndGainFit]:
                 f"An error map needs contrast, but {image.name} is constant where "
                 "the images overlap; choose another image."
             )
-            raise ShapeError(msg, code="image-blank")
+            raise core.ShapeError(msg, code="image-blank")
     widest = _WIDEST_PX * pair.factor
     steps = np.geomspace(_FINEST_PX, widest, _STEPS - 1)
     places = np.concatenate([[0.0], steps])
@@ -406,15 +390,15 @@ def fit_blur_and_gain(pair: AlignedPair) -> Job[BlurAndGainFit]:
 
 
 def _crop_gap_free(
-    reference: FloatArray, enhanced: FloatArray, factor: int
-) -> tuple[FloatArray, FloatArray] | None:
+    reference: core.FloatArray, enhanced: core.FloatArray, factor: int
+) -> tuple[core.FloatArray, core.FloatArray] | None:
     """Crop a block to its largest gap-free area in both images; None if too small."""
     usable = np.isfinite(reference) & (
         compute_block_means(np.isfinite(enhanced), factor) == 1
     )
-    box: Box | None = Box.from_shape(usable.shape)
+    box: core.Box | None = core.Box.from_shape(usable.shape)
     if not usable.all():
-        box = find_gap_free_box(usable, least=_LEAST)
+        box = core.find_gap_free_box(usable, least=_LEAST)
     if box is None or min(box.shape) < _LEAST:
         return None
     return reference[box.slices], enhanced[box.scale(factor).slices]
@@ -424,9 +408,9 @@ def _crop_gap_free(
 class ErrorSums:
     """Sums over the compared pixels, from which RSE and RSP are computed."""
 
-    _sums: FloatArray = field(default_factory=lambda: np.zeros(6))
+    _sums: core.FloatArray = field(default_factory=lambda: np.zeros(6))
 
-    def add(self, reference: Float32Array, prediction: Float32Array) -> None:
+    def add(self, reference: core.Float32Array, prediction: core.Float32Array) -> None:
         """Add the pixels that are valid in both the reference and degraded image."""
         step = max(1, _SUM_PIXELS // reference.shape[1])
         for row in range(0, reference.shape[0], step):  # limits double-precision memory
@@ -463,7 +447,7 @@ class FittedPair:
     pair: AlignedPair
     fit: BlurAndGainFit  # fit of the enhanced image to the reference
 
-    def read(self, box: Box) -> tuple[Float32Array, Float32Array]:
+    def read(self, box: core.Box) -> tuple[core.Float32Array, core.Float32Array]:
         """Return a box of the reference and of the degraded enhanced image.
 
         The second is blurred and scaled by the fit; NaN where unknown. The level of
@@ -477,7 +461,7 @@ class FittedPair:
         result = np.empty(box.shape, np.float32)
         factor, sigmas = self.pair.factor, self.pair.get_axis_sigmas(self.fit.sigma_px)
         reach = math.ceil(int(_REACH * max(sigmas) + 0.5) / factor)
-        whole = Box.from_shape(self.pair.shape)  # its borders are reflected
+        whole = core.Box.from_shape(self.pair.shape)  # its borders are reflected
         for part in split_into_blocks(box, None, _PART):
             window = part.grow(reach).intersection(whole)
             own_block = self.pair.enhanced.read(window.scale(factor))
@@ -498,6 +482,8 @@ class FittedPair:
         return reference_block, result
 
 
-def _apply_gaussian_blur(image: Float32Array, sigmas: FloatPair) -> Float32Array:
+def _apply_gaussian_blur(
+    image: core.Float32Array, sigmas: core.FloatPair
+) -> core.Float32Array:
     """Apply a Gaussian blur with reflected borders."""
     return np.asarray(ndimage.gaussian_filter(image, sigmas, truncate=_REACH))

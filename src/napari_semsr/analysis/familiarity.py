@@ -18,19 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 
+from napari_semsr import core
 from napari_semsr.analysis.light import find_cut_off
 from napari_semsr.analysis.metrics import compute_psnr_gain
-from napari_semsr.core import (
-    Box,
-    CheckpointError,
-    FloatArray,
-    FloatPair,
-    Job,
-    Micrograph,
-    Progress,
-    ReadableArray,
-    read_box,
-)
 
 FAMILIARITY = "familiarity"
 """Key in the `training` entry of a model card for the appearance of the training field.
@@ -57,12 +47,12 @@ _FLOOR = 0.05
 class BlockFeatures:
     """Block features (M, F) of a field, and the distance limit."""
 
-    looks: FloatArray
-    spread: FloatArray  # (F,)
+    looks: core.FloatArray
+    spread: core.FloatArray  # (F,)
     limit: float
 
     @classmethod
-    def from_parts(cls, parts: Iterable[FloatArray]) -> Self | None:
+    def from_parts(cls, parts: Iterable[core.FloatArray]) -> Self | None:
         """Compute block features from parts of a field (Y, X); None if too small."""
         looks, places = [], []
         for number, plane in enumerate(parts):
@@ -81,8 +71,8 @@ class BlockFeatures:
         return cls(table, spread, float(np.percentile(own, _LIKE)))
 
     def compute_distances(
-        self, plane: FloatArray, *, finest: bool = True
-    ) -> tuple[list[Box], FloatArray]:
+        self, plane: core.FloatArray, *, finest: bool = True
+    ) -> tuple[list[core.Box], core.FloatArray]:
         """Compute the distances (N,) of a plane's blocks, relative to the limit."""
         boxes = [
             b for b in list_blocks(plane.shape) if np.isfinite(plane[b.slices]).all()
@@ -127,12 +117,12 @@ class BlockFeatures:
 
     def compare(
         self,
-        data: ReadableArray,
-        levels: FloatPair,
+        data: core.ReadableArray,
+        levels: core.FloatPair,
         *,
         as_map: bool = False,
         is_resampled: bool = False,
-    ) -> Job[FloatArray]:
+    ) -> core.Job[core.FloatArray]:
         """Compute the distances (M, N) of an image's blocks, relative to the limit.
 
         Blocks are adjacent from the first pixel on; NaN for blocks with gaps. If there
@@ -148,17 +138,19 @@ class BlockFeatures:
             return np.empty((0, 0))
         distances_over_limit = np.full([len(part) for part in places], np.nan)
         for i, row in enumerate(places[0]):
-            yield Progress(i, len(places[0]), "comparing with the training field")
+            yield core.Progress(i, len(places[0]), "comparing with the training field")
             for j, column in enumerate(places[1]):
                 corner = (row * BLOCK_PX, column * BLOCK_PX)
-                block = read_box(data, Box.from_shape((BLOCK_PX, BLOCK_PX), corner))
+                block = core.read_box(
+                    data, core.Box.from_shape((BLOCK_PX, BLOCK_PX), corner)
+                )
                 plane = (np.asarray(block, float) - low) / ((high - low) or 1.0)
                 far = self.compute_distances(plane, finest=not is_resampled)[1]
                 distances_over_limit[i, j] = far[0] if far.size else np.nan
         return distances_over_limit
 
 
-def compute_unfamiliar_percentage(distances: FloatArray) -> float | None:
+def compute_unfamiliar_percentage(distances: core.FloatArray) -> float | None:
     """Return the percentage of valid blocks that differ from the training field.
 
     The argument is the result of `BlockFeatures.compare`; None if no block is known.
@@ -167,39 +159,41 @@ def compute_unfamiliar_percentage(distances: FloatArray) -> float | None:
     return 100 * float((finite > 1).mean()) if finite.size else None
 
 
-def create_damaged_card_error(what: str) -> CheckpointError:
+def create_damaged_card_error(what: str) -> core.CheckpointError:
     """Return the error for a damaged model-card entry."""
-    return CheckpointError(
+    return core.CheckpointError(
         f"The model card entry for {what} is damaged; use another copy of the model "
         "file.",
         code="model-damaged",
     )
 
 
-def list_blocks(shape: tuple[int, ...]) -> list[Box]:
+def list_blocks(shape: tuple[int, ...]) -> list[core.Box]:
     """Return the boxes of all overlapping blocks that are fully inside an image."""
     rows, columns = (
         range(0, size - BLOCK_PX + 1, _STEP_PX) for size in (shape[0], shape[1])
     )
-    return [Box.from_shape((BLOCK_PX, BLOCK_PX), (y, x)) for y in rows for x in columns]
+    return [
+        core.Box.from_shape((BLOCK_PX, BLOCK_PX), (y, x)) for y in rows for x in columns
+    ]
 
 
 def _compute_distances(
-    looks: FloatArray,
-    fields: FloatArray,
-    spread: FloatArray,
+    looks: core.FloatArray,
+    fields: core.FloatArray,
+    spread: core.FloatArray,
     counts: NDArray[np.bool_] | None = None,
-) -> FloatArray:
+) -> core.FloatArray:
     """Return the mean distance to the five nearest blocks selected by `counts`."""
     away = np.sqrt((((looks[:, None] - fields[None]) / spread) ** 2).mean(-1))
     if counts is not None:
         away = np.where(counts, away, np.inf)
     nearest = np.sort(away, axis=1)[:, :_NEAREST]
-    means: FloatArray = np.where(np.isfinite(nearest), nearest, np.nan).mean(1)
+    means: core.FloatArray = np.where(np.isfinite(nearest), nearest, np.nan).mean(1)
     return means
 
 
-def _compute_features(block: FloatArray) -> FloatArray:
+def _compute_features(block: core.FloatArray) -> core.FloatArray:
     """Compute a block's features: log power, percentiles and standard deviation."""
     plane = np.asarray(block, dtype=np.float64)
     window = np.outer(*(np.hanning(n) for n in plane.shape))
@@ -250,7 +244,7 @@ class Falloff:
 
     @classmethod
     def from_image(
-        cls, image: Micrograph, cut_off_nm: float | None = None
+        cls, image: core.Micrograph, cut_off_nm: float | None = None
     ) -> Self | None:
         """Measure the falloff of an image (Y, X); None if it cannot be determined.
 
@@ -272,13 +266,13 @@ class Falloff:
         quiet = (_NOISE[0] <= ring) & (ring < _NOISE[1])
         window = np.outer(*[np.hanning(side)] * 2)
         powers, noises = [], []
-        starts: list[FloatArray] = []  # of blocks that overlap by half if possible
+        starts: list[core.FloatArray] = []  # of blocks that overlap by half if possible
         for length in image.shape:
             count = min(_MOST, max(2, math.ceil(2 * (length - side) / side) + 1))
             starts.append(np.linspace(0, length - side, count).round())
         for y, x in itertools.product(*starts):
-            box = Box.from_shape((side, side), (int(y), int(x)))
-            block = np.asarray(read_box(image.data, box), dtype=np.float64)
+            box = core.Box.from_shape((side, side), (int(y), int(x)))
+            block = np.asarray(core.read_box(image.data, box), dtype=np.float64)
             if np.isfinite(block).all():
                 power = np.abs(fft.fft2((block - block.mean()) * window)) ** 2
                 powers.append([power[band].mean() for band in rings])

@@ -22,19 +22,7 @@ from numpy.typing import NDArray
 from pydantic import model_validator
 from scipy import fft, ndimage, special
 
-from napari_semsr.core import (
-    MAX_DISTORTION,
-    Calibration,
-    FloatArray,
-    IntPair,
-    Message,
-    Options,
-    RealArray,
-    RegistrationError,
-    compute_radial_displacement,
-    distort_positions,
-    option,
-)
+from napari_semsr import core
 
 _SMOOTH = 0.8  # periods; such a Gaussian reduces the mean and other orders to e^-12
 _MIN_PERIODS = 8.0  # periods across the field; chosen: fewer may be chance
@@ -79,21 +67,21 @@ _MIN_COVER = 0.9  # share of the smoothing kernel in the field; chosen: less is 
 _Freedom = Literal["none", "lean", "centre"]
 
 
-class CalibrateOptions(Options):
+class CalibrateOptions(core.Options):
     """Known properties of a grating or of a printed scale bar."""
 
-    bar: bool | str | float = option(
+    bar: bool | str | float = core.option(
         False,
         "",
         "find the printed scale bar instead of a grating; with the length on its "
         "label, such as '50 um', it yields the pixel size",
         metavar="LENGTH",
     )
-    pitch_nm: float | None = option(None, "", "period of the grating in nm", gt=0)
-    pitch_sd_nm: float = option(
+    pitch_nm: float | None = core.option(None, "", "period of the grating in nm", gt=0)
+    pitch_sd_nm: float = core.option(
         0.0, "", "standard deviation of that period in nm", ge=0
     )
-    lattice: Literal["auto", "lines", "square", "hexagonal"] = option(
+    lattice: Literal["auto", "lines", "square", "hexagonal"] = core.option(
         "auto",
         "",
         "pattern of the grating: lines, or dots on a square or hexagonal lattice",
@@ -109,10 +97,10 @@ class CalibrateOptions(Options):
                 f"Grating options do not apply to a printed bar: omit {option_names} "
                 "or `bar`"
             )
-            raise ValueError(Message(msg, "option-without-effect"))
+            raise ValueError(core.Message(msg, "option-without-effect"))
         if self.bar is False and self.pitch_nm is None:
             msg = "pitch_nm must be given"
-            raise ValueError(Message(msg, "missing-value"))
+            raise ValueError(core.Message(msg, "missing-value"))
         return self
 
     @property
@@ -121,11 +109,13 @@ class CalibrateOptions(Options):
         return math.nan if self.pitch_nm is None else self.pitch_nm
 
 
-def measure_grating(image: RealArray, options: CalibrateOptions) -> Calibration:
+def measure_grating(
+    image: core.RealArray, options: CalibrateOptions
+) -> core.Calibration:
     """Calibrate a microscope from a grating image (Y, X); missing pixels are NaN."""
     finite = np.isfinite(image)
     if not finite.any():
-        raise RegistrationError(_NONE, code="no-finite-values")
+        raise core.RegistrationError(_NONE, code="no-finite-values")
     plane = np.where(finite, image, 0).astype(np.float64)
     low = float(np.quantile(plane[finite], 0.005))
     plane = np.where(finite, plane - low, 0)
@@ -140,7 +130,7 @@ def measure_grating(image: RealArray, options: CalibrateOptions) -> Calibration:
             f"The image must show at least {_MIN_PERIODS:g} grating periods across the "
             f"field, got {periods:.1f}; use a finer grating."
         )
-        raise RegistrationError(msg, code="too-few-periods")
+        raise core.RegistrationError(msg, code="too-few-periods")
     fit = _GratingFit(waves, np.zeros(len(waves)), 0.0)
     free: _Freedom
     for widening in _WIDENING:
@@ -150,7 +140,7 @@ def measure_grating(image: RealArray, options: CalibrateOptions) -> Calibration:
     for _ in range(_LAST):
         fit = _refine_fit(plane, in_light, fit, _WIDENING[-1], free)
     if not fit.agreement > _AGREE:
-        raise RegistrationError(_NONE, code="no-structure")
+        raise core.RegistrationError(_NONE, code="no-structure")
     return _create_calibration(fit, free, plane.shape, options, periods)
 
 
@@ -164,26 +154,28 @@ _NONE = (
 class _GratingFit:
     """Wave fitted in each direction, with a common distortion."""
 
-    waves: FloatArray  # (D, 2) Cycles per pixel
-    phases: FloatArray  # (D,) At the centre of the field, in radians
+    waves: core.FloatArray  # (D, 2) Cycles per pixel
+    phases: core.FloatArray  # (D,) At the centre of the field, in radians
     distortion: float
-    centre: FloatArray = field(default_factory=lambda: np.zeros(2))  # In px
+    centre: core.FloatArray = field(default_factory=lambda: np.zeros(2))  # In px
     # (W, 3) Second-order terms in px at the rim: along each direction, of yy, yx and xx
-    lean: FloatArray = field(default_factory=lambda: np.zeros((1, 3)))
+    lean: core.FloatArray = field(default_factory=lambda: np.zeros((1, 3)))
     # Covariance of phases, waves, distortion and other free parameters, in that order
-    covariance: FloatArray = field(default_factory=lambda: np.zeros((0, 0)))
+    covariance: core.FloatArray = field(default_factory=lambda: np.zeros((0, 0)))
     residual: float = float("nan")  # RMS of the phase residuals, in radians
     agreement: float = 0.0  # Mean length of the sum of all phases' unit vectors
 
     @property
-    def directions(self) -> FloatArray:
+    def directions(self) -> core.FloatArray:
         """Directions along which the waves measure displacement, (W, 2)."""
         if len(self.waves) > 1:
             return np.eye(2)
         return np.asarray(self.waves / np.hypot(*self.waves[0]))
 
 
-def _compute_local_mean(plane: FloatArray, finite: NDArray[np.bool_]) -> FloatArray:
+def _compute_local_mean(
+    plane: core.FloatArray, finite: NDArray[np.bool_]
+) -> core.FloatArray:
     """Compute the local mean of the pixels in a mask."""
     wide = max(3, min(plane.shape) // 6)
     both = [plane * finite, finite.astype(np.float64)]
@@ -192,10 +184,10 @@ def _compute_local_mean(plane: FloatArray, finite: NDArray[np.bool_]) -> FloatAr
     return np.asarray(both[0] / np.maximum(both[1], 1e-6))
 
 
-_Spectrum = tuple[FloatArray, FloatArray, FloatArray]
+_Spectrum = tuple[core.FloatArray, core.FloatArray, core.FloatArray]
 
 
-def _find_wave_vectors(plane: FloatArray, lattice: str) -> FloatArray:
+def _find_wave_vectors(plane: core.FloatArray, lattice: str) -> core.FloatArray:
     """Find the shortest wave vectors of the pattern, (1, 2) or (2, 2)."""
     window = np.outer(*(np.hanning(side + 2)[1:-1] for side in plane.shape))
     power = np.abs(fft.rfft2(plane * window)) ** 2
@@ -217,7 +209,7 @@ def _find_wave_vectors(plane: FloatArray, lattice: str) -> FloatArray:
         if amplitude[row, column] > _PEAK * np.quantile(amplitude[around], bare / 2):
             waves_found.append((amplitude[row, column], y[row, column], x[row, column]))
     if not waves_found:
-        raise RegistrationError(_NONE, code="no-structure")
+        raise core.RegistrationError(_NONE, code="no-structure")
     table = np.array(waves_found)
     table = table[table[:, 0] > _SECOND * table[:, 0].max()]
     highest = _refine_peak(plane, table[0, 1:])
@@ -234,8 +226,8 @@ def _find_wave_vectors(plane: FloatArray, lattice: str) -> FloatArray:
 
 
 def _choose_wave_vectors(
-    plane: FloatArray, vectors: FloatArray, lattice: str, spectrum: _Spectrum
-) -> FloatArray:
+    plane: core.FloatArray, vectors: core.FloatArray, lattice: str, spectrum: _Spectrum
+) -> core.FloatArray:
     """Choose the fundamental wave and, for a lattice, a second wave across it."""
     first = _find_fundamental_wave(plane, vectors[0], spectrum)
     across = [
@@ -251,15 +243,15 @@ def _choose_wave_vectors(
             "The grating shows lines in only one direction, not a lattice of dots; set "
             "`lattice=lines`."
         )
-        raise RegistrationError(msg, code="lattice-mismatch")
+        raise core.RegistrationError(msg, code="lattice-mismatch")
     # the sum of two orders may be a peak even if one of them is not
     second = across[0] - np.round(across[0] @ first / (first @ first)) * first
     return _estimate_central_waves(plane, np.stack([first, second]))
 
 
 def _find_fundamental_wave(
-    plane: FloatArray, wave: FloatArray, spectrum: _Spectrum
-) -> FloatArray:
+    plane: core.FloatArray, wave: core.FloatArray, spectrum: _Spectrum
+) -> core.FloatArray:
     """Find the fundamental of a second- or third-order wave.
 
     For equal lines and gaps with bright edges the second order is by far the strongest;
@@ -283,7 +275,9 @@ def _find_fundamental_wave(
     return wave
 
 
-def _estimate_central_waves(plane: FloatArray, waves: FloatArray) -> FloatArray:
+def _estimate_central_waves(
+    plane: core.FloatArray, waves: core.FloatArray
+) -> core.FloatArray:
     """Estimate wave vectors at the centre of the field, where distortion is least."""
     rows, columns = plane.shape
     middle = plane[rows // 4 : rows - rows // 4, columns // 4 : columns - columns // 4]
@@ -293,8 +287,8 @@ def _estimate_central_waves(plane: FloatArray, waves: FloatArray) -> FloatArray:
 
 
 def _refine_peak(
-    plane: FloatArray, wave: FloatArray, reach: float | None = None
-) -> FloatArray:
+    plane: core.FloatArray, wave: core.FloatArray, reach: float | None = None
+) -> core.FloatArray:
     """Find the highest peak of a spectrum near a wave, with subpixel precision."""
     reach = reach or 1.5 / min(plane.shape)
     plane = plane * np.outer(*(np.hanning(side + 2)[1:-1] for side in plane.shape))
@@ -308,7 +302,7 @@ def _refine_peak(
 
 
 def _choose_distortion_model(
-    fit: _GratingFit, shape: IntPair
+    fit: _GratingFit, shape: core.IntPair
 ) -> tuple[_GratingFit, _Freedom]:
     """Choose between no second-order terms, a shifted centre, and free terms."""
     lean, none = fit.lean.ravel(), replace(fit, lean=np.zeros_like(fit.lean))
@@ -338,25 +332,27 @@ def _choose_distortion_model(
     return replace(none, waves=waves, phases=phases, centre=centre), "centre"
 
 
-def _get_field_centre(places: FloatArray, shape: IntPair) -> FloatArray:
+def _get_field_centre(places: core.FloatArray, shape: core.IntPair) -> core.FloatArray:
     """Return the centre of the field in a shape that broadcasts with `places`."""
     middle = (np.array(shape) - 1) / 2
     return np.asarray(middle.reshape(2, *[1] * (places.ndim - 1)))
 
 
-def _compute_second_order_terms(away: FloatArray, shape: IntPair) -> FloatArray:
+def _compute_second_order_terms(
+    away: core.FloatArray, shape: core.IntPair
+) -> core.FloatArray:
     """Compute yy, yx and xx divided by the squared radius of the rim, (3, …)."""
     y, x = away / (min(shape) / 2)
     return np.stack([y * y, y * x, x * x])
 
 
 def _position_derivatives(
-    places: FloatArray, fit: _GratingFit, free: _Freedom, shape: IntPair
-) -> FloatArray:
+    places: core.FloatArray, fit: _GratingFit, free: _Freedom, shape: core.IntPair
+) -> core.FloatArray:
     """Compute derivatives (…, 2, N) of positions (2, N) by each shared parameter."""
     y, x = fit.centre
     rim = np.stack(
-        compute_radial_displacement(places[0], places[1], shape, centre=(y, x))
+        core.compute_radial_displacement(places[0], places[1], shape, centre=(y, x))
     )
     rim *= min(shape) / 2
     if free == "none":
@@ -373,7 +369,7 @@ def _position_derivatives(
 
 
 def _refine_fit(
-    plane: FloatArray,
+    plane: core.FloatArray,
     in_light: NDArray[np.bool_],
     fit: _GratingFit,
     widening: float,
@@ -386,7 +382,7 @@ def _refine_fit(
     y, x = fit.centre
     # undistorted pixel positions (2, …) relative to the field's centre
     even = np.stack(
-        distort_positions(grid[0], grid[1], shape, fit.distortion, centre=(y, x))
+        core.distort_positions(grid[0], grid[1], shape, fit.distortion, centre=(y, x))
     )
     even -= _get_field_centre(grid, shape)
     if fit.lean.any():
@@ -429,9 +425,9 @@ def _refine_fit(
 def _update_fit(
     fit: _GratingFit,
     free: _Freedom,
-    design: FloatArray,
-    left: FloatArray,
-    weight: FloatArray,
+    design: core.FloatArray,
+    left: core.FloatArray,
+    weight: core.FloatArray,
     grain: tuple[float, int],
 ) -> _GratingFit:
     """Take a robust least-squares step for the phases."""
@@ -439,7 +435,7 @@ def _update_fit(
     # neighbouring phases share noise: a Gaussian covers an area of 4 pi sigma squared
     variance_ratio = max(1.0, 4 * np.pi * grain[0] ** 2 / grain[1] ** 2)
     if len(left) < unknowns + 2:
-        raise RegistrationError(_NONE, code="no-structure")
+        raise core.RegistrationError(_NONE, code="no-structure")
     weight = np.minimum(weight, 2.0)
     rest = left
     for _ in range(4):
@@ -467,7 +463,7 @@ def _update_fit(
         phases=fit.phases + parts[:, 0],
         waves=fit.waves + parts[:, 1:],
         distortion=float(
-            np.clip(fit.distortion + more[0], -MAX_DISTORTION, MAX_DISTORTION)
+            np.clip(fit.distortion + more[0], -core.MAX_DISTORTION, core.MAX_DISTORTION)
         ),
         centre=fit.centre + more[1:] if free == "centre" else fit.centre,
         lean=fit.lean + more[1:].reshape(-1, 3) if free == "lean" else fit.lean,
@@ -483,7 +479,7 @@ def _create_calibration(
     shape: tuple[int, ...],
     options: CalibrateOptions,
     periods: float,
-) -> Calibration:
+) -> core.Calibration:
     """Convert fitted wave vectors into a calibration."""
     lattice = _identify_lattice(fit.waves, options.lattice)
     _check_lattice(fit.waves, lattice)
@@ -512,7 +508,7 @@ def _create_calibration(
     uneven = fit.lean @ _compute_second_order_terms(rim, (shape[0], shape[1]))
     first = fit.waves[0]
     lines = lattice == "lines"
-    return Calibration(
+    return core.Calibration(
         pixel_size_nm=(float(values[0]), float(values[1])),
         pixel_size_sd_nm=(float(spread[0]), float(spread[1])),
         skew=None if lines else float(values[2]),
@@ -532,7 +528,7 @@ def _create_calibration(
 
 
 def _identify_lattice(
-    waves: FloatArray, lattice_option: str
+    waves: core.FloatArray, lattice_option: str
 ) -> Literal["lines", "square", "hexagonal"]:
     """Identify the lattice by the angle between its wave vectors."""
     if len(waves) == 1:
@@ -544,7 +540,7 @@ def _identify_lattice(
     return "square" if sine > _OBLIQUE else "hexagonal"
 
 
-def _check_lattice(waves: FloatArray, lattice: str) -> None:
+def _check_lattice(waves: core.FloatArray, lattice: str) -> None:
     """Raise an error if the directions are implausible for the lattice."""
     if lattice == "lines":
         return
@@ -560,12 +556,12 @@ def _check_lattice(waves: FloatArray, lattice: str) -> None:
             f"{lengths.max() / lengths.min():.2f}. Use an image with less noise, or "
             "set `lattice`."
         )
-        raise RegistrationError(msg, code="lattice-mismatch")
+        raise core.RegistrationError(msg, code="lattice-mismatch")
 
 
 def _compute_pixel_sizes(
-    waves: FloatArray, lattice: str, pitch_nm: float
-) -> FloatArray:
+    waves: core.FloatArray, lattice: str, pitch_nm: float
+) -> core.FloatArray:
     """Compute the pixel sizes along y and x in nm, and the skew in degrees."""
     if lattice == "lines":
         size = pitch_nm * float(np.hypot(*waves[0]))

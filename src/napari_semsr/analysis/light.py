@@ -10,30 +10,20 @@ from typing import Annotated
 import numpy as np
 from scipy import fft
 
-from napari_semsr.core import (
-    MORE,
-    FloatArray,
-    FloatPair,
-    Micrograph,
-    compute_relative_pitch,
-    count_available_cores,
-    create_rings,
-    option,
-    tukey_window_2d,
-)
+from napari_semsr import core
 
 _TAPER = 0.5  # as for ring correlation, so that the results are comparable
 
 # chosen, so that values in µm or m are refused
 CutOff = Annotated[
     float | None,
-    option(
+    core.option(
         None,
         "Optical cut-off",
         "Optical cut-off in nm: the shortest period transmitted by the light, "
         "lambda/(2 NA); by default taken from the image history.",
         unit="nm",
-        group=MORE,
+        group=core.MORE,
         ge=10,
         le=10_000,
     ),
@@ -41,7 +31,9 @@ CutOff = Annotated[
 """Option for the optical cut-off."""
 
 
-def find_cut_off(image: Micrograph, cut_off_nm: float | None = None) -> float | None:
+def find_cut_off(
+    image: core.Micrograph, cut_off_nm: float | None = None
+) -> float | None:
     """Return the cut-off in nm set by the user, or else from the image history.
 
     This is the shortest period that the light transmitted; None if unknown.
@@ -59,7 +51,7 @@ reference.
 
 def format_cut_off_warning(
     found_nm: float | None,
-    interval_nm: FloatPair | None,
+    interval_nm: core.FloatPair | None,
     end_nm: float | None,
     but: str,
     what: str = "resolution",
@@ -95,19 +87,19 @@ def format_cut_off_note(found_nm: float | None, end_nm: float | None) -> str:
 
 
 def split_frequencies(
-    plane: FloatArray, cut_off_nm: float, pixel_size_nm: FloatPair
-) -> tuple[FloatArray, FloatArray]:
+    plane: core.FloatArray, cut_off_nm: float, pixel_size_nm: core.FloatPair
+) -> tuple[core.FloatArray, core.FloatArray]:
     """Split a plane (Y, X) into frequencies below and above the optical cut-off.
 
     The mean is subtracted and a window applied (Tukey, half of each side tapered),
     without padding. The mean squares of both bands add up to that of the windowed
     plane. A band without frequencies is 0.
     """
-    shape, cores = (plane.shape[0], plane.shape[1]), count_available_cores()
-    window = tukey_window_2d(shape, _TAPER)
+    shape, cores = (plane.shape[0], plane.shape[1]), core.count_available_cores()
+    window = core.tukey_window_2d(shape, _TAPER)
     window /= math.sqrt(np.mean(window**2))  # to a mean square of 1
     spectrum = fft.rfft2(window * (plane - plane.mean()), workers=cores)
-    rings = create_rings(shape, compute_relative_pitch(pixel_size_nm))
+    rings = core.create_rings(shape, core.compute_relative_pitch(pixel_size_nm))
     end = math.sqrt(math.prod(pixel_size_nm)) / cut_off_nm
     finer = (rings.frequency > end)[rings.index]
     below, above = (

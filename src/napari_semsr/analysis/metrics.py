@@ -13,26 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, minimum_filter
 
+from napari_semsr import core
 from napari_semsr.analysis.frc import check_same_grid
 from napari_semsr.analysis.light import CutOff, find_cut_off, split_frequencies
-from napari_semsr.core import (
-    DB,
-    FLAT,
-    LEVELS,
-    FloatArray,
-    FloatPair,
-    Micrograph,
-    OptionError,
-    Options,
-    Quantity,
-    ReadError,
-    RealArray,
-    declare_quantity,
-    format_number,
-    is_white,
-    option,
-    require_memory,
-)
 
 # Grey-level distributions and the distance between two of them.
 
@@ -53,33 +36,34 @@ class Histogram:
     for other types.
     """
 
-    bins: (
-        FloatArray  # (N + 1,) Edges in grey levels; the last bin includes its right one
-    )
+    # (N + 1,) Edges in grey levels; the last bin includes its right one
+    bins: core.FloatArray
     counts: NDArray[np.int64]
     reference_counts: NDArray[np.int64] | None
-    mean: Annotated[float, Quantity("Mean grey level", LEVELS, method="")]
-    sd: Annotated[float, Quantity("Standard deviation", LEVELS, method="")]
-    median: Annotated[float, Quantity("Median grey level", LEVELS, method="")]
-    lowest: Annotated[float, Quantity("Lowest grey level", LEVELS, method="")]
-    highest: Annotated[float, Quantity("Highest grey level", LEVELS, method="")]
+    mean: Annotated[float, core.Quantity("Mean grey level", core.LEVELS, method="")]
+    sd: Annotated[float, core.Quantity("Standard deviation", core.LEVELS, method="")]
+    median: Annotated[float, core.Quantity("Median grey level", core.LEVELS, method="")]
+    lowest: Annotated[float, core.Quantity("Lowest grey level", core.LEVELS, method="")]
+    highest: Annotated[
+        float, core.Quantity("Highest grey level", core.LEVELS, method="")
+    ]
     emd: Annotated[
         float | None,
-        Quantity(
-            *("Distance of grey levels", LEVELS),
+        core.Quantity(
+            *("Distance of grey levels", core.LEVELS),
             method="",
         ),
     ]
     missing_percent: Annotated[
         float,
-        declare_quantity("Without a grey level", _PIXELS, method=""),
+        core.declare_quantity("Without a grey level", _PIXELS, method=""),
     ]
     saturated_percent: Annotated[
-        float | None, declare_quantity("Saturated", _PIXELS, method="")
+        float | None, core.declare_quantity("Saturated", _PIXELS, method="")
     ]
 
 
-def _read_finite_pixels(m: Micrograph) -> NDArray[np.generic]:
+def _read_finite_pixels(m: core.Micrograph) -> NDArray[np.generic]:
     """Return the finite pixels of an image, flattened."""
     values: NDArray[np.generic] = m.array().ravel()
     if values.dtype.kind == "b":
@@ -88,7 +72,7 @@ def _read_finite_pixels(m: Micrograph) -> NDArray[np.generic]:
         values = values[np.isfinite(values)]
     if not values.size:
         msg = f"A histogram needs at least one finite pixel, but {m.name} has none."
-        raise ReadError(msg, code="no-finite-values")
+        raise core.ReadError(msg, code="no-finite-values")
     return values
 
 
@@ -122,7 +106,7 @@ def earth_movers_distance(
 
 
 def measure_histogram(
-    image: Micrograph, reference: Micrograph | None = None, *, bins: int = 256
+    image: core.Micrograph, reference: core.Micrograph | None = None, *, bins: int = 256
 ) -> Histogram:
     """Compute the grey-level histogram and its distance to a reference histogram.
 
@@ -144,7 +128,7 @@ def measure_histogram(
         edges = np.linspace(low, high, bins + 1)
     top, share = values.max(), None
     if values.dtype.kind in "ui":
-        is_top = is_white(float(top), values.dtype, image.significant_bits)
+        is_top = core.is_white(float(top), values.dtype, image.significant_bits)
         share = 100 * float(np.mean(values == top)) if is_top else 0.0
     return Histogram(
         edges,
@@ -175,26 +159,26 @@ _FULL_SCALE = 255.0
 _PROPORTION = 1e12  # chosen: beyond any grey scale, but squares do not overflow
 
 
-class MetricsOptions(Options):
+class MetricsOptions(core.Options):
     """Options for comparing two images."""
 
-    data_range: float | None = option(
+    data_range: float | None = core.option(
         None,
         "Range",
         "Data range for PSNR and SSIM; by default taken from the bit depth stated in "
         "the file, otherwise 255 for 8-bit images, 65535 for 16-bit images, or the "
         "span of the reference.",
-        unit=LEVELS,
+        unit=core.LEVELS,
         gt=0,
     )
-    match: Literal["affine"] | None = option(
+    match: Literal["affine"] | None = core.option(
         None,
         "Grey levels",
         "Fit gain and offset before the comparison.",
         choices={"as they are": None, "fit gain and offset": "affine"},
     )
     cut_off_nm: CutOff = None
-    bins: int = option(
+    bins: int = core.option(
         256, "Histogram bins", "Number of grey-level bins.", ge=2, le=65536
     )
 
@@ -214,8 +198,8 @@ class Metrics:
 
     psnr_db: Annotated[
         float | None,
-        Quantity(
-            *("PSNR", DB, ".2f"),
+        core.Quantity(
+            *("PSNR", core.DB, ".2f"),
             reason="missing_psnr_reason",
             verdict="relative_error_text",
             large=True,
@@ -223,62 +207,65 @@ class Metrics:
     ] = None
     ssim: Annotated[
         float | None,
-        Quantity(
+        core.Quantity(
             *("SSIM", "", ".4f"),
             reason="missing_ssim_reason",
         ),
     ] = None
     ssim_gao: Annotated[
-        float | None, declare_quantity("SSIM, K₂ = 0.02", "", ".4f")
+        float | None, core.declare_quantity("SSIM, K₂ = 0.02", "", ".4f")
     ] = None
     nrmse: Annotated[
         float | None,
-        Quantity(
+        core.Quantity(
             *("NRMSE", "", ".4f"),
         ),
     ] = None
-    cut_off_nm: Annotated[float | None, Quantity("Optical cut-off", "nm")] = None
+    cut_off_nm: Annotated[float | None, core.Quantity("Optical cut-off", "nm")] = None
     psnr_below_db: Annotated[
         float | None,
-        Quantity(
-            *("PSNR below the optical cut-off", DB, ".2f"),
+        core.Quantity(
+            *("PSNR below the optical cut-off", core.DB, ".2f"),
         ),
     ] = None
     psnr_above_db: Annotated[
         float | None,
-        Quantity(
-            *("PSNR above the optical cut-off", DB, ".2f"),
+        core.Quantity(
+            *("PSNR above the optical cut-off", core.DB, ".2f"),
         ),
     ] = None
     psnr_above_blank_db: Annotated[
-        float | None, Quantity("PSNR above it of an image without detail", DB, ".2f")
+        float | None,
+        core.Quantity("PSNR above it of an image without detail", core.DB, ".2f"),
     ] = None
-    average_gradient: Annotated[float, Quantity("Average gradient")]
-    contrast: Annotated[float, Quantity("Contrast")]
-    spatial_frequency: Annotated[float, Quantity("Spatial frequency")]
+    average_gradient: Annotated[float, core.Quantity("Average gradient")]
+    contrast: Annotated[float, core.Quantity("Contrast")]
+    spatial_frequency: Annotated[float, core.Quantity("Spatial frequency")]
     data_range: Annotated[
-        float, Quantity("Data range", LEVELS, verdict="data_range_basis")
+        float, core.Quantity("Data range", core.LEVELS, verdict="data_range_basis")
     ]
-    data_range_from: Annotated[RangeSource, Quantity("Stated by", shown=False)] = (
+    data_range_from: Annotated[RangeSource, core.Quantity("Stated by", shown=False)] = (
         "given"
     )
     match: str | None = None
-    gain: Annotated[float, Quantity("Gain", shown=False)] = 1.0
-    offset: Annotated[float, Quantity("Offset", LEVELS, shown=False)] = 0.0
-    identical: Annotated[bool, Quantity("Identical", shown=False)] = False
-    band_errors: tuple[FloatArray, FloatArray] | None = field(
+    gain: Annotated[float, core.Quantity("Gain", shown=False)] = 1.0
+    offset: Annotated[float, core.Quantity("Offset", core.LEVELS, shown=False)] = 0.0
+    identical: Annotated[bool, core.Quantity("Identical", shown=False)] = False
+    band_errors: tuple[core.FloatArray, core.FloatArray] | None = field(
         default=None, repr=False, compare=False, metadata={"json": False}
     )
     levels: Histogram | None = field(
-        default=None, repr=False, compare=False, metadata=FLAT
+        default=None, repr=False, compare=False, metadata=core.FLAT
     )
 
     @property
-    def match_text(self) -> Annotated[str | None, Quantity("Matched", tabled=False)]:
+    def match_text(
+        self,
+    ) -> Annotated[str | None, core.Quantity("Matched", tabled=False)]:
         """Gain and offset fitted before the comparison, as text."""
         if self.match is None:
             return None
-        return f"gain {self.gain:.4g}, offset {self.offset:.4g} {LEVELS}"
+        return f"gain {self.gain:.4g}, offset {self.offset:.4g} {core.LEVELS}"
 
     @property
     def data_range_basis(self) -> str:
@@ -296,13 +283,15 @@ class Metrics:
         if self.psnr_db is None:
             return None
         share = 100 * 10 ** (-self.psnr_db / 20)
-        scale = f"{format_number(self.data_range, '.6g')} ({self.data_range_basis})"
+        scale = (
+            f"{core.format_number(self.data_range, '.6g')} ({self.data_range_basis})"
+        )
         return f"RMS error of {share:.2g} % of the data range, {scale}"
 
     @property
-    def method(self) -> Annotated[str, declare_quantity("Method")]:
+    def method(self) -> Annotated[str, core.declare_quantity("Method")]:
         """Data range, match of grey levels and cut-off, as text."""
-        scale = f"{format_number(self.data_range)} ({self.data_range_basis})"
+        scale = f"{core.format_number(self.data_range)} ({self.data_range_basis})"
         parts = [f"data range {scale}"]
         if self.match is not None:
             fit = f"gain {self.gain:.4g} and offset {self.offset:.4g}"
@@ -316,14 +305,14 @@ class Metrics:
     @property
     def missing_psnr_reason(
         self,
-    ) -> Annotated[str | None, declare_quantity("Why PSNR is missing")]:
+    ) -> Annotated[str | None, core.declare_quantity("Why PSNR is missing")]:
         """Reason for a missing value despite a reference."""
         return "infinite: all pixels are equal" if self.identical else None
 
     @property
     def missing_ssim_reason(
         self,
-    ) -> Annotated[str | None, declare_quantity("Why SSIM is missing")]:
+    ) -> Annotated[str | None, core.declare_quantity("Why SSIM is missing")]:
         """Reason for a missing value despite a reference."""
         was_compared = self.psnr_db is not None or self.identical
         small = was_compared and self.ssim is None
@@ -331,13 +320,13 @@ class Metrics:
         return why if small else None
 
 
-def _remove_missing_pixels(values: FloatArray) -> FloatArray:
+def _remove_missing_pixels(values: core.FloatArray) -> core.FloatArray:
     """Return the finite pixels (N,), or the array itself if all pixels are finite."""
     finite = np.isfinite(values)
     return values if finite.all() else values[finite]
 
 
-def average_gradient(image: FloatArray) -> float:
+def average_gradient(image: core.FloatArray) -> float:
     """Compute the mean gradient of grey levels, √((Δx² + Δy²) / 2).
 
     `image` (Y, X); the mean is over pixels that have both a right and a lower
@@ -349,7 +338,7 @@ def average_gradient(image: FloatArray) -> float:
     return float(slopes.mean()) if slopes.size else 0.0
 
 
-def contrast(image: FloatArray) -> float:
+def contrast(image: core.FloatArray) -> float:
     """Compute the mean square grey-level difference of 4-neighbours, Σ δ² P(δ).
 
     `image` (Y, X); over all horizontal and vertical pairs; 0 for a single pixel.
@@ -359,7 +348,7 @@ def contrast(image: FloatArray) -> float:
     return float(((dx**2).sum() + (dy**2).sum()) / pairs) if pairs else 0.0
 
 
-def spatial_frequency(image: FloatArray) -> float:
+def spatial_frequency(image: core.FloatArray) -> float:
     """Compute √(mean Δx² + mean Δy²) over rows and columns; `image` (Y, X)."""
     rows, columns = (
         _remove_missing_pixels(np.diff(image, axis=axis)) for axis in (1, 0)
@@ -368,7 +357,9 @@ def spatial_frequency(image: FloatArray) -> float:
     return math.sqrt(total)
 
 
-def fit_gain_and_offset(image: FloatArray, reference: FloatArray) -> FloatPair:
+def fit_gain_and_offset(
+    image: core.FloatArray, reference: core.FloatArray
+) -> core.FloatPair:
     """Fit the gain and offset that map an image (Y, X) or (N,) to a reference.
 
     Uses least squares; a constant image gets gain 0.
@@ -384,7 +375,9 @@ def fit_gain_and_offset(image: FloatArray, reference: FloatArray) -> FloatPair:
 _PARTS = 4  # parts along each side of a field, whose scatter gives errors; chosen
 
 
-def sum_section_errors(image: RealArray, reference: RealArray) -> FloatArray:
+def sum_section_errors(
+    image: core.RealArray, reference: core.RealArray
+) -> core.FloatArray:
     """Sum the squared errors of an image (Y, X) in each section of the field.
 
     Returns the sums of 16 parts, row by row: (16,); fewer if the image has fewer rows.
@@ -394,12 +387,12 @@ def sum_section_errors(image: RealArray, reference: RealArray) -> FloatArray:
         sorted({n * k // _PARTS for k in range(_PARTS)}) for n in image.shape
     )
     sums = np.add.reduceat(squares, rows, axis=0, dtype=np.float64)
-    parts: FloatArray = np.add.reduceat(sums, columns, axis=1).ravel()
+    parts: core.FloatArray = np.add.reduceat(sums, columns, axis=1).ravel()
     return parts
 
 
 def compute_psnr_gain(
-    errors: FloatArray, before: FloatArray
+    errors: core.FloatArray, before: core.FloatArray
 ) -> tuple[float | None, float | None]:
     """Compute the PSNR gain of one image over another, and its standard error.
 
@@ -426,7 +419,11 @@ def choose_gain(row: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def structural_similarity(
-    image: FloatArray, reference: FloatArray, data_range: float, *, k2: float = 0.03
+    image: core.FloatArray,
+    reference: core.FloatArray,
+    data_range: float,
+    *,
+    k2: float = 0.03,
 ) -> float | None:
     """Compute the mean structural similarity [1]_: Gaussian, 11x11, K₁ = 0.01.
 
@@ -454,7 +451,7 @@ def structural_similarity(
         )
     # scikit-image returns identical values, but needs memory for 14 planes instead of 8
 
-    def smooth(plane: FloatArray) -> FloatArray:
+    def smooth(plane: core.FloatArray) -> core.FloatArray:
         return np.asarray(gaussian_filter(plane, _SIGMA, radius=_BORDER))
 
     # squares of values around 0: those of a large offset would lose the contrast
@@ -479,7 +476,7 @@ _APART = 2.0  # chosen: bit depths differ at least fourfold, overshoots of filte
 
 
 def _choose_data_range(
-    image: Micrograph, reference: Micrograph | None, *, alike: bool
+    image: core.Micrograph, reference: core.Micrograph | None, *, alike: bool
 ) -> tuple[float, RangeSource]:
     """Choose a common data range for both images; return it with its source.
 
@@ -515,7 +512,7 @@ def _choose_data_range(
                     f"but {other.name} has values up to {peak:g}. Fit gain and offset "
                     "first (`match=affine`), or set the range (`data_range`)."
                 )
-                raise OptionError(msg, code="grey-scales-differ")
+                raise core.OptionError(msg, code="grey-scales-differ")
     if dtype.kind == "b":
         return 1.0, "type"
     if dtype.kind in "ui":
@@ -530,16 +527,16 @@ def _choose_data_range(
     return float(valid.max()) - float(valid.min()) if valid.size else 0.0, "values"
 
 
-def _read_plane(m: Micrograph) -> FloatArray:
+def _read_plane(m: core.Micrograph) -> core.FloatArray:
     """Return the image in double precision, with NaN for missing pixels."""
-    data: FloatArray = m.array().astype(np.float64)
+    data: core.FloatArray = m.array().astype(np.float64)
     data[~np.isfinite(data)] = np.nan
     return data
 
 
 def _read_planes(
-    image: Micrograph, reference: Micrograph | None, cut_off_nm: float | None
-) -> tuple[FloatArray, FloatArray | None]:
+    image: core.Micrograph, reference: core.Micrograph | None, cut_off_nm: float | None
+) -> tuple[core.FloatArray, core.FloatArray | None]:
     """Return the planes to compare; the second is NaN where either is missing."""
     values = target = _read_plane(image)
     if reference is not None:
@@ -551,20 +548,20 @@ def _read_planes(
                 f"{int(missing.sum())} are missing; crop to a gap-free area "
                 "(`crop(gap_free=True)`)."
             )
-            raise ReadError(msg, code="pixels-missing")
+            raise core.ReadError(msg, code="pixels-missing")
         target[missing] = np.nan
     if not np.isfinite(target).any():
         msg = (
             f"Metrics need at least one finite pixel to compare, but {image.name} "
             "has none."
         )
-        raise ReadError(msg, code="no-finite-values")
+        raise core.ReadError(msg, code="no-finite-values")
     return values, None if reference is None else target
 
 
 def measure_metrics(
-    image: Micrograph,
-    reference: Micrograph | None = None,
+    image: core.Micrograph,
+    reference: core.Micrograph | None = None,
     *,
     data_range: float | None = None,
     match: Literal["affine"] | None = None,
@@ -598,16 +595,16 @@ def measure_metrics(
     for name, value in (("match", match), ("cut_off_nm", cut_off_nm)):
         if value is not None and reference is None:
             msg = f"Option `{name}` needs a reference, but only one image was given."
-            raise OptionError(msg, code="second-image-missing")
+            raise core.OptionError(msg, code="second-image-missing")
     sizes = [one.pixel_size_nm for one in (image, reference) if one is not None]
     if cut_off_nm is not None and not any(sizes):
         msg = (
             f"The cut-off of {cut_off_nm:g} nm requires images with a pixel size; set "
             "`pixel_size_nm`."
         )
-        raise OptionError(msg, code="pixel-size-missing")
+        raise core.OptionError(msg, code="pixel-size-missing")
     count = 1 if reference is None else 2
-    require_memory(image.name, image.shape, count * _BYTES_PER_PX)
+    core.require_memory(image.name, image.shape, count * _BYTES_PER_PX)
     values, target = _read_planes(image, reference, cut_off_nm)
     span, source = options.data_range, _USER_SOURCE
     if span is None:
@@ -617,14 +614,14 @@ def measure_metrics(
             f"The data range must be positive, but {(reference or image).name} is "
             "constant; set `data_range`."
         )
-        raise OptionError(msg, code="image-blank")
+        raise core.OptionError(msg, code="image-blank")
     peak = float(np.abs(_remove_missing_pixels(values)).max())
     if peak and not 1 / _PROPORTION < span / peak < _PROPORTION:
         msg = (
             "The data range must be of a similar magnitude to the grey values, got "
             f"{span:g} for values up to {peak:g}."
         )
-        raise OptionError(msg, code="out-of-range")
+        raise core.OptionError(msg, code="out-of-range")
     scaled_values = values / span * _FULL_SCALE
     own = Metrics(
         average_gradient=average_gradient(scaled_values),
@@ -642,7 +639,7 @@ def measure_metrics(
             "Matching grey levels needs a reference with contrast, but "
             f"{reference.name} is constant; compare the images without matching."
         )
-        raise OptionError(msg, code="image-blank")
+        raise core.OptionError(msg, code="image-blank")
     cut_off = find_cut_off(image, options.cut_off_nm)
     return _add_reference_metrics(
         values,
@@ -655,12 +652,12 @@ def measure_metrics(
 
 
 def _add_reference_metrics(
-    values: FloatArray,
-    target: FloatArray,
+    values: core.FloatArray,
+    target: core.FloatArray,
     own: Metrics,
     match: Literal["affine"] | None,
     cut_off_nm: float | None,
-    pixel_size_nm: FloatPair | None,
+    pixel_size_nm: core.FloatPair | None,
 ) -> Metrics:
     """Add the metrics that require a reference."""
     span = own.data_range

@@ -21,23 +21,12 @@ from typing import ClassVar
 import numpy as np
 from scipy import ndimage
 
+from napari_semsr import core
 from napari_semsr.analysis.common_grid import (
     compute_block_means,
     find_common_grid,
     read_resampled,
     split_into_blocks,
-)
-from napari_semsr.core import (
-    DisplaySettings,
-    FloatArray,
-    FloatPair,
-    Grid,
-    Job,
-    Micrograph,
-    Progress,
-    estimate_noise_level,
-    find_gap_free_box,
-    parse_pixel_size,
 )
 
 _SIDE, _FIT_BLOCKS = (
@@ -68,8 +57,8 @@ class Misfit:
     # standard deviation of the input, and of its noise, in its grey levels
     contrast: float
     noise: float
-    bounds: FloatPair  # grey levels of the enhanced image that bound the ramps
-    weights: FloatArray  # weights of the blurred ramps
+    bounds: core.FloatPair  # grey levels of the enhanced image that bound the ramps
+    weights: core.FloatArray  # weights of the blurred ramps
 
     @property
     def is_consistent(self) -> bool:
@@ -88,30 +77,32 @@ class Misfit:
         )
 
 
-def measure_misfit(before: Micrograph, after: Micrograph) -> Job[Misfit | None]:
+def measure_misfit(
+    before: core.Micrograph, after: core.Micrograph
+) -> core.Job[Misfit | None]:
     """Measure the misfit between an enhanced image and its input.
 
     Both may have any pixel size and may be lazy. Of a block with gaps, the largest
     rectangle without gaps is used. None if nothing can be compared, or the input is
     hardly more than noise.
     """
-    lies = Grid.from_image(before), Grid.from_image(after)
+    lies = core.Grid.from_image(before), core.Grid.from_image(after)
     grid, field = find_common_grid(*lies)
-    blocks: list[tuple[FloatArray, FloatArray]] = []
+    blocks: list[tuple[core.FloatArray, core.FloatArray]] = []
     boxes = split_into_blocks(field, _FIT_BLOCKS, _SIDE) if field else []
     for number, box in enumerate(boxes):
-        yield Progress(number, 2 * len(boxes), "blurring the result again")
+        yield core.Progress(number, 2 * len(boxes), "blurring the result again")
         both = [
             read_resampled(image, of, grid, box)
             for image, of in zip((before, after), lies, strict=True)
         ]
         finite = np.isfinite(both[0]) & np.isfinite(both[1])
-        whole = find_gap_free_box(finite, least=2 * _BORDER + 1)
+        whole = core.find_gap_free_box(finite, least=2 * _BORDER + 1)
         if whole is not None:
             blocks.append((both[0][whole.slices], both[1][whole.slices]))
     if not blocks:
         return None
-    values: FloatArray = np.concatenate(
+    values: core.FloatArray = np.concatenate(
         [output[::4, ::4].ravel() for _, output in blocks]
     )
     low, high = (float(v) for v in np.percentile(values, _PERCENTILES))
@@ -120,7 +111,7 @@ def measure_misfit(before: Micrograph, after: Micrograph) -> Job[Misfit | None]:
     many = _RAMPS * len(_SIGMAS_PX)
     power, cross, total, count = np.zeros((many, many)), np.zeros(many), 0.0, 0
     for number, (original, output) in enumerate(blocks, start=len(boxes)):
-        yield Progress(number, 2 * len(boxes), "blurring the result again")
+        yield core.Progress(number, 2 * len(boxes), "blurring the result again")
         target_part = _crop_border(_subtract_local_mean(original))
         ramps = np.stack(
             [_crop_border(ramp) for ramp in _create_ramps(output, (low, high))]
@@ -132,7 +123,9 @@ def measure_misfit(before: Micrograph, after: Micrograph) -> Job[Misfit | None]:
     ridge = _RIDGE * np.trace(power) / many * np.eye(many)
     weights = np.linalg.solve(power + ridge, cross)
     left = (total - 2 * weights @ cross + weights @ power @ weights) / count
-    noise = float(np.median([estimate_noise_level(original) for original, _ in blocks]))
+    noise = float(
+        np.median([core.estimate_noise_level(original) for original, _ in blocks])
+    )
     contrast = total / count
     if contrast < _LEAST * noise**2 or contrast == 0:
         return None
@@ -141,21 +134,21 @@ def measure_misfit(before: Micrograph, after: Micrograph) -> Job[Misfit | None]:
 
 
 def map_misfit(
-    before: Micrograph, after: Micrograph, misfit: Misfit
-) -> Job[Micrograph]:
+    before: core.Micrograph, after: core.Micrograph, misfit: Misfit
+) -> core.Job[core.Micrograph]:
     """Map the local misfit between an enhanced image and its input.
 
     In per cent of the contrast, one pixel per 4 x 4 pixels of the coarser image; NaN
     where either has no value.
     """
-    lies = Grid.from_image(before), Grid.from_image(after)
+    lies = core.Grid.from_image(before), core.Grid.from_image(after)
     grid, field = find_common_grid(*lies)
     assert field is not None  # noqa: S101 - something was measured there
     rows, columns = (n // _MAP_BIN for n in field.shape)
     squares = np.full((rows, columns), np.nan)
     boxes = split_into_blocks(field, None, _SIDE)
     for number, box in enumerate(boxes):
-        yield Progress(number, len(boxes), "mapping the misfit")
+        yield core.Progress(number, len(boxes), "mapping the misfit")
         wide_box = box.grow(_BORDER).intersection(field)
         original, output = (
             read_resampled(image, of, grid, wide_box)
@@ -187,12 +180,12 @@ def map_misfit(
     down, across = (o + a for o, a in zip(grid.box_origin(field), away, strict=True))
     has_size = before.pixel_size_nm is not None
     pitches = [_MAP_BIN * pitch for pitch in grid.pitch]
-    return Micrograph(
+    return core.Micrograph(
         percent.astype(np.float32),
-        parse_pixel_size(pitches) if has_size else None,
+        core.parse_pixel_size(pitches) if has_size else None,
         f"misfit of {before.name} (%)",
         origin=(down, across) if has_size else (0.0, 0.0),
-        look=DisplaySettings(
+        look=core.DisplaySettings(
             limits=(0.0, 100.0),
             colormap="magma",
             opacity=0.6,  # shown over the layer that it evaluates
@@ -202,7 +195,9 @@ def map_misfit(
     )
 
 
-def _create_ramps(image: FloatArray, bounds: FloatPair) -> list[FloatArray]:
+def _create_ramps(
+    image: core.FloatArray, bounds: core.FloatPair
+) -> list[core.FloatArray]:
     """Split grey levels into ramps, blur each at every width and remove slow trends."""
     low, high = bounds
     level = np.clip((image - low) / (high - low), 0, 1) * _RAMPS
@@ -215,11 +210,11 @@ def _create_ramps(image: FloatArray, bounds: FloatPair) -> list[FloatArray]:
     ]
 
 
-def _subtract_local_mean(image: FloatArray) -> FloatArray:
+def _subtract_local_mean(image: core.FloatArray) -> core.FloatArray:
     """Subtract the local mean."""
     return np.asarray(image - ndimage.uniform_filter(image, _SLOW_PX))
 
 
-def _crop_border(image: FloatArray) -> FloatArray:
+def _crop_border(image: core.FloatArray) -> core.FloatArray:
     """Crop the image border and flatten the remaining pixels."""
     return image[_BORDER:-_BORDER, _BORDER:-_BORDER].ravel()

@@ -10,24 +10,14 @@ import numpy as np
 from pydantic import Field
 from scipy import fft
 
+from napari_semsr import core
 from napari_semsr.analysis.frc import read_finite_array
-from napari_semsr.core import (
-    FloatArray,
-    Micrograph,
-    Options,
-    ShapeError,
-    compute_relative_pitch,
-    count_available_cores,
-    create_rings,
-    require_memory,
-    tukey_window_2d,
-)
 
 _FLOOR = 1e-12  # of the highest power: 120 dB below it; chosen: beyond any detector
 _BYTES_PER_PX = 36.0  # measured: growth of peak memory, 4000 x 4000 px
 
 
-class SpectrumOptions(Options):
+class SpectrumOptions(core.Options):
     """Options for a power spectrum."""
 
     # 1: chosen; steep spectra leak least through a Hann window
@@ -44,12 +34,12 @@ class RadialSpectrum:
     """Power averaged over rings of equal physical frequency."""
 
     # (K,) Ring centres up to Nyquist in cycles per mean pixel, without ring 0
-    frequency_per_px: FloatArray
+    frequency_per_px: core.FloatArray
     # (K,) Mean power density of each ring, grey levels squared times pixel area
-    power: FloatArray
+    power: core.FloatArray
     # (K,) The same frequencies per µm; None if uncalibrated
-    frequency_per_um: FloatArray | None
-    samples: FloatArray  # (K,) FFT samples in each ring
+    frequency_per_um: core.FloatArray | None
+    samples: core.FloatArray  # (K,) FFT samples in each ring
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,27 +50,29 @@ class Spectrum:
     # (Y, X) float32: base-10 logarithm of the power density, the zero frequency at the
     # centre. Its `spacing_px` and `origin` are the frequency step and first frequency
     # ``(y, x)``, in the unit that its metadata name: 1/µm, or 1/px uncalibrated
-    image: Micrograph
+    image: core.Micrograph
 
 
-def _compute_power(m: Micrograph, options: SpectrumOptions) -> FloatArray:
+def _compute_power(m: core.Micrograph, options: SpectrumOptions) -> core.FloatArray:
     """Compute the half-plane power density of an image."""
-    require_memory(m.name, m.shape, _BYTES_PER_PX)
+    core.require_memory(m.name, m.shape, _BYTES_PER_PX)
     data = read_finite_array(m)
     if np.ptp(data) == 0:
         msg = f"A spectrum needs contrast, but {m.name} is constant."
-        raise ShapeError(msg, code="image-blank")
+        raise core.ShapeError(msg, code="image-blank")
     data -= data.mean()
-    window = tukey_window_2d(m.shape, options.tukey)
+    window = core.tukey_window_2d(m.shape, options.tukey)
     data *= window
-    half = fft.rfft2(data, workers=count_available_cores())
-    power: FloatArray = np.square(half.real) + np.square(half.imag)
+    half = fft.rfft2(data, workers=core.count_available_cores())
+    power: core.FloatArray = np.square(half.real) + np.square(half.imag)
     return power / float((window**2).sum())
 
 
-def _compute_radial_average(m: Micrograph, power: FloatArray) -> RadialSpectrum:
+def _compute_radial_average(
+    m: core.Micrograph, power: core.FloatArray
+) -> RadialSpectrum:
     """Average the half-plane power over rings."""
-    rings = create_rings(m.shape, compute_relative_pitch(m.scale))
+    rings = core.create_rings(m.shape, core.compute_relative_pitch(m.scale))
     complete = slice(1, rings.complete)
     mean = rings.sum_rings(power)[complete] / np.maximum(rings.samples[complete], 1)
     frequency = rings.frequency[complete]
@@ -94,7 +86,7 @@ def _compute_radial_average(m: Micrograph, power: FloatArray) -> RadialSpectrum:
 
 
 def compute_radial_spectrum(
-    m: Micrograph, options: SpectrumOptions | None = None
+    m: core.Micrograph, options: SpectrumOptions | None = None
 ) -> RadialSpectrum:
     """Average the power of an image over rings of equal physical frequency.
 
@@ -103,7 +95,9 @@ def compute_radial_spectrum(
     return _compute_radial_average(m, _compute_power(m, options or SpectrumOptions()))
 
 
-def measure_spectrum(m: Micrograph, options: SpectrumOptions | None = None) -> Spectrum:
+def measure_spectrum(
+    m: core.Micrograph, options: SpectrumOptions | None = None
+) -> Spectrum:
     """Compute the radial and two-dimensional power spectrum of an image."""
     power = _compute_power(m, options or SpectrumOptions())
     rows, columns = m.shape
@@ -118,7 +112,7 @@ def measure_spectrum(m: Micrograph, options: SpectrumOptions | None = None) -> S
     unit = "1/px" if m.pixel_size_nm is None else "1/um"
     per = 1.0 if m.pixel_size_nm is None else 1000.0
     step = (per / (rows * scale[0]), per / (columns * scale[1]))
-    power_image = Micrograph(
+    power_image = core.Micrograph(
         data=np.log10(np.maximum(full, floor)).astype(np.float32),
         name=f"{m.name} spectrum",
         spacing_px=step,

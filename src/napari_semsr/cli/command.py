@@ -20,20 +20,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 import napari_semsr
-from napari_semsr.core import (
-    Message,
-    OptionError,
-    Progress,
-    SemsrError,
-    TimeEstimator,
-    WaitingProgress,
-    configure_allocator,
-    describe_error,
-    escape_invisible_characters,
-    get_error_code,
-    replace_option_names,
-    run,
-)
+from napari_semsr import core
 from napari_semsr.jobs import (
     ACTIONS,
     FUNCTIONS,
@@ -86,7 +73,7 @@ class _Parser(argparse.ArgumentParser):
             )
         sentence = message[:1].upper() + message[1:].rstrip(".")
         msg = f"{sentence}; see `{self.prog} --help`."
-        raise OptionError(msg, code=code)
+        raise core.OptionError(msg, code=code)
 
     def _describe_argument(self, name: str) -> str:
         """Return the name of an argument with the start of its help text."""
@@ -168,7 +155,7 @@ def convert_names_to_flags(text: str, arguments: Sequence[argparse.Action]) -> s
         words = [f"semsr {name}"] if verb else []
         return " ".join([*words, *_format_option(option, value, known_names)])
 
-    return replace_option_names(text, format_reference)
+    return core.replace_option_names(text, format_reference)
 
 
 def _convert_option_names(words: Sequence[str], text: str) -> str:
@@ -237,12 +224,12 @@ class Console:
     _last: float = field(default=float("-inf"), init=False)
     _open_line: int = field(default=0, init=False)
     _awaited_name: str = field(default="", init=False)
-    _pace: TimeEstimator = field(default_factory=TimeEstimator, init=False)
+    _pace: core.TimeEstimator = field(default_factory=core.TimeEstimator, init=False)
 
     def __post_init__(self) -> None:
         self._start_time = self.clock()
 
-    def report(self, step: Progress) -> None:
+    def report(self, step: core.Progress) -> None:
         """Show the progress of a job: a bar on a terminal, otherwise occasional lines.
 
         Lines wait until counted work is under way, so that a command that refuses its
@@ -254,7 +241,7 @@ class Console:
         since = now - self._last
         due = now - self._start_time >= _FIRST_LINE_S and since >= _LINE_INTERVAL_S
         step = self._pace.add_time_left(step, now)
-        if isinstance(step, WaitingProgress):
+        if isinstance(step, core.WaitingProgress):
             if step.message != self._awaited_name:  # printed once, in full
                 self._awaited_name = step.message
                 self._print_line(f"semsr: {step.message}")
@@ -332,7 +319,7 @@ class Console:
         return value
 
 
-def _format_progress(step: Progress) -> str:
+def _format_progress(step: core.Progress) -> str:
     count = f"{step.done}/{step.total} " if step.total else ""
     return f"{count}{step}"
 
@@ -341,7 +328,7 @@ def _to_printable(text: str, stream: TextIO) -> str:
     """Escape control characters and characters that the stream cannot encode."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
     return (
-        escape_invisible_characters(text, lines=True)
+        core.escape_invisible_characters(text, lines=True)
         .encode(encoding, errors="backslashreplace")
         .decode(encoding)
     )
@@ -387,20 +374,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001 - users see a sentence, no traceback
         if signals and not debug:  # C code may raise another error for the interrupt
             return _report_interrupt(words, verb, console, debug=debug)
-        message = describe_error(error)
+        message = core.describe_error(error)
         if debug:
             console.clear()
             console.err.write(_to_printable(traceback.format_exc(), console.err))
         else:
             console.error(message, verb)
         place = os.environ.get("SEMSR_LOG")
-        if place and not isinstance(error, SemsrError):
+        if place and not isinstance(error, core.SemsrError):
             from napari_semsr.io import log_error
 
             log_error(f"semsr {verb or ''}".strip(), error, Path(place))
         if console.as_json:
-            refusal = {"kind": verb, "code": get_error_code(error), "message": message}
-            facts = error.to_json() if isinstance(error, SemsrError) else {}
+            refusal = {
+                "kind": verb,
+                "code": core.get_error_code(error),
+                "message": message,
+            }
+            facts = error.to_json() if isinstance(error, core.SemsrError) else {}
             console.print_result(
                 refusal | facts | create_warning_record(console.warnings), ""
             )
@@ -409,7 +400,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def create_warning_record(messages: Sequence[str]) -> dict[str, list[str]]:
     """Return warnings together with their codes."""
-    return {"warnings": [*messages], "warning_codes": [*map(get_error_code, messages)]}
+    return {
+        "warnings": [*messages],
+        "warning_codes": [*map(core.get_error_code, messages)],
+    }
 
 
 def _report_interrupt(
@@ -492,7 +486,7 @@ def _check_command_name(verb: str | None, names: list[str]) -> None:
     for count in (1, 2):  # of a command, of an action
         name = " ".join(names[:count])
         if former := describe_former_name(name, f"`semsr {name}`"):
-            raise OptionError(former)
+            raise core.OptionError(former)
     if verb is None and names:
         near = get_close_matches(names[0], VERBS, 1)
         suggestion = (
@@ -501,27 +495,27 @@ def _check_command_name(verb: str | None, names: list[str]) -> None:
             else (f"choose one of {', '.join(VERBS)}")
         )
         msg = f"Unknown command {names[0]!r} ({suggestion}); see `semsr --help`."
-        raise OptionError(msg, code="verb-unknown")
+        raise core.OptionError(msg, code="verb-unknown")
 
 
 def _raise_unknown_arguments(strange: list[str], verb: str) -> NoReturn:
     """Raise an error for unknown arguments, suggesting one similar to the first."""
     names = [word.partition("=")[0] for word in strange]
     for former in filter(None, (describe_former_name(f"{verb} {n}") for n in names)):
-        raise OptionError(former)
+        raise core.OptionError(former)
     flag = names[0]
     group = verb.partition(" ")[0]
     for other in ACTIONS:
         if other.startswith(f"{group} ") and flag in _list_flags(other):
             msg = f"{flag} is an option of `{other}`, not of `{verb}`."
-            raise OptionError(msg, code="unknown-option")
+            raise core.OptionError(msg, code="unknown-option")
     flags = _list_flags(verb) if verb else ["--version"]
     near = get_close_matches(flag, [*flags, *_COMMON], 1)
     suggestion = f" (did you mean {near[0]}?)" if near else ""
     what = "option" if flag.startswith("-") else "argument"
     page = f"semsr {verb}".rstrip()
     msg = f"Unknown {what} {flag}{suggestion}; see `{page} --help`."
-    raise OptionError(msg, code="unknown-option")
+    raise core.OptionError(msg, code="unknown-option")
 
 
 def _list_flags(verb: str) -> list[str]:
@@ -534,9 +528,9 @@ def _run_job(
     """Run the job of a command; return its record, summary and failed images."""
     name = _get_full_command_name(arguments)
     if name == "enhance":  # before torch is loaded
-        configure_allocator()
+        core.configure_allocator()
     verb = load_command(name)
-    result = run(verb.start(arguments), console.report)
+    result = core.run(verb.start(arguments), console.report)
     record = {**result.to_json(), "kind": arguments.verb}
     return record, verb.summarise(result), getattr(result, "failures", ())
 
@@ -549,7 +543,9 @@ def _select_user_warnings(
         own = item.category is UserWarning and item.filename.startswith(_PACKAGE)
         if debug or own:
             message = next(iter(getattr(item.message, "args", ())), "")
-            yield Message(" ".join(str(message).split()), get_error_code(message))
+            yield core.Message(
+                " ".join(str(message).split()), core.get_error_code(message)
+            )
 
 
 @contextmanager

@@ -20,22 +20,8 @@ from typing import Self
 import numpy as np
 import psutil
 
-from napari_semsr.core import (
-    Box,
-    DeviceMemoryError,
-    Float32Array,
-    Job,
-    Message,
-    Micrograph,
-    Progress,
-    Provenance,
-    TilePlan,
-    WaitingProgress,
-    get_blur,
-    get_error_code,
-    get_noise,
-    warn,
-)
+from napari_semsr import core
+from napari_semsr.inference import tiles
 from napari_semsr.inference.executors import (
     LocalExecutor,
     Take,
@@ -61,17 +47,6 @@ from napari_semsr.inference.plan import (
 )
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.sampled import SampledStatistics
-from napari_semsr.inference.tiles import (
-    ArraySink,
-    EnhancePlan,
-    MeasuredMoments,
-    Places,
-    SeamMeter,
-    Sink,
-    StoreSink,
-    TiledRun,
-    TileResult,
-)
 from napari_semsr.io import OmeZarrStore
 from napari_semsr.models import LoadedModel
 
@@ -85,12 +60,12 @@ _logger = logging.getLogger(__name__)
 class _Tally:
     """Totals over the tiles of a run."""
 
-    meter: SeamMeter = field(default_factory=SeamMeter)
+    meter: tiles.SeamMeter = field(default_factory=tiles.SeamMeter)
     clipped_pixels: int = 0
     pixels: int = 0
     notes: list[str] = field(default_factory=list)
 
-    def add_tile(self, piece: TileResult, plan: TilePlan) -> None:
+    def add_tile(self, piece: tiles.TileResult, plan: core.TilePlan) -> None:
         self.clipped_pixels += piece.clipped_pixels
         rows, columns = plan.tile(*piece.index).core.shape
         self.pixels += rows * columns
@@ -144,21 +119,21 @@ class MemoryMonitor:
 class PlannedRun:
     """A fully planned run, ready to process its first tile."""
 
-    plan: EnhancePlan
+    plan: tiles.EnhancePlan
     predictor: Predictor  # The network on its device
     watch: MemoryMonitor  # Memory use and time so far
     scheduler: str | None  # Address of a dask cluster; None for this process
 
 
 def plan_run(
-    micrograph: Micrograph,
+    micrograph: core.Micrograph,
     output: OutputPlan,
     model: LoadedModel,
     options: EnhanceOptions | None = None,
     *,
     store: OmeZarrStore | None = None,
     scheduler: str | None = None,
-) -> Job[PlannedRun]:
+) -> core.Job[PlannedRun]:
     """Move the network to its device, measure the image, and plan the run.
 
     `output` is from `plan_output` with the same image and options; `store` from
@@ -186,9 +161,9 @@ def plan_run(
         blur_px = plan.options.blur_px
         is_deblurred = plan.options.strength * plan.options.deblur
         if blur_px and plan.condition is not None and is_deblurred:
-            corrected_px = get_blur(plan.condition)
+            corrected_px = core.get_blur(plan.condition)
             if corrected_px < _ROUNDING * blur_px:
-                warn(
+                core.warn(
                     f"This image has more fine detail than a blur of {blur_px:g} px "
                     f"allows, so only a blur of {corrected_px:.2g} px is corrected, "
                     "the largest that is consistent with the image.",
@@ -203,7 +178,7 @@ def plan_run(
                 f"{predictor.device.type}, so the tiles may differ by rounding errors. "
                 "Start again (`overwrite`) for identical arithmetic."
             )
-            note = Message(sentence, "device-changed")
+            note = core.Message(sentence, "device-changed")
             plan = replace(plan, notes=(*plan.notes, note))
         if plan.model is not model:
             predictor = predictor.create_field_predictor(plan.model)
@@ -215,14 +190,14 @@ def enhance_to_store(
     store: OmeZarrStore,
     *,
     live: LiveField | None = None,
-) -> Job[EnhanceReport]:
+) -> core.Job[EnhanceReport]:
     """Enhance an image tile by tile into a store, and complete the store.
 
     Tiles that are already in the store are skipped. `live` shows the result in a viewer
     and chooses the order of tiles. Progress is reported at least ten times a second;
     closing the job keeps finished tiles and stops within a layer of the network.
     """
-    report = yield from _execute_run(run, StoreSink(store, live))
+    report = yield from _execute_run(run, tiles.StoreSink(store, live))
     if not store.is_complete:
         plain = {  # JSON has no NaN or infinity
             name: None if isinstance(one, float) and not math.isfinite(one) else one
@@ -234,12 +209,12 @@ def enhance_to_store(
 
 
 def enhance_in_memory(
-    micrograph: Micrograph,
+    micrograph: core.Micrograph,
     model: LoadedModel,
     options: EnhanceOptions | None = None,
     *,
-    provenance: Provenance | None = None,
-) -> Job[Micrograph]:
+    provenance: core.Provenance | None = None,
+) -> core.Job[core.Micrograph]:
     """Enhance an image in memory.
 
     The result is float32 unless `options` specify another type, calibrated, with its
@@ -250,8 +225,8 @@ def enhance_in_memory(
     frame = output.frame
     result = np.empty(frame.shape, dtype=output.dtype)
     run = yield from plan_run(micrograph, output, model, settings)
-    report = yield from _execute_run(run, ArraySink(result))
-    return Micrograph(
+    report = yield from _execute_run(run, tiles.ArraySink(result))
+    return core.Micrograph(
         data=result,
         pixel_size_nm=frame.pixel_size_nm,
         name=micrograph.name,
@@ -262,7 +237,7 @@ def enhance_in_memory(
     )
 
 
-def _execute_run(run: PlannedRun, target: Sink) -> Job[EnhanceReport]:
+def _execute_run(run: PlannedRun, target: tiles.Sink) -> core.Job[EnhanceReport]:
     """Execute a planned run and return its report."""
     plan, predictor, watch = run.plan, run.predictor, run.watch
     with watch:
@@ -272,12 +247,14 @@ def _execute_run(run: PlannedRun, target: Sink) -> Job[EnhanceReport]:
         places = target.list_pending_tiles(plan.outputs)
         tally, memory_error, statistics = _Tally(notes=list(plan.notes)), None, None
         if plan.strategy.kind == "whole":
-            work = _run_whole_field(TiledRun(plan, target.array), predictor, places)
+            work = _run_whole_field(
+                tiles.TiledRun(plan, target.array), predictor, places
+            )
             try:
                 yield from _collect_tiles(
                     work, target, plan.outputs, tally, len(places)
                 )
-            except DeviceMemoryError as error:
+            except core.DeviceMemoryError as error:
                 memory_error = error.with_traceback(None)  # its frames keep tensors
         if memory_error is not None:
             is_complete = len(places) == len(plan.outputs)
@@ -286,15 +263,15 @@ def _execute_run(run: PlannedRun, target: Sink) -> Job[EnhanceReport]:
                 strategy = choose_strategy(
                     predictor, plan.options, plan.tiles, before, fits=False
                 )
-            except DeviceMemoryError as refused:
+            except core.DeviceMemoryError as refused:
                 raise refused from memory_error
             target.store_value(STRATEGY_KEY, strategy.to_record())
             run = replace(run, plan=replace(plan, strategy=strategy))
-            note = Message(
-                f"Not enough memory: {memory_error}", get_error_code(memory_error)
+            note = core.Message(
+                f"Not enough memory: {memory_error}", core.get_error_code(memory_error)
             )
             tally.notes += [note, *run.plan.strategy.notes]
-            yield Progress(0, 0, tally.notes[-1])
+            yield core.Progress(0, 0, tally.notes[-1])
         if run.plan.strategy.kind == "tiles":
             statistics = yield from _run_tiles(run, target, places, tally)
     plan, seconds = run.plan, watch.seconds
@@ -316,30 +293,32 @@ def _execute_run(run: PlannedRun, target: Sink) -> Job[EnhanceReport]:
         seam_index=tally.meter.seam_index,
         clipped=tally.clipped_pixels,
         haze_gain=None if plan.haze is None else plan.haze.gain_range,
-        noise_percent=None if condition is None else 100 * get_noise(condition),
-        blur_px=None if condition is None else get_blur(condition),
+        noise_percent=None if condition is None else 100 * core.get_noise(condition),
+        blur_px=None if condition is None else core.get_blur(condition),
         seen_pixel_size_nm=plan.output.fit.seen_nm,
         notes=tuple(tally.notes),
     )
 
 
 def _run_tiles(
-    enhance_run: PlannedRun, target: Sink, places: Places, tally: _Tally
-) -> Job[SampledStatistics | None]:
+    enhance_run: PlannedRun, target: tiles.Sink, places: tiles.Places, tally: _Tally
+) -> core.Job[SampledStatistics | None]:
     """Run independent tiles; return the sample statistics, if they were needed."""
     plan, predictor, scheduler = (
         enhance_run.plan,
         enhance_run.predictor,
         enhance_run.scheduler,
     )
-    run = TiledRun(plan, target.array if scheduler is None else target.shared_array)
+    run = tiles.TiledRun(
+        plan, target.array if scheduler is None else target.shared_array
+    )
     has_limit = plan.options.memory_gb is not None  # limits growth since the start
     grown_before = enhance_run.watch.memory_growth_bytes if has_limit else 0
     statistics = None
     if plan.strategy.norm == "sampled" and places:
         sampling = get_sampled_statistics(run, predictor, target)
         statistics = yield from run_in_thread(sampling, predictor)
-        tally.notes.append(Message(statistics.describe(), "statistics-sampled"))
+        tally.notes.append(core.Message(statistics.describe(), "statistics-sampled"))
         run = replace(run, statistics=statistics.statistics)
     predictor.statistics = run.statistics
     take = create_tile_source(places)
@@ -352,31 +331,33 @@ def _run_tiles(
     return statistics
 
 
-def _run_whole_field(run: TiledRun, predictor: Predictor, places: Places) -> Work:
+def _run_whole_field(
+    run: tiles.TiledRun, predictor: Predictor, places: tiles.Places
+) -> Work:
     """Enhance a padded image in one pass and write it tile by tile."""
     if not places:
         return
     plan = run.plan
 
-    def enhance_field() -> Float32Array:
+    def enhance_field() -> core.Float32Array:
         window, missing = plan.read_clean_window(
-            Box.from_shape(plan.tiles.padded_shape)
+            core.Box.from_shape(plan.tiles.padded_shape)
         )
-        with MeasuredMoments():
+        with tiles.MeasuredMoments():
             output = predictor.predict(window, plan.scaling)
         mask_missing_pixels(output, missing, plan.model.card.scale)
         return output
 
     with LocalExecutor(run, predictor) as executor:
         result = yield from executor.call(enhance_field)
-    field = Box.from_shape(plan.tiles.shape)
+    field = core.Box.from_shape(plan.tiles.shape)
     inner = result[field.scale(plan.model.card.scale).slices]
     for place in places:
         yield [run.write_output(place, inner, field)]
 
 
 def _run_independent_tiles(
-    run: TiledRun,
+    run: tiles.TiledRun,
     predictor: Predictor,
     take: Take,
     scheduler: str | None,
@@ -395,23 +376,23 @@ def _run_independent_tiles(
 
 def _collect_tiles(
     work: Work,
-    sink: Sink,
-    plan: TilePlan,
+    sink: tiles.Sink,
+    plan: core.TilePlan,
     tally: _Tally,
     total: int,
-) -> Iterator[Progress]:
+) -> Iterator[core.Progress]:
     """Mark tiles as done when results arrive, and report progress."""
     skipped_count = len(plan) - total
     done_count = skipped_count
     note = f", {skipped_count} of them in an earlier run" if skipped_count else ""
-    step = Progress(done_count, len(plan), "Enhancing tiles")
+    step = core.Progress(done_count, len(plan), "Enhancing tiles")
     yield step
     with closing(work) as pieces:
         for group in pieces:
-            if isinstance(group, WaitingProgress):
+            if isinstance(group, core.WaitingProgress):
                 yield replace(group, done=done_count, total=len(plan))
                 continue
-            if group is None or isinstance(group, Progress):
+            if group is None or isinstance(group, core.Progress):
                 step = group or step
                 yield step
                 continue
@@ -420,11 +401,11 @@ def _collect_tiles(
                 tally.add_tile(piece, plan)
                 done_count += 1
             if not group:
-                yield WaitingProgress(
+                yield core.WaitingProgress(
                     done_count, len(plan), "Waiting for the view to move"
                 )
                 continue
             notes = group[-1].notes
             message = notes[0] if notes else f"Enhancing tiles{note}"
-            step = Progress(done_count, len(plan), message)
+            step = core.Progress(done_count, len(plan), message)
             yield step

@@ -11,24 +11,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from napari_semsr.core import (
-    DeviceMemoryError,
-    IntPair,
-    Job,
-    Message,
-    Micrograph,
-    OptionError,
-    Progress,
-    ReadableArray,
-    ReadError,
-    TilePlan,
-    WriteError,
-    is_empty,
-    mirror_condition,
-    override_condition,
-    round_up,
-    update_value_name,
-)
+from napari_semsr import core
 from napari_semsr.inference.ensemble import FLIPS, SelfEnsemble, create_self_ensemble
 from napari_semsr.inference.network_input import (
     FieldSurvey,
@@ -64,7 +47,7 @@ _SHARE_OF_FREE, _MAX_BYTES = 0.25, 1.1e9
 
 
 def plan_enhancement(
-    micrograph: Micrograph,
+    micrograph: core.Micrograph,
     output: OutputPlan,
     model: LoadedModel,
     options: EnhanceOptions,
@@ -74,14 +57,14 @@ def plan_enhancement(
     is_scattered: bool = False,
     strategy: ExecutionStrategy | None = None,
     apart: bool = False,
-) -> Job[EnhancePlan]:
+) -> core.Job[EnhancePlan]:
     """Measure the whole image and plan its enhancement.
 
     `before` is the recorded strategy of an interrupted run; `is_scattered` whether
     tiles go to other processes; `apart` whether tiles are requested individually at any
     time; a field that cannot be run in tiles is then one tile.
     """
-    yield Progress(0, 0, "Measuring the grey values")
+    yield core.Progress(0, 0, "Measuring the grey values")
     card, probe = model.card, predictor.effective_probe(options.halo_tolerance)
     field = prepare_field(micrograph, output.fit)
     shown_field = field.input
@@ -96,21 +79,23 @@ def plan_enhancement(
         )
     if apart and (strategy.kind == "whole" or predictor.probe.halo is None):
         side = max(output.frame.shape) // output.scale
-        output = replace(output, core=round_up(side, card.stride))
+        output = replace(output, core=core.round_up(side, card.stride))
         tiles, regrid = plan_field_tiles(shown_field, output, card, predictor.probe)
     notes = (*filter(None, (output.fit.note, field.note)), *strategy.notes)
-    yield from (Progress(0, 0, note) for note in notes)
+    yield from (core.Progress(0, 0, note) for note in notes)
     scaling = compute_scaling(field.samples, card)
     is_fixed = card.input_scaling == "levels"  # no measurement is needed
-    if (is_fixed or scaling.low == scaling.high == 0) and is_empty(micrograph.data):
+    if (is_fixed or scaling.low == scaling.high == 0) and core.is_empty(
+        micrograph.data
+    ):
         msg = (
             f"{micrograph.name} has no finite pixels: check that the file is complete."
         )
-        raise ReadError(msg, code="no-finite-values")
+        raise core.ReadError(msg, code="no-finite-values")
     survey = FieldSurvey()
     _check_weights(model, options)
     if isinstance(model.module, InformedRestorer):
-        yield Progress(0, 0, "Measuring the whole field")
+        yield core.Progress(0, 0, "Measuring the whole field")
         # wrong haze does more harm to a filter for a known blur than it helps
         certain = model.module.sharpener is not None and bool(options.blur_px)
         survey = survey_field(
@@ -150,14 +135,14 @@ def _check_weights(model: LoadedModel, options: EnhanceOptions) -> None:
             f"separately: leave {names} at the default, or use a model with the "
             "'informed' architecture."
         )
-        raise OptionError(msg, code="option-without-effect")
+        raise core.OptionError(msg, code="option-without-effect")
 
 
 def _configure_network(
     model: LoadedModel,
     survey: FieldSurvey,
     options: EnhanceOptions,
-    field: tuple[ReadableArray, Scaling],
+    field: tuple[core.ReadableArray, Scaling],
 ) -> tuple[LoadedModel, FieldSurvey]:
     """Configure a network for a surveyed image and the user's correction weights.
 
@@ -174,7 +159,7 @@ def _configure_network(
         if module.sharpener is not None and blur:
             spectrum = measure_spectrum(*field, haze)
             blur = estimate_widest_blur(spectrum, blur, noise)
-        condition = override_condition(condition, noise, blur)
+        condition = core.override_condition(condition, noise, blur)
         mender = partial(
             module.build_restorer,
             rings=torch.tensor(survey.rings),
@@ -186,7 +171,9 @@ def _configure_network(
         if options.self_ensemble:
             if spectrum is not None:
                 spectrum = spectrum.flip(0).roll(1, 0)
-            about = mender(torch.tensor(mirror_condition(condition)), spectrum=spectrum)
+            about = mender(
+                torch.tensor(core.mirror_condition(condition)), spectrum=spectrum
+            )
             networks = [network if t.rows == t.columns else about for t in FLIPS]
             network = SelfEnsemble(networks, FLIPS)
         model = replace(model, module=network)
@@ -194,7 +181,7 @@ def _configure_network(
 
 
 def configure_model_for_image(
-    micrograph: Micrograph, model: LoadedModel, options: EnhanceOptions
+    micrograph: core.Micrograph, model: LoadedModel, options: EnhanceOptions
 ) -> tuple[LoadedModel, tuple[float, ...] | None]:
     """Return the network configured for an image, and the image's degradations.
 
@@ -212,7 +199,7 @@ def configure_model_for_image(
 
 
 def prepare_model_input(
-    micrograph: Micrograph, model: LoadedModel, options: EnhanceOptions
+    micrograph: core.Micrograph, model: LoadedModel, options: EnhanceOptions
 ) -> tuple[PreparedField, Scaling]:
     """Return an image resampled to the network grid, and its grey-value scaling."""
     trained_sizes = TrainedPixelSizes.from_card(model.card.model_dump())
@@ -224,7 +211,7 @@ def prepare_model_input(
 def choose_strategy(
     predictor: Predictor,
     options: EnhanceOptions,
-    plan: TilePlan,
+    plan: core.TilePlan,
     before: Mapping[str, object] | None = None,
     *,
     is_scattered: bool = False,
@@ -238,7 +225,7 @@ def choose_strategy(
     single pass and memory does not suffice.
     """
     probe, record = predictor.probe, before or {}
-    previous = update_value_name("norm", record.get("norm"))
+    previous = core.update_value_name("norm", record.get("norm"))
     if record.get("kind") == "lockstep" or (
         record.get("kind") == "tiles" and previous == "whole"
     ):
@@ -246,7 +233,7 @@ def choose_strategy(
             "This run was started in layer-by-layer mode, which is no longer "
             "supported: use `overwrite` to start again."
         )
-        raise WriteError(msg, code="other-version")
+        raise core.WriteError(msg, code="other-version")
     is_bounded = not probe.norms and probe.halo is not None
     if is_bounded and (options.halo_tolerance or (probe.halo or 0) <= _DEEP_HALO):
         notes: tuple[str, ...] = ()
@@ -257,7 +244,7 @@ def choose_strategy(
                 "differ from an untiled run by up to "
                 f"{options.halo_tolerance:g} of the output range."
             )
-            notes = (Message(sentence, "halo-cut"),)
+            notes = (core.Message(sentence, "halo-cut"),)
         return ExecutionStrategy("none", "tiles", notes)
     if not is_bounded and options.norm in ("tile", "sampled"):
         return _requested_strategy(predictor, options)
@@ -271,7 +258,7 @@ def choose_strategy(
             "The whole field is processed in one pass, in which the layers need "
             f"{need}."
         )
-        notes = (Message(sentence, "run-whole"),)
+        notes = (core.Message(sentence, "run-whole"),)
         return ExecutionStrategy("none" if is_bounded else "whole", "whole", notes)
     if is_bounded:
         return ExecutionStrategy("none", "tiles")
@@ -287,7 +274,7 @@ def _requested_strategy(
             f"{predictor.card.name} has an unbounded receptive field and cannot run "
             "in tiles: use `norm=whole`."
         )
-        raise OptionError(msg, code="receptive-field-unbounded")
+        raise core.OptionError(msg, code="receptive-field-unbounded")
     if options.norm == "tile":
         return ExecutionStrategy("tile", "tiles")
     if options.self_ensemble:
@@ -295,7 +282,7 @@ def _requested_strategy(
             "`norm=sampled` cannot be combined with self-ensemble, whose flipped "
             "fields have different statistics: use `norm=whole`, or no self-ensemble."
         )
-        raise OptionError(msg, code="options-contradict")
+        raise core.OptionError(msg, code="options-contradict")
     return ExecutionStrategy("sampled", "tiles")
 
 
@@ -316,13 +303,15 @@ def _choose_fallback_strategy(
     elif previous == "whole":
         advice = " now: free some, or use `overwrite` to start again."
     if advice:
-        raise DeviceMemoryError(f"{short}{lacks}{advice}", code="field-too-large")
+        raise core.DeviceMemoryError(f"{short}{lacks}{advice}", code="field-too-large")
     sentence = f"{short}{lacks}: sampled statistics are used instead."
-    notes = (Message(sentence, "statistics-sampled"),)
+    notes = (core.Message(sentence, "statistics-sampled"),)
     return ExecutionStrategy("sampled", "tiles", notes)
 
 
-def choose_block(plan: EnhancePlan, predictor: Predictor, held_bytes: int) -> IntPair:
+def choose_block(
+    plan: EnhancePlan, predictor: Predictor, held_bytes: int
+) -> core.IntPair:
     """Choose how many rows and columns of tiles share one window on a CPU.
 
     Large windows need less work for their margins, but more memory: returns the choice
@@ -368,7 +357,7 @@ def choose_block(plan: EnhancePlan, predictor: Predictor, held_bytes: int) -> In
 
 def get_sampled_statistics(
     run: TiledRun, predictor: Predictor, target: Sink
-) -> Job[SampledStatistics]:
+) -> core.Job[SampledStatistics]:
     """Return the statistics stored in a target, or measure them on a sample."""
     before = target.read_value(_STATISTICS_KEY)
     if before is not None:

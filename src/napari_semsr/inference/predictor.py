@@ -24,18 +24,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from napari_semsr.core import (
-    Box,
-    CheckpointError,
-    DeviceMemoryError,
-    Float32Array,
-    IntPair,
-    Message,
-    OptionError,
-    RealArray,
-    SemsrError,
-    round_up,
-)
+from napari_semsr import core, models
 from napari_semsr.inference.ensemble import SelfEnsemble, run_network
 from napari_semsr.inference.network_input import Scaling
 from napari_semsr.inference.options import EnhanceOptions
@@ -46,26 +35,6 @@ from napari_semsr.inference.tiles import (
     move_to_device,
 )
 from napari_semsr.io import write_atomically
-from napari_semsr.models import (
-    Device,
-    InformedRestorer,
-    LoadedModel,
-    ModelCard,
-    ProbeResult,
-    TorchCallInterceptor,
-    check_bf16_support,
-    convert_memory_errors,
-    find_device,
-    find_minimum_field_size,
-    get_device_name,
-    get_first_error_line,
-    get_free_memory,
-    get_memory_layout,
-    has_fast_bf16,
-    measure_effective_halo,
-    probe_network,
-    to_device,
-)
 
 # Device and precision.
 
@@ -75,16 +44,18 @@ _logger = logging.getLogger(__name__)
 def resolve_precision(name: str, device: torch.device) -> str:
     """Resolve a precision name for a device."""
     if name == "auto":
-        return "bf16" if has_fast_bf16(device) else "fp32"
+        return "bf16" if models.has_fast_bf16(device) else "fp32"
     if name == "bf16":
-        check_bf16_support(device)
+        models.check_bf16_support(device)
     elif name != "fp32":  # as in the history of a resumed result
         msg = f"Precision must be auto, fp32 or bf16, got {name!r}."
-        raise OptionError(msg, code="unknown-value")
+        raise core.OptionError(msg, code="unknown-value")
     return name
 
 
-def _choose_precision(model: LoadedModel, name: str, device: torch.device) -> str:
+def _choose_precision(
+    model: models.LoadedModel, name: str, device: torch.device
+) -> str:
     """Return the precision for a network, which may support only fp32."""
     precision = resolve_precision(name, device)
     alone = getattr(_unwrap_ensemble(model.module), "single_precision", False)
@@ -92,7 +63,7 @@ def _choose_precision(model: LoadedModel, name: str, device: torch.device) -> st
 
 
 def get_network_details(
-    options: EnhanceOptions, model: LoadedModel
+    options: EnhanceOptions, model: models.LoadedModel
 ) -> dict[str, object]:
     """Return network and device details to record in a result's history.
 
@@ -103,7 +74,7 @@ def get_network_details(
     return {
         "model_name": model.card.name,
         "model_digest": model.digest,
-        "device": f"{device}: {get_device_name(device)}",
+        "device": f"{device}: {models.get_device_name(device)}",
         "precision": _choose_precision(model, options.precision, device),
         "threads": torch.get_num_threads(),
     }
@@ -113,14 +84,14 @@ def get_network_details(
 def _convert_torch_errors(device: torch.device, what: str) -> Iterator[None]:
     """Convert torch errors to package errors, since Qt threads lose `RuntimeError`."""
     try:
-        with convert_memory_errors(device, what):
+        with models.convert_memory_errors(device, what):
             yield
     except RuntimeError as error:
         msg = (
             f"The network could not compute {what} on {device}: "
-            f"{get_first_error_line(error)}"
+            f"{models.get_first_error_line(error)}"
         )
-        raise SemsrError(msg, code="computation-failed") from error
+        raise core.SemsrError(msg, code="computation-failed") from error
 
 
 # Kinds of device that we could not test are compared with the CPU before `auto` uses
@@ -131,26 +102,28 @@ _UNTESTED_KINDS = ("mps", "xpu")
 _TOLERANCE = 1e-3  # of the output's range: a quarter of one of 255 grey levels
 
 
-def choose_device(model: LoadedModel, name: str = "auto") -> Device:
+def choose_device(model: models.LoadedModel, name: str = "auto") -> models.Device:
     """Choose the device for a network from a device name.
 
     Like `find_device`, but ``auto`` does not use a device whose result for a test tile
     differs from that of the CPU, or which raises an error; the note says so.
     """
-    device = find_device(name)
+    device = models.find_device(name)
     source = _get_tile_network(model)
     if getattr(source, "opaque", False) and device.device.type != "cpu":
         note = f"{model.card.name} is an ONNX graph, which runs on the CPU."
-        return Device(torch.device("cpu"), Message(note, "device-unsuitable"))
+        return models.Device(
+            torch.device("cpu"), core.Message(note, "device-unsuitable")
+        )
     if name != "auto" or device.device.type not in _UNTESTED_KINDS:
         return device
     kind = device.device.type
-    label = f"{kind} ({get_device_name(device.device)})"
+    label = f"{kind} ({models.get_device_name(device.device)})"
     try:
         fault = get_probed_network(source).device_fault(
             label, lambda: _find_device_fault(model, device)
         )
-    except DeviceMemoryError:  # memory may be free next time
+    except core.DeviceMemoryError:  # memory may be free next time
         fault = "has no memory for a tile"
     if fault is None:
         return device
@@ -158,19 +131,26 @@ def choose_device(model: LoadedModel, name: str = "auto") -> Device:
         f"{label} {fault}: the CPU is used instead; set `device={kind}` to override "
         "this."
     )
-    return Device(torch.device("cpu"), Message(note, "device-unusable"))
+    return models.Device(torch.device("cpu"), core.Message(note, "device-unusable"))
 
 
-def _find_device_fault(model: LoadedModel, device_found: Device) -> str | None:
+def _find_device_fault(
+    model: models.LoadedModel, device_found: models.Device
+) -> str | None:
     """Describe how a test tile on a device differs from the CPU, or return None."""
     module, stride = _unwrap_ensemble(model.module), model.card.stride
-    side = round_up(
-        max(_SAMPLE, find_minimum_field_size(_get_tile_network(model), stride=stride)),
+    side = core.round_up(
+        max(
+            _SAMPLE,
+            models.find_minimum_field_size(_get_tile_network(model), stride=stride),
+        ),
         stride,
     )
     tile = torch.rand(1, 1, side, side, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        if isinstance(module, InformedRestorer):  # with Wiener filters, as for a field
+        if isinstance(
+            module, models.InformedRestorer
+        ):  # with Wiener filters, as for a field
             look_result = module.analyse_field(tile)
             module = module.build_restorer(
                 look_result.condition[0], look_result.rings[0]
@@ -178,10 +158,11 @@ def _find_device_fault(model: LoadedModel, device_found: Device) -> str | None:
         expected_output = run_on_device(module, tile, torch.device("cpu"))
         try:
             output = run_on_device(module, tile, device_found.device)
-        except DeviceMemoryError:
+        except core.DeviceMemoryError:
             raise
         except Exception as error:  # noqa: BLE001 - of whatever kind, it is of no use
-            return f"fails on a test tile ({get_first_error_line(error).rstrip('.')})"
+            reason = models.get_first_error_line(error).rstrip(".")
+            return f"fails on a test tile ({reason})"
     if output.shape != expected_output.shape:
         return "gives a test tile another shape than the CPU"
     span = float(expected_output.max() - expected_output.min()) or 1.0
@@ -196,7 +177,7 @@ def _find_device_fault(model: LoadedModel, device_found: Device) -> str | None:
 
 def run_on_device(module: nn.Module, tile: Tensor, device: torch.device) -> Tensor:
     """Run a network on a tile (1, 1, Y, X) on a device, in fp32."""
-    with convert_memory_errors(device, "a test tile"):
+    with models.convert_memory_errors(device, "a test tile"):
         output: Tensor = copy_to_device(module, device)(tile.to(device))
         return output.to("cpu", torch.float32)
 
@@ -205,16 +186,16 @@ def copy_to_device(module: nn.Module, device: torch.device) -> nn.Module:
     """Copy a network to a device, in the memory layout that suits it."""
     module_copy = copy.deepcopy(module).eval().requires_grad_(False).to(device)
     module_in_layout: nn.Module = module_copy.to(
-        memory_format=get_memory_layout(device)
+        memory_format=models.get_memory_layout(device)
     )  # type: ignore[call-overload]
     return module_in_layout
 
 
-def _get_tile_network(model: LoadedModel) -> nn.Module:
+def _get_tile_network(model: models.LoadedModel) -> nn.Module:
     """Return the network that runs on tiles, without its whole-image pass."""
     module = model.module
     return _unwrap_ensemble(
-        module.local if isinstance(module, InformedRestorer) else module
+        module.local if isinstance(module, models.InformedRestorer) else module
     )
 
 
@@ -227,7 +208,7 @@ def _get_tile_network(model: LoadedModel) -> nn.Module:
 # with an OpenGL window ends with a segmentation fault.
 
 
-class _MemoryCounter(TorchCallInterceptor):
+class _MemoryCounter(models.TorchCallInterceptor):
     """Counter of the bytes held by live tensors.
 
     Calls are intercepted in Python, since doing so in torch's core imports its
@@ -265,7 +246,7 @@ class _MemoryCounter(TorchCallInterceptor):
         self.peak = max(self.peak, self.live)
 
 
-def measure_peak_bytes(module: nn.Module, shape: IntPair) -> int:
+def measure_peak_bytes(module: nn.Module, shape: core.IntPair) -> int:
     """Measure the peak activation memory of an fp32 pass, in bytes."""
     activation_bytes = getattr(module, "activation_bytes", None)
     if activation_bytes is not None:  # for a network whose layers are not torch's
@@ -290,7 +271,7 @@ _METHOD = 2  # increase it when a measurement changes
 _LARGEST = 2**20  # largest file of measurements that is read, bytes; chosen
 _SAMPLE = 128  # px
 _T = TypeVar("_T")
-_PROBE: TypeAdapter[ProbeResult] = TypeAdapter(ProbeResult)
+_PROBE: TypeAdapter[models.ProbeResult] = TypeAdapter(models.ProbeResult)
 _HALO: TypeAdapter[int] = TypeAdapter(int)
 _FAULT: TypeAdapter[str | None] = TypeAdapter(str | None)
 _BYTES: TypeAdapter[float] = TypeAdapter(float)
@@ -338,12 +319,12 @@ class ProbedNetwork:
     _path: Path | None = None
     _entries: dict[str, object] | None = None
 
-    def probe(self, stride: int) -> ProbeResult:
+    def probe(self, stride: int) -> models.ProbeResult:
         """Return the exact halo, number of live norms, and smallest input side."""
         return self._get_or_measure(
             f"probe, stride {stride}",
             _PROBE,
-            lambda: probe_network(self._network, stride=stride),
+            lambda: models.probe_network(self._network, stride=stride),
         )
 
     def effective_halo(self, stride: int, halo: int, tolerance: float) -> int:
@@ -351,7 +332,7 @@ class ProbedNetwork:
         return self._get_or_measure(
             f"effective halo, stride {stride}, exact {halo}, tolerance {tolerance:g}",
             _HALO,
-            lambda: measure_effective_halo(
+            lambda: models.measure_effective_halo(
                 self._network, stride=stride, halo=halo, tolerance=tolerance
             ),
         )
@@ -361,8 +342,8 @@ class ProbedNetwork:
 
         def measure() -> float:
             network = copy.deepcopy(self._network)
-            smallest = find_minimum_field_size(network, stride=stride)
-            side = round_up(max(_SAMPLE, smallest), stride)
+            smallest = models.find_minimum_field_size(network, stride=stride)
+            side = core.round_up(max(_SAMPLE, smallest), stride)
             return measure_peak_bytes(network, (side, side)) / side**2
 
         return self._get_or_measure(
@@ -444,7 +425,11 @@ class Predictor:
     """
 
     def __init__(
-        self, model: LoadedModel, *, device: str = "auto", precision: str = "auto"
+        self,
+        model: models.LoadedModel,
+        *,
+        device: str = "auto",
+        precision: str = "auto",
     ) -> None:
         self.card = model.card
         self.digest = model.digest
@@ -454,13 +439,13 @@ class Predictor:
         self.statistics: Statistics | None = None
         self._moments: tuple[Statistics | None, list[Moments]] = (None, [])
         module = model.module
-        if isinstance(module, InformedRestorer):
+        if isinstance(module, models.InformedRestorer):
             module = module.local
         self.source = _get_tile_network(model)  # the original network, on the CPU
         with _convert_torch_errors(self.device, "the weights"):
             self._module = copy_to_device(module, self.device)
 
-    def create_field_predictor(self, model: LoadedModel) -> "Predictor":
+    def create_field_predictor(self, model: models.LoadedModel) -> "Predictor":
         """Create a predictor for a network configured for one image by a survey.
 
         It has the same layers, and so the same receptive field.
@@ -474,7 +459,7 @@ class Predictor:
         return predictor
 
     @cached_property
-    def probe(self) -> ProbeResult:
+    def probe(self) -> models.ProbeResult:
         """Measured halo, number of live norms and smallest input side, cached."""
         probe_result = get_probed_network(self.source).probe(self.card.stride)
         stated_field = self.card.receptive_field
@@ -488,7 +473,7 @@ class Predictor:
             )
         return probe_result
 
-    def effective_probe(self, tolerance: float | None) -> ProbeResult:
+    def effective_probe(self, tolerance: float | None) -> models.ProbeResult:
         """Return the probe result with a halo sufficient for a given tolerance."""
         exact = self.probe
         if tolerance is None or exact.halo is None:
@@ -499,7 +484,7 @@ class Predictor:
         filters = getattr(self.source, "filters", None)
         if filters is not None:  # unknown before a survey, so excluded from probing
             reach = filters.shape[-1] // 2 * _FILTERED_STEP
-            halo = min(exact.halo, halo + round_up(reach, self.card.stride))
+            halo = min(exact.halo, halo + core.round_up(reach, self.card.stride))
         return replace(exact, halo=halo)
 
     @property
@@ -544,7 +529,7 @@ class Predictor:
 
         return remove_hooks
 
-    def peak_bytes(self, shape: IntPair) -> int:
+    def peak_bytes(self, shape: core.IntPair) -> int:
         """Estimate the memory required for one window, in bytes."""
         return int(self.bytes_per_pixel * math.prod(shape))
 
@@ -558,47 +543,51 @@ class Predictor:
         """Return a run's memory limit in bytes, by default most of the free memory."""
         if memory_gb is not None:
             return int(memory_gb * 1e9)
-        return int(_SHARE * get_free_memory(self.device))
+        return int(_SHARE * models.get_free_memory(self.device))
 
-    def fits_in_memory(self, shape: IntPair, memory_gb: float | None = None) -> bool:
+    def fits_in_memory(
+        self, shape: core.IntPair, memory_gb: float | None = None
+    ) -> bool:
         """Return whether a window fits into the memory limit or the free memory."""
         if memory_gb is None:
-            return self.peak_bytes(shape) < _SHARE * get_free_memory(self.device)
+            return self.peak_bytes(shape) < _SHARE * models.get_free_memory(self.device)
         return self.peak_bytes(shape) <= memory_gb * 1e9
 
-    def choose_batch(self, shape: IntPair, wanted_count: int | None = None) -> int:
+    def choose_batch(self, shape: core.IntPair, wanted_count: int | None = None) -> int:
         """Choose the number of windows per pass."""
         if self.device.type == "cpu":
             self.batch = 1
         elif wanted_count is not None:
             self.batch = wanted_count
         else:
-            room = get_free_memory(self.device) // (2 * max(1, self.peak_bytes(shape)))
+            room = models.get_free_memory(self.device) // (
+                2 * max(1, self.peak_bytes(shape))
+            )
             self.batch = max(1, min(_LARGEST_BATCH, int(room)))
         return self.batch
 
-    def network_input(self, window: RealArray, scaling: Scaling) -> Tensor:
+    def network_input(self, window: core.RealArray, scaling: Scaling) -> Tensor:
         """Return the network's input (1, 1, Y, X) for a window (Y, X)."""
         return torch.from_numpy(scaling.normalise(window))[None, None].to(self.device)
 
     def predict(
-        self, window: RealArray, scaling: Scaling, keep: Box | None = None
-    ) -> Float32Array:
+        self, window: core.RealArray, scaling: Scaling, keep: core.Box | None = None
+    ) -> core.Float32Array:
         """Enhance a window (Y, X), or its part `keep`, to (Y * scale, X * scale)."""
         return self._run_batch([window], scaling, keep)[0]
 
     def predict_many(
-        self, windows: Sequence[RealArray], scaling: Scaling
-    ) -> list[Float32Array]:
+        self, windows: Sequence[core.RealArray], scaling: Scaling
+    ) -> list[core.Float32Array]:
         """Enhance windows (Y, X) of equal shape, in batches that fit into memory."""
-        outputs: list[Float32Array] = []
+        outputs: list[core.Float32Array] = []
         while len(outputs) < len(windows):
             size = self.batch or 1
             try:
                 outputs += self._run_batch(
                     windows[len(outputs) : len(outputs) + size], scaling
                 )
-            except DeviceMemoryError:
+            except core.DeviceMemoryError:
                 if size == 1:
                     raise
                 # another thread may have halved it too
@@ -606,13 +595,16 @@ class Predictor:
         return outputs
 
     def _run_batch(
-        self, windows: Sequence[RealArray], scaling: Scaling, keep: Box | None = None
-    ) -> list[Float32Array]:
+        self,
+        windows: Sequence[core.RealArray],
+        scaling: Scaling,
+        keep: core.Box | None = None,
+    ) -> list[core.Float32Array]:
         stack = np.stack([scaling.normalise(window) for window in windows])[:, None]
         rows, columns = stack.shape[2:]
         what = f"{len(windows)} window(s) of {rows}x{columns} px"
         with self.compute_context(what):
-            batch = to_device(stack, self.device)
+            batch = models.to_device(stack, self.device)
             if isinstance(self._module, SelfEnsemble):
                 output = self._module(batch, keep, self._statistics_context)
             else:
@@ -679,10 +671,10 @@ def use_fp32_convolutions() -> Iterator[None]:
         cudnn.benchmark = benchmark_before
 
 
-def _start_host_copy(values: Tensor) -> Callable[[], Float32Array]:
+def _start_host_copy(values: Tensor) -> Callable[[], core.Float32Array]:
     """Start copying values to a float32 array; return a function to await the copy."""
     if values.device.type != "cuda":
-        host_array: Float32Array = values.to("cpu", torch.float32).numpy()
+        host_array: core.Float32Array = values.to("cpu", torch.float32).numpy()
         return lambda: host_array
     exact = values.float()
     host_buffer = torch.empty(exact.shape, pin_memory=True)
@@ -690,16 +682,16 @@ def _start_host_copy(values: Tensor) -> Callable[[], Float32Array]:
     copy_event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
     copy_event.record(torch.cuda.current_stream(values.device))
 
-    def wait_for_copy() -> Float32Array:
+    def wait_for_copy() -> core.Float32Array:
         copy_event.synchronize()
-        host_values: Float32Array = host_buffer.numpy()
+        host_values: core.Float32Array = host_buffer.numpy()
         return host_values
 
     return wait_for_copy
 
 
 def check_scale(
-    card: ModelCard, input_size: IntPair, output_size: tuple[int, ...]
+    card: models.ModelCard, input_size: core.IntPair, output_size: tuple[int, ...]
 ) -> None:
     """Raise a `CheckpointError` if the output size contradicts the card's scale."""
     expected_size = (input_size[0] * card.scale, input_size[1] * card.scale)
@@ -709,7 +701,7 @@ def check_scale(
             f"for {input_size} px, but it returned {output_size} px; correct the scale "
             "in the card."
         )
-        raise CheckpointError(msg, code="card-contradicts-network")
+        raise core.CheckpointError(msg, code="card-contradicts-network")
 
 
 def _unwrap_ensemble(module: nn.Module) -> nn.Module:

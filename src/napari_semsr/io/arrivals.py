@@ -14,19 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_semsr.core import (
-    FloatPair,
-    Micrograph,
-    OptionError,
-    PixelSize,
-    ReadError,
-    RealArray,
-    SemsrError,
-    capture_warnings,
-    compute_grid_cells,
-    mask_fill_values,
-    open_file,
-)
+from napari_semsr import core
 from napari_semsr.io.files import read_json_object, read_text
 from napari_semsr.io.formats import Source
 from napari_semsr.io.frames import (
@@ -65,8 +53,8 @@ class NewFrame:
     """A new frame file, complete or unusable."""
 
     name: str
-    pixels: RealArray | None = None  # (Y, X); None if it cannot be used
-    pixel_size_nm: PixelSize | None = None  # as the file states it
+    pixels: core.RealArray | None = None  # (Y, X); None if it cannot be used
+    pixel_size_nm: core.PixelSize | None = None  # as the file states it
     reason: str = ""  # why it cannot be used
     is_again: bool = False  # whether it was read before, and has been rewritten
 
@@ -109,7 +97,7 @@ class FrameFolder:
     _first_number: int = 1  # in names, 0 or 1
     _table: _PollState | None = None
     _rows: str = ""  # of the table, all that were read
-    _corners: dict[str, FloatPair] = field(default_factory=dict)
+    _corners: dict[str, core.FloatPair] = field(default_factory=dict)
     _has_values: bool = False  # whether ``scan.json`` was read
 
     def __post_init__(self) -> None:
@@ -134,7 +122,7 @@ class FrameFolder:
         """Poll the folder and yield newly completed frames, oldest first."""
         self._read_table()
         place = self.folder / _SCAN
-        with suppress(OSError, SemsrError):  # it is being written
+        with suppress(OSError, core.SemsrError):  # it is being written
             if not self._has_values and place.is_file():
                 scan_json = parse_scan_values(
                     read_json_object(place), self.folder, self.layout
@@ -191,14 +179,14 @@ class FrameFolder:
         """Read a file that has stopped changing; report repeated failure only once."""
         try:
             image = self._read_image(path)
-        except SemsrError as error:
+        except core.SemsrError as error:
             if look.times > 1 and not look.is_named:
                 look.is_named = True
                 why = str(error).removeprefix(f"{path} ").rstrip(".")
                 yield NewFrame(path.name, reason=why)
             return
         look.is_taken = True
-        pixels = mask_fill_values(image.array(), path.name)
+        pixels = core.mask_fill_values(image.array(), path.name)
         if self.kind is None:
             self.kind = pixels.shape, pixels.dtype
         if (pixels.shape, pixels.dtype) != self.kind:
@@ -211,29 +199,31 @@ class FrameFolder:
             return
         yield NewFrame(path.name, pixels, image.pixel_size_nm, is_again=look.was_taken)
 
-    def _read_image(self, path: Path) -> Micrograph:
-        with capture_warnings(lambda _: None):  # the final solution warns about them
+    def _read_image(self, path: Path) -> core.Micrograph:
+        with core.capture_warnings(
+            lambda _: None
+        ):  # the final solution warns about them
             source = Source.from_path(path)
             info = source.read_info()
             if info.planes * info.channels > 1:
                 count = info.planes * info.channels
-                raise ReadError(
+                raise core.ReadError(
                     f"{path} contains {count} images instead of one.",
                     code="several-images",
                 )
             return source.read(ReadOptions(**self.how))
 
-    def read(self, name: str) -> RealArray:
+    def read(self, name: str) -> core.RealArray:
         """Read the grey values (Y, X) of a completed frame again."""
         if self.kind is None:
-            raise ReadError(
+            raise core.ReadError(
                 f"{self.folder} has no complete frame yet.", code="frames-missing"
             )
         return read_stored_frame(self.folder / name, *self.kind, self.how)
 
     # Stated positions of frames.
 
-    def frame_corner(self, name: str) -> FloatPair | None:
+    def frame_corner(self, name: str) -> core.FloatPair | None:
         """Return the recorded corner ``(y, x)`` of a frame in `unit`, or None."""
         if self._corners:
             return self._corners.get(name)
@@ -259,11 +249,11 @@ class FrameFolder:
                 look.is_taken = self._read_rows(path, is_still=is_still)
                 self.changes += 1
                 return
-            with open_file(path) as stream:
+            with core.open_file(path) as stream:
                 stream.seek(max(0, state[0] - 1))
                 look.is_taken = is_still or stream.read(1) in (b"\n", b"\r")
             positions = read_positions(path, self.folder)
-        except (OSError, SemsrError, UnicodeDecodeError):
+        except (OSError, core.SemsrError, UnicodeDecodeError):
             return
         self.unit, self._corners = positions.unit, dict(positions.corners)
         if self._corners and not look.is_taken:
@@ -293,7 +283,7 @@ class FrameFolder:
         self._rows = rows if is_cut else ""
         return len(rows) == len(text)
 
-    def _find_grid_corner(self, name: str) -> FloatPair | None:
+    def _find_grid_corner(self, name: str) -> core.FloatPair | None:
         """Return the grid corner of a frame based on the number in its name."""
         layout, numbers = self.layout_values, _extract_numbers(name)
         grid, overlap = layout.get("grid"), layout.get("overlap")
@@ -306,8 +296,8 @@ class FrameFolder:
         try:
             order: Any = layout.get("order") or "row"
             first: Any = layout.get("first") or "top-left"
-            row, column = compute_grid_cells(count, grid, order, first)[number]
-        except OptionError:
+            row, column = core.compute_grid_cells(count, grid, order, first)[number]
+        except core.OptionError:
             return None
         rows, columns = self.kind[0]
         return float(row * rows * (1 - overlap)), float(

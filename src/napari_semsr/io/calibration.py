@@ -11,24 +11,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from napari_semsr.core import (
-    BarCalibration,
-    Calibration,
-    FieldDistortion,
-    FloatPair,
-    Message,
-    OptionError,
-    Options,
-    ReadError,
-    describe_access_error,
-)
+from napari_semsr import core
 from napari_semsr.io.files import read_text, replace_atomically
 from napari_semsr.io.read_image import ReadOptions
 
 _KEY = "calibration"
 
 
-def write_calibration(path: Path, calibration: Calibration | BarCalibration) -> None:
+def write_calibration(
+    path: Path, calibration: core.Calibration | core.BarCalibration
+) -> None:
     """Write a calibration as JSON, overwriting any existing file."""
     with replace_atomically(path) as place:
         text = json.dumps(asdict(calibration), indent=1)
@@ -37,7 +29,7 @@ def write_calibration(path: Path, calibration: Calibration | BarCalibration) -> 
 
 def read_calibration(
     path: Path,
-) -> tuple[FloatPair, FloatPair, FieldDistortion | None]:
+) -> tuple[core.FloatPair, core.FloatPair, core.FieldDistortion | None]:
     """Read a pixel size ``(y, x)`` in nm, its standard deviation, and the distortion.
 
     The file is from `write_calibration`, or written by hand; None without distortion.
@@ -47,8 +39,9 @@ def read_calibration(
     except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or "it is not JSON"
         fault = f"{path} cannot be read as a calibration: {reason}."
-        raise ReadError(
-            describe_access_error(path, error) or Message(fault, "content-invalid")
+        raise core.ReadError(
+            core.describe_access_error(path, error)
+            or core.Message(fault, "content-invalid")
         ) from error
     names = ("pixel_size_nm", "pixel_size_sd_nm")
     try:
@@ -56,32 +49,32 @@ def read_calibration(
             ReadOptions.parse({"pixel_size_nm": values[name]}).pixel_size_nm
             for name in names
         )
-    except (TypeError, KeyError, OptionError):
+    except (TypeError, KeyError, core.OptionError):
         size = spread = None
     if size is None or spread is None:
         msg = (
             f"{path} must contain {' and '.join(names)} as positive numbers: use a "
             "file written by `calibrate()`."
         )
-        raise ReadError(msg, code="content-invalid")
+        raise core.ReadError(msg, code="content-invalid")
     texts = {"amount": values.get("distortion"), "sd": values.get("distortion_sd")}
     if texts["amount"] is None:
         return size, spread, None
     more = {"shape": values.get("shape"), "centre_px": values.get("centre_px")}
     texts |= {name: value for name, value in more.items() if value is not None}
     try:
-        return size, spread, FieldDistortion.parse(texts)
-    except OptionError as error:
+        return size, spread, core.FieldDistortion.parse(texts)
+    except core.OptionError as error:
         msg = (
             f"{path} has an invalid distortion: distortion and distortion_sd must be "
             "numbers, and shape must be rows and columns; use a file written by "
             "`calibrate()`."
         )
-        raise ReadError(msg, code="content-invalid") from error
+        raise core.ReadError(msg, code="content-invalid") from error
 
 
 def apply_calibration(
-    values: Mapping[str, Any], models: Iterable[type[Options]]
+    values: Mapping[str, Any], models: Iterable[type[core.Options]]
 ) -> dict[str, object]:
     """Replace the option `calibration` with the values from its file, if set.
 
@@ -96,7 +89,7 @@ def apply_calibration(
         return all_values
     if all_values.get("pixel_size_nm") is not None:
         msg = "Set a calibration or a pixel size, not both."
-        raise OptionError(msg, code="options-contradict")
+        raise core.OptionError(msg, code="options-contradict")
     size, spread, distortion = read_calibration(Path(path))
     all_values |= {"pixel_size_nm": size, "pixel_size_sd_nm": spread}
     if any("known_distortion" in model.model_fields for model in models):

@@ -15,34 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_semsr.core import (
-    BITS_KEY,
-    INSTRUMENT_KEY,
-    IntPair,
-    Message,
-    PixelSize,
-    ReadError,
-    RealArray,
-    find_instrument,
-    open_file,
-    warn,
-)
+from napari_semsr import core
+from napari_semsr.io import read_image
 from napari_semsr.io.files import (
     check_claimed_size,
     choose_index,
     convert_decoding_errors,
     import_library,
-)
-from napari_semsr.io.read_image import (
-    OWN_SERIES_KEY,
-    SERIES_KEY,
-    RawImage,
-    ReadOptions,
-    choose_plane,
-    convert_to_grey,
-    convert_to_nm,
-    create_pixel_size,
-    get_axis_sizes,
 )
 
 _MAGIC = b"ZISRAWFILE"
@@ -57,7 +36,7 @@ class _TileEntry:
 
     number: int  # In the directory
     starts: dict[str, int]  # First pixel, channel, ... on each axis
-    frame: IntPair  # Scene, and index of the tile in it
+    frame: core.IntPair  # Scene, and index of the tile in it
     shape: tuple[int, ...]  # Rows, columns and, in colour, samples
     dtype: np.dtype[np.generic]
 
@@ -76,17 +55,19 @@ class CziTiles:
     corners: NDArray[np.float64]
     shape: tuple[int, int, int]  # Tiles, rows and columns
     dtype: np.dtype[np.generic]
-    pixel_size_nm: PixelSize | None  # ``(y, x)`` if the file states it
+    pixel_size_nm: core.PixelSize | None  # ``(y, x)`` if the file states it
     colour: str = "refuse"  # As in `read`
     scenes_apart: int = 0  # Number of scenes, if these do not overlap as one mosaic
     instrument: str | None = None  # As in `Micrograph`
 
-    def __getitem__(self, index: int) -> RealArray:
+    def __getitem__(self, index: int) -> core.RealArray:
         pixels = _read_tile(self.path, self.entries[index])
         if pixels.shape[:2] != self.shape[1:]:
             msg = f"{self.path} has changed since it was opened: open it again."
-            raise ReadError(msg, code="content-changed")
-        return np.asarray(convert_to_grey(self.path, pixels, colour=self.colour))
+            raise core.ReadError(msg, code="content-changed")
+        return np.asarray(
+            read_image.convert_to_grey(self.path, pixels, colour=self.colour)
+        )
 
 
 @contextmanager
@@ -104,7 +85,7 @@ def matches(path: Path, head: bytes) -> bool:
 
 def is_czi(path: Path) -> bool:
     """Return whether a file is a CZI, by reading its first bytes."""
-    with convert_decoding_errors(path, "CZI"), open_file(path) as stream:
+    with convert_decoding_errors(path, "CZI"), core.open_file(path) as stream:
         return stream.read(len(_MAGIC)) == _MAGIC
 
 
@@ -114,21 +95,23 @@ def is_mosaic(path: Path) -> bool:
         if not is_czi(path):
             return False
         tiles, *_ = _read_directory(path)
-    except ReadError:
+    except core.ReadError:
         return False
     return len({tile.frame for tile in tiles}) > 1
 
 
-def raw_image(path: Path, options: ReadOptions) -> RawImage:
+def raw_image(path: Path, options: read_image.ReadOptions) -> read_image.RawImage:
     """Read a tile of one channel and plane, treating scenes as series."""
     choose_index(path, "level", options.level, 1)
     tiles, size, facts, doubts = _read_directory(path)
     scenes = len({tile.frame[0] for tile in tiles})
     # without a series, planes are counted over the tiles of all scenes
-    chosen_scene: dict[str, object] = {OWN_SERIES_KEY: 1} if scenes > 1 else {}
+    chosen_scene: dict[str, object] = (
+        {read_image.OWN_SERIES_KEY: 1} if scenes > 1 else {}
+    )
     if options.series is not None:
         tiles = _select_scene(path, tiles, options.series)
-        chosen_scene = {SERIES_KEY: options.series} if scenes > 1 else {}
+        chosen_scene = {read_image.SERIES_KEY: options.series} if scenes > 1 else {}
     names = {name for tile in tiles for name in tile.starts} - {"Y", "X"}
     places = {
         name: sorted({tile.axis_index(name) for tile in tiles})
@@ -141,7 +124,7 @@ def raw_image(path: Path, options: ReadOptions) -> RawImage:
     }
     axes = [name.lower() for name in outer]
     counts = [len(places_found) for places_found in outer.values()]
-    channels, planes, index = choose_plane(path, options, axes, counts)
+    channels, planes, index = read_image.choose_plane(path, options, axes, counts)
     outer_position = {
         name: outer[name][i] for name, i in zip(outer, index, strict=True)
     }
@@ -152,8 +135,8 @@ def raw_image(path: Path, options: ReadOptions) -> RawImage:
     ]
     if not tiles_in_plane:
         msg = f"{path} has no tile at {outer_position}: choose another plane."
-        raise ReadError(msg, code="plane-missing")
-    return RawImage(
+        raise core.ReadError(msg, code="plane-missing")
+    return read_image.RawImage(
         format="CZI",
         data=_read_tile(path, tiles_in_plane[0].number),
         pixel_size_nm=size,
@@ -161,7 +144,7 @@ def raw_image(path: Path, options: ReadOptions) -> RawImage:
         series=scenes,
         channels=channels,
         planes=planes,
-        axes=get_axis_sizes(axes, counts),
+        axes=read_image.get_axis_sizes(axes, counts),
         metadata=facts | chosen_scene,
         doubts=doubts,
     )
@@ -183,7 +166,7 @@ def open_tiles(
     """Open the tiles of a CZI mosaic, optionally of one scene or channel."""
     tiles, size, facts, doubts = _read_directory(path)
     for doubt in doubts:
-        warn(doubt)
+        core.warn(doubt)
     if series is not None:
         tiles = _select_scene(path, tiles, series)
     channels = sorted({tile.axis_index("C") for tile in tiles})
@@ -200,7 +183,7 @@ def open_tiles(
                 f"{path} must contain one plane of tiles, but has {len(several)} "
                 f"{what}: {remedy}."
             )
-            raise ReadError(msg, code="several-images")
+            raise core.ReadError(msg, code="several-images")
     tiles = sorted(tiles, key=lambda tile: (tile.frame, tile.number))
     rows, columns = tiles[0].shape[:2]
     kinds = {f"{t.shape[0]}x{t.shape[1]} {t.dtype}" for t in tiles}
@@ -212,7 +195,7 @@ def open_tiles(
             f"{path} must contain tiles of the same shape and type, but has "
             f"{kinds_found}{remedy}."
         )
-        raise ReadError(msg, code="frames-differ")
+        raise core.ReadError(msg, code="frames-differ")
     corners = [(float(tile.starts["Y"]), float(tile.starts["X"])) for tile in tiles]
     return CziTiles(
         path,
@@ -223,7 +206,7 @@ def open_tiles(
         size,
         colour,
         _count_separate_scenes(tiles),
-        find_instrument(facts),
+        core.find_instrument(facts),
     )
 
 
@@ -251,7 +234,7 @@ def _count_separate_scenes(tiles: list[_TileEntry]) -> int:
     return 0 if is_connected.all() or len(tiles) == len(boxes) else len(boxes)
 
 
-def count_scenes(path: Path) -> IntPair:
+def count_scenes(path: Path) -> core.IntPair:
     """Return the numbers of scenes and channels in a file."""
     tiles, *_ = _read_directory(path)
     return len({t.frame[0] for t in tiles}), len({t.axis_index("C") for t in tiles})
@@ -259,7 +242,7 @@ def count_scenes(path: Path) -> IntPair:
 
 def _read_directory(
     path: Path,
-) -> tuple[list[_TileEntry], PixelSize | None, dict[str, object], tuple[str, ...]]:
+) -> tuple[list[_TileEntry], core.PixelSize | None, dict[str, object], tuple[str, ...]]:
     """Read the full-size directory entries, pixel size and other facts of a file.
 
     Facts are the bit depth, and the kind of microscope of a file with an objective.
@@ -276,30 +259,32 @@ def _read_directory(
         ]
         if not tiles:
             msg = f"{path} must contain an image, but has no full-resolution tile."
-            raise ReadError(msg, code="no-image")
+            raise core.ReadError(msg, code="no-image")
         most = max(math.prod(tile.shape) * tile.dtype.itemsize for tile in tiles)
         check_claimed_size(path, most, path.stat().st_size)
         try:
             root = ET.fromstring(czi.metadata())  # noqa: S314 - no entities in the parser
         except SyntaxError:  # raised by the XML parser
-            doubt = Message(
+            doubt = core.Message(
                 f"The metadata of {path.name} are damaged: its pixel size is unknown.",
                 "metadata-damaged",
             )
             return tiles, None, {}, (doubt,)
         lengths: dict[str, float | None] = {}
         for item in root.iterfind("./Metadata/Scaling/Items/Distance"):
-            lengths[item.get("Id", "")] = convert_to_nm(item.findtext("Value"), "m")
-        size = create_pixel_size((lengths.get("Y"), lengths.get("X")))
+            lengths[item.get("Id", "")] = read_image.convert_to_nm(
+                item.findtext("Value"), "m"
+            )
+        size = read_image.create_pixel_size((lengths.get("Y"), lengths.get("X")))
         bits = root.findtext("./Metadata/Information/Image/ComponentBitCount") or ""
         facts: dict[str, object] = {}
         if bits.strip().isdecimal():
-            facts[BITS_KEY] = int(bits)
+            facts[core.BITS_KEY] = int(bits)
         if (
             root.find("./Metadata/Information/Instrument/Objectives/Objective")
             is not None
         ):
-            facts[INSTRUMENT_KEY] = "optical"
+            facts[core.INSTRUMENT_KEY] = "optical"
         return tiles, size, facts, ()
 
 
@@ -322,7 +307,7 @@ def _read_entry(number: int, entry: Any) -> _TileEntry:
     )
 
 
-def _read_tile(path: Path, number: int) -> RealArray:
+def _read_tile(path: Path, number: int) -> core.RealArray:
     """Read a tile (Y, X) or (Y, X, S) by its index in the directory."""
     with _open_czi(path) as czi:
         entry = czi.subblock_directory[number]
@@ -338,7 +323,7 @@ def _read_tile(path: Path, number: int) -> RealArray:
         return _decode_tile(path, data, int(how), tile)
 
 
-def _decode_tile(path: Path, data: bytes, how: int, tile: _TileEntry) -> RealArray:
+def _decode_tile(path: Path, data: bytes, how: int, tile: _TileEntry) -> core.RealArray:
     """Decode the pixels of a tile, converting BGR colours to RGB."""
     import imagecodecs
 
@@ -363,6 +348,6 @@ def _decode_tile(path: Path, data: bytes, how: int, tile: _TileEntry) -> RealArr
                 f"{path} uses an unsupported compression (number {how}): in ZEN, save "
                 "it uncompressed, as JPEG XR or with zstd."
             )
-            raise ReadError(msg, code="format-unsupported")
+            raise core.ReadError(msg, code="format-unsupported")
     pixels = np.frombuffer(data, tile.dtype).reshape(tile.shape)
     return pixels[..., [2, 1, 0]] if pixels.ndim > 2 else pixels

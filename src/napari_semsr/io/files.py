@@ -18,29 +18,7 @@ from types import ModuleType
 from typing import Any
 from unicodedata import normalize
 
-from napari_semsr.core import (
-    BITS_KEY,
-    ORIGIN_KEY,
-    SIZE_ERROR_KEY,
-    DisplaySettings,
-    FloatPair,
-    IntPair,
-    Message,
-    Micrograph,
-    OptionError,
-    PixelSize,
-    Provenance,
-    ReadError,
-    SemsrError,
-    WriteError,
-    describe_access_error,
-    escape_invisible_characters,
-    format_alternatives,
-    iter_exception_causes,
-    list_folder,
-    parse_pixel_size,
-    read_bytes,
-)
+from napari_semsr import core
 
 # Largest compression ratio: a block of 128 kB with one repeated byte takes 4 bytes in
 # zstd; others compress less (zlib 1032, LZW 2730, JPEG 1024).
@@ -59,7 +37,7 @@ def import_library(path: Path, module: str, name: str, extra: str) -> ModuleType
         return import_module(module)
     except ImportError as error:
         msg = f"Reading {path} needs {name}: pip install 'napari-semsr[{extra}]'."
-        raise ReadError(msg, code="extra-missing") from error
+        raise core.ReadError(msg, code="extra-missing") from error
 
 
 def check_claimed_size(path: Path, claimed_bytes: int, stored_bytes: int) -> None:
@@ -70,7 +48,7 @@ def check_claimed_size(path: Path, claimed_bytes: int, stored_bytes: int) -> Non
             f"MiB of pixels, too many for its {stored_bytes} bytes even with "
             "compression; copy it again."
         )
-        raise ReadError(msg, code="file-damaged")
+        raise core.ReadError(msg, code="file-damaged")
 
 
 _logger = logging.getLogger(__name__)
@@ -86,19 +64,22 @@ def convert_decoding_errors(path: Path, kind: str) -> Iterator[None]:
     """
     try:
         yield
-    except (SemsrError, Warning):  # a warning, if Python turns warnings into errors
+    except (
+        core.SemsrError,
+        Warning,
+    ):  # a warning, if Python turns warnings into errors
         raise
     except MemoryError as error:
         msg = (
             f"Not enough memory to read {path} as {kind}: close other programs, or "
             "convert it to .ome.zarr on a computer with more memory."
         )
-        raise ReadError(msg, code="memory") from error
+        raise core.ReadError(msg, code="memory") from error
     except Exception as error:
-        fault = describe_access_error(path, error) or _create_error_message(
+        fault = core.describe_access_error(path, error) or _create_error_message(
             path, kind, error
         )
-        raise ReadError(fault) from error
+        raise core.ReadError(fault) from error
 
 
 _MISSING = re.compile(
@@ -112,24 +93,24 @@ _UNSUPPORTED_TEXT = re.compile(
 )
 
 
-def _create_error_message(path: Path, kind: str, error: Exception) -> Message:
+def _create_error_message(path: Path, kind: str, error: Exception) -> core.Message:
     """Return the message for a missing library, an unsupported format, or damage."""
-    for one in iter_exception_causes(error):
+    for one in core.iter_exception_causes(error):
         reason, name = _format_reason(one), type(one).__name__
         missing = isinstance(one, ImportError) or name == "UnknownCodecError"
         if missing or _MISSING.search(reason):
-            return Message(
+            return core.Message(
                 f"Reading {path} as {kind} needs a library that is not installed "
                 f"({reason}): install it, or export the file without compression.",
                 "extra-missing",
             )
         if isinstance(one, NotImplementedError) or _UNSUPPORTED_TEXT.search(reason):
-            return Message(
+            return core.Message(
                 f"{path} uses an unsupported feature and cannot be read as {kind} "
                 f"({reason}): export it differently, for example without compression.",
                 "format-unsupported",
             )
-    return Message(
+    return core.Message(
         f"{path} cannot be read as {kind} ({_format_reason(error)}): the file is "
         "damaged or truncated; copy or export it again.",
         "file-damaged",
@@ -174,7 +155,7 @@ def get_disk_spelling(path: Path) -> Path:
                     name
                     for name in sorted(item.name for item in real_path.iterdir())
                     if composed_name
-                    in (normalize("NFC", name), escape_invisible_characters(name))
+                    in (normalize("NFC", name), core.escape_invisible_characters(name))
                 )
                 spelling = next(equivalent_names, part)
         real_path /= spelling
@@ -189,7 +170,7 @@ def read_text(path: Path, encoding: str = "utf-8") -> str:
 
     Lines are separated by line feeds.
     """
-    text = read_bytes(path, _LARGEST_TEXT).decode(encoding)
+    text = core.read_bytes(path, _LARGEST_TEXT).decode(encoding)
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -199,12 +180,13 @@ def read_json_object(path: Path) -> dict[str, Any]:
         values = json.loads(read_text(path))
     except (OSError, ValueError, RecursionError) as error:
         fault = f"{path} must contain a JSON object, but is not valid JSON ({error})."
-        raise ReadError(
-            describe_access_error(path, error) or Message(fault, "content-invalid")
+        raise core.ReadError(
+            core.describe_access_error(path, error)
+            or core.Message(fault, "content-invalid")
         ) from error
     if not isinstance(values, dict):
         msg = f"{path} must contain a JSON object, got {type(values).__name__}."
-        raise ReadError(msg, code="content-invalid")
+        raise core.ReadError(msg, code="content-invalid")
     return values
 
 
@@ -227,11 +209,11 @@ def choose_index(
             f"{path} contains {count} {what}s{sizes}; choose one: set {either}{what} 0 "
             f"to {count - 1}."
         )
-        raise ReadError(msg, code="several-images")
+        raise core.ReadError(msg, code="several-images")
     if number >= count:
         plural = what if what in ("series", "z") else f"{what}s"
         msg = f"{path} has no {what} {number}; its {plural} are 0 to {count - 1}."
-        raise ReadError(msg, code="plane-missing")
+        raise core.ReadError(msg, code="plane-missing")
     return number
 
 
@@ -263,18 +245,20 @@ def get_output_format(path: Path, also: Sequence[str] = ()) -> str:
     for suffix, kind in _SUFFIXES.items():
         if name.endswith(suffix) and name not in _SUFFIXES:
             return kind
-    suffixes = format_alternatives([".ome.zarr", ".ome.tif", ".tif", ".png", *also])
+    suffixes = core.format_alternatives(
+        [".ome.zarr", ".ome.tif", ".tif", ".png", *also]
+    )
     msg = (
         f"The suffix of an image must be {suffixes}, got {path.name!r}: change the "
         "suffix."
     )
-    raise WriteError(msg, code="suffix-unknown")
+    raise core.WriteError(msg, code="suffix-unknown")
 
 
-def create_existing_file_error(path: Path) -> WriteError:
+def create_existing_file_error(path: Path) -> core.WriteError:
     """Return the error for an output that must not be replaced."""
     msg = f"{path} already exists: choose another name, or use `overwrite`."
-    return WriteError(msg, code="output-exists")
+    return core.WriteError(msg, code="output-exists")
 
 
 def check_target(path: Path, *, overwrite: bool) -> None:
@@ -286,20 +270,20 @@ def check_target(path: Path, *, overwrite: bool) -> None:
     kind = get_output_format(path)
     if not path.parent.is_dir():
         msg = f"The output folder {path.parent} does not exist: create it first."
-        raise WriteError(msg, code="folder-missing")
+        raise core.WriteError(msg, code="folder-missing")
     if not path.exists():
         return
     if not overwrite:
         raise create_existing_file_error(path)
     is_store = False
     if kind == "ome-zarr" and path.is_dir():
-        names = {entry.name for entry in list_folder(path)}
+        names = {entry.name for entry in core.list_folder(path)}
         is_store = not names or not names.isdisjoint(ZARR_MARKS)
     if path.is_dir() and not is_store:
         msg = (
             f"{path} is a folder but not an image store: move it, or rename the output."
         )
-        raise WriteError(msg, code="output-is-folder")
+        raise core.WriteError(msg, code="output-is-folder")
     StoreLock.check(path)
 
 
@@ -364,7 +348,7 @@ class StoreLock:
                 f"{_get_lock_path(folder)} must be a lock file, but is a link: remove "
                 "it."
             )
-            raise WriteError(msg, code="unsafe-content")
+            raise core.WriteError(msg, code="unsafe-content")
         lock = FileLock(_get_lock_path(folder), is_singleton=True, thread_local=False)
         try:
             lock.acquire(timeout=patience_s)
@@ -373,7 +357,7 @@ class StoreLock:
                 f"Another process is writing to {folder}: wait until it finishes, or "
                 "choose another name."
             )
-            raise WriteError(msg, code="output-locked") from error
+            raise core.WriteError(msg, code="output-locked") from error
         except (OSError, NotImplementedError):
             _logger.debug("File locks are not supported here.")
         else:
@@ -483,7 +467,7 @@ def convert_write_errors(path: Path) -> Iterator[None]:
     """Convert system errors during writing to `WriteError`."""
     try:
         yield
-    except SemsrError:
+    except core.SemsrError:
         raise
     except OSError as error:
         number = error.errno or 0
@@ -493,12 +477,12 @@ def convert_write_errors(path: Path) -> Iterator[None]:
         msg = (
             f"{path} could not be written ({reason}): check disk space and permissions."
         )
-        raise WriteError(msg, code=_NOT_WRITTEN.get(number)) from error
+        raise core.WriteError(msg, code=_NOT_WRITTEN.get(number)) from error
     except Exception as error:
         if path.parent.is_dir() and not isinstance(error.__cause__, OSError):
             raise
         msg = f"{path} could not be written: its temporary file was removed."
-        raise WriteError(msg, code="output-removed") from error
+        raise core.WriteError(msg, code="output-removed") from error
 
 
 @contextmanager
@@ -528,11 +512,11 @@ def name_output_in_errors(place: Path, path: Path) -> Iterator[None]:
     """Replace the hidden path in write errors by that of the output."""
     try:
         yield
-    except WriteError as error:
+    except core.WriteError as error:
         if str(place) not in str(error):
             raise
         msg = str(error).replace(str(place), str(path))
-        raise WriteError(msg, code=error.code) from error
+        raise core.WriteError(msg, code=error.code) from error
 
 
 def get_machine_name() -> str:
@@ -641,12 +625,12 @@ class Record:
     """Name, calibration, history and display settings of an image."""
 
     name: str
-    pixel_size_nm: PixelSize | None  # ``(y, x)`` exact
-    origin: FloatPair  # As in `Micrograph`
-    spacing_px: FloatPair  # As in `Micrograph`
-    provenance: Provenance | None  # Provenance of the image
-    look: DisplaySettings | None = None  # Display settings
-    shape: IntPair | None = (
+    pixel_size_nm: core.PixelSize | None  # ``(y, x)`` exact
+    origin: core.FloatPair  # As in `Micrograph`
+    spacing_px: core.FloatPair  # As in `Micrograph`
+    provenance: core.Provenance | None  # Provenance of the image
+    look: core.DisplaySettings | None = None  # Display settings
+    shape: core.IntPair | None = (
         None  # Rows and columns, since other programs may crop the file
     )
     significant_bits: int | None = None  # As in `Micrograph`
@@ -667,7 +651,7 @@ class Record:
             "provenance": record,
             **look,
             **shape,
-            **({} if bits is None else {BITS_KEY: bits}),
+            **({} if bits is None else {core.BITS_KEY: bits}),
         }
 
     def to_json(self) -> str:
@@ -691,36 +675,36 @@ class Record:
             history, look = values.get("provenance"), None
             if values.get("look") is not None:
                 with suppress(ValueError):  # invalid entries are ignored
-                    look = DisplaySettings.model_validate(values["look"])
+                    look = core.DisplaySettings.model_validate(values["look"])
             origin, spacing = values["origin"], values["spacing_px"]
-            shape, bits = values.get("shape"), values.get(BITS_KEY)
+            shape, bits = values.get("shape"), values.get(core.BITS_KEY)
             return cls(
                 name=str(values["name"]),
-                pixel_size_nm=parse_pixel_size(values["pixel_size_nm"]),
+                pixel_size_nm=core.parse_pixel_size(values["pixel_size_nm"]),
                 origin=(float(origin[0]), float(origin[1])),
                 spacing_px=(float(spacing[0]), float(spacing[1])),
                 provenance=None
                 if history is None
-                else Provenance.model_validate(history),
+                else core.Provenance.model_validate(history),
                 look=look,
                 shape=shape and (int(shape[0]), int(shape[1])),
                 significant_bits=bits and int(bits),
             )
-        except (LookupError, TypeError, ValueError, ArithmeticError, OptionError):
+        except (LookupError, TypeError, ValueError, ArithmeticError, core.OptionError):
             return None
 
 
-def create_image_record(image: Micrograph) -> Record:
+def create_image_record(image: core.Micrograph) -> Record:
     """Return the record to write with the pixels of an image."""
     history = image.provenance
     # the history may contain other values
-    keys = (SIZE_ERROR_KEY, ORIGIN_KEY)
+    keys = (core.SIZE_ERROR_KEY, core.ORIGIN_KEY)
     own = {key: image.metadata[key] for key in keys if key in image.metadata}
     own |= image.unrecorded_instrument
-    if history is None and (own.get(ORIGIN_KEY) or {}).get("in_file"):
-        del own[ORIGIN_KEY]  # the new file states the pixel size itself
+    if history is None and (own.get(core.ORIGIN_KEY) or {}).get("in_file"):
+        del own[core.ORIGIN_KEY]  # the new file states the pixel size itself
     if own:
-        history = history or Provenance(job="convert")
+        history = history or core.Provenance(job="convert")
         history = history.model_copy(update={"options": {**history.options, **own}})
     return Record(
         name=image.name,

@@ -21,40 +21,8 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import DTypeLike
 
-from napari_semsr.core import (
-    Grid,
-    IntPair,
-    Job,
-    Micrograph,
-    PixelSize,
-    Progress,
-    ReadError,
-    SemsrError,
-    WriteError,
-    convert_dtype,
-    digest_with_progress,
-    escape_invisible_characters,
-    list_folder,
-    open_file,
-    read_bytes,
-    read_remaining_bytes,
-)
-from napari_semsr.io.files import (
-    COVERAGE,
-    LABELS,
-    check_target,
-    convert_decoding_errors,
-    convert_write_errors,
-    get_half_paths,
-    get_label_path,
-    get_output_format,
-    get_partial_store_path,
-    path_exists,
-    remove_target,
-    replace_output,
-    use_temporary_path,
-    write_atomically,
-)
+from napari_semsr import core
+from napari_semsr.io import files
 from napari_semsr.io.read_image import (
     AXIS_OPTIONS,
     MRC_SUFFIXES,
@@ -114,7 +82,7 @@ _WRITERS = {
 """Module and function that write each output format."""
 
 
-def create_missing_file_error(path: Path) -> ReadError:
+def create_missing_file_error(path: Path) -> core.ReadError:
     """Return the error for a missing file, suggesting a similar name."""
     try:
         names = [item.name for item in path.parent.iterdir()]
@@ -128,8 +96,8 @@ def create_missing_file_error(path: Path) -> ReadError:
     ]
     near = get_close_matches(path.name, same or names, 1, 0 if same else _ALIKE)
     remedy = f"did you mean {path.with_name(near[0])}?" if near else "check the path."
-    msg = escape_invisible_characters(f"{path} does not exist: {remedy}")
-    return ReadError(msg, code="file-missing")
+    msg = core.escape_invisible_characters(f"{path} does not exist: {remedy}")
+    return core.ReadError(msg, code="file-missing")
 
 
 @dataclass(eq=False, slots=True)
@@ -149,29 +117,32 @@ class Source:
 
         Files that are decoded as a whole are read completely, unless `whole` is False.
         """
-        if not path_exists(path):
+        if not files.path_exists(path):
             raise create_missing_file_error(path)
         if path.is_dir():
             return cls(path, _detect_format(path, b""))
-        with convert_decoding_errors(path, "an image"), open_file(path) as stream:
+        with (
+            files.convert_decoding_errors(path, "an image"),
+            core.open_file(path) as stream,
+        ):
             head = stream.read(_HEAD)
             if not head:
                 msg = f"{path} must be an image, but the file is empty: copy it again."
-                raise ReadError(msg, code="file-empty")
+                raise core.ReadError(msg, code="file-empty")
             row = _detect_format(path, head)
             if not (whole and row.one_plane):
                 return cls(path, row)
             return cls(
-                path, row, head + read_remaining_bytes(stream, path, _LARGEST_FILE)
+                path, row, head + core.read_remaining_bytes(stream, path, _LARGEST_FILE)
             )
 
-    def compute_digest(self) -> Job[str]:
+    def compute_digest(self) -> core.Job[str]:
         """Compute the digest of the file once and free its contents."""
         if self._digest is None and self.data is not None:
             self._digest = f"sha256:{hashlib.sha256(self.data).hexdigest()}"
             self.data = None
         elif self._digest is None:
-            self._digest = yield from digest_with_progress(self.path)
+            self._digest = yield from core.digest_with_progress(self.path)
         return self._digest
 
     def read_info(
@@ -179,7 +150,7 @@ class Source:
     ) -> FileInfo:
         """Describe the file, or its first dataset if it has several."""
         _check_dataset(self.path, self.format, dataset)
-        with convert_decoding_errors(self.path, self.format.name):
+        with files.convert_decoding_errors(self.path, self.format.name):
             options = ReadOptions(channel=0, plane=0, dataset=dataset, series=series)
             first = {"first": True} if self.format.name == _OF_DATASETS else {}
             raw = self._decode(options, **first)
@@ -203,10 +174,10 @@ class Source:
             axis: size for axis, size in axes.items() if axis not in {"c", *axes_given}
         }
 
-    def read(self, options: ReadOptions) -> Micrograph:
+    def read(self, options: ReadOptions) -> core.Micrograph:
         """Read the image."""
         _check_dataset(self.path, self.format, options.dataset)
-        with convert_decoding_errors(self.path, self.format.name):
+        with files.convert_decoding_errors(self.path, self.format.name):
             raw_image, self._raw = self._raw, None
             place = options.level, options.channel, options.time, options.z
             if (
@@ -221,7 +192,9 @@ class Source:
         if self.format.one_plane:
             data = self.data
             how = {
-                "data": read_bytes(self.path, _LARGEST_FILE) if data is None else data
+                "data": core.read_bytes(self.path, _LARGEST_FILE)
+                if data is None
+                else data
             }
         raw: RawImage = self.format.load().raw_image(self.path, options, **how)
         return raw
@@ -235,11 +208,11 @@ def _detect_format(path: Path, head: bytes) -> Format:
             return row
     code = "format-unknown"
     if path.is_dir():
-        has_files = bool(list_folder(path))
+        has_files = bool(core.list_folder(path))
         code = "no-image"
         what = "a folder without zarr data" if has_files else "an empty folder"
         msg = f"{path} must be an image or an OME-Zarr store, but is {what}."
-        if any(item.suffix.lower() in FILE_SUFFIXES for item in list_folder(path)):
+        if any(item.suffix.lower() in FILE_SUFFIXES for item in core.list_folder(path)):
             code = "folder-of-images"
             msg = (
                 f"{path} must be an image, but is a folder of images: stitch the "
@@ -254,7 +227,7 @@ def _detect_format(path: Path, head: bytes) -> Format:
             f"{path} must be a {_READABLE} image, but begins with {begins}: convert it "
             "to one of these formats."
         )
-    raise ReadError(msg, code=code)
+    raise core.ReadError(msg, code=code)
 
 
 def describe(path: str | Path, *, dataset: str | None = None) -> FileInfo:
@@ -275,7 +248,7 @@ def count_planes(path: Path) -> int:
 def _check_dataset(path: Path, row: Format, dataset: str | None) -> None:
     if dataset is not None and row.name != _OF_DATASETS:
         msg = f"{path} is not an HDF5 file and has no datasets: omit `dataset`."
-        raise ReadError(msg, code="option-without-effect")
+        raise core.ReadError(msg, code="option-without-effect")
 
 
 def read(
@@ -293,7 +266,7 @@ def read(
     crop_databar: bool = True,
     databar_rows: int | None = None,
     colour: str = "refuse",
-) -> Micrograph:
+) -> core.Micrograph:
     """Read an image.
 
     Parameters
@@ -371,7 +344,7 @@ def read(
 
 
 def write(
-    image: Micrograph,
+    image: core.Micrograph,
     path: str | Path,
     *,
     overwrite: bool = False,
@@ -411,7 +384,7 @@ def write(
     path = Path(path)
     more = read_companions(image, path)
     for place in (path, *more):
-        check_target(place, overwrite=overwrite)
+        files.check_target(place, overwrite=overwrite)
     target_type = image.dtype if dtype is None else np.dtype(dtype)
     if target_type != image.dtype:
         data = image.data
@@ -420,7 +393,7 @@ def write(
         else:
             data = _convert_block(data, target_type)
         image = image.replace(data=data, look=image.look)
-    module, function = _WRITERS[get_output_format(path)]
+    module, function = _WRITERS[files.get_output_format(path)]
     getattr(import_module(f"napari_semsr.io.{module}"), function)(image, path)
     for place, item in more.items():
         write(item, place, overwrite=True)
@@ -431,7 +404,7 @@ def get_stored_type(path: Path, dtype: DTypeLike) -> str:
 
     Not every format has every type.
     """
-    kind = get_output_format(path)
+    kind = files.get_output_format(path)
     if kind in ("ome-tiff", "tiff"):
         import tifffile
 
@@ -440,7 +413,7 @@ def get_stored_type(path: Path, dtype: DTypeLike) -> str:
     return "uint8" if kind == "png" else str(np.dtype(dtype))
 
 
-def read_companions(image: Micrograph, path: Path) -> dict[Path, Micrograph]:
+def read_companions(image: core.Micrograph, path: Path) -> dict[Path, core.Micrograph]:
     """Read the companion images to copy together with a mosaic.
 
     These are its halves, and the coverage if the copy is not a store, which contains
@@ -448,12 +421,14 @@ def read_companions(image: Micrograph, path: Path) -> dict[Path, Micrograph]:
     mosaic's own name shares the existing ones; raises a `WriteError` if these have
     another grid.
     """
-    kind, source = get_output_format(path), Path(image.path or "")
+    kind, source = files.get_output_format(path), Path(image.path or "")
     if image.path is None or kind == "png" or source.absolute() == path.absolute():
         return {}
-    images: dict[Path, Micrograph] = {}
-    for half, place in zip(get_half_paths(source), get_half_paths(path), strict=True):
-        stored_half = read(half) if path_exists(half) else None
+    images: dict[Path, core.Micrograph] = {}
+    for half, place in zip(
+        files.get_half_paths(source), files.get_half_paths(path), strict=True
+    ):
+        stored_half = read(half) if files.path_exists(half) else None
         if stored_half is None or stored_half.shape != image.shape:
             continue
         if place.resolve() != half.resolve():
@@ -461,24 +436,24 @@ def read_companions(image: Micrograph, path: Path) -> dict[Path, Micrograph]:
             images[place] = image.replace(
                 data=stored_half.data, name=stored_half.name, **own
             )
-        elif Grid.from_image(stored_half) != Grid.from_image(image):
+        elif core.Grid.from_image(stored_half) != core.Grid.from_image(image):
             msg = (
                 f"{path.name} and {source.name} would both use {half.name}, but differ "
                 "in pixel size or origin: choose another name."
             )
-            raise WriteError(msg, code="pixel-size-contradicts")
-    place = get_label_path(path, COVERAGE)
+            raise core.WriteError(msg, code="pixel-size-contradicts")
+    place = files.get_label_path(path, files.COVERAGE)
     counts = None if kind == "ome-zarr" else read_coverage(image)
     if (
         counts is not None
-        and place.resolve() != get_label_path(source, COVERAGE).resolve()
+        and place.resolve() != files.get_label_path(source, files.COVERAGE).resolve()
     ):
         images[place] = counts
     return images
 
 
 def _convert_block(block: Any, dtype: np.dtype[np.generic]) -> object:
-    return convert_dtype(block, dtype)[0]
+    return core.convert_dtype(block, dtype)[0]
 
 
 # All outputs: fill a store block by block, finish it, convert and rename it.
@@ -492,18 +467,18 @@ class WrittenOutput(Generic[T]):
     """Output that has been written completely."""
 
     result: T  # return value of `fill`
-    shape: IntPair
+    shape: core.IntPair
     dtype: str  # of the grey values in the output
-    pixel_size_nm: PixelSize | None
+    pixel_size_nm: core.PixelSize | None
 
 
 def write_blocks(
     target: Path,
     make: Callable[[Path], OmeZarrStore],
-    fill: Callable[[OmeZarrStore], Job[T]],
+    fill: Callable[[OmeZarrStore], core.Job[T]],
     *,
     kept_store: Path | None = None,
-) -> Job[WrittenOutput[T]]:
+) -> core.Job[WrittenOutput[T]]:
     """Write an image block by block, replacing any existing output.
 
     `make` creates or reopens the store at a given path; `fill` fills it, as
@@ -524,8 +499,8 @@ def write_blocks(
             result = yield from fill(store)
             if not store.is_complete:
                 yield from store.finish()
-        if get_output_format(target) != "ome-zarr":
-            yield Progress(0, 0, f"writing {target.name}")
+        if files.get_output_format(target) != "ome-zarr":
+            yield core.Progress(0, 0, f"writing {target.name}")
             write(read(place), target, overwrite=True)
             _write_labels(store, target)
     return WrittenOutput(
@@ -540,25 +515,25 @@ def _write_labels(store: OmeZarrStore, target: Path) -> None:
     """Write the label images of a finished store next to a file of another format."""
     import dask.array as da
 
-    if LABELS not in store.group:
+    if files.LABELS not in store.group:
         return
     image = read(store.path)
-    for name in store.group.require_group(LABELS).group_keys():
-        counts = da.from_zarr(store.group[f"{LABELS}/{name}/0"])
+    for name in store.group.require_group(files.LABELS).group_keys():
+        counts = da.from_zarr(store.group[f"{files.LABELS}/{name}/0"])
         label = image.replace(data=counts, name=f"{image.name} {name}")
-        write(label, get_label_path(target, name), overwrite=True)
+        write(label, files.get_label_path(target, name), overwrite=True)
 
 
 @contextmanager
 def _use_hidden_store(target: Path) -> Iterator[Path]:
     """Yield a hidden store, then rename it if the output is a store, else delete it."""
-    is_store = get_output_format(target) == "ome-zarr"
+    is_store = files.get_output_format(target) == "ome-zarr"
     store_context = (
-        write_atomically(target)
+        files.write_atomically(target)
         if is_store
-        else use_temporary_path(target, ".ome.zarr")
+        else files.use_temporary_path(target, ".ome.zarr")
     )
-    with convert_write_errors(target), store_context as place:
+    with files.convert_write_errors(target), store_context as place:
         yield place
 
 
@@ -568,7 +543,7 @@ def get_output_store_path(target: Path, *, resume: bool) -> Path:
     The output itself if it is a store, otherwise a hidden store next to it; also hidden
     if a complete store is replaced, which is kept until the new one is complete.
     """
-    hidden_path = get_partial_store_path(target)
+    hidden_path = files.get_partial_store_path(target)
     if not target.name.lower().endswith(".zarr"):
         return hidden_path
     if read_store_state(target)[1].get("complete") is False:
@@ -584,11 +559,11 @@ def finalise_store(place: Path, target: Path) -> Iterator[Path]:
     process is still filling them.
     """
     yield place
-    if place != target and get_output_format(target) == "ome-zarr":
-        with convert_write_errors(target):
-            replace_output(place, target)
-    with suppress(WriteError, OSError):
-        remove_target(get_partial_store_path(target))
+    if place != target and files.get_output_format(target) == "ome-zarr":
+        with files.convert_write_errors(target):
+            files.replace_output(place, target)
+    with suppress(core.WriteError, OSError):
+        files.remove_target(files.get_partial_store_path(target))
 
 
 @contextmanager
@@ -605,8 +580,8 @@ def _keep_finished_part(target: Path, store: OmeZarrStore) -> Iterator[None]:
                 f"{target} could not be completed ({error.strerror}): free disk space, "
                 "then run again with `resume`; finished parts are kept."
             )
-            raise WriteError(msg, code="disk-full") from error
-        if is_gone and not isinstance(error, SemsrError):
+            raise core.WriteError(msg, code="disk-full") from error
+        if is_gone and not isinstance(error, core.SemsrError):
             msg = f"{target} could not be completed: {store.path} was removed."
-            raise WriteError(msg, code="output-removed") from error
+            raise core.WriteError(msg, code="output-removed") from error
         raise

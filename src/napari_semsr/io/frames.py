@@ -12,38 +12,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from napari_semsr.core import (
-    INSTRUMENT_KEY,
-    OVEREXPOSED_SHARE,
-    Acquisition,
-    BoundedCache,
-    FirstFrame,
-    FloatPair,
-    FrameOrder,
-    Frames,
-    Job,
-    OptionError,
-    PixelSize,
-    Progress,
-    Provenance,
-    ReadError,
-    RealArray,
-    SemsrError,
-    UnusedFrame,
-    capture_warnings,
-    check_grid_options,
-    compute_grid_cells,
-    find_clipped_level,
-    format_one_line,
-    format_pixel_size,
-    is_system_file,
-    mark_equal_values,
-    mask_fill_values,
-    parse_pixel_size,
-    shorten_value,
-    warn,
-    warn_once,
-)
+from napari_semsr import core
 from napari_semsr.io.czi import is_czi, open_tiles
 from napari_semsr.io.files import (
     get_disk_spelling,
@@ -67,7 +36,7 @@ from napari_semsr.io.sheets import read_sheet
 # Frames on disk: in separate files, pages of one file, or a selection of these.
 
 # Cache of recently read frames of all scans; chosen: 128 frames of 512 px of one byte
-_RECENT = BoundedCache(32 << 20)
+_RECENT = core.BoundedCache(32 << 20)
 
 
 def _get_cache_key(
@@ -85,7 +54,7 @@ def _get_cache_key(
 
 
 def _cache_frame(
-    path: Path, plane: int | None, how: Mapping[str, object], grey: RealArray
+    path: Path, plane: int | None, how: Mapping[str, object], grey: core.RealArray
 ) -> None:
     """Keep the grey values of a frame until its file changes."""
     key = _get_cache_key(path, plane, how)
@@ -102,17 +71,19 @@ class _StoredFrames:
     dtype: np.dtype[np.generic]
     how: Mapping[str, Any]  # Options of `read`
 
-    def __getitem__(self, index: int) -> RealArray:
+    def __getitem__(self, index: int) -> core.RealArray:
         key = _get_cache_key(*self.places[index], self.how)
-        grey: RealArray | None = None if key is None else _RECENT.get(key)
+        grey: core.RealArray | None = None if key is None else _RECENT.get(key)
         if grey is None:
-            with capture_warnings(lambda _: None):  # the warning was shown at opening
+            with core.capture_warnings(
+                lambda _: None
+            ):  # the warning was shown at opening
                 grey = self.read(index)
             if key is not None:
                 _RECENT.put(key, grey)
         return np.array(grey)  # the caller may write into it
 
-    def read(self, index: int) -> RealArray:
+    def read(self, index: int) -> core.RealArray:
         """Read a frame; raise `ReadError` if it changed after the scan was opened."""
         path, plane = self.places[index]
         image = Source.from_path(path).read(ReadOptions(plane=plane, **self.how))
@@ -123,15 +94,15 @@ class _StoredFrames:
                 f"opened, but now has {image.shape[0]}x{image.shape[1]} px of "
                 f"{image.dtype}: open the scan again."
             )
-            raise ReadError(msg, code="content-changed")
-        return mask_fill_values(image.array(), path.name)
+            raise core.ReadError(msg, code="content-changed")
+        return core.mask_fill_values(image.array(), path.name)
 
 
 @dataclass(frozen=True, slots=True)
 class _SelectedFrames:
     """Selected frames of a scan."""
 
-    whole: Frames
+    whole: core.Frames
     indices: tuple[int, ...]  # Selected frames
 
     @property
@@ -142,7 +113,7 @@ class _SelectedFrames:
     def dtype(self) -> np.dtype[np.generic]:
         return self.whole.dtype
 
-    def __getitem__(self, index: int) -> RealArray:
+    def __getitem__(self, index: int) -> core.RealArray:
         return self.whole[self.indices[index]]
 
 
@@ -151,7 +122,7 @@ def read_stored_frame(
     shape: tuple[int, ...],
     dtype: np.dtype[np.generic],
     how: Mapping[str, object],
-) -> RealArray:
+) -> core.RealArray:
     """Read a frame; raise `ReadError` if its shape or type differs."""
     return _StoredFrames(((path, None),), (1, *shape), dtype, how)[0]  # type: ignore[arg-type]
 
@@ -181,7 +152,7 @@ def _check_frame_name(folder: Path, name: str, path: Path) -> str:
             f"{path.name} must list frames inside {folder}, but lists {name!r}: remove "
             "paths to other folders."
         )
-        raise ReadError(msg, code="outside-folder")
+        raise core.ReadError(msg, code="outside-folder")
     return get_disk_spelling(target).relative_to(folder).as_posix()
 
 
@@ -204,12 +175,12 @@ def read_positions_table(
     sheet = read_sheet(path, "positions", text)
     unit = _HEADERS.get(sheet.names[1:3]) if sheet.names[:1] == ("frame",) else None
     if unit is None:
-        column_names = format_one_line(",".join(sheet.names)) or "nothing"
+        column_names = core.format_one_line(",".join(sheet.names)) or "nothing"
         msg = (
             f"{path} must begin with frame,y_px,x_px or frame,y_nm,x_nm, got "
             f"{column_names}."
         )
-        raise ReadError(msg, code="table-invalid")
+        raise core.ReadError(msg, code="table-invalid")
     corners: dict[str, tuple[float, float]] = {}
     unplaced_names: list[str] = []
     for line, row in sheet.rows:
@@ -220,7 +191,7 @@ def read_positions_table(
                 f"{path} lists frame {name} twice (again on line {line}): keep one "
                 "entry."
             )
-            raise ReadError(msg, code="table-invalid")
+            raise core.ReadError(msg, code="table-invalid")
         if not y and not x:
             unplaced_names.append(name)
             continue
@@ -250,11 +221,11 @@ def read_heights(folder: Path) -> tuple[tuple[Path, float], ...]:
             f"For focus stacking, {folder} must contain {HEIGHTS} (folder,z_nm), which "
             "lists a folder of frames for each height."
         )
-        raise ReadError(msg, code="file-missing")
+        raise core.ReadError(msg, code="file-missing")
     sheet = read_sheet(path, "heights")
     if sheet.names[:2] != ("folder", "z_nm"):
-        columns = format_one_line(",".join(sheet.names)) or "nothing"
-        raise ReadError(
+        columns = core.format_one_line(",".join(sheet.names)) or "nothing"
+        raise core.ReadError(
             f"{path} must begin with folder,z_nm, got {columns}.", code="table-invalid"
         )
     heights: dict[Path, float] = {}
@@ -268,14 +239,14 @@ def read_heights(folder: Path) -> tuple[tuple[Path, float], ...]:
                 f"{where} must contain the name of a folder next to the file, got "
                 f"{name!r}."
             )
-            raise ReadError(msg, code="folder-missing")
+            raise core.ReadError(msg, code="folder-missing")
         if folder / name in heights or height in heights.values():
             msg = f"{where} must not repeat a folder or a height."
-            raise ReadError(msg, code="table-invalid")
+            raise core.ReadError(msg, code="table-invalid")
         heights[folder / name] = height
     if len(heights) < 2:
         msg = f"{path} must list at least two heights, got {len(heights)}."
-        raise ReadError(msg, code="too-few-heights")
+        raise core.ReadError(msg, code="too-few-heights")
     return tuple(sorted(heights.items(), key=lambda item: item[1]))
 
 
@@ -305,7 +276,7 @@ def list_image_entries(folder: Path) -> list["os.DirEntry[str]"]:
     with os.scandir(folder) as entries:
         for item in entries:
             name = item.name.lower()
-            is_hidden = name.startswith(".") or is_system_file(name)
+            is_hidden = name.startswith(".") or core.is_system_file(name)
             if is_hidden or not name.endswith(known_suffixes):
                 continue
             is_folder = False
@@ -348,7 +319,7 @@ _NO_FILE = "has a position, but there is no such file"  # of a frame
 
 def _select_files(
     folder: Path, positions: Positions | None
-) -> tuple[list[str], list[UnusedFrame]]:
+) -> tuple[list[str], list[core.UnusedFrame]]:
     """Return the usable frames of a folder, and the unusable ones with reasons."""
     paths = list_image_paths(folder)
     # a store next to frames in files is a result
@@ -365,15 +336,20 @@ def _select_files(
             f"{positions.path.name} must list the frames of {folder}, but none of the "
             f"{len(positions.corners)} listed frames exists"
         )
-        raise ReadError(f"{msg}{_format_heights_hint(folder)}.", code="frames-missing")
+        raise core.ReadError(
+            f"{msg}{_format_heights_hint(folder)}.", code="frames-missing"
+        )
     missing = [name for name in positions.corners if name not in set(present)]
     names_in_table = {*positions.corners, *without_place}
     names_without_place = [name for name in names_listed if name not in names_in_table]
     why = f"no position in {positions.path.name}"
     faults = [
-        *(UnusedFrame(name, f"{why}: its cells are empty") for name in without_place),
-        *(UnusedFrame(name, _NO_FILE) for name in missing),
-        *(UnusedFrame(name, why) for name in names_without_place),
+        *(
+            core.UnusedFrame(name, f"{why}: its cells are empty")
+            for name in without_place
+        ),
+        *(core.UnusedFrame(name, _NO_FILE) for name in missing),
+        *(core.UnusedFrame(name, why) for name in names_without_place),
     ]
     return sorted(present, key=natural_sort_key), faults
 
@@ -382,22 +358,24 @@ def _select_files(
 class _FrameChecks:
     """Results of checking frames: blank, duplicate and overexposed ones."""
 
-    histories: dict[str, Provenance | None] = field(default_factory=dict)
+    histories: dict[str, core.Provenance | None] = field(default_factory=dict)
     instruments: dict[str, str | None] = field(default_factory=dict)
     copies: dict[str, str] = field(default_factory=dict)  # First frame of its kind
     blank: list[str] = field(default_factory=list)
     _white: dict[str, tuple[float, float]] = field(default_factory=dict)
     _first: dict[bytes, str] = field(default_factory=dict)
 
-    def check_frame(self, name: str, pixels: RealArray) -> None:
+    def check_frame(self, name: str, pixels: core.RealArray) -> None:
         """Check whether a frame is blank, duplicate or overexposed."""
         if (pixels == pixels.flat[0]).all():
             self.blank.append(name)
             return
-        level = find_clipped_level(pixels, share=OVEREXPOSED_SHARE)
+        level = core.find_clipped_level(pixels, share=core.OVEREXPOSED_SHARE)
         most = float(np.fmax.reduce(pixels, axis=None)) if level is None else level
         share = (
-            0.0 if level is None else float(np.mean(mark_equal_values(pixels, level)))
+            0.0
+            if level is None
+            else float(np.mean(core.mark_equal_values(pixels, level)))
         )
         self._white[name] = most, share
         digest = hashlib.blake2b(np.ascontiguousarray(pixels).data).digest()
@@ -412,7 +390,7 @@ class _FrameChecks:
         over = [name for name, share in shares.items() if share]
         if over:
             worst = max(over, key=lambda name: shares[name])
-            warn(
+            core.warn(
                 f"{len(over)} of {len(self._white)} frames of {path} look "
                 f"overexposed: pixels at the maximum grey value, {level:g}, cover up "
                 f"to {100 * shares[worst]:.0f} % of a frame ({worst}), which hides "
@@ -430,14 +408,16 @@ class _FrameChecks:
         )
 
 
-def _remove_frames(acquisition: Acquisition, reasons: Mapping[str, str]) -> Acquisition:
+def _remove_frames(
+    acquisition: core.Acquisition, reasons: Mapping[str, str]
+) -> core.Acquisition:
     """Remove frames from an acquisition and record the reasons."""
     lost_frames = {
         name: why for name, why in reasons.items() if name in acquisition.names
     }
     faults = (
         *acquisition.faults,
-        *(UnusedFrame(name, why) for name, why in lost_frames.items()),
+        *(core.UnusedFrame(name, why) for name, why in lost_frames.items()),
     )
     names_left = [name for name in acquisition.names if name not in lost_frames]
     return select_frames(acquisition, names_left).replace(faults=faults)
@@ -445,35 +425,37 @@ def _remove_frames(acquisition: Acquisition, reasons: Mapping[str, str]) -> Acqu
 
 def _describe_frames(
     folder: Path, names: Sequence[str], results: _FrameChecks, how: Mapping[str, Any]
-) -> Job[tuple[list[str], list[FileInfo], list[UnusedFrame]]]:
+) -> core.Job[tuple[list[str], list[FileInfo], list[core.UnusedFrame]]]:
     """Read and check every frame; list the unreadable ones."""
     names_left, infos, faults = [], [], []
     sentences: list[str] = []
     for done_count, name in enumerate(names):
-        yield Progress(done_count, len(names), f"Opening the frames of {folder.name}")
+        yield core.Progress(
+            done_count, len(names), f"Opening the frames of {folder.name}"
+        )
         try:
             source = Source.from_path(folder / name)
             info = source.read_info(series=how["series"])
             count = info.planes * (info.channels if how["channel"] is None else 1)
             if count > 1:
                 why = f"contains {count} images instead of one"
-                faults.append(UnusedFrame(name, why))
+                faults.append(core.UnusedFrame(name, why))
                 continue
             # truncation of a file only shows on reading
-            with capture_warnings(sentences.append):
+            with core.capture_warnings(sentences.append):
                 image = source.read(ReadOptions(**how))
-                grey = mask_fill_values(image.array(), name)
+                grey = core.mask_fill_values(image.array(), name)
             results.check_frame(name, grey)
             results.histories[name] = image.provenance
             results.instruments[name] = image.instrument
             _cache_frame(folder / name, None, how, grey)
-        except SemsrError as error:
+        except core.SemsrError as error:
             why = str(error).removeprefix(f"{folder / name} ").rstrip(".")
-            faults.append(UnusedFrame(name, why))
+            faults.append(core.UnusedFrame(name, why))
             continue
         names_left.append(name)
         infos.append(replace(info, shape=image.shape, dtype=str(image.dtype)))
-    warn_once(sentences, f"frames of {folder.name}")
+    core.warn_once(sentences, f"frames of {folder.name}")
     return names_left, infos, faults
 
 
@@ -496,21 +478,21 @@ def _check_same_type(
             f"{descriptions}: move the others out of the folder, or save all frames "
             "with the same settings."
         )
-        raise ReadError(msg, code="frames-differ")
+        raise core.ReadError(msg, code="frames-differ")
 
 
 # Relative; chosen: more than rounding in headers, less than a change of magnification.
 _ALIKE = 1e-3
 
 
-def is_same_pixel_size(one: FloatPair, other: FloatPair) -> bool:
+def is_same_pixel_size(one: core.FloatPair, other: core.FloatPair) -> bool:
     """Return whether two pixel sizes are equal within rounding errors."""
     return bool(np.allclose(one, other, rtol=_ALIKE, atol=0))
 
 
 def _common_pixel_size(
     folder: Path, names: Sequence[str], infos: Sequence[FileInfo]
-) -> PixelSize | None:
+) -> core.PixelSize | None:
     """Return the common pixel size of frames; raise `ReadError` if they differ."""
     sizes = [
         (name, info.pixel_size_nm) for name, info in zip(names, infos, strict=True)
@@ -521,17 +503,17 @@ def _common_pixel_size(
         if not is_same_pixel_size(size, common):
             msg = (
                 f"Frames of {folder} must have the same pixel size, but {first} has "
-                f"{format_pixel_size(common)} and {name} has "
-                f"{format_pixel_size(size)}: stitch frames of different pixel size "
-                "separately, or correct the wrong pixel size "
+                f"{core.format_pixel_size(common)} and {name} has "
+                f"{core.format_pixel_size(size)}: stitch frames of different pixel "
+                "size separately, or correct the wrong pixel size "
                 "(`convert(pixel_size_nm=…)`)."
             )
-            raise ReadError(msg, code="pixel-size-contradicts")
+            raise core.ReadError(msg, code="pixel-size-contradicts")
     return stated_sizes[0][1] if stated_sizes else None
 
 
 def _raise_too_few_frames(
-    folder: Path, names_left: Sequence[str], faults: Sequence[UnusedFrame]
+    folder: Path, names_left: Sequence[str], faults: Sequence[core.UnusedFrame]
 ) -> None:
     what_is_there = (
         f"{len(names_left)} usable" if names_left or faults else "no image at all"
@@ -544,7 +526,7 @@ def _raise_too_few_frames(
     code = "frames-unusable" if faults else "too-few-frames"
     if {fault.reason for fault in faults} == {_NO_FILE}:
         code = "frames-missing"
-    raise ReadError(f"{msg}{_format_heights_hint(folder)}.", code=code)
+    raise core.ReadError(f"{msg}{_format_heights_hint(folder)}.", code=code)
 
 
 def _format_heights_hint(folder: Path) -> str:
@@ -556,13 +538,13 @@ def _format_heights_hint(folder: Path) -> str:
 
 def _select_common_type(
     names: list[str], infos: list[FileInfo]
-) -> tuple[list[str], list[FileInfo], list[UnusedFrame]]:
+) -> tuple[list[str], list[FileInfo], list[core.UnusedFrame]]:
     """Keep the frames of the most common shape and type, and list the others."""
     kinds = [f"{info.shape[0]}x{info.shape[1]} px of {info.dtype}" for info in infos]
     counts = Counter(kinds)
     usual = max(counts, key=counts.__getitem__, default="")
     faults = [
-        UnusedFrame(name, f"has {kind}, but most frames have {usual}")
+        core.UnusedFrame(name, f"has {kind}, but most frames have {usual}")
         for name, kind in zip(names, kinds, strict=True)
         if kind != usual
     ]
@@ -577,7 +559,7 @@ def _open_folder(
     how: Mapping[str, object],
     *,
     leave_out: bool = False,
-) -> Job[tuple[Acquisition, list[str]]]:
+) -> core.Job[tuple[core.Acquisition, list[str]]]:
     """Open frames in separate files; also return the names of expected frames."""
     own = find_positions_file(folder)
     table = own if table is None else table
@@ -597,7 +579,7 @@ def _open_folder(
                 f"{names_before[stem]} and "
                 f"{name} differ only in case or suffix: keep one."
             )
-            raise ReadError(msg, code="names-alike")
+            raise core.ReadError(msg, code="names-alike")
         names_before[stem] = name
     names_left, infos, unreadable = yield from _describe_frames(
         folder, names, results, how
@@ -629,7 +611,7 @@ def _warn_about_databar(path: Path, suggestions: Sequence[int]) -> None:
     alike = [rows for rows in suggestions if abs(rows - middle) <= 1]  # text differs
     if middle and 2 * len(alike) > len(suggestions):
         rows = max(alike)
-        warn(
+        core.warn(
             f"The bottom {rows} rows of the frames of {path} look like a data bar, "
             f"which will be stitched too: crop it (`databar_rows={rows}`).",
             "databar-suspected",
@@ -640,18 +622,18 @@ def _count_pages(path: Path) -> int:
     """Return the number of planes of a file; 0 if it cannot be read."""
     try:
         return count_planes(path)
-    except SemsrError:
+    except core.SemsrError:
         return 0
 
 
 def _create_acquisition(
-    frames: Frames,
+    frames: core.Frames,
     names: Sequence[str],
-    size: PixelSize | None,
+    size: core.PixelSize | None,
     title: str,
     positions: Positions | None,
-) -> Acquisition:
-    acquisition = Acquisition(frames, tuple(names), pixel_size_nm=size, name=title)
+) -> core.Acquisition:
+    acquisition = core.Acquisition(frames, tuple(names), pixel_size_nm=size, name=title)
     if positions is None:
         return acquisition
     without_place = set(positions.unplaced_names)
@@ -659,7 +641,7 @@ def _create_acquisition(
     if empty and len(names) - len(empty) < 2:
         count = len(names) - len(empty)
         msg = f"{positions.path} must list at least two positions, got {count}."
-        raise ReadError(msg, code="positions-invalid")
+        raise core.ReadError(msg, code="positions-invalid")
     why = f"no position in {positions.path.name}: its cells are empty"
     acquisition = _remove_frames(acquisition, dict.fromkeys(empty, why))
     lacking = [name for name in acquisition.names if name not in positions.corners]
@@ -668,7 +650,7 @@ def _create_acquisition(
             f"{positions.path} must list a position for every frame, but {lacking[0]} "
             f"has none ({len(lacking)} frames without a position)."
         )
-        raise ReadError(msg, code="positions-invalid")
+        raise core.ReadError(msg, code="positions-invalid")
     corners = np.array(
         [positions.corners[name] for name in acquisition.names], dtype=float
     )
@@ -677,13 +659,13 @@ def _create_acquisition(
 
 def _open_file(
     path: Path, table: Path | None, results: _FrameChecks, how: Mapping[str, Any]
-) -> Job[Acquisition]:
+) -> core.Job[core.Acquisition]:
     """Open frames that are tiles of a CZI, or pages of a TIFF or store."""
     positions = None if table is None else read_positions(table, path.parent)
     if path.is_file() and is_czi(path):
         if how["databar_rows"]:
             msg = f"Tiles of {path} have no data bar: omit `databar_rows`."
-            raise OptionError(msg, code="option-without-effect")
+            raise core.OptionError(msg, code="option-without-effect")
         tiles = open_tiles(path, how["colour"], how["series"], how["channel"])
         names = [f"tile-{index:03d}" for index in range(tiles.shape[0])]
         results.instruments.update(dict.fromkeys(names, tiles.instrument))
@@ -701,25 +683,25 @@ def _open_file(
             f"{path} must contain at least two frames to stitch, but is a single "
             "image: use a folder of frames."
         )
-        raise ReadError(msg, code="too-few-frames")
+        raise core.ReadError(msg, code="too-few-frames")
     width = len(str(info.planes - 1))
     names = [f"{path.stem}-{index:0{width}d}" for index in range(info.planes)]
     places = tuple((path, page) for page in range(info.planes))
     if how["databar_rows"] is None:
         _warn_about_databar(path, [info.suggested_databar_rows])
     sentences: list[str] = []
-    with capture_warnings(sentences.append):
+    with core.capture_warnings(sentences.append):
         first = source.read(ReadOptions(plane=0, **how))
     results.histories[names[0]] = first.provenance
     results.instruments[names[0]] = first.instrument
     frames = _StoredFrames(places, (info.planes, *first.shape), first.dtype, how)
     for number, name in enumerate(names):
-        yield Progress(number, len(names), f"Opening the frames of {path.stem}")
-        with capture_warnings(sentences.append):
+        yield core.Progress(number, len(names), f"Opening the frames of {path.stem}")
+        with core.capture_warnings(sentences.append):
             pixels = frames.read(number)
         results.check_frame(name, pixels)
         _cache_frame(*places[number], how, pixels)
-    warn_once(sentences, f"frames of {path.stem}")
+    core.warn_once(sentences, f"frames of {path.stem}")
     return _create_acquisition(frames, names, info.pixel_size_nm, path.stem, positions)
 
 
@@ -741,17 +723,19 @@ def parse_scan_values(
         if values_found.get("overlap") is not None:
             values["overlap"] = float(values_found["overlap"])
         if values_found.get("pixel_size_nm") is not None:
-            values["pixel_size_nm"] = parse_pixel_size(values_found["pixel_size_nm"])
-    except (SemsrError, TypeError, ValueError, OverflowError) as error:
+            values["pixel_size_nm"] = core.parse_pixel_size(
+                values_found["pixel_size_nm"]
+            )
+    except (core.SemsrError, TypeError, ValueError, OverflowError) as error:
         msg = (
             f"{folder / 'scan.json'} must state grid as two integers, overlap as a "
             "fraction, and pixel_size_nm in nm, got "
-            f"{shorten_value(values_found.get('grid'))}, "
-            f"{shorten_value(values_found.get('overlap'))} and "
-            f"{shorten_value(values_found.get('pixel_size_nm'))}."
+            f"{core.shorten_value(values_found.get('grid'))}, "
+            f"{core.shorten_value(values_found.get('overlap'))} and "
+            f"{core.shorten_value(values_found.get('pixel_size_nm'))}."
         )
-        raise ReadError(msg, code="content-invalid") from error
-    for name, kind in (("order", FrameOrder), ("first", FirstFrame)):
+        raise core.ReadError(msg, code="content-invalid") from error
+    for name, kind in (("order", core.FrameOrder), ("first", core.FirstFrame)):
         value = (
             values_found.get(name)
             if layout_given.get(name) is None
@@ -763,14 +747,16 @@ def parse_scan_values(
             *others, last = get_args(kind)
             msg = (
                 f"{folder / 'scan.json'} must state {name} as {', '.join(others)} or "
-                f"{last}, got {shorten_value(value)}: correct it, or set --{name}."
+                f"{last}, got {core.shorten_value(value)}: correct it, or set --{name}."
             )
-            raise ReadError(msg, code="unknown-value")
+            raise core.ReadError(msg, code="unknown-value")
         values[name] = value
     return values
 
 
-def select_frames(acquisition: Acquisition, names: Collection[str]) -> Acquisition:
+def select_frames(
+    acquisition: core.Acquisition, names: Collection[str]
+) -> core.Acquisition:
     """Select frames of a scan by their names.
 
     If frames are omitted, the result has positions instead of a grid.
@@ -804,8 +790,8 @@ def open_frames(
     *,
     grid: tuple[int, int] | None = None,
     positions: str | Path | None = None,
-    order: FrameOrder | None = None,
-    first: FirstFrame | None = None,
+    order: core.FrameOrder | None = None,
+    first: core.FirstFrame | None = None,
     overlap: float | None = None,
     pixel_size_nm: float | Sequence[float] | None = None,
     databar_rows: int | None = None,
@@ -813,7 +799,7 @@ def open_frames(
     other_frames: str = "refuse",
     series: int | None = None,
     channel: int | None = None,
-) -> Job[Acquisition]:
+) -> core.Job[core.Acquisition]:
     """Open the frames of a scan.
 
     Parameters
@@ -892,7 +878,7 @@ def _open_usable_frames(
     *,
     is_folder: bool,
     leave_out: bool,
-) -> Job[Acquisition]:
+) -> core.Job[core.Acquisition]:
     """Open the frames, omitting duplicates; raise `ReadError` for fewer than two."""
     results, names = _FrameChecks(), list[str]()
     if is_folder:
@@ -914,16 +900,16 @@ def _open_usable_frames(
     kind = results.instruments.get(first_name)
     return acquisition.replace(
         provenance=results.histories.get(first_name),
-        metadata={**facts, **({} if kind is None else {INSTRUMENT_KEY: kind})},
+        metadata={**facts, **({} if kind is None else {core.INSTRUMENT_KEY: kind})},
     )
 
 
 def _add_layout(
-    acquisition: Acquisition,
+    acquisition: core.Acquisition,
     path: Path,
     scan_record: dict[str, object],
     layout_given: dict[str, Any],
-) -> Acquisition:
+) -> core.Acquisition:
     """Add grid, overlap and pixel size from `layout_given` or ``scan.json``.
 
     Positions are preferred unless the grid is given.
@@ -932,10 +918,11 @@ def _add_layout(
     size, other = acquisition.pixel_size_nm, values.get("pixel_size_nm")
     is_typed = layout_given["pixel_size_nm"] is not None
     if not is_typed and size and other and not is_same_pixel_size(size, other):
-        warn(
-            f"The frames of {path} have a pixel size of {format_pixel_size(size)}, but "
-            f"scan.json has {format_pixel_size(other)}, which is used: correct the "
-            "wrong one, or set `pixel_size_nm`.",
+        core.warn(
+            f"The frames of {path} have a pixel size of "
+            f"{core.format_pixel_size(size)}, but scan.json has "
+            f"{core.format_pixel_size(other)}, which is used: correct the wrong one, "
+            "or set `pixel_size_nm`.",
             "pixel-size-contradicts",
         )
     values |= {name: value for name, value in layout_given.items() if value is not None}
@@ -947,14 +934,16 @@ def _add_layout(
     has_positions = (
         acquisition.nominal_px is not None or acquisition.nominal_nm is not None
     )
-    check_grid_options(values.get("grid"), layout_given, has_positions=has_positions)
+    core.check_grid_options(
+        values.get("grid"), layout_given, has_positions=has_positions
+    )
     if "grid" in values:
         order, first = values.pop("order", "row"), values.pop("first", "top-left")
         grid = values.pop("grid")
         slots = acquisition.slots or (acquisition.names,)
         fit = next((one for one in slots if len(one) == grid[0] * grid[1]), slots[0])
         cells = dict(
-            zip(fit, compute_grid_cells(len(fit), grid, order, first), strict=True)
+            zip(fit, core.compute_grid_cells(len(fit), grid, order, first), strict=True)
         )
         # blank frames are omitted if the grid has no cells for them
         blank = {name: _BLANK for name in acquisition.names if name not in fit}

@@ -11,20 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_semsr.core import (
-    Acquisition,
-    DisplaySettings,
-    Micrograph,
-    OptionError,
-    ReadError,
-    RealArray,
-    capture_warnings,
-    contrast_limits,
-    list_folder,
-    run,
-    warn,
-    warn_once,
-)
+from napari_semsr import core
 from napari_semsr.io.files import get_display_name, read_json_object, read_text
 from napari_semsr.io.read_image import (
     CUT_KEY,
@@ -133,7 +120,7 @@ def _list_readable_images(folder: Path) -> list[Path]:
 
     files = [
         item
-        for item in list_folder(folder)
+        for item in core.list_folder(folder)
         if item.is_file() and not item.name.startswith(".") and is_readable(item)
     ]
     return sorted(files, key=lambda item: natural_sort_key(item.name))
@@ -152,7 +139,7 @@ def _is_image(path: Path) -> bool:
 
     try:
         return bool(Source.from_path(path, whole=False))
-    except (ReadError, OSError):
+    except (core.ReadError, OSError):
         return False
 
 
@@ -175,10 +162,10 @@ def list_images(folder: Path) -> list[Path]:
             f"{folder} must be a folder of separate images, but contains frames of a "
             "scan: stitch them, and measure the mosaic."
         )
-        raise ReadError(msg, code="folder-is-scan")
+        raise core.ReadError(msg, code="folder-is-scan")
     paths = list_image_paths(folder)
     if not paths:
-        there = list_folder(folder)
+        there = core.list_folder(folder)
         inner = [item for item in there if item.is_dir()]
         holds = "holds none" if there else "is an empty folder"
         below = f"; {str(folder / '*/*.tif')!r} selects the images in its subfolders"
@@ -186,18 +173,18 @@ def list_images(folder: Path) -> list[Path]:
             f"{folder} must be an image, a store or a folder of images, but "
             f"{holds}{below if inner else ''}."
         )
-        raise ReadError(msg, code="no-image")
+        raise core.ReadError(msg, code="no-image")
     return paths
 
 
 def read_layers(path: Paths) -> list[LayerTuple]:
     """Read a file, a folder of frames or images, or a stack of files as layers."""
     sentences: list[str] = []
-    with capture_warnings(sentences.append):
+    with core.capture_warnings(sentences.append):
         layers = _read_paths(
             [Path(p) for p in ([path] if isinstance(path, str) else path)]
         )
-    warn_once(sentences, "warnings")  # of files, or of the levels of one
+    core.warn_once(sentences, "warnings")  # of files, or of the levels of one
     names = [repr(about["name"]) for _, about, _ in layers if about.get("rgb")]
     if names:
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
@@ -207,7 +194,7 @@ def read_layers(path: Paths) -> list[LayerTuple]:
             "luminance (`colour=luminance`), or crop the coloured rows "
             "(`databar_rows`)."
         )
-        warn(msg, "colour-image")
+        core.warn(msg, "colour-image")
     return layers
 
 
@@ -227,7 +214,7 @@ def _read_paths(paths: list[Path]) -> list[LayerTuple]:
             "A stack requires images of the same shape, type and pixel size; open "
             "these images one by one."
         )
-        raise ReadError(msg, code="sizes-differ")
+        raise core.ReadError(msg, code="sizes-differ")
     return [_stack_levels([planes], f"{paths[0].parent.name} stack")]
 
 
@@ -236,8 +223,8 @@ def _read_folder(path: Path) -> list[LayerTuple]:
     from napari_semsr.io.frames import open_frames
 
     try:
-        return create_scan_layers(run(open_frames(path)), path)
-    except ReadError:
+        return create_scan_layers(core.run(open_frames(path)), path)
+    except core.ReadError:
         layers = _read_grey_scan(path)
         if not layers and path.is_file():
             layers = _read_scene(path)
@@ -245,7 +232,7 @@ def _read_folder(path: Path) -> list[LayerTuple]:
             images = _list_readable_images(path)
             shown_images = images[:_MAX_DATASETS]
             if len(shown_images) < len(images):
-                warn(
+                core.warn(
                     f"{path.name} contains {len(images)} images that are not frames of "
                     f"one scan, of which the first {len(shown_images)} are shown: open "
                     "the others one by one.",
@@ -263,10 +250,10 @@ def _read_grey_scan(path: Path) -> list[LayerTuple]:
 
     how: Any = {"colour": "luminance"}
     try:
-        layers = create_scan_layers(run(open_frames(path, **how)), path, **how)
-    except ReadError:
+        layers = create_scan_layers(core.run(open_frames(path, **how)), path, **how)
+    except core.ReadError:
         return []
-    warn(
+    core.warn(
         f"The frames of {path.name} are in colour and are shown as luminance; use "
         "the luminance for stitching too (`stitch(colour=luminance)`).",
         "colour-image",
@@ -286,16 +273,16 @@ def _read_scene(path: Path) -> list[LayerTuple]:
             for channel in range(channels):
                 how: Any = {"channel": channel}
                 how |= {} if series is None else {"series": series}
-                scan = run(open_frames(path, **how))
+                scan = core.run(open_frames(path, **how))
                 if channels > 1:
                     scan = scan.replace(name=f"{scan.name} channel {channel}")
                 layers += create_scan_layers(scan, path, **how)[
                     : None if not channel else 1
                 ]
-        except ReadError:
+        except core.ReadError:
             continue
         if series is not None:
-            warn(
+            core.warn(
                 f"{path.name} contains {scenes} images, of which series {series} is "
                 "shown: open another (`series`).",
                 "several-images",
@@ -313,7 +300,7 @@ def _read_file(path: Path) -> list[LayerTuple]:
     if len(series) > 1:
         open_series = series[:_MAX_DATASETS]
         if len(open_series) < len(series):
-            warn(
+            core.warn(
                 f"{path.name} contains {len(series)} images, of which the first "
                 f"{len(open_series)} are shown: open another (`series`).",
                 "several-images",
@@ -327,7 +314,7 @@ def _read_file(path: Path) -> list[LayerTuple]:
         what = "datasets" if datasets else "images"
         what_opens = f"the first {_MAX_DATASETS} are" if datasets else f"{which} is"
         option = "dataset" if datasets else "series"
-        warn(
+        core.warn(
             f"{path.name} contains {len(datasets) or images} {what}, of which "
             f"{what_opens} shown: open another (`{option}`).",
             "several-images",
@@ -354,7 +341,7 @@ def _read_channels(
             f"{path} contains {count} planes, but at most {_MAX_READ} can be shown: "
             "open a single plane (`plane`)."
         )
-        raise ReadError(msg, code="too-many-planes")
+        raise core.ReadError(msg, code="too-many-planes")
     for channel in range(info.channels):
         levels = [
             [
@@ -368,7 +355,7 @@ def _read_channels(
                 f"{path} has planes in portrait and landscape orientation, which "
                 "cannot be stacked: open a single plane (`plane`)."
             )
-            raise ReadError(msg, code="sizes-differ")
+            raise core.ReadError(msg, code="sizes-differ")
         if small and info.planes == 1:
             image, values = levels[0][0]
             whole = image.replace(data=image.array(), look=image.look)
@@ -405,7 +392,7 @@ def _get_finest_shape(data: Any) -> tuple[int, ...]:
     return tuple((data[0] if isinstance(data, list) else data).shape)
 
 
-def _read_plane(path: Path, **which: int | str) -> tuple[Micrograph, object]:
+def _read_plane(path: Path, **which: int | str) -> tuple[core.Micrograph, object]:
     """Read one plane, both as an image and as displayed: (Y, X) or (Y, X, 3)."""
     from napari_semsr.io.formats import read
 
@@ -418,7 +405,11 @@ def _read_plane(path: Path, **which: int | str) -> tuple[Micrograph, object]:
 
 
 def create_layer(
-    image: Micrograph, *, data: Any = None, coarsest: object = None, rgb: bool = False
+    image: core.Micrograph,
+    *,
+    data: Any = None,
+    coarsest: object = None,
+    rgb: bool = False,
 ) -> LayerTuple:
     """Create a calibrated napari layer for an image; its `data` may be in colour."""
     values = image.data if data is None else data
@@ -434,12 +425,14 @@ def create_layer(
             values = several if isinstance(values, list) else several[0]
         return values, attributes, "labels"
     if "contrast_limits" not in attributes:
-        limits = contrast_limits(first if coarsest is None else coarsest)
+        limits = core.contrast_limits(first if coarsest is None else coarsest)
         attributes["contrast_limits"] = limits
     return values, attributes, "image"
 
 
-def create_layer_attributes(image: Micrograph, *, extra: int = 0) -> dict[str, Any]:
+def create_layer_attributes(
+    image: core.Micrograph, *, extra: int = 0
+) -> dict[str, Any]:
     """Return the keyword arguments of a calibrated napari layer.
 
     `extra` axes precede y and x.
@@ -469,7 +462,7 @@ def create_layer_attributes(image: Micrograph, *, extra: int = 0) -> dict[str, A
     }
 
 
-def _display_keywords(look: DisplaySettings) -> dict[str, object]:
+def _display_keywords(look: core.DisplaySettings) -> dict[str, object]:
     """Return the display settings as layer keyword arguments."""
     if look.classes:
         values, colours, meanings = zip(*look.classes, strict=True)
@@ -495,7 +488,9 @@ def _display_keywords(look: DisplaySettings) -> dict[str, object]:
     }
 
 
-def _stack_levels(levels: list[list[tuple[Micrograph, Any]]], name: str) -> LayerTuple:
+def _stack_levels(
+    levels: list[list[tuple[core.Micrograph, Any]]], name: str
+) -> LayerTuple:
     """Combine planes and levels into one layer, in colour if any of them is.
 
     Its history is that of the first plane made by a network, or of the first plane.
@@ -559,8 +554,8 @@ _COLOUR = "#7fb2e5"
 
 
 def _assemble_frames(
-    acquisition: Acquisition, corners: NDArray[np.float64]
-) -> RealArray:
+    acquisition: core.Acquisition, corners: NDArray[np.float64]
+) -> core.RealArray:
     """Assemble frames at integer positions; overlaps show the brighter frame.
 
     Round fields are dark at their rims, so the brighter frame has better illumination.
@@ -575,7 +570,7 @@ def _assemble_frames(
             f"Frames at their nominal positions would need {shape[0]} x {shape[1]} px: "
             "check the unit of the positions and the pixel size."
         )
-        raise OptionError(msg, code="positions-invalid")
+        raise core.OptionError(msg, code="positions-invalid")
     canvas = np.full(shape, np.nan if dtype.kind == "f" else 0, dtype)
     for index, (y, x) in enumerate(places):
         part = canvas[y : y + rows, x : x + columns]
@@ -584,7 +579,7 @@ def _assemble_frames(
 
 
 def create_scan_layers(
-    acquisition: Acquisition, folder: Path, **options: object
+    acquisition: core.Acquisition, folder: Path, **options: object
 ) -> list[LayerTuple]:
     """Create an image layer and an outline layer of frames at nominal positions.
 
@@ -613,13 +608,13 @@ def create_scan_layers(
         else:
             planes = [pixels, *(acquisition.read(index) for index in range(1, count))]
         frames = stack_planes(planes)
-        first = Micrograph(pixels, size, f"{name} frames")
+        first = core.Micrograph(pixels, size, f"{name} frames")
         first = first.with_size_source(how, in_file=not is_typed)
         sample = pixels if hasattr(frames, "dask") else frames
         layers = [create_layer(first, data=frames, coarsest=sample)]
     else:
         canvas = _assemble_frames(acquisition, corners)
-        image = Micrograph(canvas, size, f"{name} frames, nominal")
+        image = core.Micrograph(canvas, size, f"{name} frames, nominal")
         from_corner = corners - corners.min(axis=0)
         image = image.with_size_source(how, in_file=not is_typed)
         # a rectangle around each frame, at the outer edges of its pixels

@@ -20,26 +20,7 @@ import numpy as np
 import platformdirs
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from napari_semsr.core import (
-    Job,
-    Message,
-    Progress,
-    ReadableArray,
-    ReadError,
-    SemsrError,
-    WriteError,
-    capture_warnings,
-    describe_access_error,
-    digest_path,
-    encode_path,
-    format_one_line,
-    get_error_code,
-    get_software_versions,
-    list_files_recursively,
-    run,
-    shorten_value,
-    warn,
-)
+from napari_semsr import core
 from napari_semsr.io.files import (
     convert_decoding_errors,
     convert_write_errors,
@@ -168,31 +149,31 @@ def read_project(path: Path) -> Project:
             f"{file.parent} does not contain {_FILE}: choose a project folder "
             f"(NAME{PROJECT_SUFFIX})."
         )
-        raise ReadError(msg, code="file-missing") from error
+        raise core.ReadError(msg, code="file-missing") from error
     except OSError as error:
-        refusal = describe_access_error(file, error)
+        refusal = core.describe_access_error(file, error)
         if refusal is None:
             raise _create_damage_error(file, error) from error
-        raise ReadError(refusal) from error
+        raise core.ReadError(refusal) from error
     except (ValueError, TypeError, LookupError, RecursionError) as error:
         raise _create_damage_error(file, error) from error
     if newer:
         msg = (
             f"{file} was saved by a newer napari-semsr (project version "
-            f"{shorten_value(values['version'])}, but this version reads up to "
+            f"{core.shorten_value(values['version'])}, but this version reads up to "
             f"{_VERSION}): update napari-semsr."
         )
-        raise ReadError(msg, code="other-version")
+        raise core.ReadError(msg, code="other-version")
     try:
         return Project.model_validate(values)
     except ValidationError as error:
         raise _create_damage_error(file, error) from error
 
 
-def _create_damage_error(file: Path, error: Exception) -> ReadError:
+def _create_damage_error(file: Path, error: Exception) -> core.ReadError:
     """Return the error for a damaged project file."""
     reason = str(error).splitlines()[0]
-    return ReadError(
+    return core.ReadError(
         f"{file} is damaged ({reason}): copy the project again; the images in its "
         "folder can be opened individually.",
         code="file-damaged",
@@ -204,7 +185,7 @@ def write_project(folder: Path, project: Project) -> None:
     written_project = project.model_copy(
         update={
             "saved": datetime.now(UTC).isoformat(timespec="seconds"),
-            "versions": get_software_versions(),
+            "versions": core.get_software_versions(),
         }
     )
     text = json.dumps(
@@ -243,7 +224,7 @@ def _link_or_copy_file(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-def write_array(data: ReadableArray, path: Path) -> None:
+def write_array(data: core.ReadableArray, path: Path) -> None:
     """Write the pixels of a stack, colour image or labels as a zarr array.
 
     It appears when it is complete.
@@ -371,7 +352,9 @@ def _list_input_files(path: Path, frames: bool) -> list[Path]:
 
         return list_scan_files(path)
     return [
-        file for file in list_files_recursively(path) if not file.name.startswith(".")
+        file
+        for file in core.list_files_recursively(path)
+        if not file.name.startswith(".")
     ]
 
 
@@ -384,12 +367,14 @@ def _compute_file_stamp(files: Iterable[Path]) -> tuple[int, int]:
 def _compute_digest(path: Path, frames: bool, files: Iterable[Path]) -> str:
     """Compute the digest of an input; for a scan, only its own files are included."""
     if path.is_file() or not frames:
-        return digest_path(path)
+        return core.digest_path(path)
     import hashlib
 
     digest = hashlib.sha256()
     for file in sorted(files):
-        digest.update(encode_path(Path(file.name)) + digest_path(file).encode())
+        digest.update(
+            core.encode_path(Path(file.name)) + core.digest_path(file).encode()
+        )
     return f"sha256:{digest.hexdigest()}"
 
 
@@ -448,7 +433,7 @@ class OpenedProject:
     messages: tuple[str, ...]
 
 
-def open_project(path: Path) -> Job[OpenedProject]:
+def open_project(path: Path) -> core.Job[OpenedProject]:
     """Open a project with all layers whose pixels are available."""
     folder = get_project_folder(path).resolve()
     project = read_project(folder)
@@ -457,31 +442,31 @@ def open_project(path: Path) -> Job[OpenedProject]:
     messages: list[str] = []
     for digest, one in project.inputs.items():
         name = PurePosixPath(one.path).name
-        yield Progress(len(paths), len(project.inputs), f"looking for {name}")
+        yield core.Progress(len(paths), len(project.inputs), f"looking for {name}")
         place, same = _find_input(folder, digest, one, digest in frames)
         paths[digest] = place
         if place is None:
-            lost_at = format_one_line(one.absolute, _LONGEST)
+            lost_at = core.format_one_line(one.absolute, _LONGEST)
             sentence = f"{lost_at} is missing: copy it back next to {folder.name}."
-            messages.append(Message(sentence, "file-missing"))
+            messages.append(core.Message(sentence, "file-missing"))
         elif not same:
             sentence = f"{place} has changed since the project was saved."
-            messages.append(Message(sentence, "content-changed"))
+            messages.append(core.Message(sentence, "content-changed"))
     layers: list[tuple[ProjectLayer, LayerTuple]] = []
     lost_layers: list[ProjectLayer] = []
     for layer in project.layers:
-        yield Progress(len(layers), len(project.layers), f"opening {layer.name}")
+        yield core.Progress(len(layers), len(project.layers), f"opening {layer.name}")
         try:
             with (
-                capture_warnings(messages.append),
+                core.capture_warnings(messages.append),
                 convert_decoding_errors(folder, f"layer {layer.name!r}"),
             ):
                 layers.append((layer, _read_layer(folder, layer, paths)))
-        except SemsrError as error:
+        except core.SemsrError as error:
             lost_layers.append(layer)
             if layer.input is None or paths.get(layer.input):
                 sentence = f"Layer {layer.name!r} was not loaded: {error}"
-                messages.append(Message(sentence, get_error_code(error)))
+                messages.append(core.Message(sentence, core.get_error_code(error)))
     messages = list(dict.fromkeys(messages))  # levels of one image share a message
     return OpenedProject(
         folder, project, tuple(layers), tuple(lost_layers), tuple(messages)
@@ -523,19 +508,21 @@ def _read_pixels(folder: Path, layer: ProjectLayer, source: Path | None) -> Laye
         plain_name = Path(layer.store).name == layer.store != ".."
         if not plain_name or not path_exists(path):
             msg = f"its store {layer.store} is missing from {folder}; copy it there."
-            raise ReadError(msg, code="file-missing")
+            raise core.ReadError(msg, code="file-missing")
         if layer.store.endswith(".ome.zarr"):
             return read_layers(str(path))[0]
         return read_array(path), {"metadata": {STORE_KEY: str(path)}}, layer.kind
     if source is None:
         msg = "its input is missing."
-        raise ReadError(msg, code="file-missing")
+        raise core.ReadError(msg, code="file-missing")
     if layer.has_frames_input:
         from napari_semsr.io.frames import FRAMES_OPTIONS, open_frames
 
         options = (layer.read or {}).items()
         how: Any = {key: it for key, it in options if key in FRAMES_OPTIONS}
-        return create_scan_layers(run(open_frames(source, **how)), source, **how)[0]
+        return create_scan_layers(core.run(open_frames(source, **how)), source, **how)[
+            0
+        ]
     if layer.read and "layer" not in layer.read:
         from napari_semsr.io.formats import describe, read
 
@@ -556,16 +543,16 @@ def _read_pixels(folder: Path, layer: ProjectLayer, source: Path | None) -> Laye
     which = int((layer.read or {}).get("layer", 0))
     if which >= len(layers):
         msg = f"{source} no longer has channel {which}."
-        raise ReadError(msg, code="plane-missing")
+        raise core.ReadError(msg, code="plane-missing")
     rows = (layer.read or {}).get("databar_rows")
     return crop_bottom_rows(layers[which], int(rows)) if rows else layers[which]
 
 
 def read_project_layers(path: Paths) -> list[LayerTuple]:
     """Read the layers of a project for napari; warn about missing ones."""
-    project = run(open_project(Path(path if isinstance(path, str) else path[0])))
+    project = core.run(open_project(Path(path if isinstance(path, str) else path[0])))
     for sentence in project.messages:
-        warn(sentence)
+        core.warn(sentence)
     for _, (_, keywords, _) in project.layers:
         keywords["metadata"][PROJECT_KEY] = str(project.folder)
     return [layer for _, layer in project.layers]
@@ -594,7 +581,7 @@ def add_recent_project(folder: Path) -> None:
         *(p for p in list_recent_projects() if p != folder),
     ]
     file = _get_recent_projects_path()
-    with suppress(OSError, WriteError):
+    with suppress(OSError, core.WriteError):
         file.parent.mkdir(parents=True, exist_ok=True)
         with replace_atomically(file) as place:
             text = json.dumps([str(item) for item in paths[:_MAX_RECENT]])

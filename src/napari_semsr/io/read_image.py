@@ -18,32 +18,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from pydantic import BeforeValidator, Field, field_validator
 
-from napari_semsr.core import (
-    BITS_KEY,
-    ORIGIN_KEY,
-    Box,
-    DisplaySettings,
-    FloatPair,
-    IntPair,
-    Message,
-    Micrograph,
-    OptionError,
-    Options,
-    PixelSize,
-    Provenance,
-    ReadableArray,
-    ReadError,
-    RealArray,
-    create_size_source,
-    escape_invisible_characters,
-    format_pixel_size,
-    get_error_code,
-    open_file,
-    option,
-    parse_pixel_size,
-    read_box,
-    warn,
-)
+from napari_semsr import core
 from napari_semsr.io.files import Record, choose_index, get_half_paths, path_exists
 
 # Conversion of lengths in files to nanometres.
@@ -153,10 +128,10 @@ def parse_metadata_length_nm(text: str, unit: str = "") -> float | None:
     return convert_to_nm(match.group(1).replace(",", "."), match.group(2))
 
 
-def create_pixel_size(lengths_nm: Sequence[float | None]) -> PixelSize | None:
+def create_pixel_size(lengths_nm: Sequence[float | None]) -> core.PixelSize | None:
     """Return a pixel size from two lengths; None unless both are valid."""
     y, x = lengths_nm
-    return None if y is None or x is None else PixelSize((float(y), float(x)))
+    return None if y is None or x is None else core.PixelSize((float(y), float(x)))
 
 
 # Options.
@@ -164,25 +139,25 @@ def create_pixel_size(lengths_nm: Sequence[float | None]) -> PixelSize | None:
 _SUCH_AS = "A pixel size is one or two positive numbers in nm, 7.7 or Y,X as 8,7"
 
 
-class ReadOptions(Options):
+class ReadOptions(core.Options):
     """Options that select an image in a file and control how it is read."""
 
-    series: int | None = option(
+    series: int | None = core.option(
         None,
         "Series",
         "index of the image in a file or set of files with several; the first is 0; "
         "by default the file's own image of full size",
         ge=0,
     )
-    level: int = option(0, "Level", "level of a pyramid; 0 is full size", ge=0)
-    channel: int | None = option(
+    level: int = core.option(0, "Level", "level of a pyramid; 0 is full size", ge=0)
+    channel: int | None = core.option(
         None, "Channel", "channel of several; the first is 0", ge=0
     )
-    time: int | None = option(
+    time: int | None = core.option(
         None, "Time", "point in time of a time series; the first is 0", ge=0
     )
-    z: int | None = option(None, "Z", "height of a stack; the first is 0", ge=0)
-    plane: int | None = option(
+    z: int | None = core.option(None, "Z", "height of a stack; the first is 0", ge=0)
+    plane: int | None = core.option(
         None,
         "Plane",
         "plane of a stack or time series, counted over all axes without their own "
@@ -209,7 +184,7 @@ class ReadOptions(Options):
         ge=0,
         description="rows of data bar to crop, at level 0, instead of the header's",
     )
-    colour: Literal["refuse", "luminance"] = option(
+    colour: Literal["refuse", "luminance"] = core.option(
         "refuse",
         "Colour image",
         "how to handle a file with different colour channels",
@@ -218,36 +193,36 @@ class ReadOptions(Options):
 
     @field_validator("pixel_size_nm", "pixel_size_sd_nm", mode="before")
     @classmethod
-    def _validate_size(cls, value: object) -> PixelSize | None:
+    def _validate_size(cls, value: object) -> core.PixelSize | None:
         """Validate one or two numbers, or their text, as a pixel size."""
         if isinstance(value, str):
             # in "7,5 nm" it is a decimal comma, which is refused
             text = value if "," in value else value.strip().removesuffix("nm")
             try:
-                value = parse_pixel_size([float(part) for part in text.split(",")])
-            except (ValueError, OptionError):
-                raise ValueError(Message(_SUCH_AS, "pixel-size-invalid")) from None
+                value = core.parse_pixel_size([float(part) for part in text.split(",")])
+            except (ValueError, core.OptionError):
+                raise ValueError(core.Message(_SUCH_AS, "pixel-size-invalid")) from None
         try:
-            size = parse_pixel_size(value)
-        except OptionError:
+            size = core.parse_pixel_size(value)
+        except core.OptionError:
             msg = "A pixel size is one or two positive numbers in nm"
-            raise ValueError(Message(msg, "pixel-size-invalid")) from None
+            raise ValueError(core.Message(msg, "pixel-size-invalid")) from None
         if size and not all(SMALLEST_NM <= pitch <= LARGEST_NM for pitch in size):
             msg = (
                 "A pixel size is one or two positive numbers in nm, from "
                 f"{SMALLEST_NM:g} to {LARGEST_NM:g}"
             )
-            raise ValueError(Message(msg, "pixel-size-invalid"))
+            raise ValueError(core.Message(msg, "pixel-size-invalid"))
         return size
 
 
-def _validate_pixel_size(value: object) -> PixelSize | None:
+def _validate_pixel_size(value: object) -> core.PixelSize | None:
     """Validate a pixel size like `ReadOptions`; the error includes an example."""
     try:
         options = ReadOptions.parse({"pixel_size_nm": value})
-    except OptionError:
-        raise ValueError(Message(_SUCH_AS, "pixel-size-invalid")) from None
-    return parse_pixel_size(options.pixel_size_nm)
+    except core.OptionError:
+        raise ValueError(core.Message(_SUCH_AS, "pixel-size-invalid")) from None
+    return core.parse_pixel_size(options.pixel_size_nm)
 
 
 TypedSize = Annotated[tuple[float, float] | None, BeforeValidator(_validate_pixel_size)]
@@ -262,7 +237,9 @@ class FileInfo:
     shape: tuple[int, int]  # Rows and columns of the image, without data bar
     stored_shape: tuple[int, ...]  # Shape as stored, with data bar and colour channels
     dtype: str
-    pixel_size_nm: PixelSize | None  # ``(y, x)``; None if the file does not state it
+    pixel_size_nm: (
+        core.PixelSize | None
+    )  # ``(y, x)``; None if the file does not state it
     vendor: str | None = None  # Manufacturer of the microscope, if the file states it
     # Number of images, levels, channels and planes to choose from
     levels: int = 1
@@ -283,8 +260,8 @@ class FileInfo:
     # Source of the pixel size, as text
     pixel_size_from: str | None = None
     # Its standard deviation ``(y, x)``; None if unknown
-    pixel_size_sd_nm: PixelSize | None = None
-    provenance: Provenance | None = None  # History, if the file has one
+    pixel_size_sd_nm: core.PixelSize | None = None
+    provenance: core.Provenance | None = None  # History, if the file has one
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,10 +272,10 @@ class RawImage:
     # (Y, X) or (Y, X, S): one plane of one channel, S colour samples; None if read from
     # a microscope's text file alone
     data: Any
-    pixel_size_nm: PixelSize | None = None  # ``(y, x)`` at this level
+    pixel_size_nm: core.PixelSize | None = None  # ``(y, x)`` at this level
     vendor: str | None = None  # As in `FileInfo`
     databar_rows: int = 0  # By the header, in rows of this level
-    coarser: FloatPair = (1.0, 1.0)  # Rows and columns of level 0 per pixel
+    coarser: core.FloatPair = (1.0, 1.0)  # Rows and columns of level 0 per pixel
     orientation: int = 1  # Stored one, numbered as in TIFF; see `_rotate_upright`
     # Number of images, levels, channels and planes to choose from
     levels: int = 1
@@ -311,7 +288,7 @@ class RawImage:
     origin: tuple[float, float] | None = None
     spacing_px: tuple[float, float] | None = None
     name: str | None = None
-    look: DisplaySettings | None = None
+    look: core.DisplaySettings | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)  # Other metadata
     warnings: tuple[
         str, ...
@@ -328,7 +305,7 @@ class RawImage:
         return [
             one
             if path.name in one
-            else Message(f"{path.name}: {one}", get_error_code(one))
+            else core.Message(f"{path.name}: {one}", core.get_error_code(one))
             for one in all_sentences
         ]
 
@@ -476,12 +453,12 @@ def decode_text(data: bytes) -> str:
 
 
 def _read_sidecar(
-    path: Path, shape: tuple[int, int], own: PixelSize | None
+    path: Path, shape: tuple[int, int], own: core.PixelSize | None
 ) -> RawImage | None:
     """Read the text file next to an image; `own` is the image's own pixel size."""
     for beside in _list_text_files(path):
         text, name = "", beside.name
-        with suppress(OSError), open_file(beside) as stream:
+        with suppress(OSError), core.open_file(beside) as stream:
             text = decode_text(stream.read(_LARGEST_SIDECAR))
         if beside.suffix.lower() == ".hdr":
             frame_image, frame = parse_tescan_header(text, shape, name), None
@@ -500,10 +477,10 @@ def _read_sidecar(
             or _are_pixel_sizes_close(own, size, _SAME_PITCH)
         ):
             return frame_image
-        doubt = Message(
-            f"{path.name} states a pixel size of {format_pixel_size(own)}, but {name} "
-            f"states {format_pixel_size(size)}, which is used: set the pixel size if "
-            "that is wrong.",
+        doubt = core.Message(
+            f"{path.name} states a pixel size of {core.format_pixel_size(own)}, but "
+            f"{name} states {core.format_pixel_size(size)}, which is used: set the "
+            "pixel size if that is wrong.",
             "pixel-size-contradicts",
         )
         return replace(frame_image, doubts=(doubt,))
@@ -520,7 +497,7 @@ def apply_frame_metadata(
     source: str,
     frame: tuple[int, int],
     shape: tuple[int, int],
-    own: PixelSize | None = None,
+    own: core.PixelSize | None = None,
 ) -> RawImage:
     """Apply microscope metadata of the full frame to an image.
 
@@ -539,7 +516,7 @@ def apply_frame_metadata(
             return _treat_as_crop(frame_image, source, frame, shape, own)
     return replace(
         frame_image,
-        pixel_size_nm=size and PixelSize((size[0] * stretch, size[1] * stretch)),
+        pixel_size_nm=size and core.PixelSize((size[0] * stretch, size[1] * stretch)),
         databar_rows=below if 0 <= below < shape[0] else 0,
     )
 
@@ -549,7 +526,7 @@ def _treat_as_crop(
     source: str,
     frame: tuple[int, int],
     shape: tuple[int, int],
-    own: PixelSize | None,
+    own: core.PixelSize | None,
 ) -> RawImage:
     """Keep the pixel size of an image cropped from a frame, and warn."""
     stated_size = image.pixel_size_nm
@@ -561,11 +538,11 @@ def _treat_as_crop(
         and stated_size
         and not _are_pixel_sizes_close(own, stated_size, _SAME_PITCH)
     )
-    size_text = format_pixel_size(size)
+    size_text = core.format_pixel_size(size)
     size_text += (
-        f" (its own; {source}: {format_pixel_size(stated_size)})" if differ else ""
+        f" (its own; {source}: {core.format_pixel_size(stated_size)})" if differ else ""
     )
-    doubt = Message(
+    doubt = core.Message(
         f"{source} states a frame of {frame[0]} x {frame[1]} px, but an image of "
         f"{shape[0]} x {shape[1]} px is not a resampled copy of it. The image is "
         f"treated as a crop without a data bar and with a pixel size of {size_text}; "
@@ -609,7 +586,7 @@ def _parse_jeol_text(text: str, name: str) -> _TextMetadata:
     frame = image or full
     # the full size may be that of the image and its data bar
     if image and full and not (image[0] <= full[0] and image[1] == full[1]):
-        warning = Message(
+        warning = core.Message(
             f"{name} states an image of {image[0]} x {image[1]} px and a full size "
             f"of {full[0]} x {full[1]} px: no data bar is cropped; if there is one, "
             "set its number of rows (`databar_rows`).",
@@ -622,7 +599,7 @@ def _parse_jeol_text(text: str, name: str) -> _TextMetadata:
 
 def _get_jeol_pixel_size(
     statements: Mapping[str, Sequence[str]], name: str
-) -> tuple[PixelSize | None, tuple[str, ...]]:
+) -> tuple[core.PixelSize | None, tuple[str, ...]]:
     """Return the most precise pixel size, or the reason why it is unknown."""
     pitches, bars, markers = (
         statements.get(key, ()) for key in (_PITCH, _BAR, _MARKER)
@@ -648,10 +625,10 @@ def _get_jeol_pixel_size(
     what = "pixel sizes that differ" if by_error else "no pixel size with its unit"
     sentence = f"{name} contains {what} ({texts}): the pixel size is left unknown."
     code = "pixel-size-contradicts" if by_error else "pixel-size-invalid"
-    return None, (Message(sentence, code),)
+    return None, (core.Message(sentence, code),)
 
 
-def _parse_pitch(text: str) -> tuple[PixelSize, float] | None:
+def _parse_pitch(text: str) -> tuple[core.PixelSize, float] | None:
     """Parse a pixel size, given as one or two lengths, with its rounding error.
 
     The error is relative.
@@ -668,7 +645,7 @@ def _parse_pitch(text: str) -> tuple[PixelSize, float] | None:
     return size, 0.5 / float(min(digits))
 
 
-def _scale_bar_pitch(marker: str, bar: str) -> tuple[PixelSize, float] | None:
+def _scale_bar_pitch(marker: str, bar: str) -> tuple[core.PixelSize, float] | None:
     """Compute the pixel size from the scale bar's length and pixel count."""
     length = parse_metadata_length_nm(marker)
     try:
@@ -677,7 +654,7 @@ def _scale_bar_pitch(marker: str, bar: str) -> tuple[PixelSize, float] | None:
         return None
     if length is None or not 0 < pixels < 1e6:
         return None
-    return PixelSize((length / pixels, length / pixels)), 0.5 / pixels
+    return core.PixelSize((length / pixels, length / pixels)), 0.5 / pixels
 
 
 def _parse_hitachi_text(text: str, name: str) -> _TextMetadata:
@@ -695,7 +672,7 @@ def _parse_hitachi_text(text: str, name: str) -> _TextMetadata:
     warnings: tuple[str, ...] = ()
     if length is None:
         what = f"got {size_text!r}" if size_text else "but it is missing"
-        warning = Message(
+        warning = core.Message(
             f"PixelSize in {name} must be a positive length in nm, {what}: the pixel "
             "size is left unknown.",
             "pixel-size-invalid" if size_text else "pixel-size-missing",
@@ -719,7 +696,7 @@ def parse_tescan_header(
     )
     warnings: tuple[str, ...] = ()
     if size is None:
-        warning = Message(
+        warning = core.Message(
             f"PixelSizeY and PixelSizeX in {name} must be positive lengths in "
             f"metres, got {size_texts}: the pixel size is left unknown.",
             "pixel-size-invalid",
@@ -767,7 +744,7 @@ def _background_levels(bottom: NDArray[np.float64]) -> list[float]:
     return levels
 
 
-def detect_databar(image: ReadableArray, reach: float | None = None) -> int:
+def detect_databar(image: core.ReadableArray, reach: float | None = None) -> int:
     """Count the bottom rows that look like a data bar.
 
     Only the lowest rows of an array, or a dask array, are read. If only `reach` rows
@@ -780,7 +757,7 @@ def detect_databar(image: ReadableArray, reach: float | None = None) -> int:
     if reach is not None and reach < height - depth:
         return 0
     step = -(-depth * width // _MAX_SEEN)  # in columns, since rows must be exact
-    lowest = read_box(image, Box(height - depth, height, 0, width))
+    lowest = core.read_box(image, core.Box(height - depth, height, 0, width))
     bottom = np.asarray(lowest[:, ::step], dtype=np.float64)
     finite = bottom[np.isfinite(bottom)]
     low, high = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)
@@ -830,7 +807,7 @@ def _get_white_level(dtype: np.dtype[Any]) -> float:
     return float(np.iinfo(dtype).max) if dtype.kind in "ui" else 1.0
 
 
-class ColourError(ReadError):
+class ColourError(core.ReadError):
     """Error raised for a colour file that must be grey."""
 
     def __init__(self, message: str, samples: Any, bar: int = 0) -> None:
@@ -920,7 +897,7 @@ def convert_to_grey(path: Path, data: Any, *, colour: str, down: float = 1.0) ->
         edges = [data[:_BORDER], data[-_BORDER:], data[:, :_BORDER]]
         gaps = [np.ptp(np.asarray(n)[..., :3].astype(float), axis=2) for n in edges]
         if any(_find_coloured_rows(data, gap.max(axis=1)).any() for gap in gaps):
-            warn(
+            core.warn(
                 f"{path.name} has a coloured line along its border, which is read as "
                 "grey: crop it if necessary.",
                 "border-coloured",
@@ -948,7 +925,7 @@ def convert_to_native_byte_order(path: Path, data: Any) -> Any:
     """Convert samples to native byte order; raise `ReadError` if empty."""
     if 0 in data.shape:
         msg = f"{path} must contain at least one pixel, got shape {tuple(data.shape)}."
-        raise ReadError(msg, code="no-image")
+        raise core.ReadError(msg, code="no-image")
     dtype = np.dtype(data.dtype)
     return data if dtype.isnative else data.astype(dtype.newbyteorder("="))
 
@@ -965,7 +942,7 @@ class PlaneReader(Protocol):
     def path(self) -> Path:
         """Path of the file."""
 
-    def read_window(self, rows: slice, columns: slice) -> RealArray:
+    def read_window(self, rows: slice, columns: slice) -> core.RealArray:
         """Read a window (Y, X) or (Y, X, S) of the plane."""
 
 
@@ -977,7 +954,7 @@ def read_plane(source: PlaneReader, shape: tuple[int, ...], dtype: DTypeLike) ->
 
 
 def create_lazy_plane(
-    source: PlaneReader, shape: tuple[int, ...], dtype: DTypeLike, block: IntPair
+    source: PlaneReader, shape: tuple[int, ...], dtype: DTypeLike, block: core.IntPair
 ) -> Any:
     """Return a large plane as a dask array, read block by block."""
     import dask.array as da
@@ -990,7 +967,7 @@ def create_lazy_plane(
             f"{_MAX_BLOCKS} blocks of {block[0]} x {block[1]}: check that it is the "
             "intended file."
         )
-        raise ReadError(msg, code="image-too-large")
+        raise core.ReadError(msg, code="image-too-large")
     chunks: Any = (*block, *shape[2:])
     target_type = np.dtype(dtype)
     return da.map_blocks(
@@ -1003,7 +980,7 @@ def create_lazy_plane(
     )
 
 
-def _read_block(source: PlaneReader, block_info: Any = None) -> RealArray:
+def _read_block(source: PlaneReader, block_info: Any = None) -> core.RealArray:
     (top, bottom), (left, right), *_ = block_info[None]["array-location"]
     return source.read_window(slice(top, bottom), slice(left, right))
 
@@ -1097,12 +1074,14 @@ def _rotate_upright(source: RawImage) -> RawImage:
     )
 
 
-def _are_pixel_sizes_close(a: PixelSize, b: PixelSize, within: float = 1e-6) -> bool:
+def _are_pixel_sizes_close(
+    a: core.PixelSize, b: core.PixelSize, within: float = 1e-6
+) -> bool:
     """Return whether two pixel sizes are equal to the precision of a rational tag."""
     return bool(np.allclose(a, b, rtol=within, atol=0))
 
 
-def _get_pixel_size(source: RawImage) -> PixelSize | None:
+def _get_pixel_size(source: RawImage) -> core.PixelSize | None:
     """Return the exact size in the record, unless the file was recalibrated later."""
     own = None if source.record is None else source.record.pixel_size_nm
     stated_size = source.pixel_size_nm
@@ -1116,7 +1095,7 @@ def _get_pixel_size(source: RawImage) -> PixelSize | None:
 def _get_file_metadata(source: RawImage) -> dict[str, object]:
     """Return the file metadata, with the bit depth from the record as default."""
     bits = None if source.record is None else source.record.significant_bits
-    return {**({} if bits is None else {BITS_KEY: bits}), **source.metadata}
+    return {**({} if bits is None else {core.BITS_KEY: bits}), **source.metadata}
 
 
 def _create_metadata(
@@ -1155,17 +1134,19 @@ def _find_size_source(bare: RawImage, source: RawImage) -> dict[str, Any] | None
         how = f"from the metadata of the {bare.vendor} microscope"
     elif source.vendor is not None and source.pixel_size_nm != bare.pixel_size_nm:
         how = f"from the {source.vendor} microscope text file next to it"
-    return create_size_source(how, size, in_file=True)
+    return core.create_size_source(how, size, in_file=True)
 
 
-def create_micrograph(path: Path, source: RawImage, options: ReadOptions) -> Micrograph:
+def create_micrograph(
+    path: Path, source: RawImage, options: ReadOptions
+) -> core.Micrograph:
     """Convert the image selected by the options to a micrograph."""
     bare, source = source, _add_sidecar_metadata(path, source)
     origin_of_size = _find_size_source(bare, source)
     for sentence in source.get_warnings(
         path, has_typed_size=options.pixel_size_nm is not None
     ):
-        warn(sentence)
+        core.warn(sentence)
     sentences = source.get_warnings(path)
     source = replace(source, data=convert_to_native_byte_order(path, source.data))
     # a header refers to stored rows, a user to displayed rows
@@ -1178,7 +1159,7 @@ def create_micrograph(path: Path, source: RawImage, options: ReadOptions) -> Mic
                 f"{path} has {source.data.shape[0]} rows, so a data bar cannot have "
                 f"{bar} rows: set fewer data-bar rows."
             )
-            raise ReadError(msg, code="out-of-range")
+            raise core.ReadError(msg, code="out-of-range")
     source = _rotate_upright(
         replace(source, data=source.data[: len(source.data) - bar])
     )
@@ -1194,16 +1175,16 @@ def create_micrograph(path: Path, source: RawImage, options: ReadOptions) -> Mic
     look = own or source_look
     if own and source_look and not np.allclose(own.limits, source_look.limits):
         look = own.model_copy(update={"limits": source_look.limits})
-    micrograph = Micrograph(
+    micrograph = core.Micrograph(
         data=data,
         pixel_size_nm=placed_by,
-        name=escape_invisible_characters(name),
+        name=core.escape_invisible_characters(name),
         provenance=None if record is None else record.provenance,
         origin=origin,
         spacing_px=(float(spacing[0]), float(spacing[1])),
         metadata={
             **_create_metadata(source, data, bar, sentences),
-            **({} if origin_of_size is None else {ORIGIN_KEY: origin_of_size}),
+            **({} if origin_of_size is None else {core.ORIGIN_KEY: origin_of_size}),
         },
         look=look,
     )
@@ -1241,11 +1222,11 @@ def create_file_info(path: Path, source: RawImage) -> FileInfo:
     rows, columns = source.data.shape[:2]
     history = None if source.record is None else source.record.provenance
     size, origin = _get_pixel_size(source), _find_size_source(bare, source)
-    bare_image = Micrograph(
+    bare_image = core.Micrograph(
         np.zeros((1, 1)),
         size,
         provenance=history,
-        metadata={} if origin is None else {ORIGIN_KEY: origin},
+        metadata={} if origin is None else {core.ORIGIN_KEY: origin},
     )
     network = None if history is None else history.last_network()
     return FileInfo(

@@ -19,21 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_semsr.core import (
-    Affine,
-    BSplineDisplacement,
-    Elastic,
-    FloatArray,
-    FloatPair,
-    Grid,
-    IntPair,
-    Micrograph,
-    OptionError,
-    ReadError,
-    describe_access_error,
-    format_one_line,
-    shorten_value,
-)
+from napari_semsr import core
 from napari_semsr.io.files import read_text, replace_atomically
 from napari_semsr.io.sheets import read_sheet, write_csv
 
@@ -52,19 +38,19 @@ class ImageIdentity:
     """Metadata that identify one of the two images of a transform."""
 
     name: str  # name of the image
-    shape: IntPair
-    pixel_size_nm: FloatPair  # (y, x)
-    origin_nm: FloatPair = (0.0, 0.0)  # (y, x), the centre of the first pixel
+    shape: core.IntPair
+    pixel_size_nm: core.FloatPair  # (y, x)
+    origin_nm: core.FloatPair = (0.0, 0.0)  # (y, x), the centre of the first pixel
     digest: str | None = None  # of its file or store
 
     @classmethod
     def from_image(
-        cls, image: Micrograph, digest: str | None = None
+        cls, image: core.Micrograph, digest: str | None = None
     ) -> "ImageIdentity":
         """Return the identity of a calibrated image with the digest of its file."""
         return cls(image.name, image.shape, image.scale, image.origin, digest)
 
-    def describe_difference(self, image: Micrograph) -> str | None:
+    def describe_difference(self, image: core.Micrograph) -> str | None:
         """Describe how an image differs from the stored one, or return None.
 
         Levels of a pyramid and enhanced images have other pixels but show the same
@@ -73,7 +59,7 @@ class ImageIdentity:
         if image.pixel_size_nm is None:
             return "it has no pixel size"
         slack = 2 * max(*self.pixel_size_nm, *image.scale)
-        grid = Grid.from_image(image)
+        grid = core.Grid.from_image(image)
         pairs = zip(self.origin_nm, self.pixel_size_nm, strict=True)
         corner = tuple(origin - pitch / 2 for origin, pitch in pairs)
         extent = np.multiply(self.shape, self.pixel_size_nm)
@@ -94,7 +80,9 @@ class ImageIdentity:
 class StoredTransform:
     """A transform with the identities of its two images."""
 
-    transform: Affine | Elastic  # from the moving image to the fixed one, in nm
+    transform: (
+        core.Affine | core.Elastic
+    )  # from the moving image to the fixed one, in nm
     moving: ImageIdentity
     fixed: ImageIdentity
     # description of its error, as plain values
@@ -103,7 +91,7 @@ class StoredTransform:
     @property
     def kind(self) -> str:
         """Kind of transform: ``"similarity"``, ``"affine"`` or ``"elastic"``."""
-        if isinstance(self.transform, Elastic):
+        if isinstance(self.transform, core.Elastic):
             return "elastic"
         return "similarity" if self.transform.is_similarity else "affine"
 
@@ -129,7 +117,7 @@ def write_transform(path: Path, transform_file: StoredTransform) -> None:
     ending = next((end for end in writers if path.name.lower().endswith(end)), None)
     transform = transform_file.transform
     if ending is None:
-        affine = transform.affine if isinstance(transform, Elastic) else transform
+        affine = transform.affine if isinstance(transform, core.Elastic) else transform
         values: dict[str, object] = {
             "semsr_transform": _VERSION,
             "kind": transform_file.kind,
@@ -138,7 +126,7 @@ def write_transform(path: Path, transform_file: StoredTransform) -> None:
             "to": asdict(transform_file.fixed),
             "matrix": _get_matrix_rows(affine),
         }
-        if isinstance(transform, Elastic):
+        if isinstance(transform, core.Elastic):
             bending = transform.bending
             values["bspline"] = {
                 "order": _ORDER,
@@ -149,25 +137,25 @@ def write_transform(path: Path, transform_file: StoredTransform) -> None:
         if transform_file.quality:
             values["quality"] = dict(transform_file.quality)
         text = json.dumps(values, indent=1, allow_nan=False) + "\n"
-    elif isinstance(transform, Elastic):
+    elif isinstance(transform, core.Elastic):
         msg = (
             f"An elastic transform cannot be written as {path.name}, which can only "
             "store a matrix: use a .json file, or register with `model=affine`."
         )
-        raise OptionError(msg, code="transform-unsupported")
+        raise core.OptionError(msg, code="transform-unsupported")
     else:
         text = writers[ending](transform, transform_file)
     with replace_atomically(path) as place:
         place.write_text(text, encoding="utf-8")
 
 
-def _get_matrix_rows(affine: Affine) -> list[list[float]]:
+def _get_matrix_rows(affine: core.Affine) -> list[list[float]]:
     """Return the matrix rows (y, x), each followed by its shift."""
     pairs = zip(affine.matrix, affine.shift, strict=True)
     return [[*row, move] for row, move in pairs]
 
 
-def _format_ngff_transform(affine: Affine, transform_file: StoredTransform) -> str:
+def _format_ngff_transform(affine: core.Affine, transform_file: StoredTransform) -> str:
     axes = [{"name": n, "type": "space", "unit": "nanometer"} for n in _AXES]
     names = ("moving", "fixed")
     values = {
@@ -185,7 +173,7 @@ def _format_ngff_transform(affine: Affine, transform_file: StoredTransform) -> s
     return json.dumps(values, indent=1, allow_nan=False) + "\n"
 
 
-def _format_itk_transform(affine: Affine, _: StoredTransform) -> str:
+def _format_itk_transform(affine: core.Affine, _: StoredTransform) -> str:
     (yy, yx, y), (xy, xx, x) = _get_matrix_rows(affine.inverse())
     numbers = " ".join(repr(float(v)) for v in (xx, xy, yx, yy, x, y))
     lines = [
@@ -198,7 +186,7 @@ def _format_itk_transform(affine: Affine, _: StoredTransform) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _format_napari_transform(affine: Affine, _: StoredTransform) -> str:
+def _format_napari_transform(affine: core.Affine, _: StoredTransform) -> str:
     rows = [*_get_matrix_rows(affine), [0.0, 0.0, 1.0]]
     return "".join(",".join(repr(float(v)) for v in row) + "\n" for row in rows)
 
@@ -209,22 +197,24 @@ def read_transform(path: Path) -> StoredTransform:
         values = json.loads(read_text(path))
     except OSError as error:
         fault = f"{path} cannot be read: {error.strerror or error}."
-        raise ReadError(describe_access_error(path, error) or fault) from error
+        raise core.ReadError(
+            core.describe_access_error(path, error) or fault
+        ) from error
     except (ValueError, RecursionError) as error:
         msg = (
             f"{path} is not a transform, since it is not valid JSON ({error}): choose "
             "a file saved by a registration (`transform_out`)."
         )
-        raise ReadError(msg, code="not-a-transform") from error
+        raise core.ReadError(msg, code="not-a-transform") from error
     if not isinstance(values, dict) or "semsr_transform" not in values:
         msg = f"{path} is not a transform: register two images and save the transform"
-        raise ReadError(f"{msg} (`transform_out`).", code="not-a-transform")
+        raise core.ReadError(f"{msg} (`transform_out`).", code="not-a-transform")
     if values["semsr_transform"] != _VERSION:
         msg = (
             f"{path} is a transform of version "
-            f"{shorten_value(values['semsr_transform'])}"
+            f"{core.shorten_value(values['semsr_transform'])}"
         )
-        raise ReadError(
+        raise core.ReadError(
             f"{msg}, but only version {_VERSION} can be read: update napari-semsr.",
             code="other-version",
         )
@@ -232,28 +222,30 @@ def read_transform(path: Path) -> StoredTransform:
         return _parse_transform(values)
     except KeyError as error:
         msg = f"{path} is an incomplete transform: it lacks {error}; copy it again, or"
-        raise ReadError(f"{msg} register again.", code="file-damaged") from error
-    except (*_DAMAGE, OptionError) as error:
+        raise core.ReadError(f"{msg} register again.", code="file-damaged") from error
+    except (*_DAMAGE, core.OptionError) as error:
         reason = str(error).rstrip(".")
         msg = f"{path} is damaged: {reason}. Copy it again, or register again."
-        raise ReadError(msg, code="file-damaged") from error
+        raise core.ReadError(msg, code="file-damaged") from error
 
 
 def _parse_transform(values: dict[str, Any]) -> StoredTransform:
     for key, convention in _CONVENTIONS.items():
         if values.get(key, convention) != convention:
-            msg = f"its {key} must be {convention}, got {shorten_value(values[key])}"
+            msg = (
+                f"its {key} must be {convention}, got {core.shorten_value(values[key])}"
+            )
             raise ValueError(msg)
     rows = np.array(values["matrix"], dtype=float)
     if rows.shape != (2, 3):
         msg = f"its matrix must have 2 rows of 3 numbers, got shape {rows.shape}"
         raise ValueError(msg)
-    affine = Affine.from_matrix(rows[:, :2], rows[:, 2])
-    transform: Affine | Elastic = affine
+    affine = core.Affine.from_matrix(rows[:, :2], rows[:, 2])
+    transform: core.Affine | core.Elastic = affine
     if values["kind"] not in _KINDS:
         msg = (
             f"its kind must be one of {', '.join(_KINDS)}, got "
-            f"{shorten_value(values['kind'])}"
+            f"{core.shorten_value(values['kind'])}"
         )
         raise ValueError(msg)
     if values["kind"] == "elastic":
@@ -261,15 +253,15 @@ def _parse_transform(values: dict[str, Any]) -> StoredTransform:
         if spline.get("order", _ORDER) != _ORDER:
             msg = (
                 f"its spline must be of order {_ORDER}, got "
-                f"{shorten_value(spline['order'])}"
+                f"{core.shorten_value(spline['order'])}"
             )
             raise ValueError(msg)
-        bending = BSplineDisplacement(
+        bending = core.BSplineDisplacement(
             _parse_number_pair(spline["origin"]),
             _parse_number_pair(spline["spacing"]),
             np.array(spline["coefficients"], dtype=float),
         )
-        transform = Elastic(affine, bending)
+        transform = core.Elastic(affine, bending)
     quality = dict(values.get("quality") or {})
     return StoredTransform(
         transform,
@@ -294,7 +286,7 @@ def _parse_image_identity(values: dict[str, Any]) -> ImageIdentity:
     )
 
 
-def _parse_number_pair(values: Any) -> FloatPair:
+def _parse_number_pair(values: Any) -> core.FloatPair:
     """Parse two finite numbers."""
     is_truth = any(isinstance(value, bool) for value in values)
     y, x = (float(value) for value in values)
@@ -316,8 +308,8 @@ _COLUMNS = ("moving_y_nm", "moving_x_nm", "fixed_y_nm", "fixed_x_nm")
 
 
 def read_landmarks(
-    path: Path, moving: Micrograph, fixed: Micrograph
-) -> tuple[FloatArray, FloatArray]:
+    path: Path, moving: core.Micrograph, fixed: core.Micrograph
+) -> tuple[core.FloatArray, core.FloatArray]:
     """Read landmark positions ``(y, x)`` (N, 2) in the moving and fixed images.
 
     The table is from `write_landmarks`, or in pixels, which are converted to nm by
@@ -333,19 +325,19 @@ def read_landmarks(
             if {f"{side}_y_{unit}", f"{side}_x_{unit}"} <= set(sheet.names)
         ]
         if not units:
-            columns = format_one_line(", ".join(sheet.names)) or "nothing"
+            columns = core.format_one_line(", ".join(sheet.names)) or "nothing"
             msg = (
                 f"{path} must have the columns {','.join(_COLUMNS)} (or _px in place "
                 f"of _nm), got {columns}."
             )
-            raise ReadError(msg, code="table-invalid")
+            raise core.ReadError(msg, code="table-invalid")
         if units[0] == "nm" and image.pixel_size_nm is None:
             msg = (
                 f"{path} has landmarks in nm, but {image.name} has no pixel size: set "
                 f"its pixel size, or use landmarks in pixels ({side}_y_px, "
                 f"{side}_x_px)."
             )
-            raise ReadError(msg, code="pixel-size-missing")
+            raise core.ReadError(msg, code="pixel-size-missing")
         places_read[side] = units[0]
     places: dict[str, list[list[float]]] = {side: [] for side in places_read}
     for line, row in sheet.rows:
@@ -363,16 +355,16 @@ def read_landmarks(
 
 
 def _convert_to_nm(
-    places: list[list[float]], unit: str, image: Micrograph
-) -> FloatArray:
+    places: list[list[float]], unit: str, image: core.Micrograph
+) -> core.FloatArray:
     places_nm = np.array(places, dtype=float).reshape(-1, 2)
     return places_nm if unit == "nm" else places_nm * image.scale + image.origin
 
 
 def write_landmarks(
     path: Path,
-    moving: FloatArray,
-    fixed_places: FloatArray,
+    moving: core.FloatArray,
+    fixed_places: core.FloatArray,
     *,
     units: Sequence[str] = ("nm", "nm"),
 ) -> None:

@@ -9,21 +9,7 @@ from typing import Any
 import numpy as np
 from pydantic import FiniteFloat
 
-from napari_semsr.core import (
-    Box,
-    Grid,
-    GridImage,
-    Job,
-    Micrograph,
-    Options,
-    Progress,
-    ReadableArray,
-    RealArray,
-    ShapeError,
-    convert_dtype,
-    read_box,
-    run,
-)
+from napari_semsr import core
 from napari_semsr.io import SINGLE_PX, downsample_block
 from napari_semsr.jobs.convert import create_save_command
 from napari_semsr.jobs.images import (
@@ -38,10 +24,10 @@ _STRIP_PX = 1 << 22  # pixels read at once; chosen: 16 MB of float32
 _HELD_PX = 1 << 25  # pixels of a level kept in memory; chosen: 128 MB of float32
 
 
-def _resample_to_grid(image: Micrograph, grid: Grid) -> Any:
+def _resample_to_grid(image: core.Micrograph, grid: core.Grid) -> Any:
     """Resample an image to a grid, lazily if it is large."""
-    area = GridImage.from_image(image, grid)
-    if area.inner == Box.from_shape(image.shape):
+    area = core.GridImage.from_image(image, grid)
+    if area.inner == core.Box.from_shape(image.shape):
         return image.data
     return (
         area.read() if max(grid.shape) <= SINGLE_PX else create_lazy_array(area, _CHUNK)
@@ -49,13 +35,13 @@ def _resample_to_grid(image: Micrograph, grid: Grid) -> Any:
 
 
 def resample_levels(
-    image: Micrograph,
+    image: core.Micrograph,
     result_levels: Sequence[Any],
-    result: Micrograph,
-    levels: Sequence[ReadableArray],
-) -> Job[list[Any]]:
+    result: core.Micrograph,
+    levels: Sequence[core.ReadableArray],
+) -> core.Job[list[Any]]:
     """Resample an image to the grid of each pyramid level of its result."""
-    image_levels = [_resample_to_grid(image, Grid.from_image(result))]
+    image_levels = [_resample_to_grid(image, core.Grid.from_image(result))]
     own = result_levels if image_levels[0] is image.data else ()
     for level in levels[1:]:
         shape = tuple(level.shape)
@@ -69,7 +55,7 @@ def resample_levels(
     return image_levels
 
 
-def _downsample_level(fine: ReadableArray, name: str) -> Job[Any]:
+def _downsample_level(fine: core.ReadableArray, name: str) -> core.Job[Any]:
     """Downsample to the next pyramid level, in memory unless the level is large."""
     rows, columns = fine.shape
     if rows * columns > 4 * _HELD_PX:
@@ -81,10 +67,10 @@ def _downsample_level(fine: ReadableArray, name: str) -> Job[Any]:
     step = max(2, _STRIP_PX // columns // 2 * 2)
     parts = []
     for top in range(0, rows, step):
-        yield Progress(top, rows, f"creating an overview of {name}")
+        yield core.Progress(top, rows, f"creating an overview of {name}")
         parts.append(
             downsample_block(
-                read_box(fine, Box(top, min(top + step, rows), 0, columns))
+                core.read_box(fine, core.Box(top, min(top + step, rows), 0, columns))
             )
         )
     return np.concatenate(parts)
@@ -118,15 +104,17 @@ def _blend_arrays(before: Any, after: Any, strength: float) -> Any:
     )
 
 
-def _mix_values(before: RealArray, after: RealArray, strength: float) -> RealArray:
+def _mix_values(
+    before: core.RealArray, after: core.RealArray, strength: float
+) -> core.RealArray:
     """Blend grey values, and return them in the dtype of the result."""
     share = np.float32(strength)
     with np.errstate(over="ignore"):  # infinite pixels count as missing
         mixture = np.asarray(before, np.float32) * (1 - share) + after * share
-    return convert_dtype(mixture, after.dtype)[0]
+    return core.convert_dtype(mixture, after.dtype)[0]
 
 
-def subtract_images(first: Micrograph, second: Micrograph) -> Micrograph:
+def subtract_images(first: core.Micrograph, second: core.Micrograph) -> core.Micrograph:
     """Subtract one image from another in their overlap."""
     if first.unit != second.unit:
         bare = first if first.unit == "pixel" else second
@@ -134,8 +122,8 @@ def subtract_images(first: Micrograph, second: Micrograph) -> Micrograph:
             f"Either both images or neither must have a pixel size, but {bare.name!r} "
             "has none; set it with `pixel_size_nm`."
         )
-        raise ShapeError(msg, code="pixel-size-missing")
-    grids = Grid.from_image(first), Grid.from_image(second)
+        raise core.ShapeError(msg, code="pixel-size-missing")
+    grids = core.Grid.from_image(first), core.Grid.from_image(second)
     coarse, fine = sorted(grids, key=lambda grid: -grid.pitch[0] * grid.pitch[1])
     box = coarse.covered_box(fine)
     if box is None:
@@ -143,9 +131,9 @@ def subtract_images(first: Micrograph, second: Micrograph) -> Micrograph:
             f"{first.name!r} and {second.name!r} do not overlap; choose two images of "
             "the same area."
         )
-        raise ShapeError(msg, code="no-overlap")
+        raise core.ShapeError(msg, code="no-overlap")
     like = first if coarse is grids[0] else second
-    grid = GridImage.from_image(like, coarse).crop(box).grid
+    grid = core.GridImage.from_image(like, coarse).crop(box).grid
     with np.errstate(over="ignore", invalid="ignore"):  # infinite counts as missing
         old, new = (
             _resample_to_grid(image, grid).astype(np.float32)
@@ -168,17 +156,17 @@ def subtract_images(first: Micrograph, second: Micrograph) -> Micrograph:
     )
 
 
-class BlendOptions(Options):
+class BlendOptions(core.Options):
     """Options for blending an image with its enhanced or restored version."""
 
     strength: FiniteFloat
 
 
 def _blend_images(
-    options: BlendOptions, image: Micrograph, result: Micrograph
-) -> Micrograph:
+    options: BlendOptions, image: core.Micrograph, result: core.Micrograph
+) -> core.Micrograph:
     """Blend a result with its input, using `blend_levels`."""
-    levels = run(resample_levels(image, (), result, [result.data]))
+    levels = core.run(resample_levels(image, (), result, [result.data]))
     blended_image = blend_levels(levels, [result.data], options.strength)[0]
     history = compose_derived_provenance(
         "blend", options.model_dump(), input=image, result=result
@@ -189,7 +177,7 @@ def _blend_images(
 BLEND = create_save_command("blend", BlendOptions, _blend_images, "input", "result")
 DIFFERENCE = create_save_command(
     "difference",
-    Options,
+    core.Options,
     lambda _, a, b: subtract_images(b, a),
     "minuend",
     "subtrahend",

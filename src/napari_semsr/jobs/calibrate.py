@@ -9,25 +9,8 @@ from typing import Annotated, Any
 
 import numpy as np
 
+from napari_semsr import core
 from napari_semsr.analysis import CalibrateOptions, find_scale_bar, measure_grating
-from napari_semsr.core import (
-    FLAT,
-    BarCalibration,
-    Calibration,
-    Figure,
-    FloatPair,
-    Job,
-    Message,
-    Micrograph,
-    OptionError,
-    Progress,
-    Quantity,
-    ReadError,
-    declare_quantity,
-    format_pixel_size,
-    get_declared_figures,
-    warn,
-)
 from napari_semsr.io import ReadOptions, parse_length_nm, write_calibration
 from napari_semsr.jobs.images import Result, to_json_value
 from napari_semsr.jobs.verb import ImageInput, Output, Run, Verb
@@ -42,20 +25,20 @@ class CalibrationReport(Result):
 
     image: str
     output: str | None
-    calibration: Calibration = field(metadata=FLAT)
+    calibration: core.Calibration = field(metadata=core.FLAT)
     warnings: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, object]:
         """Return the calibration as one flat record."""
         return dict(to_json_value(self))
 
-    def figures(self) -> dict[str, Figure]:
+    def figures(self) -> dict[str, core.Figure]:
         """Return the displayed values, starting with the pixel size."""
         calibration = self.calibration
-        size = format_pixel_size(
+        size = core.format_pixel_size(
             calibration.pixel_size_nm, calibration.pixel_size_sd_nm
         )
-        return {"Pixel size": Figure(size), **get_declared_figures(self)}
+        return {"Pixel size": core.Figure(size), **core.get_declared_figures(self)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +51,11 @@ class ScaleBarReport(Result):
 
     image: str
     output: str | None
-    bar_px: Annotated[float, Quantity("Bar", "px", "g", sd="bar_sd_px")]
+    bar_px: Annotated[float, core.Quantity("Bar", "px", "g", sd="bar_sd_px")]
     bar_sd_px: float
     box: tuple[int, int, int, int]
-    calibration: BarCalibration | None = field(metadata=FLAT)
-    stated_nm: FloatPair | None
+    calibration: core.BarCalibration | None = field(metadata=core.FLAT)
+    stated_nm: core.FloatPair | None
 
     def to_json(self) -> dict[str, object]:
         """Return the calibration as one flat record.
@@ -96,43 +79,47 @@ class ScaleBarReport(Result):
     @property
     def stated_pixel_size_nm(
         self,
-    ) -> Annotated[FloatPair | None, declare_quantity("Stated pixel size", "nm")]:
+    ) -> Annotated[
+        core.FloatPair | None, core.declare_quantity("Stated pixel size", "nm")
+    ]:
         """Pixel size stated in the file, under its key in the JSON record."""
         return self.stated_nm
 
     @property
-    def place(self) -> Annotated[str, Quantity("Place")]:
+    def place(self) -> Annotated[str, core.Quantity("Place")]:
         """Position of the scale bar."""
         y0, x0, y1, x1 = self.box
         return f"rows {y0} to {y1 - 1}, columns {x0} to {x1 - 1}"
 
     @property
-    def pixel_size(self) -> Annotated[str, Quantity("Pixel size")]:
+    def pixel_size(self) -> Annotated[str, core.Quantity("Pixel size")]:
         """Pixel size, or the missing information needed to compute it."""
         calibration = self.calibration
         if calibration is None:
             return "unknown: read the bar's label, and run with `bar='50 um'`"
-        return format_pixel_size(
+        return core.format_pixel_size(
             calibration.pixel_size_nm, calibration.pixel_size_sd_nm
         )
 
     @property
-    def stated_size(self) -> Annotated[str | None, Quantity("Stated in the file")]:
+    def stated_size(self) -> Annotated[str | None, core.Quantity("Stated in the file")]:
         """Pixel size stated in the file, as text."""
-        return None if self.stated_nm is None else format_pixel_size(self.stated_nm)
+        return (
+            None if self.stated_nm is None else core.format_pixel_size(self.stated_nm)
+        )
 
 
 def _calibrate_pixel_size(
-    run: Run[CalibrateOptions], image: Micrograph
-) -> Job[CalibrationReport | ScaleBarReport]:
+    run: Run[CalibrateOptions], image: core.Micrograph
+) -> core.Job[CalibrationReport | ScaleBarReport]:
     """Measure pixel size, skew and distortion from a grating or a printed scale bar."""
     if run.options.bar is not False:
         return (yield from _measure_scale_bar(run, image))
-    yield Progress(1, 2, "measuring the grating")
+    yield core.Progress(1, 2, "measuring the grating")
     calibration = measure_grating(image.array(), run.options)
     if run.target is not None:
         write_calibration(run.target, calibration)
-    uneven = calibration.uneven_px is not None and Message(
+    uneven = calibration.uneven_px is not None and core.Message(
         f"The scale varies across the field by up to {calibration.uneven_px:.2g} px "
         "at the rim, as for a tilted grating: level the grating and image it again. "
         "Pixel size and distortion apply to the centre.",
@@ -141,19 +128,19 @@ def _calibrate_pixel_size(
     warnings = (uneven,) if uneven else ()
     size = image.pixel_size_nm
     if size and not np.allclose(calibration.pixel_size_nm, size, rtol=_OFF):
-        warn(
-            f"The grating gives {format_pixel_size(calibration.pixel_size_nm)} per "
-            f"pixel, but the file states {format_pixel_size(size)}: check the pitch. "
-            "If both edges of the grating lines look the same, half the pitch may "
-            "have been measured.",
+        core.warn(
+            f"The grating gives {core.format_pixel_size(calibration.pixel_size_nm)} "
+            f"per pixel, but the file states {core.format_pixel_size(size)}: check the "
+            "pitch. If both edges of the grating lines look the same, half the pitch "
+            "may have been measured.",
             "pixel-size-contradicts",
         )
     return CalibrationReport(run.image_names[0], run.output, calibration, warnings)
 
 
 def _measure_scale_bar(
-    run: Run[CalibrateOptions], image: Micrograph
-) -> Job[ScaleBarReport]:
+    run: Run[CalibrateOptions], image: core.Micrograph
+) -> core.Job[ScaleBarReport]:
     length, length_nm = run.options.bar, None
     if length is not True:  # a bare number is in nm
         length_nm = parse_length_nm(str(length), "nm")
@@ -162,27 +149,27 @@ def _measure_scale_bar(
                 "The length of a scale bar must be given as '50 um' or '1.5 um', "
                 f"without a thousands separator (1000, not 1,000), got {length!r}."
             )
-            raise OptionError(msg, code="wrong-type")
+            raise core.OptionError(msg, code="wrong-type")
     if run.target is not None and length_nm is None:
         msg = (
             f"To write {run.target}, the printed length of the scale bar is required: "
             "read it from the image and set it, for example `bar='50 um'`."
         )
-        raise OptionError(msg, code="missing-value")
-    yield Progress(1, 2, "looking for the bar")
+        raise core.OptionError(msg, code="missing-value")
+    yield core.Progress(1, 2, "looking for the bar")
     bar = find_scale_bar(image.data)
     if bar is None:
         msg = (
             f"No printed scale bar was found in {run.image_names[0]}: draw a line "
             "along the bar (Open mosaic, Calibrate a layer), or set the pixel size."
         )
-        raise ReadError(msg, code="scale-bar-missing")
+        raise core.ReadError(msg, code="scale-bar-missing")
     calibration = None
     if length_nm is not None:
         pitch = length_nm / bar.length_px
         error = pitch * bar.sd_px / bar.length_px
         oblong = image.scale[0] / image.scale[1]  # which the bar does not determine
-        calibration = BarCalibration(
+        calibration = core.BarCalibration(
             (pitch * oblong, pitch),
             (error * oblong, error),
             bar.length_px,
@@ -191,7 +178,7 @@ def _measure_scale_bar(
         )
         size = image.pixel_size_nm
         if size and not math.isclose(pitch, size[1], abs_tol=_APART * error):
-            warn(
+            core.warn(
                 f"The scale bar gives {pitch:.4g} nm per pixel, but the file states "
                 f"{size[1]:.4g} nm: check the bar length that you entered.",
                 "pixel-size-contradicts",

@@ -6,18 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from napari_semsr.core import (
-    Job,
-    Micrograph,
-    OptionError,
-    Options,
-    Progress,
-    WriteError,
-    convert_dtype,
-    option,
-    read_chunks,
-    warn,
-)
+from napari_semsr import core
 from napari_semsr.io import (
     create_image_store,
     get_output_format,
@@ -44,13 +33,13 @@ from napari_semsr.jobs.verb import (
 )
 
 
-class ConvertOptions(Options):
+class ConvertOptions(core.Options):
     """Options for converting an image."""
 
-    dtype: Literal["uint8", "uint16", "float32"] | None = option(
+    dtype: Literal["uint8", "uint16", "float32"] | None = core.option(
         None, "Type", "dtype of the output; values are rounded and clipped"
     )
-    zarr_version: Literal["0.5", "0.4"] = option(
+    zarr_version: Literal["0.5", "0.4"] = core.option(
         "0.5",
         "OME-Zarr",
         "version of OME-Zarr of an output .ome.zarr; 0.4 for programs that cannot read "
@@ -69,7 +58,9 @@ class ConvertedFile(ImageResult):
 _OUTPUT = Output("its suffix sets the format: .ome.zarr .ome.tif .tif .png", flag="")
 
 
-def _convert_image(run: Run[ConvertOptions], image: Micrograph) -> Job[ConvertedFile]:
+def _convert_image(
+    run: Run[ConvertOptions], image: core.Micrograph
+) -> core.Job[ConvertedFile]:
     """Write an image in the format given by the output file suffix."""
     image_given, dtype = run.image_inputs["image"], run.options.dtype
     # records of this job hold the reading options next to the dtype
@@ -85,17 +76,17 @@ def _convert_image(run: Run[ConvertOptions], image: Micrograph) -> Job[Converted
     clipped_count = 0
     if dtype is not None:
         clipped_count = sum(
-            convert_dtype(part, dtype)[1] for part in read_chunks(image.data)
+            core.convert_dtype(part, dtype)[1] for part in core.read_chunks(image.data)
         )
     if clipped_count:
-        warn(
+        core.warn(
             f"{clipped_count} of {image.data.size} pixels are outside the range of "
             f"{dtype} and were clipped; grey values are not rescaled.",
             "clipped",
         )
     lies = (
         image_given.path
-        if isinstance(image_given, Micrograph)
+        if isinstance(image_given, core.Micrograph)
         else get_record_path(image_given)
     )
     image = image.replace(provenance=history, path=lies)
@@ -105,7 +96,7 @@ def _convert_image(run: Run[ConvertOptions], image: Micrograph) -> Job[Converted
             f"`zarr_version` applies only to .ome.zarr outputs, got {path.name}: omit "
             "`zarr_version`, or change the suffix."
         )
-        raise OptionError(msg, code="option-without-effect")
+        raise core.OptionError(msg, code="option-without-effect")
     for place in read_companions(image, path):
         _OUTPUT.check_path(place, (), run.existing)
     output = yield from save_image(image, path, dtype=dtype, zarr_version=version)
@@ -113,22 +104,22 @@ def _convert_image(run: Run[ConvertOptions], image: Micrograph) -> Job[Converted
 
 
 def save_image(
-    image: Micrograph | Sequence[Micrograph],
+    image: core.Micrograph | Sequence[core.Micrograph],
     output: str | os.PathLike[str],
     *,
     dtype: str | None = None,
     zarr_version: str = "0.5",
-) -> Job[ConvertedFile]:
+) -> core.Job[ConvertedFile]:
     """Write an image unchanged with its history, overwriting any existing file."""
     path = _OUTPUT.check_path(output, (), REPLACING)
-    if not isinstance(image, Micrograph):  # a stack
+    if not isinstance(image, core.Micrograph):  # a stack
         if get_output_format(path) not in ("ome-tiff", "tiff"):
             msg = (
                 f"To save a stack of {len(image)} planes, the output must end in "
                 f".ome.tif or .tif, got {path.name}: change the suffix."
             )
-            raise WriteError(msg, code="format-unsupported")
-        yield Progress(0, 0, f"writing {path.name}")
+            raise core.WriteError(msg, code="format-unsupported")
+        yield core.Progress(0, 0, f"writing {path.name}")
         first, planes = image[0], (plane.array() for plane in image)
         write_pages(first, {"plane": len(image)}, planes, path)
         return ConvertedFile(
@@ -149,7 +140,7 @@ def save_image(
         for place, item in more.items():
             overwrite_image(item, place)
     else:
-        yield Progress(0, 0, f"writing {path.name}")
+        yield core.Progress(0, 0, f"writing {path.name}")
         overwrite_image(image, path, dtype=dtype)
     return ConvertedFile(
         output=str(path),
@@ -159,7 +150,9 @@ def save_image(
     )
 
 
-def save_images(images: Sequence[Micrograph], output: Path) -> Job[list[ConvertedFile]]:
+def save_images(
+    images: Sequence[core.Micrograph], output: Path
+) -> core.Job[list[ConvertedFile]]:
     """Write images to one OME-Zarr store, overwriting any existing one."""
     path = _OUTPUT.check_path(output, (), REPLACING)
     if get_output_format(path) != "ome-zarr":
@@ -167,7 +160,7 @@ def save_images(images: Sequence[Micrograph], output: Path) -> Job[list[Converte
             f"To save {len(images)} images together, the output must end in .ome.zarr, "
             f"got {path.name}: change the suffix, or save the images one by one."
         )
-        raise WriteError(msg, code="format-unsupported")
+        raise core.WriteError(msg, code="format-unsupported")
     places = yield from write_series(images, path)
     return [
         ConvertedFile(
@@ -182,16 +175,16 @@ def save_images(images: Sequence[Micrograph], output: Path) -> Job[list[Converte
 
 def create_save_command(
     name: str,
-    options: type[Options],
-    make: Callable[..., Micrograph],
+    options: type[core.Options],
+    make: Callable[..., core.Micrograph],
     *images: str,
-) -> Verb[Options, ConvertedFile]:
+) -> Verb[core.Options, ConvertedFile]:
     """Declare a job (not a command) that recreates an in-memory image.
 
     `make` returns the image for the options and the opened `images`.
     """
 
-    def run(run: Run[Options], *image: Micrograph) -> Job[ConvertedFile]:
+    def run(run: Run[core.Options], *image: core.Micrograph) -> core.Job[ConvertedFile]:
         return (yield from save_image(make(run.options, *image), run.required_target))
 
     inputs = tuple(ImageInput(image, "an image") for image in images)

@@ -7,34 +7,8 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
+from napari_semsr import core
 from napari_semsr.analysis import split_into_blocks
-from napari_semsr.core import (
-    ORIGIN_KEY,
-    Box,
-    Figure,
-    FloatPair,
-    Grid,
-    GridImage,
-    IntPair,
-    Job,
-    Message,
-    Micrograph,
-    OptionError,
-    Options,
-    Progress,
-    Provenance,
-    Quantity,
-    ShapeError,
-    convert_dtype,
-    create_size_source,
-    describe_shift,
-    find_gap_free_box,
-    format_shift,
-    get_central_box,
-    get_declared_figures,
-    option,
-    warn,
-)
 from napari_semsr.io import ReadOptions, TypedSize
 from napari_semsr.jobs.images import (
     compose_provenance,
@@ -65,16 +39,16 @@ Corners = tuple[float, float, float, float]
 _CORNERS = ("Y0", "X0", "Y1", "X1")
 
 
-class CropOptions(Options):
+class CropOptions(core.Options):
     """Options for the cropped area and for aligning two images."""
 
-    box: tuple[_Corner, _Corner, _Corner, _Corner] | None = option(
+    box: tuple[_Corner, _Corner, _Corner, _Corner] | None = core.option(
         None,
         "",
         "rows Y0 to Y1 and columns X0 to X1 of the image, the last ones excluded",
         metavar=_CORNERS,
     )
-    box_nm: Corners | None = option(
+    box_nm: Corners | None = core.option(
         None,
         "",
         "the same in nm: pixels whose centres are from Y0 to Y1 and from X0 to X1, the "
@@ -82,13 +56,13 @@ class CropOptions(Options):
         "0 0 unless its file states another",
         metavar=_CORNERS,
     )
-    align: bool = option(
+    align: bool = core.option(
         False,
         "Find the shift between both images",
         "find the shift of the image against the reference and correct it: for "
         "unreliable origins, such as a stitched mosaic's",
     )
-    search: int = option(
+    search: int = core.option(
         32,
         "Search",
         "largest shift that is searched, in pixels of the reference",
@@ -96,17 +70,17 @@ class CropOptions(Options):
         ge=1,
         le=2048,
     )
-    gap_free: bool = option(
+    gap_free: bool = core.option(
         False,
         "Exclude empty areas",
         "shrink the area to a rectangle without empty pixels, as measurements need",
     )
-    like_pixel_size_nm: TypedSize = option(
+    like_pixel_size_nm: TypedSize = core.option(
         None,
         "",
         "pixel size of the reference in nm, one number or Y,X; overrides the file's",
     )
-    dtype: Literal["uint8", "uint16", "float32"] | None = option(
+    dtype: Literal["uint8", "uint16", "float32"] | None = core.option(
         None,
         "",
         "dtype of the output, rounded and clipped; default: the image's, or float32 "
@@ -118,14 +92,14 @@ class CropOptions(Options):
         """Raise an error if more than one area is set, or if the area is empty."""
         if self.box is not None and self.box_nm is not None:
             msg = "Set the area once: box or box_nm, not both"
-            raise ValueError(Message(msg, "options-contradict"))
+            raise ValueError(core.Message(msg, "options-contradict"))
         corners = self.box or self.box_nm
         if corners and not (corners[0] < corners[2] and corners[1] < corners[3]):
             msg = (
                 "A box must be Y0 X0 Y1 X1 with Y0 less than Y1 and X0 less than X1, "
                 f"got {' '.join(f'{v:g}' for v in corners)}"
             )
-            raise ValueError(Message(msg, "box-empty"))
+            raise ValueError(core.Message(msg, "box-empty"))
         return self
 
 
@@ -141,40 +115,44 @@ class Cropped(ImageResult):
     contrast.
     """
 
-    like_output: Annotated[str | None, Quantity("Reference")]
-    shape: IntPair
-    origin: FloatPair
+    like_output: Annotated[str | None, core.Quantity("Reference")]
+    shape: core.IntPair
+    origin: core.FloatPair
     area: tuple[int, int, int, int]
     area_of: str = field(metadata={"json": False})
     resampled: bool
-    shift_px: FloatPair | None
-    shift_nm: FloatPair | None
-    shift_error_px: Annotated[float | None, Quantity("Standard error", "px", ".2g")]
-    quarters: Annotated[int | None, Quantity("Found by", "of 4 quarters")]
-    runner_up: Annotated[float | None, Quantity("Next best", "of the best", ".2f")]
-    correlation: Annotated[float | None, Quantity("Correlation", form=".2f")]
+    shift_px: core.FloatPair | None
+    shift_nm: core.FloatPair | None
+    shift_error_px: Annotated[
+        float | None, core.Quantity("Standard error", "px", ".2g")
+    ]
+    quarters: Annotated[int | None, core.Quantity("Found by", "of 4 quarters")]
+    runner_up: Annotated[float | None, core.Quantity("Next best", "of the best", ".2f")]
+    correlation: Annotated[float | None, core.Quantity("Correlation", form=".2f")]
 
     @property
-    def cut(self) -> Annotated[str, Quantity("Area")]:
+    def cut(self) -> Annotated[str, core.Quantity("Area")]:
         """Rows and columns of the area, and the image that they refer to."""
         y0, x0, y1, x1 = self.area
         return f"rows {y0} to {y1}, columns {x0} to {x1} of {self.area_of}"
 
     @property
-    def grey_values(self) -> Annotated[str, Quantity("Grey values")]:
+    def grey_values(self) -> Annotated[str, core.Quantity("Grey values")]:
         """Whether the grey values are unchanged or interpolated."""
         return "interpolated" if self.resampled else "unchanged"
 
     @property
-    def shift_text(self) -> Annotated[str | None, Quantity("Moved by")]:
+    def shift_text(self) -> Annotated[str | None, core.Quantity("Moved by")]:
         """Shift of the image, as text."""
         if self.shift_px is None or self.shift_nm is None:
             return None
-        return f"{format_shift(self.shift_px)} ({describe_shift(self.shift_nm)})"
+        return (
+            f"{core.format_shift(self.shift_px)} ({core.describe_shift(self.shift_nm)})"
+        )
 
-    def figures(self) -> dict[str, Figure]:
+    def figures(self) -> dict[str, core.Figure]:
         """Return the displayed values: the area first, then how it was found."""
-        all_figures = get_declared_figures(self)
+        all_figures = core.get_declared_figures(self)
         first = ("Area", "Grey values", "Moved by")
         return {
             name: all_figures[name] for name in first if name in all_figures
@@ -185,35 +163,35 @@ class Cropped(ImageResult):
 class _CropPlan:
     """Plan of a crop."""
 
-    area: GridImage  # pixels of the result
-    box: Box  # the same in pixels of the reference, or of the image without one
-    reference: GridImage | None = None  # the same area of the reference
+    area: core.GridImage  # pixels of the result
+    box: core.Box  # the same in pixels of the reference, or of the image without one
+    reference: core.GridImage | None = None  # the same area of the reference
     # shift of the image, if it was searched
     shift: Shift | None = None
 
 
 def _crop_image(
-    run: Run[CropOptions], image: Micrograph, like: Micrograph | None
-) -> Job[Cropped]:
+    run: Run[CropOptions], image: core.Micrograph, like: core.Micrograph | None
+) -> core.Job[Cropped]:
     settings, beside = run.options, run.targets.get("like_output")
     if beside is not None and run.target is None:
         msg = "To crop the reference (`like_output`), also set an output for the image."
-        raise OptionError(msg, code="missing-value")
+        raise core.OptionError(msg, code="missing-value")
     if beside is not None and like is None:
         msg = "To crop the reference (`like_output`), also set a reference (`like`)."
-        raise OptionError(msg, code="missing-value")
+        raise core.OptionError(msg, code="missing-value")
     plan, record = yield from _plan_crop(run, image, like)
     image_given, resampling = run.image_inputs["image"], plan.area.resampling
     reach = float(resampling.offsets[0] + plan.area.grid.shape[0] * resampling.steps[0])
     note = create_databar_note(get_image_name(image_given), image, reach)
-    if note and not isinstance(image_given, Micrograph):
-        warn(note)
+    if note and not isinstance(image_given, core.Micrograph):
+        core.warn(note)
     about = _create_metadata(image, plan.area, record)
     dtype = np.dtype(settings.dtype or plan.area.dtype)
     existing = run.existing
     if run.target is None:
-        yield Progress(0, 0, "cutting")
-        data, clipped_count = convert_dtype(plan.area.read(), dtype)
+        yield core.Progress(0, 0, "cutting")
+        data, clipped_count = core.convert_dtype(plan.area.read(), dtype)
         more = {**about.metadata, "crop": to_json_value(_describe_position(plan))}
         cropped_image, kind = (
             about.replace(data=np.array(data), metadata=more),
@@ -259,15 +237,18 @@ def _crop_image(
 
 
 def crop_to_gap_free_box(
-    *images: Micrograph,
-) -> Job[tuple[tuple[Micrograph, ...], Box | None]]:
+    *images: core.Micrograph,
+) -> core.Job[tuple[tuple[core.Micrograph, ...], core.Box | None]]:
     """Crop images of equal shape to their largest common gap-free rectangle."""
     images = tuple(open_image(image) for image in images)  # which marks fill values
-    areas = [GridImage.from_image(image, Grid.from_image(image)) for image in images]
+    areas = [
+        core.GridImage.from_image(image, core.Grid.from_image(image))
+        for image in images
+    ]
     box = yield from find_shared_gap_free_box(areas)
     if box is None:
         msg = f"No area of {' and '.join(i.name for i in images)} is free of gaps."
-        raise ShapeError(msg, code="gaps-everywhere")
+        raise core.ShapeError(msg, code="gaps-everywhere")
     if box.shape == images[0].shape:
         return images, None
     cut = (
@@ -278,8 +259,8 @@ def crop_to_gap_free_box(
 
 
 def _plan_crop(
-    run: Run[CropOptions], image: Micrograph, like: Micrograph | None
-) -> Job[tuple[_CropPlan, Provenance]]:
+    run: Run[CropOptions], image: core.Micrograph, like: core.Micrograph | None
+) -> core.Job[tuple[_CropPlan, core.Provenance]]:
     # names given by the user: parts of one image share the inner name
     source = image.replace(name=get_image_name(run.image_inputs["image"]))
     if like is None:
@@ -289,7 +270,7 @@ def _plan_crop(
     plan = yield from _plan_common_area_crop(source, reference, run.options)
     if "like_output" not in run.targets and plan.box.shape != like.shape:
         box = plan.box
-        warn(
+        core.warn(
             f"The result covers rows {box.y0} to {box.y1}, columns {box.x0} to "
             f"{box.x1} of {reference.name}: to compare both images, also write this "
             "area of the reference (`like_output`).",
@@ -306,22 +287,22 @@ def _plan_crop(
             f"pixel size of {reference_record.name}, whose grid was used: "
             f"{like.pixel_size_from}"
         )
-        more[ORIGIN_KEY] = create_size_source(how, like.scale)
+        more[core.ORIGIN_KEY] = core.create_size_source(how, like.scale)
     return plan, (yield from run.compose_history(**to_json_value(more)))
 
 
 def _create_metadata(
-    source: Micrograph, area: GridImage, history: Provenance
-) -> Micrograph:
+    source: core.Micrograph, area: core.GridImage, history: core.Provenance
+) -> core.Micrograph:
     """Return the name, calibration and history of a crop, without pixels."""
     origin, pitch = (
-        area.grid.box_origin(Box.from_shape(area.grid.shape)),
+        area.grid.box_origin(core.Box.from_shape(area.grid.shape)),
         area.grid.pitch,
     )
     size = {"pixel_size_nm": pitch} if source.pixel_size_nm else {"spacing_px": pitch}
     metadata = dict(source.metadata)
-    if ORIGIN_KEY in history.options:
-        metadata[ORIGIN_KEY] = history.options[ORIGIN_KEY]
+    if core.ORIGIN_KEY in history.options:
+        metadata[core.ORIGIN_KEY] = history.options[core.ORIGIN_KEY]
     return source.replace(origin=origin, provenance=history, metadata=metadata, **size)
 
 
@@ -340,7 +321,7 @@ def _describe_position(plan: _CropPlan) -> dict[str, Any]:
     }
 
 
-def _get_corners(box: Box) -> tuple[int, int, int, int]:
+def _get_corners(box: core.Box) -> tuple[int, int, int, int]:
     """Return the corners of a box in the order used by the `box` option."""
     return box.y0, box.x0, box.y1, box.x1
 
@@ -348,32 +329,32 @@ def _get_corners(box: Box) -> tuple[int, int, int, int]:
 # Choose the area: a box, or the common area of two images.
 
 
-def _plan_box_crop(image: Micrograph, options: CropOptions) -> Job[_CropPlan]:
+def _plan_box_crop(image: core.Micrograph, options: CropOptions) -> core.Job[_CropPlan]:
     """Plan a crop on the image grid: a box, or the gap-free area."""
     if options.like_pixel_size_nm is not None:
         msg = (
             "`like_pixel_size_nm` requires a reference: set `like`, or use "
             "`pixel_size_nm` for the image."
         )
-        raise OptionError(msg, code="missing-value")
+        raise core.OptionError(msg, code="missing-value")
     if not (options.box or options.box_nm or options.gap_free):
         msg = "Set an area: `like`, `box`, `box_nm` or `gap_free`."
-        raise OptionError(msg, code="missing-value")
+        raise core.OptionError(msg, code="missing-value")
     if options.align:
         msg = "`align` requires a reference: set `like`."
-        raise OptionError(msg, code="missing-value")
+        raise core.OptionError(msg, code="missing-value")
     _check_search_option(options)
-    grid = Grid.from_image(image)
+    grid = core.Grid.from_image(image)
     if options.box_nm is None:
         y0, x0, y1, x1 = options.box or (0, 0, *image.shape)
-        box_wanted = Box(y0, y1, x0, x1)
+        box_wanted = core.Box(y0, y1, x0, x1)
     else:
         if image.pixel_size_nm is None:
             msg = (
                 f"A box in nm requires a pixel size, but {image.name} has none: set "
                 "`pixel_size_nm`, or give the box in pixels."
             )
-            raise ShapeError(msg, code="pixel-size-missing")
+            raise core.ShapeError(msg, code="pixel-size-missing")
         y, x, below, beyond = options.box_nm
         box_wanted = grid.nearest_box((y, x), (below, beyond))
         if 0 in box_wanted.shape:
@@ -381,30 +362,30 @@ def _plan_box_crop(image: Micrograph, options: CropOptions) -> Job[_CropPlan]:
                 f"The box contains no pixels of {image.name}, whose pixel size is "
                 f"{_format_side_lengths(grid.pitch)} nm: enlarge the box."
             )
-            raise ShapeError(msg, code="box-empty")
+            raise core.ShapeError(msg, code="box-empty")
     rows, columns = image.shape
-    inside = box_wanted.intersection(Box.from_shape(image.shape))
+    inside = box_wanted.intersection(core.Box.from_shape(image.shape))
     if min(inside.shape) < 1:
         where = f"{rows} x {columns} px" if options.box else _format_extent(grid)
         msg = f"The box does not overlap {image.name}, which covers {where}."
-        raise ShapeError(msg, code="outside-image")
+        raise core.ShapeError(msg, code="outside-image")
     if inside != box_wanted:
-        warn(
+        core.warn(
             f"The box extends beyond {image.name} and was clipped to rows "
             f"{inside.y0} to {inside.y1}, columns {inside.x0} to {inside.x1}.",
             "box-cut",
         )
-    plan = _CropPlan(GridImage.from_image(image, grid).crop(inside), inside)
+    plan = _CropPlan(core.GridImage.from_image(image, grid).crop(inside), inside)
     return (yield from _exclude_gaps(plan)) if options.gap_free else plan
 
 
 def _plan_common_area_crop(
-    image: Micrograph, reference: Micrograph, options: CropOptions
-) -> Job[_CropPlan]:
+    image: core.Micrograph, reference: core.Micrograph, options: CropOptions
+) -> core.Job[_CropPlan]:
     """Plan a crop to the common area of two images, on the reference grid."""
     if options.box or options.box_nm:
         msg = "Set either a box or a reference (`like`), not both."
-        raise OptionError(msg, code="options-contradict")
+        raise core.OptionError(msg, code="options-contradict")
     _check_search_option(options)
     for one, name in ((image, "pixel_size_nm"), (reference, "like_pixel_size_nm")):
         if one.pixel_size_nm is None:
@@ -412,8 +393,8 @@ def _plan_common_area_crop(
                 f"Aligning two images requires their pixel sizes, but {one.name} has "
                 f"none: set it (`{name}`)."
             )
-            raise ShapeError(msg, code="pixel-size-missing")
-    target, source = Grid.from_image(reference), Grid.from_image(image)
+            raise core.ShapeError(msg, code="pixel-size-missing")
+    target, source = core.Grid.from_image(reference), core.Grid.from_image(image)
     ratio = [a / b for a, b in zip(target.pitch, source.pitch, strict=True)]
     if not all(1 / _FARTHEST <= value <= _FARTHEST for value in ratio):
         msg = (
@@ -421,26 +402,28 @@ def _plan_common_area_crop(
             f"{_format_side_lengths(source.pitch)} and "
             f"{_format_side_lengths(target.pitch)} nm: check both."
         )
-        raise ShapeError(msg, code="pixel-sizes-differ")
+        raise core.ShapeError(msg, code="pixel-sizes-differ")
     has_origin = image.origin != (0.0, 0.0) or reference.origin != (0.0, 0.0)
     if not has_origin and source.pitch != target.pitch:
-        warn(
+        core.warn(
             f"Neither {image.name} nor {reference.name} states its position, so "
             "their top-left corners are assumed to coincide.",
             "origin-missing",
         )
-        source = Grid(source.shape, source.pitch, target.corner)
+        source = core.Grid(source.shape, source.pitch, target.corner)
     box = _find_common_area(image, reference, target, source)
     shift = None
     if options.align:
-        yield Progress(0, 0, "finding the shift")
+        yield core.Progress(0, 0, "finding the shift")
         shift = _find_shift(image, reference, box, source, options.search)
         y, x = shift.shift_px
         source = source.move((y * target.pitch[0], x * target.pitch[1]))
         box = _find_common_area(image, reference, target, source)
-    whole = GridImage.from_image(reference, target)
+    whole = core.GridImage.from_image(reference, target)
     part = whole.crop(box)
-    plan = _CropPlan(GridImage.from_image(image, part.grid, source), box, part, shift)
+    plan = _CropPlan(
+        core.GridImage.from_image(image, part.grid, source), box, part, shift
+    )
     return (yield from _exclude_gaps(plan)) if options.gap_free else plan
 
 
@@ -449,12 +432,15 @@ def _check_search_option(options: CropOptions) -> None:
     usual = CropOptions.model_fields["search"].default
     if options.search != usual and not options.align:
         msg = "A search range (`search`) requires `align`: set both."
-        raise OptionError(msg, code="option-without-effect")
+        raise core.OptionError(msg, code="option-without-effect")
 
 
 def _find_common_area(
-    image: Micrograph, reference: Micrograph, target: Grid, source: Grid
-) -> Box:
+    image: core.Micrograph,
+    reference: core.Micrograph,
+    target: core.Grid,
+    source: core.Grid,
+) -> core.Box:
     """Return the box of reference pixels that the image covers."""
     box = target.covered_box(source)
     if box is None:
@@ -463,25 +449,29 @@ def _find_common_area(
             f"{_format_extent(source)}, and {reference.name} covers "
             f"{_format_extent(target)}; check origins and pixel sizes."
         )
-        raise ShapeError(msg, code="no-overlap")
+        raise core.ShapeError(msg, code="no-overlap")
     return box
 
 
 def _find_shift(
-    image: Micrograph, reference: Micrograph, box: Box, source: Grid, search: int
+    image: core.Micrograph,
+    reference: core.Micrograph,
+    box: core.Box,
+    source: core.Grid,
+    search: int,
 ) -> Shift:
     """Find the shift at the centre of the common area."""
-    window = get_central_box(box.shape, _WINDOW).move(box.corner)
-    fixed_area = GridImage.from_image(reference, Grid.from_image(reference)).crop(
-        window
-    )
-    moving = GridImage.from_image(image, fixed_area.grid, source)
+    window = core.get_central_box(box.shape, _WINDOW).move(box.corner)
+    fixed_area = core.GridImage.from_image(
+        reference, core.Grid.from_image(reference)
+    ).crop(window)
+    moving = core.GridImage.from_image(image, fixed_area.grid, source)
     both = (image, reference)
     names = [
         one.name for one in both if one.provenance and one.provenance.network_digests()
     ]
     if names:
-        warn(
+        core.warn(
             f"The shift was measured on {' and '.join(names)}, made by a network. "
             "Networks can displace details, so the shift may be wrong by more than "
             "its standard error: measure it on the network's input.",
@@ -489,7 +479,7 @@ def _find_shift(
         )
     shift = find_shift(fixed_area.read(), moving.read(), reach=search)
     if shift.is_ambiguous:
-        warn(
+        core.warn(
             f"Another shift fits nearly as well ({shift.runner_up:.2f} of the best), "
             "as is typical of periodic structures: compare the images, or reduce the "
             "search range (`search`).",
@@ -498,7 +488,7 @@ def _find_shift(
     return shift
 
 
-def _exclude_gaps(plan: _CropPlan) -> Job[_CropPlan]:
+def _exclude_gaps(plan: _CropPlan) -> core.Job[_CropPlan]:
     """Reduce a plan to the area that is gap-free in all of its images."""
     areas = [plan.area, *([plan.reference] if plan.reference else [])]
     inner = yield from find_shared_gap_free_box(areas)
@@ -507,13 +497,13 @@ def _exclude_gaps(plan: _CropPlan) -> Job[_CropPlan]:
             f"{plan.area.image.name} has no gap-free rectangle in the selected area: "
             "choose another area, or omit `gap_free`."
         )
-        raise ShapeError(msg, code="gaps-everywhere")
+        raise core.ShapeError(msg, code="gaps-everywhere")
     box = inner.move(plan.box.corner)
     reference = plan.reference.crop(inner) if plan.reference else None
     return _CropPlan(plan.area.crop(inner), box, reference, plan.shift)
 
 
-def _format_extent(grid: Grid) -> str:
+def _format_extent(grid: core.Grid) -> str:
     (y0, x0), (y1, x1) = grid.corner, grid.end
     return f"y {y0:.5g} to {y1:.5g}, x {x0:.5g} to {x1:.5g} nm"
 
@@ -524,17 +514,19 @@ def _format_side_lengths(values: Any) -> str:
     return f"{y:.4g}" if y == x else f"{y:.4g} x {x:.4g}"
 
 
-def find_shared_gap_free_box(areas: Sequence[GridImage]) -> Job[Box | None]:
+def find_shared_gap_free_box(
+    areas: Sequence[core.GridImage],
+) -> core.Job[core.Box | None]:
     """Find a large rectangle, in grid pixels, without gaps in any image."""
     shape = areas[0].grid.shape
     side = -(-max(shape) // _CELLS)
     rows, columns = (-(-n // side) for n in shape)
     is_covered = np.ones((rows, columns), bool)
     floats = [area for area in areas if area.dtype.kind == "f"]
-    field, block = Box.from_shape(shape), side * max(1, _BLOCK // side)
+    field, block = core.Box.from_shape(shape), side * max(1, _BLOCK // side)
     boxes = split_into_blocks(field, None, block) if floats else []
     for done_count, box in enumerate(boxes):
-        yield Progress(done_count, len(boxes), "looking for gaps")
+        yield core.Progress(done_count, len(boxes), "looking for gaps")
         for area in floats:
             full = np.isfinite(area.read(box))
             if full.all():
@@ -546,7 +538,7 @@ def find_shared_gap_free_box(areas: Sequence[GridImage]) -> Job[Box | None]:
             )
             y, x = box.y0 // side, box.x0 // side
             is_covered[y : y + cells.shape[0], x : x + cells.shape[1]] &= cells
-    largest_box = find_gap_free_box(is_covered)
+    largest_box = core.find_gap_free_box(is_covered)
     if largest_box is None:
         return None
     return largest_box.scale(side).intersection(field)

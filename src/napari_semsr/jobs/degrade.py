@@ -6,18 +6,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from pydantic import model_validator
 
-from napari_semsr.core import (
-    Figure,
-    FloatPair,
-    IntPair,
-    Job,
-    Message,
-    Micrograph,
-    Progress,
-    convert_dtype,
-    format_number,
-    option,
-)
+from napari_semsr import core
 from napari_semsr.jobs.images import Result, require_all_pixels, to_json_value
 from napari_semsr.jobs.verb import ImageInput, Output, Run, Verb
 from napari_semsr.simulation import EffectOptions, add_effects
@@ -31,7 +20,7 @@ _OF_HAZE = {"kind": ("fog", "hybrid")}
 class DegradeOptions(EffectOptions):
     """Options for degrading an image."""
 
-    kind: Literal["blur", "fog", "hybrid", "none"] = option(
+    kind: Literal["blur", "fog", "hybrid", "none"] = core.option(
         "blur",
         "Degradation",
         "Gaussian blur, blur with haze, three blurs with haze, or none of these",
@@ -42,13 +31,13 @@ class DegradeOptions(EffectOptions):
             "none of these": "none",
         },
     )
-    uniform_fog: bool = option(
+    uniform_fog: bool = core.option(
         False,
         "Even haze",
         "uniform haze instead of a smooth random field",
         when=_OF_HAZE,
     )
-    airlight: float | None = option(
+    airlight: float | None = core.option(
         None,
         "Grey level of haze",
         "grey level of dense haze, on the 0-255 scale; default: the image's mean",
@@ -56,13 +45,13 @@ class DegradeOptions(EffectOptions):
         ge=0,
         le=255,
     )
-    stretch: bool = option(
+    stretch: bool = core.option(
         True,
         "Keep contrast",
         "restore mean and contrast from before the haze",
         when=_OF_HAZE,
     )
-    seed: int = option(0, "Seed", "random seed", ge=0)
+    seed: int = core.option(0, "Seed", "random seed", ge=0)
 
     @model_validator(mode="after")
     def _check_airlight(self) -> Self:
@@ -71,7 +60,7 @@ class DegradeOptions(EffectOptions):
                 "airlight applies only to haze: kind must be fog or hybrid, got "
                 f"{self.kind}"
             )
-            raise ValueError(Message(msg, "option-without-effect"))
+            raise ValueError(core.Message(msg, "option-without-effect"))
         return self
 
 
@@ -82,29 +71,31 @@ class DegradedFile(Result):
     output: str | None
     degradation: str
     parameters: dict[str, Any]
-    shape: IntPair
-    pixel_size_nm: FloatPair | None
-    image: Micrograph = field(metadata={"json": False})
+    shape: core.IntPair
+    pixel_size_nm: core.FloatPair | None
+    image: core.Micrograph = field(metadata={"json": False})
 
-    def figures(self) -> dict[str, Figure]:
+    def figures(self) -> dict[str, core.Figure]:
         """Return the random parameters with their units."""
-        rows = {"Degradation": Figure(self.degradation)}
+        rows = {"Degradation": core.Figure(self.degradation)}
         for name, value in self.parameters.items():
             word, _, unit = name.rpartition("_")
             word, unit = (word, unit) if unit in _UNITS else (name, "")
             number = isinstance(value, int | float) and not isinstance(value, bool)
             label = word.replace("_", " ").capitalize()
             if isinstance(value, list):
-                value = ", ".join(map(format_number, value))
-            rows[label] = Figure(value if number else str(value), unit)
+                value = ", ".join(map(core.format_number, value))
+            rows[label] = core.Figure(value if number else str(value), unit)
         return rows
 
 
-def _degrade_image(run: Run[DegradeOptions], image: Micrograph) -> Job[DegradedFile]:
+def _degrade_image(
+    run: Run[DegradeOptions], image: core.Micrograph
+) -> core.Job[DegradedFile]:
     """Add blur, haze, drift, charging and noise to an image, keeping its dtype."""
     from napari_semsr.simulation import degrade_plane, get_grey_range
 
-    yield Progress(1, 3, f"degrading {image.name}")
+    yield core.Progress(1, 3, f"degrading {image.name}")
     require_all_pixels(image)
     options, grey = run.options, image.array()
     option_values: dict[str, Any] = {
@@ -126,11 +117,11 @@ def _degrade_image(run: Run[DegradeOptions], image: Micrograph) -> Job[DegradedF
             (values - low) / (high - low), options, seed=options.seed
         )
         del values
-        data = convert_dtype(unit * (high - low) + low, grey.dtype)[0]
+        data = core.convert_dtype(unit * (high - low) + low, grey.dtype)[0]
         del unit
         parameters = {**blurring, **effects, "black": low, "white": high}
     result = image.replace(data=data, provenance=(yield from run.compose_history()))
-    yield Progress(2, 3, "writing")
+    yield core.Progress(2, 3, "writing")
     run.write_image(result)
     return DegradedFile(
         output=run.output,
@@ -154,7 +145,7 @@ DEGRADE = Verb(
         flag="",
         may_stay_in_memory=True,
     ),
-    gives=Micrograph,
+    gives=core.Micrograph,
     example="""
     >>> sharp = np.random.default_rng(0).integers(0, 255, (48, 64), dtype=np.uint8)
     >>> soft = semsr.degrade(sharp, kind="blur")

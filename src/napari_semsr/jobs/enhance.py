@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import psutil
 
-from napari_semsr import inference, models
+from napari_semsr import core, inference, models
 from napari_semsr.analysis import (
     BLOCK_PX,
     UNLIKE_PERCENT,
@@ -26,33 +26,6 @@ from napari_semsr.analysis import (
     compute_unfamiliar_percentage,
     map_misfit,
     measure_misfit,
-)
-from napari_semsr.core import (
-    FLAT,
-    INSTRUMENT_KEY,
-    ORIGIN_KEY,
-    SIZE_ERROR_KEY,
-    Box,
-    DisplaySettings,
-    Figure,
-    FloatArray,
-    Grid,
-    InputRecord,
-    IntPair,
-    Job,
-    Message,
-    Micrograph,
-    OptionError,
-    Progress,
-    Provenance,
-    Quantity,
-    RealArray,
-    ShapeError,
-    WaitingProgress,
-    create_property,
-    get_declared_figures,
-    parse_pixel_size,
-    warn,
 )
 from napari_semsr.inference import ClusterOptions, EnhanceOptions, EnhanceReport
 from napari_semsr.io import (
@@ -128,15 +101,21 @@ def find_unfinished_result(path: Path) -> UnfinishedResult | None:
     history = record.provenance
     if history is None or history.job != "enhance" or counts is None:
         return None
-    no_options = "reading", TRAINED_ON, SIZE_ERROR_KEY, ORIGIN_KEY, INSTRUMENT_KEY
+    no_options = (
+        "reading",
+        TRAINED_ON,
+        core.SIZE_ERROR_KEY,
+        core.ORIGIN_KEY,
+        core.INSTRUMENT_KEY,
+    )
     options = {k: v for k, v in history.options.items() if k not in no_options}
     image = history.inputs[0].name if history.inputs else ""
     return UnfinishedResult(image, history.model_name or "", options, *counts)
 
 
 def _get_recorded_input(
-    place: Path, image: Image, source: Micrograph, provenance: Provenance
-) -> Job[tuple[Micrograph, Provenance]]:
+    place: Path, image: Image, source: core.Micrograph, provenance: core.Provenance
+) -> core.Job[tuple[core.Micrograph, core.Provenance]]:
     """Return the input and provenance as recorded in the store to resume."""
     record, notes, _ = read_store_state(place)
     if (
@@ -146,7 +125,7 @@ def _get_recorded_input(
     ):
         return source, provenance
     before = record.provenance.inputs[0]
-    of_file = not isinstance(image, Micrograph)
+    of_file = not isinstance(image, core.Micrograph)
     if of_file and before.digest == provenance.inputs[0].digest:
         return source, provenance
     values = yield from digest_values(source)
@@ -172,18 +151,18 @@ class EnhancedFile(ImageResult):
     models that do not state it, and for images smaller than a block.
     """
 
-    report: EnhanceReport = field(metadata=FLAT)
-    provenance: Provenance = field(metadata={"json": False})
+    report: EnhanceReport = field(metadata=core.FLAT)
+    provenance: core.Provenance = field(metadata={"json": False})
     misfit: Misfit | None = field(default=None, metadata={"json": False})
-    misfit_map: Annotated[str | None, Quantity("Misfit map")] = None  # its path
+    misfit_map: Annotated[str | None, core.Quantity("Misfit map")] = None  # its path
     unfamiliar_percent: Annotated[
-        float | None, Quantity("Unlike the training area", "% of the area", ".0f")
+        float | None, core.Quantity("Unlike the training area", "% of the area", ".0f")
     ] = None
     unfamiliar_map: Annotated[
-        str | None, Quantity("Map of distance from the training area")
+        str | None, core.Quantity("Map of distance from the training area")
     ] = None  # its path
 
-    misfit_percent = create_property(
+    misfit_percent = core.create_property(
         lambda result: None if result.misfit is None else 100 * result.misfit.share,
         *("Misfit", "% of the input's contrast", ".0f"),
         verdict="misfit_verdict",
@@ -195,9 +174,9 @@ class EnhancedFile(ImageResult):
         """Assessment of the misfit."""
         return None if self.misfit is None else self.misfit.verdict
 
-    def figures(self) -> dict[str, Figure]:
+    def figures(self) -> dict[str, core.Figure]:
         """Return the misfit and the computational cost."""
-        all_figures = get_declared_figures(self)
+        all_figures = core.get_declared_figures(self)
         misfit = {
             name: all_figures[name] for name in ("Misfit",) if name in all_figures
         }
@@ -209,7 +188,7 @@ class EnhancedFile(ImageResult):
         return Result.to_json(self) | digest
 
 
-def _enhance_image(run: Run[EnhanceOptions]) -> Job[Any]:
+def _enhance_image(run: Run[EnhanceOptions]) -> core.Job[Any]:
     """Enhance a plane into a store or a file, or in memory if there is no output."""
     if run.targets:
         return (yield from _enhance_plane(run))
@@ -227,7 +206,7 @@ def _enhance_image(run: Run[EnhanceOptions]) -> Job[Any]:
     return result.replace(metadata={**result.metadata, "enhance": report})
 
 
-def _enhance_plane(run: Run[EnhanceOptions]) -> Job[EnhancedFile]:
+def _enhance_plane(run: Run[EnhanceOptions]) -> core.Job[EnhancedFile]:
     """Enhance a plane into a store or a file."""
     memory_before = psutil.Process().memory_info().rss
     image, target, settings = (
@@ -239,12 +218,12 @@ def _enhance_plane(run: Run[EnhanceOptions]) -> Job[EnhancedFile]:
     run.open_images()
     source, existing = run.images["image"], run.existing
     path, notes = _find_model(run, source)
-    yield Progress(0, 0, f"loading the model {path.stem}")
+    yield core.Progress(0, 0, f"loading the model {path.stem}")
     model = models.load_model(path)
     unlike, distances = yield from compare_with_training_area(
         source, model, settings, wants_map=run.targets.get(UNFAMILIAR) is not None
     )
-    yield Progress(0, 0, f"recording the input {get_image_name(image)}")
+    yield core.Progress(0, 0, f"recording the input {get_image_name(image)}")
     provenance = yield from _create_provenance(run, model, path)
     place = get_output_store_path(target, resume=existing.resume)
     if existing.resume:
@@ -266,13 +245,13 @@ def _enhance_plane(run: Run[EnhanceOptions]) -> Job[EnhancedFile]:
             **existing.get_write_options(place, target),
         )
 
-    def fill_store(store: OmeZarrStore) -> Job[tuple[EnhanceReport, _Comparison]]:
-        if _VALUES not in store.read_notes() and not isinstance(image, Micrograph):
+    def fill_store(store: OmeZarrStore) -> core.Job[tuple[EnhanceReport, _Comparison]]:
+        if _VALUES not in store.read_notes() and not isinstance(image, core.Micrograph):
             store.write_note(_VALUES, (yield from digest_values(source)))
         cluster = run.parameters.get("cluster")
         scheduler = None if cluster is None else cluster.scheduler
         if scheduler is not None:
-            yield WaitingProgress(
+            yield core.WaitingProgress(
                 0, 0, f"connecting to the dask scheduler at {scheduler}"
             )
         enhance_run = yield from inference.plan_run(
@@ -282,7 +261,7 @@ def _enhance_plane(run: Run[EnhanceOptions]) -> Job[EnhancedFile]:
         limits = None if scheduler else settings
         report = _add_notes(report, notes, limits, memory_before)
         about = store.record
-        result = Micrograph(
+        result = core.Micrograph(
             store.level0,
             *(about.pixel_size_nm, about.name, about.provenance, about.origin),
             about.spacing_px,
@@ -317,11 +296,11 @@ def _enhance_plane(run: Run[EnhanceOptions]) -> Job[EnhancedFile]:
     )
 
 
-def choose_model(image: Micrograph) -> tuple[str, tuple[Message, ...]]:
+def choose_model(image: core.Micrograph) -> tuple[str, tuple[core.Message, ...]]:
     """Return the bundled model for the instrument of an image; a note if unknown."""
     if image.instrument is not None:
         return MODELS_BY_INSTRUMENT[image.instrument], ()
-    note = Message(
+    note = core.Message(
         f"The file of {image.name} does not state the microscope, so {DEFAULT_MODEL}, "
         f"a model of SEM images, is used: for a superlens image, set `model` to "
         f"{MOSAIC_MODEL}.",
@@ -331,8 +310,8 @@ def choose_model(image: Micrograph) -> tuple[str, tuple[Message, ...]]:
 
 
 def _find_model(
-    run: Run[EnhanceOptions], image: Micrograph
-) -> tuple[Path, tuple[Message, ...]]:
+    run: Run[EnhanceOptions], image: core.Micrograph
+) -> tuple[Path, tuple[core.Message, ...]]:
     """Return the file of the requested or the default model, and a note on it."""
     name = run.parameters["model"]
     if name is not None:
@@ -341,14 +320,14 @@ def _find_model(
     return find_model(name), notes
 
 
-def _warn_about_misfit(misfit: Misfit, source: Micrograph, model: str) -> None:
+def _warn_about_misfit(misfit: Misfit, source: core.Micrograph, model: str) -> None:
     """Warn if a result contradicts its input, naming the model to use instead."""
     if misfit.is_consistent:
         return
     remedy = "train a model on an area of the image"
     if source.instrument != "optical":
         remedy = f"if it is an SEM image, use {DEFAULT_MODEL}, otherwise {remedy}"
-    warn(
+    core.warn(
         f"The result of {model} does not agree with {source.name}: the misfit is "
         f"{100 * misfit.share:.0f} %, that of true SEM images at most "
         f"{100 * misfit.LIMIT:.0f} %. Do not use the result; {remedy}.",
@@ -365,13 +344,16 @@ def _notify_display(
 
 
 def _write_misfit_map(
-    misfit_map: Micrograph | None, name: str, provenance: Provenance, path: Path
+    misfit_map: core.Micrograph | None,
+    name: str,
+    provenance: core.Provenance,
+    path: Path,
 ) -> None:
     if misfit_map is not None:
         map_history = provenance.model_copy(update={"part": MISFIT})
         overwrite_image(misfit_map.replace(provenance=map_history), path)
     else:
-        warn(
+        core.warn(
             f"No misfit map was written: {name} shows little more than noise, or has "
             "too many gaps.",
             "nothing-to-measure",
@@ -379,12 +361,12 @@ def _write_misfit_map(
 
 
 def compare_with_training_area(
-    source: Micrograph,
+    source: core.Micrograph,
     model: "models.LoadedModel",
     options: EnhanceOptions,
     *,
     wants_map: bool = False,
-) -> Job[tuple[float | None, Micrograph | None]]:
+) -> core.Job[tuple[float | None, core.Micrograph | None]]:
     """Compare an image with the training area of a model; warn if they differ.
 
     Also warns if a model of optical images gets one that is out of focus. Returns the
@@ -400,7 +382,7 @@ def compare_with_training_area(
     if focus is not None or is_instrument_model(card.model_dump()):
         sentence = create_focus_warning(source, focus, card.name)
         if sentence is not None:
-            warn(sentence)
+            core.warn(sentence)
     if place is None and not wants_map:
         return None, None
     far, shape = yield from _measure_distances(
@@ -408,7 +390,7 @@ def compare_with_training_area(
     )
     percent = compute_unfamiliar_percentage(far)
     if percent is not None and percent > UNLIKE_PERCENT:
-        warn(
+        core.warn(
             f"{percent:.0f} % of {source.name} differs from the area that "
             f"{card.name} was trained on: enhance the image with {MOSAIC_MODEL}, or "
             "train a model on an area of the image.",
@@ -418,8 +400,8 @@ def compare_with_training_area(
 
 
 def create_unfamiliarity_map(
-    source: Micrograph, model: str | os.PathLike[str], options: EnhanceOptions
-) -> Job[Micrograph]:
+    source: core.Micrograph, model: str | os.PathLike[str], options: EnhanceOptions
+) -> core.Job[core.Micrograph]:
     """Map each block's distance from the training area, relative to the limit.
 
     Raises
@@ -439,12 +421,12 @@ def create_unfamiliarity_map(
 
 def _measure_distances(
     place: BlockFeatures | None,
-    source: Micrograph,
+    source: core.Micrograph,
     model: "models.LoadedModel",
     options: EnhanceOptions,
     *,
     wants_map: bool,
-) -> Job[tuple[FloatArray, IntPair]]:
+) -> core.Job[tuple[core.FloatArray, core.IntPair]]:
     """Measure block distances; also return the image shape at the model's scale."""
     if place is None:
         msg = (
@@ -452,7 +434,7 @@ def _measure_distances(
             "records this area, such as a model trained with adapt, got "
             f"{model.card.name}."
         )
-        raise OptionError(msg, code="model-unsuitable")
+        raise core.OptionError(msg, code="model-unsuitable")
     field, scaling = inference.prepare_model_input(source, model, options)
     far = yield from place.compare(
         field.input,
@@ -464,26 +446,26 @@ def _measure_distances(
 
 
 def _create_distance_map(
-    far: FloatArray, source: Micrograph, shape: IntPair
-) -> Micrograph:
+    far: core.FloatArray, source: core.Micrograph, shape: core.IntPair
+) -> core.Micrograph:
     if not far.size:
         msg = (
             f"{source.name} must contain at least one block of {BLOCK_PX} x {BLOCK_PX} "
             "px to map its distance from the training area."
         )
-        raise ShapeError(msg, code="image-too-small")
-    grid = Grid.from_image(source)
+        raise core.ShapeError(msg, code="image-too-small")
+    grid = core.Grid.from_image(source)
     y, x = (
         BLOCK_PX * n / m * p
         for n, m, p in zip(source.shape, shape, grid.pitch, strict=True)
     )
-    return Micrograph(
+    return core.Micrograph(
         far.astype("float32"),
-        None if source.pixel_size_nm is None else parse_pixel_size((y, x)),
+        None if source.pixel_size_nm is None else core.parse_pixel_size((y, x)),
         f"distance of {source.name} from the training area",
         origin=(grid.corner[0] + y / 2, grid.corner[1] + x / 2),
         spacing_px=(1.0, 1.0) if source.pixel_size_nm is not None else (y, x),
-        look=DisplaySettings(
+        look=core.DisplaySettings(
             limits=(0.0, 2.0),  # the limit at the centre
             colormap="magma",
             opacity=0.6,  # the image is the layer below
@@ -493,7 +475,9 @@ def _create_distance_map(
 
 
 def _write_distance_map(
-    distance_map: Micrograph | None, provenance: Provenance, run: Run[EnhanceOptions]
+    distance_map: core.Micrograph | None,
+    provenance: core.Provenance,
+    run: Run[EnhanceOptions],
 ) -> str | None:
     """Write the map of the distance from the training area, if requested."""
     if distance_map is None:
@@ -505,17 +489,17 @@ def _write_distance_map(
     return str(run.targets[UNFAMILIAR])
 
 
-_Comparison = tuple[Misfit | None, Micrograph | None]
+_Comparison = tuple[Misfit | None, core.Micrograph | None]
 """Misfit of the result, and misfit map."""
 
 
 def _compare_result(
-    source: Micrograph,
-    output: Micrograph,
+    source: core.Micrograph,
+    output: core.Micrograph,
     model: "models.LoadedModel",
     *,
     wants_map: bool,
-) -> Job[_Comparison]:
+) -> core.Job[_Comparison]:
     """Compare a result with its input."""
     misfit, misfit_map = None, None
     if wants_map or is_instrument_model(model.card.model_dump()):
@@ -537,7 +521,7 @@ def is_instrument_model(card: dict[str, Any]) -> bool:
 
 def _add_notes(
     report: EnhanceReport,
-    notes: tuple[Message, ...],
+    notes: tuple[core.Message, ...],
     options: EnhanceOptions | None,
     memory_before: int,
 ) -> EnhanceReport:
@@ -548,7 +532,7 @@ def _add_notes(
     memory_taken = report.peak_memory_mb / 1e3 - memory_before / 1e9
     if memory_taken <= options.memory_gb:
         return report
-    note = Message(
+    note = core.Message(
         f"The run used {memory_taken:.2g} GB, including libraries, which exceeds the "
         f"limit of {options.memory_gb:g} GB: set memory_gb to at least "
         f"{memory_taken:.2g} GB.",
@@ -559,10 +543,10 @@ def _add_notes(
 
 def _create_provenance(
     run: Run[EnhanceOptions], model: "models.LoadedModel", path: Path
-) -> Job[Provenance]:
+) -> core.Job[core.Provenance]:
     """Create the provenance of an enhanced image."""
     training_images = model.card.training.get("learnt_from")
-    model_record = InputRecord(
+    model_record = core.InputRecord(
         role="model", name=path.name, digest=model.digest, path=get_record_path(path)
     )
     history = yield from run.compose_history(
@@ -665,19 +649,19 @@ ENHANCE = Verb(
 
 
 _PATIENCE_S = 0.1  # seconds between checks for a request; chosen: responsive
-Answer = tuple[Box, RealArray]
+Answer = tuple[core.Box, core.RealArray]
 
 
 class PreviewChannel:
     """Channel for preview requests and results that keeps only the latest."""
 
     def __init__(self) -> None:
-        self._wishes: deque[Box] = deque(maxlen=1)
+        self._wishes: deque[core.Box] = deque(maxlen=1)
         self._answers: deque[Answer] = deque(maxlen=1)
         self._request = threading.Event()
         self.blur_px: float | None = None  # measured by the model
 
-    def request_box(self, box: Box) -> None:
+    def request_box(self, box: core.Box) -> None:
         """Request a box, replacing an older request."""
         self._wishes.append(box)
         self._request.set()
@@ -686,7 +670,7 @@ class PreviewChannel:
         """Return and remove the latest result, if any."""
         return self._answers.pop() if self._answers else None
 
-    def wait_for_request(self) -> Box | None:
+    def wait_for_request(self) -> core.Box | None:
         """Wait briefly for a request; return None if there is none."""
         self._request.wait(_PATIENCE_S)
         self._request.clear()
@@ -703,9 +687,9 @@ def run_preview(
     *,
     model: str | os.PathLike[str],
     options: inference.EnhanceOptions,
-) -> Job[None]:
+) -> core.Job[None]:
     """Enhance the requested boxes until the job is closed."""
-    yield Progress(0, 0, "preparing the preview")
+    yield core.Progress(0, 0, "preparing the preview")
     path = find_model(model)
     source = open_image(image)
     boxes = inference.prepare_preview(source, models.load_model(path), options)
@@ -715,4 +699,4 @@ def run_preview(
         wish = desk.wait_for_request()
         if wish is not None:
             desk.put_result(boxes.enhance(wish))
-        yield Progress(0, 0, title)
+        yield core.Progress(0, 0, title)

@@ -25,20 +25,7 @@ import numpy as np
 import yaml
 from pydantic import FiniteFloat, ValidationError
 
-from napari_semsr import inference, models
-from napari_semsr.core import (
-    FAULTS,
-    CheckpointError,
-    Options,
-    RealArray,
-    count_values,
-    format_one_line,
-    measure_percentiles,
-    open_file,
-    option,
-    read_bytes,
-    round_up,
-)
+from napari_semsr import core, inference, models
 from napari_semsr.io import ReadOptions, replace_atomically
 from napari_semsr.jobs.images import Image, get_image_name, open_image
 from napari_semsr.jobs.samples import simulate_exposure, simulate_specimen
@@ -85,22 +72,22 @@ _MAX_VALUES = 100_000  # chosen: descriptions at bioimage.io have some hundred
 _TEXT_LIMIT = 2**20  # bytes of a description: those at bioimage.io have some thousand
 
 
-class ExportOptions(Options):
+class ExportOptions(core.Options):
     """Options for exporting a model."""
 
-    to: Kind | None = option(None, "", "format; default: by the suffix")
+    to: Kind | None = core.option(None, "", "format; default: by the suffix")
 
 
-class ImportOptions(Options):
+class ImportOptions(core.Options):
     """Model card values that may be missing from an imported file."""
 
-    name: str | None = option(
+    name: str | None = core.option(
         None,
         "Name",
         "Name in the model library; default: the name in the file, or the file name.",
         pattern=r"^[\w.+-]{1,100}$",
     )
-    pixel_size_nm: FiniteFloat | None = option(
+    pixel_size_nm: FiniteFloat | None = core.option(
         None,
         "Pixel size",
         "Pixel size that the model was trained on, in nm; images with other pixel "
@@ -108,7 +95,7 @@ class ImportOptions(Options):
         unit="nm",
         gt=0,
     )
-    scaling: Literal["percentiles", "deviation", "levels"] | None = option(
+    scaling: Literal["percentiles", "deviation", "levels"] | None = core.option(
         None,
         "Scaling",
         "Grey values mapped to 0 and 1 in the network input: percentiles of the "
@@ -120,13 +107,13 @@ class ImportOptions(Options):
             "fixed grey levels": "levels",
         },
     )
-    percentiles: tuple[FiniteFloat, FiniteFloat] | None = option(
+    percentiles: tuple[FiniteFloat, FiniteFloat] | None = core.option(
         None, "", "the two percentiles; default: 0.1 99.9", metavar=("LOW", "HIGH")
     )
-    levels: tuple[FiniteFloat, FiniteFloat] | None = option(
+    levels: tuple[FiniteFloat, FiniteFloat] | None = core.option(
         None, "", "the two grey levels; default: 0 1", metavar=("LOW", "HIGH")
     )
-    grey: Literal["input", "unit"] | None = option(
+    grey: Literal["input", "unit"] | None = core.option(
         None,
         "Result",
         "input: scale the output back to the grey levels of the input; unit: keep "
@@ -181,7 +168,7 @@ def export_model_file(
         people = tuple(authors or author_names) or (_OURS if is_bundled else ())
         if not people:
             msg = "A bioimage.io package must name its authors: set `authors`."
-            raise CheckpointError(msg, code="missing-value")
+            raise core.CheckpointError(msg, code="missing-value")
     data = models.export_onnx(loaded_model.module, card)
     if kind == "bioimageio":
         ours = field is None and model.suffix == SUFFIXES["semsr"]
@@ -206,14 +193,15 @@ def _fix_statistics(
             f"{model.card.name} cannot use {get_image_name(field)}: `field` applies "
             "only to networks with whole-image statistics and to images with contrast."
         )
-        raise CheckpointError(msg, code="option-without-effect")
+        raise core.CheckpointError(msg, code="option-without-effect")
     sentence = (
         f"It is fixed to the degradation of one image, {image.name}, and is intended "
         f"for similar images. Unlike {model.card.name}, it neither re-estimates noise "
         "and blur nor removes haze."
     )
     facts = {
-        name: round(value, 6) for name, value in zip(FAULTS, condition, strict=True)
+        name: round(value, 6)
+        for name, value in zip(core.FAULTS, condition, strict=True)
     }
     card = model.card.model_copy(
         update={
@@ -273,10 +261,10 @@ def _create_package(
             f"{card.name} uses whole-image statistics or context, but a bioimage.io "
             "package may be run in tiles: export the model as ONNX."
         )
-        raise CheckpointError(msg, code="model-unsuitable")
-    least = round_up(2 * probe_result.halo + card.stride, card.stride)
+        raise core.CheckpointError(msg, code="model-unsuitable")
+    least = core.round_up(2 * probe_result.halo + card.stride, card.stride)
     test_input, network_input, test_output = _create_test_data(
-        model, round_up(least + _SPARE, card.stride)
+        model, core.round_up(least + _SPARE, card.stride)
     )
     files = {
         "weights.onnx": weights,
@@ -304,7 +292,7 @@ def _create_package(
 
 def _create_test_data(
     model: "models.LoadedModel", side: int
-) -> tuple[RealArray, RealArray, RealArray]:
+) -> tuple[core.RealArray, core.RealArray, core.RealArray]:
     """Simulate a test image, and return its grey values, network input and output."""
     import torch
 
@@ -312,7 +300,7 @@ def _create_test_data(
     test_input = np.asarray(sample, dtype=np.float32)[None, None]
     card = model.card
     if card.input_scaling == "percentiles":
-        low, high = measure_percentiles(sample, *card.input_percentiles)
+        low, high = core.measure_percentiles(sample, *card.input_percentiles)
     elif card.input_scaling == "levels":
         low, high = card.input_levels
     else:
@@ -326,7 +314,7 @@ def _create_test_data(
     return test_input, network_input, test_output
 
 
-def _draw_cover(network_input: RealArray, test_output: RealArray) -> bytes:
+def _draw_cover(network_input: core.RealArray, test_output: core.RealArray) -> bytes:
     """Draw input and output side by side, in an image twice as wide as high."""
     from PIL import Image as Pictures
 
@@ -478,7 +466,7 @@ def check_no_executable_code(path: Path) -> None:
             f"{path.name} is {kind}, which can execute code when loaded: convert the "
             "network to ONNX."
         )
-        raise CheckpointError(msg, code="unsafe-content")
+        raise core.CheckpointError(msg, code="unsafe-content")
 
 
 def import_model_file(
@@ -487,7 +475,7 @@ def import_model_file(
     """Import a network from an ONNX file or a package, and probe it."""
     if path.suffix.lower() == ".zip":
         return _read_package(path, options)
-    data = read_bytes(path, _ONNX_LIMIT)
+    data = core.read_bytes(path, _ONNX_LIMIT)
     description = _clean_text(f"ONNX network {path.name}", 2000)
     start = {"name": _clean_name(path.stem), "description": description}
     return _create_network(data, path.name, path.parent, start, {}, options)
@@ -561,16 +549,16 @@ def _read_package(
 ) -> tuple["nn.Module", "models.ModelCard"]:
     """Read a bioimage.io package: its description, then its ONNX weights."""
     try:
-        with open_file(path) as file, zipfile.ZipFile(file) as package:
+        with core.open_file(path) as file, zipfile.ZipFile(file) as package:
             content = _read_description(package, path.name)
             source, weights = _read_weights(package, content, path.name)
             description = _check_description(content, path.name)
     except _BAD_ZIP as error:
-        reason = format_one_line(
+        reason = core.format_one_line(
             str(error) or type(error).__name__, _TEXT_LENGTH
         ).rstrip(".")
         msg = f"Cannot read {path.name} as a package: {reason}."
-        raise CheckpointError(msg, code="model-damaged") from error
+        raise core.CheckpointError(msg, code="model-damaged") from error
     statements = _get_card_values(description, path.name)
     licence = description.license or "as stated by its author"
     start = {
@@ -601,7 +589,7 @@ def _read_member(package: zipfile.ZipFile, name: str, limit: int) -> bytes:
         data = stream.read(limit + 1)
     if len(data) > limit:
         msg = f"{name} must be smaller than {limit / 2**20:g} MiB."
-        raise CheckpointError(msg, code="file-too-large")
+        raise core.CheckpointError(msg, code="file-too-large")
     return data
 
 
@@ -613,31 +601,31 @@ def _read_description(package: zipfile.ZipFile, name: str) -> dict[str, object]:
     ]
     if not description_files:
         msg = f"{name} is not a bioimage.io package: it has no rdf.yaml."
-        raise CheckpointError(msg, code="format-unknown")
+        raise core.CheckpointError(msg, code="format-unknown")
     text = _read_member(package, description_files[0], _TEXT_LIMIT)
     try:
         description = yaml.safe_load(text.decode())
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
         first = str(error).splitlines()[0]
         msg = f"Cannot read {description_files[0]} in {name}: {first.rstrip('.')}."
-        raise CheckpointError(msg, code="model-damaged") from error
-    if count_values(description) > _MAX_VALUES:
+        raise core.CheckpointError(msg, code="model-damaged") from error
+    if core.count_values(description) > _MAX_VALUES:
         msg = (
             f"{description_files[0]} in {name} must have at most {_MAX_VALUES} values, "
             "after expanding aliases."
         )
-        raise CheckpointError(msg, code="unsafe-content")
+        raise core.CheckpointError(msg, code="unsafe-content")
     if not isinstance(description, dict) or description.get("type") != "model":
-        raise CheckpointError(
+        raise core.CheckpointError(
             (f"{name} does not describe a model."), code="format-unknown"
         )
     version = str(description.get("format_version"))
     if not version.startswith("0.5."):
         msg = (
-            f"{name} has format version {format_one_line(version)}, but version 0.5 is "
-            "required: update the package with `bioimageio update-format`."
+            f"{name} has format version {core.format_one_line(version)}, but version "
+            "0.5 is required: update the package with `bioimageio update-format`."
         )
-        raise CheckpointError(msg, code="other-version")
+        raise core.CheckpointError(msg, code="other-version")
     return description
 
 
@@ -649,23 +637,23 @@ def _read_weights(
     weights = weights if isinstance(weights, dict) else {}
     entry = weights.get("onnx")
     if not isinstance(entry, dict):
-        kinds = format_one_line(", ".join(sorted(map(str, weights))))
+        kinds = core.format_one_line(", ".join(sorted(map(str, weights))))
         msg = (
             f"The weights in {name} must be in ONNX format, got {kinds or 'nothing'}: "
             "loading other formats can execute code."
         )
-        raise CheckpointError(msg, code="format-unsupported")
+        raise core.CheckpointError(msg, code="format-unsupported")
     source = str(entry.get("source"))
-    source_text = format_one_line(source)
+    source_text = core.format_one_line(source)
     place = PurePosixPath(source.replace("\\", "/"))
     if "://" in source or place.is_absolute() or ".." in place.parts:
         msg = (
             f"The weights of {name} are at {source_text}, outside the package: get the "
             "complete package."
         )
-        raise CheckpointError(msg, code="weights-elsewhere")
+        raise core.CheckpointError(msg, code="weights-elsewhere")
     if source not in package.namelist():
-        raise CheckpointError(
+        raise core.CheckpointError(
             f"{name} does not contain the weights file {source_text}; copy the "
             "package again.",
             code="model-damaged",
@@ -677,7 +665,7 @@ def _read_weights(
             f"{source_text} in {name} does not match its checksum; copy the package "
             "again."
         )
-        raise CheckpointError(msg, code="content-changed")
+        raise core.CheckpointError(msg, code="content-changed")
     return source_text, data
 
 
@@ -696,7 +684,7 @@ def _check_description(content: Mapping[str, Any], name: str) -> Any:
             "bioimage.io packages need bioimageio.spec: pip install "
             "'napari-semsr[bioimageio]'."
         )
-        raise CheckpointError(msg, code="extra-missing") from error
+        raise core.CheckpointError(msg, code="extra-missing") from error
     texts = {  # with surrogates joined or replaced
         key: _clean_text(value, _TEXT_LIMIT) if isinstance(value, str) else value
         for key, value in content.items()
@@ -713,7 +701,7 @@ def _check_description(content: Mapping[str, Any], name: str) -> Any:
         raise _create_invalid_error(error, name) from None
 
 
-def _create_invalid_error(error: Exception, name: str) -> CheckpointError:
+def _create_invalid_error(error: Exception, name: str) -> core.CheckpointError:
     """Describe the first fault of an invalid description."""
     where, sentence, code = "its top", repr(error), "model-damaged"
     if isinstance(error, ValidationError):
@@ -724,10 +712,10 @@ def _create_invalid_error(error: Exception, name: str) -> CheckpointError:
             sentence = f"{first['input']!r} is not an SPDX name, such as BSD-3-Clause"
             code = "licence-unknown"
     msg = (
-        f"The description of {name} is invalid at {format_one_line(where)}: "
-        f"{format_one_line(sentence, _TEXT_LENGTH).rstrip('.')}."
+        f"The description of {name} is invalid at {core.format_one_line(where)}: "
+        f"{core.format_one_line(sentence, _TEXT_LENGTH).rstrip('.')}."
     )
-    return CheckpointError(msg, code=code)
+    return core.CheckpointError(msg, code=code)
 
 
 def _get_card_values(description: Any, name: str) -> dict[str, object]:
@@ -738,16 +726,16 @@ def _get_card_values(description: Any, name: str) -> dict[str, object]:
         listed = "; ".join(", ".join(axes) for axes in found)
         msg = (
             "A network must have one input and one output, each with the axes batch, "
-            f"channel (one), y, x, but {name} has {format_one_line(listed)}."
+            f"channel (one), y, x, but {name} has {core.format_one_line(listed)}."
         )
-        raise CheckpointError(msg, code="model-unsuitable")
+        raise core.CheckpointError(msg, code="model-unsuitable")
     after = [step.id for step in outputs[0].postprocessing]
     if set(after) - {"ensure_dtype"}:
         msg = (
             f"{name} requires {', '.join(after)} for postprocessing, which is not "
             "supported."
         )
-        raise CheckpointError(msg, code="model-unsuitable")
+        raise core.CheckpointError(msg, code="model-unsuitable")
     sizes = [
         _NANOMETRES[axis.unit] * axis.scale
         for axis in inputs[0].axes[2:]
@@ -786,13 +774,13 @@ def _translate_scaling(steps: Sequence[Any], name: str) -> dict[str, object]:
             return _create_input_levels(zero, zero + 1 / one["gain"], name)
     msg = (
         f"{name} uses an unsupported form of preprocessing: "
-        f"{format_one_line(', '.join(step.id for step in real))}."
+        f"{core.format_one_line(', '.join(step.id for step in real))}."
     )
-    raise CheckpointError(msg, code="model-unsuitable")
+    raise core.CheckpointError(msg, code="model-unsuitable")
 
 
 def _create_input_levels(zero: float, one: float, name: str) -> dict[str, object]:
     if not (math.isfinite(zero) and math.isfinite(one) and zero < one):
         msg = f"The grey values {zero} and {one} of {name} cannot become 0 and 1."
-        raise CheckpointError(msg, code="model-unsuitable")
+        raise core.CheckpointError(msg, code="model-unsuitable")
     return {"input_scaling": "levels", "input_levels": (zero, one)}

@@ -7,24 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_semsr.core import (
-    Box,
-    DisplaySettings,
-    FloatPair,
-    Grid,
-    InputRecord,
-    Job,
-    Micrograph,
-    OptionError,
-    Options,
-    Progress,
-    Quantity,
-    ShapeError,
-    create_property,
-    format_pixel_size,
-    option,
-    warn,
-)
+from napari_semsr import core
 from napari_semsr.io import replace_atomically
 from napari_semsr.jobs.images import (
     Image,
@@ -55,10 +38,10 @@ _OPACITY = 0.55  # default opacity of a map, as in the panels
 _BAND_PX = 1 << 24  # pixels read at once; chosen: 128 MB of float64
 
 
-class FigureOptions(Options):
+class FigureOptions(core.Options):
     """Options for a figure."""
 
-    width_mm: float = option(
+    width_mm: float = core.option(
         85.0,
         "Width",
         "Figure width: 85 for a single column, 175 for a full page.",
@@ -66,41 +49,43 @@ class FigureOptions(Options):
         ge=20,
         le=400,
     )
-    dpi: int = option(300, "Resolution", "Pixels per inch.", unit="dpi", ge=50, le=1200)
-    columns: int | None = option(
+    dpi: int = core.option(
+        300, "Resolution", "Pixels per inch.", unit="dpi", ge=50, le=1200
+    )
+    columns: int | None = core.option(
         None,
         "Columns",
         ("Number of images per row; chosen automatically by default."),
         ge=1,
         le=_MOST,
     )
-    caption: str = option(
+    caption: str = core.option(
         "", "Caption", "Text before the image descriptions.", max_length=2000
     )
-    no_caption: bool = option(
+    no_caption: bool = core.option(
         False,
         "No caption",
         "Omit the image descriptions, but name the networks that made the images.",
     )
-    caption_file: bool = option(
+    caption_file: bool = core.option(
         False,
         "Caption file",
         "Also write the full caption to a text file with the same name as the figure.",
     )
-    greys: Literal["own", "common"] = option(
+    greys: Literal["own", "common"] = core.option(
         "own",
         "Grey scale",
         "Use separate contrast limits for each image, or the same limits for all "
         "images except maps.",
         choices={"as on screen": "own", "one for all": "common"},
     )
-    overlay: bool = option(
+    overlay: bool = core.option(
         False,
         "Maps over images",
         "Overlay each map and its colour bar on the image that it was measured on, "
         "instead of showing both side by side.",
     )
-    inset: tuple[int, int, int, int] | None = option(
+    inset: tuple[int, int, int, int] | None = core.option(
         None,
         "",
         "Rows Y0 to Y1 and columns X0 to X1 of the first image, shown enlarged "
@@ -114,24 +99,24 @@ class CreatedFigure(Result):
     """Created figure, with the pixel size of its first image."""
 
     path: str
-    pixel_size_nm: FloatPair | None
+    pixel_size_nm: core.FloatPair | None
     shape: tuple[int, int]  # of the figure
-    caption: Annotated[str, Quantity("Caption")]  # in the figure
+    caption: Annotated[str, core.Quantity("Caption")]  # in the figure
     networks: tuple[str, ...]  # that made images
-    caption_file: Annotated[str | None, Quantity("Caption file")] = None
+    caption_file: Annotated[str | None, core.Quantity("Caption file")] = None
 
-    first_pixel = create_property(
-        lambda result: format_pixel_size(result.pixel_size_nm),
+    first_pixel = core.create_property(
+        lambda result: core.format_pixel_size(result.pixel_size_nm),
         "Pixel of the first image",
     )
 
 
-def _draw_figure(run: Run[FigureOptions]) -> Job[CreatedFigure]:
+def _draw_figure(run: Run[FigureOptions]) -> core.Job[CreatedFigure]:
     settings, path = run.options, run.required_target
     images: Sequence[Image] = run.image_inputs["images"]
     if not 1 <= len(images) <= _MOST:
         msg = f"A figure must have 1 to {_MOST} images, got {len(images)}."
-        raise OptionError(msg, code="out-of-range")
+        raise core.OptionError(msg, code="out-of-range")
     text = path.with_suffix(_TEXT) if settings.caption_file else None
     if text is not None:
         Output("", ending=_TEXT).check_path(text, run.inputs, run.existing)
@@ -140,7 +125,7 @@ def _draw_figure(run: Run[FigureOptions]) -> Job[CreatedFigure]:
     cells = yield from _create_cells(images, images_opened, settings)
     images_shown = []
     for number, cell in enumerate(cells):
-        yield Progress(number, len(cells) + 1, f"reading image {number + 1}")
+        yield core.Progress(number, len(cells) + 1, f"reading image {number + 1}")
         part = yield from create_plate_image(
             cell.image, images_opened[0], settings, len(cells)
         )
@@ -160,7 +145,7 @@ def _draw_figure(run: Run[FigureOptions]) -> Job[CreatedFigure]:
             replace(i, gamma=gamma, colours=colours, **how) if i.unit is None else i
             for i in images_shown
         ]
-    yield Progress(len(cells), len(cells) + 1, "drawing")
+    yield core.Progress(len(cells), len(cells) + 1, "drawing")
     caption = create_caption(cells, images_shown, settings)
     plate = draw_plate(
         images_shown,
@@ -193,20 +178,22 @@ def _draw_figure(run: Run[FigureOptions]) -> Job[CreatedFigure]:
 class _FigureCell:
     """Lettered cell of a figure."""
 
-    image: Micrograph
-    above: Micrograph | None = None  # overlaid map
+    image: core.Micrograph
+    above: core.Micrograph | None = None  # overlaid map
 
 
 def _create_cells(
-    images_given: Sequence[Image], images: Sequence[Micrograph], options: FigureOptions
-) -> Job[list[_FigureCell]]:
+    images_given: Sequence[Image],
+    images: Sequence[core.Micrograph],
+    options: FigureOptions,
+) -> core.Job[list[_FigureCell]]:
     """Assign images to cells; an overlaid map shares the cell of its image.
 
     A map without a history is overlaid on the image before it.
     """
     if not options.overlay:
         return [_FigureCell(image) for image in images]
-    plain: list[tuple[Micrograph, InputRecord]] = []
+    plain: list[tuple[core.Micrograph, core.InputRecord]] = []
     for source, image in zip(images_given, images, strict=True):
         if not _is_map(image):
             plain.append((image, (yield from record_input(source, image))))
@@ -223,7 +210,7 @@ def _create_cells(
                 f"preceded by {('another map' if number else 'none')}: pass an image "
                 "first, then its map."
             )
-            raise OptionError(msg, code="image-missing")
+            raise core.OptionError(msg, code="image-missing")
         place = next(n for n, cell in enumerate(cells) if cell.image is under)
         if cells[place].above is None:
             cells[place] = replace(cells[place], above=image)
@@ -234,13 +221,13 @@ def _create_cells(
             "An overlay (`overlay`) requires a map, but there is none among the "
             "images; create one with `frc_map()`."
         )
-        raise OptionError(msg, code="map-missing")
+        raise core.OptionError(msg, code="map-missing")
     return cells
 
 
 def _find_measured_image(
-    above: Micrograph, images: Sequence[tuple[Micrograph, InputRecord]]
-) -> Micrograph | None:
+    above: core.Micrograph, images: Sequence[tuple[core.Micrograph, core.InputRecord]]
+) -> core.Micrograph | None:
     """Find the image that a map was measured on from its history, if recorded."""
     history = above.provenance
     inputs = () if history is None else history.defining_step().inputs
@@ -258,19 +245,19 @@ def _find_measured_image(
             f"`overlay` places {above.name} on the image that it was measured "
             f"on, but {inputs[0].name} is not among the images: pass it as well."
         )
-        raise OptionError(msg, code="image-missing")
+        raise core.OptionError(msg, code="image-missing")
     return None
 
 
-def _is_map(image: Micrograph) -> bool:
+def _is_map(image: core.Micrograph) -> bool:
     """Return whether an image is a map, with a colour bar."""
     look = image.look
     return image.quantity is not None or (look is not None and look.colour_bar)
 
 
 def _create_overlay(
-    above: Micrograph, image: Micrograph, options: FigureOptions, count: int
-) -> Job[FigureOverlay]:
+    above: core.Micrograph, image: core.Micrograph, options: FigureOptions, count: int
+) -> core.Job[FigureOverlay]:
     """Downsample a map for the figure, and find its position."""
     if above.unit != image.unit:
         bare = above if above.pixel_size_nm is None else image
@@ -278,12 +265,15 @@ def _create_overlay(
             "Either both the map and its image or neither must have a pixel size, but "
             f"{bare.name} has none."
         )
-        raise OptionError(msg, code="pixel-size-missing")
+        raise core.OptionError(msg, code="pixel-size-missing")
     plain = options.replace(inset=None)
     overlay = yield from create_plate_image(above, image, plain, count)
     factor = _compute_downsampling_factor(above, options, count)
     size = np.multiply(overlay.values.shape, np.multiply(above.scale, factor))
-    start = np.array(Grid.from_image(above).corner) - Grid.from_image(image).corner
+    start = (
+        np.array(core.Grid.from_image(above).corner)
+        - core.Grid.from_image(image).corner
+    )
     pixel = np.multiply(
         image.scale, _compute_downsampling_factor(image, options, count)
     )
@@ -291,7 +281,7 @@ def _create_overlay(
     whole = np.multiply(image.shape, image.scale) / pixel
     if bottom <= 0 or right <= 0 or top >= whole[0] or left >= whole[1]:
         msg = f"The map {above.name} does not overlap {image.name}."
-        raise ShapeError(msg, code="no-overlap")
+        raise core.ShapeError(msg, code="no-overlap")
     opacity = above.look.opacity if above.look is not None else 1.0
     return FigureOverlay(
         values=overlay.values,
@@ -339,22 +329,22 @@ def create_caption(
     return " ".join(sentences)
 
 
-def _list_networks(image: Micrograph) -> list[str]:
+def _list_networks(image: core.Micrograph) -> list[str]:
     """Return the networks that made an image, with their short digests."""
     networks = {} if image.provenance is None else image.provenance.network_names()
     return [f"{n} ({d.removeprefix('sha256:')[:16]})" for d, n in networks.items()]
 
 
 def create_plate_image(
-    image: Micrograph, first: Micrograph, options: FigureOptions, count: int
-) -> Job[FigureImage]:
+    image: core.Micrograph, first: core.Micrograph, options: FigureOptions, count: int
+) -> core.Job[FigureImage]:
     """Downsample an image for the figure, and choose its colour map."""
     factor = _compute_downsampling_factor(image, options, count)
     box = None if options.inset is None else _get_inset_box(options.inset, image, first)
     values = yield from _average_blocks(image, factor)
     if not np.isfinite(values).any():
         msg = f"Figure images must have finite pixels, but {image.name} has none."
-        raise ShapeError(msg, code="no-finite-values")
+        raise core.ShapeError(msg, code="no-finite-values")
     unit, limits, gamma, look = (
         image.quantity,
         choose_grey_limits(values),
@@ -387,7 +377,7 @@ def create_plate_image(
     )
 
 
-def _get_colormap(name: str, look: DisplaySettings) -> "str | Colormap | None":
+def _get_colormap(name: str, look: core.DisplaySettings) -> "str | Colormap | None":
     """Return the colour map of an image for a figure; warn if unknown."""
     from matplotlib import colormaps
     from matplotlib.colors import ListedColormap, is_color_like, to_rgba_array
@@ -400,7 +390,7 @@ def _get_colormap(name: str, look: DisplaySettings) -> "str | Colormap | None":
     elif is_color_like(colormap):  # from black; napari's green is the full colour
         colours = to_rgba_array(["black", "lime" if colormap == "green" else colormap])
     else:
-        warn(
+        core.warn(
             f"There is no colour map named {colormap} for figures, so a default is "
             f"used for {name}: choose another colour map.",
             "unknown-value",
@@ -414,7 +404,7 @@ def _get_colormap(name: str, look: DisplaySettings) -> "str | Colormap | None":
 
 
 def _compute_downsampling_factor(
-    image: Micrograph, options: FigureOptions, count: int
+    image: core.Micrograph, options: FigureOptions, count: int
 ) -> int:
     """Return the number of pixels averaged into one along each axis.
 
@@ -426,13 +416,15 @@ def _compute_downsampling_factor(
     return max(1, min(image.shape[1] // max(columns_wanted, 1), min(image.shape)))
 
 
-def _average_blocks(image: Micrograph, factor: int) -> Job[NDArray[np.float64]]:
+def _average_blocks(
+    image: core.Micrograph, factor: int
+) -> core.Job[NDArray[np.float64]]:
     """Average blocks of pixels, ignoring NaN and dropping incomplete blocks."""
     rows, columns = (n // factor for n in image.shape)
     means = np.full((rows, columns), np.nan)
     step = max(1, _BAND_PX // (image.shape[1] * factor))
     for top in range(0, rows, step):
-        yield Progress(top, rows, f"reading {image.name}")
+        yield core.Progress(top, rows, f"reading {image.name}")
         end = min(rows, top + step)
         band = image.data[top * factor : end * factor, : columns * factor]
         blocks = np.asarray(band, float).reshape(end - top, factor, columns, factor)
@@ -444,14 +436,14 @@ def _average_blocks(image: Micrograph, factor: int) -> Job[NDArray[np.float64]]:
 
 
 def _get_inset_box(
-    inset: tuple[int, int, int, int], image: Micrograph, first: Micrograph
-) -> Box:
+    inset: tuple[int, int, int, int], image: core.Micrograph, first: core.Micrograph
+) -> core.Box:
     """Return the inset box of an image, given in pixels of the first image."""
     y0, x0, y1, x1 = inset
     if image is not first and image.unit == first.unit:
         corners = np.array([(y0, x0), (y1, x1)]) - 0.5  # pixel corners, not centres
         start, stop = (first.origin + corners * first.scale).tolist()
-        box = Grid.from_image(image).nearest_box(start, stop)
+        box = core.Grid.from_image(image).nearest_box(start, stop)
         y0, x0, y1, x1 = box.y0, box.x0, box.y1, box.x1
     rows, columns = image.shape
     if not (0 <= y0 < y1 <= rows and 0 <= x0 < x1 <= columns):
@@ -460,8 +452,8 @@ def _get_inset_box(
             f"and columns {x0} to {x1} of {image.name}, which has {rows} x {columns} "
             "px."
         )
-        raise ShapeError(msg, code="outside-image")
-    return Box(y0, y1, x0, x1)
+        raise core.ShapeError(msg, code="outside-image")
+    return core.Box(y0, y1, x0, x1)
 
 
 FIGURE = Verb(

@@ -14,21 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from napari_semsr import stitching
-from napari_semsr.core import (
-    Box,
-    FloatPair,
-    Job,
-    Message,
-    Micrograph,
-    OptionError,
-    Options,
-    PixelSize,
-    Progress,
-    ReadError,
-    RealArray,
-    WaitingProgress,
-)
+from napari_semsr import core, stitching
 from napari_semsr.io import (
     FrameFolder,
     GrowingMosaic,
@@ -52,7 +38,7 @@ _MAX_NAMES = 5  # frames named in a message; chosen: one line
 class LiveDisplay(Protocol):
     """Display of a growing mosaic, called from the thread of the follower."""
 
-    def show_block(self, mosaic: GrowingMosaic, box: Box) -> None:
+    def show_block(self, mosaic: GrowingMosaic, box: core.Box) -> None:
         """Show a newly written rectangle, in mosaic pixels."""
 
     def show_warning(self, sentence: str) -> None:
@@ -79,9 +65,9 @@ class LiveScan:
     def __init__(
         self,
         place: Path,
-        read: Callable[[str], RealArray],
+        read: Callable[[str], core.RealArray],
         options: StitchOptions,
-        flat: RealArray | None = None,
+        flat: core.RealArray | None = None,
         display: LiveDisplay | None = None,
     ) -> None:
         self._place, self._read, self._flat = place, read, flat
@@ -93,15 +79,15 @@ class LiveScan:
         self._mosaic: GrowingMosaic | None = None
         self._names: list[str] = []
         self._numbers: dict[str, int] = {}
-        self._settling: Job[None] | None = None
+        self._settling: core.Job[None] | None = None
 
     def __len__(self) -> int:
         return len(self._numbers)
 
-    def _read_frame(self, index: int) -> RealArray:
+    def _read_frame(self, index: int) -> core.RealArray:
         return self._read(self._names[index])
 
-    def positions(self) -> dict[str, FloatPair | None]:
+    def positions(self) -> dict[str, core.FloatPair | None]:
         """Return the corner ``(y, x)`` of each frame in px.
 
         None for a frame that is not placed by its content, wherever it is shown.
@@ -115,11 +101,11 @@ class LiveScan:
     def add_frame(
         self,
         name: str,
-        pixels: RealArray,
-        stated_corner: FloatPair | None = None,
+        pixels: core.RealArray,
+        stated_corner: core.FloatPair | None = None,
         *,
         unit: str = "px",
-        pixel_size_nm: PixelSize | None = None,
+        pixel_size_nm: core.PixelSize | None = None,
     ) -> list[str]:
         """Place a new or rewritten frame, and return new warnings."""
         placement = self.placement
@@ -130,7 +116,7 @@ class LiveScan:
                 pixel_size_nm=pixel_size_nm, flat=self._flat,
             )  # fmt: skip
             self.watch = stitching.ScanMonitor(placement)
-            about = Micrograph(
+            about = core.Micrograph(
                 np.zeros((1, 1), np.float32), pixel_size_nm, "scan being taken"
             )
             chunk = max(_CHUNK, min(2 * _CHUNK, max(shape)))
@@ -160,7 +146,7 @@ class LiveScan:
             for sentence in doubts:
                 self._display.show_warning(sentence)
 
-    def set_position(self, name: str, stated_corner: FloatPair, unit: str) -> None:
+    def set_position(self, name: str, stated_corner: core.FloatPair, unit: str) -> None:
         """Set the stated corner of a frame that arrived earlier."""
         if self.placement is not None:
             index = self._numbers[name]
@@ -183,7 +169,7 @@ class LiveScan:
         shape = placement.frames.frame_shape
         places = placement.get_fused_position(index), placement.positions[index]
         boxes = [
-            Box.from_shape(shape, (round(float(y)), round(float(x))))
+            core.Box.from_shape(shape, (round(float(y)), round(float(x))))
             for y, x in places
             if np.isfinite((y, x)).all()
         ]
@@ -234,12 +220,12 @@ def parse_duration(text: str) -> float:
     match = _TIME.fullmatch(text.lower())
     if match is None or match[2] not in _TIMES:
         msg = "must be a time such as 8s, 10min or 1h"
-        raise ValueError(Message(msg, "wrong-type"))
+        raise ValueError(core.Message(msg, "wrong-type"))
     return float(match[1]) * _TIMES[match[2]]
 
 
 def open_frame_folder(
-    folder: Path, table: Path | None, options: Options
+    folder: Path, table: Path | None, options: core.Options
 ) -> FrameFolder:
     """Open a frame folder with the reading and layout options of a scan."""
     names = (
@@ -255,7 +241,7 @@ class FollowedScan:
     """Result of following a scan, for computing the final solution."""
 
     frames: int = 0
-    positions: dict[str, FloatPair | None] = field(default_factory=dict)
+    positions: dict[str, core.FloatPair | None] = field(default_factory=dict)
     doubts: tuple[str, ...] = ()
     lock: StoreLock | None = None  # lock of the output until it is written
 
@@ -264,7 +250,9 @@ class FollowedScan:
         if self.lock is not None:
             self.lock.release()
 
-    def warnings(self, final_corners: dict[str, FloatPair | None]) -> tuple[str, ...]:
+    def warnings(
+        self, final_corners: dict[str, core.FloatPair | None]
+    ) -> tuple[str, ...]:
         """List the warnings and the frames that the final solution moved.
 
         `final_corners`: corners ``(y, x)`` in px by the names of the frames.
@@ -273,7 +261,8 @@ class FollowedScan:
 
 
 def list_moved_frames(
-    live: dict[str, FloatPair | None], final_corners: dict[str, FloatPair | None]
+    live: dict[str, core.FloatPair | None],
+    final_corners: dict[str, core.FloatPair | None],
 ) -> Iterator[str]:
     """List the frames that the final solution moved by more than a pixel."""
     known_corners = {n: at for n, at in live.items() if at is not None}
@@ -297,7 +286,7 @@ def list_moved_frames(
             if len(descriptions) > _MAX_NAMES
             else ""
         )
-        yield Message(
+        yield core.Message(
             "The final solution moved frames from their displayed positions: "
             f"{', '.join(descriptions[:_MAX_NAMES])}{more}.",
             "frames-moved",
@@ -319,10 +308,10 @@ class ScanFollower:
     )  # frames without a row in the table
     _changes: int = 0  # changes of the table at the last search
 
-    def run(self) -> Job[None]:
+    def run(self) -> core.Job[None]:
         """Process new frames until the scan ends."""
         while not (self.folder.exists or self.has_ended() or self._is_idle()):
-            yield WaitingProgress(
+            yield core.WaitingProgress(
                 0, 0, f"waiting for the folder {self.folder.folder} to appear"
             )
             time.sleep(_POLL_S)
@@ -363,22 +352,24 @@ class ScanFollower:
         """Return whether no new frame arrived within the idle time."""
         return self.idle_s is not None and time.monotonic() - self._since > self.idle_s
 
-    def _get_progress(self) -> Progress:
+    def _get_progress(self) -> core.Progress:
         frame_count = len(self.scan)
         if not frame_count:
-            return WaitingProgress(0, 0, f"waiting for frames in {self.folder.folder}")
-        return Progress(
+            return core.WaitingProgress(
+                0, 0, f"waiting for frames in {self.folder.folder}"
+            )
+        return core.Progress(
             frame_count,
             self.until or 0,
             f"following the scan: {frame_count} frame{'s'[: frame_count != 1]} "
             "processed",
         )
 
-    def _add_frame(self, frame: Any) -> Job[None]:
+    def _add_frame(self, frame: Any) -> core.Job[None]:
         if frame.pixels is None:
             sentence = f"Frame {frame.name} is not used: {frame.reason}."
-            self.scan.add_warnings([Message(sentence, "frames-left-out")])
-            yield WaitingProgress(0, 0, sentence)
+            self.scan.add_warnings([core.Message(sentence, "frames-left-out")])
+            yield core.WaitingProgress(0, 0, sentence)
             return
         folder = self.folder
         size = folder.layout_values.get("pixel_size_nm") or frame.pixel_size_nm
@@ -388,29 +379,29 @@ class ScanFollower:
             self._unlisted_frames.add(frame.name)
         take = partial(self.scan.add_frame, frame.name, frame.pixels, corner, **how)
         for doubt in (yield from self._retry_file_access(take)) or ():
-            yield WaitingProgress(0, 0, doubt)
+            yield core.WaitingProgress(0, 0, doubt)
         yield from self._retry_file_access(partial(self.scan.fuse_frame, frame.name))
         # one step, even if frames arrive without a pause
         yield from self._run_deferred_step()
         self._since = time.monotonic()
         yield self._get_progress()
 
-    def _run_deferred_step(self) -> Job[bool]:
+    def _run_deferred_step(self) -> core.Job[bool]:
         return bool((yield from self._retry_file_access(self.scan.run_step)))
 
-    def _retry_file_access(self, work: Callable[[], object]) -> Job[Any]:
+    def _retry_file_access(self, work: Callable[[], object]) -> core.Job[Any]:
         """Retry reading and writing while the disk is full or frames are missing."""
         while True:
             try:
                 return work()
-            except ReadError as error:
+            except core.ReadError as error:
                 sentence = str(error).rstrip(".")
                 message = f"{sentence}: waiting until the frame can be read again"
             except OSError as error:
                 if error.errno not in _NO_ROOM:
                     raise
                 message = "the disk is full: waiting until there is space"
-            yield WaitingProgress(0, 0, message)
+            yield core.WaitingProgress(0, 0, message)
             if self.is_stopped() or self._is_idle():
                 return None
             time.sleep(_POLL_S)
@@ -441,12 +432,12 @@ def follow_scan(
     target: Path,
     options: StitchOptions,
     *,
-    flat: RealArray | None = None,
+    flat: core.RealArray | None = None,
     until: int | None = None,
     idle_s: float | None = None,
     is_stopped: Callable[[], bool] | None = None,
     display: LiveDisplay | None = None,
-) -> Job[FollowedScan]:
+) -> core.Job[FollowedScan]:
     """Place and fuse the frames that arrive in a folder, until the scan ends.
 
     Ends by Ctrl-C, by `is_stopped`, after `until` frames, or after `idle_s` seconds
@@ -465,7 +456,7 @@ def follow_scan(
             "The scan to follow must be a folder of frames, got the file "
             f"{folder.folder}."
         )
-        raise OptionError(msg, code="folder-missing")
+        raise core.OptionError(msg, code="folder-missing")
     place = get_output_store_path(target, resume=False)
     with convert_write_errors(place):
         lock = StoreLock(place)  # even before the first frame
@@ -495,4 +486,4 @@ def _check_frame_count(folder: Path, count: int) -> None:
             f"{folder} must contain at least two frames to stitch, but only {count} "
             "arrived before the scan ended."
         )
-        raise ReadError(msg, code="too-few-frames")
+        raise core.ReadError(msg, code="too-few-frames")

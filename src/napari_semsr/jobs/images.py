@@ -12,91 +12,37 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from pydantic import BaseModel
 
+from napari_semsr import core, io
 from napari_semsr.analysis import Falloff, split_into_blocks
-from napari_semsr.core import (
-    Box,
-    Float32Array,
-    Grid,
-    InputRecord,
-    Job,
-    Message,
-    Micrograph,
-    OptionError,
-    Progress,
-    Provenance,
-    ReadError,
-    RealArray,
-    WriteError,
-    capture_warnings,
-    contrast_limits,
-    count_available_cores,
-    digest_path,
-    digest_with_progress,
-    escape_invisible_characters,
-    format_alternatives,
-    get_processor_name,
-    get_size_basis,
-    get_software_versions,
-    get_stored_names,
-    get_value,
-    is_empty,
-    list_folder,
-    map_parallel,
-    mask_fill_values,
-    read_box,
-    run,
-    warn,
-)
-from napari_semsr.io import (
-    CUT_KEY,
-    LEVEL_KEY,
-    OmeZarrStore,
-    ReadOptions,
-    Source,
-    WrittenOutput,
-    check_target,
-    count_series,
-    create_existing_file_error,
-    create_image_store,
-    create_missing_file_error,
-    detect_databar,
-    get_output_format,
-    get_output_store_path,
-    name_output_in_errors,
-    path_exists,
-    remove_suffixes,
-    warn_about_missing_blocks,
-    write,
-    write_blocks,
-    write_csv,
-    write_fiji_positions,
-)
 
 T = TypeVar("T")
 
-Image = Micrograph | str | os.PathLike[str]
+Image = core.Micrograph | str | os.PathLike[str]
 """Input of a job: an image in memory, or its path."""
 
 
 def open_image(
-    image: Image | Source, options: ReadOptions | None = None, *, blank: bool = False
-) -> Micrograph:
+    image: Image | io.Source,
+    options: io.ReadOptions | None = None,
+    *,
+    blank: bool = False,
+) -> core.Micrograph:
     """Open the input of a job, or read a file that is already open."""
-    options = options or ReadOptions()
-    if isinstance(image, Micrograph):
+    options = options or io.ReadOptions()
+    if isinstance(image, core.Micrograph):
         image_opened = _apply_read_options(image, options)
     else:
-        source = image if isinstance(image, Source) else open_source(image)
+        source = image if isinstance(image, io.Source) else open_source(image)
         path, image_opened = source.path, source.read(options)
         if path.is_dir():
-            warn_about_missing_blocks(path, options.series or 0, options.level)
+            io.warn_about_missing_blocks(path, options.series or 0, options.level)
         count = image_opened.metadata.get("series", 1)
-        own, which = count_series(image_opened.metadata, count)
+        own, which = io.count_series(image_opened.metadata, count)
         if own == 1 and options.dataset is None:  # its record may name an ancestor
-            name = escape_invisible_characters(remove_suffixes(path.name))
+            name = core.escape_invisible_characters(io.remove_suffixes(path.name))
             image_opened = image_opened.replace(name=name)
         if own > 1 and options.series is None:
-            warn(
+            core.warn(
                 f"{path.name} contains {own} images, and {which} is used. To use "
                 f"another, set series to a number from 0 to {count - 1}.",
                 "several-images",
@@ -104,22 +50,26 @@ def open_image(
     if image_opened.dtype.kind == "f":  # infinite and huge grey values become NaN
         data, own_name, dtype = image_opened.data, image_opened.name, image_opened.dtype
         data = (
-            data.map_blocks(mask_fill_values, own_name, dtype=dtype)
+            data.map_blocks(core.mask_fill_values, own_name, dtype=dtype)
             if image_opened.is_lazy
-            else mask_fill_values(data, own_name)
+            else core.mask_fill_values(data, own_name)
         )
         if data is not image_opened.data:
             image_opened = image_opened.replace(
                 data=data, look=image_opened.look, path=image_opened.path
             )
-    if not blank and image_opened.dtype.kind == "f" and is_empty(image_opened.data):
-        name = get_image_name(image.path if isinstance(image, Source) else image)
+    if (
+        not blank
+        and image_opened.dtype.kind == "f"
+        and core.is_empty(image_opened.data)
+    ):
+        name = get_image_name(image.path if isinstance(image, io.Source) else image)
         msg = f"{name} has no finite pixels: check that the file is complete."
-        raise ReadError(msg, code="no-finite-values")
+        raise core.ReadError(msg, code="no-finite-values")
     return image_opened
 
 
-def require_all_pixels(image: Micrograph) -> None:
+def require_all_pixels(image: core.Micrograph) -> None:
     """Raise an error if an image has missing pixels."""
     grey = image.array()
     missing = grey.size - int(np.count_nonzero(np.isfinite(grey)))
@@ -128,21 +78,23 @@ def require_all_pixels(image: Micrograph) -> None:
             f"{image.name} has {missing} missing pixels (NaN or infinite); crop it to "
             "a gap-free area (`crop(gap_free=True)`)."
         )
-        raise OptionError(msg, code="pixels-missing")
+        raise core.OptionError(msg, code="pixels-missing")
 
 
-def open_source(image: str | os.PathLike[str]) -> Source:
+def open_source(image: str | os.PathLike[str]) -> io.Source:
     """Open an image file for reading and for recording its digest."""
     path = Path(image)
-    if not path_exists(path):
-        raise create_missing_file_error(path)
-    return Source.from_path(path)
+    if not io.path_exists(path):
+        raise io.create_missing_file_error(path)
+    return io.Source.from_path(path)
 
 
 _IN_FILES = ("series", "level", "channel", "time", "z", "plane", "dataset")
 
 
-def _apply_read_options(image: Micrograph, options: ReadOptions) -> Micrograph:
+def _apply_read_options(
+    image: core.Micrograph, options: io.ReadOptions
+) -> core.Micrograph:
     """Apply reading options to an image in memory."""
     for name in _IN_FILES:
         if getattr(options, name):
@@ -150,8 +102,8 @@ def _apply_read_options(image: Micrograph, options: ReadOptions) -> Micrograph:
                 f"{image.name} is a single image in memory and has no {name}: omit "
                 f"{name}, or pass the path of its file."
             )
-            raise OptionError(msg, code="option-without-effect")
-    rows, before = options.databar_rows, image.metadata.get(CUT_KEY, 0)
+            raise core.OptionError(msg, code="option-without-effect")
+    rows, before = options.databar_rows, image.metadata.get(io.CUT_KEY, 0)
     if rows is not None and rows != before:
         rows_left, has = image.shape[0] - rows, f"{image.shape[0]} rows"
         if before or rows_left < 1:
@@ -160,8 +112,8 @@ def _apply_read_options(image: Micrograph, options: ReadOptions) -> Micrograph:
                 f"{image.name} has {has}, so a data bar of {rows} rows cannot be "
                 "removed: omit databar_rows, or pass the path of its file."
             )
-            raise OptionError(msg, code="out-of-range")
-        facts = {**image.metadata, CUT_KEY: rows}
+            raise core.OptionError(msg, code="out-of-range")
+        facts = {**image.metadata, io.CUT_KEY: rows}
         data, look, path = image.data[:rows_left], image.look, image.path
         image = image.replace(data=data, look=look, path=path, metadata=facts)
     if options.pixel_size_nm is None:
@@ -170,8 +122,8 @@ def _apply_read_options(image: Micrograph, options: ReadOptions) -> Micrograph:
 
 
 def correct_pixel_sizes(
-    images: Sequence[Micrograph], options: ReadOptions
-) -> list[Micrograph]:
+    images: Sequence[core.Micrograph], options: io.ReadOptions
+) -> list[core.Micrograph]:
     """Correct the pixel sizes of images opened with the same user-defined size.
 
     If the images state different spacings, each size is scaled by its spacing: a result
@@ -186,18 +138,18 @@ def correct_pixel_sizes(
 
 
 def create_databar_note(
-    name: str, image: Micrograph, reach: float | None = None
-) -> Message | None:
+    name: str, image: core.Micrograph, reach: float | None = None
+) -> core.Message | None:
     """Return a note if an image seems to contain an unrecorded data bar.
 
     Only the first `reach` rows are searched, or all.
     """
-    has_answer = image.provenance is not None or image.metadata.get(CUT_KEY)
-    rows = 0 if has_answer else detect_databar(image.data, reach)
-    rows = int(rows * image.metadata.get(LEVEL_KEY, 1))
+    has_answer = image.provenance is not None or image.metadata.get(io.CUT_KEY)
+    rows = 0 if has_answer else io.detect_databar(image.data, reach)
+    rows = int(rows * image.metadata.get(io.LEVEL_KEY, 1))
     if not rows:
         return None
-    return Message(
+    return core.Message(
         f"The bottom {rows} rows of {name} look like a data bar but are treated as "
         f"part of the image: remove them (`databar_rows={rows}`).",
         "databar-suspected",
@@ -207,14 +159,16 @@ def create_databar_note(
 _FEW_LEVELS = 16  # a sixteenth of the range is the noise of a fast scan
 
 
-def create_grey_level_note(image: Micrograph, dtype: str | None) -> Message | None:
+def create_grey_level_note(
+    image: core.Micrograph, dtype: str | None
+) -> core.Message | None:
     """Return a note if an integer dtype leaves too few grey levels."""
     if dtype is None or np.dtype(dtype).kind == "f" or image.dtype.kind != "f":
         return None
-    low, high = contrast_limits(image.data)
+    low, high = core.contrast_limits(image.data)
     if high - low >= _FEW_LEVELS:
         return None
-    return Message(
+    return core.Message(
         f"{dtype} stores only integers, but the grey values of {image.name} range "
         f"from {low:.3g} to {high:.3g}: omit the dtype, or write a "
         "contrast-stretched .png without it.",
@@ -224,49 +178,52 @@ def create_grey_level_note(image: Micrograph, dtype: str | None) -> Message | No
 
 def get_image_name(image: Image) -> str:
     """Return the name of an image for messages and records."""
-    return image.name if isinstance(image, Micrograph) else Path(image).name
+    return image.name if isinstance(image, core.Micrograph) else Path(image).name
 
 
 def create_input_record(
-    image: Image | Source,
-    image_opened: Micrograph,
-    options: ReadOptions | None = None,
+    image: Image | io.Source,
+    image_opened: core.Micrograph,
+    options: io.ReadOptions | None = None,
     *,
     role: str = "image",
-) -> InputRecord:
+) -> core.InputRecord:
     """Create the provenance record of an input, in one step."""
-    return run(record_input(image, image_opened, options, role=role))
+    return core.run(record_input(image, image_opened, options, role=role))
 
 
 def record_input(
-    image: Image | Source,
-    image_opened: Micrograph,
-    options: ReadOptions | None = None,
+    image: Image | io.Source,
+    image_opened: core.Micrograph,
+    options: io.ReadOptions | None = None,
     *,
     role: str = "image",
-) -> Job[InputRecord]:
+) -> core.Job[core.InputRecord]:
     """Create the provenance record of an input, in steps if the input is large."""
-    if isinstance(image, Micrograph):
+    if isinstance(image, core.Micrograph):
         digest = yield from digest_values(image_opened)
-    elif isinstance(image, Source):
+    elif isinstance(image, io.Source):
         digest = (yield from image.compute_digest()) + _format_selection(
-            options or ReadOptions()
+            options or io.ReadOptions()
         )
         image = image.path
     else:
         digest = yield from digest_image(Path(image), options)
-    return InputRecord(
+    return core.InputRecord(
         role=role,
         name=get_image_name(image),
         digest=digest,
         provenance=image_opened.provenance,
-        path=image.path if isinstance(image, Micrograph) else get_record_path(image),
+        path=image.path
+        if isinstance(image, core.Micrograph)
+        else get_record_path(image),
     )
 
 
 def append_image_records(
-    images: tuple[Micrograph, Micrograph], records: tuple[InputRecord, InputRecord]
-) -> Job[tuple[Micrograph, Micrograph]]:
+    images: tuple[core.Micrograph, core.Micrograph],
+    records: tuple[core.InputRecord, core.InputRecord],
+) -> core.Job[tuple[core.Micrograph, core.Micrograph]]:
     """Append the record of each image to its history, before any cropping.
 
     This lets `measure_frc` find that one image was made from the other. A history has
@@ -284,9 +241,9 @@ def append_image_records(
         digests = {values} - {record.digest}
         path = Path(record.path) if record.path and apart else None
         if values == record.digest and path is not None and path.exists():
-            digests.add((yield from digest_with_progress(path)))
+            digests.add((yield from core.digest_with_progress(path)))
         more = [
-            InputRecord(role="image", name=record.name, digest=digest)
+            core.InputRecord(role="image", name=record.name, digest=digest)
             for digest in sorted(digests)
         ]
         records_in_order.append(
@@ -295,22 +252,22 @@ def append_image_records(
     return records_in_order[0], records_in_order[1]
 
 
-def digest_image(path: Path, options: ReadOptions | None = None) -> Job[str]:
+def digest_image(path: Path, options: io.ReadOptions | None = None) -> core.Job[str]:
     """Compute the digest of an input file, including the image selection."""
-    digest = yield from digest_with_progress(path)
-    return digest + _format_selection(options or ReadOptions())
+    digest = yield from core.digest_with_progress(path)
+    return digest + _format_selection(options or io.ReadOptions())
 
 
-def record_file(path: str | os.PathLike[str], role: str) -> InputRecord:
+def record_file(path: str | os.PathLike[str], role: str) -> core.InputRecord:
     """Record an auxiliary file, such as a table, blur kernel, transform or model."""
     place = Path(path)
-    digest = digest_path(place)
-    return InputRecord(
+    digest = core.digest_path(place)
+    return core.InputRecord(
         role=role, name=place.name, digest=digest, path=get_record_path(place)
     )
 
 
-def create_guide_record(record: InputRecord, role: str) -> InputRecord:
+def create_guide_record(record: core.InputRecord, role: str) -> core.InputRecord:
     """Create the record of an auxiliary image, without its history."""
     return record.model_copy(update={"role": role, "provenance": None})
 
@@ -318,7 +275,9 @@ def create_guide_record(record: InputRecord, role: str) -> InputRecord:
 _MOVING = "register", "stitch"  # jobs that move pixels
 
 
-def collect_digests(record: InputRecord, *, in_place: bool = False) -> Iterator[str]:
+def collect_digests(
+    record: core.InputRecord, *, in_place: bool = False
+) -> Iterator[str]:
     """Yield the digests of an image and of all images that it was made from.
 
     `in_place`: only images with the same content at the same position, in nm.
@@ -339,7 +298,9 @@ def get_record_path(path: str | os.PathLike[str]) -> str:
     return Path(path).absolute().as_posix()
 
 
-def create_stack_record(record: InputRecord, options: ReadOptions) -> InputRecord:
+def create_stack_record(
+    record: core.InputRecord, options: io.ReadOptions
+) -> core.InputRecord:
     """Create the record of a fully read stack from the record of one plane."""
     whole = (record.digest or "").partition("#")[0] + _format_selection(options)
     return record.model_copy(update={"digest": whole})
@@ -348,29 +309,29 @@ def create_stack_record(record: InputRecord, options: ReadOptions) -> InputRecor
 def compose_provenance(
     job: str,
     options: dict[str, object],
-    *inputs: InputRecord,
-    guides: Iterable[InputRecord] = (),
+    *inputs: core.InputRecord,
+    guides: Iterable[core.InputRecord] = (),
     part: str | None = None,
-) -> Provenance:
+) -> core.Provenance:
     """Compose the provenance of an output, with the current versions and device."""
-    return Provenance(
+    return core.Provenance(
         job=job,
         options=options,
         inputs=inputs,
         guides=tuple(guides),
         part=part,
-        versions=get_software_versions(),
-        device=f"cpu: {get_processor_name()}",
-        threads=count_available_cores(),
+        versions=core.get_software_versions(),
+        device=f"cpu: {core.get_processor_name()}",
+        threads=core.count_available_cores(),
     )
 
 
 def compose_derived_provenance(
-    job: str, options: dict[str, object], **images: Micrograph
-) -> Provenance:
+    job: str, options: dict[str, object], **images: core.Micrograph
+) -> core.Provenance:
     """Compose the provenance of a result without reading the image files."""
     inputs = [
-        InputRecord(
+        core.InputRecord(
             role=role, name=image.name, provenance=image.provenance, path=image.path
         )
         for role, image in images.items()
@@ -378,7 +339,7 @@ def compose_derived_provenance(
     return compose_provenance(job, options, *inputs)
 
 
-def _format_selection(options: ReadOptions) -> str:
+def _format_selection(options: io.ReadOptions) -> str:
     """Format the selection of an image in a file; empty for the first image.
 
     The first is omitted, as in older records.
@@ -397,7 +358,7 @@ def _format_selection(options: ReadOptions) -> str:
     return "#" + ",".join(texts) if texts else ""
 
 
-def digest_values(micrograph: Micrograph) -> Job[str]:
+def digest_values(micrograph: core.Micrograph) -> core.Job[str]:
     """Compute the digest of grey values, one band of rows per step."""
     digest = hashlib.sha256()
     digest.update(f"{micrograph.shape}{micrograph.dtype.str}".encode())
@@ -407,15 +368,19 @@ def digest_values(micrograph: Micrograph) -> Job[str]:
         step = int(data.chunks[0][0])  # so no chunk is read twice
     end, columns = micrograph.shape
     for row in range(0, end, step):
-        rows = read_box(data, Box(row, min(row + step, end), 0, columns))
+        rows = core.read_box(data, core.Box(row, min(row + step, end), 0, columns))
         rows = np.ascontiguousarray(rows)
         digest.update(rows.reshape(-1).view(np.uint8).data)
         if row + step < end:
-            yield Progress(row + step, end, f"recording the input {micrograph.name}")
+            yield core.Progress(
+                row + step, end, f"recording the input {micrograph.name}"
+            )
     return f"sha256:{digest.hexdigest()}"
 
 
-def get_calibrated_image(first: Micrograph, second: Micrograph | None) -> Micrograph:
+def get_calibrated_image(
+    first: core.Micrograph, second: core.Micrograph | None
+) -> core.Micrograph:
     """Return the first image with a pixel size; warn if an image has none."""
     images = [first] if second is None else [first, second]
     sized_images = [image for image in images if image.pixel_size_nm is not None]
@@ -429,25 +394,27 @@ def get_calibrated_image(first: Micrograph, second: Micrograph | None) -> Microg
                 if sized_images
                 else "results are not in nm; set it (`pixel_size_nm`)"
             )
-            warn(f"{image.name} has no pixel size, so {what}.", "pixel-size-missing")
+            core.warn(
+                f"{image.name} has no pixel size, so {what}.", "pixel-size-missing"
+            )
             break
     return sized_images[0] if sized_images else first
 
 
-def collect_warnings(job: Job[T], sentences: list[str]) -> Job[T]:
+def collect_warnings(job: core.Job[T], sentences: list[str]) -> core.Job[T]:
     """Run a job and collect its warnings, while still showing them."""
     with closing(job):
         while True:
             sentences_heard: list[str] = []
             try:
-                with capture_warnings(sentences_heard.append):
+                with core.capture_warnings(sentences_heard.append):
                     step = next(job)
             except StopIteration as end:
                 result: T = end.value
                 return result
             finally:
                 for text in sentences_heard:
-                    warn(text)
+                    core.warn(text)
                     sentences.append(text)
             yield step
 
@@ -497,12 +464,12 @@ class Result:
     def to_json(self) -> dict[str, Any]:
         """Return the record that a command prints: fields and declared properties."""
         record: dict[str, Any] = to_json_value(self)
-        for name in get_stored_names(type(self)):
+        for name in core.get_stored_names(type(self)):
             if name not in record:
-                record[name] = to_json_value(get_value(self, name))
+                record[name] = to_json_value(core.get_value(self, name))
         if "pixel_size_sd_nm" in record:
             size, error = record["pixel_size_nm"], record["pixel_size_sd_nm"]
-            record["pixel_size_basis"] = get_size_basis(size, error)
+            record["pixel_size_basis"] = core.get_size_basis(size, error)
         return record
 
 
@@ -528,10 +495,10 @@ def check_image_target(
     """
     path = Path(output)
     check_output_not_input(path, inputs)
-    if not (resume and path.exists() and get_output_format(path) == "ome-zarr"):
+    if not (resume and path.exists() and io.get_output_format(path) == "ome-zarr"):
         _check_parent_folder(path)
-        get_output_format(path, also)
-        check_target(path, overwrite=overwrite)
+        io.get_output_format(path, also)
+        io.check_target(path, overwrite=overwrite)
     return path
 
 
@@ -546,21 +513,21 @@ class OverwritePolicy:
     def find_resumable_store(self, target: Path) -> Path | None:
         """Return the store that a later run can resume, or None if none is kept."""
         keeps = self.keep or self.resume
-        return get_output_store_path(target, resume=self.resume) if keeps else None
+        return io.get_output_store_path(target, resume=self.resume) if keeps else None
 
     def get_write_options(self, place: Path, target: Path) -> dict[str, Any]:
         """Return the options for a writer; a hidden path can always be overwritten."""
         return {"overwrite": self.overwrite or place != target, "resume": self.resume}
 
     def open_store(
-        self, about: Micrograph, place: Path, target: Path, **how: Any
-    ) -> OmeZarrStore:
+        self, about: core.Micrograph, place: Path, target: Path, **how: Any
+    ) -> io.OmeZarrStore:
         """Create the store of an output, or open the store to resume.
 
         An error names the output, not the hidden store next to it.
         """
-        with name_output_in_errors(place, target):
-            return create_image_store(
+        with io.name_output_in_errors(place, target):
+            return io.create_image_store(
                 about, place, **self.get_write_options(place, target), **how
             )
 
@@ -583,16 +550,16 @@ def check_target_file(
     """Raise an error if a file cannot be written to an output path."""
     path = Path(output)
     if not path.name.lower().endswith(tuple(suffixes)):
-        suffixes_text = format_alternatives(suffixes)
+        suffixes_text = core.format_alternatives(suffixes)
         msg = f"The output must end in {suffixes_text}, got {path.name}."
-        raise WriteError(msg, code="suffix-unknown")
+        raise core.WriteError(msg, code="suffix-unknown")
     check_output_not_input(path, inputs)
     _check_parent_folder(path)
     if path.is_dir():
         msg = f"{path} is a folder; set a file name."
-        raise WriteError(msg, code="output-is-folder")
+        raise core.WriteError(msg, code="output-is-folder")
     if path.exists() and not overwrite:
-        raise create_existing_file_error(path)
+        raise io.create_existing_file_error(path)
     return path
 
 
@@ -609,10 +576,10 @@ def check_target_folder(
     _check_parent_folder(first)
     if path.exists() and not path.is_dir():
         msg = f"{path} is a file; choose a folder."
-        raise WriteError(msg, code="output-is-file")
-    if path.is_dir() and list_folder(path) and empty:
+        raise core.WriteError(msg, code="output-is-file")
+    if path.is_dir() and core.list_folder(path) and empty:
         msg = f"The folder {path} is not empty; choose another or set `overwrite`."
-        raise WriteError(msg, code="output-exists")
+        raise core.WriteError(msg, code="output-exists")
     return path
 
 
@@ -624,10 +591,10 @@ def check_output_not_input(
         source, target = _resolve_path(Path(item)), _resolve_path(path)
         if source == target:
             msg = f"The output {path} is also the input; choose another name."
-            raise WriteError(msg, code="output-is-input")
+            raise core.WriteError(msg, code="output-is-input")
         if source.suffix == ".zarr" and source in target.parents:
             msg = f"The output {path} is inside the input {item}; choose another path."
-            raise WriteError(msg, code="output-is-input")
+            raise core.WriteError(msg, code="output-is-input")
 
 
 def _resolve_path(path: Path) -> Path:
@@ -646,7 +613,7 @@ def check_outputs_differ(target: Path, beside: Path) -> None:
             f"Two outputs must have different, non-nested paths, got {target} and "
             f"{beside}: choose another path for one of them."
         )
-        raise WriteError(msg, code="outputs-coincide")
+        raise core.WriteError(msg, code="outputs-coincide")
 
 
 def _check_parent_folder(path: Path) -> None:
@@ -654,18 +621,18 @@ def _check_parent_folder(path: Path) -> None:
     parent = path.absolute().parent
     if parent.exists() and not parent.is_dir():
         msg = f"{parent} is a file, not a folder; choose another folder."
-        raise WriteError(msg, code="output-is-file")
+        raise core.WriteError(msg, code="output-is-file")
     if not parent.is_dir():
         msg = f"The folder {parent} does not exist; create it first."
-        raise WriteError(msg, code="folder-missing")
+        raise core.WriteError(msg, code="folder-missing")
     if not os.access(parent, os.W_OK):
         msg = f"The folder {parent} is not writable; choose another folder."
-        raise WriteError(msg, code="no-permission")
+        raise core.WriteError(msg, code="no-permission")
 
 
-def overwrite_image(image: Micrograph, path: Path, **how: Any) -> None:
+def overwrite_image(image: core.Micrograph, path: Path, **how: Any) -> None:
     """Write an image, overwriting an existing one."""
-    write(image, path, overwrite=True, **how)
+    io.write(image, path, overwrite=True, **how)
 
 
 def write_positions(
@@ -681,14 +648,14 @@ def write_positions(
     add the rows to those of the file, which has this unit.
     """
     if path.suffix.lower() == ".txt":
-        write_fiji_positions(path, places)
+        io.write_fiji_positions(path, places)
         return
     rows = [
         [name, *(("", "") if corner is None else (f"{v:.6f}" for v in corner))]
         for name, corner in places.items()
     ]
     header = [] if append else [["frame", f"y_{unit}", f"x_{unit}"]]
-    write_csv(path, header + rows, append=append)
+    io.write_csv(path, header + rows, append=append)
 
 
 # Write images that are computed on demand.
@@ -698,14 +665,14 @@ class PixelSource(Protocol):
     """Source of pixels for `write_pixels`, such as a resampled or warped image."""
 
     @property
-    def grid(self) -> Grid:
+    def grid(self) -> core.Grid:
         """Pixel grid."""
 
     @property
     def dtype(self) -> np.dtype[np.generic]:
         """Data type of the grey values."""
 
-    def read(self, box: Box | None = None) -> RealArray:
+    def read(self, box: core.Box | None = None) -> core.RealArray:
         """Compute the pixels of a box, or of the whole grid."""
 
 
@@ -718,9 +685,9 @@ class _PixelView:
         self.shape, self.dtype = pixels.grid.shape, pixels.dtype
         self._read = pixels.read
 
-    def __getitem__(self, index: tuple[slice, slice]) -> RealArray:
+    def __getitem__(self, index: tuple[slice, slice]) -> core.RealArray:
         spans = [item.indices(n)[:2] for item, n in zip(index, self.shape, strict=True)]
-        return self._read(Box(*spans[0], *spans[1]))
+        return self._read(core.Box(*spans[0], *spans[1]))
 
 
 def create_lazy_array(pixels: PixelSource, chunk: int) -> Any:
@@ -735,13 +702,13 @@ def create_lazy_array(pixels: PixelSource, chunk: int) -> Any:
 
 def write_pixels(
     area: PixelSource,
-    about: Micrograph,
+    about: core.Micrograph,
     target: Path,
     dtype: np.dtype[np.generic] | None = None,
     *,
     message: str = "cutting",
     existing: OverwritePolicy | None = None,
-) -> Job[WrittenOutput[int]]:
+) -> core.Job[io.WrittenOutput[int]]:
     """Compute pixels block by block and write them; `result` counts clipped pixels.
 
     `about` provides name, calibration and history; its data are not read.
@@ -749,17 +716,17 @@ def write_pixels(
     kind = area.dtype if dtype is None else dtype
     policy = existing or OverwritePolicy()
 
-    def create_store(place: Path) -> OmeZarrStore:
+    def create_store(place: Path) -> io.OmeZarrStore:
         return policy.open_store(
             about, place, target, shape=area.grid.shape, dtype=kind
         )
 
-    def fill_store(store: OmeZarrStore) -> Job[int]:
-        blocks = map_parallel(area.read, store.pending_boxes())
+    def fill_store(store: io.OmeZarrStore) -> core.Job[int]:
+        blocks = core.map_parallel(area.read, store.pending_boxes())
         return store.fill(blocks, f"{message} {target.name}")
 
     return (
-        yield from write_blocks(
+        yield from io.write_blocks(
             target,
             create_store,
             fill_store,
@@ -774,39 +741,39 @@ _BLOCK = 1024  # side in pixels of a block to map at once; chosen: 20 MB
 
 
 def write_map(
-    blocks: Callable[[list[Box]], Iterator[Float32Array]],
-    about: Micrograph,
+    blocks: Callable[[list[core.Box]], Iterator[core.Float32Array]],
+    about: core.Micrograph,
     target: Path | None,
-) -> Job[Micrograph | None]:
+) -> core.Job[core.Micrograph | None]:
     """Write a map block by block, or return it if no target is given.
 
     `blocks` computes boxes in order; `about` provides only metadata.
     """
     if target is None:
         values = np.empty(about.shape, np.float32)
-        boxes = split_into_blocks(Box.from_shape(about.shape), None, _BLOCK)
+        boxes = split_into_blocks(core.Box.from_shape(about.shape), None, _BLOCK)
         for done_count, (box, part) in enumerate(
             zip(boxes, blocks(boxes), strict=True), 1
         ):
             values[box.slices] = part
-            yield Progress(done_count, len(boxes), "mapping")
+            yield core.Progress(done_count, len(boxes), "mapping")
         return about.replace(data=values, look=about.look)
 
-    def create_store(place: Path) -> OmeZarrStore:
+    def create_store(place: Path) -> io.OmeZarrStore:
         # no shards, which are larger, so memory does not depend on the size
         how: dict[str, object] = {"dtype": np.float32, "chunk": _BLOCK}
         return OverwritePolicy().open_store(about, place, target, **how)
 
-    def fill_store(store: OmeZarrStore) -> Job[int]:
+    def fill_store(store: io.OmeZarrStore) -> core.Job[int]:
         return store.fill(blocks(store.pending_boxes()), f"mapping {target.name}")
 
-    yield from write_blocks(target, create_store, fill_store)
+    yield from io.write_blocks(target, create_store, fill_store)
     return None
 
 
 def create_focus_warning(
-    image: Micrograph, place: Falloff | None = None, model: str = ""
-) -> Message | None:
+    image: core.Micrograph, place: Falloff | None = None, model: str = ""
+) -> core.Message | None:
     """Return a warning if a scan is out of focus by more than the depth of focus.
 
     `place`: falloff of fine detail in the area that `model` was trained on, if known.
@@ -819,7 +786,7 @@ def create_focus_warning(
         if place is None
         else f"than the area that {model} was trained on"
     )
-    return Message(
+    return core.Message(
         f"{image.name} has less fine detail {less}, as if out of focus by more than "
         "the depth of focus: scan the sample in focus, or at several heights (a "
         "focal series), which Stitch combines into one mosaic.",

@@ -8,21 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_semsr.core import (
-    FLAT,
-    Figure,
-    Job,
-    Micrograph,
-    Options,
-    Progress,
-    Provenance,
-    ReadError,
-    capture_warnings,
-    format_pixel_size,
-    format_shape,
-    option,
-    warn,
-)
+from napari_semsr import core
 from napari_semsr.io import create_missing_file_error, describe, read
 from napari_semsr.jobs.images import Result, to_json_value
 from napari_semsr.jobs.index import get_verb
@@ -65,10 +51,10 @@ _STEPS = {
 """Sentence on each step, with a place for its images."""
 
 
-class InfoOptions(Options):
+class InfoOptions(core.Options):
     """Options for describing a file."""
 
-    methods: bool = option(
+    methods: bool = core.option(
         False,
         "Methods",
         "add a paragraph for a Methods section: the steps that made the file, and the "
@@ -81,9 +67,9 @@ class Description(Result):
     """Description of a file: shape, dtype, pixel size, vendor and metadata."""
 
     path: str
-    facts: dict[str, Any] = field(metadata=FLAT)
+    facts: dict[str, Any] = field(metadata=core.FLAT)
 
-    def figures(self) -> dict[str, Figure]:
+    def figures(self) -> dict[str, core.Figure]:
         """Return the properties and the first metadata entries."""
         facts = dict(self.facts)
         metadata = facts.pop("metadata", None) or {}
@@ -94,9 +80,9 @@ class Description(Result):
         for name, value in facts.items():
             rows[name] = "none" if value is None else str(value)
             if name == "pixel_size_nm":
-                rows[name] = format_pixel_size(value, sd)
+                rows[name] = core.format_pixel_size(value, sd)
             elif name == "shape" and isinstance(value, list):
-                rows[name] = format_shape(value)
+                rows[name] = core.format_shape(value)
         metadata_shown = list(metadata.items())[:_MAX_METADATA]
         rows |= {f"  {name}": str(value) for name, value in metadata_shown}
         if len(metadata) > len(metadata_shown):
@@ -106,25 +92,25 @@ class Description(Result):
             )
             rows["  and"] = more
         rows |= {"methods": methods} if methods else {}
-        return {name: Figure(value) for name, value in rows.items()}
+        return {name: core.Figure(value) for name, value in rows.items()}
 
 
-def _describe_file(run: Run[InfoOptions]) -> Job[Description]:
+def _describe_file(run: Run[InfoOptions]) -> core.Job[Description]:
     """Describe a file without reading its pixels."""
     path = Path(run.parameters["path"])
-    yield Progress(0, 1, f"reading {path.name}")
+    yield core.Progress(0, 1, f"reading {path.name}")
     if not path.exists():
         raise create_missing_file_error(path)
     info = describe(path, dataset=run.opening.dataset)
     facts = to_json_value(info)
     del facts["provenance"]
     sentences = list(facts["metadata"].get("warnings", ()))
-    with capture_warnings(sentences.append):
+    with core.capture_warnings(sentences.append):
         facts |= _measure_printed_bar(path, facts)
     for sentence in dict.fromkeys(sentences):
-        warn(sentence)
+        core.warn(sentence)
     if run.opening.pixel_size_nm is not None:
-        image = Micrograph(np.zeros((1, 1))).calibrate(
+        image = core.Micrograph(np.zeros((1, 1))).calibrate(
             run.opening.pixel_size_nm, run.opening.pixel_size_sd_nm
         )
         facts |= to_json_value(get_pixel_size_fields(image))
@@ -151,7 +137,7 @@ def _measure_printed_bar(path: Path, facts: dict[str, Any]) -> dict[str, float |
         return nothing
     try:
         image = read(path, channel=0, plane=0, crop_databar=False, colour="luminance")
-    except ReadError:
+    except core.ReadError:
         return nothing  # the rest of the description is still returned
     bar = find_scale_bar(image.data)
     if bar is None:
@@ -163,7 +149,7 @@ def _measure_printed_bar(path: Path, facts: dict[str, Any]) -> dict[str, float |
 
 
 def _describe_methods(
-    name: str, history: Provenance | None, facts: Mapping[str, Any]
+    name: str, history: core.Provenance | None, facts: Mapping[str, Any]
 ) -> str:
     """Describe in one paragraph how a file was made, and where its scale is from."""
     sentences = []
@@ -189,13 +175,13 @@ def _describe_methods(
     if size is None:
         sentences.append(f"The pixel size of {name} is not known.")
     else:
-        size_text = format_pixel_size(size, sd)
+        size_text = core.format_pixel_size(size, sd)
         origin = facts.get("pixel_size_from")
         sentences.append(f"The pixel size of {name} is {size_text}, {origin}.")
     return " ".join(sentences)
 
 
-def _list_steps(history: Provenance) -> Iterator[Provenance]:
+def _list_steps(history: core.Provenance) -> Iterator[core.Provenance]:
     """Yield the steps of a history in order, with those of all inputs."""
     for item in history.inputs:
         if item.provenance is not None:
@@ -203,7 +189,7 @@ def _list_steps(history: Provenance) -> Iterator[Provenance]:
     yield history
 
 
-def _describe_step(step: Provenance) -> str:
+def _describe_step(step: core.Provenance) -> str:
     """Describe a step: what was done to which images, and options that were set."""
     names = [*dict.fromkeys(item.name for item in step.inputs)]
     if len(names) > _MAX_NAMES:
@@ -224,7 +210,7 @@ def _describe_step(step: Provenance) -> str:
     return f"{text.format(subject)}{details and f' ({details})'}."
 
 
-def _list_changed_options(step: Provenance) -> Iterator[str]:
+def _list_changed_options(step: core.Provenance) -> Iterator[str]:
     """Yield the method of a step, and options that differ from their defaults."""
     verb, files = get_verb(step.job), {item.role for item in step.guides}
     for name, item in verb.options.model_fields.items() if verb else ():

@@ -8,17 +8,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
-from napari_semsr.core import (
-    FloatPair,
-    Micrograph,
-    OptionError,
-    RealArray,
-    ShapeError,
-    WriteError,
-    list_folder,
-    parse_pixel_size,
-    run,
-)
+from napari_semsr import core
 from napari_semsr.io import FrameFolder, get_output_store_path, remove_target, write
 from napari_semsr.jobs.follow import LiveScan, list_moved_frames, open_frame_folder
 from napari_semsr.jobs.images import check_image_target, write_positions
@@ -89,27 +79,27 @@ class LiveMosaic:
         self.options: StitchFolderOptions = live_options["options"]
         if self.options.follow:
             msg = "A mosaic of in-memory frames cannot follow a folder: omit follow."
-            raise OptionError(msg, code="options-contradict")
+            raise core.OptionError(msg, code="options-contradict")
         if self.options.flat_field not in ("auto", "none"):
             msg = (
                 "Only stitch supports a flat field from a file: set flat_field to auto "
                 "or none."
             )
-            raise OptionError(msg, code="options-contradict")
+            raise core.OptionError(msg, code="options-contradict")
         self.folder.mkdir(exist_ok=True)
-        old = [path for path in list_folder(self.folder) if path.suffix == ".tif"]
+        old = [path for path in core.list_folder(self.folder) if path.suffix == ".tif"]
         if old and not resume:
             msg = (
                 f"The folder {self.folder} already contains frames: choose another "
                 "folder with frames=, or use the existing frames with resume=True."
             )
-            raise WriteError(msg, code="foreign-files")
+            raise core.WriteError(msg, code="foreign-files")
         self._place = get_output_store_path(self.output, resume=False)
         if resume and self._place.exists():
             remove_target(self._place)
         self._files: FrameFolder = open_frame_folder(self.folder, None, self.options)
         self._scan = LiveScan(self._place, self._files.read, self.options)
-        self._stated_corners: dict[str, FloatPair | None] = {}
+        self._stated_corners: dict[str, core.FloatPair | None] = {}
         self._has_table = False  # whether it has the positions of all frames
         # frames of an interrupted scan; complete if unchanged the second time
         old_frames: list[Any] = [
@@ -141,14 +131,14 @@ class LiveMosaic:
         return tuple(self._scan.doubts)
 
     @property
-    def positions(self) -> dict[str, FloatPair | None]:
+    def positions(self) -> dict[str, core.FloatPair | None]:
         """Corner ``(y, x)`` of each frame in px, or None for an unplaced frame."""
         return self._scan.positions()
 
     def add(
         self,
         frame: ArrayLike,
-        position_nm: FloatPair | None = None,
+        position_nm: core.FloatPair | None = None,
         *,
         name: str | None = None,
     ) -> tuple[str, ...]:
@@ -183,26 +173,26 @@ class LiveMosaic:
                 "A frame must be a 2-D array (Y, X) of grey values, got shape "
                 f"{kind[0]} and dtype {kind[1]}."
             )
-            raise ShapeError(msg, code="wrong-type")
+            raise core.ShapeError(msg, code="wrong-type")
         if self._files.kind not in (None, kind):
             msg = (
                 "All frames must have the shape and dtype of the first frame, "
                 f"{self._files.kind}, got {kind}."
             )
-            raise ShapeError(msg, code="frames-differ")
+            raise core.ShapeError(msg, code="frames-differ")
         corner = None
         if position_nm is not None:
             corner = float(position_nm[0]), float(position_nm[1])
         if corner is not None and not np.isfinite(corner).all():
             msg = f"A position must be two finite numbers (y, x), got {position_nm}."
-            raise OptionError(msg, code="positions-invalid")
+            raise core.OptionError(msg, code="positions-invalid")
         file_name = f"{name or f'frame_{len(self):05d}'}".removesuffix(".tif") + ".tif"
         if Path(file_name).name != file_name:
             msg = f"A frame name must be a valid file name, got {name}."
-            raise OptionError(msg, code="name-invalid")
-        size = parse_pixel_size(self.options.pixel_size_nm)
+            raise core.OptionError(msg, code="name-invalid")
+        size = core.parse_pixel_size(self.options.pixel_size_nm)
         path = self.folder / file_name
-        write(Micrograph(pixels, size, path.stem), path, overwrite=True)
+        write(core.Micrograph(pixels, size, path.stem), path, overwrite=True)
         self._files.kind = kind
         is_new = file_name not in self._stated_corners
         self._stated_corners[file_name] = corner
@@ -218,7 +208,7 @@ class LiveMosaic:
         return self._add_frame(file_name, pixels, corner)
 
     def _add_frame(
-        self, name: str, pixels: RealArray, corner: FloatPair | None
+        self, name: str, pixels: core.RealArray, corner: core.FloatPair | None
     ) -> tuple[str, ...]:
         size = self.options.pixel_size_nm
         how: dict[str, Any] = {"unit": "nm", "pixel_size_nm": size}
@@ -246,7 +236,7 @@ class LiveMosaic:
         """
         self._scan.close()
         job = STITCH.job(self.folder, self.output, options=self.options, overwrite=True)
-        stitched_file = run(job)
+        stitched_file = core.run(job)
         frames_moved = list_moved_frames(self._scan.positions(), stitched_file.corners)
         return replace(
             stitched_file,

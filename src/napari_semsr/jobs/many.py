@@ -8,21 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
 from unicodedata import normalize
 
-from napari_semsr.core import (
-    Cancelled,
-    Job,
-    Message,
-    OptionError,
-    Options,
-    Progress,
-    Quantity,
-    SemsrError,
-    capture_warnings,
-    describe_error,
-    get_error_code,
-    map_progress,
-    warn_once,
-)
+from napari_semsr import core
 from napari_semsr.io import convert_write_errors, get_output_format, remove_suffixes
 from napari_semsr.jobs.images import (
     OverwritePolicy,
@@ -48,17 +34,17 @@ class Outcome(Generic[T]):
     """Result of the job of one image, or the reason why there is none."""
 
     result: T | None
-    error: Message | None
+    error: core.Message | None
     warnings: tuple[str, ...]
 
 
 def run_each(
     names: Sequence[str],
-    start: Callable[[int], Job[T]],
+    start: Callable[[int], core.Job[T]],
     report: Callable[[int, Outcome[T]], object],
     *,
     parts: int = 1,
-) -> Job[None]:
+) -> core.Job[None]:
     """Run a job for each name; `report` receives each outcome as soon as it is known.
 
     `start` creates the job with a number, in the order of the names; each has `parts`
@@ -66,24 +52,24 @@ def run_each(
     """
     total = parts * len(names)
 
-    def convert_progress(number: int, step: Progress) -> Progress:
+    def convert_progress(number: int, step: core.Progress) -> core.Progress:
         # an image counts as complete only with its result
         done = parts * number + min(int(parts * step.fraction), parts - 1)
-        return Progress(done, total, f"{names[number]}: {step.message}")
+        return core.Progress(done, total, f"{names[number]}: {step.message}")
 
     for number in range(len(names)):
         sentences: list[str] = []
-        within = partial(capture_warnings, sentences.append)
+        within = partial(core.capture_warnings, sentences.append)
         result, error = None, None
         change = partial(convert_progress, number)
         try:
-            result = yield from map_progress(start(number), change, within=within)
-        except Cancelled:
+            result = yield from core.map_progress(start(number), change, within=within)
+        except core.Cancelled:
             raise
         except Exception as fault:  # noqa: BLE001 - the other images continue
-            error = Message(describe_error(fault), get_error_code(fault))
+            error = core.Message(core.describe_error(fault), core.get_error_code(fault))
         report(number, Outcome(result, error, tuple(sentences)))
-    yield Progress(total, total, "done")
+    yield core.Progress(total, total, "done")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +80,9 @@ class ManyImages(Result):
     and the ``message`` of each image without an output.
     """
 
-    done: Annotated[int, Quantity("Images done", "", "d")]
-    skipped: Annotated[int, Quantity("Images skipped", "", "d")]
-    failed: Annotated[int, Quantity("Images failed", "", "d")]
+    done: Annotated[int, core.Quantity("Images done", "", "d")]
+    skipped: Annotated[int, core.Quantity("Images skipped", "", "d")]
+    failed: Annotated[int, core.Quantity("Images failed", "", "d")]
     outputs: tuple[str, ...]
     failures: tuple[dict[str, str], ...]
     output: str
@@ -110,7 +96,7 @@ def apply_to_images(
     *,
     suffix: str | None = None,
     existing: OverwritePolicy | None = None,
-) -> Job[ManyImages]:
+) -> core.Job[ManyImages]:
     """Run a command that makes one image from one, on each of several files.
 
     Parameters
@@ -135,18 +121,18 @@ def apply_to_images(
         If two images have the same name, or an option is not valid for several images.
     """
     existing = existing or OverwritePolicy()
-    yield Progress(0, 0, "checking the images")
+    yield core.Progress(0, 0, "checking the images")
     for output in verb.outputs:
         if values.get(output.name) is not None:
             msg = f"`{output.name}` needs an output file, got the folder {folder}."
-            raise OptionError(msg, code="options-contradict")
+            raise core.OptionError(msg, code="options-contradict")
     sets = verb.parse(values)
     check_devices(sets.values())
     paths = [Path(image) for image in images]
     place = check_target_folder(folder, empty=False)
     if not place.is_dir() and remove_suffixes(place.name) != place.name:
         msg = f"The output of several images must be a folder, got {place.name}."
-        raise OptionError(msg, code="options-contradict")
+        raise core.OptionError(msg, code="options-contradict")
     targets = _name_outputs(paths, place, suffix)
     for target in targets:
         check_output_not_input(target, paths)
@@ -154,12 +140,12 @@ def apply_to_images(
         place.mkdir(exist_ok=True)
     outcomes: dict[int, Outcome[tuple[StepRecord, Result | None]]] = {}
 
-    def start(number: int) -> Job[tuple[StepRecord, Result | None]]:
+    def start(number: int) -> core.Job[tuple[StepRecord, Result | None]]:
         return _start_step(verb, paths[number], targets[number], values, sets, existing)
 
     names = [path.name for path in paths]
     yield from run_each(names, start, outcomes.__setitem__, parts=_PARTS)
-    warn_once(
+    core.warn_once(
         [
             f"{paths[number].name}: {sentence}"
             for number, outcome in outcomes.items()
@@ -209,7 +195,7 @@ def _name_outputs(
                 f"{outputs[key][0]} and {path} would have the same output "
                 f"{folder / stem}{ending}: rename one, or choose two folders."
             )
-            raise OptionError(msg, code="outputs-coincide")
+            raise core.OptionError(msg, code="outputs-coincide")
         outputs[key] = path, folder / f"{stem}{ending}"
     return [target for _, target in outputs.values()]
 
@@ -219,9 +205,9 @@ def _start_step(
     path: Path,
     target: Path,
     values: Mapping[str, Any],
-    sets: Mapping[str, Options],
+    sets: Mapping[str, core.Options],
     existing: OverwritePolicy,
-) -> Job[tuple[StepRecord, Result | None]]:
+) -> core.Job[tuple[StepRecord, Result | None]]:
     """Run a command on one image, unless the record of its output says it is done."""
     inputs: dict[str, object] = {verb.images[0].name: path}
     for item in verb.inputs[1:]:
@@ -237,15 +223,15 @@ def _start_step(
     output = verb.output
     assert output is not None  # noqa: S101 - it makes an image
 
-    def start(*, resume: bool) -> Job[Result]:
+    def start(*, resume: bool) -> core.Job[Result]:
         arguments = {**values, verb.images[0].name: path, output.name: target}
         how = {"resume": True} if resume and verb.resumes else {}
         return verb.start(arguments, overwrite=existing.overwrite, **how)
 
-    def start_or_restart() -> Job[Result]:
+    def start_or_restart() -> core.Job[Result]:
         try:
             return (yield from start(resume=existing.resume))
-        except SemsrError as error:
+        except core.SemsrError as error:
             is_other = error.code in ("other-run", "not-resumable")
             if not (existing.overwrite and is_other):
                 raise

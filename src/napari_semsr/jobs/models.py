@@ -7,20 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from napari_semsr import models
-from napari_semsr.core import (
-    CheckpointError,
-    Figure,
-    Job,
-    OptionError,
-    Options,
-    Progress,
-    Quantity,
-    ReadError,
-    WriteError,
-    get_declared_figures,
-    list_folder,
-)
+from napari_semsr import core, models
 from napari_semsr.io import replace_atomically
 from napari_semsr.jobs.exchange import (
     SUFFIXES,
@@ -43,13 +30,13 @@ _GAINS = ("gain_db", "hidden_db")  # relative to the input, or to its local mean
 class ModelFile(Result):
     """Model file: path, size and model card."""
 
-    path: Annotated[str, Quantity("Path")]
+    path: Annotated[str, core.Quantity("Path")]
     bundled: bool
-    digest: Annotated[str, Quantity("Digest")]
-    megabytes: Annotated[float, Quantity("Size", "MB", ".3g")]
+    digest: Annotated[str, core.Quantity("Digest")]
+    megabytes: Annotated[float, core.Quantity("Size", "MB", ".3g")]
     card: dict[str, Any]
 
-    def figures(self) -> dict[str, Figure]:
+    def figures(self) -> dict[str, core.Figure]:
         """Return the file properties, followed by the model card and its checks."""
         left_out = {"training", "checks"}
         if self.card.get("pixel_size_nm") is None:
@@ -57,12 +44,12 @@ class ModelFile(Result):
         by_share = self.card["input_scaling"] == "percentiles"
         left_out.add("input_levels" if by_share else "input_percentiles")
         figures_shown = {
-            name: Figure(str(value))
+            name: core.Figure(str(value))
             for name, value in self.card.items()
             if value not in (None, "", {}, []) and name not in left_out
         }
         checks = get_check_figures(self.card)
-        return get_declared_figures(self) | figures_shown | checks
+        return core.get_declared_figures(self) | figures_shown | checks
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +63,10 @@ class ModelList(Result):
     models: tuple[dict[str, Any], ...]
     shelf: str
 
-    def figures(self) -> dict[str, Figure]:
+    def figures(self) -> dict[str, core.Figure]:
         """Return one line for each model."""
         return {
-            row["name"]: Figure(
+            row["name"]: core.Figure(
                 row["fault"] or row["description"] or row["architecture"]
             )
             for row in self.models
@@ -107,28 +94,28 @@ def get_model_origin(name: str) -> str | None:
     )
 
 
-def _list_models(_: Run[Options]) -> Job[ModelList]:
-    yield Progress(0, 1, "reading cards")
+def _list_models(_: Run[core.Options]) -> core.Job[ModelList]:
+    yield core.Progress(0, 1, "reading cards")
     names = sorted(
         models.list_bundled_models(),
         key=lambda name: (name != models.DEFAULT_MODEL, name),
     )
     paths = [models.resolve_model_path(name) for name in names]
     folder = models.get_library_folder()
-    there = list_folder(folder) if folder.is_dir() else []
+    there = core.list_folder(folder) if folder.is_dir() else []
     own = sorted(path for path in there if path.suffix == models.SUFFIX)
     rows = [_create_model_row(path, is_bundled=True) for path in paths]
     rows += [_create_model_row(path, is_bundled=False) for path in own]
     return ModelList(tuple(rows), str(folder))
 
 
-def _get_model_info(run: Run[Options]) -> Job[ModelFile]:
-    yield Progress(0, 1, "reading card")
+def _get_model_info(run: Run[core.Options]) -> core.Job[ModelFile]:
+    yield core.Progress(0, 1, "reading card")
     return _describe_model_file(models.find_model(run.parameters["model"]))
 
 
-def _export_model(run: Run[ExportOptions]) -> Job[ModelFile]:
-    yield Progress(0, 1, "writing")
+def _export_model(run: Run[ExportOptions]) -> core.Job[ModelFile]:
+    yield core.Progress(0, 1, "writing")
     target, field, authors = (
         run.required_target,
         run.image_inputs.get("field"),
@@ -140,12 +127,12 @@ def _export_model(run: Run[ExportOptions]) -> Job[ModelFile]:
     kind: Kind = run.options.to or (fitting[0] if fitting else "semsr")
     if not name.endswith(SUFFIXES[kind]):
         msg = f"The output must end in {SUFFIXES[kind]}, got {target.name}."
-        raise WriteError(msg, code="suffix-unknown")
+        raise core.WriteError(msg, code="suffix-unknown")
     check_output_not_input(target, [path])
     if kind == "semsr":
         if field is not None or authors:
             msg = "`field` and `authors` apply only to ONNX and bioimage.io exports."
-            raise OptionError(msg, code="option-without-effect")
+            raise core.OptionError(msg, code="option-without-effect")
         _copy_atomically(path, target)
         return _describe_model_file(target)
     card = export_model_file(
@@ -159,13 +146,13 @@ def _export_model(run: Run[ExportOptions]) -> Job[ModelFile]:
     return _describe_model_file(target, card)
 
 
-def _import_model(run: Run[ImportOptions]) -> Job[ModelFile]:
+def _import_model(run: Run[ImportOptions]) -> core.Job[ModelFile]:
     """Add a model file to the library, after checking its card and weights."""
-    yield Progress(0, 2, "checking")
+    yield core.Progress(0, 2, "checking")
     path, options = Path(run.parameters["file"]), run.options
     if not path.is_file():
         msg = f"{path} does not exist: pass a {models.SUFFIX}, .onnx or .zip file."
-        raise CheckpointError(msg, code="file-missing")
+        raise core.CheckpointError(msg, code="file-missing")
     check_no_executable_code(path)
     foreign = path.suffix.lower() in (SUFFIXES["onnx"], SUFFIXES["bioimageio"])
     if options.get_card_values() and not foreign:
@@ -173,16 +160,16 @@ def _import_model(run: Run[ImportOptions]) -> Job[ModelFile]:
             "Name and scaling options apply only to ONNX and bioimage.io files, got "
             f"{path.name}."
         )
-        raise OptionError(msg, code="option-without-effect")
+        raise core.OptionError(msg, code="option-without-effect")
     if foreign:
         module, card = import_model_file(path, options)
         target = _prepare_library_path(run, path, card.name)
-        yield Progress(1, 2, "writing")
+        yield core.Progress(1, 2, "writing")
         models.save_model(target, module, card)
     else:
         name = models.load_model(path).card.name
         target = _prepare_library_path(run, path, name)
-        yield Progress(1, 2, "copying")
+        yield core.Progress(1, 2, "copying")
         if target.resolve() != path.resolve():
             _copy_atomically(path, target)
     return _describe_model_file(target)
@@ -195,7 +182,7 @@ def _prepare_library_path(run: Run[ImportOptions], path: Path, name: str) -> Pat
             f"The name {name} of {path.name} is already used by a bundled model; "
             "choose another (`name`; not for .safetensors)."
         )
-        raise CheckpointError(msg, code="name-taken")
+        raise core.CheckpointError(msg, code="name-taken")
     folder = models.get_library_folder()
     target = folder / f"{name}{models.SUFFIX}"
     if target.exists() and not run.existing.overwrite:
@@ -203,7 +190,7 @@ def _prepare_library_path(run: Run[ImportOptions], path: Path, name: str) -> Pat
             f"The library already contains a model named {name}; set `overwrite` to "
             "replace it."
         )
-        raise WriteError(msg, code="name-taken")
+        raise core.WriteError(msg, code="name-taken")
     folder.mkdir(parents=True, exist_ok=True)
     return target
 
@@ -232,7 +219,7 @@ def _create_model_row(path: Path, *, is_bundled: bool) -> dict[str, object]:
     row: dict[str, object] = {"name": path.stem, "bundled": is_bundled, "fault": None}
     try:
         card = models.read_card(path)
-    except (CheckpointError, ReadError) as error:
+    except (core.CheckpointError, core.ReadError) as error:
         return {**row, "fault": str(error)}
     return {
         **row,
@@ -243,13 +230,13 @@ def _create_model_row(path: Path, *, is_bundled: bool) -> dict[str, object]:
     }
 
 
-def get_check_figures(card: Mapping[str, Any]) -> dict[str, Figure]:
+def get_check_figures(card: Mapping[str, Any]) -> dict[str, core.Figure]:
     """Return what a card records of objects that the model shows and invents.
 
     The worst condition of each kind of images comes first. Empty if the card has no
     valid record.
     """
-    checks, figures = card.get("checks") or {}, dict[str, Figure]()
+    checks, figures = card.get("checks") or {}, dict[str, core.Figure]()
     try:
         discs_by_kind = checks.get("discs") or {}
         for kind in (name for name in _KINDS if name in discs_by_kind):
@@ -262,7 +249,7 @@ def get_check_figures(card: Mapping[str, Any]) -> dict[str, Figure]:
             for enhanced, degraded, name, discs in sorted(totals):
                 note = f"of {discs} discs (input: {100 * degraded:.0f} %)"
                 label = f"Shown correctly, {kind.replace('_', '-')} images, {name}"
-                figures[label] = Figure(100 * enhanced, "%", ".0f", note)
+                figures[label] = core.Figure(100 * enhanced, "%", ".0f", note)
         rows = checks.get("removals", {}).get("rows", {})
         for group, label in _REMOVED.items() if rows else ():
             model, linear = (rows[name][group] for name in ("model", "linear filter"))
@@ -273,7 +260,7 @@ def get_check_figures(card: Mapping[str, Any]) -> dict[str, Figure]:
                     f"linear filter: {float(linear['drawn_percent']):.0f} %)"
                 )
                 drawn = float(model["drawn_percent"])
-                figures[f"Drawn though removed, {label}"] = Figure(
+                figures[f"Drawn though removed, {label}"] = core.Figure(
                     drawn, "%", ".0f", note
                 )
     except (KeyError, TypeError, ValueError, AttributeError):
@@ -302,7 +289,7 @@ def get_validation_gain_db(card: Mapping[str, Any]) -> float | None:
 MODELS_LIST = Verb(
     "models list",
     (),
-    Options,
+    core.Options,
     ModelList,
     _list_models,
     reads=False,
@@ -315,7 +302,7 @@ MODELS_LIST = Verb(
 MODELS_INFO = Verb(
     "models info",
     (),
-    Options,
+    core.Options,
     ModelFile,
     _get_model_info,
     files=(MODEL_IN,),

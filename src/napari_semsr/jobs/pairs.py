@@ -12,29 +12,8 @@ from unicodedata import normalize
 import numpy as np
 from scipy import ndimage
 
-from napari_semsr import inference
+from napari_semsr import core, inference
 from napari_semsr.analysis import compute_block_means
-from napari_semsr.core import (
-    BoolArray,
-    Box,
-    Figure,
-    FloatArray,
-    FloatPair,
-    Grid,
-    InputRecord,
-    Job,
-    Micrograph,
-    OptionError,
-    PixelSize,
-    Progress,
-    Quantity,
-    ReadError,
-    RegistrationError,
-    ShapeError,
-    WarpedImage,
-    get_declared_figures,
-    list_folder,
-)
 from napari_semsr.io import (
     ReadOptions,
     StoredTransform,
@@ -91,48 +70,48 @@ class CreatedPairs(Result):
     """
 
     output: str
-    sheet: Annotated[str, Quantity("Contact sheet")]
-    pairing: Annotated[str, Quantity("Pairs")]
-    train: Annotated[int, Quantity("For training", "pairs", "d")]
-    validation: Annotated[int, Quantity("For validation", "pairs", "d")]
-    test: Annotated[int, Quantity("For testing", "pairs", "d")]
-    candidates: Annotated[int, Quantity("Candidates", "patches", "d")]
+    sheet: Annotated[str, core.Quantity("Contact sheet")]
+    pairing: Annotated[str, core.Quantity("Pairs")]
+    train: Annotated[int, core.Quantity("For training", "pairs", "d")]
+    validation: Annotated[int, core.Quantity("For validation", "pairs", "d")]
+    test: Annotated[int, core.Quantity("For testing", "pairs", "d")]
+    candidates: Annotated[int, core.Quantity("Candidates", "patches", "d")]
     rejected: dict[str, int]
-    patch: Annotated[int, Quantity("Side of a patch", "px", "d")]
+    patch: Annotated[int, core.Quantity("Side of a patch", "px", "d")]
     scale: int
-    pixel_size_nm: Annotated[float | None, Quantity("Pixel", "nm")]
+    pixel_size_nm: Annotated[float | None, core.Quantity("Pixel", "nm")]
     resampled: bool
     scale_note: str | None = None
     map_error_nm: Annotated[
-        float | None, Quantity("Expected error of the transform", "nm", ".3g")
+        float | None, core.Quantity("Expected error of the transform", "nm", ".3g")
     ] = None
     images: list[dict[str, Any]] = field(default_factory=list)
     same_place: list[list[str]] = field(default_factory=list)
 
     @property
-    def scale_text(self) -> Annotated[str | None, Quantity("Scale")]:
+    def scale_text(self) -> Annotated[str | None, core.Quantity("Scale")]:
         """Scale with its reason, if it is not 1 or was chosen automatically."""
         if self.scale == 1 and not self.scale_note:
             return None
         return f"{self.scale} ({self.scale_note})".removesuffix(" (None)")
 
-    def figures(self) -> dict[str, Figure]:
+    def figures(self) -> dict[str, core.Figure]:
         """Return the figures, the rejections, and the result of each pair of images."""
-        rows = get_declared_figures(self)
+        rows = core.get_declared_figures(self)
         for reason, count in self.rejected.items():
-            rows[f"Rejected: {reason}"] = Figure(count, "patches", "d")
+            rows[f"Rejected: {reason}"] = core.Figure(count, "patches", "d")
         for row in self.images if len(self.images) > 1 else ():
             counts_text = [f"{name} {row[name]}" for name in SPLITS if row.get(name)]
             why = row.get("rejected", {}).items()
             counts_text += [f"rejected: {reason} {count}" for reason, count in why]
             counts_text += [f"skipped: {row['refused']}"] if "refused" in row else []
-            rows[f"Of {row['name']}"] = Figure(", ".join(counts_text))
+            rows[f"Of {row['name']}"] = core.Figure(", ".join(counts_text))
         for number, names in enumerate(self.same_place, 1):
-            rows[f"Images of the same area, {number}"] = Figure(", ".join(names))
+            rows[f"Images of the same area, {number}"] = core.Figure(", ".join(names))
         return rows
 
 
-def _crop_pairs(run: Run[PairOptions]) -> Job[CreatedPairs]:
+def _crop_pairs(run: Run[PairOptions]) -> core.Job[CreatedPairs]:
     """Cut corresponding patches, and divide them into three disjoint sets."""
     target, transform = run.required_target, run.parameters["transform"]
     low, high, settings = run.image_inputs["low"], run.image_inputs["high"], run.options
@@ -147,8 +126,8 @@ def _crop_pairs(run: Run[PairOptions]) -> Job[CreatedPairs]:
             "A transform applies to a single pair of images, got folders: pass two "
             "images."
         )
-        raise OptionError(msg, code="options-contradict")
-    yield Progress(0, 0, "reading")
+        raise core.OptionError(msg, code="options-contradict")
+    yield core.Progress(0, 0, "reading")
     images_opened = (
         list(_open_images(lows, settings, run.opening, "low")),
         list(_open_images(highs, settings, run.opening, "high")),
@@ -175,7 +154,7 @@ def _crop_pairs(run: Run[PairOptions]) -> Job[CreatedPairs]:
         images[0], images[1], settings, is_paired=is_paired, pair_map=pair_map
     )
     if not choice.sets["train"]:
-        raise OptionError(
+        raise core.OptionError(
             _explain_no_patches(
                 choice.candidates, choice.rejections, is_paired=is_paired
             ),
@@ -201,10 +180,10 @@ def _crop_pairs(run: Run[PairOptions]) -> Job[CreatedPairs]:
         yield from write_pairs(
             hidden_path, choice, settings, provenance, off_nm, by_image
         )
-    yield Progress(0, 0, "drawing the contact sheet")
+    yield core.Progress(0, 0, "drawing the contact sheet")
     sheet = target.with_suffix(_SHEET)
     overwrite_image(
-        Micrograph(open_pairs(target).draw_contact_sheet(), name=sheet.stem), sheet
+        core.Micrograph(open_pairs(target).draw_contact_sheet(), name=sheet.stem), sheet
     )
     return CreatedPairs(
         output=str(target),
@@ -225,7 +204,7 @@ def _crop_pairs(run: Run[PairOptions]) -> Job[CreatedPairs]:
 
 
 def _check_images_differ(
-    lows: Sequence[Micrograph], highs: Sequence[Micrograph]
+    lows: Sequence[core.Micrograph], highs: Sequence[core.Micrograph]
 ) -> None:
     """Raise an error if all pairs consist of identical images."""
     if all(
@@ -237,7 +216,7 @@ def _check_images_differ(
             f"{highs[0].name} have identical pixels: choose two different images of "
             "the same field."
         )
-        raise OptionError(msg, code="same-image")
+        raise core.OptionError(msg, code="same-image")
 
 
 def _explain_no_patches(
@@ -261,16 +240,16 @@ _MAX_STRETCH = (
 
 
 def _align_pairs(
-    images: list[list[Micrograph]], scale: int
-) -> Job[tuple[list[int], list[list[Micrograph]], list[dict[str, object]]]]:
+    images: list[list[core.Micrograph]], scale: int
+) -> core.Job[tuple[list[int], list[list[core.Micrograph]], list[dict[str, object]]]]:
     """Align each HIGH image with its LOW image; record failures and reasons."""
     indices, images_found, refusals = [], [], []
-    error: RegistrationError | None = None
+    error: core.RegistrationError | None = None
     for number, (low, high) in enumerate(zip(*images, strict=True)):
         try:
             images_found.append((yield from _align_pair(low, high, scale)))
             indices.append(number)
-        except RegistrationError as why:
+        except core.RegistrationError as why:
             error = why
             refusals.append({"name": low.name, "refused": str(why)})
     if error is not None and not images_found:
@@ -279,8 +258,8 @@ def _align_pairs(
 
 
 def _align_pair(
-    low: Micrograph, high: Micrograph, scale: int
-) -> Job[tuple[Micrograph, Micrograph]]:
+    low: core.Micrograph, high: core.Micrograph, scale: int
+) -> core.Job[tuple[core.Micrograph, core.Micrograph]]:
     """Align HIGH with LOW in position and grey levels; crop both to the common area.
 
     HIGH is resampled, since LOW is the input of the network.
@@ -288,8 +267,8 @@ def _align_pair(
     coarse, fine = low.pixel_size_nm, high.pixel_size_nm
     if coarse is None:  # an unknown size is derived from the other
         y, x = fine or (1.0, 1.0)
-        coarse = PixelSize((y * scale, x * scale))
-    fine = fine or PixelSize((coarse[0] / scale, coarse[1] / scale))
+        coarse = core.PixelSize((y * scale, x * scale))
+    fine = fine or core.PixelSize((coarse[0] / scale, coarse[1] / scale))
     stretch = np.array(high.shape) * fine / (np.array(low.shape) * coarse)
     without_origin = low.origin == high.origin == (0.0, 0.0)
     if without_origin and np.any(np.abs(stretch - 1) > _MAX_STRETCH):
@@ -299,7 +278,7 @@ def _align_pair(
             f"got {shapes} px: crop them to the same field, or set `scale` or the "
             "pixel sizes."
         )
-        raise ShapeError(msg, code="sizes-differ")
+        raise core.ShapeError(msg, code="sizes-differ")
     fixed_image, moving = (
         one.replace(
             pixel_size_nm=size,
@@ -311,20 +290,22 @@ def _align_pair(
     registration = yield from REGISTER.job(
         moving, fixed_image, options=RegisterOptions(model="elastic")
     )
-    yield Progress(0, 0, f"aligning {high.name} with {low.name}")
-    grid = Grid.from_image(fixed_image)
+    yield core.Progress(0, 0, f"aligning {high.name} with {low.name}")
+    grid = core.Grid.from_image(fixed_image)
     rows, columns = (n * scale for n in low.shape)
-    target_grid = Grid(
+    target_grid = core.Grid(
         (rows, columns), (coarse[0] / scale, coarse[1] / scale), grid.corner
     )
-    image = WarpedImage(moving, target_grid, registration.registration.transform).read()
+    image = core.WarpedImage(
+        moving, target_grid, registration.registration.transform
+    ).read()
     means = compute_block_means(image, scale)
     box = _find_known_box(np.isfinite(means))
     part, part_moved = low.array()[box.slices], image[box.scale(scale).slices]
     gain, offset = _fit_grey_levels(means[box.slices], part)
     has_size = (low.pixel_size_nm or high.pixel_size_nm) is not None
     corners = [
-        Grid.from_image(one).box_origin(each)
+        core.Grid.from_image(one).box_origin(each)
         for one, each in ((low, box), (high, box.scale(scale)))
     ]
     data = (gain * part_moved + offset).astype(np.float32)
@@ -340,7 +321,7 @@ def _align_pair(
     )
 
 
-def _find_known_box(is_known: BoolArray) -> Box:
+def _find_known_box(is_known: core.BoolArray) -> core.Box:
     """Crop border rows and columns, starting with the most incomplete ones.
 
     Gaps inside are handled by the patches.
@@ -355,10 +336,10 @@ def _find_known_box(is_known: BoolArray) -> Box:
             break
         y0, y1 = y0 + (worst == 0), y1 - (worst == 1)
         x0, x1 = x0 + (worst == 2), x1 - (worst == 3)
-    return Box(y0, y1, x0, x1)
+    return core.Box(y0, y1, x0, x1)
 
 
-def _fit_grey_levels(image: FloatArray, other: FloatArray) -> FloatPair:
+def _fit_grey_levels(image: core.FloatArray, other: core.FloatArray) -> core.FloatPair:
     """Return the gain and offset that match the grey levels of an image to another."""
     finite = np.isfinite(image) & np.isfinite(other)
     soft = [
@@ -373,7 +354,7 @@ def _fit_grey_levels(image: FloatArray, other: FloatArray) -> FloatPair:
 
 
 def _get_map_error_nm(
-    transform_file: StoredTransform | None, records: Iterable[InputRecord]
+    transform_file: StoredTransform | None, records: Iterable[core.InputRecord]
 ) -> float | None:
     """Return the expected error of the transform from LOW to HIGH, if known."""
     if transform_file is not None:
@@ -394,8 +375,8 @@ MIN_SIDE = _ACROSS * _MIN_PATCH
 
 
 def choose_pair_options(
-    low: Micrograph,
-    high: Micrograph,
+    low: core.Micrograph,
+    high: core.Micrograph,
     options: PairOptions | None = None,
     *,
     patch_px: int,
@@ -439,7 +420,7 @@ def choose_pair_options(
 
 
 def _choose_scale(
-    options: PairOptions, images: list[list[Micrograph]], *, is_paired: bool
+    options: PairOptions, images: list[list[core.Micrograph]], *, is_paired: bool
 ) -> tuple[PairOptions, str | None]:
     """Choose the scale from the images, if none was set."""
     if options.scale is not None:
@@ -468,7 +449,7 @@ def _choose_scale(
     return options_scaled, f"{reason} (`scale=1` resamples both to a common pixel size)"
 
 
-def _compute_stated_scale(low: Micrograph, high: Micrograph) -> int | None:
+def _compute_stated_scale(low: core.Micrograph, high: core.Micrograph) -> int | None:
     """Return the number of HIGH pixels per LOW pixel, 1 to 4, from both images.
 
     It follows from the pixel sizes, or from the numbers of pixels if neither has one;
@@ -497,7 +478,7 @@ def _list_images(low: object, high: object) -> tuple[list[Image], list[Image], b
             "Pairs require two images or two folders, got an image and a folder: pass "
             "two folders or two images."
         )
-        raise ReadError(msg, code="wrong-type")
+        raise core.ReadError(msg, code="wrong-type")
     return (first, second, True) if many else ([first], [second], False)
 
 
@@ -506,14 +487,14 @@ def _list_side_images(side: Any) -> Any:
     if isinstance(side, (list, tuple)):
         return list(side)
     pattern = Path(side).name if _is_pattern(side) else _ANY
-    if isinstance(side, Micrograph):
+    if isinstance(side, core.Micrograph):
         return side
     folder = Path(side) if pattern == _ANY else Path(side).parent
     if not folder.is_dir() or folder.name.lower().endswith(".zarr"):
         return side
     paths = sorted(
         item
-        for item in list_folder(folder)
+        for item in core.list_folder(folder)
         if not item.name.startswith(".")
         and fnmatch.fnmatchcase(*(normalize("NFC", n) for n in (item.name, pattern)))
         and item.suffix.lower() not in _SKIPPED_SUFFIXES
@@ -522,7 +503,7 @@ def _list_side_images(side: Any) -> Any:
     if not paths:
         pattern_text = "" if pattern == _ANY else f" named {pattern}"
         msg = f"The folder {folder} must contain images{pattern_text}, got none."
-        raise ReadError(msg, code="no-image")
+        raise core.ReadError(msg, code="no-image")
     return paths
 
 
@@ -543,10 +524,10 @@ def _match_images_by_name(
             f"`leave_out` must name existing images, got {lacking[0]}; the existing "
             f"names are {', '.join(sorted(keys))}."
         )
-        raise OptionError(msg, code="unknown-value")
+        raise core.OptionError(msg, code="unknown-value")
     if left_out == keys:
         msg = f"`leave_out` must not name all images, got all {len(keys)} names."
-        raise OptionError(msg, code="nothing-to-train")
+        raise core.OptionError(msg, code="nothing-to-train")
     names: list[dict[str, Image]] = []
     for side in sides:
         images: dict[str, Image] = {}
@@ -557,7 +538,7 @@ def _match_images_by_name(
                     f"{get_image_name(images[key])} and {get_image_name(image)} for "
                     f"{key}: rename one, or exclude both with `leave_out={key}`."
                 )
-                raise ReadError(msg, code="names-alike")
+                raise core.ReadError(msg, code="names-alike")
             images[key] = image
         names.append(images)
     alone = sorted(set(names[0]) ^ set(names[1]))
@@ -568,7 +549,7 @@ def _match_images_by_name(
             f"has none in {lacks} ({len(alone)} unmatched in total): add the partner, "
             f"or exclude the image with `leave_out={alone[0]}`."
         )
-        raise ReadError(msg, code="second-image-missing")
+        raise core.ReadError(msg, code="second-image-missing")
     both = sorted(names[0])
     return [names[0][name] for name in both], [names[1][name] for name in both]
 
@@ -582,7 +563,7 @@ def _get_match_keys(side: Any, images: list[Image]) -> list[str]:
     if _is_pattern(side):
         before, after = normalize("NFC", Path(side).name).split(_ANY)
         return [name.removeprefix(before).removesuffix(after) for name in names]
-    in_memory = all(isinstance(image, Micrograph) for image in images)
+    in_memory = all(isinstance(image, core.Micrograph) for image in images)
     if in_memory and len(names) > len(set(names)) == 1:  # default name of arrays
         return [str(number) for number, _ in enumerate(names, 1)]
     return [remove_suffixes(name) for name in names]
@@ -603,7 +584,7 @@ def _open_images(
     options: PairOptions,
     opening: ReadOptions,
     role: str,
-) -> Iterator[tuple[InputRecord, Micrograph, bool]]:
+) -> Iterator[tuple[core.InputRecord, core.Micrograph, bool]]:
     """Open, calibrate and prepare the LOW or the HIGH images.
 
     Also returns, for each image, whether its pixel size differed.
@@ -627,12 +608,12 @@ PAIRS = Verb(
         ImageInput(
             "low",
             "the image to improve, or a folder or pattern ('*_low.png') of such images",
-            takes=Sequence[Micrograph],
+            takes=Sequence[core.Micrograph],
         ),
         ImageInput(
             "high",
             "the target image, or a folder or pattern ('*_high.png') of such images",
-            takes=Sequence[Micrograph],
+            takes=Sequence[core.Micrograph],
         ),
     ),
     PairOptions,

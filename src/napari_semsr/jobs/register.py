@@ -8,31 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 
-from napari_semsr.core import (
-    ORIGIN_KEY,
-    Affine,
-    Elastic,
-    FloatArray,
-    FloatPair,
-    Grid,
-    InputRecord,
-    IntPair,
-    Job,
-    Micrograph,
-    OptionError,
-    Progress,
-    Quantity,
-    ReadError,
-    RegistrationError,
-    WarpedImage,
-    create_property,
-    create_size_source,
-    declare_quantity,
-    describe_shift,
-    format_rounded,
-    option,
-    warn,
-)
+from napari_semsr import core
 from napari_semsr.io import (
     TRANSFORM_SUFFIXES,
     ImageIdentity,
@@ -87,7 +63,7 @@ _ASTRAY_PX = 10.0  # distance to the map; chosen: clicks are a few px off
 class RegisterOptions(RegistrationOptions):
     """Options for registration and landmarks."""
 
-    landmarks_only: bool = option(
+    landmarks_only: bool = core.option(
         False,
         "Use landmarks only",
         "compute the map from the landmarks alone, ignoring the images; otherwise "
@@ -103,7 +79,7 @@ _SEARCHES = {
 }
 
 
-_ERROR = Quantity("Expected error", "px", ".2g", verdict="verdict", large=True)
+_ERROR = core.Quantity("Expected error", "px", ".2g", verdict="verdict", large=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,41 +102,45 @@ class Registered(Result):
     where the map is not reliable.
     """
 
-    found_size_of: Annotated[str | None, Quantity("Pixel size estimated for")]
+    found_size_of: Annotated[str | None, core.Quantity("Pixel size estimated for")]
     found_pixel_size_nm: Annotated[
-        float | None, Quantity("Estimated pixel size", "nm", ".4g")
+        float | None, core.Quantity("Estimated pixel size", "nm", ".4g")
     ]
     output: str | None
-    transform_output: Annotated[str | None, Quantity("Transform")]
-    shape: IntPair
-    dtype: Annotated[str, Quantity("Type")]
-    pixel_size_nm: Annotated[FloatPair, declare_quantity("Pixel size", "nm", ".6g")]
-    pixel_size_sd_nm: FloatPair | None
-    origin: Annotated[FloatPair, declare_quantity("Origin", "nm")]
-    model: Annotated[str, declare_quantity("Model")]
-    transform: Annotated[dict[str, Any], declare_quantity("Transform")]
+    transform_output: Annotated[str | None, core.Quantity("Transform")]
+    shape: core.IntPair
+    dtype: Annotated[str, core.Quantity("Type")]
+    pixel_size_nm: Annotated[
+        core.FloatPair, core.declare_quantity("Pixel size", "nm", ".6g")
+    ]
+    pixel_size_sd_nm: core.FloatPair | None
+    origin: Annotated[core.FloatPair, core.declare_quantity("Origin", "nm")]
+    model: Annotated[str, core.declare_quantity("Model")]
+    transform: Annotated[dict[str, Any], core.declare_quantity("Transform")]
     error_px: Annotated[float | None, _ERROR]
     error_nm: Annotated[
         float | None,
         replace(_ERROR, unit="nm", form=".3g", also="error_px", reason="no_error"),
     ]
-    overlap: Annotated[float, Quantity("Overlap", "of the smaller image", ".0%")]
+    overlap: Annotated[float, core.Quantity("Overlap", "of the smaller image", ".0%")]
     mutual_information_before: Annotated[
-        float, Quantity("Mutual information before", "bit", ".2f")
+        float, core.Quantity("Mutual information before", "bit", ".2f")
     ]
     mutual_information_after: Annotated[
-        float, Quantity("Mutual information", "bit", ".2f")
+        float, core.Quantity("Mutual information", "bit", ".2f")
     ]
-    searched: Annotated[str, declare_quantity("Searched")]
-    score: Annotated[float | None, declare_quantity("Score")]
+    searched: Annotated[str, core.declare_quantity("Searched")]
+    score: Annotated[float | None, core.declare_quantity("Score")]
     rivals: Annotated[
-        list[dict[str, Any]], declare_quantity("Rivals", keys=AlternativeTransform)
+        list[dict[str, Any]], core.declare_quantity("Rivals", keys=AlternativeTransform)
     ]
-    residual_median_nm: Annotated[float | None, Quantity("Residual", "nm", ".3g")]
-    residual_p95_nm: Annotated[float | None, Quantity("95 % under", "nm", ".3g")]
-    patches: Annotated[int, declare_quantity("Patches", form="d")]
-    unreliable: Annotated[float | None, Quantity("Unreliable", "of the patches", ".0%")]
-    image: Micrograph | None = field(metadata={"json": False})
+    residual_median_nm: Annotated[float | None, core.Quantity("Residual", "nm", ".3g")]
+    residual_p95_nm: Annotated[float | None, core.Quantity("95 % under", "nm", ".3g")]
+    patches: Annotated[int, core.declare_quantity("Patches", form="d")]
+    unreliable: Annotated[
+        float | None, core.Quantity("Unreliable", "of the patches", ".0%")
+    ]
+    image: core.Micrograph | None = field(metadata={"json": False})
     registration: Registration = field(metadata={"json": False})
     stored_transform: StoredTransform = field(metadata={"json": False})
 
@@ -175,21 +155,21 @@ class Registered(Result):
 
     no_error: ClassVar = "not known"
     pixel_size = create_pixel_size_property()
-    map_text = create_property(
+    map_text = core.create_property(
         lambda result: f"{result.model}, by {_SEARCHES[result.searched]}", "Map"
     )
 
     @property
-    def shift(self) -> Annotated[str, Quantity("Shift")]:
+    def shift(self) -> Annotated[str, core.Quantity("Shift")]:
         """Shift of the centre of the moving image."""
         side = self.stored_transform.moving
         half = (np.array(side.shape) - 1) / 2
         middle = np.array(side.origin_nm) + half * np.array(side.pixel_size_nm)
         down, right = (self.stored_transform.transform(middle[None]) - middle)[0]
-        return describe_shift((float(down), float(right)))
+        return core.describe_shift((float(down), float(right)))
 
     @property
-    def turn(self) -> Annotated[str, Quantity("Rotation")]:
+    def turn(self) -> Annotated[str, core.Quantity("Rotation")]:
         """Rotation angle and its direction as text."""
         turn_degrees = round(self.transform["degrees"], 2)
         return (
@@ -197,30 +177,30 @@ class Registered(Result):
             f"{'anticlockwise' if turn_degrees < 0 else 'clockwise'}"
         )
 
-    scale = create_property(
+    scale = core.create_property(
         lambda result: result.transform["scale"], "Scale", form=".4f"
     )
-    is_mirrored = create_property(
+    is_mirrored = core.create_property(
         lambda result: bool(result.transform["mirrored"]), "Mirrored"
     )
-    bending = create_property(
+    bending = core.create_property(
         lambda result: result.transform.get("largest_nm"), "Bends by", "nm", ".3g"
     )
 
     @property
-    def tested_on(self) -> Annotated[str | None, Quantity("Tested on")]:
+    def tested_on(self) -> Annotated[str | None, core.Quantity("Tested on")]:
         """Number of landmarks or patches that the residuals were measured on."""
         kind = "landmarks held out" if self.unreliable is None else "patches held out"
         return None if self.residual_median_nm is None else f"{self.patches} {kind}"
 
     @property
-    def next_best(self) -> Annotated[str | None, Quantity("Second-best position")]:
+    def next_best(self) -> Annotated[str | None, core.Quantity("Second-best position")]:
         """Second-best position, if any."""
         rivals = self.registration.rivals
         return describe_alternative(rivals[0]) if rivals else None
 
 
-def check_pixel_sizes(**images: Micrograph) -> None:
+def check_pixel_sizes(**images: core.Micrograph) -> None:
     """Raise an error if an image lacks the pixel size that a measurement needs."""
     for role, image in images.items():
         if image.pixel_size_nm is None:
@@ -229,7 +209,7 @@ def check_pixel_sizes(**images: Micrograph) -> None:
                 f"measurement requires: set `{role}_pixel_size_nm`, or estimate it by "
                 "registering the two images."
             )
-            raise RegistrationError(msg, code="pixel-size-missing")
+            raise core.RegistrationError(msg, code="pixel-size-missing")
 
 
 def describe_alternative(rival: AlternativeTransform) -> str:
@@ -237,14 +217,14 @@ def describe_alternative(rival: AlternativeTransform) -> str:
     share = rival.score
     alike = f"{100 * share:.0f} %" if share <= 1 else f"{share:.1f} times"
     return (
-        f"fits {alike} as well, {describe_shift(rival.shift_nm)} from the best "
+        f"fits {alike} as well, {core.describe_shift(rival.shift_nm)} from the best "
         f"position, rotated by {rival.degrees:+.1f}°"
     )
 
 
 def _register_images(
-    run: Run[RegisterOptions], moving: Micrograph, fixed_image: Micrograph
-) -> Job[Registered]:
+    run: Run[RegisterOptions], moving: core.Micrograph, fixed_image: core.Micrograph
+) -> core.Job[Registered]:
     """Register an image to another; write or return it on the other's grid."""
     landmarks = run.parameters.get("landmarks")
     if isinstance(landmarks, Mapping):  # as histories record them
@@ -255,7 +235,7 @@ def _register_images(
             "A transform can only be written together with an image: also set an "
             "output."
         )
-        raise OptionError(msg, code="missing-value")
+        raise core.OptionError(msg, code="missing-value")
     for role in ("moving", "fixed"):  # names set by the user
         run.images[role] = run.images[role].replace(
             name=get_image_name(run.image_inputs[role])
@@ -270,8 +250,8 @@ def _register_images(
     if beside is not None:  # before the image, as the map took longest
         write_transform(beside, transform_file)
     about = yield from _create_metadata(run, moving, fixed_image, registration)
-    warped_image = WarpedImage(
-        moving, Grid.from_image(fixed_image), registration.transform
+    warped_image = core.WarpedImage(
+        moving, core.Grid.from_image(fixed_image), registration.transform
     )
     image_made, dtype = None, str(warped_image.dtype)
     if run.target is None:
@@ -319,7 +299,7 @@ def _find_uncalibrated_role(run: Run[RegisterOptions]) -> Role | None:
             "one of them (`moving_pixel_size_nm` or `fixed_pixel_size_nm`), and the "
             "other is estimated."
         )
-        raise RegistrationError(msg, code="pixel-size-missing")
+        raise core.RegistrationError(msg, code="pixel-size-missing")
     for role in lacking:
         image = run.images[role]
         origin = tuple(np.divide(image.origin, image.spacing_px).tolist())
@@ -334,11 +314,14 @@ def _set_estimated_size(run: Run[RegisterOptions], role: Role, factor: float) ->
     other = run.images["fixed" if role == "moving" else "moving"]
     image = rescale_pixel_size(run.images[role], factor)
     how = f"by registration: {other.pixel_size_from or f'that of {other.name}'}"
-    origin = create_size_source(how, image.scale)
-    run.images[role] = image.replace(metadata={**image.metadata, ORIGIN_KEY: origin})
-    warn(
-        f"{image.name} has no pixel size; a pixel size of {format_rounded(factor)} "
-        f"nm was estimated by registration with {other.name}.",
+    origin = core.create_size_source(how, image.scale)
+    run.images[role] = image.replace(
+        metadata={**image.metadata, core.ORIGIN_KEY: origin}
+    )
+    core.warn(
+        f"{image.name} has no pixel size; a pixel size of "
+        f"{core.format_rounded(factor)} nm was estimated by registration with "
+        f"{other.name}.",
         "pixel-size-found",
     )
 
@@ -348,10 +331,10 @@ def _set_estimated_size(run: Run[RegisterOptions], role: Role, factor: float) ->
 
 def _create_metadata(
     run: Run[RegisterOptions],
-    moving: Micrograph,
-    fixed_image: Micrograph,
+    moving: core.Micrograph,
+    fixed_image: core.Micrograph,
     registration: Registration,
-) -> Job[Micrograph]:
+) -> core.Job[core.Micrograph]:
     """Return the name, calibration and history of the result, without reading data."""
     guides, places = [], {}
     for name in ("landmarks", "transform"):
@@ -361,7 +344,7 @@ def _create_metadata(
         elif isinstance(file_given, (str, os.PathLike)) and Path(file_given).is_file():
             guides.append(record_file(file_given, name))
     name_text = f"pixel size of {run.records['fixed'].name}, to which it was registered"
-    origin = create_size_source(
+    origin = core.create_size_source(
         f"{name_text}: {fixed_image.pixel_size_from}", fixed_image.scale
     )
     more = {
@@ -373,7 +356,7 @@ def _create_metadata(
         # lengths in the result have the uncertainty of the fixed image
         "pixel_size_nm": fixed_image.pixel_size_nm,
         "pixel_size_sd_nm": fixed_image.pixel_size_sd_nm,
-        ORIGIN_KEY: origin,
+        core.ORIGIN_KEY: origin,
         "reading": {side: run.get_read_options(side) for side in run.image_inputs},
         **places,
         **describe_registration(registration),
@@ -381,7 +364,7 @@ def _create_metadata(
     result_image = moving.replace(
         pixel_size_nm=fixed_image.pixel_size_nm,
         origin=fixed_image.origin,
-        metadata={**moving.metadata, ORIGIN_KEY: origin},
+        metadata={**moving.metadata, core.ORIGIN_KEY: origin},
         provenance=(yield from run.compose_history(*guides, **to_json_value(more))),
     )
     return result_image.with_size_error(fixed_image.pixel_size_sd_nm)
@@ -389,7 +372,7 @@ def _create_metadata(
 
 def _find_or_apply_transform(
     run: Run[RegisterOptions], unsized_role: Role | None
-) -> Job[tuple[Registration, StoredTransform]]:
+) -> core.Job[tuple[Registration, StoredTransform]]:
     """Find the transform, or use a given one; also return it in its stored form.
 
     The image without a pixel size is given the estimated one.
@@ -407,7 +390,7 @@ def _find_or_apply_transform(
                 f"A stored transform is applied unchanged: omit {', '.join(flags)}, "
                 "or the transform."
             )
-            raise OptionError(msg, code="options-contradict")
+            raise core.OptionError(msg, code="options-contradict")
         if not isinstance(transform, StoredTransform):
             transform = read_transform(Path(transform))
         if unsized_role is not None:
@@ -416,7 +399,7 @@ def _find_or_apply_transform(
         moving, fixed_image = run.images["moving"], run.images["fixed"]
         sides = (moving, records["moving"]), (fixed_image, records["fixed"])
         check_transform_images(transform, *sides)
-        yield Progress(0, 0, "applying the transform")
+        yield core.Progress(0, 0, "applying the transform")
         error = transform.quality.get("error_nm")
         registration = evaluate_transform(
             transform.transform,
@@ -450,7 +433,7 @@ def _find_transform(
     options: RegisterOptions,
     landmarks: Landmarks | Where | None,
     unsized_role: Role | None,
-) -> Job[Registration]:
+) -> core.Job[Registration]:
     """Find the transform from image structure, optionally starting from landmarks."""
     moving, fixed_image = run.images["moving"], run.images["fixed"]
     if landmarks is None and unsized_role is not None and not options.landmarks_only:
@@ -463,7 +446,7 @@ def _find_transform(
     if landmarks is None:
         if options.landmarks_only:
             msg = "`landmarks_only` needs landmarks: set `landmarks` as well."
-            raise OptionError(msg, code="missing-value")
+            raise core.OptionError(msg, code="missing-value")
         return (yield from register(moving, fixed_image, options))
     if not isinstance(landmarks, Landmarks):
         landmarks = Landmarks(*read_landmarks(Path(landmarks), moving, fixed_image))
@@ -475,15 +458,17 @@ def _find_transform(
         places = {"moving": landmarks.moving, "fixed": landmarks.fixed}
         places[unsized_role] = places[unsized_role] * factor
         landmarks = Landmarks(places["moving"], places["fixed"])
-    landmarks.check_bounds(Grid.from_image(moving), Grid.from_image(fixed_image))
+    landmarks.check_bounds(
+        core.Grid.from_image(moving), core.Grid.from_image(fixed_image)
+    )
     if options.landmarks_only:
         if options.model == "elastic":
             msg = (
                 "Landmarks alone can only determine a similarity or affine transform: "
                 "set `model` to one of these, or let the images refine the result."
             )
-            raise OptionError(msg, code="options-contradict")
-        yield Progress(0, 0, "fitting the landmarks")
+            raise core.OptionError(msg, code="options-contradict")
+        yield core.Progress(0, 0, "fitting the landmarks")
         return register_landmarks(moving, fixed_image, landmarks, options.model)
     stiff = options.model == "similarity" or len(landmarks) < _SPARE_PAIRS
     start = fit_landmarks(landmarks, "similarity" if stiff else "affine").transform
@@ -494,7 +479,7 @@ def _find_transform(
     astray = np.flatnonzero(off > limit)
     if astray.size:
         worst = int(off.argmax())
-        warn(
+        core.warn(
             f"Landmark {worst + 1} is {off[worst]:.0f} nm from its position in the "
             f"images ({astray.size} of {len(landmarks)} are more than {limit:.0f} nm "
             "off): check that each pair marks the same point.",
@@ -505,8 +490,8 @@ def _find_transform(
 
 def check_transform_images(
     transform_file: StoredTransform,
-    moving: tuple[Micrograph, InputRecord],
-    fixed_side: tuple[Micrograph, InputRecord],
+    moving: tuple[core.Micrograph, core.InputRecord],
+    fixed_side: tuple[core.Micrograph, core.InputRecord],
 ) -> None:
     """Raise an error for a transform of other images; warn if only the area matches."""
     theirs = transform_file.fixed.digest, transform_file.moving.digest
@@ -521,7 +506,7 @@ def check_transform_images(
             f"{transform_file.fixed.name}, not the reverse: swap the images, or "
             "register them in this order."
         )
-        raise RegistrationError(msg, code="images-exchanged")
+        raise core.RegistrationError(msg, code="images-exchanged")
     for (image, record), side, which in (
         (moving, transform_file.moving, "moving"),
         (fixed_side, transform_file.fixed, "fixed"),
@@ -533,11 +518,11 @@ def check_transform_images(
                 f"{image.name}: {fault}. Use the images that it was computed from, or "
                 "register again."
             )
-            raise RegistrationError(msg, code="transform-of-other-image")
+            raise core.RegistrationError(msg, code="transform-of-other-image")
         if side.digest is None or side.digest in collect_digests(record, in_place=True):
             continue
         if side.digest in collect_digests(record):
-            warn(
+            core.warn(
                 f"{image.name} was derived from {side.name}, for which the transform "
                 "was computed, but has since been registered or stitched: its pixels "
                 "have moved, and the transform may be applied twice. Use "
@@ -545,7 +530,7 @@ def check_transform_images(
                 "transform-applied-twice",
             )
         else:
-            warn(
+            core.warn(
                 f"{image.name} differs from {side.name}, the image that the "
                 "transform was computed from, but has the same extent: check that "
                 "both show the same area.",
@@ -570,10 +555,10 @@ def read_residuals(transform_file: StoredTransform) -> RegistrationResiduals:
         )
     except (KeyError, TypeError, ValueError) as error:
         msg = f"The residuals of the transform are damaged ({error}): register again."
-        raise ReadError(msg, code="file-damaged") from error
+        raise core.ReadError(msg, code="file-damaged") from error
     if not len(read.places_nm) == len(read.off_nm) == len(read.reliable):
         msg = "The residuals of the transform are incomplete: register again."
-        raise ReadError(msg, code="file-damaged")
+        raise core.ReadError(msg, code="file-damaged")
     return read
 
 
@@ -618,14 +603,14 @@ def _compute_unreliable_fraction(registration: Registration) -> float | None:
 
 
 def create_transform_record(
-    transform: Affine | Elastic, residuals: FloatArray
+    transform: core.Affine | core.Elastic, residuals: core.FloatArray
 ) -> dict[str, object]:
     """Return the parameters of a transform (incomplete for an elastic one).
 
     Its knots extend beyond the overlap, where they are not constrained: the largest
     displacement is that at tested positions of the fixed image.
     """
-    affine = transform.affine if isinstance(transform, Elastic) else transform
+    affine = transform.affine if isinstance(transform, core.Elastic) else transform
     pairs = zip(affine.matrix, affine.shift, strict=True)
     record: dict[str, object] = {
         "matrix": [[*row, move] for row, move in pairs],
@@ -633,7 +618,7 @@ def create_transform_record(
         "scale": affine.scale,
         "mirrored": affine.is_mirrored,
     }
-    if isinstance(transform, Elastic):
+    if isinstance(transform, core.Elastic):
         bending = transform.bending
         record["spacing_nm"] = list(bending.spacing)
         moves = bending.displacement(residuals) if len(residuals) else None
@@ -649,32 +634,32 @@ def _warn_if_unreliable(registration: Registration, options: RegisterOptions) ->
         found_transform = registration.transform
         affine = (
             found_transform.affine
-            if isinstance(found_transform, Elastic)
+            if isinstance(found_transform, core.Elastic)
             else found_transform
         )
         mirror_note = "mirrored, " if affine.is_mirrored else ""
-        warn(
+        core.warn(
             "No match was found near the stated pixel sizes, so all rotations were "
             f"searched: {mirror_note}rotated by {affine.degrees:.1f} degrees, scaled "
             f"by {affine.scale:.3f}. Compare the images.",
             "found-elsewhere",
         )
     if registration.overlap < _LITTLE:
-        warn(
+        core.warn(
             f"The overlap covers only {100 * registration.overlap:.0f} % of the "
             f"smaller image, less than {100 * _LITTLE:.0f} %: the transform is "
             "reliable in the overlap, and extrapolated elsewhere.",
             "overlap-small",
         )
     if registration.error_px > _DOUBTFUL_PX:
-        warn(
+        core.warn(
             f"The expected error of the transform is {registration.error_px:.2g} px "
-            f"({format_rounded(registration.error_nm)} nm): do not compare details "
-            "of that size.",
+            f"({core.format_rounded(registration.error_nm)} nm): do not compare "
+            "details of that size.",
             "map-imprecise",
         )
     elif not np.isfinite(registration.error_px):
-        warn(
+        core.warn(
             "The error of the transform is unknown: add another landmark, or let the "
             "images refine the transform."
             if registration.search_name == "landmarks"
@@ -684,9 +669,9 @@ def _warn_if_unreliable(registration: Registration, options: RegisterOptions) ->
     share = _compute_unreliable_fraction(registration)
     if share is not None and share > _UNRELIABLE:
         or_else = "one is distorted (try `model=elastic`)"
-        if isinstance(registration.transform, Elastic):
+        if isinstance(registration.transform, core.Elastic):
             or_else = "have too little detail for an elastic map (try `model=affine`)"
-        warn(
+        core.warn(
             f"The transform is not confirmed in {100 * share:.0f} % of the overlap: "
             f"the images differ there, or {or_else}.",
             "map-unconfirmed",

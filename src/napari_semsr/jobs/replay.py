@@ -14,30 +14,8 @@ from typing import Annotated, Literal
 import numpy as np
 import psutil
 
-from napari_semsr import models
+from napari_semsr import core, models
 from napari_semsr.analysis import split_into_blocks
-from napari_semsr.core import (
-    Box,
-    CheckpointError,
-    Figure,
-    Job,
-    Micrograph,
-    Options,
-    Progress,
-    Provenance,
-    Quantity,
-    ReadError,
-    RealArray,
-    SemsrError,
-    convert_dtype,
-    digest_with_progress,
-    format_one_line,
-    get_declared_figures,
-    map_progress,
-    read_box,
-    release_free_memory,
-    shorten_value,
-)
 from napari_semsr.io import (
     ReadOptions,
     convert_decoding_errors,
@@ -49,7 +27,7 @@ from napari_semsr.jobs.images import Result, digest_values, open_image
 from napari_semsr.jobs.verb import FileInput, ImageInput, Run, Verb
 from napari_semsr.models import find_model
 
-Digest = Callable[[Path], Job[str]]
+Digest = Callable[[Path], core.Job[str]]
 
 _BLOCK = 1024  # side in pixels of a block that is compared at once; chosen: 8 MB each
 _ROUNDING = 1e-9  # relative, of pixel size and origin; chosen: 10 digits are stored
@@ -92,7 +70,7 @@ class InputSearch:
         role: str,
         one: RecordedInput,
         files: Mapping[str, str],
-    ) -> Job[Path | None]:
+    ) -> core.Job[Path | None]:
         """Find the file of an input; return None if its own call makes it again.
 
         `files` are the paths of the inputs found before, by name.
@@ -106,14 +84,14 @@ class InputSearch:
         if path is None:
             where = "at no recorded path"
             if one.path:
-                where = f"not at {format_one_line(one.path, _LONGEST)}"
+                where = f"not at {core.format_one_line(one.path, _LONGEST)}"
             digest = one.digest or "without a digest"
             msg = (
                 f"Cannot find the {_get_input_role(call, role)} {one.name!r} "
                 f"({digest}), an input of {call.verb.name}: it is {where}, nor next to "
                 "the output. Pass its folder as `inputs` to find it by its digest."
             )
-            raise ReadError(msg, code="file-missing")
+            raise core.ReadError(msg, code="file-missing")
         self.compare_digest(call, role, one, now)
         return path
 
@@ -145,7 +123,7 @@ class InputSearch:
         role: str,
         file: RecordedInput,
         files: Mapping[str, str],
-    ) -> Job[tuple[Path | None, str | None]]:
+    ) -> core.Job[tuple[Path | None, str | None]]:
         """Find a file by the recorded digest, otherwise at the recorded path."""
         item = call.verb.arguments.get(role)
         folders = isinstance(item, FileInput) and item.digest is not None
@@ -171,10 +149,10 @@ class InputSearch:
         role: str,
         file: RecordedInput,
         files: Mapping[str, str],
-    ) -> Job[tuple[Path | None, str | None]]:
+    ) -> core.Job[tuple[Path | None, str | None]]:
         """Find a model by its digest, otherwise by its name."""
         model_path, now = None, None
-        with suppress(CheckpointError):
+        with suppress(core.CheckpointError):
             model_path = find_model(PurePosixPath(file.name).stem)
             now = yield from _digest_file(model_path)
         if model_path is not None and now == file.digest:
@@ -210,14 +188,14 @@ class InputSearch:
 
         yield from sorted(_walk_folder(self.inputs, folders=folders), key=sort_key)
 
-    def _get_digest(self, path: Path, digest: Digest) -> Job[str | None]:
+    def _get_digest(self, path: Path, digest: Digest) -> core.Job[str | None]:
         """Compute the digest of a file once; None if it cannot be read."""
         key = path, digest
         if key not in self._digests:
-            yield Progress(0, 0, f"comparing {path.name}")
+            yield core.Progress(0, 0, f"comparing {path.name}")
             try:
                 self._digests[key] = yield from digest(path)
-            except (SemsrError, OSError, ValueError):
+            except (core.SemsrError, OSError, ValueError):
                 self._digests[key] = None
         return self._digests[key]
 
@@ -225,15 +203,17 @@ class InputSearch:
 # Digests of file contents, as histories record them.
 
 
-def _digest_file(path: Path) -> Job[str]:
+def _digest_file(path: Path) -> core.Job[str]:
     """Compute the digest of a file such as a table, PSF or model."""
     if path.is_dir():
         msg = f"{path} must be a file, got a folder."
-        raise ReadError(msg, code="not-a-file")
-    return (yield from digest_with_progress(path))
+        raise core.ReadError(msg, code="not-a-file")
+    return (yield from core.digest_with_progress(path))
 
 
-def _digest_grey_values(path: Path, reading: ReadOptions | None = None) -> Job[str]:
+def _digest_grey_values(
+    path: Path, reading: ReadOptions | None = None
+) -> core.Job[str]:
     """Compute the digest of a file's grey values, as for an image in memory."""
     return digest_values(open_image(path, reading, blank=True))
 
@@ -253,8 +233,8 @@ def _list_digest_functions(
         return (partial(item.digest, values={**call.options, **files}),)
     selection = (file.digest or "").partition("#")[2]
 
-    def digest_bytes(path: Path) -> Job[str]:
-        digest = yield from digest_with_progress(path)
+    def digest_bytes(path: Path) -> core.Job[str]:
+        digest = yield from core.digest_with_progress(path)
         return f"{digest}#{selection}" if selection else digest
 
     reading: ReadOptions | None = None
@@ -303,23 +283,25 @@ class ReplayReport(Result):
     of the largest difference, after the plane in a stack.
     """
 
-    output: Annotated[str, Quantity("Output")]
-    job: Annotated[str, Quantity("Reproduced by")]
-    identical: Annotated[bool, Quantity("Identical", large=True)]
+    output: Annotated[str, core.Quantity("Output")]
+    job: Annotated[str, core.Quantity("Reproduced by")]
+    identical: Annotated[bool, core.Quantity("Identical", large=True)]
     max_abs_difference: float | None  # None if shapes differ
     differs: tuple[Difference, ...]
-    pixels: Annotated[int, Quantity("Compared", "px", "d")]
+    pixels: Annotated[int, core.Quantity("Compared", "px", "d")]
     different: int
     where: tuple[int, ...] | None
     shape: tuple[int, ...]
 
-    def figures(self) -> dict[str, Figure]:
+    def figures(self) -> dict[str, core.Figure]:
         """Return what was compared, then the differences."""
-        differs = {item.what.capitalize(): Figure(item.said) for item in self.differs}
-        return {**get_declared_figures(self), **differs}
+        differs = {
+            item.what.capitalize(): core.Figure(item.said) for item in self.differs
+        }
+        return {**core.get_declared_figures(self), **differs}
 
 
-def _replay_output(run: Run[Options]) -> Job[ReplayReport]:
+def _replay_output(run: Run[core.Options]) -> core.Job[ReplayReport]:
     """Replay the history of an output, and compare the results.
 
     It runs in the system's temporary folder; nothing else is written.
@@ -328,7 +310,7 @@ def _replay_output(run: Run[Options]) -> Job[ReplayReport]:
     folder = None if inputs is None else Path(inputs)
     if folder is not None and not folder.is_dir():
         msg = f"The input folder {folder} does not exist: check the path."
-        raise ReadError(msg, code="folder-missing")
+        raise core.ReadError(msg, code="folder-missing")
     # outputs are grey: a colour image fails below, as it has no history
     plane = 0 if _count_planes(path) > 1 else None
     stored_image = open_image(
@@ -340,13 +322,13 @@ def _replay_output(run: Run[Options]) -> Job[ReplayReport]:
             f"{path.name} has no history, so it cannot be replayed: all outputs of "
             "this package except figures, tables and reports record their history."
         )
-        raise ReadError(msg, code="history-missing")
+        raise core.ReadError(msg, code="history-missing")
     search, history = InputSearch(path, folder), read_history(stored_history, path)
     size = stored_image.shape[0] * stored_image.shape[1]
     with tempfile.TemporaryDirectory(prefix="semsr-replay-") as scratch:
         # the first run had the same warnings
         job = _make_again(history, search, Path(scratch), size)
-        again, remade = yield from map_progress(job, within=_SILENCE)
+        again, remade = yield from core.map_progress(job, within=_SILENCE)
         differences = yield from _compare_pixels(path, again)
         # equal pixels were made of equal inputs, though the bytes of files may differ
         for call, role, one, place in () if differences.is_identical else remade:
@@ -411,7 +393,7 @@ class _PixelDifferences:
         return self.different == 0 and self.shape == self.other
 
     def add_block(
-        self, plane: int, box: Box, first: RealArray, second: RealArray
+        self, plane: int, box: core.Box, first: core.RealArray, second: core.RealArray
     ) -> None:
         """Compare a block of both images and accumulate the differences."""
         one, two = (np.asarray(item, np.float64) for item in (first, second))
@@ -449,7 +431,7 @@ class _PixelDifferences:
         return Difference("pixels", name, then, now, sentence)
 
 
-def _compare_pixels(stored_path: Path, again: Path) -> Job[_PixelDifferences]:
+def _compare_pixels(stored_path: Path, again: Path) -> core.Job[_PixelDifferences]:
     """Compare two images, or stacks plane by plane."""
     planes, others = _count_planes(stored_path), _count_planes(again)
     pixels = _PixelDifferences(planes)
@@ -469,15 +451,15 @@ def _compare_pixels(stored_path: Path, again: Path) -> Job[_PixelDifferences]:
         if first.shape != second.shape:
             pixels.other, pixels.largest = second.shape, None
             return pixels
-        boxes = split_into_blocks(Box.from_shape(first.shape), None, _BLOCK)
+        boxes = split_into_blocks(core.Box.from_shape(first.shape), None, _BLOCK)
         for number, box in enumerate(boxes):
-            yield Progress(number, len(boxes), f"comparing {first.name}")
-            one, two = (read_box(image.data, box) for image in (first, second))
+            yield core.Progress(number, len(boxes), f"comparing {first.name}")
+            one, two = (core.read_box(image.data, box) for image in (first, second))
             if two.dtype != one.dtype:  # saved with another dtype
-                two = convert_dtype(two, one.dtype)[0]
+                two = core.convert_dtype(two, one.dtype)[0]
             pixels.add_block(plane, box, one, two)
-            release_free_memory()  # of decoded chunks
-        yield Progress(len(boxes), len(boxes), f"comparing {first.name}")
+            core.release_free_memory()  # of decoded chunks
+        yield core.Progress(len(boxes), len(boxes), f"comparing {first.name}")
     if planes > 1:
         pixels.shape = pixels.other = (planes, *pixels.shape)
     return pixels
@@ -487,7 +469,7 @@ def _compare_pixels(stored_path: Path, again: Path) -> Job[_PixelDifferences]:
 
 
 def _compare_calibration(
-    stored_image: Micrograph, again: Micrograph
+    stored_image: core.Micrograph, again: core.Micrograph
 ) -> Iterator[Difference]:
     """Compare pixel sizes and origins."""
     for name, unit, one, two in (
@@ -513,7 +495,9 @@ def _compare_calibration(
         yield Difference("calibration", name, then, now, sentence)
 
 
-def _compare_versions(then: Provenance, now: Provenance | None) -> Iterator[Difference]:
+def _compare_versions(
+    then: core.Provenance, now: core.Provenance | None
+) -> Iterator[Difference]:
     """Compare packages, device, precision and threads, if recorded."""
     if now is None:
         return
@@ -558,7 +542,7 @@ class _Rerun:
     inputs: Mapping[str, list["tuple[RecordedInput, Path | _Rerun]"]]
 
 
-def _locate_inputs(call: RecordedCall, search: InputSearch) -> Job[_Rerun]:
+def _locate_inputs(call: RecordedCall, search: InputSearch) -> core.Job[_Rerun]:
     """Find the files that a call reads, or those of the calls that made them."""
     inputs: dict[str, list[tuple[RecordedInput, Path | _Rerun]]] = {}
     files: dict[str, str] = {}
@@ -594,7 +578,7 @@ def _check_simulation_size(
                 f"The history of {name} requires {pixels_to_draw} simulated pixels, "
                 f"which is more than {why} ({min(most, free)})."
             )
-            raise ReadError(msg, code="image-too-large")
+            raise core.ReadError(msg, code="image-too-large")
     for _, source in chain.from_iterable(step.inputs.values()):
         if isinstance(source, _Rerun):
             _check_simulation_size(source, pixels, name, is_last=False)
@@ -625,7 +609,7 @@ def _restore_device(call: RecordedCall, path: Path) -> RecordedCall:
 
 
 @contextmanager
-def _set_thread_count(record: Provenance, path: Path) -> Iterator[None]:
+def _set_thread_count(record: core.Provenance, path: Path) -> Iterator[None]:
     """Use the recorded number of torch threads in this context."""
     import torch
 
@@ -633,9 +617,9 @@ def _set_thread_count(record: Provenance, path: Path) -> Iterator[None]:
     if count is not None and not 1 <= count <= _MAX_THREADS:
         msg = (
             f"The thread count in the history of {path.name} must be from 1 to "
-            f"{_MAX_THREADS}, got {shorten_value(count)}."
+            f"{_MAX_THREADS}, got {core.shorten_value(count)}."
         )
-        raise ReadError(msg, code="out-of-range")
+        raise core.ReadError(msg, code="out-of-range")
     usual = torch.get_num_threads()
     try:
         if count is not None and count != usual:
@@ -651,7 +635,7 @@ _Remade = tuple[RecordedCall, str, RecordedInput, Path]  # call, role, input, fi
 
 def _make_again(
     history: RecordedCall, search: InputSearch, folder: Path, size: int
-) -> Job[tuple[Path, list[_Remade]]]:
+) -> core.Job[tuple[Path, list[_Remade]]]:
     """Make an output again in another folder; also return the inputs made again."""
     path = search.output
     last = yield from _locate_inputs(_restore_device(history, path), search)
@@ -660,7 +644,7 @@ def _make_again(
     ending = f"{'.ome' if path.stem.lower().endswith('.ome') else ''}{path.suffix}"
     numbers, remade = count(), list[_Remade]()
 
-    def rerun(step: _Rerun, ending: str = ".ome.zarr") -> Job[Path]:
+    def rerun(step: _Rerun, ending: str = ".ome.zarr") -> core.Job[Path]:
         call, verb = step.call, step.call.verb
         arguments: dict[str, object] = {**call.options}
         for role, several in step.inputs.items():
@@ -684,13 +668,13 @@ def _make_again(
         job = verb.start({**arguments, **{k: str(v) for k, v in outputs.items()}})
         has_model = "model" in step.inputs
         with _set_thread_count(call.record, path) if has_model else nullcontext():
-            yield from map_progress(job, partial(_name_step, verb.name))
+            yield from core.map_progress(job, partial(_name_step, verb.name))
         return _find_output(call, outputs, path.name)
 
     return (yield from rerun(last, ending)), remade
 
 
-def _name_step(name: str, step: Progress) -> Progress:
+def _name_step(name: str, step: core.Progress) -> core.Progress:
     """Return the progress of a call, which is not that of the whole replay."""
     return replace(step, message=f"{name}: {step.message}", seconds_left=None)
 
@@ -710,17 +694,17 @@ def _find_output(call: RecordedCall, outputs: Mapping[str, Path], name: str) -> 
     if found is None:
         msg = (
             f"According to its history, {name} is the output "
-            f"{format_one_line(repr(part))} of {verb.name}, which does not create this "
-            "output: the history is damaged or forged."
+            f"{core.format_one_line(repr(part))} of {verb.name}, which does not create "
+            "this output: the history is damaged or forged."
         )
-        raise ReadError(msg, code="history-damaged")
+        raise core.ReadError(msg, code="history-damaged")
     return found
 
 
 REPLAY = Verb(
     "replay",
     (),
-    Options,
+    core.Options,
     ReplayReport,
     _replay_output,
     files=(

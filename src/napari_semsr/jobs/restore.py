@@ -7,20 +7,7 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from napari_semsr.core import (
-    LEVELS,
-    InputRecord,
-    Job,
-    Micrograph,
-    OptionError,
-    Progress,
-    Provenance,
-    Quantity,
-    convert_dtype,
-    get_display,
-    parse_pixel_size,
-    warn,
-)
+from napari_semsr import core
 from napari_semsr.io import (
     OmeZarrStore,
     get_output_store_path,
@@ -55,7 +42,7 @@ _FWHM_PER_SIGMA = 2.354820045
 _REACH = 3.0  # radius of the diffraction rings, in widths; chosen: 95 % of the light
 
 
-def _read_psf(text: str, image: Micrograph) -> tuple[str, Micrograph | None]:
+def _read_psf(text: str, image: core.Micrograph) -> tuple[str, core.Micrograph | None]:
     """Read a PSF file, or derive the PSF from the JSON file of a microscope."""
     choice = parse_psf(text)
     if choice.kind != "file":
@@ -81,7 +68,7 @@ def _read_psf(text: str, image: Micrograph) -> tuple[str, Micrograph | None]:
             f"simulation, but {choice.path} does not: set the blur width instead, for "
             "example `psf=1.3px`."
         )
-        raise OptionError(msg, code="missing-value")
+        raise core.OptionError(msg, code="missing-value")
     if kernel_record.get("optics") != "pupil":
         return f"{width_px * pixel_nm / _FWHM_PER_SIGMA!r}nm", None
     size = image.pixel_size_nm or (pixel_nm, pixel_nm)
@@ -96,10 +83,12 @@ def _read_psf(text: str, image: Micrograph) -> tuple[str, Micrograph | None]:
             f"The PSF of a microscope requires square pixels, got {size[0]:g} x "
             f"{size[1]:g} nm."
         )
-        raise OptionError(msg, code="pixels-not-square")
+        raise core.OptionError(msg, code="pixels-not-square")
     side = 2 * int(np.ceil(_REACH * optics.fwhm_nm / size[0])) + 1
     kernel = compute_psf(optics, [(0.0, 1.0)], size[0], side, box_px=pixel_nm / size[0])
-    return text, Micrograph(kernel, parse_pixel_size(size), Path(choice.path).name)
+    return text, core.Micrograph(
+        kernel, core.parse_pixel_size(size), Path(choice.path).name
+    )
 
 
 _TILES = "Restoring tiles"
@@ -113,7 +102,7 @@ _ESTIMATE_WARNING = (  # given once: the width of the blur differs between plane
 METHOD_CALLED = {
     method: label
     for label, method in (
-        get_display(RestoreOptions.model_fields["method"]).choices or {}
+        core.get_display(RestoreOptions.model_fields["method"]).choices or {}
     ).items()
 }
 
@@ -130,38 +119,40 @@ class RestoredFile(ImageResult):
 
     method: str
     parameters: dict[str, Any]
-    tiles: Annotated[int, Quantity("Tiles")]
-    provenance: Provenance = field(metadata={"json": False})
+    tiles: Annotated[int, core.Quantity("Tiles")]
+    provenance: core.Provenance = field(metadata={"json": False})
 
     @property
-    def method_text(self) -> Annotated[str, Quantity("Method")]:
+    def method_text(self) -> Annotated[str, core.Quantity("Method")]:
         """Name of the method."""
         return METHOD_CALLED[self.method]
 
     @property
-    def blur(self) -> Annotated[str, Quantity("Blur")]:
+    def blur(self) -> Annotated[str, core.Quantity("Blur")]:
         """Source of the blur, and its standard deviation."""
         y, x = self.parameters["psf"]["sigma_px"]
         width = f"{y:.2f} px" if y == x else f"{y:.2f} px down, {x:.2f} px across"
         return f"{self.parameters['psf']['kind']}, {width}"
 
     @property
-    def noise(self) -> Annotated[float | None, Quantity("Noise", LEVELS, ".3g")]:
+    def noise(
+        self,
+    ) -> Annotated[float | None, core.Quantity("Noise", core.LEVELS, ".3g")]:
         """Standard deviation of the noise, if the method uses it."""
         return self.parameters.get("noise_std")
 
     @property
-    def iterations(self) -> Annotated[int | None, Quantity("Iterations")]:
+    def iterations(self) -> Annotated[int | None, core.Quantity("Iterations")]:
         """Number of iterations, if any."""
         return self.parameters.get("iterations")
 
     @property
-    def halo_px(self) -> Annotated[int, Quantity("Halo of a tile", "px")]:
+    def halo_px(self) -> Annotated[int, core.Quantity("Halo of a tile", "px")]:
         """Context margin of a tile in pixels."""
         return int(self.parameters["halo_px"])
 
     @property
-    def against_whole(self) -> Annotated[str, Quantity("Tiles against whole")]:
+    def against_whole(self) -> Annotated[str, core.Quantity("Tiles against whole")]:
         """Largest possible difference between the tiled and the untiled result."""
         parameters = self.parameters
         return (
@@ -171,7 +162,7 @@ class RestoredFile(ImageResult):
         )
 
 
-def _restore_plane(run: Run[RestoreOptions]) -> Job[RestoredFile]:
+def _restore_plane(run: Run[RestoreOptions]) -> core.Job[RestoredFile]:
     """Restore one plane, in memory if it has no output."""
     restorer, parameters, provenance = yield from _prepare_restoration(run)
     source, target = run.images["image"], run.target
@@ -191,9 +182,9 @@ def _restore_plane(run: Run[RestoreOptions]) -> Job[RestoredFile]:
         data, clipped_total = np.empty(about.shape, dtype), 0
         pieces = restorer.restore_tiles(source.data, plan)
         for done_count, (tile, values) in enumerate(pieces, start=1):
-            data[tile.core.slices], clipped_part = convert_dtype(values, dtype)
+            data[tile.core.slices], clipped_part = core.convert_dtype(values, dtype)
             clipped_total += clipped_part
-            yield Progress(done_count, len(plan), _TILES)
+            yield core.Progress(done_count, len(plan), _TILES)
         more = {**about.metadata, "restore": parameters}
         return RestoredFile(
             output=None,
@@ -208,7 +199,7 @@ def _restore_plane(run: Run[RestoreOptions]) -> Job[RestoredFile]:
         how: dict[str, object] = {"dtype": dtype, "chunk": plan.core}
         return run.existing.open_store(about, place, target, **how)
 
-    def fill_store(store: OmeZarrStore) -> Job[int]:
+    def fill_store(store: OmeZarrStore) -> core.Job[int]:
         pieces = restorer.restore_tiles(source.data, plan, store.pending_units())
         clipped_total = yield from store.fill((values for _, values in pieces), _TILES)
         if not store.is_complete:
@@ -230,21 +221,21 @@ def _restore_plane(run: Run[RestoreOptions]) -> Job[RestoredFile]:
 
 def _prepare_restoration(
     run: Run[RestoreOptions],
-) -> Job[tuple[Restorer, dict[str, Any], Provenance]]:
+) -> core.Job[tuple[Restorer, dict[str, Any], core.Provenance]]:
     """Open an image and measure blur and noise."""
     options = run.options
-    yield Progress(0, 0, f"reading {get_image_name(run.image_inputs['image'])}")
+    yield core.Progress(0, 0, f"reading {get_image_name(run.image_inputs['image'])}")
     run.open_images()
     source = run.images["image"]
     psf_given, kernel = _read_psf(options.psf, source)
-    yield Progress(0, 0, "measuring blur and noise")
+    yield core.Progress(0, 0, "measuring blur and noise")
     restorer = prepare_restoration(source, options.replace(psf=psf_given), kernel)
     if restorer.psf.kind == "estimated" and restorer.taps is not None:
-        warn(_ESTIMATE_WARNING, "blur-estimated")
+        core.warn(_ESTIMATE_WARNING, "blur-estimated")
     tolerance = restorer.measure_tolerance(
         source.data, restorer.create_plan(source.shape)
     )
-    guides: list[InputRecord] = []
+    guides: list[core.InputRecord] = []
     more: dict[str, Any] = {}
     if parse_psf(options.psf).kind == "file":
         # not an input: two images that share it are not related

@@ -35,18 +35,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import Field
 
-from napari_semsr.core import (
-    Job,
-    Micrograph,
-    Options,
-    ReadError,
-    digest_with_progress,
-    get_error_code,
-    get_software_versions,
-    list_files_recursively,
-    read_bytes,
-    warn,
-)
+from napari_semsr import core
 from napari_semsr.io import Cell, list_companion_files, path_exists, replace_atomically
 from napari_semsr.jobs.images import (
     Result,
@@ -88,14 +77,14 @@ class Step:
         return first.with_name(f".{first.name}.done.json")
 
 
-class FileContent(Options):
+class FileContent(core.Options):
     """Digest of a file, and its state when the digest was computed."""
 
     state: list[Cell]
     digest: str
 
 
-class StepRecord(Options):
+class StepRecord(core.Options):
     """Record of a step that is done.
 
     Attributes
@@ -126,7 +115,7 @@ def read_file_state(path: Path) -> list[Cell]:
             return [path.name, path.stat().st_size, path.stat().st_mtime_ns]
         files = [
             (str(one.relative_to(path)), one.stat())
-            for one in list_files_recursively(path)
+            for one in core.list_files_recursively(path)
         ]
     except (OSError, ValueError):  # missing or not accessible
         return [path.name, 0, 0]
@@ -136,21 +125,21 @@ def read_file_state(path: Path) -> list[Cell]:
     return [path.name, sum(size for _, size, _ in facts), digest]
 
 
-def find_step_record(step: Step) -> Job[StepRecord | None]:
+def find_step_record(step: Step) -> core.Job[StepRecord | None]:
     """Return the record of a step that is done, or None."""
     record = _read_record(step)
     if record is None or not all(path.exists() for path in step.outputs):
         return None
     same = record.options == to_json_value(step.options)
-    if not same or record.versions != get_software_versions():
+    if not same or record.versions != core.get_software_versions():
         return None
     inputs, outputs, _ = yield from _compute_contents(step, record.files)
     return record if (record.inputs, record.outputs) == (inputs, outputs) else None
 
 
 def run_step(
-    step: Step, start: Callable[[], Job[R]], *, again: bool = False
-) -> Job[tuple[StepRecord, R | None]]:
+    step: Step, start: Callable[[], core.Job[R]], *, again: bool = False
+) -> core.Job[tuple[StepRecord, R | None]]:
     """Run the job of a step and record it, unless it is done; `start` creates the job.
 
     `again`: run it even if it is done. Existing outputs must be overwritten, resumed or
@@ -159,16 +148,16 @@ def run_step(
     record = None if again else (yield from find_step_record(step))
     if record is not None:
         for sentence, code in zip(record.warnings, record.codes, strict=True):
-            warn(sentence, code)
+            core.warn(sentence, code)
         return record, None
     sentences: list[str] = []
     result = yield from collect_warnings(start(), sentences)
-    messages = {" ".join(one.split()): get_error_code(one) for one in sentences}
+    messages = {" ".join(one.split()): core.get_error_code(one) for one in sentences}
     inputs, outputs, files = yield from _compute_contents(step)
     record = StepRecord(
         step=step.name,
         options=to_json_value(step.options),
-        versions=get_software_versions(),
+        versions=core.get_software_versions(),
         inputs=inputs,
         outputs=outputs,
         files=files,
@@ -184,8 +173,8 @@ def run_step(
 
 def _read_record(step: Step) -> StepRecord | None:
     """Read the record of a step; a missing, damaged or foreign one is None."""
-    with suppress(ReadError, OSError, ValueError, RecursionError):
-        text = read_bytes(step.record_path, _LARGEST)
+    with suppress(core.ReadError, OSError, ValueError, RecursionError):
+        text = core.read_bytes(step.record_path, _LARGEST)
         record = StepRecord.model_validate(json.loads(text))
         return record if record.step == step.name else None
     return None
@@ -193,7 +182,7 @@ def _read_record(step: Step) -> StepRecord | None:
 
 def _compute_contents(
     step: Step, known: Sequence[FileContent] = ()
-) -> Job[tuple[dict[str, str], dict[str, str], list[FileContent]]]:
+) -> core.Job[tuple[dict[str, str], dict[str, str], list[FileContent]]]:
     """Return the digests of inputs and outputs, and of all files in order."""
     digests = _Digests(known)
     inputs: dict[str, str] = {}
@@ -216,24 +205,24 @@ class _Digests:
         self.known = known
         self.files: list[FileContent] = []
 
-    def digest_file(self, path: Path) -> Job[str]:
+    def digest_file(self, path: Path) -> core.Job[str]:
         """Return the digest of a file or folder."""
         number, state = len(self.files), read_file_state(path)
         if number < len(self.known) and self.known[number].state == state:
             content = self.known[number]
         else:
-            digest = yield from digest_with_progress(path)
+            digest = yield from core.digest_with_progress(path)
             content = FileContent(state=state, digest=digest)
         self.files.append(content)
         return content.digest
 
-    def digest_input(self, value: object) -> Job[str]:
+    def digest_input(self, value: object) -> core.Job[str]:
         """Return the digest of an input's content, whatever its path."""
         content: list[object] = []
         if isinstance(value, list | tuple):
             for one in value:
                 content.append((yield from self.digest_input(one)))  # noqa: PERF401 - yields
-        elif isinstance(value, Micrograph):
+        elif isinstance(value, core.Micrograph):
             fields = "name", "pixel_size_nm", "pixel_size_sd_nm", "origin", "provenance"
             content = [to_json_value(getattr(value, name)) for name in fields]
             content.append((yield from digest_values(value)))

@@ -13,43 +13,7 @@ import numpy as np
 import psutil
 from pydantic import Field
 
-from napari_semsr import simulation
-from napari_semsr.core import (
-    DeviceMemoryError,
-    FloatPair,
-    InputRecord,
-    IntPair,
-    Job,
-    Micrograph,
-    OptionError,
-    Progress,
-    Quantity,
-    RealArray,
-    WriteError,
-    create_property,
-    digest_path,
-    format_pixel_size,
-    format_shape,
-    get_software_versions,
-    list_folder,
-    parse_pixel_size,
-    warn,
-)
-from napari_semsr.io import (
-    ImageIdentity,
-    ReadOptions,
-    StoredTransform,
-    convert_write_errors,
-    move,
-    read,
-    remove_target,
-    replace_output,
-    use_temporary_path,
-    write,
-    write_csv,
-    write_fei_tiff,
-    write_transform,
-)
+from napari_semsr import core, io, simulation
 from napari_semsr.jobs.images import (
     Result,
     compose_provenance,
@@ -166,27 +130,27 @@ class SimulatedScan(Result):
     """
 
     frames: int
-    truth: Annotated[str, Quantity("Truth")]
+    truth: Annotated[str, core.Quantity("Truth")]
     output: str
-    grid: IntPair
-    frame_shape: IntPair
-    pixel_size_nm: FloatPair | None
+    grid: core.IntPair
+    frame_shape: core.IntPair
+    pixel_size_nm: core.FloatPair | None
     bad_frames: dict[str, str]
     extra: tuple[str, ...]
 
     @property
-    def scan(self) -> Annotated[str, Quantity("Scan")]:
+    def scan(self) -> Annotated[str, core.Quantity("Scan")]:
         """Number and size of the frames."""
         rows, columns = self.grid
-        size = format_shape(self.frame_shape)
+        size = core.format_shape(self.frame_shape)
         return f"{self.frames} frames ({rows} x {columns}) of {size}"
 
-    pixel = create_property(
-        lambda result: format_pixel_size(result.pixel_size_nm), "Pixel size"
+    pixel = core.create_property(
+        lambda result: core.format_pixel_size(result.pixel_size_nm), "Pixel size"
     )
-    also = create_property(lambda result: ", ".join(result.extra) or None, "Also")
+    also = core.create_property(lambda result: ", ".join(result.extra) or None, "Also")
 
-    bad = create_property(
+    bad = core.create_property(
         lambda result: (
             ", ".join(f"{n}: {k}" for n, k in result.bad_frames.items()) or None
         ),
@@ -195,11 +159,11 @@ class SimulatedScan(Result):
 
 
 def _simulate_scan(
-    run: Run[SimulateOptions], image: Micrograph | None
-) -> Job[SimulatedScan]:
+    run: Run[SimulateOptions], image: core.Micrograph | None
+) -> core.Job[SimulatedScan]:
     settings, target = run.options, run.targets["out_dir"]
     _check_scan(target, image, settings)
-    source, inputs = None, list[InputRecord]()
+    source, inputs = None, list[core.InputRecord]()
     if image is not None:
         settings = _fit_options_to_image(image, settings)
         require_all_pixels(image)
@@ -220,7 +184,7 @@ def _simulate_scan(
     if settings.live is not None:
         faults = _LiveFaults.from_options(settings)
         scan = faults.add_to_scan(scan)
-        with convert_write_errors(target), use_temporary_path(target) as place:
+        with io.convert_write_errors(target), io.use_temporary_path(target) as place:
             place.mkdir()
             writer = _ScanWriter(place, scan, settings, tuple(inputs), run.opening)
             extra = yield from _write_live_scan(target, settings, writer, faults)
@@ -228,7 +192,7 @@ def _simulate_scan(
     with _stage_scan_folder(target) as place:
         writer = _ScanWriter(place, scan, settings, tuple(inputs), run.opening)
         yield from writer.write_frames()
-        yield Progress(0, 0, "writing the ground truth")
+        yield core.Progress(0, 0, "writing the ground truth")
         writer.write_tables()
         writer.write_ground_truth()
         extra = yield from writer.write_further_images()
@@ -258,43 +222,43 @@ def _create_result(
 
 
 def _check_scan(
-    target: Path, image: Micrograph | None, options: SimulateOptions
+    target: Path, image: core.Micrograph | None, options: SimulateOptions
 ) -> None:
     """Raise an error for a folder with other files, or for incompatible options."""
     if image is not None and "phantom" in options.model_fields_set:
         msg = "Set `phantom` or `image`, not both."
-        raise OptionError(msg, code="options-contradict")
-    stranger = target.is_dir() and list_folder(target)
+        raise core.OptionError(msg, code="options-contradict")
+    stranger = target.is_dir() and core.list_folder(target)
     if stranger and not (target / _MARK).is_file():
         msg = (
             f"The folder {target} contains files that do not belong to a simulated "
             "scan, so it was not overwritten; choose another folder."
         )
-        raise WriteError(msg, code="foreign-files")
+        raise core.WriteError(msg, code="foreign-files")
     if (options.sem or options.sem_view) and image is not None:
         msg = "An SEM image requires a simulated sample (`phantom`), got an image."
-        raise OptionError(msg, code="options-contradict")
+        raise core.OptionError(msg, code="options-contradict")
     usual = SemViewOptions().model_dump()
     views = options.model_dump(include={*usual})
     if views != usual and not options.sem_view:
         msg = "The `view_…` options require `sem_view`: set it as well."
-        raise OptionError(msg, code="option-without-effect")
+        raise core.OptionError(msg, code="option-without-effect")
     if options.live_faults and options.live is None:
         msg = "`live_faults` requires `live`: set both."
-        raise OptionError(msg, code="option-without-effect")
+        raise core.OptionError(msg, code="option-without-effect")
     if options.live_faults and options.frame_count < _LIVE_FAULTS:
         msg = (
             f"`live_faults` requires at least {_LIVE_FAULTS} frames, got "
             f"{options.frame_count}."
         )
-        raise OptionError(msg, code="too-few-frames")
+        raise core.OptionError(msg, code="too-few-frames")
     if options.focal_series == 1:
         msg = "A focal series needs at least 2 steps, got 1."
-        raise OptionError(msg, code="out-of-range")
+        raise core.OptionError(msg, code="out-of-range")
 
 
 def _fit_options_to_image(
-    image: Micrograph, options: SimulateOptions
+    image: core.Micrograph, options: SimulateOptions
 ) -> SimulateOptions:
     """Set the binning and pixel size of the frames from the image."""
     usual = SimulateOptions()
@@ -304,7 +268,7 @@ def _fit_options_to_image(
         if getattr(options, name) != getattr(usual, name)
     }
     for name in idle:
-        warn(
+        core.warn(
             f"`{name}` has no effect when an image is scanned; it applies only to a "
             "`phantom`.",
             "option-without-effect",
@@ -315,7 +279,7 @@ def _fit_options_to_image(
             f"The image of {image.shape[0]} x {image.shape[1]} px is too small for "
             f"this scan and is enlarged by a factor of {1 / binning:.3g}."
         )
-        warn(msg, "resampled")
+        core.warn(msg, "resampled")
     options = options.replace(image_binning=binning, **idle)
     if options.pixel_size_nm is None and image.pixel_size_nm is not None:
         y, x = (v * binning for v in image.pixel_size_nm)
@@ -325,11 +289,11 @@ def _fit_options_to_image(
             "Positions in nm require a pixel size, but the image has none; set "
             "`pixel_size_nm`."
         )
-        raise OptionError(msg, code="pixel-size-missing")
+        raise core.OptionError(msg, code="pixel-size-missing")
     return options
 
 
-def _create_size_error(options: SimulateOptions, need: str) -> DeviceMemoryError:
+def _create_size_error(options: SimulateOptions, need: str) -> core.DeviceMemoryError:
     """Return the error for a scan that is too large."""
     rows, columns = options.frames_grid
     msg = (
@@ -337,7 +301,7 @@ def _create_size_error(options: SimulateOptions, need: str) -> DeviceMemoryError
         f"{need}: use fewer or smaller frames, or less oversampling (`frames_grid`, "
         "`frame_px`, `oversampling`)."
     )
-    return DeviceMemoryError(msg, code="memory")
+    return core.DeviceMemoryError(msg, code="memory")
 
 
 # A simulated scan on disk: frames, tables, ground truth, and further images.
@@ -350,18 +314,18 @@ def _stage_scan_folder(target: Path) -> Iterator[Path]:
     Only its contents are moved if the target is a link, is the current folder, or has
     other files; the mark comes first, so that an interrupted run can be repeated.
     """
-    with convert_write_errors(target), use_temporary_path(target) as place:
+    with io.convert_write_errors(target), io.use_temporary_path(target) as place:
         place.mkdir()
         yield place
-        present = list_folder(target) if target.is_dir() else []
+        present = core.list_folder(target) if target.is_dir() else []
         others = set(present).difference(_list_scan_files(target))
         if not (others or target.is_symlink() or target.resolve() == Path.cwd()):
-            replace_output(place, target)
+            io.replace_output(place, target)
             return
         _clear_scan_folder(target)
         names = sorted(path.name for path in place.iterdir())
         for name in sorted(names, key=lambda name: name != _MARK.parts[0]):
-            move(place / name, target / name)
+            io.move(place / name, target / name)
 
 
 def _list_scan_files(folder: Path) -> list[Path]:
@@ -374,7 +338,7 @@ def _clear_scan_folder(target: Path) -> None:
     """Create the folder of a scan, removing the files of an earlier scan."""
     target.mkdir(exist_ok=True)
     for old in _list_scan_files(target):
-        remove_target(old)
+        io.remove_target(old)
 
 
 @dataclass(frozen=True, slots=True)
@@ -384,11 +348,16 @@ class _ScanWriter:
     place: Path  # The folder
     scan: "simulation.Scan"  # the scan
     options: SimulateOptions  # its options
-    inputs: tuple[InputRecord, ...]  # the scanned image, if any
-    opening: ReadOptions  # its reading options
+    inputs: tuple[core.InputRecord, ...]  # the scanned image, if any
+    opening: io.ReadOptions  # its reading options
 
     def _write_image(
-        self, data: RealArray, path: Path, *, on_frames: bool = True, fine: bool = False
+        self,
+        data: core.RealArray,
+        path: Path,
+        *,
+        on_frames: bool = True,
+        fine: bool = False,
     ) -> None:
         """Write one image on the frame grid or the scene grid.
 
@@ -406,27 +375,27 @@ class _ScanWriter:
             sizes = {"pixel_size_nm", "pixel_size_sd_nm"}
             options["reading"] = self.opening.model_dump(mode="json", exclude=sizes)
         part = path.relative_to(self.place).as_posix()
-        micrograph = Micrograph(
+        micrograph = core.Micrograph(
             data,
-            parse_pixel_size(size and [v * share / finer for v in size]),
+            core.parse_pixel_size(size and [v * share / finer for v in size]),
             path.name.partition(".")[0],
             provenance=compose_provenance("simulate", options, *self.inputs, part=part),
             origin=origin,
             spacing_px=(1 / finer, 1 / finer),
         )
         path.parent.mkdir(exist_ok=True)
-        write(micrograph, path)
+        io.write(micrograph, path)
 
     @property
     def _file_names(self) -> list[str]:
         return [f"{name}.tif" for name in self.scan.names]
 
-    def write_frames(self) -> Iterator[Progress]:
+    def write_frames(self) -> Iterator[core.Progress]:
         total = len(self.scan.frames)
         for index, (name, frame) in enumerate(
             zip(self.scan.names, self.scan.frames, strict=True)
         ):
-            yield Progress(index, total, f"writing {name}.tif")
+            yield core.Progress(index, total, f"writing {name}.tif")
             self._write_image(frame, self.place / f"{name}.tif")
 
     def write_tables(self, folder: Path | None = None) -> None:
@@ -497,15 +466,15 @@ class _ScanWriter:
             "image_offset_px": scene.image_offset_px,
             "gains": dict(zip(scan.names, scan.gains, strict=True)),
             "bad_frames": {scan.names[i]: kind for i, kind in sorted(scan.bad.items())},
-            "versions": get_software_versions(),
+            "versions": core.get_software_versions(),
         }
         _write_json(folder / "microscope.json", parameters)
 
-    def write_further_images(self) -> Job[tuple[str, ...]]:
+    def write_further_images(self) -> core.Job[tuple[str, ...]]:
         """Simulate and write the further images."""
         parts = []
         if self.options.exposures:
-            yield Progress(0, 0, "repeating exposures")
+            yield core.Progress(0, 0, "repeating exposures")
             exposures = self.scan.simulate_exposures(self.options.exposures)
             for index, frame in enumerate(exposures):
                 self._write_image(
@@ -515,42 +484,42 @@ class _ScanWriter:
         if self.options.has_heights:
             parts += yield from self._write_height_scans(self.options.focal_series)
         elif self.options.focal_series:
-            yield Progress(0, 0, "focusing")
+            yield core.Progress(0, 0, "focusing")
             steps = self.scan.simulate_focal_series(self.options.focal_series)
             for index, step in enumerate(steps):
                 name = f"focus_{index:02d}_{step.focus_nm:+.0f}nm.tif"
                 self._write_image(step.frame, self.place / "focal" / name)
             parts.append("focal")
         if self.options.sem:
-            yield Progress(0, 0, "simulating the SEM image")
+            yield core.Progress(0, 0, "simulating the SEM image")
             picture = self.scan.simulate_sem_image()
             path = self.place / "sem" / "sem.ome.tif"
             self._write_image(picture, path, on_frames=False, fine=True)
             parts.append("sem")
         if self.options.sem_view:
-            yield Progress(0, 0, "simulating the realistic SEM image")
+            yield core.Progress(0, 0, "simulating the realistic SEM image")
             view = simulation.simulate_sem_view(self.scan, self.options)
             path = self.place / "sem" / "view.tif"
             path.parent.mkdir(exist_ok=True)
-            size = parse_pixel_size(view.pixel_nm)
-            moving = Micrograph(view.image, size, path.stem)
-            write_fei_tiff(moving, path)
+            size = core.parse_pixel_size(view.pixel_nm)
+            moving = core.Micrograph(view.image, size, path.stem)
+            io.write_fei_tiff(moving, path)
             other = self.place / "truth" / "object.ome.tif"
-            transform_file = StoredTransform(  # from the image to the scan
+            transform_file = io.StoredTransform(  # from the image to the scan
                 view.transform,
-                ImageIdentity.from_image(moving, digest_path(path)),
-                ImageIdentity.from_image(read(other), digest_path(other)),
+                io.ImageIdentity.from_image(moving, core.digest_path(path)),
+                io.ImageIdentity.from_image(io.read(other), core.digest_path(other)),
             )
-            write_transform(self.place / "truth" / "view.json", transform_file)
+            io.write_transform(self.place / "truth" / "view.json", transform_file)
             parts += [] if self.options.sem else ["sem"]
         return tuple(parts)
 
-    def _write_height_scans(self, count: int) -> Job[list[str]]:
+    def _write_height_scans(self, count: int) -> core.Job[list[str]]:
         """Write one scan for each focal height, and a table of the heights."""
         names, rows = [], []
         for index, height in enumerate(self.scan.simulate_height_scans(count)):
             name = f"z_{index:03d}"
-            yield Progress(index, count, f"focusing: {name}")
+            yield core.Progress(index, count, f"focusing: {name}")
             for stem, frame in zip(self.scan.names, height.frames, strict=True):
                 self._write_image(frame, self.place / name / f"{stem}.tif")
             self.write_tables(self.place / name)
@@ -558,9 +527,9 @@ class _ScanWriter:
             rows.append([name, f"{height.focus_nm:.6g}", f"{y:.6f}", f"{x:.6f}"])
             names.append(name)
         header = ["folder", "z_nm", "y_px", "x_px"]
-        write_csv(self.place / "truth" / "heights.csv", [header, *rows])
+        io.write_csv(self.place / "truth" / "heights.csv", [header, *rows])
         rows_shown = [row[:2] for row in (header, *rows)]
-        write_csv(self.place / "heights.csv", rows_shown)
+        io.write_csv(self.place / "heights.csv", rows_shown)
         return names
 
 
@@ -604,7 +573,7 @@ class _LiveFaults:
 
 def _write_live_scan(
     target: Path, options: SimulateOptions, writer: "_ScanWriter", faults: _LiveFaults
-) -> Job[tuple[str, ...]]:
+) -> core.Job[tuple[str, ...]]:
     """Write a scan frame by frame; return the names of further outputs.
 
     It is complete in the writer's hidden folder before the first frame is written.
@@ -614,7 +583,7 @@ def _write_live_scan(
     writer.write_ground_truth()
     _clear_scan_folder(target)
     for name in ("truth", "scan.json"):
-        move(writer.place / name, target / name)
+        io.move(writer.place / name, target / name)
     table, rows = target / "positions.csv", list[str]()
     if (writer.place / table.name).is_file():
         text = (writer.place / table.name).read_text(encoding="utf-8")
@@ -627,7 +596,7 @@ def _write_live_scan(
         order[faults.late + 1] -= 1
     for done_count, number in enumerate(order):
         words = f"the microscope acquires {names[number]}"
-        step = partial(Progress, done_count, len(order), words)
+        step = partial(core.Progress, done_count, len(order), words)
         # first the previous content of the instrument's buffer
         name_written = names[number - 1 if number == faults.twice else number]
         if number == faults.lost_frame:
@@ -648,13 +617,13 @@ def _write_live_scan(
             yield from _write_file_in_parts(path, data, seconds, step)
     extra = yield from writer.write_further_images()
     for name in (*extra, *(["heights.csv"] if options.has_heights else [])):
-        move(writer.place / name, target / name)
+        io.move(writer.place / name, target / name)
     return extra
 
 
 def _write_file_in_parts(
-    path: Path, data: bytes, seconds: float, step: Callable[[], Progress]
-) -> Job[None]:
+    path: Path, data: bytes, seconds: float, step: Callable[[], core.Progress]
+) -> core.Job[None]:
     first = int(_FIRST_PART * len(data))
     path.write_bytes(data[:first])
     yield from _wait(seconds * _PAUSE, step)
@@ -667,7 +636,7 @@ def _append_text(path: Path, text: str) -> None:
         stream.write(text)
 
 
-def _wait(seconds: float, step: Callable[[], Progress]) -> Job[None]:
+def _wait(seconds: float, step: Callable[[], core.Progress]) -> core.Job[None]:
     end = time.monotonic() + seconds
     while True:
         yield step()

@@ -13,87 +13,13 @@ from unicodedata import normalize
 import numpy as np
 from pydantic import Field, field_validator
 
-from napari_semsr import stitching
-from napari_semsr.core import (
-    INSTRUMENT_KEY,
-    MAX_DISTORTION,
-    ORIGIN_KEY,
-    Acquisition,
-    Box,
-    DisplaySettings,
-    FieldDistortion,
-    Figure,
-    FloatPair,
-    InputRecord,
-    IntPair,
-    Job,
-    Message,
-    Micrograph,
-    OptionError,
-    Progress,
-    Provenance,
-    Quantity,
-    ReadError,
-    RealArray,
-    UnusedFrame,
-    WriteError,
-    capture_warnings,
-    create_property,
-    create_size_source,
-    digest_path,
-    digest_with_progress,
-    encode_path,
-    find_instrument,
-    format_pixel_size,
-    get_declared_figures,
-    map_progress,
-    option,
-    warn_once,
-)
-from napari_semsr.io import (
-    COVERAGE,
-    FRAMES_OPTIONS,
-    HEIGHTS,
-    SCENES_KEY,
-    OmeZarrStore,
-    ReadOptions,
-    TypedSize,
-    WrittenOutput,
-    convert_write_errors,
-    finalise_store,
-    get_companion_path,
-    get_half_paths,
-    get_label_path,
-    get_output_store_path,
-    is_live_mosaic,
-    natural_sort_key,
-    open_frames,
-    read_heights,
-    read_json_object,
-    read_store_state,
-    remove_target,
-    select_frames,
-    write_atomically,
-    write_blocks,
-)
+from napari_semsr import core, io, stitching
+from napari_semsr.jobs import images
 from napari_semsr.jobs.follow import (
     FollowedScan,
     follow_scan,
     open_frame_folder,
     parse_duration,
-)
-from napari_semsr.jobs.images import (
-    OverwritePolicy,
-    Result,
-    check_output_not_input,
-    compose_provenance,
-    create_focus_warning,
-    create_input_record,
-    get_record_path,
-    open_image,
-    record_file,
-    to_json_value,
-    write_positions,
 )
 from napari_semsr.jobs.verb import (
     FileInput,
@@ -112,18 +38,18 @@ def open_scan(
     *,
     positions: Path | None = None,
     options: "StitchFolderOptions | None" = None,
-) -> Job[Acquisition]:
+) -> core.Job[core.Acquisition]:
     """Open the frames of a scan with the user's options."""
-    yield Progress(0, 0, f"opening the frames of {folder.name}")
-    names = (*FRAMES_OPTIONS, "other_frames")
+    yield core.Progress(0, 0, f"opening the frames of {folder.name}")
+    names = (*io.FRAMES_OPTIONS, "other_frames")
     values = {} if options is None else {n: getattr(options, n) for n in names}
-    return (yield from open_frames(folder, positions=positions, **values))
+    return (yield from io.open_frames(folder, positions=positions, **values))
 
 
-def digest_scan(folder: Path, acquisition: Acquisition) -> Job[str]:
+def digest_scan(folder: Path, acquisition: core.Acquisition) -> core.Job[str]:
     """Compute the digest of a scan's files: frames, metadata texts and tables."""
     if not acquisition.files:
-        return (yield from digest_with_progress(folder))
+        return (yield from core.digest_with_progress(folder))
     whole, doing = hashlib.sha256(), f"hashing the frames of {folder.name}"
     # sorted regardless of how a disk stores names
     named_files = [
@@ -131,8 +57,8 @@ def digest_scan(folder: Path, acquisition: Acquisition) -> Job[str]:
         for item in acquisition.files
     ]
     for number, (name, item) in enumerate(sorted(named_files)):
-        whole.update(encode_path(name) + digest_path(item).encode())
-        yield Progress(number + 1, len(named_files), doing)
+        whole.update(core.encode_path(name) + core.digest_path(item).encode())
+        yield core.Progress(number + 1, len(named_files), doing)
     return f"sha256:{whole.hexdigest()}"
 
 
@@ -143,15 +69,15 @@ def combine_digests(digests: Sequence[str]) -> str:
     return f"sha256:{hashlib.sha256(' '.join(digests).encode()).hexdigest()}"
 
 
-def _compute_folder_digest(folder: Path, values: Mapping[str, Any]) -> Job[str]:
+def _compute_folder_digest(folder: Path, values: Mapping[str, Any]) -> core.Job[str]:
     """Compute the digest of the scan in a folder, or of the scans at its heights."""
     options = StitchFolderOptions.from_history(values)
     table_given = values.get("positions")
     positions, digests = None if table_given is None else Path(table_given), []
     scans = {folder: positions}
     if options.focus == "max":
-        digests.append(digest_path(folder / HEIGHTS))
-        places = [place for place, _ in read_heights(folder)]
+        digests.append(core.digest_path(folder / io.HEIGHTS))
+        places = [place for place, _ in io.read_heights(folder)]
         scans = {
             place: choose_height_table(place, folder, positions) for place in places
         }
@@ -163,12 +89,12 @@ def _compute_folder_digest(folder: Path, values: Mapping[str, Any]) -> Job[str]:
 
 def _get_part_paths(mosaic: Path) -> dict[str, Path]:
     """Return the paths of a mosaic's companion images, keyed by part."""
-    halves = dict(zip(("half-a", "half-b"), get_half_paths(mosaic), strict=True))
+    halves = dict(zip(("half-a", "half-b"), io.get_half_paths(mosaic), strict=True))
     height, coverage = (
-        get_companion_path(mosaic, "height"),
-        get_label_path(mosaic, COVERAGE),
+        io.get_companion_path(mosaic, "height"),
+        io.get_label_path(mosaic, io.COVERAGE),
     )
-    return {**halves, HEIGHT: height, COVERAGE: coverage}
+    return {**halves, HEIGHT: height, io.COVERAGE: coverage}
 
 
 # Write a planned mosaic block by block, completely or not at all.
@@ -185,10 +111,10 @@ HALF = "half"
 def _write_mosaic(
     plan: "stitching.FusionPlan | stitching.FocusPlan",
     halves: "tuple[stitching.MosaicHalfPlan, ...]",
-    about: Micrograph,
+    about: core.Micrograph,
     run: "_Stitching",
     power: int,
-) -> Job[WrittenOutput[int]]:
+) -> core.Job[io.WrittenOutput[int]]:
     """Compute and write a mosaic block by block, with its height map or halves.
 
     Its grey values were multiplied by 2 to this `power`, which is undone. The result
@@ -199,12 +125,12 @@ def _write_mosaic(
     dtype, existing = run.options.dtype, run.existing
     beside = list(_create_companions(plan, halves, about, run))
 
-    def create_store(place: Path) -> OmeZarrStore:
+    def create_store(place: Path) -> io.OmeZarrStore:
         return existing.open_store(
             about, place, run.required_target, shape=plan.shape, dtype=dtype
         )
 
-    def fill_store(store: OmeZarrStore) -> Job[int]:
+    def fill_store(store: io.OmeZarrStore) -> core.Job[int]:
         parts = [
             stack.enter_context(_open_companion_store(*one, run)) for one in beside
         ]
@@ -212,8 +138,8 @@ def _write_mosaic(
             store.mark_unfinished(part.pending_units())  # e.g. damaged ones
         uncovered_counts: list[int] = []  # pixels, by block
 
-        def fuse_blocks() -> Iterator[RealArray]:
-            coverage = store.add_label(COVERAGE)
+        def fuse_blocks() -> Iterator[core.RealArray]:
+            coverage = store.add_label(io.COVERAGE)
             for unit in store.pending_units():
                 box = store.box(*unit)
                 block_copied = None if parts else copy_block(box)
@@ -229,7 +155,7 @@ def _write_mosaic(
                 coverage[box.slices] = count
                 uncovered_counts.append(int(np.count_nonzero(count == 0)))
                 yield np.ldexp(image, -power)
-            store.finish_label(COVERAGE, coverage)
+            store.finish_label(io.COVERAGE, coverage)
 
         clipped_count = yield from store.fill(fuse_blocks(), "Fusing the mosaic")
         for part in parts:
@@ -245,7 +171,7 @@ def _write_mosaic(
     kept_store = existing.find_resumable_store(run.required_target)
     with ExitStack() as stack:  # renamed when all are complete
         return (
-            yield from write_blocks(
+            yield from io.write_blocks(
                 run.required_target, create_store, fill_store, kept_store=kept_store
             )
         )
@@ -253,7 +179,7 @@ def _write_mosaic(
 
 def _create_block_copier(
     plan: "stitching.FusionPlan | stitching.FocusPlan", run: "_Stitching"
-) -> Callable[[Box], tuple[RealArray, RealArray] | None]:
+) -> Callable[[core.Box], tuple[core.RealArray, core.RealArray] | None]:
     """Return a function that copies blocks and coverage from the existing mosaic.
 
     It returns None for a block in which a frame moved.
@@ -262,14 +188,16 @@ def _create_block_copier(
     if former is None or np.dtype(former.dtype).kind != "f":
         return lambda _: None  # in integers, clipped pixels are unknown
     before, (place, label) = former.plan, (Path(former.output), Path(former.coverage))
-    old_mosaic = open_image(place) if place.exists() and label.exists() else None
+    old_mosaic = images.open_image(place) if place.exists() and label.exists() else None
     if old_mosaic is None or old_mosaic.provenance != former.provenance:
         return lambda _: None
     if isinstance(before, stitching.FocusPlan) or isinstance(plan, stitching.FocusPlan):
         return lambda _: None
-    counts = open_image(label)
+    counts = images.open_image(label)
 
-    def copy_unchanged_block(box: Box) -> tuple[RealArray, RealArray] | None:
+    def copy_unchanged_block(
+        box: core.Box,
+    ) -> tuple[core.RealArray, core.RealArray] | None:
         if not plan.has_same_pixels(before, box):
             return None
         image, count = (
@@ -289,14 +217,14 @@ def _get_mosaic_to_correct(run: "_Stitching") -> "StitchedFile | None":
 def _create_companions(
     plan: "stitching.FusionPlan | stitching.FocusPlan",
     halves: "tuple[stitching.MosaicHalfPlan, ...]",
-    about: Micrograph,
+    about: core.Micrograph,
     run: "_Stitching",
-) -> Iterator[tuple[Micrograph, Path, IntPair]]:
+) -> Iterator[tuple[core.Micrograph, Path, core.IntPair]]:
     """Yield each image written alongside the mosaic, with its path and shape."""
     history = about.provenance
     height_path = _get_height_path(run)
     if height_path is not None and isinstance(plan, stitching.FocusPlan):
-        look = DisplaySettings(
+        look = core.DisplaySettings(
             limits=(plan.z_nm[0], plan.z_nm[-1]), colormap="viridis", colour_bar=True
         )
         height_map = about.replace(
@@ -317,36 +245,36 @@ def _create_companions(
 
 @contextmanager
 def _open_companion_store(
-    values: Micrograph, target: Path, shape: IntPair, run: "_Stitching"
-) -> Iterator[OmeZarrStore]:
+    values: core.Micrograph, target: Path, shape: core.IntPair, run: "_Stitching"
+) -> Iterator[io.OmeZarrStore]:
     """Open a store finalised or removed with the mosaic; empty pixels are NaN."""
     existing = run.existing
     # integers have no NaN
     dtype = np.result_type(run.options.dtype, np.float32)
     kept_store = existing.find_resumable_store(target)
     store_context = (
-        write_atomically(target)
+        io.write_atomically(target)
         if kept_store is None
-        else finalise_store(kept_store, target)
+        else io.finalise_store(kept_store, target)
     )
-    with convert_write_errors(target), store_context as place:
+    with io.convert_write_errors(target), store_context as place:
         store = existing.open_store(values, place, target, shape=shape, dtype=dtype)
         try:
             yield store
         except BaseException:
             if len(store.pending_units()) == store.done_marks.size:
-                remove_target(place)
+                io.remove_target(place)
             raise
 
 
 class StitchFolderOptions(StitchOptions):
     """Options for stitching a folder of frames."""
 
-    pixel_size_nm: TypedSize = Field(
+    pixel_size_nm: io.TypedSize = Field(
         default=None,
         description="pixel size in nm, one number or Y,X; overrides that of the scan",
     )
-    focus: Literal["max", "none"] = option(
+    focus: Literal["max", "none"] = core.option(
         "none",
         "Heights",
         "max: combine the heights listed in heights.csv, each area from the "
@@ -354,7 +282,7 @@ class StitchFolderOptions(StitchOptions):
         choices={"all, where sharpest": "max", "the folder's frames": "none"},
         group="Frames",
     )
-    pixel_size_sd_nm: TypedSize = Field(
+    pixel_size_sd_nm: io.TypedSize = Field(
         default=None,
         description="standard deviation of that pixel size in nm, as stated by a "
         "calibration",
@@ -366,32 +294,32 @@ class StitchFolderOptions(StitchOptions):
         "overlaps, corrected if significant; none; default: from the "
         "calibration, otherwise auto",
     )
-    halves: bool = option(
+    halves: bool = core.option(
         False,
         "Two halves for FRC",
         "also write two mosaics of half of the frames each, from which frc-map and "
         "frc measure the resolution; writing them takes as long as writing the mosaic",
         group="Mosaic",
     )
-    known_distortion: FieldDistortion | None = Field(
+    known_distortion: core.FieldDistortion | None = Field(
         default=None, description="field distortion, according to a calibration"
     )
-    databar_rows: int | None = option(
+    databar_rows: int | None = core.option(
         None,
         "Data bar",
         "rows of data bar to remove from every frame, regardless of the headers",
         unit="rows",
         ge=0,
     )
-    colour: Literal["refuse", "luminance"] = ReadOptions.model_fields["colour"]  # type: ignore[assignment]
-    series: int | None = option(
+    colour: Literal["refuse", "luminance"] = io.ReadOptions.model_fields["colour"]  # type: ignore[assignment]
+    series: int | None = core.option(
         None,
         "Series",
         "image in frames with several, or scene of a CZI; the first is 0; default: "
         "all scenes, which must touch",
         ge=0,
     )
-    channel: int | None = ReadOptions.model_fields["channel"]  # type: ignore[assignment]
+    channel: int | None = io.ReadOptions.model_fields["channel"]  # type: ignore[assignment]
     dtype: Literal["float32", "float64", "uint8", "uint16"] = Field(
         default="float32",
         description="dtype of the grey values; integers are rounded and clipped, and "
@@ -402,21 +330,21 @@ class StitchFolderOptions(StitchOptions):
         description="frames with another shape or dtype than most: reject the scan, "
         "or exclude them, as `follow` does",
     )
-    follow: bool = option(
+    follow: bool = core.option(
         False,
         description="follow a scan that is running: place and fuse each frame as it "
         "arrives; Ctrl-C, `until` or `idle` end it, and all frames are "
         "then solved again",
         user_only=True,
     )
-    until: int | None = option(
+    until: int | None = core.option(
         None,
         description="end `follow` after this many frames",
         user_only=True,
         when={"follow": [True]},
         ge=2,
     )
-    idle: float | None = option(
+    idle: float | None = core.option(
         None,
         description="end `follow` after this time without a new frame, such as 8s or "
         "10min",
@@ -431,7 +359,7 @@ class StitchFolderOptions(StitchOptions):
     def _parse_idle_time(cls, value: object) -> object:
         return parse_duration(value) if isinstance(value, str) else value
 
-    corrections: stitching.Corrections | None = option(
+    corrections: stitching.Corrections | None = core.option(
         None,
         description="corrections by hand: overlaps to reject, frames to exclude or "
         "place, shifts to use instead",
@@ -443,7 +371,7 @@ class StitchFolderOptions(StitchOptions):
     def _read_corrections(cls, value: object) -> object:
         """Read the corrections from a file, if a path is given."""
         if isinstance(value, (str, PathLike)):
-            return read_json_object(Path(value))
+            return io.read_json_object(Path(value))
         return value
 
     @field_validator("grid", mode="before")
@@ -459,7 +387,7 @@ class StitchFolderOptions(StitchOptions):
             rows, columns = (int(part) for part in parts)
         except ValueError:
             msg = "must be rows x columns, such as 4x5"
-            raise ValueError(Message(msg, "wrong-type")) from None
+            raise ValueError(core.Message(msg, "wrong-type")) from None
         return rows, columns
 
 
@@ -467,7 +395,7 @@ _OF_USED = "(overlaps used)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StitchedFile(Result):
+class StitchedFile(images.Result):
     """Stitched mosaic and the positions of its frames.
 
     `coverage` is the path of the image of the number of frames at each pixel, `height`
@@ -498,54 +426,54 @@ class StitchedFile(Result):
     """
 
     output: str
-    coverage: Annotated[str, Quantity("Coverage")]
-    height: Annotated[str | None, Quantity("Heights")]
+    coverage: Annotated[str, core.Quantity("Coverage")]
+    height: Annotated[str | None, core.Quantity("Heights")]
     halves: tuple[dict[str, Any], ...]
     heights: tuple[dict[str, Any], ...]
-    shape: IntPair
-    dtype: Annotated[str, Quantity("Type")]
-    pixel_size_nm: FloatPair | None
-    pixel_size_sd_nm: FloatPair | None
-    stage_pixel_size_nm: FloatPair | None
+    shape: core.IntPair
+    dtype: Annotated[str, core.Quantity("Type")]
+    pixel_size_nm: core.FloatPair | None
+    pixel_size_sd_nm: core.FloatPair | None
+    stage_pixel_size_nm: core.FloatPair | None
     frames: int
     pairs_used: int
     pairs_rejected: int
     residual_px: Annotated[
         float | None,
-        Quantity("RMS residual", "px", ".3g", also="residual_nm", note=_OF_USED),
+        core.Quantity("RMS residual", "px", ".3g", also="residual_nm", note=_OF_USED),
     ]
     residual_median_px: Annotated[
-        float | None, Quantity("Median residual", "px", ".3g", note=_OF_USED)
+        float | None, core.Quantity("Median residual", "px", ".3g", note=_OF_USED)
     ]
     residual_worst_px: Annotated[
-        float | None, Quantity("Worst residual", "px", ".3g", note=_OF_USED)
+        float | None, core.Quantity("Worst residual", "px", ".3g", note=_OF_USED)
     ]
     distortion: float
     distortion_sd: float | None
-    distortion_centre_px: FloatPair
+    distortion_centre_px: core.FloatPair
     distortion_from: Literal["overlaps", "calibration", "option"] | None
     remaining_shading_percent: Annotated[
-        float, Quantity("Remaining shading", "% of the mean", ".2g")
+        float, core.Quantity("Remaining shading", "% of the mean", ".2g")
     ]
     stage_to_camera: dict[str, float | None] | None
     warnings: tuple[str, ...]
     positions: tuple[dict[str, Any], ...]
     position_sd_px: tuple[list[float] | None, ...]
-    left_out: tuple[UnusedFrame, ...]
+    left_out: tuple[core.UnusedFrame, ...]
     likely_grids: tuple[dict[str, Any], ...]
     pairs: tuple[dict[str, Any], ...]
     score_threshold: float
-    seconds: Annotated[float, Quantity("Time", "s", ".3g")]
-    frame_shape: IntPair = field(metadata={"json": False})
+    seconds: Annotated[float, core.Quantity("Time", "s", ".3g")]
+    frame_shape: core.IntPair = field(metadata={"json": False})
     solution: "stitching.StitchSolution" = field(metadata={"json": False})
     scans: "_ScanSet" = field(metadata={"json": False}, repr=False)
     plan: "stitching.FusionPlan | stitching.FocusPlan" = field(
         metadata={"json": False}, repr=False
     )
-    provenance: Provenance = field(metadata={"json": False})
+    provenance: core.Provenance = field(metadata={"json": False})
 
     @property
-    def corners(self) -> dict[str, FloatPair | None]:
+    def corners(self) -> dict[str, core.FloatPair | None]:
         """Frame corners ``(y, x)`` in px by frame name; None for unplaced frames."""
         return {
             item["frame"]: None
@@ -555,9 +483,10 @@ class StitchedFile(Result):
         }
 
     pixel_size = create_pixel_size_property()
-    by_stage = create_property(
+    by_stage = core.create_property(
         lambda result: (
-            result.stage_pixel_size_nm and format_pixel_size(result.stage_pixel_size_nm)
+            result.stage_pixel_size_nm
+            and core.format_pixel_size(result.stage_pixel_size_nm)
         ),
         "Pixel size from stage",
     )
@@ -586,15 +515,15 @@ class StitchedFile(Result):
     @property
     def placed_frames(
         self,
-    ) -> Annotated[str, Quantity("Frames", verdict="verdict", large=True)]:
+    ) -> Annotated[str, core.Quantity("Frames", verdict="verdict", large=True)]:
         """Number of placed frames, out of all frames."""
         return f"{self.frames - len(self.left_out)} of {self.frames} placed"
 
-    joints = create_property(
+    joints = core.create_property(
         lambda result: f"{result.pairs_used} used, {result.pairs_rejected} rejected",
         "Overlaps",
     )
-    residual_nm = create_property(
+    residual_nm = core.create_property(
         lambda result: _convert_to_nm(result.residual_px, result.pixel_size_nm),
         *("RMS residual", "nm", ".3g"),
     )
@@ -603,20 +532,21 @@ class StitchedFile(Result):
     def stage_error_px(
         self,
     ) -> Annotated[
-        float | None, Quantity("RMS stage error", "px", ".3g", also="stage_error_nm")
+        float | None,
+        core.Quantity("RMS stage error", "px", ".3g", also="stage_error_nm"),
     ]:
         """RMS distance of the frames from their nominal positions, if known."""
         stage = self.solution.stage
         has_both = stage is not None and self.solution.nominal_px is not None
         return float(stage.scatter_px) if stage is not None and has_both else None
 
-    stage_error_nm = create_property(
+    stage_error_nm = core.create_property(
         lambda result: _convert_to_nm(result.stage_error_px, result.pixel_size_nm),
         *("RMS stage error", "nm", ".3g"),
     )
 
     @property
-    def stage_axes(self) -> Annotated[str | None, Quantity("Stage to camera")]:
+    def stage_axes(self) -> Annotated[str | None, core.Quantity("Stage to camera")]:
         """Orientation of the stage axes in the images, if positions are known."""
         axes = self.stage_to_camera
         if axes is None:
@@ -627,7 +557,7 @@ class StitchedFile(Result):
         parts += [] if shear is None else [f"shear {shear:.4f}"]
         return ", ".join(parts)
 
-    def figures(self) -> dict[str, Figure]:
+    def figures(self) -> dict[str, core.Figure]:
         """Return the figures, plus distortion, halves, heights and excluded frames."""
         share, sd = 100 * self.distortion, self.distortion_sd
         note = "at the rim"
@@ -635,26 +565,28 @@ class StitchedFile(Result):
             note += ", by calibration"
         elif not share:
             note += ", none found"
-        distortion = Figure("not measured")
+        distortion = core.Figure("not measured")
         if sd is not None or share:
             error = None if sd is None else 100 * sd
-            distortion = Figure(share, "%", ".3g", note, error)
-        rows = {**get_declared_figures(self), "Distortion": distortion}
+            distortion = core.Figure(share, "%", ".3g", note, error)
+        rows = {**core.get_declared_figures(self), "Distortion": distortion}
         for name, half in zip("ab", self.halves, strict=False):
-            rows[f"Half {name}"] = Figure(
+            rows[f"Half {name}"] = core.Figure(
                 f"{half['output']} ({len(half['frames'])} frames)"
             )
         for item in self.heights:
             lies = "left out"
             if item["y_px"] is not None:
                 lies = f"shifted by ({item['y_px']:+.2f}, {item['x_px']:+.2f}) px"
-            rows[f"Height {item['folder']}"] = Figure(item["z_nm"], "nm", note=lies)
+            rows[f"Height {item['folder']}"] = core.Figure(
+                item["z_nm"], "nm", note=lies
+            )
         for fault in self.left_out:
-            rows[f"Left out: {fault.frame}"] = Figure(fault.reason)
+            rows[f"Left out: {fault.frame}"] = core.Figure(fault.reason)
         return rows
 
 
-def _convert_to_nm(px: float | None, size: FloatPair | None) -> float | None:
+def _convert_to_nm(px: float | None, size: core.FloatPair | None) -> float | None:
     """Convert a distance to nm; None if the distance or pixel size is unknown."""
     if px is None or size is None or not np.isfinite(px):
         return None
@@ -683,14 +615,14 @@ def _has_several_heights(run: _Stitching) -> bool:
 
 def _get_height_path(run: _Stitching) -> Path | None:
     return (
-        get_companion_path(run.required_target, "height")
+        io.get_companion_path(run.required_target, "height")
         if _has_several_heights(run)
         else None
     )
 
 
 def _get_half_paths(run: _Stitching) -> tuple[Path, ...]:
-    return get_half_paths(run.required_target) if run.options.halves else ()
+    return io.get_half_paths(run.required_target) if run.options.halves else ()
 
 
 def _get_flat_path(run: _Stitching) -> Path | None:
@@ -698,9 +630,9 @@ def _get_flat_path(run: _Stitching) -> Path | None:
     return None if flat_field in ("auto", "none") else Path(flat_field)
 
 
-def _stitch_folder(run: Run[StitchFolderOptions]) -> Job[StitchedFile]:
+def _stitch_folder(run: Run[StitchFolderOptions]) -> core.Job[StitchedFile]:
     start = time.monotonic()
-    yield Progress(0, 0, "checking")
+    yield core.Progress(0, 0, "checking")
     positions_out = run.targets.get("positions_out")
     _check_outputs(run, positions_out)
     outcome = yield from _follow_scan(run)
@@ -711,16 +643,16 @@ def _stitch_folder(run: Run[StitchFolderOptions]) -> Job[StitchedFile]:
             outcome.release_lock()
 
 
-def _follow_scan(run: _Stitching) -> Job[FollowedScan | None]:
+def _follow_scan(run: _Stitching) -> core.Job[FollowedScan | None]:
     """Follow a scan that is still running, if requested."""
     options = run.options
     if not options.follow and run.existing.resume:
         # interrupted while, or after, following a scan: its frames already exist
-        place, record = get_output_store_path(run.required_target, resume=True), None
-        if is_live_mosaic(place):
-            remove_target(place)
+        place, record = io.get_output_store_path(run.required_target, resume=True), None
+        if io.is_live_mosaic(place):
+            io.remove_target(place)
         else:
-            record = read_store_state(place)[0]
+            record = io.read_store_state(place)[0]
         if record is not None and record.provenance is not None:
             left = record.provenance.options.get("other_frames", "refuse")
             run.options = options.replace(other_frames=left)
@@ -731,19 +663,19 @@ def _follow_scan(run: _Stitching) -> Job[FollowedScan | None]:
             "Heights can be combined only after all have been acquired: omit `follow` "
             "or `focus`."
         )
-        raise OptionError(msg, code="options-contradict")
+        raise core.OptionError(msg, code="options-contradict")
     folder = open_frame_folder(_get_folder(run), _get_table_path(run), options)
     flat = _get_flat_path(run)
     outcome = yield from follow_scan(
         folder,
         run.required_target,
         options,
-        flat=None if flat is None else open_image(flat).array(),
+        flat=None if flat is None else images.open_image(flat).array(),
         until=options.until,
         idle_s=options.idle,
     )
     run.options = options.replace(other_frames="leave-out")
-    run.existing = OverwritePolicy(overwrite=True, keep=True)
+    run.existing = images.OverwritePolicy(overwrite=True, keep=True)
     return outcome
 
 
@@ -752,20 +684,20 @@ def _solve_and_write_mosaic(
     outcome: FollowedScan | None,
     positions_out: Path | None,
     start: float,
-) -> Job[StitchedFile]:
+) -> core.Job[StitchedFile]:
     """Compute the frame positions and write the mosaic."""
     former = _get_mosaic_to_correct(run)
     scans = former.scans if former else (yield from _open_scans(run))
     acquisition, corrections = scans.solved_scan, run.options.corrections
     if corrections is not None:
         stitching.check_corrections(corrections, acquisition)
-    flat, records = None, list[InputRecord]()
+    flat, records = None, list[core.InputRecord]()
     path = _get_flat_path(run)
     if path is not None:
-        flat_image = open_image(path)
+        flat_image = images.open_image(path)
         flat = flat_image.array()
-        records.append(create_input_record(path, flat_image, role="flat field"))
-    yield Progress(0, 0, "recording the frames")
+        records.append(images.create_input_record(path, flat_image, role="flat field"))
+    yield core.Progress(0, 0, "recording the frames")
     provenance = yield from _create_provenance(run, scans, records)
     correction = _choose_distortion(run.options, acquisition.frame_shape)
     # the layout was determined when the scan was opened
@@ -786,7 +718,7 @@ def _solve_and_write_mosaic(
     values = _get_estimated_values(run.options, acquisition, solution, correction)
     provenance = provenance.model_copy(update={"options": provenance.options | values})
     plan, shifts, halves = yield from _plan_mosaic(scans, solution, correction.options)
-    about = Micrograph(
+    about = core.Micrograph(
         np.zeros((1, 1), np.float32),
         solution.pixel_size_nm,
         f"{acquisition.name} mosaic",
@@ -795,15 +727,15 @@ def _solve_and_write_mosaic(
     written_file = yield from _write_mosaic(plan, halves, about, run, scans.power)
     focus = None
     if not scans.folders and provenance.optical_cut_off_nm() is not None:
-        focus = create_focus_warning(open_image(run.required_target))
+        focus = images.create_focus_warning(images.open_image(run.required_target))
     corners = _index_corners(acquisition, solution)
     if positions_out is not None:
-        write_positions(positions_out, corners)
+        images.write_positions(positions_out, corners)
     height = _get_height_path(run)
     errors = dict(zip(solution.names, solution.sigma_px.tolist(), strict=True))
     return StitchedFile(
         output=str(run.required_target),
-        coverage=str(get_label_path(run.required_target, COVERAGE)),
+        coverage=str(io.get_label_path(run.required_target, io.COVERAGE)),
         height=None if height is None else str(height),
         halves=tuple(
             {"output": str(path), "frames": list(half.frames)}
@@ -845,7 +777,7 @@ def _solve_and_write_mosaic(
 
 def _get_estimated_values(
     options: StitchFolderOptions,
-    acquisition: Acquisition,
+    acquisition: core.Acquisition,
     solution: "stitching.StitchSolution",
     correction: "_DistortionCorrection",
 ) -> dict[str, object]:
@@ -864,9 +796,9 @@ def _get_estimated_values(
             how = "from the positions of the stage"
         elif acquisition.metadata.get("pixel_size_nm") is not None:
             how = "from scan.json"
-        values[ORIGIN_KEY] = create_size_source(how, solution.pixel_size_nm)
-    kind = find_instrument(acquisition.metadata)
-    return values | ({} if kind is None else {INSTRUMENT_KEY: kind})
+        values[core.ORIGIN_KEY] = core.create_size_source(how, solution.pixel_size_nm)
+    kind = core.find_instrument(acquisition.metadata)
+    return values | ({} if kind is None else {core.INSTRUMENT_KEY: kind})
 
 
 def _create_height_rows(
@@ -919,42 +851,44 @@ class _ScanSet:
 
     folders: tuple[Path, ...]  # one for each height, ascending; none for one scan
     z_nm: tuple[float, ...]
-    acquisitions: tuple[Acquisition, ...]
+    acquisitions: tuple[core.Acquisition, ...]
     number: int = 0  # index of the solved height
     power: int = 0  # exponent of 2; grey values are multiplied by this power
 
     @property
-    def solved_scan(self) -> Acquisition:
+    def solved_scan(self) -> core.Acquisition:
         """Scan whose frame positions are computed."""
         return self.acquisitions[self.number]
 
 
-def _open_scans(run: _Stitching) -> Job[_ScanSet]:
+def _open_scans(run: _Stitching) -> core.Job[_ScanSet]:
     """Open the frames of a scan, at each height if there are several."""
     if not _has_several_heights(run):
         scan = yield from open_scan(
             _get_folder(run), positions=_get_table_path(run), options=run.options
         )
-        scenes = scan.metadata.get(SCENES_KEY, 0)
+        scenes = scan.metadata.get(io.SCENES_KEY, 0)
         if scenes and scan.nominal_px is not None:
             msg = (
                 f"{_get_folder(run)} has {scenes} scenes that are not all connected, "
                 "so they do not form a single mosaic: choose one (`series`, 0 to "
                 f"{scenes - 1})."
             )
-            raise ReadError(msg, code="several-images")
+            raise core.ReadError(msg, code="several-images")
         [in_float32], power = stitching.rescale_extreme_values([scan])
         return _ScanSet((), (), (in_float32,), power=power)
-    heights = read_heights(_get_folder(run))
+    heights = io.read_heights(_get_folder(run))
     scans = []
     sentences: list[str] = []
     for folder, _ in heights:
         table = choose_height_table(folder, _get_folder(run), _get_table_path(run))
         job = open_scan(folder, positions=table, options=run.options)
-        opening = map_progress(job, within=lambda: capture_warnings(sentences.append))
+        opening = core.map_progress(
+            job, within=lambda: core.capture_warnings(sentences.append)
+        )
         scans.append((yield from opening))
-    warn_once(sentences, "heights")
-    yield Progress(0, 0, "looking for the sharpest height")
+    core.warn_once(sentences, "heights")
+    yield core.Progress(0, 0, "looking for the sharpest height")
     common = set(scans[0].names).intersection(*(scan.names for scan in scans))
     shapes = {scan.frame_shape for scan in scans}
     if len(shapes) > 1 or len(common) < 2:
@@ -963,9 +897,9 @@ def _open_scans(run: _Stitching) -> Job[_ScanSet]:
             f"{len(scans[0])} names are common to all heights, and the shapes are "
             f"{', '.join((f'{y}x{x}' for y, x in sorted(shapes)))}."
         )
-        raise ReadError(msg, code="frames-differ")
+        raise core.ReadError(msg, code="frames-differ")
     kept_scans, power = stitching.rescale_extreme_values(
-        [select_frames(scan, common) for scan in scans]
+        [io.select_frames(scan, common) for scan in scans]
     )
     number = stitching.find_sharpest(kept_scans)
     kept_scans[number] = kept_scans[number].replace(
@@ -987,7 +921,7 @@ def choose_height_table(folder: Path, top: Path, table: Path | None) -> Path | N
 
 def _plan_mosaic(
     scans: _ScanSet, solution: "stitching.StitchSolution", options: StitchFolderOptions
-) -> Job[
+) -> core.Job[
     tuple[
         "stitching.FusionPlan | stitching.FocusPlan",
         tuple["stitching.HeightShift", ...],
@@ -1014,13 +948,13 @@ def _check_outputs(run: _Stitching, positions_out: Path | None) -> None:
     """Raise an error for invalid outputs or outputs inside the frame folder."""
     if _get_table_path(run) is not None and run.options.grid is not None:
         msg = "Set `grid` or `positions`, not both."
-        raise OptionError(msg, code="options-contradict")
+        raise core.OptionError(msg, code="options-contradict")
     if _has_several_heights(run) and run.options.halves:
         msg = (
             "`halves` cannot be combined with `focus=max`, because halves need a "
             "single height: stitch the folder of one height with `halves`."
         )
-        raise OptionError(msg, code="options-contradict")
+        raise core.OptionError(msg, code="options-contradict")
     for what, path in (
         ("mosaic", run.required_target),
         ("flat field", _get_flat_path(run)),
@@ -1031,25 +965,25 @@ def _check_outputs(run: _Stitching, positions_out: Path | None) -> None:
                 f"The {what} must not be in the frame folder {_get_folder(run)}, where "
                 "it would be mistaken for a frame: choose another folder."
             )
-            raise WriteError(msg, code="output-is-input")
+            raise core.WriteError(msg, code="output-is-input")
     paths = (_get_folder(run), _get_table_path(run), _get_flat_path(run))
     inputs = [path for path in paths if path is not None]
     target = run.required_target
-    check_output_not_input(target, inputs)
-    coverage = get_label_path(target, COVERAGE)
+    images.check_output_not_input(target, inputs)
+    coverage = io.get_label_path(target, io.COVERAGE)
     beside = [coverage] if coverage.parent == target.parent else []
     for more in (*beside, _get_height_path(run), *_get_half_paths(run)):
         if more is not None:
             Output("").check_path(more, inputs, run.existing)
     if positions_out is not None:
-        check_output_not_input(
+        images.check_output_not_input(
             positions_out, [*inputs, _get_folder(run) / "positions.csv"]
         )
 
 
 def _create_provenance(
-    run: _Stitching, scans: _ScanSet, more: Sequence[InputRecord]
-) -> Job[Provenance]:
+    run: _Stitching, scans: _ScanSet, more: Sequence[core.InputRecord]
+) -> core.Job[core.Provenance]:
     """Create the provenance of the mosaic."""
     former = _get_mosaic_to_correct(run)
     if former is not None:  # the frames that were solved
@@ -1059,22 +993,24 @@ def _create_provenance(
     inputs = []
     for folder, scan in zip(folders, scans.acquisitions, strict=True):
         digest = yield from digest_scan(folder, scan)
-        record = InputRecord(
+        record = core.InputRecord(
             role="frames",
             name=folder.resolve().name,
             digest=digest,
             provenance=scan.provenance,
-            path=get_record_path(folder.resolve()),
+            path=images.get_record_path(folder.resolve()),
         )
         inputs.append(record)
     inputs += more
     table = _get_table_path(run)
     if table is not None:
-        inputs.append(record_file(table, "positions"))
+        inputs.append(images.record_file(table, "positions"))
     guides = []
     if _has_several_heights(run):
-        guides.append(record_file(_get_folder(run).resolve() / HEIGHTS, "heights"))
-    return compose_provenance(
+        guides.append(
+            images.record_file(_get_folder(run).resolve() / io.HEIGHTS, "heights")
+        )
+    return images.compose_provenance(
         "stitch", _get_recorded_options(run), *inputs, guides=guides
     )
 
@@ -1082,7 +1018,9 @@ def _create_provenance(
 def _get_recorded_options(run: _Stitching) -> dict[str, object]:
     """Return the options to record in the history."""
     options = {
-        k: v for k, v in to_json_value(run.options).items() if k not in _FOLLOWING
+        k: v
+        for k, v in images.to_json_value(run.options).items()
+        if k not in _FOLLOWING
     }
     if options["other_frames"] == "refuse":
         del options["other_frames"]  # omitted, as in histories older than this option
@@ -1105,13 +1043,13 @@ class _DistortionCorrection:
     """Distortion to correct and its source."""
 
     options: StitchFolderOptions  # with a choice or a number for it
-    measurement: FieldDistortion | None = (
+    measurement: core.FieldDistortion | None = (
         None  # that of the calibration, at the rim of a frame
     )
     warnings: tuple[str, ...] = ()
 
     @property
-    def field_distortion(self) -> FieldDistortion | None:
+    def field_distortion(self) -> core.FieldDistortion | None:
         """Calibrated distortion, if it is the one to correct."""
         return self.measurement if self.source == "calibration" else None
 
@@ -1125,12 +1063,12 @@ class _DistortionCorrection:
 
 
 def _choose_distortion(
-    options: StitchFolderOptions, shape: IntPair
+    options: StitchFolderOptions, shape: core.IntPair
 ) -> _DistortionCorrection:
     """Choose the distortion to correct for a given frame shape."""
     distortion, field_distortion = options.distortion, options.known_distortion
     if field_distortion is None or field_distortion.shape is None:
-        shapeless = field_distortion and Message(
+        shapeless = field_distortion and core.Message(
             f"The calibrated distortion of {field_distortion.amount:.4g} is not "
             "used, because the calibration does not record its image shape: "
             "calibrate again.",
@@ -1144,7 +1082,7 @@ def _choose_distortion(
     about = f"{at_rim.amount:.4f} +- {at_rim.sd:.1g} at the rim of these frames"
     if isinstance(distortion, float):
         off = abs(distortion - at_rim.amount) > _BEYOND_DOUBT * at_rim.sd
-        warning = Message(
+        warning = core.Message(
             f"The distortion is set to {distortion:g}, but the calibration gives "
             f"{about}.",
             "distortion-contradicts",
@@ -1153,14 +1091,14 @@ def _choose_distortion(
     if distortion is not None:
         return _DistortionCorrection(options, at_rim)
     picture, frame = (f"{y} x {x} px" for y, x in (field_distortion.shape, shape))
-    if abs(at_rim.amount) > MAX_DISTORTION:
+    if abs(at_rim.amount) > core.MAX_DISTORTION:
         msg = (
             f"The distortion calibrated on a {picture} image would be "
             f"{at_rim.amount:.2g} at the rim of {frame} frames: calibrate with an "
             "image of the frame size, or set `distortion=auto`."
         )
-        raise OptionError(msg, code="distortion-too-large")
-    beyond = Message(
+        raise core.OptionError(msg, code="distortion-too-large")
+    beyond = core.Message(
         f"The {picture} calibration image does not reach the rim of the {frame} "
         "frames, where the distortion is extrapolated: calibrate with an image of "
         "the frame size.",
@@ -1184,7 +1122,7 @@ def _compare_with_calibration(
     if abs(solution.distortion - at_rim.amount) <= doubt:
         return ()
     overlaps_show = f"{solution.distortion:.4f}" if solution.distortion else "none"
-    warning = Message(
+    warning = core.Message(
         f"The distortion at the rim is {overlaps_show} +- {error:.1g} from the "
         f"overlaps, but {at_rim.amount:.4f} +- {at_rim.sd:.1g} from the calibration: "
         "check that the calibration used the same sphere and the same camera region.",
@@ -1194,7 +1132,7 @@ def _compare_with_calibration(
 
 
 def _index_corners(
-    acquisition: Acquisition, solution: "stitching.StitchSolution"
+    acquisition: core.Acquisition, solution: "stitching.StitchSolution"
 ) -> dict[str, tuple[float, float] | None]:
     """Return the computed frame corners by frame name, in natural order."""
     corners: dict[str, tuple[float, float] | None] = {
@@ -1202,24 +1140,24 @@ def _index_corners(
         for name, (y, x) in zip(solution.names, solution.positions_px, strict=True)
     }
     corners |= {f.frame: None for f in acquisition.faults if f.frame not in corners}
-    return {name: corners[name] for name in sorted(corners, key=natural_sort_key)}
+    return {name: corners[name] for name in sorted(corners, key=io.natural_sort_key)}
 
 
 def _collect_warnings(
     scans: _ScanSet,
     solution: "stitching.StitchSolution",
-    written_file: WrittenOutput[int],
+    written_file: io.WrittenOutput[int],
     shifts: Sequence["stitching.HeightShift"],
 ) -> tuple[str, ...]:
     """Collect the warnings about a mosaic."""
     acquisition = scans.solved_scan
     warnings: list[str] = [
-        Message(f"Frame {f.frame} is left out: {f.reason}.", "frames-left-out")
+        core.Message(f"Frame {f.frame} is left out: {f.reason}.", "frames-left-out")
         for f in acquisition.faults
     ]
     warnings += solution.warnings
     warnings += [
-        Message(
+        core.Message(
             f"Height {folder.name} is left out: it does not correlate with the "
             "sharpest height.",
             "heights-left-out",
@@ -1232,20 +1170,20 @@ def _collect_warnings(
             "The pixel size is unknown, so the mosaic is not calibrated: set "
             "`pixel_size_nm`."
         )
-        warnings.append(Message(unknown, "pixel-size-missing"))
+        warnings.append(core.Message(unknown, "pixel-size-missing"))
     elif acquisition.pixel_size_nm is None:
         size = float(np.mean(solution.pixel_size_nm))
         stage = (
             f"The frames have no pixel size: {size:.4g} nm was estimated from the "
             "stage positions."
         )
-        warnings.append(Message(stage, "pixel-size-from-stage"))
+        warnings.append(core.Message(stage, "pixel-size-from-stage"))
     if written_file.result:
         clipped_note = (
             f"{written_file.result} pixels were outside the range of "
             f"{written_file.dtype} and were clipped."
         )
-        warnings.append(Message(clipped_note, "clipped"))
+        warnings.append(core.Message(clipped_note, "clipped"))
     return tuple(warnings)
 
 

@@ -11,38 +11,9 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import field_validator
 
-from napari_semsr import inference, models, training
-from napari_semsr.core import (
-    DB,
-    CheckpointError,
-    Figure,
-    Job,
-    OptionError,
-    Options,
-    Progress,
-    Quantity,
-    ReadError,
-    ShapeError,
-    declare_device_option,
-    format_rounded,
-    get_declared_figures,
-    measure_percentiles,
-    option,
-    parse_pixel_size,
-    warn,
-)
+from napari_semsr import core, inference, models, training
 from napari_semsr.io import StoredTransform, move
-from napari_semsr.jobs.images import (
-    Image,
-    OverwritePolicy,
-    Result,
-    check_output_not_input,
-    check_target_folder,
-    get_image_name,
-    open_image,
-    record_input,
-    to_json_value,
-)
+from napari_semsr.jobs import images
 from napari_semsr.jobs.pairs import MIN_SIDE, PAIRS, choose_pair_options
 from napari_semsr.jobs.register import COSTLY_PX
 from napari_semsr.jobs.verb import FileInput, ImageInput, OptionGroup, Output, Run, Verb
@@ -50,24 +21,26 @@ from napari_semsr.models import find_model
 from napari_semsr.pairing import PairOptions, open_pairs
 
 
-class TrainOptions(Options):
+class TrainOptions(core.Options):
     """Training options that override those of the recipe."""
 
-    steps: int | None = option(
+    steps: int | None = core.option(
         None,
         "Steps",
         ("Number of training steps; the recipe's schedule is rescaled to match."),
         ge=1,
     )
-    name: str | None = option(None, "Name", "Name under which the model is listed.")
-    patch: int | None = option(
+    name: str | None = core.option(
+        None, "Name", "Name under which the model is listed."
+    )
+    patch: int | None = core.option(
         None,
         "Patch",
         "Side length of the training patches, at most that of the pairs; smaller "
         "patches are more numerous.",
         unit="px",
     )
-    from_scratch: bool = option(
+    from_scratch: bool = core.option(
         False,
         "From scratch",
         "Start from random weights even if the recipe names a model, keeping its "
@@ -75,29 +48,29 @@ class TrainOptions(Options):
     )
 
 
-class TrainingEnvironment(Options):
+class TrainingEnvironment(core.Options):
     """Hardware and folders for training, set by the user rather than a recipe."""
 
-    bank_folder: str | None = option(
+    bank_folder: str | None = core.option(
         None,
         "",
         "Folder for pre-generated scenes of a recipe (data.bank), which several runs "
         "can share; default: the run folder.",
         user_only=True,
     )
-    device: str = declare_device_option(
+    device: str = core.declare_device_option(
         "Device: auto (a CUDA GPU, otherwise the CPU), cpu, cuda or mps; cuda:1 is the "
         "second GPU.",
         trains=True,
     )
-    devices: int | None = option(
+    devices: int | None = core.option(
         None,
         "",
         "Number of GPUs or CPU processes on this machine that train together, each "
         "on different batches.",
         user_only=True,
     )
-    nodes: int | None = option(
+    nodes: int | None = core.option(
         None, "", "Number of machines that train together.", user_only=True
     )
 
@@ -119,7 +92,7 @@ RECIPES = Path(__file__).parent.parent / "recipes"
 
 
 @dataclass(frozen=True, slots=True)
-class RecipeInfo(Result):
+class RecipeInfo(images.Result):
     """Summary of a recipe."""
 
     name: str  # of its model
@@ -149,7 +122,7 @@ def _find_recipe(name_or_path: str | os.PathLike[str]) -> Path:
         f"Recipe not found: {path}; use a YAML file, or one of "
         f"{', '.join(list_bundled_recipes())}."
     )
-    raise ReadError(msg, code="recipe-unknown")
+    raise core.ReadError(msg, code="recipe-unknown")
 
 
 def read_recipe_info(name_or_path: str | os.PathLike[str]) -> RecipeInfo:
@@ -190,8 +163,8 @@ class PairRequest:
     images unless `options` set them.
     """
 
-    low: Image  # image to improve
-    high: Image  # target image
+    low: images.Image  # image to improve
+    high: images.Image  # target image
     # from LOW, the moving image, to HIGH; None if both are on one grid
     transform: StoredTransform | str | os.PathLike[str] | None = None
     options: PairOptions = field(default_factory=PairOptions)
@@ -201,42 +174,48 @@ class PairRequest:
 class OwnImageRequest:
     """A noisy image to train on, alone or with a second scan of the same area."""
 
-    image: Image  # image that the model is for
-    second: Image | None = None  # same instrument; it is registered first
+    image: images.Image  # image that the model is for
+    second: images.Image | None = None  # same instrument; it is registered first
 
 
 def create_training_request(
-    low: Image | None,
-    high: Image | None,
+    low: images.Image | None,
+    high: images.Image | None,
     transform: StoredTransform | str | os.PathLike[str] | None = None,
     *,
-    image: Image | None = None,
-    second: Image | None = None,
+    image: images.Image | None = None,
+    second: images.Image | None = None,
 ) -> PairRequest | OwnImageRequest | None:
     """Return the training images that the user passed: a pair, one image, or None."""
     if (low is None) != (high is None) or (low is None and transform is not None):
         msg = "Training on an image pair requires both `low` and `high`."
-        raise OptionError(msg, code="missing-value")
+        raise core.OptionError(msg, code="missing-value")
     if second is not None and image is None:
         msg = "A second scan requires a first one: pass `image` as well."
-        raise OptionError(msg, code="missing-value")
+        raise core.OptionError(msg, code="missing-value")
     if image is not None and low is not None:
         msg = "Pass either `low` and `high`, or `image`, not both."
-        raise OptionError(msg, code="options-contradict")
+        raise core.OptionError(msg, code="options-contradict")
     if image is not None:
         return OwnImageRequest(image, second)
     return None if low is None or high is None else PairRequest(low, high, transform)
 
 
 HELD_OUT = {
-    "gain_db": Quantity("Held-out gain", DB, "+.2f"),
-    "expected_gain_db": Quantity("Expected gain", DB, "+.2f"),
-    "psnr_db": Quantity("PSNR", DB, ".2f"),
-    "ssim": Quantity("SSIM", "", ".4f"),
-    "frc_per_px": Quantity("Agreement with the ground truth up to", "per px", ".3f"),
-    "hidden_db": Quantity("Hidden pixels, over their neighbours' mean", DB, "+.2f"),
-    "alike_rows_px": Quantity("Noise correlated across lines, up to", "px", ".0f"),
-    "alike_columns_px": Quantity("Noise correlated along a line, up to", "px", ".0f"),
+    "gain_db": core.Quantity("Held-out gain", core.DB, "+.2f"),
+    "expected_gain_db": core.Quantity("Expected gain", core.DB, "+.2f"),
+    "psnr_db": core.Quantity("PSNR", core.DB, ".2f"),
+    "ssim": core.Quantity("SSIM", "", ".4f"),
+    "frc_per_px": core.Quantity(
+        "Agreement with the ground truth up to", "per px", ".3f"
+    ),
+    "hidden_db": core.Quantity(
+        "Hidden pixels, over their neighbours' mean", core.DB, "+.2f"
+    ),
+    "alike_rows_px": core.Quantity("Noise correlated across lines, up to", "px", ".0f"),
+    "alike_columns_px": core.Quantity(
+        "Noise correlated along a line, up to", "px", ".0f"
+    ),
 }
 """Labels of the validation metrics."""
 
@@ -246,22 +225,22 @@ _FIGURE_LABELS = {
     "untouched": "Model before training",
     "trained": "Trained model",
 }
-_ROW = {"psnr_db": f"{{:.2f}} {DB}", "ssim": "SSIM {:.3f}"}
+_ROW = {"psnr_db": f"{{:.2f}} {core.DB}", "ssim": "SSIM {:.3f}"}
 _ROW["frc_per_px"] = "FRC to {:.3f} per px"
 
 
-def create_validation_figures(validation: Mapping[str, Any]) -> dict[str, Figure]:
+def create_validation_figures(validation: Mapping[str, Any]) -> dict[str, core.Figure]:
     """Return validation metrics as figures."""
-    quantities = {key: HELD_OUT.get(key, Quantity(key)) for key in validation}
+    quantities = {key: HELD_OUT.get(key, core.Quantity(key)) for key in validation}
     return {
-        q.label: Figure(validation[key], q.unit, q.form)
+        q.label: core.Figure(validation[key], q.unit, q.form)
         for key, q in quantities.items()
     }
 
 
 def create_comparison_figures(
     comparison: Mapping[str, Any] | None,
-) -> dict[str, Figure]:
+) -> dict[str, core.Figure]:
     """Return figures comparing models on held-out pairs, as in `Trained`."""
     if comparison is None:
         return {}
@@ -269,23 +248,25 @@ def create_comparison_figures(
     where = (
         f"{comparison['pairs']} pairs of the {comparison['set']} set, data range 255"
     )
-    figures = {"Evaluated on": Figure(where)}
+    figures = {"Evaluated on": core.Figure(where)}
     for name, row in rows.items():
         texts = [words.format(row[key]) for key, words in _ROW.items() if key in row]
-        figures[_FIGURE_LABELS[name]] = Figure(", ".join(texts))
+        figures[_FIGURE_LABELS[name]] = core.Figure(", ".join(texts))
     if "untouched" in rows:
         gain = rows["trained"]["psnr_db"] - rows["untouched"]["psnr_db"]
         note = "" if comparison["kept"] else "not kept"
-        figures["Gain of training"] = Figure(gain, DB, "+.2f", note)
+        figures["Gain of training"] = core.Figure(gain, core.DB, "+.2f", note)
     if off_nm is not None:
         px = comparison.get("map_error_px")
         beside = "" if px is None else f"({px:.2g} px)"
-        figures["Expected error of the transform"] = Figure(off_nm, "nm", ".3g", beside)
+        figures["Expected error of the transform"] = core.Figure(
+            off_nm, "nm", ".3g", beside
+        )
     return figures
 
 
 @dataclass(frozen=True, slots=True)
-class Trained(Result):
+class Trained(images.Result):
     """Training result: steps, held-out metrics and the best model.
 
     `comparison` uses held-out pairs, not used for training: ``rows`` with
@@ -298,19 +279,19 @@ class Trained(Result):
     """
 
     steps: Annotated[
-        int, Quantity("Steps", form="d")
+        int, core.Quantity("Steps", form="d")
     ]  # including those before a resume
     validation: Any
-    model: Annotated[str, Quantity("Model")]
+    model: Annotated[str, core.Quantity("Model")]
     run_dir: str
     comparison: Any = None
     kept: bool = True
 
-    def figures(self) -> dict[str, Figure]:
+    def figures(self) -> dict[str, core.Figure]:
         """Return the held-out metrics and the model comparison as figures."""
         held_out = create_validation_figures(self.validation or {})
         return (
-            get_declared_figures(self)
+            core.get_declared_figures(self)
             | held_out
             | create_comparison_figures(self.comparison)
         )
@@ -323,7 +304,7 @@ class Trained(Result):
         return float(rows["trained"]["psnr_db"] - rows[which]["psnr_db"])
 
 
-def _train_model(run: Run[TrainOptions]) -> Job[Trained]:
+def _train_model(run: Run[TrainOptions]) -> core.Job[Trained]:
     """Train a model; if images are passed, cut pairs from them first.
 
     `cut`: images to cut pairs from, instead of pairs; the pairs are next to the folder
@@ -344,17 +325,17 @@ def _train_model(run: Run[TrainOptions]) -> Job[Trained]:
     alone = {role: run.image_inputs.get(role) for role in ("image", "second")}
     cut = files_named.get("cut") or create_training_request(*sides, **alone)
     path = _find_recipe(recipe)
-    yield Progress(0, 0, f"reading {path.name}")
+    yield core.Progress(0, 0, f"reading {path.name}")
     plan = training.load_recipe(path)
     place = _choose_device(plan, files_named.get("place") or TrainingEnvironment())
     if resume and existing.overwrite:
         msg = "Set `resume` to continue or `overwrite` to start again, not both."
-        raise OptionError(msg, code="options-contradict")
+        raise core.OptionError(msg, code="options-contradict")
     if settings.from_scratch and start_from is not None:
         msg = (
             "Set either `start_from` (a model) or `from_scratch` (no model), not both."
         )
-        raise OptionError(msg, code="options-contradict")
+        raise core.OptionError(msg, code="options-contradict")
     beside, is_packaged = _get_pairs_folder(folder), path.parent == RECIPES
     if (
         resume
@@ -370,12 +351,12 @@ def _train_model(run: Run[TrainOptions]) -> Job[Trained]:
                 "Pass either a pair store (`pairs`) or images (`low` and `high`), not "
                 "both."
             )
-            raise OptionError(msg, code="options-contradict")
+            raise core.OptionError(msg, code="options-contradict")
         without = {
             k: v for k, v in files_named.items() if k not in ("cut", "transform")
         }
 
-        def train_on_store(store: Path) -> Job[Trained]:
+        def train_on_store(store: Path) -> core.Job[Trained]:
             files = {"pairs": store, "transform": None, "place": place}
             more = {"parameters": {**without, **files}}
             fresh = replace(existing, resume=False)
@@ -401,7 +382,7 @@ def _train_model(run: Run[TrainOptions]) -> Job[Trained]:
             else "of the package trains on pairs; pass `pairs`, or two images as "
             "`low` and `high`."
         )
-        raise OptionError(f"The recipe {path.stem} {learns}", code="missing-value")
+        raise core.OptionError(f"The recipe {path.stem} {learns}", code="missing-value")
     values = {"pairs": pairs, "start_from": start_from, **settings.model_dump()}
     plan = _override_recipe(plan, values | place.get_device_counts())
     _check_training_data(plan, folder)
@@ -414,7 +395,7 @@ def _train_model(run: Run[TrainOptions]) -> Job[Trained]:
     )
     comparison = fit_result.comparison
     if comparison is not None and not comparison.kept:
-        warn(
+        core.warn(
             f"Training did not improve on {comparison.begun_with} on "
             f"{comparison.pairs} held-out pairs, so that model is kept unchanged: "
             "cut more pairs, or check their alignment.",
@@ -422,10 +403,10 @@ def _train_model(run: Run[TrainOptions]) -> Job[Trained]:
         )
     return Trained(
         steps=fit_result.steps,
-        validation=to_json_value(fit_result.validation),
+        validation=images.to_json_value(fit_result.validation),
         model=str(fit_result.model),
         run_dir=str(folder),
-        comparison=to_json_value(comparison),
+        comparison=images.to_json_value(comparison),
         kept=comparison is None or comparison.kept,
     )
 
@@ -478,7 +459,7 @@ def _override_recipe(
 def _check_training_data(plan: "training.Recipe", folder: Path) -> None:
     """Warn about leakage between sets; raise an error if usable pairs are missing."""
     if common := plan.data.find_duplicate_files():
-        warn(
+        core.warn(
             f"{', '.join(common)} is in more than one of train, scans, validation "
             "and held_out, so the model is evaluated on its training data and may "
             "not generalise.",
@@ -487,7 +468,7 @@ def _check_training_data(plan: "training.Recipe", folder: Path) -> None:
     if plan.data.pairs is None:
         return
     path = Path(plan.data.pairs)
-    check_output_not_input(folder, [path])
+    images.check_output_not_input(folder, [path])
     store = open_pairs(path)
     counts = store.counts
     if counts["train"] < _MIN_PAIRS:
@@ -496,20 +477,20 @@ def _check_training_data(plan: "training.Recipe", folder: Path) -> None:
             f"has {counts['train']}; cut smaller patches (`patch`) or overlapping "
             "patches (`step`)."
         )
-        raise OptionError(msg, code="too-few-pairs")
+        raise core.OptionError(msg, code="too-few-pairs")
     if store.is_paired and not counts["validation"]:
         msg = (
             f"Training requires validation pairs for model selection, but {path.name} "
             "has none; reserve some (`validation`)."
         )
-        raise OptionError(msg, code="too-few-pairs")
+        raise core.OptionError(msg, code="too-few-pairs")
     _warn_about_pixel_size(plan, store.record)
     off_nm, off_px = store.transform_error or (None, None)
     if off_nm is not None and off_px is not None and off_px >= COSTLY_PX:
-        warn(
+        core.warn(
             f"The pair transform has an expected error of {off_px:.2g} px "
-            f"({format_rounded(off_nm)} nm). Held-out pairs share this error, so an "
-            "apparent gain may be a loss: register again, with landmarks or an "
+            f"({core.format_rounded(off_nm)} nm). Held-out pairs share this error, so "
+            "an apparent gain may be a loss: register again, with landmarks or an "
             "elastic transform.",
             "map-imprecise",
         )
@@ -527,7 +508,7 @@ def _warn_about_pixel_size(plan: "training.Recipe", record: dict[str, Any]) -> N
         return
     pixel_size = _get_trained_sizes(card)
     if fine is None:
-        warn(
+        core.warn(
             f"The pairs have no pixel size, or more than one. {card.name} was "
             f"trained for {pixel_size.describe()}, which is assumed: set the sizes "
             "(`low_pixel_nm`, `high_pixel_nm`), and train on pairs of one pixel size.",
@@ -535,7 +516,7 @@ def _warn_about_pixel_size(plan: "training.Recipe", record: dict[str, Any]) -> N
         )
         return
     size = float(fine) * int(record["scale"])
-    fit = inference.plan_resampling(parse_pixel_size(size), pixel_size)
+    fit = inference.plan_resampling(core.parse_pixel_size(size), pixel_size)
     if fit.steps is None and not fit.beyond:
         return
     remedy = (
@@ -544,7 +525,7 @@ def _warn_about_pixel_size(plan: "training.Recipe", record: dict[str, Any]) -> N
         else "cut them at that pixel size, or train on the two images, which are "
         "resampled to it."
     )
-    warn(
+    core.warn(
         f"The pairs have a pixel size of {size:.4g} nm, but {card.name} was trained "
         f"for {pixel_size.describe()}, so training starts at the wrong scale: "
         f"{remedy}",
@@ -556,21 +537,21 @@ def _warn_about_pixel_size(plan: "training.Recipe", record: dict[str, Any]) -> N
 
 
 def train_on_cropped_pairs(
-    train: Callable[[Path], Job[Trained]],
+    train: Callable[[Path], core.Job[Trained]],
     cut: PairRequest | OwnImageRequest,
     run_dir: str | os.PathLike[str],
     *,
     recipe: str | os.PathLike[str],
     start_from: str | os.PathLike[str] | None = None,
     patch: int | None = None,
-    existing: OverwritePolicy,
-) -> Job[Trained]:
+    existing: images.OverwritePolicy,
+) -> core.Job[Trained]:
     """Cut training pairs for a recipe and its model, and train on them.
 
     Pairs of a run that never started are removed; an earlier run to be
     replaced keeps its pairs.
     """
-    folder = check_target_folder(run_dir, empty=False, parents=True)
+    folder = images.check_target_folder(run_dir, empty=False, parents=True)
     store, before = _get_pairs_folder(folder), _get_start_time(folder)
     plan = training.load_recipe(_find_recipe(recipe))
     if isinstance(cut, OwnImageRequest):
@@ -580,7 +561,7 @@ def train_on_cropped_pairs(
             "The own-image recipe does not use a clear image; choose fine-tune for a "
             "noisy and a clear image, or pass two noisy scans as image and second scan."
         )
-        raise OptionError(msg, code="recipe-unsuitable")
+        raise core.OptionError(msg, code="recipe-unsuitable")
     if start_from is not None:
         plan = plan.replace(start_from=str(find_model(start_from)))
     options = _complete_pair_options(cut, plan, patch)
@@ -613,7 +594,7 @@ def train_on_cropped_pairs(
 
 def _check_same_images(
     folder: Path, store: Path, cut: PairRequest | OwnImageRequest | None
-) -> Job[None]:
+) -> core.Job[None]:
     """Raise an error if a run is resumed with images other than those of its pairs."""
     if isinstance(cut, OwnImageRequest):
         cut = PairRequest(cut.image, cut.image if cut.second is None else cut.second)
@@ -624,18 +605,20 @@ def _check_same_images(
         names_by_digest = {
             r["digest"]: r["name"] for r in history["inputs"] if r["role"] == role
         }
-        image_opened = open_image(image)
+        image_opened = images.open_image(image)
         for one in (image, image_opened):  # a file may have been in memory before
-            if (yield from record_input(one, image_opened)).digest in names_by_digest:
+            if (
+                yield from images.record_input(one, image_opened)
+            ).digest in names_by_digest:
                 break
         else:
             first = next(iter(names_by_digest.values()))
             msg = (
                 f"The run in {folder} was started with the image {first}, but "
-                f"{get_image_name(image)} has different content. Pass the original "
-                "image, or start again with `overwrite`."
+                f"{images.get_image_name(image)} has different content. Pass the "
+                "original image, or start again with `overwrite`."
             )
-            raise CheckpointError(msg, code="other-run")
+            raise core.CheckpointError(msg, code="other-run")
 
 
 _MAX_PLACES = 1000  # chosen: patches of larger images do not overlap
@@ -643,30 +626,30 @@ _MAX_PLACES = 1000  # chosen: patches of larger images do not overlap
 
 def _prepare_own_image(
     own: OwnImageRequest, plan: "training.Recipe", patch: int | None
-) -> Job[PairRequest]:
+) -> core.Job[PairRequest]:
     """Pair an image with itself, or with a second scan to be registered."""
     if own.second is None and not plan.is_blind_spot:
         msg = (
             f"The recipe {plan.name} cannot train on a single image; choose own-image, "
             "or pass a second scan."
         )
-        raise OptionError(msg, code="recipe-unsuitable")
-    yield Progress(0, 0, "reading the image")
-    image = open_image(own.image)
+        raise core.OptionError(msg, code="recipe-unsuitable")
+    yield core.Progress(0, 0, "reading the image")
+    image = images.open_image(own.image)
     if min(image.shape) < MIN_SIDE:
         rows, columns = image.shape
         msg = (
             f"Training on one image requires at least {MIN_SIDE} x {MIN_SIDE} pixels, "
             f"but {image.name} has {rows} x {columns}; use a larger image."
         )
-        raise ShapeError(msg, code="image-too-small")
-    darkest, brightest = measure_percentiles(image.data, 0, 100)
+        raise core.ShapeError(msg, code="image-too-small")
+    darkest, brightest = core.measure_percentiles(image.data, 0, 100)
     if darkest == brightest:
         msg = (
             f"{image.name} has no contrast (its finite pixels are all equal), so it "
             "cannot be used for training; use another image."
         )
-        raise OptionError(msg, code="image-blank")
+        raise core.OptionError(msg, code="image-blank")
     # flat areas also train the noise model
     options = PairOptions(test=0, min_contrast=0, min_correlation=0, scale=1)
     # random crops of these at every step
@@ -692,7 +675,7 @@ def _complete_pair_options(
     if patch is not None:
         option_values = options.model_dump(exclude_unset=True)
         options = PairOptions.parse({"patch": patch, **option_values})
-    low, high = (open_image(image) for image in (cut.low, cut.high))
+    low, high = (images.open_image(image) for image in (cut.low, cut.high))
     return choose_pair_options(
         low,
         high,

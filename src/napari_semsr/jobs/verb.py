@@ -15,33 +15,7 @@ from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic.fields import FieldInfo
 
-from napari_semsr import models
-from napari_semsr.core import (
-    LEVELS,
-    ORIGIN_KEY,
-    SIZE_ERROR_KEY,
-    Box,
-    CurveDeclaration,
-    Float32Array,
-    FloatPair,
-    InputRecord,
-    IntPair,
-    Job,
-    Message,
-    Micrograph,
-    OptionError,
-    Options,
-    Progress,
-    Provenance,
-    Quantity,
-    WriteError,
-    create_property,
-    declare_quantity,
-    describe_pixel_size,
-    get_error_code,
-    get_size_basis,
-    warn,
-)
+from napari_semsr import core, models
 from napari_semsr.io import (
     ReadOptions,
     Source,
@@ -76,7 +50,7 @@ from napari_semsr.jobs.leakage import warn_if_trained_on
 
 _OF_IMAGES = (None, ".ome.tif", ".ome.zarr")  # suffixes of images; None: not written
 _PAIRS = ".zarr"
-O = TypeVar("O", bound=Options)  # noqa: E741
+O = TypeVar("O", bound=core.Options)  # noqa: E741
 R = TypeVar("R", bound=Result)
 T = TypeVar("T")
 
@@ -86,26 +60,28 @@ def create_pixel_size_property(**more: object) -> property:
 
     def format_size(result: Any) -> str:
         error = getattr(result, "pixel_size_sd_nm", None)
-        return describe_pixel_size(result.pixel_size_nm, error)
+        return core.describe_pixel_size(result.pixel_size_nm, error)
 
-    return create_property(format_size, "Pixel size", **more)
+    return core.create_property(format_size, "Pixel size", **more)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PixelSizeResult(Result):
     """Measurements of one or more images with the same pixel size."""
 
-    pixel_size_nm: Annotated[FloatPair | None, Quantity("Pixel size", shown=False)]
-    pixel_size_sd_nm: FloatPair | None
+    pixel_size_nm: Annotated[
+        core.FloatPair | None, core.Quantity("Pixel size", shown=False)
+    ]
+    pixel_size_sd_nm: core.FloatPair | None
 
     pixel_size = create_pixel_size_property(tabled=False)
 
     @property
     def pixel_size_basis(
         self,
-    ) -> Annotated[str, declare_quantity("Basis of the pixel size")]:
+    ) -> Annotated[str, core.declare_quantity("Basis of the pixel size")]:
         """Basis of the pixel size (recorded or calibrated), or None if unknown."""
-        return get_size_basis(self.pixel_size_nm, self.pixel_size_sd_nm)
+        return core.get_size_basis(self.pixel_size_nm, self.pixel_size_sd_nm)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,13 +97,13 @@ class MapResult(ImageMeasurement):
 
     output: str | None  # path, if it was written
     unit: str
-    shape: IntPair
-    map: Micrograph | None = field(default=None, metadata={"json": False})
+    shape: core.IntPair
+    map: core.Micrograph | None = field(default=None, metadata={"json": False})
 
     @property
-    def map_in(self) -> Annotated[str, Quantity("Map in", tabled=False)]:
+    def map_in(self) -> Annotated[str, core.Quantity("Map in", tabled=False)]:
         """Quantity shown in the map."""
-        words = {"grey": LEVELS, "percent": "% of the range"}
+        words = {"grey": core.LEVELS, "percent": "% of the range"}
         return words.get(self.unit, self.unit)
 
 
@@ -137,14 +113,14 @@ class ImageResult(Result):
 
     output: str | None
     shape: tuple[int, ...]  # rows and columns; planes before them for a stack
-    dtype: Annotated[str, Quantity("Type")]
-    pixel_size_nm: FloatPair | None
-    pixel_size_sd_nm: FloatPair | None
+    dtype: Annotated[str, core.Quantity("Type")]
+    pixel_size_nm: core.FloatPair | None
+    pixel_size_sd_nm: core.FloatPair | None
     clipped: int = 0  # pixels clipped to the data type
-    image: Micrograph | None = field(default=None, metadata={"json": False})
+    image: core.Micrograph | None = field(default=None, metadata={"json": False})
 
     pixel_size = create_pixel_size_property()
-    clipped_pixels = create_property(
+    clipped_pixels = core.create_property(
         lambda result: result.clipped or None, "Clipped pixels"
     )
 
@@ -197,7 +173,7 @@ class FileInput:
     default: str | None = None
     role: str = ""  # name in histories, if different
     # computes its digest from the call's values, if not from a file
-    digest: Callable[..., Job[str]] | None = None
+    digest: Callable[..., core.Job[str]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +221,7 @@ class Output:
         if self.ending == _PAIRS:
             if not Path(place).name.lower().endswith(_PAIRS):
                 msg = f"The path of the pair store must end in {_PAIRS}, got {place}."
-                raise WriteError(msg, code="suffix-unknown")
+                raise core.WriteError(msg, code="suffix-unknown")
             place_checked = check_image_target(place, **how)
         else:
             endings = self.also if self.is_image else (self.ending or "", *self.also)
@@ -292,7 +268,7 @@ class OptionGroup:
 
     name: str
     title: str
-    options: type[Options]
+    options: type[core.Options]
     exclude: tuple[str, ...] = ()  # options that the command line lacks
     before: str = ""  # prefix of their names, for one image's options
 
@@ -327,12 +303,12 @@ class Run(Generic[O]):
     inputs: list[Path] = field(default_factory=list)  # images to read
     parameters: dict[str, Any] = field(default_factory=dict)  # files, groups
     targets: dict[str, Path] = field(default_factory=dict)  # by names of outputs
-    images: dict[str, Micrograph] = field(default_factory=dict)  # opened
+    images: dict[str, core.Micrograph] = field(default_factory=dict)  # opened
     sources: dict[str, Source] = field(default_factory=dict)  # their source files
     readings: dict[str, ReadOptions] = field(default_factory=dict)  # of some images
     roles: dict[str, str] = field(default_factory=dict)  # roles of images in histories
     guides: tuple[str, ...] = ()  # images that only guide the command
-    records: dict[str, InputRecord] = field(default_factory=dict)
+    records: dict[str, core.InputRecord] = field(default_factory=dict)
 
     @property
     def image_names(self) -> tuple[str, ...]:
@@ -344,7 +320,7 @@ class Run(Generic[O]):
         """Path of a required output."""
         if self.target is None:
             msg = f"{self.verb} requires an output."
-            raise OptionError(msg, code="missing-value")
+            raise core.OptionError(msg, code="missing-value")
         return self.target
 
     @property
@@ -368,7 +344,7 @@ class Run(Generic[O]):
             image_given = self.image_inputs[role]
             image = (
                 image_given
-                if isinstance(image_given, Micrograph)
+                if isinstance(image_given, core.Micrograph)
                 else self.get_source(role)
             )
             image_opened = self.images[role] = open_image(
@@ -378,11 +354,11 @@ class Run(Generic[O]):
             if role == next(iter(self.image_inputs)) and (
                 note := create_grey_level_note(image_opened, dtype)
             ):
-                warn(note)
-            if isinstance(image_given, Micrograph) or self.verb in _WITH_BARS:
+                core.warn(note)
+            if isinstance(image_given, core.Micrograph) or self.verb in _WITH_BARS:
                 continue
             if note := create_databar_note(get_image_name(image_given), image_opened):
-                warn(note)
+                core.warn(note)
         alike = [role for role in self.images if role not in self.readings]
         opened_so = correct_pixel_sizes(
             [self.images[role] for role in alike], self.opening
@@ -399,7 +375,7 @@ class Run(Generic[O]):
         """Return the reading options of an image."""
         return self.readings.get(role, self.opening)
 
-    def record_image(self, role: str) -> Job[InputRecord]:
+    def record_image(self, role: str) -> core.Job[core.InputRecord]:
         """Record an image for the history of the result, only once."""
         if role not in self.records:
             image, image_opened = self.image_inputs[role], self.images[role]
@@ -424,17 +400,22 @@ class Run(Generic[O]):
         """Pixel-size error and source of the first image."""
         first = self.images.get(next(iter(self.image_inputs), ""))
         facts = {} if first is None else first.metadata
-        return {k: facts[k] for k in (SIZE_ERROR_KEY, ORIGIN_KEY) if k in facts}
+        return {
+            k: facts[k] for k in (core.SIZE_ERROR_KEY, core.ORIGIN_KEY) if k in facts
+        }
 
     def compose_history(
-        self, *guides: InputRecord, inputs: Sequence[InputRecord] = (), **more: object
-    ) -> Job[Provenance]:
+        self,
+        *guides: core.InputRecord,
+        inputs: Sequence[core.InputRecord] = (),
+        **more: object,
+    ) -> core.Job[core.Provenance]:
         """Compose the provenance of the output, including additional `inputs`.
 
         It lists the images that were opened; `more` describes the run.
         """
-        records: list[InputRecord] = []
-        lead_records: list[InputRecord] = []
+        records: list[core.InputRecord] = []
+        lead_records: list[core.InputRecord] = []
         for role in (role for role in self.image_inputs if role in self.images):
             record = yield from self.record_image(role)
             if role in self.guides:  # guides do not count as a shared source of images
@@ -453,38 +434,41 @@ class Run(Generic[O]):
             self.verb, options_told, *records, *inputs, guides=[*lead_records, *guides]
         )
 
-    def write_image(self, image: Micrograph) -> None:
+    def write_image(self, image: core.Micrograph) -> None:
         """Write an image if the run has an output path."""
         if self.target is not None:
             write(image, self.target, overwrite=self.existing.overwrite)
 
     def write_map(
         self,
-        blocks: Callable[[list[Box]], Iterator[Float32Array]],
-        about: Micrograph,
+        blocks: Callable[[list[core.Box]], Iterator[core.Float32Array]],
+        about: core.Micrograph,
         part: str | None = None,
-    ) -> Job[Micrograph | None]:
+    ) -> core.Job[core.Micrograph | None]:
         """Write a map with its history, or return it if the run has no output path."""
         history = (yield from self.compose_history()).model_copy(update={"part": part})
         about = about.replace(provenance=history, look=about.look)
         return (yield from write_map(blocks, about, self.target))
 
-    def run_with_warnings(self, job: Job[T]) -> Job[tuple[T, tuple[str, ...]]]:
+    def run_with_warnings(
+        self, job: core.Job[T]
+    ) -> core.Job[tuple[T, tuple[str, ...]]]:
         """Run a job; return its result, and its warnings in the user's terms."""
         sentences: list[str] = []
         result = yield from collect_warnings(job, sentences)
         translate = self.parameters.get("translate", str)
         warnings = (
-            Message(translate(text), get_error_code(text)) for text in sentences
+            core.Message(translate(text), core.get_error_code(text))
+            for text in sentences
         )
         return result, tuple(dict.fromkeys(warnings))
 
-    def get_result_fields(self, image: Micrograph) -> dict[str, Any]:
+    def get_result_fields(self, image: core.Micrograph) -> dict[str, Any]:
         """Return the image names and the pixel size as result fields."""
         return {"images": self.image_names, **get_pixel_size_fields(image)}
 
 
-def get_pixel_size_fields(image: Micrograph) -> dict[str, Any]:
+def get_pixel_size_fields(image: core.Micrograph) -> dict[str, Any]:
     """Return the pixel size of an image as result fields."""
     return {
         "pixel_size_nm": image.pixel_size_nm,
@@ -500,7 +484,7 @@ class Verb(Generic[O, R]):
     images: tuple[ImageInput, ...]
     options: type[O]
     result: type[R]
-    run: Callable[..., Job[R]]  # accepts a `Run`, and the opened images or None
+    run: Callable[..., core.Job[R]]  # accepts a `Run`, and the opened images or None
     title: str = "options"  # order of the options in the help
     files: tuple[FileInput, ...] = ()
     output: Output | None = None
@@ -513,7 +497,7 @@ class Verb(Generic[O, R]):
     replaces: bool = False  # files to overwrite on request, other than an output
     makes_table: bool = False  # also accepts many images, with a row for each
     curves: tuple[
-        CurveDeclaration, ...
+        core.CurveDeclaration, ...
     ] = ()  # plots of its result in panels and reports
     gives: Any = None  # return type of its function, if not the result
     value: str = ""  # attribute of the result that is returned
@@ -583,7 +567,9 @@ class Verb(Generic[O, R]):
     def return_type(self) -> Any:
         """Return type of the command's function, possibly a union."""
         keeps_image = self.output is not None and self.output.may_stay_in_memory
-        return self.gives or (Micrograph | self.result if keeps_image else self.result)
+        return self.gives or (
+            core.Micrograph | self.result if keeps_image else self.result
+        )
 
     @property
     def hidden_options(self) -> dict[str, None]:
@@ -597,7 +583,7 @@ class Verb(Generic[O, R]):
             return getattr(result, self.value)
         image = getattr(result, "image", None)
         gives_image = (
-            isinstance(image, Micrograph) and self.return_type is not self.result
+            isinstance(image, core.Micrograph) and self.return_type is not self.result
         )
         return image if gives_image else result
 
@@ -633,7 +619,7 @@ class Verb(Generic[O, R]):
                 parts[group] = ReadOptions.parse({**both, **own})
         return parts
 
-    def list_values(self, **sets: Options | None) -> dict[str, object]:
+    def list_values(self, **sets: core.Options | None) -> dict[str, object]:
         """Return the values, as JSON, that `parse` converts to these option groups.
 
         Defaults, and options that the command lacks, are left out.
@@ -668,7 +654,7 @@ class Verb(Generic[O, R]):
         for name in unknown:
             shown = f"The option {name} of {self.function_name}"
             if former := describe_former_name(f"{self.name} --{name}", shown):
-                raise OptionError(former)
+                raise core.OptionError(former)
         if unknown:
             also = (
                 "; reading options may also be prefixed with "
@@ -685,16 +671,18 @@ class Verb(Generic[O, R]):
                 f"{start} {', '.join(unknown)} of {self.function_name}{hint}; valid "
                 f"options are {names}{more}."
             )
-            raise OptionError(msg, code="unknown-option")
+            raise core.OptionError(msg, code="unknown-option")
         return self.parse(options)
 
-    def start(self, values: Mapping[str, object], **how: object) -> Job[R]:
+    def start(self, values: Mapping[str, object], **how: object) -> core.Job[R]:
         """Create the job from named values, including options."""
         items = (*self.inputs, *self.all_outputs)
         files = {one.name: values[one.name] for one in items if one.name in values}
         return self.job(**files, **self.parse(values), **how)
 
-    def call(self, values: Mapping[str, object], existing: OverwritePolicy) -> Job[R]:
+    def call(
+        self, values: Mapping[str, object], existing: OverwritePolicy
+    ) -> core.Job[R]:
         """Create the job from named values, also those that only its function takes."""
         more = {name: one for name, one in values.items() if name not in self.arguments}
         if self.resumes:
@@ -710,13 +698,13 @@ class Verb(Generic[O, R]):
         overwrite: bool | Any = False,
         resume: bool | Any = False,
         **values: Any,
-    ) -> Job[R]:
+    ) -> core.Job[R]:
         """Check the outputs, open the images, and run.
 
         It yields `Progress` and returns the result. In `inputs`, the output comes last.
         A resumable command keeps finished parts, unless `keep` is False.
         """
-        yield Progress(0, 0, "reading")
+        yield core.Progress(0, 0, "reading")
         first = [item.name for item in self.inputs if not item.flag]
         first += [] if self.output is None else [self.output.name]
         if len(inputs) > len(first):
@@ -753,7 +741,7 @@ class Verb(Generic[O, R]):
         images_open = (run.images.get(item.name) for item in self.images if self.opens)
         return (yield from self.run(run, *images_open))
 
-    def rerun(self, *inputs: object, **how: object) -> Job[R]:
+    def rerun(self, *inputs: object, **how: object) -> core.Job[R]:
         """Run the command, overwriting existing outputs."""
         return self.job(*inputs, overwrite=True, **how)
 
@@ -764,7 +752,7 @@ class Verb(Generic[O, R]):
         images_given = {}
         for item in self.images:
             image = values.pop(item.name, None)
-            if item.many and isinstance(image, (Micrograph, str, os.PathLike)):
+            if item.many and isinstance(image, (core.Micrograph, str, os.PathLike)):
                 image = [image]
             if image is not None:
                 images_given[item.name] = image

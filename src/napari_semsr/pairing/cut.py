@@ -31,26 +31,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage import exposure, filters, restoration
 
-from napari_semsr.core import (
-    Affine,
-    Box,
-    Elastic,
-    FloatArray,
-    FloatPair,
-    Grid,
-    GridImage,
-    IntPair,
-    Job,
-    Micrograph,
-    OptionError,
-    Progress,
-    RealArray,
-    ShapeError,
-    WarpedImage,
-    estimate_noise_level,
-    measure_percentiles,
-    read_box,
-)
+from napari_semsr import core
 from napari_semsr.pairing.groups import ImageGroups, find_matching_images
 from napari_semsr.pairing.options import SPLITS, PairOptions
 
@@ -66,12 +47,12 @@ class PatchPosition:
     """Position of a patch to be cut from an image."""
 
     source: int  # Which image, or pair of images
-    index: IntPair  # Row and column on the lattice of its image
-    box: Box  # In pixels of LOW
+    index: core.IntPair  # Row and column on the lattice of its image
+    box: core.Box  # In pixels of LOW
 
 
 def generate_patches(
-    source: int, shape: IntPair, options: PairOptions
+    source: int, shape: core.IntPair, options: PairOptions
 ) -> Iterator[PatchPosition]:
     """Yield the regularly spaced patches of an image, with equal margins."""
     side, step = options.patch, options.step or options.patch
@@ -81,7 +62,9 @@ def generate_patches(
     ]
     for row, column in np.ndindex(counts[0], counts[1]):
         corner = (spare[0] + row * step, spare[1] + column * step)
-        yield PatchPosition(source, (row, column), Box.from_shape((side, side), corner))
+        yield PatchPosition(
+            source, (row, column), core.Box.from_shape((side, side), corner)
+        )
 
 
 def split_patches(
@@ -155,7 +138,7 @@ def _split_groups(
             "areas, pass one image per area, or use fewer sets (`validation=0`, "
             "`test=0`)."
         )
-        raise OptionError(msg, code="too-few-places")
+        raise core.OptionError(msg, code="too-few-places")
     stand_ins = [
         PatchPosition(number, (0, 0), own[0].box) for number, own in by_group.items()
     ]
@@ -202,14 +185,14 @@ def _split_patches(
                 f"{len(names)} images with patches, got {len(sources)}: add images, or "
                 "omit `whole_images`."
             )
-            raise OptionError(msg, code="too-few-images")
+            raise core.OptionError(msg, code="too-few-images")
         msg = (
             f"A split into {len(names)} disjoint sets needs at least {len(names)} "
             f"non-overlapping patches of {options.patch} px, which the {len(places)} "
             "patches do not provide: lower `patch`, use larger images, or cut pairs "
             "for fewer sets (`validation=0`, `test=0`)."
         )
-        raise OptionError(msg, code="too-few-patches")
+        raise core.OptionError(msg, code="too-few-patches")
     return places_by_set
 
 
@@ -248,7 +231,7 @@ def _assign_separated_sets(
     rng: np.random.Generator,
 ) -> NDArray[np.intp]:
     """Return set numbers for overlapping patches; sets are `apart` steps apart."""
-    shapes: dict[int, IntPair] = {}
+    shapes: dict[int, core.IntPair] = {}
     for place in places:
         rows, columns = shapes.get(place.source, (0, 0))
         row, column = place.index
@@ -342,11 +325,11 @@ class _LatticeAssignment:
 
 
 def _sum_rectangles(
-    sums: RealArray, rows: NDArray[np.intp], columns: NDArray[np.intp]
-) -> RealArray:
+    sums: core.RealArray, rows: NDArray[np.intp], columns: NDArray[np.intp]
+) -> core.RealArray:
     """Sum over rectangles given by row and column intervals, from cumulative sums."""
     down = sums[rows[1]] - sums[rows[0]]
-    sums_within: RealArray = down[:, columns[1]] - down[:, columns[0]]
+    sums_within: core.RealArray = down[:, columns[1]] - down[:, columns[0]]
     return sums_within
 
 
@@ -372,16 +355,16 @@ _PERCENTILES = (0.1, 99.9)  # of black and white; chosen
 class AlignedImage:
     """Image on the common grid of LOW and HIGH."""
 
-    image: Micrograph
-    value_range: FloatPair  # percentiles 0.1 and 99.9 of the field
+    image: core.Micrograph
+    value_range: core.FloatPair  # percentiles 0.1 and 99.9 of the field
     is_resampled: bool
 
     @classmethod
-    def from_image(cls, image: Micrograph, *, is_resampled: bool) -> Self:
+    def from_image(cls, image: core.Micrograph, *, is_resampled: bool) -> Self:
         """Measure an image's grey range; use the full range if few pixels differ."""
-        limits = measure_percentiles(image.data, *_PERCENTILES)
+        limits = core.measure_percentiles(image.data, *_PERCENTILES)
         if limits[0] == limits[1]:
-            limits = measure_percentiles(image.data, 0, 100)
+            limits = core.measure_percentiles(image.data, 0, 100)
         return cls(image, limits, is_resampled)
 
     def to_json(self) -> dict[str, object]:
@@ -407,9 +390,11 @@ _Sets = dict[
 class PairTransform:
     """Transform from LOW to HIGH, with its reliability."""
 
-    transform: Affine | Elastic  # From the plane of LOW to that of HIGH, in nm
+    transform: (
+        core.Affine | core.Elastic
+    )  # From the plane of LOW to that of HIGH, in nm
     # (N, 2) centres, in the plane of HIGH, of the areas where it was tested
-    places_nm: FloatArray
+    places_nm: core.FloatArray
     reliable: NDArray[np.bool_]  # (N,) whether it is reliable there
     side_nm: float  # Side of these areas
 
@@ -420,7 +405,7 @@ class PairSelection:
 
     kind: str  # ``paired`` or ``unpaired``
     sets: _Sets  # LOW and HIGH of each set
-    images: dict[str, list[Micrograph]]  # of each side, on their final grids
+    images: dict[str, list[core.Micrograph]]  # of each side, on their final grids
     scale: int  # HIGH pixels per LOW pixel
     sources: dict[str, list[dict[str, object]]]  # records of the images for the store
     candidates: int  # number of checked patches
@@ -430,24 +415,24 @@ class PairSelection:
     by_image: list[dict[str, object]]  # counts of each set and of rejections, for pairs
     same_place: list[list[str]]  # names of images that show the same area
 
-    def read_patch(self, side: str, source: int, box: Box) -> NDArray[Any]:
+    def read_patch(self, side: str, source: int, box: core.Box) -> NDArray[Any]:
         """Read a patch of a LOW or HIGH image; the box is in pixels of LOW.
 
         In the common type of all images of the side.
         """
         side_box = box if side == "low" else box.scale(self.scale)
         common = np.result_type(*(image.dtype for image in self.images[side]))
-        return read_box(self.images[side][source].data, side_box).astype(common)
+        return core.read_box(self.images[side][source].data, side_box).astype(common)
 
 
 def select_pairs(
-    lows: Sequence[Micrograph],
-    highs: Sequence[Micrograph],
+    lows: Sequence[core.Micrograph],
+    highs: Sequence[core.Micrograph],
     options: PairOptions,
     *,
     is_paired: bool,
     pair_map: PairTransform | None = None,
-) -> Job[PairSelection]:
+) -> core.Job[PairSelection]:
     """Select training patches and split them into the three sets.
 
     `is_paired` images show the same fields, in the same order. Each pair then shows one
@@ -460,7 +445,7 @@ def select_pairs(
     if is_paired:
         sides: _Sides = {"low": [], "high": []}
         for low, high in zip(lows, highs, strict=True):
-            yield Progress(
+            yield core.Progress(
                 0, 0, (f"resampling {low.name} and {high.name} to a common grid")
             )
             pair = align_images(low, high, options, pair_map)
@@ -517,7 +502,7 @@ def _select_matching_patches(
     options: PairOptions,
     pair_map: PairTransform | None,
     groups: ImageGroups,
-) -> Job[tuple[_Sets, int, list[dict[str, Any]]]]:
+) -> core.Job[tuple[_Sets, int, list[dict[str, Any]]]]:
     """Select patches that match in both images; count candidates and rejections."""
     places = _list_patches(sides["low"], options)
     usable_places: list[PatchPosition] = []
@@ -525,14 +510,14 @@ def _select_matching_patches(
     for number, place in enumerate(places):
         low, high = (sides[side][place.source] for side in ("low", "high"))
         reason = find_pair_rejection_reason(
-            read_box(low.image.data, place.box),
-            read_box(high.image.data, place.box.scale(options.scale_factor)),
+            core.read_box(low.image.data, place.box),
+            core.read_box(high.image.data, place.box.scale(options.scale_factor)),
             (low.value_range, high.value_range),
             options,
             is_mapped=pair_map is not None,
         )
         if reason is None and pair_map is not None:
-            centre = np.array(Grid.from_image(low.image).box_origin(place.box))
+            centre = np.array(core.Grid.from_image(low.image).box_origin(place.box))
             pitch = np.array(low.image.scale)
             corner = centre - pitch / 2
             if is_transform_unreliable(
@@ -543,7 +528,7 @@ def _select_matching_patches(
             usable_places.append(place)
         else:
             rejections[place.source][reason] += 1
-        yield Progress(number + 1, len(places), "checking patches")
+        yield core.Progress(number + 1, len(places), "checking patches")
     sets = split_patches(usable_places, options, groups=groups)
     rows = []
     for source, one in enumerate(sides["low"]):
@@ -563,7 +548,7 @@ def _select_similar_patches(
     options: PairOptions,
     rejections: Counter[str],
     groups: dict[str, ImageGroups],
-) -> Job[tuple[_Sets, int]]:
+) -> core.Job[tuple[_Sets, int]]:
     """Select LOW and HIGH patches with equal pattern density; count all patches."""
     places_by_set: dict[str, dict[str, list[PatchPosition]]] = {}
     densities: dict[tuple[str, PatchPosition], float] = {}
@@ -575,14 +560,14 @@ def _select_similar_patches(
         usable_places = []
         for number, place in enumerate(places):
             source = sides[side][place.source]
-            patch = read_box(source.image.data, place.box.scale(scale))
+            patch = core.read_box(source.image.data, place.box.scale(scale))
             reason = find_patch_rejection_reason(patch, source.value_range, options)
             if reason is None:
                 usable_places.append(place)
                 densities[side, place] = meters[place.source].measure_density(patch)
             else:
                 rejections[reason] += 1
-            yield Progress(number + 1, len(places), f"checking {side} patches")
+            yield core.Progress(number + 1, len(places), f"checking {side} patches")
         places_by_set[side] = split_patches(
             usable_places, options, salt=salt, groups=groups[side]
         )
@@ -633,11 +618,13 @@ def _list_patches(
         f"A patch of {options.patch} px needs an image of at least that size, but the "
         f"largest image, {largest.name}, has only {rows} x {columns} px: lower `patch`."
     )
-    raise ShapeError(msg, code="image-too-small")
+    raise core.ShapeError(msg, code="image-too-small")
 
 
 def _find_common_pixel_size(
-    images: Sequence[Micrograph], lows: Sequence[Micrograph] = (), scale: int = 1
+    images: Sequence[core.Micrograph],
+    lows: Sequence[core.Micrograph] = (),
+    scale: int = 1,
 ) -> float | None:
     """Return the common pixel size of images, derived from LOW if missing."""
     sizes = [image.mean_pixel_size_nm for image in images]
@@ -657,7 +644,7 @@ def _find_common_pixel_size(
 
 
 def is_transform_unreliable(
-    pair_map: PairTransform, start: FloatArray, stop: FloatArray
+    pair_map: PairTransform, start: core.FloatArray, stop: core.FloatArray
 ) -> bool:
     """Return whether a transform is unreliable in at least half of a patch.
 
@@ -676,7 +663,7 @@ _BETTER = 0.02  # least gain of correlation by a shift; chosen: less is chance
 
 
 def find_patch_rejection_reason(
-    patch: RealArray, value_range: FloatPair, options: PairOptions
+    patch: core.RealArray, value_range: core.FloatPair, options: PairOptions
 ) -> str | None:
     """Return the reason for rejecting a patch (Y, X), or None."""
     values = patch.astype(float)
@@ -688,9 +675,9 @@ def find_patch_rejection_reason(
 
 
 def find_pair_rejection_reason(
-    low: RealArray,
-    high: RealArray,
-    ranges: tuple[FloatPair, FloatPair],
+    low: core.RealArray,
+    high: core.RealArray,
+    ranges: tuple[core.FloatPair, core.FloatPair],
     options: PairOptions,
     *,
     is_mapped: bool = False,
@@ -720,14 +707,16 @@ def find_pair_rejection_reason(
     return "shifted" if further and best > here + _BETTER else None
 
 
-def _normalise_patch(patch: RealArray) -> FloatArray:
+def _normalise_patch(patch: core.RealArray) -> core.FloatArray:
     """Smooth a patch and normalise it to mean 0 and standard deviation 1."""
     values = ndimage.gaussian_filter(patch.astype(float), _SMOOTH_PX)
     values -= values.mean()
     return np.asarray(values / max(float(values.std()), 1e-300))
 
 
-def _find_best_shift(a: FloatArray, b: FloatArray) -> tuple[IntPair, float]:
+def _find_best_shift(
+    a: core.FloatArray, b: core.FloatArray
+) -> tuple[core.IntPair, float]:
     """Find the shift with the strongest correlation, up to an eighth of the side.
 
     Only the overlap is compared, so that the border has no effect.
@@ -777,23 +766,23 @@ class DensityMeter:
     The threshold of edges is from up to 1024 x 1024 px at its centre.
     """
 
-    def __init__(self, image: Micrograph) -> None:
+    def __init__(self, image: core.Micrograph) -> None:
         y, x = (max(0, (n - _SAMPLE) // 2) for n in image.shape)
-        middle = Box.from_shape((_SAMPLE, _SAMPLE), (y, x)).intersection(
-            Box.from_shape(image.shape)
+        middle = core.Box.from_shape((_SAMPLE, _SAMPLE), (y, x)).intersection(
+            core.Box.from_shape(image.shape)
         )
-        sample = read_box(image.data, middle)
+        sample = core.read_box(image.data, middle)
         edges = _compute_gradient(sample)
         edges = edges[np.isfinite(edges)]
         flat = not edges.size or float(edges.max()) <= float(edges.min())
         self._threshold = np.inf if flat else float(filters.threshold_otsu(edges))
 
-    def measure_density(self, patch: RealArray) -> float:
+    def measure_density(self, patch: core.RealArray) -> float:
         """Return the fraction of edge pixels of a patch (Y, X), in [0, 1]."""
         return float((_compute_gradient(patch) > self._threshold).mean())
 
 
-def _compute_gradient(values: RealArray) -> FloatArray:
+def _compute_gradient(values: core.RealArray) -> core.FloatArray:
     """Return the gradient magnitude of smoothed values; NaN near missing pixels."""
     return np.asarray(
         ndimage.gaussian_gradient_magnitude(values.astype(float), _SIGMA_PX)
@@ -826,8 +815,8 @@ def balance_densities(
 
 
 def align_images(
-    low: Micrograph,
-    high: Micrograph,
+    low: core.Micrograph,
+    high: core.Micrograph,
     options: PairOptions,
     pair_map: PairTransform | None = None,
 ) -> tuple[AlignedImage, AlignedImage]:
@@ -859,7 +848,8 @@ def align_images(
     first, second = (
         AlignedImage.from_image(
             part,
-            is_resampled=Grid.from_image(part).to_box(Grid.from_image(whole)) is None,
+            is_resampled=core.Grid.from_image(part).to_box(core.Grid.from_image(whole))
+            is None,
         )
         for part, whole in zip(parts, (low, high), strict=True)
     )
@@ -870,11 +860,14 @@ def align_images(
 
 
 def _align_by_transform(
-    low: Micrograph, high: Micrograph, options: PairOptions, transform: Affine | Elastic
+    low: core.Micrograph,
+    high: core.Micrograph,
+    options: PairOptions,
+    transform: core.Affine | core.Elastic,
 ) -> tuple[AlignedImage, AlignedImage]:
     """Resample LOW to the part of HIGH that it covers, using a transform."""
-    scale, grid = options.scale_factor, Grid.from_image(high)
-    low_grid = Grid.from_image(low)
+    scale, grid = options.scale_factor, core.Grid.from_image(high)
+    low_grid = core.Grid.from_image(low)
     along = np.linspace(0, 1, _BORDER)
     places = np.stack(np.meshgrid(along, along, indexing="ij"), axis=-1)
     outer = np.ones((_BORDER, _BORDER), bool)
@@ -888,7 +881,7 @@ def _align_by_transform(
     ]
     start = np.clip(np.floor(corners[0]), 0, high.shape).astype(int)
     stop = np.clip(np.ceil(corners[1]), 0, high.shape).astype(int)
-    box = Box(int(start[0]), int(stop[0]), int(start[1]), int(stop[1]))
+    box = core.Box(int(start[0]), int(stop[0]), int(start[1]), int(stop[1]))
     fine = (options.pixel_nm or pitch) * np.full(2, options.shrink_factor)
     rows, columns = ((stop - start) * pitch / (fine * scale) + 1e-6).astype(int)
     if min(rows, columns) < 1:
@@ -896,7 +889,7 @@ def _align_by_transform(
             f"Under this transform, {low.name} does not overlap {high.name}: register "
             "again."
         )
-        raise ShapeError(msg, code="no-overlap")
+        raise core.ShapeError(msg, code="no-overlap")
     high = high.replace(data=high.data[box.slices], origin=grid.box_origin(box))
     is_resampled = not np.allclose(fine, pitch, rtol=_SAME)
     if is_resampled:
@@ -904,27 +897,27 @@ def _align_by_transform(
     else:
         fine = pitch
         high = high.replace(data=high.data[: rows * scale, : columns * scale])
-    high_grid = Grid(
+    high_grid = core.Grid(
         (rows, columns),
         _convert_to_float_pair(fine * scale),
-        Grid.from_image(high).corner,
+        core.Grid.from_image(high).corner,
     )
     low = low.replace(
-        data=WarpedImage(low, high_grid, transform).read(),
+        data=core.WarpedImage(low, high_grid, transform).read(),
         pixel_size_nm=high_grid.pitch,
-        origin=high_grid.box_origin(Box.from_shape(high_grid.shape)),
+        origin=high_grid.box_origin(core.Box.from_shape(high_grid.shape)),
     )
     return AlignedImage.from_image(low, is_resampled=True), AlignedImage.from_image(
         high, is_resampled=is_resampled
     )
 
 
-def _convert_to_float_pair(values: RealArray) -> FloatPair:
+def _convert_to_float_pair(values: core.RealArray) -> core.FloatPair:
     return float(values[0]), float(values[1])
 
 
 def _are_pixels_aligned(
-    low: Micrograph, high: Micrograph, options: PairOptions
+    low: core.Micrograph, high: core.Micrograph, options: PairOptions
 ) -> bool:
     """Return whether two images match pixel by pixel."""
     high_shape = tuple(n * options.scale_factor for n in low.shape)
@@ -939,12 +932,12 @@ def _are_pixels_aligned(
     same &= target is None or bool(np.allclose(b, target, rtol=_SAME))
     first, second = _get_pair_grids(low, high, options)
     second_grid = replace(second, corner=first.corner).to_box(second)
-    return same and second_grid == Box.from_shape(high.shape)
+    return same and second_grid == core.Box.from_shape(high.shape)
 
 
 def _resample_to_common_pixel_size(
-    low: Micrograph, high: Micrograph, options: PairOptions
-) -> tuple[Micrograph, Micrograph]:
+    low: core.Micrograph, high: core.Micrograph, options: PairOptions
+) -> tuple[core.Micrograph, core.Micrograph]:
     """Resample HIGH to the common pixel size and LOW to `scale` times that size."""
     a, b = low.pixel_size_nm, high.pixel_size_nm
     if a is None or b is None:
@@ -956,7 +949,7 @@ def _resample_to_common_pixel_size(
             "none: set both (`low_pixel_nm`, `high_pixel_nm`), or crop the images to a "
             "common grid."
         )
-        raise ShapeError(msg, code="pixel-size-missing")
+        raise core.ShapeError(msg, code="pixel-size-missing")
     pixel = options.pixel_nm or float(np.sqrt(b[0] * b[1]))
     fine = np.full(2, pixel * options.shrink_factor)
     coarse = fine * options.scale_factor
@@ -969,7 +962,7 @@ def _resample_to_common_pixel_size(
             f"According to their origins and pixel sizes, {low.name} and {high.name} "
             "do not overlap: register them, or check the pixel sizes."
         )
-        raise ShapeError(msg, code="no-overlap")
+        raise core.ShapeError(msg, code="no-overlap")
     fine_shape = (rows * options.scale_factor, columns * options.scale_factor)
     return (
         _resample_image(low, start - first.corner, coarse, (rows, columns)),
@@ -978,30 +971,33 @@ def _resample_to_common_pixel_size(
 
 
 def _get_pair_grids(
-    low: Micrograph, high: Micrograph, options: PairOptions
-) -> tuple[Grid, Grid]:
+    low: core.Micrograph, high: core.Micrograph, options: PairOptions
+) -> tuple[core.Grid, core.Grid]:
     """Return both grids, with a common corner if aligned or without origins."""
-    first, second = Grid.from_image(low), Grid.from_image(high)
+    first, second = core.Grid.from_image(low), core.Grid.from_image(high)
     if options.align or low.origin == high.origin == (0.0, 0.0):
         second = replace(second, corner=first.corner)
     return first, second
 
 
 def _resample_image(
-    image: Micrograph, offset: FloatArray, pitch: FloatArray, shape: IntPair
-) -> Micrograph:
+    image: core.Micrograph,
+    offset: core.FloatArray,
+    pitch: core.FloatArray,
+    shape: core.IntPair,
+) -> core.Micrograph:
     """Resample an image to a grid whose corner is shifted inwards by `offset`."""
-    own, sides = Grid.from_image(image), _convert_to_float_pair(pitch)
-    grid = Grid(shape, sides, _convert_to_float_pair(own.corner + offset))
+    own, sides = core.Grid.from_image(image), _convert_to_float_pair(pitch)
+    grid = core.Grid(shape, sides, _convert_to_float_pair(own.corner + offset))
     size = "spacing_px" if image.pixel_size_nm is None else "pixel_size_nm"
     return image.replace(
-        data=GridImage.from_image(image, grid).read(),
-        origin=grid.box_origin(Box.from_shape(shape)),
+        data=core.GridImage.from_image(image, grid).read(),
+        origin=grid.box_origin(core.Box.from_shape(shape)),
         **{size: sides},
     )
 
 
-def _downsample_image(image: Micrograph, shrink: float) -> Micrograph:
+def _downsample_image(image: core.Micrograph, shrink: float) -> core.Micrograph:
     """Downsample an image by `shrink`; 1 leaves it unchanged."""
     if shrink == 1:
         return image
@@ -1011,7 +1007,9 @@ def _downsample_image(image: Micrograph, shrink: float) -> Micrograph:
 
 
 def _resample_sets(
-    lows: Sequence[Micrograph], highs: Sequence[Micrograph], options: PairOptions
+    lows: Sequence[core.Micrograph],
+    highs: Sequence[core.Micrograph],
+    options: PairOptions,
 ) -> _Sides:
     """Resample the images of two sets to the common pixel size, if it is known."""
     pitch = options.pixel_nm or _find_common_pixel_size(highs)
@@ -1051,19 +1049,19 @@ NUMBERS: dict[str, dict[str, float]] = {
 """Chosen parameters of each preparation step."""
 
 
-def prepare_image(image: Micrograph, options: PairOptions) -> Micrograph:
+def prepare_image(image: core.Micrograph, options: PairOptions) -> core.Micrograph:
     """Apply the chosen preparation steps to a whole image.
 
     In float32, on the same grey scale.
     """
-    low, high = measure_percentiles(image.data, 0.1, 99.9)
+    low, high = core.measure_percentiles(image.data, 0.1, 99.9)
     if high <= low:
         return image
     values = (image.array().astype(np.float32) - low) / (high - low)
     missing = ~np.isfinite(values)
     values[missing] = 0
     if options.denoise:
-        numbers, sigma = NUMBERS["denoise"], estimate_noise_level(values)
+        numbers, sigma = NUMBERS["denoise"], core.estimate_noise_level(values)
         values = restoration.denoise_nl_means(
             values,
             patch_size=int(numbers["patch_px"]),

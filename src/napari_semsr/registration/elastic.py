@@ -14,17 +14,7 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse.linalg import splu
 
-from napari_semsr.core import (
-    Affine,
-    BoolArray,
-    BSplineDisplacement,
-    Elastic,
-    FloatArray,
-    FloatPair,
-    IntPair,
-    Job,
-    Progress,
-)
+from napari_semsr import core
 from napari_semsr.registration.refine import (
     EDGE_RIDGE,
     PatchShifts,
@@ -59,21 +49,21 @@ _FEWEST = 24  # patches: fewer do not determine a displacement
 class ElasticFit:
     """Elastic transform with its patches and covariance."""
 
-    transform: Elastic
+    transform: core.Elastic
     edge_nm: float  # as in `TransformFit`
     patches: PatchShifts
-    off_nm: FloatArray  # (N, 2) of held-out patches
+    off_nm: core.FloatArray  # (N, 2) of held-out patches
     knots: "_KnotGrid"
     stiff: float
-    covariance: FloatArray  # (2K, 2K) of the knots' displacements (K, 2), nm²
+    covariance: core.FloatArray  # (2K, 2K) of the knots' displacements (K, 2), nm²
 
-    def compute_variance(self, places: FloatArray) -> FloatArray:
+    def compute_variance(self, places: core.FloatArray) -> core.FloatArray:
         """Return the variance (N,) in nm² at positions in the fixed image."""
         basis = self.knots.evaluate_basis(places)
         both = self.covariance[::2, ::2] + self.covariance[1::2, 1::2]
         return np.asarray(basis.multiply(basis @ both).sum(axis=1))
 
-    def refit(self, patches: PatchShifts) -> Elastic:
+    def refit(self, patches: PatchShifts) -> core.Elastic:
         """Fit the same knots with the same stiffness to other patches."""
         data = _Displacements.from_patches(patches, self.transform.affine)
         return _fit_fold_free_displacement(
@@ -85,19 +75,19 @@ class ElasticFit:
 class _KnotGrid:
     """Grid of knots over a field."""
 
-    origin: FloatPair
+    origin: core.FloatPair
     spacing: float
-    shape: IntPair
+    shape: core.IntPair
 
     @classmethod
     def from_extent(
-        cls, low: FloatArray, high: FloatArray, spacing: float
+        cls, low: core.FloatArray, high: core.FloatArray, spacing: float
     ) -> "_KnotGrid":
         count = np.ceil((high - low) / spacing).astype(int) + 1 + 2 * _BEYOND
         first = (low + high) / 2 - (count - 1) / 2 * spacing
         return cls((first[0], first[1]), spacing, (int(count[0]), int(count[1])))
 
-    def evaluate_basis(self, places: FloatArray) -> Sparse:
+    def evaluate_basis(self, places: core.FloatArray) -> Sparse:
         """Return the weight (N, K) of each knot at positions (N, 2)."""
         firsts, weights = [], []
         for axis, count in enumerate(self.shape):
@@ -133,14 +123,16 @@ class _KnotGrid:
         return sparse.csr_array(sum(weight * part.T @ part for weight, part in parts))
 
 
-def fit_elastic(level: PyramidLevel, affine: Affine) -> Job[ElasticFit | None]:
+def fit_elastic(
+    level: PyramidLevel, affine: core.Affine
+) -> core.Job[ElasticFit | None]:
     """Fit an elastic displacement after an affine one; None for too few patches."""
     low, high = np.array(level.grid.corner), np.array(level.grid.end)
-    transform: Affine | Elastic = affine
+    transform: core.Affine | core.Elastic = affine
     edge = 0.0
     bending = None
     for number, (size, reach) in enumerate(_PLANS):
-        yield Progress(number, len(_PLANS), "fitting the elastic transform")
+        yield core.Progress(number, len(_PLANS), "fitting the elastic transform")
         if 2 * size > min(level.grid.shape):
             continue
         plan = RefinementPlan(size, reach, most=900)
@@ -158,33 +150,35 @@ def fit_elastic(level: PyramidLevel, affine: Affine) -> Job[ElasticFit | None]:
 class _Displacements:
     """Displacements of patches after an affine transform."""
 
-    at: FloatArray  # (N, 2) positions after the affine transform
-    shift: FloatArray  # (N, 2) displacement there
-    edges: FloatArray  # (N, 2) its change for edges moved by 1, as in `refine`
-    surety: FloatArray  # (N, 2, 2)
+    at: core.FloatArray  # (N, 2) positions after the affine transform
+    shift: core.FloatArray  # (N, 2) displacement there
+    edges: core.FloatArray  # (N, 2) its change for edges moved by 1, as in `refine`
+    surety: core.FloatArray  # (N, 2, 2)
 
     @classmethod
-    def from_patches(cls, patches: PatchShifts, affine: Affine) -> "_Displacements":
+    def from_patches(
+        cls, patches: PatchShifts, affine: core.Affine
+    ) -> "_Displacements":
         """Compute the residual displacements after an affine transform."""
         at = affine(patches.moving_places)
         return cls(at, patches.places - at, patches.edges, patches.surety)
 
-    def select(self, which: BoolArray) -> "_Displacements":
+    def select(self, which: core.BoolArray) -> "_Displacements":
         """Return a subset of the patches."""
         return _Displacements(
             self.at[which], self.shift[which], self.edges[which], self.surety[which]
         )
 
-    def compute_misfit(self, off: FloatArray) -> FloatArray:
+    def compute_misfit(self, off: core.FloatArray) -> core.FloatArray:
         """Return squared distances (N,) weighted by the inverse covariances."""
         return np.asarray(np.einsum("ni,nij,nj->n", off, self.surety, off))
 
 
 def _fit_bending(
     patches: PatchShifts,
-    affine: Affine,
-    low: FloatArray,
-    high: FloatArray,
+    affine: core.Affine,
+    low: core.FloatArray,
+    high: core.FloatArray,
     pitch: float,
 ) -> ElasticFit:
     """Fit a displacement, choosing knots and stiffness on held-out patches."""
@@ -208,11 +202,13 @@ def _fit_bending(
     )
     _, number, stiff, off = min(choices, key=lambda choice: choice[0])
     knots = grids[number]
-    plain = BSplineDisplacement(
+    plain = core.BSplineDisplacement(
         knots.origin, (knots.spacing,) * 2, np.zeros((2, *knots.shape))
     )
     nothing = np.empty((0, 0))
-    start = ElasticFit(Elastic(affine, plain), 0.0, patches, off, knots, stiff, nothing)
+    start = ElasticFit(
+        core.Elastic(affine, plain), 0.0, patches, off, knots, stiff, nothing
+    )
     return _fit_fold_free_displacement(data, start)
 
 
@@ -225,11 +221,11 @@ def _fit_fold_free_displacement(
     while True:
         values, edge = system.solve(stiff, _ROUNDS)
         shape = np.moveaxis(values.reshape(*knots.shape, 2), -1, 0)
-        bending = BSplineDisplacement(knots.origin, (knots.spacing,) * 2, shape)
+        bending = core.BSplineDisplacement(knots.origin, (knots.spacing,) * 2, shape)
         if bending.min_jacobian() >= _MIN_AREA:
             return replace(
                 bending_before,
-                transform=Elastic(bending_before.transform.affine, bending),
+                transform=core.Elastic(bending_before.transform.affine, bending),
                 edge_nm=bending_before.patches.edge_nm + edge,
                 stiff=stiff,
                 covariance=system.compute_covariance(),
@@ -238,8 +234,8 @@ def _fit_fold_free_displacement(
 
 
 def _iterate_stiffness_errors(
-    data: _Displacements, knots: _KnotGrid, parts: list[BoolArray]
-) -> Iterator[tuple[float, float, FloatArray]]:
+    data: _Displacements, knots: _KnotGrid, parts: list[core.BoolArray]
+) -> Iterator[tuple[float, float, core.FloatArray]]:
     """Yield each stiffness with its held-out error and residuals."""
     systems = [
         (out, _NormalEquations(data.select(~out), knots))
@@ -271,7 +267,7 @@ class _NormalEquations:
         self._wide = sparse.kron(self._basis, sparse.eye_array(2), format="csr")
         self._penalty = sparse.kron(knots.compute_penalty(), sparse.eye_array(2))
 
-    def solve(self, stiff: float, rounds: int) -> tuple[FloatArray, float]:
+    def solve(self, stiff: float, rounds: int) -> tuple[core.FloatArray, float]:
         """Solve for the knot values (K, 2) and the edge shift."""
         data = self._data
         count = np.arange(len(data.at) + 1)
@@ -307,7 +303,7 @@ class _NormalEquations:
             self._weights = student ** (-(_FREEDOM + 2) / 2)
         return values, edge
 
-    def compute_covariance(self) -> FloatArray:
+    def compute_covariance(self) -> core.FloatArray:
         """Return the covariance (2K, 2K) of the last solution."""
         moved_part, rest = self._by_edge
         whole = (

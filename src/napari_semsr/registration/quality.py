@@ -14,18 +14,7 @@ from typing import Annotated
 
 import numpy as np
 
-from napari_semsr.core import (
-    Affine,
-    BoolArray,
-    Elastic,
-    FloatArray,
-    FloatPair,
-    Grid,
-    Micrograph,
-    Transform,
-    WarpedImage,
-    declare_quantity,
-)
+from napari_semsr import core
 from napari_semsr.registration.refine import (
     SEARCH_WIDTH_PX,
     Field,
@@ -45,7 +34,7 @@ _PLACES = 21  # along each side for the error of a transform
 
 def estimate_uncertainty(
     fit: TransformFit, model: Model
-) -> Callable[[FloatArray], FloatArray]:
+) -> Callable[[core.FloatArray], core.FloatArray]:
     """Estimate the uncertainty of an affine fit from the scatter of patches.
 
     Returns a function from positions (N, 2) in the moving image to the covariances
@@ -73,7 +62,7 @@ def estimate_uncertainty(
     variance = (pulls**2).sum() / max(left, 1)
     covariance = (variance * inverse @ scatter @ inverse)[:-1, :-1]
 
-    def compute_covariance(places: FloatArray) -> FloatArray:
+    def compute_covariance(places: core.FloatArray) -> core.FloatArray:
         design = build_design_matrix(
             (places - middle) / size, model, is_mirrored=is_mirrored
         )
@@ -82,7 +71,7 @@ def estimate_uncertainty(
     return compute_covariance
 
 
-def compute_held_out_residuals(map_fit: TransformFit, model: Model) -> FloatArray:
+def compute_held_out_residuals(map_fit: TransformFit, model: Model) -> core.FloatArray:
     """Return each patch's residual (N, 2) in nm from a fit to other patches."""
     patches = map_fit.patches
     low, high = patches.places.min(axis=0), patches.places.max(axis=0)
@@ -106,20 +95,22 @@ def compute_held_out_residuals(map_fit: TransformFit, model: Model) -> FloatArra
 
 
 def get_overlap_positions(
-    transform: Transform, moving: Micrograph, fixed: Micrograph
-) -> FloatArray:
+    transform: core.Transform, moving: core.Micrograph, fixed: core.Micrograph
+) -> core.FloatArray:
     """Return evenly spaced moving-image positions (N, 2) in the overlap, in nm."""
-    lies = Grid.from_image(moving)
+    lies = core.Grid.from_image(moving)
     axes = [
         np.linspace(c, e, _PLACES) for c, e in zip(lies.corner, lies.end, strict=True)
     ]
-    places, inside = _find_mapped_positions(axes, transform, Grid.from_image(fixed))
+    places, inside = _find_mapped_positions(
+        axes, transform, core.Grid.from_image(fixed)
+    )
     return np.asarray(places[inside])
 
 
 def _find_mapped_positions(
-    axes: list[FloatArray], transform: Transform, on: Grid
-) -> tuple[FloatArray, BoolArray]:
+    axes: list[core.FloatArray], transform: core.Transform, on: core.Grid
+) -> tuple[core.FloatArray, core.BoolArray]:
     """Return grid positions (N, 2) and a mask (N,) of those mapped into an image."""
     places = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2)
     mapped_places = transform(places)
@@ -128,11 +119,13 @@ def _find_mapped_positions(
 
 
 def compute_overlap_fraction(
-    transform: Affine | Elastic, moving: Micrograph, fixed: Micrograph
+    transform: core.Affine | core.Elastic,
+    moving: core.Micrograph,
+    fixed: core.Micrograph,
 ) -> float:
     """Return the overlap as a fraction of the smaller image's area."""
-    affine = transform.affine if isinstance(transform, Elastic) else transform
-    lies, on = Grid.from_image(moving), Grid.from_image(fixed)
+    affine = transform.affine if isinstance(transform, core.Elastic) else transform
+    lies, on = core.Grid.from_image(moving), core.Grid.from_image(fixed)
     area = float(np.prod(np.subtract(lies.end, lies.corner)))
     middles = (np.arange(_SAMPLES) + 0.5) / _SAMPLES  # not on a border
     axes = [c + middles * (e - c) for c, e in zip(lies.corner, lies.end, strict=True)]
@@ -142,7 +135,7 @@ def compute_overlap_fraction(
     return min(1.0, shown_area * area_factor / smaller)
 
 
-def compute_mutual_information(one: FloatArray, two: FloatArray) -> float:
+def compute_mutual_information(one: core.FloatArray, two: core.FloatArray) -> float:
     """Compute the mutual information of two same-size images in bits, ignoring NaN.
 
     Grey values are quantised to 32 levels with equal numbers of pixels.
@@ -169,10 +162,10 @@ class AlternativeTransform:
     """Alternative transform that also fits the moving image."""
 
     # shift and rotation from the best fit, at the image's centre
-    shift_nm: Annotated[FloatPair, declare_quantity("Shift", "nm", ".3g")]
-    degrees: Annotated[float, declare_quantity("Rotation", "°", ".1f")]
+    shift_nm: Annotated[core.FloatPair, core.declare_quantity("Shift", "nm", ".3g")]
+    degrees: Annotated[float, core.declare_quantity("Rotation", "°", ".1f")]
     # correlation there over that of the best fit, where both are valid
-    score: Annotated[float, declare_quantity("Score", form=".2f")]
+    score: Annotated[float, core.declare_quantity("Score", form=".2f")]
 
 
 def compare_candidates(
@@ -203,9 +196,9 @@ def compare_candidates(
 
 
 def compute_orientation_field(
-    image: Micrograph, grid: Grid, transform: Transform
+    image: core.Micrograph, grid: core.Grid, transform: core.Transform
 ) -> Field:
     """Compute the orientations of an image resampled to a grid by a transform."""
     return compute_orientations(
-        WarpedImage(image, grid, transform).read(), SEARCH_WIDTH_PX
+        core.WarpedImage(image, grid, transform).read(), SEARCH_WIDTH_PX
     )

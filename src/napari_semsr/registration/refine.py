@@ -15,20 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, ndimage
 
-from napari_semsr.core import (
-    Affine,
-    Box,
-    Float32Array,
-    FloatArray,
-    Grid,
-    GridImage,
-    IntPair,
-    Micrograph,
-    RealArray,
-    Transform,
-    WarpedImage,
-    estimate_noise_level,
-)
+from napari_semsr import core
 
 # Structure orientation, a feature common to images of both microscopes.
 #
@@ -59,18 +46,18 @@ _BAND_PX = 1.5, 8.0  # widths of the band in which structure is detected; chosen
 _MORE = 2.0  # times the variance of white noise in this band; chosen
 
 
-def create_grid(image: Micrograph, pitch_nm: float) -> Grid:
+def create_grid(image: core.Micrograph, pitch_nm: float) -> core.Grid:
     """Create a grid of square pixels inside an image, starting at its corner."""
-    lies = Grid.from_image(image)
+    lies = core.Grid.from_image(image)
     sides = zip(lies.shape, lies.pitch, strict=True)
     rows, columns = (max(1, int(n * p / pitch_nm + 1e-6)) for n, p in sides)
-    return Grid((rows, columns), (pitch_nm, pitch_nm), lies.corner)
+    return core.Grid((rows, columns), (pitch_nm, pitch_nm), lies.corner)
 
 
-def resample_to_pitch(image: Micrograph, pitch_nm: float) -> Micrograph:
+def resample_to_pitch(image: core.Micrograph, pitch_nm: float) -> core.Micrograph:
     """Resample an image to square pixels, keeping its corner."""
     grid = create_grid(image, pitch_nm)
-    data = np.asarray(GridImage.from_image(image, grid).read(), dtype=np.float32)
+    data = np.asarray(core.GridImage.from_image(image, grid).read(), dtype=np.float32)
     origin = grid.corner[0] + pitch_nm / 2, grid.corner[1] + pitch_nm / 2
     return image.replace(data=data, pixel_size_nm=(pitch_nm, pitch_nm), origin=origin)
 
@@ -78,7 +65,7 @@ def resample_to_pitch(image: Micrograph, pitch_nm: float) -> Micrograph:
 SEARCH_WIDTH_PX = 1.0  # of the filter in small images; chosen
 
 
-def compute_orientations(images: RealArray, width_px: float) -> Field:
+def compute_orientations(images: core.RealArray, width_px: float) -> Field:
     """Compute the orientations of images (…, Y, X); 0 at and next to NaN.
 
     `width_px` is the standard deviation of the Gaussian derivative filter.
@@ -88,7 +75,7 @@ def compute_orientations(images: RealArray, width_px: float) -> Field:
 
 
 def compute_outlines(
-    images: RealArray, width_px: float, *, keep: NDArray[np.bool_] | None = None
+    images: core.RealArray, width_px: float, *, keep: NDArray[np.bool_] | None = None
 ) -> tuple[Field, Field]:
     """Compute orientations that peak at edge centres, and the unit gradients.
 
@@ -110,7 +97,7 @@ def compute_outlines(
 
 
 def _divide_finite_values(
-    above: Field, below: RealArray, finite: NDArray[np.bool_]
+    above: Field, below: core.RealArray, finite: NDArray[np.bool_]
 ) -> Field:
     """Divide finite values; return 0 elsewhere."""
     quotient = above / np.where(finite, below, 1)
@@ -118,7 +105,7 @@ def _divide_finite_values(
 
 
 def _compute_gradients(
-    images: RealArray, width_px: float, keep: NDArray[np.bool_] | None = None
+    images: core.RealArray, width_px: float, keep: NDArray[np.bool_] | None = None
 ) -> tuple[Field, NDArray[np.bool_], float]:
     """Compute complex gradients, a mask of the valid ones, and their noise floor."""
     values = np.asarray(images, dtype=np.float32)
@@ -155,7 +142,7 @@ def _find_gap_free_pixels(finite: NDArray[np.bool_], near: int) -> NDArray[np.bo
     return np.asarray(inner, dtype=bool)
 
 
-def has_structure(image: RealArray) -> bool:
+def has_structure(image: core.RealArray) -> bool:
     """Return whether an image (Y, X) shows more than white noise.
 
     The variance in a band without shading is compared with that of white noise in this
@@ -170,7 +157,7 @@ def has_structure(image: RealArray) -> bool:
     one, two = (width**2 for width in _BAND_PX)
     kept_noise = (1 / one + 1 / two - 4 / (one + two)) / (4 * np.pi)
     rounding = (_ROUNDING * float(np.abs(without_gaps).max())) ** 2
-    by_noise = kept_noise * estimate_noise_level(without_gaps) ** 2
+    by_noise = kept_noise * core.estimate_noise_level(without_gaps) ** 2
     return float(np.var((fine - coarse)[finite])) > max(_MORE * by_noise, rounding)
 
 
@@ -218,12 +205,16 @@ class RefinementPlan:
 class PatchShifts:
     """Positions of patches in both images, with their precision."""
 
-    moving_places: FloatArray  # (N, 2) in the moving image, nm
-    places: FloatArray  # (N, 2) in the fixed one, nm
-    edges: FloatArray  # (N, 2) shift of a patch if each edge moves by 1 along its rise
+    moving_places: core.FloatArray  # (N, 2) in the moving image, nm
+    places: core.FloatArray  # (N, 2) in the fixed one, nm
+    edges: (
+        core.FloatArray
+    )  # (N, 2) shift of a patch if each edge moves by 1 along its rise
     edge_nm: float  # by which edges were moved before
-    surety: FloatArray  # (N, 2, 2) inverse covariance, nm⁻², up to a common factor
-    strength: FloatArray  # (N,) height of the peak in standard deviations of chance
+    surety: core.FloatArray  # (N, 2, 2) inverse covariance, nm⁻², up to a common factor
+    strength: (
+        core.FloatArray
+    )  # (N,) height of the peak in standard deviations of chance
     side_nm: float  # of a patch
 
     def __len__(self) -> int:
@@ -243,7 +234,7 @@ class PatchShifts:
 
     def build_design(
         self, model: Model, *, is_mirrored: bool
-    ) -> tuple[FloatArray, FloatArray, float]:
+    ) -> tuple[core.FloatArray, core.FloatArray, float]:
         """Return the Jacobian (N, 2, K) for the transform parameters and edge shift.
 
         The transform acts on ``(places - middle) / size``; `middle` and `size` are
@@ -256,7 +247,7 @@ class PatchShifts:
         )
         return np.concatenate([design, self.edges[:, :, None]], axis=2), middle, size
 
-    def compute_noise_correlation(self) -> FloatArray:
+    def compute_noise_correlation(self) -> core.FloatArray:
         """Return the noise correlation (N, N) of patches, from their Hann windows."""
         far = np.abs(self.places[:, None] - self.places) / self.side_nm
         far = np.minimum(far, 1)
@@ -268,7 +259,9 @@ class PatchShifts:
 class PyramidLevel:
     """Image pair at one pixel size, read patch by patch."""
 
-    def __init__(self, moving: Micrograph, fixed: Micrograph, pitch_nm: float) -> None:
+    def __init__(
+        self, moving: core.Micrograph, fixed: core.Micrograph, pitch_nm: float
+    ) -> None:
         self.pitch = pitch_nm
         self.grid = create_grid(fixed, pitch_nm)
         large = max(self.grid.shape) > _IN_MEMORY
@@ -277,29 +270,31 @@ class PyramidLevel:
         self.moving = moving if large else _load_image(moving, pitch_nm)
         self._fields: dict[float, Field] = {}
 
-    def read_moving(self, transform: Transform, box: Box) -> Float32Array:
+    def read_moving(
+        self, transform: core.Transform, box: core.Box
+    ) -> core.Float32Array:
         """Resample the moving image to a part of the grid; NaN outside the image."""
-        moving_part = WarpedImage(self.moving, self.grid, transform).read(box)
+        moving_part = core.WarpedImage(self.moving, self.grid, transform).read(box)
         return np.asarray(moving_part, np.float32)
 
-    def read_fixed(self, box: Box) -> Float32Array:
+    def read_fixed(self, box: core.Box) -> core.Float32Array:
         """Read the fixed image in a part of the grid; NaN outside the grid."""
-        inner = box.intersection(Box.from_shape(self.grid.shape))
+        inner = box.intersection(core.Box.from_shape(self.grid.shape))
         fixed_part = np.full(box.shape, np.nan, np.float32)
         fixed_part[inner.relative_to(box).slices] = (
-            GridImage.from_image(self._fixed_image, self.grid).crop(inner).read()
+            core.GridImage.from_image(self._fixed_image, self.grid).crop(inner).read()
         )
         return fixed_part
 
     def get_field(self, width: float) -> Field:
         """Return the cached orientations of the fixed image."""
         if width not in self._fields:
-            whole = self.read_fixed(Box.from_shape(self.grid.shape))
+            whole = self.read_fixed(core.Box.from_shape(self.grid.shape))
             self._fields[width], _ = compute_outlines(whole, width)
         return self._fields[width]
 
 
-def _load_image(image: Micrograph, pitch_nm: float) -> Micrograph:
+def _load_image(image: core.Micrograph, pitch_nm: float) -> core.Micrograph:
     """Load an image into memory, downsampled if its pixels are much finer."""
     if max(image.scale) * 1.25 < pitch_nm:
         return resample_to_pitch(image, pitch_nm)
@@ -309,7 +304,7 @@ def _load_image(image: Micrograph, pitch_nm: float) -> Micrograph:
 
 def measure_shifts(
     level: PyramidLevel,
-    transform: Transform,
+    transform: core.Transform,
     plan: RefinementPlan,
     edge_nm: float = 0.0,
 ) -> PatchShifts | None:
@@ -369,8 +364,8 @@ def measure_shifts(
 
 def _crop_patches(
     level: PyramidLevel,
-    transform: Transform,
-    corners: list[IntPair],
+    transform: core.Transform,
+    corners: list[core.IntPair],
     plan: RefinementPlan,
     edge: float,
 ) -> tuple[Field, Field, Field]:
@@ -382,7 +377,7 @@ def _crop_patches(
     beyond = int(np.ceil(_OUTSIDE * size)) + 1
     rows, columns = level.grid.shape
     far = beyond + reach + rim
-    box = Box(-far, rows + far, -far, columns + far)
+    box = core.Box(-far, rows + far, -far, columns + far)
     ours = np.pad(level.get_field(plan.fixed_width or plan.width), beyond)
     theirs, rise = compute_outlines(level.read_moving(transform, box), plan.width)
     theirs = _move_edges(theirs, rise, edge)
@@ -418,8 +413,8 @@ def _move_edges(field: Field, rise: Field, edge: float) -> Field:
 
 def _compute_patch_fields(
     level: PyramidLevel,
-    transform: Transform,
-    corners: list[IntPair],
+    transform: core.Transform,
+    corners: list[core.IntPair],
     plan: RefinementPlan,
     edge: float,
 ) -> tuple[Field, Field, Field]:
@@ -430,7 +425,7 @@ def _compute_patch_fields(
     patches = np.empty((len(corners), wide, wide), np.float32)
     moving = np.empty_like(patches)
     for number, (y, x) in enumerate(corners):
-        box = Box(y - outer, y + size + outer, x - outer, x + size + outer)
+        box = core.Box(y - outer, y + size + outer, x - outer, x + size + outer)
         patches[number], moving[number] = (
             level.read_fixed(box),
             level.read_moving(transform, box),
@@ -446,8 +441,8 @@ def _compute_patch_fields(
 
 
 def _list_corners(
-    level: PyramidLevel, transform: Transform, plan: RefinementPlan
-) -> list[IntPair]:
+    level: PyramidLevel, transform: core.Transform, plan: RefinementPlan
+) -> list[core.IntPair]:
     """Return the top-left pixels of the patches inside the moving image."""
     if min(level.grid.shape) < plan.size:
         return []
@@ -460,21 +455,21 @@ def _list_corners(
         axes.append(np.unique(np.rint(np.linspace(first, last, count)).astype(int)))
     middles = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 2)
     places = np.array(level.grid.corner) + (middles + plan.size / 2) * level.pitch
-    lies = Grid.from_image(level.moving)
+    lies = core.Grid.from_image(level.moving)
     at = transform.inverse()(places)
     is_shown = ((at > lies.corner) & (at < lies.end)).all(axis=1)
     return [(int(y), int(x)) for y, x in middles[is_shown]]
 
 
-def _create_taper(size: int) -> Float32Array:
+def _create_taper(size: int) -> core.Float32Array:
     """Return weights (size, size) that taper towards the borders of a patch."""
     along = np.hanning(size + 2)[1:-1].astype(np.float32)
     return np.outer(along, along)
 
 
 def _correlate_patches(
-    ours: FloatArray, theirs: FloatArray, reach: int
-) -> tuple[FloatArray, FloatArray]:
+    ours: core.FloatArray, theirs: core.FloatArray, reach: int
+) -> tuple[core.FloatArray, core.FloatArray]:
     """Return correlations (N, 2r + 1, 2r + 1) over shifts and their chance variance."""
     size = ours.shape[-1]
     template = ours * _create_taper(size)
@@ -496,8 +491,8 @@ def _correlate_patches(
 
 
 def _find_peaks(
-    sums: FloatArray, chance: FloatArray
-) -> tuple[FloatArray, FloatArray, FloatArray]:
+    sums: core.FloatArray, chance: core.FloatArray
+) -> tuple[core.FloatArray, core.FloatArray, core.FloatArray]:
     """Return peak positions relative to the centre, inverse covariances and heights."""
     count, width = len(sums), sums.shape[1]
     scores = sums / np.sqrt(chance)
@@ -505,7 +500,7 @@ def _find_peaks(
     y, x = (index + 1 for index in np.unravel_index(best, (width - 2, width - 2)))
     each = np.arange(count)
 
-    def get_correlation(dy: int, dx: int) -> FloatArray:
+    def get_correlation(dy: int, dx: int) -> core.FloatArray:
         return np.asarray(sums[each, y + dy, x + dx], dtype=np.float64)
 
     slope = (
@@ -547,16 +542,16 @@ def _find_peaks(
 class TransformFit:
     """Transform with the patches used to fit it."""
 
-    affine: Affine
+    affine: core.Affine
     edge_nm: float  # shift of edges along their rise, including the one before
     patches: PatchShifts
-    weights: FloatArray  # (N,) 1 for patches that fit, less for others
+    weights: core.FloatArray  # (N,) 1 for patches that fit, less for others
 
-    def compute_residuals(self) -> FloatArray:
+    def compute_residuals(self) -> core.FloatArray:
         """Return residuals (N, 2) of the patches in nm."""
         return self.compute_patch_residuals(self.patches)
 
-    def compute_patch_residuals(self, patches: PatchShifts) -> FloatArray:
+    def compute_patch_residuals(self, patches: PatchShifts) -> core.FloatArray:
         """Return residuals (N, 2) of the given patches in nm."""
         by_edges = patches.edges * (self.edge_nm - patches.edge_nm)
         return patches.places - self.affine(patches.moving_places) - by_edges
@@ -567,7 +562,7 @@ def fit_patches(
     model: Model,
     *,
     is_mirrored: bool = False,
-    weights: FloatArray | None = None,
+    weights: core.FloatArray | None = None,
 ) -> TransformFit:
     """Fit a transform to patches; `weights` (N,) reuses those of an earlier fit.
 
@@ -598,13 +593,13 @@ def fit_patches(
         linear, shift = np.array([[a, b * flip], [-b, a * flip]]), values[2:-1]
     else:
         linear, shift = values[:4].reshape(2, 2), values[4:-1]
-    affine = Affine.from_matrix(linear / size, shift - linear @ middle / size)
+    affine = core.Affine.from_matrix(linear / size, shift - linear @ middle / size)
     return TransformFit(affine, patches.edge_nm + float(values[-1]), patches, weights)
 
 
 def build_design_matrix(
-    at: FloatArray, model: Model, *, is_mirrored: bool
-) -> FloatArray:
+    at: core.FloatArray, model: Model, *, is_mirrored: bool
+) -> core.FloatArray:
     """Return the Jacobian (N, 2, K) of mapped positions for the fitted parameters."""
     count = len(at)
     if model == "similarity":
@@ -623,7 +618,7 @@ def build_design_matrix(
 
 def refine_transform(
     level: PyramidLevel,
-    affine: Affine,
+    affine: core.Affine,
     plans: Sequence[RefinementPlan],
     model: Model,
     edge_nm: float = 0.0,
@@ -640,7 +635,7 @@ def refine_transform(
 
 
 def find_edge_shift(
-    level: PyramidLevel, transform: Transform, plan: RefinementPlan, edge_nm: float
+    level: PyramidLevel, transform: core.Transform, plan: RefinementPlan, edge_nm: float
 ) -> float:
     """Find the edge shift of the moving image, in nm, with the best agreement.
 

@@ -8,24 +8,8 @@ from typing import Literal, TypeVar
 import numpy as np
 from scipy import fft, ndimage
 
-from napari_semsr.core import (
-    Affine,
-    BoolArray,
-    Elastic,
-    FloatArray,
-    Grid,
-    Job,
-    Micrograph,
-    Options,
-    Progress,
-    RealArray,
-    RegistrationError,
-    WarpedImage,
-    describe_shift,
-    map_progress,
-    option,
-    warn,
-)
+from napari_semsr import core
+from napari_semsr.registration import refine
 from napari_semsr.registration.elastic import ElasticFit, fit_elastic
 from napari_semsr.registration.landmarks import Landmarks, fit_landmarks
 from napari_semsr.registration.quality import (
@@ -37,23 +21,6 @@ from napari_semsr.registration.quality import (
     compute_overlap_fraction,
     estimate_uncertainty,
     get_overlap_positions,
-)
-from napari_semsr.registration.refine import (
-    BY_WIDTH,
-    OTHER_PX,
-    SEARCH_WIDTH_PX,
-    WIDTH_PX,
-    Field,
-    Model,
-    PyramidLevel,
-    RefinementPlan,
-    TransformFit,
-    compute_orientations,
-    find_edge_shift,
-    has_structure,
-    measure_shifts,
-    refine_transform,
-    resample_to_pitch,
 )
 
 # Global search: position, rotation and scale of one image relative to another.
@@ -115,7 +82,7 @@ class SearchRanges:
         ]
 
 
-def _create_search_values(reach: float, step: float) -> FloatArray:
+def _create_search_values(reach: float, step: float) -> core.FloatArray:
     """Return values from -reach to reach in steps of at most `step`."""
     count = int(np.ceil(reach / step))
     return np.linspace(-reach, reach, 2 * count + 1)
@@ -126,25 +93,27 @@ class TransformCandidate:
     """Candidate transform found by a search."""
 
     score: float  # standard deviations of chance
-    affine: Affine  # from the moving image to the fixed one
+    affine: core.Affine  # from the moving image to the fixed one
 
 
 class CorrelationSearch:
     """Correlation search of an image pair at one pixel size."""
 
-    def __init__(self, moving: Micrograph, fixed: Micrograph, pitch_nm: float) -> None:
+    def __init__(
+        self, moving: core.Micrograph, fixed: core.Micrograph, pitch_nm: float
+    ) -> None:
         self.pitch = pitch_nm
-        self._fixed_image = resample_to_pitch(fixed, pitch_nm)
-        self._moving = resample_to_pitch(moving, pitch_nm)
+        self._fixed_image = refine.resample_to_pitch(fixed, pitch_nm)
+        self._moving = refine.resample_to_pitch(moving, pitch_nm)
         self._field = _subtract_mean(
-            compute_orientations(self._fixed_image.data, SEARCH_WIDTH_PX)
+            refine.compute_orientations(self._fixed_image.data, refine.SEARCH_WIDTH_PX)
         )
         sides = (np.array(self._moving.shape) - 1) / 2 * pitch_nm
         self._centre = np.array(self._moving.origin) + sides
 
     def run(
         self, steps_tried: Sequence[tuple[float, float, bool]], keep: int
-    ) -> Job[list[TransformCandidate]]:
+    ) -> core.Job[list[TransformCandidate]]:
         """Try rotations, scales and mirroring; return the candidates, best first."""
         if not (steps_tried and self._field.any()):
             return []
@@ -157,7 +126,7 @@ class CorrelationSearch:
         order = sorted(steps_tried, key=_get_unmirrored_step)
         unmirrored_step, plain_field = None, self._field
         for number, step in enumerate(order):
-            yield Progress(number, len(order), "searching")
+            yield core.Progress(number, len(order), "searching")
             if _get_unmirrored_step(step) != unmirrored_step:
                 unmirrored_step = _get_unmirrored_step(step)
                 turn = -step[0] if step[2] else step[0]
@@ -183,10 +152,10 @@ class CorrelationSearch:
             for score, affine, at in places_found[:keep]
         ]
 
-    def find_rivals(self, affine: Affine, keep: int) -> list[TransformCandidate]:
+    def find_rivals(self, affine: core.Affine, keep: int) -> list[TransformCandidate]:
         """Find other high-scoring shifts at the same rotation and scale."""
         at_centre = affine(self._centre)
-        centred_map = Affine.from_matrix(
+        centred_map = core.Affine.from_matrix(
             affine.linear, np.array(affine.shift) - at_centre
         )
         side = int(np.ceil(np.hypot(*self._moving.shape) * affine.scale)) + 4
@@ -213,24 +182,28 @@ class CorrelationSearch:
 
     def _rotate_about_centre(
         self, degrees: float, scale: float, is_mirrored: bool = False
-    ) -> Affine:
+    ) -> core.Affine:
         """Return the transform that also moves the moving image's centre to 0."""
         y, x = self._centre.tolist()
-        return Affine.create_similarity(
+        return core.Affine.create_similarity(
             degrees, scale=scale, is_mirrored=is_mirrored, about=(y, x), shift=(-y, -x)
         )
 
-    def _compute_field(self, affine: Affine, side: int) -> Field:
+    def _compute_field(self, affine: core.Affine, side: int) -> refine.Field:
         """Compute the orientations of the moving image, rotated about its centre."""
         corner = -side / 2 * self.pitch
-        grid = Grid((side, side), (self.pitch, self.pitch), (corner, corner))
-        warped_image = WarpedImage(self._moving, grid, affine).read()
-        return _subtract_mean(compute_orientations(warped_image, SEARCH_WIDTH_PX))
+        grid = core.Grid((side, side), (self.pitch, self.pitch), (corner, corner))
+        warped_image = core.WarpedImage(self._moving, grid, affine).read()
+        return _subtract_mean(
+            refine.compute_orientations(warped_image, refine.SEARCH_WIDTH_PX)
+        )
 
     @staticmethod
     def _score_shifts(
-        field: Field, shape: list[int], spectra: tuple[Field, Field]
-    ) -> tuple[FloatArray, BoolArray] | None:
+        field: refine.Field,
+        shape: list[int],
+        spectra: tuple[refine.Field, refine.Field],
+    ) -> tuple[core.FloatArray, core.BoolArray] | None:
         """Score all shifts of a field of the moving image.
 
         `spectra`: of the fixed image's field and of its power. Returns the scores, and
@@ -246,10 +219,12 @@ class CorrelationSearch:
             enough, sums / np.sqrt(np.where(enough, by_chance, 1)), 0
         ), enough
 
-    def _create_transform(self, affine: Affine, at: FloatArray, side: int) -> Affine:
+    def _create_transform(
+        self, affine: core.Affine, at: core.FloatArray, side: int
+    ) -> core.Affine:
         """Return the transform for the position of a score, in pixels."""
         middle = at * self.pitch + (side - 1) / 2 * self.pitch
-        return Affine.from_matrix(
+        return core.Affine.from_matrix(
             affine.linear, np.array(affine.shift) + self._fixed_image.origin + middle
         )
 
@@ -260,20 +235,24 @@ def _get_unmirrored_step(step: tuple[float, float, bool]) -> tuple[float, float]
     return round((turn + 180) % 360, 6), step[1]
 
 
-def _subtract_mean(field: Field) -> Field:
+def _subtract_mean(field: refine.Field) -> refine.Field:
     """Subtract the mean, which biases all shifts if all lines are parallel."""
     usable = field != 0
     mean = field.sum() / max(int(usable.sum()), 1)
     return np.where(usable, field - mean, 0)
 
 
-def _compute_spectra(field: Field, shape: Sequence[int]) -> tuple[Field, Field]:
+def _compute_spectra(
+    field: refine.Field, shape: Sequence[int]
+) -> tuple[refine.Field, refine.Field]:
     """Return the Fourier transforms of a field and of its power, zero-padded."""
     power = np.square(np.abs(field))
     return fft.fft2(field, shape, workers=-1), fft.rfft2(power, shape, workers=-1)
 
 
-def _unwrap_shifts(at: RealArray, shape: Sequence[int], side: int) -> FloatArray:
+def _unwrap_shifts(
+    at: core.RealArray, shape: Sequence[int], side: int
+) -> core.FloatArray:
     """Convert indices of a circular correlation to signed shifts."""
     return np.where(at > np.array(shape) - side, at - np.array(shape), at).astype(float)
 
@@ -322,10 +301,10 @@ _ERROR_PX = 1.0  # expected error from which a position is unreliable
 _OUTLIER_PX = 2.0  # residual of a held-out patch from which its position is unreliable
 
 
-class RegistrationOptions(Options):
+class RegistrationOptions(core.Options):
     """Registration options."""
 
-    model: Literal["similarity", "affine", "elastic"] = option(
+    model: Literal["similarity", "affine", "elastic"] = core.option(
         "affine",
         "Transform type",
         "similarity (rotation, scale), affine (also shear), or elastic (affine and a "
@@ -336,7 +315,7 @@ class RegistrationOptions(Options):
             "elastic: also smooth displacement": "elastic",
         },
     )
-    search: Literal["near", "full"] = option(
+    search: Literal["near", "full"] = core.option(
         "near",
         "Search",
         "near: rotated by at most 15 degrees and scaled by at most 10 %, then, with a "
@@ -345,7 +324,7 @@ class RegistrationOptions(Options):
     )
 
 
-class RegistrationRefused(RegistrationError):  # noqa: N818  a sentence, not an error
+class RegistrationRefused(core.RegistrationError):
     """Error raised if no reliable transform is found; `reason` is the message code.
 
     `rivals` are alternatives that fit equally well.
@@ -369,21 +348,23 @@ class RegistrationResiduals:
     """Residuals of held-out patches or landmarks, possibly empty."""
 
     # (N, 2) centres of the patches in the plane of the fixed image
-    places_nm: FloatArray = field(default_factory=lambda: np.empty((0, 2)))
+    places_nm: core.FloatArray = field(default_factory=lambda: np.empty((0, 2)))
     # (N, 2) residuals of the transform there
-    off_nm: FloatArray = field(default_factory=lambda: np.empty((0, 2)))
+    off_nm: core.FloatArray = field(default_factory=lambda: np.empty((0, 2)))
     # (N,) whether the transform is reliable there
-    reliable: BoolArray = field(default_factory=lambda: np.empty(0, dtype=bool))
+    reliable: core.BoolArray = field(default_factory=lambda: np.empty(0, dtype=bool))
     side_nm: float = 0.0  # of a patch; 0 for landmarks, which confirm no area
     # (N,) expected error of the transform there; empty if unknown
-    error_nm: FloatArray = field(default_factory=lambda: np.empty(0))
+    error_nm: core.FloatArray = field(default_factory=lambda: np.empty(0))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Registration:
     """Transform from one image to another, with its quality."""
 
-    transform: Affine | Elastic  # from the moving image to the fixed one, in nm
+    transform: (
+        core.Affine | core.Elastic
+    )  # from the moving image to the fixed one, in nm
     model: str  # type of the transform
     # expected RMS error of the transform over the overlap, in pixels of the coarser
     # image: from the scatter of the patches, and the change by another filter
@@ -399,12 +380,12 @@ class Registration:
 
 
 def register(
-    moving: Micrograph,
-    fixed: Micrograph,
+    moving: core.Micrograph,
+    fixed: core.Micrograph,
     options: RegistrationOptions | None = None,
     *,
-    start: Affine | None = None,
-) -> Job[Registration]:
+    start: core.Affine | None = None,
+) -> core.Job[Registration]:
     """Find the transform between two images of the same area.
 
     Both are calibrated; contrast may differ or be inverted, NaN is ignored. `start` is
@@ -426,7 +407,7 @@ def register(
         search_result = yield from _find_transform(moving, fixed, settings, fine, model)
         fit, score, search_name, rivals = search_result
     else:
-        yield Progress(0, 0, "refining")
+        yield core.Progress(0, 0, "refining")
         # the pixel size at which a start may have an error of a few pixels
         near = _compute_span(moving, fixed) / _SIDES["near"][0][0]
         pitch = max(near, *moving.scale, *fixed.scale)
@@ -447,7 +428,7 @@ def register(
 Role = Literal["moving", "fixed"]
 
 
-def rescale_pixel_size(image: Micrograph, factor: float) -> Micrograph:
+def rescale_pixel_size(image: core.Micrograph, factor: float) -> core.Micrograph:
     """Multiply the pixel size and the origin of an image by a factor."""
     size, origin = (
         tuple(float(one) * factor for one in pair)
@@ -457,12 +438,12 @@ def rescale_pixel_size(image: Micrograph, factor: float) -> Micrograph:
 
 
 def register_uncalibrated_images(
-    moving: Micrograph,
-    fixed: Micrograph,
+    moving: core.Micrograph,
+    fixed: core.Micrograph,
     options: RegistrationOptions | None = None,
     *,
     unsized_role: Role,
-) -> Job[tuple[float, Registration]]:
+) -> core.Job[tuple[float, Registration]]:
     """Register two images, one of which has an unknown pixel size.
 
     Pixels are assumed to be square. Sizes are tried at which one field is up to
@@ -478,7 +459,7 @@ def register_uncalibrated_images(
         If no reliable transform is found at any size.
     """
     search_options = options or RegistrationOptions()
-    images: dict[Role, Micrograph] = {"moving": moving, "fixed": fixed}
+    images: dict[Role, core.Micrograph] = {"moving": moving, "fixed": fixed}
     for role, image in images.items():
         _check_image(image, role)
     stiff = search_options.replace(model=_get_linear_model(search_options))
@@ -486,7 +467,7 @@ def register_uncalibrated_images(
     alike = float(lengths["fixed" if unsized_role == "moving" else "moving"])
     alike /= float(lengths[unsized_role])
 
-    def resize_pair(factor: float) -> tuple[Micrograph, Micrograph]:
+    def resize_pair(factor: float) -> tuple[core.Micrograph, core.Micrograph]:
         both = images | {unsized_role: rescale_pixel_size(images[unsized_role], factor)}
         return both["moving"], both["fixed"]
 
@@ -527,7 +508,9 @@ def register_uncalibrated_images(
                     continue
                 raise
             linear = first.transform
-            scale = (linear.affine if isinstance(linear, Elastic) else linear).scale
+            scale = (
+                linear.affine if isinstance(linear, core.Elastic) else linear
+            ).scale
             factor *= scale if unsized_role == "moving" else 1 / scale
             again = search_options.replace(search=step)
             return factor, (yield from register(*resize_pair(factor), again))
@@ -546,20 +529,22 @@ def _list_parts(costs: Sequence[int]) -> list[tuple[float, float]]:
     return list(itertools.pairwise(ends.tolist()))
 
 
-def _report_part(job: Job[T], part: tuple[float, float], message: str) -> Job[T]:
+def _report_part(
+    job: core.Job[T], part: tuple[float, float], message: str
+) -> core.Job[T]:
     """Report the progress of one of several searches as a percentage of all."""
     start, end = part
-    return map_progress(
+    return core.map_progress(
         job,
-        lambda step: Progress(
+        lambda step: core.Progress(
             int(_PERCENT * (start + step.fraction * (end - start))), _PERCENT, message
         ),
     )
 
 
 def _search_best_candidate(
-    moving: Micrograph, fixed: Micrograph, step: Step, side: int
-) -> Job[TransformCandidate | None]:
+    moving: core.Micrograph, fixed: core.Micrograph, step: Step, side: int
+) -> core.Job[TransformCandidate | None]:
     """Search for the best candidate, if any, in images of `side` pixels."""
     span = _compute_span(moving, fixed)
     pitch = max(span / side, *moving.scale, *fixed.scale)
@@ -568,32 +553,32 @@ def _search_best_candidate(
     return places[0] if places else None
 
 
-def _get_linear_model(options: RegistrationOptions) -> Model:
+def _get_linear_model(options: RegistrationOptions) -> refine.Model:
     """Return the linear model to fit first."""
     return "similarity" if options.model == "similarity" else "affine"
 
 
 # The fit at the finest pixels, its score, the search step, and alternatives.
-_SearchResult = tuple[TransformFit, float, str, tuple[AlternativeTransform, ...]]
+_SearchResult = tuple[refine.TransformFit, float, str, tuple[AlternativeTransform, ...]]
 
 
-def _check_image(image: Micrograph, which: str) -> None:
+def _check_image(image: core.Micrograph, which: str) -> None:
     if image.pixel_size_nm is None:
         msg = (
             f"The {which} image {image.name!r} has no pixel size, so its scale is "
             "unknown: set the pixel size (`pixel_size_nm`)."
         )
-        raise RegistrationError(msg, code="pixel-size-missing")
+        raise core.RegistrationError(msg, code="pixel-size-missing")
     if min(image.shape) < _MIN_PX:
         rows, columns = image.shape
         msg = (
             f"Registration needs images of at least {_MIN_PX} px on each side, but the "
             f"{which} image {image.name!r} has {rows} x {columns} px."
         )
-        raise RegistrationError(msg, code="image-too-small")
+        raise core.RegistrationError(msg, code="image-too-small")
 
 
-def _compute_span(moving: Micrograph, fixed: Micrograph) -> float:
+def _compute_span(moving: core.Micrograph, fixed: core.Micrograph) -> float:
     """Return the longest side of the two images, in nm."""
     sides = (
         n * p for i in (moving, fixed) for n, p in zip(i.shape, i.scale, strict=True)
@@ -602,12 +587,12 @@ def _compute_span(moving: Micrograph, fixed: Micrograph) -> float:
 
 
 def _find_transform(
-    moving: Micrograph,
-    fixed: Micrograph,
+    moving: core.Micrograph,
+    fixed: core.Micrograph,
     options: RegistrationOptions,
     fine: float,
-    model: Model,
-) -> Job[_SearchResult]:
+    model: refine.Model,
+) -> core.Job[_SearchResult]:
     """Search from coarse to fine until a candidate is confirmed at the finest level."""
     span = _compute_span(moving, fixed)
     steps: tuple[Step, ...] = (
@@ -615,7 +600,7 @@ def _find_transform(
     )
     pitch = max(fine, span / _STRUCTURE_PX)
     for image in (moving, fixed):
-        if not has_structure(resample_to_pitch(image, pitch).array()):
+        if not refine.has_structure(refine.resample_to_pitch(image, pitch).array()):
             msg = (
                 f"{image.name!r} has no structure above its noise level: use an image "
                 "with edges, or mark points as landmarks."
@@ -646,20 +631,20 @@ def _find_transform(
             places = yield from _report_part(job, part, message)
             if not places or places[0].score < _CLEAR:
                 continue
-            yield Progress(0, 0, "refining")
+            yield core.Progress(0, 0, "refining")
             best = _select_best_candidate(
                 moving, fixed, places[:_CANDIDATES], pitch, model
             )
             if best is None:
                 continue
             fit, score = best
-            yield Progress(0, 0, "looking for other positions that fit")
+            yield core.Progress(0, 0, "looking for other positions that fit")
             rivals = _find_alternative_transforms(
                 moving, fixed, search, places[:_CANDIDATES], fit, model
             )
             if rivals and rivals[0].score > _ALIKE:
                 alike = [rival for rival in rivals if rival.score > _ALIKE]
-                shift_text = describe_shift(alike[0].shift_nm)
+                shift_text = core.describe_shift(alike[0].shift_nm)
                 msg = (
                     f"The images match at {1 + len(alike)} or more positions, as for a "
                     f"repeating pattern; the second-best position is {shift_text} of "
@@ -676,12 +661,12 @@ def _find_transform(
 
 
 def _select_best_candidate(
-    moving: Micrograph,
-    fixed: Micrograph,
+    moving: core.Micrograph,
+    fixed: core.Micrograph,
     places: Sequence[TransformCandidate],
     pitch: float,
-    model: Model,
-) -> tuple[TransformFit, float] | None:
+    model: refine.Model,
+) -> tuple[refine.TransformFit, float] | None:
     """Refine the first distinct candidates and return the best-supported one."""
     middle = get_overlap_positions(places[0].affine, moving, fixed)
     candidates: list[TransformCandidate] = []
@@ -706,12 +691,12 @@ def _select_best_candidate(
 
 
 def _refine_candidate(
-    moving: Micrograph,
-    fixed: Micrograph,
+    moving: core.Micrograph,
+    fixed: core.Micrograph,
     place: TransformCandidate,
     pitch: float,
-    model: Model,
-) -> TransformFit | None:
+    model: refine.Model,
+) -> refine.TransformFit | None:
     """Refine a candidate from the search pixel size to the finest pixel size."""
     fine = max(*moving.scale, *fixed.scale)
     affine, levels = place.affine, [fine]
@@ -729,24 +714,24 @@ def _refine_candidate(
             continue
         first = fit is None
         plans = (
-            [RefinementPlan(size, 8)] * 2
+            [refine.RefinementPlan(size, 8)] * 2
             if first
-            else [RefinementPlan(size, 8), RefinementPlan(size, 5)]
+            else [refine.RefinementPlan(size, 8), refine.RefinementPlan(size, 5)]
         )
         if level == fine:
-            plans.append(RefinementPlan(size, 5 if first else 4))
+            plans.append(refine.RefinementPlan(size, 5 if first else 4))
         coarse, plans = (plans[:2], plans[2:]) if first else ([], plans)
-        pair = PyramidLevel(moving, fixed, level)
+        pair = refine.PyramidLevel(moving, fixed, level)
         if coarse:
-            fit = refine_transform(pair, affine, coarse, model)
+            fit = refine.refine_transform(pair, affine, coarse, model)
             if fit is None or not _is_consistent(fit, level):
                 return None
             affine = fit.affine
         edge = 0.0
         if level == fine and fit is not None:
-            edge = find_edge_shift(pair, affine, plans[0], fit.edge_nm)
+            edge = refine.find_edge_shift(pair, affine, plans[0], fit.edge_nm)
         if plans:
-            fit = refine_transform(pair, affine, plans, model, edge)
+            fit = refine.refine_transform(pair, affine, plans, model, edge)
             if fit is None:
                 return None
             affine = fit.affine
@@ -756,7 +741,7 @@ def _refine_candidate(
 _SMALLEST = 24  # pixels along a patch
 
 
-def _is_consistent(fit: TransformFit, pitch: float) -> bool:
+def _is_consistent(fit: refine.TransformFit, pitch: float) -> bool:
     """Return whether enough of the significant patches agree with the transform."""
     significant = fit.patches.strength > _SIGNIFICANT
     off = np.hypot(*fit.compute_residuals()[significant].T) / pitch
@@ -765,18 +750,18 @@ def _is_consistent(fit: TransformFit, pitch: float) -> bool:
 
 
 def _find_alternative_transforms(
-    moving: Micrograph,
-    fixed: Micrograph,
+    moving: core.Micrograph,
+    fixed: core.Micrograph,
     search: CorrelationSearch,
     places: Sequence[TransformCandidate],
-    fit: TransformFit,
-    model: Model,
+    fit: refine.TransformFit,
+    model: refine.Model,
 ) -> list[AlternativeTransform]:
     """Find alternative transforms that fit, best first."""
     best, same = fit.affine, _SAME_PX * search.pitch
     middle = get_overlap_positions(best, moving, fixed)
 
-    def measure_distance(one: Affine, other: Affine) -> float:
+    def measure_distance(one: core.Affine, other: core.Affine) -> float:
         # Over half of the field: on a distorted image several transforms each fit a
         # part, which are not different candidates.
         return float(np.median(np.abs(one(middle) - other(middle)).max(axis=1)))
@@ -784,11 +769,11 @@ def _find_alternative_transforms(
     finest = max(*moving.scale, *fixed.scale)
     pitch = max(finest, _compute_span(moving, fixed) / _COMPARISON_PX)
     levels = [
-        PyramidLevel(moving, fixed, search.pitch),
-        PyramidLevel(moving, fixed, pitch),
+        refine.PyramidLevel(moving, fixed, search.pitch),
+        refine.PyramidLevel(moving, fixed, pitch),
     ]
     grid = levels[-1].grid
-    ours = compute_orientation_field(fixed, grid, Affine())
+    ours = compute_orientation_field(fixed, grid, core.Affine())
     theirs = compute_orientation_field(moving, grid, best)
     rivals = []
     # scores near the best of the same search: a repeating pattern shifted by a period
@@ -804,8 +789,11 @@ def _find_alternative_transforms(
         if measure_distance(affine, best) < same:
             continue
         for level in levels:
-            refined_place = refine_transform(
-                level, affine, [RefinementPlan(32, 4, SEARCH_WIDTH_PX)], model
+            refined_place = refine.refine_transform(
+                level,
+                affine,
+                [refine.RefinementPlan(32, 4, refine.SEARCH_WIDTH_PX)],
+                model,
             )
             if (
                 refined_place is not None
@@ -826,26 +814,28 @@ def _find_alternative_transforms(
 
 
 def _evaluate_fit(
-    moving: Micrograph,
-    fixed: Micrograph,
-    fit: TransformFit,
+    moving: core.Micrograph,
+    fixed: core.Micrograph,
+    fit: refine.TransformFit,
     search_name: str,
     options: RegistrationOptions,
-) -> Job[Registration]:
+) -> core.Job[Registration]:
     """Fit the elastic transform if requested, and evaluate the registration."""
     fine = max(*moving.scale, *fixed.scale)
-    level = PyramidLevel(moving, fixed, fine)
+    level = refine.PyramidLevel(moving, fixed, fine)
     bending = None
     if options.model == "elastic":
         bending = yield from fit_elastic(level, fit.affine)
         if bending is None:
-            warn(
+            core.warn(
                 "Too few patches of the images match for an elastic transform: the "
                 "affine transform is used.",
                 "bending-undecided",
             )
-    yield Progress(0, 0, "estimating the error")
-    transform: Affine | Elastic = fit.affine if bending is None else bending.transform
+    yield core.Progress(0, 0, "estimating the error")
+    transform: core.Affine | core.Elastic = (
+        fit.affine if bending is None else bending.transform
+    )
     places = get_overlap_positions(transform, moving, fixed)
     if bending is None:
         patches, off = (
@@ -875,11 +865,14 @@ def _evaluate_fit(
 
 
 # Squared errors (N,) in nm², both axes, at positions (N, 2) of the moving image.
-_SquareError = Callable[[FloatArray], FloatArray]
+_SquareError = Callable[[core.FloatArray], core.FloatArray]
 
 
 def _estimate_affine_error(
-    level: PyramidLevel, fit: TransformFit, model: Model, places: FloatArray
+    level: refine.PyramidLevel,
+    fit: refine.TransformFit,
+    model: refine.Model,
+    places: core.FloatArray,
 ) -> _SquareError:
     """Estimate the error of an affine transform from scatter and filter variation."""
     size = round(fit.patches.side_nm / level.pitch)
@@ -887,30 +880,36 @@ def _estimate_affine_error(
     variance = 0.0
     # for both images, and for either alone, since one is more blurred than the other
     for width, fixed_px in (
-        (OTHER_PX, None),
-        (WIDTH_PX, OTHER_PX),
-        (OTHER_PX, WIDTH_PX),
+        (refine.OTHER_PX, None),
+        (refine.WIDTH_PX, refine.OTHER_PX),
+        (refine.OTHER_PX, refine.WIDTH_PX),
     ):
-        plans = [RefinementPlan(size, 5, width, fixed_px)]
-        other = refine_transform(level, fit.affine, plans, model, fit.patches.edge_nm)
+        plans = [refine.RefinementPlan(size, 5, width, fixed_px)]
+        other = refine.refine_transform(
+            level, fit.affine, plans, model, fit.patches.edge_nm
+        )
         if other is not None:
             change = other.affine(places) - fit.affine(places)
-            variance += BY_WIDTH * float((change**2).sum(axis=1).mean())
+            variance += refine.BY_WIDTH * float((change**2).sum(axis=1).mean())
 
-    def compute_squared_error(at: FloatArray) -> FloatArray:
+    def compute_squared_error(at: core.FloatArray) -> core.FloatArray:
         return np.asarray(np.trace(sure(at), axis1=1, axis2=2) + variance)
 
     return compute_squared_error
 
 
-def _estimate_elastic_error(level: PyramidLevel, bending: ElasticFit) -> _SquareError:
+def _estimate_elastic_error(
+    level: refine.PyramidLevel, bending: ElasticFit
+) -> _SquareError:
     """Estimate the error of an elastic transform from scatter and filter variation."""
     size = round(bending.patches.side_nm / level.pitch)
-    plan = RefinementPlan(size, 5, OTHER_PX, most=900)
-    other = measure_shifts(level, bending.transform, plan, bending.patches.edge_nm)
+    plan = refine.RefinementPlan(size, 5, refine.OTHER_PX, most=900)
+    other = refine.measure_shifts(
+        level, bending.transform, plan, bending.patches.edge_nm
+    )
     refit_transform = None if other is None else bending.refit(other)
 
-    def compute_squared_error(places: FloatArray) -> FloatArray:
+    def compute_squared_error(places: core.FloatArray) -> core.FloatArray:
         mapped_places = bending.transform(places)
         variance = bending.compute_variance(mapped_places)
         if refit_transform is None:
@@ -927,9 +926,9 @@ def _estimate_elastic_error(level: PyramidLevel, bending: ElasticFit) -> _Square
 
 
 def evaluate_transform(
-    transform: Affine | Elastic,
-    moving: Micrograph,
-    fixed: Micrograph,
+    transform: core.Affine | core.Elastic,
+    moving: core.Micrograph,
+    fixed: core.Micrograph,
     *,
     model: str,
     search_name: str,
@@ -955,10 +954,13 @@ def evaluate_transform(
         raise RegistrationRefused(msg, "no-overlap")
     # mutual information before and after, at a pixel size that limits the time
     finest = max(*moving.scale, *fixed.scale)
-    onto = resample_to_pitch(fixed, max(finest, _compute_span(moving, fixed) / 512))
-    grid = Grid.from_image(onto)
+    onto = refine.resample_to_pitch(
+        fixed, max(finest, _compute_span(moving, fixed) / 512)
+    )
+    grid = core.Grid.from_image(onto)
     seen_images = (
-        WarpedImage(moving, grid, kind).read() for kind in (Affine(), transform)
+        core.WarpedImage(moving, grid, kind).read()
+        for kind in (core.Affine(), transform)
     )
     before, after = (compute_mutual_information(onto.data, one) for one in seen_images)
     return Registration(
@@ -976,10 +978,10 @@ def evaluate_transform(
 
 
 def register_landmarks(
-    moving: Micrograph,
-    fixed: Micrograph,
+    moving: core.Micrograph,
+    fixed: core.Micrograph,
     landmarks: Landmarks,
-    model: Model = "affine",
+    model: refine.Model = "affine",
 ) -> Registration:
     """Register two images by three or more landmarks that are not on a line.
 

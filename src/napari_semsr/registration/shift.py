@@ -20,17 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import fft, ndimage
 
-from napari_semsr.core import (
-    Box,
-    FloatArray,
-    FloatPair,
-    IntPair,
-    RealArray,
-    RegistrationError,
-    ShapeError,
-    format_shape,
-    tukey_window_2d,
-)
+from napari_semsr import core
 
 _MIN_PX = 64  # side of a field; chosen: its quarters, 32 px, can hold some structure
 
@@ -53,7 +43,7 @@ _ALIKE = 0.8
 class Shift:
     """Translation between two images on one grid."""
 
-    shift_px: FloatPair  # ``(y, x)`` to move the moving image onto the fixed one
+    shift_px: core.FloatPair  # ``(y, x)`` to move the moving image onto the fixed one
     error_px: float  # standard error from the quarters of the field, the larger axis
     quarters: int  # of the field's four, those that find this shift on their own
     # magnitude of the correlation at the next best position over that at the best
@@ -67,7 +57,7 @@ class Shift:
         return self.runner_up > _ALIKE
 
 
-def find_shift(fixed: RealArray, moving: RealArray, *, reach: int) -> Shift:
+def find_shift(fixed: core.RealArray, moving: core.RealArray, *, reach: int) -> Shift:
     """Find the translation between two images (Y, X) of the same shape.
 
     Each side has 64 px or more, and missing pixels are NaN; `reach` is the
@@ -85,7 +75,7 @@ def find_shift(fixed: RealArray, moving: RealArray, *, reach: int) -> Shift:
             "One of the images has no structure in the common area: use images with "
             "edges."
         )
-        raise RegistrationError(msg, code="no-structure")
+        raise core.RegistrationError(msg, code="no-structure")
     coarse, other = _find_peaks(first, second, reach)
     rest = _measure_residual_shift(*_crop_overlap(first, second, coarse))
     shift = np.array(coarse) + rest
@@ -94,7 +84,7 @@ def find_shift(fixed: RealArray, moving: RealArray, *, reach: int) -> Shift:
             f"The best shift is outside the search range of {reach} px: increase the "
             "range (`search`), or check origins and pixel sizes."
         )
-        raise RegistrationError(msg, code="beyond-search")
+        raise core.RegistrationError(msg, code="beyond-search")
     places = []
     is_confirmed = np.abs(rest).max() <= _NEAR_PX  # by the finer search
     rows, columns = (n // 2 for n in first.shape)
@@ -113,7 +103,7 @@ def find_shift(fixed: RealArray, moving: RealArray, *, reach: int) -> Shift:
             "areas, too little structure, or a periodic pattern. Check origins and "
             "pixel sizes."
         )
-        raise RegistrationError(msg, code="shift-unconfirmed")
+        raise core.RegistrationError(msg, code="shift-unconfirmed")
     error = np.std(places, axis=0, ddof=1).max() / np.sqrt(len(places))
     fit, next_fit = (_compute_correlation(first, second, at) for at in (coarse, other))
     return Shift(
@@ -127,9 +117,9 @@ def find_shift(fixed: RealArray, moving: RealArray, *, reach: int) -> Shift:
 
 def _check_shapes(fixed: tuple[int, ...], moving: tuple[int, ...], reach: int) -> None:
     if fixed != moving:
-        shapes = f"{format_shape(fixed)} and {format_shape(moving)}"
+        shapes = f"{core.format_shape(fixed)} and {core.format_shape(moving)}"
         msg = f"Both images must have the same shape, got {shapes}."
-        raise ShapeError(msg, code="sizes-differ")
+        raise core.ShapeError(msg, code="sizes-differ")
     need = max(_MIN_PX, 4 * (reach + 1))
     if min(fixed) < need:
         smaller = min(fixed) >= _MIN_PX
@@ -140,10 +130,10 @@ def _check_shapes(fixed: tuple[int, ...], moving: tuple[int, ...], reach: int) -
             f"A search range of {reach} px needs a common area of at least {need} px "
             f"on each side, got {fixed[0]} x {fixed[1]} px: {remedy}."
         )
-        raise ShapeError(msg, code="image-too-small")
+        raise core.ShapeError(msg, code="image-too-small")
 
 
-def _apply_band_pass(image: RealArray) -> FloatArray:
+def _apply_band_pass(image: core.RealArray) -> core.FloatArray:
     """Band-pass filter an image; missing pixels become 0."""
     values = np.asarray(image, dtype=np.float64)
     finite = np.isfinite(values)
@@ -156,15 +146,15 @@ def _apply_band_pass(image: RealArray) -> FloatArray:
     return np.zeros_like(band) if flat else band
 
 
-def _apply_window(part: FloatArray) -> FloatArray:
+def _apply_window(part: core.FloatArray) -> core.FloatArray:
     """Subtract the mean and taper the image towards its borders."""
-    window = tukey_window_2d((part.shape[0], part.shape[1]), _TAPER)
+    window = core.tukey_window_2d((part.shape[0], part.shape[1]), _TAPER)
     return np.asarray((part - part.mean()) * window)
 
 
 def _find_peaks(
-    fixed: FloatArray, moving: FloatArray, reach: int
-) -> tuple[IntPair, IntPair]:
+    fixed: core.FloatArray, moving: core.FloatArray, reach: int
+) -> tuple[core.IntPair, core.IntPair]:
     """Return the best and second-best integer shifts by phase correlation."""
     cross = fft.rfft2(_apply_window(fixed)) * np.conj(fft.rfft2(_apply_window(moving)))
     power = np.abs(cross)
@@ -184,13 +174,13 @@ def _find_peaks(
     return (row - reach, column - reach), (other[0] - reach, other[1] - reach)
 
 
-def _find_maximum(surface: FloatArray) -> IntPair:
+def _find_maximum(surface: core.FloatArray) -> core.IntPair:
     row, column = np.unravel_index(int(surface.argmax()), surface.shape)
     return int(row), int(column)
 
 
 def _compute_correlation(
-    fixed: FloatArray, moving: FloatArray, shift: IntPair
+    fixed: core.FloatArray, moving: core.FloatArray, shift: core.IntPair
 ) -> float:
     """Return the Pearson correlation of two shifted images; 0 if one is constant."""
     one, two = _crop_overlap(fixed, moving, shift)
@@ -200,16 +190,18 @@ def _compute_correlation(
 
 
 def _crop_overlap(
-    fixed: FloatArray, moving: FloatArray, shift: IntPair
-) -> tuple[FloatArray, FloatArray]:
+    fixed: core.FloatArray, moving: core.FloatArray, shift: core.IntPair
+) -> tuple[core.FloatArray, core.FloatArray]:
     """Return the overlapping parts of two images after an integer shift."""
     rows, columns = fixed.shape
-    moved_box = Box.from_shape((rows, columns), shift)
-    common = moved_box.intersection(Box.from_shape((rows, columns)))
+    moved_box = core.Box.from_shape((rows, columns), shift)
+    common = moved_box.intersection(core.Box.from_shape((rows, columns)))
     return fixed[common.slices], moving[common.relative_to(moved_box).slices]
 
 
-def _measure_residual_shift(fixed: FloatArray, moving: FloatArray) -> FloatArray:
+def _measure_residual_shift(
+    fixed: core.FloatArray, moving: core.FloatArray
+) -> core.FloatArray:
     """Measure the residual shift between two images to a fiftieth of a pixel."""
     from skimage.registration import phase_cross_correlation
 

@@ -15,24 +15,7 @@ from numpy.typing import NDArray
 from pydantic import field_validator
 from scipy import ndimage
 
-from napari_semsr.core import (
-    FirstFrame,
-    Float32Array,
-    FloatArray,
-    FloatPair,
-    FrameOrder,
-    IntPair,
-    Job,
-    Message,
-    OptionError,
-    Progress,
-    RealArray,
-    ShapeError,
-    compute_grid_cells,
-    distort_positions,
-    parse_pixel_size,
-    run,
-)
+from napari_semsr import core
 from napari_semsr.simulation.canvas import FWHM
 from napari_semsr.simulation.microscope import (
     MicroscopeOptions,
@@ -73,10 +56,10 @@ _BAND = 256  # rows resampled at once; chosen: limits the memory
 class ScanExtent:
     """Area required by a scan, in frame pixels."""
 
-    low: FloatPair  # First ``(y, x)`` of a pixel centre of any frame
-    high: FloatPair  # Last one
+    low: core.FloatPair  # First ``(y, x)`` of a pixel centre of any frame
+    high: core.FloatPair  # Last one
 
-    def get_fine_grid(self, oversampling: int) -> tuple[IntPair, FloatPair]:
+    def get_fine_grid(self, oversampling: int) -> tuple[core.IntPair, core.FloatPair]:
         """Return the shape of a fine grid over the area, and its first pixel centre."""
         first = [int(np.floor(v)) for v in self.low]
         last = [int(np.ceil(v)) for v in self.high]
@@ -86,7 +69,7 @@ class ScanExtent:
         half = 0.5 - 0.5 / oversampling
         return (shape[0], shape[1]), (first[0] - half, first[1] - half)
 
-    def get_image_size(self, oversampling: int, binning: float) -> IntPair:
+    def get_image_size(self, oversampling: int, binning: float) -> core.IntPair:
         """Return the size of the image area that a scan needs."""
         (rows, columns), _ = self.get_fine_grid(oversampling)
         share = binning / oversampling
@@ -97,24 +80,24 @@ class ScanExtent:
 class Scene:
     """A scene on a grid finer than the frames."""
 
-    sharp: Float32Array  # (Y, X) Reflectance before any optics
-    image: Float32Array  # (Y, X) Its image on the camera's pixels
+    sharp: core.Float32Array  # (Y, X) Reflectance before any optics
+    image: core.Float32Array  # (Y, X) Its image on the camera's pixels
     # Simulated sample on the same grid; None for a scene from an image
     surface: Specimen | None
     oversampling: int  # Fine pixels per frame pixel, along an axis
     # Frame coordinate ``(y, x)`` of the centre of fine pixel (0, 0)
-    origin_px: FloatPair
+    origin_px: core.FloatPair
     fine_nm: float  # Fine pixel in nm, or a substitute if unknown
     fwhm_px: float  # Width of a point in focus, in frame pixels
     options: MicroscopeOptions  # Optics of the image
     # Pixel of the source image on which frame coordinate (0, 0) lies
-    image_offset_px: FloatPair | None = None
+    image_offset_px: core.FloatPair | None = None
 
     @classmethod
     def from_surface(
         cls,
         surface: Specimen,
-        origin_px: FloatPair,
+        origin_px: core.FloatPair,
         oversampling: int,
         options: MicroscopeOptions,
     ) -> "Scene":
@@ -135,23 +118,23 @@ class Scene:
     @classmethod
     def from_image(
         cls,
-        image: RealArray,
+        image: core.RealArray,
         extent: ScanExtent,
         oversampling: int,
         binning: float,
         options: MicroscopeOptions,
-        frame_nm: FloatPair | None,
+        frame_nm: core.FloatPair | None,
     ) -> "Scene":
         """Create a flat scene from an image's centre; grey values are reflectance."""
         if not np.all(np.isfinite(image)):
             msg = "The image contains NaN or Inf pixels; fill them before scanning it."
-            raise OptionError(msg, code="pixels-missing")
+            raise core.OptionError(msg, code="pixels-missing")
         if options.resolution_nm is not None and frame_nm is None:
             msg = (
                 "A resolution in nm needs an image with a pixel size; set "
                 "`pixel_size_nm`."
             )
-            raise OptionError(msg, code="pixel-size-missing")
+            raise core.OptionError(msg, code="pixel-size-missing")
         has_blur = options.optics == "pupil" or options.resolution_nm is not None
         if frame_nm is None or not has_blur:
             frame_nm = 2 * (options.fwhm_nm / _IMAGE_FWHM_PX,)
@@ -162,7 +145,7 @@ class Scene:
                 "nm; resample the image, or set only `optics=gaussian`, whose width is "
                 "in pixels."
             )
-            raise OptionError(msg, code="pixels-not-square")
+            raise core.OptionError(msg, code="pixels-not-square")
         pixel_nm = float(np.sqrt(frame_nm[0] * frame_nm[1]))
         shape, origin = extent.get_fine_grid(oversampling)
         size_needed = extent.get_image_size(oversampling, binning)
@@ -172,7 +155,7 @@ class Scene:
                 f"got {image.shape[0]} x {image.shape[1]}; use fewer or smaller "
                 "frames."
             )
-            raise ShapeError(msg, code="image-too-small")
+            raise core.ShapeError(msg, code="image-too-small")
         start = [(n - m) // 2 for n, m in zip(image.shape, size_needed, strict=True)]
         part = image[
             start[0] : start[0] + size_needed[0], start[1] : start[1] + size_needed[1]
@@ -220,7 +203,7 @@ class Scene:
         )
         return replace(self, image=image, options=options)
 
-    def crop_to_frame(self, corner: FloatArray, side: int) -> "Scene":
+    def crop_to_frame(self, corner: core.FloatArray, side: int) -> "Scene":
         """Image the area of one frame, with the aberrations of the whole field."""
         fine, options = self.oversampling, self.options
         spare = 2 * self.fwhm_px + 2 + abs(options.distortion) * side
@@ -250,14 +233,14 @@ class Scene:
         )
         return part.with_optics(options, (lines[0][:, None], lines[1][None]))
 
-    def compute_spline_coefficients(self) -> Float32Array:
+    def compute_spline_coefficients(self) -> core.Float32Array:
         """Compute the spline coefficients (Y, X) of `image`, for `sample`."""
         spline = ndimage.spline_filter(self.image, order=3, output=np.float32)
         return np.asarray(spline)
 
     def sample(
-        self, coefficients: Float32Array, y: FloatArray, x: FloatArray
-    ) -> FloatArray:
+        self, coefficients: core.Float32Array, y: core.FloatArray, x: core.FloatArray
+    ) -> core.FloatArray:
         """Evaluate the scene at arbitrary coordinates; `coefficients` (Y, X)."""
         where = [
             (at - first) * self.oversampling
@@ -274,7 +257,9 @@ class Scene:
         return np.asarray(samples)
 
 
-def _resample(image: Float32Array, shape: IntPair, factor: float) -> Float32Array:
+def _resample(
+    image: core.Float32Array, shape: core.IntPair, factor: float
+) -> core.Float32Array:
     """Resample an image to the fine grid; pixel areas are aligned."""
     if factor == 1:
         return image[: shape[0], : shape[1]]
@@ -325,7 +310,7 @@ _NOISE = {
 class ScanOptions(MicroscopeOptions, PhantomOptions):
     """Options for a simulated scan: sample, microscope, stage."""
 
-    frames_grid: IntPair = declare_option(
+    frames_grid: core.IntPair = declare_option(
         (4, 4), "rows x columns of frames, such as 4x4"
     )
     frame_px: int = declare_option(256, "side of a frame in pixels", ge=16, le=8192)
@@ -349,12 +334,12 @@ class ScanOptions(MicroscopeOptions, PhantomOptions):
             "raster", "order of the frames on the grid; raster is row by row"
         )
     )
-    first: FirstFrame = declare_option(
+    first: core.FirstFrame = declare_option(
         "top-left", "corner of the grid with the first frame"
     )
 
     @property
-    def frame_order(self) -> FrameOrder:
+    def frame_order(self) -> core.FrameOrder:
         """Name of the frame order in an acquisition."""
         return "row" if self.order == "raster" else self.order
 
@@ -393,7 +378,7 @@ class ScanOptions(MicroscopeOptions, PhantomOptions):
         ge=0.25,
         le=64,
     )
-    pixel_size_nm: FloatPair | None = declare_option(
+    pixel_size_nm: core.FloatPair | None = declare_option(
         None,
         "pixel of the frames in nm; from the magnifications for a phantom, from the "
         "file for an image",
@@ -415,10 +400,10 @@ class ScanOptions(MicroscopeOptions, PhantomOptions):
             rows, columns = (int(part) for part in parts)  # type: ignore[attr-defined]
         except (TypeError, ValueError):
             msg = "must be ROWSxCOLUMNS, such as 4x4"
-            raise ValueError(Message(msg, "wrong-type")) from None
+            raise ValueError(core.Message(msg, "wrong-type")) from None
         if not (1 <= rows <= 1000 and 1 <= columns <= 1000):
             msg = "must be from 1x1 to 1000x1000"
-            raise ValueError(Message(msg, "out-of-range"))
+            raise ValueError(core.Message(msg, "out-of-range"))
         return rows, columns
 
     @field_validator("pixel_size_nm", mode="before")
@@ -426,12 +411,12 @@ class ScanOptions(MicroscopeOptions, PhantomOptions):
     def _parse_pixel_size(cls, value: object) -> object:
         """Parse a pixel size given as text, or as one number for both axes."""
         try:
-            return parse_pixel_size(
+            return core.parse_pixel_size(
                 value.split(",") if isinstance(value, str) else value
             )
-        except OptionError:
+        except core.OptionError:
             msg = "must be one or two positive numbers, such as 20 or 20,21"
-            raise ValueError(Message(msg, "pixel-size-invalid")) from None
+            raise ValueError(core.Message(msg, "pixel-size-invalid")) from None
 
     @property
     def frame_count(self) -> int:
@@ -494,10 +479,10 @@ class ScanOptions(MicroscopeOptions, PhantomOptions):
 class ScanPlan:
     """Nominal positions, true positions and illumination of the frames."""
 
-    nominal_px: FloatArray  # (N, 2) Top-left pixels ``(y, x)`` in frame pixels
-    true_px: FloatArray  # (N, 2) True positions
+    nominal_px: core.FloatArray  # (N, 2) Top-left pixels ``(y, x)`` in frame pixels
+    true_px: core.FloatArray  # (N, 2) True positions
     # (N,) Light of each frame; the mean of the smallest and largest is 1
-    gains: FloatArray
+    gains: core.FloatArray
     # ``"blank"`` or ``"foreign"`` for the bad frames
     bad: dict[int, str]
 
@@ -507,9 +492,9 @@ def plan_scan(options: ScanOptions) -> ScanPlan:
     count = options.frame_count
     if options.bad_frames > count:
         msg = f"bad_frames must be at most {count}, got {options.bad_frames}."
-        raise OptionError(msg, code="out-of-range")
+        raise core.OptionError(msg, code="out-of-range")
     grid, first = options.frames_grid, options.first
-    cells = compute_grid_cells(count, grid, options.frame_order, first)
+    cells = core.compute_grid_cells(count, grid, options.frame_order, first)
     nominal = np.asarray(cells * options.step_px, dtype=float)
     true = _apply_stage_geometry(nominal, options)
     true += (
@@ -541,7 +526,9 @@ def plan_scan(options: ScanOptions) -> ScanPlan:
     return ScanPlan(nominal, true, gains, bad)
 
 
-def _apply_stage_geometry(nominal: FloatArray, options: ScanOptions) -> FloatArray:
+def _apply_stage_geometry(
+    nominal: core.FloatArray, options: ScanOptions
+) -> core.FloatArray:
     """Apply the scale and skew of a stage to nominal positions."""
     skewed_corners = nominal + nominal[:, :1] * np.array([0.0, options.stage_skew])
     return np.asarray(options.stage_scale * skewed_corners)
@@ -561,7 +548,7 @@ class HeightScan:
 
     focus_nm: float  # Height of the focal plane above the lowest surface
     frames: NDArray[np.uint16]  # (N, Y, X) Camera counts
-    shift_px: FloatPair  # ``(y, x)`` offset of the frames from those of the scan
+    shift_px: core.FloatPair  # ``(y, x)`` offset of the frames from those of the scan
 
 
 @dataclass(frozen=True, slots=True)
@@ -570,8 +557,8 @@ class Scan(ScanPlan):
 
     frames: NDArray[np.uint16]  # (N, Y, X) Camera counts in order of acquisition
     names: tuple[str, ...]  # Stem of each frame's file name
-    flat: Float32Array  # (Y, X) Illumination of a frame, a factor
-    pixel_size_nm: FloatPair | None  # Frame pixel ``(y, x)``
+    flat: core.Float32Array  # (Y, X) Illumination of a frame, a factor
+    pixel_size_nm: core.FloatPair | None  # Frame pixel ``(y, x)``
     scene: Scene  # Scene that the frames were cut from
     options: ScanOptions  # Options of the scan
 
@@ -631,7 +618,7 @@ class Scan(ScanPlan):
     def _choose_heights(self, count: int) -> list[float]:
         if count < 2:
             msg = f"A focal series needs at least 2 steps, got {count}."
-            raise OptionError(msg, code="out-of-range")
+            raise core.OptionError(msg, code="out-of-range")
         depth = compute_focus_depth_nm(self.options)
         low, high = -depth, depth
         if self.scene.surface is not None:
@@ -647,7 +634,7 @@ class Scan(ScanPlan):
                 "An SEM image needs a simulated sample (`phantom`), got a scan of an "
                 "image, which has no height map."
             )
-            raise OptionError(msg, code="heights-missing")
+            raise core.OptionError(msg, code="heights-missing")
         return simulate_sem_image(
             self.scene.surface, rng=self.options.create_rng(RandomStream.SEM)
         )
@@ -655,7 +642,7 @@ class Scan(ScanPlan):
     def _create_refocused_scene(self, height_nm: float) -> Scene:
         return self.scene.with_optics(self.options.replace(focus_nm=height_nm))
 
-    def _simulate_central_light(self, scene: Scene) -> FloatArray:
+    def _simulate_central_light(self, scene: Scene) -> core.FloatArray:
         """Compute the light of the illuminated central field at its true position."""
         corner = self.true_px[self.central_index]
         clean = simulate_clean_frame(
@@ -665,8 +652,8 @@ class Scan(ScanPlan):
 
 
 def _create_scene(
-    source: Specimen | RealArray | None, options: ScanOptions
-) -> tuple[Scene, FloatPair | None]:
+    source: Specimen | core.RealArray | None, options: ScanOptions
+) -> tuple[Scene, core.FloatPair | None]:
     """Create the scene of a scan; also return the pixel size of frames, or None."""
     extent = options.compute_extent()
     if isinstance(source, np.ndarray):
@@ -682,7 +669,7 @@ def _create_scene(
             f"Frames of a phantom must have square pixels, got {pixel:g} x {other:g} "
             "nm."
         )
-        raise OptionError(msg, code="pixels-not-square")
+        raise core.OptionError(msg, code="pixels-not-square")
     blur = 2 * options.fwhm_nm / pixel  # aberrated frames need a margin
     (top, left), (bottom, right) = extent.low, extent.high
     extent = ScanExtent((top - blur, left - blur), (bottom + blur, right + blur))
@@ -698,14 +685,17 @@ def _create_scene(
             f"This scan needs a sample of {shape[0]} x {shape[1]} px of {fine:g} nm, "
             f"got {have[0]} x {have[1]} px of {surface.pixel_nm:g} nm."
         )
-        raise ShapeError(msg, code="image-too-small")
+        raise core.ShapeError(msg, code="image-too-small")
     scene = Scene.from_surface(surface, origin, options.fine_factor, options)
     return scene, (pixel, pixel)
 
 
 def simulate_clean_frame(
-    scene: Scene, coefficients: Float32Array, corner: FloatArray, options: ScanOptions
-) -> FloatArray:
+    scene: Scene,
+    coefficients: core.Float32Array,
+    corner: core.FloatArray,
+    options: ScanOptions,
+) -> core.FloatArray:
     """Simulate one frame at its true position, without illumination and noise."""
     size = options.frame_px
     if scene.options.is_aberrated:
@@ -713,7 +703,7 @@ def simulate_clean_frame(
         coefficients = scene.compute_spline_coefficients()
     y, x = np.meshgrid(*2 * [np.arange(size, dtype=float)], indexing="ij")
     if options.distortion:
-        y, x = distort_positions(y, x, (size, size), options.distortion)
+        y, x = core.distort_positions(y, x, (size, size), options.distortion)
     return scene.sample(coefficients, y + corner[0], x + corner[1])
 
 
@@ -722,11 +712,11 @@ _FREE_WIDTH, _FREE_CONTRAST = 3.0, 0.5  # for a sphere without contact; chosen
 
 def _simulate_frame_light(
     scene: Scene,
-    coefficients: Float32Array,
+    coefficients: core.Float32Array,
     plan: ScanPlan,
     index: int,
     options: ScanOptions,
-) -> FloatArray:
+) -> core.FloatArray:
     """Return the reflectance in a frame: of its own area, of another area, or none."""
     kind = plan.bad.get(index)
     if kind == "blank":
@@ -757,11 +747,11 @@ def _simulate_frame_light(
 
 
 def simulate_scan(
-    options: ScanOptions, source: Specimen | RealArray | None = None
-) -> Job[Scan]:
+    options: ScanOptions, source: Specimen | core.RealArray | None = None
+) -> core.Job[Scan]:
     """Simulate a scan of a sample or an image (Y, X); the default is the phantom."""
     count = options.frame_count
-    yield Progress(0, count + 1, "simulating the sample")
+    yield core.Progress(0, count + 1, "simulating the sample")
     plan = plan_scan(options)
     scene, pixel = _create_scene(source, options)
     coefficients = scene.compute_spline_coefficients()
@@ -770,13 +760,13 @@ def simulate_scan(
     )
     frames = np.empty((count, options.frame_px, options.frame_px), np.uint16)
     for index in range(count):
-        yield Progress(index + 1, count + 1, f"frame {index + 1} of {count}")
+        yield core.Progress(index + 1, count + 1, f"frame {index + 1} of {count}")
         light = _simulate_frame_light(scene, coefficients, plan, index, options)
         noise = options.create_rng(RandomStream.NOISE, index)
         frames[index] = simulate_camera_counts(
             light * flat * plan.gains[index], options, noise
         )
-    yield Progress(count + 1, count + 1, "scanned")
+    yield core.Progress(count + 1, count + 1, "scanned")
     return Scan(
         *(plan.nominal_px, plan.true_px, plan.gains, plan.bad),
         frames=frames,
@@ -791,7 +781,7 @@ def simulate_scan(
 
 
 def run_scan_simulation(
-    source: Specimen | RealArray | None, options: ScanOptions
+    source: Specimen | core.RealArray | None, options: ScanOptions
 ) -> Scan:
     """Simulate a whole scan without reporting progress; `source` (Y, X)."""
-    return run(simulate_scan(options, source))
+    return core.run(simulate_scan(options, source))

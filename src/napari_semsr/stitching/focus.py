@@ -21,18 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from napari_semsr.core import (
-    Acquisition,
-    Box,
-    Float32Array,
-    FloatArray,
-    FloatPair,
-    IntPair,
-    Job,
-    Progress,
-    RealArray,
-    RegistrationError,
-)
+from napari_semsr import core
 from napari_semsr.stitching.flat_field import choose_evenly_spaced_indices
 from napari_semsr.stitching.frames import CorrectedFrames, fill_missing_pixels
 from napari_semsr.stitching.fuse import FusionPlan, plan_fusion
@@ -78,7 +67,7 @@ _BAND_SHARE = (
 class _ConcatenatedFrames:
     """Frames of several scans, concatenated."""
 
-    parts: tuple[Acquisition, ...]
+    parts: tuple[core.Acquisition, ...]
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -88,7 +77,7 @@ class _ConcatenatedFrames:
     def dtype(self) -> np.dtype[np.generic]:
         return self.parts[0].dtype
 
-    def __getitem__(self, index: int) -> RealArray:
+    def __getitem__(self, index: int) -> core.RealArray:
         for part in self.parts:
             if index < len(part):
                 return part.read(index)
@@ -103,11 +92,11 @@ class HeightShift:
     z_nm: float  # Height of the focal plane
     # mean position of its frames minus those of the solved height; None if it could not
     # be registered, and is left out
-    shift_px: FloatPair | None
+    shift_px: core.FloatPair | None
     scatter_px: float  # RMS of its frames about that shift; NaN if it is left out
 
 
-def find_sharpest(heights: Sequence[Acquisition]) -> int:
+def find_sharpest(heights: Sequence[core.Acquisition]) -> int:
     """Find the height whose frames contain the most detail above noise."""
     places = []
     for height in heights:
@@ -139,13 +128,13 @@ class FocusPlan:
     solved_index: int  # index of the solved one: the mosaic covers its frames
 
     @property
-    def shape(self) -> IntPair:
+    def shape(self) -> core.IntPair:
         """Shape of the mosaic (rows, columns)."""
         return self.plans[0].shape
 
     def compute_block(
-        self, box: Box
-    ) -> tuple[Float32Array, NDArray[np.uint16], Float32Array]:
+        self, box: core.Box
+    ) -> tuple[core.Float32Array, NDArray[np.uint16], core.Float32Array]:
         """Compute a rectangular block of the mosaic, given in mosaic pixels.
 
         Returns grey values from the heights that are sharpest at each pixel, NaN
@@ -153,7 +142,7 @@ class FocusPlan:
         in nm, NaN without detail above noise or where a height is missing.
         """
         reach = int(np.ceil(4 * (_AROUND + _COARSE))) + 1
-        wide = box.grow((reach, reach)).intersection(Box.from_shape(self.shape))
+        wide = box.grow((reach, reach)).intersection(core.Box.from_shape(self.shape))
         inner = box.relative_to(wide).slices
         images, counts, energies, noises = [], [], [], []
         for plan in self.plans:
@@ -183,18 +172,18 @@ class FocusPlan:
 
 
 def _compute_detail_energy(
-    image: Float32Array, usable: NDArray[np.bool_]
-) -> tuple[Float32Array, Float32Array]:
+    image: core.Float32Array, usable: NDArray[np.bool_]
+) -> tuple[core.Float32Array, core.Float32Array]:
     """Compute the local detail energy at each pixel and its noise contribution."""
     cover = usable.astype(np.float32)
     without_gaps = np.where(usable, image, np.float32(0))
 
-    def compute_local_mean(plane: Float32Array, sigma: float) -> Float32Array:
+    def compute_local_mean(plane: core.Float32Array, sigma: float) -> core.Float32Array:
         smooth, around = (
             ndimage.gaussian_filter(part, sigma, mode="constant")
             for part in (plane * cover, cover)
         )
-        spread: Float32Array = smooth / np.maximum(around, np.float32(1e-6))
+        spread: core.Float32Array = smooth / np.maximum(around, np.float32(1e-6))
         return np.where(usable, spread, np.float32(0))
 
     band = compute_local_mean(without_gaps, _FINE) - compute_local_mean(
@@ -215,7 +204,9 @@ def _compute_detail_energy(
     return energy, np.float32(_BAND_SHARE) * noise
 
 
-def _find_peak_height(energy: Float32Array, z_nm: FloatArray) -> Float32Array:
+def _find_peak_height(
+    energy: core.Float32Array, z_nm: core.FloatArray
+) -> core.Float32Array:
     """Find the height of maximum detail; `energy` (heights, Y, X), `z_nm` ascending."""
     best = energy.argmax(axis=0)
     if len(z_nm) < 3:
@@ -238,12 +229,12 @@ def _find_peak_height(energy: Float32Array, z_nm: FloatArray) -> Float32Array:
 
 
 def plan_focus(
-    heights: Sequence[Acquisition],
+    heights: Sequence[core.Acquisition],
     z_nm: Sequence[float],
     solved_height: int,
     solution: StitchSolution,
     options: StitchOptions | None = None,
-) -> Job[tuple[FocusPlan, tuple[HeightShift, ...]]]:
+) -> core.Job[tuple[FocusPlan, tuple[HeightShift, ...]]]:
     """Register the heights of a scan, in ascending order, to the solved height.
 
     `solved_height` is the index of that one, whose positions, shading, gains and
@@ -258,7 +249,7 @@ def plan_focus(
     """
     options = StitchOptions() if options is None else options
     base = plan_fusion(heights[solved_height], solution, options)
-    all_heights = Acquisition(
+    all_heights = core.Acquisition(
         _ConcatenatedFrames(tuple(heights)),
         tuple(f"{k}/{name}" for k, h in enumerate(heights) for name in h.names),
     )
@@ -280,7 +271,9 @@ def plan_focus(
     # outwards: a height too blurred for the solved one is registered to the next
     outwards = sorted(range(levels), key=lambda level: abs(level - solved_height))
     for level_count, level in enumerate(outwards[1:]):
-        yield Progress(level_count, levels - 1, "Registering the heights to each other")
+        yield core.Progress(
+            level_count, levels - 1, "Registering the heights to each other"
+        )
         near = level + (1 if level < solved_height else -1)
         for anchor in dict.fromkeys((solved_height, near)):
             pairs = [(anchor * count + i, level * count + i) for i in placed_frames]
@@ -305,7 +298,7 @@ def plan_focus(
             "No height could be registered to the sharpest one: check that all heights "
             "show the same area, or stitch a single folder."
         )
-        raise RegistrationError(msg, code="heights-unrelated")
+        raise core.RegistrationError(msg, code="heights-unrelated")
     matched_frames = joined_frames.copy_with_changes(
         gains=gains.ravel(), offsets=offsets.ravel()
     )
@@ -324,10 +317,10 @@ def plan_focus(
 
 def _measure_shifts(
     frames: CorrectedFrames,
-    pairs: Sequence[IntPair],
-    first_places: FloatArray,
+    pairs: Sequence[core.IntPair],
+    first_places: core.FloatArray,
     threshold: float,
-) -> FloatArray:
+) -> core.FloatArray:
     """Measure each frame's shift relative to another height, NaN if uncertain.
 
     `first_places` (N, 2), corners of the other height's frames; `threshold`: score that
@@ -367,8 +360,8 @@ def _measure_shifts(
 
 
 def _pool_shifts(
-    z_nm: float, places: FloatArray, solved_places: FloatArray
-) -> tuple[FloatArray, HeightShift]:
+    z_nm: float, places: core.FloatArray, solved_places: core.FloatArray
+) -> tuple[core.FloatArray, HeightShift]:
     """Average the frame shifts at one height if nearly equal, and summarise them.
 
     `places`, `solved_places` (N, 2), corners of its frames and of the solved ones.
@@ -385,8 +378,8 @@ def _pool_shifts(
 
 
 def _fit_brightness(
-    frames: CorrectedFrames, places: FloatArray, solved_frames: CorrectedFrames
-) -> tuple[FloatArray, FloatArray]:
+    frames: CorrectedFrames, places: core.FloatArray, solved_frames: CorrectedFrames
+) -> tuple[core.FloatArray, core.FloatArray]:
     """Estimate the gains and offsets of the frames of one height.
 
     Offsets follow from the overlaps of the height, whose frames are equally out of

@@ -9,20 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, ndimage
 
-from napari_semsr.core import (
-    Acquisition,
-    BoolArray,
-    BoundedCache,
-    Float32Array,
-    FloatArray,
-    FloatPair,
-    Frames,
-    RealArray,
-    compute_radial_displacement,
-    fill_gaps,
-    mark_clipped_pixels,
-    undistort_positions,
-)
+from napari_semsr import core
 from napari_semsr.stitching.flat_field import FlatField, choose_evenly_spaced_indices
 
 # Chosen: 240 frames of 512 px in float32, with weights and without, so that neighbours
@@ -51,12 +38,16 @@ with less ringing than four.
 """
 
 
-def fill_missing_pixels(raw: RealArray) -> tuple[Float32Array, BoolArray]:
+def fill_missing_pixels(
+    raw: core.RealArray,
+) -> tuple[core.Float32Array, core.BoolArray]:
     """Fill missing pixels with the nearest valid ones; return image and valid mask."""
     single = raw.astype(np.float32)
     finite = np.isfinite(single)
     if not finite.all():
-        single = fill_gaps(single, finite) if finite.any() else np.zeros_like(single)
+        single = (
+            core.fill_gaps(single, finite) if finite.any() else np.zeros_like(single)
+        )
     return single, finite
 
 
@@ -72,7 +63,7 @@ _STRIDE = 4  # px; chosen: enough for a quantile
 class _ScaledFrames:
     """Frames with grey values scaled losslessly by a power of 2."""
 
-    whole: Frames
+    whole: core.Frames
     power: int
 
     @property
@@ -83,13 +74,13 @@ class _ScaledFrames:
     def dtype(self) -> np.dtype[np.generic]:
         return np.dtype(np.float32)
 
-    def __getitem__(self, index: int) -> RealArray:
+    def __getitem__(self, index: int) -> core.RealArray:
         return np.ldexp(self.whole[index].astype(np.float32), self.power)
 
 
 def rescale_extreme_values(
-    scans: Sequence[Acquisition],
-) -> tuple[list[Acquisition], int]:
+    scans: Sequence[core.Acquisition],
+) -> tuple[list[core.Acquisition], int]:
     """Scale extreme grey values to a normal range, using one factor for all scans.
 
     Returns the scans, and the power of 2 by which their values are multiplied.
@@ -113,17 +104,21 @@ def rescale_extreme_values(
     return [s.replace(frames=_ScaledFrames(s.frames, power)) for s in scans], power
 
 
-def _apply_low_pass(image: Float32Array, sigma: float) -> Float32Array:
+def _apply_low_pass(image: core.Float32Array, sigma: float) -> core.Float32Array:
     return np.asarray(
         ndimage.gaussian_filter(image, sigma, mode="constant", truncate=3.0)
     )
 
 
-def _interpolate_image(image: Float32Array, places: FloatArray) -> Float32Array:
+def _interpolate_image(
+    image: core.Float32Array, places: core.FloatArray
+) -> core.Float32Array:
     return np.asarray(ndimage.map_coordinates(image, places, order=3, mode="nearest"))
 
 
-def _interpolate_weight(weight: Float32Array, places: FloatArray) -> Float32Array:
+def _interpolate_weight(
+    weight: core.Float32Array, places: core.FloatArray
+) -> core.Float32Array:
     """Interpolate a weight map at positions (2, Y, X)."""
     # a position is valid only if all of its source pixels are
     around = ndimage.minimum_filter(weight, 3, mode="constant")
@@ -132,7 +127,7 @@ def _interpolate_weight(weight: Float32Array, places: FloatArray) -> Float32Arra
     return np.where(weights > 0.02, weights, np.float32(0)).astype(np.float32)
 
 
-def _interpolate_mask(mask: BoolArray, places: FloatArray) -> BoolArray:
+def _interpolate_mask(mask: core.BoolArray, places: core.FloatArray) -> core.BoolArray:
     """Sample a mask at positions (2, Y, X) by nearest neighbour."""
     if not mask.any():
         return mask
@@ -155,13 +150,13 @@ class CorrectedFrames:
 
     def __init__(
         self,
-        acquisition: Acquisition,
+        acquisition: core.Acquisition,
         flat: FlatField,
         gains: NDArray[np.float64] | None = None,
         rotations: NDArray[np.float64] | None = None,
         distortion: float = 0.0,
-        centre_px: FloatPair = (0.0, 0.0),
-        offsets: FloatArray | None = None,
+        centre_px: core.FloatPair = (0.0, 0.0),
+        offsets: core.FloatArray | None = None,
     ) -> None:
         self.acquisition = acquisition
         self.flat = flat
@@ -185,26 +180,28 @@ class CorrectedFrames:
             np.maximum(_apply_low_pass(self.weight, sigma), 1e-6)
             for sigma in (_FINE, _COARSE)
         )
-        self._corrected_cache = BoundedCache(_CORRECTED_BYTES)
-        self._banded_cache = BoundedCache(_BANDED_BYTES)
+        self._corrected_cache = core.BoundedCache(_CORRECTED_BYTES)
+        self._banded_cache = core.BoundedCache(_BANDED_BYTES)
 
     @property
     def frame_shape(self) -> tuple[int, int]:
         """Shape of one frame, (rows, columns)."""
         return self.acquisition.frame_shape
 
-    def correct(self, index: int) -> tuple[Float32Array, Float32Array]:
+    def correct(self, index: int) -> tuple[core.Float32Array, core.Float32Array]:
         """Return the corrected frame and its weight map, both (Y, X)."""
         planes = self.get_planes(index)
         return planes[0], planes[1]
 
-    def find_clipped(self, index: int) -> BoolArray:
+    def find_clipped(self, index: int) -> core.BoolArray:
         """Return the mask of clipped pixels in a corrected frame."""
         return self.get_planes(index)[2]
 
-    def get_planes(self, index: int) -> tuple[Float32Array, Float32Array, BoolArray]:
+    def get_planes(
+        self, index: int
+    ) -> tuple[core.Float32Array, core.Float32Array, core.BoolArray]:
         """Return the corrected frame, its weight map and its clipped pixels, (Y, X)."""
-        planes: tuple[Float32Array, Float32Array, BoolArray] | None
+        planes: tuple[core.Float32Array, core.Float32Array, core.BoolArray] | None
         planes = self._corrected_cache.get(index)
         if planes is None:
             planes = self._correct_frame(index)
@@ -213,7 +210,7 @@ class CorrectedFrames:
 
     def _correct_frame(
         self, index: int
-    ) -> tuple[Float32Array, Float32Array, BoolArray]:
+    ) -> tuple[core.Float32Array, core.Float32Array, core.BoolArray]:
         raw = self.acquisition.read(index)
         gain = float(self.gains[index])
         weight = (
@@ -222,7 +219,7 @@ class CorrectedFrames:
         single, usable = fill_missing_pixels(raw)
         whole, is_clipped = (
             bool(usable.all()),
-            mark_clipped_pixels(single, _CLIPPED_SHARE),
+            core.mark_clipped_pixels(single, _CLIPPED_SHARE),
         )
         if not whole:  # interpolation reaches into holes
             usable = ndimage.minimum_filter(usable, 2 * LOBES + 1, mode="nearest")
@@ -259,11 +256,11 @@ class CorrectedFrames:
             _interpolate_mask(is_clipped, self._places),
         )
 
-    def _undistort_positions(self, places: FloatArray) -> FloatArray:
+    def _undistort_positions(self, places: core.FloatArray) -> core.FloatArray:
         """Map positions (2, …) in undistorted frames to raw-frame pixels."""
         if not self.distortion:
             return places
-        y, x = undistort_positions(
+        y, x = core.undistort_positions(
             places[0],
             places[1],
             self.frame_shape,
@@ -273,29 +270,29 @@ class CorrectedFrames:
         # positions that no pixel shows are outside the frame
         return np.nan_to_num(np.stack([y, x]), nan=-2.0)
 
-    def compute_raw_positions(self, places: FloatArray) -> FloatArray:
+    def compute_raw_positions(self, places: core.FloatArray) -> core.FloatArray:
         """Map positions (M, 2) in undistorted frames to raw-frame pixels."""
         return self._undistort_positions(places.T).T
 
-    def compute_stretch(self) -> tuple[Float32Array, Float32Array]:
+    def compute_stretch(self) -> tuple[core.Float32Array, core.Float32Array]:
         """Compute each pixel's y and x displacement per pixel of rim displacement."""
         places = np.indices(self.frame_shape, np.float64)
         if self.distortion:
             places = self._places
-        y, x = compute_radial_displacement(
+        y, x = core.compute_radial_displacement(
             places[0], places[1], self.frame_shape, centre=self.centre_px
         )
         return y.astype(np.float32), x.astype(np.float32)
 
     def copy_with_changes(
         self,
-        acquisition: Acquisition | None = None,
+        acquisition: core.Acquisition | None = None,
         *,
-        rotations: FloatArray | None = None,
+        rotations: core.FloatArray | None = None,
         distortion: float | None = None,
         flat: FlatField | None = None,
-        gains: FloatArray | None = None,
-        offsets: FloatArray | None = None,
+        gains: core.FloatArray | None = None,
+        offsets: core.FloatArray | None = None,
     ) -> "CorrectedFrames":
         """Return a copy with other frames, corrections, gains or offsets."""
         return CorrectedFrames(
@@ -333,7 +330,7 @@ class CorrectedFrames:
         lobe = float(likeness[radius <= reach].sum())
         return max(lobe / max(float(likeness[0, 0]), 1e-30), 1.0)
 
-    def band_pass(self, index: int) -> Float32Array:
+    def band_pass(self, index: int) -> core.Float32Array:
         """Return the band-passed frame (Y, X), normalised to uniform noise variance.
 
         Gaussian of 0.5 px minus Gaussian of 5 px, by normalised convolution, times the
@@ -341,13 +338,13 @@ class CorrectedFrames:
         degrees.
         """
         is_turned, index = index < 0, max(index, ~index)
-        band: Float32Array | None = self._banded_cache.get(index)
+        band: core.Float32Array | None = self._banded_cache.get(index)
         if band is None:
             band = self._compute_band(index)
             self._banded_cache.put(index, band)
         return band[::-1, ::-1] if is_turned else band
 
-    def _compute_band(self, index: int) -> Float32Array:
+    def _compute_band(self, index: int) -> core.Float32Array:
         image, weight, _ = self.get_planes(index)
         product = image * self.weight
         fine, coarse = (
@@ -361,13 +358,13 @@ class CorrectedFrames:
         band[(weight == 0) | (np.abs(fine - coarse) <= _ROUNDING * np.abs(coarse))] = 0
         return band
 
-    def reduce_frame(self, index: int, factor: int) -> Float32Array:
+    def reduce_frame(self, index: int, factor: int) -> core.Float32Array:
         """Return the downsampled band-passed frame, (Y // factor, X // factor)."""
         image, weight = self.correct(index)
         rows, columns = (side // factor for side in image.shape)
         cut = (slice(rows * factor), slice(columns * factor))
 
-        def average_blocks(plane: Float32Array) -> Float32Array:
+        def average_blocks(plane: core.Float32Array) -> core.Float32Array:
             shape = (rows, factor, columns, factor)
             return np.asarray(plane[cut].reshape(shape).mean(axis=(1, 3)))
 

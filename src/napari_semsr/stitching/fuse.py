@@ -15,17 +15,7 @@ from numpy.typing import NDArray
 from scipy import ndimage, sparse
 from scipy.sparse import csgraph
 
-from napari_semsr.core import (
-    Acquisition,
-    BoolArray,
-    Box,
-    Float32Array,
-    FloatArray,
-    IntPair,
-    Job,
-    Progress,
-    RegistrationError,
-)
+from napari_semsr import core
 from napari_semsr.stitching.flat_field import (
     FIXED_METHODS,
     create_uniform_flat_field,
@@ -45,21 +35,21 @@ _MIN_FEATHER = 8.0
 _FAINT = 1e-3  # chosen: a rim is used alone where no other frame reaches
 
 
-def _compute_lanczos_weights(part: float) -> FloatArray:
+def _compute_lanczos_weights(part: float) -> core.FloatArray:
     """Compute Lanczos weights to interpolate a row at ``x - part``, summing to 1."""
     place = np.arange(-LOBES, LOBES + 1) + part
     weights = np.sinc(place) * np.sinc(place / LOBES) * (np.abs(place) < LOBES)
     return np.asarray(weights / weights.sum())
 
 
-def compute_feather_weights(frames: CorrectedFrames) -> Float32Array:
+def compute_feather_weights(frames: CorrectedFrames) -> core.Float32Array:
     """Compute the feathering weights of a frame, which decrease towards its edge."""
     valid = frames.weight > 0
     padded_mask = np.pad(valid, 1)
     distance = ndimage.distance_transform_edt(padded_mask)[1:-1, 1:-1]
     width = max(_MIN_FEATHER, _FEATHER * min(frames.frame_shape))
     unit = np.clip(distance / width, 0, 1)
-    smooth: Float32Array = (unit**2 * (3 - 2 * unit)).astype(np.float32)
+    smooth: core.Float32Array = (unit**2 * (3 - 2 * unit)).astype(np.float32)
     return np.where(valid, np.maximum(smooth, _FAINT), 0).astype(np.float32)
 
 
@@ -68,14 +58,18 @@ class FusionPlan:
     """Plan of a mosaic whose blocks are computed on request."""
 
     frames: CorrectedFrames
-    positions: FloatArray  # (N, 2) top-left corners; NaN for frames that are left out
-    feather: Float32Array  # (Y, X) share of a frame's weight near the edge of its field
+    positions: (
+        core.FloatArray
+    )  # (N, 2) top-left corners; NaN for frames that are left out
+    feather: (
+        core.Float32Array
+    )  # (Y, X) share of a frame's weight near the edge of its field
     # weighted mean, or the frame of largest weight at each pixel
     blend: Literal["feather", "seam"]
-    shape: IntPair  # Rows and columns of the mosaic
+    shape: core.IntPair  # Rows and columns of the mosaic
     pedestal: float = 0.0  # Added to all grey values
 
-    def has_same_pixels(self, other: "FusionPlan", box: Box) -> bool:
+    def has_same_pixels(self, other: "FusionPlan", box: core.Box) -> bool:
         """Return whether another plan yields the same pixels in a rectangle."""
         one, two = self.frames, other.frames
         same = (
@@ -98,7 +92,7 @@ class FusionPlan:
             )
         )
 
-    def _find_nearby_frames(self, box: Box) -> BoolArray:
+    def _find_nearby_frames(self, box: core.Box) -> core.BoolArray:
         """Return the (N,) mask of frames that may overlap a rectangle."""
         rows, columns = self.frames.frame_shape
         y, x = self.positions.T
@@ -107,7 +101,9 @@ class FusionPlan:
             near &= (x < box.x1 + 1) & (x + columns > box.x0 - 1)
         return np.asarray(near)
 
-    def compute_block(self, box: Box) -> tuple[Float32Array, NDArray[np.uint16]]:
+    def compute_block(
+        self, box: core.Box
+    ) -> tuple[core.Float32Array, NDArray[np.uint16]]:
         """Compute a rectangular block of the mosaic, given in mosaic pixels.
 
         Returns grey values, NaN outside all frames, and the number of frames at each
@@ -139,12 +135,12 @@ class FusionPlan:
         return total, coverage
 
     def _resample_frame(
-        self, index: int, box: Box
-    ) -> tuple[tuple[slice, slice], Float32Array, Float32Array] | None:
+        self, index: int, box: core.Box
+    ) -> tuple[tuple[slice, slice], core.Float32Array, core.Float32Array] | None:
         """Resample a frame to a rectangle's grid; return box, values and weights."""
         corner = np.round(self.positions[index]).astype(int)
         shift = self.positions[index] - corner
-        frame = Box.from_shape(
+        frame = core.Box.from_shape(
             self.frames.frame_shape, (int(corner[0]), int(corner[1]))
         )
         if not box.overlaps(frame):
@@ -153,7 +149,7 @@ class FusionPlan:
         image, weight = self.frames.correct(index)
         inner = shown_box.relative_to(frame)
         # kernels use a few pixels beyond the rectangle, wherever it ends
-        read = inner.grow(LOBES).intersection(Box.from_shape(frame.shape))
+        read = inner.grow(LOBES).intersection(core.Box.from_shape(frame.shape))
         part_values = image[read.slices]
         for axis in range(2):
             kernel = _compute_lanczos_weights(float(shift[axis]))
@@ -171,7 +167,7 @@ class FusionPlan:
 
 
 def plan_fusion(
-    acquisition: Acquisition,
+    acquisition: core.Acquisition,
     solution: StitchSolution,
     options: StitchOptions | None = None,
 ) -> FusionPlan:
@@ -188,10 +184,10 @@ def plan_fusion(
             f"The solution has {len(solution.positions_px)} positions for "
             f"{len(acquisition)} frames: use the solution of this scan."
         )
-        raise RegistrationError(msg, code="solution-of-other-scan")
+        raise core.RegistrationError(msg, code="solution-of-other-scan")
     if not solution.is_placed.any():
         msg = "Cannot create a mosaic because no frame is placed."
-        raise RegistrationError(msg, code="nothing-placed")
+        raise core.RegistrationError(msg, code="nothing-placed")
     frames = CorrectedFrames(
         acquisition,
         solution.flat,
@@ -238,11 +234,11 @@ class MosaicHalfPlan:
 
 
 def plan_mosaic_halves(
-    acquisition: Acquisition,
+    acquisition: core.Acquisition,
     solution: StitchSolution,
     whole: FusionPlan,
     options: StitchOptions | None = None,
-) -> Job[tuple[MosaicHalfPlan, MosaicHalfPlan]]:
+) -> core.Job[tuple[MosaicHalfPlan, MosaicHalfPlan]]:
     """Plan two mosaics, each from half of the placed frames of a solved scan.
 
     `whole` is the mosaic of all frames; `options` are those of the solution.
@@ -259,24 +255,24 @@ def plan_mosaic_halves(
             f"Half mosaics need at least two placed frames, got {placed_count}: stitch "
             "without halves."
         )
-        raise RegistrationError(msg, code="too-few-frames")
+        raise core.RegistrationError(msg, code="too-few-frames")
     first = select_first_half_frames(whole)
-    sides: tuple[tuple[Literal["a", "b"], BoolArray], ...]
+    sides: tuple[tuple[Literal["a", "b"], core.BoolArray], ...]
     sides = ("a", first), ("b", solution.is_placed & ~first)
     halves: list[MosaicHalfPlan] = []
     for name, half in sides:
-        yield Progress(len(halves), 2, f"Estimating the flat field of half {name}")
+        yield core.Progress(len(halves), 2, f"Estimating the flat field of half {name}")
         frames = tuple(solution.names[i] for i in np.flatnonzero(half))
         plan = _plan_mosaic_half(acquisition, solution, whole, options, half)
         halves.append(MosaicHalfPlan(name, frames, plan))
     return halves[0], halves[1]
 
 
-def select_first_half_frames(whole: FusionPlan) -> BoolArray:
+def select_first_half_frames(whole: FusionPlan) -> core.BoolArray:
     """Assign frames to two halves; return the (N,) mask of the first half."""
     positions = whole.positions
     has_place = np.asarray(np.isfinite(positions).all(axis=1))
-    in_first: BoolArray = _assign_frame_halves(positions, whole.frames.frame_shape)
+    in_first: core.BoolArray = _assign_frame_halves(positions, whole.frames.frame_shape)
     in_first &= has_place
     step = max(1, min(whole.frames.frame_shape) // _CELLS)
     valid = (whole.feather > 0)[step // 2 :: step, step // 2 :: step]
@@ -304,7 +300,9 @@ def select_first_half_frames(whole: FusionPlan) -> BoolArray:
     return in_first
 
 
-def _assign_frame_halves(positions: FloatArray, shape: tuple[int, int]) -> BoolArray:
+def _assign_frame_halves(
+    positions: core.FloatArray, shape: tuple[int, int]
+) -> core.BoolArray:
     """Two-colour the spanning tree of the largest overlaps."""
     count = len(positions)
     pairs = find_touching_pairs(positions, shape)
@@ -332,11 +330,11 @@ def _assign_frame_halves(positions: FloatArray, shape: tuple[int, int]) -> BoolA
 
 
 def _plan_mosaic_half(
-    acquisition: Acquisition,
+    acquisition: core.Acquisition,
     solution: StitchSolution,
     whole: FusionPlan,
     options: StitchOptions,
-    in_half: BoolArray,
+    in_half: core.BoolArray,
 ) -> FusionPlan:
     """Plan the mosaic of one half of the frames, with its own flat field."""
     flat = solution.flat

@@ -18,21 +18,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from napari_semsr.core import (
-    Acquisition,
-    BoolArray,
-    BoundedCache,
-    Cancelled,
-    FloatArray,
-    FloatPair,
-    IntPair,
-    Job,
-    PixelSize,
-    Progress,
-    ReadError,
-    RealArray,
-    RegistrationError,
-)
+from napari_semsr import core
 from napari_semsr.stitching.bridges import GroupPosition, compare_group_positions
 from napari_semsr.stitching.discovery import match_frames
 from napari_semsr.stitching.flat_field import create_uniform_flat_field
@@ -93,8 +79,8 @@ _T = TypeVar("_T")
 class _FrameStack:
     """Stack of frames read by index."""
 
-    read: Callable[[int], RealArray]
-    frame_shape: IntPair
+    read: Callable[[int], core.RealArray]
+    frame_shape: core.IntPair
     dtype: np.dtype[np.generic]
     count: int = 0
 
@@ -102,7 +88,7 @@ class _FrameStack:
     def shape(self) -> tuple[int, int, int]:
         return (self.count, *self.frame_shape)
 
-    def __getitem__(self, index: int) -> RealArray:
+    def __getitem__(self, index: int) -> core.RealArray:
         return self.read(index)
 
 
@@ -111,10 +97,10 @@ class _GrowingFrames(CorrectedFrames):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self._corrected_cache = BoundedCache(_CORRECTED_BYTES)
-        self._banded_cache = BoundedCache(_BANDED_BYTES)
+        self._corrected_cache = core.BoundedCache(_CORRECTED_BYTES)
+        self._banded_cache = core.BoundedCache(_BANDED_BYTES)
 
-    def grow(self, acquisition: Acquisition) -> None:
+    def grow(self, acquisition: core.Acquisition) -> None:
         """Add frames with unit gain."""
         more = len(acquisition) - len(self.acquisition)
         self.acquisition = acquisition
@@ -136,9 +122,9 @@ class _ReferenceFrames(ResampledFrames):
 
     def __init__(self, frames: CorrectedFrames) -> None:
         super().__init__(frames, np.zeros((0, 2)), _SIGMA)
-        self._cache = BoundedCache(_RESAMPLED_BYTES)
+        self._cache = core.BoundedCache(_RESAMPLED_BYTES)
 
-    def set_position(self, index: int, position: FloatArray) -> None:
+    def set_position(self, index: int, position: core.FloatArray) -> None:
         """Set the position of a frame and resample it."""
         more = index + 1 - len(self.corners)
         if more > 0:
@@ -148,12 +134,12 @@ class _ReferenceFrames(ResampledFrames):
         self.parts[index] = position - self.corners[index]
         self._cache.drop(index)
 
-    def compute_shift(self, pair: IntPair) -> FloatArray:
+    def compute_shift(self, pair: core.IntPair) -> core.FloatArray:
         """Return the shift (2,) of a resampled pair, second frame minus first."""
         places = self.corners[list(pair)] + self.parts[list(pair)]
         return np.asarray(places[1] - places[0])
 
-    def compute_distances(self, positions: FloatArray) -> FloatArray:
+    def compute_distances(self, positions: core.FloatArray) -> core.FloatArray:
         """Return the (N, 2) distances from the resampling positions along each axis."""
         return np.abs(positions - self.corners - self.parts)
 
@@ -189,12 +175,12 @@ class _PairShifts:
         return reachable_frames
 
 
-def _get_known_mask(places: FloatArray) -> BoolArray:
+def _get_known_mask(places: core.FloatArray) -> core.BoolArray:
     """Return the (N,) mask of known positions (N, 2)."""
     return np.asarray(np.isfinite(places).all(axis=1))
 
 
-def _run_job_in_thread(job: Job[_T]) -> Job[_T]:
+def _run_job_in_thread(job: core.Job[_T]) -> core.Job[_T]:
     """Run a job in a thread; each step waits briefly for it to finish."""
     stop = threading.Event()
 
@@ -203,7 +189,7 @@ def _run_job_in_thread(job: Job[_T]) -> Job[_T]:
             while True:
                 next(job)
                 if stop.is_set():
-                    raise Cancelled("The solution is no longer needed.")
+                    raise core.Cancelled("The solution is no longer needed.")
         except StopIteration as end:
             result: _T = end.value
             return result
@@ -214,7 +200,7 @@ def _run_job_in_thread(job: Job[_T]) -> Job[_T]:
     future = pool.submit(copy_context().run, run_job)
     try:
         while not wait([future], _LOOK_S).done:
-            yield Progress(0, 0, "Solving all frames so far")
+            yield core.Progress(0, 0, "Solving all frames so far")
         return future.result()
     finally:
         stop.set()
@@ -244,14 +230,14 @@ class LivePlacement:
 
     def __init__(
         self,
-        read: Callable[[int], RealArray],
-        frame_shape: IntPair,
+        read: Callable[[int], core.RealArray],
+        frame_shape: core.IntPair,
         dtype: np.dtype[np.generic],
         options: StitchOptions | None = None,
         *,
         unit: str = "px",
-        pixel_size_nm: PixelSize | None = None,
-        flat: RealArray | None = None,
+        pixel_size_nm: core.PixelSize | None = None,
+        flat: core.RealArray | None = None,
     ) -> None:
         self.options = options or StitchOptions()
         self.unit, self.pixel_size_nm, self.flat = unit, pixel_size_nm, flat
@@ -267,7 +253,7 @@ class LivePlacement:
         self.pending: set[int] = set()
         self.solution: StitchSolution | None = None
         self._stack = _FrameStack(read, frame_shape, np.dtype(dtype))
-        empty = Acquisition(self._stack, ())
+        empty = core.Acquisition(self._stack, ())
         flat_field = create_uniform_flat_field(frame_shape, 0.0, "none")
         self.frames = _GrowingFrames(empty, flat_field)
         self._references = _ReferenceFrames(self.frames)
@@ -277,14 +263,14 @@ class LivePlacement:
         self._links = _PairShifts()
         self._fused_positions = np.zeros((0, 2))
         self._stale: set[int] = set()  # fused with another flat field or gain
-        self._matrix: FloatArray | None = None  # camera px for each stated unit
+        self._matrix: core.FloatArray | None = None  # camera px for each stated unit
         self._solve_at = float(_SOLUTION_SIZES[0])
 
     def __len__(self) -> int:
         return len(self.names)
 
     @property
-    def is_placed(self) -> BoolArray:
+    def is_placed(self) -> core.BoolArray:
         """Mask (N,) of the frames placed by their images."""
         has_position = _get_known_mask(self.positions)
         has_position[sorted(self.provisional)] = False
@@ -292,7 +278,7 @@ class LivePlacement:
 
     # New frames.
 
-    def add_frame(self, name: str, stated_corner: FloatPair | None = None) -> int:
+    def add_frame(self, name: str, stated_corner: core.FloatPair | None = None) -> int:
         """Add a frame with the stated corner ``(y, x)``; return its index."""
         index = len(self.names)
         self.names.append(name)
@@ -304,12 +290,12 @@ class LivePlacement:
         self.positions = np.append(self.positions, nowhere, axis=0)
         self._fused_positions = np.append(self._fused_positions, nowhere, axis=0)
         self._stack = replace(self._stack, count=index + 1)
-        self.frames.grow(Acquisition(self._stack, tuple(self.names)))
+        self.frames.grow(core.Acquisition(self._stack, tuple(self.names)))
         self._references.set_position(index, np.zeros(2))
         return index
 
     def set_stated_corner(
-        self, index: int, stated_corner: FloatPair, unit: str
+        self, index: int, stated_corner: core.FloatPair, unit: str
     ) -> None:
         """Set the stated corner, in px or nm, of a frame added without one."""
         self.stated_corners[index], self.unit = stated_corner, unit
@@ -390,7 +376,7 @@ class LivePlacement:
         distances[sorted(self._stale)] = True
         return np.flatnonzero((here != was) | (here & distances)).tolist()
 
-    def get_fused_position(self, index: int) -> FloatArray:
+    def get_fused_position(self, index: int) -> core.FloatArray:
         """Return the corner (2,) where a frame was last fused; NaN if never fused."""
         return np.asarray(self._fused_positions[index])
 
@@ -399,7 +385,7 @@ class LivePlacement:
         self._fused_positions[index] = self.positions[index]
         self._stale.discard(index)
 
-    def plan_mosaic(self, origin: IntPair, shape: IntPair) -> FusionPlan:
+    def plan_mosaic(self, origin: core.IntPair, shape: core.IntPair) -> FusionPlan:
         """Plan the current mosaic; `origin` is the pixel ``(y, x)`` of its corner."""
         positions = self.positions - np.array(origin)
         pedestal = 0.0 if self.solution is None else self.solution.pedestal
@@ -415,7 +401,7 @@ class LivePlacement:
             self.positions[index] = place
             self.provisional.add(index)
 
-    def _predict_position(self, index: int) -> FloatArray | None:
+    def _predict_position(self, index: int) -> core.FloatArray | None:
         """Predict the corner (2,) of a frame from its stated position."""
         stated_corner = self.stated_corners[index]
         if not np.isfinite(stated_corner).all():
@@ -452,7 +438,7 @@ class LivePlacement:
         elif stage is not None and not np.array_equal(stage.matrix, np.eye(2)):
             self._matrix = stage.matrix
 
-    def _compute_search_range(self, share: float) -> IntPair:
+    def _compute_search_range(self, share: float) -> core.IntPair:
         rows, columns = self._stack.frame_shape
         return (
             max(_MIN_REACH, round(share * rows)),
@@ -460,8 +446,8 @@ class LivePlacement:
         )
 
     def _select_nearby_positions(
-        self, index: int, place: FloatArray, reach: IntPair
-    ) -> FloatArray:
+        self, index: int, place: core.FloatArray, reach: core.IntPair
+    ) -> core.FloatArray:
         """Return corners (N, 2) of nearby placed frames, NaN for other frames.
 
         Frames elsewhere are not used, so that the time does not grow with the scan.
@@ -489,8 +475,8 @@ class LivePlacement:
         return places[0] if places else None
 
     def _find_nearby_position(
-        self, index: int, expected_place: FloatArray, reach: IntPair
-    ) -> FloatArray | None:
+        self, index: int, expected_place: core.FloatArray, reach: core.IntPair
+    ) -> core.FloatArray | None:
         """Search for a frame near its expected position; None if not above chance."""
         if self._chance is None:
             return None
@@ -504,7 +490,7 @@ class LivePlacement:
         )
         return None if place_found is None else place_found.position
 
-    def _search_all_placed_frames(self, index: int) -> FloatArray | None:
+    def _search_all_placed_frames(self, index: int) -> core.FloatArray | None:
         """Place a frame without a stated position, trying recent frames first."""
         placed_frames = np.flatnonzero(self.is_placed).tolist()[::-1]
         factor = max(1, min(self._stack.frame_shape) // 96)
@@ -527,21 +513,25 @@ class LivePlacement:
                     return corner
         return None
 
-    def _select_frames(self, frame_numbers: Sequence[int], **more: Any) -> Acquisition:
+    def _select_frames(
+        self, frame_numbers: Sequence[int], **more: Any
+    ) -> core.Acquisition:
         """Create an acquisition from a subset of the frames."""
         numbers = list(frame_numbers)
 
-        def read_frame(index: int) -> RealArray:
+        def read_frame(index: int) -> core.RealArray:
             return self._stack[numbers[index]]
 
         stack = _FrameStack(
             read_frame, self._stack.frame_shape, self._stack.dtype, len(numbers)
         )
-        return Acquisition(stack, tuple(self.names[i] for i in numbers), **more)
+        return core.Acquisition(stack, tuple(self.names[i] for i in numbers), **more)
 
     # Measured shifts of pairs, and all positions from them.
 
-    def _measure_pair_shifts(self, pairs: Sequence[IntPair]) -> list[LinearisedShift]:
+    def _measure_pair_shifts(
+        self, pairs: Sequence[core.IntPair]
+    ) -> list[LinearisedShift]:
         """Measure the shifts of pairs at their resampling positions."""
         near = {i: {i, *self._links.get_pairs(i)} for pair in pairs for i in pair}
         for first, second in pairs:
@@ -588,7 +578,7 @@ class LivePlacement:
         for item in shifts:
             self._links.store_shift(item)
 
-    def _compute_misfit(self, item: LinearisedShift) -> FloatArray:
+    def _compute_misfit(self, item: LinearisedShift) -> core.FloatArray:
         """Return the measured minus the current shift of a pair, (2,)."""
         first, second = pair = item.first, item.second
         apart = self.positions[second] - self.positions[first]
@@ -625,7 +615,7 @@ class LivePlacement:
 
     def _solve_frame_moves(
         self, free: set[int], around: set[int]
-    ) -> dict[int, FloatArray]:
+    ) -> dict[int, core.FloatArray]:
         """Solve for displacements of some frames, with the surrounding ones fixed."""
         numbers, items = sorted(around), []
         places = {number: place for place, number in enumerate(numbers)}
@@ -676,7 +666,7 @@ class LivePlacement:
         """Whether enough frames were added to solve all frames again."""
         return len(self.names) - len(self.blank) >= self._solve_at
 
-    def solve_all_frames(self) -> Job[None]:
+    def solve_all_frames(self) -> core.Job[None]:
         """Solve all frames so far; update positions, brightness and axes at the end.
 
         The solution runs in a thread, as its steps take seconds: frames may be added
@@ -701,7 +691,7 @@ class LivePlacement:
         names = list(self.names)
         try:
             solution = yield from _run_job_in_thread(self._solve_frames(part))
-        except ReadError:
+        except core.ReadError:
             self._solve_at = frame_count  # again, once the frames can be read
             raise
         if solution is None:
@@ -712,8 +702,8 @@ class LivePlacement:
             yield from self._apply_solution(frames_to_solve, *solution)
 
     def _solve_frames(
-        self, part: Acquisition
-    ) -> Job[tuple[StitchSolution, ChanceLevel] | None]:
+        self, part: core.Acquisition
+    ) -> core.Job[tuple[StitchSolution, ChanceLevel] | None]:
         """Solve some frames and measure their chance level without changing state."""
         try:
             # without a grid, as some of its frames are missing
@@ -721,7 +711,7 @@ class LivePlacement:
                 grid=None, order=None, first=None, overlap=None
             )
             solution = yield from solve_mosaic(part, options, flat=self.flat)
-        except RegistrationError:
+        except core.RegistrationError:
             return None
         if not solution.has_sufficient_placement:
             return None
@@ -739,7 +729,7 @@ class LivePlacement:
         numbers_solved: Sequence[int],
         solution: StitchSolution,
         chance: ChanceLevel,
-    ) -> Job[None]:
+    ) -> core.Job[None]:
         """Apply a solution of some frames and place the remaining ones again."""
         numbers, new_positions = np.array(numbers_solved), solution.positions_px
         fits = solution.is_placed
@@ -776,7 +766,7 @@ class LivePlacement:
             (numbers_solved[first], numbers_solved[second]) for first, second in local
         ]
         for done_count in range(0, len(pairs), _BATCH):
-            yield Progress(done_count, len(pairs), "Measuring pairs of frames")
+            yield core.Progress(done_count, len(pairs), "Measuring pairs of frames")
             for item in self._measure_pair_shifts(
                 pairs[done_count : done_count + _BATCH]
             ):
@@ -785,7 +775,7 @@ class LivePlacement:
         fitting_numbers = {*numbers[fits].tolist()}
         self.pending = {*range(len(self.names))} - fitting_numbers - self.blank
         while self.pending:
-            yield Progress(0, len(self.pending), "Placing the other frames")
+            yield core.Progress(0, len(self.pending), "Placing the other frames")
             self.retry_pending()
 
     def list_unplaced(self) -> list[int]:

@@ -7,6 +7,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from napari_semsr.core import BoolArray, FloatArray, IntPair
+from napari_semsr.stitching import layout
 from napari_semsr.stitching.discovery import (
     ASIDE,
     MAX_STEP,
@@ -21,18 +22,6 @@ from napari_semsr.stitching.frames import (
     CorrectedFrames,
     compute_band_noise,
     estimate_noise,
-)
-from napari_semsr.stitching.layout import (
-    ALONG_LINES,
-    CERTAIN,
-    LINES,
-    MAX_DOUBT,
-    Overlap,
-    ShiftChoice,
-    find_rival_candidates,
-    measure_chance_threshold,
-    merge_close_proposals,
-    weigh_shifts,
 )
 from napari_semsr.stitching.pairwise import compute_rounded_shift, search_shifts
 from napari_semsr.stitching.solution import (
@@ -85,7 +74,7 @@ _TRIALS = 16  # pairs along each axis; chosen: each is a search of that size
 
 def find_nominal_positions(
     frames: CorrectedFrames,
-) -> tuple[FloatArray, bool, Sequence[Overlap]]:
+) -> tuple[FloatArray, bool, Sequence[layout.Overlap]]:
     """Return expected positions (N, 2), whether these are stated, and all matches."""
     acquisition = frames.acquisition
     positions = acquisition.nominal_corners()
@@ -227,7 +216,9 @@ def find_possible_rotations(
     choices, lines = [], 0
     sample = nearest[choose_evenly_spaced_indices(len(nearest), _NEIGHBOURS)].tolist()
     whole_shifts = [compute_rounded_shift(nominal, pairs[place]) for place in sample]
-    threshold, _ = measure_chance_threshold(frames, whole_shifts, around, _MIN_SCORE)
+    threshold, _ = layout.measure_chance_threshold(
+        frames, whole_shifts, around, _MIN_SCORE
+    )
     for place, shift in zip(sample, whole_shifts, strict=True):
         pair = pairs[place]
         item = search_shifts(frames, pair, shift, around, threshold / 2)
@@ -235,8 +226,8 @@ def find_possible_rotations(
             continue
         lines += bool(item.along)
         order = np.argsort(-item.ncc, kind="stable")
-        order = order[find_rival_candidates(item, threshold)[order]][:_RIVALS]
-        choice = weigh_shifts(frames, pair, item.shifts[order], item.weight[0])
+        order = order[layout.find_rival_candidates(item, threshold)[order]][:_RIVALS]
+        choice = layout.weigh_shifts(frames, pair, item.shifts[order], item.weight[0])
         turns_seen = (
             length
             * convert_to_complex(choice.shifts)
@@ -245,7 +236,7 @@ def find_possible_rotations(
         choices.append(
             replace(choice, shifts=np.stack([turns_seen.imag, turns_seen.real], 1))
         )
-    if lines > LINES * len(sample):
+    if lines > layout.LINES * len(sample):
         return PossibleRotations()  # along lines any shift fits
     certain = [choice.shifts[0] for choice in choices if choice.is_certain]
     period = (
@@ -268,9 +259,9 @@ def find_possible_rotations(
     return PossibleRotations(tuple(turns), doubt / length, length, period)
 
 
-def _measure_rival_distance(choice: ShiftChoice) -> float:
+def _measure_rival_distance(choice: layout.ShiftChoice) -> float:
     """Return the distance from a pair's best shift to the nearest equally good one."""
-    rivals = choice.shifts[choice.doubt < CERTAIN][1:] - choice.shifts[0]
+    rivals = choice.shifts[choice.doubt < layout.CERTAIN][1:] - choice.shifts[0]
     return float(np.hypot(*rivals.T).min(initial=np.inf))
 
 
@@ -330,21 +321,25 @@ def _find_common_step(
     reach[axis] = (MAX_STEP - MIN_STEP) / 2 * side[axis]
     nominal = (int(middle[0]), int(middle[1]))
     around = (int(reach[0]), int(reach[1]))
-    threshold, _ = measure_chance_threshold(frames, [nominal], around, _MIN_SCORE)
+    threshold, _ = layout.measure_chance_threshold(
+        frames, [nominal], around, _MIN_SCORE
+    )
     choices, lines = [], 0
     for pair in pairs:
         item = search_shifts(frames, pair, nominal, around, threshold / 2)
         if item.best_score > threshold:
             order = np.argsort(-item.ncc, kind="stable")
-            order = order[find_rival_candidates(item, threshold)[order]]
+            order = order[layout.find_rival_candidates(item, threshold)[order]]
             shifts = item.shifts[order[:_RIVALS]]
-            choices.append(weigh_shifts(frames, pair, shifts, item.weight[0]))
+            choices.append(layout.weigh_shifts(frames, pair, shifts, item.weight[0]))
         else:  # lines across an overlap are too few to stand out from chance
             item = search_shifts(frames, pair, nominal, around)
         lines += bool(item.along)
-    if lines > LINES * len(pairs):
+    if lines > layout.LINES * len(pairs):
         raise UnplacedFramesError(
-            f"{ALONG_LINES}pass the positions of the frames.", (), code="lines-only"
+            f"{layout.ALONG_LINES}pass the positions of the frames.",
+            (),
+            code="lines-only",
         )
     if not choices:
         return None
@@ -360,14 +355,14 @@ def _find_common_step(
     return _compute_average_step(certain, side.max())
 
 
-def _find_likely_steps(choices: Sequence[ShiftChoice]) -> list[FloatArray]:
+def _find_likely_steps(choices: Sequence[layout.ShiftChoice]) -> list[FloatArray]:
     """Find the steps that fit all pairs, only one if any pair is certain."""
     certain = [choice.shifts[0] for choice in choices if choice.is_certain]
     if certain:
         return certain[:1]
     apart = [np.abs(c.shifts[1:] - c.shifts[0]).max(axis=1).min() for c in choices]
     same = float(np.median(apart)) / 2  # half a period
-    proposals = merge_close_proposals(
+    proposals = layout.merge_close_proposals(
         np.concatenate([choice.shifts for choice in choices]), same
     )
     doubt = np.zeros(len(proposals))
@@ -375,5 +370,5 @@ def _find_likely_steps(choices: Sequence[ShiftChoice]) -> list[FloatArray]:
         for place, proposal in enumerate(proposals):
             near = np.abs(choice.shifts - proposal).max(axis=1) < same
             own = choice.doubt[near].min() if near.any() else choice.doubt.max()
-            doubt[place] += min(float(own), MAX_DOUBT) ** 2
-    return [*proposals[doubt < doubt.min() + CERTAIN**2]]
+            doubt[place] += min(float(own), layout.MAX_DOUBT) ** 2
+    return [*proposals[doubt < doubt.min() + layout.CERTAIN**2]]

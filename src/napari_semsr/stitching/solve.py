@@ -6,23 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 
-from napari_semsr.core import (
-    MAX_DISTORTION,
-    Acquisition,
-    FieldDistortion,
-    Float32Array,
-    FloatArray,
-    IntPair,
-    Job,
-    Message,
-    OptionError,
-    Progress,
-    RealArray,
-    RegistrationError,
-    ShapeError,
-    check_grid_options,
-    compute_radial_displacement,
-)
+from napari_semsr import core
 from napari_semsr.stitching.bridges import reposition_bridged_frames, try_place_frame
 from napari_semsr.stitching.discovery import UnplacedFramesError, place_stray_frames
 from napari_semsr.stitching.flat_field import (
@@ -104,7 +88,7 @@ _MIN_PAIRS = 3  # chosen: fewer have no meaningful scatter
 
 
 def estimate_distortion(
-    frames: CorrectedFrames, shifts: dict[IntPair, IntPair], reach: int
+    frames: CorrectedFrames, shifts: dict[core.IntPair, core.IntPair], reach: int
 ) -> float:
     """Estimate the distortion that makes overlaps agree best, or 0 if insignificant.
 
@@ -133,11 +117,11 @@ def estimate_distortion(
 
 def _score_distortions(
     frames: CorrectedFrames,
-    pair: IntPair,
-    shift: IntPair,
+    pair: core.IntPair,
+    shift: core.IntPair,
     reach: int,
-    amounts: FloatArray,
-) -> FloatArray:
+    amounts: core.FloatArray,
+) -> core.FloatArray:
     """Compute a pair's best joint block correlation for each rim displacement."""
     shape = frames.frame_shape
     boxes = compute_overlap_boxes(shape, shift)
@@ -150,8 +134,8 @@ def _score_distortions(
     corners = cells * np.array(size) + np.array((box.y0, box.x0))
     corners = corners[:: -(-len(corners) // _BLOCKS)]
     y, x = (corners + (np.array(size) - 1) / 2).T
-    there = np.stack(compute_radial_displacement(y, x, shape))
-    here = np.stack(compute_radial_displacement(y + shift[0], x + shift[1], shape))
+    there = np.stack(core.compute_radial_displacement(y, x, shape))
+    here = np.stack(core.compute_radial_displacement(y + shift[0], x + shift[1], shape))
     # (amounts, blocks, 2)
     moves = np.rint(np.multiply.outer(amounts, (there - here).T)).astype(int)
     around = int(np.abs(moves).max()) + reach
@@ -173,13 +157,13 @@ def _score_distortions(
 
 
 def _correlate_blocks(
-    first: Float32Array,
-    second: Float32Array,
+    first: core.Float32Array,
+    second: core.Float32Array,
     corners: NDArray[np.int64],
-    size: IntPair,
-    shift: IntPair,
+    size: core.IntPair,
+    shift: core.IntPair,
     around: int,
-) -> FloatArray:
+) -> core.FloatArray:
     """Correlate blocks of the second frame with their surroundings in the first.
 
     Returns (B, 2 * around + 1, 2 * around + 1), lags from -`around` about `shift`.
@@ -226,7 +210,9 @@ _CONVERGENCE = 0.1  # share of the standard deviation; chosen: it adds 0.5 % to 
 _MIN_FRAME = 8  # px; chosen: two blocks of the flat field, no camera has less
 
 
-def _apply_options(acquisition: Acquisition, options: StitchOptions) -> Acquisition:
+def _apply_options(
+    acquisition: core.Acquisition, options: StitchOptions
+) -> core.Acquisition:
     """Apply options that override values of the scan."""
     if len(acquisition) < 2:
         frame_count = len(acquisition)
@@ -234,20 +220,20 @@ def _apply_options(acquisition: Acquisition, options: StitchOptions) -> Acquisit
             f"A mosaic needs at least two frames, got {frame_count}: open a single "
             "frame as an image."
         )
-        raise RegistrationError(msg, code="too-few-frames")
+        raise core.RegistrationError(msg, code="too-few-frames")
     if min(acquisition.frame_shape) < _MIN_FRAME:
         rows, columns = acquisition.frame_shape
         msg = (
             f"Frames must be at least {_MIN_FRAME} x {_MIN_FRAME} px for stitching, "
             f"got {rows} x {columns} px: use the original camera frames."
         )
-        raise RegistrationError(msg, code="image-too-small")
+        raise core.RegistrationError(msg, code="image-too-small")
     option_names = {"grid", "order", "first", "overlap"}
     options_text = options.model_dump(include=option_names, exclude_none=True)
     if "grid" in options_text:  # instead of all positions of the scan
         options_text |= {"nominal_px": None, "nominal_nm": None}
     places = acquisition.nominal_px, acquisition.nominal_nm
-    check_grid_options(
+    core.check_grid_options(
         options_text.get("grid", acquisition.grid),
         options_text,
         has_positions=any(place is not None for place in places),
@@ -258,7 +244,9 @@ def _apply_options(acquisition: Acquisition, options: StitchOptions) -> Acquisit
 
 
 def _get_flat_field(
-    acquisition: Acquisition, options: StitchOptions, flat_given: RealArray | None
+    acquisition: core.Acquisition,
+    options: StitchOptions,
+    flat_given: core.RealArray | None,
 ) -> FlatField:
     shape = acquisition.frame_shape
     if options.flat_field == "auto" and flat_given is None:
@@ -270,19 +258,19 @@ def _get_flat_field(
             "The flat field must be auto, none or an image, got "
             f"{options.flat_field!r}: read the image and pass it as `flat`."
         )
-        raise OptionError(msg, code="flat-field-missing")
+        raise core.OptionError(msg, code="flat-field-missing")
     if flat_given.shape != shape:
         msg = (
             f"The flat field must have the same shape as the frames, {shape}, got "
             f"{flat_given.shape}: acquire it with the same camera settings."
         )
-        raise ShapeError(msg, code="sizes-differ")
+        raise core.ShapeError(msg, code="sizes-differ")
     flat = np.nan_to_num(np.asarray(flat_given, dtype=np.float32))
     flat = np.maximum(flat / max(float(np.quantile(flat, 0.99)), 1e-12), 0)
     return FlatField(flat, 0.0, compute_valid_mask(flat), "file")
 
 
-def _compute_search_range(state: State, share: float) -> IntPair:
+def _compute_search_range(state: State, share: float) -> core.IntPair:
     """Return the search range along both axes."""
     rows, columns = state.acquisition.frame_shape
     limit, least = state.options.max_shift_px, _MIN_REACH
@@ -292,7 +280,7 @@ def _compute_search_range(state: State, share: float) -> IntPair:
     return max(least, round(share * rows)), max(least, round(share * columns))
 
 
-def _search_layout(state: State) -> Job[None]:
+def _search_layout(state: State) -> core.Job[None]:
     """Search all pairs for significant shifts and compute the layout of the frames."""
     share = _FIRST_REACH
     while True:
@@ -306,7 +294,7 @@ def _search_layout(state: State) -> Job[None]:
             return
 
 
-def _compute_layout(state: State) -> Job[None]:
+def _compute_layout(state: State) -> core.Job[None]:
     """Search all pairs in the current search range and compute the layout."""
     yield from _search_all_pairs(state)
     state.layout, state.ambiguous = yield from compute_layout(
@@ -363,12 +351,12 @@ def _rotate_positions(state: State) -> bool:
 _OTHER_SHIFT = 0.1
 
 
-def _compute_map_difference(first: FloatArray, second: FloatArray) -> float:
+def _compute_map_difference(first: core.FloatArray, second: core.FloatArray) -> float:
     """Return the relative difference between two (2, 2) linear maps."""
     return float(np.hypot(*(first - second)).max())
 
 
-def _search_all_pairs(state: State) -> Job[None]:
+def _search_all_pairs(state: State) -> core.Job[None]:
     """Find candidate shifts of all potentially overlapping pairs, and the threshold."""
     touching = find_touching_pairs(state.nominal, state.acquisition.frame_shape)
     if not touching:
@@ -376,7 +364,7 @@ def _search_all_pairs(state: State) -> Job[None]:
             "Frames must overlap for stitching, but no two of them overlap at their "
             f"nominal positions: {state.advice}."
         )
-        raise RegistrationError(msg, code="no-overlap")
+        raise core.RegistrationError(msg, code="no-overlap")
     shifts = {pair: compute_rounded_shift(state.nominal, pair) for pair in touching}
     expected_shifts = tuple(shifts.values())
     if state.chance is None or state.chance.expected_shifts != expected_shifts:
@@ -386,7 +374,7 @@ def _search_all_pairs(state: State) -> Job[None]:
     )
     state.candidates = []
     for done_count, pair in enumerate(touching):
-        yield Progress(done_count, len(touching), "Comparing neighbouring frames")
+        yield core.Progress(done_count, len(touching), "Comparing neighbouring frames")
         state.candidates.append(
             search_shifts(state.frames, pair, shifts[pair], state.reach)
         )
@@ -493,13 +481,13 @@ def update_shading(
         state.open_slope = np.array(shading.open_slope)
 
 
-def _refine_positions(state: State, widths: tuple[float, ...]) -> Job[None]:
+def _refine_positions(state: State, widths: tuple[float, ...]) -> core.Job[None]:
     sweeps = refine_positions(
         state.frames, state.positions, state.list_overlapping_pairs(), widths
     )
     for done_count, sweep in enumerate(sweeps):
         state.refinement = sweep
-        yield Progress(done_count, 8, "Refining all positions together")
+        yield core.Progress(done_count, 8, "Refining all positions together")
     if state.refinement is not None:
         state.positions = state.refinement.positions.copy()
 
@@ -528,7 +516,7 @@ def _estimate_distortion(state: State, frames_before: CorrectedFrames) -> float:
 
 def _repeat_layout(
     state: State, frames_before: CorrectedFrames, distortion: float
-) -> Job[State]:
+) -> core.Job[State]:
     """Repeat the search and layout with a corrected distortion."""
     frames = frames_before.copy_with_changes(distortion=distortion)
     expectation = state.nominal, state.is_stated, state.matches
@@ -542,7 +530,7 @@ def _repeat_layout(
     return new
 
 
-def _place_frames(state: State) -> Job[None]:
+def _place_frames(state: State) -> core.Job[None]:
     """Refine a whole-pixel layout to sub-pixel positions."""
     if not np.isfinite(state.positions).any():
         msg = (
@@ -553,9 +541,9 @@ def _place_frames(state: State) -> Job[None]:
         )
         raise UnplacedFramesError(msg, state.find_likely_grids(), code="no-overlap")
     state.noise = estimate_noise(state.frames)
-    yield Progress(0, 0, "Placing frames without a match")
+    yield core.Progress(0, 0, "Placing frames without a match")
     _place_remaining_frames(state)
-    yield Progress(0, 0, "Refining flat field and gains")
+    yield core.Progress(0, 0, "Refining flat field and gains")
     update_shading(state, COARSE_KNOTS)
     yield from reposition_bridged_frames(state)
     _place_remaining_frames(state)
@@ -565,7 +553,9 @@ def _place_frames(state: State) -> Job[None]:
     yield from _refine_positions(state, (2.0, 1.0))
 
 
-def _place_and_undistort(state: State, frames_before: CorrectedFrames) -> Job[State]:
+def _place_and_undistort(
+    state: State, frames_before: CorrectedFrames
+) -> core.Job[State]:
     """Place the frames, and correct a significant distortion."""
     placed_count = int(state.is_placed.sum())
     if state.has_sufficient_placement:
@@ -602,7 +592,7 @@ def _place_and_undistort(state: State, frames_before: CorrectedFrames) -> Job[St
     return again
 
 
-def _measure_distortion(state: State, sweeps: Sequence[float]) -> Job[float]:
+def _measure_distortion(state: State, sweeps: Sequence[float]) -> core.Job[float]:
     """Fit distortion and positions together; correct only a significant distortion.
 
     Returns the fitted distortion; 0 if it does not exceed noise. It may exceed the
@@ -612,7 +602,9 @@ def _measure_distortion(state: State, sweeps: Sequence[float]) -> Job[float]:
     pairs, rim = state.list_overlapping_pairs(), state.rim_radius
     amount = 0.0
     for done_count, width in enumerate(sweeps):
-        yield Progress(done_count, len(sweeps), "Measuring the distortion of the field")
+        yield core.Progress(
+            done_count, len(sweeps), "Measuring the distortion of the field"
+        )
         rim_moves = measure_rim_displacement(
             state.frames, state.positions, pairs, width
         )
@@ -624,7 +616,7 @@ def _measure_distortion(state: State, sweeps: Sequence[float]) -> Job[float]:
         if abs(amount) * rim < _BEYOND_DOUBT * rim_moves.sigma:
             amount = 0.0
             break
-        if abs(amount) > MAX_DISTORTION:
+        if abs(amount) > core.MAX_DISTORTION:
             break
         state.frames = state.frames.copy_with_changes(distortion=amount)
         state.positions = state.positions + rim_moves.moves
@@ -651,7 +643,9 @@ def _measure_distortion(state: State, sweeps: Sequence[float]) -> Job[float]:
     return amount
 
 
-def _check_known_distortion(state: State, field_distortion: FieldDistortion) -> None:
+def _check_known_distortion(
+    state: State, field_distortion: core.FieldDistortion
+) -> None:
     """Propagate a known distortion's error to positions; warn of contradictions.
 
     Frames that match a period away cannot contradict it.
@@ -668,7 +662,7 @@ def _check_known_distortion(state: State, field_distortion: FieldDistortion) -> 
     if state.is_periodic or state.ambiguous:
         return
     if abs(more) > _BEYOND_DOUBT * np.hypot(error, field_distortion.sd):
-        sentence = Message(
+        sentence = core.Message(
             "The overlaps show a rim distortion of "
             f"{field_distortion.amount + more:.4f} +- {error:.1g}, but the "
             f"calibration states {field_distortion.amount:.4f} +- "
@@ -680,8 +674,8 @@ def _check_known_distortion(state: State, field_distortion: FieldDistortion) -> 
 
 
 def _solve_state(
-    state: State, field_distortion: FieldDistortion | None
-) -> Job[StitchSolution | RegistrationError]:
+    state: State, field_distortion: core.FieldDistortion | None
+) -> core.Job[StitchSolution | core.RegistrationError]:
     """Solve a scan from its expected positions; return the solution or an error."""
     options, frames_before = state.options, state.frames
     try:
@@ -691,7 +685,7 @@ def _solve_state(
         else:
             yield from _place_frames(state)
         if options.rotation:
-            yield Progress(0, 0, "Estimating rotation and scale of the frames")
+            yield core.Progress(0, 0, "Estimating rotation and scale of the frames")
             state.frames, state.positions = refine_rotations(
                 state.frames, state.positions, state.list_overlapping_pairs()
             )
@@ -707,7 +701,7 @@ def _solve_state(
         if field_distortion is not None:
             _check_known_distortion(state, field_distortion)
         return finish_solution(state)
-    except RegistrationError as error:
+    except core.RegistrationError as error:
         return error
 
 
@@ -716,16 +710,18 @@ def _solve_state(
 _SMALL_PART = 0.1
 
 
-def _count_placed_frames(result: StitchSolution | RegistrationError) -> int:
-    return 0 if isinstance(result, RegistrationError) else int(result.is_placed.sum())
+def _count_placed_frames(result: StitchSolution | core.RegistrationError) -> int:
+    return (
+        0 if isinstance(result, core.RegistrationError) else int(result.is_placed.sum())
+    )
 
 
 def _check_stated_positions(
     state: State,
     frames_before: CorrectedFrames,
-    field_distortion: FieldDistortion | None,
-    result: StitchSolution | RegistrationError,
-) -> Job[StitchSolution | RegistrationError]:
+    field_distortion: core.FieldDistortion | None,
+    result: StitchSolution | core.RegistrationError,
+) -> core.Job[StitchSolution | core.RegistrationError]:
     """Check the stated positions if they fit too few frames.
 
     Raises an error if all are at one position; uses axes by which most frames fit.
@@ -740,8 +736,8 @@ def _check_stated_positions(
             f"{span.max():.2g} px of each other with frames of {shape[0]}x{shape[1]} "
             f"px: {state.advice}."
         )
-        return RegistrationError(msg, code="positions-invalid")
-    yield Progress(0, 0, "Comparing the stage's axes with those of the images")
+        return core.RegistrationError(msg, code="positions-invalid")
+    yield core.Progress(0, 0, "Comparing the stage's axes with those of the images")
     # as stated: the search may have rotated them already
     stated_positions = state.nominal @ np.linalg.inv(state.axes).T
     axes = find_alternative_axes(frames_before, stated_positions)
@@ -759,7 +755,7 @@ def _check_stated_positions(
     )
     turned_state.axes, turned_state.fitted_as_stated = axes, before
     other = yield from _solve_state(turned_state, field_distortion)
-    if isinstance(other, RegistrationError) or _count_placed_frames(other) <= max(
+    if isinstance(other, core.RegistrationError) or _count_placed_frames(other) <= max(
         before, half
     ):
         return result
@@ -767,12 +763,12 @@ def _check_stated_positions(
 
 
 def solve_mosaic(
-    acquisition: Acquisition,
+    acquisition: core.Acquisition,
     options: StitchOptions | None = None,
     *,
-    flat: RealArray | None = None,
-    field_distortion: FieldDistortion | None = None,
-) -> Job[StitchSolution]:
+    flat: core.RealArray | None = None,
+    field_distortion: core.FieldDistortion | None = None,
+) -> core.Job[StitchSolution]:
     """Find the position of every frame of a scan.
 
     The default options measure what the scan does not state. `flat` (Y, X) is a flat
@@ -787,7 +783,7 @@ def solve_mosaic(
         If grid or overlap do not fit the frames.
     """
     options = StitchOptions() if options is None else options
-    yield Progress(0, 0, "Estimating the flat field")
+    yield core.Progress(0, 0, "Estimating the flat field")
     acquisition = _apply_options(acquisition, options)
     distortion = 0.0 if isinstance(options.distortion, str) else options.distortion
     frames_before = CorrectedFrames(
@@ -806,6 +802,6 @@ def solve_mosaic(
         result = yield from _check_stated_positions(
             state, frames_before, field_distortion, result
         )
-    if isinstance(result, RegistrationError):
+    if isinstance(result, core.RegistrationError):
         raise result
     return result

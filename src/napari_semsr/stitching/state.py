@@ -7,19 +7,7 @@ from typing import Literal, Self
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
-from napari_semsr.core import (
-    MAX_DISTORTION,
-    Acquisition,
-    BoolArray,
-    FirstFrame,
-    FloatArray,
-    FloatPair,
-    FrameOrder,
-    IntPair,
-    Message,
-    Options,
-    option,
-)
+from napari_semsr import core
 from napari_semsr.stitching.discovery import LikelyGrid, find_likely_grids, match_frames
 from napari_semsr.stitching.frames import CorrectedFrames
 from napari_semsr.stitching.layout import ChanceLevel, Layout, Overlap
@@ -29,7 +17,7 @@ from napari_semsr.stitching.refine import RefinedPositions
 from napari_semsr.stitching.solution import is_placement_sufficient
 
 
-class StitchOptions(Options):
+class StitchOptions(core.Options):
     """Stitching options; None means that a value is taken from the scan or measured."""
 
     flat_field: str = Field(
@@ -39,18 +27,18 @@ class StitchOptions(Options):
     grid: tuple[int, int] | None = Field(
         default=None, description="rows and columns of the scan"
     )
-    order: FrameOrder | None = option(
+    order: core.FrameOrder | None = core.option(
         None,
         "Order",
         "acquisition order: row by row or column by column; a serpentine reverses "
         "every second one",
     )
-    first: FirstFrame | None = option(
+    first: core.FirstFrame | None = core.option(
         None,
         "First frame",
         "corner of the grid with the first frame; top-left unless the scan states it",
     )
-    overlap: float | None = option(
+    overlap: float | None = core.option(
         None,
         "Overlap",
         "overlap of neighbours as a share of a frame; measured if not given",
@@ -59,7 +47,7 @@ class StitchOptions(Options):
         gt=0,
         lt=1,
     )
-    max_shift_px: float | None = option(
+    max_shift_px: float | None = core.option(
         None,
         "Stage error",
         "largest error of a nominal position; estimated if not given",
@@ -72,7 +60,7 @@ class StitchOptions(Options):
         description="global transform from nominal to solved positions: affine "
         "(scale, rotation, shear) or translation only",
     )
-    rotation: bool = option(
+    rotation: bool = core.option(
         False,
         "Rotate and scale frames",
         "also estimate a small rotation and scale of each frame",
@@ -82,18 +70,18 @@ class StitchOptions(Options):
         description="radial displacement at the rim over its radius; auto: estimated "
         "from the overlaps, and corrected if it is significant",
     )
-    blend: Literal["feather", "seam"] = option(
+    blend: Literal["feather", "seam"] = core.option(
         "feather",
         "Blending",
         "weighted mean of all frames, or the best frame at each pixel",
         choices={"weighted mean": "feather", "best frame": "seam"},
     )
-    match_gain: bool = option(
+    match_gain: bool = core.option(
         True,
         "Match brightness",
         "match gain and offset of the frames, if automatic brightness changed them",
     )
-    significance: float = option(
+    significance: float = core.option(
         4.0,
         "Certainty of overlaps",
         "standard deviations by which overlaps must exceed unrelated pairs of frames",
@@ -112,10 +100,10 @@ class StitchOptions(Options):
             amount = float("nan" if isinstance(value, bool) else value)  # type: ignore[arg-type]
         except (TypeError, ValueError):
             amount = float("nan")
-        if not abs(amount) <= MAX_DISTORTION:
-            most = f"from -{MAX_DISTORTION} to {MAX_DISTORTION}, such as 0.03"
+        if not abs(amount) <= core.MAX_DISTORTION:
+            most = f"from -{core.MAX_DISTORTION} to {core.MAX_DISTORTION}, such as 0.03"
             msg = f"must be auto, none or a number {most}"
-            raise ValueError(Message(msg, "out-of-range"))
+            raise ValueError(core.Message(msg, "out-of-range"))
         return amount
 
     @field_validator("grid")
@@ -124,7 +112,7 @@ class StitchOptions(Options):
         if value is not None and min(value) < 1:
             rows, columns = value
             msg = f"A grid needs at least one row and one column, got {rows}x{columns}"
-            raise ValueError(Message(msg, "out-of-range"))
+            raise ValueError(core.Message(msg, "out-of-range"))
         return value
 
 
@@ -133,24 +121,24 @@ class State:
     """State of a scan while it is solved."""
 
     # frames, with grid, order and overlap from the options
-    acquisition: Acquisition
+    acquisition: core.Acquisition
     options: StitchOptions  # user options
     frames: CorrectedFrames  # corrected frames
-    nominal: FloatArray  # (N, 2) expected corners
+    nominal: core.FloatArray  # (N, 2) expected corners
     is_stated: bool  # whether the scan states these, rather than its images
     # matches of all pairs, if expected corners are from the images alone
     matches: Sequence[Overlap] = ()
     # (2, 2) map from stated positions to these, ``(y, x)``
-    axes: FloatArray = field(default_factory=lambda: np.eye(2))
+    axes: core.FloatArray = field(default_factory=lambda: np.eye(2))
     # such maps that neighbours allow; None before they are compared
     turns: PossibleRotations | None = None
     # number of frames that fitted with the stated axes, if others are used
     fitted_as_stated: int | None = None
     # (2,) slope of the logarithm of the field per px, ``(y, x)``, that would make the
     # mosaic even; unknown if gains are automatic
-    open_slope: FloatArray = field(default_factory=lambda: np.zeros(2))
+    open_slope: core.FloatArray = field(default_factory=lambda: np.zeros(2))
     noise: float = 0.0  # pixel noise of the raw frames
-    reach: IntPair = (0, 0)  # of the last search
+    reach: core.IntPair = (0, 0)  # of the last search
     chance: ChanceLevel | None = None  # of the expected shifts of the last search
     threshold: float = 0.0  # score above which a shift is accepted
     is_periodic: bool = False  # whether unrelated frames match too
@@ -158,7 +146,7 @@ class State:
     candidates: list[Candidates] = field(default_factory=list)
     layout: Layout | None = None  # whole-pixel layout
     # (N, 2) best corners so far; NaN for frames without a position
-    positions: FloatArray = field(default_factory=lambda: np.zeros((0, 2)))
+    positions: core.FloatArray = field(default_factory=lambda: np.zeros((0, 2)))
     is_nominal: bool = False  # whether stated positions decide, at least along one axis
     # frames placed by all their neighbours together
     rescued_frames: set[int] = field(default_factory=set)
@@ -169,17 +157,19 @@ class State:
     # standard deviation of the field's distortion; None if not measured
     distortion_sd: float | None = None
     # (N, 2) its contribution to that of the positions; None if not corrected
-    distortion_doubt: FloatArray | None = None
+    distortion_doubt: core.FloatArray | None = None
     # pairs whose images allow another shift
-    ambiguous: set[IntPair] = field(default_factory=set)
-    struck_pairs: frozenset[IntPair] = frozenset()  # pairs that the user excludes
-    joined_pairs: frozenset[IntPair] = frozenset()  # pairs with a shift from the user
+    ambiguous: set[core.IntPair] = field(default_factory=set)
+    struck_pairs: frozenset[core.IntPair] = frozenset()  # pairs that the user excludes
+    joined_pairs: frozenset[core.IntPair] = (
+        frozenset()
+    )  # pairs with a shift from the user
     grids: tuple[LikelyGrid, ...] = ()  # grids in which more frames may be placed
     reasons: dict[int, str] = field(default_factory=dict)  # reasons of unplaced frames
     warnings: list[str] = field(default_factory=list)  # warnings for the user
 
     @property
-    def is_placed(self) -> BoolArray:
+    def is_placed(self) -> core.BoolArray:
         """Mask (N,) of the placed frames."""
         return np.asarray(np.isfinite(self.positions).all(axis=1))
 
@@ -226,7 +216,7 @@ class State:
         """Distance from the centre of a frame to its rim, in px."""
         return min(self.acquisition.frame_shape) / 2
 
-    def list_overlapping_pairs(self) -> list[IntPair]:
+    def list_overlapping_pairs(self) -> list[core.IntPair]:
         """List the pairs of frames that overlap at their current positions."""
         pairs = find_overlapping_pairs(self.positions, self.acquisition.frame_shape)
         by_hand = self.struck_pairs | self.joined_pairs
@@ -236,22 +226,22 @@ class State:
 _CONTRADICTS = 0.5  # px; chosen: the error of moving a frame by hand
 
 
-class PlacedFrame(Options):
+class PlacedFrame(core.Options):
     """Fixed top-left corner of a frame, in mosaic coordinates (see `positions`)."""
 
     y_px: float
     x_px: float
 
 
-class JoinedPair(Options):
+class JoinedPair(core.Options):
     """Manual pairwise shift: second frame position minus first, ``(y, x)``."""
 
     first: str
     second: str
-    shift_px: FloatPair
+    shift_px: core.FloatPair
 
 
-class Corrections(Options):
+class Corrections(core.Options):
     """Manual corrections to a mosaic, with frames identified by name.
 
     `strike`: overlaps that are not used; `drop`: frames that are left out; `place`:
@@ -281,28 +271,28 @@ class Corrections(Options):
                     f"an overlap needs two different frames, but frame {min(pair)} is "
                     "given twice"
                 )
-                raise ValueError(Message(msg, "same-frame"))
+                raise ValueError(core.Message(msg, "same-frame"))
             if pair in struck_pairs and pair in joined_pairs:
                 first, second = sorted(pair)
                 msg = (
                     f"the overlap of {first} and {second} is listed in both strike "
                     "and join"
                 )
-                raise ValueError(Message(msg, "corrections-contradict"))
+                raise ValueError(core.Message(msg, "corrections-contradict"))
         for what, names in (
             ("placed", {*self.place}),
             ("joined", {name for pair in joined_pairs for name in pair}),
         ):
             if both := sorted(names & {*self.drop}):
                 msg = f"frame {both[0]} is both dropped and {what}"
-                raise ValueError(Message(msg, "corrections-contradict"))
+                raise ValueError(core.Message(msg, "corrections-contradict"))
         misfit = self._compute_misfit()
         if misfit > _CONTRADICTS:
             msg = (
                 f"placed frames and joins disagree by {misfit:.3g} px: remove the "
                 "incorrect ones"
             )
-            raise ValueError(Message(msg, "positions-contradict"))
+            raise ValueError(core.Message(msg, "positions-contradict"))
         return self
 
     def _compute_misfit(self) -> float:

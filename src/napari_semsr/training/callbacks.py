@@ -25,6 +25,7 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from torch import Tensor, nn
 
+from napari_semsr import models
 from napari_semsr.core import (
     DB,
     Cancelled,
@@ -34,17 +35,6 @@ from napari_semsr.core import (
     digest_path,
 )
 from napari_semsr.io import read_text, write_csv
-from napari_semsr.models import (
-    ModelCard,
-    ProbeResult,
-    build_network,
-    measure_effective_fields,
-    probe_network,
-    read_card,
-    resolve_model_path,
-    save_model,
-    save_weights,
-)
 from napari_semsr.pairing import open_pairs
 from napari_semsr.training.cycle_gan import EXPECTED_GAIN
 from napari_semsr.training.learner import Learner
@@ -258,13 +248,13 @@ class Recorder(Callback):
         self.best.clear()
         self.best.update(figures, step=step)
         with self.folder.convert_save_errors():
-            save_model(
+            models.save_model(
                 self.folder.model_file,
                 network,
                 create_model_card(self.recipe, network, self.best),
             )
             if beside is not None:
-                save_weights(self.folder.path / NETWORKS, beside.state_dict())
+                models.save_weights(self.folder.path / NETWORKS, beside.state_dict())
 
     def _save_state(self, trainer: lightning.Trainer) -> None:
         self.folder.save_state(trainer, self.best)
@@ -280,13 +270,13 @@ def _broadcast_value(trainer: lightning.Trainer, value: float) -> float:
 
 def create_model_card(
     recipe: Recipe, network: nn.Module, validation: dict[str, float]
-) -> ModelCard:
+) -> models.ModelCard:
     """Create the model card of a trained network, without local folder names."""
     stride = int(getattr(network, "stride", 1))
     probe_result = probe_architecture(
         recipe.architecture, yaml.safe_dump(recipe.architecture_options)
     )
-    return ModelCard(
+    return models.ModelCard(
         name=recipe.name,
         architecture=recipe.architecture,
         options=recipe.architecture_options,
@@ -296,7 +286,7 @@ def create_model_card(
         scale=int(getattr(network, "scale", 1)),
         stride=stride,
         receptive_field=probe_result.halo or 0,
-        effective_field=measure_effective_fields(
+        effective_field=models.measure_effective_fields(
             getattr(network, "local", network), stride=stride, halo=probe_result.halo
         ),
         norms=probe_result.norms > 0,
@@ -318,7 +308,9 @@ def _list_training_data(recipe: Recipe) -> list[object]:
     """List the images and areas that a model and its starting model were trained on."""
     sources: list[Any] = []
     if recipe.start_from is not None:
-        training = read_card(resolve_model_path(recipe.start_from)).training
+        training = models.read_card(
+            models.resolve_model_path(recipe.start_from)
+        ).training
         sources += training.get("learnt_from", [])
     if recipe.data.pairs is not None and not recipe.is_blind_spot:
         pairs = open_pairs(Path(recipe.data.pairs)).list_training_images()
@@ -350,7 +342,9 @@ def _get_training_pixel_size(recipe: Recipe) -> FloatPair | None:
     # that of LOW, if the model it started from states a pixel size
     start = recipe.start_from
     before = (
-        None if start is None else read_card(resolve_model_path(start)).pixel_size_nm
+        None
+        if start is None
+        else models.read_card(models.resolve_model_path(start)).pixel_size_nm
     )
     record = open_pairs(Path(recipe.data.pairs)).record
     fine = record.get("pixel_size_nm")
@@ -361,8 +355,8 @@ def _get_training_pixel_size(recipe: Recipe) -> FloatPair | None:
 
 
 @functools.lru_cache(maxsize=8)
-def probe_architecture(architecture: str, options: str) -> ProbeResult:
+def probe_architecture(architecture: str, options: str) -> models.ProbeResult:
     """Probe an architecture with an untrained network, since weights do not matter."""
-    plain = build_network(architecture, yaml.safe_load(options))
+    plain = models.build_network(architecture, yaml.safe_load(options))
     stride = int(getattr(plain, "stride", 1))
-    return probe_network(getattr(plain, "local", plain), stride=stride)
+    return models.probe_network(getattr(plain, "local", plain), stride=stride)

@@ -23,34 +23,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from napari_semsr.core import (
-    Cancelled,
-    CheckpointError,
-    DeviceMemoryError,
-    Float32Array,
-    IntPair,
-    Job,
-    OptionError,
-    Progress,
-    SemsrError,
-    warn,
-)
-from napari_semsr.models import (
-    build_discriminator,
-    build_network,
-    check_bf16_support,
-    device_count,
-    find_training_device,
-    get_first_error_line,
-    has_fast_bf16,
-    is_out_of_memory_error,
-    load_model,
-    load_training_networks,
-    read_card,
-    resolve_model_path,
-    save_model,
-    upsample_bicubic,
-)
+from napari_semsr import core, models
 from napari_semsr.pairing import PairStore, open_pairs
 from napari_semsr.restoration import fit_linear_filter
 from napari_semsr.training.adversarial import PairedGan
@@ -104,7 +77,7 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     bank_folder: str | None = None,
-) -> Job[TrainResult]:
+) -> core.Job[TrainResult]:
     """Train a model from a recipe; return the best model's file and metrics.
 
     `run_dir` must be new or empty, or that of the run to resume from its last saved
@@ -144,7 +117,7 @@ def train(
             scale = _get_scale(network)
             data = TrainingData(recipe, scale, first_step, recorder.report_scenes)
             if recorder.stop.is_set():
-                raise Cancelled
+                raise core.Cancelled
             with _silence_lightning():
                 # The recorder saves the state and the best model.
                 trainer.fit(
@@ -154,10 +127,12 @@ def train(
         yield from _run_in_thread(run_training, recorder)
         comparison = None
         if first and folder.model_file.is_file():
-            yield Progress(recipe.steps, recipe.steps, "evaluating on held-out pairs")
+            yield core.Progress(
+                recipe.steps, recipe.steps, "evaluating on held-out pairs"
+            )
             comparison = compare_models(recipe, folder.model_file, initial_network)
             if comparison is not None and not comparison.kept:
-                best = read_card(folder.model_file).training["validation"]
+                best = models.read_card(folder.model_file).training["validation"]
     return TrainResult(trainer.global_step, best, folder.model_file, comparison)
 
 
@@ -175,14 +150,14 @@ def _set_bank_folder(recipe: Recipe, run_dir: Path, folder_name: str | None) -> 
             f"data.bank_folder must be inside the run folder {inside}, got {place}; "
             "remove it from the recipe, or pass `bank_folder`."
         )
-        raise OptionError(msg, code="outside-folder")
+        raise core.OptionError(msg, code="outside-folder")
     return recipe.replace(data=recipe.data.replace(bank_folder=str(place)))
 
 
 def build_initial_network(recipe: Recipe) -> nn.Module:
     """Build the network of a training run with its initial weights."""
     torch.manual_seed(recipe.seed)
-    network = build_network(recipe.architecture, recipe.architecture_options)
+    network = models.build_network(recipe.architecture, recipe.architecture_options)
     if recipe.start_from is not None:
         _copy_weights(network, recipe.start_from)
     if recipe.local_from is not None:
@@ -192,7 +167,7 @@ def build_initial_network(recipe: Recipe) -> nn.Module:
 
 def _copy_weights(network: nn.Module, name: str) -> None:
     """Copy the weights of another model if their names and shapes match."""
-    module = load_model(name).module
+    module = models.load_model(name).module
     state = module.state_dict()
     if hasattr(network, "fitted"):  # adapts weights of a network with fewer channels
         state = network.fitted(state)  # type: ignore[operator]
@@ -203,7 +178,7 @@ def _copy_weights(network: nn.Module, name: str) -> None:
             f"Only {len(same)} of {len(state)} weights of {Path(name).name} fit this "
             "architecture; remove start_from from the recipe."
         )
-        raise CheckpointError(msg, code="weights-mismatch")
+        raise core.CheckpointError(msg, code="weights-mismatch")
     network.load_state_dict({**own, **same})
 
 
@@ -223,7 +198,7 @@ def _check_patches(network: nn.Module, recipe: Recipe) -> None:
             f"patch_px must be a multiple of the network stride of {stride} px, got "
             f"{side}; use {near}."
         )
-        raise OptionError(msg, code="patch-size-unsuitable")
+        raise core.OptionError(msg, code="patch-size-unsuitable")
     check_discriminator_patches(recipe, scale, stride)
 
 
@@ -233,7 +208,7 @@ def check_discriminator_patches(recipe: Recipe, scale: int, stride: int) -> None
         return
     name, options = recipe.gan.discriminator, recipe.gan.discriminator_options
     with torch.device("meta"):  # shapes only; no random numbers are used
-        judge = build_discriminator(name, options)
+        judge = models.build_discriminator(name, options)
     side, whole = recipe.data.patch_px, recipe.data.pairs is not None
     count = max(recipe.batch, 1 if whole else recipe.data.patches_per_scene)
     shape = count, int(options.get("channels", 1))
@@ -245,10 +220,10 @@ def check_discriminator_patches(recipe: Recipe, scale: int, stride: int) -> None
                 f"The discriminator {name} is too deep for patch_px = {side}: use at "
                 f"least {larger}."
             )
-            raise OptionError(msg, code="patch-size-unsuitable")
+            raise core.OptionError(msg, code="patch-size-unsuitable")
 
 
-def _can_process_patches(judge: nn.Module, shape: IntPair, side: int) -> bool:
+def _can_process_patches(judge: nn.Module, shape: core.IntPair, side: int) -> bool:
     """Return whether a discriminator can process patches of the given side."""
     try:
         judge(torch.empty((*shape, side, side), device="meta"))
@@ -267,13 +242,13 @@ def choose_training_device(recipe: Recipe, name: str = "auto") -> torch.device:
     device = _choose_device(recipe, name)
     there, what = os.cpu_count() or 1, "processors"
     if device.type != "cpu":
-        there, what = device_count(device.type), "GPUs"
+        there, what = models.device_count(device.type), "GPUs"
     if recipe.devices > there:
         msg = (
             f"devices must not exceed the number of {what} on this machine ({there}), "
             f"got {recipe.devices}."
         )
-        raise OptionError(msg, code="device-missing")
+        raise core.OptionError(msg, code="device-missing")
     lacking = [n for n in ("MASTER_ADDR", "MASTER_PORT") if n not in os.environ]
     by_launcher = any(
         name in os.environ for name in _WHOLE_RANKS
@@ -284,7 +259,7 @@ def choose_training_device(recipe: Recipe, name: str = "auto") -> torch.device:
             "environment of each machine (address and a port of the first machine), "
             "and NODE_RANK on the others."
         )
-        raise OptionError(msg, code="missing-value")
+        raise core.OptionError(msg, code="missing-value")
     return device
 
 
@@ -325,14 +300,14 @@ def _choose_device(recipe: Recipe, name: str) -> torch.device:
                 f"Training on several devices needs cpu or cuda, got {name}; select "
                 "GPUs with CUDA_VISIBLE_DEVICES."
             )
-            raise OptionError(msg, code="device-unsuitable")
+            raise core.OptionError(msg, code="device-unsuitable")
         # each process has one GPU, and tries no other
-        there = device_count("cuda") and kind != "cpu"
+        there = models.device_count("cuda") and kind != "cpu"
         if there or kind != "cuda":
             return torch.device("cuda" if there else "cpu")
-    device = find_training_device(name)
+    device = models.find_training_device(name)
     if device.note is not None:
-        warn(device.note)
+        core.warn(device.note)
     return device.device
 
 
@@ -344,9 +319,9 @@ def should_use_bf16(
         return False
     if device.type != "cpu":
         if recipe.precision == "bf16":
-            check_bf16_support(device)
+            models.check_bf16_support(device)
             return True
-        return has_fast_bf16(device)
+        return models.has_fast_bf16(device)
     # of dilated convolutions whose gradients are wrong in bf16 with channels last:
     # PyTorch 2.13 returns NaN or ends the process
     wrong_channels = next(
@@ -366,9 +341,9 @@ def should_use_bf16(
                 f"channel count that is not a multiple of {_BLOCK}, got "
                 f"{wrong_channels}; use fp32 or auto."
             )
-            raise OptionError(msg, code="precision-unsupported")
+            raise core.OptionError(msg, code="precision-unsupported")
         return True
-    return wrong_channels is None and has_fast_bf16(device)
+    return wrong_channels is None and models.has_fast_bf16(device)
 
 
 def make_learner(network: nn.Module, recipe: Recipe) -> Learner:
@@ -378,7 +353,9 @@ def make_learner(network: nn.Module, recipe: Recipe) -> Learner:
     pairs = [] if alone else collect_validation_fields(recipe, _get_scale(network))
     learner = _LEARNERS[recipe.kind](network, recipe, pairs)
     if recipe.start_from is not None and recipe.is_adversarial:
-        learner.load_auxiliary_networks(load_training_networks(recipe.start_from))
+        learner.load_auxiliary_networks(
+            models.load_training_networks(recipe.start_from)
+        )
     return learner
 
 
@@ -434,7 +411,7 @@ def _silence_lightning() -> Iterator[None]:
 
 def _run_in_thread(
     work: Callable[[], None], recorder: Recorder
-) -> Generator[Progress, None, None]:
+) -> Generator[core.Progress, None, None]:
     """Run `work` in a thread and yield its reports; closing the generator stops it."""
     failures: list[Exception] = []
 
@@ -446,7 +423,7 @@ def _run_in_thread(
 
     thread = threading.Thread(target=run_guarded, name="semsr-train", daemon=True)
     try:
-        yield Progress(0, recorder.recipe.steps, "Preparing images")
+        yield core.Progress(0, recorder.recipe.steps, "Preparing images")
         thread.start()
         while thread.is_alive() or not recorder.reports.empty():
             try:
@@ -463,7 +440,7 @@ def _run_in_thread(
 
 
 def _translate_error(error: Exception) -> Exception:
-    if isinstance(error, SemsrError):
+    if isinstance(error, core.SemsrError):
         message = str(error)
         if "Original Traceback" not in message:
             return error
@@ -474,19 +451,19 @@ def _translate_error(error: Exception) -> Exception:
     if type(error).__module__.startswith(_COMPILERS):
         msg = (
             "compiled: true fails with this PyTorch and device: "
-            f"{get_first_error_line(error).rstrip('.')}. Set compiled: false in the "
-            "recipe."
+            f"{models.get_first_error_line(error).rstrip('.')}. Set compiled: false in "
+            "the recipe."
         )
-        return OptionError(msg, code="compiler-unusable")
-    if is_out_of_memory_error(error):
+        return core.OptionError(msg, code="compiler-unusable")
+    if models.is_out_of_memory_error(error):
         msg = "Not enough memory for training; lower batch or patch_px in the recipe."
-        return DeviceMemoryError(msg)
+        return core.DeviceMemoryError(msg)
     if "loading state_dict" in str(error) or "optimizer state" in str(error):
         msg = (
             "The saved state belongs to another network or recipe; resume with the "
             "original recipe, or start again with `overwrite`."
         )
-        return CheckpointError(msg, code="other-run")
+        return core.CheckpointError(msg, code="other-run")
     return error
 
 
@@ -536,7 +513,7 @@ def compare_models(
     validator = Validator(
         pairs, cross_frc=True, margin=margin, shift_px=recipe.shift_px
     )
-    trained_model = load_model(str(model))
+    trained_model = models.load_model(str(model))
     before = trained_model.card.training.get("comparison")
     if before is not None:  # from a resumed run that brought no improvement
         return Comparison(**before)
@@ -563,7 +540,7 @@ def compare_models(
     )
     card = trained_model.card
     if not is_better:
-        start = read_card(resolve_model_path(str(recipe.start_from)))
+        start = models.read_card(models.resolve_model_path(str(recipe.start_from)))
         initial_figures = make_learner(network, recipe).validate_pairs()
         card = create_model_card(recipe, network, {**initial_figures, "step": 0})
         learnt_from = start.training.get("learnt_from", [])
@@ -576,7 +553,7 @@ def compare_models(
         )
     training_record = {**card.training, "comparison": asdict(comparison)}
     card = card.model_copy(update={"training": training_record})
-    save_model(model, trained_model.module if is_better else network, card)
+    models.save_model(model, trained_model.module if is_better else network, card)
     return comparison
 
 
@@ -588,13 +565,13 @@ class _BicubicUpsampling(nn.Module):
         self.scale = scale
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return upsample_bicubic(x, self.scale)
+        return models.upsample_bicubic(x, self.scale)
 
 
 class LinearFilter(nn.Module):
     """Linear filters (scale², T, T), one for each HIGH pixel within a LOW pixel."""
 
-    def __init__(self, kernels: Float32Array) -> None:
+    def __init__(self, kernels: core.Float32Array) -> None:
         super().__init__()
         self.scale = round(len(kernels) ** 0.5)
         self.kernels = nn.Parameter(torch.from_numpy(kernels[:, None]))
@@ -617,7 +594,7 @@ def fit_linear_filter_to_pairs(store: PairStore, scale: int) -> LinearFilter:
         np.linspace(0, low.shape[0] - 1, place_count).round().astype(int)
     )
 
-    def iterate_patches() -> Iterator[tuple[Float32Array, Float32Array]]:
+    def iterate_patches() -> Iterator[tuple[core.Float32Array, core.Float32Array]]:
         for number in numbers.tolist():
             image, truth = (
                 scale_to_unit_range(np.asarray(part[number]), grey)

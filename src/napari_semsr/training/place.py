@@ -28,20 +28,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 
+from napari_semsr import core
 from napari_semsr.analysis import choose_gain, fit_gain_and_offset, split_frequencies
-from napari_semsr.core import (
-    DB,
-    BoolArray,
-    CheckpointError,
-    Float32Array,
-    FloatPair,
-    Job,
-    Options,
-    Progress,
-    RealArray,
-    ShapeError,
-    measure_percentiles,
-)
 from napari_semsr.io import write_atomically
 from napari_semsr.models import (
     ModelCard,
@@ -68,7 +56,7 @@ _FLOOR = 1e-12  # of the mean square, for SEM that equals light
 _FORMAT = 1
 
 
-class AreaOptions(Options):
+class AreaOptions(core.Options):
     """Options for training on one area; the defaults are not from a publication."""
 
     copies: int = Field(
@@ -116,9 +104,9 @@ class AreaImages:
         Pixels excluded from training; the progress reports evaluate there.
     """
 
-    low: RealArray
-    high: RealArray
-    held_out: BoolArray | None = None
+    low: core.RealArray
+    high: core.RealArray
+    held_out: core.BoolArray | None = None
 
     def __post_init__(self) -> None:
         shapes = {self.low.shape, self.high.shape}
@@ -127,11 +115,11 @@ class AreaImages:
         if len(shapes) > 1:
             sizes = " and ".join(" x ".join(map(str, s)) for s in sorted(shapes))
             msg = f"Both images of an area must be on the same grid, got {sizes} px."
-            raise ShapeError(msg, code="sizes-differ")
+            raise core.ShapeError(msg, code="sizes-differ")
 
 
 @dataclass(frozen=True, slots=True)
-class AreaProgress(Progress):
+class AreaProgress(core.Progress):
     """Progress of training on one area.
 
     Attributes
@@ -159,7 +147,7 @@ class AreaProgress(Progress):
     loss: float = field(kw_only=True)
     gain_db: float | None = field(default=None, kw_only=True)
     gain_below_cutoff_db: float | None = field(default=None, kw_only=True)
-    images: tuple[Float32Array, ...] = field(default=(), kw_only=True)
+    images: tuple[core.Float32Array, ...] = field(default=(), kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +178,7 @@ class AreaFitResult:
     """
 
     network: nn.Module
-    levels: FloatPair
+    levels: core.FloatPair
     steps: int
     seconds: float
     curve: list[dict[str, object]]
@@ -261,9 +249,9 @@ def load_area_state(path: Path) -> dict[str, Any]:
             return dict(state)
     except Exception as error:
         msg = f"Cannot read the training state {path}; train again (`overwrite`)."
-        raise CheckpointError(msg, code="file-damaged") from error
+        raise core.CheckpointError(msg, code="file-damaged") from error
     msg = f"The training state {path} was written by another version; train again."
-    raise CheckpointError(msg, code="other-version")
+    raise core.CheckpointError(msg, code="other-version")
 
 
 def fit_area(
@@ -277,11 +265,11 @@ def fit_area(
     state: dict[str, object] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     report_every_s: float = 3.0,
-    levels: FloatPair | None = None,
+    levels: core.FloatPair | None = None,
     cut_off_nm: float | None = None,
-    pixel_size_nm: FloatPair | None = None,
+    pixel_size_nm: core.FloatPair | None = None,
     save: Callable[[dict[str, object]], None] | None = None,
-) -> Job[AreaFitResult]:
+) -> core.Job[AreaFitResult]:
     """Train a network on one area, from scratch or from a saved state.
 
     For the same options and steps the result is the same, however often it reports,
@@ -342,7 +330,7 @@ def fit_area(
     options = options or AreaOptions()
     if seconds is None and steps is None:
         steps = STEPS
-    yield Progress(0, 0, "preparing the area")
+    yield core.Progress(0, 0, "preparing the area")
     trainer = _AreaTrainer(list(images), options, torch.device(device), levels)
     if state is not None:
         trainer.load_state_dict(state)
@@ -452,7 +440,7 @@ class _AreaTrainer:
         images: list[AreaImages],
         options: AreaOptions,
         device: torch.device,
-        levels: FloatPair | None = None,
+        levels: core.FloatPair | None = None,
     ) -> None:
         self.images, self.options, self.device = images, options, device
         self.steps, self.seconds = 0, 0.0
@@ -477,7 +465,7 @@ class _AreaTrainer:
 
     # Data.
 
-    def prepare(self) -> Job[None]:
+    def prepare(self) -> core.Job[None]:
         """Scale the images to their ranges and create the copies."""
         units = [
             (
@@ -495,16 +483,16 @@ class _AreaTrainer:
                 "is fully covered by the optical image and at least half covered by "
                 "the SEM image."
             )
-            raise ShapeError(msg, code="nothing-to-train")
+            raise core.ShapeError(msg, code="nothing-to-train")
         if not self.options.copies or not self.options.from_copies:
             return
-        yield Progress(0, self.options.copies, "fitting the linear filter")
+        yield core.Progress(0, self.options.copies, "fitting the linear filter")
         forward = fit_cross_validated_filter([(high, low) for low, high in units])
         self.light_explained = forward.explained_share
         if forward.explained_share < self.options.least_explained:
             return
         for number in range(self.options.copies):
-            yield Progress(number, self.options.copies, "copying the area")
+            yield core.Progress(number, self.options.copies, "copying the area")
             for part, (low, high) in enumerate(units):
                 seed = (self.options.seed, number, part)
                 rng, side = np.random.default_rng([*seed, 1]), int(_COPY_PX**0.5)
@@ -587,8 +575,8 @@ class _AreaTrainer:
 
     @torch.no_grad()
     def evaluate(
-        self, optics: tuple[float, FloatPair] | None = None
-    ) -> tuple[dict[str, float | None], tuple[Float32Array, ...]]:
+        self, optics: tuple[float, core.FloatPair] | None = None
+    ) -> tuple[dict[str, float | None], tuple[core.Float32Array, ...]]:
         """Return the gains on held-out areas (None without any) and the outputs.
 
         `optics`: cut-off and pixel size in nm, for the gain below the cut-off.
@@ -646,7 +634,7 @@ class _AreaTrainer:
         seconds: float | None,
         steps: int | None,
         gains: dict[str, float | None],
-        images: tuple[Float32Array, ...],
+        images: tuple[core.Float32Array, ...],
     ) -> AreaProgress:
         """Return the progress of the training."""
         loss = float(np.mean(self._losses)) if self._losses else math.nan
@@ -657,7 +645,7 @@ class _AreaTrainer:
         text = f"loss {loss:.3f}"
         if self.curve:
             key, name = choose_gain(self.curve[-1])
-            text = f"{name} {self.curve[-1][key]:+.2f} {DB}"
+            text = f"{name} {self.curve[-1][key]:+.2f} {core.DB}"
         progress_done, total, left = self.steps, steps or 0, None
         if seconds is not None:
             left = max(0.0, seconds - self.seconds)
@@ -713,7 +701,7 @@ class _AreaTrainer:
                 "The saved state belongs to other images or options; resume with the "
                 "original ones, or train again (`overwrite`)."
             )
-            raise CheckpointError(msg, code="other-run")
+            raise core.CheckpointError(msg, code="other-run")
         self.network.load_state_dict(state["network"])
         self.averaged_network.load_state_dict(state["averaged"])
         self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
@@ -737,28 +725,32 @@ def _digest_images(images: Sequence[AreaImages]) -> str:
     return digest.hexdigest()
 
 
-def _mask_held_out_pixels(images: AreaImages) -> RealArray:
+def _mask_held_out_pixels(images: AreaImages) -> core.RealArray:
     """Return the SEM image with NaN at the held-out pixels."""
     if images.held_out is None:
         return images.high
     return np.where(images.held_out, np.nan, images.high)
 
 
-def _compute_common_range(images: Sequence[RealArray]) -> FloatPair:
+def _compute_common_range(images: Sequence[core.RealArray]) -> core.FloatPair:
     """Return the pooled 0.1 and 99.9 percentiles of all images."""
-    low, high = measure_percentiles(np.concatenate([i.ravel() for i in images])[None])
+    low, high = core.measure_percentiles(
+        np.concatenate([i.ravel() for i in images])[None]
+    )
     return low, high if high > low else low + 1.0
 
 
-def _scale_to_unit_range(image: RealArray, levels: FloatPair) -> Float32Array:
+def _scale_to_unit_range(
+    image: core.RealArray, levels: core.FloatPair
+) -> core.Float32Array:
     """Scale an image so that `levels` are mapped to 0 and 1."""
     return np.asarray((image - levels[0]) / (levels[1] - levels[0]), np.float32)
 
 
 def _create_training_planes(
-    low: Float32Array,
-    high: Float32Array,
-    changed_area: BoolArray | None,
+    low: core.Float32Array,
+    high: core.Float32Array,
+    changed_area: core.BoolArray | None,
     of: _AreaTrainer,
 ) -> _TrainingPlanes:
     """Stack optical image, SEM image and weights, and find the usable patches."""
@@ -783,7 +775,7 @@ def _create_training_planes(
     )
 
 
-def _compute_window_sums(values: BoolArray, side: int) -> NDArray[np.int64]:
+def _compute_window_sums(values: core.BoolArray, side: int) -> NDArray[np.int64]:
     """Count the true pixels in each square of the given side, indexed by its corner."""
     table = np.pad(values.astype(np.int64), ((1, 0), (1, 0))).cumsum(0).cumsum(1)
     rows = table[side:] - table[:-side]
@@ -793,7 +785,7 @@ def _compute_window_sums(values: BoolArray, side: int) -> NDArray[np.int64]:
 _CONTEXT_PX = 96  # around a held-out part; chosen: more than the receptive field
 
 
-def _sum_squared_errors(image: RealArray, truth: NDArray[Any]) -> float:
+def _sum_squared_errors(image: core.RealArray, truth: NDArray[Any]) -> float:
     """Sum the squared errors of pixels after fitting gain and offset."""
     gain, offset = fit_gain_and_offset(image[None].astype(float), truth[None])
     return float(((gain * image + offset - truth) ** 2).sum())

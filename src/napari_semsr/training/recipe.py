@@ -8,17 +8,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import Field, NonNegativeFloat, model_validator
 
-from napari_semsr.core import (
-    Message,
-    OptionError,
-    Options,
-    ReadError,
-    check_user_only_options,
-    count_values,
-    get_user_only_options,
-    option,
-    shorten_value,
-)
+from napari_semsr import core
 from napari_semsr.io import read_text
 from napari_semsr.models import list_bundled_models, read_card, resolve_model_path
 from napari_semsr.pairing import AugmentOptions
@@ -28,7 +18,7 @@ Source = Literal["images", "superlens", "gold"]
 _WHOLE_SOURCES = ({"images"}, {"superlens"})  # for training on whole scenes
 
 
-class ImageEntry(Options):
+class ImageEntry(core.Options):
     """Entry for one clear image."""
 
     file: str  # path below the data root
@@ -38,7 +28,7 @@ class ImageEntry(Options):
     shrink: float = Field(default=1.0, ge=1, le=8)
 
 
-class ScanEntry(Options):
+class ScanEntry(core.Options):
     """Entry for two registered scans of one area: a fast, noisy one and a slow one."""
 
     # paths below the root of scans; the slow one is resampled to the grid of the fast
@@ -48,7 +38,7 @@ class ScanEntry(Options):
     crop_bottom: int = Field(default=0, ge=0)  # rows of data bar to leave out of both
 
 
-class DataOptions(Options):
+class DataOptions(core.Options):
     """Options of the data that a model is trained and evaluated on."""
 
     # store of pairs, made by ``semsr pairs``, relative to the recipe; replaces images
@@ -113,7 +103,7 @@ class DataOptions(Options):
     def _check_sources(self) -> Self:
         if sum(self.sources.values()) <= 0:
             msg = "sources must name one whose share is above 0"
-            raise ValueError(Message(msg, "sources-empty"))
+            raise ValueError(core.Message(msg, "sources-empty"))
         return self
 
     def find_duplicate_files(self) -> list[str]:
@@ -137,7 +127,7 @@ Adversarial = Literal["least-squares", "cross-entropy", "relativistic"]
 EdgeOperator = Literal["sobel", "prewitt", "kirsch"]
 
 
-class KernelOptions(Options):
+class KernelOptions(core.Options):
     """Options of the blur that replaces the second generator of a CycleGAN."""
 
     # standard deviation of a Gaussian
@@ -159,11 +149,11 @@ class KernelOptions(Options):
     def _check_odd_size(self) -> Self:
         if self.size_px % 2 == 0:
             msg = f"size_px of the kernel must be odd, got {self.size_px}"
-            raise ValueError(Message(msg, "kernel-invalid"))
+            raise ValueError(core.Message(msg, "kernel-invalid"))
         return self
 
 
-class GanOptions(Options):
+class GanOptions(core.Options):
     """Options of the discriminators, loss terms and loss weights."""
 
     # discriminator network, and its arguments
@@ -225,14 +215,14 @@ class GanOptions(Options):
     def _check_shares(self) -> Self:
         if self.shares is not None and min(self.shares) <= 0:
             msg = f"shares must be positive, got {self.shares}"
-            raise ValueError(Message(msg, "out-of-range"))
+            raise ValueError(core.Message(msg, "out-of-range"))
         return self
 
 
 HiddenReach = Annotated[int, Field(ge=0, le=16)]
 
 
-class MaskingOptions(Options):
+class MaskingOptions(core.Options):
     """Options of the pixels that are masked and predicted by the network."""
 
     # one pixel is masked in each square of this side
@@ -252,7 +242,7 @@ _MAX_VALUES = 10_000  # chosen: our longest recipe has a hundred
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
-class Recipe(Options):
+class Recipe(core.Options):
     """Recipe for training a model: data, network and training."""
 
     name: str = Field(min_length=1, pattern=r"^[\w.+-]+$")
@@ -338,8 +328,8 @@ class Recipe(Options):
     # devices and machines that train together, each on its own batch: gradients are
     # averaged, as if the batch were that many times as large. They communicate over the
     # network, so only the user may set them, not a recipe.
-    devices: int = option(1, user_only=True, ge=1, le=1024)
-    nodes: int = option(1, user_only=True, ge=1, le=1024)
+    devices: int = core.option(1, user_only=True, ge=1, le=1024)
+    nodes: int = core.option(1, user_only=True, ge=1, le=1024)
     workers: int = Field(default=1, ge=0, le=64)
 
     @property
@@ -412,43 +402,43 @@ class Recipe(Options):
         data, restores = self.data, self.kind == "restorer"
         beside = data.pairs is not None and data.bank > 0 and self.batch > 1
         refusals = {
-            Message(
+            core.Message(
                 "the measure frc_per_px needs cross_frc: true", "measure-unsuitable"
             ): (self.measure == "frc_per_px" and not self.cross_frc),
-            Message(
+            core.Message(
                 "the measure expected_gain_db needs kind cycle-gan",
                 "measure-unsuitable",
             ): (self.measure == "expected_gain_db" and not self.is_unpaired),
-            Message(
+            core.Message(
                 "kind blind-spot and the measure hidden_db need each other",
                 "measure-unsuitable",
             ): (self.is_blind_spot != (self.measure == "hidden_db")),
-            Message("architecture: same needs start_from", "missing-value"): (
+            core.Message("architecture: same needs start_from", "missing-value"): (
                 self.architecture == SAME and self.start_from is None
             ),
-            Message(
+            core.Message(
                 "kind restorer cannot use a store of pairs; set kind: supervised",
                 "options-contradict",
             ): (restores and data.pairs is not None),
-            Message(
+            core.Message(
                 "shift_px needs pairs and kind supervised or paired-gan, got kind "
                 f"{self.kind}",
                 "options-contradict",
             ): (self.shift_px > 0 and self.kind not in ("supervised", "paired-gan")),
-            Message(
+            core.Message(
                 f"learns: {self.learns} needs kind restorer, got {self.kind}",
                 "options-contradict",
             ): (self.learns != "all" and not restores),
-            Message(
+            core.Message(
                 "kind restorer needs either images or superlens as its only source",
                 "sources-unsuitable",
             ): (restores and set(data.sources) not in _WHOLE_SOURCES),
-            Message(
+            core.Message(
                 "option data.drawn needs kind supervised, data.pairs, data.bank and a "
                 "batch of at least 2",
                 "options-contradict",
             ): (data.drawn > 0 and not (beside and self.kind == "supervised")),
-            Message(
+            core.Message(
                 f"patch_px must not exceed scene_px, got {data.patch_px} and "
                 f"{data.scene_px}",
                 "patch-size-unsuitable",
@@ -469,10 +459,10 @@ def load_recipe(path: Path) -> Recipe:
     set by the user.
     """
     values = _read_option_table(path)
-    persons = get_user_only_options(Recipe)
+    persons = core.get_user_only_options(Recipe)
     usual = {name: Recipe.model_fields[name].default for name in persons}
     option_names = [name for name in values if values[name] != usual.get(name)]
-    check_user_only_options(option_names, persons, f"The recipe {path.name}")
+    core.check_user_only_options(option_names, persons, f"The recipe {path.name}")
     plain = Recipe.parse(values).model_dump()
     for name in (*FILES, "data.root", "data.scans_root", "data.bank_folder"):
         table, last = _find_option_table(plain, name)
@@ -501,35 +491,35 @@ def _read_option_table(path: Path, above: tuple[Path, ...] = ()) -> dict[str, An
     above = (*above, path.resolve())
     try:
         values = yaml.safe_load(read_text(path))
-        count = count_values(values)
+        count = core.count_values(values)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = str(error).splitlines()[0]
         msg = f"Cannot read the recipe {path} as YAML: {reason}."
         is_absent = isinstance(error, FileNotFoundError)
         code = "file-missing" if is_absent else "recipe-invalid"
-        raise ReadError(msg, code=code) from error
+        raise core.ReadError(msg, code=code) from error
     if count > _MAX_VALUES:
         msg = (
             f"The recipe {path} has more than {_MAX_VALUES} values, counting repeated "
             "aliases; shorten it."
         )
-        raise OptionError(msg, code="recipe-invalid")
+        raise core.OptionError(msg, code="recipe-invalid")
     if not isinstance(values, dict):
         type_name = type(values).__name__
         msg = f"A recipe must be a YAML table of options, got {type_name} in {path}."
-        raise OptionError(msg, code="recipe-invalid")
+        raise core.OptionError(msg, code="recipe-invalid")
     other = values.pop("include", None)
     if other is None:
         return values
     source = path.parent / str(other)
     if _resolve_path(source) in above:
         msg = f"A recipe must not include itself, got {source} in {path}."
-        raise OptionError(msg, code="recipe-invalid")
+        raise core.OptionError(msg, code="recipe-invalid")
     base_values = _read_option_table(source, above)
     tables = [table.get("data") or {} for table in (base_values, values)]
     if not all(isinstance(table, dict) for table in tables):
         msg = f"data must be a table of options in both {path} and {source}."
-        raise OptionError(msg, code="recipe-invalid")
+        raise core.OptionError(msg, code="recipe-invalid")
     return {**base_values, **values, "data": {**tables[0], **tables[1]}}
 
 
@@ -539,7 +529,7 @@ def _resolve_path(path: Path) -> Path:
         return path.resolve()
     except (OSError, RuntimeError, ValueError) as error:
         msg = (
-            f"A recipe must contain valid file paths, got {shorten_value(str(path))}: "
-            f"{error}."
+            "A recipe must contain valid file paths, got "
+            f"{core.shorten_value(str(path))}: {error}."
         )
-        raise OptionError(msg, code="recipe-invalid") from error
+        raise core.OptionError(msg, code="recipe-invalid") from error

@@ -17,41 +17,12 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import Dataset
 
-from napari_semsr.core import (
-    FAULTS,
-    NO_BLUR,
-    NO_NOISE,
-    Float32Array,
-    FloatArray,
-    OptionError,
-    ReadError,
-    format_shape,
-    mask_fill_values,
-    warn,
-)
+from napari_semsr import core, simulation
 from napari_semsr.io import read
 from napari_semsr.models import BLOCK, SurveyNet
-from napari_semsr.simulation import (
-    COARSE_NM,
-    PHANTOMS,
-    SPREAD_PX,
-    DegradedScene,
-    GoldOptions,
-    SsumPair,
-    SsumPairOptions,
-    apply_random_degradation,
-    apply_random_faults,
-    create_gold_rng,
-    create_random_gold_options,
-    create_smooth_field,
-    draw_phantom,
-    simulate_random_gold_pair,
-    simulate_random_ssum_pairs,
-    simulate_validation_pairs,
-)
 from napari_semsr.training.recipe import DataOptions, ImageEntry, Recipe, ScanEntry
 
-Pair = tuple[Float32Array, Float32Array]
+Pair = tuple[core.Float32Array, core.Float32Array]
 _TRAINING = 5  # random stream of training samples
 _SHADING_PX = 8.0  # sigma; smoother variations are shading, not noise; chosen
 
@@ -66,34 +37,34 @@ class _SimulatedInstrument:
 class Superlens(_SimulatedInstrument):
     """Simulated superlens and SEM pairs; consecutive pairs share one sample."""
 
-    pixel_nm = SsumPairOptions().pixel_nm
+    pixel_nm = simulation.SsumPairOptions().pixel_nm
     _LOOKS = 4  # pairs made of one sample; chosen
 
     _sample = -1
-    _pairs: Sequence[SsumPair] = ()
+    _pairs: Sequence[simulation.SsumPair] = ()
 
     def pair(self, place: int) -> Pair:
         """Return a pair, each image with its own grey-value scale."""
         image_pair = self._get_image_pair(place)
         return image_pair.low, image_pair.high
 
-    def scene(self, place: int) -> DegradedScene:
+    def scene(self, place: int) -> simulation.DegradedScene:
         """Return a pair as a scene, with the faults of its microscope."""
         image_pair = self._get_image_pair(place)
         noise = image_pair.low - image_pair.noiseless
         noise = noise - ndimage.gaussian_filter(noise, _SHADING_PX)  # without shading
-        faults = np.full(len(FAULTS), np.nan, np.float32)
+        faults = np.full(len(core.FAULTS), np.nan, np.float32)
         fault_values = {
-            "noise": math.log(float(noise.std()) + NO_NOISE),
-            "blur_rows": math.log(image_pair.blur_px + NO_BLUR),
-            "blur_columns": math.log(image_pair.blur_px + NO_BLUR),
+            "noise": math.log(float(noise.std()) + core.NO_NOISE),
+            "blur_rows": math.log(image_pair.blur_px + core.NO_BLUR),
+            "blur_columns": math.log(image_pair.blur_px + core.NO_BLUR),
             "slant": 0.0,
         }
         for name, value in fault_values.items():
-            faults[FAULTS.index(name)] = value
+            faults[core.FAULTS.index(name)] = value
         still = np.zeros_like(image_pair.low)
         grey = float(image_pair.low.mean())
-        return DegradedScene(
+        return simulation.DegradedScene(
             image_pair.low,
             image_pair.noiseless,
             image_pair.high,
@@ -103,14 +74,14 @@ class Superlens(_SimulatedInstrument):
             image_pair.spread,
         )
 
-    def _get_image_pair(self, place: int) -> SsumPair:
+    def _get_image_pair(self, place: int) -> simulation.SsumPair:
         """Return the simulated pair at an index; consecutive pairs share one sample."""
         sample, look = divmod(place, self._LOOKS)
         if sample != self._sample:
             rng = np.random.default_rng([self.seed, sample, _TRAINING])
             side, ranges = self.data.scene_px, self.data.superlens
             self._pairs = list(
-                simulate_random_ssum_pairs(
+                simulation.simulate_random_ssum_pairs(
                     side, rng, ranges, self._LOOKS, scale=self.scale
                 )
             )
@@ -120,7 +91,7 @@ class Superlens(_SimulatedInstrument):
     def validation_pairs(self, count: int) -> list[Pair]:
         """Return fixed pairs of samples that are not used in training."""
         side, ranges = self.data.scene_px, self.data.superlens
-        fields = simulate_validation_pairs(
+        fields = simulation.simulate_validation_pairs(
             count, side, scale=self.scale, options=ranges
         )
         return [(p.low, p.high) for p in fields]
@@ -129,27 +100,28 @@ class Superlens(_SimulatedInstrument):
 class Gold(_SimulatedInstrument):
     """Gold on carbon at two magnifications; half of the pairs have random options."""
 
-    pixel_nm = COARSE_NM
+    pixel_nm = simulation.COARSE_NM
     _SCALE = 2  # ratio of the magnifications; chosen
 
     def pair(self, place: int) -> Pair:
         """Return a pair, both images with the grey-value scale of the degraded one."""
         rng = np.random.default_rng([self.seed, place, _TRAINING])
-        return self._simulate_pair(rng, create_random_gold_options(rng))
+        return self._simulate_pair(rng, simulation.create_random_gold_options(rng))
 
     def validation_pairs(self, count: int) -> list[Pair]:
         """Return fixed pairs that are not used in training."""
         return [
-            self._simulate_pair(create_gold_rng("validation", i)) for i in range(count)
+            self._simulate_pair(simulation.create_gold_rng("validation", i))
+            for i in range(count)
         ]
 
     def _simulate_pair(
-        self, rng: np.random.Generator, options: GoldOptions | None = None
+        self, rng: np.random.Generator, options: simulation.GoldOptions | None = None
     ) -> Pair:
         if self.scale != self._SCALE:
             msg = f"The source gold needs a network of scale 2, got scale {self.scale}."
-            raise OptionError(msg, code="model-unsuitable")
-        pair = simulate_random_gold_pair(self.data.scene_px, rng, options)
+            raise core.OptionError(msg, code="model-unsuitable")
+        pair = simulation.simulate_random_gold_pair(self.data.scene_px, rng, options)
         return pair.low, pair.high
 
 
@@ -167,12 +139,12 @@ _LEVEL = (0.1, 0.9)  # mean grey of simulated scenes; chosen
 
 def blend_scenes(
     first: NDArray[np.floating], second: NDArray[np.floating], rng: np.random.Generator
-) -> FloatArray:
+) -> core.FloatArray:
     """Blend regions of one scene into another, with their own contrast and level."""
     # without such scenes a network learns that low contrast is always haze
     rows, columns = first.shape
     correlation = float(np.exp(rng.uniform(*np.log(_CORRELATION_PX))))
-    field = create_smooth_field((rows, columns), correlation, rng)
+    field = simulation.create_smooth_field((rows, columns), correlation, rng)
     softness = float(np.exp(rng.uniform(*np.log(_SOFTNESS))))
     place = (field - rng.uniform(0.35, 0.65)) / softness
     share = 1 / (1 + np.exp(-np.clip(place, -30, 30)))
@@ -187,20 +159,20 @@ _MIN_SHARE = 0.55  # of a scene that an image must cover on each axis
 PHANTOM_SEED = 1 << 32  # above every training seed
 
 
-def load_clear_image(root: Path, entry: ImageEntry) -> Float32Array:
+def load_clear_image(root: Path, entry: ImageEntry) -> core.Float32Array:
     """Read a clear image, crop it, and scale its percentiles to 0 and 1."""
     image = read(root / entry.file, colour="luminance").array()
-    image = mask_fill_values(image, Path(entry.file).name).astype(np.float32)
+    image = core.mask_fill_values(image, Path(entry.file).name).astype(np.float32)
     if entry.crop_bottom >= image.shape[0]:
         msg = (
             f"crop_bottom must be less than the {image.shape[0]} rows of "
             f"{entry.file}, got {entry.crop_bottom}."
         )
-        raise OptionError(msg, code="out-of-range")
+        raise core.OptionError(msg, code="out-of-range")
     image = image[: image.shape[0] - entry.crop_bottom]
     if not np.isfinite(image).all():
         msg = f"The training image {entry.file} has NaN or infinite pixels; remove it."
-        raise ReadError(msg, code="pixels-missing")
+        raise core.ReadError(msg, code="pixels-missing")
     if entry.shrink > 1:
         from skimage import transform  # a slow import for few images
 
@@ -209,13 +181,13 @@ def load_clear_image(root: Path, entry: ImageEntry) -> Float32Array:
     low, high = np.percentile(image, (0.05, 99.95))
     if high <= low:
         msg = f"The training image {entry.file} is constant; remove it from the recipe."
-        raise ReadError(msg, code="image-blank")
+        raise core.ReadError(msg, code="image-blank")
     unit_range = np.clip((image - low) / (high - low), 0, 1)
     return np.asarray(unit_range, dtype=np.float32)
 
 
-_POINT = np.zeros((SPREAD_PX, SPREAD_PX), np.float32)
-_POINT[SPREAD_PX // 2, SPREAD_PX // 2] = 1
+_POINT = np.zeros((simulation.SPREAD_PX, simulation.SPREAD_PX), np.float32)
+_POINT[simulation.SPREAD_PX // 2, simulation.SPREAD_PX // 2] = 1
 
 
 class SceneBatch(NamedTuple):
@@ -275,7 +247,7 @@ class SceneDataset(Dataset[SceneBatch]):
             for entry in recipe.data.scans
             if max(recipe.data.scanned, recipe.data.slow) > 0
         ]
-        self.slow: list[Float32Array] = []
+        self.slow: list[core.Float32Array] = []
         for _, high in self.scans if recipe.data.slow > 0 else ():
             edge, (rows, columns) = 0, high.shape
             while not np.isfinite(high[edge : rows - edge, edge : -edge or None]).all():
@@ -292,7 +264,7 @@ class SceneDataset(Dataset[SceneBatch]):
             scene = self.superlens.scene(place)
         elif not recipe.needs_whole_scenes:
             image = self.sample_clear_image(rng)
-            scene = apply_random_degradation(image, recipe.degradations, rng)
+            scene = simulation.apply_random_degradation(image, recipe.degradations, rng)
         elif self.scans and rng.random() < data.scanned:
             scene = _crop_scans(self.scans, data.scene_px, rng)
         else:
@@ -301,7 +273,7 @@ class SceneDataset(Dataset[SceneBatch]):
                 if image.std() >= _MIN_CONTRAST:
                     break
                 image = self.sample_clear_image(rng)
-            scene = apply_random_faults(image, recipe.faults, rng)
+            scene = simulation.apply_random_faults(image, recipe.faults, rng)
         last = data.scene_px - data.patch_px
         corners = rng.integers(0, last + 1, (data.patches_per_scene, 2))
         blocks = data.scene_px // BLOCK
@@ -317,7 +289,7 @@ class SceneDataset(Dataset[SceneBatch]):
             torch.from_numpy(corners),
         )
 
-    def sample_clear_image(self, rng: np.random.Generator) -> Float32Array:
+    def sample_clear_image(self, rng: np.random.Generator) -> core.Float32Array:
         """Return a random clear scene, simulated or cut from an image."""
         image = self._create_augmented_image(rng)
         share = self.recipe.data.patchwork
@@ -327,7 +299,7 @@ class SceneDataset(Dataset[SceneBatch]):
             )
         return image
 
-    def _create_augmented_image(self, rng: np.random.Generator) -> Float32Array:
+    def _create_augmented_image(self, rng: np.random.Generator) -> core.Float32Array:
         """Simulate or cut one scene, and augment it."""
         data = self.recipe.data
         side = data.scene_px
@@ -336,8 +308,8 @@ class SceneDataset(Dataset[SceneBatch]):
                 self.slow[int(rng.integers(len(self.slow)))], side, rng
             )
         elif not self.images or rng.random() < data.phantoms:
-            kind = PHANTOMS[int(rng.integers(len(PHANTOMS)))]
-            image = draw_phantom(
+            kind = simulation.PHANTOMS[int(rng.integers(len(simulation.PHANTOMS)))]
+            image = simulation.draw_phantom(
                 kind, (side, side), seed=int(rng.integers(PHANTOM_SEED))
             )
         else:
@@ -368,7 +340,9 @@ class SurveyDataset(Dataset[SurveyBatch]):
         )
 
 
-def read_scan_pair(root: Path, entry: ScanEntry) -> tuple[Float32Array, Float32Array]:
+def read_scan_pair(
+    root: Path, entry: ScanEntry
+) -> tuple[core.Float32Array, core.Float32Array]:
     """Read two registered scans; match the slow scan's grey values to the fast one."""
     low, high = (
         read(root / name, colour="luminance").array().astype(np.float64)
@@ -379,10 +353,10 @@ def read_scan_pair(root: Path, entry: ScanEntry) -> tuple[Float32Array, Float32A
     if low.shape != high.shape:
         msg = (
             f"Scans must have the same size, got {entry.low} with "
-            f"{format_shape(low.shape)} and {entry.high} with "
-            f"{format_shape(high.shape)}; register them first."
+            f"{core.format_shape(low.shape)} and {entry.high} with "
+            f"{core.format_shape(high.shape)}; register them first."
         )
-        raise OptionError(msg, code="sizes-differ")
+        raise core.OptionError(msg, code="sizes-differ")
     finite = np.isfinite(high)
     # the fast scan is the noisy one, so it is the dependent variable
     gain, offset = np.polyfit(high[finite], low[finite], 1)
@@ -399,8 +373,10 @@ _MIN_CONTRAST = 0.02  # standard deviation, of a range of 1; below, almost empty
 
 
 def _crop_scans(
-    scans: list[tuple[Float32Array, Float32Array]], side: int, rng: np.random.Generator
-) -> DegradedScene:
+    scans: list[tuple[core.Float32Array, core.Float32Array]],
+    side: int,
+    rng: np.random.Generator,
+) -> simulation.DegradedScene:
     """Crop a square from both scans, unrotated because noise correlates along lines."""
     for _ in range(_TRIES):
         low, high = scans[int(rng.integers(len(scans)))]
@@ -413,16 +389,16 @@ def _crop_scans(
             f"No pair of scans has a common area of {side} x {side} px; lower "
             "data.scene_px."
         )
-        raise OptionError(msg, code="image-too-small")
+        raise core.OptionError(msg, code="image-too-small")
     flips = [slice(None, None, -1 if rng.random() < 0.5 else 1) for _ in range(2)]
     low, high = (np.ascontiguousarray(part[*flips]) for part in (low, high))
-    faults = np.full(len(FAULTS), np.nan, np.float32)
-    faults[0] = math.log(float((low - high).std()) + NO_NOISE)
+    faults = np.full(len(core.FAULTS), np.nan, np.float32)
+    faults[0] = math.log(float((low - high).std()) + core.NO_NOISE)
     still = np.zeros_like(low)
-    return DegradedScene(low, high, high, still, float(low.mean()), faults)
+    return simulation.DegradedScene(low, high, high, still, float(low.mean()), faults)
 
 
-def _warn_about_small_images(data: DataOptions, clear: list[Float32Array]) -> None:
+def _warn_about_small_images(data: DataOptions, clear: list[core.Float32Array]) -> None:
     """Warn about images that are too small; raise an error if all are."""
     least = math.ceil(data.scene_px * _MIN_SHARE)
     small = [
@@ -439,8 +415,8 @@ def _warn_about_small_images(data: DataOptions, clear: list[Float32Array]) -> No
         msg = (
             f"Training images must have {least_size}, got {names}; lower data.scene_px."
         )
-        raise OptionError(msg, code="image-too-small")
-    warn(
+        raise core.OptionError(msg, code="image-too-small")
+    core.warn(
         f"Training images must have {least_size}; excluded: {names}.",
         "images-left-out",
         stacklevel=3,
@@ -448,8 +424,8 @@ def _warn_about_small_images(data: DataOptions, clear: list[Float32Array]) -> No
 
 
 def _crop_square(
-    whole: Float32Array, side: int, rng: np.random.Generator
-) -> Float32Array:
+    whole: core.Float32Array, side: int, rng: np.random.Generator
+) -> core.Float32Array:
     """Crop a random square; an image that is too small is padded by reflection."""
     y, x = (int(rng.integers(0, max(0, n - side) + 1)) for n in whole.shape)
     part = whole[y : y + side, x : x + side]

@@ -15,35 +15,11 @@ from numpy.typing import NDArray
 from psygnal import Signal
 from qtpy.QtWidgets import QWidget
 
+from napari_semsr import core
 from napari_semsr.analysis import CalibrateOptions
-from napari_semsr.core import (
-    Calibration,
-    OptionError,
-    PixelSize,
-    SemsrError,
-    create_size_source,
-    format_number,
-    format_pixel_size,
-    get_figures,
-    parse_pixel_size,
-)
 from napari_semsr.io import HELPER_KEY, write_calibration
 from napari_semsr.jobs import CALIBRATE, CalibrationReport, ScaleBarReport
-from napari_semsr.widgets import host
-from napari_semsr.widgets.base import (
-    Form,
-    RichTextLabel,
-    VerbPanel,
-    WrappingRow,
-    accept_decimal_separators,
-    check_layers_unused,
-    create_button,
-    find_helper_layers,
-    get_removed_layers,
-    hide_trailing_zeros,
-    is_alive,
-    stack_widgets,
-)
+from napari_semsr.widgets import base, host
 from napari_semsr.widgets.layers import (
     MARK_KEY,
     SOURCES_KEY,
@@ -101,10 +77,12 @@ class PixelSizeEdit(QWidget):
             choices=list(_UNITS_NM),
             value="nm",
         )
-        self._size_stated: PixelSize | None = None
-        self.note = RichTextLabel()
+        self._size_stated: core.PixelSize | None = None
+        self.note = base.RichTextLabel()
         boxes = (self.height_box, self.width_box, self.unit_box)
-        stack_widgets(self, WrappingRow(*(box.native for box in boxes)), self.note)
+        base.stack_widgets(
+            self, base.WrappingRow(*(box.native for box in boxes)), self.note
+        )
         self._are_linked = True
         self.height_box.changed.connect(self._on_height_changed)
         self.width_box.changed.connect(self._on_width_changed)
@@ -117,20 +95,22 @@ class PixelSizeEdit(QWidget):
             name=name, tooltip=tooltip, value=0.0, min=0.0, max=1e9, step=0.1
         )
         box.native.setDecimals(_DECIMALS)
-        hide_trailing_zeros(box.native)
-        accept_decimal_separators(box.native)
+        base.hide_trailing_zeros(box.native)
+        base.accept_decimal_separators(box.native)
         box.native.setPrefix(f"{name} ")
         box.native.setSpecialValueText(f"{name} unknown")
         box.native.setButtonSymbols(box.native.ButtonSymbols.NoButtons)
         return box
 
     @property
-    def value(self) -> PixelSize | None:
+    def value(self) -> core.PixelSize | None:
         """Pixel size ``(y, x)`` in nm, or None if either value is zero."""
         k = _UNITS_NM[self.unit_box.value]
         if self.height_box.value <= 0 or self.width_box.value <= 0:
             return None
-        return parse_pixel_size((self.height_box.value * k, self.width_box.value * k))
+        return core.parse_pixel_size(
+            (self.height_box.value * k, self.width_box.value * k)
+        )
 
     @value.setter
     def value(self, size: tuple[float, float] | None) -> None:
@@ -147,7 +127,7 @@ class PixelSizeEdit(QWidget):
                 control.value = value_shown
         self._on_change()
 
-    def show_stated_size(self, size: PixelSize | None) -> None:
+    def show_stated_size(self, size: core.PixelSize | None) -> None:
         """Show a size that is also used if no other one is entered."""
         self._size_stated = size
         self.value = size
@@ -165,9 +145,9 @@ class PixelSizeEdit(QWidget):
     def _on_change(self) -> None:
         size, text = self.value, "Pixel size unknown: results are in pixels."
         if size:
-            text = f"= {format_pixel_size(size)} per pixel"
+            text = f"= {core.format_pixel_size(size)} per pixel"
         elif self._size_stated:
-            usual = format_pixel_size(self._size_stated)
+            usual = core.format_pixel_size(self._size_stated)
             text = f"No other size entered: the stated one is used, {usual} per pixel."
         self.note.setText(text)
         self.changed.emit()
@@ -223,7 +203,7 @@ def measure_line_length(line: Shapes | None, size: tuple[float, float]) -> float
     length = math.hypot(*((end - start) * np.asarray(size)))
     if length <= 0:
         msg = "The line has zero length; draw it again."
-        raise OptionError(msg, code="line-without-length")
+        raise core.OptionError(msg, code="line-without-length")
     return length
 
 
@@ -233,7 +213,7 @@ def _get_last_line(line: Shapes | None) -> NDArray[np.float64]:
     lines = [np.asarray(d, dtype=float)[:, -2:] for d in shapes if len(d) == 2]
     if not lines:
         msg = "No line is drawn over the known distance; press Draw a line."
-        raise OptionError(msg, code="line-missing")
+        raise core.OptionError(msg, code="line-missing")
     return lines[-1]
 
 
@@ -249,7 +229,7 @@ def _find_dependent_layers(viewer: Viewer, image: Image) -> list[Layer]:
 
     If they name no open image, return all layers on its pixel grid.
     """
-    own = find_helper_layers(viewer, image)
+    own = base.find_helper_layers(viewer, image)
     names = {name for item in viewer.layers for name in (item.name, get_identity(item))}
     layers = []
     for item in viewer.layers:
@@ -304,25 +284,25 @@ def _find_derived_images(
     return layers_found, layers_outdated
 
 
-class CalibrationControls(Form):
+class CalibrationControls(base.Form):
     """Controls that calibrate an open layer."""
 
-    def __init__(self, panel: VerbPanel, layer: ComboBox) -> None:
+    def __init__(self, panel: base.VerbPanel, layer: ComboBox) -> None:
         super().__init__()
         self._panel, self.layer = panel, layer
         viewer = self._viewer = panel.viewer
-        self._calibration: Calibration | None = None
-        self._history = get_removed_layers(viewer)
+        self._calibration: core.Calibration | None = None
+        self._history = base.get_removed_layers(viewer)
         self._sizes: list[_FormerSize] = []
         self.pixel_size = PixelSizeEdit(
             "Pixel size of the layer, in nm; all lengths are computed from it."
         )
-        self.apply_button = create_button(
+        self.apply_button = base.create_button(
             "Apply pixel size",
             self.apply_typed_size,
             ("Set the pixel size of the layer to the value above."),
         )
-        self.undo_button = create_button(
+        self.undo_button = base.create_button(
             "Undo", self.undo, "Restore the previous pixel size."
         )
         line, grating = self._build_line_controls(), self._build_grating_controls()
@@ -348,7 +328,7 @@ class CalibrationControls(Form):
             step=1,
         )
         self.distance.native.setDecimals(_DECIMALS)
-        hide_trailing_zeros(self.distance.native)
+        base.hide_trailing_zeros(self.distance.native)
         self.distance_unit = ComboBox(
             name="distance_unit",
             label="in",
@@ -356,19 +336,19 @@ class CalibrationControls(Form):
             choices=list(_UNITS_NM),
             value="nm",
         )
-        self.length = RichTextLabel()
-        self.draw_button = create_button(
+        self.length = base.RichTextLabel()
+        self.draw_button = base.create_button(
             "Draw a line",
             self.start_drawing,
             "Add a Shapes layer: drag from one end of the distance to the other",
         )
-        self.bar_button = create_button(
+        self.bar_button = base.create_button(
             "Find the printed bar",
             self.find_bar,
             "Find the printed scale bar and place the line over it. Then enter the "
             "length on its label as the known distance.",
         )
-        self.measure_button = create_button(
+        self.measure_button = base.create_button(
             "Set scale from line",
             self.set_scale_from_line,
             "Pixel size = known distance / length of the last line drawn.",
@@ -395,15 +375,15 @@ class CalibrationControls(Form):
             max=1e9,
             step=10,
         )
-        hide_trailing_zeros(self.pitch.native)
-        self.grating_button = create_button(
+        base.hide_trailing_zeros(self.pitch.native)
+        self.grating_button = base.create_button(
             "Calibrate from a grating",
             self.measure_grating,
             "Measure the pixel size and its error, and the skew and distortion of "
             "the field, from a grating that fills the layer.",
         )
-        self.grating = RichTextLabel()
-        self.save_button = create_button(
+        self.grating = base.RichTextLabel()
+        self.save_button = base.create_button(
             "Save calibration…",
             self.save_calibration,
             "Save the pixel size, skew and distortion with their errors, for use in "
@@ -414,7 +394,7 @@ class CalibrationControls(Form):
     def _show_pixel_size(self, layer: Image | None) -> None:
         try:
             size = micrograph_from_layer(layer).pixel_size_nm
-        except SemsrError:
+        except core.SemsrError:
             size = None
         self.pixel_size.value = size
         self._show_grating_result(None)
@@ -422,7 +402,7 @@ class CalibrationControls(Form):
 
     def _show_line_length(self, event: object = None) -> None:
         """Show the last line's length; the line layer holds this method weakly."""
-        if not is_alive(self):
+        if not base.is_alive(self):
             return
         line, size, text = self._find_line_layer(), self.pixel_size.value, ""
         if line is not None and self._find_line_image(line) not in (
@@ -430,10 +410,10 @@ class CalibrationControls(Form):
             self.layer.value,
         ):
             line = None
-        with suppress(OptionError):
+        with suppress(core.OptionError):
             text = f"The line is {measure_line_length(line, (1, 1)):.1f} px long"
             text += (
-                f", {format_number(measure_line_length(line, size), '.5g')} nm"
+                f", {core.format_number(measure_line_length(line, size), '.5g')} nm"
                 if size
                 else ""
             )
@@ -459,7 +439,7 @@ class CalibrationControls(Form):
         with self._panel.messages.show_errors():
             if self.pixel_size.value is None:
                 msg = "Enter a pixel size first; both values must be greater than zero."
-                raise OptionError(msg, code="missing-value")
+                raise core.OptionError(msg, code="missing-value")
             self._calibrate_pixel_size(self.pixel_size.value)
 
     def _calibrate_pixel_size(
@@ -468,10 +448,10 @@ class CalibrationControls(Form):
         error: tuple[float, float] | None = None,
         how: str = TYPED_SIZE,
     ) -> None:
-        layer, origin = self.layer.value, create_size_source(how, size)
+        layer, origin = self.layer.value, core.create_size_source(how, size)
         before = micrograph_from_layer(layer)
         ratios, layers_outdated = self._find_affected_layers(layer)
-        check_layers_unused(ratios)
+        base.check_layers_unused(ratios)
         old = {item: {name: getattr(item, name) for name in _GRID} for item in ratios}
         errors = {item: get_pixel_size_metadata(item) for item in ratios}
         layers_hidden = [item for item in layers_outdated if item.visible]
@@ -532,7 +512,7 @@ class CalibrationControls(Form):
         """
         before = micrograph_from_layer(layer)
         ratios, layers_outdated = self._find_affected_layers(layer)
-        check_layers_unused([*grids, *ratios])
+        base.check_layers_unused([*grids, *ratios])
         since = [item for item in ratios if item not in grids]
         layers_outdated = [
             item for item in layers_outdated if item not in layers_hidden
@@ -570,13 +550,13 @@ class CalibrationControls(Form):
             names = ", ".join(item.name for item in layers_outdated)
             along += f" Outdated and hidden, compute again: {names}."
         self._panel.messages.show_status(
-            f"{layer.name}: pixel size {format_pixel_size(before)} → "
-            f"{format_pixel_size(now)}.{along}{mixed_note}"
+            f"{layer.name}: pixel size {core.format_pixel_size(before)} → "
+            f"{core.format_pixel_size(now)}.{along}{mixed_note}"
         )
 
     def _update_undo_button(self, event: object = None) -> None:
         """Enable Undo while a recalibrated layer exists."""
-        if is_alive(self):
+        if base.is_alive(self):
             there, history = self._viewer.layers, self._history
             self._sizes = [
                 size
@@ -633,7 +613,7 @@ class CalibrationControls(Form):
         """Reselect the inspected layer; raise an error if it was removed."""
         if layer not in self._viewer.layers:
             msg = "The layer was removed; open it again and calibrate it."
-            raise OptionError(msg, code="layer-missing")
+            raise core.OptionError(msg, code="layer-missing")
         self.layer.value = layer
 
     def _draw_scale_bar_line(self, layer: Layer, report: ScaleBarReport) -> None:
@@ -665,7 +645,7 @@ class CalibrationControls(Form):
                     "The grating period must be greater than 0; enter the true period "
                     "in nm."
                 )
-                raise OptionError(msg, code="out-of-range")
+                raise core.OptionError(msg, code="out-of-range")
             options = CalibrateOptions(pitch_nm=self.pitch.value)
             make = partial(CALIBRATE.job, image, options=options)
             show = partial(self._apply_grating_calibration, layer)
@@ -682,12 +662,14 @@ class CalibrationControls(Form):
         self._calibrate_pixel_size(
             calibration.pixel_size_nm, calibration.pixel_size_sd_nm, how
         )
-        lines = [f"{name}: {figure}" for name, figure in get_figures(report).items()]
+        lines = [
+            f"{name}: {figure}" for name, figure in core.get_figures(report).items()
+        ]
         lines += report.warnings
         self._show_grating_result(calibration, "\n".join(lines))
 
     def _show_grating_result(
-        self, calibration: Calibration | None, sentence: str = ""
+        self, calibration: core.Calibration | None, sentence: str = ""
     ) -> None:
         """Show the result of a grating calibration, and offer to save it."""
         self._calibration = calibration
@@ -718,7 +700,7 @@ class CalibrationControls(Form):
                 msg = (
                     "The known distance must be greater than 0; enter the true length."
                 )
-                raise OptionError(msg, code="out-of-range")
+                raise core.OptionError(msg, code="out-of-range")
             true_nm = self.distance.value * _UNITS_NM[self.distance_unit.value]
             k = true_nm / length
             how = f"from a scale line of {true_nm:g} nm over "
@@ -729,7 +711,7 @@ class CalibrationControls(Form):
         """Raise an error if a line may belong to another image."""
         if not _have_same_pixel_grid(line, layer):
             msg = "The line is on the grid of another layer; press Draw a line again."
-            raise OptionError(msg, code="line-of-other-image")
+            raise core.OptionError(msg, code="line-of-other-image")
         owner = self._find_line_image(line)
         if owner is None:
             alike = [
@@ -745,7 +727,7 @@ class CalibrationControls(Form):
                 f"The line was drawn {whose} and cannot calibrate another image: "
                 f"{more}press Draw a line to draw one for {layer.name}."
             )
-            raise OptionError(msg, code="line-of-other-image")
+            raise core.OptionError(msg, code="line-of-other-image")
         ends = _get_last_line(line)
         most = layer.extent.data[1][-2:]
         if (ends < -1).any() or (ends > most + 1).any():
@@ -753,7 +735,7 @@ class CalibrationControls(Form):
                 f"The line extends beyond {layer.name}; draw it along the whole known "
                 "distance, within the image."
             )
-            raise OptionError(msg, code="outside-image")
+            raise core.OptionError(msg, code="outside-image")
         cover = self._find_covering_image(line, layer)
         if cover is not None:
             msg = (
@@ -761,7 +743,7 @@ class CalibrationControls(Form):
                 f"area: hide {cover.name} and check the line, or select {cover.name} "
                 "and press Draw a line."
             )
-            raise OptionError(msg, code="ambiguous")
+            raise core.OptionError(msg, code="ambiguous")
 
     def _find_line_image(self, line: Shapes) -> Image | None:
         """Return the image for which a line was drawn, if it is still open."""

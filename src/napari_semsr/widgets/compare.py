@@ -41,19 +41,7 @@ from napari_semsr.jobs import (
     resample_levels,
     subtract_images,
 )
-from napari_semsr.widgets import host
-from napari_semsr.widgets.base import (
-    Form,
-    JobOutput,
-    OpenedImage,
-    RichTextLabel,
-    VerbPanel,
-    add_opened_image,
-    create_button,
-    create_coarse_levels,
-    create_timer,
-    is_alive,
-)
+from napari_semsr.widgets import base, host
 from napari_semsr.widgets.layers import (
     SOURCES_KEY,
     disable_cache,
@@ -121,7 +109,7 @@ class BeforeAfterOverlay(OverlayLayer):
         super().__init__(viewer, parent)
         self._source: Image | None = None
         self._share = 0.0
-        self._later = create_timer(self, self.update_overlay, _LATER_MS, once=True)
+        self._later = base.create_timer(self, self.update_overlay, _LATER_MS, once=True)
         for event in (host.get_camera(viewer).events, viewer.dims.events.point):
             event.connect(self._schedule_overlay_update)
         host.connect_to_resize(viewer, self._schedule_overlay_update)
@@ -179,7 +167,7 @@ class BeforeAfterOverlay(OverlayLayer):
         self.show_pixels(pixels, look)
 
     def _schedule_overlay_update(self, _: object = None) -> None:
-        if is_alive(self) and self.layer is not None:
+        if base.is_alive(self) and self.layer is not None:
             self._later.start()
 
 
@@ -278,10 +266,10 @@ def _resample_planes(
     return [stack_planes(levels_drawn).reshape(shape)]
 
 
-class CompareControls(Form):
+class CompareControls(base.Form):
     """Controls for comparing two layers, usable before, during and after a run."""
 
-    def __init__(self, panel: VerbPanel) -> None:
+    def __init__(self, panel: base.VerbPanel) -> None:
         super().__init__()
         viewer = panel.viewer
         self._panel, self._viewer = panel, viewer
@@ -344,8 +332,8 @@ class CompareControls(Form):
             min=0,
             max=100,
         )
-        self.note = RichTextLabel()
-        self.difference_button = create_button(
+        self.note = base.RichTextLabel()
+        self.difference_button = base.create_button(
             "Difference",
             self.subtract,
             "Add the difference, right layer minus left layer, as a layer: green "
@@ -368,7 +356,7 @@ class CompareControls(Form):
         layer: Image,
         source: Image | None,
         image: Micrograph,
-        outcome: JobOutput,
+        outcome: base.JobOutput,
         *,
         apart: bool = False,
     ) -> None:
@@ -402,7 +390,7 @@ class CompareControls(Form):
 
     def _on_layer_removed(self, event: Event) -> None:
         """End the comparison if a compared layer is removed."""
-        if is_alive(self) and event.value in self._pair:
+        if base.is_alive(self) and event.value in self._pair:
             self.end_comparison()
 
     def _restart_comparison(self, _: object = None) -> None:
@@ -557,17 +545,17 @@ class CompareControls(Form):
 
     def _compute_difference(
         self, first: Micrograph, second: Micrograph
-    ) -> Job[OpenedImage]:
+    ) -> Job[base.OpenedImage]:
         """Compute the difference of two images, with coarser levels if it is large."""
         difference = subtract_images(first, second)
         if max(difference.shape) <= SINGLE_PX or not difference.is_lazy:
             difference = difference.replace(data=difference.array())
-            return OpenedImage(difference, (difference,))
-        coarse = yield from create_coarse_levels(difference)
-        return OpenedImage(difference, (difference, *coarse))
+            return base.OpenedImage(difference, (difference,))
+        coarse = yield from base.create_coarse_levels(difference)
+        return base.OpenedImage(difference, (difference, *coarse))
 
     def _add_difference(
-        self, opened_store: OpenedImage, layers: tuple[Layer, Layer]
+        self, opened_store: base.OpenedImage, layers: tuple[Layer, Layer]
     ) -> None:
         """Show a difference with a diverging colour map that is white at zero."""
         coarse = opened_store.levels[-1].array()
@@ -577,7 +565,7 @@ class CompareControls(Form):
         most = float(np.percentile(sample, _SHOWN_PERCENT)) if sample.size else 0.0
         left, right = layers
         name = f"{right.name}{_MINUS}{left.name} difference"
-        layer = add_opened_image(
+        layer = base.add_opened_image(
             self._viewer,
             opened_store,
             name=find_free_name(self._viewer, name),

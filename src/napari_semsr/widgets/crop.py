@@ -17,29 +17,7 @@ from napari_semsr.core import (
     get_figures,
 )
 from napari_semsr.jobs import CROP, CropOptions, Cropped
-from napari_semsr.widgets.base import (
-    Form,
-    JobOutput,
-    OptionsForm,
-    PanelCall,
-    VerbPanel,
-    add_opened_image,
-    choose_output_target,
-    create_button,
-    run_and_open,
-)
-from napari_semsr.widgets.layers import (
-    add_drawing_layer,
-    create_result_name,
-    find_visible_shapes,
-    fits_beside,
-    get_drawing_scale,
-    get_nm_per_unit,
-    is_calibrated,
-    list_grey_layers,
-    list_user_layers,
-    world_to_layer,
-)
+from napari_semsr.widgets import base, layers
 
 _DRAWN_LAYER = "rectangle to crop"
 
@@ -48,7 +26,7 @@ def _read_drawn_box(
     shapes: Shapes, layer: Image, image: Micrograph, dims: Dims
 ) -> CropOptions:
     """Return the bounds of the last shape in nm, or in px for an uncalibrated image."""
-    indices = find_visible_shapes(shapes, dims)
+    indices = layers.find_visible_shapes(shapes, dims)
     if not indices:
         msg = (
             f"Layer {shapes.name!r} needs a rectangle in the displayed plane; draw one "
@@ -57,13 +35,13 @@ def _read_drawn_box(
         raise ShapeError(msg, code="rectangle-missing")
     points = np.asarray(shapes.data[indices[-1]])
     shown_at = [shapes.data_to_world(point)[-2:] for point in points]
-    world = world_to_layer(layer, shown_at)
+    world = layers.world_to_layer(layer, shown_at)
     low, high = world.min(axis=0), world.max(axis=0)
     if image.pixel_size_nm is not None:
-        factors = get_drawing_scale(shapes, layer)
+        factors = layers.get_drawing_scale(shapes, layer)
         corners = (*(low * factors).tolist(), *(high * factors).tolist())
         return CropOptions.parse({"box_nm": corners})
-    if any(get_nm_per_unit(unit) for unit in shapes.units[-2:]):
+    if any(layers.get_nm_per_unit(unit) for unit in shapes.units[-2:]):
         msg = (
             f"Layer {image.name!r} has no pixel size, but {shapes.name!r} was drawn in "
             "nm; set a pixel size in Open mosaic, under Calibrate a layer."
@@ -73,7 +51,7 @@ def _read_drawn_box(
     return CropOptions.parse({"box": (box.y0, box.x0, box.y1, box.x1)})
 
 
-class CropPanel(VerbPanel):
+class CropPanel(base.VerbPanel):
     """Panel that crops a layer to a drawn rectangle, or to another layer's area."""
 
     help_place = "crop.md#in-napari"
@@ -92,25 +70,25 @@ class CropPanel(VerbPanel):
             "Shapes layer: crop to its last rectangle in the displayed plane. None: "
             "crop to the largest rectangle without empty pixels.",
             layers=lambda: [
-                *list_user_layers(self.viewer, Shapes),
-                *list_grey_layers(self.viewer),
+                *layers.list_user_layers(self.viewer, Shapes),
+                *layers.list_grey_layers(self.viewer),
             ],
             none="none: exclude empty areas",
         )
-        self.draw_button = create_button(
+        self.draw_button = base.create_button(
             "Draw rectangle",
             self.select_rectangle_tool,
             "Add or select a Shapes layer and activate its rectangle tool; then drag "
             "over the area to keep.",
         )
-        self.form = OptionsForm(CropOptions)
+        self.form = base.OptionsForm(CropOptions)
         self.keep = CheckBox(
             name="keep",
             text="Hide the cropped layers",
             tooltip="Only the crops stay visible.",
         )
-        which = Form(self.layer, self.like, self.draw_button)
-        self.add_group("Area", which, self.form, Form(self.keep))
+        which = base.Form(self.layer, self.like, self.draw_button)
+        self.add_group("Area", which, self.form, base.Form(self.keep))
         self.add_results("Result")
         # not magicgui's signal, which does not report None
         self.like.native.currentIndexChanged.connect(self._update_form_rows)
@@ -127,7 +105,9 @@ class CropPanel(VerbPanel):
             self.input_layers.read(self.layer.value)  # an error if it cannot be cropped
             shapes = self.like.value
             if not isinstance(shapes, Shapes):
-                shapes = add_drawing_layer(self.viewer, self.layer.value, _DRAWN_LAYER)
+                shapes = layers.add_drawing_layer(
+                    self.viewer, self.layer.value, _DRAWN_LAYER
+                )
                 self.like.value = shapes
             self.viewer.layers.selection.active = shapes
             shapes.mode = "add_rectangle"
@@ -139,12 +119,14 @@ class CropPanel(VerbPanel):
         if like is self._layer_offered or like is layer:
             layers_opened = [
                 x
-                for x in list_grey_layers(self.viewer)
+                for x in layers.list_grey_layers(self.viewer)
                 if x not in self.result_layers.own
             ]
             # images without a pixel size cannot be aligned
-            can_align = layer is not None and is_calibrated(layer)
-            others = [x for x in layers_opened if can_align and fits_beside(layer, x)]
+            can_align = layer is not None and layers.is_calibrated(layer)
+            others = [
+                x for x in layers_opened if can_align and layers.fits_beside(layer, x)
+            ]
             self._layer_offered = others[-1] if others else None
             self.like.value = self._layer_offered
 
@@ -154,7 +136,7 @@ class CropPanel(VerbPanel):
         self.form.show_row("align", image)
         self.form.show_row("search", image and bool(self.form.values()["align"]))
 
-    def create_call(self) -> PanelCall:
+    def create_call(self) -> base.PanelCall:
         """Read the form, and return the call that Run starts."""
         layer, like = self.layer.value, self.like.value
         image = self.input_layers.read(layer)
@@ -178,16 +160,16 @@ class CropPanel(VerbPanel):
             del values["search"]  # its row is hidden then
         options = CropOptions.parse(values)
         target, beside = (
-            choose_output_target(None, f"{image.name} crop", image.shape),
+            base.choose_output_target(None, f"{image.name} crop", image.shape),
             None,
         )
         if reference is not None:
-            beside = choose_output_target(
+            beside = base.choose_output_target(
                 None, f"{reference.name} crop", reference.shape
             ).path
 
-        def crop(request: PanelCall) -> Job[JobOutput]:
-            return run_and_open(request.run(), target, beside=beside)
+        def crop(request: base.PanelCall) -> Job[base.JobOutput]:
+            return base.run_and_open(request.run(), target, beside=beside)
 
         return self.compose_call(
             {"image": image, "like": reference},
@@ -198,7 +180,7 @@ class CropPanel(VerbPanel):
         )
 
     def show_crops(
-        self, layer: Layer, like: Layer | None, cut: JobOutput
+        self, layer: Layer, like: Layer | None, cut: base.JobOutput
     ) -> Iterator[None]:
         """Add the crops as layers, and report their positions."""
         result: Cropped = cut.result
@@ -207,10 +189,10 @@ class CropPanel(VerbPanel):
             pairs.append((cut.beside, like))
         sources = [source for _, source in pairs]
         for opened_store, source in reversed(pairs):
-            add_opened_image(
+            base.add_opened_image(
                 self.viewer,
                 opened_store,
-                name=create_result_name(self.viewer, source.name, "crop"),
+                name=layers.create_result_name(self.viewer, source.name, "crop"),
                 colormap=source.colormap,
                 contrast_limits=source.contrast_limits,
                 gamma=source.gamma,

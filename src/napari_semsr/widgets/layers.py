@@ -13,37 +13,7 @@ from napari.components import Dims, ViewerModel
 from napari.layers import Image, Labels, Layer, Shapes
 from numpy.typing import ArrayLike, NDArray
 
-from napari_semsr.core import (
-    BITS_KEY,
-    INSTRUMENT_KEY,
-    ORIGIN_KEY,
-    SIZE_ERROR_KEY,
-    Box,
-    DisplaySettings,
-    FloatArray,
-    InputRecord,
-    Micrograph,
-    OptionError,
-    Provenance,
-    ShapeError,
-    contrast_limits,
-    create_size_source,
-    find_instrument,
-    get_software_versions,
-    parse_pixel_size,
-)
-from napari_semsr.io import (
-    BAR_KEY,
-    HELPER_KEY,
-    LIVE_KEY,
-    NETWORK_KEY,
-    READ_KEY,
-    SAVED_KEY,
-    STORE_KEY,
-    create_layer_attributes,
-    luminance,
-    try_convert_to_grey,
-)
+from napari_semsr import core, io
 from napari_semsr.widgets import host
 
 _EDIT = "edit"  # a step of another program
@@ -102,9 +72,9 @@ def get_nm_scale(layer: Layer) -> NDArray[np.float64]:
     return np.array([get_nm_per_unit(unit) or 1.0 for unit in layer.units[-2:]])
 
 
-def get_enlargement_factors(layer: Layer) -> FloatArray:
+def get_enlargement_factors(layer: Layer) -> core.FloatArray:
     """Return the factors (y, x) by which a layer's affine transform scales pixels."""
-    gain: FloatArray = np.linalg.norm(layer.affine.linear_matrix[-2:, -2:], axis=0)
+    gain: core.FloatArray = np.linalg.norm(layer.affine.linear_matrix[-2:, -2:], axis=0)
     return gain / get_display_fit(layer)[0]
 
 
@@ -178,7 +148,7 @@ def layer_to_world(layer: Layer, own: ArrayLike) -> NDArray[np.float64]:
     return np.asarray(own, dtype=float) * factor + shift
 
 
-def get_pixel_transform(layer: Layer) -> tuple[FloatArray, FloatArray]:
+def get_pixel_transform(layer: Layer) -> tuple[core.FloatArray, core.FloatArray]:
     """Return matrix (2, 2) and offset (2,) that map plane pixels to layer positions.
 
     It is `get_display_transform` without `fit_layer_to_field`.
@@ -187,9 +157,9 @@ def get_pixel_transform(layer: Layer) -> tuple[FloatArray, FloatArray]:
     return linear / get_display_fit(layer)[0], world_to_layer(layer, shift)
 
 
-def get_layer_pixel_size(layer: Layer) -> FloatArray:
+def get_layer_pixel_size(layer: Layer) -> core.FloatArray:
     """Return the pixel size of a layer in nm, or in pixels if uncalibrated."""
-    pitch: FloatArray = (
+    pitch: core.FloatArray = (
         layer.scale[-2:] * get_enlargement_factors(layer) * get_nm_scale(layer)
     )
     return pitch
@@ -200,7 +170,7 @@ def list_image_layers(viewer: ViewerModel) -> list[Image]:
     return [
         item
         for item in viewer.layers
-        if isinstance(item, Image) and not item.metadata.get(HELPER_KEY)
+        if isinstance(item, Image) and not item.metadata.get(io.HELPER_KEY)
     ]
 
 
@@ -250,7 +220,7 @@ def is_acquired(layer: Layer) -> bool:
 
 def is_incomplete(layer: Layer) -> bool:
     """Return whether a layer is growing, or its run was stopped."""
-    return bool(layer.metadata.get(LIVE_KEY))
+    return bool(layer.metadata.get(io.LIVE_KEY))
 
 
 def is_made_from(layer: Layer, source: Layer) -> bool:
@@ -271,7 +241,7 @@ def is_made_from(layer: Layer, source: Layer) -> bool:
     )
 
 
-def _list_inputs(history: Provenance | None) -> Iterator[InputRecord]:
+def _list_inputs(history: core.Provenance | None) -> Iterator[core.InputRecord]:
     """Yield the records of all images and files that a history starts from or uses."""
     for item in () if history is None else history.inputs:
         yield item
@@ -325,7 +295,7 @@ def have_same_area(first: Layer, second: Layer, near: float) -> bool:
     return alike and bool(apart <= near * np.ptp(places, axis=0).max())
 
 
-def _get_corners(layer: Layer) -> FloatArray:
+def _get_corners(layer: Layer) -> core.FloatArray:
     """Return the displayed positions (3, 2) of three outer corners of a plane."""
     ends = np.zeros((3, layer.ndim))
     ends[1:, -2:] = np.diag(layer.extent.data[1][-2:] + 1)
@@ -333,7 +303,7 @@ def _get_corners(layer: Layer) -> FloatArray:
     return np.array([layer.data_to_world(end)[-2:] for end in ends])
 
 
-def get_display_transform(layer: Layer) -> tuple[FloatArray, FloatArray]:
+def get_display_transform(layer: Layer) -> tuple[core.FloatArray, core.FloatArray]:
     """Return matrix (2, 2) and offset (2,) that map plane pixels to world positions."""
     shift = np.asarray(layer.data_to_world(np.zeros(layer.ndim)), dtype=float)
     ends = [np.asarray(layer.data_to_world(axis)) for axis in np.eye(layer.ndim)[-2:]]
@@ -348,7 +318,7 @@ def is_rotated_or_sheared(layer: Layer) -> bool:
     return bool(off > _TOLERANCE * np.abs(linear).max() or np.any(scale <= 0))
 
 
-def _get_scale_and_translation(layer: Layer) -> tuple[FloatArray, FloatArray]:
+def _get_scale_and_translation(layer: Layer) -> tuple[core.FloatArray, core.FloatArray]:
     """Return scale and translation; raise an error for any other transform."""
     if is_rotated_or_sheared(layer):
         msg = (
@@ -357,7 +327,7 @@ def _get_scale_and_translation(layer: Layer) -> tuple[FloatArray, FloatArray]:
             "positions. Choose it as Moving in Register to SEM and press Use the "
             "transform shown, or reset its transform."
         )
-        raise ShapeError(msg, code="layer-turned")
+        raise core.ShapeError(msg, code="layer-turned")
     linear, shift = get_pixel_transform(layer)
     scale = np.diag(linear)
     if np.allclose(scale, layer.scale[-2:], rtol=1e-9, atol=0):
@@ -372,7 +342,7 @@ def get_finest_level(layer: Layer) -> Any:
     return layer.data[0] if getattr(layer, "multiscale", False) else layer.data
 
 
-def world_to_pixels(layer: Layer, places: ArrayLike, dims: Dims) -> FloatArray:
+def world_to_pixels(layer: Layer, places: ArrayLike, dims: Dims) -> core.FloatArray:
     """Convert world positions in the viewer's units to pixel positions of a layer."""
     import pint
 
@@ -385,12 +355,14 @@ def world_to_pixels(layer: Layer, places: ArrayLike, dims: Dims) -> FloatArray:
     return np.array([layer.world_to_data(point) for point in points])
 
 
-def _get_displayed_indices(layer: Layer, dims: Dims | None) -> FloatArray:
+def _get_displayed_indices(layer: Layer, dims: Dims | None) -> core.FloatArray:
     """Return the viewer's indices along the leading axes of a layer; 0 if unknown."""
     lead = layer.ndim - 2
     if dims is None or dims.ndim < layer.ndim:
         return np.zeros(lead, dtype=int)
-    place: FloatArray = np.rint(world_to_pixels(layer, [dims.point], dims)[0, :lead])
+    place: core.FloatArray = np.rint(
+        world_to_pixels(layer, [dims.point], dims)[0, :lead]
+    )
     return place.astype(int)
 
 
@@ -398,7 +370,7 @@ def get_displayed_plane(layer: Image | Labels, dims: Dims | None) -> tuple[int, 
     """Return the index of the displayed plane of a layer; the first if unknown."""
     if layer.ndim < 2:
         msg = f"Layer {layer.name!r} must have two or more axes, got one."
-        raise ShapeError(msg, code="axis-missing")
+        raise core.ShapeError(msg, code="axis-missing")
     last = np.array(get_finest_level(layer).shape[: layer.ndim - 2], dtype=int) - 1
     return tuple(np.clip(_get_displayed_indices(layer, dims), 0, last).tolist())
 
@@ -442,7 +414,7 @@ class _LuminanceArray:
         return None if chunks is None else chunks[:2]
 
     def __getitem__(self, part: object) -> object:
-        return luminance(self._samples[part][..., :3])
+        return io.luminance(self._samples[part][..., :3])
 
 
 def get_image_record(layer: Layer) -> dict[str, Any]:
@@ -457,7 +429,9 @@ def get_image_record(layer: Layer) -> dict[str, Any]:
 def get_instrument(layer: Layer) -> str | None:
     """Return the kind of microscope that took a layer, as `Micrograph.instrument`."""
     record, history = get_image_record(layer), get_provenance(layer)
-    return Micrograph(np.zeros((1, 1)), provenance=history, metadata=record).instrument
+    return core.Micrograph(
+        np.zeros((1, 1)), provenance=history, metadata=record
+    ).instrument
 
 
 def is_sem_image(layer: Layer) -> bool:
@@ -467,16 +441,16 @@ def is_sem_image(layer: Layer) -> bool:
 
 def record_instrument(layer: Layer, kind: str) -> None:
     """Record the kind of microscope that the user stated."""
-    layer.metadata["micrograph"] = get_image_record(layer) | {INSTRUMENT_KEY: kind}
+    layer.metadata["micrograph"] = get_image_record(layer) | {core.INSTRUMENT_KEY: kind}
 
 
-def get_provenance(layer: Layer) -> Provenance | None:
+def get_provenance(layer: Layer) -> core.Provenance | None:
     """Return the processing history of a layer, or None."""
     record = get_image_record(layer).get("provenance")
-    if isinstance(record, Provenance) or record is None:
+    if isinstance(record, core.Provenance) or record is None:
         return record
     try:
-        return Provenance.model_validate(record)
+        return core.Provenance.model_validate(record)
     except ValueError:
         return None
 
@@ -489,14 +463,14 @@ def record_edit(layer: Layer, *, of: Layer | None = None) -> None:
     """
     source = layer if of is None else of
     history = get_provenance(source)
-    helper = not isinstance(layer, Image) or layer.metadata.get(HELPER_KEY)
+    helper = not isinstance(layer, Image) or layer.metadata.get(io.HELPER_KEY)
     if helper or (history and history.job == _EDIT):
         return
     before = {"name": source.name, "provenance": history, "path": get_file_path(source)}
-    edit_history = Provenance(
+    edit_history = core.Provenance(
         job=_EDIT,
-        inputs=(InputRecord(role="image", **before),),
-        versions=get_software_versions(),
+        inputs=(core.InputRecord(role="image", **before),),
+        versions=core.get_software_versions(),
     )
     metadata = {"provenance": edit_history.model_dump(mode="json")}
     layer.metadata["micrograph"] = get_image_record(layer) | metadata
@@ -508,11 +482,11 @@ def get_network_name(layer: Layer) -> str | None:
     network = None if history is None else history.last_network()
     if network is not None:
         return network[0]
-    mark = layer.metadata.get(NETWORK_KEY)
+    mark = layer.metadata.get(io.NETWORK_KEY)
     return str(mark["model"]) if isinstance(mark, dict) and "model" in mark else None
 
 
-def list_planes(layer: Image | Labels) -> list[Micrograph]:
+def list_planes(layer: Image | Labels) -> list[core.Micrograph]:
     """Return all planes of a layer as micrographs."""
     counts = get_finest_level(layer).shape[: layer.ndim - 2]
     return [micrograph_from_layer(layer, plane=place) for place in np.ndindex(counts)]
@@ -525,7 +499,7 @@ def micrograph_from_layer(
     plane: tuple[int, ...] | None = None,
     is_unturned: bool = False,
     colour: bool = False,
-) -> Micrograph:
+) -> core.Micrograph:
     """Convert a layer to a micrograph: displayed plane, calibration and history.
 
     Returns level 0, lazy if the layer is; uncalibrated if the layer's unit is the
@@ -533,13 +507,13 @@ def micrograph_from_layer(
     a colour layer as its luminance, in parts.
     """
     if layer is None:
-        raise ShapeError(NO_IMAGE, code="missing-value")
-    if layer.metadata.get(LIVE_KEY):
+        raise core.ShapeError(NO_IMAGE, code="missing-value")
+    if layer.metadata.get(io.LIVE_KEY):
         msg = (
             f"Layer {layer.name!r} is still growing or only partly enhanced; let "
             "Stitch mosaic or Enhance finish it first."
         )
-        raise ShapeError(msg, code="incomplete")
+        raise core.ShapeError(msg, code="incomplete")
     if is_unturned:
         scale, shift = layer.scale[-2:], layer.translate[-2:]
     else:
@@ -554,13 +528,13 @@ def micrograph_from_layer(
         plane_values = np.asanyarray(plane_values)  # with its mask
     as_colour = colour and isinstance(layer, Image) and layer.rgb
     record = get_image_record(layer)
-    facts = {k: v for k, v in record.items() if k == BITS_KEY}
-    if kind := find_instrument(record):
-        facts[INSTRUMENT_KEY] = kind
+    facts = {k: v for k, v in record.items() if k == core.BITS_KEY}
+    if kind := core.find_instrument(record):
+        facts[core.INSTRUMENT_KEY] = kind
     grey = (
         _LuminanceArray(plane_values)
         if as_colour
-        else try_convert_to_grey(plane_values)
+        else io.try_convert_to_grey(plane_values)
     )
     if grey is None:
         msg = (
@@ -568,10 +542,10 @@ def micrograph_from_layer(
             "Right-click it in the layer list and choose Split RGB, or open its file "
             "with Open mosaic and use its luminance."
         )
-        raise ShapeError(msg, code="colour-image")
-    return Micrograph(
+        raise core.ShapeError(msg, code="colour-image")
+    return core.Micrograph(
         data=grey,
-        pixel_size_nm=parse_pixel_size(tuple(pitch)) if has_size else None,
+        pixel_size_nm=core.parse_pixel_size(tuple(pitch)) if has_size else None,
         name=layer.name,
         provenance=get_provenance(layer),
         origin=(float(origin[0]), float(origin[1])),
@@ -587,14 +561,14 @@ def get_pixel_size_metadata(layer: Layer) -> dict[str, object]:
     Another program, or napari's controls, may have changed its scale since.
     """
     about = get_image_record(layer)
-    facts = {k: about[k] for k in (SIZE_ERROR_KEY, ORIGIN_KEY) if k in about}
+    facts = {k: about[k] for k in (core.SIZE_ERROR_KEY, core.ORIGIN_KEY) if k in about}
     if not is_calibrated(layer):
-        return {k: v for k, v in facts.items() if k != ORIGIN_KEY}
-    pitch, origin_record = get_layer_pixel_size(layer), about.get(ORIGIN_KEY) or {}
+        return {k: v for k, v in facts.items() if k != core.ORIGIN_KEY}
+    pitch, origin_record = get_layer_pixel_size(layer), about.get(core.ORIGIN_KEY) or {}
     sizes = (origin_record.get("pixel_size_nm"), about.get("pixel_size_nm"))
     if not any(size and np.allclose(size, pitch) for size in sizes):
         size = float(pitch[0]), float(pitch[1])
-        facts[ORIGIN_KEY] = create_size_source(
+        facts[core.ORIGIN_KEY] = core.create_size_source(
             "by the scale of its layer in napari", size
         )
     return facts
@@ -603,8 +577,8 @@ def get_pixel_size_metadata(layer: Layer) -> dict[str, object]:
 def get_file_path(layer: Layer) -> str | None:
     """Return the path of the permanent file that holds exactly a layer's pixels."""
     about = layer.metadata
-    store_opened = about.get(STORE_KEY) if READ_KEY in about else None
-    file_name = about.get(SAVED_KEY) or store_opened
+    store_opened = about.get(io.STORE_KEY) if io.READ_KEY in about else None
+    file_name = about.get(io.SAVED_KEY) or store_opened
     if file_name is None and get_last_job_name(layer) != _EDIT:
         file_name = layer.source.path
     return None if file_name is None else Path(file_name).absolute().as_posix()
@@ -626,10 +600,12 @@ def apply_pixel_size(
     """
     share = None if error_nm is None else np.divide(error_nm, size_nm).tolist()
     size = np.asarray(size_nm, dtype=float)
-    size_source = origin or create_size_source(
+    size_source = origin or core.create_size_source(
         TYPED_SIZE, (float(size[0]), float(size[1]))
     )
-    record_pixel_size_metadata(layer, {SIZE_ERROR_KEY: share, ORIGIN_KEY: size_source})
+    record_pixel_size_metadata(
+        layer, {core.SIZE_ERROR_KEY: share, core.ORIGIN_KEY: size_source}
+    )
     resize_pixels(layer, size_nm, ("nm", "nm"))
 
 
@@ -652,22 +628,25 @@ def resize_pixels(layer: Layer, size: ArrayLike, units: Sequence[object]) -> Non
 
 def record_pixel_size_metadata(layer: Layer, facts: dict[str, object]) -> None:
     """Record the error and source of a layer's pixel size, or remove both."""
-    keys = (SIZE_ERROR_KEY, ORIGIN_KEY)
+    keys = (core.SIZE_ERROR_KEY, core.ORIGIN_KEY)
     known_facts = {k: v for k, v in get_image_record(layer).items() if k not in keys}
     layer.metadata["micrograph"] = known_facts | facts
 
 
 def create_layer_keywords(
-    micrograph: Micrograph, *, levels: Sequence[object] | None = None, **extra: object
+    micrograph: core.Micrograph,
+    *,
+    levels: Sequence[object] | None = None,
+    **extra: object,
 ) -> dict[str, Any]:
     """Return keywords for ``viewer.add_image`` to show a calibrated micrograph."""
-    keywords = create_layer_attributes(micrograph)
+    keywords = io.create_layer_attributes(micrograph)
     data = micrograph.data if levels is None else list(levels)
     if any(hasattr(item, "dask") for item in levels or [micrograph.data]):
         keywords["cache"] = False
     keywords |= extra
     if "contrast_limits" not in keywords:
-        keywords["contrast_limits"] = contrast_limits(data)
+        keywords["contrast_limits"] = core.contrast_limits(data)
     return keywords
 
 
@@ -675,7 +654,7 @@ _GAP_SHARE = 0.04  # of the width of all other layers; chosen
 
 
 def add_image_beside(
-    viewer: ViewerModel, image: Micrograph, name: str, helper: object
+    viewer: ViewerModel, image: core.Micrograph, name: str, helper: object
 ) -> Image:
     """Add a helper image to the right of all other layers.
 
@@ -686,7 +665,7 @@ def add_image_beside(
         low, high = place = np.asarray(viewer.layers.extent.world)[:, -2:]
     corner = low[0], high[1] + _GAP_SHARE * float(np.ptp(place[:, 1]))
     keywords = create_layer_keywords(image.replace(origin=corner), name=name)
-    keywords["metadata"] = {**keywords["metadata"], HELPER_KEY: helper}
+    keywords["metadata"] = {**keywords["metadata"], io.HELPER_KEY: helper}
     layer: Image = viewer.add_image(image.data, **keywords)
     if not is_calibrated(layer) and have_mixed_units(viewer):
         layer.translate = np.zeros(2)
@@ -694,7 +673,7 @@ def add_image_beside(
     return layer
 
 
-def get_display_settings(layer: Image | Labels) -> DisplaySettings:
+def get_display_settings(layer: Image | Labels) -> core.DisplaySettings:
     """Return the display settings of a layer."""
     if isinstance(layer, Labels):
         return _get_label_settings(layer)
@@ -704,7 +683,7 @@ def get_display_settings(layer: Image | Labels) -> DisplaySettings:
     is_known = colormap.name.startswith("#") or colormap.name in ALL_COLORMAPS
     even = colormap == Colormap(colormap.colors, name=colormap.name)
     low, high = layer.contrast_limits
-    return DisplaySettings(
+    return core.DisplaySettings(
         limits=(float(low), float(high)),
         colormap=colormap.name,
         colours=() if is_known else colormap.colors.tolist(),
@@ -717,7 +696,7 @@ def get_display_settings(layer: Image | Labels) -> DisplaySettings:
     )
 
 
-def _get_label_settings(layer: Labels) -> DisplaySettings:
+def _get_label_settings(layer: Labels) -> core.DisplaySettings:
     """Return display settings with the colours and names of a layer's labels."""
     values = np.unique(np.asarray(layer.data))
     if len(values) > _MAX_CLASSES:
@@ -726,7 +705,7 @@ def _get_label_settings(layer: Labels) -> DisplaySettings:
             f"with their colours, got {len(values)}; right-click it and choose Convert "
             "to Image."
         )
-        raise OptionError(msg, code="too-many-values")
+        raise core.OptionError(msg, code="too-many-values")
     features = layer.features.drop(columns="index", errors="ignore")
     index = layer.features.get("index", layer.features.index)
     rows = zip(
@@ -739,7 +718,7 @@ def _get_label_settings(layer: Labels) -> DisplaySettings:
         parts = np.zeros(4) if colour is None else np.asarray(colour)
         spelt = "".join(f"{round(255 * float(part)):02x}" for part in parts)
         classes.append((value, f"#{spelt}", meanings.get(value, "")))
-    return DisplaySettings(
+    return core.DisplaySettings(
         limits=(0.0, float(max(1, *label_values))),
         classes=tuple(classes),
         opacity=float(layer.opacity),
@@ -755,7 +734,7 @@ def show_colour_bar(layer: Layer) -> None:
 
 def show_colour_bar_in_steps(layer: Layer) -> Iterator[None]:
     """Show the colour bar in two steps, because napari renders its text slowly."""
-    if isinstance(layer, Image) and layer.metadata.get(BAR_KEY):
+    if isinstance(layer, Image) and layer.metadata.get(io.BAR_KEY):
         layer.colorbar.visible = True
         yield
         layer.name_overlay.position = layer.colorbar.position
@@ -768,7 +747,7 @@ def update_colour_bars(viewer: ViewerModel) -> None:
     A map of which images cover all that would be in view is not in view.
     """
     images = [item for item in viewer.layers if isinstance(item, Image)]
-    maps = [item for item in images if item.metadata.get(BAR_KEY)]
+    maps = [item for item in images if item.metadata.get(io.BAR_KEY)]
     if not maps:
         return
     view = np.array([[-np.inf] * 2, [np.inf] * 2])
@@ -781,7 +760,7 @@ def update_colour_bars(viewer: ViewerModel) -> None:
         world = np.asarray(item.extent.world, dtype=float)[:, -2:]
         return world * get_unit_factors(viewer, item)[-2:]
 
-    def covers(item: Image, low: FloatArray, high: FloatArray) -> bool:
+    def covers(item: Image, low: core.FloatArray, high: core.FloatArray) -> bool:
         start, end = get_area(item)
         is_opaque = item.visible and item.opacity == 1
         mixes = str(item.blending) in ("additive", "minimum", "multiplicative")
@@ -824,7 +803,7 @@ def disable_cache(layer: Layer) -> None:
         layer.dask_optimized_slicing = nullcontext
 
 
-def get_visible_box(viewer: ViewerModel, layer: Image) -> Box | None:
+def get_visible_box(viewer: ViewerModel, layer: Image) -> core.Box | None:
     """Return the box of layer pixels that is visible on the canvas.
 
     In pixels of its finest level; None if it is off the canvas.
@@ -839,7 +818,7 @@ def get_visible_box(viewer: ViewerModel, layer: Image) -> Box | None:
     low = np.floor(ends.min(axis=0) + _TOLERANCE)
     high = np.ceil(ends.max(axis=0) - _TOLERANCE)
     (y0, x0), (y1, x1) = np.clip([low, high], 0, layer.level_shapes[0][-2:]).astype(int)
-    return Box(int(y0), int(y1), int(x0), int(x1)) if y0 < y1 and x0 < x1 else None
+    return core.Box(int(y0), int(y1), int(x0), int(x1)) if y0 < y1 and x0 < x1 else None
 
 
 def fill_view(viewer: ViewerModel, layer: Layer) -> None:
@@ -850,7 +829,7 @@ def fill_view(viewer: ViewerModel, layer: Layer) -> None:
 
 
 def show_box(
-    viewer: ViewerModel, layer: Layer, box: Sequence[FloatArray], share: float
+    viewer: ViewerModel, layer: Layer, box: Sequence[core.FloatArray], share: float
 ) -> None:
     """Fill a share of the view with a box of a layer's pixels, (2,) to (2,)."""
     if not _shows_plane(viewer):
@@ -948,7 +927,9 @@ def get_source_identities(layers: Collection[Layer]) -> dict[str, str]:
     return sources | {layer.name: get_identity(layer) for layer in layers}
 
 
-def create_overlay_keywords(image: Micrograph, panel: str, of: Layer) -> dict[str, Any]:
+def create_overlay_keywords(
+    image: core.Micrograph, panel: str, of: Layer
+) -> dict[str, Any]:
     """Return keywords for a helper layer of a result, shown over an image.
 
     `of`: the layer of the image, or one that contains it.
@@ -958,7 +939,7 @@ def create_overlay_keywords(image: Micrograph, panel: str, of: Layer) -> dict[st
         **fit,
         "metadata": {
             **fit.get("metadata", {}),
-            HELPER_KEY: panel,
+            io.HELPER_KEY: panel,
             MARK_KEY: get_identity(of),
         },
         "scale": image.scale,
@@ -973,7 +954,7 @@ def list_user_layers(viewer: ViewerModel, *kinds: type[Layer]) -> list[Any]:
     return [
         item
         for item in viewer.layers
-        if isinstance(item, kinds) and not item.metadata.get(HELPER_KEY)
+        if isinstance(item, kinds) and not item.metadata.get(io.HELPER_KEY)
     ]
 
 
@@ -1020,7 +1001,7 @@ def get_drawing_scale(layer: Layer, image: Layer) -> NDArray[np.float64]:
     )
 
 
-def get_common_unit(micrographs: Sequence[Micrograph]) -> str:
+def get_common_unit(micrographs: Sequence[core.Micrograph]) -> str:
     """Return the common unit of images to be compared: ``"nm"`` or ``"pixel"``."""
     units = {item.unit for item in micrographs}
     if len(units) > 1:
@@ -1030,5 +1011,5 @@ def get_common_unit(micrographs: Sequence[Micrograph]) -> str:
             f"but {bare[0]!r} has no pixel size; set one in Open mosaic, under "
             "Calibrate a layer."
         )
-        raise OptionError(msg, code="pixel-size-missing")
+        raise core.OptionError(msg, code="pixel-size-missing")
     return units.pop()

@@ -11,18 +11,7 @@ from magicgui.widgets import CheckBox, ComboBox, FileEdit, SpinBox
 from napari.layers import Labels, Layer
 from qtpy.QtWidgets import QFileDialog
 
-from napari_semsr.core import (
-    Acquisition,
-    Job,
-    OptionError,
-    PixelSize,
-    ReadError,
-    capture_warnings,
-    format_pixel_size,
-    format_shape,
-    get_error_code,
-    parse_pixel_size,
-)
+from napari_semsr import core
 from napari_semsr.io import (
     ROWS_KEY,
     SERIES_KEY,
@@ -33,20 +22,7 @@ from napari_semsr.io import (
     read,
 )
 from napari_semsr.jobs import INFO, StitchFolderOptions
-from napari_semsr.widgets.base import (
-    Form,
-    OpenedImage,
-    OptionsForm,
-    PanelTask,
-    RichTextLabel,
-    VerbPanel,
-    add_opened_image,
-    create_button,
-    fit_view_to_image,
-    get_start_folder,
-    is_alive,
-    open_image_levels,
-)
+from napari_semsr.widgets import base
 from napari_semsr.widgets.calibrate import (
     CalibrationControls,
     PixelSizeEdit,
@@ -67,30 +43,30 @@ _COUNTS = {"series": "series", "level": "levels"}
 _AXES = {"channel": "c", "time": "t", "z": "z"}
 
 
-def _describe_file(path: Path, opening: ReadOptions) -> Job[tuple[Any, bool]]:
+def _describe_file(path: Path, opening: ReadOptions) -> core.Job[tuple[Any, bool]]:
     """Describe a file; also return whether only its luminance can be opened."""
     result = yield from INFO.job(path, opening=opening)
     shape, stored_shape = result.facts.get("shape"), result.facts.get("stored_shape")
     if not shape or len(stored_shape or ()) <= len(shape):
         return result, False
     try:
-        with capture_warnings(lambda _: None):  # opening the file repeats them
+        with core.capture_warnings(lambda _: None):  # opening the file repeats them
             read(path, dataset=opening.dataset)
-    except ReadError as error:
-        return result, get_error_code(
+    except core.ReadError as error:
+        return result, core.get_error_code(
             error
         ) == "colour-image"  # not a data bar's: crop that
     return result, False
 
 
-def _describe_scan(path: Path) -> Job[tuple[Acquisition, dict[str, object]]]:
+def _describe_scan(path: Path) -> core.Job[tuple[core.Acquisition, dict[str, object]]]:
     """Read the metadata of a scan, and count its scenes and channels."""
     scenes, channels = count_scenes(path) if path.is_file() else (1, 1)
     of = StitchFolderOptions(channel=0 if channels > 1 else None)
     try:
         scan, _ = yield from inspect_scan(path, of)
-    except ReadError as error:
-        if scenes < 2 or get_error_code(error) != "frames-differ":
+    except core.ReadError as error:
+        if scenes < 2 or core.get_error_code(error) != "frames-differ":
             raise
         of = of.model_copy(update={"series": 0})
         scan, _ = yield from inspect_scan(path, of)
@@ -98,7 +74,7 @@ def _describe_scan(path: Path) -> Job[tuple[Acquisition, dict[str, object]]]:
     return scan, facts | {"metadata": {SERIES_KEY: of.series}}
 
 
-class OpenMosaicPanel(VerbPanel):
+class OpenMosaicPanel(base.VerbPanel):
     """Panel that opens an image with its calibration, and calibrates open layers."""
 
     help_place = "first-steps.md#1-open-an-image"
@@ -117,12 +93,12 @@ class OpenMosaicPanel(VerbPanel):
             tooltip="Image, mosaic, store or CZI file to open, or a folder of frames.",
             mode=FileDialogMode.EXISTING_FILE,
         )
-        choose = create_button(
+        choose = base.create_button(
             "Choose a store or folder…",
             self._choose_folder,
             "For an OME-Zarr store or a folder of frames.",
         )
-        self.about = RichTextLabel(_NOTHING)
+        self.about = base.RichTextLabel(_NOTHING)
         self.dataset = ComboBox(
             name="dataset",
             label="Dataset",
@@ -134,7 +110,7 @@ class OpenMosaicPanel(VerbPanel):
             text="Use its luminance",
             tooltip="Open a colour image as a grey image of its luminance.",
         )
-        self.form = OptionsForm(ReadOptions)
+        self.form = base.OptionsForm(ReadOptions)
         self.form.show_row("colour", False)  # the tick box replaces it
         self.pixel_size = PixelSizeEdit(
             "Pixel size stated by the file; correct it here if it is wrong."
@@ -150,8 +126,8 @@ class OpenMosaicPanel(VerbPanel):
             min=0,
             max=100_000,
         )
-        self.bar_note = RichTextLabel()
-        self.bar_button = create_button(
+        self.bar_note = base.RichTextLabel()
+        self.bar_button = base.create_button(
             "Crop these rows",
             self.crop_data_bar,
             (
@@ -174,8 +150,8 @@ class OpenMosaicPanel(VerbPanel):
         self.calibrate = CalibrationControls(self, layer)
         self._coverage = Coverage(self, lambda: layer.value)
         self.coverage = self._coverage.tick
-        where, how = Form(self.path, choose), Form(self.pixel_size, self.bar)
-        self._which = Form(self.dataset, self.luminance)
+        where, how = base.Form(self.path, choose), base.Form(self.pixel_size, self.bar)
+        self._which = base.Form(self.dataset, self.luminance)
         for name in ("dataset", "luminance"):
             self._which.show_row(name, False)
         form_parts, bar = (self._which, self.form), (self.bar_note, self.bar_button)
@@ -195,7 +171,7 @@ class OpenMosaicPanel(VerbPanel):
 
     def _show_coverage(self, _: object = None) -> None:
         """Offer to show a mosaic's coverage as an overlay, if available."""
-        if is_alive(self):
+        if base.is_alive(self):
             has_coverage = get_coverage_path(self.calibrate.layer.value) is not None
             self.over.setVisible(has_coverage)
             if self.coverage.value and has_coverage:
@@ -205,7 +181,7 @@ class OpenMosaicPanel(VerbPanel):
 
     def _choose_folder(self) -> None:
         folder = QFileDialog.getExistingDirectory(
-            self, "Store or folder of frames", str(get_start_folder())
+            self, "Store or folder of frames", str(base.get_start_folder())
         )
         if folder:
             self.path.value = Path(folder)
@@ -296,11 +272,11 @@ class OpenMosaicPanel(VerbPanel):
         facts = self.facts = dict(description.facts)
         self._path_described = Path(description.path)
         self._show_datasets(facts)
-        size = parse_pixel_size(facts.get("pixel_size_nm"))
+        size = core.parse_pixel_size(facts.get("pixel_size_nm"))
         self.pixel_size.show_stated_size(size)
         lines = [
-            f"{format_shape(facts.get('shape') or ())}, {facts.get('dtype')}",
-            f"Pixel size in the file: {format_pixel_size(size)}",
+            f"{core.format_shape(facts.get('shape') or ())}, {facts.get('dtype')}",
+            f"Pixel size in the file: {core.format_pixel_size(size)}",
         ]
         if facts.get("vendor"):
             lines.append(f"Microscope: {facts['vendor']}")
@@ -316,7 +292,7 @@ class OpenMosaicPanel(VerbPanel):
         self._show_readiness()
 
     def _show_scan(
-        self, path: Path, scan: tuple[Acquisition, dict[str, object]]
+        self, path: Path, scan: tuple[core.Acquisition, dict[str, object]]
     ) -> None:
         acquisition, counts = scan
         size = acquisition.pixel_size_nm
@@ -390,7 +366,7 @@ class OpenMosaicPanel(VerbPanel):
         )
         return options
 
-    def _get_corrected_pixel_size(self) -> PixelSize | None:
+    def _get_corrected_pixel_size(self) -> core.PixelSize | None:
         """Return the entered pixel size; None if it equals the file's."""
         size, stated_size = self.pixel_size.value, self.facts.get("pixel_size_nm")
         # the boxes round to six decimals, which must not replace the file's digits
@@ -399,16 +375,16 @@ class OpenMosaicPanel(VerbPanel):
         )
         return None if same else size
 
-    def create_task(self) -> PanelTask:
+    def create_task(self) -> base.PanelTask:
         """Return the task that Run starts: it opens the file, and calls no command."""
         layer_outdated, self._layer_outdated = self._layer_outdated, None
         path = self.get_entered_path()
         if path == Path():
             msg = "Choose a file first."
-            raise OptionError(msg, code="missing-value")
+            raise core.OptionError(msg, code="missing-value")
         if not path.exists():
             msg = f"{path} does not exist; choose an existing file."
-            raise OptionError(msg, code="file-missing")
+            raise core.OptionError(msg, code="file-missing")
         if path != self._path_described:
             self.facts = {}
         if is_scan(path):
@@ -418,17 +394,21 @@ class OpenMosaicPanel(VerbPanel):
                 series=choice.series,
                 channel=choice.channel,
             )
-            return PanelTask(lambda: create_frame_layers(path, of), self._show_frames)
+            return base.PanelTask(
+                lambda: create_frame_layers(path, of), self._show_frames
+            )
         options, levels = self.create_options(), int(self.facts.get("levels") or 1)
         show = partial(self.show_image, layer_outdated=layer_outdated)
-        return PanelTask(lambda: open_image_levels(path, options, levels=levels), show)
+        return base.PanelTask(
+            lambda: base.open_image_levels(path, options, levels=levels), show
+        )
 
     def _show_frames(self, layers: list[Any]) -> None:
         sentence = add_frame_layers(self.viewer, layers)
         self.messages.show_status(f"{sentence} Use Stitch mosaic to join them.")
 
     def show_image(
-        self, opened_store: OpenedImage, layer_outdated: Layer | None = None
+        self, opened_store: base.OpenedImage, layer_outdated: Layer | None = None
     ) -> None:
         """Add the opened image as a layer, replacing an outdated one."""
         is_renewed = layer_outdated in self.viewer.layers
@@ -436,9 +416,9 @@ class OpenMosaicPanel(VerbPanel):
         name = opened_store.micrograph.name
         if opened_store.path is not None:
             name = get_display_name(opened_store.path, name)
-        self.shown_layer = add_opened_image(self.viewer, opened_store, name=name)
+        self.shown_layer = base.add_opened_image(self.viewer, opened_store, name=name)
         if not is_renewed:
-            fit_view_to_image(self.viewer, self.shown_layer)
+            base.fit_view_to_image(self.viewer, self.shown_layer)
         guess = self.facts.get("suggested_databar_rows")
         if guess and not opened_store.options.databar_rows:
             share = (
@@ -448,8 +428,8 @@ class OpenMosaicPanel(VerbPanel):
             self.shown_layer.metadata[ROWS_KEY] = round(guess * share)
         if self.shown_layer in self.calibrate.layer.choices:  # maps are not calibrated
             self.calibrate.layer.value = self.shown_layer
-        shape = format_shape(opened_store.micrograph.shape)
-        size = format_pixel_size(opened_store.micrograph.pixel_size_nm)
+        shape = core.format_shape(opened_store.micrograph.shape)
+        size = core.format_pixel_size(opened_store.micrograph.pixel_size_nm)
         self.messages.show_status(
             f"Opened {name}: {shape}, pixel size "
             f"{size}.{explain_missing_scale_bar(self.viewer)}"

@@ -14,21 +14,7 @@ from qtpy.QtWidgets import QFileDialog, QListWidget, QListWidgetItem, QMainWindo
 from napari_semsr.core import OptionError
 from napari_semsr.io import NETWORK_KEY, list_recent_projects, write_screenshot
 from napari_semsr.jobs import REPLAY, FigureOptions, ReplayReport
-from napari_semsr.widgets.base import (
-    Form,
-    Labels,
-    OptionsForm,
-    RichTextLabel,
-    VerbPanel,
-    ask_new_project_path,
-    ask_output_file,
-    create_button,
-    describe_unsaved_content,
-    elide_items,
-    get_command_labels,
-    get_start_folder,
-    is_alive,
-)
+from napari_semsr.widgets import base
 from napari_semsr.widgets.layers import (
     get_file_path,
     get_last_job_name,
@@ -48,7 +34,7 @@ _NEW = "Save all into a project…"
 _PAPER = "paper"
 
 
-class SavePanel(VerbPanel):
+class SavePanel(base.VerbPanel):
     """Panel that saves layers, figures and the project, and restores removed layers."""
 
     help_place = "projects.md"
@@ -61,19 +47,19 @@ class SavePanel(VerbPanel):
             "Save everything in a folder NAME.semsr. From then on, results are written "
             "there, and nothing is lost when napari is closed."
         )
-        self.about = RichTextLabel(_NO_PROJECT)
+        self.about = base.RichTextLabel(_NO_PROJECT)
         self.recent = ComboBox(
             name="recent",
             label="Recent",
             tooltip="Open a recent project.",
             choices=_create_recent_choices,
         )
-        self.open_button = create_button(
+        self.open_button = base.create_button(
             "Open project…",
             self.open_project,
             "Open a folder NAME.semsr, replacing the open layers.",
         )
-        self.new_button = create_button(
+        self.new_button = base.create_button(
             "Save as another project…",
             self.new_project,
             "Save everything to another folder NAME.semsr, and continue with that "
@@ -82,13 +68,13 @@ class SavePanel(VerbPanel):
         self.made_list = QListWidget()
         self.made_list.setToolTip("Click an image to select it.")
         self.made_list.setFixedHeight(_LIST_HEIGHT)
-        elide_items(self.made_list)
-        self.layer_button = create_button(
+        base.elide_items(self.made_list)
+        self.layer_button = base.create_button(
             "Save layer…",
             self.save_layer,
             "Save the selected layer in a format of your choice.",
         )
-        self.replay_button = create_button(
+        self.replay_button = base.create_button(
             "Reproduce and compare",
             self.replay,
             "Recompute the saved file of the selected layer from its history, and "
@@ -105,15 +91,15 @@ class SavePanel(VerbPanel):
                 ("all visible layers, in full", "full"),
             ],
         )
-        self.paper = OptionsForm(FigureOptions)
+        self.paper = base.OptionsForm(FigureOptions)
         self.paper.set_values(overlay=True)  # as the button of the other panels does
-        self.figure_button = create_button(
+        self.figure_button = base.create_button(
             "Save figure…",
             self.save_figure,
             "Save a figure with a scale bar; the figure states whether a network "
             "produced the image.",
         )
-        self.undo_button = create_button(
+        self.undo_button = base.create_button(
             "Undo", self.undo, "Restore the most recently removed layers."
         )
         self._build_groups()
@@ -123,7 +109,9 @@ class SavePanel(VerbPanel):
 
     def _build_groups(self) -> None:
         self.add_group(
-            "Project", self.about, Form(self.recent, self.open_button, self.new_button)
+            "Project",
+            self.about,
+            base.Form(self.recent, self.open_button, self.new_button),
         )
         self.made_group = self.add_group(
             "Images",
@@ -131,7 +119,7 @@ class SavePanel(VerbPanel):
             self.layer_button,
             self.replay_button,
         )
-        self.add_group("Figure", Form(self.extent), self.paper, self.figure_button)
+        self.add_group("Figure", base.Form(self.extent), self.paper, self.figure_button)
         self.add_group("Removed layers", self.undo_button)
 
     def _connect(self) -> None:
@@ -169,7 +157,7 @@ class SavePanel(VerbPanel):
     def new_project(self) -> None:
         """Ask for the path of a new project, and save everything into it."""
         with self.messages.show_errors():
-            folder = ask_new_project_path(self)
+            folder = base.ask_new_project_path(self)
             if folder is not None:
                 self.session.create_project(folder, self._report_saved_project)
 
@@ -191,7 +179,7 @@ class SavePanel(VerbPanel):
     def open_project(self) -> None:
         """Ask for a project, and open it, replacing the open layers."""
         path_chosen = QFileDialog.getExistingDirectory(
-            self, "Open project NAME.semsr", str(get_start_folder())
+            self, "Open project NAME.semsr", str(base.get_start_folder())
         )
         if path_chosen:
             self._open_project_path(Path(path_chosen))
@@ -216,7 +204,7 @@ class SavePanel(VerbPanel):
 
     def _show_project(self) -> None:
         """Show the open project, and update the list of recent projects."""
-        if not is_alive(self):
+        if not base.is_alive(self):
             return
         folder = self.session.folder
         self.controls.run_label = label = _NEW if folder is None else "Save project now"
@@ -245,13 +233,13 @@ class SavePanel(VerbPanel):
 
     def _update_result_list(self, event: object = None) -> None:
         """Update the list of results and the note on unsaved content."""
-        if not is_alive(self):
+        if not base.is_alive(self):
             return
         images_made, names = (
             self.session.list_created_images(),
             self.session.list_unsaved_names(),
         )
-        self.messages.unsaved_label.setText(describe_unsaved_content(names))
+        self.messages.unsaved_label.setText(base.describe_unsaved_content(names))
         layer_chosen = self.chosen_layer()
         self.made_list.blockSignals(True)
         self.made_list.clear()
@@ -305,12 +293,12 @@ class SavePanel(VerbPanel):
                 lambda: REPLAY.job(path), self._show_replay_report, title
             )
 
-    def get_labels(self) -> Labels:
+    def get_labels(self) -> base.Labels:
         """Return the panel labels of the options of a layer's job."""
         layer = self.chosen_layer()
         before = None if layer is None else get_last_job_name(layer)
         return {
-            **get_command_labels([before] if before else []),
+            **base.get_command_labels([before] if before else []),
             **super().get_labels(),
         }
 
@@ -336,7 +324,9 @@ class SavePanel(VerbPanel):
                 msg = "A figure needs a visible layer; make one visible first."
                 raise OptionError(msg, code="nothing-visible")
             name = f"{layers_shown[-1].name} figure"
-            path = ask_output_file(self, "Save figure", name, {"PNG (*.png)": ".png"})
+            path = base.ask_output_file(
+                self, "Save figure", name, {"PNG (*.png)": ".png"}
+            )
             if path is None:
                 return
             full = self.extent.value == "full"
@@ -374,7 +364,7 @@ class SavePanel(VerbPanel):
             self.messages.show_status(f"Undone: {self.history.undo()}.")
 
     def _update_undo_button(self) -> None:
-        if not is_alive(self):
+        if not base.is_alive(self):
             return
         text = self.history.undo_text
         self.undo_button.setEnabled(bool(text))

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from napari_semsr import core
 from napari_semsr.analysis.frc.blocks import Measurement, correlate_blocks
 from napari_semsr.analysis.frc.crossing import (
     CRITERIA,
@@ -34,32 +35,6 @@ from napari_semsr.analysis.light import (
     format_cut_off_note,
     format_cut_off_warning,
 )
-from napari_semsr.core import (
-    MORE,
-    SIGMA,
-    Z95,
-    Box,
-    FloatArray,
-    FloatPair,
-    Grid,
-    IntPair,
-    Message,
-    Micrograph,
-    OptionError,
-    Options,
-    Quantity,
-    ReadableArray,
-    ReadError,
-    ShapeError,
-    compute_length_error,
-    compute_relative_pitch,
-    declare_quantity,
-    format_number,
-    format_pixel_size,
-    option,
-    require_memory,
-    warn,
-)
 
 _Stack = NDArray[np.floating]
 _ELECTRON = "e\N{SUPERSCRIPT MINUS}"
@@ -68,72 +43,76 @@ _ELECTRON = "e\N{SUPERSCRIPT MINUS}"
 _BYTES_PER_PX, _BYTES_OF_TWO = 40.0, 59.0
 
 
-class FrcOptions(Options):
+class FrcOptions(core.Options):
     """Options for Fourier ring correlation."""
 
-    criterion: Criterion = option(
+    criterion: Criterion = core.option(
         "1/7",
         "Criterion",
         "Correlation threshold below which detail is not considered resolved.",
-        choices={"1/7 (fixed)": "1/7", "half-bit": "half-bit", f"3 {SIGMA}": "3-sigma"},
+        choices={
+            "1/7 (fixed)": "1/7",
+            "half-bit": "half-bit",
+            f"3 {core.SIGMA}": "3-sigma",
+        },
     )
-    estimator: Estimator | None = option(
+    estimator: Estimator | None = core.option(
         None,
         "Estimator",
         "Crossing estimator: exact (the default) models the effect of the window on "
         "small blocks, and plain interpolates between rings.",
-        group=MORE,
+        group=core.MORE,
     )
     # In blocks of 64 px the error of the plain estimate was 9.8 % (median RMSE on
     # simulated pairs); with 0.25 it was 10.8 %, with a Hann window 10.7 %
     tukey: float = Field(
         default=0.5, ge=0, le=1, description="Tapered fraction of the window."
     )
-    reference: bool = option(
+    reference: bool = core.option(
         False,
         "Second is noise-free",
         "Treat the second image as a nearly noise-free reference, with a threshold "
         "of the square root of 1/7.",
-        group=MORE,
+        group=core.MORE,
     )
     cut_off_nm: CutOff = None
-    split: Literal["diagonal", "binomial"] = option(
+    split: Literal["diagonal", "binomial"] = core.option(
         "diagonal",
         "One image is split by",
         "How to split a single image: by pixels (assumes white noise), or by counts "
         "(assumes Poisson noise, calibrated by the next three options).",
         choices={"pixels (diagonal)": "diagonal", "counts (binomial)": "binomial"},
-        group=MORE,
+        group=core.MORE,
     )
-    gain: float = option(
+    gain: float = core.option(
         1.0,
         "Gain",
         "Electrons or photons per grey level, for splitting by counts.",
         unit=f"{_ELECTRON}/grey level",
         gt=0,
-        group=MORE,
+        group=core.MORE,
     )
-    offset: float = option(
+    offset: float = core.option(
         0.0,
         "Offset",
         "Grey level at zero counts, for splitting by counts.",
         unit="grey level",
-        group=MORE,
+        group=core.MORE,
     )
-    read_noise: float = option(
+    read_noise: float = core.option(
         0.0,
         "Read noise",
         "Read noise per pixel in electrons, for splitting by counts.",
         unit=_ELECTRON,
         ge=0,
-        group=MORE,
+        group=core.MORE,
     )
-    allow_self: bool = option(
+    allow_self: bool = core.option(
         False,
         "Both may be from one acquisition",
         "Also accept images from the same acquisition or derived from each other; "
         "the result is then repeatability, not resolution.",
-        group=MORE,
+        group=core.MORE,
     )
 
     @model_validator(mode="after")
@@ -144,21 +123,21 @@ class FrcOptions(Options):
                 "only the binomial split uses gain, offset and read noise; choose it "
                 "too (`split=binomial`)"
             )
-            raise ValueError(Message(msg, "option-without-effect"))
+            raise ValueError(core.Message(msg, "option-without-effect"))
         return self
 
     @model_validator(mode="after")
     def _check_reference_criterion(self) -> "FrcOptions":
         if self.reference and self.criterion != "1/7":
             msg = "a noise-free reference needs the criterion 1/7"
-            raise ValueError(Message(msg, "options-contradict"))
+            raise ValueError(core.Message(msg, "options-contradict"))
         return self
 
 
-_RESOLUTION = Quantity("Resolution", "nm", also="resolution_px",
+_RESOLUTION = core.Quantity("Resolution", "nm", also="resolution_px",
     interval="interval_nm", reason="why", verdict="verdict", large=True)  # fmt: skip
-_ENDS = Quantity("95 % interval", column="resolution_nm", shown=False)
-_MEAN = Quantity("Mean FRC below it", form=".3f")
+_ENDS = core.Quantity("95 % interval", column="resolution_nm", shown=False)
+_MEAN = core.Quantity("Mean FRC below it", form=".3f")
 
 
 _FINEST_PX = 2.0  # shortest period in pixels (Nyquist)
@@ -195,21 +174,25 @@ class FrcResult:
         float | None, replace(_RESOLUTION, unit="px", also="", interval="interval_px")
     ]
     resolution_nm: Annotated[float | None, _RESOLUTION]
-    interval_px: Annotated[FloatPair | None, replace(_ENDS, column="resolution_px")]
-    interval_nm: Annotated[FloatPair | None, _ENDS]
-    criterion: Annotated[Criterion, Quantity("Criterion")]
+    interval_px: Annotated[
+        core.FloatPair | None, replace(_ENDS, column="resolution_px")
+    ]
+    interval_nm: Annotated[core.FloatPair | None, _ENDS]
+    criterion: Annotated[Criterion, core.Quantity("Criterion")]
     estimator: Estimator
-    method: Annotated[str, Quantity("Method")]
-    reason: Annotated[Reason | None, Quantity("Reason", shown=False)]
-    frequency_per_px: FloatArray
-    correlation: FloatArray
-    threshold: FloatArray
-    samples: FloatArray
+    method: Annotated[str, core.Quantity("Method")]
+    reason: Annotated[Reason | None, core.Quantity("Reason", shown=False)]
+    frequency_per_px: core.FloatArray
+    correlation: core.FloatArray
+    threshold: core.FloatArray
+    samples: core.FloatArray
     tukey: float
-    shape: IntPair
-    shift_px: Annotated[FloatPair | None, Quantity("Moved", shown=False)] = None
+    shape: core.IntPair
+    shift_px: Annotated[core.FloatPair | None, core.Quantity("Moved", shown=False)] = (
+        None
+    )
     reference: bool = False
-    cut_off_nm: Annotated[float | None, Quantity("Optical cut-off", "nm")] = None
+    cut_off_nm: Annotated[float | None, core.Quantity("Optical cut-off", "nm")] = None
     correlation_below: Annotated[float | None, _MEAN] = None
     correlation_above: Annotated[
         float | None, replace(_MEAN, label="Mean FRC above it")
@@ -218,14 +201,14 @@ class FrcResult:
     @property
     def why(
         self,
-    ) -> Annotated[str | None, declare_quantity("Why")]:
+    ) -> Annotated[str | None, core.declare_quantity("Why")]:
         """Reason for the missing resolution, as text."""
         return self.reason and f"{self.reason}: {REASON_TEXTS[self.reason]}"
 
     @property
     def doubt(
         self,
-    ) -> Annotated[str | None, Quantity("Doubt", tabled=False)]:
+    ) -> Annotated[str | None, core.Quantity("Doubt", tabled=False)]:
         """Reason to doubt the resolution, if any."""
         return None if self.resolution_px is None else self.why
 
@@ -245,7 +228,7 @@ class FrcResult:
         return format_cut_off_warning(*resolution, end, cause)
 
     @property
-    def thresholds(self) -> dict[Criterion, FloatArray]:
+    def thresholds(self) -> dict[Criterion, core.FloatArray]:
         """Threshold curve (K,) of each criterion."""
         criteria = (self.criterion,) if self.reference else CRITERIA
         return {
@@ -272,8 +255,8 @@ _NEGATIVE = -5.0  # standard errors of a mean; chosen: not by chance
 
 
 def thin_counts(
-    image: Micrograph, options: FrcOptions
-) -> tuple[Micrograph, Micrograph]:
+    image: core.Micrograph, options: FrcOptions
+) -> tuple[core.Micrograph, core.Micrograph]:
     """Split counts into two images of half the dose, in electrons, preserving NaN."""
     exact = np.issubdtype(image.dtype, np.integer)
     # grey levels of several electrons round the number of electrons
@@ -306,7 +289,7 @@ def thin_counts(
             f"{total / number:.4g} electrons per pixel, including {below / number:.4g} "
             "electrons from negative counts; check `offset`, `gain` and `read_noise`."
         )
-        raise OptionError(msg, code="counts-negative")
+        raise core.OptionError(msg, code="counts-negative")
     first, second = halves
     return image.replace(data=first), image.replace(data=second)
 
@@ -316,7 +299,7 @@ def thin_counts(
 _PIXEL_TOLERANCE = 1e-3  # chosen: files round values; one pixel in a field of 1000
 
 
-def check_same_grid(a: Micrograph, b: Micrograph) -> None:
+def check_same_grid(a: core.Micrograph, b: core.Micrograph) -> None:
     """Check that two images share a grid, and warn if their origins differ."""
     if a.shape != b.shape:
         msg = (
@@ -324,7 +307,7 @@ def check_same_grid(a: Micrograph, b: Micrograph) -> None:
             f"and {b.shape[0]}x{b.shape[1]} px; resample them to the same grid "
             "(`crop()`)."
         )
-        raise ShapeError(msg, code="sizes-differ")
+        raise core.ShapeError(msg, code="sizes-differ")
     if a.unit != b.unit:
         return
     ratios = [p / q for p, q in zip(a.scale, b.scale, strict=True)]
@@ -332,15 +315,15 @@ def check_same_grid(a: Micrograph, b: Micrograph) -> None:
     if off and a.unit == "nm":
         msg = (
             f"Both images must have the same pixel size, got "
-            f"{format_pixel_size(a.pixel_size_nm)} and "
-            f"{format_pixel_size(b.pixel_size_nm)}; resample one of them or correct "
-            "its calibration."
+            f"{core.format_pixel_size(a.pixel_size_nm)} and "
+            f"{core.format_pixel_size(b.pixel_size_nm)}; resample one of them or "
+            "correct its calibration."
         )
-        raise OptionError(msg, code="pixel-sizes-differ")
+        raise core.OptionError(msg, code="pixel-sizes-differ")
     away = [p - q for p, q in zip(a.origin, b.origin, strict=True)]
     if any(abs(v) > p / 2 for v, p in zip(away, a.scale, strict=True)):
-        y, x = (format_number(abs(v)) for v in away)
-        warn(
+        y, x = (core.format_number(abs(v)) for v in away)
+        core.warn(
             f"The origins of {a.name} and {b.name} differ by {y} and {x} {a.unit} "
             "(y, x); the images are nevertheless compared pixel by pixel.",
             "origins-differ",
@@ -348,18 +331,20 @@ def check_same_grid(a: Micrograph, b: Micrograph) -> None:
 
 
 def crop_to_overlap(
-    a: Micrograph, b: Micrograph, shift: FloatPair
-) -> tuple[Micrograph, Micrograph]:
+    a: core.Micrograph, b: core.Micrograph, shift: core.FloatPair
+) -> tuple[core.Micrograph, core.Micrograph]:
     """Crop two images to their overlap after moving `b` by whole pixels."""
     y, x = round(shift[0]), round(shift[1])
-    overlap = Box.from_shape(a.shape).intersection(Box.from_shape(b.shape).move((y, x)))
+    overlap = core.Box.from_shape(a.shape).intersection(
+        core.Box.from_shape(b.shape).move((y, x))
+    )
     if min(overlap.shape) < 1:
         msg = f"The images do not overlap after registration (shift {shift} px)."
-        raise ShapeError(msg, code="no-overlap")
+        raise core.ShapeError(msg, code="no-overlap")
     first, second = (
         image.replace(
             data=image.data[part.slices],
-            origin=Grid.from_image(image).box_origin(overlap),
+            origin=core.Grid.from_image(image).box_origin(overlap),
         )
         for image, part in ((a, overlap), (b, overlap.move((-y, -x))))
     )
@@ -367,7 +352,9 @@ def crop_to_overlap(
 
 
 def find_common_cut_off(
-    images: tuple[Micrograph, ...], sized_image: Micrograph, options: FrcOptions
+    images: tuple[core.Micrograph, ...],
+    sized_image: core.Micrograph,
+    options: FrcOptions,
 ) -> float | None:
     """Return the cut-off in nm from the options, or else from the image histories.
 
@@ -379,7 +366,7 @@ def find_common_cut_off(
             f"The cut-off of {stated_nm:g} nm requires images with a pixel size, but "
             "none is known; set `pixel_size_nm`."
         )
-        raise OptionError(msg, code="pixel-size-missing")
+        raise core.OptionError(msg, code="pixel-size-missing")
     cut_offs = {find_cut_off(image, stated_nm) for image in images}
     return cut_offs.pop() if has_size and len(cut_offs) == 1 else None
 
@@ -399,25 +386,27 @@ class FrcPlan:
     halves: bool  # The images are halves of a third, whose resolution is measured
     self_made: bool  # One is made from the other, or both from one
     tests_noise: bool  # Whether to test their noise as well as their histories
-    size_source: Micrograph  # The first image with a pixel size, otherwise the first
+    size_source: (
+        core.Micrograph
+    )  # The first image with a pixel size, otherwise the first
     is_thinned: bool = False  # The images are halves of the counts of one image
-    shift: FloatPair | None = None  # Shift of the second image, px
+    shift: core.FloatPair | None = None  # Shift of the second image, px
     cut_off_nm: float | None = None  # Optical cut-off of all images
 
     @classmethod
     def from_images(
         cls,
-        a: Micrograph,
-        b: Micrograph | None,
+        a: core.Micrograph,
+        b: core.Micrograph | None,
         options: FrcOptions,
-        whole: Micrograph | None = None,
-        shift: FloatPair | None = None,
+        whole: core.Micrograph | None = None,
+        shift: core.FloatPair | None = None,
     ) -> Self:
         """Plan a correlation; raise an error if the images are unsuitable."""
         from_one_image = options.split == "binomial"
         if from_one_image and b is not None:
             msg = "A binomial split requires a single image of counts, got two images."
-            raise OptionError(msg, code="options-contradict")
+            raise core.OptionError(msg, code="options-contradict")
         if b is not None:
             check_same_grid(a, b)
         if whole is not None:
@@ -427,7 +416,7 @@ class FrcPlan:
                     "A noise-free reference must be a second image, got two halves of "
                     "a mosaic."
                 )
-                raise OptionError(msg, code="options-contradict")
+                raise core.OptionError(msg, code="options-contradict")
             end = find_common_cut_off((whole,), whole, options)
             reason = is_noise_dependent(a, b)
             return cls(
@@ -444,7 +433,7 @@ class FrcPlan:
                 "A noise-free reference requires a second image, but only one was "
                 "given."
             )
-            raise OptionError(msg, code="second-image-missing")
+            raise core.OptionError(msg, code="second-image-missing")
         first = a if a.pixel_size_nm is not None or b is None else b
         single = b is None and not from_one_image
         reason = is_noise_dependent(a, b, reference=options.reference)
@@ -469,7 +458,7 @@ class FrcPlan:
         return self.self_made and not self.options.allow_self
 
     @property
-    def residual_shift(self) -> FloatPair | None:
+    def residual_shift(self) -> core.FloatPair | None:
         """Remaining subpixel shift of the second image."""
         if self.shift is None:
             return None
@@ -477,8 +466,8 @@ class FrcPlan:
         return y - round(y), x - round(x)
 
     def prepare(
-        self, a: Micrograph, b: Micrograph | None
-    ) -> tuple[Self, Micrograph, Micrograph | None]:
+        self, a: core.Micrograph, b: core.Micrograph | None
+    ) -> tuple[Self, core.Micrograph, core.Micrograph | None]:
         """Return the images to correlate, cropped to the overlap or split by counts."""
         if self.is_thinned:
             return self, *thin_counts(a, self.options)
@@ -489,9 +478,9 @@ class FrcPlan:
         return replace(self, size_source=sized_image), first, second
 
     @property
-    def pitch(self) -> FloatPair:
+    def pitch(self) -> core.FloatPair:
         """Relative pixel pitch ``(y, x)``."""
-        return compute_relative_pitch(self.size_source.scale)
+        return core.compute_relative_pitch(self.size_source.scale)
 
     @property
     def cut_off_frequency(self) -> float | None:
@@ -532,9 +521,9 @@ class FrcPlan:
     def check_shared_noise(
         self,
         reason: str | None,
-        correlation: FloatArray,
-        a: ReadableArray,
-        b: ReadableArray | None,
+        correlation: core.FloatArray,
+        a: core.ReadableArray,
+        b: core.ReadableArray | None,
     ) -> Self:
         """Test images (Y, X) for shared noise if their histories are inconclusive.
 
@@ -574,7 +563,7 @@ class FrcPlan:
         )
 
 
-def read_finite_array(m: Micrograph) -> FloatArray:
+def read_finite_array(m: core.Micrograph) -> core.FloatArray:
     """Read an image (Y, X) in double precision; raise an error for missing pixels."""
     data = m.array().astype(np.float64)
     missing = data.size - int(np.count_nonzero(np.isfinite(data)))
@@ -583,17 +572,17 @@ def read_finite_array(m: Micrograph) -> FloatArray:
             f"A whole-image measurement requires finite pixels, but {missing} pixels "
             f"of {m.name} are NaN or infinite; crop the image, or compute an FRC map."
         )
-        raise ReadError(msg, code="pixels-missing")
+        raise core.ReadError(msg, code="pixels-missing")
     return data
 
 
 def measure_frc(
-    a: Micrograph,
-    b: Micrograph | None = None,
+    a: core.Micrograph,
+    b: core.Micrograph | None = None,
     options: FrcOptions | None = None,
     *,
-    whole: Micrograph | None = None,
-    shift_px: FloatPair | None = None,
+    whole: core.Micrograph | None = None,
+    shift_px: core.FloatPair | None = None,
 ) -> FrcResult:
     """Measure the resolution of one or two exposures by Fourier ring correlation.
 
@@ -617,13 +606,13 @@ def measure_frc(
     options = plan.options
     bytes_each = _BYTES_PER_PX if plan.single else _BYTES_OF_TWO
     bytes_each += 0 if whole is None else _BYTES_OF_TWO - _BYTES_PER_PX
-    require_memory(a.name, a.shape, bytes_each)
+    core.require_memory(a.name, a.shape, bytes_each)
     plan, a, b = plan.prepare(a, b)
     first, second, third = (
         None if image is None else read_finite_array(image)[None]
         for image in (a, b, whole)
     )
-    first = cast("FloatArray", first)
+    first = cast("core.FloatArray", first)
     outcome = plan.correlate(first, second, third)
     reason = outcome.reasons[0]
     plan = plan.check_shared_noise(
@@ -636,7 +625,7 @@ def measure_frc(
     pixels = None if frequency is None else 1 / frequency
     nm, error = (
         plan.size_source.mean_pixel_size_nm,
-        compute_length_error(plan.size_source),
+        core.compute_length_error(plan.size_source),
     )
     result = FrcResult(
         resolution_px=pixels,
@@ -669,9 +658,9 @@ def measure_frc(
 
 def _compute_length_interval(
     pixels: float | None, size: float | None, spread: float
-) -> FloatPair | None:
+) -> core.FloatPair | None:
     """Compute the 95 % interval of a length from the standard error of its log."""
     if pixels is None or size is None:
         return None
-    reach = math.exp(Z95 * spread)
+    reach = math.exp(core.Z95 * spread)
     return pixels * size / reach, pixels * size * reach

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from napari_semsr import core
 from napari_semsr.analysis.frc.blocks import Measurement
 from napari_semsr.analysis.frc.correlation import FrcOptions, FrcPlan
 from napari_semsr.analysis.frc.rings import (
@@ -26,28 +27,6 @@ from napari_semsr.analysis.frc.validity import (
     Reason,
     get_reason_code,
     has_plateau,
-)
-from napari_semsr.core import (
-    MORE,
-    Z95,
-    BlockPlan,
-    BoolArray,
-    Box,
-    Float32Array,
-    FloatArray,
-    FloatPair,
-    IntPair,
-    Job,
-    Micrograph,
-    OptionError,
-    Options,
-    Progress,
-    compute_length_error,
-    count_available_cores,
-    option,
-    parse_pixel_size,
-    plan_blocks,
-    read_box,
 )
 
 
@@ -68,13 +47,15 @@ class FrcMap:
 
     # Resolution in `unit`, filled if requested; its pixel size is the step, its origin
     # the centre of the first block
-    map: Micrograph
-    measured_values: Float32Array  # The same before filling; NaN without a crossing
-    is_filled: BoolArray  # Blocks that were filled
+    map: core.Micrograph
+    measured_values: (
+        core.Float32Array
+    )  # The same before filling; NaN without a crossing
+    is_filled: core.BoolArray  # Blocks that were filled
     # 0 if there is a crossing, otherwise the index in `reason_names` plus one
     reasons: NDArray[np.uint8]
     # Standard deviation of the resolution's logarithm in each block
-    relative_sd: Float32Array
+    relative_sd: core.Float32Array
     block: int
     step: int
     unit: str
@@ -84,7 +65,9 @@ class FrcMap:
     field_reason: str | None = None
     reason_names: tuple[str, ...] = REASONS
     incomplete: int = 0  # Blocks with missing pixels in an image
-    shift_px: FloatPair | None = None  # ``(y, x)`` by which the second image was moved
+    shift_px: core.FloatPair | None = (
+        None  # ``(y, x)`` by which the second image was moved
+    )
     # Relative error of the pixel size, common to all blocks; 0 if unknown
     size_error: float = 0.0
     # Part of `relative_sd` due to curves that differ from the fitted model (median),
@@ -114,7 +97,7 @@ class FrcMap:
         return float(np.percentile(finite, share)) if finite.size else None
 
     @property
-    def median_interval(self) -> FloatPair | None:
+    def median_interval(self) -> core.FloatPair | None:
         """95 % interval of the median, in `unit`.
 
         From the noise of the blocks, of which overlapping ones count in proportion to
@@ -131,10 +114,10 @@ class FrcMap:
         noise = math.sqrt(max(0.0, float(np.mean(power))) * math.pi / 2 / alone)
         error = self.size_error if self.unit == "nm" else 0.0
         spread = math.hypot(noise, self.model_error, error)
-        reach = math.exp(Z95 * spread)
+        reach = math.exp(core.Z95 * spread)
         return median / reach, median * reach
 
-    def summarise(self, inside: BoolArray) -> BlockSummary:
+    def summarise(self, inside: core.BoolArray) -> BlockSummary:
         """Summarise the blocks (Y, X) inside a region."""
         values = self.measured_values[inside]
         finite = values[np.isfinite(values)]
@@ -175,10 +158,10 @@ STRIP_PIXELS = 1 << 23
 _STRIP_BLOCKS = 1 << 14
 
 
-class _BlockOptions(Options):
+class _BlockOptions(core.Options):
     """Size and spacing of blocks."""
 
-    block: int | None = option(
+    block: int | None = core.option(
         None,
         "Block",
         "Block side length in px; by default 64, or 128 for a single image.",
@@ -188,7 +171,7 @@ class _BlockOptions(Options):
     )
     # 16: chosen, a quarter of a block; denser maps only take more time, since
     # neighbours share most of their pixels
-    step: int = option(
+    step: int = core.option(
         16,
         "Step",
         "Distance between neighbouring blocks in px; smaller steps give a smoother "
@@ -197,7 +180,7 @@ class _BlockOptions(Options):
         step=8,
         ge=1,
     )
-    blocks_per_axis: int | None = option(
+    blocks_per_axis: int | None = core.option(
         None,
         "",
         "Number of adjacent, non-overlapping blocks along the shorter side of the "
@@ -209,16 +192,18 @@ class _BlockOptions(Options):
 class FrcMapOptions(FrcOptions, _BlockOptions):
     """Options for an FRC map."""
 
-    fill: Literal["none", "nearest"] = option(
+    fill: Literal["none", "nearest"] = core.option(
         "none",
         "Failed blocks",
         "Fill value for blocks without a resolution, which remain marked as failed.",
         choices={"leave empty": "none", "fill from nearest": "nearest"},
-        group=MORE,
+        group=core.MORE,
     )
 
 
-def _plan_map(shape: IntPair, options: FrcMapOptions, *, single: bool) -> BlockPlan:
+def _plan_map(
+    shape: core.IntPair, options: FrcMapOptions, *, single: bool
+) -> core.BlockPlan:
     if options.blocks_per_axis is not None:
         side = min(shape) // options.blocks_per_axis
         side -= side % 2 if single else 0
@@ -230,21 +215,24 @@ def _plan_map(shape: IntPair, options: FrcMapOptions, *, single: bool) -> BlockP
                     f"A block needs at least {_SMALLEST_BLOCK} px, but the field has "
                     f"only {field}; use a larger field."
                 )
-                raise OptionError(msg, code="image-too-small")
+                raise core.OptionError(msg, code="image-too-small")
             msg = (
                 f"{options.blocks_per_axis} adjacent blocks do not fit: the field has "
                 f"{field}, and a block needs at least {_SMALLEST_BLOCK} px. Use {most} "
                 "or fewer blocks."
             )
-            raise OptionError(msg, code="too-many-blocks")
-        return plan_blocks(shape, block=side, step=max(side, 1))
+            raise core.OptionError(msg, code="too-many-blocks")
+        return core.plan_blocks(shape, block=side, step=max(side, 1))
     block = options.block or (_SINGLE_BLOCK if single else _PAIR_BLOCK)
-    return plan_blocks(shape, block=block, step=options.step)
+    return core.plan_blocks(shape, block=block, step=options.step)
 
 
 def _read_blocks(
-    m: Micrograph, plan: BlockPlan, rows: IntPair, unit: float | None = None
-) -> tuple[Float32Array, float]:
+    m: core.Micrograph,
+    plan: core.BlockPlan,
+    rows: core.IntPair,
+    unit: float | None = None,
+) -> tuple[core.Float32Array, float]:
     """Read the blocks of a strip ``(rows, columns, block, block)``, and their scale.
 
     The mean of the strip is subtracted in float64. Grey values without a unit are
@@ -253,7 +241,7 @@ def _read_blocks(
     """
     y0 = rows[0] * plan.step
     y1 = (rows[1] - 1) * plan.step + plan.block
-    pixels = read_box(m.data, Box(y0, y1, 0, m.shape[1])).astype(np.float64)
+    pixels = core.read_box(m.data, core.Box(y0, y1, 0, m.shape[1])).astype(np.float64)
     good = np.isfinite(pixels)
     if good.any():
         pixels -= pixels.mean(where=good)
@@ -267,9 +255,9 @@ def _read_blocks(
 class _MapArrays:
     """Result arrays with one value per block, filled batch by batch."""
 
-    crossing: FloatArray
-    spread: FloatArray
-    misfit: FloatArray
+    crossing: core.FloatArray
+    spread: core.FloatArray
+    misfit: core.FloatArray
     code: NDArray[np.uint8]
     sums: RingSums | None = None
     incomplete: int = 0
@@ -291,8 +279,8 @@ class _MapArrays:
 
 def _measure_batch(
     numbers: NDArray[np.intp],
-    first: Float32Array,
-    others: list[Float32Array | None],
+    first: core.Float32Array,
+    others: list[core.Float32Array | None],
     plan: FrcPlan,
 ) -> Measurement:
     places = np.unravel_index(numbers, first.shape[:2])
@@ -301,13 +289,13 @@ def _measure_batch(
 
 
 def measure_frc_map(
-    a: Micrograph,
-    b: Micrograph | None = None,
+    a: core.Micrograph,
+    b: core.Micrograph | None = None,
     options: FrcMapOptions | None = None,
     *,
-    whole: Micrograph | None = None,
-    shift_px: FloatPair | None = None,
-) -> Job[FrcMap]:
+    whole: core.Micrograph | None = None,
+    shift_px: core.FloatPair | None = None,
+) -> core.Job[FrcMap]:
     """Measure the local resolution of one or two exposures, block by block.
 
     Images are as in `measure_frc` and may be lazy. The map covers their overlap after
@@ -350,10 +338,10 @@ def measure_frc_map(
 
 def _measure_blocks(
     grids: _MapArrays,
-    images: tuple[Micrograph, Micrograph | None, Micrograph | None],
-    plan: BlockPlan,
+    images: tuple[core.Micrograph, core.Micrograph | None, core.Micrograph | None],
+    plan: core.BlockPlan,
     frc_plan: FrcPlan,
-) -> Job[None]:
+) -> core.Job[None]:
     """Measure all blocks, strip by strip, on all CPU cores."""
     a, b, whole = images
     total = plan.grid[0] * plan.grid[1]
@@ -361,8 +349,8 @@ def _measure_blocks(
     # strips of block rows whose pixels fit into the memory for one strip
     fitting = (STRIP_PIXELS // a.shape[1] - plan.block) // plan.step + 1
     strip = max(1, min(fitting, _STRIP_BLOCKS // plan.grid[1]))
-    yield Progress(0, total, "Reading the field")
-    with ThreadPoolExecutor(count_available_cores()) as pool:
+    yield core.Progress(0, total, "Reading the field")
+    with ThreadPoolExecutor(core.count_available_cores()) as pool:
         for top in range(0, plan.grid[0], strip):
             rows = top, min(top + strip, plan.grid[0])
             first, unit = _read_blocks(a, plan, rows)
@@ -385,7 +373,7 @@ def _measure_blocks(
                 ):
                     grids.store_batch(rows[0] * plan.grid[1], numbers, measurement)
                     done_count += numbers.size
-                    yield Progress(done_count, total, "Correlating blocks")
+                    yield core.Progress(done_count, total, "Correlating blocks")
             except GeneratorExit:
                 pool.shutdown(cancel_futures=True)
                 raise
@@ -394,7 +382,7 @@ def _measure_blocks(
 def _create_map(
     grids: _MapArrays,
     name: str,
-    plan: BlockPlan,
+    plan: core.BlockPlan,
     frc_plan: FrcPlan,
     shared_reason: Reason | None,
     *,
@@ -416,9 +404,9 @@ def _create_map(
     misfit = grids.misfit[np.isfinite(grids.misfit)]
     pitch = sized_image.scale
     spacing = (plan.step * pitch[0], plan.step * pitch[1])
-    image = Micrograph(
+    image = core.Micrograph(
         data=map_values,
-        pixel_size_nm=None if nm is None else parse_pixel_size(spacing),
+        pixel_size_nm=None if nm is None else core.parse_pixel_size(spacing),
         name=f"{name} FRC map",
         origin=(
             sized_image.origin[0] + plan.origin[0] * pitch[0],
@@ -446,7 +434,7 @@ def _create_map(
         field_reason=shared_reason,
         incomplete=grids.incomplete,
         shift_px=frc_plan.shift,
-        size_error=compute_length_error(sized_image),
+        size_error=core.compute_length_error(sized_image),
         model_error=float(np.median(misfit)) if misfit.size else 0.0,
         cut_off_nm=frc_plan.cut_off_nm,
     )

@@ -21,22 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import field_validator
 
-from napari_semsr.core import (
-    Affine,
-    Box,
-    FloatArray,
-    IntPair,
-    Message,
-    Micrograph,
-    OptionError,
-    Options,
-    ReadableArray,
-    RealArray,
-    ShapeError,
-    compute_length_error,
-    option,
-    read_box,
-)
+from napari_semsr import core
 
 _BLOCK = 512  # side of the parts in which an unchunked image is cached; chosen
 _KEPT_BYTES = 256 << 20  # chosen: twice the chunks along a diagonal of 16 384 px
@@ -45,16 +30,16 @@ _INSIDE = 0.5  # px from a pixel's centre to its border
 _MAX_SAMPLES = 1 << 24  # samples of a band; chosen: they take about 2 GB
 _ROUND = 1e-9  # px; chosen: smaller differences of positions are rounding
 
-_LINE = Message("A line is four numbers y0,x0,y1,x1 in px", "wrong-type")
+_LINE = core.Message("A line is four numbers y0,x0,y1,x1 in px", "wrong-type")
 
 
-class ProfileOptions(Options):
+class ProfileOptions(core.Options):
     """Options for a profile: the line, and the structures to measure."""
 
-    line: tuple[float, float, float, float] = option(
+    line: tuple[float, float, float, float] = core.option(
         ..., description="End points of the line, Y0,X0,Y1,X1 in px."
     )
-    width: float = option(
+    width: float = core.option(
         1.0,
         "Width",
         "Width of the averaged band in px; with several layers, in px of the finest "
@@ -63,13 +48,13 @@ class ProfileOptions(Options):
         step=1,
         gt=0,
     )
-    polarity: Literal["auto", "bright", "dark"] = option(
+    polarity: Literal["auto", "bright", "dark"] = core.option(
         "auto",
         "Lines are",
         "Whether lines are brighter or darker than their surroundings.",
     )
     # chosen: texture is lower in most images, the dip of Rayleigh's limit higher
-    prominence: float = option(
+    prominence: float = core.option(
         0.1,
         "Minimum height",
         "Minimum height of a line above its surroundings, as a fraction of the "
@@ -78,7 +63,7 @@ class ProfileOptions(Options):
         gt=0,
         lt=1,
     )
-    pixel: Literal["area", "point"] = option(
+    pixel: Literal["area", "point"] = core.option(
         "area",
         "A pixel is",
         "Pixel model for the fits: the average over the pixel area, or the value at "
@@ -104,14 +89,14 @@ class Profile:
     """Grey levels along a line."""
 
     # (K,) From the line's start, in pixels of the image along the line
-    distance_px: FloatArray
-    intensity: FloatArray  # (K,) Mean across the band; NaN where it has no pixel
+    distance_px: core.FloatArray
+    intensity: core.FloatArray  # (K,) Mean across the band; NaN where it has no pixel
     per_px: float  # Length of such a pixel in the plane, nm if calibrated
     is_calibrated: bool
     length_sd: float  # Its relative standard deviation, 0 if unknown
     lines: int  # Parallel lines that were averaged
-    place_px: FloatArray  # (N,) Positions of the known pixels in the band
-    value: FloatArray
+    place_px: core.FloatArray  # (N,) Positions of the known pixels in the band
+    value: core.FloatArray
     spread_px: float  # Standard deviation of a pixel's area along the line
     # Type of the grey values, and their bit depth if stated
     dtype: np.dtype[np.generic] = np.dtype(float)  # noqa: RUF009 - a constant
@@ -123,7 +108,7 @@ class Profile:
         return self.per_px if self.is_calibrated else None
 
     @property
-    def distance_nm(self) -> FloatArray | None:
+    def distance_nm(self) -> core.FloatArray | None:
         """Distance from the line's start in nm; None without a pixel size."""
         return self.distance_px * self.per_px if self.is_calibrated else None
 
@@ -139,9 +124,9 @@ class LineReader:
     An array in memory is not copied.
     """
 
-    def __init__(self, data: ReadableArray) -> None:
+    def __init__(self, data: core.ReadableArray) -> None:
         self.data = data
-        self.shape: IntPair = (int(data.shape[0]), int(data.shape[1]))
+        self.shape: core.IntPair = (int(data.shape[0]), int(data.shape[1]))
         chunks = getattr(data, "chunks", None)
         self._edges: list[NDArray[np.int64]] = []  # chunk borders along each axis
         for axis, size in enumerate(self.shape):
@@ -156,7 +141,9 @@ class LineReader:
         most = max(1, _KEPT_BYTES // (largest * np.dtype(data.dtype).itemsize))
         self._chunk = lru_cache(most)(partial(_read_chunk, data, self._edges))
 
-    def read_pixels(self, rows: RealArray, columns: RealArray) -> FloatArray:
+    def read_pixels(
+        self, rows: core.RealArray, columns: core.RealArray
+    ) -> core.FloatArray:
         """Read pixels (M, W); NaN outside the field.
 
         Along the first axis, rows or columns increase by 1 px.
@@ -184,27 +171,29 @@ class LineReader:
 
 
 def _read_chunk(
-    data: ReadableArray, edges: list[NDArray[np.int64]], row: int, column: int
-) -> RealArray:
+    data: core.ReadableArray, edges: list[NDArray[np.int64]], row: int, column: int
+) -> core.RealArray:
     top, bottom = edges[0][row : row + 2].tolist()
     left, right = edges[1][column : column + 2].tolist()
-    return read_box(data, Box(top, bottom, left, right))
+    return core.read_box(data, core.Box(top, bottom, left, right))
 
 
 @dataclass(frozen=True, slots=True)
 class _PixelLine:
     """Line in image pixels, with lengths in units of the plane."""
 
-    start: FloatArray  # in pixels of the image
-    end: FloatArray
-    along: FloatArray  # change along the line by a step of one pixel on either axis
-    across: FloatArray
+    start: core.FloatArray  # in pixels of the image
+    end: core.FloatArray
+    along: (
+        core.FloatArray
+    )  # change along the line by a step of one pixel on either axis
+    across: core.FloatArray
     length: float
     width: float
     lines: int
 
     @property
-    def vector(self) -> FloatArray:
+    def vector(self) -> core.FloatArray:
         """Vector from the start to the end, in pixels."""
         return self.end - self.start
 
@@ -212,7 +201,7 @@ class _PixelLine:
     def length_px(self) -> float:
         return math.hypot(*self.vector)
 
-    def get_samples(self) -> tuple[FloatArray, FloatArray]:
+    def get_samples(self) -> tuple[core.FloatArray, core.FloatArray]:
         """Return samples as fractions of the line (K,), and positions (2, K, lines)."""
         # as many as in profile_line
         share = np.linspace(0, 1, math.ceil(self.length_px + 1))
@@ -224,7 +213,11 @@ class _PixelLine:
 
 
 def _map_to_pixels(
-    start: FloatArray, end: FloatArray, to_plane: Affine, width: float | None, px: float
+    start: core.FloatArray,
+    end: core.FloatArray,
+    to_plane: core.Affine,
+    width: float | None,
+    px: float,
 ) -> _PixelLine:
     """Map a line between two points of the plane to image pixels."""
     way = end - start
@@ -236,7 +229,7 @@ def _map_to_pixels(
             "A line must have two distinct end points, but both are at "
             f"{ends[0, 0]:g},{ends[0, 1]:g}; draw a longer line."
         )
-        raise OptionError(msg, code="line-without-length")
+        raise core.OptionError(msg, code="line-without-length")
     u = way / length
     v = np.array([u[1], -u[0]])
     pitch = 1 / math.hypot(*(back.linear @ v))  # size of a pixel across the line
@@ -247,11 +240,11 @@ def _map_to_pixels(
 
 
 def read_profile(
-    image: Micrograph,
+    image: core.Micrograph,
     line: tuple[float, float, float, float],
     *,
     width_px: float = 1.0,
-    to_plane: Affine | None = None,
+    to_plane: core.Affine | None = None,
     width: float | None = None,
     reader: LineReader | None = None,
 ) -> Profile:
@@ -276,7 +269,7 @@ def read_profile(
     ends = np.array(line, dtype=float).reshape(2, 2)
     if to_plane is None:
         scale = np.diag(image.scale if image.pixel_size_nm is not None else (1.0, 1.0))
-        to_plane = Affine.from_matrix(scale, np.zeros(2))
+        to_plane = core.Affine.from_matrix(scale, np.zeros(2))
         ends = to_plane(ends)
     course = _map_to_pixels(ends[0], ends[1], to_plane, width, width_px)
     most = max(1, int(_MAX_SAMPLES / (course.length_px + 1)))
@@ -285,7 +278,7 @@ def read_profile(
             f"A band of {course.length_px:.0f} px length must be at most {most} px "
             f"wide, got {course.lines}; use a narrower band or a shorter line."
         )
-        raise OptionError(msg, code="out-of-range")
+        raise core.OptionError(msg, code="out-of-range")
     band = _LineBand.from_reader(course, reader or LineReader(image.data))
     share, places = course.get_samples()
     curve = band.average(places)
@@ -296,7 +289,7 @@ def read_profile(
         is_outside = bool(off.all(axis=0).any())
         where = "outside it" if is_outside else "without a finite grey value"
         msg = f"The line must cross pixels of {image.name}, but is {where}"
-        raise ShapeError(
+        raise core.ShapeError(
             f"{msg}; draw the line over the structure.",
             code="outside-image" if is_outside else "no-finite-values",
         )
@@ -307,7 +300,9 @@ def read_profile(
         curve,
         per_px,
         has_size,
-        compute_length_error(image, course.vector * image.scale) if has_size else 0.0,
+        core.compute_length_error(image, course.vector * image.scale)
+        if has_size
+        else 0.0,
         course.lines,
         at / per_px,
         value,
@@ -318,7 +313,7 @@ def read_profile(
 
 
 def check_line_bounds(
-    image: Micrograph, line: tuple[float, float, float, float]
+    image: core.Micrograph, line: tuple[float, float, float, float]
 ) -> None:
     """Raise an error if a line ``(y0, x0, y1, x1)`` in px extends beyond its image."""
     rows, columns = image.shape
@@ -328,7 +323,7 @@ def check_line_bounds(
                 f"Both end points of the line must be inside {image.name}, from 0,0 to "
                 f"{rows - 1},{columns - 1}, got {y:g},{x:g}; coordinates are y,x in px."
             )
-            raise OptionError(msg, code="outside-image")
+            raise core.OptionError(msg, code="outside-image")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -338,7 +333,7 @@ class _LineBand:
     major: int  # that axis
     first: int  # its first pixel
     base: NDArray[np.int64]  # (M,) first pixel of each row
-    values: FloatArray  # (M, W)
+    values: core.FloatArray  # (M, W)
 
     @classmethod
     def from_reader(cls, course: _PixelLine, reader: LineReader) -> "_LineBand":
@@ -365,7 +360,7 @@ class _LineBand:
         values[~np.isfinite(values)] = np.nan
         return cls(major, first, base, values)
 
-    def average(self, places: FloatArray) -> FloatArray:
+    def average(self, places: core.FloatArray) -> core.FloatArray:
         """Interpolate at positions (2, K, lines) and average over the lines (K,)."""
         at, to = places[self.major], places[1 - self.major]
         row, column = (np.floor(i + _ROUND).astype(np.int64) for i in (at, to))
@@ -391,7 +386,7 @@ class _LineBand:
         np.divide(total.sum(axis=1), count, out=mean, where=count > 0)
         return mean
 
-    def get_pixels(self, course: _PixelLine) -> tuple[FloatArray, FloatArray]:
+    def get_pixels(self, course: _PixelLine) -> tuple[core.FloatArray, core.FloatArray]:
         """Return pixel positions along the line, and the grey values."""
         rows, columns = self.values.shape
         grid = np.empty((2, rows, columns))

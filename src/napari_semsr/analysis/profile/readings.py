@@ -24,6 +24,7 @@ import numpy as np
 import scipy  # the submodules are loaded lazily
 from scipy import ndimage
 
+from napari_semsr import core
 from napari_semsr.analysis.profile.fits import (
     EDGE_10_90,
     GAUSSIAN_FWHM,
@@ -38,19 +39,6 @@ from napari_semsr.analysis.profile.fits import (
     fit_lines,
 )
 from napari_semsr.analysis.profile.line import Profile
-from napari_semsr.core import (
-    LEVELS,
-    OVEREXPOSED_SHARE,
-    ROUNDING,
-    BoolArray,
-    FloatArray,
-    FloatPair,
-    ReadError,
-    declare_quantity,
-    find_clipped_level,
-    is_white,
-    mark_equal_values,
-)
 
 RAYLEIGH_DIP = 0.264
 """Dip between two Airy discs at the Rayleigh distance: 1 - 0.736 (Born & Wolf, 8.6.3).
@@ -149,14 +137,14 @@ class ProfileReadings:
     lines: tuple[LineReading, ...]  # In order along the line, like the pairs
     pairs: tuple[PairReading, ...]
     edge: EdgeReading | None
-    dark: Annotated[bool, declare_quantity("Dark")]
+    dark: Annotated[bool, core.declare_quantity("Dark")]
     # Standard deviation of one pixel, and grey level of the surroundings
-    noise: Annotated[float, declare_quantity("Noise s.d.", LEVELS)]
-    background: Annotated[float, declare_quantity("Background", LEVELS)]
+    noise: Annotated[float, core.declare_quantity("Noise s.d.", core.LEVELS)]
+    background: Annotated[float, core.declare_quantity("Background", core.LEVELS)]
     level: float  # grey level of the highest line or of the upper end
     reason: str | None  # Reason why there is neither line nor edge
     # Positions and values, (K,) each, of the fitted models
-    curves: tuple[tuple[FloatArray, FloatArray], ...]
+    curves: tuple[tuple[core.FloatArray, core.FloatArray], ...]
 
     @property
     def highest_line(self) -> LineReading | None:
@@ -168,10 +156,10 @@ class ProfileReadings:
 class _CurveFeatures:
     """A curve, inverted for dark lines, and its peaks."""
 
-    place: FloatArray
-    level: FloatArray  # NaN in gaps, inverted if lines are dark
-    without_gaps: FloatArray  # gaps interpolated linearly
-    smooth: FloatArray
+    place: core.FloatArray
+    level: core.FloatArray  # NaN in gaps, inverted if lines are dark
+    without_gaps: core.FloatArray  # gaps interpolated linearly
+    smooth: core.FloatArray
     smooth_px: float
     peaks: tuple[int, ...]
     base: float
@@ -207,7 +195,7 @@ def measure_profile(
             f"A profile must show some contrast to be measured, got {description}; "
             "draw the line across"
         )
-        raise ReadError(
+        raise core.ReadError(
             f"{msg} a structure.",
             code="no-structure" if finite.size else "no-finite-values",
         )
@@ -283,7 +271,7 @@ def _crosses_dark_lines(dark: _CurveFeatures, bright: _CurveFeatures) -> bool:
 
 
 def _check_profile_clipping(
-    profile: Profile, features: _CurveFeatures, step: FloatPair | None
+    profile: Profile, features: _CurveFeatures, step: core.FloatPair | None
 ) -> None:
     """Raise an error if a line, an edge or the background is clipped."""
     at, bright = profile.place_px, not features.turned_over
@@ -302,7 +290,9 @@ def _check_profile_clipping(
             ends = place - width / 2, place + width / 2
         line = (at >= ends[0]) & (at <= ends[1])
         name = f"line at {sum(ends) / 2 * profile.per_px:.4g} {unit}"
-        _check_section_clipping(profile, line, OVEREXPOSED_SHARE, name, white=bright)
+        _check_section_clipping(
+            profile, line, core.OVEREXPOSED_SHARE, name, white=bright
+        )
         reach = _REACH * (ends[1] - ends[0])
         quarter = (3 * features.base + features.smooth[peak]) / 4
         ground = (at >= ends[0] - reach) & (at <= ends[1] + reach) & (level < quarter)
@@ -312,7 +302,7 @@ def _check_profile_clipping(
 
 def _check_section_clipping(
     profile: Profile,
-    part: BoolArray,
+    part: core.BoolArray,
     share: float,
     name: str,
     *,
@@ -323,17 +313,17 @@ def _check_section_clipping(
     if not values.size:
         return
     level = float(values.max() if white else values.min())
-    is_clipped = white and is_white(level, profile.dtype, profile.bits)
-    count = np.count_nonzero(mark_equal_values(values, level))
+    is_clipped = white and core.is_white(level, profile.dtype, profile.bits)
+    count = np.count_nonzero(core.mark_equal_values(values, level))
     if np.ptp(values) and not (is_clipped and count > share * len(values)):
-        found_level = find_clipped_level(values, white=white, share=share)
+        found_level = core.find_clipped_level(values, white=white, share=share)
         if found_level is None:
             return
         level, is_clipped = found_level, False
     is_clipped = is_clipped or _has_noise_elsewhere(profile, level)
     if not (is_clipped or _has_abrupt_plateau(profile, level, white=white)):
         return
-    clipped_share = np.mean(mark_equal_values(values, level))
+    clipped_share = np.mean(core.mark_equal_values(values, level))
     end, remedy = ("greatest", "less") if white else ("least", "more")
     msg = (
         "The width cannot be measured because the profile is clipped: "
@@ -341,24 +331,24 @@ def _check_section_clipping(
         f"value, {level:g}. Acquire the image with {remedy} light, or draw the line "
         "elsewhere."
     )
-    raise ReadError(msg, code="clipped")
+    raise core.ReadError(msg, code="clipped")
 
 
 def _has_noise_elsewhere(profile: Profile, level: float) -> bool:
     """Check for noise outside the pixels with a given grey value."""
     apart = np.where(
-        mark_equal_values(profile.intensity, level), np.nan, profile.intensity
+        core.mark_equal_values(profile.intensity, level), np.nan, profile.intensity
     )
     bends = np.diff(apart, 2)
     turns = bends[1:] * bends[:-1]
     turns = turns[np.isfinite(turns)]
     if len(turns) < _FEWEST or np.mean(turns < 0) <= _ALTERNATE:
         return False
-    values = profile.value[~mark_equal_values(profile.value, level)]
+    values = profile.value[~core.mark_equal_values(profile.value, level)]
     whole = bool((values == np.rint(values)).all())
     rough = float(np.median(np.abs(bends[np.isfinite(bends)]))) * _MAD / math.sqrt(6)
     noise = rough * math.sqrt(profile.lines)
-    return noise > (_STEPS if whole else ROUNDING * abs(level))
+    return noise > (_STEPS if whole else core.ROUNDING * abs(level))
 
 
 def _has_abrupt_plateau(profile: Profile, level: float, *, white: bool) -> bool:
@@ -376,7 +366,7 @@ def _has_abrupt_plateau(profile: Profile, level: float, *, white: bool) -> bool:
     if (values == np.rint(values)).all():
         mean = np.add.reduceat(values, starts) / np.diff([*starts, len(values)])
         curve = np.where(np.abs(curve - mean) <= 1, mean, curve)
-    at = mark_equal_values(curve, level)
+    at = core.mark_equal_values(curve, level)
     rise = np.abs(np.diff(curve))
     rise[np.diff(place[starts]) > 1] = np.nan  # there is no flank across a gap
     steepest = float(np.nanmax(rise, initial=0.0))
@@ -420,7 +410,7 @@ def _find_features(
 
 
 def _find_crossing(
-    place: FloatArray, level: FloatArray, start: int, half: float, way: int
+    place: core.FloatArray, level: core.FloatArray, start: int, half: float, way: int
 ) -> float | None:
     """Find where a curve first falls to a level on one side of a given sample."""
     end = len(level) if way > 0 else -1
@@ -435,7 +425,7 @@ def _find_crossing(
 
 
 def _find_half_maximum(
-    place: FloatArray, level: FloatArray, peak: int, base: float
+    place: core.FloatArray, level: core.FloatArray, peak: int, base: float
 ) -> tuple[float | None, float | None]:
     """Find the half-maximum crossings on both sides of a peak."""
     if level[peak] <= base:  # possible in the unsmoothed curve
@@ -446,8 +436,8 @@ def _find_half_maximum(
 
 
 def _find_line_ends(
-    features: _CurveFeatures, level: FloatArray, peak: int
-) -> FloatPair | None:
+    features: _CurveFeatures, level: core.FloatArray, peak: int
+) -> core.FloatPair | None:
     """Find a line's half-maximum crossings, unless another line is between them."""
     left, right = _find_half_maximum(features.place, level, peak, features.base)
     if left is None or right is None:
@@ -457,14 +447,14 @@ def _find_line_ends(
     return None if is_merged else (left, right)
 
 
-def _estimate_position_and_width(features: _CurveFeatures, peak: int) -> FloatPair:
+def _estimate_position_and_width(features: _CurveFeatures, peak: int) -> core.FloatPair:
     """Estimate the position and width of a line on a smoothed curve.
 
     The peak of a broad line may be a bump anywhere on it: its centre is used.
     """
     width = features.smooth_px
     place, rough = float(features.place[peak]), 0.0
-    ends: FloatPair | None = None
+    ends: core.FloatPair | None = None
     for _ in range(3):
         sharper = ends
         smooth = ndimage.gaussian_filter1d(
@@ -530,7 +520,7 @@ class _LineGroup:
             width = average_estimates(width, other, weight, self.fit.degrees_of_freedom)
         return width if width.sd <= _MAX_SD * width.value else None
 
-    def sample_model(self) -> tuple[FloatArray, FloatArray]:
+    def sample_model(self) -> tuple[core.FloatArray, core.FloatArray]:
         """Sample the model at ten positions per pixel, at most 2000."""
         count = min(_CURVE_SAMPLES, int(10 * (self.end - self.start)) + 2)
         places = np.linspace(0, self.end - self.start, count)
@@ -544,7 +534,7 @@ def _estimate_fwhm(fit: ModelFit, number: int) -> Estimate:
     return fit.estimate(lambda p: _compute_line_fwhm(p[line]), positive=True)
 
 
-def _compute_line_fwhm(line: FloatArray) -> float:
+def _compute_line_fwhm(line: core.FloatArray) -> float:
     return compute_fwhm(*(convert_log_width(log) for log in line[2:]))
 
 
@@ -578,7 +568,7 @@ def _fit_groups(
 def _fit_group(
     profile: Profile,
     features: _CurveFeatures,
-    begin: Sequence[FloatPair],
+    begin: Sequence[core.FloatPair],
     numbers: Sequence[int],
     area: float,
     sign: float,
@@ -641,7 +631,11 @@ def _find_saddle(features: _CurveFeatures, first: int) -> float:
 
 
 def _fit_models(
-    at: FloatArray, values: FloatArray, begin: FloatArray, area: float, length: float
+    at: core.FloatArray,
+    values: core.FloatArray,
+    begin: core.FloatArray,
+    area: float,
+    length: float,
 ) -> list[ModelFit]:
     """Fit Gaussian and box models, and return the better model first."""
     # start from a box of the same FWHM with steep sides
@@ -770,7 +764,7 @@ def _estimate_dip(group: _LineGroup, first: int) -> Estimate:
         group.fit.get_position_index(first + 1),
     )
 
-    def compute_dip(p: FloatArray) -> float:
+    def compute_dip(p: core.FloatArray) -> float:
         places = np.linspace(p[at], p[other], _FINE + 1)
         level = np.abs(group.fit.evaluate(places, p, background=False))
         # the peaks of the sum are slightly closer to each other than the lines
@@ -793,7 +787,7 @@ def _classify_dip(dip: Estimate | None, least: float) -> Verdict:
 
 def _find_step(
     profile: Profile, features: _CurveFeatures, noise: float
-) -> FloatPair | None:
+) -> core.FloatPair | None:
     """Return the levels before and after an edge; None if there is no edge."""
     level = -features.without_gaps if features.turned_over else features.without_gaps
     count = max(2, round(_ENDS * len(level)))
@@ -811,7 +805,7 @@ def _find_step(
 def _measure_edge(
     profile: Profile,
     features: _CurveFeatures,
-    levels: FloatPair,
+    levels: core.FloatPair,
     noise: float,
     area: float,
 ) -> ProfileReadings:
@@ -822,7 +816,7 @@ def _measure_edge(
     middle = _find_level_crossing(features.place, (smooth - before) / step, 0.5, None)
     place = features.place[-1] / 2 if middle is None else middle
 
-    def compute_width(curve: FloatArray) -> float | None:
+    def compute_width(curve: core.FloatArray) -> float | None:
         tenth, most = (
             _find_level_crossing(features.place, (curve - before) / step, k, place)
             for k in (0.1, 0.9)
@@ -891,7 +885,7 @@ def _fit_edge(
 
 
 def _find_level_crossing(
-    place: FloatArray, share: FloatArray, least: float, near: float | None
+    place: core.FloatArray, share: core.FloatArray, least: float, near: float | None
 ) -> float | None:
     """Find where an edge crosses a level: at its centre, or nearest to `near`."""
     up = np.flatnonzero((share[:-1] < least) & (share[1:] >= least))

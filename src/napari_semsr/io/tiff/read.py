@@ -13,21 +13,8 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_semsr.core import (
-    BITS_KEY,
-    INSTRUMENT_KEY,
-    BoolArray,
-    DisplaySettings,
-    IntPair,
-    Message,
-    PixelSize,
-    ReadError,
-    RealArray,
-    SemsrError,
-    escape_invisible_characters,
-    format_one_line,
-    open_file,
-)
+from napari_semsr import core
+from napari_semsr.io import read_image
 from napari_semsr.io.files import (
     RECORD_KEY,
     Record,
@@ -35,26 +22,6 @@ from napari_semsr.io.files import (
     choose_index,
     convert_decoding_errors,
     read_text,
-)
-from napari_semsr.io.read_image import (
-    LARGEST_PRINTED_NM,
-    LAZY_BYTES,
-    OWN_SERIES_KEY,
-    SERIES_KEY,
-    RawImage,
-    ReadOptions,
-    apply_frame_metadata,
-    choose_plane,
-    convert_to_nm,
-    create_lazy_plane,
-    create_pixel_size,
-    decode_text,
-    get_axis_sizes,
-    get_nm_per_unit,
-    parse_metadata_length_nm,
-    parse_rows_and_columns,
-    parse_tescan_header,
-    scale_row_count,
 )
 
 if TYPE_CHECKING:
@@ -79,7 +46,7 @@ def _parse_ome_xml(text: str) -> "Element | None":
         return None
     plain = text.strip().rstrip("\0")
     # some writers leave control characters in names, which XML does not have
-    for xml_text in (plain, escape_invisible_characters(plain, lines=True)):
+    for xml_text in (plain, core.escape_invisible_characters(plain, lines=True)):
         with suppress(ET.ParseError):
             return ET.fromstring(xml_text)  # noqa: S314
     return None
@@ -108,7 +75,7 @@ def _has_planes(
 
 def _read_series_metadata(
     root: "Element", series: int, tif: "tifffile.TiffFile", warnings: list[str]
-) -> tuple[PixelSize | None, str | None, str | None]:
+) -> tuple[core.PixelSize | None, str | None, str | None]:
     """Read the pixel size, name and bit depth of a series; None if missing."""
     images, count = [e for e in root if _get_local_name(e) == "Image"], len(tif.series)
     folder, name = Path(tif.filehandle.dirname), tif.filehandle.name
@@ -123,14 +90,14 @@ def _read_series_metadata(
     images_found = [_read_ome_image(image, warnings) for image in images]
     sizes, names, depths = ({one[i] for one in images_found} for i in range(3))
     if len(sizes) > 1:
-        sentence = Message(
+        sentence = core.Message(
             f"The OME-XML lists {len(images)} images with different pixel sizes, but "
             f"only {count} can be read: the pixel size is left unknown.",
             "pixel-size-contradicts",
         )
         warnings.append(sentence)
     only = tuple(of.pop() if len(of) == 1 else None for of in (sizes, names, depths))
-    return cast("tuple[PixelSize | None, str | None, str | None]", only)
+    return cast("tuple[core.PixelSize | None, str | None, str | None]", only)
 
 
 # Significant bits of integers, as other programs state them in texts and tags.
@@ -157,7 +124,7 @@ def _get_significant_bits(
         return {}
     width, stored_bits = 8 * page.dtype.itemsize, int(page.bitspersample)
     if 1 < stored_bits < width:
-        return {BITS_KEY: stored_bits}
+        return {core.BITS_KEY: stored_bits}
     vendor_values = page.tags.valueof(_MICRO_MANAGER)
     tags = (page.tags.valueof(tag) for tag in (_LARGEST_SAMPLE, _LARGEST_VALUE))
     largest = [value[0] if isinstance(value, tuple) else value for value in tags]
@@ -170,13 +137,13 @@ def _get_significant_bits(
     for value in bit_depths:
         with suppress(TypeError, ValueError):
             if 1 < int(value) <= width:
-                return {BITS_KEY: int(value)}
+                return {core.BITS_KEY: int(value)}
     return {}
 
 
 def _read_ome_image(
     image: "Element", warnings: list[str]
-) -> tuple[PixelSize | None, str | None, str | None]:
+) -> tuple[core.PixelSize | None, str | None, str | None]:
     """Read the pixel size ``(y, x)`` in nm, name and bit depth of an OME image."""
     pixels = next((e for e in image if _get_local_name(e) == "Pixels"), None)
     if pixels is None:
@@ -188,12 +155,12 @@ def _read_ome_image(
         )
         for a in "YX"
     ]
-    size = create_pixel_size(
-        [None if v is None else convert_to_nm(v, u) for v, u in sizes]
+    size = read_image.create_pixel_size(
+        [None if v is None else read_image.convert_to_nm(v, u) for v, u in sizes]
     )
     size_texts = [f"{v} {u}" for v, u in sizes if v is not None and u not in _NO_LENGTH]
     if size is None and size_texts:
-        sentence = Message(
+        sentence = core.Message(
             f"The OME physical size must be two positive lengths, got {size_texts}: "
             "the pixel size is left unknown.",
             "pixel-size-invalid",
@@ -213,7 +180,7 @@ def find_ome_record(root: "Element") -> Record | None:
 # Palettes and inverted scales: conversion of stored numbers to grey values.
 
 
-def _apply_palette(data: Any, colormap: RealArray) -> Any:
+def _apply_palette(data: Any, colormap: core.RealArray) -> Any:
     """Apply a (3, N) colour table to the indices in a (Y, X) plane."""
     table = np.asarray(colormap, dtype=np.uint16)
     ramp = np.arange(table.shape[1])
@@ -229,7 +196,7 @@ def _apply_palette(data: Any, colormap: RealArray) -> Any:
     return data.map_blocks(_apply_lut, lut, dtype=lut.dtype, **more)
 
 
-def _apply_lut(block: RealArray, lut: NDArray[np.generic]) -> RealArray:
+def _apply_lut(block: core.RealArray, lut: NDArray[np.generic]) -> core.RealArray:
     try:
         return np.asarray(lut[block])
     except IndexError as error:
@@ -237,12 +204,12 @@ def _apply_lut(block: RealArray, lut: NDArray[np.generic]) -> RealArray:
             "The palette must have a colour for every pixel value, but has only "
             f"{len(lut)} colours: export the image again, in grey."
         )
-        raise ReadError(msg, code="file-damaged") from error
+        raise core.ReadError(msg, code="file-damaged") from error
 
 
 def _convert_contrast_limits(
-    look: DisplaySettings | None, change: "Callable[[float], float]"
-) -> DisplaySettings | None:
+    look: core.DisplaySettings | None, change: "Callable[[float], float]"
+) -> core.DisplaySettings | None:
     """Apply a grey-value conversion to the contrast limits."""
     if look is None:
         return None
@@ -270,7 +237,7 @@ def _read_grey_calibration(
         line = math.nan, math.nan
     if kind == _STRAIGHT and np.isfinite(line).all() and line[1] != 0:
         return line
-    sentence = Message(
+    sentence = core.Message(
         f"ImageJ's grey-value calibration (cf={kind}) is not linear and is not "
         "applied: if you need calibrated values, apply it in ImageJ and save 32-bit "
         "values.",
@@ -297,7 +264,7 @@ def _mask_no_data(data: Any, page: "tifffile.TiffPage", warnings: list[str]) -> 
     lazy = hasattr(data, "dask")
     if not lazy and not _get_no_data_mask(data, value).any():
         return data
-    sentence = Message(
+    sentence = core.Message(
         f"Pixels with value {value:g} are treated as missing: the file defines this "
         "value as no data (GDAL_NODATA).",
         "pixels-marked-missing",
@@ -305,7 +272,7 @@ def _mask_no_data(data: Any, page: "tifffile.TiffPage", warnings: list[str]) -> 
     warnings.append(sentence)
     working = np.result_type(data.dtype, np.float32)
 
-    def mask_no_data(block: RealArray) -> RealArray:
+    def mask_no_data(block: core.RealArray) -> core.RealArray:
         with_gaps = block.astype(working)
         with_gaps[_get_no_data_mask(block, value)] = np.nan
         return with_gaps
@@ -313,7 +280,7 @@ def _mask_no_data(data: Any, page: "tifffile.TiffPage", warnings: list[str]) -> 
     return data.map_blocks(mask_no_data, dtype=working) if lazy else mask_no_data(data)
 
 
-def _get_no_data_mask(data: RealArray, value: float) -> BoolArray:
+def _get_no_data_mask(data: core.RealArray, value: float) -> core.BoolArray:
     """Mark pixels equal to a value rounded to their data type, e.g. -3.4e38."""
     if data.dtype.kind != "f":
         return np.asarray(data == value)
@@ -323,11 +290,11 @@ def _get_no_data_mask(data: RealArray, value: float) -> BoolArray:
 
 def _convert_grey_values(
     data: Any,
-    look: DisplaySettings | None,
+    look: core.DisplaySettings | None,
     white_bits: int,
     line: tuple[float, float] | None,
     warnings: list[str],
-) -> tuple[Any, DisplaySettings | None]:
+) -> tuple[Any, core.DisplaySettings | None]:
     """Invert grey values for which zero is white, and apply their calibration.
 
     `white_bits` is the bit depth of values whose zero is white, or 0. Calibrated values
@@ -357,7 +324,7 @@ def _convert_grey_values(
             data = (data * slope + shift).astype(np.float32)
         is_inverted ^= slope < 0
     if is_inverted:
-        sentence = Message(
+        sentence = core.Message(
             "The file has an inverted lookup table, which shows small grey values "
             "bright and is not applied: invert the image in ImageJ if large values "
             "should be bright.",
@@ -393,12 +360,12 @@ def _read_tag_text(
     handle = tif.filehandle
     handle.seek(tag.valueoffset)
     data: bytes = handle.read(min(int(tag.valuebytecount), _LARGEST))
-    return decode_text(data).replace("\0", "\n")
+    return read_image.decode_text(data).replace("\0", "\n")
 
 
 def _read_vendor_metadata(
     tif: "tifffile.TiffFile", page: "tifffile.TiffPage"
-) -> RawImage | None:
+) -> read_image.RawImage | None:
     shape = (int(page.imagelength), int(page.imagewidth))
     first = tif.pages.first
     codes = (*_FEI_TAGS, _ZEISS_TAG, _TESCAN_TAG)
@@ -412,7 +379,7 @@ def _read_vendor_metadata(
     if text is not None:
         return parse_zeiss_header(text, shape)
     text = _read_tag_text(tif, page, _TESCAN_TAG)
-    return parse_tescan_header(text or "", shape, f"tag {_TESCAN_TAG}")
+    return read_image.parse_tescan_header(text or "", shape, f"tag {_TESCAN_TAG}")
 
 
 def _parse_ini(text: str) -> dict[str, dict[str, str]]:
@@ -449,7 +416,7 @@ _FEI_ENTRIES = {
 }
 
 
-def parse_fei_header(text: str, shape: tuple[int, int]) -> RawImage:
+def parse_fei_header(text: str, shape: tuple[int, int]) -> read_image.RawImage:
     """Parse FEI and Thermo Fisher INI text without reading pixels."""
     sections = _parse_ini(text)
     image = sections.get("Image", {})
@@ -464,11 +431,13 @@ def parse_fei_header(text: str, shape: tuple[int, int]) -> RawImage:
         size_texts = [scan.get("PixelHeight"), scan.get("PixelWidth")]
         if not any(size_texts):
             continue
-        size = create_pixel_size([convert_to_nm(value, "m") for value in size_texts])
+        size = read_image.create_pixel_size(
+            [read_image.convert_to_nm(value, "m") for value in size_texts]
+        )
         if size is not None:
             warnings = []
             break
-        sentence = Message(
+        sentence = core.Message(
             "FEI's PixelHeight and PixelWidth must be positive lengths in metres, "
             f"got {size_texts}: the pixel size is left unknown.",
             "pixel-size-invalid",
@@ -480,13 +449,13 @@ def parse_fei_header(text: str, shape: tuple[int, int]) -> RawImage:
         for key in keys
         if sections.get(section, {}).get(key)
     }
-    frame_image = RawImage(
+    frame_image = read_image.RawImage(
         "TIFF", None, size, "FEI", metadata=metadata, warnings=tuple(warnings[:1])
     )
     if rows is None:
         return frame_image
     # a page that was resampled or cropped keeps the header of the scan
-    return apply_frame_metadata(
+    return read_image.apply_frame_metadata(
         frame_image, "FEI's header", (rows, columns or shape[1]), shape
     )
 
@@ -497,19 +466,19 @@ def _refine_pixel_size(label: str, numbers: list[str]) -> float | None:
     The label is rounded for the screen; the fourth unnamed number is the same length
     in metres, but belongs to the live scan when the two differ.
     """
-    length = parse_metadata_length_nm(label)
+    length = read_image.parse_metadata_length_nm(label)
     if length is None or len(numbers) < 4:
         return length
-    exact = convert_to_nm(numbers[3], "m")
+    exact = read_image.convert_to_nm(numbers[3], "m")
     digits = label.split()[0].partition(".")[2]
-    unit = parse_metadata_length_nm(f"1 {label.split()[-1]}") or 0.0
+    unit = read_image.parse_metadata_length_nm(f"1 {label.split()[-1]}") or 0.0
     half = 0.5 * 10.0 ** -len(digits) * unit
     if exact is not None and abs(exact - length) <= half * 1.001:
         return exact
     return length
 
 
-def parse_zeiss_header(text: str, shape: tuple[int, int]) -> RawImage:
+def parse_zeiss_header(text: str, shape: tuple[int, int]) -> read_image.RawImage:
     """Parse Zeiss SmartSEM text without reading pixels."""
     # unnamed numbers come first, and then values, each on the line after its name
     lines = [line.strip() for line in text.splitlines()]
@@ -536,32 +505,35 @@ def parse_zeiss_header(text: str, shape: tuple[int, int]) -> RawImage:
         )
         if values.get(key)
     }
-    image = RawImage("TIFF", None, None, "Zeiss", metadata=metadata)
+    image = read_image.RawImage("TIFF", None, None, "Zeiss", metadata=metadata)
     label = values.get("AP_IMAGE_PIXEL_SIZE")
     if label is None:
         return _add_pixel_size_from_fov(image, values, shape)
     length = _refine_pixel_size(label, numbers)
     if length is None:
-        warning = Message(
+        warning = core.Message(
             f"Zeiss's AP_IMAGE_PIXEL_SIZE must be a positive length, got {label!r}: "
             "the pixel size is left unknown.",
             "pixel-size-invalid",
         )
         return replace(image, warnings=(warning,))
-    image = replace(image, pixel_size_nm=create_pixel_size((length, length)))
+    image = replace(image, pixel_size_nm=read_image.create_pixel_size((length, length)))
     return _rescale_to_page(image, length, values, shape)
 
 
 def _add_pixel_size_from_fov(
-    image: RawImage, values: Mapping[str, str], shape: tuple[int, int]
-) -> RawImage:
+    image: read_image.RawImage, values: Mapping[str, str], shape: tuple[int, int]
+) -> read_image.RawImage:
     """Compute the pixel size of an older file from its field of view.
 
     The live scan's ``AP_PIXEL_SIZE``, which is there too, refers to the screen:
     twice as fine as a page that was stored at half its width.
     """
     across, down = values.get("AP_WIDTH", ""), values.get("AP_HEIGHT", "")
-    width, height = parse_metadata_length_nm(across), parse_metadata_length_nm(down)
+    width, height = (
+        read_image.parse_metadata_length_nm(across),
+        read_image.parse_metadata_length_nm(down),
+    )
     pitch = None if width is None else width / shape[1]
     if pitch is None:
         reason = f"and AP_WIDTH is not a length ({across!r})"
@@ -572,9 +544,9 @@ def _add_pixel_size_from_fov(
         code = "pixel-size-contradicts"
     else:
         basis = {"pixel_size_from": f"AP_WIDTH, {across}, divided by {shape[1]} px"}
-        size = create_pixel_size((pitch, pitch))
+        size = read_image.create_pixel_size((pitch, pitch))
         return replace(image, pixel_size_nm=size, metadata={**image.metadata, **basis})
-    warning = Message(
+    warning = core.Message(
         f"The Zeiss header has no AP_IMAGE_PIXEL_SIZE, {reason}: the pixel size is "
         "left unknown.",
         code,
@@ -583,34 +555,40 @@ def _add_pixel_size_from_fov(
 
 
 def _rescale_to_page(
-    image: RawImage, length: float, values: Mapping[str, str], shape: tuple[int, int]
-) -> RawImage:
+    image: read_image.RawImage,
+    length: float,
+    values: Mapping[str, str],
+    shape: tuple[int, int],
+) -> read_image.RawImage:
     """Scale the stated pixel size to the width of the stored page.
 
     Resampling does not change the width of the field.
     """
-    field_nm, width = parse_metadata_length_nm(values.get("AP_WIDTH", "")), shape[1]
+    field_nm, width = (
+        read_image.parse_metadata_length_nm(values.get("AP_WIDTH", "")),
+        shape[1],
+    )
     if field_nm is not None and abs(length * width / field_nm - 1) < _FIELD_TOLERANCE:
         return image
-    frame = parse_rows_and_columns(values.get("DP_IMAGE_STORE", ""), "*")
+    frame = read_image.parse_rows_and_columns(values.get("DP_IMAGE_STORE", ""), "*")
     if frame is not None and frame[1] != width:
         # the data bar is inside the frame, so there is none below it
-        fitting = apply_frame_metadata(image, "Zeiss's header", frame, shape)
+        fitting = read_image.apply_frame_metadata(image, "Zeiss's header", frame, shape)
         return replace(fitting, databar_rows=0)
     pitch = length if field_nm is None else field_nm / width
-    return replace(image, pixel_size_nm=create_pixel_size((pitch, pitch)))
+    return replace(image, pixel_size_nm=read_image.create_pixel_size((pitch, pitch)))
 
 
 # Pixel size of other TIFFs: ImageJ, resolution tags.
 
 _TAG_UNITS = {2: "inch", 3: "cm"}
-_PRINT_UNITS = [*map(get_nm_per_unit, _TAG_UNITS.values())]
+_PRINT_UNITS = [*map(read_image.get_nm_per_unit, _TAG_UNITS.values())]
 _NO_UNIT = ("pixel", "pixels", "px", "none", "reference frame")
 
 
 def _read_pixel_pitches(
     page: "tifffile.TiffPage", unit: str, y_unit: str | None = None
-) -> PixelSize | None:
+) -> core.PixelSize | None:
     """Return the pixel size from both resolution tags; `y_unit` is for rows."""
     tags = (("YResolution", y_unit or unit), ("XResolution", unit))
     lengths: list[float | None] = []
@@ -625,23 +603,23 @@ def _read_pixel_pitches(
             else:
                 number = float(value)
         is_valid = math.isfinite(number) and number > 0
-        lengths.append(convert_to_nm(1 / number, per) if is_valid else None)
-    return create_pixel_size(lengths)
+        lengths.append(read_image.convert_to_nm(1 / number, per) if is_valid else None)
+    return read_image.create_pixel_size(lengths)
 
 
-def _read_tag_pixel_size(page: "tifffile.TiffPage") -> PixelSize | None:
+def _read_tag_pixel_size(page: "tifffile.TiffPage") -> core.PixelSize | None:
     """Read the pixel size ``(y, x)`` in nm from resolution tags, except print sizes."""
     tag = page.tags.get("ResolutionUnit")
     unit = (
         _TAG_UNITS.get(int(tag.value)) if tag is not None and tag.count == 1 else None
     )
     size = None if unit is None else _read_pixel_pitches(page, unit)
-    return None if size is None or max(size) > LARGEST_PRINTED_NM else size
+    return None if size is None or max(size) > read_image.LARGEST_PRINTED_NM else size
 
 
 def _read_imagej_pixel_size(
     page: "tifffile.TiffPage", metadata: Mapping[str, Any], warnings: list[str]
-) -> PixelSize | None:
+) -> core.PixelSize | None:
     unit = str(metadata.get("unit", metadata.get("xunit", ""))).strip()
     if unit in ("", "null"):  # from Bio-Formats: the tags have their own unit
         return _read_tag_pixel_size(page)
@@ -650,13 +628,16 @@ def _read_imagej_pixel_size(
     size = _read_pixel_pitches(page, unit, str(metadata.get("yunit", unit)).strip())
     if size is None:
         resolution = getattr(page.tags.get("XResolution"), "value", None)
-        sentence = Message(
+        sentence = core.Message(
             f"ImageJ's calibration must be pixels per unit of length, got {resolution} "
             f"per {unit!r}: the pixel size is left unknown.",
             "pixel-size-invalid",
         )
         warnings.append(sentence)
-    elif max(size) > LARGEST_PRINTED_NM and get_nm_per_unit(unit) in _PRINT_UNITS:
+    elif (
+        max(size) > read_image.LARGEST_PRINTED_NM
+        and read_image.get_nm_per_unit(unit) in _PRINT_UNITS
+    ):
         return None  # ImageJ uses resolution tags as a calibration
     return size
 
@@ -682,7 +663,7 @@ class _PlaneSource:
     dtype: str  # Type with byte order, as stored
     offset: int | None  # First byte when the plane is one uncompressed run of bytes
     sample: int | None  # Sample to keep, if samples are channels
-    block: IntPair  # Rows and columns that are cheap to read at once
+    block: core.IntPair  # Rows and columns that are cheap to read at once
 
     @property
     def nbytes(self) -> int:
@@ -699,7 +680,7 @@ class _PlaneSource:
             return self.extent
         return (*self.extent, self.shape[self.axes.index("S")])
 
-    def _reorder_samples(self, samples: RealArray) -> RealArray:
+    def _reorder_samples(self, samples: core.RealArray) -> core.RealArray:
         """Move colour samples to the last axis, or select one of them."""
         if "S" not in self.axes:
             return samples
@@ -713,7 +694,7 @@ class _PlaneSource:
         page: Any = tif.series[self.series].levels[self.level].pages[self.page]
         return cast("tifffile.TiffPage", page)
 
-    def read_all(self) -> RealArray:
+    def read_all(self) -> core.RealArray:
         """Read the whole plane into memory as an array of shape `out_shape`."""
         if self.offset is not None:
             count = math.prod(self.shape)
@@ -731,7 +712,7 @@ class _PlaneSource:
             plane = np.asarray(page.asarray()).reshape(self.shape)
         return self._reorder_samples(plane)
 
-    def read_window(self, rows: slice, columns: slice) -> RealArray:
+    def read_window(self, rows: slice, columns: slice) -> core.RealArray:
         index = tuple(
             {"Y": rows, "X": columns, "S": slice(None)}[letter] for letter in self.axes
         )
@@ -765,7 +746,7 @@ def _check_pixel_data(path: Path, page: "tifffile.TiffPage") -> None:
             f"{path} must contain {block_count} tiles or strips, but lists "
             f"{entry_count}: export it again."
         )
-        raise ReadError(msg, code="file-damaged")
+        raise core.ReadError(msg, code="file-damaged")
     ends = (o + n for o, n in zip(page.dataoffsets, page.databytecounts, strict=True))
     _check_file_size(path, max(ends))
 
@@ -777,7 +758,7 @@ def _check_file_size(path: Path, end: int) -> None:
             f"{path} is truncated: its pixels end at byte {end}, but the file has only "
             f"{size} bytes; copy it again."
         )
-        raise ReadError(msg, code="file-truncated")
+        raise core.ReadError(msg, code="file-truncated")
 
 
 def _choose_block_shape(
@@ -814,7 +795,7 @@ def _find_plane(
             f"{path} stores a volume in a single page, which is not supported: export "
             "a stack instead."
         )
-        raise ReadError(msg, code="format-unsupported")
+        raise core.ReadError(msg, code="format-unsupported")
     how: tuple[tuple[str, Any], ...] = (("is_ome", False),)
     if tif.is_ome:
         own = tif.ome_metadata == tif.pages.first.description
@@ -846,7 +827,7 @@ def _find_plane(
         msg = (
             f"{path} has no page for plane {outer}: a file of the image set is missing."
         )
-        raise ReadError(msg, code="file-missing")
+        raise core.ReadError(msg, code="file-missing")
     if page.parent is tif:
         _check_pixel_data(path, page)
         check_claimed_size(path, plane_source.nbytes, sum(page.databytecounts))
@@ -894,7 +875,7 @@ class _WarningHandler(logging.Handler):
         text = re.sub(r"^<[^>]*> ", "", text)  # prefix that names the file or page
         if record.thread != self._thread or _OF_SETS in text:
             return
-        sentence = Message(
+        sentence = core.Message(
             f"The TIFF could not be read completely ({text.rstrip('.')}): export it "
             "again if anything is wrong or missing.",
             "partly-understood",
@@ -918,7 +899,7 @@ def _open_tiff(path: Path, complaints: list[str]) -> "Iterator[tifffile.TiffFile
                     f"{path} is a TIFF without an image, as it was not copied or "
                     "exported to its end: copy or export it again."
                 )
-                raise ReadError(msg, code="file-damaged")
+                raise core.ReadError(msg, code="file-damaged")
             yield tif
     finally:
         _logger.removeHandler(listener)
@@ -955,13 +936,13 @@ def _explain_incomplete_set(path: Path, tif: "tifffile.TiffFile") -> str:
         return ""
     own = [one for one in tif.series if _has_own_planes(tif, one)]
     if not own:
-        return Message(
+        return core.Message(
             "The OME-XML lists only other files, so the planes of this file are read "
             "without it: restore the original file name.",
             "set-incomplete",
         )
     if any(page is None for one in own for page in one):
-        return Message(
+        return core.Message(
             "Files of the image set are missing or damaged, so only the planes of "
             "this file are read: copy the other files next to it.",
             "set-incomplete",
@@ -991,13 +972,15 @@ def _read_companion_xml(
         return None
     where = [element for element in own if _get_local_name(element) == "BinaryOnly"]
     if not where:
-        is_plain = text == escape_invisible_characters(text, lines=True)
+        is_plain = text == core.escape_invisible_characters(text, lines=True)
         return None if is_plain else ET.tostring(own, encoding="unicode")
     name = where[0].get("MetadataFile") or ""
     root: Element | None = None
-    with suppress(SemsrError, OSError, ValueError):  # `with_name` refuses other folders
+    with suppress(
+        core.SemsrError, OSError, ValueError
+    ):  # `with_name` refuses other folders
         companion = path.with_name(name)
-        with open_file(companion) as stream:
+        with core.open_file(companion) as stream:
             is_tiff = stream.read(4).startswith(_MAGIC)
         if is_tiff:
             with (
@@ -1009,9 +992,9 @@ def _read_companion_xml(
             content = read_text(companion)
         root = _parse_ome_xml(content)
     if root is None:
-        sentence = Message(
-            f"The OME-XML is in {format_one_line(f'{name:.80}')!r}, which is not a "
-            "readable file next to this one: copy it here, or set the pixel size.",
+        sentence = core.Message(
+            f"The OME-XML is in {core.format_one_line(f'{name:.80}')!r}, which is not "
+            "a readable file next to this one: copy it here, or set the pixel size.",
             "file-missing",
         )
         warnings.append(sentence)
@@ -1039,12 +1022,14 @@ def _check_ome_references(path: Path, tif: "tifffile.TiffFile") -> None:
         (name for name in names if set(name) & set("/\\:") or name == ".."), None
     )
     if away is not None or ("FileName" in ome and "<!DOCTYPE" in ome):
-        where = "by XML entities" if away is None else format_one_line(f"{away:.80}")
+        where = (
+            "by XML entities" if away is None else core.format_one_line(f"{away:.80}")
+        )
         msg = (
             f"{path} refers to a file outside its folder ({where}): put all files of "
             "the set into one folder, and export it again."
         )
-        raise ReadError(msg, code="outside-folder")
+        raise core.ReadError(msg, code="outside-folder")
     size = max(1, tif.pages.first.size)
     planes = 0
     for element in elements:
@@ -1061,7 +1046,7 @@ def _check_ome_references(path: Path, tif: "tifffile.TiffFile") -> None:
             f"{path} states {planes:.3g} planes, more than the maximum of "
             f"{_MAX_PLANES} for a TIFF: export it again."
         )
-        raise ReadError(msg, code="too-many-planes")
+        raise core.ReadError(msg, code="too-many-planes")
 
 
 def matches(path: Path, head: bytes) -> bool:
@@ -1094,7 +1079,7 @@ def is_grey(path: Path) -> bool:
         return sum(size > 1 for size in sizes) <= 1
 
 
-def read_calibration(path: Path) -> RawImage:
+def read_calibration(path: Path) -> read_image.RawImage:
     """Read the metadata of the first image in a file without its pixels."""
     with _open_tiff(path, []) as tif:
         return _read_metadata(tif, tif.series[0].levels[0].keyframe, 0)
@@ -1134,7 +1119,7 @@ def _is_thumbnail(page: "tifffile.TiffPage", whole: "tifffile.TiffPage") -> bool
     )
 
 
-def raw_image(path: Path, options: ReadOptions) -> RawImage:
+def raw_image(path: Path, options: read_image.ReadOptions) -> read_image.RawImage:
     """Read the selected plane with its calibration."""
     complaints: list[str] = []
     with _open_tiff(path, complaints) as tif:
@@ -1158,10 +1143,12 @@ def raw_image(path: Path, options: ReadOptions) -> RawImage:
         if tif.is_imagej and image.vendor is None and page.samplesperpixel == 1:
             details = tif.imagej_metadata or {}
             line = _read_grey_calibration(details, np.dtype(page.dtype), complaints)
-    if plane.nbytes <= LAZY_BYTES:
+    if plane.nbytes <= read_image.LAZY_BYTES:
         data = plane.read_all()
     else:
-        data = create_lazy_plane(plane, plane.out_shape, plane.dtype, plane.block)
+        data = read_image.create_lazy_plane(
+            plane, plane.out_shape, plane.dtype, plane.block
+        )
     look = image.look
     if lut is None:
         data = _mask_no_data(data, page, complaints)
@@ -1170,10 +1157,14 @@ def raw_image(path: Path, options: ReadOptions) -> RawImage:
         look = look if data is indices else None  # its limits are those of indices
     white_bits = page.bitspersample if page.photometric == _WHITE_IS_ZERO else 0
     data, look = _convert_grey_values(data, look, int(white_bits), line, complaints)
-    series_record = {SERIES_KEY: number, OWN_SERIES_KEY: len(own)} if count > 1 else {}
+    series_record = (
+        {read_image.SERIES_KEY: number, read_image.OWN_SERIES_KEY: len(own)}
+        if count > 1
+        else {}
+    )
     facts = dict(image.metadata)
     if lut is not None or line is not None:  # which change the grey values
-        facts.pop(BITS_KEY, None)
+        facts.pop(core.BITS_KEY, None)
     return replace(
         image,
         format="OME-TIFF" if tif.is_ome else "ImageJ TIFF" if tif.is_imagej else "TIFF",
@@ -1192,7 +1183,7 @@ def raw_image(path: Path, options: ReadOptions) -> RawImage:
 
 
 def _choose_plane(
-    path: Path, level: "tifffile.TiffPageSeries", options: ReadOptions
+    path: Path, level: "tifffile.TiffPageSeries", options: read_image.ReadOptions
 ) -> tuple[int, int, dict[str, int], int, int | None]:
     """Choose a plane's page and a channel's sample; count channels and planes."""
     page = level.keyframe
@@ -1202,7 +1193,7 @@ def _choose_plane(
             f"{int(page.sampleformat)} with {page.bitspersample} bits): export it as "
             "integers or floats."
         )
-        raise ReadError(msg, code="format-unsupported")
+        raise core.ReadError(msg, code="format-unsupported")
     photometric = int(page.photometric)
     samples = int(page.samplesperpixel)
     alpha = samples == 2 and tuple(page.extrasamples or ()) in _ALPHA
@@ -1212,7 +1203,7 @@ def _choose_plane(
             f"{path} must be grey or RGB, got TIFF photometric {photometric}: "
             "convert it first."
         )
-        raise ReadError(msg, code="format-unsupported")
+        raise core.ReadError(msg, code="format-unsupported")
     pairs = zip(level.axes, level.shape, strict=True)
     before = [pair for pair in pairs if pair[0] not in "YXS"]
     names, shape = [a for a, _ in before], [int(n) for _, n in before]
@@ -1222,16 +1213,24 @@ def _choose_plane(
         names, counts = [*names, "S"], [*counts, samples]
     kind = "S" if by_sample else "C"
     axis_names = ["c" if a == kind else a.lower().replace("c", "") for a in names]
-    channels, planes, places = choose_plane(path, options, axis_names, counts)
+    channels, planes, places = read_image.choose_plane(
+        path, options, axis_names, counts
+    )
     sample = places[-1] if by_sample else None
     where = places[: len(shape)]
     outer = int(np.ravel_multi_index(where, shape)) if shape else 0
-    return channels, planes, get_axis_sizes(axis_names, counts), outer, sample
+    return (
+        channels,
+        planes,
+        read_image.get_axis_sizes(axis_names, counts),
+        outer,
+        sample,
+    )
 
 
 def _read_metadata(
     tif: "tifffile.TiffFile", page: "tifffile.TiffPage", series: int
-) -> RawImage:
+) -> read_image.RawImage:
     """Read metadata from the first available source: vendor, OME, ImageJ or tags.
 
     Returned as an image whose pixels are not read yet.
@@ -1241,7 +1240,7 @@ def _read_metadata(
     if maker is not None:
         bits = _get_significant_bits(page, None, text)
         return replace(maker, metadata={**maker.metadata, **bits})
-    size: PixelSize | None = None
+    size: core.PixelSize | None = None
     name, record, look, depth, has_objective = None, None, None, None, False
     first = tif.pages.first
     root = _parse_ome_xml(
@@ -1253,7 +1252,7 @@ def _read_metadata(
         has_objective = root.find(".//{*}Objective") is not None
     elif tif.is_ome:
         damage = "The OME-XML is damaged: the pixel size is left unknown."
-        warnings = [Message(damage, "metadata-damaged")]
+        warnings = [core.Message(damage, "metadata-damaged")]
     elif tif.is_imagej:
         details = tif.imagej_metadata or {}
         size = _read_imagej_pixel_size(page, details, warnings)
@@ -1266,7 +1265,7 @@ def _read_metadata(
     turn_note = "" if _read_orientation(tif, tif.series[series], 0) == 1 else "turned"
     if record and (turn_note or record.shape not in (None, (rows, columns))):
         record = replace(record, origin=(0.0, 0.0))
-        cut = Message(
+        cut = core.Message(
             f"{tif.filename} ({rows} x {columns} px) was "
             f"{turn_note or 'cropped or resampled'} by another program, so its "
             "position in the original image is unknown. Use `crop()` to keep the "
@@ -1274,7 +1273,7 @@ def _read_metadata(
             "place-unknown",
         )
     tags = {n: page.tags.get(n) for n in ("Software", "DateTime", "Make", "Model")}
-    return RawImage(
+    return read_image.RawImage(
         "TIFF",
         None,
         size,
@@ -1287,7 +1286,7 @@ def _read_metadata(
             if tag is not None and isinstance(tag.value, str)
         }
         | _get_significant_bits(page, depth, text)
-        | ({INSTRUMENT_KEY: "optical"} if has_objective else {}),
+        | ({core.INSTRUMENT_KEY: "optical"} if has_objective else {}),
         warnings=tuple(warnings),
         place_doubts=(cut,) if cut else (),
     )
@@ -1311,12 +1310,14 @@ def _read_orientation(
     return orientation if orientation in range(1, 9) else 1
 
 
-def _read_imagej_limits(details: Mapping[str, Any]) -> DisplaySettings | None:
+def _read_imagej_limits(details: Mapping[str, Any]) -> core.DisplaySettings | None:
     """Read ImageJ's display range of a single-channel image."""
     if int(details.get("channels") or 1) > 1:
         return None
     try:
-        return DisplaySettings(limits=(float(details["min"]), float(details["max"])))
+        return core.DisplaySettings(
+            limits=(float(details["min"]), float(details["max"]))
+        )
     except (KeyError, TypeError, ValueError):
         return None
 
@@ -1330,8 +1331,8 @@ def _find_record(text: str) -> Record | None:
 
 
 def _convert_to_level(
-    image: RawImage, full: "tifffile.TiffPage", page: "tifffile.TiffPage"
-) -> RawImage:
+    image: read_image.RawImage, full: "tifffile.TiffPage", page: "tifffile.TiffPage"
+) -> read_image.RawImage:
     """Convert calibration, position and data bar to another pyramid level."""
     sides = (full.imagelength, page.imagelength), (full.imagewidth, page.imagewidth)
     down, across = (fine / coarse for fine, coarse in sides)
@@ -1350,7 +1351,7 @@ def _convert_to_level(
             start[1] + (across - 1) / 2 * pitch[1],
         ),
         spacing_px=(spacing[0] * down, spacing[1] * across),
-        pixel_size_nm=size and PixelSize((size[0] * down, size[1] * across)),
-        databar_rows=scale_row_count(image.databar_rows, down),
+        pixel_size_nm=size and core.PixelSize((size[0] * down, size[1] * across)),
+        databar_rows=read_image.scale_row_count(image.databar_rows, down),
         coarser=(down, across),
     )

@@ -11,35 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from napari_semsr.core import (
-    DisplaySettings,
-    FloatPair,
-    IncompleteError,
-    IntPair,
-    Job,
-    Message,
-    Micrograph,
-    PixelSize,
-    ReadError,
-    RealArray,
-    SemsrError,
-    escape_invisible_characters,
-    run,
-    shorten_value,
-    warn,
-)
-from napari_semsr.io.files import (
-    COVERAGE,
-    LABELS,
-    RECORD_KEY,
-    ZARR_MARKS,
-    Record,
-    choose_index,
-    convert_decoding_errors,
-    create_image_record,
-    get_label_path,
-    replace_atomically,
-)
+from napari_semsr import core
+from napari_semsr.io import files
 from napari_semsr.io.read_image import (
     RawImage,
     ReadOptions,
@@ -76,10 +49,10 @@ _ROUNDING_PX = (
 
 
 def create_image_store(
-    about: Micrograph,
+    about: core.Micrograph,
     place: Path,
     *,
-    shape: IntPair | None = None,
+    shape: core.IntPair | None = None,
     dtype: DTypeLike | None = None,
     **how: Any,
 ) -> OmeZarrStore:
@@ -89,7 +62,7 @@ def create_image_store(
     default. `how` sets other chunks, version, overwrite or resume, as for
     `create_store`.
     """
-    record = create_image_record(about)
+    record = files.create_image_record(about)
     rows, columns = shape or about.shape
     large = min(rows, columns) > _SHARDED_FROM and "chunk" not in how
     options = {
@@ -113,8 +86,8 @@ def create_image_store(
 
 
 def write_image_to_store(
-    store: OmeZarrStore, image: Micrograph, message: str
-) -> Job[int]:
+    store: OmeZarrStore, image: core.Micrograph, message: str
+) -> core.Job[int]:
     """Fill a store with an image and its coverage.
 
     Returns the number of pixels outside the range of the store's type.
@@ -123,34 +96,38 @@ def write_image_to_store(
     clipped_count = yield from store.fill(blocks, message)
     counts = read_coverage(image)
     if counts is not None:
-        label = store.add_label(COVERAGE)
+        label = store.add_label(files.COVERAGE)
         for place in np.ndindex(*store.done_marks.shape):
             box = store.box(*place)
             label[box.slices] = np.asarray(counts.data[box.slices])
-        store.finish_label(COVERAGE, label)
+        store.finish_label(files.COVERAGE, label)
     return clipped_count
 
 
-def read_coverage(image: Micrograph) -> Micrograph | None:
+def read_coverage(image: core.Micrograph) -> core.Micrograph | None:
     """Read the coverage of a mosaic (number of frames per pixel) from its folder."""
-    place = None if image.path is None else get_label_path(Path(image.path), COVERAGE)
+    place = (
+        None
+        if image.path is None
+        else files.get_label_path(Path(image.path), files.COVERAGE)
+    )
     if place is None or not matches(place, b""):
         return None
     counts = raw_image(place, ReadOptions()).data
     if counts.shape != image.shape:
         return None
-    return image.replace(data=counts, name=f"{image.name} {COVERAGE}")
+    return image.replace(data=counts, name=f"{image.name} {files.COVERAGE}")
 
 
-def write(image: Micrograph, path: Path) -> None:
+def write(image: core.Micrograph, path: Path) -> None:
     """Write an image as a complete OME-Zarr 0.5 pyramid.
 
     The store is created next to the target and renamed when it is complete.
     """
-    with replace_atomically(path) as place:
+    with files.replace_atomically(path) as place:
         store = create_image_store(image, place)
         with store.release_lock_on_exit():
-            run(write_image_to_store(store, image, f"writing {path.name}"))
+            core.run(write_image_to_store(store, image, f"writing {path.name}"))
             deque(store.finish(), maxlen=0)
 
 
@@ -169,7 +146,11 @@ class _MultiscaleImage:
 
 def matches(path: Path, head: bytes) -> bool:
     """Return whether a folder is a zarr store by its metadata files."""
-    return not head and path.is_dir() and any((path / m).is_file() for m in ZARR_MARKS)
+    return (
+        not head
+        and path.is_dir()
+        and any((path / m).is_file() for m in files.ZARR_MARKS)
+    )
 
 
 def raw_image(path: Path, options: ReadOptions) -> RawImage:
@@ -178,11 +159,11 @@ def raw_image(path: Path, options: ReadOptions) -> RawImage:
 
     from napari_semsr.core import FolderStore
 
-    with convert_decoding_errors(path, "OME-Zarr"):
+    with files.convert_decoding_errors(path, "OME-Zarr"):
         node = zarr.open(FolderStore(path, read_only=True), mode="r")
         if isinstance(node, zarr.Array):
             msg = f"{path} is a bare zarr array, not an OME-Zarr image: {_HINT}."
-            raise ReadError(msg, code="no-image")
+            raise core.ReadError(msg, code="no-image")
         image = _find_image(path, node, options.series or 0)
         own = get_package_attributes(image.group)
         if own.get("complete") is False:
@@ -190,8 +171,10 @@ def raw_image(path: Path, options: ReadOptions) -> RawImage:
                 f"{path} is incomplete, since the run that wrote it was interrupted: "
                 "run it again, or resume it (`resume`)."
             )
-            raise IncompleteError(msg)
-        return _read_level(path, image, Record.from_dict(own.get(RECORD_KEY)), options)
+            raise core.IncompleteError(msg)
+        return _read_level(
+            path, image, files.Record.from_dict(own.get(files.RECORD_KEY)), options
+        )
 
 
 def warn_about_missing_blocks(path: Path, series: int = 0, level: int = 0) -> None:
@@ -234,11 +217,11 @@ def warn_about_missing_blocks(path: Path, series: int = 0, level: int = 0) -> No
         value = (
             f"{fill:g}"
             if isinstance(fill, np.number | np.bool)
-            else shorten_value(fill)
+            else core.shorten_value(fill)
         )
         if fill is None:
             value = "0, since it states no fill value"
-        warn(
+        core.warn(
             f"{whole - blocks_there} of {whole} blocks of {path.name} have no file and "
             f"are read as {value}: {remedy}",
             "blocks-missing",
@@ -258,7 +241,7 @@ def get_ome_attributes(group: "zarr.Group") -> tuple[dict[str, Any], str]:
 
 def _format_value(value: object) -> str:
     """Format a store value for a message."""
-    return escape_invisible_characters(str(value))[:_LONGEST_WORD]
+    return core.escape_invisible_characters(str(value))[:_LONGEST_WORD]
 
 
 def _get_multiscales(attributes: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -277,24 +260,24 @@ def _find_image(path: Path, group: "zarr.Group", series: int) -> _MultiscaleImag
     attributes, version = get_ome_attributes(group)
     scales = _get_multiscales(attributes)
     if scales:
-        number = choose_index(path, "series", series, len(scales))
+        number = files.choose_index(path, "series", series, len(scales))
         return _MultiscaleImage(group, scales[number], version, len(scales))
     if "plate" in attributes or "well" in attributes:
         msg = f"{path} is a plate or well of many images: choose the path of one field."
-        raise ReadError(msg, code="several-images")
-    if isinstance(attributes.get(LABELS), list):
-        labels = shorten_value(attributes[LABELS])
+        raise core.ReadError(msg, code="several-images")
+    if isinstance(attributes.get(files.LABELS), list):
+        labels = core.shorten_value(attributes[files.LABELS])
         msg = f"{path} is a group of label images: choose the path of one of {labels}."
-        raise ReadError(msg, code="several-images")
+        raise core.ReadError(msg, code="several-images")
     names = sorted((n for n, _ in group.groups() if n.isdigit()), key=int)
     child = None
     if names:
-        child = group[names[choose_index(path, "series", series, len(names))]]
+        child = group[names[files.choose_index(path, "series", series, len(names))]]
     if not isinstance(child, zarr.Group):
         msg = (
             f"{path} is a zarr group without OME-Zarr metadata (multiscales): {_HINT}."
         )
-        raise ReadError(msg, code="no-image")
+        raise core.ReadError(msg, code="no-image")
     image = _find_image(path, child, 0)
     return _MultiscaleImage(image.group, image.metadata, image.version, len(names))
 
@@ -306,9 +289,9 @@ def _get_level_metadata(path: Path, image: _MultiscaleImage) -> list[dict[str, A
     if not levels or not all(isinstance(one, dict) and "path" in one for one in levels):
         msg = (
             f"{path} must list its levels under datasets, each with a path, got "
-            f"{shorten_value(datasets)}: correct its metadata."
+            f"{core.shorten_value(datasets)}: correct its metadata."
         )
-        raise ReadError(msg, code="metadata-damaged")
+        raise core.ReadError(msg, code="metadata-damaged")
     return levels
 
 
@@ -323,14 +306,14 @@ def _open_level_array(path: Path, image: _MultiscaleImage, level: int) -> "ZarrA
             f"{path} must specify level {level} by a path inside the store, got "
             f"{name!r}: correct its metadata."
         )
-        raise ReadError(msg, code="outside-folder")
+        raise core.ReadError(msg, code="outside-folder")
     array = image.group.get(name)
     if not isinstance(array, zarr.Array):
         msg = (
             f"{path} does not contain {name!r}, the array of level {level}: copy "
             "the store again."
         )
-        raise ReadError(msg, code="plane-missing")
+        raise core.ReadError(msg, code="plane-missing")
     return array
 
 
@@ -348,10 +331,10 @@ def _get_axes(path: Path, image: _MultiscaleImage, ndim: int) -> list[dict[str, 
     if len(names) != ndim or names[-2:] != ["y", "x"] or len({*names}) < ndim:
         msg = (
             f"{path} must have unique axes that end in y and x, got "
-            f"{shorten_value(names)} for {ndim} dimensions: write it again with axes "
-            "in that order."
+            f"{core.shorten_value(names)} for {ndim} dimensions: write it again with "
+            "axes in that order."
         )
-        raise ReadError(msg, code="axis-missing")
+        raise core.ReadError(msg, code="axis-missing")
     return [{**a, "name": n} for a, n in zip(axes, names, strict=True)]
 
 
@@ -359,8 +342,8 @@ def _get_axes(path: Path, image: _MultiscaleImage, ndim: int) -> list[dict[str, 
 class _LevelTransform:
     """Position and scale of a level, ``(y, x)`` in the units of its axes."""
 
-    scale: FloatPair | None = None  # None if not stated or not supported
-    shift: FloatPair = (0.0, 0.0)
+    scale: core.FloatPair | None = None  # None if not stated or not supported
+    shift: core.FloatPair = (0.0, 0.0)
     doubts: tuple[str, ...] = ()  # Why the scale is unknown
     place_doubts: tuple[str, ...] = ()  # Why the shift is unknown
 
@@ -374,7 +357,7 @@ def _read_level_transform(
     place = _LevelTransform()
     if "coordinateSystems" in image.metadata and common:
         sentence = "Additional coordinate systems of the image are ignored."
-        further = Message(sentence, "coordinates-ignored")
+        further = core.Message(sentence, "coordinates-ignored")
         place, common = replace(place, place_doubts=(further,)), None
     name = f"level {dataset['path']}"
     steps: deque[Any] = deque()
@@ -392,8 +375,8 @@ def _read_level_transform(
         elif kind in ("scale", "translation"):
             place = _apply_transform(place, name, step, ndim)
         elif kind != "identity":
-            what = shorten_value(kind if isinstance(kind, str) else step)
-            doubt = Message(
+            what = core.shorten_value(kind if isinstance(kind, str) else step)
+            doubt = core.Message(
                 f"The transformation {what} of {name} is not supported: the position "
                 "is left unknown, as is the pixel size unless you set it.",
                 "transform-unsupported",
@@ -421,9 +404,9 @@ def _apply_transform(
         numbers = None
     if numbers is None:
         unknown = "pixel size" if kind == "scale" else "position"
-        doubt = Message(
+        doubt = core.Message(
             f"The {kind} of {name} must be {ndim} numbers, one for each axis, got "
-            f"{shorten_value(step.get(kind, dict(step)))}: the {unknown} is left "
+            f"{core.shorten_value(step.get(kind, dict(step)))}: the {unknown} is left "
             "unknown.",
             "pixel-size-invalid" if kind == "scale" else "place-unknown",
         )
@@ -439,11 +422,14 @@ def _apply_transform(
 
 
 def _read_level(
-    path: Path, image: _MultiscaleImage, record: Record | None, options: ReadOptions
+    path: Path,
+    image: _MultiscaleImage,
+    record: files.Record | None,
+    options: ReadOptions,
 ) -> RawImage:
     """Read a level with its metadata."""
     datasets = _get_level_metadata(path, image)
-    level = choose_index(path, "level", options.level, len(datasets))
+    level = files.choose_index(path, "level", options.level, len(datasets))
     array = _open_level_array(path, image, level)
     axes = _get_axes(path, image, array.ndim)
     outer = [str(a["name"]) for a in axes[:-2]]
@@ -456,7 +442,7 @@ def _read_level(
     if record is not None and doubts:
         record = replace(record, pixel_size_nm=None)
     if image.version not in _VERSIONS:
-        doubt = Message(
+        doubt = core.Message(
             f"OME-Zarr {image.version} is not fully supported (supported: "
             f"{_VERSIONS[0]} to {_VERSIONS[-1]}): check the pixel size.",
             "other-version",
@@ -485,14 +471,14 @@ def _read_level(
 
 def _read_display_settings(
     image: _MultiscaleImage, channel: int
-) -> DisplaySettings | None:
+) -> core.DisplaySettings | None:
     """Read the contrast limits and colour of a channel from OMERO metadata."""
     attributes, _ = get_ome_attributes(image.group)
     try:
         channel_record = attributes["omero"]["channels"][channel]
         window = channel_record["window"]
         hue = str(channel_record.get("color") or "FFFFFF").lower()
-        return DisplaySettings(
+        return core.DisplaySettings(
             limits=(float(window["start"]), float(window["end"])),
             colormap="gray" if int(hue, 16) == 0xFFFFFF else f"#{hue:0>6}",
         )
@@ -512,7 +498,7 @@ def _create_lazy_array(path: Path, array: "ZarrArray", index: tuple[int, ...]) -
             f"{_MAX_INNER}, which would take hours to read"
         )
         raise ValueError(msg)
-    marks = [path / mark for mark in ZARR_MARKS if (path / mark).is_file()]
+    marks = [path / mark for mark in files.ZARR_MARKS if (path / mark).is_file()]
     stamps = [mark.stat().st_mtime_ns for mark in marks]
     name = f"zarr-{tokenize(str(path.resolve()), array.path, stamps)}"
     chunks = array.shards or array.chunks
@@ -534,7 +520,7 @@ def _check_blocks(path: Path, array: "ZarrArray", chunks: Sequence[int]) -> None
             f"{path} must have at most {_MAX_BLOCKS} blocks in a plane, but has "
             f"{' x '.join(map(str, counts))}: convert it with larger chunks."
         )
-        raise ReadError(msg, code="too-many-blocks")
+        raise core.ReadError(msg, code="too-many-blocks")
     size = math.prod(min(each) for each in whole) * array.dtype.itemsize
     chunk_bytes = math.prod(array.chunks) * array.dtype.itemsize
     if max(size, chunk_bytes) > _LARGEST_BLOCK:
@@ -542,7 +528,7 @@ def _check_blocks(path: Path, array: "ZarrArray", chunks: Sequence[int]) -> None
             f"{path} must have blocks of at most {_LARGEST_BLOCK >> 20} MiB, got "
             f"{max(size, chunk_bytes) / 2**20:.0f} MiB: convert it with smaller chunks."
         )
-        raise ReadError(msg, code="blocks-too-large")
+        raise core.ReadError(msg, code="blocks-too-large")
 
 
 def _get_creation_stamp(path: Path, array: "ZarrArray") -> tuple[int, ...] | None:
@@ -583,11 +569,11 @@ class _CheckedArray:
     def ndim(self) -> int:
         return self.array.ndim
 
-    def __getitem__(self, index: Any) -> RealArray:
-        with convert_decoding_errors(self.path, "OME-Zarr"):
+    def __getitem__(self, index: Any) -> core.RealArray:
+        with files.convert_decoding_errors(self.path, "OME-Zarr"):
             try:
                 values = np.asarray(self.array[index])
-            except (MemoryError, SemsrError):
+            except (MemoryError, core.SemsrError):
                 raise
             except Exception as error:
                 reason = " ".join(str(error).split()) or type(error).__name__
@@ -609,15 +595,15 @@ class _CheckedArray:
             and _get_creation_stamp(self.path, self.array) != self.file_state
         ):
             msg = f"{self.path} was replaced or moved since it was opened: open "
-            raise ReadError(msg + "it again.", code="content-changed")
+            raise core.ReadError(msg + "it again.", code="content-changed")
 
 
 def _compute_calibration(
     axes: Sequence[Mapping[str, Any]],
     place: _LevelTransform,
-    ratio: FloatPair,
-    record: Record | None,
-) -> tuple[PixelSize | None, FloatPair, FloatPair, tuple[str, ...]]:
+    ratio: core.FloatPair,
+    record: files.Record | None,
+) -> tuple[core.PixelSize | None, core.FloatPair, core.FloatPair, tuple[str, ...]]:
     """Return the pixel size, origin and spacing of a level, with any doubts."""
     units = [_format_value(a.get("unit") or "") for a in axes[-2:]]
     unitless = all(unit.lower() in _NO_UNITS for unit in units)
@@ -626,7 +612,7 @@ def _compute_calibration(
         if not (unitless or doubts):
             units_text = " and ".join(repr(unit) for unit in units)
             sentence = f"No scale is given for {units_text}: the pixel size is unknown."
-            doubts = (Message(sentence, "pixel-size-missing"),)
+            doubts = (core.Message(sentence, "pixel-size-missing"),)
         return None, (0.0, 0.0), ratio, doubts
     (y, x), (down, across) = place.scale, place.shift
     lengths = [convert_to_nm(s, u) for s, u in zip((y, x), units, strict=True)]
@@ -642,7 +628,7 @@ def _compute_calibration(
     units_text = " and ".join(
         f"{s:g} {u or 'without a unit'}" for s, u in zip((y, x), units, strict=True)
     )
-    doubt = Message(
+    doubt = core.Message(
         f"The scale of y and x must be lengths above 0, got {units_text}: the pixel "
         "size is left unknown.",
         "pixel-size-invalid",
@@ -656,7 +642,7 @@ def _compute_level_ratio(
     level: int,
     array: "ZarrArray",
     place: _LevelTransform,
-) -> tuple[FloatPair, _LevelTransform]:
+) -> tuple[core.FloatPair, _LevelTransform]:
     """Return the number of level-0 rows and columns per pixel of a level.
 
     They follow from its scale unless its shape contradicts them, which puts the scale
@@ -687,7 +673,7 @@ def _compute_level_ratio(
         fits = abs(fine / even - coarse) <= _ROUNDING_PX
         ratios.append(float(even) if fits else ratio)
         if stated_step and not doubts:
-            doubt = Message(
+            doubt = core.Message(
                 f"According to its scale, level {level} is {stated_step:g} times "
                 f"coarser than level 0, but it has {coarse} of {fine} "
                 f"{('rows', 'columns')[axis]}: its pixel size is left unknown.",

@@ -27,27 +27,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from napari_semsr.core import (
-    Box,
-    DisplaySettings,
-    IntPair,
-    Job,
-    OptionError,
-    PixelSize,
-    Progress,
-    Provenance,
-    ReadError,
-    RealArray,
-    WriteError,
-    convert_dtype,
-    escape_invisible_characters,
-    is_system_file,
-    map_parallel,
-    parse_pixel_size,
-    read_bytes,
-    update_value_name,
-    warn,
-)
+from napari_semsr import core
 from napari_semsr.io.files import (
     LABELS,
     RECORD_KEY,
@@ -98,7 +78,9 @@ def _collect_options(history: dict[str, Any]) -> dict[str, Any]:
     reading = options.get("reading")
     if isinstance(reading, dict):
         options = {**{k: v for k, v in options.items() if k != "reading"}, **reading}
-    return {f"option {k}": update_value_name(k, value) for k, value in options.items()}
+    return {
+        f"option {k}": core.update_value_name(k, value) for k, value in options.items()
+    }
 
 
 def _get_resume_record(record: Record) -> dict[str, Any]:
@@ -115,7 +97,7 @@ _BLOCKS = "blocks"  # key in it: number of files of the finished levels
 _DONE_ARRAY = "done"
 _LARGEST_UNIT = 1 << 30  # bytes of a file; as for any file read at once
 _UNREADABLE = (
-    *(ReadError, OSError, LookupError, ValueError, TypeError),
+    *(core.ReadError, OSError, LookupError, ValueError, TypeError),
     *(ArithmeticError, AttributeError),
 )
 _logger = logging.getLogger(__name__)
@@ -132,13 +114,13 @@ class OmeZarrStore:
     # without
     marks: "ZarrArray"
     # rows and columns of one write unit, which writers never share
-    unit: IntPair
+    unit: core.IntPair
     record: Record = field(repr=False)  # name, calibration and provenance, as written
     # keeps other processes away until it is finished
     lock: StoreLock | None = field(default=None, repr=False, compare=False)
 
     @property
-    def shape(self) -> IntPair:
+    def shape(self) -> core.IntPair:
         """Shape of the image, (rows, columns)."""
         return _convert_to_int_pair(self.level0.shape)
 
@@ -168,7 +150,7 @@ class OmeZarrStore:
         total = 0
         for file in self._list_unit_files(row, column):
             with suppress(FileNotFoundError):
-                total = zlib.crc32(read_bytes(file, _LARGEST_UNIT), total)
+                total = zlib.crc32(core.read_bytes(file, _LARGEST_UNIT), total)
         return total + 1
 
     def _get_finest_arrays(self) -> "list[ZarrArray]":
@@ -183,7 +165,7 @@ class OmeZarrStore:
         key = self.level0.metadata.encode_chunk_key((row, column))
         return [self.path / array.path / key for array in self._get_finest_arrays()]
 
-    def mark_unfinished(self, places: Iterable[IntPair]) -> None:
+    def mark_unfinished(self, places: Iterable[core.IntPair]) -> None:
         """Mark write units at ``(row, column)`` as unfinished."""
         for place in places:
             self.marks[place] = 0
@@ -191,7 +173,9 @@ class OmeZarrStore:
     def mark_damaged_unfinished(self) -> None:
         """Mark units with missing or damaged files as unfinished, and warn."""
         places = list(np.ndindex(*_convert_to_int_pair(self.marks.shape)))
-        marks: dict[IntPair, int | None] = dict.fromkeys(places)  # None: damaged file
+        marks: dict[core.IntPair, int | None] = dict.fromkeys(
+            places
+        )  # None: damaged file
         if _is_decodable(self.marks, ...):
             values = np.asarray(self.marks[...])
             marks = {place: int(values[place]) for place in places}
@@ -204,7 +188,7 @@ class OmeZarrStore:
         for place in places_done:
             if marks[place] is None or self.marks.dtype.itemsize > 1:
                 is_intact = False
-                with suppress(ReadError):  # a pipe, a device or an oversized file
+                with suppress(core.ReadError):  # a pipe, a device or an oversized file
                     is_intact = marks[place] == self._compute_done_mark(*place)
             else:
                 box = self.box(*place)
@@ -217,27 +201,29 @@ class OmeZarrStore:
                 damaged_places.append(place)
         self.mark_unfinished(damaged_places)
         if damaged_places:
-            warn(
+            core.warn(
                 f"{len(damaged_places)} of {len(places_done)} finished tiles of "
                 f"{self.path.name} are missing or damaged and will be recomputed.",
                 "tiles-lost",
             )
 
-    def pending_units(self) -> list[IntPair]:
+    def pending_units(self) -> list[core.IntPair]:
         """List the unfinished units as ``(row, column)``."""
         rows, columns = np.nonzero(np.asarray(self.done_marks[:]) == 0)
         return list(zip(rows.tolist(), columns.tolist(), strict=True))
 
-    def box(self, row: int, column: int) -> Box:
+    def box(self, row: int, column: int) -> core.Box:
         """Return the box of a write unit, cropped to the image."""
-        whole = Box.from_shape(self.unit, (row * self.unit[0], column * self.unit[1]))
-        return whole.intersection(Box.from_shape(self.shape))
+        whole = core.Box.from_shape(
+            self.unit, (row * self.unit[0], column * self.unit[1])
+        )
+        return whole.intersection(core.Box.from_shape(self.shape))
 
-    def pending_boxes(self) -> list[Box]:
+    def pending_boxes(self) -> list[core.Box]:
         """List the boxes of unfinished write units, row by row."""
         return [self.box(row, column) for row, column in self.pending_units()]
 
-    def fill(self, blocks: Iterable[RealArray], message: str) -> Job[int]:
+    def fill(self, blocks: Iterable[core.RealArray], message: str) -> core.Job[int]:
         """Write the unfinished units and mark each of them as finished.
 
         Blocks (Y, X) come in the order of `pending_units`; each is requested when the
@@ -246,16 +232,16 @@ class OmeZarrStore:
         """
         clipped_count, total = 0, int(self.done_marks.size)
         places = self.pending_units()
-        yield Progress(total - len(places), total, message)
+        yield core.Progress(total - len(places), total, message)
         numbers = range(total - len(places) + 1, total + 1)
         for number, place, block in zip(numbers, places, blocks, strict=True):
             values, outside = np.asarray(block), 0
             if values.dtype.newbyteorder("=") != self.level0.dtype:
-                values, outside = convert_dtype(values, self.level0.dtype)
+                values, outside = core.convert_dtype(values, self.level0.dtype)
             self.level0[self.box(*place).slices] = values
             self.mark_done(*place)
             clipped_count += outside
-            yield Progress(number, total, message)
+            yield core.Progress(number, total, message)
         return clipped_count
 
     @contextmanager
@@ -287,14 +273,14 @@ class OmeZarrStore:
                 f"Note {key} in {self.path} must contain only finite JSON values: "
                 f"{error}."
             )
-            raise WriteError(msg, code="wrong-type") from error
+            raise core.WriteError(msg, code="wrong-type") from error
         self.group.attrs[ATTRIBUTE] = {**get_package_attributes(self.group), key: plain}
 
     def read_notes(self) -> dict[str, Any]:
         """Return all stored notes."""
         return get_package_attributes(self.group)
 
-    def finish(self) -> Iterator[Progress]:
+    def finish(self) -> Iterator[core.Progress]:
         """Build the coarser levels, then mark the store as complete."""
         missing = len(self.pending_units())
         if missing:
@@ -302,7 +288,7 @@ class OmeZarrStore:
                 f"{self.path} is incomplete: {missing} of its {self.done_marks.size} "
                 "tiles are missing; run again with `resume`."
             )
-            raise WriteError(msg, code="output-incomplete")
+            raise core.WriteError(msg, code="output-incomplete")
         has_classes = self.record.look is not None and self.record.look.classes
         reduce = _subsample_block if has_classes else downsample_block
         yield from _write_coarse_levels(self.group, self.level0, self.unit, reduce)
@@ -313,7 +299,7 @@ class OmeZarrStore:
             levels: list[Any] = [self.group[name] for name in names]
         except KeyError as error:
             msg = f"{self.path} was removed while it was being written: run again."
-            raise WriteError(msg, code="output-removed") from error
+            raise core.WriteError(msg, code="output-removed") from error
         self.write_note(
             _BLOCKS, sum(count_blocks(self.path, level) for level in levels)
         )
@@ -374,7 +360,7 @@ def count_blocks(path: Path, array: "ZarrArray") -> int:
         1
         for _, _, names in os.walk(path / array.path)
         for name in names
-        if not name.startswith((".", "zarr.json")) and not is_system_file(name)
+        if not name.startswith((".", "zarr.json")) and not core.is_system_file(name)
     )
 
 
@@ -392,7 +378,7 @@ def compute_pyramid_shapes(
     return shapes
 
 
-def downsample_block(block: RealArray) -> RealArray:
+def downsample_block(block: core.RealArray) -> core.RealArray:
     """Average blocks of 2 x 2 pixels of any real or boolean type, keeping the type.
 
     NaN pixels are left out of the mean; a pixel made of NaN only stays NaN. At odd
@@ -419,12 +405,12 @@ def downsample_block(block: RealArray) -> RealArray:
         return np.asarray(mean.astype(block.dtype))
 
 
-def _subsample_block(block: RealArray) -> RealArray:
+def _subsample_block(block: core.RealArray) -> core.RealArray:
     """Take every second pixel of counts or classes, which cannot be averaged."""
     return block[::2, ::2]
 
 
-def _compute_level_shapes(finest: "ZarrArray") -> list[IntPair]:
+def _compute_level_shapes(finest: "ZarrArray") -> list[core.IntPair]:
     """Return the shapes of all levels, down to one that fits into one chunk."""
     return compute_pyramid_shapes(
         _convert_to_int_pair(finest.shape), smallest=max(finest.chunks)
@@ -434,9 +420,9 @@ def _compute_level_shapes(finest: "ZarrArray") -> list[IntPair]:
 def _write_coarse_levels(
     group: "zarr.Group",
     finest: "ZarrArray",
-    unit: IntPair,
-    reduce: Callable[[RealArray], RealArray],
-) -> Iterator[Progress]:
+    unit: core.IntPair,
+    reduce: Callable[[core.RealArray], core.RealArray],
+) -> Iterator[core.Progress]:
     """Write levels 1 and up, each computed from the previous level.
 
     The memory for bands across the whole width would grow with the image.
@@ -449,26 +435,28 @@ def _write_coarse_levels(
         target = _create_level(group, str(level), shapes[level], finest, finest.dtype)
 
         def build_block(
-            corner: IntPair, finer: Any = source, coarser: Any = target
+            corner: core.IntPair, finer: Any = source, coarser: Any = target
         ) -> None:
             y, x = corner
             fine = finer[2 * y : 2 * (y + high), 2 * x : 2 * (x + wide)]
             coarser[y : y + high, x : x + wide] = reduce(np.asarray(fine))
 
-        for _ in map_parallel(build_block, corners):
+        for _ in core.map_parallel(build_block, corners):
             count += 1
-            yield Progress(count, total, "Building the pyramid")
+            yield core.Progress(count, total, "Building the pyramid")
         source = target
 
 
-def _iterate_unit_corners(shape: IntPair, unit: IntPair) -> Iterator[IntPair]:
+def _iterate_unit_corners(
+    shape: core.IntPair, unit: core.IntPair
+) -> Iterator[core.IntPair]:
     """Yield the corners of the write units of a level, row by row."""
     for y in range(0, shape[0], unit[0]):
         for x in range(0, shape[1], unit[1]):
             yield y, x
 
 
-def _convert_to_int_pair(shape: tuple[int, ...]) -> IntPair:
+def _convert_to_int_pair(shape: tuple[int, ...]) -> core.IntPair:
     """Convert a shape to a pair of integers."""
     rows, columns = shape
     return int(rows), int(columns)
@@ -499,7 +487,7 @@ def get_recorded_block_count(group: "zarr.Group") -> int | None:
 def _create_level(
     group: "zarr.Group",
     name: str,
-    shape: IntPair,
+    shape: core.IntPair,
     like: "ZarrArray",
     dtype: DTypeLike,
 ) -> "ZarrArray":
@@ -545,15 +533,15 @@ def _write_metadata(group: "zarr.Group", metadata: dict[str, object]) -> None:
 def create_store(
     path: Path,
     *,
-    shape: IntPair,
+    shape: core.IntPair,
     dtype: DTypeLike,
-    chunk: int | IntPair,
-    pixel_size_nm: PixelSize | None = None,
+    chunk: int | core.IntPair,
+    pixel_size_nm: core.PixelSize | None = None,
     origin: tuple[float, float] = (0.0, 0.0),
     spacing_px: tuple[float, float] = (1.0, 1.0),
     name: str = "image",
-    provenance: Provenance | None = None,
-    look: DisplaySettings | None = None,
+    provenance: core.Provenance | None = None,
+    look: core.DisplaySettings | None = None,
     significant_bits: int | None = None,
     overwrite: bool = False,
     resume: bool = False,
@@ -573,8 +561,8 @@ def create_store(
     rows, columns = (chunk, chunk) if isinstance(chunk, int) else chunk
     if min(rows, columns, chunks_per_shard) < 1:
         msg = f"A chunk must have at least one pixel, got {rows} x {columns}."
-        raise OptionError(msg, code="out-of-range")
-    size = parse_pixel_size(pixel_size_nm)
+        raise core.OptionError(msg, code="out-of-range")
+    size = core.parse_pixel_size(pixel_size_nm)
     record = Record(
         *(name, size, origin, spacing_px, provenance, look),
         significant_bits=significant_bits,
@@ -598,18 +586,18 @@ def create_store(
 class _StoreLayout:
     """Layout of a store."""
 
-    shape: IntPair
+    shape: core.IntPair
     dtype: np.dtype[np.generic]
-    chunk: IntPair
+    chunk: core.IntPair
     per_shard: int
     version: str  # Of OME-Zarr
 
     @property
-    def unit(self) -> IntPair:
+    def unit(self) -> core.IntPair:
         return self.chunk[0] * self.per_shard, self.chunk[1] * self.per_shard
 
     @property
-    def grid(self) -> IntPair:
+    def grid(self) -> core.IntPair:
         rows, columns = self.shape
         return math.ceil(rows / self.unit[0]), math.ceil(columns / self.unit[1])
 
@@ -627,7 +615,7 @@ def _create_new_store(path: Path, plan: _StoreLayout, record: Record) -> OmeZarr
                 f"Another process has just started writing to {path}: wait until it "
                 "finishes, or choose another name."
             )
-            raise WriteError(msg, code="output-locked") from error
+            raise core.WriteError(msg, code="output-locked") from error
     with convert_write_errors(path), ExitStack() as clean_up:
         clean_up.callback(shutil.rmtree, path, ignore_errors=True)
         lock = StoreLock(path)
@@ -653,7 +641,9 @@ def _create_new_store(path: Path, plan: _StoreLayout, record: Record) -> OmeZarr
     return OmeZarrStore(path, group, level0, marks, plan.unit, record, lock)
 
 
-def _create_done_map(group: "zarr.Group", grid: IntPair, dtype: str) -> "ZarrArray":
+def _create_done_map(
+    group: "zarr.Group", grid: core.IntPair, dtype: str
+) -> "ZarrArray":
     """Create a map in which all write units are marked as unfinished."""
     return group.create_array(
         _DONE_ARRAY, shape=grid, dtype=dtype, chunks=(1, 1), fill_value=0
@@ -662,7 +652,7 @@ def _create_done_map(group: "zarr.Group", grid: IntPair, dtype: str) -> "ZarrArr
 
 def read_store_state(
     path: Path,
-) -> tuple[Record | None, dict[str, Any], IntPair | None]:
+) -> tuple[Record | None, dict[str, Any], core.IntPair | None]:
     """Read the record, notes and progress of a possibly incomplete store.
 
     Returns its record (name, calibration, history; None if another program wrote it),
@@ -673,7 +663,7 @@ def read_store_state(
     from napari_semsr.core import FolderStore
 
     notes: dict[str, Any] = {}
-    progress: IntPair | None = None
+    progress: core.IntPair | None = None
     here = FolderStore(path, read_only=True)
     with suppress(*_UNREADABLE):
         notes = get_package_attributes(zarr.open_group(here, mode="r"))
@@ -711,7 +701,7 @@ def _reopen_store(path: Path, plan: _StoreLayout, record: Record) -> OmeZarrStor
             raise TypeError(_DONE_ARRAY)
     except _UNREADABLE as error:
         msg = f"{path} cannot be resumed: use `overwrite` to start again."
-        raise WriteError(msg, code="not-resumable") from error
+        raise core.WriteError(msg, code="not-resumable") from error
     same = (
         level0.shape == plan.shape
         and level0.dtype == plan.dtype
@@ -727,7 +717,7 @@ def _reopen_store(path: Path, plan: _StoreLayout, record: Record) -> OmeZarrStor
             f"{path} cannot be resumed, since the {' and the '.join(changes)} changed: "
             "use `overwrite` to start again."
         )
-        raise WriteError(msg, code="other-run")
+        raise core.WriteError(msg, code="other-run")
     if own.get("complete"):
         if _has_all_files(path, group, level0):
             lock.release()
@@ -753,7 +743,7 @@ def _has_all_files(path: Path, group: "zarr.Group", level0: "ZarrArray") -> bool
     if files < (get_recorded_block_count(group) or 0):
         return False
     return all(
-        _is_decodable(level, Box.from_shape(unit, corner).slices)
+        _is_decodable(level, core.Box.from_shape(unit, corner).slices)
         for level in levels
         for unit in [_convert_to_int_pair(level.shards or level.chunks)]
         for corner in _iterate_unit_corners(_convert_to_int_pair(level.shape), unit)
@@ -846,7 +836,7 @@ def _create_multiscale(
     ]
     axes: list[Any] = [ome.SpaceAxis(name=axis, unit=unit) for axis in ("y", "x")]
     return ome.Multiscale(
-        name=escape_invisible_characters(name),
+        name=core.escape_invisible_characters(name),
         axes=axes,
         datasets=datasets,
         type=method,

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from napari_semsr import core
 from napari_semsr.analysis import (
     ObjectCount,
     compute_psnr_gain,
@@ -18,25 +19,6 @@ from napari_semsr.analysis import (
     find_object_diameter,
     measure_metrics,
     sum_section_errors,
-)
-from napari_semsr.core import (
-    DB,
-    Affine,
-    Box,
-    Elastic,
-    FloatArray,
-    Grid,
-    Job,
-    Micrograph,
-    Quantity,
-    SemsrError,
-    ShapeError,
-    WarpedImage,
-    crop_to_box,
-    declare_quantity,
-    find_gap_free_box,
-    read_box,
-    warn,
 )
 from napari_semsr.io import write_transform
 from napari_semsr.jobs.images import Result, get_image_name, open_image, to_json_value
@@ -63,7 +45,7 @@ _NEAR_PX = 2.0  # chosen: about what light resolves
 _COARSE_PX = 24.0  # chosen: slower grey values are illumination and charging
 
 
-class AdaptationError(SemsrError):
+class AdaptationError(core.SemsrError):
     """Error for images that are not suitable for training; `reason` is a short code."""
 
     def __init__(self, message: str, reason: str, **facts: object) -> None:
@@ -81,21 +63,21 @@ class SharedArea:
     """Gap-free rectangle shared by a mosaic and an SEM image, on the mosaic grid."""
 
     name: str  # of the SEM image
-    light: Micrograph = field(metadata={"json": False})
-    sem: Micrograph = field(metadata={"json": False})
-    box: Box  # in the mosaic
-    training_box: Box  # in the rectangle: the part to train on
-    held_out: Box  # and the part to evaluate on
+    light: core.Micrograph = field(metadata={"json": False})
+    sem: core.Micrograph = field(metadata={"json": False})
+    box: core.Box  # in the mosaic
+    training_box: core.Box  # in the rectangle: the part to train on
+    held_out: core.Box  # and the part to evaluate on
     # from the mosaic to the SEM image
-    transform: Affine | Elastic = field(metadata={"json": False})
+    transform: core.Affine | core.Elastic = field(metadata={"json": False})
 
-    def crop(self, box: Box) -> tuple[Micrograph, Micrograph]:
+    def crop(self, box: core.Box) -> tuple[core.Micrograph, core.Micrograph]:
         """Crop both images to a box."""
-        return crop_to_box(self.light, box), crop_to_box(self.sem, box)
+        return core.crop_to_box(self.light, box), core.crop_to_box(self.sem, box)
 
 
 def create_shared_area(
-    mosaic: Micrograph, sem: Micrograph, transform: Affine | Elastic
+    mosaic: core.Micrograph, sem: core.Micrograph, transform: core.Affine | core.Elastic
 ) -> SharedArea:
     """Resample an SEM image to the grid of the mosaic, and split the overlap.
 
@@ -104,12 +86,12 @@ def create_shared_area(
     ShapeError
         If both share less than 64 x 160 px.
     """
-    back = WarpedImage(sem, Grid.from_image(mosaic), transform.inverse())
+    back = core.WarpedImage(sem, core.Grid.from_image(mosaic), transform.inverse())
     sem_there = back.read().astype(np.float32)
     light = np.asarray(
-        read_box(mosaic.data, Box.from_shape(mosaic.shape)), dtype=np.float32
+        core.read_box(mosaic.data, core.Box.from_shape(mosaic.shape)), dtype=np.float32
     )
-    box = find_gap_free_box(
+    box = core.find_gap_free_box(
         np.isfinite(sem_there) & np.isfinite(light), least=_MIN_ACROSS_PX
     )
     if box is None or max(box.shape) < MIN_PX:
@@ -119,13 +101,13 @@ def create_shared_area(
             f"{_MIN_ACROSS_PX} x {MIN_PX} px of the mosaic, got {has}: use an SEM "
             "image of a larger area."
         )
-        raise ShapeError(msg, code="overlap-too-small")
-    training_box, held_out = split_training_area(Box.from_shape(box.shape))
+        raise core.ShapeError(msg, code="overlap-too-small")
+    training_box, held_out = split_training_area(core.Box.from_shape(box.shape))
     parts = [
         mosaic.replace(
             name=one.name,
             data=np.ascontiguousarray(data[box.slices]),
-            origin=Grid.from_image(mosaic).box_origin(box),
+            origin=core.Grid.from_image(mosaic).box_origin(box),
             provenance=one.provenance,
         )
         for one, data in ((mosaic, light), (sem, sem_there))
@@ -135,7 +117,7 @@ def create_shared_area(
     )
 
 
-def split_training_area(box: Box) -> tuple[Box, Box]:
+def split_training_area(box: core.Box) -> tuple[core.Box, core.Box]:
     """Split a rectangle across its longer side into training and held-out parts.
 
     They are 32 px apart.
@@ -203,7 +185,7 @@ def check_correlation(areas: Sequence[SharedArea], kernel: NDArray[Any]) -> None
     raise AdaptationError(msg, "pairs-uncorrelated")
 
 
-def _measure_contrast(image: FloatArray) -> FloatArray:
+def _measure_contrast(image: core.FloatArray) -> core.FloatArray:
     """Measure the local contrast, without slow variations."""
     power = ndimage.gaussian_filter(
         _remove_slow_variations(image) ** 2, _NEAR_PX, mode="mirror"
@@ -211,7 +193,7 @@ def _measure_contrast(image: FloatArray) -> FloatArray:
     return _remove_slow_variations(np.sqrt(power))
 
 
-def _remove_slow_variations(image: FloatArray) -> FloatArray:
+def _remove_slow_variations(image: core.FloatArray) -> core.FloatArray:
     """Remove the mean and slow variations, such as illumination and charging."""
     fine = image - ndimage.gaussian_filter(image, _COARSE_PX, mode="mirror")
     return np.asarray(fine - fine.mean())
@@ -231,7 +213,7 @@ SEM_IN = ImageInput(
 _WORST_PX = 1.0  # expected error of the registration; chosen: beyond, pairs teach blur
 
 
-def _register_mosaic(run: Run[RegisterOptions]) -> Job[Registered]:
+def _register_mosaic(run: Run[RegisterOptions]) -> core.Job[Registered]:
     """Register a mosaic to an SEM image, elastically if affine is insufficient."""
     mosaic, sem = (run.image_inputs[item.name] for item in (MOSAIC_IN, SEM_IN))
     reading, name = run.get_read_options("sem"), get_image_name(sem)
@@ -262,7 +244,7 @@ def _register_mosaic(run: Run[RegisterOptions]) -> Job[Registered]:
         facts = to_json_value(describe_registration(registration.registration))
         raise AdaptationError(msg, "not-registered", registration=facts)
     if not _is_accurate(registration, COSTLY_PX):
-        warn(
+        core.warn(
             f"The expected registration error of {name} is "
             f"{registration.error_px:.2g} px, which costs 0.3 dB or more: landmarks "
             "may improve the registration.",
@@ -272,7 +254,7 @@ def _register_mosaic(run: Run[RegisterOptions]) -> Job[Registered]:
     return registration
 
 
-def register_pair(run: Run[RegisterOptions], **changes: object) -> Job[Registered]:
+def register_pair(run: Run[RegisterOptions], **changes: object) -> core.Job[Registered]:
     """Register mosaic and SEM image; `changes` override options."""
     mosaic, sem = (run.image_inputs[item.name] for item in (MOSAIC_IN, SEM_IN))
     return (
@@ -331,17 +313,19 @@ class Evaluation(Result):
     """
 
     name: str = field(metadata={"json": False})
-    psnr_db: Annotated[float | None, Quantity("PSNR", DB, ".2f")]
+    psnr_db: Annotated[float | None, core.Quantity("PSNR", core.DB, ".2f")]
     gain_db: Annotated[
-        float | None, Quantity("Over the input", DB, "+.2f", sd="gain_sd_db")
+        float | None, core.Quantity("Over the input", core.DB, "+.2f", sd="gain_sd_db")
     ]
     gain_sd_db: float | None
     gain_below_cutoff_db: Annotated[
         float | None,
-        Quantity("Below the cut-off", DB, "+.2f", sd="gain_below_cutoff_sd_db"),
+        core.Quantity(
+            "Below the cut-off", core.DB, "+.2f", sd="gain_below_cutoff_sd_db"
+        ),
     ]
     gain_below_cutoff_sd_db: float | None
-    objects: Annotated[ObjectCount, declare_quantity("Objects")]
+    objects: Annotated[ObjectCount, core.declare_quantity("Objects")]
     images: tuple[NDArray[Any], ...] = field(default=(), metadata={"json": False})
     errors: "SquaredErrors" = field(
         default_factory=lambda: SquaredErrors(), metadata={"json": False}, repr=False
@@ -352,11 +336,11 @@ class Evaluation(Result):
 class SquaredErrors:
     """Squared errors (N,) of the parts of all areas, in total and below the cut-off."""
 
-    all: FloatArray = field(default_factory=lambda: np.empty(0))
-    below: FloatArray | None = None
+    all: core.FloatArray = field(default_factory=lambda: np.empty(0))
+    below: core.FloatArray | None = None
 
     @property
-    def decisive_errors(self) -> FloatArray:
+    def decisive_errors(self) -> core.FloatArray:
         """Errors used for the decision: those below the cut-off, if it is known."""
         return self.all if self.below is None else self.below
 

@@ -21,33 +21,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
+from napari_semsr import core
 from napari_semsr.analysis import ObjectCount, choose_gain, fit_gain_and_offset
-from napari_semsr.core import (
-    DB,
-    Affine,
-    Box,
-    DisplaySettings,
-    Figure,
-    Float32Array,
-    Grid,
-    Job,
-    Line,
-    Micrograph,
-    OptionError,
-    Options,
-    Plot,
-    Progress,
-    Provenance,
-    Quantity,
-    SemsrError,
-    WarpedImage,
-    WriteError,
-    declare_quantity,
-    find_stray_pixels,
-    get_declared_figures,
-    map_progress,
-    read_box,
-)
 from napari_semsr.io import (
     create_file_stem,
     create_missing_file_error,
@@ -105,8 +80,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from napari_semsr.core import FloatPair
-
 
 _ROWS = 1024  # filtered at once; chosen: some 100 MB of a mosaic of 10 000 px
 _BRIGHTEST = (
@@ -115,8 +88,8 @@ _BRIGHTEST = (
 
 
 def filter_mosaic(
-    mosaic: Micrograph, linear: LinearFit, provenance: Provenance
-) -> Job[Micrograph]:
+    mosaic: core.Micrograph, linear: LinearFit, provenance: core.Provenance
+) -> core.Job[core.Micrograph]:
     """Apply the linear filter to the whole mosaic, strip by strip.
 
     Missing pixels, and those within the filter's margin, are NaN.
@@ -125,10 +98,10 @@ def filter_mosaic(
     reach = linear.kernel.shape[0] // 2
     result = np.full((rows, columns), np.nan, dtype=np.float32)
     for top in range(0, rows, _ROWS):
-        yield Progress(top, rows, "applying the linear filter")
+        yield core.Progress(top, rows, "applying the linear filter")
         end = min(top + _ROWS, rows)
-        wide = Box(top - reach, end + reach, -reach, columns + reach)
-        strip = np.asarray(read_box(mosaic.data, wide), dtype=np.float32)
+        wide = core.Box(top - reach, end + reach, -reach, columns + reach)
+        strip = np.asarray(core.read_box(mosaic.data, wide), dtype=np.float32)
         if np.isfinite(strip).any():
             result[top:end] = linear.apply(strip)[reach:-reach, reach:-reach]
     about = provenance.model_copy(update={"part": "linear filter"})
@@ -136,8 +109,10 @@ def filter_mosaic(
 
 
 def create_difference_map(
-    linear_image: Micrograph, model_image: Micrograph, provenance: Provenance
-) -> Micrograph:
+    linear_image: core.Micrograph,
+    model_image: core.Micrograph,
+    provenance: core.Provenance,
+) -> core.Micrograph:
     """Map the absolute difference between the model and filter results.
 
     In grey levels of the SEM image, absolute, after the gain and offset that best match
@@ -147,7 +122,9 @@ def create_difference_map(
     model = model_image.array().astype(np.float32)
     if model.shape != linear.shape:  # a model for another pixel size
         model = (
-            WarpedImage(model_image, Grid.from_image(linear_image), Affine())
+            core.WarpedImage(
+                model_image, core.Grid.from_image(linear_image), core.Affine()
+            )
             .read()
             .astype(np.float32)
         )
@@ -157,11 +134,13 @@ def create_difference_map(
     return linear_image.replace(
         data=differences,
         provenance=provenance.model_copy(update={"part": "look here"}),
-        look=DisplaySettings(limits=(0.0, top or 1.0), colormap="magma"),
+        look=core.DisplaySettings(limits=(0.0, top or 1.0), colormap="magma"),
     )
 
 
-def compute_difference(model: Float32Array, linear: Float32Array) -> Float32Array:
+def compute_difference(
+    model: core.Float32Array, linear: core.Float32Array
+) -> core.Float32Array:
     """Return the absolute difference of images (Y, X) in grey levels of the second."""
     finite = np.isfinite(model) & np.isfinite(linear)
     result = np.full(linear.shape, np.nan, dtype=np.float32)
@@ -174,15 +153,15 @@ def compute_difference(model: Float32Array, linear: Float32Array) -> Float32Arra
     return result
 
 
-def _compare_with_filter(run: Run[Options]) -> Job[Result]:
+def _compare_with_filter(run: Run[core.Options]) -> core.Job[Result]:
     """Filter a mosaic, and map where its enhanced version differs."""
     mosaic_given, result = (run.image_inputs[item.name] for item in LOOK_HERE.images)
     mosaic = open_image(mosaic_given, run.opening)
     mosaic = mosaic.replace(name=get_image_name(mosaic_given))
-    if (strays := find_stray_pixels(mosaic.data)) is not None:
+    if (strays := core.find_stray_pixels(mosaic.data)) is not None:
         mosaic = mosaic.replace(data=strays.fill(mosaic.data))
     record = read_json_object(Path(run.parameters["training"]))
-    provenance = Provenance.model_validate(record["provenance"])
+    provenance = core.Provenance.model_validate(record["provenance"])
     linear = LinearFit(**record["linear"])
     linear = replace(linear, kernel=np.array(linear.kernel, dtype=np.float32))
     filtered_image = yield from filter_mosaic(mosaic, linear, provenance)
@@ -195,7 +174,7 @@ def _compare_with_filter(run: Run[Options]) -> Job[Result]:
 LOOK_HERE = Verb(
     "look-here",
     (replace(MOSAIC_IN, side=""), ImageInput("result", "its enhanced version")),
-    Options,
+    core.Options,
     Result,
     _compare_with_filter,
     files=(FileInput("training", "the record of the training", optional=False),),
@@ -237,7 +216,7 @@ def write_report(
 
 def draw_held_out_images(
     planes: "Mapping[str, NDArray[Any]]",
-    pixel_size_nm: "FloatPair | None",
+    pixel_size_nm: "core.FloatPair | None",
     curve: "Sequence[Mapping[str, Any]]",
     held_out: "Mapping[str, Any]",
 ) -> dict[str, Any]:
@@ -269,11 +248,11 @@ def draw_held_out_images(
         )
         linear = np.full(2, held_out[f"linear_{key}"] or np.nan)
         lines = (
-            Line(ADAPTED_MODEL, seconds, gains),
-            Line(LINEAR, seconds[[0, -1]], linear, kind="threshold"),
+            core.Line(ADAPTED_MODEL, seconds, gains),
+            core.Line(LINEAR, seconds[[0, -1]], linear, kind="threshold"),
         )
         curve_png = draw_plot_png(
-            Plot("Training", "time (s)", f"{title} ({DB})", lines)
+            core.Plot("Training", "time (s)", f"{title} ({core.DB})", lines)
         )
     return {
         "look_here": differs_png,
@@ -310,7 +289,7 @@ class EnhancedImage(Result):
     image: str
     output: str
     unfamiliar_percent: Annotated[
-        float | None, Quantity("Unlike the training area", "% of the area", ".0f")
+        float | None, core.Quantity("Unlike the training area", "% of the area", ".0f")
     ]
 
 
@@ -327,23 +306,23 @@ class Adapted(Result):
     """
 
     output: str
-    model: Annotated[str, Quantity("Model")]
-    report: Annotated[str, Quantity("Report")]
+    model: Annotated[str, core.Quantity("Model")]
+    report: Annotated[str, core.Quantity("Report")]
     registration: Annotated[
-        dict[str, Any], declare_quantity("Registration", keys=Registered)
+        dict[str, Any], core.declare_quantity("Registration", keys=Registered)
     ]
     registrations: list[dict[str, Any]]
     evaluated: Annotated[
         dict[str, Evaluation],
-        declare_quantity("Evaluation", keys=Evaluation),
+        core.declare_quantity("Evaluation", keys=Evaluation),
     ]
     applied: list[EnhancedImage]
-    linear: Annotated[str, Quantity("Result of the linear filter")]
-    look_here: Annotated[str, Quantity("Look here")]
+    linear: Annotated[str, core.Quantity("Result of the linear filter")]
+    look_here: Annotated[str, core.Quantity("Look here")]
     cut_off_nm: float | None
-    steps: Annotated[int, Quantity("Steps", form="d")]
-    minutes: Annotated[float, Quantity("Trained", "minutes", ".3g")]
-    seconds: Annotated[float, Quantity("Time", "s", ".0f")]
+    steps: Annotated[int, core.Quantity("Steps", form="d")]
+    minutes: Annotated[float, core.Quantity("Trained", "minutes", ".3g")]
+    seconds: Annotated[float, core.Quantity("Time", "s", ".0f")]
     warnings: tuple[str, ...]
     areas: list[dict[str, Any]]
 
@@ -374,35 +353,35 @@ class Adapted(Result):
         """Return the record that the command prints."""
         return {**Result.to_json(self), "held_out": to_json_value(self.held_out)}
 
-    def figures(self) -> dict[str, Figure]:
+    def figures(self) -> dict[str, core.Figure]:
         """Return gains and object counts on the held-out part, and enhanced images."""
-        rows: dict[str, Figure] = {}
+        rows: dict[str, core.Figure] = {}
         for name, row in self.evaluated.items():
             if name != INPUT:
                 record = row.to_json()
                 key, title = choose_gain(record)
                 error = record[key.replace("_db", "_sd_db")]
                 label = f"{title.capitalize()}, {name}"
-                rows[label] = Figure(record[key], DB, "+.2f", sd=error)
+                rows[label] = core.Figure(record[key], core.DB, "+.2f", sd=error)
             counts = row.objects
-            rows[f"Objects, {name}"] = Figure(
+            rows[f"Objects, {name}"] = core.Figure(
                 f"{counts.shown} of {counts.objects} shown, {counts.invented} of "
                 f"{counts.drawn} invented"
             )
-        rows |= get_declared_figures(self)
+        rows |= core.get_declared_figures(self)
         for one in self.applied:
             unlike = one.unfamiliar_percent
             share = (
                 "" if unlike is None else (f", {unlike:.0f} % unlike the training area")
             )
-            rows[f"Enhanced, {one.image}"] = Figure(f"{one.output}{share}")
+            rows[f"Enhanced, {one.image}"] = core.Figure(f"{one.output}{share}")
         return rows
 
 
 _GAINS = ["gain_db", "gain_sd_db", "gain_below_cutoff_db", "gain_below_cutoff_sd_db"]
 
 
-def _run_adaptation(run: Run[AdaptOptions]) -> Job[Adapted]:
+def _run_adaptation(run: Run[AdaptOptions]) -> core.Job[Adapted]:
     """Run the steps whose records do not agree, and write the report."""
     start, folder = time.monotonic(), run.required_target
     sem_count = len(run.image_inputs["sem"])
@@ -412,7 +391,7 @@ def _run_adaptation(run: Run[AdaptOptions]) -> Job[Adapted]:
             f"A transform or landmarks apply to a single SEM image, got {sem_count} "
             "images: adapt to one of them."
         )
-        raise OptionError(msg, code="options-contradict")
+        raise core.OptionError(msg, code="options-contradict")
     for path in run.inputs:  # rather than after the training
         if not path_exists(path):
             raise create_missing_file_error(path)
@@ -426,13 +405,13 @@ def _run_adaptation(run: Run[AdaptOptions]) -> Job[Adapted]:
             f"The run in {folder} has no records, as if of an earlier version, and "
             "cannot be resumed: choose another folder or set `overwrite`."
         )
-        raise WriteError(msg, code="not-resumable")
+        raise core.WriteError(msg, code="not-resumable")
     folder.mkdir(parents=True, exist_ok=True)
     steps = _Steps(run, folder, _get_output_stem(run.image_inputs["mosaic"]))
     (model, applied, linear, look_here), warnings = yield from run.run_with_warnings(
         steps.run()
     )
-    yield Progress(0, 0, "writing the report")
+    yield core.Progress(0, 0, "writing the report")
     record = read_json_object(folder / _TRAINING)
     result = Adapted(
         output=str(folder),
@@ -465,7 +444,7 @@ class _Steps:
     folder: Path
     stem: str
 
-    def run(self) -> Job[tuple[Path, list[EnhancedImage], Path, Path]]:
+    def run(self) -> core.Job[tuple[Path, list[EnhancedImage], Path, Path]]:
         """Run all steps.
 
         Returns the model, the enhanced images, the result of the linear filter and the
@@ -499,7 +478,7 @@ class _Steps:
         yield from self._run_step("look-here", LOOK_HERE, inputs, outputs)
         return model, [*applied.values()], outputs["linear"], outputs["look_here"]
 
-    def _register(self) -> Job[list[Path]]:
+    def _register(self) -> core.Job[list[Path]]:
         """Register the mosaic to each SEM image; return the files of the transforms."""
         images, transforms = self.task.image_inputs, []
         files = {one.name: self.task.parameters[one.name] for one in ADAPT.files}
@@ -536,7 +515,7 @@ class _Steps:
         inputs: "Mapping[str, Any]",
         outputs: "Mapping[str, Path]",
         record_name: str | None = None,
-    ) -> Job[StepRecord]:
+    ) -> core.Job[StepRecord]:
         """Run a command with the options of this run, unless its record agrees.
 
         `record_name` is the file of its JSON result.
@@ -550,7 +529,7 @@ class _Steps:
         places = {key: str(place) for key, place in outputs.items()}
         values = {**options, **inputs, **places}
         step = Step(verb.name, inputs, options, (*outputs.values(),))
-        record, result = yield from map_progress(
+        record, result = yield from core.map_progress(
             run_step(
                 step, lambda: _start_step(verb, values), again=run.existing.overwrite
             ),
@@ -562,7 +541,7 @@ class _Steps:
         return record
 
 
-def _start_step(verb: Verb[Any, Any], values: dict[str, Any]) -> Job[Any]:
+def _start_step(verb: Verb[Any, Any], values: dict[str, Any]) -> core.Job[Any]:
     """Start a command; an interrupted store of the same run is resumed."""
     begun = False
     if verb.resumes:
@@ -570,7 +549,7 @@ def _start_step(verb: Verb[Any, Any], values: dict[str, Any]) -> Job[Any]:
         begun = read_store_state(store)[1].get("complete") is False
     try:
         return (yield from verb.start(values, overwrite=True, resume=begun))
-    except SemsrError as error:
+    except core.SemsrError as error:
         if not begun or error.code not in ("other-run", "not-resumable"):
             raise
     return (yield from verb.start(values, overwrite=True))
@@ -579,7 +558,7 @@ def _start_step(verb: Verb[Any, Any], values: dict[str, Any]) -> Job[Any]:
 def _get_output_stem(image: Image) -> str:
     """Return the stem of output names, which is the image name without its suffix."""
     name = get_image_name(image)
-    if not isinstance(image, Micrograph):
+    if not isinstance(image, core.Micrograph):
         name = re.sub(r"(\.ome)?\.\w+$", "", name)
     return create_file_stem(name)
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_semsr import inference, models, training
+from napari_semsr import core, inference, models, training
 from napari_semsr.analysis import (
     FAMILIARITY,
     FOCUS,
@@ -18,25 +18,6 @@ from napari_semsr.analysis import (
     Falloff,
     find_cut_off,
     fit_gain_and_offset,
-)
-from napari_semsr.core import (
-    Affine,
-    FloatArray,
-    FloatPair,
-    Grid,
-    InputRecord,
-    Job,
-    Micrograph,
-    Progress,
-    Provenance,
-    ShapeError,
-    WarpedImage,
-    count_available_cores,
-    declare_device_option,
-    find_stray_pixels,
-    map_progress,
-    measure_percentiles,
-    option,
 )
 from napari_semsr.inference import EnhanceOptions
 from napari_semsr.io import StoredTransform, read_transform, write_atomically
@@ -84,7 +65,7 @@ SEM_IMAGE = "SEM image"
 class AdaptOptions(RegisterOptions):
     """Options of registration and training."""
 
-    minutes: float | None = option(
+    minutes: float | None = core.option(
         None,
         "Minutes",
         "Training time in minutes; by default, a fixed number of steps, which takes "
@@ -94,12 +75,12 @@ class AdaptOptions(RegisterOptions):
         le=600,
     )
     cut_off_nm: CutOff = None
-    seed: int = option(0, "Seed", "Random seed, for reproducible training.", ge=0)
-    device: str = declare_device_option()
+    seed: int = core.option(0, "Seed", "Random seed, for reproducible training.", ge=0)
+    device: str = core.declare_device_option()
 
 
 @dataclass(frozen=True, slots=True)
-class AdaptProgress(Progress):
+class AdaptProgress(core.Progress):
     """Training progress, with results on the held-out part.
 
     `preview_images` are the input, the model's present result and the SEM image of the
@@ -112,7 +93,7 @@ class AdaptProgress(Progress):
     linear_gain_db: float | None = None
     gain_below_cutoff_db: float | None = None
     linear_gain_below_cutoff_db: float | None = None
-    preview_images: tuple[FloatArray, ...] = ()
+    preview_images: tuple[core.FloatArray, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,33 +107,33 @@ class TrainedArea(Result):
     output: str
     registrations: list[dict[str, Any]]
     areas: list[SharedArea]
-    pixel_size_nm: FloatPair | None
+    pixel_size_nm: core.FloatPair | None
     evaluations: dict[str, Evaluation]
     cut_off_nm: float | None
     steps: int
     minutes: float
     curve: list[dict[str, Any]]
     linear: LinearFit
-    provenance: Provenance
+    provenance: core.Provenance
 
 
-def _train_on_areas(run: Run[AdaptOptions]) -> Job[TrainedArea]:
+def _train_on_areas(run: Run[AdaptOptions]) -> core.Job[TrainedArea]:
     """Train on one part of each area, and keep the model if it is the best there is."""
     mosaic_given, settings = run.image_inputs["mosaic"], run.options
     mosaic = open_image(mosaic_given, run.opening)
     mosaic = mosaic.replace(name=get_image_name(mosaic_given))
     # as the model receives this mosaic: its range, without stray pixels
     measured_image, shown_image = mosaic.data, mosaic
-    if (strays := find_stray_pixels(mosaic.data)) is not None:
+    if (strays := core.find_stray_pixels(mosaic.data)) is not None:
         measured_image = strays.mask(mosaic.data)
         shown_image = mosaic.replace(data=strays.fill(mosaic.data))
-    levels = measure_percentiles(measured_image)
+    levels = core.measure_percentiles(measured_image)
     run.records[LIGHT] = yield from record_input(
         mosaic_given, mosaic, run.opening, role=LIGHT
     )
     areas, registrations = yield from _open_areas(run, shown_image)
     cut_off = find_cut_off(mosaic, settings.cut_off_nm)
-    yield Progress(0, 0, "fitting the linear filter")
+    yield core.Progress(0, 0, "fitting the linear filter")
     linear = fit_cross_validated_filter(
         [
             (light.array(), sem.array())
@@ -177,7 +158,7 @@ def _train_on_areas(run: Run[AdaptOptions]) -> Job[TrainedArea]:
     except AdaptationError as error:
         error.facts |= {"steps": fit.steps, "registration": registrations[0]}
         raise
-    yield Progress(0, 0, "writing the model")
+    yield core.Progress(0, 0, "writing the model")
     sem = areas[0].crop(areas[0].held_out)[1]
     planes = {name: row.images[0] for name, row in evaluations.items()}
     planes[SEM_IMAGE] = sem.array()
@@ -202,8 +183,8 @@ def _train_on_areas(run: Run[AdaptOptions]) -> Job[TrainedArea]:
 
 
 def _open_areas(
-    run: Run[AdaptOptions], mosaic: Micrograph
-) -> Job[tuple[list[SharedArea], list[dict[str, Any]]]]:
+    run: Run[AdaptOptions], mosaic: core.Micrograph
+) -> core.Job[tuple[list[SharedArea], list[dict[str, Any]]]]:
     """Crop the overlaps of the SEM images with the mosaic; describe the transforms."""
     areas, registrations = [], []
     for number, (image, transform_file) in enumerate(
@@ -216,7 +197,7 @@ def _open_areas(
         registrations.append(_describe_transform(stored_transform))
         try:
             area = create_shared_area(mosaic, sem, stored_transform.transform)
-        except ShapeError as error:
+        except core.ShapeError as error:
             raise AdaptationError(str(error), "not-registered") from error
         areas.append(area)
     return areas, registrations
@@ -234,10 +215,10 @@ def _describe_transform(stored_transform: StoredTransform) -> dict[str, Any]:
 def _fit_network(
     run: Run[AdaptOptions],
     areas: Sequence[SharedArea],
-    levels: FloatPair,
+    levels: core.FloatPair,
     before: Mapping[str, Evaluation],
     cut_off_nm: float | None,
-) -> Job["training.AreaFitResult"]:
+) -> core.Job["training.AreaFitResult"]:
     """Train on the training parts, resuming an interrupted training."""
     settings, folder = run.options, run.required_target.parent
     stop_file = folder / STOP
@@ -261,15 +242,15 @@ def _fit_network(
         cut_off_nm=cut_off_nm,
         pixel_size_nm=areas[0].light.pixel_size_nm,
         seconds=None if settings.minutes is None else 60 * settings.minutes,
-        threads=count_available_cores(),
+        threads=core.count_available_cores(),
         device=str(models.find_device(settings.device).device),
     )
     sem = areas[0].crop(areas[0].held_out)[1].array().astype(float)
 
-    def convert_progress(step: Progress) -> Progress:
+    def convert_progress(step: core.Progress) -> core.Progress:
         if not isinstance(step, training.AreaProgress):
             return step
-        preview: tuple[FloatArray, ...] = ()
+        preview: tuple[core.FloatArray, ...] = ()
         if step.images:
             now = step.images[0].astype(float)
             gain, offset = fit_gain_and_offset(now, sem)
@@ -280,16 +261,18 @@ def _fit_network(
         below = step.gain_below_cutoff_db, linear.gain_below_cutoff_db
         return AdaptProgress(*common, step.seconds, *gains, *below, preview)
 
-    area_fit: training.AreaFitResult = yield from map_progress(job, convert_progress)
+    area_fit: training.AreaFitResult = yield from core.map_progress(
+        job, convert_progress
+    )
     return area_fit
 
 
 def _create_card(
     run: Run[AdaptOptions],
-    mosaic: Micrograph,
+    mosaic: core.Micrograph,
     areas: Sequence[SharedArea],
     fit: "training.AreaFitResult",
-    levels: FloatPair,
+    levels: core.FloatPair,
 ) -> models.ModelCard:
     """Create the card of the model."""
     vendor = next((a.sem.metadata.get("vendor") for a in areas), None)
@@ -327,9 +310,9 @@ def _create_card(
     )
 
 
-def _record_trained_area(record: InputRecord, area: SharedArea) -> dict[str, Any]:
+def _record_trained_area(record: core.InputRecord, area: SharedArea) -> dict[str, Any]:
     """Record the area of an image that was trained on, in the format of `leakage`."""
-    grid, box = Grid.from_image(area.light), area.training_box
+    grid, box = core.Grid.from_image(area.light), area.training_box
     corners = np.array([[box.y0, box.x0], [box.y1, box.x1]])
     places = grid.corner + corners * np.array(grid.pitch)
     if record.role != LIGHT:  # in the plane of the SEM image
@@ -348,9 +331,9 @@ def _record_trained_area(record: InputRecord, area: SharedArea) -> dict[str, Any
 def _enhance_held_out(
     areas: Sequence[SharedArea],
     adapted_model: "models.LoadedModel",
-    levels: FloatPair,
+    levels: core.FloatPair,
     device: str,
-) -> Job[dict[str, list[NDArray[Any]]]]:
+) -> core.Job[dict[str, list[NDArray[Any]]]]:
     """Enhance the held-out parts with both models, in the mosaic's grey range."""
     level_options = {"input_scaling": "levels", "input_levels": levels}
     options = EnhanceOptions(device=device)
@@ -359,13 +342,15 @@ def _enhance_held_out(
         (MOSAIC_MODEL, models.load_model(find_model(MOSAIC_MODEL))),
         (ADAPTED_MODEL, adapted_model),
     ):
-        yield Progress(0, 0, f"evaluating the {name}")
+        yield core.Progress(0, 0, f"evaluating the {name}")
         model = replace(model, card=model.card.model_copy(update=level_options))
         images[name] = []
         for area in areas:
             output = yield from inference.enhance_in_memory(area.light, model, options)
             if output.shape != area.light.shape:  # a model for another pixel size
-                data = WarpedImage(output, Grid.from_image(area.light), Affine()).read()
+                data = core.WarpedImage(
+                    output, core.Grid.from_image(area.light), core.Affine()
+                ).read()
                 output = area.light.replace(data=data)
             values = output.array()[area.held_out.slices]
             images[name].append(values.astype(np.float32))

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import numpy as np
 
+from napari_semsr import core
 from napari_semsr.analysis import (
     AlignedPair,
     ErrorMapOptions,
@@ -13,26 +14,6 @@ from napari_semsr.analysis import (
     FittedPair,
     compute_block_means,
     fit_blur_and_gain,
-)
-from napari_semsr.core import (
-    LEVELS,
-    SIGMA,
-    Box,
-    DisplaySettings,
-    Float32Array,
-    FloatArray,
-    FloatPair,
-    Job,
-    Micrograph,
-    Progress,
-    Quantity,
-    declare_quantity,
-    format_shift,
-    get_error_code,
-    map_parallel,
-    measure_percentiles,
-    release_free_memory,
-    warn,
 )
 from napari_semsr.jobs.measure.offset import Offset, find_offset
 from napari_semsr.jobs.verb import MAP_OUT, ImageInput, MapResult, Run, Verb
@@ -52,22 +33,28 @@ class ErrorMapReport(MapResult):
 
     rse: Annotated[
         float,
-        Quantity("RSE", LEVELS, also="rse_percent", verdict="verdict", large=True),
+        core.Quantity(
+            "RSE", core.LEVELS, also="rse_percent", verdict="verdict", large=True
+        ),
     ]
-    rse_percent: Annotated[float, Quantity("RSE", _PERCENT, ".3g")]
-    rsp: Annotated[float, Quantity("RSP", "", ".4f", large=True)]
+    rse_percent: Annotated[float, core.Quantity("RSE", _PERCENT, ".3g")]
+    rsp: Annotated[float, core.Quantity("RSP", "", ".4f", large=True)]
     sigma_nm: Annotated[
-        float | None, Quantity(f"Blur, {SIGMA}", "nm", ".3g", also="sigma_px")
+        float | None, core.Quantity(f"Blur, {core.SIGMA}", "nm", ".3g", also="sigma_px")
     ]
-    sigma_px: Annotated[float, Quantity(f"Blur, {SIGMA}", "px", ".3g")]
-    alpha: Annotated[float, Quantity("Gain")]
-    beta: Annotated[float, Quantity("Offset", LEVELS)]
-    scale: Annotated[int, declare_quantity("Finer by")]
-    shift_px: Annotated[FloatPair, Quantity("Shift", "px", shown=False)]
-    shift_error_px: Annotated[float | None, Quantity("Its error", "px", shown=False)]
-    range: Annotated[FloatPair, declare_quantity("Range", LEVELS)]
-    looked_at: Annotated[float, declare_quantity("Fitted on", "of the field", ".1%")]
-    pixels: Annotated[int, Quantity("Pixels", shown=False)]
+    sigma_px: Annotated[float, core.Quantity(f"Blur, {core.SIGMA}", "px", ".3g")]
+    alpha: Annotated[float, core.Quantity("Gain")]
+    beta: Annotated[float, core.Quantity("Offset", core.LEVELS)]
+    scale: Annotated[int, core.declare_quantity("Finer by")]
+    shift_px: Annotated[core.FloatPair, core.Quantity("Shift", "px", shown=False)]
+    shift_error_px: Annotated[
+        float | None, core.Quantity("Its error", "px", shown=False)
+    ]
+    range: Annotated[core.FloatPair, core.declare_quantity("Range", core.LEVELS)]
+    looked_at: Annotated[
+        float, core.declare_quantity("Fitted on", "of the field", ".1%")
+    ]
+    pixels: Annotated[int, core.Quantity("Pixels", shown=False)]
 
     @property
     def verdict(self) -> str:
@@ -79,7 +66,7 @@ class ErrorMapReport(MapResult):
         )
 
     @property
-    def method(self) -> Annotated[str, declare_quantity("Method")]:
+    def method(self) -> Annotated[str, core.declare_quantity("Method")]:
         """How the enhanced image was matched to the reference, as text."""
         shift = f"shifted by {self.shift_text}, " if any(self.shift_px) else ""
         return (
@@ -88,20 +75,24 @@ class ErrorMapReport(MapResult):
         )
 
     @property
-    def shift_text(self) -> Annotated[str, Quantity("Moved by", tabled=False)]:
+    def shift_text(self) -> Annotated[str, core.Quantity("Moved by", tabled=False)]:
         """Shift of the enhanced image as text."""
-        return format_shift(self.shift_px)
+        return core.format_shift(self.shift_px)
 
     @property
-    def fitted_on(self) -> Annotated[str | None, Quantity("Fitted on", tabled=False)]:
+    def fitted_on(
+        self,
+    ) -> Annotated[str | None, core.Quantity("Fitted on", tabled=False)]:
         """Fraction of the image used to fit blur and grey levels, if not all of it."""
         share = self.looked_at
         return None if share == 1 else f"{100 * share:.1f} % of the field"
 
 
 def _create_error_map(
-    run: Run[ErrorMapOptions], reference: Micrograph, enhanced_image: Micrograph
-) -> Job[ErrorMapReport]:
+    run: Run[ErrorMapOptions],
+    reference: core.Micrograph,
+    enhanced_image: core.Micrograph,
+) -> core.Job[ErrorMapReport]:
     settings = run.options
     run.warn_if_trained_on()
     lying, offset = AlignedPair.from_images(reference, enhanced_image), Offset()
@@ -109,39 +100,39 @@ def _create_error_map(
         rows * columns for rows, columns in (reference.shape, lying.shape)
     )
     if shared_pixels < 0.99 * whole:
-        warn(
+        core.warn(
             "The enhanced image, and therefore the map, covers only "
             f"{100 * shared_pixels / whole:.0f} % of {reference.name}.",
             "partly-covered",
         )
 
-    def read_pair(box: Box) -> tuple[FloatArray, FloatArray]:
+    def read_pair(box: core.Box) -> tuple[core.FloatArray, core.FloatArray]:
         fixed_block, fine = lying.read(box)
         return fixed_block, compute_block_means(fine, lying.factor)
 
     if settings.align:
-        yield Progress(0, 0, "looking for a shift")
+        yield core.Progress(0, 0, "looking for a shift")
         offset = find_offset(
             read_pair, lying.shape, reach=settings.search_radius_px, nearest=True
         )
         if offset.doubt:
-            warn(
+            core.warn(
                 f"The images are compared without registration. {offset.doubt}",
-                get_error_code(offset.doubt),
+                core.get_error_code(offset.doubt),
             )
     shift = offset.shift or (0.0, 0.0)
     pair = AlignedPair.from_images(reference, enhanced_image, shift)
     fit = yield from fit_blur_and_gain(pair)
     fit.warn_if_doubtful(reference.name, enhanced_image.name)
-    release_free_memory()  # used by the fit, before the field is read
-    yield Progress(0, 0, "measuring the range of grey levels")
-    low, high = measure_percentiles(reference.data)
+    core.release_free_memory()  # used by the fit, before the field is read
+    yield core.Progress(0, 0, "measuring the range of grey levels")
+    low, high = core.measure_percentiles(reference.data)
     percent = 100 / (high - low) if high > low else float("nan")  # per grey level
     factor = percent if settings.unit == "percent" else 1.0
     tally = ErrorSums()
 
-    def compute_blocks(boxes: list[Box]) -> Iterator[Float32Array]:
-        for fixed_block, errors in map_parallel(FittedPair(pair, fit).read, boxes):
+    def compute_blocks(boxes: list[core.Box]) -> Iterator[core.Float32Array]:
+        for fixed_block, errors in core.map_parallel(FittedPair(pair, fit).read, boxes):
             tally.add(fixed_block, errors)  # in order
             errors -= fixed_block
             np.abs(errors, out=errors)
@@ -153,10 +144,10 @@ def _create_error_map(
     about = reference.replace(
         data=np.broadcast_to(np.float32(0), grid.shape),
         name=f"error map of {enhanced_image.name} "
-        f"({LEVELS if settings.unit == 'grey' else _PERCENT})",
-        origin=grid.box_origin(Box.from_shape(grid.shape)),
+        f"({core.LEVELS if settings.unit == 'grey' else _PERCENT})",
+        origin=grid.box_origin(core.Box.from_shape(grid.shape)),
         metadata={},
-        look=DisplaySettings(
+        look=core.DisplaySettings(
             limits=(0.0, top if top > 0 else 1.0), colormap="inferno", colour_bar=True
         ),
     )

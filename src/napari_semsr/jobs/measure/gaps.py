@@ -7,28 +7,12 @@ from typing import Annotated, Any
 
 import numpy as np
 
+from napari_semsr import core
 from napari_semsr.analysis import (
     GapOptions,
     Gaps,
     WidthHistogram,
     measure_gaps,
-)
-from napari_semsr.core import (
-    FLAT,
-    Figure,
-    FloatArray,
-    FloatPair,
-    Job,
-    Line,
-    Micrograph,
-    Plot,
-    Quantity,
-    create_length_properties,
-    declare_length,
-    declare_quantity,
-    format_number,
-    get_declared_figures,
-    warn,
 )
 from napari_semsr.io import write_csv, write_sheet
 from napari_semsr.jobs.images import (
@@ -41,24 +25,24 @@ from napari_semsr.jobs.verb import ImageInput, ImageMeasurement, Output, Run, Ve
 
 # record keys of each gap
 _OF_GAP = {
-    "kind": Quantity("Kind"),
-    **declare_length("y", "y"),
-    **declare_length("x", "x"),
-    **declare_length("reference_width", "In the reference"),
-    **declare_length("width", "Width"),
-    **declare_length("error", "Error"),
+    "kind": core.Quantity("Kind"),
+    **core.declare_length("y", "y"),
+    **core.declare_length("x", "x"),
+    **core.declare_length("reference_width", "In the reference"),
+    **core.declare_length("width", "Width"),
+    **core.declare_length("error", "Error"),
 }
 
 # record keys of each particle
 _OF_PARTICLE = {
-    "label": Quantity("Label"),
-    **declare_length("y", "y"),
-    **declare_length("x", "x"),
-    "area_nm2": Quantity("Area", "nm²", also="area_px"),
-    "area_px": Quantity("Area", "px²"),
-    **declare_length("diameter", "Diameter"),
-    "diameter_sd_nm": Quantity("Error of the diameter", "nm"),
-    "eccentricity": Quantity("Eccentricity"),
+    "label": core.Quantity("Label"),
+    **core.declare_length("y", "y"),
+    **core.declare_length("x", "x"),
+    "area_nm2": core.Quantity("Area", "nm²", also="area_px"),
+    "area_px": core.Quantity("Area", "px²"),
+    **core.declare_length("diameter", "Diameter"),
+    "diameter_sd_nm": core.Quantity("Error of the diameter", "nm"),
+    "eccentricity": core.Quantity("Eccentricity"),
 }
 # Share of the diameters that clear particles have: 0.43 and more of real powders and
 # balls, 0.36 and less of 34 of 41 real surfaces, grains and tissues (docs/gaps.md)
@@ -74,43 +58,47 @@ class GapReport(ImageMeasurement):
     `origin_nm` is the position ``(y, x)`` of the first pixel.
     """
 
-    result: Gaps = field(metadata=FLAT)
+    result: Gaps = field(metadata=core.FLAT)
     histograms: tuple[WidthHistogram, WidthHistogram | None] = field(
         metadata={"json": False}
     )
-    origin_nm: FloatPair = field(metadata={"json": False})
-    table: Annotated[str | None, Quantity("Table", tabled=False)] = None
-    labels_out: Annotated[str | None, Quantity("Labels", tabled=False)] = None
+    origin_nm: core.FloatPair = field(metadata={"json": False})
+    table: Annotated[str | None, core.Quantity("Table", tabled=False)] = None
+    labels_out: Annotated[str | None, core.Quantity("Labels", tabled=False)] = None
 
-    widths_nm, widths_px = create_length_properties(
+    widths_nm, widths_px = core.create_length_properties(
         lambda result, unit: [
             getattr(gap, f"width_{unit}") for gap in result.result.found_gaps
         ],
         *("widths", "Widths"),
         **_PLOT_ONLY,
     )
-    reference_widths_nm, reference_widths_px = create_length_properties(
+    reference_widths_nm, reference_widths_px = core.create_length_properties(
         lambda result, unit: [
             getattr(gap, f"reference_{unit}") for gap in result.result.found_gaps
         ],
         *("reference_widths", "Widths, reference"),
         **_PLOT_ONLY,
     )
-    diameters_nm, diameters_px = create_length_properties(
+    diameters_nm, diameters_px = core.create_length_properties(
         lambda result, unit: list(result.result.get_diameters(unit)),
         *("diameters", "Diameters"),
         **_PLOT_ONLY,
     )
 
     @property
-    def own_gaps(self) -> Annotated[int | None, declare_quantity("Gaps of the image")]:
+    def own_gaps(
+        self,
+    ) -> Annotated[int | None, core.declare_quantity("Gaps of the image")]:
         """Number of gaps found in the image alone, if there is a reference."""
         return self.result.own
 
     @property
     def rows(
         self,
-    ) -> Annotated[list[dict[str, Any]], declare_quantity("Each gap", keys=_OF_GAP)]:
+    ) -> Annotated[
+        list[dict[str, Any]], core.declare_quantity("Each gap", keys=_OF_GAP)
+    ]:
         """Measured values of each gap."""
         columns = self.result.create_table()
         cells = zip(*columns.values(), strict=True)
@@ -137,7 +125,7 @@ class GapReport(ImageMeasurement):
     def particle_rows(
         self,
     ) -> Annotated[
-        list[dict[str, Any]], declare_quantity("Each particle", keys=_OF_PARTICLE)
+        list[dict[str, Any]], core.declare_quantity("Each particle", keys=_OF_PARTICLE)
     ]:
         """Measured values of each particle that the border does not cut."""
         error, nm = self.result.size_error, self.pixel_size_nm
@@ -166,7 +154,7 @@ class GapReport(ImageMeasurement):
             rows.append({key: row[key] for key in _OF_PARTICLE})
         return rows
 
-    def discs(self) -> tuple[FloatArray, FloatArray]:
+    def discs(self) -> tuple[core.FloatArray, core.FloatArray]:
         """Return centres ``(y, x)`` (N, 2) and diameters (N,) in px for plots."""
         whole = [one for one in self.result.sizes if one.whole]
         centres = np.array([one.place_px for one in whole]).reshape(-1, 2)
@@ -175,14 +163,16 @@ class GapReport(ImageMeasurement):
     @property
     def places_px(
         self,
-    ) -> Annotated[list[FloatPair], declare_quantity("Position of each gap", "px")]:
+    ) -> Annotated[
+        list[core.FloatPair], core.declare_quantity("Position of each gap", "px")
+    ]:
         """Centres ``(y, x)`` of the gaps."""
         return [gap.place_px for gap in self.result.found_gaps]
 
     @property
     def histogram(
         self,
-    ) -> Annotated[dict[str, Any], declare_quantity("Histograms of widths")]:
+    ) -> Annotated[dict[str, Any], core.declare_quantity("Histograms of widths")]:
         """Counts and fitted Gaussians of image and reference, with bin edges."""
         image, reference = to_json_value(self.histograms)
         edges = image.pop("edges")
@@ -196,31 +186,35 @@ class GapReport(ImageMeasurement):
         return "px" if self.pixel_size_nm is None else "nm"
 
     @property
-    def invented(self) -> Annotated[int | None, Quantity("Invented", shown=False)]:
+    def invented(self) -> Annotated[int | None, core.Quantity("Invented", shown=False)]:
         """Number of gaps in the image that the reference does not show."""
         return None if self.result.own is None else len(self.result.invented_gaps)
 
-    def figures(self) -> dict[str, Figure]:
+    def figures(self) -> dict[str, core.Figure]:
         """Return median widths, and means of the fitted Gaussians."""
         gaps, unit = self.result, self.unit
-        rows = get_declared_figures(self)
+        rows = core.get_declared_figures(self)
         for name, widths, histogram in zip(
             ("", ", reference"), gaps.get_widths(unit), self.histograms, strict=True
         ):
             if widths.size:
                 middle = float(np.median(widths))
-                rows[f"Median width{name}"] = Figure(middle, unit, ".3g")
+                rows[f"Median width{name}"] = core.Figure(middle, unit, ".3g")
             if histogram is not None and histogram.fit is not None:
                 mean, error = histogram.fit.mean, histogram.fit.error
-                rows[f"Gaussian's mean{name}"] = Figure(mean, unit, ".3g", sd=error)
+                rows[f"Gaussian's mean{name}"] = core.Figure(
+                    mean, unit, ".3g", sd=error
+                )
         sizes = gaps.get_diameters(unit)
         if sizes.size:
             low, high = np.quantile(sizes, [0.1, 0.9]).tolist()
-            limits = f"{format_number(low, '.3g')} to {format_number(high, '.3g')}"
-            rows["Diameters, 10 to 90 %"] = Figure(f"{limits} {unit}")
+            limits = (
+                f"{core.format_number(low, '.3g')} to {core.format_number(high, '.3g')}"
+            )
+            rows["Diameters, 10 to 90 %"] = core.Figure(f"{limits} {unit}")
         return rows
 
-    def plots(self) -> list[Plot]:
+    def plots(self) -> list[core.Plot]:
         """Plot the width distributions with their Gaussians, and the diameters."""
         unit, lines = self.unit, []
         for number, (name, histogram) in enumerate(
@@ -230,14 +224,16 @@ class GapReport(ImageMeasurement):
                 continue
             edges, fit, label = np.array(histogram.edges), histogram.fit, name
             if fit is not None:
-                error = f"\N{PLUS-MINUS SIGN} {format_number(fit.error, '.2g')}"
-                label = f"{name}: {format_number(fit.mean, '.3g')} {error} {unit}"
+                error = f"\N{PLUS-MINUS SIGN} {core.format_number(fit.error, '.2g')}"
+                label = f"{name}: {core.format_number(fit.mean, '.3g')} {error} {unit}"
                 fine = np.linspace(0, edges[-1], _FINE)
                 at = fit.evaluate(fine)
-                lines.append(Line("", fine, at, fit.mean, colour=number, kind="fit"))
+                lines.append(
+                    core.Line("", fine, at, fit.mean, colour=number, kind="fit")
+                )
             counts = np.array(histogram.counts, dtype=float)
-            lines.append(Line(label, edges, counts, colour=number))
-        widths = Plot("Widths", f"gap width ({unit})", "gaps", tuple(lines))
+            lines.append(core.Line(label, edges, counts, colour=number))
+        widths = core.Plot("Widths", f"gap width ({unit})", "gaps", tuple(lines))
         widths_drawn, sizes = [widths] if lines else [], self.result.get_diameters(unit)
         if not sizes.size:
             return widths_drawn
@@ -245,11 +241,13 @@ class GapReport(ImageMeasurement):
         end = _WIDEST * float(np.percentile(sizes, 99))
         usual, wider = sizes[sizes <= end], ""
         if usual.size < sizes.size:  # otherwise the others would share one bar
-            wider = f"; {sizes.size - usual.size} above {format_number(end, '.2g')}"
+            wider = (
+                f"; {sizes.size - usual.size} above {core.format_number(end, '.2g')}"
+            )
         counts, edges = np.histogram(usual, "fd")
-        across = Line("Diameters", edges, counts.astype(float), colour=last)
+        across = core.Line("Diameters", edges, counts.astype(float), colour=last)
         xlabel = f"particle diameter ({unit}){wider}"
-        return [*widths_drawn, Plot("Diameters", xlabel, "particles", (across,))]
+        return [*widths_drawn, core.Plot("Diameters", xlabel, "particles", (across,))]
 
 
 _FINE = 200  # points of a plotted Gaussian
@@ -257,8 +255,8 @@ _WIDEST = 1.5  # times the 99th percentile of diameters; chosen: end of the axis
 
 
 def _measure_gaps(
-    run: Run[GapOptions], image: Micrograph, reference: Micrograph | None
-) -> Job[GapReport]:
+    run: Run[GapOptions], image: core.Micrograph, reference: core.Micrograph | None
+) -> core.Job[GapReport]:
     if reference is not None:
         run.warn_if_trained_on()
         warn_about_offset(image, reference)
@@ -314,7 +312,7 @@ def _warn_if_unclear(gaps: Gaps, name: str) -> None:
     if gaps.clear is None or gaps.particles - gaps.cut < _MIN_COUNT:
         return
     if gaps.clear < _MIN_CLEAR:
-        warn(
+        core.warn(
             f"Only {100 * gaps.clear:.0f} % of the particles found in {name}, weighted "
             "by diameter, are round or convex and isolated: check the outlines. The "
             "image may contain no particles, or only dark ones (`dark`).",

@@ -5,20 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from napari_semsr.core import (
-    Box,
-    FloatPair,
-    IntPair,
-    Message,
-    Micrograph,
-    RealArray,
-    RegistrationError,
-    ShapeError,
-    get_central_box,
-    get_error_code,
-    read_box,
-    warn,
-)
+from napari_semsr import core
 from napari_semsr.registration import Shift, find_shift
 
 # Sides of the central search area: the second is used if the first finds no shift;
@@ -32,7 +19,7 @@ _TOLD_PX = 0.5  # px; chosen: such a shift lowers PSNR by a decibel or more
 _SAME = 0.9
 _SURE = 2.0  # standard errors by which a shift must differ from zero; chosen: 95 %
 
-Both = tuple[RealArray, RealArray]
+Both = tuple[core.RealArray, core.RealArray]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +31,12 @@ class Offset:
     doubt: str = ""  # why the shift is not reliable; empty if it is
 
     @property
-    def shift(self) -> FloatPair | None:
+    def shift(self) -> core.FloatPair | None:
         """Shift ``(y, x)`` in px to apply to the second image, if any."""
         return self.best_shift.shift_px if self.best_shift and self.is_moved else None
 
     @property
-    def shift_px(self) -> FloatPair | None:
+    def shift_px(self) -> core.FloatPair | None:
         """Measured shift ``(y, x)`` in px, reliable or not."""
         return None if self.best_shift is None else self.best_shift.shift_px
 
@@ -60,8 +47,8 @@ class Offset:
 
 
 def find_offset(
-    read: Callable[[Box], Both],
-    shape: IntPair,
+    read: Callable[[core.Box], Both],
+    shape: core.IntPair,
     *,
     reach: int,
     nearest: bool = False,
@@ -78,9 +65,9 @@ def find_offset(
     shift, doubt = None, ""
     for side in sides:
         try:
-            shift = find_shift(*read(get_central_box(shape, side)), reach=reach)
-        except (RegistrationError, ShapeError) as error:
-            doubt = Message(str(error), get_error_code(error))
+            shift = find_shift(*read(core.get_central_box(shape, side)), reach=reach)
+        except (core.RegistrationError, core.ShapeError) as error:
+            doubt = core.Message(str(error), core.get_error_code(error))
             if max(shape) > side:
                 continue
         break
@@ -88,7 +75,7 @@ def find_offset(
         return Offset(doubt=doubt)
     size = float(np.hypot(*shift.shift_px))
     if shift.is_ambiguous and not (nearest and size <= 1):
-        doubt = Message(
+        doubt = core.Message(
             f"Another shift fits about as well ({shift.runner_up:.2f} of the best), "
             "as is typical of a lattice.",
             "ambiguous",
@@ -98,17 +85,20 @@ def find_offset(
 
 
 def measure_offset(
-    first: Micrograph, second: Micrograph, *, windows: Sequence[int] = _WINDOWS
+    first: core.Micrograph,
+    second: core.Micrograph,
+    *,
+    windows: Sequence[int] = _WINDOWS,
 ) -> Offset:
     """Find the shift between two images of equal shape, up to 10 px."""
 
-    def read_pair(box: Box) -> Both:
-        return read_box(first.data, box), read_box(second.data, box)
+    def read_pair(box: core.Box) -> Both:
+        return core.read_box(first.data, box), core.read_box(second.data, box)
 
     return find_offset(read_pair, first.shape, reach=_REACH_PX, windows=windows)
 
 
-def warn_about_offset(image: Micrograph, reference: Micrograph) -> None:
+def warn_about_offset(image: core.Micrograph, reference: core.Micrograph) -> None:
     """Warn if an image is shifted relative to its reference."""
     if image.shape != reference.shape:
         return
@@ -121,7 +111,7 @@ def warn_about_offset(image: Micrograph, reference: Micrograph) -> None:
         return
     y, x = offset.best_shift.shift_px
     if np.hypot(y, x) >= _TOLD_PX:
-        warn(
+        core.warn(
             f"The image is shifted relative to its reference by ({-y:.1f}, {-x:.1f}) "
             "px, which this measurement counts as an error: register the images "
             "first (`register()`).",

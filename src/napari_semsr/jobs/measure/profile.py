@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import numpy as np
 
+from napari_semsr import core
 from napari_semsr.analysis import (
     RAYLEIGH_DIP,
     Estimate,
@@ -17,22 +18,6 @@ from napari_semsr.analysis import (
     check_line_bounds,
     measure_profile,
     read_profile,
-)
-from napari_semsr.core import (
-    FLAT,
-    LEVELS,
-    CurveDeclaration,
-    Figure,
-    Job,
-    Micrograph,
-    Progress,
-    Quantity,
-    create_length_properties,
-    create_property,
-    declare_length,
-    declare_quantity,
-    get_value,
-    widen_interval,
 )
 from napari_semsr.jobs.images import SIZES, get_calibrated_image, to_json_value
 from napari_semsr.jobs.verb import (
@@ -52,7 +37,7 @@ class MeasuredCurve(PixelSizeResult):
     """Profile along a line, with its measurements."""
 
     profile: Profile
-    readings: ProfileReadings = field(metadata=FLAT)
+    readings: ProfileReadings = field(metadata=core.FLAT)
 
     @property
     def unit(self) -> str:
@@ -67,11 +52,11 @@ class MeasuredCurve(PixelSizeResult):
         parts = (length.value, length.sd, length.low, length.high)
         return Estimate(*(self.profile.per_px * part for part in parts))
 
-    def figures(self) -> dict[str, Figure]:
+    def figures(self) -> dict[str, core.Figure]:
         """Return the measurements by name; medians if there are several lines."""
-        readings, rows = self.readings, dict[str, Figure]()
+        readings, rows = self.readings, dict[str, core.Figure]()
         if readings.reason is not None:
-            rows["No reading"] = Figure(readings.reason)
+            rows["No reading"] = core.Figure(readings.reason)
         kind = "Dark line" if readings.dark else "Line"
         if readings.edge is not None:
             edge = readings.edge
@@ -82,7 +67,7 @@ class MeasuredCurve(PixelSizeResult):
             rows[f"{kind}, FWHM"] = self._format_length(line.fwhm, line.plain_fwhm)
             rows[f"{kind} at"] = self._format_length(line.place, line.plain_place)
         elif readings.lines:
-            rows[f"{kind}s"] = Figure(len(readings.lines))
+            rows[f"{kind}s"] = core.Figure(len(readings.lines))
             widths = [line.fwhm.value for line in readings.lines if line.fwhm]
             rows |= self._format_median("FWHM, median", widths)
             apart = [pair.distance.value for pair in readings.pairs if pair.distance]
@@ -90,28 +75,30 @@ class MeasuredCurve(PixelSizeResult):
             untold = [pair.reason for pair in readings.pairs if pair.reason]
             if untold:
                 note = f"({len(untold)} of {len(readings.pairs)} pairs)"
-                rows["Dip undecided"] = Figure(untold[0], note=note)
-        rows["Pixel size"] = Figure(self.pixel_size)
+                rows["Dip undecided"] = core.Figure(untold[0], note=note)
+        rows["Pixel size"] = core.Figure(self.pixel_size)
         return rows
 
     def _format_length(
         self, fit_length: Estimate | None, plain: float | None
-    ) -> Figure:
+    ) -> core.Figure:
         """Format a fitted length with its interval, and the value from crossings."""
         k = self.profile.per_px
         beside = "" if plain is None else f"plain {plain * k:.4g}"
         if fit_length is None:
-            return Figure(f"{beside} {self.unit}, no fit" if beside else "no fit")
+            return core.Figure(f"{beside} {self.unit}, no fit" if beside else "no fit")
         length = self.convert_to_axis_unit(fit_length)
         ends = f"95 %: {length.low:.4g} to {length.high:.4g}"
         note = f"({ends}{', ' * bool(beside)}{beside})"
-        return Figure(length.value, self.unit, note=note, sd=length.sd)
+        return core.Figure(length.value, self.unit, note=note, sd=length.sd)
 
-    def _format_median(self, name: str, values: Sequence[float]) -> dict[str, Figure]:
+    def _format_median(
+        self, name: str, values: Sequence[float]
+    ) -> dict[str, core.Figure]:
         if not values:
             return {}
         middle = self.profile.per_px * float(np.median(values))
-        return {name: Figure(middle, self.unit, note=f"(of {len(values)})")}
+        return {name: core.Figure(middle, self.unit, note=f"(of {len(values)})")}
 
     def tables(self) -> dict[str, Mapping[str, Sequence[float | str | None]]]:
         """Return tables of lines and pairs, if there are several lines."""
@@ -153,26 +140,26 @@ class MeasuredCurve(PixelSizeResult):
 
 # record keys of each line, of two neighbours, and of an edge
 _OF_LINE = {
-    "model": Quantity("Model"),
-    "height": Quantity("Height", LEVELS),
-    **declare_length("place", "At"),
-    **declare_length("fwhm", "FWHM"),
-    **declare_length("fwhm_plain", "FWHM, plain"),
+    "model": core.Quantity("Model"),
+    "height": core.Quantity("Height", core.LEVELS),
+    **core.declare_length("place", "At"),
+    **core.declare_length("fwhm", "FWHM"),
+    **core.declare_length("fwhm_plain", "FWHM, plain"),
 }
 _OF_PAIR = {
-    **declare_length("distance", "Apart"),
-    **declare_length("distance_plain", "Apart, plain"),
-    "dip": Quantity("Dip", form=".3g", sd="dip_sd"),
-    "dip_plain": Quantity("Dip, plain", form=".3g"),
-    "rayleigh": Quantity("Rayleigh"),
-    "sparrow": Quantity("Sparrow"),
-    "reason": Quantity("Why no dip"),
+    **core.declare_length("distance", "Apart"),
+    **core.declare_length("distance_plain", "Apart, plain"),
+    "dip": core.Quantity("Dip", form=".3g", sd="dip_sd"),
+    "dip_plain": core.Quantity("Dip, plain", form=".3g"),
+    "rayleigh": core.Quantity("Rayleigh"),
+    "sparrow": core.Quantity("Sparrow"),
+    "reason": core.Quantity("Why no dip"),
 }
 _OF_EDGE = {
-    "step": Quantity("Step", LEVELS),
-    **declare_length("place", "at"),
-    **declare_length("width_10_90", "10 to 90 %"),
-    **declare_length("width_10_90_plain", "10 to 90 %, plain"),
+    "step": core.Quantity("Step", core.LEVELS),
+    **core.declare_length("place", "at"),
+    **core.declare_length("width_10_90", "10 to 90 %"),
+    **core.declare_length("width_10_90_plain", "10 to 90 %, plain"),
 }
 
 
@@ -183,7 +170,7 @@ def _create_length_columns(
     name = "_".join(filter(None, (stem, part)))
 
     errors = {item: f"{stem}_{item}_{{unit}}" for item in ("sd", "interval")}
-    return create_length_properties(
+    return core.create_length_properties(
         lambda result, unit: result.lengths(stem)[f"{name}_{unit}"],
         *(name, label),
         shown=False,
@@ -227,17 +214,17 @@ class ProfileReport(MeasuredCurve):
     edge_10_90_interval_nm, edge_10_90_interval_px = _create_length_columns(
         "edge_10_90", "Its interval", "interval"
     )
-    lines_averaged = create_property(
+    lines_averaged = core.create_property(
         lambda result: result.profile.lines, "Lines averaged", shown=False, tabled=False
     )
 
     @property
-    def line(self) -> Annotated[tuple[float, ...], declare_quantity("Line", "px")]:
+    def line(self) -> Annotated[tuple[float, ...], core.declare_quantity("Line", "px")]:
         """End points of the line, ``y0, x0, y1, x1``."""
         return self.options.line
 
     @property
-    def peaks_px(self) -> Annotated[list[float], declare_quantity("Peaks", "px")]:
+    def peaks_px(self) -> Annotated[list[float], core.declare_quantity("Peaks", "px")]:
         """Positions of lines in px."""
         return [line.position for line in self.readings.lines]
 
@@ -245,14 +232,16 @@ class ProfileReport(MeasuredCurve):
     def peaks_nm(
         self,
     ) -> Annotated[
-        list[float] | None, declare_quantity("Peaks", "nm", also="peaks_px")
+        list[float] | None, core.declare_quantity("Peaks", "nm", also="peaks_px")
     ]:
         """Positions of lines in nm."""
         k = self.profile.nm_per_px
         return None if k is None else [place * k for place in self.peaks_px]
 
     @property
-    def lines(self) -> Annotated[list[Any], declare_quantity("Lines", keys=_OF_LINE)]:
+    def lines(
+        self,
+    ) -> Annotated[list[Any], core.declare_quantity("Lines", keys=_OF_LINE)]:
         """Measurements of each line."""
         length = partial(_create_length_record, self.profile)
         return [
@@ -268,7 +257,7 @@ class ProfileReport(MeasuredCurve):
     @property
     def pairs(
         self,
-    ) -> Annotated[list[Any], declare_quantity("Neighbours", keys=_OF_PAIR)]:
+    ) -> Annotated[list[Any], core.declare_quantity("Neighbours", keys=_OF_PAIR)]:
         """Measurements of each pair of neighbouring lines."""
         length = partial(_create_length_record, self.profile)
         return [
@@ -287,7 +276,7 @@ class ProfileReport(MeasuredCurve):
     @property
     def edge(
         self,
-    ) -> Annotated[dict[str, Any] | None, declare_quantity("Edge", keys=_OF_EDGE)]:
+    ) -> Annotated[dict[str, Any] | None, core.declare_quantity("Edge", keys=_OF_EDGE)]:
         """Measurements of the edge, if there is one."""
         edge, length = self.readings.edge, partial(_create_length_record, self.profile)
         if edge is None:
@@ -298,22 +287,22 @@ class ProfileReport(MeasuredCurve):
             **length("width_10_90", edge.width, edge.plain_width),
         }
 
-    height = create_property(  # height of the highest line
+    height = core.create_property(  # height of the highest line
         lambda result: (
             result.readings.highest_line and result.readings.highest_line.height
         ),
         "Height",
-        LEVELS,
+        core.LEVELS,
     )
 
     @property
-    def dip(self) -> Annotated[float | None, Quantity("Dip")]:
+    def dip(self) -> Annotated[float | None, core.Quantity("Dip")]:
         """Dip between the first two lines, as a fraction of the lower one."""
         dips = [pair.dip for pair in self.readings.pairs]
         return dips[0].value if dips and dips[0] else None
 
     # why there is neither line nor edge
-    reason = create_property(lambda result: result.readings.reason, "No reading")
+    reason = core.create_property(lambda result: result.readings.reason, "No reading")
 
     def lengths(self, stem: str) -> Mapping[str, object]:
         """Return a length record: main line width, edge width, or first distance."""
@@ -333,11 +322,11 @@ class ProfileReport(MeasuredCurve):
             fit_length, plain = readings.edge.width, readings.edge.plain_width
         return _create_length_record(self.profile, stem, fit_length, plain)
 
-    def figures(self) -> dict[str, Figure]:
+    def figures(self) -> dict[str, core.Figure]:
         """Return the settings and measurements of the curve."""
         profile = self.profile
-        long = Figure(profile.length_px * profile.per_px, self.unit)
-        wide = Figure(profile.lines, note="lines averaged")
+        long = core.Figure(profile.length_px * profile.per_px, self.unit)
+        wide = core.Figure(profile.lines, note="lines averaged")
         return {"Length": long, "Width": wide, **MeasuredCurve.figures(self)}
 
     def to_json(self) -> dict[str, object]:
@@ -345,10 +334,10 @@ class ProfileReport(MeasuredCurve):
         record: dict[str, object] = to_json_value(
             {
                 "image": self.image,
-                **{name: get_value(self, name) for name in SIZES},
+                **{name: core.get_value(self, name) for name in SIZES},
                 **self.options.model_dump(),
                 **self.lengths("fwhm"),
-                **{name: get_value(self, name) for name in _RECORD_NAMES},
+                **{name: core.get_value(self, name) for name in _RECORD_NAMES},
                 "distance_nm": self.profile.distance_nm,
                 "distance_px": self.profile.distance_px,
                 "intensity": self.profile.intensity,
@@ -370,7 +359,7 @@ def _convert_to_nm(profile: Profile, length: Estimate | None) -> Estimate | None
         return None
     sd = math.hypot(length.sd, length.value * profile.length_sd)
     read = k * length.low, k * length.high
-    low, high = widen_interval(k * length.value, read, profile.length_sd)
+    low, high = core.widen_interval(k * length.value, read, profile.length_sd)
     return Estimate(k * length.value, k * sd, low, high)
 
 
@@ -400,11 +389,13 @@ def _create_estimate_record(
     }
 
 
-def _measure_profile(run: Run[ProfileOptions], image: Micrograph) -> Job[ProfileReport]:
+def _measure_profile(
+    run: Run[ProfileOptions], image: core.Micrograph
+) -> core.Job[ProfileReport]:
     settings, sized_image = run.options, get_calibrated_image(image, None)
     check_line_bounds(sized_image, settings.line)
     profile = read_profile(sized_image, settings.line, width_px=settings.width)
-    yield Progress(1, 2, "measuring")
+    yield core.Progress(1, 2, "measuring")
     how = settings.model_dump(include={"polarity", "prominence", "pixel"})
     return ProfileReport(
         image=run.image_names[0],
@@ -424,7 +415,7 @@ PROFILE = Verb(
     title="profile",
     makes_table=True,
     curves=(
-        CurveDeclaration(
+        core.CurveDeclaration(
             "Grey levels along the line",
             "distance_{unit}",
             "intensity",

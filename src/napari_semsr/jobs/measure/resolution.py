@@ -7,59 +7,13 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from napari_semsr.analysis import (
-    CAUSE_WITH_REFERENCE,
-    CAUSE_WITHOUT_REFERENCE,
-    REASON_TEXTS,
-    Decorrelation,
-    DecorrelationOptions,
-    FrcMap,
-    FrcMapOptions,
-    FrcOptions,
-    FrcResult,
-    RadialSpectrum,
-    SpectrumOptions,
-    describe_nyquist_ratio,
-    find_cut_off,
-    format_cut_off_note,
-    format_cut_off_warning,
-    has_shared_noise,
-    measure_decorrelation,
-    measure_frc,
-    measure_frc_map,
-    measure_spectrum,
-)
-from napari_semsr.core import (
-    FLAT,
-    Box,
-    CurveDeclaration,
-    DisplaySettings,
-    Figure,
-    FloatPair,
-    IntPair,
-    Job,
-    Message,
-    Micrograph,
-    Progress,
-    Provenance,
-    Quantity,
-    RealArray,
-    SemsrError,
-    contrast_limits,
-    create_property,
-    declare_quantity,
-    get_central_box,
-    get_declared_figures,
-    get_error_code,
-    option,
-    read_box,
-    warn,
-)
+from napari_semsr import analysis, core
 from napari_semsr.io import (
     get_half_paths,
     read,
     write_csv,
 )
+from napari_semsr.jobs import verb
 from napari_semsr.jobs.crop import crop_to_gap_free_box
 from napari_semsr.jobs.images import (
     append_image_records,
@@ -69,28 +23,17 @@ from napari_semsr.jobs.images import (
 )
 from napari_semsr.jobs.measure.offset import Offset, measure_offset
 from napari_semsr.jobs.stitch import HALF
-from napari_semsr.jobs.verb import (
-    MAP_OUT,
-    ImageInput,
-    ImageMeasurement,
-    O,
-    Output,
-    PixelSizeResult,
-    Run,
-    Verb,
-    get_pixel_size_fields,
-)
 
 # The halves of a mosaic, stored next to it.
 
-Halves = tuple[Micrograph, Micrograph]
+Halves = tuple[core.Micrograph, core.Micrograph]
 ALONE = "It was measured as a single image."
 """Sentence appended to the reason for not using the halves of a mosaic."""
 
 
 def find_halves(
-    mosaic: Path, mosaic_image: Micrograph
-) -> tuple[Halves | None, Message | None]:
+    mosaic: Path, mosaic_image: core.Micrograph
+) -> tuple[Halves | None, core.Message | None]:
     """Find the halves of a mosaic, or return the reason if they are missing."""
     paths = get_half_paths(mosaic)
     there = [path for path in paths if path.exists()]
@@ -106,7 +49,7 @@ def find_halves(
         try:
             halves = read(paths[0]), read(paths[1])
             fault = _find_mismatch(mosaic, mosaic_image, halves)
-        except (SemsrError, OSError) as error:
+        except (core.SemsrError, OSError) as error:
             fault = f"has halves next to it that cannot be read ({error})"
         if not fault:
             first, second = (
@@ -114,10 +57,10 @@ def find_halves(
                 for half in halves
             )
             return (first, second), None
-    return None, Message(f"The mosaic {mosaic.name} {fault}.", "halves-missing")
+    return None, core.Message(f"The mosaic {mosaic.name} {fault}.", "halves-missing")
 
 
-def _find_mismatch(mosaic: Path, mosaic_image: Micrograph, halves: Halves) -> str:
+def _find_mismatch(mosaic: Path, mosaic_image: core.Micrograph, halves: Halves) -> str:
     """Return the reason why halves do not match the mosaic; empty if they do."""
     if mosaic.suffix.lower() == ".png":
         return "is a PNG, whose grey values differ from those of its halves"
@@ -140,7 +83,7 @@ def _find_mismatch(mosaic: Path, mosaic_image: Micrograph, halves: Halves) -> st
     return ""
 
 
-def _get_stitch_recipe(history: Provenance | None) -> dict[str, object] | None:
+def _get_stitch_recipe(history: core.Provenance | None) -> dict[str, object] | None:
     """Return the record shared by a mosaic and its halves; None for other images."""
     if history is None or history.defining_step().job != "stitch":
         return None
@@ -152,7 +95,7 @@ def _get_stitch_recipe(history: Provenance | None) -> dict[str, object] | None:
 # Shift of the second image relative to the first.
 
 _NOISE_PX = 1024  # central area tested for shared noise; chosen: 0.2 s
-_STILL = Message(
+_STILL = core.Message(
     "The images share noise, such as a detector pattern, that did not move with the "
     "sample.",
     "not-independent",
@@ -160,8 +103,8 @@ _STILL = Message(
 
 
 def _find_offset(
-    first: Micrograph,
-    second: Micrograph | None,
+    first: core.Micrograph,
+    second: core.Micrograph | None,
     settings: "FrcJobOptions | FrcMapJobOptions",
 ) -> Offset:
     """Find the shift of the second image, if requested."""
@@ -170,9 +113,9 @@ def _find_offset(
     offset = measure_offset(first, second)
     if offset.shift is None or settings.reference:
         return offset
-    middle = get_central_box(first.shape, _NOISE_PX)
-    one, other = (read_box(image.data, middle) for image in (first, second))
-    if not has_shared_noise(one, other, offset.shift):
+    middle = core.get_central_box(first.shape, _NOISE_PX)
+    one, other = (core.read_box(image.data, middle) for image in (first, second))
+    if not analysis.has_shared_noise(one, other, offset.shift):
         return offset
     return replace(offset, is_moved=False, doubt=_STILL)
 
@@ -185,7 +128,7 @@ def _explain_missing_registration(offset: Offset) -> str | None:
 def _warn_about_cut_off(beyond: str) -> str:
     """Return a warning if a resolution is finer than the optical cut-off."""
     if beyond:
-        warn(beyond, "finer-than-optics")
+        core.warn(beyond, "finer-than-optics")
     return beyond
 
 
@@ -200,19 +143,19 @@ _BEFORE = (
 with warnings.catch_warnings():  # shadows an attribute of `type`
     warnings.simplefilter("ignore", UserWarning)
 
-    class FrcJobOptions(FrcOptions):
+    class FrcJobOptions(analysis.FrcOptions):
         """Options for registering and correlating one or two images."""
 
-        register: bool = option(True, _REGISTER, _BEFORE)
+        register: bool = core.option(True, _REGISTER, _BEFORE)
 
-    class FrcMapJobOptions(FrcMapOptions):
+    class FrcMapJobOptions(analysis.FrcMapOptions):
         """Options for registering two images and mapping their local correlation."""
 
-        register: bool = option(True, _REGISTER, _BEFORE)
+        register: bool = core.option(True, _REGISTER, _BEFORE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _CorrelationReport(ImageMeasurement):
+class _CorrelationReport(verb.ImageMeasurement):
     """Correlation of a single image, or of two images of one area.
 
     `found_shift_px` is the measured shift of the second image, if requested; the result
@@ -220,23 +163,23 @@ class _CorrelationReport(ImageMeasurement):
     that only a part could be measured, or why the images were not registered.
     """
 
-    note: Annotated[str | None, Quantity("Note", tabled=False)]
+    note: Annotated[str | None, core.Quantity("Note", tabled=False)]
     found_shift_px: Annotated[
-        FloatPair | None,
-        declare_quantity(
+        core.FloatPair | None,
+        core.declare_quantity(
             *("Shift, down and right", "px", "+.2f"),
             sd="found_shift_sd_px",
             method="",
         ),
     ]
     found_shift_sd_px: Annotated[
-        float | None, declare_quantity("Found shift, s.d.", "px")
+        float | None, core.declare_quantity("Found shift, s.d.", "px")
     ]
 
     @property
     def second_off(
         self,
-    ) -> Annotated[str | None, Quantity("Shift of second image", tabled=False)]:
+    ) -> Annotated[str | None, core.Quantity("Shift of second image", tabled=False)]:
         """Shift of the second image, and whether it was corrected."""
         if self.found_shift_px is None or self.found_shift_sd_px is None:
             return None
@@ -253,26 +196,30 @@ class FrcReport(_CorrelationReport):
     """Fourier ring correlation of one or two images, or of a mosaic's halves."""
 
     halves: tuple[str, ...] | None  # their names
-    result: FrcResult = field(metadata=FLAT)
+    result: analysis.FrcResult = field(metadata=core.FLAT)
 
 
 def _get_mosaic_halves(
-    run: Run[Any], first: Micrograph
+    run: verb.Run[Any], first: core.Micrograph
 ) -> tuple[Halves | None, str | None]:
     """Return the halves of a single mosaic, or the reason why they are missing."""
     halves, image = run.parameters.get("halves"), run.image_inputs["a"]
     alone = "b" not in run.image_inputs and halves is None
-    if not alone or isinstance(image, Micrograph) or run.options.split != "diagonal":
+    if (
+        not alone
+        or isinstance(image, core.Micrograph)
+        or run.options.split != "diagonal"
+    ):
         return halves, None
     halves, note = find_halves(Path(image), first)
     if note is not None:
-        warn(note := Message(f"{note} {ALONE}", get_error_code(note)))
+        core.warn(note := core.Message(f"{note} {ALONE}", core.get_error_code(note)))
     return halves, note
 
 
 def _record_images(
-    run: Run[O], first: Micrograph, second: Micrograph | None
-) -> Job[tuple[Micrograph, Micrograph | None]]:
+    run: verb.Run[verb.O], first: core.Micrograph, second: core.Micrograph | None
+) -> core.Job[tuple[core.Micrograph, core.Micrograph | None]]:
     """Record both images, to detect a common history."""
     if second is None or first.provenance is second.provenance is None:
         return first, second
@@ -281,14 +228,14 @@ def _record_images(
 
 
 def _correlate_images(
-    run: Run[FrcJobOptions], first: Micrograph, second: Micrograph | None
-) -> Job[FrcReport]:
+    run: verb.Run[FrcJobOptions], first: core.Micrograph, second: core.Micrograph | None
+) -> core.Job[FrcReport]:
     settings, sized_image = run.options, get_calibrated_image(first, second)
     if second is not None:
         run.warn_if_trained_on()
     halves, note = _get_mosaic_halves(run, first)
     first, second = yield from _record_images(run, first, second)
-    box: Box | None = None
+    box: core.Box | None = None
     if halves is not None:
         (first, one, other), box = yield from crop_to_gap_free_box(first, *halves)
     elif second is None:
@@ -296,11 +243,11 @@ def _correlate_images(
     elif first.shape == second.shape:
         (first, second), box = yield from crop_to_gap_free_box(first, second)
     offset = _find_offset(first, second, settings)
-    yield Progress(1, 2, "correlating")
+    yield core.Progress(1, 2, "correlating")
     if halves is None:
-        result = measure_frc(first, second, settings, shift_px=offset.shift)
+        result = analysis.measure_frc(first, second, settings, shift_px=offset.shift)
     else:
-        result = measure_frc(one, other, settings, whole=first)
+        result = analysis.measure_frc(one, other, settings, whole=first)
     where = None
     if box is not None:
         lies = "without gaps" if halves is None else "that both halves cover"
@@ -308,7 +255,7 @@ def _correlate_images(
             f"Measured in the largest rectangle {lies}, {box.shape[0]} x "
             f"{box.shape[1]} px at ({box.y0}, {box.x0})."
         )
-    end_nm = result.cut_off_nm or find_cut_off(sized_image)
+    end_nm = result.cut_off_nm or analysis.find_cut_off(sized_image)
     beyond = _warn_about_cut_off(replace(result, cut_off_nm=end_nm).cut_off_warning)
     warnings = [_explain_missing_registration(offset), note, where, beyond]
     return FrcReport(
@@ -321,7 +268,7 @@ def _correlate_images(
     )
 
 
-def _declare_image_inputs(alone: str) -> tuple[ImageInput, ImageInput]:
+def _declare_image_inputs(alone: str) -> tuple[verb.ImageInput, verb.ImageInput]:
     """Declare the image inputs; `alone` describes how a single image is measured."""
     first = (
         "an image; a single mosaic is measured with the halves that "
@@ -329,8 +276,8 @@ def _declare_image_inputs(alone: str) -> tuple[ImageInput, ImageInput]:
     )
     second = "a second, independent image of the same field"
     return (
-        ImageInput("a", first, role="image", column="image", also=("a",)),
-        ImageInput(
+        verb.ImageInput("a", first, role="image", column="image", also=("a",)),
+        verb.ImageInput(
             "b",
             second,
             optional=True,
@@ -341,7 +288,7 @@ def _declare_image_inputs(alone: str) -> tuple[ImageInput, ImageInput]:
     )
 
 
-FRC = Verb(
+FRC = verb.Verb(
     "frc",
     _declare_image_inputs("is split"),
     FrcJobOptions,
@@ -350,7 +297,7 @@ FRC = Verb(
     title="measurement",
     makes_table=True,
     curves=(
-        CurveDeclaration(
+        core.CurveDeclaration(
             "Fourier ring correlation",
             "frequency_per_px",
             "correlation",
@@ -363,7 +310,7 @@ FRC = Verb(
         ),
     ),
     value="result",
-    gives=FrcResult,
+    gives=analysis.FrcResult,
     example="""
     >>> from scipy.ndimage import gaussian_filter
     >>> rng = np.random.default_rng(0)
@@ -379,9 +326,9 @@ FRC = Verb(
 # FRC map of one or two images, written as an image in nm.
 
 
-_MEDIAN = Quantity("Median", "nm", also="median_px", interval="median_interval_nm",
+_MEDIAN = core.Quantity("Median", "nm", also="median_px", interval="median_interval_nm",
     reason="why", verdict="verdict", large=True)  # fmt: skip
-_P10 = Quantity("10th percentile", "nm", also="p10_px")
+_P10 = core.Quantity("10th percentile", "nm", also="p10_px")
 _P90 = replace(_P10, label="90th percentile", also="p90_px")
 
 
@@ -396,7 +343,7 @@ class FrcMapReport(_CorrelationReport):
 
     output: str | None
     unit: str
-    shape: IntPair
+    shape: core.IntPair
     p10_nm: Annotated[float | None, _P10]
     p10_px: Annotated[float | None, replace(_P10, unit="px", also="")]
     median_nm: Annotated[float | None, _MEDIAN]
@@ -406,58 +353,66 @@ class FrcMapReport(_CorrelationReport):
     ]
     p90_nm: Annotated[float | None, _P90]
     p90_px: Annotated[float | None, replace(_P90, unit="px", also="")]
-    median_interval_nm: Annotated[FloatPair | None, declare_quantity("Between")]
-    median_interval_px: Annotated[FloatPair | None, declare_quantity("Between")]
-    blocks: Annotated[int, Quantity("Blocks", shown=False)]
-    failed: Annotated[
-        int, Quantity("Failed", "", "d", column="blocks_without_crossing")
+    median_interval_nm: Annotated[
+        core.FloatPair | None, core.declare_quantity("Between")
     ]
-    reasons: Annotated[dict[str, int], declare_quantity("Failed")]
-    block: Annotated[int, Quantity("Block", "px", column="block_px", shown=False)]
+    median_interval_px: Annotated[
+        core.FloatPair | None, core.declare_quantity("Between")
+    ]
+    blocks: Annotated[int, core.Quantity("Blocks", shown=False)]
+    failed: Annotated[
+        int, core.Quantity("Failed", "", "d", column="blocks_without_crossing")
+    ]
+    reasons: Annotated[dict[str, int], core.declare_quantity("Failed")]
+    block: Annotated[int, core.Quantity("Block", "px", column="block_px", shown=False)]
     step: int
-    field_reason: Annotated[str | None, Quantity("In all blocks together")]
-    method: Annotated[str, Quantity("Method")]
-    shift_px: Annotated[FloatPair | None, Quantity("Moved", shown=False)]
-    cut_off_nm: Annotated[float | None, Quantity("Optical cut-off", "nm")]
-    result: FrcMap = field(metadata={"json": False})
+    field_reason: Annotated[str | None, core.Quantity("In all blocks together")]
+    method: Annotated[str, core.Quantity("Method")]
+    shift_px: Annotated[core.FloatPair | None, core.Quantity("Moved", shown=False)]
+    cut_off_nm: Annotated[float | None, core.Quantity("Optical cut-off", "nm")]
+    result: analysis.FrcMap = field(metadata={"json": False})
 
     @property
-    def reason(self) -> Annotated[str | None, Quantity("Reason", shown=False)]:
+    def reason(self) -> Annotated[str | None, core.Quantity("Reason", shown=False)]:
         """The most frequent reason for failure, if all blocks failed."""
         reasons = self.reasons if self.median_px is None else {}
         return max(reasons, key=lambda name: reasons[name], default=None)
 
     @property
-    def why(self) -> Annotated[str | None, declare_quantity("Why")]:
+    def why(self) -> Annotated[str | None, core.declare_quantity("Why")]:
         """The most frequent reason for failure as text, if all blocks failed."""
-        return self.reason and f"mostly: {REASON_TEXTS[self.reason]}"
+        return self.reason and f"mostly: {analysis.REASON_TEXTS[self.reason]}"
 
     @property
     def verdict(self) -> str:
         """Assessment of the median resolution."""
-        beyond = format_cut_off_note(self.median_nm, self.cut_off_nm)
-        return beyond or describe_nyquist_ratio(self.median_px)
+        beyond = analysis.format_cut_off_note(self.median_nm, self.cut_off_nm)
+        return beyond or analysis.describe_nyquist_ratio(self.median_px)
 
-    def figures(self) -> dict[str, Figure]:
+    def figures(self) -> dict[str, core.Figure]:
         """Return the figures of the map, with the number of failed blocks by reason."""
-        rows = get_declared_figures(self)
+        rows = core.get_declared_figures(self)
         rows["Failed"] = replace(rows["Failed"], note=f"of {self.blocks} blocks")
         for name, count in self.reasons.items():
             if count:
-                rows[f"Failed, {name}"] = Figure(count, "", "d", REASON_TEXTS[name])
+                rows[f"Failed, {name}"] = core.Figure(
+                    count, "", "d", analysis.REASON_TEXTS[name]
+                )
         return rows
 
 
 def _create_resolution_map(
-    run: Run[FrcMapJobOptions], first: Micrograph, second: Micrograph | None
-) -> Job[FrcMapReport]:
+    run: verb.Run[FrcMapJobOptions],
+    first: core.Micrograph,
+    second: core.Micrograph | None,
+) -> core.Job[FrcMapReport]:
     settings, sized_image = run.options, get_calibrated_image(first, second)
     halves, note = _get_mosaic_halves(run, first)
     first, second = yield from _record_images(run, first, second)
     offset = _find_offset(first, second, settings)
     records = []
     if halves is not None:
-        result = yield from measure_frc_map(*halves, settings, whole=first)
+        result = yield from analysis.measure_frc_map(*halves, settings, whole=first)
         count, blocks = result.incomplete, result.blocks
         if count:
             note = f"{count} of {blocks} blocks are not covered by both halves"
@@ -467,14 +422,16 @@ def _create_resolution_map(
             job = record_input(half, half, run.opening, role="half")
             records.append((yield from job))
     else:
-        mapping = measure_frc_map(first, second, settings, shift_px=offset.shift)
+        mapping = analysis.measure_frc_map(
+            first, second, settings, shift_px=offset.shift
+        )
         result = yield from mapping
     if second is not None:
         run.warn_if_trained_on()
     history = yield from run.compose_history(inputs=records)
     map_values = result.map.array()
-    look = DisplaySettings(  # for an overlay: translucent, with a colour bar
-        limits=contrast_limits(map_values, 1, 99),
+    look = core.DisplaySettings(  # for an overlay: translucent, with a colour bar
+        limits=core.contrast_limits(map_values, 1, 99),
         colormap="viridis",
         opacity=0.55,
         colour_bar=bool(np.isfinite(map_values).any()),
@@ -483,13 +440,19 @@ def _create_resolution_map(
     result = replace(result, map=map_shown)
     run.write_image(map_shown)
     interval_nm = result.median_interval if result.unit == "nm" else None
-    end_nm = result.cut_off_nm or find_cut_off(sized_image)
-    but = CAUSE_WITH_REFERENCE if settings.reference else CAUSE_WITHOUT_REFERENCE
+    end_nm = result.cut_off_nm or analysis.find_cut_off(sized_image)
+    but = (
+        analysis.CAUSE_WITH_REFERENCE
+        if settings.reference
+        else analysis.CAUSE_WITHOUT_REFERENCE
+    )
     found_nm, what = (
         (result.median_nm, interval_nm),
         (f"median of the map of {run.image_names[0]}"),
     )
-    beyond = _warn_about_cut_off(format_cut_off_warning(*found_nm, end_nm, but, what))
+    beyond = _warn_about_cut_off(
+        analysis.format_cut_off_warning(*found_nm, end_nm, but, what)
+    )
     warnings = [_explain_missing_registration(offset) or note, beyond]
     pixel, in_px = sized_image.mean_pixel_size_nm or 1.0, dict[str, Any]()
     for name, share in (("p10_px", 10), ("median_px", 50), ("p90_px", 90)):
@@ -517,17 +480,17 @@ _OF_MAP = (
     *("p10_nm", "median_nm", "p90_nm", "blocks", "failed", "block", "step"),
     *("field_reason", "method", "shift_px", "cut_off_nm"),
 )
-FRC_MAP = Verb(
+FRC_MAP = verb.Verb(
     "frc-map",
     _declare_image_inputs("has its blocks split"),
     FrcMapJobOptions,
     FrcMapReport,
     _create_resolution_map,
     title="measurement",
-    output=MAP_OUT,
+    output=verb.MAP_OUT,
     makes_table=True,
     value="result",
-    gives=FrcMap,
+    gives=analysis.FrcMap,
     example="""
     >>> from scipy.ndimage import gaussian_filter
     >>> rng = np.random.default_rng(0)
@@ -544,22 +507,22 @@ FRC_MAP = Verb(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DecorrelationReport(PixelSizeResult):
+class DecorrelationReport(verb.PixelSizeResult):
     """Cut-off of an image by decorrelation analysis."""
 
     image: str
-    result: Decorrelation = field(metadata=FLAT)
+    result: analysis.Decorrelation = field(metadata=core.FLAT)
 
 
 def _measure_decorrelation(
-    run: Run[DecorrelationOptions], source: Micrograph
-) -> Job[DecorrelationReport]:
+    run: verb.Run[analysis.DecorrelationOptions], source: core.Micrograph
+) -> core.Job[DecorrelationReport]:
     """Measure the cut-off; warn if a network made the image."""
-    size = get_pixel_size_fields(get_calibrated_image(source, None))
-    result = yield from measure_decorrelation(source, run.options)
+    size = verb.get_pixel_size_fields(get_calibrated_image(source, None))
+    result = yield from analysis.measure_decorrelation(source, run.options)
     network = source.provenance and source.provenance.last_network()
     if network:
-        warn(
+        core.warn(
             f"{source.name} was made by the network {network[0]}, so decorrelation "
             "describes the network's output, not the acquired resolution; measure the "
             "original image, or compare two images (`frc()`, `error_map()`).",
@@ -568,16 +531,16 @@ def _measure_decorrelation(
     return DecorrelationReport(**size, image=run.image_names[0], result=result)
 
 
-DECORRELATION = Verb(
+DECORRELATION = verb.Verb(
     "decorrelation",
-    (ImageInput("image", "an image"),),
-    DecorrelationOptions,
+    (verb.ImageInput("image", "an image"),),
+    analysis.DecorrelationOptions,
     DecorrelationReport,
     _measure_decorrelation,
     title="measurement",
     makes_table=True,
     curves=(
-        CurveDeclaration(
+        core.CurveDeclaration(
             "Decorrelation analysis",
             "frequency_per_px",
             ("correlation", "filtered"),
@@ -588,7 +551,7 @@ DECORRELATION = Verb(
         ),
     ),
     value="result",
-    gives=Decorrelation,
+    gives=analysis.Decorrelation,
     example="""
     >>> rng = np.random.default_rng(0)
     >>> plane = np.fft.fft2(rng.normal(size=(256, 256)))
@@ -619,21 +582,25 @@ def _create_frequency_property(share: float, unit: str, **more: str) -> property
 
     part = "Half" if share == 0.5 else f"{100 * share:.0f} %"
     per = "µm⁻¹" if unit == "um" else "px⁻¹"
-    return create_property(get_frequency, f"{part} of the power below", per, **more)
+    return core.create_property(
+        get_frequency, f"{part} of the power below", per, **more
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SpectrumReport(PixelSizeResult):
+class SpectrumReport(verb.PixelSizeResult):
     """Power spectrum of an image: its radial mean over spatial frequency."""
 
-    image: Annotated[str, Quantity("Image", tabled=False)]
+    image: Annotated[str, core.Quantity("Image", tabled=False)]
     frequency_per_px: list[float]
     power: list[float]
     frequency_per_um: list[float] | None
-    centred: Annotated[str | None, Quantity("2-D spectrum", tabled=False)]
-    table: Annotated[str | None, Quantity("Radial curve", tabled=False)]
-    radial: RadialSpectrum = field(metadata={"json": False})
-    plane: Micrograph = field(metadata={"json": False})  # log10 of the centred power
+    centred: Annotated[str | None, core.Quantity("2-D spectrum", tabled=False)]
+    table: Annotated[str | None, core.Quantity("Radial curve", tabled=False)]
+    radial: analysis.RadialSpectrum = field(metadata={"json": False})
+    plane: core.Micrograph = field(
+        metadata={"json": False}
+    )  # log10 of the centred power
 
     frequency_50_per_um = _create_frequency_property(
         0.5, "um", also="frequency_50_per_px"
@@ -646,12 +613,12 @@ class SpectrumReport(PixelSizeResult):
 
 
 def _measure_spectrum(
-    run: Run[SpectrumOptions], source: Micrograph
-) -> Job[SpectrumReport]:
+    run: verb.Run[analysis.SpectrumOptions], source: core.Micrograph
+) -> core.Job[SpectrumReport]:
     """Compute the power spectrum, and write the plane or the curve."""
-    yield Progress(1, 3, "transforming")
-    spectrum, target = measure_spectrum(source, run.options), run.target
-    yield Progress(2, 3, "writing")
+    yield core.Progress(1, 3, "transforming")
+    spectrum, target = analysis.measure_spectrum(source, run.options), run.target
+    yield core.Progress(2, 3, "writing")
     as_table = target is not None and target.suffix.lower() == ".csv"
     if target is not None and as_table:  # with a column in µm⁻¹ if calibrated
         curve, per_um = spectrum.radial, spectrum.radial.frequency_per_um
@@ -666,7 +633,7 @@ def _measure_spectrum(
         history = yield from run.compose_history()
         run.write_image(spectrum.image.replace(provenance=history, look=look))
     return SpectrumReport(
-        **get_pixel_size_fields(source),
+        **verb.get_pixel_size_fields(source),
         image=run.image_names[0],
         frequency_per_px=to_json_value(spectrum.radial.frequency_per_px),
         power=to_json_value(spectrum.radial.power),
@@ -678,18 +645,20 @@ def _measure_spectrum(
     )
 
 
-def create_spectrum_display(plane: RealArray) -> DisplaySettings:
+def create_spectrum_display(plane: core.RealArray) -> core.DisplaySettings:
     """Return the display settings of a centred spectrum."""
-    return DisplaySettings(limits=contrast_limits(plane, 25, 99.95), colormap="magma")
+    return core.DisplaySettings(
+        limits=core.contrast_limits(plane, 25, 99.95), colormap="magma"
+    )
 
 
-SPECTRUM = Verb(
+SPECTRUM = verb.Verb(
     "spectrum",
-    (ImageInput("image", "an image"),),
-    SpectrumOptions,
+    (verb.ImageInput("image", "an image"),),
+    analysis.SpectrumOptions,
     SpectrumReport,
     _measure_spectrum,
-    output=Output(
+    output=verb.Output(
         "an image file for the centred 2-D spectrum, or .csv for the radial curve",
         is_required=False,
         ending=None,
@@ -698,7 +667,7 @@ SPECTRUM = Verb(
     title="measurement",
     makes_table=True,
     curves=(
-        CurveDeclaration(
+        core.CurveDeclaration(
             "Radial power spectrum",
             "frequency_per_px",
             "power",

@@ -18,40 +18,7 @@ from unicodedata import normalize
 
 import numpy as np
 
-from napari_semsr.core import (
-    Job,
-    Message,
-    OptionError,
-    Options,
-    Progress,
-    ReadError,
-    WriteError,
-    format_one_line,
-    get_cells,
-    get_columns,
-    get_error_code,
-    get_software_versions,
-    is_system_file,
-    warn,
-)
-from napari_semsr.io import (
-    SHEET_SUFFIXES,
-    TABLE_SUFFIXES,
-    Cell,
-    ReadOptions,
-    check_sheet_path,
-    create_missing_file_error,
-    get_disk_spelling,
-    get_half_paths,
-    is_scan,
-    list_companion_files,
-    list_images,
-    natural_sort_key,
-    path_exists,
-    read_sheet,
-    remove_leftovers,
-    write_sheet,
-)
+from napari_semsr import core, io
 from napari_semsr.jobs.former import describe_former_name
 from napari_semsr.jobs.images import (
     REPLACING,
@@ -66,19 +33,19 @@ from napari_semsr.jobs.verb import Output, Verb, check_devices
 
 T = TypeVar("T")
 
-Cells = dict[str, Cell]
+Cells = dict[str, io.Cell]
 Inputs = str | os.PathLike[str] | Sequence[Any]
 """Folder, glob or table of images, or a sequence of paths or pairs of paths."""
 
 _PIXEL = ("pixel_size_y_nm", "pixel_size_x_nm")
-_TABLE = Output("", ending=TABLE_SUFFIXES[0], also=TABLE_SUFFIXES[1:])
+_TABLE = Output("", ending=io.TABLE_SUFFIXES[0], also=io.TABLE_SUFFIXES[1:])
 
 
 @dataclass(frozen=True, slots=True)
 class MeasuringCommand:
     """Measuring command, with the columns of its result."""
 
-    verb: Verb[Options, Result]
+    verb: Verb[core.Options, Result]
     result: type[Result]  # arguments of the command, with its options
 
     @property
@@ -99,7 +66,7 @@ class MeasuringCommand:
     @property
     def columns(self) -> tuple[str, ...]:
         """Columns of measured values."""
-        return get_columns(self.result)
+        return core.get_columns(self.result)
 
 
 @cache
@@ -107,10 +74,10 @@ def get_measuring_command(name: str) -> MeasuringCommand:
     """Return a measuring command by name; raise an error for other names."""
     verb = get_verb(name) if name in MEASURES else None
     if former := describe_former_name(name):
-        raise OptionError(former)
+        raise core.OptionError(former)
     if verb is None:
         msg = f"The measure must be one of {', '.join(MEASURES)}, got {name!r}."
-        raise OptionError(msg, code="verb-unknown")
+        raise core.OptionError(msg, code="verb-unknown")
     return MeasuringCommand(verb, verb.result)
 
 
@@ -135,14 +102,14 @@ def is_image_collection(image: object) -> bool:
         return isinstance(image, Sequence)
     path = Path(image)
     if path.is_dir():
-        return is_scan(path)
+        return io.is_scan(path)
     if path.exists():
         return _is_sheet(path)
     return bool(_GLOB & set(os.fspath(image)))
 
 
 def _is_sheet(path: Path) -> bool:
-    return path.is_file() and path.suffix.lower() in SHEET_SUFFIXES
+    return path.is_file() and path.suffix.lower() in io.SHEET_SUFFIXES
 
 
 def find_images(images: str | os.PathLike[str]) -> list[Path]:
@@ -151,16 +118,16 @@ def find_images(images: str | os.PathLike[str]) -> list[Path]:
     if not is_image_collection(images):
         return [path]
     if path.is_dir():
-        paths_found = list_images(path)
+        paths_found = io.list_images(path)
     else:
         names = glob.glob(os.fspath(images), recursive=True)  # noqa: PTH207 - absolute
-        paths = map(Path, sorted(names, key=natural_sort_key))
-        paths_found = [path for path in paths if not is_system_file(path.name)]
+        paths = map(Path, sorted(names, key=io.natural_sort_key))
+        paths_found = [path for path in paths if not core.is_system_file(path.name)]
         if not paths_found:
-            images_text = format_one_line(os.fspath(images), 300)
+            images_text = core.format_one_line(os.fspath(images), 300)
             msg = f"No file matches {images_text}; check the pattern."
-            raise ReadError(msg, code="file-missing")
-    halves = {half for one in paths_found for half in get_half_paths(one)}
+            raise core.ReadError(msg, code="file-missing")
+    halves = {half for one in paths_found for half in io.get_half_paths(one)}
     return [one for one in paths_found if one not in halves]
 
 
@@ -181,13 +148,13 @@ def _create_input_rows(
                 f"The table {images} already lists all images of each row: omit the "
                 f"second input, got {second}."
             )
-            raise OptionError(msg, code="options-contradict")
+            raise core.OptionError(msg, code="options-contradict")
         rows, folder = [], Path(images).parent
         for columns, cells in read_image_rows(
             Path(images), measure.roles, measure.required_image_count
         ):
             names = [cells[name] if name else "" for name in columns]
-            places = (get_disk_spelling(folder / n) if n else None for n in names)
+            places = (io.get_disk_spelling(folder / n) if n else None for n in names)
             own = {"", *_get_table_columns(measure), *columns}
             other: Cells = {k: v or None for k, v in cells.items() if k not in own}
             rows.append(_InputRow(tuple(places), other))
@@ -202,7 +169,7 @@ def _create_input_rows(
             f"The second input must be an image, a folder or a glob, got {second}. To "
             "use a table, name both images in its rows and omit the second input."
         )
-        raise OptionError(msg, code="wrong-type")
+        raise core.OptionError(msg, code="wrong-type")
     seconds = find_images(second)
     if is_image_collection(images) and is_image_collection(second):
         return _pair_images(firsts, seconds, second)
@@ -216,7 +183,7 @@ def _check_files_exist(items: list[_InputRow]) -> list[_InputRow]:
     """Raise an error if a file is missing, before a table is written."""
     for path in dict.fromkeys(path for item in items for path in item.paths):
         if path is not None and not path.exists():
-            raise create_missing_file_error(path)
+            raise io.create_missing_file_error(path)
     return items
 
 
@@ -232,7 +199,7 @@ def _check_image_count(
             f"({' and '.join(measure.image_columns)}), got {len(paths)}; pass as many, "
             "or a table with one column per image."
         )
-        raise OptionError(msg, code="wrong-image-count")
+        raise core.OptionError(msg, code="wrong-image-count")
     return _InputRow((*paths, *[None] * (most - len(paths))))
 
 
@@ -248,7 +215,7 @@ def _pair_images(
         names = path.name, normalize("NFC", path.name)
         paths = filter(None, (by_name.get(name) for name in names))
         other = next(paths, by_stem.get(_get_image_stem(path)))
-        fault = Message(
+        fault = core.Message(
             f"There is no image named {_get_image_stem(path)} in {where}.",
             "second-image-missing",
         )
@@ -259,7 +226,7 @@ def _pair_images(
             f"{firsts[0].name} and {seconds[0].name}; list pairs with different names "
             "in a table."
         )
-        raise ReadError(msg, code="second-image-missing")
+        raise core.ReadError(msg, code="second-image-missing")
     return items
 
 
@@ -274,7 +241,7 @@ def read_image_rows(
 
     The first roles are `least_count`: each must have a column, and a value in each row.
     """
-    sheet = read_sheet(path, "images")
+    sheet = io.read_sheet(path, "images")
     columns = [next((n for n in role if n in sheet.names), None) for role in roles]
     if None in columns[:least_count]:
         names = " and ".join(role[0] for role in roles[:least_count])
@@ -282,10 +249,10 @@ def read_image_rows(
             f"{path} must have the column{'s' if least_count > 1 else ''} {names}, got "
             f"{', '.join(sheet.names) or 'nothing'}."
         )
-        raise ReadError(msg, code="table-invalid")
+        raise core.ReadError(msg, code="table-invalid")
     if not sheet.rows:
         msg = f"{path} must have at least one row with an image, but has no rows."
-        raise ReadError(msg, code="table-invalid")
+        raise core.ReadError(msg, code="table-invalid")
     for line, row in sheet.rows:
         cells = dict(zip(sheet.names, row, strict=False))
         first = list(filter(None, columns[:least_count]))
@@ -295,7 +262,7 @@ def read_image_rows(
                 f"Line {line} of {path} must have {len(sheet.names)} cells, of which "
                 f"{' and '.join(first)} {what_it_does}, got {','.join(row)!r:.80}."
             )
-            raise ReadError(msg, code="table-invalid")
+            raise core.ReadError(msg, code="table-invalid")
         yield (
             columns,
             {name: sheet.replace_decimal_comma(cell) for name, cell in cells.items()},
@@ -322,7 +289,7 @@ def _compute_digest(value: object) -> str:
 def _compute_fingerprint(way: str, item: _InputRow) -> str:
     """Return a fingerprint of a row's options and files."""
     there = [path for path in item.paths if path is not None]
-    files = [one for path in there for one in (path, *list_companion_files(path))]
+    files = [one for path in there for one in (path, *io.list_companion_files(path))]
     return f"{way}-{_compute_digest([read_file_state(one) for one in files])}"
 
 
@@ -334,7 +301,7 @@ def format_table_path(path: Path | None, table: Path | None) -> str | None:
     return (whole.relative_to(folder) if folder in whole.parents else whole).as_posix()
 
 
-def _parse_cell(text: str, mark: str) -> Cell:
+def _parse_cell(text: str, mark: str) -> io.Cell:
     """Parse a cell of a resumed table, which a spreadsheet may have reformatted."""
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
@@ -347,7 +314,7 @@ def _parse_cell(text: str, mark: str) -> Cell:
 
 def _read_table_rows(path: Path, measure: MeasuringCommand) -> list[Cells]:
     """Read the rows of a table to resume."""
-    sheet = read_sheet(path, "measured images")
+    sheet = io.read_sheet(path, "measured images")
     columns = _get_table_columns(measure)
     missing = [name for name in columns if name not in sheet.names]
     if missing:
@@ -355,7 +322,7 @@ def _read_table_rows(path: Path, measure: MeasuringCommand) -> list[Cells]:
             f"{path} cannot be resumed with this measure, because it has no column "
             f"{missing[0]}; choose another name, or set `overwrite`."
         )
-        raise WriteError(msg, code="other-run")
+        raise core.WriteError(msg, code="other-run")
     rows = []
     for line, cells in sheet.rows:
         if len(cells) != len(sheet.names):
@@ -363,7 +330,7 @@ def _read_table_rows(path: Path, measure: MeasuringCommand) -> list[Cells]:
                 f"Line {line} of {path} must have {len(sheet.names)} cells to be "
                 f"resumed, got {len(cells)}; correct the line, or set `overwrite`."
             )
-            raise WriteError(msg, code="table-invalid")
+            raise core.WriteError(msg, code="table-invalid")
         row: Cells = {}
         for name, cell in zip(sheet.names, cells, strict=True):
             number = cell and name in measure.columns
@@ -434,7 +401,9 @@ class _TableRows:
             row
             for row in earlier_rows.values()
             if all(
-                path_exists(folder / str(row[name])) for name in names if row.get(name)
+                io.path_exists(folder / str(row[name]))
+                for name in names
+                if row.get(name)
             )
         ]
         self.dropped_rows = len(earlier_rows) - len(self.others)
@@ -446,16 +415,16 @@ class _TableRows:
                 f"{foreign} rows of other images were measured with different options; "
                 "choose another name, or set `overwrite`."
             )
-            raise WriteError(msg, code="other-run")
+            raise core.WriteError(msg, code="other-run")
         if self.dropped_rows:
             rows = "row" if self.dropped_rows == 1 else "rows"
-            warn(
+            core.warn(
                 f"Dropped {self.dropped_rows} {rows} of {self.place}, because the "
                 "images no longer exist.",
                 "rows-dropped",
             )
 
-    def measure_all(self, options: Mapping[str, object]) -> Job[int]:
+    def measure_all(self, options: Mapping[str, object]) -> core.Job[int]:
         """Measure missing rows, keeping finished rows if the run is stopped."""
         todo = [number for number, row in enumerate(self.item_rows) if row is None]
         names = []
@@ -464,12 +433,12 @@ class _TableRows:
             names.append("" if path is None else path.name)
         verb, begun_rows, written_at = self.measure.verb, dict[int, Cells](), -math.inf
 
-        def measure_row(index: int) -> Job[Result]:
+        def measure_row(index: int) -> core.Job[Result]:
             item = self.items[todo[index]]
             fingerprint = _compute_fingerprint(self.way, item)
             begun_rows[index] = {**self.create_row(item), "fingerprint": fingerprint}
             if item.fault:
-                raise ReadError(item.fault)
+                raise core.ReadError(item.fault)
             files = zip(verb.images, item.paths, strict=True)
             images = {one.name: str(path) for one, path in files if path}
             return (yield from verb.start({**options, **images}))
@@ -478,7 +447,7 @@ class _TableRows:
             nonlocal written_at
             row, own = begun_rows[index], ()
             if outcome.result is not None:
-                row |= to_json_value(get_cells(outcome.result))
+                row |= to_json_value(core.get_cells(outcome.result))
                 own = outcome.result.to_json().get("warnings") or ()
             sentences = dict.fromkeys(
                 " ".join(str(one).split()) for one in (*own, *outcome.warnings)
@@ -500,7 +469,7 @@ class _TableRows:
         """Write the table, if a row was added or removed."""
         rows = self.list_rows()
         if self.place is not None and rows and (self.dropped_rows or self.has_new_rows):
-            write_sheet(self.place, {k: [row[k] for row in rows] for k in rows[0]})
+            io.write_sheet(self.place, {k: [row[k] for row in rows] for k in rows[0]})
 
     def list_rows(self) -> list[Cells]:
         """Return all rows, including unmeasured ones, with columns in order."""
@@ -542,13 +511,13 @@ def measure_table_job(
     second: Inputs | None = None,
     *,
     table: str | os.PathLike[str] | None = None,
-    options: Options | None = None,
-    opening: ReadOptions | None = None,
+    options: core.Options | None = None,
+    opening: io.ReadOptions | None = None,
     existing: OverwritePolicy | None = None,
-) -> Job[MeasuredTable]:
+) -> core.Job[MeasuredTable]:
     """Measure many images, and write one row per image."""
     existing = existing or OverwritePolicy()
-    yield Progress(0, 0, "looking for images")
+    yield core.Progress(0, 0, "looking for images")
     verb = get_measuring_command(name).verb
     settings = verb.options.parse({}) if options is None else options
     measure = MeasuringCommand(verb, verb.result)
@@ -559,10 +528,10 @@ def measure_table_job(
         items = [item for item in items if target not in item.paths]
     how = {
         "options": settings.model_dump(mode="json"),
-        "opening": (opening or ReadOptions()).model_dump(mode="json"),
+        "opening": (opening or io.ReadOptions()).model_dump(mode="json"),
     }
     way: dict[str, object] = {**how, "measure": name, "switches": {}}
-    way["version"] = get_software_versions().get("napari-semsr")
+    way["version"] = core.get_software_versions().get("napari-semsr")
     rows = _TableRows(measure, items, target, _compute_digest(way))
     if target is not None and target.exists() and not existing.overwrite:
         rows.restore_rows(_read_table_rows(target, measure))
@@ -595,7 +564,7 @@ def _check_table(
     if table is None:
         if existing.resume:
             msg = "Only a table can be resumed; set `table` as well."
-            raise OptionError(msg, code="missing-value")
+            raise core.OptionError(msg, code="missing-value")
         return None
     paths = [Path(one) for one in images if isinstance(one, (str, os.PathLike))]
     target = _TABLE.check_path(table, paths, REPLACING)
@@ -604,9 +573,9 @@ def _check_table(
             f"{table} exists; set `resume` to keep its rows and measure the missing "
             "ones, set `overwrite` to start again, or choose another name."
         )
-        raise WriteError(msg, code="output-exists")
-    check_sheet_path(target)
-    remove_leftovers(target.parent, target.name)
+        raise core.WriteError(msg, code="output-exists")
+    io.check_sheet_path(target)
+    io.remove_leftovers(target.parent, target.name)
     return target
 
 
@@ -616,22 +585,22 @@ def _warn_about_rows(
     """Warn about failed rows and about rows with warnings."""
     column = "" if table is None else f" of {table.name}"
     if failures and len(rows_asked) == 1:
-        raise ReadError(
-            str(failures[0]["error"]), code=get_error_code(failures[0]["error"])
+        raise core.ReadError(
+            str(failures[0]["error"]), code=core.get_error_code(failures[0]["error"])
         )
     if failures:
         first = f"the first: {failures[0]['error']}"
         if len(failures) == len(rows_asked):
             msg = f"None of the {len(rows_asked)} images could be measured; {first}"
-            raise ReadError(msg, code="all-images-failed")
-        warn(
+            raise core.ReadError(msg, code="all-images-failed")
+        core.warn(
             f"{len(failures)} of {len(rows_asked)} images could not be measured (see "
             f"column error{column}); {first}",
             "images-failed",
         )
     rows_with_warnings = [row for row in rows_asked if row["warnings"]]
     if rows_with_warnings:
-        warn(
+        core.warn(
             f"{len(rows_with_warnings)} of {len(rows_asked)} images were measured "
             f"with warnings (see column warnings{column}); the first: "
             f"{rows_with_warnings[0]['warnings']}",

@@ -42,22 +42,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_semsr.core import FAULTS, NO_BLUR, NO_NOISE, WIDEST_BLUR, Box
+from napari_semsr.models.architectures import two_scale
 from napari_semsr.models.architectures.blocks import (
     disable_autocast,
     init_layer_zero,
     run_in_full_precision,
-)
-from napari_semsr.models.architectures.two_scale import (
-    BLOCK,
-    RINGS,
-    DilatedBlock,
-    SurveyNet,
-    SurveyResult,
-    TwoScaleNet,
-    create_zero_filters,
-    dehaze,
-    get_level_blocks,
-    run_block,
 )
 from napari_semsr.models.architectures.wiener import (
     FILTERS,
@@ -77,7 +66,7 @@ def compute_wiener_filters(condition: Tensor, rings: Tensor) -> Tensor:
     with torch.no_grad(), disable_autocast(condition):
         condition, rings = _convert_to_float64(condition), _convert_to_float64(rings)
         noise = (condition.float()[:, 0].exp() - NO_NOISE).clamp(0, 0.5)
-        frequency = to_device(torch.tensor(RINGS), condition.device)
+        frequency = to_device(torch.tensor(two_scale.RINGS), condition.device)
         taps = compute_wiener_taps(
             noise, _extract_blur(condition), (frequency, rings.float())
         )
@@ -156,9 +145,11 @@ class ThreeScaleNet(nn.Module):
         first, second, third = widths
 
         def build_level(width: int, count: int) -> nn.ModuleList:
-            return nn.ModuleList(DilatedBlock(width) for _ in range(count))
+            return nn.ModuleList(two_scale.DilatedBlock(width) for _ in range(count))
 
-        self.register_buffer("filters", create_zero_filters(), persistent=False)
+        self.register_buffer(
+            "filters", two_scale.create_zero_filters(), persistent=False
+        )
         self.register_buffer("filter_shares", None, persistent=False)
         self.register_buffer("most", None, persistent=False)
         self.stem = nn.Conv2d(4 * (1 + FILTERS), first, 3, padding=1)
@@ -178,10 +169,10 @@ class ThreeScaleNet(nn.Module):
         output_count = 4 * corrections * (1 + FILTERS)
         self.head = init_layer_zero(nn.Conv2d(first, output_count, 3, padding=1))
 
-    def list_blocks(self) -> list[DilatedBlock]:
+    def list_blocks(self) -> list[two_scale.DilatedBlock]:
         """Return all residual blocks in execution order."""
         levels = (*self.down, *self.up)
-        return [part for level in levels for part in get_level_blocks(level)]
+        return [part for level in levels for part in two_scale.get_level_blocks(level)]
 
     def estimate_corrections(
         self,
@@ -202,9 +193,9 @@ class ThreeScaleNet(nn.Module):
             needs = iter(self._compute_input_regions(keep))
 
         def run_level(level: nn.Module, x: _FeatureMap, grid: int) -> _FeatureMap:
-            for block in get_level_blocks(level):
+            for block in two_scale.get_level_blocks(level):
                 x = x.crop(next(needs), grid)
-                x = x.replace_map(run_block(block, x.map, turn))
+                x = x.replace_map(two_scale.run_block(block, x.map, turn))
             return x
 
         x = _FeatureMap(
@@ -243,7 +234,7 @@ class ThreeScaleNet(nn.Module):
         levels = zip((*self.down, *self.up), (*steps, *steps[-2::-1]), strict=True)
         for level, step in reversed(list(levels)):
             need = _snap_box_to_grid(need, step)
-            for _ in get_level_blocks(level):
+            for _ in two_scale.get_level_blocks(level):
                 need = need.grow(2 * step)  # two layers of 3 x 3
                 needs.append(need)
         return needs[::-1]
@@ -382,7 +373,7 @@ class Gate(NamedTuple):
 
 
 def _build_condition_layers(
-    local: ThreeScaleNet | TwoScaleNet,
+    local: ThreeScaleNet | two_scale.TwoScaleNet,
 ) -> tuple[nn.Sequential, nn.ModuleList]:
     """Build the layers that compute scales and shifts for a local network's blocks."""
     embed = nn.Sequential(
@@ -420,7 +411,7 @@ class InformedRestorer(nn.Module):
     """
 
     scale = 1
-    stride = BLOCK
+    stride = two_scale.BLOCK
 
     def __init__(
         self,
@@ -435,18 +426,20 @@ class InformedRestorer(nn.Module):
         if sharpener and dilations:
             msg = "a sharpener needs a local part of three scales, without dilations"
             raise ValueError(msg)
-        self.survey = SurveyNet(survey_width)
+        self.survey = two_scale.SurveyNet(survey_width)
         self.shape = (tuple(widths), tuple(down), tuple(up))
         self.dilations = tuple(dilations)
         self.local = self._build_local_network(corrections=2)
         self.embed, self.tell = _build_condition_layers(self.local)
         self.sharpener = Sharpener(sharpener, down, up) if sharpener else None
 
-    def _build_local_network(self, corrections: int) -> ThreeScaleNet | TwoScaleNet:
+    def _build_local_network(
+        self, corrections: int
+    ) -> ThreeScaleNet | two_scale.TwoScaleNet:
         widths, down, up = self.shape
         if not self.dilations:
             return ThreeScaleNet(widths, down, up, corrections)
-        return TwoScaleNet(
+        return two_scale.TwoScaleNet(
             widths[0],
             down[0],
             self.dilations,
@@ -454,14 +447,14 @@ class InformedRestorer(nn.Module):
             corrections=corrections,
         )
 
-    def analyse_field(self, field: Tensor) -> SurveyResult:
+    def analyse_field(self, field: Tensor) -> two_scale.SurveyResult:
         """Analyse whole fields (B, 1, H, W) in fp32.
 
         Grey levels are scaled so that the percentiles are 0 and 1; sides are multiples
         of 16.
         """
         with disable_autocast(field):
-            survey: SurveyResult = self.survey(
+            survey: two_scale.SurveyResult = self.survey(
                 self.survey.compute_statistics(field.float())
             )
         return survey
@@ -518,7 +511,7 @@ class InformedRestorer(nn.Module):
         deblur: float = 1.0,
         spectrum: Tensor | None = None,
         noise: float | None = None,
-    ) -> ThreeScaleNet | TwoScaleNet:
+    ) -> ThreeScaleNet | two_scale.TwoScaleNet:
         """Build the network that restores tiles of a dehazed field.
 
         From the condition (9,) in the order of `core.FAULTS`, the power (12,) at
@@ -527,7 +520,7 @@ class InformedRestorer(nn.Module):
         standard deviation of the noise, if that is known in addition to the blur.
         """
         shares = torch.tensor([denoise, deblur], device=condition.device)
-        local_part: ThreeScaleNet | TwoScaleNet
+        local_part: ThreeScaleNet | two_scale.TwoScaleNet
         if spectrum is not None and self.sharpener is not None:
             noise_tensor = None if noise is None else shares.new_tensor([noise])
             filters = compute_sharpening_filters(
@@ -561,10 +554,12 @@ class InformedRestorer(nn.Module):
         their blur.
         """
         survey = self.analyse_field(field)
-        local: ThreeScaleNet | TwoScaleNet = self.local
+        local: ThreeScaleNet | two_scale.TwoScaleNet = self.local
         condition = survey.condition
         sharpen = faults is not None and self.sharpener is not None
-        clear = dehaze(field, survey.haze.drop_uncertain() if sharpen else survey.haze)
+        clear = two_scale.dehaze(
+            field, survey.haze.drop_uncertain() if sharpen else survey.haze
+        )
         if faults is not None and self.sharpener is not None:
             local = self.sharpener.local
             condition = replace_blur(condition, faults)

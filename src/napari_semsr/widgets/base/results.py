@@ -22,44 +22,7 @@ from napari.viewer import Viewer
 from qtpy.QtCore import QTimer
 from qtpy.QtGui import QFont, QFontMetricsF
 
-from napari_semsr.core import (
-    SIZE_ERROR_KEY,
-    Job,
-    Micrograph,
-    OptionError,
-    PixelSize,
-    Progress,
-    ReadError,
-    RealArray,
-    SemsrError,
-    WriteError,
-    contrast_limits,
-    create_size_source,
-)
-from napari_semsr.io import (
-    BAR_KEY,
-    DRAWN_KEY,
-    LIVE_KEY,
-    READ_KEY,
-    ROWS_KEY,
-    SAVED_KEY,
-    SHAPE_KEY,
-    SINGLE_PX,
-    STORE_KEY,
-    STRENGTH_KEY,
-    ReadOptions,
-    create_file_stem,
-    create_layer_attributes,
-    create_missing_file_error,
-    crop_bottom_rows,
-    describe,
-    luminance,
-    read,
-    read_project,
-    stack_planes,
-    try_convert_to_grey,
-    warn_about_missing_blocks,
-)
+from napari_semsr import core, io
 from napari_semsr.jobs import INFO
 from napari_semsr.widgets import host
 from napari_semsr.widgets.base.docking import show_panel_by_title
@@ -125,7 +88,7 @@ def get_cache_folder() -> Path:
                 f"The cache folder {parent} must exist and be writable "
                 f"({error.strerror}); choose another under Preferences, Storage."
             )
-            raise WriteError(msg) from error
+            raise core.WriteError(msg) from error
         _folder[:] = [folder]
         atexit.register(remove_cache)
     return _folder[0]
@@ -144,9 +107,9 @@ def remove_layer_store(layer: Layer, others: Iterable[Layer]) -> None:
     A store that another layer shows, or a job may read, is kept until napari closes;
     one in a project, while the project lists it. Stores of other processes are kept.
     """
-    store = layer.metadata.get(STORE_KEY)
+    store = layer.metadata.get(io.STORE_KEY)
     is_shared = any(
-        store in (item.metadata.get(STORE_KEY), *item.metadata.get(DRAWN_KEY, ()))
+        store in (item.metadata.get(io.STORE_KEY), *item.metadata.get(io.DRAWN_KEY, ()))
         for item in others
     )
     if not store or is_shared or has_active_jobs():
@@ -156,8 +119,8 @@ def remove_layer_store(layer: Layer, others: Iterable[Layer]) -> None:
         if path.parent not in _project:
             return
         try:
-            layers_listed = read_project(path.parent).layers
-        except ReadError:
+            layers_listed = io.read_project(path.parent).layers
+        except core.ReadError:
             return
         if any(item.store == path.name for item in layers_listed):
             return
@@ -182,20 +145,20 @@ def is_unsaved(layer: Layer) -> bool:
     """
     metadata = layer.metadata
     store = (
-        None if STRENGTH_KEY in metadata else metadata.get(STORE_KEY)
+        None if io.STRENGTH_KEY in metadata else metadata.get(io.STORE_KEY)
     )  # at full strength
-    places = [Path(place) for place in (metadata.get(SAVED_KEY), store) if place]
+    places = [Path(place) for place in (metadata.get(io.SAVED_KEY), store) if place]
     if has_new_pixel_size(layer):
         places = [place for place in places if place.parent in _project]
     temporary = all(is_temporary(str(place)) for place in places)
-    return temporary and not metadata.get(LIVE_KEY)
+    return temporary and not metadata.get(io.LIVE_KEY)
 
 
 def has_new_pixel_size(layer: Layer) -> bool:
     """Return whether a layer's pixel size differs from the pixel size in its file."""
     about, has_size = get_image_record(layer), is_calibrated(layer)
     if "pixel_size_nm" not in about:
-        return has_size and SIZE_ERROR_KEY in about  # set here, error known or not
+        return has_size and core.SIZE_ERROR_KEY in about  # set here, error known or not
     recorded_size = about["pixel_size_nm"]
     if recorded_size is None or not has_size:
         return has_size or recorded_size is not None
@@ -204,7 +167,9 @@ def has_new_pixel_size(layer: Layer) -> bool:
 
 def is_saved_by_user(layer: Layer) -> bool:
     """Return whether the user saved a layer to a path of their choice."""
-    paths = [Path(layer.metadata.get(key) or "") for key in (SAVED_KEY, STORE_KEY)]
+    paths = [
+        Path(layer.metadata.get(key) or "") for key in (io.SAVED_KEY, io.STORE_KEY)
+    ]
     return any(
         path != Path() and not is_temporary(str(path)) and path.parent not in _project
         for path in paths
@@ -219,7 +184,7 @@ def find_free_store_path(name: str, suffix: str = ".ome.zarr") -> Path:
 
 def find_free_path(folder: Path, name: str, suffix: str) -> Path:
     """Return an unused path in a folder."""
-    stem = create_file_stem(name)
+    stem = io.create_file_stem(name)
     path, number = folder / f"{stem}{suffix}", 1
     while path.resolve() in _given_paths or path.exists() or path.is_symlink():
         number += 1
@@ -241,7 +206,7 @@ def check_cache_space(shape: tuple[int, int], scale: int) -> None:
             f"limited to {limit:g} GiB; choose a path, open a project in Save, "
             "or raise the limit under Preferences."
         )
-        raise OptionError(msg, code="cache-too-small")
+        raise core.OptionError(msg, code="cache-too-small")
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,7 +253,7 @@ def get_entered_store(edit: FileEdit, *, stack: bool = False) -> Path | None:
             f"A stack of all planes is saved as .ome.tif, got {path.name}: change the "
             "name under Save as."
         )
-        raise OptionError(msg, code="suffix-unknown")
+        raise core.OptionError(msg, code="suffix-unknown")
     if stack:
         tiff = ending in (".tif", ".tiff")
         return path if tiff else path.with_name(f"{path.name}.ome.tif")
@@ -299,7 +264,7 @@ def get_entered_store(edit: FileEdit, *, stack: bool = False) -> Path | None:
             "Results are first written as a store, NAME.ome.zarr: remove the suffix of "
             f"{path.name} under Save as, and use Save… afterwards for another format."
         )
-        raise OptionError(msg, code="suffix-unknown")
+        raise core.OptionError(msg, code="suffix-unknown")
     stem = path.stem if ending == ".zarr" else path.name
     return path.with_name(f"{stem}.ome.zarr")
 
@@ -334,44 +299,46 @@ STRIP_PX = 1 << 24  # pixels that are averaged at once; chosen
 class OpenedImage:
     """Opened image with its pyramid and reading options."""
 
-    micrograph: Micrograph  # the finest level asked for
-    levels: tuple[Micrograph, ...]  # finest first; one entry without a pyramid
+    micrograph: core.Micrograph  # the finest level asked for
+    levels: tuple[core.Micrograph, ...]  # finest first; one entry without a pyramid
     path: Path | None = None  # of the file or store
-    options: ReadOptions = field(default_factory=ReadOptions)  # as requested
+    options: io.ReadOptions = field(default_factory=io.ReadOptions)  # as requested
 
 
 def open_image_levels(
-    path: Path, options: ReadOptions, *, levels: int = 1
-) -> Job[OpenedImage]:
+    path: Path, options: io.ReadOptions, *, levels: int = 1
+) -> core.Job[OpenedImage]:
     """Open an image and, for level 0, the pyramid that is stored with it.
 
     `options`: which image of it, its pixel size and its data bar.
     """
     if not path.exists():
-        raise create_missing_file_error(path)
+        raise io.create_missing_file_error(path)
     many = options.level == 0 and not options.databar_rows
     level_numbers = range(levels) if many and levels > 1 else range(1)
     images = []
     for level in level_numbers:
-        yield Progress(level, len(level_numbers), f"opening {path.name}, level {level}")
+        yield core.Progress(
+            level, len(level_numbers), f"opening {path.name}, level {level}"
+        )
         one = options if not level else options.replace(level=level, pixel_size_nm=None)
-        images.append(read(path, **one.model_dump()))
-        if max(images[0].shape) <= SINGLE_PX:
+        images.append(io.read(path, **one.model_dump()))
+        if max(images[0].shape) <= io.SINGLE_PX:
             if images[0].is_lazy:
                 whole = _compute_dask_array(images[0].data)
                 images = [images[0].replace(data=whole, look=images[0].look)]
             break
     if len(images) == 1 and images[0].is_lazy and min(images[0].shape) >= _FACTOR:
         images += yield from create_coarse_levels(images[0])
-    warn_about_missing_blocks(path, options.series or 0, options.level)
+    io.warn_about_missing_blocks(path, options.series or 0, options.level)
     return OpenedImage(images[0], tuple(images), path, options)
 
 
-def open_store(path: str | Path) -> Job[OpenedImage]:
+def open_store(path: str | Path) -> core.Job[OpenedImage]:
     """Open a store that was just written, with its pyramid."""
     about = yield from INFO.job(path)
     levels = int(about.facts.get("levels") or 1)
-    return (yield from open_image_levels(Path(path), ReadOptions(), levels=levels))
+    return (yield from open_image_levels(Path(path), io.ReadOptions(), levels=levels))
 
 
 @dataclass(frozen=True, slots=True)
@@ -381,16 +348,16 @@ class JobOutput:
     result: Any  # result of the job
     output: OpenedImage
     beside: OpenedImage | None = None  # a second image that it wrote
-    planes: tuple[Micrograph, ...] = ()  # of a stack; the first is the opened one
+    planes: tuple[core.Micrograph, ...] = ()  # of a stack; the first is the opened one
 
 
 def run_and_open(
-    job: Job[Any],
+    job: core.Job[Any],
     target: OutputTarget,
     *,
     beside: Path | None = None,
     keep: Callable[[], object] = lambda: False,
-) -> Job[JobOutput]:
+) -> core.Job[JobOutput]:
     """Run a job that writes a store, two stores or a stack, and open the output.
 
     Temporary ones are removed if the job does not finish, unless `keep` is true.
@@ -407,8 +374,8 @@ def run_and_open(
     if stack:
         count, planes = result.shape[0], []
         for number in range(count):
-            yield Progress(number, count, f"opening {target.path.name}")
-            planes.append(read(target.path, plane=number))
+            yield core.Progress(number, count, f"opening {target.path.name}")
+            planes.append(io.read(target.path, plane=number))
         return JobOutput(
             result, OpenedImage(planes[0], (planes[0],)), planes=tuple(planes)
         )
@@ -418,7 +385,9 @@ def run_and_open(
     return JobOutput(result, opened_store, second)
 
 
-def create_coarse_levels(micrograph: Micrograph) -> Job[list[Micrograph]]:
+def create_coarse_levels(
+    micrograph: core.Micrograph,
+) -> core.Job[list[core.Micrograph]]:
     """Downsample a lazy image strip by strip to in-memory levels down to 2048 px.
 
     napari computes every chunk of a single-scale lazy layer when it is added. With
@@ -429,27 +398,27 @@ def create_coarse_levels(micrograph: Micrograph) -> Job[list[Micrograph]]:
     starts = range(0, rows - rows % _FACTOR, step)
     strips = []
     for number, start in enumerate(starts):
-        yield Progress(
+        yield core.Progress(
             number, len(starts), (f"creating an overview of {micrograph.name}")
         )
         part = micrograph.data[start : min(start + step, rows)]
         strips.append(_average_blocks(_compute_dask_array(part)))
     levels = [np.concatenate(strips)]
-    while max(levels[-1].shape) > SINGLE_PX and min(levels[-1].shape) >= _FACTOR:
+    while max(levels[-1].shape) > io.SINGLE_PX and min(levels[-1].shape) >= _FACTOR:
         levels.append(_average_blocks(levels[-1]))
     return [micrograph.replace(data=level) for level in levels]
 
 
-def _compute_dask_array(part: Any) -> RealArray:
+def _compute_dask_array(part: Any) -> core.RealArray:
     """Compute with threads, bypassing napari's dask cache, which is not thread-safe.
 
     Naming the scheduler, or leaving it out, would import `distributed`.
     """
-    whole: RealArray = np.asarray(part.compute(scheduler=get, callbacks=()))
+    whole: core.RealArray = np.asarray(part.compute(scheduler=get, callbacks=()))
     return whole
 
 
-def _average_blocks(part: RealArray) -> RealArray:
+def _average_blocks(part: core.RealArray) -> core.RealArray:
     """Average blocks of `_FACTOR` by `_FACTOR` pixels, keeping the dtype."""
     rows, columns = (n // _FACTOR for n in part.shape)
     cut = part[: rows * _FACTOR, : columns * _FACTOR]
@@ -457,7 +426,7 @@ def _average_blocks(part: RealArray) -> RealArray:
     mean = blocks.mean(axis=(1, 3), dtype=np.float64)
     if part.dtype.kind in "iu":
         mean = np.rint(mean)
-    shrunk: RealArray = mean.astype(part.dtype)
+    shrunk: core.RealArray = mean.astype(part.dtype)
     return shrunk
 
 
@@ -472,10 +441,10 @@ def add_stack(viewer: Viewer, outcome: JobOutput, source: Image, name: str) -> I
         "axis_labels": source.axis_labels,
     }.items():
         keywords[key] = (*values[:lead], *keywords[key])
-    pixels = stack_planes([plane.data for plane in planes])
+    pixels = io.stack_planes([plane.data for plane in planes])
     counts = get_finest_level(source).shape[:lead]
     layer = viewer.add_image(pixels.reshape(*counts, *pixels.shape[1:]), **keywords)
-    layer.metadata[STORE_KEY] = str(Path(outcome.result.output).resolve())
+    layer.metadata[io.STORE_KEY] = str(Path(outcome.result.output).resolve())
     show_scale_bar(viewer)
     return layer
 
@@ -488,15 +457,15 @@ def add_opened_image(
     many = len(data) > 1
     image = opened_store.micrograph
     if image.look is not None and image.look.classes:
-        about = create_layer_attributes(image) | keywords
+        about = io.create_layer_attributes(image) | keywords
         del about["rgb"]
         layer = viewer.add_labels(data if many else data[0], multiscale=many, **about)
     else:
         about = create_layer_keywords(image, levels=data, **keywords)
         layer = viewer.add_image(data if many else data[0], multiscale=many, **about)
     if opened_store.path is not None:
-        layer.metadata[STORE_KEY] = str(opened_store.path.resolve())
-        layer.metadata[READ_KEY] = opened_store.options.model_dump(
+        layer.metadata[io.STORE_KEY] = str(opened_store.path.resolve())
+        layer.metadata[io.READ_KEY] = opened_store.options.model_dump(
             exclude_defaults=True
         )
     show_colour_bar(layer)
@@ -509,7 +478,7 @@ def add_opened_image(
 _watched_viewers: WeakSet[ViewerModel] = WeakSet()
 _warned_viewers: WeakSet[ViewerModel] = WeakSet()  # by napari, of mixed units
 _layers_asked_about: WeakKeyDictionary[ViewerModel, set[str]] = WeakKeyDictionary()
-_stated_sizes: WeakKeyDictionary[Layer, tuple[str, PixelSize | None]] = (
+_stated_sizes: WeakKeyDictionary[Layer, tuple[str, core.PixelSize | None]] = (
     WeakKeyDictionary()
 )
 _colour_layers: WeakKeyDictionary[Layer, bool] = WeakKeyDictionary()
@@ -549,7 +518,7 @@ def watch_images(viewer: ViewerModel) -> None:
             _set_up_inserted_layer(model, event.value)
             event.value.events.visible.connect(update_viewer)
             if isinstance(event.value, Image):
-                if BAR_KEY not in event.value.metadata:  # which may cover a map
+                if io.BAR_KEY not in event.value.metadata:  # which may cover a map
                     _update_colour_bars(model)
                 # after all other callbacks
                 QTimer.singleShot(0, partial(_raise_drawing_layers, of_viewer))
@@ -598,7 +567,7 @@ def _update_colour_bars(viewer: ViewerModel) -> None:
     update_colour_bars(viewer)
     room = host.get_viewbox_size(viewer)[1] - _BAR_WIDTH
     for layer in viewer.layers:
-        if layer.metadata.get(BAR_KEY) and layer.colorbar.visible:
+        if layer.metadata.get(io.BAR_KEY) and layer.colorbar.visible:
             font = QFont()
             font.setPointSizeF(_NAME_PT)
             width = _TEXT_FACTOR * QFontMetricsF(font).horizontalAdvance(layer.name)
@@ -641,7 +610,7 @@ def _on_pixels_changed(event: Event) -> None:
 def _record_shape(layer: Image | Labels) -> None:
     """Record the shape of an image to recognise its crops and projections."""
     shape = get_finest_level(layer).shape
-    if layer.metadata.setdefault(SHAPE_KEY, shape) != shape:
+    if layer.metadata.setdefault(io.SHAPE_KEY, shape) != shape:
         _forget_files(layer)
 
 
@@ -651,9 +620,9 @@ def _forget_files(layer: Image | Labels) -> None:
     The image may still be displayed from them.
     """
     about = layer.metadata
-    if store := about.pop(STORE_KEY, None):
-        about[DRAWN_KEY] = [*about.get(DRAWN_KEY, ()), store]
-    for key in (READ_KEY, SAVED_KEY, SHAPE_KEY):
+    if store := about.pop(io.STORE_KEY, None):
+        about[io.DRAWN_KEY] = [*about.get(io.DRAWN_KEY, ()), store]
+    for key in (io.READ_KEY, io.SAVED_KEY, io.SHAPE_KEY):
         about.pop(key, None)
     _record_shape(layer)
 
@@ -808,14 +777,14 @@ class _ActionNotification(Notification):
         return "Superlens SEM"
 
 
-def get_stated_pixel_size(layer: Layer | None) -> PixelSize | None:
+def get_stated_pixel_size(layer: Layer | None) -> core.PixelSize | None:
     """Return the pixel size stated in a layer's file, if the layer has none.
 
     For layers opened by napari's readers: in nm, (y, x); None for others.
     """
     if not isinstance(layer, Image | Labels) or is_calibrated(layer):
         return None
-    path, own = layer.source.path, {READ_KEY, STORE_KEY} & {*layer.metadata}
+    path, own = layer.source.path, {io.READ_KEY, io.STORE_KEY} & {*layer.metadata}
     if path is None or own or layer.source.reader_plugin == _OURS:
         return None
     size_known = _stated_sizes.get(layer)
@@ -823,8 +792,10 @@ def get_stated_pixel_size(layer: Layer | None) -> PixelSize | None:
         colour = isinstance(layer, Image) and layer.rgb
         columns = get_finest_level(layer).shape[-2 if colour else -1]
         size = None
-        with suppress(SemsrError, OSError, ValueError):  # napari could still read it
-            facts = describe(Path(path))
+        with suppress(
+            core.SemsrError, OSError, ValueError
+        ):  # napari could still read it
+            facts = io.describe(Path(path))
             if facts.series == 1 and facts.shape[-1] == columns:
                 size = facts.pixel_size_nm
         _stated_sizes[layer] = size_known = path, size
@@ -841,7 +812,7 @@ def apply_stated_pixel_size(
     source = layer if of is None else of
     size = get_stated_pixel_size(source)
     if size is not None:
-        origin = create_size_source(
+        origin = core.create_size_source(
             f"by the file {Path(source.source.path or '').name}", size
         )
         has_fit = get_display_fit(layer)[0] != 1
@@ -860,7 +831,7 @@ def is_coloured(layer: Layer | None) -> bool:
         plane = values[(0,) * (values.ndim - 3)]
         step = max(1, max(plane.shape[:2]) // _LOOK_PX)
         _colour_layers[layer] = (
-            try_convert_to_grey(np.asarray(plane[::step, ::step])) is None
+            io.try_convert_to_grey(np.asarray(plane[::step, ::step])) is None
         )
     return _colour_layers[layer]
 
@@ -876,7 +847,7 @@ def add_luminance_layer(viewer: ViewerModel, layer: Image) -> Image:
     It has the pixel size of that layer, or the one stated in its file.
     """
     colours = layer.data if layer.multiscale else [layer.data]
-    levels = [luminance(one[..., :3]) for one in colours]
+    levels = [io.luminance(one[..., :3]) for one in colours]
     layer_made: Image = viewer.add_image(
         levels if layer.multiscale else levels[0],
         multiscale=layer.multiscale,
@@ -894,7 +865,7 @@ def add_luminance_layer(viewer: ViewerModel, layer: Image) -> Image:
 
 def get_databar_row_count(layer: Layer | None) -> int:
     """Return the number of bottom rows that look like a data bar."""
-    return 0 if layer is None else int(layer.metadata.get(ROWS_KEY) or 0)
+    return 0 if layer is None else int(layer.metadata.get(io.ROWS_KEY) or 0)
 
 
 def describe_databar(layer: Layer) -> str:
@@ -911,10 +882,10 @@ def crop_databar(viewer: ViewerModel, layer: Layer) -> None:
     if layer not in viewer.layers or not rows:
         return
     whole = layer.as_layer_data_tuple()
-    cut, about, kind = crop_bottom_rows(whole, rows)
+    cut, about, kind = io.crop_bottom_rows(whole, rows)
     if kind == "image" and not about["rgb"]:
         before, after = (
-            contrast_limits(list(data) if about["multiscale"] else data)
+            core.contrast_limits(list(data) if about["multiscale"] else data)
             for data in (whole[0], cut)
         )
         if np.array_equal(about["contrast_limits"], before):  # which the bar affected

@@ -33,18 +33,7 @@ from qtpy.QtCore import (  # type: ignore[attr-defined]
 )
 from qtpy.QtWidgets import QApplication, QMainWindow, QWidget
 
-from napari_semsr.core import (
-    Cancelled,
-    Job,
-    OptionError,
-    Progress,
-    SemsrError,
-    TimeEstimator,
-    WaitingProgress,
-    capture_warnings,
-    release_free_memory,
-    use_background_priority,
-)
+from napari_semsr import core
 from napari_semsr.io import log_error
 
 _log = logging.getLogger(__name__)
@@ -127,7 +116,7 @@ class _JobRun:
     def __init__(
         self,
         title: str,
-        make: Callable[[], Job[object]],
+        make: Callable[[], core.Job[object]],
         owner: "JobRunner",
         request: JobRequest,
     ) -> None:
@@ -142,7 +131,7 @@ class _JobRun:
         self.is_shown = True
         self._warnings_heard: set[str] = set()
         self._owner = ref(owner)
-        self._make: Callable[[], Job[object]] | None = make
+        self._make: Callable[[], core.Job[object]] | None = make
 
     def __str__(self) -> str:
         return f"napari-semsr {self.title}"
@@ -162,7 +151,10 @@ class _JobRun:
             return
         self.return_event.clear()
         try:
-            with use_background_priority(), capture_warnings(self._emit_warning):
+            with (
+                core.use_background_priority(),
+                core.capture_warnings(self._emit_warning),
+            ):
                 self.value = self._run_job_steps(make())
         except BaseException as error:  # noqa: BLE001 - shown by the runner
             self.error = error
@@ -174,9 +166,9 @@ class _JobRun:
             self._warnings_heard.add(warning)
             _get_queue().warned.emit(self, warning)
 
-    def _run_job_steps(self, job: Job[object]) -> object:
+    def _run_job_steps(self, job: core.Job[object]) -> object:
         last_report = last_return = 0.0
-        pace = TimeEstimator()
+        pace = core.TimeEstimator()
         try:
             while not self.cancel.is_set() and self.owner is not None:
                 step = pace.add_time_left(next(job))
@@ -187,13 +179,13 @@ class _JobRun:
                     _get_queue().stepped.emit(self, step)
                 if now - last_return >= _RETURN_EVERY_S:
                     last_return = now
-                    release_free_memory()
+                    core.release_free_memory()
         except StopIteration as end:
             return end.value
         finally:
             job.close()
         msg = f"{self.title} was cancelled."
-        raise Cancelled(msg)
+        raise core.Cancelled(msg)
 
 
 class _JobWorker(FunctionWorker[None]):
@@ -305,7 +297,7 @@ class _JobQueue(QObject):
                         and not owner.is_running
                     ):
                         run.last_sentence = sentence
-                        owner.stepped.emit(WaitingProgress(0, 0, sentence))
+                        owner.stepped.emit(core.WaitingProgress(0, 0, sentence))
                     continue
                 begin, run.has_begun = run.request.begin, True
                 run.request = replace(run.request, begin=_do_nothing)  # releases it
@@ -344,7 +336,7 @@ class _JobQueue(QObject):
             next(parts)
         except StopIteration:
             end(None)
-        except SemsrError as error:
+        except core.SemsrError as error:
             end(error)
         except Exception as error:
             end(error)
@@ -352,13 +344,13 @@ class _JobQueue(QObject):
         else:
             QTimer.singleShot(_BREATH_MS, partial(self._run_next_part, run, parts, end))
 
-    def _on_step(self, run: _JobRun, step: Progress) -> None:
+    def _on_step(self, run: _JobRun, step: core.Progress) -> None:
         if run in self.runs and not run.cancel.is_set():
             owner = run.owner
             if owner is not None:
                 owner.stepped.emit(step)
         run.is_shown = True
-        idle = isinstance(step, WaitingProgress)
+        idle = isinstance(step, core.WaitingProgress)
         if idle != run.idle:
             run.idle = idle
             self.start_ready_jobs()
@@ -445,7 +437,7 @@ def check_path_unused(path: Path) -> None:
     for run in _get_queue().runs:
         if run.request.writes == path and not run.cancel.is_set():
             msg = f"{run.title} is about to write {path}; choose another name."
-            raise OptionError(msg, code="output-locked")
+            raise core.OptionError(msg, code="output-locked")
 
 
 def check_layers_unused(layers: Iterable[Layer]) -> None:
@@ -458,7 +450,7 @@ def check_layers_unused(layers: Iterable[Layer]) -> None:
                 f"{run.title} uses {read[0].name} with its current pixel size; wait "
                 "for the job to end or cancel it, then change the size."
             )
-            raise OptionError(msg, code="layer-in-use")
+            raise core.OptionError(msg, code="layer-in-use")
 
 
 class JobRunner(QObject):
@@ -508,7 +500,7 @@ class JobRunner(QObject):
     def start(
         self,
         title: str,
-        make: Callable[[], Job[object]],
+        make: Callable[[], core.Job[object]],
         request: JobRequest = _AT_ONCE,
     ) -> bool:
         """Start a job, or queue it behind earlier jobs."""
@@ -560,12 +552,12 @@ class JobRunner(QObject):
             self.busy_changed.emit(False)
         if error is None:
             self.returned.emit(run.value)
-        elif isinstance(error, Cancelled):
+        elif isinstance(error, core.Cancelled):
             self.cancelled.emit()
         else:
             _log.debug("%s failed", run.title, exc_info=error)
             sentence = str(error)  # our errors are sentences
-            if not isinstance(error, SemsrError):
+            if not isinstance(error, core.SemsrError):
                 sentence = " ".join(sentence.split()) or "no message"
                 sentence = (
                     f"{run.title} stopped because of {type(error).__name__}: {sentence}"

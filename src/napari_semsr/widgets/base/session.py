@@ -33,34 +33,8 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_semsr import io
 from napari_semsr.core import Job, Progress, SemsrError, WriteError, update_value_name
-from napari_semsr.io import (
-    FOLDER_KEY,
-    HELPER_KEY,
-    LIVE_KEY,
-    PROJECT_KEY,
-    READ_KEY,
-    SAVED_KEY,
-    STORE_KEY,
-    STRENGTH_KEY,
-    OpenedProject,
-    Project,
-    ProjectInput,
-    ProjectLayer,
-    add_recent_project,
-    copy_with_links,
-    get_reader,
-    is_project,
-    open_project,
-    read_array,
-    read_project,
-    record_input,
-    to_json_attributes,
-    to_json_value,
-    write,
-    write_array,
-    write_project,
-)
 from napari_semsr.jobs import describe_former_name
 from napari_semsr.widgets import host
 from napari_semsr.widgets.base.form import OptionsForm, convert_names_to_panel_labels
@@ -145,7 +119,7 @@ _NO_ONE = ("offscreen", "minimal")
 
 def _is_temporary_overlay(layer: Layer) -> bool:
     """Return whether a layer is a temporary overlay, for example in a comparison."""
-    return layer.metadata.get(HELPER_KEY) is True
+    return layer.metadata.get(io.HELPER_KEY) is True
 
 
 @dataclass(slots=True, eq=False)
@@ -154,7 +128,7 @@ class _RemovedLayer:
 
     index: int  # its index in the layer list when it was removed
     layer: Callable[[], Layer | None]  # a weak reference
-    record: ProjectLayer | None = None  # once its pixels are in the project
+    record: io.ProjectLayer | None = None  # once its pixels are in the project
     unsaved_layer: Layer | None = None  # before that
 
 
@@ -288,15 +262,15 @@ class Session(QObject):
     def _reset_project(self) -> None:
         """Clear the state of the previously open project."""
         self._kept_sources: WeakKeyDictionary[Layer, LayerSource] = WeakKeyDictionary()
-        self._inputs: dict[str, ProjectInput] = {}
+        self._inputs: dict[str, io.ProjectInput] = {}
         self._adopted_paths: dict[Path, Path] = {}
         self._own: WeakKeyDictionary[Layer, Path] = WeakKeyDictionary()
         self._outdated_paths: list[Path] = []
         self._removed_layers: list[_RemovedLayer] = []
-        self._lost_layers: tuple[ProjectLayer, ...] = ()
+        self._lost_layers: tuple[io.ProjectLayer, ...] = ()
         self._options: dict[str, dict[str, object]] = {}
         self._steps: dict[str, object] = {}  # state of the window of all steps
-        self._project_written: Project | None = None
+        self._project_written: io.Project | None = None
         self.failing = False  # reasons not to save, each reported once
 
     @property
@@ -317,7 +291,7 @@ class Session(QObject):
             for item in self.viewer.layers
             if isinstance(item, Image)
             and MADE_KEY in item.metadata
-            and not item.metadata.get(HELPER_KEY)
+            and not item.metadata.get(io.HELPER_KEY)
         ]
 
     def list_unsaved_names(self) -> list[str]:
@@ -340,8 +314,8 @@ class Session(QObject):
                 and (
                     has_new_pixel_size(item)
                     or (
-                        "pixel_size_nm" in item.metadata.get(READ_KEY, {})
-                        and SAVED_KEY not in item.metadata
+                        "pixel_size_nm" in item.metadata.get(io.READ_KEY, {})
+                        and io.SAVED_KEY not in item.metadata
                     )
                 )
             ]
@@ -349,9 +323,9 @@ class Session(QObject):
 
     def _has_unsaved_drawings(self, layer: Layer) -> bool:
         """Return whether a layer has drawings or marks not yet saved to a file."""
-        if layer in self._filed_layers or SAVED_KEY in layer.metadata:
+        if layer in self._filed_layers or io.SAVED_KEY in layer.metadata:
             return False
-        read = layer.source.path or {STORE_KEY, READ_KEY} & {*layer.metadata}
+        read = layer.source.path or {io.STORE_KEY, io.READ_KEY} & {*layer.metadata}
         if layer in self._edited_layers or read:
             return layer in self._edited_layers
         pixels = isinstance(layer, Labels)
@@ -401,7 +375,7 @@ class Session(QObject):
 
     def _detect_project(self, layer: Layer) -> None:
         """Resume a project opened by napari once all its layers exist."""
-        if self.folder is None and PROJECT_KEY in layer.metadata:
+        if self.folder is None and io.PROJECT_KEY in layer.metadata:
             self._taking.start()
 
     def _resume_opened_project(self) -> None:
@@ -409,12 +383,12 @@ class Session(QObject):
         if self.folder is not None or self._viewer() is None:
             return
         layers = list(self.viewer.layers)
-        read = {item.metadata.pop(PROJECT_KEY, None) for item in layers}
+        read = {item.metadata.pop(io.PROJECT_KEY, None) for item in layers}
         if len(read) != 1 or None in read:
             return
         folder = Path(read.pop())
         try:
-            project = read_project(folder)
+            project = io.read_project(folder)
         except SemsrError:
             return  # which napari has reported already
         names = {item.name for item in layers}
@@ -426,7 +400,10 @@ class Session(QObject):
         )
 
     def _resume_project(
-        self, folder: Path, project: Project, layers_lost: tuple[ProjectLayer, ...]
+        self,
+        folder: Path,
+        project: io.Project,
+        layers_lost: tuple[io.ProjectLayer, ...],
     ) -> None:
         """Resume saving to a project whose layers are already open."""
         self._inputs, self._lost_layers = dict(project.inputs), layers_lost
@@ -487,7 +464,7 @@ class Session(QObject):
         """Keep a layer removed by the user in the project until the user saves."""
         layer = event.value
         quiet = self._history.is_quiet and not self._history.can_restore(layer)
-        passes = _is_temporary_overlay(layer) or layer.metadata.get(LIVE_KEY)
+        passes = _is_temporary_overlay(layer) or layer.metadata.get(io.LIVE_KEY)
         if self.folder is not None and not (quiet or passes):
             self._removed_layers.append(
                 _RemovedLayer(event.index, ref(layer), unsaved_layer=layer)
@@ -536,10 +513,10 @@ class Session(QObject):
         self, folder: Path, then: Callable[[], object] = lambda: None
     ) -> None:
         """Save everything to a new project, and keep that project open."""
-        if is_project(folder) and folder.exists():
+        if io.is_project(folder) and folder.exists():
             msg = f"{folder} is already a project: open it, or choose another name."
             raise WriteError(msg, code="output-exists")
-        write_project(folder, Project())
+        io.write_project(folder, io.Project())
         self._reset_project()
         self._set_project_folder(folder)
         self.save(then)
@@ -548,7 +525,7 @@ class Session(QObject):
         self.folder = folder.resolve()
         set_project_folder(self.folder)
         finalize(self.viewer, set_project_folder, None).atexit = False
-        add_recent_project(self.folder)
+        io.add_recent_project(self.folder)
 
     def save(self, then: Callable[[], object] | None = None) -> None:
         """Save the session: first the pixels, in a thread, then the layer list.
@@ -607,10 +584,10 @@ class Session(QObject):
         for layer, source, now in results:
             self._kept_sources[layer] = source
             layer.metadata.update(now)
-            if SAVED_KEY in now:  # written here, replacing earlier pixels
+            if io.SAVED_KEY in now:  # written here, replacing earlier pixels
                 if layer in self._own:
                     self._outdated_paths.append(self._own[layer])
-                self._own[layer] = Path(now[SAVED_KEY])
+                self._own[layer] = Path(now[io.SAVED_KEY])
         self._write_project()
 
     def _write_project(self) -> None:
@@ -620,7 +597,7 @@ class Session(QObject):
         try:
             project = self._describe_project()
             if project != self._project_written:
-                write_project(self.folder, project)
+                io.write_project(self.folder, project)
                 self._project_written = project
                 stores_listed = {layer.store for layer in project.layers}
                 for path in self._outdated_paths:  # written again since
@@ -649,7 +626,7 @@ class Session(QObject):
         self.save_failed.emit(text)
         self.changed.emit()
 
-    def _describe_project(self) -> Project:
+    def _describe_project(self) -> io.Project:
         """Return a description of the open project."""
         layers_kept = [
             item for item in self.viewer.layers if self._can_save_layer(item)
@@ -666,7 +643,7 @@ class Session(QObject):
             self._steps = steps.state()
         viewer = self.viewer
         active = viewer.layers.selection.active
-        window: dict[str, object] = to_json_value(
+        window: dict[str, object] = io.to_json_value(
             {
                 **{
                     name: getattr(item, name)
@@ -676,7 +653,7 @@ class Session(QObject):
                 "active": None if active is None else active.name,
             }
         )
-        return Project(
+        return io.Project(
             inputs={
                 key: one for key, one in self._inputs.items() if key in inputs_named
             },
@@ -685,7 +662,7 @@ class Session(QObject):
             window=window | {"steps": self._steps},
         )
 
-    def _insert_removed_layers(self, layers: list[ProjectLayer]) -> None:
+    def _insert_removed_layers(self, layers: list[io.ProjectLayer]) -> None:
         """Insert the records of removed layers at their original list indices.
 
         A file that is opened again, or cropped, replaces its earlier layer.
@@ -730,20 +707,20 @@ class Session(QObject):
             self._kept_sources.pop(layer, None)
         if (
             layer in self._kept_sources
-            or layer.metadata.get(LIVE_KEY)
+            or layer.metadata.get(io.LIVE_KEY)
             or _is_temporary_overlay(layer)
         ):
             return None
-        folder, frames = self.folder or Path(), layer.metadata.get(FOLDER_KEY)
+        folder, frames = self.folder or Path(), layer.metadata.get(io.FOLDER_KEY)
         is_image = isinstance(layer, Image | Labels)
-        read = layer.metadata.get(READ_KEY, {}) if is_image else {"frames": True}
+        read = layer.metadata.get(io.READ_KEY, {}) if is_image else {"frames": True}
         if frames and "frames" in read and Path(frames).exists():
             return partial(self._record_input, folder, Path(frames), read)
         if not isinstance(layer, Image | Labels):
             return None
-        path = Path(layer.metadata.get(STORE_KEY) or "")
+        path = Path(layer.metadata.get(io.STORE_KEY) or "")
         # its store has the result at full strength
-        own = STRENGTH_KEY in layer.metadata or layer in self._own
+        own = io.STRENGTH_KEY in layer.metadata or layer in self._own
         is_painted = isinstance(layer, Labels) and (
             has_changed or path.parent != folder
         )
@@ -759,15 +736,15 @@ class Session(QObject):
     ) -> _Bring:
         """Return a function that adds pixels stored elsewhere to the project."""
         temporary = is_temporary(str(path))
-        if path.suffix == _ARRAY and (temporary or is_project(path.parent)):
+        if path.suffix == _ARRAY and (temporary or io.is_project(path.parent)):
 
             def move_store() -> tuple[LayerSource, dict[str, str]]:
                 place = self._move_into_project(path)
-                return LayerSource(place.name), {STORE_KEY: str(place)}
+                return LayerSource(place.name), {io.STORE_KEY: str(place)}
 
             return move_store
-        if READ_KEY in layer.metadata and path.is_absolute() and not temporary:
-            read = layer.metadata[READ_KEY]
+        if io.READ_KEY in layer.metadata and path.is_absolute() and not temporary:
+            read = layer.metadata[io.READ_KEY]
             return partial(self._record_input, folder, path, read)
         return self._create_pixel_writer(layer)
 
@@ -779,9 +756,11 @@ class Session(QObject):
             self._move_into_project(path) if is_temporary(str(path)) else path
         )  # a sample's
         frames = "frames" in read
-        digest, input_noted = record_input(folder, place, self._inputs, frames=frames)
+        digest, input_noted = io.record_input(
+            folder, place, self._inputs, frames=frames
+        )
         self._inputs[digest] = input_noted
-        now = {} if place == path else {FOLDER_KEY: str(place)}
+        now = {} if place == path else {io.FOLDER_KEY: str(place)}
         return LayerSource(input=digest, read=read), now
 
     def _move_into_project(self, path: Path) -> Path:
@@ -790,7 +769,7 @@ class Session(QObject):
             name = path.name.removesuffix(_STORE)
             suffix = path.name.removeprefix(name)
             place = find_free_path(self.folder or Path(), name, suffix)
-            copy_with_links(path, place)
+            io.copy_with_links(path, place)
             self._adopted_paths[path] = place
         return self._adopted_paths[path]
 
@@ -805,19 +784,19 @@ class Session(QObject):
         data = get_finest_level(layer)
         lazy = hasattr(data, "dask")
         data = data if lazy else np.array(data)  # as it is now
-        own = self._own.get(layer) or Path(layer.metadata.get(STORE_KEY) or "")
+        own = self._own.get(layer) or Path(layer.metadata.get(io.STORE_KEY) or "")
         is_in_project = isinstance(layer, Labels) and own.parent == folder and not lazy
 
         def write_pixels() -> tuple[LayerSource, dict[str, str]]:
             with suppress(SemsrError):
-                if is_in_project and np.array_equal(read_array(own), data):
-                    return LayerSource(own.name), {SAVED_KEY: str(own)}
+                if is_in_project and np.array_equal(io.read_array(own), data):
+                    return LayerSource(own.name), {io.SAVED_KEY: str(own)}
             place = find_free_path(folder, name, _ARRAY if grey is None else _STORE)
             if grey is None:
-                write_array(data, place)
+                io.write_array(data, place)
             else:
-                write(grey.replace(data=data, look=grey.look), place)
-            return LayerSource(place.name), {SAVED_KEY: str(place)}
+                io.write(grey.replace(data=data, look=grey.look), place)
+            return LayerSource(place.name), {io.SAVED_KEY: str(place)}
 
         return write_pixels
 
@@ -832,7 +811,7 @@ class Session(QObject):
             return False
 
         def load_project() -> Job[Callable[[], None]]:
-            project_opened = yield from open_project(path)
+            project_opened = yield from io.open_project(path)
             return partial(self._show_project, project_opened)
 
         def start_opening() -> None:
@@ -845,11 +824,11 @@ class Session(QObject):
             self.save(start_opening)
         return True
 
-    def _show_project(self, project_opened: OpenedProject) -> None:
+    def _show_project(self, project_opened: io.OpenedProject) -> None:
         """Show the layers of a project as they were saved."""
         viewer = self.viewer
         self._opening = False
-        layers_made: list[tuple[ProjectLayer, Layer]] = []
+        layers_made: list[tuple[io.ProjectLayer, Layer]] = []
         layers_lost = list(project_opened.missing)
         sentences = list(project_opened.messages)
         for record, (data, keywords, kind) in project_opened.layers:
@@ -1006,10 +985,10 @@ def _read_abandoned_results(
         for path in paths:
             yield Progress(0, 0, f"opening {path.name}")
             moved = place / path.relative_to(folder)
-            read_layers = get_reader(str(moved))
+            read_layers = io.get_reader(str(moved))
             for data, about, kind in read_layers(str(moved)) if read_layers else ():
                 layer = Layer.create(data, about, kind)
-                layer.metadata[STORE_KEY] = str(moved.resolve())
+                layer.metadata[io.STORE_KEY] = str(moved.resolve())
                 layer.metadata[MADE_KEY] = _RECOVERED
                 layers.append(layer)
     return partial(session.show_recovered_layers, layers)
@@ -1018,7 +997,7 @@ def _read_abandoned_results(
 # -- layers, forms and windows as JSON ----------------------------------------------
 
 
-def describe_layer(layer: Layer, place: LayerSource | None) -> ProjectLayer:
+def describe_layer(layer: Layer, place: LayerSource | None) -> io.ProjectLayer:
     """Describe a layer and its display settings."""
     _, attributes, kind = layer.as_layer_data_tuple()
     names = (*_SAVED_NAMES[""], *_SAVED_NAMES[kind], "metadata", "features")
@@ -1044,10 +1023,10 @@ def describe_layer(layer: Layer, place: LayerSource | None) -> ProjectLayer:
                 attributes_kept[name] = getattr(layer, f"current_{name}")
         attributes_kept.pop("border_width", None)
     source = place or LayerSource()
-    return ProjectLayer(
+    return io.ProjectLayer(
         kind=kind,
         name=layer.name,
-        attributes=to_json_attributes(attributes_kept),
+        attributes=io.to_json_attributes(attributes_kept),
         store=source.store,
         input=source.input,
         read=source.read,
@@ -1103,7 +1082,7 @@ def get_form_values(panel: object) -> dict[str, object]:
         if isinstance(value, Layer):
             value = value.name
         if not isinstance(value, list):  # of layers
-            values[name] = to_json_value(value)
+            values[name] = io.to_json_value(value)
     return values
 
 

@@ -9,6 +9,7 @@ from magicgui.widgets import ComboBox
 from napari.layers import Layer
 from psygnal import Signal
 
+from napari_semsr import jobs
 from napari_semsr.core import (
     DB,
     OptionError,
@@ -16,37 +17,13 @@ from napari_semsr.core import (
     SemsrError,
     run,
 )
-from napari_semsr.jobs import (
-    MODELS_EXPORT,
-    MODELS_IMPORT,
-    MODELS_INFO,
-    MODELS_LIST,
-    ModelFile,
-    OverwritePolicy,
-    get_check_figures,
-    get_training_digests,
-    get_validation_gain_db,
-)
 from napari_semsr.models import (
     DEFAULT_MODEL,
     MODELS_BY_INSTRUMENT,
     MOSAIC_MODEL,
     SUFFIX,
 )
-from napari_semsr.widgets.base import (
-    TIMES,
-    CollapsibleSection,
-    Form,
-    RichTextLabel,
-    VerbPanel,
-    WrappingRow,
-    ask_existing_file,
-    ask_output_file,
-    create_button,
-    format_value_table,
-    is_alive,
-    open_panel,
-)
+from napari_semsr.widgets import base
 from napari_semsr.widgets.layers import record_instrument
 
 
@@ -107,7 +84,7 @@ def format_model_card(
     from napari_semsr.inference import TrainedPixelSizes, plan_resampling
 
     text = f"<p>{card.get('description') or 'No description.'}</p>"
-    gain = get_validation_gain_db(card)
+    gain = jobs.get_validation_gain_db(card)
     if gain is not None and gain < 0:
         text += (
             f'<p class="warning">In validation, its output was {-gain:.2f} {DB} worse '
@@ -128,7 +105,7 @@ def format_model_card(
 def _format_checks(card: Mapping[str, object]) -> str:
     """Describe the worst result of the checks that a card records."""
     link = f'<a href="{_CHECK_PAGE}">How models are checked</a>. {_CHOICE}'
-    for name, figure in get_check_figures(card).items():
+    for name, figure in jobs.get_check_figures(card).items():
         return f"{name}: {figure}. {link}"
     return f"This model has not been checked with known structures. {link}"
 
@@ -143,15 +120,15 @@ def format_model_card_details(card: Mapping[str, Any]) -> str:
             far += f", effectively {reach} px (within {tolerance} of the range)"
     rows = {
         "Trained on": TrainedPixelSizes.from_card(card).describe(),
-        "Scale": f"{card.get('scale', 1)} {TIMES}",
+        "Scale": f"{card.get('scale', 1)} {base.TIMES}",
         "Receptive field": far,
         "Network": str(card.get("architecture")),
         "Licence": str(card.get("licence")),
     }
-    rows |= {name: str(figure) for name, figure in get_check_figures(card).items()}
+    rows |= {name: str(figure) for name, figure in jobs.get_check_figures(card).items()}
     limits = card.get("limits")
     limits_text = f"<p><i>Limits: {limits}</i></p>" if limits else ""
-    return format_value_table(rows, strong=False) + limits_text
+    return base.format_value_table(rows, strong=False) + limits_text
 
 
 def list_installed_models() -> list[tuple[str, str]]:
@@ -160,7 +137,7 @@ def list_installed_models() -> list[tuple[str, str]]:
     A model that was worse than its input in validation is marked, and listed last.
     """
     try:
-        rows = [row for row in run(MODELS_LIST.job()).models if not row["fault"]]
+        rows = [row for row in run(jobs.MODELS_LIST.job()).models if not row["fault"]]
     except SemsrError:
         return []
     better, worse = [], []
@@ -181,22 +158,23 @@ def find_models_by_training_data(read: Callable[[], set[str]]) -> list[str]:
     Digests are computed only if a model states the data it was trained on.
     """
     cards = {
-        name: run(MODELS_INFO.job(name)).card for _, name in list_installed_models()
+        name: run(jobs.MODELS_INFO.job(name)).card
+        for _, name in list_installed_models()
     }
     training_images = {
-        name: get_training_digests(dict(card)) for name, card in cards.items()
+        name: jobs.get_training_digests(dict(card)) for name, card in cards.items()
     }
     digests = read() if any(training_images.values()) else set()
     return sorted(name for name, of in training_images.items() if of & digests)
 
 
-class ModelChooser(Form):
+class ModelChooser(base.Form):
     """List of installed models, with the card of the chosen one."""
 
     changed = Signal()
     has_settings = True
 
-    def __init__(self, panel: VerbPanel) -> None:
+    def __init__(self, panel: base.VerbPanel) -> None:
         super().__init__()
         self._panel = panel
         self._files: list[str] = []
@@ -213,18 +191,18 @@ class ModelChooser(Form):
             tooltip="Model to run.",
             choices=self._list_model_choices,
         )
-        self.file_button = create_button(
+        self.file_button = base.create_button(
             "Add a model file…",
             partial(self._choose_file, self.open_model_file),
             "A .safetensors file with a model card is used in place; an ONNX file or "
             "a bioimage.io zip archive is imported first.",
         )
-        self.text, self.details = RichTextLabel(), RichTextLabel()
-        self.question = RichTextLabel()
+        self.text, self.details = base.RichTextLabel(), base.RichTextLabel()
+        self.question = base.RichTextLabel()
         answers = {"sem": "SEM image", "optical": "Superlens image"}
-        self.answers = WrappingRow(
+        self.answers = base.WrappingRow(
             *(
-                create_button(
+                base.create_button(
                     text,
                     partial(self._record_instrument, kind),
                     f"Select {MODELS_BY_INSTRUMENT[kind]}.",
@@ -234,21 +212,21 @@ class ModelChooser(Form):
         )
         self.answers.setVisible(False)
         tooltip = "Training data, limits and licence of the model; import and export."
-        self.import_button = create_button(
+        self.import_button = base.create_button(
             "Import…",
             partial(self._choose_file, self.import_file),
             "Copy a model file with a card, an ONNX file or a bioimage.io zip archive "
             "with ONNX weights into the model library. No code in it is executed.",
         )
-        self.export_button = create_button(
+        self.export_button = base.create_button(
             "Export…",
             self._choose_export,
             "Write the model into a file with its card, or as ONNX or a bioimage.io "
             "package for other programs.",
         )
-        files = WrappingRow(self.import_button, self.export_button)
-        self.more = CollapsibleSection("More", tooltip, self.details, files)
-        self.own_button = create_button(
+        files = base.WrappingRow(self.import_button, self.export_button)
+        self.more = base.CollapsibleSection("More", tooltip, self.details, files)
+        self.own_button = base.create_button(
             "Train on this image alone…",
             self._open_train_panel,
             "Denoise with a network trained on this image only. Opens the Train "
@@ -278,7 +256,7 @@ class ModelChooser(Form):
 
     def _refresh_model_list(self) -> None:
         """Update the list and the card after the model library has changed."""
-        if is_alive(self):
+        if base.is_alive(self):
             self.box.reset_choices()
             self.refresh()
 
@@ -293,7 +271,7 @@ class ModelChooser(Form):
     def choose(self, name: str) -> None:
         """Select a model by name, if it is installed."""
         if (
-            is_alive(self)
+            base.is_alive(self)
             and self.card.get("name") != name
             and name in self.box.choices
         ):
@@ -339,7 +317,7 @@ class ModelChooser(Form):
         return self.value
 
     def _choose_file(self, use: Callable[[Path], None]) -> None:
-        path = ask_existing_file(self, "Model", [MODEL_FILES])
+        path = base.ask_existing_file(self, "Model", [MODEL_FILES])
         if path is not None:
             use(path)
 
@@ -352,10 +330,10 @@ class ModelChooser(Form):
 
     def import_file(self, path: Path) -> None:
         """Import a model file into the library, and select the model."""
-        make = partial(MODELS_IMPORT.job, path)
+        make = partial(jobs.MODELS_IMPORT.job, path)
         self._panel.controls.start(make, self._show_import, "Import")
 
-    def _show_import(self, model_file: ModelFile) -> None:
+    def _show_import(self, model_file: jobs.ModelFile) -> None:
         name = str(model_file.card["name"])
         NEWS.changed.emit()
         NEWS.model_imported.emit(name)
@@ -365,14 +343,14 @@ class ModelChooser(Form):
         if self.value is None:
             return
         name = str(self.card.get("name") or Path(self.value).stem)
-        path = ask_output_file(self, "Export model", name, _EXPORT_FILES)
+        path = base.ask_output_file(self, "Export model", name, _EXPORT_FILES)
         if path is not None:
             self.export_file(path)
 
     def export_file(self, path: Path) -> None:
         """Write the model to a file whose suffix sets the format."""
-        existing = OverwritePolicy(overwrite=True)  # the dialog has asked
-        make = partial(MODELS_EXPORT.job, self.value, path, existing=existing)
+        existing = jobs.OverwritePolicy(overwrite=True)  # the dialog has asked
+        make = partial(jobs.MODELS_EXPORT.job, self.value, path, existing=existing)
         self._panel.controls.start(
             make,
             lambda _: self._panel.messages.notify(f"Exported to {path}."),
@@ -394,7 +372,7 @@ class ModelChooser(Form):
         self._update_text()
 
     def _open_train_panel(self) -> None:
-        panel: Any = open_panel(self._panel.viewer, "Train")
+        panel: Any = base.open_panel(self._panel.viewer, "Train")
         panel.take_noisy(self._layer)
 
     def refresh(self) -> None:
@@ -402,7 +380,7 @@ class ModelChooser(Form):
         self.card = {}
         if self.value is not None:
             try:
-                self.card = dict(run(MODELS_INFO.job(self.value)).card)
+                self.card = dict(run(jobs.MODELS_INFO.job(self.value)).card)
             except SemsrError as error:
                 self.card = {"description": str(error)}
         self._update_text()

@@ -21,22 +21,8 @@ from psygnal import Signal
 from qtpy.QtCore import QObject, QTimer
 from qtpy.QtGui import QShowEvent
 
+from napari_semsr import core, jobs
 from napari_semsr.analysis import FAMILIARITY, map_misfit
-from napari_semsr.core import (
-    Box,
-    InputRecord,
-    Job,
-    Micrograph,
-    PixelSize,
-    Progress,
-    SemsrError,
-    ShapeError,
-    contrast_limits,
-    get_figures,
-    load_torch_libraries,
-    run,
-    use_background_priority,
-)
 from napari_semsr.inference import (
     ADVANCED_GROUP,
     WEIGHTS,
@@ -51,65 +37,13 @@ from napari_semsr.io import (
     STRENGTH_KEY,
     move,
 )
-from napari_semsr.jobs import (
-    ENHANCE,
-    MISFIT,
-    UNFAMILIAR,
-    OverwritePolicy,
-    PreviewChannel,
-    check_image_target,
-    collect_digests,
-    compose_derived_provenance,
-    create_unfamiliarity_map,
-    digest_image,
-    digest_values,
-    find_unfinished_result,
-    is_instrument_model,
-    run_preview,
-)
 from napari_semsr.models import MODELS_BY_INSTRUMENT
 from napari_semsr.restoration import parse_psf
-from napari_semsr.widgets.base import (
-    CollapsibleSection,
-    Form,
-    JobOutput,
-    JobRunner,
-    OpenedImage,
-    OptionsForm,
-    OutputTarget,
-    PanelCall,
-    RichTextLabel,
-    VerbPanel,
-    add_opened_image,
-    add_stack,
-    choose_output_target,
-    create_store_edit,
-    create_timer,
-    get_entered_store,
-    get_preference,
-    is_alive,
-    run_and_open,
-)
+from napari_semsr.widgets import base, layers
 from napari_semsr.widgets.compare import CompareControls, OverlayLayer
 from napari_semsr.widgets.enhance.models import (
     ModelChooser,
     find_models_by_training_data,
-)
-from napari_semsr.widgets.layers import (
-    create_layer_keywords,
-    create_result_name,
-    disable_cache,
-    find_free_name,
-    get_displayed_plane,
-    get_instrument,
-    get_last_job_name,
-    get_network_name,
-    get_provenance,
-    get_visible_box,
-    hide_other_maps,
-    list_planes,
-    show_scale_bar,
-    world_to_pixels,
 )
 
 if TYPE_CHECKING:
@@ -123,15 +57,17 @@ _AHEAD_MS = 1000
 _models_imported = Event()
 
 
-def start_torch() -> Job[None]:
+def start_torch() -> core.Job[None]:
     """Import torch in the job's thread, unless it is already imported."""
     if not _models_imported.is_set():
-        yield Progress(0, 0, "Starting torch (some seconds, once per napari session)")
+        yield core.Progress(
+            0, 0, "Starting torch (some seconds, once per napari session)"
+        )
         _import_torch()
 
 
 def _import_torch() -> None:
-    load_torch_libraries()
+    core.load_torch_libraries()
     importlib.import_module("torch")
     _models_imported.set()
 
@@ -141,7 +77,10 @@ def _preload_torch() -> None:
     """Import torch once in the background, while a panel is idle."""
 
     def load_in_background() -> None:
-        with use_background_priority(), suppress(Exception):  # a run reports the error
+        with (
+            core.use_background_priority(),
+            suppress(Exception),
+        ):  # a run reports the error
             _import_torch()
 
     # not a daemon: Python must not exit during the import
@@ -157,7 +96,7 @@ _INCOMPLETE_END = re.compile(rf"{re.escape(_INCOMPLETE)}( \[\d+\])?$")
 
 
 def create_live_field(
-    micrograph: Micrograph,
+    micrograph: core.Micrograph,
     layer: Image | None,
     card: Mapping[str, object],
     options: EnhanceOptions,
@@ -184,13 +123,13 @@ def create_live_field(
         middle = 0.0 if layer is None else float(np.mean(layer.contrast_limits))
         sources = [np.full((1, 1), middle)]
     own = card.get("grey", "input") != "input"  # its grey levels are those of the model
-    grey = contrast_limits(sources) if own else None
+    grey = core.contrast_limits(sources) if own else None
     live = LiveField(output, sources, grey=grey, whole=whole)
-    result = Micrograph(
+    result = core.Micrograph(
         data=live.levels[-1][:, :],
         pixel_size_nm=output.frame.pixel_size_nm,
         name=name,
-        provenance=compose_derived_provenance("enhance", {}, image=micrograph),
+        provenance=jobs.compose_derived_provenance("enhance", {}, image=micrograph),
         origin=output.frame.origin,
         spacing_px=output.frame.spacing_px,
     )
@@ -199,7 +138,7 @@ def create_live_field(
         look["contrast_limits"] = (0.0, 1.0)
     elif layer is not None:
         look["contrast_limits"] = tuple(layer.contrast_limits)
-    keywords = create_layer_keywords(result, **look)
+    keywords = layers.create_layer_keywords(result, **look)
     mark = {"model": str(card.get("name")), "digest": None}  # not known yet
     keywords["metadata"][NETWORK_KEY] = mark
     return live, keywords
@@ -219,7 +158,7 @@ class LiveLayer(QObject):
         viewer: ViewerModel,
         live: "LiveField",
         keywords: dict[str, object],
-        store: "OutputTarget",
+        store: "base.OutputTarget",
         on_removed: Callable[[], None],
         request: tuple[Any, ...] = (),
     ) -> None:
@@ -239,9 +178,9 @@ class LiveLayer(QObject):
         self.layer = viewer.add_image(data, multiscale=many, **keywords)
         setattr(self.layer, _RUN_KEY, self)
         viewer.layers.events.removed.connect(self._on_any_layer_removed)
-        self._view = get_visible_box(viewer, self.layer)
+        self._view = layers.get_visible_box(viewer, self.layer)
         live.set_view(self._view)
-        self._timer = create_timer(self, self.on_timeout, _DRAW_MS)
+        self._timer = base.create_timer(self, self.on_timeout, _DRAW_MS)
         self._timer.start()
 
     @property
@@ -256,7 +195,7 @@ class LiveLayer(QObject):
 
     def on_timeout(self) -> None:
         """Report the visible area to the run, and draw new tiles."""
-        view = get_visible_box(self._viewer, self.layer)
+        view = layers.get_visible_box(self._viewer, self.layer)
         if view != self._view:  # then napari has just read all of it again
             self._view = view
             self.live.set_view(view)
@@ -285,9 +224,9 @@ class LiveLayer(QObject):
         if not complete:
             self.layer.name = f"{name}{_INCOMPLETE}"
         elif name != self.layer.name:
-            self.layer.name = find_free_name(self._viewer, name)
+            self.layer.name = layers.find_free_name(self._viewer, name)
 
-    def finish(self, micrograph: Micrograph, levels: Sequence[object]) -> None:
+    def finish(self, micrograph: core.Micrograph, levels: Sequence[object]) -> None:
         """Replace the live levels with the finished store."""
         self._timer.stop()
         if not self.is_shown:
@@ -295,9 +234,9 @@ class LiveLayer(QObject):
         self.layer.metadata.pop(LIVE_KEY, None)
         delattr(self.layer, _RUN_KEY)
         self.layer.data = list(levels) if self.layer.multiscale else levels[0]
-        self.layer.metadata.update(create_layer_keywords(micrograph)["metadata"])
+        self.layer.metadata.update(layers.create_layer_keywords(micrograph)["metadata"])
         self.layer.metadata[STORE_KEY] = str(self.store.path.resolve())
-        disable_cache(self.layer)
+        layers.disable_cache(self.layer)
 
     def discard(self) -> None:
         """Remove the layer from the viewer."""
@@ -312,7 +251,7 @@ class LiveLayer(QObject):
             shutil.rmtree(self.store.path, ignore_errors=True)
 
     def _on_any_layer_removed(self, event: "NapariEvent") -> None:
-        if is_alive(self) and event.value == self.layer:
+        if base.is_alive(self) and event.value == self.layer:
             self._timer.stop()
             self.is_wanted = False
             self._on_layer_removed()
@@ -321,7 +260,7 @@ class LiveLayer(QObject):
 _TICK_MS = 100  # between two updates of a preview; chosen
 _SIDE_PX = 192  # of the preview; chosen
 _NAME = "preview"
-Subject = tuple[Image, Micrograph, str, EnhanceOptions]
+Subject = tuple[Image, core.Micrograph, str, EnhanceOptions]
 """Layer, its image, model and options."""
 
 
@@ -343,11 +282,11 @@ class MousePreview(OverlayLayer):
         self.side_px = _SIDE_PX
         self._subject: Subject | None = None
         self._place: tuple[float, ...] = ()
-        self._desk = PreviewChannel()
-        self.runner = JobRunner(self)
+        self._desk = jobs.PreviewChannel()
+        self.runner = base.JobRunner(self)
         self.runner.failed.connect(self._report_failure)
         self.runner.busy_changed.connect(self._restart_preview_if_idle)
-        self._timer = create_timer(self, self.on_timeout, _TICK_MS)
+        self._timer = base.create_timer(self, self.on_timeout, _TICK_MS)
         viewer.dims.events.point.connect(self._on_plane_changed)
 
     def start(self) -> None:
@@ -358,16 +297,16 @@ class MousePreview(OverlayLayer):
             return
         try:
             subject = self._read()
-        except SemsrError as error:
+        except core.SemsrError as error:
             self._report_failure(str(error))
             return
         _, image, model, options = subject
-        self._subject, self._desk, self._place = subject, PreviewChannel(), ()
+        self._subject, self._desk, self._place = subject, jobs.PreviewChannel(), ()
         desk = self._desk
 
-        def create_job() -> Job[None]:
+        def create_job() -> core.Job[None]:
             yield from start_torch()
-            yield from run_preview(image, desk, model=model, options=options)
+            yield from jobs.run_preview(image, desk, model=model, options=options)
 
         self.runner.start("Preview", create_job)
         self._timer.start()
@@ -379,7 +318,11 @@ class MousePreview(OverlayLayer):
 
     def _on_plane_changed(self, _: object = None) -> None:
         """Restart the preview if the displayed plane may have changed."""
-        if is_alive(self) and self._subject is not None and self._subject[0].ndim > 2:
+        if (
+            base.is_alive(self)
+            and self._subject is not None
+            and self._subject[0].ndim > 2
+        ):
             self.restart_if_active()
 
     def stop(self) -> None:
@@ -398,9 +341,11 @@ class MousePreview(OverlayLayer):
         layer, place = subject[0], tuple(self._viewer.cursor.position)
         if place != self._place:
             self._place = place
-            pixel = world_to_pixels(layer, [place], self._viewer.dims)[0, -2:]
+            pixel = layers.world_to_pixels(layer, [place], self._viewer.dims)[0, -2:]
             y, x = (round(float(at)) - self.side_px // 2 for at in pixel)
-            self._desk.request_box(Box.from_shape((self.side_px, self.side_px), (y, x)))
+            self._desk.request_box(
+                core.Box.from_shape((self.side_px, self.side_px), (y, x))
+            )
         answer = self._desk.take_result()
         if answer is not None:
             (box, pixels), image = answer, subject[1]
@@ -409,7 +354,9 @@ class MousePreview(OverlayLayer):
                 (np.array([box.y0, box.x0]) - 0.5) * np.asarray(image.scale) + pitch / 2
             )
             limits = tuple(layer.contrast_limits)
-            look = create_layer_keywords(image, contrast_limits=limits, name=_NAME)
+            look = layers.create_layer_keywords(
+                image, contrast_limits=limits, name=_NAME
+            )
             self.show_pixels(pixels, look | {"scale": pitch, "translate": corner})
             if subject[3].blur_px is None:
                 self.blur_measured.emit(self._desk.blur_px)
@@ -427,7 +374,7 @@ class MousePreview(OverlayLayer):
 class EnhanceCompareControls(CompareControls):
     """Controls for comparing layers, and for previewing models under the mouse."""
 
-    def __init__(self, panel: VerbPanel, read: Callable[[], Subject]) -> None:
+    def __init__(self, panel: base.VerbPanel, read: Callable[[], Subject]) -> None:
         super().__init__(panel)
         self.pointing = CheckBox(
             name="pointing",
@@ -460,13 +407,13 @@ class EnhanceCompareControls(CompareControls):
 _INFORMED_NETWORK = "informed"  # architecture of models with weights as options
 
 
-class _CollapsibleOptions(CollapsibleSection):
+class _CollapsibleOptions(base.CollapsibleSection):
     """Group of options that is collapsed by default."""
 
     has_settings = True
 
-    def __init__(self, title: str, tooltip: str, *more: OptionsForm) -> None:
-        self.form = OptionsForm(EnhanceOptions, group=title)
+    def __init__(self, title: str, tooltip: str, *more: base.OptionsForm) -> None:
+        self.form = base.OptionsForm(EnhanceOptions, group=title)
         super().__init__(title, tooltip, self.form, *more)
 
     def set_values(self, **values: object) -> None:
@@ -481,7 +428,7 @@ class AdvancedOptions(_CollapsibleOptions):
     """Advanced options of the Enhance panel."""
 
     def __init__(self) -> None:
-        self.cluster = OptionsForm(ClusterOptions)
+        self.cluster = base.OptionsForm(ClusterOptions)
         line = self.cluster.get_widget("scheduler").native
         line.setPlaceholderText("none: run in napari")
         tooltip = (
@@ -504,7 +451,7 @@ _BEFORE_REGISTERED = (
 )
 
 
-class SharpenForm(Form):
+class SharpenForm(base.Form):
     """Form for the blur to remove: none, as measured by the model, or a given width."""
 
     def __init__(self) -> None:
@@ -551,7 +498,7 @@ class SharpenForm(Form):
         """Clear the blur that was measured in another layer or by another model."""
         self.show_measured_blur(None)
 
-    def get_blur_px(self, size: PixelSize | None) -> float | None:
+    def get_blur_px(self, size: core.PixelSize | None) -> float | None:
         """Return the blur in pixels for a layer of the given pixel size."""
         if self.kind.value == _FROM_IMAGE:
             return None
@@ -568,8 +515,8 @@ class SharpenForm(Form):
 
 
 _MAPS = {
-    MISFIT: ("the misfit", "misfit (%)"),
-    UNFAMILIAR: (
+    jobs.MISFIT: ("the misfit", "misfit (%)"),
+    jobs.UNFAMILIAR: (
         "the distance to the training area",
         "distance to training area (unlike it above 1)",
     ),
@@ -578,7 +525,7 @@ _MAPS = {
 _EXISTING = {"refuse": "refuse", "resume it": "resume", "replace it": "replace"}
 
 
-class EnhancePanel(VerbPanel):
+class EnhancePanel(base.VerbPanel):
     """Panel that enhances a layer with an installed model.
 
     The layer of the result is added immediately. It shows the input where nothing is
@@ -587,7 +534,7 @@ class EnhancePanel(VerbPanel):
 
     help_place = "live.md"
     title = run_label = "Enhance"
-    verb = ENHANCE
+    verb = jobs.ENHANCE
     applies_to_folder = True
     output: FileEdit
 
@@ -598,10 +545,10 @@ class EnhancePanel(VerbPanel):
         )
         self.all_planes = self.input_layers.create_planes_box()
         self.model = ModelChooser(self)
-        self.form = OptionsForm(EnhanceOptions)
+        self.form = base.OptionsForm(EnhanceOptions)
         self.form.set_values(
-            tile=int(get_preference("computing", "tile_px")) or None,
-            precision=get_preference("computing", "precision"),
+            tile=int(base.get_preference("computing", "tile_px")) or None,
+            precision=base.get_preference("computing", "precision"),
         )
         tooltip = (
             "Amounts of noise, blur and haze to remove; by default, as measured by the "
@@ -639,8 +586,8 @@ class EnhancePanel(VerbPanel):
                 "area."
             ),
         )
-        self.unmade = RichTextLabel()  # why a ticked map cannot be made
-        self.output = create_store_edit()
+        self.unmade = base.RichTextLabel()  # why a ticked map cannot be made
+        self.output = base.create_store_edit()
         self.existing = ComboBox(
             name="existing",
             label="If it exists",
@@ -652,17 +599,17 @@ class EnhancePanel(VerbPanel):
         )
         self.look = EnhanceCompareControls(self, self._read_run_inputs)
         self.live: LiveLayer | None = None
-        self._outcome: JobOutput | None = None  # of the last run, whole
+        self._outcome: base.JobOutput | None = None  # of the last run, whole
         self._options_shown: tuple[EnhanceOptions | None, EnhanceOptions | None] = (
             None,
             None,
         )  # options as read now, and those before
         self._project: Path | None = None  # folders searched for unfinished stores
         self._store_offered: Path | None = None  # the one of them to resume
-        self._ticks = {MISFIT: self.misfit, UNFAMILIAR: self.unfamiliar}
-        choices = Form(self.whole, *self._ticks.values())
-        where = Form(self.output, self.existing)
-        self.add_group("Image", Form(self.layer, self.all_planes))
+        self._ticks = {jobs.MISFIT: self.misfit, jobs.UNFAMILIAR: self.unfamiliar}
+        choices = base.Form(self.whole, *self._ticks.values())
+        where = base.Form(self.output, self.existing)
+        self.add_group("Image", base.Form(self.layer, self.all_planes))
         self.add_group("Model", self.model)
         parts = self.form, self.sharpen, self.weights
         self.add_group("Settings", *parts, choices, self.unmade, where, self.advanced)
@@ -703,35 +650,39 @@ class EnhancePanel(VerbPanel):
     def _propose_model(self, layer: Image | None) -> None:
         """Propose a model that was trained on a layer, or that for its microscope."""
         own: list[str] = []  # a network's output is not what the model was trained on
-        if layer is not None and get_network_name(layer) is None:
+        if layer is not None and layers.get_network_name(layer) is None:
             own = find_models_by_training_data(partial(self._compute_digests, layer))
-        kind = None if layer is None else get_instrument(layer)
+        kind = None if layer is None else layers.get_instrument(layer)
         usual = MODELS_BY_INSTRUMENT.get(kind or "")
         self.model.propose_model(own[-1] if own else usual, layer)
 
     def _compute_digests(self, layer: Image) -> set[str]:
         """Return the digests of a layer, its file and all its sources."""
-        history = get_provenance(layer)
+        history = layers.get_provenance(layer)
         digests = {
-            *collect_digests(InputRecord(role="image", name="", provenance=history))
+            *jobs.collect_digests(
+                core.InputRecord(role="image", name="", provenance=history)
+            )
         }
         try:
             image = self.input_layers.read(layer)
             if image.data.size <= _DIGESTED_PX:
-                digests.add(run(digest_values(image)))
+                digests.add(core.run(jobs.digest_values(image)))
                 file = Path(layer.metadata.get(STORE_KEY) or image.path or "")
                 if file.name and file.exists():
-                    digests.add(run(digest_image(file)))
-        except (SemsrError, OSError):  # it cannot be enhanced, which a run reports
+                    digests.add(core.run(jobs.digest_image(file)))
+        except (core.SemsrError, OSError):  # it cannot be enhanced, which a run reports
             pass
         return digests
 
     def _compare_model(self, layer: Image | None) -> None:
         try:
             size = self.input_layers.read(layer).pixel_size_nm
-        except SemsrError:
+        except core.SemsrError:
             size = None
-        is_registered = layer is not None and get_last_job_name(layer) == "register"
+        is_registered = (
+            layer is not None and layers.get_last_job_name(layer) == "register"
+        )
         advice = _BEFORE_REGISTERED if is_registered else ""
         self.model.compare_with_layer(
             size, self.form.values()["resample"], advice, layer
@@ -748,13 +699,13 @@ class EnhancePanel(VerbPanel):
     def _find_map_problems(self) -> dict[str, str]:
         """Return the reasons why selected maps cannot be made, keyed by map name."""
         card, why = self.model.card, {}
-        if self.misfit.value and not is_instrument_model(card):
-            why[MISFIT] = (
+        if self.misfit.value and not jobs.is_instrument_model(card):
+            why[jobs.MISFIT] = (
                 f"{card.get('name', self.model.value)} was not trained with a "
                 "simulated instrument, so the blur is unknown"
             )
         if self.unfamiliar.value and not _has_training_area(card):
-            why[UNFAMILIAR] = (
+            why[jobs.UNFAMILIAR] = (
                 f"{card.get('name', self.model.value)} does not record its training "
                 "area; models trained with Train on SEM do"
             )
@@ -765,9 +716,9 @@ class EnhancePanel(VerbPanel):
 
     def _show_map_problems(self, _: object = None) -> None:
         """Show the reasons below the tick boxes, and keep ticked boxes visible."""
-        if not is_alive(self):
+        if not base.is_alive(self):
             return
-        from_instrument = is_instrument_model(self.model.card)
+        from_instrument = jobs.is_instrument_model(self.model.card)
         self.misfit.visible = from_instrument or bool(self.misfit.value)
         states_place = _has_training_area(self.model.card)
         self.unfamiliar.visible = states_place or bool(self.unfamiliar.value)
@@ -803,7 +754,7 @@ class EnhancePanel(VerbPanel):
         model = self.model.require_model()
         return layer, micrograph, model, self._get_options(micrograph.pixel_size_nm)
 
-    def _get_options(self, size: PixelSize | None) -> EnhanceOptions:
+    def _get_options(self, size: core.PixelSize | None) -> EnhanceOptions:
         """Return the options, or the stored ones of an unfinished run if unchanged."""
         weights = {}
         if self._has_separate_amounts():
@@ -820,28 +771,30 @@ class EnhancePanel(VerbPanel):
 
     def get_output_path(self) -> Path | None:
         """Return the chosen output path."""
-        return get_entered_store(self.output, stack=self.input_layers.uses_all_planes())
+        return base.get_entered_store(
+            self.output, stack=self.input_layers.uses_all_planes()
+        )
 
     def _is_resuming(self) -> bool:
         """Return whether to resume an interrupted store."""
         return bool(self.existing.value == "resume")
 
     def _create_result_name(
-        self, micrograph: Micrograph, card: Mapping[str, object]
+        self, micrograph: core.Micrograph, card: Mapping[str, object]
     ) -> str:
         model = str(card.get("name") or Path(self.model.value or "").stem)
-        return create_result_name(self.viewer, micrograph.name, model)
+        return layers.create_result_name(self.viewer, micrograph.name, model)
 
     def _load_unfinished_options(self) -> EnhanceOptions | None:
         """Show and return the options of a store that will be resumed."""
         path = (
             None
             if self.input_layers.uses_all_planes()
-            else get_entered_store(self.output)
+            else base.get_entered_store(self.output)
         )
         store_record = None
         if path is not None and self._is_resuming():
-            store_record = find_unfinished_result(path)
+            store_record = jobs.find_unfinished_result(path)
         if store_record is None:
             return None
         options = EnhanceOptions.parse(store_record.options)
@@ -886,15 +839,15 @@ class EnhancePanel(VerbPanel):
         if path is not None and path != live.store.path:
             if not live.store.temporary:
                 return None
-            check_image_target(path, inputs=[])
+            jobs.check_image_target(path, inputs=[])
             move(live.store.path, path)
-            live.store = OutputTarget(path)
-        live.store = OutputTarget(live.store.path, "resume", live.store.temporary)
+            live.store = base.OutputTarget(path)
+        live.store = base.OutputTarget(live.store.path, "resume", live.store.temporary)
         return live
 
     # -- running ---------------------------------------------------------------
 
-    def create_call(self) -> PanelCall:
+    def create_call(self) -> base.PanelCall:
         """Read the form, and return the call; the layer is added when the run starts.
 
         With a result of the same call, only further maps are made.
@@ -903,8 +856,10 @@ class EnhancePanel(VerbPanel):
         source, micrograph, model, options = self._read_run_inputs()
         options = options_before or options
         self._compare_model(source)
-        planes = list_planes(source) if self.input_layers.uses_all_planes() else []
-        plane = get_displayed_plane(source, self.viewer.dims)
+        planes = (
+            layers.list_planes(source) if self.input_layers.uses_all_planes() else []
+        )
+        plane = layers.get_displayed_plane(source, self.viewer.dims)
         place_seen = plane, micrograph.pixel_size_nm, micrograph.origin
         request, path = (source, model, options, place_seen), self.get_output_path()
         card = dict(self.model.card)
@@ -919,7 +874,7 @@ class EnhancePanel(VerbPanel):
         there = self._outcome
         if there is not None and any(maps.values()) and self._has_result(request, path):
 
-            def create_maps(_: PanelCall) -> Job[EnhanceOutcome]:
+            def create_maps(_: base.PanelCall) -> core.Job[EnhanceOutcome]:
                 return _create_maps(micrograph, there, maps, model, options, again=True)
 
             return replace(call, show=self._show_maps, work=create_maps)
@@ -929,7 +884,7 @@ class EnhancePanel(VerbPanel):
             int(card.get("scale", 1)),
         )
         shape, count = micrograph.shape, len(planes)
-        target = choose_output_target(
+        target = base.choose_output_target(
             self.output, name, shape, scale, existing, planes=count
         )
 
@@ -961,7 +916,7 @@ class EnhancePanel(VerbPanel):
             # the job need not wait for the window to be drawn
             QTimer.singleShot(0, partial(self._show_layer_with_source, source))
 
-        def enhance(call: PanelCall) -> Job[EnhanceOutcome]:
+        def enhance(call: base.PanelCall) -> core.Job[EnhanceOutcome]:
             place = target if self.live is None else self.live.store
             return _enhance_and_create_maps(
                 call, place, self.live, maps, model, options
@@ -982,14 +937,14 @@ class EnhancePanel(VerbPanel):
 
     def _show_layer_with_source(self, source: Image) -> None:
         """Show a layer that is being enhanced next to its source, with a scale bar."""
-        if is_alive(self) and self.live is not None and self.live.is_shown:
-            show_scale_bar(self.viewer)
+        if base.is_alive(self) and self.live is not None and self.live.is_shown:
+            layers.show_scale_bar(self.viewer)
             self.look.select_layers(source, self.live.layer)
 
     def show_enhanced(
         self,
         source: Image,
-        image: Micrograph,
+        image: core.Micrograph,
         card: Mapping[str, object],
         outcome_enhanced: "EnhanceOutcome",
     ) -> Iterator[None]:
@@ -997,8 +952,8 @@ class EnhancePanel(VerbPanel):
         outcome, live, layer = outcome_enhanced.outcome, self.live, None
         if outcome.planes:
             model = str(outcome.result.provenance.model_name)
-            title = create_result_name(self.viewer, source.name, model)
-            layer = add_stack(self.viewer, outcome, source, title)
+            title = layers.create_result_name(self.viewer, source.name, model)
+            layer = base.add_stack(self.viewer, outcome, source, title)
         elif live is not None and live.is_shown:
             levels = [item.data for item in outcome.output.levels]
             live.finish(outcome.output.micrograph, levels)
@@ -1023,9 +978,9 @@ class EnhancePanel(VerbPanel):
             both = self.live.request[0], self.live.layer
             with self.result_layers.replace_earlier(kind, *both) as earlier:
                 yield from self.result_layers.remove_earlier(earlier)
-                title = create_result_name(self.viewer, name, _MAPS[kind][1])
-                layer = add_opened_image(self.viewer, opened_store, name=title)
-                hide_other_maps(self.viewer, layer)
+                title = layers.create_result_name(self.viewer, name, _MAPS[kind][1])
+                layer = base.add_opened_image(self.viewer, opened_store, name=title)
+                layers.hide_other_maps(self.viewer, layer)
                 yield
         report = outcome.result.report
         for reason in outcome_enhanced.unmade:
@@ -1046,7 +1001,7 @@ class EnhancePanel(VerbPanel):
         if outcome_enhanced.again:
             sentence = f"Mapped in {whole}; the existing result was kept."
         self.results.show_result(
-            {**get_figures(outcome.result), "Store": outcome.result.output},
+            {**core.get_figures(outcome.result), "Store": outcome.result.output},
             sentence,
             network=outcome.result.provenance.model_name,
         )
@@ -1091,7 +1046,7 @@ class EnhancePanel(VerbPanel):
         QTimer.singleShot(_AHEAD_MS, self._preload_torch_if_visible)
 
     def _preload_torch_if_visible(self) -> None:
-        if is_alive(self) and self.isVisible():
+        if base.is_alive(self) and self.isVisible():
             _preload_torch()
 
     def _pause_unfinished_layer(self) -> None:
@@ -1113,7 +1068,7 @@ class EnhancePanel(VerbPanel):
         self.layer.value = source
         self.model.show_model(model)
         self._show_options(options)
-        elsewhere = plane != get_displayed_plane(source, self.viewer.dims)
+        elsewhere = plane != layers.get_displayed_plane(source, self.viewer.dims)
         where = " when its plane is shown" if elsewhere else ""
         self.messages.show_status(
             f"{live.layer.name} is unfinished; Enhance resumes it{where}."
@@ -1122,7 +1077,7 @@ class EnhancePanel(VerbPanel):
     def _check_project_stores(self) -> None:
         """Offer to resume unfinished stores of the open project."""
         folder = self.session.folder
-        if not is_alive(self) or not self.isVisible() or folder == self._project:
+        if not base.is_alive(self) or not self.isVisible() or folder == self._project:
             return
         self._project, output_typed = folder, self.get_output_path()
         if folder is None or self.is_busy:
@@ -1134,7 +1089,7 @@ class EnhancePanel(VerbPanel):
         )
         stores_shown = [live.store.path for live in find_unfinished_layers(self.viewer)]
         for path in stores:
-            record = None if path in stores_shown else find_unfinished_result(path)
+            record = None if path in stores_shown else jobs.find_unfinished_result(path)
             if record is not None and (output_typed is None or self._is_resuming()):
                 layers_by_name = {layer.name: layer for layer in self.viewer.layers}
                 if layers_by_name.get(record.image) in self.layer.choices:
@@ -1157,8 +1112,8 @@ class EnhancePanel(VerbPanel):
 class EnhanceOutcome:
     """Enhanced images and their maps."""
 
-    outcome: JobOutput
-    maps: Mapping[str, OpenedImage]
+    outcome: base.JobOutput
+    maps: Mapping[str, base.OpenedImage]
     unmade: tuple[str, ...]  # why ticked maps were not made
     seconds: float = 0.0  # of the whole run
     again: bool = False  # whether the result existed before
@@ -1170,26 +1125,26 @@ def _has_training_area(card: Mapping[str, Any]) -> bool:
 
 
 def _enhance_and_create_maps(
-    request: PanelCall,
-    target: OutputTarget,
+    request: base.PanelCall,
+    target: base.OutputTarget,
     live_layer: LiveLayer | None,
     maps: Mapping[str, bool],
     model: str,
     options: EnhanceOptions,
-) -> Job[EnhanceOutcome]:
+) -> core.Job[EnhanceOutcome]:
     """Enhance an image or planes, open the result, and make the requested maps.
 
     `maps`: keys of the maps to make.
     """
     start, live = time.monotonic(), None if live_layer is None else live_layer.live
     yield from start_torch()
-    yield Progress(0, 0, "Loading the model")
-    existing = OverwritePolicy(
+    yield core.Progress(0, 0, "Loading the model")
+    existing = jobs.OverwritePolicy(
         target.existing == "replace", target.existing == "resume", keep=True
     )
     options_given = {**request.options, "output": str(target.path)}
     job = replace(request, options=options_given, existing=existing).run(live=live)
-    outcome = yield from run_and_open(
+    outcome = yield from base.run_and_open(
         job,
         target,
         keep=lambda: live_layer and live_layer.is_wanted and live_layer.live.tiles_done,
@@ -1200,41 +1155,45 @@ def _enhance_and_create_maps(
 
 
 def _create_maps(
-    micrograph: Micrograph,
-    outcome: JobOutput,
+    micrograph: core.Micrograph,
+    outcome: base.JobOutput,
     maps: Mapping[str, bool],
     model: str,
     options: EnhanceOptions,
     *,
     again: bool = False,
-) -> Job[EnhanceOutcome]:
+) -> core.Job[EnhanceOutcome]:
     """Make the requested maps, and warn about those that could not be made.
 
     The result is kept even if a map fails. `again`: it existed before.
     """
     start = time.monotonic()
     result_image, misfit = outcome.output.micrograph, outcome.result.misfit
-    maps_shown: dict[str, Micrograph] = {}
+    maps_shown: dict[str, core.Micrograph] = {}
     unmade: list[str] = []
-    if maps[MISFIT] and misfit is None:
+    if maps[jobs.MISFIT] and misfit is None:
         unmade.append(
             f"No misfit map was made: {micrograph.name} shows little more than noise, "
             "or has too many gaps."
         )
-    elif maps[MISFIT] and misfit is not None:
-        maps_shown[MISFIT] = yield from map_misfit(micrograph, result_image, misfit)
-    if maps[UNFAMILIAR]:
+    elif maps[jobs.MISFIT] and misfit is not None:
+        maps_shown[jobs.MISFIT] = yield from map_misfit(
+            micrograph, result_image, misfit
+        )
+    if maps[jobs.UNFAMILIAR]:
         try:
-            maps_shown[UNFAMILIAR] = yield from create_unfamiliarity_map(
+            maps_shown[jobs.UNFAMILIAR] = yield from jobs.create_unfamiliarity_map(
                 micrograph, model, options
             )
-        except ShapeError as error:  # of an image smaller than a block
+        except core.ShapeError as error:  # of an image smaller than a block
             unmade.append(str(error))
     for part, map_image in maps_shown.items():
         story = result_image.provenance and result_image.provenance.model_copy(
             update={"part": part}
         )
         maps_shown[part] = map_image.replace(provenance=story)
-    stores = {name: OpenedImage(item, (item,)) for name, item in maps_shown.items()}
+    stores = {
+        name: base.OpenedImage(item, (item,)) for name, item in maps_shown.items()
+    }
     seconds = time.monotonic() - start
     return EnhanceOutcome(outcome, stores, tuple(unmade), seconds, again)

@@ -12,25 +12,11 @@ from napari.layers import Image, Labels, Layer
 from napari.viewer import Viewer
 from numpy.typing import NDArray
 
+from napari_semsr import core, jobs
 from napari_semsr.analysis import (
     REASON_TEXTS,
     REASONS,
     get_reason_code,
-)
-from napari_semsr.core import (
-    DisplaySettings,
-    Figure,
-    FloatArray,
-    Job,
-    Micrograph,
-    OptionError,
-    Provenance,
-    SemsrError,
-    ShapeError,
-    contrast_limits,
-    format_number,
-    get_figures,
-    get_plots,
 )
 from napari_semsr.io import (
     HELPER_KEY,
@@ -38,50 +24,7 @@ from napari_semsr.io import (
     create_layer_attributes,
     get_half_paths,
 )
-from napari_semsr.jobs import (
-    DECORRELATION,
-    FRC,
-    FRC_MAP,
-    DecorrelationReport,
-    FrcJobOptions,
-    FrcMapJobOptions,
-    FrcMapReport,
-    FrcReport,
-    crop_to_gap_free_box,
-    find_halves,
-)
-from napari_semsr.widgets.base import (
-    DASH,
-    TIMES,
-    Columns,
-    Form,
-    Numbers,
-    OptionsForm,
-    PanelCall,
-    RichTextLabel,
-    VerbPanel,
-    create_button,
-)
-from napari_semsr.widgets.layers import (
-    SOURCES_KEY,
-    create_layer_keywords,
-    create_result_name,
-    find_free_name,
-    get_common_unit,
-    get_file_path,
-    get_job_names,
-    get_last_job_name,
-    get_network_name,
-    get_provenance,
-    get_source_identities,
-    hide_other_maps,
-    is_acquired,
-    is_stitched,
-    list_image_layers,
-    show_colour_bar,
-    show_colour_bar_in_steps,
-    show_scale_bar,
-)
+from napari_semsr.widgets import base, layers
 from napari_semsr.widgets.measure.regions import (
     Region,
     create_region_box,
@@ -124,7 +67,7 @@ REASON_COLOURS = {
 
 def add_failed_blocks_layer(
     viewer: Viewer,
-    result: Micrograph,
+    result: core.Micrograph,
     codes: NDArray[np.uint8],
     name: str,
 ) -> Labels | None:
@@ -139,12 +82,12 @@ def add_failed_blocks_layer(
         (get_reason_code(name), REASON_COLOURS[name], REASON_TEXTS[name])
         for name in REASONS
     ]
-    look = DisplaySettings(
+    look = core.DisplaySettings(
         limits=(0.0, float(len(REASONS))),
         classes=((0, "#00000000", ""), *colours),
         opacity=0.8,
     )
-    name = create_result_name(viewer, name, "failed blocks")
+    name = layers.create_result_name(viewer, name, "failed blocks")
     keywords = create_layer_attributes(result.replace(data=codes, name=name, look=look))
     del keywords["rgb"]
     keywords["metadata"] |= {HELPER_KEY: _TITLE}
@@ -159,24 +102,24 @@ class FrcOutcome:
     given. The note concerns a mosaic's halves.
     """
 
-    blocks: FrcMapReport
-    whole: FrcReport | None
-    alone: DecorrelationReport | None  # of the first image
-    part: Micrograph | None
+    blocks: jobs.FrcMapReport
+    whole: jobs.FrcReport | None
+    alone: jobs.DecorrelationReport | None  # of the first image
+    part: core.Micrograph | None
     why: str
     note: str | None = None
     regions: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
 
 
 def _measure_frc(
-    images: Sequence[Micrograph],
-    options: FrcMapJobOptions,
+    images: Sequence[core.Micrograph],
+    options: jobs.FrcMapJobOptions,
     store: Path | None,
-    request: PanelCall,
+    request: base.PanelCall,
     *,
     needs_halves: bool = False,
     regions: Sequence[Region] = (),
-) -> Job[FrcOutcome]:
+) -> core.Job[FrcOutcome]:
     """Measure the FRC of one or two images, for the whole field and each block.
 
     A single mosaic is measured by its halves, if they are next to its store; one that
@@ -184,28 +127,28 @@ def _measure_frc(
     """
     halves, note = None, None
     if store is not None and len(images) == 1 and options.split == "diagonal":
-        halves, note = find_halves(store, images[0])
+        halves, note = jobs.find_halves(store, images[0])
     if needs_halves and halves is None:
-        raise OptionError(
+        raise core.OptionError(
             " ".join(filter(None, (_ONE_MOSAIC, note))), code="halves-missing"
         )
     options_shared = {
         name: getattr(options, name)
-        for name in FrcJobOptions.model_fields
+        for name in jobs.FrcJobOptions.model_fields
         if name != "estimator"
     }
     whole, alone, part, why = None, None, None, ""
     try:
-        parts, box = yield from crop_to_gap_free_box(*images, *(halves or ()))
+        parts, box = yield from jobs.crop_to_gap_free_box(*images, *(halves or ()))
         part = parts[0] if box else None
-        frc_options = FrcJobOptions(**options_shared)
+        frc_options = jobs.FrcJobOptions(**options_shared)
         if halves is None:
-            whole = yield from FRC.job(*parts, options=frc_options)
+            whole = yield from jobs.FRC.job(*parts, options=frc_options)
         else:
             both = parts[1], parts[2]
-            whole = yield from FRC.job(parts[0], halves=both, options=frc_options)
-        alone = yield from DECORRELATION.job(parts[0])
-    except SemsrError as error:  # the map raises its own error
+            whole = yield from jobs.FRC.job(parts[0], halves=both, options=frc_options)
+        alone = yield from jobs.DECORRELATION.job(parts[0])
+    except core.SemsrError as error:  # the map raises its own error
         why = str(error)
     blocks = yield from request.run(**({} if halves is None else {"halves": halves}))
     grid = blocks.result.map
@@ -216,13 +159,13 @@ def _measure_frc(
     return FrcOutcome(blocks, whole, alone, part, why, blocks.note or note, within)
 
 
-class FrcMapPanel(VerbPanel):
+class FrcMapPanel(base.VerbPanel):
     """Panel that maps the resolution of two layers, or of one layer that is split."""
 
     plots = applies_to_folder = True
     help_place = "frc.md#maps"
     title, run_label = _TITLE, "Map resolution"
-    verb = FRC_MAP
+    verb = jobs.FRC_MAP
 
     def build_form(self) -> None:
         """Build the form."""
@@ -252,17 +195,19 @@ class FrcMapPanel(VerbPanel):
             "blocks are summarised for each region that contains their centre, in a "
             "table and in the histogram.",
         )
-        self.form = OptionsForm(FrcMapJobOptions)
-        self.advice = RichTextLabel()
-        self.layers = Form(self.first, self.second, self.split_mosaic, self.regions)
+        self.form = base.OptionsForm(jobs.FrcMapJobOptions)
+        self.advice = base.RichTextLabel()
+        self.layers = base.Form(
+            self.first, self.second, self.split_mosaic, self.regions
+        )
         self.add_group("Layers", self.advice, self.layers)
         self.add_group("Blocks", self.form)
 
         def list_maps() -> list[Image]:
             return [
                 item
-                for item in list_image_layers(self.viewer)
-                if get_last_job_name(item) == "frc-map"
+                for item in layers.list_image_layers(self.viewer)
+                if layers.get_last_job_name(item) == "frc-map"
                 and _DIFFERENCE_KEY not in item.metadata
             ]
 
@@ -279,13 +224,13 @@ class FrcMapPanel(VerbPanel):
                 ("after", "After", "Another map of the same blocks."),
             )
         )
-        self.compare_button = create_button(
+        self.compare_button = base.create_button(
             "Compare maps",
             self.compare_maps,
             "Show both maps on a common colour scale, and add their difference as a "
             "layer.",
         )
-        two = Form(self.before, self.after, self.compare_button)
+        two = base.Form(self.before, self.after, self.compare_button)
         self.add_group("Two maps", two)
         self.add_results("Resolution", helpers="Show failed blocks and outline")
         self._found_none = False
@@ -307,7 +252,7 @@ class FrcMapPanel(VerbPanel):
 
     def accepts_layer(self, layer: Layer) -> bool:
         """Reject network outputs, for which no resolution is defined."""
-        return super().accepts_layer(layer) and get_network_name(layer) is None
+        return super().accepts_layer(layer) and layers.get_network_name(layer) is None
 
     @property
     def asks_question(self) -> bool:
@@ -317,7 +262,7 @@ class FrcMapPanel(VerbPanel):
     def _update_advice(self, _: object = None) -> None:
         """Show a note if the only image is a stitched mosaic."""
         first, second = self.first.value, self.second.value
-        alone = first is not None and second is None and is_stitched(first)
+        alone = first is not None and second is None and layers.is_stitched(first)
         store = _get_store_path(first) if alone else None
         there = store is not None and all(
             path.exists() for path in get_half_paths(store)
@@ -327,7 +272,7 @@ class FrcMapPanel(VerbPanel):
         self.advice.setText(text if is_needed else "")
         self.layers.show_row("split_mosaic", alone)
 
-    def create_call(self) -> PanelCall:
+    def create_call(self) -> base.PanelCall:
         """Read the form, and return the call that Run starts."""
         options = self.form.create_options()
         layer, second = self.first.value, self.second.value
@@ -336,9 +281,9 @@ class FrcMapPanel(VerbPanel):
                 f"Layer {layer.name!r} is chosen as both images; choose another "
                 "exposure of the field of view as the second image, or 'none'."
             )
-            raise ShapeError(msg, code="same-image")
+            raise core.ShapeError(msg, code="same-image")
         images = read_image_pair(self, layer, second)
-        get_common_unit(images)
+        layers.get_common_unit(images)
         work = partial(
             _measure_frc,
             images,
@@ -347,7 +292,7 @@ class FrcMapPanel(VerbPanel):
             needs_halves=(
                 second is None
                 and options.split == "diagonal"
-                and is_stitched(layer)
+                and layers.is_stitched(layer)
                 and not self.split_mosaic.value
             ),
             regions=read_regions(self, self.regions.value, layer),
@@ -368,13 +313,13 @@ class FrcMapPanel(VerbPanel):
                     "Choose two different maps as Before and After; compute them first "
                     "if necessary."
                 )
-                raise OptionError(msg, code="missing-value")
+                raise core.OptionError(msg, code="missing-value")
             first, second = (
                 self.input_layers.read(before),
                 self.input_layers.read(after),
             )
             first, values = _crop_to_common_blocks(first, second)
-            limits = contrast_limits(values, 1, 99)
+            limits = core.contrast_limits(values, 1, 99)
             for layer in (before, after):
                 layer.contrast_limits = limits
                 layer.colormap = before.colormap
@@ -385,31 +330,35 @@ class FrcMapPanel(VerbPanel):
                     "No block has a resolution in both maps; choose maps of the same "
                     "area."
                 )
-                raise OptionError(msg, code="nothing-to-measure")
+                raise core.OptionError(msg, code="nothing-to-measure")
             unit = "nm" if first.pixel_size_nm is not None else "px"
             difference_layer = self._add_difference_map(first, apart, (before, after))
             sentence = (
-                f"Both maps are scaled to {DASH.join(map(format_number, limits))} "
-                f"{unit}. {difference_layer.name!r}: median {np.median(finite):+.4g} "
-                f"{unit}; magenta is finer, green is coarser. "
-                f"{apart.size - finite.size} of {apart.size} blocks have no resolution "
-                "in at least one map."
+                "Both maps are scaled to "
+                f"{base.DASH.join(map(core.format_number, limits))} {unit}. "
+                f"{difference_layer.name!r}: median {np.median(finite):+.4g} {unit}; "
+                f"magenta is finer, green is coarser. {apart.size - finite.size} of "
+                f"{apart.size} blocks have no resolution in at least one map."
             )
             self.messages.show_status(sentence)
 
     def _add_difference_map(
-        self, grid: Micrograph, apart: FloatArray, maps: tuple[Image, Image]
+        self, grid: core.Micrograph, apart: core.FloatArray, maps: tuple[Image, Image]
     ) -> Image:
         """Add a layer with the difference of two maps, with a diverging colour map."""
-        most = max(abs(end) for end in contrast_limits(apart, 1, 99))
-        look = DisplaySettings(
+        most = max(abs(end) for end in core.contrast_limits(apart, 1, 99))
+        look = core.DisplaySettings(
             limits=(-most, most),
             colormap="PiYG",
             colour_bar=True,
         )
         before, after = maps
-        past = [history for history in map(get_provenance, maps) if history is not None]
-        difference_history = Provenance(
+        past = [
+            history
+            for history in map(layers.get_provenance, maps)
+            if history is not None
+        ]
+        difference_history = core.Provenance(
             job="frc-map",
             options={"difference": [before.name, after.name]},
             inputs=tuple(item for history in past for item in history.inputs),
@@ -419,13 +368,16 @@ class FrcMapPanel(VerbPanel):
             for _ in self.result_layers.remove_earlier(earlier):
                 pass
             name = f"{after.name} \N{MINUS SIGN} {before.name}"
-            keywords = create_layer_keywords(
-                history, name=find_free_name(self.viewer, name)
+            keywords = layers.create_layer_keywords(
+                history, name=layers.find_free_name(self.viewer, name)
             )
-            about = {_DIFFERENCE_KEY: True, SOURCES_KEY: get_source_identities(maps)}
+            about = {
+                _DIFFERENCE_KEY: True,
+                layers.SOURCES_KEY: layers.get_source_identities(maps),
+            }
             keywords["metadata"] |= about
             layer = self.viewer.add_image(history.array(), **keywords)
-        show_colour_bar(layer)
+        layers.show_colour_bar(layer)
         return layer
 
     def show_resolution(self, layer: Image, outcome: FrcOutcome) -> Iterator[None]:
@@ -444,12 +396,12 @@ class FrcMapPanel(VerbPanel):
                     where = "so no map is shown"
                 else:
                     title = f"FRC map ({result.map.unit})"
-                    title = create_result_name(self.viewer, name, title)
-                    look = create_layer_keywords(result.map, name=title)
+                    title = layers.create_result_name(self.viewer, name, title)
+                    look = layers.create_layer_keywords(result.map, name=title)
                     map_layer = self.viewer.add_image(result.map.array(), **look)
-                    hide_other_maps(self.viewer, map_layer)
+                    layers.hide_other_maps(self.viewer, map_layer)
                     yield
-                    yield from show_colour_bar_in_steps(map_layer)
+                    yield from layers.show_colour_bar_in_steps(map_layer)
                     yield
                     add_failed_blocks_layer(
                         self.viewer, result.map, result.reasons, name
@@ -462,13 +414,13 @@ class FrcMapPanel(VerbPanel):
                 layers_hidden = [
                     item
                     for item in above
-                    if item.visible and get_network_name(item) is not None
+                    if item.visible and layers.get_network_name(item) is not None
                 ]
                 for item in layers_hidden:
                     item.visible = False
                 hidden_note = " and ".join(item.name for item in layers_hidden)
                 where += f"; hidden: {hidden_note}" if hidden_note else ""
-            show_scale_bar(self.viewer)
+            layers.show_scale_bar(self.viewer)
             yield
         part = outcome.part
         yield from show_area_outlines(self, {layer: [part]} if part else {})
@@ -490,7 +442,7 @@ class FrcMapPanel(VerbPanel):
             known_count = report.blocks - report.failed
             return (
                 f"{known_count} of {report.blocks} blocks have a resolution, "
-                f"median {Figure(median, report.unit)}"
+                f"median {core.Figure(median, report.unit)}"
             )
         sentence = f"None of the {report.blocks} blocks has a resolution"
         # the halves of a mosaic have too little in common
@@ -514,9 +466,11 @@ class FrcMapPanel(VerbPanel):
         yield
         alone = outcome.alone
         if outcome.whole is not None:
-            for frc in get_plots(outcome.whole, FRC.curves):  # none if too small
+            for frc in core.get_plots(
+                outcome.whole, jobs.FRC.curves
+            ):  # none if too small
                 if alone is not None and alone.result.resolution_px is not None:
-                    (other,) = get_plots(alone, DECORRELATION.curves)
+                    (other,) = core.get_plots(alone, jobs.DECORRELATION.curves)
                     line = replace(other.lines[-1], label="decorrelation")
                     frc = replace(frc, lines=(*frc.lines, line))
                 draw_plot(plot.axes[1], frc)
@@ -524,8 +478,8 @@ class FrcMapPanel(VerbPanel):
 
 
 def _crop_to_common_blocks(
-    before: Micrograph, after: Micrograph
-) -> tuple[Micrograph, FloatArray]:
+    before: core.Micrograph, after: core.Micrograph
+) -> tuple[core.Micrograph, core.FloatArray]:
     """Crop two maps to their common blocks; return the first map and both arrays.
 
     Registering crops some pixels, so blocks may be a fraction of a step apart.
@@ -546,7 +500,7 @@ def _crop_to_common_blocks(
             f"{after.name!r} are on different grids; compute both with the same block "
             "size and step."
         )
-        raise ShapeError(msg, code="grid-mismatch")
+        raise core.ShapeError(msg, code="grid-mismatch")
     ours, theirs = (
         image.array()[tuple(map(slice, start - by, stop - by))]
         for image, by in ((before, 0), (after, whole_blocks))
@@ -558,21 +512,21 @@ def _crop_to_common_blocks(
 def _have_same_processing(first: Image, other: Image) -> bool:
     """Return whether two layers were acquired and processed in the same way."""
     return (
-        is_acquired(first)
-        and is_acquired(other)
-        and get_job_names(first) == get_job_names(other)
+        layers.is_acquired(first)
+        and layers.is_acquired(other)
+        and layers.get_job_names(first) == layers.get_job_names(other)
     )
 
 
 def _get_store_path(layer: Image) -> Path | None:
     """Return the path of a layer's store or file."""
-    store = layer.metadata.get(STORE_KEY) or get_file_path(layer)
+    store = layer.metadata.get(STORE_KEY) or layers.get_file_path(layer)
     return Path(store) if store else None
 
 
 def _compute_histograms(
     outcome: FrcOutcome,
-) -> tuple[FloatArray, dict[str, FloatArray]]:
+) -> tuple[core.FloatArray, dict[str, core.FloatArray]]:
     """Compute resolution histograms of all regions: edges (K + 1,), counts (K,).
 
     The whole field comes first; there are no edges if no block has a resolution.
@@ -607,20 +561,20 @@ def _plot_resolutions(axes: "Axes", outcome: FrcOutcome) -> None:
     marks = {name: marks[name] for name in sorted(marks, key="Median".__ne__)}
     for (name, value), colour in zip(marks.items(), COLOURS[1:], strict=False):
         label_text = name.replace("th percentile", " % below")
-        label = f"{label_text} {format_number(value, '.3g')} {report.unit}"
+        label = f"{label_text} {core.format_number(value, '.3g')} {report.unit}"
         axes.axvline(value, color=colour, lw=1.3, ls="--", label=label)
     add_legend(axes)
     axes.set_xlabel(f"Resolution ({report.unit})")
     axes.set_ylabel("Blocks")
 
 
-def _create_curves(outcome: FrcOutcome) -> Mapping[str, Columns]:
+def _create_curves(outcome: FrcOutcome) -> Mapping[str, base.Columns]:
     """Return tables of all blocks with their positions, and of all curves."""
     report = outcome.blocks
     result, grid = report.result, report.result.map
     rows, columns = np.indices(result.measured_values.shape)
     names = np.array(["", *result.reason_names], dtype=object)
-    curves: dict[str, Columns] = {
+    curves: dict[str, base.Columns] = {
         "blocks": {
             f"y ({grid.unit})": (grid.origin[0] + rows * grid.scale[0]).ravel(),
             f"x ({grid.unit})": (grid.origin[1] + columns * grid.scale[1]).ravel(),
@@ -656,7 +610,7 @@ def _create_curves(outcome: FrcOutcome) -> Mapping[str, Columns]:
     return curves
 
 
-def _create_region_tables(outcome: FrcOutcome) -> Mapping[str, Columns]:
+def _create_region_tables(outcome: FrcOutcome) -> Mapping[str, base.Columns]:
     if not outcome.regions:
         return {}
     result = outcome.blocks.result
@@ -674,17 +628,17 @@ def _create_region_tables(outcome: FrcOutcome) -> Mapping[str, Columns]:
     }
 
 
-def _get_statistics(report: FrcMapReport) -> Mapping[str, float | None]:
+def _get_statistics(report: jobs.FrcMapReport) -> Mapping[str, float | None]:
     """Return the percentiles of the block resolutions, in the map's unit."""
     marks = {"10th percentile": 10, "Median": 50, "90th percentile": 90}
     return {label: report.result.percentile(share) for label, share in marks.items()}
 
 
-def _get_metrics(outcome: FrcOutcome) -> Numbers:
+def _get_metrics(outcome: FrcOutcome) -> base.Numbers:
     """Return the metrics of the blocks and of the whole field."""
-    blocks = get_figures(outcome.blocks)
-    whole = get_figures(outcome.whole) if outcome.whole else {}
-    rows: dict[str, Figure | str] = {
+    blocks = core.get_figures(outcome.blocks)
+    whole = core.get_figures(outcome.whole) if outcome.whole else {}
+    rows: dict[str, core.Figure | str] = {
         name: blocks[name] for name in _get_statistics(outcome.blocks) if name in blocks
     }
     resolution = whole.pop("Resolution", None)
@@ -699,7 +653,7 @@ def _get_metrics(outcome: FrcOutcome) -> Numbers:
         if name != "Note" and not name.startswith(("Failed", "In all")):
             rows.setdefault(name, figure)
     if outcome.alone is not None:
-        cut_off = get_figures(outcome.alone)["Cut-off"]
+        cut_off = core.get_figures(outcome.alone)["Cut-off"]
         note = f"{cut_off.note}, measured on {outcome.alone.image} only"
         rows["Decorrelation"] = replace(cut_off, note=note)
         rows["Its method"] = outcome.alone.result.method
@@ -710,7 +664,7 @@ def _format_reasons(outcome: FrcOutcome) -> str:
     """Format the reasons for failed blocks with their colours, and any notes."""
     report = outcome.blocks
     lines = [
-        f'<span style="color:{REASON_COLOURS[reason]}">■</span> {count} {TIMES} '
+        f'<span style="color:{REASON_COLOURS[reason]}">■</span> {count} {base.TIMES} '
         f"{REASON_TEXTS[reason]}"
         for reason, count in report.reasons.items()
         if count

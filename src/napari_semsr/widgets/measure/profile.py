@@ -13,6 +13,7 @@ from magicgui.widgets import CheckBox
 from napari.layers import Image, Shapes
 from napari.utils.events import Event
 
+from napari_semsr import core
 from napari_semsr.analysis import (
     LineReader,
     Profile,
@@ -20,34 +21,8 @@ from napari_semsr.analysis import (
     measure_profile,
     read_profile,
 )
-from napari_semsr.core import (
-    Affine,
-    BoolArray,
-    Figure,
-    FloatArray,
-    Job,
-    Message,
-    Micrograph,
-    OptionError,
-    Progress,
-    SemsrError,
-    ShapeError,
-    format_number,
-    get_error_code,
-)
 from napari_semsr.jobs import PROFILE, MeasuredCurve
-from napari_semsr.widgets.base import (
-    Columns,
-    Form,
-    JobRunner,
-    OptionsForm,
-    PanelTask,
-    RichTextLabel,
-    VerbPanel,
-    create_button,
-    is_alive,
-    is_plotting_imported,
-)
+from napari_semsr.widgets import base
 from napari_semsr.widgets.layers import (
     add_drawing_layer,
     find_visible_shapes,
@@ -80,8 +55,8 @@ _HINT = (
 class _ReadRequest:
     """Image, transform and reader needed to read the profile of a layer."""
 
-    image: Micrograph
-    to_plane: Affine  # from its pixels to nm, or to px of the viewer
+    image: core.Micrograph
+    to_plane: core.Affine  # from its pixels to nm, or to px of the viewer
     reader: LineReader
 
 
@@ -117,11 +92,11 @@ def _measure_profiles(
     options: Mapping[str, Any],
     *,
     fits: bool = True,
-) -> Job[ProfileSet]:
+) -> core.Job[ProfileSet]:
     """Read profiles of several layers along a line, and fit them."""
     profiles, problems = [], []
     for number, one in enumerate(requests):
-        yield Progress(number, len(requests), f"reading {one.image.name}")
+        yield core.Progress(number, len(requests), f"reading {one.image.name}")
         try:
             profile = read_profile(
                 one.image,
@@ -130,8 +105,8 @@ def _measure_profiles(
                 width=width,
                 reader=one.reader,
             )
-        except ShapeError as error:
-            problems.append(Message(str(error), get_error_code(error)))
+        except core.ShapeError as error:
+            problems.append(core.Message(str(error), core.get_error_code(error)))
             continue
         curve, problem = None, ""
         try:
@@ -142,17 +117,17 @@ def _measure_profiles(
                     profile=profile,
                     readings=measure_profile(profile, **options),
                 )
-        except SemsrError as error:
-            problem = Message(str(error), get_error_code(error))
+        except core.SemsrError as error:
+            problem = core.Message(str(error), core.get_error_code(error))
         profiles.append(LayerProfile(one.image.name, profile, curve, problem))
     if not profiles:
-        raise ShapeError(problems[0])
-    yield Progress(len(requests), len(requests), "done")
+        raise core.ShapeError(problems[0])
+    yield core.Progress(len(requests), len(requests), "done")
     unit = "nm" if profiles[0].profile.is_calibrated else "px"
     return ProfileSet(tuple(profiles), tuple(problems), unit, fits)
 
 
-class ProfilePanel(VerbPanel):
+class ProfilePanel(base.VerbPanel):
     """Panel that plots layer profiles along a line and updates as the line moves."""
 
     plots = applies_to_folder = True
@@ -182,14 +157,14 @@ class ProfilePanel(VerbPanel):
             "is selected.",
             layers=lambda: list_user_layers(self.viewer, Shapes),
         )
-        self.draw_button = create_button(
+        self.draw_button = base.create_button(
             "Draw a line",
             self.start_drawing,
             "Add a Shapes layer or use the chosen one, and select its line tool; "
             "then drag across a structure.",
         )
-        self.hint = RichTextLabel(_HINT)
-        self.form = OptionsForm(ProfileOptions)
+        self.hint = base.RichTextLabel(_HINT)
+        self.form = base.OptionsForm(ProfileOptions)
         self.live = CheckBox(
             name="live",
             text="Follow the line",
@@ -207,12 +182,12 @@ class ProfilePanel(VerbPanel):
                 "with different grey levels."
             ),
         )
-        form = Form(self.layers.native, self.line, self.draw_button)
+        form = base.Form(self.layers.native, self.line, self.draw_button)
         self.add_group("Layers", form, self.hint)
-        ticks = Form(self.live, self.alike)
+        ticks = base.Form(self.live, self.alike)
         self.add_group("Profile", self.form, ticks)
         self.add_results("Profile")
-        self.follower = JobRunner(self)
+        self.follower = base.JobRunner(self)
         self.follower.returned.connect(self._show_live_profiles)
         self.follower.failed.connect(self.messages.show_status)
         for runner in (self.runner, self.follower):
@@ -277,7 +252,7 @@ class ProfilePanel(VerbPanel):
         self._lines_watched = events, (lines.mouse_drag_callbacks, track_drag)
         self._on_line_moved()
 
-    def _find_line_ends(self, lines: Shapes) -> FloatArray | None:
+    def _find_line_ends(self, lines: Shapes) -> core.FloatArray | None:
         """Return the ends (2, 2) of the selected or last line, in world coordinates."""
         kinds, indices = lines.shape_type, find_visible_shapes(lines, self.viewer.dims)
         lines_in_view = [place for place in indices if kinds[place] == "line"]
@@ -300,7 +275,7 @@ class ProfilePanel(VerbPanel):
         ends = None if lines is None else self._find_line_ends(lines)
         if ends is None:
             msg = "Draw a line first; it is measured in every image."
-            raise OptionError(msg, code="line-missing")
+            raise core.OptionError(msg, code="line-missing")
         point = np.array(self.viewer.dims.point, dtype=float)
         places = []
         for end in ends:
@@ -334,7 +309,7 @@ class ProfilePanel(VerbPanel):
         if has_size and image.pixel_size_nm != size:
             image = image.replace(pixel_size_nm=size)
         return _ReadRequest(
-            image, Affine.from_matrix(k[:, None] * linear, k * shift), reader[2]
+            image, core.Affine.from_matrix(k[:, None] * linear, k * shift), reader[2]
         )
 
     def _create_measure_request(self) -> _Request:
@@ -349,7 +324,7 @@ class ProfilePanel(VerbPanel):
                 "There is no line in the displayed plane; press Draw a line, and drag "
                 "across a structure."
             )
-            raise OptionError(msg, code="line-missing")
+            raise core.OptionError(msg, code="line-missing")
         # in the coordinates in which the images are measured
         ends = world_to_layer(images[0], ends) * get_drawing_scale(lines, images[0])
         (y0, x0), (y1, x1) = ends.tolist()
@@ -358,7 +333,7 @@ class ProfilePanel(VerbPanel):
         width = values.pop("width") * min(one.to_plane.scale for one in requests)
         return requests, line, width, values
 
-    def create_task(self) -> PanelTask:
+    def create_task(self) -> base.PanelTask:
         """Return the task that Run starts: it measures several layers along a line."""
         images, request = self._list_images(), self._create_measure_request()
         here = {id(layer) for layer in self.viewer.layers}  # others are released
@@ -366,7 +341,7 @@ class ProfilePanel(VerbPanel):
             key: reader for key, reader in self._readers.items() if key in here
         }
         measure = partial(_measure_profiles, *request)
-        return PanelTask(
+        return base.PanelTask(
             measure, self.show_profiles, partial(self._record_sources, images)
         )
 
@@ -383,7 +358,7 @@ class ProfilePanel(VerbPanel):
 
         While the mouse drags the line, only its curve is drawn.
         """
-        if not is_alive(self) or self.line.value is None or not self.live.value:
+        if not base.is_alive(self) or self.line.value is None or not self.live.value:
             return
         ends = self._find_line_ends(self.line.value)
         self.hint.setVisible(ends is None)
@@ -395,7 +370,7 @@ class ProfilePanel(VerbPanel):
         self._waiting = False
         try:
             request = self._create_measure_request()
-        except SemsrError as error:
+        except core.SemsrError as error:
             self.messages.show_status(str(error))
             return
         state = (self._is_held, [id(one.reader) for one in request[0]], *request[1:])
@@ -403,7 +378,7 @@ class ProfilePanel(VerbPanel):
             return
         self._profiles_drawn = state
         read = partial(_measure_profiles, *request, fits=not self._is_held)
-        if is_plotting_imported() and (self._is_held or self.profiles is not None):
+        if base.is_plotting_imported() and (self._is_held or self.profiles is not None):
             self._record_sources(self._list_images())
             self.follower.start(self.title, read)
         elif self._is_held:  # which imports the plotting packages
@@ -413,7 +388,7 @@ class ProfilePanel(VerbPanel):
 
     def _show_live_profiles(self, profiles: ProfileSet) -> None:
         """Show the profiles of a line that is being moved, or was just released."""
-        if not is_alive(self):
+        if not base.is_alive(self):
             return
         self._draw_profiles(profiles, moving=not profiles.is_fitted)
         if profiles.is_fitted:
@@ -431,12 +406,12 @@ class ProfilePanel(VerbPanel):
         self._show_numbers(profiles, reveal=True)
 
     def _redraw_profiles(self, _: object = None) -> None:
-        if self.profiles is not None and is_alive(self):
+        if self.profiles is not None and base.is_alive(self):
             self._draw_profiles(self.profiles)
 
     def _show_numbers(self, profiles: ProfileSet, *, reveal: bool) -> None:
-        numbers: dict[str, Figure] = {}
-        tables: dict[str, Columns] = {}
+        numbers: dict[str, core.Figure] = {}
+        tables: dict[str, base.Columns] = {}
         several = len(profiles.layers) > 1
         for one in profiles.layers:
             before, of = (f"{one.name}: ", f" of {one.name}") if several else ("", "")
@@ -451,7 +426,7 @@ class ProfilePanel(VerbPanel):
             for text in (*profiles.problems, *(one.problem for one in profiles.layers))
             if text
         )
-        curves: dict[str, Columns] = {}
+        curves: dict[str, base.Columns] = {}
         x, y = PROFILE.curves[0].axis_labels(profiles.unit)
         for number, one in enumerate(profiles.layers, start=1):
             name = f"{one.name} ({number})" if one.name in curves else one.name
@@ -461,7 +436,7 @@ class ProfilePanel(VerbPanel):
             }
         count = len(profiles.layers)
         long = profiles.layers[0].profile
-        length = f"{format_number(long.length_px * long.per_px)} {profiles.unit}"
+        length = f"{core.format_number(long.length_px * long.per_px)} {profiles.unit}"
         sentence = f"{count} profile{'s'[: count != 1]} along {length}"
         self.results.show_result(
             numbers,
@@ -528,7 +503,9 @@ class ProfilePanel(VerbPanel):
         canvas.refresh()
 
     def _update_curves(
-        self, curves: Sequence[tuple[FloatArray, FloatArray]], names: list[str]
+        self,
+        curves: Sequence[tuple[core.FloatArray, core.FloatArray]],
+        names: list[str],
     ) -> bool:
         """Update the curves if they match the current plot and fit its axes."""
         if self.plot is None or self._names_drawn != names:
@@ -545,7 +522,7 @@ class ProfilePanel(VerbPanel):
 
 
 def _get_curve_bounds(
-    curves: Sequence[tuple[FloatArray, FloatArray]],
+    curves: Sequence[tuple[core.FloatArray, core.FloatArray]],
 ) -> tuple[float, float, float]:
     """Return the minimum and maximum of the curves, and the longest curve's length."""
     values = np.concatenate([y for _, y in curves])
@@ -556,7 +533,7 @@ def _get_curve_bounds(
     return float(finite.min()), float(finite.max()), longest
 
 
-def _downsample_profile(profile: Profile) -> tuple[FloatArray, FloatArray]:
+def _downsample_profile(profile: Profile) -> tuple[core.FloatArray, core.FloatArray]:
     """Downsample a profile, if long, to the minimum and maximum of each section."""
     x, y = profile.distance_px, profile.intensity
     step = -(-2 * len(x) // _MAX_POINTS)
@@ -564,7 +541,7 @@ def _downsample_profile(profile: Profile) -> tuple[FloatArray, FloatArray]:
         return x, y
     count = len(x) // step
     parts = y[: count * step].reshape(count, step)
-    finite: BoolArray = np.asarray(np.isfinite(parts).all(axis=1))
+    finite: core.BoolArray = np.asarray(np.isfinite(parts).all(axis=1))
     without_gaps = np.where(finite[:, None], parts, 0.0)
     at = np.arange(count)[:, None] * step
     ends = np.sort(

@@ -8,23 +8,7 @@ import numpy as np
 from magicgui.widgets import ComboBox
 from napari.layers import Image, Labels, Layer, Shapes
 
-from napari_semsr.core import (
-    BoolArray,
-    Box,
-    FloatArray,
-    Grid,
-    Job,
-    Micrograph,
-    OptionError,
-    Progress,
-    RealArray,
-    SemsrError,
-    ShapeError,
-    crop_to_box,
-    format_number,
-    format_shape,
-    run,
-)
+from napari_semsr import core
 from napari_semsr.jobs import crop_to_gap_free_box
 from napari_semsr.widgets.base import Columns, VerbPanel
 from napari_semsr.widgets.layers import (
@@ -48,11 +32,13 @@ class Region:
 
     name: str
     kind: str  # polygon, ellipse or label
-    vertices: FloatArray  # vertices (N, 2); of a label, the matrix to pixels, (3, 2)
-    labels: RealArray | None = None
+    vertices: (
+        core.FloatArray
+    )  # vertices (N, 2); of a label, the matrix to pixels, (3, 2)
+    labels: core.RealArray | None = None
     label: int = 0
 
-    def get_extent(self) -> tuple[FloatArray, FloatArray]:
+    def get_extent(self) -> tuple[core.FloatArray, core.FloatArray]:
         """Return the smallest and largest ``(y, x)`` of the region."""
         corners = self.vertices
         if self.labels is not None:
@@ -63,7 +49,7 @@ class Region:
             corners = ends @ to_places.T + self.vertices[2]
         return corners.min(axis=0), corners.max(axis=0)
 
-    def contains(self, places: FloatArray) -> BoolArray:
+    def contains(self, places: core.FloatArray) -> core.BoolArray:
         """Return a mask (N,) of the positions (N, 2) that are inside the region."""
         if self.labels is not None:
             at = np.rint((places - self.vertices[2]) @ self.vertices[:2].T).astype(int)
@@ -127,7 +113,9 @@ def read_regions(panel: VerbPanel, layer: Layer | None, image: Image) -> list[Re
             f"labels, got {len(regions)} in the displayed plane of {layer.name!r}; "
             "draw some there, or choose 'none'."
         )
-        raise OptionError(msg, code="out-of-range" if regions else "regions-missing")
+        raise core.OptionError(
+            msg, code="out-of-range" if regions else "regions-missing"
+        )
     return regions
 
 
@@ -138,7 +126,7 @@ _BAND = 1 << 20  # pixels tested at a time; chosen: 30 MB
 Cell = float | int | str | None
 
 
-def get_region_box(region: Region, image: Micrograph) -> Box:
+def get_region_box(region: Region, image: core.Micrograph) -> core.Box:
     """Return the pixel box that contains a region of an image.
 
     Raises `ShapeError` if the region is outside the image.
@@ -148,13 +136,15 @@ def get_region_box(region: Region, image: Micrograph) -> Box:
     last = np.minimum(np.floor(high + _EDGE) + 1, image.shape).astype(int)
     if np.any(last <= first):
         msg = f"Region {region.name} is outside {image.name}; move it onto the image."
-        raise ShapeError(msg, code="outside-image")
-    return Box(int(first[0]), int(last[0]), int(first[1]), int(last[1]))
+        raise core.ShapeError(msg, code="outside-image")
+    return core.Box(int(first[0]), int(last[0]), int(first[1]), int(last[1]))
 
 
-def crop_to_region(region: Region, image: Micrograph, box: Box) -> Micrograph:
+def crop_to_region(
+    region: Region, image: core.Micrograph, box: core.Box
+) -> core.Micrograph:
     """Crop an image to a box; set pixels centred outside the region to NaN."""
-    part = crop_to_box(image, box)
+    part = core.crop_to_box(image, box)
     values = np.array(part.data, dtype=np.float64)
     columns = np.arange(part.shape[1])
     step = max(1, _BAND // len(columns))
@@ -169,30 +159,30 @@ def crop_to_region(region: Region, image: Micrograph, box: Box) -> Micrograph:
 
 
 def crop_to_inner_rectangle(
-    region: Region, *images: Micrograph
-) -> tuple[Micrograph, ...]:
+    region: Region, *images: core.Micrograph
+) -> tuple[core.Micrograph, ...]:
     """Crop images on a common grid to the largest rectangle inside a region."""
     box = get_region_box(region, images[0])
-    _, inner = run(
+    _, inner = core.run(
         crop_to_gap_free_box(*(crop_to_region(region, image, box) for image in images))
     )
-    inner = Box.from_shape(box.shape) if inner is None else inner
-    there = Box.from_shape(inner.shape, (box.y0 + inner.y0, box.x0 + inner.x0))
-    return tuple(crop_to_box(image, there) for image in images)
+    inner = core.Box.from_shape(box.shape) if inner is None else inner
+    there = core.Box.from_shape(inner.shape, (box.y0 + inner.y0, box.x0 + inner.x0))
+    return tuple(core.crop_to_box(image, there) for image in images)
 
 
 def measure_regions(
     regions: Sequence[Region], measure: Callable[[Region], Mapping[str, Cell]]
-) -> Job[Mapping[str, Columns]]:
+) -> core.Job[Mapping[str, Columns]]:
     """Measure each region; on failure, note the reason in its row."""
     if not regions:
         return {}
     rows: list[Mapping[str, Cell]] = []
     for number, region in enumerate(regions):
-        yield Progress(number, len(regions), f"measuring in {region.name}")
+        yield core.Progress(number, len(regions), f"measuring in {region.name}")
         try:
             cells = measure(region)
-        except SemsrError as error:
+        except core.SemsrError as error:
             cells = {"note": str(error)}
         rows.append({"region": region.name, **cells})
     heads = list(dict.fromkeys(name for row in rows for name in row))
@@ -207,37 +197,38 @@ _COLOUR = "#ff8fd8"  # does not occur in viridis: visible on a map
 
 def read_image_pair(
     panel: VerbPanel, first: Image, second: Image | None = None
-) -> list[Micrograph]:
+) -> list[core.Micrograph]:
     """Read a layer and, if given, a second one of the same shape and position."""
     layers = [first] if second is None else [first, second]
     images = [panel.input_layers.read(layer) for layer in layers]
     shapes = [image.shape for image in images]
     if shapes[0] != shapes[-1]:
         msg = (
-            f"Both images must have the same shape, got {format_shape(shapes[0])} and "
-            f"{format_shape(shapes[1])}; crop them to a common grid in the Crop panel."
+            f"Both images must have the same shape, got {core.format_shape(shapes[0])} "
+            f"and {core.format_shape(shapes[1])}; crop them to a common grid in the "
+            "Crop panel."
         )
-        raise ShapeError(msg, code="sizes-differ")
+        raise core.ShapeError(msg, code="sizes-differ")
     pitch = np.array(images[0].scale)
     off = np.abs(np.subtract(images[-1].origin, images[0].origin)) / pitch
     if images[0].unit == images[-1].unit and off.max() > _APART_PX:
         msg = (
             f"Both images must be at the same position, but {layers[-1].name!r} is "
-            f"shifted by {format_number(off[0])} px vertically and "
-            f"{format_number(off[1])} px horizontally from {layers[0].name!r}; align "
-            "them on a common grid in the Crop panel."
+            f"shifted by {core.format_number(off[0])} px vertically and "
+            f"{core.format_number(off[1])} px horizontally from {layers[0].name!r}; "
+            "align them on a common grid in the Crop panel."
         )
-        raise ShapeError(msg, code="origins-differ")
+        raise core.ShapeError(msg, code="origins-differ")
     return images
 
 
-def format_measured_area_note(part: Micrograph) -> str:
+def format_measured_area_note(part: core.Micrograph) -> str:
     """Return a note that states the shape of the measured part."""
-    return f"in the largest gap-free rectangle, {format_shape(part.shape)}"
+    return f"in the largest gap-free rectangle, {core.format_shape(part.shape)}"
 
 
 def show_area_outlines(
-    panel: VerbPanel, parts: Mapping[Layer, Sequence[Micrograph]]
+    panel: VerbPanel, parts: Mapping[Layer, Sequence[core.Micrograph]]
 ) -> Iterator[None]:
     """Outline the measured areas of layers, replacing the panel's earlier outlines.
 
@@ -252,7 +243,7 @@ def show_area_outlines(
             first = outlines[0]
             ends = np.array(
                 [
-                    [Grid.from_image(one).corner, Grid.from_image(one).end]
+                    [core.Grid.from_image(one).corner, core.Grid.from_image(one).end]
                     for one in outlines
                 ]
             )

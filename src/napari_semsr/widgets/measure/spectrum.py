@@ -10,17 +10,7 @@ from magicgui.widgets import CheckBox
 from napari.layers import Image, Layer
 from napari.viewer import Viewer
 
-from napari_semsr.core import (
-    Grid,
-    Job,
-    Line,
-    Micrograph,
-    Plot,
-    Progress,
-    RealArray,
-    describe_pixel_size,
-    map_progress,
-)
+from napari_semsr import core
 from napari_semsr.io import HELPER_KEY
 from napari_semsr.jobs import (
     SPECTRUM,
@@ -68,7 +58,7 @@ _MIN_RADIUS_PX = 6  # of a ring; chosen
 _COLOUR = "#ffd400"
 
 
-def choose_ring_periods(image: Micrograph) -> list[float]:
+def choose_ring_periods(image: core.Micrograph) -> list[float]:
     """Return up to three rounded periods for rings in a spectrum, finest first.
 
     In nm if calibrated, otherwise in pixels.
@@ -82,7 +72,7 @@ def choose_ring_periods(image: Micrograph) -> list[float]:
 
 
 def _add_spectrum_layer(
-    viewer: Viewer, image: Micrograph, plane: RealArray, place: int
+    viewer: Viewer, image: core.Micrograph, plane: core.RealArray, place: int
 ) -> Image:
     """Add the centred log power spectrum of an image as a layer to the right of it.
 
@@ -114,7 +104,7 @@ def _add_spectrum_layer(
     return viewer.add_image(plane, **keywords)
 
 
-def _add_rings(viewer: Viewer, image: Micrograph, layer: Image) -> None:
+def _add_rings(viewer: Viewer, image: core.Micrograph, layer: Image) -> None:
     periods = choose_ring_periods(image)
     if not periods:
         return
@@ -165,23 +155,25 @@ class Spectra:
     the logarithm of the centred power.
     """
 
-    images: tuple[Micrograph, ...]
-    parts: tuple[Micrograph, ...]
-    radial: Plot
-    planes: tuple[RealArray, ...]
+    images: tuple[core.Micrograph, ...]
+    parts: tuple[core.Micrograph, ...]
+    radial: core.Plot
+    planes: tuple[core.RealArray, ...]
 
 
 def _compute_spectra(
-    images: Sequence[Micrograph],
+    images: Sequence[core.Micrograph],
     regions: Sequence[Sequence[Region]],
     request: PanelCall,
     *,
     planes: bool,
-) -> Job[Spectra]:
+) -> core.Job[Spectra]:
     """Compute the radial and centred spectra of several images or their regions."""
 
-    def measure(image: Micrograph, step: Progress) -> Job[SpectrumReport]:
-        return map_progress(request.run(image=image), lambda _: step)
+    def measure(
+        image: core.Micrograph, step: core.Progress
+    ) -> core.Job[SpectrumReport]:
+        return core.map_progress(request.run(image=image), lambda _: step)
 
     images = [open_image(image) for image in images]  # which marks fill values
     has_size = get_common_unit(images) == "nm"
@@ -190,14 +182,14 @@ def _compute_spectra(
         cut = []
         pairs = zip(images, regions, strict=True)
         for image, region in [(image, one) for image, own in pairs for one in own]:
-            yield Progress(0, 0, f"cutting {region.name}")
+            yield core.Progress(0, 0, f"cutting {region.name}")
             (part,) = crop_to_inner_rectangle(region, image)
             cut.append(part.replace(name=f"{region.name}, {image.name}"))
         images = parts = tuple(cut)
         planes = False
     else:
-        valid_parts: dict[int, Micrograph] = {}
-        grids = [Grid.from_image(image) for image in images]
+        valid_parts: dict[int, core.Micrograph] = {}
+        grids = [core.Grid.from_image(image) for image in images]
         for grid in dict.fromkeys(grids):  # images on the same grid get the same crop
             alike = [place for place, other in enumerate(grids) if other == grid]
             of_grid = [images[place] for place in alike]
@@ -205,14 +197,14 @@ def _compute_spectra(
             valid_parts |= zip(alike, crops, strict=True)
         parts = tuple(valid_parts[place] for place in range(len(images)))
     for number, image in enumerate(parts):
-        step = Progress(number, len(images), f"transforming {image.name}")
+        step = core.Progress(number, len(images), f"transforming {image.name}")
         report = yield from measure(image, step)
         curve = report.radial
-        line = Line(image.name, curve.frequency_per_px, np.asarray(curve.power))
+        line = core.Line(image.name, curve.frequency_per_px, np.asarray(curve.power))
         lines.append(line.convert_to_per_um(image.mean_pixel_size_nm))
         if planes:
             centred_spectra.append(report.plane.array())
-    yield Progress(len(images), len(images), "done")
+    yield core.Progress(len(images), len(images), "done")
     radial = SPECTRUM.curves[0].combine(lines, has_size=has_size)
     return Spectra(tuple(images), parts, radial, tuple(centred_spectra))
 
@@ -306,7 +298,7 @@ class SpectrumPanel(VerbPanel):
                     yield
             is_replaced &= bool(earlier)
         trios = zip(layers, spectra.images, spectra.parts, strict=True)
-        cut: dict[Layer, list[Micrograph]] = {}
+        cut: dict[Layer, list[core.Micrograph]] = {}
         for layer, image, part in trios:
             if in_regions or part is not image:
                 cut.setdefault(layer, []).append(part)
@@ -325,7 +317,8 @@ class SpectrumPanel(VerbPanel):
         )
         several = count > 1
         sizes = {
-            f"Pixel size{f' of {image.name}' if several else ''}": describe_pixel_size(
+            "Pixel "
+            f"size{f' of {image.name}' if several else ''}": core.describe_pixel_size(
                 image.pixel_size_nm, image.pixel_size_sd_nm
             )
             for image in spectra.images

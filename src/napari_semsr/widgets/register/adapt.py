@@ -31,23 +31,7 @@ from napari_semsr.jobs import (
     AdaptProgress,
     OverwritePolicy,
 )
-from napari_semsr.widgets import host
-from napari_semsr.widgets.base import (
-    COLOURS,
-    Form,
-    OpenedImage,
-    OptionsForm,
-    PanelCall,
-    VerbPanel,
-    WrappingRow,
-    add_opened_image,
-    convert_names_to_panel_labels,
-    create_button,
-    find_free_store_path,
-    is_plotting_imported,
-    open_store,
-    show_file,
-)
+from napari_semsr.widgets import base, host
 from napari_semsr.widgets.enhance import NEWS
 from napari_semsr.widgets.layers import (
     add_image_beside,
@@ -66,12 +50,14 @@ _GAP_PX = 4  # px between the three images of the held-out part
 @dataclass(frozen=True, slots=True)
 class _AdaptOutcome:
     result: Adapted
-    mosaic: OpenedImage
-    linear: OpenedImage
-    look_here: OpenedImage
+    mosaic: base.OpenedImage
+    linear: base.OpenedImage
+    look_here: base.OpenedImage
 
 
-def _run_adaptation(stopped: Path | None, request: PanelCall) -> Job[_AdaptOutcome]:
+def _run_adaptation(
+    stopped: Path | None, request: base.PanelCall
+) -> Job[_AdaptOutcome]:
     """Train, add the model to the library, and open the enhanced mosaic.
 
     `stopped`: folder of a run whose training is resumed, and whose results are kept.
@@ -83,13 +69,13 @@ def _run_adaptation(stopped: Path | None, request: PanelCall) -> Job[_AdaptOutco
     yield from MODELS_IMPORT.rerun(Path(adaptation.model))
     return _AdaptOutcome(
         adaptation,
-        (yield from open_store(adaptation.applied[0].output)),
-        (yield from open_store(adaptation.linear)),
-        (yield from open_store(adaptation.look_here)),
+        (yield from base.open_store(adaptation.applied[0].output)),
+        (yield from base.open_store(adaptation.linear)),
+        (yield from base.open_store(adaptation.look_here)),
     )
 
 
-class AdaptPanel(VerbPanel):
+class AdaptPanel(base.VerbPanel):
     """Panel that trains a small network on the area shared by mosaic and SEM image.
 
     While it trains, a layer shows the held-out part: optical, enhanced so far, and SEM;
@@ -120,8 +106,8 @@ class AdaptPanel(VerbPanel):
         )
         for box in (self.mosaic, self.sem):
             box.changed.connect(lambda _: self.input_layers.refresh())
-        self.images = Form(self.mosaic, self.sem, self.more)
-        where = Form()
+        self.images = base.Form(self.mosaic, self.sem, self.more)
+        where = base.Form()
         self.map = TransformSelector(
             where,
             "Registration",
@@ -132,7 +118,7 @@ class AdaptPanel(VerbPanel):
             remedy="let the images be registered",
         )
         self.placed, self.transform = self.map.kind_box, self.map.transform
-        self.form = OptionsForm(AdaptOptions)
+        self.form = base.OptionsForm(AdaptOptions)
         self.form.show_row("landmarks_only", visible=False)
         self.add_group("Images", self.images)
         self.add_group("Settings", where, self.form)
@@ -140,7 +126,7 @@ class AdaptPanel(VerbPanel):
         self._layers_offered: tuple[Layer | None, ...] = ()
         self._propose_layers()
         self._update_form_rows()
-        self.stop_button = create_button(
+        self.stop_button = base.create_button(
             "Stop here",
             self.stop_here,
             "End the training now, then evaluate and use the current model. "
@@ -151,15 +137,15 @@ class AdaptPanel(VerbPanel):
         self.runner.stepped.connect(self._show_training_step)
         self.buttons.insert_widget(1, self.stop_button)
         self.report: Path | None = None
-        self.report_button = create_button(
+        self.report_button = base.create_button(
             "Open the report", self.open_report, "Open the report in the web browser."
         )
-        self.keep_button = create_button(
+        self.keep_button = base.create_button(
             "Save report…",
             self.save_report,
             "Save the report, and a .json file with all its numbers next to it.",
         )
-        self.report_row = WrappingRow(self.report_button, self.keep_button)
+        self.report_row = base.WrappingRow(self.report_button, self.keep_button)
         self.add_results("Training", self.report_row)
         self.layer: Image | None = None  # the held-out part
         self._view: tuple[object, ...] = ()  # when it was added
@@ -218,7 +204,7 @@ class AdaptPanel(VerbPanel):
 
     # -- running --------------------------------------------------------------------
 
-    def create_call(self) -> PanelCall:
+    def create_call(self) -> base.PanelCall:
         """Read the form, and return the call that Run starts."""
         mosaic, sem = self.mosaic.value, self.sem.value
         # a given registration is of one SEM image only
@@ -236,7 +222,7 @@ class AdaptPanel(VerbPanel):
         resume = folder is not None and folder.is_dir() and request == self._request
         stopped = folder if folder and resume and (folder / STOP).is_file() else None
         if folder is None or not resume or stopped is not None:
-            folder = find_free_store_path(f"{images[0].name} adapted", "")
+            folder = base.find_free_store_path(f"{images[0].name} adapted", "")
         size = images[0].pixel_size_nm
         return self.compose_call(
             {"mosaic": images[0], "sem": images[1:], **settings},
@@ -271,7 +257,7 @@ class AdaptPanel(VerbPanel):
         if transform is not None:
             options = options.replace(model="affine", search="near")  # not used
         labels = self.get_labels()  # read now: the job runs in a thread
-        translate = partial(convert_names_to_panel_labels, read=lambda: labels)
+        translate = partial(base.convert_names_to_panel_labels, read=lambda: labels)
         return options, {"transform": transform, "translate": translate}
 
     def translate(self, text: str) -> str:
@@ -345,12 +331,14 @@ class AdaptPanel(VerbPanel):
 
     def _draw_gain_curve(self) -> None:
         """Plot the gain over training time, with the gain of the linear filter."""
-        if not is_plotting_imported() or len(self._curve) < 1:
+        if not base.is_plotting_imported() or len(self._curve) < 1:
             return
         plot = self.results.clear_plot()
         seconds, gains = np.array(self._curve).T
         (axes,) = plot.axes
-        axes.plot(seconds, gains, "o-", color=COLOURS[0], lw=1.5, ms=3.5, label="model")
+        axes.plot(
+            seconds, gains, "o-", color=base.COLOURS[0], lw=1.5, ms=3.5, label="model"
+        )
         if self._linear is not None:
             axes.axhline(self._linear, color="#8d99ae", ls="--", label="linear filter")
         axes.set_xlabel("Time trained (s)")
@@ -380,9 +368,9 @@ class AdaptPanel(VerbPanel):
         }
         for what, opened_store in stores_hidden.items():
             title = create_result_name(self.viewer, mosaic.name, what)
-            add_opened_image(self.viewer, opened_store, name=title, visible=False)
+            base.add_opened_image(self.viewer, opened_store, name=title, visible=False)
         title = create_result_name(self.viewer, mosaic.name, name)
-        add_opened_image(self.viewer, outcome.mosaic, name=title)
+        base.add_opened_image(self.viewer, outcome.mosaic, name=title)
         yield
         NEWS.changed.emit()
         self._draw_gain_curve()
@@ -407,7 +395,7 @@ class AdaptPanel(VerbPanel):
     def open_report(self) -> None:
         """Open the report in the web browser."""
         if self.report is not None:
-            show_file(self.report)
+            base.show_file(self.report)
 
     def save_report(self) -> None:
         """Ask for a file name, and save the report and its numbers."""

@@ -14,20 +14,7 @@ from napari.viewer import Viewer
 from qtpy.QtCore import QTimer
 from qtpy.QtGui import QHideEvent
 
-from napari_semsr.core import (
-    Affine,
-    Figure,
-    FloatArray,
-    Job,
-    Micrograph,
-    OptionError,
-    SemsrError,
-    ShapeError,
-    create_size_source,
-    format_pixel_size,
-    format_rounded,
-    get_figures,
-)
+from napari_semsr import core, jobs
 from napari_semsr.inference import TrainedPixelSizes
 from napari_semsr.io import (
     ImageIdentity,
@@ -37,49 +24,13 @@ from napari_semsr.io import (
     write_landmarks,
     write_transform,
 )
-from napari_semsr.jobs import (
-    PAIRS,
-    REGISTER,
-    CreatedPairs,
-    Registered,
-    RegisterOptions,
-    choose_pair_options,
-    describe_alternative,
-    resample_levels,
-    save_image,
-    subtract_images,
-)
 from napari_semsr.registration import (
     Landmarks,
     Registration,
     RegistrationRefused,
     fit_landmarks,
 )
-from napari_semsr.widgets.base import (
-    TIMES,
-    CollapsibleSection,
-    Columns,
-    Form,
-    JobOutput,
-    Numbers,
-    OpenedImage,
-    OptionsForm,
-    OutputTarget,
-    PanelCall,
-    RichTextLabel,
-    VerbPanel,
-    WrappingRow,
-    add_opened_image,
-    ask_existing_file,
-    ask_output_file,
-    check_cache_space,
-    create_button,
-    create_timer,
-    find_free_store_path,
-    is_alive,
-    run_and_open,
-    switch_panel,
-)
+from napari_semsr.widgets import base
 from napari_semsr.widgets.compare import CompareControls, LayerIsolator
 from napari_semsr.widgets.layers import (
     MARK_KEY,
@@ -124,12 +75,12 @@ ImagePair = tuple[Image | None, Image | None]
 """Moving image and fixed image."""
 
 
-class LandmarkControls(Form):
+class LandmarkControls(base.Form):
     """Controls for marking landmarks in two images, which are shown alternately."""
 
     def __init__(
         self,
-        panel: VerbPanel,
+        panel: base.VerbPanel,
         images: Callable[[], ImagePair],
         model: Callable[[], str],
         on_changed: Callable[[], None],
@@ -141,7 +92,7 @@ class LandmarkControls(Form):
         self.points: tuple[Points, ...] = ()
         self._linking = False  # whether changes are ours, to be ignored
         self._alone = LayerIsolator(panel.viewer)
-        self.add_button = create_button(
+        self.add_button = base.create_button(
             "Add landmarks",
             self._toggle_marking,
             "Click a point in the moving image, then the same point in the fixed "
@@ -149,21 +100,21 @@ class LandmarkControls(Form):
             "Landmarks can be moved and deleted like other points.",
         )
         self.add_button.setCheckable(True)
-        self.undo_button = create_button(
+        self.undo_button = base.create_button(
             "Undo", self.undo, "Delete the most recent landmark."
         )
-        self.load_button = create_button(
+        self.load_button = base.create_button(
             "Load…", self.load, "Load landmark pairs from a CSV table."
         )
-        self.save_button = create_button(
+        self.save_button = base.create_button(
             "Save pairs…",
             self.save,
             "Save the landmark pairs as a CSV table, in nm, or in pixels for an "
             "image without a pixel size.",
         )
-        self.note = RichTextLabel()
+        self.note = base.RichTextLabel()
         buttons = (self.add_button, self.undo_button, self.load_button)
-        self.add_row(WrappingRow(*buttons, self.save_button))
+        self.add_row(base.WrappingRow(*buttons, self.save_button))
         self.add_row(self.note)
         panel.viewer.layers.events.inserted.connect(self._on_layer_inserted)
         panel.viewer.layers.events.removed.connect(self._on_layer_removed)
@@ -231,10 +182,10 @@ class LandmarkControls(Form):
                 )
                 worst, unit = int(off.argmax()), _get_position_unit(self.points[1])
                 sentence = (
-                    f"{len(landmarks)} pairs fit to within {format_rounded(rms)} "
+                    f"{len(landmarks)} pairs fit to within {core.format_rounded(rms)} "
                     f"{unit} (r.m.s.); landmark {worst + 1} is "
-                    f"{format_rounded(off[worst])} {unit} from the position predicted "
-                    "by the others."
+                    f"{core.format_rounded(off[worst])} {unit} from the position "
+                    "predicted by the others."
                 )
             else:
                 sentence = (
@@ -245,7 +196,7 @@ class LandmarkControls(Form):
                     if pairs
                     else ""
                 )
-        except SemsrError as error:
+        except core.SemsrError as error:
             sentence = str(error)
         if first != second:
             alone = 0 if first > second else 1
@@ -260,7 +211,9 @@ class LandmarkControls(Form):
             labels = [str(n + 1) for n in range(len(layer.data))]
             residuals = off if layer in self.points[1:] else ()
             for place, far in enumerate(residuals):
-                labels[place] += f" ({format_rounded(far)} {_get_position_unit(layer)})"
+                labels[place] += (
+                    f" ({core.format_rounded(far)} {_get_position_unit(layer)})"
+                )
             with _show_hidden_layer(layer):
                 layer.features = {"label": labels}
         self.undo_button.setEnabled(bool(first or second))
@@ -329,7 +282,7 @@ class LandmarkControls(Form):
 
     def _on_layer_inserted(self, event: Event) -> None:
         """Show landmarks that were restored from a project or by Undo."""
-        if is_alive(self) and _PARTNER_KEY in event.value.metadata:
+        if base.is_alive(self) and _PARTNER_KEY in event.value.metadata:
             self.show_fit()
 
     def _add_empty_points_layer(
@@ -365,13 +318,13 @@ class LandmarkControls(Form):
 
     def _on_grid_changed(self, _: object = None) -> None:
         """Refit the landmarks after the pixel size of an image has changed."""
-        if is_alive(self):
+        if base.is_alive(self):
             self.show_fit()
 
     def _on_points_changed(self, event: Event) -> None:
         """Update the landmarks after points were added, moved or removed."""
         action = str(getattr(event.action, "value", event.action))
-        is_own = is_alive(self) and event.source in self.points
+        is_own = base.is_alive(self) and event.source in self.points
         if not is_own or self._linking or action not in _LIST_CHANGES:
             return
         place = self.points.index(event.source)
@@ -387,7 +340,7 @@ class LandmarkControls(Form):
                 0, self._show_next_image
             )  # napari still handles the click
 
-    def _replace_points(self, layer: Points, data: FloatArray) -> None:
+    def _replace_points(self, layer: Points, data: core.FloatArray) -> None:
         """Replace the points of a layer without handling the change event."""
         self._linking = True
         try:
@@ -399,7 +352,7 @@ class LandmarkControls(Form):
 
     def _show_next_image(self) -> None:
         """Show the image to be marked next, and activate its points layer."""
-        if not (is_alive(self) and self.add_button.isChecked() and self.points):
+        if not (base.is_alive(self) and self.add_button.isChecked() and self.points):
             return
         first, second = self.counts
         place = 0 if first <= second else 1
@@ -427,7 +380,7 @@ class LandmarkControls(Form):
 
     def _on_layer_removed(self, event: Event) -> None:
         """Discard the landmarks if one of their layers is removed."""
-        if is_alive(self) and event.value in (*self.points, *self._of):
+        if base.is_alive(self) and event.value in (*self.points, *self._of):
             self.stop()
             left = self.points
             self.points, self._of = (), (None, None)
@@ -443,7 +396,7 @@ class LandmarkControls(Form):
         pair = self._get_image_pair()
         if pair is None:
             return
-        path = ask_existing_file(self, "Load landmarks", _TABLES)
+        path = base.ask_existing_file(self, "Load landmarks", _TABLES)
         if path is None:
             return
         with self._panel.messages.show_errors():
@@ -493,15 +446,15 @@ def _show_hidden_layer(layer: Points) -> Iterator[None]:
         layer.visible = was_visible
 
 
-def _get_positions_nm(layer: Points) -> FloatArray:
+def _get_positions_nm(layer: Points) -> core.FloatArray:
     """Return positions in nm, or in the layer's own unit if it is not a length."""
     world = [layer.data_to_world(point)[-2:] for point in np.asarray(layer.data)]
     own = world_to_layer(layer, np.array(world, dtype=float).reshape(-1, 2))
-    places: FloatArray = own * get_nm_scale(layer)
+    places: core.FloatArray = own * get_nm_scale(layer)
     return places
 
 
-def _places_px(layer: Points, image: Image) -> FloatArray:
+def _places_px(layer: Points, image: Image) -> core.FloatArray:
     """Return positions in image pixels, relative to the centre of the first pixel."""
     linear, shift = get_pixel_transform(image)
     places = np.linalg.solve(linear, (_get_positions_nm(layer) - shift).T).T
@@ -523,16 +476,20 @@ _WINDOW_PX = 1024  # chosen: quickly read, and enough to compare the grey levels
 _BLOCK_PX = 8  # chosen: reduces the noise of a pixel to an eighth
 
 
-def _check_common_grey_scale(first: Micrograph, second: Micrograph) -> Job[None]:
+def _check_common_grey_scale(
+    first: core.Micrograph, second: core.Micrograph
+) -> core.Job[None]:
     """Check that the grey levels of two images have a common scale.
 
     Without one, their difference varies more than one of the images: it shows less of
     what differs in the sample than that image itself.
     """
-    difference = subtract_images(first, second)
+    difference = jobs.subtract_images(first, second)
     images_seen = []
     for image in (first, second):
-        levels = yield from resample_levels(image, (), difference, [difference.data])
+        levels = yield from jobs.resample_levels(
+            image, (), difference, [difference.data]
+        )
         rows, columns = (
             slice(max(0, n - _WINDOW_PX) // 2, None) for n in difference.shape
         )
@@ -551,13 +508,13 @@ def _check_common_grey_scale(first: Micrograph, second: Micrograph) -> Job[None]
             "this mismatch. Use Overlay in two colours, Flicker or Before | after "
             "instead."
         )
-        raise OptionError(msg, code="grey-scales-differ")
+        raise core.OptionError(msg, code="grey-scales-differ")
 
 
 class OverlayControls(CompareControls):
     """Controls for comparing layers, with a two-colour overlay and a flicker."""
 
-    def __init__(self, panel: VerbPanel) -> None:
+    def __init__(self, panel: base.VerbPanel) -> None:
         super().__init__(panel)
         self._looks: dict[Image, dict[str, object]] = {}
         self.overlay = CheckBox(
@@ -583,7 +540,7 @@ class OverlayControls(CompareControls):
         self.show_row(
             "strength", False
         )  # images of two instruments have no common grey scale
-        self._timer = create_timer(self, self._toggle_upper_layer, _TURN_MS)
+        self._timer = base.create_timer(self, self._toggle_upper_layer, _TURN_MS)
         self.overlay.changed.connect(self._toggle_overlay)
         self.flicker.changed.connect(self._toggle_flicker)
 
@@ -594,8 +551,8 @@ class OverlayControls(CompareControls):
             self.flicker.value = False
 
     def _compute_difference(
-        self, first: Micrograph, second: Micrograph
-    ) -> Job[OpenedImage]:
+        self, first: core.Micrograph, second: core.Micrograph
+    ) -> core.Job[base.OpenedImage]:
         """Subtract two images if their grey levels have a common scale."""
         yield from _check_common_grey_scale(first, second)
         return (yield from super()._compute_difference(first, second))
@@ -657,10 +614,10 @@ _REFUSAL_TEXTS = {
     "no-structure": "none: too little to compare",
 }
 _TRANSFORM_EVENTS = ("scale", "rotate", "shear", "affine")
-_Result = tuple[Registered, JobOutput] | RegistrationRefused
+_Result = tuple[jobs.Registered, base.JobOutput] | RegistrationRefused
 
 
-def _register_images(request: PanelCall) -> Job[_Result]:
+def _register_images(request: base.PanelCall) -> core.Job[_Result]:
     """Register two images and resample the moving one, or return a refusal."""
     try:
         registration = yield from request.run()
@@ -668,24 +625,24 @@ def _register_images(request: PanelCall) -> Job[_Result]:
         return refused
     assert registration.image is not None  # noqa: S101 - it was not written
     title = f"{request.values['moving'].name} registered"
-    target = OutputTarget(find_free_store_path(title), temporary=True)
-    outcome = yield from run_and_open(
-        save_image(registration.image, target.path), target
+    target = base.OutputTarget(base.find_free_store_path(title), temporary=True)
+    outcome = yield from base.run_and_open(
+        jobs.save_image(registration.image, target.path), target
     )
     return registration, outcome
 
 
-class RegisterPanel(VerbPanel):
+class RegisterPanel(base.VerbPanel):
     """Panel that registers a layer, such as a mosaic, to another of the same area."""
 
     help_place = "register.md#in-napari"
     title, run_label = _TITLE, "Register"
-    verb = REGISTER
+    verb = jobs.REGISTER
 
     def build_form(self) -> None:
         """Build the form."""
-        self.moving, self.fixed = self.input_layers.create_image_boxes(REGISTER)
-        self.form = OptionsForm(RegisterOptions)
+        self.moving, self.fixed = self.input_layers.create_image_boxes(jobs.REGISTER)
+        self.form = base.OptionsForm(jobs.RegisterOptions)
         self.look = OverlayControls(self)
         self.marks = LandmarkControls(
             self,
@@ -693,13 +650,13 @@ class RegisterPanel(VerbPanel):
             lambda: self.form.values()["model"],
             self._update_form_rows,
         )
-        self.apply_button = create_button(
+        self.apply_button = base.create_button(
             "Apply a transform…",
             self.apply,
             "Apply a saved transform to these layers, or to others of the same area, "
             "such as an enhanced mosaic, without registering them again.",
         )
-        self.shown_button = create_button(
+        self.shown_button = base.create_button(
             "Use the transform shown",
             self.take_shown,
             "Resample the moving layer, as currently displayed, onto the pixel grid "
@@ -709,13 +666,13 @@ class RegisterPanel(VerbPanel):
             "Corresponding points marked in both images; most images can be "
             "registered without them."
         )
-        self.marking = CollapsibleSection("Landmarks", tooltip, self.marks)
-        self.add_group("Images", Form(self.moving, self.fixed))
-        buttons = Form(self.apply_button, self.shown_button)
+        self.marking = base.CollapsibleSection("Landmarks", tooltip, self.marks)
+        self.add_group("Images", base.Form(self.moving, self.fixed))
+        buttons = base.Form(self.apply_button, self.shown_button)
         self.add_group("Settings", self.form, self.marking, buttons)
         self.add_group("Compare", self.look)
         self._build_results()
-        self.last_registration: tuple[Registered, Image, Image] | None = (
+        self.last_registration: tuple[jobs.Registered, Image, Image] | None = (
             None  # and its layers
         )
         self._layers_wanted: dict[
@@ -736,7 +693,7 @@ class RegisterPanel(VerbPanel):
         self._update_form_rows()
 
     def _build_results(self) -> None:
-        self.transform_button = create_button(
+        self.transform_button = base.create_button(
             "Save transform…",
             self.save_transform,
             (
@@ -744,25 +701,25 @@ class RegisterPanel(VerbPanel):
                 "error, as JSON."
             ),
         )
-        self.pairs_button = create_button(
+        self.pairs_button = base.create_button(
             "Cut pairs from here…",
             self.cut_pairs,
             "Save patches of the area shown in both layers, for training.",
         )
-        self.train_button = create_button(
+        self.train_button = base.create_button(
             "Train on these",
             self.train,
             "Open Train with both layers and this transform, to fine-tune a model on "
             "one part of the area and evaluate it on another.",
         )
-        self.adapt_button = create_button(
+        self.adapt_button = base.create_button(
             "Train on SEM",
             self.adapt,
             "Open Train on SEM with both layers and this transform, to train a small "
             "network on one part of the area, evaluate it on another, and apply it "
             "to the moving image.",
         )
-        self.take_size_button = create_button(
+        self.take_size_button = base.create_button(
             "Set this pixel size",
             self.take_size,
             "Apply the measured pixel size to the layer that had none.",
@@ -774,7 +731,7 @@ class RegisterPanel(VerbPanel):
             self.pairs_button,
             self.train_button,
         )
-        below = [WrappingRow(*self.further)]
+        below = [base.WrappingRow(*self.further)]
         self.add_results("Result", helpers="Show residuals", below=below)
 
     # -- which layers -----------------------------------------------------------
@@ -837,7 +794,7 @@ class RegisterPanel(VerbPanel):
         self._update_shown_button()
 
     def _update_shown_button(self, _: object = None) -> None:
-        if is_alive(self):
+        if base.is_alive(self):
             layer = self.moving.value
             self.shown_button.setVisible(
                 layer is not None and is_rotated_or_sheared(layer)
@@ -855,7 +812,7 @@ class RegisterPanel(VerbPanel):
 
     def _read_images(
         self, *, is_unturned: bool = False
-    ) -> tuple[Micrograph, Micrograph]:
+    ) -> tuple[core.Micrograph, core.Micrograph]:
         """Read both layers, the moving one with or without its displayed transform."""
         moving, fixed_layer = self._get_image_layers()
         images = (
@@ -867,11 +824,11 @@ class RegisterPanel(VerbPanel):
                 f"Layer {images[0].name!r} cannot be registered to itself: open the "
                 "image to register it to, and choose it under Fixed."
             )
-            raise ShapeError(msg, code="same-image")
-        check_cache_space(images[1].shape, 1)
+            raise core.ShapeError(msg, code="same-image")
+        base.check_cache_space(images[1].shape, 1)
         return images
 
-    def create_call(self) -> PanelCall:
+    def create_call(self) -> base.PanelCall:
         """Read the form, and return the call that Run starts."""
         images = self._read_images()
         self.marks.stop()
@@ -883,12 +840,12 @@ class RegisterPanel(VerbPanel):
 
     def _request_registration(
         self,
-        images: tuple[Micrograph, Micrograph],
+        images: tuple[core.Micrograph, core.Micrograph],
         *,
         landmarks: object = None,
         transform: StoredTransform | None = None,
-        options: RegisterOptions | None = None,
-    ) -> PanelCall:
+        options: jobs.RegisterOptions | None = None,
+    ) -> base.PanelCall:
         """Return a call that registers the layers, or applies a known transform."""
         inputs: dict[str, object] = dict(zip(("moving", "fixed"), images, strict=True))
         return self.compose_call(
@@ -900,7 +857,7 @@ class RegisterPanel(VerbPanel):
 
     def apply(self) -> None:
         """Ask for a stored transform, and apply it to the chosen layers."""
-        path = ask_existing_file(self, "Apply a transform", _TRANSFORMS)
+        path = base.ask_existing_file(self, "Apply a transform", _TRANSFORMS)
         if path is not None:
             self.apply_file(path)
 
@@ -920,13 +877,15 @@ class RegisterPanel(VerbPanel):
             # without the layer's scale and translation
             linear = nm[:, None] * linear / (nm * layer.scale[-2:])
             shift = nm * shift - linear @ (nm * layer.translate[-2:])
-            shown_map = Affine.from_matrix(linear, shift)
+            shown_map = core.Affine.from_matrix(linear, shift)
             self._apply_transform(
                 images, StoredTransform(shown_map, moving, fixed_side)
             )
 
     def _apply_transform(
-        self, images: tuple[Micrograph, Micrograph], transform: StoredTransform
+        self,
+        images: tuple[core.Micrograph, core.Micrograph],
+        transform: StoredTransform,
     ) -> None:
         request = self._request_registration(images, transform=transform)
         self.controls.start(partial(request.work, request), request.show)
@@ -947,12 +906,12 @@ class RegisterPanel(VerbPanel):
         size = registration.found_pixel_size_nm
         if size is not None:
             sentence = f"the measured pixel size of {registration.found_size_of}"
-            spelt = format_pixel_size((size, size))
+            spelt = core.format_pixel_size((size, size))
             self.take_size_button.setText(f"Set {sentence}, {spelt}")
             self.take_size_button.setVisible(True)
         self.look.end_comparison()
         helpers: list[Layer] = []
-        layer = add_opened_image(
+        layer = base.add_opened_image(
             self.viewer,
             outcome.output,
             name=create_result_name(self.viewer, moving.name, "registered"),
@@ -981,16 +940,16 @@ class RegisterPanel(VerbPanel):
         self.look.select_layers(fixed_layer, layer)
         held_out = about.residuals
         (y, x), (down, right) = held_out.places_nm.T, held_out.off_nm.T
-        residuals: Columns = {
+        residuals: base.Columns = {
             "y (nm)": y,
             "x (nm)": x,
             "off y (nm)": down,
             "off x (nm)": right,
             "reliable": held_out.reliable,
         }
-        figures: Numbers = get_figures(registration)
+        figures: base.Numbers = core.get_figures(registration)
         if helpers:
-            arrows_note = f"enlarged {_compute_arrow_factor(about):g} {TIMES}"
+            arrows_note = f"enlarged {_compute_arrow_factor(about):g} {base.TIMES}"
             figures = {**figures, "Arrows": arrows_note}
         self.results.show_result(
             figures,
@@ -1003,7 +962,7 @@ class RegisterPanel(VerbPanel):
         self,
         registration: Registration,
         layer: Image,
-        opened_store: OpenedImage,
+        opened_store: base.OpenedImage,
         name: str,
     ) -> Iterator[Layer]:
         """Add arrows for the residuals, and outlines of unreliable patches."""
@@ -1058,11 +1017,11 @@ class RegisterPanel(VerbPanel):
                 else registration_found.stored_transform.fixed
             )
             size = side.pixel_size_nm
-            origin = create_size_source("found by registration in napari", size)
+            origin = core.create_size_source("found by registration in napari", size)
             apply_pixel_size(layer, size, origin=origin)
             self.take_size_button.setVisible(False)
             self.messages.show_status(
-                f"The pixel size of {layer.name} is now {format_pixel_size(size)}."
+                f"The pixel size of {layer.name} is now {core.format_pixel_size(size)}."
             )
             self.session.changed.emit()  # it has unsaved changes now
 
@@ -1086,7 +1045,7 @@ class RegisterPanel(VerbPanel):
             if moving in there and fixed_layer in there:
                 if _compute_sem_score(moving) <= _compute_sem_score(fixed_layer):
                     return stored_map, moving, fixed_layer
-                if isinstance(stored_map.transform, Affine):
+                if isinstance(stored_map.transform, core.Affine):
                     quality_facts = {
                         k: stored_map.quality.get(k) for k in ("model", "error_nm")
                     }
@@ -1119,7 +1078,7 @@ class RegisterPanel(VerbPanel):
         both = self._get_registered_pair()
         if both is not None:
             transform_file, low, high = both
-            panel: Any = switch_panel(self, self.viewer, name)
+            panel: Any = base.switch_panel(self, self.viewer, name)
             panel.take_registered(low, high, transform_file)
 
     def cut_pairs(self) -> None:
@@ -1128,7 +1087,7 @@ class RegisterPanel(VerbPanel):
         if both is None:
             return
         transform_file, low, high = both
-        path = ask_output_file(self, "Cut pairs", f"{low.name} pairs", _PAIRS)
+        path = base.ask_output_file(self, "Cut pairs", f"{low.name} pairs", _PAIRS)
         if path is not None:
             with self.messages.show_errors():
                 images = (
@@ -1139,12 +1098,12 @@ class RegisterPanel(VerbPanel):
                 size = images[0].mean_pixel_size_nm
                 own = TrainedPixelSizes("", None if size is None else (size, size))
                 how: Any = {"patch_px": _PATCH, "scale": 1, "trained_sizes": own}
-                options = choose_pair_options(*images, **how)
+                options = jobs.choose_pair_options(*images, **how)
                 how = {"options": options, "transform": transform_file}
-                make = partial(PAIRS.rerun, *images, path, **how)
+                make = partial(jobs.PAIRS.rerun, *images, path, **how)
                 self.controls.start(make, self._report_saved_pairs, "Cut pairs")
 
-    def _report_saved_pairs(self, pairs_made: CreatedPairs) -> None:
+    def _report_saved_pairs(self, pairs_made: jobs.CreatedPairs) -> None:
         self.messages.show_status(
             f"Saved {pairs_made.train} pairs for training, {pairs_made.validation} for "
             f"validation and {pairs_made.test} for testing in {pairs_made.output}. "
@@ -1215,16 +1174,19 @@ def _compute_arrow_factor(registration: Registration) -> float:
 def _describe_result(registration: Registration, moving: str, fixed_name: str) -> str:
     sentence = f"Registered {moving} to {fixed_name}"
     if np.isfinite(registration.error_nm):
-        nm, px = format_rounded(registration.error_nm), f"{registration.error_px:.2g}"
+        nm, px = (
+            core.format_rounded(registration.error_nm),
+            f"{registration.error_px:.2g}",
+        )
         sentence += f", with an expected error of {nm} nm ({px} px)"
     if registration.search_name == "full":
         sentence += ", after a search over all rotations"
     return f"{sentence}."
 
 
-def describe_refusal(refusal: RegistrationRefused) -> Numbers:
+def describe_refusal(refusal: RegistrationRefused) -> base.Numbers:
     """Describe why registration failed, and list positions that fit equally well."""
-    numbers: dict[str, Figure | str] = {"Map": _REFUSAL_TEXTS[refusal.reason]}
+    numbers: dict[str, core.Figure | str] = {"Map": _REFUSAL_TEXTS[refusal.reason]}
     for number, rival in enumerate(refusal.rivals, 1):
-        numbers[f"Also fits {number}"] = describe_alternative(rival)
+        numbers[f"Also fits {number}"] = jobs.describe_alternative(rival)
     return numbers

@@ -31,19 +31,7 @@ from napari_semsr.jobs import (
     open_frame_folder,
 )
 from napari_semsr.stitching import UnplacedFramesError
-from napari_semsr.widgets import host
-from napari_semsr.widgets.base import (
-    JobOutput,
-    OutputTarget,
-    RichTextLabel,
-    VerbPanel,
-    create_button,
-    create_timer,
-    find_free_store_path,
-    get_entered_path,
-    run_and_open,
-    stack_widgets,
-)
+from napari_semsr.widgets import base, host
 from napari_semsr.widgets.layers import (
     create_layer_keywords,
     find_free_name,
@@ -136,7 +124,7 @@ def follow_and_stitch_scan(
     display: GrowingLevels,
     is_stopped: Callable[[], bool],
     **how: Any,
-) -> Job[tuple[JobOutput | UnplacedFramesError, FollowedScan]]:
+) -> Job[tuple[base.JobOutput | UnplacedFramesError, FollowedScan]]:
     """Follow a scan until the user stops it, then stitch its frames.
 
     `places`: the store that grows, and the mosaic; `how`: ``positions, overwrite``.
@@ -149,7 +137,7 @@ def follow_and_stitch_scan(
     options_left = options.replace(other_frames="leave-out")
     job = STITCH.job(folder, places[1], options=options_left, keep=False, **how)
     try:
-        outcome = yield from run_and_open(job, OutputTarget(places[1]))
+        outcome = yield from base.run_and_open(job, base.OutputTarget(places[1]))
     except UnplacedFramesError as error:
         return error, followed_scan
     stitched_file = outcome.result
@@ -165,7 +153,7 @@ class GrowingLayer:
     Contrast limits follow the grey values until the user changes them.
     """
 
-    def __init__(self, panel: VerbPanel, place: Path | None = None) -> None:
+    def __init__(self, panel: base.VerbPanel, place: Path | None = None) -> None:
         self.levels = GrowingLevels()
         self.layer: Image | None = None
         self._panel, self._place = panel, place
@@ -258,19 +246,19 @@ class FolderFollower(QWidget):
 
     def __init__(
         self,
-        panel: VerbPanel,
+        panel: base.VerbPanel,
         read: Callable[[Path], tuple[StitchFolderOptions, Path, dict[str, object]]],
         show: Callable[..., Iterator[None]],
     ) -> None:
         super().__init__()
         self._panel, self._read, self._show = panel, read, show
-        self.button = create_button(_FOLLOW, self.press, _TIP)
-        self.doubts = RichTextLabel()
-        stack_widgets(self, self.button, self.doubts)
+        self.button = base.create_button(_FOLLOW, self.press, _TIP)
+        self.doubts = base.RichTextLabel()
+        base.stack_widgets(self, self.button, self.doubts)
         self._mosaic = GrowingLayer(panel)
         self._stop = threading.Event()
         self._end = threading.Event()
-        self._timer = create_timer(self, self.update_layer, _EVERY_MS)
+        self._timer = base.create_timer(self, self.update_layer, _EVERY_MS)
 
     @property
     def is_following(self) -> bool:
@@ -292,12 +280,12 @@ class FolderFollower(QWidget):
             self._start_following()
 
     def _start_following(self) -> None:
-        folder = get_entered_path(self._panel.folder)  # type: ignore[attr-defined]
+        folder = base.get_entered_path(self._panel.folder)  # type: ignore[attr-defined]
         if folder is None:
             msg = "Choose a folder of frames first."
             raise OptionError(msg, code="missing-value")
         options, target, how = self._read(folder)
-        place = find_free_store_path(f"{folder.name}-growing")
+        place = base.find_free_store_path(f"{folder.name}-growing")
         mosaic_layer = GrowingLayer(self._panel, place)
         stop, end = threading.Event(), threading.Event()
 
@@ -350,7 +338,7 @@ class FolderFollower(QWidget):
         folder: Path,
         options: StitchFolderOptions,
         how: Mapping[str, object],
-        result: tuple[JobOutput | UnplacedFramesError, FollowedScan],
+        result: tuple[base.JobOutput | UnplacedFramesError, FollowedScan],
     ) -> Iterator[None]:
         """Replace the growing mosaic with the final one, keeping view and contrast."""
         outcome, followed_scan = result

@@ -13,36 +13,7 @@ from napari.utils.events import Event
 from napari.viewer import Viewer
 from qtpy.QtWidgets import QButtonGroup, QPushButton, QVBoxLayout, QWidget
 
-from napari_semsr.core import (
-    MAX_DISTORTION,
-    SIGMA,
-    Acquisition,
-    FloatArray,
-    Job,
-    OptionError,
-    PixelSize,
-    Progress,
-    SemsrError,
-    create_size_source,
-    format_pixel_size,
-    format_shape,
-    get_error_code,
-    get_figures,
-    list_folder,
-    parse_pixel_size,
-)
-from napari_semsr.io import (
-    FOLDER_KEY,
-    FRAMES_OPTIONS,
-    HEIGHTS,
-    STORE_KEY,
-    ReadOptions,
-    apply_calibration,
-    create_scan_layers,
-    get_reader,
-    read_calibration,
-    read_heights,
-)
+from napari_semsr import core, io
 from napari_semsr.jobs import (
     STITCH,
     OverwritePolicy,
@@ -57,35 +28,7 @@ from napari_semsr.stitching import (
     PairReport,
     UnplacedFramesError,
 )
-from napari_semsr.widgets.base import (
-    COLOURS,
-    TIMES,
-    CollapsibleSection,
-    Columns,
-    Form,
-    JobOutput,
-    OpenedImage,
-    OptionsForm,
-    OutputTarget,
-    PanelCall,
-    RichTextLabel,
-    VerbPanel,
-    add_opened_image,
-    create_button,
-    create_option_widget,
-    create_store_edit,
-    create_timer,
-    find_free_store_path,
-    format_legend,
-    get_entered_path,
-    get_entered_store,
-    is_alive,
-    open_image_levels,
-    open_store,
-    run_and_open,
-    stack_widgets,
-    switch_panel,
-)
+from napari_semsr.widgets import base
 from napari_semsr.widgets.calibrate import PLUS_MINUS, PixelSizeEdit
 from napari_semsr.widgets.layers import (
     apply_pixel_size,
@@ -116,7 +59,7 @@ _NOMINAL = "#5a9bd8"
 _SOLVED_COLOUR = "#ffffff"
 _THIN = 0.006  # width of lines over the scan; chosen
 # titles of the plots: residuals of the overlaps, errors of the stage
-_JOINT, _LINE = COLOURS[:2]
+_JOINT, _LINE = base.COLOURS[:2]
 
 _FLAT_FILE = "file"
 _DISTORTION_NUMBER = "number"
@@ -144,10 +87,10 @@ _OVERLAP_COLUMNS = [
 
 def inspect_scan(
     folder: Path, options: StitchFolderOptions | None = None
-) -> Job[tuple[Acquisition, int]]:
+) -> core.Job[tuple[core.Acquisition, int]]:
     """Open a scan at its lowest height; return it and the number of heights."""
-    yield Progress(0, 0, f"looking into {folder.name}")
-    heights = read_heights(folder) if (folder / HEIGHTS).is_file() else ()
+    yield core.Progress(0, 0, f"looking into {folder.name}")
+    heights = io.read_heights(folder) if (folder / io.HEIGHTS).is_file() else ()
     lowest = heights[0][0] if heights else folder
     scan = yield from open_scan(lowest, options=options)
     return scan.replace(name=folder.resolve().name), len(heights)
@@ -155,29 +98,29 @@ def inspect_scan(
 
 def _try_inspect_scan(
     folder: Path, options: StitchFolderOptions
-) -> Job[tuple[Acquisition, int] | SemsrError]:
+) -> core.Job[tuple[core.Acquisition, int] | core.SemsrError]:
     """Inspect a scan; return the error if frames are missing.
 
     Such a folder can be followed, so it is not an error before a run.
     """
     try:
         return (yield from inspect_scan(folder, options))
-    except SemsrError as error:
-        if get_error_code(error) not in _RUNNING_SCAN_CODES:
+    except core.SemsrError as error:
+        if core.get_error_code(error) not in _RUNNING_SCAN_CODES:
             raise
         return error
 
 
 def create_frame_layers(
     folder: Path, options: StitchFolderOptions | None = None
-) -> Job[Sequence[tuple[object, dict[str, object], str]]]:
+) -> core.Job[Sequence[tuple[object, dict[str, object], str]]]:
     """Create layers of a scan's frames at nominal positions, for `add_frame_layers`."""
     acquisition = yield from open_scan(folder, options=options)
-    yield Progress(0, 0, "reading the frames")
-    names, options_stated = set(FRAMES_OPTIONS), {}
+    yield core.Progress(0, 0, "reading the frames")
+    names, options_stated = set(io.FRAMES_OPTIONS), {}
     if options is not None:
         options_stated = options.model_dump(include=names, exclude_none=True)
-    return create_scan_layers(acquisition, folder, **options_stated)
+    return io.create_scan_layers(acquisition, folder, **options_stated)
 
 
 def add_frame_layers(
@@ -198,7 +141,7 @@ def correct_mosaic_file(
     corrections: Corrections,
     positions: Path | None,
     options: StitchFolderOptions,
-) -> Job[JobOutput]:
+) -> core.Job[base.JobOutput]:
     """Correct a stored mosaic in place, and store the corrections with it."""
     target = Path(mosaic_file.output)
     some = corrections if corrections.names else None
@@ -211,12 +154,12 @@ def correct_mosaic_file(
         keep=False,
         again=mosaic_file,
     )
-    outcome = yield from run_and_open(job, OutputTarget(target))
+    outcome = yield from base.run_and_open(job, base.OutputTarget(target))
     write_corrections(get_corrections_path(target), corrections)
     return outcome
 
 
-class StitchMosaicPanel(VerbPanel):
+class StitchMosaicPanel(base.VerbPanel):
     """Panel that stitches a folder of frames into one mosaic."""
 
     plots = True
@@ -227,7 +170,7 @@ class StitchMosaicPanel(VerbPanel):
 
     def build_form(self) -> None:
         """Build the form."""
-        self._size_stated: PixelSize | None = None
+        self._size_stated: core.PixelSize | None = None
         self.folder = FileEdit(
             name="folder",
             label="Folder",
@@ -237,17 +180,19 @@ class StitchMosaicPanel(VerbPanel):
             ),
             mode=FileDialogMode.EXISTING_DIRECTORY,
         )
-        self.show_button = create_button(
+        self.show_button = base.create_button(
             "Show frames at nominal positions",
             self.show_frames,
             "Add the raw frames at the positions stated by the scan.",
         )
-        self.about = RichTextLabel(_NOTHING)
-        self._missing_timer = create_timer(self, self._check_missing_folder, _LOOK_MS)
+        self.about = base.RichTextLabel(_NOTHING)
+        self._missing_timer = base.create_timer(
+            self, self._check_missing_folder, _LOOK_MS
+        )
         self.follower = FolderFollower(
             self, self._read_settings, self._show_stitched_mosaic
         )
-        form = Form(self.folder, self.show_button)
+        form = base.Form(self.folder, self.show_button)
         self.add_group("Frames", form, self.about, self.follower)
         self._build_settings()
         self._build_results()
@@ -262,7 +207,7 @@ class StitchMosaicPanel(VerbPanel):
         self._select_open_scan()
 
     def _build_settings(self) -> None:
-        self.focus = create_option_widget(StitchFolderOptions, "focus")
+        self.focus = base.create_option_widget(StitchFolderOptions, "focus")
         self.grid = LineEdit(
             name="grid",
             label="Grid",
@@ -283,7 +228,7 @@ class StitchMosaicPanel(VerbPanel):
             mode=FileDialogMode.EXISTING_FILE,
             filter="*.json",
         )
-        self.calibration_label = RichTextLabel()
+        self.calibration_label = base.RichTextLabel()
         self.flat = ComboBox(
             name="flat",
             label="Flat field",
@@ -300,7 +245,7 @@ class StitchMosaicPanel(VerbPanel):
             tooltip="Image of the bare illumination field.",
             mode=FileDialogMode.EXISTING_FILE,
         )
-        self.how = Form(
+        self.how = base.Form(
             self.focus,
             self.grid,
             self.pixel_size,
@@ -332,36 +277,38 @@ class StitchMosaicPanel(VerbPanel):
                 "Radial displacement at the edge of the field, divided by the field "
                 "radius."
             ),
-            min=-MAX_DISTORTION,
-            max=MAX_DISTORTION,
+            min=-core.MAX_DISTORTION,
+            max=core.MAX_DISTORTION,
             step=0.005,
         )
-        self.form = OptionsForm(StitchFolderOptions)
+        self.form = base.OptionsForm(StitchFolderOptions)
         tooltip = "Frame order, overlaps and blending; rarely needed."
-        distortion_form = Form(
+        distortion_form = base.Form(
             self.positions, self.distortion, self.distortion_amount.native
         )
-        self.advanced_section = CollapsibleSection(
+        self.advanced_section = base.CollapsibleSection(
             "Advanced", tooltip, distortion_form, self.form
         )
         self.add_group("Settings", self.how, self.advanced_section)
 
     def _build_results(self) -> None:
-        self.output = create_store_edit("mosaic")
+        self.output = base.create_store_edit("mosaic")
         self.existing = ComboBox(
             name="existing",
             label="If it exists",
             tooltip="Keep or replace an existing store.",
             choices=[("refuse", False), ("replace it", True)],
         )
-        self.halves = create_option_widget(StitchFolderOptions, "halves")
+        self.halves = base.create_option_widget(StitchFolderOptions, "halves")
         self.halves.value = True
-        self.target = Form(self.output, self.existing, self.halves)
+        self.target = base.Form(self.output, self.existing, self.halves)
         self.add_group("Mosaic", self.target)
         self._mosaic: Image | None = None
-        self.trouble, self.question = RichTextLabel(), QWidget()
-        question = RichTextLabel("In which grid were the frames recorded? Stitch as")
-        stack_widgets(self.question, question)
+        self.trouble, self.question = base.RichTextLabel(), QWidget()
+        question = base.RichTextLabel(
+            "In which grid were the frames recorded? Stitch as"
+        )
+        base.stack_widgets(self.question, question)
         # above the footer, where scrolling does not hide it
         cast("QVBoxLayout", self.layout()).insertWidget(1, self.question)
         self.question.hide()
@@ -370,7 +317,7 @@ class StitchMosaicPanel(VerbPanel):
         self._answers.idClicked.connect(self._stitch_with_grid)
         self._coverage = Coverage(self, lambda: self._mosaic)
         self.coverage = self._coverage.tick
-        self.register_button = create_button(
+        self.register_button = base.create_button(
             "Register to SEM",
             self.open_electrons,
             "Open the SEM image from the sem subfolder of the frame folder, and "
@@ -378,7 +325,7 @@ class StitchMosaicPanel(VerbPanel):
         )
         self.by_hand = CorrectionList(self, self.solve_again)
         tip = "Inspect overlaps one by one, and correct wrong ones."
-        self.correcting = CollapsibleSection("Correct by hand", tip, self.by_hand)
+        self.correcting = base.CollapsibleSection("Correct by hand", tip, self.by_hand)
         self.correcting.header.clicked.connect(self.by_hand.show_whole)
         self.add_results(
             "Result",
@@ -403,14 +350,14 @@ class StitchMosaicPanel(VerbPanel):
 
     def _show_calibration(self, _: object = None) -> None:
         """Show the pixel size of a calibration, and offer its distortion correction."""
-        path = get_entered_path(self.calibration)
+        path = base.get_entered_path(self.calibration)
         size, sentence = self._size_stated, ""
         choices: tuple[tuple[str, str], ...] = _DISTORTIONS
         with self.messages.show_errors():
             if path is not None:
-                size_told, error, distortion = read_calibration(path)
-                size = parse_pixel_size(size_told)
-                sentence = format_pixel_size(size_told, error)
+                size_told, error, distortion = io.read_calibration(path)
+                size = core.parse_pixel_size(size_told)
+                sentence = core.format_pixel_size(size_told, error)
                 if distortion is not None and distortion.shape is not None:
                     choices = (
                         ("from the calibration", _DISTORTION_CALIBRATED),
@@ -420,7 +367,7 @@ class StitchMosaicPanel(VerbPanel):
                         f"{100 * distortion.amount:.3g} {PLUS_MINUS} "
                         f"{100 * distortion.sd:.2g}"
                     )
-                    field = format_shape(distortion.shape)
+                    field = core.format_shape(distortion.shape)
                     sentence += (
                         f"; distortion {share} % at the edge of the field ({field})"
                     )
@@ -437,12 +384,12 @@ class StitchMosaicPanel(VerbPanel):
         super()._on_layers_changed(event)
         if event is None or event.type != "inserted":
             return
-        if is_alive(self) and FOLDER_KEY in event.value.metadata:
+        if base.is_alive(self) and io.FOLDER_KEY in event.value.metadata:
             self._select_open_scan()
 
     def _select_open_scan(self) -> None:
         for layer in reversed(self.viewer.layers):
-            scan_folder = layer.metadata.get(FOLDER_KEY)
+            scan_folder = layer.metadata.get(io.FOLDER_KEY)
             if scan_folder is not None and Path(scan_folder).exists():
                 self.folder.value = Path(scan_folder)
                 return
@@ -452,10 +399,10 @@ class StitchMosaicPanel(VerbPanel):
         value = self.folder.value
         if not isinstance(value, Path) or value == Path():
             msg = "Choose a folder of frames first."
-            raise OptionError(msg, code="missing-value")
+            raise core.OptionError(msg, code="missing-value")
         if not value.exists():
             msg = f"{value} does not exist; choose an existing folder."
-            raise OptionError(msg, code="folder-missing")
+            raise core.OptionError(msg, code="folder-missing")
         return value
 
     def look(self, folder: Path | None = None) -> None:
@@ -479,7 +426,7 @@ class StitchMosaicPanel(VerbPanel):
 
     def _check_missing_folder(self) -> None:
         """Inspect a missing folder as soon as it exists."""
-        folder = get_entered_path(self.folder)
+        folder = base.get_entered_path(self.folder)
         if folder is None or not folder.exists():
             return
         if self.follower.is_following:  # its frames are still being written
@@ -489,9 +436,9 @@ class StitchMosaicPanel(VerbPanel):
             self.look()
 
     def _show_scan_description(
-        self, scan: tuple[Acquisition, int] | SemsrError
+        self, scan: tuple[core.Acquisition, int] | core.SemsrError
     ) -> None:
-        if isinstance(scan, SemsrError):
+        if isinstance(scan, core.SemsrError):
             self.about.setText(
                 f"{self.translate(str(scan))} If the scan is still running, use Follow "
                 "this folder."
@@ -508,7 +455,7 @@ class StitchMosaicPanel(VerbPanel):
         self._show_pixel_size(acquisition.pixel_size_nm)
         self.messages.show_status(f"{acquisition.name} can be stitched.")
 
-    def _show_pixel_size(self, size: PixelSize | None) -> None:
+    def _show_pixel_size(self, size: core.PixelSize | None) -> None:
         """Show the scan's pixel size, unless a calibration overrides it."""
         self._size_stated = size
         if self.pixel_size.isEnabled():
@@ -535,9 +482,9 @@ class StitchMosaicPanel(VerbPanel):
             path = self.flat_file.value
             if not isinstance(path, Path) or not path.is_file():
                 msg = "Choose a flat-field file, or another method."
-                raise OptionError(msg, code="missing-value")
+                raise core.OptionError(msg, code="missing-value")
             method = str(path)
-        calibration = get_entered_path(self.calibration)
+        calibration = base.get_entered_path(self.calibration)
         size_options: dict[str, object] = {"pixel_size_nm": self.pixel_size.value}
         if calibration is not None:
             size_options = {"calibration": calibration}
@@ -552,30 +499,34 @@ class StitchMosaicPanel(VerbPanel):
             focus=self.focus.value,
             halves=self.halves.value and self.focus.value != "max",
             distortion=distortion,
-            **apply_calibration(size_options, [StitchFolderOptions]),
+            **io.apply_calibration(size_options, [StitchFolderOptions]),
         )
         return options
 
     def get_output_path(self) -> Path | None:
         """Return the output path chosen by the user."""
-        return get_entered_store(self.output)
+        return base.get_entered_store(self.output)
 
-    def create_call(self) -> PanelCall:
+    def create_call(self) -> base.PanelCall:
         """Read the form, and return the call that Run starts."""
         folder = self.typed_folder()
         options, target, how = self._read_settings(folder)
         positions = how["positions"]
 
-        def stitch(request: PanelCall) -> Job[JobOutput | UnplacedFramesError]:
+        def stitch(
+            request: base.PanelCall,
+        ) -> core.Job[base.JobOutput | UnplacedFramesError]:
             try:
-                outcome = yield from run_and_open(request.run(), OutputTarget(target))
+                outcome = yield from base.run_and_open(
+                    request.run(), base.OutputTarget(target)
+                )
             except UnplacedFramesError as error:
                 return error
             height = outcome.result.height
-            beside = None if height is None else (yield from open_store(height))
+            beside = None if height is None else (yield from base.open_store(height))
             return replace(outcome, beside=beside)
 
-        def show(outcome: JobOutput | UnplacedFramesError) -> Iterator[None]:
+        def show(outcome: base.JobOutput | UnplacedFramesError) -> Iterator[None]:
             yield from self._show_stitched_mosaic(outcome, folder, positions, options)
 
         return self.compose_call(
@@ -591,18 +542,18 @@ class StitchMosaicPanel(VerbPanel):
         self, folder: Path
     ) -> tuple[StitchFolderOptions, Path, dict[str, Any]]:
         """Return options, mosaic path, and keywords for positions and overwriting."""
-        target = get_entered_store(self.output) or find_free_store_path(
+        target = base.get_entered_store(self.output) or base.find_free_store_path(
             f"{folder.name}-mosaic"
         )
         how = {
-            "positions": get_entered_path(self.positions),
+            "positions": base.get_entered_path(self.positions),
             "overwrite": bool(self.existing.value),
         }
         return self.options(), target, how
 
     def _show_stitched_mosaic(
         self,
-        outcome: JobOutput | UnplacedFramesError,
+        outcome: base.JobOutput | UnplacedFramesError,
         folder: Path,
         positions: Path | None,
         options: StitchFolderOptions,
@@ -624,7 +575,7 @@ class StitchMosaicPanel(VerbPanel):
         corrections = self.by_hand.corrections
         self.by_hand.leave()
 
-        def show(outcome: JobOutput) -> Iterator[None]:
+        def show(outcome: base.JobOutput) -> Iterator[None]:
             self._last_corrected = outcome.result, folder, positions, options
             yield from self.show_mosaic(outcome, folder)
 
@@ -634,7 +585,7 @@ class StitchMosaicPanel(VerbPanel):
         self.messages.clear_warnings()
         self.controls.start(job, show, "Solve again")
 
-    def show_mosaic(self, outcome: JobOutput, folder: Path) -> Iterator[None]:
+    def show_mosaic(self, outcome: base.JobOutput, folder: Path) -> Iterator[None]:
         """Add the mosaic, outlines and overlaps; draw the plots; show the metrics.
 
         Heights, if there are any, are added hidden below the mosaic.
@@ -645,13 +596,13 @@ class StitchMosaicPanel(VerbPanel):
         mosaic_file, mosaic = outcome.result, outcome.output.micrograph
         name = mosaic.name.removesuffix(" mosaic")
         for layer in self.viewer.layers:
-            if FOLDER_KEY not in layer.metadata:
+            if io.FOLDER_KEY not in layer.metadata:
                 continue
             layer.visible = False
-            ours = Path(layer.metadata[FOLDER_KEY]) == folder
+            ours = Path(layer.metadata[io.FOLDER_KEY]) == folder
             if ours and mosaic.pixel_size_nm and not is_calibrated(layer):
                 how = f"taken from its mosaic: {mosaic.pixel_size_from}"
-                origin = create_size_source(how, mosaic.pixel_size_nm)
+                origin = core.create_size_source(how, mosaic.pixel_size_nm)
                 apply_pixel_size(layer, mosaic.pixel_size_nm, origin=origin)
         with self.result_layers.replace_earlier(
             str(folder), path=Path(mosaic_file.output)
@@ -659,10 +610,14 @@ class StitchMosaicPanel(VerbPanel):
             yield from self.result_layers.remove_earlier(earlier)
             if outcome.beside is not None:
                 title = find_free_name(self.viewer, f"{name} height")
-                add_opened_image(self.viewer, outcome.beside, name=title, visible=False)
+                base.add_opened_image(
+                    self.viewer, outcome.beside, name=title, visible=False
+                )
                 yield
             title = find_free_name(self.viewer, mosaic.name)
-            self._mosaic = add_opened_image(self.viewer, outcome.output, name=title)
+            self._mosaic = base.add_opened_image(
+                self.viewer, outcome.output, name=title
+            )
             self._list_overlaps(mosaic_file)
             yield
             over = create_overlay_keywords(mosaic, _TITLE, self._mosaic)
@@ -688,7 +643,7 @@ class StitchMosaicPanel(VerbPanel):
             "joints": _joints_table(mosaic_file),
             "frames": _frames_table(mosaic_file),
         }
-        figures = {"Mosaic": mosaic_file.output, **get_figures(mosaic_file)}
+        figures = {"Mosaic": mosaic_file.output, **core.get_figures(mosaic_file)}
         self.results.show_result(
             figures, sentence, curves=curves, more=_legend(mosaic_file)
         )
@@ -733,17 +688,17 @@ class StitchMosaicPanel(VerbPanel):
         path = self._electrons
         if path is None:
             return
-        make = partial(open_image_levels, path, ReadOptions())
+        make = partial(base.open_image_levels, path, io.ReadOptions())
         self.controls.start(make, self._open_register_panel, "Open SEM image")
 
-    def _open_register_panel(self, opened_store: OpenedImage) -> None:
+    def _open_register_panel(self, opened_store: base.OpenedImage) -> None:
         """Show the SEM image unless it is already open, and open Register to SEM."""
         there = str(cast("Path", opened_store.path).resolve())
-        if all(item.metadata.get(STORE_KEY) != there for item in self.viewer.layers):
+        if all(item.metadata.get(io.STORE_KEY) != there for item in self.viewer.layers):
             name = find_free_name(self.viewer, f"{opened_store.micrograph.name} SEM")
-            add_opened_image(self.viewer, opened_store, name=name)
+            base.add_opened_image(self.viewer, opened_store, name=name)
         self.messages.show_status("Continue in Register to SEM.")
-        switch_panel(self, self.viewer, "Register to SEM")
+        base.switch_panel(self, self.viewer, "Register to SEM")
 
 
 def _find_sem_image(folder: Path) -> Path | None:
@@ -751,11 +706,13 @@ def _find_sem_image(folder: Path) -> Path | None:
     place = folder / "sem"
     if not place.is_dir():
         return None
-    images = (item for item in sorted(list_folder(place)) if get_reader(str(item)))
+    images = (
+        item for item in sorted(core.list_folder(place)) if io.get_reader(str(item))
+    )
     return min(images, key=lambda item: item.stem != "view", default=None)
 
 
-def _align_nominal_corners(mosaic_file: StitchedFile) -> FloatArray | None:
+def _align_nominal_corners(mosaic_file: StitchedFile) -> core.FloatArray | None:
     """Return the nominal corners, aligned to the solved corners by a common offset.
 
     Returns (N, 2), in px of the mosaic; None if there are no nominal positions.
@@ -767,15 +724,15 @@ def _align_nominal_corners(mosaic_file: StitchedFile) -> FloatArray | None:
     if nominal is None:
         return None
     has_both = mosaic_file.solution.is_placed & np.isfinite(nominal).all(axis=1)
-    aligned_px: FloatArray = nominal + (solved_positions - nominal)[has_both].mean(
+    aligned_px: core.FloatArray = nominal + (solved_positions - nominal)[has_both].mean(
         axis=0
     )
     return aligned_px
 
 
 def _create_frame_rectangles(
-    corners: FloatArray, frame: tuple[int, int]
-) -> list[FloatArray]:
+    corners: core.FloatArray, frame: tuple[int, int]
+) -> list[core.FloatArray]:
     """Create rectangles along the outer edges of the frames."""
     rows, columns = frame
     box = np.array([[0, 0], [0, columns], [rows, columns], [rows, 0]]) - 0.5
@@ -893,7 +850,7 @@ def _draw_residuals(axes: "Axes", mosaic_file: StitchedFile) -> None:
             axes.plot(np.ones(len(rest)), rest, transform=edge, **look)
     known = sigma[is_refined]
     ends = np.array([known.min() / 1.5, known.max() * 1.5])
-    axes.plot(ends, 2 * ends, "--", lw=1, color=_LINE, label=f"2 {SIGMA} of noise")
+    axes.plot(ends, 2 * ends, "--", lw=1, color=_LINE, label=f"2 {core.SIGMA} of noise")
     axes.set_xscale("log")
     axes.set_yscale("log")
     from matplotlib.ticker import FuncFormatter
@@ -901,7 +858,7 @@ def _draw_residuals(axes: "Axes", mosaic_file: StitchedFile) -> None:
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axis.set_minor_formatter(FuncFormatter(lambda *_: ""))
-    axes.set_xlabel(f"{SIGMA} of the shift due to noise (px)")
+    axes.set_xlabel(f"{core.SIGMA} of the shift due to noise (px)")
     axes.set_ylabel("Residual (px)")
     axes.legend(loc="best")
 
@@ -919,12 +876,12 @@ def _draw_stage(axes: "Axes", mosaic_file: StitchedFile) -> None:
     axes.set_ylabel("y (px)")
 
 
-def describe_scan(acquisition: Acquisition) -> str:
+def describe_scan(acquisition: core.Acquisition) -> str:
     """Describe the frames, pixel size and positions of a scan."""
-    shape, kind = format_shape(acquisition.frame_shape), acquisition.dtype
+    shape, kind = core.format_shape(acquisition.frame_shape), acquisition.dtype
     lines = [
         f"{len(acquisition)} frames of {shape}, {kind}",
-        f"Pixel size: {format_pixel_size(acquisition.pixel_size_nm)}",
+        f"Pixel size: {core.format_pixel_size(acquisition.pixel_size_nm)}",
     ]
     grid = acquisition.grid
     has_size = acquisition.pixel_size_nm is not None
@@ -937,8 +894,8 @@ def describe_scan(acquisition: Acquisition) -> str:
         )
     elif grid is not None:
         lines.append(
-            f"Grid of {grid[0]} {TIMES} {grid[1]}, order {acquisition.order}, first "
-            f"frame {acquisition.first}."
+            f"Grid of {grid[0]} {base.TIMES} {grid[1]}, order {acquisition.order}, "
+            f"first frame {acquisition.first}."
         )
     else:
         lines.append(
@@ -948,7 +905,7 @@ def describe_scan(acquisition: Acquisition) -> str:
     return "\n".join(lines)
 
 
-def _joints_table(mosaic_file: StitchedFile) -> Columns:
+def _joints_table(mosaic_file: StitchedFile) -> base.Columns:
     """Return a table of all overlaps, including the values of the residual plot."""
     names, pairs = mosaic_file.solution.names, mosaic_file.solution.pairs
     table: dict[str, list[float | str | None]] = {
@@ -957,17 +914,17 @@ def _joints_table(mosaic_file: StitchedFile) -> Columns:
         "shift y (px)": [pair.shift_px[0] for pair in pairs],
         "shift x (px)": [pair.shift_px[1] for pair in pairs],
     }
-    heads = {"residual_px": "residual (px)", "sigma_px": f"{SIGMA} by noise (px)"}
+    heads = {"residual_px": "residual (px)", "sigma_px": f"{core.SIGMA} by noise (px)"}
     for key in _OVERLAP_COLUMNS:
         table[heads.get(key, key)] = [getattr(pair, key) for pair in pairs]
     return table
 
 
-def _frames_table(mosaic_file: StitchedFile) -> Columns:
+def _frames_table(mosaic_file: StitchedFile) -> base.Columns:
     """Return a table of all frame positions, including deviations from the stage."""
     solution, nominal = mosaic_file.solution, _align_nominal_corners(mosaic_file)
     y, x = np.where(solution.is_placed[:, None], solution.positions_px, np.nan).T
-    table: dict[str, Sequence[str] | FloatArray]
+    table: dict[str, Sequence[str] | core.FloatArray]
     table = {"frame": solution.names, "y (px)": y, "x (px)": x}
     if nominal is not None:
         table["y minus nominal (px)"] = y - nominal[:, 0]
@@ -984,4 +941,4 @@ def _legend(mosaic_file: StitchedFile) -> str:
     if mosaic_file.pairs_rejected:
         others[_REJECTED_COLOUR] = "not used"
     used_text = f"<p>Used overlaps: {first} to {last}, for correlations from 0 to 1</p>"
-    return used_text + format_legend(others)
+    return used_text + base.format_legend(others)

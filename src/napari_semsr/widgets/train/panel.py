@@ -17,39 +17,8 @@ from numpy.typing import NDArray
 from psygnal import Signal
 from qtpy.QtWidgets import QFileDialog, QWidget
 
-from napari_semsr.core import (
-    DB,
-    Figure,
-    Message,
-    OptionError,
-    Progress,
-    SemsrError,
-    WriteError,
-    format_time,
-    get_error_code,
-    list_folder,
-)
+from napari_semsr import core, jobs
 from napari_semsr.io import StoredTransform, read, read_text
-from napari_semsr.jobs import (
-    HELD_OUT,
-    MODELS_IMPORT,
-    TRAIN,
-    ModelFile,
-    OverwritePolicy,
-    RecipeInfo,
-    Trained,
-    TrainingEnvironment,
-    TrainOptions,
-    TrainStep,
-    create_comparison_figures,
-    create_validation_figures,
-    get_model_origin,
-    get_runs_folder,
-    list_bundled_recipes,
-    list_resume_values,
-    read_recipe_info,
-    train_and_import,
-)
 from napari_semsr.models import MOSAIC_MODEL
 from napari_semsr.widgets.base import (
     COLOURS,
@@ -126,7 +95,7 @@ def _draw_gain(
     keys = [key for key in _GAINS if np.isfinite(curve.get(key, np.zeros(0))).any()]
     key = keys[0] if keys else "gain_db"
     label, base = _GAINS[key]
-    axes.set_ylabel(f"{label} ({DB})")
+    axes.set_ylabel(f"{label} ({core.DB})")
     if not keys:
         title = "no ground truth" if curve else "not yet evaluated"
         axes.text(0.5, 0.5, title, ha="center", color=_BEST, transform=axes.transAxes)
@@ -170,7 +139,14 @@ def read_best_metrics(path: Path) -> dict[str, float]:
     """Read the step and metrics of a run's best model, if there is one."""
     try:
         best = {name: float(it) for name, it in yaml.safe_load(read_text(path)).items()}
-    except (OSError, SemsrError, yaml.YAMLError, AttributeError, TypeError, ValueError):
+    except (
+        OSError,
+        core.SemsrError,
+        yaml.YAMLError,
+        AttributeError,
+        TypeError,
+        ValueError,
+    ):
         return {}
     return best if "step" in best else {}
 
@@ -219,7 +195,7 @@ class TrainView(QWidget):
         self._stamps_seen.clear()
         self.layer = None
 
-    def add_step(self, step: TrainStep) -> None:
+    def add_step(self, step: jobs.TrainStep) -> None:
         """Record a training step."""
         self._left = step.seconds_left
         late = self._losses and step.done <= self._losses[-1][0]  # events may be nested
@@ -298,17 +274,17 @@ class TrainView(QWidget):
         plot = None if self.plot is None or self.plot.isHidden() else self.plot
         return Findings(title, (str(self._run),), numbers, curves, plot)
 
-    def _create_result_rows(self) -> dict[str, Figure | str]:
+    def _create_result_rows(self) -> dict[str, core.Figure | str]:
         """Return rows with the best validation and the remaining time."""
-        rows: dict[str, Figure | str] = {}
+        rows: dict[str, core.Figure | str] = {}
         best = self.best
-        figures = {name: best[name] for name in HELD_OUT if name in best}
+        figures = {name: best[name] for name in jobs.HELD_OUT if name in best}
         if figures:
-            rows["Best so far at step"] = Figure(best["step"], form=".0f")
-            rows |= create_validation_figures(figures)
-        rows |= create_comparison_figures(self.comparison)
+            rows["Best so far at step"] = core.Figure(best["step"], form=".0f")
+            rows |= jobs.create_validation_figures(figures)
+        rows |= jobs.create_comparison_figures(self.comparison)
         if self._left is not None:
-            rows["Time left"] = format_time(self._left)
+            rows["Time left"] = core.format_time(self._left)
         rows["Folder of the run"] = str(self._run)
         return rows
 
@@ -318,7 +294,7 @@ class TrainView(QWidget):
         """Add or update the preview layer, unless the user removed it."""
         try:
             picture = read(path)
-        except SemsrError:  # it is being replaced; the next check finds it
+        except core.SemsrError:  # it is being replaced; the next check finds it
             self._stamps_seen.pop(_PREVIEW, None)
             return
         data = np.asarray(picture.array(), dtype=np.float32)
@@ -389,7 +365,7 @@ _LARGEST_PATCH = 2048  # largest value; chosen
 
 def _create_count_box(name: str, *, most: int, step: int) -> FloatSpinBox:
     """Create a number box whose default is given by the recipe."""
-    box: FloatSpinBox = create_option_widget(TrainOptions, name)
+    box: FloatSpinBox = create_option_widget(jobs.TrainOptions, name)
     box.max, box.step = most, step
     box.native.setSpecialValueText("as in the recipe")
     return box
@@ -474,7 +450,7 @@ class PairsForm(Form):
         path_typed = get_entered_path(self.store)
         if path_typed is None:
             msg = "Choose a .zarr store of pairs, or train on two layers."
-            raise OptionError(msg, code="missing-value")
+            raise core.OptionError(msg, code="missing-value")
         return str(path_typed)
 
 
@@ -485,14 +461,14 @@ class RecipeForm(Form):
 
     def __init__(self) -> None:
         super().__init__()
-        self.facts: RecipeInfo | None = None
+        self.facts: jobs.RecipeInfo | None = None
         self.fault = ""
         self._start_proposed = _AS_IT_SAYS  # proposed, until the user chooses
         self.box = ComboBox(
             name="recipe",
             label="Recipe",
             tooltip="Training recipe.",
-            choices=[*list_bundled_recipes(), _FILE],
+            choices=[*jobs.list_bundled_recipes(), _FILE],
             value=_FIRST,
         )
         self.file = FileEdit(
@@ -543,12 +519,12 @@ class RecipeForm(Form):
         self.facts, self.fault = None, ""
         if self.box.value != _FILE or Path(self.value).is_file():
             try:
-                self.facts = read_recipe_info(self.value)
-            except SemsrError as error:
-                self.fault = Message(str(error), get_error_code(error))
+                self.facts = jobs.read_recipe_info(self.value)
+            except core.SemsrError as error:
+                self.fault = core.Message(str(error), core.get_error_code(error))
         else:
             fault = "Choose a recipe file (YAML)."
-            self.fault = Message(fault, "missing-value")
+            self.fault = core.Message(fault, "missing-value")
         text = self.fault
         if self.facts is not None:
             own = self.facts.architecture == "same"
@@ -562,10 +538,10 @@ class RecipeForm(Form):
         self._list_initial_models(_AS_IT_SAYS)
         self.changed.emit()
 
-    def require_facts(self) -> RecipeInfo:
+    def require_facts(self) -> jobs.RecipeInfo:
         """Return the details of the selected recipe, or raise an error if invalid."""
         if self.facts is None:
-            raise OptionError(self.fault)
+            raise core.OptionError(self.fault)
         return self.facts
 
     def read_start(self) -> tuple[str | None, bool]:
@@ -604,14 +580,14 @@ class TrainPanel(VerbPanel):
     queue = "training"  # runs for hours, in parallel with jobs of the panels
 
     title = run_label = "Train"
-    verb = TRAIN
+    verb = jobs.TRAIN
 
     def build_form(self) -> None:
         """Build the form."""
         self._build_buttons()
         self.pairs = PairsForm(self.input_layers.create_box)
         self.recipe = RecipeForm()
-        self.name = create_option_widget(TrainOptions, "name")
+        self.name = create_option_widget(jobs.TrainOptions, "name")
         self.steps = _create_count_box("steps", most=_LONGEST, step=100)
         self.folder = FileEdit(
             name="folder",
@@ -726,7 +702,7 @@ class TrainPanel(VerbPanel):
         if facts is None or self.name.value not in ("", self._start_proposed):
             return
         name, number = facts.name, 1
-        while get_model_origin(name) or (get_runs_folder() / name).exists():
+        while jobs.get_model_origin(name) or (jobs.get_runs_folder() / name).exists():
             number += 1
             name = f"{facts.name}-{number}"
         self._start_proposed = name
@@ -735,12 +711,14 @@ class TrainPanel(VerbPanel):
 
     def _show_default_folder(self) -> None:
         """Show the default folder of the run."""
-        default = str(get_runs_folder() / str(self.name.value))
+        default = str(jobs.get_runs_folder() / str(self.name.value))
         self.folder.line_edit.native.setPlaceholderText(default)
 
     def get_output_path(self) -> Path:
         """Return the entered or default folder of the run."""
-        return get_entered_path(self.folder) or get_runs_folder() / str(self.name.value)
+        return get_entered_path(self.folder) or jobs.get_runs_folder() / str(
+            self.name.value
+        )
 
     def create_call(self) -> PanelCall:
         """Read the form, and return the call that Run starts."""
@@ -751,16 +729,16 @@ class TrainPanel(VerbPanel):
                 "Enter a model name of letters, digits, '_', '-', '+' and '.', got "
                 f"{name!r}."
             )
-            raise OptionError(msg, code="name-invalid")
-        name_is_taken = get_model_origin(name)
+            raise core.OptionError(msg, code="name-invalid")
+        name_is_taken = jobs.get_model_origin(name)
         if name_is_taken == "bundled" or (name_is_taken and not replace):
             msg = f"The model {name} already exists; choose another name" + (
                 "." if name_is_taken == "bundled" else ", or set `overwrite`."
             )
-            raise OptionError(msg, code="name-taken")
+            raise core.OptionError(msg, code="name-taken")
         run_dir = self.get_output_path()
         # before pairs are cut
-        if not replace and run_dir.is_dir() and list_folder(run_dir):
+        if not replace and run_dir.is_dir() and core.list_folder(run_dir):
             contents = (
                 "a run; resume it," if (run_dir / _RECIPE).is_file() else "other files;"
             )
@@ -768,12 +746,12 @@ class TrainPanel(VerbPanel):
                 f"The folder {run_dir} already contains {contents} choose another "
                 "name, or set `overwrite`."
             )
-            raise WriteError(msg, code="output-exists")
+            raise core.WriteError(msg, code="output-exists")
         try:
             run_dir.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             msg = f"The folder {run_dir.parent} cannot be created: {error.strerror}."
-            raise WriteError(msg) from error
+            raise core.WriteError(msg) from error
         cuts = self.pairs.own or self.pairs.cuts
         data = self._read_images() if cuts else {"pairs": self.pairs.store_path()}
         start_from, from_scratch = self.recipe.read_start()
@@ -781,12 +759,12 @@ class TrainPanel(VerbPanel):
             {"recipe": facts.path, "start_from": start_from, **data},
             self.show_training,
             outputs={"output": run_dir},
-            work=lambda one: train_and_import(
+            work=lambda one: jobs.train_and_import(
                 {**one.options, **one.values}, one.existing
             ),
             begin=partial(self._watch_run, run_dir),
-            existing=OverwritePolicy(overwrite=replace, keep=True),
-            options=TrainOptions(
+            existing=jobs.OverwritePolicy(overwrite=replace, keep=True),
+            options=jobs.TrainOptions(
                 steps=int(self.steps.value) or None,
                 name=name,
                 patch=int(self.pairs.patch.value) or None,
@@ -795,10 +773,10 @@ class TrainPanel(VerbPanel):
             place=self._get_place(),
         )
 
-    def _get_place(self) -> TrainingEnvironment:
+    def _get_place(self) -> jobs.TrainingEnvironment:
         """Return where to train, as set under Preferences."""
         device = str(get_preference("computing", "device"))
-        return TrainingEnvironment.parse({"device": device})
+        return jobs.TrainingEnvironment.parse({"device": device})
 
     def _read_images(self) -> dict[str, object]:
         """Read the training layers: two, or a noisy one with optional second scan."""
@@ -818,7 +796,7 @@ class TrainPanel(VerbPanel):
                     "both; to train on this layer alone, choose 'one noisy layer "
                     "alone'."
                 )
-            raise OptionError(msg, code="same-image")
+            raise core.OptionError(msg, code="same-image")
         if own:
             return {"image": low, "second": high}
         return {"low": low, "high": high, "transform": pairs.lies.get_transform()}
@@ -860,16 +838,16 @@ class TrainPanel(VerbPanel):
         run_dir = self.get_output_path()
         if not (run_dir / _STATE).is_file() and get_entered_path(self.folder) is None:
             path_chosen = QFileDialog.getExistingDirectory(
-                self, "Folder of the run to resume", str(get_runs_folder())
+                self, "Folder of the run to resume", str(jobs.get_runs_folder())
             )
             if not path_chosen:
                 return
             run_dir = Path(path_chosen)
         with self.messages.show_errors():
-            values = list_resume_values(run_dir, place=self._get_place())
+            values = jobs.list_resume_values(run_dir, place=self._get_place())
             self._watch_run(run_dir, is_resumed=True)
-            existing = OverwritePolicy(resume=True, keep=True)
-            make = partial(train_and_import, values, existing)
+            existing = jobs.OverwritePolicy(resume=True, keep=True)
+            make = partial(jobs.train_and_import, values, existing)
             self.controls.start(make, self.show_training)
 
     # -- watching ----------------------------------------------------------------
@@ -883,8 +861,8 @@ class TrainPanel(VerbPanel):
         if not busy:
             self._clock.stop()
 
-    def _show_training_step(self, step: Progress) -> None:
-        if not isinstance(step, TrainStep):
+    def _show_training_step(self, step: core.Progress) -> None:
+        if not isinstance(step, jobs.TrainStep):
             return
         self.steps_done = step.done
         self.view.add_step(step)
@@ -893,7 +871,7 @@ class TrainPanel(VerbPanel):
         self._clock.stop()
         self.view.settle()
 
-    def show_training(self, outcome: Trained) -> None:
+    def show_training(self, outcome: jobs.Trained) -> None:
         """Report the model's metrics, and update the lists of models."""
         self.view.comparison = outcome.comparison
         self._show_final_state()
@@ -911,17 +889,18 @@ class TrainPanel(VerbPanel):
         if over is not None and linear is not None:
             pairs = outcome.comparison["pairs"]
             held_out = (
-                f": {over:+.2f} {DB} over {_get_initial_model_name(outcome)} and "
-                f"{linear:+.2f} {DB} over the best linear filter, on {pairs} held-out "
-                "pairs"
+                f": {over:+.2f} {core.DB} over {_get_initial_model_name(outcome)} and "
+                f"{linear:+.2f} {core.DB} over the best linear filter, on {pairs} "
+                "held-out pairs"
             )
         elif hidden_gain is not None:
             more = "" if hidden_gain > 0 else "; more steps may help"
             held_out = (
-                f" ({hidden_gain:+.2f} {DB} on hidden pixels over a local mean{more})"
+                f" ({hidden_gain:+.2f} {core.DB} on hidden pixels over a local mean"
+                f"{more})"
             )
         elif gain is not None:
-            held_out = f" ({gain:+.2f} {DB} on held-out pairs)"
+            held_out = f" ({gain:+.2f} {core.DB} on held-out pairs)"
         self.messages.show_status(
             f"Trained {Path(outcome.model).stem} in {outcome.steps} steps"
             f"{held_out}; it is now listed in Enhance."
@@ -942,7 +921,7 @@ class TrainPanel(VerbPanel):
                 "Stopped before the first step; nothing has changed."
             )
             return
-        name = read_recipe_info(run_dir / _RECIPE).name
+        name = jobs.read_recipe_info(run_dir / _RECIPE).name
         model = run_dir / f"{name}.safetensors"  # the best so far
         if self._left or not model.is_file():
             self.messages.show_status(
@@ -951,10 +930,10 @@ class TrainPanel(VerbPanel):
             )
             return
         self.controls.start(
-            lambda: MODELS_IMPORT.rerun(model), self._report_stopped_run, "Keep"
+            lambda: jobs.MODELS_IMPORT.rerun(model), self._report_stopped_run, "Keep"
         )
 
-    def _report_stopped_run(self, model: ModelFile) -> None:
+    def _report_stopped_run(self, model: jobs.ModelFile) -> None:
         """Report that the run was stopped, and that its best model is listed."""
         NEWS.changed.emit()
         self.messages.show_status(
@@ -963,7 +942,7 @@ class TrainPanel(VerbPanel):
         )
 
 
-def _get_initial_model_name(outcome: Trained) -> str:
+def _get_initial_model_name(outcome: jobs.Trained) -> str:
     """Return the name of the initial model."""
     comparison = outcome.comparison or {}
     return str(comparison.get("begun_with") or "the initial model")

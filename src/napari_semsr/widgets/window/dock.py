@@ -22,23 +22,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_semsr.io import FOLDER_KEY
-from napari_semsr.widgets.base import (
-    ASIDE,
-    RichTextLabel,
-    VerbPanel,
-    WrappingRow,
-    create_button,
-    create_panel,
-    destroy_widget_after_jobs,
-    get_session,
-    get_start_folder,
-    is_alive,
-    open_manual,
-    open_panel,
-    set_widget_visible,
-    stack_widgets,
-    tabify_widget,
-)
+from napari_semsr.widgets import base
 from napari_semsr.widgets.layers import list_grey_layers
 
 
@@ -121,7 +105,7 @@ STEPS = (
         {
             "Network": "enhance.panel:EnhancePanel",
             "Classical": "restore:RestorePanel",
-            "Train": ASIDE["Train"],
+            "Train": base.ASIDE["Train"],
         },
     ),
     WorkStep(
@@ -130,11 +114,11 @@ STEPS = (
         "Measure resolution and sharpness.",
         {
             "FRC map": "measure.frc_map:FrcMapPanel",
-            "Spectrum": ASIDE["Spectrum"],
+            "Spectrum": base.ASIDE["Spectrum"],
             "Metrics": "measure.metrics:MetricsPanel",
             "Line profile": "measure.profile:ProfilePanel",
-            "Error map": ASIDE["Error map"],
-            "Gaps": ASIDE["Gaps"],
+            "Error map": base.ASIDE["Error map"],
+            "Gaps": base.ASIDE["Gaps"],
         },
     ),
     WorkStep(
@@ -153,7 +137,7 @@ _LETTERS = (1, 0.9, 0.8, 0.7)  # relative font sizes; chosen: the last is readab
 _OPENS = 400  # px; chosen: rows of buttons fold once, plots are readable
 
 
-class ButtonRow(WrappingRow):
+class ButtonRow(base.WrappingRow):
     """Row of exclusive buttons that wraps onto as many lines as needed."""
 
     button_chosen = QtSignal(int)
@@ -164,12 +148,12 @@ class ButtonRow(WrappingRow):
         self.buttons: list[QPushButton] = []
         self._group = QButtonGroup(self)
         for number, (text, tooltip) in enumerate(texts):
-            button = create_button(text, self._on_button_pressed, tooltip)
+            button = base.create_button(text, self._on_button_pressed, tooltip)
             button.setCheckable(True)
             self._group.addButton(button, number)
             self.insert_widget(number, button)
             self.buttons.append(button)
-        set_widget_visible(self, len(texts) > 1)
+        base.set_widget_visible(self, len(texts) > 1)
 
     def _on_button_pressed(self) -> None:
         self.button_chosen.emit(self._group.checkedId())
@@ -217,29 +201,31 @@ class StartPage(QWidget):
     def __init__(self, viewer: Viewer) -> None:
         super().__init__()
         self._viewer = viewer
-        note = RichTextLabel(
+        note = base.RichTextLabel(
             "Nothing is open. Choose a file below, or a folder of frames."
         )
         tooltip = "Choose a folder of frames to stitch."
-        self.frames_button = create_button(
+        self.frames_button = base.create_button(
             "Folder of frames…", self._ask_frame_folder, tooltip
         )
         self.buttons = [
-            create_button(item.title, self._open_sample, item.tooltip)
+            base.create_button(item.title, self._open_sample, item.tooltip)
             for item in SAMPLES
         ]
         tooltip = (
             "Open the manual: a ten-minute tutorial with a sample, from opening to "
             "saving."
         )
-        self.help_button = create_button("First steps", self._show_help, tooltip)
-        first = WrappingRow(self.frames_button, self.help_button)
-        samples = WrappingRow(*self.buttons)
-        stack_widgets(self, note, first, RichTextLabel("Or open a sample:"), samples)
+        self.help_button = base.create_button("First steps", self._show_help, tooltip)
+        first = base.WrappingRow(self.frames_button, self.help_button)
+        samples = base.WrappingRow(*self.buttons)
+        base.stack_widgets(
+            self, note, first, base.RichTextLabel("Or open a sample:"), samples
+        )
 
     def _ask_frame_folder(self) -> None:
         folder = QFileDialog.getExistingDirectory(
-            self, "Folder of frames", str(get_start_folder())
+            self, "Folder of frames", str(base.get_start_folder())
         )
         if folder:
             self.frames_chosen.emit(Path(folder))
@@ -251,7 +237,7 @@ class StartPage(QWidget):
                 self._viewer.open_sample("napari-semsr", item.key)
 
     def _show_help(self) -> None:
-        open_manual("first-steps.md")
+        base.open_manual("first-steps.md")
 
 
 class StepPage(QWidget):
@@ -265,7 +251,7 @@ class StepPage(QWidget):
     def __init__(self, viewer: Viewer, step: WorkStep) -> None:
         super().__init__()
         self.step = step
-        self.panels: dict[str, VerbPanel] = {}  # panels that were shown, by title
+        self.panels: dict[str, base.VerbPanel] = {}  # panels that were shown, by title
         self._viewer = viewer
         self.titles = list(step.panels)
         texts = [(title, f"{step.title}: {title}") for title in self.titles]
@@ -278,10 +264,10 @@ class StepPage(QWidget):
         column.addLayout(self.stack, stretch=1)
 
     @property
-    def panel(self) -> VerbPanel | None:
+    def panel(self) -> base.VerbPanel | None:
         """Current panel, or None if no panel has been shown yet."""
         widget = self.stack.currentWidget()
-        return widget if isinstance(widget, VerbPanel) else None
+        return widget if isinstance(widget, base.VerbPanel) else None
 
     @property
     def kind(self) -> str | None:
@@ -296,7 +282,7 @@ class StepPage(QWidget):
                 return
             title = self.titles[0]
         if title not in self.panels:
-            panel = create_panel(self._viewer, self.step.panels[title])
+            panel = base.create_panel(self._viewer, self.step.panels[title])
             self.panels[title] = panel
             self.stack.addWidget(panel)
             panel.ran.connect(self._on_run_finished)
@@ -327,18 +313,18 @@ class StepsWindow(QWidget):
         texts = [(step.title, step.hint) for step in STEPS]
         self.steps = StepRow(texts)
         self.steps.button_chosen.connect(self.show_step)
-        self.hint = RichTextLabel()
+        self.hint = base.RichTextLabel()
         self.beginning = StartPage(viewer)
         self.beginning.frames_chosen.connect(self._show_frames)
-        self.next_button = create_button(
+        self.next_button = base.create_button(
             "Next", self.show_next, "Continue with the result of this step."
         )
         tip = "Save all visible images as one figure for a paper."
-        self.figure_button = create_button("Save figure…", self._save_figure, tip)
+        self.figure_button = base.create_button("Save figure…", self._save_figure, tip)
         self.others = QPushButton("Other panels")
         self.others.setToolTip("Panels that are not listed in napari's menu.")
         menu = QMenu(self.others)
-        for title in sorted(ASIDE):
+        for title in sorted(base.ASIDE):
             menu.addAction(title)
         menu.triggered.connect(self._show_chosen_panel)
         self.others.setMenu(menu)
@@ -352,7 +338,7 @@ class StepsWindow(QWidget):
         column.addLayout(_create_margin_layout(self.steps, self.hint, self.beginning))
         column.addWidget(holder, stretch=1)
         foot = self.next_button, self.figure_button, self.others
-        column.addLayout(_create_margin_layout(WrappingRow(*foot)))
+        column.addLayout(_create_margin_layout(base.WrappingRow(*foot)))
         viewer.layers.events.inserted.connect(self._on_layer_inserted)
         viewer.layers.events.removed.connect(self._on_layer_removed)
         self.show_step(0)
@@ -362,7 +348,7 @@ class StepsWindow(QWidget):
         for page in self.pages:
             page.page_changed.connect(self.page_changed)
             page.ran.connect(self._on_run_finished)
-        get_session(viewer).watch_steps(self)
+        base.get_session(viewer).watch_steps(self)
 
     # -- going from step to step ------------------------------------------------
 
@@ -380,7 +366,7 @@ class StepsWindow(QWidget):
         self._update_step_marks()
         self.page_changed.emit()
 
-    def show_panel(self, title: str) -> VerbPanel | None:
+    def show_panel(self, title: str) -> base.VerbPanel | None:
         """Show the panel with the given title, in any step; return None if missing."""
         for number, page in enumerate(self.pages):
             if title in page.titles:
@@ -394,7 +380,7 @@ class StepsWindow(QWidget):
 
     def show_other(self, title: str) -> QWidget:
         """Show an `ASIDE` panel in its step, or in a dock if no step contains it."""
-        return self.show_panel(title) or open_panel(self.viewer, title)
+        return self.show_panel(title) or base.open_panel(self.viewer, title)
 
     def _save_figure(self) -> None:
         if self.page.panel is not None:
@@ -450,7 +436,7 @@ class StepsWindow(QWidget):
         """Show the stitching panel if frames are opened, and update the progress."""
         layer = event.value
         frames = FOLDER_KEY in layer.metadata and layer.visible  # or stitched
-        if frames and is_alive(self):
+        if frames and base.is_alive(self):
             self.show_step(0)
             self.page.show_kind(FRAMES)
         self._update_step_marks()
@@ -470,7 +456,7 @@ class StepsWindow(QWidget):
 
     def _update_step_marks(self, _: object = None) -> None:
         """Show which steps are finished, and which one is next."""
-        if not is_alive(self):
+        if not base.is_alive(self):
             return
         has_opened, later = bool(self._get_open_images()), self._find_later_steps()
         first = self.stack.currentIndex() == 0
@@ -502,7 +488,7 @@ class StepsWindow(QWidget):
     def showEvent(self, event: QShowEvent | None) -> None:  # noqa: N802 - Qt's name
         """Tabify with the plugin's other docks."""
         super().showEvent(event)
-        tabify_widget(self, TITLE)
+        base.tabify_widget(self, TITLE)
 
     def changeEvent(self, event: QEvent | None) -> None:  # noqa: N802 - Qt's name
         """Cancel all jobs and destroy the window when it is removed from its dock."""
@@ -511,5 +497,5 @@ class StepsWindow(QWidget):
             for page in self.pages:
                 for panel in page.panels.values():
                     panel.cancel_all_jobs()
-            destroy_widget_after_jobs(self)
+            base.destroy_widget_after_jobs(self)
         super().changeEvent(event)
