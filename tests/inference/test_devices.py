@@ -40,9 +40,11 @@ def apple(monkeypatch, tmp_path):
     """A machine with an Apple GPU: what it computes is set by the test."""
     monkeypatch.setenv("SEMSR_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(
-        predicting, "find_device", lambda name: Device(torch.device("mps"))
+        "napari_semsr.models.find_device", lambda name: Device(torch.device("mps"))
     )
-    monkeypatch.setattr(predicting, "get_device_name", lambda device: "Apple M9")
+    monkeypatch.setattr(
+        "napari_semsr.models.get_device_name", lambda device: "Apple M9"
+    )
     compute, asked = predicting.run_on_device, []
 
     def tell(change):
@@ -123,7 +125,9 @@ def test_what_was_found_is_kept_for_the_next_start(make_loaded, apple, monkeypat
     assert choose_device(loaded) == first
     assert len(asked) == 1
     predicting.probed_networks.clear()
-    monkeypatch.setattr(predicting, "get_device_name", lambda device: "Apple M10")
+    monkeypatch.setattr(
+        "napari_semsr.models.get_device_name", lambda device: "Apple M10"
+    )
     choose_device(loaded)
     predicting.probed_networks.clear()
     monkeypatch.setattr(torch, "__version__", "99.0")
@@ -163,9 +167,9 @@ def card(monkeypatch):
         predicting, "copy_to_device", lambda module, _: place(module, CPU)
     )
     monkeypatch.setattr(
-        predicting, "to_device", lambda values, _: torch.from_numpy(values)
+        "napari_semsr.models.to_device", lambda values, _: torch.from_numpy(values)
     )
-    monkeypatch.setattr(predicting, "get_free_memory", lambda _: 1 << 32)
+    monkeypatch.setattr("napari_semsr.models.get_free_memory", lambda _: 1 << 32)
 
 
 @pytest.mark.parametrize("kind", ["plain", "double", "strided"])

@@ -41,7 +41,7 @@ def opened(monkeypatch):
         found[path.name] += 1
         return open_file(path)
 
-    for module in ("io.formats", "core.opening", "core.micrograph"):
+    for module in ("core", "core.opening", "core.micrograph"):
         monkeypatch.setattr(f"napari_semsr.{module}.open_file", counted)
     return found
 

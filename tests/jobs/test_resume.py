@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 import napari_semsr as semsr
+from napari_semsr import core
 from napari_semsr.core import ReadError, capture_warnings, get_error_code, run, warn
 from napari_semsr.io import read, write
-from napari_semsr.jobs import Result, resume
+from napari_semsr.jobs import Result
 from napari_semsr.jobs.resume import Step, find_step_record, run_step
 
 
@@ -70,8 +71,8 @@ def test_whatever_changed_repeats_the_step(tmp_path, image, change, monkeypatch)
     elif change == "name":
         step = Step("other", step.inputs, step.options, step.outputs)
     elif change == "version":
-        newer = {**resume.get_software_versions(), "napari-semsr": "99"}
-        monkeypatch.setattr(resume, "get_software_versions", lambda: newer)
+        newer = {**core.get_software_versions(), "napari-semsr": "99"}
+        monkeypatch.setattr(core, "get_software_versions", lambda: newer)
     else:
         kernel.write_text("2")
     assert count_runs(step)

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 import napari_semsr
+from napari_semsr import io
 from napari_semsr.core.errors import DeviceMemoryError, OptionError, WriteError
 from napari_semsr.core.micrograph import digest_path
 from napari_semsr.core.progress import run
 from napari_semsr.io.formats import read
 from napari_semsr.io.transforms import read_transform
-from napari_semsr.jobs import simulate
 from napari_semsr.jobs.simulate import SIMULATE, SimulateOptions
 from napari_semsr.simulation.scan import ScanOptions, run_scan_simulation
 from tests.refusals import refused, warned
@@ -239,7 +239,7 @@ def test_scan_appears_at_once_and_replaces_the_earlier_one_at_once(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(simulate, "move", interrupt)
+        patch.setattr(io, "move", interrupt)
         patch.setattr(Path, "replace", interrupt_at(target))
         with pytest.raises(KeyboardInterrupt):
             run(SIMULATE.job(out_dir=target, options=small, overwrite=True))
@@ -255,7 +255,7 @@ def test_interrupted_overwriting_next_to_other_files_can_be_repeated(
     target, options = tmp_path / "scan", SimulateOptions(**SIZES)
     run(SIMULATE.job(out_dir=target, options=options))
     (target / "notes.txt").write_text("precious")
-    change, count = getattr(simulate, changing), iter(range(100))
+    change, count = getattr(io, changing), iter(range(100))
 
     def interrupt(*paths: Path) -> None:
         if next(count) == 3:
@@ -263,7 +263,7 @@ def test_interrupted_overwriting_next_to_other_files_can_be_repeated(
         change(*paths)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):  # noqa: PT012
-        patch.setattr(simulate, changing, interrupt)
+        patch.setattr(io, changing, interrupt)
         run(SIMULATE.job(out_dir=target, options=options, overwrite=True))
     run(SIMULATE.job(out_dir=target, options=options, overwrite=True))
     assert (target / "notes.txt").read_text() == "precious"

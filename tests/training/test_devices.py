@@ -57,7 +57,7 @@ def found(monkeypatch) -> Callable[..., None]:
     def say(device: torch.device, note: str | None = None) -> None:
         choose = "napari_semsr.models.devices.find_device"
         monkeypatch.setattr(choose, lambda _name: Device(device, note))
-        monkeypatch.setattr(loop, "device_count", lambda _: 1)
+        monkeypatch.setattr("napari_semsr.models.device_count", lambda _: 1)
 
     return say
 
@@ -86,7 +86,7 @@ def test_devices_that_cannot_train_are_refused(monkeypatch):
     for name in ("cuda:1", "mps", "xpu"):
         with refused(OptionError, "device-unsuitable", match=f" {name};"):
             choose_training_device(several, name)
-    monkeypatch.setattr(loop, "device_count", lambda kind: 4)
+    monkeypatch.setattr("napari_semsr.models.device_count", lambda kind: 4)
     assert choose_training_device(several) == CUDA
     assert choose_training_device(several, "cpu") == CPU
     with refused(OptionError, "device-missing", match=r"\(4\), got 8"):

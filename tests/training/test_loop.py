@@ -194,7 +194,7 @@ def test_full_disk_is_said_and_the_last_state_kept(what, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     if what == "model":
-        monkeypatch.setattr(recorder, "save_model", full)
+        monkeypatch.setattr("napari_semsr.models.save_model", full)
         (tmp_path / "best.yaml").write_text("{}")
     else:
         monkeypatch.setattr(lightning.Trainer, "save_checkpoint", full)

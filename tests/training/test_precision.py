@@ -4,7 +4,7 @@ import pytest
 
 from napari_semsr.core.errors import OptionError
 from napari_semsr.models.checkpoint import build_network
-from napari_semsr.training import Recipe, fit as precision
+from napari_semsr.training import Recipe
 from napari_semsr.training.fit import should_use_bf16
 from tests.refusals import refused
 
@@ -18,7 +18,7 @@ ODD, EVEN, PLAIN = (
 
 @pytest.fixture(autouse=True)
 def _fast_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precision, "has_fast_bf16", lambda _device: True)
+    monkeypatch.setattr("napari_semsr.models.has_fast_bf16", lambda _device: True)
 
 
 def _recipe(wanted: str) -> Recipe:
@@ -38,6 +38,6 @@ def test_bf16_is_refused_where_it_fails_and_fp32_kept(monkeypatch):
         should_use_bf16(_recipe("bf16"), ODD)
     assert should_use_bf16(_recipe("bf16"), EVEN)
     assert not should_use_bf16(_recipe("fp32"), EVEN)
-    monkeypatch.setattr(precision, "has_fast_bf16", lambda _device: False)
+    monkeypatch.setattr("napari_semsr.models.has_fast_bf16", lambda _device: False)
     assert not should_use_bf16(_recipe("auto"), EVEN)
     assert should_use_bf16(_recipe("bf16"), EVEN)

@@ -19,7 +19,7 @@ SIZE = parse_pixel_size(3.0)
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32])
 def test_coarse_levels_are_block_means_however_cut(monkeypatch, strip, dtype):
     monkeypatch.setattr(results, "STRIP_PX", strip)
-    monkeypatch.setattr(results, "SINGLE_PX", 8)
+    monkeypatch.setattr("napari_semsr.io.SINGLE_PX", 8)
     data = np.random.default_rng(0).integers(0, 200, (67, 81)).astype(dtype)
     lazy = Micrograph(da.from_array(data, chunks=16), SIZE)
     first, second = run(results.create_coarse_levels(lazy))

@@ -9,7 +9,6 @@ from napari_semsr.core.progress import capture_warnings
 from napari_semsr.io import formats as registry
 from napari_semsr.io.files import Record
 from napari_semsr.io.layers import read_layers
-from napari_semsr.io.tiff import read as tiff
 from tests.refusals import refused
 
 TURNS = {
@@ -36,7 +35,7 @@ def _heard(path, **options):
 def either(request, monkeypatch):
     """Read into memory, or lazily."""
     if request.param:
-        monkeypatch.setattr(tiff, "LAZY_BYTES", 0)
+        monkeypatch.setattr("napari_semsr.io.read_image.LAZY_BYTES", 0)
 
 
 @pytest.mark.parametrize("orientation", TURNS)

@@ -8,7 +8,6 @@ from napari_semsr.core.errors import ReadError
 from napari_semsr.core.progress import capture_warnings, run
 from napari_semsr.io import formats as registry, open_frames
 from napari_semsr.io.layers import read_layers
-from napari_semsr.io.tiff import read as tiff
 from tests.refusals import refused
 
 PLACE = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
@@ -74,7 +73,7 @@ def three(tmp_path):
 def either(request, monkeypatch):
     """Read into memory, or lazily."""
     if request.param:
-        monkeypatch.setattr(tiff, "LAZY_BYTES", 0)
+        monkeypatch.setattr("napari_semsr.io.read_image.LAZY_BYTES", 0)
 
 
 @pytest.mark.parametrize("uuids", ["ab", (None, None)], ids=["uuid", "names"])

@@ -13,7 +13,6 @@ from napari_semsr.core.micrograph import Micrograph, Provenance
 from napari_semsr.core.progress import capture_warnings
 from napari_semsr.io import formats as registry, read, write, write_pages
 from napari_semsr.io.files import RECORD_KEY, Record
-from napari_semsr.io.tiff import read as tiff
 from napari_semsr.io.tiff.read import find_ome_record
 from tests.refusals import refused, warned
 
@@ -21,7 +20,7 @@ from tests.refusals import refused, warned
 @pytest.fixture
 def small_limit(monkeypatch):
     """Make everything large enough to be read lazily."""
-    monkeypatch.setattr(tiff, "LAZY_BYTES", 0)
+    monkeypatch.setattr("napari_semsr.io.read_image.LAZY_BYTES", 0)
 
 
 def test_our_record_is_found_among_annotations_of_others():
@@ -64,7 +63,7 @@ def test_read_keeps_every_type_in_either_byte_order(forge, rng, dtype, byteorder
 )
 def test_read_decodes_every_encoding(forge, rng, monkeypatch, options, lazy):
     if lazy:
-        monkeypatch.setattr(tiff, "LAZY_BYTES", 0)
+        monkeypatch.setattr("napari_semsr.io.read_image.LAZY_BYTES", 0)
     data = rng.integers(0, 60_000, (37, 53)).astype(np.uint16)
     found = registry.read(forge(data, **options))
     assert found.is_lazy is lazy
@@ -126,7 +125,7 @@ def test_read_refuses_colour_and_converts_on_request(forge, grey):
 @pytest.mark.parametrize("lazy", [False, True])
 def test_read_looks_palettes_up(forge, grey, monkeypatch, lazy):
     if lazy:
-        monkeypatch.setattr(tiff, "LAZY_BYTES", 0)
+        monkeypatch.setattr("napari_semsr.io.read_image.LAZY_BYTES", 0)
     ramp = np.arange(256, dtype=np.uint16)
     table = np.stack([ramp[::-1] * 257] * 3)
     same = registry.read(forge(grey, photometric="palette", colormap=table[:, ::-1]))
@@ -617,7 +616,7 @@ def test_each_image_of_several_files_is_read_from_its_own(
 ):
     write_positions(tmp_path, (0, 1))
     if lazy:
-        monkeypatch.setattr(tiff, "LAZY_BYTES", 0)
+        monkeypatch.setattr("napari_semsr.io.read_image.LAZY_BYTES", 0)
     for number in (0, 1):
         found = registry.read(tmp_path / f"p{number}.ome.tif", series=series)
         assert found.pixel_size_nm == pytest.approx((10.0 * (series + 1),) * 2)

@@ -369,7 +369,7 @@ def test_training_on_this_image_alone_is_offered_where_the_model_does_not_fit(
     assert models_module.OWN_IMAGE_TIME in panel.model.text.text()
     taken = []
     train = SimpleNamespace(take_noisy=taken.append)
-    monkeypatch.setattr(models_module, "open_panel", lambda *_: train)
+    monkeypatch.setattr("napari_semsr.widgets.base.open_panel", lambda *_: train)
     offer.click()
     assert taken == [panel.layer.value]
     panel.model.add_file(write_tiny_model(tmp_path, name="b"))

@@ -14,7 +14,6 @@ from napari_semsr.io.formats import read
 from napari_semsr.io.layers import LIVE_KEY
 from napari_semsr.widgets.base import results
 from napari_semsr.widgets.base.results import OutputTarget
-from napari_semsr.widgets.enhance import panel as enhancing
 from napari_semsr.widgets.enhance.panel import EnhancePanel, LiveLayer
 from napari_semsr.widgets.layers import (
     get_visible_box,
@@ -318,7 +317,9 @@ def test_removing_the_layer_stops_the_run_and_clears_up(
 def test_only_what_is_in_view_until_the_whole_is_ticked(
     panel, model, qtbot, finish, computed, monkeypatch
 ):
-    monkeypatch.setattr(enhancing, "get_visible_box", lambda *_: Box(0, 60, 70, 100))
+    monkeypatch.setattr(
+        "napari_semsr.widgets.layers.get_visible_box", lambda *_: Box(0, 60, 70, 100)
+    )
     panel.whole.value = False
     panel.run_button.click()
     qtbot.waitUntil(lambda: "Waiting" in panel.status.text(), timeout=LIMIT_MS)
@@ -338,7 +339,7 @@ def test_a_view_that_moved_is_not_drawn_twice(model, qtbot, monkeypatch, tmp_pat
     shown.pause()
     drawn, view = [], Box(0, 32, 0, 32)
     monkeypatch.setattr(shown.layer, "refresh", lambda **_: drawn.append(view))
-    monkeypatch.setattr(enhancing, "get_visible_box", lambda *_: view)
+    monkeypatch.setattr("napari_semsr.widgets.layers.get_visible_box", lambda *_: view)
     live.average_levels()
     shown.on_timeout()
     assert not drawn
