@@ -12,15 +12,8 @@ from unicodedata import normalize
 import numpy as np
 from scipy import ndimage
 
-from napari_semsr import core, inference
+from napari_semsr import core, inference, io
 from napari_semsr.analysis import compute_block_means
-from napari_semsr.io import (
-    ReadOptions,
-    StoredTransform,
-    read_transform,
-    remove_suffixes,
-    replace_atomically,
-)
 from napari_semsr.jobs.images import (
     Image,
     Result,
@@ -119,8 +112,8 @@ def _crop_pairs(run: Run[PairOptions]) -> core.Job[CreatedPairs]:
     is_paired = not folders or settings.match == "name" or settings.align
     if folders and is_paired:
         lows, highs = _match_images_by_name((low, lows), (high, highs), settings)
-    if transform is not None and not isinstance(transform, StoredTransform):
-        transform = read_transform(Path(transform))
+    if transform is not None and not isinstance(transform, io.StoredTransform):
+        transform = io.read_transform(Path(transform))
     if transform is not None and folders:
         msg = (
             "A transform applies to a single pair of images, got folders: pass two "
@@ -176,7 +169,7 @@ def _crop_pairs(run: Run[PairOptions]) -> core.Job[CreatedPairs]:
     )
     off_nm = _get_map_error_nm(transform, () if folders else chain(*records))
     by_image = [*choice.by_image, *refusals]
-    with replace_atomically(target) as hidden_path:
+    with io.replace_atomically(target) as hidden_path:
         yield from write_pairs(
             hidden_path, choice, settings, provenance, off_nm, by_image
         )
@@ -354,7 +347,7 @@ def _fit_grey_levels(image: core.FloatArray, other: core.FloatArray) -> core.Flo
 
 
 def _get_map_error_nm(
-    transform_file: StoredTransform | None, records: Iterable[core.InputRecord]
+    transform_file: io.StoredTransform | None, records: Iterable[core.InputRecord]
 ) -> float | None:
     """Return the expected error of the transform from LOW to HIGH, if known."""
     if transform_file is not None:
@@ -566,7 +559,7 @@ def _get_match_keys(side: Any, images: list[Image]) -> list[str]:
     in_memory = all(isinstance(image, core.Micrograph) for image in images)
     if in_memory and len(names) > len(set(names)) == 1:  # default name of arrays
         return [str(number) for number, _ in enumerate(names, 1)]
-    return [remove_suffixes(name) for name in names]
+    return [io.remove_suffixes(name) for name in names]
 
 
 _ANY = "*"
@@ -582,7 +575,7 @@ def _is_pattern(side: object) -> bool:
 def _open_images(
     images: Sequence[Image],
     options: PairOptions,
-    opening: ReadOptions,
+    opening: io.ReadOptions,
     role: str,
 ) -> Iterator[tuple[core.InputRecord, core.Micrograph, bool]]:
     """Open, calibrate and prepare the LOW or the HIGH images.
@@ -626,7 +619,7 @@ PAIRS = Verb(
             "transform from LOW (moving) to HIGH (fixed), written by `register()`",
             flag="--transform",
             metavar="JSON",
-            takes=StoredTransform,
+            takes=io.StoredTransform,
         ),
     ),
     output=Output(

@@ -14,14 +14,8 @@ from typing import Annotated, Literal
 import numpy as np
 import psutil
 
-from napari_semsr import core, models
+from napari_semsr import core, io, models
 from napari_semsr.analysis import split_into_blocks
-from napari_semsr.io import (
-    ReadOptions,
-    convert_decoding_errors,
-    count_planes,
-    path_exists,
-)
 from napari_semsr.jobs.history import RecordedCall, RecordedInput, read_history
 from napari_semsr.jobs.images import Result, digest_values, open_image
 from napari_semsr.jobs.verb import FileInput, ImageInput, Run, Verb
@@ -170,7 +164,7 @@ class InputSearch:
         places += [Path(file.path) if file.path else folder / file.name]
         paths_seen = {self.output.resolve()}
         for place in places:
-            if path_exists(place) and place.resolve() not in paths_seen:
+            if io.path_exists(place) and place.resolve() not in paths_seen:
                 paths_seen.add(place.resolve())
                 yield place
 
@@ -212,7 +206,7 @@ def _digest_file(path: Path) -> core.Job[str]:
 
 
 def _digest_grey_values(
-    path: Path, reading: ReadOptions | None = None
+    path: Path, reading: io.ReadOptions | None = None
 ) -> core.Job[str]:
     """Compute the digest of a file's grey values, as for an image in memory."""
     return digest_values(open_image(path, reading, blank=True))
@@ -237,10 +231,10 @@ def _list_digest_functions(
         digest = yield from core.digest_with_progress(path)
         return f"{digest}#{selection}" if selection else digest
 
-    reading: ReadOptions | None = None
+    reading: io.ReadOptions | None = None
     if isinstance(item, ImageInput):
         sets = call.verb.parse(call.options)
-        reading = sets.get(f"{role}_opening") or sets.get("opening") or ReadOptions()
+        reading = sets.get(f"{role}_opening") or sets.get("opening") or io.ReadOptions()
         if item.reading is not None:
             reading = item.reading(sets["options"], reading)
     return digest_bytes, partial(_digest_grey_values, reading=reading)
@@ -314,7 +308,7 @@ def _replay_output(run: Run[core.Options]) -> core.Job[ReplayReport]:
     # outputs are grey: a colour image fails below, as it has no history
     plane = 0 if _count_planes(path) > 1 else None
     stored_image = open_image(
-        path, ReadOptions(plane=plane, colour="luminance"), blank=True
+        path, io.ReadOptions(plane=plane, colour="luminance"), blank=True
     )
     stored_history = stored_image.provenance
     if stored_history is None:
@@ -336,7 +330,9 @@ def _replay_output(run: Run[core.Options]) -> core.Job[ReplayReport]:
                 call, role, one, (yield from _digest_grey_values(place))
             )
         now = open_image(
-            again, ReadOptions(plane=0) if differences.planes > 1 else None, blank=True
+            again,
+            io.ReadOptions(plane=0) if differences.planes > 1 else None,
+            blank=True,
         )
         pixels = (
             [differences.create_difference(path.name)]
@@ -364,7 +360,7 @@ def _replay_output(run: Run[core.Options]) -> core.Job[ReplayReport]:
 
 def _count_planes(path: Path) -> int:
     """Return the number of planes; 1 for a missing file, which fails when read."""
-    return count_planes(path) if path.is_file() else 1
+    return io.count_planes(path) if path.is_file() else 1
 
 
 _SILENCE = partial(warnings.catch_warnings, action="ignore", category=UserWarning)
@@ -436,12 +432,12 @@ def _compare_pixels(stored_path: Path, again: Path) -> core.Job[_PixelDifference
     planes, others = _count_planes(stored_path), _count_planes(again)
     pixels = _PixelDifferences(planes)
     for plane in range(planes):
-        reading = ReadOptions(plane=plane) if planes > 1 else None
+        reading = io.ReadOptions(plane=plane) if planes > 1 else None
         first = open_image(stored_path, reading, blank=True)
         pixels.shape = pixels.other = first.shape
         if planes != others:
             other = open_image(
-                again, ReadOptions(plane=0) if others > 1 else None, blank=True
+                again, io.ReadOptions(plane=0) if others > 1 else None, blank=True
             )
             pixels.shape = (planes, *first.shape)
             pixels.other = (others, *other.shape)
@@ -590,7 +586,7 @@ def _restore_device(call: RecordedCall, path: Path) -> RecordedCall:
     same: dict[str, object] = {}
     if record.device is not None and "model" in arguments:
         name, _, _ = record.device.partition(": ")
-        with convert_decoding_errors(path, "a history"):
+        with io.convert_decoding_errors(path, "a history"):
             kind, _, number = name.partition(":")
             here = kind == "cpu" or int(number or 0) < models.device_count(kind)
         same |= {"device": name} if here else {}

@@ -14,20 +14,7 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from napari_semsr import core, io, stitching
-from napari_semsr.jobs import images
-from napari_semsr.jobs.follow import (
-    FollowedScan,
-    follow_scan,
-    open_frame_folder,
-    parse_duration,
-)
-from napari_semsr.jobs.verb import (
-    FileInput,
-    Output,
-    Run,
-    Verb,
-    create_pixel_size_property,
-)
+from napari_semsr.jobs import follow, images, verb
 from napari_semsr.stitching import StitchOptions
 
 # Open a folder of frames by options, and digest it for records.
@@ -357,7 +344,7 @@ class StitchFolderOptions(StitchOptions):
     @field_validator("idle", mode="before")
     @classmethod
     def _parse_idle_time(cls, value: object) -> object:
-        return parse_duration(value) if isinstance(value, str) else value
+        return follow.parse_duration(value) if isinstance(value, str) else value
 
     corrections: stitching.Corrections | None = core.option(
         None,
@@ -482,7 +469,7 @@ class StitchedFile(images.Result):
             for item in self.positions
         }
 
-    pixel_size = create_pixel_size_property()
+    pixel_size = verb.create_pixel_size_property()
     by_stage = core.create_property(
         lambda result: (
             result.stage_pixel_size_nm
@@ -595,7 +582,7 @@ def _convert_to_nm(px: float | None, size: core.FloatPair | None) -> float | Non
 
 _FOLLOWING = ("follow", "until", "idle")  # options without effect on the result
 
-_Stitching = Run[StitchFolderOptions]
+_Stitching = verb.Run[StitchFolderOptions]
 
 
 def _get_folder(run: _Stitching) -> Path:
@@ -630,7 +617,7 @@ def _get_flat_path(run: _Stitching) -> Path | None:
     return None if flat_field in ("auto", "none") else Path(flat_field)
 
 
-def _stitch_folder(run: Run[StitchFolderOptions]) -> core.Job[StitchedFile]:
+def _stitch_folder(run: verb.Run[StitchFolderOptions]) -> core.Job[StitchedFile]:
     start = time.monotonic()
     yield core.Progress(0, 0, "checking")
     positions_out = run.targets.get("positions_out")
@@ -643,7 +630,7 @@ def _stitch_folder(run: Run[StitchFolderOptions]) -> core.Job[StitchedFile]:
             outcome.release_lock()
 
 
-def _follow_scan(run: _Stitching) -> core.Job[FollowedScan | None]:
+def _follow_scan(run: _Stitching) -> core.Job[follow.FollowedScan | None]:
     """Follow a scan that is still running, if requested."""
     options = run.options
     if not options.follow and run.existing.resume:
@@ -664,9 +651,9 @@ def _follow_scan(run: _Stitching) -> core.Job[FollowedScan | None]:
             "or `focus`."
         )
         raise core.OptionError(msg, code="options-contradict")
-    folder = open_frame_folder(_get_folder(run), _get_table_path(run), options)
+    folder = follow.open_frame_folder(_get_folder(run), _get_table_path(run), options)
     flat = _get_flat_path(run)
-    outcome = yield from follow_scan(
+    outcome = yield from follow.follow_scan(
         folder,
         run.required_target,
         options,
@@ -681,7 +668,7 @@ def _follow_scan(run: _Stitching) -> core.Job[FollowedScan | None]:
 
 def _solve_and_write_mosaic(
     run: _Stitching,
-    outcome: FollowedScan | None,
+    outcome: follow.FollowedScan | None,
     positions_out: Path | None,
     start: float,
 ) -> core.Job[StitchedFile]:
@@ -974,7 +961,7 @@ def _check_outputs(run: _Stitching, positions_out: Path | None) -> None:
     beside = [coverage] if coverage.parent == target.parent else []
     for more in (*beside, _get_height_path(run), *_get_half_paths(run)):
         if more is not None:
-            Output("").check_path(more, inputs, run.existing)
+            verb.Output("").check_path(more, inputs, run.existing)
     if positions_out is not None:
         images.check_output_not_input(
             positions_out, [*inputs, _get_folder(run) / "positions.csv"]
@@ -1187,7 +1174,7 @@ def _collect_warnings(
     return tuple(warnings)
 
 
-STITCH = Verb(
+STITCH = verb.Verb(
     "stitch",
     (),
     StitchFolderOptions,
@@ -1195,7 +1182,7 @@ STITCH = Verb(
     _stitch_folder,
     title="frames, overlaps and blending",
     files=(
-        FileInput(
+        verb.FileInput(
             "folder",
             "folder of frames, or one multi-page file",
             optional=False,
@@ -1203,7 +1190,7 @@ STITCH = Verb(
             role="frames",
             digest=_compute_folder_digest,
         ),
-        FileInput(
+        verb.FileInput(
             "positions",
             "nominal top-left corners, header frame,y_px,x_px or frame,y_nm,x_nm, or "
             "those of Fiji (TileConfiguration.txt) or Micro-Manager (metadata.txt, "
@@ -1212,13 +1199,13 @@ STITCH = Verb(
             metavar="CSV",
         ),
     ),
-    output=Output(
+    output=verb.Output(
         "file of the mosaic; its suffix sets the format",
         ending=".ome.zarr",
         parts=_get_part_paths,
     ),
     outputs=(
-        Output(
+        verb.Output(
             "write the solved positions as a table; .txt for Fiji's stitching",
             name="positions_out",
             is_required=False,
