@@ -14,6 +14,7 @@ from scipy import ndimage
 
 from napari_semsr import core, inference, io
 from napari_semsr.analysis import compute_block_means
+from napari_semsr.jobs import register
 from napari_semsr.jobs.images import (
     Image,
     Result,
@@ -21,13 +22,6 @@ from napari_semsr.jobs.images import (
     get_image_name,
     open_image,
     overwrite_image,
-)
-from napari_semsr.jobs.register import (
-    REGISTER,
-    RegisterOptions,
-    check_transform_images,
-    create_transform_record,
-    read_residuals,
 )
 from napari_semsr.jobs.verb import FileInput, ImageInput, Output, Run, Verb
 from napari_semsr.pairing import (
@@ -129,10 +123,10 @@ def _crop_pairs(run: Run[PairOptions]) -> core.Job[CreatedPairs]:
     images = [[image for _, image, _ in side] for side in images_opened]
     pair_map = None
     if transform is not None:  # if it is one of these images
-        check_transform_images(
+        register.check_transform_images(
             transform, *((image, record) for ((record, image, _),) in images_opened)
         )
-        off = read_residuals(transform)
+        off = register.read_residuals(transform)
         pair_map = PairTransform(
             transform.transform, off.places_nm, off.reliable, off.side_nm
         )
@@ -163,8 +157,8 @@ def _crop_pairs(run: Run[PairOptions]) -> core.Job[CreatedPairs]:
             side[0][0].role for side in images_opened if any(one[2] for one in side)
         ],
         transform=transform
-        and create_transform_record(
-            transform.transform, read_residuals(transform).places_nm
+        and register.create_transform_record(
+            transform.transform, register.read_residuals(transform).places_nm
         ),
     )
     off_nm = _get_map_error_nm(transform, () if folders else chain(*records))
@@ -280,8 +274,8 @@ def _align_pair(
         )
         for one, size in ((low, coarse), (high, fine))
     )
-    registration = yield from REGISTER.job(
-        moving, fixed_image, options=RegisterOptions(model="elastic")
+    registration = yield from register.REGISTER.job(
+        moving, fixed_image, options=register.RegisterOptions(model="elastic")
     )
     yield core.Progress(0, 0, f"aligning {high.name} with {low.name}")
     grid = core.Grid.from_image(fixed_image)

@@ -22,19 +22,13 @@ from napari_semsr.core import FloatArray, OptionError
 from napari_semsr.io import HELPER_KEY, replace_atomically
 from napari_semsr.jobs import StitchedFile
 from napari_semsr.stitching import Corrections, PairReport
-from napari_semsr.widgets import host
+from napari_semsr.widgets import host, layers
 from napari_semsr.widgets.base import (
     RichTextLabel,
     VerbPanel,
     WrappingRow,
     create_button,
     stack_widgets,
-)
-from napari_semsr.widgets.layers import (
-    MARK_KEY,
-    get_identity,
-    pixels_to_view,
-    show_box,
 )
 
 _STEP, _FINE_STEP = 1.0, 0.1  # px per press of an arrow key, without and with Shift
@@ -308,7 +302,7 @@ class CorrectionList(QWidget):
                     axis_labels=("y", "x"),
                     metadata={
                         HELPER_KEY: self._panel.title,
-                        MARK_KEY: get_identity(mosaic),
+                        layers.MARK_KEY: layers.get_identity(mosaic),
                     },
                 )
                 layers_shown.append(layer)
@@ -363,9 +357,11 @@ class CorrectionList(QWidget):
             (low + high) / 2 - corners[0] - 0.5,
             np.maximum(high - low, 1) / 2,
         )
-        show_box(viewer, layer, (middle - half, middle + half), _VIEW_SHARE)
+        layers.show_box(viewer, layer, (middle - half, middle + half), _VIEW_SHARE)
         camera = host.get_camera(viewer)
-        pitch = np.ptp(pixels_to_view(viewer, layer, [(0, 0), (1, 1)]), axis=0).min()
+        pitch = np.ptp(
+            layers.pixels_to_view(viewer, layer, [(0, 0), (1, 1)]), axis=0
+        ).min()
         camera.zoom = max(camera.zoom, 1 / float(pitch))
 
     # -- corrections ------------------------------------------------------------
