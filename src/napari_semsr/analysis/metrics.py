@@ -365,9 +365,8 @@ def fit_gain_and_offset(
     Uses least squares; a constant image gets gain 0.
     """
     x, y = image - image.mean(), reference - reference.mean()
-    varies = (
-        np.ptp(image) > 0
-    )  # a constant minus its mean may differ from 0 by rounding
+    # a constant minus its mean may differ from 0 by rounding
+    varies = np.ptp(image) > 0
     gain = float((x * y).sum()) / float((x * x).sum()) if varies else 0.0
     return gain, float(reference.mean() - gain * image.mean())
 

@@ -186,18 +186,14 @@ def _crop_image(
         yield core.Progress(0, 0, "cutting")
         data, clipped_count = core.convert_dtype(plan.area.read(), dtype)
         more = {**about.metadata, "crop": to_json_value(_describe_position(plan))}
-        cropped_image, kind = (
-            about.replace(data=np.array(data), metadata=more),
-            str(data.dtype),
-        )
+        cropped_image = about.replace(data=np.array(data), metadata=more)
+        kind = str(data.dtype)
     else:
         cut = write_pixels(plan.area, about, run.target, dtype, existing=existing)
         written_file = yield from cut
-        cropped_image, kind, clipped_count = (
-            None,
-            written_file.dtype,
-            written_file.result,
-        )
+        cropped_image = None
+        kind = written_file.dtype
+        clipped_count = written_file.result
     reference = plan.reference
     if beside is not None and like is not None and reference is not None:
         # its history records the box
@@ -288,10 +284,8 @@ def _create_metadata(
     source: core.Micrograph, area: core.GridImage, history: core.Provenance
 ) -> core.Micrograph:
     """Return the name, calibration and history of a crop, without pixels."""
-    origin, pitch = (
-        area.grid.box_origin(core.Box.from_shape(area.grid.shape)),
-        area.grid.pitch,
-    )
+    origin = area.grid.box_origin(core.Box.from_shape(area.grid.shape))
+    pitch = area.grid.pitch
     size = {"pixel_size_nm": pitch} if source.pixel_size_nm else {"spacing_px": pitch}
     metadata = dict(source.metadata)
     if core.ORIGIN_KEY in history.options:

@@ -184,11 +184,9 @@ def _enhance_image(run: verb.Run[EnhanceOptions]) -> core.Job[Any]:
 def _enhance_plane(run: verb.Run[EnhanceOptions]) -> core.Job[EnhancedFile]:
     """Enhance a plane into a store or a file."""
     memory_before = psutil.Process().memory_info().rss
-    image, target, settings = (
-        run.image_inputs["image"],
-        run.required_target,
-        run.options,
-    )
+    image = run.image_inputs["image"]
+    target = run.required_target
+    settings = run.options
     map_path, live = run.targets.get(_MAP), run.parameters.get("live")
     run.open_images()
     source, existing = run.images["image"], run.existing
@@ -356,10 +354,8 @@ def compare_with_training_area(
     requesting a map is then an error.
     """
     card = model.card
-    focus, place = (
-        analysis.Falloff.from_model_card(card.training),
-        analysis.BlockFeatures.from_model_card(card.training),
-    )
+    focus = analysis.Falloff.from_model_card(card.training)
+    place = analysis.BlockFeatures.from_model_card(card.training)
     if focus is not None or is_instrument_model(card.model_dump()):
         sentence = create_focus_warning(source, focus, card.name)
         if sentence is not None:

@@ -339,12 +339,10 @@ def create_plate_image(
     if not np.isfinite(values).any():
         msg = f"Figure images must have finite pixels, but {image.name} has none."
         raise core.ShapeError(msg, code="no-finite-values")
-    unit, limits, gamma, look = (
-        image.quantity,
-        reporting.choose_grey_limits(values),
-        1.0,
-        image.look,
-    )
+    unit = image.quantity
+    limits = reporting.choose_grey_limits(values)
+    gamma = 1.0
+    look = image.look
     colours: str | Colormap = "gray" if unit is None else "magma"
     if unit is not None and unit.startswith("resolution"):
         colours = "viridis_r"

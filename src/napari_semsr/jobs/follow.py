@@ -294,9 +294,8 @@ class ScanFollower:
     idle_s: float | None
     is_stopped: Callable[[], bool]
     _since: float = field(default_factory=time.monotonic)
-    _unlisted_frames: set[str] = field(
-        default_factory=set
-    )  # frames without a row in the table
+    # frames without a row in the table
+    _unlisted_frames: set[str] = field(default_factory=set)
     _changes: int = 0  # changes of the table at the last search
 
     def run(self) -> core.Job[None]:

@@ -221,9 +221,8 @@ def _explain_no_patches(
 # Alignment of two scans of one area.
 
 _GREY_SIGMA_PX = 4.0  # chosen: the noise that remains is small
-_MAX_STRETCH = (
-    0.1  # relative to the numbers of pixels; chosen: range of the registration
-)
+# relative to the numbers of pixels; chosen: range of the registration
+_MAX_STRETCH = 0.1
 
 
 def _align_pairs(
@@ -376,10 +375,8 @@ def choose_pair_options(
     (`trained_sizes`) if this also happens when it is applied.
     """
     options_given = options or PairOptions()
-    names_given, factor = (
-        options_given.model_fields_set,
-        options_given.scale or scale or 1,
-    )
+    names_given = options_given.model_fields_set
+    factor = options_given.scale or scale or 1
     values: dict[str, object] = {} if scale is None else {"scale": factor}
     low = low.with_pixel_size(options_given.low_pixel_nm)
     pixel: float | None = None
@@ -580,10 +577,8 @@ def _open_images(
     for image in images:
         image_opened = open_image(image, opening)
         record = create_input_record(image, image_opened, opening, role=role)
-        own, image_opened = (
-            image_opened.pixel_size_nm,
-            image_opened.with_pixel_size(size),
-        )
+        own = image_opened.pixel_size_nm
+        image_opened = image_opened.with_pixel_size(size)
         if options.has_preparation and options.prepare in ("both", role):
             image_opened = prepare_image(image_opened, options)
         yield record, image_opened, own not in (None, image_opened.pixel_size_nm)

@@ -49,11 +49,9 @@ def _run_job_on_planes(
     output, so that an interrupted run can be resumed; the stores are removed once the
     stack is complete.
     """
-    image, axes, target = (
-        run.image_inputs["image"],
-        _get_axis_sizes(run),
-        run.required_target,
-    )
+    image = run.image_inputs["image"]
+    axes = _get_axis_sizes(run)
+    target = run.required_target
     planes = math.prod(axes.values())
     stack = image if isinstance(image, Sequence) and not isinstance(image, str) else ()
     if planes == 1:

@@ -584,10 +584,8 @@ def _replace_nonfinite(value: float) -> float | None:
 
 def _compute_unreliable_fraction(registration: Registration) -> float | None:
     """Return the fraction of patches in which the registration is unreliable."""
-    reliable, is_patches = (
-        registration.residuals.reliable,
-        registration.residuals.side_nm > 0,
-    )
+    reliable = registration.residuals.reliable
+    is_patches = registration.residuals.side_nm > 0
     return 1 - float(reliable.mean()) if reliable.size and is_patches else None
 
 

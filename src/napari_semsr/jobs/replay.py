@@ -522,9 +522,8 @@ def _compare_versions(
 # output.
 
 _MAX_THREADS = 1024  # chosen: no computer has more
-_SIMULATED_PX = (
-    1 << 22
-)  # pixels that may be simulated for any output; bundled ones have 2^19
+# pixels that may be simulated for any output; bundled ones have 2^19
+_SIMULATED_PX = 1 << 22
 _SCENE = 256  # simulated pixels per pixel of a frame; chosen: a scan of 8 x 8 needs 190
 _LARGE = 1 << 26  # pixels of a scene that a single frame may need; chosen: 3 GB
 _BYTES = 110  # bytes per simulated pixel; measured: 108 for a specimen, 55 for a scan

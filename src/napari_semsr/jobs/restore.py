@@ -38,10 +38,8 @@ def _read_psf(text: str, image: core.Micrograph) -> tuple[str, core.Micrograph |
         return text, open_image(choice.path)
     kernel_record = io.read_json_object(Path(choice.path))
     try:
-        width_px, pixel_nm = (
-            float(kernel_record["psf_fwhm_px"]),
-            float(kernel_record["pixel_size_nm"][0]),
-        )
+        width_px = float(kernel_record["psf_fwhm_px"])
+        pixel_nm = float(kernel_record["pixel_size_nm"][0])
         is_valid = 0 < width_px < np.inf and 0 < pixel_nm < np.inf
     except (KeyError, TypeError, ValueError, IndexError):
         is_valid = False
@@ -153,10 +151,8 @@ def _restore_plane(run: verb.Run[RestoreOptions]) -> core.Job[RestoredFile]:
     """Restore one plane, in memory if it has no output."""
     restorer, parameters, provenance = yield from _prepare_restoration(run)
     source, target = run.images["image"], run.target
-    plan, dtype = (
-        restorer.create_plan(source.shape),
-        np.dtype(run.options.dtype or np.float32),
-    )
+    plan = restorer.create_plan(source.shape)
+    dtype = np.dtype(run.options.dtype or np.float32)
     values_told: dict[str, Any] = {
         "method": run.options.method,
         "parameters": parameters,

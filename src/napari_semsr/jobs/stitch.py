@@ -77,10 +77,8 @@ def _compute_folder_digest(folder: Path, values: Mapping[str, Any]) -> core.Job[
 def _get_part_paths(mosaic: Path) -> dict[str, Path]:
     """Return the paths of a mosaic's companion images, keyed by part."""
     halves = dict(zip(("half-a", "half-b"), io.get_half_paths(mosaic), strict=True))
-    height, coverage = (
-        io.get_companion_path(mosaic, "height"),
-        io.get_label_path(mosaic, io.COVERAGE),
-    )
+    height = io.get_companion_path(mosaic, "height")
+    coverage = io.get_label_path(mosaic, io.COVERAGE)
     return {**halves, HEIGHT: height, io.COVERAGE: coverage}
 
 
@@ -1030,9 +1028,8 @@ class _DistortionCorrection:
     """Distortion to correct and its source."""
 
     options: StitchFolderOptions  # with a choice or a number for it
-    measurement: core.FieldDistortion | None = (
-        None  # that of the calibration, at the rim of a frame
-    )
+    # that of the calibration, at the rim of a frame
+    measurement: core.FieldDistortion | None = None
     warnings: tuple[str, ...] = ()
 
     @property

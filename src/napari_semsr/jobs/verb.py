@@ -286,9 +286,8 @@ class Run(Generic[O]):
     """One run of a command: its inputs, reading options and outputs."""
 
     verb: str
-    image_inputs: dict[
-        str, Any
-    ]  # by the names of the command's images; a list for many
+    # by the names of the command's images; a list for many
+    image_inputs: dict[str, Any]
     options: O
     opening: io.ReadOptions
     target: Path | None = None
@@ -489,9 +488,8 @@ class Verb(Generic[O, R]):
     resumes: bool = False
     replaces: bool = False  # files to overwrite on request, other than an output
     makes_table: bool = False  # also accepts many images, with a row for each
-    curves: tuple[
-        core.CurveDeclaration, ...
-    ] = ()  # plots of its result in panels and reports
+    # plots of its result in panels and reports
+    curves: tuple[core.CurveDeclaration, ...] = ()
     gives: Any = None  # return type of its function, if not the result
     value: str = ""  # attribute of the result that is returned
     example: str = ""  # doctest of the function

@@ -105,10 +105,8 @@ def draw_plate(
     count = len(images)
     across = choose_column_count(count, columns, width_mm)
     width = (width_mm - _GAP_MM * (across - 1)) / across
-    widths, bars = (
-        _compute_image_widths(images, width),
-        _choose_scale_bar_lengths(images),
-    )
+    widths = _compute_image_widths(images, width)
+    bars = _choose_scale_bar_lengths(images)
     cells: list[tuple[int, float, float, float]] = []  # image, left, top, height
     top = 0.0
     for first in range(0, count, across):
@@ -330,9 +328,8 @@ def _draw_image(
     words = figures.format_scale_bar_length(long, has_size=image.has_size)
     dpi = axes.figure.dpi
     across = axes.bbox.width / dpi * _MM
-    size = _fit_font_size(
-        words, _POINTS, 0.92 * across, dpi
-    )  # equal margins on both sides
+    # equal margins on both sides
+    size = _fit_font_size(words, _POINTS, 0.92 * across, dpi)
     half = _measure_text_mm(words, size, dpi) / (2 * across)
     middle = (from_left + max(long / 2, half * width)) / width
     above = 1 - (low - 2 * thick) / height

@@ -360,9 +360,8 @@ def _reposition_cut_frames(
         proposals=proposals,
     )
     if proposals and any(place.move == (0, 0) for place in places_found):
-        return (
-            False  # the residual of the overlaps that connect them is the finer measure
-        )
+        # the residual of the overlaps that connect them is the finer measure
+        return False
     best = choose_nearest_position(places_found, middle, spread)
     joints = () if state.layout is None else state.layout.joints
     # a previous cut may have removed other frames with overlaps

@@ -152,10 +152,8 @@ class UnpairedValidator:
         for field in self.low:
             output = restore_field(network, field).astype(float)
             x, g = stretch_contrast(field), stretch_contrast(output)
-            power_x, power_g = (
-                self._rings.cross_power(x, x),
-                self._rings.cross_power(g, g),
-            )
+            power_x = self._rings.cross_power(x, x)
+            power_g = self._rings.cross_power(g, g)
             expected_power = power_x * self._lacking
             follows = self._rings.cross_power(x, g) / np.sqrt(power_x * power_g)
             before = (np.sqrt(expected_power) - np.sqrt(power_x)) ** 2

@@ -38,9 +38,8 @@ from napari_semsr.widgets.layers import (
     show_colour_bar,
 )
 
-_LATER_MS = (
-    60  # ms from the last move of the view to an update of its left part; chosen
-)
+# ms from the last move of the view to an update of its left part; chosen
+_LATER_MS = 60
 _BEFORE_NAME = "before"
 _AMBER = "#e3b617"
 _DIVERGING = "PiYG"  # darker is magenta, brighter is green, no difference is white
@@ -128,9 +127,8 @@ class BeforeAfterOverlay(OverlayLayer):
         lead = get_displayed_plane(source, self._viewer.dims)
         pixels = np.asarray(levels[level][(*lead, *box.slices)])
         first = (np.array([box.y0, box.x0]) + 0.5) * factor - 0.5
-        pitch = np.asarray(
-            source.scale[-2:]
-        )  # everything else, such as a rotation, is `affine`
+        # everything else, such as a rotation, is `affine`
+        pitch = np.asarray(source.scale[-2:])
         linear, shift = get_display_transform(source)
         affine = np.eye(3)
         affine[:2, :2], affine[:2, 2] = linear / pitch, shift

@@ -152,10 +152,8 @@ class CropPanel(base.VerbPanel):
         if not values["align"]:
             del values["search"]  # its row is hidden then
         options = CropOptions.parse(values)
-        target, beside = (
-            base.choose_output_target(None, f"{image.name} crop", image.shape),
-            None,
-        )
+        target = base.choose_output_target(None, f"{image.name} crop", image.shape)
+        beside = None
         if reference is not None:
             beside = base.choose_output_target(
                 None, f"{reference.name} crop", reference.shape

@@ -31,9 +31,8 @@ def _describe_file(path: Path, opening: io.ReadOptions) -> core.Job[tuple[Any, b
         with core.capture_warnings(lambda _: None):  # opening the file repeats them
             io.read(path, dataset=opening.dataset)
     except core.ReadError as error:
-        return result, core.get_error_code(
-            error
-        ) == "colour-image"  # not a data bar's: crop that
+        # not a data bar's: crop that
+        return result, core.get_error_code(error) == "colour-image"
     return result, False
 
 
@@ -335,10 +334,8 @@ class OpenMosaicPanel(base.VerbPanel):
         The options are validated; they have a pixel size only if it differs from the
         file's.
         """
-        rows, databar_rows = (
-            int(self.bar.value),
-            int(self.facts.get("databar_rows") or 0),
-        )
+        rows = int(self.bar.value)
+        databar_rows = int(self.facts.get("databar_rows") or 0)
         options: io.ReadOptions = self.form.create_options(
             pixel_size_nm=self._get_corrected_pixel_size(),
             databar_rows=None if rows == databar_rows else rows,
@@ -401,9 +398,8 @@ class OpenMosaicPanel(base.VerbPanel):
             base.fit_view_to_image(self.viewer, self.shown_layer)
         guess = self.facts.get("suggested_databar_rows")
         if guess and not opened_store.options.databar_rows:
-            share = (
-                opened_store.micrograph.shape[0] / self.facts["shape"][0]
-            )  # of level 0
+            # of level 0
+            share = opened_store.micrograph.shape[0] / self.facts["shape"][0]
             # other panels offer to crop these rows
             self.shown_layer.metadata[io.ROWS_KEY] = round(guess * share)
         if self.shown_layer in self.calibrate.layer.choices:  # maps are not calibrated

@@ -230,10 +230,8 @@ class SavePanel(base.VerbPanel):
         """Update the list of results and the note on unsaved content."""
         if not base.is_alive(self):
             return
-        images_made, names = (
-            self.session.list_created_images(),
-            self.session.list_unsaved_names(),
-        )
+        images_made = self.session.list_created_images()
+        names = self.session.list_unsaved_names()
         self.messages.unsaved_label.setText(base.describe_unsaved_content(names))
         layer_chosen = self.chosen_layer()
         self.made_list.blockSignals(True)

@@ -61,9 +61,8 @@ if TYPE_CHECKING:
 
 
 _ROWS = 1024  # filtered at once; chosen: some 100 MB of a mosaic of 10 000 px
-_BRIGHTEST = (
-    99.5  # percentile of the difference shown brightest; chosen: ignores outliers
-)
+# percentile of the difference shown brightest; chosen: ignores outliers
+_BRIGHTEST = 99.5
 
 
 def filter_mosaic(

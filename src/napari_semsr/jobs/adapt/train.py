@@ -269,10 +269,8 @@ def _create_card(
         / (levels[1] - levels[0])
         for area in areas
     ]
-    place, focus = (
-        analysis.BlockFeatures.from_parts(unit_range),
-        analysis.Falloff.from_image(mosaic, run.options.cut_off_nm),
-    )
+    place = analysis.BlockFeatures.from_parts(unit_range)
+    focus = analysis.Falloff.from_image(mosaic, run.options.cut_off_nm)
     return fit.create_card(
         run.required_target.stem,
         description=f"Trained on {mosaic.name} and {', '.join(a.name for a in areas)}"

@@ -87,10 +87,8 @@ def _create_error_map(
 ) -> core.Job[ErrorMapReport]:
     settings = run.options
     run.warn_if_trained_on()
-    lying, offset = (
-        analysis.AlignedPair.from_images(reference, enhanced_image),
-        Offset(),
-    )
+    lying = analysis.AlignedPair.from_images(reference, enhanced_image)
+    offset = Offset()
     whole, shared_pixels = (
         rows * columns for rows, columns in (reference.shape, lying.shape)
     )

@@ -295,15 +295,11 @@ class ProfileReport(MeasuredCurve):
         readings = self.readings
         fit_length, plain = None, None
         if stem == "fwhm" and readings.highest_line is not None:
-            fit_length, plain = (
-                readings.highest_line.fwhm,
-                readings.highest_line.plain_fwhm,
-            )
+            fit_length = readings.highest_line.fwhm
+            plain = readings.highest_line.plain_fwhm
         elif stem == "distance" and readings.pairs:
-            fit_length, plain = (
-                readings.pairs[0].distance,
-                readings.pairs[0].plain_distance,
-            )
+            fit_length = readings.pairs[0].distance
+            plain = readings.pairs[0].plain_distance
         elif stem == "edge_10_90" and readings.edge is not None:
             fit_length, plain = readings.edge.width, readings.edge.plain_width
         return _create_length_record(self.profile, stem, fit_length, plain)

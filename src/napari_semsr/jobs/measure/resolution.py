@@ -435,10 +435,8 @@ def _create_resolution_map(
         if settings.reference
         else analysis.CAUSE_WITHOUT_REFERENCE
     )
-    found_nm, what = (
-        (result.median_nm, interval_nm),
-        (f"median of the map of {run.image_names[0]}"),
-    )
+    found_nm = (result.median_nm, interval_nm)
+    what = f"median of the map of {run.image_names[0]}"
     beyond = _warn_about_cut_off(
         analysis.format_cut_off_warning(*found_nm, end_nm, but, what)
     )
@@ -587,9 +585,8 @@ class SpectrumReport(verb.PixelSizeResult):
     centred: Annotated[str | None, core.Quantity("2-D spectrum", tabled=False)]
     table: Annotated[str | None, core.Quantity("Radial curve", tabled=False)]
     radial: analysis.RadialSpectrum = field(metadata={"json": False})
-    plane: core.Micrograph = field(
-        metadata={"json": False}
-    )  # log10 of the centred power
+    # log10 of the centred power
+    plane: core.Micrograph = field(metadata={"json": False})
 
     frequency_50_per_um = _create_frequency_property(
         0.5, "um", also="frequency_50_per_px"

@@ -106,10 +106,8 @@ def compute_sharpening_filters(
     """Compute packed sharpening filters for a `condition` (B, 9)."""
     device = condition.device
     with torch.no_grad(), disable_autocast(condition):
-        spectrum, condition = (
-            _convert_to_float64(spectrum),
-            _convert_to_float64(condition),
-        )
+        spectrum = _convert_to_float64(spectrum)
+        condition = _convert_to_float64(condition)
         noise = None if noise is None else _convert_to_float64(noise)
         taps = compute_sharpening_taps(
             spectrum.float(), _extract_blur(condition), noise

@@ -35,9 +35,8 @@ class Findings:
     numbers: Numbers = field(default_factory=dict)
     curves: Mapping[str, Columns] = field(default_factory=dict)
     plot: "PlotCanvas | None" = None
-    tables: Mapping[str, Columns] = field(
-        default_factory=dict
-    )  # copied with the numbers
+    # copied with the numbers
+    tables: Mapping[str, Columns] = field(default_factory=dict)
 
     @property
     def caption(self) -> str:

@@ -131,9 +131,8 @@ class CommandOutcome:
     images: Sequence[core.Micrograph]  # as they were read
     image: core.Micrograph  # the image made, or the first image measured
     step: str  # the step, as named in the new layer
-    planes: Sequence[
-        core.Micrograph
-    ] = ()  # planes of the first image, if all were processed
+    # planes of the first image, if all were processed
+    planes: Sequence[core.Micrograph] = ()
     report: Any = None  # of the command
     output: JobOutput | None = None  # the image made, opened again
     is_part: bool = False  # whether gaps were cropped

@@ -51,9 +51,8 @@ class ResultLayers(QObject):
         self._messages, self._read = messages, read
         self._history = get_removed_layers(viewer)
         self.own: list[Image] = []  # layers made by this panel that are in the viewer
-        self.sources: dict[
-            Image, tuple[int, ...]
-        ] = {}  # planes of the layers of the result
+        # planes of the layers of the result
+        self.sources: dict[Image, tuple[int, ...]] = {}
         self.is_adding = False
         self._new_layers: list[Layer] = []  # while a result is being shown
         # the layer or layers that the results were made from

@@ -117,9 +117,8 @@ def is_unsaved(layer: Layer) -> bool:
     Also true if its pixel size has changed since, unless an open project keeps it.
     """
     metadata = layer.metadata
-    store = (
-        None if io.STRENGTH_KEY in metadata else metadata.get(io.STORE_KEY)
-    )  # at full strength
+    # at full strength
+    store = None if io.STRENGTH_KEY in metadata else metadata.get(io.STORE_KEY)
     stores = [Path(item) for item in (metadata.get(io.SAVED_KEY), store) if item]
     if has_new_pixel_size(layer):
         stores = [item for item in stores if item.parent in _project]

@@ -120,10 +120,8 @@ def _complete_path(
         return target
     if QApplication.instance() is None:
         return None
-    yes, question = (
-        QMessageBox.StandardButton.Yes,
-        (f"{target} already exists. Replace it?"),
-    )
+    yes = QMessageBox.StandardButton.Yes
+    question = f"{target} already exists. Replace it?"
     return target if QMessageBox.question(parent, "Save", question) == yes else None
 
 

@@ -196,12 +196,10 @@ class Session(QObject):
         self.runner.returned.connect(self._finish_job)
         self.runner.failed.connect(self._report_failure)
         self.runner.cancelled.connect(self._report_saving_cancelled)
-        self._changed_layers: WeakSet[Layer] = (
-            WeakSet()
-        )  # layers changed since their pixels were saved
-        self._edited_layers: WeakSet[Layer] = (
-            WeakSet()
-        )  # layers changed by hand since they were written
+        # layers changed since their pixels were saved
+        self._changed_layers: WeakSet[Layer] = WeakSet()
+        # layers changed by hand since they were written
+        self._edited_layers: WeakSet[Layer] = WeakSet()
         self._filed_layers: WeakSet[Layer] = WeakSet()  # layers not in the project
         self._reset_project()
         self._panels: WeakSet[Any] = WeakSet()

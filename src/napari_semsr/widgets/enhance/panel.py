@@ -158,9 +158,8 @@ class LiveLayer(QObject):
         self.live = live
         self.store = store
         self.request = request  # source, model, options, and its plane and path
-        self.is_wanted = (
-            True  # otherwise the unfinished store is deleted when its run ends
-        )
+        # otherwise the unfinished store is deleted when its run ends
+        self.is_wanted = True
         self._viewer = viewer
         self._on_layer_removed = on_removed
         many = len(live.levels) > 1 and max(live.shape) > io.SINGLE_PX
@@ -871,10 +870,8 @@ class EnhancePanel(base.VerbPanel):
 
             return replace(call, show=self._show_maps, work=create_maps)
         existing = str(self.existing.value)
-        name, scale = (
-            self._create_result_name(micrograph, card),
-            int(card.get("scale", 1)),
-        )
+        name = self._create_result_name(micrograph, card)
+        scale = int(card.get("scale", 1))
         shape, count = micrograph.shape, len(planes)
         target = base.choose_output_target(
             self.output, name, shape, scale, existing, planes=count

@@ -303,10 +303,8 @@ class FrcMapPanel(base.VerbPanel):
                     "if necessary."
                 )
                 raise core.OptionError(msg, code="missing-value")
-            first, second = (
-                self.input_layers.read(before),
-                self.input_layers.read(after),
-            )
+            first = self.input_layers.read(before)
+            second = self.input_layers.read(after)
             first, values = _crop_to_common_blocks(first, second)
             limits = core.contrast_limits(values, 1, 99)
             for layer in (before, after):

@@ -71,10 +71,8 @@ class GapsPanel(GroundTruthPanel):
             return [item for item, there in zip(items, is_inside, strict=True) if there]
 
         result, unit = report.result, report.unit
-        gaps, invented_gaps = (
-            select_inside(result.found_gaps),
-            select_inside(result.invented_gaps),
-        )
+        gaps = select_inside(result.found_gaps)
+        invented_gaps = select_inside(result.invented_gaps)
         part = replace(
             result, found_gaps=tuple(gaps), invented_gaps=tuple(invented_gaps)
         )
@@ -85,10 +83,8 @@ class GapsPanel(GroundTruthPanel):
             f"median width ({unit})": float(np.median(widths)) if widths else None,
         }
         if result.reference_background is not None:
-            share, errors = (
-                part.undetected_fraction,
-                np.abs(part.compute_width_errors(unit)),
-            )
+            share = part.undetected_fraction
+            errors = np.abs(part.compute_width_errors(unit))
             row |= {
                 "not seen (%)": None if share is None else 100 * share,
                 "invented": len(invented_gaps),

@@ -33,9 +33,8 @@ class MeasurePanel(base.VerbPanel):
 
     applies_to_folder = True
     region_help = ""  # action in each region; without it there are none
-    cuts_gaps = (
-        False  # measures and outlines the part where all images have grey values
-    )
+    # measures and outlines the part where all images have grey values
+    cuts_gaps = False
 
     def __init__(self, viewer: Viewer) -> None:
         self.plots |= bool(self.verb.curves)

@@ -225,18 +225,15 @@ class ProfilePanel(base.VerbPanel):
         events = lines.events.data, lines.events.set_data, lines.events.highlight
         for event in events:
             event.connect(self._on_line_moved)
-        lines.mouse_drag_callbacks.insert(
-            0, track_drag
-        )  # before napari's callback that starts the line
+        # before napari's callback that starts the line
+        lines.mouse_drag_callbacks.insert(0, track_drag)
         self._lines_watched = events, (lines.mouse_drag_callbacks, track_drag)
         self._on_line_moved()
 
     def _find_line_ends(self, lines: Shapes) -> core.FloatArray | None:
         """Return the ends (2, 2) of the selected or last line, in world coordinates."""
-        kinds, indices = (
-            lines.shape_type,
-            layers.find_visible_shapes(lines, self.viewer.dims),
-        )
+        kinds = lines.shape_type
+        indices = layers.find_visible_shapes(lines, self.viewer.dims)
         lines_in_view = [place for place in indices if kinds[place] == "line"]
         lines_chosen = [
             place for place in lines_in_view if place in lines.selected_data
@@ -286,10 +283,8 @@ class ProfilePanel(base.VerbPanel):
             reader = (layer.data, place, analysis.LineReader(image.data))
             self._readers[id(layer)] = reader
         linear, shift = layers.get_display_transform(layer)
-        linear, shift = (
-            linear / layers.get_display_fit(first)[0],
-            layers.world_to_layer(first, shift),
-        )
+        linear = linear / layers.get_display_fit(first)[0]
+        shift = layers.world_to_layer(first, shift)
         has_size = layers.is_calibrated(layer)
         k = layers.get_nm_scale(layer) if has_size else np.ones(2)
         size = tuple(np.linalg.norm(k[:, None] * linear, axis=0).tolist())

@@ -307,9 +307,8 @@ class LandmarkControls(base.Form):
             self._replace_points(other, other.data[indices_kept])
         self.show_fit()
         if action == "added" and self.add_button.isChecked():
-            QTimer.singleShot(
-                0, self._show_next_image
-            )  # napari still handles the click
+            # napari still handles the click
+            QTimer.singleShot(0, self._show_next_image)
 
     def _replace_points(self, layer: Points, data: core.FloatArray) -> None:
         """Replace the points of a layer without handling the change event."""
@@ -510,9 +509,8 @@ class OverlayControls(CompareControls):
         for control in (self.overlay, self.flicker):
             self.add_row(control)
             self._ticks.append(control)
-        self.show_row(
-            "strength", False
-        )  # images of two instruments have no common grey scale
+        # images of two instruments have no common grey scale
+        self.show_row("strength", False)
         self._timer = base.create_timer(self, self._toggle_upper_layer, _TURN_MS)
         self.overlay.changed.connect(self._toggle_overlay)
         self.flicker.changed.connect(self._toggle_flicker)
@@ -578,9 +576,8 @@ _REACH = 0.4  # of a patch: length of most arrows; patches are half a patch apar
 _SHARE = 90  # % of the arrows that are not longer; chosen
 _PATCH = 128  # largest side of a patch; that of the recipe fine-tune
 _THIN = 0.03  # share of a patch: width of an arrow
-_SEEN_SHARE = (
-    1 / 300
-)  # share of the image: arrows this wide are visible when all of it is in view
+# share of the image: arrows this wide are visible when all of it is in view
+_SEEN_SHARE = 1 / 300
 _REFUSAL_TEXTS = {
     "ambiguous": "none: several positions fit",
     "no-overlap": "none: no position fits",
@@ -645,12 +642,10 @@ class RegisterPanel(base.VerbPanel):
         self.add_group("Settings", self.form, self.marking, buttons)
         self.add_group("Compare", self.look)
         self._build_results()
-        self.last_registration: tuple[jobs.Registered, Image, Image] | None = (
-            None  # and its layers
-        )
-        self._layers_wanted: dict[
-            str, Layer | None
-        ] = {}  # by the user, until it is gone
+        # and its layers
+        self.last_registration: tuple[jobs.Registered, Image, Image] | None = None
+        # by the user, until it is gone
+        self._layers_wanted: dict[str, Layer | None] = {}
         self._proposes = False
         self._layers_chosen: dict[str, Layer | None] = {}
         self._layers_followed: list[Layer] = []  # whose transform is watched
@@ -845,9 +840,8 @@ class RegisterPanel(base.VerbPanel):
             images = self._read_images(is_unturned=True)
             moving, fixed_side = map(io.ImageIdentity.from_image, images)
             layer = self.moving.value
-            nm = layers.get_nm_scale(
-                layer
-            )  # the layer's unit, if not a length: refused later
+            # the layer's unit, if not a length: refused later
+            nm = layers.get_nm_scale(layer)
             linear, shift = layers.get_display_transform(layer)
             # without the layer's scale and translation
             linear = nm[:, None] * linear / (nm * layer.scale[-2:])
@@ -1153,10 +1147,8 @@ def _compute_arrow_factor(registration: Registration) -> float:
 def _describe_result(registration: Registration, moving: str, fixed_name: str) -> str:
     sentence = f"Registered {moving} to {fixed_name}"
     if np.isfinite(registration.error_nm):
-        nm, px = (
-            core.format_rounded(registration.error_nm),
-            f"{registration.error_px:.2g}",
-        )
+        nm = core.format_rounded(registration.error_nm)
+        px = f"{registration.error_px:.2g}"
         sentence += f", with an expected error of {nm} nm ({px} px)"
     if registration.search_name == "full":
         sentence += ", after a search over all rotations"

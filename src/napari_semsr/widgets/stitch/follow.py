@@ -193,10 +193,8 @@ class GrowingLayer:
 
     def _add(self, data: list[Any], box: Box) -> None:
         """Add the layer as soon as its first pixels have contrast."""
-        mosaic, measured_limits = (
-            self.levels.mosaic,
-            self._measure_contrast_limits(data[1]),
-        )
+        mosaic = self.levels.mosaic
+        measured_limits = self._measure_contrast_limits(data[1])
         if mosaic is None or measured_limits is None:
             return
         record, place = mosaic.store.record, mosaic.store.path

@@ -627,9 +627,8 @@ class StitchMosaicPanel(base.VerbPanel):
     def _list_overlaps(self, mosaic_file: jobs.StitchedFile) -> None:
         """Show the whole mosaic, and list its overlaps for correction."""
         if self._mosaic is not None:
-            layers.fill_view(
-                self.viewer, self._mosaic
-            )  # except in a second run on the folder
+            # except in a second run on the folder
+            layers.fill_view(self.viewer, self._mosaic)
             self.by_hand.show_mosaic(mosaic_file, self._mosaic)
 
     @property
@@ -697,10 +696,8 @@ def _align_nominal_corners(mosaic_file: jobs.StitchedFile) -> core.FloatArray | 
 
     Returns (N, 2), in px of the mosaic; None if there are no nominal positions.
     """
-    nominal, solved_positions = (
-        mosaic_file.solution.nominal_px,
-        mosaic_file.solution.positions_px,
-    )
+    nominal = mosaic_file.solution.nominal_px
+    solved_positions = mosaic_file.solution.positions_px
     if nominal is None:
         return None
     has_both = mosaic_file.solution.is_placed & np.isfinite(nominal).all(axis=1)
