@@ -391,12 +391,9 @@ def choose_pair_options(
         values["pixel_nm"] = pixel / factor
         field = min(field, int(min(high.shape) * high_size / pixel))
     patch = options_given.patch if "patch" in names_given else patch_px
-    while (
-        "patch" not in names_given
-        and patch * _ACROSS > field
-        and patch // 2 >= _MIN_PATCH
-    ):
-        patch //= 2
+    if "patch" not in names_given:
+        while patch * _ACROSS > field and patch // 2 >= _MIN_PATCH:
+            patch //= 2
     values |= {"patch": patch, "step": max(4, patch // 2)}
     return options_given.replace(
         **{k: v for k, v in values.items() if k not in names_given}
@@ -413,24 +410,20 @@ def _choose_scale(
     scales = {_compute_stated_scale(low, high) for low, high in both}
     scale = scales.pop() if len(scales) == 1 else None
     options_scaled = options.replace(scale=scale or 1)
+    is_one = options_scaled.scale_factor == 1
     sizes = [image.mean_pixel_size_nm for image in (both[0] if both else ())]
     if not both or sizes[0] is None or sizes[1] is None:
-        return (
-            options_scaled,
-            None if options_scaled.scale_factor == 1 else "by the numbers of pixels",
-        )
+        return options_scaled, None if is_one else "by the numbers of pixels"
     if sizes[0] == sizes[1]:
         return options_scaled, None
     reason = f"LOW has a pixel size of {sizes[0]:.4g} nm, HIGH of {sizes[1]:.4g} nm"
-    if options_scaled.scale_factor == 1:
-        return (
-            options_scaled,
-            (
-                f"{reason}; both are resampled to a common pixel size (set `scale` to "
-                "keep a ratio of N to 1)"
-            ),
+    more = " (`scale=1` resamples both to a common pixel size)"
+    if is_one:
+        more = (
+            "; both are resampled to a common pixel size (set `scale` to keep a ratio "
+            "of N to 1)"
         )
-    return options_scaled, f"{reason} (`scale=1` resamples both to a common pixel size)"
+    return options_scaled, reason + more
 
 
 def _compute_stated_scale(low: core.Micrograph, high: core.Micrograph) -> int | None:

@@ -403,18 +403,16 @@ def _find_or_apply_transform(
         registration = yield from _find_transform(run, options, landmarks, unsized_role)
         moving, fixed_image = run.images["moving"], run.images["fixed"]
     _warn_if_unreliable(registration, options)
-    facts = {
-        k: v for k, v in describe_registration(registration).items() if k != "transform"
-    }
+    facts = describe_registration(registration)
+    del facts["transform"]
     if len(registration.residuals.places_nm):  # so that others can use them
         facts["residuals"] = registration.residuals
-    transform_file = io.StoredTransform(
+    return registration, io.StoredTransform(
         registration.transform,
         io.ImageIdentity.from_image(moving, records["moving"].digest),
         io.ImageIdentity.from_image(fixed_image, records["fixed"].digest),
         to_json_value(facts),
     )
-    return registration, transform_file
 
 
 def _find_transform(
@@ -426,10 +424,9 @@ def _find_transform(
     """Find the transform from image structure, optionally starting from landmarks."""
     moving, fixed_image = run.images["moving"], run.images["fixed"]
     if landmarks is None and unsized_role is not None and not options.landmarks_only:
-        job = register_uncalibrated_images(
+        factor, registration = yield from register_uncalibrated_images(
             moving, fixed_image, options, unsized_role=unsized_role
         )
-        factor, registration = yield from job
         _set_estimated_size(run, unsized_role, factor)
         return registration
     if landmarks is None:
@@ -584,9 +581,9 @@ def _replace_nonfinite(value: float) -> float | None:
 
 def _compute_unreliable_fraction(registration: Registration) -> float | None:
     """Return the fraction of patches in which the registration is unreliable."""
-    reliable = registration.residuals.reliable
-    is_patches = registration.residuals.side_nm > 0
-    return 1 - float(reliable.mean()) if reliable.size and is_patches else None
+    residuals = registration.residuals
+    is_measured = residuals.reliable.size and residuals.side_nm > 0
+    return 1 - float(residuals.reliable.mean()) if is_measured else None
 
 
 def create_transform_record(
@@ -617,13 +614,9 @@ def create_transform_record(
 
 def _warn_if_unreliable(registration: Registration, options: RegisterOptions) -> None:
     """Warn about anything that makes a registration unreliable."""
+    transform = registration.transform
     if registration.search_name == "full" and options.search == "near":
-        found_transform = registration.transform
-        affine = (
-            found_transform.affine
-            if isinstance(found_transform, core.Elastic)
-            else found_transform
-        )
+        affine = transform.affine if isinstance(transform, core.Elastic) else transform
         mirror_note = "mirrored, " if affine.is_mirrored else ""
         core.warn(
             "No match was found near the stated pixel sizes, so all rotations were "
@@ -656,7 +649,7 @@ def _warn_if_unreliable(registration: Registration, options: RegisterOptions) ->
     share = _compute_unreliable_fraction(registration)
     if share is not None and share > _UNRELIABLE:
         or_else = "one is distorted (try `model=elastic`)"
-        if isinstance(registration.transform, core.Elastic):
+        if isinstance(transform, core.Elastic):
             or_else = "have too little detail for an elastic map (try `model=affine`)"
         core.warn(
             f"The transform is not confirmed in {100 * share:.0f} % of the overlap: "

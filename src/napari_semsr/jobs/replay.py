@@ -329,28 +329,20 @@ def _replay_output(run: Run[core.Options]) -> core.Job[ReplayReport]:
             search.compare_digest(
                 call, role, one, (yield from _digest_grey_values(place))
             )
-        now = open_image(
-            again,
-            io.ReadOptions(plane=0) if differences.planes > 1 else None,
-            blank=True,
-        )
-        pixels = (
-            [differences.create_difference(path.name)]
-            if not differences.is_identical
-            else []
-        )
-        differs = (
-            *pixels,
+        now = _open_plane(again, differences.planes)
+        differs = [
             *_compare_calibration(stored_image, now),
             *search.differences,
-        )
-        differs = (*differs, *_compare_versions(stored_history, now.provenance))
+            *_compare_versions(stored_history, now.provenance),
+        ]
+        if not differences.is_identical:
+            differs.insert(0, differences.create_difference(path.name))
     return ReplayReport(
         output=str(path),
         job=stored_history.job,
         identical=differences.is_identical,
         max_abs_difference=differences.largest,
-        differs=differs,
+        differs=tuple(differs),
         pixels=differences.pixels,
         different=differences.different,
         where=differences.place,
@@ -361,6 +353,12 @@ def _replay_output(run: Run[core.Options]) -> core.Job[ReplayReport]:
 def _count_planes(path: Path) -> int:
     """Return the number of planes; 1 for a missing file, which fails when read."""
     return io.count_planes(path) if path.is_file() else 1
+
+
+def _open_plane(path: Path, planes: int, plane: int = 0) -> core.Micrograph:
+    """Open an image, or one plane of a stack."""
+    reading = io.ReadOptions(plane=plane) if planes > 1 else None
+    return open_image(path, reading, blank=True)
 
 
 _SILENCE = partial(warnings.catch_warnings, action="ignore", category=UserWarning)
@@ -432,18 +430,14 @@ def _compare_pixels(stored_path: Path, again: Path) -> core.Job[_PixelDifference
     planes, others = _count_planes(stored_path), _count_planes(again)
     pixels = _PixelDifferences(planes)
     for plane in range(planes):
-        reading = io.ReadOptions(plane=plane) if planes > 1 else None
-        first = open_image(stored_path, reading, blank=True)
+        first = _open_plane(stored_path, planes, plane)
         pixels.shape = pixels.other = first.shape
         if planes != others:
-            other = open_image(
-                again, io.ReadOptions(plane=0) if others > 1 else None, blank=True
-            )
             pixels.shape = (planes, *first.shape)
-            pixels.other = (others, *other.shape)
+            pixels.other = (others, *_open_plane(again, others).shape)
             pixels.largest = None
             return pixels
-        second = open_image(again, reading, blank=True)
+        second = _open_plane(again, planes, plane)
         if first.shape != second.shape:
             pixels.other, pixels.largest = second.shape, None
             return pixels
@@ -468,14 +462,10 @@ def _compare_calibration(
     stored_image: core.Micrograph, again: core.Micrograph
 ) -> Iterator[Difference]:
     """Compare pixel sizes and origins."""
-    for name, unit, one, two in (
-        (
-            "pixel size",
-            stored_image.unit,
-            stored_image.pixel_size_nm,
-            again.pixel_size_nm,
-        ),
-        ("origin", stored_image.unit, stored_image.origin, again.origin),
+    unit = stored_image.unit
+    for name, one, two in (
+        ("pixel size", stored_image.pixel_size_nm, again.pixel_size_nm),
+        ("origin", stored_image.origin, again.origin),
     ):
         near = one and two and np.allclose(one, two, rtol=_ROUNDING, atol=_ROUNDING)
         if one == two or near:

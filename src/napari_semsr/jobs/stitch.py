@@ -147,11 +147,8 @@ def _write_mosaic(
             if not part.is_complete:
                 yield from part.finish()
         # uncovered pixels are NaN, which integer dtypes lack
-        return (
-            clipped_count - sum(uncovered_counts)
-            if np.dtype(dtype).kind in "ui"
-            else clipped_count
-        )
+        is_integer = np.dtype(dtype).kind in "ui"
+        return clipped_count - (sum(uncovered_counts) if is_integer else 0)
 
     kept_store = existing.find_resumable_store(run.required_target)
     with ExitStack() as stack:  # renamed when all are complete
@@ -185,10 +182,8 @@ def _create_block_copier(
     ) -> tuple[core.RealArray, core.RealArray] | None:
         if not plan.has_same_pixels(before, box):
             return None
-        image, count = (
-            np.asarray(one.data[box.slices]) for one in (old_mosaic, counts)
-        )
-        return image, count
+        parts = [np.asarray(one.data[box.slices]) for one in (old_mosaic, counts)]
+        return parts[0], parts[1]
 
     return copy_unchanged_block
 
@@ -599,11 +594,9 @@ def _has_several_heights(run: _Stitching) -> bool:
 
 
 def _get_height_path(run: _Stitching) -> Path | None:
-    return (
-        io.get_companion_path(run.required_target, "height")
-        if _has_several_heights(run)
-        else None
-    )
+    if not _has_several_heights(run):
+        return None
+    return io.get_companion_path(run.required_target, "height")
 
 
 def _get_half_paths(run: _Stitching) -> tuple[Path, ...]:
@@ -740,11 +733,7 @@ def _solve_and_write_mosaic(
             *([focus] if focus else []),
         ),
         positions=tuple(
-            {
-                "frame": name,
-                "y_px": at and at[0],
-                "x_px": at and at[1],
-            }
+            {"frame": name, "y_px": at and at[0], "x_px": at and at[1]}
             for name, at in corners.items()
         ),
         position_sd_px=tuple(
@@ -897,11 +886,8 @@ def _open_scans(run: _Stitching) -> core.Job[_ScanSet]:
 def choose_height_table(folder: Path, top: Path, table: Path | None) -> Path | None:
     """Choose a height's position table: the given, its own or the shared one."""
     own, shared_table = folder / "positions.csv", top / "positions.csv"
-    return (
-        shared_table
-        if table is None and not own.is_file() and shared_table.is_file()
-        else table
-    )
+    is_shared = table is None and not own.is_file() and shared_table.is_file()
+    return shared_table if is_shared else table
 
 
 def _plan_mosaic(
@@ -977,11 +963,10 @@ def _create_provenance(
     folders = scans.folders or (_get_folder(run),)
     inputs = []
     for folder, scan in zip(folders, scans.acquisitions, strict=True):
-        digest = yield from digest_scan(folder, scan)
         record = core.InputRecord(
             role="frames",
             name=folder.resolve().name,
-            digest=digest,
+            digest=(yield from digest_scan(folder, scan)),
             provenance=scan.provenance,
             path=images.get_record_path(folder.resolve()),
         )
@@ -992,9 +977,8 @@ def _create_provenance(
         inputs.append(images.record_file(table, "positions"))
     guides = []
     if _has_several_heights(run):
-        guides.append(
-            images.record_file(_get_folder(run).resolve() / io.HEIGHTS, "heights")
-        )
+        path = _get_folder(run).resolve() / io.HEIGHTS
+        guides.append(images.record_file(path, "heights"))
     return images.compose_provenance(
         "stitch", _get_recorded_options(run), *inputs, guides=guides
     )
@@ -1002,11 +986,9 @@ def _create_provenance(
 
 def _get_recorded_options(run: _Stitching) -> dict[str, object]:
     """Return the options to record in the history."""
-    options = {
-        k: v
-        for k, v in images.to_json_value(run.options).items()
-        if k not in _FOLLOWING
-    }
+    options: dict[str, object] = images.to_json_value(run.options)
+    for name in _FOLLOWING:
+        del options[name]
     if options["other_frames"] == "refuse":
         del options["other_frames"]  # omitted, as in histories older than this option
     flat_path = _get_flat_path(run)
