@@ -214,9 +214,8 @@ def _fit_histogram(
         again = _fit_gaussian(middle, counts_drawn, best)
         if again is not None:
             means.append(again[1])
-    if (
-        len(means) < _REFITS / 2
-    ):  # a peak missing in many resampled histograms is not significant
+    # a peak missing in many resampled histograms is not significant
+    if len(means) < _REFITS / 2:
         return None
     # half of the central 68 %: robust to single outlying fits
     low, high = np.quantile(means, [0.16, 0.84])

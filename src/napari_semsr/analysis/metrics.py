@@ -631,9 +631,8 @@ def measure_metrics(
     )
     if reference is None or target is None:
         return own
-    if match is not None and not np.ptp(
-        _remove_missing_pixels(target)
-    ):  # every image would match a constant
+    # every image would match a constant
+    if match is not None and not np.ptp(_remove_missing_pixels(target)):
         msg = (
             "Matching grey levels needs a reference with contrast, but "
             f"{reference.name} is constant; compare the images without matching."

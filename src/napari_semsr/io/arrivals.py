@@ -199,9 +199,8 @@ class FrameFolder:
         yield NewFrame(path.name, pixels, image.pixel_size_nm, is_again=look.was_taken)
 
     def _read_image(self, path: Path) -> core.Micrograph:
-        with core.capture_warnings(
-            lambda _: None
-        ):  # the final solution warns about them
+        # the final solution warns about them
+        with core.capture_warnings(lambda _: None):
             source = Source.from_path(path)
             info = source.read_info()
             if info.planes * info.channels > 1:

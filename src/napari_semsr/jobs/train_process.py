@@ -299,9 +299,8 @@ def serve_training_request(
     except Exception as error:  # noqa: BLE001 - sent to the other process
         traceback.print_exc(file=sys.stderr)
         kind, sentence = type(error).__name__, str(error)
-        if not isinstance(
-            error, core.SemsrError
-        ):  # errors of this package are sentences
+        # errors of this package are sentences
+        if not isinstance(error, core.SemsrError):
             what = " ".join(sentence.split()) or "no message"
             kind, sentence = (
                 "SemsrError",

@@ -540,9 +540,8 @@ class Verb(Generic[O, R]):
     def arguments(self) -> "dict[str, ImageInput | FileInput | Output | FieldInfo]":
         """All arguments of the command, keyed by name."""
         all_arguments: dict[str, Any] = {}
-        for group in reversed(
-            self.option_groups
-        ):  # own options before those of reading
+        # own options before those of reading
+        for group in reversed(self.option_groups):
             all_arguments |= group.arguments(group.exclude)
         return all_arguments | {
             item.name: item for item in (*self.inputs, *self.all_outputs)

@@ -252,9 +252,8 @@ def reposition_bridged_frames(state: State) -> Job[bool]:
         yield Progress(
             checked_count, len(cuts), "Checking overlaps that contradict others"
         )
-        if state.is_placed[
-            [*sides[0], *sides[1]]
-        ].all():  # still, after the previous cuts
+        # still, after the previous cuts
+        if state.is_placed[[*sides[0], *sides[1]]].all():
             has_changed |= _reposition_cut_frames(state, sides, moves)
     return has_changed
 

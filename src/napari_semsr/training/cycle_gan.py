@@ -136,10 +136,8 @@ class UnpairedValidator:
             [self._compute_log_power(field) for field in high], axis=0
         )
         input_power = np.mean([self._compute_log_power(field) for field in low], axis=0)
-        self._target_power, self._lacking = (
-            target_power,
-            np.exp(target_power - input_power),
-        )
+        self._target_power = target_power
+        self._lacking = np.exp(target_power - input_power)
         self._patches = np.concatenate(
             [_crop_patches(stretch_contrast(field)) for field in high]
         )

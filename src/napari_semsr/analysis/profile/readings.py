@@ -755,10 +755,8 @@ def _estimate_distance(group: _LineGroup, first: int) -> Estimate:
 
 def _estimate_dip(group: _LineGroup, first: int) -> Estimate:
     """Estimate the dip between two lines of a fit, relative to the lower line."""
-    at, other = (
-        group.fit.get_position_index(first),
-        group.fit.get_position_index(first + 1),
-    )
+    at = group.fit.get_position_index(first)
+    other = group.fit.get_position_index(first + 1)
 
     def compute_dip(p: core.FloatArray) -> float:
         places = np.linspace(p[at], p[other], _FINE + 1)

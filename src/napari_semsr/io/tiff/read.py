@@ -970,9 +970,8 @@ def _read_companion_xml(
         return None if is_plain else ET.tostring(own, encoding="unicode")
     name = where[0].get("MetadataFile") or ""
     root: Element | None = None
-    with suppress(
-        core.SemsrError, OSError, ValueError
-    ):  # `with_name` refuses other folders
+    # `with_name` refuses other folders
+    with suppress(core.SemsrError, OSError, ValueError):
         companion = path.with_name(name)
         with core.open_file(companion) as stream:
             is_tiff = stream.read(4).startswith(_MAGIC)
@@ -1086,9 +1085,8 @@ def _list_own_series(tif: "tifffile.TiffFile") -> list[int]:
     for i in own:
         page = tif.series[i].keyframe
         former = page.tags.valueof(_FORMER_SUBFILE)
-        if (
-            not page.is_reduced and former != _FORMER_REDUCED
-        ):  # either tag may declare it
+        # either tag may declare it
+        if not page.is_reduced and former != _FORMER_REDUCED:
             full.append(i)
     return full or own
 

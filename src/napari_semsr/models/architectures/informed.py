@@ -338,10 +338,8 @@ class Sharpener(nn.Module):
         plain_part.load_state_dict(state)
         denoise, deblur = shares.unbind()
         share_tensor = torch.stack([deblur, torch.zeros_like(deblur), denoise - deblur])
-        plain_part.filters, plain_part.filter_shares = (
-            filters,
-            share_tensor[:, None, None],
-        )
+        plain_part.filters = filters
+        plain_part.filter_shares = share_tensor[:, None, None]
         plain_part.most = (gate.most * shares)[:, None, None]
         return plain_part
 

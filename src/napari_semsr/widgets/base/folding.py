@@ -369,9 +369,8 @@ def _get_spin_box_parts(helper: QObject) -> tuple[QDoubleSpinBox, QLineEdit, str
 def compute_minimum_width(widget: QWidget) -> int:
     """Return the minimum width of a control at which only names are elided."""
     metrics = widget.fontMetrics()
-    if isinstance(
-        widget, QAbstractSpinBox
-    ):  # which reserves room for its longest label
+    # which reserves room for its longest label
+    if isinstance(widget, QAbstractSpinBox):
         prefix = getattr(widget, "prefix", str)()
         texts = (widget.specialValueText(), prefix + _MIN_DIGITS, widget.text())
         bare = widget.buttonSymbols() == widget.ButtonSymbols.NoButtons

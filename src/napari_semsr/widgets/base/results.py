@@ -602,9 +602,8 @@ def _forget_files(layer: Image | Labels) -> None:
 def _set_up_inserted_layer(viewer: ViewerModel, layer: Layer) -> None:
     """Show scale bar and colour bar of an image, and position it among others."""
     identities = [item.metadata.get(layers.IDENTITY_KEY) for item in viewer.layers]
-    if (
-        identities.count(layer.metadata.get(layers.IDENTITY_KEY)) > 1
-    ):  # a copy is another layer
+    # a copy is another layer
+    if identities.count(layer.metadata.get(layers.IDENTITY_KEY)) > 1:
         layer.metadata.pop(layers.IDENTITY_KEY, None)
     _update_colour_bars(viewer)
     is_mixed = _update_scale_bar(viewer)
@@ -780,9 +779,8 @@ def get_stated_pixel_size(layer: Layer | None) -> core.PixelSize | None:
         colour = isinstance(layer, Image) and layer.rgb
         columns = layers.get_finest_level(layer).shape[-2 if colour else -1]
         size = None
-        with suppress(
-            core.SemsrError, OSError, ValueError
-        ):  # napari could still read it
+        # napari could still read it
+        with suppress(core.SemsrError, OSError, ValueError):
             facts = io.describe(Path(path))
             if facts.series == 1 and facts.shape[-1] == columns:
                 size = facts.pixel_size_nm

@@ -905,9 +905,8 @@ class Session(QObject):
 
     def _can_close_window(self, window: QMainWindow) -> bool:
         names = self.list_unsaved_names()
-        if (
-            self.folder is None
-        ):  # in a project, Enhance can be resumed; others start again
+        # in a project, Enhance can be resumed; others start again
+        if self.folder is None:
             running = (
                 p.title for p in self._panels if is_alive(p) and p.runner.is_busy
             )
@@ -918,9 +917,8 @@ class Session(QObject):
             if self.folder is not None:
                 self._timer.stop()
                 self.save()
-                if (
-                    self.runner.is_busy
-                ):  # writing pixels: it closes once they are written
+                # writing pixels: it closes once they are written
+                if self.runner.is_busy:
                     show_info(
                         f"Saving {self.folder.name}; napari will close when this is "
                         "done."

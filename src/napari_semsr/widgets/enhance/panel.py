@@ -545,10 +545,8 @@ class EnhancePanel(base.VerbPanel):
             "Amounts of noise, blur and haze to remove; by default, as measured by the "
             "model."
         )
-        self.weights, self.advanced = (
-            _CollapsibleOptions(WEIGHTS, tooltip),
-            AdvancedOptions(),
-        )
+        self.weights = _CollapsibleOptions(WEIGHTS, tooltip)
+        self.advanced = AdvancedOptions()
         self.sharpen = SharpenForm()
         self.whole = CheckBox(
             name="whole",
@@ -952,9 +950,8 @@ class EnhancePanel(base.VerbPanel):
             apart = card.get("grey", "input") != "input"
             self.look.set_result(layer, source, image, outcome, apart=apart)
         self._outcome = outcome
-        if self._store_offered == Path(
-            outcome.result.output
-        ):  # the next run chooses its own path
+        # the next run chooses its own path
+        if self._store_offered == Path(outcome.result.output):
             self.output.line_edit.value, self.existing.value = "", "refuse"
         self._store_offered = None
         yield from self._show_maps(outcome_enhanced)

@@ -453,9 +453,8 @@ class FrcMapPanel(base.VerbPanel):
         yield
         alone = outcome.alone
         if outcome.whole is not None:
-            for frc in core.get_plots(
-                outcome.whole, jobs.FRC.curves
-            ):  # none if too small
+            # none if too small
+            for frc in core.get_plots(outcome.whole, jobs.FRC.curves):
                 if alone is not None and alone.result.resolution_px is not None:
                     (other,) = core.get_plots(alone, jobs.DECORRELATION.curves)
                     line = replace(other.lines[-1], label="decorrelation")

@@ -619,9 +619,8 @@ class TrainPanel(base.VerbPanel):
     def accepts_layer(self, layer: Layer) -> bool:
         """Reject ground truth and SEM images as Low."""
         is_better = layers.is_ground_truth(layer)
-        if (
-            layers.is_sem_image(layer) and not self.pairs.own
-        ):  # an SEM image next to an optical one
+        # an SEM image next to an optical one
+        if layers.is_sem_image(layer) and not self.pairs.own:
             images = filter(layers.is_acquired, layers.list_grey_layers(self.viewer))
             is_better = is_better or not all(map(layers.is_sem_image, images))
         return super().accepts_layer(layer) and not is_better
