@@ -174,7 +174,7 @@ def test_the_device_that_was_chosen_is_handed_on(played, device):
 
 
 def test_a_device_that_cannot_train_is_refused_before_a_process_starts(monkeypatch):
-    monkeypatch.setattr("napari_semsr.core.ChildProcess", None)
+    monkeypatch.setattr("napari_semsr.jobs.train_process.ChildProcess", None)
     values = {**list_train_values("a.yaml", "r"), "device": "xpu:1"}
     with refused(OptionError, "unknown-value", match="cpu, cuda or mps, .* 'xpu:1'"):
         run(train_in_subprocess(values))
