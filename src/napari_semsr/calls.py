@@ -133,9 +133,8 @@ def create_signature(verb: Verb[Options, Result]) -> inspect.Signature:
         )
         for name, kind, default in rows
     ]
-    if (
-        verb.reading_prefixes
-    ):  # reading options of a single image, prefixed with its name
+    # reading options of a single image, prefixed with its name
+    if verb.reading_prefixes:
         kind = inspect.Parameter.VAR_KEYWORD
         parameters.append(inspect.Parameter("sides", kind, annotation=Any))
     parameters.sort(key=lambda item: item.kind)

@@ -9,7 +9,6 @@ import napari_semsr
 from napari_semsr.analysis import Misfit
 from napari_semsr.core import Micrograph, capture_warnings, get_error_code, run
 from napari_semsr.io.formats import read, write
-from napari_semsr.jobs import enhance
 from napari_semsr.jobs.enhance import ENHANCE, choose_model
 from napari_semsr.simulation import draw_phantom
 from tests.tiny_models import write_tiny_model
@@ -114,7 +113,7 @@ def test_a_misfit_out_of_range_is_a_warning(
         yield from ()
         return Misfit(share, 1.0, 0.1, (0.0, 1.0), np.zeros(12))
 
-    monkeypatch.setattr(enhance, "measure_misfit", measure)
+    monkeypatch.setattr("napari_semsr.analysis.measure_misfit", measure)
     superlens = {"recipe": {"data": {"sources": {"superlens": 1.0}}}}
     model = write_tiny_model(tmp_path, training=superlens)
     image = Micrograph(rng.random((64, 64), np.float32), metadata=metadata)

@@ -216,7 +216,7 @@ def test_a_mixture_is_not_saved_by_the_store_of_its_result(
     saved = tmp_path / "mixed.ome.tif"
     model.layers.selection.active = layer
     monkeypatch.setattr(
-        "napari_semsr.widgets.base.result_layers.ask_save_path", lambda *_: saved
+        "napari_semsr.widgets.base.saving.ask_save_path", lambda *_: saved
     )
     panel.save_button.click()
     qtbot.waitUntil(lambda: not panel.is_busy, timeout=LIMIT_MS)

@@ -55,7 +55,8 @@ def test_denoise_opens_the_training_on_the_active_layer(monkeypatch):
     monkeypatch.setattr(commands, "current_viewer", lambda: viewer)
     opened = []
     monkeypatch.setattr(
-        commands, "open_panel", lambda _, name: opened.append(name) or panel
+        "napari_semsr.widgets.base.open_panel",
+        lambda _, name: opened.append(name) or panel,
     )
     commands.denoise()
     assert (opened, taken) == (["Train"], [layer])

@@ -219,9 +219,8 @@ def measure_decorrelation(
         return _summarise_curves(
             image, [_find_peak(read_finite_array(image), pitch)], (1, 1), None, 0
         )
-    core.plan_blocks(
-        image.shape, block=side, step=side
-    )  # raises an error if an image has no values
+    # raises an error if an image has no values
+    core.plan_blocks(image.shape, block=side, step=side)
     # blocks cover the whole image, evenly spaced with a small overlap
     corners = [
         [round(at) for at in np.linspace(0, n - side, -(-n // side)).tolist()]
@@ -262,10 +261,8 @@ def _summarise_curves(
     middle = p10 = p90 = step = interval = interval_nm = None
     if peaks:
         middle, p10, p90 = np.nanpercentile(values, (50, 10, 90)).tolist()
-        ring, width = (
-            float(median_curve.frequency[median_curve.at]),
-            float(median_curve.frequency[0]),
-        )
+        ring = float(median_curve.frequency[median_curve.at])
+        width = float(median_curve.frequency[0])
         step = 1 / ring - 1 / (ring + width)  # error: the step to the next ring
         low, high = interval = middle - step, middle + 1 / (ring - width) - 1 / ring
         if nm is not None:

@@ -118,9 +118,8 @@ class AlignedPair:
 
     reference: core.GridImage  # overlap of both images
     enhanced: core.GridImage  # the same area in pixels that are `factor` times finer
-    factor: (
-        int  # pixels of the enhanced image per pixel of the reference, along an axis
-    )
+    # pixels of the enhanced image per pixel of the reference, along an axis
+    factor: int
 
     @classmethod
     def from_images(
@@ -134,10 +133,8 @@ class AlignedPair:
         The enhanced image has the same or finer pixels, and is moved by `shift_px`, in
         pixels of the reference.
         """
-        grid, lies = (
-            core.Grid.from_image(reference),
-            _find_enhanced_grid(reference, enhanced),
-        )
+        grid = core.Grid.from_image(reference)
+        lies = _find_enhanced_grid(reference, enhanced)
         down, right = (s * p for s, p in zip(shift_px, grid.pitch, strict=True))
         lies = lies.move((down, right))
         box = grid.covered_box(lies)
@@ -262,10 +259,8 @@ class _BlockSpectrum:
             weighted_values = _fold_coefficients(
                 _fold_coefficients(weighted_values, factor).T, factor
             ).T
-            mean, power = (
-                weighted_values[0, 0],
-                float(np.vdot(weighted_values, weighted_values)),
-            )
+            mean = weighted_values[0, 0]
+            power = float(np.vdot(weighted_values, weighted_values))
             product = float(np.vdot(self.coefficients, weighted_values))
         sums = self.means[0] * math.sqrt(count), mean * math.sqrt(count)
         return np.array([count, *sums, self.square, power, product])

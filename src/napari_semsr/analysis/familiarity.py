@@ -199,10 +199,8 @@ def _compute_features(block: core.FloatArray) -> core.FloatArray:
     window = np.outer(*(np.hanning(n) for n in plane.shape))
     power = np.abs(fft.rfft2((plane - plane.mean()) * window)) ** 2
     power /= (window**2).sum()
-    y, x = (
-        np.fft.fftfreq(plane.shape[0])[:, None],
-        np.fft.rfftfreq(plane.shape[1])[None],
-    )
+    y = np.fft.fftfreq(plane.shape[0])[:, None]
+    x = np.fft.rfftfreq(plane.shape[1])[None]
     edges = np.geomspace(1 / _COARSEST_PX, 0.5, _BANDS + 1)
     band = np.digitize(np.hypot(y, x), edges)
     means = [power[band == number].mean() for number in range(1, _BANDS + 1)]

@@ -214,9 +214,8 @@ def _fit_histogram(
         again = _fit_gaussian(middle, counts_drawn, best)
         if again is not None:
             means.append(again[1])
-    if (
-        len(means) < _REFITS / 2
-    ):  # a peak missing in many resampled histograms is not significant
+    # a peak missing in many resampled histograms is not significant
+    if len(means) < _REFITS / 2:
         return None
     # half of the central 68 %: robust to single outlying fits
     low, high = np.quantile(means, [0.16, 0.84])
@@ -286,10 +285,8 @@ def compute_mean_interval(values: ArrayLike, *, seed: int = _SEED) -> FloatPair 
     count = finite_values.size
     if count < _MIN_VALUES:
         return None
-    mean, error = (
-        float(finite_values.mean()),
-        float(finite_values.std(ddof=1)) / math.sqrt(count),
-    )
+    mean = float(finite_values.mean())
+    error = float(finite_values.std(ddof=1)) / math.sqrt(count)
     if error <= 1e-9 * abs(mean):  # all values are equal
         return mean, mean
     rng = np.random.default_rng(seed)
@@ -689,10 +686,8 @@ class Gaps:
 
 def _compute_width_error(gap: Gap, unit: str) -> float | None:
     """Compute the width difference, image minus reference; None if unknown."""
-    width, reference_width = (
-        getattr(gap, f"width_{unit}"),
-        getattr(gap, f"reference_{unit}"),
-    )
+    width = getattr(gap, f"width_{unit}")
+    reference_width = getattr(gap, f"reference_{unit}")
     return (
         None
         if width is None or reference_width is None

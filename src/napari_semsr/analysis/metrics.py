@@ -365,9 +365,8 @@ def fit_gain_and_offset(
     Uses least squares; a constant image gets gain 0.
     """
     x, y = image - image.mean(), reference - reference.mean()
-    varies = (
-        np.ptp(image) > 0
-    )  # a constant minus its mean may differ from 0 by rounding
+    # a constant minus its mean may differ from 0 by rounding
+    varies = np.ptp(image) > 0
     gain = float((x * y).sum()) / float((x * x).sum()) if varies else 0.0
     return gain, float(reference.mean() - gain * image.mean())
 
@@ -632,9 +631,8 @@ def measure_metrics(
     )
     if reference is None or target is None:
         return own
-    if match is not None and not np.ptp(
-        _remove_missing_pixels(target)
-    ):  # every image would match a constant
+    # every image would match a constant
+    if match is not None and not np.ptp(_remove_missing_pixels(target)):
         msg = (
             "Matching grey levels needs a reference with contrast, but "
             f"{reference.name} is constant; compare the images without matching."

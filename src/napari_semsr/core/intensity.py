@@ -36,10 +36,8 @@ def read_chunks(data: ReadableArray) -> Iterator[RealArray]:
     Each block is read once; small chunks are read several at a time.
     """
     down, across = getattr(data, "chunks", None) or (_BLOCK, _BLOCK)
-    rows, columns = (
-        _compute_block_borders(down, data, 0),
-        _compute_block_borders(across, data, 1),
-    )
+    rows = _compute_block_borders(down, data, 0)
+    columns = _compute_block_borders(across, data, 1)
     for y0, y1 in itertools.pairwise(rows):
         for x0, x1 in itertools.pairwise(columns):
             yield read_box(data, Box(y0, y1, x0, x1))

@@ -457,9 +457,8 @@ class Micrograph:
         size = parse_pixel_size(self.pixel_size_nm)
         object.__setattr__(self, "pixel_size_nm", size)
         shape = tuple(self.data.shape)
-        if len(shape) != 2 or not all(
-            side >= 1 for side in shape
-        ):  # dask's may be unknown
+        # dask's may be unknown
+        if len(shape) != 2 or not all(side >= 1 for side in shape):
             msg = f"A micrograph must be a non-empty (Y, X) image, got shape {shape}."
             raise ShapeError(msg)
         data, dtype = self.data, np.dtype(self.data.dtype)

@@ -274,10 +274,8 @@ def _create_figures(
             Figure(value or _NONE, verdict=verdict, large=quantity.large),
         )
         return
-    sd, note = (
-        get_value(result, quantity.sd) if quantity.sd else None,
-        _format_note(result, quantity),
-    )
+    sd = get_value(result, quantity.sd) if quantity.sd else None
+    note = _format_note(result, quantity)
     form, large = quantity.form, quantity.large
     yield quantity.label, Figure(value, quantity.unit, form, note, sd, verdict, large)
 
@@ -551,9 +549,8 @@ class CurveDeclaration:
 
 
 _LENGTHS = ("px", "nm")
-_FEW = (
-    32  # points up to which markers are drawn on the line; chosen: they do not overlap
-)
+# points up to which markers are drawn on the line; chosen: they do not overlap
+_FEW = 32
 _LARGEST = 1e300  # of a plot; chosen: larger than any measured value
 _CRITERION_LABELS = {"3-sigma": f"3{SIGMA}"}
 _AGAINST_TRUTH = "√(1/7)"

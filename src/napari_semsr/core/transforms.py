@@ -299,9 +299,8 @@ class InverseElastic:
 
 # The spline's prefilter falls by 0.27 from pixel to pixel: below 1e-9 here.
 _MARGIN = 16
-_LATTICE = (
-    8  # pixels; error 0.001 px for 3 px of displacement between knots 125 px apart
-)
+# pixels; error 0.001 px for 3 px of displacement between knots 125 px apart
+_LATTICE = 8
 _REACH = 0.55  # cycles per pixel of the grid; up to here 2 % of the resolution are lost
 _RADIUS = 8  # of the filter, in pixels of the grid: aliasing is below 1 % there
 _KAISER = 5.0  # parameter of its window; chosen: side lobes of 1 %

@@ -304,11 +304,9 @@ def _run_tiles(
     enhance_run: PlannedRun, target: tiles.Sink, places: tiles.Places, tally: _Tally
 ) -> core.Job[SampledStatistics | None]:
     """Run independent tiles; return the sample statistics, if they were needed."""
-    plan, predictor, scheduler = (
-        enhance_run.plan,
-        enhance_run.predictor,
-        enhance_run.scheduler,
-    )
+    plan = enhance_run.plan
+    predictor = enhance_run.predictor
+    scheduler = enhance_run.scheduler
     run = tiles.TiledRun(
         plan, target.array if scheduler is None else target.shared_array
     )

@@ -170,9 +170,8 @@ def _build_dask_array(
     """Build a dask array with one task per tile."""
     loaded_model, outputs = plan.model, plan.outputs
     resampled_field = plan.data if isinstance(plan.data, ResampledField) else None
-    data = (
-        plan.data if resampled_field is None else resampled_field.source
-    )  # with outlier pixels replaced
+    # with outlier pixels replaced
+    data = plan.data if resampled_field is None else resampled_field.source
     field = data.name if micrograph.is_lazy else _tokenize_field(micrograph.data)
     option_values = plan.options.model_dump(mode="json", exclude={"batch", "memory_gb"})
     steps = (

@@ -307,11 +307,9 @@ class LiveField:
         whole: bool = True,
     ) -> None:
         self.output = output
-        self.shape, self.unit, self.dtype = (
-            output.frame.shape,
-            output.tile_shape,
-            output.dtype,
-        )
+        self.shape = output.frame.shape
+        self.unit = output.tile_shape
+        self.dtype = output.dtype
         shape, unit = self.shape, self.unit
         grid = -(-shape[0] // unit[0]), -(-shape[1] // unit[1])
         self.queue = TileQueue(grid, unit, whole=whole)

@@ -148,9 +148,8 @@ def _find_device_fault(
     )
     tile = torch.rand(1, 1, side, side, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        if isinstance(
-            module, models.InformedRestorer
-        ):  # with Wiener filters, as for a field
+        # with Wiener filters, as for a field
+        if isinstance(module, models.InformedRestorer):
             look_result = module.analyse_field(tile)
             module = module.build_restorer(
                 look_result.condition[0], look_result.rings[0]

@@ -84,9 +84,8 @@ class FrameFolder:
     positions: Path | None = None
     how: Mapping[str, Any] = field(default_factory=dict)
     layout: Mapping[str, object] = field(default_factory=dict)
-    kind: tuple[tuple[int, ...], np.dtype[np.generic]] | None = (
-        None  # of the first frame
-    )
+    # of the first frame
+    kind: tuple[tuple[int, ...], np.dtype[np.generic]] | None = None
     unit: str = "px"  # of the corners
     is_busy: bool = False  # whether a file had changed at the last poll
     layout_values: dict[str, Any] = field(init=False)
@@ -200,9 +199,8 @@ class FrameFolder:
         yield NewFrame(path.name, pixels, image.pixel_size_nm, is_again=look.was_taken)
 
     def _read_image(self, path: Path) -> core.Micrograph:
-        with core.capture_warnings(
-            lambda _: None
-        ):  # the final solution warns about them
+        # the final solution warns about them
+        with core.capture_warnings(lambda _: None):
             source = Source.from_path(path)
             info = source.read_info()
             if info.planes * info.channels > 1:
@@ -273,9 +271,8 @@ class FrameFolder:
         if not read:
             self._corners = {}
         elif self._corners.keys() & positions.corners.keys():
-            positions = read_positions_table(
-                path, self.folder, rows
-            )  # rejects duplicates
+            # rejects duplicates
+            positions = read_positions_table(path, self.folder, rows)
         self.unit = positions.unit
         self._corners.update(positions.corners)
         # a cell in quotes may hold the end of a line

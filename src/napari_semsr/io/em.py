@@ -275,10 +275,8 @@ def _describe_dm_image(path: Path, tags: dict[str, Any]) -> _Image:
         refusal = refusal or f"an array of an unsupported type (number {kind})"
     if refusal:
         return _Image(name, refusal=refusal)
-    order, colour = (
-        "<" if data["Data"]["endian"] == "little" else ">",
-        kind in _DM_COLOUR,
-    )
+    order = "<" if data["Data"]["endian"] == "little" else ">"
+    colour = kind in _DM_COLOUR
     dtype = np.dtype(order + _DM_TYPES[kind])
     shape = (axes[-2].size, axes[-1].size, *((4,) if colour else ()))
     samples = ((2, 1, 0) if order == "<" else (1, 2, 3)) if colour else ()

@@ -630,9 +630,8 @@ class Record:
     spacing_px: core.FloatPair  # As in `Micrograph`
     provenance: core.Provenance | None  # Provenance of the image
     look: core.DisplaySettings | None = None  # Display settings
-    shape: core.IntPair | None = (
-        None  # Rows and columns, since other programs may crop the file
-    )
+    # Rows and columns, since other programs may crop the file
+    shape: core.IntPair | None = None
     significant_bits: int | None = None  # As in `Micrograph`
 
     def to_dict(self) -> dict[str, object]:

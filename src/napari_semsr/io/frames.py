@@ -75,9 +75,8 @@ class _StoredFrames:
         key = _get_cache_key(*self.places[index], self.how)
         grey: core.RealArray | None = None if key is None else _RECENT.get(key)
         if grey is None:
-            with core.capture_warnings(
-                lambda _: None
-            ):  # the warning was shown at opening
+            # the warning was shown at opening
+            with core.capture_warnings(lambda _: None):
                 grey = self.read(index)
             if key is not None:
                 _RECENT.put(key, grey)

@@ -124,10 +124,8 @@ def raw_image(
         image, dtype = datasets[name], datasets[name].dtype
         check_chunks(path, image)
         sides = image.shape[: len(image.shape) - 2 - _is_colour(image)]
-        shape, element_size = (
-            image.shape[len(sides) :],
-            image.attrs.get("element_size_um"),
-        )
+        shape = image.shape[len(sides) :]
+        element_size = image.attrs.get("element_size_um")
         sizes = {n: " x ".join(map(str, item.shape)) for n, item in datasets.items()}
         descriptions = {n: f"{size} {datasets[n].dtype}" for n, size in sizes.items()}
     lengths = [

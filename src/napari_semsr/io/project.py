@@ -92,9 +92,8 @@ class ProjectLayer(_ProjectSection):
     name: str
     attributes: dict[str, Any] = {}  # keywords as JSON: transform, look, metadata
     store: str | None = None  # name of the store in the project's folder
-    input: str | None = (
-        None  # digest of the input that it shows, or whose frames it outlines
-    )
+    # digest of the input that it shows, or whose frames it outlines
+    input: str | None = None
     # ``{"frames": True}`` with options, ``{"layer": N}`` for one of the layers that our
     # reader returns to napari, or options
     read: dict[str, Any] | None = None

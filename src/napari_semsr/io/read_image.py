@@ -237,9 +237,8 @@ class FileInfo:
     shape: tuple[int, int]  # Rows and columns of the image, without data bar
     stored_shape: tuple[int, ...]  # Shape as stored, with data bar and colour channels
     dtype: str
-    pixel_size_nm: (
-        core.PixelSize | None
-    )  # ``(y, x)``; None if the file does not state it
+    # ``(y, x)``; None if the file does not state it
+    pixel_size_nm: core.PixelSize | None
     vendor: str | None = None  # Manufacturer of the microscope, if the file states it
     # Number of images, levels, channels and planes to choose from
     levels: int = 1
@@ -290,9 +289,8 @@ class RawImage:
     name: str | None = None
     look: core.DisplaySettings | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)  # Other metadata
-    warnings: tuple[
-        str, ...
-    ] = ()  # Warnings about unusable metadata, one sentence each
+    # Warnings about unusable metadata, one sentence each
+    warnings: tuple[str, ...] = ()
     # Why pixel size or data bar are unknown or may be wrong, relevant unless a size is
     # typed, and why the position is unknown
     doubts: tuple[str, ...] = ()

@@ -80,9 +80,8 @@ class ImageIdentity:
 class StoredTransform:
     """A transform with the identities of its two images."""
 
-    transform: (
-        core.Affine | core.Elastic
-    )  # from the moving image to the fixed one, in nm
+    # from the moving image to the fixed one, in nm
+    transform: core.Affine | core.Elastic
     moving: ImageIdentity
     fixed: ImageIdentity
     # description of its error, as plain values

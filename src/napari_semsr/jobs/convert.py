@@ -6,17 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from napari_semsr import core
-from napari_semsr.io import (
-    create_image_store,
-    get_output_format,
-    get_stored_type,
-    read_companions,
-    write_blocks,
-    write_image_to_store,
-    write_pages,
-    write_series,
-)
+from napari_semsr import core, io
 from napari_semsr.jobs.images import (
     REPLACING,
     compose_provenance,
@@ -91,13 +81,13 @@ def _convert_image(
     )
     image = image.replace(provenance=history, path=lies)
     path, version = run.targets["output"], run.options.zarr_version
-    if version != "0.5" and get_output_format(path) != "ome-zarr":
+    if version != "0.5" and io.get_output_format(path) != "ome-zarr":
         msg = (
             f"`zarr_version` applies only to .ome.zarr outputs, got {path.name}: omit "
             "`zarr_version`, or change the suffix."
         )
         raise core.OptionError(msg, code="option-without-effect")
-    for place in read_companions(image, path):
+    for place in io.read_companions(image, path):
         _OUTPUT.check_path(place, (), run.existing)
     output = yield from save_image(image, path, dtype=dtype, zarr_version=version)
     return replace(output, clipped=clipped_count)
@@ -113,7 +103,7 @@ def save_image(
     """Write an image unchanged with its history, overwriting any existing file."""
     path = _OUTPUT.check_path(output, (), REPLACING)
     if not isinstance(image, core.Micrograph):  # a stack
-        if get_output_format(path) not in ("ome-tiff", "tiff"):
+        if io.get_output_format(path) not in ("ome-tiff", "tiff"):
             msg = (
                 f"To save a stack of {len(image)} planes, the output must end in "
                 f".ome.tif or .tif, got {path.name}: change the suffix."
@@ -121,21 +111,21 @@ def save_image(
             raise core.WriteError(msg, code="format-unsupported")
         yield core.Progress(0, 0, f"writing {path.name}")
         first, planes = image[0], (plane.array() for plane in image)
-        write_pages(first, {"plane": len(image)}, planes, path)
+        io.write_pages(first, {"plane": len(image)}, planes, path)
         return ConvertedFile(
             output=str(path),
             shape=(len(image), *first.shape),
-            dtype=get_stored_type(path, first.dtype),
+            dtype=io.get_stored_type(path, first.dtype),
             **get_pixel_size_fields(first),
         )
-    if get_output_format(path) == "ome-zarr":
-        more = read_companions(image, path)
-        yield from write_blocks(
+    if io.get_output_format(path) == "ome-zarr":
+        more = io.read_companions(image, path)
+        yield from io.write_blocks(
             path,
-            lambda place: create_image_store(
+            lambda place: io.create_image_store(
                 image, place, dtype=dtype, version=zarr_version
             ),
-            lambda store: write_image_to_store(store, image, f"writing {path.name}"),
+            lambda store: io.write_image_to_store(store, image, f"writing {path.name}"),
         )
         for place, item in more.items():
             overwrite_image(item, place)
@@ -145,7 +135,7 @@ def save_image(
     return ConvertedFile(
         output=str(path),
         shape=image.shape,
-        dtype=get_stored_type(path, dtype or image.dtype),
+        dtype=io.get_stored_type(path, dtype or image.dtype),
         **get_pixel_size_fields(image),
     )
 
@@ -155,13 +145,13 @@ def save_images(
 ) -> core.Job[list[ConvertedFile]]:
     """Write images to one OME-Zarr store, overwriting any existing one."""
     path = _OUTPUT.check_path(output, (), REPLACING)
-    if get_output_format(path) != "ome-zarr":
+    if io.get_output_format(path) != "ome-zarr":
         msg = (
             f"To save {len(images)} images together, the output must end in .ome.zarr, "
             f"got {path.name}: change the suffix, or save the images one by one."
         )
         raise core.WriteError(msg, code="format-unsupported")
-    places = yield from write_series(images, path)
+    places = yield from io.write_series(images, path)
     return [
         ConvertedFile(
             output=str(place),

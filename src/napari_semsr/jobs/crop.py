@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from napari_semsr import core
 from napari_semsr.analysis import split_into_blocks
 from napari_semsr.io import ReadOptions, TypedSize
+from napari_semsr.jobs import verb
 from napari_semsr.jobs.images import (
     compose_provenance,
     create_databar_note,
@@ -17,14 +18,6 @@ from napari_semsr.jobs.images import (
     open_image,
     to_json_value,
     write_pixels,
-)
-from napari_semsr.jobs.verb import (
-    ImageInput,
-    ImageResult,
-    Output,
-    Run,
-    Verb,
-    get_pixel_size_fields,
 )
 from napari_semsr.registration import Shift, find_shift
 
@@ -104,7 +97,7 @@ class CropOptions(core.Options):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cropped(ImageResult):
+class Cropped(verb.ImageResult):
     """Result of a crop.
 
     `area` is ``(y0, x0, y1, x1)`` in pixels of the reference, or of the image without a
@@ -171,7 +164,7 @@ class _CropPlan:
 
 
 def _crop_image(
-    run: Run[CropOptions], image: core.Micrograph, like: core.Micrograph | None
+    run: verb.Run[CropOptions], image: core.Micrograph, like: core.Micrograph | None
 ) -> core.Job[Cropped]:
     settings, beside = run.options, run.targets.get("like_output")
     if beside is not None and run.target is None:
@@ -193,18 +186,14 @@ def _crop_image(
         yield core.Progress(0, 0, "cutting")
         data, clipped_count = core.convert_dtype(plan.area.read(), dtype)
         more = {**about.metadata, "crop": to_json_value(_describe_position(plan))}
-        cropped_image, kind = (
-            about.replace(data=np.array(data), metadata=more),
-            str(data.dtype),
-        )
+        cropped_image = about.replace(data=np.array(data), metadata=more)
+        kind = str(data.dtype)
     else:
         cut = write_pixels(plan.area, about, run.target, dtype, existing=existing)
         written_file = yield from cut
-        cropped_image, kind, clipped_count = (
-            None,
-            written_file.dtype,
-            written_file.result,
-        )
+        cropped_image = None
+        kind = written_file.dtype
+        clipped_count = written_file.result
     reference = plan.reference
     if beside is not None and like is not None and reference is not None:
         # its history records the box
@@ -227,7 +216,7 @@ def _crop_image(
         like_output=None if beside is None else str(beside),
         shape=plan.area.grid.shape,
         dtype=kind,
-        **get_pixel_size_fields(about),
+        **verb.get_pixel_size_fields(about),
         origin=about.origin,
         area_of=run.image_names[-1],
         clipped=clipped_count,
@@ -259,7 +248,7 @@ def crop_to_gap_free_box(
 
 
 def _plan_crop(
-    run: Run[CropOptions], image: core.Micrograph, like: core.Micrograph | None
+    run: verb.Run[CropOptions], image: core.Micrograph, like: core.Micrograph | None
 ) -> core.Job[tuple[_CropPlan, core.Provenance]]:
     # names given by the user: parts of one image share the inner name
     source = image.replace(name=get_image_name(run.image_inputs["image"]))
@@ -295,10 +284,8 @@ def _create_metadata(
     source: core.Micrograph, area: core.GridImage, history: core.Provenance
 ) -> core.Micrograph:
     """Return the name, calibration and history of a crop, without pixels."""
-    origin, pitch = (
-        area.grid.box_origin(core.Box.from_shape(area.grid.shape)),
-        area.grid.pitch,
-    )
+    origin = area.grid.box_origin(core.Box.from_shape(area.grid.shape))
+    pitch = area.grid.pitch
     size = {"pixel_size_nm": pitch} if source.pixel_size_nm else {"spacing_px": pitch}
     metadata = dict(source.metadata)
     if core.ORIGIN_KEY in history.options:
@@ -544,11 +531,11 @@ def find_shared_gap_free_box(
     return largest_box.scale(side).intersection(field)
 
 
-CROP = Verb(
+CROP = verb.Verb(
     "crop",
     (
-        ImageInput("image", "the image to cut", several=True),
-        ImageInput(
+        verb.ImageInput("image", "the image to cut", several=True),
+        verb.ImageInput(
             "like",
             "crop to the area of this image, on its grid; positions are compared in nm",
             optional=True,
@@ -564,12 +551,12 @@ CROP = Verb(
     Cropped,
     _crop_image,
     title="area and cutting",
-    output=Output(
+    output=verb.Output(
         "file of the result; its suffix sets the format",
         may_stay_in_memory=True,
     ),
     outputs=(
-        Output(
+        verb.Output(
             "write the same area of the reference here",
             name="like_output",
             is_required=False,

@@ -8,17 +8,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from typing import Annotated, Any
 
-from napari_semsr import __version__, models
-from napari_semsr.core import (
-    Figure,
-    Job,
-    Message,
-    Options,
-    Progress,
-    Quantity,
-    SemsrError,
-    get_processor_name,
-)
+from napari_semsr import __version__, core, models
 from napari_semsr.jobs.images import Result
 from napari_semsr.jobs.verb import Run, Verb
 
@@ -37,18 +27,18 @@ class DoctorReport(Result):
     missing packages of each extra; `window` what napari reports on Qt and OpenGL.
     """
 
-    version: Annotated[str, Quantity("napari-semsr")]
-    python: Annotated[str, Quantity("Python")]
-    system: Annotated[str, Quantity("System")]
-    processor: Annotated[str, Quantity("Processor")]
-    memory_gb: Annotated[float, Quantity("Free memory", "GB", ".3g")]
+    version: Annotated[str, core.Quantity("napari-semsr")]
+    python: Annotated[str, core.Quantity("Python")]
+    system: Annotated[str, core.Quantity("System")]
+    processor: Annotated[str, core.Quantity("Processor")]
+    memory_gb: Annotated[float, core.Quantity("Free memory", "GB", ".3g")]
     devices: dict[str, str]
     packages: dict[str, str | None]
     extras: dict[str, list[str]]
     window: dict[str, str]
     warnings: tuple[str, ...]
 
-    def figures(self) -> dict[str, Figure]:
+    def figures(self) -> dict[str, core.Figure]:
         """Return one line for each property."""
         lines = {
             "napari-semsr": self.version,
@@ -62,12 +52,12 @@ class DoctorReport(Result):
         for name, lacking in self.extras.items():
             needs = f"needs {', '.join(lacking)}" if lacking else "complete"
             lines[f"Extra [{name}]"] = needs
-        return {name: Figure(text) for name, text in (lines | self.window).items()}
+        return {name: core.Figure(text) for name, text in (lines | self.window).items()}
 
 
-def _check_installation(_: Run[Options]) -> Job[DoctorReport]:
+def _check_installation(_: Run[core.Options]) -> core.Job[DoctorReport]:
     """Check packages, devices and the display independently."""
-    yield Progress(0, 3, "packages")
+    yield core.Progress(0, 3, "packages")
     packages: dict[str, str | None] = {}
     extras_known = metadata("napari-semsr").get_all("Provides-Extra") or ()
     extras: dict[str, list[str]] = {
@@ -80,7 +70,7 @@ def _check_installation(_: Run[Options]) -> Job[DoctorReport]:
         packages[name] = version = _get_version(name)
         if version is None and extra is not None:
             extras[extra].append(name)
-    yield Progress(1, 3, "devices")
+    yield core.Progress(1, 3, "devices")
     devices = {}
     for kind in ("cuda", "mps", "xpu"):
         for number in range(models.device_count(kind)):
@@ -88,24 +78,24 @@ def _check_installation(_: Run[Options]) -> Job[DoctorReport]:
             devices[name] = _try_device(name)
     device = models.find_device()
     devices["auto"] = f"{device.device}" + (f" ({device.note})" if device.note else "")
-    yield Progress(2, 3, "window")
+    yield core.Progress(2, 3, "window")
     window = _describe_window() if packages.get("napari") else {}
     optional = {name for lacking in extras.values() for name in lacking}
     missing = [name for name, version in packages.items() if version is None]
     warnings = [
-        Message(f"{name} is required but not installed.", "package-missing")
+        core.Message(f"{name} is required but not installed.", "package-missing")
         for name in missing
         if name not in optional
     ]
     if "problem" in window:
         text = f"napari cannot open a window here: {window['problem']}"
-        warnings.append(Message(text, "window-unavailable"))
+        warnings.append(core.Message(text, "window-unavailable"))
     free = models.get_free_memory(models.find_device("cpu").device)
     return DoctorReport(
         __version__,
         platform.python_version(),
         platform.platform(),
-        get_processor_name(),
+        core.get_processor_name(),
         free / _GB,
         devices,
         packages,
@@ -126,7 +116,7 @@ def _try_device(name: str) -> str:
     """Describe a GPU, or the reason why it cannot be used."""
     try:
         return models.get_device_name(models.find_device(name).device)
-    except SemsrError as error:
+    except core.SemsrError as error:
         return str(error)
 
 
@@ -152,7 +142,7 @@ def _describe_window() -> dict[str, str]:
 DOCTOR = Verb(
     "doctor",
     (),
-    Options,
+    core.Options,
     DoctorReport,
     _check_installation,
     title="examination",

@@ -16,17 +16,7 @@ from typing import Annotated, Any
 
 import psutil
 
-from napari_semsr import core, inference, models
-from napari_semsr.analysis import (
-    BLOCK_PX,
-    UNLIKE_PERCENT,
-    BlockFeatures,
-    Falloff,
-    Misfit,
-    compute_unfamiliar_percentage,
-    map_misfit,
-    measure_misfit,
-)
+from napari_semsr import analysis, core, inference, models
 from napari_semsr.inference import ClusterOptions, EnhanceOptions, EnhanceReport
 from napari_semsr.io import (
     OmeZarrStore,
@@ -35,6 +25,7 @@ from napari_semsr.io import (
     read_store_state,
     write_blocks,
 )
+from napari_semsr.jobs import verb
 from napari_semsr.jobs.images import (
     Image,
     Result,
@@ -47,22 +38,6 @@ from napari_semsr.jobs.images import (
 )
 from napari_semsr.jobs.leakage import TRAINED_ON
 from napari_semsr.jobs.planes import extend_job_to_stacks
-from napari_semsr.jobs.verb import (
-    MODEL_IN,
-    ImageInput,
-    ImageResult,
-    OptionGroup,
-    Output,
-    Run,
-    Verb,
-    get_pixel_size_fields,
-)
-from napari_semsr.models import (
-    DEFAULT_MODEL,
-    MODELS_BY_INSTRUMENT,
-    MOSAIC_MODEL,
-    find_model,
-)
 
 # Resume a store that was started differently: from a layer, or from a file.
 #
@@ -142,7 +117,7 @@ def _get_recorded_input(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EnhancedFile(ImageResult):
+class EnhancedFile(verb.ImageResult):
     """Result of an enhancement, with its computational cost.
 
     `misfit`, the residual of the image, is known for models trained on a simulated
@@ -153,7 +128,7 @@ class EnhancedFile(ImageResult):
 
     report: EnhanceReport = field(metadata=core.FLAT)
     provenance: core.Provenance = field(metadata={"json": False})
-    misfit: Misfit | None = field(default=None, metadata={"json": False})
+    misfit: analysis.Misfit | None = field(default=None, metadata={"json": False})
     misfit_map: Annotated[str | None, core.Quantity("Misfit map")] = None  # its path
     unfamiliar_percent: Annotated[
         float | None, core.Quantity("Unlike the training area", "% of the area", ".0f")
@@ -188,7 +163,7 @@ class EnhancedFile(ImageResult):
         return Result.to_json(self) | digest
 
 
-def _enhance_image(run: Run[EnhanceOptions]) -> core.Job[Any]:
+def _enhance_image(run: verb.Run[EnhanceOptions]) -> core.Job[Any]:
     """Enhance a plane into a store or a file, or in memory if there is no output."""
     if run.targets:
         return (yield from _enhance_plane(run))
@@ -206,14 +181,12 @@ def _enhance_image(run: Run[EnhanceOptions]) -> core.Job[Any]:
     return result.replace(metadata={**result.metadata, "enhance": report})
 
 
-def _enhance_plane(run: Run[EnhanceOptions]) -> core.Job[EnhancedFile]:
+def _enhance_plane(run: verb.Run[EnhanceOptions]) -> core.Job[EnhancedFile]:
     """Enhance a plane into a store or a file."""
     memory_before = psutil.Process().memory_info().rss
-    image, target, settings = (
-        run.image_inputs["image"],
-        run.required_target,
-        run.options,
-    )
+    image = run.image_inputs["image"]
+    target = run.required_target
+    settings = run.options
     map_path, live = run.targets.get(_MAP), run.parameters.get("live")
     run.open_images()
     source, existing = run.images["image"], run.existing
@@ -285,7 +258,9 @@ def _enhance_plane(run: Run[EnhanceOptions]) -> core.Job[EnhancedFile]:
         output=str(target),
         shape=written_file.shape,
         dtype=written_file.dtype,
-        **get_pixel_size_fields(source.with_pixel_size(written_file.pixel_size_nm)),
+        **verb.get_pixel_size_fields(
+            source.with_pixel_size(written_file.pixel_size_nm)
+        ),
         clipped=report.clipped,
         report=report,
         provenance=provenance,
@@ -299,34 +274,38 @@ def _enhance_plane(run: Run[EnhanceOptions]) -> core.Job[EnhancedFile]:
 def choose_model(image: core.Micrograph) -> tuple[str, tuple[core.Message, ...]]:
     """Return the bundled model for the instrument of an image; a note if unknown."""
     if image.instrument is not None:
-        return MODELS_BY_INSTRUMENT[image.instrument], ()
+        return models.MODELS_BY_INSTRUMENT[image.instrument], ()
     note = core.Message(
-        f"The file of {image.name} does not state the microscope, so {DEFAULT_MODEL}, "
-        f"a model of SEM images, is used: for a superlens image, set `model` to "
-        f"{MOSAIC_MODEL}.",
+        f"The file of {image.name} does not state the microscope, so "
+        f"{models.DEFAULT_MODEL}, a model of SEM images, is used: for a superlens "
+        f"image, set `model` to {models.MOSAIC_MODEL}.",
         "model-unsuitable",
     )
-    return DEFAULT_MODEL, (note,)
+    return models.DEFAULT_MODEL, (note,)
 
 
 def _find_model(
-    run: Run[EnhanceOptions], image: core.Micrograph
+    run: verb.Run[EnhanceOptions], image: core.Micrograph
 ) -> tuple[Path, tuple[core.Message, ...]]:
     """Return the file of the requested or the default model, and a note on it."""
     name = run.parameters["model"]
     if name is not None:
-        return find_model(name), ()
+        return models.find_model(name), ()
     name, notes = choose_model(image)
-    return find_model(name), notes
+    return models.find_model(name), notes
 
 
-def _warn_about_misfit(misfit: Misfit, source: core.Micrograph, model: str) -> None:
+def _warn_about_misfit(
+    misfit: analysis.Misfit, source: core.Micrograph, model: str
+) -> None:
     """Warn if a result contradicts its input, naming the model to use instead."""
     if misfit.is_consistent:
         return
     remedy = "train a model on an area of the image"
     if source.instrument != "optical":
-        remedy = f"if it is an SEM image, use {DEFAULT_MODEL}, otherwise {remedy}"
+        remedy = (
+            f"if it is an SEM image, use {models.DEFAULT_MODEL}, otherwise {remedy}"
+        )
     core.warn(
         f"The result of {model} does not agree with {source.name}: the misfit is "
         f"{100 * misfit.share:.0f} %, that of true SEM images at most "
@@ -375,10 +354,8 @@ def compare_with_training_area(
     requesting a map is then an error.
     """
     card = model.card
-    focus, place = (
-        Falloff.from_model_card(card.training),
-        BlockFeatures.from_model_card(card.training),
-    )
+    focus = analysis.Falloff.from_model_card(card.training)
+    place = analysis.BlockFeatures.from_model_card(card.training)
     if focus is not None or is_instrument_model(card.model_dump()):
         sentence = create_focus_warning(source, focus, card.name)
         if sentence is not None:
@@ -388,12 +365,12 @@ def compare_with_training_area(
     far, shape = yield from _measure_distances(
         place, source, model, options, wants_map=wants_map
     )
-    percent = compute_unfamiliar_percentage(far)
-    if percent is not None and percent > UNLIKE_PERCENT:
+    percent = analysis.compute_unfamiliar_percentage(far)
+    if percent is not None and percent > analysis.UNLIKE_PERCENT:
         core.warn(
             f"{percent:.0f} % of {source.name} differs from the area that "
-            f"{card.name} was trained on: enhance the image with {MOSAIC_MODEL}, or "
-            "train a model on an area of the image.",
+            f"{card.name} was trained on: enhance the image with "
+            f"{models.MOSAIC_MODEL}, or train a model on an area of the image.",
             "image-unfamiliar",
         )
     return percent, _create_distance_map(far, source, shape) if wants_map else None
@@ -411,8 +388,8 @@ def create_unfamiliarity_map(
     ShapeError
         If the image is smaller than a block.
     """
-    model_file = models.load_model(find_model(model))
-    place = BlockFeatures.from_model_card(model_file.card.training)
+    model_file = models.load_model(models.find_model(model))
+    place = analysis.BlockFeatures.from_model_card(model_file.card.training)
     far, shape = yield from _measure_distances(
         place, source, model_file, options, wants_map=True
     )
@@ -420,7 +397,7 @@ def create_unfamiliarity_map(
 
 
 def _measure_distances(
-    place: BlockFeatures | None,
+    place: analysis.BlockFeatures | None,
     source: core.Micrograph,
     model: "models.LoadedModel",
     options: EnhanceOptions,
@@ -449,14 +426,15 @@ def _create_distance_map(
     far: core.FloatArray, source: core.Micrograph, shape: core.IntPair
 ) -> core.Micrograph:
     if not far.size:
+        side = analysis.BLOCK_PX
         msg = (
-            f"{source.name} must contain at least one block of {BLOCK_PX} x {BLOCK_PX} "
-            "px to map its distance from the training area."
+            f"{source.name} must contain at least one block of {side} x {side} px to "
+            "map its distance from the training area."
         )
         raise core.ShapeError(msg, code="image-too-small")
     grid = core.Grid.from_image(source)
     y, x = (
-        BLOCK_PX * n / m * p
+        analysis.BLOCK_PX * n / m * p
         for n, m, p in zip(source.shape, shape, grid.pitch, strict=True)
     )
     return core.Micrograph(
@@ -477,7 +455,7 @@ def _create_distance_map(
 def _write_distance_map(
     distance_map: core.Micrograph | None,
     provenance: core.Provenance,
-    run: Run[EnhanceOptions],
+    run: verb.Run[EnhanceOptions],
 ) -> str | None:
     """Write the map of the distance from the training area, if requested."""
     if distance_map is None:
@@ -489,7 +467,7 @@ def _write_distance_map(
     return str(run.targets[UNFAMILIAR])
 
 
-_Comparison = tuple[Misfit | None, core.Micrograph | None]
+_Comparison = tuple[analysis.Misfit | None, core.Micrograph | None]
 """Misfit of the result, and misfit map."""
 
 
@@ -503,11 +481,11 @@ def _compare_result(
     """Compare a result with its input."""
     misfit, misfit_map = None, None
     if wants_map or is_instrument_model(model.card.model_dump()):
-        misfit = yield from measure_misfit(source, output)
+        misfit = yield from analysis.measure_misfit(source, output)
         if misfit is not None and is_instrument_model(model.card.model_dump()):
             _warn_about_misfit(misfit, source, model.card.name)
     if wants_map and misfit is not None:
-        misfit_map = yield from map_misfit(source, output, misfit)
+        misfit_map = yield from analysis.map_misfit(source, output, misfit)
     return misfit, misfit_map
 
 
@@ -542,7 +520,7 @@ def _add_notes(
 
 
 def _create_provenance(
-    run: Run[EnhanceOptions], model: "models.LoadedModel", path: Path
+    run: verb.Run[EnhanceOptions], model: "models.LoadedModel", path: Path
 ) -> core.Job[core.Provenance]:
     """Create the provenance of an enhanced image."""
     training_images = model.card.training.get("learnt_from")
@@ -596,29 +574,29 @@ def _get_largest_value(values: Iterable[float | None]) -> float | None:
     return max((value for value in values if value is not None), default=None)
 
 
-ENHANCE = Verb(
+ENHANCE = verb.Verb(
     "enhance",
-    (ImageInput("image", "the image to enhance", stack=True, several=True),),
+    (verb.ImageInput("image", "the image to enhance", stack=True, several=True),),
     EnhanceOptions,
     EnhancedFile,
     extend_job_to_stacks(_enhance_image, _summarise_planes),
     title="tiles",
     files=(
         replace(
-            MODEL_IN,
-            help=f"{MODEL_IN.help}; default: {MOSAIC_MODEL} for an image that states a "
-            f"light microscope, otherwise {DEFAULT_MODEL}",
+            verb.MODEL_IN,
+            help=f"{verb.MODEL_IN.help}; default: {models.MOSAIC_MODEL} for an image "
+            f"that states a light microscope, otherwise {models.DEFAULT_MODEL}",
             flag="--model",
             metavar="NAME|FILE",
             default=None,
         ),
     ),
-    output=Output(
+    output=verb.Output(
         "path of the result; its suffix sets the format",
         may_stay_in_memory=True,
     ),
     outputs=(
-        Output(
+        verb.Output(
             "write a map of the misfit between the blurred result and the image",
             name=_MAP,
             is_required=False,
@@ -626,7 +604,7 @@ ENHANCE = Verb(
             flag="--residual-map",
             metavar="FILE",
         ),
-        Output(
+        verb.Output(
             "write a map of how far each block of the image is from the area that "
             "the model was trained on, relative to the limit of similarity",
             name=UNFAMILIAR,
@@ -636,7 +614,7 @@ ENHANCE = Verb(
             metavar="FILE",
         ),
     ),
-    groups=(OptionGroup("cluster", "cluster", ClusterOptions),),
+    groups=(verb.OptionGroup("cluster", "cluster", ClusterOptions),),
     opens=False,
     resumes=True,
     example="""
@@ -690,7 +668,7 @@ def run_preview(
 ) -> core.Job[None]:
     """Enhance the requested boxes until the job is closed."""
     yield core.Progress(0, 0, "preparing the preview")
-    path = find_model(model)
+    path = models.find_model(model)
     source = open_image(image)
     boxes = inference.prepare_preview(source, models.load_model(path), options)
     desk.blur_px = boxes.blur_px

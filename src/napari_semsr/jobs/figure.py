@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_semsr import core
+from napari_semsr import core, reporting
 from napari_semsr.io import replace_atomically
 from napari_semsr.jobs.images import (
     Image,
@@ -18,14 +18,6 @@ from napari_semsr.jobs.images import (
 )
 from napari_semsr.jobs.restore import METHOD_CALLED
 from napari_semsr.jobs.verb import ImageInput, Output, Run, Verb
-from napari_semsr.reporting import (
-    FigureImage,
-    FigureOverlay,
-    choose_column_count,
-    choose_grey_limits,
-    describe_scale_bars,
-    draw_plate,
-)
 
 if TYPE_CHECKING:
     from matplotlib.colors import Colormap
@@ -147,7 +139,7 @@ def _draw_figure(run: Run[FigureOptions]) -> core.Job[CreatedFigure]:
         ]
     yield core.Progress(len(cells), len(cells) + 1, "drawing")
     caption = create_caption(cells, images_shown, settings)
-    plate = draw_plate(
+    plate = reporting.draw_plate(
         images_shown,
         kind="tif" if path.suffix == ".tiff" else path.suffix.removeprefix("."),
         width_mm=settings.width_mm,
@@ -257,7 +249,7 @@ def _is_map(image: core.Micrograph) -> bool:
 
 def _create_overlay(
     above: core.Micrograph, image: core.Micrograph, options: FigureOptions, count: int
-) -> core.Job[FigureOverlay]:
+) -> core.Job[reporting.FigureOverlay]:
     """Downsample a map for the figure, and find its position."""
     if above.unit != image.unit:
         bare = above if above.pixel_size_nm is None else image
@@ -283,7 +275,7 @@ def _create_overlay(
         msg = f"The map {above.name} does not overlap {image.name}."
         raise core.ShapeError(msg, code="no-overlap")
     opacity = above.look.opacity if above.look is not None else 1.0
-    return FigureOverlay(
+    return reporting.FigureOverlay(
         values=overlay.values,
         corners=(float(top), float(left), float(bottom), float(right)),
         limits=overlay.limits,
@@ -294,11 +286,13 @@ def _create_overlay(
 
 
 def create_caption(
-    cells: Sequence[_FigureCell], plates: Sequence[FigureImage], options: FigureOptions
+    cells: Sequence[_FigureCell],
+    plates: Sequence[reporting.FigureImage],
+    options: FigureOptions,
 ) -> str:
     """Create the caption, always marking images made by a network."""
     sentences = [options.caption.strip()] if options.caption.strip() else []
-    bars = describe_scale_bars(plates)
+    bars = reporting.describe_scale_bars(plates)
     for number, (cell, bar) in enumerate(zip(cells, bars, strict=True)):
         letter = f"({chr(ord('a') + number)}) " if len(cells) > 1 else ""
         parts = [cell.image] if cell.above is None else [cell.image, cell.above]
@@ -337,7 +331,7 @@ def _list_networks(image: core.Micrograph) -> list[str]:
 
 def create_plate_image(
     image: core.Micrograph, first: core.Micrograph, options: FigureOptions, count: int
-) -> core.Job[FigureImage]:
+) -> core.Job[reporting.FigureImage]:
     """Downsample an image for the figure, and choose its colour map."""
     factor = _compute_downsampling_factor(image, options, count)
     box = None if options.inset is None else _get_inset_box(options.inset, image, first)
@@ -345,12 +339,10 @@ def create_plate_image(
     if not np.isfinite(values).any():
         msg = f"Figure images must have finite pixels, but {image.name} has none."
         raise core.ShapeError(msg, code="no-finite-values")
-    unit, limits, gamma, look = (
-        image.quantity,
-        choose_grey_limits(values),
-        1.0,
-        image.look,
-    )
+    unit = image.quantity
+    limits = reporting.choose_grey_limits(values)
+    gamma = 1.0
+    look = image.look
     colours: str | Colormap = "gray" if unit is None else "magma"
     if unit is not None and unit.startswith("resolution"):
         colours = "viridis_r"
@@ -360,7 +352,7 @@ def create_plate_image(
         if unit is None and look.colour_bar:
             unit = "value"
     (y, x), history = image.scale, image.provenance
-    return FigureImage(
+    return reporting.FigureImage(
         values=values,
         pixel=(y * factor, x * factor),
         limits=limits,
@@ -411,7 +403,7 @@ def _compute_downsampling_factor(
     Twice as many pixels remain as are drawn: block averages alias finer detail, and
     drawing filters the rest.
     """
-    columns = choose_column_count(count, options.columns, options.width_mm)
+    columns = reporting.choose_column_count(count, options.columns, options.width_mm)
     columns_wanted = 2 * round(options.width_mm / _MM * options.dpi / columns)
     return max(1, min(image.shape[1] // max(columns_wanted, 1), min(image.shape)))
 

@@ -14,16 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from napari_semsr import core, stitching
-from napari_semsr.io import (
-    FrameFolder,
-    GrowingMosaic,
-    StoreLock,
-    convert_write_errors,
-    get_output_store_path,
-    is_live_mosaic,
-    remove_target,
-)
+from napari_semsr import core, io, stitching
 from napari_semsr.stitching import StitchOptions
 
 _CHUNK = 256  # px; chosen: a frame of 256 px touches four chunks
@@ -38,7 +29,7 @@ _MAX_NAMES = 5  # frames named in a message; chosen: one line
 class LiveDisplay(Protocol):
     """Display of a growing mosaic, called from the thread of the follower."""
 
-    def show_block(self, mosaic: GrowingMosaic, box: core.Box) -> None:
+    def show_block(self, mosaic: io.GrowingMosaic, box: core.Box) -> None:
         """Show a newly written rectangle, in mosaic pixels."""
 
     def show_warning(self, sentence: str) -> None:
@@ -76,7 +67,7 @@ class LiveScan:
         self.placement: stitching.LivePlacement | None = None
         self.watch: stitching.ScanMonitor | None = None
         self.doubts: list[str] = []  # one sentence each, in order of time
-        self._mosaic: GrowingMosaic | None = None
+        self._mosaic: io.GrowingMosaic | None = None
         self._names: list[str] = []
         self._numbers: dict[str, int] = {}
         self._settling: core.Job[None] | None = None
@@ -121,7 +112,7 @@ class LiveScan:
             )
             chunk = max(_CHUNK, min(2 * _CHUNK, max(shape)))
             chunk += -chunk % _CHUNK_STEP
-            self._mosaic = GrowingMosaic.create(self._place, about, chunk)
+            self._mosaic = io.GrowingMosaic.create(self._place, about, chunk)
         if name in self._numbers:
             index = self._numbers[name]
             placement.reload_frame(index)
@@ -226,14 +217,14 @@ def parse_duration(text: str) -> float:
 
 def open_frame_folder(
     folder: Path, table: Path | None, options: core.Options
-) -> FrameFolder:
+) -> io.FrameFolder:
     """Open a frame folder with the reading and layout options of a scan."""
     names = (
         ("databar_rows", "colour", "pixel_size_nm"),
         ("grid", "order", "first", "overlap", "pixel_size_nm"),
     )
     read, layout = ({name: getattr(options, name) for name in some} for some in names)
-    return FrameFolder(folder, table, read, layout)
+    return io.FrameFolder(folder, table, read, layout)
 
 
 @dataclass(slots=True)
@@ -243,7 +234,7 @@ class FollowedScan:
     frames: int = 0
     positions: dict[str, core.FloatPair | None] = field(default_factory=dict)
     doubts: tuple[str, ...] = ()
-    lock: StoreLock | None = None  # lock of the output until it is written
+    lock: io.StoreLock | None = None  # lock of the output until it is written
 
     def release_lock(self) -> None:
         """Release the lock on the output."""
@@ -297,15 +288,14 @@ def list_moved_frames(
 class ScanFollower:
     """Single run of `follow_scan` that polls the folder and passes on new frames."""
 
-    folder: FrameFolder
+    folder: io.FrameFolder
     scan: LiveScan
     until: int | None
     idle_s: float | None
     is_stopped: Callable[[], bool]
     _since: float = field(default_factory=time.monotonic)
-    _unlisted_frames: set[str] = field(
-        default_factory=set
-    )  # frames without a row in the table
+    # frames without a row in the table
+    _unlisted_frames: set[str] = field(default_factory=set)
     _changes: int = 0  # changes of the table at the last search
 
     def run(self) -> core.Job[None]:
@@ -428,7 +418,7 @@ def _handle_interrupts() -> Iterator[Callable[[], bool]]:
 
 
 def follow_scan(
-    folder: FrameFolder,
+    folder: io.FrameFolder,
     target: Path,
     options: StitchOptions,
     *,
@@ -457,11 +447,11 @@ def follow_scan(
             f"{folder.folder}."
         )
         raise core.OptionError(msg, code="folder-missing")
-    place = get_output_store_path(target, resume=False)
-    with convert_write_errors(place):
-        lock = StoreLock(place)  # even before the first frame
-        if is_live_mosaic(place):
-            remove_target(place)
+    place = io.get_output_store_path(target, resume=False)
+    with io.convert_write_errors(place):
+        lock = io.StoreLock(place)  # even before the first frame
+        if io.is_live_mosaic(place):
+            io.remove_target(place)
     scan = LiveScan(place, folder.read, options, flat, display)
     should_stop = is_stopped or (lambda: False)
     try:

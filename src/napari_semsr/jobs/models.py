@@ -116,11 +116,9 @@ def _get_model_info(run: Run[core.Options]) -> core.Job[ModelFile]:
 
 def _export_model(run: Run[ExportOptions]) -> core.Job[ModelFile]:
     yield core.Progress(0, 1, "writing")
-    target, field, authors = (
-        run.required_target,
-        run.image_inputs.get("field"),
-        run.parameters["authors"],
-    )
+    target = run.required_target
+    field = run.image_inputs.get("field")
+    authors = run.parameters["authors"]
     path = models.find_model(run.parameters["model"])
     name = target.name.lower()
     fitting = [kind for kind, suffix in SUFFIXES.items() if name.endswith(suffix)]

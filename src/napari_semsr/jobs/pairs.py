@@ -12,15 +12,9 @@ from unicodedata import normalize
 import numpy as np
 from scipy import ndimage
 
-from napari_semsr import core, inference
+from napari_semsr import core, inference, io
 from napari_semsr.analysis import compute_block_means
-from napari_semsr.io import (
-    ReadOptions,
-    StoredTransform,
-    read_transform,
-    remove_suffixes,
-    replace_atomically,
-)
+from napari_semsr.jobs import register
 from napari_semsr.jobs.images import (
     Image,
     Result,
@@ -28,13 +22,6 @@ from napari_semsr.jobs.images import (
     get_image_name,
     open_image,
     overwrite_image,
-)
-from napari_semsr.jobs.register import (
-    REGISTER,
-    RegisterOptions,
-    check_transform_images,
-    create_transform_record,
-    read_residuals,
 )
 from napari_semsr.jobs.verb import FileInput, ImageInput, Output, Run, Verb
 from napari_semsr.pairing import (
@@ -119,8 +106,8 @@ def _crop_pairs(run: Run[PairOptions]) -> core.Job[CreatedPairs]:
     is_paired = not folders or settings.match == "name" or settings.align
     if folders and is_paired:
         lows, highs = _match_images_by_name((low, lows), (high, highs), settings)
-    if transform is not None and not isinstance(transform, StoredTransform):
-        transform = read_transform(Path(transform))
+    if transform is not None and not isinstance(transform, io.StoredTransform):
+        transform = io.read_transform(Path(transform))
     if transform is not None and folders:
         msg = (
             "A transform applies to a single pair of images, got folders: pass two "
@@ -136,10 +123,10 @@ def _crop_pairs(run: Run[PairOptions]) -> core.Job[CreatedPairs]:
     images = [[image for _, image, _ in side] for side in images_opened]
     pair_map = None
     if transform is not None:  # if it is one of these images
-        check_transform_images(
+        register.check_transform_images(
             transform, *((image, record) for ((record, image, _),) in images_opened)
         )
-        off = read_residuals(transform)
+        off = register.read_residuals(transform)
         pair_map = PairTransform(
             transform.transform, off.places_nm, off.reliable, off.side_nm
         )
@@ -170,13 +157,13 @@ def _crop_pairs(run: Run[PairOptions]) -> core.Job[CreatedPairs]:
             side[0][0].role for side in images_opened if any(one[2] for one in side)
         ],
         transform=transform
-        and create_transform_record(
-            transform.transform, read_residuals(transform).places_nm
+        and register.create_transform_record(
+            transform.transform, register.read_residuals(transform).places_nm
         ),
     )
     off_nm = _get_map_error_nm(transform, () if folders else chain(*records))
     by_image = [*choice.by_image, *refusals]
-    with replace_atomically(target) as hidden_path:
+    with io.replace_atomically(target) as hidden_path:
         yield from write_pairs(
             hidden_path, choice, settings, provenance, off_nm, by_image
         )
@@ -234,9 +221,8 @@ def _explain_no_patches(
 # Alignment of two scans of one area.
 
 _GREY_SIGMA_PX = 4.0  # chosen: the noise that remains is small
-_MAX_STRETCH = (
-    0.1  # relative to the numbers of pixels; chosen: range of the registration
-)
+# relative to the numbers of pixels; chosen: range of the registration
+_MAX_STRETCH = 0.1
 
 
 def _align_pairs(
@@ -287,8 +273,8 @@ def _align_pair(
         )
         for one, size in ((low, coarse), (high, fine))
     )
-    registration = yield from REGISTER.job(
-        moving, fixed_image, options=RegisterOptions(model="elastic")
+    registration = yield from register.REGISTER.job(
+        moving, fixed_image, options=register.RegisterOptions(model="elastic")
     )
     yield core.Progress(0, 0, f"aligning {high.name} with {low.name}")
     grid = core.Grid.from_image(fixed_image)
@@ -354,7 +340,7 @@ def _fit_grey_levels(image: core.FloatArray, other: core.FloatArray) -> core.Flo
 
 
 def _get_map_error_nm(
-    transform_file: StoredTransform | None, records: Iterable[core.InputRecord]
+    transform_file: io.StoredTransform | None, records: Iterable[core.InputRecord]
 ) -> float | None:
     """Return the expected error of the transform from LOW to HIGH, if known."""
     if transform_file is not None:
@@ -389,10 +375,8 @@ def choose_pair_options(
     (`trained_sizes`) if this also happens when it is applied.
     """
     options_given = options or PairOptions()
-    names_given, factor = (
-        options_given.model_fields_set,
-        options_given.scale or scale or 1,
-    )
+    names_given = options_given.model_fields_set
+    factor = options_given.scale or scale or 1
     values: dict[str, object] = {} if scale is None else {"scale": factor}
     low = low.with_pixel_size(options_given.low_pixel_nm)
     pixel: float | None = None
@@ -407,12 +391,9 @@ def choose_pair_options(
         values["pixel_nm"] = pixel / factor
         field = min(field, int(min(high.shape) * high_size / pixel))
     patch = options_given.patch if "patch" in names_given else patch_px
-    while (
-        "patch" not in names_given
-        and patch * _ACROSS > field
-        and patch // 2 >= _MIN_PATCH
-    ):
-        patch //= 2
+    if "patch" not in names_given:
+        while patch * _ACROSS > field and patch // 2 >= _MIN_PATCH:
+            patch //= 2
     values |= {"patch": patch, "step": max(4, patch // 2)}
     return options_given.replace(
         **{k: v for k, v in values.items() if k not in names_given}
@@ -429,24 +410,20 @@ def _choose_scale(
     scales = {_compute_stated_scale(low, high) for low, high in both}
     scale = scales.pop() if len(scales) == 1 else None
     options_scaled = options.replace(scale=scale or 1)
+    is_one = options_scaled.scale_factor == 1
     sizes = [image.mean_pixel_size_nm for image in (both[0] if both else ())]
     if not both or sizes[0] is None or sizes[1] is None:
-        return (
-            options_scaled,
-            None if options_scaled.scale_factor == 1 else "by the numbers of pixels",
-        )
+        return options_scaled, None if is_one else "by the numbers of pixels"
     if sizes[0] == sizes[1]:
         return options_scaled, None
     reason = f"LOW has a pixel size of {sizes[0]:.4g} nm, HIGH of {sizes[1]:.4g} nm"
-    if options_scaled.scale_factor == 1:
-        return (
-            options_scaled,
-            (
-                f"{reason}; both are resampled to a common pixel size (set `scale` to "
-                "keep a ratio of N to 1)"
-            ),
+    more = " (`scale=1` resamples both to a common pixel size)"
+    if is_one:
+        more = (
+            "; both are resampled to a common pixel size (set `scale` to keep a ratio "
+            "of N to 1)"
         )
-    return options_scaled, f"{reason} (`scale=1` resamples both to a common pixel size)"
+    return options_scaled, reason + more
 
 
 def _compute_stated_scale(low: core.Micrograph, high: core.Micrograph) -> int | None:
@@ -566,7 +543,7 @@ def _get_match_keys(side: Any, images: list[Image]) -> list[str]:
     in_memory = all(isinstance(image, core.Micrograph) for image in images)
     if in_memory and len(names) > len(set(names)) == 1:  # default name of arrays
         return [str(number) for number, _ in enumerate(names, 1)]
-    return [remove_suffixes(name) for name in names]
+    return [io.remove_suffixes(name) for name in names]
 
 
 _ANY = "*"
@@ -582,7 +559,7 @@ def _is_pattern(side: object) -> bool:
 def _open_images(
     images: Sequence[Image],
     options: PairOptions,
-    opening: ReadOptions,
+    opening: io.ReadOptions,
     role: str,
 ) -> Iterator[tuple[core.InputRecord, core.Micrograph, bool]]:
     """Open, calibrate and prepare the LOW or the HIGH images.
@@ -593,10 +570,8 @@ def _open_images(
     for image in images:
         image_opened = open_image(image, opening)
         record = create_input_record(image, image_opened, opening, role=role)
-        own, image_opened = (
-            image_opened.pixel_size_nm,
-            image_opened.with_pixel_size(size),
-        )
+        own = image_opened.pixel_size_nm
+        image_opened = image_opened.with_pixel_size(size)
         if options.has_preparation and options.prepare in ("both", role):
             image_opened = prepare_image(image_opened, options)
         yield record, image_opened, own not in (None, image_opened.pixel_size_nm)
@@ -626,7 +601,7 @@ PAIRS = Verb(
             "transform from LOW (moving) to HIGH (fixed), written by `register()`",
             flag="--transform",
             metavar="JSON",
-            takes=StoredTransform,
+            takes=io.StoredTransform,
         ),
     ),
     output=Output(

@@ -7,21 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from napari_semsr.core import (
-    Job,
-    Micrograph,
-    OptionError,
-    Progress,
-    WriteError,
-    map_progress,
-)
-from napari_semsr.io import (
-    check_page_axes,
-    get_output_format,
-    get_page_axes,
-    read,
-    write_pages,
-)
+from napari_semsr import core, io
 from napari_semsr.jobs.images import OverwritePolicy, create_stack_record, open_image
 from napari_semsr.jobs.verb import O, R, Run
 
@@ -32,18 +18,18 @@ def _get_axis_sizes(run: Run[O]) -> dict[str, int]:
     if isinstance(image, Sequence) and not isinstance(image, str):
         return {"plane": len(image)}
     has_plane = run.opening.plane is not None
-    if isinstance(image, Micrograph) or has_plane or not Path(image).exists():
+    if isinstance(image, core.Micrograph) or has_plane or not Path(image).exists():
         return {}
     return run.get_source("image").read_axes(run.opening)
 
 
 def extend_job_to_stacks(
-    job: Callable[[Run[O]], Job[R]],
+    job: Callable[[Run[O]], core.Job[R]],
     sum_up: Callable[[Sequence[R]], dict[str, object]],
-) -> Callable[[Run[O]], Job[R]]:
+) -> Callable[[Run[O]], core.Job[R]]:
     """Extend a writing job to stacks; `sum_up` combines the results of the planes."""
 
-    def run_on_planes(run: Run[O]) -> Job[R]:
+    def run_on_planes(run: Run[O]) -> core.Job[R]:
         by_plane = run.target is not None
         return (
             yield from _run_job_on_planes(job, run, sum_up) if by_plane else job(run)
@@ -53,21 +39,19 @@ def extend_job_to_stacks(
 
 
 def _run_job_on_planes(
-    job: Callable[[Run[O]], Job[R]],
+    job: Callable[[Run[O]], core.Job[R]],
     run: Run[O],
     sum_up: Callable[[Sequence[R]], dict[str, object]],
-) -> Job[R]:
+) -> core.Job[R]:
     """Run a job on an image, or on every plane of a stack.
 
     Each plane of a stack has its own scaling and goes to a hidden store next to the
     output, so that an interrupted run can be resumed; the stores are removed once the
     stack is complete.
     """
-    image, axes, target = (
-        run.image_inputs["image"],
-        _get_axis_sizes(run),
-        run.required_target,
-    )
+    image = run.image_inputs["image"]
+    axes = _get_axis_sizes(run)
+    target = run.required_target
     planes = math.prod(axes.values())
     stack = image if isinstance(image, Sequence) and not isinstance(image, str) else ()
     if planes == 1:
@@ -78,14 +62,14 @@ def _run_job_on_planes(
                 f"A {name.replace('_', ' ')} requires a single plane, got a stack of "
                 f"{planes} planes: choose one plane (`plane`)."
             )
-            raise OptionError(msg, code="several-planes")
-    if get_output_format(target) not in ("ome-tiff", "tiff"):
+            raise core.OptionError(msg, code="several-planes")
+    if io.get_output_format(target) not in ("ome-tiff", "tiff"):
         msg = (
             f"A stack of {planes} planes can only be written as .ome.tif or .tif, got "
             f"{target.name}: change the suffix, or choose one plane (`plane`)."
         )
-        raise WriteError(msg, code="format-unsupported")
-    check_page_axes(axes, target)
+        raise core.WriteError(msg, code="format-unsupported")
+    io.check_page_axes(axes, target)
     results: list[Any] = []
     for plane in range(planes):
         reading = run.opening if stack else run.opening.replace(plane=plane)
@@ -97,11 +81,11 @@ def _run_job_on_planes(
         )
         prefix = f"plane {plane + 1} of {planes}"
 
-        def prefix_message(step: Progress, prefix: str = prefix) -> Progress:
+        def prefix_message(step: core.Progress, prefix: str = prefix) -> core.Progress:
             return replace(step, message=f"{prefix}: {step.message}")
 
-        results.append((yield from map_progress(job(one), prefix_message)))
-    yield Progress(0, 0, f"writing {target.name}")
+        results.append((yield from core.map_progress(job(one), prefix_message)))
+    yield core.Progress(0, 0, f"writing {target.name}")
     reading_options = run.opening.model_dump(mode="json")
     history = results[0].provenance
     inputs = tuple(record for item in results for record in item.provenance.inputs)
@@ -113,15 +97,15 @@ def _run_job_on_planes(
     }
     history = history.model_copy(update=plane_record)
     # `open_image` would name it after the temporary file
-    first = read(results[0].output).replace(provenance=history)
+    first = io.read(results[0].output).replace(provenance=history)
     pages = (open_image(item.output).array() for item in results)
-    write_pages(first, axes, pages, target)
+    io.write_pages(first, axes, pages, target)
     for item in results:
         shutil.rmtree(item.output)
     combined_result: R = replace(
         results[0],
         output=str(target),
-        shape=(*get_page_axes(axes).values(), *first.shape),
+        shape=(*io.get_page_axes(axes).values(), *first.shape),
         provenance=history,
         **sum_up(results),
     )

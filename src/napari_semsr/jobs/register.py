@@ -8,15 +8,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 
-from napari_semsr import core
-from napari_semsr.io import (
-    TRANSFORM_SUFFIXES,
-    ImageIdentity,
-    StoredTransform,
-    read_landmarks,
-    read_transform,
-    write_transform,
-)
+from napari_semsr import core, io
+from napari_semsr.jobs import verb
 from napari_semsr.jobs.images import (
     Result,
     collect_digests,
@@ -25,14 +18,6 @@ from napari_semsr.jobs.images import (
     record_file,
     to_json_value,
     write_pixels,
-)
-from napari_semsr.jobs.verb import (
-    FileInput,
-    ImageInput,
-    Output,
-    Run,
-    Verb,
-    create_pixel_size_property,
 )
 from napari_semsr.registration import (
     AlternativeTransform,
@@ -142,7 +127,7 @@ class Registered(Result):
     ]
     image: core.Micrograph | None = field(metadata={"json": False})
     registration: Registration = field(metadata={"json": False})
-    stored_transform: StoredTransform = field(metadata={"json": False})
+    stored_transform: io.StoredTransform = field(metadata={"json": False})
 
     @property
     def verdict(self) -> str:
@@ -154,7 +139,7 @@ class Registered(Result):
         return f"{self.error_px:.2g} pixels of the coarser image: check the overlay"
 
     no_error: ClassVar = "not known"
-    pixel_size = create_pixel_size_property()
+    pixel_size = verb.create_pixel_size_property()
     map_text = core.create_property(
         lambda result: f"{result.model}, by {_SEARCHES[result.searched]}", "Map"
     )
@@ -223,7 +208,9 @@ def describe_alternative(rival: AlternativeTransform) -> str:
 
 
 def _register_images(
-    run: Run[RegisterOptions], moving: core.Micrograph, fixed_image: core.Micrograph
+    run: verb.Run[RegisterOptions],
+    moving: core.Micrograph,
+    fixed_image: core.Micrograph,
 ) -> core.Job[Registered]:
     """Register an image to another; write or return it on the other's grid."""
     landmarks = run.parameters.get("landmarks")
@@ -248,7 +235,7 @@ def _register_images(
     )
     moving, fixed_image = run.images["moving"], run.images["fixed"]
     if beside is not None:  # before the image, as the map took longest
-        write_transform(beside, transform_file)
+        io.write_transform(beside, transform_file)
     about = yield from _create_metadata(run, moving, fixed_image, registration)
     warped_image = core.WarpedImage(
         moving, core.Grid.from_image(fixed_image), registration.transform
@@ -285,7 +272,7 @@ def _register_images(
     )
 
 
-def _find_uncalibrated_role(run: Run[RegisterOptions]) -> Role | None:
+def _find_uncalibrated_role(run: verb.Run[RegisterOptions]) -> Role | None:
     """Return the role of the uncalibrated image, after assigning a temporary size.
 
     A stored transform provides it; otherwise landmarks or the images determine it.
@@ -309,7 +296,9 @@ def _find_uncalibrated_role(run: Run[RegisterOptions]) -> Role | None:
     return lacking[0] if lacking else None
 
 
-def _set_estimated_size(run: Run[RegisterOptions], role: Role, factor: float) -> None:
+def _set_estimated_size(
+    run: verb.Run[RegisterOptions], role: Role, factor: float
+) -> None:
     """Set the estimated pixel size of an image, and report it."""
     other = run.images["fixed" if role == "moving" else "moving"]
     image = rescale_pixel_size(run.images[role], factor)
@@ -330,7 +319,7 @@ def _set_estimated_size(run: Run[RegisterOptions], role: Role, factor: float) ->
 
 
 def _create_metadata(
-    run: Run[RegisterOptions],
+    run: verb.Run[RegisterOptions],
     moving: core.Micrograph,
     fixed_image: core.Micrograph,
     registration: Registration,
@@ -371,8 +360,8 @@ def _create_metadata(
 
 
 def _find_or_apply_transform(
-    run: Run[RegisterOptions], unsized_role: Role | None
-) -> core.Job[tuple[Registration, StoredTransform]]:
+    run: verb.Run[RegisterOptions], unsized_role: Role | None
+) -> core.Job[tuple[Registration, io.StoredTransform]]:
     """Find the transform, or use a given one; also return it in its stored form.
 
     The image without a pixel size is given the estimated one.
@@ -391,8 +380,8 @@ def _find_or_apply_transform(
                 "or the transform."
             )
             raise core.OptionError(msg, code="options-contradict")
-        if not isinstance(transform, StoredTransform):
-            transform = read_transform(Path(transform))
+        if not isinstance(transform, io.StoredTransform):
+            transform = io.read_transform(Path(transform))
         if unsized_role is not None:
             side = transform.moving if unsized_role == "moving" else transform.fixed
             _set_estimated_size(run, unsized_role, float(side.pixel_size_nm[0]))
@@ -414,22 +403,20 @@ def _find_or_apply_transform(
         registration = yield from _find_transform(run, options, landmarks, unsized_role)
         moving, fixed_image = run.images["moving"], run.images["fixed"]
     _warn_if_unreliable(registration, options)
-    facts = {
-        k: v for k, v in describe_registration(registration).items() if k != "transform"
-    }
+    facts = describe_registration(registration)
+    del facts["transform"]
     if len(registration.residuals.places_nm):  # so that others can use them
         facts["residuals"] = registration.residuals
-    transform_file = StoredTransform(
+    return registration, io.StoredTransform(
         registration.transform,
-        ImageIdentity.from_image(moving, records["moving"].digest),
-        ImageIdentity.from_image(fixed_image, records["fixed"].digest),
+        io.ImageIdentity.from_image(moving, records["moving"].digest),
+        io.ImageIdentity.from_image(fixed_image, records["fixed"].digest),
         to_json_value(facts),
     )
-    return registration, transform_file
 
 
 def _find_transform(
-    run: Run[RegisterOptions],
+    run: verb.Run[RegisterOptions],
     options: RegisterOptions,
     landmarks: Landmarks | Where | None,
     unsized_role: Role | None,
@@ -437,10 +424,9 @@ def _find_transform(
     """Find the transform from image structure, optionally starting from landmarks."""
     moving, fixed_image = run.images["moving"], run.images["fixed"]
     if landmarks is None and unsized_role is not None and not options.landmarks_only:
-        job = register_uncalibrated_images(
+        factor, registration = yield from register_uncalibrated_images(
             moving, fixed_image, options, unsized_role=unsized_role
         )
-        factor, registration = yield from job
         _set_estimated_size(run, unsized_role, factor)
         return registration
     if landmarks is None:
@@ -449,7 +435,7 @@ def _find_transform(
             raise core.OptionError(msg, code="missing-value")
         return (yield from register(moving, fixed_image, options))
     if not isinstance(landmarks, Landmarks):
-        landmarks = Landmarks(*read_landmarks(Path(landmarks), moving, fixed_image))
+        landmarks = Landmarks(*io.read_landmarks(Path(landmarks), moving, fixed_image))
     if unsized_role is not None:
         scale = fit_landmarks(landmarks, "similarity").transform.scale
         factor = scale if unsized_role == "moving" else 1 / scale
@@ -489,7 +475,7 @@ def _find_transform(
 
 
 def check_transform_images(
-    transform_file: StoredTransform,
+    transform_file: io.StoredTransform,
     moving: tuple[core.Micrograph, core.InputRecord],
     fixed_side: tuple[core.Micrograph, core.InputRecord],
 ) -> None:
@@ -541,7 +527,7 @@ def check_transform_images(
 # Records of a map.
 
 
-def read_residuals(transform_file: StoredTransform) -> RegistrationResiduals:
+def read_residuals(transform_file: io.StoredTransform) -> RegistrationResiduals:
     """Read the residuals of a stored transform; empty if it has none."""
     residuals = transform_file.quality.get("residuals")
     if not isinstance(residuals, Mapping):
@@ -595,11 +581,9 @@ def _replace_nonfinite(value: float) -> float | None:
 
 def _compute_unreliable_fraction(registration: Registration) -> float | None:
     """Return the fraction of patches in which the registration is unreliable."""
-    reliable, is_patches = (
-        registration.residuals.reliable,
-        registration.residuals.side_nm > 0,
-    )
-    return 1 - float(reliable.mean()) if reliable.size and is_patches else None
+    residuals = registration.residuals
+    is_measured = residuals.reliable.size and residuals.side_nm > 0
+    return 1 - float(residuals.reliable.mean()) if is_measured else None
 
 
 def create_transform_record(
@@ -630,13 +614,9 @@ def create_transform_record(
 
 def _warn_if_unreliable(registration: Registration, options: RegisterOptions) -> None:
     """Warn about anything that makes a registration unreliable."""
+    transform = registration.transform
     if registration.search_name == "full" and options.search == "near":
-        found_transform = registration.transform
-        affine = (
-            found_transform.affine
-            if isinstance(found_transform, core.Elastic)
-            else found_transform
-        )
+        affine = transform.affine if isinstance(transform, core.Elastic) else transform
         mirror_note = "mirrored, " if affine.is_mirrored else ""
         core.warn(
             "No match was found near the stated pixel sizes, so all rotations were "
@@ -669,7 +649,7 @@ def _warn_if_unreliable(registration: Registration, options: RegisterOptions) ->
     share = _compute_unreliable_fraction(registration)
     if share is not None and share > _UNRELIABLE:
         or_else = "one is distorted (try `model=elastic`)"
-        if isinstance(registration.transform, core.Elastic):
+        if isinstance(transform, core.Elastic):
             or_else = "have too little detail for an elastic map (try `model=affine`)"
         core.warn(
             f"The transform is not confirmed in {100 * share:.0f} % of the overlap: "
@@ -678,30 +658,30 @@ def _warn_if_unreliable(registration: Registration, options: RegisterOptions) ->
         )
 
 
-LANDMARKS_IN = FileInput(
+LANDMARKS_IN = verb.FileInput(
     "landmarks",
     "pairs of corresponding points, from which the map is refined",
     flag="--landmarks",
     metavar="CSV",
     takes=Landmarks,
 )
-TRANSFORM_IN = FileInput(
+TRANSFORM_IN = verb.FileInput(
     "transform",
     "apply this stored map instead of searching for one",
     flag="--transform",
     metavar="JSON",
-    takes=StoredTransform,
+    takes=io.StoredTransform,
 )
-REGISTER = Verb(
+REGISTER = verb.Verb(
     "register",
     (
-        ImageInput(
+        verb.ImageInput(
             "moving",
             "the image to be registered: the optical mosaic",
             role="image",
             side="moving",
         ),
-        ImageInput(
+        verb.ImageInput(
             "fixed",
             "the image that defines the result's pixel grid: the SEM image",
             guide=True,
@@ -713,12 +693,12 @@ REGISTER = Verb(
     _register_images,
     title="registration",
     files=(LANDMARKS_IN, TRANSFORM_IN),
-    output=Output(
+    output=verb.Output(
         "output: MOVING resampled on the grid of FIXED; its suffix sets the format",
         may_stay_in_memory=True,
     ),
     outputs=(
-        Output(
+        verb.Output(
             "write the map here: .json for other images, or .tfm (ITK), .ngff.json "
             "or .csv (napari) for other programs, not for elastic maps",
             name="transform_out",
@@ -726,7 +706,7 @@ REGISTER = Verb(
             flag="--transform-out",
             metavar="FILE",
             ending=".json",
-            also=TRANSFORM_SUFFIXES[1:],
+            also=io.TRANSFORM_SUFFIXES[1:],
         ),
     ),
     gives=Registered,

@@ -14,14 +14,8 @@ from typing import Annotated, Literal
 import numpy as np
 import psutil
 
-from napari_semsr import core, models
+from napari_semsr import core, io, models
 from napari_semsr.analysis import split_into_blocks
-from napari_semsr.io import (
-    ReadOptions,
-    convert_decoding_errors,
-    count_planes,
-    path_exists,
-)
 from napari_semsr.jobs.history import RecordedCall, RecordedInput, read_history
 from napari_semsr.jobs.images import Result, digest_values, open_image
 from napari_semsr.jobs.verb import FileInput, ImageInput, Run, Verb
@@ -170,7 +164,7 @@ class InputSearch:
         places += [Path(file.path) if file.path else folder / file.name]
         paths_seen = {self.output.resolve()}
         for place in places:
-            if path_exists(place) and place.resolve() not in paths_seen:
+            if io.path_exists(place) and place.resolve() not in paths_seen:
                 paths_seen.add(place.resolve())
                 yield place
 
@@ -212,7 +206,7 @@ def _digest_file(path: Path) -> core.Job[str]:
 
 
 def _digest_grey_values(
-    path: Path, reading: ReadOptions | None = None
+    path: Path, reading: io.ReadOptions | None = None
 ) -> core.Job[str]:
     """Compute the digest of a file's grey values, as for an image in memory."""
     return digest_values(open_image(path, reading, blank=True))
@@ -237,10 +231,10 @@ def _list_digest_functions(
         digest = yield from core.digest_with_progress(path)
         return f"{digest}#{selection}" if selection else digest
 
-    reading: ReadOptions | None = None
+    reading: io.ReadOptions | None = None
     if isinstance(item, ImageInput):
         sets = call.verb.parse(call.options)
-        reading = sets.get(f"{role}_opening") or sets.get("opening") or ReadOptions()
+        reading = sets.get(f"{role}_opening") or sets.get("opening") or io.ReadOptions()
         if item.reading is not None:
             reading = item.reading(sets["options"], reading)
     return digest_bytes, partial(_digest_grey_values, reading=reading)
@@ -314,7 +308,7 @@ def _replay_output(run: Run[core.Options]) -> core.Job[ReplayReport]:
     # outputs are grey: a colour image fails below, as it has no history
     plane = 0 if _count_planes(path) > 1 else None
     stored_image = open_image(
-        path, ReadOptions(plane=plane, colour="luminance"), blank=True
+        path, io.ReadOptions(plane=plane, colour="luminance"), blank=True
     )
     stored_history = stored_image.provenance
     if stored_history is None:
@@ -335,26 +329,20 @@ def _replay_output(run: Run[core.Options]) -> core.Job[ReplayReport]:
             search.compare_digest(
                 call, role, one, (yield from _digest_grey_values(place))
             )
-        now = open_image(
-            again, ReadOptions(plane=0) if differences.planes > 1 else None, blank=True
-        )
-        pixels = (
-            [differences.create_difference(path.name)]
-            if not differences.is_identical
-            else []
-        )
-        differs = (
-            *pixels,
+        now = _open_plane(again, differences.planes)
+        differs = [
             *_compare_calibration(stored_image, now),
             *search.differences,
-        )
-        differs = (*differs, *_compare_versions(stored_history, now.provenance))
+            *_compare_versions(stored_history, now.provenance),
+        ]
+        if not differences.is_identical:
+            differs.insert(0, differences.create_difference(path.name))
     return ReplayReport(
         output=str(path),
         job=stored_history.job,
         identical=differences.is_identical,
         max_abs_difference=differences.largest,
-        differs=differs,
+        differs=tuple(differs),
         pixels=differences.pixels,
         different=differences.different,
         where=differences.place,
@@ -364,7 +352,13 @@ def _replay_output(run: Run[core.Options]) -> core.Job[ReplayReport]:
 
 def _count_planes(path: Path) -> int:
     """Return the number of planes; 1 for a missing file, which fails when read."""
-    return count_planes(path) if path.is_file() else 1
+    return io.count_planes(path) if path.is_file() else 1
+
+
+def _open_plane(path: Path, planes: int, plane: int = 0) -> core.Micrograph:
+    """Open an image, or one plane of a stack."""
+    reading = io.ReadOptions(plane=plane) if planes > 1 else None
+    return open_image(path, reading, blank=True)
 
 
 _SILENCE = partial(warnings.catch_warnings, action="ignore", category=UserWarning)
@@ -436,18 +430,14 @@ def _compare_pixels(stored_path: Path, again: Path) -> core.Job[_PixelDifference
     planes, others = _count_planes(stored_path), _count_planes(again)
     pixels = _PixelDifferences(planes)
     for plane in range(planes):
-        reading = ReadOptions(plane=plane) if planes > 1 else None
-        first = open_image(stored_path, reading, blank=True)
+        first = _open_plane(stored_path, planes, plane)
         pixels.shape = pixels.other = first.shape
         if planes != others:
-            other = open_image(
-                again, ReadOptions(plane=0) if others > 1 else None, blank=True
-            )
             pixels.shape = (planes, *first.shape)
-            pixels.other = (others, *other.shape)
+            pixels.other = (others, *_open_plane(again, others).shape)
             pixels.largest = None
             return pixels
-        second = open_image(again, reading, blank=True)
+        second = _open_plane(again, planes, plane)
         if first.shape != second.shape:
             pixels.other, pixels.largest = second.shape, None
             return pixels
@@ -472,14 +462,10 @@ def _compare_calibration(
     stored_image: core.Micrograph, again: core.Micrograph
 ) -> Iterator[Difference]:
     """Compare pixel sizes and origins."""
-    for name, unit, one, two in (
-        (
-            "pixel size",
-            stored_image.unit,
-            stored_image.pixel_size_nm,
-            again.pixel_size_nm,
-        ),
-        ("origin", stored_image.unit, stored_image.origin, again.origin),
+    unit = stored_image.unit
+    for name, one, two in (
+        ("pixel size", stored_image.pixel_size_nm, again.pixel_size_nm),
+        ("origin", stored_image.origin, again.origin),
     ):
         near = one and two and np.allclose(one, two, rtol=_ROUNDING, atol=_ROUNDING)
         if one == two or near:
@@ -526,9 +512,8 @@ def _compare_versions(
 # output.
 
 _MAX_THREADS = 1024  # chosen: no computer has more
-_SIMULATED_PX = (
-    1 << 22
-)  # pixels that may be simulated for any output; bundled ones have 2^19
+# pixels that may be simulated for any output; bundled ones have 2^19
+_SIMULATED_PX = 1 << 22
 _SCENE = 256  # simulated pixels per pixel of a frame; chosen: a scan of 8 x 8 needs 190
 _LARGE = 1 << 26  # pixels of a scene that a single frame may need; chosen: 3 GB
 _BYTES = 110  # bytes per simulated pixel; measured: 108 for a specimen, 55 for a scan
@@ -590,7 +575,7 @@ def _restore_device(call: RecordedCall, path: Path) -> RecordedCall:
     same: dict[str, object] = {}
     if record.device is not None and "model" in arguments:
         name, _, _ = record.device.partition(": ")
-        with convert_decoding_errors(path, "a history"):
+        with io.convert_decoding_errors(path, "a history"):
             kind, _, number = name.partition(":")
             here = kind == "cpu" or int(number or 0) < models.device_count(kind)
         same |= {"device": name} if here else {}

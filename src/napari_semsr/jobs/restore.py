@@ -7,13 +7,8 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from napari_semsr import core
-from napari_semsr.io import (
-    OmeZarrStore,
-    get_output_store_path,
-    read_json_object,
-    write_blocks,
-)
+from napari_semsr import core, io
+from napari_semsr.jobs import verb
 from napari_semsr.jobs.images import (
     get_image_name,
     open_image,
@@ -21,14 +16,6 @@ from napari_semsr.jobs.images import (
     to_json_value,
 )
 from napari_semsr.jobs.planes import extend_job_to_stacks
-from napari_semsr.jobs.verb import (
-    ImageInput,
-    ImageResult,
-    Output,
-    Run,
-    Verb,
-    get_pixel_size_fields,
-)
 from napari_semsr.restoration import (
     RestoreOptions,
     Restorer,
@@ -49,12 +36,10 @@ def _read_psf(text: str, image: core.Micrograph) -> tuple[str, core.Micrograph |
         return text, None
     if Path(choice.path).suffix.lower() != ".json":
         return text, open_image(choice.path)
-    kernel_record = read_json_object(Path(choice.path))
+    kernel_record = io.read_json_object(Path(choice.path))
     try:
-        width_px, pixel_nm = (
-            float(kernel_record["psf_fwhm_px"]),
-            float(kernel_record["pixel_size_nm"][0]),
-        )
+        width_px = float(kernel_record["psf_fwhm_px"])
+        pixel_nm = float(kernel_record["pixel_size_nm"][0])
         is_valid = 0 < width_px < np.inf and 0 < pixel_nm < np.inf
     except (KeyError, TypeError, ValueError, IndexError):
         is_valid = False
@@ -108,7 +93,7 @@ METHOD_CALLED = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RestoredFile(ImageResult):
+class RestoredFile(verb.ImageResult):
     """Result of a restoration.
 
     `parameters` are those of the method: the blur, the noise, iterations, the halo,
@@ -162,19 +147,17 @@ class RestoredFile(ImageResult):
         )
 
 
-def _restore_plane(run: Run[RestoreOptions]) -> core.Job[RestoredFile]:
+def _restore_plane(run: verb.Run[RestoreOptions]) -> core.Job[RestoredFile]:
     """Restore one plane, in memory if it has no output."""
     restorer, parameters, provenance = yield from _prepare_restoration(run)
     source, target = run.images["image"], run.target
-    plan, dtype = (
-        restorer.create_plan(source.shape),
-        np.dtype(run.options.dtype or np.float32),
-    )
+    plan = restorer.create_plan(source.shape)
+    dtype = np.dtype(run.options.dtype or np.float32)
     values_told: dict[str, Any] = {
         "method": run.options.method,
         "parameters": parameters,
         "tiles": len(plan),
-        **get_pixel_size_fields(source),
+        **verb.get_pixel_size_fields(source),
         "provenance": provenance,
     }
     about = source.replace(provenance=provenance)
@@ -195,19 +178,19 @@ def _restore_plane(run: Run[RestoreOptions]) -> core.Job[RestoredFile]:
             **values_told,
         )
 
-    def create_store(place: Path) -> OmeZarrStore:
+    def create_store(place: Path) -> io.OmeZarrStore:
         how: dict[str, object] = {"dtype": dtype, "chunk": plan.core}
         return run.existing.open_store(about, place, target, **how)
 
-    def fill_store(store: OmeZarrStore) -> core.Job[int]:
+    def fill_store(store: io.OmeZarrStore) -> core.Job[int]:
         pieces = restorer.restore_tiles(source.data, plan, store.pending_units())
         clipped_total = yield from store.fill((values for _, values in pieces), _TILES)
         if not store.is_complete:
             store.write_note("restore", parameters)
         return clipped_total
 
-    kept_store = get_output_store_path(target, resume=run.existing.resume)
-    written_file = yield from write_blocks(
+    kept_store = io.get_output_store_path(target, resume=run.existing.resume)
+    written_file = yield from io.write_blocks(
         target, create_store, fill_store, kept_store=kept_store
     )
     return RestoredFile(
@@ -220,7 +203,7 @@ def _restore_plane(run: Run[RestoreOptions]) -> core.Job[RestoredFile]:
 
 
 def _prepare_restoration(
-    run: Run[RestoreOptions],
+    run: verb.Run[RestoreOptions],
 ) -> core.Job[tuple[Restorer, dict[str, Any], core.Provenance]]:
     """Open an image and measure blur and noise."""
     options = run.options
@@ -254,10 +237,10 @@ def _summarise_planes(results: Sequence[RestoredFile]) -> dict[str, object]:
     }
 
 
-RESTORE = Verb(
+RESTORE = verb.Verb(
     "restore",
     (
-        ImageInput(
+        verb.ImageInput(
             "image",
             "the grey image to restore",
             label="Layer",
@@ -269,7 +252,7 @@ RESTORE = Verb(
     RestoredFile,
     extend_job_to_stacks(_restore_plane, _summarise_planes),
     title="restoration",
-    output=Output(
+    output=verb.Output(
         "file of the result; its suffix sets the format",
         may_stay_in_memory=True,
     ),

@@ -37,14 +37,9 @@ from pydantic import Field
 
 from napari_semsr import core
 from napari_semsr.io import Cell, list_companion_files, path_exists, replace_atomically
-from napari_semsr.jobs.images import (
-    Result,
-    collect_warnings,
-    digest_values,
-    to_json_value,
-)
+from napari_semsr.jobs import images
 
-R = TypeVar("R", bound=Result)
+R = TypeVar("R", bound=images.Result)
 
 _LARGEST = 1 << 24  # bytes of a record; chosen: a table of 10 000 places needs a tenth
 
@@ -130,7 +125,7 @@ def find_step_record(step: Step) -> core.Job[StepRecord | None]:
     record = _read_record(step)
     if record is None or not all(path.exists() for path in step.outputs):
         return None
-    same = record.options == to_json_value(step.options)
+    same = record.options == images.to_json_value(step.options)
     if not same or record.versions != core.get_software_versions():
         return None
     inputs, outputs, _ = yield from _compute_contents(step, record.files)
@@ -151,17 +146,17 @@ def run_step(
             core.warn(sentence, code)
         return record, None
     sentences: list[str] = []
-    result = yield from collect_warnings(start(), sentences)
+    result = yield from images.collect_warnings(start(), sentences)
     messages = {" ".join(one.split()): core.get_error_code(one) for one in sentences}
     inputs, outputs, files = yield from _compute_contents(step)
     record = StepRecord(
         step=step.name,
-        options=to_json_value(step.options),
+        options=images.to_json_value(step.options),
         versions=core.get_software_versions(),
         inputs=inputs,
         outputs=outputs,
         files=files,
-        values=to_json_value(result.to_json()),
+        values=images.to_json_value(result.to_json()),
         warnings=[*messages],
         codes=[*messages.values()],
     )
@@ -224,13 +219,13 @@ class _Digests:
                 content.append((yield from self.digest_input(one)))  # noqa: PERF401 - yields
         elif isinstance(value, core.Micrograph):
             fields = "name", "pixel_size_nm", "pixel_size_sd_nm", "origin", "provenance"
-            content = [to_json_value(getattr(value, name)) for name in fields]
-            content.append((yield from digest_values(value)))
+            content = [images.to_json_value(getattr(value, name)) for name in fields]
+            content.append((yield from images.digest_values(value)))
         elif isinstance(value, str | os.PathLike):
             path = Path(value)
             for one in (path, *filter(path_exists, list_companion_files(path))):
                 content.append((yield from self.digest_file(one)))
         else:
-            content.append(to_json_value(value))
+            content.append(images.to_json_value(value))
         text = json.dumps(content, sort_keys=True)
         return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"

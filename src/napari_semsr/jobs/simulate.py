@@ -14,13 +14,7 @@ import psutil
 from pydantic import Field
 
 from napari_semsr import core, io, simulation
-from napari_semsr.jobs.images import (
-    Result,
-    compose_provenance,
-    require_all_pixels,
-    to_json_value,
-    write_positions,
-)
+from napari_semsr.jobs import images
 from napari_semsr.jobs.verb import ImageInput, Output, Run, Verb
 from napari_semsr.simulation import OPTICS, PhantomOptions, ScanOptions, SemViewOptions
 
@@ -122,7 +116,7 @@ class SimulateOptions(ScanOptions, SemViewOptions):
 
 
 @dataclass(frozen=True, slots=True)
-class SimulatedScan(Result):
+class SimulatedScan(images.Result):
     """Result of a simulation.
 
     `pixel_size_nm` is the true one; `bad_frames` are blank or foreign, `extra` are
@@ -166,7 +160,7 @@ def _simulate_scan(
     source, inputs = None, list[core.InputRecord]()
     if image is not None:
         settings = _fit_options_to_image(image, settings)
-        require_all_pixels(image)
+        images.require_all_pixels(image)
         source = image.array()
         inputs.append((yield from run.record_image("image")))
     shape, _ = settings.compute_extent().get_fine_grid(settings.fine_factor)
@@ -379,7 +373,9 @@ class _ScanWriter:
             data,
             core.parse_pixel_size(size and [v * share / finer for v in size]),
             path.name.partition(".")[0],
-            provenance=compose_provenance("simulate", options, *self.inputs, part=part),
+            provenance=images.compose_provenance(
+                "simulate", options, *self.inputs, part=part
+            ),
             origin=origin,
             spacing_px=(1 / finer, 1 / finer),
         )
@@ -407,7 +403,7 @@ class _ScanWriter:
             nominal = nominal * size
         if options.positions != "none":
             path, files = place / "positions.csv", self._file_names
-            write_positions(
+            images.write_positions(
                 path, dict(zip(files, nominal, strict=True)), options.positions
             )
         share = 1 + options.pixel_size_error
@@ -431,7 +427,7 @@ class _ScanWriter:
         scan, folder = self.scan, self.place / "truth"
         folder.mkdir()
         places = dict(zip(self._file_names, scan.true_px, strict=True))
-        write_positions(folder / "positions.csv", places)
+        images.write_positions(folder / "positions.csv", places)
         scene = scan.scene
         self._write_image(
             scene.sharp, folder / "object.ome.tif", on_frames=False, fine=True
@@ -648,7 +644,7 @@ def _wait(seconds: float, step: Callable[[], core.Progress]) -> core.Job[None]:
 
 def _write_json(path: Path, record: Mapping[str, object]) -> None:
     text = json.dumps(
-        to_json_value(record), indent=2, allow_nan=False, ensure_ascii=False
+        images.to_json_value(record), indent=2, allow_nan=False, ensure_ascii=False
     )
     path.write_text(text + "\n", encoding="utf-8")
 

@@ -14,20 +14,7 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from napari_semsr import core, io, stitching
-from napari_semsr.jobs import images
-from napari_semsr.jobs.follow import (
-    FollowedScan,
-    follow_scan,
-    open_frame_folder,
-    parse_duration,
-)
-from napari_semsr.jobs.verb import (
-    FileInput,
-    Output,
-    Run,
-    Verb,
-    create_pixel_size_property,
-)
+from napari_semsr.jobs import follow, images, verb
 from napari_semsr.stitching import StitchOptions
 
 # Open a folder of frames by options, and digest it for records.
@@ -90,10 +77,8 @@ def _compute_folder_digest(folder: Path, values: Mapping[str, Any]) -> core.Job[
 def _get_part_paths(mosaic: Path) -> dict[str, Path]:
     """Return the paths of a mosaic's companion images, keyed by part."""
     halves = dict(zip(("half-a", "half-b"), io.get_half_paths(mosaic), strict=True))
-    height, coverage = (
-        io.get_companion_path(mosaic, "height"),
-        io.get_label_path(mosaic, io.COVERAGE),
-    )
+    height = io.get_companion_path(mosaic, "height")
+    coverage = io.get_label_path(mosaic, io.COVERAGE)
     return {**halves, HEIGHT: height, io.COVERAGE: coverage}
 
 
@@ -162,11 +147,8 @@ def _write_mosaic(
             if not part.is_complete:
                 yield from part.finish()
         # uncovered pixels are NaN, which integer dtypes lack
-        return (
-            clipped_count - sum(uncovered_counts)
-            if np.dtype(dtype).kind in "ui"
-            else clipped_count
-        )
+        is_integer = np.dtype(dtype).kind in "ui"
+        return clipped_count - (sum(uncovered_counts) if is_integer else 0)
 
     kept_store = existing.find_resumable_store(run.required_target)
     with ExitStack() as stack:  # renamed when all are complete
@@ -200,10 +182,8 @@ def _create_block_copier(
     ) -> tuple[core.RealArray, core.RealArray] | None:
         if not plan.has_same_pixels(before, box):
             return None
-        image, count = (
-            np.asarray(one.data[box.slices]) for one in (old_mosaic, counts)
-        )
-        return image, count
+        parts = [np.asarray(one.data[box.slices]) for one in (old_mosaic, counts)]
+        return parts[0], parts[1]
 
     return copy_unchanged_block
 
@@ -357,7 +337,7 @@ class StitchFolderOptions(StitchOptions):
     @field_validator("idle", mode="before")
     @classmethod
     def _parse_idle_time(cls, value: object) -> object:
-        return parse_duration(value) if isinstance(value, str) else value
+        return follow.parse_duration(value) if isinstance(value, str) else value
 
     corrections: stitching.Corrections | None = core.option(
         None,
@@ -482,7 +462,7 @@ class StitchedFile(images.Result):
             for item in self.positions
         }
 
-    pixel_size = create_pixel_size_property()
+    pixel_size = verb.create_pixel_size_property()
     by_stage = core.create_property(
         lambda result: (
             result.stage_pixel_size_nm
@@ -595,7 +575,7 @@ def _convert_to_nm(px: float | None, size: core.FloatPair | None) -> float | Non
 
 _FOLLOWING = ("follow", "until", "idle")  # options without effect on the result
 
-_Stitching = Run[StitchFolderOptions]
+_Stitching = verb.Run[StitchFolderOptions]
 
 
 def _get_folder(run: _Stitching) -> Path:
@@ -614,11 +594,9 @@ def _has_several_heights(run: _Stitching) -> bool:
 
 
 def _get_height_path(run: _Stitching) -> Path | None:
-    return (
-        io.get_companion_path(run.required_target, "height")
-        if _has_several_heights(run)
-        else None
-    )
+    if not _has_several_heights(run):
+        return None
+    return io.get_companion_path(run.required_target, "height")
 
 
 def _get_half_paths(run: _Stitching) -> tuple[Path, ...]:
@@ -630,7 +608,7 @@ def _get_flat_path(run: _Stitching) -> Path | None:
     return None if flat_field in ("auto", "none") else Path(flat_field)
 
 
-def _stitch_folder(run: Run[StitchFolderOptions]) -> core.Job[StitchedFile]:
+def _stitch_folder(run: verb.Run[StitchFolderOptions]) -> core.Job[StitchedFile]:
     start = time.monotonic()
     yield core.Progress(0, 0, "checking")
     positions_out = run.targets.get("positions_out")
@@ -643,7 +621,7 @@ def _stitch_folder(run: Run[StitchFolderOptions]) -> core.Job[StitchedFile]:
             outcome.release_lock()
 
 
-def _follow_scan(run: _Stitching) -> core.Job[FollowedScan | None]:
+def _follow_scan(run: _Stitching) -> core.Job[follow.FollowedScan | None]:
     """Follow a scan that is still running, if requested."""
     options = run.options
     if not options.follow and run.existing.resume:
@@ -664,9 +642,9 @@ def _follow_scan(run: _Stitching) -> core.Job[FollowedScan | None]:
             "or `focus`."
         )
         raise core.OptionError(msg, code="options-contradict")
-    folder = open_frame_folder(_get_folder(run), _get_table_path(run), options)
+    folder = follow.open_frame_folder(_get_folder(run), _get_table_path(run), options)
     flat = _get_flat_path(run)
-    outcome = yield from follow_scan(
+    outcome = yield from follow.follow_scan(
         folder,
         run.required_target,
         options,
@@ -681,7 +659,7 @@ def _follow_scan(run: _Stitching) -> core.Job[FollowedScan | None]:
 
 def _solve_and_write_mosaic(
     run: _Stitching,
-    outcome: FollowedScan | None,
+    outcome: follow.FollowedScan | None,
     positions_out: Path | None,
     start: float,
 ) -> core.Job[StitchedFile]:
@@ -755,11 +733,7 @@ def _solve_and_write_mosaic(
             *([focus] if focus else []),
         ),
         positions=tuple(
-            {
-                "frame": name,
-                "y_px": at and at[0],
-                "x_px": at and at[1],
-            }
+            {"frame": name, "y_px": at and at[0], "x_px": at and at[1]}
             for name, at in corners.items()
         ),
         position_sd_px=tuple(
@@ -912,11 +886,8 @@ def _open_scans(run: _Stitching) -> core.Job[_ScanSet]:
 def choose_height_table(folder: Path, top: Path, table: Path | None) -> Path | None:
     """Choose a height's position table: the given, its own or the shared one."""
     own, shared_table = folder / "positions.csv", top / "positions.csv"
-    return (
-        shared_table
-        if table is None and not own.is_file() and shared_table.is_file()
-        else table
-    )
+    is_shared = table is None and not own.is_file() and shared_table.is_file()
+    return shared_table if is_shared else table
 
 
 def _plan_mosaic(
@@ -974,7 +945,7 @@ def _check_outputs(run: _Stitching, positions_out: Path | None) -> None:
     beside = [coverage] if coverage.parent == target.parent else []
     for more in (*beside, _get_height_path(run), *_get_half_paths(run)):
         if more is not None:
-            Output("").check_path(more, inputs, run.existing)
+            verb.Output("").check_path(more, inputs, run.existing)
     if positions_out is not None:
         images.check_output_not_input(
             positions_out, [*inputs, _get_folder(run) / "positions.csv"]
@@ -992,11 +963,10 @@ def _create_provenance(
     folders = scans.folders or (_get_folder(run),)
     inputs = []
     for folder, scan in zip(folders, scans.acquisitions, strict=True):
-        digest = yield from digest_scan(folder, scan)
         record = core.InputRecord(
             role="frames",
             name=folder.resolve().name,
-            digest=digest,
+            digest=(yield from digest_scan(folder, scan)),
             provenance=scan.provenance,
             path=images.get_record_path(folder.resolve()),
         )
@@ -1007,9 +977,8 @@ def _create_provenance(
         inputs.append(images.record_file(table, "positions"))
     guides = []
     if _has_several_heights(run):
-        guides.append(
-            images.record_file(_get_folder(run).resolve() / io.HEIGHTS, "heights")
-        )
+        path = _get_folder(run).resolve() / io.HEIGHTS
+        guides.append(images.record_file(path, "heights"))
     return images.compose_provenance(
         "stitch", _get_recorded_options(run), *inputs, guides=guides
     )
@@ -1017,11 +986,9 @@ def _create_provenance(
 
 def _get_recorded_options(run: _Stitching) -> dict[str, object]:
     """Return the options to record in the history."""
-    options = {
-        k: v
-        for k, v in images.to_json_value(run.options).items()
-        if k not in _FOLLOWING
-    }
+    options: dict[str, object] = images.to_json_value(run.options)
+    for name in _FOLLOWING:
+        del options[name]
     if options["other_frames"] == "refuse":
         del options["other_frames"]  # omitted, as in histories older than this option
     flat_path = _get_flat_path(run)
@@ -1043,9 +1010,8 @@ class _DistortionCorrection:
     """Distortion to correct and its source."""
 
     options: StitchFolderOptions  # with a choice or a number for it
-    measurement: core.FieldDistortion | None = (
-        None  # that of the calibration, at the rim of a frame
-    )
+    # that of the calibration, at the rim of a frame
+    measurement: core.FieldDistortion | None = None
     warnings: tuple[str, ...] = ()
 
     @property
@@ -1187,7 +1153,7 @@ def _collect_warnings(
     return tuple(warnings)
 
 
-STITCH = Verb(
+STITCH = verb.Verb(
     "stitch",
     (),
     StitchFolderOptions,
@@ -1195,7 +1161,7 @@ STITCH = Verb(
     _stitch_folder,
     title="frames, overlaps and blending",
     files=(
-        FileInput(
+        verb.FileInput(
             "folder",
             "folder of frames, or one multi-page file",
             optional=False,
@@ -1203,7 +1169,7 @@ STITCH = Verb(
             role="frames",
             digest=_compute_folder_digest,
         ),
-        FileInput(
+        verb.FileInput(
             "positions",
             "nominal top-left corners, header frame,y_px,x_px or frame,y_nm,x_nm, or "
             "those of Fiji (TileConfiguration.txt) or Micro-Manager (metadata.txt, "
@@ -1212,13 +1178,13 @@ STITCH = Verb(
             metavar="CSV",
         ),
     ),
-    output=Output(
+    output=verb.Output(
         "file of the mosaic; its suffix sets the format",
         ending=".ome.zarr",
         parts=_get_part_paths,
     ),
     outputs=(
-        Output(
+        verb.Output(
             "write the solved positions as a table; .txt for Fiji's stitching",
             name="positions_out",
             is_required=False,

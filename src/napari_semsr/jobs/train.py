@@ -278,9 +278,8 @@ class Trained(images.Result):
     file is the untouched one.
     """
 
-    steps: Annotated[
-        int, core.Quantity("Steps", form="d")
-    ]  # including those before a resume
+    # including those before a resume
+    steps: Annotated[int, core.Quantity("Steps", form="d")]
     validation: Any
     model: Annotated[str, core.Quantity("Model")]
     run_dir: str

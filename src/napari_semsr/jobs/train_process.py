@@ -25,17 +25,6 @@ from pathlib import Path
 from typing import Any
 
 from napari_semsr import core, models
-from napari_semsr.core import (
-    CheckpointError,
-    DeviceMemoryError,
-    Job,
-    Options,
-    Progress,
-    SemsrError,
-    get_error_code,
-    run,
-    warn,
-)
 from napari_semsr.jobs.images import KEEP_PARTS, OverwritePolicy, to_json_value
 from napari_semsr.jobs.models import MODELS_IMPORT
 from napari_semsr.jobs.train import (
@@ -53,7 +42,7 @@ _KILL_S = 5.0  # s, longest wait for a child to end; chosen: it saves first
 
 
 def list_resume_values(
-    run_dir: str | os.PathLike[str], **sets: Options
+    run_dir: str | os.PathLike[str], **sets: core.Options
 ) -> dict[str, object]:
     """Return the arguments of `TRAIN` that resume the run in a folder."""
     recipe = Path(run_dir) / _RECIPE
@@ -62,12 +51,12 @@ def list_resume_values(
             f"No run to resume in {run_dir}; choose a run folder, or start a new "
             "training."
         )
-        raise CheckpointError(msg, code="run-missing")
+        raise core.CheckpointError(msg, code="run-missing")
     return {**TRAIN.list_values(**sets), "recipe": str(recipe), "output": str(run_dir)}
 
 
 @dataclass(frozen=True, slots=True)
-class TrainStep(Progress):
+class TrainStep(core.Progress):
     """Progress of a training run."""
 
     loss: float | None = None  # of the last reported step
@@ -75,7 +64,7 @@ class TrainStep(Progress):
 
 def train_and_import(
     values: Mapping[str, Any], existing: OverwritePolicy = KEEP_PARTS
-) -> Job[Trained]:
+) -> core.Job[Trained]:
     """Cut pairs if images are passed, train, and add the model to the library.
 
     `values` are arguments of `TRAIN` by name.
@@ -90,7 +79,7 @@ def train_and_import(
     )
     own = {name: one for name, one in values.items() if name not in names}
 
-    def train(store: Path | None = None) -> Job[Trained]:
+    def train(store: Path | None = None) -> core.Job[Trained]:
         pairs = {} if store is None else {"pairs": str(store)}
         return train_in_subprocess({**own, **pairs}, existing)
 
@@ -117,7 +106,7 @@ def train_in_subprocess(
     existing: OverwritePolicy = KEEP_PARTS,
     *,
     patience_s: float = 60.0,
-) -> Job[Trained]:
+) -> core.Job[Trained]:
     """Run `TRAIN` in a separate process; `values` are its arguments in JSON form.
 
     Closing the job stops the process, which saves its state. Raises `OptionError` if no
@@ -192,35 +181,35 @@ class ChildProcess:
                     raise self._create_exit_error()
                 for key, value in json.loads(line).items():
                     if key == "warned":
-                        warn(*value)
+                        core.warn(*value)
                     elif key == "failed":
                         kind, message, code = value
-                        raise getattr(core, kind, SemsrError)(message, code=code)
+                        raise getattr(core, kind, core.SemsrError)(message, code=code)
                     elif key == "ended":
                         msg = (
                             "The training was stopped by another process; its state "
                             "was saved, so it can be resumed."
                         )
-                        raise SemsrError(msg, code="interrupted")
+                        raise core.SemsrError(msg, code="interrupted")
                     else:
                         yield key, value
                 line = self._messages.get_nowait()
         except queue.Empty:
             return
 
-    def _create_exit_error(self) -> SemsrError:
+    def _create_exit_error(self) -> core.SemsrError:
         """Return the error for a process that exited without a message."""
         code = self._process.wait()
         self._errors.seek(0)
         words = self._errors.read()[-_LAST_WORDS:].decode(errors="replace").split("\n")
         lines = [line.strip() for line in words if line.strip()]
         if code == -9 or not lines:
-            return DeviceMemoryError(
+            return core.DeviceMemoryError(
                 f"The training process died (exit code {code}), most likely because "
                 "it ran out of memory: lower the batch or patch size, then resume.",
                 code="memory",
             )
-        return SemsrError(
+        return core.SemsrError(
             f"The training process died (exit code {code}): {lines[-1]}.",
             code="process-died",
         )
@@ -297,7 +286,7 @@ def serve_training_request(
             "warned",
             [
                 " ".join(str(message).split()),
-                get_error_code(next(iter(message.args), "")),
+                core.get_error_code(next(iter(message.args), "")),
             ],
         )
         if _PARENT in file
@@ -310,13 +299,14 @@ def serve_training_request(
     except Exception as error:  # noqa: BLE001 - sent to the other process
         traceback.print_exc(file=sys.stderr)
         kind, sentence = type(error).__name__, str(error)
-        if not isinstance(error, SemsrError):  # errors of this package are sentences
+        # errors of this package are sentences
+        if not isinstance(error, core.SemsrError):
             what = " ".join(sentence.split()) or "no message"
             kind, sentence = (
                 "SemsrError",
                 f"Training failed with {kind}: {what}.",
             )
-        send("failed", (kind, sentence, get_error_code(error)))
+        send("failed", (kind, sentence, core.get_error_code(error)))
         return 2
     return 0
 
@@ -325,7 +315,7 @@ def _run_training(request: dict[str, Any], send: Say) -> dict[str, Any]:
     """Run the training, reporting its steps at a limited rate."""
     last_report = float("-inf")
 
-    def send_step(step: Progress) -> None:
+    def send_step(step: core.Progress) -> None:
         nonlocal last_report
         now = time.monotonic()
         if now - last_report >= _REPORT_EVERY_S or step.done == step.total:
@@ -334,7 +324,7 @@ def _run_training(request: dict[str, Any], send: Say) -> dict[str, Any]:
 
     existing = OverwritePolicy(**request["existing"])
     job = TRAIN.call(request["values"], existing)
-    return dict(run(job, send_step).to_json())
+    return dict(core.run(job, send_step).to_json())
 
 
 def _reserve_streams() -> tuple[int, Say]:

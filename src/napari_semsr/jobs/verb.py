@@ -15,14 +15,7 @@ from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic.fields import FieldInfo
 
-from napari_semsr import core, models
-from napari_semsr.io import (
-    ReadOptions,
-    Source,
-    apply_calibration,
-    remove_leftovers,
-    write,
-)
+from napari_semsr import core, io, models
 from napari_semsr.jobs.former import describe_former_name
 from napari_semsr.jobs.images import (
     Image,
@@ -145,7 +138,7 @@ class ImageInput:
     stack: bool = False  # may be a stack, processed plane by plane
     guide: bool = False  # guides the command; its data are not part of the result
     # function for its reading options, if they are special
-    reading: Callable[[Any, ReadOptions], ReadOptions] | None = None
+    reading: Callable[[Any, io.ReadOptions], io.ReadOptions] | None = None
 
     @property
     def title(self) -> str:
@@ -293,19 +286,18 @@ class Run(Generic[O]):
     """One run of a command: its inputs, reading options and outputs."""
 
     verb: str
-    image_inputs: dict[
-        str, Any
-    ]  # by the names of the command's images; a list for many
+    # by the names of the command's images; a list for many
+    image_inputs: dict[str, Any]
     options: O
-    opening: ReadOptions
+    opening: io.ReadOptions
     target: Path | None = None
     existing: OverwritePolicy = field(default_factory=OverwritePolicy)
     inputs: list[Path] = field(default_factory=list)  # images to read
     parameters: dict[str, Any] = field(default_factory=dict)  # files, groups
     targets: dict[str, Path] = field(default_factory=dict)  # by names of outputs
     images: dict[str, core.Micrograph] = field(default_factory=dict)  # opened
-    sources: dict[str, Source] = field(default_factory=dict)  # their source files
-    readings: dict[str, ReadOptions] = field(default_factory=dict)  # of some images
+    sources: dict[str, io.Source] = field(default_factory=dict)  # their source files
+    readings: dict[str, io.ReadOptions] = field(default_factory=dict)  # of some images
     roles: dict[str, str] = field(default_factory=dict)  # roles of images in histories
     guides: tuple[str, ...] = ()  # images that only guide the command
     records: dict[str, core.InputRecord] = field(default_factory=dict)
@@ -365,13 +357,13 @@ class Run(Generic[O]):
         )
         self.images |= zip(alike, opened_so, strict=True)
 
-    def get_source(self, role: str) -> Source:
+    def get_source(self, role: str) -> io.Source:
         """Return the source of an image, opening its file only once."""
         if role not in self.sources:
             self.sources[role] = open_source(self.image_inputs[role])
         return self.sources[role]
 
-    def get_read_options(self, role: str) -> ReadOptions:
+    def get_read_options(self, role: str) -> io.ReadOptions:
         """Return the reading options of an image."""
         return self.readings.get(role, self.opening)
 
@@ -437,7 +429,7 @@ class Run(Generic[O]):
     def write_image(self, image: core.Micrograph) -> None:
         """Write an image if the run has an output path."""
         if self.target is not None:
-            write(image, self.target, overwrite=self.existing.overwrite)
+            io.write(image, self.target, overwrite=self.existing.overwrite)
 
     def write_map(
         self,
@@ -496,9 +488,8 @@ class Verb(Generic[O, R]):
     resumes: bool = False
     replaces: bool = False  # files to overwrite on request, other than an output
     makes_table: bool = False  # also accepts many images, with a row for each
-    curves: tuple[
-        core.CurveDeclaration, ...
-    ] = ()  # plots of its result in panels and reports
+    # plots of its result in panels and reports
+    curves: tuple[core.CurveDeclaration, ...] = ()
     gives: Any = None  # return type of its function, if not the result
     value: str = ""  # attribute of the result that is returned
     example: str = ""  # doctest of the function
@@ -538,20 +529,19 @@ class Verb(Generic[O, R]):
         ]
         if self.reads:
             not_read = () if self.reading_prefixes else self.not_read
-            groups.append(OptionGroup("opening", "reading", ReadOptions, not_read))
+            groups.append(OptionGroup("opening", "reading", io.ReadOptions, not_read))
         for side, image in zip(self.reading_prefixes, self.images, strict=False):
             name = image.name.upper()
             title = f"reading options for {name} only, overriding those for both images"
-            groups.append(OptionGroup("", title, ReadOptions, before=f"{side}_"))
+            groups.append(OptionGroup("", title, io.ReadOptions, before=f"{side}_"))
         return tuple(groups)
 
     @property
     def arguments(self) -> "dict[str, ImageInput | FileInput | Output | FieldInfo]":
         """All arguments of the command, keyed by name."""
         all_arguments: dict[str, Any] = {}
-        for group in reversed(
-            self.option_groups
-        ):  # own options before those of reading
+        # own options before those of reading
+        for group in reversed(self.option_groups):
             all_arguments |= group.arguments(group.exclude)
         return all_arguments | {
             item.name: item for item in (*self.inputs, *self.all_outputs)
@@ -575,7 +565,7 @@ class Verb(Generic[O, R]):
     def hidden_options(self) -> dict[str, None]:
         """Reading options replaced by command options, all set to None."""
         own = self.options.model_fields
-        return {name: None for name in ReadOptions.model_fields if name in own}
+        return {name: None for name in io.ReadOptions.model_fields if name in own}
 
     def get_return_value(self, result: R) -> object:
         """Return the function's return value for a result: its image, if any."""
@@ -592,7 +582,7 @@ class Verb(Generic[O, R]):
         sets = {one.name: one.options for one in self.option_groups if not one.before}
         values_given = dict(values)
         if values.get(CALIBRATION.name) is not None:
-            values_given = apply_calibration(values, sets.values())
+            values_given = io.apply_calibration(values, sets.values())
         parts = {}
         for name, model in sets.items():
             own = {
@@ -604,11 +594,11 @@ class Verb(Generic[O, R]):
                 own | (self.hidden_options if name == "opening" else {})
             )
         if self.reading_prefixes:
-            names = (*ReadOptions.model_fields, CALIBRATION.name)
+            names = (*io.ReadOptions.model_fields, CALIBRATION.name)
             both, *alone = (
-                apply_calibration(
+                io.apply_calibration(
                     {n: values[side + n] for n in names if side + n in values},
-                    [ReadOptions],
+                    [io.ReadOptions],
                 )
                 for side in ("", *(f"{side}_" for side in self.reading_prefixes))
             )
@@ -616,7 +606,7 @@ class Verb(Generic[O, R]):
             for group, own in zip(groups, alone, strict=True):
                 if "pixel_size_nm" in own:  # another one, to which no error applies
                     own.setdefault("pixel_size_sd_nm", None)
-                parts[group] = ReadOptions.parse({**both, **own})
+                parts[group] = io.ReadOptions.parse({**both, **own})
         return parts
 
     def list_values(self, **sets: core.Options | None) -> dict[str, object]:
@@ -694,7 +684,7 @@ class Verb(Generic[O, R]):
         self,
         *inputs: object,
         options: O | Any = None,
-        opening: ReadOptions | Any = None,
+        opening: io.ReadOptions | Any = None,
         overwrite: bool | Any = False,
         resume: bool | Any = False,
         **values: Any,
@@ -731,7 +721,7 @@ class Verb(Generic[O, R]):
             if place is not None:
                 place_checked = output.check_path(place, run.inputs, run.existing)
                 run.targets[output.name] = place_checked
-                remove_leftovers(place_checked.parent, place_checked.name)
+                io.remove_leftovers(place_checked.parent, place_checked.name)
         if self.output is not None:
             run.target = run.targets.get(self.output.name)
         for one, other in combinations(run.targets.values(), 2):
@@ -746,7 +736,7 @@ class Verb(Generic[O, R]):
         return self.job(*inputs, overwrite=True, **how)
 
     def _create_run(
-        self, values: dict[str, Any], options: O, opening: ReadOptions | None
+        self, values: dict[str, Any], options: O, opening: io.ReadOptions | None
     ) -> Run[O]:
         """Create a run, separating images and reading options from other values."""
         images_given = {}
@@ -761,14 +751,14 @@ class Verb(Generic[O, R]):
             self.name,
             images_given,
             options,
-            opening or ReadOptions(),
+            opening or io.ReadOptions(),
             parameters=values,
         )
         for item in self.images:
             if item.reading is not None:
                 run.readings[item.name] = item.reading(options, run.opening)
         for side in self.reading_prefixes[1:]:
-            run.readings[side] = values.pop(f"{side}_opening", None) or ReadOptions()
+            run.readings[side] = values.pop(f"{side}_opening", None) or io.ReadOptions()
         run.roles = {item.name: item.role for item in self.images}
         run.guides = tuple(item.name for item in self.images if item.guide)
         return run

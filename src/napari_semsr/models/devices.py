@@ -310,10 +310,8 @@ def get_free_memory(device: torch.device) -> int:
     reserved_bytes: int
     in_use: int
     if device.type == "mps":  # main memory; Metal recommends a limit
-        reserved_bytes, in_use = (
-            module.driver_allocated_memory(),
-            module.current_allocated_memory(),
-        )
+        reserved_bytes = module.driver_allocated_memory()
+        in_use = module.current_allocated_memory()
         advised_bytes: int = module.recommended_max_memory()
         return max(
             0,
@@ -322,10 +320,8 @@ def get_free_memory(device: torch.device) -> int:
                 get_host_memory() + max(0, reserved_bytes - in_use),
             ),
         )
-    reserved_bytes, in_use = (
-        module.memory_reserved(device),
-        module.memory_allocated(device),
-    )
+    reserved_bytes = module.memory_reserved(device)
+    in_use = module.memory_allocated(device)
     try:
         return int(module.mem_get_info(device)[0]) + reserved_bytes - in_use
     except RuntimeError:  # Intel's integrated GPUs share main memory

@@ -175,10 +175,8 @@ def _find_changed_outputs(
     magnitudes are tried, with different mean and spread, so that neither a rectifier
     nor a maximum over the field hides them.
     """
-    has_changed, rng = (
-        torch.zeros(1, dtype=torch.bool),
-        torch.Generator().manual_seed(0),
-    )
+    has_changed = torch.zeros(1, dtype=torch.bool)
+    rng = torch.Generator().manual_seed(0)
     for size in _MAGNITUDES:
         one = size * torch.randn(shape, generator=rng)
         other = one.clone()

@@ -381,18 +381,16 @@ class AlignedImage:
 
 
 _Sides = dict[str, list[AlignedImage]]  # Images of "low" and of "high"
-_Sets = dict[
-    str, list[tuple[PatchPosition, PatchPosition]]
-]  # Patches in both, by the set's name
+# Patches in both, by the set's name
+_Sets = dict[str, list[tuple[PatchPosition, PatchPosition]]]
 
 
 @dataclass(frozen=True, slots=True)
 class PairTransform:
     """Transform from LOW to HIGH, with its reliability."""
 
-    transform: (
-        core.Affine | core.Elastic
-    )  # From the plane of LOW to that of HIGH, in nm
+    # From the plane of LOW to that of HIGH, in nm
+    transform: core.Affine | core.Elastic
     # (N, 2) centres, in the plane of HIGH, of the areas where it was tested
     places_nm: core.FloatArray
     reliable: NDArray[np.bool_]  # (N,) whether it is reliable there
@@ -1021,9 +1019,8 @@ def _resample_sets(
         for image in images:
             shrink, own = options.shrink_factor, image.mean_pixel_size_nm
             if pitch is not None and own is not None:
-                side_pitch = (
-                    pitch * options.scale_factor / scale
-                )  # before the crop is resized
+                # before the crop is resized
+                side_pitch = pitch * options.scale_factor / scale
                 shrink *= (
                     1.0 if abs(side_pitch / own - 1) <= _SAME else side_pitch / own
                 )

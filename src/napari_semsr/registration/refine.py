@@ -207,14 +207,12 @@ class PatchShifts:
 
     moving_places: core.FloatArray  # (N, 2) in the moving image, nm
     places: core.FloatArray  # (N, 2) in the fixed one, nm
-    edges: (
-        core.FloatArray
-    )  # (N, 2) shift of a patch if each edge moves by 1 along its rise
+    # (N, 2) shift of a patch if each edge moves by 1 along its rise
+    edges: core.FloatArray
     edge_nm: float  # by which edges were moved before
     surety: core.FloatArray  # (N, 2, 2) inverse covariance, nm⁻², up to a common factor
-    strength: (
-        core.FloatArray
-    )  # (N,) height of the peak in standard deviations of chance
+    # (N,) height of the peak in standard deviations of chance
+    strength: core.FloatArray
     side_nm: float  # of a patch
 
     def __len__(self) -> int:

@@ -362,9 +362,8 @@ class RegistrationResiduals:
 class Registration:
     """Transform from one image to another, with its quality."""
 
-    transform: (
-        core.Affine | core.Elastic
-    )  # from the moving image to the fixed one, in nm
+    # from the moving image to the fixed one, in nm
+    transform: core.Affine | core.Elastic
     model: str  # type of the transform
     # expected RMS error of the transform over the overlap, in pixels of the coarser
     # image: from the scatter of the patches, and the change by another filter
@@ -838,10 +837,8 @@ def _evaluate_fit(
     )
     places = get_overlap_positions(transform, moving, fixed)
     if bending is None:
-        patches, off = (
-            fit.patches,
-            compute_held_out_residuals(fit, _get_linear_model(options)),
-        )
+        patches = fit.patches
+        off = compute_held_out_residuals(fit, _get_linear_model(options))
         square_error = _estimate_affine_error(
             level, fit, _get_linear_model(options), places
         )

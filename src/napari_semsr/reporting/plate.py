@@ -7,13 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from napari_semsr.core import FloatPair, IntPair, RealArray, ShapeError
-from napari_semsr.reporting.figures import (
-    EMPTY,
-    choose_scale_bar_length,
-    format_scale_bar_length,
-    render_figure,
-    write_text,
-)
+from napari_semsr.reporting import figures
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -111,10 +105,8 @@ def draw_plate(
     count = len(images)
     across = choose_column_count(count, columns, width_mm)
     width = (width_mm - _GAP_MM * (across - 1)) / across
-    widths, bars = (
-        _compute_image_widths(images, width),
-        _choose_scale_bar_lengths(images),
-    )
+    widths = _compute_image_widths(images, width)
+    bars = _choose_scale_bar_lengths(images)
     cells: list[tuple[int, float, float, float]] = []  # image, left, top, height
     top = 0.0
     for first in range(0, count, across):
@@ -149,7 +141,7 @@ def draw_plate(
             parse_math=False,  # a dollar sign is literal
         )  # fmt: skip
     across_px, down_px = map(int, figure.bbox.size)  # as Matplotlib cuts them off
-    data = render_figure(figure, kind, dpi, {"Title": title})
+    data = figures.render_figure(figure, kind, dpi, {"Title": title})
     return RenderedFigure(data, (down_px, across_px))
 
 
@@ -179,7 +171,7 @@ def _choose_scale_bar_lengths(images: Sequence[FigureImage]) -> list[float]:
     """Choose each scale bar's length, the same for all images with a common scale."""
     wide = [image.size[1] for image in images]
     one = _has_common_scale(images)
-    return [choose_scale_bar_length(min(wide) if one else own) for own in wide]
+    return [figures.choose_scale_bar_length(min(wide) if one else own) for own in wide]
 
 
 def describe_scale_bars(images: Sequence[FigureImage]) -> list[str]:
@@ -188,7 +180,7 @@ def describe_scale_bars(images: Sequence[FigureImage]) -> list[str]:
     return [
         ""
         if i.is_spectrum
-        else f"bar {format_scale_bar_length(long, has_size=i.has_size)}"
+        else f"bar {figures.format_scale_bar_length(long, has_size=i.has_size)}"
         for i, long in each
     ]
 
@@ -243,7 +235,7 @@ def _draw_panel(
         artist = _draw_overlay(axes, image.overlay, image.pixel)
     if letter:
         look = {**_WORDS, "transform": axes.transAxes, "weight": "bold"}
-        write_text(axes, 0.03, 0.97, letter, ha="left", va="top", **look)
+        figures.write_text(axes, 0.03, 0.97, letter, ha="left", va="top", **look)
     if image.bar_label:
         thick = 0.14 * shown_share * _COLOUR_BAR / (1 - _COLOUR_BAR)
         bar = figure.colorbar(
@@ -277,7 +269,9 @@ def _draw_panel(
         shown_share * _compute_box_aspect_ratio(image),
     )
     pixel = (rows * py / image.inset.shape[0], columns * px / image.inset.shape[1])
-    _draw_image(below, image, image.inset, pixel, choose_scale_bar_length(columns * px))
+    _draw_image(
+        below, image, image.inset, pixel, figures.choose_scale_bar_length(columns * px)
+    )
     if image.overlay is not None:
         top, left, bottom, right = image.overlay.corners
         moved_limits = top - y0, left - x0, bottom - y0, right - x0
@@ -318,7 +312,7 @@ def _draw_image(
         np.ma.masked_invalid(values), norm=PowerNorm(image.gamma, *image.limits),
         extent=(0, width, height, 0), aspect="auto",
         interpolation="hanning" if more else "nearest",
-        cmap=colormaps.get_cmap(image.colours).with_extremes(bad=EMPTY),
+        cmap=colormaps.get_cmap(image.colours).with_extremes(bad=figures.EMPTY),
     )  # fmt: skip
     for spine in axes.spines.values():
         spine.set_linewidth(0.4)
@@ -331,17 +325,16 @@ def _draw_image(
             edgecolor="black", linewidth=0.3,
         )
     )  # fmt: skip
-    words = format_scale_bar_length(long, has_size=image.has_size)
+    words = figures.format_scale_bar_length(long, has_size=image.has_size)
     dpi = axes.figure.dpi
     across = axes.bbox.width / dpi * _MM
-    size = _fit_font_size(
-        words, _POINTS, 0.92 * across, dpi
-    )  # equal margins on both sides
+    # equal margins on both sides
+    size = _fit_font_size(words, _POINTS, 0.92 * across, dpi)
     half = _measure_text_mm(words, size, dpi) / (2 * across)
     middle = (from_left + max(long / 2, half * width)) / width
     above = 1 - (low - 2 * thick) / height
     look = {**_WORDS, "transform": axes.transAxes, "fontsize": size}
-    write_text(axes, middle, above, words, ha="center", va="bottom", **look)
+    figures.write_text(axes, middle, above, words, ha="center", va="bottom", **look)
     return artist
 
 

@@ -395,9 +395,8 @@ _TOLERANCE = 1e-3
 _LINE = 20.0
 _BESIDE = 9  # width of the median around a line, in frequencies; chosen
 _MIN_PASSED = 1e-2  # of power; below this transmission the model may be wrong; chosen
-_MISMATCH = (
-    0.1  # share of the blurred sample's power attributed to a wrong kernel; chosen
-)
+# share of the blurred sample's power attributed to a wrong kernel; chosen
+_MISMATCH = 0.1
 _UNSURE = 1e-5  # share of an image's variance attributed to a wrong kernel; chosen
 _NEIGHBOURS = 3.0  # rings over which that power is averaged; chosen
 _SIDE = 256  # px; chosen: impulse responses are shorter, except for wide kernels

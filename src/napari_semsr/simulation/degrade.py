@@ -386,10 +386,8 @@ def apply_random_degradation(
         level = low.mean() + rng.normal(0, 0.02) if near_mean else rng.uniform(0, 1)
         airlight = float(level)
         log_gain = np.log(transmission.mean() / transmission)
-        low, truth = (
-            apply_fog(low, -np.log(transmission), airlight),
-            _apply_mean_haze(truth, transmission, airlight),
-        )
+        low = apply_fog(low, -np.log(transmission), airlight)
+        truth = _apply_mean_haze(truth, transmission, airlight)
     contrast = np.ptp(low)
     if rng.random() < ranges.noisy and contrast != 0:  # Poisson-Gaussian noise
         noise = ranges.noise * rng.random() ** 2 * contrast

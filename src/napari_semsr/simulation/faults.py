@@ -136,10 +136,8 @@ def _create_random_noise(
             lines = lines / max(float(lines.std()), 1e-6)
         noise = math.sqrt(1 - streaks) * noise + math.sqrt(streaks) * lines
         smooth_noise = smear(noise)
-    along, across = (
-        _compute_neighbour_correlation(smooth_noise, 1),
-        _compute_neighbour_correlation(smooth_noise, 0),
-    )
+    along = _compute_neighbour_correlation(smooth_noise, 1)
+    across = _compute_neighbour_correlation(smooth_noise, 0)
     level = np.clip(image, 0, 1)
     growing = np.sqrt(np.maximum(1 - shot + 2 * shot * level, 0.02))
     return smear(deviation * growing * noise), (shot, along, across, streaks)

@@ -300,9 +300,8 @@ def compute_transfer_function(
         power += share * np.abs(fft.fft2(pupil, (size, size))) ** 2
     transfer_function = fft.fftshift(fft.ifft2(power))
     transfer_function /= np.sum(cover)
-    transfer_function[size // 2, size // 2] = sum(
-        share for _, share in depths
-    )  # rims are soft
+    # rims are soft
+    transfer_function[size // 2, size // 2] = sum(share for _, share in depths)
     return np.asarray(transfer_function)
 
 

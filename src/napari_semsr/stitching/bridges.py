@@ -252,9 +252,8 @@ def reposition_bridged_frames(state: State) -> Job[bool]:
         yield Progress(
             checked_count, len(cuts), "Checking overlaps that contradict others"
         )
-        if state.is_placed[
-            [*sides[0], *sides[1]]
-        ].all():  # still, after the previous cuts
+        # still, after the previous cuts
+        if state.is_placed[[*sides[0], *sides[1]]].all():
             has_changed |= _reposition_cut_frames(state, sides, moves)
     return has_changed
 
@@ -360,9 +359,8 @@ def _reposition_cut_frames(
         proposals=proposals,
     )
     if proposals and any(place.move == (0, 0) for place in places_found):
-        return (
-            False  # the residual of the overlaps that connect them is the finer measure
-        )
+        # the residual of the overlaps that connect them is the finer measure
+        return False
     best = choose_nearest_position(places_found, middle, spread)
     joints = () if state.layout is None else state.layout.joints
     # a previous cut may have removed other frames with overlaps

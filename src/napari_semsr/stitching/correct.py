@@ -164,9 +164,8 @@ def _index_corrections(
 
     def find_pair(*names: str) -> Iterator[IntPair]:
         frame_pair = sorted(find_indices(*names))
-        if (
-            len(frame_pair) == 2
-        ):  # otherwise a frame was unreadable and is left out already
+        # otherwise a frame was unreadable and is left out already
+        if len(frame_pair) == 2:
             yield frame_pair[0], frame_pair[1]
 
     dropped_frames = frozenset(find_indices(*corrections.drop))

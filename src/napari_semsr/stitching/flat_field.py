@@ -375,9 +375,8 @@ def estimate_initial_flat(
             typical = np.asarray(typical, dtype=np.float64)
             del scaled_frames
     centre, gain = find_field_centre(typical)
-    off_centre = (
-        gain < 0.5 and not is_centred
-    )  # chosen: a fitted centre must halve the misfit
+    # chosen: a fitted centre must halve the misfit
+    off_centre = gain < 0.5 and not is_centred
     method = "radial, off centre" if off_centre else "radial"
     own = centre if off_centre else None
     flat = compute_radial_flat_field(typical, own).astype(np.float32)

@@ -217,10 +217,8 @@ class CorrectedFrames:
             self.flat.weight if gain == 1 else self.flat.weight * np.float32(gain**2)
         )
         single, usable = fill_missing_pixels(raw)
-        whole, is_clipped = (
-            bool(usable.all()),
-            core.mark_clipped_pixels(single, _CLIPPED_SHARE),
-        )
+        whole = bool(usable.all())
+        is_clipped = core.mark_clipped_pixels(single, _CLIPPED_SHARE)
         if not whole:  # interpolation reaches into holes
             usable = ndimage.minimum_filter(usable, 2 * LOBES + 1, mode="nearest")
             weight = np.where(usable, weight, 0).astype(np.float32)

@@ -58,12 +58,10 @@ class FusionPlan:
     """Plan of a mosaic whose blocks are computed on request."""
 
     frames: CorrectedFrames
-    positions: (
-        core.FloatArray
-    )  # (N, 2) top-left corners; NaN for frames that are left out
-    feather: (
-        core.Float32Array
-    )  # (Y, X) share of a frame's weight near the edge of its field
+    # (N, 2) top-left corners; NaN for frames that are left out
+    positions: core.FloatArray
+    # (Y, X) share of a frame's weight near the edge of its field
+    feather: core.Float32Array
     # weighted mean, or the frame of largest weight at each pixel
     blend: Literal["feather", "seam"]
     shape: core.IntPair  # Rows and columns of the mosaic

@@ -328,10 +328,8 @@ def _find_line_constraints(
     ties, squares, periods = [], [], []
     for group in sorted({item.group for item in pairs}):
         own = [item for item in pairs if item.group == group]
-        normal, frames_met = (
-            own[0].normal,
-            sorted({i for item in own for i in item.pair}),
-        )
+        normal = own[0].normal
+        frames_met = sorted({i for item in own for i in item.pair})
         period = _find_line_period(state, frames_met, normal, usual)
         periods += [min(period, far)] * len(own)
         errors, labels = _find_position_errors(count, own, sure)

@@ -463,10 +463,8 @@ class LivePlacement:
 
         Searches the same distance from the expected position as `place`.
         """
-        place, reach = (
-            self._predict_position(index),
-            self._compute_search_range(_REACHES[-1]),
-        )
+        place = self._predict_position(index)
+        reach = self._compute_search_range(_REACHES[-1])
         if place is None:
             return None
         positions = self._select_nearby_positions(index, place, reach)

@@ -666,10 +666,8 @@ def choose_flat_field(
             left.append(problem.compute_scatter(every, correction))
         return tuple(value / problem.level for value in left)
 
-    without, with_it = (
-        compare_scatter(plain, None),
-        compare_scatter(blocks, flat.centre),
-    )
+    without = compare_scatter(plain, None)
+    with_it = compare_scatter(blocks, flat.centre)
     if len(without) > 1 and with_it[-1] > _BETTER * without[-1]:
         placed_frames = np.flatnonzero(np.isfinite(positions[:, 0]))
         flat = estimate_initial_flat(frames.acquisition, placed_frames, is_centred=True)

@@ -151,9 +151,8 @@ class State:
     # frames placed by all their neighbours together
     rescued_frames: set[int] = field(default_factory=set)
     strays: list[int] = field(default_factory=list)  # of these, far from stated ones
-    refinement: RefinedPositions | None = (
-        None  # last sweep of the refinement of all positions
-    )
+    # last sweep of the refinement of all positions
+    refinement: RefinedPositions | None = None
     # standard deviation of the field's distortion; None if not measured
     distortion_sd: float | None = None
     # (N, 2) its contribution to that of the positions; None if not corrected
@@ -161,9 +160,8 @@ class State:
     # pairs whose images allow another shift
     ambiguous: set[core.IntPair] = field(default_factory=set)
     struck_pairs: frozenset[core.IntPair] = frozenset()  # pairs that the user excludes
-    joined_pairs: frozenset[core.IntPair] = (
-        frozenset()
-    )  # pairs with a shift from the user
+    # pairs with a shift from the user
+    joined_pairs: frozenset[core.IntPair] = frozenset()
     grids: tuple[LikelyGrid, ...] = ()  # grids in which more frames may be placed
     reasons: dict[int, str] = field(default_factory=dict)  # reasons of unplaced frames
     warnings: list[str] = field(default_factory=list)  # warnings for the user

@@ -287,10 +287,8 @@ class PairedGan(AdversarialLearner):
     ) -> Tensor:
         """Return the discriminator loss."""
         output = high if self._output is None else self._output
-        real, fake = (
-            self._get_discriminator_input(low, high),
-            self._get_discriminator_input(low, output),
-        )
+        real = self._get_discriminator_input(low, high)
+        fake = self._get_discriminator_input(low, output)
         old_and_new = self.history.swap_images(fake.float(), step)
         return compute_discriminator_step_loss(
             self.judge_of_high, real, old_and_new, self.gan

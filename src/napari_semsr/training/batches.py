@@ -276,10 +276,8 @@ class CachedBatches(_RandomBatches[SceneBatch | Patches]):
     def sample_batch(self, step: int) -> SceneBatch | Patches:
         """Sample the batch of a step for the recipe's kind of training."""
         numbers, others, corners, high_corners = self.select_patches(step)
-        low, high = (
-            self._select_scenes(self.low, numbers),
-            self._select_scenes(self.high, others),
-        )
+        low = self._select_scenes(self.low, numbers)
+        high = self._select_scenes(self.high, others)
         if self.rest:
             there = to_device(numbers, self.device)
             noiseless, log_gain, airlight, faults, spread = (

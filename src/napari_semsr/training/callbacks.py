@@ -164,9 +164,8 @@ class Recorder(Callback):
         if is_stopped and not self._has_started:
             trainer.should_stop = True
             return
-        if (
-            not self._has_started
-        ):  # claim the folder, now that there is something to write
+        # claim the folder, now that there is something to write
+        if not self._has_started:
             self._has_started = True
             self.begin()
             if self._start is not None:

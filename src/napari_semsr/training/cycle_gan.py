@@ -136,10 +136,8 @@ class UnpairedValidator:
             [self._compute_log_power(field) for field in high], axis=0
         )
         input_power = np.mean([self._compute_log_power(field) for field in low], axis=0)
-        self._target_power, self._lacking = (
-            target_power,
-            np.exp(target_power - input_power),
-        )
+        self._target_power = target_power
+        self._lacking = np.exp(target_power - input_power)
         self._patches = np.concatenate(
             [_crop_patches(stretch_contrast(field)) for field in high]
         )
@@ -152,10 +150,8 @@ class UnpairedValidator:
         for field in self.low:
             output = restore_field(network, field).astype(float)
             x, g = stretch_contrast(field), stretch_contrast(output)
-            power_x, power_g = (
-                self._rings.cross_power(x, x),
-                self._rings.cross_power(g, g),
-            )
+            power_x = self._rings.cross_power(x, x)
+            power_g = self._rings.cross_power(g, g)
             expected_power = power_x * self._lacking
             follows = self._rings.cross_power(x, g) / np.sqrt(power_x * power_g)
             before = (np.sqrt(expected_power) - np.sqrt(power_x)) ** 2

@@ -250,9 +250,8 @@ def choose_training_device(recipe: Recipe, name: str = "auto") -> torch.device:
         )
         raise core.OptionError(msg, code="device-missing")
     lacking = [n for n in ("MASTER_ADDR", "MASTER_PORT") if n not in os.environ]
-    by_launcher = any(
-        name in os.environ for name in _WHOLE_RANKS
-    )  # by torchrun or SLURM
+    # by torchrun or SLURM
+    by_launcher = any(name in os.environ for name in _WHOLE_RANKS)
     if recipe.nodes > 1 and lacking and not by_launcher:
         msg = (
             f"nodes: {recipe.nodes} requires {' and '.join(lacking)} in the "

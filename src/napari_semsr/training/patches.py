@@ -162,10 +162,8 @@ class ScenePatchDataset(Dataset[Patches]):
         corners = self._choose_patch_corners(place, _CORNERS)
         high_corners = corners
         if self.recipe.is_unpaired:
-            high, high_corners = (
-                self.scenes.unpaired_image(place),
-                self._choose_patch_corners(place, _OTHER),
-            )
+            high = self.scenes.unpaired_image(place)
+            high_corners = self._choose_patch_corners(place, _OTHER)
         side = self.recipe.data.patch_px
         return Patches.cut_pair(low, high, corners, high_corners, side)
 

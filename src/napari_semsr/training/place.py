@@ -650,10 +650,8 @@ class _AreaTrainer:
         if seconds is not None:
             left = max(0.0, seconds - self.seconds)
             if steps is None:
-                progress_done, total = (
-                    int(min(self.seconds, seconds)),
-                    math.ceil(seconds),
-                )
+                progress_done = int(min(self.seconds, seconds))
+                total = math.ceil(seconds)
         return AreaProgress(
             progress_done,
             total,

@@ -16,25 +16,7 @@ from napari.layers import Image, Layer
 from napari.utils.events import Event
 from qtpy.QtCore import QObject
 
-from napari_semsr.core import (
-    Box,
-    Figure,
-    Job,
-    Micrograph,
-    Progress,
-    Provenance,
-    RealArray,
-)
-from napari_semsr.io import (
-    BAR_KEY,
-    DRAWN_KEY,
-    HELPER_KEY,
-    SAVED_KEY,
-    SINGLE_PX,
-    STORE_KEY,
-    STRENGTH_KEY,
-    stack_planes,
-)
+from napari_semsr import core, io
 from napari_semsr.jobs import (
     blend_levels,
     compose_derived_provenance,
@@ -56,9 +38,8 @@ from napari_semsr.widgets.layers import (
     show_colour_bar,
 )
 
-_LATER_MS = (
-    60  # ms from the last move of the view to an update of its left part; chosen
-)
+# ms from the last move of the view to an update of its left part; chosen
+_LATER_MS = 60
 _BEFORE_NAME = "before"
 _AMBER = "#e3b617"
 _DIVERGING = "PiYG"  # darker is magenta, brighter is green, no difference is white
@@ -79,7 +60,7 @@ class OverlayLayer(QObject):
         self._viewer = viewer
         self.layer: Image | None = None
 
-    def show_pixels(self, pixels: RealArray, look: dict[str, object]) -> None:
+    def show_pixels(self, pixels: core.RealArray, look: dict[str, object]) -> None:
         """Show pixels at their position, above all other layers."""
         if self.layer is not None and self.layer in self._viewer.layers:
             self.layer.data = pixels
@@ -87,7 +68,7 @@ class OverlayLayer(QObject):
                 setattr(self.layer, name, look[name])
             return
         layers_chosen = list(self._viewer.layers.selection)
-        look |= {"metadata": {HELPER_KEY: True}}
+        look |= {"metadata": {io.HELPER_KEY: True}}
         self.layer = self._viewer.add_image(pixels, **look)
         box = self.layer.bounding_box  # a thin line around it
         box.line_color = _AMBER
@@ -134,7 +115,7 @@ class BeforeAfterOverlay(OverlayLayer):
         fine, here = np.array(levels[0].shape[-2:]), np.array(levels[level].shape[-2:])
         factor = fine / here
         edge = view.x0 + self._share * (view.x1 - view.x0)
-        box = Box(
+        box = core.Box(
             int(view.y0 / factor[0]),
             int(min(np.ceil(view.y1 / factor[0]), here[0])),
             int(view.x0 / factor[1]),
@@ -146,9 +127,8 @@ class BeforeAfterOverlay(OverlayLayer):
         lead = get_displayed_plane(source, self._viewer.dims)
         pixels = np.asarray(levels[level][(*lead, *box.slices)])
         first = (np.array([box.y0, box.x0]) + 0.5) * factor - 0.5
-        pitch = np.asarray(
-            source.scale[-2:]
-        )  # everything else, such as a rotation, is `affine`
+        # everything else, such as a rotation, is `affine`
+        pitch = np.asarray(source.scale[-2:])
         linear, shift = get_display_transform(source)
         affine = np.eye(3)
         affine[:2, :2], affine[:2, 2] = linear / pitch, shift
@@ -180,7 +160,9 @@ class LayerIsolator:
 
     def show_only(self, *layers: Layer) -> None:
         """Show the given layers, and hide all others except overlays."""
-        of = [i for i in self._viewer.layers if i.metadata.get(HELPER_KEY) is not True]
+        of = [
+            i for i in self._viewer.layers if i.metadata.get(io.HELPER_KEY) is not True
+        ]
         for item in of:  # before hiding one also hides its helper layers
             self._before.setdefault(item, item.visible)
         for item in sorted(of, key=layers.__contains__, reverse=True):
@@ -203,21 +185,21 @@ class _BlendedResult:
     """Mixture of a result with its input, stored with the layer."""
 
     layer: Image
-    image: Micrograph  # the input; the first plane of a stack
-    result: Micrograph  # likewise
+    image: core.Micrograph  # the input; the first plane of a stack
+    result: core.Micrograph  # likewise
     after: list[object]  # levels of the result, or one of all planes
     # resamples the input to the result's pixels
-    prepare: Callable[[], Job[list[object]]]
+    prepare: Callable[[], core.Job[list[object]]]
     stores: list[str]  # of the input
     # the input in the result's pixels
     before: list[object] = field(default_factory=list)
     saved_path: str | None = None  # path of the full-strength result
-    provenance: Provenance | None = None
+    provenance: core.Provenance | None = None
 
     @property
     def strength(self) -> float:
         """Fraction of the result in the mixture."""
-        return float(self.layer.metadata.get(STRENGTH_KEY, 1.0))
+        return float(self.layer.metadata.get(io.STRENGTH_KEY, 1.0))
 
     def show_mixture(self, strength: float) -> None:
         """Show a mixture, and record it in the layer's metadata."""
@@ -227,14 +209,14 @@ class _BlendedResult:
         about.update(record)  # its store has full strength
         disable_cache(self.layer)
         if self.strength >= 1:
-            self.saved_path = about.get(SAVED_KEY)
-        about.pop(SAVED_KEY, None)
+            self.saved_path = about.get(io.SAVED_KEY)
+        about.pop(io.SAVED_KEY, None)
         if strength < 1:
-            about |= {STRENGTH_KEY: strength, DRAWN_KEY: self.stores}
+            about |= {io.STRENGTH_KEY: strength, io.DRAWN_KEY: self.stores}
         else:
-            about.pop(STRENGTH_KEY, None)
-            about.pop(DRAWN_KEY, None)
-            about |= {SAVED_KEY: self.saved_path} if self.saved_path else {}
+            about.pop(io.STRENGTH_KEY, None)
+            about.pop(io.DRAWN_KEY, None)
+            about |= {io.SAVED_KEY: self.saved_path} if self.saved_path else {}
         history = self.result.provenance
         if strength < 1:
             if self.provenance is None:
@@ -251,19 +233,21 @@ class _BlendedResult:
 
 def _get_store_paths(source: Layer | None) -> list[str]:
     about = {} if source is None else source.metadata
-    own = [str(about[STORE_KEY])] if about.get(STORE_KEY) else []
-    return [*own, *about.get(DRAWN_KEY, ())]
+    own = [str(about[io.STORE_KEY])] if about.get(io.STORE_KEY) else []
+    return [*own, *about.get(io.DRAWN_KEY, ())]
 
 
 def _resample_planes(
-    images: Sequence[Micrograph], results: Sequence[Micrograph], shape: tuple[int, ...]
-) -> Job[list[object]]:
+    images: Sequence[core.Micrograph],
+    results: Sequence[core.Micrograph],
+    shape: tuple[int, ...],
+) -> core.Job[list[object]]:
     """Resample all planes of an input onto the pixel grids of the results."""
     levels_drawn = []
     for number, (image, result) in enumerate(zip(images, results, strict=True)):
-        yield Progress(number, len(images), f"drawing {image.name}")
+        yield core.Progress(number, len(images), f"drawing {image.name}")
         levels_drawn += yield from resample_levels(image, (), result, [result.data])
-    return [stack_planes(levels_drawn).reshape(shape)]
+    return [io.stack_planes(levels_drawn).reshape(shape)]
 
 
 class CompareControls(base.Form):
@@ -355,7 +339,7 @@ class CompareControls(base.Form):
         self,
         layer: Image,
         source: Image | None,
-        image: Micrograph,
+        image: core.Micrograph,
         outcome: base.JobOutput,
         *,
         apart: bool = False,
@@ -367,7 +351,7 @@ class CompareControls(base.Form):
         if apart:
             setattr(layer, _APART, True)
         else:
-            draw: Callable[[], Job[list[object]]]
+            draw: Callable[[], core.Job[list[object]]]
             if outcome.planes and source is not None:
                 images, planes = list_planes(source), outcome.planes
                 draw = partial(_resample_planes, images, planes, layer.data.shape)
@@ -544,11 +528,11 @@ class CompareControls(base.Form):
             )
 
     def _compute_difference(
-        self, first: Micrograph, second: Micrograph
-    ) -> Job[base.OpenedImage]:
+        self, first: core.Micrograph, second: core.Micrograph
+    ) -> core.Job[base.OpenedImage]:
         """Compute the difference of two images, with coarser levels if it is large."""
         difference = subtract_images(first, second)
-        if max(difference.shape) <= SINGLE_PX or not difference.is_lazy:
+        if max(difference.shape) <= io.SINGLE_PX or not difference.is_lazy:
             difference = difference.replace(data=difference.array())
             return base.OpenedImage(difference, (difference,))
         coarse = yield from base.create_coarse_levels(difference)
@@ -572,13 +556,15 @@ class CompareControls(base.Form):
             colormap=_DIVERGING,
             contrast_limits=(-(most or 1), most or 1),
         )
-        layer.metadata[DRAWN_KEY] = [p for one in layers for p in _get_store_paths(one)]
+        layer.metadata[io.DRAWN_KEY] = [
+            p for one in layers for p in _get_store_paths(one)
+        ]
         layer.metadata[SOURCES_KEY] = get_source_identities(layers)
-        layer.metadata[BAR_KEY] = True
+        layer.metadata[io.BAR_KEY] = True
         show_colour_bar(layer)
         sentence = (
             "green is brighter and magenta is darker, by up to "
-            f"{Figure(most, 'grey levels', '.3g')}"
+            f"{core.Figure(most, 'grey levels', '.3g')}"
             if most
             else "the two layers hardly differ"
         )

@@ -8,14 +8,7 @@ from magicgui.widgets import CheckBox
 from napari.components import Dims
 from napari.layers import Image, Layer, Shapes
 
-from napari_semsr.core import (
-    Grid,
-    Job,
-    Micrograph,
-    ShapeError,
-    format_shape,
-    get_figures,
-)
+from napari_semsr import core
 from napari_semsr.jobs import CROP, CropOptions, Cropped
 from napari_semsr.widgets import base, layers
 
@@ -23,7 +16,7 @@ _DRAWN_LAYER = "rectangle to crop"
 
 
 def _read_drawn_box(
-    shapes: Shapes, layer: Image, image: Micrograph, dims: Dims
+    shapes: Shapes, layer: Image, image: core.Micrograph, dims: Dims
 ) -> CropOptions:
     """Return the bounds of the last shape in nm, or in px for an uncalibrated image."""
     indices = layers.find_visible_shapes(shapes, dims)
@@ -32,7 +25,7 @@ def _read_drawn_box(
             f"Layer {shapes.name!r} needs a rectangle in the displayed plane; draw one "
             "first."
         )
-        raise ShapeError(msg, code="rectangle-missing")
+        raise core.ShapeError(msg, code="rectangle-missing")
     points = np.asarray(shapes.data[indices[-1]])
     shown_at = [shapes.data_to_world(point)[-2:] for point in points]
     world = layers.world_to_layer(layer, shown_at)
@@ -46,8 +39,8 @@ def _read_drawn_box(
             f"Layer {image.name!r} has no pixel size, but {shapes.name!r} was drawn in "
             "nm; set a pixel size in Open mosaic, under Calibrate a layer."
         )
-        raise ShapeError(msg, code="pixel-size-missing")
-    box = Grid.from_image(image).nearest_box(low.tolist(), high.tolist())
+        raise core.ShapeError(msg, code="pixel-size-missing")
+    box = core.Grid.from_image(image).nearest_box(low.tolist(), high.tolist())
     return CropOptions.parse({"box": (box.y0, box.x0, box.y1, box.x1)})
 
 
@@ -148,7 +141,7 @@ class CropPanel(base.VerbPanel):
                 "another image, a Shapes layer with a rectangle, or 'none: exclude "
                 "empty areas'."
             )
-            raise ShapeError(msg, code="same-image")
+            raise core.ShapeError(msg, code="same-image")
         if like is None:
             values |= {"align": False, "gap_free": True}
         elif isinstance(like, Shapes):
@@ -159,16 +152,14 @@ class CropPanel(base.VerbPanel):
         if not values["align"]:
             del values["search"]  # its row is hidden then
         options = CropOptions.parse(values)
-        target, beside = (
-            base.choose_output_target(None, f"{image.name} crop", image.shape),
-            None,
-        )
+        target = base.choose_output_target(None, f"{image.name} crop", image.shape)
+        beside = None
         if reference is not None:
             beside = base.choose_output_target(
                 None, f"{reference.name} crop", reference.shape
             ).path
 
-        def crop(request: base.PanelCall) -> Job[base.JobOutput]:
+        def crop(request: base.PanelCall) -> core.Job[base.JobOutput]:
             return base.run_and_open(request.run(), target, beside=beside)
 
         return self.compose_call(
@@ -200,9 +191,9 @@ class CropPanel(base.VerbPanel):
             yield
         for source in sources if self.keep.value else ():
             source.visible = False
-        sentence = f"Cropped {layer.name} to {format_shape(result.shape)}."
+        sentence = f"Cropped {layer.name} to {core.format_shape(result.shape)}."
         if like is None and result.area == (0, 0, *layer.data.shape[-2:]):
             sentence = f"Copied {layer.name}: it has no empty areas."
-        figures = get_figures(result)
+        figures = core.get_figures(result)
         figures.pop("Reference", None)  # a temporary store, of the second layer
         self.results.show_result(figures, sentence)

@@ -11,39 +11,17 @@ from magicgui.widgets import CheckBox, ComboBox, FileEdit, SpinBox
 from napari.layers import Labels, Layer
 from qtpy.QtWidgets import QFileDialog
 
-from napari_semsr import core
-from napari_semsr.io import (
-    ROWS_KEY,
-    SERIES_KEY,
-    ReadOptions,
-    count_scenes,
-    get_display_name,
-    is_scan,
-    read,
-)
+from napari_semsr import core, io
 from napari_semsr.jobs import INFO, StitchFolderOptions
-from napari_semsr.widgets import base
-from napari_semsr.widgets.calibrate import (
-    CalibrationControls,
-    PixelSizeEdit,
-    explain_missing_scale_bar,
-)
+from napari_semsr.widgets import base, calibrate, stitch
 from napari_semsr.widgets.layers import list_grey_layers, list_user_layers
-from napari_semsr.widgets.stitch import (
-    Coverage,
-    add_frame_layers,
-    create_frame_layers,
-    describe_scan,
-    get_coverage_path,
-    inspect_scan,
-)
 
 _NOTHING = "Choose a file to see its shape and calibration."
 _COUNTS = {"series": "series", "level": "levels"}
 _AXES = {"channel": "c", "time": "t", "z": "z"}
 
 
-def _describe_file(path: Path, opening: ReadOptions) -> core.Job[tuple[Any, bool]]:
+def _describe_file(path: Path, opening: io.ReadOptions) -> core.Job[tuple[Any, bool]]:
     """Describe a file; also return whether only its luminance can be opened."""
     result = yield from INFO.job(path, opening=opening)
     shape, stored_shape = result.facts.get("shape"), result.facts.get("stored_shape")
@@ -51,27 +29,26 @@ def _describe_file(path: Path, opening: ReadOptions) -> core.Job[tuple[Any, bool
         return result, False
     try:
         with core.capture_warnings(lambda _: None):  # opening the file repeats them
-            read(path, dataset=opening.dataset)
+            io.read(path, dataset=opening.dataset)
     except core.ReadError as error:
-        return result, core.get_error_code(
-            error
-        ) == "colour-image"  # not a data bar's: crop that
+        # not a data bar's: crop that
+        return result, core.get_error_code(error) == "colour-image"
     return result, False
 
 
 def _describe_scan(path: Path) -> core.Job[tuple[core.Acquisition, dict[str, object]]]:
     """Read the metadata of a scan, and count its scenes and channels."""
-    scenes, channels = count_scenes(path) if path.is_file() else (1, 1)
+    scenes, channels = io.count_scenes(path) if path.is_file() else (1, 1)
     of = StitchFolderOptions(channel=0 if channels > 1 else None)
     try:
-        scan, _ = yield from inspect_scan(path, of)
+        scan, _ = yield from stitch.inspect_scan(path, of)
     except core.ReadError as error:
         if scenes < 2 or core.get_error_code(error) != "frames-differ":
             raise
         of = of.model_copy(update={"series": 0})
-        scan, _ = yield from inspect_scan(path, of)
+        scan, _ = yield from stitch.inspect_scan(path, of)
     facts = {"series": scenes, "axes": {"c": channels}}
-    return scan, facts | {"metadata": {SERIES_KEY: of.series}}
+    return scan, facts | {"metadata": {io.SERIES_KEY: of.series}}
 
 
 class OpenMosaicPanel(base.VerbPanel):
@@ -110,9 +87,9 @@ class OpenMosaicPanel(base.VerbPanel):
             text="Use its luminance",
             tooltip="Open a colour image as a grey image of its luminance.",
         )
-        self.form = base.OptionsForm(ReadOptions)
+        self.form = base.OptionsForm(io.ReadOptions)
         self.form.show_row("colour", False)  # the tick box replaces it
-        self.pixel_size = PixelSizeEdit(
+        self.pixel_size = calibrate.PixelSizeEdit(
             "Pixel size stated by the file; correct it here if it is wrong."
         )
         self.bar = SpinBox(
@@ -147,8 +124,8 @@ class OpenMosaicPanel(base.VerbPanel):
                 *list_grey_layers(self.viewer),
             ],
         )
-        self.calibrate = CalibrationControls(self, layer)
-        self._coverage = Coverage(self, lambda: layer.value)
+        self.calibrate = calibrate.CalibrationControls(self, layer)
+        self._coverage = stitch.Coverage(self, lambda: layer.value)
         self.coverage = self._coverage.tick
         where, how = base.Form(self.path, choose), base.Form(self.pixel_size, self.bar)
         self._which = base.Form(self.dataset, self.luminance)
@@ -172,7 +149,9 @@ class OpenMosaicPanel(base.VerbPanel):
     def _show_coverage(self, _: object = None) -> None:
         """Offer to show a mosaic's coverage as an overlay, if available."""
         if base.is_alive(self):
-            has_coverage = get_coverage_path(self.calibrate.layer.value) is not None
+            has_coverage = (
+                stitch.get_coverage_path(self.calibrate.layer.value) is not None
+            )
             self.over.setVisible(has_coverage)
             if self.coverage.value and has_coverage:
                 self._coverage.show()
@@ -204,13 +183,13 @@ class OpenMosaicPanel(base.VerbPanel):
                 _NOTHING if path == Path() else (f"{path} does not exist.")
             )
             return
-        if is_scan(path):
+        if io.is_scan(path):
             show = partial(self._show_scan, path)
             self.controls.start_inspection(
                 "Look into folder", lambda: _describe_scan(path), show
             )
             return
-        work = partial(_describe_file, path, ReadOptions())
+        work = partial(_describe_file, path, io.ReadOptions())
         self.controls.start_inspection("Look into file", work, self._show_description)
 
     def _set_luminance(self, on: bool) -> None:
@@ -250,7 +229,7 @@ class OpenMosaicPanel(base.VerbPanel):
 
     def _inspect_dataset(self, name: str | None) -> None:
         """Inspect another dataset of the same file, and show its description."""
-        path, options = self._path_described, ReadOptions(dataset=name)
+        path, options = self._path_described, io.ReadOptions(dataset=name)
         if path is None or name is None:
             return
         self._clear_description()
@@ -298,7 +277,7 @@ class OpenMosaicPanel(base.VerbPanel):
         size = acquisition.pixel_size_nm
         self.pixel_size.show_stated_size(size)
         self.facts, self._path_described = {"pixel_size_nm": size, **counts}, path
-        self.about.setText(describe_scan(acquisition))
+        self.about.setText(stitch.describe_scan(acquisition))
         self._update_index_rows(self.facts)
         self.bar_note.setText("")
         self.messages.show_status(f"{path.name} can be opened.")
@@ -313,7 +292,7 @@ class OpenMosaicPanel(base.VerbPanel):
             count = int(count_stated or 1)
             self.form.get_widget(name).max = max(0, count - 1)
             if name != "level":
-                first = metadata.get(SERIES_KEY, 0) if name == "series" else 0
+                first = metadata.get(io.SERIES_KEY, 0) if name == "series" else 0
                 self.form.set_values(**{name: first if count > 1 else None})
             self.form.show_row(name, count > 1)
 
@@ -349,17 +328,15 @@ class OpenMosaicPanel(base.VerbPanel):
 
     # -- opening ---------------------------------------------------------------
 
-    def create_options(self) -> ReadOptions:
+    def create_options(self) -> io.ReadOptions:
         """Create the reading options from the form.
 
         The options are validated; they have a pixel size only if it differs from the
         file's.
         """
-        rows, databar_rows = (
-            int(self.bar.value),
-            int(self.facts.get("databar_rows") or 0),
-        )
-        options: ReadOptions = self.form.create_options(
+        rows = int(self.bar.value)
+        databar_rows = int(self.facts.get("databar_rows") or 0)
+        options: io.ReadOptions = self.form.create_options(
             pixel_size_nm=self._get_corrected_pixel_size(),
             databar_rows=None if rows == databar_rows else rows,
             dataset=self.dataset.value,
@@ -387,7 +364,7 @@ class OpenMosaicPanel(base.VerbPanel):
             raise core.OptionError(msg, code="file-missing")
         if path != self._path_described:
             self.facts = {}
-        if is_scan(path):
+        if io.is_scan(path):
             choice = self.form.create_options()
             of = StitchFolderOptions(
                 pixel_size_nm=self._get_corrected_pixel_size(),
@@ -395,7 +372,7 @@ class OpenMosaicPanel(base.VerbPanel):
                 channel=choice.channel,
             )
             return base.PanelTask(
-                lambda: create_frame_layers(path, of), self._show_frames
+                lambda: stitch.create_frame_layers(path, of), self._show_frames
             )
         options, levels = self.create_options(), int(self.facts.get("levels") or 1)
         show = partial(self.show_image, layer_outdated=layer_outdated)
@@ -404,7 +381,7 @@ class OpenMosaicPanel(base.VerbPanel):
         )
 
     def _show_frames(self, layers: list[Any]) -> None:
-        sentence = add_frame_layers(self.viewer, layers)
+        sentence = stitch.add_frame_layers(self.viewer, layers)
         self.messages.show_status(f"{sentence} Use Stitch mosaic to join them.")
 
     def show_image(
@@ -415,22 +392,21 @@ class OpenMosaicPanel(base.VerbPanel):
         self.history.remove_layers([layer_outdated])
         name = opened_store.micrograph.name
         if opened_store.path is not None:
-            name = get_display_name(opened_store.path, name)
+            name = io.get_display_name(opened_store.path, name)
         self.shown_layer = base.add_opened_image(self.viewer, opened_store, name=name)
         if not is_renewed:
             base.fit_view_to_image(self.viewer, self.shown_layer)
         guess = self.facts.get("suggested_databar_rows")
         if guess and not opened_store.options.databar_rows:
-            share = (
-                opened_store.micrograph.shape[0] / self.facts["shape"][0]
-            )  # of level 0
+            # of level 0
+            share = opened_store.micrograph.shape[0] / self.facts["shape"][0]
             # other panels offer to crop these rows
-            self.shown_layer.metadata[ROWS_KEY] = round(guess * share)
+            self.shown_layer.metadata[io.ROWS_KEY] = round(guess * share)
         if self.shown_layer in self.calibrate.layer.choices:  # maps are not calibrated
             self.calibrate.layer.value = self.shown_layer
         shape = core.format_shape(opened_store.micrograph.shape)
         size = core.format_pixel_size(opened_store.micrograph.pixel_size_nm)
         self.messages.show_status(
             f"Opened {name}: {shape}, pixel size "
-            f"{size}.{explain_missing_scale_bar(self.viewer)}"
+            f"{size}.{calibrate.explain_missing_scale_bar(self.viewer)}"
         )

@@ -14,12 +14,7 @@ from qtpy.QtWidgets import QFileDialog, QListWidget, QListWidgetItem, QMainWindo
 from napari_semsr.core import OptionError
 from napari_semsr.io import NETWORK_KEY, list_recent_projects, write_screenshot
 from napari_semsr.jobs import REPLAY, FigureOptions, ReplayReport
-from napari_semsr.widgets import base
-from napari_semsr.widgets.layers import (
-    get_file_path,
-    get_last_job_name,
-    get_provenance,
-)
+from napari_semsr.widgets import base, layers
 
 _LARGEST_PX = 4096  # chosen: minimum side of a figure for a page or slide
 _MIN_PX = 16  # minimum width of a canvas for a figure
@@ -235,10 +230,8 @@ class SavePanel(base.VerbPanel):
         """Update the list of results and the note on unsaved content."""
         if not base.is_alive(self):
             return
-        images_made, names = (
-            self.session.list_created_images(),
-            self.session.list_unsaved_names(),
-        )
+        images_made = self.session.list_created_images()
+        names = self.session.list_unsaved_names()
         self.messages.unsaved_label.setText(base.describe_unsaved_content(names))
         layer_chosen = self.chosen_layer()
         self.made_list.blockSignals(True)
@@ -255,8 +248,8 @@ class SavePanel(base.VerbPanel):
         self.layer_button.setEnabled(isinstance(layer_chosen, Image))
         self.replay_button.setEnabled(
             layer_chosen is not None
-            and get_file_path(layer_chosen) is not None
-            and get_provenance(layer_chosen) is not None
+            and layers.get_file_path(layer_chosen) is not None
+            and layers.get_provenance(layer_chosen) is not None
         )
 
     def chosen_layer(self) -> Layer | None:
@@ -283,7 +276,7 @@ class SavePanel(base.VerbPanel):
         """Reproduce the file of the selected layer, and compare the two files."""
         with self.messages.show_errors():
             layer = self.chosen_layer()
-            path = None if layer is None else get_file_path(layer)
+            path = None if layer is None else layers.get_file_path(layer)
             if path is None:
                 msg = "Only a saved layer can be reproduced; save it first."
                 raise OptionError(msg, code="layer-not-saved")
@@ -296,7 +289,7 @@ class SavePanel(base.VerbPanel):
     def get_labels(self) -> base.Labels:
         """Return the panel labels of the options of a layer's job."""
         layer = self.chosen_layer()
-        before = None if layer is None else get_last_job_name(layer)
+        before = None if layer is None else layers.get_last_job_name(layer)
         return {
             **base.get_command_labels([before] if before else []),
             **super().get_labels(),

@@ -8,13 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from napari_semsr.core import (
-    SemsrError,
-    capture_warnings,
-    get_error_code,
-    list_folder,
-    warn,
-)
+from napari_semsr import core
 from napari_semsr.io import get_reader as read_files, is_preferred_reader, read_paths
 
 Paths = str | Sequence[str]
@@ -56,17 +50,19 @@ def _read_in_napari(path: Paths) -> list[Any]:
 
     sentences: list[str] = []
     try:
-        with relabel_errors(), capture_warnings(sentences.append):
+        with relabel_errors(), core.capture_warnings(sentences.append):
             layers = read_paths(path)
-    except SemsrError as error:
-        layers = _read_by_napari(path) if get_error_code(error) in _OTHERS else []
+    except core.SemsrError as error:
+        layers = _read_by_napari(path) if core.get_error_code(error) in _OTHERS else []
         if not layers and not is_opening_from_window():
             raise
         if not layers:
             show_error(str(error))
             return _NO_LAYERS
     for sentence in sentences:
-        warn(convert_names_to_panel_labels(sentence), get_error_code(sentence))
+        core.warn(
+            convert_names_to_panel_labels(sentence), core.get_error_code(sentence)
+        )
     watch_viewer()
     return layers
 
@@ -78,7 +74,7 @@ def _read_by_napari(path: Paths) -> list[Any]:
     paths = [path] if isinstance(path, str) else list(path)
     # of a mixed folder, napari reads the first file, and fails on others when shown
     if isinstance(path, str) and Path(path).is_dir() and not path.endswith(".zarr"):
-        files = (item for item in list_folder(Path(path)) if item.is_file())
+        files = (item for item in core.list_folder(Path(path)) if item.is_file())
         if len({item.suffix for item in files}) > 1:
             return []
     layers: list[Any] = []

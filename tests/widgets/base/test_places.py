@@ -90,7 +90,8 @@ def test_only_a_killed_session_is_swept_or_offered(session, tmp_path):
 def offered(session, tmp_path, model, monkeypatch):
     """Offer the result of a killed session: its folder, this session, the answer."""
     monkeypatch.setattr(
-        "napari_semsr.widgets.base.session.get_cache_parent", lambda: tmp_path
+        "napari_semsr.widgets.base.places.find_abandoned_results",
+        lambda _: find_abandoned_results(tmp_path),
     )
     dead, left = session("mosaic")
     dead.kill()

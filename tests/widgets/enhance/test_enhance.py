@@ -15,12 +15,10 @@ from napari_semsr.core.progress import Progress, run
 from napari_semsr.io import NETWORK_KEY, STORE_KEY, STRENGTH_KEY, read, write
 from napari_semsr.jobs import ENHANCE, digest_values, get_check_figures
 from napari_semsr.models import find_model
+from napari_semsr.widgets import base
 from napari_semsr.widgets.base import form, results
 from napari_semsr.widgets.base.manual import get_manual_folder, get_manual_url
-from napari_semsr.widgets.enhance import (
-    models as models_module,
-    panel as enhance_module,
-)
+from napari_semsr.widgets.enhance import models as models_module
 from napari_semsr.widgets.enhance.models import (
     format_model_card,
     format_model_card_details,
@@ -326,7 +324,7 @@ def test_model_file_is_added_and_chosen_and_a_damaged_one_told(panel, tmp_path):
 @pytest.mark.broad
 def test_preferences_fill_the_form(model, hold, monkeypatch):
     wanted = {"device": "cpu", "tile_px": 128, "precision": "fp32"}
-    for module in (enhance_module, form):
+    for module in (base, form):
         monkeypatch.setattr(module, "get_preference", lambda _, name: wanted[name])
     panel = hold(EnhancePanel(model))
     found = panel.form.create_options()

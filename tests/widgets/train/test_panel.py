@@ -401,7 +401,7 @@ def test_wrong_input_is_one_sentence(
 ):
     if wrong == "device":  # on which models run, but are not trained
         monkeypatch.setattr(
-            "napari_semsr.widgets.train.panel.get_preference", lambda *_: "xpu"
+            "napari_semsr.widgets.base.get_preference", lambda *_: "xpu"
         )
     elif wrong == "same":
         panel.pairs.high.value = panel.pairs.low.value

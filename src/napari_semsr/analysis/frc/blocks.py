@@ -180,10 +180,8 @@ def has_shared_noise(
     """
     geometry = plan_geometry((first.shape[0], first.shape[1]), (1.0, 1.0), 0.5)
     a, b = (_standardise_blocks(image[None])[0] for image in (first, second))
-    lying, at_shift = (
-        geometry.sum_rings(a, b),
-        geometry.sum_rings(a, b, geometry.phase_ramp(shift)),
-    )
+    lying = geometry.sum_rings(a, b)
+    at_shift = geometry.sum_rings(a, b, geometry.phase_ramp(shift))
     return bool(has_static_noise(lying, at_shift, geometry)[0])
 
 

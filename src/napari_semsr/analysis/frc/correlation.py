@@ -386,9 +386,8 @@ class FrcPlan:
     halves: bool  # The images are halves of a third, whose resolution is measured
     self_made: bool  # One is made from the other, or both from one
     tests_noise: bool  # Whether to test their noise as well as their histories
-    size_source: (
-        core.Micrograph
-    )  # The first image with a pixel size, otherwise the first
+    # The first image with a pixel size, otherwise the first
+    size_source: core.Micrograph
     is_thinned: bool = False  # The images are halves of the counts of one image
     shift: core.FloatPair | None = None  # Shift of the second image, px
     cut_off_nm: float | None = None  # Optical cut-off of all images
@@ -623,10 +622,8 @@ def measure_frc(
     frequency = None if reason else float(outcome.crossing[0])
     spread = float(outcome.spread[0])
     pixels = None if frequency is None else 1 / frequency
-    nm, error = (
-        plan.size_source.mean_pixel_size_nm,
-        core.compute_length_error(plan.size_source),
-    )
+    nm = plan.size_source.mean_pixel_size_nm
+    error = core.compute_length_error(plan.size_source)
     result = FrcResult(
         resolution_px=pixels,
         resolution_nm=None if pixels is None or nm is None else pixels * nm,

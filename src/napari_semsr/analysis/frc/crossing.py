@@ -22,9 +22,8 @@ Criterion = Literal["1/7", "half-bit", "3-sigma"]
 CRITERIA: tuple[Criterion, ...] = get_args(Criterion)
 Estimator = Literal["plain", "exact"]
 
-FIXED_THRESHOLD = (
-    1 / 7
-)  # S / (1 + S) for a spectral signal-to-noise S of 1/6: docs/frc.md
+# S / (1 + S) for a spectral signal-to-noise S of 1/6: docs/frc.md
+FIXED_THRESHOLD = 1 / 7
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,9 +48,8 @@ class FrcMap:
     # Resolution in `unit`, filled if requested; its pixel size is the step, its origin
     # the centre of the first block
     map: core.Micrograph
-    measured_values: (
-        core.Float32Array
-    )  # The same before filling; NaN without a crossing
+    # The same before filling; NaN without a crossing
+    measured_values: core.Float32Array
     is_filled: core.BoolArray  # Blocks that were filled
     # 0 if there is a crossing, otherwise the index in `reason_names` plus one
     reasons: NDArray[np.uint8]
@@ -65,9 +64,8 @@ class FrcMap:
     field_reason: str | None = None
     reason_names: tuple[str, ...] = REASONS
     incomplete: int = 0  # Blocks with missing pixels in an image
-    shift_px: core.FloatPair | None = (
-        None  # ``(y, x)`` by which the second image was moved
-    )
+    # ``(y, x)`` by which the second image was moved
+    shift_px: core.FloatPair | None = None
     # Relative error of the pixel size, common to all blocks; 0 if unknown
     size_error: float = 0.0
     # Part of `relative_sd` due to curves that differ from the fitted model (median),

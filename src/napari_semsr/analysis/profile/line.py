@@ -184,9 +184,8 @@ class _PixelLine:
 
     start: core.FloatArray  # in pixels of the image
     end: core.FloatArray
-    along: (
-        core.FloatArray
-    )  # change along the line by a step of one pixel on either axis
+    # change along the line by a step of one pixel on either axis
+    along: core.FloatArray
     across: core.FloatArray
     length: float
     width: float

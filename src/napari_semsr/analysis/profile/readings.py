@@ -687,10 +687,8 @@ def _measure_lines(
         model, place, fwhm = "none", None, None
         if group is not None:
             model, place = group.fit.shape, group.estimate_position(number)
-            fwhm, height = (
-                group.estimate_fwhm(number),
-                float(group.fit.line_parameters[number, 0]),
-            )
+            fwhm = group.estimate_fwhm(number)
+            height = float(group.fit.line_parameters[number, 0])
         ends = _find_line_ends(features, features.level, peak)
         plain = None if ends is None else ends[1] - ends[0]
         if group is not None and fwhm and plain and fwhm.value > _MAX_WIDER * plain:
@@ -750,19 +748,15 @@ def _measure_pairs(
 
 
 def _estimate_distance(group: _LineGroup, first: int) -> Estimate:
-    at, other = (
-        group.fit.get_position_index(first),
-        group.fit.get_position_index(first + 1),
-    )
+    at = group.fit.get_position_index(first)
+    other = group.fit.get_position_index(first + 1)
     return group.fit.estimate(lambda p: float(p[other] - p[at]))
 
 
 def _estimate_dip(group: _LineGroup, first: int) -> Estimate:
     """Estimate the dip between two lines of a fit, relative to the lower line."""
-    at, other = (
-        group.fit.get_position_index(first),
-        group.fit.get_position_index(first + 1),
-    )
+    at = group.fit.get_position_index(first)
+    other = group.fit.get_position_index(first + 1)
 
     def compute_dip(p: core.FloatArray) -> float:
         places = np.linspace(p[at], p[other], _FINE + 1)

@@ -420,10 +420,8 @@ def parse_fei_header(text: str, shape: tuple[int, int]) -> read_image.RawImage:
     """Parse FEI and Thermo Fisher INI text without reading pixels."""
     sections = _parse_ini(text)
     image = sections.get("Image", {})
-    columns, rows = (
-        _parse_pixel_count(image.get("ResolutionX")),
-        _parse_pixel_count(image.get("ResolutionY")),
-    )
+    columns = _parse_pixel_count(image.get("ResolutionX"))
+    rows = _parse_pixel_count(image.get("ResolutionY"))
     warnings: list[str] = []
     size = None
     for name in _SCANS:
@@ -530,10 +528,8 @@ def _add_pixel_size_from_fov(
     twice as fine as a page that was stored at half its width.
     """
     across, down = values.get("AP_WIDTH", ""), values.get("AP_HEIGHT", "")
-    width, height = (
-        read_image.parse_metadata_length_nm(across),
-        read_image.parse_metadata_length_nm(down),
-    )
+    width = read_image.parse_metadata_length_nm(across)
+    height = read_image.parse_metadata_length_nm(down)
     pitch = None if width is None else width / shape[1]
     if pitch is None:
         reason = f"and AP_WIDTH is not a length ({across!r})"
@@ -564,10 +560,8 @@ def _rescale_to_page(
 
     Resampling does not change the width of the field.
     """
-    field_nm, width = (
-        read_image.parse_metadata_length_nm(values.get("AP_WIDTH", "")),
-        shape[1],
-    )
+    field_nm = read_image.parse_metadata_length_nm(values.get("AP_WIDTH", ""))
+    width = shape[1]
     if field_nm is not None and abs(length * width / field_nm - 1) < _FIELD_TOLERANCE:
         return image
     frame = read_image.parse_rows_and_columns(values.get("DP_IMAGE_STORE", ""), "*")
@@ -976,9 +970,8 @@ def _read_companion_xml(
         return None if is_plain else ET.tostring(own, encoding="unicode")
     name = where[0].get("MetadataFile") or ""
     root: Element | None = None
-    with suppress(
-        core.SemsrError, OSError, ValueError
-    ):  # `with_name` refuses other folders
+    # `with_name` refuses other folders
+    with suppress(core.SemsrError, OSError, ValueError):
         companion = path.with_name(name)
         with core.open_file(companion) as stream:
             is_tiff = stream.read(4).startswith(_MAGIC)
@@ -1092,9 +1085,8 @@ def _list_own_series(tif: "tifffile.TiffFile") -> list[int]:
     for i in own:
         page = tif.series[i].keyframe
         former = page.tags.valueof(_FORMER_SUBFILE)
-        if (
-            not page.is_reduced and former != _FORMER_REDUCED
-        ):  # either tag may declare it
+        # either tag may declare it
+        if not page.is_reduced and former != _FORMER_REDUCED:
             full.append(i)
     return full or own
 

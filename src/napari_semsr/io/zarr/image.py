@@ -43,9 +43,8 @@ _LARGEST_BLOCK = 1 << 29  # bytes; chosen: a frame of 16k x 16k px of 16 bits in
 _VERSIONS = ("0.1", "0.2", "0.3", "0.4", "0.5")
 _LONGEST_WORD = 40  # letters; chosen: no unit or version has more
 _NO_UNITS = ("", "pixel", "pixels", "px")
-_ROUNDING_PX = (
-    1  # pixels of a coarser level; levels of odd sides are rounded up or down
-)
+# pixels of a coarser level; levels of odd sides are rounded up or down
+_ROUNDING_PX = 1
 
 
 def create_image_store(
@@ -550,9 +549,8 @@ class _CheckedArray:
 
     path: Path
     array: "ZarrArray"
-    file_state: tuple[int, ...] | None = (
-        None  # None in another process, where it may differ
-    )
+    # None in another process, where it may differ
+    file_state: tuple[int, ...] | None = None
 
     def __reduce__(self) -> tuple[object, ...]:
         return _CheckedArray, (self.path, self.array)

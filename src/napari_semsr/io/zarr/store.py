@@ -173,9 +173,8 @@ class OmeZarrStore:
     def mark_damaged_unfinished(self) -> None:
         """Mark units with missing or damaged files as unfinished, and warn."""
         places = list(np.ndindex(*_convert_to_int_pair(self.marks.shape)))
-        marks: dict[core.IntPair, int | None] = dict.fromkeys(
-            places
-        )  # None: damaged file
+        # None: damaged file
+        marks: dict[core.IntPair, int | None] = dict.fromkeys(places)
         if _is_decodable(self.marks, ...):
             values = np.asarray(self.marks[...])
             marks = {place: int(values[place]) for place in places}
@@ -788,10 +787,8 @@ def _create_label_attributes(
     record: Record, name: str, levels: int, version: str
 ) -> dict[str, Any]:
     """Compose the metadata of a label image, with the colours of its classes."""
-    ome, classes = (
-        _import_metadata_models(version),
-        record.look.classes if record.look else (),
-    )
+    ome = _import_metadata_models(version)
+    classes = record.look.classes if record.look else ()
     colours = [
         {"label-value": value, "rgba": list(bytes.fromhex(f"{colour[1:]:f<8}"))}
         for value, colour, _ in classes

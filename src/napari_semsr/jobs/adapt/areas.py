@@ -11,27 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from napari_semsr import core
-from napari_semsr.analysis import (
-    ObjectCount,
-    compute_psnr_gain,
-    count_objects,
-    find_object_diameter,
-    measure_metrics,
-    sum_section_errors,
-)
+from napari_semsr import analysis, core
 from napari_semsr.io import write_transform
+from napari_semsr.jobs import register
 from napari_semsr.jobs.images import Result, get_image_name, open_image, to_json_value
-from napari_semsr.jobs.register import (
-    COSTLY_PX,
-    LANDMARKS_IN,
-    REGISTER,
-    TRANSFORM_IN,
-    Registered,
-    RegisterOptions,
-    check_pixel_sizes,
-    describe_registration,
-)
 from napari_semsr.jobs.verb import ImageInput, Output, Run, Verb
 from napari_semsr.registration import RegistrationRefused
 
@@ -213,11 +196,13 @@ SEM_IN = ImageInput(
 _WORST_PX = 1.0  # expected error of the registration; chosen: beyond, pairs teach blur
 
 
-def _register_mosaic(run: Run[RegisterOptions]) -> core.Job[Registered]:
+def _register_mosaic(
+    run: Run[register.RegisterOptions],
+) -> core.Job[register.Registered]:
     """Register a mosaic to an SEM image, elastically if affine is insufficient."""
     mosaic, sem = (run.image_inputs[item.name] for item in (MOSAIC_IN, SEM_IN))
     reading, name = run.get_read_options("sem"), get_image_name(sem)
-    check_pixel_sizes(
+    register.check_pixel_sizes(
         mosaic=open_image(mosaic, run.opening).replace(name=get_image_name(mosaic)),
         sem=open_image(sem, reading).replace(name=name),
     )
@@ -228,7 +213,7 @@ def _register_mosaic(run: Run[RegisterOptions]) -> core.Job[Registered]:
     )
     try:
         registration = yield from register_pair(run)
-        if is_elastic_allowed and not _is_accurate(registration, COSTLY_PX):
+        if is_elastic_allowed and not _is_accurate(registration, register.COSTLY_PX):
             other = yield from register_pair(run, model="elastic")
             registration = min(registration, other, key=_get_error_px)
     except RegistrationRefused as refused:
@@ -241,9 +226,9 @@ def _register_mosaic(run: Run[RegisterOptions]) -> core.Job[Registered]:
             f"px, but image pairs must match within {_WORST_PX:g} px: mark "
             "corresponding points as landmarks."
         )
-        facts = to_json_value(describe_registration(registration.registration))
+        facts = to_json_value(register.describe_registration(registration.registration))
         raise AdaptationError(msg, "not-registered", registration=facts)
-    if not _is_accurate(registration, COSTLY_PX):
+    if not _is_accurate(registration, register.COSTLY_PX):
         core.warn(
             f"The expected registration error of {name} is "
             f"{registration.error_px:.2g} px, which costs 0.3 dB or more: landmarks "
@@ -254,11 +239,13 @@ def _register_mosaic(run: Run[RegisterOptions]) -> core.Job[Registered]:
     return registration
 
 
-def register_pair(run: Run[RegisterOptions], **changes: object) -> core.Job[Registered]:
+def register_pair(
+    run: Run[register.RegisterOptions], **changes: object
+) -> core.Job[register.Registered]:
     """Register mosaic and SEM image; `changes` override options."""
     mosaic, sem = (run.image_inputs[item.name] for item in (MOSAIC_IN, SEM_IN))
     return (
-        yield from REGISTER.job(
+        yield from register.REGISTER.job(
             mosaic,  # as given, so that a transform recognises their files
             sem,
             options=run.options.replace(**changes),
@@ -269,13 +256,13 @@ def register_pair(run: Run[RegisterOptions], **changes: object) -> core.Job[Regi
     )
 
 
-def _get_error_px(registration: Registered) -> float:
+def _get_error_px(registration: register.Registered) -> float:
     """Return the expected error, or infinity if it is unknown."""
     error = registration.error_px
     return math.inf if error is None or math.isnan(error) else error
 
 
-def _is_accurate(registration: Registered, limit_px: float) -> bool:
+def _is_accurate(registration: register.Registered, limit_px: float) -> bool:
     """Return whether the registration error is small enough or unknown."""
     return (
         registration.searched == "stored" and math.isinf(_get_error_px(registration))
@@ -285,10 +272,10 @@ def _is_accurate(registration: Registered, limit_px: float) -> bool:
 REGISTER_SEM = Verb(
     "register-sem",
     (MOSAIC_IN, replace(SEM_IN, many=False)),
-    RegisterOptions,
-    Registered,
+    register.RegisterOptions,
+    register.Registered,
     _register_mosaic,
-    files=(LANDMARKS_IN, TRANSFORM_IN),
+    files=(register.LANDMARKS_IN, register.TRANSFORM_IN),
     output=Output("the transform", ending=".json"),
     opens=False,
 )
@@ -325,7 +312,7 @@ class Evaluation(Result):
         ),
     ]
     gain_below_cutoff_sd_db: float | None
-    objects: Annotated[ObjectCount, core.declare_quantity("Objects")]
+    objects: Annotated[analysis.ObjectCount, core.declare_quantity("Objects")]
     images: tuple[NDArray[Any], ...] = field(default=(), metadata={"json": False})
     errors: "SquaredErrors" = field(
         default_factory=lambda: SquaredErrors(), metadata={"json": False}, repr=False
@@ -366,12 +353,12 @@ def evaluate(
     """
     truths = [area.crop(area.held_out)[1] for area in areas]
     largest = max((t.array() for t in truths), key=lambda plane: min(plane.shape))
-    diameter = find_object_diameter(largest)
+    diameter = analysis.find_object_diameter(largest)
     evaluations: dict[str, Evaluation] = dict(before or {})
     for name, planes in images.items():
         measured_images, matched_images = [], []
         for plane, truth in zip(planes, truths, strict=True):
-            metrics = measure_metrics(
+            metrics = analysis.measure_metrics(
                 truth.replace(data=plane, provenance=None),
                 truth,
                 match="affine",
@@ -386,7 +373,7 @@ def evaluate(
         errors = SquaredErrors(
             np.concatenate(
                 [
-                    sum_section_errors(image, truth.array())
+                    analysis.sum_section_errors(image, truth.array())
                     for image, truth in zip(matched_images, truths, strict=True)
                 ]
             ),
@@ -399,7 +386,7 @@ def evaluate(
         below = (
             (None, None)
             if errors.below is None or base.below is None
-            else compute_psnr_gain(errors.below, base.below)
+            else analysis.compute_psnr_gain(errors.below, base.below)
         )
         pixels = sum(truth.array().size for truth in truths)
         mean = float(errors.all.sum()) / pixels
@@ -408,12 +395,12 @@ def evaluate(
             20 * math.log10(_get_grey_range(truths)) - 10 * math.log10(mean)
             if mean
             else None,
-            *compute_psnr_gain(errors.all, base.all),
+            *analysis.compute_psnr_gain(errors.all, base.all),
             *below,
             reduce(
                 add,
                 (
-                    count_objects(plane, truth.array(), diameter)
+                    analysis.count_objects(plane, truth.array(), diameter)
                     for plane, truth in zip(planes, truths, strict=True)
                 ),
             ),
@@ -443,7 +430,7 @@ def require_gain(evaluations: Mapping[str, Evaluation], name: str) -> None:
     for rival, row in evaluations.items():
         if rival == name:
             continue
-        gain, error = compute_psnr_gain(
+        gain, error = analysis.compute_psnr_gain(
             model.errors.decisive_errors, row.errors.decisive_errors
         )
         if gain is not None and gain > SURE * (error or 0.0):

@@ -21,17 +21,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
-from napari_semsr import core
+from napari_semsr import core, io, reporting
 from napari_semsr.analysis import ObjectCount, choose_gain, fit_gain_and_offset
-from napari_semsr.io import (
-    create_file_stem,
-    create_missing_file_error,
-    get_output_store_path,
-    path_exists,
-    read_json_object,
-    read_store_state,
-    read_transform,
-)
+from napari_semsr.jobs import register
 from napari_semsr.jobs.adapt.areas import (
     ADAPTED_MODEL,
     INPUT,
@@ -57,22 +49,9 @@ from napari_semsr.jobs.images import (
     to_json_value,
 )
 from napari_semsr.jobs.models import get_model_origin
-from napari_semsr.jobs.register import (
-    LANDMARKS_IN,
-    TRANSFORM_IN,
-    Registered,
-)
 from napari_semsr.jobs.resume import Step, StepRecord, run_step
 from napari_semsr.jobs.verb import FileInput, ImageInput, Output, Run, Verb
 from napari_semsr.models import MOSAIC_MODEL
-from napari_semsr.reporting import (
-    choose_grey_limits,
-    draw_image_png,
-    draw_plot_png,
-    list_provenance,
-    write_json,
-    write_page,
-)
 from napari_semsr.restoration import LinearFit
 
 if TYPE_CHECKING:
@@ -82,9 +61,8 @@ if TYPE_CHECKING:
 
 
 _ROWS = 1024  # filtered at once; chosen: some 100 MB of a mosaic of 10 000 px
-_BRIGHTEST = (
-    99.5  # percentile of the difference shown brightest; chosen: ignores outliers
-)
+# percentile of the difference shown brightest; chosen: ignores outliers
+_BRIGHTEST = 99.5
 
 
 def filter_mosaic(
@@ -160,7 +138,7 @@ def _compare_with_filter(run: Run[core.Options]) -> core.Job[Result]:
     mosaic = mosaic.replace(name=get_image_name(mosaic_given))
     if (strays := core.find_stray_pixels(mosaic.data)) is not None:
         mosaic = mosaic.replace(data=strays.fill(mosaic.data))
-    record = read_json_object(Path(run.parameters["training"]))
+    record = io.read_json_object(Path(run.parameters["training"]))
     provenance = core.Provenance.model_validate(record["provenance"])
     linear = LinearFit(**record["linear"])
     linear = replace(linear, kernel=np.array(linear.kernel, dtype=np.float32))
@@ -196,7 +174,7 @@ def write_report(
     planes: "Mapping[str, NDArray[Any]]",
 ) -> None:
     """Write the report page from the record of the training and its images."""
-    write_page(
+    reporting.write_page(
         Path(result.report),
         Path(__file__).with_name("adapt.html"),
         result=result,
@@ -207,7 +185,7 @@ def write_report(
             record["curve"],
             result.held_out,
         ),
-        provenance=list_provenance(
+        provenance=reporting.list_provenance(
             record["provenance"]["options"],
             [(one["name"], one["digest"]) for one in record["provenance"]["inputs"]],
         ),
@@ -227,16 +205,16 @@ def draw_held_out_images(
     and `held_out` those of the linear filter.
     `look_here` shows where the model and the linear filter differ.
     """
-    limits, pixel = choose_grey_limits(planes[SEM_IMAGE]), pixel_size_nm
+    limits, pixel = reporting.choose_grey_limits(planes[SEM_IMAGE]), pixel_size_nm
     shape = planes[SEM_IMAGE].shape
     rows, columns = (min(_DETAIL, n) for n in shape)
     y, x = ((n - side) // 2 for n, side in zip(shape, (rows, columns), strict=True))
 
     def draw_plane(plane: Any, width_px: int) -> bytes:
-        return draw_image_png(plane, pixel, limits=limits, width_px=width_px)
+        return reporting.draw_image_png(plane, pixel, limits=limits, width_px=width_px)
 
     differs = compute_difference(planes[ADAPTED_MODEL], planes[LINEAR])
-    differs_png = draw_image_png(
+    differs_png = reporting.draw_image_png(
         differs, pixel, limits=(0.0, float(differs.max()) or 1.0), width_px=_WHOLE_PX
     )
     curve_png = None
@@ -251,7 +229,7 @@ def draw_held_out_images(
             core.Line(ADAPTED_MODEL, seconds, gains),
             core.Line(LINEAR, seconds[[0, -1]], linear, kind="threshold"),
         )
-        curve_png = draw_plot_png(
+        curve_png = reporting.draw_plot_png(
             core.Plot("Training", "time (s)", f"{title} ({core.DB})", lines)
         )
     return {
@@ -309,7 +287,7 @@ class Adapted(Result):
     model: Annotated[str, core.Quantity("Model")]
     report: Annotated[str, core.Quantity("Report")]
     registration: Annotated[
-        dict[str, Any], core.declare_quantity("Registration", keys=Registered)
+        dict[str, Any], core.declare_quantity("Registration", keys=register.Registered)
     ]
     registrations: list[dict[str, Any]]
     evaluated: Annotated[
@@ -393,8 +371,8 @@ def _run_adaptation(run: Run[AdaptOptions]) -> core.Job[Adapted]:
         )
         raise core.OptionError(msg, code="options-contradict")
     for path in run.inputs:  # rather than after the training
-        if not path_exists(path):
-            raise create_missing_file_error(path)
+        if not io.path_exists(path):
+            raise io.create_missing_file_error(path)
     state_file = folder / TRAINING_STATE
     if run.existing.overwrite:
         state_file.unlink(missing_ok=True)
@@ -412,7 +390,7 @@ def _run_adaptation(run: Run[AdaptOptions]) -> core.Job[Adapted]:
         steps.run()
     )
     yield core.Progress(0, 0, "writing the report")
-    record = read_json_object(folder / _TRAINING)
+    record = io.read_json_object(folder / _TRAINING)
     result = Adapted(
         output=str(folder),
         model=str(model),
@@ -432,7 +410,7 @@ def _run_adaptation(run: Run[AdaptOptions]) -> core.Job[Adapted]:
     with np.load(folder / _PLANES) as planes:
         write_report(result, record, dict(planes))
     numbers = {"kind": "adapt", **result.to_json()}
-    write_json(Path(result.report).with_suffix(".json"), numbers)
+    reporting.write_json(Path(result.report).with_suffix(".json"), numbers)
     return result
 
 
@@ -489,7 +467,7 @@ class _Steps:
             if isinstance(given, str | os.PathLike) and (
                 Path(given).resolve() == place.resolve()
             ):  # of this run: read before it is written again
-                files["transform"] = read_transform(place)
+                files["transform"] = io.read_transform(place)
             inputs = {"mosaic": images["mosaic"], "sem": sem, **files}
             name = f"registration-{number}"
             yield from self._run_step(name, REGISTER_SEM, inputs, {"output": place})
@@ -537,7 +515,7 @@ class _Steps:
         )
         if result is not None and record_name is not None:
             numbers = {"kind": verb.name, **record.values}
-            write_json(self.folder / record_name, numbers)
+            reporting.write_json(self.folder / record_name, numbers)
         return record
 
 
@@ -545,8 +523,8 @@ def _start_step(verb: Verb[Any, Any], values: dict[str, Any]) -> core.Job[Any]:
     """Start a command; an interrupted store of the same run is resumed."""
     begun = False
     if verb.resumes:
-        store = get_output_store_path(Path(values["output"]), resume=True)
-        begun = read_store_state(store)[1].get("complete") is False
+        store = io.get_output_store_path(Path(values["output"]), resume=True)
+        begun = io.read_store_state(store)[1].get("complete") is False
     try:
         return (yield from verb.start(values, overwrite=True, resume=begun))
     except core.SemsrError as error:
@@ -560,7 +538,7 @@ def _get_output_stem(image: Image) -> str:
     name = get_image_name(image)
     if not isinstance(image, core.Micrograph):
         name = re.sub(r"(\.ome)?\.\w+$", "", name)
-    return create_file_stem(name)
+    return io.create_file_stem(name)
 
 
 ADAPT = Verb(
@@ -581,7 +559,7 @@ ADAPT = Verb(
     Adapted,
     _run_adaptation,
     title="registration and training",
-    files=(LANDMARKS_IN, TRANSFORM_IN),
+    files=(register.LANDMARKS_IN, register.TRANSFORM_IN),
     output=Output(
         "folder of the run: registration, model, enhanced images, page",
         metavar="RUN_DIR",

@@ -9,18 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_semsr import core, inference, models, training
-from napari_semsr.analysis import (
-    FAMILIARITY,
-    FOCUS,
-    BlockFeatures,
-    CutOff,
-    Falloff,
-    find_cut_off,
-    fit_gain_and_offset,
-)
+from napari_semsr import analysis, core, inference, models, training
 from napari_semsr.inference import EnhanceOptions
 from napari_semsr.io import StoredTransform, read_transform, write_atomically
+from napari_semsr.jobs import register
 from napari_semsr.jobs.adapt.areas import (
     ADAPTED_MODEL,
     INPUT,
@@ -45,11 +37,6 @@ from napari_semsr.jobs.images import (
     to_json_value,
 )
 from napari_semsr.jobs.leakage import LIGHT, TRAINED_ON
-from napari_semsr.jobs.register import (
-    RegisterOptions,
-    create_transform_record,
-    read_residuals,
-)
 from napari_semsr.jobs.verb import FileInput, Output, Run, Verb
 from napari_semsr.models import MOSAIC_MODEL, find_model
 from napari_semsr.restoration import LinearFit, fit_cross_validated_filter
@@ -62,7 +49,7 @@ SEM_IMAGE = "SEM image"
 """Name of the SEM image among the images of the held-out part."""
 
 
-class AdaptOptions(RegisterOptions):
+class AdaptOptions(register.RegisterOptions):
     """Options of registration and training."""
 
     minutes: float | None = core.option(
@@ -74,7 +61,7 @@ class AdaptOptions(RegisterOptions):
         gt=0,
         le=600,
     )
-    cut_off_nm: CutOff = None
+    cut_off_nm: analysis.CutOff = None
     seed: int = core.option(0, "Seed", "Random seed, for reproducible training.", ge=0)
     device: str = core.declare_device_option()
 
@@ -132,7 +119,7 @@ def _train_on_areas(run: Run[AdaptOptions]) -> core.Job[TrainedArea]:
         mosaic_given, mosaic, run.opening, role=LIGHT
     )
     areas, registrations = yield from _open_areas(run, shown_image)
-    cut_off = find_cut_off(mosaic, settings.cut_off_nm)
+    cut_off = analysis.find_cut_off(mosaic, settings.cut_off_nm)
     yield core.Progress(0, 0, "fitting the linear filter")
     linear = fit_cross_validated_filter(
         [
@@ -207,8 +194,8 @@ def _describe_transform(stored_transform: StoredTransform) -> dict[str, Any]:
     """Return the record of a registration from its file."""
     quality = dict(stored_transform.quality)
     quality.pop("residuals", None)
-    places = read_residuals(stored_transform).places_nm
-    transform = create_transform_record(stored_transform.transform, places)
+    places = register.read_residuals(stored_transform).places_nm
+    transform = register.create_transform_record(stored_transform.transform, places)
     return {"model": quality["model"], "transform": to_json_value(transform), **quality}
 
 
@@ -253,7 +240,7 @@ def _fit_network(
         preview: tuple[core.FloatArray, ...] = ()
         if step.images:
             now = step.images[0].astype(float)
-            gain, offset = fit_gain_and_offset(now, sem)
+            gain, offset = analysis.fit_gain_and_offset(now, sem)
             preview = before[INPUT].images[0], gain * now + offset, sem
         common = step.done, step.total, step.message, step.seconds_left
         linear = before[LINEAR]
@@ -282,10 +269,8 @@ def _create_card(
         / (levels[1] - levels[0])
         for area in areas
     ]
-    place, focus = (
-        BlockFeatures.from_parts(unit_range),
-        Falloff.from_image(mosaic, run.options.cut_off_nm),
-    )
+    place = analysis.BlockFeatures.from_parts(unit_range)
+    focus = analysis.Falloff.from_image(mosaic, run.options.cut_off_nm)
     return fit.create_card(
         run.required_target.stem,
         description=f"Trained on {mosaic.name} and {', '.join(a.name for a in areas)}"
@@ -304,8 +289,8 @@ def _create_card(
                 for number, area in enumerate(areas, 1)
                 for role in (LIGHT, f"sem {number}")
             ],
-            **({} if place is None else {FAMILIARITY: place.to_json()}),
-            **({} if focus is None else {FOCUS: focus.to_json()}),
+            **({} if place is None else {analysis.FAMILIARITY: place.to_json()}),
+            **({} if focus is None else {analysis.FOCUS: focus.to_json()}),
         },
     )
 

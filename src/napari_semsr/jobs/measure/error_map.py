@@ -6,15 +6,7 @@ from typing import Annotated
 
 import numpy as np
 
-from napari_semsr import core
-from napari_semsr.analysis import (
-    AlignedPair,
-    ErrorMapOptions,
-    ErrorSums,
-    FittedPair,
-    compute_block_means,
-    fit_blur_and_gain,
-)
+from napari_semsr import analysis, core
 from napari_semsr.jobs.measure.offset import Offset, find_offset
 from napari_semsr.jobs.verb import MAP_OUT, ImageInput, MapResult, Run, Verb
 
@@ -89,13 +81,14 @@ class ErrorMapReport(MapResult):
 
 
 def _create_error_map(
-    run: Run[ErrorMapOptions],
+    run: Run[analysis.ErrorMapOptions],
     reference: core.Micrograph,
     enhanced_image: core.Micrograph,
 ) -> core.Job[ErrorMapReport]:
     settings = run.options
     run.warn_if_trained_on()
-    lying, offset = AlignedPair.from_images(reference, enhanced_image), Offset()
+    lying = analysis.AlignedPair.from_images(reference, enhanced_image)
+    offset = Offset()
     whole, shared_pixels = (
         rows * columns for rows, columns in (reference.shape, lying.shape)
     )
@@ -108,7 +101,7 @@ def _create_error_map(
 
     def read_pair(box: core.Box) -> tuple[core.FloatArray, core.FloatArray]:
         fixed_block, fine = lying.read(box)
-        return fixed_block, compute_block_means(fine, lying.factor)
+        return fixed_block, analysis.compute_block_means(fine, lying.factor)
 
     if settings.align:
         yield core.Progress(0, 0, "looking for a shift")
@@ -121,18 +114,20 @@ def _create_error_map(
                 core.get_error_code(offset.doubt),
             )
     shift = offset.shift or (0.0, 0.0)
-    pair = AlignedPair.from_images(reference, enhanced_image, shift)
-    fit = yield from fit_blur_and_gain(pair)
+    pair = analysis.AlignedPair.from_images(reference, enhanced_image, shift)
+    fit = yield from analysis.fit_blur_and_gain(pair)
     fit.warn_if_doubtful(reference.name, enhanced_image.name)
     core.release_free_memory()  # used by the fit, before the field is read
     yield core.Progress(0, 0, "measuring the range of grey levels")
     low, high = core.measure_percentiles(reference.data)
     percent = 100 / (high - low) if high > low else float("nan")  # per grey level
     factor = percent if settings.unit == "percent" else 1.0
-    tally = ErrorSums()
+    tally = analysis.ErrorSums()
 
     def compute_blocks(boxes: list[core.Box]) -> Iterator[core.Float32Array]:
-        for fixed_block, errors in core.map_parallel(FittedPair(pair, fit).read, boxes):
+        for fixed_block, errors in core.map_parallel(
+            analysis.FittedPair(pair, fit).read, boxes
+        ):
             tally.add(fixed_block, errors)  # in order
             errors -= fixed_block
             np.abs(errors, out=errors)
@@ -189,7 +184,7 @@ ERROR_MAP = Verb(
             also=("image",),
         ),
     ),
-    ErrorMapOptions,
+    analysis.ErrorMapOptions,
     ErrorMapReport,
     _create_error_map,
     output=MAP_OUT,

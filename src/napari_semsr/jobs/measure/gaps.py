@@ -15,11 +15,7 @@ from napari_semsr.analysis import (
     measure_gaps,
 )
 from napari_semsr.io import write_csv, write_sheet
-from napari_semsr.jobs.images import (
-    get_calibrated_image,
-    overwrite_image,
-    to_json_value,
-)
+from napari_semsr.jobs import images
 from napari_semsr.jobs.measure.offset import warn_about_offset
 from napari_semsr.jobs.verb import ImageInput, ImageMeasurement, Output, Run, Verb
 
@@ -174,7 +170,7 @@ class GapReport(ImageMeasurement):
         self,
     ) -> Annotated[dict[str, Any], core.declare_quantity("Histograms of widths")]:
         """Counts and fitted Gaussians of image and reference, with bin edges."""
-        image, reference = to_json_value(self.histograms)
+        image, reference = images.to_json_value(self.histograms)
         edges = image.pop("edges")
         (reference or {}).pop("edges", None)
         both = {"image": image, "reference": reference}
@@ -260,7 +256,7 @@ def _measure_gaps(
     if reference is not None:
         run.warn_if_trained_on()
         warn_about_offset(image, reference)
-    sized_image = get_calibrated_image(image, reference)
+    sized_image = images.get_calibrated_image(image, reference)
     size = sized_image.pixel_size_nm
     measured_image = image
     if sized_image is reference:
@@ -294,7 +290,7 @@ def _measure_gaps(
     if labels_target is not None:
         history = yield from run.compose_history()
         labelled = image if reference is None else reference
-        overwrite_image(
+        images.overwrite_image(
             labelled.replace(
                 data=gaps.labels,
                 name=f"particles of {labelled.name}",

@@ -2,19 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 
-from napari_semsr.analysis import (
-    Metrics,
-    MetricsOptions,
-    measure_histogram,
-    measure_metrics,
-)
-from napari_semsr.core import (
-    FLAT,
-    CurveDeclaration,
-    Job,
-    Micrograph,
-    Progress,
-)
+from napari_semsr import analysis, core
 from napari_semsr.jobs.images import Result
 from napari_semsr.jobs.measure.offset import warn_about_offset
 from napari_semsr.jobs.verb import ImageInput, Run, Verb
@@ -25,20 +13,22 @@ class MetricsReport(Result):
     """Metrics of an image against a reference, with its grey-level distribution."""
 
     images: tuple[str, ...]
-    result: Metrics = field(metadata=FLAT)
+    result: analysis.Metrics = field(metadata=core.FLAT)
 
 
 def _compare_images(
-    run: Run[MetricsOptions], image: Micrograph, reference: Micrograph | None
-) -> Job[MetricsReport]:
+    run: Run[analysis.MetricsOptions],
+    image: core.Micrograph,
+    reference: core.Micrograph | None,
+) -> core.Job[MetricsReport]:
     if reference is not None:
         run.warn_if_trained_on()
         warn_about_offset(image, reference)
-    yield Progress(1, 2, "comparing")
+    yield core.Progress(1, 2, "comparing")
     how = run.options.model_dump()
     bins = how.pop("bins")
-    result = measure_metrics(image, reference, **how)
-    levels = measure_histogram(image, reference, bins=bins)
+    result = analysis.measure_metrics(image, reference, **how)
+    levels = analysis.measure_histogram(image, reference, bins=bins)
     return MetricsReport(run.image_names, replace(result, levels=levels))
 
 
@@ -53,13 +43,13 @@ METRICS = Verb(
             optional=True,
         ),
     ),
-    MetricsOptions,
+    analysis.MetricsOptions,
     MetricsReport,
     _compare_images,
     title="comparison",
     makes_table=True,
     curves=(
-        CurveDeclaration(
+        core.CurveDeclaration(
             "Grey levels",
             "bins",
             ("counts", "reference_counts"),
@@ -69,7 +59,7 @@ METRICS = Verb(
         ),
     ),
     value="result",
-    gives=Metrics,
+    gives=analysis.Metrics,
     example="""
     >>> truth = np.tile(np.linspace(0, 1, 64), (64, 1))
     >>> found = semsr.metrics(truth + 0.01, truth, data_range=1, bins=4)

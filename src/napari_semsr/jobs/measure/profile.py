@@ -8,49 +8,33 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from napari_semsr import core
-from napari_semsr.analysis import (
-    RAYLEIGH_DIP,
-    Estimate,
-    Profile,
-    ProfileOptions,
-    ProfileReadings,
-    check_line_bounds,
-    measure_profile,
-    read_profile,
-)
+from napari_semsr import analysis, core
+from napari_semsr.jobs import verb
 from napari_semsr.jobs.images import SIZES, get_calibrated_image, to_json_value
-from napari_semsr.jobs.verb import (
-    ImageInput,
-    PixelSizeResult,
-    Run,
-    Verb,
-    get_pixel_size_fields,
-)
 
 _SEVERAL = 2  # fewest lines that are listed in a table
 _PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class MeasuredCurve(PixelSizeResult):
+class MeasuredCurve(verb.PixelSizeResult):
     """Profile along a line, with its measurements."""
 
-    profile: Profile
-    readings: ProfileReadings = field(metadata=core.FLAT)
+    profile: analysis.Profile
+    readings: analysis.ProfileReadings = field(metadata=core.FLAT)
 
     @property
     def unit(self) -> str:
         """Unit of the position axis."""
         return "nm" if self.profile.is_calibrated else "px"
 
-    def convert_to_axis_unit(self, length: Estimate) -> Estimate:
+    def convert_to_axis_unit(self, length: analysis.Estimate) -> analysis.Estimate:
         """Convert a length to the axis unit, including the calibration error."""
         length_nm = _convert_to_nm(self.profile, length)
         if length_nm is not None:
             return length_nm
         parts = (length.value, length.sd, length.low, length.high)
-        return Estimate(*(self.profile.per_px * part for part in parts))
+        return analysis.Estimate(*(self.profile.per_px * part for part in parts))
 
     def figures(self) -> dict[str, core.Figure]:
         """Return the measurements by name; medians if there are several lines."""
@@ -80,7 +64,7 @@ class MeasuredCurve(PixelSizeResult):
         return rows
 
     def _format_length(
-        self, fit_length: Estimate | None, plain: float | None
+        self, fit_length: analysis.Estimate | None, plain: float | None
     ) -> core.Figure:
         """Format a fitted length with its interval, and the value from crossings."""
         k = self.profile.per_px
@@ -129,7 +113,9 @@ class MeasuredCurve(PixelSizeResult):
             "lines": [f"{pair.first + 1}, {pair.first + 2}" for pair in pairs],
             f"apart ({unit})": [one.value if one else None for one in apart],
             "dip (%)": [100 * one.value if one else None for one in dips],
-            f"Rayleigh {100 * RAYLEIGH_DIP:.3g} %": [pair.rayleigh for pair in pairs],
+            f"Rayleigh {100 * analysis.RAYLEIGH_DIP:.3g} %": [
+                pair.rayleigh for pair in pairs
+            ],
             f"{_PLUS_MINUS} ({unit})": [one.sd if one else None for one in apart],
             f"{_PLUS_MINUS} (%)": [100 * one.sd if one else None for one in dips],
             "Sparrow": [pair.sparrow for pair in pairs],
@@ -188,7 +174,7 @@ class ProfileReport(MeasuredCurve):
     """
 
     image: str
-    options: ProfileOptions
+    options: analysis.ProfileOptions
 
     fwhm_nm, fwhm_px = _create_length_columns("fwhm", "FWHM")
     fwhm_sd_nm, fwhm_sd_px = _create_length_columns("fwhm", "Its s.d.", "sd")
@@ -309,15 +295,11 @@ class ProfileReport(MeasuredCurve):
         readings = self.readings
         fit_length, plain = None, None
         if stem == "fwhm" and readings.highest_line is not None:
-            fit_length, plain = (
-                readings.highest_line.fwhm,
-                readings.highest_line.plain_fwhm,
-            )
+            fit_length = readings.highest_line.fwhm
+            plain = readings.highest_line.plain_fwhm
         elif stem == "distance" and readings.pairs:
-            fit_length, plain = (
-                readings.pairs[0].distance,
-                readings.pairs[0].plain_distance,
-            )
+            fit_length = readings.pairs[0].distance
+            plain = readings.pairs[0].plain_distance
         elif stem == "edge_10_90" and readings.edge is not None:
             fit_length, plain = readings.edge.width, readings.edge.plain_width
         return _create_length_record(self.profile, stem, fit_length, plain)
@@ -352,7 +334,9 @@ _RECORD_NAMES = (
 )
 
 
-def _convert_to_nm(profile: Profile, length: Estimate | None) -> Estimate | None:
+def _convert_to_nm(
+    profile: analysis.Profile, length: analysis.Estimate | None
+) -> analysis.Estimate | None:
     """Convert a length to nm, including the calibration error."""
     k = profile.nm_per_px
     if length is None or k is None:
@@ -360,11 +344,14 @@ def _convert_to_nm(profile: Profile, length: Estimate | None) -> Estimate | None
     sd = math.hypot(length.sd, length.value * profile.length_sd)
     read = k * length.low, k * length.high
     low, high = core.widen_interval(k * length.value, read, profile.length_sd)
-    return Estimate(k * length.value, k * sd, low, high)
+    return analysis.Estimate(k * length.value, k * sd, low, high)
 
 
 def _create_length_record(
-    profile: Profile, name: str, fit_length: Estimate | None, plain: float | None
+    profile: analysis.Profile,
+    name: str,
+    fit_length: analysis.Estimate | None,
+    plain: float | None,
 ) -> dict[str, object]:
     """Create the record of a length in nm and px, fitted and from crossings."""
     in_nm = None
@@ -379,7 +366,7 @@ def _create_length_record(
 
 
 def _create_estimate_record(
-    name: str, estimate: Estimate | None, unit: str = ""
+    name: str, estimate: analysis.Estimate | None, unit: str = ""
 ) -> dict[str, object]:
     """Create the record of an estimate with standard deviation and interval."""
     return {
@@ -390,26 +377,26 @@ def _create_estimate_record(
 
 
 def _measure_profile(
-    run: Run[ProfileOptions], image: core.Micrograph
+    run: verb.Run[analysis.ProfileOptions], image: core.Micrograph
 ) -> core.Job[ProfileReport]:
     settings, sized_image = run.options, get_calibrated_image(image, None)
-    check_line_bounds(sized_image, settings.line)
-    profile = read_profile(sized_image, settings.line, width_px=settings.width)
+    analysis.check_line_bounds(sized_image, settings.line)
+    profile = analysis.read_profile(sized_image, settings.line, width_px=settings.width)
     yield core.Progress(1, 2, "measuring")
     how = settings.model_dump(include={"polarity", "prominence", "pixel"})
     return ProfileReport(
         image=run.image_names[0],
-        **get_pixel_size_fields(sized_image),
+        **verb.get_pixel_size_fields(sized_image),
         options=settings,
         profile=profile,
-        readings=measure_profile(profile, **how),
+        readings=analysis.measure_profile(profile, **how),
     )
 
 
-PROFILE = Verb(
+PROFILE = verb.Verb(
     "profile",
-    (ImageInput("image", "an image"),),
-    ProfileOptions,
+    (verb.ImageInput("image", "an image"),),
+    analysis.ProfileOptions,
     ProfileReport,
     _measure_profile,
     title="profile",

@@ -7,20 +7,9 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from napari_semsr import analysis, core
-from napari_semsr.io import (
-    get_half_paths,
-    read,
-    write_csv,
-)
-from napari_semsr.jobs import verb
+from napari_semsr import analysis, core, io
+from napari_semsr.jobs import images, verb
 from napari_semsr.jobs.crop import crop_to_gap_free_box
-from napari_semsr.jobs.images import (
-    append_image_records,
-    get_calibrated_image,
-    record_input,
-    to_json_value,
-)
 from napari_semsr.jobs.measure.offset import Offset, measure_offset
 from napari_semsr.jobs.stitch import HALF
 
@@ -35,7 +24,7 @@ def find_halves(
     mosaic: Path, mosaic_image: core.Micrograph
 ) -> tuple[Halves | None, core.Message | None]:
     """Find the halves of a mosaic, or return the reason if they are missing."""
-    paths = get_half_paths(mosaic)
+    paths = io.get_half_paths(mosaic)
     there = [path for path in paths if path.exists()]
     history = mosaic_image.provenance
     if not there and (history is None or history.defining_step().job != "stitch"):
@@ -47,7 +36,7 @@ def find_halves(
     )
     if len(there) == len(paths):
         try:
-            halves = read(paths[0]), read(paths[1])
+            halves = io.read(paths[0]), io.read(paths[1])
             fault = _find_mismatch(mosaic, mosaic_image, halves)
         except (core.SemsrError, OSError) as error:
             fault = f"has halves next to it that cannot be read ({error})"
@@ -64,7 +53,7 @@ def _find_mismatch(mosaic: Path, mosaic_image: core.Micrograph, halves: Halves) 
     """Return the reason why halves do not match the mosaic; empty if they do."""
     if mosaic.suffix.lower() == ".png":
         return "is a PNG, whose grey values differ from those of its halves"
-    mosaic_stored = read(mosaic)
+    mosaic_stored = io.read(mosaic)
     for half in halves:
         lying = [
             (item.shape, item.scale, item.origin) for item in (mosaic_stored, half)
@@ -224,13 +213,13 @@ def _record_images(
     if second is None or first.provenance is second.provenance is None:
         return first, second
     records = (yield from run.record_image("a")), (yield from run.record_image("b"))
-    return (yield from append_image_records((first, second), records))
+    return (yield from images.append_image_records((first, second), records))
 
 
 def _correlate_images(
     run: verb.Run[FrcJobOptions], first: core.Micrograph, second: core.Micrograph | None
 ) -> core.Job[FrcReport]:
-    settings, sized_image = run.options, get_calibrated_image(first, second)
+    settings, sized_image = run.options, images.get_calibrated_image(first, second)
     if second is not None:
         run.warn_if_trained_on()
     halves, note = _get_mosaic_halves(run, first)
@@ -406,7 +395,7 @@ def _create_resolution_map(
     first: core.Micrograph,
     second: core.Micrograph | None,
 ) -> core.Job[FrcMapReport]:
-    settings, sized_image = run.options, get_calibrated_image(first, second)
+    settings, sized_image = run.options, images.get_calibrated_image(first, second)
     halves, note = _get_mosaic_halves(run, first)
     first, second = yield from _record_images(run, first, second)
     offset = _find_offset(first, second, settings)
@@ -419,7 +408,7 @@ def _create_resolution_map(
             less = ": use smaller blocks, or scan with more overlap."
             note += "." if count < blocks else less
         for half in halves:
-            job = record_input(half, half, run.opening, role="half")
+            job = images.record_input(half, half, run.opening, role="half")
             records.append((yield from job))
     else:
         mapping = analysis.measure_frc_map(
@@ -446,10 +435,8 @@ def _create_resolution_map(
         if settings.reference
         else analysis.CAUSE_WITHOUT_REFERENCE
     )
-    found_nm, what = (
-        (result.median_nm, interval_nm),
-        (f"median of the map of {run.image_names[0]}"),
-    )
+    found_nm = (result.median_nm, interval_nm)
+    what = f"median of the map of {run.image_names[0]}"
     beyond = _warn_about_cut_off(
         analysis.format_cut_off_warning(*found_nm, end_nm, but, what)
     )
@@ -518,7 +505,7 @@ def _measure_decorrelation(
     run: verb.Run[analysis.DecorrelationOptions], source: core.Micrograph
 ) -> core.Job[DecorrelationReport]:
     """Measure the cut-off; warn if a network made the image."""
-    size = verb.get_pixel_size_fields(get_calibrated_image(source, None))
+    size = verb.get_pixel_size_fields(images.get_calibrated_image(source, None))
     result = yield from analysis.measure_decorrelation(source, run.options)
     network = source.provenance and source.provenance.last_network()
     if network:
@@ -598,9 +585,8 @@ class SpectrumReport(verb.PixelSizeResult):
     centred: Annotated[str | None, core.Quantity("2-D spectrum", tabled=False)]
     table: Annotated[str | None, core.Quantity("Radial curve", tabled=False)]
     radial: analysis.RadialSpectrum = field(metadata={"json": False})
-    plane: core.Micrograph = field(
-        metadata={"json": False}
-    )  # log10 of the centred power
+    # log10 of the centred power
+    plane: core.Micrograph = field(metadata={"json": False})
 
     frequency_50_per_um = _create_frequency_property(
         0.5, "um", also="frequency_50_per_px"
@@ -627,7 +613,7 @@ def _measure_spectrum(
         for place, (q, power) in enumerate(each):
             in_um = "" if per_um is None else f"{per_um[place]:.8g}"
             rows.append([f"{q:.8g}", in_um, f"{power:.8g}"])
-        write_csv(target, rows)
+        io.write_csv(target, rows)
     elif target is not None:
         look = create_spectrum_display(spectrum.image.data)
         history = yield from run.compose_history()
@@ -635,9 +621,9 @@ def _measure_spectrum(
     return SpectrumReport(
         **verb.get_pixel_size_fields(source),
         image=run.image_names[0],
-        frequency_per_px=to_json_value(spectrum.radial.frequency_per_px),
-        power=to_json_value(spectrum.radial.power),
-        frequency_per_um=to_json_value(spectrum.radial.frequency_per_um),
+        frequency_per_px=images.to_json_value(spectrum.radial.frequency_per_px),
+        power=images.to_json_value(spectrum.radial.power),
+        frequency_per_um=images.to_json_value(spectrum.radial.frequency_per_um),
         centred=None if as_table else run.output,
         table=run.output if as_table else None,
         radial=spectrum.radial,

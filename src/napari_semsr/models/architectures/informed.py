@@ -106,10 +106,8 @@ def compute_sharpening_filters(
     """Compute packed sharpening filters for a `condition` (B, 9)."""
     device = condition.device
     with torch.no_grad(), disable_autocast(condition):
-        spectrum, condition = (
-            _convert_to_float64(spectrum),
-            _convert_to_float64(condition),
-        )
+        spectrum = _convert_to_float64(spectrum)
+        condition = _convert_to_float64(condition)
         noise = None if noise is None else _convert_to_float64(noise)
         taps = compute_sharpening_taps(
             spectrum.float(), _extract_blur(condition), noise
@@ -340,10 +338,8 @@ class Sharpener(nn.Module):
         plain_part.load_state_dict(state)
         denoise, deblur = shares.unbind()
         share_tensor = torch.stack([deblur, torch.zeros_like(deblur), denoise - deblur])
-        plain_part.filters, plain_part.filter_shares = (
-            filters,
-            share_tensor[:, None, None],
-        )
+        plain_part.filters = filters
+        plain_part.filter_shares = share_tensor[:, None, None]
         plain_part.most = (gate.most * shares)[:, None, None]
         return plain_part
 

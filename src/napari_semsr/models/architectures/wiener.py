@@ -316,9 +316,8 @@ def _measure_clear_image_power(
     place = away * _SIDE
     ring, count = place.round().long(), math.ceil(_SIDE * math.hypot(0.5, 0.5)) + 1
     own = _measure_lines(spectrum, floor, lets, ring)
-    share = _compute_column_multiplicity(away[:1]) * (
-        own == 0
-    )  # the rest is averaged over rings
+    # the rest is averaged over rings
+    share = _compute_column_multiplicity(away[:1]) * (own == 0)
 
     def sum_over_rings(power: Tensor) -> Tensor:
         sums = torch.zeros(len(power), count, device=power.device)
@@ -482,9 +481,8 @@ def _fit_power_law(
     """
     frequency, power_seen = rings
     log_f = frequency.log()[None]
-    lost_log = (
-        4 * math.pi**2 * variance[:, None] * frequency**2
-    )  # log of the power lost by blur
+    # log of the power lost by blur
+    lost_log = 4 * math.pi**2 * variance[:, None] * frequency**2
     left = torch.maximum(power_seen - noise[:, None], _MIN_LEFT * power_seen)
     power = left.clamp_min(1e-12).log() + lost_log
     share = ((power_seen - noise[:, None]) / power_seen.clamp_min(1e-12)).clamp_min(0.0)

@@ -11,13 +11,8 @@ import numpy as np
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication, QTableWidget, QTableWidgetItem
 
-from napari_semsr import __version__
+from napari_semsr import __version__, io
 from napari_semsr.core import Figure
-from napari_semsr.io import (
-    escape_formula,
-    format_csv,
-    replace_atomically,
-)
 
 if TYPE_CHECKING:
     from napari_semsr.widgets.base.plots import PlotCanvas
@@ -40,9 +35,8 @@ class Findings:
     numbers: Numbers = field(default_factory=dict)
     curves: Mapping[str, Columns] = field(default_factory=dict)
     plot: "PlotCanvas | None" = None
-    tables: Mapping[str, Columns] = field(
-        default_factory=dict
-    )  # copied with the numbers
+    # copied with the numbers
+    tables: Mapping[str, Columns] = field(default_factory=dict)
 
     @property
     def caption(self) -> str:
@@ -54,7 +48,7 @@ class Findings:
         rows = self._create_number_rows() if self.numbers else self._create_curve_rows()
         marks = [[self.caption]] if self.caption else []
         return "\n".join(
-            "\t".join(map(escape_formula, row))
+            "\t".join(map(io.escape_formula, row))
             for row in (*rows, *self._create_table_rows(), *marks)
         )
 
@@ -62,7 +56,7 @@ class Findings:
         """Write the numbers, and the curves below them, as CSV."""
         # with a byte-order mark, else Excel misreads µ
         with (
-            replace_atomically(path) as place,
+            io.replace_atomically(path) as place,
             place.open(
                 "w", encoding="utf-8-sig", newline="", errors="backslashreplace"
             ) as stream,
@@ -78,7 +72,7 @@ class Findings:
                 *self._create_table_rows(),
                 *curves,
             ]
-            stream.write(format_csv(rows, "\r\n"))
+            stream.write(io.format_csv(rows, "\r\n"))
 
     def _create_number_rows(self) -> list[list[str]]:
         return [

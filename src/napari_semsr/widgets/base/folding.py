@@ -54,9 +54,8 @@ _MIN_DIGITS = "0" * 7
 _GAP_PX, _NARROW_PX, _ANY_WIDTH = 6, 40, 1 << 20
 TEXTS = "other_texts"
 """Qt property of a button with all its possible labels, which determine its width."""
-_MIN_LETTERS = (
-    7  # characters of a name in a list or field: the rest is elided or scrolled
-)
+# characters of a name in a list or field: the rest is elided or scrolled
+_MIN_LETTERS = 7
 
 _RIGHT = "\N{BLACK RIGHT-POINTING SMALL TRIANGLE}"
 _DOWN = "\N{BLACK DOWN-POINTING SMALL TRIANGLE}"
@@ -201,10 +200,8 @@ class _TextWrapper(QObject):
         """Wrap the text again when the width or font changes."""
         must_break = event is not None and event.type() in _REBREAKING
         if must_break and isinstance(source, QAbstractButton):
-            metrics, room = (
-                source.fontMetrics(),
-                source.width() - _compute_frame_width(source),
-            )
+            metrics = source.fontMetrics()
+            room = source.width() - _compute_frame_width(source)
             lines: list[str] = []
             for word in source.text().split():
                 longer = f"{lines[-1]} {word}" if lines else word
@@ -372,9 +369,8 @@ def _get_spin_box_parts(helper: QObject) -> tuple[QDoubleSpinBox, QLineEdit, str
 def compute_minimum_width(widget: QWidget) -> int:
     """Return the minimum width of a control at which only names are elided."""
     metrics = widget.fontMetrics()
-    if isinstance(
-        widget, QAbstractSpinBox
-    ):  # which reserves room for its longest label
+    # which reserves room for its longest label
+    if isinstance(widget, QAbstractSpinBox):
         prefix = getattr(widget, "prefix", str)()
         texts = (widget.specialValueText(), prefix + _MIN_DIGITS, widget.text())
         bare = widget.buttonSymbols() == widget.ButtonSymbols.NoButtons

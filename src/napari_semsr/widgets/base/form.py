@@ -40,25 +40,10 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_semsr.core import (
-    MORE,
-    Options,
-    SemsrError,
-    get_display,
-    get_user_only_options,
-    replace_option_names,
-)
+from napari_semsr import core
 from napari_semsr.io import ReadOptions
 from napari_semsr.jobs import FUNCTIONS, get_verb
-from napari_semsr.widgets.base.folding import (
-    CollapsibleSection,
-    WrappingRow,
-    accept_decimal_separators,
-    compute_minimum_width,
-    elide_combo_box,
-    elide_items,
-    wrap_button_text,
-)
+from napari_semsr.widgets.base import folding
 from napari_semsr.widgets.base.places import get_start_folder
 
 Labels = Mapping[str, tuple[str, Mapping[str, str]]]
@@ -159,7 +144,7 @@ def create_button(text: str, call: Callable[..., object], tooltip: str) -> QPush
     """Create a button that calls a function."""
     button = QPushButton(text)
     button.setToolTip(tooltip)
-    wrap_button_text(button)
+    folding.wrap_button_text(button)
     button.clicked.connect(call)
     return button
 
@@ -207,15 +192,15 @@ class Form(QWidget):
             native.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
             native.installEventFilter(self._guard)
         if isinstance(native, QDoubleSpinBox):
-            accept_decimal_separators(native)
+            folding.accept_decimal_separators(native)
         if isinstance(native, QComboBox):
-            elide_combo_box(native)
+            folding.elide_combo_box(native)
         if isinstance(native, QAbstractItemView):
-            elide_items(native)
+            folding.elide_items(native)
             native.setStyleSheet(_SELECTION_STYLE)
         grows = QSizePolicy.Policy.Expanding
         if isinstance(native, QAbstractButton):
-            wrap_button_text(native)
+            folding.wrap_button_text(native)
             grows = QSizePolicy.Policy.Ignored  # its text wraps
         if isinstance(control, FileEdit | LineEdit):
             _set_up_text_field(control)
@@ -225,7 +210,8 @@ class Form(QWidget):
         if text is None:
             self._layout.addRow(native)
         elif (
-            not isinstance(control, FileEdit) and native.findChild(WrappingRow) is None
+            not isinstance(control, FileEdit)
+            and native.findChild(folding.WrappingRow) is None
         ):
             self._layout.addRow(text, native)
         else:  # paths and wrapping texts need the whole width
@@ -247,7 +233,7 @@ class Form(QWidget):
         if event is not None and event.type() in _REFITTING:
             rows = [native for native, label in self._rows.values() if label]
             rows_shown = [native for native in rows if not native.isHidden()]
-            room = max(map(compute_minimum_width, rows_shown), default=0)
+            room = max(map(folding.compute_minimum_width, rows_shown), default=0)
             for native in rows:
                 native.setMinimumWidth(room)
         return was_handled
@@ -293,7 +279,7 @@ def _get_option_entries(field: FieldInfo) -> dict[str, object]:
     kind, _ = _get_plain_type(field.annotation)
     values = get_args(kind) if get_origin(kind) is Literal else ()
     entries = {_AUTOMATIC if value == "auto" else str(value): value for value in values}
-    return dict(get_display(field).choices or entries)
+    return dict(core.get_display(field).choices or entries)
 
 
 class _OptionControl:
@@ -302,7 +288,7 @@ class _OptionControl:
     def __init__(self, name: str, field: FieldInfo) -> None:
         self.kind, self.optional = _get_plain_type(field.annotation)
         self._none = 0
-        words = get_display(field)
+        words = core.get_display(field)
         default = field.get_default(call_default_factory=True)
         if words.choices is not None or get_origin(self.kind) is Literal:
             texts = _get_option_entries(field)
@@ -331,7 +317,7 @@ class _OptionControl:
             if getattr(item, "ge", None) == 0 or getattr(item, "gt", None) == 0:
                 least = 0
         options: dict[str, Any] = {"min": self.kind(least), "max": self.kind(most)}
-        step = get_display(field).step
+        step = core.get_display(field).step
         if step is not None:
             options["step"] = step
         if not self.optional:
@@ -410,13 +396,14 @@ def convert_names_to_panel_labels(text: str, read: Callable[[], Labels] = dict) 
     def replace_part(match: re.Match[str]) -> str:
         known_name = partial(name, unknown=_UNKNOWN)
         parts = [
-            replace_option_names(part, known_name) for part in _BETWEEN.split(match[1])
+            core.replace_option_names(part, known_name)
+            for part in _BETWEEN.split(match[1])
         ]
         parts_known = (part for part in parts if _UNKNOWN not in part)
         parts_named = ", ".join(dict.fromkeys(parts_known))
         return f" ({parts_named})" if parts_named else ""
 
-    return replace_option_names(_BRACKETS.sub(replace_part, text), name)
+    return core.replace_option_names(_BRACKETS.sub(replace_part, text), name)
 
 
 def _find_panel_label(
@@ -454,12 +441,12 @@ def relabel_errors() -> Iterator[None]:
     """Use panel labels in the errors that napari shows."""
     try:
         yield
-    except SemsrError as error:
+    except core.SemsrError as error:
         error.args = (convert_names_to_panel_labels(str(error)),)
         raise
 
 
-def create_option_widget(model: type[Options], name: str) -> Any:
+def create_option_widget(model: type[core.Options], name: str) -> Any:
     """Create the control of one option, outside a form."""
     return _OptionControl(name, model.model_fields[name]).widget
 
@@ -475,38 +462,40 @@ def get_command_labels(names: Iterable[str]) -> Labels:
     return labels
 
 
-def _get_option_labels(*models: type[Options]) -> Labels:
+def _get_option_labels(*models: type[core.Options]) -> Labels:
     """Return the row and entry labels of options, keyed by option name."""
     fields = [item for model in models for item in model.model_fields.items()]
     return {
         name: (
-            get_display(info).full_label,
+            core.get_display(info).full_label,
             {str(v): k for k, v in _get_option_entries(info).items()},
         )
         for name, info in fields
-        if get_display(info).label
+        if core.get_display(info).label
     }
 
 
 class OptionsForm(Form):
     """Form for the labelled fields in one group of an option set."""
 
-    def __init__(self, model: type[Options], *, group: str = "") -> None:
-        groups: dict[str, list[str]] = {group: [], MORE: []}
+    def __init__(self, model: type[core.Options], *, group: str = "") -> None:
+        groups: dict[str, list[str]] = {group: [], core.MORE: []}
         for name, info in model.model_fields.items():
-            words = get_display(info)
+            words = core.get_display(info)
             if words.label and words.group in groups:
                 groups[words.group].append(name)
-        rows, more = groups[group], [] if group else groups[MORE]
+        rows, more = groups[group], [] if group else groups[core.MORE]
         controls = {n: _OptionControl(n, model.model_fields[n]) for n in (*rows, *more)}
         super().__init__(*(controls[name].widget for name in rows))
         self._model, self._controls, self._more = model, controls, tuple(more)
         if more:
             self._more_rows = Form(*(controls[name].widget for name in more))
-            self._fold = CollapsibleSection(MORE, _MORE_TOLD, self._more_rows)
+            self._fold = folding.CollapsibleSection(
+                core.MORE, _MORE_TOLD, self._more_rows
+            )
             self.add_row(self._fold)
         conditions = {
-            name: get_display(model.model_fields[name]).when for name in controls
+            name: core.get_display(model.model_fields[name]).when for name in controls
         }
         self._when = {name: when for name, when in conditions.items() if when}
         for other in {other for when in self._when.values() for other in when}:
@@ -527,7 +516,7 @@ class OptionsForm(Form):
     @property
     def user_only_names(self) -> frozenset[str]:
         """Options that only the user may set, not a loaded file."""
-        return get_user_only_options(self._model)
+        return core.get_user_only_options(self._model)
 
     def values(self) -> dict[str, Any]:
         """Return the current values."""
@@ -570,14 +559,14 @@ class OptionsForm(Form):
         control.widget.changed.connect(lambda _: call(control.value))
 
 
-def create_group_forms(model: type[Options]) -> dict[str, OptionsForm]:
+def create_group_forms(model: type[core.Options]) -> dict[str, OptionsForm]:
     """Create a form for each additional group of an option set."""
-    words = map(get_display, model.model_fields.values())
+    words = map(core.get_display, model.model_fields.values())
     groups = dict.fromkeys(one.group for one in words if one.label)
     return {
         name: OptionsForm(model, group=name)
         for name in groups
-        if name not in ("", MORE)
+        if name not in ("", core.MORE)
     }
 
 
@@ -620,7 +609,7 @@ def read_form_state(
     ticks = [
         item.isChecked()
         for item in find_widgets(QAbstractButton)
-        if not isinstance(item.parent(), CollapsibleSection)
+        if not isinstance(item.parent(), folding.CollapsibleSection)
     ]
     lists = find_widgets(QListWidget)
     rows = [[row.text() for row in item.selectedItems()] for item in lists]

@@ -11,25 +11,11 @@ from napari.layers import Image, Layer
 from qtpy.QtCore import QObject
 from qtpy.QtWidgets import QSizePolicy, QWidget
 
-from napari_semsr.core import (
-    Micrograph,
-    ShapeError,
-    format_pixel_size,
-    get_error_code,
-)
+from napari_semsr import core
 from napari_semsr.jobs import Verb
+from napari_semsr.widgets.base import results
 from napari_semsr.widgets.base.form import create_button
 from napari_semsr.widgets.base.messages import Messages
-from napari_semsr.widgets.base.results import (
-    add_luminance_layer,
-    apply_stated_pixel_size,
-    crop_databar,
-    describe_databar,
-    get_databar_row_count,
-    get_stated_pixel_size,
-    is_coloured,
-    mark_as_coloured,
-)
 from napari_semsr.widgets.base.runner import is_alive
 from napari_semsr.widgets.base.session import get_session
 from napari_semsr.widgets.layers import (
@@ -263,7 +249,7 @@ class InputLayers(QObject):
 
     def read(
         self, layer: Image | None, *, is_unturned: bool = False, colour: bool = False
-    ) -> Micrograph:
+    ) -> core.Micrograph:
         """Read the displayed plane of a layer, optionally ignoring its rotation.
 
         With `colour`, colour layers are read as their luminance.
@@ -277,9 +263,12 @@ class InputLayers(QObject):
             return micrograph_from_layer(
                 layer, dims, is_unturned=is_unturned, colour=colour
             )
-        except ShapeError as error:
-            if isinstance(layer, Image) and get_error_code(error) == "colour-image":
-                mark_as_coloured(layer)
+        except core.ShapeError as error:
+            if (
+                isinstance(layer, Image)
+                and core.get_error_code(error) == "colour-image"
+            ):
+                results.mark_as_coloured(layer)
                 self._update_offers()
             raise
 
@@ -396,7 +385,7 @@ class InputLayers(QObject):
     def _find_databar_layer(self) -> Layer | None:
         """Return the selected image if its lowest rows look like a data bar."""
         boxes = [] if self._followed_box is None else [self._followed_box]
-        return next(filter(get_databar_row_count, _list_values(boxes)), None)
+        return next(filter(results.get_databar_row_count, _list_values(boxes)), None)
 
     def _update_offers(self, _: object = None) -> None:
         """Offer to improve the selected layers.
@@ -408,20 +397,19 @@ class InputLayers(QObject):
         layer = self._find_databar_layer()
         self.databar_button.setVisible(layer in self._viewer.layers)
         if layer is not None:
-            self.databar_button.setText(f"{describe_databar(layer)}: crop it")
+            self.databar_button.setText(f"{results.describe_databar(layer)}: crop it")
         layers_chosen = self._get_selected_layers()
-        sizes = {item: get_stated_pixel_size(item) for item in layers_chosen}
+        sizes = {item: results.get_stated_pixel_size(item) for item in layers_chosen}
         lacking = {item: size for item, size in sizes.items() if size}
         self.size_button.setVisible(bool(lacking))
         for item, size in lacking.items():
-            sentence = (
-                f"The file of {item.name} states {format_pixel_size(size)} per pixel"
-            )
+            stated = core.format_pixel_size(size)
+            sentence = f"The file of {item.name} states {stated} per pixel"
             if len(lacking) > 1:
                 sentence = f"The files of {len(lacking)} layers state pixel sizes"
             many = "them" if len(lacking) > 1 else "it"
             self.size_button.setText(f"{sentence}: use {many}")
-        colour_layer = next(filter(is_coloured, layers_chosen), None)
+        colour_layer = next(filter(results.is_coloured, layers_chosen), None)
         self.grey_button.setVisible(colour_layer is not None)
         if colour_layer is not None:
             self.grey_button.setText(
@@ -433,23 +421,25 @@ class InputLayers(QObject):
         layer = self._find_databar_layer()
         if layer is not None:
             with self._messages.show_errors():
-                crop_databar(self._viewer, layer)
+                results.crop_databar(self._viewer, layer)
 
     def _apply_stated_sizes(self) -> None:
         """Set the pixel sizes of the selected layers from their files."""
         for layer in self._get_selected_layers():
-            apply_stated_pixel_size(self._viewer, layer)
+            results.apply_stated_pixel_size(self._viewer, layer)
         for box in self._boxes:  # the proposed layers may depend on it
             box.changed.emit(box.value)
         get_session(self._viewer).changed.emit()  # it has unsaved changes now
 
     def _select_luminance(self) -> None:
         """Select the luminance of the first selected colour layer."""
-        colour_layer = next(filter(is_coloured, self._get_selected_layers()), None)
+        colour_layer = next(
+            filter(results.is_coloured, self._get_selected_layers()), None
+        )
         if not isinstance(colour_layer, Image):
             return
         values = [(box, box.value) for box in self._boxes]
-        grey_layer = add_luminance_layer(self._viewer, colour_layer)
+        grey_layer = results.add_luminance_layer(self._viewer, colour_layer)
         for box, value in values:
             if isinstance(value, list) and colour_layer in value:
                 box.value = [grey_layer if n is colour_layer else n for n in value]

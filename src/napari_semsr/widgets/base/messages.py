@@ -14,12 +14,7 @@ from qtpy.QtWidgets import QScrollArea, QWidget
 
 from napari_semsr.core import SemsrError
 from napari_semsr.io import HELPER_KEY
-from napari_semsr.widgets.base.folding import (
-    RichTextLabel,
-    create_link,
-    set_up_scroll_area,
-    stack_widgets,
-)
+from napari_semsr.widgets.base import folding
 from napari_semsr.widgets.base.history import MADE_KEY
 from napari_semsr.widgets.base.manual import find_manual_section
 from napari_semsr.widgets.base.runner import create_timer
@@ -55,11 +50,11 @@ class Messages(QScrollArea):
         translate: Callable[[str], str],
         read_form: Callable[[], tuple[list[str], *tuple[object, ...]]],
     ) -> None:
-        texts = [RichTextLabel() for _ in range(4)]
+        texts = [folding.RichTextLabel() for _ in range(4)]
         super().__init__()
         content = QWidget()
-        stack_widgets(content, *texts).addStretch(1)
-        set_up_scroll_area(self, content)
+        folding.stack_widgets(content, *texts).addStretch(1)
+        folding.set_up_scroll_area(self, content)
         self.status, self.warning_label, self.unsaved_label, self.plane = texts
         self._panel, self._viewer, self.title = panel, viewer, title
         content.installEventFilter(self)
@@ -184,7 +179,7 @@ class Messages(QScrollArea):
     def show_warning(self, text: str) -> None:
         """Show a warning about a result, until the next run."""
         sentence, place = self.translate(text), find_manual_section(text)
-        link = "" if place is None else f" {create_link(_WHAT_TO_DO, place)}"
+        link = "" if place is None else f" {folding.create_link(_WHAT_TO_DO, place)}"
         line = f'<p class="warning">{html.escape(sentence, quote=False)}{link}</p>'
         if line not in self.warning_label.text():
             self.warning_label.setText(self.warning_label.text() + line)

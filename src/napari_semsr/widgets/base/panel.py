@@ -15,24 +15,9 @@ from qtpy.QtCore import QEvent, Signal as QtSignal  # type: ignore[attr-defined]
 from qtpy.QtGui import QHideEvent, QShowEvent
 from qtpy.QtWidgets import QGroupBox, QScrollArea, QSizePolicy, QVBoxLayout, QWidget
 
-from napari_semsr.core import (
-    Job,
-    Micrograph,
-    Options,
-    ShapeError,
-    get_figures,
-)
+from napari_semsr import core, jobs
 from napari_semsr.io import HELPER_KEY
-from napari_semsr.jobs import (
-    KEEP_PARTS,
-    ManyImages,
-    MeasuredTable,
-    OverwritePolicy,
-    Verb,
-    apply_to_images,
-    find_images,
-    measure_table_job,
-)
+from napari_semsr.widgets.base import folding
 from napari_semsr.widgets.base.controls import (
     Begin,
     PanelTask,
@@ -42,11 +27,6 @@ from napari_semsr.widgets.base.controls import (
 )
 from napari_semsr.widgets.base.docking import tabify_widget
 from napari_semsr.widgets.base.findings import Columns, Findings, Numbers
-from napari_semsr.widgets.base.folding import (
-    WrappingRow,
-    set_up_scroll_area,
-    stack_widgets,
-)
 from napari_semsr.widgets.base.form import (
     Form,
     Labels,
@@ -130,15 +110,15 @@ class PanelCall:
         How existing outputs are treated.
     """
 
-    verb: Verb[Any, Any]
+    verb: jobs.Verb[Any, Any]
     options: Mapping[str, Any]
     values: Mapping[str, Any]
     show: Show
-    work: "Callable[[PanelCall], Job[Any]]"
+    work: "Callable[[PanelCall], core.Job[Any]]"
     begin: Begin | None = None
-    existing: OverwritePolicy = KEEP_PARTS
+    existing: jobs.OverwritePolicy = jobs.KEEP_PARTS
 
-    def run(self, **values: object) -> Job[Any]:
+    def run(self, **values: object) -> core.Job[Any]:
         """Run the call, with some inputs replaced or added."""
         every = {**self.options, **self.values, **values}
         return self.verb.call(every, self.existing)
@@ -148,12 +128,11 @@ class PanelCall:
 class CommandOutcome:
     """Images processed by a command, and the results."""
 
-    images: Sequence[Micrograph]  # as they were read
-    image: Micrograph  # the image made, or the first image measured
+    images: Sequence[core.Micrograph]  # as they were read
+    image: core.Micrograph  # the image made, or the first image measured
     step: str  # the step, as named in the new layer
-    planes: Sequence[
-        Micrograph
-    ] = ()  # planes of the first image, if all were processed
+    # planes of the first image, if all were processed
+    planes: Sequence[core.Micrograph] = ()
     report: Any = None  # of the command
     output: JobOutput | None = None  # the image made, opened again
     is_part: bool = False  # whether gaps were cropped
@@ -169,7 +148,7 @@ class VerbPanel(QWidget):
 
     title = ""
     run_label = "Measure"
-    verb: Verb[Any, Any]
+    verb: jobs.Verb[Any, Any]
     input_image = 0  # the image that takes the active layer
     helps = ""  # label of the tick box that shows helper layers
     helps_first = False  # whether it is ticked at first
@@ -257,7 +236,7 @@ class VerbPanel(QWidget):
         for button in self.input_layers.offers:
             self.body.addWidget(button)
         self.body.addStretch(1)
-        set_up_scroll_area(self.scroll_area, self.content)
+        folding.set_up_scroll_area(self.scroll_area, self.content)
         bar = self.scroll_area.verticalScrollBar()
         bar.rangeChanged.connect(self._reserve_scroll_bar)  # type: ignore[union-attr]
         tooltip = (
@@ -267,7 +246,7 @@ class VerbPanel(QWidget):
         self.help_button = create_button("?", self.show_help, tooltip)
         fixed_policy = QSizePolicy.Policy.Fixed
         self.help_button.setSizePolicy(fixed_policy, fixed_policy)
-        self.buttons = WrappingRow(
+        self.buttons = folding.WrappingRow(
             self.run_button, self.cancel_button, self.save_button, self.help_button
         )
         if self.applies_to_folder:
@@ -342,7 +321,7 @@ class VerbPanel(QWidget):
     def add_group(self, title: str, *widgets: QWidget) -> QGroupBox:
         """Add a titled group to the scroll area."""
         group = QGroupBox(title)
-        stack_widgets(group, *widgets).setContentsMargins(*GROUP_MARGINS)
+        folding.stack_widgets(group, *widgets).setContentsMargins(*GROUP_MARGINS)
         self.body.insertWidget(self.body.count() - 1, group)
         return group
 
@@ -464,7 +443,7 @@ class VerbPanel(QWidget):
             return None
         return get_entered_store(self.output, stack=self.input_layers.uses_all_planes())
 
-    def read_images(self, layers: Sequence[Layer]) -> list[Micrograph]:
+    def read_images(self, layers: Sequence[Layer]) -> list[core.Micrograph]:
         """Read the chosen layers."""
         return [self.input_layers.read(layer) for layer in layers]
 
@@ -485,7 +464,7 @@ class VerbPanel(QWidget):
                     f"{self.titles[item.name]} and {next(iter(self.titles.values()))}; "
                     f"choose another{instead}."
                 )
-                raise ShapeError(msg, code="same-image")
+                raise core.ShapeError(msg, code="same-image")
         more = [item for form in self.frames.values() for item in form.values().items()]
         layer = layers_chosen[0]
         if isinstance(layer, LabelLayer):
@@ -509,7 +488,7 @@ class VerbPanel(QWidget):
             partial(self.show_outcome, layer),
             work=self.create_work(outcome, options, layer, target),
             outputs={} if target is None else {"output": target.path},
-            existing=OverwritePolicy(overwrite=bool(replaces), keep=True),
+            existing=jobs.OverwritePolicy(overwrite=bool(replaces), keep=True),
             options=options,
         )
 
@@ -519,10 +498,10 @@ class VerbPanel(QWidget):
         show: Show,
         *,
         outputs: Mapping[str, Path | None] = MappingProxyType({}),
-        work: Callable[[PanelCall], Job[Any]] = PanelCall.run,
+        work: Callable[[PanelCall], core.Job[Any]] = PanelCall.run,
         begin: Begin | None = None,
-        existing: OverwritePolicy = KEEP_PARTS,
-        **sets: Options | None,
+        existing: jobs.OverwritePolicy = jobs.KEEP_PARTS,
+        **sets: core.Options | None,
     ) -> PanelCall:
         """Return a call of the command with inputs in memory and option groups."""
         given = {name: value for name, value in inputs.items() if value is not None}
@@ -533,17 +512,17 @@ class VerbPanel(QWidget):
     def create_work(
         self,
         outcome: CommandOutcome,
-        options: Options,
+        options: core.Options,
         layer: Layer,
         target: OutputTarget | None,
-    ) -> Callable[[PanelCall], Job[CommandOutcome]]:
+    ) -> Callable[[PanelCall], core.Job[CommandOutcome]]:
         """Return what a job does: run the call, and open the image that it makes."""
         del options, layer
         return partial(run_command, outcome, target)
 
     def show_outcome(self, layer: Layer, outcome: CommandOutcome) -> Iterator[None]:
         """Add any resulting image as a layer, and show the metrics."""
-        figures: Numbers = get_figures(outcome.report)
+        figures: Numbers = core.get_figures(outcome.report)
         if outcome.output is not None:
             yield from self.add_image(layer, outcome)
             if self.output is not None:
@@ -619,8 +598,10 @@ class VerbPanel(QWidget):
         output = ask_existing_folder(self, "Folder of the results")
         if output is None:
             return
-        existing = OverwritePolicy(overwrite=self.replaces_output, resume=True)
-        call = partial(apply_to_images, self.verb, find_images(folder), output, values)
+        existing = jobs.OverwritePolicy(overwrite=self.replaces_output, resume=True)
+        call = partial(
+            jobs.apply_to_images, self.verb, jobs.find_images(folder), output, values
+        )
         self.controls.start(partial(call, existing=existing), self.show_images_done)
 
     def _measure_folder(self, folder: Path, values: Mapping[str, Any]) -> None:
@@ -634,22 +615,22 @@ class VerbPanel(QWidget):
         table = ask_output_file(self, "Save table", verb.name, TABLE_FILTERS)
         if table is None:
             return
-        call = partial(measure_table_job, verb.name, folder, second, table=table)
-        sets = {**verb.parse(values), "existing": OverwritePolicy(resume=True)}
+        call = partial(jobs.measure_table_job, verb.name, folder, second, table=table)
+        sets = {**verb.parse(values), "existing": jobs.OverwritePolicy(resume=True)}
         self.controls.start(partial(call, **sets), self.show_table)
 
-    def show_images_done(self, result: ManyImages) -> None:
+    def show_images_done(self, result: jobs.ManyImages) -> None:
         """Show how many images of a folder were processed, and why others were not."""
         columns = ("image", "message")
         rows = {name: [one[name] for one in result.failures] for name in columns}
         self.results.show_result(
-            {**get_figures(result), "Folder": result.output},
+            {**core.get_figures(result), "Folder": result.output},
             f"{result.done} images done, {result.skipped} were done before, "
             f"{result.failed} failed.",
             tables={"Failed": rows} if result.failures else {},
         )
 
-    def show_table(self, result: MeasuredTable) -> None:
+    def show_table(self, result: jobs.MeasuredTable) -> None:
         """Show the means over a folder, and why images have no row."""
         means: dict[str, list[Any]] = {
             "column": list(result.summary),
@@ -733,7 +714,7 @@ def run_command(
     target: OutputTarget | None,
     request: PanelCall,
     **values: object,
-) -> Job[CommandOutcome]:
+) -> core.Job[CommandOutcome]:
     """Run a call of a panel, with some values replaced, and open the image it makes."""
     if target is None:
         report = yield from request.run(**values)

@@ -18,36 +18,13 @@ from qtpy.QtWidgets import QWidget
 from napari_semsr.core import FloatArray, Micrograph
 from napari_semsr.io import FOLDER_KEY, HELPER_KEY, STORE_KEY
 from napari_semsr.jobs import ConvertedFile, save_image
-from napari_semsr.widgets import host
+from napari_semsr.widgets import host, layers
+from napari_semsr.widgets.base import runner, saving
 from napari_semsr.widgets.base.form import create_button
 from napari_semsr.widgets.base.history import MADE_KEY, RUN_KEY, get_removed_layers
 from napari_semsr.widgets.base.messages import Messages
 from napari_semsr.widgets.base.results import is_saved_by_user, is_unsaved
-from napari_semsr.widgets.base.runner import (
-    JobRequest,
-    JobRunner,
-    Parts,
-    check_path_unused,
-    is_alive,
-)
-from napari_semsr.widgets.base.saving import (
-    ask_save_path,
-    check_output_not_source,
-    check_stack_format,
-    record_saved_path,
-)
 from napari_semsr.widgets.base.session import describe_unsaved_content
-from napari_semsr.widgets.layers import (
-    SOURCES_KEY,
-    fit_layer_to_field,
-    get_display_fit,
-    get_display_settings,
-    get_identity,
-    get_source_identities,
-    is_calibrated,
-    list_image_layers,
-    list_planes,
-)
 
 
 class ResultLayers(QObject):
@@ -74,15 +51,14 @@ class ResultLayers(QObject):
         self._messages, self._read = messages, read
         self._history = get_removed_layers(viewer)
         self.own: list[Image] = []  # layers made by this panel that are in the viewer
-        self.sources: dict[
-            Image, tuple[int, ...]
-        ] = {}  # planes of the layers of the result
+        # planes of the layers of the result
+        self.sources: dict[Image, tuple[int, ...]] = {}
         self.is_adding = False
         self._new_layers: list[Layer] = []  # while a result is being shown
         # the layer or layers that the results were made from
         self.under: Layer | list[Layer] | None = None
         self._before: dict[Layer, bool] = {}  # visibility of layers that are switched
-        self.saver = JobRunner(self)
+        self.saver = runner.JobRunner(self)
         self.saver.cancelled.connect(self._report_cancelled)
         tooltip = "Save the layer created by this panel in a format of your choice."
         self.save_button = create_button("Save…", self._save, tooltip)
@@ -135,7 +111,9 @@ class ResultLayers(QObject):
         if self.is_adding and event is not None and event.type == "inserted":
             about = event.value.metadata
             about.setdefault(MADE_KEY, self._title)
-            about.setdefault(SOURCES_KEY, get_source_identities(self.sources))
+            about.setdefault(
+                layers.SOURCES_KEY, layers.get_source_identities(self.sources)
+            )
             self._new_layers.append(event.value)
 
     @contextmanager
@@ -149,13 +127,15 @@ class ResultLayers(QObject):
             self.is_adding = False
             self.layers_added.emit()
         new = [item for item in self._new_layers if item not in before]
-        images = [item for item in list_image_layers(self._viewer) if item in new]
+        images = [
+            item for item in layers.list_image_layers(self._viewer) if item in new
+        ]
         self.own += [item for item in images if FOLDER_KEY not in item.metadata]
         if any(item.metadata.get(HELPER_KEY) == self._title for item in new):
             self._show_helpers(bool(self.helpers.value))  # before they are drawn
         self.show_unsaved()
 
-    def add_in_parts(self, act: Callable[[], Parts]) -> Iterator[None]:
+    def add_in_parts(self, act: Callable[[], runner.Parts]) -> Iterator[None]:
         """Run a function that adds layers, processing Qt events after each step."""
         self._new_layers.clear()
         with self._record_added_layers():
@@ -179,12 +159,14 @@ class ResultLayers(QObject):
         are kept. `leader`: a result next to those of earlier runs, which the added
         layers explain.
         """
-        layers = self._viewer.layers
-        names = [one if isinstance(one, str) else get_identity(one) for one in of]
+        layer_list = self._viewer.layers
+        names = [
+            one if isinstance(one, str) else layers.get_identity(one) for one in of
+        ]
         run = {"by": self._title, "of": " and ".join(names)}
         places = {
             item.name: place
-            for place, item in enumerate(layers)
+            for place, item in enumerate(layer_list)
             if item.metadata.get(RUN_KEY) == run | {"name": item.name}
             and (
                 HELPER_KEY in item.metadata
@@ -192,20 +174,20 @@ class ResultLayers(QObject):
                 or item.metadata.get(STORE_KEY) == str(path and path.resolve())
             )
         }
-        camera, active = host.get_camera(self._viewer), layers.selection.active
+        camera, active = host.get_camera(self._viewer), layer_list.selection.active
         center, zoom = camera.center, camera.zoom
         # in one go, or in parts
-        layers_placed = self._new_layers if self.is_adding else layers
+        layers_placed = self._new_layers if self.is_adding else layer_list
         before = list(layers_placed)
-        fits = {name: get_display_fit(layers[name]) for name in places}
-        yield [layers[name] for name in places]
+        fits = {name: layers.get_display_fit(layer_list[name]) for name in places}
+        yield [layer_list[name] for name in places]
         layers_added = [
-            item for item in layers_placed if item in layers and item not in before
+            item for item in layers_placed if item in layer_list and item not in before
         ]
         for item in layers_added:
             item.metadata[RUN_KEY] = run | {"name": item.name}
         if leader is not None:
-            for item in layers:
+            for item in layer_list:
                 # the layers that explained it are replaced
                 if item.metadata.get(RUN_KEY) == run:
                     del item.metadata[RUN_KEY]
@@ -216,9 +198,11 @@ class ResultLayers(QObject):
         self._show_helpers(bool(self.helpers.value))
         results = [item for item in layers_added if HELPER_KEY not in item.metadata]
         if results:
-            layers.selection.active = results[-1]
-        elif active is None or active in layers:  # helper layers are not the next input
-            layers.selection.active = active
+            layer_list.selection.active = results[-1]
+        elif (
+            active is None or active in layer_list
+        ):  # helper layers are not the next input
+            layer_list.selection.active = active
 
     def _put_in_place(
         self,
@@ -227,33 +211,33 @@ class ResultLayers(QObject):
         fits: Mapping[str, tuple[float, FloatArray]],
     ) -> None:
         """Move layers to the places of earlier ones, in the list and on the canvas."""
-        layers = self._viewer.layers
+        layer_list = self._viewer.layers
         for item in sorted(layers_added, key=lambda item: places.get(item.name, 0)):
             if item.name in places:
-                layers.move(layers.index(item), places[item.name])
-                factors = fits[item.name][0], get_display_fit(item)[0]
-                if any(one != 1 for one in factors) and not is_calibrated(item):
-                    fit_layer_to_field(item, *fits[item.name])
+                layer_list.move(layer_list.index(item), places[item.name])
+                factors = fits[item.name][0], layers.get_display_fit(item)[0]
+                if any(one != 1 for one in factors) and not layers.is_calibrated(item):
+                    layers.fit_layer_to_field(item, *fits[item.name])
 
     def remove_earlier(self, earlier: Sequence[Layer]) -> Iterator[None]:
         """Remove layers of an earlier run, one at a time.
 
         The user can undo the removal of results that are not saved.
         """
-        layers = self._viewer.layers
+        layer_list = self._viewer.layers
         for layer in earlier:
             if (
-                layer in layers
+                layer in layer_list
                 and HELPER_KEY not in layer.metadata
                 and is_unsaved(layer)
             ):
-                layers.remove(layer)
+                layer_list.remove(layer)
             self._history.remove_layers([layer])
             yield
 
     def show_unsaved(self) -> None:
         """List layers that would be lost when napari closes; offer to save them."""
-        if not is_alive(self):
+        if not runner.is_alive(self):
             return
         self.own = [item for item in self.own if item in self._viewer.layers]
         self.save_button.setVisible(bool(self.own))
@@ -270,21 +254,23 @@ class ResultLayers(QObject):
     def save_as(self, layer: Image) -> None:
         """Ask where to save a layer, including all planes of a stack, and save it."""
         with self._messages.show_errors():
-            look, stack = get_display_settings(layer), layer.ndim > 2
-            planes = list_planes(layer) if stack else [self._read(layer)]
+            look, stack = layers.get_display_settings(layer), layer.ndim > 2
+            planes = layers.list_planes(layer) if stack else [self._read(layer)]
             planes = [plane.replace(look=look) for plane in planes]
-            path = ask_save_path(self._panel, layer)
+            path = saving.ask_save_path(self._panel, layer)
             if path is not None:
-                check_path_unused(path)
-                check_output_not_source(planes[0], layer.metadata, path)
-                check_stack_format(layer, path)
+                runner.check_path_unused(path)
+                saving.check_output_not_source(planes[0], layer.metadata, path)
+                saving.check_stack_format(layer, path)
                 image = planes if stack else planes[0]
-                request = JobRequest(show=partial(self._report_saved_layer, layer))
+                request = runner.JobRequest(
+                    show=partial(self._report_saved_layer, layer)
+                )
                 make = partial(save_image, image, path)
                 self.saver.start(f"Save {layer.name}", make, request)
 
     def _report_saved_layer(self, layer: Image, saved_file: ConvertedFile) -> None:
-        record_saved_path(layer.metadata, saved_file)
+        saving.record_saved_path(layer.metadata, saved_file)
         self.show_unsaved()
         self._messages.notify(f"{layer.name} was saved as {saved_file.output}.")
 

@@ -24,7 +24,7 @@ from qtpy.QtGui import QFont, QFontMetricsF
 
 from napari_semsr import core, io
 from napari_semsr.jobs import INFO
-from napari_semsr.widgets import host
+from napari_semsr.widgets import host, layers
 from napari_semsr.widgets.base.docking import show_panel_by_title
 from napari_semsr.widgets.base.form import get_preference
 from napari_semsr.widgets.base.places import (
@@ -34,33 +34,6 @@ from napari_semsr.widgets.base.places import (
 )
 from napari_semsr.widgets.base.runner import has_active_jobs
 from napari_semsr.widgets.base.saving import watch_napari_writers
-from napari_semsr.widgets.layers import (
-    DRAWING_KEY,
-    IDENTITY_KEY,
-    MARK_KEY,
-    apply_pixel_size,
-    create_layer_keywords,
-    create_result_name,
-    fill_view,
-    fit_layer_to_field,
-    get_display_fit,
-    get_finest_level,
-    get_identity,
-    get_image_record,
-    get_layer_pixel_size,
-    get_pixel_size_metadata,
-    get_provenance,
-    have_mixed_units,
-    is_calibrated,
-    list_grey_layers,
-    record_edit,
-    record_pixel_size_metadata,
-    remove_display_fit,
-    show_colour_bar,
-    show_scale_bar,
-    update_colour_bars,
-    update_scale_bar,
-)
 
 _GIB = 2**30
 _PYRAMID = 4 / 3  # size of a store relative to its finest level; 1/(1 - 1/4)
@@ -144,25 +117,24 @@ def is_unsaved(layer: Layer) -> bool:
     Also true if its pixel size has changed since, unless an open project keeps it.
     """
     metadata = layer.metadata
-    store = (
-        None if io.STRENGTH_KEY in metadata else metadata.get(io.STORE_KEY)
-    )  # at full strength
-    places = [Path(place) for place in (metadata.get(io.SAVED_KEY), store) if place]
+    # at full strength
+    store = None if io.STRENGTH_KEY in metadata else metadata.get(io.STORE_KEY)
+    stores = [Path(item) for item in (metadata.get(io.SAVED_KEY), store) if item]
     if has_new_pixel_size(layer):
-        places = [place for place in places if place.parent in _project]
-    temporary = all(is_temporary(str(place)) for place in places)
+        stores = [item for item in stores if item.parent in _project]
+    temporary = all(is_temporary(str(item)) for item in stores)
     return temporary and not metadata.get(io.LIVE_KEY)
 
 
 def has_new_pixel_size(layer: Layer) -> bool:
     """Return whether a layer's pixel size differs from the pixel size in its file."""
-    about, has_size = get_image_record(layer), is_calibrated(layer)
+    about, has_size = layers.get_image_record(layer), layers.is_calibrated(layer)
     if "pixel_size_nm" not in about:
         return has_size and core.SIZE_ERROR_KEY in about  # set here, error known or not
     recorded_size = about["pixel_size_nm"]
     if recorded_size is None or not has_size:
         return has_size or recorded_size is not None
-    return not np.allclose(recorded_size, get_layer_pixel_size(layer))
+    return not np.allclose(recorded_size, layers.get_layer_pixel_size(layer))
 
 
 def is_saved_by_user(layer: Layer) -> bool:
@@ -433,7 +405,7 @@ def _average_blocks(part: core.RealArray) -> core.RealArray:
 def add_stack(viewer: Viewer, outcome: JobOutput, source: Image, name: str) -> Image:
     """Add a stack computed plane by plane, using the axes of its source."""
     planes, lead = outcome.planes, source.ndim - 2
-    keywords = create_layer_keywords(planes[0], name=name)
+    keywords = layers.create_layer_keywords(planes[0], name=name)
     for key, values in {
         "scale": source.scale,
         "translate": source.translate,
@@ -442,10 +414,10 @@ def add_stack(viewer: Viewer, outcome: JobOutput, source: Image, name: str) -> I
     }.items():
         keywords[key] = (*values[:lead], *keywords[key])
     pixels = io.stack_planes([plane.data for plane in planes])
-    counts = get_finest_level(source).shape[:lead]
+    counts = layers.get_finest_level(source).shape[:lead]
     layer = viewer.add_image(pixels.reshape(*counts, *pixels.shape[1:]), **keywords)
     layer.metadata[io.STORE_KEY] = str(Path(outcome.result.output).resolve())
-    show_scale_bar(viewer)
+    layers.show_scale_bar(viewer)
     return layer
 
 
@@ -461,15 +433,15 @@ def add_opened_image(
         del about["rgb"]
         layer = viewer.add_labels(data if many else data[0], multiscale=many, **about)
     else:
-        about = create_layer_keywords(image, levels=data, **keywords)
+        about = layers.create_layer_keywords(image, levels=data, **keywords)
         layer = viewer.add_image(data if many else data[0], multiscale=many, **about)
     if opened_store.path is not None:
         layer.metadata[io.STORE_KEY] = str(opened_store.path.resolve())
         layer.metadata[io.READ_KEY] = opened_store.options.model_dump(
             exclude_defaults=True
         )
-    show_colour_bar(layer)
-    show_scale_bar(viewer)
+    layers.show_colour_bar(layer)
+    layers.show_scale_bar(viewer)
     return layer
 
 
@@ -545,7 +517,7 @@ def watch_images(viewer: ViewerModel) -> None:
 def _drop_repeated_warning(notification: Notification) -> None:
     """Drop napari's warning of mixed units if it has been given for these layers."""
     if notification.message.startswith(_UNITS_WARNING):
-        mixed = {*filter(have_mixed_units, _watched_viewers)}
+        mixed = {*filter(layers.have_mixed_units, _watched_viewers)}
         notification.blocked = bool(mixed) and mixed <= {*_warned_viewers}
         _warned_viewers.update(mixed)
 
@@ -556,7 +528,7 @@ _drop_repeated_warning.__module__ = notification_manager.__module__
 
 def _update_scale_bar(viewer: ViewerModel) -> bool:
     """Hide the scale bar if layers have no common unit; return whether that is so."""
-    is_mixed = update_scale_bar(viewer)
+    is_mixed = layers.update_scale_bar(viewer)
     if not is_mixed:
         _warned_viewers.discard(viewer)
     return is_mixed
@@ -564,7 +536,7 @@ def _update_scale_bar(viewer: ViewerModel) -> bool:
 
 def _update_colour_bars(viewer: ViewerModel) -> None:
     """Show one colour bar, with a name that fits on the canvas next to it."""
-    update_colour_bars(viewer)
+    layers.update_colour_bars(viewer)
     room = host.get_viewbox_size(viewer)[1] - _BAR_WIDTH
     for layer in viewer.layers:
         if layer.metadata.get(io.BAR_KEY) and layer.colorbar.visible:
@@ -580,7 +552,7 @@ def _raise_drawing_layers(of_viewer: Callable[[], ViewerModel | None]) -> None:
     viewer = of_viewer()
     if viewer is None:
         return
-    drawings = [item for item in viewer.layers if DRAWING_KEY in item.metadata]
+    drawings = [item for item in viewer.layers if layers.DRAWING_KEY in item.metadata]
     images = [n for n, item in enumerate(viewer.layers) if isinstance(item, Image)]
     for item in drawings:
         if images and viewer.layers.index(item) < images[-1]:
@@ -603,13 +575,13 @@ def _track_pixel_changes(layer: Layer) -> None:
 def _on_pixels_changed(event: Event) -> None:
     """Forget the source files of replaced pixels and record the edit in the history."""
     layer = event.source
-    record_edit(layer)
+    layers.record_edit(layer)
     _forget_files(layer)
 
 
 def _record_shape(layer: Image | Labels) -> None:
     """Record the shape of an image to recognise its crops and projections."""
-    shape = get_finest_level(layer).shape
+    shape = layers.get_finest_level(layer).shape
     if layer.metadata.setdefault(io.SHAPE_KEY, shape) != shape:
         _forget_files(layer)
 
@@ -629,24 +601,27 @@ def _forget_files(layer: Image | Labels) -> None:
 
 def _set_up_inserted_layer(viewer: ViewerModel, layer: Layer) -> None:
     """Show scale bar and colour bar of an image, and position it among others."""
-    identities = [item.metadata.get(IDENTITY_KEY) for item in viewer.layers]
-    if (
-        identities.count(layer.metadata.get(IDENTITY_KEY)) > 1
-    ):  # a copy is another layer
-        layer.metadata.pop(IDENTITY_KEY, None)
+    identities = [item.metadata.get(layers.IDENTITY_KEY) for item in viewer.layers]
+    # a copy is another layer
+    if identities.count(layer.metadata.get(layers.IDENTITY_KEY)) > 1:
+        layer.metadata.pop(layers.IDENTITY_KEY, None)
     _update_colour_bars(viewer)
     is_mixed = _update_scale_bar(viewer)
-    images = list_grey_layers(viewer)
+    images = layers.list_grey_layers(viewer)
     _fit_inserted_layer(viewer, layer)
     if layer not in images:
         return
     others = [item for item in images if item is not layer]
-    same = [item for item in others if is_calibrated(item) == is_calibrated(layer)]
-    if is_calibrated(layer) and not same:
-        show_scale_bar(viewer)
+    same = [
+        item
+        for item in others
+        if layers.is_calibrated(item) == layers.is_calibrated(layer)
+    ]
+    if layers.is_calibrated(layer) and not same:
+        layers.show_scale_bar(viewer)
     if layer.source.path is not None:
         fit_view_to_image(viewer, layer)
-    bare = next((i for i in (layer, *others) if not is_calibrated(i)), None)
+    bare = next((i for i in (layer, *others) if not layers.is_calibrated(i)), None)
     if is_mixed and bare is not None:
         _ask_pixel_size(viewer, bare)
     if get_databar_row_count(layer):
@@ -656,32 +631,36 @@ def _set_up_inserted_layer(viewer: ViewerModel, layer: Layer) -> None:
 
 def _fit_inserted_layer(viewer: ViewerModel, layer: Layer) -> None:
     """Display a layer without a pixel size at its image, or at the field in view."""
-    images = list_grey_layers(viewer)
-    if layer.ndim < 2 or is_calibrated(layer) or get_display_fit(layer)[0] != 1:
+    images = layers.list_grey_layers(viewer)
+    if (
+        layer.ndim < 2
+        or layers.is_calibrated(layer)
+        or layers.get_display_fit(layer)[0] != 1
+    ):
         return
     bare_images = (
         item
         for item in images
         if item is not layer
-        and not is_calibrated(item)
+        and not layers.is_calibrated(item)
         and _belongs_to_image(layer, item)
     )
     image = next(bare_images, None)
     if image is None:
         if layer in images:
             _fit_uncalibrated_images(viewer, [layer])
-    elif get_display_fit(image)[0] != 1:
-        fit_layer_to_field(layer, *get_display_fit(image))
+    elif layers.get_display_fit(image)[0] != 1:
+        layers.fit_layer_to_field(layer, *layers.get_display_fit(image))
 
 
 def fit_view_to_image(viewer: ViewerModel, layer: Layer) -> None:
     """Fill the view with an opened image, unless it is fitted to the view."""
-    others = [item for item in list_grey_layers(viewer) if item is not layer]
-    if others and get_display_fit(layer)[0] == 1:
-        fill_view(viewer, layer)
-    if is_calibrated(layer):
+    others = [item for item in layers.list_grey_layers(viewer) if item is not layer]
+    if others and layers.get_display_fit(layer)[0] == 1:
+        layers.fill_view(viewer, layer)
+    if layers.is_calibrated(layer):
         _fit_uncalibrated_images(
-            viewer, [item for item in others if not is_calibrated(item)]
+            viewer, [item for item in others if not layers.is_calibrated(item)]
         )
 
 
@@ -690,26 +669,32 @@ def _belongs_to_image(layer: Layer, image: Layer) -> bool:
 
     A layer that is still being enhanced has no history.
     """
-    if layer.metadata.get(MARK_KEY) == get_identity(image):
+    if layer.metadata.get(layers.MARK_KEY) == layers.get_identity(image):
         return True
     if not isinstance(layer, Image | Labels):
         return False
-    history = get_provenance(layer)
+    history = layers.get_provenance(layer)
     inputs = () if history is None else history.defining_step().inputs
     if any(item.name == image.name for item in inputs):
         return True
     own, its = (np.ptp(item.extent.world[:, -2:], axis=0) for item in (layer, image))
-    return bool(np.allclose(own * get_display_fit(image)[0], its, rtol=_SAME_SIDE))
+    return bool(
+        np.allclose(own * layers.get_display_fit(image)[0], its, rtol=_SAME_SIDE)
+    )
 
 
-def _fit_uncalibrated_images(viewer: ViewerModel, layers: Sequence[Layer]) -> None:
+def _fit_uncalibrated_images(
+    viewer: ViewerModel, layers_added: Sequence[Layer]
+) -> None:
     """Scale images without a pixel size, as a group, to the extent of the others."""
-    sized_layers = [item for item in list_grey_layers(viewer) if is_calibrated(item)]
+    sized_layers = [
+        item for item in layers.list_grey_layers(viewer) if layers.is_calibrated(item)
+    ]
     plane = tuple(range(viewer.dims.ndim - 2, viewer.dims.ndim))
-    if not (sized_layers and layers and tuple(viewer.dims.displayed) == plane):
+    if not (sized_layers and layers_added and tuple(viewer.dims.displayed) == plane):
         return
-    for item in layers:
-        remove_display_fit(item)
+    for item in layers_added:
+        layers.remove_display_fit(item)
     camera = host.get_camera(viewer)
     half = host.get_viewbox_size(viewer) / camera.zoom / 2
     middle = np.array(camera.center[-2:])
@@ -720,24 +705,26 @@ def _fit_uncalibrated_images(viewer: ViewerModel, layers: Sequence[Layer]) -> No
         start = np.maximum(ends[:, 0].min(axis=0), view[0])
         stop = np.minimum(ends[:, 1].max(axis=0), view[1])
         low, high = (start, stop) if np.all(stop > start) else view
-    ends = np.array([item.extent.world[:, -2:] for item in layers])
+    ends = np.array([item.extent.world[:, -2:] for item in layers_added])
     first, last = ends[:, 0].min(axis=0), ends[:, 1].max(axis=0)
-    step = np.max([item.extent.step[-2:] for item in layers], axis=0)
+    step = np.max([item.extent.step[-2:] for item in layers_added], axis=0)
     factor = float(np.min((high - low) / (last - first + step)))
     if factor > 0 and np.isfinite(factor):
         shift = (low + high) / 2 - factor * (first + last) / 2
-        for item in layers:
-            fit_layer_to_field(item, factor, shift)
+        for item in layers_added:
+            layers.fit_layer_to_field(item, factor, shift)
 
 
 def _release_fitted_layers(viewer: ViewerModel) -> None:
     """Display images in pixel units again if none has a pixel size any more."""
-    images = list_grey_layers(viewer)
-    if any(is_calibrated(item) for item in images):
+    images = layers.list_grey_layers(viewer)
+    if any(layers.is_calibrated(item) for item in images):
         return
-    fitted_layers = [item for item in viewer.layers if get_display_fit(item)[0] != 1]
+    fitted_layers = [
+        item for item in viewer.layers if layers.get_display_fit(item)[0] != 1
+    ]
     for item in fitted_layers:
-        remove_display_fit(item)
+        layers.remove_display_fit(item)
     if fitted_layers:
         viewer.reset_view()
 
@@ -782,7 +769,7 @@ def get_stated_pixel_size(layer: Layer | None) -> core.PixelSize | None:
 
     For layers opened by napari's readers: in nm, (y, x); None for others.
     """
-    if not isinstance(layer, Image | Labels) or is_calibrated(layer):
+    if not isinstance(layer, Image | Labels) or layers.is_calibrated(layer):
         return None
     path, own = layer.source.path, {io.READ_KEY, io.STORE_KEY} & {*layer.metadata}
     if path is None or own or layer.source.reader_plugin == _OURS:
@@ -790,11 +777,10 @@ def get_stated_pixel_size(layer: Layer | None) -> core.PixelSize | None:
     size_known = _stated_sizes.get(layer)
     if size_known is None or size_known[0] != path:
         colour = isinstance(layer, Image) and layer.rgb
-        columns = get_finest_level(layer).shape[-2 if colour else -1]
+        columns = layers.get_finest_level(layer).shape[-2 if colour else -1]
         size = None
-        with suppress(
-            core.SemsrError, OSError, ValueError
-        ):  # napari could still read it
+        # napari could still read it
+        with suppress(core.SemsrError, OSError, ValueError):
             facts = io.describe(Path(path))
             if facts.series == 1 and facts.shape[-1] == columns:
                 size = facts.pixel_size_nm
@@ -815,11 +801,11 @@ def apply_stated_pixel_size(
         origin = core.create_size_source(
             f"by the file {Path(source.source.path or '').name}", size
         )
-        has_fit = get_display_fit(layer)[0] != 1
-        apply_pixel_size(layer, size, origin=origin)
-        show_scale_bar(viewer)
-        if has_fit or len(list_grey_layers(viewer)) == 1:
-            fill_view(viewer, layer)
+        has_fit = layers.get_display_fit(layer)[0] != 1
+        layers.apply_pixel_size(layer, size, origin=origin)
+        layers.show_scale_bar(viewer)
+        if has_fit or len(layers.list_grey_layers(viewer)) == 1:
+            layers.fill_view(viewer, layer)
 
 
 def is_coloured(layer: Layer | None) -> bool:
@@ -852,11 +838,11 @@ def add_luminance_layer(viewer: ViewerModel, layer: Image) -> Image:
         levels if layer.multiscale else levels[0],
         multiscale=layer.multiscale,
         rgb=False,
-        name=create_result_name(viewer, layer.name, "luminance"),
+        name=layers.create_result_name(viewer, layer.name, "luminance"),
         **{name: getattr(layer, name) for name in _PLACE},
     )
-    record_edit(layer_made, of=layer)
-    record_pixel_size_metadata(layer_made, get_pixel_size_metadata(layer))
+    layers.record_edit(layer_made, of=layer)
+    layers.record_pixel_size_metadata(layer_made, layers.get_pixel_size_metadata(layer))
     apply_stated_pixel_size(viewer, layer_made, of=layer)
     layer.visible = False
     viewer.layers.selection.active = layer_made
@@ -872,7 +858,7 @@ def describe_databar(layer: Layer) -> str:
     """Describe where a data bar begins."""
     return (
         "Data bar below row "
-        f"{get_finest_level(layer).shape[-2] - get_databar_row_count(layer)}"
+        f"{layers.get_finest_level(layer).shape[-2] - get_databar_row_count(layer)}"
     )
 
 

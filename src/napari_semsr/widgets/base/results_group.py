@@ -12,38 +12,14 @@ from qtpy.QtWidgets import QGroupBox, QScrollArea, QVBoxLayout, QWidget
 from napari_semsr.core import Figure, Micrograph, OptionError, Provenance
 from napari_semsr.io import NETWORK_KEY
 from napari_semsr.jobs import FigureOptions
+from napari_semsr.widgets import layers
+from napari_semsr.widgets.base import findings, folding
 from napari_semsr.widgets.base.controls import RunControls
-from napari_semsr.widgets.base.findings import (
-    MADE_BY,
-    Columns,
-    Findings,
-    Numbers,
-    copy_to_clipboard,
-    format_headline,
-    format_value_table,
-    format_wide_table,
-)
-from napari_semsr.widgets.base.folding import (
-    CollapsibleSection,
-    RichTextLabel,
-    WrappingRow,
-    stack_widgets,
-)
 from napari_semsr.widgets.base.form import create_button
 from napari_semsr.widgets.base.messages import Messages
 from napari_semsr.widgets.base.places import is_temporary
 from napari_semsr.widgets.base.result_layers import ResultLayers
 from napari_semsr.widgets.base.saving import ask_output_file, draw_figure
-from napari_semsr.widgets.layers import (
-    disable_cache,
-    format_layer_and_plane,
-    format_plane_name,
-    get_display_settings,
-    get_displayed_plane,
-    get_network_name,
-    list_image_layers,
-    micrograph_from_layer,
-)
 
 if TYPE_CHECKING:
     from napari_semsr.widgets.base.plots import PlotCanvas
@@ -55,7 +31,7 @@ _PICTURES = {"PNG, 300 dpi (*.png)": ".png", "SVG, text as text (*.svg)": ".svg"
 _PAPERS = {"PDF (*.pdf)": ".pdf", "PNG (*.png)": ".png", "TIFF (*.tif)": ".tif"}
 
 
-class SharingBar(WrappingRow):
+class SharingBar(folding.WrappingRow):
     """Buttons that copy and save the results of a panel; figures of layers.
 
     `read`: returns the latest results.
@@ -68,7 +44,7 @@ class SharingBar(WrappingRow):
         messages: Messages,
         controls: RunControls,
         layers: ResultLayers,
-        read: Callable[[], Findings],
+        read: Callable[[], findings.Findings],
         save_figure: Callable[[], None],
     ) -> None:
         super().__init__()
@@ -109,7 +85,7 @@ class SharingBar(WrappingRow):
         self.plot_button.setVisible(findings.plot is not None)
 
     def _copy_numbers(self) -> None:
-        self._messages.show_status(copy_to_clipboard(self._read().to_text()))
+        self._messages.show_status(findings.copy_to_clipboard(self._read().to_text()))
 
     def _save_numbers(self) -> None:
         """Ask for a file name, and write numbers and curves."""
@@ -149,7 +125,9 @@ class SharingBar(WrappingRow):
         Without options, maps are overlaid on the measured images.
         """
         with self._messages.show_errors():
-            images = [item for item in list_image_layers(self._viewer) if item.visible]
+            images = [
+                item for item in layers.list_image_layers(self._viewer) if item.visible
+            ]
             if not images:
                 msg = "A figure needs a visible image layer; show one first."
                 raise OptionError(msg, code="nothing-visible")
@@ -171,13 +149,13 @@ class SharingBar(WrappingRow):
 
         From a stack, read the plane that was measured, or the one that is shown.
         """
-        disable_cache(layer)
-        plane = self._layers.sources.get(layer) or get_displayed_plane(
+        layers.disable_cache(layer)
+        plane = self._layers.sources.get(layer) or layers.get_displayed_plane(
             layer, self._viewer.dims
         )
-        image = micrograph_from_layer(layer, plane=plane, colour=True)
-        layer_name = format_layer_and_plane(layer, plane)
-        image = image.replace(look=get_display_settings(layer), name=layer_name)
+        image = layers.micrograph_from_layer(layer, plane=plane, colour=True)
+        layer_name = layers.format_layer_and_plane(layer, plane)
+        image = image.replace(look=layers.get_display_settings(layer), name=layer_name)
         about = layer.metadata.get(NETWORK_KEY)
         before = image.provenance
         if about is None or (before is not None and before.last_network()):
@@ -210,14 +188,16 @@ class ResultsGroup(QGroupBox):
         self.heading, self._layers, self._messages = heading, layers, messages
         self._viewer, self.sharing, self._scroll_area = viewer, sharing, scroll_area
         self.plot: PlotCanvas | None = None
-        self.findings = Findings(messages.title)
+        self.findings = findings.Findings(messages.title)
         self._folds = False  # whether the numbers below the large one can be folded
-        self.headline, self.remarks = RichTextLabel(), RichTextLabel()
-        self.figures = RichTextLabel()
+        self.headline, self.remarks = folding.RichTextLabel(), folding.RichTextLabel()
+        self.figures = folding.RichTextLabel()
         tooltip = "Show all numbers of the result with their methods."
-        self.all_figures = CollapsibleSection("All numbers", tooltip, self.figures)
+        self.all_figures = folding.CollapsibleSection(
+            "All numbers", tooltip, self.figures
+        )
         numbers = self.headline, self.remarks, self.all_figures
-        column = stack_widgets(self, *above, *numbers, *below)
+        column = folding.stack_widgets(self, *above, *numbers, *below)
         column.setContentsMargins(*GROUP_MARGINS)
         self.setVisible(False)
 
@@ -240,11 +220,11 @@ class ResultsGroup(QGroupBox):
 
     def show_result(
         self,
-        numbers: Numbers,
+        numbers: findings.Numbers,
         sentence: str,
         *,
-        curves: Mapping[str, Columns] | None = None,
-        tables: Mapping[str, Columns] | None = None,
+        curves: Mapping[str, findings.Columns] | None = None,
+        tables: Mapping[str, findings.Columns] | None = None,
         more: str = "",
         network: str | None = None,
         reveal: bool = True,
@@ -258,12 +238,15 @@ class ResultsGroup(QGroupBox):
         messages, translate = self._messages, self._messages.translate
         planes_measured = self._layers.sources.items()
         networks_known = {
-            format_layer_and_plane(*one): get_network_name(one[0])
+            layers.format_layer_and_plane(*one): layers.get_network_name(one[0])
             for one in planes_measured
         }
-        origin = [f"{k}, {MADE_BY} {v}" if v else k for k, v in networks_known.items()]
+        origin = [
+            f"{k}, {findings.MADE_BY} {v}" if v else k
+            for k, v in networks_known.items()
+        ]
         if network:
-            origin.append(f"{MADE_BY} {network}")
+            origin.append(f"{findings.MADE_BY} {network}")
         networks = (
             [network]
             if network
@@ -281,11 +264,13 @@ class ResultsGroup(QGroupBox):
         ]
         known_figures = [one for one in large_figures if one[1].value is not None]
         first = next(iter(known_figures + large_figures), None)
-        large = "" if first is None else translate(format_headline(*first))
+        large = "" if first is None else translate(findings.format_headline(*first))
         self.headline.setText(large)
-        sheets = "".join(format_wide_table(*item) for item in (tables or {}).items())
+        sheets = "".join(
+            findings.format_wide_table(*item) for item in (tables or {}).items()
+        )
         self.remarks.setText(f"{note}{translate(more)}{sheets}")
-        self.figures.setText(format_value_table(numbers) if numbers else "")
+        self.figures.setText(findings.format_value_table(numbers) if numbers else "")
         self.all_figures.setVisible(bool(numbers))
         self.all_figures.header.setVisible(first is not None)
         if first is None:
@@ -296,8 +281,10 @@ class ResultsGroup(QGroupBox):
         # a plot without data is hidden
         plot = None if self.plot is None or self.plot.isHidden() else self.plot
         number = (numbers, curves or {}, plot, tables or {})
-        self.findings = Findings(messages.title, tuple(origin), *number)
-        planes = dict.fromkeys(format_plane_name(*one) for one in planes_measured)
+        self.findings = findings.Findings(messages.title, tuple(origin), *number)
+        planes = dict.fromkeys(
+            layers.format_plane_name(*one) for one in planes_measured
+        )
         self.setTitle(": ".join(filter(None, (self.heading, *planes))))
         if reveal:
             self.reveal()

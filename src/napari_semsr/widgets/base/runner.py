@@ -40,9 +40,8 @@ _log = logging.getLogger(__name__)
 _REPORT_EVERY_S = 0.05  # s between two signals of progress; chosen
 _RETURN_EVERY_S = 1.0  # s between two returns of freed memory; chosen
 _LAST_STEP_S = 60.0  # s; chosen: no step between two checks for a cancel takes longer
-_THREAD_END_MS = (
-    1000  # s; chosen: a thread needs microseconds after its job has returned
-)
+# s; chosen: a thread needs microseconds after its job has returned
+_THREAD_END_MS = 1000
 _BREATH_MS = 10  # ms from one part to the next: Qt asks a window to paint within 5 ms
 
 Parts = Iterator[None] | None
@@ -93,15 +92,12 @@ def _get_thread_pool() -> QThreadPool:
 class JobRequest:
     """Request for a job: how it is queued, run and identified."""
 
-    queue: str | None = (
-        None  # without one it does not wait, and is refused while another runs
-    )
-    begin: Callable[[], Parts] = (
-        _do_nothing  # called in the main thread before it starts
-    )
-    show: Callable[[Any], Parts] = (
-        _do_nothing  # called in the main thread with its result
-    )
+    # without one it does not wait, and is refused while another runs
+    queue: str | None = None
+    # called in the main thread before it starts
+    begin: Callable[[], Parts] = _do_nothing
+    # called in the main thread with its result
+    show: Callable[[Any], Parts] = _do_nothing
     writes: Path | None = None
     key: object = None  # equal for two identical jobs
     reads: tuple[Layer, ...] = ()  # layers, as they were at the request

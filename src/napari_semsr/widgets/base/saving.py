@@ -12,22 +12,7 @@ from npe2 import PluginManager
 from npe2.manifest.utils import import_python_name
 from qtpy.QtWidgets import QApplication, QFileDialog, QMessageBox, QWidget
 
-from napari_semsr.core import (
-    Job,
-    Micrograph,
-    OptionError,
-    WriteError,
-    get_error_code,
-    run,
-)
-from napari_semsr.io import (
-    PROJECT_SUFFIX,
-    SAVED_KEY,
-    STORE_KEY,
-    create_file_stem,
-    get_output_format,
-    get_project_folder,
-)
+from napari_semsr import core, io
 from napari_semsr.jobs import (
     FIGURE,
     ConvertedFile,
@@ -35,15 +20,9 @@ from napari_semsr.jobs import (
     save_image,
     save_images,
 )
+from napari_semsr.widgets import layers
 from napari_semsr.widgets.base.form import relabel_errors
 from napari_semsr.widgets.base.places import get_start_folder, remember_output_folder
-from napari_semsr.widgets.layers import (
-    get_display_settings,
-    get_nm_per_unit,
-    list_planes,
-    micrograph_from_layer,
-    show_colour_bar,
-)
 
 _FILTERS = {
     "OME-Zarr, calibrated (*.ome.zarr)": ".ome.zarr",
@@ -66,7 +45,7 @@ def ask_output_file(
     parent: QWidget, title: str, name: str, filters: Mapping[str, str]
 ) -> Path | None:
     """Ask for a file name with a valid suffix; return None if the user cancels."""
-    place = get_start_folder() / create_file_stem(name)
+    place = get_start_folder() / io.create_file_stem(name)
     path_typed, filter_chosen = QFileDialog.getSaveFileName(
         parent, title, str(place), ";;".join(filters)
     )
@@ -100,17 +79,17 @@ def ask_existing_folder(parent: QWidget, title: str) -> Path | None:
 
 def ask_new_project_path(parent: QWidget | None) -> Path | None:
     """Ask for the path of a new project; return None if the user cancels."""
-    place = get_start_folder() / f"project{PROJECT_SUFFIX}"
+    place = get_start_folder() / f"project{io.PROJECT_SUFFIX}"
     path_typed, _ = QFileDialog.getSaveFileName(
-        parent, "New project", str(place), f"Project (*{PROJECT_SUFFIX})"
+        parent, "New project", str(place), f"Project (*{io.PROJECT_SUFFIX})"
     )
     if not path_typed:
         return None
-    path = get_project_folder(Path(path_typed))
-    inside = [item for item in path.parents if item.suffix == PROJECT_SUFFIX]
+    path = io.get_project_folder(Path(path_typed))
+    inside = [item for item in path.parents if item.suffix == io.PROJECT_SUFFIX]
     path = inside[-1] if inside else path
-    if path.suffix != PROJECT_SUFFIX:
-        path = path.with_name(f"{path.name}{PROJECT_SUFFIX}")
+    if path.suffix != io.PROJECT_SUFFIX:
+        path = path.with_name(f"{path.name}{io.PROJECT_SUFFIX}")
     remember_output_folder(path)
     return path
 
@@ -131,9 +110,9 @@ def _complete_path(
     is_known = target.suffix.lower() in filters.values()
     if filters.keys() <= _FILTERS.keys():  # any suffix of a writable format
         try:
-            get_output_format(target)
+            io.get_output_format(target)
             is_known = True
-        except WriteError:
+        except core.WriteError:
             is_known = False
     if not is_known:
         target = target.with_name(f"{target.name}{suffix}")
@@ -141,30 +120,28 @@ def _complete_path(
         return target
     if QApplication.instance() is None:
         return None
-    yes, question = (
-        QMessageBox.StandardButton.Yes,
-        (f"{target} already exists. Replace it?"),
-    )
+    yes = QMessageBox.StandardButton.Yes
+    question = f"{target} already exists. Replace it?"
     return target if QMessageBox.question(parent, "Save", question) == yes else None
 
 
 def check_output_not_source(
-    image: Micrograph, metadata: dict[str, Any], path: Path
+    image: core.Micrograph, metadata: dict[str, Any], path: Path
 ) -> None:
     """Raise an error if saving a layer would replace the store it is read from."""
-    store = Path(metadata.get(STORE_KEY) or "")
+    store = Path(metadata.get(io.STORE_KEY) or "")
     if image.is_lazy and path.resolve() in (store, *store.parents):
         msg = (
             f"Layer {image.name!r} is displayed from {path.name} and cannot replace "
             "it; choose another name."
         )
-        raise OptionError(msg, code="output-is-input")
+        raise core.OptionError(msg, code="output-is-input")
 
 
 def record_saved_path(metadata: dict[str, object], saved_file: ConvertedFile) -> None:
     """Record the saved path in a layer's metadata, unless the file is a PNG."""
     if not saved_file.output.lower().endswith(".png"):
-        metadata[SAVED_KEY] = saved_file.output
+        metadata[io.SAVED_KEY] = saved_file.output
         about = metadata.get("micrograph")
         if isinstance(about, dict):
             metadata["micrograph"] = {
@@ -177,32 +154,32 @@ LayerTuple = tuple[Any, dict[str, Any], str]
 
 
 @relabel_errors()
-def _write_layers(suffix: str, path: str, layers: Sequence[LayerTuple]) -> list[str]:
+def _write_layers(suffix: str, path: str, items: Sequence[LayerTuple]) -> list[str]:
     """Save layers in the format of the path's suffix; the default is `suffix`."""
     opened_layers: list[Image | Labels] = []
     attributes_opened: list[dict[str, Any]] = []
     others: list[str] = []
-    for item in layers:
+    for item in items:
         layer = Layer.create(*item)
         if isinstance(layer, Image | Labels):
-            show_colour_bar(layer)  # napari passes everything except this
+            layers.show_colour_bar(layer)  # napari passes everything except this
             opened_layers.append(layer)
             attributes_opened.append(item[1])
         else:
             others.append(f"{layer.name} ({item[2]})")
-    images: list[tuple[Micrograph, ...]] = []
+    images: list[tuple[core.Micrograph, ...]] = []
     for layer in opened_layers:
-        first, *more = list_planes(layer)
-        images.append((first.replace(look=get_display_settings(layer)), *more))
+        first, *more = layers.list_planes(layer)
+        images.append((first.replace(look=layers.get_display_settings(layer)), *more))
     target = _choose_save_path(path, suffix)
     for layer, (first, *_) in zip(opened_layers, images, strict=True):
         check_output_not_source(first, layer.metadata, target)
         check_stack_format(layer, target)
     if len(images) == 1:
         [planes] = images
-        results = [run(save_image(planes if planes[1:] else planes[0], target))]
+        results = [core.run(save_image(planes if planes[1:] else planes[0], target))]
     else:
-        results = run(save_images([first for first, *_ in images], target))
+        results = core.run(save_images([first for first, *_ in images], target))
     for attributes, result in zip(attributes_opened, results, strict=True):
         record_saved_path(attributes.get("metadata", {}), result)
     if others:
@@ -231,30 +208,30 @@ def _choose_save_path(
             f"Nothing was saved because the existing {path} was kept; choose another "
             "name."
         )
-        raise WriteError(msg, code="output-exists")
+        raise core.WriteError(msg, code="output-exists")
     return target
 
 
 @relabel_errors()
-def write_figure(path: str, layers: Sequence[LayerTuple]) -> list[str]:
+def write_figure(path: str, items: Sequence[LayerTuple]) -> list[str]:
     """Save the visible images of several layers as one figure.
 
     A map is overlaid on the image that it measured, if that is among them.
     """
     images = [
-        micrograph_from_layer(layer, colour=True).replace(
-            look=get_display_settings(layer)
+        layers.micrograph_from_layer(layer, colour=True).replace(
+            look=layers.get_display_settings(layer)
         )
-        for layer in (Layer.create(*item) for item in layers)
+        for layer in (Layer.create(*item) for item in items)
         if isinstance(layer, Image) and layer.visible
     ]
     target = _choose_save_path(path, ".pdf", {"PDF (*.pdf)": ".pdf"})
-    return [run(draw_figure(images, target)).path]
+    return [core.run(draw_figure(images, target)).path]
 
 
 def draw_figure(
-    images: Sequence[Micrograph], path: Path, options: FigureOptions | None = None
-) -> Job[Any]:
+    images: Sequence[core.Micrograph], path: Path, options: FigureOptions | None = None
+) -> core.Job[Any]:
     """Save a figure, replacing any existing file.
 
     Maps are overlaid on the measured images, if these are given, unless the options
@@ -263,8 +240,8 @@ def draw_figure(
     options = options or FigureOptions(overlay=True)
     try:
         return (yield from FIGURE.rerun(images, path, options=options))
-    except OptionError as error:
-        if get_error_code(error) not in {"map-missing", "image-missing"}:
+    except core.OptionError as error:
+        if core.get_error_code(error) not in {"map-missing", "image-missing"}:
             raise
     plain = options.replace(overlay=False)
     return (yield from FIGURE.rerun(images, path, options=plain))
@@ -278,14 +255,14 @@ def check_stack_format(layer: Layer, path: Path) -> None:
             "the first one. Right-click the layer in the layer list, choose Split "
             "Stack, and save the stacks one by one."
         )
-        raise OptionError(msg, code="too-many-axes")
-    if layer.ndim > 2 and get_output_format(path) not in ("ome-tiff", "tiff"):
+        raise core.OptionError(msg, code="too-many-axes")
+    if layer.ndim > 2 and io.get_output_format(path) not in ("ome-tiff", "tiff"):
         msg = (
             f"Layer {layer.name!r} is a stack and must be saved as .ome.tif or .tif, "
             f"got {path.name}. Choose one of these formats, or right-click the layer "
             "in the layer list, choose Split Stack, and save one plane."
         )
-        raise OptionError(msg, code="suffix-unknown")
+        raise core.OptionError(msg, code="suffix-unknown")
 
 
 write_ome_zarr = partial(_write_layers, ".ome.zarr")
@@ -320,7 +297,7 @@ def _write_by_napari(
     written = import_python_name(writer)(path, data, attributes)
     units = attributes.get("units") or ("pixel",)
     is_ours = "micrograph" in attributes.get("metadata", {})
-    if written and is_ours and all(map(get_nm_per_unit, units[-2:])):
+    if written and is_ours and all(map(layers.get_nm_per_unit, units[-2:])):
         show_warning(
             f"{Path(str(written)).name} has no pixel size, because napari's own writer "
             "does not store it: save the layer again, and choose 'Superlens SEM TIFF, "

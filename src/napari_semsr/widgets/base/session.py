@@ -36,45 +36,14 @@ from qtpy.QtWidgets import (
 from napari_semsr import io
 from napari_semsr.core import Job, Progress, SemsrError, WriteError, update_value_name
 from napari_semsr.jobs import describe_former_name
-from napari_semsr.widgets import host
+from napari_semsr.widgets import host, layers
+from napari_semsr.widgets.base import history, places, results
 from napari_semsr.widgets.base.form import OptionsForm, convert_names_to_panel_labels
-from napari_semsr.widgets.base.history import (
-    MADE_KEY,
-    LayerLinker,
-    get_removed_layers,
-    unwrap_viewer,
-)
-from napari_semsr.widgets.base.places import (
-    find_abandoned_results,
-    is_temporary,
-    remove_temporary_folder,
-)
-from napari_semsr.widgets.base.results import (
-    PIXEL_EVENTS,
-    find_free_path,
-    get_cache_folder,
-    get_cache_parent,
-    has_new_pixel_size,
-    is_unsaved,
-    offer_action,
-    remove_created_store,
-    set_project_folder,
-    watch_images,
-)
 from napari_semsr.widgets.base.runner import (
     JobRequest,
     JobRunner,
     create_timer,
     is_alive,
-)
-from napari_semsr.widgets.layers import (
-    disable_cache,
-    find_free_name,
-    get_finest_level,
-    list_user_layers,
-    micrograph_from_layer,
-    show_colour_bar,
-    show_scale_bar,
 )
 
 _SETTLE_MS = 1500  # ms; chosen: a dragged slider is saved once
@@ -106,7 +75,7 @@ _SAVED_NAMES = {
 _VERTICES = (Shapes, Points, Vectors, Tracks)
 _MAX_NUMBERS = 1_000_000  # chosen: some 20 MB of project.json, written in a second
 _EVENTS = {
-    *PIXEL_EVENTS,
+    *results.PIXEL_EVENTS,
     "name",
     "metadata",
     "features",
@@ -227,12 +196,10 @@ class Session(QObject):
         self.runner.returned.connect(self._finish_job)
         self.runner.failed.connect(self._report_failure)
         self.runner.cancelled.connect(self._report_saving_cancelled)
-        self._changed_layers: WeakSet[Layer] = (
-            WeakSet()
-        )  # layers changed since their pixels were saved
-        self._edited_layers: WeakSet[Layer] = (
-            WeakSet()
-        )  # layers changed by hand since they were written
+        # layers changed since their pixels were saved
+        self._changed_layers: WeakSet[Layer] = WeakSet()
+        # layers changed by hand since they were written
+        self._edited_layers: WeakSet[Layer] = WeakSet()
         self._filed_layers: WeakSet[Layer] = WeakSet()  # layers not in the project
         self._reset_project()
         self._panels: WeakSet[Any] = WeakSet()
@@ -241,13 +208,13 @@ class Session(QObject):
         self._then: list[Callable[[], object]] = []
         self._window: ref[QWidget] | None = None  # a weak reference, once there is one
         self._timer = create_timer(self, self._save_changes, _SETTLE_MS, once=True)
-        self._history = get_removed_layers(viewer)
+        self._history = history.get_removed_layers(viewer)
         self._history.removed.connect(self._on_removal_undoable)
         self._removed_names: list[str] = []
         self._offer = create_timer(self, self._offer_undo, 0, once=True)
         self._taking = create_timer(self, self._resume_opened_project, 0, once=True)
-        watch_images(viewer)
-        self._together = LayerLinker(self, viewer, self._history)
+        results.watch_images(viewer)
+        self._together = history.LayerLinker(self, viewer, self._history)
         events = viewer.layers.events
         events.inserted.connect(self._on_layer_inserted)
         events.removed.connect(self._on_layer_removed)
@@ -290,7 +257,7 @@ class Session(QObject):
             item
             for item in self.viewer.layers
             if isinstance(item, Image)
-            and MADE_KEY in item.metadata
+            and history.MADE_KEY in item.metadata
             and not item.metadata.get(io.HELPER_KEY)
         ]
 
@@ -299,9 +266,9 @@ class Session(QObject):
         if self._viewer() is None:
             return []
         images_made = self.list_created_images()
-        names = [item.name for item in images_made if is_unsaved(item)]
+        names = [item.name for item in images_made if results.is_unsaved(item)]
         if self.folder is None:  # a project saves the following
-            layers_drawn = list_user_layers(self.viewer, Labels, Points, Shapes)
+            layers_drawn = layers.list_user_layers(self.viewer, Labels, Points, Shapes)
             names += [
                 item.name for item in layers_drawn if self._has_unsaved_drawings(item)
             ]
@@ -312,7 +279,7 @@ class Session(QObject):
                 and item not in images_made
                 # typed in, and not in a file
                 and (
-                    has_new_pixel_size(item)
+                    results.has_new_pixel_size(item)
                     or (
                         "pixel_size_nm" in item.metadata.get(io.READ_KEY, {})
                         and io.SAVED_KEY not in item.metadata
@@ -329,7 +296,9 @@ class Session(QObject):
         if layer in self._edited_layers or read:
             return layer in self._edited_layers
         pixels = isinstance(layer, Labels)
-        return bool(np.any(get_finest_level(layer)) if pixels else len(layer.data))
+        return bool(
+            np.any(layers.get_finest_level(layer)) if pixels else len(layer.data)
+        )
 
     def mark_saved_to_file(self, layers: Iterable[Layer]) -> None:
         """Mark the drawings in the given layers as saved to a file."""
@@ -424,7 +393,7 @@ class Session(QObject):
                 with suppress(ValueError, TypeError):
                     setattr(item, name, value)
         if state.get("scale_bar"):
-            show_scale_bar(viewer)
+            layers.show_scale_bar(viewer)
         elif "scale_bar" in state:
             host.get_scale_bar(viewer).visible = False
         self._steps = dict(state.get("steps") or {})
@@ -452,7 +421,7 @@ class Session(QObject):
         is_undone = is_drawn and isinstance(layer.data, np.ndarray)
         if not is_alive(self) or not (is_undone or kind in _EVENTS):
             return
-        if is_undone or kind in PIXEL_EVENTS:
+        if is_undone or kind in results.PIXEL_EVENTS:
             self._changed_layers.add(layer)
             self._filed_layers.discard(layer)
             if layer not in self._edited_layers:
@@ -487,7 +456,7 @@ class Session(QObject):
                 if self._history.undo_text == text:  # unless something changed since
                     self._history.undo()
 
-            offer_action(f"Removed {', '.join(names)}.", "Undo", undo_removal)
+            results.offer_action(f"Removed {', '.join(names)}.", "Undo", undo_removal)
 
     def _is_window_open(self) -> bool:
         """Return whether the viewer's window is visible."""
@@ -523,8 +492,8 @@ class Session(QObject):
 
     def _set_project_folder(self, folder: Path) -> None:
         self.folder = folder.resolve()
-        set_project_folder(self.folder)
-        finalize(self.viewer, set_project_folder, None).atexit = False
+        results.set_project_folder(self.folder)
+        finalize(self.viewer, results.set_project_folder, None).atexit = False
         io.add_recent_project(self.folder)
 
     def save(self, then: Callable[[], object] | None = None) -> None:
@@ -602,7 +571,7 @@ class Session(QObject):
                 stores_listed = {layer.store for layer in project.layers}
                 for path in self._outdated_paths:  # written again since
                     if path.name not in stores_listed:
-                        remove_created_store(path)
+                        results.remove_created_store(path)
                 self._outdated_paths.clear()
             self.failing = False
         except SemsrError as error:
@@ -735,7 +704,7 @@ class Session(QObject):
         self, layer: Image, folder: Path, path: Path
     ) -> _Bring:
         """Return a function that adds pixels stored elsewhere to the project."""
-        temporary = is_temporary(str(path))
+        temporary = places.is_temporary(str(path))
         if path.suffix == _ARRAY and (temporary or io.is_project(path.parent)):
 
             def move_store() -> tuple[LayerSource, dict[str, str]]:
@@ -753,7 +722,7 @@ class Session(QObject):
     ) -> tuple[LayerSource, dict[str, str]]:
         """Record the input files that pixels are read from, such as frames."""
         place = (
-            self._move_into_project(path) if is_temporary(str(path)) else path
+            self._move_into_project(path) if places.is_temporary(str(path)) else path
         )  # a sample's
         frames = "frames" in read
         digest, input_noted = io.record_input(
@@ -768,20 +737,20 @@ class Session(QObject):
         if path not in self._adopted_paths:
             name = path.name.removesuffix(_STORE)
             suffix = path.name.removeprefix(name)
-            place = find_free_path(self.folder or Path(), name, suffix)
+            place = results.find_free_path(self.folder or Path(), name, suffix)
             io.copy_with_links(path, place)
             self._adopted_paths[path] = place
         return self._adopted_paths[path]
 
     def _create_pixel_writer(self, layer: Image | Labels) -> _Bring:
         """Return a function that writes a layer's pixels to a store in the project."""
-        disable_cache(layer)
+        layers.disable_cache(layer)
         folder, name = self.folder or Path(), layer.name
         grey: Any = None
         if isinstance(layer, Image) and layer.ndim == 2 and not layer.rgb:
             with suppress(SemsrError):
-                grey = micrograph_from_layer(layer)
-        data = get_finest_level(layer)
+                grey = layers.micrograph_from_layer(layer)
+        data = layers.get_finest_level(layer)
         lazy = hasattr(data, "dask")
         data = data if lazy else np.array(data)  # as it is now
         own = self._own.get(layer) or Path(layer.metadata.get(io.STORE_KEY) or "")
@@ -791,7 +760,9 @@ class Session(QObject):
             with suppress(SemsrError):
                 if is_in_project and np.array_equal(io.read_array(own), data):
                     return LayerSource(own.name), {io.SAVED_KEY: str(own)}
-            place = find_free_path(folder, name, _ARRAY if grey is None else _STORE)
+            place = results.find_free_path(
+                folder, name, _ARRAY if grey is None else _STORE
+            )
             if grey is None:
                 io.write_array(data, place)
             else:
@@ -847,10 +818,10 @@ class Session(QObject):
             viewer.layers.clear()
         self._history.clear()
         for record, layer in layers_made:
-            disable_cache(layer)
+            layers.disable_cache(layer)
             viewer.add_layer(layer)
             if isinstance(layer, Image):
-                show_colour_bar(layer)
+                layers.show_colour_bar(layer)
             if record.store or record.input:
                 self._kept_sources[layer] = LayerSource(
                     record.store, record.input, record.read
@@ -872,8 +843,8 @@ class Session(QObject):
 
     def _offer_abandoned_results(self, window: QMainWindow) -> None:
         """Offer complete results of sessions that have crashed."""
-        found = find_abandoned_results(get_cache_parent())
-        paths = [path for results in found.values() for path in results]
+        found = places.find_abandoned_results(results.get_cache_parent())
+        paths = [path for stores in found.values() for path in stores]
         if not paths:
             return
         names = [
@@ -889,7 +860,7 @@ class Session(QObject):
         """Open or discard results of crashed sessions."""
         if answer == _DISCARD:
             for folder in found:
-                remove_temporary_folder(folder)
+                places.remove_temporary_folder(folder)
         elif answer == _OPEN and is_alive(self) and self._viewer() is not None:
             self._opening = True  # a failure is none of saving
             self.runner.start(
@@ -898,14 +869,14 @@ class Session(QObject):
                 JobRequest("open results"),
             )
 
-    def show_recovered_layers(self, layers: list[Layer]) -> None:
+    def show_recovered_layers(self, layers_recovered: list[Layer]) -> None:
         """Add layers of results of a crashed session, which are not saved yet."""
         self._opening = False
-        for layer in layers:
-            layer.name = find_free_name(self.viewer, layer.name)
+        for layer in layers_recovered:
+            layer.name = layers.find_free_name(self.viewer, layer.name)
             self.viewer.add_layer(layer)
             if isinstance(layer, Image):
-                show_colour_bar(layer)
+                layers.show_colour_bar(layer)
         self.changed.emit()
 
     # -- closing ---------------------------------------------------------------------
@@ -934,9 +905,8 @@ class Session(QObject):
 
     def _can_close_window(self, window: QMainWindow) -> bool:
         names = self.list_unsaved_names()
-        if (
-            self.folder is None
-        ):  # in a project, Enhance can be resumed; others start again
+        # in a project, Enhance can be resumed; others start again
+        if self.folder is None:
             running = (
                 p.title for p in self._panels if is_alive(p) and p.runner.is_busy
             )
@@ -947,9 +917,8 @@ class Session(QObject):
             if self.folder is not None:
                 self._timer.stop()
                 self.save()
-                if (
-                    self.runner.is_busy
-                ):  # writing pixels: it closes once they are written
+                # writing pixels: it closes once they are written
+                if self.runner.is_busy:
                     show_info(
                         f"Saving {self.folder.name}; napari will close when this is "
                         "done."
@@ -977,7 +946,7 @@ def _read_abandoned_results(
     """Move results of crashed sessions to this one, and read them as layers."""
     layers = []
     for folder, paths in found.items():
-        place = get_cache_folder() / folder.name
+        place = results.get_cache_folder() / folder.name
         try:
             folder.rename(place)
         except FileNotFoundError:  # another session has opened or discarded them
@@ -989,7 +958,7 @@ def _read_abandoned_results(
             for data, about, kind in read_layers(str(moved)) if read_layers else ():
                 layer = Layer.create(data, about, kind)
                 layer.metadata[io.STORE_KEY] = str(moved.resolve())
-                layer.metadata[MADE_KEY] = _RECOVERED
+                layer.metadata[history.MADE_KEY] = _RECOVERED
                 layers.append(layer)
     return partial(session.show_recovered_layers, layers)
 
@@ -1105,7 +1074,7 @@ _sessions: WeakKeyDictionary[ViewerModel, Session] = WeakKeyDictionary()
 
 def get_session(viewer: ViewerModel) -> Session:
     """Return the session of a viewer."""
-    viewer = unwrap_viewer(viewer)
+    viewer = history.unwrap_viewer(viewer)
     if viewer not in _sessions:
         _sessions[viewer] = Session(viewer)
     return _sessions[viewer]

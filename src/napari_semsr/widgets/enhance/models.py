@@ -9,20 +9,7 @@ from magicgui.widgets import ComboBox
 from napari.layers import Layer
 from psygnal import Signal
 
-from napari_semsr import jobs
-from napari_semsr.core import (
-    DB,
-    OptionError,
-    PixelSize,
-    SemsrError,
-    run,
-)
-from napari_semsr.models import (
-    DEFAULT_MODEL,
-    MODELS_BY_INSTRUMENT,
-    MOSAIC_MODEL,
-    SUFFIX,
-)
+from napari_semsr import core, jobs, models
 from napari_semsr.widgets import base
 from napari_semsr.widgets.layers import record_instrument
 
@@ -65,14 +52,14 @@ _NO_MODEL = "No model is installed; add a model file."
 _ASKS = "choose a model"
 QUESTION = (
     "The file does not state which microscope took this image: an electron microscope "
-    f"({DEFAULT_MODEL}), or a superlens ({MOSAIC_MODEL})?"
+    f"({models.DEFAULT_MODEL}), or a superlens ({models.MOSAIC_MODEL})?"
 )
 """Question for a model, if the image does not state its instrument."""
 
 
 def format_model_card(
     card: Mapping[str, object],
-    pixel_size_nm: PixelSize | None,
+    pixel_size_nm: core.PixelSize | None,
     resample: Literal["auto", "keep", "never"] = "auto",
     advice: str = "",
 ) -> str:
@@ -87,10 +74,10 @@ def format_model_card(
     gain = jobs.get_validation_gain_db(card)
     if gain is not None and gain < 0:
         text += (
-            f'<p class="warning">In validation, its output was {-gain:.2f} {DB} worse '
-            "than its input.</p>"
+            f'<p class="warning">In validation, its output was {-gain:.2f} {core.DB} '
+            "worse than its input.</p>"
         )
-    if card.get("name") == MOSAIC_MODEL:
+    if card.get("name") == models.MOSAIC_MODEL:
         text += f"<p>{_PREVIEW}</p>"
     if "name" in card:
         text += f"<p>{_format_checks(card)}</p>"
@@ -137,17 +124,19 @@ def list_installed_models() -> list[tuple[str, str]]:
     A model that was worse than its input in validation is marked, and listed last.
     """
     try:
-        rows = [row for row in run(jobs.MODELS_LIST.job()).models if not row["fault"]]
-    except SemsrError:
+        rows = [
+            row for row in core.run(jobs.MODELS_LIST.job()).models if not row["fault"]
+        ]
+    except core.SemsrError:
         return []
     better, worse = [], []
     for row in rows:
         name, gain = str(row["name"]), row.get("gain_db")
         if gain is not None and gain < 0:
-            loss = f"\N{MINUS SIGN}{-gain:.2f} {DB} in validation"
+            loss = f"\N{MINUS SIGN}{-gain:.2f} {core.DB} in validation"
             worse.append((f"{name} ({loss})", name))
         else:
-            label = f"{name} (preview)" if name == MOSAIC_MODEL else name
+            label = f"{name} (preview)" if name == models.MOSAIC_MODEL else name
             better.append((label, name))
     return better + worse
 
@@ -158,7 +147,7 @@ def find_models_by_training_data(read: Callable[[], set[str]]) -> list[str]:
     Digests are computed only if a model states the data it was trained on.
     """
     cards = {
-        name: run(jobs.MODELS_INFO.job(name)).card
+        name: core.run(jobs.MODELS_INFO.job(name)).card
         for _, name in list_installed_models()
     }
     training_images = {
@@ -180,7 +169,7 @@ class ModelChooser(base.Form):
         self._files: list[str] = []
         self.card: dict[str, Any] = {}
         # the layer that the card is compared with
-        self._field: tuple[PixelSize | None, Literal["auto", "keep", "never"], str]
+        self._field: tuple[core.PixelSize | None, Literal["auto", "keep", "never"], str]
         self._field = (None, "auto", "")
         self._layer: Layer | None = None  # the layer to enhance
         self._layer_asked: Layer | None = None  # whose instrument is unknown
@@ -205,7 +194,7 @@ class ModelChooser(base.Form):
                 base.create_button(
                     text,
                     partial(self._record_instrument, kind),
-                    f"Select {MODELS_BY_INSTRUMENT[kind]}.",
+                    f"Select {models.MODELS_BY_INSTRUMENT[kind]}.",
                 )
                 for kind, text in answers.items()
             )
@@ -307,13 +296,13 @@ class ModelChooser(base.Form):
         if self._layer_asked is not None:
             record_instrument(self._layer_asked, kind)
         self._model_proposed = self.value
-        self.propose_model(MODELS_BY_INSTRUMENT[kind], self._layer_asked)
+        self.propose_model(models.MODELS_BY_INSTRUMENT[kind], self._layer_asked)
 
     def require_model(self) -> str:
         """Return the chosen model, or raise an error if none is."""
         if self.value is None:
             msg = QUESTION if self._is_asking else _NO_MODEL
-            raise OptionError(msg, code="model-missing")
+            raise core.OptionError(msg, code="model-missing")
         return self.value
 
     def _choose_file(self, use: Callable[[Path], None]) -> None:
@@ -323,7 +312,7 @@ class ModelChooser(base.Form):
 
     def open_model_file(self, path: Path) -> None:
         """Select a model file with a card; import other files."""
-        if path.suffix.lower() == SUFFIX:
+        if path.suffix.lower() == models.SUFFIX:
             self.add_file(path)
         else:
             self.import_file(path)
@@ -359,7 +348,7 @@ class ModelChooser(base.Form):
 
     def compare_with_layer(
         self,
-        pixel_size_nm: PixelSize | None,
+        pixel_size_nm: core.PixelSize | None,
         resample: Literal["auto", "keep", "never"],
         advice: str,
         layer: Layer | None = None,
@@ -380,8 +369,8 @@ class ModelChooser(base.Form):
         self.card = {}
         if self.value is not None:
             try:
-                self.card = dict(run(jobs.MODELS_INFO.job(self.value)).card)
-            except SemsrError as error:
+                self.card = dict(core.run(jobs.MODELS_INFO.job(self.value)).card)
+            except core.SemsrError as error:
                 self.card = {"description": str(error)}
         self._update_text()
         self.changed.emit()

@@ -21,21 +21,13 @@ from psygnal import Signal
 from qtpy.QtCore import QObject, QTimer
 from qtpy.QtGui import QShowEvent
 
-from napari_semsr import core, jobs
+from napari_semsr import core, io, jobs
 from napari_semsr.analysis import FAMILIARITY, map_misfit
 from napari_semsr.inference import (
     ADVANCED_GROUP,
     WEIGHTS,
     ClusterOptions,
     EnhanceOptions,
-)
-from napari_semsr.io import (
-    LIVE_KEY,
-    NETWORK_KEY,
-    SINGLE_PX,
-    STORE_KEY,
-    STRENGTH_KEY,
-    move,
 )
 from napari_semsr.models import MODELS_BY_INSTRUMENT
 from napari_semsr.restoration import parse_psf
@@ -140,7 +132,7 @@ def create_live_field(
         look["contrast_limits"] = tuple(layer.contrast_limits)
     keywords = layers.create_layer_keywords(result, **look)
     mark = {"model": str(card.get("name")), "digest": None}  # not known yet
-    keywords["metadata"][NETWORK_KEY] = mark
+    keywords["metadata"][io.NETWORK_KEY] = mark
     return live, keywords
 
 
@@ -166,15 +158,14 @@ class LiveLayer(QObject):
         self.live = live
         self.store = store
         self.request = request  # source, model, options, and its plane and path
-        self.is_wanted = (
-            True  # otherwise the unfinished store is deleted when its run ends
-        )
+        # otherwise the unfinished store is deleted when its run ends
+        self.is_wanted = True
         self._viewer = viewer
         self._on_layer_removed = on_removed
-        many = len(live.levels) > 1 and max(live.shape) > SINGLE_PX
+        many = len(live.levels) > 1 and max(live.shape) > io.SINGLE_PX
         data: object = live.levels if many else live.levels[0]
         about: Any = keywords.get("metadata", {})
-        keywords = keywords | {"metadata": {**about, LIVE_KEY: True}}
+        keywords = keywords | {"metadata": {**about, io.LIVE_KEY: True}}
         self.layer = viewer.add_image(data, multiscale=many, **keywords)
         setattr(self.layer, _RUN_KEY, self)
         viewer.layers.events.removed.connect(self._on_any_layer_removed)
@@ -191,7 +182,7 @@ class LiveLayer(QObject):
     @property
     def is_partial(self) -> bool:
         """Whether part of the layer is not yet enhanced."""
-        return bool(self.layer.metadata.get(LIVE_KEY))
+        return bool(self.layer.metadata.get(io.LIVE_KEY))
 
     def on_timeout(self) -> None:
         """Report the visible area to the run, and draw new tiles."""
@@ -231,11 +222,11 @@ class LiveLayer(QObject):
         self._timer.stop()
         if not self.is_shown:
             return
-        self.layer.metadata.pop(LIVE_KEY, None)
+        self.layer.metadata.pop(io.LIVE_KEY, None)
         delattr(self.layer, _RUN_KEY)
         self.layer.data = list(levels) if self.layer.multiscale else levels[0]
         self.layer.metadata.update(layers.create_layer_keywords(micrograph)["metadata"])
-        self.layer.metadata[STORE_KEY] = str(self.store.path.resolve())
+        self.layer.metadata[io.STORE_KEY] = str(self.store.path.resolve())
         layers.disable_cache(self.layer)
 
     def discard(self) -> None:
@@ -554,10 +545,8 @@ class EnhancePanel(base.VerbPanel):
             "Amounts of noise, blur and haze to remove; by default, as measured by the "
             "model."
         )
-        self.weights, self.advanced = (
-            _CollapsibleOptions(WEIGHTS, tooltip),
-            AdvancedOptions(),
-        )
+        self.weights = _CollapsibleOptions(WEIGHTS, tooltip)
+        self.advanced = AdvancedOptions()
         self.sharpen = SharpenForm()
         self.whole = CheckBox(
             name="whole",
@@ -668,7 +657,7 @@ class EnhancePanel(base.VerbPanel):
             image = self.input_layers.read(layer)
             if image.data.size <= _DIGESTED_PX:
                 digests.add(core.run(jobs.digest_values(image)))
-                file = Path(layer.metadata.get(STORE_KEY) or image.path or "")
+                file = Path(layer.metadata.get(io.STORE_KEY) or image.path or "")
                 if file.name and file.exists():
                     digests.add(core.run(jobs.digest_image(file)))
         except (core.SemsrError, OSError):  # it cannot be enhanced, which a run reports
@@ -840,7 +829,7 @@ class EnhancePanel(base.VerbPanel):
             if not live.store.temporary:
                 return None
             jobs.check_image_target(path, inputs=[])
-            move(live.store.path, path)
+            io.move(live.store.path, path)
             live.store = base.OutputTarget(path)
         live.store = base.OutputTarget(live.store.path, "resume", live.store.temporary)
         return live
@@ -879,10 +868,8 @@ class EnhancePanel(base.VerbPanel):
 
             return replace(call, show=self._show_maps, work=create_maps)
         existing = str(self.existing.value)
-        name, scale = (
-            self._create_result_name(micrograph, card),
-            int(card.get("scale", 1)),
-        )
+        name = self._create_result_name(micrograph, card)
+        scale = int(card.get("scale", 1))
         shape, count = micrograph.shape, len(planes)
         target = base.choose_output_target(
             self.output, name, shape, scale, existing, planes=count
@@ -931,7 +918,7 @@ class EnhancePanel(base.VerbPanel):
             live is not None
             and live.is_shown
             and live.request == request
-            and STRENGTH_KEY not in live.layer.metadata
+            and io.STRENGTH_KEY not in live.layer.metadata
             and path in (None, live.store.path)
         )
 
@@ -963,9 +950,8 @@ class EnhancePanel(base.VerbPanel):
             apart = card.get("grey", "input") != "input"
             self.look.set_result(layer, source, image, outcome, apart=apart)
         self._outcome = outcome
-        if self._store_offered == Path(
-            outcome.result.output
-        ):  # the next run chooses its own path
+        # the next run chooses its own path
+        if self._store_offered == Path(outcome.result.output):
             self.output.line_edit.value, self.existing.value = "", "refuse"
         self._store_offered = None
         yield from self._show_maps(outcome_enhanced)

@@ -12,27 +12,14 @@ from napari.layers import Image, Labels, Layer
 from napari.viewer import Viewer
 from numpy.typing import NDArray
 
-from napari_semsr import core, jobs
+from napari_semsr import core, io, jobs
 from napari_semsr.analysis import (
     REASON_TEXTS,
     REASONS,
     get_reason_code,
 )
-from napari_semsr.io import (
-    HELPER_KEY,
-    STORE_KEY,
-    create_layer_attributes,
-    get_half_paths,
-)
 from napari_semsr.widgets import base, layers
-from napari_semsr.widgets.measure.regions import (
-    Region,
-    create_region_box,
-    format_measured_area_note,
-    read_image_pair,
-    read_regions,
-    show_area_outlines,
-)
+from napari_semsr.widgets.measure import regions
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -88,9 +75,11 @@ def add_failed_blocks_layer(
         opacity=0.8,
     )
     name = layers.create_result_name(viewer, name, "failed blocks")
-    keywords = create_layer_attributes(result.replace(data=codes, name=name, look=look))
+    keywords = io.create_layer_attributes(
+        result.replace(data=codes, name=name, look=look)
+    )
     del keywords["rgb"]
-    keywords["metadata"] |= {HELPER_KEY: _TITLE}
+    keywords["metadata"] |= {io.HELPER_KEY: _TITLE}
     return viewer.add_labels(codes, **keywords)
 
 
@@ -118,7 +107,7 @@ def _measure_frc(
     request: base.PanelCall,
     *,
     needs_halves: bool = False,
-    regions: Sequence[Region] = (),
+    regions: Sequence[regions.Region] = (),
 ) -> core.Job[FrcOutcome]:
     """Measure the FRC of one or two images, for the whole field and each block.
 
@@ -190,7 +179,7 @@ class FrcMapPanel(base.VerbPanel):
                 "too coarse."
             ),
         )
-        self.regions = create_region_box(
+        self.regions = regions.create_region_box(
             self,
             "blocks are summarised for each region that contains their centre, in a "
             "table and in the histogram.",
@@ -265,7 +254,7 @@ class FrcMapPanel(base.VerbPanel):
         alone = first is not None and second is None and layers.is_stitched(first)
         store = _get_store_path(first) if alone else None
         there = store is not None and all(
-            path.exists() for path in get_half_paths(store)
+            path.exists() for path in io.get_half_paths(store)
         )
         text = _HALVES if there else _ONE_MOSAIC
         is_needed = alone and not self.split_mosaic.value
@@ -282,7 +271,7 @@ class FrcMapPanel(base.VerbPanel):
                 "exposure of the field of view as the second image, or 'none'."
             )
             raise core.ShapeError(msg, code="same-image")
-        images = read_image_pair(self, layer, second)
+        images = regions.read_image_pair(self, layer, second)
         layers.get_common_unit(images)
         work = partial(
             _measure_frc,
@@ -295,7 +284,7 @@ class FrcMapPanel(base.VerbPanel):
                 and layers.is_stitched(layer)
                 and not self.split_mosaic.value
             ),
-            regions=read_regions(self, self.regions.value, layer),
+            regions=regions.read_regions(self, self.regions.value, layer),
         )
         return self.compose_call(
             dict(zip(("a", "b"), images, strict=False)),
@@ -314,10 +303,8 @@ class FrcMapPanel(base.VerbPanel):
                     "if necessary."
                 )
                 raise core.OptionError(msg, code="missing-value")
-            first, second = (
-                self.input_layers.read(before),
-                self.input_layers.read(after),
-            )
+            first = self.input_layers.read(before)
+            second = self.input_layers.read(after)
             first, values = _crop_to_common_blocks(first, second)
             limits = core.contrast_limits(values, 1, 99)
             for layer in (before, after):
@@ -423,7 +410,7 @@ class FrcMapPanel(base.VerbPanel):
             layers.show_scale_bar(self.viewer)
             yield
         part = outcome.part
-        yield from show_area_outlines(self, {layer: [part]} if part else {})
+        yield from regions.show_area_outlines(self, {layer: [part]} if part else {})
         yield from self._draw_plots(outcome)
         yield
         self.results.show_result(
@@ -466,9 +453,8 @@ class FrcMapPanel(base.VerbPanel):
         yield
         alone = outcome.alone
         if outcome.whole is not None:
-            for frc in core.get_plots(
-                outcome.whole, jobs.FRC.curves
-            ):  # none if too small
+            # none if too small
+            for frc in core.get_plots(outcome.whole, jobs.FRC.curves):
                 if alone is not None and alone.result.resolution_px is not None:
                     (other,) = core.get_plots(alone, jobs.DECORRELATION.curves)
                     line = replace(other.lines[-1], label="decorrelation")
@@ -520,7 +506,7 @@ def _have_same_processing(first: Image, other: Image) -> bool:
 
 def _get_store_path(layer: Image) -> Path | None:
     """Return the path of a layer's store or file."""
-    store = layer.metadata.get(STORE_KEY) or layers.get_file_path(layer)
+    store = layer.metadata.get(io.STORE_KEY) or layers.get_file_path(layer)
     return Path(store) if store else None
 
 
@@ -642,7 +628,7 @@ def _get_metrics(outcome: FrcOutcome) -> base.Numbers:
         name: blocks[name] for name in _get_statistics(outcome.blocks) if name in blocks
     }
     resolution = whole.pop("Resolution", None)
-    where = format_measured_area_note(outcome.part) if outcome.part else ""
+    where = regions.format_measured_area_note(outcome.part) if outcome.part else ""
     rows["Whole field"] = (
         f"left out: {outcome.why}"
         if resolution is None

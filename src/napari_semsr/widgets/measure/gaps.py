@@ -11,15 +11,7 @@ from qtpy.QtWidgets import QHeaderView, QWidget
 from napari_semsr.analysis import Gap, Gaps, Particle
 from napari_semsr.core import Options, RealArray
 from napari_semsr.jobs import GAPS, GapReport
-from napari_semsr.widgets import host
-from napari_semsr.widgets.base import (
-    Columns,
-    CommandOutcome,
-    Findings,
-    SelectableTable,
-    copy_to_clipboard,
-    create_button,
-)
+from napari_semsr.widgets import base, host
 from napari_semsr.widgets.layers import create_overlay_keywords, pixels_to_view
 from napari_semsr.widgets.measure.panel import GroundTruthPanel
 from napari_semsr.widgets.measure.regions import Cell, Region, get_region_box
@@ -51,14 +43,14 @@ class GapsPanel(GroundTruthPanel):
     def create_result_widgets(self) -> Sequence[QWidget]:
         """Create the table of gaps and a button to copy it."""
         tooltip = "Select a row to centre the view on its gap."
-        self.rows = SelectableTable(tooltip, _TABLE_HEIGHT)
+        self.rows = base.SelectableTable(tooltip, _TABLE_HEIGHT)
         self.rows.setSelectionBehavior(self.rows.SelectionBehavior.SelectRows)
         self.rows.setSelectionMode(self.rows.SelectionMode.SingleSelection)
         heads = self.rows.horizontalHeader()
         if heads is not None:
             heads.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         self.rows.itemSelectionChanged.connect(self._centre_view_on_gap)
-        self.copy_button = create_button(
+        self.copy_button = base.create_button(
             "Copy table",
             self.copy_table,
             "Copy one row per gap, to paste into a spreadsheet.",
@@ -66,7 +58,7 @@ class GapsPanel(GroundTruthPanel):
         return self.rows, self.copy_button
 
     def measure_region(
-        self, outcome: CommandOutcome, options: Options, region: Region
+        self, outcome: base.CommandOutcome, options: Options, region: Region
     ) -> Mapping[str, Cell]:
         """Count the gaps and particles whose centres are inside a region."""
         del options
@@ -79,10 +71,8 @@ class GapsPanel(GroundTruthPanel):
             return [item for item, there in zip(items, is_inside, strict=True) if there]
 
         result, unit = report.result, report.unit
-        gaps, invented_gaps = (
-            select_inside(result.found_gaps),
-            select_inside(result.invented_gaps),
-        )
+        gaps = select_inside(result.found_gaps)
+        invented_gaps = select_inside(result.invented_gaps)
         part = replace(
             result, found_gaps=tuple(gaps), invented_gaps=tuple(invented_gaps)
         )
@@ -93,10 +83,8 @@ class GapsPanel(GroundTruthPanel):
             f"median width ({unit})": float(np.median(widths)) if widths else None,
         }
         if result.reference_background is not None:
-            share, errors = (
-                part.undetected_fraction,
-                np.abs(part.compute_width_errors(unit)),
-            )
+            share = part.undetected_fraction
+            errors = np.abs(part.compute_width_errors(unit))
             row |= {
                 "not seen (%)": None if share is None else 100 * share,
                 "invented": len(invented_gaps),
@@ -104,7 +92,7 @@ class GapsPanel(GroundTruthPanel):
             }
         return row
 
-    def sentence(self, outcome: CommandOutcome) -> str:
+    def sentence(self, outcome: base.CommandOutcome) -> str:
         """Return a sentence that states the number of gaps."""
         gaps = outcome.report.result
         count = len(gaps.found_gaps)
@@ -132,8 +120,8 @@ class GapsPanel(GroundTruthPanel):
         findings = self.findings()
         if "gaps" in findings.curves:
             rows = {"gap": findings.curves["gaps"]}
-            text = Findings(self.title, findings.origin, curves=rows).to_text()
-            self.messages.show_status(copy_to_clipboard(text))
+            text = base.Findings(self.title, findings.origin, curves=rows).to_text()
+            self.messages.show_status(base.copy_to_clipboard(text))
 
     def _centre_view_on_gap(self) -> None:
         """Centre the view on the gap of the selected row."""
@@ -146,7 +134,7 @@ class GapsPanel(GroundTruthPanel):
         (place,) = pixels_to_view(self.viewer, marks, marks.data[[row], -2:])
         camera.center = (camera.center[0], *place)
 
-    def add_marks(self, layer: Layer, outcome: CommandOutcome) -> Iterator[None]:
+    def add_marks(self, layer: Layer, outcome: base.CommandOutcome) -> Iterator[None]:
         """Mark each particle with a ring, each gap with a line along its width.
 
         A point holds the data of a gap; its colour and shape show its kind.
@@ -198,7 +186,7 @@ class GapsPanel(GroundTruthPanel):
                     **create_overlay_keywords(part, self.title, layer),
                 )
 
-    def draw_plots(self, report: Any) -> Mapping[str, Columns]:
+    def draw_plots(self, report: Any) -> Mapping[str, base.Columns]:
         """Draw the plots, and fill the table of gaps."""
         result, unit = report.result, report.unit
         table, digits = result.create_table(), 1 if unit == "nm" else 2
@@ -219,7 +207,7 @@ class GapsPanel(GroundTruthPanel):
         self.rows.fill(rows, sorts=True)
         self.rows.setVisible(bool(self.rows.rowCount()))
         super().draw_plots(report)
-        curves: dict[str, Columns] = {}
+        curves: dict[str, base.Columns] = {}
         if result.found_gaps or result.invented_gaps:
             image, reference = report.histograms
             columns: dict[str, Sequence[float] | RealArray] = {

@@ -9,14 +9,8 @@ from napari_semsr.analysis import Histogram, measure_histogram
 from napari_semsr.core import format_shape, get_figures, get_quantities, run
 from napari_semsr.jobs import METRICS
 from napari_semsr.widgets.base import CommandOutcome
+from napari_semsr.widgets.measure import regions
 from napari_semsr.widgets.measure.panel import GroundTruthPanel
-from napari_semsr.widgets.measure.regions import (
-    Cell,
-    Region,
-    crop_to_inner_rectangle,
-    crop_to_region,
-    get_region_box,
-)
 
 _ELSEWHERE = frozenset(
     {
@@ -38,22 +32,24 @@ class MetricsPanel(GroundTruthPanel):
     )
 
     def measure_region(
-        self, outcome: CommandOutcome, options: Any, region: Region
-    ) -> Mapping[str, Cell]:
+        self, outcome: CommandOutcome, options: Any, region: regions.Region
+    ) -> Mapping[str, regions.Cell]:
         """Measure grey levels in the whole region, the rest in its inner rectangle."""
         # one range for all regions, so that their PSNR can be compared
         how = options.replace(data_range=outcome.report.result.data_range)
-        box = get_region_box(region, outcome.images[0])
-        within = [crop_to_region(region, image, box) for image in outcome.images]
+        box = regions.get_region_box(region, outcome.images[0])
+        within = [
+            regions.crop_to_region(region, image, box) for image in outcome.images
+        ]
         levels = measure_histogram(*within, bins=how.bins)
-        row: dict[str, Cell] = {
+        row: dict[str, regions.Cell] = {
             "pixels": int(np.isfinite(within[0].array()).sum()),
             "mean (grey levels)": levels.mean,
             "SD (grey levels)": levels.sd,
         }
         if levels.emd is not None:
             row["distance (grey levels)"] = levels.emd
-        parts = crop_to_inner_rectangle(region, *outcome.images)
+        parts = regions.crop_to_inner_rectangle(region, *outcome.images)
         figures = get_figures(run(METRICS.job(*parts, options=how)))
         row["rectangle"] = format_shape(parts[0].shape)
         for label, figure in figures.items():

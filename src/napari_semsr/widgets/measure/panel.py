@@ -10,37 +10,8 @@ from magicgui.widgets import ComboBox
 from napari.layers import Image, Layer
 from napari.viewer import Viewer
 
-from napari_semsr.core import (
-    Job,
-    Micrograph,
-    Options,
-    ShapeError,
-    get_figures,
-    get_plots,
-    get_quantities,
-)
-from napari_semsr.jobs import (
-    ERROR_MAP,
-    crop_to_gap_free_box,
-)
-from napari_semsr.widgets.base import (
-    Columns,
-    CommandOutcome,
-    Numbers,
-    OutputTarget,
-    PanelCall,
-    VerbPanel,
-    add_opened_image,
-    run_command,
-)
-from napari_semsr.widgets.layers import (
-    create_result_name,
-    fits_beside,
-    have_same_area,
-    hide_other_maps,
-    is_ground_truth,
-    is_sem_image,
-)
+from napari_semsr import core, jobs
+from napari_semsr.widgets import base, layers
 from napari_semsr.widgets.measure.regions import (
     Cell,
     Region,
@@ -57,14 +28,13 @@ from napari_semsr.widgets.measure.regions import (
 _MAX_PLOTS = 2  # plots that the panel's command draws below each other
 
 
-class MeasurePanel(VerbPanel):
+class MeasurePanel(base.VerbPanel):
     """Panel that measures layers, whole or by region, and may add a map."""
 
     applies_to_folder = True
     region_help = ""  # action in each region; without it there are none
-    cuts_gaps = (
-        False  # measures and outlines the part where all images have grey values
-    )
+    # measures and outlines the part where all images have grey values
+    cuts_gaps = False
 
     def __init__(self, viewer: Viewer) -> None:
         self.plots |= bool(self.verb.curves)
@@ -77,7 +47,7 @@ class MeasurePanel(VerbPanel):
             self.regions = create_region_box(self, self.region_help)
         return () if self.regions is None else (self.regions,)
 
-    def read_images(self, layers: Sequence[Layer]) -> list[Micrograph]:
+    def read_images(self, layers: Sequence[Layer]) -> list[core.Micrograph]:
         """Read the chosen layers, which have the same grid if gaps are cropped."""
         return (
             read_image_pair(self, *layers)
@@ -87,11 +57,11 @@ class MeasurePanel(VerbPanel):
 
     def create_work(
         self,
-        outcome: CommandOutcome,
-        options: Options,
+        outcome: base.CommandOutcome,
+        options: core.Options,
         layer: Layer,
-        target: OutputTarget | None,
-    ) -> Callable[[PanelCall], Job[CommandOutcome]]:
+        target: base.OutputTarget | None,
+    ) -> Callable[[base.PanelCall], core.Job[base.CommandOutcome]]:
         """Return what a job does: crop gaps, run the call, and measure the regions."""
         regions = (
             read_regions(self, self.regions.value, layer)
@@ -102,29 +72,29 @@ class MeasurePanel(VerbPanel):
 
     def _measure(
         self,
-        outcome: CommandOutcome,
-        options: Options,
+        outcome: base.CommandOutcome,
+        options: core.Options,
         regions: Sequence[Region],
-        target: OutputTarget | None,
-        request: PanelCall,
-    ) -> Job[CommandOutcome]:
+        target: base.OutputTarget | None,
+        request: base.PanelCall,
+    ) -> core.Job[base.CommandOutcome]:
         """Run the call, and measure its results in each region."""
         images: dict[str, Any] = dict(request.values)
         if self.cuts_gaps:
-            parts, box = yield from crop_to_gap_free_box(*outcome.images)
+            parts, box = yield from jobs.crop_to_gap_free_box(*outcome.images)
             images |= zip(request.values, parts, strict=True)
             outcome = replace(outcome, image=parts[0], is_part=box is not None)
-        outcome = yield from run_command(outcome, target, request, **images)
+        outcome = yield from base.run_command(outcome, target, request, **images)
         measure = partial(self.measure_region, outcome, options)
         return replace(outcome, regions=(yield from measure_regions(regions, measure)))
 
     def measure_region(
-        self, outcome: CommandOutcome, options: Any, region: Region
+        self, outcome: base.CommandOutcome, options: Any, region: Region
     ) -> Mapping[str, Cell]:
         """Measure a region with the options of the command."""
         raise NotImplementedError
 
-    def add_image(self, layer: Image, outcome: CommandOutcome) -> Iterator[None]:
+    def add_image(self, layer: Image, outcome: base.CommandOutcome) -> Iterator[None]:
         """Add the map as a layer, replacing an earlier map of the same images."""
         del layer
         assert outcome.output is not None  # noqa: S101 - checked by the caller
@@ -136,13 +106,13 @@ class MeasurePanel(VerbPanel):
             kind, *self.result_layers.sources
         ) as earlier:
             yield from self.result_layers.remove_earlier(earlier)
-            title = create_result_name(self.viewer, source, f"{kind} ({unit}")
-            layer_made = add_opened_image(self.viewer, map_made, name=title)
-            hide_other_maps(self.viewer, layer_made)
+            title = layers.create_result_name(self.viewer, source, f"{kind} ({unit}")
+            layer_made = base.add_opened_image(self.viewer, map_made, name=title)
+            layers.hide_other_maps(self.viewer, layer_made)
             yield
 
     def show_figures(
-        self, layer: Layer, outcome: CommandOutcome, figures: Numbers
+        self, layer: Layer, outcome: base.CommandOutcome, figures: base.Numbers
     ) -> Iterator[None]:
         """Outline what was measured, mark it, and show metrics, plots and tables."""
         report = outcome.report
@@ -165,16 +135,16 @@ class MeasurePanel(VerbPanel):
             more=self.format_legend(report),
         )
 
-    def add_marks(self, layer: Layer, outcome: CommandOutcome) -> Iterator[None]:
+    def add_marks(self, layer: Layer, outcome: base.CommandOutcome) -> Iterator[None]:
         """Add helper layers for the result, step by step."""
         del layer, outcome
         return iter(())
 
-    def sentence(self, outcome: CommandOutcome) -> str:
+    def sentence(self, outcome: base.CommandOutcome) -> str:
         """Return a sentence with the main values, to be shown above the metrics."""
         report = outcome.report
-        figures = get_figures(report)
-        quantities = (q for q, _ in get_quantities(type(report)).values())
+        figures = core.get_figures(report)
+        quantities = (q for q, _ in core.get_quantities(type(report)).values())
         # nm and px count as one
         labels = dict.fromkeys(q.label for q in quantities if q.large)
         large = ", ".join(
@@ -193,15 +163,15 @@ class MeasurePanel(VerbPanel):
         del report
         return ""
 
-    def draw_plots(self, report: Any) -> Mapping[str, Columns]:
+    def draw_plots(self, report: Any) -> Mapping[str, base.Columns]:
         """Draw the plots that the command declares, and return their columns."""
         if not self.plots:
             return {}
         from napari_semsr.widgets.base import draw_plot
 
-        curves: dict[str, Columns] = {}
+        curves: dict[str, base.Columns] = {}
         canvas = self.results.clear_plot(rows=_MAX_PLOTS, height=230)
-        plots = get_plots(report, self.verb.curves)
+        plots = core.get_plots(report, self.verb.curves)
         for axes, plot in zip(canvas.axes, plots, strict=False):
             draw_plot(axes, plot)
             curves |= plot.columns
@@ -243,10 +213,10 @@ class GroundTruthPanel(MeasurePanel):
     @staticmethod
     def rank_reference(image: Layer, other: Layer) -> int:
         """Rank a layer as a reference for an image: ground truth first, then SEM."""
-        if is_ground_truth(image):
+        if layers.is_ground_truth(image):
             return 0
-        sem = is_sem_image(other) and not is_sem_image(image)
-        return 3 if is_ground_truth(other) else 2 * sem
+        sem = layers.is_sem_image(other) and not layers.is_sem_image(image)
+        return 3 if layers.is_ground_truth(other) else 2 * sem
 
 
 _NEAR = 0.02  # share of a side: tolerance for coinciding edges; chosen
@@ -257,7 +227,7 @@ class ErrorMapPanel(MeasurePanel):
 
     title, run_label = "Error map", "Map errors"
     help_place = "error_map.md"
-    verb = ERROR_MAP
+    verb = jobs.ERROR_MAP
     input_image = 1
     region_help = (
         "the error is summarised for each of its regions. Blur, gain and offset are "
@@ -272,13 +242,13 @@ class ErrorMapPanel(MeasurePanel):
         self.input_layers.propose_partner(
             after,
             before,
-            lambda image, other: 1 + fits_beside(image, other),
-            lies=partial(have_same_area, near=_NEAR),
-            may=partial(fits_beside, of_source=True),
+            lambda image, other: 1 + layers.fits_beside(image, other),
+            lies=partial(layers.have_same_area, near=_NEAR),
+            may=partial(layers.fits_beside, of_source=True),
         )
 
     def measure_region(
-        self, outcome: CommandOutcome, options: Options, region: Region
+        self, outcome: base.CommandOutcome, options: core.Options, region: Region
     ) -> Mapping[str, Cell]:
         """Summarise the errors in one region."""
         del options
@@ -289,7 +259,7 @@ class ErrorMapPanel(MeasurePanel):
         finite = values[np.isfinite(values)]
         if not finite.size:
             msg = "there are no valid pixels there"
-            raise ShapeError(msg, code="no-finite-values")
+            raise core.ShapeError(msg, code="no-finite-values")
         unit = "grey levels" if report.unit == "grey" else "%"
         return {
             "pixels": int(finite.size),

@@ -13,30 +13,9 @@ from magicgui.widgets import CheckBox
 from napari.layers import Image, Shapes
 from napari.utils.events import Event
 
-from napari_semsr import core
-from napari_semsr.analysis import (
-    LineReader,
-    Profile,
-    ProfileOptions,
-    measure_profile,
-    read_profile,
-)
+from napari_semsr import analysis, core
 from napari_semsr.jobs import PROFILE, MeasuredCurve
-from napari_semsr.widgets import base
-from napari_semsr.widgets.layers import (
-    add_drawing_layer,
-    find_visible_shapes,
-    get_common_unit,
-    get_display_fit,
-    get_display_transform,
-    get_displayed_plane,
-    get_drawing_scale,
-    get_nm_scale,
-    is_calibrated,
-    list_grey_layers,
-    list_user_layers,
-    world_to_layer,
-)
+from napari_semsr.widgets import base, layers
 
 if TYPE_CHECKING:
     from matplotlib.lines import Line2D
@@ -57,7 +36,7 @@ class _ReadRequest:
 
     image: core.Micrograph
     to_plane: core.Affine  # from its pixels to nm, or to px of the viewer
-    reader: LineReader
+    reader: analysis.LineReader
 
 
 _Request = tuple[
@@ -70,7 +49,7 @@ class LayerProfile:
     """Profile of one layer along the line, or the reason why there is none."""
 
     name: str
-    profile: Profile
+    profile: analysis.Profile
     curve: MeasuredCurve | None
     problem: str
 
@@ -98,7 +77,7 @@ def _measure_profiles(
     for number, one in enumerate(requests):
         yield core.Progress(number, len(requests), f"reading {one.image.name}")
         try:
-            profile = read_profile(
+            profile = analysis.read_profile(
                 one.image,
                 line,
                 to_plane=one.to_plane,
@@ -115,7 +94,7 @@ def _measure_profiles(
                     pixel_size_nm=one.image.pixel_size_nm,
                     pixel_size_sd_nm=one.image.pixel_size_sd_nm,
                     profile=profile,
-                    readings=measure_profile(profile, **options),
+                    readings=analysis.measure_profile(profile, **options),
                 )
         except core.SemsrError as error:
             problem = core.Message(str(error), core.get_error_code(error))
@@ -140,7 +119,7 @@ class ProfilePanel(base.VerbPanel):
     def build_form(self) -> None:
         """Build the form."""
         self.profiles: ProfileSet | None = None
-        self._readers: dict[int, tuple[object, object, LineReader]] = {}
+        self._readers: dict[int, tuple[object, object, analysis.LineReader]] = {}
         # events and mouse callback of the layer of lines
         self._lines_watched: Any = ()
         self._profiles_drawn: tuple[object, ...] = ()  # profiles shown in the plot
@@ -155,7 +134,7 @@ class ProfilePanel(base.VerbPanel):
             "Line",
             "Shapes layer whose selected line is measured, or its last line if none "
             "is selected.",
-            layers=lambda: list_user_layers(self.viewer, Shapes),
+            layers=lambda: layers.list_user_layers(self.viewer, Shapes),
         )
         self.draw_button = base.create_button(
             "Draw a line",
@@ -164,7 +143,7 @@ class ProfilePanel(base.VerbPanel):
             "then drag across a structure.",
         )
         self.hint = base.RichTextLabel(_HINT)
-        self.form = base.OptionsForm(ProfileOptions)
+        self.form = base.OptionsForm(analysis.ProfileOptions)
         self.live = CheckBox(
             name="live",
             text="Follow the line",
@@ -208,7 +187,7 @@ class ProfilePanel(base.VerbPanel):
             images = self._list_images()
             line = self.line.value
             if line is None:
-                line = add_drawing_layer(self.viewer, images[0], _LINE_LAYER)
+                line = layers.add_drawing_layer(self.viewer, images[0], _LINE_LAYER)
                 self.line.value = line
             self.viewer.layers.selection.active = line
             line.mode = "add_line"
@@ -246,15 +225,15 @@ class ProfilePanel(base.VerbPanel):
         events = lines.events.data, lines.events.set_data, lines.events.highlight
         for event in events:
             event.connect(self._on_line_moved)
-        lines.mouse_drag_callbacks.insert(
-            0, track_drag
-        )  # before napari's callback that starts the line
+        # before napari's callback that starts the line
+        lines.mouse_drag_callbacks.insert(0, track_drag)
         self._lines_watched = events, (lines.mouse_drag_callbacks, track_drag)
         self._on_line_moved()
 
     def _find_line_ends(self, lines: Shapes) -> core.FloatArray | None:
         """Return the ends (2, 2) of the selected or last line, in world coordinates."""
-        kinds, indices = lines.shape_type, find_visible_shapes(lines, self.viewer.dims)
+        kinds = lines.shape_type
+        indices = layers.find_visible_shapes(lines, self.viewer.dims)
         lines_in_view = [place for place in indices if kinds[place] == "line"]
         lines_chosen = [
             place for place in lines_in_view if place in lines.selected_data
@@ -284,7 +263,9 @@ class ProfilePanel(base.VerbPanel):
         return {**self.form.values(), "line": ",".join(places)}
 
     def _list_images(self) -> list[Image]:
-        layers_chosen = list(self.layers.value) or list_grey_layers(self.viewer)[-1:]
+        layers_chosen = (
+            list(self.layers.value) or layers.list_grey_layers(self.viewer)[-1:]
+        )
         if not layers_chosen:
             self.input_layers.read(None)  # the message says what to do
         return layers_chosen
@@ -296,15 +277,16 @@ class ProfilePanel(base.VerbPanel):
         view.
         """
         image = self.input_layers.read(layer, is_unturned=True, colour=True)
-        place = get_displayed_plane(layer, self.viewer.dims)
+        place = layers.get_displayed_plane(layer, self.viewer.dims)
         reader = self._readers.get(id(layer))
         if reader is None or reader[0] is not layer.data or reader[1] != place:
-            reader = (layer.data, place, LineReader(image.data))
+            reader = (layer.data, place, analysis.LineReader(image.data))
             self._readers[id(layer)] = reader
-        linear, shift = get_display_transform(layer)
-        linear, shift = linear / get_display_fit(first)[0], world_to_layer(first, shift)
-        has_size = is_calibrated(layer)
-        k = get_nm_scale(layer) if has_size else np.ones(2)
+        linear, shift = layers.get_display_transform(layer)
+        linear = linear / layers.get_display_fit(first)[0]
+        shift = layers.world_to_layer(first, shift)
+        has_size = layers.is_calibrated(layer)
+        k = layers.get_nm_scale(layer) if has_size else np.ones(2)
         size = tuple(np.linalg.norm(k[:, None] * linear, axis=0).tolist())
         if has_size and image.pixel_size_nm != size:
             image = image.replace(pixel_size_nm=size)
@@ -316,7 +298,7 @@ class ProfilePanel(base.VerbPanel):
         """Return the parameters of the measurement: layers, line, width and options."""
         images = self._list_images()
         requests = [self._create_read_request(layer, images[0]) for layer in images]
-        get_common_unit([one.image for one in requests])
+        layers.get_common_unit([one.image for one in requests])
         lines = self.line.value
         ends = None if lines is None else self._find_line_ends(lines)
         if lines is None or ends is None:
@@ -326,7 +308,9 @@ class ProfilePanel(base.VerbPanel):
             )
             raise core.OptionError(msg, code="line-missing")
         # in the coordinates in which the images are measured
-        ends = world_to_layer(images[0], ends) * get_drawing_scale(lines, images[0])
+        ends = layers.world_to_layer(images[0], ends) * layers.get_drawing_scale(
+            lines, images[0]
+        )
         (y0, x0), (y1, x1) = ends.tolist()
         line = y0, x0, y1, x1
         values = self.form.create_options(line=line).model_dump(exclude={"line"})
@@ -533,7 +517,9 @@ def _get_curve_bounds(
     return float(finite.min()), float(finite.max()), longest
 
 
-def _downsample_profile(profile: Profile) -> tuple[core.FloatArray, core.FloatArray]:
+def _downsample_profile(
+    profile: analysis.Profile,
+) -> tuple[core.FloatArray, core.FloatArray]:
     """Downsample a profile, if long, to the minimum and maximum of each section."""
     x, y = profile.distance_px, profile.intensity
     step = -(-2 * len(x) // _MAX_POINTS)

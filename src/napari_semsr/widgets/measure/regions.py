@@ -32,9 +32,8 @@ class Region:
 
     name: str
     kind: str  # polygon, ellipse or label
-    vertices: (
-        core.FloatArray
-    )  # vertices (N, 2); of a label, the matrix to pixels, (3, 2)
+    # vertices (N, 2); of a label, the matrix to pixels, (3, 2)
+    vertices: core.FloatArray
     labels: core.RealArray | None = None
     label: int = 0
 

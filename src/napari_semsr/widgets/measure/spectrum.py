@@ -10,23 +10,9 @@ from magicgui.widgets import CheckBox
 from napari.layers import Image, Layer
 from napari.viewer import Viewer
 
-from napari_semsr import core
+from napari_semsr import core, jobs
 from napari_semsr.io import HELPER_KEY
-from napari_semsr.jobs import (
-    SPECTRUM,
-    SpectrumReport,
-    compose_derived_provenance,
-    create_spectrum_display,
-    crop_to_gap_free_box,
-    open_image,
-)
-from napari_semsr.widgets.base import (
-    Form,
-    PanelCall,
-    RichTextLabel,
-    VerbPanel,
-    is_alive,
-)
+from napari_semsr.widgets import base
 from napari_semsr.widgets.layers import (
     create_display_fit_keywords,
     create_layer_keywords,
@@ -87,9 +73,9 @@ def _add_spectrum_layer(
     size: Any = {"pixel_size_nm" if has_size else "spacing_px": pitch}
     grid = image.replace(
         data=plane,
-        look=create_spectrum_display(plane),
+        look=jobs.create_spectrum_display(plane),
         origin=(y, x + place * _GAP * image.shape[1] * image.scale[1]),
-        provenance=compose_derived_provenance("spectrum", {}, image=image),
+        provenance=jobs.compose_derived_provenance("spectrum", {}, image=image),
         **size,
     )
     name = create_result_name(viewer, image.name, "spectrum")
@@ -164,7 +150,7 @@ class Spectra:
 def _compute_spectra(
     images: Sequence[core.Micrograph],
     regions: Sequence[Sequence[Region]],
-    request: PanelCall,
+    request: base.PanelCall,
     *,
     planes: bool,
 ) -> core.Job[Spectra]:
@@ -172,10 +158,10 @@ def _compute_spectra(
 
     def measure(
         image: core.Micrograph, step: core.Progress
-    ) -> core.Job[SpectrumReport]:
+    ) -> core.Job[jobs.SpectrumReport]:
         return core.map_progress(request.run(image=image), lambda _: step)
 
-    images = [open_image(image) for image in images]  # which marks fill values
+    images = [jobs.open_image(image) for image in images]  # which marks fill values
     has_size = get_common_unit(images) == "nm"
     lines, centred_spectra = [], []
     if any(regions):
@@ -193,7 +179,7 @@ def _compute_spectra(
         for grid in dict.fromkeys(grids):  # images on the same grid get the same crop
             alike = [place for place, other in enumerate(grids) if other == grid]
             of_grid = [images[place] for place in alike]
-            crops, _ = yield from crop_to_gap_free_box(*of_grid)
+            crops, _ = yield from jobs.crop_to_gap_free_box(*of_grid)
             valid_parts |= zip(alike, crops, strict=True)
         parts = tuple(valid_parts[place] for place in range(len(images)))
     for number, image in enumerate(parts):
@@ -205,17 +191,17 @@ def _compute_spectra(
         if planes:
             centred_spectra.append(report.plane.array())
     yield core.Progress(len(images), len(images), "done")
-    radial = SPECTRUM.curves[0].combine(lines, has_size=has_size)
+    radial = jobs.SPECTRUM.curves[0].combine(lines, has_size=has_size)
     return Spectra(tuple(images), parts, radial, tuple(centred_spectra))
 
 
-class SpectrumPanel(VerbPanel):
+class SpectrumPanel(base.VerbPanel):
     """Panel that plots radial spectra of layers together, and adds 2-D spectra."""
 
     plots = applies_to_folder = True
     help_place = "first-steps.md#3-measure-it"
     title, run_label = "Spectrum", "Transform"
-    verb = SPECTRUM
+    verb = jobs.SPECTRUM
 
     def build_form(self) -> None:
         """Build the form."""
@@ -237,21 +223,21 @@ class SpectrumPanel(VerbPanel):
             "instead of the whole image, the largest rectangle inside each of its "
             "regions is measured, without a 2-D spectrum.",
         )
-        form = Form(self.layers.native, self.regions, self.planes, self.rings)
-        self.add_group("Layers", form, RichTextLabel(_NOTE))
+        form = base.Form(self.layers.native, self.regions, self.planes, self.rings)
+        self.add_group("Layers", form, base.RichTextLabel(_NOTE))
         self.add_results("Radial spectra", helpers="Show what was measured")
         self.input_layers.follow_active_layer(self.layers)
         self.viewer.layers.selection.events.changed.connect(self._use_selected_layers)
 
     def _use_selected_layers(self, event: object = None) -> None:
         """Choose all selected layers if there are several, as none is active then."""
-        if is_alive(self) and not self.is_busy:
+        if base.is_alive(self) and not self.is_busy:
             selection = self.viewer.layers.selection
             layers_chosen = [item for item in self.layers.choices if item in selection]
             if len(layers_chosen) > 1:
                 self.layers.value = layers_chosen
 
-    def create_call(self) -> PanelCall:
+    def create_call(self) -> base.PanelCall:
         """Read the form, and return the call that Run starts."""
         layers_chosen = list(self.layers.value)
         if not layers_chosen:

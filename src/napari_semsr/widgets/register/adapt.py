@@ -11,45 +11,23 @@ import numpy as np
 from napari.layers import Image, Layer
 from napari.utils.events import Event
 
+from napari_semsr import core, jobs
 from napari_semsr.analysis import choose_gain
-from napari_semsr.core import (
-    DB,
-    Job,
-    Micrograph,
-    PixelSize,
-    Progress,
-    ShapeError,
-    get_figures,
-)
 from napari_semsr.io import StoredTransform, replace_atomically
-from napari_semsr.jobs import (
-    ADAPT,
-    MODELS_IMPORT,
-    STOP,
-    Adapted,
-    AdaptOptions,
-    AdaptProgress,
-    OverwritePolicy,
-)
-from napari_semsr.widgets import base, host
+from napari_semsr.widgets import base, host, layers
 from napari_semsr.widgets.enhance import NEWS
-from napari_semsr.widgets.layers import (
-    add_image_beside,
-    create_result_name,
-    fits_beside,
-)
 from napari_semsr.widgets.placement import TransformSelector
 from napari_semsr.widgets.register.panel import find_image_pair
 
 _PAGES = {"Report (*.html)": ".html"}
-_RESULTS_KEPT = shutil.ignore_patterns(STOP, "*.zarr", "*.safetensors", "*.html")
+_RESULTS_KEPT = shutil.ignore_patterns(jobs.STOP, "*.zarr", "*.safetensors", "*.html")
 _LIST_HEIGHT = 70
 _GAP_PX = 4  # px between the three images of the held-out part
 
 
 @dataclass(frozen=True, slots=True)
 class _AdaptOutcome:
-    result: Adapted
+    result: jobs.Adapted
     mosaic: base.OpenedImage
     linear: base.OpenedImage
     look_here: base.OpenedImage
@@ -57,7 +35,7 @@ class _AdaptOutcome:
 
 def _run_adaptation(
     stopped: Path | None, request: base.PanelCall
-) -> Job[_AdaptOutcome]:
+) -> core.Job[_AdaptOutcome]:
     """Train, add the model to the library, and open the enhanced mosaic.
 
     `stopped`: folder of a run whose training is resumed, and whose results are kept.
@@ -65,8 +43,8 @@ def _run_adaptation(
     if stopped is not None:
         folder = Path(request.options["output"])
         shutil.copytree(stopped, folder, ignore=_RESULTS_KEPT, dirs_exist_ok=True)
-    adaptation: Adapted = yield from request.run()
-    yield from MODELS_IMPORT.rerun(Path(adaptation.model))
+    adaptation: jobs.Adapted = yield from request.run()
+    yield from jobs.MODELS_IMPORT.rerun(Path(adaptation.model))
     return _AdaptOutcome(
         adaptation,
         (yield from base.open_store(adaptation.applied[0].output)),
@@ -86,7 +64,7 @@ class AdaptPanel(base.VerbPanel):
     queue = "training"
     help_place = "adapt.md#in-napari"
     title, run_label = "Train on SEM", "Train"
-    verb = ADAPT
+    verb = jobs.ADAPT
     after_cancel = "no model was added, and Train resumes the training"
 
     def build_form(self) -> None:
@@ -118,7 +96,7 @@ class AdaptPanel(base.VerbPanel):
             remedy="let the images be registered",
         )
         self.placed, self.transform = self.map.kind_box, self.map.transform
-        self.form = base.OptionsForm(AdaptOptions)
+        self.form = base.OptionsForm(jobs.AdaptOptions)
         self.form.show_row("landmarks_only", visible=False)
         self.add_group("Images", self.images)
         self.add_group("Settings", where, self.form)
@@ -151,7 +129,7 @@ class AdaptPanel(base.VerbPanel):
         self._view: tuple[object, ...] = ()  # when it was added
         self._folder: Path | None = None
         self._request: tuple[object, ...] | None = None  # request of that folder
-        self._pixel_size: PixelSize | None = None  # of its mosaic
+        self._pixel_size: core.PixelSize | None = None  # of its mosaic
         self._curve: list[tuple[float, float]] = []
         self._linear: float | None = None
         self._gain_name = ""  # which of the gains the curve has
@@ -160,7 +138,7 @@ class AdaptPanel(base.VerbPanel):
         """Return whether a layer may be another SEM image, not yet registered."""
         mosaic, sem = self.mosaic.value, self.sem.value
         return layer is not sem and all(
-            one is None or fits_beside(one, layer, anywhere=True)
+            one is None or layers.fits_beside(one, layer, anywhere=True)
             for one in (mosaic, sem)
         )
 
@@ -220,7 +198,9 @@ class AdaptPanel(base.VerbPanel):
         )
         folder = self._folder
         resume = folder is not None and folder.is_dir() and request == self._request
-        stopped = folder if folder and resume and (folder / STOP).is_file() else None
+        stopped = (
+            folder if folder and resume and (folder / jobs.STOP).is_file() else None
+        )
         if folder is None or not resume or stopped is not None:
             folder = base.find_free_store_path(f"{images[0].name} adapted", "")
         size = images[0].pixel_size_nm
@@ -232,11 +212,11 @@ class AdaptPanel(base.VerbPanel):
             begin=partial(
                 self._prepare_progress, folder, request, size, resumes=bool(resume)
             ),
-            existing=OverwritePolicy(resume=resume, keep=True),
+            existing=jobs.OverwritePolicy(resume=resume, keep=True),
             options=options,
         )
 
-    def read_pair(self, *more: Image) -> list[Micrograph]:
+    def read_pair(self, *more: Image) -> list[core.Micrograph]:
         """Read the optical image, the SEM image and `more` SEM images."""
         optical, sem = self.mosaic.value, self.sem.value
         # the rotation of a layer on the screen is not used besides a transform
@@ -248,10 +228,10 @@ class AdaptPanel(base.VerbPanel):
                 f"Layer {first.name!r} is chosen as both images; open an SEM image of "
                 f"the same area, and choose it under {self.sem.label}."
             )
-            raise ShapeError(msg, code="same-image")
+            raise core.ShapeError(msg, code="same-image")
         return images
 
-    def read_settings(self) -> tuple[AdaptOptions, dict[str, Any]]:
+    def read_settings(self) -> tuple[jobs.AdaptOptions, dict[str, Any]]:
         """Return the options, and the transform and wording of messages."""
         transform, options = self.map.get_transform(), self.form.create_options()
         if transform is not None:
@@ -269,7 +249,7 @@ class AdaptPanel(base.VerbPanel):
         self,
         folder: Path,
         request: tuple[object, ...],
-        size: PixelSize | None,
+        size: core.PixelSize | None,
         *,
         resumes: bool,
     ) -> None:
@@ -289,9 +269,9 @@ class AdaptPanel(base.VerbPanel):
     def _disable_stop_button(self, _: bool) -> None:
         self.stop_button.setEnabled(False)
 
-    def _show_training_step(self, step: Progress) -> None:
-        self.stop_button.setEnabled(isinstance(step, AdaptProgress))
-        if not isinstance(step, AdaptProgress):
+    def _show_training_step(self, step: core.Progress) -> None:
+        self.stop_button.setEnabled(isinstance(step, jobs.AdaptProgress))
+        if not isinstance(step, jobs.AdaptProgress):
             return
         if step.preview_images:
             # the held-out area side by side: optical, enhanced, SEM
@@ -301,9 +281,9 @@ class AdaptPanel(base.VerbPanel):
             parts = [part for plane in planes for part in (plane, gap)][:-1]
             data = np.concatenate(parts, axis=1).astype(np.float32)
             if self.layer is None:
-                self.layer = add_image_beside(
+                self.layer = layers.add_image_beside(
                     self.viewer,
-                    Micrograph(data, self._pixel_size),
+                    core.Micrograph(data, self._pixel_size),
                     "held-out part: optical | now | SEM",
                     helper=self.title,
                 )
@@ -321,7 +301,7 @@ class AdaptPanel(base.VerbPanel):
     def stop_here(self) -> None:
         """End the training with the current model."""
         if self._folder is not None and self._folder.is_dir():
-            (self._folder / STOP).touch()
+            (self._folder / jobs.STOP).touch()
             self.stop_button.setEnabled(False)
             self.messages.show_status("Ending the training with the current model …")
 
@@ -342,7 +322,7 @@ class AdaptPanel(base.VerbPanel):
         if self._linear is not None:
             axes.axhline(self._linear, color="#8d99ae", ls="--", label="linear filter")
         axes.set_xlabel("Time trained (s)")
-        axes.set_ylabel(f"{self._gain_name.capitalize()} ({DB})")
+        axes.set_ylabel(f"{self._gain_name.capitalize()} ({core.DB})")
         axes.legend(loc="lower right")
         axes.grid(visible=True, alpha=0.15)
         plot.refresh()
@@ -350,7 +330,7 @@ class AdaptPanel(base.VerbPanel):
     def show_adaptation(self, mosaic: Image, outcome: _AdaptOutcome) -> Iterator[None]:
         """Add the enhanced mosaic, and show the gain and the invented objects."""
         adaptation = outcome.result
-        was_stopped = (Path(adaptation.output) / STOP).is_file()
+        was_stopped = (Path(adaptation.output) / jobs.STOP).is_file()
         if not was_stopped:
             self._request = None  # it is finished
         if self.layer in self.viewer.layers:
@@ -367,16 +347,16 @@ class AdaptPanel(base.VerbPanel):
             "look here": outcome.look_here,
         }
         for what, opened_store in stores_hidden.items():
-            title = create_result_name(self.viewer, mosaic.name, what)
+            title = layers.create_result_name(self.viewer, mosaic.name, what)
             base.add_opened_image(self.viewer, opened_store, name=title, visible=False)
-        title = create_result_name(self.viewer, mosaic.name, name)
+        title = layers.create_result_name(self.viewer, mosaic.name, name)
         base.add_opened_image(self.viewer, outcome.mosaic, name=title)
         yield
         NEWS.changed.emit()
         self._draw_gain_curve()
         seconds, gains = np.array(self._curve).reshape(-1, 2).T
         self.results.show_result(
-            get_figures(adaptation),
+            core.get_figures(adaptation),
             f"Trained {name} for {adaptation.minutes:.1f} min and enhanced "
             f"{mosaic.name}; the model is now listed in Enhance."
             f"{' Train resumes the training.' if was_stopped else ''} The report is "

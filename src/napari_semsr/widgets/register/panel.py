@@ -14,51 +14,16 @@ from napari.viewer import Viewer
 from qtpy.QtCore import QTimer
 from qtpy.QtGui import QHideEvent
 
-from napari_semsr import core, jobs
+from napari_semsr import core, io, jobs
 from napari_semsr.inference import TrainedPixelSizes
-from napari_semsr.io import (
-    ImageIdentity,
-    StoredTransform,
-    read_landmarks,
-    read_transform,
-    write_landmarks,
-    write_transform,
-)
 from napari_semsr.registration import (
     Landmarks,
     Registration,
     RegistrationRefused,
     fit_landmarks,
 )
-from napari_semsr.widgets import base
+from napari_semsr.widgets import base, layers
 from napari_semsr.widgets.compare import CompareControls, LayerIsolator
-from napari_semsr.widgets.layers import (
-    MARK_KEY,
-    apply_pixel_size,
-    create_display_fit_keywords,
-    create_overlay_keywords,
-    create_result_name,
-    fill_view,
-    find_free_name,
-    fits_beside,
-    get_display_transform,
-    get_identity,
-    get_instrument,
-    get_last_job_name,
-    get_layer_pixel_size,
-    get_nm_scale,
-    get_pixel_transform,
-    get_visible_box,
-    is_acquired,
-    is_calibrated,
-    is_incomplete,
-    is_rotated_or_sheared,
-    is_stitched,
-    layer_to_world,
-    list_grey_layers,
-    list_user_layers,
-    world_to_layer,
-)
 
 _MARK_COLOURS = ("#e3b617", "#4ca3dd")  # of the moving image and of the fixed one
 _MARK_SHARE = 0.02  # of the image's longer side; chosen: a mark covers no detail
@@ -152,13 +117,16 @@ class LandmarkControls(base.Form):
         """Show how well the landmark pairs fit, and number the landmarks."""
         images = self._images()
         there = [image for image in images if image in self._viewer.layers]
-        identities = [get_identity(image) for image in there if image is not None]
+        identities = [
+            layers.get_identity(image) for image in there if image is not None
+        ]
         # existing landmarks of the two images, such as those from a project
         marks = [
             layer
             for pair in zip(identities, reversed(identities), strict=True)
-            for layer in list_user_layers(self._viewer, Points)
-            if pair == (layer.metadata.get(MARK_KEY), layer.metadata.get(_PARTNER_KEY))
+            for layer in layers.list_user_layers(self._viewer, Points)
+            if pair
+            == (layer.metadata.get(layers.MARK_KEY), layer.metadata.get(_PARTNER_KEY))
         ]
         if len(marks) == 2 and not self.points:
             self._watch_points_layers(images, tuple(marks))
@@ -290,12 +258,15 @@ class LandmarkControls(base.Form):
     ) -> Points:
         """Add an empty points layer over an image."""
         side = max(image.level_shapes[0][-2:])
-        fit = create_display_fit_keywords(image)
-        marks = {MARK_KEY: get_identity(image), _PARTNER_KEY: get_identity(other)}
+        fit = layers.create_display_fit_keywords(image)
+        marks = {
+            layers.MARK_KEY: layers.get_identity(image),
+            _PARTNER_KEY: layers.get_identity(other),
+        }
         return self._viewer.add_points(
             np.empty((0, 2)),
             ndim=2,
-            name=find_free_name(self._viewer, f"{image.name} · landmarks"),
+            name=layers.find_free_name(self._viewer, f"{image.name} · landmarks"),
             scale=image.scale[-2:],
             translate=image.translate[-2:],
             units=image.units[-2:],
@@ -336,9 +307,8 @@ class LandmarkControls(base.Form):
             self._replace_points(other, other.data[indices_kept])
         self.show_fit()
         if action == "added" and self.add_button.isChecked():
-            QTimer.singleShot(
-                0, self._show_next_image
-            )  # napari still handles the click
+            # napari still handles the click
+            QTimer.singleShot(0, self._show_next_image)
 
     def _replace_points(self, layer: Points, data: core.FloatArray) -> None:
         """Replace the points of a layer without handling the change event."""
@@ -363,8 +333,8 @@ class LandmarkControls(base.Form):
         self._viewer.layers.selection.active = layer
         self.points[1 - place].mode = "pan_zoom"
         layer.mode = "add"
-        if get_visible_box(self._viewer, image) is None:
-            fill_view(self._viewer, image)
+        if layers.get_visible_box(self._viewer, image) is None:
+            layers.fill_view(self._viewer, image)
         self._panel.messages.show_status(
             f"Click point {min(first, second) + 1} in {image.name}."
         )
@@ -401,11 +371,13 @@ class LandmarkControls(base.Form):
             return
         with self._panel.messages.show_errors():
             images = [self._panel.input_layers.read(layer) for layer in pair]
-            places = read_landmarks(path, *images)
+            places = io.read_landmarks(path, *images)
             count = len(places[0])
             self._add_points_layers(*pair)
             for layer, places_found in zip(self.points, places, strict=True):
-                world = layer_to_world(layer, places_found / get_nm_scale(layer))
+                world = layers.layer_to_world(
+                    layer, places_found / layers.get_nm_scale(layer)
+                )
                 there = [layer.world_to_data(place) for place in world]
                 self._replace_points(layer, np.array(there).reshape(-1, 2))
             self.show_fit()
@@ -425,7 +397,7 @@ class LandmarkControls(base.Form):
             moving, fixed_places = moving[:pairs], fixed_places[:pairs]
 
             def write(path: Path) -> None:
-                write_landmarks(
+                io.write_landmarks(
                     path, moving=moving, fixed_places=fixed_places, units=units
                 )
                 self._panel.session.mark_saved_to_file(self.points)
@@ -449,21 +421,21 @@ def _show_hidden_layer(layer: Points) -> Iterator[None]:
 def _get_positions_nm(layer: Points) -> core.FloatArray:
     """Return positions in nm, or in the layer's own unit if it is not a length."""
     world = [layer.data_to_world(point)[-2:] for point in np.asarray(layer.data)]
-    own = world_to_layer(layer, np.array(world, dtype=float).reshape(-1, 2))
-    places: core.FloatArray = own * get_nm_scale(layer)
+    own = layers.world_to_layer(layer, np.array(world, dtype=float).reshape(-1, 2))
+    places: core.FloatArray = own * layers.get_nm_scale(layer)
     return places
 
 
 def _places_px(layer: Points, image: Image) -> core.FloatArray:
     """Return positions in image pixels, relative to the centre of the first pixel."""
-    linear, shift = get_pixel_transform(image)
+    linear, shift = layers.get_pixel_transform(image)
     places = np.linalg.solve(linear, (_get_positions_nm(layer) - shift).T).T
     return np.asarray(places, dtype=float)
 
 
 def _get_position_unit(layer: Layer) -> str:
     """Return the unit of the positions in a layer."""
-    return "nm" if is_calibrated(layer) else "px"
+    return "nm" if layers.is_calibrated(layer) else "px"
 
 
 _TURN_MS = 500  # one flash per second, far below what affects photosensitive people
@@ -537,9 +509,8 @@ class OverlayControls(CompareControls):
         for control in (self.overlay, self.flicker):
             self.add_row(control)
             self._ticks.append(control)
-        self.show_row(
-            "strength", False
-        )  # images of two instruments have no common grey scale
+        # images of two instruments have no common grey scale
+        self.show_row("strength", False)
         self._timer = base.create_timer(self, self._toggle_upper_layer, _TURN_MS)
         self.overlay.changed.connect(self._toggle_overlay)
         self.flicker.changed.connect(self._toggle_flicker)
@@ -605,9 +576,8 @@ _REACH = 0.4  # of a patch: length of most arrows; patches are half a patch apar
 _SHARE = 90  # % of the arrows that are not longer; chosen
 _PATCH = 128  # largest side of a patch; that of the recipe fine-tune
 _THIN = 0.03  # share of a patch: width of an arrow
-_SEEN_SHARE = (
-    1 / 300
-)  # share of the image: arrows this wide are visible when all of it is in view
+# share of the image: arrows this wide are visible when all of it is in view
+_SEEN_SHARE = 1 / 300
 _REFUSAL_TEXTS = {
     "ambiguous": "none: several positions fit",
     "no-overlap": "none: no position fits",
@@ -672,12 +642,10 @@ class RegisterPanel(base.VerbPanel):
         self.add_group("Settings", self.form, self.marking, buttons)
         self.add_group("Compare", self.look)
         self._build_results()
-        self.last_registration: tuple[jobs.Registered, Image, Image] | None = (
-            None  # and its layers
-        )
-        self._layers_wanted: dict[
-            str, Layer | None
-        ] = {}  # by the user, until it is gone
+        # and its layers
+        self.last_registration: tuple[jobs.Registered, Image, Image] | None = None
+        # by the user, until it is gone
+        self._layers_wanted: dict[str, Layer | None] = {}
         self._proposes = False
         self._layers_chosen: dict[str, Layer | None] = {}
         self._layers_followed: list[Layer] = []  # whose transform is watched
@@ -797,7 +765,7 @@ class RegisterPanel(base.VerbPanel):
         if base.is_alive(self):
             layer = self.moving.value
             self.shown_button.setVisible(
-                layer is not None and is_rotated_or_sheared(layer)
+                layer is not None and layers.is_rotated_or_sheared(layer)
             )
 
     def _update_form_rows(self, _: object = None) -> None:
@@ -843,7 +811,7 @@ class RegisterPanel(base.VerbPanel):
         images: tuple[core.Micrograph, core.Micrograph],
         *,
         landmarks: object = None,
-        transform: StoredTransform | None = None,
+        transform: io.StoredTransform | None = None,
         options: jobs.RegisterOptions | None = None,
     ) -> base.PanelCall:
         """Return a call that registers the layers, or applies a known transform."""
@@ -864,28 +832,29 @@ class RegisterPanel(base.VerbPanel):
     def apply_file(self, path: Path) -> None:
         """Apply a stored transform to the chosen layers."""
         with self.messages.show_errors():
-            self._apply_transform(self._read_images(), read_transform(path))
+            self._apply_transform(self._read_images(), io.read_transform(path))
 
     def take_shown(self) -> None:
         """Resample the moving layer onto the fixed one as displayed in napari."""
         with self.messages.show_errors():
             images = self._read_images(is_unturned=True)
-            moving, fixed_side = map(ImageIdentity.from_image, images)
+            moving, fixed_side = map(io.ImageIdentity.from_image, images)
             layer = self.moving.value
-            nm = get_nm_scale(layer)  # the layer's unit, if not a length: refused later
-            linear, shift = get_display_transform(layer)
+            # the layer's unit, if not a length: refused later
+            nm = layers.get_nm_scale(layer)
+            linear, shift = layers.get_display_transform(layer)
             # without the layer's scale and translation
             linear = nm[:, None] * linear / (nm * layer.scale[-2:])
             shift = nm * shift - linear @ (nm * layer.translate[-2:])
             shown_map = core.Affine.from_matrix(linear, shift)
             self._apply_transform(
-                images, StoredTransform(shown_map, moving, fixed_side)
+                images, io.StoredTransform(shown_map, moving, fixed_side)
             )
 
     def _apply_transform(
         self,
         images: tuple[core.Micrograph, core.Micrograph],
-        transform: StoredTransform,
+        transform: io.StoredTransform,
     ) -> None:
         request = self._request_registration(images, transform=transform)
         self.controls.start(partial(request.work, request), request.show)
@@ -894,8 +863,8 @@ class RegisterPanel(base.VerbPanel):
         self, moving: Image, fixed_layer: Image, result: _Result
     ) -> Iterator[None]:
         """Add the resampled image, and show the error of the transform."""
-        layers = [moving, fixed_layer]
-        self.result_layers.sources = self.input_layers.get_planes(layers)
+        both = [moving, fixed_layer]
+        self.result_layers.sources = self.input_layers.get_planes(both)
         for button in self.further:
             button.setEnabled(not isinstance(result, RegistrationRefused))
         self.take_size_button.setVisible(False)
@@ -914,7 +883,7 @@ class RegisterPanel(base.VerbPanel):
         layer = base.add_opened_image(
             self.viewer,
             outcome.output,
-            name=create_result_name(self.viewer, moving.name, "registered"),
+            name=layers.create_result_name(self.viewer, moving.name, "registered"),
             colormap=moving.colormap,
             contrast_limits=moving.contrast_limits,
             gamma=moving.gamma,
@@ -933,8 +902,8 @@ class RegisterPanel(base.VerbPanel):
         moving.visible = False
         aside = self.marks.left_aside()
         self.marks.put_away()
-        if get_visible_box(self.viewer, fixed_layer) is None:
-            fill_view(self.viewer, fixed_layer)
+        if layers.get_visible_box(self.viewer, fixed_layer) is None:
+            layers.fill_view(self.viewer, fixed_layer)
         self.last_registration = registration, moving, fixed_layer
         self.viewer.layers.selection.active = layer
         self.look.select_layers(fixed_layer, layer)
@@ -977,10 +946,10 @@ class RegisterPanel(base.VerbPanel):
         width = max(1.0, _THIN * float(side.min()), _SEEN_SHARE * max(image.shape))
         # An unreliable patch matches anywhere: it has a box, as an arrow would mislead.
         is_shown = reliable | (times * np.abs(off) <= side / 2).all(axis=1)
-        look = create_overlay_keywords(image, self.title, layer)
+        look = layers.create_overlay_keywords(image, self.title, layer)
         yield self.viewer.add_vectors(
             np.stack([places, off], axis=1)[is_shown],
-            name=create_result_name(self.viewer, name, "residuals"),
+            name=layers.create_result_name(self.viewer, name, "residuals"),
             length=times,
             edge_width=width,
             vector_style="arrow",
@@ -996,7 +965,7 @@ class RegisterPanel(base.VerbPanel):
         yield self.viewer.add_shapes(
             [np.clip(box + place, -0.5, edge) for place in places[~reliable]],
             shape_type="rectangle",
-            name=create_result_name(self.viewer, name, "unreliable"),
+            name=layers.create_result_name(self.viewer, name, "unreliable"),
             edge_color=_BAD,
             face_color=f"{_BAD}40",
             edge_width=width / 2,
@@ -1009,16 +978,16 @@ class RegisterPanel(base.VerbPanel):
         """Apply the measured pixel size to the layer that has none."""
         if self.last_registration is None:
             return
-        registration_found, *layers = self.last_registration
-        for layer in (item for item in layers if not is_calibrated(item)):
+        registration_found, *both = self.last_registration
+        for layer in (item for item in both if not layers.is_calibrated(item)):
             side = (
                 registration_found.stored_transform.moving
-                if layer is layers[0]
+                if layer is both[0]
                 else registration_found.stored_transform.fixed
             )
             size = side.pixel_size_nm
             origin = core.create_size_source("found by registration in napari", size)
-            apply_pixel_size(layer, size, origin=origin)
+            layers.apply_pixel_size(layer, size, origin=origin)
             self.take_size_button.setVisible(False)
             self.messages.show_status(
                 f"The pixel size of {layer.name} is now {core.format_pixel_size(size)}."
@@ -1030,11 +999,11 @@ class RegisterPanel(base.VerbPanel):
         if self.last_registration is not None:
             transform_file = self.last_registration[0].stored_transform
             name = f"{transform_file.moving.name} to {transform_file.fixed.name}"
-            write = partial(write_transform, transform_file=transform_file)
+            write = partial(io.write_transform, transform_file=transform_file)
             sentence = "Transform saved as {}."
             self.sharing.save_file("Save transform", name, _TRANSFORMS, write, sentence)
 
-    def _get_registered_pair(self) -> tuple[StoredTransform, Image, Image] | None:
+    def _get_registered_pair(self) -> tuple[io.StoredTransform, Image, Image] | None:
         """Return the mosaic-to-SEM transform and both layers, if they are open.
 
         If the SEM image was moved onto the mosaic, the transform is inverted.
@@ -1052,7 +1021,7 @@ class RegisterPanel(base.VerbPanel):
                     back = stored_map.transform.inverse()
                     sides = stored_map.fixed, stored_map.moving
                     return (
-                        StoredTransform(back, *sides, quality_facts),
+                        io.StoredTransform(back, *sides, quality_facts),
                         fixed_layer,
                         moving,
                     )
@@ -1121,16 +1090,16 @@ def find_image_pair(
     """
     layers_opened = [
         item
-        for item in list_grey_layers(viewer)
-        if item not in layers_made and not is_incomplete(item)
+        for item in layers.list_grey_layers(viewer)
+        if item not in layers_made and not layers.is_incomplete(item)
     ]
-    layers_with_size = [item for item in layers_opened if is_calibrated(item)]
+    layers_with_size = [item for item in layers_opened if layers.is_calibrated(item)]
     if is_unsized and len(layers_with_size) < 2:
         layers_with_size = layers_opened
     exposures = [
         item
         for item in layers_with_size
-        if is_acquired(item) and get_last_job_name(item) != "register"
+        if layers.is_acquired(item) and layers.get_last_job_name(item) != "register"
     ] or layers_with_size
     if len(exposures) < 2:
         return None
@@ -1139,17 +1108,21 @@ def find_image_pair(
     rest = [
         item
         for item in reversed(exposures)
-        if fits_beside(item, fixed_layer, anywhere=True)
+        if layers.fits_beside(item, fixed_layer, anywhere=True)
     ]
     return (min(rest, key=_compute_sem_score), fixed_layer) if rest else None
 
 
 def _compute_sem_score(layer: Image) -> tuple[int, float]:
     """Rank a layer by its resemblance to an SEM image: instrument, small pixels."""
-    kind = get_instrument(layer)
-    if kind is None and is_stitched(layer):
+    kind = layers.get_instrument(layer)
+    if kind is None and layers.is_stitched(layer):
         kind = "optical"
-    size = float(get_layer_pixel_size(layer)[1]) if is_calibrated(layer) else np.inf
+    size = (
+        float(layers.get_layer_pixel_size(layer)[1])
+        if layers.is_calibrated(layer)
+        else np.inf
+    )
     return (kind == "sem") - (kind == "optical"), -size
 
 
@@ -1174,10 +1147,8 @@ def _compute_arrow_factor(registration: Registration) -> float:
 def _describe_result(registration: Registration, moving: str, fixed_name: str) -> str:
     sentence = f"Registered {moving} to {fixed_name}"
     if np.isfinite(registration.error_nm):
-        nm, px = (
-            core.format_rounded(registration.error_nm),
-            f"{registration.error_px:.2g}",
-        )
+        nm = core.format_rounded(registration.error_nm)
+        px = f"{registration.error_px:.2g}"
         sentence += f", with an expected error of {nm} nm ({px} px)"
     if registration.search_name == "full":
         sentence += ", after a search over all rotations"

@@ -22,19 +22,13 @@ from napari_semsr.core import FloatArray, OptionError
 from napari_semsr.io import HELPER_KEY, replace_atomically
 from napari_semsr.jobs import StitchedFile
 from napari_semsr.stitching import Corrections, PairReport
-from napari_semsr.widgets import host
+from napari_semsr.widgets import host, layers
 from napari_semsr.widgets.base import (
     RichTextLabel,
     VerbPanel,
     WrappingRow,
     create_button,
     stack_widgets,
-)
-from napari_semsr.widgets.layers import (
-    MARK_KEY,
-    get_identity,
-    pixels_to_view,
-    show_box,
 )
 
 _STEP, _FINE_STEP = 1.0, 0.1  # px per press of an arrow key, without and with Shift
@@ -82,12 +76,10 @@ class CorrectionList(QWidget):
         self._mosaic_file: StitchedFile | None = None
         self._mosaic: Image | None = None
         self._layers_hidden: list[Layer] = []  # while two frames are shown
-        self._frames_shown: tuple[Image, Image] | None = (
-            None  # the second one can be moved
-        )
-        self._view_before: tuple[tuple[float, ...], float] | None = (
-            None  # centre and zoom
-        )
+        # the second one can be moved
+        self._frames_shown: tuple[Image, Image] | None = None
+        # centre and zoom
+        self._view_before: tuple[tuple[float, ...], float] | None = None
         self._frames = (0, 0)  # the rows of the list, in the order shown
         self._nudge = np.zeros(2)
         self._rows: list[PairReport] = []
@@ -269,11 +261,9 @@ class CorrectionList(QWidget):
 
     def _show_frames(self, first: int, second: int) -> None:
         """Show two frames superimposed in green and magenta, at full resolution."""
-        mosaic_file, mosaic, viewer = (
-            self._mosaic_file,
-            self._mosaic,
-            self._panel.viewer,
-        )
+        mosaic_file = self._mosaic_file
+        mosaic = self._mosaic
+        viewer = self._panel.viewer
         if mosaic_file is None or mosaic is None or mosaic not in viewer.layers:
             return
         self.leave()
@@ -308,7 +298,7 @@ class CorrectionList(QWidget):
                     axis_labels=("y", "x"),
                     metadata={
                         HELPER_KEY: self._panel.title,
-                        MARK_KEY: get_identity(mosaic),
+                        layers.MARK_KEY: layers.get_identity(mosaic),
                     },
                 )
                 layers_shown.append(layer)
@@ -359,13 +349,13 @@ class CorrectionList(QWidget):
             return
         side = np.array(self._mosaic_file.frame_shape)
         low, high = corners.max(axis=0), corners.min(axis=0) + side
-        middle, half = (
-            (low + high) / 2 - corners[0] - 0.5,
-            np.maximum(high - low, 1) / 2,
-        )
-        show_box(viewer, layer, (middle - half, middle + half), _VIEW_SHARE)
+        middle = (low + high) / 2 - corners[0] - 0.5
+        half = np.maximum(high - low, 1) / 2
+        layers.show_box(viewer, layer, (middle - half, middle + half), _VIEW_SHARE)
         camera = host.get_camera(viewer)
-        pitch = np.ptp(pixels_to_view(viewer, layer, [(0, 0), (1, 1)]), axis=0).min()
+        pitch = np.ptp(
+            layers.pixels_to_view(viewer, layer, [(0, 0), (1, 1)]), axis=0
+        ).min()
         camera.zoom = max(camera.zoom, 1 / float(pitch))
 
     # -- corrections ------------------------------------------------------------
@@ -497,11 +487,9 @@ class CorrectionList(QWidget):
     def fix(self) -> None:
         """Fix the magenta frame at its displayed position."""
         with self._panel.messages.show_errors():
-            pair, mosaic_file, mosaic = (
-                self._get_frame_names(),
-                self._mosaic_file,
-                self._mosaic,
-            )
+            pair = self._get_frame_names()
+            mosaic_file = self._mosaic_file
+            mosaic = self._mosaic
             if self._frames_shown is None or mosaic_file is None or mosaic is None:
                 return
             solution = mosaic_file.solution

@@ -10,13 +10,7 @@ from napari.utils.colormaps import Colormap, ensure_colormap
 from qtpy.QtCore import QObject
 
 from napari_semsr.io import BAR_KEY, COVERAGE, HELPER_KEY, STORE_KEY, get_label_path
-from napari_semsr.widgets.base import (
-    JobRunner,
-    OpenedImage,
-    VerbPanel,
-    is_alive,
-    open_store,
-)
+from napari_semsr.widgets import base
 from napari_semsr.widgets.layers import MARK_KEY, get_identity, show_colour_bar
 
 _NAME = COVERAGE
@@ -32,7 +26,9 @@ def get_coverage_path(layer: Layer | None) -> Path | None:
 class Coverage(QObject):
     """Tick box that shows the coverage of a panel's mosaic as an overlay."""
 
-    def __init__(self, panel: VerbPanel, mosaic: Callable[[], Image | None]) -> None:
+    def __init__(
+        self, panel: base.VerbPanel, mosaic: Callable[[], Image | None]
+    ) -> None:
         super().__init__(panel)
         self._panel, self._mosaic = panel, mosaic
         self.tick = CheckBox(
@@ -41,7 +37,7 @@ class Coverage(QObject):
             tooltip="Overlay the mosaic with the number of frames at each pixel.",
         )
         self._of: Image | None = None
-        self._runner = JobRunner(self)
+        self._runner = base.JobRunner(self)
         self._runner.returned.connect(self._add_coverage_layer)
         self._runner.failed.connect(panel.messages.show_problem)
         self.tick.changed.connect(self.show)
@@ -61,12 +57,12 @@ class Coverage(QObject):
             self._panel.messages.show_status(f"The mosaic {reason}; stitch it again.")
             return
         self._of = mosaic
-        self._runner.start("Show coverage", lambda: open_store(path))
+        self._runner.start("Show coverage", lambda: base.open_store(path))
 
-    def _add_coverage_layer(self, opened_store: OpenedImage) -> None:
+    def _add_coverage_layer(self, opened_store: base.OpenedImage) -> None:
         """Add a layer with one colour per frame count, transparent where uncovered."""
         viewer, mosaic = self._panel.viewer, self._of
-        if not is_alive(self) or not self.tick.value:
+        if not base.is_alive(self) or not self.tick.value:
             return
         if mosaic is None or mosaic not in viewer.layers:
             return

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy.QtWidgets import QWidget
 
+from napari_semsr import jobs
 from napari_semsr.core import (
     Box,
     Float32Array,
@@ -23,22 +24,8 @@ from napari_semsr.core import (
     OptionError,
 )
 from napari_semsr.io import LIVE_KEY, GrowingMosaic, GrowingWindow
-from napari_semsr.jobs import (
-    STITCH,
-    FollowedScan,
-    StitchFolderOptions,
-    follow_scan,
-    open_frame_folder,
-)
 from napari_semsr.stitching import UnplacedFramesError
-from napari_semsr.widgets import base, host
-from napari_semsr.widgets.layers import (
-    create_layer_keywords,
-    find_free_name,
-    get_display_fit,
-    layer_to_world,
-    world_to_layer,
-)
+from napari_semsr.widgets import base, host, layers
 
 if TYPE_CHECKING:
     from napari.layers import Image
@@ -120,22 +107,22 @@ class GrowingLevels:
 def follow_and_stitch_scan(
     folder: Path,
     places: tuple[Path, Path],
-    options: StitchFolderOptions,
+    options: jobs.StitchFolderOptions,
     display: GrowingLevels,
     is_stopped: Callable[[], bool],
     **how: Any,
-) -> Job[tuple[base.JobOutput | UnplacedFramesError, FollowedScan]]:
+) -> Job[tuple[base.JobOutput | UnplacedFramesError, jobs.FollowedScan]]:
     """Follow a scan until the user stops it, then stitch its frames.
 
     `places`: the store that grows, and the mosaic; `how`: ``positions, overwrite``.
     """
-    files = open_frame_folder(folder, how["positions"], options)
-    followed_scan = yield from follow_scan(
+    files = jobs.open_frame_folder(folder, how["positions"], options)
+    followed_scan = yield from jobs.follow_scan(
         files, places[0], options, is_stopped=is_stopped, display=display
     )
     followed_scan.release_lock()
     options_left = options.replace(other_frames="leave-out")
-    job = STITCH.job(folder, places[1], options=options_left, keep=False, **how)
+    job = jobs.STITCH.job(folder, places[1], options=options_left, keep=False, **how)
     try:
         outcome = yield from base.run_and_open(job, base.OutputTarget(places[1]))
     except UnplacedFramesError as error:
@@ -206,10 +193,8 @@ class GrowingLayer:
 
     def _add(self, data: list[Any], box: Box) -> None:
         """Add the layer as soon as its first pixels have contrast."""
-        mosaic, measured_limits = (
-            self.levels.mosaic,
-            self._measure_contrast_limits(data[1]),
-        )
+        mosaic = self.levels.mosaic
+        measured_limits = self._measure_contrast_limits(data[1])
         if mosaic is None or measured_limits is None:
             return
         record, place = mosaic.store.record, mosaic.store.path
@@ -218,10 +203,10 @@ class GrowingLayer:
             np.zeros((1, 1), np.float32), record.pixel_size_nm, name,
             origin=mosaic.start_position, spacing_px=record.spacing_px,
         )  # fmt: skip
-        keywords = create_layer_keywords(about, contrast_limits=measured_limits)
+        keywords = layers.create_layer_keywords(about, contrast_limits=measured_limits)
         self._start = np.array(keywords["translate"])
         keywords["metadata"] = keywords.get("metadata", {}) | {LIVE_KEY: True}
-        keywords["name"] = find_free_name(self._panel.viewer, name)
+        keywords["name"] = layers.find_free_name(self._panel.viewer, name)
         keywords["translate"] = self._start + np.array(box.corner) * keywords["scale"]
         with self._panel.history.make_removals_final():
             self.layer = self._panel.viewer.add_image(data, multiscale=True, **keywords)
@@ -247,7 +232,9 @@ class FolderFollower(QWidget):
     def __init__(
         self,
         panel: base.VerbPanel,
-        read: Callable[[Path], tuple[StitchFolderOptions, Path, dict[str, object]]],
+        read: Callable[
+            [Path], tuple[jobs.StitchFolderOptions, Path, dict[str, object]]
+        ],
         show: Callable[..., Iterator[None]],
     ) -> None:
         super().__init__()
@@ -336,9 +323,9 @@ class FolderFollower(QWidget):
     def _show_final_mosaic(
         self,
         folder: Path,
-        options: StitchFolderOptions,
+        options: jobs.StitchFolderOptions,
         how: Mapping[str, object],
-        result: tuple[base.JobOutput | UnplacedFramesError, FollowedScan],
+        result: tuple[base.JobOutput | UnplacedFramesError, jobs.FollowedScan],
     ) -> Iterator[None]:
         """Replace the growing mosaic with the final one, keeping view and contrast."""
         outcome, followed_scan = result
@@ -356,8 +343,8 @@ class FolderFollower(QWidget):
             both = [(at, corners.get(name)) for name, at in live.items()]
             steps = [np.subtract(new, old) for old, new in both if old and new]
             shift = np.median(steps, axis=0) if steps else np.zeros(2)
-            own = world_to_layer(layer, center[-2:])
+            own = layers.world_to_layer(layer, center[-2:])
             own = own + shift * layer.scale + mosaic.translate
-            center[-2:] = layer_to_world(mosaic, own)
-            fits = get_display_fit(layer)[0] / get_display_fit(mosaic)[0]
+            center[-2:] = layers.layer_to_world(mosaic, own)
+            fits = layers.get_display_fit(layer)[0] / layers.get_display_fit(mosaic)[0]
             camera.center, camera.zoom = tuple(center), zoom * fits

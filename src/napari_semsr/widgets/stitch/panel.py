@@ -13,37 +13,11 @@ from napari.utils.events import Event
 from napari.viewer import Viewer
 from qtpy.QtWidgets import QButtonGroup, QPushButton, QVBoxLayout, QWidget
 
-from napari_semsr import core, io
-from napari_semsr.jobs import (
-    STITCH,
-    OverwritePolicy,
-    StitchedFile,
-    StitchFolderOptions,
-    open_scan,
-)
+from napari_semsr import core, io, jobs, stitching
 from napari_semsr.reporting import draw_position_errors
-from napari_semsr.stitching import (
-    Corrections,
-    LikelyGrid,
-    PairReport,
-    UnplacedFramesError,
-)
-from napari_semsr.widgets import base
+from napari_semsr.widgets import base, layers
 from napari_semsr.widgets.calibrate import PLUS_MINUS, PixelSizeEdit
-from napari_semsr.widgets.layers import (
-    apply_pixel_size,
-    create_overlay_keywords,
-    create_result_name,
-    fill_view,
-    find_free_name,
-    is_calibrated,
-    show_scale_bar,
-)
-from napari_semsr.widgets.stitch.by_hand import (
-    CorrectionList,
-    get_corrections_path,
-    write_corrections,
-)
+from napari_semsr.widgets.stitch import by_hand
 from napari_semsr.widgets.stitch.coverage import Coverage
 from napari_semsr.widgets.stitch.follow import FolderFollower
 
@@ -86,18 +60,18 @@ _OVERLAP_COLUMNS = [
 
 
 def inspect_scan(
-    folder: Path, options: StitchFolderOptions | None = None
+    folder: Path, options: jobs.StitchFolderOptions | None = None
 ) -> core.Job[tuple[core.Acquisition, int]]:
     """Open a scan at its lowest height; return it and the number of heights."""
     yield core.Progress(0, 0, f"looking into {folder.name}")
     heights = io.read_heights(folder) if (folder / io.HEIGHTS).is_file() else ()
     lowest = heights[0][0] if heights else folder
-    scan = yield from open_scan(lowest, options=options)
+    scan = yield from jobs.open_scan(lowest, options=options)
     return scan.replace(name=folder.resolve().name), len(heights)
 
 
 def _try_inspect_scan(
-    folder: Path, options: StitchFolderOptions
+    folder: Path, options: jobs.StitchFolderOptions
 ) -> core.Job[tuple[core.Acquisition, int] | core.SemsrError]:
     """Inspect a scan; return the error if frames are missing.
 
@@ -112,10 +86,10 @@ def _try_inspect_scan(
 
 
 def create_frame_layers(
-    folder: Path, options: StitchFolderOptions | None = None
+    folder: Path, options: jobs.StitchFolderOptions | None = None
 ) -> core.Job[Sequence[tuple[object, dict[str, object], str]]]:
     """Create layers of a scan's frames at nominal positions, for `add_frame_layers`."""
-    acquisition = yield from open_scan(folder, options=options)
+    acquisition = yield from jobs.open_scan(folder, options=options)
     yield core.Progress(0, 0, "reading the frames")
     names, options_stated = set(io.FRAMES_OPTIONS), {}
     if options is not None:
@@ -124,28 +98,28 @@ def create_frame_layers(
 
 
 def add_frame_layers(
-    viewer: Viewer, layers: Sequence[tuple[object, dict[str, object], str]]
+    viewer: Viewer, frame_layers: Sequence[tuple[object, dict[str, object], str]]
 ) -> str:
     """Add frame layers to the viewer, and describe how the frames are placed."""
-    for data, attributes, kind in layers:
+    for data, attributes, kind in frame_layers:
         getattr(viewer, f"add_{kind}")(data, **attributes)
-    show_scale_bar(viewer)
-    if len(layers) > 1:
+    layers.show_scale_bar(viewer)
+    if len(frame_layers) > 1:
         return "The frames are shown at their scan positions."
     return "The scan has no positions, so the frames are shown as a stack."
 
 
 def correct_mosaic_file(
-    mosaic_file: StitchedFile,
+    mosaic_file: jobs.StitchedFile,
     folder: Path,
-    corrections: Corrections,
+    corrections: stitching.Corrections,
     positions: Path | None,
-    options: StitchFolderOptions,
+    options: jobs.StitchFolderOptions,
 ) -> core.Job[base.JobOutput]:
     """Correct a stored mosaic in place, and store the corrections with it."""
     target = Path(mosaic_file.output)
     some = corrections if corrections.names else None
-    job = STITCH.job(
+    job = jobs.STITCH.job(
         folder,
         target,
         positions=positions,
@@ -155,7 +129,7 @@ def correct_mosaic_file(
         again=mosaic_file,
     )
     outcome = yield from base.run_and_open(job, base.OutputTarget(target))
-    write_corrections(get_corrections_path(target), corrections)
+    by_hand.write_corrections(by_hand.get_corrections_path(target), corrections)
     return outcome
 
 
@@ -165,7 +139,7 @@ class StitchMosaicPanel(base.VerbPanel):
     plots = True
     help_place = "first-steps.md#5-stitch-frames"
     title, run_label = _TITLE, "Stitch"
-    verb = STITCH
+    verb = jobs.STITCH
     output: FileEdit
 
     def build_form(self) -> None:
@@ -207,7 +181,7 @@ class StitchMosaicPanel(base.VerbPanel):
         self._select_open_scan()
 
     def _build_settings(self) -> None:
-        self.focus = base.create_option_widget(StitchFolderOptions, "focus")
+        self.focus = base.create_option_widget(jobs.StitchFolderOptions, "focus")
         self.grid = LineEdit(
             name="grid",
             label="Grid",
@@ -281,7 +255,7 @@ class StitchMosaicPanel(base.VerbPanel):
             max=core.MAX_DISTORTION,
             step=0.005,
         )
-        self.form = base.OptionsForm(StitchFolderOptions)
+        self.form = base.OptionsForm(jobs.StitchFolderOptions)
         tooltip = "Frame order, overlaps and blending; rarely needed."
         distortion_form = base.Form(
             self.positions, self.distortion, self.distortion_amount.native
@@ -299,7 +273,7 @@ class StitchMosaicPanel(base.VerbPanel):
             tooltip="Keep or replace an existing store.",
             choices=[("refuse", False), ("replace it", True)],
         )
-        self.halves = base.create_option_widget(StitchFolderOptions, "halves")
+        self.halves = base.create_option_widget(jobs.StitchFolderOptions, "halves")
         self.halves.value = True
         self.target = base.Form(self.output, self.existing, self.halves)
         self.add_group("Mosaic", self.target)
@@ -312,7 +286,7 @@ class StitchMosaicPanel(base.VerbPanel):
         # above the footer, where scrolling does not hide it
         cast("QVBoxLayout", self.layout()).insertWidget(1, self.question)
         self.question.hide()
-        self._grids: tuple[LikelyGrid, ...] = ()
+        self._grids: tuple[stitching.LikelyGrid, ...] = ()
         self._answers = QButtonGroup(self.question)
         self._answers.idClicked.connect(self._stitch_with_grid)
         self._coverage = Coverage(self, lambda: self._mosaic)
@@ -323,7 +297,7 @@ class StitchMosaicPanel(base.VerbPanel):
             "Open the SEM image from the sem subfolder of the frame folder, and "
             "register the mosaic to it.",
         )
-        self.by_hand = CorrectionList(self, self.solve_again)
+        self.by_hand = by_hand.CorrectionList(self, self.solve_again)
         tip = "Inspect overlaps one by one, and correct wrong ones."
         self.correcting = base.CollapsibleSection("Correct by hand", tip, self.by_hand)
         self.correcting.header.clicked.connect(self.by_hand.show_whole)
@@ -337,7 +311,7 @@ class StitchMosaicPanel(base.VerbPanel):
         )
         # The mosaic that can be corrected, its folder, positions and options
         self._last_corrected: (
-            tuple[StitchedFile, Path, Path | None, StitchFolderOptions] | None
+            tuple[jobs.StitchedFile, Path, Path | None, jobs.StitchFolderOptions] | None
         ) = None
         self._electrons: Path | None = None
 
@@ -418,7 +392,7 @@ class StitchMosaicPanel(base.VerbPanel):
             self._missing_timer.start()
         else:
             self.about.setText("")
-            how = StitchFolderOptions(colour=self.form.values()["colour"])
+            how = jobs.StitchFolderOptions(colour=self.form.values()["colour"])
             look = partial(_try_inspect_scan, folder_chosen, how)
             self.controls.start_inspection(
                 "Look into folder", look, self._show_scan_description
@@ -475,7 +449,7 @@ class StitchMosaicPanel(base.VerbPanel):
 
     # -- stitching --------------------------------------------------------------
 
-    def options(self) -> StitchFolderOptions:
+    def options(self) -> jobs.StitchFolderOptions:
         """Create the job from the form."""
         method = str(self.flat.value)
         if method == _FLAT_FILE:
@@ -493,13 +467,13 @@ class StitchMosaicPanel(base.VerbPanel):
             distortion = float(self.distortion_amount.value)
         elif distortion == _DISTORTION_CALIBRATED:
             distortion = None
-        options: StitchFolderOptions = self.form.create_options(
+        options: jobs.StitchFolderOptions = self.form.create_options(
             grid=self.grid.value,
             flat_field=method,
             focus=self.focus.value,
             halves=self.halves.value and self.focus.value != "max",
             distortion=distortion,
-            **io.apply_calibration(size_options, [StitchFolderOptions]),
+            **io.apply_calibration(size_options, [jobs.StitchFolderOptions]),
         )
         return options
 
@@ -515,18 +489,20 @@ class StitchMosaicPanel(base.VerbPanel):
 
         def stitch(
             request: base.PanelCall,
-        ) -> core.Job[base.JobOutput | UnplacedFramesError]:
+        ) -> core.Job[base.JobOutput | stitching.UnplacedFramesError]:
             try:
                 outcome = yield from base.run_and_open(
                     request.run(), base.OutputTarget(target)
                 )
-            except UnplacedFramesError as error:
+            except stitching.UnplacedFramesError as error:
                 return error
             height = outcome.result.height
             beside = None if height is None else (yield from base.open_store(height))
             return replace(outcome, beside=beside)
 
-        def show(outcome: base.JobOutput | UnplacedFramesError) -> Iterator[None]:
+        def show(
+            outcome: base.JobOutput | stitching.UnplacedFramesError,
+        ) -> Iterator[None]:
             yield from self._show_stitched_mosaic(outcome, folder, positions, options)
 
         return self.compose_call(
@@ -534,13 +510,13 @@ class StitchMosaicPanel(base.VerbPanel):
             show,
             outputs={"output": target},
             work=stitch,
-            existing=OverwritePolicy(overwrite=how["overwrite"]),
+            existing=jobs.OverwritePolicy(overwrite=how["overwrite"]),
             options=options,
         )
 
     def _read_settings(
         self, folder: Path
-    ) -> tuple[StitchFolderOptions, Path, dict[str, Any]]:
+    ) -> tuple[jobs.StitchFolderOptions, Path, dict[str, Any]]:
         """Return options, mosaic path, and keywords for positions and overwriting."""
         target = base.get_entered_store(self.output) or base.find_free_store_path(
             f"{folder.name}-mosaic"
@@ -553,13 +529,13 @@ class StitchMosaicPanel(base.VerbPanel):
 
     def _show_stitched_mosaic(
         self,
-        outcome: base.JobOutput | UnplacedFramesError,
+        outcome: base.JobOutput | stitching.UnplacedFramesError,
         folder: Path,
         positions: Path | None,
-        options: StitchFolderOptions,
+        options: jobs.StitchFolderOptions,
     ) -> Iterator[None]:
         """Show the mosaic and allow corrections, or offer grids for its frames."""
-        if isinstance(outcome, UnplacedFramesError):
+        if isinstance(outcome, stitching.UnplacedFramesError):
             self._offer_grids(outcome.grids)
             raise outcome
         self._offer_grids(outcome.result.solution.grids)
@@ -600,27 +576,27 @@ class StitchMosaicPanel(base.VerbPanel):
                 continue
             layer.visible = False
             ours = Path(layer.metadata[io.FOLDER_KEY]) == folder
-            if ours and mosaic.pixel_size_nm and not is_calibrated(layer):
+            if ours and mosaic.pixel_size_nm and not layers.is_calibrated(layer):
                 how = f"taken from its mosaic: {mosaic.pixel_size_from}"
                 origin = core.create_size_source(how, mosaic.pixel_size_nm)
-                apply_pixel_size(layer, mosaic.pixel_size_nm, origin=origin)
+                layers.apply_pixel_size(layer, mosaic.pixel_size_nm, origin=origin)
         with self.result_layers.replace_earlier(
             str(folder), path=Path(mosaic_file.output)
         ) as earlier:
             yield from self.result_layers.remove_earlier(earlier)
             if outcome.beside is not None:
-                title = find_free_name(self.viewer, f"{name} height")
+                title = layers.find_free_name(self.viewer, f"{name} height")
                 base.add_opened_image(
                     self.viewer, outcome.beside, name=title, visible=False
                 )
                 yield
-            title = find_free_name(self.viewer, mosaic.name)
+            title = layers.find_free_name(self.viewer, mosaic.name)
             self._mosaic = base.add_opened_image(
                 self.viewer, outcome.output, name=title
             )
             self._list_overlaps(mosaic_file)
             yield
-            over = create_overlay_keywords(mosaic, _TITLE, self._mosaic)
+            over = layers.create_overlay_keywords(mosaic, _TITLE, self._mosaic)
             yield from _add_shapes_layers(self.viewer, mosaic_file, over, name)
             yield
         self._electrons = _find_sem_image(folder)
@@ -648,10 +624,11 @@ class StitchMosaicPanel(base.VerbPanel):
             figures, sentence, curves=curves, more=_legend(mosaic_file)
         )
 
-    def _list_overlaps(self, mosaic_file: StitchedFile) -> None:
+    def _list_overlaps(self, mosaic_file: jobs.StitchedFile) -> None:
         """Show the whole mosaic, and list its overlaps for correction."""
         if self._mosaic is not None:
-            fill_view(self.viewer, self._mosaic)  # except in a second run on the folder
+            # except in a second run on the folder
+            layers.fill_view(self.viewer, self._mosaic)
             self.by_hand.show_mosaic(mosaic_file, self._mosaic)
 
     @property
@@ -659,7 +636,7 @@ class StitchMosaicPanel(base.VerbPanel):
         """Whether the grid of the frames could not be determined from their images."""
         return not self.question.isHidden()
 
-    def _offer_grids(self, grids: Sequence[LikelyGrid]) -> None:
+    def _offer_grids(self, grids: Sequence[stitching.LikelyGrid]) -> None:
         """Offer grids that match the overlaps; each button stitches with its grid."""
         self._grids = tuple(grids)
         for former in self._answers.buttons():
@@ -695,7 +672,9 @@ class StitchMosaicPanel(base.VerbPanel):
         """Show the SEM image unless it is already open, and open Register to SEM."""
         there = str(cast("Path", opened_store.path).resolve())
         if all(item.metadata.get(io.STORE_KEY) != there for item in self.viewer.layers):
-            name = find_free_name(self.viewer, f"{opened_store.micrograph.name} SEM")
+            name = layers.find_free_name(
+                self.viewer, f"{opened_store.micrograph.name} SEM"
+            )
             base.add_opened_image(self.viewer, opened_store, name=name)
         self.messages.show_status("Continue in Register to SEM.")
         base.switch_panel(self, self.viewer, "Register to SEM")
@@ -712,15 +691,13 @@ def _find_sem_image(folder: Path) -> Path | None:
     return min(images, key=lambda item: item.stem != "view", default=None)
 
 
-def _align_nominal_corners(mosaic_file: StitchedFile) -> core.FloatArray | None:
+def _align_nominal_corners(mosaic_file: jobs.StitchedFile) -> core.FloatArray | None:
     """Return the nominal corners, aligned to the solved corners by a common offset.
 
     Returns (N, 2), in px of the mosaic; None if there are no nominal positions.
     """
-    nominal, solved_positions = (
-        mosaic_file.solution.nominal_px,
-        mosaic_file.solution.positions_px,
-    )
+    nominal = mosaic_file.solution.nominal_px
+    solved_positions = mosaic_file.solution.positions_px
     if nominal is None:
         return None
     has_both = mosaic_file.solution.is_placed & np.isfinite(nominal).all(axis=1)
@@ -739,7 +716,7 @@ def _create_frame_rectangles(
     return [box + corner for corner in corners]
 
 
-def get_overlap_colour(pair: PairReport) -> tuple[float, float, float, float]:
+def get_overlap_colour(pair: stitching.PairReport) -> tuple[float, float, float, float]:
     """Return the colour of an overlap by its quality, faint if it is unused."""
     from matplotlib import colormaps
     from matplotlib.colors import to_rgba
@@ -752,7 +729,10 @@ def get_overlap_colour(pair: PairReport) -> tuple[float, float, float, float]:
 
 
 def _add_shapes_layers(
-    viewer: Viewer, mosaic_file: StitchedFile, over: Mapping[str, object], name: str
+    viewer: Viewer,
+    mosaic_file: jobs.StitchedFile,
+    over: Mapping[str, object],
+    name: str,
 ) -> Iterator[None]:
     """Add outlines of the nominal and solved frames, and their overlaps.
 
@@ -772,7 +752,7 @@ def _add_shapes_layers(
         viewer.add_shapes(
             _create_frame_rectangles(nominal[has_nominal], frame),
             shape_type="rectangle",
-            name=create_result_name(viewer, name, "nominal outlines"),
+            name=layers.create_result_name(viewer, name, "nominal outlines"),
             edge_color=[
                 _NOMINAL if ok else _LOST_COLOUR for ok in has_place[has_nominal]
             ],
@@ -785,7 +765,7 @@ def _add_shapes_layers(
     viewer.add_shapes(
         _create_frame_rectangles(corners[has_place], frame),
         shape_type="rectangle",
-        name=create_result_name(viewer, name, "outlines"),
+        name=layers.create_result_name(viewer, name, "outlines"),
         edge_color=_SOLVED_COLOUR,
         features={"frame": names[has_place], "y_px": y_px, "x_px": x_px},
         opacity=0.5,
@@ -806,14 +786,14 @@ def _add_shapes_layers(
     viewer.add_shapes(
         [centres[[pair.first, pair.second]] for pair in pairs],
         shape_type="line",
-        name=create_result_name(viewer, name, "overlaps"),
+        name=layers.create_result_name(viewer, name, "overlaps"),
         edge_color=np.array([get_overlap_colour(pair) for pair in pairs]),
         features=ends | features,
         **keywords,
     )
 
 
-def _draw_residuals(axes: "Axes", mosaic_file: StitchedFile) -> None:
+def _draw_residuals(axes: "Axes", mosaic_file: jobs.StitchedFile) -> None:
     """Plot the residual of each overlap against the residual expected from noise.
 
     Overlaps that were not refined are at the right edge, as their noise is unknown.
@@ -863,7 +843,7 @@ def _draw_residuals(axes: "Axes", mosaic_file: StitchedFile) -> None:
     axes.legend(loc="best")
 
 
-def _draw_stage(axes: "Axes", mosaic_file: StitchedFile) -> None:
+def _draw_stage(axes: "Axes", mosaic_file: jobs.StitchedFile) -> None:
     """Plot the deviation of each frame from its nominal position."""
     nominal = _align_nominal_corners(mosaic_file)
     if nominal is None:
@@ -905,7 +885,7 @@ def describe_scan(acquisition: core.Acquisition) -> str:
     return "\n".join(lines)
 
 
-def _joints_table(mosaic_file: StitchedFile) -> base.Columns:
+def _joints_table(mosaic_file: jobs.StitchedFile) -> base.Columns:
     """Return a table of all overlaps, including the values of the residual plot."""
     names, pairs = mosaic_file.solution.names, mosaic_file.solution.pairs
     table: dict[str, list[float | str | None]] = {
@@ -920,7 +900,7 @@ def _joints_table(mosaic_file: StitchedFile) -> base.Columns:
     return table
 
 
-def _frames_table(mosaic_file: StitchedFile) -> base.Columns:
+def _frames_table(mosaic_file: jobs.StitchedFile) -> base.Columns:
     """Return a table of all frame positions, including deviations from the stage."""
     solution, nominal = mosaic_file.solution, _align_nominal_corners(mosaic_file)
     y, x = np.where(solution.is_placed[:, None], solution.positions_px, np.nan).T
@@ -932,7 +912,7 @@ def _frames_table(mosaic_file: StitchedFile) -> base.Columns:
     return table
 
 
-def _legend(mosaic_file: StitchedFile) -> str:
+def _legend(mosaic_file: jobs.StitchedFile) -> str:
     """Return a legend for the colours of the overlaps."""
     first, last = (f'<span style="color:{c}">■</span>' for c in ("#440154", "#fde725"))
     others = {}

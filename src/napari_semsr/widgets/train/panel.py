@@ -20,43 +20,14 @@ from qtpy.QtWidgets import QFileDialog, QWidget
 from napari_semsr import core, jobs
 from napari_semsr.io import StoredTransform, read, read_text
 from napari_semsr.models import MOSAIC_MODEL
-from napari_semsr.widgets.base import (
-    COLOURS,
-    NO_CHOICE,
-    CollapsibleSection,
-    Findings,
-    Form,
-    PanelCall,
-    RichTextLabel,
-    VerbPanel,
-    create_button,
-    create_option_widget,
-    create_timer,
-    format_value_table,
-    get_entered_path,
-    get_preference,
-    is_alive,
-    is_plotting_imported,
-    stack_widgets,
-)
+from napari_semsr.widgets import base, layers
 from napari_semsr.widgets.enhance import NEWS, OWN_IMAGE_TIME, list_installed_models
-from napari_semsr.widgets.layers import (
-    add_image_beside,
-    fill_view,
-    get_instrument,
-    have_common_area,
-    is_acquired,
-    is_ground_truth,
-    is_sem_image,
-    list_grey_layers,
-    show_scale_bar,
-)
 from napari_semsr.widgets.placement import TransformSelector
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_LOSS, _BEST, _GAIN = COLOURS[:3]
+_LOSS, _BEST, _GAIN = base.COLOURS[:3]
 _SMOOTH_SHARE = 25  # share of the curve over which it is smoothed; chosen
 
 
@@ -159,14 +130,14 @@ class TrainView(QWidget):
         self.viewer = viewer
         self.plot: Any = None
         self.layer: Image | None = None
-        self.figures = RichTextLabel()
-        self.look_button = create_button(
+        self.figures = base.RichTextLabel()
+        self.look_button = base.create_button(
             "Show the preview",
             self.look,
             "Fill the view with a held-out patch: degraded, restored, ground truth.",
         )
         self.look_button.setVisible(False)
-        self._column = stack_widgets(self, self.figures, self.look_button)
+        self._column = base.stack_widgets(self, self.figures, self.look_button)
         self._run: Path | None = None
         self._losses: list[tuple[float, float]] = []
         self._stamps_seen: dict[str, int] = {}
@@ -241,8 +212,8 @@ class TrainView(QWidget):
     def _draw_curves(self) -> None:
         """Show the metrics, and draw the curves once matplotlib is imported."""
         curve = self.curve
-        self.figures.setText(format_value_table(self._create_result_rows()))
-        if not is_plotting_imported():  # the job imports it in its thread
+        self.figures.setText(base.format_value_table(self._create_result_rows()))
+        if not base.is_plotting_imported():  # the job imports it in its thread
             self._dirty = True
             return
         from napari_semsr.widgets.base import PlotCanvas
@@ -262,7 +233,7 @@ class TrainView(QWidget):
         below.set_xlabel("Step")
         self.plot.refresh()
 
-    def findings(self, title: str) -> Findings:
+    def findings(self, title: str) -> base.Findings:
         """Return the metrics and curves of the run so far."""
         curve = self.curve
         step, loss = np.array(self._losses).reshape(-1, 2).T
@@ -272,7 +243,7 @@ class TrainView(QWidget):
         numbers = self._create_result_rows() if self._run is not None else {}
         # a plot without data is hidden
         plot = None if self.plot is None or self.plot.isHidden() else self.plot
-        return Findings(title, (str(self._run),), numbers, curves, plot)
+        return base.Findings(title, (str(self._run),), numbers, curves, plot)
 
     def _create_result_rows(self) -> dict[str, core.Figure | str]:
         """Return rows with the best validation and the remaining time."""
@@ -301,9 +272,11 @@ class TrainView(QWidget):
         if self.layer is None:
             title = self._create_preview_title()
             picture = picture.replace(data=data)
-            self.layer = add_image_beside(self.viewer, picture, title, helper=True)
+            self.layer = layers.add_image_beside(
+                self.viewer, picture, title, helper=True
+            )
             self.look_button.setVisible(True)
-            show_scale_bar(self.viewer)
+            layers.show_scale_bar(self.viewer)
             self.viewer.reset_view()
         elif self.layer in self.viewer.layers:
             self.layer.data = data
@@ -320,7 +293,7 @@ class TrainView(QWidget):
     def look(self) -> None:
         """Fill the view with the preview layer."""
         if self.layer in self.viewer.layers:
-            fill_view(self.viewer, self.layer)
+            layers.fill_view(self.viewer, self.layer)
 
 
 _POLL_MS = 700  # ms between two checks of a run's folder; chosen
@@ -365,13 +338,13 @@ _LARGEST_PATCH = 2048  # largest value; chosen
 
 def _create_count_box(name: str, *, most: int, step: int) -> FloatSpinBox:
     """Create a number box whose default is given by the recipe."""
-    box: FloatSpinBox = create_option_widget(jobs.TrainOptions, name)
+    box: FloatSpinBox = base.create_option_widget(jobs.TrainOptions, name)
     box.max, box.step = most, step
     box.native.setSpecialValueText("as in the recipe")
     return box
 
 
-class PairsForm(Form):
+class PairsForm(base.Form):
     """Form for the training data: one layer, two layers, or a store of pairs."""
 
     def __init__(self, layer_box: Callable[..., ComboBox]) -> None:
@@ -384,7 +357,7 @@ class PairsForm(Form):
         )
         low, high = _LAYER_LABELS[_LAYERS]
         self.low = layer_box("low", *low)
-        self.high = layer_box("high", *high, none=NO_CHOICE)
+        self.high = layer_box("high", *high, none=base.NO_CHOICE)
         for control in (self.source, self.low, self.high):
             self.add_row(control)
         self.lies = TransformSelector(
@@ -447,14 +420,14 @@ class PairsForm(Form):
         """Return the path of the chosen store of pairs."""
         if self.source.value == _OWN:
             return None
-        path_typed = get_entered_path(self.store)
+        path_typed = base.get_entered_path(self.store)
         if path_typed is None:
             msg = "Choose a .zarr store of pairs, or train on two layers."
             raise core.OptionError(msg, code="missing-value")
         return str(path_typed)
 
 
-class RecipeForm(Form):
+class RecipeForm(base.Form):
     """Form for the recipe, with its description and the initial weights."""
 
     changed = Signal()
@@ -484,7 +457,7 @@ class RecipeForm(Form):
             tooltip="Fine-tune a model, or start with random weights.",
             choices=[],
         )
-        self.text = RichTextLabel()
+        self.text = base.RichTextLabel()
         for row in (self.box, self.file, self.text, self.start):
             self.add_row(row)
         self.box.changed.connect(lambda _: self.refresh())
@@ -499,7 +472,7 @@ class RecipeForm(Form):
 
     def _refresh_model_list(self) -> None:
         """Update the list of models after one was added."""
-        if is_alive(self):
+        if base.is_alive(self):
             self._list_initial_models(self.start.value)
 
     def _list_initial_models(self, start_chosen: str) -> None:
@@ -569,7 +542,7 @@ class RecipeForm(Form):
             self.start.value = model
 
 
-class TrainPanel(VerbPanel):
+class TrainPanel(base.VerbPanel):
     """Panel that trains a model on pairs, in a separate process.
 
     Closing the panel or the viewer stops the training and keeps its state.
@@ -587,7 +560,7 @@ class TrainPanel(VerbPanel):
         self._build_buttons()
         self.pairs = PairsForm(self.input_layers.create_box)
         self.recipe = RecipeForm()
-        self.name = create_option_widget(jobs.TrainOptions, "name")
+        self.name = base.create_option_widget(jobs.TrainOptions, "name")
         self.steps = _create_count_box("steps", most=_LONGEST, step=100)
         self.folder = FileEdit(
             name="folder",
@@ -609,13 +582,13 @@ class TrainPanel(VerbPanel):
         self._start_proposed = ""
         self.steps_done = 0
         self._left = False
-        self._clock = create_timer(self, self.view.poll, _POLL_MS)
+        self._clock = base.create_timer(self, self.view.poll, _POLL_MS)
         self.add_group("Pairs", self.pairs)
         self.add_group("Recipe", self.recipe)
         tooltip = "Patch size and run folder; rarely needed."
-        more = Form(self.pairs.patch, self.folder)
-        self.advanced_section = CollapsibleSection("Advanced", tooltip, more)
-        where = Form(self.name, self.steps, self.replace)
+        more = base.Form(self.pairs.patch, self.folder)
+        self.advanced_section = base.CollapsibleSection("Advanced", tooltip, more)
+        where = base.Form(self.name, self.steps, self.replace)
         self.add_group("Run", where, self.advanced_section)
         self.add_results("Training", self.view)
         self.results.heading = ""  # the figures are always of this run
@@ -630,7 +603,7 @@ class TrainPanel(VerbPanel):
             self.pairs.high,
             self._rank_reference,
             keeps=lambda low, high: bool(self._rank_reference(low, high)),
-            lies=have_common_area,
+            lies=layers.have_common_area,
         )
         self._propose_initial_model()
         for signal in (self.pairs.low.changed, self.pairs.source.changed):
@@ -638,26 +611,25 @@ class TrainPanel(VerbPanel):
 
     def _propose_initial_model(self, _: object = None) -> None:
         """Propose an initial model that suits the selected images."""
-        layers = self.pairs.cuts or self.pairs.own
-        low = self.pairs.low.value if layers else None
-        kind = None if low is None else get_instrument(low)
+        has_layers = self.pairs.cuts or self.pairs.own
+        low = self.pairs.low.value if has_layers else None
+        kind = None if low is None else layers.get_instrument(low)
         self.recipe.propose_start(MOSAIC_MODEL if kind == "optical" else None)
 
     def accepts_layer(self, layer: Layer) -> bool:
         """Reject ground truth and SEM images as Low."""
-        is_better = is_ground_truth(layer)
-        if (
-            is_sem_image(layer) and not self.pairs.own
-        ):  # an SEM image next to an optical one
-            images = filter(is_acquired, list_grey_layers(self.viewer))
-            is_better = is_better or not all(map(is_sem_image, images))
+        is_better = layers.is_ground_truth(layer)
+        # an SEM image next to an optical one
+        if layers.is_sem_image(layer) and not self.pairs.own:
+            images = filter(layers.is_acquired, layers.list_grey_layers(self.viewer))
+            is_better = is_better or not all(map(layers.is_sem_image, images))
         return super().accepts_layer(layer) and not is_better
 
     def _rank_reference(self, _: Layer, other: Layer) -> int:
         """Rank a layer as High: ground truth, then SEM; truth is no second scan."""
         if self.pairs.own:
-            return int(not is_ground_truth(other))
-        return 1 + 2 * is_ground_truth(other) + is_sem_image(other)
+            return int(not layers.is_ground_truth(other))
+        return 1 + 2 * layers.is_ground_truth(other) + layers.is_sem_image(other)
 
     def _build_buttons(self) -> None:
         self.controls.cancel_label = "Stop and keep"
@@ -669,7 +641,7 @@ class TrainPanel(VerbPanel):
             "Stop after the current step, keeping the state and the best model for "
             "Resume."
         )
-        self.resume_button = create_button(
+        self.resume_button = base.create_button(
             "Resume",
             self.resume,
             "Resume a stopped run, either of this panel or from a folder.",
@@ -716,11 +688,11 @@ class TrainPanel(VerbPanel):
 
     def get_output_path(self) -> Path:
         """Return the entered or default folder of the run."""
-        return get_entered_path(self.folder) or jobs.get_runs_folder() / str(
+        return base.get_entered_path(self.folder) or jobs.get_runs_folder() / str(
             self.name.value
         )
 
-    def create_call(self) -> PanelCall:
+    def create_call(self) -> base.PanelCall:
         """Read the form, and return the call that Run starts."""
         facts, name = self.recipe.require_facts(), str(self.name.value).strip()
         replace = bool(self.replace.value)
@@ -775,7 +747,7 @@ class TrainPanel(VerbPanel):
 
     def _get_place(self) -> jobs.TrainingEnvironment:
         """Return where to train, as set under Preferences."""
-        device = str(get_preference("computing", "device"))
+        device = str(base.get_preference("computing", "device"))
         return jobs.TrainingEnvironment.parse({"device": device})
 
     def _read_images(self) -> dict[str, object]:
@@ -836,7 +808,10 @@ class TrainPanel(VerbPanel):
             self.messages.show_status("A training run is in progress; stop it first.")
             return
         run_dir = self.get_output_path()
-        if not (run_dir / _STATE).is_file() and get_entered_path(self.folder) is None:
+        if (
+            not (run_dir / _STATE).is_file()
+            and base.get_entered_path(self.folder) is None
+        ):
             path_chosen = QFileDialog.getExistingDirectory(
                 self, "Folder of the run to resume", str(jobs.get_runs_folder())
             )
@@ -852,7 +827,7 @@ class TrainPanel(VerbPanel):
 
     # -- watching ----------------------------------------------------------------
 
-    def findings(self) -> Findings:
+    def findings(self) -> base.Findings:
         """Return the metrics and curves of the run so far."""
         return self.view.findings(self.title)
 

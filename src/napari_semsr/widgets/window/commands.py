@@ -9,14 +9,10 @@ from napari.utils.notifications import show_error
 
 from napari_semsr.core import Message, OptionError
 from napari_semsr.jobs import describe_former_name
-from napari_semsr.widgets.base import (
-    ASIDE,
-    convert_names_to_panel_labels,
-    open_panel,
-)
+from napari_semsr.widgets import base
 
 _PANELS = {
-    **{title.lower().replace(" ", "_"): title for title in ASIDE},
+    **{title.lower().replace(" ", "_"): title for title in base.ASIDE},
     "enhance": "Enhance",
     "frc_map": "FRC map",
     "mosaic": "Open mosaic",
@@ -42,7 +38,7 @@ def __getattr__(name: str) -> Callable[[], None]:
 
 def _refuse(sentence: Message) -> None:
     """Refuse a command that left: in the window, which would show a traceback."""
-    text = convert_names_to_panel_labels(sentence)
+    text = base.convert_names_to_panel_labels(sentence)
     if current_viewer() is None:
         raise OptionError(text, code=sentence.code)
     show_error(text)
@@ -50,7 +46,7 @@ def _refuse(sentence: Message) -> None:
 
 def _open_panel(panel: str) -> Any:
     viewer = current_viewer()
-    return None if viewer is None else open_panel(viewer, panel)
+    return None if viewer is None else base.open_panel(viewer, panel)
 
 
 def denoise() -> None:
