@@ -12,7 +12,7 @@ import pytest
 from napari_semsr.cli.command import main
 from napari_semsr.core import Micrograph
 from napari_semsr.io import write
-from tests.hostile.commands import say
+from tests.hostile.commands import LINES, say
 from tests.tiny_models import write_tiny_model
 
 pytestmark = pytest.mark.broad
@@ -20,6 +20,7 @@ NO_TEXT = os.fsdecode(b"f\xffirst.tif")
 no_utf8 = pytest.mark.skipif(
     sys.platform in ("win32", "darwin"), reason="needs names of files in bytes"
 )
+MADE = ("out", "o.html")  # how the names of outputs begin
 
 
 @pytest.fixture
@@ -45,6 +46,26 @@ def test_a_name_that_is_no_utf8_is_one_of_several(place):
     rows = list(csv.DictReader((place / "m.csv").read_text("utf-8").splitlines()))
     assert [row["error"] for row in rows] == ["", ""]
     assert rows[1]["image"].endswith(r"f\udcffirst.tif")
+
+
+def without_text(place, word):
+    """Give an input or output a name that is no text."""
+    name = f"\udcff{word}"
+    if (place / word).exists():
+        (place / word).rename(place / name)
+        return name
+    return name if word.startswith(MADE) else word
+
+
+@no_utf8
+@pytest.mark.parametrize(
+    "verb", [verb for verb in LINES if verb not in ("demo", "adapt")]
+)
+def test_names_that_are_no_utf8_are_taken(verb, place):
+    words = [without_text(place, word) for word in LINES[verb]]
+    more = ["--caption-file"] if verb == "figure" else []
+    code, said = say(verb, *words, *more, "--json")
+    assert code == 0, said
 
 
 @no_utf8

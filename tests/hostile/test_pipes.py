@@ -5,6 +5,7 @@ A pipe is read by none until somebody writes into it, and a device may never end
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -182,6 +183,36 @@ def test_an_endless_file_in_pairs_is_refused(put, name, place):
 def _first_chunk(store: Path) -> Path:
     """Name a file of pixels that are learnt from."""
     return next(p for p in sorted(store.rglob("c/**/*")) if p.is_file())
+
+
+@pytest.fixture(scope="module")
+def run_folder(inputs, tmp_path_factory):
+    """A training that was done."""
+    place = tmp_path_factory.mktemp("run")
+    folder = shutil.copytree(inputs, place / "inputs")
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        assert say("train", "tiny.yaml", "-o", place / "run", "--steps", "2")[0] == 0
+    finally:
+        os.chdir(before)
+    return place / "run"
+
+
+@ENDLESS
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("recipe.yaml", "inputs.yaml", "best.yaml", "curve.csv", "last.ckpt"),
+        *("preview.tif", "tiny.safetensors", "board"),
+    ],
+)
+def test_an_endless_file_in_a_run_is_refused(put, name, place, run_folder):
+    shutil.copytree(run_folder, place / "run")
+    put(place / "run" / name)
+    code, said = say("train", "tiny.yaml", "-o", "run", "--steps", "4", "--resume")
+    assert code == 2, said
+    assert name in said
 
 
 def test_a_lock_that_is_a_link_is_followed_by_nothing(place):
