@@ -45,7 +45,7 @@ from napari_semsr.io.formats import write  # noqa: E402
 from napari_semsr.jobs import samples  # noqa: E402
 from napari_semsr.jobs.simulate import SIMULATE, SimulateOptions  # noqa: E402
 from napari_semsr.jobs.stitch import STITCH  # noqa: E402
-from napari_semsr.widgets import project  # noqa: E402
+from napari_semsr.widgets import base  # noqa: E402
 from napari_semsr.widgets.base import open_panel  # noqa: E402
 from napari_semsr.widgets.base.panel import VerbPanel  # noqa: E402
 
@@ -436,7 +436,7 @@ def photograph_every(folder: Path, only: list[str]) -> None:
         for name in only or every_name():
             # A dialog would wait for an answer forever.
             new = Path(_SCRATCH.name) / f"{theme}.semsr"
-            project.ask_new_project_path = lambda _, new=new: new
+            base.ask_new_project_path = lambda _, new=new: new
             viewer = new_viewer(SHOWN.get(name, "exposures"))
             place, panel = viewer.window.add_plugin_dock_widget(PLUGIN, name)
             settle()

@@ -261,7 +261,7 @@ def opens_without_a_look(called: str, call: ast.Call) -> bool:
         known = words[0].startswith("FolderStore(") or words[0] in STORES
         return not (is_new or known)
     if last in {"read_text", "read_bytes"}:
-        return "." in called
+        return "." in called and called != "core.read_bytes"  # the opener's own
     return last == "open" and "'rb'" in words
 
 

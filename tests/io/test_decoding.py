@@ -14,7 +14,7 @@ import pytest
 import tifffile
 import zarr
 
-from napari_semsr.core import ReadError
+from napari_semsr.core import Micrograph, ReadError
 from napari_semsr.io import describe, files, formats as registry, read
 from tests.refusals import refused
 
@@ -98,7 +98,7 @@ def test_what_the_system_refuses_is_not_damaged(
         with h5py.File(path, "w") as file:
             file["a"] = GREY
     else:
-        registry.write(registry.Micrograph(GREY), path)
+        registry.write(Micrograph(GREY), path)
     opened = os.open
 
     def refuse(name, *flags, **how):
@@ -189,7 +189,7 @@ def test_hdf5_whose_filter_is_missing_says_so(tmp_path):
 
 
 def test_png_without_its_library_says_so(tmp_path, monkeypatch):
-    registry.write(registry.Micrograph(GREY), tmp_path / "a.png")
+    registry.write(Micrograph(GREY), tmp_path / "a.png")
     monkeypatch.setitem(sys.modules, "imagecodecs", None)
     with refused(ReadError, "extra-missing"):
         read(tmp_path / "a.png")
