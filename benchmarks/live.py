@@ -1,4 +1,4 @@
-"""How a viewer feels while a field is enhanced: first tile, stalls, cancel, memory.
+"""How a viewer feels while a field is enhanced: first tile, stalls, cancel.
 
 A window is opened (on a virtual screen where there is no other), a field is added and
 *Enhance* is pressed, in a process that has enhanced before::
@@ -11,13 +11,9 @@ turn; what a run adds is what counts. Wall-clock times need a quiet machine; a s
 less the time for which the main thread waited for a core, its processor time, and that
 of the whole process up to the first tile, hardly do.
 
-Memory is that of a viewer open on a run of an identity through the whole engine, on
-two sizes of field, each in its own process.
-
 Exit code 1 means that a goal was missed.
 """
 
-import argparse
 import operator
 import os
 import sys
@@ -29,9 +25,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from _shared import on_a_screen, read_options, usage_of
+from _shared import on_a_screen, read_options
 
-FIRST_TILE_S, STALL_MS, GROWTH = 1.5, 50.0, 1.10
+FIRST_TILE_S, STALL_MS = 1.5, 50.0
 CANCEL_SHOWN_S, CANCEL_ENDED_S = 0.3, 1.0
 
 
@@ -241,76 +237,13 @@ def _stalls(idle: list[tuple[float, ...]], busy: list[tuple[float, ...]]) -> flo
     return added[0]
 
 
-def hold(side: int) -> None:
-    """Look at a run of an identity in a viewer."""
-    import napari
-    from _networks import identity
-    from memory import make_repeated
-    from qtpy.QtWidgets import QApplication
-
-    from napari_semsr.core import Micrograph
-    from napari_semsr.inference import EnhanceOptions, LiveField
-    from napari_semsr.widgets.base import JobRunner, OutputTarget
-    from napari_semsr.widgets.enhance.panel import LiveLayer
-    from tests.enhancing import fill, output_of, store_for
-
-    loaded, options = identity(), EnhanceOptions(device="cpu", precision="fp32")
-    with tempfile.TemporaryDirectory() as folder:
-        data = make_repeated(Path(folder) / "in.zarr", side)
-        image, path = Micrograph(data), Path(folder) / "out.ome.zarr"
-        store = store_for(path, image, loaded, options)
-        live = LiveField(output_of(image, loaded, options), [data[::64, ::64]])
-        viewer = napari.Viewer(show=True)
-        keywords = {"contrast_limits": (0, 255), "rgb": False}
-        layer = LiveLayer(viewer, live, keywords, OutputTarget(path), lambda: None)
-        runner, turn, failures = JobRunner(), 0, []
-        runner.failed.connect(failures.append)
-        runner.start("Enhance", lambda: fill(image, loaded, store, options, live=live))
-        while runner.is_busy:
-            turn += 1
-            viewer.scene.camera.zoom = 2.0 ** -(turn % 6)
-            place = side * (turn % 7) / 7, side * (turn % 11) / 11
-            viewer.scene.camera.center = (0, *place)
-            for _ in range(20):
-                QApplication.processEvents()
-                time.sleep(0.01)
-        layer.pause()
-        viewer.close()
-        if failures:
-            raise SystemExit(failures[0])
-
-
-def memory(sides: list[int]) -> int:
-    """Compare two sizes of field."""
-    peaks = []
-    for side in sides:
-        used = usage_of([sys.executable, __file__, "--hold", side])
-        if used.code:
-            raise SystemExit(used.code)
-        peaks.append(used.peak_kib / 1024 * 1.048576)
-        print(f"{side}²: viewer and run together {peaks[-1]:.0f} MB at most")
-    growth = peaks[-1] / peaks[0]
-    print(f"growth {growth:.2f} (goal {GROWTH})")
-    return int(growth > GROWTH)
-
-
 def main() -> int:
     """Measure, print, and judge."""
-    chosen = read_options(
-        __doc__,
-        "--side=4096 --seconds=5.0 --rounds=3 --sides=4096,32768 --only=|feel|memory",
-        hold=(int, argparse.SUPPRESS),
-    )
+    chosen = read_options(__doc__, "--side=4096 --seconds=5.0 --rounds=3")
     on_a_screen(__file__)
     with tempfile.TemporaryDirectory() as settings:
         os.environ["NAPARI_CONFIG"] = str(Path(settings) / "settings.yaml")
-        if chosen.hold:
-            hold(chosen.hold)
-            return 0
-        missed = 0
-        if chosen.select != "memory":
-            missed |= feel(chosen.side, chosen.seconds, chosen.rounds)
-        return missed | (0 if chosen.select == "feel" else memory(chosen.sides))
+        return feel(chosen.side, chosen.seconds, chosen.rounds)
 
 
 if __name__ == "__main__":

@@ -40,8 +40,3 @@ def test_semsr_enhance_keeps_below_its_gate():
 @pytest.mark.slow
 def test_memory_of_the_engine_is_flat_from_4096_to_32768():
     assert growth([4096, 32768]) == 0
-
-
-@pytest.mark.slow
-def test_memory_of_a_viewer_open_on_a_run_is_flat_from_4096_to_32768():
-    assert ran("live.py", "--only", "memory", "--sides", "4096", "32768") == 0
