@@ -95,11 +95,10 @@ bench: $(STAMP)  ## install the compared packages, then print the results of ben
 
 # A final judgement trains nothing: another time would be another run.
 tables: $(STAMP)  ## train and evaluate the papers' models: benchmarks/paper_tables/tables.md (HOURS=4, FINAL=1)
-	$(if $(FINAL)$(PUBLISHED),,PYTHONPATH=benchmarks $(BIN)/python -m paper_tables train \
+	$(if $(FINAL),,PYTHONPATH=benchmarks $(BIN)/python -m paper_tables train \
 	  $(if $(HOURS),--hours $(HOURS)) $(if $(MINUTES),--minutes $(MINUTES)) \
-	  $(if $(JOBS),--jobs $(JOBS)) $(if $(GO_ON),--go-on))
+	  $(if $(JOBS),--jobs $(JOBS)))
 	PYTHONPATH=benchmarks $(BIN)/python -m paper_tables evaluate \
-	  $(if $(PUBLISHED),--runs benchmarks/paper_tables/models) \
 	  $(if $(FINAL),--final) $(if $(AGAIN),--again)
 
 docs: $(STAMP)  ## the manual, in docs/_build/html; warnings are errors

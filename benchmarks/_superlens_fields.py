@@ -14,9 +14,7 @@ from napari_semsr.core import Float32Array
 from napari_semsr.simulation import SsumPairOptions, get_surface_shape
 from napari_semsr.simulation.canvas import Canvas, compute_box_distance
 from napari_semsr.simulation.specimen import (
-    PhantomOptions,
     Specimen,
-    draw_specimen,
 )
 
 FINE_NM = 10.0
@@ -109,55 +107,6 @@ def margin_nm(side: int = SIDE) -> float:
     return (get_surface_shape(side)[0] - 2 * side) / 2 * FINE_NM
 
 
-def chip(pitch_nm: float, seed: int, relief_nm: float, side: int = SIDE) -> Specimen:
-    """Draw wiring whose lines and gaps are half as wide as its pitch."""
-    options = PhantomOptions(phantom="circuit", pitch_nm=pitch_nm, relief_nm=relief_nm)
-    return draw_specimen(
-        "circuit",
-        get_surface_shape(side),
-        pixel_nm=FINE_NM,
-        options=options,
-        seed=KEPT_SEED + seed,
-    )
-
-
-def chip_sites(surface: Specimen, pitch_nm: float) -> Sites:
-    """Find where two wires of a chip run side by side with nothing between."""
-    metal = surface.material
-    count = int(min(metal.shape) * FINE_NM / pitch_nm) - 2
-    tracks, along = np.meshgrid(
-        np.arange(1, count), np.arange(1, count) + 0.5, indexing="ij"
-    )
-    found: list[Points] = []
-    for swap in (False, True):
-        places = [
-            np.stack([tracks.ravel() + shift, along.ravel()], axis=1) * pitch_nm
-            for shift in (0.5, 1.0, 1.5)
-        ]
-        if swap:
-            places = [p[:, ::-1] for p in places]
-        covers = [_run(metal, p, pitch_nm, vertical=swap) for p in places]
-        good = (covers[0].min(1) > 0.9) & (covers[2].min(1) > 0.9)
-        good &= covers[1].max(1) < 0.05
-        found.append(np.stack([p[good] for p in places]))
-    first, gap, second = np.concatenate(found, axis=1)
-    return Sites(first, gap, second, _ground(metal, 110.0), pitch_nm / 2)
-
-
-def _run(
-    metal: Float32Array, places: Points, pitch_nm: float, *, vertical: bool
-) -> Points:
-    """Cover by metal at five places along a wire, over one pitch."""
-    step = np.linspace(-0.5, 0.5, 5) * pitch_nm
-    at = [
-        places[:, :1] + (step if vertical else 0 * step),
-        places[:, 1:] + (0 * step if vertical else step),
-    ]
-    where = [a / FINE_NM - 0.5 for a in at]
-    cover = ndimage.map_coordinates(metal, where, order=1, mode="nearest")
-    return np.asarray(cover, np.float64)
-
-
 def _ground(material: Float32Array, away_nm: float) -> Points:
     """Places at least so far from any feature, on a coarse raster."""
     far = ndimage.distance_transform_edt(material < 0.02) * FINE_NM
@@ -169,23 +118,6 @@ def _flat(material: Float32Array, relief_nm: float, kind: str) -> Specimen:
     """Raise a drawing of one material by one height."""
     cover = material.astype(np.float32)
     return Specimen(np.float32(relief_nm) * cover, cover, FINE_NM, kind)
-
-
-def star(relief_nm: float, sectors: int = 36, side: int = SIDE) -> Specimen:
-    """Draw a Siemens star: lines that narrow towards the middle."""
-    canvas = Canvas(get_surface_shape(side), FINE_NM, 10.0)
-    y, x = canvas.get_pixel_centres()
-    middle = canvas.extent_nm[0] / 2
-    radius = np.hypot(y - middle, x - middle)
-    turn = np.arctan2(y - middle, x - middle)
-    period = 2 * np.pi / sectors
-    off = np.abs(np.mod(turn, period) - period / 2) - period / 4
-    rim = side * 2 * FINE_NM * 0.46
-    return _flat(
-        canvas.compute_coverage(np.maximum(radius * off, radius - rim)),
-        relief_nm,
-        "star",
-    )
 
 
 def stars(relief_nm: float, seed: int, shape: tuple[int, int]) -> Specimen:
@@ -205,29 +137,6 @@ def stars(relief_nm: float, seed: int, shape: tuple[int, int]) -> Specimen:
     return _flat(cover, relief_nm, "stars")
 
 
-def star_sites(width_nm: float, sectors: int = 36, side: int = SIDE) -> Sites:
-    """Find the gaps of a star where its lines have a width."""
-    middle = get_surface_shape(side)[0] * FINE_NM / 2
-    radius = width_nm * sectors / np.pi
-    step = np.pi / sectors
-    start = step * (2 * np.arange(sectors) + 1)
-
-    def places(turn: Points, reach: float) -> Points:
-        return middle + reach * np.stack([np.sin(turn), np.cos(turn)], axis=1)
-
-    rim = side * 2 * FINE_NM * 0.46
-    corners = places(np.pi / 4 + np.pi / 2 * np.arange(4), rim * 1.22)
-    spread = np.stack(np.meshgrid(*2 * [np.linspace(-300, 300, 9)]), axis=-1)
-    ground = (corners[:, None] + spread.reshape(1, -1, 2)).reshape(-1, 2)
-    return Sites(
-        places(start, radius),
-        places(start + step, radius),
-        places(start + 2 * step, radius),
-        ground,
-        width_nm,
-    )
-
-
 _STROKES = {
     "A": "00-21 21-40 11-31",
     "E": "00-02 00-40 01-31 02-42",
@@ -243,14 +152,9 @@ _STROKES = {
 """Letters as strokes between points ``xy`` of a 5 x 3 grid, y upwards."""
 
 
-def letters(
-    relief_nm: float,
-    seed: int,
-    side: int = SIDE,
-    shape: tuple[int, int] | None = None,
-) -> Specimen:
+def letters(relief_nm: float, seed: int, shape: tuple[int, int]) -> Specimen:
     """Draw lines of letters, strokes from 60 to 140 nm wide."""
-    canvas = Canvas(shape or get_surface_shape(side), FINE_NM, 10.0)
+    canvas = Canvas(shape, FINE_NM, 10.0)
     rng = np.random.default_rng([KEPT_SEED, seed])
     cover = np.zeros(canvas.shape, np.float32)
     top = 150.0

@@ -2,11 +2,8 @@
 
 Run: ``make tables``, or in two steps, with ``PYTHONPATH=benchmarks``:
 ``python -m paper_tables train --hours 4`` and ``python -m paper_tables evaluate``.
-``publish`` copies small trained models to ``paper_tables/models``, where ``train
---go-on`` begins with them and ``evaluate --runs`` judges them; git has their records
-alone. With ``--final`` the
-finished runs are judged on the data that is kept for it, once: whoever looks twice
-chooses among results.
+With ``--final`` the finished runs are judged on the data that is kept for it, once:
+whoever looks twice chooses among results.
 """
 
 import argparse
@@ -16,9 +13,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from paper_tables.curves import draw_curves
 from paper_tables.evaluate import (
-    FINAL_PARTS,
     PARTS,
     Extent,
     evaluate,
@@ -28,9 +23,7 @@ from paper_tables.evaluate import (
 )
 from paper_tables.gold_pairs import make_gold_pairs
 from paper_tables.page import page
-from paper_tables.pictures import draw_pictures
 from paper_tables.plan import GOLD_PAIRS, RUNS, plan
-from paper_tables.published import MODELS, absent, publish
 from paper_tables.runs import train_all, train_one
 
 DEFAULT_MINUTES = 60.0
@@ -46,17 +39,10 @@ def main(argv: list[str] | None = None) -> int:
     given.runs.mkdir(parents=True, exist_ok=True)
     if given.narrow is None:
         given.narrow = not _has_gpu()
-    if refused := _absent(given):
-        print(refused, file=sys.stderr)
-        return 2
     if given.step == "train":
         return _train(given)
     if given.step == "one":
         return _one(given)
-    if given.step == "publish":
-        names = tuple(p.name for p in plan(narrow=True, only=tuple(given.names)))
-        publish(names, given.runs, MODELS, _say)
-        return 0
     if given.final and (refused := _refused(given)):
         print(refused, file=sys.stderr)
         return 2
@@ -64,37 +50,16 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _parts(given: argparse.Namespace) -> tuple[str, ...]:
-    """Give the parts that are asked for, or all that there are."""
-    return tuple(given.parts or (FINAL_PARTS if given.final else PARTS))
-
-
-def _absent(given: argparse.Namespace) -> str:
-    """Say which table models are needed and not here; nothing if none is."""
-    begins = given.step == "train" and given.go_on
-    judged_here = given.step == "evaluate" and not given.none
-    if not begins and not (judged_here and given.runs.resolve() == MODELS):
-        return ""
-    names = tuple(given.names) if begins else ()
-    return absent([p.name for p in plan(narrow=True, only=names)])
-
-
 def _refused(given: argparse.Namespace) -> str:
     """Say why a final judgement cannot be; nothing if it can."""
     if given.none:
         return ""
-    unready = [part for part in _parts(given) if part not in FINAL_PARTS]
-    if unready:
-        return (
-            f"A final judgement must be of {', '.join(FINAL_PARTS)}, which have final "
-            f"data, got {', '.join(unready)}; leave that out."
-        )
     if not records_of(given.runs):
         return (
             f"A final judgement must be of finished runs, got none in {given.runs}; "
             "train them first."
         )
-    again = [part for part in _parts(given) if part in judged(given.runs)]
+    again = [part for part in given.parts if part in judged(given.runs)]
     if again and not given.again:
         return (
             f"A final judgement of {', '.join(again)} is already kept in {given.runs}, "
@@ -106,7 +71,7 @@ def _refused(given: argparse.Namespace) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("step", choices=("train", "one", "publish", "evaluate"))
+    parser.add_argument("step", choices=("train", "one", "evaluate"))
     parser.add_argument("names", nargs="*", help="runs, or beginnings of their names")
     parser.add_argument("--runs", type=Path, default=RUNS)
     clock = parser.add_mutually_exclusive_group()
@@ -118,12 +83,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     clock.add_argument("--hours", type=float, help="the same, in hours")
     parser.add_argument("--jobs", type=int, default=DEFAULT_JOBS)
-    parser.add_argument(
-        "--go-on", action="store_true", help="begin with the table models"
-    )
     parser.add_argument("--narrow", action="store_true", default=None)
     parser.add_argument("--full", action="store_false", dest="narrow")
-    parser.add_argument("--parts", nargs="+", choices=PARTS)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--none", action="store_true", help="only write the page anew")
     record = Path(__file__).parent / "tables.md"
     parser.add_argument("--page", type=Path, default=record)
@@ -170,12 +132,9 @@ def _train(given: argparse.Namespace) -> int:
     for name in ("hours", "minutes"):
         if (asked := getattr(given, name)) is not None:
             command += f" {name.upper()}={asked:g}"
-    if given.go_on:
-        command += " GO_ON=1"
     made = {"command": command, "minutes": minutes, "jobs": given.jobs}
     _keep(given.runs, made)
-    how = {"minutes": minutes, "jobs": given.jobs, "go_on": given.go_on}
-    failed = train_all(planned, given.runs, say=_say, **how)
+    failed = train_all(planned, given.runs, minutes=minutes, jobs=given.jobs, say=_say)
     return 1 if failed else 0
 
 
@@ -194,7 +153,7 @@ def _evaluate(given: argparse.Namespace) -> None:
     extent = replace(extent, **asked)
     which = "final" if given.final else "develop"
     if not given.none:
-        evaluate(given.runs, _parts(given), extent, _say)
+        evaluate(given.runs, tuple(given.parts), extent, _say)
         _keep(given.runs, {which: asdict(extent)})
     kept = _kept(given.runs)
     made = {
@@ -205,11 +164,7 @@ def _evaluate(given: argparse.Namespace) -> None:
     }
     results = results_of(given.runs, final=given.final)
     records = records_of(given.runs)
-    folder = given.page.parent / "images"
-    folder.mkdir(exist_ok=True)
-    draw_curves(folder / "results-curves.png", records)
     given.page.write_text(page(results, records, made), encoding="utf-8")
-    draw_pictures(folder, results)
     _say(f"wrote {given.page}")
 
 

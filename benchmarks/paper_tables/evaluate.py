@@ -8,47 +8,22 @@ part be measured anew, without the others. A final judgement has a folder of its
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
+import yaml
+
 from napari_semsr.models import list_bundled_models
-from paper_tables.curves import read_curve
-from paper_tables.frc_maps import measure_maps
-from paper_tables.gao import (
-    SETS,
-    Pair,
-    develop_images,
-    final_images,
-    gao_sets,
-    measure_sets,
-)
-from paper_tables.goals import read_goals
+from paper_tables.gao import SETS, develop_images, final_images, gao_sets, measure_sets
 from paper_tables.gold_part import measure_gold
 from paper_tables.lens import judges_of, measure_quality, measure_sizes
-from paper_tables.light import measure_light
-from paper_tables.plan import (
-    NARROW_ONLY,
-    RECIPES,
-    before_adversary,
-)
-from paper_tables.profiles import measure_profiles
-from paper_tables.real_gold import measure_real_gold
-from paper_tables.records import finished
-from paper_tables.runs import Say
-from paper_tables.whole_field import measure_whole
+from paper_tables.plan import RECIPES, before_adversary
+from paper_tables.runs import Say, finished
 
-PARTS = (
-    *("gao", "gao_unstretched", "gold", "real_gold", "superlens"),
-    *("frc_maps", "whole", "sizes", "light", "profiles"),
-)
-FINAL_PARTS = tuple(p for p in PARTS if p not in ("real_gold", "profiles"))
-"""Parts that know final images or, by `Extent.first_seed`, final samples."""
+PARTS = ("gao", "gold", "superlens", "sizes")
+GOALS = Path(__file__).with_name("goals.yaml")
+SIZES = {"fields": 8, "side": 256}  # of each of Wang's sizes
 RESTORERS = ("sem-restore",)  # judged on the final images once, and not again
-# in the plan's order they lie side by side
-LENS_RUNS = RECIPES[RECIPES.index("sun") : RECIPES.index("de-haan-gold")]
-GAO_RUNS = ("gao", "blur", "kernel")
-WANGS = ("wang", "wang-attention")
 Models = dict[str, Path | str]
 _JUDGED = "final.json"
 
@@ -64,15 +39,12 @@ class Extent:
     haze_seed: int  # of the first of Gao's images
     first_seed: int  # of drawn samples; 10 000 or more for a final judgement
     final: bool  # on data that is kept for it
-    size_fields: int = 8  # of each of Wang's sizes
-    size_side: int = 256
-    real_pairs: int = 15  # of gold
-    whole_side: int = 925  # of the whole field, in pixels of 20 nm
 
     @classmethod
     def planned(cls, *, final: bool) -> Self:
         """Read from the goals on what is judged."""
-        found = dict(read_goals()["final" if final else "develop"])
+        goals = yaml.safe_load(GOALS.read_text(encoding="utf-8"))
+        found = dict(goals["final" if final else "develop"])
         del found["images"]  # in words
         return cls(**found, final=final)
 
@@ -93,22 +65,14 @@ def _with_bundled(models: Models, names: tuple[str, ...]) -> Models:
     return {**models, **{n: n for n in names if n in list_bundled_models()}}
 
 
-def _degraded(extent: Extent, *, stretch: bool = True) -> dict[str, list[Pair]]:
-    """Give Gao's sets, of the images that are judged."""
+def _gao(runs: Path, extent: Extent, say: Say) -> dict[str, Any]:
     images = final_images if extent.final else develop_images
-    return gao_sets(images(extent.side), extent.haze_seed, stretch=stretch)
-
-
-def _gao(
-    runs: Path, extent: Extent, say: Say, *, stretch: bool = True
-) -> dict[str, Any]:
     models: dict[str, Models] = {}
     for name in SETS:
-        letter = name.lower()
-        own = _trained(runs, tuple(f"{kind}-{letter}" for kind in GAO_RUNS))
+        own = _trained(runs, (f"gao-{name.lower()}",))
         models[name] = own if extent.final else _with_bundled(own, RESTORERS)
-    sets = _degraded(extent, stretch=stretch)
-    return measure_sets(sets, models, say, stretched=stretch)
+    sets = gao_sets(images(extent.side), extent.haze_seed)
+    return measure_sets(sets, models, say)
 
 
 def _gold(runs: Path, extent: Extent, say: Say) -> dict[str, Any]:
@@ -117,58 +81,23 @@ def _gold(runs: Path, extent: Extent, say: Say) -> dict[str, Any]:
     return measure_gold(models, say, **size, first_seed=extent.first_seed)
 
 
-def _real_gold(runs: Path, extent: Extent, say: Say) -> dict[str, Any]:
-    models = _with_bundled(_trained(runs, ("gold-real",)), RESTORERS)
-    return measure_real_gold(models, say, pairs=extent.real_pairs)
+def _superlens(runs: Path, extent: Extent, say: Say) -> dict[str, Any]:
+    models = _trained(runs, ("sun", "pix2pix-ssum", "srgan-ssum"))
+    judges = judges_of(_with_bundled(models, ("ssum-sem",)), extent.fields)
+    return measure_quality(judges, say, first_seed=extent.first_seed)
 
 
-def _from_first(extent: Extent) -> dict[str, int]:
-    return {"first_seed": extent.first_seed}
-
-
-def _wangs(extent: Extent) -> dict[str, int]:
-    """Say on how much Wang's tables rest."""
-    size = {"fields": extent.size_fields, "side": extent.size_side}
-    return size | _from_first(extent)
-
-
-def _of_lens(
-    measure: Callable[..., dict[str, Any]],
-    trained: tuple[str, ...],
-    ready: str,
-    how: Callable[[Extent], dict[str, int]] = _from_first,
-) -> Callable[[Path, Extent, Say], dict[str, Any]]:
-    """Measure trained runs and a bundled model on superlens fields."""
-
-    def part(runs: Path, extent: Extent, say: Say) -> dict[str, Any]:
-        models = _with_bundled(_trained(runs, trained), (ready,))
-        if not models:
-            return {}
-        size = how(extent)
-        judges = judges_of(models, size.get("fields", extent.fields))
-        return measure(judges, say, **size)
-
-    return part
+def _sizes(runs: Path, extent: Extent, say: Say) -> dict[str, Any]:
+    models = _trained(runs, ("wang", "wang-attention"))
+    judges = judges_of(_with_bundled(models, ("ssum-sem",)), SIZES["fields"])
+    return measure_sizes(judges, say, **SIZES, first_seed=extent.first_seed)
 
 
 _MEASURES: dict[str, Callable[[Path, Extent, Say], dict[str, Any]]] = {
     "gao": _gao,
-    "gao_unstretched": partial(_gao, stretch=False),
     "gold": _gold,
-    "real_gold": _real_gold,
-    "superlens": _of_lens(measure_quality, LENS_RUNS, "ssum-sem"),
-    "frc_maps": _of_lens(measure_maps, LENS_RUNS, "ssum-sem"),
-    "whole": _of_lens(
-        measure_whole,
-        LENS_RUNS,
-        "ssum-sem",
-        lambda extent: {"side": extent.whole_side, **_from_first(extent)},
-    ),
-    "sizes": _of_lens(measure_sizes, WANGS, "ssum-sem", _wangs),
-    "light": _of_lens(measure_light, WANGS, "ssum-sem", _wangs),
-    "profiles": _of_lens(
-        measure_profiles, ("sun", "pix2pix-ssum"), "ssum-sem", lambda _extent: {}
-    ),
+    "superlens": _superlens,
+    "sizes": _sizes,
 }
 
 
@@ -196,25 +125,15 @@ def judged(runs: Path) -> tuple[str, ...]:
 
 
 def results_of(runs: Path, *, final: bool = False) -> dict[str, Any]:
-    """Read what was measured; parts without a model are left out.
-
-    Parts that have no final data are those of development.
-    """
-    found = {}
-    for part in PARTS:
-        folder = _folder(runs, final=final and part in FINAL_PARTS)
-        path = folder / f"{part}.json"
-        if path.exists() and (held := json.loads(path.read_text(encoding="utf-8"))):
-            found[part] = held
-    return found
+    """Read what was measured; parts without a model are left out."""
+    paths = {part: _folder(runs, final=final) / f"{part}.json" for part in PARTS}
+    held = {
+        part: path.read_text("utf-8") for part, path in paths.items() if path.exists()
+    }
+    return {part: found for part, text in held.items() if (found := json.loads(text))}
 
 
 def records_of(runs: Path) -> dict[str, dict[str, Any]]:
-    """Read how the finished runs went, in the order of the plan, with their curves."""
-    names = (*RECIPES, *NARROW_ONLY)
-    found = {name: finished(runs / name) for name in names}
-    return {
-        name: {**record, "curve": read_curve(runs / name)}
-        for name, record in found.items()
-        if record is not None
-    }
+    """Read how the finished runs went, in the order of the plan."""
+    found = {name: finished(runs / name) for name in RECIPES}
+    return {name: record for name, record in found.items() if record is not None}

@@ -5,16 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gold import Score, fine, judge, methods_of, network, percent
+from gold import Score, judge, methods_of, network, percent
 
-from napari_semsr.analysis import measure_gaps
-from napari_semsr.core import run
 from napari_semsr.simulation import (
     GoldOptions,
     create_gold_rng,
     simulate_random_gold_pair,
 )
-from paper_tables.gap_widths import width_row
 from paper_tables.spread import Bad, standard_error, worst
 
 _KEPT = (
@@ -24,16 +21,12 @@ _KEPT = (
     "signed_width_error_nm",
     "invented_percent",
     "psnr_db",
-    "ssim",
-    "amplitude_in_bands",
-    "correlation_in_bands",
 )
 _BAD: dict[str, Bad] = {
     "undetected_percent": "high",
     "width_error_nm": "high",
     "invented_percent": "high",
     "psnr_db": "low",
-    "ssim": "low",
 }
 
 
@@ -47,7 +40,7 @@ def measure_gold(
 ) -> dict[str, dict[str, Any]]:
     """Judge peers and models on drawn gold.
 
-    Figures by method, with their spread over fields; of the truth its gaps alone.
+    Figures by method, with their spread over fields.
     """
     options = GoldOptions()
     asked = argparse.Namespace(no_peers=False, side=side, model=[])
@@ -64,13 +57,6 @@ def measure_gold(
         record = one.record()
         found[name] = {figure: record[figure] for figure in _KEPT}
         found[name] |= spread_of(by_field(one), _BAD)
-        found[name] |= width_row(one.widths_nm)
-        found[name]["undetected"] = sum(row["missed"] for row in one.fields)
-    truths = [fine(pair.high.astype(float)) for pair in pairs]
-    known = [
-        g.width_nm for truth in truths for g in run(measure_gaps(truth)).found_gaps
-    ]
-    found["truth"] = width_row([width for width in known if width is not None])
     return found
 
 
@@ -78,7 +64,7 @@ def by_field(score: Score) -> list[dict[str, float | None]]:
     """Give the figures of each field."""
     return [
         {
-            **{name: row[name] for name in ("width_error_nm", "psnr_db", "ssim")},
+            **{name: row[name] for name in ("width_error_nm", "psnr_db")},
             "undetected_percent": percent(row["missed"], row["gaps"]),
             "invented_percent": percent(row["invented"], row["own"]),
         }

@@ -4,57 +4,38 @@ Samples, scores and sites are those of ``benchmarks/superlens.py``. All models o
 scale see the same fields, which are drawn once.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _superlens_fields import DIP, Sites, chip, series, sharp
+from _superlens_fields import DIP, Sites, series
 from numpy.typing import NDArray
 from superlens import (
     SIZES,
     Judge,
     held_out_pairs,
     in_focus,
-    inner,
-    median,
     resolved,
     scores,
     site_dips,
 )
 
-from napari_semsr.analysis import (
-    FrcMapOptions,
-    fit_gain_and_offset,
-    measure_frc_map,
-    measure_histogram,
-)
-from napari_semsr.core import Micrograph, parse_pixel_size, run
 from napari_semsr.models import load_model
 from napari_semsr.simulation import Specimen, SsumPair
 from napari_semsr.simulation.samples import SAMPLE_KINDS
 from napari_semsr.training import load_recipe
 from paper_tables.plan import FOLDER
-from paper_tables.spread import Bad, with_spread, worst
+from paper_tables.spread import Bad, with_spread
 
 Image = NDArray[np.float64]
 Say = Callable[[str], None]
-PIXEL_NM = 20.0
-CHIP_PITCH_NM, CHIP_RELIEF_NM = 160.0, 60.0
-BLOCK, STEP = 64, 32  # of a resolution map
 FORMS = ("lines", "discs")
 RELIEF_NM = 60
 SEED = 50
-MIN_CHIPS = 4  # one field has no standard error
 _LEARNT = FOLDER / "sun.yaml"  # whose microscope all learn from
-_BAD: dict[str, Bad] = {
-    "psnr_db": "low",
-    "gain_db": "low",
-    "ssim": "low",
-    "emd": "high",
-    "map_answered": "low",
-}
+_BAD: dict[str, Bad] = {"psnr_db": "low", "gain_db": "low"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,94 +68,29 @@ def show(pair: SsumPair, judges: dict[str, Judge]) -> Shown:
     return Shown(everything, pair.pixel_nm / scale, scale)
 
 
-def _fields(judge: Judge, first_seed: int) -> Iterable[tuple[str, str, SsumPair]]:
-    """Yield held-out fields by group and kind: in focus, in any focus, and chips."""
-    learnt = load_recipe(_LEARNT).data.superlens
-    for group, options in (
-        ("in focus", sharp(learnt)),
-        ("any focus", learnt.replace(any_focus=1)),
-    ):
-        for kind in SAMPLE_KINDS:
-            for pair in held_out_pairs(kind, judge, options, first_seed):
-                yield group, kind, pair
-    for seed in chips(judge, first_seed):
-        surface = chip(CHIP_PITCH_NM, seed, CHIP_RELIEF_NM)
-        yield "chip", "80 nm lines", in_focus(surface, judge, seed)
-
-
-def chips(judge: Judge, first_seed: int) -> range:
-    """Seeds of the fields that are of one kind only."""
-    return range(first_seed, first_seed + max(judge.fields, MIN_CHIPS))
-
-
 def measure_quality(
     judges: dict[str, Judge], say: Say, *, first_seed: int = 0
 ) -> dict[str, Any]:
-    """Judge models on held-out fields.
+    """Judge models on held-out fields of every kind, at any focus.
 
-    By group of fields (``in focus``, ``any focus``, ``chip``) and image: means of PSNR,
-    SSIM and the earth mover's distance of grey levels; medians of the resolution, of
-    the whole field and over the blocks of a map.
+    By image: means of PSNR and of the gain over the optical image, with their spread
+    over fields, and the number of fields.
     """
+    first = next(iter(judges.values()))
+    options = load_recipe(_LEARNT).data.superlens.replace(any_focus=1)
     rows: dict[str, list[dict[str, Any]]] = {}
-    for group, kind, pair in _fields(next(iter(judges.values())), first_seed):
-        say(f"superlens, {group}: {kind}")
-        shown = show(pair, judges)
-        found = scores(shown.images, shown.pixel_nm, shown.scale)
-        for name, row in found.items():
-            row["emd"] = grey_distance(shown, name)
-            row |= sharpness_map(shown, name)
-        rows.setdefault(group, []).append(found)
-    return {group: summary(found) for group, found in rows.items()}
-
-
-def matched(shown: Shown, name: str) -> tuple[Image, Image]:
-    """Bring an image's greys to those of the truth; leave out the border of both."""
-    image, truth = (inner(shown.images[n], shown.scale) for n in (name, "truth"))
-    gain, offset = fit_gain_and_offset(image, truth)
-    return np.clip(gain * image + offset, 0, 255), truth
-
-
-def grey_distance(shown: Shown, name: str) -> float:
-    """Earth mover's distance of grey levels from the truth's, of 255."""
-    image, truth = (
-        Micrograph(np.rint(part).astype(np.uint8)) for part in matched(shown, name)
-    )
-    return float(measure_histogram(image, truth).emd or 0.0)
-
-
-def sharpness_map(shown: Shown, name: str) -> dict[str, float | None]:
-    """Median resolution over the blocks of a map, and the share with an answer."""
-    size = parse_pixel_size(shown.pixel_nm)
-    image, truth = (Micrograph(part, size) for part in matched(shown, name))
-    scale = shown.scale
-    options = FrcMapOptions(block=BLOCK * scale, step=STEP * scale, reference=True)
-    found = run(measure_frc_map(image, truth, options))
-    answered = 100 * (1 - found.failed / found.blocks)
-    return {"map_median_nm": found.median_nm, "map_answered": answered}
-
-
-def summary(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Put the scores of several fields together.
-
-    By image: means with standard error and worst field (`with_spread`), medians of the
-    resolutions with the worst field's, and the number of fields.
-    """
-    found: dict[str, dict[str, Any]] = {}
-    for name in rows[0]:
-        mine = [
-            {**row[name], "gain_db": row[name]["psnr_db"] - row["optical"]["psnr_db"]}
-            for row in rows
-        ]
-        found[name] = with_spread(mine, _BAD)
-        found[name]["worst_gain_db"] = min(row["gain_db"] for row in mine)
-        for measure in ("resolution_nm", "map_median_nm"):
-            values = [row[measure] for row in mine]
-            found[name][measure] = median(values)
-            if len(values) > 1:
-                found[name]["worst"][measure] = worst(values, "high")
-        found[name]["fields"] = len(rows)
-    return found
+    for kind in SAMPLE_KINDS:
+        say(f"superlens: {kind}")
+        for pair in held_out_pairs(kind, first, options, first_seed):
+            shown = show(pair, judges)
+            found = scores(shown.images, shown.scale)
+            for name, psnr in found.items():
+                row = {"psnr_db": psnr, "gain_db": psnr - found["optical"]}
+                rows.setdefault(name, []).append(row)
+    return {
+        name: {**with_spread(some, _BAD), "fields": len(some)}
+        for name, some in rows.items()
+    }
 
 
 def series_at(

@@ -24,11 +24,6 @@ def plus_minus(
     return f"{said} ± {number(error, digits)}"
 
 
-def pair(first: float | None, second: float | None, digits: int) -> str:
-    """Write two numbers with a slash between them."""
-    return f"{number(first, digits)} / {number(second, digits)}"
-
-
 def table(
     head: str | Sequence[str], rows: Iterable[Sequence[str]], *, text: int = 1
 ) -> str:

@@ -2,8 +2,8 @@
 
 On a GPU the recipes of ``recipes/tables`` are run as they are. Without one, the files
 of the same name in ``recipes/tables/narrow`` stand in their place: each includes the
-full recipe and says which numbers are smaller. `NARROW_ONLY` are there in that form
-alone. The minutes that all of them may take are shared out by `WEIGHTS`.
+full recipe and says which numbers are smaller. The minutes that all of them may take
+are shared out by `WEIGHTS`.
 """
 
 import hashlib
@@ -21,23 +21,12 @@ RUNS = ROOT / "runs" / "tables"
 BANKS = ROOT / "runs" / "banks"  # of scenes, which trainings share
 
 RECIPES = (
-    *("gao-a", "gao-b", "gao-c", "kernel-a", "sun", "cycle-gan-ssum", "pix2pix-ssum"),
-    *("srgan-ssum", "esrgan-ssum", "espcn-ssum", "vdsr-ssum", "edsr-ssum", "wang"),
-    *("wang-attention", "de-haan-gold", "gold-real"),
+    *("gao-a", "gao-b", "gao-c", "sun", "pix2pix-ssum", "srgan-ssum"),
+    *("wang", "wang-attention", "de-haan-gold", "gold-real"),
 )
 GOLD_PAIRS = RUNS / "gold-real.zarr"
 """Where the recipe of `gold-real` has its pairs."""
-NARROW_ONLY = ("blur-a", "blur-b", "blur-c")
-"""Gao's sets learnt unpaired, a learnt blur in place of the second generator."""
-WEIGHTS = {
-    "gao-a": 3.0,
-    "blur-a": 2.0,
-    "blur-b": 1.5,
-    "blur-c": 1.5,
-    "sun": 2.0,
-    "cycle-gan-ssum": 1.5,
-    "de-haan-gold": 3.0,
-}
+WEIGHTS = {"gao-a": 3.0, "sun": 2.0, "de-haan-gold": 3.0}
 """Shares of the minutes, most runs have 1: more where more was learnt by it."""
 BY_STEPS = ("wang", "wang-attention")
 """Compared at equal steps: these take the recipe's, and no minutes."""
@@ -64,7 +53,7 @@ def plan(*, narrow: bool, only: tuple[str, ...] = ()) -> list[Planned]:
     folder = NARROW if narrow else FOLDER
     found = [
         Planned(name, folder / f"{name}.yaml", WEIGHTS.get(name, 1.0), narrow)
-        for name in (*RECIPES, *(NARROW_ONLY if narrow else ()))
+        for name in RECIPES
     ]
     return [p for p in found if not only or p.name.startswith(only)]
 
@@ -97,17 +86,12 @@ def shared_out(planned: list[Planned], minutes: float, jobs: int) -> dict[str, f
     }
 
 
-def key_of(
-    planned: Planned, minutes: float | None, steps_before: int | None = None
-) -> str:
+def key_of(planned: Planned, minutes: float | None) -> str:
     """Name what decides a training: two with one key need not be done twice."""
     plain: dict[str, Any] = planned.recipe().model_dump(
         mode="json", exclude={"workers": True, "data": {"root", "bank_folder"}}
     )
     if planned.name in BY_STEPS:
         minutes = None
-    what: list[Any] = [plain, planned.weight, minutes]
-    if steps_before is not None:
-        what.append(steps_before)
-    told = json.dumps(what, sort_keys=True)
+    told = json.dumps([plain, planned.weight, minutes], sort_keys=True)
     return hashlib.sha256(told.encode()).hexdigest()[:16]

@@ -13,7 +13,7 @@ from paper_tables.plan import ROOT
 ROWS = ROOT / "benchmarks" / "rows"
 _CAMPAIGN = ROOT / "benchmarks" / "campaign"
 _HEAD = """
-### Judged apart, at the steps that were reached
+## Judged apart, at the steps that were reached
 
 Each once, on images or fields that nothing of it had looked at: the gain over the input
 in matched PSNR, beside the best Gaussian and the best linear filter of each image.
@@ -36,15 +36,14 @@ class Reached(NamedTuple):
     gain: Sequence[float]
     gaussian: Sequence[float] | None
     linear: Sequence[float]
-    resolution_nm: tuple[float | None, float | None] = (None, None)  # input, output
     taught: bool = True  # by discriminators, where it has such
 
     @property
     def reached(self) -> str:
         """Say at how many steps it was judged."""
         if self.steps is None:
-            return "judged apart"
-        return f"{self.steps} steps" + ("" if self.taught else ", before its adversary")
+            return DASH
+        return f"{self.steps}" + ("" if self.taught else ", before its adversary")
 
     @property
     def mean(self) -> float:
@@ -116,7 +115,6 @@ def reached(folder: Path = ROWS) -> list[Reached]:
                 "superlens",
                 own[0]["steps"],
                 *([row[key] for row in own] for key in columns),
-                resolution_nm=(_median(own, "optical_nm"), _median(own)),
                 taught=own[0]["taught"],
             )
         )
@@ -125,18 +123,7 @@ def reached(folder: Path = ROWS) -> list[Reached]:
     return found
 
 
-_SYSTEMS = {
-    "srgan-ssum": "SRGAN",
-    "esrgan-ssum": "ESRGAN",
-    "cycle-gan-ssum": "textbook CycleGAN",
-}
-
-
-def _median(rows: Sequence[dict[str, Any]], name: str = "resolution_nm") -> Any:
-    """Take the middle of what is known, a resolution that is not counting as worst."""
-    values = sorted(row[name] or float("inf") for row in rows)
-    middle = values[len(values) // 2]
-    return None if middle == float("inf") else middle
+_SYSTEMS = {"srgan-ssum": "SRGAN"}
 
 
 def _steps(name: str) -> int | None:
@@ -158,7 +145,7 @@ def judged_apart(rows: Sequence[Reached]) -> str:
             row.system,
             f"`{row.model}`",
             row.data,
-            DASH if row.steps is None else row.reached.replace(" steps", ""),
+            row.reached,
             number(sum(row.before) / len(row.before), 2),
             plus_minus(row.mean, standard_error(row.gain), 2, sign=True),
             number(min(row.gain), 2, sign=True),

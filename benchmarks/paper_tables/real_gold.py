@@ -7,11 +7,11 @@ pair by pair, the width that comes nearest to the reference in PSNR: that is kno
 hindsight only. ``sem-restore`` was developed on these pairs and learnt from others of
 the same microscope, so none of this is a final judgement.
 
-``PYTHONPATH=benchmarks python -m paper_tables.real_gold --rows FILE`` judges the table
-model and the default alone, and keeps a row for each image of each pair.
+``PYTHONPATH=benchmarks python -m paper_tables.real_gold --rows FILE`` judges the model
+that ``make tables`` trained and the default, and keeps a row for each image of each
+pair.
 """
 
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 from _restoration import psnr_db
+from _shared import Rows, read_options
 from numpy.typing import NDArray
 from restorer import PIXEL_NM, Judge, common, real_pairs, restored
 from scipy import ndimage
@@ -28,7 +29,7 @@ from napari_semsr.core import Micrograph, parse_pixel_size, run
 from napari_semsr.inference import EnhanceOptions
 from napari_semsr.models import load_model
 from paper_tables.markdown import number, table
-from paper_tables.plan import ROOT
+from paper_tables.plan import ROOT, RUNS
 from paper_tables.spread import Bad, cells, with_spread
 
 Image = NDArray[np.float64]
@@ -78,26 +79,6 @@ def gap_row(image: Image, clean: Image) -> dict[str, float | None]:
         "signed_width_error_nm": float(errors.mean()) if errors.size else None,
         "invented_percent": 100 * (found.invented_fraction or 0.0),
     }
-
-
-def measure_real_gold(
-    models: dict[str, Path | str], say: Say, *, pairs: int = 15, data: Path = SHARED
-) -> dict[str, Any]:
-    """Judge the noisy scan, a Gaussian and models on real pairs.
-
-    By method: means over pairs, with their spread; empty without images.
-    """
-    if not (data / "dwell_pairs" / "line").is_dir():
-        say(f"real gold: skipped, there is no {data / 'dwell_pairs' / 'line'}")
-        return {}
-    judges = {
-        name: Judge(load_model(model), EnhanceOptions())
-        for name, model in models.items()
-    }
-    return summarise(
-        {"image": name, **row}
-        for _, name, row in measure_pairs(judges, say, pairs=pairs, data=data)
-    )
 
 
 def measure_pairs(
@@ -171,18 +152,12 @@ def reference_words(rows: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Measure with the table model and the default, and keep rows."""
-    from _shared import Rows, read_options
-
-    from paper_tables.published import MODELS, absent
-
+    """Measure with the trained model and the default, and keep rows."""
     args = read_options(__doc__, "--rows=FILE")
-    if refused := absent(["gold-real"]):
-        sys.exit(refused)
-    models = {"gold-real": MODELS / "gold-real" / "gold-real.safetensors"}
+    trained = RUNS / "gold-real" / "gold-real.safetensors"
     judges = {
         name: Judge(load_model(model), EnhanceOptions())
-        for name, model in {**models, "sem-restore": "sem-restore"}.items()
+        for name, model in (("gold-real", trained), ("sem-restore", "sem-restore"))
     }
     kept = Rows(args.rows, "pair", "image")
     for pair, image, row in measure_pairs(judges, print, pairs=15, data=SHARED):

@@ -3,8 +3,7 @@
 A run's folder holds what ``semsr train`` leaves there, ``asked.json`` (what was asked)
 and, once it is over, ``finished.json`` (how long it took, on what). A finished run of
 the same recipe and the same minutes is not trained again; an interrupted one goes on
-from its last validation. A run may begin with a table model of its name; what that had
-counts as its own.
+from its last validation.
 """
 
 import json
@@ -21,15 +20,26 @@ from napari_semsr.models import build_network, load_model
 from napari_semsr.training import train
 from napari_semsr.training.batches import SceneCache
 from napari_semsr.training.run_folder import STATE
-from paper_tables.given import given
 from paper_tables.plan import Planned, key_of, shared_out
-from paper_tables.published import begin_with, earlier_of, with_earlier
-from paper_tables.records import ASKED, FINISHED, finished, read_table
 
 Say = Callable[[str], None]
+ASKED, FINISHED = "asked.json", "finished.json"
 START_MINUTES = 0.25  # of a process, until its clock runs, and after its last step
 MIN_MINUTES = 0.02
 _SECOND = 60.0
+
+
+def finished(folder: Path, key: str | None = None) -> dict[str, Any] | None:
+    """Read how a run went; None if it is not over, or was another one's."""
+    record = _read(folder / FINISHED)
+    if record is None or (key is not None and record["key"] != key):
+        return None
+    return record
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """Read a JSON file; None if it is not there."""
+    return dict(json.loads(path.read_text("utf-8"))) if path.exists() else None
 
 
 def train_one(planned: Planned, folder: Path) -> dict[str, Any]:
@@ -39,13 +49,10 @@ def train_one(planned: Planned, folder: Path) -> dict[str, Any]:
     """
     import torch
 
-    asked = read_table(folder / ASKED) or {"key": key_of(planned, None)}
+    asked = _read(folder / ASKED) or {"key": key_of(planned, None)}
     recipe = planned.recipe()
     if asked.get("minutes") is not None:
         recipe = recipe.replace(minutes=asked["minutes"])
-    earlier = earlier_of(planned.name) if asked.get("go_on") else None
-    if earlier is not None:
-        recipe = begin_with(earlier, recipe)
     resume = (folder / STATE).exists()
     began = time.monotonic()
     where = {"bank_folder": recipe.data.bank_folder}  # which all tables share
@@ -67,11 +74,8 @@ def train_one(planned: Planned, folder: Path) -> dict[str, Any]:
         "batch": recipe.batch,
         "patch_px": recipe.data.patch_px,
         "scenes": recipe.data.bank,
-        "given": given(recipe.to_card_record()),
         "validation": {k: round(v, 4) for k, v in result.validation.items()},
     }
-    if earlier is not None:
-        record = with_earlier(record, folder, earlier)
     (folder / FINISHED).write_text(json.dumps(record, indent=1), encoding="utf-8")
     (folder / STATE).unlink(missing_ok=True)
     return record
@@ -84,11 +88,9 @@ def train_all(
     minutes: float | None,
     jobs: int,
     say: Say,
-    go_on: bool = False,
 ) -> list[str]:
     """Train what is not yet trained."""
-    begins = {p.name: _steps_before(p.name) if go_on else None for p in planned}
-    keys = {p.name: key_of(p, minutes, begins[p.name]) for p in planned}
+    keys = {p.name: key_of(p, minutes) for p in planned}
     left = [p for p in planned if finished(runs / p.name, keys[p.name]) is None]
     for p in planned:
         if p not in left:
@@ -105,29 +107,23 @@ def train_all(
         share = shares.get(p.name)
         if share is not None:
             share = max(share - START_MINUTES, MIN_MINUTES)
-        _ask(runs / p.name, keys[p.name], share, go_on=begins[p.name] is not None)
+        _ask(runs / p.name, keys[p.name], share)
     order = sorted(left, key=lambda p: -p.weight)
     return in_processes(order, runs, keys, jobs, say)
 
 
 def _begun(folder: Path, key: str) -> bool:
     """Tell whether a run of this key was interrupted after a validation."""
-    asked = read_table(folder / ASKED)
+    asked = _read(folder / ASKED)
     return asked is not None and asked["key"] == key and (folder / STATE).exists()
 
 
-def _steps_before(name: str) -> int | None:
-    """Tell how many steps the table model of a run had; None without one."""
-    earlier = earlier_of(name)
-    return None if earlier is None else int(earlier.record["steps"])
-
-
-def _ask(folder: Path, key: str, minutes: float | None, *, go_on: bool) -> None:
+def _ask(folder: Path, key: str, minutes: float | None) -> None:
     """Write down what is asked, and clear the folder of another run's state."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in (STATE, FINISHED):
         (folder / name).unlink(missing_ok=True)
-    asked = json.dumps({"key": key, "minutes": minutes, "go_on": go_on})
+    asked = json.dumps({"key": key, "minutes": minutes})
     (folder / ASKED).write_text(asked, encoding="utf-8")
 
 

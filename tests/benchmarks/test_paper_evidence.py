@@ -1,22 +1,16 @@
-"""Tests of what stands beside the papers' tables: spread, maps, light, gaps."""
+"""Tests of what stands beside the papers' tables: spread, fields, gaps."""
 
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from paper_tables.lens import series_at
-from paper_tables.light import lit, ring_over_middle
 from paper_tables.real_gold import gap_row
 from paper_tables.spread import worst
 from scipy import ndimage
-from superlens import held_out_pairs, look
+from superlens import held_out_pairs
 
-from napari_semsr.simulation.microscope import (
-    MicroscopeOptions,
-    create_illumination_field,
-)
-from napari_semsr.simulation.pairs import SsumPairOptions, simulate_ssum_pair
+from napari_semsr.simulation.pairs import SsumPairOptions
 
 pytestmark = pytest.mark.broad
 
@@ -48,36 +42,6 @@ def test_a_final_judgement_draws_other_fields(monkeypatch: pytest.MonkeyPatch) -
         list(held_out_pairs("circuit", judge, SsumPairOptions(), first_seed))
     assert asked[0] < 10_000 <= asked[1]
     assert asked[1] - asked[0] == 10_000
-
-
-def test_ring_over_middle_reads_a_known_shade() -> None:
-    y, x = np.mgrid[-1:1:201j, -1:1:201j]
-    shade = 1 - 0.3 * (y**2 + x**2)
-    everywhere = np.ones(shade.shape, bool)
-    ring = ring_over_middle(shade, everywhere)
-    # the ring's mean square radius lies between 0.85^2 and 2, the middle's is 0.4^2 / 2
-    assert ring is not None
-    assert 0.6 < ring < 0.8
-    assert ring_over_middle(7 * shade, everywhere) == pytest.approx(ring)
-    assert ring_over_middle(np.full(shade.shape, 0.4), everywhere) == pytest.approx(1)
-    objects = x > 0.5
-    spoilt = np.where(objects, 9.0, shade)
-    assert ring_over_middle(spoilt, ~objects) == pytest.approx(ring, abs=0.01)
-    assert ring_over_middle(shade, y < -0.9) is None
-
-
-def test_a_frames_light_falls_on_the_optical_image_as_it_is() -> None:
-    surface, _ = series_at(50, "lines", 64, 1)
-    rng = np.random.default_rng(1)
-    pair = simulate_ssum_pair(surface, 64, look(30), rng)
-    low, high = pair.low_range
-    even = lit(pair, None)
-    assert even.low == pytest.approx(pair.low * (high - low) + low, abs=1e-6)
-    light = create_illumination_field(MicroscopeOptions(field="square"), 64, rng)
-    shaded = lit(pair, light.astype(float))
-    assert shaded.low == pytest.approx(even.low * light, abs=1e-6)
-    assert shaded.low_range[0] < even.low_range[0]
-    assert np.array_equal(shaded.high, pair.high)
 
 
 def balls(shift: float = 0.0) -> Image:

@@ -154,7 +154,7 @@ _USER_SOURCE: RangeSource = "given"
 _BORDER = 5
 _SIGMA = 1.5
 
-# 8 bits: benchmarks/paper_tables compares AG, CON and SF with those of Gao's paper.
+# 8 bits, as in Gao's paper, so that AG, CON and SF can be compared with its own.
 _FULL_SCALE = 255.0
 _PROPORTION = 1e12  # chosen: beyond any grey scale, but squares do not overflow
 
