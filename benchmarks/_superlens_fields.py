@@ -27,7 +27,6 @@ Points = NDArray[np.float64]
 PHOTONS = 3500.0
 """Of a mosaic whose frames have 2000 in full light."""
 USUAL = SsumPairOptions(gaussian=1, relief_nm=(40.0, 160.0), any_focus=1)
-LENS = USUAL.replace(gaussian=0)
 
 
 def sharp(options: SsumPairOptions) -> SsumPairOptions:

@@ -1,6 +1,6 @@
 """How well gold on carbon is seen at half the magnification: de Haan's task.
 
-Run: ``python benchmarks/gold.py --model sem-2x -o OUT``.
+Run: ``python benchmarks/gold.py --model sem-2x --rows FILE``.
 
 The fields are those of ``gold_rng("judging", …)``, which train nothing and choose
 nothing. Each is seen at 14.2 nm per pixel; every method brings it to 7.1 nm, where the
@@ -10,10 +10,7 @@ truth is, and is judged by
   truth's gaps that it does not show, the mean error of the widths of the others, and
   the share of its own gaps that the truth does not have;
 - PSNR and SSIM, on the scale where the percentiles 0.1 and 99.9 of the coarse image are
-  0 and 1, with 16 px of border left out;
-- its amplitudes in rings of spatial frequency, over those of the truth, and their
-  correlation with the truth (1: all of it is right; what lies beyond the coarse
-  image's own Nyquist frequency, 0.25 per fine pixel, is inferred).
+  0 and 1, with 16 px of border left out.
 
 Baselines: cubic splines (the input, on which the simulation was tuned), bicubic and
 Lanczos interpolation, a Wiener filter and Richardson-Lucy of ``semsr restore`` after
@@ -23,14 +20,12 @@ to the truth of other fields.
 """
 
 import argparse
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _gold_figures import draw_fields, draw_spectra
 from _restoration import least_squares
 from _shared import Rows, read_options
 from numpy.lib.stride_tricks import sliding_window_view
@@ -38,13 +33,7 @@ from numpy.typing import NDArray
 from paper_tables.theirs import HAAN
 from scipy import ndimage
 
-from napari_semsr.analysis import (
-    FrcOptions,
-    compute_radial_spectrum,
-    measure_frc,
-    measure_gaps,
-    measure_metrics,
-)
+from napari_semsr.analysis import measure_gaps, measure_metrics
 from napari_semsr.core import Micrograph, run
 from napari_semsr.inference import EnhanceOptions, enhance_in_memory
 from napari_semsr.models import list_bundled_models, load_model
@@ -61,7 +50,6 @@ from napari_semsr.simulation.gold import (
 Image = NDArray[np.float64]
 Method = Callable[[Image], Image]
 BORDER = 16
-BANDS = ((0.0, 0.125), (0.125, 0.25), (0.25, 0.375), (0.375, 0.5))
 TAPS = 11
 PHASES = ((0, 0), (0, 1), (1, 0), (1, 1))  # of the fine pixels in a coarse one
 FITTED_ON = 6
@@ -196,29 +184,14 @@ class Score:
     """What is gathered of one method, field by field."""
 
     fields: list[dict[str, Any]] = field(default_factory=list)
-    widths_nm: list[float] = field(default_factory=list)
-    amplitude: list[Image] = field(default_factory=list)
-    correlation: list[Image] = field(default_factory=list)
-    seconds: float = 0.0
 
     def add(self, image: Image, truth: Image) -> None:
         """Judge one field."""
         made, true = fine(image), fine(truth)
         found = run(measure_gaps(made, true))
         errors = found.compute_width_errors("nm")
-        self.widths_nm += [
-            g.width_nm for g in found.found_gaps if g.width_nm is not None
-        ]
         inner = (slice(BORDER, -BORDER),) * 2
         near = measure_metrics(fine(image[inner]), fine(truth[inner]), data_range=1.0)
-        power, wanted = (
-            compute_radial_spectrum(made).power,
-            compute_radial_spectrum(true).power,
-        )
-        self.amplitude.append(np.sqrt(power / wanted))
-        self.correlation.append(
-            measure_frc(made, true, FrcOptions(estimator="plain")).correlation
-        )
         signed, off = (
             (errors.mean(), np.abs(errors).mean()) if errors.size else (None, None)
         )
@@ -227,8 +200,6 @@ class Score:
             "signed_width_error_nm": signed,
             "psnr_db": near.psnr_db or 0.0,
             "ssim": near.ssim or 0.0,
-            "amplitude_in_bands": in_bands(self.amplitude[-1]),
-            "correlation_in_bands": in_bands(self.correlation[-1]),
         }
         self.fields.append(
             {
@@ -243,27 +214,6 @@ class Score:
                 for name, value in figures.items()
             }
         )
-
-    def record(self) -> dict[str, Any]:
-        """Give the figures."""
-        amplitude = np.mean(self.amplitude, axis=0)
-        return pooled(self.fields) | {
-            "seconds_per_field": self.seconds / len(self.fields),
-            "frequency_per_px": frequencies(amplitude).tolist(),
-            "amplitude": amplitude.tolist(),
-            "correlation": np.mean(self.correlation, axis=0).tolist(),
-        }
-
-
-def frequencies(rings: Image) -> Image:
-    """Give the spatial frequencies of rings, per fine pixel."""
-    return np.arange(1, len(rings) + 1) / (2 * len(rings))
-
-
-def in_bands(rings: Image) -> list[Any]:
-    """Give the means of rings in each band."""
-    at = frequencies(rings)
-    return [rings[(at > low) & (at <= high)].mean() for low, high in BANDS]
 
 
 def percent(part: float, whole: float) -> float:
@@ -291,15 +241,8 @@ def pooled(fields: list[dict[str, Any]]) -> dict[str, Any]:
         "width_error_nm": mean("width_error_nm", widths),
         "signed_width_error_nm": mean("signed_width_error_nm", widths),
         "invented_percent": percent(invented.sum(), own.sum()),
-        **{
-            name: mean(name)
-            for name in (
-                "psnr_db",
-                "ssim",
-                "amplitude_in_bands",
-                "correlation_in_bands",
-            )
-        },
+        "psnr_db": mean("psnr_db"),
+        "ssim": mean("ssim"),
     }
 
 
@@ -328,20 +271,13 @@ def methods_of(arguments: argparse.Namespace, options: GoldOptions) -> dict[str,
     return methods | {Path(name).stem: network(name) for name in arguments.model}
 
 
-def judge(
-    methods: dict[str, Method], pairs: list[GoldPair]
-) -> tuple[dict[str, Score], dict[str, Image]]:
-    """Run every method on every field; keep the first results."""
+def judge(methods: dict[str, Method], pairs: list[GoldPair]) -> dict[str, Score]:
+    """Run every method on every field."""
     scores = {name: Score() for name in methods}
-    first: dict[str, Image] = {}
     for pair in pairs:
         for name, method in methods.items():
-            begun = time.perf_counter()
-            made = method(pair.low.astype(float))
-            scores[name].seconds += time.perf_counter() - begun
-            scores[name].add(made, pair.high.astype(float))
-            first.setdefault(name, made)
-    return scores, first
+            scores[name].add(method(pair.low.astype(float)), pair.high.astype(float))
+    return scores
 
 
 def by_method(rows: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
@@ -356,36 +292,30 @@ def table(rows: Iterable[dict[str, Any]]) -> str:
     """Write the figures of rows as markdown."""
     head = (
         "| method | undetected gaps, % | width error, nm (signed) | invented gaps, % "
-        "| PSNR, dB | SSIM | amplitude over truth in bands | correlation in bands |\n"
-        "|---|---|---|---|---|---|---|---|"
+        "| PSNR, dB | SSIM |\n|---|---|---|---|---|---|"
     )
     lines = [head]
     for name, fields in by_method(rows).items():
         r = pooled(fields)
-        bands = [
-            " ".join(f"{v:.2f}" for v in r[key])
-            for key in ("amplitude_in_bands", "correlation_in_bands")
-        ]
         lines.append(
             f"| {name} | {r['undetected_percent']:.1f} "
             f"± {r['undetected_spread_percent']:.1f} | {r['width_error_nm']:.2f} "
             f"({r['signed_width_error_nm']:+.2f}) | {r['invented_percent']:.1f} "
-            f"| {r['psnr_db']:.2f} | {r['ssim']:.3f} | {bands[0]} | {bands[1]} |"
+            f"| {r['psnr_db']:.2f} | {r['ssim']:.3f} |"
         )
     lines += [
-        f"| de Haan et al., {name}: theirs, on their data | {missed} | {error} "
-        "| | | | | |"
+        f"| de Haan et al., {name}: theirs, on their data | {missed} | {error} | | | |"
         for name, (missed, error) in HAAN.items()
     ]
     return "\n".join(lines)
 
 
 def main() -> None:
-    """Print the table; with ``-o`` draw pictures."""
+    """Print the table."""
     own = [name for name in list_bundled_models() if name == "sem-2x"]
     arguments = read_options(
         __doc__,
-        "--fields=8 --no-peers --output=FILE --rows=FILE",
+        "--fields=8 --no-peers --rows=FILE",
         model=({"nargs": "*", "default": own}, "names or files"),
         first=(0, "index of the first field"),
         side=(256, "coarse pixels"),
@@ -402,23 +332,16 @@ def main() -> None:
         )
         for index in range(arguments.first, arguments.first + arguments.fields)
     ]
-    scores, first = judge(methods, pairs)
-    records = {name: score.record() for name, score in scores.items()}
+    scores = judge(methods, pairs)
     rows = Rows(arguments.rows, "method", "field")
     for name, score in scores.items():
         for number, row in enumerate(score.fields, arguments.first):
             rows.add({"method": name, "field": number, **row})
     print(
         f"{arguments.fields} fields of {arguments.side} x {arguments.side} px at "
-        f"{COARSE_NM} nm, {records[next(iter(records))]['gaps']} gaps; bands end at "
-        f"{', '.join(f'{high:g}' for _, high in BANDS)} per fine pixel; ± is the "
-        "spread between fields.\n"
+        f"{COARSE_NM} nm; ± is the spread between fields.\n"
     )
     print(table(rows))
-    if arguments.output:
-        arguments.output.mkdir(parents=True, exist_ok=True)
-        draw_fields(arguments.output / "gold.webp", pairs[0], first)
-        draw_spectra(arguments.output / "gold-spectra.webp", records, BANDS)
 
 
 if __name__ == "__main__":

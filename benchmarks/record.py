@@ -5,6 +5,7 @@
 offset of grey levels. *Worse* counts fields that lose more than 0.1 dB.
 """
 
+import csv
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -174,7 +175,23 @@ def fine_tuning() -> str:
     return markdown(["samples", "by", *SPREAD], lines)
 
 
+def gao_curve() -> str:
+    """Write gains by step: the first, the last, those nearest to round numbers."""
+    points = list(csv.DictReader((ROWS / "gao_curve.csv").read_text().splitlines()))
+    steps = np.array([int(point["step"]) for point in points])
+    rounds = range(10_000, int(steps[-1]), 10_000)
+    near = {0, len(points) - 1, *(int(abs(steps - n).argmin()) for n in rounds)}
+    lines = ["| step | gain, dB | expected gain, dB |", "|---:|---:|---:|"]
+    for at in sorted(near):
+        point = points[at]
+        expected = point["expected_gain_db"]
+        told = f"{float(expected):+.2f}" if expected else ""
+        lines.append(f"| {steps[at]} | {float(point['gain_db']):+.2f} | {told} |")
+    return "\n".join(lines)
+
+
 TABLES = {
+    "results.md": (gao_curve,),
     "model-ssum-sem.md": (superlens,),
     "model-sem-restore.md": (restoration,),
     "model-sem-2x.md": (magnification, gaps),

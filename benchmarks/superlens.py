@@ -171,10 +171,8 @@ def draw_examples(path: Path, judge: Judge) -> None:
             pair = next(iter(held_out_pairs(kind, judge, lens)))
             images = judge.images(pair, linear=False)
             for axis, name in zip(axes[:, column], names, strict=True):
-                rows = images[name].shape[0]
-                part = images[name][
-                    rows // 4 : 3 * rows // 4, rows // 4 : 3 * rows // 4
-                ]
+                quarter = images[name].shape[0] // 4
+                part = images[name][quarter:-quarter, quarter:-quarter]
                 low, high = np.percentile(part, (0.5, 99.5))
                 axis.imshow(part, cmap="gray", vmin=low, vmax=high)
                 axis.set_xticks([])

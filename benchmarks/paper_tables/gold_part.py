@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gold import Score, judge, methods_of, network, percent
+from gold import Score, judge, methods_of, network, percent, pooled
 
 from napari_semsr.simulation import (
     GoldOptions,
@@ -51,10 +51,10 @@ def measure_gold(
         simulate_random_gold_pair(side, create_gold_rng("judging", index), options)
         for index in range(first_seed, first_seed + fields)
     ]
-    scores, _ = judge(methods, pairs)
+    scores = judge(methods, pairs)
     found = {}
     for name, one in scores.items():
-        record = one.record()
+        record = pooled(one.fields)
         found[name] = {figure: record[figure] for figure in _KEPT}
         found[name] |= spread_of(by_field(one), _BAD)
     return found
