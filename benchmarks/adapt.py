@@ -1,12 +1,12 @@
 """What training on one place of a sample gains on another place of it.
 
 Run: ``python benchmarks/adapt.py --part PART [--rows ROWS] [--only NAME;...]``, where
-PART is one of ``samples`` (the command's own run on each sample), ``seeds``, ``time``,
-``area``, ``focus``, ``elsewhere`` (each model on the places of all other samples, and
-what is proposed there), ``rivals``, ``useless`` (what must be refused), ``removals``
-(what a model draws of removed objects), ``place`` (the sample of the File menu, drawn
-by other seeds), ``table``, which prints what
-ROWS holds, and ``picture``, which draws a detail of the first sample for README.
+PART is one of ``samples`` (the command's own run on each sample), ``focus``,
+``elsewhere`` (each model on the places of all other samples, and what is proposed
+there), ``rivals``, ``useless`` (what must be refused), ``removals`` (what a model draws
+of removed objects), ``place`` (the sample of the File menu, drawn by other seeds),
+``table``, which prints what ROWS holds, and ``picture``, which draws a detail of the
+first sample for README.
 What has its row is not run again. `adapt_goals.yaml` names samples and goals.
 
 Two places A and B of each sample are scanned by the simulated superlens microscope (5 x
@@ -54,7 +54,6 @@ from napari_semsr.core import (
     Grid,
     Micrograph,
     SemsrError,
-    WarpedImage,
     find_gap_free_box,
     measure_percentiles,
     parse_pixel_size,
@@ -77,7 +76,6 @@ from napari_semsr.jobs import (
 )
 from napari_semsr.jobs.adapt import train as training_call
 from napari_semsr.jobs.enhance import compare_with_training_area
-from napari_semsr.jobs.register import REGISTER
 from napari_semsr.models import LoadedModel, load_model
 from napari_semsr.restoration import fit_cross_validated_filter
 from napari_semsr.simulation import (
@@ -87,7 +85,7 @@ from napari_semsr.simulation import (
     simulate_sem_view,
 )
 from napari_semsr.stitching import plan_fusion, solve_mosaic
-from napari_semsr.training import AreaFitResult, AreaImages, AreaOptions, fit_area
+from napari_semsr.training import AreaImages, AreaOptions, fit_area
 from napari_semsr.widgets.samples import optical_and_sem
 
 Image = NDArray[np.floating]
@@ -98,7 +96,6 @@ BORDER_PX = 24  # of a mosaic without gaps, in which filters lack what lies beyo
 REMOVALS_PX, REMOVALS = 512, 80  # side of fields, objects to remove and to put in
 COMMON = {"frames_grid": (5, 5), "frame_px": 256, "numerical_aperture": 1.8}
 PICTURE_PX = 220
-MORE_FIELDS = 1000  # is added to a seed for further places that are trained on
 
 
 @dataclass(frozen=True)
@@ -192,12 +189,6 @@ def gain_db(place: Place, image: Image) -> float:
 def enhanced(place: Place, model: LoadedModel) -> Image:
     """Enhance a mosaic as the product does."""
     return run(enhance_in_memory(place.mosaic, model, EnhanceOptions())).array()
-
-
-def model_of(fit: AreaFitResult) -> LoadedModel:
-    """Give a trained network as a model, scaled as `semsr adapt` writes it."""
-    card = fit.create_card("place", input_scaling="percentiles")
-    return LoadedModel(fit.network, card, "sha256:" + "0" * 64)
 
 
 def fit_for(steps: int) -> AbstractContextManager[object]:
@@ -298,14 +289,11 @@ def judged(
     }
 
 
-def trained_area(sample: Sample, share: float = 1.0) -> AreaImages:
-    """Give the part of A that the command trained on, or a share of its length."""
+def trained_area(sample: Sample) -> AreaImages:
+    """Give the part of A that the command trained on."""
     with np.load(WORK / sample.name / "area.npz") as stored:
         light, sem = stored["light"], stored["sem"].copy()
         spans = [stored["rows"], stored["columns"]]
-    lengths = [int(last - first) for first, last in spans]
-    axis = int(np.argmax(lengths))
-    spans[axis] = [spans[axis][0], spans[axis][0] + round(share * lengths[axis])]
     outside = np.ones(sem.shape, bool)
     outside[tuple(slice(int(a), int(b)) for a, b in spans)] = False
     sem[outside] = np.nan
@@ -316,57 +304,6 @@ def linear_filter(sample: Sample) -> Callable[[Image], Image]:
     """Fit the linear filter to what the command trained on."""
     area = trained_area(sample)
     return fit_cross_validated_filter([(area.low, area.high)]).apply
-
-
-def train(
-    images: list[AreaImages],
-    steps: int,
-    seed: int = 0,
-    state: dict[str, Any] | None = None,
-) -> AreaFitResult:
-    """Train for so many steps, or go on from a state."""
-    options = AreaOptions(seed=seed)
-    how = {"seconds": None, "state": state, "report_every_s": float("inf")}
-    return run(fit_for(steps)(images, options, **how))
-
-
-def run_seeds(sample: Sample, known: set[Any]) -> Iterator[dict[str, Any]]:
-    """Train with other seeds."""
-    other, area = look(sample, sample.seed + 1), trained_area(sample)
-    for seed in set(PLAN["training_seeds"][1:]) - known:
-        fit = train([area], PLAN["steps"], seed)
-        yield {"case": seed, "adapted": gain_db(other, enhanced(other, model_of(fit)))}
-
-
-def run_time(sample: Sample, known: set[Any]) -> Iterator[dict[str, Any]]:
-    """Train for shorter and longer."""
-    other, area, state = look(sample, sample.seed + 1), trained_area(sample), None
-    if set(PLAN["time_steps"]) <= known:
-        return
-    for steps in PLAN["time_steps"]:
-        fit = train([area], steps, state=state)
-        state = fit.state
-        yield {"case": steps, "adapted": gain_db(other, enhanced(other, model_of(fit)))}
-
-
-def run_area(sample: Sample, known: set[Any]) -> Iterator[dict[str, Any]]:
-    """Train on less and more of the sample."""
-    other = look(sample, sample.seed + 1)
-    for fields in PLAN["areas"]:
-        if fields == 1 or fields in known:  # 1 is in `samples`
-            continue
-        images = [trained_area(sample, min(fields, 1))]
-        for number in range(1, int(fields)):
-            place = look(sample, sample.seed + number * MORE_FIELDS)
-            found = quietly(lambda p=place: run(REGISTER.job(p.mosaic, p.sem)))
-            back = found.stored_transform.transform.inverse()
-            sem = WarpedImage(place.sem, Grid.from_image(place.mosaic), back).read()
-            images.append(AreaImages(place.mosaic.array(), sem.astype(np.float32)))
-        fit = train(images, PLAN["steps"])
-        yield {
-            "case": fields,
-            "adapted": gain_db(other, enhanced(other, model_of(fit))),
-        }
 
 
 def own_model(sample: Sample) -> LoadedModel:
@@ -397,7 +334,8 @@ def run_rivals(sample: Sample, known: set[Any]) -> Iterator[dict[str, Any]]:
         return
     other, area = look(sample, sample.seed + 1), trained_area(sample)
     fit_began = time.process_time()
-    train([area], PLAN["steps"])
+    how = {"seconds": None, "report_every_s": float("inf")}
+    run(fit_for(PLAN["steps"])([area], AreaOptions(), **how))
     seconds = time.process_time() - fit_began
     given, made = WORK / f"{sample.name}-given.npz", WORK / f"{sample.name}-made.npz"
     low, high = (measure_percentiles(i.ravel()[None]) for i in (area.low, area.high))
@@ -567,9 +505,6 @@ def draw_picture(sample: Sample) -> Path:
 
 PARTS: dict[str, tuple[Sequence[Sample], Callable[[Sample, set[Any]], Any]]] = {
     "samples": (SAMPLES, run_sample),
-    "seeds": (CLOSELY, run_seeds),
-    "time": (CLOSELY, run_time),
-    "area": (CLOSELY, run_area),
     "focus": (CLOSELY, run_focus),
     "elsewhere": (SAMPLES, run_elsewhere),
     "rivals": (CLOSELY, run_rivals),
@@ -591,12 +526,7 @@ def table(rows: Iterable[dict[str, Any]]) -> str:
     own = {r["name"]: r for r in parts["samples"]}
     sections = [
         table_of_samples([*own.values()]),
-        *(
-            table_by_case(
-                part, parts[part], {n: r.get("adapted") for n, r in own.items()}
-            )
-            for part in ("seeds", "time", "area", "rivals")
-        ),
+        table_of_rivals(parts["rivals"], own),
         table_of_focus(parts["focus"]),
         proposals([*own.values(), *parts["focus"], *parts["elsewhere"]]),
         table_of_useless(parts["useless"]),
@@ -651,29 +581,22 @@ def table_of_samples(rows: list[dict[str, Any]]) -> str:
     return "\n".join([markdown(head, lines), "", *said])
 
 
-def table_by_case(
-    part: str, rows: list[dict[str, Any]], usual: dict[str, float | None]
-) -> str:
-    """Write the gains of each sample by case, next to those of the command's model."""
+def table_of_rivals(rows: list[dict[str, Any]], own: dict[str, dict[str, Any]]) -> str:
+    """Write the gains of other networks, next to those of the command's model."""
     if not rows:
         return ""
-    names = [*dict.fromkeys(row["name"] for row in rows)]
     cases = [*dict.fromkeys(row["case"] for row in rows)]
     found = {(row["name"], row["case"]): row for row in rows}
     lines = []
-    for name in names:
+    for name in dict.fromkeys(row["name"] for row in rows):
         cells = [found.get((name, case)) for case in cases]
-        steps = part == "rivals"
         shown = [
-            ""
-            if row is None
-            else f"{row['adapted']:+.2f}"
-            + (f" ({row['steps']} steps)" if steps else "")
+            f"{row['adapted']:+.2f} ({row['steps']} steps)" if row else ""
             for row in cells
         ]
-        own = usual.get(name)
-        lines.append([name, *shown, "" if own is None else f"{own:+.2f}"])
-    return markdown([f"{part}", *map(str, cases), "as by default"], lines)
+        usual = own.get(name, {}).get("adapted")
+        lines.append([name, *shown, "" if usual is None else f"{usual:+.2f}"])
+    return markdown(["rivals", *map(str, cases), "as by default"], lines)
 
 
 def table_of_focus(rows: list[dict[str, Any]]) -> str:

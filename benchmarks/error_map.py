@@ -1,4 +1,4 @@
-"""Error maps beside NanoPyx on the same images, their speed, and their memory.
+"""Error maps beside NanoPyx on the same images, and what they find of a known blur.
 
 NanoPyx wants its own versions of numpy, so give it an environment of its own::
 
@@ -6,26 +6,20 @@ NanoPyx wants its own versions of numpy, so give it an environment of its own::
     python benchmarks/error_map.py --peer-python /tmp/peers/bin/python
 
 Pairs are drawn: points and lines, blurred and noisy as reference; sharper, with an
-object invented and one taken out, as enhanced image. `--only memory` maps stores of
-4096², 8192² and 16 384² in processes of their own, and needs 5 GB of disk.
+object invented and one taken out, as enhanced image.
 """
 
 import argparse
 import sys
-import tempfile
-from pathlib import Path
 
 import numpy as np
 from _shared import (
     PEER,
-    Seconds,
     by_peer,
     find_peer,
-    least_of,
     mean_and_error,
     read_options,
     run_parts,
-    usage_of,
     verdict,
 )
 from scipy.ndimage import gaussian_filter, uniform_filter
@@ -33,18 +27,16 @@ from scipy.ndimage import gaussian_filter, uniform_filter
 import napari_semsr as semsr
 
 FIRST_SEED = 20_000
-ALIKE, FASTER, FLAT = 0.01, 5.0, 1.1
+ALIKE = 0.01
 
 RUN = """
-import json, sys, time
+import json, sys
 import numpy as np
 from nanopyx.core.transform.error_map import ErrorMap
 reference, enhanced = map(np.load, sys.argv[1:])
-start = time.perf_counter()
 made = ErrorMap()
 made.optimise(reference, enhanced)
-seconds = time.perf_counter() - start
-print(json.dumps((made.getRSE(), made.getRSP(), made.get_sigma(), seconds)))
+print(json.dumps((made.getRSE(), made.getRSP(), made.get_sigma())))
 """
 
 
@@ -71,8 +63,8 @@ def draw(side: int, seed: int, *, scale: int = 1, noise: float = 0.5) -> dict:
     }
 
 
-def theirs(pair: dict, python: str) -> tuple[float, float, float, float]:
-    """RSE, RSP, sigma and seconds of NanoPyx."""
+def theirs(pair: dict, python: str) -> tuple[float, float, float]:
+    """RSE, RSP and sigma of NanoPyx."""
     return by_peer(python, RUN, pair["reference"], pair["enhanced"])
 
 
@@ -91,7 +83,7 @@ def agreement(given: argparse.Namespace, peer: str | None) -> bool:
             if peer is None:
                 print(line)
                 continue
-            rse, rsp, sigma, _ = theirs(pair, peer)
+            rse, rsp, sigma = theirs(pair, peer)
             apart.append((abs(found.rse / rse - 1), abs(found.rsp / rsp - 1)))
             line += f"   NanoPyx {rse:.5f} {rsp:.5f} {sigma:.3f}"
             if scale == 1:
@@ -111,28 +103,6 @@ def agreement(given: argparse.Namespace, peer: str | None) -> bool:
                 f"{100 * worst[1]:.4f} % in RSP, goal {100 * ALIKE:g} %: "
                 f"{verdict(met)}"
             )
-    return met
-
-
-def speed(given: argparse.Namespace, peer: str | None) -> bool:
-    """Print the time of 1024², in turns, the least of several."""
-    pair = draw(1024, FIRST_SEED)
-    semsr.error_map(**draw(128, FIRST_SEED))
-    ways = {
-        "registered first": lambda: semsr.error_map(**pair),
-        "as they lie": lambda: semsr.error_map(**pair, align=False),
-    }
-    if peer is not None:
-        ways["NanoPyx"] = lambda: Seconds(theirs(pair, peer)[3])
-    best = least_of(given.repeats, ways)
-    print(f"1024 x 1024 px, least of {given.repeats} in turns:")
-    met = True
-    for name, seconds in best.items():
-        beside = "" if peer is None else f", {best['NanoPyx'] / seconds:.1f} x"
-        print(f"  {name}: {seconds:.3f} s{beside}")
-    if peer is not None:  # which does not register: like is held against like
-        met = best["NanoPyx"] / best["as they lie"] >= FASTER
-        print(f"  as they lie against NanoPyx, goal {FASTER:g} x: {verdict(met)}")
     return met
 
 
@@ -163,49 +133,11 @@ def recovery(given: argparse.Namespace) -> None:
         print(f"Known blur, gain and shift, {scale} x: {'; '.join(said)}")
 
 
-_MAP = """
-import sys, time, napari_semsr as semsr
-start = time.perf_counter()
-semsr.error_map(*sys.argv[1:4])
-print(time.perf_counter() - start)
-"""
-
-
-def peak(side: int) -> float:
-    """Largest memory in MB of a process that maps one store against another."""
-    import dask.array as da
-
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        tile = draw(1024, FIRST_SEED)
-        many = (side // 1024, side // 1024)
-        for kind, values in tile.items():
-            whole = da.tile(da.from_array(values.astype(np.float32), 1024), many)
-            semsr.write(
-                semsr.Micrograph(whole, (10.0, 10.0), kind), folder / f"{kind}.ome.zarr"
-            )
-        paths = [folder / f"{kind}.ome.zarr" for kind in (*tile, "map")]
-        used = usage_of([sys.executable, "-W", "ignore", "-c", _MAP, *paths])
-        most, seconds = used.peak_kib / 1024, float(used.said)
-        print(f"  {side} x {side} px: peak {most:.0f} MB, {seconds:.0f} s", flush=True)
-        return most
-
-
-def memory(given: argparse.Namespace) -> bool:
-    """Print the peaks of several sizes."""
-    print("Store against store, map into a store:")
-    peaks = [peak(side) for side in given.sides]
-    ratio = peaks[-1] / peaks[0]
-    print(f"  grows by {ratio:.2f}, goal {FLAT:g}: {verdict(ratio <= FLAT)}")
-    return ratio <= FLAT
-
-
 def main() -> int:
     """Print the figures; exit code 1 means that a goal was missed."""
     given = read_options(
         __doc__,
-        "--side=512 --sides=4096,8192,16384 --seeds=5 --repeats=3 "
-        "--only=|agreement|recovery|speed|memory",
+        "--side=512 --seeds=5 --only=|agreement|recovery",
         peer_python=PEER,
     )
     peer = find_peer(given.peer_python, "nanopyx.core.transform.error_map")
@@ -213,8 +145,6 @@ def main() -> int:
         given.select,
         agreement=lambda: agreement(given, peer),
         recovery=lambda: recovery(given),
-        speed=lambda: speed(given, peer),
-        memory=lambda: memory(given),
     )
 
 

@@ -1,9 +1,9 @@
 """What fine-tuning on one place of a sample gains on the rest of that place.
 
 Run: ``python benchmarks/finetuning.py --rows ROWS.jsonl [--only NAME;...]``;
-``--shifted`` adds the pairs that are registered wrongly, ``--table`` prints what ROWS
-holds. A sample that has its row is not run again, so that the whole can be done in
-pieces.
+``--shifted`` adds the pairs that are registered wrongly, ``--table`` prints what these
+cost (``record.py`` has the table of the others). A sample that has its row is not run
+again, so that the whole can be done in pieces.
 
 Each sample is scanned by the simulated superlens microscope (5 x 5 frames of 256 px at
 20 nm) and shown by a simulated electron microscope (own pixel of 8 nm, turned, sheared,
@@ -39,7 +39,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import numpy as np
 import zarr
 from _scans import taken
-from _shared import Rows, mean_and_error, read_options
+from _shared import Rows, read_options
 from _superlens_fields import letters, stars
 
 from napari_semsr.core import (
@@ -117,7 +117,6 @@ TRIALS = (
     Sample("trial chip", 906, {"phantom": "circuit", "relief_nm": 100.0}, within=True),
 )
 MARGIN = 10  # px of a patch that the linear filter does not see whole
-ORDER = ("input", "linear filter", "untouched", "trained")
 SHIFTED = ("letters 140 nm", "chip")
 
 
@@ -249,41 +248,6 @@ def fine_tune(sample: Sample, work: Path, *, off_px: float = 0.0) -> dict[str, A
     return row
 
 
-def table(rows: Iterable[dict[str, Any]]) -> str:
-    """Write a line for each sample, and one for those outside and within training."""
-    head = "sample", "optical", "linear", "`ssum-sem`", "fine-tuned", "gain, dB"
-    head += "without noise, dB", "SSIM before, after", "FRC before, after, 1/px"
-    lines = [f"| {' | '.join(head)} |", "|---|" + "---:|" * (len(head) - 1)]
-    told = {sample.name: sample for sample in (*SAMPLES, *TRIALS)}
-    judged = [row for row in rows if not row["off_px"]]
-    for within, title in ((False, "outside training"), (True, "within training")):
-        own = [row for row in judged if told[row["name"]].within == within]
-        for row in own:
-            if "refused" in row:
-                refused = "not registered, landmarks are asked for"
-                lines.append(f"| {row['name']} | {refused} |{' |' * (len(head) - 2)}")
-                continue
-            found = row["sem"]
-            pairs = (
-                f"{found['untouched'][what]:.3f}, {found['trained'][what]:.3f}"
-                for what in ("ssim", "frc_per_px")
-            )
-            cells = (
-                row["name"],
-                *(f"{found[which]['psnr_db']:.2f}" for which in ORDER),
-                f"{gain(row):+.2f}{'' if row['kept'] else ', not kept'}",
-                f"{gain(row, 'clean'):+.2f}",
-                *pairs,
-            )
-            lines.append(f"| {' | '.join(cells)} |")
-        means = (
-            mean_and_error([gain(r, which) for r in own if "refused" not in r])
-            for which in ("sem", "clean")
-        )
-        lines.append(f"| **{title}**, mean | | | | | {' | '.join(means)} | | |")
-    return "\n".join(lines)
-
-
 def gain(row: dict[str, Any], against: str = "sem") -> float:
     """Decibels that fine-tuning gained on what was held out."""
     found = row[against]
@@ -317,7 +281,7 @@ def main() -> None:
     )
     rows = Rows(args.rows, "name", "off_px")
     if args.table:
-        print(table(rows), shifted(rows), sep="\n\n")
+        print(shifted(rows))
         return
     wanted = [(sample, 0.0) for sample in (TRIALS if args.trials else SAMPLES)]
     if args.shifted:

@@ -5,7 +5,7 @@ noise of variance 1; two such exposures correlate by 1/7 where it is 1/6, which 
 the true resolution. Run::
 
     python benchmarks/frc_accuracy.py [--blocks 256] [--images 100]
-    python benchmarks/frc_accuracy.py --registered 20 --thinned 20 --traps 200
+    python benchmarks/frc_accuracy.py --registered 20 --traps 200
     python benchmarks/frc_accuracy.py --intervals 256 [--rows FILE]
 
 Exit code 1 means that a figure missed its goal. Goals are stated over all conditions of
@@ -32,7 +32,6 @@ import numpy as np
 from _shared import Rows, read_options
 from scipy import optimize
 
-from napari_semsr.analysis import FrcOptions, measure_frc
 from napari_semsr.analysis.frc.blocks import correlate_blocks
 from napari_semsr.core import Micrograph, ideal_otf, run
 from napari_semsr.jobs import FRC, FrcJobOptions
@@ -423,40 +422,6 @@ def report_registered(side: int, count: int, goal: float) -> bool:
     return met
 
 
-def report_thinned(side: int, count: int) -> None:
-    """Print what the counts of one image resolve, over what two exposures do."""
-    print(f"\nOne image of counts, images of {side} px, {count} of each kind")
-    print("resolution  counts  read noise   binomial split       lost   diagonal  lost")
-    # at 3 counts beside 5 of read noise two exposures have no signal either
-    doses = ((3, 0.0), (30, 0.0), (30, 5.0), (300, 0.0), (300, 5.0))
-    for resolution, (level, read) in itertools.product((4.0, 8.0, 14.0), doses):
-        rng = np.random.default_rng(int(100 * resolution + level + read))
-        split, diagonal = [], []
-        for _ in range(count):
-            field = next(draw_fields(side, resolution, 30, rng))
-            mean = level * np.maximum(1 + 0.25 * field / field.std(), 0)
-            one, two = (
-                Micrograph(rng.poisson(mean) + read * rng.standard_normal(mean.shape))
-                for _ in "ab"
-            )
-            options = FrcOptions(split="binomial", read_noise=read)
-            both = measure_frc(one, two).resolution_px or np.nan
-            split.append(
-                (measure_frc(one, options=options).resolution_px or np.nan) / both
-            )
-            diagonal.append((measure_frc(one).resolution_px or np.nan) / both)
-        cells = []
-        for ratios in (split, diagonal):
-            known = np.array(ratios)[np.isfinite(ratios)]
-            if len(known):
-                spread = 100 * known.std() / np.sqrt(len(known))
-                told = f"{100 * (known.mean() - 1):+6.2f} ± {spread:4.2f} %"
-            else:
-                told = f"{'none':>15s}"
-            cells.append(f"{told} {len(ratios) - len(known):6d}")
-        print(f"{resolution:7g} px {level:7g} {read:9g}   {'   '.join(cells)}")
-
-
 def main() -> int:
     """Print every table."""
     given = read_options(
@@ -464,7 +429,6 @@ def main() -> int:
         blocks=(256, "pairs per condition"),
         images=(100, "whole images per case"),
         registered=({"type": int, "metavar": "N"}, "only misregistered images, N each"),
-        thinned=({"type": int, "metavar": "N"}, "only images of counts, N each"),
         traps=({"type": int, "metavar": "N"}, "only the traps, N images each"),
         intervals=({"type": int, "metavar": "N"}, "only intervals, N pairs each"),
         rows=(Path, "file of the rows of intervals"),
@@ -477,12 +441,10 @@ def main() -> int:
         goal = f"goal {GOAL_OF_LENS:g} %: {'MISSED' if missed else 'met'}"
         print(f"\nIdeal lenses with a known cut-off, {goal} {missed or ''}")
         return 1 if missed else 0
-    if given.registered or given.thinned or given.traps:
+    if given.registered or given.traps:
         good = True
         if given.registered:
             good &= report_registered(512, given.registered, 2)
-        if given.thinned:
-            report_thinned(512, given.thinned)
         if given.traps:
             good &= report_traps(512, given.traps, 99)
         return 0 if good else 1

@@ -246,16 +246,6 @@ def pooled(fields: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def chosen_options(settings: list[str]) -> GoldOptions:
-    """Read ``name=value`` and ``name=low,high``."""
-    changes: dict[str, Any] = {}
-    for setting in settings:
-        name, _, text = setting.partition("=")
-        numbers = [float(part) for part in text.split(",")]
-        changes[name] = tuple(numbers) if len(numbers) > 1 else numbers[0]
-    return GoldOptions.parse(changes)
-
-
 def methods_of(arguments: argparse.Namespace, options: GoldOptions) -> dict[str, Any]:
     """List what is compared, the input first."""
     methods: dict[str, Method] = {"cubic splines (input)": splines}
@@ -319,12 +309,8 @@ def main() -> None:
         model=({"nargs": "*", "default": own}, "names or files"),
         first=(0, "index of the first field"),
         side=(256, "coarse pixels"),
-        set=(
-            {"nargs": "*", "default": [], "metavar": "NAME=VALUE"},
-            "options of GoldOptions, such as fine_electrons=2000 (a truth with noise)",
-        ),
     )
-    options = chosen_options(arguments.set)
+    options = GoldOptions()
     methods = methods_of(arguments, options)
     pairs = [
         simulate_random_gold_pair(

@@ -9,30 +9,21 @@ a resolution. Run::
 
     python benchmarks/halves.py [--seeds 1] [--grid 4x4] [--frame-px 256]
         [--field round] [--photons 2000] [--overlap 0.5]
-    python benchmarks/halves.py --drawn
 
 Exit code 1 means that the median over the samples of the deviation missed its goal of
 5 %. Beside it stands the deviation with frames at their true places, which tells what
 sharing positions does.
-
-``--drawn`` takes no scans but pairs of which the crossing is known, as
-``benchmarks/frc_accuracy.py`` draws them: two images, and two halves of which one has
-as much noise as the other, or eight times as much. Beside Gaussian spectra of the
-contrast A stands one that falls by the third power, as many objects' do.
 """
 
 import argparse
 import sys
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 from _scans import taken
 from _shared import read_options
-from frc_accuracy import draw_fields
 
 from napari_semsr.analysis import FrcMap, FrcMapOptions, measure_frc_map
-from napari_semsr.analysis.frc.blocks import Measurement, correlate_blocks
 from napari_semsr.core import Acquisition, Box, Micrograph, run
 from napari_semsr.jobs import SimulateOptions
 from napari_semsr.simulation import Scan, simulate_scan
@@ -49,9 +40,6 @@ FIRST_SEED = 20_000
 ANOTHER = 50  # added to a seed for the stage and the noise of the second scan
 GOAL = 0.05
 MAP = FrcMapOptions()
-CONTRASTS = (10, 30, 100, 1000)
-RESOLUTIONS = (3, 4, 5, 6, 7)
-BLOCK = 64
 
 
 def solve(scan: Scan) -> tuple[Acquisition, StitchSolution, FusionPlan]:
@@ -148,51 +136,6 @@ def measure_samples(given: argparse.Namespace) -> bool:
     return met
 
 
-def steep(v: np.ndarray, least: float) -> np.ndarray:
-    """Give a density that falls by the third power, and by a Gaussian lens."""
-    v = np.maximum(v, least)
-    return v**-3.0 * np.exp(2 - 2 * v**2) / 6
-
-
-def measure_drawn(blocks: int) -> None:
-    """Print bias and scatter against crossings that are known."""
-    for contrast in (*CONTRASTS, None):
-        for resolution in RESOLUTIONS:
-            rng = np.random.default_rng(FIRST_SEED)
-            form = None
-            if contrast is None:  # below the second ring of what is drawn it is flat
-                form = partial(steep, least=2 * resolution / (8 * BLOCK))
-            source = draw_fields(BLOCK, resolution, contrast, rng, form)
-            fields = np.stack([next(source) for _ in range(blocks)])
-
-            def noise(variance: float, rng=rng, shape=fields.shape) -> np.ndarray:
-                return np.sqrt(variance) * rng.standard_normal(shape)
-
-            found = [correlate_blocks(fields + noise(1), fields + noise(1))]
-            for a, b in ((2.0, 2.0), (9 / 8, 9.0)):
-                first, second = noise(a), noise(b)
-                mean = (first / a + second / b) / (1 / a + 1 / b)
-                found.append(
-                    correlate_blocks(
-                        fields + first, fields + second, whole=fields + mean
-                    )
-                )
-            names = ("two images", "halves alike", "halves 1 : 8")
-            said = (_off(*pair, resolution) for pair in zip(names, found, strict=True))
-            spectrum = "steep" if contrast is None else f"A {contrast}"
-            print(f"{spectrum:6}, {resolution} px: {'; '.join(said)}", flush=True)
-
-
-def _off(name: str, found: Measurement, resolution: float) -> str:
-    """Say how far crossings are off."""
-    known = np.isfinite(found.crossing)
-    off = 1 / found.crossing[known] / resolution - 1
-    return (
-        f"{name} {np.median(off):+.1%}, RMSE {np.sqrt(np.mean(off**2)):.1%}, "
-        f"none {1 - known.mean():.0%}"
-    )
-
-
 def main() -> None:
     """Measure all samples."""
     given = read_options(
@@ -200,13 +143,8 @@ def main() -> None:
         "--grid=4x4 --frame-px=256 --field=round|square --photons=2000.0 --overlap=0.5",
         seeds=(1, "samples of each kind"),
         kinds={"nargs": "+", "default": KINDS, "choices": KINDS},
-        drawn=(False, "known crossings alone"),
-        blocks=(256, "drawn of a kind"),
     )
-    if given.drawn:
-        measure_drawn(given.blocks)
-    else:
-        sys.exit(0 if measure_samples(given) else 1)
+    sys.exit(0 if measure_samples(given) else 1)
 
 
 if __name__ == "__main__":

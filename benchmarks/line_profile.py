@@ -1,35 +1,21 @@
-"""Widths of rendered lines by their profiles, the peer's curve, and time per update.
+"""Widths of rendered lines by their profiles.
 
-``--only accuracy`` draws straight lines of known FWHM (``gaussian``, or a ``bar`` whose
-sides are blurred) and edges of known width from 10 to 90 %, at ten angles, each pixel
-the mean of 8 x 8 places, adds white noise, and measures across them in a band of 9 px:
-bias of the fit, worst angle, share of the 95 % intervals that hold the truth, and the
-plain reading. ``--only peer`` compares the curve with ``profile_line`` of scikit-image.
-``--only speed`` moves lines over a store of 16 384 x 16 384 pixels and prints what
-reading and fitting take in one update. ``--only drawing`` prints what the
-plot of the panel takes; it needs a display (``xvfb-run`` will do). Seeds start at
-20 000.
+Straight lines of known FWHM (``gaussian``, or a ``bar`` whose sides are blurred) and
+edges of known width from 10 to 90 % are drawn at ten angles, each pixel the mean of
+8 x 8 places, given white noise, and measured across in a band of 9 px: bias of the fit,
+worst angle, share of the 95 % intervals that hold the truth, and the plain reading.
+Seeds start at 20 000.
 """
 
-import tempfile
-import time
 from collections.abc import Callable
 
-import dask.array as da
 import numpy as np
-import zarr
 from _shared import read_options
 from numpy.typing import NDArray
 from scipy import special
-from skimage.measure import profile_line
 
-from napari_semsr.analysis import (
-    Estimate,
-    LineReader,
-    measure_profile,
-    read_profile,
-)
-from napari_semsr.core import Micrograph, parse_pixel_size
+from napari_semsr.analysis import Estimate, measure_profile, read_profile
+from napari_semsr.core import Micrograph
 
 FIRST_SEED = 20_000
 ANGLES = np.arange(10) * 18.0 + 3.0
@@ -148,110 +134,15 @@ def accuracy(kind: str, seeds: int) -> None:
     print(f"intervals cover {100 * share:.1f} ± {100 * error:.1f} %")
 
 
-def peer(lines: int) -> None:
-    """Print the largest difference to profile_line."""
-    rng = np.random.default_rng(FIRST_SEED)
-    image, most = rng.normal(size=(200, 300)), 0.0
-    for _ in range(lines):
-        start, end = rng.uniform((20, 20), (180, 280), (2, 2))
-        width = int(rng.integers(1, 16))
-        own = read_profile(Micrograph(image), (*start, *end), width_px=width)
-        other = profile_line(image, start, end, linewidth=width)
-        most = max(most, float(np.abs(own.intensity - other).max()))
-    print(f"{lines} lines, widths of 1 to 15 px: differs by {most:.1e} of the noise")
-
-
-def speed(side: int, chunk: int, updates: int) -> None:
-    """Print what an update takes while a line moves over a store."""
-    rng = np.random.default_rng(FIRST_SEED)
-    shape = 1000 + 500 * bell(20.0)(np.arange(side) % 400 - 200.0)
-    with tempfile.TemporaryDirectory() as folder:
-        chunks = (chunk, chunk)
-        store = zarr.create_array(
-            f"{folder}/s.zarr", shape=(side, side), chunks=chunks, dtype="uint16"
-        )
-        for row in range(0, side, chunk):
-            noise = rng.normal(0, 50, (min(chunk, side - row), side))
-            store[row : row + chunk] = (shape + noise).astype(np.uint16)
-        image = Micrograph(da.from_zarr(store), parse_pixel_size(10.0))
-        for length in (500, 2000, int(1.3 * side)):
-            reader = LineReader(image.data)
-            step = length / np.sqrt(2)
-            took: list[tuple[float, float]] = []
-            for number in range(updates + 1):
-                y, x = 100.0 + 3 * number, 200.0 + 5 * number
-                line = (y, x, y + step, x + step)
-                begun = time.perf_counter()
-                found = read_profile(image, line, width_px=5, reader=reader)
-                read = time.perf_counter()
-                measure_profile(found)
-                took.append((read - begun, time.perf_counter() - begun))
-            first, *later = 1000 * np.array(took)
-            middle, most = np.median(later, axis=0), np.max(later, axis=0)
-            print(
-                f"{length} px: first {first[1]:.0f} ms; then {middle[1]:.1f} ms "
-                f"(reading {middle[0]:.1f}), longest {most[1]:.0f} ms"
-            )
-
-
-def drawing(updates: int) -> None:
-    """Print what a curve of 2000 samples takes to be drawn anew, and to be moved."""
-    from napari.components import ViewerModel
-    from qtpy.QtWidgets import QApplication
-
-    from napari_semsr.widgets.base import PlotCanvas
-
-    app = QApplication.instance() or QApplication([])
-    rng = np.random.default_rng(FIRST_SEED)
-    plot = PlotCanvas(ViewerModel(), height=260)
-    plot.resize(380, 260)
-    plot.show()
-    x = np.arange(2000.0)
-    lines = plot.axes[0].plot(x, 3 * rng.normal(size=2000), animated=True)
-    plot.axes[0].set_xlabel("Distance (nm)")
-    plot.axes[0].set_ylabel("Grey value")
-    plot.axes[0].grid(visible=True, alpha=0.15)
-    app.processEvents()
-    plot.figure.set_layout_engine("none")
-    plot.redraw_lines(lines)
-    took: dict[bool, list[float]] = {True: [], False: []}
-    for _ in range(updates):
-        for anew in (True, False):
-            begun = time.process_time()
-            lines[0].set_data(x, rng.normal(size=2000))
-            if anew:
-                plot.refresh()
-            else:
-                plot.redraw_lines(lines)
-            plot.canvas.repaint()
-            took[anew].append(1000 * (time.process_time() - begun))
-    for anew, each in took.items():
-        print(
-            f"{'drawn anew' if anew else 'moved'}: median {np.median(each):.1f} ms of "
-            f"processor time, least {min(each):.1f}, longest {max(each):.1f}"
-        )
-    plot.close()
-
-
 def main() -> None:
-    """Print what was asked for."""
+    """Print a table for each kind."""
     asked = read_options(
         __doc__,
-        "--only=|accuracy|peer|speed|drawing --updates=100",
         kinds={"nargs": "+", "choices": list(KINDS), "default": list(KINDS)},
         seeds=(3, "of each angle"),
-        side=(16_384, "of the store, px"),
-        chunk=(512, "side of a chunk, px"),
     )
-    if asked.select in (None, "accuracy"):
-        for kind in asked.kinds:
-            accuracy(kind, asked.seeds)
-    if asked.select in (None, "peer"):
-        peer(200)
-    if asked.select in (None, "speed"):
-        speed(asked.side, asked.chunk, asked.updates)
-    if asked.select == "drawing":
-        drawing(asked.updates)
+    for kind in asked.kinds:
+        accuracy(kind, asked.seeds)
 
 
 if __name__ == "__main__":

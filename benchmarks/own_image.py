@@ -1,7 +1,7 @@
 """Hold denoising by the image itself against peers, on the same images.
 
 Run: ``python benchmarks/own_image.py --data FOLDER --rows ROWS.jsonl [--peers PYTHON]
-[--steps N] [--only WORD ...] [--methods WORD ...] [--pictures FOLDER [--sheet FILE]]``.
+[--steps N] [--only WORD ...] [--methods WORD ...]``.
 
 FOLDER holds the real images. Fields are the middle 256 px of held-out SEM images with
 noise added, white or such as a slow detector smears along the lines, in 8 bits; and
@@ -24,7 +24,6 @@ import itertools
 import json
 import math
 import subprocess
-import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -43,7 +42,6 @@ from skimage.restoration import denoise_nl_means
 
 import napari_semsr as semsr
 from napari_semsr.core import Micrograph
-from napari_semsr.io import read, write
 
 SIDE = 256
 WHICH = (1, 4, 3, 0, 2, 5, 6, 7)  # of the held-out images
@@ -53,8 +51,6 @@ PEERS = {"BM3D": "bm3d-lines", "BM3D, white": "bm3d", "n2v": "n2v"}
 TRAINED = ("n2v",)
 BEST_PEER = "BM3D"
 MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
-SHOWN = ("noisy", "non-local_means", "own", "sem-restore", "truth")
-DETAIL = 96  # px
 Made = tuple[Image | None, dict[str, object]]  # what was made, and more of its row
 PEER = Path(__file__).with_name("own_image_peers.py")
 
@@ -168,10 +164,8 @@ def by_peer(python: Path, method: str, low: Image, seconds: float, reach: int) -
         return np.load(target) if target.exists() else None, {"said": said}
 
 
-def keep(
-    field: Field, rows: Rows, method: str, make: Callable[[], Made], folder: Path | None
-) -> None:
-    """Compute a row that is not there yet, print it, and keep the picture."""
+def keep(field: Field, rows: Rows, method: str, make: Callable[[], Made]) -> None:
+    """Compute a row that is not there yet, and print it."""
     if (field.case, field.name, method) in rows:
         return
     made, more = make()
@@ -181,42 +175,11 @@ def keep(
     row = {"case": field.case, "name": field.name, "method": method}
     row |= {"gain_db": round(field.gain(made), 3), **more}
     print(json.dumps(rows.add(row)), flush=True)
-    if folder is not None:
-        draw(folder, field, method, made)
-
-
-def draw(folder: Path, field: Field, method: str, image: Image) -> None:
-    """Keep a picture of a field, as noisy or as a method gives it."""
-    name = f"{field.case}-{Path(field.name).stem}-{method}.png".replace(" ", "_")
-    shown = np.clip(np.rint(image), 0, 255).astype(np.uint8)
-    write(Micrograph(shown), folder / name, overwrite=True)
-
-
-def sheet(folder: Path, target: Path) -> None:
-    """Put details of the first field of each case beside each other, by method."""
-    rows = []
-    for case in ("real", *CASES):
-        stem = case.replace(" ", "_")
-        for found in sorted(folder.glob(f"{stem}-*-own.png")):
-            first = found.name.removesuffix("own.png")
-            parts = [
-                np.asarray(read(folder / f"{first}{m}.png").array()) for m in SHOWN
-            ]
-            break
-        else:
-            continue
-        place = np.s_[DETAIL : 2 * DETAIL, DETAIL : 2 * DETAIL]
-        row = [part[place].repeat(2, 0).repeat(2, 1) for part in parts]
-        rows.append(np.hstack([np.pad(part, 2, constant_values=255) for part in row]))
-    write(Micrograph(np.vstack(rows)), target, overwrite=True)
 
 
 def measure(field: Field, rows: Rows, args: argparse.Namespace) -> None:
     """Compute what is not known of a field."""
-    folder, low = args.pictures, field.low
-    if folder is not None:
-        draw(folder, field, "noisy", low)
-        draw(folder, field, "truth", field.truth)
+    low = field.low
     ways = {
         "own": lambda: by_itself(field, args.steps, second=False),
         "sem-restore": lambda: (by_default(low), {}),
@@ -230,7 +193,7 @@ def measure(field: Field, rows: Rows, args: argparse.Namespace) -> None:
             ways[method] = partial(by_peer, args.peers, peer, low, *spent)
     for method, make in ways.items():
         if wanted(method, args.methods):
-            keep(field, rows, method, make, folder)
+            keep(field, rows, method, make)
 
 
 def wanted(method: str, words: list[str]) -> bool:
@@ -242,7 +205,7 @@ def measure_scans(field: Field, rows: Rows, args: argparse.Namespace) -> None:
     """Compute what a second scan gives, if there is one."""
     if field.second is not None and wanted("two scans", args.methods):
         make = partial(by_itself, field, args.steps, second=True)
-        keep(field, rows, "two scans", make, None)
+        keep(field, rows, "two scans", make)
 
 
 def table(rows: Iterable[dict[str, Any]], *, ahead: bool = False) -> str:
@@ -286,21 +249,13 @@ def main() -> None:
         peers=Path,
         only=([""], "words of a case"),
         methods=([""], "words of a method"),
-        pictures=(Path, "folder for what was made"),
-        sheet=(Path, "details of these beside each other"),
     )
-    if args.sheet is not None and args.pictures is None:
-        sys.exit("--sheet is made of what --pictures keeps.")
-    if args.pictures is not None:
-        args.pictures.mkdir(parents=True, exist_ok=True)
     rows = Rows(args.rows, "case", "name", "method")
     for step in (measure, measure_scans):
         for field in fields(args.data, args.select):
             step(field, rows, args)
     print(table(rows))
     print(f"\nAhead of {BEST_PEER}, field by field:\n\n{table(rows, ahead=True)}")
-    if args.sheet is not None:
-        sheet(args.pictures, args.sheet)
 
 
 if __name__ == "__main__":

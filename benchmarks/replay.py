@@ -5,11 +5,10 @@ formats, and `semsr.replay` makes each again: how many are identical, and the la
 difference of grey values of those that are not. Then four things are spoilt in the
 first output of each kind, one after another, and the table says whether the replay
 names it: a pixel of the output, the model, an input, a version in its history. What
-has no input or no model is left out there. Last, the memory of comparing two stores.
+has no input or no model is left out there.
 
     python benchmarks/replay.py --outputs 20
     python benchmarks/replay.py --kinds enhance restore --outputs 3
-    python benchmarks/replay.py --memory 4096 16384
 """
 
 import json
@@ -25,7 +24,7 @@ from typing import Any
 
 import numpy as np
 import zarr
-from _shared import read_options, usage_of
+from _shared import read_options
 
 import napari_semsr as semsr
 from napari_semsr.io import describe, read, write, write_pages
@@ -198,28 +197,6 @@ def judge(kinds: list[str], outputs: int, *, spoil: bool) -> None:
         sys.stdout.flush()
 
 
-_REPLAY = "import sys, napari_semsr; print(napari_semsr.replay(sys.argv[1]).identical)"
-
-
-def judge_memory(sides: list[int]) -> None:
-    """Print the largest resident memory of a replay, by the side of a store."""
-    print("| store | identical | peak, MB |\n|---|---|---:|")
-    for side in sides:
-        with tempfile.TemporaryDirectory() as scratch:
-            first, second = (Path(scratch) / f"{n}.ome.zarr" for n in "ab")
-            rng = np.random.default_rng(0)
-            tile = rng.integers(0, 255, (1024, 1024), np.uint8)
-            data = np.tile(tile, (side // 1024, side // 1024))
-            write(
-                semsr.Micrograph(data, semsr.Micrograph(tile, (5, 5)).pixel_size_nm),
-                first,
-            )
-            del data
-            semsr.crop(first, second, box=(0, 0, side - 1, side - 1))
-            used = usage_of([sys.executable, "-c", _REPLAY, second])
-            print(f"| {side}² | {used.said.strip()} | {used.peak_kib / 1024:.0f} |")
-
-
 def main() -> None:
     """Judge."""
     given = read_options(
@@ -227,13 +204,9 @@ def main() -> None:
         outputs=(20, "of each kind"),
         kinds={"nargs": "+", "choices": KINDS, "default": list(KINDS)},
         no_spoil=(False, "leave faults out"),
-        memory={"nargs": "+", "type": int, "metavar": "SIDE"},
     )
     warnings.simplefilter("ignore")
-    if given.memory:
-        judge_memory(given.memory)
-    else:
-        judge(given.kinds, given.outputs, spoil=not given.no_spoil)
+    judge(given.kinds, given.outputs, spoil=not given.no_spoil)
 
 
 if __name__ == "__main__":

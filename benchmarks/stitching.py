@@ -1,9 +1,9 @@
 """How exactly and how fast frames are placed, beside the bound and beside the peers.
 
 Run: ``python benchmarks/stitching.py [--seeds 10] [--cases square,grid,round]
-[--light centred,off-centre,tilted] [--bad 0.05] [--peer-python PYTHON --peer-seeds 1]``
-or ``python benchmarks/stitching.py --scaling``.
-The first needs the real images of ``../shared/data`` beside the checkout; the peers
+[--light centred,off-centre,tilted] [--bad 0.05]
+[--peer-python PYTHON --peer-seeds 1]``.
+It needs the real images of ``../shared/data`` beside the checkout; the peers
 (multiview-stitcher, ASHLAR, m2stitch) live in an environment of their own.
 
 Frames are cut at sub-pixel places from real SEM images that were enlarged 1.5 times, so
@@ -18,9 +18,7 @@ ones in turn; error and bound are those of the others.
 import argparse
 import itertools
 import json
-import resource
 import subprocess
-import sys
 import tempfile
 import time
 from dataclasses import dataclass, replace
@@ -33,7 +31,7 @@ from scipy import ndimage
 from skimage import io as skio
 
 from napari_semsr.core import run
-from napari_semsr.core.acquisition import Acquisition, compute_grid_cells
+from napari_semsr.core.acquisition import compute_grid_cells
 from napari_semsr.stitching import solve_mosaic
 from tests.stitching import scans
 
@@ -273,73 +271,15 @@ def compare(args: argparse.Namespace) -> None:
         )
 
 
-class LazyFrames:
-    """Frames cut from one scene when they are read, as from a disk."""
-
-    def __init__(self, scene: np.ndarray, corners: np.ndarray, side: int) -> None:
-        self.scene, self.corners = scene, corners
-        self.shape = (len(corners), side, side)
-        self.dtype = np.dtype(np.uint16)
-        self.flat = scans.round_flat(side).astype(np.float32)
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        """Cut one frame and add its noise."""
-        y, x = self.corners[index]
-        side = self.shape[1]
-        crop = self.scene[y : y + side, x : x + side] * self.flat
-        noise = np.random.default_rng(index).normal(0, 800, crop.shape)
-        return np.clip(crop * 40000 + 2000 + noise, 0, 65535).astype(np.uint16)
-
-
-def solve_large(count: int) -> None:
-    """Solve `count` frames of 512 px; print seconds, memory and error."""
-    columns = round(count**0.5)
-    cells = compute_grid_cells(count, (count // columns, columns))
-    rng = np.random.default_rng(0)
-    nominal = cells * 350.0
-    corners = np.round(nominal + rng.uniform(-6, 6, nominal.shape)).astype(int) + 8
-    size = int(corners.max()) + 520
-    coarse = ndimage.gaussian_filter(
-        rng.normal(size=(size, size)).astype(np.float32), 1.5
-    )
-    scene = 0.5 + 0.12 * coarse / coarse.std()
-    frames = LazyFrames(scene, corners, 512)
-    names = tuple(f"f{i:04d}" for i in range(count))
-    acquisition = Acquisition(frames, names, nominal_px=nominal)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    start = time.process_time()
-    solution = run(solve_mosaic(acquisition))
-    seconds = time.process_time() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    rms = scans.errors(solution.positions_px, corners.astype(float))[1]
-    print(
-        f"{count} frames of 512 px: {seconds:.1f} s of processor time "
-        f"({seconds / count:.3f} a frame), peak memory {peak:.0f} MB of which the "
-        f"scene and its making {before:.0f}, RMS {rms:.4f} px, placed "
-        f"{int(solution.is_placed.sum())}",
-        flush=True,
-    )
-
-
 def main() -> None:
     """Run what was asked for."""
     args = read_options(
         __doc__,
-        "--seeds=10 --light=centred --bad=0.0 --peer-python=FILE --peer-seeds=1 "
-        "--scaling",
+        "--seeds=10 --light=centred --bad=0.0 --peer-python=FILE --peer-seeds=1",
         first=(0, "first seed"),
         cases="square,grid,round",
-        large=(int, argparse.SUPPRESS),
     )
-    if args.large:
-        solve_large(args.large)
-    elif args.scaling:
-        for count in (25, 100, 400):
-            subprocess.run(
-                [sys.executable, __file__, "--large", str(count)], check=True
-            )
-    else:
-        compare(args)
+    compare(args)
 
 
 if __name__ == "__main__":
