@@ -334,8 +334,8 @@ def run_rivals(sample: Sample, known: set[Any]) -> Iterator[dict[str, Any]]:
         return
     other, area = look(sample, sample.seed + 1), trained_area(sample)
     fit_began = time.process_time()
-    how = {"seconds": None, "report_every_s": float("inf")}
-    run(fit_for(PLAN["steps"])([area], AreaOptions(), **how))
+    how = {"steps": PLAN["steps"], "threads": 1, "report_every_s": float("inf")}
+    run(fit_area([area], AreaOptions(), **how))
     seconds = time.process_time() - fit_began
     given, made = WORK / f"{sample.name}-given.npz", WORK / f"{sample.name}-made.npz"
     low, high = (measure_percentiles(i.ravel()[None]) for i in (area.low, area.high))
@@ -455,19 +455,12 @@ def run_place(_: Sample, known: set[Any]) -> Iterator[dict[str, Any]]:
         ]
         folder = WORK / f"place-{seed}"
         WORK.mkdir(parents=True, exist_ok=True)
-        state: dict[str, Any] | None = None
         for case, steps in cases.items():
-
-            def fit(images: Any, options: Any, *, n: int = steps, **how: Any) -> Any:
-                nonlocal state
-                made = yield from fit_for(n)(images, options, **{**how, "state": state})
-                state = made.state
-                return made
-
             began, row = time.process_time(), {"case": case, "kept": True}
             try:
-                how = {"fit": fit, "overwrite": folder.exists()}
-                made = run(ADAPT.job(images[0], images[1:], folder, **how))
+                how = {"overwrite": folder.exists()}
+                with fit_for(steps):
+                    made = run(ADAPT.job(images[0], images[1:], folder, **how))
                 found = made.to_json()["held_out"]
                 gains = {
                     "adapted": found["gain_below_cutoff_db"],
