@@ -58,7 +58,6 @@ FILM_SIZE, FILM_EVERY_S, FILM_ZOOM = (1100, 680), 8.0, 2.5
 OPEN, STITCHING, REGISTER = "Open mosaic", "Stitch mosaic", "Register to SEM"
 LINE_PX = ((256, 100), (256, 320))  # ends of the line drawn on the sample
 QUALITY = 50  # of 100: text stays sharp
-VIVID = 40  # of 255, between colour channels: napari's own greys differ by less
 
 
 def settle(seconds: float = 0.3) -> None:
@@ -115,24 +114,6 @@ def ran(viewer: napari.Viewer, title: str, **chosen: Any) -> VerbPanel:
         box.value = viewer.layers[layer] if isinstance(layer, str) else layer
     work(panel)
     return panel
-
-
-def _palette(picture: Image.Image) -> Image.Image:
-    """Choose 80 colours of an image, some of them reserved for vivid pixels."""
-    pixels = np.asarray(picture).reshape(1, -1, 3)
-    vivid = np.ptp(pixels, axis=2) > VIVID
-    colours: list[int] = []
-    parts = (
-        (pixels[~vivid], 48, Image.Quantize.MEDIANCUT),
-        (pixels[vivid], 32, Image.Quantize.MAXCOVERAGE),  # includes thin lines
-    )
-    for part, count, method in parts:
-        if len(part):
-            found = Image.fromarray(part[None]).quantize(count, method).getpalette()
-            colours += (found or [])[: 3 * count]
-    palette = Image.new("P", (1, 1))
-    palette.putpalette(colours)
-    return palette
 
 
 def keep(viewer: napari.Viewer, name: str) -> None:
@@ -217,7 +198,7 @@ def photograph_story() -> None:
         frames.append((_frame(viewer), seconds))
     viewer.close()
     settle()
-    _write_film(frames, IMAGES / "story.gif")
+    _write_film(frames, IMAGES / "story.webp")
 
 
 def _film_training(
@@ -251,18 +232,11 @@ def _frame(viewer: napari.Viewer) -> Image.Image:
 
 
 def _write_film(frames: list[tuple[Image.Image, float]], path: Path) -> None:
-    """Write frames, each with its duration in seconds, with a common palette."""
-    width, height = frames[0][0].size
-    sheet = Image.new("RGB", (width, height * len(frames)))
-    for number, (picture, _) in enumerate(frames):
-        sheet.paste(picture, (0, number * height))
-    palette = _palette(sheet)
-    small = [f.quantize(palette=palette, dither=Image.Dither.NONE) for f, _ in frames]
+    """Write frames, each with its duration in seconds."""
+    first, *others = (picture for picture, _ in frames)
     times = [round(1000 * seconds) for _, seconds in frames]
-    small[0].save(
-        path, save_all=True, append_images=small[1:], duration=times, loop=0,
-        optimize=True,
-    )  # fmt: skip
+    how = {"save_all": True, "append_images": others, "duration": times, "loop": 0}
+    first.save(path, quality=80, method=6, minimize_size=True, **how)
     print(path, f"{sum(times) / 1000:.0f} s, {path.stat().st_size / 1e6:.2f} MB")
 
 
