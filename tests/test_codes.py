@@ -8,24 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 from docs.generate_reference import codes_page
-from pydantic import field_validator
 
 from napari_semsr.analysis.grating import CalibrateOptions
 from napari_semsr.analysis.profile.line import ProfileOptions
 from napari_semsr.core import (
-    DeviceMemoryError,
     Message,
     Micrograph,
     OptionError,
-    Options,
-    RegistrationError,
     SemsrError,
     capture_warnings,
     get_error_code,
     run,
 )
 from napari_semsr.core.intensity import mask_fill_values
-from napari_semsr.core.progress import require_memory
 from napari_semsr.io.files import (
     check_target,
     choose_index,
@@ -44,13 +39,11 @@ from napari_semsr.registration import (
     register,
 )
 from napari_semsr.restoration.method import (
-    InsufficientDetailError,
     RestoreOptions,
     prepare_restoration as choose_restoration,
 )
 from napari_semsr.simulation.gold import GoldOptions
 from napari_semsr.stitching import StitchOptions
-from napari_semsr.stitching.discovery import UnplacedFramesError
 from tests.refusals import refused
 
 
@@ -131,38 +124,6 @@ def test_refusal_has_the_code_of_its_cause(code, tmp_path):
 def test_rule_of_options_has_the_code_of_its_cause(options, values, code):
     with refused(OptionError, code):
         options.parse(values)
-
-
-def test_error_with_facts_has_a_code_too():
-    assert (
-        get_error_code(InsufficientDetailError("a"))
-        == InsufficientDetailError("a").to_json()["code"]
-    )
-    assert (
-        get_error_code(UnplacedFramesError("No place.", (), "periodic")) == "periodic"
-    )
-    assert (
-        get_error_code(UnplacedFramesError("No place.", ())) == RegistrationError.code
-    )
-    with refused(DeviceMemoryError, "memory"):
-        require_memory("FRC", (1 << 30, 1 << 30), 8)
-
-
-def test_rule_of_options_may_state_its_code():
-    class Stage(Options):
-        step: int = 1
-
-        @field_validator("step")
-        @classmethod
-        def _usable(cls, value):
-            if value < 0:
-                msg = "must be 0 or more"
-                raise ValueError(Message(msg, "stage-reversed") if value < -1 else msg)
-            return value
-
-    for value, code in ((-1, OptionError.code), (-2, "stage-reversed")):
-        with refused(OptionError, code, match=f"`step` .* {value}"):
-            Stage.parse({"step": value})
 
 
 def test_warnings_have_the_codes_of_their_causes(tmp_path):

@@ -290,29 +290,6 @@ def test_openers_are_told(line, is_fault):
     assert opens_without_a_look(name, call) == is_fault
 
 
-BAD = """
-import fcntl
-import os
-def count():
-    return os.sched_getaffinity(0)
-def stop(process):
-    os.killpg(process, 9)
-"""
-GOOD = """
-import os, sys
-def count():
-    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else 1
-def stop(process):
-    if sys.platform != "win32":
-        os.killpg(process, 9)
-"""
-
-
-def test_guards_are_told_from_their_absence():
-    assert unguarded(ast.parse(GOOD)) == []
-    assert unguarded(ast.parse(BAD)) == ["fcntl", "os.sched_getaffinity", "os.killpg"]
-
-
 @pytest.mark.parametrize(
     ("line", "is_fault"),
     [

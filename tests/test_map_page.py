@@ -70,11 +70,3 @@ def test_names_are_those_of_the_code():
     ]
     assert names
     assert [name for name in names if not re.search(rf"\b{name}\b", CODE)] == []
-
-
-def test_links_of_the_manual_have_words() -> None:
-    # it is read on GitHub, too, which shows no link without
-    folder = ROOT / "docs"
-    pages = [*folder.glob("*.md"), *(folder / "validation").glob("*.md")]
-    assert len(pages) > 40
-    assert not [page for page in pages if "[](" in page.read_text(encoding="utf-8")]

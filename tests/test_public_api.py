@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 import napari_semsr
-from napari_semsr.core import ReadError
 from napari_semsr.core.errors import OptionError
 from napari_semsr.jobs import FUNCTIONS as OF_VERBS, VERBS
 from tests.refusals import refused
@@ -87,29 +86,6 @@ def test_measures_take_arrays_micrographs_and_paths(scene, tmp_path):
     assert arrays.resolution_nm == pytest.approx(by_value.resolution_nm)
 
 
-def test_masked_pixels_are_unknown_and_complex_values_are_refused(scene):
-    image = scene.truth.array()
-    hidden = np.zeros(image.shape, bool)
-    hidden[3, 5:9] = True
-    masked = np.ma.array(image, mask=hidden, fill_value=1e20)
-    missing = np.where(hidden, np.nan, image)
-    found = napari_semsr.metrics(masked, scene.first)
-    assert found.psnr_db == napari_semsr.metrics(missing, scene.first).psnr_db
-    whole = napari_semsr.metrics(np.ma.array(image, mask=False), scene.first)
-    assert whole.psnr_db == napari_semsr.metrics(image, scene.first).psnr_db
-    with refused(ReadError, "complex-values"):
-        napari_semsr.metrics(image * (1 + 1j), image)
-
-
-def test_frc_map_runs_to_its_end(scene):
-    steps = []
-    found = napari_semsr.frc_map(
-        scene.first, scene.second, block=32, step=32, progress=steps.append
-    )
-    assert found.blocks == 3 * 4
-    assert steps
-
-
 def test_enhance_in_memory_and_into_a_store_agree(scene, tmp_path):
     options = {"device": "cpu", "precision": "fp32", "tile": 64}
     memory = napari_semsr.enhance(scene.first, **options)
@@ -118,9 +94,3 @@ def test_enhance_in_memory_and_into_a_store_agree(scene, tmp_path):
     np.testing.assert_array_equal(memory.array(), store.array())
     assert memory.provenance.network_digests() == store.provenance.network_digests()
     assert memory.provenance.source_digests() == store.provenance.source_digests()
-
-
-@pytest.mark.parametrize("name", ["frc", "metrics", "enhance", "degrade", "spectrum"])
-def test_unknown_option_is_refused_by_name(scene, name):
-    with refused(OptionError, "unknown-option"):
-        getattr(napari_semsr, name)(scene.first, sharpness=3)

@@ -23,10 +23,6 @@ def code(page: Path) -> str:
     return "\n".join(lines)
 
 
-def test_there_are_tutorials():
-    assert len(PAGES) >= 3
-
-
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_a_tutorial_runs(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

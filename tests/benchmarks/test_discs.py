@@ -3,13 +3,9 @@
 import numpy as np
 import pytest
 from _discs import (
-    MARGIN_PX,
-    RADII_PX,
     DiscPositions,
-    DiscResult,
     Discs,
     DiscTrial,
-    count_discs,
     measure_local_contrast,
 )
 from scipy import ndimage
@@ -46,33 +42,6 @@ def test_an_erasure_undoes_an_insertion_on_a_plane():
     assert PLACES.erase_from(made) == pytest.approx(plane)
 
 
-def test_an_erasure_stays_between_the_values_of_the_rim(rng):
-    image = rng.uniform(0, 255, (128, 128))
-    made = PLACES.erase_from(image)
-    y, x = np.mgrid[:128, :128]
-    for (cy, cx), radius in zip(PLACES.centres, PLACES.radii, strict=True):
-        away = np.hypot(y - cy, x - cx)
-        rim = image[(away > radius + 0.5) & (away <= radius + 2)]
-        inside = made[away <= radius + 0.5]
-        assert rim.min() <= inside.min() <= inside.max() <= rim.max()
-
-
-def test_discs_on_a_finer_grid_cover_the_same_place():
-    fine = np.zeros((256 + 20, 256 + 20))
-    made = PLACES.to_grid(2, 10).insert_into(fine, np.ones(3))
-    inner = made[10:-10, 10:-10].reshape(128, 2, 128, 2).mean((1, 3))
-    coarse = PLACES.insert_into(np.zeros((128, 128)), np.ones(3))
-    assert PLACES.measure_contrast(inner) == pytest.approx(1, abs=0.01)
-    assert inner == pytest.approx(coarse, abs=0.35)
-    assert inner.sum() == pytest.approx(coarse.sum(), rel=0.02)
-
-
-def test_local_contrast_of_two_levels_is_their_distance():
-    image = np.zeros((96, 96))
-    image[::2] = 40
-    assert measure_local_contrast(image) == pytest.approx(40)
-
-
 def test_choose_places_finds_plain_ground_and_blobs(blobs, rng):
     places = DiscPositions.choose(blobs, (8, 8), rng)
     assert len(places.inserted_discs) == len(places.erased_discs) == 8
@@ -88,51 +57,6 @@ def test_choose_places_finds_plain_ground_and_blobs(blobs, rng):
         blobs
     ) - places.erased_discs.measure_contrast(gone)
     assert np.all(np.abs(lost) > 0.8 * half(places.erased_discs))
-
-
-def test_choose_places_keeps_discs_apart_and_off_the_border(blobs, rng):
-    places = DiscPositions.choose(blobs, (20, 20), rng)
-    centres = np.vstack([places.inserted_discs.centres, places.erased_discs.centres])
-    radii = np.concatenate([places.inserted_discs.radii, places.erased_discs.radii])
-    assert set(radii) <= set(RADII_PX)
-    assert centres.min() >= MARGIN_PX
-    assert centres.max() < 192 - MARGIN_PX
-    away = np.hypot(*(centres[:, None] - centres[None]).transpose(2, 0, 1))
-    reach = 2 * radii + 1
-    np.fill_diagonal(away, np.inf)
-    assert np.all(away > reach[:, None] + reach[None])
-
-
-def test_choose_places_does_so_in_any_grey_scale(blobs):
-    plain, other = (
-        DiscPositions.choose(image, (6, 6), np.random.default_rng(0))
-        for image in (blobs, 0.01 * blobs - 3)
-    )
-    for change in ("inserted", "erased"):
-        one, two = getattr(plain, f"{change}_discs"), getattr(other, f"{change}_discs")
-        assert len(one) == 6
-        np.testing.assert_array_equal(one.centres, two.centres)
-
-
-@pytest.mark.parametrize("shape", [(192, 192), (40, 300)])
-def test_choose_places_finds_none_without_contrast_or_room(shape, rng):
-    image = np.zeros(shape) if shape[0] > 48 else rng.uniform(0, 255, shape)
-    places = DiscPositions.choose(image, (5, 5), rng)
-    assert len(places.inserted_discs) == len(places.erased_discs) == 0
-
-
-def test_discs_keep_within_bounds(blobs, rng):
-    places = DiscPositions.choose(blobs, (8, 0), rng)
-
-    def steps(*bounds):
-        changed = places.apply_changes(blobs, rng, *bounds)
-        return places.inserted_discs.measure_contrast(
-            changed
-        ) - places.inserted_discs.measure_contrast(blobs)
-
-    dark = steps((0, 101))
-    assert np.all(dark < 0)
-    assert np.abs(steps()) == pytest.approx(np.abs(dark))
 
 
 @pytest.fixture(scope="module")
@@ -168,30 +92,6 @@ def test_false_texture_does_not_pass_for_showing_nothing(trial, rng):
     false = ndimage.gaussian_filter(rng.standard_normal(trial.with_changes.shape), 2.2)
     false *= trial.original.std() / false.std()
     assert shares(trial, trial.original + false)[1] < 0.6
-
-
-def test_a_trial_drops_discs_that_made_no_difference(trial):
-    centres = np.vstack([trial.places.inserted_discs.centres, [[40.0, 40.0]]])
-    radii = np.append(trial.places.inserted_discs.radii, 3.0)
-    changed = trial.with_changes.copy()
-    changed[20:60, 20:60] = trial.original[20:60, 20:60]
-    more = DiscPositions(Discs(centres, radii), trial.places.erased_discs)
-    kept = DiscTrial.from_truths(trial.original, changed, more)
-    assert [40.0, 40.0] not in kept.places.inserted_discs.centres.tolist()
-
-
-def test_tally_counts_by_radius_and_change(trial):
-    right, wrong = (
-        trial.find_shown_discs(i) for i in (trial.with_changes, trial.original)
-    )
-    rows = count_discs([DiscResult(trial.places, right, wrong)] * 2)
-    for change in ("inserted", "erased"):
-        own = [row for row in rows if row.change == change]
-        discs = sum(row.discs for row in own)
-        assert discs == 2 * len(getattr(trial.places, f"{change}_discs"))
-        assert sum(row.enhanced for row in own) == discs
-        assert sum(row.degraded for row in own) == 0
-    assert [row.radius_px for row in rows] == sorted(row.radius_px for row in rows)
 
 
 @pytest.mark.parametrize(("share", "told"), [(0.3, False), (0.37, True)])

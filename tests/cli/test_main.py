@@ -71,14 +71,6 @@ def test_a_command_loads_no_verb_that_its_help_names():
     assert children.run_python(code).split() == ["False"]
 
 
-def test_help_lists_every_verb_and_the_version_is_printed(semsr):
-    said = semsr("--help")
-    assert said.code == 0
-    assert all(verb in said.out for verb in VERBS)
-    assert semsr("--version").out.startswith("semsr 0.")
-    assert semsr("--version", "--json").record["version"].startswith("0.")
-
-
 @pytest.mark.parametrize(
     ("words", "needs"),
     [
@@ -116,12 +108,6 @@ def test_a_refusal_names_options_and_suffixes_as_they_are_typed(
     refused, images, words, needs
 ):
     assert needs in refused(*words)
-
-
-@pytest.mark.parametrize("value", ["-2px", "-1,5", "-.5um"])
-def test_values_that_begin_like_negative_numbers_are_no_options(refused, value):
-    words = ("restore", "a.tif", "-o", "b.tif", "--psf", value)
-    assert f"got '{value}'" in refused(*words)
 
 
 @pytest.mark.parametrize(
@@ -315,17 +301,6 @@ def test_a_refusal_and_its_warnings_have_codes(semsr, info_does):
     }
     record = semsr("info", "missing.tif", "--json", "--no-such-option").record
     assert record["code"] == "unknown-option"
-
-
-@pytest.mark.parametrize("line", [["--strange"], ["--version", "--strange"]])
-def test_an_unknown_option_without_a_command_is_named(semsr, line):
-    record = semsr(*line, "--json").record
-    assert (record["kind"], record["code"]) == (None, "unknown-option")
-    assert "--strange" in record["message"]
-
-
-def test_common_flags_may_stand_before_the_verb(semsr, images):
-    assert semsr("--json", "info", "first.tif").record["shape"] == [96, 128]
 
 
 def test_main_in_another_thread_leaves_signals_alone(images, capsys):

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import tifffile
 
 from napari_semsr.io.formats import read, write
 
@@ -105,20 +104,6 @@ def test_names_with_spaces_and_accents_are_fine(semsr, images, verb):
     assert semsr(verb, "spaces and µ.png", "--json").code == 0
 
 
-@pytest.mark.quick(1)
-@pytest.mark.parametrize("verb", ["metrics", "frc"])
-def test_constant_image_gives_numbers_or_null(semsr, images, verb):
-    said = semsr(verb, "constant.tif", "constant.tif", "--json")
-    assert said.code == 0, said.err
-    assert said.record["images"] == ["constant.tif", "constant.tif"]
-
-
-@pytest.mark.parametrize("verb", ["frc", "metrics"])
-def test_images_of_different_shape_are_refused(refused, images, verb):
-    pair = ("first.tif", "constant.tif", "--pixel-size-nm", 20)  # nothing else to tell
-    assert "same shape" in refused(verb, *pair)
-
-
 @pytest.mark.parametrize(
     ("words", "needs"),
     [
@@ -135,39 +120,6 @@ def test_output_that_cannot_be_is_refused(refused, images, words, needs):
     assert needs in refused("convert", "first.tif", *words)
 
 
-@pytest.mark.parametrize(
-    "words",
-    [("info",), ("convert", "-o", "out.tif"), ("decorrelation",), ("spectrum",)],
-    ids=lambda words: words[0],
-)
-def test_what_a_file_says_in_vain_is_warned_of(semsr, tmp_path, words):
-    grey = np.random.default_rng(0).integers(0, 255, (64, 64)).astype(np.uint8)
-    text = "ImageJ=1.54f\nunit=furlong\ncf=21\n"
-    how = {"description": text, "resolution": (2, 2), "metadata": None}
-    tifffile.imwrite(tmp_path / "said.tif", grey, **how)
-    verb, *rest = words
-    said = semsr(verb, "said.tif", *rest, "--json")
-    found = [one for one in said.record["warnings"] if one.startswith("said.tif: ")]
-    assert ["not linear" in one for one in found] == [True, False]
-    assert "left unknown" in found[1]
-    assert all(f"warning: {one}" in said.err for one in found)
-
-
-def test_info_pixel_size_override(semsr, images):
-    assert semsr("info", "first.tif", "--json").record["pixel_size_nm"] == [10, 10]
-    line = ("info", "first.tif", "--json", "--pixel-size-nm")
-    assert semsr(*line, "4").record["pixel_size_nm"] == [4, 4]
-    assert semsr(*line, "4,5").record["pixel_size_nm"] == [4, 5]
-
-
-@pytest.mark.quick(2)
-@pytest.mark.parametrize("size", ["0", "-1", "nan", "inf", "a", "1,2,3", ""])
-def test_impossible_pixel_size_is_refused(refused, images, size):
-    assert "positive numbers in nm" in refused(
-        "frc", "first.tif", "--pixel-size-nm", size
-    )
-
-
 @pytest.mark.parametrize("suffix", [".ome.zarr", ".ome.tif", ".tif"])
 def test_convert_keeps_values_and_calibration(semsr, images, suffix):
     assert semsr("convert", "first.tif", f"out{suffix}").code == 0
@@ -177,14 +129,6 @@ def test_convert_keeps_values_and_calibration(semsr, images, suffix):
     assert after.provenance is not None
     assert after.provenance.job == "convert"
     assert after.provenance.inputs[0].digest.startswith("sha256:")
-
-
-def test_frc_without_calibration_warns_and_gives_pixels(semsr, images):
-    said = semsr("frc", "uncalibrated.tif", "--json")
-    assert said.code == 0
-    assert said.record["resolution_nm"] is None
-    assert any("pixel size" in item for item in said.record["warnings"])
-    assert "pixel size" in said.err
 
 
 def test_frc_map_lies_on_the_image(semsr, images):
@@ -227,29 +171,3 @@ def test_one_pixel_size_serves_a_pair(semsr, images):
             "frc-map", *line, "-o", "m.tif", "--overwrite", "--block", "48", "--json"
         ).record
         assert mapped["median_nm"] == pytest.approx(10 * mapped["median_px"])
-
-
-def test_convert_says_how_many_pixels_it_clipped(semsr, images):
-    said = semsr("convert", "holes.tif", "holes8.tif", "--dtype", "uint8", "--json")
-    assert (said.record["dtype"], said.record["clipped"]) == ("uint8", 2)
-    assert read(images / "holes8.tif").dtype == np.uint8
-    assert (
-        "2 of 1920 pixels are outside the range of uint8 and were clipped" in said.err
-    )
-    plain = semsr("convert", "uncalibrated.tif", "f.tif", "--dtype", "float32")
-    assert "clipped" not in plain.out + plain.err
-
-
-@pytest.mark.parametrize(
-    "words",
-    ["first.tif -o a.tif", "-o a.tif first.tif", "first.tif --plane 0 --output a.tif"],
-)
-def test_the_output_may_be_named_where_it_has_a_place(semsr, images, tmp_path, words):
-    assert semsr("convert", *words.split()).code == 0
-    assert (tmp_path / "a.tif").is_file()
-
-
-@pytest.mark.parametrize("words", ["a.tif b.tif -o c.tif", "-o c.tif a.tif b.tif"])
-def test_file_is_no_output_of_several_images(refused, images, words):
-    assert "must be a folder" in refused("convert", *words.split())
-    assert not (images / "c.tif").exists()

@@ -19,11 +19,6 @@ def acquisition(count=4, **known):
     return Acquisition(frames(count), tuple(f"f{i}" for i in range(count)), **known)
 
 
-def test_grid_cells_serpentine_turns_every_second_row():
-    cells = compute_grid_cells(6, (2, 3), "serpentine")
-    assert cells.tolist() == [[0, 0], [0, 1], [0, 2], [1, 2], [1, 1], [1, 0]]
-
-
 def test_grid_cells_run_by_columns_and_from_any_corner():
     cells = compute_grid_cells(6, (2, 3), "column")
     assert cells.tolist() == [[0, 0], [1, 0], [0, 1], [1, 1], [0, 2], [1, 2]]

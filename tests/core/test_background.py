@@ -1,15 +1,11 @@
 import ctypes
 import os
-import platform
 import sys
 import threading
-from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 
 from napari_semsr.core import progress, release_free_memory, use_background_priority
-from tests.children import run_python
 
 LINUX = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="threads have no priority of their own"
@@ -55,38 +51,6 @@ def test_only_the_thread_and_those_it_starts_are_lowered():
     assert len(set(found)) == 1
     assert found[0] > before or before == 19
     assert os.getpriority(os.PRIO_PROCESS, os.getpid()) == before
-
-
-LOADED = """
-import sys
-from pathlib import Path
-from napari_semsr.core.progress import load_torch_libraries
-load_torch_libraries()
-print("torch" in sys.modules, "libtorch_cpu" in Path("/proc/self/maps").read_text())
-"""
-
-
-@LINUX
-def test_libraries_are_loaded_before_the_import():
-    lib = Path(find_spec("torch").origin).parent / "lib"
-    assert run_python(LOADED).split() == ["False", str((lib / "libtorch.so").is_file())]
-
-
-PINNED = """
-import psutil
-from napari_semsr.core.progress import release_free_memory
-blocks = [bytearray(100_000) for _ in range(1000)]
-pins = blocks[::50]
-del blocks
-before = psutil.Process().memory_info().rss
-release_free_memory()
-print(before - psutil.Process().memory_info().rss)
-"""
-
-
-@pytest.mark.skipif("glibc" not in platform.libc_ver(), reason="glibc only")
-def test_memory_between_what_stays_is_returned():
-    assert int(run_python(PINNED)) > 50e6
 
 
 def test_returning_memory_needs_no_glibc(monkeypatch):

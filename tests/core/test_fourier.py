@@ -6,7 +6,6 @@ from napari_semsr.core import (
     compute_relative_pitch,
     create_rings,
     tukey_window,
-    tukey_window_2d,
 )
 from napari_semsr.core.errors import OptionError, ShapeError
 from napari_semsr.core.fourier import compute_radial_frequency
@@ -22,16 +21,6 @@ def test_tukey_is_symmetric_and_never_zero(size: int, alpha: float) -> None:
     np.testing.assert_allclose(window, window[::-1])
     assert window.min() > 0
     assert window.max() <= 1
-
-
-def test_tukey_spans_rectangle_to_hann_and_planes_are_separable():
-    np.testing.assert_array_equal(tukey_window(9, 0), np.ones(9))
-    place = (np.arange(10) + 0.5) / 10
-    np.testing.assert_allclose(tukey_window(10, 1), np.sin(np.pi * place) ** 2)
-    np.testing.assert_allclose(
-        tukey_window_2d((6, 9), 0.5),
-        np.outer(tukey_window(6, 0.5), tukey_window(9, 0.5)),
-    )
 
 
 def test_tapers_out_of_range_and_lines_are_refused():
@@ -62,15 +51,6 @@ def test_sums_equal_those_of_the_full_plane(shape: tuple[int, int]) -> None:
     np.testing.assert_allclose(
         rings.sum_rings(half), np.bincount(index.ravel(), weights=full.ravel())
     )
-
-
-def test_rings_are_one_bin_of_the_shorter_side_wide() -> None:
-    rings = create_rings((64, 128))
-    assert rings.bin_width == pytest.approx(1 / 64)
-    assert rings.complete == 33
-    for pitch in ((0.5, 2.0), (2.0, 0.5)):
-        assert create_rings((16, 16), pitch).bin_width == pytest.approx(1 / 8)
-    assert create_rings((40, 16), (0.5, 2.0)).bin_width == pytest.approx(1 / 20)
 
 
 def test_frequencies_are_physical_for_oblong_pixels():

@@ -27,18 +27,6 @@ def test_grid_of_an_image_starts_half_a_pixel_before_its_origin():
     assert grid.move((1, 2)).corner == (1, -38)
 
 
-@pytest.mark.parametrize("pitch", [50.0, 7.7, 0.3])
-@pytest.mark.parametrize("first", [0, 3])
-def test_box_from_centre_to_centre_excludes_the_last_pixel(pitch, first):
-    origin = (0.0, 1000.0)
-    grid = Grid.from_image(
-        Micrograph(np.zeros((99, 99)), (pitch, pitch), "", origin=origin)
-    )
-    start = tuple(o + first * pitch for o in origin)
-    stop = tuple(o + (first + 10) * pitch for o in origin)
-    assert grid.nearest_box(start, stop) == Box(first, first + 10, first, first + 10)
-
-
 @given(
     target=st.tuples(*[st.integers(1, 40)] * 2),
     source=st.tuples(*[st.integers(1, 40)] * 2),
@@ -67,15 +55,6 @@ def test_common_pixels_lie_in_both_and_no_more_do(target, source, pitches, corne
     assert same == Box(0, target[0], 0, target[1])
 
 
-def test_a_hundredth_of_a_pixel_is_no_shift():
-    source = Grid((50, 50), (10.0, 10.0), (0.0, 0.0))
-    inside = Grid((8, 9), (10.0, 10.0), (20.0, 30.0))
-    assert inside.to_box(source) == Box(2, 10, 3, 12)
-    assert inside.move((0.05, -0.05)).to_box(source) == Box(2, 10, 3, 12)
-    assert inside.move((0.5, 0)).to_box(source) is None
-    assert Grid((8, 9), (10.1, 10.0), (20.0, 30.0)).to_box(source) is None
-
-
 @pytest.mark.parametrize("pitch", [5.0, 10.0, 23.0])
 def test_resampling_shows_every_place_where_it_is(pitch):
     source = Grid((120, 100), (10.0, 10.0), (100.0, -200.0))
@@ -90,29 +69,6 @@ def test_resampling_shows_every_place_where_it_is(pitch):
         expected = (at - source.corner[axis]) / 10 - 0.5
         shown = plane[:, 0] if axis == 0 else plane[0]
         np.testing.assert_allclose(shown, expected, atol=0.02)
-
-
-@pytest.mark.parametrize("ratio", [1.00004, 1.99997, 3.3333])
-def test_far_end_of_a_large_field_does_not_drift(ratio):
-    rows = 30_000
-    source = Grid((rows, 8), (1.0, 1.0), (0.0, 0.0))
-    far = int(rows / ratio) - 40
-    box = Box(far, far + 4, 2, 3)
-    corner = 0.123 * ratio
-    laid = Grid((far + 8, 8), (ratio, 1.0), (corner, 0.0)).create_resampling(source)
-    place = laid.source_region(box)
-    ramp = np.arange(place.y0, place.y1, dtype=np.float64)[:, None] * np.ones((1, 8))
-    made = laid.resample(ramp[:, place.x0 : place.x1], place, box)
-    at = corner + (np.arange(box.y0, box.y1) + 0.5) * ratio - 0.5
-    np.testing.assert_allclose(made[:, 0], at, atol=0.02)
-
-
-def test_gap_free_box_shrinks_to_what_is_asked_at_least():
-    covered = np.ones((20, 30), bool)
-    covered[:4] = False
-    assert find_gap_free_box(covered) == Box(4, 20, 0, 30)
-    assert find_gap_free_box(covered, least=17) is None
-    assert find_gap_free_box(np.zeros((5, 5), bool)) is None
 
 
 @given(

@@ -6,13 +6,11 @@ from hypothesis.extra import numpy as hnp
 
 from napari_semsr.core.errors import OptionError, ShapeError
 from napari_semsr.core.intensity import (
-    compute_finite_mean,
     contrast_limits,
     convert_dtype,
     estimate_noise_level,
     mark_clipped_pixels,
     measure_percentiles,
-    read_chunks,
 )
 from tests.refusals import refused
 
@@ -64,13 +62,6 @@ def test_field_range_is_not_misled_by_one_hot_pixel_and_refuses_bad_input():
         measure_percentiles(np.zeros((2, 2), np.complex64))
 
 
-def test_finite_mean_leaves_out_nan():
-    image = np.array([[1.0, np.nan], [np.inf, 3.0]])
-    assert compute_finite_mean(image) == 2.0
-    assert compute_finite_mean(np.full((2, 2), np.nan)) == 0.0
-    assert compute_finite_mean(np.array([[1, 4]], np.uint8)) == 2.5
-
-
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "uint32", "int64", "float16"])
 def test_to_dtype_round_trips_what_fits(dtype):
     image = np.arange(100).reshape(10, 10).astype(dtype)
@@ -92,14 +83,6 @@ def test_to_dtype_rounds_clips_and_counts():
         convert_dtype(image, np.complex64)
 
 
-@pytest.mark.parametrize("lazy", [False, True], ids=["numpy", "dask"])
-def test_parts_of_a_field_lose_what_the_whole_loses(lazy):
-    image = np.array([[-1.0, 0, 255.4, 256], [np.nan, np.inf, 7, 300]])
-    data = da.from_array(image, chunks=(1, 3)) if lazy else image
-    lost = [convert_dtype(part, "uint8")[1] for part in read_chunks(data)]
-    assert sum(lost) == convert_dtype(image, "uint8")[1] == 5
-
-
 def test_noise_level_is_that_of_white_noise_on_a_slope(rng):
     y, x = np.mgrid[:200, :300]
     image = 3.0 * y - 2.0 * x + rng.normal(0, 7, y.shape)
@@ -107,17 +90,6 @@ def test_noise_level_is_that_of_white_noise_on_a_slope(rng):
     assert estimate_noise_level(image) == pytest.approx(7, rel=0.03)
     assert estimate_noise_level(3.0 * y[:, :1]) == 0
     assert np.isnan(estimate_noise_level(np.full((3, 3), np.nan)))
-
-
-def test_contrast_limits_are_percentiles_of_the_coarsest_level(rng):
-    fine, coarse = rng.normal(0, 9, (64, 64)), rng.normal(100, 5, (32, 32))
-    coarse[3, 4] = np.nan
-    expected = tuple(np.nanpercentile(coarse, (0.1, 99.9)))
-    assert contrast_limits([fine, coarse]) == pytest.approx(expected)
-    assert contrast_limits((fine, coarse)) == pytest.approx(expected)
-    assert contrast_limits(coarse, 20, 70) == pytest.approx(
-        tuple(np.nanpercentile(coarse, (20, 70)))
-    )
 
 
 @pytest.mark.parametrize(

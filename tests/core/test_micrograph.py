@@ -3,7 +3,7 @@
 import dask.array as da
 import numpy as np
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given
 
 from napari_semsr.core.errors import OptionError, ReadError, ShapeError
 from napari_semsr.core.micrograph import (
@@ -16,17 +16,7 @@ from napari_semsr.core.micrograph import (
     parse_pixel_size,
 )
 from tests.refusals import refused
-from tests.strategies import micrographs, pixel_sizes
-
-
-@given(pixel_sizes(), st.floats(0.001, 1e6))
-def test_parse_pixel_size_keeps_pairs_and_takes_one_number_for_both_axes(size, side):
-    once = parse_pixel_size(size)
-    assert once == size
-    assert parse_pixel_size(once) == once
-    assert parse_pixel_size(side) == (side, side)
-    assert parse_pixel_size(None) is None
-
+from tests.strategies import micrographs
 
 INF, NAN = float("inf"), float("nan")
 
@@ -60,14 +50,6 @@ def test_shape_type_scale_and_unit_are_those_of_data_and_calibration(micrograph)
         assert micrograph.unit == "nm"
         assert micrograph.scale == micrograph.pixel_size_nm
         assert low * (1 - 1e-9) <= micrograph.mean_pixel_size_nm <= high * (1 + 1e-9)
-
-
-def test_lazy_data_stay_lazy_until_asked_for():
-    values = np.arange(12, dtype=np.uint16).reshape(3, 4)
-    lazy = Micrograph(da.from_array(values, chunks=2))
-    assert lazy.is_lazy
-    assert not Micrograph(values).is_lazy
-    np.testing.assert_array_equal(lazy.array(), values)
 
 
 def test_replace_leaves_the_original_alone_and_checks_the_pixel_size():

@@ -13,23 +13,9 @@ from napari_semsr.core import (
     Message,
     ReadError,
     describe_access_error,
-    list_files_recursively,
-    list_folder,
     read_bytes,
 )
 from tests.refusals import refused
-
-
-def test_files_of_the_system_are_not_listed(tmp_path):
-    for name in ("a/x", "a/.zattrs", "a/.DS_Store", "@eaDir/x", "b~", "Thumbs.db", "c"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    assert {item.name for item in list_folder(tmp_path)} == {"a", "c"}
-    found = {
-        item.relative_to(tmp_path).as_posix()
-        for item in list_files_recursively(tmp_path)
-    }
-    assert found == {"a/x", "a/.zattrs", "c"}
 
 
 def test_a_file_is_read_up_to_a_limit_and_a_pipe_not_at_all(tmp_path):

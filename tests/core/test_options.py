@@ -3,7 +3,7 @@
 from typing import Literal, Self
 
 import pytest
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from napari_semsr.core.errors import OptionError
 from napari_semsr.core.options import (
@@ -155,13 +155,3 @@ def test_rule_that_begins_with_an_option_keeps_its_spelling():
 def test_stored_values_that_had_other_names_are_read(stored, now):
     for read in (EnhanceOptions.parse, EnhanceOptions.from_history):
         assert read({"norm": stored}).norm == now
-
-
-def test_options_are_frozen_and_replace_returns_a_checked_copy():
-    with pytest.raises(ValidationError, match="frozen"):
-        Sample().size_px = 3
-    before = Sample()
-    assert before.replace(size_px=8) == Sample(size_px=8)
-    assert before == Sample()
-    with refused(OptionError, "out-of-range", match="`size_px`"):
-        before.replace(size_px=-8)

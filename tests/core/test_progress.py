@@ -31,14 +31,6 @@ def test_fraction_stays_between_0_and_1(done, total):
     assert 0.0 <= Progress(done, total, "").fraction <= 1.0
 
 
-def test_run_returns_the_result_and_reports_each_step():
-    log, seen = [], []
-    assert run(counting(3, log), seen.append) == 30
-    assert [step.done for step in seen] == [0, 1, 2]
-    assert log == ["closed"]
-    assert run(counting(2, [])) == 20
-
-
 def test_a_listener_that_raises_stops_the_job():
     log = []
 
@@ -74,27 +66,10 @@ def times_left(steps, pace=None):
     ]
 
 
-def test_time_left_is_told_once_there_is_a_pace():
-    pace = TimeEstimator()
-    steps = [(0, 0.0), (2, 5.0), (3, 7.0), (4, 9.0), (5, 11.0), (6, 13.0)]
-    told = times_left([(done, 10, now) for done, now in steps], pace)
-    assert told == [None, None, None, None, 10.0, 8.0]
-    assert times_left([(3, 7, 20.0), (1, 0, 30.0)], pace) == [None, None]
-
-
 def test_time_left_restarts_if_work_of_the_same_size_begins_again():
     steps = [*((n, 2.0 * n) for n in range(1, 6)), *((n, 12.0 + n) for n in range(7))]
     left = times_left([(done, 10, now) for done, now in steps])
     assert left == [*[None] * 3, 12.0, 10.0, *[None] * 4, 6.0, 5.0, 4.0]
-
-
-def test_time_left_is_unknown_while_steps_take_longer_than_those_before():
-    """Quick calls, a training, and quick ones again, as a demonstration has them."""
-    took = [0.1] * 40 + [1.0] * 60 + [0.2] * 40
-    steps = [(n + 1, len(took), sum(took[: n + 1])) for n in range(len(took))]
-    left = times_left(steps)
-    assert left[30] == pytest.approx(0.1 * (140 - 31))  # as nothing says otherwise
-    assert set(left[42:100]) == {None}
 
 
 def test_time_left_is_right_after_a_slow_start():

@@ -8,7 +8,6 @@ from napari_semsr.core.micrograph import (
     Provenance,
     digest_path,
     digest_with_progress,
-    get_software_versions,
 )
 
 
@@ -37,23 +36,6 @@ def test_networks_and_sources_are_gathered_from_all_generations():
     assert image.network_digests() == {"net-1", "net-2"}
     assert Provenance(job="convert").network_digests() == frozenset()
     assert image.source_digests() == {"a", "b"}
-
-
-def test_network_is_the_last_one_upstream():
-    first = enhanced("a", "net-1").model_copy(update={"model_name": "restorer"})
-    assert derived(Provenance(job="crop"), derived(first)).last_network() == (
-        "restorer",
-        "net-1",
-    )
-    second = derived(first).model_copy(update={"model_digest": "net-2"})
-    assert second.last_network() == ("unnamed model", "net-2")
-    assert derived(Provenance(job="stitch")).last_network() is None
-
-
-def test_time_and_versions_are_stated():
-    assert Provenance(job="convert").created.endswith("+00:00")
-    found = get_software_versions()
-    assert {"python", "numpy", "scipy"} <= set(found)
 
 
 PUPIL = {"optics": "pupil", "wavelength_nm": 540.0, "numerical_aperture": 1.8}

@@ -9,7 +9,6 @@ import pytest
 from napari_semsr.core import (
     FLAT,
     LEVELS,
-    Figure,
     FloatPair,
     Quantity,
     create_length_properties,
@@ -20,11 +19,6 @@ from napari_semsr.core import (
     get_cells,
     get_columns,
     get_figures,
-)
-from napari_semsr.core.quantities import (
-    declare_length,
-    get_quantities,
-    get_stored_names,
 )
 
 
@@ -111,40 +105,6 @@ def test_columns_hold_units_and_both_of_a_pair_and_no_infinity():
     width = {"width_nm": Annotated[float, Quantity("Width", "nm", interval="ends_nm")]}
     kind = dataclass(type("Kind", (), {"__annotations__": {**width, **ends}}))
     assert get_columns(kind) == ("width_nm", "ends_low_nm", "ends_high_nm")
-
-
-def test_texts_without_a_format_are_not_stored():
-    names = get_stored_names(Result)
-    assert {"width_nm", "ends_nm", "gain", "noise", "twice", "span_px"} <= set(names)
-    assert not {"kind", "sure", "count"} & set(names)
-    assert get_quantities(Result)["count"][0].note == "of all"
-
-
-def test_a_length_is_declared_in_both_units():
-    nm, px = declare_length("gap", "Gap").items()
-    assert nm == (
-        "gap_nm",
-        Quantity(
-            *("Gap", "nm"), also="gap_px", sd="gap_sd_nm", interval="gap_interval_nm"
-        ),
-    )
-    assert px[1].also == ""
-    assert (px[0], px[1].sd) == ("gap_px", "gap_sd_px")
-
-
-@pytest.mark.parametrize(
-    ("made", "text"),
-    [
-        (Figure(None, "nm", note="(none)"), "\N{EN DASH} (none)"),
-        (Figure(math.nan, "nm", sd=2.0), "\N{EN DASH}"),
-        (Figure("all", "nm"), "all nm"),
-        (Figure(5.0, "nm", ".2f", sd=0.123), "5.00 ± 0.12 nm"),
-        (Figure(123456.0), "123456"),
-        (Figure(1e7), "1e+07"),
-    ],
-)
-def test_a_figure_is_a_number_with_its_error_and_unit(made, text):
-    assert str(made) == text
 
 
 @pytest.mark.parametrize(

@@ -49,20 +49,6 @@ def test_stray_pixels_are_found_and_nothing_else(place, level, rng):
         assert (made == level).all()
 
 
-@pytest.mark.parametrize("level", [0, 4095], ids=["dead", "full"])
-@pytest.mark.parametrize("place", [np.s_[11:43, 30], np.s_[50, 40:75]])
-def test_a_third_of_a_line_of_a_small_field_is_found_wherever_it_begins(
-    place, level, rng
-):
-    image = np.clip(16 * _scene(rng, shape=(96, 96)), 0, 4095).astype(np.uint16)
-    mask = np.zeros(image.shape, bool)
-    mask[place] = True
-    image[mask] = level
-    stray, wanted = compute_stray_pixel_masks(image)
-    np.testing.assert_array_equal(stray, mask)
-    np.testing.assert_array_equal(wanted, mask)
-
-
 def test_what_belongs_to_an_image_is_not_stray(rng):
     dark = rng.normal(20, 3, (192, 224))
     y, x = np.mgrid[:192, :224]

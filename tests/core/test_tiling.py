@@ -1,11 +1,8 @@
-import dask.array as da
 import numpy as np
-import pytest
 from hypothesis import given, settings, strategies as st
 
-from napari_semsr.core import Box, plan_blocks, plan_tiles, read_box, reflect_indices
+from napari_semsr.core import Box, plan_blocks, plan_tiles
 from napari_semsr.core.errors import OptionError, ShapeError
-from tests.children import run_python
 from tests.refusals import refused
 
 plans = st.builds(
@@ -44,16 +41,6 @@ def test_intersection_and_union_hold_the_common_and_both(one, other):
     assert {union.y0, union.x0, union.y1, union.x1} <= {
         v for box in (one, other) for v in (box.y0, box.x0, box.y1, box.x1)
     }
-
-
-@given(boxes, boxes, st.integers(0, 9), st.integers(0, 9))
-def test_boxes_shrink_and_move_back(box, outer, rows, columns):
-    grown = box.grow((rows, columns))
-    assert grown.shape == (box.shape[0] + 2 * rows, box.shape[1] + 2 * columns)
-    assert grown.grow((-rows, -columns)) == box
-    assert box.grow(rows) == box.grow((rows, rows))
-    assert box.relative_to(outer).move(outer.corner) == box
-    assert outer.relative_to(outer) == Box.from_shape(outer.shape)
 
 
 @settings(max_examples=80, deadline=None)
@@ -97,25 +84,6 @@ def test_tiling_commutes_with_scale(plan, factor):
     np.testing.assert_array_equal(out, fine[: out.shape[0], : out.shape[1]])
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 7])
-def test_reflect_indices_agree_with_numpy_at_any_distance(size):
-    expected = np.pad(np.arange(size), 20, mode="reflect")
-    np.testing.assert_array_equal(reflect_indices(-20, size + 20, size), expected)
-
-
-@pytest.mark.parametrize("kind", ["numpy", "dask"])
-def test_read_box_reflects_beyond_the_border(kind):
-    field = np.arange(35).reshape(5, 7)
-    data = da.from_array(field, chunks=(2, 3)) if kind == "dask" else field
-    expected = np.pad(field, ((2, 4), (1, 9)), mode="reflect")
-    np.testing.assert_array_equal(read_box(data, Box(-2, 9, -1, 16)), expected)
-    np.testing.assert_array_equal(read_box(data, Box(1, 3, 2, 4)), field[1:3, 2:4])
-    one = read_box(data[:1, :1], Box.from_shape((4, 4)))
-    np.testing.assert_array_equal(one, np.full((4, 4), field[0, 0]))
-    below = read_box(data, Box(1, 6, 2, 9))  # whose reflection lies within it
-    np.testing.assert_array_equal(below, expected[3:8, 3:10])
-
-
 @settings(max_examples=50, deadline=None)
 @given(st.integers(8, 70), st.integers(8, 70), st.integers(1, 8), st.integers(1, 9))
 def test_blocks_fit_and_one_more_would_not(height, width, block, step):
@@ -139,26 +107,3 @@ def test_plans_refuse_what_cannot_be_cut():
         plan_blocks((30, 100), block=64, step=16)
     with refused(OptionError, "out-of-range"):
         plan_blocks((30, 100), block=8, step=0)
-
-
-LAZY = """
-import sys
-import dask.array as da
-from napari_semsr.core.grids import Box, read_box
-assert read_box(da.ones((9, 9), chunks=4), Box(-2, 5, 0, 9)).sum() == 63
-assert "distributed" not in sys.modules
-"""
-
-
-def test_reading_a_dask_field_does_not_import_the_whole_of_dask():
-    run_python(LAZY)
-
-
-@given(plans, st.integers(1, 5))
-def test_pieces_of_a_tile_are_its_pixels_each_with_what_it_needs(plan, times):
-    side = times * plan.stride
-    for tile in list(plan)[:2]:
-        pieces = list(plan.split_tile(tile, side))
-        found = [pixel for piece in pieces for pixel in pixels(piece.core)]
-        assert sorted(found) == sorted(pixels(tile.core))
-        assert all(max(piece.core.shape) <= side for piece in pieces)

@@ -35,15 +35,6 @@ def test_basis_and_errors_of_lengths():
     assert compute_length_error(calibrated(None, None)) == 0
 
 
-def test_sides_are_widened_in_quadrature():
-    assert widen_interval(10.0, (9.0, 12.0), 0.0) == (9.0, 12.0)
-    low, high = widen_interval(10.0, (9.0, 12.0), 0.1)
-    assert 10 - low == pytest.approx(np.hypot(1, 1.959964))
-    assert high - 10 == pytest.approx(np.hypot(2, 1.959964))
-    # a difference of lengths that is near none gains little
-    assert widen_interval(0.0, (-1.0, 1.0), 0.1) == (-1.0, 1.0)
-
-
 @pytest.mark.parametrize("share", [0.002, 0.01, 0.05])
 @pytest.mark.parametrize("reading", [0.002, 0.02])
 def test_interval_holds_a_length_95_times_of_100(share, reading):

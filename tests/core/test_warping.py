@@ -98,16 +98,6 @@ def test_on_its_own_grid_an_image_is_itself():
     np.testing.assert_allclose(made, image.data, atol=1e-12)
 
 
-@pytest.mark.parametrize("stored", ["uint8", "uint16", "float32", "float64", "int32"])
-def test_grey_values_keep_their_scale_in_a_float(stored):
-    made = "float64" if stored in ("float64", "int32") else "float32"
-    whole = np.rint(_image().data)
-    seen = WarpedImage(_image(whole.astype(stored)), GRID, BENT)
-    assert seen.dtype == seen.read().dtype == made
-    as_float = WarpedImage(_image(whole), GRID, BENT).read()
-    np.testing.assert_allclose(seen.read(), as_float, rtol=1e-6)
-
-
 def _holed():
     data = np.random.default_rng(1).normal(100, 20, SHAPE)
     data[40:52, 60:90] = np.nan
@@ -132,15 +122,6 @@ def test_a_pixel_is_the_same_in_whatever_part_it_is_asked_for(transform, coarser
         Box(rows - 7, rows, columns - 5, columns),
     ):
         np.testing.assert_allclose(seen.read(box), whole[box.slices], atol=1e-6)
-
-
-def test_large_parts_are_made_in_pieces_that_fit_together():
-    data = np.random.default_rng(3).random((60, 1600))
-    image = Micrograph(data, parse_pixel_size(1.0))
-    transform = Affine.create_similarity(1, about=(30, 800))
-    whole = WarpedImage(image, Grid((60, 1500), (1.0, 1.0), (0.0, 40.0)), transform)
-    part = whole.read(Box(0, 60, 1000, 1060))
-    np.testing.assert_allclose(part, whole.read()[:, 1000:1060], atol=1e-8)
 
 
 def test_lazy_images_are_seen_as_others_are():
@@ -176,40 +157,6 @@ def test_nothing_is_seen_of_an_image_without_values_or_elsewhere(pitch):
     made = WarpedImage(_image(), elsewhere, BENT).read()
     assert made.shape == (20, 30)
     assert np.isnan(made).all()
-
-
-@pytest.mark.parametrize("degrees", [0, 20, 45])
-@pytest.mark.parametrize("coarser", [1.6, 2.5, 4])
-def test_on_a_coarser_grid_nothing_aliases(degrees, coarser):
-    """Against the ideal low-pass: what the grid holds is kept, the rest goes."""
-    shape = (256, 256)
-    y, x = np.indices(shape)
-    grid = Grid((40, 40), (coarser, coarser), (128 - 20 * coarser,) * 2)
-    transform = Affine.create_similarity(degrees, about=(128, 128))
-
-    def seen(direction, frequency):
-        along = y * np.sin(direction) + x * np.cos(direction)
-        wave = np.cos(2 * np.pi * frequency * along)
-        image = Micrograph(wave, parse_pixel_size(1.0), origin=(0.5, 0.5))
-        made = WarpedImage(image, grid, transform).read()
-        assert np.isfinite(made).all()
-        return made[8:-8, 8:-8]
-
-    holds = 0.5 / coarser  # waves for a pixel of the image
-    for direction in (0, np.pi / 2, 2.0):
-        kept, gone = seen(direction, 0.5 * holds), seen(direction, 0.48)
-        assert kept.std() > 0.93 / np.sqrt(2)
-        if holds < 0.28:
-            assert gone.std() < 0.1 / np.sqrt(2)
-
-
-def test_a_fine_grid_resolves_what_the_image_does():
-    wave = np.cos(2 * np.pi * np.arange(200) / 3)[None] * np.ones((200, 1))
-    image = Micrograph(wave, parse_pixel_size(1.0), origin=(0.5, 0.5))
-    grid = Grid((150, 150), (0.5, 0.5), (60.0, 60.0))
-    made = WarpedImage(image, grid, Affine()).read()
-    expected = np.cos(2 * np.pi * (59.75 + 0.5 * np.arange(150)) / 3)
-    assert np.abs(made - expected).max() < 0.1
 
 
 def test_of_a_coarse_grid_few_pixels_are_made_at_once():

@@ -10,12 +10,9 @@ import pytest
 from napari_semsr.cli.command import convert_names_to_flags, list_arguments
 from napari_semsr.core import (
     describe_shift,
-    format_number,
-    format_rounded,
     replace_option_names,
 )
 from napari_semsr.jobs import ACTIONS, FUNCTIONS, VERBS
-from napari_semsr.jobs.former import FORMER
 from tests.sources import trees
 
 BELOW = ["analysis", "core", "inference", "io", "models", "pairing", "registration"]
@@ -72,12 +69,6 @@ def test_rooms_below_the_verbs_name_no_flag_and_no_panel():
     assert [text for text in said if COMMAND.search(text) or PANEL.search(text)] == []
 
 
-def test_verbs_name_no_flag():
-    said = [text for text in sentences("jobs", "reporting") if not KEYS.match(text)]
-    said = [text for text in said if text not in FORMER]  # as they were typed
-    assert [text for text in said if re.search(r"(?<![\w-])--[a-z]", text)] == []
-
-
 def test_each_option_and_verb_that_is_named_is_one():
     names = [*VERBS, *ACTIONS]
     options = {
@@ -129,22 +120,6 @@ def test_an_option_with_a_flag_of_another_name_is_said_as_that():
     )
 
 
-@pytest.mark.parametrize(
-    ("value", "said"),
-    [(3040.2, "3040"), (61234.0, "61200"), (0.32184, "0.322"), (12.0, "12"), (0, "0")],
-)
-def test_in_digits_writes_large_numbers_out(value, said):
-    assert format_rounded(value) == said
-
-
 def test_shift_is_said_without_signs():
     assert describe_shift((302.4, -41.52)) == "302 nm down, 41.5 nm left"
     assert describe_shift((-343559.0, 2000.0)) == "344 µm up, 2 µm right"
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(65535, "65535"), (65535.0, "65535"), (19083.4, "19080"), (0.0123, "0.0123")],
-)
-def test_a_count_is_written_in_all_its_digits(value, text):
-    assert format_number(value) == text

@@ -16,13 +16,11 @@ from napari_semsr.io.formats import describe, read
 from napari_semsr.jobs import AdaptationError
 from napari_semsr.jobs.adapt import train as adapting
 from napari_semsr.jobs.adapt.process import fit_with_files
-from tests import children
 from tests.refusals import refused
 
 PARTS = ("In short", "The held-out part", "Images", "Steps", "Provenance")
 # a network of two steps draws what light did not carry, and the map of it says so
 pytestmark = pytest.mark.filterwarnings("ignore:.* differs from the area that")
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 def two_steps(images, options, *, seconds, threads, **how):
@@ -135,24 +133,6 @@ def test_demo_leaves_a_stranger_scan_alone(tmp_path):
     with refused(WriteError, "foreign-files"):
         run(DEMO.job(folder=tmp_path, overwrite=True))
     assert (tmp_path / "scan" / "frame_000.tif").read_text() == "mine"
-
-
-@pytest.mark.broad
-def test_demo_page_opens_in_a_browser_without_a_fault(shown, tmp_path):
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if browser is None:
-        pytest.skip("needs Chromium")
-    shot = tmp_path / "page.png"
-    line = [
-        *(browser, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging"),
-        *("--v=0", f"--user-data-dir={tmp_path / 'profile'}", "--hide-scrollbars"),
-        *("--window-size=420,2400", f"--screenshot={shot}"),
-        Path(shown.report).as_uri(),
-    ]
-    done = children.run(line)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert "CONSOLE" not in done.stderr
-    assert shot.stat().st_size > 20_000
 
 
 @pytest.mark.broad

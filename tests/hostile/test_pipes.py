@@ -15,7 +15,7 @@ import pytest
 import tifffile
 import zarr
 
-from napari_semsr.core import Micrograph, ReadError, SemsrError, digest_path, run
+from napari_semsr.core import Micrograph, ReadError, SemsrError, run
 from napari_semsr.io import (
     create_store,
     describe,
@@ -27,7 +27,7 @@ from napari_semsr.io import (
 from tests.children import LIMIT_S
 from tests.hostile.__main__ import bound_memory
 from tests.hostile.commands import PATIENCE, say
-from tests.refusals import refused, warned
+from tests.refusals import warned
 
 pytestmark = [
     pytest.mark.broad,
@@ -215,15 +215,6 @@ def test_an_endless_file_in_a_run_is_refused(put, name, place, run_folder):
     assert name in said
 
 
-@ENDLESS
-def test_an_endless_model_is_one_row(put, place):
-    shelf = Path(os.environ["SEMSR_MODELS"])
-    shelf.mkdir()
-    put(shelf / "endless.safetensors")
-    code, said = say("models", "list")
-    assert code == 0, said
-
-
 def test_a_lock_that_is_a_link_is_followed_by_nothing(place):
     """It would be opened for writing, and some versions of filelock empty it."""
     mine = place / "mine.txt"
@@ -239,27 +230,6 @@ def test_a_lock_that_is_a_link_is_followed_by_nothing(place):
         assert code == 2, said
         assert "but is a link" in said
     assert mine.read_text() == "mine"
-
-
-@ENDLESS
-def test_an_endless_frame_is_left_out_or_refused(put, place):
-    put(place / "scan" / "f0.tif")
-    code, said = say("stitch", "scan", "-o", "there/out.ome.zarr")
-    assert code == 2, said
-
-
-@ENDLESS
-def test_one_endless_image_of_a_folder_is_one_row(put, place):
-    folder = place / "many"
-    folder.mkdir()
-    shutil.copy(place / "first.tif", folder / "b.tif")
-    put(folder / "a.tif")
-    words = ("many/a.tif", "many/b.tif", "-o", "there/o", "--psf", "1px")
-    code, said = say("restore", *words)
-    assert code == 2, said
-    assert [path.name for path in place.glob("there/o/*.tif")] == ["b.tif"]
-    code, said = say("metrics", "many", "--table", "there/m.csv")
-    assert code == 0, said
 
 
 @ENDLESS
@@ -308,18 +278,6 @@ def test_hdf5_leads_to_no_other_file(put, how, place):
             read(path, dataset="/virtual")
 
 
-def test_hdf5_reads_no_other_file(place):
-    h5py = pytest.importorskip("h5py")
-    with h5py.File(place / "secret.h5", "w") as file:
-        file["x"] = np.ones((20, 30), np.uint8)
-    with h5py.File(place / "a.h5", "w") as file:
-        layout = h5py.VirtualLayout((20, 30), "u1")
-        layout[...] = h5py.VirtualSource("secret.h5", "x", (20, 30))
-        file.create_virtual_dataset("/virtual", layout)
-    with refused(ReadError, "no-image"):
-        read(place / "a.h5", dataset="/virtual")
-
-
 def test_hdf5_that_gathers_its_own_datasets_is_read(place):
     h5py = pytest.importorskip("h5py")
     with h5py.File(place / "a.h5", "w") as file:
@@ -337,13 +295,6 @@ def test_an_endless_file_of_a_project_is_refused(put, place):
     put(folder / "project.json")
     with ending(), pytest.raises(SemsrError):
         run(open_project(folder))
-
-
-@ENDLESS
-def test_an_endless_file_has_no_digest(put, place):
-    put(place / "a.bin")
-    with ending(), refused(SemsrError, "not-a-file"):
-        digest_path(place / "a.bin")
 
 
 @ENDLESS

@@ -123,14 +123,6 @@ def test_links_in_a_circle_are_one_sentence(place):
         assert say("convert", "first.tif", name)[0] in (0, 2)
 
 
-def test_link_to_the_input_is_no_output(place):
-    Path("link.tif").symlink_to("first.tif")
-    before = (place / "first.tif").read_bytes()
-    code, said = say("convert", "first.tif", "link.tif", "--overwrite")
-    assert code == 2, said
-    assert (place / "first.tif").read_bytes() == before
-
-
 def test_link_that_is_overwritten_leaves_what_it_led_to(place):
     before = (place / "second.tif").read_bytes()
     Path("link.tif").symlink_to("second.tif")

@@ -101,15 +101,6 @@ def test_a_schedule_shrinks_to_what_the_hours_left_allow(campaign):
     assert last["steps"] == 1000 + campaign.MIN_STEPS
 
 
-def test_the_step_is_the_last_of_the_log(campaign):
-    training = campaign.Training("tiny.yaml", 2.0)
-    assert training.step() == 0
-    training.folder.mkdir(parents=True)
-    lines = "9/40 loss 1.0, 3 s left\n18/40 loss 0.9, best gain +1.00 dB, 2 s left\n"
-    (training.folder / "log").write_text(f"drawing 3/6000\n{lines}Interrupted\n")
-    assert training.step() == 18
-
-
 def test_every_recipe_of_the_list_is_there():
     folder = SCRIPT.parents[1] / "recipes"
     entries = yaml.safe_load(SCRIPT.with_suffix(".yaml").read_text())

@@ -47,10 +47,3 @@ def test_pinned_packages_keep_the_usual_version():
     usual, changed = lowest(), lowest("--pinned", "torch")
     assert changed == {**usual, "torch": pin}
     assert usual["torch"] != pin
-
-
-def test_extra_that_is_not_there_is_refused():
-    script = ROOT / "scripts" / "lowest_versions.py"
-    done = children.run([sys.executable, script, "--extra", "nothing"])
-    assert done.returncode == 1
-    assert "'nothing'" in done.stderr

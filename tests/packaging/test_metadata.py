@@ -89,11 +89,6 @@ def test_constraints_pin_exact_public_versions():
     assert loose == []
 
 
-def test_constraints_name_each_package_once():
-    pinned = [canonicalize_name(item.name) for item in CONSTRAINTS]
-    assert sorted(set(pinned)) == sorted(pinned)
-
-
 @pytest.mark.parametrize("group", ["base", *EXTRAS])
 def test_constraints_satisfy_what_is_required(group):
     wanted = PROJECT["dependencies"] if group == "base" else EXTRAS[group]

@@ -1,6 +1,5 @@
 """Changes that the tests are to notice: which there are, and what becomes of them."""
 
-import ast
 import json
 import os
 import textwrap
@@ -72,28 +71,6 @@ def test_places_are_all_that_runs_and_nothing_else():
     }
 
 
-def test_every_change_is_another_program():
-    before = ast.dump(ast.parse(SOURCE))
-    texts = {
-        mutants.Mutant(one.path, one.start, one.end, one.kind, text).applied(SOURCE)
-        for one in mutants.find_places(PATH, SOURCE)
-        for text in one.choices
-    }
-    after = {ast.dump(ast.parse(text)) for text in texts}
-    assert len(after) == len(texts) == 21
-    assert before not in after
-
-
-def test_the_seed_alone_decides_what_is_drawn():
-    sources = {PATH: SOURCE, PATH.replace("count", "other"): SOURCE}
-    turned = dict(reversed(sources.items()))
-    drawn = mutants.draw(sources, 20, seed=3)
-    assert drawn == mutants.draw(turned, 20, seed=3)
-    assert drawn != mutants.draw(sources, 20, seed=4)
-    assert len({(one.path, one.start, one.end, one.kind) for one in drawn}) > 15
-    assert len(mutants.draw(sources, 1000, seed=3)) == 32
-
-
 COUNT = """LEAST = 3
 def count(n, step=1):
     while n > LEAST:
@@ -157,45 +134,3 @@ def test_a_change_is_killed_by_a_test_or_by_time_or_survives(checkout):
         ("1", "killed", failed),
         ("(-1)", "survived", ""),
     ]
-
-
-def place_of(text, source=SOURCE):
-    start = source.index(text)
-    return mutants.Mutant(PATH, start, start + len(text), "", "")
-
-
-def test_tests_are_those_that_run_the_statement():
-    lines = {13: {"", "a"}, 15: {"b"}, 16: {"c"}, 17: {"d"}, 18: {"e"}}
-    covered = mutants.Covered(1.0, {PATH: lines}, {})
-
-    def tests(text):
-        return covered.find_tests(place_of(text), SOURCE)
-
-    assert tests(b"items or ()") == {"a"}  # without what is in the loop
-    assert tests(b"item >= least") == {"c"}
-    assert tests(b"1\n") == {"d", "e"}  # all lines of one statement
-    assert tests(b"total, f") == {"a", "b", "c", "d", "e"}  # by none, or in a child
-    assert covered.find_tests(mutants.Mutant("b.py", 0, 1, "", ""), b"a = 1") == set()
-    assert tests(b"2) ->") == {"a", "b", "c", "d", "e"}  # runs at the import
-
-
-def test_a_file_runs_whole_where_a_fixture_or_many_of_its_tests_run_a_line():
-    few, many = (
-        {f"{file}::{at}" for at in range(n)} for file, n in (("a", 3), ("b", 21))
-    )
-    assert mutants.test_of("a::0|run") == "a::0"
-    shared = {"c::0", mutants.test_of("c::1|setup")}
-    covered = mutants.Covered(1.0, {PATH: {15: few | many | shared}}, {})
-    assert covered.find_tests(place_of(b"not item"), SOURCE) == few | {"b", "c"}
-
-
-def test_own_tests_run_first_and_short_ones_before_long_ones():
-    tests = ["tests/analysis/test_a.py", "tests/analysis/frc/test_map.py"]
-    tests += ["tests/analysis/frc/test_b.py", "tests/analysis/test_frc.py"]
-    source = "src/napari_semsr/analysis"
-    a, own, *near = (tests[at] for at in (0, 1, 2, 3))
-    assert mutants.order_tests(f"{source}/frc/map.py", tests, {}) == [own, *near, a]
-    assert mutants.order_tests(f"{source}/a.py", tests, {a: 9.0})[0] == a
-    long = {near[0]: 2.0, near[1]: 0.5, own: 9.0}
-    ordered = mutants.order_tests(f"{source}/frc/map.py", tests, long)
-    assert ordered == [own, *reversed(near), a]

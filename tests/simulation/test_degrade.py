@@ -30,12 +30,6 @@ def test_kernels_keep_the_mean(kernel):
     assert np.allclose(kernel, kernel[::-1, ::-1])
 
 
-def test_motion_kernel_turns_anticlockwise_with_y_downwards() -> None:
-    kernel = gao.create_motion_kernel(9.0, 45.0)
-    half = kernel.shape[0] // 2
-    assert kernel[half - 2, half + 2] > kernel[half + 2, half + 2]
-
-
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32"])
 def test_degrade_keeps_shape_and_type(clear: np.ndarray, dtype: str) -> None:
     result = gao.degrade_plane(clear.astype(dtype), "hybrid")
@@ -86,19 +80,3 @@ def test_constant_images_stay_and_what_cannot_be_degraded_is_refused(clear):
         gao.degrade_plane(np.array([[0.0, np.nan]]), "blur")
     with refused(OptionError, "unknown-value", match="'mist'"):
         gao.degrade_plane(clear, "mist")
-
-
-@pytest.mark.parametrize("correlation", [1.5, 9.0, 200.0])
-def test_smooth_field_spans_the_unit_range(correlation: float) -> None:
-    field = gao.create_smooth_field((70, 90), correlation, np.random.default_rng(0))
-    assert field.shape == (70, 90)
-    assert field.min() >= 0
-    assert field.max() <= 1
-    assert np.ptp(field) > 0.4
-
-
-def test_smooth_field_window_is_a_part_of_the_whole() -> None:
-    box = np.s_[10:30, 41:77]
-    whole = gao.create_smooth_field((60, 80), 12.0, np.random.default_rng(5))
-    part = gao.create_smooth_field((60, 80), 12.0, np.random.default_rng(5), window=box)
-    assert np.allclose(part, whole[box])

@@ -3,7 +3,7 @@ import pytest
 from scipy import ndimage
 
 from napari_semsr.simulation import EffectOptions, add_effects, add_noise
-from napari_semsr.simulation.sem import add_charging, apply_drift
+from napari_semsr.simulation.sem import add_charging
 
 
 @pytest.fixture
@@ -27,18 +27,6 @@ def test_noise_has_the_stated_mean_and_variance(rng, photons, read):
     variance = (level / photons if photons else 0) + read**2
     assert made.mean() == pytest.approx(level, rel=0.01)
     assert made.var() == pytest.approx(variance, rel=0.03)
-
-
-def test_rows_lie_along_a_path_that_is_as_long_as_stated(smooth, rng):
-    made, shifts = apply_drift(smooth, 6.0, 0.5, rng)
-    for row in (0, 30, 70):
-        y, x = row + shifts[row, 0], np.arange(110) + shifts[row, 1]
-        there = ndimage.map_coordinates(smooth, [np.full(110, y), x], mode="mirror")
-        np.testing.assert_allclose(made[row], there, atol=1e-9)
-    _, shifts = apply_drift(smooth, 6.0, 0.0, rng)
-    np.testing.assert_allclose(shifts[0], 0, atol=1e-12)
-    assert np.hypot(*shifts[-1]) == pytest.approx(6)
-    assert np.abs(np.diff(shifts, axis=0)).max() < 0.5
 
 
 def test_charge_darkens_what_follows_a_bright_structure():

@@ -88,11 +88,3 @@ def test_what_cannot_be_drawn_is_refused(rng):
             GoldOptions().replace(**changes)
     with refused(OptionError, "out-of-range", match=" 16 px .* 8"):
         simulate_random_gold_pair(8, rng)
-
-
-def test_a_pair_is_an_emission_looked_at_twice():
-    pair = simulate_random_gold_pair(32, np.random.default_rng(3))
-    rng = np.random.default_rng(3)
-    again = GoldOptions().create_pair(GoldOptions().simulate_emission(32, rng), rng)
-    assert np.array_equal(pair.low, again.low)
-    assert np.array_equal(pair.high, again.high)

@@ -14,29 +14,6 @@ def drawn(kind, shape=(96, 120), pixel_nm=20.0, seed=0, **options):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_seeds_decide_heights_start_at_zero_and_material_is_a_share(kind):
-    first, again = drawn(kind, disorder=0.2), drawn(kind, disorder=0.2)
-    other = drawn(kind, disorder=0.2, seed=1)
-    assert np.array_equal(first.height_nm, again.height_nm)
-    assert not np.array_equal(first.height_nm, other.height_nm)
-    assert first.height_nm.shape == first.material.shape == (96, 120)
-    sample = drawn(kind)
-    assert np.all(np.isfinite(sample.height_nm))
-    assert 0 <= sample.height_nm.min() < 0.1 * sample.height_nm.max()
-    assert sample.material.min() >= 0
-    assert sample.material.max() <= 1
-
-
-@pytest.mark.parametrize(
-    ("kind", "relief"),
-    [("grating", 100), ("pits", 70), ("lattice", 120), ("circuit", 160)],
-)
-def test_relief_is_the_range_of_heights(kind, relief):
-    assert np.ptp(drawn(kind).height_nm) == pytest.approx(relief, rel=1e-3)
-    assert np.ptp(drawn(kind, relief_nm=33).height_nm) == pytest.approx(33, rel=1e-3)
-
-
-@pytest.mark.parametrize("kind", KINDS)
 def test_fine_drawing_binned_is_the_coarse_drawing(kind):
     coarse = drawn(kind, (60, 64), 24.0)
     fine = drawn(kind, (240, 256), 6.0)

@@ -108,18 +108,6 @@ def test_noise_seed_draws_other_noise_and_nothing_else():
     assert (apart**2).mean() == pytest.approx(2 * variance.mean(), rel=0.1)
 
 
-def test_steps_leave_the_stated_overlap_and_the_stage_its_scale_and_skew():
-    overlap = 0.35
-    plan = plan_scan(SMALL.replace(overlap=overlap, frames_grid=(3, 4)))
-    grid = plan.nominal_px.reshape(3, 4, 2)
-    assert np.diff(grid[..., 1], axis=1) == pytest.approx(64 * (1 - overlap))
-    assert np.diff(grid[..., 0], axis=0) == pytest.approx(64 * (1 - overlap))
-    plan = plan_scan(SMALL.replace(jitter_px=0, stage_scale=1.02, stage_skew=0.01))
-    y, x = plan.nominal_px.T
-    assert plan.true_px[:, 0] == pytest.approx(1.02 * y)
-    assert plan.true_px[:, 1] == pytest.approx(1.02 * (x + 0.01 * y))
-
-
 def test_jitter_is_uniform_and_drift_slow_within_what_is_stated(scan):
     plan = plan_scan(SMALL.replace(frames_grid=(20, 20), jitter_px=5.0))
     off = plan.true_px - plan.nominal_px
@@ -254,14 +242,3 @@ def test_bad_sources_are_refused_in_one_sentence(picture):
         plan_scan(SMALL.replace(bad_frames=5))
     with refused(OptionError, "pixels-not-square"):
         run_scan_simulation(None, SMALL.replace(pixel_size_nm=(20, 21)))
-
-
-def test_text_serves_as_grid_and_pixel_size_and_large_scans_take_a_coarser_scene():
-    options = ScanOptions.parse({"frames_grid": "3X5", "pixel_size_nm": "20,21"})
-    assert options.frames_grid == (3, 5)
-    assert options.frame_count == 15
-    assert options.pixel_size_nm == (20, 21)
-    assert ScanOptions().fine_factor == 2
-    large = ScanOptions(frames_grid=(20, 20), frame_px=512)
-    assert large.fine_factor == 1
-    assert large.replace(oversampling=3).fine_factor == 3

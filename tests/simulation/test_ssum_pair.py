@@ -13,10 +13,8 @@ from napari_semsr.simulation.pairs import (
     get_surface_shape,
     simulate_random_ssum_pairs,
     simulate_ssum_pair,
-    simulate_validation_pairs,
 )
 from napari_semsr.simulation.samples import (
-    SAMPLE_KINDS,
     SampleRanges,
     create_random_surface,
 )
@@ -62,15 +60,6 @@ def test_both_pictures_lie_on_one_grid(scale):
         assert found == pytest.approx(expected, abs=0.02)
 
 
-def test_the_small_electron_image_is_the_large_one_binned() -> None:
-    surface = drawn(phantom="circuit", pitch_nm=240)
-    one, two = taken(surface), taken(surface, scale=2)
-    binned = two.high.reshape(SIDE, 2, SIDE, 2).mean(axis=(1, 3))
-    assert two.high.shape == (2 * SIDE, 2 * SIDE)
-    assert np.corrcoef(binned.ravel(), one.high.ravel())[0, 1] > 1 - 1e-6
-    assert np.array_equal(one.low, two.low)
-
-
 @pytest.mark.parametrize("optics", [LENS, GAUSSIAN], ids=["pupil", "gaussian"])
 def test_the_optics_are_the_microscopes(optics: MicroscopeOptions) -> None:
     surface = drawn(phantom="circuit", pitch_nm=300, relief_nm=160)
@@ -90,19 +79,6 @@ def test_the_optics_are_the_microscopes(optics: MicroscopeOptions) -> None:
     assert np.sqrt(np.mean(error**2)) < most
 
 
-@pytest.mark.parametrize("optics", [LENS, GAUSSIAN], ids=["pupil", "gaussian"])
-def test_defocus_blurs_and_the_electrons_do_not_mind(optics: MicroscopeOptions) -> None:
-    surface = drawn(pitch_nm=200)
-    looks = [ImagingSettings(optics.replace(focus_nm=v)) for v in (0.0, 150.0, 300.0)]
-    pairs = [taken(surface, look) for look in looks]
-    span = [np.ptp(pair.low_range) for pair in pairs]
-    if optics is GAUSSIAN:  # a lens reverses contrasts on the way
-        assert span[0] > 2 * span[1] > 4 * span[2]
-    assert all(np.array_equal(pair.high, pairs[0].high) for pair in pairs)
-    assert pairs[0].blur_px < pairs[1].blur_px < pairs[2].blur_px
-    assert [abs(pair.defocus) <= 1 for pair in pairs] == [True, optics is LENS, False]
-
-
 def test_pictures_of_one_sample_share_its_electron_image() -> None:
     pairs = list(
         simulate_random_ssum_pairs(64, np.random.default_rng(1), count=3, scale=2)
@@ -110,29 +86,6 @@ def test_pictures_of_one_sample_share_its_electron_image() -> None:
     assert len(pairs) == 3
     assert all(np.array_equal(pair.high, pairs[0].high) for pair in pairs)
     assert not np.array_equal(pairs[0].low, pairs[1].low)
-
-
-@pytest.mark.broad
-@pytest.mark.parametrize("kind", SAMPLE_KINDS)
-def test_every_kind_fills_its_scale(kind: str) -> None:
-    options = SsumPairOptions(kinds=(kind,))
-    pair = next(simulate_random_ssum_pairs(64, np.random.default_rng(7), options))
-    assert pair.kind.split("+")[0] == kind
-    for image in (pair.low, pair.high):
-        assert image.dtype == np.float32
-        assert image.shape == (64, 64)
-        assert np.isfinite(image).all()
-        assert np.percentile(image, (0.1, 99.9)) == pytest.approx([0, 1], abs=0.01)
-
-
-@pytest.mark.broad
-def test_validation_is_fixed_and_shows_every_kind() -> None:
-    fields = simulate_validation_pairs(len(SAMPLE_KINDS), 48)
-    again = simulate_validation_pairs(2, 48)
-    assert [f.kind.split("+")[0] for f in fields] == list(SAMPLE_KINDS)
-    assert np.array_equal(fields[1].low, again[1].low)
-    other = simulate_validation_pairs(1, 48, first=1)[0]
-    assert np.array_equal(other.high, fields[1].high)
 
 
 def test_held_out_samples_differ_from_those_of_training() -> None:
@@ -152,51 +105,12 @@ def test_wrong_scales_sizes_and_apertures_are_refused():
         SsumPairOptions.parse({"numerical_aperture": (1.3, 2.2)})
 
 
-def even(height: float = 0.0) -> Specimen:
-    """Make a level surface of one material."""
-    planes = [
-        np.full(get_surface_shape(SIDE), value, np.float32) for value in (height, 0)
-    ]
-    return Specimen(*planes, 10.0, "even")
-
-
 def half_width(spread: np.ndarray) -> float:
     """Full width at half maximum of a point, in pixels."""
     middle = spread.shape[0] // 2
     row = spread[middle, middle:] / spread[middle, middle]
     first = int(np.argmax(row < 0.5))
     return 2 * (first - 1 + (row[first - 1] - 0.5) / (row[first - 1] - row[first]))
-
-
-def test_light_that_interferes_keeps_an_even_surface_even() -> None:
-    flat, step = even(50), even(50)
-    pair = taken(flat, ImagingSettings(LENS))
-    light = pair.noiseless * np.ptp(pair.low_range) + pair.low_range[0]
-    assert np.ptp(light) < 1e-5
-    step.height_nm[:, : step.height_nm.shape[1] // 2] = 150
-    plain, fringed = (
-        taken(step, ImagingSettings(LENS.replace(coherence_factor=factor)))
-        for factor in (None, 0.3)
-    )
-    assert np.abs(plain.low - fringed.low).max() > 0.1
-
-
-@pytest.mark.broad
-def test_pictures_are_drawn_in_focus_and_at_any_focus() -> None:
-    options = SsumPairOptions(gaussian=0.5, bent=0, joined=0)
-    shares = {}
-    for any_focus in (0.0, 1.0):
-        rng = np.random.default_rng(0)
-        chosen = options.replace(any_focus=any_focus)
-        pairs = list(simulate_random_ssum_pairs(64, rng, chosen, 40))
-        away = np.array([pair.defocus for pair in pairs])
-        shares[any_focus] = np.mean([abs(pair.defocus) <= 1 for pair in pairs])
-        assert np.abs(away).max() < (3.2 if any_focus else 1.2)
-        assert away.min() < 0 < away.max()
-        kinds = {pair.look.microscope.optics for pair in pairs}
-        assert kinds == {"pupil", "gaussian"}
-    assert shares[0.0] > 0.9
-    assert shares[1.0] < 0.6
 
 
 def test_cards_from_before_the_lenses_mean_gaussians():
@@ -216,15 +130,6 @@ def test_a_field_may_be_bent_but_stays_where_it_is() -> None:
     assert np.array_equal(bent.high, plain.high)
     assert np.corrcoef(bent.low.ravel(), plain.low.ravel())[0, 1] > 0.9
     assert np.abs(bent.low - plain.low).max() > 0.1
-
-
-def test_a_drifting_focus_blurs_one_side_more() -> None:
-    flat = even()
-    flat.material[:, ::16] = 1
-    flat.material[:, 1::16] = 1
-    optics = GAUSSIAN.replace(focus_nm=-150)
-    pair = taken(flat, ImagingSettings(optics, focus_drift_nm=(0.0, 300.0)))
-    assert pair.low[:, SIDE // 2 :].std() > 2 * pair.low[:, : SIDE // 2].std()
 
 
 def test_what_is_told_of_the_blur_and_the_noise_holds() -> None:

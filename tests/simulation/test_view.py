@@ -5,7 +5,6 @@ import pytest
 
 from napari_semsr.core import (
     Affine,
-    Elastic,
     Grid,
     Micrograph,
     OptionError,
@@ -77,27 +76,6 @@ def test_a_map_is_what_was_asked_for(scan):
     moved = drifted.linear - found.linear
     assert np.hypot(*moved[:, 0]) == pytest.approx(0.05)
     assert np.allclose(moved[:, 1], 0)
-
-
-def test_a_bending_is_as_large_as_asked_for(scan):
-    view = simulate_sem_view(scan, STILL.replace(view_bending_nm=30.0))
-    assert isinstance(view.transform, Elastic)
-    rows, columns = (np.arange(n) * view.pixel_nm for n in view.image.shape)
-    places = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1)
-    bent = view.transform(places) - view.transform.affine(places)
-    assert np.hypot(bent[..., 0], bent[..., 1]).max() == pytest.approx(30, rel=0.05)
-
-
-@pytest.mark.broad
-def test_a_view_has_a_pixel_and_field_of_its_own_and_noise_leaves_the_map_alone(scan):
-    view = simulate_sem_view(scan, STILL.replace(view_pixel_nm=9.0, view_field=0.5))
-    have = 10.0 * (np.array(scan.scene.sharp.shape) - 1)
-    assert view.pixel_nm == 9.0
-    assert np.array(view.image.shape) * 9 == pytest.approx(0.5 * have, abs=9)
-    loud = simulate_sem_view(scan, STILL.replace(view_electrons=20, view_charging=0.5))
-    still = simulate_sem_view(scan, STILL)
-    assert loud.transform.affine == still.transform.affine
-    assert np.std(loud.image.astype(float) - still.image) > 10
 
 
 @pytest.mark.broad

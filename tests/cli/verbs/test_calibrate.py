@@ -1,12 +1,10 @@
 """``semsr calibrate``, and what takes its file."""
 
-import json
-
 import numpy as np
 import pytest
 
 import napari_semsr
-from napari_semsr.core import Micrograph, OptionError, ReadError
+from napari_semsr.core import Micrograph, OptionError
 from napari_semsr.io import read, write
 from napari_semsr.simulation import create_gold_rng, simulate_random_gold_pair
 from tests.refusals import refused
@@ -31,17 +29,6 @@ def calibration(semsr, grating, tmp_path):
                  "-o", "c.json", "--json")  # fmt: skip
     assert said.code == 0, said.err
     return said.record, tmp_path / "c.json"
-
-
-def test_record_and_file_have_the_keys_of_the_contract(calibration):
-    record, path = calibration
-    stored = json.loads(path.read_text())
-    for found in (record, stored):
-        assert set(found) >= {
-            "pixel_size_nm", "pixel_size_sd_nm", "skew", "distortion", "distortion_sd",
-        }  # fmt: skip
-        assert found["pixel_size_nm"] == pytest.approx([20, 20], rel=1e-3)
-        assert found["distortion"] == pytest.approx(0.03, abs=0.002)
 
 
 def test_a_pitch_that_contradicts_the_file_is_told(semsr, grating, calibration):
@@ -108,35 +95,6 @@ def test_python_takes_it_as_well(calibration, tmp_path):
         napari_semsr.frc(image, calibration=tmp_path / "c.json", pixel_size_nm=3)
 
 
-def test_summary_says_the_errors(semsr, grating):
-    said = semsr("calibrate", str(grating), "--pitch-nm", str(PITCH_NM))
-    assert "20.0" in said.out
-    assert "\N{PLUS-MINUS SIGN}" in said.out
-    assert "at the rim" in said.out
-
-
-def test_bad_requests_are_refused_in_one_line(refused, semsr, grating, tmp_path):
-    rng = np.random.default_rng(0)
-    write(Micrograph(rng.random((128, 128))), tmp_path / "noise.ome.tif")
-    said = refused("calibrate", "noise.ome.tif", "--pitch-nm", "300", "-o", "n.json")
-    assert "No grating found" in said
-    assert not (tmp_path / "n.json").exists()
-    assert "Option --pitch-nm must be given" in refused("calibrate", str(grating))
-    assert ".json" in refused(
-        "calibrate", str(grating), "--pitch-nm", "300", "-o", "n.txt"
-    )
-    (tmp_path / "bad.json").write_text('{"pixel_size_nm": 3}')
-    said = refused("frc", "noise.ome.tif", "--calibration", "bad.json")
-    assert "must contain pixel_size_nm and pixel_size_sd_nm" in said
-    said = refused("frc", "noise.ome.tif", "--calibration", "noise.ome.tif")
-    assert "cannot be read as a calibration" in said
-
-
-def test_a_missing_file_is_named(tmp_path):
-    with refused(ReadError, "file-missing", match=r"none\.json"):
-        napari_semsr.spectrum(np.eye(64), calibration=tmp_path / "none.json")
-
-
 @pytest.fixture
 def barred(tmp_path, rng):
     """An image with a printed bar of 118 px."""
@@ -201,9 +159,3 @@ def test_bars_are_refused_in_one_sentence(refused, barred, grating):
         (("--bar", "5 um", "--pitch-nm", "3"), "omit --pitch-nm"),
     ):
         assert said in refused("calibrate", str(barred), *words)
-
-
-def test_a_bar_tells_the_width_of_oblong_pixels_and_leaves_their_shape(semsr, barred):
-    made = napari_semsr.calibrate(barred, bar=590, pixel_size_nm=(10, 5)).calibration
-    assert made.pixel_size_nm == pytest.approx((10, 5))
-    assert made.pixel_size_sd_nm[0] == 2 * made.pixel_size_sd_nm[1]

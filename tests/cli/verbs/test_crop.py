@@ -74,14 +74,3 @@ def test_box_in_pixels_and_in_nm(semsr, images, tmp_path):
     said = semsr("crop", "a.ome.tif", "--gap-free", "-o", "d.ome.tif")
     assert said.code == 0, said.err
     assert read(tmp_path / "d.ome.tif").shape == images.shape
-
-
-@pytest.mark.usefixtures("images")
-def test_wrong_input_is_refused_in_one_line(refused, tmp_path):
-    start = ("crop", "a.ome.tif", "-o", "out.ome.zarr")
-    assert "--like-pixel-size-nm" in refused(*start, "--like", "bare.png")
-    assert "nothing.tif does not exist" in refused(*start, "--like", "nothing.tif")
-    assert "got 'x'" in refused(*start, "--box", 0, 0, "x", 4)
-    assert "4 arguments" in refused(*start, "--box", 0, 0)
-    assert "at least 64 px" in refused(*start, "--like", "a.ome.tif", "--align")
-    assert not (tmp_path / "out.ome.zarr").exists()

@@ -41,27 +41,3 @@ def test_refusal_is_one_object_and_exit_2(semsr, pair, tmp_path):
     assert not (tmp_path / "out.ome.tif").exists()
     said = semsr(*line, "--pixel-size-nm", 20)
     assert (said.code, said.out) == (2, "")
-
-
-@pytest.mark.broad
-def test_pixel_size_is_given_for_one_image(semsr, refused, pair, tmp_path):
-    tifffile.imwrite(tmp_path / "bare.tif", pair[0].data)
-    line = ("register", "bare.tif", "fixed.tif", "-o", "out.ome.tif")
-    told = refused("register", "bare.tif", "bare.tif", "-o", "out.ome.tif")
-    assert "(--moving-pixel-size-nm" in told
-    size = ("--transform", "map.json", "--moving-pixel-size-nm")
-    wrong = refused(*line, *size, 12)
-    assert semsr(*line, *size, 24).code == 0
-    assert "The transform is for moving as the moving image" in wrong
-
-
-def test_colour_and_stacks_are_refused_in_one_line(refused, pair, tmp_path):
-    rng = np.random.default_rng(0)
-    colour = rng.integers(0, 255, (90, 90, 3), dtype=np.uint8)
-    tifffile.imwrite(tmp_path / "colour.tif", colour, photometric="rgb")
-    stack = rng.integers(0, 255, (5, 90, 90), dtype=np.uint8)
-    tifffile.imwrite(tmp_path / "stack.tif", stack, photometric="minisblack")
-    size = ("--pixel-size-nm", 20)
-    for name, needs in (("colour.tif", "grey image"), ("stack.tif", "plane")):
-        line = ("register", name, "fixed.tif", "-o", "out.tif", *size)
-        assert needs in refused(*line)

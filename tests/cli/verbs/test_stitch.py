@@ -37,16 +37,3 @@ def test_record_has_the_keys_of_the_contract(semsr, tmp_path):
         ]
     info = semsr("info", "mosaic.ome.zarr", "--json").record
     assert info["shape"] == record["shape"]
-
-
-@pytest.mark.broad
-def test_grid_alone_and_summary(semsr, scan):
-    (scan / "positions.csv").unlink()
-    (scan / "scan.json").unlink()
-    said = semsr("stitch", "scan", "-o", "mosaic.png", "--grid", "2x2",
-                 "--overlap", "0.35", "--pixel-size-nm", "20")  # fmt: skip
-    assert said.code == 0, said.err
-    assert "4 of 4 placed" in said.out
-    assert "RMS residual" in said.out
-    assert "% at the rim, none found" in said.out
-    assert (scan.parent / "mosaic.coverage.tif").is_file()

@@ -6,7 +6,6 @@ import shutil
 import pytest
 
 ONE = ("decorrelation", "spectrum", "metrics", "frc", "frc-map", "gaps")
-TWO = ("frc", "frc-map", "metrics", "error-map", "gaps")
 
 
 @pytest.fixture
@@ -38,18 +37,6 @@ def test_folder_gives_a_row_an_image(semsr, low, verb):
     assert [row["error"] for row in rows] == ["", ""]
 
 
-@pytest.mark.quick(1)
-@pytest.mark.parametrize("verb", TWO)
-def test_table_of_pairs_and_two_folders_say_the_same(semsr, low, verb):
-    table = "fitted.csv" if verb == "error-map" else "pairs.csv"
-    said = semsr(verb, table, "--json")
-    assert said.code == 0, said.err
-    by_table = said.record
-    by_folder = semsr(verb, "low", "high", "--json").record
-    assert by_table["summary"] == by_folder["summary"]
-    assert by_table["images"] == by_folder["images"] == 2
-
-
 def test_summary_says_mean_and_deviation_and_what_failed(semsr, low):
     (low / "3.tif").write_text("no image")
     said = semsr("metrics", "low", "--table", "out.csv")
@@ -68,12 +55,6 @@ def test_options_reach_every_image(semsr, low):
     assert given["rows"][0]["psnr_db"] != plain["rows"][0]["psnr_db"]
     sized = semsr("frc", "low", "high", "--pixel-size-nm", "3", "--json").record
     assert {row["pixel_size_y_nm"] for row in sized["rows"]} == {3}
-
-
-@pytest.mark.broad
-def test_gaps_of_one_image_have_a_row_each(semsr, low):
-    assert semsr("gaps", "low/1.tif", "--table", "out.csv").code == 0
-    assert (low.parent / "out.csv").read_text().startswith("kind,")
 
 
 @pytest.mark.parametrize(
