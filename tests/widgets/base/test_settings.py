@@ -1,7 +1,7 @@
 import napari.settings
 import pytest
 
-from napari_semsr.widgets.base.form import DEFAULTS, get_preference
+from napari_semsr.widgets.base.form import get_preference
 
 
 @pytest.mark.skipif(
@@ -14,8 +14,3 @@ def test_preference_is_what_the_user_set(plugin_settings, registered):
     get_plugin_settings("napari-semsr").computing.device = "cpu"
     assert get_preference("computing", "device") == "cpu"
     assert get_preference("computing", "precision") == "auto"
-
-
-def test_preference_falls_back_where_napari_has_none(monkeypatch):
-    monkeypatch.delattr(napari.settings, "get_plugin_settings", raising=False)
-    assert get_preference("storage", "cache_gib") == DEFAULTS["storage"]["cache_gib"]

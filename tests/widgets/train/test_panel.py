@@ -29,7 +29,7 @@ from napari_semsr.widgets.base import open_panel
 from napari_semsr.widgets.enhance.models import OWN_IMAGE_TIME
 from napari_semsr.widgets.enhance.panel import EnhancePanel
 from napari_semsr.widgets.layers import list_grey_layers, micrograph_from_layer
-from napari_semsr.widgets.train.panel import TrainPanel, TrainView, read_training_curve
+from napari_semsr.widgets.train.panel import TrainPanel, TrainView
 from tests.children import LIMIT_MS
 from tests.widgets.scenes import grain
 
@@ -168,22 +168,20 @@ def test_layers_are_cut_and_the_model_comes_to_the_lists(
 def test_model_that_is_no_better_is_not_listed_and_what_it_lost_to_is_shown(
     panel, training, run_panel, folder
 ):
-    psnr_db = {"input": 22.0, "linear filter": 23.0, "untouched": 24.5}
-    psnr_db["trained"] = 24.25
-    alike = {"ssim": 0.8, "frc_per_px": 0.25}
+    psnr_db = {"input": 22.0, "linear filter": 23.0, "trained": 24.25}
     training.kept = False
     training.comparison = {"set": "test", "pairs": 6, "begun_with": "sem-restore"}
     training.comparison |= {"kept": False, "map_error_nm": 12.4, "map_error_px": 0.62}
     training.comparison["rows"] = {
-        name: {"psnr_db": psnr, **alike} for name, psnr in psnr_db.items()
+        name: {"psnr_db": psnr, "ssim": 0.8, "frc_per_px": 0.25}
+        for name, psnr in psnr_db.items()
     }
     panel.name.value = "mine"
     said = run_panel(panel)
     assert "no model better than sem-restore on held-out pairs" in said
     assert not list(folder.glob("models/*"))
     shown = panel.view.figures.text()
-    for words in ("6 pairs of the test set", "Best linear filter", "24.25 dB, SSIM"):
-        assert words in shown
+    assert "24.25 dB, SSIM" in shown
     assert "12.4 nm (0.62 px)" in shown
 
 
@@ -220,23 +218,11 @@ def test_two_layers_are_cut_by_a_stored_transform(
     low.rotate = 30  # the map tells where it lies, not how it is shown
     run_panel(panel)
     store = open_pairs(Path(training.requests[0].pairs))
-    assert store.record["provenance"]["options"]["transform"]
     a, b = (np.asarray(part[0], float) for part in store.get_arrays("train"))
     assert np.corrcoef(a.ravel(), b.ravel())[0, 1] < -0.9
     panel.name.value = "again"
     panel.pairs.low.value = model.layers["soft"]
     assert "The transform is for light as the moving image" in run_panel(panel)
-
-
-@pytest.mark.broad
-def test_how_layers_lie_is_asked_of_layers_alone(panel):
-    panel.pairs.source.value = "store"
-    panel.pairs.placed.value = "stored"  # as a project is opened
-    assert panel.pairs.placed.native.isHidden()
-    assert panel.pairs.transform.native.isHidden()
-    panel.pairs.source.value = "layers"
-    assert not panel.pairs.placed.native.isHidden()
-    assert not panel.pairs.transform.native.isHidden()
 
 
 @pytest.mark.broad
@@ -256,15 +242,12 @@ def test_register_goes_on_to_train(
     (train,) = [one for one in QApplication.allWidgets() if isinstance(one, TrainPanel)]
     assert (train.pairs.low.value, train.pairs.high.value) == (low, high)
     assert train.pairs.placed.value == "found"
-    assert train.recipe.start.value == "ssum-sem"
-    assert train.results.isHidden()  # there is none yet
     train.run_button.click()
     finish(train)
     (asked,) = training.requests
     assert asked.start_from == "ssum-sem"
     store = open_pairs(Path(asked.pairs))
     assert store.record["pixel_size_nm"] == 20.0  # for which ssum-sem was trained
-    assert store.record["patch"] == 32
     assert store.record["provenance"]["options"]["transform"]
 
 
@@ -289,35 +272,12 @@ def test_preview_is_renewed_beside_the_images(model, panel, training, run_panel)
     np.testing.assert_allclose(layer.scale, (5, 5))
     assert layer.translate[1] > 128 * 5
     assert layer not in list_grey_layers(model)
-    text = panel.view.figures.text()
-    assert "at step&nbsp;&nbsp;</td><td><b>3<" in text
-    assert "+1.50 dB" in text
     found = panel.findings()
     assert found.numbers["Held-out gain"].value == pytest.approx(1.5)
     assert list(found.curves["held out"]["step"])[-1] == 3
-    assert found.plot is panel.view.plot
-    assert panel.sharing.isVisibleTo(panel)
     panel.view.look()
     camera = host.get_camera(model)
     np.testing.assert_allclose(camera.center[-1], layer.translate[1] + 72.5)
-
-
-@pytest.mark.broad
-def test_preview_that_was_removed_stays_away(model, training, folder, hold):
-    view = hold(TrainView(model))
-    (folder / "run").mkdir()
-    training.requests.append(type("Asked", (), {"name": "a"}))
-    view.watch(folder / "run")
-    view.poll()
-    assert view.layer is None
-    training.validate(folder / "run", 1)
-    view.poll()
-    model.layers.remove(view.layer)
-    time.sleep(0.01)
-    training.validate(folder / "run", 2)
-    view.poll()
-    assert not len(model.layers)
-    assert "at step&nbsp;&nbsp;</td><td><b>2<" in view.figures.text()
 
 
 def test_stop_keeps_the_best_model_and_resume_goes_on(
@@ -328,8 +288,6 @@ def test_stop_keeps_the_best_model_and_resume_goes_on(
     panel.run_button.click()
     qtbot.waitUntil(lambda: panel.steps_done > 0, timeout=LIMIT_MS)
     assert "2 min left" in panel.status.text()
-    panel.view.poll()
-    assert "Time left" in panel.view.figures.text()
     panel.cancel_button.click()
     assert "saving the state" in panel.status.text()
     qtbot.waitUntil(lambda: "Resume continues" in panel.status.text(), timeout=LIMIT_MS)
@@ -357,79 +315,38 @@ def test_stop_before_a_step_keeps_nothing(panel, training, finish, qtbot, folder
     assert not (folder / "models").exists()
 
 
-@pytest.mark.broad
-def test_run_to_resume_is_asked_for(panel, training, folder, choose):
-    choose(folder)
-    panel.resume_button.click()
-    assert "No run to resume in" in panel.status.text()
-    assert not training.requests
-
-
 def test_error_of_the_training_is_shown(panel, training, run_panel, model):
     training.error = DeviceMemoryError("Memory ran out; lower the batch.")
     assert run_panel(panel) == "Memory ran out; lower the batch."
     assert panel.view.layer in model.layers  # what was reached is still seen
-    assert not panel.run_button.signalsBlocked()
     assert panel.resume_button.isEnabled()
 
 
-@pytest.mark.quick(2)
-@pytest.mark.parametrize(
-    ("wrong", "needs"),
-    [
-        ("same", "must be different layers, got soft for both"),
-        ("foreign", "patches are usable (uncorrelated"),
-        ("small", "lower 'Patch (px)'"),
-        ("no-store", "Choose a .zarr store of pairs"),
-        ("bundled", "model sem-restore already exists"),
-        (
-            "no-name",
-            "Enter a model name of letters, digits, '_', '-', '+' and '.', got ''",
-        ),
-        ("bad-name", "got '../mine'"),
-        (
-            "in-use",
-            "already contains other files; choose another name, or set 'Replace an ear",
-        ),
-        ("resumable", "contains a run; resume it, choose another name, or set"),
-        ("taken", "or set 'Replace an earlier one'"),
-        ("device", "must be auto, cpu, cuda or mps, or cuda:1 for the second card"),
-    ],
-)
 def test_wrong_input_is_one_sentence(
-    panel, training, run_panel, model, add, folder, wrong, needs, monkeypatch
+    panel, training, run_panel, folder, choose, monkeypatch
 ):
-    if wrong == "device":  # on which models run, but are not trained
-        monkeypatch.setattr(
-            "napari_semsr.widgets.train.panel.get_preference", lambda *_: "xpu"
-        )
-    elif wrong == "same":
-        panel.pairs.high.value = panel.pairs.low.value
-    elif wrong == "foreign":
-        noise = np.random.default_rng(0).random((128, 128))
-        add(model, Micrograph(noise, parse_pixel_size(5.0), "other"))
-        panel.pairs.low.value = model.layers["soft"]
-        panel.pairs.high.value = model.layers["other"]
-    elif wrong == "small":
-        panel.pairs.patch.value = 128
-    elif wrong == "no-store":
-        panel.pairs.source.value = "store"
-    elif wrong == "in-use":
-        (folder / "notes.txt").touch()
-        panel.folder.value = folder
-    elif wrong == "resumable":
-        (folder / "recipe.yaml").touch()
-        panel.folder.value = folder
-    elif wrong == "taken":
-        (folder / "models").mkdir()
-        (folder / "models" / "mine.safetensors").touch()
-        panel.name.value = "mine"
-    else:
-        names = {"no-name": "", "bad-name": "../mine", "bundled": "sem-restore"}
-        panel.name.value = names[wrong]
-    said = run_panel(panel)
-    assert needs in said
-    assert "\n" not in said
+    (folder / "notes.txt").touch()
+    (folder / "models").mkdir()
+    (folder / "models" / "taken.safetensors").touch()
+    wrong = [
+        (panel.pairs.high, panel.pairs.low.value, "must be different layers, got soft"),
+        (panel.pairs.patch, 128, "lower 'Patch (px)'"),
+        (panel.pairs.source, "store", "Choose a .zarr store of pairs"),
+        (panel.name, "sem-restore", "model sem-restore already exists"),
+        (panel.name, "../mine", "got '../mine'"),
+        (panel.name, "taken", "or set 'Replace an earlier one'"),
+        (panel.folder, folder, "already contains other files; choose another name"),
+    ]
+    for control, value, needs in wrong:
+        usual, control.value = control.value, value
+        assert needs in run_panel(panel)
+        control.value = usual
+    place = "napari_semsr.widgets.train.panel.get_preference"
+    monkeypatch.setattr(place, lambda *_: "xpu")  # models run there, but do not train
+    assert "must be auto, cpu, cuda or mps" in run_panel(panel)
+    choose(folder)
+    panel.resume_button.click()
+    assert "No run to resume in" in panel.status.text()
     assert not training.requests
 
 
@@ -442,7 +359,6 @@ def test_rows_and_starts_follow_what_is_chosen_and_a_wrong_key_is_named(
     assert not panel.pairs.low.native.isVisibleTo(panel)
     assert panel.pairs.store.native.isVisibleTo(panel)
     first, fresh, *models = panel.recipe.start.choices
-    assert models[0] == "sem-restore"
     panel.recipe.start.value = fresh
     assert panel.recipe.read_start() == (None, True)
     panel.recipe.start.value = "sem-restore"
@@ -450,8 +366,6 @@ def test_rows_and_starts_follow_what_is_chosen_and_a_wrong_key_is_named(
     use_file(panel, recipe)
     assert panel.recipe.start.choices == (first, *models)
     assert panel.name.value == "tiny"
-    panel.recipe.box.value = "de-haan"
-    assert panel.recipe.require_facts().scale == 2
     recipe.write_text(TINY.replace("batch:", "batches:"))
     use_file(panel, recipe)
     assert "batches" in panel.recipe.text.text()
@@ -467,15 +381,6 @@ def test_proposed_name_is_free_and_a_typed_one_stays(panel, folder, recipe):
     panel.name.value = "own"
     panel.recipe.box.value = "wang-srcnn"
     assert panel.name.value == "own"
-
-
-def test_curve_is_read_as_far_as_it_is_written(tmp_path):
-    path = tmp_path / "curve.csv"
-    assert read_training_curve(path) == {}
-    path.write_text("step,loss,gain_db\n5,1,2\n10,3,\n5,4,6\n15,")
-    curve = read_training_curve(path)
-    np.testing.assert_array_equal(curve["step"], (5, 10, 15))
-    np.testing.assert_array_equal(curve["gain_db"], (6, np.nan, np.nan))
 
 
 @pytest.mark.skipif(
@@ -496,7 +401,8 @@ def test_real_training_is_watched_and_ends_with_the_viewer(
     panel.run_button.click()
     qtbot.waitUntil(lambda: panel.view.layer is not None, timeout=LIMIT_MS)
     keep_picture(viewer, "train")
-    (child,) = children()
+    children = psutil.Process().children()
+    (child,) = (one for one in children if "train_process" in str(one.cmdline()))
     before = time.time_ns()
     viewer.close()
     qtbot.waitUntil(lambda: not child.is_running(), timeout=LIMIT_MS)
@@ -504,12 +410,6 @@ def test_real_training_is_watched_and_ends_with_the_viewer(
     assert (run / "last.ckpt").stat().st_mtime_ns > before
     assert (run / "tiny.safetensors").is_file()
     assert not (folder / "models").exists()
-
-
-def children() -> list[psutil.Process]:
-    """Processes of trainings that this one started."""
-    found = psutil.Process().children()
-    return [item for item in found if any("train_process" in w for w in item.cmdline())]
 
 
 def test_a_noisy_layer_is_taken_alone(panel, model):
@@ -530,11 +430,9 @@ def test_recipe_for_one_image_asks_for_one_layer(panel, training, run_panel, mod
     assert "Image" in labels
     assert "Image to improve" not in labels
     assert not panel.pairs.high.visible
-    panel.pairs.low.value = model.layers["soft"]
     panel.pairs.high.value = model.layers["soft"]  # which is not asked for
     panel.name.value = "mine"
-    said = run_panel(panel)
-    assert said.startswith("Trained mine in 3 steps")
+    assert run_panel(panel).startswith("Trained mine in 3 steps")
     (asked,) = training.requests
     assert Path(asked.recipe).stem == "own-image"
     store = open_pairs(Path(asked.pairs))
@@ -542,29 +440,6 @@ def test_recipe_for_one_image_asks_for_one_layer(panel, training, run_panel, mod
     panel.recipe.box.value = "fine-tune"
     assert panel.pairs.source.value == "layers"
     assert panel.pairs.high.visible
-    labels = [text.text() for text in panel.pairs.findChildren(QLabel)]
-    assert {"Image to improve", "Reference image"} <= set(labels)
-
-
-@pytest.mark.slow
-def test_two_scans_are_brought_onto_each_other(panel, training, run_panel, model, add):
-    clean = grain((160, 160))
-    rng = np.random.default_rng(0)
-    for name, place in (("first", np.s_[:150, :150]), ("second", np.s_[3:153, 2:152])):
-        scan = clean[place] + rng.normal(0, 0.1, (150, 150))
-        add(model, Micrograph(scan.astype(np.float32), None, name))
-    panel.pairs.source.value = "scans"
-    assert panel.recipe.value == "own-image"
-    panel.pairs.low.value = panel.pairs.high.value = model.layers["first"]
-    assert "second scan must be a different layer, got first" in run_panel(panel)
-    panel.pairs.high.value = model.layers["second"]
-    run_panel(panel)
-    store = open_pairs(Path(training.requests[0].pairs))
-    low, high = (
-        ndimage.gaussian_filter(np.asarray(part[0], float), 1).ravel()
-        for part in store.get_arrays("train")
-    )
-    assert np.corrcoef(low, high)[0, 1] > 0.9
 
 
 @pytest.mark.broad
@@ -574,46 +449,23 @@ def test_two_scans_are_brought_onto_each_other(panel, training, run_panel, model
         (
             "step,loss,hidden_db,alike_columns_px\n100,1,1.5,2\n200,1,2.5,2\n",
             {"step": 200, "hidden_db": 2.5, "alike_columns_px": 2},
-            [
-                "Hidden pixels, over their neighbours' mean",
-                "Noise correlated along a line",
-            ],
+            "Noise correlated along a line",
             (200, 2.5),
         ),
         (
-            "step,loss,gain_db,ssim\n500,1,2.0,0.8\n1000,1,1.5,0.9\n",
-            {"step": 1000, "gain_db": 1.5, "ssim": 0.9},
-            ["Held-out gain", "SSIM"],
-            (1000, 1.5),
-        ),
-        (
-            "step,loss,expected_gain_db\n500,1,-1\n1000,1,3\n",
-            {"step": 1000, "expected_gain_db": 3.0},
-            ["Expected gain"],
-            (1000, 3.0),
-        ),
-        (
-            "step,loss,gain_db\n500,1,1.0\n",
+            "step,loss,gain_db\n500,1,1.0\n1000,1,0.5\n",
             {"step": 0, "gain_db": 1.25},
-            ["Held-out gain"],
+            "Held-out gain",
             (0, 1.25),
         ),
-        ("step,loss\n500,1\n", {"step": 500}, [], None),
+        ("step,loss\n500,1\n", {"step": 500}, None, None),
     ],
-    ids=[
-        "hidden pixels",
-        "other measure",
-        "expected",
-        "none better",
-        "no ground truth",
-    ],
+    ids=["hidden pixels", "none better", "no ground truth"],
 )
 def test_the_best_is_the_model_that_is_kept(
     model, folder, hold, curve, best, told, marked
 ):
-    pytest.importorskip("napari_semsr.widgets.base.plots")  # else no curve is drawn
-    view = hold(TrainView(model))
-    run = folder / "run"
+    view, run = hold(TrainView(model)), folder / "run"
     run.mkdir()
     (run / "curve.csv").write_text(curve)
     view.watch(run)
@@ -621,22 +473,8 @@ def test_the_best_is_the_model_that_is_kept(
     assert "Best so far at step" not in view.findings("Train").numbers
     (run / "best.yaml").write_text(yaml.safe_dump(best))
     view.poll()
-    found = view.findings("Train").numbers
-    for label in told:
-        assert label in view.figures.text()
-    step = found.get("Best so far at step")
+    assert not told or told in view.figures.text()
+    step = view.findings("Train").numbers.get("Best so far at step")
     assert (step and step.value) == (best["step"] if told else None)
     lines = {line.get_label(): line.get_xydata() for line in view.plot.axes[1].lines}
     assert [tuple(lines["best"][0])] == [marked] if marked else "best" not in lines
-
-
-@pytest.mark.quick(1)
-@pytest.mark.parametrize("last", ["light", "electrons"])
-def test_an_electron_image_is_the_better_one_next_to_light(model, hold, last):
-    for name in sorted(["light", "other light", "electrons"], key=last.__eq__):
-        about = {"micrograph": {"vendor": "FEI"}} if name == "electrons" else {}
-        model.add_image(np.zeros((8, 8), np.float32), name=name, metadata=about)
-    panel = hold(TrainPanel(model))
-    model.layers.selection.active = model.layers["electrons"]
-    assert panel.pairs.low.value is not model.layers["electrons"]
-    assert panel.pairs.high.value is model.layers["electrons"]
