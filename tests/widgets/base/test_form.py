@@ -1,5 +1,6 @@
 from typing import Literal
 
+import napari.settings
 import pytest
 from qtpy.QtCore import QPoint, QPointF, Qt
 from qtpy.QtGui import QWheelEvent
@@ -7,7 +8,7 @@ from qtpy.QtWidgets import QApplication
 
 from napari_semsr.core.errors import OptionError
 from napari_semsr.core.options import Options, option
-from napari_semsr.widgets.base.form import OptionsForm
+from napari_semsr.widgets.base.form import OptionsForm, get_preference
 from napari_semsr.widgets.base.plots import PlotCanvas
 from tests.refusals import refused
 
@@ -76,3 +77,13 @@ def test_the_wheel_over_a_plot_is_left_to_the_panel_which_scrolls(model, hold):
     plot = hold(PlotCanvas(model, height=200))
     for part in (plot.canvas, plot):
         assert not turn_wheel(part).isAccepted()
+
+
+@pytest.mark.skipif(
+    not hasattr(napari.settings, "get_plugin_settings"),
+    reason="napari before 0.9 has no preferences of plugins",
+)
+def test_preference_is_what_the_user_set(plugin_settings, registered):
+    napari.settings.get_plugin_settings("napari-semsr").computing.device = "cpu"
+    assert get_preference("computing", "device") == "cpu"
+    assert get_preference("computing", "precision") == "auto"

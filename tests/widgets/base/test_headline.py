@@ -3,37 +3,18 @@
 import pytest
 
 from napari_semsr.analysis import Misfit
+from napari_semsr.widgets.measure.metrics import MetricsPanel
 from tests.widgets.scenes import exposures_of
-from tests.widgets.test_panels import make
 
 
-@pytest.fixture
-def scene(model, add):
-    """Two exposures of one place, 96 px a side."""
-    for image in exposures_of((96, 96)):
-        add(model, image)
-    return model
-
-
-@pytest.mark.parametrize(
-    ("module", "said"),
-    [
-        ("FrcMapPanel", ("Median", "nm", "that these pixels can show")),
-        ("MetricsPanel", ("PSNR", "dB", "% of the data range")),
-    ],
-)
-def test_one_number_is_large_and_the_others_stay_unfolded(
-    scene, qtbot, run_panel, module, said
-):
-    panel = make(module, scene, qtbot)
-    if module == "MetricsPanel":
-        panel.reference.value = scene.layers["first"]
-    else:
-        panel.form.set_values(block=32)
+def test_one_number_is_large_and_the_others_stay_unfolded(model, hold, add, run_panel):
+    first, second = (add(model, image) for image in exposures_of((96, 96)))
+    panel = hold(MetricsPanel(model))
+    panel.image.value, panel.reference.value = second, first
     run_panel(panel)
     told = panel.headline.text()
     assert told.count("font-size") == 1
-    assert all(part in told for part in said)
+    assert all(part in told for part in ("PSNR", "dB", "% of the data range"))
     assert not panel.figures.isVisibleTo(panel)
     panel.results.all_figures.header.click()
     assert panel.figures.text().count("<tr>") > 3

@@ -48,16 +48,6 @@ def test_blocks_that_fail_tell_why(panel, model, run_panel):
     assert not panel.asks_question
 
 
-@pytest.mark.broad
-def test_map_is_not_laid_over_other_images(panel, model, finish):
-    panel.run_button.click()
-    model.layers.remove("second")
-    finish(panel)
-    assert "'second' was removed" in panel.status.text()
-    assert "Median" in panel.figures.text()
-    assert [layer.name for layer in model.layers] == ["first"]
-
-
 def test_bad_option_is_one_sentence(panel, run_panel):
     panel.form.set_values(block=3)
     assert "'Block (px)' must be at least 16" in run_panel(panel)

@@ -40,18 +40,17 @@ def test_gaps_are_counted_and_marked_in_place(panel, model, run_panel):
     )
 
 
-@pytest.mark.parametrize("chosen", ["taken", "Gaps: taken", "Gaps: measured part"])
-def test_a_run_takes_the_place_of_the_one_before(panel, model, run_panel, chosen):
+def test_a_run_takes_the_place_of_the_one_before(panel, model, run_panel):
     layer = model.layers["taken"]
     layer.data = np.where(np.arange(96) < 4, np.nan, layer.data)
     panel.image.value = layer
     said = run_panel(panel)
     names = [item.name for item in model.layers]
-    model.layers.selection.active = model.layers[chosen]
+    chosen = model.layers.selection.active = model.layers["Gaps: taken"]
     panel.image.value = layer
     assert run_panel(panel) == said
     assert [item.name for item in model.layers] == names
-    assert model.layers.selection.active is model.layers[chosen]
+    assert model.layers.selection.active is model.layers[chosen.name]
 
 
 @pytest.mark.broad

@@ -111,23 +111,6 @@ def test_first_line_is_measured_where_the_mouse_lets_go(panel, idle):
     assert found == pytest.approx(40, rel=1e-3)
 
 
-def test_the_plot_follows_the_line(panel, draw, model, qtbot):
-    draw(40, 10, 40, 110)
-    before = panel.profiles
-    lines = panel.line.value
-    vertices = lines.data[0].copy()
-    lines.data = [vertices + np.array([0, 12])]
-    qtbot.waitUntil(lambda: panel.profiles is not before, timeout=LIMIT_MS)
-    qtbot.waitUntil(lambda: panel.profiles.is_fitted, timeout=LIMIT_MS)
-    place = panel.profiles.layers[0].curve.readings.highest_line.place.value
-    assert place == pytest.approx(38, abs=0.05)
-    panel.live.value = False
-    kept = panel.profiles
-    lines.data = [vertices]
-    assert not panel.follower.is_busy
-    assert panel.profiles is kept
-
-
 @pytest.mark.broad
 def test_several_layers_share_one_axis(panel, draw, model, add, run_panel):
     add(model, Micrograph(line_at(60, 12)[::2, ::2], parse_pixel_size(10.0), "coarse"))

@@ -21,7 +21,6 @@ from napari_semsr.widgets.layers import (
 )
 from napari_semsr.widgets.stitch.by_hand import (
     get_corrections_path,
-    shorten_file_names,
 )
 from napari_semsr.widgets.stitch.panel import StitchMosaicPanel
 from tests.stitching import scans
@@ -207,16 +206,3 @@ def test_buttons_reject_drop_fix_and_take_back(by_hand, qtbot):
     assert (place.y_px, place.x_px) == pytest.approx(expected)
     press(by_hand.clear_button)
     assert by_hand.corrections == Corrections()
-
-
-@pytest.mark.parametrize(
-    ("names", "labels"),
-    [
-        (("frame_007.tif", "frame_011.tif"), ["007", "011"]),
-        (("r0c0.tif", "s0c0.tif"), ["r0c0", "s0c0"]),
-        (("a.tif", "a.png"), ["a.tif", "a.png"]),
-        (("scan.tif", "scan_1.tif"), ["scan.tif", "scan_1.tif"]),
-    ],
-)
-def test_names_in_the_list_are_short_and_differ(names, labels):
-    assert shorten_file_names(names) == labels
