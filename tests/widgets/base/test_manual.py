@@ -49,7 +49,7 @@ def texts(node: ast.AST) -> Iterator[str]:
 
 @pytest.mark.broad
 def test_each_entry_is_of_a_message_that_the_source_has():
-    said = {text for tree in trees().values() for text in texts(tree)}
+    said = {text for tree in trees().values() for text in texts(tree) if " " in text}
     assert {place(entry) for entry in ENTRIES} <= set(map(find_manual_section, said))
 
 

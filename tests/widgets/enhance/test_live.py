@@ -181,11 +181,14 @@ def test_only_what_is_in_view_until_the_whole_is_ticked(
 
 def test_what_is_in_view_is_in_pixels_of_the_finest_level(model, look_at):
     image = np.zeros((400, 600), np.float32)
-    layer = model.add_image(
-        [image, image[::2, ::2]], multiscale=True, contrast_limits=(0, 1)
+    levels = [image, image[::2, ::2]]
+    keywords = {"multiscale": True, "contrast_limits": (0, 1), "units": ("nm", "nm")}
+    layer = model.add_image(levels, **keywords)
+    other = model.add_image(
+        image, scale=(0.001, 0.001), units="µm", translate=(0.01, 0)
     )
-    assert layer.data_level == 1
     look_at(layer, 20, 42, -5, 610)
     assert get_visible_box(model, layer) == Box(20, 42, 0, 600)
+    assert get_visible_box(model, other) == Box(10, 32, 0, 600)
     look_at(layer, 20, 42, 600, 700)
     assert get_visible_box(model, layer) is None

@@ -4,14 +4,12 @@ import numpy as np
 import pytest
 
 from napari_semsr.core.errors import OptionError
-from napari_semsr.core.grids import Box
 from napari_semsr.core.progress import run
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.jobs import ENHANCE
 from napari_semsr.widgets import host
 from napari_semsr.widgets.enhance.panel import EnhancePanel
 from napari_semsr.widgets.layers import (
-    get_visible_box,
     list_grey_layers,
     micrograph_from_layer,
 )
@@ -77,14 +75,6 @@ def test_a_preview_of_nothing_is_refused_in_a_sentence(panel, model):
     panel.look.pointing.value = True
     assert "Choose an image layer" in panel.status.text()
     assert not panel.look.preview.runner.is_busy
-
-
-def test_a_layer_in_another_unit_is_found_in_view(panel, model, look_at, exposures):
-    look_at(model.layers["field"], 20, 120, 40, 140)
-    source = model.add_image(
-        exposures[0].data, name="µm", scale=(0.01, 0.01), units="µm", translate=(0.5, 0)
-    )
-    assert get_visible_box(model, source) == Box(20, 120, 10, 110)
 
 
 def test_the_line_covers_its_share_with_the_input(panel, model, look_at):

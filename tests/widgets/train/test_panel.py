@@ -102,17 +102,12 @@ def training(monkeypatch) -> FakeTraining:
     return made
 
 
-def add_images(viewer, add, side: int = 128):
-    """A soft and a sharp image of one field, 5 nm pixels."""
-    sharp = grain((side, side))
-    soft = ndimage.gaussian_filter(sharp, 1.0)
-    for image, name in ((sharp, "sharp"), (soft, "soft")):
-        add(viewer, Micrograph(image, (5.0, 5.0), name))
-
-
 @pytest.fixture
 def panel(model, hold, add) -> TrainPanel:
-    add_images(model, add)
+    """A soft and a sharp image of one field, 5 nm pixels."""
+    sharp = grain((128, 128))
+    for image, name in ((sharp, "sharp"), (ndimage.gaussian_filter(sharp, 1), "soft")):
+        add(model, Micrograph(image, (5.0, 5.0), name))
     made = hold(TrainPanel(model))
     made.pairs.low.value = model.layers["soft"]
     made.pairs.high.value = model.layers["sharp"]
