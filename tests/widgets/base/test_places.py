@@ -13,7 +13,7 @@ import pytest
 
 from napari_semsr.core import Micrograph
 from napari_semsr.io import write
-from napari_semsr.widgets.base import results, session
+from napari_semsr.widgets.base import session
 from napari_semsr.widgets.base.places import (
     create_temporary_folder,
     find_abandoned_results,
@@ -81,7 +81,10 @@ def test_only_a_killed_session_is_swept_or_offered(sessions):
 def offered(sessions, tmp_path, model, monkeypatch):
     """Offer the result of a killed session: its folder, this session, the answer."""
     left = shutil.copytree(sessions[0], tmp_path / sessions[0].name)
-    monkeypatch.setattr(results, "get_cache_parent", lambda: tmp_path)
+    monkeypatch.setattr(
+        "napari_semsr.widgets.base.places.find_abandoned_results",
+        lambda _: find_abandoned_results(tmp_path),
+    )
     now, asked = session.get_session(model), []
     now.ask_about_abandoned = lambda *question: asked.append(question)
     now._offer_abandoned_results(None)  # noqa: SLF001 - by the first panel in a window
