@@ -10,8 +10,7 @@ from napari_semsr.io import ImageIdentity, StoredTransform
 from napari_semsr.jobs.adapt import areas as registering, train as adapting
 from napari_semsr.jobs.adapt.process import fit_with_files
 from napari_semsr.training import load_area_state
-from napari_semsr.widgets.base.results import get_cache_folder
-from napari_semsr.widgets.layers import is_acquired, micrograph_from_layer
+from napari_semsr.widgets.layers import micrograph_from_layer
 from napari_semsr.widgets.register.adapt import AdaptPanel
 from tests.jobs.adapt.test_adapt import light_of, objects, sem_of
 
@@ -71,25 +70,6 @@ def taken(panel, model):
     ]
     stored = StoredTransform(Affine(), *sides, {"error_nm": 1.0})
     panel.take_registered(low, high, stored)
-
-
-@pytest.mark.broad
-def test_a_press_trains_and_adds_the_enhanced_mosaic(panel, model, held_out, run_panel):
-    taken(panel, model)
-    said = run_panel(panel)
-    assert said.startswith("Trained mosaic-"), said
-    assert any(name.name.startswith("mosaic · mosaic-") for name in model.layers)
-    assert len(held_out) == 1
-    assert held_out[0] not in model.layers  # it would widen what Home shows
-    for name in ("mosaic · linear filter", "mosaic · look here"):
-        assert not model.layers[name].visible
-        assert not is_acquired(model.layers[name])  # so no panel proposes it as input
-    assert model.layers[-1].visible
-    assert "Objects, input" in panel.findings().to_text()
-    assert Path(panel.report).is_file()
-    assert not panel.stop_button.isEnabled()
-    assert panel.report_button.isVisibleTo(panel)
-    assert str(get_cache_folder()) not in panel.figures.text()
 
 
 @pytest.mark.broad
@@ -161,35 +141,6 @@ def test_after_stop_here_train_goes_on_and_both_results_stay(
     assert all(store.is_dir() for store in stores)
     run_panel(panel)  # of one that has ended: another training
     assert steps[2:] == [False]
-
-
-def test_the_curve_is_labelled_in_full_and_leaves_for_the_next_training(
-    panel, tmp_path
-):
-    from napari_semsr.widgets.base import plots  # noqa: F401 - the panel waits for it
-
-    panel._curve[:] = [(3.0, 0.1), (18.0, 5.3)]  # noqa: SLF001
-    panel._gain_name = "gain below the cut-off"  # noqa: SLF001
-    panel._draw_gain_curve()  # noqa: SLF001
-    plot = panel.results.plot
-    plot.figure.set_size_inches(250 / plot.figure.dpi, plot.height() / plot.figure.dpi)
-    plot.figure.draw_without_rendering()
-    label = plot.axes[0].yaxis.label.get_window_extent()
-    assert 0 <= label.y0 < label.y1 <= plot.figure.bbox.y1
-    for resumes in (True, False):
-        panel._prepare_progress(tmp_path, (), None, resumes=resumes)  # noqa: SLF001
-        assert plot.isVisibleTo(panel) is resumes
-
-
-def test_one_sem_image_is_the_ordinary_case(panel, model, add):
-    row = panel.more.native
-    assert not row.isVisibleTo(panel)
-    add(model, Micrograph(sem_of(objects(3), seed=2), SIZE, "sem 2"))
-    assert row.isVisibleTo(panel)
-    assert panel.sem.value.name.startswith("sem")
-    assert panel.more.value == []
-    taken(panel, model)  # which is of one image
-    assert not row.isVisibleTo(panel)
 
 
 @pytest.mark.broad

@@ -10,7 +10,6 @@ from napari.utils.notifications import notification_manager
 from qtpy.QtCore import QEvent, QObject
 
 from napari_semsr.widgets import host
-from napari_semsr.widgets.base.places import is_temporary
 from napari_semsr.widgets.layers import create_layer_keywords
 from napari_semsr.widgets.project import SavePanel
 from napari_semsr.widgets.restore import RestorePanel
@@ -194,21 +193,6 @@ def test_changes_that_cannot_be_saved_are_asked_for(opened, closings, qtbot, tmp
     answer("discard")
     panel.window().close()
     assert closings.count == 1
-
-
-@pytest.mark.parametrize(
-    "close",
-    [
-        lambda viewer: viewer.close(),
-        pytest.param(lambda viewer: viewer.window.close(), marks=pytest.mark.broad),
-    ],
-    ids=["viewer", "window"],
-)
-def test_a_script_is_never_asked(opened, close):
-    viewer, _, _, asked = opened
-    assert is_temporary(viewer.layers[-1].metadata["semsr store"])
-    close(viewer)
-    assert asked == []
 
 
 @pytest.mark.broad

@@ -10,11 +10,6 @@ from napari_semsr.io import read, read_sheet, write
 from napari_semsr.widgets.base import ASIDE, create_panel
 from napari_semsr.widgets.window.dock import STEPS
 
-WITH_FOLDER = {
-    *("Enhance", "Restore", "FRC map", "Spectrum", "Metrics", "Line profile"),
-    *("Error map", "Gaps"),
-}
-
 
 @pytest.fixture
 def folder(tmp_path, rng):
@@ -127,12 +122,3 @@ def test_dialog_that_is_closed_starts_nothing(answer, apply, hold):
     panel = hold(make("Metrics", ViewerModel()))
     answer("")
     assert apply(panel) == ""
-
-
-def test_panels_that_make_or_measure_an_image_have_the_button(hold):
-    viewer = ViewerModel()
-    places = {place for step in STEPS for place in step.panels.values()}
-    panels = [hold(create_panel(viewer, one)) for one in {*places, *ASIDE.values()}]
-    titles = {panel.title for panel in panels if panel.applies_to_folder}
-    assert titles >= WITH_FOLDER
-    assert not titles & {"Stitch mosaic", "Register to SEM", "Train", "Save"}

@@ -12,7 +12,7 @@ if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
     pytest.skip("needs a display; run under xvfb-run", allow_module_level=True)
 
 from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.io import BAR_KEY, HELPER_KEY
+from napari_semsr.io import HELPER_KEY
 from napari_semsr.widgets import host
 from napari_semsr.widgets.base import watch_images
 from napari_semsr.widgets.layers import (
@@ -22,7 +22,6 @@ from napari_semsr.widgets.layers import (
     get_display_fit,
     have_mixed_units,
     pixels_to_view,
-    show_colour_bar,
 )
 from tests.widgets.scenes import exposures_of, grain
 from tests.widgets.test_panels import make
@@ -131,63 +130,6 @@ def test_what_a_panel_adds_lies_where_its_image_is(
     assert sum(layer.colorbar.visible for layer in bars if layer.visible) <= 1
     viewer.layers.remove(viewer.layers["of another place"])
     assert host.get_scale_bar(viewer).opacity == 1
-
-
-def test_napari_warns_again_after_units_were_alike(viewer, warned):
-    watch_images(viewer)
-    sized = viewer.add_image(np.eye(32), units=("nm", "nm"), axis_labels=("y", "x"))
-    for _ in range(3):
-        bare = viewer.add_image(np.eye(32))
-        viewer.window.screenshot(flash=False)
-    assert len(warned) == 1
-    assert sized in viewer.layers
-    viewer.layers.remove(sized)
-    viewer.window.screenshot(flash=False)
-    assert bare in viewer.layers
-    viewer.add_image(np.eye(32), units=("nm", "nm"), axis_labels=("y", "x"))
-    viewer.window.screenshot(flash=False)
-    assert len(warned) == 2
-
-
-def test_a_drawing_without_a_unit_takes_the_scale_bar_away(model):
-    watch_images(model)
-    image = Micrograph(grain((64, 64)), (10.0, 10.0), "sized")
-    model.add_image(image.data, **create_layer_keywords(image))
-    assert host.get_scale_bar(model).opacity == 1
-    drawing = model.add_points(np.zeros((1, 2)))
-    assert host.get_scale_bar(model).opacity == 0
-    assert host.get_scale_bar(model).box_color[-1] == 0, "its box is left"
-    model.layers.remove(drawing)
-    assert host.get_scale_bar(model).opacity == 1
-    assert host.get_scale_bar(model).box_color is None
-
-
-def add_map(viewer, name, corner):
-    kind = {"scale": (10, 10), "units": ("nm", "nm"), "axis_labels": ("y", "x")}
-    pixels = grain((64, 64))
-    kind |= {"translate": corner, "name": name, "metadata": {BAR_KEY: True}}
-    layer = viewer.add_image(pixels, **kind)
-    show_colour_bar(layer)
-    return layer
-
-
-def test_the_colour_bar_is_that_of_a_map_in_view(model):
-    watch_images(model)
-    former, new = add_map(model, "former", (0, 0)), add_map(model, "new", (0, 5000))
-    camera = host.get_camera(model)
-    for layer in (former, new, former):
-        fill_view(model, layer)
-        for item in (former, new):
-            assert item.colorbar.visible == item.name_overlay.visible == (item is layer)
-    camera.center = (0, 0, 90_000)
-    assert not former.colorbar.visible
-    fill_view(model, former)
-    over = model.add_image(grain((32, 32)), scale=(10, 10), units=("nm", "nm"))
-    assert former.colorbar.visible  # beside what covers a part of it
-    camera.center, camera.zoom = (0, 150, 150), 50
-    assert not former.colorbar.visible  # only that is in view
-    model.layers.remove(over)
-    assert former.colorbar.visible
 
 
 def test_positions_of_the_camera_are_in_the_units_of_the_viewer(model):

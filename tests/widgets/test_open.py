@@ -116,14 +116,6 @@ def test_what_a_panel_takes_is_read_as_there(tmp_path, model, name):
     assert layer.rgb == (len(shape) > 2)
 
 
-def test_axes_beyond_three_are_read(tmp_path, model):
-    data = np.zeros((2, 3, 8, 9), np.uint16)
-    path = tmp_path / "a.tif"
-    tifffile.imwrite(path, data, imagej=True, metadata={"axes": "TZYX"})
-    [layer] = model.open(path, plugin=PLUGIN)
-    assert layer.data.shape == data.shape
-
-
 @pytest.mark.parametrize("pixels", [GREY, COLOUR], ids=["grey", "colour"])
 @pytest.mark.parametrize("huge", [False, True])
 def test_a_folder_of_frames_opens_for_stitch(
@@ -206,12 +198,3 @@ def test_the_window_gets_one_sentence(tmp_path, window, name):
     assert str(tmp_path / name) in told.message
     assert "\n" not in told.message
     assert not window.layers
-
-
-def test_the_window_gets_the_layers(tmp_path, window):
-    write_framed_fei(tmp_path / "framed.tif")
-    write_frames(tmp_path / "scan")
-    with warned("border-coloured"):
-        open_by_menu(window, tmp_path / "framed.tif")
-    open_by_menu(window, tmp_path / "scan")
-    assert [layer.data.shape for layer in window.layers] == [(270, 300), (4, 270, 300)]

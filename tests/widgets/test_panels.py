@@ -4,33 +4,25 @@ import gc
 import json
 import re
 import threading
-import time
-from pathlib import Path
 from weakref import ref
 
 import numpy as np
 import pytest
-from magicgui.widgets import ComboBox, Select
-from qtpy.QtCore import QCoreApplication, QEvent, QLocale, Qt, QTimer
+from qtpy.QtCore import QCoreApplication, QEvent, QLocale
 from qtpy.QtWidgets import (
     QAbstractButton,
     QAbstractSpinBox,
-    QApplication,
     QCheckBox,
     QComboBox,
     QDoubleSpinBox,
-    QFileDialog,
     QLabel,
-    QLineEdit,
     QListWidget,
-    QPushButton,
 )
 
 from napari_semsr.core.errors import ShapeError
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.core.progress import Progress
-from napari_semsr.io.formats import write
-from napari_semsr.widgets.base import ASIDE, PanelTask, create_panel
+from napari_semsr.widgets.base import PanelTask, create_panel
 from napari_semsr.widgets.base.history import get_removed_layers
 from napari_semsr.widgets.base.manual import (
     create_heading_anchor,
@@ -88,27 +80,6 @@ def make(name: str, viewer: object, qtbot) -> object:
     panel = create_panel(viewer, f"{PANELS[name]}:{name}")
     qtbot.addWidget(panel)
     return panel
-
-
-def test_a_bar_of_unknown_length_does_not_move(model, qtbot):
-    panel, known = make("RestorePanel", model, qtbot), threading.Event()
-
-    def unknown():
-        while True:
-            time.sleep(0.01)
-            steps = Progress(1, 4, "counting"), Progress(0, 0, "looking")
-            yield steps[not known.is_set()]
-
-    panel.controls.start(unknown, lambda _: None)
-    bar = panel.progress_bar
-    qtbot.waitUntil(lambda: "looking" in panel.status.text(), timeout=LIMIT_MS)
-    assert bar.maximum() > bar.value() == 0  # Qt moves one without a range
-    assert not bar.isTextVisible()
-    known.set()
-    qtbot.waitUntil(lambda: bar.maximum() == 4, timeout=LIMIT_MS)
-    assert bar.isTextVisible()
-    panel.controls.stop()
-    qtbot.waitUntil(lambda: not panel.is_busy, timeout=LIMIT_MS)
 
 
 @pytest.fixture(params=["German", pytest.param("English", marks=pytest.mark.broad)])
@@ -242,22 +213,6 @@ def test_calibrated_with_uncalibrated_is_refused(module, model, qtbot, add):
     assert "'bare' has no pixel size" in panel.status.text()
 
 
-@pytest.mark.parametrize("module", ["OpenMosaicPanel", *MEASURING])
-def test_layer_lists_follow_the_viewer(module, model, qtbot):
-    panel = make(module, model, qtbot)
-    layer = model.add_image(np.zeros((8, 8)), name="new")
-    boxes = [
-        item
-        for item in (*vars(panel).values(), *getattr(panel, "boxes", {}).values())
-        if isinstance(item, ComboBox | Select) and layer in item.choices
-    ]
-    if module == "OpenMosaicPanel":
-        boxes = [panel.calibrate.layer]
-    assert boxes
-    model.layers.remove(layer)
-    assert all(layer not in box.choices for box in boxes)
-
-
 @pytest.mark.quick(2)
 @pytest.mark.usefixtures("qapp")
 @pytest.mark.parametrize("module", sorted(PANELS, key=lambda name: name != "SavePanel"))
@@ -280,57 +235,6 @@ def test_a_viewer_outlives_its_panels(module, model, add, exposures):
     model.layers.clear()
     assert get_removed_layers(model).undo() == "removal of 4 layers"
     get_session(model).changed.emit()
-
-
-def path_buttons(panel):
-    """Buttons of a panel beside a path that can be typed."""
-    for button in panel.findChildren(QPushButton):
-        beside = button.parentWidget().findChildren(
-            QLineEdit, options=Qt.FindChildOption.FindDirectChildrenOnly
-        )
-        if beside and re.match("Choose|Select", button.text()):
-            yield button, beside[0]
-
-
-def begun_by(button, qtbot):
-    """Press a button that asks for a path, and say in which folder one is asked."""
-    begun, clock = [], QTimer()
-
-    def look():
-        dialog = QApplication.activeModalWidget()
-        if isinstance(dialog, QFileDialog):
-            begun.append(Path(dialog.directory().absolutePath()))
-            dialog.reject()
-
-    clock.timeout.connect(look)
-    clock.start(10)
-    button.click()
-    clock.stop()
-    (folder,) = begun
-    return folder
-
-
-@pytest.mark.broad
-def test_every_row_for_a_path_begins_beside_the_data(
-    make_napari_viewer, tmp_path, qtbot
-):
-    viewer, data, other = make_napari_viewer(), tmp_path / "data", tmp_path / "other"
-    data.mkdir()
-    other.mkdir()
-    write(Micrograph(np.zeros((40, 40), np.uint8), (5.0, 5.0), "a"), data / "a.tif")
-    viewer.open(data / "a.tif", plugin="napari-semsr")
-    places = {f"{one}:{name}" for name, one in PANELS.items()}
-    asked = set()
-    for place in sorted(places.union(ASIDE.values())):
-        panel = create_panel(viewer, place)
-        qtbot.addWidget(panel)
-        for button, line in path_buttons(panel):
-            line.clear()
-            assert begun_by(button, qtbot) == data, (place, button.toolTip())
-            line.setText(str(other / "new.ome.zarr"))
-            assert begun_by(button, qtbot) == other, (place, button.toolTip())
-            asked.add(place)
-    assert len(asked) > 5
 
 
 class Counted:
@@ -375,21 +279,6 @@ def two(model, qtbot, counting):
 def says(panel, text):
     """Whether a panel says this now."""
     return lambda: text in panel.status.text()
-
-
-def test_panels_compute_one_after_another(two, qtbot, counting):
-    (first, second), (shown, jobs) = two, counting
-    assert second.status.text() == "Waiting for Metrics (1 ahead)"
-    assert second.cancel_button.isEnabled()
-    assert second.run_button.text() == "Queue"
-    qtbot.waitUntil(says(first, "half of 0"), timeout=LIMIT_MS)
-    assert not second.runner.is_running
-    jobs[0].go_on.set()
-    qtbot.waitUntil(says(second, "half of 1"), timeout=LIMIT_MS)
-    assert first.run_button.text() == "Measure"
-    jobs[1].go_on.set()
-    qtbot.waitUntil(lambda: shown == [0, 1], timeout=LIMIT_MS)
-    assert not second.cancel_button.isEnabled()
 
 
 def test_a_run_that_waits_is_taken_out_of_the_queue(two, finish, counting):
@@ -461,21 +350,6 @@ def test_figures_of_an_earlier_run_are_not_taken_for_those_of_one_that_failed(
     assert panel.results.title() == "Figures: earlier run"
 
 
-def test_good_news_is_a_notification_only_where_the_panel_is_hidden(
-    model, qtbot, monkeypatch
-):
-    from napari_semsr.widgets.base import messages as module
-
-    told = []
-    monkeypatch.setattr(module, "show_info", told.append)
-    panel = make("MetricsPanel", model, qtbot)
-    panel.messages.notify("hidden")
-    panel.show()
-    qtbot.waitExposed(panel)
-    panel.messages.notify("seen")
-    assert (told, panel.status.text()) == (["hidden"], "seen")
-
-
 def test_result_that_cannot_be_shown_is_told(model, qtbot, finish):
     panel = make("MetricsPanel", model, qtbot)
 
@@ -537,31 +411,6 @@ def test_what_takes_long_to_import_is_imported_in_a_thread():
     """Torch while its panel is looked at, matplotlib by the job that plots."""
     words = [f"{PANELS[name]}:{name}" for name in (*PANELS, "MetricsPanel")]
     run_python(NOTING + OPENING, *words)
-
-
-COLLECTING = """
-import gc
-import json
-gc.disable()
-for argument in sys.argv[1:]:
-    module, name = argument.split(":")
-    found = importlib.import_module("napari_semsr.widgets." + module)
-    panel = getattr(found, name)(viewer)
-del panel
-app.setStyleSheet("QWidget {font-size: 11px}")
-thread = threading.Thread(target=gc.collect)
-thread.start()
-while thread.is_alive():
-    app.processEvents()
-for _ in range(5):
-    app.processEvents(); time.sleep(0.002)
-"""
-
-
-@pytest.mark.slow
-def test_panels_may_be_collected_in_another_thread():
-    """Qt lives on a little longer than what Python kept of them."""
-    run_python(NOTING + COLLECTING, *(f"{m}:{name}" for name, m in PANELS.items()))
 
 
 def test_a_panel_in_view_is_kept_though_nobody_refers_to_it(model, qapp):

@@ -13,7 +13,6 @@ from napari_semsr.widgets.measure.metrics import MetricsPanel
 from napari_semsr.widgets.measure.panel import ErrorMapPanel
 from napari_semsr.widgets.measure.spectrum import SpectrumPanel
 from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
-from napari_semsr.widgets.register.adapt import AdaptPanel
 from napari_semsr.widgets.restore import RestorePanel
 from napari_semsr.widgets.train.panel import TrainPanel
 from tests.widgets.scenes import edges
@@ -67,15 +66,6 @@ def test_panel_works_on_the_active_layer(box, model, put):
     assert box.value is second
 
 
-@pytest.mark.quick(2)
-@pytest.mark.parametrize("kind", BOXES, ids=lambda kind: kind.__name__)
-def test_panel_that_is_opened_later_has_the_active_layer(kind, model, put, hold):
-    first, _ = put("first"), put("second")
-    model.layers.selection.active = first
-    panel = hold(kind(model))
-    assert BOXES[kind](panel).value is first
-
-
 def test_what_a_panel_makes_is_not_what_it_works_on_next(model, put, hold, run_panel):
     source = put("source")
     panel = hold(RestorePanel(model))
@@ -100,49 +90,6 @@ def show(model, layers):
 
 
 @pytest.mark.broad
-def test_second_exposure_is_the_second_image(model, hold):
-    panel = hold(FrcMapPanel(model))
-    show(model, samples.two_exposures())
-    assert panel.first.value is model.layers["second exposure"]
-    assert panel.second.value is model.layers["first exposure"]
-    assert not panel.form.values()["reference"]
-
-
-@pytest.mark.quick(1)
-@pytest.mark.parametrize(
-    "other",
-    [
-        {"name": "truth"},
-        {"name": "better", "job": "enhance"},
-        {"name": "part", "job": "crop", "origin": (40.0, 0.0)},
-    ],
-    ids=["truth", "derived", "elsewhere"],
-)
-def test_what_is_no_exposure_of_the_field_is_no_second_image(
-    model, put, hold, add, other
-):
-    image = put("image")
-    origin = other.pop("origin", None)
-    if origin:
-        add(model, Micrograph(PIXELS, (20.0, 20.0), "part", origin=origin))
-    else:
-        put(**other)
-    model.layers.selection.active = image
-    panel = hold(FrcMapPanel(model))
-    assert panel.first.value is image
-    assert panel.second.value is None
-
-
-@pytest.mark.broad
-def test_second_image_that_was_chosen_is_kept(model, put, hold):
-    layers = [put(name) for name in ("a", "b", "c")]
-    panel = hold(FrcMapPanel(model))
-    panel.second.value = layers[0]
-    model.layers.selection.active = layers[1]
-    assert (panel.first.value, panel.second.value) == (layers[1], layers[0])
-
-
-@pytest.mark.broad
 def test_truth_is_the_reference_and_what_to_learn(model, qtbot):
     show(model, samples.degraded_and_truth())
     truth, degraded = model.layers["truth"], model.layers["degraded"]
@@ -155,21 +102,6 @@ def test_truth_is_the_reference_and_what_to_learn(model, qtbot):
     model.layers.selection.active = truth  # to look at it: it stays the reference
     assert (metrics.image.value, metrics.reference.value) == (degraded, truth)
     assert train.pairs.low.value is degraded
-
-
-def test_low_and_high_differ(model, put, hold):
-    panel = hold(TrainPanel(model))
-    one, two = put("one"), put("two")
-    assert (panel.pairs.low.value, panel.pairs.high.value) == (two, one)
-
-
-@pytest.mark.broad
-def test_a_model_that_was_chosen_stays_for_a_mosaic(model, put, hold):
-    panel = hold(EnhancePanel(model))
-    mosaic, _ = put("mosaic", "stitch"), put("image")
-    panel.model.box.value = "sem-2x"
-    model.layers.selection.active = mosaic
-    assert panel.model.value == "sem-2x"
 
 
 # What is open, and what the panels propose beside the active layer.
@@ -256,16 +188,3 @@ def test_a_second_image_fits_to_the_first(
     panel = panel or hold(kind(model))
     chosen = [box.value for box in PAIRS[kind](panel)]
     assert [item and item.name for item in chosen] == [image, second]
-
-
-def test_further_sem_images_are_other_exposures(model, opened, hold):
-    layers = opened(
-        {"mosaic": (None, None, HERE, True), "sem": (None, None, HERE, True)}
-        | {"more": (None, None, AWAY, True)}
-        | {"result": ("mosaic", "enhance", HERE, True)}
-        | {"partly": ("mosaic", "restore", HERE, False)}
-        | {"sharper": ("sem", "restore", HERE, True)}
-    )
-    panel = hold(AdaptPanel(model))
-    panel.mosaic.value, panel.sem.value = layers["mosaic"], layers["sem"]
-    assert list(panel.more.choices) == [layers["more"]]

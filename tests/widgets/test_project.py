@@ -6,51 +6,39 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 import zarr
 from napari.components import ViewerModel
 from napari.layers import Image, Labels, Shapes, Tracks, Vectors
 from napari.layers.utils.stack_utils import (
     images_to_stack,
-    split_rgb,
-    stack_to_images,
 )
 from napari.utils.notifications import notification_manager
 from tifffile import imwrite
 
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
-from napari_semsr.io.formats import read, write
+from napari_semsr.io.formats import write
 from napari_semsr.io.layers import STORE_KEY, read_layers
 from napari_semsr.io.napari_hooks import get_reader
-from napari_semsr.io.project import read_project
 from napari_semsr.jobs import (
     SIMULATE,
     SimulateOptions,
     StitchFolderOptions,
-    save_image,
 )
 from napari_semsr.jobs.former import FORMER, LAST_COMMIT
 from napari_semsr.widgets import host
 from napari_semsr.widgets.base.results import (
-    JobOutput,
-    OpenedImage,
     add_opened_image,
-    add_stack,
-    crop_databar,
-    find_free_store_path,
     open_store,
 )
 from napari_semsr.widgets.crop import CropPanel
 from napari_semsr.widgets.enhance.panel import EnhancePanel
 from napari_semsr.widgets.layers import get_file_path
 from napari_semsr.widgets.measure.frc_map import FrcMapPanel
-from napari_semsr.widgets.measure.metrics import MetricsPanel
 from napari_semsr.widgets.measure.spectrum import SpectrumPanel
 from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
 from napari_semsr.widgets.project import SavePanel
@@ -268,38 +256,6 @@ def test_every_layer_that_we_make_comes_back(story, model, project, tmp_path, mo
     assert [item["path"] for item in inputs.values()] == ["../scan"]
 
 
-@pytest.mark.parametrize("kind", ["frames", "mosaic"])
-def test_what_explains_a_result_follows_it_when_both_come_back(
-    kind, model, project, tmp_path, hold, run_panel, qtbot
-):
-    scan = tmp_path / "scan"
-    options = SimulateOptions(phantom="particles", frames_grid=(2, 2), frame_px=96)
-    run(SIMULATE.job(out_dir=scan, options=options))
-    if kind == "frames":
-        for data, attributes, sort in get_reader(str(scan))(str(scan)):
-            getattr(model, f"add_{sort}")(data, **attributes)
-    else:
-        panel = hold(StitchMosaicPanel(model))
-        panel.folder.value = scan
-        panel.helpers.value = True
-        qtbot.waitUntil(lambda: not panel.is_busy, timeout=LIMIT_MS)
-        run_panel(panel)
-    drawn = [item.visible for item in model.layers if not isinstance(item, Image)]
-    assert any(drawn)
-    (result,) = (item for item in model.layers if isinstance(item, Image))
-    project.panel_of(model)
-    result.visible = False
-    project.save(model)
-    viewer, _again = project.reopen()
-    others = [item for item in viewer.layers if item.name != result.name]
-    assert not any(item.visible for item in others)
-    viewer.layers[result.name].visible = True
-    assert [item.visible for item in others] == drawn
-    viewer.layers.selection = {viewer.layers[result.name]}
-    viewer.layers.remove_selected()
-    qtbot.waitUntil(lambda: not viewer.layers)
-
-
 # -- as one goes ---------------------------------------------------------------------
 
 
@@ -387,14 +343,6 @@ def test_pixels_that_are_no_more_those_of_the_file_are_written(
     assert panel.session.list_unsaved_names() == []
 
 
-@pytest.mark.broad
-def test_a_partly_enhanced_layer_is_not_put_back(restored, model, save_panel):
-    panel, made = save_panel(model), model.layers[-1]
-    made.metadata["semsr live"] = True
-    model.layers.remove(made)
-    assert not panel.undo_button.isEnabled()
-
-
 def test_forms_camera_and_choice_come_back(restored, model, project):
     restored.form.set_values(method="richardson-lucy", iterations=7)
     restored.layer.value = model.layers["field"]
@@ -408,41 +356,6 @@ def test_forms_camera_and_choice_come_back(restored, model, project):
     again = project.show(RestorePanel, viewer)
     assert again.form.values()["iterations"] == 7
     assert again.layer.value.name == "field"
-
-
-def test_what_a_panel_of_a_verb_is_asked_comes_back(restored, model, project):
-    panel = project.show(MetricsPanel, model)
-    panel.form.set_values(match="affine")
-    panel.reference.value = model.layers["field"]
-    project.save(model)
-    viewer, _ = project.reopen()
-    again = project.show(MetricsPanel, viewer)
-    assert again.form.values()["match"] == "affine"
-    assert again.reference.value.name == "field"
-
-
-@pytest.mark.broad
-def test_what_is_only_typed_is_saved_as_one_goes(restored, model, project):
-    project.save(model)
-    restored.form.set_values(method="cls")
-
-    def typed():
-        saved = read_project(project.path).options["Restore"]["form"]
-        assert saved["method"] == "cls"
-
-    project.qtbot.waitUntil(typed, timeout=LIMIT_MS)
-
-
-@pytest.mark.broad
-def test_what_lies_over_layers_while_they_are_compared_is_not_kept(
-    restored, model, project
-):
-    restored.look.split.value = 50
-    names = [item.name for item in model.layers]
-    assert names[-1] == "before"
-    panel = project.save(model)
-    assert [layer.name for layer in read_project(project.path).layers] == names[:-1]
-    assert "Not saved" not in panel.status.text()
 
 
 @pytest.mark.broad
@@ -469,20 +382,6 @@ def test_the_step_that_is_shown_comes_back(model, project):
     project.qtbot.addWidget(before)
     project.open_in(project.panel_of(other))
     assert before.state() == window.state()
-
-
-@pytest.mark.broad
-def test_the_chosen_model_and_advanced_options_come_back(model, project):
-    model.add_points([[1, 2]], name="mark")
-    panel = project.show(EnhancePanel, model)
-    panel.model.show_model("ssum-sem")
-    panel.advanced.form.set_values(memory_gb=1.5)
-    project.save(model)
-    viewer, _ = project.reopen()
-    again = project.show(EnhancePanel, viewer)
-    assert again.model.value == "ssum-sem"
-    assert again.model.card["name"] == "ssum-sem"
-    assert again.advanced.form.values()["memory_gb"] == 1.5
 
 
 @pytest.mark.parametrize("place", ["advanced.cluster", "advanced"])
@@ -611,54 +510,6 @@ def test_what_is_removed_stays_in_the_project_until_it_is_saved(
     assert "stay in it" not in panel.about.text()
 
 
-def test_removals_of_one_moment_are_taken_back_together(model, save_panel, qtbot):
-    panel = save_panel(model)
-    one, two, three = (model.add_points([[1, n]], name=str(n)) for n in range(3))
-    model.layers.remove(two)
-    qtbot.wait(10)  # a turn of the event loop
-    model.layers.clear()
-    assert panel.undo_button.text() == "Undo removal of 2 layers"
-    panel.undo_button.click()
-    assert list(model.layers) == [one, three]
-    assert panel.undo_button.text() == "Undo removal of 1"
-    panel.undo_button.click()
-    assert list(model.layers) == [one, two, three]
-    assert not panel.undo_button.isEnabled()
-
-
-def test_a_file_that_is_opened_again_is_in_the_project_once(with_input, model, project):
-    panel = project.panel_of(model)
-    project.open_in(panel)
-    model.layers.remove("field")
-    for data, attributes, kind in get_reader(str(with_input))(str(with_input)):
-        getattr(model, f"add_{kind}")(data, **attributes)
-    panel.session.save()
-    wait(panel, project.qtbot)
-    names = sorted(item["name"] for item in listed(project.path)["layers"])
-    assert names == ["field", "mark"]
-
-
-DRAWN = {
-    "points": lambda model: model.add_points([[1, 2]], name="drawn"),
-    "shapes": lambda model: model.add_shapes([[[1, 1], [9, 9]]], name="drawn"),
-    "labels": lambda model: model.add_labels(np.eye(4, dtype=int), name="drawn"),
-    "empty at first": lambda model: model.add_points(ndim=2, name="drawn").add([1, 2]),
-}
-
-
-@pytest.mark.quick(2)
-@pytest.mark.parametrize("kind", DRAWN)
-def test_what_is_drawn_is_not_saved_before_it_is_in_a_project(kind, model, project):
-    panel = project.panel_of(model)
-    model.add_points(ndim=2, name="nothing yet")
-    DRAWN[kind](model)
-    assert panel.session.list_unsaved_names() == ["drawn"]
-    assert panel.messages.unsaved_label.text().endswith("when napari is closed: drawn.")
-    panel = project.save(model)
-    assert panel.session.list_unsaved_names() == []
-    assert panel.messages.unsaved_label.text() == ""
-
-
 @pytest.mark.parametrize("recorded", [True, False], ids=["known", "of another reader"])
 def test_a_typed_pixel_size_is_not_saved_before_a_file_has_it(
     recorded, model, project, add, exposures, hold
@@ -691,20 +542,6 @@ def test_a_project_that_does_not_open_leaves_the_open_one_saved(model, project):
 
 
 @pytest.mark.broad
-def test_progress_goes_when_a_project_is_saved(model, project):
-    model.add_image(np.zeros((8, 8)), name="pixels")
-    panel, ran = project.panel_of(model), []
-    panel.ran.connect(lambda: ran.append(True))
-    save_into(panel, project.qtbot, project.choose, project.path)
-    assert ran
-    assert panel.progress_bar.isHidden()
-    model.add_image(np.ones((8, 8)), name="more")
-    project.await_names("pixels", "more")
-    assert panel.progress_bar.isHidden()
-    assert panel.status.text() == ""
-
-
-@pytest.mark.broad
 def test_another_project_takes_all_and_leaves_the_first(
     restored, model, project, qtbot, tmp_path
 ):
@@ -729,119 +566,6 @@ def test_another_project_takes_all_and_leaves_the_first(
         assert_alike(one, other)
     panel.new_button.click()
     assert "is already a project" in panel.status.text()
-
-
-@pytest.mark.broad
-def test_a_pyramid_is_kept_lazy(model, project, rng):
-    image = Micrograph(rng.random((2100, 300)).astype(np.float32), (5, 5), "field")
-    store = find_free_store_path("field")
-    write(image, store)
-    shown = add_opened_image(model, run(open_store(store)))
-    project.save(model)
-    assert Path(shown.metadata[STORE_KEY]) == project.path / store.name
-    shutil.rmtree(store)
-    viewer, _ = project.reopen()
-    (again,) = viewer.layers
-    assert again.multiscale
-    np.testing.assert_array_equal(np.asarray(again.data[0]), image.data)
-
-
-@pytest.mark.parametrize("planes", [1, 3])
-def test_an_image_comes_back_without_its_data_bar(
-    model, project, tmp_path, rng, planes
-):
-    image = rng.integers(40, 200, (planes, 128, 96), dtype=np.uint8)
-    image[:, 108:] = 0
-    image[:, 114:122, 8:60:4] = 255
-    imwrite(tmp_path / "bar.tif", image, imagej=True, metadata={"axes": "ZYX"})
-    ((data, attributes, _),) = read_layers(str(tmp_path / "bar.tif"))
-    layer = model.add_image(data, **attributes)
-    layer.scale = (*layer.scale[:-2], 7, 7)
-    crop_databar(model, layer)
-    project.save(model)
-    viewer, _ = project.reopen()
-    (cut,) = viewer.layers
-    np.testing.assert_array_equal(cut.data, np.squeeze(image[:, :108]))
-    assert cut.scale[-2:].tolist() == [7, 7]
-    assert {item.name for item in project.path.iterdir()} == {"project.json"}
-
-
-@pytest.mark.parametrize("kept_first", [False, True], ids=["then kept", "kept first"])
-def test_a_stack_that_a_panel_made_comes_back(model, project, kept_first):
-    pixels = np.arange(96, dtype=np.float32).reshape(2, 6, 8)
-    source = model.add_image(np.zeros((2, 6, 8)), name="stack")
-    panel = project.save(model) if kept_first else None
-    file = find_free_store_path("restored", ".ome.tif")
-    made = run(
-        save_image([Micrograph(plane, (5, 5), "stack") for plane in pixels], file)
-    )
-    planes = tuple(read(file, plane=number) for number in (0, 1))
-    outcome = JobOutput(made, OpenedImage(planes[0], (planes[0],)), planes=planes)
-    add_stack(model, outcome, source, "restored")
-    if panel is None:
-        project.save(model)
-    else:
-        project.save_again(panel)
-    viewer, _ = project.reopen()
-    np.testing.assert_array_equal(viewer.layers["restored"].data, pixels)
-    assert viewer.layers["restored"].scale.tolist() == [1, 5, 5]
-
-
-@pytest.mark.parametrize("place", ["project", "folder of another program", "work"])
-def test_a_project_of_another_program_or_a_file_within_ours_hinders_nothing(
-    model, project, tmp_path, monkeypatch, place
-):
-    folder = tmp_path / "data"
-    folder.mkdir()
-    (folder / "project.json").write_text("{}")
-    panel = None
-    if place == "project":
-        model.add_points([[1, 2]], name="mark")
-        panel, folder = project.save(model), project.path
-    if place == "work":
-        monkeypatch.chdir(folder)
-        layer = model.add_image(np.eye(8), name="scan")
-    else:
-        imwrite(folder / "scan.tif", np.eye(8, dtype=np.uint8))
-        ((data, about, _),) = read_layers(str(folder / "scan.tif"))
-        layer = model.add_image(data, **about)
-    if panel is None:
-        project.save(model)
-    else:
-        project.save_again(panel)
-    viewer, _ = project.reopen()
-    np.testing.assert_array_equal(viewer.layers["scan"].data, layer.data)
-
-
-@pytest.mark.filterwarnings("ignore:'whole' opened in colour")
-@pytest.mark.parametrize("kind", ["colour", "stack", "frames"])
-def test_parts_that_napari_splits_a_layer_into_come_back(
-    model, project, tmp_path, rng, kind
-):
-    pixels = rng.integers(0, 255, (3, 16, 24), dtype=np.uint8)
-    place = tmp_path / "whole.tif"
-    if kind == "colour":
-        imwrite(place, np.moveaxis(pixels, 0, -1), photometric="rgb")
-    elif kind == "stack":
-        imwrite(place, pixels, imagej=True, metadata={"axes": "ZYX"})
-    else:
-        place = tmp_path / "scan"
-        place.mkdir()
-        for number, frame in enumerate(pixels):
-            imwrite(place / f"{number}.tif", frame)
-    panel = project.panel_of(model)
-    ((data, about, _),) = read_layers(str(place))
-    whole = Image(data, **about)  # which may be open in another viewer
-    parts = split_rgb(whole) if kind == "colour" else stack_to_images(whole, 0)
-    for part in parts:
-        model.add_layer(part)
-    assert [get_file_path(part) for part in parts] == [None] * 3
-    project.save(model)
-    assert panel.session.list_excluded_names() == []
-    viewer, _ = project.reopen()
-    for again, part in zip(viewer.layers, parts, strict=True):
-        assert_alike(part, again)
-    np.testing.assert_array_equal([item.data for item in viewer.layers], pixels)
 
 
 def test_a_stack_that_napari_merges_of_layers_comes_back(model, project, tmp_path, rng):
@@ -948,48 +672,7 @@ def test_what_is_no_project_is_refused_in_a_sentence(model, project, text, said)
     assert panel.session.folder is None
 
 
-@pytest.mark.broad
-def test_napari_opens_a_project_by_its_folder_or_file(restored, model, project):
-    project.save(model)
-    for place in (str(project.path), str(project.path / "project.json")):
-        layers = get_reader(place)(place)
-        assert [about["name"] for _, about, _ in layers] == [
-            item.name for item in model.layers
-        ]
-
-
 # -- removed layers --------------------------------------------------------------------
-
-
-def test_removing_a_result_is_taken_back(restored, model, save_panel):
-    panel = save_panel(model)
-    made = model.layers[-1]
-    store = Path(made.metadata[STORE_KEY])
-    model.layers.remove(made)
-    assert panel.undo_button.text() == f"Undo removal of {made.name}"
-    panel.undo_button.click()
-    assert model.layers[-1] is made
-    assert store.is_dir()
-    assert not panel.undo_button.isEnabled()
-
-
-@pytest.mark.broad
-@pytest.mark.parametrize("shown", [False, True])
-def test_a_store_goes_with_the_next_removal_if_memory_is_short(
-    restored, model, save_panel, qtbot, shown, monkeypatch
-):
-    short = SimpleNamespace(available=0)
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: short)
-    panel, made = save_panel(model), model.layers[-1]
-    store = Path(made.metadata[STORE_KEY])
-    about = {STORE_KEY: str(store)} if shown else {}
-    layer = model.add_image(np.zeros((4, 4)), name="other", metadata=about)
-    model.layers.remove(made)
-    qtbot.wait(10)  # a turn of the event loop, else it is one removal
-    assert store.is_dir()
-    model.layers.remove(layer)
-    assert store.is_dir() == shown
-    assert panel.undo_button.text() == "Undo removal of other"
 
 
 @pytest.mark.broad

@@ -10,7 +10,6 @@ from napari_semsr.widgets.base import results
 from napari_semsr.widgets.base.results import OpenedImage
 from napari_semsr.widgets.layers import create_layer_keywords, disable_cache
 from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
-from tests.children import run_python
 
 SIZE = parse_pixel_size(3.0)
 
@@ -28,20 +27,6 @@ def test_coarse_levels_are_block_means_however_cut(monkeypatch, strip, dtype):
     np.testing.assert_allclose(first.array(), wanted, rtol=1e-6)
     assert first.dtype == dtype
     assert second.shape == (4, 5)
-
-
-WHERE = """
-import sys
-import dask.array as da
-from napari_semsr.core import Micrograph, run
-from napari_semsr.widgets.base.results import create_coarse_levels
-run(create_coarse_levels(Micrograph(da.ones((64, 64), chunks=16), (3.0, 3.0))))
-assert "distributed" not in sys.modules
-"""
-
-
-def test_an_overview_is_computed_without_a_cluster():
-    run_python(WHERE)
 
 
 def test_large_lazy_image_is_shown_without_reading_it(hold):

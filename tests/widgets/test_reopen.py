@@ -263,22 +263,6 @@ def test_a_map_of_the_command_looks_as_that_of_the_panel(maker, model, tmp_path)
 
 
 @pytest.mark.broad
-@pytest.mark.parametrize("suffix", LOSSLESS)
-def test_open_mosaic_shows_a_file_as_napari_does(maker, model, press, tmp_path, suffix):
-    _, name = maker.map()
-    layer = model.layers[name]
-    path = tmp_path / f"map{suffix}"
-    layer.save(str(path), plugin=PLUGIN)
-    press(OpenMosaicPanel, path=path)
-    found = model.layers["map"]
-    assert_same(found, layer)
-    assert found.colorbar.visible
-    assert not layer.colorbar.visible  # one at a time
-    model.layers.remove(found)
-    assert layer.colorbar.visible
-
-
-@pytest.mark.broad
 def test_the_display_range_of_imagej_is_taken(tmp_path, model, grey_ramp):
     layer = model.add_image(grey_ramp, name="field", contrast_limits=(0.25, 0.5))
     layer.save(str(tmp_path / "field.tif"), plugin=PLUGIN)

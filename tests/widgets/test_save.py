@@ -9,18 +9,15 @@ import pytest
 import tifffile
 import yaml
 from napari.layers import Labels, Layer
-from napari.layers._source import layer_source
 from napari.utils.notifications import notification_manager
 from npe2 import PluginManager, PluginManifest
 from qtpy.QtWidgets import QFileDialog, QMessageBox
-from skimage.io import imread
 
-from napari_semsr.core.errors import OptionError, SemsrError, ShapeError, WriteError
+from napari_semsr.core.errors import OptionError, ShapeError, WriteError
 from napari_semsr.core.micrograph import Micrograph, Provenance
 from napari_semsr.core.progress import run
 from napari_semsr.io.formats import read, write
 from napari_semsr.io.layers import FOLDER_KEY, LIVE_KEY, SAVED_KEY, read_layers
-from napari_semsr.io.zarr.store import create_store
 from napari_semsr.jobs import FRC_MAP, FrcMapJobOptions
 from napari_semsr.widgets.base import get_start_folder
 from napari_semsr.widgets.base.results import (
@@ -29,7 +26,7 @@ from napari_semsr.widgets.base.results import (
     open_store,
     watch_images,
 )
-from napari_semsr.widgets.base.saving import draw_figure, write_tiff
+from napari_semsr.widgets.base.saving import write_tiff
 from napari_semsr.widgets.layers import get_file_path, get_provenance, is_acquired
 from napari_semsr.widgets.project import SavePanel
 from napari_semsr.widgets.restore import RestorePanel
@@ -140,15 +137,6 @@ def test_napari_saves_every_layer_by_our_writers(layer, tmp_path, kind, suffix, 
     assert {item.name for item in tmp_path.iterdir()} == {"source", f"b.v2{added}"}
 
 
-@pytest.mark.broad
-@pytest.mark.parametrize("kind", ["mosaic", "pyramid"])
-def test_small_results_are_single_arrays_and_reopen_as_such(layer, kind):
-    _, shown = layer(kind)
-    [(data, attributes, _)] = read_layers(shown.metadata["semsr store"])
-    assert attributes["multiscale"] == shown.multiscale == (kind == "pyramid")
-    assert isinstance(data, list if kind == "pyramid" else np.ndarray)
-
-
 @pytest.mark.quick(1)
 @pytest.mark.parametrize("name", ["b", "b.ome.zarr/inside"])
 def test_a_store_is_replaced_after_a_question(layer, tmp_path, qtbot, answer, name):
@@ -192,25 +180,6 @@ def test_pixels_that_another_program_replaced_have_no_more_the_history_of_the_fi
     assert is_acquired(copy)
 
 
-def test_pixels_replaced_in_what_another_reader_opened_are_told(model, tmp_path):
-    tifffile.imwrite(tmp_path / "a.tif", np.eye(40, dtype=np.uint8))
-    watch_images(model)
-    with layer_source(path=str(tmp_path / "a.tif"), reader_plugin="napari"):
-        layer = model.add_image(np.eye(40, dtype=np.uint8))
-    assert get_file_path(layer) is not None
-    layer.data = layer.data * 2
-    assert get_file_path(layer) is None
-    assert get_provenance(layer).job == "edit"
-
-
-def test_a_layer_is_not_saved_over_the_store_it_is_drawn_from(layer, tmp_path):
-    image, shown = layer("pyramid")
-    store = tmp_path / "source" / "a.ome.zarr"
-    with refused(Exception, "output-is-input"):
-        save(shown, store, ".ome.zarr")
-    assert_same(store, image)
-
-
 @pytest.mark.quick(1)
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_partly_enhanced_layers_are_not_saved(layer, tmp_path, suffix):
@@ -219,28 +188,6 @@ def test_partly_enhanced_layers_are_not_saved(layer, tmp_path, suffix):
     with refused(ShapeError, "incomplete"):
         save(shown, tmp_path / "b", suffix)
     assert [item.name for item in tmp_path.iterdir()] == ["source"]
-
-
-@pytest.mark.quick(2)
-@pytest.mark.parametrize(
-    ("shape", "rgb", "suffix", "code"),
-    [
-        ((3, 8, 8), False, ".png", "suffix-unknown"),
-        ((3, 8, 8), False, ".ome.zarr", "suffix-unknown"),
-        ((2, 3, 8, 8), False, ".tif", "too-many-axes"),
-        ((8, 8, 3), True, ".tif", "colour-image"),
-        ((2, 8, 8, 3), True, ".tif", "colour-image"),
-    ],
-)
-def test_what_no_file_of_ours_holds_is_not_saved(
-    model, tmp_path, shape, rgb, suffix, code
-):
-    data = np.zeros(shape, np.uint8)
-    data[..., 0] = 200  # else the colours would be those of a grey image
-    shown = model.add_image(data, rgb=rgb)
-    with refused(SemsrError, code):
-        save(shown, tmp_path / "b", suffix)
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_a_layer_says_now_is_saved(model, tmp_path, add, exposures):
@@ -290,24 +237,6 @@ def test_the_button_saves_what_the_panel_made(
     else:
         np.testing.assert_array_equal(found.array(), made.data)
         assert panel.messages.unsaved_label.text() == ""
-
-
-def test_the_button_asks_before_it_replaces(panel, qtbot, choose, tmp_path, answer):
-    choose(tmp_path / "kept", ".ome.zarr")
-    create_store(tmp_path / "kept.ome.zarr", shape=(8, 8), dtype="u1", chunk=4)
-    answer(False)
-    press_save(panel, qtbot)
-    assert "Not saved" in panel.messages.unsaved_label.text()
-    answer(True)
-    assert "was saved as" in press_save(panel, qtbot)
-    assert read(tmp_path / "kept.ome.zarr").shape == (96, 96)
-
-
-def test_saving_a_partly_enhanced_layer_is_refused(panel, model, qtbot):
-    model.layers["field · wiener"].metadata[LIVE_KEY] = True
-    assert "only partly enhanced" in press_save(panel, qtbot)
-    model.add_image(np.zeros((8, 8)))
-    assert panel.messages.unsaved_label.text() == ""  # Enhance says what becomes of it
 
 
 @pytest.mark.broad
@@ -379,21 +308,6 @@ def test_a_dialog_begins_beside_the_data(
     panel.extent.value = "canvas"
     panel.figure_button.click()
     assert get_start_folder() == tmp_path
-
-
-@pytest.mark.broad
-def test_the_figure_of_the_panel_is_that_of_the_button(
-    model, hold, exposures, tmp_path
-):
-    options = hold(SavePanel(model)).paper.create_options()
-    run(draw_figure(exposures, tmp_path / "panel.png", options))  # without a map
-    blocks = FrcMapJobOptions(block=64, step=32)
-    output = tmp_path / "map.ome.tif"
-    run(FRC_MAP.job(*exposures, output=output, options=blocks))
-    run(draw_figure([exposures[0], read(output)], tmp_path / "map.png", options))
-    sizes = [imread(tmp_path / name).shape for name in ("panel.png", "map.png")]
-    run(draw_figure([exposures[0], read(output)], tmp_path / "map.png"))
-    assert imread(tmp_path / "map.png").shape == sizes[1] != sizes[0]
 
 
 def test_napari_saves_several_layers_as_a_figure(

@@ -2,11 +2,9 @@
 
 import numpy as np
 import pytest
-from qtpy.QtWidgets import QFileDialog
 
 from napari_semsr.core.errors import OptionError
 from napari_semsr.io.formats import read
-from napari_semsr.io.layers import read_layers
 from napari_semsr.widgets.crop import CropPanel
 from napari_semsr.widgets.enhance.panel import EnhancePanel
 from napari_semsr.widgets.layers import get_network_name, micrograph_from_layer
@@ -16,7 +14,6 @@ from napari_semsr.widgets.measure.profile import ProfilePanel
 from napari_semsr.widgets.measure.spectrum import SpectrumPanel
 from napari_semsr.widgets.project import SavePanel
 from napari_semsr.widgets.restore import RestorePanel
-from tests.children import LIMIT_MS
 from tests.refusals import refused
 from tests.widgets.test_panels import MEASURING, make
 
@@ -61,21 +58,6 @@ def test_panels_say_which_plane_is_taken(module, model, qtbot, stack):
     assert "lane t = 2 of 3 of series is used" in panel.messages.plane.text()
     model.layers.remove(stack)
     assert panel.messages.plane.text() == ""
-
-
-@pytest.mark.broad
-def test_what_is_said_has_a_bar_only_where_it_does_not_fit(panel, qtbot):
-    panel.resize(340, 700)
-    panel.show()
-    qtbot.waitExposed(panel)
-    area = panel.messages
-    bar = area.verticalScrollBar()
-    qtbot.waitUntil(lambda: area.height() > 0, timeout=LIMIT_MS)
-    assert not bar.isVisible()
-    panel.messages.show_status("one line after another " * 300)
-    qtbot.waitUntil(bar.isVisible, timeout=LIMIT_MS)
-    panel.messages.show_status("one line")
-    qtbot.waitUntil(lambda: not bar.isVisible(), timeout=LIMIT_MS)
 
 
 def test_the_plane_in_view_is_measured(model, hold, stack, run_panel):
@@ -160,18 +142,6 @@ def test_shapes_of_the_plane_in_view_are_taken(
 
 
 @pytest.mark.quick(1)
-def test_all_planes_are_offered_for_stacks_alone(panel, model, stack):
-    tick = panel.all_planes
-    assert tick.native.isVisibleTo(panel)
-    tick.value = True
-    assert panel.messages.plane.text() == "All planes of series are used."
-    flat = model.add_image(np.zeros((64, 64)), name="flat", units=("nm", "nm"))
-    panel.layer.value = flat
-    assert not tick.native.isVisibleTo(panel)
-    assert panel.messages.plane.text() == ""
-
-
-@pytest.mark.quick(1)
 def test_a_stack_is_done_plane_by_plane(panel, model, stack, run_panel):
     panel.all_planes.value = True
     assert f"{PLANES} planes" in run_panel(panel)
@@ -208,38 +178,6 @@ def test_a_stack_is_mixed_with_its_input(panel, model, stack, run_panel, finish)
         about = micrograph_from_layer(made).provenance
         assert (about.job == "blend") == (percent < 100)
     assert panel.look.note.text() == ""
-
-
-@pytest.mark.quick(1)
-def test_a_stack_is_saved_whole(
-    panel, model, stack, run_panel, qtbot, monkeypatch, tmp_path
-):
-    panel.all_planes.value = True
-    run_panel(panel)
-    made = next(layer for layer in model.layers if layer is not stack)
-    assert made.name in panel.messages.unsaved_label.text()
-
-    def ask(_parent, _title, _place, filters):
-        assert ".zarr" not in filters
-        return str(tmp_path / "kept"), filters.split(";;")[0]
-
-    monkeypatch.setattr(QFileDialog, "getSaveFileName", ask)
-    panel.save_button.click()
-    qtbot.waitUntil(lambda: not panel.is_busy, timeout=LIMIT_MS)
-    assert panel.messages.unsaved_label.text() == ""
-    [(data, attributes, _)] = read_layers(str(tmp_path / "kept.ome.tif"))
-    np.testing.assert_array_equal(np.asarray(data), made.data)
-    np.testing.assert_allclose(attributes["scale"][1:], (10, 10))
-
-
-@pytest.mark.broad
-def test_the_last_step_saves_all_planes(model, stack, hold, finish, choose, tmp_path):
-    panel = hold(SavePanel(model))
-    path = choose(tmp_path / "series.ome.tif")
-    panel.layer_button.click()
-    finish(panel)
-    [(data, _, _)] = read_layers(str(path))
-    np.testing.assert_array_equal(np.asarray(data), stack.data)
 
 
 @pytest.mark.quick(1)

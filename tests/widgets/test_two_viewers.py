@@ -1,8 +1,5 @@
 """One store in two viewers: read at once, and written anew by one of them."""
 
-from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier
-
 import numpy as np
 import pytest
 from napari.components import ViewerModel
@@ -12,7 +9,6 @@ from napari_semsr.io import write
 from napari_semsr.widgets.layers import create_layer_keywords
 from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
 from napari_semsr.widgets.restore import RestorePanel
-from tests.children import LIMIT_S
 from tests.refusals import refused
 from tests.widgets.scenes import exposures_of
 
@@ -45,24 +41,6 @@ def image(rng):
 
 def levels(layer):
     return [np.asarray(level) for level in layer.data]
-
-
-def test_two_viewers_that_read_at_once_show_the_same(show, image, tmp_path):
-    path = tmp_path / "field.ome.zarr"
-    write(image, path)
-    layers = [show(ViewerModel(), path) for _ in range(2)]
-    together = Barrier(len(layers))
-
-    def read(layer):
-        together.wait(LIMIT_S)
-        return levels(layer)
-
-    with ThreadPoolExecutor(len(layers)) as pool:
-        one, other = pool.map(read, layers)
-    np.testing.assert_array_equal(one[0], image.data)
-    assert len(one) == len(other) > 1
-    for here, there in zip(one, other, strict=True):
-        np.testing.assert_array_equal(here, there)
 
 
 @pytest.mark.broad

@@ -8,9 +8,7 @@ from napari_semsr.core import INSTRUMENT_KEY, InputRecord, OptionError, Provenan
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.widgets.enhance.panel import EnhancePanel
 from napari_semsr.widgets.layers import micrograph_from_layer
-from napari_semsr.widgets.measure.spectrum import SpectrumPanel
 from napari_semsr.widgets.train.panel import TrainPanel
-from napari_semsr.widgets.window.dock import StepsWindow
 from tests.refusals import refused
 from tests.tiny_models import write_tiny_model
 
@@ -97,34 +95,6 @@ def test_what_was_registered_to_finer_pixels_is_to_be_enhanced_before(
     assert "Enhance the image from before the registration" in panel.model.text.text()
 
 
-@pytest.mark.parametrize("kind", MODELS)
-def test_training_begins_with_the_model_for_such_images(add_made, model, hold, kind):
-    panel = hold(TrainPanel(model))
-    low = add_made("register", "stitch", instrument=kind)
-    add_made("open", instrument=kind)
-    panel.pairs.low.value = low
-    wanted = "ssum-sem" if kind == "optical" else None
-    assert panel.recipe.read_start()[0] == wanted
-
-
-def test_a_start_that_was_chosen_stays(add_made, model, hold):
-    panel = hold(TrainPanel(model))
-    panel.recipe.start.value = "sem-2x"
-    panel.pairs.low.value = add_made("register", "stitch")
-    assert panel.recipe.read_start()[0] == "sem-2x"
-
-
-def test_train_stands_in_the_window(make_napari_viewer):
-    viewer = make_napari_viewer()
-    window = StepsWindow(viewer)
-    viewer.window.add_dock_widget(window, name="Superlens SEM")
-    number = [page.step.key for page in window.pages].index("enhance")
-    window.steps.buttons[number].click()
-    (button,) = (b for b in window.page.kinds.buttons if b.text() == "Train")
-    button.click()
-    assert isinstance(window.page.panel, TrainPanel)
-
-
 def test_a_model_that_lost_in_its_validation_says_so_and_comes_last(
     add_made, model, qtbot, tmp_path, monkeypatch
 ):
@@ -151,22 +121,3 @@ def test_a_model_that_lost_in_its_validation_says_so_and_comes_last(
     assert "0.14 dB worse" in panels[0].model.text.text()
     panels[0].model.box.value = "winner"
     assert "lost" not in panels[0].model.text.text()
-
-
-def test_a_layer_that_is_renamed_stays_chosen(add_made, model, hold):
-    first, _, last = (add_made(job) for job in ("open", "crop", "restore"))
-    model.layers.selection.active = last
-    panel, several = hold(EnhancePanel(model)), hold(SpectrumPanel(model))
-    panel.layer.value, several.layers.value = first, [first]
-    changes = []
-    for box in (panel.layer, several.layers):
-        box.changed.connect(changes.append)
-    first.name = "as I call it"
-    assert panel.layer.value is first
-    assert panel.layer.current_choice == "as I call it"
-    assert several.layers.value == [first]
-    assert not changes
-    model.layers.remove(first)
-    assert panel.layer.value is not first
-    assert several.layers.value == []
-    assert len(changes) == 2
