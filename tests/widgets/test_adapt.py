@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_semsr.core import Affine, Cancelled, Micrograph, parse_pixel_size
+from napari_semsr.core import Affine, Micrograph, parse_pixel_size
 from napari_semsr.io import ImageIdentity, StoredTransform
-from napari_semsr.jobs.adapt import areas as registering, train as adapting
+from napari_semsr.jobs.adapt import train as adapting
 from napari_semsr.jobs.adapt.process import fit_with_files
 from napari_semsr.training import load_area_state
 from napari_semsr.widgets.layers import micrograph_from_layer
@@ -73,48 +73,8 @@ def taken(panel, model):
 
 
 @pytest.mark.broad
-def test_layers_may_be_removed_during_the_training(panel, model, held_out, finish):
-    taken(panel, model)
-    panel.run_button.click()
-    model.layers.clear()
-    finish(panel)
-    assert panel.status.text().startswith("Trained mosaic-"), panel.status.text()
-    assert tuple(held_out[0].scale) == (20, 20)
-
-
-@pytest.mark.broad
-def test_a_cancelled_training_is_resumed(
-    panel, model, held_out, run_panel, monkeypatch
-):
-    steps, fit = [], adapting.fit_in_process
-
-    def ends_halfway(*args, state_file, **how):
-        before = state_file.is_file() and load_area_state(state_file)["steps"]
-        steps.append(before)
-        yield from fit(*args, state_file=state_file, **how)
-        raise Cancelled  # as when Cancel is pressed
-
-    taken(panel, model)
-    monkeypatch.setattr(adapting, "fit_in_process", ends_halfway)
-    message = run_panel(panel)
-    assert "Train resumes the training" in message
-    assert not panel.report_button.isVisibleTo(panel)
-    panel.form.set_values(minutes=3.0)  # a longer one is the same training
-    run_panel(panel)
-    assert steps == [False, 1]
-    assert not panel.helpers.native.isVisibleTo(panel), "a tick box without a name"
-    assert len(held_out) == 1  # it is shown once
-    assert len(model.layers) == 3
-
-    model.layers["sem"].data = model.layers["sem"].data + 1  # another image
-    run_panel(panel)
-    assert steps[2:] == [False]
-    assert held_out[0] not in model.layers  # of the former image
-
-
-@pytest.mark.broad
 def test_after_stop_here_train_goes_on_and_both_results_stay(
-    panel, model, run_panel, monkeypatch
+    panel, model, held_out, run_panel, monkeypatch
 ):
     steps, fit = [], adapting.fit_in_process
 
@@ -133,6 +93,8 @@ def test_after_stop_here_train_goes_on_and_both_results_stay(
     message = run_panel(panel)
     assert steps == [False, 1]
     assert "resumes" not in message
+    assert tuple(held_out[0].scale) == (20, 20)
+    assert held_out[0] not in model.layers  # it would widen what Home shows
     assert len(model.layers) == len(first) + 3
     assert all(layer in model.layers for layer in first)
     stores = [item.metadata.get("semsr store") for item in model.layers]
@@ -141,29 +103,6 @@ def test_after_stop_here_train_goes_on_and_both_results_stay(
     assert all(store.is_dir() for store in stores)
     run_panel(panel)  # of one that has ended: another training
     assert steps[2:] == [False]
-
-
-@pytest.mark.broad
-def test_several_sem_images_are_trained_on(panel, model, add, run_panel, monkeypatch):
-    data = sem_of(objects(3), seed=2)
-    second = add(model, Micrograph(data, SIZE, "sem 2"))
-    low, high = model.layers["mosaic"], model.layers["sem"]
-    sides = [
-        ImageIdentity.from_image(micrograph_from_layer(one)) for one in (low, high)
-    ]
-    stored = StoredTransform(Affine(), *sides, {"error_nm": 1.0})
-    register = registering.register_pair
-
-    def with_map(run, *args, **how):  # for each image
-        run.parameters["transform"] = stored
-        return register(run, *args, **how)
-
-    monkeypatch.setattr(registering, "register_pair", with_map)
-    panel.mosaic.value, panel.sem.value = low, high
-    panel.more.value = [second]
-    assert run_panel(panel).startswith("Trained mosaic-")
-    page = Path(panel.report).read_text(encoding="utf-8")
-    assert "A network trained on sem, sem 2" in page
 
 
 @pytest.mark.broad

@@ -5,7 +5,7 @@ import pytest
 from napari.utils.notifications import notification_manager
 from PIL import Image as Picture
 
-from napari_semsr.core import Micrograph, contrast_limits
+from napari_semsr.core import Micrograph
 from napari_semsr.io import get_reader, write
 from napari_semsr.widgets import host
 from napari_semsr.widgets.base.results import crop_databar, get_databar_row_count
@@ -16,9 +16,9 @@ from napari_semsr.widgets.window.dock import StepsWindow
 SIDE = 64
 
 
-def image(name, size_nm=None, side=SIDE):
+def image(name, size_nm=None):
     """Draw a ramp."""
-    grey = np.add.outer(np.arange(side), np.arange(side)).astype(np.uint8)
+    grey = np.add.outer(np.arange(SIDE), np.arange(SIDE)).astype(np.uint8)
     return Micrograph(grey, None if size_nm is None else (size_nm, size_nm), name)
 
 
@@ -95,11 +95,11 @@ def test_what_has_no_pixel_size_is_no_speck_and_is_told(viewer, tmp_path, said):
     assert bar(viewer).opacity == 1
 
 
-def with_bar(folder, colour, side=128, rows=20):
+def with_bar(folder, colour):
     """Write a grey image stored as RGB, with a data bar below it; give its path."""
     rng = np.random.default_rng(5)
-    grey = rng.integers(40, 200, (side - rows, side, 1), dtype=np.uint8)
-    bar = np.zeros((rows, side, 3), np.uint8)
+    grey = rng.integers(40, 200, (108, 128, 1), dtype=np.uint8)
+    bar = np.zeros((20, 128, 3), np.uint8)
     bar[6:14, 8:100:4] = colour
     path = folder / "exported.png"
     picture = np.concatenate([np.repeat(grey, 3, axis=2), bar])
@@ -129,50 +129,17 @@ def test_a_data_bar_is_found_and_one_press_crops_it(viewer, tmp_path, colour, sa
     assert not panel.input_layers.databar_button.isVisibleTo(panel)
 
 
-@pytest.fixture
-def crop(viewer):
-    """Crop the data bar of a viewer's one image, and give what is there then."""
-
-    def press():
-        crop_databar(viewer, viewer.layers[0])
-        (layer,) = viewer.layers
-        assert not get_databar_row_count(layer)
-        return layer
-
-    return press
-
-
-def test_a_crop_keeps_calibration_and_look(viewer, tmp_path, crop):
+def test_a_crop_keeps_calibration_and_look(viewer, tmp_path):
     path, grey = with_bar(tmp_path, (255, 255, 255))
     open_in(viewer, path)
     (layer,) = viewer.layers
     layer.scale, layer.translate, layer.units = (7, 5), (30, 40), ("nm", "nm")
     layer.contrast_limits, layer.colormap = (3, 99), "magma"
-    cut = crop()
+    crop_databar(viewer, layer)
+    (cut,) = viewer.layers
+    assert not get_databar_row_count(cut)
     np.testing.assert_array_equal(cut.data, grey)
     assert (cut.scale.tolist(), cut.translate.tolist()) == ([7, 5], [30, 40])
     assert (cut.units, cut.contrast_limits) == (layer.units, [3, 99])
     assert cut.colormap.name == "magma"
     assert cut.metadata["micrograph"]["databar_rows_cropped"] == 20
-
-
-def test_a_pyramid_is_cut_at_every_level(viewer, crop):
-    fine = np.random.default_rng(5).integers(40, 20000, (128, 96), dtype=np.uint16)
-    fine[108:] = 0
-    levels = [fine, fine[::4, ::4]]
-    limits = contrast_limits(levels)
-    about = {"data bar rows": 20}
-    viewer.add_image(levels, multiscale=True, metadata=about, contrast_limits=limits)
-    cut = crop()
-    assert [level.shape for level in cut.data] == [(108, 96), (27, 24)]
-    np.testing.assert_array_equal(cut.data[0], fine[:108])
-    assert cut.contrast_limits[0] > 0  # the black of the bar is gone
-
-
-def test_the_notice_itself_crops(viewer, tmp_path, said):
-    path, grey = with_bar(tmp_path, (0, 255, 0))
-    open_in(viewer, path)
-    ((text, crop),) = said[0].actions
-    assert text == "Crop it"
-    crop(None)
-    np.testing.assert_array_equal(viewer.layers[0].data, grey)

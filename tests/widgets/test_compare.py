@@ -3,9 +3,7 @@
 import numpy as np
 import pytest
 
-from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.io import STORE_KEY, read
-from napari_semsr.widgets import host
 from napari_semsr.widgets.base.results import is_unsaved
 from napari_semsr.widgets.enhance.panel import EnhancePanel
 from napari_semsr.widgets.layers import (
@@ -72,19 +70,6 @@ def test_before_and_after_shows_these_two_alone(panel, model, look_at):
     np.testing.assert_array_equal(model.layers["before"].data, other.data[0:100, 0:60])
     panel.look.split.value = 0
     assert visible(model) == ["field", "field · wiener", "mark"]
-
-
-@pytest.mark.broad
-def test_a_layer_that_is_removed_ends_the_comparison(panel, model):
-    panel.look.beside.value = True
-    model.layers.remove("field · wiener")
-    assert not host.get_grid(model).enabled
-    assert visible(model) == ["field", "other"]
-    panel.look.select_layers(model.layers["field"], model.layers["other"])
-    panel.look.split.value = 40
-    model.layers.remove("other")
-    assert visible(model) == ["field"]
-    assert panel.look.split.value == 0
 
 
 def test_strength_mixes_shows_and_saves(panel, model, set_strength, tmp_path):
@@ -160,19 +145,6 @@ def test_difference_is_a_signed_layer_of_its_own(panel, model, subtract):
     assert "two different layers" in panel.status.text()
 
 
-@pytest.mark.parametrize(
-    ("apart", "said"), [(0, "hardly differ"), (10, "by up to 10 grey levels.")]
-)
-def test_a_constant_difference_is_described(panel, model, subtract, apart, said):
-    model.layers["field · wiener"].data = model.layers["field"].data + apart
-    subtract(panel)
-    assert said in panel.status.text()
-    limits = model.layers[
-        "field · wiener \N{MINUS SIGN} field difference"
-    ].contrast_limits
-    assert limits == [-(apart or 1), apart or 1]
-
-
 @pytest.mark.broad
 def test_grey_levels_of_another_kind_are_not_mixed(
     model, hold, add, exposures, run_panel, tmp_path
@@ -209,28 +181,3 @@ def test_a_result_of_half_the_pixel_size_is_compared(
     subtract(panel)
     assert model.layers[-1].data.shape == (192, 192)
     assert get_network_name(model.layers[-1]) == get_network_name(layer)
-
-
-@pytest.mark.broad
-def test_a_large_lazy_result_is_mixed_level_by_level(
-    model, subtract, hold, add, run_panel, set_strength, tmp_path
-):
-    data = np.random.default_rng(0).integers(0, 255, (2304, 2200)).astype(np.uint8)
-    image = Micrograph(data, parse_pixel_size(10.0), "large")
-    source = add(model, image)
-    panel = hold(RestorePanel(model))
-    panel.layer.value = source
-    panel.form.set_values(psf="1px")
-    run_panel(panel)
-    layer = panel.look.right.value
-    assert layer.multiscale
-    whole = [np.asarray(level) for level in layer.data]
-    set_strength(panel, 50)
-    for level, full in zip(layer.data, whole, strict=True):
-        assert level.shape == full.shape
-    np.testing.assert_allclose(layer.data[0], (data + whole[0]) / 2, atol=1e-3)
-    coarse = np.asarray(layer.data[1])
-    mean = data.reshape(1152, 2, 1100, 2).mean((1, 3))
-    np.testing.assert_allclose(coarse, (mean + whole[1]) / 2, atol=0.3)
-    subtract(panel)
-    assert hasattr(model.layers[-1].data[0], "dask")

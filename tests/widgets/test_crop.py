@@ -33,23 +33,6 @@ def test_two_layers_are_cut_alike(panel, model, run_panel):
 
 
 @pytest.mark.broad
-def test_shift_is_found_and_said(panel, model, run_panel):
-    panel.form.set_values(align=True, search=16)
-    panel.keep.value = True
-    assert "Cropped part" in run_panel(panel)
-    one, two = (_shown(model, f"{name} · crop") for name in ("part", "wide"))
-    assert one.shape == two.shape
-    np.testing.assert_allclose(one.array(), two.array(), atol=0.05)
-    assert "Found by" in panel.figures.text()
-    assert " nm down" in panel.figures.text()
-    assert not model.layers["wide"].visible
-    panel.form.set_values(align=False)
-    panel.layer.value, panel.like.value = model.layers["part"], model.layers["wide"]
-    assert "Cropped part" in run_panel(panel)
-    assert "Found by" not in panel.figures.text()
-
-
-@pytest.mark.broad
 def test_uncalibrated_layer_is_cut_in_its_pixels(panel, model, add, run_panel):
     bare = add(model, Micrograph(WIDE, name="bare"))
     drawn = layer_to_world(bare, [[1.6, 2.4], [9.7, 8.2]])  # on what is shown

@@ -10,16 +10,11 @@ if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
     pytest.skip("needs a display; run under xvfb-run", allow_module_level=True)
 
 from napari.settings import get_settings
-from qtpy.QtCore import QPoint
-from qtpy.QtGui import QHelpEvent
-from qtpy.QtWidgets import QApplication, QToolTip
 
 from tests.children import LIMIT_MS
 from tests.widgets.fitting import (
-    LONG_NAME,
     Dock,
     choose_letters,
-    entry_width,
 )
 
 
@@ -48,21 +43,3 @@ def dock(make_napari_viewer_proxy, qtbot) -> Dock:
 )
 def test_every_panel_fits_a_narrow_dock(dock, size):
     dock.check_panels(size)
-
-
-@pytest.mark.broad
-def test_long_name_in_a_list_is_told_by_its_tooltip(dock):
-    panel = dock.show("Restore", "napari_semsr.widgets.restore", "RestorePanel")
-    box = panel.layer.native
-
-    def told() -> str:
-        place = QPoint(3, 3)
-        event = QHelpEvent(QHelpEvent.Type.ToolTip, place, box.mapToGlobal(place))
-        QApplication.sendEvent(box, event)
-        return QToolTip.text()
-
-    assert entry_width(box) < box.fontMetrics().horizontalAdvance(box.currentText())
-    assert LONG_NAME in told()
-    assert box.toolTip() in told()
-    panel.layer.value.name = "b"
-    assert told() == box.toolTip()

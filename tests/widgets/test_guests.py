@@ -10,7 +10,6 @@ from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.io.formats import write
 from napari_semsr.widgets.layers import micrograph_from_layer
 from napari_semsr.widgets.measure.metrics import MetricsPanel
-from napari_semsr.widgets.measure.spectrum import SpectrumPanel
 from napari_semsr.widgets.register.panel import RegisterPanel
 
 GRAIN = np.random.default_rng(0).integers(0, 255, (90, 120), dtype=np.uint8)
@@ -75,24 +74,3 @@ def test_a_layer_in_colour_is_taken_by_one_click(model, hold, qtbot, many):
     assert image.shape == GRAIN.shape
     assert image.provenance.inputs[0].name == "photo"
     assert panel.input_layers.grey_button.isHidden()
-
-
-def test_luminance_keeps_the_stated_pixel_size_and_the_other_layers(
-    model, tmp_path, hold, qtbot
-):
-    colour = np.stack([GRAIN, GRAIN[::-1], GRAIN], axis=-1)
-    path = tmp_path / "photo.tif"
-    tifffile.imwrite(path, colour, photometric="rgb", resolution=(1e5, 1e5))
-    photo = Image(colour, rgb=True, name="photo")
-    photo._set_source(photo.source.model_copy(update={"path": str(path)}))  # noqa: SLF001
-    other = model.add_image(GRAIN, name="other")
-    model.add_layer(photo)
-    panel = hold(SpectrumPanel(model))
-    panel.show()
-    panel.layers.value = [other, photo]
-    press(qtbot, panel.input_layers.grey_button)
-    assert other in panel.layers.value
-    (grey,) = set(panel.layers.value) - {other}
-    image = micrograph_from_layer(grey)
-    assert image.pixel_size_nm == pytest.approx((254.0, 254.0))
-    assert image.pixel_size_from == "by the file photo.tif"

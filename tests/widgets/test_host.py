@@ -26,20 +26,6 @@ def test_an_older_napari_is_refused_with_what_to_do(monkeypatch, version):
     assert told.endswith(f'pip install "napari>={host.LOWEST_NAPARI}"')
 
 
-def test_the_engine_does_not_activate_the_plugin_in_an_older_napari(
-    monkeypatch, npe2pm, registered
-):
-    npe2pm.activate("napari-semsr")
-    npe2pm.deactivate("napari-semsr")
-    monkeypatch.setattr(napari, "__version__", "0.6.6")
-    with pytest.raises(ImportError, match=NEEDS) as caught:
-        npe2pm.activate("napari-semsr")
-    assert "\n" not in str(caught.value)
-    assert "napari-semsr.enhance" in [
-        item.id for item in npe2pm.get_manifest("napari-semsr").contributions.commands
-    ]  # what menus are made of stays
-
-
 def test_the_lowest_version_is_the_same_everywhere():
     lowest = host.LOWEST_NAPARI
     for page in ("README.md", "docs/install.md"):

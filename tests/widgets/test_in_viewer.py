@@ -2,24 +2,17 @@
 
 import os
 import sys
-import threading
-import time
 
 import numpy as np
 import pytest
-from qtpy.QtCore import QEvent
-from qtpy.QtWidgets import QApplication
 
-from napari_semsr.core.progress import Progress
 from napari_semsr.widgets import host
-from napari_semsr.widgets.base import ASIDE, open_panel
+from napari_semsr.widgets.base import open_panel
 from tests.children import LIMIT_MS, LIMIT_S
 from tests.widgets.scenes import Endless, exposures_of
 
 if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
     pytest.skip("needs a display; run under xvfb-run", allow_module_level=True)
-
-PLUGIN = "napari-semsr"
 
 
 def dock(viewer, name):
@@ -49,34 +42,6 @@ def test_closing_stops_the_job(viewer, qtbot, how):
     else:
         viewer.close()
     qtbot.waitUntil(endless.closed.is_set, timeout=LIMIT_MS)
-
-
-@pytest.mark.broad
-def test_closing_the_window_while_napari_moves_its_bar(viewer, qtbot, monkeypatch):
-    panel = dock(viewer, "Metrics")
-    closed, handle = threading.Event(), QApplication.processEvents
-    armed = []
-
-    def counted():
-        try:
-            for step in range(1000):
-                time.sleep(0.01)
-                yield Progress(step, 1000, "working")
-        finally:
-            closed.set()
-
-    def close_then_handle(*arguments):
-        if armed:
-            armed.clear()
-            viewer.close()
-            QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
-        handle(*arguments)
-
-    named = staticmethod(close_then_handle)
-    monkeypatch.setattr(QApplication, "processEvents", named)
-    panel.controls.start(counted, lambda _: None)
-    panel.runner.stepped.connect(armed.append)
-    qtbot.waitUntil(closed.is_set, timeout=LIMIT_MS)
 
 
 @pytest.mark.broad
@@ -129,29 +94,6 @@ def picture_of(viewer) -> np.ndarray:
     return shot.astype(int)
 
 
-def tabs_of(place) -> list[str]:
-    """Titles of the docks that share a place with one."""
-    return sorted(
-        item.windowTitle() for item in place.window().tabifiedDockWidgets(place)
-    )
-
-
-@pytest.mark.broad
-def test_window_of_steps_is_a_dock_with_panels_beside_it(viewer, qtbot):
-    place, window = viewer.window.add_plugin_dock_widget(PLUGIN, "Superlens SEM")
-    viewer.window.add_plugin_dock_widget(PLUGIN, "Crop")
-    qtbot.waitUntil(lambda: tabs_of(place) == ["Crop"], timeout=LIMIT_MS)
-    assert place.windowTitle() == "Superlens SEM"
-    assert place.toggleViewAction().text() == "Superlens SEM"
-    for floats in (False, True, False):
-        place.setFloating(floats)
-        qtbot.waitUntil(
-            lambda: place.titleBarWidget().title.text() == "Superlens SEM",
-            timeout=LIMIT_MS,
-        )
-    viewer.window.remove_dock_widget(window)
-
-
 def leaves(menu):
     """Texts of a menu's entries, and of those in menus below it."""
     for action in menu.actions():
@@ -175,17 +117,3 @@ def test_the_menu_lists_each_panel_once_by_its_own_title(viewer, qtbot):
     assert "Superlens" not in below
     for text in listed[1:]:
         assert open_panel(viewer, text).title == text
-
-
-@pytest.mark.broad
-def test_other_panels_open_from_a_list_in_the_window(viewer, qtbot, keep_picture):
-    window = open_panel(viewer, "Superlens SEM")
-    qtbot.waitUntil(
-        lambda: window.others.visibleRegion().boundingRect().height() > 10,
-        timeout=LIMIT_MS,
-    )
-    keep_picture(viewer, "other-panels")
-    entries = {action.text(): action for action in window.others.menu().actions()}
-    assert set(entries) == set(ASIDE)
-    entries["Gaps"].trigger()
-    assert window.page.panel.title == "Gaps"

@@ -84,11 +84,6 @@ def test_micrograph_from_layer_leaves_pixels_uncalibrated():
     assert found.spacing_px == (4.0, 4.0)
 
 
-def test_micrograph_from_layer_takes_level_0():
-    layer = Image([IMAGE, IMAGE[::2, ::2]], multiscale=True, scale=(5, 5))
-    np.testing.assert_array_equal(micrograph_from_layer(layer).array(), IMAGE)
-
-
 def test_micrograph_from_layer_takes_the_plane_shown():
     stack = np.stack([IMAGE, IMAGE + 1, IMAGE + 2])
     viewer = ViewerModel()
@@ -97,15 +92,6 @@ def test_micrograph_from_layer_takes_the_plane_shown():
     found = micrograph_from_layer(layer, viewer.dims)
     np.testing.assert_array_equal(found.array(), IMAGE + 2)
     assert found.pixel_size_nm == (2.0, 3.0)
-
-
-def test_micrograph_from_layer_takes_the_plane_of_a_stack_with_offset():
-    viewer = ViewerModel()
-    viewer.add_image(np.zeros((9, 5, 7)))
-    layer = viewer.add_image(np.stack([IMAGE, IMAGE + 1]), translate=(3, 0, 0))
-    viewer.dims.set_current_step(0, 4)
-    found = micrograph_from_layer(layer, viewer.dims)
-    np.testing.assert_array_equal(found.array(), IMAGE + 1)
 
 
 @pytest.mark.parametrize(

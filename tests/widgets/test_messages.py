@@ -6,7 +6,6 @@ from napari.layers import Image
 from qtpy.QtCore import QPoint
 from qtpy.QtWidgets import QAbstractButton, QApplication, QLineEdit
 
-from napari_semsr.core.errors import WriteError
 from napari_semsr.core.progress import Progress
 from napari_semsr.widgets.base import create_panel
 from tests.children import LIMIT_MS
@@ -44,10 +43,7 @@ def panel(request, model, qtbot):
 
 @pytest.mark.parametrize(
     "panel",
-    [
-        pytest.param(name, marks=[] if name == "RestorePanel" else pytest.mark.broad)
-        for name in PANELS
-    ],
+    ["RestorePanel", pytest.param("StitchMosaicPanel", marks=pytest.mark.broad)],
     indirect=True,
 )
 def test_no_button_moves_when_a_message_comes_or_goes(panel):
@@ -114,23 +110,4 @@ def test_an_error_leaves_when_something_is_mended(panel, qtbot, mend):
     panel.messages.clear_resolved_error()
     assert panel.status.text() == "This cannot be done."
     mend(panel)
-    qtbot.waitUntil(lambda: panel.status.text() == "", timeout=LIMIT_MS)
-
-
-@pytest.mark.parametrize("panel", ["RestorePanel"], indirect=True)
-def test_why_a_job_failed_stays_though_the_panel_clears_away(panel, qtbot):
-    def job():
-        yield Progress(0, 1, "part")
-        msg = "The disk is full."
-        raise WriteError(msg, code="disk-full")
-
-    panel.runner.busy_changed.connect(lambda busy: busy or with_layer(panel))
-    panel.runner.failed.connect(lambda _: with_layer(panel))
-    panel.controls.start(job, lambda _: None)
-    qtbot.waitUntil(lambda: not panel.is_busy, timeout=LIMIT_MS)
-    assert panel.status.text() == "The disk is full."
-    qtbot.waitUntil(lambda: panel.messages._causes is not None, timeout=LIMIT_MS)  # noqa: SLF001
-    panel.messages.clear_resolved_error()
-    assert panel.status.text() == "The disk is full."
-    sized_anew(panel)
     qtbot.waitUntil(lambda: panel.status.text() == "", timeout=LIMIT_MS)

@@ -52,44 +52,22 @@ def warned():
     notification_manager.notification_ready.disconnect(hear)
 
 
-def choose(panel, layers):
-    """Choose two exposures where a panel takes them."""
-    first, second = layers
-    if hasattr(panel, "layers"):
-        panel.layers.value = [first]
-    for box in getattr(panel, "boxes", {}).values():
-        box.value = second
-    names = {"first": first, "second": second, "image": first, "layer": first}
-    for name, layer in names.items():
-        if hasattr(panel, name):
-            getattr(panel, name).value = layer
-    if "reference" in getattr(panel, "boxes", {}):
-        panel.boxes["reference"].value = first
-    if hasattr(panel, "boxes") and type(panel).__name__ == "GapsPanel":
-        panel.reference.value = None
-
-
 def area_of(layer):
     return layer.extent.world[:, -2:]
 
 
-ADDS = (
-    *("FrcMapPanel", "SpectrumPanel", "ErrorMapPanel", "GapsPanel"),
-    *("RestorePanel", "CropPanel"),
+@pytest.mark.quick(1)
+@pytest.mark.parametrize(
+    ("module", "is_first", "is_sized"),
+    [("RestorePanel", False, True), ("FrcMapPanel", True, False)],
+    ids=["sized beside bare", "bare beside sized"],
 )
-
-
-@pytest.mark.quick(4)
-@pytest.mark.parametrize("module", ADDS)
-@pytest.mark.parametrize("is_first", [True, False], ids=["first", "last"])
-@pytest.mark.parametrize("is_sized", [False, True], ids=["bare", "sized"])
 def test_what_a_panel_adds_lies_where_its_image_is(
     viewer, qtbot, run_panel, warned, is_sized, is_first, module
 ):
     watch_images(viewer)
     size = (10.0, 10.0) if is_sized else None
-    sharp = module in ("RestorePanel", "GapsPanel")
-    taken = exposures_of((SIDE, SIDE), sharp=sharp)
+    taken = exposures_of((SIDE, SIDE), sharp=module == "RestorePanel")
     own = [item.replace(pixel_size_nm=size) for item in taken]
     other_size = None if is_sized else (OTHER_NM, OTHER_NM)
     other = Micrograph(grain((64, 80), seed=4), other_size, "of another place")
@@ -100,11 +78,11 @@ def test_what_a_panel_adds_lies_where_its_image_is(
     layers = [viewer.layers[image.name] for image in own]
     fill_view(viewer, layers[0])
     panel = make(module, viewer, qtbot)
-    choose(panel, layers)
     if module == "FrcMapPanel":
+        panel.first.value, panel.second.value = layers
         panel.form.set_values(block=32)
-    if module == "GapsPanel":
-        panel.helpers.value = True
+    else:
+        panel.layer.value = layers[0]
     before = list(viewer.layers)
     run_panel(panel)
     for _ in range(3):
@@ -116,13 +94,9 @@ def test_what_a_panel_adds_lies_where_its_image_is(
         assert tuple(layer.units[-2:]) == tuple(layers[0].units[-2:])
         assert get_display_fit(layer)[0] == get_display_fit(layers[0])[0]
         start, end = area_of(layer)
-        if module == "SpectrumPanel":  # beside it, as large; rings are in it
-            assert start[1] > high[1]
-            assert end[0] - start[0] <= 1.05 * (high[0] - low[0])
-        else:
-            slack = 0.02 * (high - low)
-            assert (start >= low - slack).all()
-            assert (end <= high + slack).all()
+        slack = 0.02 * (high - low)
+        assert (start >= low - slack).all()
+        assert (end <= high + slack).all()
     assert have_mixed_units(viewer)
     assert len(warned) == 1
     assert host.get_scale_bar(viewer).opacity == 0

@@ -12,10 +12,7 @@ import numpy as np
 import pytest
 import zarr
 from napari.components import ViewerModel
-from napari.layers import Image, Labels, Shapes, Tracks, Vectors
-from napari.layers.utils.stack_utils import (
-    images_to_stack,
-)
+from napari.layers import Image, Labels, Shapes
 from napari.utils.notifications import notification_manager
 from tifffile import imwrite
 
@@ -31,16 +28,11 @@ from napari_semsr.jobs import (
 )
 from napari_semsr.jobs.former import FORMER, LAST_COMMIT
 from napari_semsr.widgets import host
-from napari_semsr.widgets.base.results import (
-    add_opened_image,
-    open_store,
-)
 from napari_semsr.widgets.crop import CropPanel
 from napari_semsr.widgets.enhance.panel import EnhancePanel
 from napari_semsr.widgets.layers import get_file_path
 from napari_semsr.widgets.measure.frc_map import FrcMapPanel
 from napari_semsr.widgets.measure.spectrum import SpectrumPanel
-from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
 from napari_semsr.widgets.project import SavePanel
 from napari_semsr.widgets.restore import RestorePanel
 from napari_semsr.widgets.stitch.panel import (
@@ -53,41 +45,6 @@ from tests.children import LIMIT_MS
 from tests.widgets.scenes import exposures_of
 
 pytestmark = pytest.mark.usefixtures("no_project")
-
-
-@pytest.fixture
-def save_panel(hold):
-    """Make a Save panel for a viewer."""
-
-    def make(viewer):
-        return hold(SavePanel(viewer))
-
-    return make
-
-
-def wait(panel, qtbot):
-    session = panel.session
-    qtbot.waitUntil(lambda: not session.runner.is_busy, timeout=LIMIT_MS)
-
-
-def save_into(panel, qtbot, choose, path):
-    """Press the button that saves all into a new project."""
-    choose(path)
-    panel.run_button.click()
-    wait(panel, qtbot)
-    assert panel.session.folder == path, panel.status.text()
-    assert "Everything is saved" in panel.status.text()
-
-
-def reopen(save_panel, qtbot, choose, path):
-    """Open a project in a viewer of its own by the panel's button."""
-    viewer = ViewerModel()
-    panel = save_panel(viewer)
-    choose(path)
-    panel.open_button.click()
-    wait(panel, qtbot)
-    assert "Opened" in panel.status.text()
-    return viewer, panel
 
 
 def listed(path):
@@ -103,22 +60,34 @@ class Project:
     choose: Callable
     qtbot: Any
 
+    def wait(self, panel):
+        runner = panel.session.runner
+        self.qtbot.waitUntil(lambda: not runner.is_busy, timeout=LIMIT_MS)
+
     def save(self, viewer, path=None):
-        panel = self.panel_of(viewer)
-        save_into(panel, self.qtbot, self.choose, path or self.path)
+        """Press the button that saves all into a new project."""
+        panel, path = self.panel_of(viewer), path or self.path
+        self.choose(path)
+        self.save_again(panel)
+        assert panel.session.folder == path, panel.status.text()
+        assert "Everything is saved" in panel.status.text()
         return panel
 
     def save_again(self, panel):
         panel.run_button.click()
-        wait(panel, self.qtbot)
+        self.wait(panel)
 
     def open_in(self, panel, path=None):
         self.choose(path or self.path)
         panel.open_button.click()
-        wait(panel, self.qtbot)
+        self.wait(panel)
 
     def reopen(self, path=None):
-        return reopen(self.panel_of, self.qtbot, self.choose, path or self.path)
+        """Open a project in a viewer of its own."""
+        panel = self.panel_of(ViewerModel())
+        self.open_in(panel, path)
+        assert "Opened" in panel.status.text()
+        return panel.viewer, panel
 
     def show(self, kind, viewer):
         panel = kind(viewer)
@@ -139,9 +108,17 @@ class Project:
         (self.path / "project.json").write_text(json.dumps(content))
 
 
+@pytest.fixture(autouse=True)
+def _changes_are_saved_soon(monkeypatch):
+    monkeypatch.setattr("napari_semsr.widgets.base.session._SETTLE_MS", 100)
+
+
 @pytest.fixture
-def project(save_panel, choose, qtbot, tmp_path):
-    return Project(tmp_path / "p.semsr", save_panel, choose, qtbot)
+def project(hold, choose, qtbot, tmp_path):
+    def panel_of(viewer):
+        return hold(SavePanel(viewer))
+
+    return Project(tmp_path / "p.semsr", panel_of, choose, qtbot)
 
 
 def assert_alike(one, other):
@@ -173,11 +150,6 @@ def assert_alike(one, other):
     if isinstance(one, Labels):
         for value in np.unique(one.data[one.data > 0]):
             np.testing.assert_allclose(one.get_color(value), other.get_color(value))
-    if isinstance(one, Vectors):
-        np.testing.assert_allclose(one.edge_color, other.edge_color)
-        assert (one.edge_width, one.length) == (other.edge_width, other.length)
-    if isinstance(one, Tracks):
-        assert (one.graph, one.tail_width) == (other.graph, other.tail_width)
     if hasattr(one, "features"):
         assert one.features.astype(str).equals(other.features.astype(str))
     kept = json.loads(json.dumps(one.metadata.get("micrograph")))
@@ -219,40 +191,31 @@ def story(model, qtbot, tmp_path, run_panel):
     model.add_points([[3, 4], [5, 6.5]], size=[4, 5], name="marks")
     model.add_labels(np.arange(64, dtype=np.uint8).reshape(8, 8), name="painted")
     model.add_image(np.arange(96.0).reshape(2, 6, 8), name="stack", scale=(1, 2, 2))
-    model.add_shapes(None, ndim=2, edge_color="#ffd400", name="nothing yet")
     arrows = [[[1, 2], [3, 4.5]], [[5, 6], [-1, 0]]]
-    model.add_vectors(
-        arrows, edge_width=2, length=3, edge_color=["red", "blue"], name="drift"
-    )
-    paths = [[0, 0, 1, 2.5], [0, 1, 2, 3], [1, 0, 4, 5], [1, 1, 6, 7]]
-    model.add_tracks(paths, graph={1: [0]}, tail_width=4, name="stage")
+    model.add_vectors(arrows, name="drift")
+    model.add_tracks([[0, 0, 1, 2.5], [0, 1, 2, 3]], name="stage")
     yield scan
     panels.clear()
 
 
-@pytest.mark.quick(1)
-@pytest.mark.parametrize("moved", [True, False], ids=["moved", "stays"])
-def test_every_layer_that_we_make_comes_back(story, model, project, tmp_path, moved):
+def test_every_layer_that_we_make_comes_back_where_it_is_moved(
+    story, model, project, tmp_path
+):
     path = tmp_path / "work" / "first.semsr"
     panel = project.save(model, path)
     assert panel.session.list_unsaved_names() == []
-    made = panel.session.list_created_images()[
-        :3
-    ]  # which were written, and are not copied
+    made = panel.session.list_created_images()[:3]  # were written, and are not copied
     assert {Path(item.metadata[STORE_KEY]).parent for item in made} == {path}
-    assert "not saved" not in panel.made_list.item(0).text()
-    if moved:
-        shutil.copytree(tmp_path / "work", tmp_path / "elsewhere")
-        shutil.rmtree(tmp_path / "work")
-        path = tmp_path / "elsewhere" / "first.semsr"
+    shutil.copytree(tmp_path / "work", tmp_path / "elsewhere")
+    shutil.rmtree(tmp_path / "work")
+    path = tmp_path / "elsewhere" / "first.semsr"
     viewer, again = project.reopen(path)
     assert [item.name for item in viewer.layers] == [item.name for item in model.layers]
     for one, other in zip(model.layers, viewer.layers, strict=True):
         assert_alike(one, other)
     assert again.session.list_unsaved_names() == []
     assert "missing" not in again.status.text()
-    written = (path / "project.json").read_text()
-    inputs = json.loads(written)["inputs"]
+    inputs = listed(path)["inputs"]
     assert [item["path"] for item in inputs.values()] == ["../scan"]
 
 
@@ -270,18 +233,12 @@ def restored(model, hold, add, run_panel):
     return panel
 
 
-def camera_of(viewer):
-    return host.get_camera(viewer)
-
-
 def test_results_go_into_the_project_and_are_saved_at_once(
     restored, model, project, run_panel
 ):
     assert "Not saved" in restored.messages.unsaved_label.text()
-    assert "not saved" in project.panel_of(model).made_list.item(0).text()
     panel = project.save(model)
     assert restored.messages.unsaved_label.text() == ""
-    assert "not saved" not in panel.made_list.item(0).text()
     made = set(model.layers)
     run_panel(restored)
     (new,) = (item for item in model.layers if item not in made)
@@ -313,28 +270,20 @@ def test_painted_labels_are_written_anew(model, project):
     labels.refresh()  # as when a slider moves: nothing is written for it
     assert reopened() == stores
     labels.undo()
-    reopened()
-    labels.paint((4, 4), 2)
     panel.run_button.click()
     labels.paint((5, 5), 3)  # while it is being saved
-    wait(panel, project.qtbot)
+    project.wait(panel)
     reopened()
 
 
-@pytest.mark.parametrize("kind", ["labels", "image"])
 def test_pixels_that_are_no_more_those_of_the_file_are_written(
-    model, project, tmp_path, kind
+    model, project, tmp_path
 ):
     imwrite(tmp_path / "mask.tif", np.eye(8, dtype=np.uint8))
     ((data, attributes, _),) = read_layers(str(tmp_path / "mask.tif"))
     panel = project.panel_of(model)
-    if kind == "labels":  # as napari converts an image to labels
-        about = {name: attributes[name] for name in ("name", "metadata")}
-        layer = model.add_labels(np.array(data), **about)
-        layer.paint((2, 5), 2)
-    else:
-        layer = model.add_image(data, **attributes)
-        layer.data = 3 * layer.data
+    layer = model.add_image(data, **attributes)
+    layer.data = 3 * layer.data
     assert get_file_path(layer) is None
     project.save(model)
     viewer, _ = project.reopen()
@@ -346,12 +295,13 @@ def test_pixels_that_are_no_more_those_of_the_file_are_written(
 def test_forms_camera_and_choice_come_back(restored, model, project):
     restored.form.set_values(method="richardson-lucy", iterations=7)
     restored.layer.value = model.layers["field"]
-    camera_of(model).zoom, camera_of(model).center = 3.5, (0, 111, 222)
+    camera = host.get_camera(model)
+    camera.zoom, camera.center = 3.5, (0, 111, 222)
     model.layers.selection.active = model.layers["field"]
     project.save(model)
     viewer, _ = project.reopen()
-    assert camera_of(viewer).zoom == 3.5
-    assert camera_of(viewer).center == (0, 111, 222)
+    camera = host.get_camera(viewer)
+    assert (camera.zoom, camera.center) == (3.5, (0, 111, 222))
     assert viewer.layers.selection.active.name == "field"
     again = project.show(RestorePanel, viewer)
     assert again.form.values()["iterations"] == 7
@@ -384,14 +334,13 @@ def test_the_step_that_is_shown_comes_back(model, project):
     assert before.state() == window.state()
 
 
-@pytest.mark.parametrize("place", ["advanced.cluster", "advanced"])
-def test_a_project_gives_no_address_to_connect_to(place, model, project):
+def test_a_project_gives_no_address_to_connect_to(model, project):
     model.add_points([[1, 2]], name="mark")
     panel = project.show(EnhancePanel, model)
     panel.advanced.cluster.set_values(scheduler="tcp://127.0.0.1:9")
     project.save(model)
     one = {"scheduler": "tcp://127.0.0.1:9"}
-    more = {f"{place}.scheduler": one["scheduler"], place: one}
+    more = {"advanced.scheduler": one["scheduler"], "advanced": one}
     with project.edited() as told:
         assert "tcp://" not in str(told)
         told["options"]["Enhance"] |= more | {"advanced.form": one | {"memory_gb": 1.5}}
@@ -416,45 +365,6 @@ def test_settings_of_a_panel_that_left_are_kept_and_named(model, project, monkey
 
 
 @pytest.mark.broad
-def test_recent_projects_are_offered(model, project, qtbot, tmp_path):
-    model.add_points([[1, 2]], name="mark")
-    first, second = tmp_path / "a.semsr", tmp_path / "b.semsr"
-    for path in (first, second):
-        panel = project.save(ViewerModel() if path == second else model, path)
-    # a session of an earlier test may have saved late
-    own = [item for item in panel.recent.choices if item and item.parent == tmp_path]
-    assert own == [second, first]
-    panel.recent.value = first
-    wait(panel, qtbot)
-    assert [item.name for item in panel.viewer.layers] == ["mark"]
-    assert panel.session.folder == first
-    shutil.rmtree(second)
-    panel.session.changed.emit()
-    assert second not in panel.recent.choices
-
-
-@pytest.mark.broad
-def test_opening_a_project_saves_the_one_before_and_offers_no_layer_of_it(
-    restored, model, project, tmp_path
-):
-    first, second = tmp_path / "a.semsr", tmp_path / "b.semsr"
-    other = ViewerModel()
-    other.add_points([[1, 2]], name="mark")
-    project.save(other, second)
-    panel = project.save(model, first)
-    offered = []
-    panel.history.removed.connect(offered.append)
-    made = model.layers[-1]
-    made.name = "renamed"
-    project.open_in(panel, second)
-    assert [item.name for item in model.layers] == ["mark"]
-    assert not offered
-    assert not panel.undo_button.isEnabled()
-    (kept,) = (item for item in listed(first)["layers"] if item["name"] == "renamed")
-    assert (first / kept["store"]).is_dir()
-
-
-@pytest.mark.broad
 def test_saving_that_fails_is_told_once_and_can_be_tried_again(
     model, project, qtbot, tmp_path
 ):
@@ -466,7 +376,7 @@ def test_saving_that_fails_is_told_once_and_can_be_tried_again(
     layer.name = "mark 0"
     qtbot.waitUntil(lambda: bool(told), timeout=LIMIT_MS)
     layer.name = "mark 1"
-    qtbot.wait(1800)  # longer than changes are gathered
+    panel.session._save_changes()  # noqa: SLF001 - as its clock does
     assert len(told) == 1
     path.unlink()
     away.rename(path)
@@ -474,28 +384,16 @@ def test_saving_that_fails_is_told_once_and_can_be_tried_again(
     project.await_names("mark 1")
 
 
-def clear(viewer):
-    viewer.layers.clear()
-
-
-def remove_all(viewer):
-    viewer.layers.selection = set(viewer.layers)
-    viewer.layers.remove_selected()
-
-
-@pytest.mark.parametrize("remove", [clear, remove_all])
 def test_what_is_removed_stays_in_the_project_until_it_is_saved(
-    remove, restored, model, project
+    restored, model, project
 ):
     labels = model.add_labels(np.zeros((8, 8), np.uint8), name="painted")
-    for number in range(12):
-        model.add_points([[1, number]], name=f"mark {number}")
     panel = project.save(model)
     names = [item.name for item in model.layers]
     labels.paint((2, 3), 7)  # which is not saved yet
-    remove(model)
+    model.layers.clear()
     panel.session.save()  # as is done two seconds after each change
-    wait(panel, project.qtbot)
+    project.wait(panel)
     assert panel.run_button.text() == "Save project now"
     assert [item["name"] for item in listed(project.path)["layers"]] == names
     assert "stay in it until you press Save project now" in panel.about.text()
@@ -504,41 +402,10 @@ def test_what_is_removed_stays_in_the_project_until_it_is_saved(
     assert viewer.layers["painted"].data[2, 3] == 7
     panel.undo_button.click()
     assert [item.name for item in model.layers] == names
-    remove(model)
+    model.layers.clear()
     project.save_again(panel)
     assert listed(project.path)["layers"] == []
     assert "stay in it" not in panel.about.text()
-
-
-@pytest.mark.parametrize("recorded", [True, False], ids=["known", "of another reader"])
-def test_a_typed_pixel_size_is_not_saved_before_a_file_has_it(
-    recorded, model, project, add, exposures, hold
-):
-    layer = add(model, exposures[0])
-    if not recorded:
-        del layer.metadata["micrograph"]
-        layer.scale, layer.units = (1, 1), ("pixel", "pixel")
-    opener, panel = hold(OpenMosaicPanel(model)), project.panel_of(model)
-    assert panel.session.list_unsaved_names() == []
-    opener.calibrate.pixel_size.value = (3.0, 3.0)
-    opener.calibrate.apply_button.click()
-    assert panel.session.list_unsaved_names() == ["the pixel size of first"]
-    assert "the pixel size of first" in panel.messages.unsaved_label.text()
-    opener.calibrate.undo_button.click()
-    assert panel.session.list_unsaved_names() == []
-    opener.calibrate.apply_button.click()
-    project.save(model)
-    assert panel.session.list_unsaved_names() == []
-
-
-@pytest.mark.broad
-def test_a_project_that_does_not_open_leaves_the_open_one_saved(model, project):
-    layer = model.add_points([[1, 2]], name="mark")
-    panel = project.save(model)
-    project.open_in(panel, project.path.with_name("nothing.semsr"))
-    assert "nothing.semsr" in panel.status.text()
-    layer.name = "renamed"
-    project.await_names("renamed")
 
 
 @pytest.mark.broad
@@ -552,7 +419,7 @@ def test_another_project_takes_all_and_leaves_the_first(
     before = listed(first)
     project.choose(second)
     panel.new_button.click()
-    wait(panel, qtbot)
+    project.wait(panel)
     assert panel.session.folder == second
     assert listed(first) == before
     stores = [
@@ -566,19 +433,6 @@ def test_another_project_takes_all_and_leaves_the_first(
         assert_alike(one, other)
     panel.new_button.click()
     assert "is already a project" in panel.status.text()
-
-
-def test_a_stack_that_napari_merges_of_layers_comes_back(model, project, tmp_path, rng):
-    panel = project.panel_of(model)
-    for name in ("a", "b"):
-        store = tmp_path / f"{name}.ome.zarr"
-        write(Micrograph(rng.random((16, 24)), name=name), store)
-        add_opened_image(model, run(open_store(store)))
-    whole = model.add_layer(images_to_stack(list(model.layers), name="whole"))
-    project.save(model)
-    assert panel.session.list_excluded_names() == []
-    viewer, _ = project.reopen()
-    assert_alike(whole, viewer.layers["whole"])
 
 
 @pytest.mark.parametrize("done", ["laid", "replaced"])
@@ -636,9 +490,7 @@ def test_a_missing_input_is_said_and_the_rest_opens(with_input, project):
 
 
 @pytest.mark.quick(1)
-@pytest.mark.parametrize(
-    "wrong", [{"scale": ["a", "b"]}, {"scale": [0, -1]}, {"no such": 1}], ids=str
-)
+@pytest.mark.parametrize("wrong", [{"scale": ["a", "b"]}, {"no such": 1}], ids=str)
 def test_a_layer_that_is_described_wrongly_is_said_and_the_rest_opens(
     with_input, project, wrong
 ):
@@ -650,10 +502,8 @@ def test_a_layer_that_is_described_wrongly_is_said_and_the_rest_opens(
     assert [item.name for item in viewer.layers] == ["mark"]
     assert "Layer 'field' was skipped because its description" in panel.status.text()
     project.save_again(panel)
-    assert {item["name"] for item in listed(project.path)["layers"]} == {
-        "field",
-        "mark",
-    }
+    names = [item["name"] for item in listed(project.path)["layers"]]
+    assert sorted(names) == ["field", "mark"]
 
 
 @pytest.mark.parametrize(
@@ -675,32 +525,15 @@ def test_what_is_no_project_is_refused_in_a_sentence(model, project, text, said)
 # -- removed layers --------------------------------------------------------------------
 
 
-@pytest.mark.broad
-def test_a_removed_result_leaves_the_project_when_it_is_forgotten(
-    restored, model, project
-):
-    panel, made = project.save(model), model.layers[-1]
-    store = Path(made.metadata[STORE_KEY])
-    assert store.parent == project.path
-    with panel.history.make_removals_final():
-        model.layers.remove(made)
-    assert store.is_dir()  # the project still lists it
-    panel.history.undo()
-
-
 STORE, MADE, PROJECT = "semsr store", "semsr made", "semsr project"
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     "told",
     [
-        {"metadata": {STORE: "{path}/.."}},
         {"metadata": {STORE: "{path}/..", MADE: "Restore"}},
-        {"metadata": {STORE: "{path}/../precious"}},
-        {"metadata": {STORE: "{path}/link"}},
         {"metadata": {STORE: "{path}/other", PROJECT: "{path}/../precious"}},
-        {"store": ".."},
         {"store": "link"},
     ],
     ids=str,

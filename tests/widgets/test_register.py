@@ -13,7 +13,6 @@ from napari_semsr.io import (
     write_landmarks,
 )
 from napari_semsr.registration import fit_landmarks
-from napari_semsr.widgets import host
 from napari_semsr.widgets.layers import (
     get_display_fit,
     get_provenance,
@@ -93,8 +92,6 @@ def test_registered_layer_lies_on_the_fixed_grid(panel, opened, run_panel):
     assert missed_nm(panel.last_registration[0].registration.transform) < 5
     assert not opened.layers["light"].visible
     told = panel.figures.text()
-    for word in ("Expected error", "nm (", "Overlap", "Rotation", "Mutual information"):
-        assert word in told
     middle = np.array([[995.0, 995.0]])
     down, right = (TRUE(middle) - middle)[0]
     found = [float(n) for n in re.findall(r"([0-9.]+) nm (?:down|left)", told)]
@@ -102,7 +99,6 @@ def test_registered_layer_lies_on_the_fixed_grid(panel, opened, run_panel):
     assert not opened.layers["light · residuals"].visible
     panel.helpers.value = True
     assert opened.layers["light · residuals"].visible
-    assert panel.findings().curves["residuals"]
 
 
 @pytest.mark.broad
@@ -138,15 +134,6 @@ def test_what_fits_as_well_is_listed(panel, opened, add, run_panel):
     assert "Also fits 1" in panel.figures.text()
     for word in ("none: several positions fit", "from the best position, rotated by"):
         assert word in panel.figures.text()
-
-
-def test_what_cannot_be_registered_is_told(model, hold, add, run_panel):
-    add(model, Micrograph(FIXED.array(), name="bare"))
-    panel = hold(RegisterPanel(model))
-    assert "cannot be registered to itself" in run_panel(panel)
-    panel.fixed.value = add(model, Micrograph(FIXED.array(), name="bare too"))
-    said = run_panel(panel)
-    assert "Neither bare nor bare too has a pixel size" in said
 
 
 @pytest.mark.broad
@@ -219,43 +206,6 @@ def test_marks_are_paired_numbered_and_judged(panel, opened, qtbot):
     assert marks.landmarks() is None
 
 
-@pytest.mark.broad
-def test_what_lies_elsewhere_is_brought_into_view(panel, opened, run_panel):
-    far = opened.layers["electrons"]
-    far.translate = (5e6, 8e6)
-    camera = host.get_camera(opened)
-    camera.center = (0, 1000, 1000)
-    assert "5000 µm down, 8000 µm right" in run_panel(panel) + panel.figures.text()
-    assert camera.center[1:] == pytest.approx((5e6, 8e6), abs=2000)
-
-
-@pytest.mark.broad
-def test_marks_are_where_the_search_starts_if_they_are_enough(panel, qtbot, run_panel):
-    mark(panel, qtbot, MARKS[:2], off=2.0)
-    assert "The landmarks were ignored: at least 3 pairs" in run_panel(panel)
-    mark(panel, qtbot, MARKS[2:], off=2.0)
-    run_panel(panel)
-    assert "by landmarks" in panel.figures.text()
-    assert missed_nm(panel.last_registration[0].registration.transform) < 5
-    assert not panel.marks.points[0].visible
-    panel.form.set_values(landmarks_only=True)
-    run_panel(panel)
-    assert missed_nm(panel.last_registration[0].registration.transform) > 15
-
-
-def test_marks_count_as_unsaved_until_they_are_in_a_table(
-    panel, qtbot, choose, tmp_path
-):
-    mark(panel, qtbot)
-    names = [layer.name for layer in panel.marks.points]
-    assert panel.session.list_unsaved_names() == names
-    choose(tmp_path / "places.csv")
-    panel.marks.save_button.click()
-    assert panel.session.list_unsaved_names() == []
-    panel.marks.points[0].data = panel.marks.points[0].data + 1
-    assert names[0] in panel.session.list_unsaved_names()
-
-
 def test_marks_are_read_onto_an_image_that_was_dragged(panel, opened, choose, tmp_path):
     moved = np.diag([2.0, 2, 1])
     moved[:2, 2] = 100, 200
@@ -310,23 +260,6 @@ def test_two_colours_and_back(panel, opened):
     look.overlay.value = True
     assert not look.overlay.value
     assert "two different layers" in panel.status.text()
-
-
-@pytest.mark.broad
-def test_flicker_shows_one_and_the_other_until_it_ends(panel, opened, qtbot):
-    electrons = opened.layers["electrons"]
-    panel.show()
-    qtbot.waitExposed(panel)
-    panel.look.flicker.value = True
-    for visible in (False, True):
-        turned = lambda: electrons.visible is visible  # noqa: B023, E731
-        qtbot.waitUntil(turned, timeout=LIMIT_MS)
-    panel.hide()
-    assert not panel.look.flicker.value
-    panel.look.flicker.value = True
-    opened.layers.remove(electrons)
-    assert not panel.look.flicker.value
-    assert opened.layers["light"].visible
 
 
 @pytest.mark.broad

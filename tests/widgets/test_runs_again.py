@@ -1,10 +1,7 @@
 """Layers of an earlier run are replaced, and helper layers stay out of the way."""
 
-from typing import Any
-
 import numpy as np
 import pytest
-from qtpy.QtCore import QTimer
 
 from napari_semsr.io import SAVED_KEY
 from napari_semsr.widgets import host
@@ -73,21 +70,3 @@ def test_a_map_of_another_image_of_the_same_name_stays(frc, model, run_panel, ad
     run_panel(frc)
     assert earlier in model.layers
     assert names(model).count(f"{MAP} 2") == 1
-
-
-@pytest.mark.broad
-def test_layers_are_added_and_taken_away_one_at_a_time(frc, model, run_panel):
-    seen: list[str] = []
-
-    def note(event: Any) -> None:
-        seen.append(f"{event.type} {event.value.name}")
-        QTimer.singleShot(0, lambda: seen.append("turn"))
-
-    for kind in ("inserted", "removed"):
-        getattr(model.layers.events, kind).connect(note)
-    run_panel(frc)
-    added = [f"inserted {MAP}", "turn", f"inserted {FAILED}", "turn"]
-    assert seen == added
-    seen.clear()
-    run_panel(frc)
-    assert seen == [f"removed {MAP}", "turn", f"removed {FAILED}", "turn", *added]
