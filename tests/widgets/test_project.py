@@ -42,6 +42,7 @@ from napari_semsr.widgets.stitch.panel import (
 )
 from napari_semsr.widgets.window.dock import StepsWindow
 from tests.children import LIMIT_MS
+from tests.tiny_models import write_tiny_model
 from tests.widgets.scenes import exposures_of
 
 pytestmark = pytest.mark.usefixtures("no_project")
@@ -168,13 +169,15 @@ def story(model, qtbot, tmp_path, run_panel):
 
     panels = []
 
-    def press(kind, **values):
+    def press(kind, network=None, **values):
         panel = kind(model)
         panels.append(panel)
         qtbot.addWidget(panel)
         panel.show()
         for name, value in values.items():
             getattr(panel, name).value = value
+        if network is not None:
+            panel.model.add_file(network)
         qtbot.waitUntil(lambda: not panel.is_busy, timeout=LIMIT_MS)
         before = len(model.layers)
         said = run_panel(panel)
@@ -183,7 +186,7 @@ def story(model, qtbot, tmp_path, run_panel):
     press(StitchMosaicPanel)
     mosaic = next(item for item in model.layers if item.name.endswith("mosaic"))
     press(RestorePanel, layer=mosaic)
-    press(EnhancePanel, layer=mosaic)
+    press(EnhancePanel, write_tiny_model(tmp_path), layer=mosaic)
     press(CropPanel, layer=mosaic, like=None)
     press(FrcMapPanel, first=mosaic)
     press(SpectrumPanel, layers=[mosaic])
@@ -198,9 +201,7 @@ def story(model, qtbot, tmp_path, run_panel):
     panels.clear()
 
 
-def test_every_layer_that_we_make_comes_back_where_it_is_moved(
-    story, model, project, tmp_path
-):
+def test_every_layer_that_we_make_comes_back(story, model, project, tmp_path):
     path = tmp_path / "work" / "first.semsr"
     panel = project.save(model, path)
     assert panel.session.list_unsaved_names() == []

@@ -147,6 +147,7 @@ def answers(hold, run_panel):
 
 
 @pytest.mark.quick(1)
+@pytest.mark.filterwarnings("ignore:.* has no pixel size")
 @pytest.mark.parametrize(("way", "kind"), one_per_axis([*WAYS], KINDS))
 def test_saved_layer_gives_the_same_answers(
     made, kind, way, model, qtbot, choose, answers, tmp_path
