@@ -4,7 +4,6 @@ import tifffile
 from PIL import Image
 from qtpy.QtCore import QPoint, Qt
 
-from napari_semsr.core.errors import OptionError
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.io.formats import write
 from napari_semsr.io.layers import READ_KEY, crop_bottom_rows
@@ -14,7 +13,6 @@ from napari_semsr.widgets.layers import (
     micrograph_from_layer,
 )
 from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
-from tests.refusals import refused
 
 GRAIN = np.random.default_rng(0).integers(0, 255, (90, 120), dtype=np.uint8)
 
@@ -59,15 +57,6 @@ def test_corrected_pixel_size_and_typed_rows_reach_the_layer(
     run_panel(panel)
     assert micrograph_from_layer(model.layers[0]).pixel_size_nm == (20.0, 20.0)
     np.testing.assert_array_equal(model.layers[0].data, GRAIN[:60])
-
-
-def test_no_file_and_a_missing_file_are_refused_by_their_causes(panel, tmp_path):
-    with refused(OptionError, "missing-value") as found:
-        panel.create_task()
-    assert "'.'" not in str(found.value)
-    panel.path.value = tmp_path / "nothing.tif"
-    with refused(OptionError, "file-missing", match=r"nothing\.tif"):
-        panel.create_task()
 
 
 def test_an_image_without_a_pixel_size_is_fitted_to_the_field_in_view(

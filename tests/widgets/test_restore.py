@@ -36,11 +36,6 @@ def test_result_is_a_calibrated_layer(panel, model, run_panel, method):
     assert ("Iterations" in text) == (method == "blind")
 
 
-def test_wrong_blur_is_told(panel, run_panel):
-    panel.form.set_values(psf="1.5")
-    assert "with its unit" in run_panel(panel)
-
-
 def test_existing_store_is_kept_until_replacing_is_chosen(panel, run_panel, tmp_path):
     panel.form.set_values(psf="1px")
     panel.output.value = tmp_path / "made"
