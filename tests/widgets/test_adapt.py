@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_semsr.core import Affine, Micrograph, parse_pixel_size
+from napari_semsr.core import Affine, Cancelled, Micrograph, parse_pixel_size
 from napari_semsr.io import ImageIdentity, StoredTransform
 from napari_semsr.jobs.adapt import train as adapting
 from napari_semsr.jobs.adapt.process import fit_with_files
@@ -80,6 +80,8 @@ def test_after_stop_here_train_goes_on_and_both_results_stay(
 
     def stops(*args, state_file, stop_file, **how):
         steps.append(state_file.is_file() and load_area_state(state_file)["steps"])
+        if len(steps) == 3:
+            raise Cancelled
         files = {"state_file": state_file, "stop_file": stop_file}
         fitted = yield from fit(*args, **files, **how)
         if len(steps) == 1:
