@@ -2,7 +2,6 @@ import dask.array as da
 import numpy as np
 import pytest
 
-import napari_semsr as semsr
 from napari_semsr.analysis import (
     SpectrumOptions,
     compute_radial_spectrum,
@@ -20,9 +19,7 @@ from napari_semsr.core import (
 from tests.refusals import refused
 
 
-@pytest.mark.parametrize(
-    ("shape", "tukey"), [((64, 64), 0.5), ((51, 90), 1.0), ((51, 90), 0.0)]
-)
+@pytest.mark.parametrize(("shape", "tukey"), [((64, 64), 0.5), ((51, 90), 0.0)])
 def test_white_noise_has_its_variance_at_every_frequency(shape, tukey):
     noise = 3 * np.random.default_rng(0).standard_normal(shape) + 100
     found = compute_radial_spectrum(Micrograph(noise), SpectrumOptions(tukey=tukey))
@@ -76,13 +73,7 @@ def test_missing_pixels_are_refused() -> None:
 
 @pytest.mark.parametrize(
     ("measure", "images"),
-    [
-        *(
-            (measure, 1)
-            for measure in (compute_radial_spectrum, measure_spectrum, measure_frc)
-        ),
-        *((measure, 2) for measure in (measure_frc, measure_metrics)),
-    ],
+    [(measure_spectrum, 1), (measure_frc, 2), (measure_metrics, 2)],
 )
 def test_what_memory_cannot_hold_is_refused_before_it_is_read(measure, images):
     side = 1 << 24  # of which no machine holds a square
@@ -90,10 +81,3 @@ def test_what_memory_cannot_hold_is_refused_before_it_is_read(measure, images):
     image = Micrograph(pixels, parse_pixel_size(5), "huge")
     with refused(DeviceMemoryError, "memory", match=r"16777216 x 16777216 px"):
         measure(*[image] * images)
-
-
-def test_half_the_power_of_a_wave_lies_below_its_frequency():
-    rows = np.sin(2 * np.pi * np.arange(64) / 8)[:, None] * np.ones((1, 64))
-    found = semsr.spectrum(rows, pixel_size_nm=4)
-    assert found.frequency_50_per_px == pytest.approx(1 / 8, rel=0.01)
-    assert found.frequency_50_per_um == pytest.approx(1000 / 32, rel=0.01)
