@@ -98,14 +98,3 @@ def test_blocks_with_a_gap_are_left_out(rng):
     image[:, 300] = np.nan
     with refused(ShapeError, "gaps-everywhere"):
         found_in(image, block=256)
-
-
-@pytest.mark.broad
-def test_a_field_above_4096_px_goes_by_blocks(rng):
-    from dask import array as da
-
-    tile = cut_off((256, 256), 8, rng).astype(np.float32)
-    many = da.tile(da.from_array(tile, 256), (17, 17))
-    found = run(measure_decorrelation(Micrograph(many)))
-    assert (found.block, found.blocks) == (2048, 9)
-    assert found.resolution_px == pytest.approx(8, rel=0.02)

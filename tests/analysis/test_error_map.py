@@ -5,13 +5,7 @@ import pytest
 from scipy import ndimage
 
 from napari_semsr.analysis import AlignedPair, ErrorSums, FittedPair, fit_blur_and_gain
-from napari_semsr.core import (
-    Box,
-    Micrograph,
-    ShapeError,
-    parse_pixel_size,
-    run,
-)
+from napari_semsr.core import Box, Micrograph, ShapeError, run
 from tests.refusals import refused, warned
 
 
@@ -44,14 +38,12 @@ def test_known_blur_gain_and_offset_are_found(rng):
     assert fit.looked_at == 1
 
 
-def test_blur_is_round_where_pixels_are_oblong(rng):
-    sharp = scene(rng, (150, 240), 1)
-    seen = ndimage.gaussian_filter(sharp, (2, 4))
-    size = parse_pixel_size((20, 10))
-    pair = AlignedPair.from_images(Micrograph(seen, size), Micrograph(sharp, size))
-    fit, tally = tally_of(pair)
-    assert fit.sigma_px == pytest.approx(np.sqrt(8), abs=0.01)
-    assert tally.rse < 0.01 * seen.std()
+def test_rounding_is_not_read_as_a_blur(rng):
+    fine = scene(rng, (60, 72), 2) + 1e4
+    fit, tally = tally_of(pair_of((3 * fine - 7).astype(np.float32), fine))
+    assert fit.sigma_px == 0
+    assert fit.alpha == pytest.approx(3, rel=1e-5)
+    assert tally.rsp == pytest.approx(1)
 
 
 def test_parts_are_the_whole(rng):

@@ -47,10 +47,6 @@ def test_a_card_holds_it(place):
     )
 
 
-def test_a_place_of_few_blocks_has_none():
-    assert BlockFeatures.from_parts([texture(8, 0)[:100, :100]]) is None
-
-
 @pytest.mark.parametrize(
     "wrong", [{"limit": "a"}, {"looks": [[1.0, 2.0]]}, {"spread": [0.0] * 16}]
 )

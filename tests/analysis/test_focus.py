@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 
 from napari_semsr.analysis import Falloff
-from napari_semsr.analysis.familiarity import _COARSE, _DEPTH_DB, _FINE, _SHARP_EDGES_DB
 from napari_semsr.core import CheckpointError, Micrograph, parse_pixel_size
 from napari_semsr.simulation import MicroscopeOptions
 from napari_semsr.simulation.optics import (
@@ -25,23 +24,6 @@ def lens(options: MicroscopeOptions, depths: float, v: np.ndarray) -> np.ndarray
     middle = found.shape[0] // 2
     row = np.abs(found[middle, middle:])
     return np.interp(np.minimum(v, 1) * 2 * _SAMPLES, np.arange(row.size), row)
-
-
-def ideal_falloff(options: MicroscopeOptions, depths: float, steepness: float) -> float:
-    v = np.linspace(0.01, 1, 2000)
-    power = v**-steepness * lens(options, depths, v) ** 2
-
-    def mean(low: float, high: float) -> float:
-        band = (low <= v) & (v < high)
-        return float((power[band] * v[band]).sum() / v[band].sum())
-
-    return 10 * np.log10(mean(*_COARSE) / mean(*_FINE))
-
-
-def test_the_limits_follow_from_the_transfer_of_a_lens():
-    assert ideal_falloff(OPTICS, 1, 3) == pytest.approx(_SHARP_EDGES_DB, abs=0.2)
-    near, far = (ideal_falloff(OPTICS, z, 2) for z in (0, 1))
-    assert far - near == pytest.approx(_DEPTH_DB, abs=0.3)
 
 
 def scan(depths: float, *, steepness: float = 2.0, seed: int = 0, side: int = 512):

@@ -4,7 +4,6 @@ import pytest
 from napari_semsr.analysis.gaps import (
     choose_bin_edges,
     compute_fraction_interval,
-    compute_mean_interval,
     compute_width_histogram,
 )
 from napari_semsr.core import OptionError
@@ -53,12 +52,3 @@ def test_wilson_knows_the_share_of_none_and_of_all():
     # Newcombe (1998), table I: 81 of 263
     found = compute_fraction_interval(81, 263)
     assert found == pytest.approx((0.2553, 0.3662), abs=1e-4)
-
-
-def test_interval_of_a_mean_is_the_same_twice_and_none_of_few():
-    values = np.random.default_rng(2).exponential(1, 20)
-    low, high = compute_mean_interval(values)
-    assert (low, high) == compute_mean_interval(values)
-    mean = values.mean()
-    assert high - mean > mean - low > 0  # longer on the side of the tail
-    assert compute_mean_interval(values[:4]) is None

@@ -32,14 +32,6 @@ def row(gap: float, heights=(100, 100)) -> np.ndarray:
     return discs((40, left, 20, heights[0]), (40, right, 20, heights[1]))
 
 
-def test_noise_is_no_particles(rng):
-    empty = rng.normal(30, 2, (128, 128))
-    found = gaps_of(micrograph(empty))
-    assert (found.particles, found.pairs) == (0, 0)
-    seen = row(8.0, (20, 20)) + rng.normal(0, 2, (80, 160))
-    assert gaps_of(micrograph(seen)).particles == 2
-
-
 @pytest.mark.parametrize("width", [3.0, 8.0])
 def test_width_is_that_between_the_rims(width):
     found = gaps_of(micrograph(row(width), 2.0))

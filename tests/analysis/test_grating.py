@@ -113,26 +113,6 @@ def test_gratings_that_cannot_be_read_are_refused():
         measured(image)
 
 
-def edges(pitch, duty):
-    """Lines of which both edges are bright, as an electron microscope shows them."""
-    x = np.indices((320, 320), float)[1]
-    left, right = (np.abs((x - at) % pitch - pitch / 2) for at in (0, duty * pitch))
-    image = sum(np.exp(-((part - pitch / 2) ** 2) / 4) for part in (left, right))
-    return image + 0.02 * np.random.default_rng(0).normal(size=x.shape)
-
-
-def test_lines_with_bright_edges_are_not_counted_twice():
-    found = measured(edges(20, 0.46), pitch=20)
-    assert found.pixel_size_nm == pytest.approx((NM, NM), rel=2e-3)
-
-
-def test_hum_along_a_grating_is_no_order_of_it():
-    x = np.indices((SIDE, SIDE), float)[1]
-    image = sum(a * np.cos(2 * np.pi * x / p) for a, p in ((1, PITCH), (0.4, 26.0)))
-    image += 0.2 * np.random.default_rng(0).normal(size=x.shape)
-    assert measured(image).pixel_size_nm == pytest.approx((NM, NM), rel=2e-3)
-
-
 def test_a_centre_off_the_middle_is_found():
     centre = (-18.0, 11.0)  # a sixth of the half side
     found = measured(picture("square", bent=-0.08, centre=centre))

@@ -1,6 +1,5 @@
 """A comparison with the truth is split where the light's frequencies end."""
 
-import json
 import math
 
 import numpy as np
@@ -8,10 +7,8 @@ import pytest
 
 import napari_semsr as semsr
 from napari_semsr.analysis import measure_metrics
-from napari_semsr.analysis.light import split_frequencies
 from napari_semsr.analysis.metrics import compute_psnr_gain
 from napari_semsr.core import InputRecord, Micrograph, OptionError, Provenance
-from napari_semsr.core.fourier import tukey_window_2d
 from tests.refusals import refused, warned
 
 SIZE = (10.0, 10.0)
@@ -44,22 +41,6 @@ def _gain(after, before, truth):
     """Gains in dB below and above the cut-off."""
     found = (_measure(image, truth).band_errors for image in (after, before))
     return [compute_psnr_gain(*errors)[0] for errors in zip(*found, strict=True)]
-
-
-@pytest.mark.parametrize(
-    ("shape", "size"), [((64, 64), (8.0, 14.0)), ((65, 90), (10.0, 10.0))], ids=str
-)
-def test_both_parts_add_up_to_the_windowed_plane(shape, size):
-    plane = np.random.default_rng(0).normal(3, 1, shape)
-    below, above = split_frequencies(plane, END, size)
-    window = tukey_window_2d(shape, 0.5)
-    whole = (plane - plane.mean()) * window / np.sqrt((window**2).mean())
-    np.testing.assert_allclose(below + above, whole, atol=1e-12)
-    added = (below**2).mean() + (above**2).mean()
-    assert added == pytest.approx((whole**2).mean())
-    # white noise: as the frequencies within a circle, out of all
-    share = math.pi * size[0] * size[1] / END**2
-    assert (below**2).mean() / added == pytest.approx(share, rel=0.35)
 
 
 def test_a_gain_is_told_in_the_band_where_it_is(parts):
@@ -96,14 +77,3 @@ def test_a_length_that_no_light_has_is_refused(parts, wrong, verb):
         getattr(semsr, verb)(*parts[:2], cut_off_nm=wrong, pixel_size_nm=10, **how)
     with refused(OptionError, "pixel-size-missing", match="`pixel_size_nm`"):
         semsr.metrics(*parts[:2], cut_off_nm=END)
-
-
-@pytest.mark.broad
-def test_a_scan_of_an_image_of_unknown_scale_has_no_cut_off(tmp_path, rng):
-    semsr.write(Micrograph(rng.random((200, 200), np.float32)), tmp_path / "a.tif")
-    scan = tmp_path / "scan"
-    semsr.simulate(scan, image=tmp_path / "a.tif", frames_grid=(1, 2), frame_px=64)
-    microscope = json.loads((scan / "truth" / "microscope.json").read_text())
-    assert microscope["cut_off_period_nm"] is None
-    frames = [scan / f"frame_00{n}.tif" for n in range(2)]
-    assert semsr.metrics(*frames, pixel_size_nm=10).cut_off_nm is None

@@ -13,11 +13,6 @@ from napari_semsr.analysis import (
     structural_similarity,
     sum_section_errors,
 )
-from napari_semsr.analysis.metrics import (
-    average_gradient,
-    contrast,
-    spatial_frequency,
-)
 from napari_semsr.core import Micrograph, OptionError, ReadError, ShapeError, run
 from tests.refusals import refused, warned
 
@@ -50,25 +45,6 @@ def test_figures_of_a_pair_are_those_of_scikit_image_and_of_the_data_range(image
     assert found.ssim_gao == pytest.approx(structural_similarity(*values, 255, k2=0.02))
     wide = measure_metrics(Micrograph(a), Micrograph(b), data_range=1000)
     assert wide.ssim == pytest.approx(structural_similarity(*values, 1000))
-
-
-def test_identical_and_tiny_images_have_what_is_defined(images):
-    found = measure_metrics(Micrograph(images[1]), Micrograph(images[1]))
-    assert found.psnr_db is None
-    assert found.identical
-    assert found.ssim == pytest.approx(1)
-    a, b = np.zeros((1, 3)), np.array([[0.0, 1.0, 2.0]])
-    found = measure_metrics(Micrograph(a), Micrograph(b))
-    assert found.ssim is None
-    assert found.psnr_db is not None
-    assert found.average_gradient == 0
-
-
-def test_sharpness_of_what_is_known():
-    image = np.random.default_rng(1).random((33, 33))
-    assert contrast(image) == pytest.approx(spatial_frequency(image) ** 2 / 2)
-    rows, columns = np.mgrid[:6, :9].astype(float)
-    assert average_gradient(3 * rows + 4 * columns) == pytest.approx(np.sqrt(12.5))
 
 
 def test_no_reference_figures_are_on_the_scale_of_255(images) -> None:
@@ -151,15 +127,6 @@ def test_figures_do_not_depend_on_the_unit_of_grey_levels(images, factor):
     for name in ("psnr_db", "ssim", "nrmse", "contrast", "gain"):
         assert getattr(other, name) == pytest.approx(getattr(plain, name))
     assert other.offset == pytest.approx(plain.offset * factor)
-
-
-def test_errors_of_parts_add_up_to_the_whole(images) -> None:
-    a, b = (image.astype(float) for image in images)
-    parts = sum_section_errors(a, b)
-    assert parts.shape == (16,)
-    assert parts.sum() == pytest.approx(((a - b) ** 2).sum())
-    assert parts[0] == pytest.approx(((a - b)[:10, :14] ** 2).sum())
-    assert parts[-1] == pytest.approx(((a - b)[30:, 42:] ** 2).sum())
 
 
 def test_gain_is_the_difference_of_psnr_and_its_error_the_jackknifes(images):

@@ -26,13 +26,6 @@ def seen(image: Micrograph, rng: np.random.Generator, noise: float) -> Micrograp
     return image.replace(data=data, name="seen")
 
 
-@pytest.mark.parametrize("noise", [0.0, 60.0])
-def test_an_image_that_light_confirms_leaves_little(sharp, rng, noise):
-    found = run(measure_misfit(seen(sharp, rng, noise), sharp))
-    assert found.share < 0.15
-    assert found.noise == pytest.approx(noise, abs=10)
-
-
 def test_what_is_drawn_without_light_shows_on_the_map(sharp, rng):
     before = seen(sharp, rng, 20.0)
     data = sharp.data.copy()

@@ -77,21 +77,6 @@ def test_missing_pixels_are_left_out_across_and_gaps_stay():
     np.testing.assert_allclose(found.intensity[~gap], at[~gap])
 
 
-@pytest.mark.parametrize("gap", [None, (15, 25), (62, 75)])
-def test_plain_widths_are_not_read_across_gaps(gap):
-    image = 10 + 100 * bell(COLUMNS - 60, 12)
-    edge = 10 + 100 / (1 + np.exp((60 - COLUMNS) / 1.5))
-    if gap:
-        image[:, slice(*gap)] = edge[:, slice(*gap)] = np.nan
-    (line,) = measure_profile(read_profile(Micrograph(image), ACROSS)).lines
-    step = measure_profile(read_profile(Micrograph(edge), ACROSS)).edge
-    if gap and gap[0] > 50:
-        assert line.plain_fwhm is step.plain_width is None
-    else:
-        assert line.plain_fwhm == pytest.approx(12, abs=0.1)
-        assert step.plain_width == pytest.approx(2 * math.log(9) * 1.5, abs=0.2)
-
-
 @pytest.mark.parametrize(("fwhm", "degrees", "sign"), [(3.0, 20, 1), (8.0, 45, -1)])
 def test_width_is_that_of_what_was_drawn(fwhm, degrees, sign):
     turn = math.radians(degrees)
@@ -107,17 +92,6 @@ def test_width_is_that_of_what_was_drawn(fwhm, degrees, sign):
     assert found.highest_line.fwhm.value == pytest.approx(fwhm, rel=0.01)
     assert found.highest_line.height * sign > 0
     assert found.highest_line.plain_fwhm == pytest.approx(fwhm, rel=0.12)
-
-
-def test_a_bar_is_read_as_a_box():
-    image = area(lambda _, x: 1.0 * (np.abs(x - 60.4) < 7))
-    rng = np.random.default_rng(0)
-    noisy = image + rng.normal(0, 0.05, image.shape)
-    main = measure_profile(
-        read_profile(Micrograph(noisy), ACROSS, width_px=5)
-    ).highest_line
-    assert main.model == "box"
-    assert main.fwhm.low < 14 < main.fwhm.high
 
 
 def test_distance_and_dip_of_a_pair():
@@ -137,33 +111,6 @@ def test_distance_and_dip_of_a_pair():
     (near,) = pair(8.8).pairs
     assert (near.rayleigh, near.sparrow) == ("not resolved", "resolved")
     assert not pair(5.0).pairs
-
-
-def test_no_distance_is_told_of_a_line_without_a_fit():
-    image = 1.0 * (COLUMNS == 11) + bell(COLUMNS - 80, 10)  # four pixels tell no line
-    found = measure_profile(read_profile(Micrograph(image), ACROSS))
-    (pair,) = found.pairs
-    assert [line.model for line in found.lines] == ["none", "gaussian"]
-    assert (found.lines[0].place, found.lines[0].position) == (None, 1)
-    assert (pair.distance, pair.dip, pair.rayleigh) == (None, None, "undecided")
-    assert pair.plain_distance == pytest.approx(69, abs=0.1)
-    assert "no fit" in pair.reason
-
-
-@pytest.mark.parametrize("height", [2.0])
-def test_where_lines_fill_the_curve_no_dip_is_told(height):
-    noise = np.random.default_rng(0).normal(size=COLUMNS.shape)
-    wave = 100 + height * np.sin(2 * np.pi * COLUMNS / 20) + noise
-    found = measure_profile(read_profile(Micrograph(wave), ACROSS, width_px=9))
-    assert found.pairs
-    for pair in found.pairs:
-        assert (pair.dip, pair.rayleigh) == (None, "undecided")
-        assert pair.sparrow == "resolved"  # any dip, above whatever background
-        assert "background" in pair.reason
-    # the same lines, three of them
-    three = np.where(np.abs(COLUMNS - 60) < 25, wave, 100 - height + noise)
-    found = measure_profile(read_profile(Micrograph(three), ACROSS, width_px=9))
-    assert [pair.rayleigh for pair in found.pairs] == ["resolved"] * 2
 
 
 @pytest.mark.parametrize("sign", [1, -1])

@@ -41,14 +41,6 @@ def test_a_bar_is_measured_from_end_to_end_and_ticks_between_their_middles(field
     assert find_scale_bar(ticked).length_px == 118
 
 
-def test_a_bar_that_its_label_breaks_is_whole(field):
-    _line(field, 365, 350, 400)
-    _line(field, 365, 440, 492)
-    _ticks(field, 365, 350, 492, 5)
-    field[358:374, 410:412] = field[358:374, 420:423] = 255  # the label
-    assert find_scale_bar(field).length_px == 140
-
-
 @pytest.mark.parametrize(
     ("left", "gap", "right", "found"),
     [(40, 4, 40, True), (40, 3, 40, False), (30, 182, 30, False), (30, 60, 49, False)],

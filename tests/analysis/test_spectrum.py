@@ -36,29 +36,6 @@ def test_a_wave_peaks_at_its_physical_frequency() -> None:
     assert peak == pytest.approx(1000 / 160, abs=1000 / (96 * 20))
 
 
-@pytest.mark.parametrize("shape", [(16, 16), (15, 22)])
-def test_centred_spectrum_is_that_of_the_full_transform(shape):
-    image = np.random.default_rng(1).standard_normal(shape)
-    found = measure_spectrum(Micrograph(image), SpectrumOptions(tukey=0)).image
-    full = np.abs(np.fft.fftshift(np.fft.fft2(image - image.mean()))) ** 2 / image.size
-    floor = full.max() * 1e-12
-    np.testing.assert_allclose(
-        found.data, np.log10(np.maximum(full, floor)), atol=1e-3, rtol=1e-4
-    )
-    middle = (shape[0] // 2, shape[1] // 2)
-    assert found.data[middle] == found.data.min()
-
-
-def test_axes_are_frequencies() -> None:
-    image = Micrograph(np.eye(8), pixel_size_nm=parse_pixel_size((10.0, 20.0)))
-    found = measure_spectrum(image)
-    step = (1000 / 80, 1000 / 160)
-    assert found.image.scale == pytest.approx(step)
-    assert found.image.origin == pytest.approx((-4 * step[0], -4 * step[1]))
-    assert found.image.metadata["frequency_unit"] == "1/um"
-    assert found.radial.power.shape == found.radial.frequency_per_px.shape
-
-
 def test_an_image_without_contrast_is_refused() -> None:
     with refused(ShapeError, "image-blank", match="blank"):
         compute_radial_spectrum(

@@ -1,26 +1,16 @@
 import numpy as np
 import pytest
 
-from napari_semsr.analysis.frc.crossing import (
-    FrcCriterion,
-    find_first_crossing,
-)
-
-FREQUENCY = np.arange(6) / 10
+from napari_semsr.analysis.frc.crossing import FrcCriterion, fit_slope
 
 
-@pytest.mark.parametrize(
-    ("curve", "start", "expected"),
-    [
-        ([1.0, 0.0, 1.0, 0.0, 0.0, 0.0], 1, 0.25),  # the field's mean is no ring
-        ([0, 1.0, 0.0, 1.0, 1.0, 0.0], 2, 0.45),  # inner rings are skipped
-        ([1.0] * 6, 1, np.nan),
-    ],
-)
-def test_first_crossing_is_where_the_curve_falls(curve, start, expected):
-    half = np.full(6, 0.5)
-    found = find_first_crossing(np.array([curve]), half, FREQUENCY, start=start)
-    assert found[0] == pytest.approx(expected, nan_ok=True)
+def test_slope_is_that_of_the_rings_beside_the_crossing() -> None:
+    frequency = np.arange(12) / 20
+    curve = np.clip(1.2 - 10 * (frequency - 0.1), 0.2, 0.8)[None]  # steep within 0.06
+    found = fit_slope(curve, np.array([0.17]), frequency, np.ones(12))
+    inside = np.abs(frequency - 0.17) <= 1.5 / 20
+    expected = np.polyfit(frequency[inside], curve[0, inside], 1)[0]
+    assert found[0] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import dask.array as da
 import numpy as np
 import pytest
@@ -29,14 +27,6 @@ def test_map_lies_on_the_block_centres_and_agrees_with_its_statistics(pair):
     assert found.median_nm == pytest.approx(50, rel=0.1)
 
 
-def test_uncalibrated_map_is_in_pixels(pair) -> None:
-    found = run(measure_frc_map(*pair, FrcMapOptions(step=32, estimator="plain")))
-    assert found.unit == "px"
-    assert found.median_nm is None
-    assert found.map.scale == (32.0, 32.0)
-    assert found.percentile(50) == pytest.approx(5.0, rel=0.12)
-
-
 def test_lazy_input_and_strips_give_the_same_map(pair, monkeypatch):
     options = FrcMapOptions(step=32)
     whole = run(measure_frc_map(*pair, options))
@@ -46,15 +36,6 @@ def test_lazy_input_and_strips_give_the_same_map(pair, monkeypatch):
     monkeypatch.setattr("napari_semsr.analysis.frc.map.STRIP_PIXELS", 1)
     strips = run(measure_frc_map(*pair, options))
     np.testing.assert_allclose(whole.measured_values, strips.measured_values, rtol=1e-5)
-
-
-def test_each_block_equals_its_own_measurement(pair) -> None:
-    found = run(measure_frc_map(*pair, FrcMapOptions(step=40)))
-    cut = [m.replace(data=m.data[40:104, 80:144]) for m in pair]
-    alone = run(measure_frc_map(*cut))
-    np.testing.assert_allclose(
-        alone.measured_values[0, 0], found.measured_values[1, 2], rtol=1e-3
-    )
 
 
 def test_failed_blocks_are_nan_with_a_reason_and_filling_is_visible(pair) -> None:
@@ -100,24 +81,6 @@ def test_identical_blocks_say_nothing_of_the_field(pair) -> None:
     assert np.isnan(found.map.data).all()
     assert found.percentile(50) is None
     assert found.field_reason is None
-
-
-def test_interval_of_the_median_narrows_with_blocks_and_holds_the_pixel_size(pair):
-    a = pair[0].replace(pixel_size_nm=10.0)
-    whole = run(measure_frc_map(a, pair[1], FrcMapOptions(step=64)))
-    found = replace(whole, model_error=0.0)
-    low, high = found.median_interval
-    assert low * high == pytest.approx(found.median_nm**2)
-    half = float(np.log(high / found.median_nm))
-    noise = np.sqrt(np.mean(found.relative_sd[np.isfinite(found.measured_values)] ** 2))
-    blocks = found.blocks - found.failed
-    assert half == pytest.approx(1.96 * noise * np.sqrt(np.pi / 2 / blocks), rel=1e-3)
-    closer = replace(found, step=32)  # of each block a quarter is its own
-    assert np.log(closer.median_interval[1] / found.median_nm) > 1.5 * half
-    unsure = replace(found, size_error=0.2)
-    assert np.log(unsure.median_interval[1] / found.median_nm) == pytest.approx(
-        np.hypot(half, 1.96 * 0.2), rel=1e-3
-    )
 
 
 def test_some_of_the_blocks_are_summed_up(pair) -> None:

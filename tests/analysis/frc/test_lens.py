@@ -6,7 +6,6 @@ from scipy import optimize
 
 import napari_semsr as semsr
 from napari_semsr.analysis import FrcOptions, measure_frc
-from napari_semsr.analysis.frc.blocks import correlate_blocks
 from napari_semsr.core import Micrograph, OptionError, Provenance, ideal_otf
 from tests.refusals import refused
 
@@ -35,32 +34,13 @@ def under_lens(shape, contrast, rng, *, end=END, pitch=(1.0, 1.0)):
     return np.fft.irfft2(spectrum, s=(rows, columns))[: shape[0], : shape[1]]
 
 
-def exposures(field, rng, count=2, size=(NM, NM)):
-    return [Micrograph(field + rng.standard_normal(field.shape), size) for _ in "ab"][
-        :count
-    ]
+def exposures(field, rng, size=(NM, NM)):
+    return [Micrograph(field + rng.standard_normal(field.shape), size) for _ in "ab"]
 
 
 def told(numerical_aperture: float) -> Provenance:
     lens = {"wavelength_nm": 540.0, "numerical_aperture": numerical_aperture}
     return Provenance(job="simulate", options={"optics": "pupil", **lens})
-
-
-@pytest.mark.parametrize("contrast", [1e4])
-def test_blocks_meet_the_analytic_crossing(rng, contrast: float) -> None:
-    fields = np.stack([under_lens((64, 64), contrast, rng) for _ in range(64)])
-    pair = [
-        (fields + rng.standard_normal(fields.shape)).astype(np.float32) for _ in "ab"
-    ]
-    truth = END / crossing(contrast)
-    blind, found = (correlate_blocks(*pair, end=end) for end in (None, 1 / END))
-    bias = [np.nanmean(1 / item.crossing) / truth - 1 for item in (blind, found)]
-    assert bias[0] < -0.01
-    assert abs(bias[1]) < 0.02
-    assert found.under_lens.mean() > 0.95
-    inside = np.abs(np.log(1 / found.crossing / truth)) < 1.96 * found.spread
-    assert inside.mean() > 0.95
-    assert np.median(found.spread) < np.median(blind.spread)
 
 
 def test_one_image_halves_reference_and_oblong_pixels_are_read_so_too(rng) -> None:
@@ -90,10 +70,9 @@ def test_one_image_halves_reference_and_oblong_pixels_are_read_so_too(rng) -> No
         assert "with ideal optics of cut-off" in found.method
 
 
-@pytest.mark.parametrize("wrong", [1.4])
-def test_signal_beyond_a_cut_off_is_measured_and_told(rng, wrong: float) -> None:
+def test_signal_beyond_a_cut_off_is_measured_and_told(rng) -> None:
     pair = exposures(under_lens((256, 256), 1000.0, rng), rng)
-    found = measure_frc(*pair, FrcOptions(cut_off_nm=wrong * END * NM))
+    found = measure_frc(*pair, FrcOptions(cut_off_nm=1.4 * END * NM))
     blind = measure_frc(*pair)
     assert found.resolution_nm == blind.resolution_nm
     assert found.interval_nm == blind.interval_nm
