@@ -48,17 +48,6 @@ def test_sets_share_no_pixel_and_lie_inside(layout):
     assert np.sum(masks, axis=0).max() == 1
 
 
-def test_overlapping_patches_keep_the_shares_and_lose_few():
-    test, most_lost = 0.1, 8
-    options = PairOptions(patch=128, step=64, validation=0.1, test=test)
-    places = list(generate_patches(0, (690, 483), options))
-    sets = split_patches(places, options)
-    kept = sum(len(sets[name]) for name in SPLITS)
-    assert len(places) - kept <= most_lost
-    for name, share in (("validation", 0.1), ("test", test)):
-        assert abs(len(sets[name]) - share * kept) < 2
-
-
 def test_shares_are_kept_and_of_many_small_images_whole_ones_are_held_out():
     options = PairOptions(patch=32, step=16)
     places = [

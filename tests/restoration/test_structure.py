@@ -19,7 +19,7 @@ def background(kind: str, seed: int) -> np.ndarray:
     x = rng.normal(0, 10, (SIZE, SIZE))
     y, across = np.mgrid[:SIZE, :SIZE]
     if kind == "correlated":
-        x = 70 * ndimage.gaussian_filter(x, 2.0)
+        x = 7 * ndimage.gaussian_filter(x, 2.0)
     elif kind == "counts under shading":
         light = 30 * (1.2 + np.cos((2 * y + across) / SIZE))
         x = rng.poisson(light) * 1.0
