@@ -104,3 +104,15 @@ def test_what_cannot_be_compared_or_tells_nothing_is_refused(rng):
         assert ("exchange both" in str(caught.value)) == can_exchange
     with refused(ShapeError, "no-overlap"):
         AlignedPair.from_images(near, near.replace(origin=(9000.0, 0.0)))
+
+
+@pytest.mark.broad
+def test_sampled_field_is_fitted_as_the_whole_is(rng):
+    from dask import array as da
+
+    sharp = da.tile(da.from_array(scene(rng, (256, 256), 1), 256), (17, 17))
+    blur = {"depth": 12, "boundary": "reflect", "sigma": 2}
+    seen = sharp.map_overlap(ndimage.gaussian_filter, **blur)
+    fit = run(fit_blur_and_gain(pair_of(seen, sharp)))
+    assert fit.looked_at < 0.5
+    assert fit.sigma_px == pytest.approx(2, abs=0.02)

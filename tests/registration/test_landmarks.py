@@ -98,3 +98,10 @@ def test_landmarks_outside_their_image_are_refused():
 def test_what_are_no_pairs_are_refused(moving, fixed, code):
     with refused(RegistrationError, code):
         Landmarks(moving, fixed)
+
+
+def test_a_place_that_was_set_twice_is_refused():
+    landmarks = _pairs(SIMILAR, 6)
+    landmarks.fixed[4] = landmarks.fixed[1] + 1
+    with refused(RegistrationError, "landmarks-alike", match=" 2 and 5 .* fixed "):
+        fit_landmarks(landmarks)

@@ -76,3 +76,15 @@ def test_one_frame_has_no_halves(scan, solution, whole):
     alone = replace(solution, positions_px=positions)
     with refused(RegistrationError, "too-few-frames", match="got 1"):
         run(plan_mosaic_halves(scan.acquisition, alone, whole))
+
+
+def test_scattered_frames_put_one_into_each_half(whole):
+    positions = np.random.default_rng(0).uniform(0, 400, (24, 2))
+    first = select_first_half_frames(
+        replace(whole, positions=positions, shape=(560, 560))
+    )
+    counts = np.zeros((2, 560, 560), int)
+    for number, (y, x) in zip(first.astype(int), np.rint(positions), strict=True):
+        counts[number, int(y) : int(y) + 128, int(x) : int(x) + 128] += 1
+    twice = counts.sum(axis=0) >= 2
+    assert np.mean((counts > 0).all(axis=0)[twice]) > 0.9

@@ -204,3 +204,14 @@ def test_each_overlap_is_reported_with_its_shift_and_doubt(square_scan):
     far = hung(square_scan, every, 15.0)
     assert [(p.first, p.second) for p in far.pairs if not p.used] == [(5, 6)]
     assert far.rejected_worst_px == 15
+
+
+def test_too_few_frames_of_a_grid_ask_for_another_one(square_scan):
+    bare = square_scan.acquisition.replace(nominal_px=None, grid=(3, 3))
+    state = placed(replace(square_scan, acquisition=bare))
+    state.positions[2:] = np.nan
+    joint = Overlap(0, 1, tuple(square_scan.truth[1] - square_scan.truth[0]), 9.0)
+    state.layout, state.is_stated = Layout(state.positions, (joint,), ()), False
+    said = " ".join(finish_solution(state).warnings)
+    assert "check the grid and order, or pass positions." in said
+    assert "set grid" not in said

@@ -6,7 +6,11 @@ import pytest
 from napari_semsr.core import RegistrationError
 from napari_semsr.core.progress import run
 from napari_semsr.stitching import StitchOptions, solve_mosaic
-from napari_semsr.stitching.flat_field import FlatField, estimate_initial_flat
+from napari_semsr.stitching.flat_field import (
+    FlatField,
+    estimate_initial_flat,
+    find_field_centre,
+)
 from napari_semsr.stitching.frames import CorrectedFrames
 from napari_semsr.stitching.shading import choose_flat_field
 from tests.refusals import refused
@@ -100,3 +104,9 @@ def test_frames_that_agree_pixel_by_pixel_are_refused(scene):
     )
     with refused(RegistrationError, "fixed-pattern"):
         run(solve_mosaic(scan.acquisition))
+
+
+def test_the_centre_of_a_round_field_is_found():
+    flat = scans.round_flat(128, centre=(0.06, -0.05), radius=0.43)
+    found, _ = find_field_centre(flat)
+    assert found == pytest.approx((63.5 + 128 * 0.06, 63.5 - 128 * 0.05), abs=0.7)

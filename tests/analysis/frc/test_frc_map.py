@@ -100,3 +100,11 @@ def test_grey_levels_of_any_size_give_the_same_map(pair) -> None:
     found = run(measure_frc_map(*scaled, options))
     np.testing.assert_allclose(found.measured_values, plain.measured_values, rtol=1e-3)
     assert found.failed == plain.failed
+
+
+def test_uncalibrated_map_is_in_pixels(pair) -> None:
+    found = run(measure_frc_map(*pair, FrcMapOptions(step=32, estimator="plain")))
+    assert found.unit == "px"
+    assert found.median_nm is None
+    assert found.map.scale == (32.0, 32.0)
+    assert found.percentile(50) == pytest.approx(5.0, rel=0.12)
