@@ -38,13 +38,14 @@ def scan(depths: float, *, steepness: float = 2.0, seed: int = 0, side: int = 51
     return Micrograph(plane.astype(np.float32), SIZE, "scan")
 
 
-@pytest.mark.parametrize("depths", [0.0, 0.5])
-def test_nothing_within_half_the_depth_is_out_of_focus(depths):
-    found = Falloff.from_image(scan(depths), CUT_OFF)
-    place = Falloff.from_image(scan(0.0, seed=9), CUT_OFF)
-    assert found is not None
-    assert not found.is_out_of_focus()
-    assert not found.is_out_of_focus(place)
+@pytest.mark.parametrize("steepness", [2.0, 3.0])
+def test_nothing_within_half_the_depth_is_out_of_focus(steepness):
+    place = Falloff.from_image(scan(0.0, steepness=steepness, seed=9), CUT_OFF)
+    for depths in (0.0, 0.5):
+        found = Falloff.from_image(scan(depths, steepness=steepness), CUT_OFF)
+        assert found is not None
+        assert not found.is_out_of_focus()
+        assert not found.is_out_of_focus(place)
 
 
 @pytest.mark.parametrize("depths", [1.5, 2.0])

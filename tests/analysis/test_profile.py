@@ -94,6 +94,14 @@ def test_width_is_that_of_what_was_drawn(fwhm, degrees, sign):
     assert found.highest_line.plain_fwhm == pytest.approx(fwhm, rel=0.12)
 
 
+def test_a_bar_that_fills_most_of_the_profile_is_a_line_all_the_same():
+    image = ndimage.gaussian_filter(1.0 * (np.abs(COLUMNS - 60) <= 35), 1.5)
+    noisy = image + np.random.default_rng(0).normal(0, 0.05, image.shape)
+    found = measure_profile(read_profile(Micrograph(noisy), ACROSS, width_px=3))
+    assert not found.dark
+    assert found.highest_line.fwhm.value == pytest.approx(71, abs=0.3)
+
+
 def test_distance_and_dip_of_a_pair():
     def pair(apart):
         sides = (bell(COLUMNS - 60 + side * apart / 2, 8.0) for side in (-1, 1))
