@@ -1,7 +1,5 @@
 """What lies between two images: blends and differences, in memory and lazy."""
 
-import warnings
-
 import dask.array as da
 import numpy as np
 import pytest
@@ -72,16 +70,6 @@ def test_an_image_is_drawn_in_the_pixels_of_what_was_made_of_it():
     assert second.shape == coarse.shape
 
 
-def test_levels_that_an_image_has_are_taken_and_others_made(before):
-    known = [downsample_block(before.data)]
-    result = before.replace(data=before.data + 1)
-    taken = run(resample_levels(before, known, result, levels_of(result)))
-    assert taken[0] is before.data
-    assert taken[1] is known[0]
-    made = run(resample_levels(before, (), result, levels_of(result)))
-    np.testing.assert_array_equal(made[1], known[0])
-
-
 def test_a_large_image_is_drawn_when_it_is_looked_at(rng):
     data = rng.normal(size=(1200, 40)).astype(np.float32)
     image = Micrograph(data, TEN)
@@ -125,14 +113,3 @@ def test_images_of_two_places_or_of_no_size_have_no_difference(before):
     bare = before.replace(pixel_size_nm=None, name="bare")
     with refused(ShapeError, "pixel-size-missing", match="'bare'"):
         subtract_images(bare, before)
-
-
-def test_values_beyond_single_precision_are_missing_without_a_warning(before):
-    huge = before.replace(data=np.full(before.shape, 1e300))
-    after = before.replace(data=np.ones(before.shape, np.float32))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        (blend,) = blend_levels([huge.data], [after.data], 0.5)
-        difference = subtract_images(huge, after).array()
-    assert not np.isfinite(blend).any()
-    assert not np.isfinite(difference).any()

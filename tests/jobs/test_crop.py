@@ -12,7 +12,6 @@ from napari_semsr.core.micrograph import (
     parse_pixel_size,
 )
 from napari_semsr.core.progress import run
-from napari_semsr.io.formats import write
 from napari_semsr.jobs.crop import CROP, CropOptions, crop_to_gap_free_box
 from tests.refusals import refused, warned
 
@@ -49,38 +48,6 @@ def test_box_keeps_pixels_type_and_place(tmp_path):
     again = crop(image, box_nm=(145, 25, 545, 555))
     np.testing.assert_array_equal(again.array(), part.array())
     assert again.origin == part.origin
-
-
-@pytest.mark.parametrize("origin", [(0.0, 0.0), (100.0, -40.0)])
-def test_box_in_nm_begins_with_the_pixel_at_its_corner(origin):
-    image = _image(origin=origin)
-    y, x = origin
-    part = crop(image, box_nm=(y, x, y + 100, x + 200))
-    assert part.origin == origin
-    np.testing.assert_array_equal(part.array(), image.data[:10, :20])
-
-
-def test_box_without_calibration_counts_pixels():
-    image = Micrograph(np.arange(30.0).reshape(5, 6))
-    part = crop(image, box=(1, 2, 3, 6))
-    assert part.origin == (1, 2)
-    assert part.pixel_size_nm is None
-    np.testing.assert_array_equal(part.array(), image.data[1:3, 2:6])
-
-
-@pytest.mark.parametrize("suffix", [None, ".ome.zarr", ".ome.tif", ".tif"])
-@pytest.mark.parametrize("size", [None, (7.7, 5.5)])
-def test_another_pixel_size_leaves_the_place(tmp_path, size, suffix):
-    whole = _image((80, 90), size=size)
-    path = None if suffix is None else tmp_path / f"part{suffix}"
-    part = crop(whole, box=(20, 30, 60, 80))
-    if path is not None:
-        part = crop(whole, path, box=(20, 30, 60, 80)).output
-    as_read = {"pixel_size_nm": (10, 12), "like_pixel_size_nm": (10, 12)}
-    found = crop(whole, like=part, **as_read)
-    np.testing.assert_array_equal(found.array(), whole.data[20:60, 30:80])
-    again = crop(part, box=(5, 7, 9, 9), pixel_size_nm=(10, 12))
-    assert again.origin == pytest.approx((250, 444))
 
 
 def test_like_an_image_on_the_same_grid_copies_pixels(tmp_path):
@@ -144,15 +111,6 @@ def test_gaps_are_left_out_of_both(tmp_path):
     assert np.isfinite(one.array()).all()
     np.testing.assert_allclose(one.array(), two.array(), atol=0.03)
     assert min(one.shape) > 90
-
-
-def test_gaps_of_one_image_are_left_out_without_a_box():
-    image = _waves((60, 80), 10.0, (100.0, 0.0))
-    image.data[:7] = image.data[:, 75:] = np.nan
-    part = crop(image, gap_free=True)
-    np.testing.assert_array_equal(part.array(), image.data[7:, :75])
-    assert part.origin == (170.0, 0.0)
-    assert part.metadata["crop"]["area"] == [7, 0, 60, 75]
 
 
 def test_align_finds_what_the_origin_does_not_tell(rng):
@@ -226,14 +184,6 @@ def test_what_cannot_be_cut_is_refused(like, options, code, values):
     assert str(caught.value).count("\n") == 0
 
 
-def test_uncalibrated_image_is_refused_by_name():
-    bare = _image(size=None, name="bare")
-    with refused(ShapeError, "pixel-size-missing", match="bare"):
-        crop(bare, like=_image())
-    with refused(ShapeError, "pixel-size-missing", match="bare"):
-        crop(bare, box_nm=(0, 0, 50, 50))
-
-
 def test_outputs_are_replaced_when_that_is_said(tmp_path):
     image, place = _image(), tmp_path / "a.ome.zarr"
     options = CropOptions(box=(0, 0, 9, 9))
@@ -260,15 +210,6 @@ def test_one_output_does_not_replace_the_other(tmp_path, part, beside):
         crop(image, tmp_path / part, overwrite=True, **how)
     assert read(tmp_path / "s.ome.zarr").shape == (9, 9)
     assert len(list(tmp_path.iterdir())) == 1
-
-
-def test_files_are_called_by_their_names(tmp_path):
-    for name, place in (("one.ome.tif", (0.0, 0.0)), ("two.ome.tif", (9e3, 0.0))):
-        write(_image(origin=place), tmp_path / name)
-    one, two = tmp_path / "one.ome.tif", tmp_path / "two.ome.tif"
-    with refused(ShapeError, "no-overlap", match="one.ome.tif .* two.ome.tif .* y 89"):
-        crop(one, like=two)
-    assert crop(one, box=(0, 0, 9, 9)).name == "one"
 
 
 @pytest.mark.parametrize("enhanced", ["image", "reference"])

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_semsr.core.errors import SemsrError, WriteError
+from napari_semsr.core.errors import WriteError
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
 from napari_semsr.inference.options import EnhanceOptions
@@ -57,10 +57,6 @@ def started(*words: object) -> AbstractContextManager[subprocess.Popen]:
     )
 
 
-def semsr(*words: object) -> subprocess.CompletedProcess[str]:
-    return children.run([*LINE_OF, *words, *LINE], env=ALONE)
-
-
 def tiles_done(store: Path) -> int:
     return len(list(store.glob("done/c/*/*")))
 
@@ -92,44 +88,6 @@ def read_complete(store: Path) -> bool:
     return store.is_dir() and not (store / "done").exists()
 
 
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::ResourceWarning")
-def test_killed_workers_of_a_cluster_lose_nothing(image, expected, rng):
-    from distributed import LocalCluster
-
-    store = image.with_name("cluster.ome.zarr")
-    with LocalCluster(
-        n_workers=2,
-        threads_per_worker=1,
-        dashboard_address="127.0.0.1:0",
-        worker_dashboard_address="127.0.0.1:0",
-        silence_logs=50,
-    ) as cluster:
-        how = {"options": TINY, "scheduler": cluster.scheduler_address}
-        killed, last, finished = 0, 0, False
-        while not finished:
-            try:
-                for step in ENHANCE.job(image, store, **how):
-                    if killed < WORKERS and step.done >= last + 2:
-                        last = step.done
-                        # one that has not joined yet would not be started again
-                        joined = cluster.scheduler.workers
-                        nannies = [
-                            one
-                            for one in cluster.workers.values()
-                            if one.pid and one.worker_address in joined
-                        ]
-                        if nannies:
-                            os.kill(nannies[killed % len(nannies)].pid, signal.SIGKILL)
-                            killed += 1
-                finished = True
-            except SemsrError as error:  # Dask gives up what four were killed with
-                assert "run again with `resume`" in str(error)  # noqa: PT017
-                how["resume"] = True
-        assert killed
-    np.testing.assert_array_equal(read(store).array(), expected)
-
-
 @pytest.mark.broad
 def test_a_full_disk_is_one_sentence_and_the_run_is_resumed(
     image, expected, monkeypatch
@@ -153,27 +111,3 @@ def test_a_full_disk_is_one_sentence_and_the_run_is_resumed(
     made = run(ENHANCE.job(image, output, options=TINY, resume=True))
     assert made.report.resumed == 5
     np.testing.assert_array_equal(read(output).array(), expected)
-
-
-@pytest.mark.slow
-def test_a_small_file_system_that_fills_up(image, expected, tmp_path):
-    place = tmp_path / "small"
-    place.mkdir()
-    words = ["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", str(place)]
-    if shutil.which("mount") is None or children.run(words).returncode:
-        pytest.skip("a small file system can only be mounted by root")
-    try:
-        store = place / "full.ome.zarr"
-        done = semsr(image, "-o", store)
-        assert done.returncode == 2
-        assert "No space left" in done.stderr.splitlines()[-1]
-        assert "--resume" in done.stderr.splitlines()[-1]
-        before = tiles_done(store)
-        assert 0 < before < 25
-        larger = ["mount", "-o", "remount,size=20m", str(place)]
-        assert children.run(larger).returncode == 0
-        done = semsr(image, "-o", store, "--resume")
-        assert done.returncode == 0, done.stderr
-        np.testing.assert_array_equal(read(store).array(), expected)
-    finally:
-        children.run(["umount", place])

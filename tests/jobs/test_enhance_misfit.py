@@ -16,7 +16,6 @@ from tests.tiny_models import write_tiny_model
 
 LINE = ("--tile", "64", "--precision", "fp32", "--device", "cpu")
 TINY = EnhanceOptions(tile=64, precision="fp32", device="cpu")
-SUPERLENS = {"recipe": {"data": {"sources": {"superlens": 1.0}}}}
 
 
 @pytest.fixture
@@ -42,15 +41,6 @@ def test_a_command_maps_the_misfit(field, tmp_path, capsys):
     line[3] = str(tmp_path / "b.tif")
     assert main([*line, *LINE]) == 0
     assert "Misfit" not in capsys.readouterr().out
-
-
-def test_models_of_an_instrument_tell_their_misfit(field, tmp_path, capsys):
-    model = str(write_tiny_model(tmp_path, training=SUPERLENS))
-    line = ["enhance", str(field), "-o", str(tmp_path / "a.tif"), "--model", model]
-    assert main([*line, *LINE]) == 0
-    told = capsys.readouterr().out
-    assert "of the input's contrast" in told
-    assert "true SEM images have a misfit of 42 ± 19 %" in told
 
 
 def test_a_field_of_noise_has_no_map(tmp_path, rng):

@@ -22,18 +22,6 @@ def _begin(layer, output, tiles):
     stop_at(ENHANCE.job(layer, output, options=SMALL), "Enhancing", tiles)
 
 
-@pytest.mark.broad
-def test_a_store_of_a_layer_is_completed_from_its_file(folder):
-    output = folder / "live.ome.zarr"
-    layer = read(folder / "first.tif").replace(name="as a layer")
-    _begin(layer, output, 2)
-    made = run(ENHANCE.job(folder / "first.tif", output, options=SMALL, resume=True))
-    assert made.report.resumed == 2
-    assert read(output).name == "as a layer"
-    other = run(ENHANCE.job(folder / "first.tif", folder / "b.ome.zarr", options=SMALL))
-    np.testing.assert_array_equal(read(output).array(), read(other.output).array())
-
-
 def test_a_store_of_a_file_is_completed_from_a_layer(folder):
     output = folder / "left.ome.zarr"
     _begin(folder / "first.tif", output, 2)

@@ -18,10 +18,8 @@ from napari_semsr.cli import main
 from napari_semsr.core import CheckpointError, Micrograph, OptionError, WriteError
 from napari_semsr.models import (
     CARD_KEY,
-    list_bundled_models,
     load_model,
     read_card,
-    resolve_model_path,
 )
 from tests.refusals import refused
 from tests.tiny_models import write_tiny_model
@@ -180,23 +178,6 @@ def _run_as_described(package):
     return said, weights
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", list_bundled_models())
-def test_every_bundled_model_goes_out_for_bioimageio(tmp_path, field, name):
-    out = tmp_path / "package.zip"
-    told = {}
-    if read_card(resolve_model_path(name)).architecture == "informed":
-        with refused(CheckpointError, "export-unsupported"):
-            semsr.export_model(name, out)
-        assert not out.exists()
-        told = {"field": field.replace(pixel_size_nm=(20.0, 20.0))}
-    semsr.export_model(name, out, **told)
-    _check_as_bioimageio(out)
-    said, _ = _run_as_described(out)
-    assert bool(said["attachments"]) != bool(told)
-    assert said["name"] == (f"{name}-told" if told else name)
-
-
 def test_a_package_brings_the_model_as_it_was(tmp_path, own_shelf, package, tiny):
     with zipfile.ZipFile(package) as held:
         (entry,) = yaml.safe_load(held.read("rdf.yaml"))["attachments"]
@@ -210,16 +191,6 @@ def test_a_package_brings_the_model_as_it_was(tmp_path, own_shelf, package, tiny
     semsr.export_model("as-onnx", tmp_path / "again.zip", authors=["A"])
     with zipfile.ZipFile(tmp_path / "again.zip") as held:
         assert not yaml.safe_load(held.read("rdf.yaml"))["attachments"]
-
-
-def test_a_package_keeps_the_range_of_pixel_sizes(tmp_path, own_shelf):
-    wide = write_tiny_model(tmp_path, name="wide", pixel_size_nm=(5.0, 12.0))
-    package = tmp_path / "wide.zip"
-    semsr.export_model(wide, package, authors=["A"])
-    made = semsr.import_model(package)
-    assert made.card["pixel_size_nm"] == [5, 12]
-    told = semsr.import_model(package, name="told", pixel_size_nm=5)
-    assert told.card["pixel_size_nm"] == [5, 5]
 
 
 @pytest.mark.broad
@@ -257,15 +228,6 @@ def test_a_package_is_read_and_written_without_a_network(
     }
     made = semsr.import_model(_change_surface(package, tmp_path, **changes))
     semsr.export_model(made.path, tmp_path / "again.zip", authors=["A"])
-
-
-def test_a_short_name_is_longer_in_a_package(tmp_path, own_shelf):
-    model = write_tiny_model(tmp_path, name="cat")
-    semsr.export_model(model, tmp_path / "cat.zip", authors=["A"])
-    changed = _change_surface(
-        tmp_path / "cat.zip", tmp_path, weights__onnx__sha256=None
-    )
-    assert semsr.import_model(changed).card["name"] == "cat"
 
 
 def _change_surface(package, tmp_path, **changes):
@@ -326,15 +288,6 @@ def test_scaling_of_a_package_becomes_ours(tmp_path, own_shelf, package, steps, 
     assert made.card["training"]["authors"] == ["A. Tester"]
     for key, value in found.items():
         assert made.card[key] == pytest.approx(value)
-
-
-def test_sides_without_a_scale_have_one_of_their_unit(tmp_path, own_shelf, package):
-    side = {"type": "space", "unit": "nanometer", "size": {"min": 640, "step": 4}}
-    channel = {"type": "channel", "channel_names": ["grey"]}
-    axes = [{"type": "batch"}, channel, *({**side, "id": one} for one in "yx")]
-    changes = {"inputs__0__axes": axes, "weights__onnx__sha256": None}
-    changed = _change_surface(package, tmp_path, **changes)
-    assert semsr.import_model(changed).card["pixel_size_nm"] == [1, 1]
 
 
 REFUSED = {
@@ -439,16 +392,6 @@ def test_what_aliases_of_a_package_repeat_is_bounded(tmp_path, package):
     out = zipped(tmp_path / "p.zip", **{"rdf.yaml": "\n".join(lines)})
     with refused(CheckpointError, "unsafe-content"):
         semsr.import_model(out)
-
-
-@pytest.mark.broad
-def test_halves_of_letters_in_a_package_are_joined(tmp_path, own_shelf, package):
-    changes = {"weights__onnx__sha256": None, "name": "halves"}
-    out = _change_surface(
-        package, tmp_path, **changes, description="\ud83d\udd2c \ud800"
-    )
-    made = semsr.import_model(out)
-    assert made.card["description"] == "\U0001f52c \ufffd"
 
 
 @pytest.mark.broad

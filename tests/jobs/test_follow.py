@@ -1,7 +1,6 @@
 """A scan is stitched while its frames are written; in the end as a whole."""
 
 import errno
-import os
 import shutil
 import signal
 import subprocess
@@ -122,14 +121,6 @@ def test_other_scans_end_as_the_offline_command_does(tmp_path, how):
     )
 
 
-def test_the_history_is_that_of_an_ordinary_stitch(scan, offline, tmp_path):
-    made = run(job(scan, tmp_path / "m.ome.zarr"))
-    history, other = (read(one.output).provenance for one in (made, offline))
-    assert not {"follow", "until", "idle"} & history.options.keys()
-    assert "other_frames" not in other.options
-    assert napari_semsr.replay(made.output, inputs=scan.parent).identical
-
-
 def test_rows_of_the_table_may_come_after_their_frames(scan, tmp_path):
     folder = tmp_path / "scan"
     copy_frames(scan, folder, 0, 1)
@@ -145,38 +136,6 @@ def test_rows_of_the_table_may_come_after_their_frames(scan, tmp_path):
         next(steps)
     assert live.placement.provisional == {0, 1}
     assert np.isfinite(live.placement.stated_corners).all()
-
-
-class Shown:
-    """What a mosaic shows, block by block."""
-
-    def __init__(self):
-        self.boxes = []
-
-    def show_block(self, mosaic, box):
-        self.boxes.append(box)
-
-    def show_warning(self, sentence):
-        pass
-
-
-def test_a_frame_that_came_is_shown_before_all_that_moved(scan, tmp_path):
-    shown, files = Shown(), FrameFolder(scan)
-    place, options = tmp_path / "m.ome.zarr", StitchFolderOptions()
-    live = follow.LiveScan(place, files.read, options, display=shown)
-    *first, last = [frame for _ in range(2) for frame in files.poll()]
-    for frame in first:
-        live.add_frame(frame.name, frame.pixels, files.frame_corner(frame.name))
-    run(live.placement.solve_all_frames())  # which changes the light of all
-    assert live.placement.list_changed_frames() == [0, 1, 2, 3, 4]
-    live.add_frame(last.name, last.pixels, files.frame_corner(last.name))
-    live.fuse_frame(last.name)
-    assert live.placement.list_changed_frames() == [0, 1, 2, 3, 4]
-    assert len(shown.boxes) == 1
-    while live.run_step():
-        pass
-    assert live.placement.list_changed_frames() == []
-    assert len(shown.boxes) == 6
 
 
 def test_a_frame_of_another_size_is_left_out_and_named(scan, tmp_path):
@@ -197,13 +156,6 @@ def test_a_frame_of_another_size_is_left_out_and_named(scan, tmp_path):
 def test_nothing_new_for_long_is_the_end(scan, tmp_path):
     made = run(job(scan, tmp_path / "m.ome.zarr", until=None, idle="0.05s"))
     assert made.frames == 6
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"), [("8s", 8), ("10min", 600), ("1.5 h", 5400), ("3", 3)]
-)
-def test_times_are_read(text, seconds):
-    assert StitchFolderOptions.parse({"follow": True, "idle": text}).idle == seconds
 
 
 @pytest.mark.parametrize("text", ["", "min", "8 days", "-3s", "0s", "nan"])
@@ -338,23 +290,6 @@ def test_frames_that_cannot_be_read_for_a_while_are_waited_for(
     assert made.corners == offline.corners
 
 
-def test_a_clock_that_jumps_back_changes_nothing(scan, offline, tmp_path):
-    folder = tmp_path / "scan"
-    copy_frames(scan, folder, *range(6))
-    for number, seconds in enumerate([2e9, 1e9, 0, 1.5e9, 3e9, 1e6]):
-        os.utime(folder / f"frame_{number:03d}.tif", (seconds, seconds))
-    made = run(job(folder, tmp_path / "m.ome.zarr"))
-    assert made.corners == offline.corners
-
-
-def test_the_first_interrupt_ends_the_following(scan, tmp_path):
-    steps = job(scan, tmp_path / "m.ome.zarr", until=None)
-    until_taken(steps, 6)
-    signal.raise_signal(signal.SIGINT)
-    assert run(steps).frames == 6
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-
 def test_a_stop_before_the_first_poll_stitches_the_frames_that_are_there(
     scan, offline, tmp_path
 ):
@@ -364,9 +299,3 @@ def test_a_stop_before_the_first_poll_stitches_the_frames_that_are_there(
     signal.raise_signal(signal.SIGINT)
     made = run(steps)
     assert made.corners == offline.corners
-
-
-def test_what_follows_is_left_to_a_person():
-    from napari_semsr.core import get_user_only_options
-
-    assert {"follow", "until", "idle"} <= get_user_only_options(StitchFolderOptions)

@@ -17,7 +17,6 @@ from napari_semsr.jobs import (
     STITCH,
     FrcMapJobOptions,
     StitchFolderOptions,
-    save_image,
 )
 from tests.refusals import refused, warned
 from tests.stopping import stop_at
@@ -65,17 +64,6 @@ def test_halves_lie_on_the_grid_of_the_mosaic(made):
     assert np.mean(known == np.isfinite(mosaic.array())) > 0.99
 
 
-def test_histories_name_the_frames_of_each(made):
-    told = [read(half["output"]).provenance for half in made.halves]
-    assert [item.options["half"]["name"] for item in told] == ["a", "b"]
-    frames = [item.options["half"]["frames"] for item in told]
-    assert frames == [half["frames"] for half in made.halves]
-    every = sorted(item["frame"] for item in made.positions)
-    assert sorted([*frames[0], *frames[1]]) == every
-    mosaic = read(made.output).provenance
-    assert told[0].inputs == told[1].inputs == mosaic.inputs
-
-
 def test_map_of_the_mosaic_comes_from_its_halves(made):
     found = measured(made.output)
     assert found.method.startswith("mosaic-halves")
@@ -97,38 +85,6 @@ def test_frc_measures_the_part_that_both_cover(made):
     assert found.result.resolution_nm == pytest.approx(median_nm, rel=0.15)
     rows, columns = found.result.shape
     assert f"{rows} x {columns} px" in found.note
-
-
-def test_frc_of_two_images_measures_the_part_without_gaps(made):
-    halves = [half["output"] for half in made.halves]
-    found = run(FRC.job(*halves))
-    rows, columns = found.result.shape
-    part = f"the largest rectangle without gaps, {rows} x {columns} px at ("
-    assert found.note.startswith(f"Measured in {part}")
-    alike = run(FRC.job(made.output)).result
-    assert found.result.shape == alike.shape
-    assert found.result.resolution_nm == pytest.approx(alike.resolution_nm, rel=0.15)
-
-
-def test_frc_of_a_mosaic_alone_tells_of_halves_and_of_gaps(own):
-    for half in get_half_paths(own):
-        shutil.rmtree(half)
-    data = read(own).array().copy()
-    data[:5] = np.nan
-    found = run(FRC.job(read(own).replace(data=data)))
-    assert found.note.startswith("Measured in the largest rectangle without gaps")
-    assert found.result.shape[0] <= len(data) - 5
-    with warned("halves-missing"):
-        run(FRC.job(own))
-
-
-@pytest.mark.broad
-@pytest.mark.filterwarnings("ignore:The optical cut-off of")
-def test_another_pixel_size_is_that_of_the_halves_too(made):
-    how = {"block": 48, "step": 24, "estimator": "plain"}  # which knows no cut-off
-    plain = napari_semsr.frc_map(made.output, **how)
-    wider = napari_semsr.frc_map(made.output, **how, pixel_size_nm=40)
-    assert wider.median_nm == pytest.approx(2 * plain.median_nm)
 
 
 def test_command_warns_where_halves_are_missing(own, capsys):
@@ -193,15 +149,6 @@ def test_copy_takes_halves_and_coverage_along(made, tmp_path, suffix):
     np.testing.assert_array_equal(*(item.array() for item in counts))
 
 
-@pytest.mark.broad
-def test_copy_replaces_no_halves_unasked(made, tmp_path):
-    beside = get_half_paths(tmp_path / "copy.ome.zarr")[0]
-    shutil.copytree(get_half_paths(Path(made.output))[1], beside)
-    with refused(WriteError, "output-exists"):
-        napari_semsr.convert(made.output, tmp_path / "copy.ome.zarr")
-    assert not (tmp_path / "copy.ome.zarr").exists()
-
-
 @pytest.mark.parametrize("first", [".ome.zarr", ".ome.tif"])
 def test_copy_of_the_same_name_shares_the_halves(made, tmp_path, first):
     mosaic, copy = tmp_path / f"m{first}", tmp_path / "m.tif"
@@ -216,39 +163,6 @@ def test_copy_of_the_same_name_shares_the_halves(made, tmp_path, first):
     assert measured(copy).method.startswith("mosaic-halves")
     assert read(get_label_path(copy, COVERAGE)).shape == read(copy).shape
     assert [path.stat().st_ino for path in get_half_paths(mosaic)] == before
-
-
-def test_store_of_the_same_name_is_refused_before_it_is_written(made, tmp_path):
-    mosaic, copy = tmp_path / "m.tif", tmp_path / "m.ome.zarr"
-    napari_semsr.convert(made.output, mosaic)
-    other = read(mosaic, pixel_size_nm=21).replace(path=str(mosaic))
-    with refused(WriteError, "pixel-size-contradicts"):
-        run(save_image(other, copy))
-    assert not copy.exists()
-
-
-@pytest.mark.broad
-def test_other_images_say_nothing_of_halves(made, tmp_path):
-    plain = read(made.output).replace(provenance=None)
-    napari_semsr.write(plain, tmp_path / "plain.ome.tif")
-    assert measured(tmp_path / "plain.ome.tif").note is None
-
-
-@pytest.mark.broad
-def test_integers_leave_halves_with_their_gaps(scan, tmp_path):
-    done = napari_semsr.stitch(
-        scan, tmp_path / "m.ome.tif", halves=True, dtype="uint16"
-    )
-    assert done.dtype == "uint16"
-    assert read(done.halves[0]["output"]).dtype == np.float32
-    found = measured(done.output)
-    assert found.method.startswith("mosaic-halves")
-
-
-@pytest.mark.broad
-def test_a_picture_for_looking_is_not_in_the_units_of_halves(scan, tmp_path):
-    done = napari_semsr.stitch(scan, tmp_path / "m.png", halves=True)
-    alone(done.output, "PNG")
 
 
 def test_several_heights_have_no_halves(scan, tmp_path):

@@ -82,16 +82,3 @@ def test_maps_refuse_them_too(exposures):
     first, _ = exposures
     mapped = semsr.frc_map(first, restored(first), step=64)
     assert mapped.reason_counts == {"not-independent": mapped.blocks}
-
-
-def test_planes_of_one_stack_are_independent(scene, tmp_path):
-    path, out = tmp_path / "stack.tif", tmp_path / "restored.ome.tif"
-    tifffile.imwrite(path, scene, metadata={"axes": "TYX"}, imagej=True)
-    restored(path, output=out, pixel_size_nm=5)
-    planes = [semsr.read(out, time=number) for number in range(2)]
-    assert semsr.frc(*planes).reason != "not-independent"
-    for number in range(2):
-        raw = semsr.read(path, time=number, pixel_size_nm=5)
-        assert semsr.frc(raw, planes[1 - number]).reason != "not-independent"
-    found = semsr.frc(path, out, time=1, pixel_size_nm=5)
-    assert found.reason == "not-independent"

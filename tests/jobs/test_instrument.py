@@ -84,25 +84,6 @@ def test_the_default_model_is_that_of_the_microscope(metadata, name, codes):
     assert [get_error_code(one) for one in notes] == codes
 
 
-def test_enhancing_without_a_model_takes_that_of_the_microscope(tmp_path, rng):
-    image = Micrograph(
-        rng.random((64, 64), np.float32), (20, 20), metadata={"wavelength_nm": 405}
-    )
-    made = napari_semsr.enhance(image, tile=64, device="cpu")
-    assert made.provenance.model_name == "ssum-sem"
-    assert made.instrument is None  # like that of an SEM, or like the input
-
-
-def test_an_unknown_microscope_is_noted(tmp_path, rng):
-    image = Micrograph(rng.random((64, 64), np.float32))
-    how = {"tile": 64, "device": "cpu"}
-    made = napari_semsr.enhance(image, **how)
-    written = napari_semsr.enhance(image, tmp_path / "a.tif", **how)
-    for notes in (made.metadata["enhance"]["notes"], written.report.notes):
-        assert "model-unsuitable" in map(get_error_code, notes)
-    assert made.provenance.model_name == "sem-restore"
-
-
 @pytest.mark.parametrize("share", [0.6, 0.62])
 @pytest.mark.parametrize(
     ("metadata", "remedy"), [({}, "sem-restore"), ({"wavelength_nm": 405}, "train")]

@@ -66,16 +66,6 @@ def test_card_keeps_images_and_areas_but_not_those_of_the_test(folder):
     assert len(low["areas"]) < store.counts["train"] / 2
 
 
-def test_card_names_what_its_start_saw_too_once(tmp_path, folder):
-    start = folder / "run" / "tiny.safetensors"
-    write_tiny_recipe(tmp_path / "tiny.yaml", start_from=str(start))
-    napari_semsr.train(
-        tmp_path / "tiny.yaml", tmp_path / "run", pairs=folder / "p.zarr"
-    )
-    card = read_card(tmp_path / "run" / "tiny.safetensors")
-    assert card.training["learnt_from"] == read_card(start).training["learnt_from"]
-
-
 @pytest.mark.quick(1)
 @pytest.mark.parametrize("verb", ["metrics", "frc", "gaps"])
 def test_judging_where_it_learnt_is_told(folder, verb):
@@ -105,21 +95,6 @@ def test_the_whole_of_which_it_learnt_a_part_is_known(tmp_path, folder):
     assert [item["name"] for item in learnt] == [low.name, "a.ome.tif", "high.ome.tif"]
     assert learnt[1]["areas"] == learnt[2]["areas"]
     assert max(y1 for _, _, y1, _ in learnt[2]["areas"]) < whole.shape[0] * 10 / 2 + 10
-
-
-def test_part_that_was_held_out_is_silent(folder):
-    store = napari_semsr.pairing.open_pairs(folder / "p.zarr")
-    made = napari_semsr.read(_enhanced(folder, "low-upper"))
-    truth = napari_semsr.read(folder / "high-upper.ome.zarr")
-    _, y, x = (int(v) for v in store.group["test/low_places"][0])
-    window = np.s_[y : y + 16, x : x + 16]
-    place = 5.0 + 10.0 * y, 5.0 + 10.0 * x
-    parts = [
-        image.replace(data=image.data[window], origin=place) for image in (made, truth)
-    ]
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        napari_semsr.metrics(*parts)
 
 
 @pytest.mark.broad

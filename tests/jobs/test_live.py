@@ -102,17 +102,6 @@ def test_the_table_of_positions_grows_and_is_written_again_for_a_frame_of_before
     assert list(rows) == ["f0.tif", "f1.tif"]
 
 
-@pytest.mark.parametrize(
-    "options",
-    [{"colour_of_stage": 3}, {"positions": "p.csv"}, {"follow": True}],
-    ids=str,
-)
-def test_other_options_are_refused(tmp_path, options):
-    with pytest.raises(OptionError):
-        napari_semsr.LiveMosaic(tmp_path / "m.ome.zarr", **options)
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_frames_with_nothing_on_them_are_named(scan, tmp_path):
     mosaic = napari_semsr.LiveMosaic(tmp_path / "m.ome.zarr", pixel_size_nm=SIZE)
     added(mosaic, scan, [0, 1])

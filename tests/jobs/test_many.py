@@ -8,10 +8,9 @@ import pytest
 
 import napari_semsr as semsr
 from napari_semsr.cli import main
-from napari_semsr.core import Cancelled, OptionError, WriteError, get_error_code, run
+from napari_semsr.core import Cancelled, OptionError, WriteError, run
 from napari_semsr.io import read, read_store_state, write
 from napari_semsr.jobs import RESTORE, OverwritePolicy, apply_to_images, get_verb
-from napari_semsr.jobs.many import run_each
 from tests.refusals import refused
 
 NAMES = ("a.tif", "b.ome.tif", "c.png")
@@ -74,14 +73,6 @@ def test_outputs_are_those_of_the_command_for_one_image(words, images, call):
         assert one.provenance.inputs == several.provenance.inputs
 
 
-def test_names_and_formats_are_those_of_the_images(images):
-    made = restore(images)
-    assert [Path(path).name for path in made.outputs] == [
-        *("a.tif", "b.ome.tif", "c.ome.tif")
-    ]
-    assert all(read(path).dtype == np.float32 for path in made.outputs)
-
-
 def test_image_that_fails_is_named_and_the_others_are_done(images, call, tmp_path):
     (tmp_path / "bad.tif").write_text("no image")
     words = ("restore", images[0], "bad.tif", images[1], "-o", "out", "--psf", "1px")
@@ -115,15 +106,6 @@ def test_what_is_done_is_skipped_unless_it_changed(images):
     assert (made.skipped, made.done) == (2, 1)
     assert restore(images, psf="2px", resume=True).failed == 3
     assert restore(images, resume=True).skipped == 3  # their records were kept
-
-
-def test_existing_outputs_stay_without_being_asked(images):
-    restore(images[:1])
-    before = read("out/a.tif").array()
-    made = restore(images, psf="3px")
-    assert (made.done, made.failed) == (2, 1)
-    assert np.array_equal(read("out/a.tif").array(), before)
-    assert restore(images, psf="3px", overwrite=True).done == 3
 
 
 @pytest.mark.parametrize("other", ["sub/a.png", "sub/A.tif"])
@@ -169,14 +151,6 @@ def test_quoted_pattern_is_several_images(call):
     assert (status, made["failures"][0]["code"]) == (2, "output-exists")
 
 
-@pytest.mark.usefixtures("images")
-def test_output_without_a_suffix_is_a_folder_even_of_one_image(call):
-    status, made, _ = call("convert", "a.tif", "-o", "out")
-    assert (status, made["outputs"]) == (0, [str(Path("out", "a.tif"))])
-    status, made, _ = call("convert", "a.tif", "-o", "out", "--resume")
-    assert (status, made["skipped"]) == (0, 1)
-
-
 def test_folder_is_several_images(images, call, tmp_path):
     (tmp_path / "notes.txt").write_text("no image")
     status, made, _ = call("convert", ".", "-o", "out", "--suffix", ".tif")
@@ -203,23 +177,3 @@ def test_unfinished_store_is_resumed(images, tmp_path):
     made = run(apply_to_images(verb, images, "out", values, **how))
     assert (made.done, made.failed) == (3, 0)
     assert read_store_state(store)[1].get("complete") is not False
-
-
-def test_cancelling_ends_all_and_other_errors_end_one():
-    told = []
-
-    def start(number):
-        yield from ()
-        if number == 1:
-            msg = "no"
-            raise MemoryError(msg)
-        if number == 2:
-            raise Cancelled
-        return number
-
-    job = run_each("abcd", start, lambda *outcome: told.append(outcome))
-    with pytest.raises(Cancelled):
-        run(job)
-    assert [number for number, _ in told] == [0, 1]
-    assert told[0][1].result == 0
-    assert get_error_code(told[1][1].error) == "memory"

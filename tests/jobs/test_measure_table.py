@@ -15,11 +15,9 @@ from napari_semsr.jobs import (
     REPLACING,
     OverwritePolicy,
     get_measuring_command,
-    is_image_collection,
     measure_table_job,
 )
 from napari_semsr.jobs.index import MEASURES
-from napari_semsr.jobs.resume import read_file_state
 from tests.children import leave_temporary_file
 from tests.refusals import refused, warned
 
@@ -73,16 +71,6 @@ def test_every_measure_makes_a_row_an_image(pairs, name):
     assert (found.images, found.measured, found.kept, found.failed) == (3, 3, 0, 0)
 
 
-def test_a_glob_takes_what_it_matches(pairs):
-    found = run(measure_table_job("metrics", str(pairs / "low" / "field1*.tif")))
-    names = [row["image"].rpartition("/")[2] for row in found.rows]
-    assert names == ["field1.tif", "field10.tif"]
-    assert found.table is None
-    (pairs / "low" / "Thumbs.db").touch()
-    found = run(measure_table_job("metrics", str(pairs / "low" / "*")))
-    assert (found.images, found.failed) == (3, 0)
-
-
 def test_width_and_height_of_a_profile_are_those_of_one_line(tmp_path):
     x = np.arange(160.0)
     low, high = (np.exp(-(((x - at) / 6) ** 2)) for at in (40, 110))
@@ -92,19 +80,6 @@ def test_width_and_height_of_a_profile_are_those_of_one_line(tmp_path):
     (row,) = run(measure_table_job("profile", [tmp_path / "two.tif"], options=how)).rows
     assert row["fwhm_nm"] == pytest.approx(6 * np.sqrt(2 * np.log(2)), rel=0.01)
     assert row["height_grey"] == pytest.approx(100, rel=0.01)
-
-
-def test_a_list_takes_paths_and_pairs(pairs):
-    low, high = pairs / "low" / "field1.tif", pairs / "high" / "field1.ome.tif"
-    found = run(measure_table_job("metrics", [low, (low, high)]))
-    assert [row["psnr_db"] is None for row in found.rows] == [True, False]
-
-
-def test_one_reference_serves_all(pairs):
-    high = pairs / "high" / "field1.ome.tif"
-    found = run(measure_table_job("metrics", pairs / "low", high))
-    assert len({row["psnr_db"] for row in found.rows}) == 3
-    assert {row["reference"] for row in found.rows} == {high.as_posix()}
 
 
 @pytest.mark.broad
@@ -156,13 +131,6 @@ def test_mistyped_name_makes_no_table(pairs, second):
     assert not (pairs / "out.csv").exists()
 
 
-def test_missing_partner_is_the_fault_of_its_row(pairs):
-    (pairs / "high" / "field2.ome.tif").unlink()
-    with warned("images-failed", match="field2"):
-        found = run(measure_table_job("frc", pairs / "low", pairs / "high"))
-    assert [bool(row["error"]) for row in found.rows] == [False, True, False]
-
-
 def test_warnings_stand_in_their_rows(tmp_path, scene):
     bare = scene.first.replace(pixel_size_nm=None)
     write(bare, tmp_path / "bare.tif")
@@ -171,15 +139,6 @@ def test_warnings_stand_in_their_rows(tmp_path, scene):
         found = run(measure_table_job("decorrelation", tmp_path))
     assert "no pixel size" in found.rows[0]["warnings"]
     assert found.rows[1]["warnings"] is None
-
-
-def test_reasons_are_counted(tmp_path, rng):
-    for name in "ab":
-        noise = rng.normal(size=(96, 96)).astype(np.float32)
-        write(Micrograph(noise, (5, 5)), tmp_path / f"{name}.tif")
-    found = run(measure_table_job("frc", str(tmp_path / "a.tif"), tmp_path / "b.tif"))
-    assert found.reasons == {found.rows[0]["reason"]: 1}
-    assert found.summary.get("resolution_nm") is None
 
 
 # Resuming.
@@ -230,17 +189,6 @@ def test_table_that_a_spreadsheet_saved_again_is_resumed(pairs):
     ] == kept
 
 
-def test_commas_of_sentences_stay_in_a_table_that_a_spreadsheet_saved(pairs):
-    table = pairs / "frc.csv"
-    low = pairs / "low"
-    run(measure_table_job("frc", low / "field1.tif", table=table))
-    (row,) = before = rows_of(table)
-    assert "," in row["method"]
-    table.write_text("\n".join([";".join(row), ";".join(row.values())]))
-    run(measure_table_job("frc", low, table=table, existing=RESUMED))
-    assert rows_of(table)[0] == before[0]
-
-
 def test_table_with_a_broken_line_is_not_resumed(pairs):
     measured(pairs)
     path = pairs / "out.csv"
@@ -260,24 +208,6 @@ def test_changed_file_and_other_options_are_measured_again(pairs):
     assert measured(pairs, options=MetricsOptions(data_range=100)) == (3, 0)
 
 
-@pytest.mark.skipif(os.name == "nt", reason="paths are short there")
-def test_name_that_leaves_no_room_for_files_beside_it_is_measured(pairs):
-    field = pairs / "low" / "field1.tif"
-    field.rename(field.with_name(f"{'x' * 250}.tif"))
-    assert measured(pairs) == (3, 0)
-    assert measured(pairs) == (0, 3)
-
-
-def test_text_of_a_microscope_beside_an_image_is_noticed(pairs):
-    measured(pairs)
-    for name in ("field1.txt", "field2-tif.hdr"):
-        (pairs / "low" / name).write_text("[SemImageFile]\nPixelSize=5\n")
-        assert measured(pairs) == (1, 2)
-    (pairs / "low" / "field1.txt").write_text("[SemImageFile]\nPixelSize=7.5\n")
-    assert measured(pairs) == (1, 2)
-    assert measured(pairs) == (0, 3)
-
-
 @pytest.mark.broad
 def test_changed_chunk_of_a_store_is_noticed(pairs, scene):
     store = pairs / "low" / "store.ome.zarr"
@@ -286,15 +216,6 @@ def test_changed_chunk_of_a_store_is_noticed(pairs, scene):
     inner = max(path for path in store.rglob("*") if path.is_file())
     os.utime(inner, ns=(0, inner.stat().st_mtime_ns + 10**9))
     assert measured(pairs) == (1, 3)
-
-
-@pytest.mark.broad
-def test_halves_of_a_mosaic_are_noticed_and_no_images_of_their_own(pairs, scene):
-    measured(pairs)
-    for half in "ab":
-        write(scene.first, pairs / "low" / f"field1.half-{half}.ome.zarr")
-    found = resumed(pairs)
-    assert (found.images, found.measured, found.kept) == (3, 1, 2)
 
 
 def test_failed_row_is_tried_again(pairs):
@@ -347,24 +268,6 @@ def test_stopped_run_keeps_its_rows_and_says_which_are_missing(pairs):
     assert [bool(row["contrast"]) for row in rows] == [True, False, False]
     assert ["`resume`" in row["error"] for row in rows] == [False, True, True]
     assert measured(pairs) == (2, 1)
-
-
-def test_table_of_which_no_image_is_there_any_more_stays_as_it_is(pairs):
-    resumed(pairs)
-    before = (pairs / "out.csv").read_bytes()
-    (pairs / "low").rename(pairs / "elsewhere")
-    how = {"table": pairs / "out.csv", "existing": RESUMED}
-    with warned("rows-dropped", match=" 3 rows .*out.csv"):
-        found = run(measure_table_job("metrics", [], **how))
-    assert (found.images, (pairs / "out.csv").read_bytes()) == (0, before)
-
-
-def test_run_that_is_stopped_at_once_leaves_nothing(pairs):
-    job = measure_table_job("metrics", pairs / "low", table=pairs / "out.csv")
-    next(job)
-    next(job)
-    job.close()
-    assert not (pairs / "out.csv").exists()
 
 
 @pytest.mark.broad
@@ -436,35 +339,3 @@ def test_table_that_is_there_is_not_replaced(pairs):
     assert table.read_text() == "image,mine\na,1\n"
     run(measure_table_job("metrics", pairs / "low", table=table, existing=REPLACING))
     assert len(rows_of(table)) == 3
-
-
-def test_is_many_tells_folders_globs_and_tables(pairs, scene):
-    write(scene.first, pairs / "store.ome.zarr")
-    write(scene.first, pairs / "one[1].tif")
-    (pairs / "list.csv").write_text("image\n")
-    many = [pairs / "low", str(pairs / "*.tif"), pairs / "list.csv", [], pairs / "a?"]
-    one = [
-        pairs / "store.ome.zarr",
-        pairs / "one[1].tif",
-        pairs / "no.csv",
-        scene.first,
-    ]
-    assert [is_image_collection(item) for item in many] == [True] * 5
-    assert [is_image_collection(item) for item in one] == [False] * 4
-
-
-@pytest.mark.parametrize("change", ["swap", "older"])
-def test_the_state_of_a_folder_is_that_of_each_file(tmp_path, change):
-    one, two, spare = (tmp_path / f"{name}.bmp" for name in ("1", "2", "spare"))
-    for number, path in enumerate((one, two)):
-        path.write_bytes(bytes(8))
-        os.utime(path, ns=(number, number + 1))
-    before = read_file_state(tmp_path)
-    assert before == read_file_state(tmp_path)
-    if change == "swap":
-        one.rename(spare)
-        two.rename(one)
-        spare.rename(two)
-    else:
-        os.utime(one, ns=(5, 0))
-    assert read_file_state(tmp_path) != before

@@ -2,14 +2,12 @@
 
 import pytest
 
-from napari_semsr.core import Micrograph, OptionError, run
+from napari_semsr.core import OptionError, run
 from napari_semsr.inference import EnhanceOptions
-from napari_semsr.jobs import ENHANCE, apply_to_images
-from napari_semsr.jobs.train import TRAIN, PairRequest, TrainingEnvironment
-from napari_semsr.jobs.train_process import train_and_import
+from napari_semsr.jobs import ENHANCE
+from napari_semsr.jobs.train import TRAIN, TrainingEnvironment
 from napari_semsr.models import devices
 from tests.refusals import refused
-from tests.tiny_models import list_train_values
 
 
 @pytest.fixture(autouse=True)
@@ -37,11 +35,6 @@ def test_enhance(unreadable, tmp_path):
     )
 
 
-def test_several_images(unreadable, tmp_path):
-    job = apply_to_images(ENHANCE, [unreadable], tmp_path / "out", {"device": "mps"})
-    check_refusal(job, tmp_path)
-
-
 @pytest.mark.parametrize(
     ("place", "code"),
     [
@@ -60,11 +53,3 @@ def test_train_refuses_before_pairs_are_cut(images, place, code, unreadable, tmp
         **dict.fromkeys(images, unreadable),
     )
     check_refusal(job, tmp_path, code, place["device"])
-
-
-@pytest.mark.parametrize("device", ["mps"])
-def test_panel_refuses_before_pairs_are_cut(device, unreadable, tmp_path):
-    layers = [Micrograph.__new__(Micrograph)] * 2  # nothing of them may be looked at
-    values = list_train_values("fine-tune", tmp_path / "run", device=device)
-    job = train_and_import({**values, "cut": PairRequest(*layers)})
-    check_refusal(job, tmp_path)

@@ -85,28 +85,3 @@ def test_a_frame_that_changed_is_read_again_and_one_that_was_written_into(
     (tmp_path / "scan" / "f0.tif").unlink()
     with refused(semsr.core.ReadError, "file-missing"):
         scan.read(0)
-
-
-@pytest.mark.parametrize(("ending", "times"), [("png", 1), ("tif", 2)])
-def test_an_image_is_parsed_once_to_be_enhanced(
-    tmp_path, rng, parsed, opened, ending, times
-):
-    path = tmp_path / f"a.{ending}"
-    data = rng.integers(60, 190, (96, 128), dtype=np.uint8)
-    if ending == "png":
-        Image.fromarray(data).save(path)
-    else:
-        tifffile.imwrite(path, data)
-    made = semsr.enhance(path, tmp_path / "made.ome.zarr", device="cpu")
-    (record,) = semsr.read(made.output).provenance.inputs
-    assert parsed[path.name] == 1
-    assert opened[path.name] == times  # to be read; to be digested, if apart
-    assert record.digest == semsr.core.digest_path(path)
-
-
-def test_a_stack_is_digested_once(tmp_path, rng, opened):
-    path = tmp_path / "stack.tif"
-    planes = rng.integers(60, 190, (3, 64, 64), dtype=np.uint8)
-    tifffile.imwrite(path, planes, photometric="minisblack", metadata={"axes": "ZYX"})
-    semsr.restore(path, tmp_path / "made.ome.tif", psf="1px")
-    assert opened[path.name] == 2

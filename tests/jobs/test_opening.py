@@ -5,11 +5,9 @@ import tifffile
 from scipy.ndimage import gaussian_filter
 
 import napari_semsr as semsr
-from napari_semsr.core import run
 from napari_semsr.core.errors import OptionError, ReadError, SemsrError
-from napari_semsr.core.micrograph import Micrograph, Provenance, digest_path
+from napari_semsr.core.micrograph import Micrograph, Provenance
 from napari_semsr.io.read_image import ReadOptions
-from napari_semsr.jobs.convert import save_images
 from napari_semsr.jobs.images import create_input_record, open_image
 from tests.refusals import refused, warned
 
@@ -33,21 +31,6 @@ def test_an_image_has_the_name_of_its_file_not_of_an_ancestor(tmp_path, suffix):
         semsr.restore(path, method="wiener")
 
 
-def test_images_of_one_store_keep_their_names(tmp_path):
-    images = [Micrograph(np.eye(32), (5.0, 5.0), name) for name in ("one", "two")]
-    run(save_images(images, tmp_path / "both.ome.zarr"))
-    path, reading = tmp_path / "both.ome.zarr", ReadOptions(series=1)
-    assert open_image(path, reading).name == "two"
-
-
-def test_a_restored_stack_keeps_the_name_of_its_input(tmp_path):
-    planes = np.random.default_rng(1).normal(size=(2, 48, 48)).astype(np.float32)
-    tifffile.imwrite(tmp_path / "mine.tif", planes)
-    made = tmp_path / "made.ome.tif"
-    semsr.restore(tmp_path / "mine.tif", made, method="wiener", psf="2px")
-    assert semsr.read(made, plane=0).name == "mine"
-
-
 @pytest.mark.parametrize("known", [None, (320.0, 320.0)], ids=["pixels", "lengths"])
 @pytest.mark.parametrize("job", ["frc-map", "spectrum"])
 def test_a_map_that_goes_by_a_pixel_size_takes_no_other(tmp_path, job, known):
@@ -59,11 +42,6 @@ def test_a_map_that_goes_by_a_pixel_size_takes_no_other(tmp_path, job, known):
             open_image(image, ReadOptions(pixel_size_nm=(10, 10)))
         if known is not None:
             assert open_image(image, ReadOptions(pixel_size_nm=known)).scale == known
-
-
-def test_a_map_of_grey_values_takes_a_pixel_size():
-    found = Micrograph(np.ones((8, 8)), name="map", provenance=Provenance(job="trust"))
-    assert open_image(found, ReadOptions(pixel_size_nm=(10, 10))).scale == (10, 10)
 
 
 def finer_pair(rng, blur_px: float = 0) -> tuple[Micrograph, Micrograph]:
@@ -89,19 +67,6 @@ def test_one_pixel_size_of_two_images_is_that_of_the_coarser(rng, blur_px):
     for found in (bare, sized):  # in pixels of the enhanced image, of 5 nm
         assert found.sigma_px == pytest.approx(blur_px, abs=0.01)
     assert sized.sigma_nm == pytest.approx(5 * blur_px, abs=0.05)
-
-
-def test_pictures_of_a_figure_have_their_own_pixel_size(tmp_path, rng):
-    pair = finer_pair(rng)
-    how = {"pixel_size_nm": 10}
-    made = semsr.figure(pair[::-1], tmp_path / "pair.png", dpi=72, **how)
-    assert made.pixel_size_nm == (5, 5)
-
-
-def test_a_pixel_size_that_is_typed_over_another_is_that_of_the_pixels(tmp_path, rng):
-    pair = [image.with_pixel_size(7) for image in finer_pair(rng)]
-    made = semsr.figure(pair[::-1], tmp_path / "a.png", dpi=72, pixel_size_nm=5)
-    assert made.pixel_size_nm == (5, 5)
 
 
 @pytest.mark.parametrize("verb", ["write", "convert", "crop", "restore"])
@@ -187,47 +152,6 @@ def test_a_data_bar_that_would_count_as_sample_is_told(tmp_path, barred, recwarn
     assert not bars_told(recwarn)
 
 
-def test_a_data_bar_of_what_stays_lazy_is_told(tmp_path, barred, recwarn):
-    path = tmp_path / "a.tif"
-    tifffile.imwrite(path, np.kron(barred, np.ones((41, 41), np.uint8)))
-    assert open_image(path).is_lazy
-    semsr.profile(path, line=(10, 10, 10, 90))
-    assert len(bars_told(recwarn)) == 1
-    assert "(`databar_rows=1230`)" in bars_told(recwarn)[0]
-
-
-def test_rows_of_a_data_bar_are_told_as_they_are_typed(tmp_path, barred, recwarn):
-    path = tmp_path / "a.tif"
-    with tifffile.TiffWriter(path) as file:
-        how = {"tile": (16, 16), "metadata": None, "photometric": "minisblack"}
-        file.write(np.kron(barred, np.ones((2, 2), np.uint8)), subifds=1, **how)
-        file.write(barred, subfiletype=1, **how)
-    semsr.metrics(path, level=1)
-    assert "(`databar_rows=60`)" in bars_told(recwarn)[0]
-    recwarn.clear()
-    assert open_image(path, ReadOptions(level=1, databar_rows=60)).shape == (170, 200)
-    semsr.metrics(path, level=1, databar_rows=60)
-    assert not bars_told(recwarn)
-
-
-@pytest.mark.parametrize("size", [None, 10, 7.5])  # of a reference: else resampled
-@pytest.mark.parametrize("rows", [170, 171, 200])
-def test_crop_tells_of_a_data_bar_in_what_it_cuts(
-    tmp_path, barred, recwarn, rows, size
-):
-    path = tmp_path / "a.tif"
-    tifffile.imwrite(path, barred)
-    area = {"box": (20, 0, rows, 60)}
-    if size is not None:
-        shape, origin = (int((rows - 20) * 10 / size), 60), (195 + size / 2, 0)
-        area = {"like": Micrograph(np.zeros(shape), (size, size), origin=origin)}
-    semsr.crop(path, pixel_size_nm=10, **area)
-    assert len(bars_told(recwarn)) == (rows > 170)
-    recwarn.clear()
-    semsr.crop(path, pixel_size_nm=10, databar_rows=30, **area)
-    assert not bars_told(recwarn)
-
-
 @pytest.mark.parametrize(
     ("typed", "meant"),
     [
@@ -260,19 +184,6 @@ def test_open_image_refuses_what_holds_no_finite_pixel(value, chunks):
     assert open_image(Micrograph(data)).shape == (20, 30)
 
 
-def test_open_image_reads_only_until_it_finds_a_finite_pixel():
-    read = []
-
-    def load(block, block_info=None):
-        read.append(block_info[None]["chunk-location"])
-        return np.full(block.shape, np.nan if len(read) < 3 else 1.0)
-
-    data = da.zeros((4000, 4000), chunks=1000).map_blocks(load, dtype=float)
-    read.clear()
-    open_image(Micrograph(data))
-    assert len(read) < 16  # small chunks are read several at a time
-
-
 @pytest.mark.parametrize("chunks", [None, 7])
 def test_a_data_bar_is_cut_off_an_image_in_memory_once(chunks):
     data = np.arange(600.0).reshape(20, 30)
@@ -298,12 +209,6 @@ def test_nothing_is_chosen_in_an_image_in_memory(how):
     assert semsr.crop(np.ones((20, 30)), box=(0, 0, 9, 9), **first).shape == (9, 9)
 
 
-def test_input_record_of_a_file_is_its_digest(folder):
-    path = folder / "first.tif"
-    record = create_input_record(path, open_image(path))
-    assert (record.name, record.digest) == ("first.tif", digest_path(path))
-
-
 def test_input_record_tells_planes_of_one_file_apart(folder):
     path = folder / "first.tif"
     opened = open_image(path)
@@ -323,9 +228,3 @@ def test_input_record_of_values_ignores_laziness_and_sees_each_value():
     changed[2, 3] += 1
     other = Micrograph(changed)
     assert create_input_record(other, other).digest != digest
-
-
-def test_input_record_carries_the_history(scene):
-    history = Provenance(job="exposure")
-    image = scene.first.replace(provenance=history)
-    assert create_input_record(image, image).provenance == history

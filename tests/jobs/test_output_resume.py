@@ -120,16 +120,6 @@ def test_a_mosaic_that_lost_a_block_is_completed(scan, tmp_path, torn):
         np.testing.assert_array_equal(mended, whole)
 
 
-@pytest.mark.broad
-def test_a_complete_mosaic_stays_as_it_is(scan, tmp_path):
-    options = StitchFolderOptions(focus="max")
-    target = tmp_path / "mosaic.ome.zarr"
-    run(STITCH.job(scan, target, options=options))
-    before = read(target).array()
-    run(STITCH.job(scan, target, options=options, resume=True))
-    np.testing.assert_array_equal(read(target).array(), before)
-
-
 def test_an_interrupted_part_is_completed(tmp_path, rng):
     data = rng.integers(0, 255, (600, 700), dtype=np.uint8)
     image = Micrograph(data, (10.0, 10.0), "image")

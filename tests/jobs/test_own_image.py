@@ -21,8 +21,6 @@ from napari_semsr.jobs.train import (
     TRAIN,
     OwnImageRequest,
     PairRequest,
-    TrainOptions,
-    create_training_request,
 )
 from napari_semsr.models.checkpoint import load_model
 from napari_semsr.pairing.store import open_pairs
@@ -63,11 +61,6 @@ def test_one_image_makes_a_model_that_says_whose_it_is(
     assert store.counts["test"] == 0
     low, high = (np.asarray(part[0]) for part in store.get_arrays("train"))
     np.testing.assert_array_equal(low, high)
-
-
-def test_patches_are_as_large_as_they_were_asked_for(recipe, tmp_path) -> None:
-    train(recipe, tmp_path / "run", image=_noisy(1), patch=48, steps=1)
-    assert open_pairs(tmp_path / "run-pairs.zarr").record["patch"] == 48
 
 
 def test_run_goes_on_with_the_images_that_it_was_begun_with(
@@ -143,25 +136,6 @@ def test_image_that_teaches_nothing_is_refused_and_nothing_is_left(
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.broad
-@pytest.mark.parametrize("kind", ["uint16", "gaps", "saturated"])
-def test_images_as_microscopes_write_them_are_learnt_from(
-    kind: str, recipe: Path, tmp_path: Path
-) -> None:
-    image = _noisy(1).array().copy()
-    if kind == "uint16":
-        image = (10_000 * np.clip(image, 0, 1)).astype(np.uint16)
-    elif kind == "gaps":
-        image[:60, :60] = np.nan
-    else:
-        image = np.clip(image, 0.3, 0.6)
-    own = OwnImageRequest(Micrograph(image, name="mine"))
-    made = run(
-        TRAIN.job(recipe, tmp_path / "run", cut=own, options=TrainOptions(steps=2))
-    )
-    assert np.isfinite(made.validation["hidden_db"])
-
-
 def test_recipe_and_images_that_do_not_fit_each_other_are_refused(
     recipe: Path, tmp_path: Path
 ) -> None:
@@ -173,18 +147,3 @@ def test_recipe_and_images_that_do_not_fit_each_other_are_refused(
     with refused(OptionError, "missing-value", match="`image`"):
         train("own-image", tmp_path / "a")
     assert not (tmp_path / "a").exists()
-
-
-def test_images_are_asked_for_in_one_way() -> None:
-    assert create_training_request(None, None) is None
-    assert create_training_request("a", "b") == PairRequest("a", "b")
-    assert create_training_request(
-        None, None, image="a", second="b"
-    ) == OwnImageRequest("a", "b")
-    for given, code, name in (
-        ({"low": "a", "high": None}, "missing-value", "`high`"),
-        ({"low": None, "high": None, "second": "a"}, "missing-value", "`image`"),
-        ({"low": "a", "high": "b", "image": "c"}, "options-contradict", "`image`"),
-    ):
-        with refused(OptionError, code, match=name):
-            create_training_request(**given)

@@ -10,20 +10,10 @@ from napari_semsr.core.errors import IncompleteError, SemsrError
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.io import ImageIdentity, StoredTransform, write_transform
 from napari_semsr.jobs.pairs import PAIRS
-from napari_semsr.pairing import PairTransform
-from napari_semsr.pairing.cut import is_transform_unreliable
 from napari_semsr.pairing.options import SPLITS, PairOptions
 from napari_semsr.pairing.store import open_pairs
-from tests.refusals import refused, warned
+from tests.refusals import refused
 from tests.stopping import stop_at
-
-
-def everything(store) -> dict[str, np.ndarray]:
-    return {
-        f"{name}/{array}": store.group[f"{name}/{array}"][:]
-        for name in SPLITS
-        for array in ("low", "high", "low_places", "high_places")
-    }
 
 
 @pytest.fixture
@@ -63,16 +53,6 @@ def test_patches_are_cut_where_the_store_says(scene, made):
     assert sheet.array().std() > 10
 
 
-@pytest.mark.broad
-def test_same_seed_same_store(scene, made, cut):
-    before = everything(made[1])
-    for seed, same in ((0, True), (5, False)):
-        name = f"again-{seed}.zarr"
-        _, again = cut(scene.first, scene.truth, name, patch=24, seed=seed)
-        after = everything(again)
-        assert same == all(np.array_equal(before[k], after[k]) for k in before)
-
-
 @pytest.mark.quick(1)
 @pytest.mark.parametrize(
     ("low_nm", "asked", "scale", "told"),
@@ -98,19 +78,6 @@ def test_scale_is_what_the_pixel_sizes_state(scene, cut, low_nm, asked, scale, t
     assert told is None or told in made.scale_note
 
 
-def test_lazy_and_calibrated_images_are_brought_together(scene, cut, tmp_path):
-    """LOW at half the resolution, from a store; HIGH has twice its pixels."""
-    low = scene.truth.replace(
-        data=scene.truth.data.reshape(48, 2, 64, 2).mean((1, 3)), pixel_size_nm=20.0
-    )
-    napari_semsr.write(low, tmp_path / "low.ome.zarr")
-    made, store = cut(tmp_path / "low.ome.zarr", scene.truth, patch=16, scale=2)
-    assert not made.resampled
-    low_set, high_set = store.get_arrays("train")
-    assert low_set.shape[1:] == (16, 16)
-    assert high_set.shape[1:] == (32, 32)
-
-
 @pytest.mark.quick(1)
 @pytest.mark.parametrize("steps", [("denoise",), ("sharpen", "equalise")])
 def test_preparation_is_recorded_and_changes_what_is_chosen(scene, cut, steps):
@@ -122,15 +89,6 @@ def test_preparation_is_recorded_and_changes_what_is_chosen(scene, cut, steps):
     assert not np.array_equal(low[0], scene.first.data[window])
     np.testing.assert_array_equal(high[0], scene.truth.data[window])
     assert "denoise" in store.record["provenance"]["options"]["preparation"]
-
-
-def test_pixel_of_low_stands_for_that_of_a_high_without_one(scene, cut):
-    low = scene.first.replace(pixel_size_nm=10.0)
-    high = scene.truth.replace(pixel_size_nm=None)
-    twice = high.replace(data=np.kron(high.data, np.ones((2, 2))))
-    for fine, scale in ((high, 1), (twice, 2)):
-        made, _ = cut(low, fine, f"{scale}.zarr", patch=24, scale=scale)
-        assert made.pixel_size_nm == 10 / scale
 
 
 def test_folders_give_unpaired_sets_of_equal_number(scene, cut, tmp_path):
@@ -172,46 +130,6 @@ def test_folders_matched_by_name_are_pairs(scene, tmp_path):
     ):
         with refused(SemsrError, code, match=values):
             napari_semsr.pairs(*line, overwrite=True, leave_out=names, **options)
-
-
-@pytest.fixture
-def dotted(scene, tmp_path):
-    """Two folders of files whose names have a dot."""
-    for side, image in (("a", scene.first), ("b", scene.truth)):
-        (tmp_path / side).mkdir()
-        for name in ("FeS_1.5kV_00.tif", "FeS_1.5kV_01.ome.tif"):
-            napari_semsr.write(image, tmp_path / side / name)
-    return tmp_path / "a", tmp_path / "b"
-
-
-def test_files_are_matched_by_all_of_their_name(dotted, cut):
-    made, _ = cut(*dotted, patch=24, match="name")
-    assert (made.candidates, len(made.images)) == (40, 2)
-
-
-@pytest.mark.parametrize(
-    ("name", "code", "values"),
-    [
-        ("FeS_1.5kV_99.tif", "second-image-missing", r"FeS_1.5kV_01 .* HIGH \(2 "),
-        ("FeS_1.5kV_00.png", "names-alike", "FeS_1.5kV_00.png and FeS_1.5kV_00.tif"),
-    ],
-)
-def test_files_of_other_or_of_one_name_are_refused(dotted, cut, name, code, values):
-    (dotted[1] / "FeS_1.5kV_01.ome.tif").rename(dotted[1] / name)
-    with refused(SemsrError, code, match=values):
-        cut(*dotted, patch=24, match="name")
-
-
-def test_arrays_without_names_are_matched_by_position(scene, cut):
-    other = ndimage.gaussian_filter(np.random.default_rng(1).random((90, 128)), 2)
-    sides = [[one.data, other] for one in (scene.first, scene.truth)]
-    made, store = cut(*sides, patch=24, match="name")
-    assert made.pairing == "paired"
-    for side, arrays in zip(("low", "high"), sides, strict=True):
-        shapes = [tuple(one["shape"]) for one in store.record["sources"][side]]
-        assert shapes == [array.shape for array in arrays]
-    with refused(SemsrError, "second-image-missing", match=" 3 .* LOW"):
-        cut(sides[0], [*sides[1], scene.truth.data], match="name", overwrite=True)
 
 
 def _texture(seed, shape):
@@ -266,14 +184,6 @@ def test_no_two_sets_show_one_place(cut, name, paired):
         assert all(len(names) == 1 for names in homes.values())
 
 
-def test_fill_values_are_not_trained_on(cut):
-    odd = _PLACE.astype(np.float32)
-    odd[40, 50] = -9999
-    with warned("pixels-marked-missing", match=" -9999"):
-        made, _ = cut(Micrograph(odd, 10.0, "odd.tif"), _PLACE, "b.zarr", patch=32)
-    assert made.rejected == {"not-finite": 1}
-
-
 def test_one_low_image_with_two_references_is_one_place(cut):
     lows = [Micrograph(_PLACE, 10.0, "a.tif"), Micrograph(_PLACE, 10.0, "b.tif")]
     highs = [one.replace(data=one.data**2 / 200) for one in lows]
@@ -284,24 +194,6 @@ def test_one_low_image_with_two_references_is_one_place(cut):
     references = [one.replace(data=one.data**2 / 200) for one in moved]
     with refused(SemsrError, "too-few-places", match=" 3 areas"):
         cut(moved, references, "moved.zarr", patch=32, match="name")
-
-
-def test_a_lattice_elsewhere_is_another_place(cut):
-    y, x = np.mgrid[:200, :240]
-    rng = np.random.default_rng(2)
-    images = [
-        Micrograph(
-            100
-            + 50 * np.sin((x + dx) / 3) * np.sin(y / 3)
-            + rng.normal(0, 20, x.shape),
-            10.0,
-            f"{dx}.tif",
-        )
-        for dx in (0, 5)
-    ]
-    references = [one.replace(data=2 * one.data) for one in images]
-    made, _ = cut(images, references, patch=32, match="name")
-    assert made.same_place == []
 
 
 @pytest.fixture
@@ -349,23 +241,6 @@ def test_scans_are_aligned_in_place_and_grey_levels(pictures, cut):
         "1_low.tif",
         "1_high.tif",
     ]
-
-
-def test_areas_of_resized_crops_are_places_in_the_image(scene, cut):
-    for sizes in ({}, {"low_pixel_nm": 5.0, "high_pixel_nm": 5.0}):
-        _, store = cut(
-            *(one.replace(pixel_size_nm=None) for one in (scene.first, scene.truth)),
-            patch=16, crop=32, overwrite=True, **sizes,
-        )  # fmt: skip
-        areas = np.concatenate([one["areas"] for one in store.list_training_images()])
-        assert areas.max() > 0.8 * max(scene.first.shape) * (5 if sizes else 1)
-
-
-def test_areas_are_not_told_in_pixels_that_override_the_images_own(scene, cut):
-    _, store = cut(scene.first, scene.truth, patch=16, low_pixel_nm=9.99, scale=1)
-    low, high = (one["areas"] for one in store.list_training_images())
-    assert low is None
-    assert high
 
 
 def image(data, pixel=None) -> Micrograph:
@@ -456,21 +331,6 @@ def turned(scene) -> tuple[Micrograph, StoredTransform]:
     }
     sides = ImageIdentity.from_image(low), ImageIdentity.from_image(scene.truth)
     return low, StoredTransform(back, *sides, {"residuals": residuals})
-
-
-def test_patch_is_doubtful_where_half_of_its_map_is():
-    places = np.array([[0.0, 0.0], [0.0, 90.0], [90.0, 0.0], [900.0, 0.0]])
-    reliable = np.array([False, True, True, False])
-    found = PairTransform(Affine.create_similarity(0.0), places, reliable, 40.0)
-
-    def doubtful(low: float, high: float) -> bool:
-        corners = np.array([low, low]), np.array([high, high])
-        return is_transform_unreliable(found, *corners)
-
-    assert not doubtful(-20, 100)  # one of three
-    assert doubtful(-20, 20)  # the only one
-    assert doubtful(-5, 5)  # a small patch, within its area
-    assert not doubtful(300, 400)  # none
 
 
 def test_stored_transform_brings_low_onto_high(scene, turned, cut, tmp_path):

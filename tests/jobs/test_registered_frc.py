@@ -50,16 +50,6 @@ def test_misregistered_images_read_as_aligned_ones(shift):
     assert np.mean(ratios) == pytest.approx(1, abs=0.02)
 
 
-def test_it_can_be_left_as_it_lies():
-    first, _, off = pair((1.4, 1.4))
-    lying = run(FRC.job(first, off, options=FrcJobOptions(register=False)))
-    assert lying.found_shift_px is None
-    assert lying.result.shift_px is None
-    moved = napari_semsr.frc(first, off)
-    assert lying.result.resolution_px > 1.1 * moved.resolution_px
-    assert napari_semsr.frc(first, off, register=False).shift_px is None
-
-
 @pytest.mark.parametrize("shift", [(0.3, 0.7), (1.0, 1.0), (-2.6, 1.3)])
 def test_noise_that_did_not_move_with_the_sample_is_found(shift):
     first, _, off = pair(shift)

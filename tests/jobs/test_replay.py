@@ -3,7 +3,6 @@
 import ast
 import shutil
 import tempfile
-import unicodedata
 
 import numpy as np
 import pytest
@@ -25,7 +24,6 @@ from napari_semsr.jobs.stitch import digest_scan
 from tests.refusals import refused
 from tests.remade import KINDS, Place
 from tests.sources import trees
-from tests.widgets.scenes import edges
 
 CPU = {"device": "cpu", "precision": "fp32", "tile": 64}
 
@@ -114,16 +112,6 @@ def test_output_of_each_kind_is_identical(kind, tmp_path):
     assert list((tmp_path / "scratch").iterdir()) == []
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")
-def test_what_makes_an_output_again_is_silent(place, recwarn):
-    image = semsr.Micrograph(edges(), 10.0, "a")
-    semsr.convert(image, place / "edges.tif")
-    semsr.restore(place / "edges.tif", place / "o.tif", psf="estimate")
-    recwarn.clear()
-    assert semsr.replay(place / "o.tif").identical
-    assert not recwarn.list
-
-
 def test_one_pixel_is_found(cut):
     spoil(cut, by=3)
     found = semsr.replay(cut)
@@ -132,15 +120,6 @@ def test_one_pixel_is_found(cut):
     assert found.where == (7, 9)
     (sentence,) = said(found, "pixels")
     assert "1 of 4810 pixels differ, by up to 3, at row 7, column 9" in sentence
-
-
-def test_gap_is_found_where_there_was_none(place, a):
-    path = place / "o.ome.zarr"
-    semsr.convert(a, path, dtype="float32")
-    zarr.open_group(path, mode="r+")["0"][4, 5] = np.nan
-    found = semsr.replay(path)
-    assert (found.identical, found.different, found.where) == (False, 1, (4, 5))
-    assert "missing in only one" in said(found, "pixels")[0]
 
 
 def test_other_shape_and_calibration_are_told(place, a):
@@ -214,15 +193,6 @@ def test_path_that_a_history_made_up_stays_in_one_line(cut, a):
     assert "\n" not in str(caught.value)
 
 
-def test_history_without_paths_takes_what_lies_beside_the_output(place, a):
-    path = place / "raw" / "o.tif"
-    semsr.crop(a, path, box=(5, 6, 70, 80))
-    old = read(path).provenance.inputs[0].model_copy(update={"path": None})
-    retell(path, inputs=(old,), device=None, threads=None)
-    found = semsr.replay(path)
-    assert (found.identical, found.differs) == (True, ())
-
-
 SYSTEM_FILES = ("Thumbs.db", "desktop.ini", ".DS_Store", "._frame_000.tif", "a.tmp")
 
 
@@ -244,35 +214,6 @@ def test_files_of_the_system_are_no_input_of_a_scan(place):
     )
     [told] = said(semsr.replay(mosaic), "input")
     assert told.startswith("The frames scan has changed")
-
-
-def test_digest_of_a_scan_is_one_in_whichever_form_a_disk_stores_names(tmp_path, rng):
-    frames = rng.integers(0, 256, (3, 40, 48), dtype=np.uint8)
-    digests = set()
-    for form in ("NFC", "NFD"):
-        scan = tmp_path / form
-        scan.mkdir()
-        for name, frame in zip(("eve", "\u00e9t\u00e9", "zebra"), frames, strict=True):
-            stored = unicodedata.normalize(form, f"{name}.tif")  # last, or between both
-            tifffile.imwrite(scan / stored, frame)
-        digests.add(run(digest_scan(scan, run(open_frames(scan)))))
-    assert len(digests) == 1
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning")
-def test_files_of_the_system_in_a_store_are_no_change(place, a):
-    store, made = place / "a.ome.zarr", place / "cut.tif"
-    semsr.convert(a, store)
-    semsr.crop(store, made, box=(5, 6, 70, 80))
-    put_system_files(store)
-    assert semsr.replay(made).differs == ()
-
-
-def test_history_with_options_of_no_part_is_made_again(place, a):
-    semsr.restore(a, place / "o.tif", psf="1px")
-    told = read(place / "o.tif").provenance.options
-    retell(place / "o.tif", options={**told, "iterations": 50, "tv": 0.05})
-    assert semsr.replay(place / "o.tif").identical
 
 
 def test_other_version_and_threads_are_named(part):

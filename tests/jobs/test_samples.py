@@ -1,7 +1,5 @@
 import numpy as np
-import pytest
 
-from napari_semsr.analysis.frc.correlation import measure_frc
 from napari_semsr.jobs.samples import (
     simulate_exposure,
     simulate_gold_pair,
@@ -32,25 +30,6 @@ def test_two_exposures_share_the_haze_and_not_the_noise():
     ]
     residuals = [image - quiet[0] for image in loud]
     assert abs(np.corrcoef(residuals[0].ravel(), residuals[1].ravel())[0, 1]) < 0.05
-
-
-@pytest.mark.broad
-def test_two_exposures_have_a_resolution():
-    truth = simulate_specimen()
-    found = measure_frc(
-        *(simulate_exposure(truth, noise_seed=number) for number in (1, 2))
-    )
-    assert found.reason is None
-    assert 20 < found.resolution_nm < 80
-
-
-def test_an_exposure_lies_on_the_grid_of_its_truth():
-    truth = simulate_specimen(SMALL)
-    degraded = simulate_exposure(truth, noise_seed=1, name="degraded")
-    assert degraded.shape == truth.shape
-    assert degraded.pixel_size_nm == truth.pixel_size_nm
-    assert {degraded.name, truth.name} == {"degraded", "truth"}
-    assert degraded.provenance.job == "exposure"
 
 
 def test_gold_pair_covers_one_area_at_two_pixel_sizes():

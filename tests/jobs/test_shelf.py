@@ -3,7 +3,7 @@ import pytest
 from scipy import ndimage
 
 import napari_semsr as semsr
-from napari_semsr.core.errors import CheckpointError, OptionError, WriteError
+from napari_semsr.core.errors import CheckpointError, WriteError
 from napari_semsr.core.progress import run
 from napari_semsr.inference.predictor import cache_folder
 from napari_semsr.jobs import models as shelf
@@ -23,19 +23,6 @@ def other(tmp_path):
     card = loaded.card.model_copy(update={"name": "other"})
     save_model(path, loaded.module, card)
     return path
-
-
-def test_list_models_has_the_default():
-    found = run(shelf.MODELS_LIST.job())
-    assert DEFAULT_MODEL in [row["name"] for row in found.models]
-    assert all(row["fault"] is None for row in found.models)
-
-
-def test_model_info_is_the_card():
-    found = run(shelf.MODELS_INFO.job(DEFAULT_MODEL))
-    assert found.bundled
-    assert found.card["name"] == DEFAULT_MODEL
-    assert found.digest.startswith("sha256:")
 
 
 def test_export_then_import_then_find(other, own_shelf, tmp_path):
@@ -66,13 +53,6 @@ def test_import_refuses_what_is_no_model(tmp_path, own_shelf):
     with refused(CheckpointError, "model-damaged"):
         run(shelf.MODELS_IMPORT.job(path))
     assert not own_shelf.exists()
-
-
-def test_list_models_passes_over_files_of_the_system(own_shelf):
-    own_shelf.mkdir(parents=True)
-    (own_shelf / "._other.safetensors").write_bytes(b"as macOS puts beside others")
-    rows = run(shelf.MODELS_LIST.job()).models
-    assert "._other" not in [row["name"] for row in rows]
 
 
 def test_list_models_names_the_fault_of_a_damaged_one(own_shelf):
@@ -110,11 +90,3 @@ def test_the_default_draws_no_stripes_beside_a_gap(rng):
     field[:, 112:] = np.nan
     made = semsr.enhance(field.astype(np.float32), blur_px=4, device="cpu").array()
     np.testing.assert_allclose(made[16:48, 96:112], 200, atol=10)
-
-
-def test_a_map_is_not_left_out_where_nothing_is_written(tmp_path):
-    field = np.random.default_rng(0).random((64, 64), dtype=np.float32)
-    made = tmp_path / "map.tif"
-    with refused(OptionError, "missing-value"):
-        semsr.enhance(field, model="sem-restore", residual_map=made, device="cpu")
-    assert not made.exists()

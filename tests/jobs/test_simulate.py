@@ -17,7 +17,7 @@ from napari_semsr.io.formats import read
 from napari_semsr.io.transforms import read_transform
 from napari_semsr.jobs.simulate import SIMULATE, SimulateOptions
 from napari_semsr.simulation.scan import ScanOptions, run_scan_simulation
-from tests.refusals import refused, warned
+from tests.refusals import refused
 from tests.stopping import stop_at
 
 SIZES = {"frames_grid": (2, 2), "frame_px": 48, "jitter_px": 2.0, "seed": 3}
@@ -152,28 +152,6 @@ def test_heights_are_scans_of_every_field_and_their_places_are_known(folder):
     assert not np.array_equal(low.array(), high.array())
 
 
-def test_focal_series_of_the_middle_field_is_a_folder_of_pictures(tmp_path):
-    options = SimulateOptions(**SIZES, focal_series=3, focal_fields="middle")
-    done = run(SIMULATE.job(out_dir=tmp_path / "scan", options=options))
-    assert done.extra == (str(tmp_path / "scan" / "focal"),)
-    assert len(list((tmp_path / "scan" / "focal").iterdir())) == 3
-    assert not (tmp_path / "scan" / "heights.csv").exists()
-    again = options.replace(focal_series=2, focal_fields="all")
-    run(SIMULATE.job(out_dir=tmp_path / "scan", options=again, overwrite=True))
-    assert not (tmp_path / "scan" / "focal").exists()
-    run(SIMULATE.job(out_dir=tmp_path / "scan", options=options, overwrite=True))
-    assert not list((tmp_path / "scan").glob("z_*"))
-
-
-def test_view_alone_is_a_folder_more(tmp_path):
-    options = SimulateOptions(**SIZES, sem_view=True)
-    for name in "ab":
-        done = run(SIMULATE.job(out_dir=tmp_path / name, options=options))
-        assert done.extra == (str(tmp_path / name / "sem"),)
-    views = [(tmp_path / name / "sem" / "view.tif").read_bytes() for name in "ab"]
-    assert views[0] == views[1]
-
-
 def test_image_gives_its_pixel_size(tmp_path, scene):
     path = tmp_path / "truth.tif"
     napari_semsr.write(scene.truth, path)
@@ -201,28 +179,6 @@ def test_unknown_pixel_size_stays_unknown(tmp_path, rng):
     assert not (tmp_path / "scan" / "positions.csv").exists()
     with refused(OptionError, "pixel-size-missing"):
         napari_semsr.simulate(tmp_path / "b", array, **sizes, positions="nm")
-
-
-@pytest.mark.parametrize("option", ["pitch_nm", "objective"])
-def test_option_of_a_phantom_is_told_to_change_nothing_of_an_image(
-    tmp_path, rng, option
-):
-    sizes = {"frames_grid": (1, 1), "frame_px": 32, option: 50.0}
-    with warned("option-without-effect", match=f"`{option}`"):
-        napari_semsr.simulate(tmp_path / "scan", rng.random((100, 100)), **sizes)
-    told = json.loads((tmp_path / "scan" / "truth" / "microscope.json").read_text())
-    assert told["options"][option] == SimulateOptions.model_fields[option].default
-
-
-def test_overwriting_leaves_nothing_of_the_earlier_scan(tmp_path):
-    target = tmp_path / "scan"
-    run(SIMULATE.job(out_dir=target, options=SimulateOptions(**SIZES, exposures=1)))
-    small = SimulateOptions(**{**SIZES, "frames_grid": (1, 2)})
-    with refused(WriteError, "output-exists"):
-        run(SIMULATE.job(out_dir=target, options=small))
-    run(SIMULATE.job(out_dir=target, options=small, overwrite=True))
-    assert len(list(target.glob("frame_*.tif"))) == 2
-    assert not (target / "exposures").exists()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="open folders are not renamed")
@@ -305,10 +261,3 @@ def test_scan_beyond_memory_is_refused_by_the_options_that_make_it_large(tmp_pat
     with refused(DeviceMemoryError, "memory", match=r"300 x 300.*`frames_grid`, `f"):
         run(SIMULATE.job(out_dir=tmp_path / "scan", options=options))
     assert not list(tmp_path.iterdir())
-
-
-def test_small_image_is_enlarged_with_a_warning(tmp_path, scene):
-    sizes = {"frames_grid": (2, 2), "frame_px": 72, "jitter_px": 1, "overlap": 0.4}
-    with warned("resampled", match="96 x 128 px .* 1.2"):
-        done = napari_semsr.simulate(tmp_path / "scan", scene.truth, **sizes)
-    assert 7.9 < done.pixel_size_nm[0] < 8.5

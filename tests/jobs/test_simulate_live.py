@@ -6,11 +6,9 @@ import numpy as np
 import pytest
 
 import napari_semsr
-from napari_semsr.core.errors import OptionError
 from napari_semsr.core.progress import run
 from napari_semsr.io.formats import read
 from napari_semsr.jobs.simulate import SIMULATE, SimulateOptions
-from tests.refusals import refused
 
 SCAN = {"phantom": "particles", "frames_grid": (2, 5), "frame_px": 48, "seed": 3}
 
@@ -33,19 +31,6 @@ def test_it_ends_as_the_scan_that_is_written_at_once(tmp_path):
             assert (tmp_path / "live" / name).read_bytes() == (
                 tmp_path / "whole" / name
             ).read_bytes()
-
-
-def test_frames_and_rows_come_in_parts(tmp_path):
-    sizes, rows = {}, set()
-    for _ in live(tmp_path / "live"):
-        for path in (tmp_path / "live").glob("frame_*.tif"):
-            sizes.setdefault(path.name, set()).add(path.stat().st_size)
-        table = tmp_path / "live" / "positions.csv"
-        if table.exists():
-            rows.add(table.read_text())
-    assert len(sizes) == 10
-    assert all(len(seen) == 2 for seen in sizes.values())
-    assert sum(not text.endswith("\n") for text in rows) == 10
 
 
 def test_faults_are_those_that_are_told(tmp_path):
@@ -73,13 +58,6 @@ def test_faults_are_those_that_are_told(tmp_path):
     assert max(order.count(name) for name in first) >= 3
     said = json.loads((tmp_path / "live" / "truth" / "microscope.json").read_text())
     assert said["bad_frames"] == made.bad_frames
-
-
-def test_faults_need_a_scan_that_runs(tmp_path):
-    with refused(OptionError, "option-without-effect", match="`live`"):
-        napari_semsr.simulate(tmp_path / "a", **SCAN, live_faults=True)
-    with refused(OptionError, "too-few-frames", match=" 10 frames"):
-        run(live(tmp_path / "b", live_faults=True, frames_grid=(1, 4)))
 
 
 def test_light_falls_steadily(tmp_path):

@@ -57,16 +57,6 @@ def test_positions_are_those_of_the_truth(made, scan):
     assert found.min() == 0
 
 
-def test_record_has_the_compared_overlaps_and_the_errors_of_positions(made):
-    record = json.loads(json.dumps(made.to_json(), allow_nan=False))
-    pairs, frames = record["pairs"], {row["frame"] for row in record["positions"]}
-    assert sum(pair["used"] for pair in pairs) == record["pairs_used"] > 0
-    assert {pair[end] for pair in pairs for end in ("first", "second")} == frames
-    used = [pair["score"] for pair in pairs if pair["used"]]
-    assert min(used) >= record["score_threshold"]
-    assert all(0 < sd < 1 for row in record["position_sd_px"] for sd in row)
-
-
 def test_solved_positions_go_to_fiji_and_back(scan, tmp_path):
     folder = tmp_path / "scan"
     shutil.copytree(scan, folder, ignore=shutil.ignore_patterns("positions.csv"))
@@ -79,16 +69,6 @@ def test_solved_positions_go_to_fiji_and_back(scan, tmp_path):
     assert np.allclose(found, solved, atol=1e-6)
     y, x = solved[1]
     assert f"frame_001.tif; ; ({x:.6f}, {y:.6f})" in table.read_text()
-
-
-def test_the_first_frame_is_stated_of_a_grid_with_a_missing_frame(scan, tmp_path):
-    folder = tmp_path / "scan"
-    shutil.copytree(scan, folder)
-    broken = folder / "frame_008.tif"
-    broken.write_bytes(broken.read_bytes()[:100])
-    how = {"grid": (3, 3), "overlap": 0.35, "first": "top-left"}
-    mosaic = napari_semsr.stitch(folder, tmp_path / "mosaic.ome.zarr", **how)
-    assert [fault.frame for fault in mosaic.left_out] == ["frame_008.tif"]
 
 
 @pytest.mark.parametrize("given", [{"order": "column"}, {"overlap": 0.35}], ids=str)
@@ -116,16 +96,6 @@ def test_mosaic_is_calibrated_and_nan_where_no_frame_is(made):
     assert np.array_equal(np.isnan(data), coverage == 0)
     assert coverage.max() >= 2
     assert 0 < np.isnan(data).mean() < 0.3
-
-
-def test_coverage_is_a_label_image_of_the_store(made):
-    group = zarr.open_group(made.output, mode="r")
-    assert group["labels"].attrs["ome"]["labels"] == ["coverage"]
-    about = group["labels/coverage"].attrs["ome"]
-    (image,) = about["multiscales"]
-    assert [axis["unit"] for axis in image["axes"]] == ["nanometer"] * 2
-    assert image["datasets"][0]["coordinateTransformations"][0]["scale"] == [20, 20]
-    assert "image-label" in about
 
 
 def test_history_holds_digests_and_options(made):
@@ -231,21 +201,6 @@ def test_what_is_asked_for_stands_before_a_calibration(
     assert said in " ".join(made.warnings)
 
 
-@pytest.mark.broad
-def test_a_calibration_of_a_smaller_picture_is_doubted(bent_scan, tmp_path):
-    path = calibration(
-        tmp_path / "c.json", distortion=0.02, distortion_sd=0.0005, shape=[79, 100]
-    )
-    with refused(OptionError, "distortion-too-large"):
-        napari_semsr.stitch(
-            bent_scan, tmp_path / "m.ome.tif",
-            calibration=calibration(tmp_path / "d.json", distortion=0.05,
-                                    distortion_sd=0.001, shape=[SIDE // 4] * 2),
-        )  # fmt: skip
-    made = napari_semsr.stitch(bent_scan, tmp_path / "m.ome.tif", calibration=path)
-    assert "does not reach the rim" in made.warnings[0]
-
-
 @pytest.fixture
 def bad_scan(scan, tmp_path):
     """The scan with one frame cut short."""
@@ -349,13 +304,6 @@ def test_bad_requests_are_one_sentence(scan, monkeypatch, change, error, code):
         napari_semsr.stitch(**arguments)
     assert "\n" not in str(caught.value)
     assert sorted(scan.parent.iterdir()) == before
-
-
-def test_options_read_what_is_typed():
-    options = StitchFolderOptions(grid="3X4", pixel_size_nm="8,7")
-    assert (options.grid, options.pixel_size_nm) == ((3, 4), (8, 7))
-    assert StitchFolderOptions(grid="").grid is None
-    assert StitchFolderOptions(pixel_size_nm=5).pixel_size_nm == (5, 5)
 
 
 def test_corrections_are_recorded_replayed_and_resumed_by_what_they_say(

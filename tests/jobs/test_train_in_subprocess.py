@@ -162,31 +162,11 @@ def test_deaf_process_is_killed(played, children):
     assert children[0].returncode == -signal.SIGKILL
 
 
-@pytest.mark.parametrize("device", ["cpu", "cuda:1", "mps"])
-def test_the_device_that_was_chosen_is_handed_on(played, device):
-    played(
-        "device = asked['values']['device']\n"
-        "failed = ['ReadError', f'<{device}>', 'unreadable']\n"
-        "print(json.dumps({'failed': failed}))"
-    )
-    with refused(SemsrError, "unreadable", match=f"<{device}>"):
-        run(train_in_subprocess(list_train_values("a.yaml", "r", device=device)))
-
-
 def test_a_device_that_cannot_train_is_refused_before_a_process_starts(monkeypatch):
     monkeypatch.setattr("napari_semsr.jobs.train_process.ChildProcess", None)
     values = {**list_train_values("a.yaml", "r"), "device": "xpu:1"}
     with refused(OptionError, "unknown-value", match="cpu, cuda or mps, .* 'xpu:1'"):
         run(train_in_subprocess(values))
-
-
-@pytest.mark.broad
-def test_errors_of_the_training_come_through(tmp_path):
-    (tmp_path / "wrong.yaml").write_text("name: a\nstepz: 3\n")
-    asked = list_train_values(tmp_path / "wrong.yaml", tmp_path / "run")
-    with refused(OptionError, "unknown-option"):
-        run(train_in_subprocess(asked))
-    assert not (tmp_path / "run").exists()
 
 
 def test_nothing_to_resume_is_said(tmp_path):

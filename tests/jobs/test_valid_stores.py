@@ -85,20 +85,6 @@ def test_another_version_needs_a_store(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_the_coverage_of_a_mosaic_is_kept_in_ome_zarr_0_4(tmp_path):
-    frames, store = tmp_path / "frames", tmp_path / "a.ome.zarr"
-    napari_semsr.simulate(
-        frames, phantom="particles", frames_grid=(1, 2), frame_px=64, overlap=0.4
-    )
-    napari_semsr.stitch(frames, store)
-    older = tmp_path / "b.ome.zarr"
-    napari_semsr.convert(store, older, zarr_version="0.4")
-    yaozarrs.validate_zarr_store(str(older))
-    yaozarrs.validate_zarr_store(str(older / "labels" / "coverage"))
-    counts = [read(one / "labels" / "coverage").array() for one in (store, older)]
-    assert np.array_equal(*counts)
-
-
 def test_the_store_of_a_mosaic_and_its_labels_pass_the_validator(tmp_path):
     frames, store = tmp_path / "frames", tmp_path / "out.ome.zarr"
     napari_semsr.simulate(

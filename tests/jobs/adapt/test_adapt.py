@@ -1,4 +1,3 @@
-import json
 import shutil
 from datetime import datetime
 from pathlib import Path
@@ -23,19 +22,15 @@ from napari_semsr.core import (
     run,
 )
 from napari_semsr.inference import EnhanceOptions, prepare_model_input
-from napari_semsr.io import ImageIdentity, StoredTransform, read, read_transform, write
-from napari_semsr.jobs import ADAPT, STOP, AdaptationError, AdaptOptions, AdaptProgress
+from napari_semsr.io import ImageIdentity, StoredTransform, read, write
+from napari_semsr.jobs import ADAPT, AdaptationError, AdaptOptions, AdaptProgress
 from napari_semsr.jobs.adapt import job, process, train
 from napari_semsr.jobs.adapt.areas import (
-    SharedArea,
-    check_correlation,
     split_training_area,
 )
 from napari_semsr.jobs.adapt.process import fit_in_process, fit_with_files
 from napari_semsr.models import load_model, read_card
-from napari_semsr.registration import Landmarks
 from napari_semsr.restoration import LinearFit
-from napari_semsr.training import place as area_training
 from tests.children import LIMIT_S
 from tests.refusals import refused, warned
 
@@ -134,26 +129,6 @@ def test_a_place_gives_a_model_that_is_ahead_of_everything_simpler(adapted):
     assert (folder / made.model).is_file() or made.model.startswith(str(folder))
 
 
-def test_the_record_has_what_programs_read(adapted):
-    made, _, _ = adapted
-    record = json.loads(json.dumps(made.to_json()))
-    held = record["held_out"]
-    for name in ("gain_db", "gain_below_cutoff_db", "linear_gain_below_cutoff_db"):
-        assert name in held
-    assert {"shown", "missed", "invented", "input"} <= held["objects"].keys()
-    assert [one["image"] for one in record["applied"]] == ["mosaic", "other: 5/6"]
-    assert record["registration"]["searched"] == "stored"
-    assert record["seconds"] > 0
-
-
-def test_every_image_is_enhanced_and_compared_with_the_place(adapted):
-    made, _, _ = adapted
-    assert [one.output.rpartition("/")[2] for one in made.applied] == [
-        "mosaic-enhanced.ome.zarr",
-        "other_5_6-enhanced.ome.zarr",
-    ]
-
-
 def test_the_grey_values_of_a_training_are_those_of_the_enhancement(
     place, tmp_path, monkeypatch
 ):
@@ -172,26 +147,6 @@ def test_the_grey_values_of_a_training_are_those_of_the_enhancement(
     model = load_model("ssum-sem")
     _, scaling = prepare_model_input(mosaic, model, EnhanceOptions(resample="never"))
     assert levels == pytest.approx((scaling.low, scaling.high))
-
-
-def area_of(light, sem):
-    box = Box.from_shape(light.shape)
-    taught, held_out = split_training_area(box)
-    images = micrograph(light, "mosaic"), micrograph(sem, "sem")
-    return SharedArea("sem", *images, box, taught, held_out, None)
-
-
-def test_light_of_edges_belongs_to_its_sem_image():
-    """Of shards light shows the edges, dark or bright, which no linear filter gives."""
-    rng = np.random.default_rng(0)
-    sem = ndimage.gaussian_filter(objects(3) * rng.choice([-1, 1], SIDE), 1)
-    edges = ndimage.gaussian_gradient_magnitude(sem, 1)
-    light = ndimage.gaussian_filter(edges, 2) + rng.normal(0, 1e-3, SIDE)
-    kernel = np.zeros((21, 21))
-    kernel[10, 10] = 1
-    check_correlation([area_of(light, sem)], kernel)
-    with refused(AdaptationError, "pairs-uncorrelated"):
-        check_correlation([area_of(light, sem[::-1, ::-1])], kernel)
 
 
 def test_a_map_shows_where_the_model_and_the_linear_filter_differ(adapted, place):
@@ -223,15 +178,6 @@ def test_a_large_mosaic_is_filtered_in_strips_with_its_gaps(monkeypatch):
     made = run(job.filter_mosaic(micrograph(plane, "m"), linear, Provenance(job="x")))
     np.testing.assert_allclose(made.array(), linear.apply(plane), rtol=1e-4)
     assert np.isnan(made.array()[100:]).all()
-
-
-def test_the_page_names_what_was_invented(adapted):
-    _, folder, _ = adapted
-    page = (folder / "report.html").read_text(encoding="utf-8")
-    assert "invented" in page
-    assert "is a guess" in page
-    numbers = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    assert numbers["kind"] == "adapt"
 
 
 def test_a_training_shows_the_held_out_part_next_to_sem(adapted):
@@ -274,16 +220,6 @@ def test_sem_of_another_place_is_refused(place, tmp_path, seed):
         adapt(mosaic, [other], tmp_path / "run", steps=2)
     assert caught.value.reason in ("pairs-uncorrelated", "no-gain")
     assert caught.value.to_json()["model"] is None
-    assert not list((tmp_path / "run").glob("*.safetensors"))
-
-
-def test_a_model_that_gains_nothing_is_not_kept(place, tmp_path):
-    mosaic, sem = place
-    with refused(AdaptationError, "no-gain") as caught:
-        adapt(mosaic, [sem], tmp_path / "run", steps=0)
-    assert caught.value.reason == "no-gain"
-    assert caught.value.to_json()["held_out"]
-    assert caught.value.to_json()["steps"] == 0
     assert not list((tmp_path / "run").glob("*.safetensors"))
 
 
@@ -343,41 +279,11 @@ def test_two_sem_images_take_no_transform(place, tmp_path):
         adapt(mosaic, [sem, sem], tmp_path / "run")
 
 
-def test_a_stopped_training_is_used(place, tmp_path):
-    mosaic, sem = place
-    folder = tmp_path / "run"
-
-    def stop(step):
-        if isinstance(step, AdaptProgress) and step.gain_db and step.gain_db > 5:
-            (folder / STOP).touch()
-
-    made = adapt(mosaic, [sem], folder, steps=30_000, report=stop)
-    assert made.steps < 30_000
-
-
 def calls_of(steps):
     """Give the steps that ran, by what they reported."""
     return {
         call for call, work, _ in (one.message.partition(": ") for one in steps) if work
     }
-
-
-def test_a_run_that_was_closed_resumes_its_training(place, tmp_path, monkeypatch):
-    mosaic, sem = place
-    monkeypatch.setattr(area_training, "_BURST_S", 0.0)  # a report after each step
-    folder, steps = tmp_path / "run", []
-    options = AdaptOptions(minutes=1)
-    how = {"transform": lying(mosaic, sem), "options": options}
-    job = ADAPT.job(mosaic, [sem], folder, **how)
-    for step in job:
-        if isinstance(step, AdaptProgress) and step.seconds > 0:
-            job.close()
-    state = training.load_area_state(folder / "training.pt")
-    assert state["steps"] == 1
-    made = adapt(mosaic, [sem], folder, steps=60, resume=True, report=steps.append)
-    assert made.steps == 60
-    assert len({row["steps"] for row in state["curve"]}) == len(state["curve"])
-    assert calls_of(steps) == {"model", "mosaic-enhanced", "look-here"}
 
 
 def test_a_resumed_run_repeats_only_what_depends_on_a_change(place, adapted, tmp_path):
@@ -485,26 +391,6 @@ def test_another_training_does_not_resume_the_state(place, tmp_path, what):
     assert caught.value.facts["steps"] == 2
 
 
-def test_results_are_those_of_the_model_beside_them(
-    place, adapted, tmp_path, monkeypatch
-):
-    """A training that is repeated may do other steps in its time."""
-    mosaic, sem = place
-    first, made_in, _ = adapted
-    shutil.copytree(made_in, tmp_path, dirs_exist_ok=True)
-    (tmp_path / Path(first.model).name).unlink()
-    (tmp_path / "training.pt").unlink()
-
-    def fit(images, options, *, seconds, **how):
-        return fit_by_steps(images, options, seconds=seconds - 5, **how)
-
-    monkeypatch.setattr(train, "fit_in_process", fit)
-    steps = []
-    made = adapt(mosaic, [sem], tmp_path, resume=True, report=steps.append)
-    assert made.steps < first.steps
-    assert calls_of(steps) == {"model", "mosaic-enhanced", "look-here"}
-
-
 def test_warnings_of_what_is_not_repeated_are_given_again(place, tmp_path):
     mosaic, sem = place
     how = {"transform": lying(mosaic, sem, {"error_nm": 15.0}), "resume": True}
@@ -538,17 +424,6 @@ def test_an_image_that_is_missing_is_refused_before_any_work(place, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_resumed_run_keeps_the_name_of_its_model(place, adapted, tmp_path):
-    mosaic, sem = place
-    made, made_in, _ = adapted
-    name = "mosaic-2025-12-31.safetensors"
-    shutil.copytree(made_in, tmp_path, dirs_exist_ok=True)
-    (tmp_path / Path(made.model).name).rename(tmp_path / name)
-    again = adapt(mosaic, [sem], tmp_path, resume=True)
-    assert Path(again.model) == tmp_path / name
-    assert [path.name for path in tmp_path.glob("*.safetensors")] == [name]
-
-
 @pytest.mark.broad
 def test_a_new_run_leaves_the_model_of_an_earlier_one_in_the_library(
     place, adapted, tmp_path, monkeypatch
@@ -562,28 +437,6 @@ def test_a_new_run_leaves_the_model_of_an_earlier_one_in_the_library(
     made = adapt(mosaic, [sem], tmp_path / "run")
     assert Path(made.model).stem == f"{taken}-2"
     assert read_card(Path(made.model)).name == f"{taken}-2"
-
-
-@pytest.mark.parametrize("changed", [False, True])
-def test_a_resumed_run_registers_again_only_if_its_search_changed(
-    place, tmp_path, changed
-):
-    mosaic, sem = place
-    points = np.array([[40.0, 60.0], [60.0, 3900.0], [2400.0, 2000.0], [2300.0, 90.0]])
-    shifts = np.array([[0.0, 0.0], [6.0, -4.0]])
-    marks = [Landmarks(points, points + shift) for shift in shifts]
-    search = {"transform": None, "options": AdaptOptions(landmarks_only=True)}
-    with refused(AdaptationError, "no-gain"):
-        adapt(mosaic, [sem], tmp_path, steps=0, landmarks=marks[0], **search)
-    stored = tmp_path / "registration-1.json"
-    before, steps = read_transform(stored), []
-    again = {**search, "landmarks": marks[changed], "resume": True}
-    with refused(AdaptationError, "no-gain"):
-        adapt(mosaic, [sem], tmp_path, steps=0, **again, report=steps.append)
-    assert ("registration-1" in calls_of(steps)) == changed
-    after = read_transform(stored)
-    moved = after.transform(points) - before.transform(points)
-    assert moved == pytest.approx(np.tile(shifts[int(changed)], (4, 1)), abs=1e-6)
 
 
 def test_a_kept_model_goes_only_when_a_longer_training_is_kept(
@@ -642,8 +495,3 @@ def test_time_ends_a_training_only_where_it_is_given(
     with pytest.raises(KeyboardInterrupt):
         run(ADAPT.job(*place[:1], place[1:], tmp_path, options=options, **how))
     assert given == [seconds]
-
-
-def test_options_refuse_no_time():
-    with pytest.raises(OptionError):
-        AdaptOptions.parse({"minutes": 0})
