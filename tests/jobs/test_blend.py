@@ -70,16 +70,6 @@ def test_an_image_is_drawn_in_the_pixels_of_what_was_made_of_it():
     assert second.shape == coarse.shape
 
 
-def test_a_large_image_is_drawn_when_it_is_looked_at(rng):
-    data = rng.normal(size=(1200, 40)).astype(np.float32)
-    image = Micrograph(data, TEN)
-    fine = Micrograph(np.zeros((2400, 80), np.float32), FIVE, origin=(-2.5, -2.5))
-    (level,) = run(resample_levels(image, (), fine, [fine.data]))
-    assert hasattr(level, "dask")
-    part = np.asarray(level[1000:1100, 10:60])
-    np.testing.assert_array_equal(part, level.compute()[1000:1100, 10:60])
-
-
 @pytest.mark.parametrize("lazy", [False, True])
 def test_a_difference_is_taken_where_both_lie(before, lazy):
     shifted = before.replace(

@@ -6,9 +6,7 @@ import pytest
 from napari_semsr import crop, read
 from napari_semsr.core.errors import OptionError, ReadError, SemsrError, ShapeError
 from napari_semsr.core.micrograph import (
-    InputRecord,
     Micrograph,
-    Provenance,
     parse_pixel_size,
 )
 from napari_semsr.core.progress import run
@@ -135,14 +133,6 @@ def test_align_finds_what_the_origin_does_not_tell(rng):
     assert part.provenance.options["shift_nm"] == told["shift_nm"]
 
 
-def test_images_without_a_place_share_their_corner():
-    first, second = _image((90, 90)), _image((60, 60), size=15.0, name="other", seed=1)
-    with warned("origin-missing"):
-        part = crop(first, like=second)
-    assert part.shape == (60, 60)
-    assert part.origin == (0, 0)
-
-
 @pytest.mark.parametrize(
     ("like", "options", "code", "values"),
     [
@@ -210,24 +200,6 @@ def test_one_output_does_not_replace_the_other(tmp_path, part, beside):
         crop(image, tmp_path / part, overwrite=True, **how)
     assert read(tmp_path / "s.ome.zarr").shape == (9, 9)
     assert len(list(tmp_path.iterdir())) == 1
-
-
-@pytest.mark.parametrize("enhanced", ["image", "reference"])
-def test_shift_with_an_enhanced_image_is_not_told_as_sure(rng, enhanced):
-    data = rng.normal(size=(150, 150))
-    made = Provenance(job="enhance", model_digest="sha256:0")
-    record = InputRecord(role="image", name="enhanced", provenance=made)
-    images = {}
-    for name in ("image", "reference"):
-        history = Provenance(job="crop", inputs=(record,) if name == enhanced else ())
-        images[name] = Micrograph(data, (10.0, 10.0), name, provenance=history)
-    one, two = images.values()
-    with warned("made-by-network", match=f" {enhanced}, ") as caught:
-        crop(one, like=two, align=True, search=16)
-    assert len(caught) == 1
-    plain = images["image" if enhanced == "reference" else "reference"]
-    crop(plain, like=plain, align=True, search=16)
-    crop(one, like=two)
 
 
 def test_gaps_of_two_images_are_cut_off_both_in_place():

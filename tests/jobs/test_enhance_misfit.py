@@ -7,11 +7,10 @@ import pytest
 from scipy import ndimage
 
 from napari_semsr.cli.command import main
-from napari_semsr.core import Micrograph, OptionError, capture_warnings, run
+from napari_semsr.core import Micrograph, capture_warnings, run
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.io.formats import read, write
 from napari_semsr.jobs.enhance import ENHANCE
-from tests.refusals import refused
 from tests.tiny_models import write_tiny_model
 
 LINE = ("--tile", "64", "--precision", "fp32", "--device", "cpu")
@@ -60,9 +59,3 @@ def test_a_field_of_noise_has_no_map(tmp_path, rng):
     assert (tmp_path / "a.tif").exists()
     assert made.misfit_map is None
     assert not target.exists()
-
-
-def test_a_stack_is_refused_before_any_work(tmp_path):
-    planes = [Micrograph(np.zeros((64, 64), np.float32)) for _ in range(2)]
-    with refused(OptionError, "several-planes", match=" 2"):
-        run(ENHANCE.job(planes, tmp_path / "a.tif", residual_map=tmp_path / "m.tif"))

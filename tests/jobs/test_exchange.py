@@ -394,26 +394,6 @@ def test_what_aliases_of_a_package_repeat_is_bounded(tmp_path, package):
         semsr.import_model(out)
 
 
-@pytest.mark.broad
-def test_a_network_with_norms_goes_out_as_onnx_and_not_as_a_package(tmp_path):
-    from napari_semsr.models import ModelCard, build_network, save_model
-
-    torch.manual_seed(0)
-    options = {"width": 4, "blocks": 1}
-    card = ModelCard(
-        name="normed",
-        architecture="resnet",
-        options=options,
-        stride=4,
-        receptive_field=0,
-        norms=True,
-    )
-    save_model(tmp_path / "n.safetensors", build_network("resnet", options), card)
-    semsr.export_model(tmp_path / "n.safetensors", tmp_path / "n.onnx")
-    with refused(CheckpointError, "model-unsuitable"):
-        semsr.export_model(tmp_path / "n.safetensors", tmp_path / "n.zip", authors="A")
-
-
 # What runs code of others.
 
 

@@ -18,7 +18,7 @@ from napari_semsr.jobs import (
     FIGURE,
     FigureOptions,
 )
-from tests.refusals import refused, warned
+from tests.refusals import refused
 
 
 def frc_map(image: Micrograph, step: int = 20, **changes: object) -> Micrograph:
@@ -95,18 +95,6 @@ def test_detail_that_is_too_fine_for_the_figure_is_grey(
         run(FIGURE.job([image], path, options=options))
         row = colours_of(path)[20, 60:-60, 0]
         assert row.std() < 0.35 * waves.std()
-
-
-def test_caption_goes_into_a_file_beside_the_figure_where_asked(tmp_path: Path) -> None:
-    options = FigureOptions(no_caption=True, caption="Two.", caption_file=True)
-    found = run(FIGURE.job([micrograph()], tmp_path / "one.png", options=options))
-    assert (found.caption, found.caption_file) == ("Two.", str(tmp_path / "one.txt"))
-    text = tmp_path / "one.txt"
-    assert text.read_text(encoding="utf-8") == "Two. A; bar 100 nm.\n"
-    (tmp_path / "one.png").unlink()
-    with refused(SemsrError, "output-exists"):
-        run(FIGURE.job([micrograph()], tmp_path / "one.png", options=options))
-    assert not (tmp_path / "one.png").exists()
 
 
 def test_bar_is_as_long_as_it_says(tmp_path: Path) -> None:
@@ -191,12 +179,6 @@ def test_image_has_the_colours_that_it_has_on_screen(
     assert (colours_of(tmp_path / "own.png")[MIDDLE] == brightest).all()
 
 
-def test_colours_that_a_figure_does_not_know_are_told(tmp_path: Path) -> None:
-    look = DisplaySettings(limits=(0, 140), colormap="bop blue")
-    with warned("unknown-value", match="bop blue .* A"):
-        run(FIGURE.job([micrograph().replace(look=look)], tmp_path / "own.png"))
-
-
 def test_pixels_that_are_not_known_count_for_nothing(tmp_path: Path) -> None:
     data = np.full((400, 400), 5.0)
     data[:, 200:] = 9.0
@@ -241,25 +223,6 @@ def bars_in(path: Path, columns: int) -> list[int]:
         start += np.argmax(bright[start:])
         found.append(int(np.argmin(bright[start:])))
     return found
-
-
-@pytest.mark.broad
-def test_images_of_a_figure_have_one_scale(tmp_path: Path) -> None:
-    dark = Micrograph(np.full((100, 200), 7, np.uint8), (10.0, 10.0), "dark")
-    half = dark.replace(data=dark.data[:, :120])
-    mapped = dark.replace(
-        look=DisplaySettings(limits=(0, 1e3), colormap="gray", colour_bar=True)
-    )
-    options = FigureOptions(width_mm=240, dpi=100, columns=3)
-    images = [dark, mapped, half]
-    made = run(FIGURE.job(images, tmp_path / "said.png", options=options))
-    assert made.caption.count("bar 200 nm") == 3  # 28 % of the narrowest is 336 nm
-    options = options.replace(no_caption=True)
-    run(FIGURE.job(images, tmp_path / "row.png", options=options))
-    first, second, third = bars_in(tmp_path / "row.png", 3)
-    assert first > 20
-    assert second == pytest.approx(first, abs=1)
-    assert third == pytest.approx(first, abs=1)
 
 
 def test_bar_of_an_uncalibrated_image_counts_its_own_pixels(tmp_path: Path) -> None:

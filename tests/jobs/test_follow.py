@@ -173,11 +173,6 @@ def test_too_few_frames_are_refused_and_nothing_is_left(scan, tmp_path):
     assert not (tmp_path / ".held.m.ome.zarr").exists()
 
 
-def test_a_file_is_not_followed(scan, tmp_path):
-    with refused(OptionError, "folder-missing"):
-        run(job(scan / "frame_000.tif", tmp_path / "m.ome.zarr"))
-
-
 def test_a_scan_that_is_followed_twice_is_refused(scan, tmp_path):
     folder, output = tmp_path / "scan", tmp_path / "m.ome.zarr"
     copy_frames(scan, folder, 0, 1)
@@ -268,26 +263,6 @@ def test_a_full_disk_is_waited_for(scan, tmp_path, monkeypatch):
     full = [step for step in steps if "disk is full" in step.message]
     assert full
     assert all(isinstance(step, WaitingProgress) for step in full)
-
-
-def test_frames_that_cannot_be_read_for_a_while_are_waited_for(
-    scan, offline, tmp_path, monkeypatch
-):
-    read_frame, refusals = FrameFolder.read, [f"{scan} may not be read."] * 4
-
-    def refused(self, name):
-        if refusals:
-            raise ReadError(refusals.pop())
-        return read_frame(self, name)
-
-    monkeypatch.setattr(FrameFolder, "read", refused)
-    steps = []
-    made = run(job(scan, tmp_path / "m.ome.zarr"), steps.append)
-    assert made.frames == 6
-    away = [step for step in steps if "waiting until the frame can" in step.message]
-    assert len(away) == 4
-    assert all(isinstance(step, WaitingProgress) for step in away)
-    assert made.corners == offline.corners
 
 
 def test_a_stop_before_the_first_poll_stitches_the_frames_that_are_there(

@@ -5,11 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import zarr
 
 import napari_semsr
-from napari_semsr.cli.command import main
-from napari_semsr.core import Grid, OptionError, ReadError, WriteError, run
+from napari_semsr.core import Grid, OptionError, ReadError, run
 from napari_semsr.io import COVERAGE, get_half_paths, get_label_path, read
 from napari_semsr.jobs import (
     FRC,
@@ -87,16 +85,6 @@ def test_frc_measures_the_part_that_both_cover(made):
     assert f"{rows} x {columns} px" in found.note
 
 
-def test_command_warns_where_halves_are_missing(own, capsys):
-    assert main(["frc", str(own), "--json"]) == 0
-    assert "warning" not in capsys.readouterr().err.lower()
-    for half in get_half_paths(own):
-        shutil.rmtree(half)
-    for verb in (["frc", str(own)], ["frc-map", str(own), "-o", f"{own}.tif"]):
-        assert main([*verb, "--json"]) == 0
-        assert "has no halves next to it" in capsys.readouterr().err
-
-
 def alone(path, why):
     with warned("halves-missing"):
         found = measured(path)
@@ -123,16 +111,6 @@ def test_halves_of_other_frames_are_not_used(own, scan, tmp_path):
     alone(own, "made from other frames or options")
 
 
-@pytest.mark.broad
-def test_halves_on_another_grid_are_not_used(own):
-    group = zarr.open_group(get_half_paths(own)[0], mode="r+")
-    ome = dict(group.attrs["ome"])
-    for item in ome["multiscales"][0]["datasets"]:
-        item["coordinateTransformations"][0]["scale"] = [10.0, 10.0]
-    group.attrs["ome"] = ome
-    alone(own, "another grid")
-
-
 @pytest.mark.quick(1)
 @pytest.mark.parametrize("suffix", [".ome.zarr", ".ome.tif", ".tif"])
 def test_copy_takes_halves_and_coverage_along(made, tmp_path, suffix):
@@ -149,35 +127,10 @@ def test_copy_takes_halves_and_coverage_along(made, tmp_path, suffix):
     np.testing.assert_array_equal(*(item.array() for item in counts))
 
 
-@pytest.mark.parametrize("first", [".ome.zarr", ".ome.tif"])
-def test_copy_of_the_same_name_shares_the_halves(made, tmp_path, first):
-    mosaic, copy = tmp_path / f"m{first}", tmp_path / "m.tif"
-    napari_semsr.convert(made.output, mosaic)
-    before = [path.stat().st_ino for path in get_half_paths(mosaic)]
-    other = read(mosaic, pixel_size_nm=21).replace(path=str(mosaic))
-    for write in (napari_semsr.convert, napari_semsr.write):
-        with refused(WriteError, "pixel-size-contradicts", match=r"m\.tif"):
-            write(other, copy, overwrite=True)
-        assert not copy.exists()
-    napari_semsr.convert(mosaic, copy)
-    assert measured(copy).method.startswith("mosaic-halves")
-    assert read(get_label_path(copy, COVERAGE)).shape == read(copy).shape
-    assert [path.stat().st_ino for path in get_half_paths(mosaic)] == before
-
-
 def test_several_heights_have_no_halves(scan, tmp_path):
     options = StitchFolderOptions(halves=True, focus="max")
     with refused(OptionError, "options-contradict"):
         run(STITCH.job(scan, tmp_path / "m.ome.zarr", options=options))
-
-
-def test_existing_halves_are_kept(scan, tmp_path):
-    beside = tmp_path / "m.half-b.ome.zarr"
-    beside.mkdir()
-    (beside / "zarr.json").write_text("precious")
-    with refused(WriteError, "output-exists"):
-        run(STITCH.job(scan, tmp_path / "m.ome.zarr", options=HALVES))
-    assert (beside / "zarr.json").read_text() == "precious"
 
 
 @pytest.mark.quick(1)

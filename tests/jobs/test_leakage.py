@@ -95,21 +95,3 @@ def test_the_whole_of_which_it_learnt_a_part_is_known(tmp_path, folder):
     assert [item["name"] for item in learnt] == [low.name, "a.ome.tif", "high.ome.tif"]
     assert learnt[1]["areas"] == learnt[2]["areas"]
     assert max(y1 for _, _, y1, _ in learnt[2]["areas"]) < whole.shape[0] * 10 / 2 + 10
-
-
-@pytest.mark.broad
-def test_images_of_a_recipe_are_told_as_a_whole(folder, tmp_path):
-    clear = napari_semsr.read(folder / "high.ome.tif")
-    for name in ("learnt", "chosen", "other"):
-        napari_semsr.write(clear.replace(name=name), tmp_path / f"{name}.tif")
-    own = {"pairs": None, "patch_px": 32, "scene_px": 96, "phantoms": 0, "root": "."}
-    own |= {
-        use: [{"file": name}]
-        for use, name in (("train", "learnt.tif"), ("validation", "chosen.tif"))
-    }
-    write_tiny_recipe(tmp_path / "own.yaml", data=own)
-    made = napari_semsr.train(tmp_path / "own.yaml", tmp_path / "run").model
-    enhanced = tmp_path / "made.ome.tif"
-    napari_semsr.enhance(tmp_path / "learnt.tif", enhanced, model=made, device="cpu")
-    with warned("not-independent", match=" 100 % "):
-        napari_semsr.metrics(enhanced, tmp_path / "learnt.tif")

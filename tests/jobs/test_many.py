@@ -151,12 +151,6 @@ def test_quoted_pattern_is_several_images(call):
     assert (status, made["failures"][0]["code"]) == (2, "output-exists")
 
 
-def test_folder_is_several_images(images, call, tmp_path):
-    (tmp_path / "notes.txt").write_text("no image")
-    status, made, _ = call("convert", ".", "-o", "out", "--suffix", ".tif")
-    assert (status, made["done"]) == (0, len(images))
-
-
 def test_unfinished_store_is_resumed(images, tmp_path):
     """A run that is stopped keeps the tiles of its last image."""
     verb = get_verb("restore")

@@ -112,15 +112,6 @@ def test_image_that_cannot_be_measured_has_a_row_and_the_others_go_on(pairs):
     assert found.summary["contrast"]["images"] == 2
 
 
-def test_nothing_that_can_be_measured_is_an_error_that_keeps_the_table(pairs):
-    for path in (pairs / "low").iterdir():
-        path.write_text("no image")
-    job = measure_table_job("metrics", pairs / "low", table=pairs / "out.csv")
-    with refused(ReadError, "all-images-failed", match=" 3 "):
-        run(job)
-    assert len(rows_of(pairs / "out.csv")) == 3
-
-
 @pytest.mark.parametrize("second", [None, "missing.tif"])
 def test_mistyped_name_makes_no_table(pairs, second):
     first = pairs / ("low/field1.tif" if second else "missing.tif")
@@ -226,18 +217,6 @@ def test_failed_row_is_tried_again(pairs):
         measured(pairs)
     path.write_bytes(whole)
     assert measured(pairs) == (1, 2)
-
-
-@pytest.mark.broad
-def test_rows_of_other_images_stay_unless_their_options_are_others(pairs):
-    measured(pairs)
-    before = (pairs / "out.csv").read_bytes()
-    with refused(WriteError, "other-run"):
-        resumed(pairs, "high", options=MetricsOptions(data_range=100))
-    assert (pairs / "out.csv").read_bytes() == before
-    found = resumed(pairs, "high")
-    assert (found.images, found.measured, found.kept) == (6, 3, 0)
-    assert len(rows_of(pairs / "out.csv")) == 6
 
 
 def test_rows_of_images_that_are_not_there_any_more_are_dropped_aloud(pairs):

@@ -12,12 +12,6 @@ from napari_semsr.jobs.images import create_input_record, open_image
 from tests.refusals import refused, warned
 
 
-def test_open_image_pixel_size_is_overridden(folder, scene):
-    options = ReadOptions.parse({"pixel_size_nm": "4,5"})
-    for image in (scene.first, folder / "first.tif"):
-        assert open_image(image, options).pixel_size_nm == (4, 5)
-
-
 @pytest.mark.parametrize("suffix", [".ome.tif", ".tif", ".ome.zarr"])
 def test_an_image_has_the_name_of_its_file_not_of_an_ancestor(tmp_path, suffix):
     path = tmp_path / f"mine{suffix}"

@@ -7,11 +7,9 @@ import pytest
 import zarr
 
 import napari_semsr
-from napari_semsr.core import IncompleteError, Micrograph, SemsrError, WriteError, run
+from napari_semsr.core import IncompleteError, Micrograph, SemsrError, run
 from napari_semsr.io import get_half_paths, read
-from napari_semsr.io.files import get_partial_store_path
 from napari_semsr.jobs import CROP, STITCH, CropOptions, StitchFolderOptions
-from napari_semsr.jobs.images import OverwritePolicy
 from tests.refusals import refused, warned
 
 
@@ -140,15 +138,3 @@ def test_an_interrupted_part_is_completed(tmp_path, rng):
     run(CROP.job(image, **how, resume=True))
     for path in (both, beside):
         np.testing.assert_array_equal(read(path).array(), data)
-
-
-def test_a_damaged_hidden_store_is_refused_by_the_name_of_the_output(tmp_path):
-    target = tmp_path / "a.tif"
-    hidden = get_partial_store_path(target)
-    hidden.mkdir()
-    (hidden / "zarr.json").write_text("{")
-    image = Micrograph(np.ones((8, 8), np.float32))
-    resumed = OverwritePolicy(resume=True)
-    with refused(WriteError, "not-resumable") as error:
-        resumed.open_store(image, hidden, target, shape=(8, 8), dtype=np.float32)
-    assert str(error.value).startswith(f"{target} cannot be resumed")

@@ -78,19 +78,6 @@ def test_scale_is_what_the_pixel_sizes_state(scene, cut, low_nm, asked, scale, t
     assert told is None or told in made.scale_note
 
 
-@pytest.mark.quick(1)
-@pytest.mark.parametrize("steps", [("denoise",), ("sharpen", "equalise")])
-def test_preparation_is_recorded_and_changes_what_is_chosen(scene, cut, steps):
-    options = {"prepare": "low", **dict.fromkeys(steps, True)}
-    _, store = cut(scene.first, scene.truth, patch=24, **options)
-    low, high = store.get_arrays("train")
-    _, y, x = store.group["train/low_places"][0]
-    window = np.s_[y : y + 24, x : x + 24]
-    assert not np.array_equal(low[0], scene.first.data[window])
-    np.testing.assert_array_equal(high[0], scene.truth.data[window])
-    assert "denoise" in store.record["provenance"]["options"]["preparation"]
-
-
 def test_folders_give_unpaired_sets_of_equal_number(scene, cut, tmp_path):
     for side, images in (("a", (scene.first, scene.second)), ("b", (scene.truth,))):
         (tmp_path / side).mkdir()

@@ -22,7 +22,6 @@ from napari_semsr.core.errors import OptionError, RegistrationError, SemsrError
 from napari_semsr.io import (
     ImageIdentity,
     StoredTransform,
-    read_transform,
     write,
     write_landmarks,
     write_transform,
@@ -252,16 +251,6 @@ def test_unconfirmed_patches_are_told_also_of_a_stored_map(views):
         register(moving, fixed, transform=stored)
 
 
-def test_map_that_shows_nothing_is_refused(views):
-    moving, fixed, _ = views
-    aside = Affine(((1.0, 0.0), (0.0, 1.0)), (9000.0, 0.0))
-    stored = StoredTransform(
-        aside, ImageIdentity.from_image(moving), ImageIdentity.from_image(fixed)
-    )
-    with refused(RegistrationRefused, "no-overlap", match="'moving'"):
-        register(moving, fixed, transform=stored)
-
-
 def test_map_of_another_image_is_refused_and_says_in_what(folder, views):
     _, fixed, _ = views
     write(fixed.replace(data=fixed.data[:200]), folder / "part.tif")
@@ -271,13 +260,6 @@ def test_map_of_another_image_is_refused_and_says_in_what(folder, views):
     ):
         with refused(RegistrationError, "transform-of-other-image", match=names):
             register(folder / moving, folder / other, transform=folder / "map.json")
-
-
-def test_what_decides_nothing_beside_a_stored_map_is_refused(views, folder):
-    moving, fixed, truth = views
-    for more in ({"model": "similarity"}, {"landmarks": _marks(truth)}):
-        with refused(OptionError, "options-contradict", match=f"`{next(iter(more))}`"):
-            register(moving, fixed, transform=folder / "map.json", **more)
 
 
 def test_bad_landmarks_are_refused_in_a_sentence(views):
@@ -336,20 +318,6 @@ def test_reading_options_are_of_both_images_or_of_one():
     assert moving.pixel_size_nm == (10, 10)
     assert fixed.pixel_size_nm == (4, 5)
     assert (moving.channel, fixed.channel) == (1, None)
-
-
-def test_lengths_are_as_sure_as_in_the_fixed_image(views, found):
-    moving, fixed, _ = views
-    transform = read_transform(found[0] / "map.json")
-    sure = moving.with_size_error((0.5, 0.5))
-    for error in (None, (0.1, 0.2)):
-        on = fixed.with_size_error(error)
-        with warned("transform-of-other-image"):
-            made = run(REGISTER.job(sure, on, transform=transform)).image
-        expected = None if error is None else pytest.approx(error)
-        assert made.pixel_size_sd_nm == expected
-        # the history tells it too, where nothing else is left
-        assert made.replace(metadata={}).pixel_size_sd_nm == expected
 
 
 # Images without a pixel size: the ratio is found.

@@ -9,14 +9,6 @@ from napari_semsr.jobs.samples import (
 SMALL = (160, 192)
 
 
-def test_draw_specimen_is_calibrated_and_repeatable():
-    one, two = simulate_specimen(SMALL, seed=3), simulate_specimen(SMALL, seed=3)
-    assert one.pixel_size_nm == (10, 10)
-    assert one.dtype == np.uint8
-    np.testing.assert_array_equal(one.array(), two.array())
-    assert not np.array_equal(one.array(), simulate_specimen(SMALL, seed=4).array())
-
-
 def test_two_exposures_share_the_haze_and_not_the_noise():
     truth = simulate_specimen(SMALL)
     still = {"electrons": 1e9, "read_noise": 0.0}

@@ -5,9 +5,8 @@ from scipy import ndimage
 import napari_semsr as semsr
 from napari_semsr.core.errors import CheckpointError, WriteError
 from napari_semsr.core.progress import run
-from napari_semsr.inference.predictor import cache_folder
 from napari_semsr.jobs import models as shelf
-from napari_semsr.models import DEFAULT_MODEL, find_model, get_library_folder
+from napari_semsr.models import DEFAULT_MODEL, find_model
 from napari_semsr.models.checkpoint import load_model, save_model
 from napari_semsr.simulation import draw_phantom
 from tests.refusals import refused, warned
@@ -66,14 +65,6 @@ def test_list_models_names_the_fault_of_a_damaged_one(own_shelf):
 def test_find_model_refuses_unknown_names(name):
     with refused(CheckpointError, "model-unknown"):
         find_model(name)
-
-
-def test_folders_are_the_users_own_and_bear_the_name(monkeypatch):
-    monkeypatch.delenv("SEMSR_MODELS")
-    monkeypatch.delenv("SEMSR_CACHE", raising=False)
-    for folder in (get_library_folder(), cache_folder()):
-        assert folder.is_absolute()
-        assert "napari-semsr" in folder.parts
 
 
 def test_a_blur_that_an_image_cannot_have_had_is_told():

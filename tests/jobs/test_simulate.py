@@ -137,21 +137,6 @@ def test_view_comes_as_an_instrument_gives_it_and_its_map_as_truth(folder):
     assert stored.fixed.digest == digest_path(folder / "truth" / "object.ome.tif")
 
 
-def test_heights_are_scans_of_every_field_and_their_places_are_known(folder):
-    said, true = table(folder / "heights.csv"), table(folder / "truth" / "heights.csv")
-    assert [list(row.values()) for row in said] == [
-        [row["folder"], row["z_nm"]] for row in true
-    ]
-    assert [row["folder"] for row in said] == ["z_000", "z_001"]
-    heights = [float(row["z_nm"]) for row in said]
-    assert heights[0] == 0 < heights[1]
-    shifts = [[float(row[key]) for key in ("y_px", "x_px")] for row in true]
-    assert 0 < np.abs(shifts).max() <= 1.5
-    low, high = (read(folder / row["folder"] / "frame_001.tif") for row in said)
-    assert low.pixel_size_nm == high.pixel_size_nm
-    assert not np.array_equal(low.array(), high.array())
-
-
 def test_image_gives_its_pixel_size(tmp_path, scene):
     path = tmp_path / "truth.tif"
     napari_semsr.write(scene.truth, path)

@@ -73,15 +73,6 @@ def test_light_falls_steadily(tmp_path):
         assert found == pytest.approx(share, rel=0.05)
 
 
-def test_what_a_sphere_without_contact_shows_is_blurred(tmp_path):
-    napari_semsr.simulate(tmp_path / "a", **SCAN)
-    napari_semsr.simulate(tmp_path / "b", **SCAN, contact_lost_from=6)
-    for number in range(10):
-        name = f"frame_{number:03d}.tif"
-        one, other = (read(tmp_path / at / name).array() - 0.0 for at in "ab")
-        assert np.array_equal(one, other) == (number < 6)
-
-
 def test_focus_drifts_from_where_it_was(tmp_path):
     napari_semsr.simulate(tmp_path / "a", **SCAN)
     napari_semsr.simulate(tmp_path / "b", **SCAN, focus_drift_nm=400)

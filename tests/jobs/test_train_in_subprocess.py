@@ -13,7 +13,6 @@ import torch
 from napari_semsr.core.errors import (
     CheckpointError,
     DeviceMemoryError,
-    OptionError,
     SemsrError,
 )
 from napari_semsr.core.micrograph import Micrograph
@@ -160,13 +159,6 @@ def test_deaf_process_is_killed(played, children):
     assert next(job).message == "deaf"  # it goes on telling while nothing is heard
     job.close()
     assert children[0].returncode == -signal.SIGKILL
-
-
-def test_a_device_that_cannot_train_is_refused_before_a_process_starts(monkeypatch):
-    monkeypatch.setattr("napari_semsr.jobs.train_process.ChildProcess", None)
-    values = {**list_train_values("a.yaml", "r"), "device": "xpu:1"}
-    with refused(OptionError, "unknown-value", match="cpu, cuda or mps, .* 'xpu:1'"):
-        run(train_in_subprocess(values))
 
 
 def test_nothing_to_resume_is_said(tmp_path):

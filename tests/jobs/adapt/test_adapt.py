@@ -12,12 +12,9 @@ from napari_semsr.core import (
     Box,
     Cancelled,
     Micrograph,
-    OptionError,
     Provenance,
-    ReadError,
     WriteError,
     digest_path,
-    get_error_code,
     parse_pixel_size,
     run,
 )
@@ -32,7 +29,7 @@ from napari_semsr.jobs.adapt.process import fit_in_process, fit_with_files
 from napari_semsr.models import load_model, read_card
 from napari_semsr.restoration import LinearFit
 from tests.children import LIMIT_S
-from tests.refusals import refused, warned
+from tests.refusals import refused
 
 FORMER_RUN = Path(__file__).parents[2] / "corpus" / "77bd7f5d" / "adapted"
 SIDE = (128, 224)
@@ -191,27 +188,6 @@ def test_a_training_shows_the_held_out_part_next_to_sem(adapted):
     assert "Gain (whole band), adapted model" in made.figures()  # no cut-off is known
 
 
-def test_the_curve_has_the_gain_that_the_table_has(place, tmp_path):
-    (mosaic, sem), steps = place, []
-    options = AdaptOptions(cut_off_nm=10 * PIXEL[0])
-    with refused(AdaptationError, "no-gain") as refusal:
-        adapt(
-            mosaic,
-            [sem],
-            tmp_path / "run",
-            steps=3,
-            report=steps.append,
-            options=options,
-        )
-    last = [step for step in steps if isinstance(step, AdaptProgress)][-1]
-    table, key = refusal.value.facts["held_out"], "gain_below_cutoff_db"
-    assert last.gain_below_cutoff_db == pytest.approx(
-        table["adapted model"][key], abs=0.05
-    )
-    assert last.linear_gain_below_cutoff_db == table["linear filter"][key]
-    assert "below the cut-off" in last.message
-
-
 @pytest.mark.parametrize("seed", range(2))
 def test_sem_of_another_place_is_refused(place, tmp_path, seed):
     mosaic, _ = place
@@ -221,15 +197,6 @@ def test_sem_of_another_place_is_refused(place, tmp_path, seed):
     assert caught.value.reason in ("pairs-uncorrelated", "no-gain")
     assert caught.value.to_json()["model"] is None
     assert not list((tmp_path / "run").glob("*.safetensors"))
-
-
-@pytest.mark.parametrize("alone", [False, True])
-def test_a_flat_sem_image_is_refused(place, tmp_path, alone):
-    mosaic, _ = place
-    flat = micrograph(sem_of(np.zeros(SIDE)), "flat")
-    with pytest.raises(AdaptationError) as caught:
-        adapt(mosaic, flat if alone else [flat], tmp_path / "run", transform=None)
-    assert caught.value.reason == "not-registered"
 
 
 @pytest.mark.filterwarnings("ignore:The expected error of the transform")
@@ -271,12 +238,6 @@ def test_a_run_takes_its_own_transform(place, adapted, tmp_path, how):
     again = {"resume": True, "report": steps.append}
     adapt(mosaic, [sem], tmp_path, transform=stored, **again)
     assert calls_of(steps) == set()
-
-
-def test_two_sem_images_take_no_transform(place, tmp_path):
-    mosaic, sem = place
-    with refused(OptionError, "options-contradict"):
-        adapt(mosaic, [sem, sem], tmp_path / "run")
 
 
 def calls_of(steps):
@@ -391,20 +352,6 @@ def test_another_training_does_not_resume_the_state(place, tmp_path, what):
     assert caught.value.facts["steps"] == 2
 
 
-def test_warnings_of_what_is_not_repeated_are_given_again(place, tmp_path):
-    mosaic, sem = place
-    how = {"transform": lying(mosaic, sem, {"error_nm": 15.0}), "resume": True}
-    for _ in range(2):
-        with warned("map-imprecise", match="0.3 dB"):
-            made = adapt(mosaic, [sem], tmp_path, **how)
-        assert "map-imprecise" in map(get_error_code, made.warnings)
-    with (
-        warned("map-imprecise", match="0.3 dB"),
-        refused(AdaptationError, "no-gain"),
-    ):
-        adapt(mosaic, [sem], tmp_path, steps=0, **how | {"resume": False}, overwrite=1)
-
-
 @pytest.mark.parametrize("name", ["training.pt", "training.json"])
 def test_a_run_of_an_earlier_version_is_refused(place, tmp_path, name):
     """Begun or finished; its state of a training and its record of one stay."""
@@ -415,13 +362,6 @@ def test_a_run_of_an_earlier_version_is_refused(place, tmp_path, name):
     with refused(WriteError, "not-resumable"):
         adapt(mosaic, [sem], tmp_path, resume=True)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
-
-
-def test_an_image_that_is_missing_is_refused_before_any_work(place, tmp_path):
-    mosaic, sem = place
-    with refused(ReadError, "file-missing"):
-        adapt(mosaic, [sem], tmp_path / "run", apply=[tmp_path / "gone.tif"])
-    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.broad
