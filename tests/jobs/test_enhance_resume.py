@@ -83,18 +83,6 @@ def test_a_tile_that_is_lost_is_made_again_and_told(folder, capsys, ends, damage
     np.testing.assert_array_equal(read(output).array(), read(whole).array())
 
 
-def test_a_store_of_a_file_is_not_completed_from_another_layer(folder):
-    output = folder / "left.ome.zarr"
-    _begin(folder / "first.tif", output, 2)
-    layer = read(folder / "first.tif")
-    values = layer.array().copy()
-    values[0, 0] += 1
-    with refused(WriteError, "other-run"):
-        run(ENHANCE.job(layer.replace(data=values), output, options=SMALL, resume=True))
-    assert find_unfinished_result(folder) is None
-    assert find_unfinished_result(folder / "first.tif") is None
-
-
 @pytest.mark.quick(1)
 @pytest.mark.parametrize("change", ["input", "model", "option"])
 def test_a_changed_run_is_not_resumed_and_named(change, folder, tmp_path):

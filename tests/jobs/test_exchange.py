@@ -15,7 +15,7 @@ import yaml
 
 import napari_semsr as semsr
 from napari_semsr.cli import main
-from napari_semsr.core import CheckpointError, Micrograph, OptionError, WriteError
+from napari_semsr.core import CheckpointError, Micrograph
 from napari_semsr.models import (
     CARD_KEY,
     load_model,
@@ -112,17 +112,6 @@ def test_a_network_that_looks_at_whole_fields_goes_out_for_one_field_alone(
     np.testing.assert_allclose(found, expected, atol=1e-5 * np.ptp(expected))
     with refused(CheckpointError, "option-without-effect"):
         semsr.export_model("ssum-sem", tmp_path / "b.onnx", field=fine)
-
-
-def test_kinds_and_their_suffixes_agree(tmp_path, tiny):
-    with refused(WriteError, "suffix-unknown"):
-        semsr.export_model(tiny, tmp_path / "a.onnx", to="bioimageio")
-    with refused(OptionError, "option-without-effect"):
-        semsr.export_model(tiny, tmp_path / "a.safetensors", authors=["A"])
-    with refused(CheckpointError, "missing-value", match="`authors`"):
-        semsr.export_model(tiny, tmp_path / "a.zip")
-    with refused(OptionError, "option-without-effect"):
-        semsr.import_model(tiny, name="b")
 
 
 # Packages of bioimage.io.

@@ -12,7 +12,6 @@ import pytest
 import napari_semsr
 from napari_semsr.core.errors import OptionError, ReadError, WriteError
 from napari_semsr.core.progress import WaitingProgress, run
-from napari_semsr.io.arrivals import FrameFolder
 from napari_semsr.io.formats import read
 from napari_semsr.io.zarr.growing import GrowingMosaic, is_live_mosaic
 from napari_semsr.jobs import follow
@@ -104,23 +103,6 @@ def test_other_scans_end_as_the_offline_command_does(tmp_path, how):
     made = run(job(folder, tmp_path / "m.ome.zarr", until=count))
     assert made.corners == wanted.corners
     assert same_pixels(made, wanted)
-
-
-def test_rows_of_the_table_may_come_after_their_frames(scan, tmp_path):
-    folder = tmp_path / "scan"
-    copy_frames(scan, folder, 0, 1)
-    text = (folder / "positions.csv").read_text()
-    (folder / "positions.csv").unlink()
-    files = FrameFolder(folder)
-    live = follow.LiveScan(tmp_path / "m.ome.zarr", files.read, StitchFolderOptions())
-    steps = follow.ScanFollower(files, live, 3, None, lambda: False).run()
-    until_taken(steps, 2)
-    assert live.placement.provisional == set()
-    (folder / "positions.csv").write_text(text)
-    for _ in range(4):
-        next(steps)
-    assert live.placement.provisional == {0, 1}
-    assert np.isfinite(live.placement.stated_corners).all()
 
 
 def test_a_frame_of_another_size_is_left_out_and_named(scan, tmp_path):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import napari_semsr
-from napari_semsr.core import Grid, OptionError, ReadError, run
+from napari_semsr.core import Grid, ReadError, run
 from napari_semsr.io import COVERAGE, get_half_paths, get_label_path, read
 from napari_semsr.jobs import (
     FRC,
@@ -116,12 +116,6 @@ def test_copy_takes_halves_and_coverage_along(made, tmp_path, suffix):
     np.testing.assert_array_equal(*values)
     paths = (get_label_path(path, COVERAGE) for path in (Path(made.output), copy))
     np.testing.assert_array_equal(*(read(path).array() for path in paths))
-
-
-def test_several_heights_have_no_halves(scan, tmp_path):
-    options = StitchFolderOptions(halves=True, focus="max")
-    with refused(OptionError, "options-contradict"):
-        run(STITCH.job(scan, tmp_path / "m.ome.zarr", options=options))
 
 
 @pytest.mark.quick(1)

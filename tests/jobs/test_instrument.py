@@ -6,13 +6,10 @@ import numpy as np
 import pytest
 
 import napari_semsr
-from napari_semsr.analysis import Misfit
-from napari_semsr.core import Micrograph, capture_warnings, get_error_code, run
+from napari_semsr.core import Micrograph, get_error_code
 from napari_semsr.io.formats import read, write
-from napari_semsr.jobs import enhance
-from napari_semsr.jobs.enhance import ENHANCE, choose_model
+from napari_semsr.jobs.enhance import choose_model
 from napari_semsr.simulation import draw_phantom
-from tests.tiny_models import write_tiny_model
 
 SEM = {"vendor": "FEI"}
 SCANS = [
@@ -82,26 +79,3 @@ def test_the_default_model_is_that_of_the_microscope(metadata, name, codes):
     chosen, notes = choose_model(Micrograph(np.eye(8), metadata=metadata))
     assert chosen == name
     assert [get_error_code(one) for one in notes] == codes
-
-
-@pytest.mark.parametrize("share", [0.6, 0.62])
-@pytest.mark.parametrize(
-    ("metadata", "remedy"), [({}, "sem-restore"), ({"wavelength_nm": 405}, "train")]
-)
-def test_a_misfit_out_of_range_is_a_warning(
-    tmp_path, rng, monkeypatch, share, metadata, remedy
-):
-    def measure(*_):
-        yield from ()
-        return Misfit(share, 1.0, 0.1, (0.0, 1.0), np.zeros(12))
-
-    monkeypatch.setattr(enhance, "measure_misfit", measure)
-    superlens = {"recipe": {"data": {"sources": {"superlens": 1.0}}}}
-    model = write_tiny_model(tmp_path, training=superlens)
-    image = Micrograph(rng.random((64, 64), np.float32), metadata=metadata)
-    said = []
-    with capture_warnings(said.append):
-        run(ENHANCE.job(image, tmp_path / "a.tif", model=model))
-    found = [one for one in said if get_error_code(one) == "image-unfamiliar"]
-    assert len(found) == (share > 0.61)
-    assert all(remedy in one for one in found)

@@ -81,17 +81,3 @@ def test_judging_elsewhere_is_silent(folder):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         napari_semsr.metrics(made, folder / "high-lower.ome.zarr")
-
-
-@pytest.mark.broad
-def test_the_whole_of_which_it_learnt_a_part_is_known(tmp_path, folder):
-    whole = napari_semsr.read(folder / "high.ome.tif")
-    part = tmp_path / "a.ome.tif"
-    napari_semsr.crop(folder / "high.ome.tif", part, box=(0, 0, 96, 96))
-    low = napari_semsr.read(folder / "low.ome.tif")
-    pair = low.replace(data=low.data[:96]), part
-    napari_semsr.pairs(*pair, tmp_path / "p.zarr", patch=16, validation=0.2, test=0.0)
-    learnt = napari_semsr.pairing.open_pairs(tmp_path / "p.zarr").list_training_images()
-    assert [item["name"] for item in learnt] == [low.name, "a.ome.tif", "high.ome.tif"]
-    assert learnt[1]["areas"] == learnt[2]["areas"]
-    assert max(y1 for _, _, y1, _ in learnt[2]["areas"]) < whole.shape[0] * 10 / 2 + 10

@@ -85,23 +85,6 @@ def test_another_shape_is_refused_and_nothing_is_lost(scan, tmp_path):
         assert len(list(csv.reader(stream))) == 2
 
 
-def test_the_table_of_positions_grows_and_is_written_again_for_a_frame_of_before(
-    scan, tmp_path
-):
-    mosaic = napari_semsr.LiveMosaic(tmp_path / "m.ome.zarr", pixel_size_nm=SIZE)
-    added(mosaic, scan, [0])
-    table = tmp_path / "m.frames" / "positions.csv"
-    with table.open(newline="") as stream:  # of a program that reads on
-        assert [row[0] for row in csv.reader(stream)] == ["frame", "f0.tif"]
-        added(mosaic, scan, [1])
-        assert [row[0] for row in csv.reader(stream)] == ["f1.tif"]
-    mosaic.add(scan.acquisition.read(0), (0.0, 7.0), name="f0")
-    with table.open(newline="") as stream:
-        rows = {row[0]: row[1:] for row in list(csv.reader(stream))[1:]}
-    assert [float(value) for value in rows["f0.tif"]] == [0, 7]
-    assert list(rows) == ["f0.tif", "f1.tif"]
-
-
 def test_frames_with_nothing_on_them_are_named(scan, tmp_path):
     mosaic = napari_semsr.LiveMosaic(tmp_path / "m.ome.zarr", pixel_size_nm=SIZE)
     added(mosaic, scan, [0, 1])

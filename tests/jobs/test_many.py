@@ -8,7 +8,7 @@ import pytest
 
 import napari_semsr as semsr
 from napari_semsr.cli import main
-from napari_semsr.core import Cancelled, OptionError, WriteError, run
+from napari_semsr.core import Cancelled, OptionError, run
 from napari_semsr.io import read, read_store_state, write
 from napari_semsr.jobs import RESTORE, OverwritePolicy, apply_to_images, get_verb
 from tests.refusals import refused
@@ -103,11 +103,6 @@ def test_images_of_one_name_are_refused(images, other, tmp_path):
     with refused(OptionError, "outputs-coincide"):
         restore([*images, str(tmp_path / other)])
     assert not (tmp_path / "out").exists()
-
-
-def test_folder_of_the_images_is_refused(images, tmp_path):
-    with refused(WriteError, "output-is-input"):
-        restore(images, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,6 @@
 import pytest
 
 from napari_semsr.core import OptionError, run
-from napari_semsr.inference import EnhanceOptions
-from napari_semsr.jobs import ENHANCE
 from napari_semsr.jobs.train import TRAIN, TrainingEnvironment
 from napari_semsr.models import devices
 from tests.refusals import refused
@@ -26,13 +24,6 @@ def check_refusal(job, folder, code="device-missing", device="mps"):
     with refused(OptionError, code, match=f" {device}"):
         run(job)
     assert [path.name for path in folder.iterdir()] == ["scan.tif"]
-
-
-def test_enhance(unreadable, tmp_path):
-    options = EnhanceOptions(device="mps")
-    check_refusal(
-        ENHANCE.job(unreadable, tmp_path / "out.ome.tif", options=options), tmp_path
-    )
 
 
 @pytest.mark.parametrize(

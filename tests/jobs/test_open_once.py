@@ -9,10 +9,9 @@ from PIL import Image
 from scipy import ndimage
 
 import napari_semsr as semsr
-from napari_semsr.core import open_file, run
+from napari_semsr.core import run
 from napari_semsr.io import open_frames, png
 from napari_semsr.io.tiff import read as tiff
-from napari_semsr.jobs import STITCH, StitchFolderOptions
 from tests.refusals import refused
 
 SIDE, STEP = 160, 140
@@ -32,20 +31,6 @@ def parsed(monkeypatch):
     return found
 
 
-@pytest.fixture
-def opened(monkeypatch):
-    """Count how often each file is opened by ourselves, to be read or digested."""
-    found = Counter()
-
-    def counted(path):
-        found[path.name] += 1
-        return open_file(path)
-
-    for module in ("core", "core.opening", "core.micrograph"):
-        monkeypatch.setattr(f"napari_semsr.{module}.open_file", counted)
-    return found
-
-
 def frames_in(folder, rng, ending):
     folder.mkdir()
     grain = ndimage.gaussian_filter(rng.normal(size=(SIDE + STEP, SIDE + STEP)), 1.5)
@@ -58,18 +43,6 @@ def frames_in(folder, rng, ending):
         else:
             tifffile.imwrite(folder / f"f{number}.tif", frame)
     return sample
-
-
-@pytest.mark.parametrize("ending", ["png", "tif"])
-def test_each_frame_of_a_mosaic_is_parsed_once(tmp_path, rng, parsed, opened, ending):
-    sample = frames_in(tmp_path / "scan", rng, ending)
-    how = StitchFolderOptions(grid=(2, 2), overlap=0.125, flat_field="none")
-    made = run(STITCH.job(tmp_path / "scan", tmp_path / "m.ome.zarr", options=how))
-    assert semsr.read(made.output).shape == pytest.approx(sample.shape, abs=2)
-    names = [f"f{number}.{ending}" for number in range(4)]
-    assert parsed == dict.fromkeys(names, 1)
-    # once to be read, once to be digested
-    assert {name: opened[name] for name in names} == dict.fromkeys(names, 2)
 
 
 def test_a_frame_that_changed_is_read_again_and_one_that_was_written_into(

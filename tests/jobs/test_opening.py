@@ -192,17 +192,6 @@ def test_a_data_bar_is_cut_off_an_image_in_memory_once(chunks):
             open_image(given, ReadOptions(databar_rows=rows))
 
 
-@pytest.mark.parametrize(
-    "how", [{"series": 1}, {"level": 2}, {"channel": 3}, {"plane": 7}, {"dataset": "a"}]
-)
-def test_nothing_is_chosen_in_an_image_in_memory(how):
-    (name,) = how
-    with refused(OptionError, "option-without-effect", match=f" {name}"):
-        semsr.crop(np.ones((20, 30)), box=(0, 0, 9, 9), **how)
-    first = {} if name == "dataset" else {name: 0}
-    assert semsr.crop(np.ones((20, 30)), box=(0, 0, 9, 9), **first).shape == (9, 9)
-
-
 def test_input_record_tells_planes_of_one_file_apart(folder):
     path = folder / "first.tif"
     opened = open_image(path)

@@ -163,19 +163,6 @@ def test_landmarks_start_a_map_that_the_images_refine(views):
     assert seen.registration.search_name == "landmarks"
 
 
-@pytest.mark.broad
-def test_landmark_that_the_images_contradict_is_told(views):
-    moving, fixed, truth = views
-    marks = _marks(truth, ((400, 500), (4000, 700), (900, 4100), (3900, 3700)) * 2)
-    marks = Landmarks(
-        marks.moving + np.repeat([[0, 0], [150, 90]], 4, axis=0),
-        truth(marks.moving + np.repeat([[0, 0], [150, 90]], 4, axis=0))
-        + np.eye(8)[:, [5, 2]] * [0, 300],
-    )
-    with warned("landmarks-contradict", match="Landmark 3 .* nm "):
-        register(moving, fixed, landmarks=marks)
-
-
 def test_landmarks_alone_give_their_map(views, tmp_path):
     moving, fixed, truth = views
     marks = _marks(truth)
@@ -304,20 +291,6 @@ def test_what_cannot_be_done_is_refused_before_work(views, folder):
     bare = (image.replace(pixel_size_nm=None) for image in (moving, fixed))
     with refused(RegistrationError, "pixel-size-missing", match="moving_pixel_size_nm"):
         register(*bare)
-
-
-def both_openings(values):
-    parsed = REGISTER.parse(values)
-    return parsed["opening"], parsed["fixed_opening"]
-
-
-def test_reading_options_are_of_both_images_or_of_one():
-    moving, fixed = both_openings(
-        {"pixel_size_nm": 10, "fixed_pixel_size_nm": "4,5", "moving_channel": 1}
-    )
-    assert moving.pixel_size_nm == (10, 10)
-    assert fixed.pixel_size_nm == (4, 5)
-    assert (moving.channel, fixed.channel) == (1, None)
 
 
 # Images without a pixel size: the ratio is found.

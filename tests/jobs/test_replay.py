@@ -1,6 +1,5 @@
 """Outputs replayed from their histories, and what is said of those that differ."""
 
-import ast
 import shutil
 import tempfile
 
@@ -13,16 +12,13 @@ from napari_semsr.core import ReadError, run
 from napari_semsr.io import open_frames, read, write
 from napari_semsr.jobs import (
     REPLAY,
-    get_verb,
     save_image,
     simulate_exposure,
     simulate_specimen,
 )
-from napari_semsr.jobs.history import list_repeatable_jobs
 from napari_semsr.jobs.stitch import digest_scan
 from tests.refusals import refused
 from tests.remade import KINDS, Place
-from tests.sources import trees
 
 CPU = {"device": "cpu", "precision": "fp32", "tile": 64}
 
@@ -325,21 +321,3 @@ def test_cancelled_replay_leaves_nothing(cut, tmp_path):
     assert list((tmp_path / "scratch").iterdir())
     job.close()
     assert list((tmp_path / "scratch").iterdir()) == []
-
-
-def test_every_job_that_writes_a_history_can_be_run_again_or_is_known_not_to():
-    called = {
-        node.args[0].value
-        for name, tree in trees().items()
-        if name.startswith("jobs/")
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Call)
-        and getattr(node.func, "id", "")
-        in ("compose_provenance", "compose_derived_provenance")
-        and isinstance(node.args[0], ast.Constant)
-    }
-    no_images = {"adapt", "pairs"}
-    again = {*list_repeatable_jobs()}
-    # by `Run.history`
-    called |= {name for name in again | no_images if get_verb(name)}
-    assert called == again | no_images

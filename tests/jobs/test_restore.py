@@ -115,13 +115,6 @@ def test_stack_goes_plane_by_plane(scene, tmp_path):
         napari_semsr.restore(tmp_path / "stack.tif", tmp_path / "a.ome.zarr")
 
 
-def test_estimated_blur_is_told_with_a_warning(scene):
-    with warned("blur-estimated"):
-        made = napari_semsr.restore(sharp(scene), method="cls")
-    assert made.metadata["restore"]["psf"]["kind"] == "estimated"
-    napari_semsr.restore(sharp(scene), method="richardson-lucy", iterations=2)
-
-
 def test_lens_of_a_simulation_tells_what_it_makes_of_a_point(scene, tmp_path):
     path = tmp_path / "microscope.json"
     told = {"psf_fwhm_px": 7.8, "pixel_size_nm": [20.0, 20.0], "optics": "pupil"}

@@ -1,5 +1,4 @@
 import json
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -7,9 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from napari_semsr.core import create_length_properties, create_property, get_figures
 from napari_semsr.core.options import Options
-from napari_semsr.jobs.images import Result, to_json_value
+from napari_semsr.jobs.images import to_json_value
 
 SCALARS = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.binary()
@@ -56,31 +54,3 @@ def test_jsonable_is_always_strict_json(value):
 )
 def test_jsonable_of_each_kind(value, expected):
     assert to_json_value(value) == expected
-
-
-@dataclass(frozen=True, slots=True)
-class Disc(Result):
-    """A result with a length in two units, and a text."""
-
-    radius: float
-
-    width_nm, width_px = create_length_properties(
-        lambda disc, unit: 2 * disc.radius * (5 if unit == "nm" else 1),
-        *("width", "Width"),
-        sd="width_sd_{unit}",
-    )
-    width_sd_nm = create_property(lambda disc: 0.5, "Its error", "nm")
-    shown = create_property(lambda disc: f"a disc of {disc.radius} px", "Shown as")
-
-
-def test_record_has_declared_properties_and_no_text_for_readers():
-    disc = Disc(3.0)
-    assert disc.to_json() == {
-        "radius": 3.0,
-        "width_nm": 30.0,
-        "width_px": 6.0,
-        "width_sd_nm": 0.5,
-    }
-    width = get_figures(disc)["Width"]
-    assert (width.value, width.unit, width.sd) == (30.0, "nm", 0.5)
-    assert "6" in width.note

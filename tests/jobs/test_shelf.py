@@ -8,8 +8,7 @@ from napari_semsr.core.progress import run
 from napari_semsr.jobs import models as shelf
 from napari_semsr.models import DEFAULT_MODEL, find_model
 from napari_semsr.models.checkpoint import load_model, save_model
-from napari_semsr.simulation import draw_phantom
-from tests.refusals import refused, warned
+from tests.refusals import refused
 
 pytestmark = pytest.mark.usefixtures("own_shelf")
 
@@ -65,13 +64,6 @@ def test_list_models_names_the_fault_of_a_damaged_one(own_shelf):
 def test_find_model_refuses_unknown_names(name):
     with refused(CheckpointError, "model-unknown"):
         find_model(name)
-
-
-def test_a_blur_that_an_image_cannot_have_had_is_told():
-    sharp = (255 * draw_phantom("fracture", (192, 192), seed=5)).astype(np.uint8)
-    with warned("blur-overstated"):
-        made = semsr.enhance(sharp, blur_px=4, device="cpu")
-    assert made.metadata["enhance"]["blur_px"] < 2
 
 
 def test_the_default_draws_no_stripes_beside_a_gap(rng):

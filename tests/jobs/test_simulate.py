@@ -85,15 +85,6 @@ def test_files_say_what_the_scan_is(folder):
         assert np.allclose(found, corners, atol=1e-6)
 
 
-def test_scan_json_has_the_keys_of_the_contract(folder):
-    record = json.loads((folder / "scan.json").read_text())
-    assert record["pixel_size_nm"] == pytest.approx(20)
-    assert record["grid"] == [2, 2]
-    assert record["overlap"] == 0.35
-    keys = {"wavelength_nm", "objective", "microsphere_um"}
-    assert keys <= set(record)
-
-
 def test_truth_tells_what_was_drawn(truth):
     record = truth
     assert record["options"]["seed"] == 3
@@ -151,19 +142,6 @@ def test_image_gives_its_pixel_size(tmp_path, scene):
     assert said["pixel_size_nm"] == pytest.approx(11)
     inputs = read(tmp_path / "scan" / "frame_000.tif").provenance.inputs
     assert inputs[0].digest.startswith("sha256:")
-
-
-def test_unknown_pixel_size_stays_unknown(tmp_path, rng):
-    array = rng.random((100, 100))
-    sizes = {"frames_grid": (1, 1), "frame_px": 32}
-    done = napari_semsr.simulate(tmp_path / "scan", array, **sizes, positions="none")
-    assert done.pixel_size_nm is None
-    assert read(tmp_path / "scan" / "frame_000.tif").pixel_size_nm is None
-    said = json.loads((tmp_path / "scan" / "scan.json").read_text())
-    assert said["pixel_size_nm"] is None
-    assert not (tmp_path / "scan" / "positions.csv").exists()
-    with refused(OptionError, "pixel-size-missing"):
-        napari_semsr.simulate(tmp_path / "b", array, **sizes, positions="nm")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="open folders are not renamed")

@@ -78,14 +78,6 @@ def test_what_describes_a_grid_is_refused_without_one(scan, tmp_path, given):
     assert not (tmp_path / "mosaic.ome.zarr").exists()
 
 
-def test_table_repeats_the_positions(made, scan):
-    table = corners_of(scan.parent / "solved.csv")
-    assert table == {
-        item["frame"]: pytest.approx((item["y_px"], item["x_px"]), abs=1e-6)
-        for item in made.positions
-    }
-
-
 def test_mosaic_is_calibrated_and_nan_where_no_frame_is(made):
     mosaic = read(made.output)
     assert mosaic.shape == made.shape
@@ -241,15 +233,6 @@ def test_flat_field_may_be_a_file(scan, tmp_path):
     assert [item.role for item in history.inputs] == ["frames", "flat field"]
     assert history.options["flat_field"] == "flat.ome.tif"
     assert done.solution.flat.method.startswith("file")
-
-
-def test_a_data_bar_is_left_away(scan, made, tmp_path):
-    done = napari_semsr.stitch(
-        scan, tmp_path / "mosaic.ome.tif", databar_rows=20, flat_field="none"
-    )
-    assert done.frame_shape == (SIDE - 20, SIDE)
-    assert done.shape[0] < made.shape[0] - 15
-    assert read(done.output).provenance.options["databar_rows"] == 20
 
 
 @pytest.mark.quick(1)

@@ -49,13 +49,6 @@ def test_mosaic_and_heights_lie_on_one_grid(made, scan):
     assert counts.max() % 3 == 0
 
 
-def test_json_tells_how_heights_lie(made):
-    told = made.to_json()
-    assert [item["folder"] for item in told["heights"]] == ["z_000", "z_001", "z_002"]
-    assert set(told["heights"][0]) == {"folder", "z_nm", "y_px", "x_px", "scatter_px"}
-    assert [0, 0] in [[item["y_px"], item["x_px"]] for item in told["heights"]]
-
-
 @pytest.mark.broad
 def test_positions_of_all_serve_each_height(scan, made, tmp_path):
     bare = shutil.copytree(scan, tmp_path / "bare")

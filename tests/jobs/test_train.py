@@ -220,22 +220,6 @@ def test_two_images_and_their_map_are_trained_on_in_one_go(
 
 
 @pytest.mark.parametrize(
-    ("side", "pixel_nm", "patch"), [(512, 20.0, 128), (300, 20.0, 64), (40, None, 32)]
-)
-def test_patches_are_as_large_as_three_fit(
-    side: int, pixel_nm: float | None, patch: int
-) -> None:
-    image = Micrograph(np.zeros((side, side)), parse_pixel_size(pixel_nm), "field")
-    trained = TrainedPixelSizes("model", (20.0, 30.0))
-    chosen = choose_pair_options(image, image, patch_px=128, trained_sizes=trained)
-    assert (chosen.patch, chosen.step, chosen.pixel_nm) == (patch, patch // 2, pixel_nm)
-    said = choose_pair_options(
-        image, image, PairOptions(patch=48, step=48), patch_px=128
-    )
-    assert (said.patch, said.step) == (48, 48)
-
-
-@pytest.mark.parametrize(
     ("pixel_nm", "cut_nm"), [(24.0, 20.0), (20.5, 20.5), (5.0, 5.0), (80.0, 80.0)]
 )
 def test_fields_are_resampled_for_training_as_they_are_for_a_model(

@@ -20,7 +20,7 @@ from napari_semsr.core import (
 )
 from napari_semsr.inference import EnhanceOptions, prepare_model_input
 from napari_semsr.io import ImageIdentity, StoredTransform, read, write
-from napari_semsr.jobs import ADAPT, AdaptationError, AdaptOptions, AdaptProgress
+from napari_semsr.jobs import ADAPT, AdaptationError, AdaptOptions
 from napari_semsr.jobs.adapt import job, process, train
 from napari_semsr.jobs.adapt.areas import (
     split_training_area,
@@ -169,17 +169,6 @@ def test_a_large_mosaic_is_filtered_in_strips_with_its_gaps(monkeypatch):
     made = run(job.filter_mosaic(micrograph(plane, "m"), linear, Provenance(job="x")))
     np.testing.assert_allclose(made.array(), linear.apply(plane), rtol=1e-4)
     assert np.isnan(made.array()[100:]).all()
-
-
-def test_a_training_shows_the_held_out_part_next_to_sem(adapted):
-    made, _, steps = adapted
-    progress = [step for step in steps if isinstance(step, AdaptProgress)]
-    told = [step for step in progress if step.preview_images]
-    assert told
-    light, now, sem = told[-1].preview_images
-    assert light.shape == now.shape == sem.shape
-    assert told[-1].gain_db > told[-1].linear_gain_db
-    assert "Gain (whole band), adapted model" in made.figures()  # no cut-off is known
 
 
 def test_sem_of_another_place_is_refused(place, tmp_path):
