@@ -48,9 +48,9 @@ def test_like_an_image_on_the_same_grid_copies_pixels(tmp_path):
     whole = _image((200, 150), origin=(0.0, 0.0))
     reference = _image((60, 300), origin=(500.0, -200.0), name="reference")
     with warned("part-of-reference", match="rows 0 to 60, columns 20 to 170"):
-        made = crop(
-            whole, tmp_path / "a.tif", like=reference, like_output=tmp_path / "b.tif"
-        )
+        crop(whole, like=reference)
+    how = {"like": reference, "like_output": tmp_path / "b.tif"}
+    made = crop(whole, tmp_path / "a.tif", **how)
     both = [read(path) for path in (made.output, made.like_output)]
     np.testing.assert_array_equal(both[0].array(), whole.data[50:110])
     np.testing.assert_array_equal(both[1].array(), reference.data[:, 20:170])
