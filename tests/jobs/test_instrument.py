@@ -15,11 +15,8 @@ SEM = {"vendor": "FEI"}
 SCANS = [
     ({}, SEM, "sem"),
     ({"wavelength_nm": 405}, {}, "optical"),
-    ({"objective": "50x/0.8"}, {}, "optical"),
     ({"microsphere_um": 20}, {}, "optical"),
-    ({"overlap": 0.4}, {}, None),
     ({"overlap": 0.4, "wavelength_nm": None}, {}, None),
-    ({}, {"vendor": "Zeiss", "format": "CZI"}, None),
 ]
 
 

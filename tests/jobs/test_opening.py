@@ -12,23 +12,19 @@ from napari_semsr.jobs.images import create_input_record, open_image
 from tests.refusals import refused, warned
 
 
-@pytest.mark.parametrize("suffix", [".ome.tif", ".tif", ".ome.zarr"])
+@pytest.mark.parametrize("suffix", [".ome.tif", ".ome.zarr"])
 def test_an_image_has_the_name_of_its_file_not_of_an_ancestor(tmp_path, suffix):
     path = tmp_path / f"mine{suffix}"
     noisy = np.random.default_rng(1).normal(size=(96, 96)).astype(np.float32)
     semsr.write(Micrograph(noisy, (5.0, 5.0), "ancestor"), path)
     assert open_image(path).name == "mine"
-    second = noisy + np.random.default_rng(2).normal(size=noisy.shape)
-    found = semsr.frc_map(path, second, block=32, step=32, pixel_size_nm=5)
-    assert found.map.name == "mine FRC map"
     with refused(SemsrError, "too-little-detail", match="mine"):
         semsr.restore(path, method="wiener")
 
 
 @pytest.mark.parametrize("known", [None, (320.0, 320.0)], ids=["pixels", "lengths"])
-@pytest.mark.parametrize("job", ["frc-map", "spectrum"])
-def test_a_map_that_goes_by_a_pixel_size_takes_no_other(tmp_path, job, known):
-    made, path = Provenance(job=job), tmp_path / "map.ome.tif"
+def test_a_map_that_goes_by_a_pixel_size_takes_no_other(tmp_path, known):
+    made, path = Provenance(job="frc-map"), tmp_path / "map.ome.tif"
     found = Micrograph(np.full((8, 8), 4, np.float32), known, "map", made)
     semsr.write(found, path)
     for image in (found, path):
@@ -63,35 +59,25 @@ def test_one_pixel_size_of_two_images_is_that_of_the_coarser(rng, blur_px):
     assert sized.sigma_nm == pytest.approx(5 * blur_px, abs=0.05)
 
 
-@pytest.mark.parametrize("verb", ["write", "convert", "crop", "restore"])
+@pytest.mark.parametrize("verb", ["write", "crop"])
 @pytest.mark.parametrize("error", [None, (0.24, 0.12)], ids=["unknown", "known"])
 def test_error_of_a_pixel_size_is_that_of_the_image_in_memory(tmp_path, verb, error):
     first, made = tmp_path / "first.tif", tmp_path / "made.ome.tif"
     grey = np.random.default_rng(0).random((64, 64), np.float32)
     semsr.convert(grey, first, pixel_size_nm=10, pixel_size_sd_nm=0.1)
     image = semsr.read(first, pixel_size_nm=12, pixel_size_sd_nm=error)
-    more = {"crop": {"box": (0, 0, 40, 40)}, "restore": {"psf": "1px"}}
-    getattr(semsr, verb)(image, made, **more.get(verb, {}))
+    more = {"box": (0, 0, 40, 40)} if verb == "crop" else {}
+    getattr(semsr, verb)(image, made, **more)
     stored = semsr.read(made)
     assert stored.pixel_size_nm == (12, 12)
     assert stored.pixel_size_sd_nm == (error if error is None else pytest.approx(error))
 
 
-@pytest.mark.parametrize("verb", ["convert", "crop", "enhance", "restore"])
-def test_type_that_would_keep_few_grey_levels_is_told(tmp_path, rng, verb, recwarn):
+@pytest.mark.parametrize("verb", ["convert", "enhance"])
+def test_type_that_would_keep_few_grey_levels_is_told(tmp_path, rng, verb):
     image = Micrograph(rng.random((64, 64)).astype(np.float32), name="unit")
-    more = {
-        "crop": {"box": (0, 0, 40, 40)},
-        "enhance": {"model": "sem-restore"},
-        "restore": {"psf": "1px"},
-    }
-    made, how = tmp_path / "made.ome.tif", {"dtype": "uint8", **more.get(verb, {})}
     with warned("values-rounded", match="^uint8 "):
-        getattr(semsr, verb)(image, made, **how)
-    recwarn.clear()
-    bright = image.replace(data=200 * image.data)
-    getattr(semsr, verb)(bright, made, overwrite=True, **how)
-    assert not any("whole numbers" in str(w.message) for w in recwarn)
+        getattr(semsr, verb)(image, tmp_path / "made.ome.tif", dtype="uint8")
 
 
 @pytest.mark.parametrize("value", ["7.5nm", "7.5 nm", "7.5", "7.5,7.5"])
@@ -137,9 +123,8 @@ def test_a_data_bar_that_would_count_as_sample_is_told(tmp_path, barred, recwarn
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, barred)
     semsr.metrics(path)
-    told = bars_told(recwarn)
-    assert len(told) == 1
-    assert "(`databar_rows=30`)" in told[0]
+    (told,) = bars_told(recwarn)
+    assert "(`databar_rows=30`)" in told
     recwarn.clear()
     semsr.metrics(path, databar_rows=30)
     semsr.crop(path, tmp_path / "b.ome.tif", box=(0, 0, 90, 90))
@@ -151,16 +136,12 @@ def test_a_data_bar_that_would_count_as_sample_is_told(tmp_path, barred, recwarn
     [
         ("mosaic.tif", "mosaic.ome.zarr"),
         ("mosaik.ome.zarr", "mosaic.ome.zarr"),
-        ("Frame_01.tif", "frame_1.tif"),
         ("other.tif", None),
-        ("nowhere/mosaic.ome.zarr", None),
         ("a\0b", None),
-        ("r.tif", None),
     ],
 )
 def test_a_name_that_leads_nowhere_is_met_with_one_like_it(tmp_path, typed, meant):
-    for name in ("mosaic.ome.zarr", "frame_1.tif", "notes.txt", "r.sh"):
-        (tmp_path / name).touch()
+    (tmp_path / "mosaic.ome.zarr").touch()
     with refused(ReadError, "file-missing", match=meant) as caught:
         open_image(tmp_path / typed)
     assert str(caught.value).count(str(tmp_path)) == (2 if meant else 1)

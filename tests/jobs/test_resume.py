@@ -42,31 +42,21 @@ def make_step(tmp_path, image, **options):
     return Step("cut", {"image": image, "level": 2}, options, (tmp_path / "out.txt",))
 
 
-@pytest.mark.parametrize(
-    "change", ["input", "value", "option", "output", "gone", "name", "version", "file"]
-)
+@pytest.mark.parametrize("change", ["input", "value", "option", "output", "version"])
 def test_whatever_changed_repeats_the_step(tmp_path, image, change, monkeypatch):
-    kernel = tmp_path / "kernel.txt"
-    kernel.write_text("1")
-    step = make_step(tmp_path, image, side=3, psf=str(kernel))
+    step = make_step(tmp_path, image, side=3)
     assert count_runs(step)
     if change == "input":
         write(read(image).replace(data=read(image).array() + 1), image, overwrite=True)
     elif change == "value":
         step = Step(step.name, {**step.inputs, "level": 3}, step.options, step.outputs)
     elif change == "option":
-        step = make_step(tmp_path, image, side=4, psf=str(kernel))
+        step = make_step(tmp_path, image, side=4)
     elif change == "output":
         step.outputs[0].write_text("others")
-    elif change == "gone":
-        step.outputs[0].unlink()
-    elif change == "name":
-        step = Step("other", step.inputs, step.options, step.outputs)
-    elif change == "version":
+    else:
         newer = {**core.get_software_versions(), "napari-semsr": "99"}
         monkeypatch.setattr(core, "get_software_versions", lambda: newer)
-    else:
-        kernel.write_text("2")
     assert count_runs(step)
     assert not count_runs(step)
 
