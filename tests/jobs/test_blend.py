@@ -29,10 +29,6 @@ def levels_of(image):
     return [image.data, downsample_block(image.data)]
 
 
-def values(levels):
-    return [np.asarray(level) for level in levels]
-
-
 @pytest.mark.parametrize("lazy", ["neither", "first", "second"])
 def test_a_blend_mixes_level_by_level(before, rng, lazy):
     after = before.replace(data=rng.normal(100, 20, before.shape).astype(np.float32))

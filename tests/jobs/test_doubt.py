@@ -15,7 +15,6 @@ from napari_semsr.analysis import ProfileOptions
 from napari_semsr.core import Micrograph, parse_pixel_size, run
 from napari_semsr.jobs import (
     FRC,
-    FRC_MAP,
     PROFILE,
     FrcJobOptions,
 )
@@ -106,22 +105,3 @@ def test_cut_off_lies_between_its_rings_and_the_pixel_size_widens_them(rng):
     assert calibrated.interval_nm[1] - calibrated.resolution_nm == pytest.approx(
         math.hypot((high - stated.resolution_px) * NM, reach)
     )
-
-
-@pytest.mark.quick(1)
-@pytest.mark.parametrize(
-    ("size", "sd", "basis"),
-    [(None, None, "unknown"), (NM, None, "stated"), (NM, 0.1, "calibrated")],
-)
-@pytest.mark.filterwarnings("ignore:.*has no pixel size")
-def test_each_record_says_what_is_known(rng, size, sd, basis):
-    data = rng.normal(size=(64, 64))
-    image = Micrograph(data) if size is None else sized(data, size, sd)
-    options = ProfileOptions(line=(6, 2, 6, 60))
-    reports = [
-        run(PROFILE.job(image, options=options)),
-        run(FRC.job(image, image.replace(data=data[::-1]))),
-        run(FRC_MAP.job(image, image.replace(data=data[::-1]))),
-    ]
-    for report in reports:
-        assert report.to_json()["pixel_size_basis"] == basis

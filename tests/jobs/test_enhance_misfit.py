@@ -7,14 +7,11 @@ import pytest
 from scipy import ndimage
 
 from napari_semsr.cli.command import main
-from napari_semsr.core import Micrograph, capture_warnings, run
-from napari_semsr.inference.options import EnhanceOptions
+from napari_semsr.core import Micrograph
 from napari_semsr.io.formats import read, write
-from napari_semsr.jobs.enhance import ENHANCE
 from tests.tiny_models import write_tiny_model
 
 LINE = ("--tile", "64", "--precision", "fp32", "--device", "cpu")
-TINY = EnhanceOptions(tile=64, precision="fp32", device="cpu")
 
 
 @pytest.fixture
@@ -40,22 +37,3 @@ def test_a_command_maps_the_misfit(field, tmp_path, capsys):
     line[3] = str(tmp_path / "b.tif")
     assert main([*line, *LINE]) == 0
     assert "Misfit" not in capsys.readouterr().out
-
-
-def test_a_field_of_noise_has_no_map(tmp_path, rng):
-    path, target = tmp_path / "noise.tif", tmp_path / "misfit.tif"
-    write(Micrograph(rng.normal(0, 1, (160, 160)).astype(np.float32)), path)
-    job = ENHANCE.job(
-        path,
-        tmp_path / "a.tif",
-        model=write_tiny_model(tmp_path),
-        options=TINY,
-        residual_map=target,
-    )
-    heard = []
-    with capture_warnings(heard.append):
-        made = run(job)
-    assert "little more than noise" in heard[0]
-    assert (tmp_path / "a.tif").exists()
-    assert made.misfit_map is None
-    assert not target.exists()

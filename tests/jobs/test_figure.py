@@ -178,29 +178,6 @@ def test_what_cannot_be_drawn_is_refused(
     assert not path.exists()
 
 
-def bars_in(path: Path, columns: int) -> list[int]:
-    """Measure the white bars in the cells of a row of dark images, in pixels."""
-    with Picture.open(path) as picture:
-        grey = np.asarray(picture.convert("L")).astype(int)
-    band = grey[round(0.93 * len(grey)) : round(0.98 * len(grey))]
-    found = []
-    for cell in np.array_split(band, columns, axis=1):
-        bright = cell.max(0) > 120
-        start = np.argmax(~bright)  # what is white left of it lies between the cells
-        start += np.argmax(bright[start:])
-        found.append(int(np.argmin(bright[start:])))
-    return found
-
-
-def test_bar_of_an_uncalibrated_image_counts_its_own_pixels(tmp_path: Path) -> None:
-    large = Micrograph(np.full((1500, 2000), 7, np.uint8), name="large")
-    options = FigureOptions(width_mm=50.8, dpi=100)  # 200 px: ten are drawn as one
-    made = run(FIGURE.job([large], tmp_path / "said.png", options=options))
-    assert made.caption == "large; bar 500 px."
-    run(FIGURE.job([large], tmp_path / "a.png", options=options.replace(no_caption=1)))
-    assert bars_in(tmp_path / "a.png", 1) == [pytest.approx(50, abs=3)]
-
-
 def test_overlay_lies_where_the_map_lies(tmp_path: Path) -> None:
     flat = Micrograph(np.full((60, 80), 7, np.uint8), (5.0, 5.0), "flat")
     options = FigureOptions(width_mm=101.6, dpi=100, overlay=True, no_caption=True)
@@ -214,17 +191,3 @@ def test_overlay_lies_where_the_map_lies(tmp_path: Path) -> None:
     assert not seen[:74, :74].any()  # the block without a value
     assert seen[10:70, 80:290].all()
     assert seen[:, 308:].any()  # the colour bar
-
-
-@pytest.mark.broad
-def test_overlay_moves_with_the_origin_of_the_map(tmp_path: Path) -> None:
-    flat = Micrograph(np.full((60, 80), 7, np.uint8), (5.0, 5.0), "flat")
-    laid = frc_map(flat)
-    moved = laid.replace(origin=(laid.origin[0] + 100, laid.origin[1]))
-    options = FigureOptions(width_mm=101.6, dpi=100, overlay=True, no_caption=True)
-    path = tmp_path / "over.png"
-    run(FIGURE.job([flat, moved], path, options=options))
-    assert not coloured(path)[:74, :304].any()  # 20 px of the image lie above it
-    away = laid.replace(origin=(laid.origin[0] + 1e4, laid.origin[1]))
-    with refused(SemsrError, "no-overlap", match="flat"):
-        run(FIGURE.job([flat, away], tmp_path / "away.png", options=options))

@@ -4,7 +4,6 @@ import csv
 
 import numpy as np
 import pytest
-import zarr
 
 import napari_semsr
 from napari_semsr.core.errors import OptionError, ShapeError, WriteError
@@ -44,17 +43,6 @@ def test_the_end_is_that_of_stitch(scan, tmp_path, stated):
     found = np.array([(p["y_px"], p["x_px"]) for p in made.positions])
     assert scans.errors(found, scan.truth)[1] < 0.1
     assert napari_semsr.replay(made.output, inputs=tmp_path).identical
-
-
-def test_the_store_shows_each_frame_as_it_comes(scan, tmp_path):
-    mosaic = napari_semsr.LiveMosaic(tmp_path / "m.ome.zarr", pixel_size_nm=SIZE)
-    seen = []
-    for number in range(3):
-        added(mosaic, scan, [number])
-        level = zarr.open_group(tmp_path / "m.ome.zarr", mode="r")["0"][:]
-        seen.append(int(np.isfinite(level).sum()))
-    assert seen[0] >= 128 * 128
-    assert seen[0] < seen[1] < seen[2]
 
 
 def test_a_scan_that_was_killed_is_taken_up(scan, tmp_path):

@@ -183,16 +183,6 @@ def test_changed_file_and_other_options_are_measured_again(pairs):
     assert measured(pairs, options=MetricsOptions(data_range=100)) == (3, 0)
 
 
-@pytest.mark.broad
-def test_changed_chunk_of_a_store_is_noticed(pairs, scene):
-    store = pairs / "low" / "store.ome.zarr"
-    write(scene.first, store)
-    measured(pairs)
-    inner = max(path for path in store.rglob("*") if path.is_file())
-    os.utime(inner, ns=(0, inner.stat().st_mtime_ns + 10**9))
-    assert measured(pairs) == (1, 3)
-
-
 def test_failed_row_is_tried_again(pairs):
     path = pairs / "low" / "field1.tif"
     whole = path.read_bytes()

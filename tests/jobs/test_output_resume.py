@@ -4,7 +4,6 @@ import itertools
 
 import numpy as np
 import pytest
-import zarr
 
 import napari_semsr
 from napari_semsr.core import IncompleteError, Micrograph, SemsrError, run
@@ -31,10 +30,6 @@ def stop_after_one(job):
             assert step.total > 1
             break
     job.close()
-
-
-def marks(path):
-    return np.asarray(zarr.open_array(path / "done", mode="r")[:])
 
 
 @pytest.mark.quick(1)

@@ -118,13 +118,6 @@ def test_enhanced_image_takes_the_map_of_its_input(folder):
     assert seen.image.shape == read(folder / "fixed.tif").shape
 
 
-def test_map_of_an_image_that_was_registered_already_is_told(found, folder):
-    before = found[0] / "out.ome.zarr"
-    how = {"transform": folder / "map.json"}
-    with warned("transform-applied-twice"):
-        register(before, folder / "fixed.tif", **how)
-
-
 def test_map_the_wrong_way_round_is_refused(folder):
     exchanged = folder / "fixed.tif", folder / "moving.tif"
     with refused(RegistrationError, "images-exchanged"):

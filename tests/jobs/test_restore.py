@@ -1,14 +1,12 @@
 """The job: calibrated output with its history, resumable, the same by every way."""
 
-import json
-
 import numpy as np
 import pytest
 import tifffile
 
 import napari_semsr
 from napari_semsr.core import Micrograph
-from napari_semsr.core.errors import IncompleteError, OptionError, WriteError
+from napari_semsr.core.errors import IncompleteError, WriteError
 from napari_semsr.core.progress import run
 from napari_semsr.jobs.restore import RESTORE
 from napari_semsr.restoration.method import RestoreOptions
@@ -93,17 +91,6 @@ def test_stack_goes_plane_by_plane(scene, tmp_path):
         np.testing.assert_allclose(found.array(), alone.array(), atol=1e-5)
     with refused(WriteError, "format-unsupported", match="2 planes"):
         napari_semsr.restore(path, tmp_path / "a.ome.zarr")
-
-
-def test_lens_of_a_simulation_tells_what_it_makes_of_a_point(scene, tmp_path):
-    path = tmp_path / "microscope.json"
-    told = {"psf_fwhm_px": 7.8, "pixel_size_nm": [20.0, 20.0], "optics": "pupil"}
-    path.write_text(json.dumps({**told, "numerical_aperture": 1.8}))
-    made = napari_semsr.restore(scene.first, psf=str(path))
-    assert made.metadata["restore"]["psf"]["kind"] == "file"
-    path.write_text(json.dumps({**told, "numerical_aperture": 2.8}))
-    with refused(OptionError, "out-of-range", match=r"1\.805"):
-        napari_semsr.restore(scene.first, psf=str(path))
 
 
 def test_microscope_of_a_simulation_tells_the_blur(scene, tmp_path):

@@ -153,28 +153,6 @@ def test_scan_appears_at_once_and_replaces_the_earlier_one_at_once(
     assert not existing or digest_path(target) == before
 
 
-@pytest.mark.parametrize("changing", ["move", "remove_target"])
-def test_interrupted_overwriting_next_to_other_files_can_be_repeated(
-    tmp_path, changing, monkeypatch
-):
-    target, options = tmp_path / "scan", SimulateOptions(**SIZES)
-    run(SIMULATE.job(out_dir=target, options=options))
-    (target / "notes.txt").write_text("precious")
-    change, count = getattr(io, changing), iter(range(100))
-
-    def interrupt(*paths: Path) -> None:
-        if next(count) == 3:
-            raise KeyboardInterrupt
-        change(*paths)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):  # noqa: PT012
-        patch.setattr(io, changing, interrupt)
-        run(SIMULATE.job(out_dir=target, options=options, overwrite=True))
-    run(SIMULATE.job(out_dir=target, options=options, overwrite=True))
-    assert (target / "notes.txt").read_text() == "precious"
-    assert len(list(target.glob("frame_*.tif"))) == 4
-
-
 def test_folder_of_other_things_is_never_replaced(tmp_path):
     (tmp_path / "scan").mkdir()
     (tmp_path / "scan" / "thesis.txt").write_text("precious")

@@ -7,7 +7,7 @@ import pytest
 import zarr
 
 import napari_semsr
-from napari_semsr.core import OptionError, ReadError, run
+from napari_semsr.core import ReadError, run
 from napari_semsr.io import read
 from napari_semsr.jobs import STITCH, StitchFolderOptions
 from tests.refusals import refused
@@ -79,17 +79,6 @@ def test_heights_of_other_frames_are_refused(scan, tmp_path):
         path.rename(path.with_name(f"b{path.name}"))
     with refused(ReadError, "frames-differ"):
         run(STITCH.job(odd, tmp_path / "m.ome.tif", options=FOCUS))
-
-
-def test_folder_of_heights_alone_says_what_to_give(scan, tmp_path):
-    alone = shutil.copytree(scan, tmp_path / "alone")
-    for path in alone.glob("*.tif"):
-        path.unlink()
-    (alone / "positions.csv").unlink()
-    with refused(ReadError, "too-few-frames"):
-        napari_semsr.stitch(alone, tmp_path / "m.ome.tif")
-    with refused(OptionError, "unknown-value", match="'max' or 'none'"):
-        napari_semsr.stitch(alone, tmp_path / "m.ome.tif", focus="best")
 
 
 @pytest.mark.quick(1)

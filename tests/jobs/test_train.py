@@ -21,9 +21,8 @@ from napari_semsr.core.errors import (
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.core.progress import run
 from napari_semsr.core.transforms import Affine
-from napari_semsr.inference import TrainedPixelSizes
 from napari_semsr.io.transforms import ImageIdentity, StoredTransform
-from napari_semsr.jobs.pairs import PAIRS, choose_pair_options
+from napari_semsr.jobs.pairs import PAIRS
 from napari_semsr.jobs.train import (
     TRAIN,
     PairRequest,
@@ -105,12 +104,6 @@ def test_recipe_of_the_package_is_found_by_name_and_needs_pairs(tmp_path: Path) 
         train("fine-tum", tmp_path / "a")
     assert read_recipe_info("fine-tune").start_from == "sem-restore"
     assert [read_recipe_info(name).scale for name in ("de-haan", "srgan")] == [2, 1]
-
-
-def _change(store: Path, counts: dict[str, int]) -> None:
-    group = zarr.open_group(store, mode="r+")
-    record = dict(group.attrs["semsr-pairs"])
-    group.attrs["semsr-pairs"] = record | {"counts": {**record["counts"], **counts}}
 
 
 @pytest.mark.parametrize("counts", [{"train": 1}, {"validation": 0}], ids=str)
@@ -195,18 +188,6 @@ def test_two_images_and_their_map_are_trained_on_in_one_go(tmp_path: Path) -> No
     assert store.counts["test"] > store.counts["validation"] > 0
     assert load_model(made.model).card.pixel_size_nm == (20.0, 20.0)
     assert set(made.comparison["rows"]) >= {"input", "untouched", "trained"}
-
-
-@pytest.mark.parametrize(
-    ("pixel_nm", "cut_nm"), [(24.0, 20.0), (20.5, 20.5), (5.0, 5.0), (80.0, 80.0)]
-)
-def test_fields_are_resampled_for_training_as_they_are_for_a_model(
-    pixel_nm: float, cut_nm: float
-) -> None:
-    image = Micrograph(np.zeros((96, 96)), parse_pixel_size(pixel_nm), "field")
-    trained = TrainedPixelSizes("model", (20.0, 20.0))
-    chosen = choose_pair_options(image, image, patch_px=32, trained_sizes=trained)
-    assert chosen.pixel_nm == pytest.approx(cut_nm)
 
 
 @pytest.mark.filterwarnings("ignore:Training did not improve")  # in one step

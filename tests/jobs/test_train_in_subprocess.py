@@ -18,7 +18,6 @@ from napari_semsr.core.errors import (
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
 from napari_semsr.jobs import OverwritePolicy
-from napari_semsr.jobs.models import get_runs_folder
 from napari_semsr.jobs.pairs import PAIRS
 from napari_semsr.jobs.train_process import list_resume_values, train_in_subprocess
 from napari_semsr.pairing.options import PairOptions
@@ -159,16 +158,3 @@ def test_deaf_process_is_killed(played, children):
     assert next(job).message == "deaf"  # it goes on telling while nothing is heard
     job.close()
     assert children[0].returncode == -signal.SIGKILL
-
-
-def test_nothing_to_resume_is_said(tmp_path):
-    with refused(CheckpointError, "run-missing"):
-        list_resume_values(tmp_path)
-
-
-def test_runs_lie_beside_the_shelf_or_where_they_are_told(tmp_path, monkeypatch):
-    monkeypatch.delenv("SEMSR_RUNS", raising=False)
-    monkeypatch.setenv("SEMSR_MODELS", str(tmp_path / "models"))
-    assert get_runs_folder() == tmp_path / "runs"
-    monkeypatch.setenv("SEMSR_RUNS", str(tmp_path / "else"))
-    assert get_runs_folder() == tmp_path / "else"

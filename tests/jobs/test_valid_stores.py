@@ -7,7 +7,6 @@ import pytest
 import yaozarrs
 
 import napari_semsr
-from napari_semsr.core.errors import OptionError
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
 from napari_semsr.inference.options import EnhanceOptions
@@ -20,7 +19,6 @@ from napari_semsr.jobs.measure.resolution import FRC_MAP
 from napari_semsr.jobs.restore import RESTORE
 from napari_semsr.jobs.stitch import STITCH
 from napari_semsr.restoration.method import RestoreOptions
-from tests.refusals import refused
 
 JOBS = {
     "convert": lambda image, out: CONVERT.job(image, output=out),
@@ -68,13 +66,6 @@ def test_a_store_of_ome_zarr_0_4_is_valid_and_read_again(size, tmp_path, rng):
     coarse = read(store, level=1)
     assert coarse.shape == (550, 300)
     assert coarse.origin == tuple(side / 2 for side in size or (1.0, 1.0))
-
-
-def test_another_version_needs_a_store(tmp_path):
-    image = Micrograph(np.eye(64), (5.0, 5.0), "a")
-    with refused(OptionError, "option-without-effect"):
-        napari_semsr.convert(image, tmp_path / "a.tif", zarr_version="0.4")
-    assert not list(tmp_path.iterdir())
 
 
 def test_the_store_of_a_mosaic_and_its_labels_pass_the_validator(tmp_path):

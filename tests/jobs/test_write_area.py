@@ -46,18 +46,3 @@ def test_a_warped_image_is_written_as_it_is_read(image, tmp_path, suffix):
     assert (made.pixel_size_nm, made.origin) == (PITCH, (-99.0, 101.0))
     np.testing.assert_allclose(made.array(), seen.read(), atol=1e-4)
     assert 0.05 < np.isnan(made.array()).mean() < 0.4
-
-
-def test_a_part_that_fails_leaves_nothing(image, tmp_path):
-    class Failing:
-        grid, dtype = Grid((1600, 1600), PITCH, (0.0, 0.0)), np.dtype("float32")
-
-        def read(self, box=None):
-            if box.y0 > 0:
-                raise MemoryError
-            return np.zeros(box.shape, np.float32)
-
-    area = Failing()
-    with pytest.raises(MemoryError):
-        run(write_pixels(area, _about(area), tmp_path / "seen.ome.zarr"))
-    assert not list(tmp_path.iterdir())
