@@ -118,14 +118,6 @@ def test_copy_takes_halves_and_coverage_along(made, tmp_path, suffix):
     np.testing.assert_array_equal(*(read(path).array() for path in paths))
 
 
-@pytest.mark.quick(1)
-@pytest.mark.parametrize("at", ["Estimating the flat field of half b", "Fusing"])
-def test_stopped_work_leaves_nothing(scan, tmp_path, at):
-    job = STITCH.job(scan, tmp_path / "m.ome.zarr", options=HALVES, keep=False)
-    stop_at(job, at)
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_interrupted_work_goes_on(scan, made, tmp_path):
     target = tmp_path / "m.ome.zarr"
     stop_at(STITCH.job(scan, target, options=HALVES, keep=True), "Fusing", 1)

@@ -50,11 +50,3 @@ def test_a_network_is_named_by_its_digest_as_an_estimate(tmp_path):
     text = describe(write_with(history, tmp_path))
     assert "network net, sha256:1" in text
     assert "estimate" in text
-
-
-def test_what_cannot_be_known_is_said(tmp_path):
-    semsr.write(semsr.Micrograph(np.eye(8)), tmp_path / "bare.png")
-    text = describe(tmp_path / "bare.png")
-    assert "no history" in text
-    assert "not known" in text
-    assert "methods" not in semsr.info(tmp_path / "bare.png").facts

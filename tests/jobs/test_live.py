@@ -71,13 +71,3 @@ def test_another_shape_is_refused_and_nothing_is_lost(scan, tmp_path):
     assert len(mosaic) == 1
     with (tmp_path / "m.frames" / "positions.csv").open(newline="") as stream:
         assert len(list(csv.reader(stream))) == 2
-
-
-def test_frames_with_nothing_on_them_are_named(scan, tmp_path):
-    mosaic = napari_semsr.LiveMosaic(tmp_path / "m.ome.zarr", pixel_size_nm=SIZE)
-    added(mosaic, scan, [0, 1])
-    doubts = mosaic.add(np.full((128, 128), 2000, np.uint16), (0.0, 0.0), name="dead")
-    assert len(doubts) == 1
-    assert "dead.tif" in doubts[0]
-    assert mosaic.doubts == doubts
-    assert mosaic.positions["dead.tif"] is None

@@ -8,10 +8,11 @@ import pytest
 
 import napari_semsr as semsr
 from napari_semsr.cli import main
-from napari_semsr.core import Cancelled, OptionError, run
+from napari_semsr.core import OptionError, run
 from napari_semsr.io import read, read_store_state, write
-from napari_semsr.jobs import RESTORE, OverwritePolicy, apply_to_images, get_verb
+from napari_semsr.jobs import RESTORE, OverwritePolicy, apply_to_images
 from tests.refusals import refused
+from tests.stopping import stop_at
 
 NAMES = ("a.tif", "b.ome.tif", "c.png")
 
@@ -130,21 +131,11 @@ def test_quoted_pattern_is_several_images(call):
 
 def test_unfinished_store_is_resumed(images, tmp_path):
     """A run that is stopped keeps the tiles of its last image."""
-    verb = get_verb("restore")
-    stopped = []
-
-    def stop(step):
-        if "Restoring" in step.message and not stopped:
-            stopped.append(step)
-            raise Cancelled
-
     values = {"psf": "1px", "tile": 32}
-    with pytest.raises(Cancelled):
-        run(apply_to_images(verb, images, "out", values, suffix=".ome.zarr"), stop)
+    how = {"suffix": ".ome.zarr", "existing": OverwritePolicy(resume=True)}
+    stop_at(apply_to_images(RESTORE, images, "out", values, **how), "Restoring")
     store = tmp_path / "out" / "a.ome.zarr"
     assert read_store_state(store)[1].get("complete") is False
-    resume = OverwritePolicy(resume=True)
-    how = {"suffix": ".ome.zarr", "existing": resume}
-    made = run(apply_to_images(verb, images, "out", values, **how))
+    made = run(apply_to_images(RESTORE, images, "out", values, **how))
     assert (made.done, made.failed) == (3, 0)
     assert read_store_state(store)[1].get("complete") is not False

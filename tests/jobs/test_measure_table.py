@@ -183,16 +183,6 @@ def test_changed_file_and_other_options_are_measured_again(pairs):
     assert measured(pairs, options=MetricsOptions(data_range=100)) == (3, 0)
 
 
-def test_failed_row_is_tried_again(pairs):
-    path = pairs / "low" / "field1.tif"
-    whole = path.read_bytes()
-    path.write_text("no image")
-    with warned("images-failed"):
-        measured(pairs)
-    path.write_bytes(whole)
-    assert measured(pairs) == (1, 2)
-
-
 def test_rows_of_images_that_are_not_there_any_more_are_dropped_aloud(pairs):
     resumed(pairs, "high")
     resumed(pairs)

@@ -9,11 +9,9 @@ from napari_semsr.core import Affine, Grid, WarpedImage
 from napari_semsr.core.errors import IncompleteError, SemsrError
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.io import ImageIdentity, StoredTransform, write_transform
-from napari_semsr.jobs.pairs import PAIRS
 from napari_semsr.pairing.options import SPLITS, PairOptions
 from napari_semsr.pairing.store import open_pairs
 from tests.refusals import refused
-from tests.stopping import stop_at
 
 
 @pytest.fixture
@@ -225,14 +223,6 @@ def test_one_folder_and_one_image_are_refused(scene, tmp_path):
     napari_semsr.write(scene.first, tmp_path / "a" / "x.tif")
     with refused(SemsrError, "wrong-type"):
         napari_semsr.pairs(tmp_path / "a", scene.truth, tmp_path / "p.zarr")
-
-
-def test_cancelled_job_leaves_nothing(scene, tmp_path):
-    job = PAIRS.job(
-        scene.first, scene.truth, tmp_path / "p.zarr", options=PairOptions(patch=24)
-    )
-    stop_at(job, "writing pairs")
-    assert not list(tmp_path.iterdir())
 
 
 def test_what_is_no_store_of_pairs_is_refused(scene, made, tmp_path):

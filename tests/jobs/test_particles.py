@@ -111,15 +111,11 @@ def test_labels_that_were_written_give_the_same_particles(noisy, tmp_path):
     image = Micrograph(noisy, (5.0, 5.0), "balls", origin=(20.0, -10.0))
     first = run(GAPS.job(image, labels_out=tmp_path / "labels.ome.tif"))
     stored = semsr.read(tmp_path / "labels.ome.tif")
-    assert stored.array().dtype.kind == "u"
     np.testing.assert_array_equal(stored.array(), first.result.labels)
     assert stored.pixel_size_nm == (5.0, 5.0)
     again = run(GAPS.job(stored, options=GapOptions(labels=True)))
     assert again.particle_rows == first.particle_rows
     assert again.result.cut == first.result.cut
-    semsr.write(image, tmp_path / "balls.ome.tif")
-    run(GAPS.job(tmp_path / "balls.ome.tif", labels_out=tmp_path / "again.ome.tif"))
-    assert semsr.replay(tmp_path / "again.ome.tif").identical
 
 
 def test_gaps_between_labels_are_those_between_their_outlines():

@@ -11,7 +11,6 @@ from napari_semsr.core import ReadError, run
 from napari_semsr.io import read
 from napari_semsr.jobs import STITCH, StitchFolderOptions
 from tests.refusals import refused
-from tests.stopping import stop_at
 
 FOCUS = StitchFolderOptions(focus="max")
 
@@ -79,11 +78,3 @@ def test_heights_of_other_frames_are_refused(scan, tmp_path):
         path.rename(path.with_name(f"b{path.name}"))
     with refused(ReadError, "frames-differ"):
         run(STITCH.job(odd, tmp_path / "m.ome.tif", options=FOCUS))
-
-
-@pytest.mark.quick(1)
-@pytest.mark.parametrize("at", ["Registering", "Fusing"])
-def test_stopped_work_leaves_nothing(scan, tmp_path, at):
-    job = STITCH.job(scan, tmp_path / "m.ome.zarr", options=FOCUS, keep=False)
-    stop_at(job, at)
-    assert list(tmp_path.iterdir()) == []
