@@ -13,11 +13,7 @@ from numpy.typing import NDArray
 import napari_semsr as semsr
 from napari_semsr.analysis import ProfileOptions
 from napari_semsr.core import Micrograph, parse_pixel_size, run
-from napari_semsr.jobs import (
-    FRC,
-    PROFILE,
-    FrcJobOptions,
-)
+from napari_semsr.jobs import FRC, PROFILE, FrcJobOptions
 from tests.refusals import warned
 
 NM = 5.0

@@ -16,11 +16,7 @@ import yaml
 import napari_semsr as semsr
 from napari_semsr.cli import main
 from napari_semsr.core import CheckpointError, Micrograph
-from napari_semsr.models import (
-    CARD_KEY,
-    load_model,
-    read_card,
-)
+from napari_semsr.models import CARD_KEY, load_model, read_card
 from tests.refusals import refused
 from tests.tiny_models import write_tiny_model
 

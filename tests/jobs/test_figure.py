@@ -7,38 +7,25 @@ import numpy as np
 import pytest
 from PIL import Image as Picture
 
-from napari_semsr.core import (
-    DisplaySettings,
-    Micrograph,
-    Provenance,
-    SemsrError,
-    run,
-)
-from napari_semsr.jobs import (
-    FIGURE,
-    FigureOptions,
-)
+from napari_semsr.core import DisplaySettings, Micrograph, Provenance, SemsrError, run
+from napari_semsr.jobs import FIGURE, FigureOptions
 from tests.refusals import refused
 
 
-def frc_map(image: Micrograph, step: int = 20, **changes: object) -> Micrograph:
-    """Draw a map of an image, in blocks, that is one value but for an empty corner."""
-    rows, columns = (n // step for n in image.shape)
-    values = np.full((rows, columns), 40.0, np.float32)
+def frc_map(image: Micrograph) -> Micrograph:
+    """Draw a map of an image, in blocks of 20 px, with an empty corner."""
+    values = np.full([n // 20 for n in image.shape], 40.0, np.float32)
     values[0, 0] = np.nan
-    pixel = image.pixel_size_nm
     values[-1, -1] = 50
-    made = Micrograph(
+    look = {"limits": (0, 100), "colormap": "viridis", "opacity": 0.5}
+    return Micrograph(
         values,
-        None if pixel is None else (step * pixel[0], step * pixel[1]),
+        tuple(20 * size for size in image.pixel_size_nm),
         "map",
-        origin=tuple((step - 1) / 2 * np.array(image.scale)),
+        origin=tuple(9.5 * size for size in image.pixel_size_nm),
         provenance=Provenance(job="frc-map"),
-        look=DisplaySettings(
-            limits=(0, 100), colormap="viridis", opacity=0.5, colour_bar=True
-        ),
+        look=DisplaySettings(**look, colour_bar=True),
     )
-    return made.replace(**changes)
 
 
 def coloured(path: Path) -> np.ndarray:
@@ -47,14 +34,10 @@ def coloured(path: Path) -> np.ndarray:
         return np.ptp(np.asarray(picture.convert("RGB")).astype(int), axis=2) > 40
 
 
-def micrograph(
-    name: str = "A", pixel: float | None = 5.0, side: int = 60, job: str = ""
-) -> Micrograph:
-    """Draw a ramp, with a history if a job made it."""
-    data = np.add.outer(np.arange(side), np.arange(side + 20)).astype(np.float32)
-    made = Provenance(job=job) if job else None
-    size = None if pixel is None else (pixel, pixel)
-    return Micrograph(data, size, name, provenance=made)
+def micrograph(name: str = "A") -> Micrograph:
+    """Draw a ramp."""
+    data = np.add.outer(np.arange(60), np.arange(80)).astype(np.float32)
+    return Micrograph(data, (5.0, 5.0), name)
 
 
 def test_figure_has_the_width_that_is_asked_for(tmp_path: Path) -> None:

@@ -8,13 +8,7 @@ import pytest
 
 import napari_semsr as semsr
 from napari_semsr.analysis import GapOptions
-from napari_semsr.core import (
-    Micrograph,
-    OptionError,
-    ReadError,
-    ShapeError,
-    run,
-)
+from napari_semsr.core import Micrograph, OptionError, ReadError, ShapeError, run
 from napari_semsr.jobs import GAPS
 from tests.refusals import refused, warned
 

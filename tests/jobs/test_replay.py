@@ -9,12 +9,7 @@ import zarr
 import napari_semsr as semsr
 from napari_semsr.core import ReadError, run
 from napari_semsr.io import open_frames, read, write
-from napari_semsr.jobs import (
-    REPLAY,
-    save_image,
-    simulate_exposure,
-    simulate_specimen,
-)
+from napari_semsr.jobs import REPLAY, save_image, simulate_exposure, simulate_specimen
 from napari_semsr.jobs.stitch import digest_scan
 from tests.refusals import refused
 from tests.remade import KINDS, Place

@@ -23,12 +23,7 @@ from napari_semsr.core.progress import run
 from napari_semsr.core.transforms import Affine
 from napari_semsr.io.transforms import ImageIdentity, StoredTransform
 from napari_semsr.jobs.pairs import PAIRS
-from napari_semsr.jobs.train import (
-    TRAIN,
-    PairRequest,
-    TrainOptions,
-    read_recipe_info,
-)
+from napari_semsr.jobs.train import TRAIN, PairRequest, TrainOptions, read_recipe_info
 from napari_semsr.models.checkpoint import load_model
 from napari_semsr.pairing.options import PairOptions
 from napari_semsr.pairing.store import open_pairs

@@ -10,11 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from napari_semsr.core.errors import (
-    CheckpointError,
-    DeviceMemoryError,
-    SemsrError,
-)
+from napari_semsr.core.errors import CheckpointError, DeviceMemoryError, SemsrError
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
 from napari_semsr.jobs import OverwritePolicy

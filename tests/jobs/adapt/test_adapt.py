@@ -22,9 +22,7 @@ from napari_semsr.inference import EnhanceOptions, prepare_model_input
 from napari_semsr.io import ImageIdentity, StoredTransform, read, write
 from napari_semsr.jobs import ADAPT, AdaptationError, AdaptOptions
 from napari_semsr.jobs.adapt import job, process, train
-from napari_semsr.jobs.adapt.areas import (
-    split_training_area,
-)
+from napari_semsr.jobs.adapt.areas import split_training_area
 from napari_semsr.jobs.adapt.process import fit_in_process, fit_with_files
 from napari_semsr.models import load_model, read_card
 from napari_semsr.restoration import LinearFit
