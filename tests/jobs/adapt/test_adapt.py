@@ -209,11 +209,12 @@ def test_a_run_takes_its_own_transform(place, adapted, tmp_path):
     shutil.copytree(adapted[1], tmp_path, dirs_exist_ok=True)
     stored, steps = tmp_path / "registration-1.json", []
     before = stored.read_text()
-    adapt(mosaic, [sem], tmp_path, transform=stored, overwrite=True)
-    assert stored.read_text() == before
-    again = {"resume": True, "report": steps.append}
-    adapt(mosaic, [sem], tmp_path, transform=stored, **again)
+    how = {"transform": stored, "report": steps.append}
+    adapt(mosaic, [sem], tmp_path, resume=True, **how)
     assert calls_of(steps) == set()
+    with refused(AdaptationError, "no-gain"):
+        adapt(mosaic, [sem], tmp_path, steps=0, overwrite=True, **how)
+    assert stored.read_text() == before
 
 
 def calls_of(steps):
@@ -253,8 +254,10 @@ def test_a_resumed_run_repeats_only_what_depends_on_a_change(place, adapted, tmp
     assert ran == {"registration-1", "model", "look-here"}
 
 
-def test_an_enhancement_that_was_cancelled_resumes(place, tmp_path):
+def test_an_enhancement_that_was_cancelled_resumes(place, adapted, tmp_path):
     mosaic, sem = place
+    shutil.copytree(adapted[1], tmp_path, dirs_exist_ok=True)
+    shutil.rmtree(tmp_path / "mosaic-enhanced.ome.zarr")
     steps = []
 
     def cancel(step):
@@ -262,7 +265,7 @@ def test_an_enhancement_that_was_cancelled_resumes(place, tmp_path):
             raise Cancelled
 
     with pytest.raises(Cancelled):
-        adapt(mosaic, [sem], tmp_path, report=cancel)
+        adapt(mosaic, [sem], tmp_path, resume=True, report=cancel)
     adapt(mosaic, [sem], tmp_path, resume=True, report=steps.append)
     assert calls_of(steps) == {"mosaic-enhanced", "look-here"}
 
