@@ -231,7 +231,11 @@ def test_what_cannot_be_done_is_refused_before_work(views, folder):
     for how, error, code in (
         ({"landmarks_only": True}, OptionError, "missing-value"),
         (elastic, OptionError, "options-contradict"),
-        ({"transform": stored, "model": "affine"}, OptionError, "options-contradict"),
+        (
+            {"transform": stored, "model": "similarity"},
+            OptionError,
+            "options-contradict",
+        ),
         ({"output": folder / "fixed.tif"}, SemsrError, "output-is-input"),
         ({"output": out, **over_itself}, SemsrError, "output-is-input"),
         ({"output": out, "transform_out": out}, SemsrError, "suffix-unknown"),

@@ -210,7 +210,10 @@ def test_a_run_takes_its_own_transform(place, adapted, tmp_path):
     stored, steps = tmp_path / "registration-1.json", []
     before = stored.read_text()
     how = {"transform": stored, "report": steps.append}
-    adapt(mosaic, [sem], tmp_path, resume=True, **how)
+    for _ in range(2):
+        steps.clear()
+        adapt(mosaic, [sem], tmp_path, resume=True, **how)
+        assert stored.read_text() == before
     assert calls_of(steps) == set()
     with refused(AdaptationError, "no-gain"):
         adapt(mosaic, [sem], tmp_path, steps=0, overwrite=True, **how)
