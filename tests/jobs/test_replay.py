@@ -208,8 +208,6 @@ UNFOLLOWED = {
     "reading": ({"job": "degrade", "options": {"reading": [1]}}, "file-damaged"),
     "lacking": ({"job": "register", "options": {}}, "history-incomplete"),
     "wrong": ({"job": "gold", "options": {"seed": "a"}}, "history-unknown"),
-    "processor": ({"threads": 10**12}, "out-of-range"),
-    "device": ({"device": "cuda:abc"}, "file-damaged"),
 }
 SIZE = {"shape": [100, 100], "seed": 1}
 FRAMES = {"job": "simulate", "part": "a.tif"}
@@ -262,6 +260,18 @@ def test_inputs_are_made_again_in_the_scratch_folder_alone(place, a, tmp_path):
     retell(place / "o.tif", inputs=(record,), job="degrade", options={"kind": "blur"})
     semsr.replay(place / "o.tif")
     assert not list(tmp_path.glob("away*"))
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [({"threads": 10**12}, "out-of-range"), ({"device": "cuda:abc"}, "file-damaged")],
+    ids=str,
+)
+def test_a_machine_that_cannot_be_is_one_sentence(place, a, change, code):
+    semsr.enhance(a, place / "o.tif", model="sem-restore", **CPU)
+    retell(place / "o.tif", **change)
+    with refused(ReadError, code):
+        semsr.replay(place / "o.tif")
 
 
 def test_cancelled_replay_leaves_nothing(cut, tmp_path):
