@@ -1,5 +1,4 @@
 import sys
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -21,19 +20,6 @@ def test_read_sheet_gives_what_write_sheet_wrote(tmp_path_factory, rows):
     sheet = read_sheet(path, "images")
     assert sheet.names == ("image", "note, with comma")
     assert [row for _, row in sheet.rows] == rows
-
-
-@pytest.mark.parametrize("mark", [",", ";", "\t"])
-def test_read_sheet_takes_what_spreadsheets_write(tmp_path, mark):
-    text = f"\ufeffimage{mark} dose \r\n a.tif{mark}1,5\r\n{mark}\r\nb.tif{mark}2\r\n"
-    if mark == ",":
-        text = text.replace("1,5", '"1,5"')
-    path = tmp_path / "table.csv"
-    path.write_bytes(text.encode())
-    sheet = read_sheet(path, "images")
-    assert sheet.names == ("image", "dose")
-    assert sheet.rows == ((2, ("a.tif", "1,5")), (4, ("b.tif", "2")))
-    assert sheet.mark == mark
 
 
 @pytest.mark.parametrize(
@@ -86,11 +72,3 @@ def test_list_images_takes_images_and_stores_in_natural_order(tmp_path):
         (tmp_path / name).mkdir()
     found = [path.name for path in list_images(tmp_path)]
     assert found == ["a.ome.zarr", "b9.PNG", "b10.tif"]
-
-
-@pytest.mark.parametrize("name", ["positions.csv", "scan.json", "heights.csv"])
-def test_list_images_refuses_a_scan(tmp_path, name):
-    for one in ("a.tif", name):
-        Path(tmp_path, one).write_bytes(b"?")
-    with refused(ReadError, "folder-is-scan"):
-        list_images(tmp_path)
