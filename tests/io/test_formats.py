@@ -5,11 +5,13 @@ from importlib.util import find_spec
 import dask.array as da
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import HealthCheck, given, settings
 
-from napari_semsr.core.errors import ReadError, WriteError
-from napari_semsr.core.micrograph import Micrograph, Provenance
+import napari_semsr as semsr
+from napari_semsr.core import Micrograph, Provenance, ReadError, WriteError
 from napari_semsr.io import formats as registry
+from napari_semsr.io.files import Record, create_image_record
 from tests.refusals import refused
 from tests.strategies import images, pixel_sizes
 
@@ -182,3 +184,49 @@ def test_write_tiff_refuses_whole_numbers_that_no_type_holds(tmp_path, suffix, v
     with refused(WriteError, "out-of-range", match=str(value)):
         registry.write(image, tmp_path / f"a{suffix}")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "{}", '{"record": 99}', '{"record": 1, "name": "a"}']
+)
+def test_record_from_json_ignores_what_is_not_ours(text):
+    assert Record.from_json(text) is None
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("pixel_size_nm", [0, 1]), ("origin", [1]), ("provenance", {"job": 1})],
+)
+def test_record_from_dict_ignores_damaged_records(key, value):
+    values = create_image_record(Micrograph(np.zeros((2, 3)))).to_dict()
+    assert Record.from_dict({**values, key: value}) is None
+
+
+def write_ome(path, grey):
+    sizes = {f"PhysicalSize{axis}": 5 for axis in "XY"}
+    sizes |= {f"PhysicalSize{axis}Unit": "nm" for axis in "XY"}
+    tifffile.imwrite(path, grey, ome=True, metadata={"axes": "YX", **sizes})
+
+
+def test_it_is_known_what_stated_a_pixel_size(tmp_path, grey):
+    path = tmp_path / "a.ome.tif"
+    write_ome(path, grey)
+    assert registry.read(path).pixel_size_from == "from the OME-TIFF metadata"
+    assert registry.describe(path).pixel_size_from == "from the OME-TIFF metadata"
+    known = registry.read(path, pixel_size_nm=7, pixel_size_sd_nm=0.1)
+    assert known.pixel_size_from == "from a calibration"
+    assert Micrograph(grey).pixel_size_from is None
+    assert Micrograph(grey, (5, 5)).pixel_size_from == "given with its array"
+
+
+@pytest.mark.parametrize("name", ["b.ome.tif", "b.tif", "b.ome.zarr"])
+def test_what_was_typed_is_known_in_copies_of_copies(tmp_path, grey, name):
+    path, last = tmp_path / "a.ome.tif", tmp_path / "c.tif"
+    write_ome(path, grey)
+    registry.write(registry.read(path, pixel_size_nm=7), tmp_path / name)
+    for source, told in (
+        (tmp_path / name, "typed by the user"),
+        (path, "from the OME-TIFF metadata"),
+    ):
+        semsr.crop(source, output=last, box=(0, 0, 20, 20), overwrite=True)
+        assert registry.read(last).pixel_size_from == told
