@@ -22,11 +22,6 @@ def pixels(rng):
     return rng.integers(0, 60_000, (24, 20)).astype(np.uint16)
 
 
-def split(pixels):
-    """Put the low bytes of all pixels before the high ones."""
-    return pixels.view(np.uint8).reshape(-1, 2).T.tobytes()
-
-
 def zstd(data):
     return bytes(imagecodecs.zstd_encode(data))
 
@@ -37,7 +32,11 @@ PACKINGS = {
     "jpeg xr": (4, lambda p: bytes(imagecodecs.jpegxr_encode(p, level=1.0))),
     "zstd0": (5, lambda p: zstd(p.tobytes())),
     "zstd1": (6, lambda p: b"\x01" + zstd(p.tobytes())),
-    "zstd1 split": (6, lambda p: b"\x03\x01\x01" + zstd(split(p))),
+    # the low bytes of all pixels before the high ones
+    "zstd1 split": (
+        6,
+        lambda p: b"\x03\x01\x01" + zstd(p.view("u1").reshape(-1, 2).T.tobytes()),
+    ),
     "zstd1 not packed": (6, np.ndarray.tobytes),
 }
 
@@ -180,6 +179,3 @@ def test_damaged_metadata_leave_the_pixel_size_unknown(tmp_path, pixels):
     assert found.pixel_size_nm is None
     assert np.array_equal(found.array(), pixels)
     assert registry.read(path, pixel_size_nm=3).pixel_size_nm == (3.0, 3.0)
-    path = write_czi(tmp_path / "b.czi", [pixels] * 2, xml="")
-    with warned("metadata-damaged"):
-        assert run(open_frames(path)).pixel_size_nm is None

@@ -364,12 +364,11 @@ def test_mrc_without_a_cell_has_no_pixel_size(tmp_path, grey):
 
 def test_fei_states_the_pixel_size_of_mrc_in_its_extended_header(tmp_path, grey):
     wanted = grey.astype("i2")
-    more = bytearray(768)
+    more = bytearray(1 << 17)
     struct.pack_into("<2d", more, 156, 1.25e-9, 1.5e-9)
     kind = {"kind": (104, "4s", b"FEI1")}
     path = write_mrc(tmp_path / "a.mrc", wanted, 1, extended=bytes(more), **kind)
     assert registry.read(path).pixel_size_nm == (1.5, 1.25)
-    more = bytearray(1 << 17)
     struct.pack_into("<f", more, 44, 1.25e-9)
     numbers = {"numbers": (130, "h", 32)}
     path = write_mrc(tmp_path / "b.mrc", wanted, 1, extended=bytes(more), **numbers)
