@@ -116,9 +116,13 @@ def test_a_table_that_is_written_again_is_read_again(tmp_path):
         arrived(folder, 1)
         return [folder.frame_corner(name) for name in ("a.tif", "b.tif", "c.tif")]
 
-    text = "frame,y_px,x_px\na.tif,3,4\nc.tif,5,6\n"
-    assert places(text) == [(3, 4), None, (5, 6)]
-    assert places(f"{text}a.tif,9,9\n")[0] == (3, 4)  # the first of two
+    text = "frame,y_px,x_px\na.tif,3,4\n"
+    assert places(text) == [(3, 4), None, None]
+    assert places(f"{text}c.tif,5,6\n") == [(3, 4), None, (5, 6)]
+    assert places(f"{text}c.tif,5,6\na.tif,9,9\n")[0] == (3, 4)  # the first of two
     text = "frame,y_nm,x_nm\nb.tif,7,8\na.tif,1,2\n"
     assert places(text) == [(1, 2), (7, 8), None]
     assert folder.unit == "nm"
+    text = 'frame,y_px,x_px,note\na.tif,3,4,"one\n'  # which is no end of a row
+    places(text)
+    assert places(f'{text}b.tif,9,9"\nc.tif,1,2,\n') == [(3, 4), None, (1, 2)]

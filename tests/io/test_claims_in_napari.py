@@ -13,7 +13,8 @@ pytest.importorskip("npe2")
 
 from npe2 import PluginManifest
 
-from napari_semsr.core import ReadError
+from napari_semsr.core import Micrograph, ReadError
+from napari_semsr.io import write
 from napari_semsr.widgets.reader import get_reader
 from tests.refusals import refused
 
@@ -41,12 +42,20 @@ def imagej(folder):
     tifffile.imwrite(folder / "a.tif", data, imagej=True, metadata={"axes": "ZCYX"})
 
 
+def shaped(folder):
+    data = np.zeros((2, 3, 8, 9), np.float32)
+    tifffile.imwrite(folder / "a.tif", data, photometric="minisblack")
+
+
+def complex_values(folder):
+    tifffile.imwrite(folder / "a.tif", np.zeros((8, 9), np.complex64))
+
+
 def complex_store(folder):
     group = zarr.open_group(folder / "a.ome.zarr", mode="w")
-    array = group.create_array("0", shape=(8, 9), dtype="complex64")
-    group.attrs["ome"] = {"version": "0.5", "multiscales": [{"axes": [], "datasets": [
-        {"path": "0"}]}]}  # fmt: skip
-    array[:] = 1j
+    group.create_array("0", data=np.ones((8, 9), np.complex64))
+    image = {"axes": [], "datasets": [{"path": "0"}]}
+    group.attrs["ome"] = {"version": "0.5", "multiscales": [image]}
 
 
 def foreign_store(folder):
@@ -63,7 +72,8 @@ def pictures(folder):
 
 
 @pytest.mark.parametrize(
-    "make", [colour, imagej, complex_store, foreign_store, pictures]
+    "make",
+    [colour, imagej, shaped, complex_values, complex_store, foreign_store, pictures],
 )
 def test_other_programs_are_left_what_other_readers_read_better(
     tmp_path, make, monkeypatch
@@ -73,6 +83,18 @@ def test_other_programs_are_left_what_other_readers_read_better(
     (path,) = tmp_path.iterdir()
     assert get_reader(str(path)) is None
     assert get_reader([str(path)]) is None
+
+
+def test_what_is_ours_is_taken(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "napari", None)
+    grey = np.zeros((8, 9), np.float32)
+    for name in ("a.tif", "a.ome.tif", "a.ome.zarr"):
+        write(Micrograph(grey, (5.0, 5.0)), tmp_path / name)
+    tifffile.imwrite(tmp_path / "stack.tif", np.zeros((5, 8, 9), np.uint16))
+    for path in [*tmp_path.iterdir()]:
+        assert get_reader(str(path)) is not None, path
+    (tmp_path / "positions.csv").write_text("frame,y_px,x_px\na.tif,0,0\n", "utf-8")
+    assert get_reader(str(tmp_path)) is not None
 
 
 @pytest.mark.parametrize("content", [b"", b"II*\0"], ids=repr)

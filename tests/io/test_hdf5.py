@@ -5,6 +5,7 @@ import pytest
 
 from napari_semsr.core.errors import OptionError, ReadError
 from napari_semsr.io import formats as registry
+from napari_semsr.io.layers import read_layers
 from tests.refusals import refused
 
 h5py = pytest.importorskip("h5py", reason="needs h5py, the extra [hdf5]")
@@ -77,3 +78,9 @@ def test_links_out_of_the_file_are_not_followed(make, tmp_path, grey):
 def test_a_file_without_an_image_is_refused(make, arrays):
     with refused(ReadError, "no-image"):
         registry.read(make(arrays))
+
+
+def test_napari_gets_a_layer_of_each_dataset(make, grey):
+    layers = read_layers(str(make({"a": grey, "b": np.stack([grey, grey])})))
+    assert [about["name"] for _, about, _ in layers] == ["a a", "a b"]
+    assert [data.shape for data, _, _ in layers] == [(37, 53), (2, 37, 53)]

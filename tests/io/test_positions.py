@@ -243,6 +243,7 @@ LISTED = json.dumps(position_list(1))
     ("text", "code"),
     [
         ("[]", "content-invalid"),
+        ("{}", "positions-invalid"),
         ('{"POSITIONS": [{"LABEL": "a"}]}', "positions-invalid"),
         (LISTED, "frames-missing"),
         (LISTED.replace("30.0", "1e999"), "positions-invalid"),

@@ -198,6 +198,7 @@ def test_a_digest_is_computed_once_and_of_a_scan_from_its_own_frames(folder):
     (scan / "notes.txt").write_text("no frame")
     again, one = digest()
     assert again == first
+    assert record_input(folder, scan, {}, frames=False)[0] != first
     assert digest({"known": one})[0] == "known"
     (scan / "2.tif").rename(scan / "3.tif")
     renamed, _ = digest()

@@ -31,6 +31,8 @@ def test_output_kind_follows_the_longest_suffix(tmp_path):
 def test_check_target_never_replaces_what_was_not_to_be_replaced(tmp_path):
     path, folder = tmp_path / "a.tif", tmp_path / "a.ome.zarr"
     path.write_text("precious")
+    with refused(WriteError, "folder-missing"):
+        check_target(tmp_path / "no" / "a.tif", overwrite=True)
     with refused(WriteError, "output-exists"):
         check_target(path, overwrite=False)
     check_target(path, overwrite=True)
