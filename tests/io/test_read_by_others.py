@@ -1,7 +1,6 @@
 """What we write, read by the programs that our users have, by their own rules.
 
-napari-ome-zarr reads through ``ome_zarr``; Fiji reads ImageJ's tags, and OME-XML by
-Bio-Formats. None of them is started here: their rules are applied.
+Fiji reads the tags of ImageJ, and OME-XML by Bio-Formats; neither is started here.
 """
 
 import re
