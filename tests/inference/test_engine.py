@@ -1,6 +1,3 @@
-import signal
-import sys
-import time
 from dataclasses import replace
 
 import dask.array as da
@@ -17,7 +14,6 @@ from napari_semsr.core.errors import (
 )
 from napari_semsr.inference import EnhanceOptions, engine, enhance_in_memory
 from napari_semsr.io import create_store, read
-from tests import children
 from tests.enhancing import fill, store_for
 from tests.refusals import refused
 from tests.stopping import stop_at
@@ -47,32 +43,6 @@ def test_tiles_equal_the_whole(kind, shape, make_loaded, whole, rng):
         assert report["tile_mismatch"] <= 1e-5
         assert report["norm"] == "none"
         assert report["tiles"] == np.prod([-(-n // tile) for n in shape])
-
-
-@pytest.mark.broad
-def test_the_default_architecture_is_exact_under_tiling(make_loaded, whole, rng):
-    image, loaded = _field(rng, (413, 350)), make_loaded("default")
-    expected = whole(image, loaded)
-    assert np.abs(expected - image).max() > 10
-    for tile in (64, 112, 240):
-        result = _enhanced(image, loaded, tile=tile)
-        assert np.abs(result.data - expected).max() <= 1e-5 * np.ptp(expected)
-        assert result.metadata["enhance"]["tile_mismatch"] <= 1e-5
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (130, 2)], ids=str)
-@pytest.mark.parametrize("kind", ["plain", "double"])
-def test_fields_thinner_than_the_halo_work(kind, shape, make_loaded, whole, rng):
-    image, loaded = _field(rng, shape), make_loaded(kind)
-    found, expected = _enhanced(image, loaded).data, whole(image, loaded)
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-3)
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (2, 90)], ids=str)
-def test_networks_that_cannot_reflect_get_wider_fields(shape, make_loaded, rng):
-    result = _enhanced(_field(rng, shape), make_loaded("strided"))
-    assert result.shape == shape
-    assert np.isfinite(result.data).all()
 
 
 @pytest.mark.parametrize("dtype", ["int16", ">u2", "float64", "bool"])
@@ -291,45 +261,3 @@ def test_a_store_with_other_chunks_is_refused(make_loaded, tmp_path):
         store = create_store(tmp_path / f"{shape[0]}.zarr", **how)
         with refused(ShapeError, code):
             run(fill(image, loaded, store, FP32))
-
-
-_CHILD = """
-import sys, time
-from pathlib import Path
-import numpy as np
-from torch import nn
-from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.core.progress import run
-from napari_semsr import inference
-from napari_semsr.models import LoadedModel, ModelCard
-
-card = ModelCard.model_validate_json(sys.argv[2])
-loaded = LoadedModel(nn.Identity(), card, sys.argv[3])
-image = Micrograph(np.arange(25600, dtype=np.float32).reshape(160, 160))
-options = inference.EnhanceOptions(tile=32, precision="fp32", device="cpu")
-output = inference.plan_output(image, card.model_dump(), options)
-store = inference.create_output_store(Path(sys.argv[1]), output)
-planned = run(inference.plan_run(image, output, loaded, options, store=store))
-for step in inference.enhance_to_store(planned, store):
-    if Path(sys.argv[1], "done", "c", "1").exists():
-        time.sleep(3600)  # until it is killed
-"""
-
-
-@pytest.mark.broad
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs kill -9")
-def test_a_killed_run_is_resumed(make_loaded, tmp_path):
-    path, loaded = tmp_path / "killed.ome.zarr", make_loaded("identity")
-    words = [sys.executable, "-c", _CHILD, path, loaded.card.model_dump_json()]
-    with children.started([*words, loaded.digest]) as child:
-        while not (path / "done" / "c" / "1").exists():
-            assert child.poll() is None
-            time.sleep(0.02)
-        child.kill()
-    assert child.returncode == -signal.SIGKILL
-    image = Micrograph(np.arange(25600, dtype=np.float32).reshape(160, 160))
-    store = store_for(path, image, loaded, FP32, resume=True)
-    assert 0 < len(store.pending_units()) < 25
-    report = run(fill(image, loaded, store, FP32))
-    assert report.resumed >= 5
-    np.testing.assert_allclose(read(path).array(), image.data, atol=1e-2)

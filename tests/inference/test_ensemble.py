@@ -7,16 +7,14 @@ import pytest
 import torch
 
 from napari_semsr.core import (
-    FAULTS,
     Box,
     DeviceMemoryError,
     Micrograph,
     OptionError,
-    mirror_condition,
     run,
 )
 from napari_semsr.inference import EnhanceOptions, enhance_in_memory
-from napari_semsr.inference.ensemble import ALL, FLIPS
+from napari_semsr.inference.ensemble import ALL
 from napari_semsr.models.checkpoint import LoadedModel
 from tests.refusals import refused
 
@@ -49,13 +47,6 @@ def test_turns_are_undone_and_parts_found_in_turned_images(turn):
     assert torch.equal(turn.undo(cut), image[..., *part.slices])
 
 
-def test_the_eight_ways_differ():
-    corner = torch.arange(6.0).reshape(1, 1, 2, 3)
-    ways = {tuple(turn.apply(corner).flatten().tolist()) for turn in ALL}
-    assert len(ways) == len(ALL) == 8
-    assert len(FLIPS) == 4
-
-
 def test_mean_of_fields_that_are_turned_by_hand(make_loaded: Make, field):
     loaded = make_loaded("plain")
     parts = []
@@ -67,26 +58,6 @@ def test_mean_of_fields_that_are_turned_by_hand(make_loaded: Make, field):
     found = enhanced(field, loaded, self_ensemble=True)
     assert np.abs(parts[0] - expected).max() > 1e-3
     np.testing.assert_allclose(found, expected, atol=1e-5)
-
-
-def test_a_told_network_is_flipped_with_what_it_is_told(make_loaded, field):
-    # the survey is of the field as it lies; what is told of slants is mirrored
-    loaded = make_loaded("informed")
-    found = enhanced(field, loaded, self_ensemble=True, haze=False)
-    told = {}
-
-    def mender(condition, *given, **how):
-        told[tuple(condition.tolist())] = made = real(condition, *given, **how)
-        return made
-
-    real = loaded.module.build_restorer
-    loaded.module.build_restorer = mender
-    again = enhanced(field, loaded, self_ensemble=True, haze=False)
-    np.testing.assert_array_equal(again, found)
-    (one, other) = told
-    assert other == mirror_condition(one)
-    changed = [n for n, (a, b) in enumerate(zip(one, other, strict=True)) if a != b]
-    assert [FAULTS[n] for n in changed] == ["slant"]
 
 
 @pytest.mark.parametrize("kind", ["informed", "norm"])

@@ -17,13 +17,11 @@ from napari_semsr.inference import (
 from napari_semsr.inference.network_input import (
     HazeMap,
     measure_scaling,
-    read_window,
     survey_field,
 )
 from napari_semsr.models.checkpoint import LoadedModel
 
 Make = Callable[..., LoadedModel]
-Whole = Callable[[np.ndarray, LoadedModel], np.ndarray]
 
 
 @pytest.fixture
@@ -81,14 +79,6 @@ def test_large_fields_are_seen_coarser(make_loaded, monkeypatch, hazy):
     haze = survey_field(hazy, module, measure_scaling(hazy, (1, 99))).haze
     assert haze.pitch == 32
     assert haze.gain.shape == (3, 4)
-
-
-def test_wide_integers_keep_their_precision() -> None:
-    field = np.array([[10**9, 10**9 + 1]], dtype=np.int64)
-    haze = HazeMap(np.ones((1, 1), np.float32), 16, 1e9)
-    window, missing = read_window(field, Box(0, 1, 0, 2), 0.0)
-    np.testing.assert_array_equal(haze.remove_haze(window, Box(0, 1, 0, 2)), field)
-    assert missing is None
 
 
 def test_a_large_field_of_8_bits_is_looked_at_as_one_of_floats(make_loaded, rng):

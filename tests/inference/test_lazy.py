@@ -1,8 +1,6 @@
-import dask
 import dask.array as da
 import numpy as np
 import pytest
-from dask.callbacks import Callback
 
 import napari_semsr
 from napari_semsr.core import Micrograph, OptionError
@@ -11,17 +9,6 @@ from napari_semsr.models.checkpoint import LoadedModel
 from tests.refusals import refused
 
 OPTIONS = EnhanceOptions(tile=16, precision="fp32", device="cpu")
-
-
-def test_a_slice_runs_only_the_tiles_that_it_needs(make_loaded, rng):
-    ran = []
-    image = Micrograph(rng.random((64, 64)))
-    array = create_enhanced_array(image, make_loaded("plain"), OPTIONS)[20:30, 36:40]
-    unfused = dask.config.set({"optimization.fuse.active": False})
-    with unfused, Callback(pretask=lambda key, *_: ran.append(key)):
-        array.compute()
-    tiles = [key[1:] for key in ran if key[0].startswith("semsr-tile-")]
-    assert tiles == [(1, 2)]
 
 
 def test_names_follow_field_options_and_model(make_loaded, rng):

@@ -5,8 +5,6 @@ import pytest
 from napari_semsr.core import Box, ReadError
 from napari_semsr.inference.network_input import (
     Scaling,
-    get_source_box,
-    mask_missing_pixels,
     measure_scaling,
     read_window,
 )
@@ -64,13 +62,3 @@ def test_a_wide_gap_goes_on_with_what_lies_beside_it():
     np.testing.assert_array_equal(filled[:, :54], 10)
     np.testing.assert_array_equal(filled[:, 54:56], 90)
     np.testing.assert_array_equal(filled[:, 56:], 200)
-
-
-def test_source_box_holds_all_that_is_read_and_set_missing_every_finer_pixel():
-    assert get_source_box(Box(48, 56, 0, 8), (90, 90)) == Box(24, 80, 0, 32)
-    assert get_source_box(Box(0, 4, 0, 4), (1, 3)) == Box(0, 1, 0, 3)
-    missing = np.array([[True, False], [False, False]])
-    result = np.zeros((4, 4), np.float32)
-    mask_missing_pixels(result, missing, 2)
-    assert np.isnan(result[:2, :2]).all()
-    assert np.isfinite(result).sum() == 12

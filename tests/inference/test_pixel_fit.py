@@ -3,7 +3,6 @@
 import pytest
 from pydantic import ValidationError
 
-from napari_semsr.core import get_error_code
 from napari_semsr.core.micrograph import parse_pixel_size
 from napari_semsr.inference.options import TrainedPixelSizes, plan_resampling
 from napari_semsr.models.cards import ModelCard
@@ -42,13 +41,6 @@ def test_axes_ranges_and_cards_without_a_size_are_met():
         assert not _fit(size).beyond
 
 
-@pytest.mark.parametrize("size", [10, 9.6, 10.5])
-def test_a_field_that_will_do_is_let_be(size):
-    fit = _fit(size)
-    assert (fit.steps, fit.note, fit.resampling_factor) == (None, "", 1.0)
-    assert fit.seen_nm == parse_pixel_size(size)
-
-
 @pytest.mark.parametrize("size", [4.9, 20.1, (10, 50)])
 def test_beyond_the_range_one_sentence_warns(size):
     fit = _fit(size)
@@ -58,20 +50,6 @@ def test_beyond_the_range_one_sentence_warns(size):
     assert fit.note.count("nm") == 2
     wide = TrainedPixelSizes("wide", (10.0, 10.0), (0.1, 10.0))
     assert _fit(size, wide).steps is not None
-
-
-def test_notes_say_what_was_asked_is_unknown_or_lost():
-    fit = _fit(20, resample="never")
-    assert fit.steps is None
-    assert get_error_code(fit.note) == "not-resampled"
-    fit = _fit(None)
-    assert fit.steps is None
-    assert not fit.beyond
-    assert "pixel size is unknown" in fit.note
-    assert "no detail finer than 20 nm" in _fit(6).note
-    double = TrainedPixelSizes("double", (10.0, 10.0), scale=2)
-    assert "no detail finer than 10 nm" in _fit(6, double).note
-    assert "finer" not in _fit(19).note
 
 
 def test_cards_refuse_sizes_that_mean_nothing():

@@ -44,11 +44,3 @@ def test_levels_from_0_to_1_are_not_rounded(grey, dtype, kept, make_loaded):
         return
     with refused(OptionError, "type-too-coarse"):
         plan_output(field, card, options)
-
-
-@pytest.mark.parametrize("name", ["denoise", "deblur", "dehaze"])
-@pytest.mark.parametrize("share", [-0.1, 1.1])
-def test_shares_of_a_correction_go_from_none_to_all(name, share):
-    assert getattr(EnhanceOptions.parse({name: 0.0}), name) == 0
-    with refused(OptionError, "out-of-range", match=f"`{name}`"):
-        EnhanceOptions.parse({name: share})

@@ -1,6 +1,5 @@
 """A field at another pixel size: as if resampled by hand, and without seams."""
 
-import dataclasses
 from fractions import Fraction
 
 import dask.array as da
@@ -9,13 +8,9 @@ import pytest
 
 from napari_semsr.core import Box, Micrograph, Resampling, parse_pixel_size, run
 from napari_semsr.inference import create_enhanced_array, enhance_in_memory
-from napari_semsr.inference.executors import TileWorker
-from napari_semsr.inference.network_input import ResampledField, plan_field_tiles
+from napari_semsr.inference.network_input import ResampledField
 from napari_semsr.inference.options import EnhanceOptions
-from napari_semsr.inference.predictor import Predictor
-from napari_semsr.inference.tiles import TiledRun
-from tests.enhancing import fill, plan_of, store_for
-from tests.stopping import stop_at
+from tests.enhancing import fill, store_for
 
 FP32 = EnhanceOptions(tile=32, precision="fp32", device="cpu")
 TRAINED = {"pixel_size_nm": (10.0, 10.0)}
@@ -80,25 +75,6 @@ def test_tiles_equal_resampling_by_hand(kind, size, make_loaded, rng):
         assert "is resampled to" in report["notes"][0]
 
 
-@pytest.mark.parametrize(
-    "norm", ["whole", pytest.param("sampled", marks=pytest.mark.broad)]
-)
-def test_networks_that_look_at_the_field_see_the_resampled_one(norm, make_loaded, rng):
-    field, loaded = _field(rng, (150, 133), 15.0), make_loaded("norm", **TRAINED)
-    steps = (Fraction(2, 3), Fraction(2, 3))
-    expected = _by_hand(field, loaded, steps)
-    options = FP32.replace(norm=norm)
-    result = run(enhance_in_memory(field, loaded, options))
-    report = result.metadata["enhance"]
-    assert report["tile_mismatch"] <= 1e-5
-    assert result.shape == field.shape
-    if norm == "sampled":
-        assert "Approximate" in " ".join(report["notes"])
-        return
-    assert "whole field is processed in one pass" in " ".join(report["notes"])
-    assert np.abs(result.data - expected).max() <= 1e-5 * np.ptp(expected)
-
-
 @pytest.mark.parametrize("size", [5.0, 16.0])
 def test_the_result_lies_where_the_field_does(size, make_loaded, rng):
     field = _field(rng, (61, 48), size)
@@ -126,20 +102,6 @@ def test_fields_without_a_pixel_size_and_open_cards_are_as_before(make_loaded, r
         assert ["unknown" in note for note in notes] == [True] * (loaded is trained)
 
 
-def test_beyond_the_range_the_network_runs_and_one_note_warns(make_loaded, rng):
-    field, loaded = _field(rng, (50, 60), 21.0), make_loaded("plain", **TRAINED)
-    told = []
-    made = run(enhance_in_memory(field, loaded, FP32), told.append)
-    open_card = run(enhance_in_memory(field, make_loaded("plain"), FP32))
-    np.testing.assert_array_equal(made.data, open_card.data)
-    notes = made.metadata["enhance"]["notes"]
-    assert ["the result is unreliable" in note for note in notes] == [True]
-    assert sum("the result is unreliable" in step.message for step in told) == 1
-    wide = make_loaded("plain", **TRAINED, resample_factors=(0.25, 4.0))
-    again = run(enhance_in_memory(field, wide, FP32))
-    assert "is resampled" in again.metadata["enhance"]["notes"][0]
-
-
 @pytest.mark.parametrize(
     ("kind", "shape", "size"),
     [("plain", (1, 1), 20.0), ("double", (1, 70), 5.0), ("strided", (3, 5), 20.0)],
@@ -149,18 +111,6 @@ def test_thin_fields_work(kind, shape, size, make_loaded, rng):
     result = run(enhance_in_memory(field, loaded, FP32))
     assert result.shape == tuple(n * loaded.card.scale for n in shape)
     assert np.isfinite(result.data).all()
-
-
-@pytest.mark.broad
-def test_short_memory_cuts_the_resampled_tiles(make_loaded, rng):
-    field = _field(rng, (90, 70), 20.0)
-    options = FP32.replace(tile=64)
-    made = run(enhance_in_memory(field, make_loaded("tiny", **TRAINED), options))
-    assert "Not enough memory" in " ".join(made.metadata["enhance"]["notes"])
-    tiny = make_loaded("tiny", **TRAINED)
-    tiny.module.limit = 10**9
-    expected = run(enhance_in_memory(field, tiny, options)).data
-    np.testing.assert_allclose(made.data, expected, atol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -185,47 +135,6 @@ def test_lazy_equals_the_engine(kind, source, size, make_loaded, rng):
         other = create_enhanced_array(given, loaded, FP32.replace(resample="never"))
         tiles = {k for k in array.dask if "semsr-tile" in str(k)}
         assert not tiles & set(other.dask)
-
-
-@pytest.mark.parametrize(
-    "kind", ["strided", pytest.param("norm", marks=pytest.mark.broad)]
-)
-def test_a_resumed_run_gives_the_same_bits(kind, make_loaded, rng, tmp_path):
-    field, loaded = _field(rng, (130, 90), 14.0), make_loaded(kind, **TRAINED)
-    options = FP32
-    if kind == "norm":
-        options = FP32.replace(norm="sampled")
-
-    def store(name, **how):
-        return store_for(tmp_path / name, field, loaded, options, **how)
-
-    whole = store("whole.zarr")
-    run(fill(field, loaded, whole, options))
-    cut = store("cut.zarr")
-    stop_at(fill(field, loaded, cut, options), "Enhancing tiles", 4)
-    assert len(cut.pending_units()) == 15 - 4
-    again = store("cut.zarr", resume=True)
-    report = run(fill(field, loaded, again, options))
-    assert report.resumed == 4
-    np.testing.assert_array_equal(again.level0[:], whole.level0[:])
-
-
-@pytest.mark.parametrize(("kind", "size"), [("double", 6.0), ("strided", 17.0)])
-def test_windows_of_one_size_go_through_in_batches(kind, size, make_loaded, rng):
-    field, loaded = _field(rng, (140, 110), size), make_loaded(kind, **TRAINED)
-    expected = run(enhance_in_memory(field, loaded, FP32)).data
-    predictor = Predictor(loaded, device="cpu", precision="fp32")
-    plan = plan_of(field, loaded, FP32, predictor)
-    given = plan.data, plan.output, loaded.card, predictor.probe
-    tiles, regrid = plan_field_tiles(*given, constant=True)
-    plan = dataclasses.replace(plan, tiles=tiles, regrid=regrid)
-    made = np.zeros_like(expected)
-    work = TiledRun(plan, made)
-    places = [tile.index for tile in plan.outputs]
-    assert len({plan.tile(place).window.shape for place in places}) == 1
-    predictor.batch = 3
-    TileWorker(work, predictor).enhance(places)
-    np.testing.assert_allclose(made, expected, atol=1e-5 * np.ptp(expected))
 
 
 @pytest.mark.parametrize(("kind", "size"), [*PAIRS, ("norm", "half")])

@@ -61,14 +61,6 @@ def test_a_field_that_does_not_fit_takes_statistics_of_a_sample(
     assert _apart(result.data, expected) <= max(0.02, 3 * report["norm_error"])
 
 
-def test_whole_is_refused_where_the_field_does_not_fit(make_loaded, rng):
-    image, options = Micrograph(_uneven(rng, (101, 75))), SMALL.replace(norm="whole")
-    with refused(DeviceMemoryError, "field-too-large", match="`norm=sampled`"):
-        run(enhance_in_memory(image, make_loaded("norm"), options))
-    with refused(DeviceMemoryError, "field-too-large"):
-        run(enhance_in_memory(image, make_loaded("global"), SMALL))
-
-
 @pytest.mark.parametrize("norm", ["auto", "whole"])
 def test_a_pass_that_runs_out_of_memory_is_done_in_tiles(
     norm, make_loaded, rng, monkeypatch
@@ -176,27 +168,6 @@ def test_damaged_statistics_are_a_sentence():
     for kind, notes in damaged:
         with refused(WriteError, "file-damaged"):
             kind.from_json(notes)
-
-
-@pytest.mark.broad
-def test_sampled_statistics_say_how_far_off_they_are(make_loaded, whole, rng):
-    image = _uneven(rng, (320, 320))
-    image[:, 160:] //= 2
-    loaded = make_loaded("norm")
-    expected = whole(image, loaded)
-    options = SMALL.replace(norm="sampled", tile=16)
-    result = run(enhance_in_memory(Micrograph(image), loaded, options))
-    report = result.metadata["enhance"]
-    assert report["norm"] == "sampled"
-    assert "Approximate" in report["notes"][0]
-    measured = float(np.sqrt(np.mean((result.data - expected) ** 2)) / expected.std())
-    assert measured / 3 < report["norm_error"] < 3 * measured
-    naive = run(
-        enhance_in_memory(Micrograph(image), loaded, options.replace(norm="tile"))
-    )
-    worse = np.sqrt(np.mean((naive.data - expected) ** 2)) / expected.std()
-    assert measured < worse
-    assert report["tile_mismatch"] <= 1e-5 < naive.metadata["enhance"]["tile_mismatch"]
 
 
 def _way(loaded, shape, before=None, **options):

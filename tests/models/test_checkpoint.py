@@ -2,7 +2,6 @@
 
 import json
 import struct
-import sys
 from pathlib import Path
 
 import pytest
@@ -24,7 +23,6 @@ from napari_semsr.models.checkpoint import (
     load_training_networks,
     save_model,
 )
-from tests import children
 from tests.refusals import refused
 
 OPTIONS = {"width": 4, "fine_blocks": 1, "dilations": [1]}
@@ -203,31 +201,3 @@ def test_file_that_lies_about_its_shapes_is_refused(model_file, row):
     model_file.write_bytes(struct.pack("<Q", len(told)) + told + data[8 + length :])
     with pytest.raises(CheckpointError):
         load_model(model_file)
-
-
-FORKED = """
-import multiprocessing, sys, torch
-from napari_semsr.core import SemsrError
-from napari_semsr.models import load_model
-
-def child():
-    try:
-        load_model("sem-restore")
-    except SemsrError as error:
-        print(error, flush=True)
-
-torch.set_num_threads(2)
-load_model("sem-restore")
-process = multiprocessing.get_context("fork").Process(target=child)
-process.start()
-process.join(250)  # ends what hangs
-if process.is_alive():
-    process.kill()
-    sys.exit(1)
-"""
-
-
-@pytest.mark.broad
-@pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
-def test_a_forked_process_is_told_to_be_spawned():
-    assert "get_context('spawn')" in children.run_python(FORKED)

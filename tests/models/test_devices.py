@@ -1,6 +1,5 @@
 """Devices are found, refused in one sentence, and known for what they can do."""
 
-import weakref
 from types import SimpleNamespace
 
 import pytest
@@ -13,9 +12,7 @@ from napari_semsr.models.devices import (
     device_count,
     find_device,
     get_free_memory,
-    get_memory_layout,
     has_fast_bf16,
-    has_float64,
     is_out_of_memory_error,
     release_memory,
     to_device,
@@ -153,18 +150,6 @@ def test_a_card_that_is_too_old_is_told_by_its_capability(cards, monkeypatch):
     assert note.startswith("Device cuda (Card X) cannot compute")
     assert note.endswith(": using the CPU instead.")
     assert tried == ["cuda", "cuda", "cuda:1"]
-
-
-def test_the_second_card_is_taken_where_the_first_fails(cards, monkeypatch):
-    tried = _broken(monkeypatch, RuntimeError("all are busy\nand more"), only="cuda")
-    device, note = find_device("auto")
-    assert device == torch.device("cuda:1")
-    assert (
-        note
-        == "Device cuda (Card X) cannot compute: all are busy: using cuda:1 instead."
-    )
-    find_device("auto")
-    assert tried == ["cuda", "cuda:1", "cuda"]  # what computes is tried once
 
 
 def test_a_forked_process_tries_its_card_itself(cards, monkeypatch):
@@ -305,38 +290,6 @@ def test_every_device_says_in_its_words_that_memory_ran_out(error, monkeypatch):
     ):
         raise error
     assert released
-
-
-def test_other_errors_stay_what_they_are():
-    for error in (RuntimeError("shapes do not match"), TypeError("no float64")):
-        with pytest.raises(type(error)), convert_memory_errors(CPU, "a tile"):
-            raise error
-
-
-def test_a_pass_that_failed_holds_no_tensors():
-    seen = []
-
-    def layer():
-        made = torch.ones(3)
-        seen.append(weakref.ref(made))
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    with (
-        pytest.raises(DeviceMemoryError) as caught,
-        convert_memory_errors(CPU, "a tile"),
-    ):
-        layer()
-    assert caught.value.__cause__ is not None
-    assert seen[0]() is None  # although the error is still there
-
-
-def test_double_precision_and_order_of_channels_by_device():
-    assert has_float64(CPU)
-    assert has_float64(torch.device("cuda:1"))
-    assert not has_float64(torch.device("mps"))
-    assert not has_float64(torch.device("xpu"))
-    assert get_memory_layout(torch.device("mps")) is torch.contiguous_format
-    assert get_memory_layout(torch.device("cuda")) is torch.channels_last
 
 
 def test_values_come_to_a_device_as_arrays_or_tensors(monkeypatch):

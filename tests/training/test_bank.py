@@ -12,7 +12,7 @@ from napari_semsr.core.errors import OptionError, WriteError
 from napari_semsr.training.batches import CachedBatches, SceneCache, TrainingData
 from napari_semsr.training.patches import Patches, ScenePairDataset
 from napari_semsr.training.recipe import Recipe
-from napari_semsr.training.scenes import SceneBatch, SurveyBatch
+from napari_semsr.training.scenes import SurveyBatch
 from tests.refusals import refused
 
 COUNT = 20
@@ -67,27 +67,6 @@ def test_bank_of_a_recipe_lies_in_the_folder_of_the_run(folder, tmp_path):
     assert len(list((tmp_path / "other").glob("banks/*/bank.json"))) == 1
 
 
-def test_bank_is_made_once_for_all_runs_that_want_its_scenes(tmp_path: Path) -> None:
-    heard: list[int] = []
-
-    def hear(done: int, count: int) -> None:
-        heard.append(done)
-        assert count == COUNT
-
-    SceneCache.open(recipe(tmp_path), 1, hear)
-    assert heard[-1] == COUNT
-    heard.clear()
-    SceneCache.open(recipe(tmp_path, patch_px=16), 1, hear)
-    assert not heard
-    SceneCache.open(recipe(tmp_path, soft=0.0), 1, hear)
-    assert heard
-    of_one = tmp_path / "gold"  # recipes of one instrument share its scenes
-    gold = {"sources": {"gold": 1.0}, "bank": 2}
-    SceneCache.open(recipe(of_one, **gold), 2, silent)
-    SceneCache.open(recipe(of_one, **gold, soft=0.0, phantoms=0.5), 2, silent)
-    assert len(list(of_one.iterdir())) == 1
-
-
 def test_making_that_is_stopped_or_cannot_begin_leaves_nothing_behind(tmp_path):
     def stop(_done: int, _count: int) -> None:
         raise KeyboardInterrupt
@@ -132,15 +111,6 @@ def test_unpaired_patches_are_of_another_scene(tmp_path: Path) -> None:
         near = [np.abs(low.numpy() - own).max() for own in bank.low]
         truth = bank.high[int(np.argmin(near))].astype(np.float32)
         assert abs(np.corrcoef(truth.ravel(), high.numpy().ravel())[0, 1]) < 0.9
-
-
-def test_haze_comes_with_scenes(tmp_path: Path) -> None:
-    asked = recipe(tmp_path, "restorer")
-    batch = next(iter(TrainingData(asked, scale=1).train_dataloader()))
-    assert isinstance(batch, SceneBatch)
-    assert batch.log_gain.shape == (2, 1, 4, 4)
-    assert batch.airlight.shape == (2, 1)
-    assert batch.corners.shape == (2, 2, 2)
 
 
 def test_a_survey_learns_from_statistics_made_ahead(tmp_path: Path) -> None:

@@ -52,14 +52,6 @@ def test_network_sees_nothing_of_a_hidden_pixel_and_its_line(reach) -> None:
     assert share == pytest.approx(1 / cell, rel=0.25)
 
 
-def test_hidden_pixels_are_others_at_each_step() -> None:
-    images = torch.zeros(1, 1, SIDE, SIDE)
-    seen = sum(
-        mask_pixels(images, 4, (0, 0), _seed(n)).mask.float() for n in range(200)
-    )
-    assert float((seen > 0).float().mean()) > 0.99
-
-
 def test_reach_is_that_of_the_noise_and_not_of_the_sample() -> None:
     noise = 0.3
     rng = np.random.default_rng(2)

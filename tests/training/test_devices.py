@@ -3,14 +3,11 @@
 import math
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from lightning_fabric.accelerators import MPSAccelerator as FabricMPSAccelerator
-from pytorch_lightning.accelerators import CPUAccelerator, MPSAccelerator
 from torch import Tensor, nn
 
 from napari_semsr.core import (
@@ -21,16 +18,11 @@ from napari_semsr.core import (
     run,
 )
 from napari_semsr.models import Device, build_network, devices
-from napari_semsr.models.architectures import informed
 from napari_semsr.training import fit as loop, validation
-from napari_semsr.training.adversarial import ImageBuffer
-from napari_semsr.training.batches import CachedBatches, SceneCache, TrainingData
-from napari_semsr.training.callbacks import Recorder
+from napari_semsr.training.batches import CachedBatches, SceneCache
 from napari_semsr.training.fit import choose_training_device, should_use_bf16
-from napari_semsr.training.learner import Learner, RestorerLearner
+from napari_semsr.training.learner import Learner
 from napari_semsr.training.recipe import DataOptions, Recipe
-from napari_semsr.training.run_folder import RunFolder
-from napari_semsr.training.scenes import SceneBatch
 from napari_semsr.training.validation import ValidationPair
 from tests.refusals import refused
 from tests.stopping import stop_at
@@ -63,14 +55,6 @@ def found(monkeypatch) -> Callable[..., None]:
 
 
 # Which device.
-
-
-def test_auto_trains_on_cuda_or_on_the_cpu(found):
-    found(CUDA)
-    assert choose_training_device(RECIPE) == CUDA
-    found(MPS)  # of which nothing is compared with the CPU before it is used
-    assert choose_training_device(RECIPE) == CPU
-    assert choose_training_device(RECIPE, "mps") == MPS
 
 
 def test_a_card_that_fails_is_told_and_the_cpu_taken(found):
@@ -117,28 +101,6 @@ def test_bf16_is_taken_where_the_card_has_units_for_it(monkeypatch):
     assert not should_use_bf16(auto, network, MPS)
 
 
-def test_lightning_takes_the_device_that_was_chosen(tmp_path, monkeypatch):
-    for known in (MPSAccelerator, FabricMPSAccelerator):  # a MacBook, as Lightning sees
-        monkeypatch.setattr(known, "is_available", lambda: True)
-    recorder = Recorder(RunFolder(tmp_path, RECIPE), {})
-    make = vars(loop)["_create_trainer"]
-    trainer = make(RECIPE, tmp_path, recorder, CPU, bf16=False)
-    assert isinstance(trainer.accelerator, CPUAccelerator)
-    assert trainer.strategy.root_device == CPU
-    assert not torch.backends.cudnn.benchmark
-    # no scaler of gradients: bf16 has the range of fp32, and fp16 is never taken
-    mixed = make(RECIPE, tmp_path, recorder, CPU, bf16=True)
-    assert mixed.precision == "bf16-mixed"
-    assert mixed.precision_plugin.scaler is None
-
-
-@pytest.mark.usefixtures("few_pairs")
-def test_settings_of_cudnn_are_put_back(tmp_path, monkeypatch):
-    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
-    run(loop.train(RECIPE.replace(steps=1), tmp_path / "run", device="cpu"))
-    assert torch.backends.cudnn.benchmark
-
-
 # States of one device go on on another.
 
 
@@ -167,12 +129,6 @@ def test_a_state_of_a_card_is_resumed_on_the_cpu(tmp_path, monkeypatch):
     assert result.steps == 6
     whole, cut = _weights(tmp_path / "whole"), _weights(tmp_path / "cut")
     assert all(torch.equal(whole[k], cut[k]) for k in whole)
-
-
-def test_time_spent_needs_no_double_precision():
-    timed = RECIPE.replace(minutes=1.0)
-    learner = Learner(nn.Conv2d(1, 1, 3), timed, [])
-    assert learner.spent.dtype == torch.float32
 
 
 # What a card is not waited for.
@@ -211,62 +167,6 @@ def test_losses_on_a_card_are_looked_at_now_and_then():
         learner.check_finite("loss is", torch.tensor(math.nan))
 
 
-def test_losses_on_a_card_are_read_a_few_times_a_second(tmp_path, monkeypatch):
-    clock = SimpleNamespace(now=100.0)
-    monkeypatch.setattr(
-        "napari_semsr.training.callbacks.time.monotonic", lambda: clock.now
-    )
-    recorder = Recorder(RunFolder(tmp_path, RECIPE), {})
-    read = vars(Recorder)["_read_loss"]
-    assert read(recorder, OnCard.of(1.0), now=False) == 1.0
-    assert read(recorder, OnCard.of(2.0), now=False) == 1.0
-    assert read(recorder, OnCard.of(3.0), now=True) == 3.0
-    clock.now += 1
-    assert read(recorder, OnCard.of(4.0), now=False) == 4.0
-    assert read(recorder, torch.tensor(5.0), now=False) == 5.0
-
-
-def test_a_history_asks_a_card_once_how_many_images_it_holds(monkeypatch):
-    asked: list[int] = []
-    number = Tensor.__int__
-
-    def counted(self: Tensor) -> int:
-        asked.append(1)
-        return number(self)
-
-    monkeypatch.setattr(Tensor, "__int__", counted)
-    history = ImageBuffer(3, (1, 2, 2), 0)
-    for step in range(4):
-        history.swap_images(torch.full((1, 1, 2, 2), float(step)), step)
-    assert len(asked) == 1
-    assert history.count.item() == 3
-    again = ImageBuffer(3, (1, 2, 2), 0)
-    again.swap_images(torch.zeros(1, 1, 2, 2), 0)
-    again.load_state_dict(history.state_dict())
-    shown = again.swap_images(torch.full((1, 1, 2, 2), 9.0), 5)
-    expected = history.swap_images(torch.full((1, 1, 2, 2), 9.0), 5)
-    assert torch.equal(shown, expected)
-    assert torch.equal(again.images, history.images)
-
-
-def test_corners_of_patches_stay_where_they_are_read(monkeypatch):
-    moved: list[Any] = []
-
-    def move(_self: Any, batch: Any, device: torch.device, _number: int) -> Any:
-        moved.append(device)
-        return type(batch)(*(part.to(device) for part in batch))
-
-    monkeypatch.setattr(Learner, "transfer_batch_to_device", move)
-    scenes = SceneBatch(*(torch.zeros(2, 2) for _ in SceneBatch._fields))
-    there = torch.device("meta")
-    made = RestorerLearner.transfer_batch_to_device(
-        RestorerLearner.__new__(RestorerLearner), scenes, there, 0
-    )
-    assert moved == [there]
-    assert made.low.is_meta
-    assert not made.corners.is_meta
-
-
 def test_scenes_lie_on_the_card_that_learns_where_they_fit(monkeypatch):
     placed: list[torch.device] = []
     to = Tensor.to
@@ -295,30 +195,7 @@ def test_scenes_lie_on_the_card_that_learns_where_they_fit(monkeypatch):
     assert CachedBatches(cache, RECIPE, 0).device == CPU
 
 
-@pytest.mark.parametrize("kind", ["cpu", "cuda", "mps"])
-def test_batches_are_pinned_for_cuda_alone(kind):
-    data = TrainingData(RECIPE, 1)
-    data.trainer = SimpleNamespace(  # type: ignore[assignment]
-        global_rank=0,
-        world_size=1,
-        strategy=SimpleNamespace(root_device=torch.device(kind)),
-    )
-    assert data.train_dataloader().pin_memory is (kind == "cuda")
-
-
 # What Apple's cards lack.
-
-
-def test_filters_are_made_where_there_is_double_precision(monkeypatch):
-    network = build_network("informed", {"widths": (8, 16, 16), "down": (1, 1, 1)})
-    condition, rings = network.survey.usual[None], torch.ones(1, 12)
-    expected = informed.compute_wiener_filters(condition, rings)
-    moved: list[int] = []
-    to_cpu = Tensor.cpu
-    monkeypatch.setattr(informed, "has_float64", lambda device: False)
-    monkeypatch.setattr(Tensor, "cpu", lambda self: moved.append(1) or to_cpu(self))
-    assert torch.equal(informed.compute_wiener_filters(condition, rings), expected)
-    assert len(moved) == 2
 
 
 def test_a_compiler_that_fails_is_told_in_a_sentence():

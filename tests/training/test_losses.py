@@ -35,7 +35,6 @@ SINGLE: dict[str, Callable[..., Tensor]] = {
     "total_variation": total_variation,
     "generator": partial(generator_loss, "least-squares"),
 }
-EQUAL_IS_ZERO = ("cycle_ssim", "edge_loss")
 
 
 @pytest.fixture
@@ -53,14 +52,6 @@ def test_losses_are_scalars_and_have_right_gradients(name, images):
     assert function(*inputs).ndim == 0
     wanted = [x.clone().requires_grad_() for x in inputs]
     assert torch.autograd.gradcheck(function, wanted)
-
-
-@pytest.mark.parametrize("name", EQUAL_IS_ZERO)
-def test_equal_images_cost_nothing(name: str, images: tuple[Tensor, Tensor]) -> None:
-    function = PAIR[name]
-    assert function(images[0], images[0]) == pytest.approx(0, abs=1e-12)
-    assert function(*images) > 0
-    assert function(*images) == pytest.approx(float(function(*images[::-1])))
 
 
 def test_adversarial_losses_and_total_variation_by_hand():
@@ -85,12 +76,6 @@ def test_ssim_agrees_with_another_implementation(k2, rng):
     _, full = structural_similarity(first, second, **options)
     ours = ssim(*(torch.from_numpy(x)[None, None] for x in (first, second)), c2=k2**2)
     np.testing.assert_allclose(ours[0, 0], full[5:-5, 5:-5], atol=1e-12)
-
-
-def test_ssim_in_half_precision_is_as_good() -> None:
-    a, b = torch.rand(2, 1, 1, 32, 32).bfloat16()
-    assert ssim(a, b).dtype == torch.float32
-    assert torch.allclose(ssim(a, b), ssim(a.double(), b.double()).float(), atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -123,25 +108,6 @@ def test_edges_are_those_of_scikit_image(operator):
         0, 0
     ].numpy()
     np.testing.assert_allclose(ours[1:-1, 1:-1], expected[1:-1, 1:-1], rtol=1e-5)
-
-
-def test_kirsch_by_hand():
-    # a single bright pixel: of eight masks the one that weighs it most counts
-    image = torch.zeros(1, 1, 5, 5)
-    image[0, 0, 2, 2] = 3
-    expected = torch.full((3, 3), 5.0)
-    expected[1, 1] = 0
-    assert torch.allclose(
-        compute_edge_magnitude(image, "kirsch")[0, 0, 1:4, 1:4], expected
-    )
-
-
-def test_flat_images_have_finite_gradients() -> None:
-    flat = torch.full((1, 1, 12, 12), 0.5, requires_grad=True)
-    other = torch.rand(1, 1, 12, 12)
-    for loss in (edge_loss, cycle_ssim_loss):
-        (gradient,) = torch.autograd.grad(loss(flat, other), flat)
-        assert gradient.isfinite().all()
 
 
 @pytest.mark.parametrize(

@@ -32,18 +32,6 @@ def test_own_options_hold_over_included_ones(tmp_path: Path) -> None:
     assert recipe.data.root == str(tmp_path / "a")
 
 
-def test_bundled_model_is_a_start_by_name(tmp_path: Path) -> None:
-    path = tmp_path / "r.yaml"
-    text = "name: a\nstart_from: sem-restore\ndata: {pairs: p.zarr}\n"
-    path.write_text(text + "kind: restorer\n")
-    with refused(OptionError, "options-contradict"):
-        load_recipe(path)
-    path.write_text(text)
-    recipe = load_recipe(path)
-    assert recipe.start_from == "sem-restore"
-    assert recipe.data.pairs == str(tmp_path / "p.zarr")
-
-
 @pytest.mark.parametrize(
     ("text", "code", "values"),
     [

@@ -10,7 +10,6 @@ import yaml
 
 from napari_semsr.core import OptionError, WriteError, run
 from napari_semsr.training import Recipe, choose_training_device, fit as loop, train
-from napari_semsr.training.fit import is_main_process
 from tests import children
 from tests.refusals import refused
 
@@ -66,25 +65,6 @@ def test_environment_is_as_before_when_a_run_ends(tmp_path, monkeypatch):
     with refused(OptionError, "device-missing"):
         run(train(asked.replace(devices=1000), tmp_path / "run"))
     assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize(
-    ("environment", "first"),
-    [
-        ({}, True),
-        ({"LOCAL_RANK": "1"}, False),
-        ({"LOCAL_RANK": "0", "NODE_RANK": "1"}, False),
-        ({"SLURM_PROCID": "0", "LOCAL_RANK": "0"}, True),
-        ({"RANK": "3", "LOCAL_RANK": "0"}, False),
-    ],
-)
-def test_one_of_several_processes_writes(environment, first, monkeypatch):
-    for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    assert is_main_process(Recipe(name="n", devices=2, nodes=2)) == first
-    assert is_main_process(Recipe(name="n"))
 
 
 def test_machines_without_an_address_are_refused(monkeypatch):

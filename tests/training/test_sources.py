@@ -37,14 +37,6 @@ def test_pairs_depend_on_their_number_alone(name: str) -> None:
     assert not np.array_equal(low, one.pair(2)[0])
 
 
-@pytest.mark.broad
-def test_scenes_of_one_sample_differ_in_the_look_alone() -> None:
-    instrument = INSTRUMENTS["superlens"](recipe(superlens=1.0), 1)
-    first, second = instrument.pair(4), instrument.pair(5)
-    assert np.array_equal(first[1], second[1])
-    assert not np.array_equal(first[0], second[0])
-
-
 def test_sources_are_mixed_by_their_shares() -> None:
     scenes = ScenePairDataset(recipe(superlens=1.0, gold=3.0), 2)
     names = [scenes.choose_source(place) for place in range(0, 4000, 4)]

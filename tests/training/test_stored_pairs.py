@@ -11,7 +11,7 @@ import torch
 import zarr
 from scipy import ndimage
 
-from napari_semsr.core import OptionError, ReadError, ShapeError, run
+from napari_semsr.core import ReadError, ShapeError, run
 from napari_semsr.models import ModelCard, build_network, load_model, save_model
 from napari_semsr.pairing import AugmentOptions, augment_pair
 from napari_semsr.pairing.store import ATTRIBUTE, FORMAT, PatchSetWriter
@@ -20,7 +20,6 @@ from napari_semsr.training import Recipe, fit as loop
 from napari_semsr.training.batches import TrainingData
 from napari_semsr.training.cycle_gan import EXPECTED_GAIN, UnpairedValidator
 from napari_semsr.training.patches import StoredPatchDataset, scale_to_unit_range
-from napari_semsr.training.recipe import DataOptions
 from tests.refusals import refused
 
 SIDE = 48
@@ -75,16 +74,6 @@ def recipe(store: Path, **changes: Any) -> Recipe:
     """A small recipe on a store."""
     data = {"pairs": str(store), "patch_px": 32}
     return Recipe.parse({**VALUES, "data": data, **changes})
-
-
-def test_items_depend_on_their_place_alone(make_store: MakeStore) -> None:
-    asked = recipe(make_store())
-    whole, other = StoredPatchDataset(asked, 1), StoredPatchDataset(asked, 1)
-    assert not torch.equal(other[3].low, whole[25].low)
-    for a, b in zip(whole[25], other[25], strict=True):
-        assert torch.equal(a, b)
-    assert whole[25].low.shape == whole[25].high.shape == (1, 1, 32, 32)
-    assert not torch.equal(whole[25].low, whole[19].low)
 
 
 PLAIN = {"flips": False, "angles_deg": [0], "zoom": [1, 1], "gain": 0, "offset": 0}
@@ -153,14 +142,6 @@ def test_what_is_drawn_beside_a_store_is_judged_too(make_store, tmp_path):
     assert {"gain_db_pairs", "gain_db_blur"} <= set(done.validation)
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"batch": 1}, {"kind": "paired-gan"}, {"data": {"bank": 0}}]
-)
-def test_what_cannot_be_drawn_beside_a_store_is_refused(make_store, wrong):
-    with refused(OptionError, "options-contradict", match=r"data\.drawn"):
-        mixed(make_store(), **wrong)
-
-
 def test_store_that_does_not_fit_is_refused(make_store, tmp_path):
     store = make_store()
     with refused(ShapeError, "scale-mismatch", match="`scale=2`"):
@@ -198,28 +179,6 @@ def test_the_highest_expected_gain_is_kept(make_store, tmp_path, monkeypatch, ri
     weights = load_model(result.model).module.state_dict().items()
     newest = all(torch.equal(w, state[f"network.{k}"]) for k, w in weights)
     assert newest == rising
-
-
-@pytest.mark.broad
-def test_the_expected_gain_may_choose_where_a_truth_is_known(
-    make_store, tmp_path, monkeypatch
-):
-    told = iter([2.0, 4.0, 1.0, 1.0])  # by two halves of the fields, at two steps
-
-    def figures(*_: object) -> dict[str, float]:
-        return {EXPECTED_GAIN: next(told)}
-
-    monkeypatch.setattr(UnpairedValidator, "evaluate", figures)
-    drawn = {"phantoms": 1, "scene_px": 48, "patch_px": 32}
-    asked = _cycle(make_store).replace(
-        data=DataOptions.parse(drawn), measure=EXPECTED_GAIN
-    )
-    result = run(loop.train(asked, tmp_path / "run"))
-    assert result.validation["step"] == 2
-    assert result.validation[EXPECTED_GAIN] == 3.0
-    assert np.isfinite(result.validation["gain_db"])
-    with refused(OptionError, "measure-unsuitable", match="expected_gain_db"):
-        asked.replace(kind="supervised")
 
 
 @pytest.mark.broad

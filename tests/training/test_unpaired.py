@@ -63,14 +63,3 @@ def test_texture_that_is_made_up_brings_spectra_nearer_and_counts_as_a_loss(blin
     plain, drawn = (blind.evaluate(Sharpened(0, texture)) for texture in (0, 0.02))
     assert drawn["spectrum_db"] < plain["spectrum_db"]
     assert drawn[EXPECTED_GAIN] < plain[EXPECTED_GAIN]
-
-
-@pytest.mark.broad
-def test_a_copy_gains_nothing_and_what_comes_back_is_told(blind):
-    copy = blind.evaluate(Sharpened(0))
-    assert copy[EXPECTED_GAIN] == pytest.approx(0, abs=1e-3)
-    assert "returned" not in copy
-    same = blind.evaluate(Sharpened(0), Sharpened(0))["returned"]
-    other = blind.evaluate(Sharpened(0), Sharpened(1))["returned"]
-    assert same == pytest.approx(0, abs=1e-3)
-    assert other > 1

@@ -1,9 +1,6 @@
 """The live field, without Qt: order, drawing, done-map, and the same store as batch."""
 
 import shutil
-import threading
-import time
-import warnings
 
 import numpy as np
 import pytest
@@ -15,7 +12,6 @@ from napari_semsr.inference.executors import TileWorker
 from napari_semsr.inference.live import LevelStore, ResampledInput, TileQueue
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.io import read
-from tests.children import LIMIT_S
 from tests.enhancing import fill, store_for
 
 FP32 = EnhanceOptions(tile=32, precision="fp32", device="cpu")
@@ -65,27 +61,6 @@ def test_what_is_in_view_comes_first_from_its_middle_and_follows_the_view():
     assert all(column >= 30 for _, column in queue.take_tiles(20))
 
 
-def test_out_of_view_waits_until_the_whole_is_asked_for():
-    queue = TileQueue((2, 9), (10, 10), whole=False)
-    queue.replace_pending([(0, 0), (1, 8)])
-    queue.set_view(Box(0, 20, 0, 30))
-    assert queue.take_tiles(5) == [(0, 0)]
-    assert queue.take_tiles(5) == []
-    queue.whole = True
-    assert queue.take_tiles(5) == [(1, 8)]
-    assert len(queue) == 0
-
-
-def test_who_waits_for_a_tile_is_woken_by_a_new_view():
-    queue = TileQueue((2, 9), (10, 10), whole=False)
-    queue.replace_pending([(1, 8)])
-    queue.set_view(Box(0, 20, 0, 30))
-    timer = threading.Timer(0.05, queue.set_view, [None])
-    timer.start()
-    assert queue.take_tiles(5, timeout=LIMIT_S) == [(1, 8)]
-    timer.join()
-
-
 @given(
     st.sets(st.tuples(st.integers(0, 5), st.integers(0, 6)), min_size=1),
     st.integers(1, 5),
@@ -123,15 +98,6 @@ def test_the_backdrop_follows_a_model_of_another_grey_scale(rng):
     backdrop = ResampledInput([image], (20, 20), np.dtype(np.float32), (50.0, 150.0))
     found = backdrop.read(Box(0, 20, 0, 20), 1)
     np.testing.assert_allclose(found, (image - 50.0) / 100, rtol=1e-6)
-
-
-def test_a_backdrop_beyond_single_precision_is_missing_without_a_warning():
-    for grey in (None, (0.0, 1.0)):
-        image = np.full((20, 20), 1e300)
-        backdrop = ResampledInput([image], (20, 20), np.dtype(np.float32), grey)
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            assert not np.isfinite(backdrop.read(Box(0, 20, 0, 20), 1)).any()
 
 
 @pytest.mark.parametrize("columns", [6_200, 900], ids=["file", "memory"])
@@ -242,25 +208,6 @@ def test_only_what_is_looked_at_is_enhanced(field, make_loaded, tmp_path):
     assert store.is_complete
 
 
-def test_closing_stops_within_one_tile(field, make_loaded, tmp_path, monkeypatch):
-    loaded = make_loaded("plain")
-    begun = []
-    enhance = TileWorker.enhance
-
-    def slow(self, places):
-        begun.extend(places)
-        time.sleep(0.02)
-        return enhance(self, places)
-
-    monkeypatch.setattr(TileWorker, "enhance", slow)
-    store, job = _job(field, loaded, tmp_path / "a.ome.zarr", _live(field, loaded))
-    _until(job, 2)
-    before = len(begun)
-    job.close()
-    assert len(begun) == before
-    assert len(store.pending_units()) == 25 - before
-
-
 def test_forgotten_tiles_are_read_again(field, make_loaded, tmp_path, monkeypatch):
     loaded = make_loaded("plain")
     cache = BoundedCache(1)
@@ -289,16 +236,3 @@ def test_what_was_written_is_read_where_it_was_moved_to(
     live.set_output(read(tmp_path / "b.ome.zarr").data)
     live.take_changed_box()
     np.testing.assert_array_equal(live.levels[0][box], whole[box])
-
-
-def test_news_tell_where_the_picture_changed(field, make_loaded, tmp_path):
-    loaded = make_loaded("plain")
-    live = _live(field, loaded)
-    live.set_view(Box(0, 30, 0, 30))
-    _, job = _job(field, loaded, tmp_path / "a.ome.zarr", live)
-    _until(job, 0)
-    live.take_changed_box()
-    _until(job, 1)
-    assert live.take_changed_box() == Box(0, 32, 0, 32)
-    assert live.take_changed_box() is None
-    job.close()

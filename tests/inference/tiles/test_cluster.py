@@ -1,23 +1,17 @@
 """Tiles on a dask cluster against those of one process."""
 
 import logging
-import os
-import signal
 import socket
 
 import numpy as np
-import psutil
 import pytest
-import torch
 from distributed import Client, LocalCluster
-from distributed.protocol.pickle import dumps
 
 from napari_semsr.core import Cancelled, OptionError, SemsrError, WaitingProgress, run
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
-from napari_semsr.inference import EnhanceOptions, cluster, enhance_in_memory
+from napari_semsr.inference import EnhanceOptions, cluster
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.tiles import TiledRun
-from napari_semsr.models import LoadedModel, ModelCard, build_network
 from tests.enhancing import fill, plan_of, store_for
 from tests.refusals import refused
 
@@ -56,45 +50,6 @@ def _assert_forgotten(tokens):
         cluster.enhance_tiles(token, [(0, 0)])
 
 
-def _listening(process=None):
-    found = psutil.Process(process).net_connections(kind="inet")
-    return {c.laddr for c in found if c.status == psutil.CONN_LISTEN}
-
-
-def test_nothing_listens(make_loaded, rng):
-    before = _listening()
-    job = enhance_in_memory(
-        Micrograph(rng.random((80, 80))), make_loaded("plain"), OPTIONS
-    )
-    for _ in job:
-        assert _listening() <= before
-
-
-@pytest.mark.broad
-def test_few_tiles_wait_and_none_carries_the_model(
-    make_loaded, rng, monkeypatch, tmp_path, address
-):
-    submitted, sizes, most = 0, [], 0
-    original = cluster.Client.submit
-
-    def submit(self, function, *args, **how):
-        nonlocal submitted
-        submitted += 1
-        sizes.append(len(dumps((function, args))))
-        return original(self, function, *args, **how)
-
-    monkeypatch.setattr(cluster.Client, "submit", submit)
-    image = Micrograph(rng.random((160, 160)).astype(np.float32))
-    loaded = make_loaded("plain")
-    store = store_for(tmp_path / "c.zarr", image, loaded, OPTIONS)
-    for step in fill(image, loaded, store, OPTIONS, scheduler=address):
-        if step.message.startswith("Enhancing"):
-            most = max(most, submitted - step.done)
-    assert submitted == 100
-    assert most <= 5
-    assert max(sizes) < 500
-
-
 def test_closing_waits_for_running_tiles_and_forgets_the_run(
     make_loaded, rng, tmp_path, address, registered
 ):
@@ -106,23 +61,6 @@ def test_closing_waits_for_running_tiles_and_forgets_the_run(
     job.close()
     _assert_forgotten(registered)
     assert 2 <= int((store.done_marks[:] > 0).sum()) < 100
-
-
-def test_all_workers_compute_in_the_arithmetic_that_is_reported(
-    make_loaded, rng, monkeypatch, tmp_path, address
-):
-    precisions, kept = set(), cluster.register_run
-
-    def register(token, work, *rest):
-        precisions.add(work.plan.options.precision)
-        return kept(token, work, *rest)
-
-    monkeypatch.setattr(cluster, "register_run", register)
-    image, loaded = Micrograph(rng.random((40, 40))), make_loaded("plain")
-    options = EnhanceOptions(tile=16, device="cpu")
-    store = store_for(tmp_path / "p.zarr", image, loaded, options)
-    report = run(fill(image, loaded, store, options, scheduler=address))
-    assert precisions == {report.precision}
 
 
 def test_a_stopped_worker_takes_no_more(make_loaded, rng):
@@ -164,29 +102,6 @@ def test_a_peer_that_takes_a_call_and_is_silent_is_left(monkeypatch):
 def test_what_is_no_address_is_refused(address):
     with refused(OptionError, "address-invalid"):
         cluster.connect_client(address)
-
-
-@pytest.mark.broad
-def test_statistics_of_a_sample_are_measured_before_tiles_run_there(
-    make_loaded, rng, tmp_path, address
-):
-    values = rng.random((101, 75)) * np.linspace(50, 250, 75)
-    image, loaded = Micrograph(values.astype(np.uint8)), make_loaded("norm")
-    options = OPTIONS.replace(tile=32, memory_gb=1e-6)
-    here = run(enhance_in_memory(image, loaded, options)).data
-    path = tmp_path / "e.zarr"
-    store = store_for(path, image, loaded, options)
-    job = fill(image, loaded, store, options, scheduler=address)
-    while len(store.pending_units()) > 9:
-        next(job)
-    job.close()
-    begun = store.read_notes()["frozen"]
-    again = store_for(path, image, loaded, options, resume=True)
-    report = run(fill(image, loaded, again, options, scheduler=address))
-    assert report.norm == "sampled"
-    assert 0 < report.resumed < 12
-    assert again.read_notes()["frozen"] == begun
-    np.testing.assert_allclose(again.level0[:], here, atol=1e-5 * np.ptp(here))
 
 
 def test_an_error_on_a_worker_is_told(make_loaded, rng, tmp_path, address, monkeypatch):
@@ -234,35 +149,6 @@ def test_a_cluster_without_workers_is_waited_for_aloud(make_loaded, rng, tmp_pat
     assert "has no workers" in said[0].message
     assert (said[0].done, said[0].total) == (0, 16)
     assert not store.pending_units()
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs kill -9")
-@pytest.mark.filterwarnings("ignore::ResourceWarning")
-def test_killed_workers_lose_nothing(rng, tmp_path):
-    torch.manual_seed(0)
-    how = {"blocks": 2, "width": 4}
-    card = ModelCard(
-        name="resnet", architecture="resnet", options=how, stride=4, receptive_field=0
-    )
-    loaded = LoadedModel(build_network("resnet", how).eval(), card, "sha256:0")
-    image = Micrograph((rng.random((301, 275)) * 250).astype(np.uint8))
-    options = OPTIONS.replace(norm="sampled")
-    expected = run(enhance_in_memory(image, loaded, options)).data
-    path = tmp_path / "k.zarr"
-    store = store_for(path, image, loaded, options)
-    with LocalCluster(n_workers=2, threads_per_worker=1, **LOOPBACK) as there:
-        address, killed = there.scheduler_address, 0
-        for step in fill(image, loaded, store, options, scheduler=address):
-            workers = [w for w in there.workers.values() if w.pid]
-            if step.done >= 20 and not killed and len(workers) == 2:
-                for worker in workers:
-                    assert {at.ip for at in _listening(worker.pid)} <= {"127.0.0.1"}
-                os.kill(workers[0].pid, signal.SIGKILL)
-                killed += 1
-    assert killed
-    found = store_for(path, image, loaded, options, resume=True).level0[:]
-    assert np.abs(found - expected).max() <= 1e-5 * np.ptp(expected)
 
 
 @pytest.mark.broad

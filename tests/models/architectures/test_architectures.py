@@ -138,11 +138,6 @@ PATCHES, WHOLE = (2, 1, 6, 14), (2, 1)
 SCORES = {"patch-gan": PATCHES, "multi-scale": PATCHES, "vgg": WHOLE, "srgan": WHOLE}
 
 
-def test_every_network_has_a_case():
-    assert {case.name for case in CASES} == set(PUBLISHED_NETWORKS)
-    assert set(DISCRIMINATORS) == set(SCORES)
-
-
 @pytest.mark.parametrize("name", SCORES)
 def test_discriminators_score_patches_of_any_size(name):
     network = DISCRIMINATORS[name](width=4)

@@ -33,20 +33,6 @@ def test_an_untrained_correction_returns_its_input(name, options, side) -> None:
     torch.testing.assert_close(network.eval()(x), upsample_bicubic(x, network.scale))
 
 
-@pytest.mark.broad
-@each
-def test_a_step_moves_the_result(name, options, side) -> None:
-    network = build_network("correction", {"network": name, "options": options})
-    x = torch.rand(2, 1, side, side)
-    loss = (network(x) - 0.5).square().mean()
-    loss.backward()
-    with torch.no_grad():
-        for weight in network.parameters():
-            if weight.grad is not None:
-                weight -= 0.1 * weight.grad
-        assert (network.eval()(x) - upsample_bicubic(x, network.scale)).abs().max() > 0
-
-
 @pytest.mark.parametrize(
     ("name", "options", "values"),
     [

@@ -30,18 +30,6 @@ def test_true_haze_is_taken_off() -> None:
     assert (dehaze(clear, dim) - clear).abs().max() > 0.1
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (9, 8)])
-def test_any_number_of_blocks(shape: tuple[int, int]) -> None:
-    survey = SurveyNet(4)
-    torch.nn.init.normal_(survey.veil.leave.weight)
-    found = survey(torch.rand(2, 21, *shape))
-    assert found.haze.log_gain.shape == (2, 1, *shape)
-    assert found.haze.airlight.shape == (2, 1, 1, 1)
-    assert found.condition.shape == (2, 9)
-    passed = (-found.haze.log_gain).exp().mean((-1, -2))
-    assert torch.allclose(passed, torch.ones_like(passed), atol=1e-5)
-
-
 class _Known(torch.nn.Module):
     """In place of what finds a gain: the true one, and no correction."""
 
@@ -86,22 +74,3 @@ def test_data_bar_changes_neither_names_nor_power() -> None:
     assert torch.allclose(barred, alone, rtol=0.02, atol=0.005)
     text = bar[:40].repeat(8, 1)
     assert not torch.allclose(_names_and_rings(survey, text), alone, atol=0.3)
-
-
-def test_field_that_is_plain_for_the_most_part_is_no_data_bar() -> None:
-    torch.manual_seed(0)
-    survey = SurveyNet(4)
-    field = torch.zeros(16 * BLOCK, 16 * BLOCK)
-    seen = torch.rand(6 * BLOCK, 6 * BLOCK)
-    field[4 * BLOCK : 10 * BLOCK, 5 * BLOCK : 11 * BLOCK] = seen
-    rings = [
-        survey(survey.compute_statistics(v[None, None])).rings for v in (field, seen)
-    ]
-    assert torch.allclose(*rings, rtol=1e-3)
-
-
-def test_field_of_one_grey_is_surveyed() -> None:
-    survey = SurveyNet(4)
-    found = survey(survey.compute_statistics(torch.full((1, 1, 64, 64), 0.5)))
-    assert torch.isfinite(found.condition).all()
-    assert float(found.rings.abs().max()) < 1e-6
