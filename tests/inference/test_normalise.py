@@ -39,19 +39,15 @@ def test_missing_pixels_are_filled_alike_however_the_field_is_cut(rng):
     field = rng.random((90, 86)).astype(np.float32)
     field[rng.random(field.shape) < 0.2] = np.nan
     field[10:84, 8:82] = np.inf
-    box = Box(0, 92, 0, 88)
-    full, missing = read_window(field, box, 0.5)
+    full, missing = read_window(field, Box(0, 92, 0, 88), 0.5)
     assert np.isfinite(full).all()
-    assert missing.sum() >= (~np.isfinite(field)).sum()
     assert full[47, 45] == np.float32(0.5)
     known = np.isfinite(field)
     np.testing.assert_array_equal(full[:90, :86][known], field[known])
-    parts = Box(4, 12, 0, 8), Box(80, 92, 76, 88), Box(11, 12, 9, 10)
-    for part in (*parts, Box(20, 70, 20, 60)):
+    for part in (Box(4, 12, 0, 8), Box(80, 92, 76, 88), Box(20, 70, 20, 60)):
         filled, gone = read_window(da.from_array(field, chunks=7), part, 0.5)
         np.testing.assert_array_equal(filled, full[part.slices])
-        if gone is not None:
-            np.testing.assert_array_equal(gone, missing[part.slices])
+        np.testing.assert_array_equal(gone, missing[part.slices])
 
 
 def test_a_wide_gap_goes_on_with_what_lies_beside_it():

@@ -31,9 +31,9 @@ def address():
         yield client.cluster.scheduler_address
 
 
-@pytest.fixture
-def registered(monkeypatch):
-    """Tokens of the runs that the worker of `address` was told of."""
+def test_closing_waits_for_running_tiles_and_forgets_the_run(
+    make_loaded, rng, tmp_path, address, monkeypatch
+):
     tokens, kept = [], cluster.register_run
 
     def register(token, *rest):
@@ -41,25 +41,14 @@ def registered(monkeypatch):
         return kept(token, *rest)
 
     monkeypatch.setattr(cluster, "register_run", register)
-    return tokens
-
-
-def _assert_forgotten(tokens):
-    (token,) = tokens
-    with pytest.raises(Cancelled):
-        cluster.enhance_tiles(token, [(0, 0)])
-
-
-def test_closing_waits_for_running_tiles_and_forgets_the_run(
-    make_loaded, rng, tmp_path, address, registered
-):
     image, loaded = Micrograph(rng.random((160, 160))), make_loaded("plain")
     store = store_for(tmp_path / "d.zarr", image, loaded, OPTIONS)
     job = fill(image, loaded, store, OPTIONS, scheduler=address)
     while next(job).done < 2:
-        assert len(registered) <= 1
+        assert len(tokens) <= 1
     job.close()
-    _assert_forgotten(registered)
+    with pytest.raises(Cancelled):
+        cluster.enhance_tiles(tokens[0], [(0, 0)])
     assert 2 <= int((store.done_marks[:] > 0).sum()) < 100
 
 
@@ -95,10 +84,7 @@ def test_a_peer_that_takes_a_call_and_is_silent_is_left(monkeypatch):
             cluster.connect_client(address)
 
 
-@pytest.mark.parametrize(
-    "address",
-    ["", "here", "127.0.0.1", "tcp://", "tcp://[::1", "tcp://a b:1", "tcp://a:70000"],
-)
+@pytest.mark.parametrize("address", ["", "127.0.0.1", "tcp://[::1", "tcp://a:70000"])
 def test_what_is_no_address_is_refused(address):
     with refused(OptionError, "address-invalid"):
         cluster.connect_client(address)
