@@ -83,7 +83,6 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "norm": lambda: Strided(nn.InstanceNorm2d),
     "global": Global,
     "tiny": Tiny,
-    "default": lambda: build_network("two-scale", {"width": 8}),
     "finer": lambda: build_network("two-scale", {"width": 8, "scale": 2}),
     "place": lambda: build_network("place", {"width": 4, "dilations": (1, 2)}),
     "informed": lambda: build_network("informed", INFORMED),
@@ -91,7 +90,8 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
         "informed", {**INFORMED, "sharpener": (8, 8, 8)}
     ),
 }
-STRIDES = {"strided": 4, "norm": 4, "default": 4, "finer": 4, "place": 2}
+STRIDES = {"strided": 4, "norm": 4, "finer": 4, "place": 2}
+STRIDES |= {"informed": 16, "sharpener": 16}
 STRIDES |= {"informed": 16, "sharpener": 16}
 SPREADS = {"informed": 0.06, "sharpener": 0.06}
 

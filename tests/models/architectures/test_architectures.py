@@ -36,34 +36,24 @@ class Case:
 
 TINY_RRDB = {"width": 4, "growth": 2, "blocks": 2}
 CASES = [
-    Case("multi-residual", {"width": 4}),
     Case("multi-residual", {"width": 4, "norm": "instance"}),
-    Case("multi-scale-unet", {"width": 8}, 256),
     Case("multi-scale-unet", {"width": 8, "norm": "batch"}, 256),
     Case("multi-scale-unet", {"width": 8, "levels": 3}, 64),
     Case("de-haan-unet", {"width": 4}),
     Case("de-haan-unet", {"width": 4, "scale": 1}),
-    Case("srcnn", {"widths": (4, 4)}),
     Case("srcnn", {"widths": (4, 4), "scale": 2, "residual": True}),
     Case("srcnn-attention", {"widths": (4, 4)}),
-    Case("espcn", {"widths": (4, 4)}),
     Case("espcn", {"widths": (4, 4), "scale": 3}),
-    Case("vdsr", {"width": 4}),
     Case("vdsr", {"width": 4, "layers": 3, "scale": 2}),
-    Case("edsr", {"width": 4, "blocks": 2, "res_scale": 0.1}),
     Case("edsr", {"width": 4, "blocks": 2, "scale": 4}),
     Case("resnet", {"width": 4}),
     Case("pix2pix", {"width": 2}, 256),
-    Case("srgan", {"width": 4, "blocks": 2}),
     Case("srgan", {"width": 4, "blocks": 2, "scale": 4}),
-    Case("esrgan", TINY_RRDB),
-    Case("esrgan", {**TINY_RRDB, "scale": 2}),
     Case("esrgan", {**TINY_RRDB, "scale": 1}),
 ]
-of_each = pytest.mark.parametrize("case", CASES, ids=str)
 
 
-@of_each
+@pytest.mark.parametrize("case", CASES, ids=str)
 def test_shapes_weights_and_gradients_are_what_they_should_be(case):
     network = case.build().eval()
     rows, columns = case.side, case.side + network.stride
@@ -71,10 +61,6 @@ def test_shapes_weights_and_gradients_are_what_they_should_be(case):
         output = network(torch.rand(1, 1, rows, columns))
     assert output.shape == (1, 1, rows * network.scale, columns * network.scale)
     assert output.isfinite().all()
-    with torch.device("meta"):
-        empty = PUBLISHED_NETWORKS[case.name](**case.options)
-    shapes = ({k: v.shape for k, v in n.state_dict().items()} for n in (empty, network))
-    assert next(shapes) == next(shapes)
     network.train()(torch.rand(2, 1, case.side, case.side)).square().sum().backward()
     gradients = {k: p.grad for k, p in network.named_parameters()}
     assert [k for k, gradient in gradients.items() if gradient is None] == []
@@ -84,15 +70,11 @@ def test_shapes_weights_and_gradients_are_what_they_should_be(case):
 SHIFTED = [
     Case("multi-residual", {"width": 4}),
     Case("de-haan-unet", {"width": 4, "levels": 2}),
-    Case("de-haan-unet", {"width": 4, "levels": 3, "scale": 1}),
-    Case("srcnn", {"widths": (4, 4), "scale": 2}),
     Case("srcnn-attention", {"widths": (4, 4), "window": 9}),
     Case("espcn", {"widths": (4, 4), "scale": 2}),
     Case("vdsr", {"width": 4, "layers": 4, "scale": 2}),
-    Case("edsr", {"width": 4, "blocks": 2, "scale": 2}),
     Case("resnet", {"width": 4, "norm": "none", "blocks": 2}),
     Case("pix2pix", {"width": 4, "levels": 3}),
-    Case("srgan", {"width": 4, "blocks": 2, "scale": 2}),
     Case("esrgan", {"width": 4, "growth": 2, "blocks": 1, "scale": 2}),
 ]
 

@@ -9,15 +9,12 @@ from tests.refusals import refused
 
 NETWORKS = [
     ("multi-residual", {"width": 4, "blocks": 1, "norm": "batch"}, 32),
-    ("multi-scale-unet", {"width": 8, "norm": "none"}, 128),
     ("multi-scale-unet", {"width": 8, "norm": "instance"}, 256),
     ("resnet", {"width": 4, "blocks": 1, "norm": "none", "bounded": False}, 32),
     ("pix2pix", {"width": 4, "levels": 3, "bounded": False}, 32),
-    ("srgan", {"width": 4, "blocks": 1}, 32),
     ("esrgan", {"width": 4, "blocks": 1, "growth": 4, "scale": 1}, 32),
     ("de-haan-unet", {"width": 4, "levels": 2, "scale": 2}, 32),
     ("espcn", {"widths": (4, 4), "scale": 2}, 32),
-    ("edsr", {"width": 4, "blocks": 1, "scale": 2}, 32),
 ]
 
 
