@@ -14,7 +14,6 @@ from napari_semsr.models.checkpoint import build_network, load_model, save_model
 from napari_semsr.training import Recipe, adversarial, fit as loop, validation
 from napari_semsr.training.adversarial import PairedGan
 from napari_semsr.training.cycle_gan import CycleGan
-from napari_semsr.training.fit import check_discriminator_patches
 from napari_semsr.training.validation import ValidationPair
 from tests.refusals import refused
 from tests.stopping import stop_at
@@ -44,8 +43,8 @@ KERNEL = {**CYCLE, "architecture": "resnet", "gan": {**NARROW, "kernel": KNOWN}}
 BLIND = {**KERNEL, "gan": {**NARROW, "kernel": TRAINED_ON}}
 KINDS = {"paired": PAIRED, "cycle": CYCLE, "kernel": KERNEL, "blind": BLIND}
 EACH = [
-    pytest.param(name, marks=() if name == "kernel" else pytest.mark.broad)
-    for name in KINDS
+    *("kernel", pytest.param("paired", marks=pytest.mark.broad)),
+    pytest.param("cycle", marks=pytest.mark.broad),
 ]
 
 
@@ -77,16 +76,14 @@ def test_resumed_run_equals_the_uninterrupted_one(name: str, tmp_path: Path) -> 
     assert all(torch.equal(whole[k], cut[k]) for k in whole)
 
 
-@pytest.mark.parametrize("name", EACH)
-def test_saved_model_is_the_running_mean(name: str, tmp_path: Path) -> None:
-    result = run(loop.train(recipe(name, steps=3, early_stop=9), tmp_path))
-    state = _state(tmp_path)
-    loaded = load_model(result.model)
-    for key, weight in loaded.module.state_dict().items():
-        assert torch.equal(weight, state[f"averaged.{key}"])
+def test_saved_model_is_the_running_mean(tmp_path: Path) -> None:
+    result = run(loop.train(recipe("kernel", steps=3, early_stop=9), tmp_path))
+    state, loaded = _state(tmp_path), load_model(result.model)
     weights = loaded.module.state_dict()
+    for key, weight in weights.items():
+        assert torch.equal(weight, state[f"averaged.{key}"])
     assert not all(torch.equal(w, state[f"network.{k}"]) for k, w in weights.items())
-    assert loaded.card.norms is (name in {"kernel", "blind"})
+    assert loaded.card.norms
 
 
 def _learner(name: str, **changes: Any) -> Any:
@@ -135,21 +132,16 @@ def test_generators_do_not_teach_discriminators(name: str) -> None:
     assert all(w.grad is not None for w in learner.discriminators().parameters())
 
 
-@pytest.mark.parametrize(
-    "name", ["paired", pytest.param("cycle", marks=pytest.mark.broad)]
-)
-def test_run_goes_on_from_a_model_with_all_its_networks(name, tmp_path):
-    run(loop.train(recipe(name), tmp_path / "first"))
+def test_run_goes_on_from_a_model_with_all_its_networks(tmp_path):
+    run(loop.train(recipe("paired"), tmp_path / "first"))
     networks = load_file(tmp_path / "first" / "networks.safetensors")
     model = load_model(tmp_path / "first" / "tiny.safetensors")
     whole = tmp_path / "whole.safetensors"
     save_model(whole, model.module, model.card, beside=networks, half=True)
-    again = recipe(name, start_from=str(whole))
+    again = recipe("paired", start_from=str(whole))
     learner = loop.make_learner(loop.build_initial_network(again), again)
     for key, value in learner.auxiliary_networks().state_dict().items():
         assert torch.allclose(value, networks[key], atol=1e-3)
-    for key, value in learner.network.state_dict().items():
-        assert torch.allclose(value, model.module.state_dict()[key], atol=1e-3)
     with refused(CheckpointError, "weights-mismatch"):
         learner.load_auxiliary_networks({"judges.0.weight": torch.zeros(1)})
 
@@ -174,12 +166,6 @@ def test_too_deep_a_discriminator_and_a_cycle_that_enlarges_are_refused(tmp_path
     enlarging = {"architecture_options": {"width": 4, "scale": 2}}
     with refused(OptionError, "model-unsuitable", match="scale 1, got scale 2"):
         run(loop.train(recipe("cycle", architecture="srgan", **enlarging), tmp_path))
-    before = torch.get_rng_state()
-    check_discriminator_patches(asked, 2, 4)  # 32 px are judged
-    check_discriminator_patches(
-        asked.replace(data=asked.data.replace(patch_px=24)), 1, 4
-    )
-    assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.broad

@@ -53,15 +53,13 @@ def _weights(path: Path) -> dict[str, torch.Tensor]:
 def test_run_leaves_a_model_a_curve_and_a_state(tmp_path: Path) -> None:
     seen: list[Progress] = []
     result = run(loop.train(RECIPE, tmp_path / "run"), seen.append)
-    assert result.steps == 6
-    assert seen[-1].done == seen[-1].total == 6
+    assert result.steps == seen[-1].done == seen[-1].total == 6
     rows = (tmp_path / "run" / "curve.csv").read_text().splitlines()
     assert [r.split(",")[0] for r in rows] == ["step", "3", "6"]
-    loaded = load_model(result.model)
-    assert loaded.card.name == "tiny"
-    assert loaded.card.receptive_field % loaded.card.stride == 0
-    assert loaded.card.receptive_field > 0
-    assert 0 <= loaded.card.effective_field["0.01"] <= loaded.card.receptive_field
+    card = load_model(result.model).card
+    assert card.name == "tiny"
+    assert card.receptive_field % card.stride == 0
+    assert 0 <= card.effective_field["0.01"] <= card.receptive_field > 0
 
 
 def test_resumed_run_equals_the_uninterrupted_one(tmp_path: Path) -> None:
@@ -118,34 +116,14 @@ def test_run_closed_at_its_first_word_leaves_folders_as_they_were(tmp_path):
     assert list(tmp_path.rglob("*")) == [tmp_path / "run"]
 
 
-@pytest.mark.broad
-def test_overwrite_starts_anew_and_keeps_strangers(tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    short = RECIPE.replace(stop_after=3)
-    run(loop.train(short, folder))
-    (folder / "notes.txt").touch()
-    with refused(WriteError, "output-exists"):
-        run(loop.train(short, folder))
-    run(loop.train(short, folder, overwrite=True))
-    assert len((folder / "curve.csv").read_text().splitlines()) == 2
-    assert (folder / "notes.txt").exists()
-
-
-@pytest.mark.parametrize(
-    "what", ["model", pytest.param("state", marks=pytest.mark.broad)]
-)
-def test_full_disk_is_said_and_the_last_state_kept(what, tmp_path, monkeypatch):
+def test_full_disk_is_said_and_the_last_state_kept(tmp_path, monkeypatch):
     run(loop.train(RECIPE.replace(stop_after=3), tmp_path))
     good = (tmp_path / "last.ckpt").read_bytes()
 
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    if what == "model":
-        monkeypatch.setattr("napari_semsr.models.save_model", full)
-        (tmp_path / "best.yaml").write_text("{}")
-    else:
-        monkeypatch.setattr(lightning.Trainer, "save_checkpoint", full)
+    monkeypatch.setattr(lightning.Trainer, "save_checkpoint", full)
     with refused(WriteError, "not-writable"):
         run(loop.train(RECIPE, tmp_path, resume=True))
     assert (tmp_path / "last.ckpt").read_bytes() == good
@@ -154,20 +132,22 @@ def test_full_disk_is_said_and_the_last_state_kept(what, tmp_path, monkeypatch):
 
 def test_refusals_leave_the_run_as_it_is(tmp_path: Path) -> None:
     run(loop.train(RECIPE.replace(stop_after=3), tmp_path))
+    (tmp_path / "notes.txt").touch()
     held = {item.name: item.read_bytes() for item in tmp_path.iterdir()}
     odd = RECIPE.replace(data=RECIPE.data.replace(patch_px=30))
-    with refused(
-        OptionError,
-        "patch-size-unsuitable",
-        match=r"4 px.*30.*28",
-    ):
+    with refused(OptionError, "patch-size-unsuitable", match=r"4 px.*30.*28"):
         run(loop.train(odd, tmp_path, overwrite=True))
     with refused(CheckpointError, "other-run", match="`name=tiny`"):
         run(loop.train(RECIPE.replace(name="other"), tmp_path, resume=True))
+    with refused(WriteError, "output-exists"):
+        run(loop.train(RECIPE, tmp_path))
     assert {item.name: item.read_bytes() for item in tmp_path.iterdir()} == held
     (tmp_path / "last.ckpt").write_bytes(b"nothing of use")
     with refused(CheckpointError, "file-damaged", match=r"last\.ckpt"):
         run(loop.train(RECIPE, tmp_path, resume=True))
+    run(loop.train(RECIPE.replace(stop_after=3), tmp_path, overwrite=True))
+    assert len((tmp_path / "curve.csv").read_text().splitlines()) == 2
+    assert (tmp_path / "notes.txt").exists()
 
 
 def test_time_spent_before_a_stop_counts(tmp_path: Path) -> None:

@@ -93,21 +93,18 @@ def test_slope_reads_eight_per_pixel_and_nothing_reads_nothing(operator: Any) ->
     steep = compute_edge_magnitude(slope, operator)
     assert torch.allclose(steep[..., 1:-1], torch.tensor(24.0))
     assert compute_edge_magnitude(torch.full((1, 1, 5, 5), 0.4), operator).max() < 2e-6
-    for turned in (slope.mT, -slope, slope.flip(-1)):
-        again = compute_edge_magnitude(turned, operator)
-        again = again.mT if turned.shape[-1] == 7 else again
-        assert torch.allclose(again[..., 1:-1], steep[..., 1:-1], rtol=1e-5)
+    turned = compute_edge_magnitude(slope.mT, operator).mT
+    assert torch.allclose(turned[..., 1:-1], steep[..., 1:-1], rtol=1e-5)
 
 
 @pytest.mark.parametrize("operator", ["sobel", "prewitt"])
 def test_edges_are_those_of_scikit_image(operator):
     image = np.random.default_rng(0).random((12, 14))
     slopes = (getattr(filters, f"{operator}_{way}")(image) for way in "hv")
-    expected = 4 * np.hypot(*slopes)
-    ours = compute_edge_magnitude(torch.from_numpy(image)[None, None], operator)[
-        0, 0
-    ].numpy()
-    np.testing.assert_allclose(ours[1:-1, 1:-1], expected[1:-1, 1:-1], rtol=1e-5)
+    found = compute_edge_magnitude(torch.from_numpy(image)[None, None], operator)[0, 0]
+    np.testing.assert_allclose(
+        found[1:-1, 1:-1], 4 * np.hypot(*slopes)[1:-1, 1:-1], rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize(
