@@ -1,19 +1,13 @@
 """Parts of a training: history, losses of scores, kernels, schedules, figures."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from pytorch_lightning.loggers.logger import DummyLogger
 from scipy import ndimage
 
 from napari_semsr.core.errors import ReadError
-from napari_semsr.training.adversarial import (
-    discriminator_loss,
-    generator_loss,
-)
 from napari_semsr.training.callbacks import MetricsLogger
 from napari_semsr.training.cycle_gan import Blur, create_kernel
 from napari_semsr.training.learner import Learner, compute_learning_rate_factor
@@ -26,13 +20,6 @@ from napari_semsr.training.validation import (
 from tests.refusals import refused
 
 
-@pytest.mark.parametrize("kind", ["least-squares", "cross-entropy", "relativistic"])
-def test_losses_fall_where_scores_get_better(kind):
-    low, high = torch.full((4, 1), 0.0), torch.full((4, 1), 1.0)
-    assert discriminator_loss(kind, high, low) < discriminator_loss(kind, low, high)
-    assert generator_loss(kind, high, low) < generator_loss(kind, low, high)
-
-
 def test_blur_equals_the_convolution(rng: np.random.Generator) -> None:
     image = rng.random((20, 24)).astype(np.float32)
     kernel = rng.random((5, 3)).astype(np.float32)
@@ -41,20 +28,18 @@ def test_blur_equals_the_convolution(rng: np.random.Generator) -> None:
     np.testing.assert_allclose(blurred, expected, rtol=1e-5)
 
 
-def test_kernel_is_read_and_brought_to_one(tmp_path: Path) -> None:
-    np.save(tmp_path / "psf.npy", np.ones((3, 5)))
-    kernel = create_kernel(KernelOptions(file=str(tmp_path / "psf.npy")))
-    np.testing.assert_allclose(kernel, 1 / 15, rtol=1e-6)
-    drawn = create_kernel(KernelOptions(sigma_px=2, size_px=9))
-    assert float(drawn.sum()) == pytest.approx(1)
-
-
-def test_what_is_no_kernel_is_refused(tmp_path: Path) -> None:
+def test_kernel_is_read_and_brought_to_one_or_refused(tmp_path: Path) -> None:
+    path = tmp_path / "psf.npy"
     with refused(ReadError, "file-missing", match=r"psf\.npy"):
-        create_kernel(KernelOptions(file=str(tmp_path / "psf.npy")))
-    np.save(tmp_path / "psf.npy", np.ones((4, 3)))
-    with refused(ReadError, "kernel-invalid"):
-        create_kernel(KernelOptions(file=str(tmp_path / "psf.npy")))
+        create_kernel(KernelOptions(file=str(path)))
+    for shape, code in (((3, 5), None), ((4, 3), "kernel-invalid")):
+        np.save(path, np.ones(shape))
+        if code is None:
+            kernel = create_kernel(KernelOptions(file=str(path)))
+            np.testing.assert_allclose(kernel, 1 / 15, rtol=1e-6)
+        else:
+            with refused(ReadError, code):
+                create_kernel(KernelOptions(file=str(path)))
 
 
 def test_rate_falls_on_a_line_or_at_milestones() -> None:
@@ -76,28 +61,15 @@ def test_mean_of_weights_follows_and_steps_are_seeded() -> None:
     assert float(moved) == pytest.approx(0.1, rel=1e-4)
 
 
-def test_curve_keeps_its_columns_and_loggers_get_figures(tmp_path):
-    path = tmp_path / "curve.csv"
+def test_curve_keeps_its_columns(tmp_path):
     for row in ({"step": 1, "loss": 0.5}, {"step": 2, "ssim": 0.25}):
         MetricsLogger(tmp_path, []).log(row)
+    path = tmp_path / "curve.csv"
     assert path.read_text().split() == ["step,loss", "1,0.5", "2,"]
-    seen: list[tuple[dict[str, float], int | None]] = []
-
-    class Log(DummyLogger):
-        def log_metrics(self, metrics: Any, step: int | None = None) -> None:
-            seen.append((metrics, step))
-
-    path.unlink()
-    logger = MetricsLogger(tmp_path, [Log()])
-    logger.log({"step": 4, "loss": 0.5})
-    logger.close()
-    assert seen == [({"loss": 0.5}, 4)]
-    assert path.read_text().split() == ["step,loss", "4,0.5"]
 
 
-@pytest.mark.parametrize("torn", ["", "4", "6,0.", "step"])
+@pytest.mark.parametrize("torn", ["", "6,0.", "step"])
 def test_curve_has_each_step_once_after_a_kill(tmp_path: Path, torn: str) -> None:
-    """A run that was killed does steps again that it had written, perhaps in part."""
     path = tmp_path / "curve.csv"
     before = MetricsLogger(tmp_path, [])
     for step in (2, 4, 6):
@@ -107,9 +79,7 @@ def test_curve_has_each_step_once_after_a_kill(tmp_path: Path, torn: str) -> Non
     again = MetricsLogger(tmp_path, [])
     again.log({"step": 3, "loss": 0.25})
     again.log({"step": 1_000_001, "loss": 0.125})
-    again.log({"step": 1_000_002, "loss": 0.125})
-    rows = ["2,0.5", "3,0.25", "1000001,0.125", "1000002,0.125"]
-    assert path.read_text().split() == ["step,loss", *rows]
+    assert path.read_text().split() == ["step,loss", "2,0.5", "3,0.25", "1000001,0.125"]
     assert [item.name for item in tmp_path.iterdir()] == ["curve.csv"]
 
 

@@ -47,8 +47,8 @@ def images():
 
 
 def test_a_training_gains_on_what_is_held_out(images):
+    assert fit(images, 0).curve == []
     found = fit(images, 60)
-    assert found.steps == 60
     assert found.curve[-1]["gain_db"] > 0.5
 
 
@@ -62,15 +62,13 @@ def test_a_resumed_training_equals_an_uninterrupted_one(images, tmp_path):
 
 
 def test_a_state_of_other_options_is_refused(images):
-    state = fit(images, 1).state
-    with refused(CheckpointError, "other-run"):
-        fit(images, 2, QUICK.replace(batch=3), state=state)
-    with refused(CheckpointError, "other-run"):
-        fit([place(seed=5)], 2, state=state)
-    low, high, held_out = images[0].low, images[0].high.copy(), images[0].held_out
+    state, (one,) = fit(images, 1).state, images
+    high = one.high.copy()
     high[5, 5] += 1
-    with refused(CheckpointError, "other-run"):
-        fit([AreaImages(low, high, held_out)], 2, state=state)
+    changed = [AreaImages(one.low, high, one.held_out)]
+    for given, options in ((images, QUICK.replace(batch=3)), (changed, QUICK)):
+        with refused(CheckpointError, "other-run"):
+            fit(given, 2, options, state=state)
 
 
 def test_a_damaged_state_is_refused(tmp_path):
@@ -80,38 +78,23 @@ def test_a_damaged_state_is_refused(tmp_path):
         load_area_state(path)
 
 
-@pytest.mark.parametrize("side", [96, 95])
-def test_reports_show_the_held_out_part_in_grey_values_of_light(side):
-    reports = []
-    job = fit_area([place(side=side)], QUICK, seconds=None, steps=2, threads=1)
-    run(job, lambda one: reports.append(one) if isinstance(one, AreaProgress) else None)
-    (shown,) = reports[-1].images
-    assert shown.shape == (side - 2 * side // 3, side)
-    assert 450 < np.median(shown) < 750
-    assert reports[-1].gain_db is not None
-    assert reports[-1].steps == 2
-
-
 def test_the_gain_below_the_cut_off_is_that_of_the_evaluation(images):
     optics = {"cut_off_nm": 200.0, "pixel_size_nm": (20.0, 20.0)}
     reports, (one,) = [], images
     job = fit_area(images, QUICK, seconds=None, steps=30, threads=1, **optics)
     run(job, lambda one: reports.append(one) if isinstance(one, AreaProgress) else None)
     truth = Micrograph(one.high[64:].astype(float), (20.0, 20.0))
+    how = {"match": "affine", "data_range": 90.0, "cut_off_nm": 200.0}
+    (shown,) = reports[-1].images
+    assert 450 < np.median(shown) < 750  # grey values of light
     before, after = (
-        measure_metrics(
-            truth.replace(data=plane.astype(float)),
-            truth,
-            match="affine",
-            data_range=90.0,
-            cut_off_nm=200.0,
-        ).band_errors[0]
-        for plane in (one.low[64:], reports[-1].images[0])
+        measure_metrics(truth.replace(data=plane.astype(float)), truth, **how)
+        for plane in (one.low[64:], shown)
     )
-    gain = 10 * np.log10(before.sum() / after.sum())
+    left = [found.band_errors[0].sum() for found in (before, after)]
+    gain = 10 * np.log10(left[0] / left[1])
     assert reports[-1].gain_below_cutoff_db == pytest.approx(gain, abs=0.01)
     assert reports[-1].gain_db != pytest.approx(gain, abs=0.1)
-    assert f"{reports[-1].gain_below_cutoff_db:+.2f}" in reports[-1].message
 
 
 def test_nothing_is_learnt_from_what_is_held_out(images):
@@ -120,12 +103,6 @@ def test_nothing_is_learnt_from_what_is_held_out(images):
     spoilt[one.held_out] = 1e3
     other = AreaImages(one.low, spoilt, one.held_out)
     assert torch.equal(weights(fit([other], 2)), weights(fit(images, 2)))
-
-
-def test_sem_that_equals_light_is_learnt_from(images):
-    (one,) = images
-    same = AreaImages(one.low, one.low)
-    assert torch.isfinite(weights(fit([same], 2, QUICK.replace(copies=0)))).all()
 
 
 def test_no_copies_are_made_where_light_is_no_linear_filter_of_sem():
@@ -147,40 +124,32 @@ def test_the_state_is_saved_when_a_job_is_closed(images):
     assert saved[-1]["steps"] > 0
 
 
-def test_grey_values_may_be_those_of_a_larger_image(images):
-    found = fit(images, 1, levels=(400.0, 900.0))
-    assert found.create_card("mine").input_levels == (400.0, 900.0)
-
-
 def test_a_card_states_grey_values_and_halo(images):
-    found = fit(images, 1)
-    card = found.create_card("mine", description="a place")
+    card = fit(images, 1, levels=(400.0, 900.0)).create_card("mine")
     assert card.input_scaling == "levels"
-    assert card.input_levels == found.levels
+    assert card.input_levels == (400.0, 900.0)  # of a larger image
     assert card.receptive_field > 50
     assert not card.norms
     assert card.training["steps"] == 1
 
 
-def test_images_of_two_grids_are_refused():
+def test_images_of_two_grids_and_a_place_without_sem_are_refused(images):
     with refused(ShapeError, "sizes-differ"):
         AreaImages(np.zeros((8, 8)), np.zeros((8, 9)))
-
-
-def test_a_place_without_sem_is_refused(images):
     (one,) = images
     with refused(ShapeError, "nothing-to-train"):
         fit([AreaImages(one.low, np.full_like(one.high, np.nan))], 1)
 
 
-def test_several_parts_and_missing_pixels_are_trained_on(images):
+def test_several_parts_missing_pixels_and_equal_images_are_trained_on(images):
     (one,) = images
-    holed = one.high.copy()
+    holed, dark = one.high.copy(), one.low.copy()
     holed[:20] = np.nan
-    dark = one.low.copy()
     dark[75:, :30] = np.nan
     found = fit([one, AreaImages(dark, holed, one.held_out)], 2)
     assert torch.isfinite(weights(found)).all()
+    same = AreaImages(one.low, one.low)
+    assert torch.isfinite(weights(fit([same], 2, QUICK.replace(copies=0)))).all()
 
 
 def test_a_training_without_an_end_takes_the_usual_steps(images, monkeypatch):

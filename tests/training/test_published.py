@@ -15,18 +15,13 @@ from napari_semsr.training.validation import ValidationPair
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 NARROW: dict[str, dict[str, Any]] = {
-    "sun-cyclegan": {"width": 4, "blocks": 1},
     "gao-cyclegan": {"width": 8},
     "kernel-cyclegan": {"width": 4, "blocks": 1},
     "de-haan": {"width": 4, "levels": 2},
-    "wang-srcnn": {"widths": [4, 4]},
     "wang-srcnn-attention": {"widths": [4, 4], "window": 5},
     "espcn": {"widths": [4, 4]},
-    "vdsr": {"width": 4, "layers": 4},
     "edsr": {"width": 4, "blocks": 1},
-    "cycle-gan": {"width": 4, "blocks": 1},
     "pix2pix": {"width": 4, "levels": 4},
-    "srgan": {"width": 4, "blocks": 1},
     "esrgan": {"width": 4, "blocks": 1, "growth": 4},
 }
 

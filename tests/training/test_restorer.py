@@ -77,16 +77,11 @@ def test_networks_that_cannot_learn_are_refused() -> None:
 
 
 def test_what_is_not_known_costs_nothing_and_too_wide_a_blur_more() -> None:
-    scenes = batch(recipe())
-    network = InformedRestorer(**SMALL)
-    found = network.analyse_field(scenes.low).condition
-    unknown = torch.full_like(scenes.faults, torch.nan)
-    assert fault_loss(found, unknown) == 0
-    assert fault_loss(torch.nan_to_num(scenes.faults), scenes.faults) == 0
-    assert fault_loss(found, scenes.faults) > 0
     faults = torch.zeros(1, len(FAULTS))
+    assert fault_loss(faults + 1, torch.full_like(faults, torch.nan)) == 0
+    assert fault_loss(faults, faults) == 0
     wide, narrow = (faults + sign * torch.eye(9)[5] for sign in (0.1, -0.1))
-    assert fault_loss(wide, faults) > 2 * fault_loss(narrow, faults)
+    assert fault_loss(wide, faults) > 2 * fault_loss(narrow, faults) > 0
 
 
 def test_scans_are_cut_where_both_show_the_place(scans: DataOptions) -> None:
@@ -110,9 +105,6 @@ def test_slow_scans_are_clear_scenes(scans: DataOptions) -> None:
     slow = tifffile.imread(Path(scans.scans_root) / "slow.tif")
     shown = slow[10:-10, 10:-10]  # beyond lies NaN
     assert np.corrcoef(scenes.slow[0].ravel(), shown.ravel())[0, 1] > 0.99
-    clear = scenes.sample_clear_image(np.random.default_rng(0))
-    assert np.isfinite(clear).all()
-    assert clear.std() > 0.5 * scenes.slow[0].std()
 
 
 def test_scans_are_among_what_a_card_says_was_learnt_from(scans: DataOptions) -> None:
@@ -127,7 +119,6 @@ def test_a_run_leaves_a_model_that_tells_faults_apart(tmp_path: Path) -> None:
     run(loop.train(recipe(), tmp_path / "run"))
     made = load_model(tmp_path / "run" / "told.safetensors")
     assert isinstance(made.module, InformedRestorer)
-    assert made.card.stride == 16
 
 
 TWO_SCALE = {"widths": [8, 8, 8], "down": [1], "dilations": [1, 2], "survey_width": 8}
@@ -135,18 +126,10 @@ TWO_SCALE = {"widths": [8, 8, 8], "down": [1], "dilations": [1, 2], "survey_widt
 
 def superlens(**changes: object) -> Recipe:
     """Draw scenes of a superlens, with all that its microscope may do to them."""
-    made = recipe(
-        architecture_options=TWO_SCALE,
-        data_weight=0.5,
-        data=DataOptions(
-            sources={"superlens": 1.0},
-            superlens=SsumPairOptions(changed=1.0, gaussian=0.5, focus_drift_nm=50),
-            scene_px=128,
-            patch_px=32,
-            patches_per_scene=2,
-        ),
-    )
-    return made.replace(**changes)
+    microscope = SsumPairOptions(changed=1.0, gaussian=0.5, focus_drift_nm=50)
+    drawn = {"sources": {"superlens": 1.0}, "superlens": microscope}
+    data = DataOptions(**drawn, scene_px=128, patch_px=32, patches_per_scene=2)
+    return recipe(architecture_options=TWO_SCALE, data_weight=0.5, data=data, **changes)
 
 
 @pytest.mark.broad
@@ -156,10 +139,9 @@ def test_a_local_part_goes_on_from_one_that_sees_and_finds_less(tmp_path):
     plain = build_network("two-scale", options)
     torch.nn.init.normal_(plain.head.weight, std=0.1)
     asked = recipe(architecture="two-scale", architecture_options=options)
-    card = create_model_card(asked, plain, {})
-    save_model(tmp_path / "plain.safetensors", plain, card)
-    asked = superlens(local_from=str(tmp_path / "plain.safetensors"))
-    network = loop.build_initial_network(asked)
+    path = tmp_path / "plain.safetensors"
+    save_model(path, plain, create_model_card(asked, plain, {}))
+    network = loop.build_initial_network(superlens(local_from=str(path)))
     field = torch.rand(1, 1, 64, 64)
     field[..., :16] = 0
     found = network.analyse_field(field)
@@ -170,11 +152,6 @@ def test_a_local_part_goes_on_from_one_that_sees_and_finds_less(tmp_path):
         torch.nn.init.normal_(block.second.weight, std=0.1)
     told = network.build_restorer(found.condition[0], found.rings[0])
     assert not torch.allclose(told(field), plain(field), atol=1e-6)
-    planes = network.stack_planes(field, found.condition, found.rings)
-    whole = field + network.local.estimate_corrections(
-        planes, network.compute_conditions(found.condition)
-    ).sum(1)
-    assert torch.allclose(told(field), whole, atol=1e-5)
 
 
 @pytest.mark.broad

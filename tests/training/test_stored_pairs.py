@@ -118,8 +118,7 @@ def mixed(store: Path, **changes: Any) -> Recipe:
 
 def test_a_batch_is_of_drawn_scenes_and_of_the_store(make_store, tmp_path):
     asked = mixed(make_store(), data={"bank_folder": str(tmp_path / "banks")})
-    batches = TrainingData(asked, 1).train_dataloader()
-    low, high = batches.sample_batch(3)
+    low, high = TrainingData(asked, 1).train_dataloader().sample_batch(3)
     assert low.shape == high.shape == (4, 1, 1, 32, 32)
     items = StoredPatchDataset(asked, 1)
     for row, place in ((2, 6), (3, 7)):  # two at each of the three steps before it
@@ -128,11 +127,6 @@ def test_a_batch_is_of_drawn_scenes_and_of_the_store(make_store, tmp_path):
     alone = asked.replace(batch=2, data=asked.data.replace(pairs=None, drawn=0.0))
     drawn = TrainingData(alone, 1).train_dataloader().sample_batch(3)
     assert torch.equal(low[:2], drawn.low)
-    # whole scenes: three patches would be a scene and a half
-    asked = asked.replace(batch=6, data=asked.data.replace(patches_per_scene=2))
-    batches = TrainingData(asked, 1).train_dataloader()
-    assert len(batches.sample_batch(0).low) == 6
-    assert torch.equal(batches.sample_batch(1).low[2], items[4].low)
 
 
 @pytest.mark.broad
@@ -151,34 +145,28 @@ def test_store_that_does_not_fit_is_refused(make_store, tmp_path):
         StoredPatchDataset(large, 1)
     with refused(ReadError, "pairs-not-matched"):
         StoredPatchDataset(recipe(make_store(kind="unpaired")), 1)
-    with refused(ReadError, "pixels-missing"):
-        StoredPatchDataset(recipe(make_store(spoil=np.nan)), 1)[0]
-    for fill, value in ((-9999.0, r"-4.9985e\+06"), (1e30, r"5e\+32")):
+    spoilt = ((np.nan, "pixels-missing"), (-9999.0, "values-too-large"))
+    for fill, code in spoilt:
         items = StoredPatchDataset(recipe(make_store(spoil=fill)), 1)
-        with refused(ReadError, "values-too-large", match=f" {value}, "):
+        items.store.record["sources"]["low"][0]["name"] = "spoilt.tif"
+        with refused(ReadError, code):
             items[0]
-    items.store.record["sources"]["low"][0]["name"] = "spoilt.tif"
-    with refused(ReadError, "values-too-large"):
-        items[0]
     with refused(ReadError, "not-a-pair-store"):
         run(loop.train(recipe(tmp_path / "none.zarr"), tmp_path / "run"))
 
 
-@pytest.mark.parametrize("rising", [True, pytest.param(False, marks=pytest.mark.broad)])
-def test_the_highest_expected_gain_is_kept(make_store, tmp_path, monkeypatch, rising):
-    told = iter([1.0, 2.0] if rising else [2.0, 1.0])
+def test_the_highest_expected_gain_is_kept(make_store, tmp_path, monkeypatch):
+    told = iter([2.0, 1.0])
 
     def figures(*_: object) -> dict[str, float]:
         return {EXPECTED_GAIN: next(told), "patches": 0.5}
 
     monkeypatch.setattr(UnpairedValidator, "evaluate", figures)
     result = run(loop.train(_cycle(make_store), tmp_path / "run"))
-    step = 4 if rising else 2
-    assert result.validation == {EXPECTED_GAIN: 2.0, "patches": 0.5, "step": step}
+    assert result.validation == {EXPECTED_GAIN: 2.0, "patches": 0.5, "step": 2}
     state = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["state_dict"]
     weights = load_model(result.model).module.state_dict().items()
-    newest = all(torch.equal(w, state[f"network.{k}"]) for k, w in weights)
-    assert newest == rising
+    assert not all(torch.equal(w, state[f"network.{k}"]) for k, w in weights)
 
 
 @pytest.mark.broad
@@ -222,15 +210,11 @@ def test_early_stop_ends_a_run_that_gets_no_better(make_store, tmp_path):
     assert run(loop.train(recipe(make_store(), **still), tmp_path / "run")).steps <= 4
 
 
-@pytest.mark.parametrize(
-    ("unit", "zero", "dtype"),
-    [(1e-8, 0.0, np.float32), (1e-8, 0.0, np.float64), (20.0, 1e9, np.float64)],
-)
-def test_small_grey_spans_are_learnt_from_as_large_ones(rng, unit, zero, dtype) -> None:
+@pytest.mark.parametrize(("unit", "zero"), [(1e-8, 0.0), (20.0, 1e9)])
+def test_small_grey_spans_are_learnt_from_as_large_ones(rng, unit, zero):
     values = rng.random((24, 24))
-    patch, grey = (unit * values + zero).astype(dtype), (zero, zero + unit)
+    patch, grey = unit * values + zero, (zero, zero + unit)
     options = AugmentOptions(flips=False, angles_deg=(0,), zoom=(1, 1), offset=0.1)
     varied, _ = augment_pair(patch, patch, 1, options=options, low_range=grey)
     expected, _ = augment_pair(values, values, 1, options=options)
     np.testing.assert_allclose(scale_to_unit_range(varied, grey), expected, atol=1e-5)
-    np.testing.assert_allclose(scale_to_unit_range(patch, grey), values, atol=1e-5)

@@ -52,8 +52,8 @@ def blind(pairs) -> UnpairedValidator:
 @pytest.mark.slow
 def test_it_ranks_as_the_truth_does(pairs, blind):
     truth = Validator(pairs[::2])
-    networks = [Sharpened(amount) for amount in (0, 0.3, 0.6, 1, 2, 4)]
-    networks += [Sharpened(0.3, texture) for texture in (0.02, 0.05, 0.1)]
+    networks = [Sharpened(amount) for amount in (0, 0.3, 1, 4)]
+    networks += [Sharpened(0.3, texture) for texture in (0.02, 0.1)]
     known = [truth.evaluate(network)["gain_db"] for network in networks]
     told = [blind.evaluate(network)[EXPECTED_GAIN] for network in networks]
     assert spearmanr(known, told)[0] > 0.8
