@@ -27,11 +27,7 @@ def _grating(rng):
     return 128 + 90 * np.sign(wave) + rng.normal(0, 4, (SIDE, SIDE))
 
 
-def _noise(rng):
-    return 120 + rng.normal(0, 3, (SIDE, SIDE))
-
-
-FIELDS = (_coarse_and_fine, _grating, _noise)
+FIELDS = (_coarse_and_fine, _grating)
 
 
 def _apart(name, draw, seed):

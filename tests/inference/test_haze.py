@@ -1,7 +1,5 @@
 """Haze is found once for a field and lifted alike in every window."""
 
-import dataclasses
-
 import dask.array as da
 import numpy as np
 import pytest
@@ -9,7 +7,6 @@ import pytest
 from napari_semsr.core import Box, Micrograph, run
 from napari_semsr.inference import (
     EnhanceOptions,
-    EnhanceReport,
     create_enhanced_array,
     enhance_in_memory,
 )
@@ -88,11 +85,3 @@ def test_a_large_field_of_8_bits_is_looked_at_as_one_of_floats(make_loaded, rng)
     short, wide = (survey_field(data, module, scaling) for data in (field, floats))
     np.testing.assert_array_equal(short.haze.gain, wide.haze.gain)
     assert (short.condition, short.rings) == (wide.condition, wide.rings)
-
-
-def test_no_haze_is_said_to_be_none():
-    report = EnhanceReport(*[0] * len(dataclasses.fields(EnhanceReport)))
-    gains = (None, (1.0, 1.004), (1.0, 1.25))
-    found = [dataclasses.replace(report, haze_gain=gain).haze for gain in gains]
-    assert found[:2] == [None, "none found: contrast is unchanged"]
-    assert "1.00 to 1.25" in found[2]

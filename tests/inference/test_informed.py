@@ -10,9 +10,7 @@ from scipy import ndimage
 from napari_semsr.core import Micrograph, OptionError, get_blur, get_noise, run
 from napari_semsr.core.grids import Box
 from napari_semsr.inference import (
-    create_enhanced_array,
     enhance_in_memory,
-    prepare_preview,
 )
 from napari_semsr.inference.network_input import measure_scaling, survey_field
 from napari_semsr.inference.options import EnhanceOptions
@@ -105,23 +103,6 @@ def test_a_width_that_is_too_large_is_told_and_not_undone(make_loaded: Make) -> 
     assert undone < 2.0
 
 
-def test_turned_poses_know_a_slanted_line(make_loaded: Make) -> None:
-    loaded = make_loaded("sharpener")
-    torch.nn.init.zeros_(loaded.module.sharpener.local.head.weight)
-    y, x = np.indices((128, 128))
-    clear = np.where((x + y) % 10 < 5, 0.8, 0.2)
-    low = ndimage.gaussian_filter(clear, 1.2)
-    low += 0.03 * np.random.default_rng(2).standard_normal(clear.shape)
-    low = low.astype(np.float32)
-    one, turned = (
-        enhanced(low, loaded, blur_px=1.2, self_ensemble=on).array()
-        for on in (False, True)
-    )
-    inner = np.s_[16:-16, 16:-16]
-    errors = [np.square(made - clear)[inner].mean() for made in (one, turned)]
-    assert errors[1] < 1.1 * errors[0]
-
-
 @pytest.mark.parametrize("keep", [Box(64, 80, 48, 64), Box(131, 160, 1, 40)])
 def test_a_part_is_that_of_the_whole(make_loaded, keep):
     made = make_loaded("informed").module.build_restorer(torch.randn(9), torch.rand(12))
@@ -155,19 +136,3 @@ def test_noise_and_blur_are_told_and_overruled(make_loaded, field):
     assert said["noise_percent"] == pytest.approx(20.0)
     assert said["blur_px"] == pytest.approx(1.5)
     assert np.abs(other.array() - found.array()).max() > 1e-4
-
-
-@pytest.mark.broad
-@pytest.mark.parametrize("asked", [{"noise_percent": 5.0}, {"self_ensemble": True}])
-def test_preview_and_lazy_show_what_a_run_shows(make_loaded, field, asked):
-    loaded = make_loaded("informed")
-    options = EnhanceOptions(precision="fp32", tile=32, **asked)
-    whole = enhanced(field, loaded, tile=32, **asked).array()
-    boxes = prepare_preview(Micrograph(field), loaded, options)
-    place, made = boxes.enhance(Box(16, 60, 20, 70))
-    np.testing.assert_allclose(made, whole[place.slices], atol=1e-5)
-    lazy = create_enhanced_array(Micrograph(field), loaded, options)
-    np.testing.assert_allclose(lazy.compute(), whole, atol=1e-5)
-    # the model itself was not changed by any field
-    part = create_enhanced_array(Micrograph(field[:40]), loaded, options).compute()
-    assert part.shape == (40, 118)

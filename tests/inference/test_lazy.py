@@ -1,4 +1,3 @@
-import dask.array as da
 import numpy as np
 import pytest
 
@@ -44,21 +43,6 @@ def test_a_mapped_file_is_named_by_the_file_and_the_part(make_loaded, rng, tmp_p
     np.save(path, rng.random((40, 20)))
     assert name() != first
     assert name(mode="c") != by_pixels
-
-
-@pytest.mark.parametrize("resample", ["never", "auto"])
-def test_a_field_in_memory_is_enhanced_as_one_in_chunks(resample, make_loaded, rng):
-    field, loaded = rng.random((70, 45)), make_loaded("plain", pixel_size_nm=(5, 5))
-    options = OPTIONS.replace(resample=resample)
-    whole, chunked = (
-        create_enhanced_array(Micrograph(data, (7.0, 6.0)), loaded, options)
-        for data in (field, da.from_array(field, (11, 64)))
-    )
-    assert whole.chunks == chunked.chunks
-    assert whole.numblocks != (1, 1)
-    made = whole.compute()
-    np.testing.assert_array_equal(made, chunked.compute())
-    np.testing.assert_array_equal(whole[3:50, 17:40].compute(), made[3:50, 17:40])
 
 
 @pytest.mark.broad

@@ -76,15 +76,3 @@ def test_the_peak_is_what_is_alive_at_once():
     small = measure_peak_bytes(chain, (50, 40))
     assert 2 * field <= small <= 4 * field
     assert measure_peak_bytes(chain, (500, 400)) == pytest.approx(100 * small, rel=0.01)
-
-
-def test_what_a_network_of_one_field_takes_is_not_kept(
-    make_loaded, tmp_path, monkeypatch
-):
-    monkeypatch.setenv("SEMSR_CACHE", str(tmp_path))
-    loaded = make_loaded("plain")
-    predictor = Predictor(loaded, device="cpu")
-    other = replace(loaded, module=make_loaded("strided").module)
-    assert predictor.create_field_predictor(other).peak_bytes((64, 64)) > 0
-    assert predictor.peak_bytes((64, 64)) > 0
-    assert len(list((tmp_path / "networks").iterdir())) == 1  # of the first alone

@@ -80,31 +80,6 @@ def test_a_pass_that_runs_out_of_memory_is_done_in_tiles(make_loaded, rng, monke
         run(enhance_in_memory(image, loaded, options.replace(norm="whole")))
 
 
-class _Deep(nn.Module):
-    """Two convolutions that look 201 px far."""
-
-    def __init__(self):
-        super().__init__()
-        how = {"padding": 100, "dilation": 100}
-        self.body = nn.Sequential(
-            nn.Conv2d(1, 3, 3, **how), nn.ReLU(), nn.Conv2d(3, 1, 3, **how)
-        )
-
-    def forward(self, x):
-        return x + self.body(x)
-
-
-def test_a_deep_network_without_norms_gives_the_same_in_tiles(make_loaded, whole, rng):
-    loaded = dataclasses.replace(make_loaded("plain"), module=_Deep().eval())
-    image = _uneven(rng, (96, 330))
-    expected = whole(image, loaded)
-    for memory in (1e-6, 8.0):
-        options = SMALL.replace(memory_gb=memory, tile=64)
-        made = run(enhance_in_memory(Micrograph(image), loaded, options))
-        assert np.abs(made.data - expected).max() <= 1e-5 * np.ptp(expected)
-        assert made.metadata["enhance"]["norm"] == "none"
-
-
 def test_moments_in_double_precision_change_nothing_and_fit_one_network(make_loaded):
     network, field = make_loaded("norm").module, torch.rand(1, 1, 64, 52)
     with torch.no_grad():

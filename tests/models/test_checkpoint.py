@@ -41,11 +41,6 @@ def model_file(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_file_that_is_not_there_is_said_to_be_missing(tmp_path):
-    with refused(CheckpointError, "file-missing"):
-        load_model(tmp_path / "gone.safetensors")
-
-
 def test_save_then_load_gives_the_same_network(model_file: Path) -> None:
     loaded = load_model(model_file)
     again = load_model(str(model_file))

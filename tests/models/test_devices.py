@@ -14,7 +14,6 @@ from napari_semsr.models.devices import (
     get_free_memory,
     has_fast_bf16,
     is_out_of_memory_error,
-    to_device,
 )
 from tests.refusals import refused
 
@@ -129,16 +128,6 @@ def test_a_card_that_is_too_old_is_told_by_its_capability(cards, monkeypatch):
     assert tried == ["cuda", "cuda", "cuda:1"]
 
 
-def test_a_forked_process_tries_its_card_itself(cards, monkeypatch):
-    assert find_device("cuda").note is None
-    words = "Cannot re-initialize CUDA in forked subprocess. To use CUDA"
-    _broken(monkeypatch, RuntimeError(words))
-    assert find_device("cuda").device == torch.device("cuda")
-    monkeypatch.setattr(devices.os, "getpid", lambda: -1)
-    with refused(OptionError, "device-unusable"):
-        find_device("cuda")
-
-
 def test_a_card_that_gives_wrong_sums_is_not_taken(cards, monkeypatch):
     monkeypatch.setattr(devices, "can_compute", lambda device: False)
     with refused(OptionError, "device-unusable"):
@@ -239,19 +228,3 @@ def test_every_device_says_in_its_words_that_memory_ran_out(error):
     ):
         raise error
     assert not is_out_of_memory_error(RuntimeError("shapes do not match"))
-
-
-def test_values_come_to_a_device_as_arrays_or_tensors(monkeypatch):
-    values = torch.arange(3.0)
-    assert to_device(values.numpy(), CPU).tolist() == [0, 1, 2]
-    asked = []
-    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self)
-    monkeypatch.setattr(
-        torch.Tensor, "to", lambda self, device, **how: asked.append((device, how))
-    )
-    to_device(values, torch.device("mps"))
-    to_device(values, torch.device("cuda:1"))
-    assert asked == [
-        (torch.device("mps"), {}),  # where it would be a race
-        (torch.device("cuda:1"), {"non_blocking": True}),
-    ]

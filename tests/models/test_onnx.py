@@ -264,24 +264,3 @@ def test_an_output_that_no_layer_makes_is_refused():
     model.graph.node[0].output[0] = "z"
     with refused(CheckpointError, "model-damaged"):
         probe_onnx_network(_read(model).serialise())
-
-
-def test_sides_below_zero_are_refused():
-    numbers = [_numbers(name, np.array([k])) for name, k in (("i", -1), ("j", -9))]
-    numbers += [_numbers("k", np.array([3])), _numbers("l", np.array([-1]))]
-    weight = _numbers("w", np.ones((1, 1, 1, 1), np.float32))
-    nodes = [
-        helper.make_node("Conv", ["x", "w"], ["a"], kernel_shape=[1, 4096]),
-        helper.make_node("Slice", ["a", "i", "j", "k", "l"], ["y"]),
-    ]
-    model = _model(nodes, weights=[weight, *numbers])
-    with refused(CheckpointError, "model-unsuitable"):
-        probe_onnx_network(_read(model).serialise())
-
-
-def test_numbers_of_no_kind_are_refused():
-    weight = _numbers("w", np.ones((1, 1, 1, 1), np.float32))
-    weight.data_type = 0
-    model = _model([_node("Mul", "x", "w")], weights=[weight])
-    with refused(CheckpointError, "model-damaged"):
-        probe_onnx_network(model.SerializeToString())

@@ -10,7 +10,6 @@ import torch
 from napari_semsr.core.errors import (
     CheckpointError,
     OptionError,
-    SemsrError,
     WriteError,
 )
 from napari_semsr.core.progress import Progress, run
@@ -94,17 +93,6 @@ def test_start_from_takes_over_what_fits(tmp_path: Path) -> None:
     assert torch.allclose(grown(image), old(image), atol=1e-5)
     card = (tmp_path / "second" / "tiny.safetensors").read_bytes()
     assert str(tmp_path).encode() not in card
-
-
-def test_recipe_that_cannot_start_leaves_nothing_nor_does_a_folder_in_use(tmp_path):
-    wrong = RECIPE.replace(architecture="none-such")
-    with refused(SemsrError, "architecture-unknown"):
-        run(loop.train(wrong, tmp_path / "run"))
-    assert not (tmp_path / "run").exists()
-    (tmp_path / "mine.txt").write_text("keep")
-    with refused(WriteError, "output-exists"):
-        run(loop.train(RECIPE, tmp_path))
-    assert (tmp_path / "mine.txt").read_text() == "keep"
 
 
 def test_run_closed_at_its_first_word_leaves_folders_as_they_were(tmp_path):

@@ -11,7 +11,6 @@ from napari_semsr.training import (
     AreaProgress,
     fit_area,
     load_area_state,
-    place as places,
     save_area_state,
 )
 from tests.refusals import refused
@@ -150,8 +149,3 @@ def test_several_parts_missing_pixels_and_equal_images_are_trained_on(images):
     assert torch.isfinite(weights(found)).all()
     same = AreaImages(one.low, one.low)
     assert torch.isfinite(weights(fit([same], 2, QUICK.replace(copies=0)))).all()
-
-
-def test_a_training_without_an_end_takes_the_usual_steps(images, monkeypatch):
-    monkeypatch.setattr(places, "STEPS", 3)
-    assert fit(images, None).steps == 3

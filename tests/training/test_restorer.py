@@ -10,7 +10,7 @@ from torch.utils.data import default_collate
 
 from napari_semsr.core import FAULTS, OptionError, get_noise, run
 from napari_semsr.models import InformedRestorer, build_network, load_model, save_model
-from napari_semsr.simulation import SsumPairOptions, draw_phantom
+from napari_semsr.simulation import draw_phantom
 from napari_semsr.training import fit as loop
 from napari_semsr.training.callbacks import create_model_card
 from napari_semsr.training.learner import RestorerLearner, fault_loss
@@ -124,15 +124,6 @@ def test_a_run_leaves_a_model_that_tells_faults_apart(tmp_path: Path) -> None:
 TWO_SCALE = {"widths": [8, 8, 8], "down": [1], "dilations": [1, 2], "survey_width": 8}
 
 
-def superlens(**changes: object) -> Recipe:
-    """Draw scenes of a superlens, with all that its microscope may do to them."""
-    microscope = SsumPairOptions(changed=1.0, gaussian=0.5, focus_drift_nm=50)
-    drawn = {"sources": {"superlens": 1.0}, "superlens": microscope}
-    data = DataOptions(**drawn, scene_px=128, patch_px=32, patches_per_scene=2)
-    return recipe(architecture_options=TWO_SCALE, data_weight=0.5, data=data, **changes)
-
-
-@pytest.mark.broad
 def test_a_local_part_goes_on_from_one_that_sees_and_finds_less(tmp_path):
     torch.manual_seed(3)
     options = {"width": 8, "fine_blocks": 1, "dilations": [1, 2]}
@@ -141,8 +132,8 @@ def test_a_local_part_goes_on_from_one_that_sees_and_finds_less(tmp_path):
     asked = recipe(architecture="two-scale", architecture_options=options)
     path = tmp_path / "plain.safetensors"
     save_model(path, plain, create_model_card(asked, plain, {}))
-    network = loop.build_initial_network(superlens(local_from=str(path)))
-    field = torch.rand(1, 1, 64, 64)
+    asked = recipe(architecture_options=TWO_SCALE, local_from=str(path))
+    network, field = loop.build_initial_network(asked), torch.rand(1, 1, 64, 64)
     field[..., :16] = 0
     found = network.analyse_field(field)
     mender = network.build_restorer(found.condition[0], found.rings[0])
@@ -152,12 +143,3 @@ def test_a_local_part_goes_on_from_one_that_sees_and_finds_less(tmp_path):
         torch.nn.init.normal_(block.second.weight, std=0.1)
     told = network.build_restorer(found.condition[0], found.rings[0])
     assert not torch.allclose(told(field), plain(field), atol=1e-6)
-
-
-@pytest.mark.broad
-def test_a_superlens_run_leaves_a_model_from_scenes_kept_on_disk(tmp_path):
-    asked = superlens()
-    asked = asked.replace(data=asked.data.replace(bank=4))
-    run(loop.train(asked, tmp_path / "run"))
-    made = load_model(tmp_path / "run" / "told.safetensors")
-    assert made.card.pixel_size_nm == (20, 20)

@@ -17,17 +17,9 @@ SMALL = {
     "kind": "supervised",
     "architecture_options": {"width": 4, "fine_blocks": 1, "dilations": [1]},
     "data": {"phantoms": 1.0, "scene_px": 32, "patch_px": 32, "patches_per_scene": 1},
-    **{"batch": 2, "steps": 3, "warmup_steps": 0, "decay_steps": 0, "clip_norm": None},
-    **{"validate_every": 2, "precision": "fp32", "workers": 0},
 }
-SMALL |= {
-    "batch": 2,
-    "steps": 3,
-    "warmup_steps": 0,
-    "decay_steps": 0,
-    "clip_norm": None,
-}
-SMALL |= {"validate_every": 2, "precision": "fp32", "workers": 0}
+SMALL |= {"batch": 2, "steps": 3, "warmup_steps": 0, "decay_steps": 0}
+SMALL |= {"validate_every": 2, "precision": "fp32", "workers": 0, "clip_norm": None}
 
 
 def _weights(folder: Path) -> dict[str, torch.Tensor]:

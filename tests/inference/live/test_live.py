@@ -185,18 +185,6 @@ def test_only_what_is_looked_at_is_enhanced(field, make_loaded, tmp_path):
     assert store.is_complete
 
 
-def test_forgotten_tiles_are_read_again(field, make_loaded, tmp_path, monkeypatch):
-    loaded = make_loaded("plain")
-    cache = BoundedCache(1)
-    monkeypatch.setattr(live_field, "BoundedCache", lambda _: cache)
-    live = _live(field, loaded)
-    store, job = _job(field, loaded, tmp_path / "a.ome.zarr", live)
-    run(job)
-    while (np.asarray(live.levels[0]) != store.level0[:]).any():
-        assert live.take_changed_box() is not None
-        cache.limit_bytes = 64 << 20
-
-
 def test_what_was_written_is_read_where_it_was_moved_to(
     field, make_loaded, tmp_path, monkeypatch
 ):

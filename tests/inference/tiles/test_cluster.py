@@ -11,8 +11,7 @@ from napari_semsr.core import Cancelled, OptionError, SemsrError, WaitingProgres
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.inference import EnhanceOptions, cluster
 from napari_semsr.inference.predictor import Predictor
-from napari_semsr.inference.tiles import TiledRun
-from tests.enhancing import fill, plan_of, store_for
+from tests.enhancing import fill, store_for
 from tests.refusals import refused
 
 LOOPBACK = {
@@ -50,19 +49,6 @@ def test_closing_waits_for_running_tiles_and_forgets_the_run(
     with pytest.raises(Cancelled):
         cluster.enhance_tiles(tokens[0], [(0, 0)])
     assert 2 <= int((store.done_marks[:] > 0).sum()) < 100
-
-
-def test_a_stopped_worker_takes_no_more(make_loaded, rng):
-    image, loaded = rng.random((16, 16), dtype=np.float32), make_loaded("plain")
-    predictor = Predictor(loaded, device="cpu", precision="fp32")
-    plan = plan_of(Micrograph(image), loaded, OPTIONS, predictor)
-    work = TiledRun(plan, image.copy())
-    worker = cluster.register_run("one", work)
-    assert cluster.register_run("one", work) is worker
-    assert [p.index for p in cluster.enhance_tiles("one", [(0, 0)])] == [(0, 0)]
-    cluster.unregister_run("one")
-    with pytest.raises(Cancelled):
-        worker.enhance([(0, 0)])
 
 
 def test_an_absent_scheduler_is_named(make_loaded, tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from torch import nn
 
-from napari_semsr.core import DeviceMemoryError, Micrograph, Progress, run
+from napari_semsr.core import Micrograph, Progress, run
 from napari_semsr.inference import EnhanceOptions, enhance_in_memory
 from napari_semsr.inference.executors import (
     TileWorker,
@@ -53,17 +53,10 @@ def gated():
     return LoadedModel(nn.Sequential(_Gate(), _After()).eval(), card, "sha256:0")
 
 
-@pytest.mark.parametrize(
-    "norm", ["auto", pytest.param("whole", marks=pytest.mark.broad)]
-)
-def test_no_layer_runs_after_a_cancel(norm, gated, rng, tmp_path, monkeypatch):
-    loaded = gated
-    if norm == "whole":
-        module = nn.Sequential(*gated.module, nn.InstanceNorm2d(1)).eval()
-        loaded = LoadedModel(module, gated.card, "sha256:1")
+def test_no_layer_runs_after_a_cancel(gated, rng, tmp_path, monkeypatch):
     image = Micrograph(rng.random((100, 100), dtype=np.float32))
-    store = store_for(tmp_path / "a.zarr", image, loaded, FP32)
-    job = fill(image, loaded, store, FP32)
+    store = store_for(tmp_path / "a.zarr", image, gated, FP32)
+    job = fill(image, gated, store, FP32)
     while not next(job).message.startswith("Enhancing"):
         pass
     _Gate.held.set()
@@ -81,11 +74,6 @@ def test_no_layer_runs_after_a_cancel(norm, gated, rng, tmp_path, monkeypatch):
     job.close()  # returns when the layer has ended, and nothing computes any more
     assert not _AFTER
     assert len(store.pending_units()) == done
-    _Gate.held.clear()
-    again = store_for(tmp_path / "a.zarr", image, loaded, FP32, resume=True)
-    run(fill(image, loaded, again, FP32))
-    expected = run(enhance_in_memory(image, loaded, FP32)).data
-    np.testing.assert_array_equal(again.level0[:], expected)
 
 
 class _Looks:
@@ -138,21 +126,3 @@ def test_tiles_share_windows_where_memory_allows(make_loaded, rng, monkeypatch, 
     assert len(shapes) == 1 + 4
     np.testing.assert_allclose(shared.data, alone.data, atol=1e-5)
     assert shared.metadata["enhance"]["tile_mismatch"] < 1e-5
-
-
-def test_tiles_are_computed_alone_where_memory_runs_out(make_loaded, rng, monkeypatch):
-    loaded = make_loaded("plain")
-    image = Micrograph(rng.random((540, 530), dtype=np.float32))
-    options = EnhanceOptions(precision="fp32")
-    expected = run(enhance_in_memory(image, loaded, options)).data
-    real = Predictor.predict
-
-    def predict(self, window, scaling, keep=None):
-        if window.size > 530 * 530:
-            raise DeviceMemoryError("none left")
-        return real(self, window, scaling, keep)
-
-    monkeypatch.setattr(Predictor, "predict", predict)
-    found = run(enhance_in_memory(image, loaded, options))
-    np.testing.assert_allclose(found.data, expected, atol=1e-5)
-    assert "one at a time" in found.metadata["enhance"]["notes"][0]

@@ -12,8 +12,8 @@ from napari_semsr.core import NO_BLUR, NO_NOISE
 from napari_semsr.models import InformedRestorer, compute_power_spectrum
 from napari_semsr.models.architectures.informed import compute_wiener_filters
 from napari_semsr.models.architectures.wiener import (
+    compute_ring_medians,
     compute_sharpening_taps,
-    compute_wiener_taps,
     estimate_widest_blur,
     filter_images,
     pack_taps,
@@ -32,14 +32,6 @@ def test_packed_filters_equal_plain_convolution() -> None:
     )
     one = filter_images(x, pack_taps(taps[:1]))
     torch.testing.assert_close(one[0], plain[0], atol=1e-4, rtol=1e-4)
-
-
-def test_filters_keep_the_mean_and_without_faults_the_image() -> None:
-    rings = torch.tensor([0.02, 0.1, 0.3, 0.5]), torch.tensor([[1.0, 0.03, 4e-3, 1e-3]])
-    none = torch.zeros(1)
-    taps = compute_wiener_taps(none, (none, none, none), rings)
-    torch.testing.assert_close(taps.sum((-1, -2)), torch.ones(1, 3))
-    assert taps[0, 0, 10, 10] > 0.98
 
 
 @pytest.mark.parametrize(("noise", "blur"), [(0.06, 0.0), (0.0, 1.5)])
@@ -93,15 +85,13 @@ def test_noise_of_a_small_field_is_no_line(side):
     assert filter_images(x, pack_taps(taps))[0, 0].std() < 1.2 * x.std()
 
 
-@pytest.mark.parametrize(
-    ("slope", "blur", "noise"), [(2.4, 0.7, 0.02), (2.4, 2.5, 0.0012), (3.2, 1.0, 0.02)]
-)
-def test_sharpening_is_nearly_as_good_as_if_all_were_known(slope, blur, noise):
+@pytest.mark.parametrize(("blur", "noise"), [(0.7, 0.02), (2.5, 0.0012)])
+def test_sharpening_is_nearly_as_good_as_if_all_were_known(blur, noise):
     # of a field that rows and columns make alike, and of which the law is known
     rng, side = np.random.default_rng(1), 512
     f = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side))
     f[0, 0] = np.inf
-    law = f ** (-slope / 2)
+    law = f**-1.2
     clear = np.fft.irfft2(np.fft.rfft2(rng.standard_normal((side, side))) * law)
     gain = 0.15 / clear.std()
     clear, power = clear * gain, (law * gain) ** 2
@@ -112,11 +102,12 @@ def test_sharpening_is_nearly_as_good_as_if_all_were_known(slope, blur, noise):
     low = low + noise * rng.standard_normal(clear.shape)
     best = passed * power / (passed**2 * power + noise**2)
     ideal = np.fft.irfft2(np.fft.rfft2(low) * best)
-    x = torch.from_numpy(low.astype(np.float32))[None, None]
-    width = torch.tensor([blur])
-    taps = compute_sharpening_taps(
-        compute_power_spectrum(x), (width, width, torch.zeros(1))
+    x, width = (
+        torch.from_numpy(low.astype(np.float32))[None, None],
+        torch.tensor([blur]),
     )
+    spectrum, blurs = compute_power_spectrum(x), (width, width, torch.zeros(1))
+    taps = compute_sharpening_taps(spectrum, blurs)
     made = filter_images(x, pack_taps(taps))[0, 0].numpy()
     inner = np.s_[12:-12, 12:-12]
     least, error = (np.square(a - clear)[inner].mean() for a in (ideal, made))
@@ -131,3 +122,18 @@ def test_strange_conditions_and_spectra_give_finite_filters():
     for spectra in (torch.rand(5, 64, 33) ** 8, torch.zeros(5, 64, 33)):
         assert compute_sharpening_taps(spectra, blur).isfinite().all()
         assert compute_sharpening_taps(spectra, blur, torch.rand(5)).isfinite().all()
+
+
+def test_medians_of_rings_are_those_of_their_pixels() -> None:
+    spectrum = torch.rand(2, 64, 33, generator=torch.Generator().manual_seed(0))
+    y, x = np.fft.fftfreq(64)[:, None], np.fft.rfftfreq(64)[None]
+    ring = torch.from_numpy(np.rint(64 * np.hypot(y, x)))
+    wanted = [spectrum[:, ring == n].median(1).values for n in range(46)]
+    assert torch.equal(compute_ring_medians(spectrum), torch.stack(wanted, 1))
+
+
+def test_a_spectrum_without_a_filter_gives_no_network() -> None:
+    spectrum = torch.full((1, 64, 33), torch.nan)
+    network = InformedRestorer((8, 8, 8), sharpener=(8, 8, 8))
+    with pytest.raises(RuntimeError, match="no Wiener filter"):
+        network.build_restorer(torch.zeros(9), torch.ones(12), spectrum=spectrum[0])
