@@ -70,9 +70,12 @@ def test_precisions_are_chosen_or_refused(monkeypatch):
     assert resolve_precision("auto", torch.device("cpu")) == "fp32"
 
 
-def test_the_peak_is_what_is_alive_at_once():
+def test_the_peak_is_what_is_alive_at_once(make_loaded):
     layers = (torch.nn.Conv2d(1, 1, 3, padding=1) for _ in range(9))
     chain, field = torch.nn.Sequential(*layers), 4 * 50 * 40
     small = measure_peak_bytes(chain, (50, 40))
     assert 2 * field <= small <= 4 * field
     assert measure_peak_bytes(chain, (500, 400)) == pytest.approx(100 * small, rel=0.01)
+    predictor = Predictor(make_loaded("plain"), device="cpu")
+    counted = 1.25 * measure_peak_bytes(predictor.source, (256, 304))
+    assert counted <= predictor.peak_bytes((256, 304)) <= 1.05 * counted
