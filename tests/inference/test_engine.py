@@ -1,9 +1,13 @@
+import signal
+import sys
+import time
 from dataclasses import replace
 
 import dask.array as da
 import numpy as np
 import pytest
 
+import napari_semsr as semsr
 from napari_semsr.core import Micrograph, Provenance, parse_pixel_size, run
 from napari_semsr.core.errors import (
     DeviceMemoryError,
@@ -13,7 +17,8 @@ from napari_semsr.core.errors import (
     WriteError,
 )
 from napari_semsr.inference import EnhanceOptions, engine, enhance_in_memory
-from napari_semsr.io import create_store, read
+from napari_semsr.io import create_store, read, write
+from tests import children
 from tests.enhancing import fill, store_for
 from tests.refusals import refused
 from tests.stopping import stop_at
@@ -211,6 +216,23 @@ def test_a_tile_is_marked_only_after_its_pixels_are_written(
     monkeypatch.setattr(type(store), "mark_done", check)
     run(fill(image, loaded, store, FP32))
     assert sorted(marked) == [(0, 0), (0, 1), (1, 0), (1, 1)]
+
+
+@pytest.mark.broad
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs kill -9")
+def test_a_killed_run_is_resumed_to_the_same_pixels(rng, tmp_path):
+    image, path = tmp_path / "a.tif", tmp_path / "a.ome.zarr"
+    write(Micrograph(_field(rng, (300, 280))), image)
+    words = [sys.executable, "-m", "napari_semsr", "enhance", image, "-o", path]
+    words += ["--tile", "32", "--precision", "fp32", "--device", "cpu"]
+    with children.started(words) as child:
+        while not list(path.glob("done/c/*/*")):
+            assert child.poll() is None
+            time.sleep(0.003)
+        child.kill()
+    assert children.run([*words, "--resume"]).returncode == 0
+    whole = semsr.enhance(image, tile=32, precision="fp32", device="cpu")
+    np.testing.assert_array_equal(read(path).array(), whole.array())
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from napari_semsr.core import (
     WriteError,
     run,
 )
-from napari_semsr.inference import create_enhanced_array, enhance_in_memory
+from napari_semsr.inference import enhance_in_memory
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.inference.plan import choose_strategy
 from napari_semsr.inference.predictor import Predictor
@@ -90,16 +90,6 @@ def test_moments_in_double_precision_change_nothing_and_fit_one_network(make_loa
     assert float((made - expected).abs().max()) <= 1e-5 * float(expected.std())
     with torch.no_grad(), FixedMoments([]), refused(SemsrError, "statistics-mismatch"):
         network(field)
-
-
-@pytest.mark.broad
-def test_statistics_of_a_sample_serve_a_lazy_field(make_loaded, rng):
-    image, loaded = Micrograph(_uneven(rng, (90, 75))), make_loaded("norm")
-    options = SMALL.replace(norm="sampled")
-    lazy = create_enhanced_array(image, loaded, options)
-    assert lazy.numblocks == (3, 3)
-    expected = run(enhance_in_memory(image, loaded, options)).data
-    np.testing.assert_allclose(lazy.compute(), expected, atol=1e-3)
 
 
 def _store(tmp_path, image, loaded, options, **how):

@@ -9,7 +9,6 @@ from napari_semsr.core import Micrograph, OptionError, ReadError
 from napari_semsr.io.formats import write as save
 from napari_semsr.training.recipe import DataOptions, ImageEntry, Recipe
 from napari_semsr.training.scenes import SceneDataset, blend_scenes, load_clear_image
-from napari_semsr.training.validation import create_validation_pairs
 from tests.refusals import refused, warned
 
 DATA = DataOptions(scene_px=48, patch_px=32, patches_per_scene=2)
@@ -54,16 +53,6 @@ def test_data_bars_are_left_out_and_unusable_images_named(tmp_path):
         load_clear_image(tmp_path, ImageEntry(file="a.tif"))
     with refused(OptionError, "out-of-range", match=r"20 rows.*got 20"):
         load_clear_image(tmp_path, ImageEntry(file="a.tif", crop_bottom=20))
-
-
-def test_sharp_images_are_validated_where_they_are_learnt(tmp_path: Path) -> None:
-    plain = recipe(root=str(tmp_path), validation=())
-    sharp = plain.replace(degradations=plain.degradations.replace(sharp=0.2))
-    before, after = (create_validation_pairs(r, side=64) for r in (plain, sharp))
-    assert [p.kind for p in after[: len(before)]] == [p.kind for p in before]
-    assert {p.kind for p in after[len(before) :]} == {"sharp"}
-    apart = np.abs(after[-1].low.astype(float) - after[-1].high)
-    assert 0 < apart.mean() < 5
 
 
 def test_regions_keep_their_scenes_and_the_range() -> None:

@@ -10,7 +10,7 @@ from scipy import ndimage
 from napari_semsr.core.errors import ReadError
 from napari_semsr.training.callbacks import MetricsLogger
 from napari_semsr.training.cycle_gan import Blur, create_kernel
-from napari_semsr.training.learner import Learner, compute_learning_rate_factor
+from napari_semsr.training.learner import compute_learning_rate_factor
 from napari_semsr.training.recipe import KernelOptions, Recipe
 from napari_semsr.training.validation import (
     ValidationPair,
@@ -48,17 +48,6 @@ def test_rate_falls_on_a_line_or_at_milestones() -> None:
     assert found == pytest.approx([1, 1, 1, 1, 1, 1, 0.8, 0.6, 0.4, 0.2, 0])
     steps = line.replace(schedule="milestones", milestones=(3, 6))
     assert [compute_learning_rate_factor(s, steps) for s in (2, 3, 6)] == [1, 0.5, 0.25]
-
-
-def test_mean_of_weights_follows_and_steps_are_seeded() -> None:
-    network = torch.nn.Conv2d(1, 1, 1)
-    learner = Learner(network, Recipe(name="a", ema=0.9), [])
-    first = learner.best_network.weight.clone()
-    with torch.no_grad():
-        network.weight += 1
-    learner.update_average(10**6)
-    moved = learner.best_network.weight - first
-    assert float(moved) == pytest.approx(0.1, rel=1e-4)
 
 
 def test_curve_keeps_its_columns(tmp_path):

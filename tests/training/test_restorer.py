@@ -19,11 +19,7 @@ from napari_semsr.training.scenes import SceneBatch, SceneDataset, SurveyBatch
 from tests.refusals import refused
 
 SMALL = {"widths": [8, 8, 8], "down": [1, 1, 1], "up": [1, 1], "survey_width": 8}
-
-
 DATA = DataOptions(phantoms=1.0, scene_px=128, patch_px=32, patches_per_scene=1)
-
-
 RUN = {"batch": 3, "steps": 2, "validate_every": 2, "precision": "fp32", "workers": 0}
 
 

@@ -32,12 +32,6 @@ def test_pairs_depend_on_their_number_alone() -> None:
     assert not np.array_equal(low, one.pair(2)[0])
 
 
-def test_sources_are_mixed_by_their_shares() -> None:
-    scenes = ScenePairDataset(recipe(superlens=1.0, gold=3.0), 2)
-    names = [scenes.choose_source(place) for place in range(0, 4000, 4)]
-    assert 0.7 < names.count("gold") / len(names) < 0.8
-
-
 def test_simulated_fields_choose_the_checkpoint() -> None:
     asked = recipe(gold=1.0)
     network = build_network(asked.architecture, asked.architecture_options)

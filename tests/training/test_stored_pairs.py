@@ -25,8 +25,6 @@ from tests.refusals import refused
 SIDE = 48
 COUNTS = {"train": 6, "validation": 3, "test": 1}
 MakeStore = Callable[..., Path]
-
-
 SOURCES = {"low": [{"range": [1000.0, 1500.0]}], "high": [{"range": [0.0, 200.0]}]}
 ABOUT = {"format": FORMAT, "complete": True, "counts": COUNTS, "sources": SOURCES}
 

@@ -1,6 +1,8 @@
 """Tiles on a dask cluster against those of one process."""
 
 import logging
+import os
+import signal
 import socket
 
 import numpy as np
@@ -9,7 +11,7 @@ from distributed import Client, LocalCluster
 
 from napari_semsr.core import Cancelled, OptionError, SemsrError, WaitingProgress, run
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
-from napari_semsr.inference import EnhanceOptions, cluster
+from napari_semsr.inference import EnhanceOptions, cluster, enhance_in_memory
 from napari_semsr.inference.predictor import Predictor
 from tests.enhancing import fill, store_for
 from tests.refusals import refused
@@ -121,6 +123,24 @@ def test_a_cluster_without_workers_is_waited_for_aloud(make_loaded, rng, tmp_pat
     assert "has no workers" in said[0].message
     assert (said[0].done, said[0].total) == (0, 16)
     assert not store.pending_units()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs kill -9")
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_killed_workers_lose_nothing(make_loaded, rng, tmp_path):
+    loaded = make_loaded("finer")  # of the program, as workers import no tests
+    image = Micrograph(rng.random((301, 275), dtype=np.float32))
+    store = store_for(tmp_path / "k.zarr", image, loaded, OPTIONS)
+    with LocalCluster(n_workers=2, threads_per_worker=1, **LOOPBACK) as there:
+        address, left = there.scheduler_address, [w.pid for w in there.workers.values()]
+        for step in fill(image, loaded, store, OPTIONS, scheduler=address):
+            if step.done >= 20 and len(left) == 2:
+                os.kill(left.pop(), signal.SIGKILL)
+    assert len(left) == 1
+    expected = run(enhance_in_memory(image, loaded, OPTIONS)).data
+    error = np.abs(store.level0[:] - expected).max()
+    assert error <= 1e-5 * np.ptp(expected)
 
 
 @pytest.mark.broad
