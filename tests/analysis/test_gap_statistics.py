@@ -4,6 +4,7 @@ import pytest
 from napari_semsr.analysis.gaps import (
     choose_bin_edges,
     compute_fraction_interval,
+    compute_mean_interval,
     compute_width_histogram,
 )
 from napari_semsr.core import OptionError
@@ -52,3 +53,25 @@ def test_wilson_knows_the_share_of_none_and_of_all():
     # Newcombe (1998), table I: 81 of 263
     found = compute_fraction_interval(81, 263)
     assert found == pytest.approx((0.2553, 0.3662), abs=1e-4)
+
+
+@pytest.mark.broad
+@pytest.mark.parametrize("share", [0.02, 0.4])
+def test_intervals_of_shares_hold_the_truth(share):
+    missed = np.random.default_rng(5).binomial(80, share, 2000)
+    ends = [compute_fraction_interval(k, 80) for k in missed]
+    assert 0.92 < np.mean([low <= share <= high for low, high in ends]) < 0.99
+
+
+@pytest.mark.broad
+@pytest.mark.parametrize(
+    ("draw", "truth"),
+    [
+        (lambda rng: rng.normal(0.5, 2, 40), 0.5),
+        (lambda rng: rng.exponential(3, 40), 3.0),  # skewed, as absolute errors are
+    ],
+)
+def test_intervals_of_means_hold_the_truth(draw, truth):
+    rng = np.random.default_rng(11)
+    ends = [compute_mean_interval(draw(rng)) for _ in range(250)]
+    assert 0.91 < np.mean([low <= truth <= high for low, high in ends]) < 0.985

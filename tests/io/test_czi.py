@@ -179,3 +179,19 @@ def test_damaged_metadata_leave_the_pixel_size_unknown(tmp_path, pixels):
     assert found.pixel_size_nm is None
     assert np.array_equal(found.array(), pixels)
     assert registry.read(path, pixel_size_nm=3).pixel_size_nm == (3.0, 3.0)
+
+
+def test_tiles_of_jpeg_are_unpacked(tmp_path):
+    smooth = np.tile(np.arange(0, 240, 4, dtype=np.uint8), (40, 1))
+    pack = imagecodecs.jpeg_encode
+    path = write_czi(tmp_path / "a.czi", [smooth], how=1, pack=lambda p: bytes(pack(p)))
+    found = registry.read(path).array()
+    assert np.abs(found.astype(int) - smooth).max() <= 4
+
+
+@pytest.mark.parametrize("lost", [1000, 1800])
+def test_a_file_that_is_cut_short_is_refused(tmp_path, pixels, lost):
+    path = write_czi(tmp_path / "a.czi", [pixels] * 2)
+    path.write_bytes(path.read_bytes()[:-lost])
+    with refused(ReadError, "file-damaged"):
+        registry.read(path, plane=0)

@@ -263,3 +263,13 @@ def test_table_that_is_there_is_not_replaced(pairs):
     assert table.read_text() == "image,mine\na,1\n"
     run(measure_table_job("metrics", pairs / "low", table=table, existing=REPLACING))
     assert len(rows_of(table)) == 3
+
+
+@pytest.mark.broad
+def test_changed_chunk_of_a_store_is_noticed(pairs, scene):
+    store = pairs / "low" / "store.ome.zarr"
+    write(scene.first, store)
+    measured(pairs)
+    inner = max(path for path in store.rglob("*") if path.is_file())
+    os.utime(inner, ns=(0, inner.stat().st_mtime_ns + 10**9))
+    assert measured(pairs) == (1, 3)

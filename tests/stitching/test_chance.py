@@ -99,3 +99,21 @@ def test_a_bridge_between_two_loops_is_not_checked():
     assert find_loop_pairs(pairs) == [
         pair for pair in pairs if (pair.first, pair.second) != (2, 3)
     ]
+
+
+def grains(rng, shape, count):
+    scene = np.zeros(shape)
+    count = count * shape[1] // shape[0]
+    scene[rng.integers(0, shape[0], count), rng.integers(0, shape[1], count)] = 1
+    return 8 * np.pi * ndimage.gaussian_filter(scene, 2)
+
+
+def test_dust_of_the_camera_joins_no_frames():
+    rng = np.random.default_rng(1)
+    dust = 1 - 0.9 * grains(rng, (128, 128), 60).clip(0, 1)
+    frames = np.stack([smooth(2 + k, (128, 128)) * dust for k in range(2)])
+    frames += rng.normal(0, 2, frames.shape)
+    nominal = np.array([(0.0, 0.0), (0.0, 20.0)])
+    scan = Acquisition(frames.astype(np.float32), ("a", "b"), nominal_px=nominal)
+    with pytest.raises(RegistrationError):
+        run(solve_mosaic(scan))

@@ -110,3 +110,10 @@ def test_the_centre_of_a_round_field_is_found():
     flat = scans.round_flat(128, centre=(0.06, -0.05), radius=0.43)
     found, _ = find_field_centre(flat)
     assert found == pytest.approx((63.5 + 128 * 0.06, 63.5 - 128 * 0.05), abs=0.7)
+
+
+def test_a_sample_that_comes_back_in_every_frame_is_no_dust():
+    scene = scans.lattice((520, 520), 12.0)
+    scan = scans.cut_scan(scene, side=120, overlap=0.3, jitter=0.0, seed=6)  # 7 periods
+    found = estimate_initial_flat(scan.acquisition)
+    assert np.ptp(np.diff(found.flat[60])) < 0.02  # steps from pixel to pixel

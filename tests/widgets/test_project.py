@@ -18,16 +18,23 @@ from tifffile import imwrite
 
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
-from napari_semsr.io.formats import write
+from napari_semsr.io.formats import read, write
 from napari_semsr.io.layers import STORE_KEY, read_layers
 from napari_semsr.io.napari_hooks import get_reader
 from napari_semsr.jobs import (
     SIMULATE,
     SimulateOptions,
     StitchFolderOptions,
+    save_image,
 )
 from napari_semsr.jobs.former import FORMER, LAST_COMMIT
 from napari_semsr.widgets import host
+from napari_semsr.widgets.base.results import (
+    JobOutput,
+    OpenedImage,
+    add_stack,
+    find_free_store_path,
+)
 from napari_semsr.widgets.crop import CropPanel
 from napari_semsr.widgets.enhance.panel import EnhancePanel
 from napari_semsr.widgets.layers import get_file_path
@@ -571,3 +578,24 @@ def test_a_project_removes_nothing_that_was_not_made_here(
     assert (precious / "notes.txt").read_text() == "all"
     assert (path / "link").is_symlink()
     assert (path / "other").is_dir()
+
+
+@pytest.mark.parametrize("kept_first", [False, True], ids=["then kept", "kept first"])
+def test_a_stack_that_a_panel_made_comes_back(model, project, kept_first):
+    pixels = np.arange(96, dtype=np.float32).reshape(2, 6, 8)
+    source = model.add_image(np.zeros((2, 6, 8)), name="stack")
+    panel = project.save(model) if kept_first else None
+    file = find_free_store_path("restored", ".ome.tif")
+    made = run(
+        save_image([Micrograph(plane, (5, 5), "stack") for plane in pixels], file)
+    )
+    planes = tuple(read(file, plane=number) for number in (0, 1))
+    outcome = JobOutput(made, OpenedImage(planes[0], (planes[0],)), planes=planes)
+    add_stack(model, outcome, source, "restored")
+    if panel is None:
+        project.save(model)
+    else:
+        project.save_again(panel)
+    viewer, _ = project.reopen()
+    np.testing.assert_array_equal(viewer.layers["restored"].data, pixels)
+    assert viewer.layers["restored"].scale.tolist() == [1, 5, 5]

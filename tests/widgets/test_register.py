@@ -321,3 +321,14 @@ def test_pairs_are_cut_from_what_was_registered(
     finish(panel)
     assert "pairs for training" in panel.status.text()
     assert (tmp_path / "own.zarr").is_dir()
+
+
+def test_cancel_leaves_the_layers_as_they_were(panel, opened, qtbot, finish):
+    before = list(opened.layers)
+    panel.run_button.click()
+    qtbot.waitUntil(lambda: "searching" in panel.status.text(), timeout=LIMIT_MS)
+    panel.cancel_button.click()
+    finish(panel)
+    assert "was cancelled; no layer was added" in panel.status.text()
+    assert list(opened.layers) == before
+    assert opened.layers["light"].visible

@@ -355,3 +355,9 @@ def test_stated_no_data_are_missing_pixels(dtype, stated, tmp_path):
     assert got.dtype == np.float32
     np.testing.assert_array_equal(got, wanted)
     assert read(tmp_path / "whole.tif").dtype == image.dtype
+
+
+def test_read_decodes_jpeg_within_its_losses(forge):
+    data = np.tile(np.arange(0, 240, 4, dtype=np.uint8), (48, 1))
+    found = registry.read(forge(data, compression="jpeg", rowsperstrip=16))
+    assert np.abs(found.array().astype(int) - data).max() <= 6

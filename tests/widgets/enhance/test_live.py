@@ -192,3 +192,19 @@ def test_what_is_in_view_is_in_pixels_of_the_finest_level(model, look_at):
     assert get_visible_box(model, other) == Box(10, 32, 0, 600)
     look_at(layer, 20, 42, 600, 700)
     assert get_visible_box(model, layer) is None
+
+
+@pytest.mark.broad
+def test_removing_the_layer_stops_the_run_and_clears_up(
+    panel, model, qtbot, finish, computed
+):
+    start(panel, qtbot, computed, 1)
+    path = panel.live.store.path
+    assert path.exists()
+    model.layers.remove("field · sem-restore")
+    computed.allow()
+    finish(panel)
+    assert len(computed) < 9
+    assert "the layer was removed" in panel.status.text()
+    assert not path.exists()
+    assert len(model.layers) == 1

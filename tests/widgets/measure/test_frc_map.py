@@ -6,6 +6,7 @@ from napari_semsr.core.micrograph import Provenance
 from napari_semsr.widgets.measure.frc_map import (
     FrcMapPanel,
 )
+from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
 
 
 @pytest.fixture
@@ -128,3 +129,19 @@ def test_images_that_were_treated_alike_are_proposed(panel, model, exposures, ad
     panel.second.value = second
     panel.first.value = model.layers["restored"]
     assert panel.second.value is second  # to be compared with a reference
+
+
+@pytest.mark.parametrize("name", ["first", "second"])
+def test_map_is_called_outdated_by_a_new_pixel_size(
+    panel, model, hold, run_panel, name
+):
+    run_panel(panel)
+    layer, opener = model.layers["second · FRC map (nm)"], hold(OpenMosaicPanel(model))
+    opener.calibrate.layer.value = model.layers[name]
+    opener.calibrate.pixel_size.value = (12.0, 12.0)
+    opener.calibrate.apply_button.click()
+    assert not layer.visible
+    assert f"Outdated and hidden, compute again: {layer.name}." in opener.status.text()
+    opener.calibrate.undo_button.click()
+    assert layer.visible
+    assert "Outdated" not in opener.status.text()

@@ -154,3 +154,13 @@ def test_bad_layers_are_said(panel, draw, model, add, run_panel):
     add(model, Micrograph(flat, name="bare"))
     panel.layers.value = [model.layers["field"], model.layers["bare"]]
     assert "'bare' has no pixel size" in run_panel(panel)
+
+
+def test_a_clipped_line_is_drawn_but_not_measured(panel, draw, model):
+    white = np.clip(3 * line_at(60, 20.0) - 150, 0, 255)
+    model.layers["field"].data = white.astype(np.uint8)
+    draw(40, 10, 40, 110)
+    found = panel.findings()
+    assert "Line, FWHM" not in found.numbers
+    assert "the profile is clipped" in panel.results.remarks.text()
+    assert found.curves["field"]

@@ -12,6 +12,7 @@ import napari_semsr
 from napari_semsr import jobs
 from napari_semsr.jobs.simulate import SIMULATE, SimulateOptions
 from napari_semsr.widgets import host
+from napari_semsr.widgets.base import results
 from napari_semsr.widgets.layers import list_grey_layers
 from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
 from napari_semsr.widgets.samples import superlens_scan
@@ -299,3 +300,14 @@ def test_sample_is_a_folder_that_can_be_stitched(make, model, monkeypatch):
     panel = make()
     assert "2 frames" in panel.about.text()
     assert (panel.folder.value / "truth" / "positions.csv").is_file()
+
+
+def test_cancel_leaves_nothing(make, model, scan, finish):
+    panel = make(scan)
+    before = set(results.get_cache_folder().iterdir())
+    panel.run_button.click()
+    panel.cancel_button.click()
+    finish(panel)
+    assert "cancelled" in panel.status.text()
+    assert len(model.layers) == 0
+    assert set(results.get_cache_folder().iterdir()) == before
