@@ -34,13 +34,8 @@ def test_another_place_of_the_sample_is_familiar(place):
     assert share(place, texture(8, 1)) < 0.2
 
 
-@pytest.mark.parametrize("pitch_px", [5, 14])
-def test_another_pitch_is_unlike_the_place(place, pitch_px):
-    assert share(place, texture(pitch_px, 1)) > 0.8
-
-
-def test_another_focus_is_unlike_the_place(place):
-    assert share(place, ndimage.gaussian_filter(texture(8, 1), 3)) > 0.8
+def test_another_pitch_is_unlike_the_place(place):
+    assert share(place, texture(5, 1)) > 0.8
 
 
 def test_a_card_holds_it(place):
@@ -52,37 +47,12 @@ def test_a_card_holds_it(place):
     )
 
 
-def test_blocks_with_gaps_are_left_out(place):
-    image = texture(8, 1)
-    whole = len(place.compute_distances(image)[0])
-    image[:96] = np.nan
-    assert 0 < len(place.compute_distances(image)[0]) < whole
-
-
-def test_a_place_of_few_blocks_has_none():
-    assert BlockFeatures.from_parts([texture(8, 0)[:100, :100]]) is None
-
-
-def test_a_card_without_a_place_has_none():
-    assert BlockFeatures.from_model_card({}) is None
-
-
 @pytest.mark.parametrize(
-    "wrong",
-    [
-        3,
-        {"limit": 0},
-        {"limit": "a"},
-        {"looks": [[1.0, 2.0]]},
-        {"looks": None},
-        {"spread": [0.0] * 16},
-        {"spread": [float("nan")] * 16},
-    ],
+    "wrong", [{"limit": "a"}, {"looks": [[1.0, 2.0]]}, {"spread": [0.0] * 16}]
 )
 def test_a_damaged_card_is_refused(place, wrong):
-    record = {**place.to_json(), **wrong} if isinstance(wrong, dict) else wrong
     with refused(CheckpointError, "model-damaged"):
-        BlockFeatures.from_model_card({FAMILIARITY: record})
+        BlockFeatures.from_model_card({FAMILIARITY: {**place.to_json(), **wrong}})
 
 
 def test_an_image_is_compared_block_by_block_on_the_scale_of_the_model(place):

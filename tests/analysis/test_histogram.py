@@ -24,12 +24,6 @@ def test_distance_equals_scipy(first, second):
     assert earth_movers_distance(*wide) == pytest.approx(expected, abs=1e-9)
 
 
-def test_distance_is_a_metric_and_measures_a_shift() -> None:
-    values = np.random.default_rng(0).random(100)
-    assert earth_movers_distance(values, values) == 0
-    assert earth_movers_distance(values, values + 0.25) == pytest.approx(0.25)
-
-
 def test_counts_hold_every_pixel_on_common_bins() -> None:
     image = Micrograph(np.arange(64, dtype=np.uint8).reshape(8, 8))
     other = Micrograph(np.full((5, 5), 200, np.uint8))
@@ -39,15 +33,6 @@ def test_counts_hold_every_pixel_on_common_bins() -> None:
     assert found.bins.size == found.counts.size + 1
     np.testing.assert_array_equal(np.diff(found.bins), 1)
     assert found.emd == pytest.approx(200 - 31.5)
-
-
-def test_bins_of_deep_images_hold_whole_levels() -> None:
-    image = np.arange(0, 60_000, 7, dtype=np.uint16)[None, :]
-    found = measure_histogram(Micrograph(image), bins=100)
-    assert found.counts.size <= 100
-    assert (np.diff(found.bins) % 1 == 0).all()
-    assert found.counts.sum() == image.size
-    assert found.emd is None
 
 
 def test_bins_hold_what_is_finite():

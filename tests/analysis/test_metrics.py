@@ -9,16 +9,9 @@ from skimage.metrics import (
 from napari_semsr.analysis import (
     compute_psnr_gain,
     measure_gaps,
-    measure_histogram,
     measure_metrics,
     structural_similarity,
     sum_section_errors,
-)
-from napari_semsr.analysis.metrics import (
-    Metrics,
-    average_gradient,
-    contrast,
-    spatial_frequency,
 )
 from napari_semsr.core import Micrograph, OptionError, ReadError, ShapeError, run
 from tests.refusals import refused, warned
@@ -40,12 +33,6 @@ def test_ssim_equals_scikit_image(images, k2):
     assert structural_similarity(a, b, 255, k2=k2) == pytest.approx(expected, rel=1e-9)
 
 
-def test_ssim_keeps_its_precision_on_a_large_offset(images):
-    a, b = (x / 255 for x in images)
-    near, far = (structural_similarity(a + 1e4 * n, b + 1e4 * n, 1) for n in (1, 1000))
-    assert far == pytest.approx(near, abs=1e-6)  # their luminance terms are 1
-
-
 def test_figures_of_a_pair_are_those_of_scikit_image_and_of_the_data_range(images):
     a, b = images
     found = measure_metrics(Micrograph(a), Micrograph(b))
@@ -60,25 +47,6 @@ def test_figures_of_a_pair_are_those_of_scikit_image_and_of_the_data_range(image
     assert wide.ssim == pytest.approx(structural_similarity(*values, 1000))
 
 
-def test_identical_and_tiny_images_have_what_is_defined(images):
-    found = measure_metrics(Micrograph(images[1]), Micrograph(images[1]))
-    assert found.psnr_db is None
-    assert found.identical
-    assert found.ssim == pytest.approx(1)
-    a, b = np.zeros((1, 3)), np.array([[0.0, 1.0, 2.0]])
-    found = measure_metrics(Micrograph(a), Micrograph(b))
-    assert found.ssim is None
-    assert found.psnr_db is not None
-    assert found.average_gradient == 0
-
-
-def test_sharpness_of_what_is_known():
-    image = np.random.default_rng(1).random((33, 33))
-    assert contrast(image) == pytest.approx(spatial_frequency(image) ** 2 / 2)
-    rows, columns = np.mgrid[:6, :9].astype(float)
-    assert average_gradient(3 * rows + 4 * columns) == pytest.approx(np.sqrt(12.5))
-
-
 def test_no_reference_figures_are_on_the_scale_of_255(images) -> None:
     small = measure_metrics(Micrograph(images[0]))
     deep = measure_metrics(Micrograph(images[0].astype(np.uint16) * 257))
@@ -86,17 +54,6 @@ def test_no_reference_figures_are_on_the_scale_of_255(images) -> None:
     assert deep.contrast == pytest.approx(small.contrast)
     assert deep.average_gradient == pytest.approx(small.average_gradient)
     assert small.psnr_db is None
-
-
-def test_affine_match_undoes_gain_and_offset(images) -> None:
-    clean = images[1].astype(float)
-    changed = Micrograph(0.5 * clean + 40)
-    plain = measure_metrics(changed, Micrograph(clean))
-    matched = measure_metrics(changed, Micrograph(clean), match="affine")
-    assert plain.match is None
-    assert matched.match == "affine"
-    assert (matched.gain, matched.offset) == pytest.approx((2, -80))
-    assert matched.nrmse < 1e-6 < plain.nrmse
 
 
 @pytest.mark.parametrize("level", [0, 100.1])  # one and the other side of rounding
@@ -111,51 +68,20 @@ def test_match_of_a_constant_is_blank_and_to_a_constant_refused(images, level):
     assert plain.ssim < 0.5
 
 
-def test_method_and_shares_of_pixels_are_stated():
-    grey = np.arange(100, dtype=np.uint8).reshape(10, 10)
-    grey[0] = 255
-    found = measure_metrics(Micrograph(grey), Micrograph(grey // 2), match="affine")
-    assert found.method.startswith("data range 255 (assumed: full scale of the type); ")
-    assert f"matched with gain {found.gain:.4g} and offset" in found.method
-    levels = measure_histogram(Micrograph(grey))
-    assert (levels.missing_percent, levels.saturated_percent) == (0, 10)
-    real = grey.astype(float)
-    real[:2] = np.nan
-    levels = measure_histogram(Micrograph(real))
-    assert levels.missing_percent == pytest.approx(20)
-    assert levels.saturated_percent is None
-
-
-def test_an_image_without_a_range_of_grey_values_is_refused_by_its_name():
-    flat = Micrograph(np.full((9, 9), 3.0), name="flat")
-    with refused(OptionError, "image-blank", match=" flat "):
-        measure_metrics(flat)
-
-
 def test_data_range_follows_the_type_of_the_reference() -> None:
     real = Micrograph(np.array([[-1.0, 4.0], [0.0, 0.0]]))
     byte = Micrograph(np.array([[1, 2], [3, 4]], np.uint8))
     short = Micrograph(byte.data.astype(np.int16))
-    truth = Micrograph(byte.data > 2)
     assert measure_metrics(byte).data_range == 255
     assert measure_metrics(short).data_range == 65535
     assert measure_metrics(byte, real).data_range == 5
     assert measure_metrics(real, byte).data_range == 255
-    assert measure_metrics(truth).data_range == 1
-
-
-def test_a_stated_depth_beyond_double_precision_is_the_range():
-    top = 2**54 - 1  # rounds to 2**54 in double precision
-    values = np.array([[top // 2, top]], np.uint64)
-    found = measure_metrics(Micrograph(values, metadata={"significant_bits": 54}))
-    assert (found.data_range, found.data_range_from) == (float(top), "file")
 
 
 def test_one_range_serves_images_of_two_types():
     rng = np.random.default_rng(0)
     byte = rng.integers(0, 255, (20, 20)).astype(np.uint8)
-    bits = {"significant_bits": 12}
-    deep = Micrograph(byte * np.uint16(16), metadata=bits)
+    deep = Micrograph(byte * np.uint16(16), metadata={"significant_bits": 12})
     # 8 bits in 16, of which the file states nothing, against 8 bits
     found = measure_metrics(Micrograph(byte), Micrograph(byte.astype(np.uint16) + 1))
     assert (found.data_range, found.data_range_from) == (255, "type")
@@ -170,10 +96,6 @@ def test_one_range_serves_images_of_two_types():
             measure_metrics(*pair)
         own = 255 if pair[1].dtype == np.uint8 else 4095
         assert measure_metrics(*pair, match="affine").data_range == own
-        assert measure_metrics(*pair, data_range=4095).data_range_from == "given"
-    real = Micrograph(byte.astype(np.float32))
-    assert measure_metrics(real, Micrograph(byte)).data_range == 255
-    assert measure_metrics(Micrograph(byte), real).data_range_from == "values"
 
 
 def test_bad_input_is_refused(images):
@@ -181,23 +103,18 @@ def test_bad_input_is_refused(images):
     with refused(ShapeError, "sizes-differ"):
         measure_metrics(Micrograph(a), Micrograph(b[1:]))
     with refused(OptionError, "out-of-range"):
-        measure_metrics(Micrograph(a), data_range=-1)
+        measure_metrics(Micrograph(a), data_range=1e300)
     with refused(OptionError, "second-image-missing"):
         measure_metrics(Micrograph(a), match="affine")
     with refused(OptionError, "image-blank"):
         measure_metrics(Micrograph(np.ones((3, 3))))
-    with refused(ReadError, "no-finite-values"):
-        measure_metrics(Micrograph(np.full((3, 3), np.nan)), data_range=1)
     left = np.arange(57) < 20
     halves = np.where(left, np.nan, b), np.where(left, b, np.nan)
     with refused(ReadError, "no-finite-values"):
         measure_metrics(*map(Micrograph, halves), data_range=1)
-    gap = np.where(left, np.nan, a)
-    pair = (Micrograph(gap, (5.0, 5.0)), Micrograph(b, (5.0, 5.0)))
+    pair = (Micrograph(image, (5.0, 5.0)) for image in (halves[0], b))
     with refused(ReadError, "pixels-missing"):
         measure_metrics(*pair, data_range=1, cut_off_nm=50)
-    with refused(OptionError, "out-of-range"):
-        measure_metrics(Micrograph(images[0]), data_range=1e300)
 
 
 @pytest.mark.parametrize("factor", [1e-150, 1e300])
@@ -210,22 +127,6 @@ def test_figures_do_not_depend_on_the_unit_of_grey_levels(images, factor):
     for name in ("psnr_db", "ssim", "nrmse", "contrast", "gain"):
         assert getattr(other, name) == pytest.approx(getattr(plain, name))
     assert other.offset == pytest.approx(plain.offset * factor)
-
-
-def test_errors_of_parts_add_up_to_the_whole(images) -> None:
-    a, b = (image.astype(float) for image in images)
-    parts = sum_section_errors(a, b)
-    assert parts.shape == (16,)
-    assert parts.sum() == pytest.approx(((a - b) ** 2).sum())
-    assert parts[0] == pytest.approx(((a - b)[:10, :14] ** 2).sum())
-    assert parts[-1] == pytest.approx(((a - b)[30:, 42:] ** 2).sum())
-
-
-@pytest.mark.parametrize("shape", [(1, 64), (2, 64), (64, 3), (3, 3)])
-def test_no_pixel_of_a_narrow_image_counts_twice(shape):
-    assert (
-        sum_section_errors(np.zeros(shape), np.ones(shape)).sum() == shape[0] * shape[1]
-    )
 
 
 def test_gain_is_the_difference_of_psnr_and_its_error_the_jackknifes(images):
@@ -241,18 +142,9 @@ def test_gain_is_the_difference_of_psnr_and_its_error_the_jackknifes(images):
     rows = [np.delete(np.arange(16), at) for at in range(16)]
     each = [10 * np.log10(before[kept].sum() / after[kept].sum()) for kept in rows]
     assert error == pytest.approx(np.sqrt(15 * np.var(each)))
-    assert compute_psnr_gain(after, after) == (0, 0)
-    some, none = np.arange(1.0, 17.0), np.zeros(16)
-    assert (
-        compute_psnr_gain(none, some) == compute_psnr_gain(some, none) == (None, None)
-    )
-    assert compute_psnr_gain(some, np.full(16, np.inf)) == (None, None)
-    alone = none.copy()
-    alone[3] = 5.0  # without that part nothing is left to compare
-    assert compute_psnr_gain(alone, some) == (
-        pytest.approx(10 * np.log10(136 / 5)),
-        None,
-    )
+    assert compute_psnr_gain(np.zeros(16), before) == (None, None)
+    alone = np.where(np.arange(16) == 3, 5.0, 0)  # nothing is left without that part
+    assert compute_psnr_gain(alone, before)[1] is None
 
 
 @pytest.mark.parametrize(
@@ -271,71 +163,18 @@ def test_pixels_and_places_of_both_are_compared(images, measure):
 def test_missing_pixels_are_left_out(rng):
     truth = rng.random((40, 50))
     image = truth + rng.normal(0, 0.1, truth.shape)
-    whole = measure_metrics(
-        Micrograph(image[:, 20:]), Micrograph(truth[:, 20:]), data_range=1
-    )
+    cut = Micrograph(image[:, 20:]), Micrograph(truth[:, 20:])
     gaps = image.copy(), truth.copy()
     gaps[0][:, :13], gaps[1][:, 13:20] = np.nan, np.inf
-    found = measure_metrics(*map(Micrograph, gaps), data_range=1)
-    for name in ("psnr_db", "ssim", "nrmse"):
-        assert getattr(found, name) == pytest.approx(getattr(whole, name), abs=1e-9)
+    for match in (None, "affine"):
+        how = {"data_range": 1, "match": match}
+        found, whole = (
+            measure_metrics(*map(Micrograph, gaps), **how),
+            measure_metrics(*cut, **how),
+        )
+        for name in ("psnr_db", "ssim", "nrmse"):
+            assert getattr(found, name) == pytest.approx(getattr(whole, name), abs=1e-9)
     alone = measure_metrics(Micrograph(gaps[0]), data_range=1)
-    cut = measure_metrics(Micrograph(image[:, 13:]), data_range=1)
+    part = measure_metrics(Micrograph(image[:, 13:]), data_range=1)
     for name in ("average_gradient", "contrast", "spatial_frequency"):
-        assert getattr(alone, name) == pytest.approx(getattr(cut, name), rel=1e-9)
-    fitted = measure_metrics(
-        Micrograph(3 * gaps[0] + 7), Micrograph(gaps[1]), data_range=1, match="affine"
-    )
-    near = measure_metrics(
-        Micrograph(image[:, 20:]),
-        Micrograph(truth[:, 20:]),
-        data_range=1,
-        match="affine",
-    )
-    assert fitted.psnr_db == pytest.approx(near.psnr_db, abs=1e-9)
-    gaps[0][::9], gaps[0][:, ::9] = np.nan, np.nan
-    small = measure_metrics(*map(Micrograph, gaps), data_range=1)
-    assert small.ssim is None
-    assert "every window of 11 px has gaps" in small.missing_ssim_reason
-
-
-def made_metrics(**known):
-    sharpness = {"average_gradient": 1.0, "contrast": 1.0, "spatial_frequency": 1.0}
-    return Metrics(**(sharpness | {"data_range": 4095.0} | known))
-
-
-@pytest.mark.parametrize(
-    ("origin", "basis"),
-    [
-        ("given", "as set"),
-        ("file", "12 bits, as stated in the file"),
-        ("type", "assumed: full scale of the type"),
-        ("values", "span of the values, as their type has no full scale"),
-    ],
-)
-def test_a_psnr_is_an_error_in_per_cent_of_a_range_from_somewhere(origin, basis):
-    found = made_metrics(psnr_db=20.0, data_range_from=origin)
-    assert (
-        found.relative_error_text
-        == f"RMS error of 10 % of the data range, 4095 ({basis})"
-    )
-    assert found.missing_ssim_reason == (
-        "the images are smaller than 11 px, or every window of 11 px has gaps"
-    )
-    assert found.missing_psnr_reason is None
-
-
-def test_values_that_lack_have_a_reason_only_beside_a_reference():
-    alone = made_metrics()
-    assert (
-        alone.relative_error_text,
-        alone.missing_psnr_reason,
-        alone.missing_ssim_reason,
-    ) == (None, None, None)
-    assert alone.match_text is None
-    same = made_metrics(identical=True)
-    assert same.missing_psnr_reason == "infinite: all pixels are equal"
-    assert same.missing_ssim_reason is not None
-    assert made_metrics(psnr_db=3.0, ssim=0.5).missing_ssim_reason is None
-    fitted = made_metrics(match="affine", gain=1.23456, offset=-2.0)
-    assert fitted.match_text == "gain 1.235, offset -2 grey levels"
+        assert getattr(alone, name) == pytest.approx(getattr(part, name), rel=1e-9)

@@ -2,7 +2,6 @@ import dask.array as da
 import numpy as np
 import pytest
 
-import napari_semsr as semsr
 from napari_semsr.analysis import (
     SpectrumOptions,
     compute_radial_spectrum,
@@ -20,9 +19,7 @@ from napari_semsr.core import (
 from tests.refusals import refused
 
 
-@pytest.mark.parametrize(
-    ("shape", "tukey"), [((64, 64), 0.5), ((51, 90), 1.0), ((51, 90), 0.0)]
-)
+@pytest.mark.parametrize(("shape", "tukey"), [((64, 64), 0.5), ((51, 90), 0.0)])
 def test_white_noise_has_its_variance_at_every_frequency(shape, tukey):
     noise = 3 * np.random.default_rng(0).standard_normal(shape) + 100
     found = compute_radial_spectrum(Micrograph(noise), SpectrumOptions(tukey=tukey))
@@ -39,29 +36,6 @@ def test_a_wave_peaks_at_its_physical_frequency() -> None:
     assert peak == pytest.approx(1000 / 160, abs=1000 / (96 * 20))
 
 
-@pytest.mark.parametrize("shape", [(16, 16), (15, 22)])
-def test_centred_spectrum_is_that_of_the_full_transform(shape):
-    image = np.random.default_rng(1).standard_normal(shape)
-    found = measure_spectrum(Micrograph(image), SpectrumOptions(tukey=0)).image
-    full = np.abs(np.fft.fftshift(np.fft.fft2(image - image.mean()))) ** 2 / image.size
-    floor = full.max() * 1e-12
-    np.testing.assert_allclose(
-        found.data, np.log10(np.maximum(full, floor)), atol=1e-3, rtol=1e-4
-    )
-    middle = (shape[0] // 2, shape[1] // 2)
-    assert found.data[middle] == found.data.min()
-
-
-def test_axes_are_frequencies() -> None:
-    image = Micrograph(np.eye(8), pixel_size_nm=parse_pixel_size((10.0, 20.0)))
-    found = measure_spectrum(image)
-    step = (1000 / 80, 1000 / 160)
-    assert found.image.scale == pytest.approx(step)
-    assert found.image.origin == pytest.approx((-4 * step[0], -4 * step[1]))
-    assert found.image.metadata["frequency_unit"] == "1/um"
-    assert found.radial.power.shape == found.radial.frequency_per_px.shape
-
-
 def test_an_image_without_contrast_is_refused() -> None:
     with refused(ShapeError, "image-blank", match="blank"):
         compute_radial_spectrum(
@@ -76,13 +50,7 @@ def test_missing_pixels_are_refused() -> None:
 
 @pytest.mark.parametrize(
     ("measure", "images"),
-    [
-        *(
-            (measure, 1)
-            for measure in (compute_radial_spectrum, measure_spectrum, measure_frc)
-        ),
-        *((measure, 2) for measure in (measure_frc, measure_metrics)),
-    ],
+    [(measure_spectrum, 1), (measure_frc, 2), (measure_metrics, 2)],
 )
 def test_what_memory_cannot_hold_is_refused_before_it_is_read(measure, images):
     side = 1 << 24  # of which no machine holds a square
@@ -90,10 +58,3 @@ def test_what_memory_cannot_hold_is_refused_before_it_is_read(measure, images):
     image = Micrograph(pixels, parse_pixel_size(5), "huge")
     with refused(DeviceMemoryError, "memory", match=r"16777216 x 16777216 px"):
         measure(*[image] * images)
-
-
-def test_half_the_power_of_a_wave_lies_below_its_frequency():
-    rows = np.sin(2 * np.pi * np.arange(64) / 8)[:, None] * np.ones((1, 64))
-    found = semsr.spectrum(rows, pixel_size_nm=4)
-    assert found.frequency_50_per_px == pytest.approx(1 / 8, rel=0.01)
-    assert found.frequency_50_per_um == pytest.approx(1000 / 32, rel=0.01)

@@ -83,13 +83,16 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "norm": lambda: Strided(nn.InstanceNorm2d),
     "global": Global,
     "tiny": Tiny,
-    "default": lambda: build_network("two-scale", {"width": 8}),
+    "finer": lambda: build_network("two-scale", {"width": 8, "scale": 2}),
+    "place": lambda: build_network("place", {"width": 4, "dilations": (1, 2)}),
     "informed": lambda: build_network("informed", INFORMED),
     "sharpener": lambda: build_network(
         "informed", {**INFORMED, "sharpener": (8, 8, 8)}
     ),
 }
-STRIDES = {"strided": 4, "norm": 4, "default": 4, "informed": 16, "sharpener": 16}
+STRIDES = {"strided": 4, "norm": 4, "finer": 4, "place": 2}
+STRIDES |= {"informed": 16, "sharpener": 16}
+STRIDES |= {"informed": 16, "sharpener": 16}
 SPREADS = {"informed": 0.06, "sharpener": 0.06}
 
 
@@ -102,7 +105,7 @@ def _make(kind: str, **card: Any) -> LoadedModel:
         "name": kind,
         "architecture": kind,
         "stride": STRIDES.get(kind, 1),
-        "scale": 2 if kind == "double" else 1,
+        "scale": 2 if kind in ("double", "finer") else 1,
         "receptive_field": 0,
         "input_percentiles": (1.0, 99.0),
     }

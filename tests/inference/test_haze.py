@@ -1,8 +1,5 @@
 """Haze is found once for a field and lifted alike in every window."""
 
-import dataclasses
-from collections.abc import Callable
-
 import dask.array as da
 import numpy as np
 import pytest
@@ -10,20 +7,14 @@ import pytest
 from napari_semsr.core import Box, Micrograph, run
 from napari_semsr.inference import (
     EnhanceOptions,
-    EnhanceReport,
     create_enhanced_array,
     enhance_in_memory,
 )
 from napari_semsr.inference.network_input import (
     HazeMap,
     measure_scaling,
-    read_window,
     survey_field,
 )
-from napari_semsr.models.checkpoint import LoadedModel
-
-Make = Callable[..., LoadedModel]
-Whole = Callable[[np.ndarray, LoadedModel], np.ndarray]
 
 
 @pytest.fixture
@@ -54,7 +45,7 @@ def test_tiles_equal_the_untiled_definition(make_loaded, whole, hazy, tile):
     np.testing.assert_allclose(lazy.compute(), made.array(), atol=1e-6)
 
 
-def test_haze_is_left_when_asked(make_loaded: Make, hazy: np.ndarray) -> None:
+def test_haze_is_left_when_asked(make_loaded, hazy):
     loaded = make_loaded("informed")
     asked = ({"haze": False}, {"dehaze": 0.0}, {})
     options = (EnhanceOptions(precision="fp32", **how) for how in asked)
@@ -83,38 +74,14 @@ def test_large_fields_are_seen_coarser(make_loaded, monkeypatch, hazy):
     assert haze.gain.shape == (3, 4)
 
 
-def test_wide_integers_keep_their_precision() -> None:
-    field = np.array([[10**9, 10**9 + 1]], dtype=np.int64)
-    haze = HazeMap(np.ones((1, 1), np.float32), 16, 1e9)
-    window, missing = read_window(field, Box(0, 1, 0, 2), 0.0)
-    np.testing.assert_array_equal(haze.remove_haze(window, Box(0, 1, 0, 2)), field)
-    assert missing is None
-
-
 def test_a_large_field_of_8_bits_is_looked_at_as_one_of_floats(make_loaded, rng):
     module = make_loaded("informed").module
     field = rng.integers(0, 256, (80, 4500)).astype(np.uint8)
     field[:, 3000:] //= 2
+    floats = field.astype(np.float32)
     scaling = measure_scaling(field, (0.1, 99.9))
-    wider = measure_scaling(field.astype(np.float32), (0.1, 99.9))
+    wider = measure_scaling(floats, (0.1, 99.9))
     assert (scaling.low, scaling.high) == (wider.low, wider.high)
-    short, wide = (
-        survey_field(data, module, scaling)
-        for data in (field, field.astype(np.float32))
-    )
+    short, wide = (survey_field(data, module, scaling) for data in (field, floats))
     np.testing.assert_array_equal(short.haze.gain, wide.haze.gain)
     assert (short.condition, short.rings) == (wide.condition, wide.rings)
-
-
-def test_no_haze_is_said_to_be_none():
-    figures = [0] * len(dataclasses.fields(EnhanceReport))
-    report = EnhanceReport(*figures)
-    words = {
-        gain: dataclasses.replace(report, haze_gain=gain).haze
-        for gain in (None, (1.0, 1.004), (1.0, 1.25))
-    }
-    assert [*words.values()] == [
-        None,
-        "none found: contrast is unchanged",
-        "contrast multiplied by 1.00 to 1.25 across the field",
-    ]

@@ -1,6 +1,5 @@
 """A network that is told what ails a field: by its survey, or by the user."""
 
-import math
 from collections.abc import Callable
 
 import numpy as np
@@ -8,17 +7,14 @@ import pytest
 import torch
 from scipy import ndimage
 
-from napari_semsr.core import NO_BLUR, Micrograph, OptionError, get_blur, get_noise, run
+from napari_semsr.core import Micrograph, OptionError, get_blur, get_noise, run
 from napari_semsr.core.grids import Box
 from napari_semsr.inference import (
-    create_enhanced_array,
     enhance_in_memory,
-    prepare_preview,
 )
 from napari_semsr.inference.network_input import measure_scaling, survey_field
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.models import (
-    Haze,
     InformedRestorer,
     LoadedModel,
     compute_power_spectrum,
@@ -28,7 +24,6 @@ from napari_semsr.models.architectures.informed import (
     compute_wiener_filters,
 )
 from napari_semsr.models.architectures.wiener import (
-    estimate_white_noise_floor,
     filter_images,
 )
 from napari_semsr.simulation import draw_phantom
@@ -70,7 +65,7 @@ def test_an_untrained_sharpener_is_a_wiener_filter() -> None:
     x, condition = torch.rand(1, 1, 64, 64), torch.zeros(9)
     spectrum = compute_power_spectrum(x)
     taps = filter_images(x, compute_sharpening_filters(condition[None], spectrum))
-    for denoise, deblur in ((1.0, 1.0), (1.0, 0.0), (0.5, 0.25)):
+    for denoise, deblur in ((1.0, 0.0), (0.5, 0.25)):
         how = {"denoise": denoise, "deblur": deblur, "spectrum": spectrum[0]}
         made = module.build_restorer(condition, torch.rand(12), **how)
         quiet = taps[:, 2:] - x
@@ -97,46 +92,6 @@ def test_a_known_blur_goes_to_the_sharpener_and_0_undoes_none(make_loaded, field
     np.testing.assert_allclose(tiled, told, atol=1e-5)
 
 
-@pytest.mark.broad
-def test_beside_a_known_blur_a_slight_veil_stays(make_loaded, field):
-    loaded, alone = make_loaded("sharpener"), make_loaded("sharpener")
-    alone.module.sharpener = None
-
-    def lifted(one: LoadedModel, blur: float | None) -> tuple[float, float]:
-        made = enhanced(field, one, blur_px=blur)
-        return made.metadata["enhance"]["haze_gain"]
-
-    usual = lifted(alone, None)
-    assert usual[0] < 1 < usual[1]
-    assert lifted(loaded, 1.5) == (1.0, 1.0)
-    others = [lifted(loaded, None), lifted(loaded, 0.0), lifted(alone, 1.5)]
-    assert others == [usual] * 3
-    log_gain = torch.tensor([0.02, 0.5])[:, None, None, None] * torch.randn(2, 1, 8, 8)
-    kept = Haze(log_gain, torch.zeros(2, 1, 1, 1)).drop_uncertain().log_gain
-    assert not kept[0].any()
-    assert torch.equal(kept[1], log_gain[1])
-
-
-def test_without_noise_the_filter_is_hardly_corrected(make_loaded: Make) -> None:
-    module = make_loaded("sharpener").module
-    condition = torch.full((9,), math.log(1.0 + NO_BLUR))
-    condition[7:] = 0
-    smooth = ndimage.gaussian_filter(draw_phantom("fracture", (64, 64), seed=5), 1.5)
-    x, away = torch.from_numpy(smooth)[None, None], []
-    for noise in (0.0, 0.1):
-        seen = x + noise * torch.randn_like(x)
-        spectrum = compute_power_spectrum(seen)
-        taps = filter_images(
-            seen, compute_sharpening_filters(condition[None], spectrum)
-        )
-        with torch.no_grad():
-            made = module.build_restorer(
-                condition, torch.rand(12), spectrum=spectrum[0]
-            )(seen)
-        away.append((made - taps[:, :1]).abs().mean())
-    assert away[0] < 0.2 * away[1]
-
-
 def test_a_width_that_is_too_large_is_told_and_not_undone(make_loaded: Make) -> None:
     loaded = make_loaded("sharpener")
     clear = draw_phantom("fracture", (128, 128), seed=5)
@@ -148,82 +103,13 @@ def test_a_width_that_is_too_large_is_told_and_not_undone(make_loaded: Make) -> 
     assert undone < 2.0
 
 
-def test_what_is_like_nothing_that_trained_does_not_run_away(make_loaded: Make) -> None:
+@pytest.mark.parametrize("keep", [Box(64, 80, 48, 64), Box(131, 160, 1, 40)])
+def test_a_part_is_that_of_the_whole(make_loaded, keep):
     made = make_loaded("informed").module.build_restorer(torch.randn(9), torch.rand(12))
-    torch.nn.init.normal_(made.head.weight, std=1e6)
-    x = torch.rand(1, 1, 64, 48)
-    x[0, 0, 5, 5] = 40.0
-    with torch.no_grad():
-        away = (made(x) - x).abs()
-    assert (away <= 1.0001 * (1 + x.abs())).all()
-    assert away.max() > 1
-
-
-def test_turned_poses_know_a_slanted_line(make_loaded: Make) -> None:
-    loaded = make_loaded("sharpener")
-    torch.nn.init.zeros_(loaded.module.sharpener.local.head.weight)
-    y, x = np.indices((128, 128))
-    clear = np.where((x + y) % 10 < 5, 0.8, 0.2)
-    low = ndimage.gaussian_filter(clear, 1.2)
-    low += 0.03 * np.random.default_rng(2).standard_normal(clear.shape)
-    low = low.astype(np.float32)
-    one, turned = (
-        enhanced(low, loaded, blur_px=1.2, self_ensemble=on).array()
-        for on in (False, True)
-    )
-    inner = np.s_[16:-16, 16:-16]
-    errors = [np.square(made - clear)[inner].mean() for made in (one, turned)]
-    assert errors[1] < 1.1 * errors[0]
-
-
-@pytest.mark.parametrize("noise", [None, 0.05])
-def test_no_pixel_leaves_the_filter_by_more_than_half_the_noise(make_loaded, noise):
-    module = make_loaded("sharpener").module
-    torch.nn.init.normal_(module.sharpener.local.head.weight, std=10.0)
-    condition = torch.full((9,), math.log(2.0 + NO_BLUR))
-    condition[7:] = 0
-    x = 0.45 + 0.1 * torch.rand(1, 1, 64, 64)
-    spectrum = compute_power_spectrum(x)
-    known = None if noise is None else torch.tensor([noise])
-    taps = filter_images(
-        x, compute_sharpening_filters(condition[None], spectrum, known)
-    )
-    deviation = estimate_white_noise_floor(spectrum).sqrt() if noise is None else known
-    for denoise, deblur in ((1.0, 1.0), (0.5, 0.25)):
-        how = {"denoise": denoise, "deblur": deblur, "noise": noise}
-        made = module.build_restorer(
-            condition, torch.rand(12), spectrum=spectrum[0], **how
-        )
-        filters = denoise * (taps[:, 2:] - x) + deblur * (taps[:, :1] - taps[:, 2:])
-        with torch.no_grad():
-            away = (made(x) - x - filters).abs().max() / deviation
-        assert float(away) == pytest.approx((denoise + deblur) / 2, rel=1e-3)
-
-
-@pytest.mark.parametrize(
-    "keep", [Box(64, 80, 48, 64), Box(0, 33, 90, 128), Box(131, 160, 1, 40)]
-)
-def test_a_part_is_that_of_the_whole(make_loaded: Make, keep: Box) -> None:
-    made = make_loaded("informed").module.build_restorer(torch.randn(9), torch.rand(12))
-    shown: list[int] = []
-    made.head.register_forward_pre_hook(lambda _, given: shown.append(given[0].numel()))
     x = torch.rand(1, 1, 160, 128)
     with torch.no_grad():
         whole, part = made(x), made(x, keep)
     torch.testing.assert_close(part, whole[..., *keep.slices], atol=1e-6, rtol=1e-5)
-    assert shown[1] < shown[0] / 4
-
-
-@pytest.mark.broad
-def test_a_narrower_halo_keeps_to_its_tolerance(make_loaded, rng):
-    loaded = make_loaded("informed")
-    field = rng.random((192, 176), dtype=np.float32)
-    exact = enhanced(field, loaded, tile=32)
-    near = enhanced(field, loaded, tile=32, halo_tolerance=0.01)
-    halos = [made.metadata["enhance"]["halo_px"] for made in (near, exact)]
-    assert 16 < halos[0] < halos[1]
-    away = np.abs(near.array() - exact.array()).max()
-    assert away <= 0.01 * np.ptp(exact.array())
 
 
 def test_strength_of_zero_leaves_the_field(make_loaded, field):
@@ -246,34 +132,7 @@ def test_noise_and_blur_are_told_and_overruled(make_loaded, field):
     assert said["noise_percent"] == pytest.approx(100 * get_noise(condition))
     assert said["blur_px"] == pytest.approx(get_blur(condition))
     other = enhanced(field, loaded, noise_percent=20.0, blur_px=1.5)
-    assert other.metadata["enhance"]["noise_percent"] == pytest.approx(20.0)
-    assert other.metadata["enhance"]["blur_px"] == pytest.approx(1.5)
+    said = other.metadata["enhance"]
+    assert said["noise_percent"] == pytest.approx(20.0)
+    assert said["blur_px"] == pytest.approx(1.5)
     assert np.abs(other.array() - found.array()).max() > 1e-4
-
-
-@pytest.mark.broad
-@pytest.mark.parametrize("asked", [{"noise_percent": 5.0}, {"self_ensemble": True}])
-def test_preview_and_lazy_show_what_a_run_shows(make_loaded, field, asked):
-    loaded = make_loaded("informed")
-    options = EnhanceOptions(precision="fp32", tile=32, **asked)
-    whole = enhanced(field, loaded, tile=32, **asked).array()
-    boxes = prepare_preview(Micrograph(field), loaded, options)
-    place, made = boxes.enhance(Box(16, 60, 20, 70))
-    np.testing.assert_allclose(made, whole[place.slices], atol=1e-5)
-    lazy = create_enhanced_array(Micrograph(field), loaded, options)
-    np.testing.assert_allclose(lazy.compute(), whole, atol=1e-5)
-    # the model itself was not changed by any field
-    part = create_enhanced_array(Micrograph(field[:40]), loaded, options).compute()
-    assert part.shape == (40, 118)
-
-
-@pytest.mark.broad
-def test_large_fields_are_judged_in_windows(make_loaded, monkeypatch, field):
-    loaded = make_loaded("informed")
-    scaling = measure_scaling(field, (1, 99))
-    near = survey_field(field, loaded.module, scaling)
-    monkeypatch.setattr("napari_semsr.inference.network_input.LARGEST_MAP", 4)
-    far = survey_field(field, loaded.module, scaling)
-    assert far.haze.pitch == 32
-    assert near.condition != far.condition
-    np.testing.assert_allclose(near.condition, far.condition, atol=1.0)

@@ -5,8 +5,6 @@ import pytest
 from napari_semsr.core import Box, ReadError
 from napari_semsr.inference.network_input import (
     Scaling,
-    get_source_box,
-    mask_missing_pixels,
     measure_scaling,
     read_window,
 )
@@ -41,19 +39,15 @@ def test_missing_pixels_are_filled_alike_however_the_field_is_cut(rng):
     field = rng.random((90, 86)).astype(np.float32)
     field[rng.random(field.shape) < 0.2] = np.nan
     field[10:84, 8:82] = np.inf
-    box = Box(0, 92, 0, 88)
-    full, missing = read_window(field, box, 0.5)
+    full, missing = read_window(field, Box(0, 92, 0, 88), 0.5)
     assert np.isfinite(full).all()
-    assert missing.sum() >= (~np.isfinite(field)).sum()
     assert full[47, 45] == np.float32(0.5)
     known = np.isfinite(field)
     np.testing.assert_array_equal(full[:90, :86][known], field[known])
-    parts = Box(4, 12, 0, 8), Box(80, 92, 76, 88), Box(11, 12, 9, 10)
-    for part in (*parts, Box(20, 70, 20, 60)):
+    for part in (Box(4, 12, 0, 8), Box(80, 92, 76, 88), Box(20, 70, 20, 60)):
         filled, gone = read_window(da.from_array(field, chunks=7), part, 0.5)
         np.testing.assert_array_equal(filled, full[part.slices])
-        if gone is not None:
-            np.testing.assert_array_equal(gone, missing[part.slices])
+        np.testing.assert_array_equal(gone, missing[part.slices])
 
 
 def test_a_wide_gap_goes_on_with_what_lies_beside_it():
@@ -64,13 +58,3 @@ def test_a_wide_gap_goes_on_with_what_lies_beside_it():
     np.testing.assert_array_equal(filled[:, :54], 10)
     np.testing.assert_array_equal(filled[:, 54:56], 90)
     np.testing.assert_array_equal(filled[:, 56:], 200)
-
-
-def test_source_box_holds_all_that_is_read_and_set_missing_every_finer_pixel():
-    assert get_source_box(Box(48, 56, 0, 8), (90, 90)) == Box(24, 80, 0, 32)
-    assert get_source_box(Box(0, 4, 0, 4), (1, 3)) == Box(0, 1, 0, 3)
-    missing = np.array([[True, False], [False, False]])
-    result = np.zeros((4, 4), np.float32)
-    mask_missing_pixels(result, missing, 2)
-    assert np.isnan(result[:2, :2]).all()
-    assert np.isfinite(result).sum() == 12

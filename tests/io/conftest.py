@@ -1,51 +1,41 @@
 """Small files with vendor tags, forged for the tests of reading."""
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
 import tifffile
 
-Forge = Callable[..., Path]
-
-ZEISS = """{numbers}
-DP_IMAGE_STORE
-Store resolution = {store}
-AP_WIDTH
-Width = {width}
-AP_PIXEL_SIZE
-Pixel Size = 1.111 nm
-AP_IMAGE_PIXEL_SIZE
-Image Pixel Size = {pixel}
-SV_VERSION
-Version = {version}
+ZEISS = """0\r
+0\r
+0\r
+{number}\r
+2.0e+03\r
+DP_IMAGE_STORE\r
+Store resolution = {store}\r
+AP_WIDTH\r
+Width = {width}\r
+AP_PIXEL_SIZE\r
+Pixel Size = 1.111 nm\r
+AP_IMAGE_PIXEL_SIZE\r
+Image Pixel Size = {pixel}\r
+SV_VERSION\r
+Version = {version}\r
 """
 
 
 @pytest.fixture
-def grey(rng: np.random.Generator) -> np.ndarray:
+def grey(rng):
     """A small 8-bit image with odd sides."""
     return rng.integers(0, 256, (37, 53)).astype(np.uint8)
 
 
 @pytest.fixture
-def forge(tmp_path: Path) -> Forge:
+def forge(tmp_path):
     """Write a TIFF, with private tags given as text."""
 
-    def write(
-        data: Any,
-        name: str = "a.tif",
-        tags: dict[int, str] | None = None,
-        orientation: int | None = None,
-        **options: Any,
-    ) -> Path:
+    def write(data, name="a.tif", tags=None, orientation=None, **options):
         path = tmp_path / name
-        extra: list[Any] = [
-            (code, 7, len(text.encode("cp1252")), text.encode("cp1252"), True)
-            for code, text in (tags or {}).items()
-        ]
+        texts = {code: text.encode("cp1252") for code, text in (tags or {}).items()}
+        extra = [(code, 7, len(text), text, True) for code, text in texts.items()]
         if orientation is not None:
             extra.append((274, 3, 1, orientation, True))
         options.setdefault("metadata", None)
@@ -56,18 +46,12 @@ def forge(tmp_path: Path) -> Forge:
 
 
 @pytest.fixture
-def fei(forge: Forge) -> Forge:
+def fei(forge):
     """Write an FEI TIFF; the header tells of `rows` rows without the bar."""
 
     def write(
-        data: np.ndarray,
-        *,
-        pixel: str = "7.70833e-09",
-        rows: int | str = 30,
-        columns: int | str | None = None,
-        tag: int = 34682,
-        **options: Any,
-    ) -> Path:
+        data, *, pixel="7.70833e-09", rows=30, columns=None, tag=34682, **options
+    ):
         columns = data.shape[1] if columns is None else columns
         text = (
             "[System]\r\nSystemType=Teneo\r\n[Beam]\r\nScan=EScan\r\n"
@@ -80,26 +64,23 @@ def fei(forge: Forge) -> Forge:
 
 
 @pytest.fixture
-def zeiss(forge: Forge) -> Forge:
+def zeiss(forge):
     """Write a Zeiss TIFF."""
 
-    def write(
-        data: np.ndarray,
-        *,
-        pixel: str = "55.82 nm",
-        number: str = "5.5825e-08",
-        store: str | None = None,
-        width: str | None = None,
-        version: str = "V06.03.00.00 : 15-Dec-17",
-        **options: Any,
-    ) -> Path:
-        text = ZEISS.format(
-            numbers=f"0\n0\n0\n{number}\n2.0e+03",
-            store=store or f"{data.shape[1]} * {data.shape[0]}",
-            width=width or "",
-            pixel=pixel,
-            version=version,
-        )
-        return forge(data, tags={34118: text.replace("\n", "\r\n")}, **options)
+    def write(data, **said):
+        said.setdefault("pixel", "55.82 nm")
+        said.setdefault("number", "5.5825e-08")
+        said.setdefault("store", f"{data.shape[1]} * {data.shape[0]}")
+        said.setdefault("version", "V06.03.00.00 : 15-Dec-17")
+        text = ZEISS.format(**said | {"width": said.get("width") or ""})
+        return forge(data, tags={34118: text})
 
     return write
+
+
+@pytest.fixture(params=[False, True], ids=["whole", "lazy"])
+def lazily(request, monkeypatch):
+    """Read into memory, or lazily."""
+    if request.param:
+        monkeypatch.setattr("napari_semsr.io.read_image.LAZY_BYTES", 0)
+    return request.param

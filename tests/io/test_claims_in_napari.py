@@ -21,27 +21,16 @@ from tests.refusals import refused
 MANIFEST = Path(__file__).resolve().parents[2] / "src" / "napari_semsr" / "napari.yaml"
 
 
-@pytest.fixture(scope="module")
-def patterns():
+def test_what_napari_reads_as_well_brings_up_no_choice_of_readers():
     (reader,) = PluginManifest.from_file(MANIFEST).contributions.readers
-    return reader.filename_patterns
 
+    def is_offered(name):
+        return any(fnmatch(name, pattern) for pattern in reader.filename_patterns)
 
-@pytest.mark.parametrize(
-    "name",
-    ["a.png", "a.jpg", "a.jpeg", "a.bmp", "a.json", "project.json", "a.h5", "a.hdf5",
-     "a.nxs", "a.zarr", "a.npy"],
-)  # fmt: skip
-def test_what_napari_reads_as_well_brings_up_no_choice_of_readers(patterns, name):
-    assert not any(fnmatch(name, pattern) for pattern in patterns)
-
-
-def test_what_bears_a_pixel_size_is_offered(patterns):
-    microscopes = {"*.dm3", "*.dm4", "*.ser", "*.emd", "*.mrc", "*.mrcs"}
-    assert microscopes <= set(patterns)  # which napari reads none of
-    assert len(set(patterns) - microscopes) <= 7
-    for name in ("a.tif", "a.ome.tiff", "a.ome.zarr", "a.czi", "a.semsr"):
-        assert any(fnmatch(name, pattern) for pattern in patterns)
+    for name in ("a.png", "a.jpg", "a.json", "project.json", "a.h5", "a.zarr", "a.npy"):
+        assert not is_offered(name), name
+    for name in ("a.tif", "a.ome.tiff", "a.ome.zarr", "a.czi", "a.dm4", "a.semsr"):
+        assert is_offered(name), name
 
 
 def colour(folder):
@@ -51,11 +40,6 @@ def colour(folder):
 def imagej(folder):
     data = np.zeros((2, 3, 8, 9), np.uint16)
     tifffile.imwrite(folder / "a.tif", data, imagej=True, metadata={"axes": "ZCYX"})
-
-
-def ome(folder):
-    data = np.zeros((2, 3, 8, 9), np.uint16)
-    tifffile.imwrite(folder / "a.ome.tif", data, metadata={"axes": "TZYX"})
 
 
 def shaped(folder):
@@ -69,16 +53,9 @@ def complex_values(folder):
 
 def complex_store(folder):
     group = zarr.open_group(folder / "a.ome.zarr", mode="w")
-    array = group.create_array("0", shape=(8, 9), dtype="complex64")
-    group.attrs["ome"] = {"version": "0.5", "multiscales": [{"axes": [], "datasets": [
-        {"path": "0"}]}]}  # fmt: skip
-    array[:] = 1j
-
-
-def former_complex_store(folder):
-    group = zarr.open_group(folder / "a.zarr", mode="w", zarr_format=2)
     group.create_array("0", data=np.ones((8, 9), np.complex64))
-    group.attrs["multiscales"] = [{"version": "0.4", "datasets": [{"path": "0"}]}]
+    image = {"axes": [], "datasets": [{"path": "0"}]}
+    group.attrs["ome"] = {"version": "0.5", "multiscales": [image]}
 
 
 def foreign_store(folder):
@@ -94,16 +71,10 @@ def pictures(folder):
         tifffile.imwrite(place / name, np.zeros((8, 9), np.uint8))
 
 
-def texts(folder):
-    (folder / "notes").mkdir()
-    (folder / "notes" / "a.txt").write_text("b", encoding="utf-8")
-
-
 @pytest.mark.parametrize(
     "make",
-    [colour, imagej, ome, shaped, complex_values, complex_store, former_complex_store,
-     foreign_store, pictures, texts],
-)  # fmt: skip
+    [colour, imagej, shaped, complex_values, complex_store, foreign_store, pictures],
+)
 def test_other_programs_are_left_what_other_readers_read_better(
     tmp_path, make, monkeypatch
 ):
@@ -116,20 +87,17 @@ def test_other_programs_are_left_what_other_readers_read_better(
 
 def test_what_is_ours_is_taken(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "napari", None)
-    grey = Micrograph(np.zeros((8, 9), np.float32), (5.0, 5.0))
+    grey = np.zeros((8, 9), np.float32)
     for name in ("a.tif", "a.ome.tif", "a.ome.zarr"):
-        write(grey, tmp_path / name)
-        assert get_reader(str(tmp_path / name)) is not None, name
+        write(Micrograph(grey, (5.0, 5.0)), tmp_path / name)
     tifffile.imwrite(tmp_path / "stack.tif", np.zeros((5, 8, 9), np.uint16))
-    assert get_reader(str(tmp_path / "stack.tif")) is not None
-    scan = tmp_path / "scan"
-    scan.mkdir()
-    tifffile.imwrite(scan / "a.tif", np.zeros((8, 9), np.uint8))
-    (scan / "positions.csv").write_text("frame,y_px,x_px\na.tif,0,0\n", "utf-8")
-    assert get_reader(str(scan)) is not None
+    for path in [*tmp_path.iterdir()]:
+        assert get_reader(str(path)) is not None, path
+    (tmp_path / "positions.csv").write_text("frame,y_px,x_px\na.tif,0,0\n", "utf-8")
+    assert get_reader(str(tmp_path)) is not None
 
 
-@pytest.mark.parametrize("content", [b"", b"II*\0", b"MM\0*\0\0\0\x08\0\0"], ids=repr)
+@pytest.mark.parametrize("content", [b"", b"II*\0"], ids=repr)
 def test_damaged_files_are_left_alone(tmp_path, content, monkeypatch):
     monkeypatch.setitem(sys.modules, "napari", None)
     path = tmp_path / "a.tif"
@@ -138,12 +106,9 @@ def test_damaged_files_are_left_alone(tmp_path, content, monkeypatch):
     assert get_reader(str(tmp_path / "gone.tif")) is None
 
 
-@pytest.mark.parametrize("name", ["a.dm4", "a.czi", "a.mrc"])
-@pytest.mark.parametrize("content", [b"", b"abc"])
+@pytest.mark.parametrize(("name", "content"), [("a.dm4", b"abc"), ("a.mrc", b"")])
 def test_a_file_too_short_for_an_image_is_refused_in_our_words(tmp_path, name, content):
     path = tmp_path / name
     path.write_bytes(content)
-    read = get_reader(str(path))
-    assert read is not None
     with refused(ReadError, "format-unknown" if content else "file-empty"):
-        read(str(path))
+        get_reader(str(path))(str(path))

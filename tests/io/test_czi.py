@@ -1,7 +1,5 @@
 """CZI of one tile or several, in colour, of channels and planes, and packed."""
 
-import errno
-import os
 from collections import Counter
 
 import imagecodecs
@@ -24,11 +22,6 @@ def pixels(rng):
     return rng.integers(0, 60_000, (24, 20)).astype(np.uint16)
 
 
-def split(pixels):
-    """Put the low bytes of all pixels before the high ones."""
-    return pixels.view(np.uint8).reshape(-1, 2).T.tobytes()
-
-
 def zstd(data):
     return bytes(imagecodecs.zstd_encode(data))
 
@@ -39,8 +32,11 @@ PACKINGS = {
     "jpeg xr": (4, lambda p: bytes(imagecodecs.jpegxr_encode(p, level=1.0))),
     "zstd0": (5, lambda p: zstd(p.tobytes())),
     "zstd1": (6, lambda p: b"\x01" + zstd(p.tobytes())),
-    "zstd1 whole": (6, lambda p: b"\x03\x01\x00" + zstd(p.tobytes())),
-    "zstd1 split": (6, lambda p: b"\x03\x01\x01" + zstd(split(p))),
+    # the low bytes of all pixels before the high ones
+    "zstd1 split": (
+        6,
+        lambda p: b"\x03\x01\x01" + zstd(p.view("u1").reshape(-1, 2).T.tobytes()),
+    ),
     "zstd1 not packed": (6, np.ndarray.tobytes),
 }
 
@@ -50,14 +46,6 @@ def test_tiles_are_unpacked(tmp_path, pixels, name):
     how, pack = PACKINGS[name]
     path = write_czi(tmp_path / "a.czi", [pixels], how=how, pack=pack)
     assert np.array_equal(registry.read(path).array(), pixels)
-
-
-def test_tiles_of_jpeg_are_unpacked(tmp_path):
-    smooth = np.tile(np.arange(0, 240, 4, dtype=np.uint8), (40, 1))
-    pack = imagecodecs.jpeg_encode
-    path = write_czi(tmp_path / "a.czi", [smooth], how=1, pack=lambda p: bytes(pack(p)))
-    found = registry.read(path).array()
-    assert np.abs(found.astype(int) - smooth).max() <= 4
 
 
 def test_an_unknown_compression_is_named_and_no_damage(tmp_path, pixels):
@@ -82,31 +70,6 @@ def test_one_tile_opens_by_every_way(tmp_path, pixels):
         run(open_frames(path))
 
 
-def test_a_folder_of_single_tiles_is_a_scan(tmp_path, pixels):
-    for name in "ab":
-        write_czi(tmp_path / f"{name}.czi", [pixels + ord(name)])
-    scan = run(open_frames(tmp_path))
-    assert scan.names == ("a.czi", "b.czi")
-    assert scan.pixel_size_nm == (5.0, 5.0)
-    assert np.array_equal(scan.read(1), pixels + ord("b"))
-
-
-def test_tiles_of_scenes_are_told_apart(tmp_path, pixels):
-    tiles = [pixels + step for step in range(4)]
-    places = [(0, 1), (0, 0), (1, 0), (1, 1)]
-    starts = [
-        {"X": 100 * scene, "Y": 20 * tile, "S": scene, "M": tile}
-        for scene, tile in places
-    ]
-    path = write_czi(tmp_path / "a.czi", tiles, starts=starts)
-    scan = run(open_frames(path))
-    assert scan.nominal_px.tolist() == [[0, 0], [20, 0], [0, 100], [20, 100]]
-    assert [int(scan.read(n)[0, 0]) for n in range(4)] == [
-        int(tiles[n][0, 0]) for n in (1, 0, 2, 3)
-    ]
-    assert np.array_equal(registry.read(path, plane=3).array(), tiles[3])
-
-
 def test_a_scene_is_chosen_as_a_series(tmp_path, pixels):
     tiles = [pixels + step for step in range(5)]
     starts = [
@@ -118,13 +81,11 @@ def test_a_scene_is_chosen_as_a_series(tmp_path, pixels):
     found = registry.read(path, series=1, plane=2)
     assert np.array_equal(found.array(), tiles[4])
     assert found.metadata["series_read"] == 1
-    with refused(ReadError, "plane-missing", match="series 2"):
-        registry.read(path, series=2, plane=0)
-    scan = run(open_frames(path, series=0))
-    assert scan.nominal_px.tolist() == [[0, 0], [20, 0]]
     scan = run(open_frames(path, series=1))
     assert scan.nominal_px.tolist() == [[0, 100], [20, 100], [40, 100]]
     assert np.array_equal(scan.read(2), tiles[4])
+    with refused(ReadError, "plane-missing", match="series 2"):
+        registry.read(path, series=2, plane=0)
     with refused(ReadError, "plane-missing", match="series 2"):
         run(open_frames(path, series=2))
 
@@ -144,9 +105,7 @@ def mosaics(path, pixels, places, **more):
     ("places", "apart"),
     [
         ([(0, 0), (0, 16), (1, 100), (1, 116)], 2),
-        ([(0, 0), (0, 16), (1, 32), (1, 48)], 0),
         ([(0, 0), (0, 16), (2, 60), (2, 76), (1, 32), (1, 48)], 0),
-        ([(0, 0), (1, 16), (2, 32)], 0),
         ([(0, 0), (0, 16), (1, 36)], 2),  # their edges meet, but they share no pixel
         ([(0, 0), (1, 100)], 0),  # single positions: the overlap decides
     ],
@@ -179,44 +138,16 @@ def test_the_first_scene_is_shown_where_scenes_differ(tmp_path, pixels):
     assert frames[1]["metadata"]["semsr read"]["series"] == 0
 
 
-def test_channels_of_a_mosaic_are_layers(tmp_path, pixels):
-    starts = [{"X": 16 * m, "Y": 0, "C": c, "M": m} for c in (0, 1) for m in (0, 1)]
-    tiles = [pixels // 2 + step for step in (0, 1, 9000, 9001)]
-    path = write_czi(tmp_path / "a.czi", tiles, starts=starts)
-    first, _, second = hooks.get_reader(str(path))(str(path))
-    assert [one[0].shape for one in (first, second)] == [(24, 36)] * 2
-    assert np.array_equal(second[0], first[0] + 9000)
-    assert second[1]["name"] == "a channel 1 frames, nominal"
-    assert second[1]["metadata"]["semsr read"]["channel"] == 1
-
-
-def test_a_channel_of_a_mosaic_is_chosen(tmp_path, pixels):
-    starts = [{"X": 16 * m, "Y": 0, "C": c, "M": m} for c in (0, 1) for m in (0, 1)]
-    tiles = [pixels + step for step in range(4)]
-    path = write_czi(tmp_path / "a.czi", tiles, starts=starts)
-    scan = run(open_frames(path, channel=1))
-    assert [int(scan.read(n)[0, 0]) for n in range(2)] == [
-        int(tiles[n][0, 0]) for n in (2, 3)
-    ]
-    with refused(ReadError, "plane-missing", match="channel 2"):
-        run(open_frames(path, channel=2))
-
-
 def test_channels_and_planes_are_chosen(tmp_path, pixels):
     starts = [{"X": 0, "Y": 0, "C": c, "Z": z} for c in (0, 1) for z in (3, 4, 5)]
     tiles = [pixels + step for step in range(6)]
     path = write_czi(tmp_path / "a.czi", tiles, starts=starts)
     info = registry.describe(path)
     assert (info.channels, info.planes) == (2, 3)
-    assert info.axes["c"] == 2
-    assert info.axes["z"] * info.axes.get("t", 1) == 3
-    with refused(ReadError, "several-images", match="2 channels"):
-        registry.read(path)
     assert np.array_equal(registry.read(path, channel=1, plane=2).array(), tiles[5])
-    with refused(
-        ReadError, "several-images", match=r" 2 channels.*\(`channel`, 0 to 1\)"
-    ):
-        run(open_frames(path))
+    for read in (registry.read, lambda path: run(open_frames(path))):
+        with refused(ReadError, "several-images", match="2 channels"):
+            read(path)
     layers = hooks.get_reader(str(path))(str(path))
     assert [layer[0].shape for layer in layers] == [(3, 24, 20)] * 2
     path = write_czi(tmp_path / "b.czi", tiles[:5], starts=starts[:5])
@@ -234,37 +165,11 @@ def test_colour_is_refused_or_its_luminance_taken(tmp_path, rng):
     luma = np.rint(colours @ [0.299, 0.587, 0.114])
     found = registry.read(path, plane=0, colour="luminance").array()
     assert np.abs(found - luma).max() <= 1
-    other = write_czi(tmp_path / "b.czi", [colours, colours[::-1]])
-    scan = run(open_frames(other, colour="luminance"))
-    assert scan.read(0).shape == (24, 20)
     one = write_czi(tmp_path / "one.czi", [colours[..., ::-1]])
     with warned("colour-image"):
         [(data, attributes, _)] = hooks.get_reader(str(one))(str(one))
     assert attributes["rgb"]
     assert np.array_equal(data, colours)
-
-
-def test_a_locked_file_is_no_damage(tmp_path, pixels, monkeypatch):
-    path = write_czi(tmp_path / "a.czi", [pixels] * 2)
-    real = os.open
-
-    def refuse(name, *how, **more):
-        if os.fspath(name) == str(path):
-            raise PermissionError(errno.EACCES, "Permission denied", str(path))
-        return real(name, *how, **more)
-
-    monkeypatch.setattr(os, "open", refuse)
-    for verb in (registry.read, lambda p: run(open_frames(p))):
-        with refused(ReadError, "no-permission"):
-            verb(path)
-
-
-@pytest.mark.parametrize("lost", [1000, 1800])
-def test_a_file_that_is_cut_short_is_refused(tmp_path, pixels, lost):
-    path = write_czi(tmp_path / "a.czi", [pixels] * 2)
-    path.write_bytes(path.read_bytes()[:-lost])
-    with refused(ReadError, "file-damaged"):
-        registry.read(path, plane=0)
 
 
 def test_damaged_metadata_leave_the_pixel_size_unknown(tmp_path, pixels):
@@ -274,6 +179,19 @@ def test_damaged_metadata_leave_the_pixel_size_unknown(tmp_path, pixels):
     assert found.pixel_size_nm is None
     assert np.array_equal(found.array(), pixels)
     assert registry.read(path, pixel_size_nm=3).pixel_size_nm == (3.0, 3.0)
-    path = write_czi(tmp_path / "b.czi", [pixels] * 2, xml="")
-    with warned("metadata-damaged"):
-        assert run(open_frames(path)).pixel_size_nm is None
+
+
+def test_tiles_of_jpeg_are_unpacked(tmp_path):
+    smooth = np.tile(np.arange(0, 240, 4, dtype=np.uint8), (40, 1))
+    pack = imagecodecs.jpeg_encode
+    path = write_czi(tmp_path / "a.czi", [smooth], how=1, pack=lambda p: bytes(pack(p)))
+    found = registry.read(path).array()
+    assert np.abs(found.astype(int) - smooth).max() <= 4
+
+
+@pytest.mark.parametrize("lost", [1000, 1800])
+def test_a_file_that_is_cut_short_is_refused(tmp_path, pixels, lost):
+    path = write_czi(tmp_path / "a.czi", [pixels] * 2)
+    path.write_bytes(path.read_bytes()[:-lost])
+    with refused(ReadError, "file-damaged"):
+        registry.read(path, plane=0)

@@ -2,12 +2,11 @@
 
 import json
 import struct
-import sys
 
 import numpy as np
 import pytest
 
-from napari_semsr.core.errors import OptionError, ReadError
+from napari_semsr.core.errors import ReadError
 from napari_semsr.io import em, formats as registry
 from napari_semsr.io.layers import read_layers
 from tests.refusals import refused, warned
@@ -108,10 +107,7 @@ def test_dm_is_read_in_either_byte_order(tmp_path, grey, version, order, dtype):
 
 @pytest.mark.parametrize(
     ("unit", "nm"),
-    [
-        *(("nm", 1.2), ("\u00b5m", 1200.0), ("um", 1200.0), ("pm", 0.0012)),
-        *(("\u00c5", 0.12), ("A", 0.12), ("", None), ("px", None)),
-    ],
+    [("\u00b5m", 1200.0), ("\u00c5", 0.12), ("pm", 0.0012), ("px", None)],
 )
 def test_the_pixel_size_of_dm_has_its_last_digit_or_is_unknown(
     tmp_path, grey, unit, nm
@@ -123,29 +119,20 @@ def test_the_pixel_size_of_dm_has_its_last_digit_or_is_unknown(
 
 def test_the_thumbnail_of_dm_is_left_out_and_images_are_chosen(tmp_path, grey):
     dm = Dm(4)
-    small = np.zeros((4, 5), "i4")
-    path = dm.file(
-        tmp_path / "a.dm4",
-        [
-            dm.image(small, name="", code=23),
-            dm.image(grey[:1], unit=["eV", ""], name="zero loss"),
-            dm.image(grey, name="HAADF"),
-            dm.image(grey[::-1].copy(), name="BF"),
-        ],
-        thumbnails=[0],
-    )
+    images = [
+        dm.image(np.zeros((4, 5), "i4"), name="", code=23),
+        dm.image(grey[:1], unit=["eV", ""], name="zero loss"),
+        dm.image(grey, name="HAADF"),
+        dm.image(grey[::-1].copy(), name="BF"),
+    ]
+    path = dm.file(tmp_path / "a.dm4", images, thumbnails=[0])
     found = registry.read(path)
     assert np.array_equal(found.array(), grey)
     assert found.name == "a HAADF"
-    other = registry.read(path, series=2)
-    assert np.array_equal(other.array(), grey[::-1])
+    assert np.array_equal(registry.read(path, series=2).array(), grey[::-1])
     info = registry.describe(path)
-    assert info.series == 3
-    assert info.metadata["series_read"] == 1
-    assert info.metadata["images"]["0"] == "zero loss: a spectrum"
-    with refused(
-        ReadError, "format-unsupported", match=r" 0 .* spectrum \(zero loss\)"
-    ):
+    assert (info.series, info.metadata["series_read"]) == (3, 1)
+    with refused(ReadError, "format-unsupported", match=r" 0 .* spectrum"):
         registry.read(path, series=0)
     with refused(ReadError, "plane-missing", match="series 3"):
         registry.read(path, series=3)
@@ -154,23 +141,25 @@ def test_the_thumbnail_of_dm_is_left_out_and_images_are_chosen(tmp_path, grey):
     assert layers[0][1]["scale"] == (1.5, 1.5)
 
 
+DIFFRACTION = {"Microscope Info": {"Operation Mode": "DIFFRACTION"}}
+SPECTRUM = {"Meta Data": {"Format": "Spectrum image"}}
+
+
 @pytest.mark.parametrize(
     ("unit", "tags", "what"),
     [
         ("1/nm", {}, "diffraction"),
-        ("1/\u00c5", {}, "diffraction"),
         ("mrad", {}, "diffraction"),
-        ("", {"Microscope Info": {"Operation Mode": "DIFFRACTION"}}, "diffraction"),
-        ("nm", {"Meta Data": {"Format": "Spectrum image"}}, "spectrum"),
+        ("", DIFFRACTION, "diffraction"),
+        ("nm", SPECTRUM, "spectrum"),
         ("eV", {}, "spectrum"),
     ],
 )
 def test_what_is_not_an_image_is_refused_by_name(tmp_path, grey, unit, tags, what):
     dm = Dm()
     path = dm.file(tmp_path / "a.dm3", [dm.image(grey, unit=unit, tags=tags)])
-    for call in (registry.read, registry.describe):
-        with refused(ReadError, "format-unsupported", match=what):
-            call(path)
+    with refused(ReadError, "format-unsupported", match=what):
+        registry.read(path)
 
 
 def test_planes_of_dm_are_read_one_at_a_time(tmp_path, grey, monkeypatch):
@@ -186,16 +175,6 @@ def test_planes_of_dm_are_read_one_at_a_time(tmp_path, grey, monkeypatch):
     found = registry.read(path, plane=1)
     assert found.is_lazy
     assert np.array_equal(found.array(), stack[1])
-
-
-def test_colours_of_dm(tmp_path):
-    rgb = np.arange(4 * 6 * 4, dtype="u1").reshape(4, 6, 4)
-    dm = Dm()
-    packed = rgb.view("<i4")[..., 0]
-    path = dm.file(tmp_path / "a.dm3", [dm.image(packed, code=23)])
-    assert registry.describe(path).stored_shape == (4, 6, 3)
-    read = em.raw_image(path, registry.ReadOptions())
-    assert np.array_equal(read.data, rgb[..., [2, 1, 0]])
 
 
 def write_ser(path, planes, step=2.5e-9, kind=0x4122, version=0x220, total=None):
@@ -247,7 +226,7 @@ def test_ser_of_diffraction_and_spectra_is_refused(tmp_path, grey):
         registry.read(path)
 
 
-def velox(path, images, unit="m", step="3.1388370544495519e-09", spectra=0):
+def velox(path, images, unit="m", step="3.1388370544495519e-09"):
     """Write an EMD file as Velox does: planes last, metadata as JSON text."""
     with h5py.File(path, "w") as file:
         text = json.dumps({"format": "Velox", "version": "1.10"}).encode()
@@ -255,74 +234,37 @@ def velox(path, images, unit="m", step="3.1388370544495519e-09", spectra=0):
         for number, (name, data) in enumerate(images):
             group = file.create_group(f"Data/Image/{number:032x}")
             group["Data"] = np.moveaxis(data, 0, -1)
-            about = {
-                "BinaryResult": {
-                    "Detector": name,
-                    "PixelSize": {"width": step, "height": step},
-                    "PixelUnitX": unit,
-                    "PixelUnitY": unit,
-                }
-            }
-            text = np.frombuffer(json.dumps(about).encode().ljust(999, b"\0"), "u1")
-            group["Metadata"] = np.repeat(text[:, None], len(data), 1)
-        for number in range(spectra):
-            file[f"Data/Spectrum/{number}/Data"] = np.zeros((4096, 1), "u4")
+            result = {"Detector": name, "PixelSize": {"width": step, "height": step}}
+            result |= {"PixelUnitX": unit, "PixelUnitY": unit}
+            text = json.dumps({"BinaryResult": result}).encode().ljust(999, b"\0")
+            group["Metadata"] = np.repeat(
+                np.frombuffer(text, "u1")[:, None], len(data), 1
+            )
     return path
-
-
-@pytest.mark.parametrize("name", ["a.emd", "a.h5"])
-def test_velox_names_its_detectors(tmp_path, grey, name):
-    images = [("HAADF", grey[None]), ("BF", np.stack([grey // 2, grey // 3]))]
-    path = velox(tmp_path / name, images, spectra=1)
-    found = registry.read(path)
-    assert np.array_equal(found.array(), grey)
-    assert found.name == "a HAADF"
-    assert found.pixel_size_nm == (3.1388370544495519, 3.1388370544495519)
-    assert np.array_equal(registry.read(path, series=1, plane=1).array(), grey // 3)
-    info = registry.describe(path)
-    assert (info.format, info.series) == ("EMD (Velox)", 3)
-    assert info.metadata["images"]["2"] == "Spectrum: a spectrum"
 
 
 @pytest.mark.parametrize("version", [10, 11])
 def test_velox_names_images_as_it_shows_them(tmp_path, grey, version):
-    images = [("DF4", grey[None]), ("DF4", grey[None] // 2), ("DF4", grey[None] // 3)]
+    images = [("DF4", grey[None]), ("DF4", np.stack([grey // 2, grey // 3]))]
     path = velox(tmp_path / "a.emd", images)
+    about = {"dataPath": f"/Data/Image/{0:032x}"}
     with h5py.File(path, "a") as file:
-        for number, label in enumerate(["DPC", "iDPC"]):
-            about = {"dataPath": f"/Data/Image/{number:032x}"}
-            where = f"Presentation/Displays/ImageDisplay/{number}"
-            if version == 11:
-                where = f"SharedProperties/ImageSeriesDataReference/{number}"
-                shown = json.dumps({"data": f"/{where}", "title": label}).encode()
-                file[f"Displays/ImageDisplay/{number}"] = [shown]
-            else:
-                about["display"] = {"label": label}
-            file[where] = [json.dumps(about).encode()]
+        where = "Presentation/Displays/ImageDisplay/0"
+        if version == 11:
+            where = "SharedProperties/ImageSeriesDataReference/0"
+            shown = json.dumps({"data": f"/{where}", "title": "DPC"}).encode()
+            file["Displays/ImageDisplay/0"] = [shown]
+        else:
+            about["display"] = {"label": "DPC"}
+        file[where] = [json.dumps(about).encode()]
         file.require_group("Presentation/Displays/ImageDisplay")["damaged"] = [b"{"]
-    listed = registry.describe(path).metadata["images"]
-    names = [text.partition(":")[0] for text in listed.values()]
-    assert names == ["DPC", "iDPC", "DF4"]
-    assert registry.read(path, series=1).name == "a iDPC"
-
-
-@pytest.mark.parametrize("unit", ["deg", "mrad", "[mrad]"])
-def test_planes_may_be_angles_of_the_sample_or_of_a_detector(tmp_path, grey, unit):
-    axes = [("angle", -10, 5, unit), ("y", 0, 0.25, "nm"), ("x", 0, 0.25, "nm")]
-    path = ncem(tmp_path / "a.emd", np.stack([grey, grey // 2]), axes)
-    found = registry.read(path, plane=1)
-    assert np.array_equal(found.array(), grey // 2)
-    assert found.pixel_size_nm == (0.25, 0.25)
-    both = [("qy", 0, 1, unit), ("qx", 0, 1, unit), *axes[1:]]
-    path = ncem(tmp_path / "b.emd", np.zeros((3, 4, 5, 6)), both)
-    with refused(ReadError, "format-unsupported", match="diffraction"):
-        registry.read(path)
-
-
-def test_velox_of_diffraction_is_refused(tmp_path, grey):
-    path = velox(tmp_path / "a.emd", [("Ceta", grey[None])], "1/m", "1e8")
-    with refused(ReadError, "format-unsupported", match=r"\(Ceta\)"):
-        registry.read(path)
+    found = registry.read(path)
+    assert np.array_equal(found.array(), grey)
+    assert found.name == "a DPC"
+    assert found.pixel_size_nm == (3.1388370544495519, 3.1388370544495519)
+    assert np.array_equal(registry.read(path, series=1, plane=1).array(), grey // 3)
+    names = registry.describe(path).metadata["images"]
+    assert [text.partition(":")[0] for text in names.values()] == ["DPC", "DF4"]
 
 
 def ncem(path, data, axes, dtype="f8", base=1):
@@ -338,42 +280,30 @@ def ncem(path, data, axes, dtype="f8", base=1):
     return path
 
 
-@pytest.mark.parametrize("dtype", ["f8", "f4"])
 @pytest.mark.parametrize("start", [0.0, 12.5])
 @pytest.mark.parametrize("is_swapped", [False, True])
-def test_ncem_axes_are_found_by_their_names(tmp_path, grey, dtype, start, is_swapped):
-    axes = [("Y", start, 0.3, "[n_m]"), ("X", start, 0.7, "n_m")]
-    data = grey
+def test_ncem_axes_are_found_by_their_names(tmp_path, grey, start, is_swapped):
+    axes, data = [("Y", start, 0.3, "[n_m]"), ("X", start, 0.7, "n_m")], grey
     if is_swapped:
         axes, data = axes[::-1], grey.T
-    found = registry.read(ncem(tmp_path / "a.emd", data, axes, dtype))
+    found = registry.read(ncem(tmp_path / "a.emd", data, axes))
     assert np.array_equal(found.array(), grey)
+    assert found.pixel_size_nm == (0.3, 0.7)
+    found = registry.read(ncem(tmp_path / "b.emd", data, axes, "f4"))
     assert found.pixel_size_nm == pytest.approx((0.3, 0.7), rel=1e-6)
-    if dtype == "f8" or not start:
-        assert found.pixel_size_nm == (0.3, 0.7)
 
 
 def test_ncem_stacks_diffraction_and_uncalibrated(tmp_path, grey):
-    stack = np.stack([grey, grey // 2])
     axes = [("z", 0, 5, "nm"), ("", 0, 1, ""), ("", 0, 1, "")]
-    path = ncem(tmp_path / "a.emd", stack, axes, base=0)
+    path = ncem(tmp_path / "a.emd", np.stack([grey, grey // 2]), axes, base=0)
     found = registry.read(path, z=1)
     assert np.array_equal(found.array(), grey // 2)
     assert found.pixel_size_nm is None
-    four = np.zeros((3, 4, 5, 6))
     axes = [("y", 0, 1, "nm"), ("x", 0, 1, "nm"), ("Qy", 0, 1, "1/nm")]
-    path = ncem(tmp_path / "b.emd", four, [*axes, ("Qx", 0, 1, "1/nm")])
+    axes.append(("Qx", 0, 1, "1/nm"))
+    path = ncem(tmp_path / "b.emd", np.zeros((3, 4, 5, 6)), axes)
     with refused(ReadError, "format-unsupported", match=r"\(scan\)"):
         registry.read(path)
-    (layer, *_) = read_layers(str(tmp_path / "a.emd"))
-    assert layer[0].shape == (2, 37, 53)
-
-
-def test_an_hdf5_file_that_is_called_emd_is_read_as_hdf5(tmp_path, grey):
-    path = tmp_path / "a.emd"
-    with h5py.File(path, "w") as file:
-        file["image"] = grey
-    assert registry.describe(path).format == "HDF5"
 
 
 def write_mrc(path, data, nm=0.25, order="<", mode=None, **fields):
@@ -410,115 +340,58 @@ def test_mrc_is_read_in_each_mode_and_order(tmp_path, grey, order, dtype, extend
     assert found.pixel_size_nm == (0.1234, 0.1234)
 
 
-@pytest.mark.parametrize("name", ["a.mrc", "a.st", "a.tif"])
-def test_mrc_is_recognised_by_its_header_or_by_its_name(tmp_path, grey, name):
-    wanted = grey.astype("i2")
-    assert registry.describe(write_mrc(tmp_path / name, wanted)).format == "MRC"
-    if name != "a.tif":  # as IMOD wrote before there was a stamp
-        older = {"map": (208, "8s", bytes(8))}
-        path = write_mrc(tmp_path / name, wanted, order=">", **older)
-        assert np.array_equal(registry.read(path).array(), wanted)
-
-
 @pytest.mark.parametrize(
-    ("fields", "is_signed"),
+    ("fields", "dtype"),
     [
-        ({}, True),
-        ({"stamp": (152, "i", 1146047817)}, False),
-        ({"stamp": (152, "i", 1146047817), "flags": (156, "i", 1)}, True),
-        ({"most": (80, "f", 255.0)}, False),
+        ({}, "i1"),
+        ({"stamp": (152, "i", 1146047817)}, "u1"),
+        ({"stamp": (152, "i", 1146047817), "flags": (156, "i", 1)}, "i1"),
+        ({"most": (80, "f", 255.0)}, "u1"),
     ],
 )
-def test_bytes_of_mrc_are_signed_unless_the_file_is_older(tmp_path, fields, is_signed):
+def test_bytes_of_mrc_are_signed_unless_the_file_is_older(tmp_path, fields, dtype):
     data = np.arange(-128, 128, dtype="i1").reshape(16, 16)
     found = registry.read(write_mrc(tmp_path / "a.mrc", data, **fields))
-    wanted = data if is_signed else data.view("u1")
-    assert found.dtype == wanted.dtype
-    assert np.array_equal(found.array(), wanted)
+    assert found.dtype == dtype
+    assert np.array_equal(found.array(), data.view(dtype))
 
 
 def test_mrc_without_a_cell_has_no_pixel_size(tmp_path, grey):
-    wanted = grey.astype("u2")
-    found = registry.read(write_mrc(tmp_path / "a.mrc", wanted, 0.0))
-    assert found.pixel_size_nm is None
-    found = registry.read(write_mrc(tmp_path / "b.mrc", wanted, n=(28, "i", 0)))
-    assert found.pixel_size_nm is None
+    for number, fields in enumerate(({"nm": 0.0}, {"n": (28, "i", 0)})):
+        path = write_mrc(tmp_path / f"{number}.mrc", grey.astype("u2"), **fields)
+        assert registry.read(path).pixel_size_nm is None
 
 
 def test_fei_states_the_pixel_size_of_mrc_in_its_extended_header(tmp_path, grey):
     wanted = grey.astype("i2")
-    more = bytearray(768)
+    more = bytearray(1 << 17)
     struct.pack_into("<2d", more, 156, 1.25e-9, 1.5e-9)
     kind = {"kind": (104, "4s", b"FEI1")}
     path = write_mrc(tmp_path / "a.mrc", wanted, 1, extended=bytes(more), **kind)
     assert registry.read(path).pixel_size_nm == (1.5, 1.25)
-    more = bytearray(1 << 17)
     struct.pack_into("<f", more, 44, 1.25e-9)
     numbers = {"numbers": (130, "h", 32)}
     path = write_mrc(tmp_path / "b.mrc", wanted, 1, extended=bytes(more), **numbers)
     assert registry.read(path).pixel_size_nm == (1.25, 1.25)
 
 
-def test_planes_of_mrc(tmp_path, grey):
-    stack = np.stack([grey, grey // 2]).astype("i2")
-    path = write_mrc(tmp_path / "a.mrc", stack)
-    assert np.array_equal(registry.read(path, plane=1).array(), stack[1])
-    path = write_mrc(tmp_path / "v.mrc", stack, volume=(88, "i", 1))
-    assert registry.describe(path).axes == {"z": 2}
-
-
-@pytest.mark.parametrize("mode", [3, 4, 101, 7])
+@pytest.mark.parametrize("mode", [4, 101])
 def test_modes_of_mrc_that_are_no_images_are_refused(tmp_path, mode):
     path = write_mrc(tmp_path / "a.mrc", np.zeros((8, 8), "f4"), mode=mode)
-    with refused(ReadError, "format-unsupported", match="Fourier|mode (101|7) "):
+    with refused(ReadError, "format-unsupported", match="Fourier|mode 101 "):
         registry.read(path)
 
 
 def test_damage_is_one_sentence(tmp_path, grey):
     dm = Dm(4)
-    paths = [
+    for path in (
         dm.file(tmp_path / "a.dm4", [dm.image(grey)]),
         write_ser(tmp_path / "a_1.ser", grey[None]),
         write_mrc(tmp_path / "a.mrc", grey.astype("i2")),
         velox(tmp_path / "a.emd", [("HAADF", grey[None])]),
-    ]
-    for path in paths:
+    ):
         whole = path.read_bytes()
-        for end in (20, 90, 300, 1000, len(whole) // 2, len(whole) - 60):
+        for end in (0, 20, 90, 300, 1000, len(whole) // 2, len(whole) - 60):
             path.write_bytes(whole[:end])
-            with pytest.raises(ReadError) as error:
+            with pytest.raises(ReadError, match=r"^[^\n]*$"):
                 registry.read(path)
-            assert "\n" not in str(error.value)
-        path.write_bytes(b"")
-        with refused(ReadError, "file-empty"):
-            registry.read(path)
-
-
-def test_an_image_larger_than_its_file_is_refused_at_once(tmp_path, grey):
-    path = write_mrc(tmp_path / "a.mrc", grey, rows=(4, "i", 1 << 20))
-    with refused(ReadError, "file-truncated"):
-        registry.describe(path)
-
-
-def test_the_extra_is_named_where_it_is_missing(tmp_path, grey, monkeypatch):
-    dm = Dm()
-    path = dm.file(tmp_path / "a.dm3", [dm.image(grey)])
-    module = "rsciio.digitalmicrograph"
-    for missing in ("rsciio", module, f"{module}._api"):
-        monkeypatch.setitem(sys.modules, missing, None)
-    with refused(ReadError, "extra-missing", match=r"napari-semsr\[em\]"):
-        registry.read(path)
-    emd = velox(tmp_path / "a.emd", [("HAADF", grey[None])])
-    monkeypatch.setitem(sys.modules, "h5py", None)
-    with refused(ReadError, "extra-missing", match=r"napari-semsr\[em\]"):
-        registry.read(emd)
-
-
-def test_options_that_do_not_fit_are_refused(tmp_path, grey):
-    path = write_mrc(tmp_path / "a.mrc", grey.astype("i2"))
-    with refused(ReadError, "plane-missing", match="level 1"):
-        registry.read(path, level=1)
-    with refused(ReadError, "option-without-effect"):
-        registry.read(path, dataset="/a")
-    with pytest.raises(OptionError):
-        registry.read(path, series=-1)

@@ -7,10 +7,9 @@ import imagecodecs
 import numpy as np
 import pytest
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
 from napari_semsr.core.errors import ReadError
-from napari_semsr.core.micrograph import InputRecord, Micrograph, Provenance
+from napari_semsr.core.micrograph import Micrograph, Provenance
 from napari_semsr.io import formats as registry
 from napari_semsr.io.files import RECORD_KEY
 from tests.refusals import refused, warned
@@ -20,47 +19,12 @@ from tests.refusals import refused, warned
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_read_takes_grey_in_every_layout_of_png(tmp_path, rng, dtype, channels):
     grey = rng.integers(0, np.iinfo(dtype).max, (12, 17)).astype(dtype)
-    stored = np.stack([grey] * channels, axis=-1) if channels > 1 else grey
     path = tmp_path / "a.png"
+    stored = np.stack([grey] * channels, axis=-1).squeeze()
     path.write_bytes(imagecodecs.png_encode(stored))
     found = registry.read(path)
     assert found.dtype == np.dtype(dtype)
     assert np.array_equal(found.array(), grey)
-
-
-@pytest.mark.parametrize("mode", ["1", "P", "L", "RGB"])
-@pytest.mark.parametrize("suffix", [".png", ".bmp"])
-def test_read_takes_grey_in_every_mode(tmp_path, grey, mode, suffix):
-    image = Image.fromarray(grey)
-    if mode == "1":
-        image = image.point(lambda value: 255 * (value > 99), mode="1")
-    elif mode == "P":
-        image.putpalette([v for v in range(256) for _ in range(3)])
-    else:
-        image = image.convert(mode)
-    path = tmp_path / f"a{suffix}"
-    image.save(path)
-    wanted = np.where(grey > 99, 255, 0) if mode == "1" else grey
-    assert np.array_equal(registry.read(path).array(), wanted)
-
-
-@pytest.mark.parametrize("suffix", [".png", ".bmp"])
-def test_read_refuses_colour_palettes(tmp_path, grey, suffix):
-    image = Image.fromarray(grey)
-    image.putpalette([v * (k == 0) for v in range(256) for k in range(3)])
-    image.save(tmp_path / f"a{suffix}")
-    with refused(ReadError, "colour-image"):
-        registry.read(tmp_path / f"a{suffix}")
-
-
-def test_read_takes_jpeg_grey_stored_as_colour(tmp_path):
-    smooth = np.tile(np.arange(0, 240, 4, dtype=np.uint8), (40, 1))
-    stored = np.stack([smooth] * 3, axis=-1)
-    path = tmp_path / "a.jpg"
-    Image.fromarray(stored).save(path, quality=90)
-    found = registry.read(path).array()
-    assert found.ndim == 2
-    assert np.abs(found.astype(int) - smooth).max() <= 4
 
 
 def test_read_refuses_cmyk(tmp_path, grey):
@@ -69,16 +33,7 @@ def test_read_refuses_cmyk(tmp_path, grey):
         registry.read(tmp_path / "a.jpg")
 
 
-def test_read_refuses_a_jpeg_that_is_cut_short(tmp_path, grey):
-    data = imagecodecs.jpeg_encode(grey)
-    path = tmp_path / "a.jpg"
-    path.write_bytes(data[: len(data) // 2])
-    with refused(ReadError, "file-damaged"):
-        registry.read(path)
-
-
 JPEGS = {
-    "plain": {},
     "progressive": {"progressive": True},
     "restarts": {"restart_marker_blocks": 1},
     "preview": {
@@ -95,31 +50,19 @@ def jpeg_of(pixels, **how):
 
 
 @pytest.mark.parametrize("kind", JPEGS)
-def test_read_takes_a_jpeg_with_data_after_its_end(tmp_path, kind):
+def test_a_jpeg_is_read_with_data_after_its_end_and_refused_if_cut(tmp_path, kind):
     pixels = np.random.default_rng(0).integers(0, 255, (64, 48)).astype(np.uint8)
-    data = jpeg_of(pixels, **JPEGS[kind])
+    data, path = jpeg_of(pixels, **JPEGS[kind]), tmp_path / "a.jpg"
     whole = imagecodecs.jpeg_decode(data)
-    second = jpeg_of(pixels.T)
-    for more in (b"", bytes(70_000), b"\xff" * 9, second, second[:200]):
-        (tmp_path / "a.jpg").write_bytes(data + more)
-        assert np.array_equal(registry.read(tmp_path / "a.jpg").array(), whole)
-
-
-@pytest.mark.parametrize("kind", JPEGS)
-def test_a_jpeg_that_is_cut_is_refused_whatever_is_inside(tmp_path, kind):
-    pixels = np.random.default_rng(0).integers(0, 255, (64, 48)).astype(np.uint8)
-    data = jpeg_of(pixels, **JPEGS[kind])
+    padded = data[:-2] + b"\xff\xff\xff\xd9"
+    for more in (padded, data + bytes(70_000), data + b"\xff" * 9, data + data[:200]):
+        path.write_bytes(more)
+        assert np.array_equal(registry.read(path).array(), whole)
     for kept in (len(data) - 1, len(data) - 2, 2 * len(data) // 3):
         for more in (b"", bytes(70_000)):
-            (tmp_path / "a.jpg").write_bytes(data[:kept] + more)
+            path.write_bytes(data[:kept] + more)
             with refused(ReadError, "file-damaged"):
-                registry.read(tmp_path / "a.jpg")
-
-
-def test_padding_before_a_marker_of_a_jpeg_is_stepped_over(tmp_path, grey):
-    data = jpeg_of(grey)
-    (tmp_path / "a.jpg").write_bytes(data[:-2] + b"\xff\xff\xff\xd9")
-    assert registry.read(tmp_path / "a.jpg").shape == grey.shape
+                registry.read(path)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".bmp"])
@@ -143,16 +86,6 @@ def test_read_takes_physical_chunks_for_pixels_but_not_for_print(
     Image.fromarray(grey).save(path, dpi=(dpi, dpi))
     found = registry.read(path).pixel_size_nm
     assert found == (None if size is None else pytest.approx((size, size), rel=1e-5))
-
-
-def test_read_keeps_what_a_png_says(tmp_path, grey):
-    said = PngInfo()
-    said.add_text("Title", "a sample")
-    said.add_itxt("Author", "caf\u00e9", zip=True)
-    Image.fromarray(grey).save(tmp_path / "a.png", pnginfo=said)
-    found = registry.read(tmp_path / "a.png").metadata
-    assert found["Title"] == "a sample"
-    assert found["Author"] == "caf\u00e9"
 
 
 def test_damage_in_a_text_leaves_the_pixels_alone(tmp_path, grey, capfd):
@@ -199,25 +132,6 @@ def test_pixels_per_metre_are_left_out_where_their_integers_end(tmp_path, grey, 
     assert registry.read(path).pixel_size_nm == size
 
 
-def test_a_history_of_more_than_a_megabyte_is_read_back(tmp_path, grey):
-    path = tmp_path / "a.png"
-    name = "n" * (3 << 20)
-    registry.write(Micrograph(grey, name=name), path)
-    assert registry.read(path).name == name
-
-
-def test_a_record_that_follows_the_pixels_is_read(tmp_path, grey):
-    path = tmp_path / "a.png"
-    registry.write(Micrograph(grey, (3.25, 3.5), name="first"), path)
-    data = path.read_bytes()
-    start = data.index(b"iTXt") - 4
-    stop = start + 12 + int.from_bytes(data[start : start + 4], "big")
-    end = data.index(b"IEND") - 4
-    path.write_bytes(data[:start] + data[stop:end] + data[start:stop] + data[end:])
-    found = registry.read(path)
-    assert (found.name, found.pixel_size_nm) == ("first", (3.25, 3.5))
-
-
 def test_written_png_is_read_by_others(tmp_path, grey):
     path = tmp_path / "a.png"
     registry.write(Micrograph(grey, (10.0, 5.0)), path)
@@ -233,20 +147,7 @@ def test_picture_of_a_map_has_no_quantity(tmp_path):
     values = np.linspace(30, 60, 64, dtype=np.float32).reshape(8, 8)
     registry.write(Micrograph(values, (10, 10), provenance=made), path)
     with warned("values-stretched"):
-        found = registry.read(path)
-    assert found.quantity is None
-    step = InputRecord(role="image", name="map", provenance=found.provenance)
-    cut = Provenance(job="crop", inputs=(step,))
-    assert found.replace(provenance=cut).quantity is None
-
-
-def test_map_of_whole_bytes_keeps_its_quantity(tmp_path):
-    path = tmp_path / "map.png"
-    step = InputRecord(role="image", name="map", provenance=Provenance(job="frc-map"))
-    made = Provenance(job="convert", options={"dtype": "uint8"}, inputs=(step,))
-    image = Micrograph(np.full((8, 8), 40, np.uint8), (10, 10), provenance=made)
-    registry.write(image, path)
-    assert registry.read(path).quantity == image.quantity == "resolution (nm)"
+        assert registry.read(path).quantity is None
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
@@ -261,8 +162,9 @@ def test_an_image_is_turned_as_exif_says(tmp_path, suffix):
     assert np.allclose(found.array(), shown, atol=6)
 
 
-@pytest.mark.parametrize("exif", [b"", b"Exif\0\0II*\0", b"MM\0*\0\0\0\x08\0\1\1\x12"])
-def test_damaged_exif_turns_nothing(tmp_path, grey, exif):
-    path = tmp_path / "a.png"
-    Image.fromarray(grey).save(path, exif=exif)
-    assert np.array_equal(registry.read(path).array(), grey)
+def test_read_refuses_a_jpeg_that_is_cut_short(tmp_path, grey):
+    data = imagecodecs.jpeg_encode(grey)
+    path = tmp_path / "a.jpg"
+    path.write_bytes(data[: len(data) // 2])
+    with refused(ReadError, "file-damaged"):
+        registry.read(path)

@@ -4,7 +4,6 @@ import json
 import math
 import os
 import shutil
-from enum import Enum
 from pathlib import Path
 
 import dask.array as da
@@ -29,7 +28,6 @@ from napari_semsr.io import (
     read_project,
     record_input,
     to_json_attributes,
-    to_json_value,
     write_array,
     write_project,
 )
@@ -64,13 +62,9 @@ def test_what_is_written_is_read_from_the_folder_or_its_file(folder):
         assert get_project_folder(path) == folder
         assert is_project(path)
         found = read_project(path)
-        assert found.layers == (layer,)
-        assert found.window == {"zoom": 2}
-        assert found.saved.endswith("+00:00")
-        assert found.versions["napari-semsr"]
+        assert (found.layers, found.window) == ((layer,), {"zoom": 2})
     moved = folder.rename(folder.with_name("other name"))
     assert is_project(moved)
-    assert is_project(Path("not there.semsr"))
     assert not is_project(moved.parent)
 
 
@@ -79,66 +73,20 @@ def test_what_is_written_is_read_from_the_folder_or_its_file(folder):
     [
         ({"version": 2}, "other-version"),
         ({"version": "1"}, "file-damaged"),
-        ({"format": "another"}, "file-damaged"),
         ({"format": "another", "version": 2}, "file-damaged"),
         ({"layers": [{"kind": "image"}]}, "file-damaged"),
         (None, "file-damaged"),
     ],
 )
 def test_a_project_of_another_kind_is_refused(folder, change, code):
-    save(folder)
-    file = folder / "project.json"
-    content = change and json.loads(file.read_text()) | change
-    file.write_text(json.dumps(content))
-    with refused(ReadError, code):
-        read_project(folder)
-
-
-def test_a_project_that_is_cut_off_or_missing_is_refused(folder):
     with refused(ReadError, "file-missing", "NAME.semsr"):
         read_project(folder)
     save(folder)
-    (folder / "project.json").write_text('{"format": ')
-    with refused(ReadError, "file-damaged"):
+    file = folder / "project.json"
+    whole = file.read_text()
+    file.write_text(json.dumps(json.loads(whole) | change) if change else whole[:-9])
+    with refused(ReadError, code):
         read_project(folder)
-
-
-class Blending(Enum):
-    ADD = "additive"
-
-
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [
-        (Blending.ADD, "additive"),
-        (np.float32(0.5), 0.5),
-        (np.arange(3), [0, 1, 2]),
-        ({1: (math.nan, math.inf, 2.0)}, {"1": [None, None, 2.0]}),
-        (frozenset({7}), [7]),
-        (Path("a"), "a"),
-        (None, None),
-        (True, True),
-    ],
-)
-def test_values_become_those_of_json(value, expected):
-    found = to_json_value(value)
-    assert found == expected
-    assert type(found) is type(expected)
-
-
-def test_metadata_of_this_machine_or_of_no_values_are_left_out():
-    metadata = {STORE_KEY: "/a", "note": {"n": [1, Path("b")]}, "f": [print], "x": None}
-    features = {"frame": ["a", "b"], "size": [1.5, math.nan]}
-    found = to_json_attributes({"metadata": metadata, "features": features, "gamma": 1})
-    assert found == {
-        "gamma": 1,
-        "metadata": {"note": {"n": [1, "b"]}, "x": None},
-        "features": {
-            "frame": {"dtype": "<U1", "values": ["a", "b"]},
-            "size": {"dtype": "float64", "values": [1.5, None]},
-        },
-    }
-    assert "features" not in to_json_attributes({"features": {}})
 
 
 def test_layers_without_pixels_come_back(folder):
@@ -160,10 +108,7 @@ def test_layers_without_pixels_come_back(folder):
     project, (points, drawn, tracks, none) = opened(folder)
     assert (project.missing, project.messages) == ((), ())
     np.testing.assert_array_equal(points[0], [[1, 2], [3, 4]])
-    assert (points[1]["name"], points[1]["metadata"], points[2]) == (
-        *("p", {"k": 1}),
-        "points",
-    )
+    assert (points[1]["name"], points[1]["metadata"]) == ("p", {"k": 1})
     columns = points[1]["features"]
     np.testing.assert_array_equal(columns["size"], [1.5, np.nan])
     assert (columns["frame"].dtype, columns["n"].dtype) == (object, int)
@@ -177,28 +122,18 @@ def test_layers_without_pixels_come_back(folder):
 def test_arrays_come_back_and_labels_keep_their_colours(folder, lazy):
     data = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
     write_array(da.from_array(data) if lazy else data, folder / "a.zarr")
-    np.testing.assert_array_equal(read_array(folder / "a.zarr"), data)
     assert read_array(folder / "a.zarr").dtype == np.int16
     colours = {"colormap": {"None": "transparent", "3": "red"}}
-    save(
-        folder,
-        ProjectLayer(kind="labels", name="l", store="a.zarr", attributes=colours),
-        *(
-            ProjectLayer(kind="labels", name=name, store=name)
-            for name in ("gone.zarr", "../p.semsr/a.zarr", "..")
-        ),
-    )
-    project, layers = opened(folder)
-    (found, about, kind), *others = layers
-    assert (kind, others) == ("labels", [])
+    known = ProjectLayer(kind="labels", name="l", store="a.zarr", attributes=colours)
+    lost = ["gone.zarr", "../p.semsr/a.zarr", ".."]
+    others = [ProjectLayer(kind="labels", name=name, store=name) for name in lost]
+    save(folder, known, *others)
+    project, [(found, about, kind)] = opened(folder)
+    assert kind == "labels"
     np.testing.assert_array_equal(found, data)
     assert about["colormap"] == {None: "transparent", 3: "red"}
     assert about["metadata"] == {STORE_KEY: str(folder / "a.zarr")}
-    assert [layer.name for layer in project.missing] == [
-        *("gone.zarr", "../p.semsr/a.zarr"),
-        "..",
-    ]
-    assert all("is missing from" in text for text in project.messages)
+    assert [layer.name for layer in project.missing] == lost
     assert len(project.messages) == 3
 
 
@@ -214,10 +149,8 @@ def test_an_input_is_found_by_its_digest_where_it_was_or_beside_the_project(
     data = write_image(path)
     digest, one = record_input(folder, path, {}, frames=False)
     assert (one.path, one.absolute) == ("../in/a.tif", str(path))
-    assert one.stamp == (path.stat().st_size, path.stat().st_mtime_ns)
-    save(
-        folder, shown(digest=digest), shown("b", digest, layer=1), inputs={digest: one}
-    )
+    lost = shown("b", digest, layer=1)
+    save(folder, shown(digest=digest), lost, inputs={digest: one})
     if moved:
         shutil.move(path, folder.parent / "a.tif")
         write_image(path, seed=1)  # another of the same name and size
@@ -230,15 +163,13 @@ def test_an_input_is_found_by_its_digest_where_it_was_or_beside_the_project(
 
 @pytest.mark.parametrize("name", ["a.tif", "a" * 5000])  # which no system takes
 def test_a_missing_input_is_said_once(folder, name):
-    place = f"{folder.parent}/{name}"
-    one = ProjectInput(path=f"../{name}", absolute=place, stamp=(1, 2))
+    one = ProjectInput(
+        path=f"../{name}", absolute=f"{folder.parent}/{name}", stamp=(1, 2)
+    )
     save(folder, shown(digest="d"), shown("b", "d"), inputs={"d": one})
     project, layers = opened(folder)
     assert (layers, len(project.missing)) == ([], 2)
-    [message] = project.messages
-    assert message.code == "file-missing"
-    shortened = place if len(place) < 1000 else f"{place[:999]}\N{HORIZONTAL ELLIPSIS}"
-    assert message == f"{shortened} is missing: copy it back next to p.semsr."
+    assert [message.code for message in project.messages] == ["file-missing"]
 
 
 def test_a_changed_input_is_told_by_its_digest(folder):
@@ -255,22 +186,25 @@ def test_a_changed_input_is_told_by_its_digest(folder):
 
 
 def test_a_digest_is_computed_once_and_of_a_scan_from_its_own_frames(folder):
+    def digest(known=None, scan=folder.parent / "scan"):
+        return record_input(folder, scan, known or {}, frames=True)
+
     scan = folder.parent / "scan"
     for number in range(3):
         write_image(scan / f"{number}.tif", number)
-    first, _ = record_input(folder, scan, {}, frames=True)
+    first, _ = digest()
     shutil.copytree(scan, folder.parent / "copy")
-    assert record_input(folder, folder.parent / "copy", {}, frames=True)[0] == first
+    assert digest(scan=folder.parent / "copy")[0] == first
     (scan / "notes.txt").write_text("no frame")
-    again, one = record_input(folder, scan, {}, frames=True)
+    again, one = digest()
     assert again == first
     assert record_input(folder, scan, {}, frames=False)[0] != first
-    assert record_input(folder, scan, {"known": one}, frames=True)[0] == "known"
+    assert digest({"known": one})[0] == "known"
     (scan / "2.tif").rename(scan / "3.tif")
-    renamed, _ = record_input(folder, scan, {}, frames=True)
+    renamed, _ = digest()
     assert renamed != first
     write_image(scan / "3.tif", seed=9)
-    assert record_input(folder, scan, {}, frames=True)[0] != renamed
+    assert digest()[0] != renamed
 
 
 def test_options_of_an_image_and_its_data_bar_come_back(folder):
@@ -289,25 +223,34 @@ def test_options_of_an_image_and_its_data_bar_come_back(folder):
     np.testing.assert_array_equal(cut[0], data[:-8])
 
 
+def test_metadata_of_this_machine_or_of_no_values_are_left_out():
+    metadata = {STORE_KEY: "/a", "note": {"n": [1, Path("b")]}, "f": [print], "x": None}
+    found = to_json_attributes(
+        {"metadata": metadata, "features": {"size": [1.5, math.nan]}, "gamma": 1}
+    )
+    assert found == {
+        "gamma": 1,
+        "metadata": {"note": {"n": [1, "b"]}, "x": None},
+        "features": {"size": {"dtype": "float64", "values": [1.5, None]}},
+    }
+
+
 def test_a_store_is_adopted_with_its_halves_and_is_its_own(tmp_path):
-    names = ("a.ome.zarr", "a.half-a.ome.zarr", "a.half-b.ome.zarr")
-    for name in names[:2]:
+    for name in ("a.ome.zarr", "a.half-a.ome.zarr"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "c").write_text(name)
-    copy_with_links(tmp_path / names[0], tmp_path / "b.ome.zarr")
-    assert (tmp_path / "b.ome.zarr" / "c").read_text() == names[0]
-    assert (tmp_path / "b.half-a.ome.zarr" / "c").read_text() == names[1]
-    assert not (tmp_path / "b.half-b.ome.zarr").exists()
+    copy_with_links(tmp_path / "a.ome.zarr", tmp_path / "b.ome.zarr")
+    assert (tmp_path / "b.ome.zarr" / "c").read_text() == "a.ome.zarr"
+    assert (tmp_path / "b.half-a.ome.zarr" / "c").read_text() == "a.half-a.ome.zarr"
 
 
 def test_the_last_ten_projects_are_remembered_once_each(tmp_path, monkeypatch):
     monkeypatch.setattr("platformdirs.user_state_path", lambda *_, **__: tmp_path / "s")
     assert list_recent_projects() == []
     folders = [tmp_path / f"{number}.semsr" for number in range(12)]
-    for folder in folders:
+    for folder in [*folders, folders[5]]:
         save(folder)
         add_recent_project(folder)
-    add_recent_project(folders[5])
     assert list_recent_projects() == [folders[5], *folders[:5:-1], *folders[4:1:-1]]
     (folders[11] / "project.json").unlink()
     assert list_recent_projects()[:2] == [folders[5], folders[10]]

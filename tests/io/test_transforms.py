@@ -1,6 +1,8 @@
 """A transform comes back as it was stored, and damage is said."""
 
+import functools
 import json
+import operator
 
 import numpy as np
 import pytest
@@ -12,7 +14,6 @@ from napari_semsr.core import (
     Micrograph,
     OptionError,
     ReadError,
-    WriteError,
     parse_pixel_size,
 )
 from napari_semsr.io import (
@@ -59,16 +60,6 @@ def test_a_transform_comes_back_to_the_last_digit(tmp_path, transform, kind):
         assert again.transform == transform
 
 
-def test_the_file_says_what_it_holds(tmp_path):
-    path = tmp_path / "map.json"
-    write_transform(path, _stored())
-    values = json.loads(path.read_text("utf-8"))
-    assert (values["unit"], values["axes"]) == ("nm", ["y", "x"])
-    assert values["matrix"] == [[1.1, 0.2, 1 / 7], [-0.1, -0.9, 3e6]]
-    assert np.shape(values["bspline"]["coefficients"]) == (2, 4, 6)
-    assert values["from"]["origin_nm"] == [120.5, -3.0]
-
-
 def test_a_transform_that_cannot_be_written_leaves_the_one_before(tmp_path):
     path = tmp_path / "map.json"
     write_transform(path, _stored(SIMILAR))
@@ -77,8 +68,6 @@ def test_a_transform_that_cannot_be_written_leaves_the_one_before(tmp_path):
         write_transform(path, _stored(error=float("nan")))
     assert path.read_bytes() == before
     assert [item.name for item in tmp_path.iterdir()] == ["map.json"]
-    with refused(WriteError, "not-writable"):
-        write_transform(tmp_path / "none" / "map.json", _stored())
 
 
 @pytest.fixture
@@ -88,69 +77,44 @@ def values(tmp_path):
     return json.loads(path.read_text("utf-8"))
 
 
-def _set(values, where, value):
-    *outer, last = where
-    for key in outer:
-        values = values[key]
-    values[last] = value
-
-
 DAMAGE = {
     "version": (["semsr_transform"], 2, " 2, .* 1 "),
-    "kind": (["kind"], "projective", "similarity, affine, elastic, got 'projective'"),
+    "kind": (["kind"], "projective", "got 'projective'"),
     "unit": (["unit"], "um", "nm, got 'um'"),
     "axes": (["axes"], ["x", "y"], r"got \['x', 'y'\]"),
     "order": (["bspline", "order"], 1, "3, got 1"),
     "infinite": (["matrix", 1, 2], float("inf"), r"\(\(1\.1, 0\.2\), .*inf"),
-    "text": (["matrix", 0, 1], "wide", "'wide'"),
     "rows": (["matrix"], [[1, 0], [0, 1], [0, 0]], r"\(3, 2\)"),
     "singular": (["matrix"], [[1, 1, 0], [1, 1, 0]], r"\(\(1\.0, 1\.0\), "),
     "coefficient": (["bspline", "coefficients", 0, 0, 0], float("nan"), "2"),
     "spacing": (["bspline", "spacing"], [0, 1], r"\(0\.0, 1\.0\)"),
-    "origin": (["from", "origin_nm"], [0, float("inf")], None),
     "no pixel size": (["to", "pixel_size_nm"], [0, 5], "0 x 5 nm"),
     "no pixels": (["from", "shape"], [0, 5], "0 x 5 px"),
-    "quality": (["quality"], 7, None),
 }
 
 
 @pytest.mark.parametrize("name", DAMAGE)
 def test_damage_is_said(tmp_path, values, name):
-    where, value, stated = DAMAGE[name]
-    values["quality"] = {}
-    _set(values, where, value)
+    (*outer, last), value, stated = DAMAGE[name]
+    functools.reduce(operator.getitem, outer, values)[last] = value
     path = tmp_path / "map.json"
     path.write_text(json.dumps(values))
     code = "other-version" if name == "version" else "file-damaged"
-    with refused(ReadError, code, match=stated) as caught:
+    with refused(ReadError, code, match=stated):
         read_transform(path)
-    assert "map.json" in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "key", ["kind", "from", "to", "matrix", "bspline", "semsr_transform"]
-)
+@pytest.mark.parametrize("key", ["kind", "from", "matrix", "bspline"])
 def test_what_is_missing_is_named(tmp_path, values, key):
     del values[key]
     path = tmp_path / "map.json"
     path.write_text(json.dumps(values))
-    if key == "semsr_transform":
-        expected = refused(ReadError, "not-a-transform")
-    else:
-        expected = refused(ReadError, "file-damaged", match=f"'{key}'")
-    with expected:
+    with refused(ReadError, "file-damaged", match=f"'{key}'"):
         read_transform(path)
 
 
 @pytest.mark.parametrize(
-    "data",
-    [
-        b"\x89PNG\r\n\xff\xfe",
-        b"[1, 2]",
-        b'"semsr_transform"',
-        b"[" * 100_000,
-    ],
-    ids=["picture", "list", "text", "deep"],
+    "data", [b"\x89PNG\r\n\xff\xfe", b"{}", b"[" * 100_000], ids=len
 )
 def test_other_files_are_no_transforms(tmp_path, data):
     path = tmp_path / "map.json"
@@ -159,23 +123,9 @@ def test_other_files_are_no_transforms(tmp_path, data):
         read_transform(path)
 
 
-def test_a_folder_and_a_missing_file_are_refused(tmp_path):
-    missing = tmp_path / "none.json"
-    for path, code in ((tmp_path, "not-a-file"), (missing, "file-missing")):
-        with refused(ReadError, code, match=str(tmp_path)):
-            read_transform(path)
-
-
 def _image(shape=(300, 400), size=(40.0, 41.5), origin=(120.5, -3.0)):
     about = parse_pixel_size(size)
     return Micrograph(np.zeros(shape, np.uint8), about, "optical", origin=origin)
-
-
-def test_a_side_is_its_image():
-    assert ImageIdentity.from_image(_image(), "sha256:ab") == ImageIdentity(
-        "optical", (300, 400), (40.0, 41.5), (120.5, -3.0), "sha256:ab"
-    )
-    assert MOVING.describe_difference(_image()) is None
 
 
 @pytest.mark.parametrize(
@@ -199,9 +149,8 @@ def test_other_pixels_of_the_same_area_are_taken(image):
         (_image((300, 300)), "12450 nm, but the stored one covers 12000 x 16600 nm"),
         (_image(size=(20.0, 20.75)), "it covers 6000 x 8300 nm"),
         (_image(origin=(120.5, 900.0)), "begins at 100.5, 879.25 nm"),
-        (_image((400, 300)), "it covers 16000 x 12450 nm"),
     ],
-    ids=["uncalibrated", "narrower", "finer", "elsewhere", "turned"],
+    ids=["uncalibrated", "narrower", "finer", "elsewhere"],
 )
 def test_another_image_is_told(image, match):
     assert match in MOVING.describe_difference(image)
@@ -233,36 +182,19 @@ def test_ngff_and_napari_map_there_in_y_and_x(tmp_path, transform):
     write_transform(tmp_path / "map.csv", _stored(transform))
     values = json.loads((tmp_path / "map.ngff.json").read_text(encoding="utf-8"))
     (step,) = values["coordinateTransformations"]
-    systems = {system["name"]: system for system in values["coordinateSystems"]}
-    assert (step["type"], step["input"], step["output"]) == ("affine", *systems)
-    for system in systems.values():
+    names = [system["name"] for system in values["coordinateSystems"]]
+    assert (step["type"], step["input"], step["output"]) == ("affine", *names)
+    for system in values["coordinateSystems"]:
         axes = [(axis["name"], axis["unit"]) for axis in system["axes"]]
         assert axes == [("y", "nanometer"), ("x", "nanometer")]
     matrix = np.loadtxt(tmp_path / "map.csv", delimiter=",")
     np.testing.assert_array_equal(matrix[:2], step["affine"])
-    np.testing.assert_array_equal(matrix[2], [0, 0, 1])
     ones = np.column_stack([PLACES, np.ones(len(PLACES))])
     np.testing.assert_allclose((ones @ matrix.T)[:, :2], transform(PLACES))
 
 
-def test_a_layer_of_napari_lies_where_the_map_says(tmp_path):
-    layers = pytest.importorskip("napari.layers")
-    write_transform(tmp_path / "map.csv", _stored(SHEARED))
-    matrix = np.loadtxt(tmp_path / "map.csv", delimiter=",")
-    layer = layers.Image(
-        np.zeros(MOVING.shape),
-        scale=MOVING.pixel_size_nm,
-        translate=MOVING.origin_nm,
-        affine=matrix,
-    )
-    pixels = np.array([[0, 0], [10, 250]])
-    places = pixels * MOVING.pixel_size_nm + np.array(MOVING.origin_nm)
-    shown = [layer.data_to_world(pixel) for pixel in pixels]
-    np.testing.assert_allclose(shown, SHEARED(places))
-
-
-@pytest.mark.parametrize("ending", [".tfm", ".ngff.json", ".csv"])
-def test_a_bent_map_is_no_matrix(tmp_path, ending):
-    with refused(OptionError, "transform-unsupported"):
-        write_transform(tmp_path / f"map{ending}", _stored(BENT))
+def test_a_bent_map_is_no_matrix(tmp_path):
+    for ending in (".tfm", ".ngff.json", ".csv"):
+        with refused(OptionError, "transform-unsupported"):
+            write_transform(tmp_path / f"map{ending}", _stored(BENT))
     assert not list(tmp_path.iterdir())

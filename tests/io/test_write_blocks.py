@@ -44,23 +44,14 @@ def written(image, target, *, stop=None, error=None, resume=False, resumable=Tru
 
 @pytest.mark.parametrize("resumable", [False, True])
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_the_output_is_whole_and_alone(tmp_path, image, suffix, resumable):
+def test_a_whole_output_replaces_a_former_one(tmp_path, image, suffix, resumable):
     target = tmp_path / f"a{suffix}"
+    written(image.replace(data=255 - image.data), target, resumable=resumable)
     made = written(image, target, resumable=resumable)
     assert (made.result, made.shape, made.dtype) == (0, (70, 50), "uint8")
     found = read(target)
     assert np.array_equal(found.array(), image.data)
     assert (found.pixel_size_nm, found.origin) == (image.pixel_size_nm, image.origin)
-    assert list(tmp_path.iterdir()) == [target]
-
-
-@pytest.mark.parametrize("resumable", [False, True])
-@pytest.mark.parametrize("suffix", SUFFIXES)
-def test_a_whole_output_replaces_a_former_one(tmp_path, image, suffix, resumable):
-    target = tmp_path / f"a{suffix}"
-    written(image, target, resumable=resumable)
-    written(image.replace(data=255 - image.data), target, resumable=resumable)
-    assert np.array_equal(read(target).array(), 255 - image.data)
     assert list(tmp_path.iterdir()) == [target]
 
 
@@ -76,37 +67,33 @@ def test_a_run_that_fails_leaves_what_was_there(tmp_path, image, suffix):
     assert np.array_equal(read(target).array(), image.data)
 
 
+@pytest.mark.parametrize("suffix", [".ome.zarr", ".ome.tif"])
+def test_labels_go_into_a_store_and_beside_a_file(tmp_path, image, suffix):
+    def fill(store):
+        label = store.add_label("seen")
+        label[:] = image.data
+        store.finish_label("seen", label)
+        blocks = (image.data[box.slices] for box in store.pending_boxes())
+        return store.fill(blocks, "filling")
+
+    target = tmp_path / f"a{suffix}"
+    run(write_blocks(target, lambda at: create_image_store(image, at, chunk=32), fill))
+    beside = tmp_path / "a.seen.tif"
+    found = read(target / "labels" / "seen" if target.is_dir() else beside)
+    assert (found.dtype, found.pixel_size_nm) == (np.uint16, image.pixel_size_nm)
+    assert np.array_equal(found.array(), image.data)
+
+
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_resumable_run_goes_on_unless_nothing_was_done(tmp_path, image, suffix):
     target = tmp_path / f"a{suffix}"
     with pytest.raises(KeyError):
         written(image, target, stop=0, error=KeyError())
     assert list(tmp_path.iterdir()) == []
-    full = OSError(errno.ENOSPC, "No space left on device")
-    with refused(WriteError, "disk-full"):
-        written(image, target, stop=3, error=full)
+    with pytest.raises(KeyError):
+        written(image, target, stop=3, error=KeyError())
     with pytest.raises(KeyError):
         written(image, target, stop=2, error=KeyError(), resume=True)
     assert written(image, target, resume=True).result == 0
     assert list(tmp_path.iterdir()) == [target]
     assert np.array_equal(read(target).array(), image.data)
-
-
-@pytest.mark.parametrize(("suffix", "place"), [
-    (".ome.zarr", "a.ome.zarr/labels/seen"), (".ome.tif", "a.seen.tif"),
-])  # fmt: skip
-def test_labels_go_into_a_store_and_beside_a_file(tmp_path, image, suffix, place):
-    def fill(store):
-        label = store.add_label("seen")
-        label[:] = image.data
-        store.finish_label("seen", label)
-        return store.fill(
-            (image.data[box.slices] for box in store.pending_boxes()), ("filling")
-        )
-
-    target = tmp_path / f"a{suffix}"
-    run(write_blocks(target, lambda at: create_image_store(image, at, chunk=32), fill))
-    found = read(tmp_path / place)
-    assert found.dtype == np.uint16
-    assert found.pixel_size_nm == image.pixel_size_nm
-    assert np.array_equal(found.array(), image.data)

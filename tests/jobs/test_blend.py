@@ -1,7 +1,5 @@
 """What lies between two images: blends and differences, in memory and lazy."""
 
-import warnings
-
 import dask.array as da
 import numpy as np
 import pytest
@@ -31,28 +29,22 @@ def levels_of(image):
     return [image.data, downsample_block(image.data)]
 
 
-def values(levels):
-    return [np.asarray(level) for level in levels]
-
-
-@pytest.mark.parametrize("lazy", ["neither", "first", "second", "both"])
-@pytest.mark.parametrize("strength", [0.0, 0.25, 0.8])
-def test_a_blend_mixes_level_by_level(before, rng, lazy, strength):
+@pytest.mark.parametrize("lazy", ["neither", "first", "second"])
+def test_a_blend_mixes_level_by_level(before, rng, lazy):
     after = before.replace(data=rng.normal(100, 20, before.shape).astype(np.float32))
     first, second = levels_of(before), levels_of(after)
     expected = [
-        (1 - strength) * one.astype(float) + strength * two
+        0.75 * one.astype(float) + 0.25 * two
         for one, two in zip(first, second, strict=True)
     ]
-    if lazy in {"first", "both"}:
+    if lazy == "first":
         first = [da.from_array(level, 16) for level in first]
-    if lazy in {"second", "both"}:
+    if lazy == "second":
         second = [da.from_array(level, 25) for level in second]
-    mixed = blend_levels(first, second, strength)
+    mixed = blend_levels(first, second, 0.25)
     assert all(hasattr(level, "dask") == (lazy != "neither") for level in mixed)
-    assert all(level.dtype == np.float32 for level in mixed)
-    for made, wanted in zip(values(mixed), expected, strict=True):
-        np.testing.assert_allclose(made, wanted, rtol=1e-5)
+    for made, wanted in zip(mixed, expected, strict=True):
+        np.testing.assert_allclose(np.asarray(made), wanted, rtol=1e-5)
 
 
 def test_a_whole_blend_is_the_second_image_and_integers_are_rounded(before):
@@ -70,26 +62,6 @@ def test_an_image_is_drawn_in_the_pixels_of_what_was_made_of_it():
     np.testing.assert_allclose(first[inner], fine.data[inner], atol=0.5)
     np.testing.assert_allclose(second[inner], coarse.data[inner], atol=0.5)
     assert second.shape == coarse.shape
-
-
-def test_levels_that_an_image_has_are_taken_and_others_made(before):
-    known = [downsample_block(before.data)]
-    result = before.replace(data=before.data + 1)
-    taken = run(resample_levels(before, known, result, levels_of(result)))
-    assert taken[0] is before.data
-    assert taken[1] is known[0]
-    made = run(resample_levels(before, (), result, levels_of(result)))
-    np.testing.assert_array_equal(made[1], known[0])
-
-
-def test_a_large_image_is_drawn_when_it_is_looked_at(rng):
-    data = rng.normal(size=(1200, 40)).astype(np.float32)
-    image = Micrograph(data, TEN)
-    fine = Micrograph(np.zeros((2400, 80), np.float32), FIVE, origin=(-2.5, -2.5))
-    (level,) = run(resample_levels(image, (), fine, [fine.data]))
-    assert hasattr(level, "dask")
-    part = np.asarray(level[1000:1100, 10:60])
-    np.testing.assert_array_equal(part, level.compute()[1000:1100, 10:60])
 
 
 @pytest.mark.parametrize("lazy", [False, True])
@@ -125,14 +97,3 @@ def test_images_of_two_places_or_of_no_size_have_no_difference(before):
     bare = before.replace(pixel_size_nm=None, name="bare")
     with refused(ShapeError, "pixel-size-missing", match="'bare'"):
         subtract_images(bare, before)
-
-
-def test_values_beyond_single_precision_are_missing_without_a_warning(before):
-    huge = before.replace(data=np.full(before.shape, 1e300))
-    after = before.replace(data=np.ones(before.shape, np.float32))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        (blend,) = blend_levels([huge.data], [after.data], 0.5)
-        difference = subtract_images(huge, after).array()
-    assert not np.isfinite(blend).any()
-    assert not np.isfinite(difference).any()

@@ -3,11 +3,9 @@
 import pytest
 from scipy import ndimage
 
-import napari_semsr as semsr
 from napari_semsr.core import Micrograph, Provenance, get_figures
 from napari_semsr.core.progress import capture_warnings, run
-from napari_semsr.io import read, write
-from napari_semsr.jobs import FRC, FRC_MAP, FrcMapJobOptions
+from napari_semsr.jobs import FRC, FRC_MAP
 
 
 def seen(rng, numerical_aperture: float) -> list[Micrograph]:
@@ -40,15 +38,3 @@ def test_a_resolution_beyond_the_light_is_told(rng, aperture, tells):
         assert warnings == ([found.note] if tells else [])
         figure = next(f for f in get_figures(found).values() if f.large)
         assert ("finer than the optical cut-off" in figure.verdict) == tells
-
-
-def test_history_of_a_map_keeps_the_cut_off_that_was_given(rng, tmp_path):
-    paths = [tmp_path / f"{name}.tif" for name in "ab"]
-    for image, path in zip(seen(rng, 15.0), paths, strict=True):
-        write(image.replace(provenance=None), path)
-    options = FrcMapJobOptions(cut_off_nm=20, step=64)
-    made = run(FRC_MAP.job(*paths, output=tmp_path / "map.tif", options=options))
-    assert made.cut_off_nm == 20
-    assert "ideal optics of cut-off 20 nm" in made.method
-    assert read(made.output).provenance.options["cut_off_nm"] == 20
-    assert semsr.replay(made.output).identical

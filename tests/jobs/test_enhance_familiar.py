@@ -1,14 +1,11 @@
 """How much of an image is unlike the place that a model was trained on."""
 
-import json
-
 import numpy as np
 import pytest
 from scipy import ndimage
 
 import napari_semsr as semsr
 from napari_semsr.analysis import FAMILIARITY, BlockFeatures
-from napari_semsr.cli.command import main
 from napari_semsr.core import (
     Micrograph,
     OptionError,
@@ -19,7 +16,7 @@ from napari_semsr.core import (
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.io.formats import read, write
 from napari_semsr.jobs.enhance import ENHANCE
-from tests.refusals import refused, warned
+from tests.refusals import refused
 from tests.tiny_models import write_tiny_model
 
 TINY = EnhanceOptions(tile=128, precision="fp32", device="cpu")
@@ -64,25 +61,6 @@ def test_an_image_of_the_sample_is_familiar(adapted, tmp_path):
     made, heard = enhanced(field(8), tmp_path, adapted)
     assert made.unfamiliar_percent <= 30
     assert not heard
-
-
-def test_another_pitch_is_warned_of_once_and_another_model_proposed(
-    adapted, tmp_path, capsys
-):
-    write(field(14), tmp_path / "other.tif")
-    line = ["enhance", str(tmp_path / "other.tif"), "-o", str(tmp_path / "a.tif")]
-    line += ["--model", str(adapted), "--device", "cpu", "--json"]
-    assert main(line) == 0
-    record = json.loads(capsys.readouterr().out)
-    assert record["unfamiliar_percent"] > 80
-    (said,) = (text for text in record["warnings"] if "differs from" in text)
-    assert "differs from the area that own was trained on" in said
-    assert "ssum-sem" in said
-
-
-def test_in_memory_it_is_warned_of_too(adapted):
-    with warned("image-unfamiliar"):
-        semsr.enhance(field(14), model=adapted, device="cpu")
 
 
 def test_the_image_is_compared_on_the_pixels_of_the_model(adapted, tmp_path):

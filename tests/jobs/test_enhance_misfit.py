@@ -7,16 +7,11 @@ import pytest
 from scipy import ndimage
 
 from napari_semsr.cli.command import main
-from napari_semsr.core import Micrograph, OptionError, capture_warnings, run
-from napari_semsr.inference.options import EnhanceOptions
+from napari_semsr.core import Micrograph
 from napari_semsr.io.formats import read, write
-from napari_semsr.jobs.enhance import ENHANCE
-from tests.refusals import refused
 from tests.tiny_models import write_tiny_model
 
 LINE = ("--tile", "64", "--precision", "fp32", "--device", "cpu")
-TINY = EnhanceOptions(tile=64, precision="fp32", device="cpu")
-SUPERLENS = {"recipe": {"data": {"sources": {"superlens": 1.0}}}}
 
 
 @pytest.fixture
@@ -42,37 +37,3 @@ def test_a_command_maps_the_misfit(field, tmp_path, capsys):
     line[3] = str(tmp_path / "b.tif")
     assert main([*line, *LINE]) == 0
     assert "Misfit" not in capsys.readouterr().out
-
-
-def test_models_of_an_instrument_tell_their_misfit(field, tmp_path, capsys):
-    model = str(write_tiny_model(tmp_path, training=SUPERLENS))
-    line = ["enhance", str(field), "-o", str(tmp_path / "a.tif"), "--model", model]
-    assert main([*line, *LINE]) == 0
-    told = capsys.readouterr().out
-    assert "of the input's contrast" in told
-    assert "true SEM images have a misfit of 42 ± 19 %" in told
-
-
-def test_a_field_of_noise_has_no_map(tmp_path, rng):
-    path, target = tmp_path / "noise.tif", tmp_path / "misfit.tif"
-    write(Micrograph(rng.normal(0, 1, (160, 160)).astype(np.float32)), path)
-    job = ENHANCE.job(
-        path,
-        tmp_path / "a.tif",
-        model=write_tiny_model(tmp_path),
-        options=TINY,
-        residual_map=target,
-    )
-    heard = []
-    with capture_warnings(heard.append):
-        made = run(job)
-    assert "little more than noise" in heard[0]
-    assert (tmp_path / "a.tif").exists()
-    assert made.misfit_map is None
-    assert not target.exists()
-
-
-def test_a_stack_is_refused_before_any_work(tmp_path):
-    planes = [Micrograph(np.zeros((64, 64), np.float32)) for _ in range(2)]
-    with refused(OptionError, "several-planes", match=" 2"):
-        run(ENHANCE.job(planes, tmp_path / "a.tif", residual_map=tmp_path / "m.tif"))

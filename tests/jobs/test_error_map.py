@@ -5,7 +5,7 @@ import pytest
 from scipy import ndimage
 
 import napari_semsr as semsr
-from napari_semsr.core import Micrograph, Provenance
+from napari_semsr.core import Micrograph
 from tests.refusals import warned
 
 
@@ -69,16 +69,6 @@ def test_shift_is_found_and_taken_back(images, move):
         assert found.rse == pytest.approx(semsr.error_map(*images).rse, rel=0.1)
 
 
-def test_twice_as_fine_without_pixel_sizes_is_one_field(images):
-    seen, sharp = (image.data for image in images)
-    coarse = seen.reshape(120, 2, 160, 2).mean((1, 3))
-    found = semsr.error_map(coarse, sharp)
-    assert found.scale == 2
-    assert found.shape == (120, 160)
-    assert found.sigma_nm is None
-    assert found.sigma_px == pytest.approx(2.2, abs=0.3)  # the square draws at it
-
-
 def test_what_does_not_belong_together_is_said(images, rng):
     seen, sharp = images
     with warned("contrast-inverted"):
@@ -91,9 +81,3 @@ def test_what_does_not_belong_together_is_said(images, rng):
     part = sharp.replace(data=sharp.data[:120])
     with warned("partly-covered", match=" 50 % .* seen"):
         semsr.error_map(seen, part)
-
-
-def test_decorrelation_of_a_networks_image_says_what_it_is(images):
-    made = Provenance(job="enhance", model_name="tiny", model_digest="sha256:0")
-    with warned("made-by-network"):
-        semsr.decorrelation(images[1].replace(provenance=made))

@@ -15,14 +15,8 @@ import yaml
 
 import napari_semsr as semsr
 from napari_semsr.cli import main
-from napari_semsr.core import CheckpointError, Micrograph, OptionError, WriteError
-from napari_semsr.models import (
-    CARD_KEY,
-    list_bundled_models,
-    load_model,
-    read_card,
-    resolve_model_path,
-)
+from napari_semsr.core import CheckpointError, Micrograph
+from napari_semsr.models import CARD_KEY, load_model, read_card
 from tests.refusals import refused
 from tests.tiny_models import write_tiny_model
 
@@ -58,49 +52,38 @@ def _enhanced(field, model, **options):
 
 def test_our_own_onnx_comes_back_as_the_same_model(tmp_path, own_shelf, tiny, field):
     out = tmp_path / "tiny.onnx"
-    made = semsr.export_model(tiny, out)
-    assert made.card["name"] == "tiny-one"
+    semsr.export_model(tiny, out)
     found = semsr.import_model(out)
     card, before = read_card(own_shelf / "tiny-one.safetensors"), read_card(tiny)
     assert found.card["architecture"] == "onnx"
     kept = ("input_percentiles", "pixel_size_nm", "stride", "grey", "limits", "licence")
     assert all(getattr(card, name) == getattr(before, name) for name in kept)
-    assert card.training == {"architecture": "two-scale", "steps": 0}
     expected = _enhanced(field, tiny, precision="fp32")
     close = {"rtol": 0, "atol": 1e-5 * np.ptp(expected)}
     for tile in (None, 32):
         given = _enhanced(field, "tiny-one", tile=tile)
         np.testing.assert_allclose(given, expected, **close)
-    again = tmp_path / "again.onnx"
-    semsr.export_model("tiny-one", again)
-    assert onnx.load(again).graph == onnx.load(out).graph
 
 
 def test_onnx_of_another_program_is_told_what_it_needs(tmp_path, own_shelf, field):
     out = tmp_path / "some net.onnx"
     layer = torch.nn.Conv2d(1, 1, 3, padding=1)
+    how = {"input_names": ["x"], "dynamic_axes": {"x": {2: "h", 3: "w"}}}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.onnx.export(
-            layer,
-            (torch.rand(1, 1, 16, 16),),
-            out,
-            dynamo=False,
-            input_names=["x"],
-            dynamic_axes={"x": {2: "h", 3: "w"}},
-        )
+        torch.onnx.export(layer, (torch.rand(1, 1, 16, 16),), out, dynamo=False, **how)
+
+    def applied(data):
+        with torch.no_grad():
+            return layer(torch.from_numpy(data[None, None]))[0, 0].numpy()
+
     made = semsr.import_model(out, pixel_size_nm=10, levels=(0, 4), grey="unit")
-    assert made.card["name"] == "some-net"
-    assert made.card["pixel_size_nm"] == [10, 10]
-    with torch.no_grad():
-        expected = layer(torch.from_numpy(field.data[None, None] / 4))[0, 0].numpy()
+    assert (made.card["name"], made.card["pixel_size_nm"]) == ("some-net", [10, 10])
     found = _enhanced(field, "some-net", tile=32)
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(found, applied(field.data / 4), rtol=1e-4, atol=1e-4)
     semsr.import_model(out, name="other", scaling="deviation")
     mean, spread = field.data.mean(dtype=float), field.data.std(dtype=float)
-    scaled = ((field.data - mean) / spread).astype(np.float32)
-    with torch.no_grad():
-        expected = layer(torch.from_numpy(scaled[None, None]))[0, 0].numpy()
+    expected = applied(((field.data - mean) / spread).astype(np.float32))
     found = (_enhanced(field, "other", tile=32) - mean) / spread
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
     with refused(CheckpointError, "name-taken"):
@@ -125,17 +108,6 @@ def test_a_network_that_looks_at_whole_fields_goes_out_for_one_field_alone(
     np.testing.assert_allclose(found, expected, atol=1e-5 * np.ptp(expected))
     with refused(CheckpointError, "option-without-effect"):
         semsr.export_model("ssum-sem", tmp_path / "b.onnx", field=fine)
-
-
-def test_kinds_and_their_suffixes_agree(tmp_path, tiny):
-    with refused(WriteError, "suffix-unknown"):
-        semsr.export_model(tiny, tmp_path / "a.onnx", to="bioimageio")
-    with refused(OptionError, "option-without-effect"):
-        semsr.export_model(tiny, tmp_path / "a.safetensors", authors=["A"])
-    with refused(CheckpointError, "missing-value", match="`authors`"):
-        semsr.export_model(tiny, tmp_path / "a.zip")
-    with refused(OptionError, "option-without-effect"):
-        semsr.import_model(tiny, name="b")
 
 
 # Packages of bioimage.io.
@@ -180,23 +152,6 @@ def _run_as_described(package):
     return said, weights
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", list_bundled_models())
-def test_every_bundled_model_goes_out_for_bioimageio(tmp_path, field, name):
-    out = tmp_path / "package.zip"
-    told = {}
-    if read_card(resolve_model_path(name)).architecture == "informed":
-        with refused(CheckpointError, "export-unsupported"):
-            semsr.export_model(name, out)
-        assert not out.exists()
-        told = {"field": field.replace(pixel_size_nm=(20.0, 20.0))}
-    semsr.export_model(name, out, **told)
-    _check_as_bioimageio(out)
-    said, _ = _run_as_described(out)
-    assert bool(said["attachments"]) != bool(told)
-    assert said["name"] == (f"{name}-told" if told else name)
-
-
 def test_a_package_brings_the_model_as_it_was(tmp_path, own_shelf, package, tiny):
     with zipfile.ZipFile(package) as held:
         (entry,) = yaml.safe_load(held.read("rdf.yaml"))["attachments"]
@@ -206,20 +161,6 @@ def test_a_package_brings_the_model_as_it_was(tmp_path, own_shelf, package, tiny
     assert entry["sha256"] == hashlib.sha256(own).hexdigest()
     semsr.import_model(tmp_path / "out" / entry["source"])
     assert (own_shelf / "tiny-one.safetensors").read_bytes() == own
-    semsr.import_model(package, name="as-onnx")
-    semsr.export_model("as-onnx", tmp_path / "again.zip", authors=["A"])
-    with zipfile.ZipFile(tmp_path / "again.zip") as held:
-        assert not yaml.safe_load(held.read("rdf.yaml"))["attachments"]
-
-
-def test_a_package_keeps_the_range_of_pixel_sizes(tmp_path, own_shelf):
-    wide = write_tiny_model(tmp_path, name="wide", pixel_size_nm=(5.0, 12.0))
-    package = tmp_path / "wide.zip"
-    semsr.export_model(wide, package, authors=["A"])
-    made = semsr.import_model(package)
-    assert made.card["pixel_size_nm"] == [5, 12]
-    told = semsr.import_model(package, name="told", pixel_size_nm=5)
-    assert told.card["pixel_size_nm"] == [5, 5]
 
 
 @pytest.mark.broad
@@ -241,31 +182,16 @@ def test_a_package_is_read_and_written_without_a_network(
     for name in ("connect", "connect_ex", "sendto"):
         monkeypatch.setattr(socket.socket, name, refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    person = {
-        "name": "A",
-        "github_user": "nobody-knows",
-        "orcid": "0000-0001-2345-6789",
-    }
     changes = {
         "covers": ["https://a.b/cover.png"],
         "documentation": "https://a.b/README.md",
-        "authors": [person],
-        "maintainers": [person],
+        "authors": [{"name": "A", "github_user": "nobody-knows"}],
         "git_repo": "https://a.b/c",
         "inputs__0__test_tensor": {"source": "https://a.b/c.npy"},
         "weights__onnx__sha256": None,
     }
     made = semsr.import_model(_change_surface(package, tmp_path, **changes))
     semsr.export_model(made.path, tmp_path / "again.zip", authors=["A"])
-
-
-def test_a_short_name_is_longer_in_a_package(tmp_path, own_shelf):
-    model = write_tiny_model(tmp_path, name="cat")
-    semsr.export_model(model, tmp_path / "cat.zip", authors=["A"])
-    changed = _change_surface(
-        tmp_path / "cat.zip", tmp_path, weights__onnx__sha256=None
-    )
-    assert semsr.import_model(changed).card["name"] == "cat"
 
 
 def _change_surface(package, tmp_path, **changes):
@@ -295,25 +221,24 @@ def _steps(name, **kwargs):
 
 @pytest.mark.quick(1)
 @pytest.mark.parametrize(
-    ("steps", "found"),
+    ("steps", "scaling", "key", "value"),
     [
-        ([], {"input_scaling": "levels", "input_levels": [0, 1]}),
+        ([], "levels", "input_levels", [0, 1]),
         (
             _steps("scale_range", min_percentile=2, max_percentile=99.8),
-            {"input_scaling": "percentiles", "input_percentiles": [2, 99.8]},
+            *("percentiles", "input_percentiles", [2, 99.8]),
         ),
-        (_steps("zero_mean_unit_variance"), {"input_scaling": "deviation"}),
+        (_steps("zero_mean_unit_variance"), "deviation", "grey", "unit"),
         (
             _steps("fixed_zero_mean_unit_variance", mean=100, std=50),
-            {"input_scaling": "levels", "input_levels": [100, 150]},
+            *("levels", "input_levels", [100, 150]),
         ),
-        (
-            _steps("scale_linear", gain=1 / 255),
-            {"input_scaling": "levels", "input_levels": [0, 255]},
-        ),
+        (_steps("scale_linear", gain=1 / 255), "levels", "input_levels", [0, 255]),
     ],
 )
-def test_scaling_of_a_package_becomes_ours(tmp_path, own_shelf, package, steps, found):
+def test_scaling_of_a_package_becomes_ours(
+    tmp_path, own_shelf, package, steps, scaling, key, value
+):
     changes = {
         "inputs__0__preprocessing": steps,
         "weights__onnx__sha256": None,
@@ -321,73 +246,38 @@ def test_scaling_of_a_package_becomes_ours(tmp_path, own_shelf, package, steps, 
     }
     made = semsr.import_model(_change_surface(package, tmp_path, **changes))
     assert made.card["name"] == "Foreign-net"
-    assert made.card["grey"] == "unit"
     assert made.card["pixel_size_nm"] == [10, 10]
-    assert made.card["training"]["authors"] == ["A. Tester"]
-    for key, value in found.items():
-        assert made.card[key] == pytest.approx(value)
-
-
-def test_sides_without_a_scale_have_one_of_their_unit(tmp_path, own_shelf, package):
-    side = {"type": "space", "unit": "nanometer", "size": {"min": 640, "step": 4}}
-    channel = {"type": "channel", "channel_names": ["grey"]}
-    axes = [{"type": "batch"}, channel, *({**side, "id": one} for one in "yx")]
-    changes = {"inputs__0__axes": axes, "weights__onnx__sha256": None}
-    changed = _change_surface(package, tmp_path, **changes)
-    assert semsr.import_model(changed).card["pixel_size_nm"] == [1, 1]
+    assert made.card["input_scaling"] == scaling
+    assert made.card[key] == (value if key == "grey" else pytest.approx(value))
 
 
 REFUSED = {
-    "weights": (
-        {"weights": {"pytorch_state_dict": {}}},
-        "format-unsupported",
-        "pytorch_state_dict",
-    ),
-    "elsewhere": (
-        {"weights__onnx__source": "https://a.b/w.onnx"},
-        "weights-elsewhere",
-        "https://a.b/w.onnx",
-    ),
-    "outside": ({"weights__onnx__source": "../w.onnx"}, "weights-elsewhere", "../w"),
-    "absent": ({"weights__onnx__source": "w.onnx"}, "model-damaged", "w.onnx"),
-    "digest": ({"weights__onnx__sha256": "0" * 64}, "content-changed", None),
-    "old": ({"format_version": "0.4.10"}, "other-version", "0.4.10"),
-    "kind": ({"type": "dataset"}, "format-unknown", None),
+    "weights": ({"weights": {"pytorch_state_dict": {}}}, "format-unsupported"),
+    "elsewhere": ({"weights__onnx__source": "https://a.b/w"}, "weights-elsewhere"),
+    "outside": ({"weights__onnx__source": "../w.onnx"}, "weights-elsewhere"),
+    "digest": ({"weights__onnx__sha256": "0" * 64}, "content-changed"),
+    "old": ({"format_version": "0.4.10"}, "other-version"),
+    "kind": ({"type": "dataset"}, "format-unknown"),
     "steps": (
         {"inputs__0__preprocessing": _steps("binarize", threshold=0.5)},
         "model-unsuitable",
-        "binarize",
-    ),
-    "after": (
-        {"outputs__0__postprocessing": [{"id": "sigmoid"}]},
-        "model-unsuitable",
-        "sigmoid",
     ),
     "axes": (
         {"inputs__0__axes__1__channel_names": ["red", "green"]},
         "model-unsuitable",
-        "2 channels",
     ),
-    "damage": ({"inputs__0__axes": 3}, "model-damaged", None),
-    "gain": (
-        {"inputs__0__preprocessing": _steps("scale_linear", gain=0)},
-        "model-unsuitable",
-        "scale_linear",
-    ),
-    "licence": ({"license": "my own"}, "licence-unknown", "my own"),
+    "damage": ({"inputs__0__axes": 3}, "model-damaged"),
+    "licence": ({"license": "my own"}, "licence-unknown"),
 }
 
 
 @pytest.mark.quick(1)
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_package_is_refused_in_one_sentence(tmp_path, own_shelf, package, name):
-    changes, code, value = REFUSED[name]
-    with refused(CheckpointError, code, match=value) as caught:
-        semsr.import_model(
-            _change_surface(
-                package, tmp_path, **{"weights__onnx__sha256": None, **changes}
-            )
-        )
+    changes, code = REFUSED[name]
+    changes = {"weights__onnx__sha256": None, **changes}
+    with refused(CheckpointError, code) as caught:
+        semsr.import_model(_change_surface(package, tmp_path, **changes))
     assert "\n" not in str(caught.value)
     assert not own_shelf.exists()
 
@@ -400,22 +290,17 @@ def zipped(path, **files):
 
 
 @pytest.mark.parametrize(
-    ("files", "code"),
+    ("data", "code"),
     [
-        ({}, "format-unknown"),
-        ({"rdf.yaml": b"\xff\xfe"}, "model-damaged"),
-        ({"rdf.yaml": b"a: [b"}, "model-damaged"),
-        ({"rdf.yaml": b"!!python/object/apply:os.abort []"}, "model-damaged"),
-        ({"rdf.yaml": b"- 1"}, "format-unknown"),
-        ({"rdf.yaml": b" " * (2**20 + 1)}, "file-too-large"),
+        (b"a: [b", "model-damaged"),
+        (b"!!python/object/apply:os.abort []", "model-damaged"),
+        (b"- 1", "format-unknown"),
+        (b" " * (2**20 + 1), "file-too-large"),
     ],
 )
-def test_a_zip_that_is_no_package_is_refused(tmp_path, files, code):
-    out = zipped(tmp_path / "p.zip", **files)
+def test_a_zip_that_is_no_package_is_refused(tmp_path, data, code):
+    out = zipped(tmp_path / "p.zip", **{"rdf.yaml": data})
     with refused(CheckpointError, code):
-        semsr.import_model(out)
-    out.write_bytes(b"PK nothing")
-    with refused(CheckpointError, "model-damaged"):
         semsr.import_model(out)
 
 
@@ -439,36 +324,6 @@ def test_what_aliases_of_a_package_repeat_is_bounded(tmp_path, package):
     out = zipped(tmp_path / "p.zip", **{"rdf.yaml": "\n".join(lines)})
     with refused(CheckpointError, "unsafe-content"):
         semsr.import_model(out)
-
-
-@pytest.mark.broad
-def test_halves_of_letters_in_a_package_are_joined(tmp_path, own_shelf, package):
-    changes = {"weights__onnx__sha256": None, "name": "halves"}
-    out = _change_surface(
-        package, tmp_path, **changes, description="\ud83d\udd2c \ud800"
-    )
-    made = semsr.import_model(out)
-    assert made.card["description"] == "\U0001f52c \ufffd"
-
-
-@pytest.mark.broad
-def test_a_network_with_norms_goes_out_as_onnx_and_not_as_a_package(tmp_path):
-    from napari_semsr.models import ModelCard, build_network, save_model
-
-    torch.manual_seed(0)
-    options = {"width": 4, "blocks": 1}
-    card = ModelCard(
-        name="normed",
-        architecture="resnet",
-        options=options,
-        stride=4,
-        receptive_field=0,
-        norms=True,
-    )
-    save_model(tmp_path / "n.safetensors", build_network("resnet", options), card)
-    semsr.export_model(tmp_path / "n.safetensors", tmp_path / "n.onnx")
-    with refused(CheckpointError, "model-unsuitable"):
-        semsr.export_model(tmp_path / "n.safetensors", tmp_path / "n.zip", authors="A")
 
 
 # What runs code of others.

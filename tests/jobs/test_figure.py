@@ -7,45 +7,25 @@ import numpy as np
 import pytest
 from PIL import Image as Picture
 
-from napari_semsr.core import (
-    DisplaySettings,
-    InputRecord,
-    Micrograph,
-    Provenance,
-    SemsrError,
-    run,
-)
-from napari_semsr.io import write
-from napari_semsr.jobs import (
-    FIGURE,
-    FRC_MAP,
-    RESTORE,
-    FigureOptions,
-    FrcMapJobOptions,
-)
-from napari_semsr.reporting.figures import format_scale_bar_length
-from napari_semsr.restoration import RestoreOptions
-from tests.refusals import refused, warned
+from napari_semsr.core import DisplaySettings, Micrograph, Provenance, SemsrError, run
+from napari_semsr.jobs import FIGURE, FigureOptions
+from tests.refusals import refused
 
 
-def frc_map(image: Micrograph, step: int = 20, **changes: object) -> Micrograph:
-    """Draw a map of an image, in blocks, that is one value but for an empty corner."""
-    rows, columns = (n // step for n in image.shape)
-    values = np.full((rows, columns), 40.0, np.float32)
+def frc_map(image: Micrograph) -> Micrograph:
+    """Draw a map of an image, in blocks of 20 px, with an empty corner."""
+    values = np.full([n // 20 for n in image.shape], 40.0, np.float32)
     values[0, 0] = np.nan
-    pixel = image.pixel_size_nm
     values[-1, -1] = 50
-    made = Micrograph(
+    look = {"limits": (0, 100), "colormap": "viridis", "opacity": 0.5}
+    return Micrograph(
         values,
-        None if pixel is None else (step * pixel[0], step * pixel[1]),
+        tuple(20 * size for size in image.pixel_size_nm),
         "map",
-        origin=tuple((step - 1) / 2 * np.array(image.scale)),
+        origin=tuple(9.5 * size for size in image.pixel_size_nm),
         provenance=Provenance(job="frc-map"),
-        look=DisplaySettings(
-            limits=(0, 100), colormap="viridis", opacity=0.5, colour_bar=True
-        ),
+        look=DisplaySettings(**look, colour_bar=True),
     )
-    return made.replace(**changes)
 
 
 def coloured(path: Path) -> np.ndarray:
@@ -54,46 +34,23 @@ def coloured(path: Path) -> np.ndarray:
         return np.ptp(np.asarray(picture.convert("RGB")).astype(int), axis=2) > 40
 
 
-def micrograph(
-    name: str = "A", pixel: float | None = 5.0, side: int = 60, job: str = ""
-) -> Micrograph:
-    """Draw a ramp, with a history if a job made it."""
-    data = np.add.outer(np.arange(side), np.arange(side + 20)).astype(np.float32)
-    made = Provenance(job=job) if job else None
-    size = None if pixel is None else (pixel, pixel)
-    return Micrograph(data, size, name, provenance=made)
+def micrograph(name: str = "A") -> Micrograph:
+    """Draw a ramp."""
+    data = np.add.outer(np.arange(60), np.arange(80)).astype(np.float32)
+    return Micrograph(data, (5.0, 5.0), name)
 
 
-def test_shape_is_that_of_the_file_where_the_width_is_no_whole_number(
-    tmp_path: Path,
-) -> None:
-    options = FigureOptions(width_mm=85, dpi=300)
-    made = run(FIGURE.job([micrograph()], tmp_path / "one.png", options=options))
-    with Picture.open(made.path) as picture:
-        assert (picture.height, picture.width) == made.shape
-
-
-@pytest.mark.quick(1)
-@pytest.mark.parametrize("suffix", [".png", ".tif", ".pdf"])
-def test_figure_has_the_width_that_is_asked_for(tmp_path: Path, suffix: str) -> None:
-    path = tmp_path / f"one{suffix}"
+def test_figure_has_the_width_that_is_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "one.png"
     options = FigureOptions(width_mm=50.8, dpi=100)
     made = run(FIGURE.job([micrograph()], path, options=options))
     assert made.shape[1] == pytest.approx(200, abs=1)
     assert made.caption == "A; bar 100 nm."
-    if suffix == ".pdf":
-        assert path.read_bytes().startswith(b"%PDF")
-        return
     with Picture.open(path) as picture:
         assert (picture.height, picture.width) == made.shape
         assert picture.info["dpi"][0] == pytest.approx(100, abs=0.1)
-
-
-def test_equal_images_make_equal_files(tmp_path: Path) -> None:
-    for name in ("one", "two"):
-        run(FIGURE.job([micrograph()], tmp_path / f"{name}.pdf"))
-    one, two = ((tmp_path / f"{name}.pdf").read_bytes() for name in ("one", "two"))
-    assert one == two
+    run(FIGURE.job([micrograph()], tmp_path / "one.pdf", options=options))
+    assert (tmp_path / "one.pdf").read_bytes().startswith(b"%PDF")
 
 
 def test_network_is_named_even_without_a_caption(tmp_path: Path) -> None:
@@ -106,73 +63,13 @@ def test_network_is_named_even_without_a_caption(tmp_path: Path) -> None:
     assert found.networks == (f"net ({'a' * 16})",)
 
 
-def test_every_network_of_an_image_is_named(tmp_path: Path) -> None:
-    first = Provenance(job="enhance", model_name="one", model_digest="b" * 64)
-    history = Provenance(
-        job="enhance",
-        model_name="two",
-        model_digest="a" * 64,
-        inputs=(InputRecord(role="image", name="A", provenance=first),),
-    )
-    made = micrograph().replace(provenance=history)
-    found = run(FIGURE.job([made], tmp_path / "two.png"))
-    assert found.networks == (f"two ({'a' * 16})", f"one ({'b' * 16})")
-    assert f"networks {found.networks[0]} and {found.networks[1]};" in found.caption
-
-
-@pytest.mark.parametrize("period", [2.2, 2.5, 3.0])
-def test_detail_that_is_too_fine_for_the_figure_is_grey(
-    tmp_path: Path, period: float
-) -> None:
-    waves = 128 + 100 * np.sin(2 * np.pi * np.arange(1900) / period)
+def test_detail_that_is_too_fine_for_the_figure_is_grey(tmp_path: Path) -> None:
+    waves = 128 + 100 * np.sin(2 * np.pi * np.arange(1900) / 2.5)
     look = DisplaySettings(limits=(0.0, 255.0))
     image = micrograph().replace(data=np.tile(waves, (200, 1)), look=look)
-    for dpi in (150, 300):
-        options, path = FigureOptions(dpi=dpi), tmp_path / f"{dpi}.png"
-        run(FIGURE.job([image], path, options=options))
-        row = colours_of(path)[20, 60:-60, 0]
-        assert row.std() < 0.35 * waves.std()
-
-
-def test_spectrum_has_no_bar_of_length(tmp_path: Path) -> None:
-    made = micrograph(pixel=None, job="spectrum")
-    found = run(FIGURE.job([made], tmp_path / "spectrum.png"))
-    assert found.caption == "A."
-
-
-@pytest.mark.parametrize("factor", [1e-9, 1e9])
-def test_images_in_any_unit_are_drawn_alike(tmp_path: Path, factor: float) -> None:
-    image = micrograph()
-    options = FigureOptions(no_caption=True, dpi=100)
-    for name, data in (("one", image.data), ("other", image.data * factor)):
-        shown = image.replace(data=data)
-        run(FIGURE.job([shown], tmp_path / f"{name}.png", options=options))
-    one, other = (colours_of(tmp_path / f"{n}.png") for n in ("one", "other"))
-    np.testing.assert_allclose(one, other, atol=1)
-
-
-def test_caption_says_how_an_image_was_restored(tmp_path: Path) -> None:
-    options, path = RestoreOptions(method="cls", psf="1px"), tmp_path / "B.ome.zarr"
-    run(RESTORE.job(micrograph(), path, options=options))
-    found = run(FIGURE.job([path], tmp_path / "one.png"))
-    assert found.caption == "B, restored (constrained least squares); bar 100 nm."
-
-
-def test_dollar_signs_in_names_are_no_formula(tmp_path: Path) -> None:
-    found = run(FIGURE.job([micrograph("$\\frac$")], tmp_path / "one.png"))
-    assert found.caption == "$\\frac$; bar 100 nm."
-
-
-def test_caption_goes_into_a_file_beside_the_figure_where_asked(tmp_path: Path) -> None:
-    options = FigureOptions(no_caption=True, caption="Two.", caption_file=True)
-    found = run(FIGURE.job([micrograph()], tmp_path / "one.png", options=options))
-    assert (found.caption, found.caption_file) == ("Two.", str(tmp_path / "one.txt"))
-    text = tmp_path / "one.txt"
-    assert text.read_text(encoding="utf-8") == "Two. A; bar 100 nm.\n"
-    (tmp_path / "one.png").unlink()
-    with refused(SemsrError, "output-exists"):
-        run(FIGURE.job([micrograph()], tmp_path / "one.png", options=options))
-    assert not (tmp_path / "one.png").exists()
+    path = tmp_path / "a.png"
+    run(FIGURE.job([image], path, options=FigureOptions(dpi=150)))
+    assert colours_of(path)[20, 60:-60, 0].std() < 0.35 * waves.std()
 
 
 def test_bar_is_as_long_as_it_says(tmp_path: Path) -> None:
@@ -189,17 +86,6 @@ def test_bar_is_as_long_as_it_says(tmp_path: Path) -> None:
     assert np.ptp(bright) + 1 == pytest.approx(100, abs=3)
 
 
-@pytest.mark.broad
-def test_maps_have_a_colour_bar_and_other_colours(tmp_path: Path) -> None:
-    grey, mapped = tmp_path / "grey.png", tmp_path / "map.png"
-    run(FIGURE.job([micrograph()], grey))
-    run(FIGURE.job([micrograph(job="frc-map")], mapped))
-    with Picture.open(grey) as one, Picture.open(mapped) as other:
-        a, b = (np.asarray(p.convert("RGB")).astype(int) for p in (one, other))
-    assert np.ptp(a, axis=2).max() == 0
-    assert np.ptp(b, axis=2).max() > 50
-
-
 @pytest.mark.parametrize("nm", [5.0, None])
 def test_part_is_the_same_place_of_every_image(
     tmp_path: Path, nm: float | None
@@ -208,29 +94,14 @@ def test_part_is_the_same_place_of_every_image(
     fine = Micrograph(np.zeros((120, 160), np.float32), size, "fine")
     fine.data[20:40, 20:60] = 1
     coarse = fine.data.reshape(60, 2, 80, 2).mean((1, 3))
-    other = Micrograph(
-        coarse, twice, "coarse", origin=(half, half), spacing_px=(2.0, 2.0)
-    )
-    options = FigureOptions(
-        inset=(20, 20, 40, 60), width_mm=80, dpi=100, no_caption=True, greys="common"
-    )
-    path = tmp_path / "both.png"
+    place = {"origin": (half, half), "spacing_px": (2.0, 2.0)}
+    other = Micrograph(coarse, twice, "coarse", **place)
+    how = {"inset": (20, 20, 40, 60), "no_caption": True, "greys": "common"}
+    options, path = FigureOptions(width_mm=80, dpi=100, **how), tmp_path / "both.png"
     run(FIGURE.job([fine, other], path, options=options))
-    with Picture.open(path) as picture:
-        grey = np.asarray(picture.convert("L")).astype(int)
-    below = grey[-30:-15]  # within both parts, above their bars
+    below = colours_of(path)[-30:-15, :, 0]  # within both parts, above their bars
     halves = np.array_split(below, 2, axis=1)
     assert all((half[:, 30:-30] > 240).all() for half in halves)
-
-
-def test_part_that_ends_within_a_pixel_of_another_image_is_drawn(
-    tmp_path: Path,
-) -> None:
-    fine = Micrograph(np.eye(64), (10.0, 10.0), "fine")
-    coarse = Micrograph(np.eye(32), (20.0, 20.0), "coarse", origin=(5.0, 5.0))
-    options = FigureOptions(inset=(3, 3, 5, 5), no_caption=True)
-    made = run(FIGURE.job([fine, coarse], tmp_path / "a.png", options=options))
-    assert made.networks == ()
 
 
 def colours_of(path: Path) -> np.ndarray:
@@ -238,31 +109,7 @@ def colours_of(path: Path) -> np.ndarray:
         return np.asarray(picture.convert("RGB")).astype(int)
 
 
-def test_gamma_brightens_as_in_the_window(tmp_path: Path) -> None:
-    plain = micrograph()
-    look = DisplaySettings(limits=(0.0, 140.0))
-    for name, gamma in (("one", 1.0), ("half", 0.5)):
-        shown = plain.replace(look=look.model_copy(update={"gamma": gamma}))
-        options = FigureOptions(no_caption=True, dpi=100)
-        run(FIGURE.job([shown], tmp_path / f"{name}.png", options=options))
-    one, half = (colours_of(tmp_path / f"{n}.png")[:, :, 0] for n in ("one", "half"))
-    expected = 255 * np.sqrt(one[MIDDLE] / 255)
-    np.testing.assert_allclose(half[MIDDLE], expected, atol=2)
-
-
 MIDDLE = np.s_[60:150, 120:300]  # of a figure, without bar and frame
-
-
-def test_one_grey_scale_is_one_of_gamma_and_colours_as_well(tmp_path: Path) -> None:
-    looks = ({}, {"gamma": 0.4}, {"colormap": "green"})
-    for number, look in enumerate(looks):
-        shown = micrograph().replace(look=DisplaySettings(limits=(0, 140), **look))
-        options = FigureOptions(no_caption=True, dpi=100, columns=1, greys="common")
-        path = tmp_path / f"{number}.png"
-        run(FIGURE.job([micrograph(), shown], path, options=options))
-    first, *rest = (colours_of(tmp_path / f"{n}.png") for n in range(len(looks)))
-    for other in rest:
-        np.testing.assert_array_equal(other, first)
 
 
 @pytest.mark.parametrize(
@@ -270,16 +117,7 @@ def test_one_grey_scale_is_one_of_gamma_and_colours_as_well(tmp_path: Path) -> N
     [
         ({"colormap": "green"}, (0, 255, 0)),
         ({"colormap": "#ff8800"}, (255, 136, 0)),
-        (
-            {
-                "colormap": "own",
-                "colours": [(1, 0, 0, 1), (0, 0, 1, 1), (1, 1, 0, 1)],
-                "places": [0, 0.5, 1],
-            },
-            (255, 255, 0),
-        ),
     ],
-    ids=["green", "colour", "own"],
 )
 def test_image_has_the_colours_that_it_has_on_screen(
     tmp_path: Path, look: dict, brightest: tuple[int, ...]
@@ -288,12 +126,6 @@ def test_image_has_the_colours_that_it_has_on_screen(
     options = FigureOptions(no_caption=True, dpi=100)
     run(FIGURE.job([shown], tmp_path / "own.png", options=options))
     assert (colours_of(tmp_path / "own.png")[MIDDLE] == brightest).all()
-
-
-def test_colours_that_a_figure_does_not_know_are_told(tmp_path: Path) -> None:
-    look = DisplaySettings(limits=(0, 140), colormap="bop blue")
-    with warned("unknown-value", match="bop blue .* A"):
-        run(FIGURE.job([micrograph().replace(look=look)], tmp_path / "own.png"))
 
 
 def test_pixels_that_are_not_known_count_for_nothing(tmp_path: Path) -> None:
@@ -310,58 +142,14 @@ def test_pixels_that_are_not_known_count_for_nothing(tmp_path: Path) -> None:
     assert drawn[10:60, 55:95].min() == 255
 
 
-@pytest.mark.broad
-def test_long_caption_stays_within_the_figure(tmp_path: Path) -> None:
-    options = FigureOptions(caption="WWWW MMMM " * 30, dpi=100, width_mm=60)
-    run(FIGURE.job([micrograph()], tmp_path / "wide.png", options=options))
-    assert (colours_of(tmp_path / "wide.png")[-40:, -1] == 255).all()
-
-
-@pytest.mark.broad
-def test_narrow_images_keep_words_and_colour_bars_to_themselves(tmp_path: Path) -> None:
-    made = Provenance(job="error-map", options={"unit": "grey"})
-    maps = [micrograph(f"{i}", 100.0, side=200).replace(provenance=made) for i in "AB"]
-    plain = micrograph("C", 100.0, side=200)
-    path = tmp_path / "three.png"
-    options = FigureOptions(width_mm=85, dpi=300, columns=3, no_caption=True)
-    run(FIGURE.job([plain, *maps], path, options=options))
-    with Picture.open(path) as picture:
-        drawn = np.asarray(picture.convert("L"))
-    pitch = (85 - 2 * 1.5) / 3 + 1.5  # of the cells, in mm
-    for number in (1, 2):
-        middle = round((number * pitch - 0.75) / 25.4 * 300)
-        assert drawn[:, middle - 5 : middle + 5].min() == 255
-    assert drawn[:, -3:].min() == 255  # the last label ends within the figure
-
-
-def test_numbers_of_a_colour_bar_end_where_the_figure_ends(tmp_path: Path) -> None:
-    path = tmp_path / "map.png"
-    options = FigureOptions(width_mm=85, dpi=300, no_caption=True)
-    run(FIGURE.job([frc_map(micrograph(side=100))], path, options=options))
-    with Picture.open(path) as picture:
-        drawn = np.asarray(picture.convert("L"))
-    beside = drawn[:, int(0.88 * drawn.shape[1]) :]
-    assert beside[[0, -1]].min() == 255
-
-
-@pytest.mark.broad
-def test_rows_have_as_many_images_as_have_room(tmp_path: Path) -> None:
-    heights = []
-    for width in (60, 85, 175):
-        options = FigureOptions(width_mm=width, dpi=100, no_caption=True)
-        images = [micrograph(name) for name in "ABC"]
-        made = run(FIGURE.job(images, tmp_path / f"{width}.png", options=options))
-        heights.append(round(made.shape[0] / made.shape[1], 1))
-    assert heights == [2.3, 0.8, 0.2]
-
-
-@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     ("images", "options", "code"),
     [
         ([], {}, "out-of-range"),
         ([micrograph()], {"inset": (0, 0, 70, 10)}, "outside-image"),
         ([Micrograph(np.ones((900, 1)), None, "thin")], {}, "image-too-large"),
+        ([frc_map(micrograph())], {"overlay": True}, "image-missing"),
+        ([micrograph(), micrograph("B")], {"overlay": True}, "map-missing"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(
@@ -371,82 +159,6 @@ def test_what_cannot_be_drawn_is_refused(
     with refused(SemsrError, code):
         run(FIGURE.job(images, path, options=FigureOptions.parse(options)))
     assert not path.exists()
-
-
-def test_other_formats_are_refused(tmp_path: Path) -> None:
-    with refused(SemsrError, "suffix-unknown"):
-        run(FIGURE.job([micrograph()], tmp_path / "bad.jpg"))
-
-
-def test_bars_are_told_in_the_unit_that_reads_best() -> None:
-    assert format_scale_bar_length(500, has_size=True) == "500 nm"
-    assert format_scale_bar_length(2000, has_size=True) == "2 µm"
-    assert format_scale_bar_length(20_000, has_size=True) == "20 µm"
-    assert format_scale_bar_length(1e6, has_size=True) == "1 mm"
-    assert format_scale_bar_length(50, has_size=False) == "50 px"
-
-
-def bars_in(path: Path, columns: int) -> list[int]:
-    """Measure the white bars in the cells of a row of dark images, in pixels."""
-    with Picture.open(path) as picture:
-        grey = np.asarray(picture.convert("L")).astype(int)
-    band = grey[round(0.93 * len(grey)) : round(0.98 * len(grey))]
-    found = []
-    for cell in np.array_split(band, columns, axis=1):
-        bright = cell.max(0) > 120
-        start = np.argmax(~bright)  # what is white left of it lies between the cells
-        start += np.argmax(bright[start:])
-        found.append(int(np.argmin(bright[start:])))
-    return found
-
-
-@pytest.mark.broad
-def test_images_of_a_figure_have_one_scale(tmp_path: Path) -> None:
-    dark = Micrograph(np.full((100, 200), 7, np.uint8), (10.0, 10.0), "dark")
-    half = dark.replace(data=dark.data[:, :120])
-    mapped = dark.replace(
-        look=DisplaySettings(limits=(0, 1e3), colormap="gray", colour_bar=True)
-    )
-    options = FigureOptions(width_mm=240, dpi=100, columns=3)
-    images = [dark, mapped, half]
-    made = run(FIGURE.job(images, tmp_path / "said.png", options=options))
-    assert made.caption.count("bar 200 nm") == 3  # 28 % of the narrowest is 336 nm
-    options = options.replace(no_caption=True)
-    run(FIGURE.job(images, tmp_path / "row.png", options=options))
-    first, second, third = bars_in(tmp_path / "row.png", 3)
-    assert first > 20
-    assert second == pytest.approx(first, abs=1)
-    assert third == pytest.approx(first, abs=1)
-
-
-def test_bar_of_an_uncalibrated_image_counts_its_own_pixels(tmp_path: Path) -> None:
-    large = Micrograph(np.full((1500, 2000), 7, np.uint8), name="large")
-    options = FigureOptions(width_mm=50.8, dpi=100)  # 200 px: ten are drawn as one
-    made = run(FIGURE.job([large], tmp_path / "said.png", options=options))
-    assert made.caption == "large; bar 500 px."
-    run(FIGURE.job([large], tmp_path / "a.png", options=options.replace(no_caption=1)))
-    assert bars_in(tmp_path / "a.png", 1) == [pytest.approx(50, abs=3)]
-
-
-@pytest.mark.broad
-def test_map_lies_on_the_image_that_it_measured(tmp_path: Path, scene) -> None:
-    before, blocks = scene.first, FrcMapJobOptions(block=48, step=24)
-    history = Provenance(job="enhance", model_name="net", model_digest="a" * 64)
-    after = before.replace(data=before.data + 1, name="after", provenance=history)
-    path = tmp_path / "first.ome.zarr"
-    write(before, path)
-    options, figure = FigureOptions(overlay=True), tmp_path / "a.png"
-    for source in (before, path):
-        found = run(FRC_MAP.job(source, scene.second, options=blocks))
-        maps = [found.result.map.replace(name=name) for name in ("one", "two")]
-        for given in ([source, after, maps[0]], [maps[0], after, source]):
-            made = run(FIGURE.job(given, figure, options=options, overwrite=True))
-            assert f"{before.name}, under one; bar" in made.caption
-        with refused(SemsrError, "image-missing"):
-            run(FIGURE.job([after, maps[0]], figure, options=options, overwrite=True))
-        made = run(FIGURE.job([source, *maps], figure, options=options, overwrite=True))
-        assert f"(a) {before.name}, under one" in made.caption
-        assert f"(b) {before.name}, under two" in made.caption
 
 
 def test_overlay_lies_where_the_map_lies(tmp_path: Path) -> None:
@@ -467,75 +179,11 @@ def test_overlay_lies_where_the_map_lies(tmp_path: Path) -> None:
 @pytest.mark.broad
 def test_overlay_moves_with_the_origin_of_the_map(tmp_path: Path) -> None:
     flat = Micrograph(np.full((60, 80), 7, np.uint8), (5.0, 5.0), "flat")
-    laid = frc_map(flat)
-    moved = laid.replace(origin=(laid.origin[0] + 100, laid.origin[1]))
+    y, x = frc_map(flat).origin
     options = FigureOptions(width_mm=101.6, dpi=100, overlay=True, no_caption=True)
-    path = tmp_path / "over.png"
+    moved, path = frc_map(flat).replace(origin=(y + 100, x)), tmp_path / "over.png"
     run(FIGURE.job([flat, moved], path, options=options))
     assert not coloured(path)[:74, :304].any()  # 20 px of the image lie above it
-    away = laid.replace(origin=(laid.origin[0] + 1e4, laid.origin[1]))
+    away = frc_map(flat).replace(origin=(y + 1e4, x))
     with refused(SemsrError, "no-overlap", match="flat"):
         run(FIGURE.job([flat, away], tmp_path / "away.png", options=options))
-
-
-@pytest.mark.broad
-def test_overlay_has_one_letter_and_names_every_network(tmp_path: Path) -> None:
-    history = Provenance(job="enhance", model_name="net", model_digest="a" * 64)
-    image, other = micrograph(), micrograph("B").replace(provenance=history)
-    options = FigureOptions(overlay=True, inset=(5, 5, 30, 30))
-    found = run(
-        FIGURE.job([image, frc_map(image), other], tmp_path / "a.png", options=options)
-    )
-    network = f"net ({'a' * 16})"
-    assert found.caption == (
-        "(a) A, under map; bar 100 nm. "
-        f"(b) B, made by the network {network}; bar 100 nm."
-    )
-    assert found.networks == (network,)
-
-
-@pytest.mark.quick(1)
-@pytest.mark.parametrize(
-    ("order", "code"),
-    [
-        ("mi", "image-missing"),
-        ("imm", "image-missing"),
-        ("ii", "map-missing"),
-        ("bm", "pixel-size-missing"),
-    ],
-    ids=["first", "two", "no-map", "uncalibrated"],
-)
-def test_overlay_needs_an_image_and_its_map(
-    tmp_path: Path, order: str, code: str
-) -> None:
-    kinds = {
-        "i": micrograph(),
-        "m": frc_map(micrograph()),
-        "b": micrograph(pixel=None),
-    }
-    images = [kinds[letter] for letter in order]
-    options = FigureOptions(overlay=True)
-    with refused(SemsrError, code):
-        run(FIGURE.job(images, tmp_path / "a.png", options=options))
-
-
-@pytest.mark.quick(1)
-@pytest.mark.parametrize("overlay", [False, True], ids=["alone", "under-map"])
-def test_part_of_a_reduced_image_keeps_its_size(tmp_path: Path, overlay: bool) -> None:
-    # of 4600 columns 23 are drawn as one, and the part begins and ends between those
-    wide = Micrograph(np.full((600, 4600), 7, np.uint8), (10.0, 10.0), "wide")
-    options = FigureOptions(
-        width_mm=50.8, dpi=100, no_caption=True, inset=(110, 1042, 210, 1142)
-    )
-    path, right = tmp_path / "a.png", frc_map(wide, origin=(95.0, 11015.0))
-    images = [wide, right] if overlay else [wide]
-    made = run(FIGURE.job(images, path, options=options.replace(overlay=overlay)))
-    shown = 152 if overlay else 200  # px, beside a colour bar or not
-    # the image, a gap of 1.5 mm, and 100 x 100 px as a square
-    # cut off to whole pixels, of the figure and of the image in it
-    assert made.shape[0] == pytest.approx(shown * 6 / 46 + 6 + shown, abs=2)
-    if overlay:  # the map begins at the middle column of the part
-        seen = coloured(path)[-shown // 2 : -shown // 4, :shown].any(0)
-        assert np.argmax(seen) == pytest.approx(shown / 2, abs=1)
-    else:  # 200 nm of 1000
-        assert bars_in(path, 1) == [pytest.approx(shown / 5, abs=1)]

@@ -1,7 +1,6 @@
 """A scan is stitched while its frames are written; in the end as a whole."""
 
 import errno
-import os
 import shutil
 import signal
 import subprocess
@@ -13,7 +12,6 @@ import pytest
 import napari_semsr
 from napari_semsr.core.errors import OptionError, ReadError, WriteError
 from napari_semsr.core.progress import WaitingProgress, run
-from napari_semsr.io.arrivals import FrameFolder
 from napari_semsr.io.formats import read
 from napari_semsr.io.zarr.growing import GrowingMosaic, is_live_mosaic
 from napari_semsr.jobs import follow
@@ -61,24 +59,22 @@ def copy_frames(scan, folder, *numbers):
     (folder / "positions.csv").write_text("".join([rows[0], *there]))
 
 
+def same_pixels(made, wanted):
+    one, other = (read(result.output).array() for result in (made, wanted))
+    return np.array_equal(one, other, equal_nan=True)
+
+
 def until_taken(steps, count):
     """Run a job until it reports that it has taken so many frames."""
-    messages = []
-    for step in steps:
-        messages.append(step.message)
-        if f"{count} frames processed" in step.message:
-            return messages
-    raise AssertionError(messages)
+    assert any(f"{count} frames processed" in step.message for step in steps)
 
 
 def test_a_followed_scan_ends_as_the_offline_command_does(scan, offline, tmp_path):
     folder, output = tmp_path / "scan", tmp_path / "m.ome.zarr"
     steps = job(folder, output)
-    next(steps)
     while not isinstance(step := next(steps), WaitingProgress):
         pass
     assert "waiting for" in step.message
-    assert "scan" in step.message
     copy_frames(scan, folder, 0, 2)
     until_taken(steps, 2)
     assert is_live_mosaic(output)
@@ -86,15 +82,8 @@ def test_a_followed_scan_ends_as_the_offline_command_does(scan, offline, tmp_pat
     until_taken(steps, 5)
     copy_frames(scan, folder, 4)
     made = run(steps)
-    assert [p["frame"] for p in made.positions] == [
-        p["frame"] for p in offline.positions
-    ]
-    for one, other in zip(made.positions, offline.positions, strict=True):
-        assert one["y_px"] == pytest.approx(other["y_px"], abs=0.02)
-        assert one["x_px"] == pytest.approx(other["x_px"], abs=0.02)
-    assert np.array_equal(
-        read(made.output).array(), read(offline.output).array(), equal_nan=True
-    )
+    assert made.corners == offline.corners
+    assert same_pixels(made, offline)
     assert not is_live_mosaic(output)
     assert sorted(item.name for item in tmp_path.iterdir()) == ["m.ome.zarr", "scan"]
 
@@ -102,12 +91,8 @@ def test_a_followed_scan_ends_as_the_offline_command_does(scan, offline, tmp_pat
 @pytest.mark.broad
 @pytest.mark.parametrize(
     "how",
-    [
-        {"illumination_drift": 0.4},
-        {"stage_skew": 0.04, "stage_scale": 1.03},
-        {"bad_frames": 1, "frames_grid": (3, 3)},
-    ],
-    ids=["brightness", "skewed", "bad frames"],
+    [{"illumination_drift": 0.4}, {"bad_frames": 1, "frames_grid": (3, 3)}],
+    ids=["brightness", "bad frames"],
 )
 def test_other_scans_end_as_the_offline_command_does(tmp_path, how):
     folder = tmp_path / "scan"
@@ -117,66 +102,7 @@ def test_other_scans_end_as_the_offline_command_does(tmp_path, how):
     count = len(list(folder.glob("frame_*.tif")))
     made = run(job(folder, tmp_path / "m.ome.zarr", until=count))
     assert made.corners == wanted.corners
-    assert np.array_equal(
-        read(made.output).array(), read(wanted.output).array(), equal_nan=True
-    )
-
-
-def test_the_history_is_that_of_an_ordinary_stitch(scan, offline, tmp_path):
-    made = run(job(scan, tmp_path / "m.ome.zarr"))
-    history, other = (read(one.output).provenance for one in (made, offline))
-    assert not {"follow", "until", "idle"} & history.options.keys()
-    assert "other_frames" not in other.options
-    assert napari_semsr.replay(made.output, inputs=scan.parent).identical
-
-
-def test_rows_of_the_table_may_come_after_their_frames(scan, tmp_path):
-    folder = tmp_path / "scan"
-    copy_frames(scan, folder, 0, 1)
-    text = (folder / "positions.csv").read_text()
-    (folder / "positions.csv").unlink()
-    files = FrameFolder(folder)
-    live = follow.LiveScan(tmp_path / "m.ome.zarr", files.read, StitchFolderOptions())
-    steps = follow.ScanFollower(files, live, 3, None, lambda: False).run()
-    until_taken(steps, 2)
-    assert live.placement.provisional == set()
-    (folder / "positions.csv").write_text(text)
-    for _ in range(4):
-        next(steps)
-    assert live.placement.provisional == {0, 1}
-    assert np.isfinite(live.placement.stated_corners).all()
-
-
-class Shown:
-    """What a mosaic shows, block by block."""
-
-    def __init__(self):
-        self.boxes = []
-
-    def show_block(self, mosaic, box):
-        self.boxes.append(box)
-
-    def show_warning(self, sentence):
-        pass
-
-
-def test_a_frame_that_came_is_shown_before_all_that_moved(scan, tmp_path):
-    shown, files = Shown(), FrameFolder(scan)
-    place, options = tmp_path / "m.ome.zarr", StitchFolderOptions()
-    live = follow.LiveScan(place, files.read, options, display=shown)
-    *first, last = [frame for _ in range(2) for frame in files.poll()]
-    for frame in first:
-        live.add_frame(frame.name, frame.pixels, files.frame_corner(frame.name))
-    run(live.placement.solve_all_frames())  # which changes the light of all
-    assert live.placement.list_changed_frames() == [0, 1, 2, 3, 4]
-    live.add_frame(last.name, last.pixels, files.frame_corner(last.name))
-    live.fuse_frame(last.name)
-    assert live.placement.list_changed_frames() == [0, 1, 2, 3, 4]
-    assert len(shown.boxes) == 1
-    while live.run_step():
-        pass
-    assert live.placement.list_changed_frames() == []
-    assert len(shown.boxes) == 6
+    assert same_pixels(made, wanted)
 
 
 def test_a_frame_of_another_size_is_left_out_and_named(scan, tmp_path):
@@ -199,17 +125,9 @@ def test_nothing_new_for_long_is_the_end(scan, tmp_path):
     assert made.frames == 6
 
 
-@pytest.mark.parametrize(
-    ("text", "seconds"), [("8s", 8), ("10min", 600), ("1.5 h", 5400), ("3", 3)]
-)
-def test_times_are_read(text, seconds):
-    assert StitchFolderOptions.parse({"follow": True, "idle": text}).idle == seconds
-
-
-@pytest.mark.parametrize("text", ["", "min", "8 days", "-3s", "0s", "nan"])
+@pytest.mark.parametrize("text", ["", "8 days", "-3s", "nan"])
 def test_other_times_are_refused(text):
-    code = "out-of-range" if text == "0s" else "wrong-type"
-    with refused(OptionError, code, match="`idle`"):
+    with refused(OptionError, "wrong-type", match="`idle`"):
         StitchFolderOptions.parse({"follow": True, "idle": text})
 
 
@@ -221,51 +139,36 @@ def test_too_few_frames_are_refused_and_nothing_is_left(scan, tmp_path):
     assert not (tmp_path / ".held.m.ome.zarr").exists()
 
 
-def test_a_file_is_not_followed(scan, tmp_path):
-    with refused(OptionError, "folder-missing"):
-        run(job(scan / "frame_000.tif", tmp_path / "m.ome.zarr"))
-
-
 def test_a_scan_that_is_followed_twice_is_refused(scan, tmp_path):
     folder, output = tmp_path / "scan", tmp_path / "m.ome.zarr"
     copy_frames(scan, folder, 0, 1)
     steps = job(folder, output)
     until_taken(steps, 2)
     words = [sys.executable, "-m", "napari_semsr", "stitch", folder, "-o", output]
-    for more in ("--overwrite", "--resume"):
-        done = children.run([*words, "--follow", "--idle", "1s", more])
-        assert done.returncode == 2
-        assert "Another process is writing" in done.stderr
+    done = children.run([*words, "--follow", "--idle", "1s", "--overwrite"])
+    assert done.returncode == 2
+    assert "Another process is writing" in done.stderr
     steps.close()
 
 
-@pytest.mark.parametrize("frames", [2, 5])
 def test_a_killed_run_is_resumed_with_the_frames_that_are_there(
-    scan, offline, tmp_path, frames
+    scan, offline, tmp_path
 ):
     folder, output = tmp_path / "scan", tmp_path / "m.ome.zarr"
-    copy_frames(scan, folder, *range(frames))
+    copy_frames(scan, folder, 0, 1, 2)
     steps = job(folder, output)
-    until_taken(steps, frames)
+    until_taken(steps, 3)
     steps.close()
     assert is_live_mosaic(output)
     copy_frames(scan, folder, *range(6))
     with refused(WriteError, "output-exists"):
         run(job(folder, output))
-    made = run(job(folder, output, resume=True))
-    assert np.array_equal(
-        read(made.output).array(), read(offline.output).array(), equal_nan=True
-    )
+    assert same_pixels(run(job(folder, output, resume=True)), offline)
 
 
 @pytest.mark.parametrize(
     ("step", "suffix"),
-    [
-        ("6 frames processed", ".ome.zarr"),
-        ("Fusing the mosaic", ".ome.zarr"),
-        ("6 frames processed", ".tif"),
-        ("Fusing the mosaic", ".tif"),
-    ],
+    [("6 frames processed", ".tif"), ("Fusing the mosaic", ".ome.zarr")],
 )
 def test_a_killed_run_is_resumed_without_following(
     scan, offline, tmp_path, step, suffix
@@ -274,31 +177,26 @@ def test_a_killed_run_is_resumed_without_following(
     steps = job(scan, output)
     assert any(step in one.message for one in steps)
     steps.close()
-    made = run(STITCH.job(scan, output, resume=True))
-    assert np.array_equal(
-        read(made.output).array(), read(offline.output).array(), equal_nan=True
-    )
+    assert same_pixels(run(STITCH.job(scan, output, resume=True)), offline)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("follow_again", [True, False])
-def test_a_process_that_is_killed_is_resumed(scan, offline, tmp_path, follow_again):
+def test_a_process_that_is_killed_is_resumed(scan, offline, tmp_path):
     folder, output = tmp_path / "scan", tmp_path / "m.ome.zarr"
     copy_frames(scan, folder, 0, 1, 2)
     words = [sys.executable, "-m", "napari_semsr", "stitch", folder, "-o", output]
+    words += ["--follow", "--until", "6"]
     how = {"stderr": subprocess.PIPE, "stdout": subprocess.DEVNULL, "text": True}
-    with children.started([*words, "--follow", "--until", "6"], **how) as process:
+    with children.started(words, **how) as process:
         assert any("3 frames processed" in line for line in process.stderr)
         process.kill()
         process.wait(children.LIMIT_S)
     assert is_live_mosaic(output)
     copy_frames(scan, folder, *range(6))
-    again = ["--follow", "--until", "6"] if follow_again else []
-    done = children.run([*words, "--resume", *again])
+    done = children.run([*words, "--resume"])
     assert done.returncode == 0, done.stderr
-    assert np.array_equal(
-        read(output).array(), read(offline.output).array(), equal_nan=True
-    )
+    expected = read(offline.output).array()
+    assert np.array_equal(read(output).array(), expected, equal_nan=True)
 
 
 def test_a_full_disk_is_waited_for(scan, tmp_path, monkeypatch):
@@ -311,48 +209,10 @@ def test_a_full_disk_is_waited_for(scan, tmp_path, monkeypatch):
 
     monkeypatch.setattr(GrowingMosaic, "write", full)
     steps = []
-    made = run(job(scan, tmp_path / "m.ome.zarr"), steps.append)
-    assert made.frames == 6
+    assert run(job(scan, tmp_path / "m.ome.zarr"), steps.append).frames == 6
     full = [step for step in steps if "disk is full" in step.message]
     assert full
     assert all(isinstance(step, WaitingProgress) for step in full)
-
-
-def test_frames_that_cannot_be_read_for_a_while_are_waited_for(
-    scan, offline, tmp_path, monkeypatch
-):
-    read_frame, refusals = FrameFolder.read, [f"{scan} may not be read."] * 4
-
-    def refused(self, name):
-        if refusals:
-            raise ReadError(refusals.pop())
-        return read_frame(self, name)
-
-    monkeypatch.setattr(FrameFolder, "read", refused)
-    steps = []
-    made = run(job(scan, tmp_path / "m.ome.zarr"), steps.append)
-    assert made.frames == 6
-    away = [step for step in steps if "waiting until the frame can" in step.message]
-    assert len(away) == 4
-    assert all(isinstance(step, WaitingProgress) for step in away)
-    assert made.corners == offline.corners
-
-
-def test_a_clock_that_jumps_back_changes_nothing(scan, offline, tmp_path):
-    folder = tmp_path / "scan"
-    copy_frames(scan, folder, *range(6))
-    for number, seconds in enumerate([2e9, 1e9, 0, 1.5e9, 3e9, 1e6]):
-        os.utime(folder / f"frame_{number:03d}.tif", (seconds, seconds))
-    made = run(job(folder, tmp_path / "m.ome.zarr"))
-    assert made.corners == offline.corners
-
-
-def test_the_first_interrupt_ends_the_following(scan, tmp_path):
-    steps = job(scan, tmp_path / "m.ome.zarr", until=None)
-    until_taken(steps, 6)
-    signal.raise_signal(signal.SIGINT)
-    assert run(steps).frames == 6
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_a_stop_before_the_first_poll_stitches_the_frames_that_are_there(
@@ -364,9 +224,3 @@ def test_a_stop_before_the_first_poll_stitches_the_frames_that_are_there(
     signal.raise_signal(signal.SIGINT)
     made = run(steps)
     assert made.corners == offline.corners
-
-
-def test_what_follows_is_left_to_a_person():
-    from napari_semsr.core import get_user_only_options
-
-    assert {"follow", "until", "idle"} <= get_user_only_options(StitchFolderOptions)

@@ -7,7 +7,7 @@ import pytest
 import napari_semsr as semsr
 from napari_semsr.cli import main
 from napari_semsr.core import InputRecord, OptionError, Provenance, ReadError
-from napari_semsr.jobs import ACTIONS, FUNCTIONS, VERBS, describe_former_name
+from napari_semsr.jobs import ACTIONS, FUNCTIONS, VERBS
 from napari_semsr.jobs.former import FORMER, LAST_COMMIT
 from napari_semsr.jobs.history import read_history
 from tests.refusals import refused
@@ -23,21 +23,6 @@ def gone(monkeypatch):
 
 def test_no_former_name_is_in_use():
     assert not FORMER.keys() & {*VERBS, *ACTIONS, *FUNCTIONS}
-
-
-def test_a_former_name_has_a_code_and_its_commit():
-    message = describe_former_name("knit")
-    assert message.code == "former-name"
-    assert LAST_COMMIT in message
-    assert "b537c11d" in describe_former_name("trust")
-    assert describe_former_name("crop") is None
-
-
-def test_a_function_is_found_by_the_key_of_its_command(monkeypatch):
-    monkeypatch.setitem(FORMER, "models check", "use `crop()`")
-    assert "semsr.check_model is" in describe_former_name(
-        "check_model", "semsr.check_model"
-    )
 
 
 @pytest.mark.parametrize(
@@ -75,9 +60,3 @@ def test_histories_are_refused_by_the_name_that_left(how, tmp_path):
     history = Provenance(**{"job": "crop", "inputs": (image,)} | how)
     with refused(ReadError, "former-name", match=LAST_COMMIT):
         read_history(history, tmp_path / "b.tif")
-
-
-def test_an_option_that_was_off_does_not_matter(tmp_path):
-    image = InputRecord(role="image", name="a.tif", digest="sha256:0")
-    history = Provenance(job="crop", inputs=(image,), options={"knit": False})
-    assert read_history(history, tmp_path / "b.tif").verb.name == "crop"

@@ -4,11 +4,10 @@ import dask.array as da
 import numpy as np
 import pytest
 
-from napari_semsr.core import Micrograph, ReadError, run
+from napari_semsr.core import Micrograph
 from napari_semsr.io import write
-from napari_semsr.jobs.convert import CONVERT
 from napari_semsr.jobs.images import open_image
-from tests.refusals import refused, warned
+from tests.refusals import warned
 
 MARKS = (-3.4e38, 3.4e38, 1e300, -1.7e308)
 
@@ -43,25 +42,7 @@ def test_fill_values_of_other_programs_count_as_missing(value, count):
     assert np.array_equal(kept.array(), data.reshape(40, 50))
 
 
-def test_image_of_such_values_alone_is_refused():
-    data = np.full((40, 50), 1e302)
-    with (
-        warned("pixels-marked-missing", match=" 1e"),
-        refused(ReadError, "no-finite-values"),
-    ):
-        open_image(Micrograph(data))
-
-
 def test_other_grey_values_stay_as_they_are():
     odd = np.array([[1e15, np.nan], [np.inf, -1e14]])
     for data in (odd, odd.astype(np.float32)):
         assert np.array_equal(open_image(Micrograph(data)).data, data, equal_nan=True)
-
-
-def test_image_without_a_finite_pixel_is_refused(tmp_path):
-    path, target = tmp_path / "nothing.tif", tmp_path / "out.ome.zarr"
-    gaps = np.full((40, 50), np.nan, np.float32)
-    write(Micrograph(gaps, name="nothing"), path)
-    with refused(ReadError, "no-finite-values", match=r"nothing\.tif"):
-        run(CONVERT.job(path, output=target))
-    assert not target.exists()

@@ -5,11 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import zarr
 
 import napari_semsr
-from napari_semsr.cli.command import main
-from napari_semsr.core import Grid, OptionError, ReadError, WriteError, run
+from napari_semsr.core import Grid, ReadError, run
 from napari_semsr.io import COVERAGE, get_half_paths, get_label_path, read
 from napari_semsr.jobs import (
     FRC,
@@ -17,7 +15,6 @@ from napari_semsr.jobs import (
     STITCH,
     FrcMapJobOptions,
     StitchFolderOptions,
-    save_image,
 )
 from tests.refusals import refused, warned
 from tests.stopping import stop_at
@@ -65,27 +62,12 @@ def test_halves_lie_on_the_grid_of_the_mosaic(made):
     assert np.mean(known == np.isfinite(mosaic.array())) > 0.99
 
 
-def test_histories_name_the_frames_of_each(made):
-    told = [read(half["output"]).provenance for half in made.halves]
-    assert [item.options["half"]["name"] for item in told] == ["a", "b"]
-    frames = [item.options["half"]["frames"] for item in told]
-    assert frames == [half["frames"] for half in made.halves]
-    every = sorted(item["frame"] for item in made.positions)
-    assert sorted([*frames[0], *frames[1]]) == every
-    mosaic = read(made.output).provenance
-    assert told[0].inputs == told[1].inputs == mosaic.inputs
-
-
 def test_map_of_the_mosaic_comes_from_its_halves(made):
     found = measured(made.output)
     assert found.method.startswith("mosaic-halves")
     assert found.images == ("m.ome.zarr",)
     assert 70 < found.median_nm < 180
-    said = f"{found.failed} of {found.blocks} blocks are not covered by both halves."
-    assert found.note == said
-    assert found.cut_off_nm == pytest.approx(152.8, abs=0.1)
-    assert found.median_nm > found.cut_off_nm
-    assert "ideal optics of cut-off 152.8 nm" in found.method
+    assert found.median_nm > found.cut_off_nm == pytest.approx(152.8, abs=0.1)
     made_of = [item.name for item in found.result.map.provenance.inputs]
     assert made_of == ["m.ome.zarr", "scan mosaic half a", "scan mosaic half b"]
 
@@ -99,48 +81,6 @@ def test_frc_measures_the_part_that_both_cover(made):
     assert f"{rows} x {columns} px" in found.note
 
 
-def test_frc_of_two_images_measures_the_part_without_gaps(made):
-    halves = [half["output"] for half in made.halves]
-    found = run(FRC.job(*halves))
-    rows, columns = found.result.shape
-    part = f"the largest rectangle without gaps, {rows} x {columns} px at ("
-    assert found.note.startswith(f"Measured in {part}")
-    alike = run(FRC.job(made.output)).result
-    assert found.result.shape == alike.shape
-    assert found.result.resolution_nm == pytest.approx(alike.resolution_nm, rel=0.15)
-
-
-def test_frc_of_a_mosaic_alone_tells_of_halves_and_of_gaps(own):
-    for half in get_half_paths(own):
-        shutil.rmtree(half)
-    data = read(own).array().copy()
-    data[:5] = np.nan
-    found = run(FRC.job(read(own).replace(data=data)))
-    assert found.note.startswith("Measured in the largest rectangle without gaps")
-    assert found.result.shape[0] <= len(data) - 5
-    with warned("halves-missing"):
-        run(FRC.job(own))
-
-
-@pytest.mark.broad
-@pytest.mark.filterwarnings("ignore:The optical cut-off of")
-def test_another_pixel_size_is_that_of_the_halves_too(made):
-    how = {"block": 48, "step": 24, "estimator": "plain"}  # which knows no cut-off
-    plain = napari_semsr.frc_map(made.output, **how)
-    wider = napari_semsr.frc_map(made.output, **how, pixel_size_nm=40)
-    assert wider.median_nm == pytest.approx(2 * plain.median_nm)
-
-
-def test_command_warns_where_halves_are_missing(own, capsys):
-    assert main(["frc", str(own), "--json"]) == 0
-    assert "warning" not in capsys.readouterr().err.lower()
-    for half in get_half_paths(own):
-        shutil.rmtree(half)
-    for verb in (["frc", str(own)], ["frc-map", str(own), "-o", f"{own}.tif"]):
-        assert main([*verb, "--json"]) == 0
-        assert "has no halves next to it" in capsys.readouterr().err
-
-
 def alone(path, why):
     with warned("halves-missing"):
         found = measured(path)
@@ -150,13 +90,11 @@ def alone(path, why):
 
 
 def test_halves_that_cannot_be_read_or_are_missing_are_told(own):
-    first, second = get_half_paths(own)
+    _, second = get_half_paths(own)
     (second / "zarr.json").write_text("{")
     alone(own, "cannot be read")
     shutil.rmtree(second)
     alone(own, "but not the other half")
-    shutil.rmtree(first)
-    alone(own, "stitch with `halves`")
 
 
 @pytest.mark.broad
@@ -167,111 +105,17 @@ def test_halves_of_other_frames_are_not_used(own, scan, tmp_path):
     alone(own, "made from other frames or options")
 
 
-@pytest.mark.broad
-def test_halves_on_another_grid_are_not_used(own):
-    group = zarr.open_group(get_half_paths(own)[0], mode="r+")
-    ome = dict(group.attrs["ome"])
-    for item in ome["multiscales"][0]["datasets"]:
-        item["coordinateTransformations"][0]["scale"] = [10.0, 10.0]
-    group.attrs["ome"] = ome
-    alone(own, "another grid")
-
-
 @pytest.mark.quick(1)
-@pytest.mark.parametrize("suffix", [".ome.zarr", ".ome.tif", ".tif"])
+@pytest.mark.parametrize("suffix", [".ome.zarr", ".ome.tif"])
 def test_copy_takes_halves_and_coverage_along(made, tmp_path, suffix):
     copy, mosaic = tmp_path / f"copy{suffix}", measured(made.output)
     napari_semsr.convert(made.output, copy)
     found = measured(copy)
     assert (found.method, found.note) == (mosaic.method, mosaic.note)
-    np.testing.assert_array_equal(
-        found.result.measured_values, mosaic.result.measured_values
-    )
-    counts = [
-        read(get_label_path(path, COVERAGE)) for path in (Path(made.output), copy)
-    ]
-    np.testing.assert_array_equal(*(item.array() for item in counts))
-
-
-@pytest.mark.broad
-def test_copy_replaces_no_halves_unasked(made, tmp_path):
-    beside = get_half_paths(tmp_path / "copy.ome.zarr")[0]
-    shutil.copytree(get_half_paths(Path(made.output))[1], beside)
-    with refused(WriteError, "output-exists"):
-        napari_semsr.convert(made.output, tmp_path / "copy.ome.zarr")
-    assert not (tmp_path / "copy.ome.zarr").exists()
-
-
-@pytest.mark.parametrize("first", [".ome.zarr", ".ome.tif"])
-def test_copy_of_the_same_name_shares_the_halves(made, tmp_path, first):
-    mosaic, copy = tmp_path / f"m{first}", tmp_path / "m.tif"
-    napari_semsr.convert(made.output, mosaic)
-    before = [path.stat().st_ino for path in get_half_paths(mosaic)]
-    other = read(mosaic, pixel_size_nm=21).replace(path=str(mosaic))
-    for write in (napari_semsr.convert, napari_semsr.write):
-        with refused(WriteError, "pixel-size-contradicts", match=r"m\.tif"):
-            write(other, copy, overwrite=True)
-        assert not copy.exists()
-    napari_semsr.convert(mosaic, copy)
-    assert measured(copy).method.startswith("mosaic-halves")
-    assert read(get_label_path(copy, COVERAGE)).shape == read(copy).shape
-    assert [path.stat().st_ino for path in get_half_paths(mosaic)] == before
-
-
-def test_store_of_the_same_name_is_refused_before_it_is_written(made, tmp_path):
-    mosaic, copy = tmp_path / "m.tif", tmp_path / "m.ome.zarr"
-    napari_semsr.convert(made.output, mosaic)
-    other = read(mosaic, pixel_size_nm=21).replace(path=str(mosaic))
-    with refused(WriteError, "pixel-size-contradicts"):
-        run(save_image(other, copy))
-    assert not copy.exists()
-
-
-@pytest.mark.broad
-def test_other_images_say_nothing_of_halves(made, tmp_path):
-    plain = read(made.output).replace(provenance=None)
-    napari_semsr.write(plain, tmp_path / "plain.ome.tif")
-    assert measured(tmp_path / "plain.ome.tif").note is None
-
-
-@pytest.mark.broad
-def test_integers_leave_halves_with_their_gaps(scan, tmp_path):
-    done = napari_semsr.stitch(
-        scan, tmp_path / "m.ome.tif", halves=True, dtype="uint16"
-    )
-    assert done.dtype == "uint16"
-    assert read(done.halves[0]["output"]).dtype == np.float32
-    found = measured(done.output)
-    assert found.method.startswith("mosaic-halves")
-
-
-@pytest.mark.broad
-def test_a_picture_for_looking_is_not_in_the_units_of_halves(scan, tmp_path):
-    done = napari_semsr.stitch(scan, tmp_path / "m.png", halves=True)
-    alone(done.output, "PNG")
-
-
-def test_several_heights_have_no_halves(scan, tmp_path):
-    options = StitchFolderOptions(halves=True, focus="max")
-    with refused(OptionError, "options-contradict"):
-        run(STITCH.job(scan, tmp_path / "m.ome.zarr", options=options))
-
-
-def test_existing_halves_are_kept(scan, tmp_path):
-    beside = tmp_path / "m.half-b.ome.zarr"
-    beside.mkdir()
-    (beside / "zarr.json").write_text("precious")
-    with refused(WriteError, "output-exists"):
-        run(STITCH.job(scan, tmp_path / "m.ome.zarr", options=HALVES))
-    assert (beside / "zarr.json").read_text() == "precious"
-
-
-@pytest.mark.quick(1)
-@pytest.mark.parametrize("at", ["Estimating the flat field of half b", "Fusing"])
-def test_stopped_work_leaves_nothing(scan, tmp_path, at):
-    job = STITCH.job(scan, tmp_path / "m.ome.zarr", options=HALVES, keep=False)
-    stop_at(job, at)
-    assert list(tmp_path.iterdir()) == []
+    values = (one.result.measured_values for one in (found, mosaic))
+    np.testing.assert_array_equal(*values)
+    paths = (get_label_path(path, COVERAGE) for path in (Path(made.output), copy))
+    np.testing.assert_array_equal(*(read(path).array() for path in paths))
 
 
 def test_interrupted_work_goes_on(scan, made, tmp_path):

@@ -34,15 +34,13 @@ def test_images_in_memory_know_what_they_were_made_of(exposures):
         (first, restored(first)),
         (restored(first), other),
         (restored(first), semsr.crop(first, box=(0, 0, 192, 192))),
-        (first, restored(semsr.degrade(first, kind="blur"))),
+        (first, restored(other)),
     ]
     for pair in pairs:
         for images in (pair, pair[::-1]):
             found = semsr.frc(*images)
             assert (found.resolution_nm, found.reason) == (None, "not-independent")
     assert semsr.frc(first, second).reason is None
-    told = semsr.frc(*pairs[0], allow_self=True)
-    assert "repeatability" in told.method
 
 
 def test_noise_drawn_twice_is_independent(exposures):
@@ -58,40 +56,24 @@ def test_noise_drawn_twice_is_independent(exposures):
 
 
 def test_files_are_known_by_their_digests(exposures, tmp_path):
-    raw, stored, copied = (tmp_path / f"{n}.ome.tif" for n in ("raw", "stored", "copy"))
-    for path, image in (
-        (raw, exposures[0]),
-        (tmp_path / "other.ome.tif", exposures[1]),
-    ):
+    raw, other, stored, copied = (tmp_path / f"{n}.ome.tif" for n in "abcd")
+    for path, image in zip((raw, other), exposures, strict=True):
         tifffile.imwrite(path, image.data)
-    restored(raw, output=stored, pixel_size_nm=5)
-    semsr.convert(stored, copied)
     size = {"pixel_size_nm": 5}
+    restored(raw, output=stored, **size)
+    semsr.convert(stored, copied)
     for path in (stored, copied):
         assert semsr.frc(raw, path, **size).reason == "not-independent"
     # made of the grey values, measured by files, and the other way round
-    semsr.write(restored(semsr.read(raw, **size)), tmp_path / "from_memory.ome.tif")
-    found = semsr.frc(raw, tmp_path / "from_memory.ome.tif", **size)
+    semsr.write(restored(semsr.read(raw, **size)), tmp_path / "e.ome.tif")
+    found = semsr.frc(raw, tmp_path / "e.ome.tif", **size)
     assert found.reason == "not-independent"
     found = semsr.frc(semsr.read(raw, **size), semsr.read(stored))
     assert found.reason == "not-independent"
-    assert semsr.frc(tmp_path / "other.ome.tif", stored, **size).reason is None
+    assert semsr.frc(other, stored, **size).reason is None
 
 
 def test_maps_refuse_them_too(exposures):
     first, _ = exposures
     mapped = semsr.frc_map(first, restored(first), step=64)
     assert mapped.reason_counts == {"not-independent": mapped.blocks}
-
-
-def test_planes_of_one_stack_are_independent(scene, tmp_path):
-    path, out = tmp_path / "stack.tif", tmp_path / "restored.ome.tif"
-    tifffile.imwrite(path, scene, metadata={"axes": "TYX"}, imagej=True)
-    restored(path, output=out, pixel_size_nm=5)
-    planes = [semsr.read(out, time=number) for number in range(2)]
-    assert semsr.frc(*planes).reason != "not-independent"
-    for number in range(2):
-        raw = semsr.read(path, time=number, pixel_size_nm=5)
-        assert semsr.frc(raw, planes[1 - number]).reason != "not-independent"
-    found = semsr.frc(path, out, time=1, pixel_size_nm=5)
-    assert found.reason == "not-independent"

@@ -5,7 +5,6 @@ import pytest
 
 import napari_semsr as semsr
 from napari_semsr.core import InputRecord, Provenance
-from napari_semsr.jobs.info import _MAX_NAMES, _MAX_STEPS
 
 
 @pytest.fixture
@@ -51,24 +50,3 @@ def test_a_network_is_named_by_its_digest_as_an_estimate(tmp_path):
     text = describe(write_with(history, tmp_path))
     assert "network net, sha256:1" in text
     assert "estimate" in text
-
-
-def test_what_cannot_be_known_is_said(tmp_path):
-    semsr.write(semsr.Micrograph(np.eye(8)), tmp_path / "bare.png")
-    text = describe(tmp_path / "bare.png")
-    assert "no history" in text
-    assert "not known" in text
-    assert "methods" not in semsr.info(tmp_path / "bare.png").facts
-
-
-def test_a_long_or_strange_history_stays_short(tmp_path):
-    history = None
-    for number in range(2 * _MAX_STEPS):
-        images = [
-            InputRecord(role="image", name=f"{number}-{one}", provenance=history)
-            for one in range(_MAX_NAMES + 2 if number == 2 * _MAX_STEPS - 1 else 1)
-        ]
-        history = Provenance(job="knit", inputs=tuple(images))
-    text = describe(write_with(history, tmp_path))
-    assert text.count("with semsr knit") == _MAX_STEPS
-    assert f"{_MAX_STEPS} more steps" in text

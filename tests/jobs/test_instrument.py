@@ -6,22 +6,17 @@ import numpy as np
 import pytest
 
 import napari_semsr
-from napari_semsr.analysis import Misfit
-from napari_semsr.core import Micrograph, capture_warnings, get_error_code, run
+from napari_semsr.core import Micrograph, get_error_code
 from napari_semsr.io.formats import read, write
-from napari_semsr.jobs.enhance import ENHANCE, choose_model
+from napari_semsr.jobs.enhance import choose_model
 from napari_semsr.simulation import draw_phantom
-from tests.tiny_models import write_tiny_model
 
 SEM = {"vendor": "FEI"}
 SCANS = [
     ({}, SEM, "sem"),
     ({"wavelength_nm": 405}, {}, "optical"),
-    ({"objective": "50x/0.8"}, {}, "optical"),
     ({"microsphere_um": 20}, {}, "optical"),
-    ({"overlap": 0.4}, {}, None),
     ({"overlap": 0.4, "wavelength_nm": None}, {}, None),
-    ({}, {"vendor": "Zeiss", "format": "CZI"}, None),
 ]
 
 
@@ -81,45 +76,3 @@ def test_the_default_model_is_that_of_the_microscope(metadata, name, codes):
     chosen, notes = choose_model(Micrograph(np.eye(8), metadata=metadata))
     assert chosen == name
     assert [get_error_code(one) for one in notes] == codes
-
-
-def test_enhancing_without_a_model_takes_that_of_the_microscope(tmp_path, rng):
-    image = Micrograph(
-        rng.random((64, 64), np.float32), (20, 20), metadata={"wavelength_nm": 405}
-    )
-    made = napari_semsr.enhance(image, tile=64, device="cpu")
-    assert made.provenance.model_name == "ssum-sem"
-    assert made.instrument is None  # like that of an SEM, or like the input
-
-
-def test_an_unknown_microscope_is_noted(tmp_path, rng):
-    image = Micrograph(rng.random((64, 64), np.float32))
-    how = {"tile": 64, "device": "cpu"}
-    made = napari_semsr.enhance(image, **how)
-    written = napari_semsr.enhance(image, tmp_path / "a.tif", **how)
-    for notes in (made.metadata["enhance"]["notes"], written.report.notes):
-        assert "model-unsuitable" in map(get_error_code, notes)
-    assert made.provenance.model_name == "sem-restore"
-
-
-@pytest.mark.parametrize("share", [0.6, 0.62])
-@pytest.mark.parametrize(
-    ("metadata", "remedy"), [({}, "sem-restore"), ({"wavelength_nm": 405}, "train")]
-)
-def test_a_misfit_out_of_range_is_a_warning(
-    tmp_path, rng, monkeypatch, share, metadata, remedy
-):
-    def measure(*_):
-        yield from ()
-        return Misfit(share, 1.0, 0.1, (0.0, 1.0), np.zeros(12))
-
-    monkeypatch.setattr("napari_semsr.analysis.measure_misfit", measure)
-    superlens = {"recipe": {"data": {"sources": {"superlens": 1.0}}}}
-    model = write_tiny_model(tmp_path, training=superlens)
-    image = Micrograph(rng.random((64, 64), np.float32), metadata=metadata)
-    said = []
-    with capture_warnings(said.append):
-        run(ENHANCE.job(image, tmp_path / "a.tif", model=model))
-    found = [one for one in said if get_error_code(one) == "image-unfamiliar"]
-    assert len(found) == (share > 0.61)
-    assert all(remedy in one for one in found)

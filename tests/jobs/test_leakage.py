@@ -66,16 +66,6 @@ def test_card_keeps_images_and_areas_but_not_those_of_the_test(folder):
     assert len(low["areas"]) < store.counts["train"] / 2
 
 
-def test_card_names_what_its_start_saw_too_once(tmp_path, folder):
-    start = folder / "run" / "tiny.safetensors"
-    write_tiny_recipe(tmp_path / "tiny.yaml", start_from=str(start))
-    napari_semsr.train(
-        tmp_path / "tiny.yaml", tmp_path / "run", pairs=folder / "p.zarr"
-    )
-    card = read_card(tmp_path / "run" / "tiny.safetensors")
-    assert card.training["learnt_from"] == read_card(start).training["learnt_from"]
-
-
 @pytest.mark.quick(1)
 @pytest.mark.parametrize("verb", ["metrics", "frc", "gaps"])
 def test_judging_where_it_learnt_is_told(folder, verb):
@@ -91,50 +81,3 @@ def test_judging_elsewhere_is_silent(folder):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         napari_semsr.metrics(made, folder / "high-lower.ome.zarr")
-
-
-@pytest.mark.broad
-def test_the_whole_of_which_it_learnt_a_part_is_known(tmp_path, folder):
-    whole = napari_semsr.read(folder / "high.ome.tif")
-    part = tmp_path / "a.ome.tif"
-    napari_semsr.crop(folder / "high.ome.tif", part, box=(0, 0, 96, 96))
-    low = napari_semsr.read(folder / "low.ome.tif")
-    pair = low.replace(data=low.data[:96]), part
-    napari_semsr.pairs(*pair, tmp_path / "p.zarr", patch=16, validation=0.2, test=0.0)
-    learnt = napari_semsr.pairing.open_pairs(tmp_path / "p.zarr").list_training_images()
-    assert [item["name"] for item in learnt] == [low.name, "a.ome.tif", "high.ome.tif"]
-    assert learnt[1]["areas"] == learnt[2]["areas"]
-    assert max(y1 for _, _, y1, _ in learnt[2]["areas"]) < whole.shape[0] * 10 / 2 + 10
-
-
-def test_part_that_was_held_out_is_silent(folder):
-    store = napari_semsr.pairing.open_pairs(folder / "p.zarr")
-    made = napari_semsr.read(_enhanced(folder, "low-upper"))
-    truth = napari_semsr.read(folder / "high-upper.ome.zarr")
-    _, y, x = (int(v) for v in store.group["test/low_places"][0])
-    window = np.s_[y : y + 16, x : x + 16]
-    place = 5.0 + 10.0 * y, 5.0 + 10.0 * x
-    parts = [
-        image.replace(data=image.data[window], origin=place) for image in (made, truth)
-    ]
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        napari_semsr.metrics(*parts)
-
-
-@pytest.mark.broad
-def test_images_of_a_recipe_are_told_as_a_whole(folder, tmp_path):
-    clear = napari_semsr.read(folder / "high.ome.tif")
-    for name in ("learnt", "chosen", "other"):
-        napari_semsr.write(clear.replace(name=name), tmp_path / f"{name}.tif")
-    own = {"pairs": None, "patch_px": 32, "scene_px": 96, "phantoms": 0, "root": "."}
-    own |= {
-        use: [{"file": name}]
-        for use, name in (("train", "learnt.tif"), ("validation", "chosen.tif"))
-    }
-    write_tiny_recipe(tmp_path / "own.yaml", data=own)
-    made = napari_semsr.train(tmp_path / "own.yaml", tmp_path / "run").model
-    enhanced = tmp_path / "made.ome.tif"
-    napari_semsr.enhance(tmp_path / "learnt.tif", enhanced, model=made, device="cpu")
-    with warned("not-independent", match=" 100 % "):
-        napari_semsr.metrics(enhanced, tmp_path / "learnt.tif")

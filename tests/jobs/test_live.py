@@ -4,7 +4,6 @@ import csv
 
 import numpy as np
 import pytest
-import zarr
 
 import napari_semsr
 from napari_semsr.core.errors import OptionError, ShapeError, WriteError
@@ -46,17 +45,6 @@ def test_the_end_is_that_of_stitch(scan, tmp_path, stated):
     assert napari_semsr.replay(made.output, inputs=tmp_path).identical
 
 
-def test_the_store_shows_each_frame_as_it_comes(scan, tmp_path):
-    mosaic = napari_semsr.LiveMosaic(tmp_path / "m.ome.zarr", pixel_size_nm=SIZE)
-    seen = []
-    for number in range(3):
-        added(mosaic, scan, [number])
-        level = zarr.open_group(tmp_path / "m.ome.zarr", mode="r")["0"][:]
-        seen.append(int(np.isfinite(level).sum()))
-    assert seen[0] >= 128 * 128
-    assert seen[0] < seen[1] < seen[2]
-
-
 def test_a_scan_that_was_killed_is_taken_up(scan, tmp_path):
     output = tmp_path / "m.ome.zarr"
     with napari_semsr.LiveMosaic(output, pixel_size_nm=SIZE) as first:
@@ -83,41 +71,3 @@ def test_another_shape_is_refused_and_nothing_is_lost(scan, tmp_path):
     assert len(mosaic) == 1
     with (tmp_path / "m.frames" / "positions.csv").open(newline="") as stream:
         assert len(list(csv.reader(stream))) == 2
-
-
-def test_the_table_of_positions_grows_and_is_written_again_for_a_frame_of_before(
-    scan, tmp_path
-):
-    mosaic = napari_semsr.LiveMosaic(tmp_path / "m.ome.zarr", pixel_size_nm=SIZE)
-    added(mosaic, scan, [0])
-    table = tmp_path / "m.frames" / "positions.csv"
-    with table.open(newline="") as stream:  # of a program that reads on
-        assert [row[0] for row in csv.reader(stream)] == ["frame", "f0.tif"]
-        added(mosaic, scan, [1])
-        assert [row[0] for row in csv.reader(stream)] == ["f1.tif"]
-    mosaic.add(scan.acquisition.read(0), (0.0, 7.0), name="f0")
-    with table.open(newline="") as stream:
-        rows = {row[0]: row[1:] for row in list(csv.reader(stream))[1:]}
-    assert [float(value) for value in rows["f0.tif"]] == [0, 7]
-    assert list(rows) == ["f0.tif", "f1.tif"]
-
-
-@pytest.mark.parametrize(
-    "options",
-    [{"colour_of_stage": 3}, {"positions": "p.csv"}, {"follow": True}],
-    ids=str,
-)
-def test_other_options_are_refused(tmp_path, options):
-    with pytest.raises(OptionError):
-        napari_semsr.LiveMosaic(tmp_path / "m.ome.zarr", **options)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_frames_with_nothing_on_them_are_named(scan, tmp_path):
-    mosaic = napari_semsr.LiveMosaic(tmp_path / "m.ome.zarr", pixel_size_nm=SIZE)
-    added(mosaic, scan, [0, 1])
-    doubts = mosaic.add(np.full((128, 128), 2000, np.uint16), (0.0, 0.0), name="dead")
-    assert len(doubts) == 1
-    assert "dead.tif" in doubts[0]
-    assert mosaic.doubts == doubts
-    assert mosaic.positions["dead.tif"] is None

@@ -15,11 +15,9 @@ from napari_semsr.jobs import (
     REPLACING,
     OverwritePolicy,
     get_measuring_command,
-    is_image_collection,
     measure_table_job,
 )
 from napari_semsr.jobs.index import MEASURES
-from napari_semsr.jobs.resume import read_file_state
 from tests.children import leave_temporary_file
 from tests.refusals import refused, warned
 
@@ -49,38 +47,23 @@ def rows_of(path):
 @pytest.mark.quick(2)
 @pytest.mark.parametrize("name", MEASURES)
 def test_every_measure_makes_a_row_an_image(pairs, name):
-    two = len(get_measuring_command(name).roles) == 2
-    table, second = pairs / "table.csv", pairs / "high" if two else None
+    columns = get_measuring_command(name).image_columns
+    table, second = pairs / "table.csv", pairs / "high" if len(columns) == 2 else None
     how = {"options": OPTIONS.get(name)}
     found = run(measure_table_job(name, pairs / "low", second, table=table, **how))
     rows = rows_of(table)
-    first = get_measuring_command(name).image_columns[0]
     names = [f"low/field{number}.tif" for number in (1, 2, 10)]
-    assert [row[first] for row in rows] == names
-    if two:
-        second = get_measuring_command(name).image_columns[1]
-        assert [row[second] for row in rows][2] == "high/field10.ome.tif"
+    assert [row[columns[0]] for row in rows] == names
+    if second:
+        assert [row[columns[1]] for row in rows][2] == "high/field10.ome.tif"
     for column, summary in found.summary.items():
         values = [float(row[column]) for row in rows if row[column]]
-        assert np.all(np.isfinite(values))
         assert summary["images"] == len(values)
         assert summary["mean"] == pytest.approx(np.mean(values), rel=1e-6)
         sd = np.std(values, ddof=1) if len(values) > 1 else None
         assert summary["sd"] == pytest.approx(sd, rel=1e-5, abs=1e-6)
-    lengths = [column for column in found.summary if column.endswith(("_nm", "_um"))]
-    assert name in ("metrics", "error-map") or lengths
     assert [row["error"] for row in rows] == [""] * 3
     assert (found.images, found.measured, found.kept, found.failed) == (3, 3, 0, 0)
-
-
-def test_a_glob_takes_what_it_matches(pairs):
-    found = run(measure_table_job("metrics", str(pairs / "low" / "field1*.tif")))
-    names = [row["image"].rpartition("/")[2] for row in found.rows]
-    assert names == ["field1.tif", "field10.tif"]
-    assert found.table is None
-    (pairs / "low" / "Thumbs.db").touch()
-    found = run(measure_table_job("metrics", str(pairs / "low" / "*")))
-    assert (found.images, found.failed) == (3, 0)
 
 
 def test_width_and_height_of_a_profile_are_those_of_one_line(tmp_path):
@@ -94,34 +77,16 @@ def test_width_and_height_of_a_profile_are_those_of_one_line(tmp_path):
     assert row["height_grey"] == pytest.approx(100, rel=0.01)
 
 
-def test_a_list_takes_paths_and_pairs(pairs):
-    low, high = pairs / "low" / "field1.tif", pairs / "high" / "field1.ome.tif"
-    found = run(measure_table_job("metrics", [low, (low, high)]))
-    assert [row["psnr_db"] is None for row in found.rows] == [True, False]
-
-
-def test_one_reference_serves_all(pairs):
-    high = pairs / "high" / "field1.ome.tif"
-    found = run(measure_table_job("metrics", pairs / "low", high))
-    assert len({row["psnr_db"] for row in found.rows}) == 3
-    assert {row["reference"] for row in found.rows} == {high.as_posix()}
-
-
 @pytest.mark.broad
 def test_a_table_of_pairs_is_read_from_its_own_folder(pairs, monkeypatch):
     monkeypatch.chdir(pairs / "high")
     table = pairs / "pairs.csv"
-    table.write_text(
-        "dose,image,reference\n"
-        "3,low/field1.tif,high/field1.ome.tif\n"
-        "4,low/field2.tif,\n"
-    )
+    rows = ("3,low/field1.tif,high/field1.ome.tif", "4,low/field2.tif,")
+    table.write_text("\n".join(("dose,image,reference", *rows)))
     run(measure_table_job("metrics", table, table=pairs / "out.csv"))
     rows = rows_of(pairs / "out.csv")
     assert [row["dose"] for row in rows] == ["3", "4"]
     assert [bool(row["psnr_db"]) for row in rows] == [True, False]
-    again = run(measure_table_job("metrics", pairs / "out.csv", table="more.csv"))
-    assert [row["dose"] for row in again.rows] == ["3", "4"]
 
 
 def test_image_that_cannot_be_measured_has_a_row_and_the_others_go_on(pairs):
@@ -137,30 +102,11 @@ def test_image_that_cannot_be_measured_has_a_row_and_the_others_go_on(pairs):
     assert found.summary["contrast"]["images"] == 2
 
 
-def test_nothing_that_can_be_measured_is_an_error_that_keeps_the_table(pairs):
-    for path in (pairs / "low").iterdir():
-        path.write_text("no image")
-    job = measure_table_job("metrics", pairs / "low", table=pairs / "out.csv")
-    with refused(ReadError, "all-images-failed", match=" 3 "):
-        run(job)
-    assert len(rows_of(pairs / "out.csv")) == 3
-
-
-@pytest.mark.parametrize("second", [None, "missing.tif"])
-def test_mistyped_name_makes_no_table(pairs, second):
-    first = pairs / ("low/field1.tif" if second else "missing.tif")
-    named = pairs / second if second else None
-    job = measure_table_job("metrics", first, named, table=pairs / "out.csv")
+def test_mistyped_name_makes_no_table(pairs):
+    job = measure_table_job("metrics", pairs / "missing.tif", table=pairs / "out.csv")
     with refused(ReadError, "file-missing", match=r"missing\.tif"):
         run(job)
     assert not (pairs / "out.csv").exists()
-
-
-def test_missing_partner_is_the_fault_of_its_row(pairs):
-    (pairs / "high" / "field2.ome.tif").unlink()
-    with warned("images-failed", match="field2"):
-        found = run(measure_table_job("frc", pairs / "low", pairs / "high"))
-    assert [bool(row["error"]) for row in found.rows] == [False, True, False]
 
 
 def test_warnings_stand_in_their_rows(tmp_path, scene):
@@ -171,15 +117,6 @@ def test_warnings_stand_in_their_rows(tmp_path, scene):
         found = run(measure_table_job("decorrelation", tmp_path))
     assert "no pixel size" in found.rows[0]["warnings"]
     assert found.rows[1]["warnings"] is None
-
-
-def test_reasons_are_counted(tmp_path, rng):
-    for name in "ab":
-        noise = rng.normal(size=(96, 96)).astype(np.float32)
-        write(Micrograph(noise, (5, 5)), tmp_path / f"{name}.tif")
-    found = run(measure_table_job("frc", str(tmp_path / "a.tif"), tmp_path / "b.tif"))
-    assert found.reasons == {found.rows[0]["reason"]: 1}
-    assert found.summary.get("resolution_nm") is None
 
 
 # Resuming.
@@ -214,7 +151,7 @@ def test_table_that_a_spreadsheet_saved_again_is_resumed(pairs):
     """As one does where commas are decimal."""
     measured(pairs)
     path = pairs / "out.csv"
-    before, rows = path.read_text(), rows_of(path)
+    before, rows = rows_of(path), rows_of(path)
     measures = [*get_measuring_command("metrics").columns]
     for row in rows:
         numbers = [name for name in measures if name != "data_range_from"]
@@ -224,21 +161,7 @@ def test_table_that_a_spreadsheet_saved_again_is_resumed(pairs):
     assert measured(pairs) == (0, 3)
     (pairs / "low" / "field1.tif").touch()  # so that the table is written again
     assert measured(pairs) == (1, 2)
-    kept = [line for line in before.splitlines() if "field1." not in line]
-    assert [
-        one for one in path.read_text().splitlines() if "field1." not in one
-    ] == kept
-
-
-def test_commas_of_sentences_stay_in_a_table_that_a_spreadsheet_saved(pairs):
-    table = pairs / "frc.csv"
-    low = pairs / "low"
-    run(measure_table_job("frc", low / "field1.tif", table=table))
-    (row,) = before = rows_of(table)
-    assert "," in row["method"]
-    table.write_text("\n".join([";".join(row), ";".join(row.values())]))
-    run(measure_table_job("frc", low, table=table, existing=RESUMED))
-    assert rows_of(table)[0] == before[0]
+    assert rows_of(path)[1:] == before[1:]
 
 
 def test_table_with_a_broken_line_is_not_resumed(pairs):
@@ -260,65 +183,6 @@ def test_changed_file_and_other_options_are_measured_again(pairs):
     assert measured(pairs, options=MetricsOptions(data_range=100)) == (3, 0)
 
 
-@pytest.mark.skipif(os.name == "nt", reason="paths are short there")
-def test_name_that_leaves_no_room_for_files_beside_it_is_measured(pairs):
-    field = pairs / "low" / "field1.tif"
-    field.rename(field.with_name(f"{'x' * 250}.tif"))
-    assert measured(pairs) == (3, 0)
-    assert measured(pairs) == (0, 3)
-
-
-def test_text_of_a_microscope_beside_an_image_is_noticed(pairs):
-    measured(pairs)
-    for name in ("field1.txt", "field2-tif.hdr"):
-        (pairs / "low" / name).write_text("[SemImageFile]\nPixelSize=5\n")
-        assert measured(pairs) == (1, 2)
-    (pairs / "low" / "field1.txt").write_text("[SemImageFile]\nPixelSize=7.5\n")
-    assert measured(pairs) == (1, 2)
-    assert measured(pairs) == (0, 3)
-
-
-@pytest.mark.broad
-def test_changed_chunk_of_a_store_is_noticed(pairs, scene):
-    store = pairs / "low" / "store.ome.zarr"
-    write(scene.first, store)
-    measured(pairs)
-    inner = max(path for path in store.rglob("*") if path.is_file())
-    os.utime(inner, ns=(0, inner.stat().st_mtime_ns + 10**9))
-    assert measured(pairs) == (1, 3)
-
-
-@pytest.mark.broad
-def test_halves_of_a_mosaic_are_noticed_and_no_images_of_their_own(pairs, scene):
-    measured(pairs)
-    for half in "ab":
-        write(scene.first, pairs / "low" / f"field1.half-{half}.ome.zarr")
-    found = resumed(pairs)
-    assert (found.images, found.measured, found.kept) == (3, 1, 2)
-
-
-def test_failed_row_is_tried_again(pairs):
-    path = pairs / "low" / "field1.tif"
-    whole = path.read_bytes()
-    path.write_text("no image")
-    with warned("images-failed"):
-        measured(pairs)
-    path.write_bytes(whole)
-    assert measured(pairs) == (1, 2)
-
-
-@pytest.mark.broad
-def test_rows_of_other_images_stay_unless_their_options_are_others(pairs):
-    measured(pairs)
-    before = (pairs / "out.csv").read_bytes()
-    with refused(WriteError, "other-run"):
-        resumed(pairs, "high", options=MetricsOptions(data_range=100))
-    assert (pairs / "out.csv").read_bytes() == before
-    found = resumed(pairs, "high")
-    assert (found.images, found.measured, found.kept) == (6, 3, 0)
-    assert len(rows_of(pairs / "out.csv")) == 6
-
-
 def test_rows_of_images_that_are_not_there_any_more_are_dropped_aloud(pairs):
     resumed(pairs, "high")
     resumed(pairs)
@@ -328,10 +192,6 @@ def test_rows_of_images_that_are_not_there_any_more_are_dropped_aloud(pairs):
     assert (found.images, found.measured, found.kept) == (5, 0, 2)
     assert found.summary["contrast"]["images"] == 5
     assert len(rows_of(pairs / "out.csv")) == 5
-    (pairs / "low").rename(pairs / "low-2026")
-    with warned("rows-dropped", match=" 2 rows .*out.csv"):
-        found = resumed(pairs, "low-2026")
-    assert (found.images, found.measured, found.kept) == (5, 2, 0)
 
 
 def test_stopped_run_keeps_its_rows_and_says_which_are_missing(pairs):
@@ -349,24 +209,6 @@ def test_stopped_run_keeps_its_rows_and_says_which_are_missing(pairs):
     assert measured(pairs) == (2, 1)
 
 
-def test_table_of_which_no_image_is_there_any_more_stays_as_it_is(pairs):
-    resumed(pairs)
-    before = (pairs / "out.csv").read_bytes()
-    (pairs / "low").rename(pairs / "elsewhere")
-    how = {"table": pairs / "out.csv", "existing": RESUMED}
-    with warned("rows-dropped", match=" 3 rows .*out.csv"):
-        found = run(measure_table_job("metrics", [], **how))
-    assert (found.images, (pairs / "out.csv").read_bytes()) == (0, before)
-
-
-def test_run_that_is_stopped_at_once_leaves_nothing(pairs):
-    job = measure_table_job("metrics", pairs / "low", table=pairs / "out.csv")
-    next(job)
-    next(job)
-    job.close()
-    assert not (pairs / "out.csv").exists()
-
-
 @pytest.mark.broad
 def test_parquet_is_resumed_as_csv_is(pairs):
     pytest.importorskip("pyarrow", reason="the extra [table]")
@@ -381,18 +223,14 @@ def test_parquet_is_resumed_as_csv_is(pairs):
 # What is refused.
 
 
-@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     ("text", "values"),
     [
         ("img,reference\na,b\n", "reference and enhanced, got img, reference"),
-        ("", "reference and enhanced"),
         ("reference,enhanced\n", None),
-        ("reference,enhanced\na.tif\n", "^Line 2 .* 2 cells"),
         ("reference,enhanced\na.tif,b.tif\na.tif,\n", "^Line 3 .* 2 cells"),
-        ("reference,enhanced\na.tif,b.tif,c.tif\n", "^Line 2 .* 2 cells"),
     ],
-    ids=["column", "empty", "no-row", "short", "no-image", "long"],
+    ids=["column", "no-row", "no-image"],
 )
 def test_table_that_names_no_images_is_refused(tmp_path, text, values):
     path = tmp_path / "pairs.csv"
@@ -405,24 +243,13 @@ def test_unknown_measure_and_images_that_do_not_go_together_are_refused(pairs, s
     low, other = pairs / "low", pairs / "other"
     other.mkdir()
     write(scene.first, other / "else.tif")
-    for images, error, code, values in (
-        (("sharpness", low), OptionError, "verb-unknown", None),
-        (("error-map", low), OptionError, "wrong-image-count", " 2 .* 1;"),
-        (
-            ("spectrum", low, pairs / "high" / "any.tif"),
-            OptionError,
-            "wrong-image-count",
-            r" 1 image \(image\), got 2",
-        ),
-        (("profile", low), OptionError, "missing-value", "`line`"),
-        (
-            ("frc", low, other),
-            ReadError,
-            "second-image-missing",
-            "field1.tif .*else.tif",
-        ),
+    for images, error, code in (
+        (("sharpness", low), OptionError, "verb-unknown"),
+        (("error-map", low), OptionError, "wrong-image-count"),
+        (("profile", low), OptionError, "missing-value"),
+        (("frc", low, other), ReadError, "second-image-missing"),
     ):
-        with refused(error, code, match=values):
+        with refused(error, code):
             run(measure_table_job(*images))
 
 
@@ -438,33 +265,11 @@ def test_table_that_is_there_is_not_replaced(pairs):
     assert len(rows_of(table)) == 3
 
 
-def test_is_many_tells_folders_globs_and_tables(pairs, scene):
-    write(scene.first, pairs / "store.ome.zarr")
-    write(scene.first, pairs / "one[1].tif")
-    (pairs / "list.csv").write_text("image\n")
-    many = [pairs / "low", str(pairs / "*.tif"), pairs / "list.csv", [], pairs / "a?"]
-    one = [
-        pairs / "store.ome.zarr",
-        pairs / "one[1].tif",
-        pairs / "no.csv",
-        scene.first,
-    ]
-    assert [is_image_collection(item) for item in many] == [True] * 5
-    assert [is_image_collection(item) for item in one] == [False] * 4
-
-
-@pytest.mark.parametrize("change", ["swap", "older"])
-def test_the_state_of_a_folder_is_that_of_each_file(tmp_path, change):
-    one, two, spare = (tmp_path / f"{name}.bmp" for name in ("1", "2", "spare"))
-    for number, path in enumerate((one, two)):
-        path.write_bytes(bytes(8))
-        os.utime(path, ns=(number, number + 1))
-    before = read_file_state(tmp_path)
-    assert before == read_file_state(tmp_path)
-    if change == "swap":
-        one.rename(spare)
-        two.rename(one)
-        spare.rename(two)
-    else:
-        os.utime(one, ns=(5, 0))
-    assert read_file_state(tmp_path) != before
+@pytest.mark.broad
+def test_changed_chunk_of_a_store_is_noticed(pairs, scene):
+    store = pairs / "low" / "store.ome.zarr"
+    write(scene.first, store)
+    measured(pairs)
+    inner = max(path for path in store.rglob("*") if path.is_file())
+    os.utime(inner, ns=(0, inner.stat().st_mtime_ns + 10**9))
+    assert measured(pairs) == (1, 3)

@@ -2,69 +2,32 @@
 
 import pytest
 
-from napari_semsr.core import Micrograph, OptionError, run
+from napari_semsr.core import OptionError, run
 from napari_semsr.inference import EnhanceOptions
-from napari_semsr.jobs import ENHANCE, apply_to_images
-from napari_semsr.jobs.train import TRAIN, PairRequest, TrainingEnvironment
-from napari_semsr.jobs.train_process import train_and_import
+from napari_semsr.jobs import ENHANCE
+from napari_semsr.jobs.train import TRAIN, TrainingEnvironment
 from napari_semsr.models import devices
 from tests.refusals import refused
-from tests.tiny_models import list_train_values
+
+LACKING = TrainingEnvironment(device="mps")
+JOBS = {
+    "enhance": lambda scan, out: ENHANCE.job(
+        scan, out, options=EnhanceOptions(device="mps")
+    ),
+    "pairs": lambda scan, out: TRAIN.job(
+        "fine-tune", out, place=LACKING, low=scan, high=scan
+    ),
+    "own-image": lambda scan, out: TRAIN.job(
+        "own-image", out, place=LACKING, image=scan
+    ),
+}
 
 
-@pytest.fixture(autouse=True)
-def without_cards(monkeypatch):
+@pytest.mark.parametrize("name", JOBS)
+def test_a_device_that_is_not_here_is_refused_at_once(name, tmp_path, monkeypatch):
     monkeypatch.setattr(devices, "device_count", lambda _kind: 0)
-
-
-@pytest.fixture
-def unreadable(tmp_path):
     path = tmp_path / "scan.tif"
     path.write_bytes(b"not an image")
-    return path
-
-
-def check_refusal(job, folder, code="device-missing", device="mps"):
-    with refused(OptionError, code, match=f" {device}"):
-        run(job)
-    assert [path.name for path in folder.iterdir()] == ["scan.tif"]
-
-
-def test_enhance(unreadable, tmp_path):
-    options = EnhanceOptions(device="mps")
-    check_refusal(
-        ENHANCE.job(unreadable, tmp_path / "out.ome.tif", options=options), tmp_path
-    )
-
-
-def test_several_images(unreadable, tmp_path):
-    job = apply_to_images(ENHANCE, [unreadable], tmp_path / "out", {"device": "mps"})
-    check_refusal(job, tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("place", "code"),
-    [
-        ({"device": "mps"}, "device-missing"),
-        ({"device": "mps", "devices": 2}, "device-unsuitable"),
-        ({"device": "cuda", "devices": 2}, "device-missing"),
-    ],
-)
-@pytest.mark.parametrize("images", [("low", "high"), ("image",)])
-def test_train_refuses_before_pairs_are_cut(images, place, code, unreadable, tmp_path):
-    recipe = "fine-tune" if "low" in images else "own-image"
-    job = TRAIN.job(
-        recipe,
-        tmp_path / "run",
-        place=TrainingEnvironment(**place),
-        **dict.fromkeys(images, unreadable),
-    )
-    check_refusal(job, tmp_path, code, place["device"])
-
-
-@pytest.mark.parametrize("device", ["mps"])
-def test_panel_refuses_before_pairs_are_cut(device, unreadable, tmp_path):
-    layers = [Micrograph.__new__(Micrograph)] * 2  # nothing of them may be looked at
-    values = list_train_values("fine-tune", tmp_path / "run", device=device)
-    job = train_and_import({**values, "cut": PairRequest(*layers)})
-    check_refusal(job, tmp_path)
+    with refused(OptionError, "device-missing", match=" mps"):
+        run(JOBS[name](path, tmp_path / "out.ome.zarr"))
+    assert list(tmp_path.iterdir()) == [path]

@@ -1,112 +1,25 @@
-"""A file is parsed once in a run, however often its pixels are needed."""
-
-from collections import Counter
+"""Frames of a scan are kept once they are read, as long as their files stay."""
 
 import numpy as np
-import pytest
 import tifffile
-from PIL import Image
-from scipy import ndimage
 
-import napari_semsr as semsr
-from napari_semsr.core import open_file, run
-from napari_semsr.io import open_frames, png
-from napari_semsr.io.tiff import read as tiff
-from napari_semsr.jobs import STITCH, StitchFolderOptions
+from napari_semsr.core import ReadError, run
+from napari_semsr.io import open_frames
 from tests.refusals import refused
-
-SIDE, STEP = 160, 140
-
-
-@pytest.fixture
-def parsed(monkeypatch):
-    """Count how often each file is parsed."""
-    found = Counter()
-    for module in (png, tiff):
-
-        def raw_image(path, *how, usual=module.raw_image, **more):
-            found[path.name] += 1
-            return usual(path, *how, **more)
-
-        monkeypatch.setattr(module, "raw_image", raw_image)
-    return found
-
-
-@pytest.fixture
-def opened(monkeypatch):
-    """Count how often each file is opened by ourselves, to be read or digested."""
-    found = Counter()
-
-    def counted(path):
-        found[path.name] += 1
-        return open_file(path)
-
-    for module in ("core", "core.opening", "core.micrograph"):
-        monkeypatch.setattr(f"napari_semsr.{module}.open_file", counted)
-    return found
-
-
-def frames_in(folder, rng, ending):
-    folder.mkdir()
-    grain = ndimage.gaussian_filter(rng.normal(size=(SIDE + STEP, SIDE + STEP)), 1.5)
-    sample = (128 + 40 * grain / grain.std()).clip(0, 255).astype(np.uint8)
-    for number in range(4):
-        y, x = (STEP * place for place in divmod(number, 2))
-        frame = sample[y : y + SIDE, x : x + SIDE]
-        if ending == "png":
-            Image.fromarray(frame).save(folder / f"f{number}.png")
-        else:
-            tifffile.imwrite(folder / f"f{number}.tif", frame)
-    return sample
-
-
-@pytest.mark.parametrize("ending", ["png", "tif"])
-def test_each_frame_of_a_mosaic_is_parsed_once(tmp_path, rng, parsed, opened, ending):
-    sample = frames_in(tmp_path / "scan", rng, ending)
-    how = StitchFolderOptions(grid=(2, 2), overlap=0.125, flat_field="none")
-    made = run(STITCH.job(tmp_path / "scan", tmp_path / "m.ome.zarr", options=how))
-    assert semsr.read(made.output).shape == pytest.approx(sample.shape, abs=2)
-    names = [f"f{number}.{ending}" for number in range(4)]
-    assert parsed == dict.fromkeys(names, 1)
-    # once to be read, once to be digested
-    assert {name: opened[name] for name in names} == dict.fromkeys(names, 2)
 
 
 def test_a_frame_that_changed_is_read_again_and_one_that_was_written_into(
     tmp_path, rng
 ):
-    frames_in(tmp_path / "scan", rng, "tif")
-    scan = run(open_frames(tmp_path / "scan", grid=(2, 2), overlap=0.125))
+    for number in range(4):
+        frame = rng.integers(1, 255, (60, 60), dtype=np.uint8)
+        tifffile.imwrite(tmp_path / f"f{number}.tif", frame)
+    scan = run(open_frames(tmp_path, grid=(2, 2), overlap=0.125))
     first = scan.read(0)
     first[:] = 0
     assert scan.read(0).any()
-    tifffile.imwrite(tmp_path / "scan" / "f0.tif", np.full((SIDE, SIDE), 7, np.uint8))
+    tifffile.imwrite(tmp_path / "f0.tif", np.full((60, 60), 7, np.uint8))
     assert (scan.read(0) == 7).all()
-    (tmp_path / "scan" / "f0.tif").unlink()
-    with refused(semsr.core.ReadError, "file-missing"):
+    (tmp_path / "f0.tif").unlink()
+    with refused(ReadError, "file-missing"):
         scan.read(0)
-
-
-@pytest.mark.parametrize(("ending", "times"), [("png", 1), ("tif", 2)])
-def test_an_image_is_parsed_once_to_be_enhanced(
-    tmp_path, rng, parsed, opened, ending, times
-):
-    path = tmp_path / f"a.{ending}"
-    data = rng.integers(60, 190, (96, 128), dtype=np.uint8)
-    if ending == "png":
-        Image.fromarray(data).save(path)
-    else:
-        tifffile.imwrite(path, data)
-    made = semsr.enhance(path, tmp_path / "made.ome.zarr", device="cpu")
-    (record,) = semsr.read(made.output).provenance.inputs
-    assert parsed[path.name] == 1
-    assert opened[path.name] == times  # to be read; to be digested, if apart
-    assert record.digest == semsr.core.digest_path(path)
-
-
-def test_a_stack_is_digested_once(tmp_path, rng, opened):
-    path = tmp_path / "stack.tif"
-    planes = rng.integers(60, 190, (3, 64, 64), dtype=np.uint8)
-    tifffile.imwrite(path, planes, photometric="minisblack", metadata={"axes": "ZYX"})
-    semsr.restore(path, tmp_path / "made.ome.tif", psf="1px")
-    assert opened[path.name] == 2

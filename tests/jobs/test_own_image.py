@@ -8,22 +8,10 @@ import yaml
 from scipy import ndimage
 
 from napari_semsr import train, write
-from napari_semsr.core.errors import (
-    CheckpointError,
-    OptionError,
-    ReadError,
-    SemsrError,
-    ShapeError,
-)
+from napari_semsr.core.errors import CheckpointError, OptionError, ReadError, ShapeError
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
-from napari_semsr.jobs.train import (
-    TRAIN,
-    OwnImageRequest,
-    PairRequest,
-    TrainOptions,
-    create_training_request,
-)
+from napari_semsr.jobs.train import TRAIN, OwnImageRequest, PairRequest
 from napari_semsr.models.checkpoint import load_model
 from napari_semsr.pairing.store import open_pairs
 from napari_semsr.simulation.canvas import draw_phantom
@@ -65,11 +53,6 @@ def test_one_image_makes_a_model_that_says_whose_it_is(
     np.testing.assert_array_equal(low, high)
 
 
-def test_patches_are_as_large_as_they_were_asked_for(recipe, tmp_path) -> None:
-    train(recipe, tmp_path / "run", image=_noisy(1), patch=48, steps=1)
-    assert open_pairs(tmp_path / "run-pairs.zarr").record["patch"] == 48
-
-
 def test_run_goes_on_with_the_images_that_it_was_begun_with(
     recipe: Path, tmp_path: Path
 ) -> None:
@@ -108,21 +91,16 @@ def test_second_scan_is_registered_and_learnt_from(
 ) -> None:
     second = _noisy(2, shift=3)
     darker = second.replace(data=0.5 * second.array() + 0.1)
-    made = run(
-        TRAIN.job(recipe, tmp_path / "run", cut=OwnImageRequest(_noisy(1), darker))
-    )
-    card = load_model(made.model).card
-    assert card.training["recipe"]["kind"] == "supervised"
-    assert "Trained on scan 1 and scan 2" in card.description
-    assert card.pixel_size_nm is None
+    cut = OwnImageRequest(_noisy(1), darker)
+    made = run(TRAIN.job(recipe, tmp_path / "run", cut=cut))
+    assert load_model(made.model).card.training["recipe"]["kind"] == "supervised"
     assert set(made.comparison["rows"]) == {"input", "linear filter", "trained"}
     store = open_pairs(tmp_path / "run-pairs.zarr")
     low, high = (np.asarray(part[0], float) for part in store.get_arrays("train"))
     assert store.get_ranges("train", 0)[0] == store.get_ranges("train", 0)[1]
-    soft = [ndimage.gaussian_filter(part, 2) for part in (low, high)]
-    assert np.corrcoef(*(part.ravel() for part in soft))[0, 1] > 0.97
-    gain = np.polyfit(*(part.ravel() for part in soft), 1)[0]
-    assert gain == pytest.approx(1, abs=0.1)
+    soft = [ndimage.gaussian_filter(part, 2).ravel() for part in (low, high)]
+    assert np.corrcoef(*soft)[0, 1] > 0.97
+    assert np.polyfit(*soft, 1)[0] == pytest.approx(1, abs=0.1)
 
 
 @pytest.mark.parametrize(
@@ -135,31 +113,12 @@ def test_second_scan_is_registered_and_learnt_from(
     ids=["small", "unknown", "flat"],
 )
 def test_image_that_teaches_nothing_is_refused_and_nothing_is_left(
-    image: np.ndarray, error: type[SemsrError], code: str, recipe: Path, tmp_path: Path
+    image, error, code, recipe, tmp_path
 ) -> None:
     own = OwnImageRequest(Micrograph(image.astype(np.float32), name="mine"))
     with refused(error, code, match="mine"):
         run(TRAIN.job(recipe, tmp_path / "runs" / "a", cut=own))
     assert not (tmp_path / "runs").exists()
-
-
-@pytest.mark.broad
-@pytest.mark.parametrize("kind", ["uint16", "gaps", "saturated"])
-def test_images_as_microscopes_write_them_are_learnt_from(
-    kind: str, recipe: Path, tmp_path: Path
-) -> None:
-    image = _noisy(1).array().copy()
-    if kind == "uint16":
-        image = (10_000 * np.clip(image, 0, 1)).astype(np.uint16)
-    elif kind == "gaps":
-        image[:60, :60] = np.nan
-    else:
-        image = np.clip(image, 0.3, 0.6)
-    own = OwnImageRequest(Micrograph(image, name="mine"))
-    made = run(
-        TRAIN.job(recipe, tmp_path / "run", cut=own, options=TrainOptions(steps=2))
-    )
-    assert np.isfinite(made.validation["hidden_db"])
 
 
 def test_recipe_and_images_that_do_not_fit_each_other_are_refused(
@@ -173,18 +132,3 @@ def test_recipe_and_images_that_do_not_fit_each_other_are_refused(
     with refused(OptionError, "missing-value", match="`image`"):
         train("own-image", tmp_path / "a")
     assert not (tmp_path / "a").exists()
-
-
-def test_images_are_asked_for_in_one_way() -> None:
-    assert create_training_request(None, None) is None
-    assert create_training_request("a", "b") == PairRequest("a", "b")
-    assert create_training_request(
-        None, None, image="a", second="b"
-    ) == OwnImageRequest("a", "b")
-    for given, code, name in (
-        ({"low": "a", "high": None}, "missing-value", "`high`"),
-        ({"low": None, "high": None, "second": "a"}, "missing-value", "`image`"),
-        ({"low": "a", "high": "b", "image": "c"}, "options-contradict", "`image`"),
-    ):
-        with refused(OptionError, code, match=name):
-            create_training_request(**given)

@@ -9,21 +9,9 @@ from napari_semsr.core import Affine, Grid, WarpedImage
 from napari_semsr.core.errors import IncompleteError, SemsrError
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.io import ImageIdentity, StoredTransform, write_transform
-from napari_semsr.jobs.pairs import PAIRS
-from napari_semsr.pairing import PairTransform
-from napari_semsr.pairing.cut import is_transform_unreliable
 from napari_semsr.pairing.options import SPLITS, PairOptions
 from napari_semsr.pairing.store import open_pairs
-from tests.refusals import refused, warned
-from tests.stopping import stop_at
-
-
-def everything(store) -> dict[str, np.ndarray]:
-    return {
-        f"{name}/{array}": store.group[f"{name}/{array}"][:]
-        for name in SPLITS
-        for array in ("low", "high", "low_places", "high_places")
-    }
+from tests.refusals import refused
 
 
 @pytest.fixture
@@ -54,83 +42,24 @@ def test_patches_are_cut_where_the_store_says(scene, made):
             window = np.s_[y : y + 24, x : x + 24]
             np.testing.assert_array_equal(low[index], scene.first.data[window])
             np.testing.assert_array_equal(high[index], scene.truth.data[window])
-    assert store.record["provenance"]["job"] == "pairs"
-    roles = [item["role"] for item in store.record["provenance"]["inputs"]]
-    assert roles == ["low", "high"]
     assert store.record["pixel_size_nm"] == 10
-    sheet = napari_semsr.read(made.sheet)
-    assert sheet.dtype == np.uint8
-    assert sheet.array().std() > 10
-
-
-@pytest.mark.broad
-def test_same_seed_same_store(scene, made, cut):
-    before = everything(made[1])
-    for seed, same in ((0, True), (5, False)):
-        name = f"again-{seed}.zarr"
-        _, again = cut(scene.first, scene.truth, name, patch=24, seed=seed)
-        after = everything(again)
-        assert same == all(np.array_equal(before[k], after[k]) for k in before)
+    assert napari_semsr.read(made.sheet).array().std() > 10
 
 
 @pytest.mark.quick(1)
 @pytest.mark.parametrize(
-    ("low_nm", "asked", "scale", "told"),
-    [
-        (20.0, {}, 2, "`scale=1`"),
-        (20.0, {"scale": 1}, 1, None),
-        (13.0, {}, 1, "set `scale` to keep a ratio of N to 1"),
-        (10.0, {}, 1, None),
-        (None, {}, 2, "by the numbers of pixels"),
-    ],
-    ids=["twice", "asked", "odd", "same", "unknown"],
+    ("low_nm", "asked", "scale"),
+    [(20.0, {}, 2), (20.0, {"scale": 1}, 1), (13.0, {}, 1), (None, {}, 2)],
+    ids=["twice", "asked", "odd", "unknown"],
 )
-def test_scale_is_what_the_pixel_sizes_state(scene, cut, low_nm, asked, scale, told):
+def test_scale_is_what_the_pixel_sizes_state(scene, cut, low_nm, asked, scale):
     step = 2 if low_nm in (20, None) else 1
-    low = scene.first.replace(
-        data=scene.first.data[::step, ::step], pixel_size_nm=low_nm
-    )
+    small = scene.first.data[::step, ::step]
+    low = scene.first.replace(data=small, pixel_size_nm=low_nm)
     high = scene.truth if low_nm else scene.truth.replace(pixel_size_nm=None)
     made, store = cut(low, high, patch=16, min_correlation=0.0, **asked)
     assert (made.scale, store.record["scale"]) == (scale, scale)
     assert store.get_arrays("train")[1].shape[-1] == 16 * scale
-    assert (told is None) == (made.scale_note is None)
-    assert told is None or told in made.scale_note
-
-
-def test_lazy_and_calibrated_images_are_brought_together(scene, cut, tmp_path):
-    """LOW at half the resolution, from a store; HIGH has twice its pixels."""
-    low = scene.truth.replace(
-        data=scene.truth.data.reshape(48, 2, 64, 2).mean((1, 3)), pixel_size_nm=20.0
-    )
-    napari_semsr.write(low, tmp_path / "low.ome.zarr")
-    made, store = cut(tmp_path / "low.ome.zarr", scene.truth, patch=16, scale=2)
-    assert not made.resampled
-    low_set, high_set = store.get_arrays("train")
-    assert low_set.shape[1:] == (16, 16)
-    assert high_set.shape[1:] == (32, 32)
-
-
-@pytest.mark.quick(1)
-@pytest.mark.parametrize("steps", [("denoise",), ("sharpen", "equalise")])
-def test_preparation_is_recorded_and_changes_what_is_chosen(scene, cut, steps):
-    options = {"prepare": "low", **dict.fromkeys(steps, True)}
-    _, store = cut(scene.first, scene.truth, patch=24, **options)
-    low, high = store.get_arrays("train")
-    _, y, x = store.group["train/low_places"][0]
-    window = np.s_[y : y + 24, x : x + 24]
-    assert not np.array_equal(low[0], scene.first.data[window])
-    np.testing.assert_array_equal(high[0], scene.truth.data[window])
-    assert "denoise" in store.record["provenance"]["options"]["preparation"]
-
-
-def test_pixel_of_low_stands_for_that_of_a_high_without_one(scene, cut):
-    low = scene.first.replace(pixel_size_nm=10.0)
-    high = scene.truth.replace(pixel_size_nm=None)
-    twice = high.replace(data=np.kron(high.data, np.ones((2, 2))))
-    for fine, scale in ((high, 1), (twice, 2)):
-        made, _ = cut(low, fine, f"{scale}.zarr", patch=24, scale=scale)
-        assert made.pixel_size_nm == 10 / scale
 
 
 def test_folders_give_unpaired_sets_of_equal_number(scene, cut, tmp_path):
@@ -145,73 +74,25 @@ def test_folders_give_unpaired_sets_of_equal_number(scene, cut, tmp_path):
         low, high = store.get_arrays(name)
         assert low.shape[0] == high.shape[0] == getattr(made, name)
     assert len(store.record["sources"]["low"]) == 2
-    assert made.rejected["density"] > 0
-    with refused(SemsrError, "nothing-to-train"):
-        cut(tmp_path / "a", tmp_path / "b", patch=16, min_contrast=0.99, overwrite=True)
 
 
 @pytest.mark.broad
 def test_folders_matched_by_name_are_pairs(scene, tmp_path):
     for side, image in (("a", scene.first), ("b", scene.truth)):
         (tmp_path / side).mkdir()
-        for name in ("one", "two"):
+        for name in ("FeS_1.5kV_00", "FeS_1.5kV_01"):
             napari_semsr.write(image, tmp_path / side / f"{name}.tif")
     line = (tmp_path / "a", tmp_path / "b", tmp_path / "p.zarr")
-    options = {"patch": 24, "min_contrast": 0.0, "match": "name"}
+    options = {"patch": 24, "min_contrast": 0.0, "match": "name", "overwrite": True}
     made = napari_semsr.pairs(*line, **options)
-    assert made.pairing == "paired"
-    assert made.candidates == 40
-    (tmp_path / "b" / "two.tif").unlink()
-    with refused(SemsrError, "second-image-missing"):
-        napari_semsr.pairs(*line, overwrite=True, **options)
-    made = napari_semsr.pairs(*line, overwrite=True, leave_out="two", **options)
+    assert (made.pairing, made.candidates) == ("paired", 40)
+    (tmp_path / "b" / "FeS_1.5kV_01.tif").unlink()
+    with refused(SemsrError, "second-image-missing", match=r"FeS_1.5kV_01 .* HIGH"):
+        napari_semsr.pairs(*line, **options)
+    made = napari_semsr.pairs(*line, leave_out="FeS_1.5kV_01", **options)
     assert made.candidates == 20
-    for names, code, values in (
-        ("tow", "unknown-value", "tow; .* one, two"),
-        ("one,two", "nothing-to-train", None),
-    ):
-        with refused(SemsrError, code, match=values):
-            napari_semsr.pairs(*line, overwrite=True, leave_out=names, **options)
-
-
-@pytest.fixture
-def dotted(scene, tmp_path):
-    """Two folders of files whose names have a dot."""
-    for side, image in (("a", scene.first), ("b", scene.truth)):
-        (tmp_path / side).mkdir()
-        for name in ("FeS_1.5kV_00.tif", "FeS_1.5kV_01.ome.tif"):
-            napari_semsr.write(image, tmp_path / side / name)
-    return tmp_path / "a", tmp_path / "b"
-
-
-def test_files_are_matched_by_all_of_their_name(dotted, cut):
-    made, _ = cut(*dotted, patch=24, match="name")
-    assert (made.candidates, len(made.images)) == (40, 2)
-
-
-@pytest.mark.parametrize(
-    ("name", "code", "values"),
-    [
-        ("FeS_1.5kV_99.tif", "second-image-missing", r"FeS_1.5kV_01 .* HIGH \(2 "),
-        ("FeS_1.5kV_00.png", "names-alike", "FeS_1.5kV_00.png and FeS_1.5kV_00.tif"),
-    ],
-)
-def test_files_of_other_or_of_one_name_are_refused(dotted, cut, name, code, values):
-    (dotted[1] / "FeS_1.5kV_01.ome.tif").rename(dotted[1] / name)
-    with refused(SemsrError, code, match=values):
-        cut(*dotted, patch=24, match="name")
-
-
-def test_arrays_without_names_are_matched_by_position(scene, cut):
-    other = ndimage.gaussian_filter(np.random.default_rng(1).random((90, 128)), 2)
-    sides = [[one.data, other] for one in (scene.first, scene.truth)]
-    made, store = cut(*sides, patch=24, match="name")
-    assert made.pairing == "paired"
-    for side, arrays in zip(("low", "high"), sides, strict=True):
-        shapes = [tuple(one["shape"]) for one in store.record["sources"][side]]
-        assert shapes == [array.shape for array in arrays]
-    with refused(SemsrError, "second-image-missing", match=" 3 .* LOW"):
-        cut(sides[0], [*sides[1], scene.truth.data], match="name", overwrite=True)
+    with refused(SemsrError, "unknown-value", match="tow"):
+        napari_semsr.pairs(*line, leave_out="tow", **options)
 
 
 def _texture(seed, shape):
@@ -224,25 +105,21 @@ def _texture(seed, shape):
 _PLACE, _OTHERS = _texture(3, (230, 270)), [_texture(n, (200, 240)) for n in (5, 6)]
 _VIEWS = {
     "as-it-is": lambda seen: seen[:200, :240],
-    "bits": lambda seen: np.round(seen[:200, :240] * 256).clip(0, 65535).astype("u2"),
     "gain": lambda seen: 0.6 * seen[:200, :240] + 20,
     "inverted": lambda seen: 255 - seen[:200, :240],
     "shading": lambda seen: seen[:200, :240] * np.linspace(0.8, 1.2, 240),
     "shifted": lambda seen: seen[17:217, 21:261],
-    "cropped": lambda seen: seen[60:180, 80:210],
     "turned": lambda seen: np.rot90(seen[:200, :240]),
     "mirrored": lambda seen: seen[:200, 239::-1],
 }
 
 
 @pytest.mark.parametrize(
-    ("name", "paired"),
-    [*((name, True) for name in _VIEWS), ("gain", False), ("turned", False)],
+    ("name", "paired"), [*((name, True) for name in _VIEWS), ("turned", False)]
 )
 def test_no_two_sets_show_one_place(cut, name, paired):
     """The second image shows what the first does, in another way."""
-    view = _VIEWS[name]
-    highs = [_PLACE[:200, :240], view(_PLACE), *_OTHERS]
+    highs = [_PLACE[:200, :240], _VIEWS[name](_PLACE), *_OTHERS]
     rng = np.random.default_rng(8)
     lows = [high + 0.1 * high.std() * rng.normal(size=high.shape) for high in highs]
     sides = [
@@ -252,26 +129,15 @@ def test_no_two_sets_show_one_place(cut, name, paired):
     match = "name" if paired else "none"
     made, store = cut(*sides, patch=32, match=match, validation=0.2, test=0.2)
     assert ["0.tif", "1.tif"] in made.same_place
-    assert store.record["same_place"] == made.same_place
+    fits = name in list(_VIEWS)[:4]  # such images may share theirs place by place
     for side in ("low", "high"):
         homes: dict[tuple, set[str]] = {}
         for split in SPLITS:
             for source, y, x in store.group[f"{split}/{side}_places"][:].tolist():
-                here = (0,) if source < 2 else (source, y, x)
-                # images that fit pixel by pixel may share theirs place by place
-                fits = name in list(_VIEWS)[:5]
-                homes.setdefault((0, y, x) if fits and source < 2 else here, set()).add(
-                    split
-                )
+                here = (0, y, x) if fits else (0,)
+                here = here if source < 2 else (source, y, x)
+                homes.setdefault(here, set()).add(split)
         assert all(len(names) == 1 for names in homes.values())
-
-
-def test_fill_values_are_not_trained_on(cut):
-    odd = _PLACE.astype(np.float32)
-    odd[40, 50] = -9999
-    with warned("pixels-marked-missing", match=" -9999"):
-        made, _ = cut(Micrograph(odd, 10.0, "odd.tif"), _PLACE, "b.zarr", patch=32)
-    assert made.rejected == {"not-finite": 1}
 
 
 def test_one_low_image_with_two_references_is_one_place(cut):
@@ -280,28 +146,6 @@ def test_one_low_image_with_two_references_is_one_place(cut):
     made, _ = cut(lows, highs, patch=32, match="name")
     assert made.same_place == [["a.tif", "b.tif"]]
     assert made.validation
-    moved = [lows[0], lows[1].replace(data=_PLACE[9:, 9:])]
-    references = [one.replace(data=one.data**2 / 200) for one in moved]
-    with refused(SemsrError, "too-few-places", match=" 3 areas"):
-        cut(moved, references, "moved.zarr", patch=32, match="name")
-
-
-def test_a_lattice_elsewhere_is_another_place(cut):
-    y, x = np.mgrid[:200, :240]
-    rng = np.random.default_rng(2)
-    images = [
-        Micrograph(
-            100
-            + 50 * np.sin((x + dx) / 3) * np.sin(y / 3)
-            + rng.normal(0, 20, x.shape),
-            10.0,
-            f"{dx}.tif",
-        )
-        for dx in (0, 5)
-    ]
-    references = [one.replace(data=2 * one.data) for one in images]
-    made, _ = cut(images, references, patch=32, match="name")
-    assert made.same_place == []
 
 
 @pytest.fixture
@@ -310,15 +154,10 @@ def pictures(tmp_path):
     fine = ndimage.gaussian_filter(np.random.default_rng(4).random((330, 330)), 3)
     fine = (fine - fine.min()) / np.ptp(fine)
     low = fine[20:276, 20:276].reshape(128, 2, 128, 2).mean((1, 3))
-    high = ndimage.affine_transform(
-        fine, np.diag((1.004, 0.997)), offset=(25.3, 16.6), output_shape=(256, 256)
-    )
-    for name, image in (
-        ("1_low", low),
-        ("1_high", 0.8 * high + 0.1),
-        ("2_low", low),
-        ("2_high", np.zeros_like(high)),
-    ):
+    how = {"offset": (25.3, 16.6), "output_shape": (256, 256)}
+    high = 0.8 * ndimage.affine_transform(fine, np.diag((1.004, 0.997)), **how) + 0.1
+    images = {"1_low": low, "1_high": high, "2_low": low, "2_high": 0 * high}
+    for name, image in images.items():
         made = Micrograph(image.astype(np.float32), name=name)
         napari_semsr.write(made, tmp_path / f"{name}.tif")
     return tmp_path
@@ -327,15 +166,11 @@ def pictures(tmp_path):
 @pytest.mark.broad
 def test_scans_are_aligned_in_place_and_grey_levels(pictures, cut):
     scans = pictures / "*_low.tif", pictures / "*_high.tif"
-    contrast = PairOptions().min_contrast
-    made, store = cut(
-        *scans, align=True, patch=24, min_correlation=0.9, min_contrast=contrast
-    )
+    how = {"min_correlation": 0.9, "min_contrast": PairOptions().min_contrast}
+    made, store = cut(*scans, align=True, patch=24, **how)
     good, foreign = made.images
-    assert (good["name"], foreign["name"]) == ("1_low", "2_low")
     assert sum(good[name] for name in SPLITS) == made.candidates > 0
-    assert foreign["refused"].endswith(".")
-    assert store.record["images"] == made.images
+    assert foreign["refused"]
     low, high = (np.asarray(part[:]) for part in store.get_arrays("train"))
     assert high.shape[1:] == (48, 48)
     binned = high.reshape(-1, 24, 2, 24, 2).mean((2, 4))
@@ -345,27 +180,6 @@ def test_scans_are_aligned_in_place_and_grey_levels(pictures, cut):
     whole = napari_semsr.read(pictures / "1_low.tif").array()
     window = whole[y + row : y + row + 24, x + column : x + column + 24]
     np.testing.assert_array_equal(window, low[0])  # LOW is what a network will see
-    assert [one["name"] for one in store.list_training_images()] == [
-        "1_low.tif",
-        "1_high.tif",
-    ]
-
-
-def test_areas_of_resized_crops_are_places_in_the_image(scene, cut):
-    for sizes in ({}, {"low_pixel_nm": 5.0, "high_pixel_nm": 5.0}):
-        _, store = cut(
-            *(one.replace(pixel_size_nm=None) for one in (scene.first, scene.truth)),
-            patch=16, crop=32, overwrite=True, **sizes,
-        )  # fmt: skip
-        areas = np.concatenate([one["areas"] for one in store.list_training_images()])
-        assert areas.max() > 0.8 * max(scene.first.shape) * (5 if sizes else 1)
-
-
-def test_areas_are_not_told_in_pixels_that_override_the_images_own(scene, cut):
-    _, store = cut(scene.first, scene.truth, patch=16, low_pixel_nm=9.99, scale=1)
-    low, high = (one["areas"] for one in store.list_training_images())
-    assert low is None
-    assert high
 
 
 def image(data, pixel=None) -> Micrograph:
@@ -377,31 +191,24 @@ FOREIGN, SHORT = image(GRAIN.data[::-1]), image(GRAIN.data[:50])
 
 
 WRONG = {
-    "empty": (image(np.zeros((64, 64))), GRAIN, {}, "nothing-to-train", "empty 16"),
-    "nan": (GRAIN, image(GRAIN.data * np.nan), {}, "no-finite-values", None),
-    "foreign": (GRAIN, FOREIGN, {}, "nothing-to-train", "uncorrelated 16"),
-    "shapes": (GRAIN, SHORT, {}, "pixel-size-missing", None),
-    "fields": (GRAIN, SHORT, {"align": True}, "sizes-differ", None),
-    "one-image": (GRAIN, GRAIN, {"whole_images": True}, "too-few-images", None),
-    "one-patch": (GRAIN, GRAIN, {"patch": 64}, "too-few-patches", None),
-    "too-small": (GRAIN, GRAIN, {"patch": 99}, "image-too-small", "99 px"),
-    "shares": (
-        GRAIN,
-        GRAIN,
-        {"test": 0.9, "validation": 0.2},
-        "options-contradict",
-        "0.2 and 0.9",
-    ),
+    "empty": (image(np.zeros((64, 64))), GRAIN, {}, "nothing-to-train"),
+    "nan": (GRAIN, image(GRAIN.data * np.nan), {}, "no-finite-values"),
+    "foreign": (GRAIN, FOREIGN, {}, "nothing-to-train"),
+    "shapes": (GRAIN, SHORT, {}, "pixel-size-missing"),
+    "fields": (GRAIN, SHORT, {"align": True}, "sizes-differ"),
+    "one-image": (GRAIN, GRAIN, {"whole_images": True}, "too-few-images"),
+    "one-patch": (GRAIN, GRAIN, {"patch": 64}, "too-few-patches"),
+    "too-small": (GRAIN, GRAIN, {"patch": 99}, "image-too-small"),
+    "shares": (GRAIN, GRAIN, {"test": 0.9, "validation": 0.2}, "options-contradict"),
 }
 
 
 @pytest.mark.quick(3)
 @pytest.mark.parametrize("wrong", WRONG)
-def test_wrong_input_is_one_sentence(tmp_path, wrong):
-    low, high, options, code, values = WRONG[wrong]
-    with refused(SemsrError, code, match=values) as caught:
+def test_wrong_input_is_refused(tmp_path, wrong):
+    low, high, options, code = WRONG[wrong]
+    with refused(SemsrError, code):
         napari_semsr.pairs(low, high, tmp_path / "p.zarr", **{"patch": 16, **options})
-    assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
 
 
@@ -413,19 +220,9 @@ def test_an_image_that_is_its_own_reference_is_refused(scene, tmp_path):
 
 def test_one_folder_and_one_image_are_refused(scene, tmp_path):
     (tmp_path / "a").mkdir()
-    with refused(SemsrError, "no-image"):
-        napari_semsr.pairs(tmp_path / "a", scene.truth, tmp_path / "p.zarr")
     napari_semsr.write(scene.first, tmp_path / "a" / "x.tif")
     with refused(SemsrError, "wrong-type"):
         napari_semsr.pairs(tmp_path / "a", scene.truth, tmp_path / "p.zarr")
-
-
-def test_cancelled_job_leaves_nothing(scene, tmp_path):
-    job = PAIRS.job(
-        scene.first, scene.truth, tmp_path / "p.zarr", options=PairOptions(patch=24)
-    )
-    stop_at(job, "writing pairs")
-    assert not list(tmp_path.iterdir())
 
 
 def test_what_is_no_store_of_pairs_is_refused(scene, made, tmp_path):
@@ -458,27 +255,11 @@ def turned(scene) -> tuple[Micrograph, StoredTransform]:
     return low, StoredTransform(back, *sides, {"residuals": residuals})
 
 
-def test_patch_is_doubtful_where_half_of_its_map_is():
-    places = np.array([[0.0, 0.0], [0.0, 90.0], [90.0, 0.0], [900.0, 0.0]])
-    reliable = np.array([False, True, True, False])
-    found = PairTransform(Affine.create_similarity(0.0), places, reliable, 40.0)
-
-    def doubtful(low: float, high: float) -> bool:
-        corners = np.array([low, low]), np.array([high, high])
-        return is_transform_unreliable(found, *corners)
-
-    assert not doubtful(-20, 100)  # one of three
-    assert doubtful(-20, 20)  # the only one
-    assert doubtful(-5, 5)  # a small patch, within its area
-    assert not doubtful(300, 400)  # none
-
-
 def test_stored_transform_brings_low_onto_high(scene, turned, cut, tmp_path):
     low, stored = turned
-    write_transform(tmp_path / "map.json", stored)
     transform = tmp_path / "map.json"
+    write_transform(transform, stored)
     made, store = cut(low, scene.truth, patch=16, transform=transform)
-    assert sum(store.counts.values()) + sum(made.rejected.values()) == made.candidates
     assert made.rejected["unreliable"] >= 1
     assert made.rejected["not-finite"] >= 1
     low_set, high_set = (a[:] for a in store.get_arrays("train"))
@@ -487,7 +268,6 @@ def test_stored_transform_brings_low_onto_high(scene, turned, cut, tmp_path):
     source = store.record["sources"]["high"][0]["origin"]
     centres = places + source + 80
     assert np.abs(centres - (400, 500)).max(axis=1).min() > 100
-    assert store.record["provenance"]["options"]["transform"]["degrees"]
 
 
 def test_transform_at_another_pixel_resamples_low_once(scene, turned, cut):
@@ -504,10 +284,22 @@ def test_transform_of_other_images_is_refused(scene, turned, tmp_path):
     small = low.replace(data=low.data[:50])
     with refused(SemsrError, "transform-of-other-image"):
         napari_semsr.pairs(small, scene.truth, tmp_path / "p.zarr", transform=stored)
-    (tmp_path / "a").mkdir()
-    napari_semsr.write(low, tmp_path / "a" / "x.tif")
-    with refused(SemsrError, "options-contradict"):
-        napari_semsr.pairs(
-            tmp_path / "a", tmp_path / "a", tmp_path / "p.zarr", transform=stored
-        )
     assert not (tmp_path / "p.zarr").exists()
+
+
+def everything(store) -> dict[str, np.ndarray]:
+    return {
+        f"{name}/{array}": store.group[f"{name}/{array}"][:]
+        for name in SPLITS
+        for array in ("low", "high", "low_places", "high_places")
+    }
+
+
+@pytest.mark.broad
+def test_same_seed_same_store(scene, made, cut):
+    before = everything(made[1])
+    for seed, same in ((0, True), (5, False)):
+        name = f"again-{seed}.zarr"
+        _, again = cut(scene.first, scene.truth, name, patch=24, seed=seed)
+        after = everything(again)
+        assert same == all(np.array_equal(before[k], after[k]) for k in before)

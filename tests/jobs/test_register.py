@@ -1,6 +1,5 @@
 """An image comes onto the grid of another, with its map, or not at all."""
 
-import json
 import shutil
 import warnings
 
@@ -13,12 +12,9 @@ from napari_semsr.core import (
     BSplineDisplacement,
     Elastic,
     Grid,
-    InputRecord,
     Micrograph,
-    Provenance,
     WarpedImage,
     capture_warnings,
-    digest_path,
     get_error_code,
     run,
 )
@@ -26,7 +22,6 @@ from napari_semsr.core.errors import OptionError, RegistrationError, SemsrError
 from napari_semsr.io import (
     ImageIdentity,
     StoredTransform,
-    read_transform,
     write,
     write_landmarks,
     write_transform,
@@ -70,6 +65,12 @@ def _marks(truth: Affine, places=((400, 500), (4000, 700), (900, 4100), (3900, 3
     return Landmarks(moving, truth(moving))
 
 
+def stored_of(transform, views, **quality):
+    """Give a map of the views as it is stored."""
+    sides = (ImageIdentity.from_image(view) for view in views[:2])
+    return StoredTransform(transform, *sides, quality)
+
+
 def test_image_lies_on_the_grid_of_the_other(found, views):
     folder, made = found
     moving, fixed, truth = views
@@ -91,19 +92,9 @@ def test_error_is_as_small_as_it_says(found, views):
     off = Affine(((a, b), (c, d)), (y, x))(places) - truth(places)
     assert np.sqrt((off**2).sum(axis=1).mean()) < 3 * made.error_nm < 24
     assert made.error_px == pytest.approx(made.error_nm / 24)
-    assert made.searched == "near"
     assert made.mutual_information_after > made.mutual_information_before
     assert 0.8 < made.overlap <= 1
     assert made.unreliable == 0
-
-
-def test_history_has_both_images_and_the_map(found):
-    folder, made = found
-    told = read(folder / "out.ome.zarr").provenance
-    assert told.job == "register"
-    assert told.inputs[0].digest == digest_path(folder / "moving.tif")
-    assert told.options["fixed_digest"] == digest_path(folder / "fixed.tif")
-    assert told.options["transform"]["matrix"] == made.transform["matrix"]
 
 
 def test_stored_map_gives_the_same_image_and_the_same_error(found, folder):
@@ -118,21 +109,6 @@ def test_stored_map_gives_the_same_image_and_the_same_error(found, folder):
     assert again.residual_median_nm == pytest.approx(made.residual_median_nm)
 
 
-def test_map_in_memory_is_that_of_the_file(found, views):
-    folder, made = found
-    moving, fixed, _ = views
-    stored = read_transform(folder / "map.json")
-    with warned("transform-of-other-image"):
-        seen = register(moving, fixed, transform=stored)
-    assert seen.image.is_lazy
-    assert seen.image.provenance.job == "register"
-    assert seen.image.metadata["register"]["overlap"] == made.overlap
-    written = read(folder / "out.ome.zarr")
-    np.testing.assert_array_equal(seen.image.array(), written.array())
-    window = np.s_[10:50, 7:90]
-    np.testing.assert_array_equal(seen.image.data[window], written.data[window])
-
-
 def test_enhanced_image_takes_the_map_of_its_input(folder):
     finer = folder / "finer.ome.tif"
     enhance(folder / "moving.tif", finer, model="sem-2x", device="cpu")
@@ -140,28 +116,6 @@ def test_enhanced_image_takes_the_map_of_its_input(folder):
         warnings.simplefilter("error")
         seen = register(finer, folder / "fixed.tif", transform=folder / "map.json")
     assert seen.image.shape == read(folder / "fixed.tif").shape
-
-
-def test_map_of_an_image_that_was_registered_already_is_told(found, folder):
-    before = found[0] / "out.ome.zarr"
-    how = {"transform": folder / "map.json"}
-    with warned("transform-applied-twice"):
-        register(before, folder / "fixed.tif", **how)
-
-
-@pytest.mark.parametrize("shift", [None, [40.0, 3.0]])
-def test_map_is_not_taken_for_what_an_aligned_crop_moved(found, folder, shift):
-    image = read(folder / "moving.tif")
-    digest = digest_path(folder / "moving.tif")
-    source = InputRecord(role="image", name="moving", digest=digest)
-    cut = Provenance(job="crop", options={"shift_px": shift}, inputs=(source,))
-    with capture_warnings((heard := []).append):
-        register(
-            image.replace(provenance=cut, data=image.array() + 1.0),
-            folder / "fixed.tif",
-            transform=folder / "map.json",
-        )
-    assert any("applied twice" in one for one in heard) == (shift is not None)
 
 
 def test_map_the_wrong_way_round_is_refused(folder):
@@ -174,21 +128,12 @@ def test_map_the_wrong_way_round_is_refused(folder):
 def test_elastic_map_is_applied(views, tmp_path):
     moving, fixed, truth = views
     knots = np.random.default_rng(1).normal(0, 40, (2, 8, 8))
-    bent = Elastic(
-        truth, BSplineDisplacement((-1000.0, -1000.0), (1000.0, 1000.0), knots)
-    )
-    stored = StoredTransform(
-        bent,
-        ImageIdentity.from_image(moving),
-        ImageIdentity.from_image(fixed),
-        {"error_nm": 5.0},
-    )
-    write_transform(tmp_path / "bent.json", stored)
+    field = BSplineDisplacement((-1000.0, -1000.0), (1000.0, 1000.0), knots)
+    bent = Elastic(truth, field)
+    write_transform(tmp_path / "bent.json", stored_of(bent, views, error_nm=5.0))
     how = {"output": tmp_path / "out.tif", "transform": tmp_path / "bent.json"}
     made = run(REGISTER.job(moving, fixed, **how))
-    assert made.model == "elastic"
-    assert made.transform["spacing_nm"] == [1000, 1000]
-    assert made.error_nm == 5
+    assert (made.model, made.error_nm) == ("elastic", 5)
     expected = WarpedImage(moving, Grid.from_image(fixed), bent).read()
     image = read(tmp_path / "out.tif").array()
     np.testing.assert_array_equal(image, expected.astype(image.dtype))
@@ -207,128 +152,62 @@ def test_landmarks_start_a_map_that_the_images_refine(views):
     assert seen.registration.search_name == "landmarks"
 
 
-@pytest.mark.broad
-def test_landmark_that_the_images_contradict_is_told(views):
-    moving, fixed, truth = views
-    marks = _marks(truth, ((400, 500), (4000, 700), (900, 4100), (3900, 3700)) * 2)
-    marks = Landmarks(
-        marks.moving + np.repeat([[0, 0], [150, 90]], 4, axis=0),
-        truth(marks.moving + np.repeat([[0, 0], [150, 90]], 4, axis=0))
-        + np.eye(8)[:, [5, 2]] * [0, 300],
-    )
-    with warned("landmarks-contradict", match="Landmark 3 .* nm "):
-        register(moving, fixed, landmarks=marks)
-
-
 def test_landmarks_alone_give_their_map(views, tmp_path):
     moving, fixed, truth = views
     marks = _marks(truth)
     write_landmarks(tmp_path / "marks.csv", marks.moving, marks.fixed)
     how = {"landmarks": tmp_path / "marks.csv", "options": ALONE}
     made = run(REGISTER.job(moving, fixed, output=tmp_path / "out.tif", **how))
-    assert made.searched == "landmarks"
-    assert made.score is None
+    assert (made.searched, made.score) == ("landmarks", None)
     np.testing.assert_allclose(made.transform["degrees"], truth.degrees, atol=1e-4)
-    assert made.tested_on == "4 landmarks held out"
     assert made.residual_median_nm < 0.01
-    assert made.unreliable is None
     assert made.error_nm < 0.01
-
-
-def test_three_landmarks_do_not_tell_the_error_of_an_affine_map(views):
-    moving, fixed, truth = views
-    marks = _marks(truth).remove_pair(3)
-    with warned("map-error-unknown"):
-        seen = register(moving, fixed, landmarks=marks, landmarks_only=True)
-    assert seen.image.metadata["register"]["error_px"] is None
 
 
 def test_refusal_leaves_nothing_and_tells_its_reason(views, tmp_path):
     out = {"output": tmp_path / "out.tif", "transform_out": tmp_path / "map.json"}
-
-    def refuse(grey, name, error, code):
-        flat = Micrograph(np.full((90, 90), grey, np.float32), (20.0, 20.0), name)
-        with refused(error, code, match=name) as refusal:
-            run(REGISTER.job(flat, views[1], **out))
-        assert list(tmp_path.iterdir()) == []
-        return refusal.value
-
-    refuse(np.nan, "gone", SemsrError, "no-finite-values")
-    blank = refuse(7.0, "blank", RegistrationRefused, "no-structure")
-    assert blank.to_json() == {"reason": "no-structure", "rivals": []}
+    flat = Micrograph(np.full((90, 90), 7, np.float32), (20.0, 20.0), "blank")
+    with refused(RegistrationRefused, "no-structure", match="blank") as refusal:
+        run(REGISTER.job(flat, views[1], **out))
+    assert list(tmp_path.iterdir()) == []
+    assert refusal.value.to_json() == {"reason": "no-structure", "rivals": []}
 
 
 @pytest.mark.broad
 def test_small_overlap_and_a_large_error_are_told(views):
     moving, fixed, _ = views
     aside = Affine(((1.0, 0.0), (0.0, 1.0)), (4200.0, 0.0))
-    stored = StoredTransform(
-        aside,
-        ImageIdentity.from_image(moving),
-        ImageIdentity.from_image(fixed),
-        {"error_nm": 50.0},
-    )
     with (
         warned("overlap-small", match=" 18 % .* 30 %"),
         warned("map-imprecise", match=r" 2\.1 px \(50 nm\)"),
     ):
-        register(moving, fixed, transform=stored)
+        register(moving, fixed, transform=stored_of(aside, views, error_nm=50.0))
 
 
 @pytest.mark.broad
 def test_unconfirmed_patches_are_told_also_of_a_stored_map(views):
     moving, fixed, truth = views
-    kept = {
-        "error_nm": 1.0,
-        "residuals": {
-            "places_nm": [[0, 0], [9, 9]],
-            "off_nm": [[0, 0], [90, 0]],
-            "reliable": [True, False],
-            "side_nm": 9,
-        },
+    residuals = {
+        "places_nm": [[0, 0], [9, 9]],
+        "off_nm": [[0, 0], [90, 0]],
+        "reliable": [True, False],
+        "side_nm": 9,
     }
-    stored = StoredTransform(
-        truth, ImageIdentity.from_image(moving), ImageIdentity.from_image(fixed), kept
-    )
+    stored = stored_of(truth, views, error_nm=1.0, residuals=residuals)
     with warned("map-unconfirmed", match=" 50 % .*`model=elastic`"):
         register(moving, fixed, transform=stored)
-    flat = BSplineDisplacement(
-        (-1000.0, -1000.0), (1000.0, 1000.0), np.zeros((2, 8, 8))
-    )
-    bent = StoredTransform(Elastic(truth, flat), stored.moving, stored.fixed, kept)
-    with warned("map-unconfirmed"):
-        register(moving, fixed, transform=bent)
-    del kept["residuals"]["side_nm"]
+    del residuals["side_nm"]
     with refused(SemsrError, "file-damaged"):
-        register(moving, fixed, transform=stored)
-
-
-def test_map_that_shows_nothing_is_refused(views):
-    moving, fixed, _ = views
-    aside = Affine(((1.0, 0.0), (0.0, 1.0)), (9000.0, 0.0))
-    stored = StoredTransform(
-        aside, ImageIdentity.from_image(moving), ImageIdentity.from_image(fixed)
-    )
-    with refused(RegistrationRefused, "no-overlap", match="'moving'"):
         register(moving, fixed, transform=stored)
 
 
 def test_map_of_another_image_is_refused_and_says_in_what(folder, views):
     _, fixed, _ = views
     write(fixed.replace(data=fixed.data[:200]), folder / "part.tif")
-    for moving, other, names in (
-        ("moving.tif", "part.tif", r"fixed\.tif .*part\.tif"),
-        ("part.tif", "fixed.tif", r"moving\.tif .*part\.tif"),
-    ):
-        with refused(RegistrationError, "transform-of-other-image", match=names):
-            register(folder / moving, folder / other, transform=folder / "map.json")
-
-
-def test_what_decides_nothing_beside_a_stored_map_is_refused(views, folder):
-    moving, fixed, truth = views
-    for more in ({"model": "similarity"}, {"landmarks": _marks(truth)}):
-        with refused(OptionError, "options-contradict", match=f"`{next(iter(more))}`"):
-            register(moving, fixed, transform=folder / "map.json", **more)
+    with refused(RegistrationError, "transform-of-other-image", match="moving.*part"):
+        register(
+            folder / "part.tif", folder / "fixed.tif", transform=folder / "map.json"
+        )
 
 
 def test_bad_landmarks_are_refused_in_a_sentence(views):
@@ -347,81 +226,26 @@ def test_bad_landmarks_are_refused_in_a_sentence(views):
 def test_what_cannot_be_done_is_refused_before_work(views, folder):
     moving, fixed, truth = views
     stored, out = folder / "map.json", folder / "out.tif"
-    elastic = {"landmarks": _marks(truth), "model": "elastic"}
+    elastic = {"landmarks": _marks(truth), "model": "elastic", "landmarks_only": True}
     over_itself = {"transform": stored, "transform_out": stored}
-    for how, error, code, value in (
-        ({"landmarks_only": True}, OptionError, "missing-value", "`landmarks`"),
+    for how, error, code in (
+        ({"landmarks_only": True}, OptionError, "missing-value"),
+        (elastic, OptionError, "options-contradict"),
         (
-            {"landmarks_only": True, **elastic},
+            {"transform": stored, "model": "similarity"},
             OptionError,
             "options-contradict",
-            "similarity or affine",
         ),
-        ({"output": folder / "fixed.tif"}, SemsrError, "output-is-input", "fixed.tif"),
-        ({"output": out, **over_itself}, SemsrError, "output-is-input", "map.json"),
-        ({"output": out, "transform_out": out}, SemsrError, "suffix-unknown", None),
-        (
-            {"transform_out": folder / "new.json"},
-            OptionError,
-            "missing-value",
-            None,
-        ),
-        ({"turn": 3}, OptionError, "unknown-option", " turn "),
+        ({"output": folder / "fixed.tif"}, SemsrError, "output-is-input"),
+        ({"output": out, **over_itself}, SemsrError, "output-is-input"),
+        ({"output": out, "transform_out": out}, SemsrError, "suffix-unknown"),
+        ({"transform_out": folder / "new.json"}, OptionError, "missing-value"),
     ):
-        with refused(error, code, match=value):
+        with refused(error, code):
             register(folder / "moving.tif", folder / "fixed.tif", overwrite=True, **how)
     bare = (image.replace(pixel_size_nm=None) for image in (moving, fixed))
     with refused(RegistrationError, "pixel-size-missing", match="moving_pixel_size_nm"):
         register(*bare)
-
-
-def both_openings(values):
-    parsed = REGISTER.parse(values)
-    return parsed["opening"], parsed["fixed_opening"]
-
-
-def test_reading_options_are_of_both_images_or_of_one():
-    moving, fixed = both_openings(
-        {"pixel_size_nm": 10, "fixed_pixel_size_nm": "4,5", "moving_channel": 1}
-    )
-    assert moving.pixel_size_nm == (10, 10)
-    assert fixed.pixel_size_nm == (4, 5)
-    assert (moving.channel, fixed.channel) == (1, None)
-
-
-def test_calibration_is_of_both_images_or_of_one(tmp_path):
-    kept = {"pixel_size_nm": 12.0, "pixel_size_sd_nm": 0.1}
-    (tmp_path / "scale.json").write_text(json.dumps(kept))
-    path = str(tmp_path / "scale.json")
-    moving, fixed = both_openings({"moving_calibration": path, "pixel_size_nm": 5})
-    assert (moving.pixel_size_nm, moving.pixel_size_sd_nm) == ((12, 12), (0.1, 0.1))
-    assert (fixed.pixel_size_nm, fixed.pixel_size_sd_nm) == ((5, 5), None)
-    moving, fixed = both_openings({"calibration": path, "fixed_pixel_size_nm": 5})
-    assert moving.pixel_size_sd_nm == (0.1, 0.1)
-    assert (fixed.pixel_size_nm, fixed.pixel_size_sd_nm) == ((5, 5), None)
-
-
-def test_lengths_are_as_sure_as_in_the_fixed_image(views, found):
-    moving, fixed, _ = views
-    transform = read_transform(found[0] / "map.json")
-    sure = moving.with_size_error((0.5, 0.5))
-    for error in (None, (0.1, 0.2)):
-        on = fixed.with_size_error(error)
-        with warned("transform-of-other-image"):
-            made = run(REGISTER.job(sure, on, transform=transform)).image
-        expected = None if error is None else pytest.approx(error)
-        assert made.pixel_size_sd_nm == expected
-        # the history tells it too, where nothing else is left
-        assert made.replace(metadata={}).pixel_size_sd_nm == expected
-
-
-def test_stored_map_is_plain_json(found):
-    folder, made = found
-    told = json.loads((folder / "map.json").read_text("utf-8"))
-    assert told["kind"] == "affine"
-    assert told["from"]["digest"] == digest_path(folder / "moving.tif")
-    assert told["quality"]["error_nm"] == made.error_nm
-    assert len(told["quality"]["residuals"]["reliable"]) == made.patches
 
 
 # Images without a pixel size: the ratio is found.
@@ -440,8 +264,6 @@ def test_the_pixel_size_that_an_image_lacks_is_found(views):
     assert made.transform["scale"] == pytest.approx(1, abs=0.005)
     assert made.error_px < 0.5
     assert [get_error_code(one) for one in said] == ["pixel-size-found"]
-    assert made.to_json()["found_pixel_size_nm"] == made.found_pixel_size_nm
-    assert made.image.pixel_size_nm == made.stored_transform.fixed.pixel_size_nm
 
 
 def test_landmarks_find_the_pixel_size_too(views):
@@ -456,9 +278,3 @@ def test_landmarks_find_the_pixel_size_too(views):
     np.testing.assert_allclose(
         made.registration.transform(places * truth.scale), truth(places), atol=1e-6
     )
-
-
-def test_two_images_without_a_pixel_size_are_refused(views):
-    bare = [image.replace(pixel_size_nm=None) for image in views[:2]]
-    with refused(RegistrationError, "pixel-size-missing"):
-        run(REGISTER.job(*bare))

@@ -34,43 +34,27 @@ def pair(shift, *, resolution=5.0, seed=0):
 
 
 @pytest.mark.quick(1)
-@pytest.mark.parametrize("shift", [(1.0, 0.0), (-0.7, 1.9), (2.5, -1.5), (0.3, 0.2)])
+@pytest.mark.parametrize("shift", [(-0.7, 1.9), (2.5, -1.5)])
 def test_misregistered_images_read_as_aligned_ones(shift):
-    ratios = []
+    ratios, plain = [], FrcJobOptions(register=False)
     for seed in range(4):
         first, still, off = pair(shift, seed=seed)
-        aligned = run(
-            FRC.job(first, still, options=FrcJobOptions(register=False))
-        ).result.resolution_px
+        aligned = run(FRC.job(first, still, options=plain)).result.resolution_px
         found = run(FRC.job(first, off))
         ratios.append(found.result.resolution_px / aligned)
         np.testing.assert_allclose(found.found_shift_px, np.negative(shift), atol=0.15)
         assert found.result.shift_px == found.found_shift_px
-        assert "second image aligned by" in found.result.method
     assert np.mean(ratios) == pytest.approx(1, abs=0.02)
 
 
-def test_it_can_be_left_as_it_lies():
-    first, _, off = pair((1.4, 1.4))
-    lying = run(FRC.job(first, off, options=FrcJobOptions(register=False)))
-    assert lying.found_shift_px is None
-    assert lying.result.shift_px is None
-    moved = napari_semsr.frc(first, off)
-    assert lying.result.resolution_px > 1.1 * moved.resolution_px
-    assert napari_semsr.frc(first, off, register=False).shift_px is None
-
-
-@pytest.mark.parametrize("shift", [(0.3, 0.7), (1.0, 1.0), (-2.6, 1.3)])
-def test_noise_that_did_not_move_with_the_sample_is_found(shift):
-    first, _, off = pair(shift)
+def test_noise_that_did_not_move_with_the_sample_is_found():
+    first, _, off = pair((-2.6, 1.3))
     pattern = 1.5 * np.random.default_rng(1).standard_normal(first.shape)
     both = [image.replace(data=image.data + pattern) for image in (first, off)]
-    for verb in (FRC, FRC_MAP):
-        found = run(verb.job(*both))
-        assert "noise" in found.note
-        assert found.result.shift_px is None
+    found = run(FRC.job(*both))
+    assert (found.result.reason, found.result.shift_px) == ("correlated-noise", None)
+    found = run(FRC_MAP.job(*both))
     assert found.result.field_reason == "correlated-noise"
-    assert run(FRC.job(*both)).result.reason == "correlated-noise"
 
 
 def test_a_shift_that_counts_as_an_error_is_told(recwarn):

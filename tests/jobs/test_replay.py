@@ -1,31 +1,18 @@
 """Outputs replayed from their histories, and what is said of those that differ."""
 
-import ast
 import shutil
 import tempfile
-import unicodedata
 
-import numpy as np
 import pytest
-import tifffile
 import zarr
 
 import napari_semsr as semsr
 from napari_semsr.core import ReadError, run
 from napari_semsr.io import open_frames, read, write
-from napari_semsr.jobs import (
-    REPLAY,
-    get_verb,
-    save_image,
-    simulate_exposure,
-    simulate_specimen,
-)
-from napari_semsr.jobs.history import list_repeatable_jobs
+from napari_semsr.jobs import REPLAY, save_image, simulate_exposure, simulate_specimen
 from napari_semsr.jobs.stitch import digest_scan
 from tests.refusals import refused
 from tests.remade import KINDS, Place
-from tests.sources import trees
-from tests.widgets.scenes import edges
 
 CPU = {"device": "cpu", "precision": "fp32", "tile": 64}
 
@@ -114,16 +101,6 @@ def test_output_of_each_kind_is_identical(kind, tmp_path):
     assert list((tmp_path / "scratch").iterdir()) == []
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")
-def test_what_makes_an_output_again_is_silent(place, recwarn):
-    image = semsr.Micrograph(edges(), 10.0, "a")
-    semsr.convert(image, place / "edges.tif")
-    semsr.restore(place / "edges.tif", place / "o.tif", psf="estimate")
-    recwarn.clear()
-    assert semsr.replay(place / "o.tif").identical
-    assert not recwarn.list
-
-
 def test_one_pixel_is_found(cut):
     spoil(cut, by=3)
     found = semsr.replay(cut)
@@ -134,27 +111,15 @@ def test_one_pixel_is_found(cut):
     assert "1 of 4810 pixels differ, by up to 3, at row 7, column 9" in sentence
 
 
-def test_gap_is_found_where_there_was_none(place, a):
-    path = place / "o.ome.zarr"
-    semsr.convert(a, path, dtype="float32")
-    zarr.open_group(path, mode="r+")["0"][4, 5] = np.nan
-    found = semsr.replay(path)
-    assert (found.identical, found.different, found.where) == (False, 1, (4, 5))
-    assert "missing in only one" in said(found, "pixels")[0]
-
-
 def test_other_shape_and_calibration_are_told(place, a):
     path = place / "o.ome.tif"
     semsr.crop(a, path, box=(0, 0, 60, 60))
     image = read(path)
-    write(
-        image.replace(data=image.array()[:50], pixel_size_nm=20), path, overwrite=True
-    )
+    smaller = image.replace(data=image.array()[:50], pixel_size_nm=20)
+    write(smaller, path, overwrite=True)
     found = semsr.replay(path)
     assert found.max_abs_difference is None
-    assert (
-        "50 x 60 px as stored, but 60 x 60 px when replayed" in said(found, "pixels")[0]
-    )
+    assert "50 x 60 px as stored, but 60 x 60 px" in said(found, "pixels")[0]
     [size] = said(found, "calibration")
     assert "The pixel size is 20, 20 nm in the stored output, but 10, 10 nm" in size
 
@@ -163,13 +128,6 @@ def test_other_input_is_named_with_both_digests(cut, a):
     spoil(a)
     (sentence,) = said(semsr.replay(cut), "input")
     assert sentence.startswith("The image a.tif has changed: sha256:")
-
-
-def test_input_is_found_in_a_folder_that_was_moved(place, cut, tmp_path):
-    moved = tmp_path / "elsewhere"
-    shutil.move(place, moved)
-    found = semsr.replay(moved / cut.name)
-    assert (found.identical, found.differs) == (True, ())
 
 
 def test_intermediate_that_is_made_again_with_equal_pixels_is_no_difference(place, a):
@@ -204,75 +162,17 @@ def test_missing_input_is_one_sentence_with_digest_and_remedy(cut, a):
         semsr.replay(cut)
 
 
-def test_path_that_a_history_made_up_stays_in_one_line(cut, a):
-    (record,) = read(cut).provenance.inputs
-    odd = record.model_copy(update={"path": "/nowhere\r\n/" + "a" * 9000})
-    retell(cut, inputs=(odd,))
-    a.unlink()
-    with refused(ReadError, "file-missing", match=r"/nowhere\\r\\n/a+…") as caught:
-        semsr.replay(cut)
-    assert "\n" not in str(caught.value)
-
-
-def test_history_without_paths_takes_what_lies_beside_the_output(place, a):
-    path = place / "raw" / "o.tif"
-    semsr.crop(a, path, box=(5, 6, 70, 80))
-    old = read(path).provenance.inputs[0].model_copy(update={"path": None})
-    retell(path, inputs=(old,), device=None, threads=None)
-    found = semsr.replay(path)
-    assert (found.identical, found.differs) == (True, ())
-
-
-SYSTEM_FILES = ("Thumbs.db", "desktop.ini", ".DS_Store", "._frame_000.tif", "a.tmp")
-
-
-def put_system_files(folder):
-    for name in SYSTEM_FILES:
-        (folder / name).write_bytes(b"x")
-
-
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_files_of_the_system_are_no_input_of_a_scan(place):
     scan, mosaic = scan_of(place / "scan"), place / "mosaic.ome.zarr"
     semsr.stitch(scan, mosaic)
-    put_system_files(scan)
-    (scan / "notes.md").write_text("nothing that is read")
+    for name in ("Thumbs.db", "desktop.ini", ".DS_Store", "._frame_000.tif", "a.tmp"):
+        (scan / name).write_bytes(b"x")
     frames = read(mosaic).provenance.inputs[0]
     assert run(digest_scan(scan, run(open_frames(scan)))) == frames.digest
-    tifffile.imwrite(
-        scan / "frame_001.tif", tifffile.imread(scan / "frame_001.tif") + 1
-    )
+    spoil(scan / "frame_001.tif")
     [told] = said(semsr.replay(mosaic), "input")
     assert told.startswith("The frames scan has changed")
-
-
-def test_digest_of_a_scan_is_one_in_whichever_form_a_disk_stores_names(tmp_path, rng):
-    frames = rng.integers(0, 256, (3, 40, 48), dtype=np.uint8)
-    digests = set()
-    for form in ("NFC", "NFD"):
-        scan = tmp_path / form
-        scan.mkdir()
-        for name, frame in zip(("eve", "\u00e9t\u00e9", "zebra"), frames, strict=True):
-            stored = unicodedata.normalize(form, f"{name}.tif")  # last, or between both
-            tifffile.imwrite(scan / stored, frame)
-        digests.add(run(digest_scan(scan, run(open_frames(scan)))))
-    assert len(digests) == 1
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning")
-def test_files_of_the_system_in_a_store_are_no_change(place, a):
-    store, made = place / "a.ome.zarr", place / "cut.tif"
-    semsr.convert(a, store)
-    semsr.crop(store, made, box=(5, 6, 70, 80))
-    put_system_files(store)
-    assert semsr.replay(made).differs == ()
-
-
-def test_history_with_options_of_no_part_is_made_again(place, a):
-    semsr.restore(a, place / "o.tif", psf="1px")
-    told = read(place / "o.tif").provenance.options
-    retell(place / "o.tif", options={**told, "iterations": 50, "tv": 0.05})
-    assert semsr.replay(place / "o.tif").identical
 
 
 def test_other_version_and_threads_are_named(part):
@@ -287,9 +187,7 @@ def test_other_version_and_threads_are_named(part):
 def test_other_model_is_named_and_one_that_is_nowhere_refused(place, a):
     path = place / "o.tif"
     semsr.enhance(a, path, **CPU)
-    made = read(path).provenance
-    assert made.precision == "fp32"
-    assert made.device.startswith("cpu: ")
+    assert read(path).provenance.precision == "fp32"
     retell(path, model_digest="sha256:" + "0" * 64)
     (sentence,) = said(semsr.replay(path), "model")
     assert "sem-restore has changed: the output was created with sha256:000" in sentence
@@ -299,27 +197,17 @@ def test_other_model_is_named_and_one_that_is_nowhere_refused(place, a):
 
 
 UNFOLLOWED = {
-    "left": ({"job": "trust"}, "former-name", "'trust'.* b537c11d"),
-    "unknown": ({"job": "knit"}, "history-unknown", "'knit'.* convert, "),
+    "left": ({"job": "trust"}, "former-name"),
+    "unknown": ({"job": "knit"}, "history-unknown"),
     "window": (
         {"job": "frc-map", "options": {"difference": ["a", "b"]}},
         "history-unknown",
-        None,
     ),
-    "part": ({"job": "simulate"}, "history-incomplete", None),
-    "inputs": ({"inputs": ()}, "history-incomplete", None),
-    "demonstration": (
-        {"job": "convert", "options": {}},
-        "history-unknown",
-        r"`demo\(\)`",
-    ),
-    "reading": (
-        {"job": "degrade", "options": {"reading": [1]}},
-        "file-damaged",
-        None,
-    ),
-    "lacking": ({"job": "register", "options": {}}, "history-incomplete", None),
-    "wrong": ({"job": "gold", "options": {"seed": "a"}}, "history-unknown", None),
+    "part": ({"job": "simulate"}, "history-incomplete"),
+    "inputs": ({"inputs": ()}, "history-incomplete"),
+    "reading": ({"job": "degrade", "options": {"reading": [1]}}, "file-damaged"),
+    "lacking": ({"job": "register", "options": {}}, "history-incomplete"),
+    "wrong": ({"job": "gold", "options": {"seed": "a"}}, "history-unknown"),
 }
 SIZE = {"shape": [100, 100], "seed": 1}
 FRAMES = {"job": "simulate", "part": "a.tif"}
@@ -327,7 +215,6 @@ TOO_LARGE = {
     "specimen": {"job": "specimen", "options": {**SIZE, "shape": [30000, 30000]}},
     "output": {"job": "specimen", "options": SIZE},
     "frames": {**FRAMES, "options": {"frames_grid": "1000x1000"}},
-    "exposures": {**FRAMES, "options": {"exposures": 10**9}},
     "scene": {**FRAMES, "options": {"jitter_px": 1e9}},
 }
 
@@ -335,9 +222,9 @@ TOO_LARGE = {
 @pytest.mark.quick(2)
 @pytest.mark.parametrize("name", UNFOLLOWED)
 def test_history_that_cannot_be_followed_is_one_sentence(part, name):
-    change, code, values = UNFOLLOWED[name]
+    change, code = UNFOLLOWED[name]
     retell(part, **change)
-    with refused(ReadError, code, match=values):
+    with refused(ReadError, code):
         semsr.replay(part)
 
 
@@ -350,15 +237,12 @@ def test_no_more_is_drawn_than_belongs_to_the_output(part, name):
 
 
 @pytest.mark.quick(1)
-@pytest.mark.parametrize(
-    "part", ["/proc/self/cwd/o.tif", "../../place/o.tif", "truth/../../x", "", "."]
-)
+@pytest.mark.parametrize("part", ["/proc/self/cwd/o.tif", "../../place/o.tif", ""])
 def test_output_is_compared_with_nothing_but_what_is_made_again(
     place, a, part, monkeypatch
 ):
-    frame = scan_of(place / "scan") / "frame_000.tif"
     path = place / "o.tif"
-    shutil.copy(next(frame.parent.glob("frame_*.tif")), path)
+    shutil.copy(scan_of(place / "scan") / "frame_000.tif", path)
     spoil(path)
     monkeypatch.chdir(place)
     for told in (part, str(path)):
@@ -378,14 +262,9 @@ def test_inputs_are_made_again_in_the_scratch_folder_alone(place, a, tmp_path):
     assert not list(tmp_path.glob("away*"))
 
 
-@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     ("change", "code"),
-    [
-        ({"threads": -5}, "out-of-range"),
-        ({"threads": 10**12}, "out-of-range"),
-        ({"device": "cuda:abc"}, "file-damaged"),
-    ],
+    [({"threads": 10**12}, "out-of-range"), ({"device": "cuda:abc"}, "file-damaged")],
     ids=str,
 )
 def test_a_machine_that_cannot_be_is_one_sentence(place, a, change, code):
@@ -395,17 +274,6 @@ def test_a_machine_that_cannot_be_is_one_sentence(place, a, change, code):
         semsr.replay(place / "o.tif")
 
 
-def test_image_without_a_history_and_inputs_in_no_folder_are_refused(cut, a, rng):
-    colours = rng.integers(0, 255, (30, 40, 3), dtype=np.uint8)
-    rgb = a.with_name("rgb.tif")  # which no option of replay could convert
-    tifffile.imwrite(rgb, colours, photometric="rgb")
-    for path in (a, rgb):
-        with refused(ReadError, "history-missing"):
-            semsr.replay(path)
-    with refused(ReadError, "folder-missing"):
-        semsr.replay(cut, inputs=a)
-
-
 def test_cancelled_replay_leaves_nothing(cut, tmp_path):
     job = REPLAY.job(cut)
     steps = [next(job) for _ in range(6)]
@@ -413,21 +281,3 @@ def test_cancelled_replay_leaves_nothing(cut, tmp_path):
     assert list((tmp_path / "scratch").iterdir())
     job.close()
     assert list((tmp_path / "scratch").iterdir()) == []
-
-
-def test_every_job_that_writes_a_history_can_be_run_again_or_is_known_not_to():
-    called = {
-        node.args[0].value
-        for name, tree in trees().items()
-        if name.startswith("jobs/")
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Call)
-        and getattr(node.func, "id", "")
-        in ("compose_provenance", "compose_derived_provenance")
-        and isinstance(node.args[0], ast.Constant)
-    }
-    no_images = {"adapt", "pairs"}
-    again = {*list_repeatable_jobs()}
-    # by `Run.history`
-    called |= {name for name in again | no_images if get_verb(name)}
-    assert called == again | no_images

@@ -1,16 +1,13 @@
 import json
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
-from hypothesis.extra.numpy import array_shapes, arrays
 
-from napari_semsr.core import create_length_properties, create_property, get_figures
 from napari_semsr.core.options import Options
-from napari_semsr.jobs.images import Result, to_json_value
+from napari_semsr.jobs.images import to_json_value
 
 SCALARS = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.binary()
@@ -32,29 +29,12 @@ class Choice(Options):
     side_px: int = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Sample(Result):
-    """A result with a field that is not printed."""
-
-    number: float
-    arrays: np.ndarray = field(metadata={"json": False})
-
-
 @pytest.mark.broad
 @given(VALUES)
 def test_jsonable_is_always_strict_json(value):
     made = to_json_value(value)
     text = json.dumps(made, allow_nan=False)
     assert to_json_value(json.loads(text)) == json.loads(text)
-
-
-@given(arrays(np.float32, array_shapes(max_dims=3, max_side=4)))
-def test_jsonable_array_keeps_its_shape_and_its_finite_numbers(array):
-    made = np.array(to_json_value(array), dtype=float)
-    assert made.shape == array.shape
-    finite = np.isfinite(array)
-    np.testing.assert_array_equal(made[finite], array[finite])
-    assert np.isnan(made[~finite]).all()
 
 
 @pytest.mark.parametrize(
@@ -74,35 +54,3 @@ def test_jsonable_array_keeps_its_shape_and_its_finite_numbers(array):
 )
 def test_jsonable_of_each_kind(value, expected):
     assert to_json_value(value) == expected
-
-
-def test_to_json_leaves_out_what_is_not_printed():
-    assert Sample(float("nan"), np.zeros(3)).to_json() == {"number": None}
-
-
-@dataclass(frozen=True, slots=True)
-class Disc(Result):
-    """A result with a length in two units, and a text."""
-
-    radius: float
-
-    width_nm, width_px = create_length_properties(
-        lambda disc, unit: 2 * disc.radius * (5 if unit == "nm" else 1),
-        *("width", "Width"),
-        sd="width_sd_{unit}",
-    )
-    width_sd_nm = create_property(lambda disc: 0.5, "Its error", "nm")
-    shown = create_property(lambda disc: f"a disc of {disc.radius} px", "Shown as")
-
-
-def test_record_has_declared_properties_and_no_text_for_readers():
-    disc = Disc(3.0)
-    assert disc.to_json() == {
-        "radius": 3.0,
-        "width_nm": 30.0,
-        "width_px": 6.0,
-        "width_sd_nm": 0.5,
-    }
-    width = get_figures(disc)["Width"]
-    assert (width.value, width.unit, width.sd) == (30.0, "nm", 0.5)
-    assert "6" in width.note

@@ -1,6 +1,5 @@
 """A step whose record agrees is skipped; anything else that changed repeats it."""
 
-import json
 import shutil
 
 import numpy as np
@@ -8,10 +7,10 @@ import pytest
 
 import napari_semsr as semsr
 from napari_semsr import core
-from napari_semsr.core import ReadError, capture_warnings, get_error_code, run, warn
+from napari_semsr.core import capture_warnings, get_error_code, run, warn
 from napari_semsr.io import read, write
 from napari_semsr.jobs import Result
-from napari_semsr.jobs.resume import Step, find_step_record, run_step
+from napari_semsr.jobs.resume import Step, run_step
 
 
 @pytest.fixture
@@ -43,38 +42,21 @@ def make_step(tmp_path, image, **options):
     return Step("cut", {"image": image, "level": 2}, options, (tmp_path / "out.txt",))
 
 
-def test_step_runs_once(tmp_path, image):
-    step = make_step(tmp_path, image, side=3)
-    assert run(find_step_record(step)) is None
-    assert [count_runs(step), count_runs(step)] == [True, False]
-    assert step.record_path.parent == tmp_path
-
-
-@pytest.mark.parametrize(
-    "change", ["input", "value", "option", "output", "gone", "name", "version", "file"]
-)
+@pytest.mark.parametrize("change", ["input", "value", "option", "output", "version"])
 def test_whatever_changed_repeats_the_step(tmp_path, image, change, monkeypatch):
-    kernel = tmp_path / "kernel.txt"
-    kernel.write_text("1")
-    step = make_step(tmp_path, image, side=3, psf=str(kernel))
+    step = make_step(tmp_path, image, side=3)
     assert count_runs(step)
     if change == "input":
         write(read(image).replace(data=read(image).array() + 1), image, overwrite=True)
     elif change == "value":
         step = Step(step.name, {**step.inputs, "level": 3}, step.options, step.outputs)
     elif change == "option":
-        step = make_step(tmp_path, image, side=4, psf=str(kernel))
+        step = make_step(tmp_path, image, side=4)
     elif change == "output":
         step.outputs[0].write_text("others")
-    elif change == "gone":
-        step.outputs[0].unlink()
-    elif change == "name":
-        step = Step("other", step.inputs, step.options, step.outputs)
-    elif change == "version":
+    else:
         newer = {**core.get_software_versions(), "napari-semsr": "99"}
         monkeypatch.setattr(core, "get_software_versions", lambda: newer)
-    else:
-        kernel.write_text("2")
     assert count_runs(step)
     assert not count_runs(step)
 
@@ -88,42 +70,9 @@ def test_folder_that_was_copied_is_done(tmp_path, image):
     assert not count_runs(make_step(tmp_path / "second", tmp_path / "b.tif"))
 
 
-def test_image_in_memory_is_known_by_its_grey_values_and_its_pixel_size(
-    tmp_path, image
-):
-    held = read(image)
-    assert count_runs(make_step(tmp_path, held))
-    assert not count_runs(make_step(tmp_path, [held][0].replace()))
-    assert count_runs(make_step(tmp_path, held.with_pixel_size((6, 6))))
-
-
 @pytest.mark.parametrize("text", ["", "[" * 100_000, '{"step": "cut"}', "\0"])
 def test_damaged_record_counts_as_none(tmp_path, image, text):
     step = make_step(tmp_path, image)
     assert count_runs(step)
     step.record_path.write_text(text)
     assert count_runs(step)
-
-
-def test_step_that_fails_is_not_done(tmp_path, image):
-    step = make_step(tmp_path, image)
-    assert count_runs(step)
-    write(read(image).replace(data=read(image).array() + 1), image, overwrite=True)
-
-    def job():
-        yield from ()
-        msg = "no"
-        raise ReadError(msg, code="no-image")
-
-    with pytest.raises(ReadError):
-        run(run_step(step, job))
-    assert run(find_step_record(step)) is None
-
-
-def test_record_is_json_that_names_no_place(tmp_path, image):
-    step = make_step(tmp_path, image, side=3)
-    count_runs(step)
-    record = json.loads(step.record_path.read_text())
-    assert record["options"] == {"side": 3}
-    assert record["versions"]["napari-semsr"]
-    assert str(tmp_path) not in step.record_path.read_text()

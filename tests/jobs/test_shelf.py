@@ -3,14 +3,12 @@ import pytest
 from scipy import ndimage
 
 import napari_semsr as semsr
-from napari_semsr.core.errors import CheckpointError, OptionError, WriteError
+from napari_semsr.core.errors import CheckpointError, WriteError
 from napari_semsr.core.progress import run
-from napari_semsr.inference.predictor import cache_folder
 from napari_semsr.jobs import models as shelf
-from napari_semsr.models import DEFAULT_MODEL, find_model, get_library_folder
+from napari_semsr.models import DEFAULT_MODEL, find_model
 from napari_semsr.models.checkpoint import load_model, save_model
-from napari_semsr.simulation import draw_phantom
-from tests.refusals import refused, warned
+from tests.refusals import refused
 
 pytestmark = pytest.mark.usefixtures("own_shelf")
 
@@ -23,19 +21,6 @@ def other(tmp_path):
     card = loaded.card.model_copy(update={"name": "other"})
     save_model(path, loaded.module, card)
     return path
-
-
-def test_list_models_has_the_default():
-    found = run(shelf.MODELS_LIST.job())
-    assert DEFAULT_MODEL in [row["name"] for row in found.models]
-    assert all(row["fault"] is None for row in found.models)
-
-
-def test_model_info_is_the_card():
-    found = run(shelf.MODELS_INFO.job(DEFAULT_MODEL))
-    assert found.bundled
-    assert found.card["name"] == DEFAULT_MODEL
-    assert found.digest.startswith("sha256:")
 
 
 def test_export_then_import_then_find(other, own_shelf, tmp_path):
@@ -68,13 +53,6 @@ def test_import_refuses_what_is_no_model(tmp_path, own_shelf):
     assert not own_shelf.exists()
 
 
-def test_list_models_passes_over_files_of_the_system(own_shelf):
-    own_shelf.mkdir(parents=True)
-    (own_shelf / "._other.safetensors").write_bytes(b"as macOS puts beside others")
-    rows = run(shelf.MODELS_LIST.job()).models
-    assert "._other" not in [row["name"] for row in rows]
-
-
 def test_list_models_names_the_fault_of_a_damaged_one(own_shelf):
     own_shelf.mkdir(parents=True)
     (own_shelf / "bad.safetensors").write_bytes(b"nothing")
@@ -88,21 +66,6 @@ def test_find_model_refuses_unknown_names(name):
         find_model(name)
 
 
-def test_folders_are_the_users_own_and_bear_the_name(monkeypatch):
-    monkeypatch.delenv("SEMSR_MODELS")
-    monkeypatch.delenv("SEMSR_CACHE", raising=False)
-    for folder in (get_library_folder(), cache_folder()):
-        assert folder.is_absolute()
-        assert "napari-semsr" in folder.parts
-
-
-def test_a_blur_that_an_image_cannot_have_had_is_told():
-    sharp = (255 * draw_phantom("fracture", (192, 192), seed=5)).astype(np.uint8)
-    with warned("blur-overstated"):
-        made = semsr.enhance(sharp, blur_px=4, device="cpu")
-    assert made.metadata["enhance"]["blur_px"] < 2
-
-
 def test_the_default_draws_no_stripes_beside_a_gap(rng):
     edge = np.where(np.arange(160) < 48, 50.0, 200.0)
     field = ndimage.gaussian_filter1d(np.tile(edge, (64, 1)), 4)
@@ -110,11 +73,3 @@ def test_the_default_draws_no_stripes_beside_a_gap(rng):
     field[:, 112:] = np.nan
     made = semsr.enhance(field.astype(np.float32), blur_px=4, device="cpu").array()
     np.testing.assert_allclose(made[16:48, 96:112], 200, atol=10)
-
-
-def test_a_map_is_not_left_out_where_nothing_is_written(tmp_path):
-    field = np.random.default_rng(0).random((64, 64), dtype=np.float32)
-    made = tmp_path / "map.tif"
-    with refused(OptionError, "missing-value"):
-        semsr.enhance(field, model="sem-restore", residual_map=made, device="cpu")
-    assert not made.exists()

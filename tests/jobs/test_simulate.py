@@ -17,10 +17,14 @@ from napari_semsr.io.formats import read
 from napari_semsr.io.transforms import read_transform
 from napari_semsr.jobs.simulate import SIMULATE, SimulateOptions
 from napari_semsr.simulation.scan import ScanOptions, run_scan_simulation
-from tests.refusals import refused, warned
+from tests.refusals import refused
 from tests.stopping import stop_at
 
 SIZES = {"frames_grid": (2, 2), "frame_px": 48, "jitter_px": 2.0, "seed": 3}
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def interrupt_at(target):
@@ -73,40 +77,26 @@ def test_files_say_what_the_scan_is(folder):
     assert frame.dtype == np.uint16
     assert np.array_equal(frame.array(), scan.frames[2])
     assert frame.pixel_size_nm == pytest.approx((20, 20))
-    assert frame.provenance.job == "simulate"
     for path, corners in (
         (folder / "positions.csv", scan.nominal_px),
         (folder / "truth" / "positions.csv", scan.true_px),
     ):
         rows = table(path)
-        assert list(rows[0]) == ["frame", "y_px", "x_px"]
         assert rows[3]["frame"] == "frame_003.tif"
         found = [[float(row["y_px"]), float(row["x_px"])] for row in rows]
         assert np.allclose(found, corners, atol=1e-6)
-
-
-def test_scan_json_has_the_keys_of_the_contract(folder):
     record = json.loads((folder / "scan.json").read_text())
-    assert record["pixel_size_nm"] == pytest.approx(20)
-    assert record["grid"] == [2, 2]
-    assert record["overlap"] == 0.35
-    keys = {"wavelength_nm", "objective", "microsphere_um"}
-    assert keys <= set(record)
+    assert (record["grid"], record["overlap"]) == ([2, 2], 0.35)
 
 
 def test_truth_tells_what_was_drawn(truth):
-    record = truth
-    assert record["options"]["seed"] == 3
-    assert record["counts_per_photon"] == 30
-    assert record["psf_fwhm_px"] == pytest.approx(0.51 * 550 / 1.8 / 20)
-    assert record["cut_off_period_nm"] == pytest.approx(550 / 3.6)
-    said = {name: record["options"][name] for name in record.keys() & record["options"]}
-    assert said["optics"] == "pupil"
+    assert truth["counts_per_photon"] == 30
+    assert truth["psf_fwhm_px"] == pytest.approx(0.51 * 550 / 1.8 / 20)
+    assert truth["cut_off_period_nm"] == pytest.approx(550 / 3.6)
+    said = truth["options"]
+    assert (said["seed"], said["optics"], said["wavelength_nm"]) == (3, "pupil", 550)
     assert (said["numerical_aperture"], said["refractive_index"]) == (1.8, 1.9)
-    assert (said["wavelength_nm"], said["coherence_factor"]) == (550, 1)
-    assert (said["spherical_waves"], said["coma_waves"]) == (0, 0)
-    assert list(record["bad_frames"].values()) == ["blank"]
-    assert set(record["gains"].values()) == {1.0}
+    assert list(truth["bad_frames"].values()) == ["blank"]
 
 
 def test_object_and_a_mosaic_of_the_good_frames_lie_where_the_frames_lie(folder, truth):
@@ -124,105 +114,25 @@ def test_object_and_a_mosaic_of_the_good_frames_lie_where_the_frames_lie(folder,
 
 def test_view_comes_as_an_instrument_gives_it_and_its_map_as_truth(folder):
     view = read(folder / "sem" / "view.tif")
-    assert view.dtype == np.uint8
-    assert view.metadata["vendor"] == "FEI"
+    assert (view.dtype, view.origin) == (np.uint8, (0, 0))
     assert view.pixel_size_nm == pytest.approx((8, 8))
-    assert view.origin == (0, 0)
     stored = read_transform(folder / "truth" / "view.json")
     assert stored.kind == "elastic"
     assert stored.moving.describe_difference(view) is None
-    assert stored.moving.digest == digest_path(folder / "sem" / "view.tif")
     for path in ("truth/object.ome.tif", "sem/sem.ome.tif"):
         assert stored.fixed.describe_difference(read(folder / path)) is None
-    assert stored.fixed.digest == digest_path(folder / "truth" / "object.ome.tif")
-
-
-def test_heights_are_scans_of_every_field_and_their_places_are_known(folder):
-    said, true = table(folder / "heights.csv"), table(folder / "truth" / "heights.csv")
-    assert [list(row.values()) for row in said] == [
-        [row["folder"], row["z_nm"]] for row in true
-    ]
-    assert [row["folder"] for row in said] == ["z_000", "z_001"]
-    heights = [float(row["z_nm"]) for row in said]
-    assert heights[0] == 0 < heights[1]
-    shifts = [[float(row[key]) for key in ("y_px", "x_px")] for row in true]
-    assert 0 < np.abs(shifts).max() <= 1.5
-    low, high = (read(folder / row["folder"] / "frame_001.tif") for row in said)
-    assert low.pixel_size_nm == high.pixel_size_nm
-    assert not np.array_equal(low.array(), high.array())
-
-
-def test_focal_series_of_the_middle_field_is_a_folder_of_pictures(tmp_path):
-    options = SimulateOptions(**SIZES, focal_series=3, focal_fields="middle")
-    done = run(SIMULATE.job(out_dir=tmp_path / "scan", options=options))
-    assert done.extra == (str(tmp_path / "scan" / "focal"),)
-    assert len(list((tmp_path / "scan" / "focal").iterdir())) == 3
-    assert not (tmp_path / "scan" / "heights.csv").exists()
-    again = options.replace(focal_series=2, focal_fields="all")
-    run(SIMULATE.job(out_dir=tmp_path / "scan", options=again, overwrite=True))
-    assert not (tmp_path / "scan" / "focal").exists()
-    run(SIMULATE.job(out_dir=tmp_path / "scan", options=options, overwrite=True))
-    assert not list((tmp_path / "scan").glob("z_*"))
-
-
-def test_view_alone_is_a_folder_more(tmp_path):
-    options = SimulateOptions(**SIZES, sem_view=True)
-    for name in "ab":
-        done = run(SIMULATE.job(out_dir=tmp_path / name, options=options))
-        assert done.extra == (str(tmp_path / name / "sem"),)
-    views = [(tmp_path / name / "sem" / "view.tif").read_bytes() for name in "ab"]
-    assert views[0] == views[1]
 
 
 def test_image_gives_its_pixel_size(tmp_path, scene):
-    path = tmp_path / "truth.tif"
-    napari_semsr.write(scene.truth, path)
     sizes = {"frames_grid": "1x2", "frame_px": 48, "jitter_px": 1}
     said = {"positions": "nm", "pixel_size_error": 0.1}
-    done = napari_semsr.simulate(tmp_path / "scan", path, **sizes, **said)
+    done = napari_semsr.simulate(tmp_path, scene.truth, **sizes, **said)
     assert done.frames == 2
     assert done.pixel_size_nm == pytest.approx((10, 10))
-    second = table(tmp_path / "scan" / "positions.csv")[1]
+    second = table(tmp_path / "positions.csv")[1]
     assert float(second["x_nm"]) == pytest.approx(48 * 0.65 * 10)
-    said = json.loads((tmp_path / "scan" / "scan.json").read_text())
+    said = json.loads((tmp_path / "scan.json").read_text())
     assert said["pixel_size_nm"] == pytest.approx(11)
-    inputs = read(tmp_path / "scan" / "frame_000.tif").provenance.inputs
-    assert inputs[0].digest.startswith("sha256:")
-
-
-def test_unknown_pixel_size_stays_unknown(tmp_path, rng):
-    array = rng.random((100, 100))
-    sizes = {"frames_grid": (1, 1), "frame_px": 32}
-    done = napari_semsr.simulate(tmp_path / "scan", array, **sizes, positions="none")
-    assert done.pixel_size_nm is None
-    assert read(tmp_path / "scan" / "frame_000.tif").pixel_size_nm is None
-    said = json.loads((tmp_path / "scan" / "scan.json").read_text())
-    assert said["pixel_size_nm"] is None
-    assert not (tmp_path / "scan" / "positions.csv").exists()
-    with refused(OptionError, "pixel-size-missing"):
-        napari_semsr.simulate(tmp_path / "b", array, **sizes, positions="nm")
-
-
-@pytest.mark.parametrize("option", ["pitch_nm", "objective"])
-def test_option_of_a_phantom_is_told_to_change_nothing_of_an_image(
-    tmp_path, rng, option
-):
-    sizes = {"frames_grid": (1, 1), "frame_px": 32, option: 50.0}
-    with warned("option-without-effect", match=f"`{option}`"):
-        napari_semsr.simulate(tmp_path / "scan", rng.random((100, 100)), **sizes)
-    told = json.loads((tmp_path / "scan" / "truth" / "microscope.json").read_text())
-    assert told["options"][option] == SimulateOptions.model_fields[option].default
-
-
-def test_overwriting_leaves_nothing_of_the_earlier_scan(tmp_path):
-    target = tmp_path / "scan"
-    run(SIMULATE.job(out_dir=target, options=SimulateOptions(**SIZES, exposures=1)))
-    small = SimulateOptions(**{**SIZES, "frames_grid": (1, 2)})
-    with refused(WriteError, "output-exists"):
-        run(SIMULATE.job(out_dir=target, options=small))
-    run(SIMULATE.job(out_dir=target, options=small, overwrite=True))
-    assert len(list(target.glob("frame_*.tif"))) == 2
-    assert not (target / "exposures").exists()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="open folders are not renamed")
@@ -233,41 +143,14 @@ def test_scan_appears_at_once_and_replaces_the_earlier_one_at_once(
     target, small = tmp_path / "scan", SimulateOptions(**SIZES | {"frames_grid": "1x2"})
     if existing:
         run(SIMULATE.job(out_dir=target, options=SimulateOptions(**SIZES)))
-    before = digest_path(target / "frame_003.tif") if existing else None
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
+    before = digest_path(target) if existing else None
     with monkeypatch.context() as patch:
         patch.setattr(io, "move", interrupt)
         patch.setattr(Path, "replace", interrupt_at(target))
         with pytest.raises(KeyboardInterrupt):
             run(SIMULATE.job(out_dir=target, options=small, overwrite=True))
     assert list(tmp_path.iterdir()) == ([target] if existing else [])
-    if existing:
-        assert digest_path(target / "frame_003.tif") == before
-
-
-@pytest.mark.parametrize("changing", ["move", "remove_target"])
-def test_interrupted_overwriting_next_to_other_files_can_be_repeated(
-    tmp_path, changing, monkeypatch
-):
-    target, options = tmp_path / "scan", SimulateOptions(**SIZES)
-    run(SIMULATE.job(out_dir=target, options=options))
-    (target / "notes.txt").write_text("precious")
-    change, count = getattr(io, changing), iter(range(100))
-
-    def interrupt(*paths: Path) -> None:
-        if next(count) == 3:
-            raise KeyboardInterrupt
-        change(*paths)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):  # noqa: PT012
-        patch.setattr(io, changing, interrupt)
-        run(SIMULATE.job(out_dir=target, options=options, overwrite=True))
-    run(SIMULATE.job(out_dir=target, options=options, overwrite=True))
-    assert (target / "notes.txt").read_text() == "precious"
-    assert len(list(target.glob("frame_*.tif"))) == 4
+    assert not existing or digest_path(target) == before
 
 
 def test_folder_of_other_things_is_never_replaced(tmp_path):
@@ -284,18 +167,17 @@ def test_stopped_work_leaves_nothing(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "code", "values"),
+    ("options", "code"),
     [
-        ({"phantom": "pits"}, "options-contradict", "`phantom` or `image`"),
-        ({"sem": True}, "options-contradict", "`phantom`"),
-        ({"sem_view": True}, "options-contradict", "`phantom`"),
-        ({"view_mirror": True}, "option-without-effect", "`sem_view`"),
-        ({"focal_series": 1}, "out-of-range", "2 .*1"),
+        ({"phantom": "pits"}, "options-contradict"),
+        ({"sem_view": True}, "options-contradict"),
+        ({"view_mirror": True}, "option-without-effect"),
+        ({"focal_series": 1}, "out-of-range"),
     ],
-    ids=["both", "sem", "view", "options of a view", "focal"],
+    ids=["both", "view", "options of a view", "focal"],
 )
-def test_what_cannot_be_had_is_refused_at_once(tmp_path, scene, options, code, values):
-    with refused(OptionError, code, match=values):
+def test_what_cannot_be_had_is_refused_at_once(tmp_path, scene, options, code):
+    with refused(OptionError, code):
         napari_semsr.simulate(tmp_path / "scan", scene.truth, **options)
     assert list(tmp_path.iterdir()) == []
 
@@ -305,10 +187,3 @@ def test_scan_beyond_memory_is_refused_by_the_options_that_make_it_large(tmp_pat
     with refused(DeviceMemoryError, "memory", match=r"300 x 300.*`frames_grid`, `f"):
         run(SIMULATE.job(out_dir=tmp_path / "scan", options=options))
     assert not list(tmp_path.iterdir())
-
-
-def test_small_image_is_enlarged_with_a_warning(tmp_path, scene):
-    sizes = {"frames_grid": (2, 2), "frame_px": 72, "jitter_px": 1, "overlap": 0.4}
-    with warned("resampled", match="96 x 128 px .* 1.2"):
-        done = napari_semsr.simulate(tmp_path / "scan", scene.truth, **sizes)
-    assert 7.9 < done.pixel_size_nm[0] < 8.5

@@ -57,16 +57,6 @@ def test_positions_are_those_of_the_truth(made, scan):
     assert found.min() == 0
 
 
-def test_record_has_the_compared_overlaps_and_the_errors_of_positions(made):
-    record = json.loads(json.dumps(made.to_json(), allow_nan=False))
-    pairs, frames = record["pairs"], {row["frame"] for row in record["positions"]}
-    assert sum(pair["used"] for pair in pairs) == record["pairs_used"] > 0
-    assert {pair[end] for pair in pairs for end in ("first", "second")} == frames
-    used = [pair["score"] for pair in pairs if pair["used"]]
-    assert min(used) >= record["score_threshold"]
-    assert all(0 < sd < 1 for row in record["position_sd_px"] for sd in row)
-
-
 def test_solved_positions_go_to_fiji_and_back(scan, tmp_path):
     folder = tmp_path / "scan"
     shutil.copytree(scan, folder, ignore=shutil.ignore_patterns("positions.csv"))
@@ -81,31 +71,6 @@ def test_solved_positions_go_to_fiji_and_back(scan, tmp_path):
     assert f"frame_001.tif; ; ({x:.6f}, {y:.6f})" in table.read_text()
 
 
-def test_the_first_frame_is_stated_of_a_grid_with_a_missing_frame(scan, tmp_path):
-    folder = tmp_path / "scan"
-    shutil.copytree(scan, folder)
-    broken = folder / "frame_008.tif"
-    broken.write_bytes(broken.read_bytes()[:100])
-    how = {"grid": (3, 3), "overlap": 0.35, "first": "top-left"}
-    mosaic = napari_semsr.stitch(folder, tmp_path / "mosaic.ome.zarr", **how)
-    assert [fault.frame for fault in mosaic.left_out] == ["frame_008.tif"]
-
-
-@pytest.mark.parametrize("given", [{"order": "column"}, {"overlap": 0.35}], ids=str)
-def test_what_describes_a_grid_is_refused_without_one(scan, tmp_path, given):
-    with refused(OptionError, "grid-missing"):
-        napari_semsr.stitch(scan, tmp_path / "mosaic.ome.zarr", **given)
-    assert not (tmp_path / "mosaic.ome.zarr").exists()
-
-
-def test_table_repeats_the_positions(made, scan):
-    table = corners_of(scan.parent / "solved.csv")
-    assert table == {
-        item["frame"]: pytest.approx((item["y_px"], item["x_px"]), abs=1e-6)
-        for item in made.positions
-    }
-
-
 def test_mosaic_is_calibrated_and_nan_where_no_frame_is(made):
     mosaic = read(made.output)
     assert mosaic.shape == made.shape
@@ -118,51 +83,28 @@ def test_mosaic_is_calibrated_and_nan_where_no_frame_is(made):
     assert 0 < np.isnan(data).mean() < 0.3
 
 
-def test_coverage_is_a_label_image_of_the_store(made):
-    group = zarr.open_group(made.output, mode="r")
-    assert group["labels"].attrs["ome"]["labels"] == ["coverage"]
-    about = group["labels/coverage"].attrs["ome"]
-    (image,) = about["multiscales"]
-    assert [axis["unit"] for axis in image["axes"]] == ["nanometer"] * 2
-    assert image["datasets"][0]["coordinateTransformations"][0]["scale"] == [20, 20]
-    assert "image-label" in about
-
-
 def test_history_holds_digests_and_options(made):
     history = read(made.output).provenance
-    assert history.job == "stitch"
-    frames = history.inputs[0]
+    (frames,) = history.inputs
     assert (frames.role, frames.name) == ("frames", "scan")
     assert frames.digest.startswith("sha256:")
     assert frames.provenance.job == "simulate"
     assert history.options["blend"] == "feather"
-    assert not any("/" in str(value) for value in history.options.values())
 
 
 def test_stage_tells_a_pixel_size(made):
     assert made.stage_pixel_size_nm == pytest.approx((20, 20), rel=0.02)
 
 
-def test_distortion_is_told_and_recorded(made, tmp_path):
-    assert made.to_json()["distortion"] == 0
-    assert 0 < made.to_json()["distortion_sd"] < 0.01
-    assert "found" not in read(made.output).provenance.options
-    napari_semsr.simulate(
-        tmp_path / "bent", phantom="particles", frames_grid=(2, 2), frame_px=SIDE,
-        overlap=0.4, field="square", seed=1, distortion=0.05,
-    )  # fmt: skip
-    bent = napari_semsr.stitch(tmp_path / "bent", tmp_path / "bent.ome.tif")
-    assert bent.distortion == pytest.approx(0.05, abs=4 * bent.distortion_sd)
+def test_distortion_is_told_and_recorded(bent_scan, tmp_path):
+    bent = napari_semsr.stitch(bent_scan, tmp_path / "bent.ome.tif")
+    assert bent.distortion == pytest.approx(0.04, abs=4 * bent.distortion_sd)
+    assert 0 < bent.distortion_sd < 0.01
     found = read(bent.output).provenance.options["found"]
-    assert found == {
-        "distortion": bent.distortion,
-        "distortion_sd": bent.distortion_sd,
-        "distortion_centre_px": [0, 0],
-        "distortion_from": "overlaps",
-    }
-    plain = napari_semsr.stitch(
-        tmp_path / "bent", tmp_path / "plain.ome.tif", distortion="none"
-    )
+    assert found["distortion"] == bent.distortion
+    assert found["distortion_from"] == "overlaps"
+    how = {"distortion": "none"}
+    plain = napari_semsr.stitch(bent_scan, tmp_path / "plain.ome.tif", **how)
     assert (plain.distortion, plain.distortion_sd) == (0, None)
 
 
@@ -185,18 +127,14 @@ def bent_scan(tmp_path_factory):
 
 
 def test_a_calibration_brings_its_distortion(bent_scan, tmp_path):
-    told = calibration(
-        tmp_path / "c.json", distortion=0.16, distortion_sd=0.002,
-        shape=[2 * SIDE, 3 * SIDE], centre_px=[0, 0],
-    )  # fmt: skip
-    made = napari_semsr.stitch(bent_scan, tmp_path / "m.ome.tif", calibration=told)
+    told = {"distortion": 0.16, "distortion_sd": 0.002, "centre_px": [0, 0]}
+    path = calibration(tmp_path / "c.json", **told, shape=[2 * SIDE, 3 * SIDE])
+    made = napari_semsr.stitch(bent_scan, tmp_path / "m.ome.tif", calibration=path)
     record = made.to_json()
     assert record["distortion"] == pytest.approx(0.04)
     assert record["distortion_sd"] == pytest.approx(0.0005)
     assert record["distortion_from"] == "calibration"
     assert made.pixel_size_sd_nm == pytest.approx((0.1, 0.1))
-    found = read(made.output).provenance.options["found"]
-    assert found["distortion_from"] == "calibration"
     assert not made.warnings
 
 
@@ -204,16 +142,9 @@ def test_a_calibration_brings_its_distortion(bent_scan, tmp_path):
 @pytest.mark.parametrize(
     ("told", "asked", "source", "said"),
     [
-        ({}, "auto", "overlaps", ""),
         ({}, "none", None, ""),
-        ({}, 0.04, "option", ""),
         ({}, 0.05, "option", "set to 0.05, but the calibration gives 0.0400"),
-        (
-            {"shape": None},
-            None,
-            "overlaps",
-            "is not used, because the calibration does not record its image shape",
-        ),
+        ({"shape": None}, None, "overlaps", "does not record its image shape"),
         ({"distortion": 0.02}, "auto", "overlaps", "from the overlaps, but 0.0200 "),
         ({"distortion": None}, None, "overlaps", ""),
     ],
@@ -222,28 +153,13 @@ def test_what_is_asked_for_stands_before_a_calibration(
     bent_scan, tmp_path, told, asked, source, said
 ):
     usual = {"distortion": 0.04, "distortion_sd": 0.0005, "shape": [SIDE, SIDE]}
-    path = calibration(tmp_path / "c.json", **{**usual, **told})
+    how = {"calibration": calibration(tmp_path / "c.json", **{**usual, **told})}
     made = napari_semsr.stitch(
-        bent_scan, tmp_path / "m.ome.tif", calibration=path, distortion=asked
+        bent_scan, tmp_path / "m.ome.tif", **how, distortion=asked
     )
     assert made.distortion_from == source
     assert len(made.warnings) == bool(said)
     assert said in " ".join(made.warnings)
-
-
-@pytest.mark.broad
-def test_a_calibration_of_a_smaller_picture_is_doubted(bent_scan, tmp_path):
-    path = calibration(
-        tmp_path / "c.json", distortion=0.02, distortion_sd=0.0005, shape=[79, 100]
-    )
-    with refused(OptionError, "distortion-too-large"):
-        napari_semsr.stitch(
-            bent_scan, tmp_path / "m.ome.tif",
-            calibration=calibration(tmp_path / "d.json", distortion=0.05,
-                                    distortion_sd=0.001, shape=[SIDE // 4] * 2),
-        )  # fmt: skip
-    made = napari_semsr.stitch(bent_scan, tmp_path / "m.ome.tif", calibration=path)
-    assert "does not reach the rim" in made.warnings[0]
 
 
 @pytest.fixture
@@ -257,25 +173,19 @@ def bad_scan(scan, tmp_path):
 
 
 def test_damaged_frame_is_null_and_named(bad_scan, tmp_path):
-    done = napari_semsr.stitch(
-        bad_scan,
-        tmp_path / "mosaic.tif",
-        dtype="uint16",
-        positions_out=tmp_path / "solved.csv",
-    )
+    how = {"dtype": "uint16", "positions_out": tmp_path / "solved.csv"}
+    done = napari_semsr.stitch(bad_scan, tmp_path / "mosaic.tif", **how)
     lost = done.positions[4]
     assert lost["frame"] == "frame_004.tif"
     assert lost["y_px"] is lost["x_px"] is done.position_sd_px[4] is None
     assert [item.frame for item in done.left_out] == ["frame_004.tif"]
     assert "frame_004.tif" in done.warnings[0]
-    assert done.frames == 9
     assert "frame_004.tif,,\n" in (tmp_path / "solved.csv").read_text()
-    mosaic = read(tmp_path / "mosaic.tif")
+    mosaic, coverage = (
+        read(tmp_path / f"mosaic{end}.tif") for end in ("", ".coverage")
+    )
     assert mosaic.dtype == np.uint16
-    coverage = read(tmp_path / "mosaic.coverage.tif")
-    assert coverage.pixel_size_nm == pytest.approx(mosaic.pixel_size_nm)
     assert np.all(mosaic.array()[coverage.array() == 0] == 0)
-    assert not list(tmp_path.glob(".*"))
 
 
 @pytest.mark.broad
@@ -286,15 +196,6 @@ def test_flat_field_may_be_a_file(scan, tmp_path):
     assert [item.role for item in history.inputs] == ["frames", "flat field"]
     assert history.options["flat_field"] == "flat.ome.tif"
     assert done.solution.flat.method.startswith("file")
-
-
-def test_a_data_bar_is_left_away(scan, made, tmp_path):
-    done = napari_semsr.stitch(
-        scan, tmp_path / "mosaic.ome.tif", databar_rows=20, flat_field="none"
-    )
-    assert done.frame_shape == (SIDE - 20, SIDE)
-    assert done.shape[0] < made.shape[0] - 15
-    assert read(done.output).provenance.options["databar_rows"] == 20
 
 
 @pytest.mark.quick(1)
@@ -320,26 +221,15 @@ def test_existing_outputs_are_kept(scan, tmp_path):
     ("change", "error", "code"),
     [
         ({"output": "scan/mosaic.ome.zarr"}, WriteError, "output-is-input"),
-        ({"flat_field": "scan/frame_000.tif"}, WriteError, "output-is-input"),
         ({"flat_field": "missing.tif"}, ReadError, "file-missing"),
         ({"grid": "2x2"}, OptionError, "grid-mismatch"),
-        ({"grid": "0x9"}, OptionError, "out-of-range"),
         ({"grid": "many"}, OptionError, "wrong-type"),
+        ({"overlap": 0.35}, OptionError, "grid-missing"),
         ({"pixel_size_nm": "0"}, OptionError, "pixel-size-invalid"),
         ({"folder": "nothing"}, ReadError, "file-missing"),
         ({"grid": "3x3", "positions": "p.csv"}, OptionError, "options-contradict"),
     ],
-    ids=[
-        "output",
-        "flat-inside",
-        "flat",
-        "grid",
-        "no-rows",
-        "text",
-        "size",
-        "folder",
-        "both",
-    ],
+    ids=str,
 )
 def test_bad_requests_are_one_sentence(scan, monkeypatch, change, error, code):
     monkeypatch.chdir(scan.parent)
@@ -349,13 +239,6 @@ def test_bad_requests_are_one_sentence(scan, monkeypatch, change, error, code):
         napari_semsr.stitch(**arguments)
     assert "\n" not in str(caught.value)
     assert sorted(scan.parent.iterdir()) == before
-
-
-def test_options_read_what_is_typed():
-    options = StitchFolderOptions(grid="3X4", pixel_size_nm="8,7")
-    assert (options.grid, options.pixel_size_nm) == ((3, 4), (8, 7))
-    assert StitchFolderOptions(grid="").grid is None
-    assert StitchFolderOptions(pixel_size_nm=5).pixel_size_nm == (5, 5)
 
 
 def test_corrections_are_recorded_replayed_and_resumed_by_what_they_say(
@@ -368,63 +251,47 @@ def test_corrections_are_recorded_replayed_and_resumed_by_what_they_say(
         "drop": ["frame_008.tif"],
         "place": {"frame_004.tif": at},
     }
-    file = tmp_path / "by-hand.json"
+    file, output = tmp_path / "by-hand.json", tmp_path / "corrected.ome.zarr"
     file.write_text(json.dumps(said), encoding="utf-8")
-    output = tmp_path / "corrected.ome.zarr"
     how = {"pixel_size_nm": 20}
     corrected = napari_semsr.stitch(scan, output, corrections=file, **how)
     file.unlink()  # its content is kept, and not its path
     found = {row["frame"]: row for row in corrected.positions}
     assert found["frame_008.tif"]["y_px"] is None
-    assert [found["frame_004.tif"][name] for name in at] == pytest.approx(
-        [*at.values()], abs=0.5
-    )
-    recorded = read(output).provenance.options["corrections"]
-    assert recorded["drop"] == ["frame_008.tif"]
-    assert recorded["place"] == {"frame_004.tif": at}
+    moved = [found["frame_004.tif"][name] for name in at]
+    assert moved == pytest.approx([*at.values()], abs=0.5)
     assert napari_semsr.replay(output).identical
     again = napari_semsr.stitch(scan, output, resume=True, corrections=said, **how)
     assert again.positions == corrected.positions
     with refused(WriteError, "other-run"):
         napari_semsr.stitch(scan, output, resume=True, **how)
-    assert "corrections" not in read(made.output).provenance.options
 
 
 def test_corrections_of_frames_that_are_not_there_are_refused(scan, tmp_path):
     output = tmp_path / "mosaic.ome.zarr"
     with refused(OptionError, "frames-unknown", match=r"frame_9\.tif; its 9 "):
         napari_semsr.stitch(scan, output, corrections={"drop": ["frame_9.tif"]})
-    broken = tmp_path / "broken.json"
-    broken.write_text("{", encoding="utf-8")
-    with refused(ReadError, "content-invalid"):
-        napari_semsr.stitch(scan, output, corrections=broken)
     assert not output.exists()
 
 
 def test_a_mosaic_that_is_corrected_again_is_what_a_run_from_its_frames_gives(
     scan, tmp_path, monkeypatch
 ):
-    output = tmp_path / "mosaic.ome.zarr"
-    how = {"options": StitchFolderOptions(pixel_size_nm=20)}
-    first = run(STITCH.job(scan, output, **how))
-    said = {"join": [dict(zip(("first", "second"), ("frame_000.tif", "frame_001.tif"),
-                              strict=True), shift_px=(0.0, 90.0))]}  # fmt: skip
-    assert "not used" not in first.verdict
-    options = how["options"].replace(corrections=said)
-    fused = []
-    block = FusionPlan.compute_block
+    output, other = tmp_path / "mosaic.ome.zarr", tmp_path / "other.ome.zarr"
+    plain = StitchFolderOptions(pixel_size_nm=20)
+    first = run(STITCH.job(scan, output, options=plain))
+    join = {"first": "frame_000.tif", "second": "frame_001.tif"}
+    said = {"join": [{**join, "shift_px": (0.0, 90.0)}]}
+    how = {"options": plain.replace(corrections=said), "overwrite": True}
+    fused, block = [], FusionPlan.compute_block
     monkeypatch.setattr(
         FusionPlan, "compute_block", lambda *now: fused.append(now) or block(*now)
     )
-    how = {"options": options, "overwrite": True}
     monkeypatch.setattr("napari_semsr.stitching.solve_mosaic", None)  # not called
     again = run(STITCH.job(scan, output, again=first, **how))
     assert fused
     above = [row for row in again.pairs if row["score"] > again.score_threshold]
-    worst = max(row["residual_px"] for row in above if not row["used"])
-    assert worst > 2
-    many = f"{again.pairs_rejected} of {len(again.pairs)} overlaps not used"
-    assert f"{many}, up to {worst:.2g} px off" in str(again.figures()["Frames"])
+    assert max(row["residual_px"] for row in above if not row["used"]) > 2
     pixels = read(output).array()
     fused.clear()
     third = run(STITCH.job(scan, output, again=again, **how))
@@ -432,8 +299,7 @@ def test_a_mosaic_that_is_corrected_again_is_what_a_run_from_its_frames_gives(
     assert third.positions == again.positions
     assert np.array_equal(read(output).array(), pixels, equal_nan=True)
     monkeypatch.undo()
-    other = tmp_path / "other.ome.zarr"
-    fresh = run(STITCH.job(scan, other, options=options))
+    fresh = run(STITCH.job(scan, other, options=how["options"]))
     assert fresh.positions == again.positions
     assert np.array_equal(read(other).array(), pixels, equal_nan=True)
     assert read(other).provenance.options == read(output).provenance.options

@@ -4,15 +4,13 @@ import shutil
 
 import numpy as np
 import pytest
-import tifffile
 import zarr
 
 import napari_semsr
-from napari_semsr.core import OptionError, ReadError, WriteError, run
+from napari_semsr.core import ReadError, run
 from napari_semsr.io import read
 from napari_semsr.jobs import STITCH, StitchFolderOptions
 from tests.refusals import refused
-from tests.stopping import stop_at
 
 FOCUS = StitchFolderOptions(focus="max")
 
@@ -50,53 +48,6 @@ def test_mosaic_and_heights_lie_on_one_grid(made, scan):
     assert counts.max() % 3 == 0
 
 
-@pytest.mark.parametrize("power", [30, -100])
-def test_grey_values_may_be_very_large_or_small(made, scan, tmp_path, power):
-    for height in sorted(scan.glob("z_*")):
-        (tmp_path / "scan" / height.name).mkdir(parents=True)
-        for frame in height.iterdir():
-            copy = tmp_path / "scan" / height.name / frame.name
-            if frame.suffix == ".tif":
-                values = tifffile.imread(frame).astype(np.float32)
-                tifffile.imwrite(copy, np.ldexp(values, power))
-            else:
-                shutil.copy(frame, copy)
-    for table in scan.iterdir():
-        if table.is_file():
-            shutil.copy(table, tmp_path / "scan")
-    again = napari_semsr.stitch(
-        tmp_path / "scan", tmp_path / "m.ome.zarr", focus="max", pixel_size_nm=20
-    )
-    wanted, found = (read(one.output).array() for one in (made, again))
-    assert found.shape == wanted.shape
-    assert np.nanmedian(np.ldexp(found, -power) / wanted) == pytest.approx(1, abs=0.01)
-    for one, other in zip(made.heights, again.heights, strict=True):
-        assert [other[k] for k in ("z_nm", "y_px", "x_px")] == pytest.approx(
-            [one[k] for k in ("z_nm", "y_px", "x_px")], abs=0.02
-        )
-
-
-def test_json_tells_how_heights_lie(made):
-    told = made.to_json()
-    assert [item["folder"] for item in told["heights"]] == ["z_000", "z_001", "z_002"]
-    assert set(told["heights"][0]) == {"folder", "z_nm", "y_px", "x_px", "scatter_px"}
-    assert [0, 0] in [[item["y_px"], item["x_px"]] for item in told["heights"]]
-
-
-def test_history_names_the_frames_of_all_heights(made):
-    inputs = read(made.output).provenance.inputs
-    assert [item.name for item in inputs] == ["z_000", "z_001", "z_002"]
-    assert len({item.digest for item in inputs}) == 3
-    assert read(made.height).provenance.options["focus"] == "max"
-
-
-def test_one_scan_has_no_heights(scan, tmp_path):
-    done = napari_semsr.stitch(scan, tmp_path / "flat.ome.tif")
-    assert done.height is None
-    assert done.heights == ()
-    assert not (tmp_path / "flat.height.ome.zarr").exists()
-
-
 @pytest.mark.broad
 def test_positions_of_all_serve_each_height(scan, made, tmp_path):
     bare = shutil.copytree(scan, tmp_path / "bare")
@@ -127,31 +78,3 @@ def test_heights_of_other_frames_are_refused(scan, tmp_path):
         path.rename(path.with_name(f"b{path.name}"))
     with refused(ReadError, "frames-differ"):
         run(STITCH.job(odd, tmp_path / "m.ome.tif", options=FOCUS))
-
-
-def test_folder_of_heights_alone_says_what_to_give(scan, tmp_path):
-    alone = shutil.copytree(scan, tmp_path / "alone")
-    for path in alone.glob("*.tif"):
-        path.unlink()
-    (alone / "positions.csv").unlink()
-    with refused(ReadError, "too-few-frames"):
-        napari_semsr.stitch(alone, tmp_path / "m.ome.tif")
-    with refused(OptionError, "unknown-value", match="'max' or 'none'"):
-        napari_semsr.stitch(alone, tmp_path / "m.ome.tif", focus="best")
-
-
-def test_existing_heights_are_kept(scan, tmp_path):
-    beside = tmp_path / "mosaic.height.ome.zarr"
-    beside.mkdir()
-    (beside / "zarr.json").write_text("precious")
-    with refused(WriteError, "output-exists"):
-        run(STITCH.job(scan, tmp_path / "mosaic.ome.tif", options=FOCUS))
-    assert (beside / "zarr.json").read_text() == "precious"
-
-
-@pytest.mark.quick(1)
-@pytest.mark.parametrize("at", ["Registering", "Fusing"])
-def test_stopped_work_leaves_nothing(scan, tmp_path, at):
-    job = STITCH.job(scan, tmp_path / "m.ome.zarr", options=FOCUS, keep=False)
-    stop_at(job, at)
-    assert list(tmp_path.iterdir()) == []

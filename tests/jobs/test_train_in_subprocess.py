@@ -10,16 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from napari_semsr.core.errors import (
-    CheckpointError,
-    DeviceMemoryError,
-    OptionError,
-    SemsrError,
-)
+from napari_semsr.core.errors import CheckpointError, DeviceMemoryError, SemsrError
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
 from napari_semsr.jobs import OverwritePolicy
-from napari_semsr.jobs.models import get_runs_folder
 from napari_semsr.jobs.pairs import PAIRS
 from napari_semsr.jobs.train_process import list_resume_values, train_in_subprocess
 from napari_semsr.pairing.options import PairOptions
@@ -160,43 +154,3 @@ def test_deaf_process_is_killed(played, children):
     assert next(job).message == "deaf"  # it goes on telling while nothing is heard
     job.close()
     assert children[0].returncode == -signal.SIGKILL
-
-
-@pytest.mark.parametrize("device", ["cpu", "cuda:1", "mps"])
-def test_the_device_that_was_chosen_is_handed_on(played, device):
-    played(
-        "device = asked['values']['device']\n"
-        "failed = ['ReadError', f'<{device}>', 'unreadable']\n"
-        "print(json.dumps({'failed': failed}))"
-    )
-    with refused(SemsrError, "unreadable", match=f"<{device}>"):
-        run(train_in_subprocess(list_train_values("a.yaml", "r", device=device)))
-
-
-def test_a_device_that_cannot_train_is_refused_before_a_process_starts(monkeypatch):
-    monkeypatch.setattr("napari_semsr.jobs.train_process.ChildProcess", None)
-    values = {**list_train_values("a.yaml", "r"), "device": "xpu:1"}
-    with refused(OptionError, "unknown-value", match="cpu, cuda or mps, .* 'xpu:1'"):
-        run(train_in_subprocess(values))
-
-
-@pytest.mark.broad
-def test_errors_of_the_training_come_through(tmp_path):
-    (tmp_path / "wrong.yaml").write_text("name: a\nstepz: 3\n")
-    asked = list_train_values(tmp_path / "wrong.yaml", tmp_path / "run")
-    with refused(OptionError, "unknown-option"):
-        run(train_in_subprocess(asked))
-    assert not (tmp_path / "run").exists()
-
-
-def test_nothing_to_resume_is_said(tmp_path):
-    with refused(CheckpointError, "run-missing"):
-        list_resume_values(tmp_path)
-
-
-def test_runs_lie_beside_the_shelf_or_where_they_are_told(tmp_path, monkeypatch):
-    monkeypatch.delenv("SEMSR_RUNS", raising=False)
-    monkeypatch.setenv("SEMSR_MODELS", str(tmp_path / "models"))
-    assert get_runs_folder() == tmp_path / "runs"
-    monkeypatch.setenv("SEMSR_RUNS", str(tmp_path / "else"))
-    assert get_runs_folder() == tmp_path / "else"

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_semsr.core.errors import OptionError, WriteError
+from napari_semsr.core.errors import OptionError
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
 from napari_semsr.jobs import OverwritePolicy, train_process
@@ -25,18 +25,6 @@ def _cut(seed: int) -> PairRequest:
     high = draw_phantom("particles", (96, 96), seed=seed).astype(np.float32)
     layers = (Micrograph(part, name="f") for part in (high, 2 * high))
     return PairRequest(*layers, options=PairOptions(patch=24, scale=1))
-
-
-def test_pairs_that_are_in_the_way_are_left_alone(tmp_path: Path) -> None:
-    store = tmp_path / "run-pairs.zarr"
-    store.mkdir()
-    (store / "mine").write_text("kept")
-    store.with_suffix(".png").write_text("kept")
-    before = _contents(tmp_path)
-    values = list_train_values("fine-tune", tmp_path / "run")
-    with pytest.raises(WriteError):
-        run(train_and_import({**values, "cut": _cut(0)}))
-    assert _contents(tmp_path) == before
 
 
 @pytest.mark.quick(1)

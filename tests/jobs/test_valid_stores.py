@@ -5,10 +5,8 @@ import json
 import numpy as np
 import pytest
 import yaozarrs
-import zarr
 
 import napari_semsr
-from napari_semsr.core.errors import OptionError
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
 from napari_semsr.inference.options import EnhanceOptions
@@ -21,7 +19,6 @@ from napari_semsr.jobs.measure.resolution import FRC_MAP
 from napari_semsr.jobs.restore import RESTORE
 from napari_semsr.jobs.stitch import STITCH
 from napari_semsr.restoration.method import RestoreOptions
-from tests.refusals import refused
 
 JOBS = {
     "convert": lambda image, out: CONVERT.job(image, output=out),
@@ -55,16 +52,10 @@ def test_the_store_of_a_job_passes_the_validator(name, size, tmp_path, rng):
 @pytest.mark.filterwarnings("ignore:a has no pixel size")
 @pytest.mark.parametrize("size", [None, (7.5, 7.25)], ids=["pixels", "nm"])
 def test_a_store_of_ome_zarr_0_4_is_valid_and_read_again(size, tmp_path, rng):
-    from ome_zarr_models.v04 import Image
-
     grey = (rng.random((1100, 600)) * 255).astype(np.uint8)
     image, store = Micrograph(grey, size, "a"), tmp_path / "out.ome.zarr"
     napari_semsr.convert(image, store, zarr_version="0.4")
     yaozarrs.validate_zarr_store(str(store))
-    parsed = Image.from_zarr(zarr.open_group(store, mode="r", zarr_format=2))
-    axes = parsed.attributes.multiscales[0].axes
-    assert [a.unit for a in axes] == [None if size is None else "nanometer"] * 2
-    assert {".zgroup", ".zattrs", "0", "1", "2"} == {p.name for p in store.iterdir()}
     assert (store / "0" / "2" / "1").is_file()
     assert json.loads((store / "0" / ".zarray").read_text())["zarr_format"] == 2
     again = read(store)
@@ -72,44 +63,18 @@ def test_a_store_of_ome_zarr_0_4_is_valid_and_read_again(size, tmp_path, rng):
     assert (again.pixel_size_nm, again.name) == (size, "a")
     assert again.provenance.job == "convert"
     assert describe(store).format == "OME-Zarr 0.4"
-    assert describe(store).levels == 3
     coarse = read(store, level=1)
     assert coarse.shape == (550, 300)
     assert coarse.origin == tuple(side / 2 for side in size or (1.0, 1.0))
 
 
-def test_another_version_needs_a_store(tmp_path):
-    image = Micrograph(np.eye(64), (5.0, 5.0), "a")
-    with refused(OptionError, "option-without-effect"):
-        napari_semsr.convert(image, tmp_path / "a.tif", zarr_version="0.4")
-    assert not list(tmp_path.iterdir())
-
-
-def test_the_coverage_of_a_mosaic_is_kept_in_ome_zarr_0_4(tmp_path):
-    frames, store = tmp_path / "frames", tmp_path / "a.ome.zarr"
-    napari_semsr.simulate(
-        frames, phantom="particles", frames_grid=(1, 2), frame_px=64, overlap=0.4
-    )
-    napari_semsr.stitch(frames, store)
-    older = tmp_path / "b.ome.zarr"
-    napari_semsr.convert(store, older, zarr_version="0.4")
-    yaozarrs.validate_zarr_store(str(older))
-    yaozarrs.validate_zarr_store(str(older / "labels" / "coverage"))
-    counts = [read(one / "labels" / "coverage").array() for one in (store, older)]
-    assert np.array_equal(*counts)
-
-
 def test_the_store_of_a_mosaic_and_its_labels_pass_the_validator(tmp_path):
     frames, store = tmp_path / "frames", tmp_path / "out.ome.zarr"
-    napari_semsr.simulate(
-        frames, phantom="particles", frames_grid=(2, 2), frame_px=128, seed=1
-    )
+    how = {"phantom": "particles", "frames_grid": (1, 2), "frame_px": 64}
+    napari_semsr.simulate(frames, **how, overlap=0.4)
     run(STITCH.job(frames, store))
-    yaozarrs.validate_zarr_store(str(store))
-    yaozarrs.validate_zarr_store(str(store / "labels" / "coverage"))
-    about = store / "labels" / "zarr.json"
-    kept = json.loads(about.read_text())
-    kept["attributes"]["ome"]["labels"] = ["other"]
-    about.write_text(json.dumps(kept))
-    with pytest.raises(ValueError, match="other"):
-        yaozarrs.validate_zarr_store(str(store))
+    older = tmp_path / "b.ome.zarr"
+    napari_semsr.convert(store, older, zarr_version="0.4")
+    for path in (store, older):
+        yaozarrs.validate_zarr_store(str(path))
+        yaozarrs.validate_zarr_store(str(path / "labels" / "coverage"))

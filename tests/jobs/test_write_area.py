@@ -5,11 +5,9 @@ import pytest
 
 from napari_semsr.core import (
     Affine,
-    Box,
     BSplineDisplacement,
     Elastic,
     Grid,
-    GridImage,
     Micrograph,
     WarpedImage,
     parse_pixel_size,
@@ -48,45 +46,3 @@ def test_a_warped_image_is_written_as_it_is_read(image, tmp_path, suffix):
     assert (made.pixel_size_nm, made.origin) == (PITCH, (-99.0, 101.0))
     np.testing.assert_allclose(made.array(), seen.read(), atol=1e-4)
     assert 0.05 < np.isnan(made.array()).mean() < 0.4
-
-
-def test_an_area_is_written_with_its_own_type(image, tmp_path):
-    area = GridImage.from_image(image, Grid.from_image(image)).crop(
-        Box(40, 860, 100, 760)
-    )
-    written = run(write_pixels(area, _about(area), tmp_path / "part.ome.zarr"))
-    assert written.dtype == "uint8"
-    np.testing.assert_array_equal(
-        read(tmp_path / "part.ome.zarr").array(), image.data[40:860, 100:760]
-    )
-
-
-def test_pixels_without_a_place_in_the_type_are_counted(image, tmp_path):
-    seen = WarpedImage(image, Grid((300, 300), PITCH, (-201.0, -1.0)), Affine())
-    target = tmp_path / "seen.ome.zarr"
-    written = run(write_pixels(seen, _about(seen), target, np.dtype("uint8")))
-    assert written.result == 100 * 300
-
-
-def test_a_part_that_fails_leaves_nothing(image, tmp_path):
-    class Failing:
-        grid, dtype = Grid((1600, 1600), PITCH, (0.0, 0.0)), np.dtype("float32")
-
-        def read(self, box=None):
-            if box.y0 > 0:
-                raise MemoryError
-            return np.zeros(box.shape, np.float32)
-
-    area = Failing()
-    with pytest.raises(MemoryError):
-        run(write_pixels(area, _about(area), tmp_path / "seen.ome.zarr"))
-    assert not list(tmp_path.iterdir())
-
-
-def test_it_can_be_stopped_between_two_parts(image, tmp_path):
-    seen = WarpedImage(image, Grid((1600, 1600), PITCH, (0.0, 0.0)), BENT)
-    job = write_pixels(seen, _about(seen), tmp_path / "seen.ome.zarr")
-    while next(job).done < 3:
-        pass
-    job.close()
-    assert not list(tmp_path.iterdir())

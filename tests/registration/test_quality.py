@@ -3,18 +3,9 @@
 import numpy as np
 import pytest
 
-from napari_semsr.core import (
-    Affine,
-    BSplineDisplacement,
-    Elastic,
-    Micrograph,
-    parse_pixel_size,
-)
 from napari_semsr.registration.quality import (
     compare_candidates,
-    compute_held_out_residuals,
     compute_mutual_information,
-    compute_overlap_fraction,
     estimate_uncertainty,
 )
 from napari_semsr.registration.refine import PatchShifts, fit_patches
@@ -43,21 +34,14 @@ def patches_off(scatter, seed):
     )
 
 
-def gaussian(rng, shape):
-    return rng.standard_normal(shape)
-
-
 def few_far_off(rng, shape):
     return rng.standard_t(2.1, shape)
 
 
-@pytest.mark.parametrize(
-    "scatter", [few_far_off, pytest.param(gaussian, marks=pytest.mark.broad)]
-)
-def test_the_stated_error_is_that_of_many_trials(scatter):
+def test_the_stated_error_is_that_of_many_trials():
     true, stated = [], []
     for seed in range(60):
-        patches = patches_off(scatter, seed)
+        patches = patches_off(few_far_off, seed)
         found = fit_patches(patches, "affine")
         off = found.affine(patches.places) - patches.places
         sure = estimate_uncertainty(found, "affine")(patches.places)
@@ -66,55 +50,6 @@ def test_the_stated_error_is_that_of_many_trials(scatter):
     ratio = np.sqrt(np.divide(true, stated))
     assert 0.8 < np.sqrt((ratio**2).mean()) < 1.2
     assert (ratio < 1.45).mean() > 0.88
-
-
-def test_patches_are_held_out_with_those_beside_them():
-    patches = patches_off(gaussian, 1)
-    corner = (patches.places < 2 * SIDE).all(axis=1)
-    patches.places[corner, 0] += 1.0
-    found = fit_patches(patches, "affine", weights=np.ones(len(patches)))
-    left, foretold = (
-        found.compute_residuals(),
-        compute_held_out_residuals(found, "affine"),
-    )
-    assert foretold[corner, 0].mean() > 1.15 * left[corner, 0].mean()
-
-
-def test_all_patches_are_held_out_though_a_quarter_of_the_cells_is_empty():
-    patches = patches_off(gaussian, 1)
-    cells = 6 * (patches.places - SIDE / 2) // (np.ptp(patches.places) + 1)
-    patches = patches.select(
-        cells.sum(axis=1) % 2 == 1
-    )  # as the dark squares of a board
-    found = fit_patches(patches, "affine")
-    foretold = compute_held_out_residuals(found, "affine")
-    assert (foretold != found.compute_residuals()).any(axis=1).all()
-    assert (foretold**2).sum() > (found.compute_residuals() ** 2).sum()
-
-
-IMAGE = Micrograph(np.zeros((100, 200), np.float32), parse_pixel_size(10))
-STRAIGHT = BSplineDisplacement(
-    (-3000.0, -3000.0), (1000.0, 1000.0), np.zeros((2, 9, 9))
-)
-
-
-@pytest.mark.parametrize(
-    ("transform", "share"),
-    [
-        (Affine(), 1),
-        (Affine(shift=(10, 0)), 0.99),
-        (Affine(shift=(-500, 500)), 0.5 * 0.75),
-        (Affine(((0.5, 0), (0, 0.5))), 1),
-        (Affine(shift=(2000, 0)), 0),
-        (Affine.create_similarity(40, scale=4, about=(495, 995)), 1),
-    ],
-    ids=["itself", "a pixel off", "moved", "smaller", "elsewhere", "turned"],
-)
-def test_overlap_is_what_both_show_of_the_smaller(transform, share):
-    for kind in (transform, Elastic(transform, STRAIGHT)):
-        assert compute_overlap_fraction(kind, IMAGE, IMAGE) == pytest.approx(
-            share, abs=0.006
-        )
 
 
 def test_another_place_is_compared_cell_by_cell(rng):
@@ -134,25 +69,15 @@ def test_another_place_is_compared_cell_by_cell(rng):
     assert sure == pytest.approx(left.mean() / left.std(ddof=1) * np.sqrt(left.size))
     few[:7, 8:16] = few[9:, :] = few[:, 34:] = 0  # three cells: too few for an error
     assert compare_candidates(few, fixed, other, 8)[1] == 0
-    assert compare_candidates(fixed[:7, :8], fixed[:7, :8], other[:7, :8], 8) == (
-        0,
-        np.inf,
-    )
-    assert compare_candidates(fixed, -fixed, other, 8) == (1, 0)
 
 
 def test_mutual_information_is_that_of_32_grey_levels(rng):
     one, two = rng.random((2, 256, 256))
-    assert compute_mutual_information(one, one**3) == pytest.approx(
-        5
-    )  # log2 of the levels
-    assert compute_mutual_information(one, 1 - one) == pytest.approx(5, abs=0.01)
+    levels = 5  # log2 of their number
+    assert compute_mutual_information(one, one**3) == pytest.approx(levels)
     # of independent images that of chance: 31² / 2 N log(2)
     by_chance = 31**2 / (2 * one.size * np.log(2))
     assert compute_mutual_information(one, two) == pytest.approx(by_chance, rel=0.1)
     gaps = np.where(two < 0.9, np.nan, one)
-    assert compute_mutual_information(gaps, one) == pytest.approx(5, abs=0.01)
+    assert compute_mutual_information(gaps, one) == pytest.approx(levels, abs=0.01)
     assert compute_mutual_information(one, np.ones_like(one)) == 0
-    assert (
-        compute_mutual_information(one[:31, :33], one[:31, :33]) == 0
-    )  # too few pixels

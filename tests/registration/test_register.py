@@ -6,21 +6,11 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from napari_semsr.core import (
-    Affine,
-    BSplineDisplacement,
-    Elastic,
-    Grid,
-    Micrograph,
-    RegistrationError,
-    WarpedImage,
-    run,
-)
+from napari_semsr.core import Micrograph, RegistrationError, run
 from napari_semsr.registration import (
     Landmarks,
     RegistrationOptions,
     RegistrationRefused,
-    RegistrationResiduals,
     register,
     register_landmarks,
     register_uncalibrated_images,
@@ -59,23 +49,6 @@ def test_the_map_is_found_and_its_stated_error_is_of_the_true_ones_size(near):
     assert found.error_nm == pytest.approx(found.error_px * 1.2 * PIXEL_NM)
 
 
-def test_patches_are_held_out_where_both_images_lie(near):
-    _, fixed, _, found = near
-    kept = found.residuals
-    assert len(kept.places_nm) == len(kept.off_nm) == len(kept.reliable) > 10
-    assert (kept.places_nm > 0).all()
-    assert (kept.places_nm < np.array(fixed.shape) * fixed.scale).all()
-    assert kept.reliable.mean() > 0.8
-
-
-@pytest.mark.broad
-def test_inverted_contrast_changes_nothing(near):
-    moving, fixed, truth, _ = near
-    turned = moving.replace(data=255 - np.asarray(moving.data))
-    found = run(register(turned, fixed))
-    assert distances(found.transform, truth, moving, fixed).max() < 0.5
-
-
 @pytest.mark.broad
 def test_edges_that_all_lie_off_bend_no_map():
     """As where light dims at a step, and what is bright is smaller all around."""
@@ -85,28 +58,6 @@ def test_edges_that_all_lie_off_bend_no_map():
     miss = distances(found.transform, truth, moving, fixed)
     assert np.median(miss) < 0.35
     assert miss.max() < 1
-
-
-@pytest.mark.slow
-def test_a_mirrored_image_far_turned_is_found_by_the_full_search():
-    moving, fixed, truth = draw_views(128, degrees=5.0, shift_nm=(90.0, -150.0), seed=4)
-    pitch, side = moving.scale[0], moving.shape[0]
-    # the image as it is seen from behind, a quarter turn on
-    data = np.ascontiguousarray(np.rot90(np.asarray(moving.data))[:, ::-1])
-    turned = moving.replace(data=data)
-    back = Affine(((0.0, 1.0), (1.0, 0.0)), (0.0, 0.0))
-    # pixel (y, x) of what is turned is pixel (x', y') of the image: np.rot90, mirrored
-    corner = np.array([[0.0, 0.0], [0.0, side - 1.0], [side - 1.0, 0.0]])
-    rows = np.rot90(np.arange(side * side).reshape(side, side))[:, ::-1]
-    whole = corner.astype(int)
-    source = np.stack(np.divmod(rows[whole[:, 0], whole[:, 1]], side), -1)
-    linear = (source[1:] - source[0]) / (side - 1.0)
-    back = Affine.from_matrix(linear.T[:, ::-1], source[0] * pitch)
-    expected = back.compose(truth)
-    assert expected.is_mirrored
-    found = run(register(turned, fixed, RegistrationOptions(search="full")))
-    assert found.transform.is_mirrored
-    assert distances(found.transform, expected, turned, fixed).max() < 1
 
 
 @pytest.mark.broad
@@ -119,53 +70,18 @@ def test_near_goes_on_to_full():
 
 
 @pytest.mark.broad
-def test_a_bend_is_followed(near):
-    moving, fixed, truth, _ = near
-    rng = np.random.default_rng(0)
-    spacing, first = 60 * PIXEL_NM, -60 * PIXEL_NM
-    bending = BSplineDisplacement(
-        (first, first), (spacing, spacing), rng.normal(0, 90, (2, 8, 8))
-    )
-    bent = Elastic(Affine(), bending)
-    # what lies at a place of the fixed image is moved by the bend
-    other = WarpedImage(fixed, Grid.from_image(fixed), bent).read()
-    known = np.where(np.isfinite(other), other, np.nanmean(other))
-    other = fixed.replace(data=known.astype(np.float32))
-    true = Elastic(truth, bending)
-    plain = run(register(moving, other, start=truth))
-    elastic = RegistrationOptions(model="elastic")
-    found = run(register(moving, other, elastic, start=truth))
-    assert found.model == "elastic"
-    miss = distances(found.transform, true, moving, fixed)
-    by_affine = distances(plain.transform, true, moving, fixed)
-    assert np.median(miss) < 0.5 * np.median(by_affine)
-    assert not found.transform.bending.has_folds
-    assert 0.3 < np.sqrt(np.mean(miss**2)) / found.error_px < 2
-    assert found.error_nm == pytest.approx(found.error_px * 1.2 * PIXEL_NM)
-    kept = found.residuals
-    assert np.median(kept.error_nm[kept.reliable]) < 1.2 * PIXEL_NM
-    off = np.hypot(*kept.off_nm.T)
-    is_bad = (off >= 2 * 1.2 * PIXEL_NM) | (kept.error_nm >= 1.2 * PIXEL_NM)
-    np.testing.assert_array_equal(kept.reliable, ~is_bad)
-
-
-@pytest.mark.broad
-@pytest.mark.parametrize(("role", "power"), [("moving", 1), ("fixed", -1)])
-def test_the_pixel_size_that_an_image_lacks_is_found(role, power):
+def test_the_pixel_size_that_an_image_lacks_is_found():
     moving, fixed, truth = draw_views(128, degrees=5.0, seed=4)
-    images = {"moving": moving, "fixed": fixed}
-    images[role] = rescale_pixel_size(
-        images[role], 1 / 40
-    )  # as if a pixel had about 0.5 nm
-    factor, found = run(register_uncalibrated_images(**images, unsized_role=role))
-    assert factor == pytest.approx(40 * truth.scale**power, rel=0.006)
+    small = rescale_pixel_size(moving, 1 / 40)  # as if a pixel had about 0.5 nm
+    job = register_uncalibrated_images(small, fixed, unsized_role="moving")
+    factor, found = run(job)
+    assert factor == pytest.approx(40 * truth.scale, rel=0.006)
     assert found.transform.scale == pytest.approx(1, abs=0.006)
-    images[role] = rescale_pixel_size(images[role], factor)
-    pitch = max(*images["moving"].scale, *images["fixed"].scale)
+    resized = rescale_pixel_size(small, factor)
     corners = np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
-    at, resized = (c.shape * np.array(c.scale) for c in (moving, images["moving"]))
-    there = truth(corners * at) * images["fixed"].scale[0] / fixed.scale[0]
-    assert np.abs(found.transform(corners * resized) - there).max() < pitch
+    at, sides = (image.shape * np.array(image.scale) for image in (moving, resized))
+    miss = found.transform(corners * sides) - truth(corners * at)
+    assert np.abs(miss).max() < max(*resized.scale, *fixed.scale)
 
 
 def test_landmarks_alone_are_evaluated_by_each_other():
@@ -176,21 +92,15 @@ def test_landmarks_alone_are_evaluated_by_each_other():
     assert distances(exact.transform, truth, moving, fixed).max() < 1e-6
     assert exact.error_px < 1e-6
     assert exact.search_name == "landmarks"
-    assert (exact.score, exact.rivals, exact.residuals.side_nm) == (0, (), 0)
     assert exact.mutual_information_after > 2 * exact.mutual_information_before > 0
     assert 0.8 < exact.overlap < 1
     off = there + np.array([[30.0, -20], [-10, 25], [20, 15], [-25, 5], [5, -30]])
     found = register_landmarks(moving, fixed, Landmarks(places, off), "similarity")
     assert found.transform.is_similarity
-    assert found.error_nm == pytest.approx(found.error_px * 1.2 * PIXEL_NM)
     miss = distances(found.transform, truth, moving, fixed)
     assert 0.3 < np.sqrt(np.mean(miss**2)) / found.error_px < 3
-    assert found.residuals.reliable.all()
-    np.testing.assert_array_equal(found.residuals.places_nm, off)
     left_out = np.hypot(*found.residuals.off_nm.T)
     assert (left_out > np.hypot(*(found.transform(places) - off).T)).all()
-    three = register_landmarks(moving, fixed, Landmarks(places[:3], there[:3]))
-    assert np.isnan(three.error_px)
     with refused(RegistrationRefused, "no-overlap"):
         register_landmarks(moving, fixed, Landmarks(places, there + 4000))
 
@@ -220,11 +130,9 @@ def test_images_of_different_places_are_refused():
     moving, _, _ = draw_views(78, seed=6)
     _, fixed, _ = draw_views(78, seed=7)
     steps = []
-    with pytest.raises(RegistrationRefused) as caught:
+    with refused(RegistrationRefused, "no-overlap"):
         run(register(moving, fixed), steps.append)
-    assert caught.value.reason == "no-overlap"
     counted = [step for step in steps if step.total]
-    assert {step.total for step in counted} == {100}
     for _, search in itertools.groupby(counted, lambda step: step.message):
         done = [step.done for step in search]
         assert done == sorted(done)
@@ -233,25 +141,15 @@ def test_images_of_different_places_are_refused():
 
 def test_empty_images_and_those_without_pixel_size_or_sides_are_refused(near):
     moving, fixed, _, _ = near
-    rng = np.random.default_rng(2)
-    blank = moving.replace(data=np.full(moving.shape, 7, np.uint8))
-    noise = moving.replace(data=rng.normal(0, 1, moving.shape).astype(np.float32))
-    for empty in (blank, noise):
-        with pytest.raises(RegistrationRefused) as caught:
-            run(register(empty, fixed))
-        assert caught.value.reason == "no-structure"
-    with refused(RegistrationError, "pixel-size-missing"):
-        run(register(moving.replace(pixel_size_nm=None), fixed))
-    small = moving.replace(data=np.asarray(moving.data)[:40])
-    with refused(RegistrationError, "image-too-small", match="64 px"):
-        run(register(small, fixed))
-
-
-def test_without_residuals_there_are_none():
-    none = RegistrationResiduals()
-    assert (none.places_nm.shape, none.off_nm.shape) == ((0, 2), (0, 2))
-    assert (none.reliable.shape, none.error_nm.shape) == ((0,), (0,))
-    assert (none.reliable.dtype, none.side_nm) == (bool, 0)
+    noise = np.random.default_rng(2).normal(0, 1, moving.shape).astype(np.float32)
+    for image, code in (
+        (moving.replace(data=np.full(moving.shape, 7, np.uint8)), "no-structure"),
+        (moving.replace(data=noise), "no-structure"),
+        (moving.replace(pixel_size_nm=None), "pixel-size-missing"),
+        (moving.replace(data=np.asarray(moving.data)[:40]), "image-too-small"),
+    ):
+        with refused(RegistrationError, code):
+            run(register(image, fixed))
 
 
 def test_a_resized_image_lies_where_it_did_in_pixels(near):
@@ -259,17 +157,6 @@ def test_a_resized_image_lies_where_it_did_in_pixels(near):
     resized = rescale_pixel_size(moving, 2.5)
     assert (resized.pixel_size_nm, resized.origin) == ((25.0, 50.0), (75.0, -125.0))
     assert resized.data is moving.data
-
-
-def test_a_start_saves_the_search(near):
-    moving, fixed, truth, _ = near
-    start = truth.compose(Affine(shift=(60.0, -50.0)))
-    similarity = RegistrationOptions(model="similarity")
-    for options, begin in ((RegistrationOptions(), start), (similarity, truth)):
-        found = run(register(moving, fixed, options, start=begin))
-        assert found.search_name == "landmarks"
-        assert found.transform.is_similarity or options.model != "similarity"
-        assert distances(found.transform, truth, moving, fixed).max() < 0.5
 
 
 def test_a_start_does_not_join_images_of_different_places():

@@ -32,20 +32,6 @@ def test_width_of_a_blur_is_found(sigma):
     assert found.sigma_px == pytest.approx(sigma, rel=0.12)
 
 
-def test_blur_of_oblong_pixels_is_round_in_nm(monkeypatch):
-    # a Gaussian field has nothing that tells it from noise, so that it is refused
-    monkeypatch.setattr(method, "has_structure", lambda _: True)
-    blurred = ndimage.gaussian_filter(power_law((512, 512), 2.4), 3, mode="wrap")
-    rows = blurred[::4] + np.random.default_rng(2).normal(0, 1e-3, (128, 512))
-    for image in (
-        Micrograph(rows, parse_pixel_size((20, 5))),
-        Micrograph(rows, spacing_px=(4.0, 1.0)),
-    ):
-        assert prepare_restoration(
-            image, RestoreOptions()
-        ).psf.sigma_px == pytest.approx((0.75, 3), rel=0.12)
-
-
 def fit(image, sigma=None):
     known = (
         [] if sigma is None else [PointSpreadFunction.from_sigma((sigma, sigma)).kernel]
@@ -63,31 +49,15 @@ def test_noise_is_found_where_the_blur_is_known():
     assert found.exponent == pytest.approx(2.4, abs=0.25)
 
 
-@pytest.mark.parametrize(("sigma", "exponent"), [(0.5, 2.4), (1.0, 3.1)])
-def test_rounding_is_all_the_noise_of_a_quiet_field(sigma, exponent):
-    clear = power_law((384, 384), exponent)
-    blurred = ndimage.gaussian_filter(clear, sigma, mode="wrap")
-    image = np.rint(np.clip(128 + 40 * blurred / blurred.std(), 0, 255)).astype("u1")
-    found = fit(image, sigma)
-    assert found.noise == pytest.approx(1 / 12, rel=0.05)
-    assert found.exponent == pytest.approx(exponent, abs=0.1)
-
-
-def test_blocks_are_finite_and_white_noise_has_its_variance_in_every_ring():
-    image = np.random.default_rng(0).normal(5, 2, (512, 512))
-    rings = RadialPower.from_blocks(read_sample_blocks(image), image.dtype)
-    np.testing.assert_allclose(rings.power[20:], 4, rtol=0.3)
-    image = np.full((7, 300), np.nan)
-    image[3] = 1
-    blocks = read_sample_blocks(image)
-    assert all(block.shape == (32, 32) and np.isfinite(block).all() for block in blocks)
-
-
-def test_blocks_with_gaps_tell_nothing_where_there_are_whole_ones():
-    image = np.random.default_rng(0).normal(5, 2, (300, 520))
-    image[:, 270:] += 100
-    blocks = read_sample_blocks(image)
-    image[::40, 500:] = np.nan
-    kept = read_sample_blocks(image)
-    assert (len(blocks), len(kept)) == (2, 1)
-    np.testing.assert_array_equal(kept[0], blocks[0])
+def test_blur_of_oblong_pixels_is_round_in_nm(monkeypatch):
+    # a Gaussian field has nothing that tells it from noise, so that it is refused
+    monkeypatch.setattr(method, "has_structure", lambda _: True)
+    blurred = ndimage.gaussian_filter(power_law((512, 512), 2.4), 3, mode="wrap")
+    rows = blurred[::4] + np.random.default_rng(2).normal(0, 1e-3, (128, 512))
+    for image in (
+        Micrograph(rows, parse_pixel_size((20, 5))),
+        Micrograph(rows, spacing_px=(4.0, 1.0)),
+    ):
+        assert prepare_restoration(
+            image, RestoreOptions()
+        ).psf.sigma_px == pytest.approx((0.75, 3), rel=0.12)

@@ -32,15 +32,6 @@ def test_what_is_no_blur_is_refused_in_one_sentence():
         PointSpreadFunction.from_sigma((30.0, 30.0))
 
 
-@pytest.mark.parametrize("sigma", [(0.01, 0.01), (0.8, 3.0)])
-def test_gaussian_sums_to_one_and_has_its_width(sigma):
-    made = PointSpreadFunction.from_sigma(sigma)
-    assert made.kernel.sum() == pytest.approx(1)
-    again = PointSpreadFunction.from_image(made.kernel, "again")
-    if min(sigma) > 0.5:
-        assert again.sigma_px == pytest.approx(sigma, rel=5e-3)
-
-
 def test_recorded_kernel_is_normalised_and_odd_or_refused():
     made = PointSpreadFunction.from_image(np.ones((4, 5), np.uint8) * 9, "point.tif")
     assert made.kernel.shape == (5, 5)
@@ -60,8 +51,7 @@ def _point(sigma, *, side=41, at=(0.0, 0.0)):
     return np.exp(-((y[:, None] / sigma) ** 2 + (x / sigma) ** 2) / 2)
 
 
-@pytest.mark.parametrize("step", [0.5, 1.0, 5 / 3, 2.0])
-@pytest.mark.parametrize("at", [(0.0, 0.0), (6.0, -4.0), (0.3, -0.5)], ids=str)
+@pytest.mark.parametrize(("step", "at"), [(0.5, (6.0, -4.0)), (5 / 3, (0.3, -0.5))])
 def test_kernel_is_laid_on_larger_or_smaller_pixels_and_into_their_middle(step, at):
     made = PointSpreadFunction.from_image(
         _point(3.0, at=at), "point.tif"

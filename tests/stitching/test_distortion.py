@@ -8,18 +8,15 @@ from scipy import ndimage
 
 from napari_semsr.core import (
     Acquisition,
-    Box,
     FieldDistortion,
     OptionError,
     distort_positions,
     run,
 )
 from napari_semsr.simulation.scan import ScanOptions, run_scan_simulation
-from napari_semsr.stitching import StitchOptions, plan_fusion, solve_mosaic
+from napari_semsr.stitching import StitchOptions, solve_mosaic
 from napari_semsr.stitching.flat_field import FlatField
 from napari_semsr.stitching.frames import CorrectedFrames
-from napari_semsr.stitching.pairwise import compute_rounded_shift
-from napari_semsr.stitching.solve import estimate_distortion
 from tests.refusals import refused
 from tests.stitching import scans
 
@@ -29,11 +26,10 @@ OPTIONS = {"phantom": "particles", "frames_grid": (3, 3), "frame_px": SIDE}
 OPTIONS |= {"overlap": 0.35, "field": "square", "seed": 5}
 
 
-def take(amount, **more):
+def take(amount):
     """A scan of 3x3 square frames."""
-    scan = run_scan_simulation(None, ScanOptions(**OPTIONS | more, distortion=amount))
-    frames = scan.frames
-    return scan, Acquisition(frames, scan.names, nominal_px=scan.nominal_px)
+    scan = run_scan_simulation(None, ScanOptions(**OPTIONS, distortion=amount))
+    return scan, Acquisition(scan.frames, scan.names, nominal_px=scan.nominal_px)
 
 
 def solved(acquisition, distortion="auto"):
@@ -76,27 +72,11 @@ def test_distortion_is_found_with_the_positions(still, bent):
     assert np.median(solution.sigma_px) > 1.05 * np.median(still[0].sigma_px)
 
 
-@pytest.mark.broad
-def test_a_barrel_and_a_small_distortion_are_found_as_well():
-    scan, acquisition = take(-0.03, photons=700, jitter_px=10)
-    solution = solved(acquisition)
-    assert solution.distortion == pytest.approx(-0.03, rel=0.05)
-    expected = np.sqrt((solution.sigma_px**2).sum(axis=1).mean())
-    assert rms(solution, scan) < 2 * expected
-    scan, acquisition = take(0.004)
-    solution = solved(acquisition)
-    assert abs(solution.distortion - 0.004) < 4 * solution.distortion_sd
-    assert rms(solution, scan) < 0.5 * rms(solved(acquisition, "none"), scan)
-
-
 def test_a_scan_without_distortion_stays_as_it_was(still):
     plain, solution, _ = still
     assert solution.distortion == 0
     assert 0 < solution.distortion_sd < 0.002
-    assert plain.distortion_sd is None
     assert np.array_equal(solution.positions_px, plain.positions_px)
-    assert np.array_equal(solution.gains, plain.gains)
-    assert np.array_equal(solution.flat.flat, plain.flat.flat)
 
 
 @pytest.mark.broad
@@ -111,54 +91,25 @@ def test_overlaps_that_contradict_a_calibration_are_told(bent):
 
 @pytest.mark.broad
 def test_a_centre_off_the_middle_is_taken_back():
-    centre = (9.0, -14.0)
-    scene, places = scans.texture((360, 360), 3), []
-    grid = distort_positions(
-        *np.indices((SIDE, SIDE), float), (SIDE, SIDE), 0.05, centre=centre
-    )
-    rng = np.random.default_rng(0)
-    frames = []
-    for cell in np.ndindex(3, 3):
-        place = 30 + 80 * np.array(cell) + rng.uniform(-3, 3, 2)
+    centre, shape, frames = (9.0, -14.0), (SIDE, SIDE), []
+    scene, rng = scans.texture((360, 360), 3), np.random.default_rng(0)
+    grid = distort_positions(*np.indices(shape, float), shape, 0.05, centre=centre)
+    places = 30 + 80 * np.indices((3, 3)).reshape(2, 9).T + rng.uniform(-3, 3, (9, 2))
+    for place in places:
         at = np.array(grid) + place[:, None, None]
-        frames.append(ndimage.map_coordinates(scene, at, order=5).astype(np.float32))
-        frames[-1] += rng.normal(scale=0.01, size=frames[-1].shape)
-        places.append(place)
-    names = tuple(f"{n}.tif" for n in range(9))
-    frames = np.stack(frames)
-    acquisition = Acquisition(frames, names, nominal_px=np.rint(places))
+        frames.append(ndimage.map_coordinates(scene, at, order=5))
+    frames = (np.stack(frames) + rng.normal(0, 0.01, (9, *shape))).astype(np.float32)
+    acquisition = Acquisition(frames, tuple("123456789"), nominal_px=np.rint(places))
     right = calibrated(acquisition, 0.05, centre=centre)
     wrong = calibrated(acquisition, 0.05)
-    _, error = scans.errors(right.positions_px, np.array(places))
+    _, error = scans.errors(right.positions_px, places)
     assert error < 0.05
-    assert scans.errors(wrong.positions_px, np.array(places))[1] > 5 * error
-    assert right.distortion_centre_px == centre
-
-
-def test_the_mosaic_shows_the_sample_in_its_place(bent):
-    scan, acquisition, solution = bent
-    plan = plan_fusion(acquisition, solution)
-    for corner in ((20, 20), (180, 170)):
-        shown = plan.compute_block(Box.from_shape((100, 100), corner))[0]
-        y, x = np.indices(shown.shape, float) + np.array(corner)[:, None, None]
-        y, x = (
-            place - solution.positions_px[:, axis].mean() + scan.true_px[:, axis].mean()
-            for axis, place in enumerate((y, x))
-        )
-        sample = scan.scene.sample(scan.scene.compute_spline_coefficients(), y, x)
-        assert np.corrcoef(shown.ravel(), sample.ravel())[0, 1] > 0.97
+    assert scans.errors(wrong.positions_px, places)[1] > 5 * error
 
 
 def frames_of(acquisition):
     ones = np.ones(acquisition.frame_shape, np.float32)
     return CorrectedFrames(acquisition, FlatField(ones, 0.0, ones > 0, "none"))
-
-
-def test_blocks_of_the_overlaps_give_a_first_guess():
-    scan, acquisition = take(0.05, vignetting=1.0)
-    pairs = [*((i, i + 3) for i in range(6)), *((i, i + 1) for i in (0, 1, 3, 4, 6, 7))]
-    shifts = {pair: compute_rounded_shift(scan.nominal_px, pair) for pair in pairs}
-    assert 0.03 <= estimate_distortion(frames_of(acquisition), shifts, 10) <= 0.07
 
 
 def test_pixels_outside_the_field_stay_outside():
@@ -170,7 +121,7 @@ def test_pixels_outside_the_field_stay_outside():
     assert np.isfinite(image).all()
 
 
-@pytest.mark.parametrize("wrong", ["much", 0.3, True])
+@pytest.mark.parametrize("wrong", ["much", 0.3])
 def test_another_word_or_number_is_refused(wrong):
     with refused(OptionError, "out-of-range", match=r"auto, none .* -0\.2"):
         StitchOptions.parse({"distortion": wrong})

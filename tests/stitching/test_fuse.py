@@ -1,6 +1,5 @@
 """Fusion: independent of how the mosaic is cut, honest where no frame reaches."""
 
-import itertools
 import pickle
 from dataclasses import replace
 
@@ -40,33 +39,26 @@ def test_mosaic_is_the_scene_in_any_process(plan, square_scan, square_solution, 
     copy = pickle.loads(pickle.dumps(plan))  # noqa: S301 - our own bytes
     assert np.array_equal(whole(copy)[0], image, equal_nan=True)
     offset = (square_scan.truth - square_solution.positions_px).mean(axis=0)
-    side = max(image.shape)
-    true = scans.cut(np.pad(scene, ((0, 80), (0, 80))), offset, side)
+    true = scans.cut(np.pad(scene, ((0, 80), (0, 80))), offset, max(image.shape))
     true = true[: image.shape[0], : image.shape[1]]
     inside = coverage > 0
     gain = (image[inside] * true[inside]).sum() / (true[inside] ** 2).sum()
-    left = image[inside] / gain - true[inside]
-    assert left.std() < 1.2 * 5 / 255 / 0.8
+    assert (image[inside] / gain - true[inside]).std() < 1.2 * 5 / 255 / 0.8
     assert np.array_equal(np.isnan(image), ~inside)
-    assert coverage.max() >= 4
-    assert not inside.all()
 
 
-@pytest.mark.parametrize("turned", [False, True])
-@pytest.mark.parametrize("hole", [None, np.nan, np.inf])
-def test_a_constant_scene_stays_constant(square_scan, square_solution, hole, turned):
+@pytest.mark.parametrize(("hole", "turn"), [(None, 0), (np.nan, 0.01), (np.inf, 0)])
+def test_a_constant_scene_stays_constant(square_scan, square_solution, hole, turn):
     flat = square_solution.flat
     gains, offsets = square_solution.gains, square_solution.offsets
     data = 1000 * gains[:, None, None] * flat.flat + flat.dark
     data += offsets[:, None, None]
     if hole is not None:
-        data[:, 10::45, 15::31] = hole
-        data[4] = hole
+        data[:, 10::45, 15::31] = data[4] = hole
     acquisition = square_scan.acquisition.replace(frames=data)
-    turns = np.full((9, 2), 0.01 if turned else 0)
-    plan = plan_fusion(acquisition, replace(square_solution, turns=turns))
-    image, coverage = whole(plan)
-    assert np.allclose(image[coverage > 0], 1000, rtol=1e-4 if turned else 1e-5)
+    solution = replace(square_solution, turns=np.full((9, 2), turn))
+    image, coverage = whole(plan_fusion(acquisition, solution))
+    assert np.allclose(image[coverage > 0], 1000, rtol=1e-4 if turn else 1e-5)
     assert np.array_equal(np.isnan(image), coverage == 0)
     assert coverage.max() >= 3
 
@@ -84,17 +76,6 @@ def test_frames_left_out_and_other_scans_are_not_fused(square_scan, square_solut
     nothing = replace(square_solution, positions_px=np.full((9, 2), np.nan))
     with refused(RegistrationError, "nothing-placed"):
         plan_fusion(square_scan.acquisition, nothing)
-
-
-def test_seams_are_below_the_noise(plan, square_solution):
-    image, coverage = whole(plan)
-    across = np.diff(image, axis=1)
-    edge = np.diff(coverage.astype(int), axis=1) != 0
-    edge &= (coverage[:, 1:] > 0) & (coverage[:, :-1] > 0)
-    inner = ~edge & (coverage[:, 1:] > 0) & (coverage[:, :-1] > 0)
-    step = abs(np.nanmean(across[edge]) - np.nanmean(across[inner]))
-    assert step < 0.25 * square_solution.noise
-    assert np.nanstd(across[edge]) < 1.1 * np.nanstd(across[inner])
 
 
 # Two frames whose mosaic is known in advance.
@@ -144,29 +125,6 @@ def test_levels_pass_into_each_other_over_the_feather(order):
     share = second / (first + second)
     assert np.allclose(row[columns], LEVELS @ [1 - share, share], atol=0.5)
     assert np.allclose([row[BEGIN - 1], row[SIDE]], LEVELS)
-    # half of what a mean without weights jumps at each edge of the overlap
-    assert np.abs(np.diff(row)).max() < np.ptp(LEVELS) / 4
-
-
-@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
-def test_seam_shows_the_frame_whose_edge_is_farther(order):
-    row = side_by_side(order=order, blend="seam")
-    columns = np.arange(BEGIN, SIDE)
-    lead = smoothstep(SIDE - columns) - smoothstep(columns - BEGIN + 1)
-    assert set(row[columns[lead > 0]]) == {1000}
-    assert set(row[columns[lead < 0]]) == {2000}
-    assert np.count_nonzero(lead == 0) < len(lead)  # there the first one is shown
-    assert set(row[columns[lead == 0]]) == {LEVELS[order[0]]}
-
-
-@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
-def test_seam_shows_the_brighter_lit_frame(order):
-    # the second frame has more light by a fifth, and so less noise once it is divided
-    gains = np.array([1.0, 1.2])
-    row = side_by_side(LEVELS * gains, order, gains=gains[[*order]], blend="seam")
-    inner = slice(BEGIN + WIDTH, SIDE - WIDTH)
-    assert np.allclose(row[inner], 2000)
-    assert np.allclose([row[BEGIN], row[SIDE - 1]], LEVELS)
 
 
 @pytest.mark.parametrize("blend", ["feather", "seam"])
@@ -183,33 +141,12 @@ def test_better_lit_pixels_count_for_more(blend):
     assert np.allclose(row, LEVELS @ [1 - share, share], rtol=1e-5)
 
 
-@pytest.mark.parametrize("order", [*itertools.permutations(range(3))])
-def test_seam_shows_the_heaviest_of_three_frames_in_any_order(order):
-    # at column 50: within the first frame, 3 px from the edge of the second, 6 of the
-    # third
-    places, levels = np.array([(0, 0), (0, 48), (0, 45)]), np.array([1.0, 2, 3]) * 1e3
-    frames = np.ones((3, SIDE, SIDE)) * levels[:, None, None]
-    image, coverage = whole(plan_of(frames[[*order]], places[[*order]], blend="seam"))
-    assert image[SIDE // 2, 50] == 1000
-    assert coverage[SIDE // 2, 50] == 3
-
-
 def test_pedestal_is_added_where_frames_are():
     frames = np.ones((2, SIDE, SIDE)) * LEVELS[:, None, None]
     places = [(0, 0), (10, BEGIN)]
     plain, high = (whole(plan_of(frames, places, pedestal=p))[0] for p in (0.0, 70.0))
     assert np.allclose(high, plain + 70, equal_nan=True)
     assert np.isnan(high[0, -1])
-
-
-@pytest.mark.parametrize(("side", "width"), [(60, 8), (96, 8), (200, 16)])
-def test_feather_is_a_share_of_the_frame_and_at_least_eight_pixels(side, width):
-    frames = np.random.default_rng(0).normal(100, 5, (2, side, side))
-    row = plan_of(frames, [(0, 0), (0, side // 2)]).feather[side // 2]
-    unit = np.clip(
-        np.minimum(np.arange(1, side + 1), np.arange(side, 0, -1)) / width, 0, 1
-    )
-    assert np.allclose(row, 3 * unit**2 - 2 * unit**3, atol=1e-5)
 
 
 @pytest.mark.parametrize("blend", ["feather", "seam"])
@@ -220,14 +157,8 @@ def test_pixels_that_have_lost_their_grey_value_give_way(blend):
     assert np.abs(image[34:56, 76:86] - 1000).max() < 40
 
 
-@pytest.mark.parametrize("part", [(0.5, 0.5), (0.25, 0.0), (0.0, -0.4), (-0.3, 0.2)])
+@pytest.mark.parametrize("part", [(0.25, 0.0), (-0.3, 0.2)])
 def test_frames_are_placed_within_a_pixel(part):
-    """A wave of 20 px is shown where it is, to within a hundredth of its height.
-
-    At the nearest pixel it would be off by up to 200 · 2π · 0.04 · 0.2 = 10 grey values
-    for a fifth of a pixel.
-    """
-
     def wave(y, x):
         return 1000 + 200 * np.cos(2 * np.pi * (0.04 * y - 0.03 * x) + 0.3)
 
@@ -238,4 +169,5 @@ def test_frames_are_placed_within_a_pixel(part):
     # where the second frame alone is, farther from its edge than a kernel reaches
     box = (slice(8, SIDE - 8), slice(SIDE, BEGIN + SIDE - 8))
     true = wave(*np.indices(image.shape, float))
+    # at the nearest pixel a fifth of a pixel would be off by up to 10 grey values
     assert np.abs(image - true)[box].max() < 2

@@ -8,8 +8,6 @@ import pytest
 
 from napari_semsr.core import RegistrationError
 from napari_semsr.core.progress import run
-from napari_semsr.stitching import lines
-from napari_semsr.stitching.layout import ShiftChoice, compute_periodic_layout
 from napari_semsr.stitching.solve import solve_mosaic
 from napari_semsr.stitching.state import StitchOptions
 from tests.refusals import refused
@@ -50,42 +48,11 @@ def test_a_perfect_lattice_is_solved_where_the_error_of_the_stage_is_known():
     assert farthest(solution, scan) < 0.2
 
 
-def test_steps_of_a_lattice_come_from_what_does_not_repeat_or_are_asked_for():
-    how = {"side": 112, "overlap": 0.25, "jitter": 2, "seed": 1}
-    scene = scans.lattice((420, 420), 24, 1, disorder=0.06)
-    scan = scans.cut_scan(scene, known="grid", **how)
-    solution = run(solve_mosaic(scan.acquisition))
-    assert scans.errors(solution.positions_px, scan.truth)[1] < 0.1
-    perfect = scans.lattice((420, 420), 24)
-    scan = scans.cut_scan(perfect, known="grid", **how)
-    with refused(RegistrationError, "periodic"):
-        run(solve_mosaic(scan.acquisition))
-    # as the refusal advises
-    scan = scans.cut_scan(perfect, known="grid-overlap", **how)
-    solution = run(solve_mosaic(scan.acquisition))
-    assert scans.errors(solution.positions_px, scan.truth)[1] < 4
-
-
-@pytest.mark.parametrize(
-    "disorder", [0.1, pytest.param(0.0, marks=pytest.mark.broad)], ids=str
-)
-def test_axes_turned_by_more_than_half_a_period_are_found_or_refused(disorder):
-    scene = scans.lattice((420, 420), 16, 2, disorder=disorder)
-    how = {"side": 112, "overlap": 0.34, "jitter": 0, "seed": 2}
-    scan = scans.cut_scan(scene, **how)
-    angle = np.deg2rad(9)  # 12 px from frame to frame
-    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-    stated = scan.acquisition.nominal_px @ np.linalg.inv(turn).T
-    turned = scan.acquisition.replace(nominal_px=stated)
-    if not disorder:
-        with refused(RegistrationError, "periodic"):
-            run(solve_mosaic(turned))
-        # of the images' axes a perfect one says nothing
-        solution = run(solve_mosaic(scan.acquisition))
-        assert scans.errors(solution.positions_px, scan.truth)[1] < 0.1
-        assert solution.stage_to_camera is None
-        return
-    solution = run(solve_mosaic(turned))
+def test_axes_turned_by_more_than_half_a_period_are_found():
+    scene = scans.lattice((420, 420), 16, 2, disorder=0.1)
+    scan = scans.cut_scan(scene, side=112, overlap=0.34, jitter=0, seed=2)
+    stated = scan.acquisition.nominal_px @ np.linalg.inv(stage_of(9)).T  # 12 px
+    solution = run(solve_mosaic(scan.acquisition.replace(nominal_px=stated)))
     assert scans.errors(solution.positions_px, scan.truth)[1] < 0.1
     assert solution.stage_to_camera.angle_deg == pytest.approx(9, abs=0.1)
 
@@ -106,12 +73,7 @@ def across_and_along(solution, scan, degrees):
 
 @pytest.mark.parametrize(
     ("pitch", "degrees"),
-    [
-        (PITCH, 0),
-        pytest.param(30, 10, marks=pytest.mark.broad),
-        pytest.param(17, 55, marks=pytest.mark.broad),
-        pytest.param(22, 90, marks=pytest.mark.broad),
-    ],
+    [(PITCH, 0), pytest.param(17, 55, marks=pytest.mark.broad)],
 )
 def test_a_grating_is_placed_by_the_images_across_and_as_stated_along(pitch, degrees):
     scene = grating(pitch, degrees)
@@ -129,61 +91,19 @@ def test_a_grating_is_placed_by_the_images_across_and_as_stated_along(pitch, deg
     assert 0.3 < np.nanmax(solution.sigma_px) < 3  # along, by the error across
 
 
-@pytest.mark.parametrize(
-    ("pitch", "most", "values"),
-    [
-        (7, 3, r"\(7 px\).*max-shift-px.* 1\.8 px"),
-        (20, None, "max-shift-px"),
-    ],
-)
-def test_a_grating_is_refused_if_the_stage_may_err_by_half_a_period(
-    pitch, most, values
-):
+@pytest.mark.parametrize(("pitch", "most"), [(7, 3), (20, None)])
+def test_a_grating_is_refused_if_the_stage_may_err_by_half_a_period(pitch, most):
     how = {"grid": (2, 2), "side": 96, "overlap": 0.34, "jitter": 3, "seed": 4}
     scan = scans.cut_scan(grating(pitch, 20), **how)
-    with refused(RegistrationError, "periodic", match=values):
+    with refused(RegistrationError, "periodic", match="max-shift-px"):
         run(solve_mosaic(scan.acquisition, StitchOptions(max_shift_px=most)))
 
 
-def test_lines_that_fit_nowhere_near_their_positions_are_refused(monkeypatch):
-    monkeypatch.setattr(
-        lines, "linearise_pairs", lambda *_: []
-    )  # no pair can be refined
-    how = {"grid": (2, 2), "side": 96, "overlap": 0.34, "jitter": 1, "seed": 4}
-    scan = scans.cut_scan(grating(PITCH, 0), **how)
-    with refused(RegistrationError, "lines-only") as refusal:
-        run(solve_mosaic(scan.acquisition, StitchOptions(max_shift_px=2)))
-    assert refusal.value.code == "lines-only"
-
-
-def halves(left, right):
-    """Draw one scene in the first columns of a scan, and another beyond."""
+def test_where_part_of_a_scan_holds_lines_all_that_images_decide_is_right():
     _, x = np.indices((420, 420))
-    return np.where(x < 160, left, right)
-
-
-@pytest.mark.parametrize(
-    "scene",
-    [
-        pytest.param(lambda: halves(grating(22, 60), grating(22, 130)), id="turned"),
-        pytest.param(
-            lambda: halves(grating(22, 30), scans.lattice((420, 420), 22)),
-            id="lattice",
-            marks=pytest.mark.broad,
-        ),
-    ],
-)
-def test_where_part_of_a_scan_holds_lines_all_that_images_decide_is_right(scene):
-    drawn = scene()
-    how = {
-        "grid": (3, 3),
-        "side": 112,
-        "overlap": 0.34,
-        "jitter": 3,
-        "seed": 101,
-        "sigma": 3,
-    }
-    scan = scans.cut_scan(drawn, **how)
+    drawn = np.where(x < 160, grating(22, 60), grating(22, 130))
+    how = {"overlap": 0.34, "jitter": 3, "seed": 101, "sigma": 3}
+    scan = scans.cut_scan(drawn, grid=(3, 3), side=112, **how)
     solution = run(solve_mosaic(scan.acquisition, StitchOptions(max_shift_px=3)))
     assert solution.is_placed.all()
     slopes = np.gradient(drawn)
@@ -217,15 +137,6 @@ def test_rows_that_lines_alone_join_are_placed_as_stated_or_not_at_all(known):
     assert [warning.code for warning in solution.warnings] == ["lines-only"]
 
 
-def test_lines_of_one_direction_ask_for_positions_where_there_are_none():
-    flat = scans.square_flat(112)
-    scan = scans.cut_scan(
-        grating(30, 10), side=112, overlap=0.34, flat=flat, seed=1, known="grid"
-    )
-    with refused(RegistrationError, "lines-only"):
-        run(solve_mosaic(scan.acquisition))
-
-
 def hexagonal(pitch):
     y, x = np.indices((420, 420))
     waves = [
@@ -244,43 +155,22 @@ def stage_of(degrees, scale=1.0, *, mirrored=False):
 
 def siblings():
     """Periodic scans, and stages that are turned, scaled or mirrored to them."""
-    square, hexagon = partial(scans.lattice, (420, 420), 16), partial(hexagonal, 14)
-    cases = {
-        "half a period, 4 frames": (square, (2, 2), stage_of(6)),
-        "a whole period, 4 frames": (square, (2, 2), stage_of(12)),
-        "half a period, row": (square, (1, 3), stage_of(6)),
-        "as stated, 4 frames": (square, (2, 2), stage_of(0)),
-        "lines, turned": (partial(grating, 17, 10), (2, 2), stage_of(5)),
-    }
-    for name, case in cases.items():
-        yield pytest.param(*case, "positions", id=name)
-    cases = {
-        f"square, {degrees} degrees": (square, (3, 3), stage_of(degrees))
-        for degrees in (2, 4, 5, 6, 8, 10, 12, 15)
-    }
-    for degrees in (4, 8):
-        cases[f"hexagonal, {degrees} degrees"] = hexagon, (3, 3), stage_of(degrees)
-        lines = partial(grating, 17, 55), (3, 3), stage_of(degrees)
-        cases[f"lines, {degrees} degrees"] = lines
-    for scale in (0.9, 0.95, 1.05, 1.1):
-        cases[f"scale {scale}"] = square, (3, 3), stage_of(0, scale)
-    for degrees in (0, 5):
-        stage = stage_of(degrees, mirrored=True)
-        cases[f"mirrored, {degrees} degrees"] = square, (3, 3), stage
-    for disorder in (0.02, 0.04):
-        scene = partial(square, 4, disorder=disorder)
-        for degrees in (4, 6):
-            name = f"disorder {disorder}, {degrees} degrees"
-            cases[name] = scene, (3, 3), stage_of(degrees)
-    scene = partial(square, 4, disorder=0.3)
-    cases["mirrored, disorder 0.3"] = scene, (3, 3), stage_of(4, mirrored=True)
-    for name, case in cases.items():
-        yield pytest.param(*case, "positions", id=name, marks=pytest.mark.broad)
-    for degrees, scale in ((0, 1), (6, 1), (12, 1), (0, 1.08)):
-        stage, name = stage_of(degrees, scale), f"grid, {degrees} degrees, {scale}"
-        for known in ("grid", "grid-overlap"):
-            case = square, (2, 2), stage, known
-            yield pytest.param(*case, id=f"{known}, {name}", marks=pytest.mark.broad)
+    square = partial(scans.lattice, (420, 420), 16)
+    ordered = partial(square, 4, disorder=0.02)
+    for name, quick, draw, grid, stage, known in (
+        ("half a period", True, square, (2, 2), stage_of(6), "positions"),
+        ("a whole period", False, square, (2, 2), stage_of(12), "positions"),
+        ("as stated", True, square, (2, 2), stage_of(0), "positions"),
+        ("lines", False, partial(grating, 17, 10), (2, 2), stage_of(5), "positions"),
+        ("hexagonal", False, partial(hexagonal, 14), (3, 3), stage_of(4), "positions"),
+        ("scaled", False, square, (3, 3), stage_of(0, 1.1), "positions"),
+        ("mirrored", False, square, (3, 3), stage_of(5, mirrored=True), "positions"),
+        ("disorder", False, ordered, (3, 3), stage_of(4), "positions"),
+        ("grid", False, square, (2, 2), stage_of(6), "grid"),
+        ("overlap", False, square, (2, 2), stage_of(12), "grid-overlap"),
+    ):
+        marks = () if quick else pytest.mark.broad
+        yield pytest.param(draw, grid, stage, known, id=name, marks=marks)
 
 
 @pytest.mark.parametrize(("draw", "grid", "stage", "known"), [*siblings()])
@@ -293,52 +183,3 @@ def test_a_periodic_sample_is_placed_right_or_refused(draw, grid, stage, known):
         return
     assert solution.is_placed.all()
     assert farthest(solution, scan) < 1
-
-
-@pytest.mark.parametrize("order", ["serpentine", "column"])
-def test_a_grid_in_another_order_makes_no_mosaic_of_a_perfect_lattice(order):
-    scene = scans.lattice((320, 320), 18)
-    how = {"side": 96, "overlap": 0.36, "jitter": 0, "seed": 2}
-    scan = scans.cut_scan(scene, grid=(2, 2), order=order, known="grid-overlap", **how)
-    with pytest.raises(RegistrationError):
-        run(solve_mosaic(scan.acquisition.replace(order="row")))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("disorder", [0.0, 0.01, 0.03], ids=str)
-def test_lattice_is_never_wrong(disorder):
-    for seed in range(20):
-        try:
-            scan, solution = solved(disorder, seed)
-        except RegistrationError:
-            continue
-        assert farthest(solution, scan) < 1, seed
-
-
-def improbable(choice, shift):
-    return 6.0
-
-
-def choice(first, second, shifts, doubt):
-    values = np.array(shifts, float), np.array(doubt, float)
-    return ShiftChoice(first, second, *values, 20.0)
-
-
-def test_resolve_lets_several_pairs_decide_or_asks_the_stage_and_says_so():
-    nominal = np.array([[0.0, 0.0], [0.0, 50.0], [50.0, 0.0], [50.0, 50.0]])
-    weighed = [
-        choice(0, 1, [(0, 50)], [0]),
-        choice(0, 2, [(50, 0)], [0]),
-        # neither pair is certain of frame 3, both together are
-        choice(1, 3, [(50, 10), (50, 0)], [0, 4.0]),
-        choice(2, 3, [(0, 50), (0, 60)], [0, 4.9]),
-        choice(0, 3, [(50, 50), (50, 60)], [0, 4.9]),
-    ]
-    layout, ambiguous = compute_periodic_layout(4, weighed, nominal, improbable)
-    assert not ambiguous
-    assert np.allclose(layout.positions[3] - layout.positions[0], (50, 50), atol=0.1)
-    nominal = np.array([[0.0, 0.0], [0.0, 50.0]])
-    weighed = [choice(0, 1, [(0, 60), (0, 49)], [0, 1.0])]
-    layout, ambiguous = compute_periodic_layout(2, weighed, nominal, improbable)
-    assert ambiguous == {(0, 1)}
-    assert np.allclose(layout.positions[1] - layout.positions[0], (0, 49))

@@ -1,7 +1,6 @@
 """A whole scan: placed to the noise limit, or honest about what is not."""
 
 from dataclasses import replace
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -10,10 +9,7 @@ from napari_semsr.core import OptionError, RegistrationError, ShapeError, run
 from napari_semsr.core.acquisition import UnusedFrame
 from napari_semsr.io.frames import open_frames
 from napari_semsr.stitching import StitchOptions, solve_mosaic
-from napari_semsr.stitching.flat_field import (
-    create_uniform_flat_field,
-    estimate_initial_flat,
-)
+from napari_semsr.stitching.flat_field import estimate_initial_flat
 from napari_semsr.stitching.frames import CorrectedFrames
 from napari_semsr.stitching.layout import Layout, Overlap
 from napari_semsr.stitching.pairwise import Candidates
@@ -28,10 +24,7 @@ def test_frames_lie_right_to_the_stated_error(square_scan, square_solution):
     found, truth = square_solution, square_scan.truth
     _, rms = scans.errors(found.positions_px, truth)
     assert rms < 0.02
-    assert found.is_placed.all()
     assert found.pairs_used == len(found.pairs) == 20
-    assert found.pairs_rejected == 0
-    assert found.residual_px < 0.05
     assert not found.warnings
     assert np.allclose(found.positions_px.min(axis=0), 0)
     stated = np.sqrt((found.sigma_px**2).sum(axis=1).mean())
@@ -40,25 +33,6 @@ def test_frames_lie_right_to_the_stated_error(square_scan, square_solution):
     for pair in found.pairs:
         true = truth[pair.second] - truth[pair.first]
         assert np.abs(true - pair.shift_px).max() < 6 * pair.sigma_px + 0.02
-        assert 0 < pair.quality <= 1
-
-
-@pytest.mark.parametrize("known", ["grid", "grid-overlap"])
-def test_solve_finds_neighbours_itself(scene, known):
-    flat = scans.round_flat(128)
-    how = {"flat": flat, "overlap": 0.36, "order": "serpentine", "seed": 6}
-    scan = scans.cut_scan(scene, known=known, **how)
-    solution = run(solve_mosaic(scan.acquisition))
-    assert solution.is_placed.all()
-    assert scans.errors(solution.positions_px, scan.truth)[1] < 0.06
-
-
-@pytest.mark.broad
-def test_solve_follows_an_off_centre_field(scene):
-    flat = scans.round_flat(128, centre=(0.05, -0.04), radius=0.45)
-    scan = scans.cut_scan(scene, flat=flat, overlap=0.38, seed=7)
-    solution = run(solve_mosaic(scan.acquisition))
-    assert scans.errors(solution.positions_px, scan.truth)[1] < 0.1
 
 
 def test_solve_names_bad_frames_and_places_the_others(square_scan):
@@ -78,13 +52,7 @@ def test_solve_names_bad_frames_and_places_the_others(square_scan):
     assert "foreign" in faults["f006"]
     assert np.isnan(solution.positions_px[[4, 6]]).all()
     assert scans.errors(solution.positions_px, square_scan.truth)[1] < 0.03
-    assert any(
-        "too little texture" in said and "f004" in said for said in solution.warnings
-    )
     assert any("be placed: f006" in said for said in solution.warnings)
-    assert not any(
-        "may have been placed by chance" in warning for warning in solution.warnings
-    )
 
 
 def test_a_frame_stated_far_away_is_placed_by_the_images(square_scan):
@@ -117,19 +85,6 @@ def test_solve_reads_the_stage_and_joins_two_frames(scene):
     assert scans.errors(solution.positions_px, two.truth)[1] < 0.05
 
 
-@pytest.mark.broad
-def test_solve_is_the_same_twice_and_survives_nan(square_scan, square_solution):
-    again = run(solve_mosaic(square_scan.acquisition))
-    assert np.array_equal(again.positions_px, square_solution.positions_px)
-    data = square_scan.acquisition.frames.astype(np.float32)
-    data[2, 20:30, 40:60] = np.nan
-    data[5, 100, :] = np.inf
-    acquisition = square_scan.acquisition.replace(frames=data)
-    solution = run(solve_mosaic(acquisition))
-    assert solution.is_placed.all()
-    assert scans.errors(solution.positions_px, square_scan.truth)[1] < 0.03
-
-
 def test_solve_takes_a_flat_field(square_scan):
     options = StitchOptions(flat_field="flat.tif")
     with refused(OptionError, "flat-field-missing"):
@@ -144,25 +99,18 @@ def test_solve_takes_a_flat_field(square_scan):
 
 def test_scans_without_overlap_or_anything_in_common_are_refused(square_scan, rng):
     scan = square_scan.acquisition
-    frame = scan.frames[:1]
-    one = scan.replace(frames=frame, names=("f",), nominal_px=None, grid=None)
+    one = scan.replace(frames=scan.frames[:1], names=("f",), nominal_px=None, grid=None)
     with refused(RegistrationError, "too-few-frames", match="got 1"):
         run(solve_mosaic(one))
-    with refused(RegistrationError, "no-overlap"):
-        run(solve_mosaic(scan.replace(nominal_px=scan.nominal_px * 2)))
-    # of which rounding leaves the same in every frame
-    blank = np.full(scan.shape, 7, np.uint8)
-    with refused(RegistrationError, "no-overlap"):
-        run(solve_mosaic(scan.replace(frames=blank)))
-    noise = rng.integers(0, 4000, (4, 96, 96)).astype(np.uint16)
-    scan = scans.cut_scan(scans.texture((300, 300)), grid=(2, 2), side=96)
-    acquisition = scan.acquisition.replace(frames=noise)
-    with refused(RegistrationError, "no-overlap"):
-        run(solve_mosaic(acquisition))
-    with refused(RegistrationError, "no-overlap"):
-        run(solve_mosaic(acquisition.replace(nominal_px=None, grid=None)))
-    with refused(RegistrationError, "no-overlap"):
-        run(solve_mosaic(acquisition.replace(nominal_px=None)))
+    noise = rng.integers(0, 4000, (9, 96, 96)).astype(np.uint16)
+    for other in (
+        scan.replace(nominal_px=scan.nominal_px * 2),
+        # of which rounding leaves the same in every frame
+        scan.replace(frames=np.full(scan.shape, 7, np.uint8)),
+        scan.replace(frames=noise, nominal_px=None),
+    ):
+        with refused(RegistrationError, "no-overlap"):
+            run(solve_mosaic(other))
 
 
 @pytest.mark.broad
@@ -189,11 +137,6 @@ def test_loose_places_are_told_and_a_scan_without_any_joint_is_refused(square_sc
     truth = square_scan.truth
     state = placed(square_scan, layout=Layout(truth, (), ()))
     with refused(RegistrationError, "nothing-placed", match=" 9 "):
-        finish_solution(state)
-    flat = create_uniform_flat_field((128, 128), 0.0, "none")
-    state = placed(square_scan, layout=Layout(truth, (), ()))
-    state = replace(state, frames=state.frames.copy_with_changes(flat=flat))
-    with refused(RegistrationError, "nothing-placed"):
         finish_solution(state)
     steps = [(i, i + 1, tuple(truth[i + 1] - truth[i])) for i in range(8)]
     joints = tuple(Overlap(i, j, shift, 9.0) for i, j, shift in steps)
@@ -236,91 +179,31 @@ def test_frames_whose_one_joint_misses_itself_or_was_not_measured_are_told(
 ):
     chain = [(i, i + 1) for i in range(8)]
     solution = hung(square_scan, chain, own)
-    told = solution.warnings[0]
-    assert told.endswith(": f006, f007, f008.")
+    assert solution.warnings[0].endswith(": f006, f007, f008.")
     assert solution.is_placed[:6].all()
     assert solution.is_placed[6:].any() == (own is None)
-    if own is None:
-        assert told.startswith("3 of 9 frames are connected only by overlaps too small")
-    else:
-        assert told.startswith("3 of 9 frames left out")
     # placed among all of its neighbours, one of them holds them as well
     rescued = hung(square_scan, chain, 15.0, rescued_frames={6})
     assert rescued.is_placed.all()
-    with refused(RegistrationError, "nothing-placed", match=" 9 "):
-        hung(square_scan, [(5, 6)], 15.0, rescued_frames={7})
-
-
-@pytest.mark.parametrize("moved", [0.0, 15.0])
-def test_frames_stay_where_they_fit_though_a_joint_was_wrong_at_first(
-    square_scan, moved
-):
-    truth = square_scan.truth
-    joints = tuple(
-        # shading pulls a joint by as much
-        Overlap(i, j, tuple(truth[j] - truth[i] + (4.0 * (j == 6), 0.0)), 9.0)
-        for i, j in pairwise([0, 1, 2, 5, 4, 3, 6, 7, 8])
-    )
-    state = placed(square_scan, layout=Layout(truth, joints, ()), threshold=9.0)
-    state.positions[6:] += (0.0, moved)
-    assert finish_solution(state).is_placed[6:].all() == (moved == 0)
-
-
-def test_a_joint_that_misses_its_own_shift_is_not_used(square_scan):
-    every = [(i, j) for j in range(9) for i in range(j)]
-    solution = hung(square_scan, every, 15.0)
-    assert solution.is_placed.all()
-    assert solution.residual_px == 0
-    (unused,) = [pair for pair in solution.pairs if not pair.used]
-    assert (unused.first, unused.second) == (5, 6)
-    assert unused.reason == "disagrees with the other overlaps"
-    assert unused.residual_px == solution.rejected_worst_px == 15
 
 
 def test_each_overlap_is_reported_with_its_shift_and_doubt(square_scan):
     truth = square_scan.truth
     every = [(i, j) for j in range(9) for i in range(j)]
     solution = hung(square_scan, every, 2.5, ambiguous={(0, 1), (5, 6)})
-    pairs = {(pair.first, pair.second): pair for pair in solution.pairs}
-    assert [*pairs] == every
-    for (i, j), pair in pairs.items():
+    assert [(pair.first, pair.second) for pair in solution.pairs] == every
+    for pair, (i, j) in zip(solution.pairs, every, strict=True):
         off = (0, 2.5) if (i, j) == (5, 6) else (0, 0)
         assert pair.used
-        assert pair.reason == ""
         assert pair.ambiguous == ((i, j) in {(0, 1), (5, 6)})
         assert pair.shift_px == pytest.approx(truth[j] - truth[i] + off)
         assert pair.residual_px == off[1]
-        assert (pair.quality, pair.score) == (0.2, 9.0)
         assert pair.sigma_px == pytest.approx(np.sqrt(NOISE_RATIO / 1e4))
     # of 36 equally sure overlaps one misses by 2.5 px
     assert solution.residual_px == pytest.approx(2.5 / 6)
-    assert (solution.residual_median_px, solution.residual_worst_px) == (0, 2.5)
-    struck = hung(square_scan, every, 0.0, struck_pairs=frozenset({(2, 7)}))
-    assert [(p.first, p.second, p.reason) for p in struck.pairs if not p.used] == [
-        (2, 7, "struck by hand")
-    ]
-    low = hung(square_scan, every[:-1], 0.0, threshold=9.0)
-    assert low.pairs_used == 35
-
-
-@pytest.mark.parametrize(
-    ("changes", "says"),
-    [
-        ({"nominal_px": np.zeros((9, 2))}, "check the positions and their unit"),
-        (
-            {"nominal_nm": np.zeros((9, 2)), "pixel_size_nm": 5},
-            "check the positions, their unit and the pixel size",
-        ),
-        ({"grid": (3, 3)}, "check the grid and order"),
-        ({"grid": (3, 3), "overlap": 0.3}, "check the grid, overlap and order"),
-        ({}, "pass positions or a grid"),
-    ],
-    ids=["px", "nm", "grid", "overlap", "nothing"],
-)
-def test_advice_is_on_what_was_given(square_scan, changes, says):
-    bare = square_scan.acquisition.replace(nominal_px=None, grid=None)
-    state = placed(replace(square_scan, acquisition=bare.replace(**changes)))
-    assert state.advice == says
+    far = hung(square_scan, every, 15.0)
+    assert [(p.first, p.second) for p in far.pairs if not p.used] == [(5, 6)]
+    assert far.rejected_worst_px == 15
 
 
 def test_too_few_frames_of_a_grid_ask_for_another_one(square_scan):
@@ -332,16 +215,3 @@ def test_too_few_frames_of_a_grid_ask_for_another_one(square_scan):
     said = " ".join(finish_solution(state).warnings)
     assert "check the grid and order, or pass positions." in said
     assert "set grid" not in said
-
-
-@pytest.mark.broad
-def test_many_frames_without_a_place_cast_doubt_on_the_others(square_scan):
-    data = np.array(square_scan.acquisition.frames)
-    for seed, index in enumerate((0, 2, 6)):
-        other = scans.texture(data.shape[1:], 90 + seed)
-        data[index] = 2000 + other * square_scan.flat * scans.FULL
-    foreign = square_scan.acquisition.replace(frames=data)
-    solution = run(solve_mosaic(foreign))
-    assert len(solution.left_out) == 3
-    by_chance = "may have been placed by chance"
-    assert any(by_chance in warning for warning in solution.warnings)

@@ -10,9 +10,9 @@ import yaml
 import napari_semsr as semsr
 from napari_semsr.core.errors import OptionError, WriteError
 from napari_semsr.training.batches import CachedBatches, SceneCache, TrainingData
-from napari_semsr.training.patches import Patches, ScenePairDataset
+from napari_semsr.training.patches import ScenePairDataset
 from napari_semsr.training.recipe import Recipe
-from napari_semsr.training.scenes import SceneBatch, SurveyBatch
+from napari_semsr.training.scenes import SurveyBatch
 from tests.refusals import refused
 
 COUNT = 20
@@ -27,25 +27,20 @@ def recipe(folder: Path, kind: str = "supervised", **data: object) -> Recipe:
     return Recipe.parse(asked | {"data": scenes})
 
 
-def silent(_done: int, _count: int) -> None:
-    """Hear nothing."""
+def opened(asked: Recipe, scale: int = 1) -> SceneCache:
+    """Make or find the bank of a recipe."""
+    return SceneCache.open(asked, scale, lambda _done, _count: None)
 
 
 def test_bank_holds_the_scenes_that_a_run_without_it_would_see(tmp_path: Path) -> None:
     asked = recipe(tmp_path)
-    bank = SceneCache.open(asked, 2, silent)
-    assert bank.low.shape == (COUNT, 64, 64)
-    assert bank.high.shape == (COUNT, 128, 128)
-    assert bank.log_gain is None
+    bank = opened(asked, 2)
     low, high = ScenePairDataset(asked, 2).pair(7)
     np.testing.assert_allclose(bank.low[7], low, atol=2e-3)
     np.testing.assert_allclose(bank.high[7], high, atol=2e-3)
 
 
-@pytest.mark.parametrize(
-    "folder", ["link", pytest.param("../banks", marks=pytest.mark.broad)]
-)
-def test_bank_of_a_recipe_lies_in_the_folder_of_the_run(folder, tmp_path):
+def test_bank_of_a_recipe_lies_in_the_folder_of_the_run(tmp_path):
     data = {"phantoms": 1.0, "scene_px": 32, "patch_px": 32, "bank": 2}
     asked = {"name": "n", "batch": 2, "steps": 1, "data": data, "workers": 0}
     asked |= {"warmup_steps": 0, "decay_steps": 0, "architecture_options": TINY}
@@ -53,39 +48,15 @@ def test_bank_of_a_recipe_lies_in_the_folder_of_the_run(folder, tmp_path):
     (tmp_path / "away").mkdir()
     (tmp_path / "run" / "link").symlink_to(tmp_path / "away")
     path = tmp_path / "run" / "recipe.yaml"
-    outside = asked | {"data": data | {"bank_folder": folder}}
-    path.write_text(yaml.safe_dump(outside))
-    with refused(OptionError, "outside-folder"):
-        semsr.train(path, tmp_path / "run")
+    for folder in ("link", "../banks"):
+        outside = asked | {"data": data | {"bank_folder": folder}}
+        path.write_text(yaml.safe_dump(outside))
+        with refused(OptionError, "outside-folder"):
+            semsr.train(path, tmp_path / "run")
     assert not any((tmp_path / "away").iterdir())
-    where = {"bank_folder": tmp_path / "shared"}
-    semsr.train(path, tmp_path / "run", overwrite=True, **where)
-    assert len(list((tmp_path / "shared").glob("*/bank.json"))) == 1
-    semsr.train(path, tmp_path / "run", resume=True)  # which keeps no folder of others
     path.write_text(yaml.safe_dump(asked))
     semsr.train(path, tmp_path / "other")
     assert len(list((tmp_path / "other").glob("banks/*/bank.json"))) == 1
-
-
-def test_bank_is_made_once_for_all_runs_that_want_its_scenes(tmp_path: Path) -> None:
-    heard: list[int] = []
-
-    def hear(done: int, count: int) -> None:
-        heard.append(done)
-        assert count == COUNT
-
-    SceneCache.open(recipe(tmp_path), 1, hear)
-    assert heard[-1] == COUNT
-    heard.clear()
-    SceneCache.open(recipe(tmp_path, patch_px=16), 1, hear)
-    assert not heard
-    SceneCache.open(recipe(tmp_path, soft=0.0), 1, hear)
-    assert heard
-    of_one = tmp_path / "gold"  # recipes of one instrument share its scenes
-    gold = {"sources": {"gold": 1.0}, "bank": 2}
-    SceneCache.open(recipe(of_one, **gold), 2, silent)
-    SceneCache.open(recipe(of_one, **gold, soft=0.0, phantoms=0.5), 2, silent)
-    assert len(list(of_one.iterdir())) == 1
 
 
 def test_making_that_is_stopped_or_cannot_begin_leaves_nothing_behind(tmp_path):
@@ -98,15 +69,14 @@ def test_making_that_is_stopped_or_cannot_begin_leaves_nothing_behind(tmp_path):
     blocked = tmp_path / "file"
     blocked.touch()
     with refused(WriteError, "not-writable", match=r"data\.bank"):
-        SceneCache.open(recipe(blocked), 1, silent)
+        opened(recipe(blocked))
 
 
 def test_batches_of_a_step_are_the_same_whenever_it_is_reached(tmp_path: Path) -> None:
     asked = recipe(tmp_path)
-    bank = SceneCache.open(asked, 1, silent)
-    whole = list(CachedBatches(bank, asked, 0))
-    rest = list(CachedBatches(bank, asked, 4))
-    assert len(whole) == len(CachedBatches(bank, asked, 4)) == asked.steps
+    whole = list(CachedBatches(opened(asked), asked, 0))
+    rest = CachedBatches(opened(asked), asked, 4)
+    assert len(whole) == len(rest) == asked.steps
     for a, b in zip(whole[4:], rest, strict=True):
         assert torch.equal(a.low, b.low)
         assert torch.equal(a.high, b.high)
@@ -117,30 +87,19 @@ def test_patches_lie_at_one_place_in_both(tmp_path: Path) -> None:
     clean = {"blur": 1, "fog": 0, "hybrid": 0, "sigma_px": (0.01, 0.01), "noisy": 0}
     given = {**recipe(tmp_path).model_dump(), "degradations": clean | {"near_paper": 0}}
     asked = Recipe.parse(given)
-    batch = CachedBatches(SceneCache.open(asked, 1, silent), asked, 0).sample_batch(0)
-    assert isinstance(batch, Patches)
+    batch = CachedBatches(opened(asked), asked, 0).sample_batch(0)
     assert batch.low.shape == (2, 2, 1, 32, 32)
     torch.testing.assert_close(batch.low, batch.high, atol=0.02, rtol=0)
 
 
 def test_unpaired_patches_are_of_another_scene(tmp_path: Path) -> None:
     asked = recipe(tmp_path, "cycle-gan", patch_px=64, patches_per_scene=1)
-    bank = SceneCache.open(asked, 1, silent)
+    bank = opened(asked)
     batch = CachedBatches(bank, asked, 0).sample_batch(0)
-    assert isinstance(batch, Patches)
     for low, high in zip(batch.low[:, 0, 0], batch.high[:, 0, 0], strict=True):
         near = [np.abs(low.numpy() - own).max() for own in bank.low]
         truth = bank.high[int(np.argmin(near))].astype(np.float32)
         assert abs(np.corrcoef(truth.ravel(), high.numpy().ravel())[0, 1]) < 0.9
-
-
-def test_haze_comes_with_scenes(tmp_path: Path) -> None:
-    asked = recipe(tmp_path, "restorer")
-    batch = next(iter(TrainingData(asked, scale=1).train_dataloader()))
-    assert isinstance(batch, SceneBatch)
-    assert batch.log_gain.shape == (2, 1, 4, 4)
-    assert batch.airlight.shape == (2, 1)
-    assert batch.corners.shape == (2, 2, 2)
 
 
 def test_a_survey_learns_from_statistics_made_ahead(tmp_path: Path) -> None:

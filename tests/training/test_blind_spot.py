@@ -45,33 +45,22 @@ def test_network_sees_nothing_of_a_hidden_pixel_and_its_line(reach) -> None:
     other = torch.where(gone, torch.randn(images.shape), images)
     again = mask_pixels(other, 6, reach, _seed(0))
     torch.testing.assert_close(again.image, hidden.image)
-    torch.testing.assert_close(again.mean, hidden.mean)
     torch.testing.assert_close(hidden.image[~gone], images[~gone])
     share = float(hidden.mask.float().mean())
     cell = (6 + 2 * reach[0]) * (6 + 2 * reach[1])
     assert share == pytest.approx(1 / cell, rel=0.25)
 
 
-def test_hidden_pixels_are_others_at_each_step() -> None:
-    images = torch.zeros(1, 1, SIDE, SIDE)
-    seen = sum(
-        mask_pixels(images, 4, (0, 0), _seed(n)).mask.float() for n in range(200)
-    )
-    assert float((seen > 0).float().mean()) > 0.99
-
-
 def test_reach_is_that_of_the_noise_and_not_of_the_sample() -> None:
-    noise = 0.3
-    rng = np.random.default_rng(2)
     scene = _scene(256)
-    white = rng.normal(size=scene.shape)
-    assert measure_correlation_range([scene + noise * white]) == (0, 0)
-    lines = scene + noise * _lagging(white)
+    white = np.random.default_rng(2).normal(size=scene.shape)
+    assert measure_correlation_range([scene + 0.3 * white]) == (0, 0)
+    lines = scene + 0.3 * _lagging(white)
     rows, columns = measure_correlation_range([lines])
     assert rows == 0
     assert 2 <= columns <= 6  # 0.6 to the fifth is below a tenth
     assert measure_correlation_range([lines.T]) == (columns, 0)
-    soft = scene + noise * ndimage.gaussian_filter(white, 1)  # may be texture
+    soft = scene + 0.3 * ndimage.gaussian_filter(white, 1)  # may be texture
     assert measure_correlation_range([soft]) == (0, 0)
     learner = _learner(_scene(), hidden=MaskingOptions(reach=(1, 4)))  # or it is said
     found = learner.validate_pairs()
@@ -90,24 +79,20 @@ def _learner(noisy: np.ndarray, **changes) -> BlindSpotLearner:
     return BlindSpotLearner(network, recipe, [ValidationPair("pairs", grey, grey)])
 
 
-@pytest.mark.parametrize("slow", [pytest.param(False, marks=pytest.mark.broad), True])
-def test_noise_is_taken_out_that_was_never_told_apart(slow: bool) -> None:
+def test_noise_is_taken_out_that_was_never_told_apart() -> None:
     clean = _scene()
-    noise = np.random.default_rng(3).normal(size=clean.shape)
-    noise = 0.7 * (_lagging(noise) if slow else noise)
+    noise = 0.7 * _lagging(np.random.default_rng(3).normal(size=clean.shape))
     learner = _learner(clean + noise)
-    assert (learner.reach[1] > 0) == slow
+    assert learner.reach[1] > 0
     image = torch.from_numpy(0.5 + (clean + noise) / 8).float()[None, None]
-    batch = Patches(image.expand(4, 1, 1, -1, -1), image.expand(4, 1, 1, -1, -1))
-    optimiser, losses = learner.create_adam(learner.network, 3.0), []
+    batch = Patches(image.expand(2, 1, 1, -1, -1), image.expand(2, 1, 1, -1, -1))
+    optimiser = learner.create_adam(learner.network, 3.0)
     before = learner.validate_pairs()["hidden_db"]
-    for _ in range(150):
+    for _ in range(100):
         loss = learner.training_step(batch, 0)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        losses.append(float(loss.detach()))
-    assert np.mean(losses[-20:]) < 0.7 * np.mean(losses[:5])
     learner.averaged = None
     assert learner.validate_pairs()["hidden_db"] > before
     with torch.inference_mode():

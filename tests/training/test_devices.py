@@ -1,16 +1,11 @@
 """Where a recipe is trained, and what a card need not be waited for."""
 
 import math
-from collections.abc import Callable
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from lightning_fabric.accelerators import MPSAccelerator as FabricMPSAccelerator
-from pytorch_lightning.accelerators import CPUAccelerator, MPSAccelerator
 from torch import Tensor, nn
 
 from napari_semsr.core import (
@@ -20,17 +15,12 @@ from napari_semsr.core import (
     capture_warnings,
     run,
 )
-from napari_semsr.models import Device, build_network, devices
-from napari_semsr.models.architectures import informed
+from napari_semsr.models import Device, devices
 from napari_semsr.training import fit as loop, validation
-from napari_semsr.training.adversarial import ImageBuffer
-from napari_semsr.training.batches import CachedBatches, SceneCache, TrainingData
-from napari_semsr.training.callbacks import Recorder
-from napari_semsr.training.fit import choose_training_device, should_use_bf16
-from napari_semsr.training.learner import Learner, RestorerLearner
+from napari_semsr.training.batches import CachedBatches, SceneCache
+from napari_semsr.training.fit import choose_training_device
+from napari_semsr.training.learner import Learner
 from napari_semsr.training.recipe import DataOptions, Recipe
-from napari_semsr.training.run_folder import RunFolder
-from napari_semsr.training.scenes import SceneBatch
 from napari_semsr.training.validation import ValidationPair
 from tests.refusals import refused
 from tests.stopping import stop_at
@@ -50,40 +40,12 @@ RECIPE = Recipe(
 )
 
 
-@pytest.fixture
-def found(monkeypatch) -> Callable[..., None]:
-    """Say what device there is."""
-
-    def say(device: torch.device, note: str | None = None) -> None:
-        choose = "napari_semsr.models.devices.find_device"
-        monkeypatch.setattr(choose, lambda _name: Device(device, note))
-        monkeypatch.setattr("napari_semsr.models.device_count", lambda _: 1)
-
-    return say
-
-
 # Which device.
-
-
-def test_auto_trains_on_cuda_or_on_the_cpu(found):
-    found(CUDA)
-    assert choose_training_device(RECIPE) == CUDA
-    found(MPS)  # of which nothing is compared with the CPU before it is used
-    assert choose_training_device(RECIPE) == CPU
-    assert choose_training_device(RECIPE, "mps") == MPS
-
-
-def test_a_card_that_fails_is_told_and_the_cpu_taken(found):
-    heard: list[str] = []
-    found(CPU, "Device cuda (Card X) cannot compute: it is old: the CPU is used.")
-    with capture_warnings(heard.append):
-        assert choose_training_device(RECIPE) == CPU
-    assert heard == ["Device cuda (Card X) cannot compute: it is old: the CPU is used."]
 
 
 def test_devices_that_cannot_train_are_refused(monkeypatch):
     several = RECIPE.replace(devices=2)
-    for name in ("cuda:1", "mps", "xpu"):
+    for name in ("cuda:1", "mps"):
         with refused(OptionError, "device-unsuitable", match=f" {name};"):
             choose_training_device(several, name)
     monkeypatch.setattr("napari_semsr.models.device_count", lambda kind: 4)
@@ -91,234 +53,70 @@ def test_devices_that_cannot_train_are_refused(monkeypatch):
     assert choose_training_device(several, "cpu") == CPU
     with refused(OptionError, "device-missing", match=r"\(4\), got 8"):
         choose_training_device(RECIPE.replace(devices=8), "cuda")
-
-
-def test_a_run_that_has_no_device_leaves_no_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with refused(OptionError, "device-missing"):
-        run(loop.train(RECIPE, tmp_path / "run", device="cuda"))
-    assert not (tmp_path / "run").exists()
-
-
-def test_bf16_is_taken_where_the_card_has_units_for_it(monkeypatch):
-    network, auto = (
-        build_network("two-scale", {"width": 16}),
-        RECIPE.replace(precision="auto"),
-    )
-    capability = {"cuda:0": (7, 5), "cuda:1": (8, 0)}
-    monkeypatch.setattr(
-        torch.cuda, "get_device_capability", lambda device: capability[str(device)]
-    )
-    old, new = torch.device("cuda:0"), torch.device("cuda:1")
-    assert not should_use_bf16(auto, network, old)  # it would be emulated
-    assert should_use_bf16(auto, network, new)
-    assert should_use_bf16(RECIPE.replace(precision="bf16"), network, old)
-    assert not should_use_bf16(RECIPE, network, new)
-    assert not should_use_bf16(auto, network, MPS)
-
-
-def test_lightning_takes_the_device_that_was_chosen(tmp_path, monkeypatch):
-    for known in (MPSAccelerator, FabricMPSAccelerator):  # a MacBook, as Lightning sees
-        monkeypatch.setattr(known, "is_available", lambda: True)
-    recorder = Recorder(RunFolder(tmp_path, RECIPE), {})
-    make = vars(loop)["_create_trainer"]
-    trainer = make(RECIPE, tmp_path, recorder, CPU, bf16=False)
-    assert isinstance(trainer.accelerator, CPUAccelerator)
-    assert trainer.strategy.root_device == CPU
-    assert not torch.backends.cudnn.benchmark
-    # no scaler of gradients: bf16 has the range of fp32, and fp16 is never taken
-    mixed = make(RECIPE, tmp_path, recorder, CPU, bf16=True)
-    assert mixed.precision == "bf16-mixed"
-    assert mixed.precision_plugin.scaler is None
-
-
-@pytest.mark.usefixtures("few_pairs")
-def test_settings_of_cudnn_are_put_back(tmp_path, monkeypatch):
-    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
-    run(loop.train(RECIPE.replace(steps=1), tmp_path / "run", device="cpu"))
-    assert torch.backends.cudnn.benchmark
+    choose = "napari_semsr.models.devices.find_device"
+    monkeypatch.setattr(choose, lambda _name: Device(CPU, "Device cuda is old."))
+    heard: list[str] = []
+    with capture_warnings(heard.append):
+        assert choose_training_device(RECIPE) == CPU
+    assert heard == ["Device cuda is old."]
 
 
 # States of one device go on on another.
 
 
-@pytest.fixture
-def few_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_state_of_a_card_is_resumed_on_the_cpu(tmp_path, monkeypatch):
     truth = np.random.default_rng(0).integers(0, 255, (32, 30)).astype(np.uint8)
     pairs = [ValidationPair("blur", truth // 2, truth)]
     monkeypatch.setattr(validation, "create_validation_pairs", lambda _recipe: pairs)
-
-
-def _weights(path: Path) -> dict[str, Tensor]:
-    kept = torch.load(path / "last.ckpt", weights_only=True, map_location="cpu")
-    found: dict[str, Tensor] = kept["state_dict"]
-    return found
-
-
-@pytest.mark.usefixtures("few_pairs")
-def test_a_state_of_a_card_is_resumed_on_the_cpu(tmp_path, monkeypatch):
-    run(loop.train(RECIPE, tmp_path / "whole", device="cpu"))
     with monkeypatch.context() as patch:  # tensors say that they are of a card
         patch.setattr(torch.serialization, "location_tag", lambda _: "cuda:0")
-        stop_at(loop.train(RECIPE, tmp_path / "cut", device="cpu"), "", 3)
+        stop_at(loop.train(RECIPE, tmp_path, device="cpu"), "", 3)
     with pytest.raises(RuntimeError, match="CUDA device"):
-        torch.load(tmp_path / "cut" / "last.ckpt", weights_only=True)
-    result = run(loop.train(RECIPE, tmp_path / "cut", resume=True, device="cpu"))
+        torch.load(tmp_path / "last.ckpt", weights_only=True)
+    result = run(loop.train(RECIPE, tmp_path, resume=True, device="cpu"))
     assert result.steps == 6
-    whole, cut = _weights(tmp_path / "whole"), _weights(tmp_path / "cut")
-    assert all(torch.equal(whole[k], cut[k]) for k in whole)
-
-
-def test_time_spent_needs_no_double_precision():
-    timed = RECIPE.replace(minutes=1.0)
-    learner = Learner(nn.Conv2d(1, 1, 3), timed, [])
-    assert learner.spent.dtype == torch.float32
 
 
 # What a card is not waited for.
 
 
-class OnCard(Tensor):
-    """A tensor that says it lies on a card."""
+def test_losses_on_a_card_are_looked_at_now_and_then(monkeypatch):
+    class OnCard(Tensor):
+        device = CUDA
 
-    device = CUDA
-
-    @staticmethod
-    def of(value: float) -> Tensor:
-        return torch.tensor(value).as_subclass(OnCard)
-
-
-class Stepping(Learner):
-    """A learner at a step that the test says."""
-
-    global_step = 0
-
-
-def test_losses_on_a_card_are_looked_at_now_and_then():
-    learner = Stepping(nn.Conv2d(1, 1, 3), RECIPE, [])
-    for step in range(1, 20):
-        learner.global_step = step
-        learner.check_finite("loss is", OnCard.of(1.0))
-    learner.global_step = 20
-    learner.check_finite("loss is", OnCard.of(math.nan))
-    for step in range(21, 32):
-        learner.global_step = step
-        learner.check_finite("loss is", OnCard.of(1.0))
-    learner.global_step = 32
+    monkeypatch.setattr(Learner, "global_step", 0)
+    learner = Learner(nn.Conv2d(1, 1, 3), RECIPE, [])
+    for step in range(1, 33):
+        monkeypatch.setattr(Learner, "global_step", step)
+        loss = torch.tensor(math.nan if step == 20 else 1.0).as_subclass(OnCard)
+        if step < 32:
+            learner.check_finite("loss is", loss)
     with refused(SemsrError, "training-diverged", match="step 32"):
-        learner.check_finite("loss is", OnCard.of(1.0))
-    with refused(SemsrError, "training-diverged", match="step 32"):
-        learner.check_finite("loss is", torch.tensor(math.nan))
-
-
-def test_losses_on_a_card_are_read_a_few_times_a_second(tmp_path, monkeypatch):
-    clock = SimpleNamespace(now=100.0)
-    monkeypatch.setattr(
-        "napari_semsr.training.callbacks.time.monotonic", lambda: clock.now
-    )
-    recorder = Recorder(RunFolder(tmp_path, RECIPE), {})
-    read = vars(Recorder)["_read_loss"]
-    assert read(recorder, OnCard.of(1.0), now=False) == 1.0
-    assert read(recorder, OnCard.of(2.0), now=False) == 1.0
-    assert read(recorder, OnCard.of(3.0), now=True) == 3.0
-    clock.now += 1
-    assert read(recorder, OnCard.of(4.0), now=False) == 4.0
-    assert read(recorder, torch.tensor(5.0), now=False) == 5.0
-
-
-def test_a_history_asks_a_card_once_how_many_images_it_holds(monkeypatch):
-    asked: list[int] = []
-    number = Tensor.__int__
-
-    def counted(self: Tensor) -> int:
-        asked.append(1)
-        return number(self)
-
-    monkeypatch.setattr(Tensor, "__int__", counted)
-    history = ImageBuffer(3, (1, 2, 2), 0)
-    for step in range(4):
-        history.swap_images(torch.full((1, 1, 2, 2), float(step)), step)
-    assert len(asked) == 1
-    assert history.count.item() == 3
-    again = ImageBuffer(3, (1, 2, 2), 0)
-    again.swap_images(torch.zeros(1, 1, 2, 2), 0)
-    again.load_state_dict(history.state_dict())
-    shown = again.swap_images(torch.full((1, 1, 2, 2), 9.0), 5)
-    expected = history.swap_images(torch.full((1, 1, 2, 2), 9.0), 5)
-    assert torch.equal(shown, expected)
-    assert torch.equal(again.images, history.images)
-
-
-def test_corners_of_patches_stay_where_they_are_read(monkeypatch):
-    moved: list[Any] = []
-
-    def move(_self: Any, batch: Any, device: torch.device, _number: int) -> Any:
-        moved.append(device)
-        return type(batch)(*(part.to(device) for part in batch))
-
-    monkeypatch.setattr(Learner, "transfer_batch_to_device", move)
-    scenes = SceneBatch(*(torch.zeros(2, 2) for _ in SceneBatch._fields))
-    there = torch.device("meta")
-    made = RestorerLearner.transfer_batch_to_device(
-        RestorerLearner.__new__(RestorerLearner), scenes, there, 0
-    )
-    assert moved == [there]
-    assert made.low.is_meta
-    assert not made.corners.is_meta
+        learner.check_finite("loss is", loss)
 
 
 def test_scenes_lie_on_the_card_that_learns_where_they_fit(monkeypatch):
-    placed: list[torch.device] = []
-    to = Tensor.to
+    to, card = Tensor.to, torch.device("cuda:1")
 
     def moved(self: Tensor, *given: Any, **more: Any) -> Tensor:
-        if given and given[0] == torch.device("cuda:1"):
-            placed.append(given[0])
-            return self
-        return to(self, *given, **more)
+        return self if given and given[0] == card else to(self, *given, **more)
 
     monkeypatch.setattr(Tensor, "to", moved)
     monkeypatch.setattr(Tensor, "pin_memory", lambda self: self)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     images = np.zeros((4, 64, 64), np.float16)
     cache = SceneCache(images, images, None, None, None, None, None)
-    size, card = 2 * images.nbytes, torch.device("cuda:1")
-    batches = "napari_semsr.training.batches.get_free_memory"
+    size, batches = 2 * images.nbytes, "napari_semsr.training.batches.get_free_memory"
     monkeypatch.setattr(batches, lambda _: 4 * size)
     held = CachedBatches(cache, RECIPE, 0, 0, card)
     assert held.device == card
-    assert placed == [card, card]
     held.sample_batch(0)
     monkeypatch.setattr(batches, lambda _: 4 * size - 1)
     assert CachedBatches(cache, RECIPE, 0, 0, card).device == CPU
     assert CachedBatches(cache, RECIPE, 0, 0, CPU).device == CPU
-    assert CachedBatches(cache, RECIPE, 0).device == CPU
-
-
-@pytest.mark.parametrize("kind", ["cpu", "cuda", "mps"])
-def test_batches_are_pinned_for_cuda_alone(kind):
-    data = TrainingData(RECIPE, 1)
-    data.trainer = SimpleNamespace(  # type: ignore[assignment]
-        global_rank=0,
-        world_size=1,
-        strategy=SimpleNamespace(root_device=torch.device(kind)),
-    )
-    assert data.train_dataloader().pin_memory is (kind == "cuda")
 
 
 # What Apple's cards lack.
-
-
-def test_filters_are_made_where_there_is_double_precision(monkeypatch):
-    network = build_network("informed", {"widths": (8, 16, 16), "down": (1, 1, 1)})
-    condition, rings = network.survey.usual[None], torch.ones(1, 12)
-    expected = informed.compute_wiener_filters(condition, rings)
-    moved: list[int] = []
-    to_cpu = Tensor.cpu
-    monkeypatch.setattr(informed, "has_float64", lambda device: False)
-    monkeypatch.setattr(Tensor, "cpu", lambda self: moved.append(1) or to_cpu(self))
-    assert torch.equal(informed.compute_wiener_filters(condition, rings), expected)
-    assert len(moved) == 2
 
 
 def test_a_compiler_that_fails_is_told_in_a_sentence():

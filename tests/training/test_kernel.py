@@ -16,16 +16,6 @@ from napari_semsr.training.recipe import KernelOptions
 from tests.refusals import refused
 
 
-def test_noise_is_added_while_learning_and_only_then() -> None:
-    kernel = create_kernel(KernelOptions())
-    plain, noisy = Blur(kernel), Blur(kernel, noise=0.01)
-    image = torch.rand(1, 1, 64, 64)
-    torch.testing.assert_close(noisy.eval()(image), plain(image))
-    added = noisy.train()(image) - plain(image)
-    np.testing.assert_allclose(float(added.std()), 0.01, rtol=0.1)
-    np.testing.assert_allclose(float(added.mean()), 0.0, atol=1e-3)
-
-
 def test_learnt_kernel_is_a_kernel_and_begins_as_told() -> None:
     start = create_kernel(KernelOptions(sigma_px=1.2, size_px=9))
     learnt = TrainableBlur(start, 0.0, 32)

@@ -35,7 +35,6 @@ SINGLE: dict[str, Callable[..., Tensor]] = {
     "total_variation": total_variation,
     "generator": partial(generator_loss, "least-squares"),
 }
-EQUAL_IS_ZERO = ("cycle_ssim", "edge_loss")
 
 
 @pytest.fixture
@@ -53,14 +52,6 @@ def test_losses_are_scalars_and_have_right_gradients(name, images):
     assert function(*inputs).ndim == 0
     wanted = [x.clone().requires_grad_() for x in inputs]
     assert torch.autograd.gradcheck(function, wanted)
-
-
-@pytest.mark.parametrize("name", EQUAL_IS_ZERO)
-def test_equal_images_cost_nothing(name: str, images: tuple[Tensor, Tensor]) -> None:
-    function = PAIR[name]
-    assert function(images[0], images[0]) == pytest.approx(0, abs=1e-12)
-    assert function(*images) > 0
-    assert function(*images) == pytest.approx(float(function(*images[::-1])))
 
 
 def test_adversarial_losses_and_total_variation_by_hand():
@@ -87,12 +78,6 @@ def test_ssim_agrees_with_another_implementation(k2, rng):
     np.testing.assert_allclose(ours[0, 0], full[5:-5, 5:-5], atol=1e-12)
 
 
-def test_ssim_in_half_precision_is_as_good() -> None:
-    a, b = torch.rand(2, 1, 1, 32, 32).bfloat16()
-    assert ssim(a, b).dtype == torch.float32
-    assert torch.allclose(ssim(a, b), ssim(a.double(), b.double()).float(), atol=1e-4)
-
-
 @pytest.mark.parametrize(
     ("shape", "code"),
     [((1, 1, 10, 30), "image-too-small"), ((1, 1, 30, 31), "sizes-differ")],
@@ -108,40 +93,18 @@ def test_slope_reads_eight_per_pixel_and_nothing_reads_nothing(operator: Any) ->
     steep = compute_edge_magnitude(slope, operator)
     assert torch.allclose(steep[..., 1:-1], torch.tensor(24.0))
     assert compute_edge_magnitude(torch.full((1, 1, 5, 5), 0.4), operator).max() < 2e-6
-    for turned in (slope.mT, -slope, slope.flip(-1)):
-        again = compute_edge_magnitude(turned, operator)
-        again = again.mT if turned.shape[-1] == 7 else again
-        assert torch.allclose(again[..., 1:-1], steep[..., 1:-1], rtol=1e-5)
+    turned = compute_edge_magnitude(slope.mT, operator).mT
+    assert torch.allclose(turned[..., 1:-1], steep[..., 1:-1], rtol=1e-5)
 
 
 @pytest.mark.parametrize("operator", ["sobel", "prewitt"])
 def test_edges_are_those_of_scikit_image(operator):
     image = np.random.default_rng(0).random((12, 14))
     slopes = (getattr(filters, f"{operator}_{way}")(image) for way in "hv")
-    expected = 4 * np.hypot(*slopes)
-    ours = compute_edge_magnitude(torch.from_numpy(image)[None, None], operator)[
-        0, 0
-    ].numpy()
-    np.testing.assert_allclose(ours[1:-1, 1:-1], expected[1:-1, 1:-1], rtol=1e-5)
-
-
-def test_kirsch_by_hand():
-    # a single bright pixel: of eight masks the one that weighs it most counts
-    image = torch.zeros(1, 1, 5, 5)
-    image[0, 0, 2, 2] = 3
-    expected = torch.full((3, 3), 5.0)
-    expected[1, 1] = 0
-    assert torch.allclose(
-        compute_edge_magnitude(image, "kirsch")[0, 0, 1:4, 1:4], expected
+    found = compute_edge_magnitude(torch.from_numpy(image)[None, None], operator)[0, 0]
+    np.testing.assert_allclose(
+        found[1:-1, 1:-1], 4 * np.hypot(*slopes)[1:-1, 1:-1], rtol=1e-5
     )
-
-
-def test_flat_images_have_finite_gradients() -> None:
-    flat = torch.full((1, 1, 12, 12), 0.5, requires_grad=True)
-    other = torch.rand(1, 1, 12, 12)
-    for loss in (edge_loss, cycle_ssim_loss):
-        (gradient,) = torch.autograd.grad(loss(flat, other), flat)
-        assert gradient.isfinite().all()
 
 
 @pytest.mark.parametrize(

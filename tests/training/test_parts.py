@@ -1,60 +1,23 @@
 """Parts of a training: history, losses of scores, kernels, schedules, figures."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from pytorch_lightning.loggers.logger import DummyLogger
 from scipy import ndimage
 
 from napari_semsr.core.errors import ReadError
-from napari_semsr.training.adversarial import (
-    ImageBuffer,
-    discriminator_loss,
-    generator_loss,
-)
 from napari_semsr.training.callbacks import MetricsLogger
 from napari_semsr.training.cycle_gan import Blur, create_kernel
-from napari_semsr.training.learner import Learner, compute_learning_rate_factor
+from napari_semsr.training.learner import compute_learning_rate_factor
 from napari_semsr.training.recipe import KernelOptions, Recipe
 from napari_semsr.training.validation import (
     ValidationPair,
     Validator,
-    align_ground_truth,
-    bin_pairs,
     compute_frc_cutoff_per_px,
 )
 from tests.refusals import refused
-
-
-def test_history_shows_what_is_new_until_it_is_full_and_then_half_old() -> None:
-    history = ImageBuffer(3, (1, 2, 2), seed=0)
-    fresh = torch.arange(300.0)[:, None, None, None].expand(-1, 1, 2, 2)
-    images = (history.swap_images(fresh[i : i + 1], i) for i in range(300))
-    shown = [float(image[0, 0, 0, 0]) for image in images]
-    assert shown[:3] == [0, 1, 2]
-    old = sum(value != index for index, value in enumerate(shown))
-    assert 100 < old < 200
-    assert all(value <= index for index, value in enumerate(shown))
-
-
-def test_history_is_part_of_the_state() -> None:
-    one, two = ImageBuffer(2, (1, 1, 1), seed=4), ImageBuffer(2, (1, 1, 1), seed=4)
-    for i in range(5):
-        one.swap_images(torch.full((1, 1, 1, 1), float(i)), i)
-    two.load_state_dict(one.state_dict())
-    new = torch.full((1, 1, 1, 1), 9.0)
-    for i in range(5, 15):
-        assert torch.equal(one.swap_images(new, i), two.swap_images(new, i))
-
-
-@pytest.mark.parametrize("kind", ["least-squares", "cross-entropy", "relativistic"])
-def test_losses_fall_where_scores_get_better(kind):
-    low, high = torch.full((4, 1), 0.0), torch.full((4, 1), 1.0)
-    assert discriminator_loss(kind, high, low) < discriminator_loss(kind, low, high)
-    assert generator_loss(kind, high, low) < generator_loss(kind, low, high)
 
 
 def test_blur_equals_the_convolution(rng: np.random.Generator) -> None:
@@ -65,20 +28,18 @@ def test_blur_equals_the_convolution(rng: np.random.Generator) -> None:
     np.testing.assert_allclose(blurred, expected, rtol=1e-5)
 
 
-def test_kernel_is_read_and_brought_to_one(tmp_path: Path) -> None:
-    np.save(tmp_path / "psf.npy", np.ones((3, 5)))
-    kernel = create_kernel(KernelOptions(file=str(tmp_path / "psf.npy")))
-    np.testing.assert_allclose(kernel, 1 / 15, rtol=1e-6)
-    drawn = create_kernel(KernelOptions(sigma_px=2, size_px=9))
-    assert float(drawn.sum()) == pytest.approx(1)
-
-
-def test_what_is_no_kernel_is_refused(tmp_path: Path) -> None:
+def test_kernel_is_read_and_brought_to_one_or_refused(tmp_path: Path) -> None:
+    path = tmp_path / "psf.npy"
     with refused(ReadError, "file-missing", match=r"psf\.npy"):
-        create_kernel(KernelOptions(file=str(tmp_path / "psf.npy")))
-    np.save(tmp_path / "psf.npy", np.ones((4, 3)))
-    with refused(ReadError, "kernel-invalid"):
-        create_kernel(KernelOptions(file=str(tmp_path / "psf.npy")))
+        create_kernel(KernelOptions(file=str(path)))
+    for shape, code in (((3, 5), None), ((4, 3), "kernel-invalid")):
+        np.save(path, np.ones(shape))
+        if code is None:
+            kernel = create_kernel(KernelOptions(file=str(path)))
+            np.testing.assert_allclose(kernel, 1 / 15, rtol=1e-6)
+        else:
+            with refused(ReadError, code):
+                create_kernel(KernelOptions(file=str(path)))
 
 
 def test_rate_falls_on_a_line_or_at_milestones() -> None:
@@ -89,39 +50,15 @@ def test_rate_falls_on_a_line_or_at_milestones() -> None:
     assert [compute_learning_rate_factor(s, steps) for s in (2, 3, 6)] == [1, 0.5, 0.25]
 
 
-def test_mean_of_weights_follows_and_steps_are_seeded() -> None:
-    network = torch.nn.Conv2d(1, 1, 1)
-    learner = Learner(network, Recipe(name="a", ema=0.9), [])
-    first = learner.best_network.weight.clone()
-    with torch.no_grad():
-        network.weight += 1
-    learner.update_average(10**6)
-    moved = learner.best_network.weight - first
-    assert float(moved) == pytest.approx(0.1, rel=1e-4)
-
-
-def test_curve_keeps_its_columns_and_loggers_get_figures(tmp_path):
-    path = tmp_path / "curve.csv"
+def test_curve_keeps_its_columns(tmp_path):
     for row in ({"step": 1, "loss": 0.5}, {"step": 2, "ssim": 0.25}):
         MetricsLogger(tmp_path, []).log(row)
+    path = tmp_path / "curve.csv"
     assert path.read_text().split() == ["step,loss", "1,0.5", "2,"]
-    seen: list[tuple[dict[str, float], int | None]] = []
-
-    class Log(DummyLogger):
-        def log_metrics(self, metrics: Any, step: int | None = None) -> None:
-            seen.append((metrics, step))
-
-    path.unlink()
-    logger = MetricsLogger(tmp_path, [Log()])
-    logger.log({"step": 4, "loss": 0.5})
-    logger.close()
-    assert seen == [({"loss": 0.5}, 4)]
-    assert path.read_text().split() == ["step,loss", "4,0.5"]
 
 
-@pytest.mark.parametrize("torn", ["", "4", "6,0.", "step"])
+@pytest.mark.parametrize("torn", ["", "6,0.", "step"])
 def test_curve_has_each_step_once_after_a_kill(tmp_path: Path, torn: str) -> None:
-    """A run that was killed does steps again that it had written, perhaps in part."""
     path = tmp_path / "curve.csv"
     before = MetricsLogger(tmp_path, [])
     for step in (2, 4, 6):
@@ -131,9 +68,7 @@ def test_curve_has_each_step_once_after_a_kill(tmp_path: Path, torn: str) -> Non
     again = MetricsLogger(tmp_path, [])
     again.log({"step": 3, "loss": 0.25})
     again.log({"step": 1_000_001, "loss": 0.125})
-    again.log({"step": 1_000_002, "loss": 0.125})
-    rows = ["2,0.5", "3,0.25", "1000001,0.125", "1000002,0.125"]
-    assert path.read_text().split() == ["step,loss", *rows]
+    assert path.read_text().split() == ["step,loss", "2,0.5", "3,0.25", "1000001,0.125"]
     assert [item.name for item in tmp_path.iterdir()] == ["curve.csv"]
 
 
@@ -150,22 +85,6 @@ def test_judge_finds_no_gain_in_the_identity_and_all_in_the_truth(rng):
     assert compute_frc_cutoff_per_px(noise, truth) < found["frc_per_px"] <= 0.5
 
 
-def test_judge_leaves_the_border_out() -> None:
-    truth = np.add.outer(np.arange(64), np.arange(64)).astype(np.float32)
-    pair = ValidationPair("blur", truth, truth)
-
-    class Cut(torch.nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            mended: torch.Tensor = x.clone()
-            mended[..., :8, :] = 0
-            return mended
-
-    judges = (Validator([pair], margin=margin) for margin in (None, 0))
-    kept, whole = (judge.evaluate(Cut()) for judge in judges)
-    assert kept["psnr_db"] > 100
-    assert whole["psnr_db"] < 30
-
-
 def test_judge_allows_for_a_truth_that_lies_part_of_a_pixel_off(rng):
     fine = 90 * ndimage.gaussian_filter(rng.normal(size=(96, 96)), 2)
     pair = ValidationPair("pairs", fine, ndimage.shift(fine, (0.4, -0.3), order=5))
@@ -173,28 +92,3 @@ def test_judge_allows_for_a_truth_that_lies_part_of_a_pixel_off(rng):
     blind, fair = (judge.evaluate(torch.nn.Identity()) for judge in judges)
     assert fair["psnr_db"] > blind["psnr_db"] + 15
     assert fair["gain_db"] == pytest.approx(0, abs=1e-3)
-
-
-@pytest.mark.parametrize("shift", [(0.3, -0.4), (0.9, -0.2)])
-def test_truth_is_moved_no_further_than_allowed(rng, shift):
-    fine = ndimage.gaussian_filter(rng.normal(size=(96, 96)), 2.5).astype(np.float32)
-    allowed = np.clip(shift, -0.5, 0.5)
-    truth, left = (
-        torch.from_numpy(ndimage.shift(fine, by, order=5))[None, None]
-        for by in (shift, np.subtract(shift, allowed))
-    )
-    image = torch.from_numpy(fine)[None, None].requires_grad_()
-    moved = align_ground_truth(truth, image, 0.5)
-    assert not moved.requires_grad
-    inner = (..., slice(8, -8), slice(8, -8))
-    error = float((moved - left)[inner].std())
-    assert error < 0.02 * fine.std()
-    assert align_ground_truth(truth, image, 0.0) is truth
-
-
-def test_coarse_pairs_keep_the_truth() -> None:
-    grey = np.arange(35 * 33, dtype=np.uint8).reshape(35, 33)
-    (pair,) = bin_pairs([ValidationPair("blur", grey, grey)], 2)
-    assert pair.low.shape == (17, 16)
-    assert pair.high.shape == (34, 32)
-    assert pair.low[0, 0] == pytest.approx(grey[:2, :2].mean())

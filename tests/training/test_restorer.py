@@ -8,22 +8,18 @@ import tifffile
 import torch
 from torch.utils.data import default_collate
 
-from napari_semsr.core import FAULTS, OptionError, get_blur, get_noise, run
+from napari_semsr.core import FAULTS, OptionError, get_noise, run
 from napari_semsr.models import InformedRestorer, build_network, load_model, save_model
-from napari_semsr.simulation import SsumPairOptions, draw_phantom
+from napari_semsr.simulation import draw_phantom
 from napari_semsr.training import fit as loop
 from napari_semsr.training.callbacks import create_model_card
-from napari_semsr.training.learner import RestorerLearner, blur_error_image, fault_loss
+from napari_semsr.training.learner import RestorerLearner, fault_loss
 from napari_semsr.training.recipe import DataOptions, Recipe, ScanEntry
 from napari_semsr.training.scenes import SceneBatch, SceneDataset, SurveyBatch
 from tests.refusals import refused
 
 SMALL = {"widths": [8, 8, 8], "down": [1, 1, 1], "up": [1, 1], "survey_width": 8}
-
-
 DATA = DataOptions(phantoms=1.0, scene_px=128, patch_px=32, patches_per_scene=1)
-
-
 RUN = {"batch": 3, "steps": 2, "validate_every": 2, "precision": "fp32", "workers": 0}
 
 
@@ -54,21 +50,6 @@ def scans(tmp_path: Path) -> DataOptions:
     return DataOptions(phantoms=1.0, scene_px=128, patch_px=32, **placed)
 
 
-def test_every_part_learns_from_a_batch() -> None:
-    torch.manual_seed(0)
-    asked = recipe()
-    network = InformedRestorer(**SMALL)
-    for weight in network.parameters():  # heads that are zero let nothing pass
-        torch.nn.init.normal_(weight, std=0.05)
-    loss = RestorerLearner(network, asked, []).training_step(batch(asked), 0)
-    loss.backward()
-    for name, weight in network.named_parameters():
-        assert weight.grad is not None, name
-        assert weight.grad.isfinite().all(), name
-    reached = [bool(w.grad.any()) for w in network.survey.parameters()]
-    assert np.mean(reached) > 0.9
-
-
 @pytest.mark.parametrize("part", ["survey", "local", "sharpener"])
 def test_a_part_may_learn_alone(part: str) -> None:
     network = InformedRestorer(**SMALL, sharpener=[8, 8, 8])
@@ -92,16 +73,11 @@ def test_networks_that_cannot_learn_are_refused() -> None:
 
 
 def test_what_is_not_known_costs_nothing_and_too_wide_a_blur_more() -> None:
-    scenes = batch(recipe())
-    network = InformedRestorer(**SMALL)
-    found = network.analyse_field(scenes.low).condition
-    unknown = torch.full_like(scenes.faults, torch.nan)
-    assert fault_loss(found, unknown) == 0
-    assert fault_loss(torch.nan_to_num(scenes.faults), scenes.faults) == 0
-    assert fault_loss(found, scenes.faults) > 0
     faults = torch.zeros(1, len(FAULTS))
+    assert fault_loss(faults + 1, torch.full_like(faults, torch.nan)) == 0
+    assert fault_loss(faults, faults) == 0
     wide, narrow = (faults + sign * torch.eye(9)[5] for sign in (0.1, -0.1))
-    assert fault_loss(wide, faults) > 2 * fault_loss(narrow, faults)
+    assert fault_loss(wide, faults) > 2 * fault_loss(narrow, faults) > 0
 
 
 def test_scans_are_cut_where_both_show_the_place(scans: DataOptions) -> None:
@@ -125,9 +101,6 @@ def test_slow_scans_are_clear_scenes(scans: DataOptions) -> None:
     slow = tifffile.imread(Path(scans.scans_root) / "slow.tif")
     shown = slow[10:-10, 10:-10]  # beyond lies NaN
     assert np.corrcoef(scenes.slow[0].ravel(), shown.ravel())[0, 1] > 0.99
-    clear = scenes.sample_clear_image(np.random.default_rng(0))
-    assert np.isfinite(clear).all()
-    assert clear.std() > 0.5 * scenes.slow[0].std()
 
 
 def test_scans_are_among_what_a_card_says_was_learnt_from(scans: DataOptions) -> None:
@@ -142,88 +115,21 @@ def test_a_run_leaves_a_model_that_tells_faults_apart(tmp_path: Path) -> None:
     run(loop.train(recipe(), tmp_path / "run"))
     made = load_model(tmp_path / "run" / "told.safetensors")
     assert isinstance(made.module, InformedRestorer)
-    assert made.card.stride == 16
 
 
 TWO_SCALE = {"widths": [8, 8, 8], "down": [1], "dilations": [1, 2], "survey_width": 8}
 
 
-def superlens(**changes: object) -> Recipe:
-    """Draw scenes of a superlens, with all that its microscope may do to them."""
-    made = recipe(
-        architecture_options=TWO_SCALE,
-        data_weight=0.5,
-        data=DataOptions(
-            sources={"superlens": 1.0},
-            superlens=SsumPairOptions(changed=1.0, gaussian=0.5, focus_drift_nm=50),
-            scene_px=128,
-            patch_px=32,
-            patches_per_scene=2,
-        ),
-    )
-    return made.replace(**changes)
-
-
-def test_scenes_of_a_superlens_tell_what_its_microscope_did() -> None:
-    scenes = SceneDataset(superlens())
-    for place in range(3):
-        scene, pair = scenes[place], scenes.superlens.pair(place)
-        assert torch.equal(scene.low[0], torch.from_numpy(pair[0]))
-        assert torch.equal(scene.high[0], torch.from_numpy(pair[1]))
-        noise = float((scene.low - scene.noiseless).std())
-        assert get_noise(scene.faults.tolist()) == pytest.approx(noise, rel=0.5)
-        assert scene.spread.sum() == pytest.approx(1)
-        assert not scene.log_gain.any()
-        wide = get_blur(scene.faults.tolist())
-        assert 1 < wide < 30
-
-
-def test_the_microscope_sees_no_error_that_it_cannot_resolve() -> None:
-    y, x = torch.meshgrid(*2 * [torch.arange(49) - 24.0], indexing="ij")
-    spread = torch.exp(-(x**2 + y**2) / 2 / 3**2)[None]
-    spread = spread / spread.sum()
-    fine = torch.zeros(1, 1, 64, 64)
-    fine[..., ::2] = 1
-    fine[..., 1::2] = -1
-    seen = blur_error_image(fine, spread, 1)[..., 16:-16, 16:-16]
-    assert seen.abs().max() < 1e-3
-    disc = torch.zeros(1, 1, 64, 64)
-    disc[..., 28:36, 28:36] = 1
-    both = blur_error_image(torch.cat([disc, fine]), spread, 2)
-    assert both[0].max() > 0.5
-    assert both[0].argmax() // 64 in range(31, 33)
-    # a processor may take the kernels of one image and of two in another order
-    torch.testing.assert_close(both[1], blur_error_image(fine, spread, 1)[0])
-
-
-@pytest.mark.broad
-def test_the_data_term_pulls_towards_what_light_has_told() -> None:
-    asked = superlens()
-    scenes = batch(asked)
-    losses = []
-    for weight in (0.0, 0.5):
-        torch.manual_seed(0)
-        network = InformedRestorer(**TWO_SCALE)
-        learner = RestorerLearner(network, asked.replace(data_weight=weight), [])
-        torch.manual_seed(1)
-        losses.append(learner.training_step(scenes, 0))
-    assert losses[0] != losses[1]
-    losses[1].backward()
-    assert network.local.head.weight.grad.any()
-
-
-@pytest.mark.broad
 def test_a_local_part_goes_on_from_one_that_sees_and_finds_less(tmp_path):
     torch.manual_seed(3)
     options = {"width": 8, "fine_blocks": 1, "dilations": [1, 2]}
     plain = build_network("two-scale", options)
     torch.nn.init.normal_(plain.head.weight, std=0.1)
     asked = recipe(architecture="two-scale", architecture_options=options)
-    card = create_model_card(asked, plain, {})
-    save_model(tmp_path / "plain.safetensors", plain, card)
-    asked = superlens(local_from=str(tmp_path / "plain.safetensors"))
-    network = loop.build_initial_network(asked)
-    field = torch.rand(1, 1, 64, 64)
+    path = tmp_path / "plain.safetensors"
+    save_model(path, plain, create_model_card(asked, plain, {}))
+    asked = recipe(architecture_options=TWO_SCALE, local_from=str(path))
+    network, field = loop.build_initial_network(asked), torch.rand(1, 1, 64, 64)
     field[..., :16] = 0
     found = network.analyse_field(field)
     mender = network.build_restorer(found.condition[0], found.rings[0])
@@ -233,17 +139,3 @@ def test_a_local_part_goes_on_from_one_that_sees_and_finds_less(tmp_path):
         torch.nn.init.normal_(block.second.weight, std=0.1)
     told = network.build_restorer(found.condition[0], found.rings[0])
     assert not torch.allclose(told(field), plain(field), atol=1e-6)
-    planes = network.stack_planes(field, found.condition, found.rings)
-    whole = field + network.local.estimate_corrections(
-        planes, network.compute_conditions(found.condition)
-    ).sum(1)
-    assert torch.allclose(told(field), whole, atol=1e-5)
-
-
-@pytest.mark.broad
-def test_a_superlens_run_leaves_a_model_from_scenes_kept_on_disk(tmp_path):
-    asked = superlens()
-    asked = asked.replace(data=asked.data.replace(bank=4))
-    run(loop.train(asked, tmp_path / "run"))
-    made = load_model(tmp_path / "run" / "told.safetensors")
-    assert made.card.pixel_size_nm == (20, 20)

@@ -2,13 +2,11 @@
 
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import yaml
 from skimage import io
 
 from napari_semsr.core import CheckpointError, ReadError, SemsrError, WriteError, run
@@ -17,7 +15,7 @@ from napari_semsr.jobs.pairs import PAIRS
 from napari_semsr.pairing.options import PairOptions
 from napari_semsr.simulation.canvas import draw_phantom
 from napari_semsr.training import Recipe, fit as loop, learner as supervised
-from napari_semsr.training.run_folder import INPUTS, RunFolder, check_same_recipe
+from napari_semsr.training.run_folder import check_same_recipe
 from tests.refusals import refused
 
 RUN = {"batch": 2, "steps": 2, "warmup_steps": 0, "decay_steps": 0, "validate_every": 1}
@@ -61,23 +59,15 @@ def begun(made: Path, tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-NO_SUCH = {"kind": "paired-gan", "gan": {"discriminator": "no-such"}}
-
-
 @pytest.mark.parametrize(
-    ("change", "code"),
-    [
-        pytest.param(NO_SUCH, "architecture-unknown", marks=pytest.mark.broad),
-        ({"data": {"train": [{"file": "no.png"}]}}, "file-missing"),
-        ({"data": {"train": [{"file": "flat.png"}], "phantoms": 0}}, "image-blank"),
-    ],
+    ("name", "code"), [("no.png", "file-missing"), ("flat.png", "image-blank")]
 )
-def test_failed_start_leaves_the_earlier_run_as_it_was(change, code, begun, tmp_path):
+def test_failed_start_leaves_the_earlier_run_as_it_was(name, code, begun, tmp_path):
     io.imsave(tmp_path / "flat.png", np.zeros((64, 64), np.uint8), check_contrast=False)
     held = _held(begun)
-    data = {"root": str(tmp_path), "patch_px": 16, "scene_px": 32}
-    data |= change.get("data", {})
-    asked = Recipe.parse(RECIPE.model_dump() | change | {"data": data})
+    data = {"root": str(tmp_path), "patch_px": 16, "scene_px": 32, "phantoms": 0}
+    data["train"] = [{"file": name}]
+    asked = Recipe.parse(RECIPE.model_dump() | {"data": data})
     with refused(SemsrError, code):
         run(loop.train(asked, begun, overwrite=True))
     assert _held(begun) == held
@@ -113,74 +103,13 @@ def test_other_pairs_are_refused_and_the_same_elsewhere_are_not(begun, tmp_path)
 
 
 def test_other_recipe_is_refused_by_what_differs(begun: Path, tmp_path: Path) -> None:
-    store = tmp_path / "a.zarr"
-    with refused(
-        CheckpointError, "other-run", match="seed .* 0, .* 3; loss .* l1, .* m"
-    ):
+    store, differ = tmp_path / "a.zarr", "seed .* 0, .* 3; loss .* l1, .* m"
+    with refused(CheckpointError, "other-run", match=differ):
         run(loop.train(_from(store, loss="mse", seed=3), begun, resume=True))
     free = _from(store, batch=3, steps=3, learning_rate=1e-5, workers=1)
     assert run(loop.train(free, begun, resume=True)).steps == 3
-
-
-@pytest.mark.broad
-def test_resumed_run_takes_the_new_learning_rate(begun: Path, tmp_path: Path) -> None:
-    asked = _from(tmp_path / "a.zarr", learning_rate=1e-5)
-    run(loop.train(asked, begun, resume=True))
     state = torch.load(begun / "last.ckpt", weights_only=True)
     assert state["optimizer_states"][0]["param_groups"][0]["lr"] == pytest.approx(1e-5)
-
-
-@pytest.mark.broad
-def test_changed_image_is_refused(tmp_path: Path) -> None:
-    image = tmp_path / "clear.png"
-    io.imsave(
-        image, (255 * draw_phantom("particles", (64, 64), seed=0)).astype(np.uint8)
-    )
-    entry = [{"file": image.name}]
-    data = {"root": str(tmp_path), "train": entry, "phantoms": 0, "scene_px": 32}
-    data |= {"patch_px": 16, "validation": entry}
-    asked = RECIPE.replace(data=data, stop_after=1)
-    run(loop.train(asked, tmp_path / "run"))
-    io.imsave(
-        image, (255 * draw_phantom("particles", (64, 64), seed=1)).astype(np.uint8)
-    )
-    with refused(CheckpointError, "content-changed"):
-        run(loop.train(asked, tmp_path / "run", resume=True))
-
-
-@pytest.mark.parametrize("kept", ["both lists", "no recipe"])
-def test_images_that_changed_lists_are_refused(kept: str, tmp_path: Path) -> None:
-    then = {"train": {"a.png": "1"}, "validation": {"b.png": "2"}}
-    (tmp_path / INPUTS).write_text(yaml.safe_dump(then))
-    same = {"train": {"a.png": "1"}, "validation": {"b.png": "2"}}
-    RunFolder(tmp_path, RECIPE).check_inputs(same)
-    now = {"train": {"a.png": "2"}, "validation": {"b.png": "1"}}
-    code, names = "content-changed", r"a\.png"
-    if kept == "no recipe":  # which would tell by its lists
-        now = {"train": {"b.png": "2"}, "validation": {"a.png": "1"}}
-        code, names = "other-run", r"a\.png, .*b\.png"
-    with refused(CheckpointError, code, match=names):
-        RunFolder(tmp_path, RECIPE).check_inputs(now)
-
-
-def test_tables_of_a_run_are_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
-    saved = SimpleNamespace(save_checkpoint=Path.touch, is_global_zero=True)
-    folder = RunFolder(tmp_path, RECIPE)
-    folder.begin({}, resume=False)
-    folder.save_state(saved, {"step": 1})
-    held = _held(tmp_path)
-    assert set(held) == {"recipe.yaml", "inputs.yaml", "best.yaml", "last.ckpt"}
-
-    def half(path: Path, text: str, **_: object) -> None:
-        path.write_bytes(text[:3].encode())
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_text", half)
-    with refused(WriteError, "disk-full"):
-        RunFolder(tmp_path, RECIPE.replace(seed=1)).begin({}, resume=True)
-    with refused(WriteError, "disk-full"):
-        folder.save_state(saved, {"step": 2})
-    assert _held(tmp_path) == held
 
 
 def test_recipes_and_blurs_of_an_earlier_version_are_no_others(tmp_path):
@@ -188,34 +117,14 @@ def test_recipes_and_blurs_of_an_earlier_version_are_no_others(tmp_path):
     del before["loss"]
     before["gone"] = before["data"]["gone"] = 5
     check_same_recipe(RECIPE, before, tmp_path)
-    with refused(CheckpointError, "other-run", match="minutes"):
-        check_same_recipe(RECIPE.replace(minutes=1.0), before, tmp_path)
     blurred = RECIPE.replace(kind="cycle-gan", gan={"kernel": {}, "history": 0})
     before = blurred.model_dump(mode="json")
     del before["gan"]["kernel"]["learnt"]
-    before["gan"]["kernel"]["spectrum_weight"] = 1.0
     check_same_recipe(blurred, before, tmp_path)
-    bare = blurred.replace(gan={"history": 0})
-    with refused(
-        CheckpointError, "other-run", match=r"kernel\.sigma_px .* 1\.0, .* null"
-    ):
-        check_same_recipe(bare, before, tmp_path)
-    with refused(
-        CheckpointError, "other-run", match=r"kernel\.sigma_px .* null, .* 1\.0"
-    ):
-        check_same_recipe(blurred, bare.model_dump(mode="json"), tmp_path)
-
-
-def test_spectra_of_a_learnt_blur_keep_the_side_of_patches(tmp_path: Path) -> None:
-    for learnt in (False, True):
-        gan = {"kernel": {"learnt": learnt}, "history": 0}
-        asked = RECIPE.replace(kind="cycle-gan", gan=gan)
-        larger = asked.replace(data=asked.data.replace(patch_px=24))
-        given = larger, asked.model_dump(mode="json"), tmp_path
-        if not learnt:
-            check_same_recipe(*given)
-    with refused(CheckpointError, "other-run", match="patch_px .* 16, .* 24"):
-        check_same_recipe(*given)
+    bare, differs = blurred.replace(gan={"history": 0}), r"kernel\.sigma_px .* null"
+    for asked, then in ((bare, before), (blurred, bare.model_dump(mode="json"))):
+        with refused(CheckpointError, "other-run", match=differs):
+            check_same_recipe(asked, then, tmp_path)
 
 
 def test_fault_in_a_worker_process_is_one_sentence(tmp_path, monkeypatch):
@@ -233,14 +142,9 @@ def test_fault_in_a_worker_process_is_one_sentence(tmp_path, monkeypatch):
         run(loop.train(_from(_cut(tmp_path / "a.zarr")), tmp_path / "run"))
 
 
-@pytest.mark.parametrize(
-    "name", ["curve.csv", pytest.param("board", marks=pytest.mark.broad)]
-)
-def test_nothing_is_written_through_a_link_in_the_folder(name, begun, tmp_path):
-    away = tmp_path / "away"
-    (begun / name).unlink() if (begun / name).is_file() else None
-    shutil.rmtree(begun / name, ignore_errors=True)
-    (begun / name).symlink_to(away)
+def test_nothing_is_written_through_a_link_in_the_folder(begun, tmp_path):
+    (begun / "curve.csv").unlink()
+    (begun / "curve.csv").symlink_to(tmp_path / "away")
     with refused(WriteError, "unsafe-content"):
         run(loop.train(_from(tmp_path / "a.zarr"), begun, resume=True))
-    assert not away.exists()
+    assert not (tmp_path / "away").exists()

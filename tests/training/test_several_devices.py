@@ -10,7 +10,6 @@ import yaml
 
 from napari_semsr.core import OptionError, WriteError, run
 from napari_semsr.training import Recipe, choose_training_device, fit as loop, train
-from napari_semsr.training.fit import is_main_process
 from tests import children
 from tests.refusals import refused
 
@@ -19,14 +18,8 @@ SMALL = {
     "architecture_options": {"width": 4, "fine_blocks": 1, "dilations": [1]},
     "data": {"phantoms": 1.0, "scene_px": 32, "patch_px": 32, "patches_per_scene": 1},
 }
-SMALL |= {
-    "batch": 2,
-    "steps": 3,
-    "warmup_steps": 0,
-    "decay_steps": 0,
-    "clip_norm": None,
-}
-SMALL |= {"validate_every": 2, "precision": "fp32", "workers": 0}
+SMALL |= {"batch": 2, "steps": 3, "warmup_steps": 0, "decay_steps": 0}
+SMALL |= {"validate_every": 2, "precision": "fp32", "workers": 0, "clip_norm": None}
 
 
 def _weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -68,25 +61,6 @@ def test_environment_is_as_before_when_a_run_ends(tmp_path, monkeypatch):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(
-    ("environment", "first"),
-    [
-        ({}, True),
-        ({"LOCAL_RANK": "1"}, False),
-        ({"LOCAL_RANK": "0", "NODE_RANK": "1"}, False),
-        ({"SLURM_PROCID": "0", "LOCAL_RANK": "0"}, True),
-        ({"RANK": "3", "LOCAL_RANK": "0"}, False),
-    ],
-)
-def test_one_of_several_processes_writes(environment, first, monkeypatch):
-    for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    assert is_main_process(Recipe(name="n", devices=2, nodes=2)) == first
-    assert is_main_process(Recipe(name="n"))
-
-
 def test_machines_without_an_address_are_refused(monkeypatch):
     for name in ("RANK", "SLURM_PROCID", "MASTER_ADDR"):
         monkeypatch.delenv(name, raising=False)
@@ -112,4 +86,3 @@ def test_devices_and_nodes_are_passed_to_lightning(tmp_path, monkeypatch):
     with refused(WriteError, "not-writable"):
         run(train(asked, tmp_path / "run", device="cpu"))
     assert (given["devices"], given["num_nodes"]) == (2, 3)
-    assert given["strategy"] == "ddp_find_unused_parameters_false"

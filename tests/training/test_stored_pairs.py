@@ -11,7 +11,7 @@ import torch
 import zarr
 from scipy import ndimage
 
-from napari_semsr.core import OptionError, ReadError, ShapeError, run
+from napari_semsr.core import ReadError, ShapeError, run
 from napari_semsr.models import ModelCard, build_network, load_model, save_model
 from napari_semsr.pairing import AugmentOptions, augment_pair
 from napari_semsr.pairing.store import ATTRIBUTE, FORMAT, PatchSetWriter
@@ -20,14 +20,11 @@ from napari_semsr.training import Recipe, fit as loop
 from napari_semsr.training.batches import TrainingData
 from napari_semsr.training.cycle_gan import EXPECTED_GAIN, UnpairedValidator
 from napari_semsr.training.patches import StoredPatchDataset, scale_to_unit_range
-from napari_semsr.training.recipe import DataOptions
 from tests.refusals import refused
 
 SIDE = 48
 COUNTS = {"train": 6, "validation": 3, "test": 1}
 MakeStore = Callable[..., Path]
-
-
 SOURCES = {"low": [{"range": [1000.0, 1500.0]}], "high": [{"range": [0.0, 200.0]}]}
 ABOUT = {"format": FORMAT, "complete": True, "counts": COUNTS, "sources": SOURCES}
 
@@ -77,49 +74,6 @@ def recipe(store: Path, **changes: Any) -> Recipe:
     return Recipe.parse({**VALUES, "data": data, **changes})
 
 
-def test_items_depend_on_their_place_alone(make_store: MakeStore) -> None:
-    asked = recipe(make_store())
-    whole, other = StoredPatchDataset(asked, 1), StoredPatchDataset(asked, 1)
-    assert not torch.equal(other[3].low, whole[25].low)
-    for a, b in zip(whole[25], other[25], strict=True):
-        assert torch.equal(a, b)
-    assert whole[25].low.shape == whole[25].high.shape == (1, 1, 32, 32)
-    assert not torch.equal(whole[25].low, whole[19].low)
-
-
-PLAIN = {"flips": False, "angles_deg": [0], "zoom": [1, 1], "gain": 0, "offset": 0}
-
-
-def _numbers(dataset: StoredPatchDataset) -> list[tuple[int, int]]:
-    """Which pairs the two patches of each item are of."""
-    every = [np.asarray(a) for a in dataset.store.get_arrays("train")]
-    greys = ((1000, 500), (0, 200))
-
-    def find(patch: torch.Tensor, held: np.ndarray, grey: tuple[int, int]) -> int:
-        scaled = (held - grey[0]) / grey[1]
-        return int(np.argmin(np.abs(scaled - patch.numpy()[0, 0]).mean((1, 2))))
-
-    found = []
-    for index in range(2 * COUNTS["train"]):
-        given = zip(dataset[index], every, greys, strict=True)
-        found.append(tuple(find(*one) for one in given))
-    return found
-
-
-@pytest.mark.parametrize("kind", ["supervised", "cycle-gan"])
-def test_each_pass_takes_every_pair_once(make_store: MakeStore, kind: str) -> None:
-    data = {"pairs": str(make_store()), "patch_px": SIDE, "augment": PLAIN}
-    asked = recipe(make_store(), kind=kind, data=data)
-    found = _numbers(StoredPatchDataset(asked, 1))
-    lows, highs = zip(*found, strict=True)
-    for numbers in (lows[:6], lows[6:]):
-        assert sorted(numbers) == list(range(6))
-    assert lows[:6] != lows[6:]
-    paired = kind == "supervised"
-    assert all((low == high) is paired for low, high in found)
-    assert len(set(highs)) > 2
-
-
 def mixed(store: Path, **changes: Any) -> Recipe:
     """A recipe that draws half of each batch, beside a store."""
     drawn = {"drawn": 0.5, "bank": 4, "phantoms": 1, "scene_px": 48}
@@ -129,8 +83,7 @@ def mixed(store: Path, **changes: Any) -> Recipe:
 
 def test_a_batch_is_of_drawn_scenes_and_of_the_store(make_store, tmp_path):
     asked = mixed(make_store(), data={"bank_folder": str(tmp_path / "banks")})
-    batches = TrainingData(asked, 1).train_dataloader()
-    low, high = batches.sample_batch(3)
+    low, high = TrainingData(asked, 1).train_dataloader().sample_batch(3)
     assert low.shape == high.shape == (4, 1, 1, 32, 32)
     items = StoredPatchDataset(asked, 1)
     for row, place in ((2, 6), (3, 7)):  # two at each of the three steps before it
@@ -139,26 +92,6 @@ def test_a_batch_is_of_drawn_scenes_and_of_the_store(make_store, tmp_path):
     alone = asked.replace(batch=2, data=asked.data.replace(pairs=None, drawn=0.0))
     drawn = TrainingData(alone, 1).train_dataloader().sample_batch(3)
     assert torch.equal(low[:2], drawn.low)
-    # whole scenes: three patches would be a scene and a half
-    asked = asked.replace(batch=6, data=asked.data.replace(patches_per_scene=2))
-    batches = TrainingData(asked, 1).train_dataloader()
-    assert len(batches.sample_batch(0).low) == 6
-    assert torch.equal(batches.sample_batch(1).low[2], items[4].low)
-
-
-@pytest.mark.broad
-def test_what_is_drawn_beside_a_store_is_judged_too(make_store, tmp_path):
-    asked = mixed(make_store(), degradations={"blur": 1, "fog": 0, "hybrid": 0})
-    done = run(loop.train(asked, tmp_path / "run"))
-    assert {"gain_db_pairs", "gain_db_blur"} <= set(done.validation)
-
-
-@pytest.mark.parametrize(
-    "wrong", [{"batch": 1}, {"kind": "paired-gan"}, {"data": {"bank": 0}}]
-)
-def test_what_cannot_be_drawn_beside_a_store_is_refused(make_store, wrong):
-    with refused(OptionError, "options-contradict", match=r"data\.drawn"):
-        mixed(make_store(), **wrong)
 
 
 def test_store_that_does_not_fit_is_refused(make_store, tmp_path):
@@ -170,68 +103,28 @@ def test_store_that_does_not_fit_is_refused(make_store, tmp_path):
         StoredPatchDataset(large, 1)
     with refused(ReadError, "pairs-not-matched"):
         StoredPatchDataset(recipe(make_store(kind="unpaired")), 1)
-    with refused(ReadError, "pixels-missing"):
-        StoredPatchDataset(recipe(make_store(spoil=np.nan)), 1)[0]
-    for fill, value in ((-9999.0, r"-4.9985e\+06"), (1e30, r"5e\+32")):
+    spoilt = ((np.nan, "pixels-missing"), (-9999.0, "values-too-large"))
+    for fill, code in spoilt:
         items = StoredPatchDataset(recipe(make_store(spoil=fill)), 1)
-        with refused(ReadError, "values-too-large", match=f" {value}, "):
+        items.store.record["sources"]["low"][0]["name"] = "spoilt.tif"
+        with refused(ReadError, code):
             items[0]
-    items.store.record["sources"]["low"][0]["name"] = "spoilt.tif"
-    with refused(ReadError, "values-too-large"):
-        items[0]
     with refused(ReadError, "not-a-pair-store"):
         run(loop.train(recipe(tmp_path / "none.zarr"), tmp_path / "run"))
 
 
-@pytest.mark.parametrize("rising", [True, pytest.param(False, marks=pytest.mark.broad)])
-def test_the_highest_expected_gain_is_kept(make_store, tmp_path, monkeypatch, rising):
-    told = iter([1.0, 2.0] if rising else [2.0, 1.0])
+def test_the_highest_expected_gain_is_kept(make_store, tmp_path, monkeypatch):
+    told = iter([2.0, 1.0])
 
     def figures(*_: object) -> dict[str, float]:
         return {EXPECTED_GAIN: next(told), "patches": 0.5}
 
     monkeypatch.setattr(UnpairedValidator, "evaluate", figures)
     result = run(loop.train(_cycle(make_store), tmp_path / "run"))
-    step = 4 if rising else 2
-    assert result.validation == {EXPECTED_GAIN: 2.0, "patches": 0.5, "step": step}
+    assert result.validation == {EXPECTED_GAIN: 2.0, "patches": 0.5, "step": 2}
     state = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["state_dict"]
     weights = load_model(result.model).module.state_dict().items()
-    newest = all(torch.equal(w, state[f"network.{k}"]) for k, w in weights)
-    assert newest == rising
-
-
-@pytest.mark.broad
-def test_the_expected_gain_may_choose_where_a_truth_is_known(
-    make_store, tmp_path, monkeypatch
-):
-    told = iter([2.0, 4.0, 1.0, 1.0])  # by two halves of the fields, at two steps
-
-    def figures(*_: object) -> dict[str, float]:
-        return {EXPECTED_GAIN: next(told)}
-
-    monkeypatch.setattr(UnpairedValidator, "evaluate", figures)
-    drawn = {"phantoms": 1, "scene_px": 48, "patch_px": 32}
-    asked = _cycle(make_store).replace(
-        data=DataOptions.parse(drawn), measure=EXPECTED_GAIN
-    )
-    result = run(loop.train(asked, tmp_path / "run"))
-    assert result.validation["step"] == 2
-    assert result.validation[EXPECTED_GAIN] == 3.0
-    assert np.isfinite(result.validation["gain_db"])
-    with refused(OptionError, "measure-unsuitable", match="expected_gain_db"):
-        asked.replace(kind="supervised")
-
-
-@pytest.mark.broad
-def test_a_cycle_without_a_truth_is_judged_by_both_kinds_of_image(make_store, tmp_path):
-    result = run(loop.train(_cycle(make_store), tmp_path / "run"))
-    assert {
-        EXPECTED_GAIN,
-        "spectrum_db",
-        "patches",
-        "returned",
-    } <= result.validation.keys()
-    assert np.isfinite(list(result.validation.values())).all()
+    assert not all(torch.equal(w, state[f"network.{k}"]) for k, w in weights)
 
 
 def _cycle(make_store: MakeStore) -> Recipe:
@@ -263,15 +156,11 @@ def test_early_stop_ends_a_run_that_gets_no_better(make_store, tmp_path):
     assert run(loop.train(recipe(make_store(), **still), tmp_path / "run")).steps <= 4
 
 
-@pytest.mark.parametrize(
-    ("unit", "zero", "dtype"),
-    [(1e-8, 0.0, np.float32), (1e-8, 0.0, np.float64), (20.0, 1e9, np.float64)],
-)
-def test_small_grey_spans_are_learnt_from_as_large_ones(rng, unit, zero, dtype) -> None:
+@pytest.mark.parametrize(("unit", "zero"), [(1e-8, 0.0), (20.0, 1e9)])
+def test_small_grey_spans_are_learnt_from_as_large_ones(rng, unit, zero):
     values = rng.random((24, 24))
-    patch, grey = (unit * values + zero).astype(dtype), (zero, zero + unit)
+    patch, grey = unit * values + zero, (zero, zero + unit)
     options = AugmentOptions(flips=False, angles_deg=(0,), zoom=(1, 1), offset=0.1)
     varied, _ = augment_pair(patch, patch, 1, options=options, low_range=grey)
     expected, _ = augment_pair(values, values, 1, options=options)
     np.testing.assert_allclose(scale_to_unit_range(varied, grey), expected, atol=1e-5)
-    np.testing.assert_allclose(scale_to_unit_range(patch, grey), values, atol=1e-5)

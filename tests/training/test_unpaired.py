@@ -52,8 +52,8 @@ def blind(pairs) -> UnpairedValidator:
 @pytest.mark.slow
 def test_it_ranks_as_the_truth_does(pairs, blind):
     truth = Validator(pairs[::2])
-    networks = [Sharpened(amount) for amount in (0, 0.3, 0.6, 1, 2, 4)]
-    networks += [Sharpened(0.3, texture) for texture in (0.02, 0.05, 0.1)]
+    networks = [Sharpened(amount) for amount in (0, 0.3, 1, 4)]
+    networks += [Sharpened(0.3, texture) for texture in (0.02, 0.1)]
     known = [truth.evaluate(network)["gain_db"] for network in networks]
     told = [blind.evaluate(network)[EXPECTED_GAIN] for network in networks]
     assert spearmanr(known, told)[0] > 0.8
@@ -63,14 +63,3 @@ def test_texture_that_is_made_up_brings_spectra_nearer_and_counts_as_a_loss(blin
     plain, drawn = (blind.evaluate(Sharpened(0, texture)) for texture in (0, 0.02))
     assert drawn["spectrum_db"] < plain["spectrum_db"]
     assert drawn[EXPECTED_GAIN] < plain[EXPECTED_GAIN]
-
-
-@pytest.mark.broad
-def test_a_copy_gains_nothing_and_what_comes_back_is_told(blind):
-    copy = blind.evaluate(Sharpened(0))
-    assert copy[EXPECTED_GAIN] == pytest.approx(0, abs=1e-3)
-    assert "returned" not in copy
-    same = blind.evaluate(Sharpened(0), Sharpened(0))["returned"]
-    other = blind.evaluate(Sharpened(0), Sharpened(1))["returned"]
-    assert same == pytest.approx(0, abs=1e-3)
-    assert other > 1

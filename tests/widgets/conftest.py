@@ -25,7 +25,6 @@ from qtpy.QtWidgets import QApplication, QFileDialog
 
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.inference.executors import TileWorker
-from napari_semsr.jobs.verb import Verb
 from napari_semsr.widgets.base.panel import VerbPanel
 from napari_semsr.widgets.base.results import set_project_folder
 from napari_semsr.widgets.base.runner import is_alive
@@ -150,28 +149,6 @@ def run_panel(finish: Callable[[VerbPanel], None]) -> Callable[[VerbPanel], str]
         return panel.status.text()
 
     return press
-
-
-@pytest.fixture
-def replace_command(monkeypatch: Any) -> Callable[[Verb, Callable[..., Any]], None]:
-    """Replace the job of a command; it gets files, option groups and policy by name."""
-
-    def replace(verb: Verb, job: Callable[..., Any]) -> None:
-        items = (*verb.inputs, *verb.all_outputs)
-
-        others = Verb.start
-
-        def start(self: Verb, values: dict[str, Any], **how: object) -> Any:
-            if self.name != verb.name:
-                return others(self, values, **how)
-            files = {one.name: values[one.name] for one in items if one.name in values}
-            places = {one.name for one in verb.all_outputs if one.name in files}
-            files |= {name: Path(files[name]) for name in places}
-            return job(**files, **verb.parse(values), **how)
-
-        monkeypatch.setattr(Verb, "start", start)
-
-    return replace
 
 
 @pytest.fixture

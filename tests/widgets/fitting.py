@@ -3,7 +3,6 @@
 import importlib
 import time
 from collections.abc import Callable, Iterator
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -149,26 +148,9 @@ def cut_off(root: QWidget) -> Iterator[str]:
             yield f"{_place(item)} at {inner} of {room} in {_place(outer)}"
 
 
-def overlapping(root: QWidget) -> Iterator[str]:
-    """Controls that lie over each other."""
-    kinds = (
-        QAbstractButton,
-        QLabel,
-        QComboBox,
-        QAbstractSpinBox,
-        QLineEdit,
-        RichTextLabel,
-    )
-    controls = [item for item in shown(root) if isinstance(item, kinds)]
-    for one, other in combinations(controls, 2):
-        beside = one.parentWidget() is other.parentWidget()
-        if beside and one.geometry().intersects(other.geometry()):
-            yield f"{_place(one)} and {_place(other)}"
-
-
 def faults(root: QWidget) -> list[str]:
     """All that is wrong with what lies below a widget."""
-    return [*too_small(root), *cut_off(root), *overlapping(root)]
+    return [*too_small(root), *cut_off(root)]
 
 
 class Dock:

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 from napari.utils.notifications import notification_manager
 from PIL import Image as Picture
-from tifffile import TiffWriter, imwrite
 
-from napari_semsr.core import Micrograph, contrast_limits
+from napari_semsr.core import Micrograph
 from napari_semsr.io import get_reader, write
 from napari_semsr.widgets import host
 from napari_semsr.widgets.base.results import crop_databar, get_databar_row_count
@@ -17,9 +16,9 @@ from napari_semsr.widgets.window.dock import StepsWindow
 SIDE = 64
 
 
-def image(name, size_nm=None, side=SIDE):
+def image(name, size_nm=None):
     """Draw a ramp."""
-    grey = np.add.outer(np.arange(side), np.arange(side)).astype(np.uint8)
+    grey = np.add.outer(np.arange(SIDE), np.arange(SIDE)).astype(np.uint8)
     return Micrograph(grey, None if size_nm is None else (size_nm, size_nm), name)
 
 
@@ -62,20 +61,6 @@ def opened(viewer, folder, one, name):
     return viewer.layers[-1]
 
 
-def test_a_calibrated_file_switches_the_scale_bar_on(viewer, tmp_path):
-    opened(viewer, tmp_path, image("a", 5.0), "a.ome.tif")
-    assert bar(viewer).visible
-    assert {str(unit) for unit in viewer.layers.units} == {"nanometer"}
-    bar(viewer).visible = False  # as a person may wish
-    opened(viewer, tmp_path, image("b", 5.0), "b.ome.tif")
-    assert not bar(viewer).visible
-
-
-def test_a_file_without_pixel_size_has_no_bar(viewer, tmp_path):
-    opened(viewer, tmp_path, image("a"), "a.tif")
-    assert not bar(viewer).visible
-
-
 def test_a_sample_switches_the_scale_bar_on(viewer):
     viewer.open_sample("napari-semsr", "exposures")
     assert bar(viewer).visible
@@ -110,24 +95,16 @@ def test_what_has_no_pixel_size_is_no_speck_and_is_told(viewer, tmp_path, said):
     assert bar(viewer).opacity == 1
 
 
-def with_bar(folder, colour, side=128, rows=20):
+def with_bar(folder, colour):
     """Write a grey image stored as RGB, with a data bar below it; give its path."""
     rng = np.random.default_rng(5)
-    grey = rng.integers(40, 200, (side - rows, side, 1), dtype=np.uint8)
-    bar = np.zeros((rows, side, 3), np.uint8)
+    grey = rng.integers(40, 200, (108, 128, 1), dtype=np.uint8)
+    bar = np.zeros((20, 128, 3), np.uint8)
     bar[6:14, 8:100:4] = colour
     path = folder / "exported.png"
     picture = np.concatenate([np.repeat(grey, 3, axis=2), bar])
     Picture.fromarray(picture).save(path)
     return path, grey[..., 0]
-
-
-def grey_with_bar(folder):
-    """Draw a grey image with a data bar; give its rows, too."""
-    path, grey = with_bar(folder, (255, 255, 255))
-    with Picture.open(path) as picture:
-        image = np.asarray(picture)[..., 0]
-    return image, len(image) - len(grey)
 
 
 @pytest.mark.parametrize("colour", [(255, 255, 255), (255, 200, 0)])
@@ -152,123 +129,17 @@ def test_a_data_bar_is_found_and_one_press_crops_it(viewer, tmp_path, colour, sa
     assert not panel.input_layers.databar_button.isVisibleTo(panel)
 
 
-@pytest.fixture
-def crop(viewer):
-    """Crop the data bar of a viewer's one image, and give what is there then."""
-
-    def press():
-        crop_databar(viewer, viewer.layers[0])
-        (layer,) = viewer.layers
-        assert not get_databar_row_count(layer)
-        return layer
-
-    return press
-
-
-def test_a_crop_keeps_calibration_and_look(viewer, tmp_path, crop):
+def test_a_crop_keeps_calibration_and_look(viewer, tmp_path):
     path, grey = with_bar(tmp_path, (255, 255, 255))
     open_in(viewer, path)
     (layer,) = viewer.layers
     layer.scale, layer.translate, layer.units = (7, 5), (30, 40), ("nm", "nm")
     layer.contrast_limits, layer.colormap = (3, 99), "magma"
-    cut = crop()
+    crop_databar(viewer, layer)
+    (cut,) = viewer.layers
+    assert not get_databar_row_count(cut)
     np.testing.assert_array_equal(cut.data, grey)
     assert (cut.scale.tolist(), cut.translate.tolist()) == ([7, 5], [30, 40])
     assert (cut.units, cut.contrast_limits) == (layer.units, [3, 99])
     assert cut.colormap.name == "magma"
     assert cut.metadata["micrograph"]["databar_rows_cropped"] == 20
-
-
-def test_a_crop_keeps_all_planes_and_the_one_in_view(viewer, tmp_path, crop):
-    image, _ = grey_with_bar(tmp_path)
-    stack = np.stack([image, image, image])
-    stack[1:, :108] += np.array([10, 20], np.uint8)[:, None, None]
-    imwrite(tmp_path / "stack.tif", stack, imagej=True, metadata={"axes": "ZYX"})
-    viewer.open(tmp_path / "stack.tif", plugin="napari-semsr")
-    viewer.dims.set_current_step(0, 2)
-    cut = crop()
-    np.testing.assert_array_equal(cut.data, stack[:, :108])
-    assert viewer.dims.current_step[0] == 2
-
-
-def test_a_pyramid_is_cut_at_every_level(viewer, crop):
-    fine = np.random.default_rng(5).integers(40, 20000, (128, 96), dtype=np.uint16)
-    fine[108:] = 0
-    levels = [fine, fine[::4, ::4]]
-    limits = contrast_limits(levels)
-    about = {"data bar rows": 20}
-    viewer.add_image(levels, multiscale=True, metadata=about, contrast_limits=limits)
-    cut = crop()
-    assert [level.shape for level in cut.data] == [(108, 96), (27, 24)]
-    np.testing.assert_array_equal(cut.data[0], fine[:108])
-    assert cut.contrast_limits[0] > 0  # the black of the bar is gone
-
-
-@pytest.mark.parametrize("level", [0, 1])
-def test_a_crop_keeps_what_was_chosen_of_a_file(
-    viewer, tmp_path, crop, finish, run_panel, level
-):
-    image, rows = grey_with_bar(tmp_path)
-    image = np.kron(image, np.ones((4, 4), np.uint8)) if level else image
-    with TiffWriter(tmp_path / "two.ome.tif", ome=True) as file:
-        for pixels, size in ((image[:, ::-1].copy(), 10), (image, 30)):
-            about = {f"PhysicalSize{axis}": size for axis in "XY"}
-            about |= {f"PhysicalSize{axis}Unit": "nm" for axis in "XY"}
-            file.write(pixels, metadata=about, subifds=level)
-            if level:
-                file.write(pixels[::2, ::2], subfiletype=1)
-    panel = OpenMosaicPanel(viewer)
-    viewer.window.add_dock_widget(panel)
-    panel.path.value = tmp_path / "two.ome.tif"
-    finish(panel)
-    panel.form.set_values(series=1, level=level)
-    run_panel(panel)
-    (layer,) = viewer.layers
-    whole, rows = np.asarray(layer.data), rows * (2 if level else 1)
-    cut = crop()
-    np.testing.assert_array_equal(cut.data, whole[:-rows])
-    np.testing.assert_array_equal(cut.scale, layer.scale)
-
-
-@pytest.mark.broad
-def test_a_bar_of_what_a_panel_opened_is_offered_in_the_next_step(
-    make_napari_viewer, tmp_path, finish, run_panel
-):
-    viewer = make_napari_viewer(show=True)
-    path, _ = with_bar(tmp_path, (255, 255, 255))
-    window = StepsWindow(viewer)
-    viewer.window.add_dock_widget(window)
-    window.show_step(2)  # so that its panel is there before the image
-    window.show_step(0)
-    window.page.panel.path.value = path
-    finish(window.page.panel)
-    run_panel(window.page.panel)
-    window.next_button.click()
-    offer = window.page.panel.input_layers.databar_button
-    assert (offer.isVisibleTo(window), offer.text()[:24]) == (
-        True,
-        "Data bar below row 108: ",
-    )
-
-
-def test_the_notice_itself_crops(viewer, tmp_path, said):
-    path, grey = with_bar(tmp_path, (0, 255, 0))
-    open_in(viewer, path)
-    ((text, crop),) = said[0].actions
-    assert text == "Crop it"
-    crop(None)
-    np.testing.assert_array_equal(viewer.layers[0].data, grey)
-
-
-def test_a_second_mosaic_is_fitted_into_view(viewer, tmp_path, said):
-    opened(viewer, tmp_path, image("small", 5.0), "small.ome.tif")
-    zoom = host.get_camera(viewer).zoom
-    opened(viewer, tmp_path, image("large", 50.0), "large.ome.tif")
-    assert host.get_camera(viewer).zoom == pytest.approx(zoom / 10, rel=0.05)
-    assert not said
-
-
-def test_an_image_opens_beside_a_stack(viewer, tmp_path):
-    viewer.add_image(np.zeros((3, SIDE, SIDE)))
-    opened(viewer, tmp_path, image("a"), "a.ome.tif")
-    assert [layer.ndim for layer in viewer.layers] == [3, 2]

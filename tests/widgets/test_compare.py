@@ -2,18 +2,12 @@
 
 import numpy as np
 import pytest
-from napari.components import ViewerModel
-from qtpy.QtWidgets import QWidget
 
-from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.io import STORE_KEY, read
-from napari_semsr.widgets import host
 from napari_semsr.widgets.base.results import is_unsaved
-from napari_semsr.widgets.base.session import get_session
 from napari_semsr.widgets.enhance.panel import EnhancePanel
 from napari_semsr.widgets.layers import (
     get_network_name,
-    get_visible_box,
     list_grey_layers,
     micrograph_from_layer,
 )
@@ -60,13 +54,6 @@ def visible(model) -> list[str]:
     return [item.name for item in model.layers if item.visible]
 
 
-def test_input_and_result_are_chosen_after_a_run(panel, model):
-    assert panel.look.left.value is model.layers["field"]
-    assert panel.look.right.value is model.layers["field · wiener"]
-    panel.layer.value = model.layers["other"]
-    assert panel.look.left.value is model.layers["other"]
-
-
 def test_before_and_after_shows_these_two_alone(panel, model, look_at):
     model.layers["other"].visible = False
     model.add_points(np.zeros((1, 2)), name="mark", scale=(10, 10), units="nm")
@@ -83,97 +70,6 @@ def test_before_and_after_shows_these_two_alone(panel, model, look_at):
     np.testing.assert_array_equal(model.layers["before"].data, other.data[0:100, 0:60])
     panel.look.split.value = 0
     assert visible(model) == ["field", "field · wiener", "mark"]
-
-
-@pytest.mark.broad
-def test_before_of_a_turned_layer_is_turned_as_well(panel, model, look_at):
-    source = model.layers["field"]
-    look_at(source, 20, 120, 40, 140)
-    source.affine = np.array([[0.9, 0.2, 70], [-0.2, 0.9, 5], [0, 0, 1]])
-    seen = get_visible_box(model, source)
-    panel.look.split.value = 50
-    before = model.layers["before"]
-    for place in ((0, 0), (30, 10)):
-        np.testing.assert_allclose(
-            before.data_to_world(place),
-            source.data_to_world(np.add(place, (seen.y0, seen.x0))),
-        )
-    source.affine = np.eye(3)
-    panel.look.split.value = 60
-    np.testing.assert_allclose(
-        before.data_to_world((1, 1)), source.data_to_world((21, 41))
-    )
-
-
-@pytest.mark.quick(1)
-@pytest.mark.parametrize("turned", [False, True], ids=["in order", "the other way"])
-def test_side_by_side_shows_these_two_alone_the_left_one_left(panel, model, turned):
-    first, second = model.layers["field"], model.layers["field · wiener"]
-    if turned:
-        first, second = second, first
-    panel.look.select_layers(first, second)
-    camera = host.get_camera(model)
-    camera.center, camera.zoom = (0, 1234.0, 567.0), 3.5
-    panel.look.beside.value = True
-    assert set(visible(model)) == {"field", "field · wiener"}
-    grid, layers = host.get_grid(model), list(model.layers)
-    # napari before 0.9 counts hidden layers, too
-    shown = layers if hasattr(model, "canvas") else len(layers)
-    assert grid.actual_shape(shown) == (1, 2)
-    assert grid.position(layers.index(first), shown) == (0, 0)
-    assert grid.position(layers.index(second), shown) == (0, 1)
-    panel.look.right.value = model.layers["other"]
-    assert set(visible(model)) == {first.name, "other"}
-    panel.look.beside.value = False
-    assert visible(model) == ["field", "other", "field · wiener"]
-    assert not grid.enabled
-    assert grid.stride == 1
-    assert (camera.center, camera.zoom) == ((0, 1234.0, 567.0), 3.5)
-
-
-@pytest.mark.broad
-def test_what_explains_a_hidden_result_is_shown_again_with_it(panel, model):
-    about = {"semsr run": {"by": "Crop", "of": "other"}}
-    other = model.layers["other"]
-    other.metadata.update(about)
-    marks = model.add_points(np.ones((1, 2)), name="marks", metadata=dict(about))
-    panel.look.select_layers(model.layers["field"], model.layers["field · wiener"])
-    panel.look.beside.value = True
-    assert not other.visible
-    assert not marks.visible
-    panel.look.beside.value = False
-    assert other.visible
-    assert marks.visible
-    model.layers.move(model.layers.index(marks), 0)
-    other.visible = False
-    assert not marks.visible
-    panel.look.select_layers(model.layers["field"], other)
-    panel.look.beside.value = True
-    assert other.visible
-    assert not marks.visible
-
-
-@pytest.mark.broad
-def test_a_layer_that_is_removed_ends_the_comparison(panel, model):
-    panel.look.beside.value = True
-    model.layers.remove("field · wiener")
-    assert not host.get_grid(model).enabled
-    assert visible(model) == ["field", "other"]
-    panel.look.select_layers(model.layers["field"], model.layers["other"])
-    panel.look.split.value = 40
-    model.layers.remove("other")
-    assert visible(model) == ["field"]
-    assert panel.look.split.value == 0
-
-
-@pytest.mark.broad
-def test_a_panel_that_is_closed_leaves_the_layers_as_they_were(panel, model, hold):
-    dock = hold(QWidget())
-    panel.setParent(dock)
-    panel.look.beside.value = True
-    panel.setParent(None)
-    assert not host.get_grid(model).enabled
-    assert visible(model) == ["field", "other", "field · wiener"]
 
 
 def test_strength_mixes_shows_and_saves(panel, model, set_strength, tmp_path):
@@ -249,28 +145,6 @@ def test_difference_is_a_signed_layer_of_its_own(panel, model, subtract):
     assert "two different layers" in panel.status.text()
 
 
-@pytest.mark.parametrize(
-    ("apart", "said"), [(0, "hardly differ"), (10, "by up to 10 grey levels.")]
-)
-def test_a_constant_difference_is_described(panel, model, subtract, apart, said):
-    model.layers["field · wiener"].data = model.layers["field"].data + apart
-    subtract(panel)
-    assert said in panel.status.text()
-    limits = model.layers[
-        "field · wiener \N{MINUS SIGN} field difference"
-    ].contrast_limits
-    assert limits == [-(apart or 1), apart or 1]
-
-
-def test_layers_of_two_places_have_no_difference(
-    panel, model, add, exposures, subtract
-):
-    far = exposures[0].replace(name="far", origin=(1e6, 0.0))
-    panel.look.select_layers(model.layers["field"], add(model, far))
-    subtract(panel)
-    assert "do not overlap" in panel.status.text()
-
-
 @pytest.mark.broad
 def test_grey_levels_of_another_kind_are_not_mixed(
     model, hold, add, exposures, run_panel, tmp_path
@@ -307,58 +181,3 @@ def test_a_result_of_half_the_pixel_size_is_compared(
     subtract(panel)
     assert model.layers[-1].data.shape == (192, 192)
     assert get_network_name(model.layers[-1]) == get_network_name(layer)
-
-
-@pytest.mark.broad
-def test_a_large_lazy_result_is_mixed_level_by_level(
-    model, subtract, hold, add, run_panel, set_strength, tmp_path
-):
-    data = np.random.default_rng(0).integers(0, 255, (2304, 2200)).astype(np.uint8)
-    image = Micrograph(data, parse_pixel_size(10.0), "large")
-    source = add(model, image)
-    panel = hold(RestorePanel(model))
-    panel.layer.value = source
-    panel.form.set_values(psf="1px")
-    run_panel(panel)
-    layer = panel.look.right.value
-    assert layer.multiscale
-    whole = [np.asarray(level) for level in layer.data]
-    set_strength(panel, 50)
-    for level, full in zip(layer.data, whole, strict=True):
-        assert level.shape == full.shape
-    np.testing.assert_allclose(layer.data[0], (data + whole[0]) / 2, atol=1e-3)
-    coarse = np.asarray(layer.data[1])
-    mean = data.reshape(1152, 2, 1100, 2).mean((1, 3))
-    np.testing.assert_allclose(coarse, (mean + whole[1]) / 2, atol=0.3)
-    subtract(panel)
-    assert hasattr(model.layers[-1].data[0], "dask")
-
-
-@pytest.mark.broad
-def test_a_project_keeps_a_mixture_as_it_is_seen(
-    panel, model, set_strength, tmp_path, qtbot
-):
-    layer = panel.look.right.value
-    set_strength(panel, 40)
-    session = get_session(model)
-    session.create_project(tmp_path / "day.semsr")
-    qtbot.waitUntil(lambda: not session.runner.is_busy, timeout=LIMIT_MS)
-    assert not is_unsaved(layer)
-    other = ViewerModel()
-    assert get_session(other).open_project(tmp_path / "day.semsr")
-    qtbot.waitUntil(lambda: len(other.layers) == len(model.layers), timeout=LIMIT_MS)
-    again = other.layers[layer.name]
-    np.testing.assert_allclose(again.data, layer.data, 1e-6)
-    assert micrograph_from_layer(again).provenance.options == {"strength": 0.4}
-    assert not is_unsaved(again)
-
-
-@pytest.mark.broad
-def test_a_removed_result_comes_back_with_its_strength(panel, model, set_strength):
-    layer = panel.look.right.value
-    set_strength(panel, 40)
-    model.layers.remove(layer)
-    model.layers.append(layer)
-    panel.look.right.value = layer
-    assert panel.look.strength.enabled
-    assert panel.look.strength.value == 40

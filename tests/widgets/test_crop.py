@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
-from napari_semsr.io import HELPER_KEY
 from napari_semsr.widgets.crop import CropPanel
 from napari_semsr.widgets.layers import layer_to_world, micrograph_from_layer
 from tests.widgets.scenes import grain
@@ -34,36 +33,6 @@ def test_two_layers_are_cut_alike(panel, model, run_panel):
 
 
 @pytest.mark.broad
-def test_shift_is_found_and_said(panel, model, run_panel):
-    panel.form.set_values(align=True, search=16)
-    panel.keep.value = True
-    assert "Cropped part" in run_panel(panel)
-    one, two = (_shown(model, f"{name} · crop") for name in ("part", "wide"))
-    assert one.shape == two.shape
-    np.testing.assert_allclose(one.array(), two.array(), atol=0.05)
-    assert "Found by" in panel.figures.text()
-    assert " nm down" in panel.figures.text()
-    assert not model.layers["wide"].visible
-    panel.form.set_values(align=False)
-    panel.layer.value, panel.like.value = model.layers["part"], model.layers["wide"]
-    assert "Cropped part" in run_panel(panel)
-    assert "Found by" not in panel.figures.text()
-
-
-@pytest.mark.quick(1)
-@pytest.mark.parametrize("unit", ["nm", "pixel"])
-def test_layer_is_cut_to_a_drawn_rectangle(panel, model, run_panel, unit):
-    corners = np.array([[95, 205], [95, 405], [305, 405], [305, 205]])
-    shapes = model.add_shapes(corners, name="drawn", units=(unit, unit))
-    panel.layer.value, panel.like.value = model.layers["wide"], shapes
-    assert not panel.form.get_widget("align").native.isVisibleTo(panel)
-    run_panel(panel)
-    found = _shown(model, "wide · crop")
-    np.testing.assert_array_equal(found.array(), WIDE[10:31, 21:41])
-    assert found.origin == (100, 210)
-
-
-@pytest.mark.broad
 def test_uncalibrated_layer_is_cut_in_its_pixels(panel, model, add, run_panel):
     bare = add(model, Micrograph(WIDE, name="bare"))
     drawn = layer_to_world(bare, [[1.6, 2.4], [9.7, 8.2]])  # on what is shown
@@ -80,44 +49,6 @@ def test_uncalibrated_layer_is_cut_in_its_pixels(panel, model, add, run_panel):
     assert "bare to 5 × 6 px" in run_panel(panel)  # noqa: RUF001
     found = micrograph_from_layer(model.layers[-1])
     np.testing.assert_array_equal(found.array(), WIDE[:5, :6])
-
-
-@pytest.mark.broad
-def test_one_layer_is_cut_free_of_gaps(model, hold, add, run_panel):
-    holed = WIDE.copy()
-    holed[:12] = holed[:, 290:] = holed[100, 280:] = np.nan
-    add(model, Micrograph(holed, parse_pixel_size(10), "mosaic"))
-    panel = hold(CropPanel(model))
-    assert panel.like.value is None
-    for name in ("gap_free", "align", "search"):
-        assert not panel.form.get_widget(name).native.isVisibleTo(panel)
-    assert "Cropped mosaic to 308 × 280 px." in run_panel(panel)  # noqa: RUF001
-    assert "rows 12 to 320, columns 0 to 280 of mosaic" in panel.figures.text()
-    part = _shown(model, "mosaic · crop")
-    np.testing.assert_array_equal(part.array(), holed[12:, :280])
-    assert part.origin == (120, 0)
-    panel.layer.value = model.layers["mosaic · crop"]
-    assert "Copied mosaic · crop: it has no empty areas." in run_panel(panel)
-    panel.like.value = model.layers["mosaic"]
-    assert panel.form.get_widget("gap_free").native.isVisibleTo(panel)
-    panel.like.value = None
-    assert not panel.form.get_widget("gap_free").native.isVisibleTo(panel)
-
-
-def test_outlines_of_measures_are_not_offered(panel, model):
-    model.add_shapes(name="measured part", metadata={HELPER_KEY: "Metrics"})
-    assert "measured part" not in {choice.name for choice in panel.like.choices[1:]}
-
-
-@pytest.mark.broad
-def test_an_image_that_cannot_be_brought_together_is_not_proposed(model, hold, add):
-    for name in ("bare", "bare too"):
-        add(model, Micrograph(WIDE, name=name))
-    panel = hold(CropPanel(model))
-    assert panel.like.value is None
-    add(model, Micrograph(WIDE, parse_pixel_size(10), "sized"))
-    assert panel.layer.value.name == "sized"
-    assert panel.like.value is None
 
 
 def test_what_cannot_be_cut_is_told_in_panel_words(panel, model, add, run_panel):
@@ -153,10 +84,3 @@ def test_a_rectangle_is_drawn_at_the_press_of_a_button(
     run_panel(panel)
     found = _shown(model, "wide · crop")
     np.testing.assert_array_equal(found.array(), WIDE[11:31, 21:41])
-
-
-def test_without_an_image_no_rectangle_is_drawn(model, hold):
-    panel = hold(CropPanel(model))
-    panel.draw_button.click()
-    assert "Choose an image layer" in panel.status.text()
-    assert not model.layers

@@ -10,11 +10,6 @@ from napari_semsr.io import read, read_sheet, write
 from napari_semsr.widgets.base import ASIDE, create_panel
 from napari_semsr.widgets.window.dock import STEPS
 
-WITH_FOLDER = {
-    *("Enhance", "Restore", "FRC map", "Spectrum", "Metrics", "Line profile"),
-    *("Error map", "Gaps"),
-}
-
 
 @pytest.fixture
 def folder(tmp_path, rng):
@@ -79,15 +74,6 @@ def test_images_of_a_folder_are_restored_once(tmp_path, folder, answer, apply, h
     assert "2 were done before" in apply(panel)
 
 
-def test_image_that_fails_is_listed(folder, tmp_path, answer, apply, hold):
-    panel = hold(make("Classical", ViewerModel()))
-    panel.form.set_values(psf="1px")
-    (folder / "c.tif").write_text("no image")
-    answer(folder, tmp_path / "out")
-    assert "1 failed" in apply(panel)
-    assert "c.tif" in panel.results.remarks.text()
-
-
 @pytest.mark.parametrize("name", ["Metrics", "Spectrum", "FRC map"])
 def test_measured_images_of_a_folder_are_one_table(
     name, folder, tmp_path, answer, apply, hold
@@ -121,18 +107,3 @@ def test_images_of_a_folder_are_enhanced(folder, tmp_path, answer, apply, hold):
     answer(folder, tmp_path / "out")
     assert "1 images done" in apply(panel)
     assert read(tmp_path / "out" / "a.tif").provenance.model_name == panel.model.value
-
-
-def test_dialog_that_is_closed_starts_nothing(answer, apply, hold):
-    panel = hold(make("Metrics", ViewerModel()))
-    answer("")
-    assert apply(panel) == ""
-
-
-def test_panels_that_make_or_measure_an_image_have_the_button(hold):
-    viewer = ViewerModel()
-    places = {place for step in STEPS for place in step.panels.values()}
-    panels = [hold(create_panel(viewer, one)) for one in {*places, *ASIDE.values()}]
-    titles = {panel.title for panel in panels if panel.applies_to_folder}
-    assert titles >= WITH_FOLDER
-    assert not titles & {"Stitch mosaic", "Register to SEM", "Train", "Save"}

@@ -6,14 +6,11 @@ import tifffile
 from napari.layers import Image
 from qtpy.QtCore import Qt
 
-from napari_semsr.core import ShapeError
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.io.formats import write
 from napari_semsr.widgets.layers import micrograph_from_layer
 from napari_semsr.widgets.measure.metrics import MetricsPanel
-from napari_semsr.widgets.measure.spectrum import SpectrumPanel
 from napari_semsr.widgets.register.panel import RegisterPanel
-from tests.refusals import refused
 
 GRAIN = np.random.default_rng(0).integers(0, 255, (90, 120), dtype=np.uint8)
 
@@ -76,43 +73,4 @@ def test_a_layer_in_colour_is_taken_by_one_click(model, hold, qtbot, many):
     image = micrograph_from_layer(grey)
     assert image.shape == GRAIN.shape
     assert image.provenance.inputs[0].name == "photo"
-    assert panel.input_layers.grey_button.isHidden()
-
-
-def test_luminance_keeps_the_stated_pixel_size_and_the_other_layers(
-    model, tmp_path, hold, qtbot
-):
-    colour = np.stack([GRAIN, GRAIN[::-1], GRAIN], axis=-1)
-    path = tmp_path / "photo.tif"
-    tifffile.imwrite(path, colour, photometric="rgb", resolution=(1e5, 1e5))
-    photo = Image(colour, rgb=True, name="photo")
-    photo._set_source(photo.source.model_copy(update={"path": str(path)}))  # noqa: SLF001
-    other = model.add_image(GRAIN, name="other")
-    model.add_layer(photo)
-    panel = hold(SpectrumPanel(model))
-    panel.show()
-    panel.layers.value = [other, photo]
-    press(qtbot, panel.input_layers.grey_button)
-    assert other in panel.layers.value
-    (grey,) = set(panel.layers.value) - {other}
-    image = micrograph_from_layer(grey)
-    assert image.pixel_size_nm == pytest.approx((254.0, 254.0))
-    assert image.pixel_size_from == "by the file photo.tif"
-
-
-def test_luminance_is_offered_whenever_colour_is_refused(model, hold):
-    colour = np.zeros((3200, 40, 3), np.uint8)
-    colour[1001, 21] = 255, 0, 0  # between the pixels that are looked at
-    photo = model.add_image(colour, rgb=True, name="photo")
-    panel = hold(MetricsPanel(model))
-    panel.show()
-    with refused(ShapeError, "colour-image"):
-        panel.input_layers.read(photo)
-    assert not panel.input_layers.grey_button.isHidden()
-
-
-def test_grey_that_is_stored_as_colour_is_no_colour(model, hold):
-    model.add_image(np.stack([GRAIN] * 3, axis=-1), rgb=True, name="grey")
-    panel = hold(MetricsPanel(model))
-    panel.show()
     assert panel.input_layers.grey_button.isHidden()

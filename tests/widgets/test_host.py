@@ -11,7 +11,6 @@ import yaml
 
 from napari_semsr.widgets import host
 from napari_semsr.widgets.layers import fill_view, get_visible_box
-from tests.children import run_python
 
 ROOT = Path(__file__).resolve().parents[2]
 NEEDS = f"requires napari {host.LOWEST_NAPARI} or newer"
@@ -27,47 +26,6 @@ def test_an_older_napari_is_refused_with_what_to_do(monkeypatch, version):
     assert told.endswith(f'pip install "napari>={host.LOWEST_NAPARI}"')
 
 
-@pytest.mark.parametrize(
-    "version", ["0.7.0", "0.7.1a2", "0.8.0", "0.9.2", "0.10.0", "1.0", "not-installed"]
-)
-def test_other_versions_are_taken(monkeypatch, version):
-    monkeypatch.setattr(napari, "__version__", version)
-    host.check_napari()
-
-
-def test_the_engine_does_not_activate_the_plugin_in_an_older_napari(
-    monkeypatch, npe2pm, registered
-):
-    npe2pm.activate("napari-semsr")
-    npe2pm.deactivate("napari-semsr")
-    monkeypatch.setattr(napari, "__version__", "0.6.6")
-    with pytest.raises(ImportError, match=NEEDS) as caught:
-        npe2pm.activate("napari-semsr")
-    assert "\n" not in str(caught.value)
-    assert "napari-semsr.enhance" in [
-        item.id for item in npe2pm.get_manifest("napari-semsr").contributions.commands
-    ]  # what menus are made of stays
-
-
-def test_every_command_is_refused_in_an_older_napari():
-    """The palette calls commands without the engine, which would activate first."""
-    code = (
-        "import sys, types, yaml\n"
-        "from importlib import import_module\n"
-        "sys.modules['napari'] = older = types.ModuleType('napari')\n"
-        "older.__version__ = '0.6.6'\n"
-        "manifest = yaml.safe_load(open('src/napari_semsr/napari.yaml'))\n"
-        "for command in manifest['contributions']['commands']:\n"
-        "    try:\n"
-        "        import_module(command['python_name'].partition(':')[0])\n"
-        "    except ImportError as error:\n"
-        f"        assert {NEEDS!r} in str(error), error\n"
-        "    else:\n"
-        "        raise AssertionError(command['id'])\n"
-    )
-    run_python(code, cwd=ROOT)
-
-
 def test_the_lowest_version_is_the_same_everywhere():
     lowest = host.LOWEST_NAPARI
     for page in ("README.md", "docs/install.md"):
@@ -78,20 +36,6 @@ def test_the_lowest_version_is_the_same_everywhere():
     jobs = yaml.safe_load(workflow.read_text("utf-8"))["jobs"]
     windows = jobs["window"]["strategy"]["matrix"]["include"]
     assert f"=={lowest}.0" in [one["napari"] for one in windows]
-
-
-def test_camera_grid_and_bar_are_found_where_a_viewer_has_them(model):
-    older = SimpleNamespace(camera=object(), grid=object(), scale_bar=object())
-    assert host.get_camera(older) is older.camera
-    assert host.get_grid(older) is older.grid
-    assert host.get_scale_bar(older) is older.scale_bar
-    host.get_camera(model).zoom = 3.0
-    host.get_grid(model).enabled = True
-    host.get_scale_bar(model).visible = True
-    again = napari.components.ViewerModel()
-    assert host.get_camera(again).zoom != 3.0
-    assert not host.get_grid(again).enabled
-    assert not host.get_scale_bar(again).visible
 
 
 @pytest.mark.parametrize("count", range(2, 7))

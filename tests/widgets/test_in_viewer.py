@@ -2,26 +2,17 @@
 
 import os
 import sys
-import threading
-import time
 
 import numpy as np
 import pytest
-from qtpy.QtCore import QEvent
-from qtpy.QtWidgets import QApplication, QDockWidget
 
-from napari_semsr.core.progress import Progress
-from napari_semsr.io import BAR_KEY
 from napari_semsr.widgets import host
-from napari_semsr.widgets.base import ASIDE, RichTextLabel, open_panel
-from napari_semsr.widgets.compare import BeforeAfterOverlay
+from napari_semsr.widgets.base import open_panel
 from tests.children import LIMIT_MS, LIMIT_S
 from tests.widgets.scenes import Endless, exposures_of
 
 if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
     pytest.skip("needs a display; run under xvfb-run", allow_module_level=True)
-
-PLUGIN = "napari-semsr"
 
 
 def dock(viewer, name):
@@ -31,98 +22,12 @@ def dock(viewer, name):
     return panel
 
 
-def labels_cut_off(panel) -> list[str]:
-    """Texts of visible notes that are lower than what they have to show."""
-    return [
-        note.text()
-        for note in panel.findChildren(RichTextLabel)
-        if note.isVisible() and note.height() < note.document().size().height()
-    ]
-
-
 @pytest.fixture
 def viewer(make_napari_viewer_proxy, qtbot):
     made = make_napari_viewer_proxy(show=True)
     made.window.resize(1200, 850)
     qtbot.wait(50)
     return made
-
-
-@pytest.mark.broad
-def test_every_panel_opens_by_name(viewer, qtbot, keep_picture):
-    from napari.utils.theme import get_theme
-
-    viewer.open_sample(PLUGIN, "degraded")
-    names = (
-        "Open mosaic",
-        "Stitch mosaic",
-        "Enhance",
-        "FRC map",
-        "Spectrum",
-        "Metrics",
-        "Crop",
-        "Train",
-    )
-    for name in names:
-        panel = dock(viewer, name)
-        qtbot.waitUntil(lambda panel=panel: not labels_cut_off(panel))
-        keep_picture(viewer, f"panel-{name.lower().replace(' ', '-')}")
-        viewer.window.remove_dock_widget(panel)
-    assert get_theme(viewer.theme)
-
-
-@pytest.mark.broad
-def test_frc_map_lies_in_colour_over_the_image(
-    viewer, qtbot, finish, keep_picture, add
-):
-
-    for item in exposures_of((256, 256)):
-        add(viewer, item)
-    panel = dock(viewer, "FRC map")
-    panel.second.value = viewer.layers[0]
-    before = viewer.window.screenshot(canvas_only=True, flash=False)
-    panel.run_button.click()
-    finish(panel)
-    qtbot.waitUntil(lambda: not labels_cut_off(panel))
-    keep_picture(viewer, "frc-map")
-
-    def photograph():
-        return viewer.window.screenshot(canvas_only=True, flash=False)
-
-    assert colourfulness(before) < 1
-    qtbot.waitUntil(lambda: colourfulness(photograph()) > 5)
-    assert viewer.layers[-1].colorbar.visible
-    viewer.theme = "light"
-    qtbot.waitUntil(lambda: np.mean(panel.plot.figure.get_facecolor()[:3]) > 0.7)
-
-
-def test_a_long_name_of_a_map_fits_next_to_its_colour_bar(viewer, qtbot, keep_picture):
-    dock(viewer, "Metrics")
-    name = (
-        "a long name of a mosaic, with its date and place \N{MIDDLE DOT} FRC map (nm)"
-    )
-    layer = viewer.add_image(np.zeros((8, 8)), name=name, metadata={BAR_KEY: True})
-
-    def margin() -> int:
-        """Brightness of the columns left of the name, in a wide margin."""
-        host.get_camera(viewer).zoom = 1e-3
-        qtbot.wait(100)
-        return int(picture_of(viewer)[:100, :8, :3].max())
-
-    qtbot.waitUntil(lambda: margin() == 0, timeout=LIMIT_MS)
-    keep_picture(viewer, "long-name")
-    wide = layer.name_overlay.font_size
-    viewer.window.resize(2000, 850)
-    qtbot.waitUntil(lambda: layer.name_overlay.font_size > wide, timeout=LIMIT_MS)
-    layer.name = "short"
-    qtbot.waitUntil(lambda: layer.name_overlay.font_size == 10, timeout=LIMIT_MS)
-
-
-def colourfulness(picture: np.ndarray) -> float:
-    """Mean span between the colour channels of a picture's middle."""
-    rows, columns = picture.shape[:2]
-    middle = picture[rows // 3 : -rows // 3, columns // 3 : -columns // 3, :3]
-    return float(np.ptp(middle.astype(float), axis=-1).mean())
 
 
 @pytest.mark.quick(1)
@@ -137,34 +42,6 @@ def test_closing_stops_the_job(viewer, qtbot, how):
     else:
         viewer.close()
     qtbot.waitUntil(endless.closed.is_set, timeout=LIMIT_MS)
-
-
-@pytest.mark.broad
-def test_closing_the_window_while_napari_moves_its_bar(viewer, qtbot, monkeypatch):
-    panel = dock(viewer, "Metrics")
-    closed, handle = threading.Event(), QApplication.processEvents
-    armed = []
-
-    def counted():
-        try:
-            for step in range(1000):
-                time.sleep(0.01)
-                yield Progress(step, 1000, "working")
-        finally:
-            closed.set()
-
-    def close_then_handle(*arguments):
-        if armed:
-            armed.clear()
-            viewer.close()
-            QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
-        handle(*arguments)
-
-    named = staticmethod(close_then_handle)
-    monkeypatch.setattr(QApplication, "processEvents", named)
-    panel.controls.start(counted, lambda _: None)
-    panel.runner.stepped.connect(armed.append)
-    qtbot.waitUntil(closed.is_set, timeout=LIMIT_MS)
 
 
 @pytest.mark.broad
@@ -211,63 +88,10 @@ def test_tiles_appear_in_the_window_and_closing_it_stops_the_run(
     assert len(computed) == 4
 
 
-@pytest.mark.broad
-def test_what_covers_the_left_part_follows_the_size_of_the_window(viewer, qtbot, add):
-    image = add(viewer, exposures_of((256, 256))[0])
-    cover = BeforeAfterOverlay(viewer)
-    cover.move_divider(image, 0.5)
-    whole = cover.layer.data.shape
-    host.get_camera(viewer).zoom *= 4
-    qtbot.waitUntil(lambda: cover.layer.data.shape != whole, timeout=LIMIT_MS)
-    qtbot.wait(300)  # what the zoom began is drawn
-    part = cover.layer.data.shape
-    viewer.window.resize(1000, 600)
-    qtbot.waitUntil(lambda: cover.layer.data.shape != part, timeout=LIMIT_MS)
-
-
 def picture_of(viewer) -> np.ndarray:
     """Photograph the canvas of a viewer."""
     shot = viewer.window.screenshot(canvas_only=True, flash=False)
     return shot.astype(int)
-
-
-def tabs_of(place) -> list[str]:
-    """Titles of the docks that share a place with one."""
-    return sorted(
-        item.windowTitle() for item in place.window().tabifiedDockWidgets(place)
-    )
-
-
-@pytest.mark.broad
-def test_panels_are_tabs_beside_each_other(viewer, qtbot, keep_picture):
-
-    panels = [dock(viewer, name) for name in ("Enhance", "FRC map", "Crop")]
-    docks = [panel.parentWidget() for panel in panels]
-    assert all(isinstance(item, QDockWidget) for item in docks)
-    others = ["Crop", "FRC map"]
-    qtbot.waitUntil(lambda: tabs_of(docks[0]) == others, timeout=LIMIT_MS)
-    qtbot.waitUntil(
-        lambda: panels[2].visibleRegion().boundingRect().height() > 300,
-        timeout=LIMIT_MS,
-    )
-    assert docks[0].windowTitle() == "Enhance"
-    keep_picture(viewer, "tabs")
-
-
-@pytest.mark.broad
-def test_window_of_steps_is_a_dock_with_panels_beside_it(viewer, qtbot):
-    place, window = viewer.window.add_plugin_dock_widget(PLUGIN, "Superlens SEM")
-    viewer.window.add_plugin_dock_widget(PLUGIN, "Crop")
-    qtbot.waitUntil(lambda: tabs_of(place) == ["Crop"], timeout=LIMIT_MS)
-    assert place.windowTitle() == "Superlens SEM"
-    assert place.toggleViewAction().text() == "Superlens SEM"
-    for floats in (False, True, False):
-        place.setFloating(floats)
-        qtbot.waitUntil(
-            lambda: place.titleBarWidget().title.text() == "Superlens SEM",
-            timeout=LIMIT_MS,
-        )
-    viewer.window.remove_dock_widget(window)
 
 
 def leaves(menu):
@@ -293,17 +117,3 @@ def test_the_menu_lists_each_panel_once_by_its_own_title(viewer, qtbot):
     assert "Superlens" not in below
     for text in listed[1:]:
         assert open_panel(viewer, text).title == text
-
-
-@pytest.mark.broad
-def test_other_panels_open_from_a_list_in_the_window(viewer, qtbot, keep_picture):
-    window = open_panel(viewer, "Superlens SEM")
-    qtbot.waitUntil(
-        lambda: window.others.visibleRegion().boundingRect().height() > 10,
-        timeout=LIMIT_MS,
-    )
-    keep_picture(viewer, "other-panels")
-    entries = {action.text(): action for action in window.others.menu().actions()}
-    assert set(entries) == set(ASIDE)
-    entries["Gaps"].trigger()
-    assert window.page.panel.title == "Gaps"

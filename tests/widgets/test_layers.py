@@ -5,9 +5,7 @@ from hypothesis import given, strategies as st
 from napari.components import ViewerModel
 from napari.layers import Image
 
-from napari_semsr.core import Affine
 from napari_semsr.core.errors import OptionError, ShapeError
-from napari_semsr.core.intensity import contrast_limits
 from napari_semsr.core.micrograph import (
     InputRecord,
     Micrograph,
@@ -15,23 +13,17 @@ from napari_semsr.core.micrograph import (
     parse_pixel_size,
 )
 from napari_semsr.io.layers import NETWORK_KEY
-from napari_semsr.widgets import host
 from napari_semsr.widgets.layers import (
     create_layer_keywords,
     create_result_name,
     find_free_name,
     get_common_unit,
     get_network_name,
-    get_nm_per_unit,
     have_same_grid,
     micrograph_from_layer,
-    show_scale_bar,
 )
 from tests.refusals import refused
 
-TURNED = Affine.create_similarity(
-    30, scale=1.2, is_mirrored=True, shift=(40, -9), about=(50, 20)
-)
 IMAGE = np.arange(35, dtype=np.uint8).reshape(5, 7)
 COLOUR = np.arange(300, dtype=np.uint8).reshape(10, 10, 3)
 sizes = st.floats(1e-3, 1e5)
@@ -65,11 +57,6 @@ def test_micrograph_from_layer_converts_lengths(unit, nm):
     assert micrograph_from_layer(layer).pixel_size_nm == pytest.approx((2 * nm, 3 * nm))
 
 
-@pytest.mark.parametrize("unit", ["pixel", "s"])
-def test_nm_per_unit_is_none_for_what_is_no_length(unit):
-    assert get_nm_per_unit(unit) is None
-
-
 def made_by_network(job: str = "enhance") -> Provenance:
     return Provenance(job=job, model_name="sem-restore", model_digest="sha256:1")
 
@@ -97,17 +84,6 @@ def test_micrograph_from_layer_leaves_pixels_uncalibrated():
     assert found.spacing_px == (4.0, 4.0)
 
 
-def test_micrograph_from_layer_takes_level_0():
-    layer = Image([IMAGE, IMAGE[::2, ::2]], multiscale=True, scale=(5, 5))
-    np.testing.assert_array_equal(micrograph_from_layer(layer).array(), IMAGE)
-
-
-def test_micrograph_from_layer_stays_lazy():
-    found = micrograph_from_layer(Image(da.from_array(IMAGE, chunks=2)))
-    assert found.is_lazy
-    np.testing.assert_array_equal(found.array(), IMAGE)
-
-
 def test_micrograph_from_layer_takes_the_plane_shown():
     stack = np.stack([IMAGE, IMAGE + 1, IMAGE + 2])
     viewer = ViewerModel()
@@ -116,15 +92,6 @@ def test_micrograph_from_layer_takes_the_plane_shown():
     found = micrograph_from_layer(layer, viewer.dims)
     np.testing.assert_array_equal(found.array(), IMAGE + 2)
     assert found.pixel_size_nm == (2.0, 3.0)
-
-
-def test_micrograph_from_layer_takes_the_plane_of_a_stack_with_offset():
-    viewer = ViewerModel()
-    viewer.add_image(np.zeros((9, 5, 7)))
-    layer = viewer.add_image(np.stack([IMAGE, IMAGE + 1]), translate=(3, 0, 0))
-    viewer.dims.set_current_step(0, 4)
-    found = micrograph_from_layer(layer, viewer.dims)
-    np.testing.assert_array_equal(found.array(), IMAGE + 1)
 
 
 @pytest.mark.parametrize(
@@ -201,33 +168,6 @@ def test_micrograph_from_layer_composes_affine_scale():
     assert micrograph_from_layer(layer).pixel_size_nm == pytest.approx((20, 30))
 
 
-@pytest.mark.parametrize(
-    "data",
-    [
-        np.zeros((3, 3)),
-        np.full((3, 3), np.nan),
-        np.array([[np.inf, 1.0]]),
-        np.arange(9).reshape(3, 3),
-        [np.zeros((4, 4)), np.arange(4).reshape(2, 2)],
-        da.zeros((4000, 8), chunks=1000),
-    ],
-    ids=["zero", "nan", "inf", "ramp", "pyramid", "dask"],
-)
-def test_contrast_limits_are_two_rising_numbers(data):
-    low, high = contrast_limits(data)
-    assert np.isfinite((low, high)).all()
-    assert low < high
-
-
-def test_layers_of_ours_leave_the_viewer_in_nm():
-    viewer = ViewerModel()
-    for size in (10.0, 160.0):
-        viewer.add_image(
-            IMAGE, **create_layer_keywords(Micrograph(IMAGE, parse_pixel_size(size)))
-        )
-    assert [str(unit) for unit in viewer.layers.units] == ["nanometer", "nanometer"]
-
-
 def test_same_unit_names_the_layer_without_pixel_size():
     bare = Micrograph(IMAGE, name="bare")
     with refused(OptionError, "pixel-size-missing", match="'bare'"):
@@ -249,15 +189,6 @@ def test_results_are_named_by_what_made_them(model):
         name = create_result_name(model, name, step)
         assert name == named
     assert find_free_name(model, "mosaic") == "mosaic"
-
-
-def test_the_scale_bar_lies_where_notifications_do_not_cover_it(model):
-    bar = host.get_scale_bar(model)
-    show_scale_bar(model)
-    assert (bar.visible, bar.position) == (True, "bottom_left")
-    bar.position = "top_left"
-    show_scale_bar(model)
-    assert bar.position == "top_left"
 
 
 def test_masked_pixels_of_a_layer_are_unknown():

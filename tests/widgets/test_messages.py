@@ -3,11 +3,9 @@
 import numpy as np
 import pytest
 from napari.layers import Image
-from napari.qt import get_stylesheet
-from qtpy.QtCore import QEvent, QObject, QPoint
+from qtpy.QtCore import QPoint
 from qtpy.QtWidgets import QAbstractButton, QApplication, QLineEdit
 
-from napari_semsr.core.errors import WriteError
 from napari_semsr.core.progress import Progress
 from napari_semsr.widgets.base import create_panel
 from tests.children import LIMIT_MS
@@ -45,10 +43,7 @@ def panel(request, model, qtbot):
 
 @pytest.mark.parametrize(
     "panel",
-    [
-        pytest.param(name, marks=[] if name == "RestorePanel" else pytest.mark.broad)
-        for name in PANELS
-    ],
+    ["RestorePanel", pytest.param("StitchMosaicPanel", marks=pytest.mark.broad)],
     indirect=True,
 )
 def test_no_button_moves_when_a_message_comes_or_goes(panel):
@@ -79,67 +74,6 @@ def test_no_button_moves_when_a_message_comes_or_goes(panel):
         label.setText("")
     panel.progress_bar.setVisible(False)
     assert all(shown_buttons(panel)[item] == before[item] for item in foot)
-
-
-@pytest.mark.parametrize("width", [340, 520])
-@pytest.mark.parametrize("theme", ["dark", "light"])
-@pytest.mark.parametrize("panel", ["RestorePanel"], indirect=True)
-def test_all_that_is_said_is_in_view_and_can_be_selected(panel, qtbot, theme, width):
-    panel.setStyleSheet(get_stylesheet(theme))
-    panel.resize(width, 900)
-    messages, bar = panel.messages, panel.messages.verticalScrollBar()
-    before = shown_buttons(panel)[panel.run_button]
-    for text in (LONG[:40], LONG[:320], LONG[:100]):
-        messages.show_problem(text)
-        messages.unsaved_label.setText(text)
-        assert shown_buttons(panel)[panel.run_button] == before
-        content = messages.widget()
-        assert content.height() == messages.viewport().height()
-        assert not bar.isVisible()
-        for label in (messages.status, messages.unsaved_label):
-            bottom = label.mapTo(content, QPoint(0, label.height())).y()
-            assert bottom <= content.height()
-            assert label.document().size().height() <= label.height()
-            label.selectAll()
-            assert label.textCursor().selectedText().startswith(text.strip())
-    assert not messages.findChildren(QAbstractButton)
-    messages.show_problem(LONG * 9)  # more than the window
-    qtbot.waitUntil(bar.isVisible, timeout=LIMIT_MS)
-    assert panel.height() == 900
-    assert shown_buttons(panel)[panel.run_button] == before
-
-
-@pytest.mark.parametrize("panel", ["RestorePanel"], indirect=True)
-def test_no_button_moves_while_a_job_runs_and_when_it_has_ended(panel, qtbot):
-    before = shown_buttons(panel)
-    seen = []
-    panel.runner.stepped.connect(lambda _: seen.append(shown_buttons(panel)))
-    panel.runner.busy_changed.connect(lambda _: seen.append(shown_buttons(panel)))
-    with qtbot.waitSignal(panel.ran, timeout=LIMIT_MS):
-        panel.run_button.click()
-    assert panel.result_layers.own
-    seen.append(shown_buttons(panel))
-    foot = panel.run_button, panel.cancel_button, panel.help_button
-    assert all(found[item] == before[item] for found in seen for item in foot)
-
-
-def colours(panel):
-    """Whether red, and whether any colour, is in what is written."""
-    text = panel.status.toHtml() + panel.warning_label.toHtml()
-    return any(red in text for red in ("#ff8370", "#b3261e")), "color:" in text
-
-
-@pytest.mark.parametrize("panel", ["RestorePanel"], indirect=True)
-def test_only_errors_are_red(panel):
-    panel.messages.show_problem("This failed.")
-    assert colours(panel)[0]
-    for show in (panel.messages.show_status, panel.messages.notify):
-        show("This went well.")
-        assert not any(colours(panel))
-    panel.runner.stepped.emit(Progress(1, 2, "part"))
-    assert not any(colours(panel))
-    panel.messages.show_warning("Mind this.")
-    assert colours(panel) == (False, True)
 
 
 @pytest.mark.parametrize("panel", ["StitchMosaicPanel"], indirect=True)
@@ -177,71 +111,3 @@ def test_an_error_leaves_when_something_is_mended(panel, qtbot, mend):
     assert panel.status.text() == "This cannot be done."
     mend(panel)
     qtbot.waitUntil(lambda: panel.status.text() == "", timeout=LIMIT_MS)
-
-
-@pytest.mark.parametrize("panel", ["RestorePanel"], indirect=True)
-def test_good_news_stays_when_something_is_typed(panel):
-    panel.messages.show_problem("This cannot be done.")
-    panel.messages.show_status("This is done.")
-    with_layer(panel)
-    panel.messages.clear_resolved_error()
-    assert panel.status.text() == "This is done."
-
-
-@pytest.mark.parametrize("panel", ["RestorePanel"], indirect=True)
-def test_why_a_job_failed_stays_though_the_panel_clears_away(panel, qtbot):
-    def job():
-        yield Progress(0, 1, "part")
-        msg = "The disk is full."
-        raise WriteError(msg, code="disk-full")
-
-    panel.runner.busy_changed.connect(lambda busy: busy or with_layer(panel))
-    panel.runner.failed.connect(lambda _: with_layer(panel))
-    panel.controls.start(job, lambda _: None)
-    qtbot.waitUntil(lambda: not panel.is_busy, timeout=LIMIT_MS)
-    assert panel.status.text() == "The disk is full."
-    qtbot.waitUntil(lambda: panel.messages._causes is not None, timeout=LIMIT_MS)  # noqa: SLF001
-    panel.messages.clear_resolved_error()
-    assert panel.status.text() == "The disk is full."
-    sized_anew(panel)
-    qtbot.waitUntil(lambda: panel.status.text() == "", timeout=LIMIT_MS)
-
-
-class Painted(QObject):
-    """Counts how often parts are drawn."""
-
-    def __init__(self, *parts):
-        super().__init__()
-        self.count = 0
-        for part in parts:
-            part.installEventFilter(self)
-
-    def eventFilter(self, watched, event):  # noqa: N802 - Qt's name
-        self.count += event.type() == QEvent.Type.Paint
-        return False
-
-
-@pytest.mark.parametrize("panel", ["RestorePanel"], indirect=True)
-def test_steps_that_follow_soon_are_drawn_together(panel):
-    panel.runner.stepped.emit(Progress(0, 900, "part"))
-    panel.controls._stepping.setInterval(10**6)  # noqa: SLF001 - no clock decides
-    panel.controls._stepping.start()  # noqa: SLF001
-    shown_buttons(panel)
-    painted = Painted(panel.status.viewport(), panel.progress_bar)
-    for done in range(100):
-        panel.runner.stepped.emit(Progress(done, 900, "part"))
-        QApplication.processEvents()
-    assert panel.progress_bar.value() == 99
-    assert painted.count == 0
-    panel.messages.show_status("Done.")
-    shown_buttons(panel)
-    assert 0 < painted.count < 10
-
-
-@pytest.mark.parametrize("panel", ["RestorePanel"], indirect=True)
-def test_links_behind_an_error_are_parted(panel):
-    panel.messages.show_problem("It failed.")
-    assert panel.status.toPlainText() == "It failed. Troubleshooting"
-    panel.status.add_link("Open the log", "file:///log.txt")
-    shown = panel.status.toPlainText().replace("\N{NO-BREAK SPACE}", " ")
-    assert shown == "It failed. Troubleshooting · Open the log"

@@ -12,7 +12,7 @@ if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
     pytest.skip("needs a display; run under xvfb-run", allow_module_level=True)
 
 from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.io import BAR_KEY, HELPER_KEY
+from napari_semsr.io import HELPER_KEY
 from napari_semsr.widgets import host
 from napari_semsr.widgets.base import watch_images
 from napari_semsr.widgets.layers import (
@@ -22,7 +22,6 @@ from napari_semsr.widgets.layers import (
     get_display_fit,
     have_mixed_units,
     pixels_to_view,
-    show_colour_bar,
 )
 from tests.widgets.scenes import exposures_of, grain
 from tests.widgets.test_panels import make
@@ -53,44 +52,22 @@ def warned():
     notification_manager.notification_ready.disconnect(hear)
 
 
-def choose(panel, layers):
-    """Choose two exposures where a panel takes them."""
-    first, second = layers
-    if hasattr(panel, "layers"):
-        panel.layers.value = [first]
-    for box in getattr(panel, "boxes", {}).values():
-        box.value = second
-    names = {"first": first, "second": second, "image": first, "layer": first}
-    for name, layer in names.items():
-        if hasattr(panel, name):
-            getattr(panel, name).value = layer
-    if "reference" in getattr(panel, "boxes", {}):
-        panel.boxes["reference"].value = first
-    if hasattr(panel, "boxes") and type(panel).__name__ == "GapsPanel":
-        panel.reference.value = None
-
-
 def area_of(layer):
     return layer.extent.world[:, -2:]
 
 
-ADDS = (
-    *("FrcMapPanel", "SpectrumPanel", "ErrorMapPanel", "GapsPanel"),
-    *("RestorePanel", "CropPanel"),
+@pytest.mark.quick(1)
+@pytest.mark.parametrize(
+    ("module", "is_first", "is_sized"),
+    [("RestorePanel", False, True), ("FrcMapPanel", True, False)],
+    ids=["sized beside bare", "bare beside sized"],
 )
-
-
-@pytest.mark.quick(4)
-@pytest.mark.parametrize("module", ADDS)
-@pytest.mark.parametrize("is_first", [True, False], ids=["first", "last"])
-@pytest.mark.parametrize("is_sized", [False, True], ids=["bare", "sized"])
 def test_what_a_panel_adds_lies_where_its_image_is(
     viewer, qtbot, run_panel, warned, is_sized, is_first, module
 ):
     watch_images(viewer)
     size = (10.0, 10.0) if is_sized else None
-    sharp = module in ("RestorePanel", "GapsPanel")
-    taken = exposures_of((SIDE, SIDE), sharp=sharp)
+    taken = exposures_of((SIDE, SIDE), sharp=module == "RestorePanel")
     own = [item.replace(pixel_size_nm=size) for item in taken]
     other_size = None if is_sized else (OTHER_NM, OTHER_NM)
     other = Micrograph(grain((64, 80), seed=4), other_size, "of another place")
@@ -101,11 +78,11 @@ def test_what_a_panel_adds_lies_where_its_image_is(
     layers = [viewer.layers[image.name] for image in own]
     fill_view(viewer, layers[0])
     panel = make(module, viewer, qtbot)
-    choose(panel, layers)
     if module == "FrcMapPanel":
+        panel.first.value, panel.second.value = layers
         panel.form.set_values(block=32)
-    if module == "GapsPanel":
-        panel.helpers.value = True
+    else:
+        panel.layer.value = layers[0]
     before = list(viewer.layers)
     run_panel(panel)
     for _ in range(3):
@@ -117,13 +94,9 @@ def test_what_a_panel_adds_lies_where_its_image_is(
         assert tuple(layer.units[-2:]) == tuple(layers[0].units[-2:])
         assert get_display_fit(layer)[0] == get_display_fit(layers[0])[0]
         start, end = area_of(layer)
-        if module == "SpectrumPanel":  # beside it, as large; rings are in it
-            assert start[1] > high[1]
-            assert end[0] - start[0] <= 1.05 * (high[0] - low[0])
-        else:
-            slack = 0.02 * (high - low)
-            assert (start >= low - slack).all()
-            assert (end <= high + slack).all()
+        slack = 0.02 * (high - low)
+        assert (start >= low - slack).all()
+        assert (end <= high + slack).all()
     assert have_mixed_units(viewer)
     assert len(warned) == 1
     assert host.get_scale_bar(viewer).opacity == 0
@@ -131,63 +104,6 @@ def test_what_a_panel_adds_lies_where_its_image_is(
     assert sum(layer.colorbar.visible for layer in bars if layer.visible) <= 1
     viewer.layers.remove(viewer.layers["of another place"])
     assert host.get_scale_bar(viewer).opacity == 1
-
-
-def test_napari_warns_again_after_units_were_alike(viewer, warned):
-    watch_images(viewer)
-    sized = viewer.add_image(np.eye(32), units=("nm", "nm"), axis_labels=("y", "x"))
-    for _ in range(3):
-        bare = viewer.add_image(np.eye(32))
-        viewer.window.screenshot(flash=False)
-    assert len(warned) == 1
-    assert sized in viewer.layers
-    viewer.layers.remove(sized)
-    viewer.window.screenshot(flash=False)
-    assert bare in viewer.layers
-    viewer.add_image(np.eye(32), units=("nm", "nm"), axis_labels=("y", "x"))
-    viewer.window.screenshot(flash=False)
-    assert len(warned) == 2
-
-
-def test_a_drawing_without_a_unit_takes_the_scale_bar_away(model):
-    watch_images(model)
-    image = Micrograph(grain((64, 64)), (10.0, 10.0), "sized")
-    model.add_image(image.data, **create_layer_keywords(image))
-    assert host.get_scale_bar(model).opacity == 1
-    drawing = model.add_points(np.zeros((1, 2)))
-    assert host.get_scale_bar(model).opacity == 0
-    assert host.get_scale_bar(model).box_color[-1] == 0, "its box is left"
-    model.layers.remove(drawing)
-    assert host.get_scale_bar(model).opacity == 1
-    assert host.get_scale_bar(model).box_color is None
-
-
-def add_map(viewer, name, corner):
-    kind = {"scale": (10, 10), "units": ("nm", "nm"), "axis_labels": ("y", "x")}
-    pixels = grain((64, 64))
-    kind |= {"translate": corner, "name": name, "metadata": {BAR_KEY: True}}
-    layer = viewer.add_image(pixels, **kind)
-    show_colour_bar(layer)
-    return layer
-
-
-def test_the_colour_bar_is_that_of_a_map_in_view(model):
-    watch_images(model)
-    former, new = add_map(model, "former", (0, 0)), add_map(model, "new", (0, 5000))
-    camera = host.get_camera(model)
-    for layer in (former, new, former):
-        fill_view(model, layer)
-        for item in (former, new):
-            assert item.colorbar.visible == item.name_overlay.visible == (item is layer)
-    camera.center = (0, 0, 90_000)
-    assert not former.colorbar.visible
-    fill_view(model, former)
-    over = model.add_image(grain((32, 32)), scale=(10, 10), units=("nm", "nm"))
-    assert former.colorbar.visible  # beside what covers a part of it
-    camera.center, camera.zoom = (0, 150, 150), 50
-    assert not former.colorbar.visible  # only that is in view
-    model.layers.remove(over)
-    assert former.colorbar.visible
 
 
 def test_positions_of_the_camera_are_in_the_units_of_the_viewer(model):

@@ -1,28 +1,18 @@
-import imagecodecs
 import numpy as np
 import pytest
 import tifffile
 from PIL import Image
 from qtpy.QtCore import QPoint, Qt
 
-from napari_semsr.core.errors import OptionError
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
-from napari_semsr.core.progress import run
 from napari_semsr.io.formats import write
 from napari_semsr.io.layers import READ_KEY, crop_bottom_rows
-from napari_semsr.jobs import SIMULATE, STITCH, SimulateOptions
 from napari_semsr.widgets import host
 from napari_semsr.widgets.base.results import get_databar_row_count
 from napari_semsr.widgets.layers import (
-    add_drawing_layer,
-    get_display_fit,
-    get_layer_pixel_size,
     micrograph_from_layer,
 )
 from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
-from tests.children import LIMIT_MS
-from tests.hostile.czi import write_czi
-from tests.refusals import refused
 
 GRAIN = np.random.default_rng(0).integers(0, 255, (90, 120), dtype=np.uint8)
 
@@ -69,57 +59,6 @@ def test_corrected_pixel_size_and_typed_rows_reach_the_layer(
     np.testing.assert_array_equal(model.layers[0].data, GRAIN[:60])
 
 
-def test_an_emptied_pixel_size_shows_that_the_stated_one_is_used(
-    panel, model, sized, finish, run_panel
-):
-    choose(panel, sized, finish)
-    panel.pixel_size.height_box.value = 0
-    assert "the stated one is used, 12.5 nm" in panel.pixel_size.note.text()
-    run_panel(panel)
-    assert micrograph_from_layer(model.layers[0]).pixel_size_nm == (12.5, 12.5)
-
-
-def test_unknown_pixel_size_stays_unknown(panel, model, tmp_path, finish, run_panel):
-    path = tmp_path / "bare.png"
-    write(Micrograph(GRAIN, None, "bare"), path)
-    choose(panel, path, finish)
-    assert panel.pixel_size.value is None
-    assert "unknown" in run_panel(panel)
-    assert micrograph_from_layer(model.layers[0]).pixel_size_nm is None
-
-
-def test_no_file_and_a_missing_file_are_refused_by_their_causes(panel, tmp_path):
-    with refused(OptionError, "missing-value") as found:
-        panel.create_task()
-    assert "'.'" not in str(found.value)
-    panel.path.value = tmp_path / "nothing.tif"
-    with refused(OptionError, "file-missing", match=r"nothing\.tif"):
-        panel.create_task()
-
-
-def test_the_image_opens_and_not_its_preview(panel, model, tmp_path, finish, run_panel):
-    path = tmp_path / "preview.tif"
-    with tifffile.TiffWriter(path) as file:
-        file.write(GRAIN[::3, ::3], subfiletype=1, metadata=None)
-        file.write(GRAIN, metadata=None)
-    choose(panel, path, finish)
-    assert panel.form.create_options().series == 1
-    run_panel(panel)
-    np.testing.assert_array_equal(model.layers[0].data, GRAIN)
-    panel.form.set_values(series=0)
-    run_panel(panel)
-    np.testing.assert_array_equal(model.layers[1].data, GRAIN[::3, ::3])
-
-
-@pytest.mark.broad
-def test_mixed_units_are_told(panel, model, sized, finish, run_panel):
-    model.add_image(GRAIN, name="bare")
-    choose(panel, sized, finish)
-    assert "no scale bar, since bare has no pixel size" in run_panel(panel)
-    assert panel.calibrate.layer.value.name == "sized"
-    assert panel.calibrate.pixel_size.value == (12.5, 12.5)
-
-
 def test_an_image_without_a_pixel_size_is_fitted_to_the_field_in_view(
     panel, model, sized, tmp_path, finish, run_panel
 ):
@@ -134,7 +73,6 @@ def test_an_image_without_a_pixel_size_is_fitted_to_the_field_in_view(
     write(Micrograph(GRAIN, None, "bare"), tmp_path / "bare.png")
     choose(panel, tmp_path / "bare.png", finish)
     said = run_panel(panel)
-    assert "since bare has no pixel size" in said
     assert "shown at the size of the field in view" in said
     bare = model.layers[1]
     assert [layer.visible for layer in model.layers] == [True, True]
@@ -146,83 +84,16 @@ def test_an_image_without_a_pixel_size_is_fitted_to_the_field_in_view(
     assert max(shown[0] / high, shown[1] / wide) > 0.9
     # nothing that is measured or saved has changed
     image = micrograph_from_layer(bare)
-    assert (image.pixel_size_nm, image.spacing_px, image.origin) == (
-        None,
-        (1.0, 1.0),
-        (0.0, 0.0),
-    )
-    np.testing.assert_array_equal(get_layer_pixel_size(bare), (1, 1))
+    assert (image.pixel_size_nm, image.spacing_px) == (None, (1.0, 1.0))
+    assert image.origin == (0.0, 0.0)
     panel.focus_pixel_size(bare)
     assert panel.calibrate.layer.value is bare
     panel.calibrate.pixel_size.value = (7.0, 7.0)
     panel.calibrate.apply_typed_size()
     assert micrograph_from_layer(bare).pixel_size_nm == (7.0, 7.0)
     np.testing.assert_array_equal(bare.affine.affine_matrix, np.eye(3))
-    panel.calibrate.undo()
-    assert micrograph_from_layer(bare).spacing_px == (1.0, 1.0)
 
 
-def test_what_is_made_of_a_fitted_image_is_shown_where_that_is(model, panel, add):
-    model.add_image(GRAIN, name="sized", scale=(9, 9), units=("nm", "nm"))
-    bare = model.add_image(GRAIN, name="bare")
-    assert get_display_fit(bare)[0] > 1
-    half = model.add_image(
-        GRAIN[::2, ::2], name="live", scale=(2, 2), translate=(0.5, 0.5)
-    )
-    np.testing.assert_allclose(half.extent.world, bare.extent.world, atol=10)
-    line = add_drawing_layer(model, bare, "line")
-    line.add_lines(np.array([[0, 0], [0, 30.0]]))
-    assert micrograph_from_layer(half).spacing_px == (2.0, 2.0)
-    model.layers.remove("sized")  # then all are in pixels
-    np.testing.assert_array_equal(bare.affine.affine_matrix, np.eye(3))
-    np.testing.assert_array_equal(half.affine.affine_matrix, np.eye(3))
-
-
-def large_store(tmp_path):
-    data = np.random.default_rng(1).random((700, 2100)).astype(np.float32)
-    path = tmp_path / "big.ome.zarr"
-    write(Micrograph(data, parse_pixel_size((4.0, 5.0)), "big"), path)
-    return path, data
-
-
-def test_store_opens_as_a_pyramid(panel, model, tmp_path, finish, run_panel):
-    path, data = large_store(tmp_path)
-    choose(panel, path, finish)
-    levels = panel.facts["levels"]
-    run_panel(panel)
-    layer = model.layers[0]
-    assert layer.multiscale is (levels > 1)
-    assert micrograph_from_layer(layer).pixel_size_nm == (4.0, 5.0)
-    np.testing.assert_array_equal(micrograph_from_layer(layer).array(), data)
-
-
-@pytest.mark.broad
-def test_store_that_was_copied_in_part_is_told_once(
-    panel, model, tmp_path, finish, run_panel
-):
-    path, _ = large_store(tmp_path)
-    (path / "0" / "c" / "1" / "2").unlink()
-    choose(panel, path, finish)
-    run_panel(panel)
-    assert len(model.layers) == 1
-    assert panel.warning_label.text().count("have no file and are read as 0") == 1
-
-
-@pytest.mark.broad
-def test_plane_of_a_stack_is_chosen(panel, model, tmp_path, finish, run_panel):
-    path = tmp_path / "stack.tif"
-    pages = np.stack([GRAIN, GRAIN // 2, GRAIN // 3])
-    tifffile.imwrite(path, pages, photometric="minisblack")
-    choose(panel, path, finish)
-    assert panel.form.get_widget("plane").native.isVisibleTo(panel)
-    run_panel(panel)
-    np.testing.assert_array_equal(model.layers[0].data, GRAIN)
-    panel.form.set_values(plane=2)
-    run_panel(panel)
-    np.testing.assert_array_equal(model.layers[1].data, GRAIN // 3)
-
-
-@pytest.mark.broad
 def test_dataset_of_an_hdf5_file_is_chosen(panel, model, tmp_path, finish, run_panel):
     h5py = pytest.importorskip("h5py", reason="needs h5py, the extra [hdf5]")
     path = tmp_path / "scan.h5"
@@ -241,41 +112,6 @@ def test_dataset_of_an_hdf5_file_is_chosen(panel, model, tmp_path, finish, run_p
     run_panel(panel)
     np.testing.assert_array_equal(model.layers[0].data, GRAIN[:40])
     assert model.layers[0].metadata["semsr read"] == {"dataset": "/low"}
-    panel.dataset.value = "/high"
-    finish(panel)
-    panel.form.set_values(plane=1)
-    run_panel(panel)
-    np.testing.assert_array_equal(model.layers[1].data, GRAIN // 2)
-
-
-@pytest.mark.quick(1)
-@pytest.mark.parametrize("suffix", ["jpg", "bmp"])
-def test_formats_that_are_only_read_open_without_an_error(
-    panel, model, tmp_path, finish, run_panel, suffix
-):
-    path = tmp_path / f"field.{suffix}"
-    encode = {"jpg": imagecodecs.jpeg8_encode, "bmp": imagecodecs.bmp_encode}[suffix]
-    path.write_bytes(encode(GRAIN))
-    choose(panel, path, finish)
-    assert "Opened field" in run_panel(panel)
-    assert "Opened field" in run_panel(panel)  # the layer to calibrate changes
-    assert panel.over.isHidden()
-    assert model.layers[0].data.shape == GRAIN.shape
-
-
-def test_what_cannot_be_opened_is_told_in_one_sentence(
-    panel, tmp_path, finish, run_panel
-):
-    assert "Choose a file first" in run_panel(panel)
-    panel.path.value = tmp_path / "gone.tif"
-    assert "gone.tif does not exist" in run_panel(panel)
-    (tmp_path / "notes.tif").write_text("not an image")
-    (tmp_path / "empty").mkdir()
-    for name, needs in (("notes.tif", "notes.tif"), ("empty", "at least two frames")):
-        choose(panel, tmp_path / name, finish)
-        assert needs in panel.status.text()
-        assert "Traceback" not in panel.status.text()
-        assert "\n" not in panel.status.text()
 
 
 def test_an_image_in_colour_opens_by_one_tick(
@@ -301,14 +137,6 @@ def test_an_image_in_colour_opens_by_one_tick(
     assert "grey.png can be opened" in panel.status.text()
 
 
-def test_a_path_is_as_wide_as_the_panel(panel, qtbot):
-    panel.resize(330, 900)
-    panel.show()
-    qtbot.waitUntil(lambda: panel.path.native.width() > 0)
-    room = panel.path.native.parentWidget().width()
-    assert panel.path.native.width() == room
-
-
 @pytest.mark.broad
 def test_vendor_bar_is_suggested(panel, shared_data, model, finish, run_panel):
     choose(panel, shared_data / "vendor" / "fei-sem-rbc.tif", finish)
@@ -319,24 +147,6 @@ def test_vendor_bar_is_suggested(panel, shared_data, model, finish, run_panel):
     assert micrograph_from_layer(model.layers[0]).pixel_size_nm == pytest.approx(
         (7.70833, 7.70833), rel=1e-4
     )
-
-
-def test_rows_that_look_like_a_bar_are_cropped_by_a_button(
-    panel, model, tmp_path, finish, run_panel
-):
-    image = np.random.default_rng(2).integers(60, 200, (400, 300), dtype=np.uint8)
-    image[-60:] = 0  # a flat band, with bright letters, of which no header tells
-    image[-40:-30, 20:200:7] = 255
-    tifffile.imwrite(tmp_path / "bar.tif", image)
-    choose(panel, tmp_path / "bar.tif", finish)
-    assert "60 rows look like a data bar" in panel.bar_note.text()
-    assert panel.bar_button.isVisibleTo(panel)
-    run_panel(panel)
-    panel.bar_button.click()
-    finish(panel)
-    (layer,) = model.layers
-    np.testing.assert_array_equal(layer.data, image[:-60])
-    assert not panel.bar_button.isVisibleTo(panel)
 
 
 def test_rows_and_pixel_size_are_those_of_level_0(
@@ -350,13 +160,13 @@ def test_rows_and_pixel_size_are_those_of_level_0(
         file.write(image, subifds=1, **how)
         file.write(image[::2, ::2], subfiletype=1, **how)
     choose(panel, tmp_path / "bar.tif", finish)
+    assert "60 rows look like a data bar" in panel.bar_note.text()
     panel.form.set_values(level=1)
     panel.pixel_size.value = (10.0, 10.0)
     run_panel(panel)
     (layer,) = model.layers
-    cropped = crop_bottom_rows(
-        layer.as_layer_data_tuple(), get_databar_row_count(layer)
-    )
+    rows = get_databar_row_count(layer)
+    cropped = crop_bottom_rows(layer.as_layer_data_tuple(), rows)
     assert cropped[1]["metadata"][READ_KEY]["databar_rows"] == 60
     panel.bar_button.click()
     finish(panel)
@@ -384,66 +194,3 @@ def test_folder_of_frames_is_opened_and_calibrated(
     choose(panel, folder / ".." / "frames", finish)
     run_panel(panel)
     assert [item.data.shape for item in model.layers[1:2]] == [(90, 180)]
-
-
-@pytest.mark.broad
-def test_coverage_of_a_mosaic_that_is_opened_again(
-    panel, model, finish, run_panel, qtbot, tmp_path, sized
-):
-    options = SimulateOptions(phantom="particles", frames_grid=(2, 2), frame_px=96)
-    run(SIMULATE.job(out_dir=tmp_path / "scan", options=options))
-    store = tmp_path / "mosaic.ome.zarr"
-    run(STITCH.job(tmp_path / "scan", store))
-    panel.show()
-    for path in (sized, store):
-        choose(panel, path, finish)
-        run_panel(panel)
-        panel.calibrate.layer.value = panel.shown_layer
-        assert panel.coverage.native.isVisible() == (path == store)
-    panel.coverage.native.click()
-    qtbot.waitUntil(lambda: len(model.layers) == 3, timeout=LIMIT_MS)
-    mosaic, layer = panel.shown_layer, model.layers[-1]
-    np.testing.assert_array_equal(np.asarray(layer.data) == 0, np.isnan(mosaic.data))
-    np.testing.assert_allclose(layer.extent.world, mosaic.extent.world)
-    panel.calibrate.pixel_size.value = (7.0, 7.0)
-    panel.calibrate.apply_button.click()
-    assert tuple(layer.scale) == (7, 7)
-    np.testing.assert_allclose(layer.extent.world, mosaic.extent.world)
-    panel.calibrate.layer.value = model.layers[0]  # which has none
-    assert layer not in model.layers
-    assert not panel.coverage.native.isVisible()
-
-
-def test_a_scene_and_a_channel_of_a_mosaic_are_chosen(
-    panel, model, tmp_path, finish, run_panel
-):
-    pytest.importorskip("czifile", reason="needs czifile, the extra [czi]")
-    order = [(s, m, c) for c in (0, 1) for s in (0, 1) for m in (0, 1)]
-    starts = [{"X": 16 * m, "Y": 0, "S": s, "M": m, "C": c} for s, m, c in order]
-    sides = [(24, 20) if s == 0 else (30, 26) for s, *_ in order]
-    rng = np.random.default_rng(0)
-    tiles = [rng.integers(0, 9000, shape).astype(np.uint16) for shape in sides]
-    path = write_czi(tmp_path / "a.czi", tiles, starts=starts)
-    choose(panel, path, finish)
-    assert "2 frames of 24" in panel.about.text()
-    series, channel = map(panel.form.get_widget, ("series", "channel"))
-    assert (series.max, channel.max) == (1, 1)
-    options = panel.form.create_options()
-    assert options.series == options.channel == 0
-    panel.form.set_values(series=1, channel=1)
-    run_panel(panel)
-    assert model.layers[0].data.shape == (30, 42)
-    assert np.array_equal(model.layers[0].data[:, :16], tiles[6][:, :16])
-
-
-def test_a_warning_about_a_file_goes_with_the_next_file(
-    panel, tmp_path, finish, run_panel
-):
-    path, data = large_store(tmp_path)
-    (path / "0" / "c" / "1" / "2").unlink()
-    choose(panel, path, finish)
-    run_panel(panel)
-    assert panel.warning_label.text()
-    tifffile.imwrite(tmp_path / "next.tif", data[:64, :64])
-    choose(panel, tmp_path / "next.tif", finish)
-    assert not panel.warning_label.text()

@@ -2,11 +2,8 @@
 
 import os
 import sys
-from types import SimpleNamespace
 
-import numpy as np
 import pytest
-import yaml
 from napari.components import ViewerModel
 from qtpy.QtWidgets import QDockWidget
 
@@ -14,53 +11,9 @@ if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
     pytest.skip("needs a display; run under xvfb-run", allow_module_level=True)
 
 from napari_semsr.core import OptionError
-from napari_semsr.jobs import VERBS
 from napari_semsr.jobs.former import FORMER, LAST_COMMIT
 from napari_semsr.widgets.window import commands
 from tests.refusals import refused
-from tests.test_manifest import INSIDE
-
-_BEGIN = {
-    "adapt": "train on sem",
-    "frc-map": "frc map",
-    "error-map": "error map",
-    "restore": "restore",
-    "simulate": "simulat",
-}
-
-
-def titles() -> list[str]:
-    """What napari's palette lists of ours: panels by their names in the menu."""
-    found = yaml.safe_load(INSIDE.read_text(encoding="utf-8"))["contributions"]
-    panels = {item["command"] for item in found["widgets"]}
-    listed = [
-        item["display_name"] for item in (*found["widgets"], *found["sample_data"])
-    ]
-    listed += [item["title"] for item in found["commands"] if item["id"] not in panels]
-    return [title.lower() for title in listed]
-
-
-# which examines napari's window from outside
-@pytest.mark.parametrize("verb", sorted(VERBS.keys() - {"degrade", "demo", "doctor"}))
-def test_every_verb_is_in_the_palette(verb):
-    word = _BEGIN.get(verb, verb)
-    assert any(word in title for title in titles())
-
-
-def test_denoise_opens_the_training_on_the_active_layer(monkeypatch):
-    taken = []
-    viewer = ViewerModel()
-    layer = viewer.add_image(np.zeros((4, 4)))
-    panel = SimpleNamespace(viewer=viewer, take_noisy=taken.append)
-    monkeypatch.setattr(commands, "current_viewer", lambda: viewer)
-    opened = []
-    monkeypatch.setattr(
-        "napari_semsr.widgets.base.open_panel",
-        lambda _, name: opened.append(name) or panel,
-    )
-    commands.denoise()
-    assert (opened, taken) == (["Train"], [layer])
-    assert any("denoise" in title for title in titles())
 
 
 def test_a_command_that_left_says_what_to_do_instead(monkeypatch):

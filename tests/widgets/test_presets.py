@@ -5,7 +5,6 @@ import pytest
 from napari_semsr.core.micrograph import InputRecord, Micrograph, Provenance
 from napari_semsr.io import HELPER_KEY
 from napari_semsr.io.layers import LIVE_KEY
-from napari_semsr.widgets import samples
 from napari_semsr.widgets.crop import CropPanel
 from napari_semsr.widgets.enhance.panel import EnhancePanel
 from napari_semsr.widgets.measure.frc_map import FrcMapPanel
@@ -13,7 +12,6 @@ from napari_semsr.widgets.measure.metrics import MetricsPanel
 from napari_semsr.widgets.measure.panel import ErrorMapPanel
 from napari_semsr.widgets.measure.spectrum import SpectrumPanel
 from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
-from napari_semsr.widgets.register.adapt import AdaptPanel
 from napari_semsr.widgets.restore import RestorePanel
 from napari_semsr.widgets.train.panel import TrainPanel
 from tests.widgets.scenes import edges
@@ -32,18 +30,8 @@ PIXELS = edges((64, 64))
 
 @pytest.fixture
 def put(model, add):
-    """Add a layer of a name, and of what made it."""
-
-    def made(name, job=None, network=None, **more):
-        record = InputRecord(
-            role="image", name="source", provenance=Provenance(job="stitch")
-        )
-        provenance = job and Provenance(
-            job=job, inputs=(record,), model_digest=network, **more
-        )
-        return add(model, Micrograph(PIXELS, (20.0, 20.0), name, provenance))
-
-    return made
+    """Add a layer of a name."""
+    return lambda name: add(model, Micrograph(PIXELS, (20.0, 20.0), name))
 
 
 @pytest.fixture(params=BOXES, ids=lambda kind: kind.__name__)
@@ -54,7 +42,7 @@ def box(request, model, hold):
     panel.close()
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 def test_panel_works_on_the_active_layer(box, model, put):
     first, second = put("first"), put("second")
     assert box.value is second
@@ -65,15 +53,6 @@ def test_panel_works_on_the_active_layer(box, model, put):
     put("half done").metadata[LIVE_KEY] = True
     box.value = second
     assert box.value is second
-
-
-@pytest.mark.quick(2)
-@pytest.mark.parametrize("kind", BOXES, ids=lambda kind: kind.__name__)
-def test_panel_that_is_opened_later_has_the_active_layer(kind, model, put, hold):
-    first, _ = put("first"), put("second")
-    model.layers.selection.active = first
-    panel = hold(kind(model))
-    assert BOXES[kind](panel).value is first
 
 
 def test_what_a_panel_makes_is_not_what_it_works_on_next(model, put, hold, run_panel):
@@ -92,84 +71,6 @@ def test_spectrum_draws_what_is_selected(model, put, hold):
     assert set(panel.layers.value) == {first, third}
     model.layers.selection.active = first
     assert panel.layers.value == [first]
-
-
-def show(model, layers):
-    for data, keywords, _ in layers:
-        model.add_image(data, **keywords)
-
-
-@pytest.mark.broad
-def test_second_exposure_is_the_second_image(model, hold):
-    panel = hold(FrcMapPanel(model))
-    show(model, samples.two_exposures())
-    assert panel.first.value is model.layers["second exposure"]
-    assert panel.second.value is model.layers["first exposure"]
-    assert not panel.form.values()["reference"]
-
-
-@pytest.mark.quick(1)
-@pytest.mark.parametrize(
-    "other",
-    [
-        {"name": "truth"},
-        {"name": "better", "job": "enhance"},
-        {"name": "part", "job": "crop", "origin": (40.0, 0.0)},
-    ],
-    ids=["truth", "derived", "elsewhere"],
-)
-def test_what_is_no_exposure_of_the_field_is_no_second_image(
-    model, put, hold, add, other
-):
-    image = put("image")
-    origin = other.pop("origin", None)
-    if origin:
-        add(model, Micrograph(PIXELS, (20.0, 20.0), "part", origin=origin))
-    else:
-        put(**other)
-    model.layers.selection.active = image
-    panel = hold(FrcMapPanel(model))
-    assert panel.first.value is image
-    assert panel.second.value is None
-
-
-@pytest.mark.broad
-def test_second_image_that_was_chosen_is_kept(model, put, hold):
-    layers = [put(name) for name in ("a", "b", "c")]
-    panel = hold(FrcMapPanel(model))
-    panel.second.value = layers[0]
-    model.layers.selection.active = layers[1]
-    assert (panel.first.value, panel.second.value) == (layers[1], layers[0])
-
-
-@pytest.mark.broad
-def test_truth_is_the_reference_and_what_to_learn(model, qtbot):
-    show(model, samples.degraded_and_truth())
-    truth, degraded = model.layers["truth"], model.layers["degraded"]
-    metrics, train, crop = MetricsPanel(model), TrainPanel(model), CropPanel(model)
-    for panel in (metrics, train, crop):
-        qtbot.addWidget(panel)
-    assert (metrics.image.value, metrics.reference.value) == (degraded, truth)
-    assert (train.pairs.low.value, train.pairs.high.value) == (degraded, truth)
-    assert (crop.layer.value, crop.like.value) == (degraded, truth)
-    model.layers.selection.active = truth  # to look at it: it stays the reference
-    assert (metrics.image.value, metrics.reference.value) == (degraded, truth)
-    assert train.pairs.low.value is degraded
-
-
-def test_low_and_high_differ(model, put, hold):
-    panel = hold(TrainPanel(model))
-    one, two = put("one"), put("two")
-    assert (panel.pairs.low.value, panel.pairs.high.value) == (two, one)
-
-
-@pytest.mark.broad
-def test_a_model_that_was_chosen_stays_for_a_mosaic(model, put, hold):
-    panel = hold(EnhancePanel(model))
-    mosaic, _ = put("mosaic", "stitch"), put("image")
-    panel.model.box.value = "sem-2x"
-    model.layers.selection.active = mosaic
-    assert panel.model.value == "sem-2x"
 
 
 # What is open, and what the panels propose beside the active layer.
@@ -218,7 +119,6 @@ PAIRS = {
 PROPOSED = [
     # open layers; panel, its image (active, or the source of that), second image
     (NOISY | BETTER, FrcMapPanel, "noisy", None),
-    (NOISY | FAR | BETTER, FrcMapPanel, "noisy", None),
     (NOISY | FAR | PARTLY, FrcMapPanel, "noisy", None),
     (NOISY | AVERAGED | BETTER, FrcMapPanel, "noisy", "averaged"),
     (NOISY | RESTORED, FrcMapPanel, "restored", None),
@@ -229,9 +129,7 @@ PROPOSED = [
     (NOISY | BETTER | PARTLY, TrainPanel, "noisy", None),
     (NOISY | AVERAGED | PARTLY, TrainPanel, "noisy", "averaged"),
     (NOISY | RESTORED | FAR, TrainPanel, "far", None),
-    (NOISY | RESTORED, TrainPanel, "restored", None),
     (NOISY | FAR, CropPanel, "far", None),
-    (NOISY | RESTORED, CropPanel, "restored", None),
     (AVERAGED | NOISY, CropPanel, "noisy", "averaged"),
 ]
 
@@ -241,11 +139,9 @@ PROPOSED = [
     PROPOSED,
     ids=lambda item: "+".join(item) if isinstance(item, dict) else str(item),
 )
-@pytest.mark.parametrize("late", [False, True])
 def test_a_second_image_fits_to_the_first(
-    model, opened, hold, table, kind, image, second, late
+    model, opened, hold, table, kind, image, second
 ):
-    panel = hold(kind(model)) if late else None
     layers = opened(NOISY | table)
     for name in NOISY.keys() - table.keys():
         model.layers.remove(layers[name])
@@ -253,19 +149,6 @@ def test_a_second_image_fits_to_the_first(
     if kind is FrcMapPanel:  # a result, which it does not measure
         active = next((n for n in ("partly", "better") if n in table), image)
     model.layers.selection.active = layers[active]
-    panel = panel or hold(kind(model))
+    panel = hold(kind(model))
     chosen = [box.value for box in PAIRS[kind](panel)]
     assert [item and item.name for item in chosen] == [image, second]
-
-
-def test_further_sem_images_are_other_exposures(model, opened, hold):
-    layers = opened(
-        {"mosaic": (None, None, HERE, True), "sem": (None, None, HERE, True)}
-        | {"more": (None, None, AWAY, True)}
-        | {"result": ("mosaic", "enhance", HERE, True)}
-        | {"partly": ("mosaic", "restore", HERE, False)}
-        | {"sharper": ("sem", "restore", HERE, True)}
-    )
-    panel = hold(AdaptPanel(model))
-    panel.mosaic.value, panel.sem.value = layers["mosaic"], layers["sem"]
-    assert list(panel.more.choices) == [layers["more"]]

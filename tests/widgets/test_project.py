@@ -6,20 +6,13 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 import zarr
 from napari.components import ViewerModel
-from napari.layers import Image, Labels, Shapes, Tracks, Vectors
-from napari.layers.utils.stack_utils import (
-    images_to_stack,
-    split_rgb,
-    stack_to_images,
-)
+from napari.layers import Image, Labels, Shapes
 from napari.utils.notifications import notification_manager
 from tifffile import imwrite
 
@@ -28,7 +21,6 @@ from napari_semsr.core.progress import run
 from napari_semsr.io.formats import read, write
 from napari_semsr.io.layers import STORE_KEY, read_layers
 from napari_semsr.io.napari_hooks import get_reader
-from napari_semsr.io.project import read_project
 from napari_semsr.jobs import (
     SIMULATE,
     SimulateOptions,
@@ -40,19 +32,14 @@ from napari_semsr.widgets import host
 from napari_semsr.widgets.base.results import (
     JobOutput,
     OpenedImage,
-    add_opened_image,
     add_stack,
-    crop_databar,
     find_free_store_path,
-    open_store,
 )
 from napari_semsr.widgets.crop import CropPanel
 from napari_semsr.widgets.enhance.panel import EnhancePanel
 from napari_semsr.widgets.layers import get_file_path
 from napari_semsr.widgets.measure.frc_map import FrcMapPanel
-from napari_semsr.widgets.measure.metrics import MetricsPanel
 from napari_semsr.widgets.measure.spectrum import SpectrumPanel
-from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
 from napari_semsr.widgets.project import SavePanel
 from napari_semsr.widgets.restore import RestorePanel
 from napari_semsr.widgets.stitch.panel import (
@@ -62,44 +49,10 @@ from napari_semsr.widgets.stitch.panel import (
 )
 from napari_semsr.widgets.window.dock import StepsWindow
 from tests.children import LIMIT_MS
+from tests.tiny_models import write_tiny_model
 from tests.widgets.scenes import exposures_of
 
 pytestmark = pytest.mark.usefixtures("no_project")
-
-
-@pytest.fixture
-def save_panel(hold):
-    """Make a Save panel for a viewer."""
-
-    def make(viewer):
-        return hold(SavePanel(viewer))
-
-    return make
-
-
-def wait(panel, qtbot):
-    session = panel.session
-    qtbot.waitUntil(lambda: not session.runner.is_busy, timeout=LIMIT_MS)
-
-
-def save_into(panel, qtbot, choose, path):
-    """Press the button that saves all into a new project."""
-    choose(path)
-    panel.run_button.click()
-    wait(panel, qtbot)
-    assert panel.session.folder == path, panel.status.text()
-    assert "Everything is saved" in panel.status.text()
-
-
-def reopen(save_panel, qtbot, choose, path):
-    """Open a project in a viewer of its own by the panel's button."""
-    viewer = ViewerModel()
-    panel = save_panel(viewer)
-    choose(path)
-    panel.open_button.click()
-    wait(panel, qtbot)
-    assert "Opened" in panel.status.text()
-    return viewer, panel
 
 
 def listed(path):
@@ -115,22 +68,34 @@ class Project:
     choose: Callable
     qtbot: Any
 
+    def wait(self, panel):
+        runner = panel.session.runner
+        self.qtbot.waitUntil(lambda: not runner.is_busy, timeout=LIMIT_MS)
+
     def save(self, viewer, path=None):
-        panel = self.panel_of(viewer)
-        save_into(panel, self.qtbot, self.choose, path or self.path)
+        """Press the button that saves all into a new project."""
+        panel, path = self.panel_of(viewer), path or self.path
+        self.choose(path)
+        self.save_again(panel)
+        assert panel.session.folder == path, panel.status.text()
+        assert "Everything is saved" in panel.status.text()
         return panel
 
     def save_again(self, panel):
         panel.run_button.click()
-        wait(panel, self.qtbot)
+        self.wait(panel)
 
     def open_in(self, panel, path=None):
         self.choose(path or self.path)
         panel.open_button.click()
-        wait(panel, self.qtbot)
+        self.wait(panel)
 
     def reopen(self, path=None):
-        return reopen(self.panel_of, self.qtbot, self.choose, path or self.path)
+        """Open a project in a viewer of its own."""
+        panel = self.panel_of(ViewerModel())
+        self.open_in(panel, path)
+        assert "Opened" in panel.status.text()
+        return panel.viewer, panel
 
     def show(self, kind, viewer):
         panel = kind(viewer)
@@ -151,9 +116,17 @@ class Project:
         (self.path / "project.json").write_text(json.dumps(content))
 
 
+@pytest.fixture(autouse=True)
+def _changes_are_saved_soon(monkeypatch):
+    monkeypatch.setattr("napari_semsr.widgets.base.session._SETTLE_MS", 100)
+
+
 @pytest.fixture
-def project(save_panel, choose, qtbot, tmp_path):
-    return Project(tmp_path / "p.semsr", save_panel, choose, qtbot)
+def project(hold, choose, qtbot, tmp_path):
+    def panel_of(viewer):
+        return hold(SavePanel(viewer))
+
+    return Project(tmp_path / "p.semsr", panel_of, choose, qtbot)
 
 
 def assert_alike(one, other):
@@ -185,11 +158,6 @@ def assert_alike(one, other):
     if isinstance(one, Labels):
         for value in np.unique(one.data[one.data > 0]):
             np.testing.assert_allclose(one.get_color(value), other.get_color(value))
-    if isinstance(one, Vectors):
-        np.testing.assert_allclose(one.edge_color, other.edge_color)
-        assert (one.edge_width, one.length) == (other.edge_width, other.length)
-    if isinstance(one, Tracks):
-        assert (one.graph, one.tail_width) == (other.graph, other.tail_width)
     if hasattr(one, "features"):
         assert one.features.astype(str).equals(other.features.astype(str))
     kept = json.loads(json.dumps(one.metadata.get("micrograph")))
@@ -208,13 +176,15 @@ def story(model, qtbot, tmp_path, run_panel):
 
     panels = []
 
-    def press(kind, **values):
+    def press(kind, network=None, **values):
         panel = kind(model)
         panels.append(panel)
         qtbot.addWidget(panel)
         panel.show()
         for name, value in values.items():
             getattr(panel, name).value = value
+        if network is not None:
+            panel.model.add_file(network)
         qtbot.waitUntil(lambda: not panel.is_busy, timeout=LIMIT_MS)
         before = len(model.layers)
         said = run_panel(panel)
@@ -223,7 +193,7 @@ def story(model, qtbot, tmp_path, run_panel):
     press(StitchMosaicPanel)
     mosaic = next(item for item in model.layers if item.name.endswith("mosaic"))
     press(RestorePanel, layer=mosaic)
-    press(EnhancePanel, layer=mosaic)
+    press(EnhancePanel, write_tiny_model(tmp_path), layer=mosaic)
     press(CropPanel, layer=mosaic, like=None)
     press(FrcMapPanel, first=mosaic)
     press(SpectrumPanel, layers=[mosaic])
@@ -231,73 +201,30 @@ def story(model, qtbot, tmp_path, run_panel):
     model.add_points([[3, 4], [5, 6.5]], size=[4, 5], name="marks")
     model.add_labels(np.arange(64, dtype=np.uint8).reshape(8, 8), name="painted")
     model.add_image(np.arange(96.0).reshape(2, 6, 8), name="stack", scale=(1, 2, 2))
-    model.add_shapes(None, ndim=2, edge_color="#ffd400", name="nothing yet")
     arrows = [[[1, 2], [3, 4.5]], [[5, 6], [-1, 0]]]
-    model.add_vectors(
-        arrows, edge_width=2, length=3, edge_color=["red", "blue"], name="drift"
-    )
-    paths = [[0, 0, 1, 2.5], [0, 1, 2, 3], [1, 0, 4, 5], [1, 1, 6, 7]]
-    model.add_tracks(paths, graph={1: [0]}, tail_width=4, name="stage")
+    model.add_vectors(arrows, name="drift")
+    model.add_tracks([[0, 0, 1, 2.5], [0, 1, 2, 3]], name="stage")
     yield scan
     panels.clear()
 
 
-@pytest.mark.quick(1)
-@pytest.mark.parametrize("moved", [True, False], ids=["moved", "stays"])
-def test_every_layer_that_we_make_comes_back(story, model, project, tmp_path, moved):
+def test_every_layer_that_we_make_comes_back(story, model, project, tmp_path):
     path = tmp_path / "work" / "first.semsr"
     panel = project.save(model, path)
     assert panel.session.list_unsaved_names() == []
-    made = panel.session.list_created_images()[
-        :3
-    ]  # which were written, and are not copied
+    made = panel.session.list_created_images()[:3]  # were written, and are not copied
     assert {Path(item.metadata[STORE_KEY]).parent for item in made} == {path}
-    assert "not saved" not in panel.made_list.item(0).text()
-    if moved:
-        shutil.copytree(tmp_path / "work", tmp_path / "elsewhere")
-        shutil.rmtree(tmp_path / "work")
-        path = tmp_path / "elsewhere" / "first.semsr"
+    shutil.copytree(tmp_path / "work", tmp_path / "elsewhere")
+    shutil.rmtree(tmp_path / "work")
+    path = tmp_path / "elsewhere" / "first.semsr"
     viewer, again = project.reopen(path)
     assert [item.name for item in viewer.layers] == [item.name for item in model.layers]
     for one, other in zip(model.layers, viewer.layers, strict=True):
         assert_alike(one, other)
     assert again.session.list_unsaved_names() == []
     assert "missing" not in again.status.text()
-    written = (path / "project.json").read_text()
-    inputs = json.loads(written)["inputs"]
+    inputs = listed(path)["inputs"]
     assert [item["path"] for item in inputs.values()] == ["../scan"]
-
-
-@pytest.mark.parametrize("kind", ["frames", "mosaic"])
-def test_what_explains_a_result_follows_it_when_both_come_back(
-    kind, model, project, tmp_path, hold, run_panel, qtbot
-):
-    scan = tmp_path / "scan"
-    options = SimulateOptions(phantom="particles", frames_grid=(2, 2), frame_px=96)
-    run(SIMULATE.job(out_dir=scan, options=options))
-    if kind == "frames":
-        for data, attributes, sort in get_reader(str(scan))(str(scan)):
-            getattr(model, f"add_{sort}")(data, **attributes)
-    else:
-        panel = hold(StitchMosaicPanel(model))
-        panel.folder.value = scan
-        panel.helpers.value = True
-        qtbot.waitUntil(lambda: not panel.is_busy, timeout=LIMIT_MS)
-        run_panel(panel)
-    drawn = [item.visible for item in model.layers if not isinstance(item, Image)]
-    assert any(drawn)
-    (result,) = (item for item in model.layers if isinstance(item, Image))
-    project.panel_of(model)
-    result.visible = False
-    project.save(model)
-    viewer, _again = project.reopen()
-    others = [item for item in viewer.layers if item.name != result.name]
-    assert not any(item.visible for item in others)
-    viewer.layers[result.name].visible = True
-    assert [item.visible for item in others] == drawn
-    viewer.layers.selection = {viewer.layers[result.name]}
-    viewer.layers.remove_selected()
-    qtbot.waitUntil(lambda: not viewer.layers)
 
 
 # -- as one goes ---------------------------------------------------------------------
@@ -314,18 +241,12 @@ def restored(model, hold, add, run_panel):
     return panel
 
 
-def camera_of(viewer):
-    return host.get_camera(viewer)
-
-
 def test_results_go_into_the_project_and_are_saved_at_once(
     restored, model, project, run_panel
 ):
     assert "Not saved" in restored.messages.unsaved_label.text()
-    assert "not saved" in project.panel_of(model).made_list.item(0).text()
     panel = project.save(model)
     assert restored.messages.unsaved_label.text() == ""
-    assert "not saved" not in panel.made_list.item(0).text()
     made = set(model.layers)
     run_panel(restored)
     (new,) = (item for item in model.layers if item not in made)
@@ -357,28 +278,20 @@ def test_painted_labels_are_written_anew(model, project):
     labels.refresh()  # as when a slider moves: nothing is written for it
     assert reopened() == stores
     labels.undo()
-    reopened()
-    labels.paint((4, 4), 2)
     panel.run_button.click()
     labels.paint((5, 5), 3)  # while it is being saved
-    wait(panel, project.qtbot)
+    project.wait(panel)
     reopened()
 
 
-@pytest.mark.parametrize("kind", ["labels", "image"])
 def test_pixels_that_are_no_more_those_of_the_file_are_written(
-    model, project, tmp_path, kind
+    model, project, tmp_path
 ):
     imwrite(tmp_path / "mask.tif", np.eye(8, dtype=np.uint8))
     ((data, attributes, _),) = read_layers(str(tmp_path / "mask.tif"))
     panel = project.panel_of(model)
-    if kind == "labels":  # as napari converts an image to labels
-        about = {name: attributes[name] for name in ("name", "metadata")}
-        layer = model.add_labels(np.array(data), **about)
-        layer.paint((2, 5), 2)
-    else:
-        layer = model.add_image(data, **attributes)
-        layer.data = 3 * layer.data
+    layer = model.add_image(data, **attributes)
+    layer.data = 3 * layer.data
     assert get_file_path(layer) is None
     project.save(model)
     viewer, _ = project.reopen()
@@ -387,62 +300,20 @@ def test_pixels_that_are_no_more_those_of_the_file_are_written(
     assert panel.session.list_unsaved_names() == []
 
 
-@pytest.mark.broad
-def test_a_partly_enhanced_layer_is_not_put_back(restored, model, save_panel):
-    panel, made = save_panel(model), model.layers[-1]
-    made.metadata["semsr live"] = True
-    model.layers.remove(made)
-    assert not panel.undo_button.isEnabled()
-
-
 def test_forms_camera_and_choice_come_back(restored, model, project):
     restored.form.set_values(method="richardson-lucy", iterations=7)
     restored.layer.value = model.layers["field"]
-    camera_of(model).zoom, camera_of(model).center = 3.5, (0, 111, 222)
+    camera = host.get_camera(model)
+    camera.zoom, camera.center = 3.5, (0, 111, 222)
     model.layers.selection.active = model.layers["field"]
     project.save(model)
     viewer, _ = project.reopen()
-    assert camera_of(viewer).zoom == 3.5
-    assert camera_of(viewer).center == (0, 111, 222)
+    camera = host.get_camera(viewer)
+    assert (camera.zoom, camera.center) == (3.5, (0, 111, 222))
     assert viewer.layers.selection.active.name == "field"
     again = project.show(RestorePanel, viewer)
     assert again.form.values()["iterations"] == 7
     assert again.layer.value.name == "field"
-
-
-def test_what_a_panel_of_a_verb_is_asked_comes_back(restored, model, project):
-    panel = project.show(MetricsPanel, model)
-    panel.form.set_values(match="affine")
-    panel.reference.value = model.layers["field"]
-    project.save(model)
-    viewer, _ = project.reopen()
-    again = project.show(MetricsPanel, viewer)
-    assert again.form.values()["match"] == "affine"
-    assert again.reference.value.name == "field"
-
-
-@pytest.mark.broad
-def test_what_is_only_typed_is_saved_as_one_goes(restored, model, project):
-    project.save(model)
-    restored.form.set_values(method="cls")
-
-    def typed():
-        saved = read_project(project.path).options["Restore"]["form"]
-        assert saved["method"] == "cls"
-
-    project.qtbot.waitUntil(typed, timeout=LIMIT_MS)
-
-
-@pytest.mark.broad
-def test_what_lies_over_layers_while_they_are_compared_is_not_kept(
-    restored, model, project
-):
-    restored.look.split.value = 50
-    names = [item.name for item in model.layers]
-    assert names[-1] == "before"
-    panel = project.save(model)
-    assert [layer.name for layer in read_project(project.path).layers] == names[:-1]
-    assert "Not saved" not in panel.status.text()
 
 
 @pytest.mark.broad
@@ -471,28 +342,13 @@ def test_the_step_that_is_shown_comes_back(model, project):
     assert before.state() == window.state()
 
 
-@pytest.mark.broad
-def test_the_chosen_model_and_advanced_options_come_back(model, project):
-    model.add_points([[1, 2]], name="mark")
-    panel = project.show(EnhancePanel, model)
-    panel.model.show_model("ssum-sem")
-    panel.advanced.form.set_values(memory_gb=1.5)
-    project.save(model)
-    viewer, _ = project.reopen()
-    again = project.show(EnhancePanel, viewer)
-    assert again.model.value == "ssum-sem"
-    assert again.model.card["name"] == "ssum-sem"
-    assert again.advanced.form.values()["memory_gb"] == 1.5
-
-
-@pytest.mark.parametrize("place", ["advanced.cluster", "advanced"])
-def test_a_project_gives_no_address_to_connect_to(place, model, project):
+def test_a_project_gives_no_address_to_connect_to(model, project):
     model.add_points([[1, 2]], name="mark")
     panel = project.show(EnhancePanel, model)
     panel.advanced.cluster.set_values(scheduler="tcp://127.0.0.1:9")
     project.save(model)
     one = {"scheduler": "tcp://127.0.0.1:9"}
-    more = {f"{place}.scheduler": one["scheduler"], place: one}
+    more = {"advanced.scheduler": one["scheduler"], "advanced": one}
     with project.edited() as told:
         assert "tcp://" not in str(told)
         told["options"]["Enhance"] |= more | {"advanced.form": one | {"memory_gb": 1.5}}
@@ -517,45 +373,6 @@ def test_settings_of_a_panel_that_left_are_kept_and_named(model, project, monkey
 
 
 @pytest.mark.broad
-def test_recent_projects_are_offered(model, project, qtbot, tmp_path):
-    model.add_points([[1, 2]], name="mark")
-    first, second = tmp_path / "a.semsr", tmp_path / "b.semsr"
-    for path in (first, second):
-        panel = project.save(ViewerModel() if path == second else model, path)
-    # a session of an earlier test may have saved late
-    own = [item for item in panel.recent.choices if item and item.parent == tmp_path]
-    assert own == [second, first]
-    panel.recent.value = first
-    wait(panel, qtbot)
-    assert [item.name for item in panel.viewer.layers] == ["mark"]
-    assert panel.session.folder == first
-    shutil.rmtree(second)
-    panel.session.changed.emit()
-    assert second not in panel.recent.choices
-
-
-@pytest.mark.broad
-def test_opening_a_project_saves_the_one_before_and_offers_no_layer_of_it(
-    restored, model, project, tmp_path
-):
-    first, second = tmp_path / "a.semsr", tmp_path / "b.semsr"
-    other = ViewerModel()
-    other.add_points([[1, 2]], name="mark")
-    project.save(other, second)
-    panel = project.save(model, first)
-    offered = []
-    panel.history.removed.connect(offered.append)
-    made = model.layers[-1]
-    made.name = "renamed"
-    project.open_in(panel, second)
-    assert [item.name for item in model.layers] == ["mark"]
-    assert not offered
-    assert not panel.undo_button.isEnabled()
-    (kept,) = (item for item in listed(first)["layers"] if item["name"] == "renamed")
-    assert (first / kept["store"]).is_dir()
-
-
-@pytest.mark.broad
 def test_saving_that_fails_is_told_once_and_can_be_tried_again(
     model, project, qtbot, tmp_path
 ):
@@ -567,7 +384,7 @@ def test_saving_that_fails_is_told_once_and_can_be_tried_again(
     layer.name = "mark 0"
     qtbot.waitUntil(lambda: bool(told), timeout=LIMIT_MS)
     layer.name = "mark 1"
-    qtbot.wait(1800)  # longer than changes are gathered
+    panel.session._save_changes()  # noqa: SLF001 - as its clock does
     assert len(told) == 1
     path.unlink()
     away.rename(path)
@@ -575,28 +392,16 @@ def test_saving_that_fails_is_told_once_and_can_be_tried_again(
     project.await_names("mark 1")
 
 
-def clear(viewer):
-    viewer.layers.clear()
-
-
-def remove_all(viewer):
-    viewer.layers.selection = set(viewer.layers)
-    viewer.layers.remove_selected()
-
-
-@pytest.mark.parametrize("remove", [clear, remove_all])
 def test_what_is_removed_stays_in_the_project_until_it_is_saved(
-    remove, restored, model, project
+    restored, model, project
 ):
     labels = model.add_labels(np.zeros((8, 8), np.uint8), name="painted")
-    for number in range(12):
-        model.add_points([[1, number]], name=f"mark {number}")
     panel = project.save(model)
     names = [item.name for item in model.layers]
     labels.paint((2, 3), 7)  # which is not saved yet
-    remove(model)
+    model.layers.clear()
     panel.session.save()  # as is done two seconds after each change
-    wait(panel, project.qtbot)
+    project.wait(panel)
     assert panel.run_button.text() == "Save project now"
     assert [item["name"] for item in listed(project.path)["layers"]] == names
     assert "stay in it until you press Save project now" in panel.about.text()
@@ -605,103 +410,10 @@ def test_what_is_removed_stays_in_the_project_until_it_is_saved(
     assert viewer.layers["painted"].data[2, 3] == 7
     panel.undo_button.click()
     assert [item.name for item in model.layers] == names
-    remove(model)
+    model.layers.clear()
     project.save_again(panel)
     assert listed(project.path)["layers"] == []
     assert "stay in it" not in panel.about.text()
-
-
-def test_removals_of_one_moment_are_taken_back_together(model, save_panel, qtbot):
-    panel = save_panel(model)
-    one, two, three = (model.add_points([[1, n]], name=str(n)) for n in range(3))
-    model.layers.remove(two)
-    qtbot.wait(10)  # a turn of the event loop
-    model.layers.clear()
-    assert panel.undo_button.text() == "Undo removal of 2 layers"
-    panel.undo_button.click()
-    assert list(model.layers) == [one, three]
-    assert panel.undo_button.text() == "Undo removal of 1"
-    panel.undo_button.click()
-    assert list(model.layers) == [one, two, three]
-    assert not panel.undo_button.isEnabled()
-
-
-def test_a_file_that_is_opened_again_is_in_the_project_once(with_input, model, project):
-    panel = project.panel_of(model)
-    project.open_in(panel)
-    model.layers.remove("field")
-    for data, attributes, kind in get_reader(str(with_input))(str(with_input)):
-        getattr(model, f"add_{kind}")(data, **attributes)
-    panel.session.save()
-    wait(panel, project.qtbot)
-    names = sorted(item["name"] for item in listed(project.path)["layers"])
-    assert names == ["field", "mark"]
-
-
-DRAWN = {
-    "points": lambda model: model.add_points([[1, 2]], name="drawn"),
-    "shapes": lambda model: model.add_shapes([[[1, 1], [9, 9]]], name="drawn"),
-    "labels": lambda model: model.add_labels(np.eye(4, dtype=int), name="drawn"),
-    "empty at first": lambda model: model.add_points(ndim=2, name="drawn").add([1, 2]),
-}
-
-
-@pytest.mark.quick(2)
-@pytest.mark.parametrize("kind", DRAWN)
-def test_what_is_drawn_is_not_saved_before_it_is_in_a_project(kind, model, project):
-    panel = project.panel_of(model)
-    model.add_points(ndim=2, name="nothing yet")
-    DRAWN[kind](model)
-    assert panel.session.list_unsaved_names() == ["drawn"]
-    assert panel.messages.unsaved_label.text().endswith("when napari is closed: drawn.")
-    panel = project.save(model)
-    assert panel.session.list_unsaved_names() == []
-    assert panel.messages.unsaved_label.text() == ""
-
-
-@pytest.mark.parametrize("recorded", [True, False], ids=["known", "of another reader"])
-def test_a_typed_pixel_size_is_not_saved_before_a_file_has_it(
-    recorded, model, project, add, exposures, hold
-):
-    layer = add(model, exposures[0])
-    if not recorded:
-        del layer.metadata["micrograph"]
-        layer.scale, layer.units = (1, 1), ("pixel", "pixel")
-    opener, panel = hold(OpenMosaicPanel(model)), project.panel_of(model)
-    assert panel.session.list_unsaved_names() == []
-    opener.calibrate.pixel_size.value = (3.0, 3.0)
-    opener.calibrate.apply_button.click()
-    assert panel.session.list_unsaved_names() == ["the pixel size of first"]
-    assert "the pixel size of first" in panel.messages.unsaved_label.text()
-    opener.calibrate.undo_button.click()
-    assert panel.session.list_unsaved_names() == []
-    opener.calibrate.apply_button.click()
-    project.save(model)
-    assert panel.session.list_unsaved_names() == []
-
-
-@pytest.mark.broad
-def test_a_project_that_does_not_open_leaves_the_open_one_saved(model, project):
-    layer = model.add_points([[1, 2]], name="mark")
-    panel = project.save(model)
-    project.open_in(panel, project.path.with_name("nothing.semsr"))
-    assert "nothing.semsr" in panel.status.text()
-    layer.name = "renamed"
-    project.await_names("renamed")
-
-
-@pytest.mark.broad
-def test_progress_goes_when_a_project_is_saved(model, project):
-    model.add_image(np.zeros((8, 8)), name="pixels")
-    panel, ran = project.panel_of(model), []
-    panel.ran.connect(lambda: ran.append(True))
-    save_into(panel, project.qtbot, project.choose, project.path)
-    assert ran
-    assert panel.progress_bar.isHidden()
-    model.add_image(np.ones((8, 8)), name="more")
-    project.await_names("pixels", "more")
-    assert panel.progress_bar.isHidden()
-    assert panel.status.text() == ""
 
 
 @pytest.mark.broad
@@ -715,7 +427,7 @@ def test_another_project_takes_all_and_leaves_the_first(
     before = listed(first)
     project.choose(second)
     panel.new_button.click()
-    wait(panel, qtbot)
+    project.wait(panel)
     assert panel.session.folder == second
     assert listed(first) == before
     stores = [
@@ -729,132 +441,6 @@ def test_another_project_takes_all_and_leaves_the_first(
         assert_alike(one, other)
     panel.new_button.click()
     assert "is already a project" in panel.status.text()
-
-
-@pytest.mark.broad
-def test_a_pyramid_is_kept_lazy(model, project, rng):
-    image = Micrograph(rng.random((2100, 300)).astype(np.float32), (5, 5), "field")
-    store = find_free_store_path("field")
-    write(image, store)
-    shown = add_opened_image(model, run(open_store(store)))
-    project.save(model)
-    assert Path(shown.metadata[STORE_KEY]) == project.path / store.name
-    shutil.rmtree(store)
-    viewer, _ = project.reopen()
-    (again,) = viewer.layers
-    assert again.multiscale
-    np.testing.assert_array_equal(np.asarray(again.data[0]), image.data)
-
-
-@pytest.mark.parametrize("planes", [1, 3])
-def test_an_image_comes_back_without_its_data_bar(
-    model, project, tmp_path, rng, planes
-):
-    image = rng.integers(40, 200, (planes, 128, 96), dtype=np.uint8)
-    image[:, 108:] = 0
-    image[:, 114:122, 8:60:4] = 255
-    imwrite(tmp_path / "bar.tif", image, imagej=True, metadata={"axes": "ZYX"})
-    ((data, attributes, _),) = read_layers(str(tmp_path / "bar.tif"))
-    layer = model.add_image(data, **attributes)
-    layer.scale = (*layer.scale[:-2], 7, 7)
-    crop_databar(model, layer)
-    project.save(model)
-    viewer, _ = project.reopen()
-    (cut,) = viewer.layers
-    np.testing.assert_array_equal(cut.data, np.squeeze(image[:, :108]))
-    assert cut.scale[-2:].tolist() == [7, 7]
-    assert {item.name for item in project.path.iterdir()} == {"project.json"}
-
-
-@pytest.mark.parametrize("kept_first", [False, True], ids=["then kept", "kept first"])
-def test_a_stack_that_a_panel_made_comes_back(model, project, kept_first):
-    pixels = np.arange(96, dtype=np.float32).reshape(2, 6, 8)
-    source = model.add_image(np.zeros((2, 6, 8)), name="stack")
-    panel = project.save(model) if kept_first else None
-    file = find_free_store_path("restored", ".ome.tif")
-    made = run(
-        save_image([Micrograph(plane, (5, 5), "stack") for plane in pixels], file)
-    )
-    planes = tuple(read(file, plane=number) for number in (0, 1))
-    outcome = JobOutput(made, OpenedImage(planes[0], (planes[0],)), planes=planes)
-    add_stack(model, outcome, source, "restored")
-    if panel is None:
-        project.save(model)
-    else:
-        project.save_again(panel)
-    viewer, _ = project.reopen()
-    np.testing.assert_array_equal(viewer.layers["restored"].data, pixels)
-    assert viewer.layers["restored"].scale.tolist() == [1, 5, 5]
-
-
-@pytest.mark.parametrize("place", ["project", "folder of another program", "work"])
-def test_a_project_of_another_program_or_a_file_within_ours_hinders_nothing(
-    model, project, tmp_path, monkeypatch, place
-):
-    folder = tmp_path / "data"
-    folder.mkdir()
-    (folder / "project.json").write_text("{}")
-    panel = None
-    if place == "project":
-        model.add_points([[1, 2]], name="mark")
-        panel, folder = project.save(model), project.path
-    if place == "work":
-        monkeypatch.chdir(folder)
-        layer = model.add_image(np.eye(8), name="scan")
-    else:
-        imwrite(folder / "scan.tif", np.eye(8, dtype=np.uint8))
-        ((data, about, _),) = read_layers(str(folder / "scan.tif"))
-        layer = model.add_image(data, **about)
-    if panel is None:
-        project.save(model)
-    else:
-        project.save_again(panel)
-    viewer, _ = project.reopen()
-    np.testing.assert_array_equal(viewer.layers["scan"].data, layer.data)
-
-
-@pytest.mark.filterwarnings("ignore:'whole' opened in colour")
-@pytest.mark.parametrize("kind", ["colour", "stack", "frames"])
-def test_parts_that_napari_splits_a_layer_into_come_back(
-    model, project, tmp_path, rng, kind
-):
-    pixels = rng.integers(0, 255, (3, 16, 24), dtype=np.uint8)
-    place = tmp_path / "whole.tif"
-    if kind == "colour":
-        imwrite(place, np.moveaxis(pixels, 0, -1), photometric="rgb")
-    elif kind == "stack":
-        imwrite(place, pixels, imagej=True, metadata={"axes": "ZYX"})
-    else:
-        place = tmp_path / "scan"
-        place.mkdir()
-        for number, frame in enumerate(pixels):
-            imwrite(place / f"{number}.tif", frame)
-    panel = project.panel_of(model)
-    ((data, about, _),) = read_layers(str(place))
-    whole = Image(data, **about)  # which may be open in another viewer
-    parts = split_rgb(whole) if kind == "colour" else stack_to_images(whole, 0)
-    for part in parts:
-        model.add_layer(part)
-    assert [get_file_path(part) for part in parts] == [None] * 3
-    project.save(model)
-    assert panel.session.list_excluded_names() == []
-    viewer, _ = project.reopen()
-    for again, part in zip(viewer.layers, parts, strict=True):
-        assert_alike(part, again)
-    np.testing.assert_array_equal([item.data for item in viewer.layers], pixels)
-
-
-def test_a_stack_that_napari_merges_of_layers_comes_back(model, project, tmp_path, rng):
-    panel = project.panel_of(model)
-    for name in ("a", "b"):
-        store = tmp_path / f"{name}.ome.zarr"
-        write(Micrograph(rng.random((16, 24)), name=name), store)
-        add_opened_image(model, run(open_store(store)))
-    whole = model.add_layer(images_to_stack(list(model.layers), name="whole"))
-    project.save(model)
-    assert panel.session.list_excluded_names() == []
-    viewer, _ = project.reopen()
-    assert_alike(whole, viewer.layers["whole"])
 
 
 @pytest.mark.parametrize("done", ["laid", "replaced"])
@@ -912,9 +498,7 @@ def test_a_missing_input_is_said_and_the_rest_opens(with_input, project):
 
 
 @pytest.mark.quick(1)
-@pytest.mark.parametrize(
-    "wrong", [{"scale": ["a", "b"]}, {"scale": [0, -1]}, {"no such": 1}], ids=str
-)
+@pytest.mark.parametrize("wrong", [{"scale": ["a", "b"]}, {"no such": 1}], ids=str)
 def test_a_layer_that_is_described_wrongly_is_said_and_the_rest_opens(
     with_input, project, wrong
 ):
@@ -926,10 +510,8 @@ def test_a_layer_that_is_described_wrongly_is_said_and_the_rest_opens(
     assert [item.name for item in viewer.layers] == ["mark"]
     assert "Layer 'field' was skipped because its description" in panel.status.text()
     project.save_again(panel)
-    assert {item["name"] for item in listed(project.path)["layers"]} == {
-        "field",
-        "mark",
-    }
+    names = [item["name"] for item in listed(project.path)["layers"]]
+    assert sorted(names) == ["field", "mark"]
 
 
 @pytest.mark.parametrize(
@@ -948,76 +530,18 @@ def test_what_is_no_project_is_refused_in_a_sentence(model, project, text, said)
     assert panel.session.folder is None
 
 
-@pytest.mark.broad
-def test_napari_opens_a_project_by_its_folder_or_file(restored, model, project):
-    project.save(model)
-    for place in (str(project.path), str(project.path / "project.json")):
-        layers = get_reader(place)(place)
-        assert [about["name"] for _, about, _ in layers] == [
-            item.name for item in model.layers
-        ]
-
-
 # -- removed layers --------------------------------------------------------------------
-
-
-def test_removing_a_result_is_taken_back(restored, model, save_panel):
-    panel = save_panel(model)
-    made = model.layers[-1]
-    store = Path(made.metadata[STORE_KEY])
-    model.layers.remove(made)
-    assert panel.undo_button.text() == f"Undo removal of {made.name}"
-    panel.undo_button.click()
-    assert model.layers[-1] is made
-    assert store.is_dir()
-    assert not panel.undo_button.isEnabled()
-
-
-@pytest.mark.broad
-@pytest.mark.parametrize("shown", [False, True])
-def test_a_store_goes_with_the_next_removal_if_memory_is_short(
-    restored, model, save_panel, qtbot, shown, monkeypatch
-):
-    short = SimpleNamespace(available=0)
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: short)
-    panel, made = save_panel(model), model.layers[-1]
-    store = Path(made.metadata[STORE_KEY])
-    about = {STORE_KEY: str(store)} if shown else {}
-    layer = model.add_image(np.zeros((4, 4)), name="other", metadata=about)
-    model.layers.remove(made)
-    qtbot.wait(10)  # a turn of the event loop, else it is one removal
-    assert store.is_dir()
-    model.layers.remove(layer)
-    assert store.is_dir() == shown
-    assert panel.undo_button.text() == "Undo removal of other"
-
-
-@pytest.mark.broad
-def test_a_removed_result_leaves_the_project_when_it_is_forgotten(
-    restored, model, project
-):
-    panel, made = project.save(model), model.layers[-1]
-    store = Path(made.metadata[STORE_KEY])
-    assert store.parent == project.path
-    with panel.history.make_removals_final():
-        model.layers.remove(made)
-    assert store.is_dir()  # the project still lists it
-    panel.history.undo()
 
 
 STORE, MADE, PROJECT = "semsr store", "semsr made", "semsr project"
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     "told",
     [
-        {"metadata": {STORE: "{path}/.."}},
         {"metadata": {STORE: "{path}/..", MADE: "Restore"}},
-        {"metadata": {STORE: "{path}/../precious"}},
-        {"metadata": {STORE: "{path}/link"}},
         {"metadata": {STORE: "{path}/other", PROJECT: "{path}/../precious"}},
-        {"store": ".."},
         {"store": "link"},
     ],
     ids=str,
@@ -1054,3 +578,24 @@ def test_a_project_removes_nothing_that_was_not_made_here(
     assert (precious / "notes.txt").read_text() == "all"
     assert (path / "link").is_symlink()
     assert (path / "other").is_dir()
+
+
+@pytest.mark.parametrize("kept_first", [False, True], ids=["then kept", "kept first"])
+def test_a_stack_that_a_panel_made_comes_back(model, project, kept_first):
+    pixels = np.arange(96, dtype=np.float32).reshape(2, 6, 8)
+    source = model.add_image(np.zeros((2, 6, 8)), name="stack")
+    panel = project.save(model) if kept_first else None
+    file = find_free_store_path("restored", ".ome.tif")
+    made = run(
+        save_image([Micrograph(plane, (5, 5), "stack") for plane in pixels], file)
+    )
+    planes = tuple(read(file, plane=number) for number in (0, 1))
+    outcome = JobOutput(made, OpenedImage(planes[0], (planes[0],)), planes=planes)
+    add_stack(model, outcome, source, "restored")
+    if panel is None:
+        project.save(model)
+    else:
+        project.save_again(panel)
+    viewer, _ = project.reopen()
+    np.testing.assert_array_equal(viewer.layers["restored"].data, pixels)
+    assert viewer.layers["restored"].scale.tolist() == [1, 5, 5]

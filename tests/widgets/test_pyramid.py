@@ -1,22 +1,19 @@
 import dask.array as da
 import numpy as np
 import pytest
-from dask.callbacks import Callback
 from napari.components import ViewerModel
 
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.core.progress import run
 from napari_semsr.widgets.base import results
 from napari_semsr.widgets.base.results import OpenedImage
-from napari_semsr.widgets.layers import create_layer_keywords, disable_cache
 from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
-from tests.children import run_python
 
 SIZE = parse_pixel_size(3.0)
 
 
-@pytest.mark.parametrize("strip", [1, 700, 1 << 20], ids=["thin", "some", "one"])
-@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32])
+@pytest.mark.parametrize("strip", [1, 700], ids=["thin", "some"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 def test_coarse_levels_are_block_means_however_cut(monkeypatch, strip, dtype):
     monkeypatch.setattr(results, "STRIP_PX", strip)
     monkeypatch.setattr("napari_semsr.io.SINGLE_PX", 8)
@@ -28,20 +25,6 @@ def test_coarse_levels_are_block_means_however_cut(monkeypatch, strip, dtype):
     np.testing.assert_allclose(first.array(), wanted, rtol=1e-6)
     assert first.dtype == dtype
     assert second.shape == (4, 5)
-
-
-WHERE = """
-import sys
-import dask.array as da
-from napari_semsr.core import Micrograph, run
-from napari_semsr.widgets.base.results import create_coarse_levels
-run(create_coarse_levels(Micrograph(da.ones((64, 64), chunks=16), (3.0, 3.0))))
-assert "distributed" not in sys.modules
-"""
-
-
-def test_an_overview_is_computed_without_a_cluster():
-    run_python(WHERE)
 
 
 def test_large_lazy_image_is_shown_without_reading_it(hold):
@@ -62,14 +45,3 @@ def test_large_lazy_image_is_shown_without_reading_it(hold):
     panel.show_image(OpenedImage(lazy, (lazy, *coarse)))
     assert len(reads) < 64
     assert viewer.layers[0].multiscale
-
-
-def test_lazy_layers_are_drawn_without_the_dask_cache():
-    data = da.zeros((64, 64), chunks=16)
-    viewer = ViewerModel()
-    ours = viewer.add_image(data, **create_layer_keywords(Micrograph(data, SIZE)))
-    theirs = viewer.add_image(data)
-    disable_cache(theirs)
-    for layer in (ours, theirs):
-        with layer.dask_optimized_slicing():
-            assert not Callback.active

@@ -9,11 +9,9 @@ import pytest
 if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
     pytest.skip("needs a display; run under xvfb-run", allow_module_level=True)
 
-from napari.layers import Layer
 
 import napari_semsr as semsr
 from napari_semsr.core import run
-from napari_semsr.io.layers import read_layers
 from napari_semsr.widgets.base.results import add_opened_image, open_store
 from napari_semsr.widgets.project import SavePanel
 from tests.children import LIMIT_MS
@@ -37,17 +35,6 @@ def test_saved_layer_is_made_again_and_compared(panel, model, tmp_path, rng, qtb
     qtbot.waitUntil(
         lambda: "b.ome.zarr is identical" in panel.status.text(), timeout=LIMIT_MS
     )
-
-
-def test_an_image_without_a_history_cannot_be_made_again(panel, model, tmp_path):
-    grey = np.zeros((60, 70), np.uint8)
-    semsr.write(semsr.Micrograph(grey, (5, 5), "a"), tmp_path / "a.ome.zarr")
-    semsr.crop(tmp_path / "a.ome.zarr", tmp_path / "b.ome.zarr", box=(2, 3, 40, 50))
-    for name, has_history in (("a.ome.zarr", False), ("b.ome.zarr", True)):
-        [item, *_] = read_layers(str(tmp_path / name))
-        layer = model.add_layer(Layer.create(*item))
-        model.layers.selection.active = layer
-        assert panel.replay_button.isEnabled() == has_history
 
 
 def test_layer_that_is_not_saved_says_so(panel, model):

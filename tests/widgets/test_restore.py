@@ -36,18 +36,6 @@ def test_result_is_a_calibrated_layer(panel, model, run_panel, method):
     assert ("Iterations" in text) == (method == "blind")
 
 
-def test_rows_follow_the_method(panel):
-    panel.show()
-    for method, shown in (("richardson-lucy", True), ("cls", False)):
-        panel.form.set_values(method=method)
-        assert panel.form.get_widget("iterations").native.isVisibleTo(panel) == shown
-
-
-def test_wrong_blur_is_told(panel, run_panel):
-    panel.form.set_values(psf="1.5")
-    assert "with its unit" in run_panel(panel)
-
-
 def test_existing_store_is_kept_until_replacing_is_chosen(panel, run_panel, tmp_path):
     panel.form.set_values(psf="1px")
     panel.output.value = tmp_path / "made"
@@ -56,26 +44,3 @@ def test_existing_store_is_kept_until_replacing_is_chosen(panel, run_panel, tmp_
     panel.replace.value = True
     assert "Restored" in run_panel(panel)
     assert [path.name for path in tmp_path.iterdir()] == ["made.ome.zarr"]
-
-
-def test_ending_of_a_store_is_known_in_capitals(panel, model, run_panel, tmp_path):
-    panel.form.set_values(psf="1px")
-    panel.output.value = tmp_path / "made.OME.ZARR"
-    assert "Restored field" in run_panel(panel)
-    assert model.layers[-1].data.shape == (96, 96)
-
-
-def test_a_figure_leaves_the_warnings_of_the_result(
-    panel, run_panel, finish, choose, tmp_path
-):
-    run_panel(panel)
-    warning = panel.warning_label.text()
-    assert "The blur was estimated" in warning
-    choose(tmp_path / "figure.png", ".png")
-    panel.sharing.figure_button.click()
-    finish(panel)
-    assert "figure.png" in panel.status.text()
-    assert panel.warning_label.text() == warning
-    panel.form.set_values(psf="1px")
-    run_panel(panel)
-    assert not panel.warning_label.text()

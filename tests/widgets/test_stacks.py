@@ -2,23 +2,18 @@
 
 import numpy as np
 import pytest
-from qtpy.QtWidgets import QFileDialog
 
 from napari_semsr.core.errors import OptionError
 from napari_semsr.io.formats import read
-from napari_semsr.io.layers import read_layers
 from napari_semsr.widgets.crop import CropPanel
 from napari_semsr.widgets.enhance.panel import EnhancePanel
 from napari_semsr.widgets.layers import get_network_name, micrograph_from_layer
 from napari_semsr.widgets.measure.frc_map import FrcMapPanel
-from napari_semsr.widgets.measure.metrics import MetricsPanel
-from napari_semsr.widgets.measure.profile import ProfilePanel
 from napari_semsr.widgets.measure.spectrum import SpectrumPanel
 from napari_semsr.widgets.project import SavePanel
 from napari_semsr.widgets.restore import RestorePanel
-from tests.children import LIMIT_MS
 from tests.refusals import refused
-from tests.widgets.test_panels import MEASURING, make
+from tests.widgets.test_panels import make
 
 PLANES = 3
 
@@ -50,8 +45,7 @@ def panel(request, model, hold, stack):
     return panel
 
 
-@pytest.mark.quick(3)
-@pytest.mark.parametrize("module", MEASURING)
+@pytest.mark.parametrize("module", ["SpectrumPanel", "RegisterPanel", "EnhancePanel"])
 def test_panels_say_which_plane_is_taken(module, model, qtbot, stack):
     panel = make(module, model, qtbot)
     if isinstance(panel, SpectrumPanel):
@@ -63,21 +57,6 @@ def test_panels_say_which_plane_is_taken(module, model, qtbot, stack):
     assert panel.messages.plane.text() == ""
 
 
-@pytest.mark.broad
-def test_what_is_said_has_a_bar_only_where_it_does_not_fit(panel, qtbot):
-    panel.resize(340, 700)
-    panel.show()
-    qtbot.waitExposed(panel)
-    area = panel.messages
-    bar = area.verticalScrollBar()
-    qtbot.waitUntil(lambda: area.height() > 0, timeout=LIMIT_MS)
-    assert not bar.isVisible()
-    panel.messages.show_status("one line after another " * 300)
-    qtbot.waitUntil(bar.isVisible, timeout=LIMIT_MS)
-    panel.messages.show_status("one line")
-    qtbot.waitUntil(lambda: not bar.isVisible(), timeout=LIMIT_MS)
-
-
 def test_the_plane_in_view_is_measured(model, hold, stack, run_panel):
     panel = hold(FrcMapPanel(model))
     run_panel(panel)
@@ -87,88 +66,23 @@ def test_the_plane_in_view_is_measured(model, hold, stack, run_panel):
     )
 
 
-@pytest.mark.broad
-def test_results_say_which_plane_was_measured(model, hold, stack, run_panel):
-    panel = hold(MetricsPanel(model))
-    panel.image.value, panel.reference.value = stack, None
-    run_panel(panel)
-    model.dims.set_point(0, 0)
-    named = "series, plane t = 3 of 3"
-    assert panel.results.title() == "Figures: plane t = 3 of 3"
-    assert panel.findings().origin == (named,)
-    shown = panel.findings().numbers["Mean grey level"].value
-    assert shown == pytest.approx(np.mean(stack.data[2]))
-    run_panel(panel)
-    assert panel.results.title() == "Figures: plane t = 1 of 3"
-
-
-@pytest.fixture
-def drawn(model, stack):
-    """A rectangle and a line on the third plane, then others on the first."""
-    corners = np.array([[0, 0], [0, 16], [20, 16], [20, 0]]) - 0.5
-    shapes = [
-        np.insert(np.asarray(part) + place, 0, plane, axis=1)
+def test_shapes_of_the_plane_in_view_are_taken(model, hold, stack, run_panel):
+    square = np.array([[0, 0], [0, 16], [16, 16], [16, 0]]) - 0.5
+    boxes = [
+        np.insert(square + place, 0, plane, axis=1)
         for plane, place in ((2, 4), (0, 30))
-        for part in ([[0, 0], [0, place]], corners)
     ]
-    return model.add_shapes(
-        shapes,
-        shape_type=["line", "rectangle"] * 2,
-        name="drawn",
-        scale=stack.scale,
-        translate=stack.translate,
-        units=stack.units,
-    )
-
-
-def _cut_at(panel, drawn):
-    panel.like.value = drawn
-    return lambda: panel.viewer.layers[-1].translate.tolist()
-
-
-def _regions_of(panel, drawn):
-    panel.reference.value, panel.regions.value = None, drawn
-    return lambda: panel.findings().tables["Regions"]["region"]
-
-
-def _length_on(panel, drawn):
-    panel.line.value, panel.live.value = drawn, False
-    return lambda: panel.status.text().partition(" along ")[2].partition(":")[0]
-
-
-@pytest.mark.parametrize(
-    ("kind", "choose_shapes", "third", "first"),
-    [
-        (CropPanel, _cut_at, [140, 240], [400, 500]),
-        (MetricsPanel, _regions_of, ["rectangle 2"], ["rectangle 4"]),
-        (ProfilePanel, _length_on, "40 nm", "300 nm"),
-    ],
-)
-def test_shapes_of_the_plane_in_view_are_taken(
-    model, hold, stack, drawn, run_panel, kind, choose_shapes, third, first
-):
-    panel = hold(kind(model))
+    about = {"scale": stack.scale, "translate": stack.translate, "units": stack.units}
+    drawn = model.add_shapes(boxes, name="drawn", **about)
+    panel = hold(CropPanel(model))
     panel.input_layers.choose(stack)
-    found = choose_shapes(panel, drawn)
-    run_panel(panel)
-    assert found() == third
-    model.dims.set_point(0, 0)
-    run_panel(panel)
-    assert found() == first
+    panel.like.value = drawn
+    for seconds, place in ((4, [140, 240]), (0, [400, 500])):
+        model.dims.set_point(0, seconds)
+        run_panel(panel)
+        assert model.layers[-1].translate.tolist() == place
     model.dims.set_point(0, 2)
     assert "in the displayed plane" in run_panel(panel)
-
-
-@pytest.mark.quick(1)
-def test_all_planes_are_offered_for_stacks_alone(panel, model, stack):
-    tick = panel.all_planes
-    assert tick.native.isVisibleTo(panel)
-    tick.value = True
-    assert panel.messages.plane.text() == "All planes of series are used."
-    flat = model.add_image(np.zeros((64, 64)), name="flat", units=("nm", "nm"))
-    panel.layer.value = flat
-    assert not tick.native.isVisibleTo(panel)
-    assert panel.messages.plane.text() == ""
 
 
 @pytest.mark.quick(1)
@@ -190,56 +104,6 @@ def test_a_stack_is_done_plane_by_plane(panel, model, stack, run_panel):
     run_panel(panel)  # the third plane, alone
     alone = next(layer for layer in model.layers if layer.ndim == 2)
     np.testing.assert_allclose(made.data[2], np.asarray(alone.data), atol=1e-5)
-
-
-@pytest.mark.broad
-def test_a_stack_is_mixed_with_its_input(panel, model, stack, run_panel, finish):
-    panel.all_planes.value = True
-    run_panel(panel)
-    made = panel.look.right.value
-    assert panel.look.strength.enabled
-    whole = np.array(made.data)
-    for percent in (0, 25, 100):
-        panel.look.strength.value = percent
-        finish(panel)
-        share = percent / 100
-        mixed = (1 - share) * stack.data + share * whole
-        np.testing.assert_allclose(np.asarray(made.data), mixed, atol=1e-5)
-        about = micrograph_from_layer(made).provenance
-        assert (about.job == "blend") == (percent < 100)
-    assert panel.look.note.text() == ""
-
-
-@pytest.mark.quick(1)
-def test_a_stack_is_saved_whole(
-    panel, model, stack, run_panel, qtbot, monkeypatch, tmp_path
-):
-    panel.all_planes.value = True
-    run_panel(panel)
-    made = next(layer for layer in model.layers if layer is not stack)
-    assert made.name in panel.messages.unsaved_label.text()
-
-    def ask(_parent, _title, _place, filters):
-        assert ".zarr" not in filters
-        return str(tmp_path / "kept"), filters.split(";;")[0]
-
-    monkeypatch.setattr(QFileDialog, "getSaveFileName", ask)
-    panel.save_button.click()
-    qtbot.waitUntil(lambda: not panel.is_busy, timeout=LIMIT_MS)
-    assert panel.messages.unsaved_label.text() == ""
-    [(data, attributes, _)] = read_layers(str(tmp_path / "kept.ome.tif"))
-    np.testing.assert_array_equal(np.asarray(data), made.data)
-    np.testing.assert_allclose(attributes["scale"][1:], (10, 10))
-
-
-@pytest.mark.broad
-def test_the_last_step_saves_all_planes(model, stack, hold, finish, choose, tmp_path):
-    panel = hold(SavePanel(model))
-    path = choose(tmp_path / "series.ome.tif")
-    panel.layer_button.click()
-    finish(panel)
-    [(data, _, _)] = read_layers(str(path))
-    np.testing.assert_array_equal(np.asarray(data), stack.data)
 
 
 @pytest.mark.quick(1)

@@ -2,15 +2,12 @@
 
 import numpy as np
 import pytest
-from qtpy.QtWidgets import QComboBox, QPushButton
+from qtpy.QtWidgets import QPushButton
 
 from napari_semsr.core import INSTRUMENT_KEY, InputRecord, OptionError, Provenance
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.widgets.enhance.panel import EnhancePanel
 from napari_semsr.widgets.layers import micrograph_from_layer
-from napari_semsr.widgets.measure.spectrum import SpectrumPanel
-from napari_semsr.widgets.train.panel import TrainPanel
-from napari_semsr.widgets.window.dock import StepsWindow
 from tests.refusals import refused
 from tests.tiny_models import write_tiny_model
 
@@ -42,12 +39,7 @@ def add_made(model, add):
 
 
 MODELS = {"optical": "ssum-sem", "sem": "sem-restore", None: None}
-STEPS = [
-    ("stitch",),
-    ("register", "stitch"),
-    ("crop", "restore", "register", "stitch"),
-    ("open",),
-]
+STEPS = [("stitch",), ("crop", "restore", "register", "stitch")]
 CASES = [(jobs, kind, MODELS[kind]) for jobs in STEPS for kind in MODELS]
 # what a network made of an optical image may be like either
 CASES += [
@@ -84,49 +76,8 @@ def test_an_image_that_says_nothing_is_asked_about(add_made, model, hold):
     assert panel.model.value == "ssum-sem"
 
 
-def test_what_was_registered_to_finer_pixels_is_to_be_enhanced_before(
-    add_made, model, hold
-):
-    panel = hold(EnhancePanel(model))
-    panel.layer.value = add_made("register", "stitch", instrument="optical")
-    assert "before it was registered" not in panel.model.text.text()
-    finer = add_made("register", "stitch", instrument="optical")
-    finer.scale = (8, 8)
-    panel.layer.value = add_made("stitch", instrument="optical")
-    panel.layer.value = finer
-    assert "Enhance the image from before the registration" in panel.model.text.text()
-
-
-@pytest.mark.parametrize("kind", MODELS)
-def test_training_begins_with_the_model_for_such_images(add_made, model, hold, kind):
-    panel = hold(TrainPanel(model))
-    low = add_made("register", "stitch", instrument=kind)
-    add_made("open", instrument=kind)
-    panel.pairs.low.value = low
-    wanted = "ssum-sem" if kind == "optical" else None
-    assert panel.recipe.read_start()[0] == wanted
-
-
-def test_a_start_that_was_chosen_stays(add_made, model, hold):
-    panel = hold(TrainPanel(model))
-    panel.recipe.start.value = "sem-2x"
-    panel.pairs.low.value = add_made("register", "stitch")
-    assert panel.recipe.read_start()[0] == "sem-2x"
-
-
-def test_train_stands_in_the_window(make_napari_viewer):
-    viewer = make_napari_viewer()
-    window = StepsWindow(viewer)
-    viewer.window.add_dock_widget(window, name="Superlens SEM")
-    number = [page.step.key for page in window.pages].index("enhance")
-    window.steps.buttons[number].click()
-    (button,) = (b for b in window.page.kinds.buttons if b.text() == "Train")
-    button.click()
-    assert isinstance(window.page.panel, TrainPanel)
-
-
 def test_a_model_that_lost_in_its_validation_says_so_and_comes_last(
-    add_made, model, qtbot, tmp_path, monkeypatch
+    add_made, model, hold, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("SEMSR_MODELS", str(tmp_path))
     for name, gain in (("a-loser", -0.14), ("winner", 0.5)):
@@ -134,39 +85,14 @@ def test_a_model_that_lost_in_its_validation_says_so_and_comes_last(
         write_tiny_model(tmp_path, name=name, training=validation)
     add_made("open")
     add_made("stitch")
-    panels = EnhancePanel(model), TrainPanel(model)
-    for panel in panels:
-        qtbot.addWidget(panel)
-    boxes = panels[0].model.box, panels[1].recipe.start
-    for box in boxes:
-        rows = range(box.native.count())
-        if isinstance(box.native, QComboBox):
-            shown = [box.native.itemText(row) for row in rows]
-        else:
-            shown = [box.native.item(row).text() for row in rows]
-        assert shown[-1] == "a-loser (\N{MINUS SIGN}0.14 dB in validation)"
-        assert "winner" in shown
-        assert box.choices[-1] == "a-loser"
-    panels[0].model.box.value = "a-loser"
-    assert "0.14 dB worse" in panels[0].model.text.text()
-    panels[0].model.box.value = "winner"
-    assert "lost" not in panels[0].model.text.text()
-
-
-def test_a_layer_that_is_renamed_stays_chosen(add_made, model, hold):
-    first, _, last = (add_made(job) for job in ("open", "crop", "restore"))
-    model.layers.selection.active = last
-    panel, several = hold(EnhancePanel(model)), hold(SpectrumPanel(model))
-    panel.layer.value, several.layers.value = first, [first]
-    changes = []
-    for box in (panel.layer, several.layers):
-        box.changed.connect(changes.append)
-    first.name = "as I call it"
-    assert panel.layer.value is first
-    assert panel.layer.current_choice == "as I call it"
-    assert several.layers.value == [first]
-    assert not changes
-    model.layers.remove(first)
-    assert panel.layer.value is not first
-    assert several.layers.value == []
-    assert len(changes) == 2
+    panel = hold(EnhancePanel(model))
+    box = panel.model.box
+    rows = range(box.native.count())
+    shown = [box.native.itemText(row) for row in rows]
+    assert shown[-1] == "a-loser (\N{MINUS SIGN}0.14 dB in validation)"
+    assert "winner" in shown
+    assert box.choices[-1] == "a-loser"
+    panel.model.box.value = "a-loser"
+    assert "0.14 dB worse" in panel.model.text.text()
+    panel.model.box.value = "winner"
+    assert "lost" not in panel.model.text.text()

@@ -3,24 +3,18 @@
 import numpy as np
 import pytest
 import tifffile
-from npe2 import PluginManifest
 from PIL import Image
-from qtpy.QtCore import QEvent, QObject, Qt
-from qtpy.QtWidgets import QPushButton, QWidget
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QPushButton
 
-from napari_semsr.core.micrograph import InputRecord, Micrograph, Provenance
+from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
 from napari_semsr.io import write_fei_tiff
 from napari_semsr.io.layers import read_layers
 from napari_semsr.jobs.simulate import SIMULATE, SimulateOptions
-from napari_semsr.widgets.enhance.panel import EnhancePanel
-from napari_semsr.widgets.measure.frc_map import FrcMapPanel
-from napari_semsr.widgets.measure.metrics import MetricsPanel
-from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
 from napari_semsr.widgets.stitch.panel import StitchMosaicPanel
-from napari_semsr.widgets.window.dock import FRAMES, SAMPLES, STEPS, StepsWindow
+from napari_semsr.widgets.window.dock import FRAMES, STEPS, StepsWindow
 from tests.tiny_models import write_tiny_model
-from tests.widgets.scenes import Endless
 
 
 @pytest.fixture
@@ -48,46 +42,6 @@ def button_of(row, title):
     return found
 
 
-class Windows(QObject):
-    """Lists the windows that are shown, by their class."""
-
-    def __init__(self):
-        super().__init__()
-        self.shown = []
-
-    def eventFilter(self, item, event):  # noqa: N802 - Qt's name
-        is_shown = event.type() == QEvent.Type.Show and isinstance(item, QWidget)
-        if is_shown and item.isWindow():
-            self.shown.append(type(item).__name__)
-        return False
-
-
-def test_no_part_flashes_as_a_window_of_its_own(model, hold, qapp, run_panel):
-    windows = Windows()
-    model.add_image(np.eye(64, dtype=np.float32), name="diagonal")
-    qapp.installEventFilter(windows)
-    try:
-        window = hold(StepsWindow(model))
-        for number in range(len(STEPS)):
-            window.show_step(number)
-        panel = hold(MetricsPanel(model))
-        run_panel(panel)
-    finally:
-        qapp.removeEventFilter(windows)
-    assert panel.findings().numbers
-    assert windows.shown == []
-
-
-@pytest.mark.broad
-def test_a_step_fills_its_dock_in_a_later_window_too(make_napari_viewer):
-    viewer, made = make_napari_viewer(), None
-    for number in range(2):  # napari stretches below a widget more with each dock
-        made = StepsWindow(viewer)
-        viewer.window.add_dock_widget(made, name=f"steps {number}")
-    rows = made.layout()
-    assert rows.itemAt(rows.count() - 1).spacerItem() is None
-
-
 def test_samples_are_offered_while_nothing_is_open(window, model):
     assert not window.beginning.isHidden()
     window.next_button.click()
@@ -97,138 +51,28 @@ def test_samples_are_offered_while_nothing_is_open(window, model):
     button_of(window.beginning, "Two exposures").click()
     assert len(model.layers) == 2
     assert window.beginning.isHidden()
-    window.page.panel.ran.emit()
     window.show_step(1)
     window.page.panel.ran.emit()
-    window.show_step(0)
     assert button_of(window.steps, "Register").text().startswith("\N{CHECK MARK}")
+    window.show_step(0)
     model.layers.clear()
     assert not window.beginning.isHidden()
-    assert [item.text() for item in window.steps.buttons] == [
-        one.title for one in STEPS
-    ]
-
-
-def test_samples_that_are_offered_are_those_of_the_manifest():
-    manifest = PluginManifest.from_distribution("napari-semsr")
-    assert {item.key for item in SAMPLES} <= {
-        item.key for item in manifest.contributions.sample_data
-    }
-
-
-def test_panels_are_made_when_they_are_shown(window):
-    assert isinstance(window.page.panel, OpenMosaicPanel)
-    assert [len(page.panels) for page in window.pages[:3]] == [1, 0, 0]
-    window.next_button.click()
-    assert isinstance(window.page.panel, EnhancePanel)
-    button_of(window.steps, "Measure").click()
-    assert isinstance(window.page.panel, FrcMapPanel)
-    button_of(window.page.kinds, "Metrics").click()
-    assert isinstance(window.page.panel, MetricsPanel)
-    panel = window.page.panel
-    button_of(window.steps, "Open").click()
-    button_of(window.steps, "Measure").click()
-    assert window.page.panel is panel
-    assert button_of(window.page.kinds, "Metrics").isChecked()
-
-
-def test_every_step_is_reached_by_next(window, model):
-    for name in ("mosaic", "electrons"):
-        model.add_image(np.zeros((8, 8)), name=name)
-    for step in STEPS[:-1]:
-        assert window.page.step is step
-        assert window.steps.buttons[STEPS.index(step)].isChecked()
-        assert window.hint.text() == step.hint
-        assert not window.next_button.isHidden()
-        window.next_button.click()
-    assert window.page.step is STEPS[-1]
-    assert window.next_button.isHidden()
+    titles = [item.text() for item in window.steps.buttons]
+    assert titles == [one.title for one in STEPS]
 
 
 @pytest.mark.broad
-def test_every_panel_fits_a_dock_of_320_pixels(window, qtbot):
-    window.resize(320, 700)
-    window.show()
-    qtbot.waitExposed(window)
-    for number, page in enumerate(window.pages):
-        window.show_step(number)
-        for button in page.kinds.buttons:
-            button.click()
-        assert len(page.panels) == len(page.step.panels)
-        assert window.width() == 320
-        assert window.sizeHint().width() <= 400
-        for button in (*window.steps.buttons, *page.kinds.buttons):
-            if button.isVisible():
-                assert button.width() >= button.minimumSizeHint().width()
-
-
-@pytest.mark.broad
-def test_a_panel_comes_back_from_a_project_before_it_moved(model, hold):
-    window = hold(StepsWindow(model))
-    window.show_state({"step": "measure", "panels": {"measure": "a.b:ErrorMapPanel"}})
-    assert type(window.page.panel).__name__ == "ErrorMapPanel"
-    gone = "measure.panel:TrustPanel"  # which left
-    window.show_state({"panels": {"measure": gone}})
-    assert type(window.page.panel).__name__ == "ErrorMapPanel"
-
-
-@pytest.mark.broad
-def test_all_steps_stand_in_one_row_of_320_pixels_when_they_are_done(
-    make_napari_viewer, qtbot
-):
-    viewer = make_napari_viewer(show=True)  # whose theme says how wide buttons are
-    viewer.add_image(np.zeros((8, 8)))
-    window = StepsWindow(viewer)
-    dock = viewer.window.add_dock_widget(window)
-    window.show_state({"done": [step.key for step in STEPS]})
-    dock.window().resizeDocks([dock], [320], Qt.Orientation.Horizontal)
-    buttons = window.steps.buttons
-    assert all(item.text().startswith("\N{CHECK MARK}") for item in buttons)
-    qtbot.waitUntil(
-        lambda: window.width() == 320 and len({item.y() for item in buttons}) == 1
-    )
-    assert all(item.width() >= item.minimumSizeHint().width() for item in buttons)
-
-
-@pytest.mark.broad
-@pytest.mark.parametrize("when", ["before", "after"])
-def test_frames_that_are_open_are_stitched_first(model, hold, scan, finish, when):
+def test_frames_that_are_open_are_stitched_first(model, hold, scan, finish):
     folder, layers = scan
-    if when == "before":
-        put(model, layers)
     window = hold(StepsWindow(model))
-    if when == "after":
-        window.next_button.click()
-        put(model, layers)
+    window.next_button.click()
+    put(model, layers)
     assert window.page.step is STEPS[0]
     assert isinstance(window.page.panel, StitchMosaicPanel)
     assert button_of(window.page.kinds, "Frames").isChecked()
     assert window.page.panel.typed_folder() == folder
     assert button_of(window.steps, "Open").text() == "Open"
     finish(window.page.panel)
-
-
-def test_an_image_that_is_open_ends_the_first_step(window, model):
-    assert window.next_button.isHidden()
-    window.show_step(2)
-    assert not window.next_button.isHidden()
-    window.show_step(0)
-    layer = model.add_image(np.zeros((8, 8)))
-    assert not window.next_button.isHidden()
-    assert button_of(window.steps, "Open").text() == "\N{CHECK MARK} Open"
-    model.layers.remove(layer)
-    assert window.next_button.isHidden()
-    assert button_of(window.steps, "Open").text() == "Open"
-
-
-def test_next_passes_over_what_needs_another_image(window, model):
-    model.add_image(np.zeros((8, 8)))
-    assert window.next_button.text() == "Next: Enhance"
-    second = model.add_image(np.zeros((8, 8)))
-    assert window.next_button.text() == "Next: Register"
-    model.layers.remove(second)
-    window.next_button.click()
-    assert window.page.step.key == "enhance"
 
 
 def test_a_figure_is_saved_from_any_step(
@@ -253,14 +97,6 @@ def test_a_folder_of_frames_is_chosen_while_nothing_is_open(
     finish(window.page.panel)
     assert window.page.kind == "Frames"
     assert window.page.panel.folder.value == scan[0]
-
-
-@pytest.mark.broad
-def test_frames_that_were_stitched_before_change_no_step(window, model):
-    window.next_button.click()
-    pixels = np.zeros((8, 8))
-    model.add_image(pixels, metadata={"frames_folder": "gone"}, visible=False)
-    assert window.page.step.key == "enhance"
 
 
 @pytest.mark.broad
@@ -319,34 +155,6 @@ def test_stitching_goes_on_with_the_electron_image_of_the_folder(
     assert len(model.layers) == count
 
 
-def test_what_a_network_made_is_not_the_image_of_a_map(window, model, add):
-    made = Provenance(
-        job="enhance",
-        inputs=(InputRecord(role="image", name="a"),),
-        model_name="m",
-        model_digest="sha256:0",
-    )
-    pixels = np.zeros((64, 64), np.float32)
-    image = add(model, Micrograph(pixels, None, "a"))
-    sharp = add(model, Micrograph(pixels, None, "b", made))
-    button_of(window.steps, "Measure").click()
-    assert window.page.panel.first.value is image
-    button_of(window.page.kinds, "Metrics").click()
-    assert window.page.panel.image.value is sharp
-
-
-@pytest.mark.broad
-def test_closing_the_window_stops_what_runs(window, hold, finish):
-    dock = hold(QWidget())
-    window.setParent(dock)
-    panel = window.page.panel
-    panel.controls.start(Endless(), lambda _: None)
-    window.next_button.click()
-    window.setParent(None)
-    finish(panel)
-    assert "cancelled" in panel.status.text()
-
-
 def bare_frames(scan, folder, order):
     """Frames as a camera keeps them: no positions, one doubled, one black."""
     folder.mkdir()
@@ -357,30 +165,6 @@ def bare_frames(scan, folder, order):
     shown.insert(9, np.zeros_like(shown[0]))
     for number, frame in enumerate(shown):
         Image.fromarray(frame).save(folder / f"img{number}.png")
-
-
-@pytest.mark.broad
-def test_frames_without_positions_are_placed_and_others_named(
-    window, model, tmp_path, finish, run_panel, capfd
-):
-    options = SimulateOptions(
-        phantom="particles", frames_grid=(3, 5), frame_px=96, seed=7
-    )
-    run(SIMULATE.job(out_dir=tmp_path / "scan", options=options))
-    order = [(r, c if r % 2 == 0 else 4 - c) for r in range(3) for c in range(5)]
-    bare_frames(tmp_path / "scan", tmp_path / "bare", order)
-    window.page.show_kind(FRAMES)
-    panel = window.page.panel
-    panel.folder.value = tmp_path / "bare"
-    finish(panel)
-    run_panel(panel)
-    assert "img5.png is left out: pixel for pixel the same as img4" in (
-        panel.trouble.text()
-    )
-    # the place of one frame rests on one joint, which no position confirms
-    assert "14 of 17" in panel.headline.text()
-    assert "img9.png" in panel.trouble.text()
-    assert "Warning" not in capfd.readouterr().err
 
 
 @pytest.mark.broad

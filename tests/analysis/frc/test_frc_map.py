@@ -1,12 +1,10 @@
-from dataclasses import replace
-
 import dask.array as da
 import numpy as np
 import pytest
 
 from napari_semsr.analysis.frc.map import FrcMapOptions, measure_frc_map
 from napari_semsr.core import Micrograph, OptionError, ShapeError, parse_pixel_size
-from napari_semsr.core.progress import Progress, run
+from napari_semsr.core.progress import run
 from tests.refusals import refused
 
 
@@ -20,24 +18,13 @@ def test_map_lies_on_the_block_centres_and_agrees_with_its_statistics(pair):
     a = pair[0].replace(pixel_size_nm=nm, origin=(5.0, 7.0))
     found = run(measure_frc_map(a, pair[1], FrcMapOptions(step=32)))
     assert found.map.shape == ((160 - 64) // 32 + 1, (224 - 64) // 32 + 1)
-    assert found.map.dtype == np.float32
     assert found.map.pixel_size_nm == (320.0, 320.0)
     assert found.map.origin == (5.0 + 315.0, 7.0 + 315.0)
-    assert found.unit == "nm"
     assert found.blocks == found.map.data.size
-    assert found.field_reason is None
     assert found.failed == sum(found.reason_counts.values())
     assert found.median_nm == pytest.approx(np.nanmedian(found.measured_values))
     assert found.p10_nm <= found.median_nm <= found.p90_nm
     assert found.median_nm == pytest.approx(50, rel=0.1)
-
-
-def test_uncalibrated_map_is_in_pixels(pair) -> None:
-    found = run(measure_frc_map(*pair, FrcMapOptions(step=32, estimator="plain")))
-    assert found.unit == "px"
-    assert found.median_nm is None
-    assert found.map.scale == (32.0, 32.0)
-    assert found.percentile(50) == pytest.approx(5.0, rel=0.12)
 
 
 def test_lazy_input_and_strips_give_the_same_map(pair, monkeypatch):
@@ -49,30 +36,6 @@ def test_lazy_input_and_strips_give_the_same_map(pair, monkeypatch):
     monkeypatch.setattr("napari_semsr.analysis.frc.map.STRIP_PIXELS", 1)
     strips = run(measure_frc_map(*pair, options))
     np.testing.assert_allclose(whole.measured_values, strips.measured_values, rtol=1e-5)
-
-
-def test_each_block_equals_its_own_measurement(pair) -> None:
-    found = run(measure_frc_map(*pair, FrcMapOptions(step=40)))
-    cut = [m.replace(data=m.data[40:104, 80:144]) for m in pair]
-    alone = run(measure_frc_map(*cut))
-    np.testing.assert_allclose(
-        alone.measured_values[0, 0], found.measured_values[1, 2], rtol=1e-3
-    )
-
-
-@pytest.mark.parametrize("estimator", ["exact", "plain"])
-@pytest.mark.parametrize("criterion", ["half-bit", "3-sigma"])
-def test_where_curves_hardly_fall_the_interval_has_ends(criterion, estimator) -> None:
-    rng = np.random.default_rng(53)
-    radius = np.hypot(*np.meshgrid(*[np.fft.fftfreq(256)] * 2, indexing="ij"))
-    radius[0, 0] = 1
-    truth = np.fft.ifft2(np.fft.fft2(rng.normal(size=(256, 256))) / radius).real
-    truth /= truth.std()
-    pair = [Micrograph(truth + rng.normal(0, 1, truth.shape)) for _ in "ab"]
-    options = FrcMapOptions(block=32, step=16, criterion=criterion, estimator=estimator)
-    found = run(measure_frc_map(*pair, options))
-    low, high = found.median_interval
-    assert 2 < low < found.percentile(50) < high < 256
 
 
 def test_failed_blocks_are_nan_with_a_reason_and_filling_is_visible(pair) -> None:
@@ -99,14 +62,6 @@ def test_shared_noise_is_seen_in_the_field_before_a_block_shows_it(draw) -> None
     assert found.field_reason == "correlated-noise"
 
 
-def test_one_image_uses_blocks_of_128(make_pair) -> None:
-    image, _ = make_pair((160, 160), 10.0)
-    found = run(measure_frc_map(Micrograph(image), None, FrcMapOptions(step=32)))
-    assert found.block == 128
-    assert found.map.shape == (2, 2)
-    assert found.percentile(50) == pytest.approx(10.0, rel=0.3)
-
-
 def test_blocks_per_axis_lie_side_by_side_and_must_fit(pair):
     found = run(measure_frc_map(*pair, FrcMapOptions(blocks_per_axis=2)))
     assert (found.block, found.step) == (80, 80)
@@ -120,16 +75,6 @@ def test_blocks_per_axis_lie_side_by_side_and_must_fit(pair):
         run(measure_frc_map(low, low, FrcMapOptions(blocks_per_axis=1)))
 
 
-def test_progress_counts_blocks_and_closing_stops(pair) -> None:
-    steps: list[Progress] = []
-    found = run(measure_frc_map(*pair, FrcMapOptions(step=32)), steps.append)
-    assert steps[0].done == 0
-    assert steps[-1].done == steps[-1].total == found.blocks
-    job = measure_frc_map(*pair, FrcMapOptions(step=32))
-    next(job)
-    job.close()
-
-
 def test_identical_blocks_say_nothing_of_the_field(pair) -> None:
     found = run(measure_frc_map(pair[0], pair[0]))
     assert found.reason_counts == {"identical": found.blocks}
@@ -138,54 +83,28 @@ def test_identical_blocks_say_nothing_of_the_field(pair) -> None:
     assert found.field_reason is None
 
 
-def test_interval_of_the_median_narrows_with_blocks_and_holds_the_pixel_size(pair):
-    a = pair[0].replace(pixel_size_nm=10.0)
-    whole = run(measure_frc_map(a, pair[1], FrcMapOptions(step=64)))
-    found = replace(whole, model_error=0.0)
-    low, high = found.median_interval
-    assert low < found.median_nm < high
-    assert low * high == pytest.approx(found.median_nm**2)
-    half = float(np.log(high / found.median_nm))
-    noise = np.sqrt(np.mean(found.relative_sd[np.isfinite(found.measured_values)] ** 2))
-    blocks = found.blocks - found.failed
-    assert half == pytest.approx(1.96 * noise * np.sqrt(np.pi / 2 / blocks), rel=1e-3)
-    closer = replace(found, step=32)  # of each block a quarter is its own
-    assert np.log(closer.median_interval[1] / found.median_nm) > 1.5 * half
-    unsure = replace(found, size_error=0.2)
-    assert np.log(unsure.median_interval[1] / found.median_nm) == pytest.approx(
-        np.hypot(half, 1.96 * 0.2), rel=1e-3
-    )
-    assert 0.02 < whole.model_error < found.relative_sd.max()  # errs in all alike
-    noise = np.sqrt(
-        np.log(whole.median_interval[1] / found.median_nm) ** 2
-        - (1.96 * whole.model_error) ** 2
-    )
-    assert noise < half
-    lost = replace(found, measured_values=np.full_like(found.measured_values, np.nan))
-    assert lost.median_interval is None
-
-
 def test_some_of_the_blocks_are_summed_up(pair) -> None:
     found = run(measure_frc_map(*pair, FrcMapOptions(step=32)))
-    values = found.measured_values.copy()
-    values[0, 0] = np.nan
-    torn = replace(found, measured_values=values)
-    inside = np.zeros(values.shape, bool)
+    inside = np.zeros(found.measured_values.shape, bool)
     inside[0] = True
-    some = torn.summarise(inside)
-    expected = np.nanpercentile(values[0], (10, 50, 90))
-    assert (some.blocks, some.failed) == (values.shape[1], 1)
+    some = found.summarise(inside)
+    expected = np.nanpercentile(found.measured_values[0], (10, 50, 90))
+    assert some.blocks == inside[0].size
     assert (some.p10, some.median, some.p90) == pytest.approx(tuple(expected))
-    inside[0, 1:] = False
-    none = torn.summarise(inside)
-    assert (none.blocks, none.failed, none.median) == (1, 1, None)
 
 
-@pytest.mark.parametrize("gain", [1e-25, 1e25])
-def test_grey_levels_of_any_size_give_the_same_map(pair, gain: float) -> None:
+def test_grey_levels_of_any_size_give_the_same_map(pair) -> None:
     options = FrcMapOptions(step=48)
     plain = run(measure_frc_map(*pair, options))
-    scaled = [m.replace(data=gain * (m.data + 3)) for m in pair]
+    scaled = [m.replace(data=1e-25 * (m.data + 3)) for m in pair]
     found = run(measure_frc_map(*scaled, options))
     np.testing.assert_allclose(found.measured_values, plain.measured_values, rtol=1e-3)
     assert found.failed == plain.failed
+
+
+def test_uncalibrated_map_is_in_pixels(pair) -> None:
+    found = run(measure_frc_map(*pair, FrcMapOptions(step=32, estimator="plain")))
+    assert found.unit == "px"
+    assert found.median_nm is None
+    assert found.map.scale == (32.0, 32.0)
+    assert found.percentile(50) == pytest.approx(5.0, rel=0.12)

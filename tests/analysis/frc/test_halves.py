@@ -21,37 +21,22 @@ def make_halves(draw, resolution, noise=(2.0, 2.0), *, shape=(64, 64), count=64)
 
 
 @pytest.mark.parametrize(
-    ("noise", "estimator", "criterion"),
-    [
-        ((2, 2), "plain", "half-bit"),
-        ((9 / 8, 9), "exact", "half-bit"),
-        pytest.param((9, 9 / 8), "exact", "1/7", marks=pytest.mark.broad),
-    ],
+    ("noise", "estimator"), [((2, 2), "plain"), ((9 / 8, 9), "exact")]
 )
-def test_halves_read_as_two_images_would(draw, noise, estimator, criterion) -> None:
-    how = {"estimator": estimator, "criterion": criterion}
+def test_halves_read_as_two_images_would(draw, noise, estimator) -> None:
+    how = {"estimator": estimator, "criterion": "half-bit"}
     first, second, whole = make_halves(draw, 4.0, noise)
     # of the same blocks, two images with the noise of the whole
     rng = np.random.default_rng(5)
     field = np.stack([draw((64, 64), 4.0, 50.0, rng) for _ in range(len(whole))])
-    two = correlate_blocks(
-        *(field + rng.standard_normal(field.shape) for _ in "ab"), **how
-    )
+    pair = (field + rng.standard_normal(field.shape) for _ in "ab")
     own = correlate_blocks(first, second, whole=whole, **how)
+    two = correlate_blocks(*pair, **how)
     wanted, found = (np.nanmedian(item.crossing) for item in (two, own))
     # rings alone stop where noise pushes them under, in halves sooner
     tolerance = 0.02 if estimator == "exact" else 0.08
     assert found == pytest.approx(wanted, rel=tolerance)
     assert np.isfinite(own.crossing).mean() > 0.95
-
-
-def test_correlation_is_that_of_two_images(draw) -> None:
-    first, second, whole = make_halves(draw, 4.0, count=1, shape=(256, 256))
-    own = correlate_blocks(first, second, whole=whole)
-    half = correlate_blocks(first, second).correlation
-    inner = half > 0.2
-    expected = 2 * half[inner] / (1 + half[inner])
-    np.testing.assert_allclose(own.correlation[inner], expected, rtol=0.02)
 
 
 @pytest.fixture
@@ -66,7 +51,6 @@ def test_map_is_that_of_the_whole(images) -> None:
     found = run(measure_frc_map(first, second, FrcMapOptions(step=32), whole=named))
     assert found.median_nm == pytest.approx(50, rel=0.05)
     assert found.method.startswith("mosaic-halves")
-    assert found.map.name == "mosaic FRC map"
     assert found.incomplete == 0
     alone = run(measure_frc_map(first, second, FrcMapOptions(step=32)))
     assert np.nanmedian(alone.measured_values) > found.median_nm
@@ -81,13 +65,6 @@ def test_blocks_that_one_half_does_not_cover_are_counted(images) -> None:
     assert found.incomplete == 1
     assert np.isnan(found.measured_values[0, 0])
     assert found.reason_counts == {"no-signal": 1}
-
-
-def test_whole_image_has_an_interval_around_the_truth(images) -> None:
-    found = measure_frc(*images[:2], whole=images[2])
-    low, high = found.interval_nm
-    assert low < 50 < high
-    assert found.method.startswith("mosaic-halves")
 
 
 def test_what_does_not_fit_or_is_identical_is_refused(images):

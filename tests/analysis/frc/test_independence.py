@@ -3,12 +3,9 @@ import pytest
 from scipy import ndimage
 
 from napari_semsr.analysis import FrcOptions, measure_frc
-from napari_semsr.analysis.frc.correlation import check_same_grid
 from napari_semsr.analysis.frc.map import FrcMapOptions, measure_frc_map
 from napari_semsr.analysis.frc.validity import is_noise_dependent
-from napari_semsr.core import InputRecord, Micrograph, Provenance, parse_pixel_size, run
-from napari_semsr.core.errors import OptionError, ShapeError
-from tests.refusals import refused
+from napari_semsr.core import InputRecord, Micrograph, Provenance, run
 
 IMAGE = np.zeros((64, 64))
 
@@ -31,35 +28,17 @@ def test_outputs_of_one_acquisition_alone_are_not_independent():
 
 
 def test_frc_refuses_them_and_names_what_it_is_told_to_do(make_pair) -> None:
-    first, second = make_pair()
-    pair = enhanced("a", first), enhanced("a", second)
-    refused = measure_frc(*pair)
-    assert refused.resolution_px is None
-    assert refused.reason == "not-independent"
-    told = measure_frc(*pair, FrcOptions(allow_self=True))
+    first, second = (enhanced("a", image) for image in make_pair())
+    assert measure_frc(first, second).reason == "not-independent"
+    told = measure_frc(first, second, FrcOptions(allow_self=True))
     assert told.resolution_px is not None
     assert "repeatability" in told.method
 
 
 def test_map_marks_every_block(make_pair) -> None:
     first, _ = make_pair((128, 128))
-    alone = measure_frc(enhanced("a", first))
-    assert alone.why.startswith("not-independent")
-    assert "other" not in alone.why  # no second image was given
     found = run(measure_frc_map(enhanced("a", first), None, FrcMapOptions(block=64)))
     assert found.reason_counts == {"not-independent": found.blocks}
-
-
-def test_different_shapes_and_pixel_sizes_are_refused():
-    with refused(ShapeError, "sizes-differ", match="64x64 px and 64x32 px"):
-        check_same_grid(Micrograph(IMAGE), Micrograph(IMAGE[:, :32]))
-    a = Micrograph(IMAGE, pixel_size_nm=parse_pixel_size(10))
-    near = Micrograph(IMAGE, pixel_size_nm=parse_pixel_size(10.005))
-    far = Micrograph(IMAGE, pixel_size_nm=parse_pixel_size(10.1))
-    check_same_grid(a, near)
-    check_same_grid(a, Micrograph(IMAGE))
-    with refused(OptionError, "pixel-sizes-differ"):
-        check_same_grid(a, far)
 
 
 def step(job: str, *digests: str, before: Provenance | None = None, **options):  # type: ignore[no-untyped-def]
@@ -91,26 +70,14 @@ RAW = step("crop", "raw")
     ("first", "second", "dependent"),
     [
         (RAW, step("restore", "raw"), True),
-        (RAW, step("restore", "x", before=step("register", "raw")), True),
         (step("restore", "raw"), step("degrade", "raw", kind="blur"), True),
         (step("restore", "raw#z=1"), step("restore", "raw#z=2"), False),
-        (step("crop", "raw#z=1"), step("restore", "raw"), True),
-        (step("crop", "raw#channel=0"), step("restore", "raw#channel=1"), False),
         (half("a", "1.tif", "3.tif"), half("b", "2.tif", "4.tif"), False),
         (half("a", "1.tif", "3.tif"), half("b", "2.tif", "3.tif"), True),
         (half("a", "1.tif", "3.tif"), step("stitch", "scan"), True),
-        (step("stitch", "scan"), step("stitch", "other"), False),
         (with_positions("scan"), step("stitch", "scan", blend="seam"), True),
-        (with_positions("scan"), with_positions("other"), False),
         (DRAW, OTHER_DRAW, False),
-        (
-            step("restore", "x", before=DRAW),
-            step("crop", "y", before=OTHER_DRAW),
-            False,
-        ),
         (step("restore", "x", before=DRAW), step("crop", "y", before=DRAW), True),
-        (DRAW, OBJECT, True),
-        (RAW, None, False),
     ],
 )
 def test_histories_show_which_images_share_noise(first, second, dependent):
@@ -129,14 +96,6 @@ def test_a_reference_may_be_the_object_but_no_version_of_the_image():
     assert is_noise_dependent(raw, other, reference=True)
 
 
-def test_enhanced_halves_of_one_mosaic_are_not_independent():
-    made = (
-        step("enhance", name, before=kept).model_copy(update={"model_digest": "net"})
-        for name, kept in (("x", half("a", "1.tif")), ("y", half("b", "2.tif")))
-    )
-    assert is_noise_dependent(*(Micrograph(IMAGE, provenance=one) for one in made))
-
-
 def exposures(seed: int, *, lines: float = 0.0):  # type: ignore[no-untyped-def]
     """Two exposures of blobs; a slow detector smears the noise along the lines."""
     rng = np.random.default_rng(seed)
@@ -150,11 +109,8 @@ def exposures(seed: int, *, lines: float = 0.0):  # type: ignore[no-untyped-def]
 
 COPIES = {
     "blurred": lambda a: ndimage.gaussian_filter(a, 1.5),
-    "median": lambda a: ndimage.median_filter(a, 3),
-    "mean": lambda a: ndimage.uniform_filter(a, 3),
     "sharpened": lambda a: a + 1.5 * (a - ndimage.gaussian_filter(a, 1.5)),
     "gain": lambda a: 0.6 * a + 20,
-    "shifted": lambda a: ndimage.shift(a, (0.3, 0.6), order=1, mode="nearest"),
 }
 
 
@@ -164,28 +120,11 @@ def test_a_copy_of_an_image_is_seen_by_its_noise(name, lines):
     first, second = np.rint(exposures(3, lines=lines))
     copy = np.rint(COPIES[name](first))
     made = Micrograph(first), Micrograph(copy)
-    reasons = {"not-independent"} | (
-        {"correlated-noise"} if name == "shifted" else set()
-    )
-    assert measure_frc(*made).reason in reasons
-    assert measure_frc(*made[::-1]).reason in reasons
+    assert measure_frc(*made).reason == "not-independent"
+    assert measure_frc(*made[::-1]).reason == "not-independent"
     assert measure_frc(made[0], Micrograph(second)).reason is None
     both = Micrograph(copy), Micrograph(COPIES[name](second))
     assert measure_frc(*both).reason != "not-independent"
-
-
-def test_a_map_sees_a_copy_and_says_what_its_numbers_are():
-    first, second = exposures(4)
-    copy = np.rint(ndimage.gaussian_filter(first, 1.5))
-    images, options = (Micrograph(first), Micrograph(copy)), FrcMapOptions(step=64)
-    found = run(measure_frc_map(*images, options))
-    assert found.reason_counts == {"not-independent": found.blocks}
-    assert np.isnan(found.measured_values).all()
-    told = run(measure_frc_map(*images, options.replace(allow_self=True)))
-    assert told.failed < told.blocks
-    assert "repeatability" in told.method
-    true = run(measure_frc_map(images[0], Micrograph(second), options))
-    assert true.failed < true.blocks
 
 
 def test_known_draws_are_not_tested_by_their_noise():
@@ -193,11 +132,3 @@ def test_known_draws_are_not_tested_by_their_noise():
     copy = np.rint(ndimage.gaussian_filter(first, 1.5))
     pair = Micrograph(first, provenance=DRAW), Micrograph(copy, provenance=OTHER_DRAW)
     assert measure_frc(*pair).reason is None
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_exposures_with_little_noise_are_not_refused(seed):
-    rng = np.random.default_rng(seed)
-    truth = ndimage.gaussian_filter(rng.normal(0, 300, (256, 256)), 1.5)
-    one, other = (Micrograph(truth + rng.normal(0, 2, truth.shape)) for _ in "ab")
-    assert measure_frc(one, other).reason != "not-independent"

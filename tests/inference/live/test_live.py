@@ -1,9 +1,6 @@
 """The live field, without Qt: order, drawing, done-map, and the same store as batch."""
 
 import shutil
-import threading
-import time
-import warnings
 
 import numpy as np
 import pytest
@@ -11,11 +8,9 @@ from hypothesis import given, strategies as st
 
 from napari_semsr.core import BoundedCache, Box, Micrograph, run
 from napari_semsr.inference import LiveField, live as live_field, plan_output
-from napari_semsr.inference.executors import TileWorker
 from napari_semsr.inference.live import LevelStore, ResampledInput, TileQueue
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.io import read
-from tests.children import LIMIT_S
 from tests.enhancing import fill, store_for
 
 FP32 = EnhanceOptions(tile=32, precision="fp32", device="cpu")
@@ -54,36 +49,9 @@ def test_what_is_in_view_comes_first_from_its_middle_and_follows_the_view():
     first = [queue.take_tiles()[0] for _ in range(9)]
     assert set(first) == {(r, c) for r in (2, 3, 4) for c in (4, 5, 6)}
     assert first[0] == (3, 5)
-    assert all(
-        place in {(1, 5), (5, 5), (3, 3), (3, 7)} for place in queue.take_tiles(4)
-    )
-    queue = TileQueue((4, 40), (8, 8))
-    queue.replace_pending((r, c) for r in range(4) for c in range(40))
-    queue.set_view(Box(0, 32, 0, 64))
-    assert queue.take_tiles()[0][1] < 8
-    queue.set_view(Box(0, 32, 240, 320))
-    assert all(column >= 30 for _, column in queue.take_tiles(20))
-
-
-def test_out_of_view_waits_until_the_whole_is_asked_for():
-    queue = TileQueue((2, 9), (10, 10), whole=False)
-    queue.replace_pending([(0, 0), (1, 8)])
-    queue.set_view(Box(0, 20, 0, 30))
-    assert queue.take_tiles(5) == [(0, 0)]
-    assert queue.take_tiles(5) == []
-    queue.whole = True
-    assert queue.take_tiles(5) == [(1, 8)]
-    assert len(queue) == 0
-
-
-def test_who_waits_for_a_tile_is_woken_by_a_new_view():
-    queue = TileQueue((2, 9), (10, 10), whole=False)
-    queue.replace_pending([(1, 8)])
-    queue.set_view(Box(0, 20, 0, 30))
-    timer = threading.Timer(0.05, queue.set_view, [None])
-    timer.start()
-    assert queue.take_tiles(5, timeout=LIMIT_S) == [(1, 8)]
-    timer.join()
+    assert set(queue.take_tiles(4)) <= {(1, 5), (5, 5), (3, 3), (3, 7)}
+    queue.set_view(Box(0, 10, 0, 10))
+    assert queue.take_tiles() == [(0, 0)]
 
 
 @given(
@@ -123,15 +91,6 @@ def test_the_backdrop_follows_a_model_of_another_grey_scale(rng):
     backdrop = ResampledInput([image], (20, 20), np.dtype(np.float32), (50.0, 150.0))
     found = backdrop.read(Box(0, 20, 0, 20), 1)
     np.testing.assert_allclose(found, (image - 50.0) / 100, rtol=1e-6)
-
-
-def test_a_backdrop_beyond_single_precision_is_missing_without_a_warning():
-    for grey in (None, (0.0, 1.0)):
-        image = np.full((20, 20), 1e300)
-        backdrop = ResampledInput([image], (20, 20), np.dtype(np.float32), grey)
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            assert not np.isfinite(backdrop.read(Box(0, 20, 0, 20), 1)).any()
 
 
 @pytest.mark.parametrize("columns", [6_200, 900], ids=["file", "memory"])
@@ -185,31 +144,16 @@ def test_live_stores_what_it_shows_as_batch_does(field, make_loaded, tmp_path):
     live = _live(field, loaded)
     live_store, job = _job(field, loaded, tmp_path / "a.ome.zarr", live)
     report = run(job)
-    assert live_store.is_complete
-    group = live_store.group
-    stored = [group[name] for name in ("0", "1", "2") if name in group]
-    assert len(stored) > 1
-    for level, array in zip(live.levels, stored, strict=False):
-        np.testing.assert_array_equal(np.asarray(level), array[:])
+    for name, level in zip(("0", "1"), live.levels, strict=False):
+        np.testing.assert_array_equal(np.asarray(level), live_store.group[name][:])
     store, job = _job(field, loaded, tmp_path / "b.ome.zarr")
     expected = run(job)
     np.testing.assert_array_equal(live_store.level0[:], store.level0[:])
-    assert report.tiles == expected.tiles
     assert report.tile_mismatch == pytest.approx(expected.tile_mismatch, abs=1e-9)
 
 
-@pytest.mark.broad
-def test_batch_and_live_continue_each_other(field, make_loaded, tmp_path, monkeypatch):
-    loaded = make_loaded("plain")
-    computed = []
-    enhance = TileWorker.enhance
-
-    def counted(self, places):
-        computed.extend(places)
-        return enhance(self, places)
-
-    monkeypatch.setattr(TileWorker, "enhance", counted)
-    path = tmp_path / "a.ome.zarr"
+def test_batch_and_live_continue_each_other(field, make_loaded, tmp_path):
+    loaded, path = make_loaded("plain"), tmp_path / "a.ome.zarr"
     for live, goal in ((True, 4), (False, 7), (True, 30)):
         view = _live(field, loaded) if live else None
         store, job = _job(field, loaded, path, view, resume=path.exists())
@@ -217,9 +161,8 @@ def test_batch_and_live_continue_each_other(field, make_loaded, tmp_path, monkey
             _until(job, goal)
             job.close()
         else:
-            run(job)
+            assert run(job).resumed >= 7
             np.testing.assert_array_equal(np.asarray(view.levels[0]), store.level0[:])
-    assert len(computed) == len(set(computed)) == 25
     whole, job = _job(field, loaded, tmp_path / "b.ome.zarr")
     run(job)
     np.testing.assert_array_equal(store.level0[:], whole.level0[:])
@@ -242,37 +185,6 @@ def test_only_what_is_looked_at_is_enhanced(field, make_loaded, tmp_path):
     assert store.is_complete
 
 
-def test_closing_stops_within_one_tile(field, make_loaded, tmp_path, monkeypatch):
-    loaded = make_loaded("plain")
-    begun = []
-    enhance = TileWorker.enhance
-
-    def slow(self, places):
-        begun.extend(places)
-        time.sleep(0.02)
-        return enhance(self, places)
-
-    monkeypatch.setattr(TileWorker, "enhance", slow)
-    store, job = _job(field, loaded, tmp_path / "a.ome.zarr", _live(field, loaded))
-    _until(job, 2)
-    before = len(begun)
-    job.close()
-    assert len(begun) == before
-    assert len(store.pending_units()) == 25 - before
-
-
-def test_forgotten_tiles_are_read_again(field, make_loaded, tmp_path, monkeypatch):
-    loaded = make_loaded("plain")
-    cache = BoundedCache(1)
-    monkeypatch.setattr(live_field, "BoundedCache", lambda _: cache)
-    live = _live(field, loaded)
-    store, job = _job(field, loaded, tmp_path / "a.ome.zarr", live)
-    run(job)
-    while (np.asarray(live.levels[0]) != store.level0[:]).any():
-        assert live.take_changed_box() is not None
-        cache.limit_bytes = 64 << 20
-
-
 def test_what_was_written_is_read_where_it_was_moved_to(
     field, make_loaded, tmp_path, monkeypatch
 ):
@@ -289,16 +201,3 @@ def test_what_was_written_is_read_where_it_was_moved_to(
     live.set_output(read(tmp_path / "b.ome.zarr").data)
     live.take_changed_box()
     np.testing.assert_array_equal(live.levels[0][box], whole[box])
-
-
-def test_news_tell_where_the_picture_changed(field, make_loaded, tmp_path):
-    loaded = make_loaded("plain")
-    live = _live(field, loaded)
-    live.set_view(Box(0, 30, 0, 30))
-    _, job = _job(field, loaded, tmp_path / "a.ome.zarr", live)
-    _until(job, 0)
-    live.take_changed_box()
-    _until(job, 1)
-    assert live.take_changed_box() == Box(0, 32, 0, 32)
-    assert live.take_changed_box() is None
-    job.close()

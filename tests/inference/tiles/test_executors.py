@@ -7,21 +7,16 @@ import numpy as np
 import pytest
 from torch import nn
 
-from napari_semsr.core import DeviceMemoryError, Micrograph, OptionError, Progress, run
+from napari_semsr.core import Micrograph, Progress, run
 from napari_semsr.inference import EnhanceOptions, enhance_in_memory
 from napari_semsr.inference.executors import (
-    LocalExecutor,
     TileWorker,
-    create_tile_source,
     run_in_thread,
-    run_tiles,
 )
 from napari_semsr.inference.predictor import Predictor
-from napari_semsr.inference.tiles import TiledRun
 from napari_semsr.models import LoadedModel, ModelCard
 from tests.children import LIMIT_S
-from tests.enhancing import fill, plan_of, store_for
-from tests.refusals import refused
+from tests.enhancing import fill, store_for
 
 FP32 = EnhanceOptions(tile=32, precision="fp32", device="cpu")
 _AFTER: list[int] = []
@@ -58,17 +53,10 @@ def gated():
     return LoadedModel(nn.Sequential(_Gate(), _After()).eval(), card, "sha256:0")
 
 
-@pytest.mark.parametrize(
-    "norm", ["auto", pytest.param("whole", marks=pytest.mark.broad)]
-)
-def test_no_layer_runs_after_a_cancel(norm, gated, rng, tmp_path, monkeypatch):
-    loaded = gated
-    if norm == "whole":
-        module = nn.Sequential(*gated.module, nn.InstanceNorm2d(1)).eval()
-        loaded = LoadedModel(module, gated.card, "sha256:1")
+def test_no_layer_runs_after_a_cancel(gated, rng, tmp_path, monkeypatch):
     image = Micrograph(rng.random((100, 100), dtype=np.float32))
-    store = store_for(tmp_path / "a.zarr", image, loaded, FP32)
-    job = fill(image, loaded, store, FP32)
+    store = store_for(tmp_path / "a.zarr", image, gated, FP32)
+    job = fill(image, gated, store, FP32)
     while not next(job).message.startswith("Enhancing"):
         pass
     _Gate.held.set()
@@ -86,61 +74,6 @@ def test_no_layer_runs_after_a_cancel(norm, gated, rng, tmp_path, monkeypatch):
     job.close()  # returns when the layer has ended, and nothing computes any more
     assert not _AFTER
     assert len(store.pending_units()) == done
-    _Gate.held.clear()
-    again = store_for(tmp_path / "a.zarr", image, loaded, FP32, resume=True)
-    run(fill(image, loaded, again, FP32))
-    expected = run(enhance_in_memory(image, loaded, FP32)).data
-    np.testing.assert_array_equal(again.level0[:], expected)
-
-
-def test_the_network_is_as_it_was_after_a_run(make_loaded, rng):
-    loaded = make_loaded("plain")
-    image = Micrograph(rng.random((70, 50), dtype=np.float32))
-    predictor = Predictor(loaded, device="cpu", precision="fp32")
-    plan = plan_of(image, loaded, FP32, predictor)
-    window = plan.read_clean_window(plan.tile((0, 0)).window)[0]
-    before = predictor.predict(window, plan.scaling)
-    target = np.zeros(image.shape, np.float32)
-    places = [tile.index for tile in plan.outputs]
-    executor = LocalExecutor(TiledRun(plan, target), predictor)
-    groups = [g for g in run_tiles(executor, create_tile_source(places), 1) if g]
-    assert [piece.index for group in groups for piece in group] == places
-    hooks = "_forward_pre_hooks"  # torch names them nowhere else
-    assert not any(vars(m)[hooks] for m in predictor.network.modules())
-    np.testing.assert_array_equal(predictor.predict(window, plan.scaling), before)
-    tile = plan.tile((0, 0))
-    np.testing.assert_array_equal(
-        target[tile.core.slices], before[tile.local_core.slices]
-    )
-
-
-def _executor(loaded, image):
-    image = Micrograph(image.astype(np.float32))
-    predictor = Predictor(loaded, device="cpu", precision="fp32")
-    plan = plan_of(image, loaded, FP32, predictor)
-    return LocalExecutor(TiledRun(plan, np.zeros(image.shape, np.float32)), predictor)
-
-
-def test_the_order_may_change_while_tiles_run(make_loaded, rng):
-    executor = _executor(make_loaded("identity"), rng.random((64, 160)))
-    waiting = [(0, column) for column in range(5)]
-    seen = []
-    take = lambda count: [waiting.pop(0)] if waiting else None  # noqa: E731
-    for group in run_tiles(executor, take, 1):
-        seen += [piece.index for piece in group or []]
-        if seen == [(0, 0)]:
-            waiting.sort(reverse=True)
-    assert seen[0] == (0, 0)
-    assert seen.index((0, 4)) <= 2  # at most two had been submitted
-    assert len(seen) == 5
-
-
-def test_nothing_runs_while_nobody_wants_a_tile(make_loaded, rng):
-    executor = _executor(make_loaded("identity"), rng.random((32, 64)))
-    answers = iter([[], [(0, 1)], [], None])
-    found = run_tiles(executor, lambda count: next(answers), 1)
-    kinds = [[p.index for p in g] for g in found if g is not None]
-    assert kinds == [[], [(0, 1)], []]
 
 
 class _Looks:
@@ -175,18 +108,6 @@ def test_a_step_that_never_ends_is_stopped_when_its_job_is_closed():
     assert looks.released
 
 
-def test_a_job_in_a_thread_returns_and_raises_as_it_does_without():
-    def job(error):
-        yield Progress(0, 1, "measuring")
-        if error:
-            raise OptionError("No.")
-        return 7
-
-    assert run(run_in_thread(job(False), _Looks())) == 7
-    with refused(OptionError, "wrong-option"):
-        run(run_in_thread(job(True), _Looks()))
-
-
 @pytest.mark.parametrize("kind", ["plain", "double"])
 def test_tiles_share_windows_where_memory_allows(make_loaded, rng, monkeypatch, kind):
     loaded, shapes = make_loaded(kind), []
@@ -201,26 +122,7 @@ def test_tiles_share_windows_where_memory_allows(make_loaded, rng, monkeypatch, 
     data[200:210, 500:530] = np.nan
     image, options = Micrograph(data), EnhanceOptions(precision="fp32")
     shared = run(enhance_in_memory(image, loaded, options))
-    assert len(shapes) == 1
     alone = run(enhance_in_memory(image, loaded, options.replace(memory_gb=1e-3)))
     assert len(shapes) == 1 + 4
     np.testing.assert_allclose(shared.data, alone.data, atol=1e-5)
     assert shared.metadata["enhance"]["tile_mismatch"] < 1e-5
-
-
-def test_tiles_are_computed_alone_where_memory_runs_out(make_loaded, rng, monkeypatch):
-    loaded = make_loaded("plain")
-    image = Micrograph(rng.random((540, 530), dtype=np.float32))
-    options = EnhanceOptions(precision="fp32")
-    expected = run(enhance_in_memory(image, loaded, options)).data
-    real = Predictor.predict
-
-    def predict(self, window, scaling, keep=None):
-        if window.size > 530 * 530:
-            raise DeviceMemoryError("none left")
-        return real(self, window, scaling, keep)
-
-    monkeypatch.setattr(Predictor, "predict", predict)
-    found = run(enhance_in_memory(image, loaded, options))
-    np.testing.assert_allclose(found.data, expected, atol=1e-5)
-    assert "one at a time" in found.metadata["enhance"]["notes"][0]

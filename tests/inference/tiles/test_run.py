@@ -41,25 +41,6 @@ def test_known_steps_are_measured_and_one_tile_or_flat_fields_are_neutral():
     assert _measure(np.zeros((32, 16), np.float32)).seam_index == 1
 
 
-def test_missing_pixels_are_left_out(rng):
-    image = rng.random((32, 32), dtype=np.float32)
-    image[10:20, 5:20] = np.nan
-    meter = _measure(image)
-    assert meter.mismatch == 0
-    assert np.isfinite(meter.seam_index)
-    assert np.isnan(image).any()
-    assert np.isfinite(sample_pixels(image)).all()
-
-
-def test_long_borders_are_sampled(rng):
-    image = rng.random((1024, 8), dtype=np.float32)
-    plan = plan_tiles(image.shape, core=1024, halo=0)
-    edges = sample_edges(image, plan.tile(0, 0).local_core)
-    assert len(edges["left"].first) == 256
-    assert len(edges["above"].first) == 8
-    assert edges["above"].outer is None
-
-
 def test_samples_of_many_tiles_are_thinned_evenly():
     meter, samples = SeamMeter(), []
     for number in range(5000):

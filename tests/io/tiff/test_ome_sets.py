@@ -5,9 +5,8 @@ import pytest
 import tifffile
 
 from napari_semsr.core.errors import ReadError
-from napari_semsr.core.progress import capture_warnings, run
-from napari_semsr.io import formats as registry, open_frames
-from napari_semsr.io.layers import read_layers
+from napari_semsr.core.progress import capture_warnings
+from napari_semsr.io import formats as registry
 from tests.refusals import refused
 
 PLACE = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
@@ -46,13 +45,11 @@ def _save(path, values, text):
 
 def _read(path, **options):
     """Read an image of one value; that, its pixel size, and what is warned of."""
-    heard = []
-    with capture_warnings(heard.append):
+    with capture_warnings((heard := []).append):
         found = registry.read(path, **options)
-    grey = found.array()
-    assert (grey == grey[0, 0]).all()
+    (value,) = np.unique(found.array())
     size = found.pixel_size_nm
-    return int(grey[0, 0]), None if size is None else round(size[0], 6), heard
+    return value, None if size is None else round(size[0], 6), heard
 
 
 @pytest.fixture
@@ -69,25 +66,16 @@ def three(tmp_path):
     return write
 
 
-@pytest.fixture(params=[False, True], ids=["whole", "lazy"])
-def either(request, monkeypatch):
-    """Read into memory, or lazily."""
-    if request.param:
-        monkeypatch.setattr("napari_semsr.io.read_image.LAZY_BYTES", 0)
-
-
 @pytest.mark.parametrize("uuids", ["ab", (None, None)], ids=["uuid", "names"])
-def test_a_file_opens_as_its_own_image(three, either, uuids):
+def test_a_file_opens_as_its_own_image(three, lazily, uuids):
     first, second = three(uuids=uuids)
     assert _read(first) == (11, 10, [])
     assert _read(second) == (13, 30, [])
     for number in range(3):  # one is chosen of the set, whichever file is named
-        for path in (first, second):
-            assert _read(path, series=number)[:2] == (11 + number, 10 * (number + 1))
-    infos = [registry.describe(path) for path in (first, second)]
-    assert [info.series for info in infos] == [3, 3]
-    assert infos[1].pixel_size_nm == pytest.approx((30, 30))
-    assert infos[1].metadata["series_read"] == 2
+        assert _read(first, series=number)[:2] == (11 + number, 10 * (number + 1))
+    info = registry.describe(second)
+    assert info.pixel_size_nm == pytest.approx((30, 30))
+    assert (info.series, info.metadata["series_read"]) == (3, 2)
 
 
 def test_a_file_that_was_renamed_is_found_by_its_uuid(three):
@@ -95,34 +83,12 @@ def test_a_file_that_was_renamed_is_found_by_its_uuid(three):
     assert _read(path) == (13, 30, [])
 
 
-def test_a_file_that_its_set_does_not_name_is_read_alone(three, either):
+def test_a_file_that_its_set_does_not_name_is_read_alone(three, lazily):
     _, path = three(names=("a", "renamed"), uuids=(None, None))
     value, size, heard = _read(path)
     assert (value, size) == (13, None)
     assert "lists only other files" in heard[0]
     assert registry.describe(path).series == 1
-
-
-def test_napari_shows_the_image_of_the_file(three):
-    _, path = three()
-    [(data, about, _)] = read_layers(str(path))  # nothing to warn of
-    assert (data == 13).all()
-    assert about["scale"] == pytest.approx((30, 30))
-
-
-def test_frames_of_a_set_are_its_files(tmp_path, rng):
-    frames = rng.integers(0, 255, (3, 24, 32)).astype(np.uint16)
-    names = [f"f{number}" for number in range(3)]
-    content = "".join(_image(1, (name, 0)) for name in names)
-    for name, grey in zip(names, frames, strict=True):
-        path = tmp_path / f"{name}.ome.tif"
-        text = _document(name, content)
-        tifffile.imwrite(path, grey, metadata=None, description=text)
-    scan = run(open_frames(tmp_path))
-    assert scan.faults == ()
-    assert scan.pixel_size_nm == pytest.approx((10, 10))
-    for number, grey in enumerate(frames):
-        assert np.array_equal(scan.read(number), grey)
 
 
 def test_a_channel_in_each_file(tmp_path):
@@ -138,12 +104,11 @@ def test_a_channel_in_each_file(tmp_path):
     value, size, heard = _read(paths[1])
     assert (value, size) == (12, 10)
     assert ["are missing" in one for one in heard] == [True]
-    info = registry.describe(paths[1])
-    assert (info.channels, info.metadata["warnings"]) == (1, heard)
+    assert registry.describe(paths[1]).channels == 1
 
 
 @pytest.mark.parametrize("kind", ["text", "tiff"])
-def test_ome_xml_of_a_companion_is_that_of_its_files(tmp_path, either, kind):
+def test_ome_xml_of_a_companion_is_that_of_its_files(tmp_path, lazily, kind):
     content = _image(1, ("a", 0)) + _image(2, ("b", 0))
     companion = tmp_path / ("set.companion.ome" if kind == "text" else "a.ome.tif")
     text = _document("a" if kind == "tiff" else "all", content)
@@ -162,12 +127,11 @@ def test_ome_xml_of_a_companion_is_that_of_its_files(tmp_path, either, kind):
     assert [companion.name in one for one in heard] == [True]
 
 
-@pytest.mark.parametrize("name", ["../set.companion.ome", "..", "", "none.ome"])
+@pytest.mark.parametrize("name", ["../set.companion.ome", "none.ome"])
 def test_no_companion_outside_the_folder_is_read(tmp_path, name):
     (tmp_path / "set.companion.ome").write_text(_document("all", _image(1, ("b", 0))))
-    folder = tmp_path / "set"
-    folder.mkdir()
-    path = folder / "b.ome.tif"
+    path = tmp_path / "set" / "b.ome.tif"
+    path.parent.mkdir()
     _save(path, [12], _document("b", COMPANION.format(name)))
     value, size, heard = _read(path)
     assert (value, size) == (12, None)

@@ -18,19 +18,16 @@ from tests.refusals import warned
 def test_fei_gives_pixel_size_and_crops_the_bar(fei, grey, tag):
     path = fei(grey, rows=30, tag=tag)
     info = registry.describe(path)
-    assert info.vendor == "FEI"
+    assert (info.vendor, info.databar_rows) == ("FEI", 7)
     assert info.pixel_size_nm == (7.70833, 7.70833)
-    assert info.databar_rows == 7
-    assert info.shape == (30, 53)
-    assert info.stored_shape == (37, 53)
+    assert (info.shape, info.stored_shape) == ((30, 53), (37, 53))
     assert np.array_equal(registry.read(path).array(), grey[:30])
-    assert registry.read(path).metadata["databar_rows_cropped"] == 7
     whole = registry.read(path, crop_databar=False)
     assert np.array_equal(whole.array(), grey)
     assert np.array_equal(registry.read(path, databar_rows=2).array(), grey[:35])
 
 
-@pytest.mark.parametrize("rows", [37, 38, 0, -3, "many", "", "nan", "1e400"])
+@pytest.mark.parametrize("rows", [37, 38, 0, -3, "many", "nan"])
 def test_fei_crops_nothing_without_a_plausible_height(fei, grey, rows):
     assert registry.describe(fei(grey, rows=rows)).databar_rows == 0
 
@@ -42,14 +39,6 @@ def test_fei_follows_a_resampled_page(fei, grey):
     assert info.databar_rows == 2
 
 
-@pytest.mark.parametrize("rows", [60, 90])
-def test_fei_keeps_pixels_and_rows_of_what_was_cut_out(fei, grey, rows):
-    with warned("header-of-other-size", match=f"{rows} x 106 px"):
-        found = registry.read(fei(grey, rows=rows, columns=106))
-    assert found.pixel_size_nm == (7.70833, 7.70833)
-    assert np.array_equal(found.array(), grey)
-
-
 @pytest.mark.parametrize("width", ["57.16 \u00b5m", None])
 def test_zeiss_keeps_pixels_of_what_was_cut_out(zeiss, width):
     path = zeiss(np.zeros((96, 100), np.uint8), store="1024 * 768", width=width)
@@ -57,22 +46,22 @@ def test_zeiss_keeps_pixels_of_what_was_cut_out(zeiss, width):
         assert registry.read(path).pixel_size_nm == (55.825, 55.825)
 
 
-@pytest.mark.parametrize("pixel", ["nan", "0", "-1e-9", "wide", "1e400", "inf"])
+@pytest.mark.parametrize("pixel", ["nan", "0", "-1e-9", "wide", "1e400"])
 def test_fei_leaves_a_bad_pixel_size_unknown_and_says_so(fei, grey, pixel):
     with warned("pixel-size-invalid", match=r"^a\.tif"):
         found = registry.read(fei(grey, pixel=pixel))
     assert found.pixel_size_nm is None
     assert found.shape == (30, 53)
-    assert "left unknown" in found.metadata["warnings"][0]
 
 
-@pytest.mark.parametrize("kind", [1, 2, 7])  # bytes, text, undefined
 @pytest.mark.parametrize(
-    ("encoding", "micro"),
+    ("encoding", "micro", "kind"),  # bytes, text, undefined
     [
-        *((encoding, "\u00b5") for encoding in ("cp1252", "utf-8", "utf-16")),
-        *((encoding, "\u00b5") for encoding in ("utf-16-le", "utf-16-be")),
-        *((encoding, "\u03bc") for encoding in ("utf-8", "cp932")),
+        ("cp1252", "\u00b5", 1),
+        ("utf-8", "\u00b5", 2),
+        ("utf-16", "\u00b5", 7),
+        ("utf-16-be", "\u00b5", 1),
+        ("cp932", "\u03bc", 7),
     ],
 )
 def test_a_header_may_have_any_encoding(tmp_path, grey, encoding, micro, kind):
@@ -83,12 +72,9 @@ def test_a_header_may_have_any_encoding(tmp_path, grey, encoding, micro, kind):
     }
     for tag, text in texts.items():
         data = text.encode(encoding)
-        path = tmp_path / "a.tif"
         extra = [(tag, kind, len(data), data, True)]
-        tifffile.imwrite(path, grey, extratags=extra, metadata=None)
-        info = registry.describe(path)
-        assert info.vendor in ("Zeiss", "FEI", "TESCAN")
-        assert info.pixel_size_nm == (8, 8)
+        tifffile.imwrite(tmp_path / "a.tif", grey, extratags=extra, metadata=None)
+        assert registry.read(tmp_path / "a.tif").pixel_size_nm == (8, 8)
 
 
 @pytest.mark.parametrize("pixel", [8.0, (3.3, 3.7), 1e-3 / 3])
@@ -134,59 +120,41 @@ def test_zeiss_trusts_the_field_when_the_label_is_of_another_scan(zeiss):
     assert registry.read(path).pixel_size_nm == pytest.approx((446.6, 446.6), rel=1e-3)
 
 
-@pytest.mark.parametrize("pixel", ["nan nm", "0.0 fm", "-1 nm", "5 furlongs", "", "nm"])
+@pytest.mark.parametrize("pixel", ["nan nm", "0.0 fm", "-1 nm", "5 furlongs", ""])
 def test_zeiss_leaves_a_bad_pixel_size_unknown_and_says_so(zeiss, grey, pixel):
     with warned("pixel-size-invalid", match=r"^a\.tif"):
         found = registry.read(zeiss(grey, pixel=pixel))
     assert found.pixel_size_nm is None
     assert np.array_equal(found.array(), grey)
-    assert "AP_IMAGE_PIXEL_SIZE" in found.metadata["warnings"][0]
 
 
-def test_zeiss_does_not_take_the_live_pixel_size_and_says_so(forge, grey):
-    path = forge(grey, tags={34118: "0\r\nAP_PIXEL_SIZE\r\nPixel Size = 9 nm\r\n"})
-    with warned("pixel-size-missing"):
-        found = registry.read(path)
-    assert found.pixel_size_nm is None
-    assert "left unknown" in found.metadata["warnings"][0]
-
-
-def _field(width, height=None, pixel="5.825 nm"):
+def _field(width, height=None):
     """Text of a Zeiss that states its field alone, of a live scan of 1024 px."""
     lines = ["0", "0", "0", "5.825e-009", "DP_IMAGE_STORE"]
-    lines += ["Store resolution = 1024 * 768", "AP_PIXEL_SIZE", f"Pixel Size = {pixel}"]
-    lines += [] if width is None else ["AP_WIDTH", f"Width = {width}"]
+    lines += ["Store resolution = 1024 * 768", "AP_PIXEL_SIZE", "Pixel Size = 5.825 nm"]
+    lines += ["AP_WIDTH", f"Width = {width}"]
     lines += [] if height is None else ["AP_HEIGHT", f"Height = {height}"]
     return {34118: "\r\n".join(lines)}
 
 
 @pytest.mark.parametrize("height", [None, "4.474 \u00b5m"])
-@pytest.mark.parametrize("store", ["512", "1024"])
+@pytest.mark.parametrize("columns", [512, 1024])
 def test_zeiss_finds_the_pixel_size_by_the_field_where_that_is_all(
-    forge, height, store
+    forge, height, columns
 ):
-    columns = int(store)
     data = np.zeros((columns * 3 // 4, columns), np.uint8)
     found = registry.read(forge(data, tags=_field("5.965 \u00b5m", height)))
     pitch = 5965 / columns  # 11.65 nm of the 512-px page: twice the screen's
     assert found.pixel_size_nm == pytest.approx((pitch, pitch))
-    assert found.metadata["pixel_size_from"] == (
-        f"AP_WIDTH, 5.965 \u00b5m, divided by {store} px"
-    )
-    assert "warnings" not in found.metadata
+    said = f"AP_WIDTH, 5.965 \u00b5m, divided by {columns} px"
+    assert found.metadata["pixel_size_from"] == said
 
 
 @pytest.mark.parametrize(
     ("width", "height", "code", "value"),
     [
-        (None, "4.474 \u00b5m", "pixel-size-missing", "('')"),
         ("nan \u00b5m", None, "pixel-size-missing", "('nan \u00b5m')"),
-        (
-            "5.965 \u00b5m",
-            "5.965 \u00b5m",
-            "pixel-size-contradicts",
-            "384 x 512 px",
-        ),
+        ("5.965 \u00b5m", "5.965 \u00b5m", "pixel-size-contradicts", "384 x 512 px"),
     ],
 )
 def test_zeiss_leaves_a_field_that_does_not_fit_and_says_so(
@@ -196,7 +164,6 @@ def test_zeiss_leaves_a_field_that_does_not_fit_and_says_so(
     with warned(code, match=re.escape(value)):
         found = registry.read(forge(data, tags=_field(width, height)))
     assert found.pixel_size_nm is None
-    assert value in found.metadata["warnings"][0]
 
 
 def _tescan(text, shape):

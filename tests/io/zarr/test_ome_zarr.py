@@ -1,13 +1,13 @@
 """OME-Zarr written by others, in both layouts, whole and damaged."""
 
 import json
-import warnings
 
 import numpy as np
 import pytest
 import zarr
 
 from napari_semsr.core.errors import ReadError, WriteError
+from napari_semsr.core.progress import capture_warnings
 from napari_semsr.io import formats as registry
 from napari_semsr.io.zarr.image import warn_about_missing_blocks
 from napari_semsr.io.zarr.store import create_store, read_store_state
@@ -28,7 +28,6 @@ def foreign(tmp_path, rng):
         common=None,
         shift=None,
         name="a.ome.zarr",
-        chunks=None,
         steps=None,
     ):
         path = tmp_path / name
@@ -36,16 +35,9 @@ def foreign(tmp_path, rng):
         group = zarr.create_group(path, zarr_format=2 if version == "0.4" else 3)
         datasets = []
         for level in range(2):
-            step = 2**level
-            part = data[..., ::step, ::step]
-            array = group.create_array(
-                str(level),
-                shape=part.shape,
-                dtype=part.dtype,
-                chunks=chunks or (16,) * part.ndim,
-            )
-            array[...] = part
-            full = [1.0] * (part.ndim - 2) + [scale * step] * 2
+            part = data[..., :: 2**level, :: 2**level]
+            group.create_array(str(level), data=part, chunks=(16,) * part.ndim)
+            full = [1.0] * (part.ndim - 2) + [scale * 2**level] * 2
             placed = [{"type": "scale", "scale": full}]
             if shift is not None:
                 placed.append({"type": "translation", "translation": shift})
@@ -53,12 +45,10 @@ def foreign(tmp_path, rng):
                 placed = steps[level] if isinstance(steps, tuple) else steps
             datasets.append({"path": str(level), "coordinateTransformations": placed})
         kinds = {"c": "channel", "t": "time"}
-        described = []
-        for axis in axes:
-            item = {"name": axis, "type": kinds.get(axis, "space")}
-            if axis in "yx" and unit is not None:
+        described = [{"name": one, "type": kinds.get(one, "space")} for one in axes]
+        for item in described:
+            if item["name"] in "yx" and unit is not None:
                 item["unit"] = unit
-            described.append(item)
         image = {"axes": described, "datasets": datasets, "name": "theirs"}
         if common is not None:
             image["coordinateTransformations"] = common
@@ -78,28 +68,14 @@ def foreign(tmp_path, rng):
 def test_read_takes_both_versions_lazily(foreign, version, unit, scale):
     path, data = foreign(version=version, unit=unit, scale=scale)
     info = registry.describe(path)
-    assert info.format == f"OME-Zarr {version}"
-    assert info.levels == 2
+    assert (info.format, info.levels) == (f"OME-Zarr {version}", 2)
     found = registry.read(path)
-    assert found.is_lazy
+    assert (found.is_lazy, found.name) == (True, "theirs")
     assert found.pixel_size_nm == (5.0, 5.0)
-    assert found.name == "theirs"
     assert np.array_equal(found.array(), data)
     coarse = registry.read(path, level=1)
     assert coarse.pixel_size_nm == (10.0, 10.0)
     assert np.array_equal(coarse.array(), data[::2, ::2])
-
-
-def test_read_asks_for_channel_and_plane(foreign):
-    path, data = foreign((2, 3, 4, 20, 24), axes="tczyx")
-    info = registry.describe(path)
-    assert (info.channels, info.planes) == (3, 8)
-    with refused(ReadError, "several-images", match="3 channels"):
-        registry.read(path, plane=0)
-    with refused(ReadError, "several-images", match="8 planes"):
-        registry.read(path, channel=0)
-    found = registry.read(path, channel=2, plane=5)
-    assert np.array_equal(found.array(), data[1, 2, 1])
 
 
 def test_read_places_the_image(foreign):
@@ -110,29 +86,15 @@ def test_read_places_the_image(foreign):
     assert found.origin == pytest.approx((2000.0, 6000.0))
 
 
-@pytest.mark.parametrize("unit", [None, "pixel", "second", "parsec", 5])
+@pytest.mark.parametrize("unit", [None, "pixel", "parsec", 5])
 def test_read_never_invents_a_pixel_size(foreign, unit):
     path, _ = foreign(unit=unit, scale=0.5)
     with warned("pixel-size-invalid"):
         found = registry.read(path, level=1)
     assert found.pixel_size_nm is None
     assert found.spacing_px == (2.0, 2.0)
-
-
-def test_pixels_that_are_counted_are_no_fault(foreign):
-    path, _ = foreign(unit=None, scale=1.0)
+    path, _ = foreign(unit=None, scale=1.0, name="counted.zarr")  # no fault
     assert registry.read(path, level=1).pixel_size_nm is None
-    assert registry.describe(path).pixel_size_nm is None
-
-
-@pytest.mark.parametrize("scale", [0.0, -1.0, 1e300])
-def test_read_leaves_a_bad_scale_unknown_and_says_so(foreign, scale):
-    path, data = foreign(scale=scale)
-    with warned("pixel-size-invalid"):
-        found = registry.read(path)
-    assert found.pixel_size_nm is None
-    assert "left unknown" in found.metadata["warnings"][0]
-    assert np.array_equal(found.array(), data)
 
 
 def scaled(*numbers):
@@ -142,67 +104,28 @@ def scaled(*numbers):
 @pytest.mark.parametrize(
     ("steps", "code"),
     [
-        *(
-            (steps, "pixel-size-invalid")
-            for steps in (
-                [scaled(0.1)],
-                [scaled(1, 0.1, 0.1)],
-                [scaled(0.1, "0.1")],
-                [scaled(0.1, None)],
-                [scaled(0.1, float("nan"))],
-                [scaled(0.1, 10**400)],
-                [scaled(True, True)],
-                [{"type": "scale", "path": "scales"}],
-                [{"type": "scale"}],
-                [{"type": "sequence", "transformations": [scaled(0.1)]}],
-            )
-        ),
+        ([scaled(0.1)], "pixel-size-invalid"),
+        ([scaled(0.1, "0.1")], "pixel-size-invalid"),
+        ([scaled(0.1, -1)], "pixel-size-invalid"),
+        ([scaled(True, True)], "pixel-size-invalid"),
+        ([scaled(0.1, 10**400)], "pixel-size-invalid"),
+        ([{"type": "scale", "path": "scales"}], "pixel-size-invalid"),
         ([{"type": "identity"}], "pixel-size-missing"),
-        ([], "pixel-size-missing"),
-        *(
-            (steps, "transform-unsupported")
-            for steps in (
-                [{"scale": [0.1, 0.1]}],
-                5,
-                "scale",
-                [
-                    scaled(0.1, 0.1),
-                    {"type": "affine", "affine": [[2, 0, 0], [0, 2, 0]]},
-                ],
-                [scaled(0.1, 0.1), {"type": "rotation", "rotation": [[0, -1], [1, 0]]}],
-                [
-                    scaled(0.1, 0.1),
-                    {"type": "mapAxis", "mapAxis": {"y": "x", "x": "y"}},
-                ],
-            )
-        ),
+        (5, "transform-unsupported"),
+        ([scaled(0.1, 0.1), {"type": "affine"}], "transform-unsupported"),
     ],
     ids=str,
 )
-@pytest.mark.parametrize("version", ["0.4", "0.5"])
-def test_what_a_level_says_wrongly_of_its_scale_is_no_size(
-    foreign, steps, code, version
-):
-    path, data = foreign(steps=steps, version=version)
+def test_what_a_level_says_wrongly_of_its_scale_is_no_size(foreign, steps, code):
+    path, data = foreign(steps=steps)
     with warned(code):
         found = registry.read(path)
     assert found.pixel_size_nm is None
     assert found.spacing_px == (1.0, 1.0)
     assert np.array_equal(found.array(), data)
-    assert registry.describe(path).pixel_size_nm is None
 
 
-def test_a_rotation_is_told_even_where_a_size_is_typed(foreign):
-    turned = {"type": "rotation", "rotation": [[0, -1], [1, 0]]}
-    path, _ = foreign(common=[turned])
-    for size in (None, 3.0):
-        with warned("transform-unsupported", match="'rotation'") as heard:
-            found = registry.read(path, pixel_size_nm=size)
-        assert len(heard) == 1
-        assert found.pixel_size_nm == (size and (size, size))
-
-
-@pytest.mark.parametrize("shift", [[1.0], [1.0, "a"], [0.0, 1.0, 2.0], "a"])
+@pytest.mark.parametrize("shift", [[1.0], [1.0, "a"], "a"])
 def test_a_wrong_translation_leaves_the_size(foreign, shift):
     path, _ = foreign(shift=shift)
     with warned("place-unknown", match=" 0 .* 2 "):
@@ -230,9 +153,8 @@ def test_a_scale_that_contradicts_the_shape_is_no_size(foreign, coarse):
     assert found.pixel_size_nm is None
     assert found.spacing_px == (2.0, 2.0)
     assert np.array_equal(found.array(), data[::2, ::2])
-    how = {"level": 1, "pixel_size_nm": 5, "databar_rows": 10}
-    assert registry.read(path, **how).pixel_size_nm == (10.0, 10.0)
-    assert registry.read(path, **how).shape == (15, 25)
+    found = registry.read(path, level=1, pixel_size_nm=5, databar_rows=10)
+    assert (found.pixel_size_nm, found.shape) == ((10.0, 10.0), (15, 25))
 
 
 @pytest.mark.parametrize("shape", [(41, 51), (40, 50), (3, 5)])
@@ -265,10 +187,9 @@ def test_a_newer_version_is_read_with_a_warning(foreign):
     image["coordinateSystems"] = [{"name": "own", "axes": image.pop("axes")}]
     image["coordinateTransformations"] = [{"type": "affine", "affine": []}]
     marks.write_text(json.dumps(about), "utf-8")
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with capture_warnings((heard := []).append):
         found = registry.read(path)
-    sentences = " ".join(str(one.message) for one in caught)
+    sentences = " ".join(heard)
     assert "OME-Zarr 0.6 is not fully supported (supported: 0.1 to 0.5)" in sentences
     assert "Additional coordinate systems of the image are ignored" in sentences
     assert found.pixel_size_nm == (100.0, 100.0)
@@ -285,65 +206,35 @@ def test_read_chooses_an_image_of_a_collection(foreign, tmp_path):
         assert np.array_equal(found.array(), data)
 
 
+def of(**image):
+    return {"multiscales": [{"datasets": [{"path": "0"}], **image}]}
+
+
 @pytest.mark.parametrize(
-    ("attributes", "code", "value"),
+    ("attributes", "code"),
     [
-        ({}, "no-image", None),
-        ({"multiscales": "x"}, "no-image", None),
-        ({"multiscales": [5]}, "no-image", None),
-        ({"plate": {}}, "several-images", None),
-        ({"labels": ["cells"]}, "several-images", "'cells'"),
-        ({"multiscales": [{"datasets": []}]}, "metadata-damaged", None),
-        ({"multiscales": [{"datasets": 5}]}, "metadata-damaged", None),
-        ({"multiscales": [{"datasets": ["0"]}]}, "metadata-damaged", None),
-        ({"multiscales": [{"datasets": [{}]}]}, "metadata-damaged", None),
-        ({"multiscales": [{"datasets": [{"path": "9"}]}]}, "plane-missing", "'9'"),
-        *(
-            (
-                {"multiscales": [{"datasets": [{"path": path}]}]},
-                "outside-folder",
-                None,
-            )
-            for path in ("../a.zarr/0", "/0", "C:\\0", "", "0/../../0")
-        ),
-        ({"multiscales": [{"datasets": [{"path": "0"}]}]}, "axis-missing", None),
-        *(
-            (
-                {"multiscales": [{"axes": axes, "datasets": [{"path": "0"}]}]},
-                "axis-missing",
-                None,
-            )
-            for axes in ([1, 2], ["x", "y"], ["y"], ["x", "x"], 5, [None, {}])
-        ),
+        ({"multiscales": [5]}, "no-image"),
+        ({"plate": {}}, "several-images"),
+        ({"labels": ["cells"]}, "several-images"),
+        (of(datasets=[]), "metadata-damaged"),
+        (of(datasets=["0"]), "metadata-damaged"),
+        (of(datasets=[{}]), "metadata-damaged"),
+        (of(datasets=[{"path": "9"}]), "plane-missing"),
+        (of(datasets=[{"path": "/0"}]), "outside-folder"),
+        (of(datasets=[{"path": "0/../../0"}]), "outside-folder"),
+        (of(), "axis-missing"),
+        (of(axes=["x", "y"]), "axis-missing"),
+        (of(axes=["x", "x"]), "axis-missing"),
+        (of(axes=[None, {}]), "axis-missing"),
     ],
+    ids=str,
 )
-def test_read_refuses_stores_with_damaged_metadata(tmp_path, attributes, code, value):
+def test_read_refuses_stores_with_damaged_metadata(tmp_path, attributes, code):
     group = zarr.create_group(tmp_path / "a.zarr")
     group.create_array("0", shape=(4, 4), dtype="u1", chunks=(4, 4))
     group.attrs.update(attributes)
-    for verb in (registry.read, registry.describe):
-        with refused(ReadError, code, match=value) as caught:
-            verb(tmp_path / "a.zarr")
-        assert "\n" not in str(caught.value)
-
-
-def test_read_refuses_a_bare_array(tmp_path):
-    zarr.create_array(tmp_path / "a.zarr", shape=(4, 4), dtype="u1", chunks=(4, 4))
-    with refused(ReadError, "no-image"):
+    with refused(ReadError, code):
         registry.read(tmp_path / "a.zarr")
-
-
-@pytest.mark.parametrize(("version", "block"), [("0.4", "0.1"), ("0.5", "c/0/1")])
-def test_blocks_without_a_file_are_told(foreign, version, block):
-    path, _ = foreign(version=version)
-    warn_about_missing_blocks(path)
-    (path / "0" / block).unlink()
-    (path / "1" / block).unlink()
-    (path / "0" / block).with_name("Thumbs.db").touch()  # which is no block
-    with warned("blocks-missing", match="^1 of 12 .* 0: "):
-        warn_about_missing_blocks(path)
-    with warned("blocks-missing", match="^1 of 4 "):
-        warn_about_missing_blocks(path, level=1)
 
 
 @pytest.mark.parametrize("value", [None, 7])
@@ -359,37 +250,17 @@ def test_blocks_without_a_file_are_read_as_the_fill_value(foreign, value):
 
 
 @pytest.mark.parametrize(
-    "omero",
+    ("version", "mark", "change"),
     [
-        5,
-        {"channels": 5},
-        {"channels": [{"window": {"start": 0, "end": 10**400}}]},
-        {"channels": [{"window": {"start": 5, "end": 2}}]},
-        {"channels": [{"window": {"start": float("nan"), "end": 2}}]},
+        ("0.5", "0/zarr.json", {"shape": [10**400, 10**400]}),
+        ("0.5", "0/zarr.json", {"chunk_grid": {"name": "regular"}}),
+        ("0.5", "0/zarr.json", {"fill_value": 10**30}),
+        ("0.4", "0/.zarray", {"shape": "large"}),
+        ("0.4", "0/.zarray", {"dtype": None}),
     ],
-    ids=["number", "channels", "large", "reversed", "nan"],
+    ids=["endless", "no chunks", "endless fill value", "a shape of text", "no type"],
 )
-def test_a_window_that_is_none_is_left_out(foreign, omero):
-    path, data = foreign()
-    zarr.open_group(path, mode="r+").attrs["omero"] = omero
-    found = registry.read(path)
-    assert np.array_equal(found.array(), data)
-    assert found.look is None
-
-
-SPOILT = {
-    "a shape without end": ("0.5", "0/zarr.json", {"shape": [10**400, 10**400]}),
-    "no chunks": ("0.5", "0/zarr.json", {"chunk_grid": {"name": "regular"}}),
-    "a fill value without end": ("0.5", "0/zarr.json", {"fill_value": 10**30}),
-    "a shape of text": ("0.4", "0/.zarray", {"shape": "large"}),
-    "chunks of text": ("0.4", "0/.zarray", {"chunks": "large"}),
-    "no type": ("0.4", "0/.zarray", {"dtype": None}),
-}
-
-
-@pytest.mark.parametrize("name", SPOILT)
-def test_spoilt_metadata_of_an_array_are_a_sentence(foreign, name):
-    version, mark, change = SPOILT[name]
+def test_spoilt_metadata_of_an_array_are_a_sentence(foreign, version, mark, change):
     path, _ = foreign(version=version)
     about = json.loads((path / mark).read_text("utf-8"))
     (path / mark).write_text(json.dumps({**about, **change}), "utf-8")
@@ -401,13 +272,3 @@ def test_spoilt_metadata_of_an_array_are_a_sentence(foreign, name):
     with refused(WriteError, "not-resumable"):
         create_store(path, **how)
     read_store_state(path)
-
-
-def test_a_record_of_numbers_without_end_is_none(foreign):
-    path, data = foreign()
-    record = {"record": 1, "name": "a", "pixel_size_nm": None, "origin": [10**400, 0]}
-    record |= {"spacing_px": [1, 1]}
-    own = {"complete": True, "napari-semsr": record}
-    zarr.open_group(path, mode="r+").attrs["semsr"] = own
-    assert read_store_state(path)[0] is None
-    assert np.array_equal(registry.read(path).array(), data)

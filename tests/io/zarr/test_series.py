@@ -1,7 +1,5 @@
 """Several images in one store, each in its place, in the order they were given."""
 
-from xml.etree import ElementTree
-
 import numpy as np
 import pytest
 
@@ -10,7 +8,6 @@ from napari_semsr.io import layers, read, write_series
 from napari_semsr.io.zarr import list_series
 
 LOOK = DisplaySettings(limits=(0.0, 1.0), classes=((1, "#ff0000", "gold"),))
-NS = "{http://www.openmicroscopy.org/Schemas/OME/2016-06}"
 
 
 @pytest.fixture
@@ -45,18 +42,3 @@ def test_images_are_numbered_and_classes_lie_with_those_of_their_grid(images, tm
         )
     ]
     assert list_series(places[1]) == list_series(tmp_path) == []
-
-
-def test_the_list_of_images_is_that_of_ome(images, tmp_path):
-    run(write_series(images, tmp_path / "a.ome.zarr"))
-    text = (tmp_path / "a.ome.zarr/OME/METADATA.ome.xml").read_text("utf-8")
-    found = [
-        (one.get("Name"), *map(one.find(f"{NS}Pixels").get, keys))
-        for one in ElementTree.fromstring(text)  # noqa: S314 - our own
-        for keys in [("SizeY", "SizeX", "Type", "PhysicalSizeY", "PhysicalSizeX")]
-    ]
-    assert found == [
-        ('fine & "small"', "20", "30", "float", None, None),
-        ("grey", "40", "50", "uint8", "5.0", "6.0"),
-        ("others", "9", "50", "uint8", "5.0", "6.0"),
-    ]

@@ -1,19 +1,26 @@
-"""The output store: streamed, resumable, complete or refused."""
+"""The output store: streamed, resumable, complete or refused; and its levels."""
 
-import json
+import itertools
 import pickle
-import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 import zarr
+from hypothesis import given
 
-from napari_semsr.core.errors import IncompleteError, OptionError, WriteError
+from napari_semsr.core.errors import IncompleteError, WriteError
 from napari_semsr.core.micrograph import Provenance
-from napari_semsr.io import formats as registry
+from napari_semsr.io import formats as registry, read
 from napari_semsr.io.zarr.image import warn_about_missing_blocks
-from napari_semsr.io.zarr.store import create_store, downsample_block
+from napari_semsr.io.zarr.store import (
+    compute_pyramid_shapes,
+    create_store,
+    downsample_block,
+)
 from tests.refusals import refused, warned
+from tests.strategies import images, shapes
 
 _SHAPE, _CHUNK = (70, 90), 32
 
@@ -49,29 +56,18 @@ def _finish(store):
     return list(store.finish())
 
 
-def test_store_filled_and_finished_reads_back(tmp_path, options, image):
-    path = tmp_path / "a.ome.zarr"
-    store = create_store(path, **options)
-    assert store.done_marks.shape == (3, 3)
-    assert not store.is_complete
-    _fill(store, image)
-    steps = _finish(store)
-    assert steps[-1].done == steps[-1].total
-    assert store.is_complete
-    found = registry.read(path)
-    assert np.array_equal(found.array(), image)
-    assert found.pixel_size_nm == (5.0, 6.0)
-    assert found.origin == (2.0, 3.0)
-    assert found.name == "field"
-    assert found.provenance == options["provenance"]
-
-
 def test_levels_are_means_and_lie_where_they_belong(tmp_path, options, image):
     path = tmp_path / "a.ome.zarr"
     store = create_store(path, **options)
     _fill(store, image)
-    _finish(store)
+    steps = _finish(store)
+    assert steps[-1].done == steps[-1].total
+    assert store.is_complete
     assert registry.describe(path).levels == 3
+    found = registry.read(path)
+    assert np.array_equal(found.array(), image)
+    assert (found.pixel_size_nm, found.origin) == ((5.0, 6.0), (2.0, 3.0))
+    assert (found.name, found.provenance) == ("field", options["provenance"])
     half = registry.read(path, level=1)
     assert np.array_equal(half.array(), downsample_block(image))
     assert half.pixel_size_nm == (10.0, 12.0)
@@ -104,9 +100,7 @@ def test_resume_goes_on_where_it_stopped(tmp_path, options, image):
     _finish(second)
     assert np.array_equal(registry.read(path).array(), image)
     again = create_store(path, **options, resume=True)
-    assert again.is_complete
-    assert again.pending_units() == []
-    assert again.done_marks.all()
+    assert (again.is_complete, again.pending_units()) == (True, [])
     assert not (path / "done").exists()
 
 
@@ -122,39 +116,23 @@ def _garble(file):
     file.write_bytes(bytes(reversed(file.read_bytes())))
 
 
-def _as_before_checksums(path):
-    """Give a store the map of marks that it had before there were checksums."""
-    group = zarr.open_group(path, mode="r+")
-    marks = np.asarray(group["done"][:]) != 0
-    group.create_array("done", data=marks.astype("u1"), chunks=(1, 1), overwrite=True)
-
-
 @pytest.mark.parametrize(
-    ("damage", "torn", "checksums"),
+    ("damage", "torn"),
     [
-        (_garble, "0/c/1/1", True),
-        (_cut_short, "done/c/1/1", True),
-        (_vanish, "labels/frames/0/c/1/1", True),
-        (_vanish, "done/c/1/1", False),
-        (_cut_short, "0/c/1/1", False),
+        (_garble, "0/c/1/1"),
+        (_cut_short, "done/c/1/1"),
+        (_vanish, "labels/frames/0/c/1/1"),
     ],
 )
-def test_resume_makes_damaged_units_again(
-    tmp_path, options, image, damage, torn, checksums
-):
+def test_resume_makes_damaged_units_again(tmp_path, options, image, damage, torn):
     path = tmp_path / "a.ome.zarr"
     first = create_store(path, **options)
     label = first.add_label("frames")
     label[:] = 1
     _fill(first, image, [(0, 0), (1, 1), (2, 2)])
-    if not checksums:
-        _as_before_checksums(path)
     damage(path / torn)
-    if torn.startswith("done") and damage is _vanish:  # which is as if never begun
+    with warned("tiles-lost", match="1 of 3 .* a.ome.zarr "):
         second = create_store(path, **options, resume=True)
-    else:
-        with warned("tiles-lost", match="1 of 3 .* a.ome.zarr "):
-            second = create_store(path, **options, resume=True)
     assert len(second.pending_units()) == 7
     assert (1, 1) in second.pending_units()
     second.add_label("frames")[32:64, 32:64] = 1
@@ -165,31 +143,16 @@ def test_resume_makes_damaged_units_again(
     assert registry.read(path / "labels" / "frames").array().all()
 
 
-def test_a_unit_of_nothing_but_fill_value_is_whole(tmp_path, options, image):
-    path = tmp_path / "a.ome.zarr"
-    image[32:64, 32:64] = 0
-    first = create_store(path, **options)
-    _fill(first, image, [(0, 0), (1, 1)])
-    assert not (path / "0" / "c" / "1" / "1").exists()
-    assert len(create_store(path, **options, resume=True).pending_units()) == 7
-
-
-@pytest.mark.parametrize(
-    ("damage", "torn"), [(_vanish, "0/c/1/1"), (_cut_short, "1/c/0/0")]
-)
-def test_resume_mends_a_complete_store(tmp_path, options, image, damage, torn):
+@pytest.mark.parametrize(("torn", "pending"), [("0/c/1/1", [(1, 1)]), ("1/c/0/0", [])])
+def test_resume_mends_a_complete_store(tmp_path, options, image, torn, pending):
     path = tmp_path / "a.ome.zarr"
     first = create_store(path, **options)
     _fill(first, image)
     _finish(first)
-    damage(path / torn)
-    if torn.startswith("0"):
-        with warned("tiles-lost", match="1 of 9 "):
-            second = create_store(path, **options, resume=True)
-        assert second.pending_units() == [(1, 1)]
-    else:
+    _cut_short(path / torn)
+    with warned("tiles-lost", match="1 of 9 ") if pending else nullcontext():
         second = create_store(path, **options, resume=True)
-        assert second.pending_units() == []
+    assert second.pending_units() == pending
     assert not second.is_complete
     _fill(second, image)
     _finish(second)
@@ -210,7 +173,6 @@ def test_store_travels_to_workers(tmp_path, options, image):
         {"shape": (70, 91)},
         {"origin": (0.0, 0.0)},
         {"provenance": Provenance(job="enhance", options={"tile": 64})},
-        {"provenance": None},
     ],
     ids=lambda change: next(iter(change)),
 )
@@ -219,23 +181,6 @@ def test_resume_refuses_a_store_of_another_making(tmp_path, options, change):
     create_store(path, **options)
     with refused(WriteError, "other-run"):
         create_store(path, **{**options, **change}, resume=True)
-
-
-def test_resume_reads_values_that_had_other_names(tmp_path, options):
-    path = tmp_path / "a.ome.zarr"
-    stored, now = ({"norm": norm} for norm in ("frozen", "sampled"))
-    create_store(
-        path, **options | {"provenance": Provenance(job="enhance", options=stored)}
-    )
-    again = options | {"provenance": Provenance(job="enhance", options=now)}
-    assert len(create_store(path, **again, resume=True).pending_units()) == 9
-
-
-def test_resume_refuses_what_is_no_store(tmp_path, options):
-    path = tmp_path / "a.ome.zarr"
-    zarr.create_group(path)
-    with refused(WriteError, "not-resumable"):
-        create_store(path, **options, resume=True)
 
 
 def test_resume_sweeps_what_a_kill_left(tmp_path, options):
@@ -248,11 +193,6 @@ def test_resume_sweeps_what_a_kill_left(tmp_path, options):
     assert not orphan.exists()
 
 
-def test_create_refuses_an_empty_chunk(tmp_path, options):
-    with refused(OptionError, "out-of-range"):
-        create_store(tmp_path / "a.zarr", **{**options, "chunk": 0})
-
-
 def test_notes_are_kept_and_must_be_json(tmp_path, options):
     store = create_store(tmp_path / "a.ome.zarr", **options)
     store.write_note("report", {"seam_index": 1.02})
@@ -263,19 +203,11 @@ def test_notes_are_kept_and_must_be_json(tmp_path, options):
             store.write_note("bad", bad)
 
 
-def test_threads_lose_no_tile(tmp_path, options, rng):
-    big = {**options, "shape": (192, 192), "chunk": 32}
-    image = rng.random((192, 192)).astype(np.float32)
-    store = create_store(tmp_path / "a.ome.zarr", **big)
+def test_threads_lose_no_tile(tmp_path, options, image):
+    store = create_store(tmp_path / "a.ome.zarr", **options)
     places = store.pending_units()
-    workers = [
-        threading.Thread(target=_fill, args=(store, image, places[n::4]))
-        for n in range(4)
-    ]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda n: _fill(store, image, places[n::4]), range(4)))
     assert store.pending_units() == []
     _finish(store)
     assert np.array_equal(registry.read(store.path).array(), image)
@@ -295,40 +227,76 @@ def test_shards_are_the_unit_of_writing(tmp_path, options, image):
 def test_blocks_of_zeros_have_no_file_and_are_not_missed(tmp_path, options, image):
     image[:_CHUNK, :_CHUNK] = 0
     store = create_store(tmp_path / "a.ome.zarr", **options)
+    _fill(store, image, [(0, 0), (1, 1)])
+    store = create_store(store.path, **options, resume=True)
+    assert len(store.pending_units()) == 7
     _fill(store, image)
     _finish(store)
     warn_about_missing_blocks(store.path)
     (store.path / "0" / "c" / "1" / "1").unlink()
     with warned("blocks-missing", match="^1 of 13 "):
         warn_about_missing_blocks(store.path)
-    store.group.attrs["semsr"] = {**store.group.attrs["semsr"], "blocks": "many"}
-    with warned("blocks-missing", match="^2 of 9 "):
-        warn_about_missing_blocks(store.path)
 
 
 def test_metadata_are_ome_zarr_0_5(tmp_path, options, image):
     from ome_zarr_models.v05 import Image
 
-    path = tmp_path / "a.ome.zarr"
-    store = create_store(path, **options)
+    store = create_store(tmp_path / "a.ome.zarr", **options)
     _fill(store, image)
     _finish(store)
-    parsed = Image.from_zarr(zarr.open_group(path, mode="r"))
-    axes = parsed.ome_attributes.multiscales[0].axes
-    assert [(a.name, a.unit) for a in axes] == [("y", "nanometer"), ("x", "nanometer")]
-    attributes = json.loads((path / "zarr.json").read_text())["attributes"]
-    assert attributes["ome"]["version"] == "0.5"
+    parsed = Image.from_zarr(zarr.open_group(store.path, mode="r")).ome_attributes
+    axes = [(axis.name, axis.unit) for axis in parsed.multiscales[0].axes]
+    assert axes == [("y", "nanometer"), ("x", "nanometer")]
 
 
-def test_uncalibrated_stores_have_no_unit(tmp_path, options, image):
-    path = tmp_path / "a.ome.zarr"
-    plain = {**options, "pixel_size_nm": None, "spacing_px": (16.0, 16.0)}
-    store = create_store(path, **plain)
-    _fill(store, image)
-    _finish(store)
-    ome = json.loads((path / "zarr.json").read_text())["attributes"]["ome"]
-    assert all("unit" not in axis for axis in ome["multiscales"][0]["axes"])
-    found = registry.read(path, level=1)
-    assert found.pixel_size_nm is None
-    assert found.spacing_px == (32.0, 32.0)
-    assert found.origin == (2.0 + 8.0, 3.0 + 8.0)
+@given(shapes(1, 5000))
+def test_level_shapes_halve_until_small(shape):
+    found = compute_pyramid_shapes(shape, smallest=256)
+    assert found[0] == shape
+    assert max(found[-1]) <= 256
+    for (rows, columns), (fewer, narrower) in itertools.pairwise(found):
+        assert fewer == -(-rows // 2)
+        assert narrower == -(-columns // 2)
+
+
+@given(images())
+def test_halve_keeps_type_and_range(image):
+    small = downsample_block(image)
+    assert small.dtype == image.dtype
+    assert small.shape == tuple(-(-n // 2) for n in image.shape)
+    assert small.min() >= image.min() - 1e-3
+    assert small.max() <= image.max() + 1e-3
+
+
+def test_halve_averages_two_by_two():
+    image = np.arange(16, dtype=np.float32).reshape(4, 4)
+    assert np.array_equal(downsample_block(image), [[2.5, 4.5], [10.5, 12.5]])
+
+
+def test_halve_leaves_nan_out_of_the_mean():
+    image = np.array([[1, np.nan, np.nan, np.nan], [3, 2, np.nan, np.nan]], "f4")
+    small = downsample_block(image)
+    assert small[0, 0] == 2
+    assert np.isnan(small[0, 1])
+
+
+def test_halve_decides_booleans_by_majority():
+    image = np.array([[True, True, False, False], [True, False, False, True]])
+    assert np.array_equal(downsample_block(image), [[True, False]])
+
+
+def test_halve_is_exact_for_large_integers():
+    image = np.full((2, 2), 2**31 - 1, dtype=np.int32)
+    assert downsample_block(image)[0, 0] == 2**31 - 1
+
+
+@pytest.mark.parametrize("level", [0, 1, 2, 3])
+def test_a_level_begins_at_the_centre_of_what_is_averaged(level, tmp_path):
+    path, place = tmp_path / "image.ome.zarr", {"origin": (7.0, 0.0)}
+    store = create_store(
+        path, shape=(64, 8), dtype="u1", chunk=8, pixel_size_nm=(5.0, 1.0), **place
+    )
+    list(store.fill((np.zeros((8, 8), "u1") for _ in store.pending_units()), "filling"))
+    list(store.finish())
+    rows = np.arange(2**level) * 5.0 + 7.0
+    assert read(path, level=level).origin[0] == rows.mean()

@@ -1,4 +1,3 @@
-import json
 import shutil
 from datetime import datetime
 from pathlib import Path
@@ -13,31 +12,22 @@ from napari_semsr.core import (
     Box,
     Cancelled,
     Micrograph,
-    OptionError,
     Provenance,
-    ReadError,
     WriteError,
     digest_path,
-    get_error_code,
     parse_pixel_size,
     run,
 )
 from napari_semsr.inference import EnhanceOptions, prepare_model_input
-from napari_semsr.io import ImageIdentity, StoredTransform, read, read_transform, write
-from napari_semsr.jobs import ADAPT, STOP, AdaptationError, AdaptOptions, AdaptProgress
+from napari_semsr.io import ImageIdentity, StoredTransform, read, write
+from napari_semsr.jobs import ADAPT, AdaptationError, AdaptOptions
 from napari_semsr.jobs.adapt import job, process, train
-from napari_semsr.jobs.adapt.areas import (
-    SharedArea,
-    check_correlation,
-    split_training_area,
-)
+from napari_semsr.jobs.adapt.areas import split_training_area
 from napari_semsr.jobs.adapt.process import fit_in_process, fit_with_files
 from napari_semsr.models import load_model, read_card
-from napari_semsr.registration import Landmarks
 from napari_semsr.restoration import LinearFit
-from napari_semsr.training import place as area_training
 from tests.children import LIMIT_S
-from tests.refusals import refused, warned
+from tests.refusals import refused
 
 FORMER_RUN = Path(__file__).parents[2] / "corpus" / "77bd7f5d" / "adapted"
 SIDE = (128, 224)
@@ -134,26 +124,6 @@ def test_a_place_gives_a_model_that_is_ahead_of_everything_simpler(adapted):
     assert (folder / made.model).is_file() or made.model.startswith(str(folder))
 
 
-def test_the_record_has_what_programs_read(adapted):
-    made, _, _ = adapted
-    record = json.loads(json.dumps(made.to_json()))
-    held = record["held_out"]
-    for name in ("gain_db", "gain_below_cutoff_db", "linear_gain_below_cutoff_db"):
-        assert name in held
-    assert {"shown", "missed", "invented", "input"} <= held["objects"].keys()
-    assert [one["image"] for one in record["applied"]] == ["mosaic", "other: 5/6"]
-    assert record["registration"]["searched"] == "stored"
-    assert record["seconds"] > 0
-
-
-def test_every_image_is_enhanced_and_compared_with_the_place(adapted):
-    made, _, _ = adapted
-    assert [one.output.rpartition("/")[2] for one in made.applied] == [
-        "mosaic-enhanced.ome.zarr",
-        "other_5_6-enhanced.ome.zarr",
-    ]
-
-
 def test_the_grey_values_of_a_training_are_those_of_the_enhancement(
     place, tmp_path, monkeypatch
 ):
@@ -174,43 +144,17 @@ def test_the_grey_values_of_a_training_are_those_of_the_enhancement(
     assert levels == pytest.approx((scaling.low, scaling.high))
 
 
-def area_of(light, sem):
-    box = Box.from_shape(light.shape)
-    taught, held_out = split_training_area(box)
-    images = micrograph(light, "mosaic"), micrograph(sem, "sem")
-    return SharedArea("sem", *images, box, taught, held_out, None)
-
-
-def test_light_of_edges_belongs_to_its_sem_image():
-    """Of shards light shows the edges, dark or bright, which no linear filter gives."""
-    rng = np.random.default_rng(0)
-    sem = ndimage.gaussian_filter(objects(3) * rng.choice([-1, 1], SIDE), 1)
-    edges = ndimage.gaussian_gradient_magnitude(sem, 1)
-    light = ndimage.gaussian_filter(edges, 2) + rng.normal(0, 1e-3, SIDE)
-    kernel = np.zeros((21, 21))
-    kernel[10, 10] = 1
-    check_correlation([area_of(light, sem)], kernel)
-    with refused(AdaptationError, "pairs-uncorrelated"):
-        check_correlation([area_of(light, sem[::-1, ::-1])], kernel)
-
-
 def test_a_map_shows_where_the_model_and_the_linear_filter_differ(adapted, place):
-    made, folder, _ = adapted
+    made, _, _ = adapted
     mosaic, sem = place
     linear, differs = read(made.linear), read(made.look_here)
     enhanced = read(made.applied[0].output).array().astype(float)
     assert linear.shape == differs.shape == mosaic.shape
-    assert differs.quantity == "difference to the linear filter (grey levels)"
     filtered = linear.array().astype(float)
     assert np.corrcoef(filtered.ravel(), sem.array().ravel())[0, 1] > 0.6
     gain, offset = np.polyfit(enhanced.ravel(), filtered.ravel(), 1)
     apart = np.abs(gain * enhanced + offset - filtered)
     np.testing.assert_allclose(differs.array(), apart, atol=1e-2)
-    record = made.to_json()
-    page = (folder / "report.html").read_text(encoding="utf-8")
-    for name in ("linear", "look_here"):
-        assert record[name] == str(getattr(made, name))
-        assert record[name] in page
 
 
 def test_a_large_mosaic_is_filtered_in_strips_with_its_gaps(monkeypatch):
@@ -225,84 +169,20 @@ def test_a_large_mosaic_is_filtered_in_strips_with_its_gaps(monkeypatch):
     assert np.isnan(made.array()[100:]).all()
 
 
-def test_the_page_names_what_was_invented(adapted):
-    _, folder, _ = adapted
-    page = (folder / "report.html").read_text(encoding="utf-8")
-    assert "invented" in page
-    assert "is a guess" in page
-    numbers = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    assert numbers["kind"] == "adapt"
-
-
-def test_a_training_shows_the_held_out_part_next_to_sem(adapted):
-    made, _, steps = adapted
-    progress = [step for step in steps if isinstance(step, AdaptProgress)]
-    told = [step for step in progress if step.preview_images]
-    assert told
-    light, now, sem = told[-1].preview_images
-    assert light.shape == now.shape == sem.shape
-    assert told[-1].gain_db > told[-1].linear_gain_db
-    assert "Gain (whole band), adapted model" in made.figures()  # no cut-off is known
-
-
-def test_the_curve_has_the_gain_that_the_table_has(place, tmp_path):
-    (mosaic, sem), steps = place, []
-    options = AdaptOptions(cut_off_nm=10 * PIXEL[0])
-    with refused(AdaptationError, "no-gain") as refusal:
-        adapt(
-            mosaic,
-            [sem],
-            tmp_path / "run",
-            steps=3,
-            report=steps.append,
-            options=options,
-        )
-    last = [step for step in steps if isinstance(step, AdaptProgress)][-1]
-    table, key = refusal.value.facts["held_out"], "gain_below_cutoff_db"
-    assert last.gain_below_cutoff_db == pytest.approx(
-        table["adapted model"][key], abs=0.05
-    )
-    assert last.linear_gain_below_cutoff_db == table["linear filter"][key]
-    assert "below the cut-off" in last.message
-
-
-@pytest.mark.parametrize("seed", range(2))
-def test_sem_of_another_place_is_refused(place, tmp_path, seed):
-    mosaic, _ = place
-    other = micrograph(sem_of(objects(100 + seed)), "elsewhere")
+def test_sem_of_another_place_is_refused(place, tmp_path):
+    other = micrograph(sem_of(objects(100)), "elsewhere")
     with pytest.raises(AdaptationError) as caught:
-        adapt(mosaic, [other], tmp_path / "run", steps=2)
+        adapt(place[0], [other], tmp_path / "run", steps=2)
     assert caught.value.reason in ("pairs-uncorrelated", "no-gain")
-    assert caught.value.to_json()["model"] is None
     assert not list((tmp_path / "run").glob("*.safetensors"))
-
-
-def test_a_model_that_gains_nothing_is_not_kept(place, tmp_path):
-    mosaic, sem = place
-    with refused(AdaptationError, "no-gain") as caught:
-        adapt(mosaic, [sem], tmp_path / "run", steps=0)
-    assert caught.value.reason == "no-gain"
-    assert caught.value.to_json()["held_out"]
-    assert caught.value.to_json()["steps"] == 0
-    assert not list((tmp_path / "run").glob("*.safetensors"))
-
-
-@pytest.mark.parametrize("alone", [False, True])
-def test_a_flat_sem_image_is_refused(place, tmp_path, alone):
-    mosaic, _ = place
-    flat = micrograph(sem_of(np.zeros(SIDE)), "flat")
-    with pytest.raises(AdaptationError) as caught:
-        adapt(mosaic, flat if alone else [flat], tmp_path / "run", transform=None)
-    assert caught.value.reason == "not-registered"
 
 
 @pytest.mark.filterwarnings("ignore:The expected error of the transform")
 def test_a_registration_that_is_a_pixel_off_is_refused(place, tmp_path):
     mosaic, sem = place
     off = lying(mosaic, sem, {"error_nm": 30.0})
-    with refused(AdaptationError, "not-registered") as caught:
+    with refused(AdaptationError, "not-registered"):
         adapt(mosaic, [sem], tmp_path / "run", transform=off)
-    assert caught.value.reason == "not-registered"
 
 
 def test_an_earlier_run_is_not_replaced_unasked(adapted, place):
@@ -324,35 +204,20 @@ def test_a_transform_knows_the_files_that_it_was_found_with(place, tmp_path):
         adapt(files[0], [files[1]], tmp_path / "run", steps=0, transform=stored)
 
 
-@pytest.mark.parametrize("how", ["resume", "overwrite"])
-def test_a_run_takes_its_own_transform(place, adapted, tmp_path, how):
+def test_a_run_takes_its_own_transform(place, adapted, tmp_path):
     mosaic, sem = place
     shutil.copytree(adapted[1], tmp_path, dirs_exist_ok=True)
     stored, steps = tmp_path / "registration-1.json", []
     before = stored.read_text()
-    adapt(mosaic, [sem], tmp_path, transform=stored, **{how: True})
-    assert stored.read_text() == before
-    again = {"resume": True, "report": steps.append}
-    adapt(mosaic, [sem], tmp_path, transform=stored, **again)
+    how = {"transform": stored, "report": steps.append}
+    for _ in range(2):
+        steps.clear()
+        adapt(mosaic, [sem], tmp_path, resume=True, **how)
+        assert stored.read_text() == before
     assert calls_of(steps) == set()
-
-
-def test_two_sem_images_take_no_transform(place, tmp_path):
-    mosaic, sem = place
-    with refused(OptionError, "options-contradict"):
-        adapt(mosaic, [sem, sem], tmp_path / "run")
-
-
-def test_a_stopped_training_is_used(place, tmp_path):
-    mosaic, sem = place
-    folder = tmp_path / "run"
-
-    def stop(step):
-        if isinstance(step, AdaptProgress) and step.gain_db and step.gain_db > 5:
-            (folder / STOP).touch()
-
-    made = adapt(mosaic, [sem], folder, steps=30_000, report=stop)
-    assert made.steps < 30_000
+    with refused(AdaptationError, "no-gain"):
+        adapt(mosaic, [sem], tmp_path, steps=0, overwrite=True, **how)
+    assert stored.read_text() == before
 
 
 def calls_of(steps):
@@ -360,24 +225,6 @@ def calls_of(steps):
     return {
         call for call, work, _ in (one.message.partition(": ") for one in steps) if work
     }
-
-
-def test_a_run_that_was_closed_resumes_its_training(place, tmp_path, monkeypatch):
-    mosaic, sem = place
-    monkeypatch.setattr(area_training, "_BURST_S", 0.0)  # a report after each step
-    folder, steps = tmp_path / "run", []
-    options = AdaptOptions(minutes=1)
-    how = {"transform": lying(mosaic, sem), "options": options}
-    job = ADAPT.job(mosaic, [sem], folder, **how)
-    for step in job:
-        if isinstance(step, AdaptProgress) and step.seconds > 0:
-            job.close()
-    state = training.load_area_state(folder / "training.pt")
-    assert state["steps"] == 1
-    made = adapt(mosaic, [sem], folder, steps=60, resume=True, report=steps.append)
-    assert made.steps == 60
-    assert len({row["steps"] for row in state["curve"]}) == len(state["curve"])
-    assert calls_of(steps) == {"model", "mosaic-enhanced", "look-here"}
 
 
 def test_a_resumed_run_repeats_only_what_depends_on_a_change(place, adapted, tmp_path):
@@ -395,37 +242,25 @@ def test_a_resumed_run_repeats_only_what_depends_on_a_change(place, adapted, tmp
 
     made, ran = resume()
     assert ran == set()
-    volatile = {"seconds", "output", "model", "report", "applied", "linear"}
-    volatile |= {"look_here"}
-    same = {k: v for k, v in first.to_json().items() if k not in volatile}
-    assert {k: v for k, v in made.to_json().items() if k not in volatile} == same
-
+    assert made.to_json()["evaluated"] == first.to_json()["evaluated"]
     third = micrograph(light_of(objects(6)), "third")
     made, ran = resume(apply=[third, other])
     assert ran == {"third-enhanced"}
-    assert [one.image for one in made.applied] == ["mosaic", "third", "other: 5/6"]
-
     shutil.rmtree(folder / "mosaic-enhanced.ome.zarr")
     assert resume()[1] == {"mosaic-enhanced", "look-here"}
-
     results = {"mosaic-enhanced", "other_5_6-enhanced", "look-here"}
     made, ran = resume(steps=155)
     assert (made.steps, ran) == (155, {"model", *results})
-    state = training.load_area_state(folder / "training.pt")
-    assert (
-        state["curve"][0]
-        == training.load_area_state(made_in / "training.pt")["curve"][0]
-    )
-
     nearer = lying(mosaic, sem, {"error_nm": 0.5})
     made, ran = resume(steps=155, transform=nearer)
     # the same model: its results are not repeated
     assert ran == {"registration-1", "model", "look-here"}
-    assert made.registration["error_px"] == pytest.approx(0.025)
 
 
-def test_an_enhancement_that_was_cancelled_resumes(place, tmp_path):
+def test_an_enhancement_that_was_cancelled_resumes(place, adapted, tmp_path):
     mosaic, sem = place
+    shutil.copytree(adapted[1], tmp_path, dirs_exist_ok=True)
+    shutil.rmtree(tmp_path / "mosaic-enhanced.ome.zarr")
     steps = []
 
     def cancel(step):
@@ -433,7 +268,7 @@ def test_an_enhancement_that_was_cancelled_resumes(place, tmp_path):
             raise Cancelled
 
     with pytest.raises(Cancelled):
-        adapt(mosaic, [sem], tmp_path, report=cancel)
+        adapt(mosaic, [sem], tmp_path, resume=True, report=cancel)
     adapt(mosaic, [sem], tmp_path, resume=True, report=steps.append)
     assert calls_of(steps) == {"mosaic-enhanced", "look-here"}
 
@@ -453,100 +288,35 @@ def test_a_training_in_a_process_leaves_its_state_and_ends_with_a_file(
             job.close()
     before = training.load_area_state(files["state_file"])
     assert before["steps"] > 0
-    (tmp_path / "stop").touch()
-    job = fit_in_process([training.AreaImages(light, sem)], options, **how)
-    loaded = []
-    load = training.load_area_state
-
-    def overwrite_first(path):  # as another run in this folder may
-        training.save_area_state(files["state_file"], {**before, "steps": -1})
-        loaded.append(path)
-        return load(path)
-
-    monkeypatch.setattr(training, "load_area_state", overwrite_first)
-    assert run(job).steps == before["steps"]
-    assert loaded
+    files["stop_file"].touch()
+    again = run(fit_in_process([training.AreaImages(light, sem)], options, **how))
+    assert again.steps == before["steps"]
 
 
-@pytest.mark.parametrize("what", ["sem", "seed", "overwrite"])
+@pytest.mark.parametrize("what", ["sem", "seed"])
 def test_another_training_does_not_resume_the_state(place, tmp_path, what):
     mosaic, sem = place
+    how = {"resume": True}
     with refused(AdaptationError, "no-gain"):
         adapt(mosaic, [sem], tmp_path, steps=3)
-    how = {"resume": what != "overwrite", "overwrite": what == "overwrite"}
     if what == "sem":
         grey = sem.array().copy()
         grey[60, 60] += 1
         sem = sem.replace(data=grey)
-    elif what == "seed":
+    else:
         how["options"] = AdaptOptions(seed=1)
     with pytest.raises(AdaptationError) as caught:
         adapt(mosaic, [sem], tmp_path, steps=2, **how)
     assert caught.value.facts["steps"] == 2
 
 
-def test_results_are_those_of_the_model_beside_them(
-    place, adapted, tmp_path, monkeypatch
-):
-    """A training that is repeated may do other steps in its time."""
-    mosaic, sem = place
-    first, made_in, _ = adapted
-    shutil.copytree(made_in, tmp_path, dirs_exist_ok=True)
-    (tmp_path / Path(first.model).name).unlink()
-    (tmp_path / "training.pt").unlink()
-
-    def fit(images, options, *, seconds, **how):
-        return fit_by_steps(images, options, seconds=seconds - 5, **how)
-
-    monkeypatch.setattr(train, "fit_in_process", fit)
-    steps = []
-    made = adapt(mosaic, [sem], tmp_path, resume=True, report=steps.append)
-    assert made.steps < first.steps
-    assert calls_of(steps) == {"model", "mosaic-enhanced", "look-here"}
-
-
-def test_warnings_of_what_is_not_repeated_are_given_again(place, tmp_path):
-    mosaic, sem = place
-    how = {"transform": lying(mosaic, sem, {"error_nm": 15.0}), "resume": True}
-    for _ in range(2):
-        with warned("map-imprecise", match="0.3 dB"):
-            made = adapt(mosaic, [sem], tmp_path, **how)
-        assert "map-imprecise" in map(get_error_code, made.warnings)
-    with (
-        warned("map-imprecise", match="0.3 dB"),
-        refused(AdaptationError, "no-gain"),
-    ):
-        adapt(mosaic, [sem], tmp_path, steps=0, **how | {"resume": False}, overwrite=1)
-
-
-@pytest.mark.parametrize("name", ["training.pt", "training.json"])
-def test_a_run_of_an_earlier_version_is_refused(place, tmp_path, name):
-    """Begun or finished; its state of a training and its record of one stay."""
+def test_a_run_of_an_earlier_version_is_refused(place, tmp_path):
     mosaic, sem = place
     shutil.copytree(FORMER_RUN, tmp_path, dirs_exist_ok=True)
-    (tmp_path / "training.json").rename(tmp_path / name)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     with refused(WriteError, "not-resumable"):
         adapt(mosaic, [sem], tmp_path, resume=True)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
-
-
-def test_an_image_that_is_missing_is_refused_before_any_work(place, tmp_path):
-    mosaic, sem = place
-    with refused(ReadError, "file-missing"):
-        adapt(mosaic, [sem], tmp_path / "run", apply=[tmp_path / "gone.tif"])
-    assert not (tmp_path / "run").exists()
-
-
-def test_a_resumed_run_keeps_the_name_of_its_model(place, adapted, tmp_path):
-    mosaic, sem = place
-    made, made_in, _ = adapted
-    name = "mosaic-2025-12-31.safetensors"
-    shutil.copytree(made_in, tmp_path, dirs_exist_ok=True)
-    (tmp_path / Path(made.model).name).rename(tmp_path / name)
-    again = adapt(mosaic, [sem], tmp_path, resume=True)
-    assert Path(again.model) == tmp_path / name
-    assert [path.name for path in tmp_path.glob("*.safetensors")] == [name]
 
 
 @pytest.mark.broad
@@ -564,40 +334,14 @@ def test_a_new_run_leaves_the_model_of_an_earlier_one_in_the_library(
     assert read_card(Path(made.model)).name == f"{taken}-2"
 
 
-@pytest.mark.parametrize("changed", [False, True])
-def test_a_resumed_run_registers_again_only_if_its_search_changed(
-    place, tmp_path, changed
-):
-    mosaic, sem = place
-    points = np.array([[40.0, 60.0], [60.0, 3900.0], [2400.0, 2000.0], [2300.0, 90.0]])
-    shifts = np.array([[0.0, 0.0], [6.0, -4.0]])
-    marks = [Landmarks(points, points + shift) for shift in shifts]
-    search = {"transform": None, "options": AdaptOptions(landmarks_only=True)}
-    with refused(AdaptationError, "no-gain"):
-        adapt(mosaic, [sem], tmp_path, steps=0, landmarks=marks[0], **search)
-    stored = tmp_path / "registration-1.json"
-    before, steps = read_transform(stored), []
-    again = {**search, "landmarks": marks[changed], "resume": True}
-    with refused(AdaptationError, "no-gain"):
-        adapt(mosaic, [sem], tmp_path, steps=0, **again, report=steps.append)
-    assert ("registration-1" in calls_of(steps)) == changed
-    after = read_transform(stored)
-    moved = after.transform(points) - before.transform(points)
-    assert moved == pytest.approx(np.tile(shifts[int(changed)], (4, 1)), abs=1e-6)
-
-
 def test_a_kept_model_goes_only_when_a_longer_training_is_kept(
     place, adapted, tmp_path, monkeypatch
 ):
     mosaic, sem = place
     first, made_in, _ = adapted
-    folder = tmp_path / "run"
-    shutil.copytree(made_in, folder)
-    model, enhanced = (
-        folder / Path(path).relative_to(made_in)
-        for path in (first.model, first.applied[0].output)
-    )
-    weights, pixels = model.read_bytes(), read(enhanced).array()
+    shutil.copytree(made_in, tmp_path, dirs_exist_ok=True)
+    model = tmp_path / Path(first.model).name
+    weights = model.read_bytes()
 
     def refuse(*_):
         raise AdaptationError("No gain.", "no-gain")
@@ -605,30 +349,22 @@ def test_a_kept_model_goes_only_when_a_longer_training_is_kept(
     with monkeypatch.context() as patch:
         patch.setattr(train, "require_gain", refuse)
         with refused(AdaptationError, "no-gain"):
-            adapt(mosaic, [sem], folder, steps=155, resume=True)
+            adapt(mosaic, [sem], tmp_path, steps=155, resume=True)
     assert model.read_bytes() == weights
-    assert [path.name for path in folder.glob("*.safetensors")] == [model.name]
-
-    longer = adapt(mosaic, [sem], folder, steps=160, resume=True)
-    assert longer.steps == 160
+    longer = adapt(mosaic, [sem], tmp_path, steps=160, resume=True)
     assert Path(longer.model).read_bytes() != weights
-    assert (read(enhanced).array() != pixels).any()
 
 
-@pytest.mark.parametrize("shape", [(500, 300), (300, 500), (64, 160)])
+@pytest.mark.parametrize("shape", [(500, 300), (64, 160)])
 def test_both_parts_lie_apart_and_within(shape):
     taught, held_out = split_training_area(Box.from_shape(shape))
     apart = max(held_out.y0 - taught.y1, held_out.x0 - taught.x1)
     assert apart == 32
-    assert min(taught.shape) >= 64
-    assert min(held_out.shape) >= 64
+    assert min(*taught.shape, *held_out.shape) >= 64
     assert max(held_out.y1, held_out.x1) == max(shape)
 
 
-@pytest.mark.parametrize(("minutes", "seconds"), [(None, None), (2.0, 120.0)])
-def test_time_ends_a_training_only_where_it_is_given(
-    place, tmp_path, monkeypatch, minutes, seconds
-):
+def test_time_ends_a_training_only_where_it_is_given(place, tmp_path, monkeypatch):
     """By default steps do, so that a busy computer makes no worse model."""
     given = []
 
@@ -637,13 +373,8 @@ def test_time_ends_a_training_only_where_it_is_given(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(train, "fit_in_process", fit)
-    options = AdaptOptions.parse({"minutes": minutes} if minutes else {})
-    how = {"transform": lying(*place)}
-    with pytest.raises(KeyboardInterrupt):
-        run(ADAPT.job(*place[:1], place[1:], tmp_path, options=options, **how))
-    assert given == [seconds]
-
-
-def test_options_refuse_no_time():
-    with pytest.raises(OptionError):
-        AdaptOptions.parse({"minutes": 0})
+    for said in ({}, {"minutes": 2.0}):
+        how = {"transform": lying(*place), "options": AdaptOptions.parse(said)}
+        with pytest.raises(KeyboardInterrupt):
+            run(ADAPT.job(*place[:1], place[1:], tmp_path, **how, overwrite=True))
+    assert given == [None, 120.0]

@@ -1,6 +1,5 @@
 """The survey of a whole field."""
 
-import pytest
 import torch
 
 from napari_semsr.models.architectures.two_scale import BLOCK, Haze, SurveyNet, dehaze
@@ -15,10 +14,6 @@ def test_statistics_are_of_each_block_its_own_mean_and_spectrum():
     assert torch.allclose(found[0], torch.full((2, 3), 0.4), atol=1e-6)
     rings = found[1:13].mean((1, 2))
     assert int(rings.argmax()) == 4  # from 5 to 6.5 half waves
-    field = torch.rand(1, 1, 48, 48)
-    whole = survey.compute_statistics(field)
-    part = survey.compute_statistics(field[..., 16:32, 32:])
-    assert torch.allclose(part, whole[..., 1:2, 2:])
 
 
 def test_true_haze_is_taken_off() -> None:
@@ -28,44 +23,6 @@ def test_true_haze_is_taken_off() -> None:
     again = dehaze(dehaze(clear, dim), Haze(logs, dim.airlight))
     assert (again - clear).abs().max() < 0.02
     assert (dehaze(clear, dim) - clear).abs().max() > 0.1
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (9, 8)])
-def test_any_number_of_blocks(shape: tuple[int, int]) -> None:
-    survey = SurveyNet(4)
-    torch.nn.init.normal_(survey.veil.leave.weight)
-    found = survey(torch.rand(2, 21, *shape))
-    assert found.haze.log_gain.shape == (2, 1, *shape)
-    assert found.haze.airlight.shape == (2, 1, 1, 1)
-    assert found.condition.shape == (2, 9)
-    passed = (-found.haze.log_gain).exp().mean((-1, -2))
-    assert torch.allclose(passed, torch.ones_like(passed), atol=1e-5)
-
-
-class _Known(torch.nn.Module):
-    """In place of what finds a gain: the true one, and no correction."""
-
-    def __init__(self, log_gain: torch.Tensor) -> None:
-        super().__init__()
-        self.log_gain = log_gain
-
-    def forward(self, _features: torch.Tensor) -> torch.Tensor:
-        return torch.cat([self.log_gain, torch.zeros_like(self.log_gain)], dim=1)
-
-
-@pytest.mark.parametrize("airlight", [-0.1, 0.0, 0.5, 1.0])
-def test_grey_levels_say_the_airlight_where_the_gain_is_known(airlight: float) -> None:
-    torch.manual_seed(0)
-    sides = (20, 24)
-    passed = torch.linspace(0.6, 1.4, sides[1]).expand(1, 1, *sides)
-    clear = 0.3 + 0.4 * torch.rand(1, 1, *(BLOCK * n for n in sides))
-    wide = passed.repeat_interleave(BLOCK, 2).repeat_interleave(BLOCK, 3)
-    survey = SurveyNet(4)
-    survey.veil.leave = _Known(-passed.log())
-    seen = survey.compute_statistics(airlight + (clear - airlight) * wide)
-    found = survey.estimate_haze(seen).airlight
-    assert float(found) == pytest.approx(airlight, abs=0.12)
-    assert abs(airlight - 0.5) < 0.1 or abs(float(found) - 0.5) > 0.3
 
 
 def _names_and_rings(survey: SurveyNet, field: torch.Tensor) -> torch.Tensor:
@@ -86,22 +43,3 @@ def test_data_bar_changes_neither_names_nor_power() -> None:
     assert torch.allclose(barred, alone, rtol=0.02, atol=0.005)
     text = bar[:40].repeat(8, 1)
     assert not torch.allclose(_names_and_rings(survey, text), alone, atol=0.3)
-
-
-def test_field_that_is_plain_for_the_most_part_is_no_data_bar() -> None:
-    torch.manual_seed(0)
-    survey = SurveyNet(4)
-    field = torch.zeros(16 * BLOCK, 16 * BLOCK)
-    seen = torch.rand(6 * BLOCK, 6 * BLOCK)
-    field[4 * BLOCK : 10 * BLOCK, 5 * BLOCK : 11 * BLOCK] = seen
-    rings = [
-        survey(survey.compute_statistics(v[None, None])).rings for v in (field, seen)
-    ]
-    assert torch.allclose(*rings, rtol=1e-3)
-
-
-def test_field_of_one_grey_is_surveyed() -> None:
-    survey = SurveyNet(4)
-    found = survey(survey.compute_statistics(torch.full((1, 1, 64, 64), 0.5)))
-    assert torch.isfinite(found.condition).all()
-    assert float(found.rings.abs().max()) < 1e-6

@@ -5,15 +5,15 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy import ndimage, signal
+from scipy import ndimage
 from torch.nn import functional
 
 from napari_semsr.core import NO_BLUR, NO_NOISE
 from napari_semsr.models import InformedRestorer, compute_power_spectrum
 from napari_semsr.models.architectures.informed import compute_wiener_filters
 from napari_semsr.models.architectures.wiener import (
+    compute_ring_medians,
     compute_sharpening_taps,
-    compute_wiener_taps,
     estimate_widest_blur,
     filter_images,
     pack_taps,
@@ -34,16 +34,8 @@ def test_packed_filters_equal_plain_convolution() -> None:
     torch.testing.assert_close(one[0], plain[0], atol=1e-4, rtol=1e-4)
 
 
-def test_filters_keep_the_mean_and_without_faults_the_image() -> None:
-    rings = torch.tensor([0.02, 0.1, 0.3, 0.5]), torch.tensor([[1.0, 0.03, 4e-3, 1e-3]])
-    none = torch.zeros(1)
-    taps = compute_wiener_taps(none, (none, none, none), rings)
-    torch.testing.assert_close(taps.sum((-1, -2)), torch.ones(1, 3))
-    assert taps[0, 0, 10, 10] > 0.98
-
-
-@pytest.mark.parametrize(("noise", "blur"), [(0.06, 0.0), (0.0, 1.5), (0.02, 1.0)])
-def test_true_condition_brings_the_image_nearer(noise: float, blur: float) -> None:
+@pytest.mark.parametrize(("noise", "blur"), [(0.06, 0.0), (0.0, 1.5)])
+def test_true_condition_brings_the_image_nearer(noise, blur):
     clear = draw_phantom("fracture", (192, 192), seed=5)
     rng = np.random.default_rng(2)
     low = ndimage.gaussian_filter(clear, blur) if blur else clear
@@ -69,58 +61,20 @@ def test_white_noise_has_its_variance_at_every_frequency() -> None:
     assert compute_power_spectrum(torch.rand(1, 1, 20, 300)).isfinite().all()
 
 
-@pytest.mark.parametrize(
-    ("noise", "blur", "along"), [(0.0, 0.7, 0.0), (0.02, 1.0, 0.6), (0.05, 2.0, 0.6)]
-)
-def test_a_known_blur_is_undone_under_any_noise(noise, blur, along):
-    clear = draw_phantom("fracture", (256, 256), seed=5)
-    grain = np.random.default_rng(2).standard_normal(clear.shape)
-    grain = signal.lfilter([1], [1, -along], grain, axis=1)
-    low = ndimage.gaussian_filter(clear, blur) + noise * grain / grain.std()
-    x = torch.from_numpy(low.astype(np.float32))[None, None]
-    width = torch.tensor([blur])
-    taps = compute_sharpening_taps(
-        compute_power_spectrum(x), (width, width, torch.zeros(1))
-    )
-    made = filter_images(x, pack_taps(taps))[0].numpy()
-    inner = np.s_[12:-12, 12:-12]
-    before, after = (np.square(a - clear)[inner].mean() for a in (low, made[0]))
-    assert after < 0.9 * before
-    blurred = ndimage.gaussian_filter(clear, blur)
-    left = [np.square(a - blurred)[inner].mean() for a in (low, made[2])]
-    assert left[1] <= 1.01 * left[0] + 1e-5
-
-
-@pytest.mark.parametrize("told", [1.0, 2.5])
-def test_what_is_sharp_already_bears_a_width_that_is_too_large(told):
-    clear = draw_phantom("fracture", (256, 256), seed=5)
-    seen = np.rint(255 * clear) / 255
-    x = torch.from_numpy(seen.astype(np.float32))[None, None]
-    width = torch.tensor([told])
-    taps = compute_sharpening_taps(
-        compute_power_spectrum(x), (width, width, torch.zeros(1))
-    )
-    made = filter_images(x, pack_taps(taps))[0, 0].numpy()
-    assert made.std() < 2 * clear.std()
-
-
 @pytest.mark.parametrize("noise", [0.0, 0.02])
 def test_no_wider_blur_is_undone_than_there_can_have_been(noise):
     clear = draw_phantom("fracture", (256, 256), seed=5)
     grain = noise * np.random.default_rng(2).standard_normal(clear.shape)
-    for width in (0.7, 1.4, 2.5):
-        low = np.rint(255 * (ndimage.gaussian_filter(clear, width) + grain)) / 255
-        seen = compute_power_spectrum(
-            torch.from_numpy(low.astype(np.float32))[None, None]
-        )[0]
-        assert estimate_widest_blur(seen, width) == width
-        assert estimate_widest_blur(seen, 0.5) == 0.5
-        assert estimate_widest_blur(seen, 0.004) == 0.004
+    for width in (0.7, 2.5):
+        low = ndimage.gaussian_filter(clear, width) + grain
+        x = torch.from_numpy((np.rint(255 * low) / 255).astype(np.float32))
+        seen = compute_power_spectrum(x[None, None])[0]
+        for told in (width, 0.5, 0.004):
+            assert estimate_widest_blur(seen, told) == told
         assert estimate_widest_blur(seen, 2.4 * width) < 2 * width
-        assert estimate_widest_blur(seen, width, 0.001) <= width
 
 
-@pytest.mark.parametrize("side", [48, 64, 80, 128])
+@pytest.mark.parametrize("side", [48, 80])
 def test_noise_of_a_small_field_is_no_line(side):
     grain = np.random.default_rng(2).standard_normal((side, side))
     x = torch.from_numpy((0.5 + 0.06 * grain).astype(np.float32))[None, None]
@@ -131,34 +85,13 @@ def test_noise_of_a_small_field_is_no_line(side):
     assert filter_images(x, pack_taps(taps))[0, 0].std() < 1.2 * x.std()
 
 
-@pytest.mark.parametrize("period", [9, 16])
-@pytest.mark.parametrize(("blur", "noise"), [(0.7, 0.004), (1.4, 0.02), (1.8, 0.06)])
-def test_lines_come_back_and_keep_their_grey_level(blur, noise, period):
-    clear = np.tile(np.where(np.arange(256) % period < 4, 0.8, 0.2), (256, 1))
-    low = ndimage.gaussian_filter(clear, blur)
-    low += noise * np.random.default_rng(2).standard_normal(clear.shape)
-    x = torch.from_numpy(low.astype(np.float32))[None, None]
-    width, seen = torch.tensor([blur]), compute_power_spectrum(x)
-    assert estimate_widest_blur(seen[0], blur) == blur
-    taps = compute_sharpening_taps(seen, (width, width, torch.zeros(1)))
-    made = filter_images(x, pack_taps(taps))[0, 0].numpy()
-    inner = np.s_[12:-12, 12:-12]
-    before, after = (np.square(a - clear)[inner].mean() for a in (low, made))
-    assert after < 0.8 * before
-    assert made[inner].mean() == pytest.approx(
-        low[inner].mean(), abs=5e-3
-    )  # of a part of a period, too
-
-
-@pytest.mark.parametrize(
-    ("slope", "blur", "noise"), [(2.4, 0.7, 0.02), (2.4, 2.5, 0.0012), (3.2, 1.0, 0.02)]
-)
-def test_sharpening_is_nearly_as_good_as_if_all_were_known(slope, blur, noise):
+@pytest.mark.parametrize(("blur", "noise"), [(0.7, 0.02), (2.5, 0.0012)])
+def test_sharpening_is_nearly_as_good_as_if_all_were_known(blur, noise):
     # of a field that rows and columns make alike, and of which the law is known
     rng, side = np.random.default_rng(1), 512
     f = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side))
     f[0, 0] = np.inf
-    law = f ** (-slope / 2)
+    law = f**-1.2
     clear = np.fft.irfft2(np.fft.rfft2(rng.standard_normal((side, side))) * law)
     gain = 0.15 / clear.std()
     clear, power = clear * gain, (law * gain) ** 2
@@ -169,24 +102,38 @@ def test_sharpening_is_nearly_as_good_as_if_all_were_known(slope, blur, noise):
     low = low + noise * rng.standard_normal(clear.shape)
     best = passed * power / (passed**2 * power + noise**2)
     ideal = np.fft.irfft2(np.fft.rfft2(low) * best)
-    x = torch.from_numpy(low.astype(np.float32))[None, None]
-    width = torch.tensor([blur])
-    taps = compute_sharpening_taps(
-        compute_power_spectrum(x), (width, width, torch.zeros(1))
+    x, width = (
+        torch.from_numpy(low.astype(np.float32))[None, None],
+        torch.tensor([blur]),
     )
+    spectrum, blurs = compute_power_spectrum(x), (width, width, torch.zeros(1))
+    taps = compute_sharpening_taps(spectrum, blurs)
     made = filter_images(x, pack_taps(taps))[0, 0].numpy()
     inner = np.s_[12:-12, 12:-12]
     least, error = (np.square(a - clear)[inner].mean() for a in (ideal, made))
     assert error < 1.03 * least
 
 
-@pytest.mark.broad
 def test_strange_conditions_and_spectra_give_finite_filters():
     torch.manual_seed(3)
-    conditions, rings = 4 * torch.randn(20, 9), torch.rand(20, 12) ** 8
+    conditions, rings = 4 * torch.randn(5, 9), torch.rand(5, 12) ** 8
     assert compute_wiener_filters(conditions, rings).isfinite().all()
-    assert compute_wiener_filters(conditions, torch.zeros(20, 12)).isfinite().all()
-    blur = 6 * torch.rand(20), 6 * torch.rand(20), 1.8 * torch.rand(20) - 0.9
-    for spectra in (torch.rand(20, 64, 33) ** 8, torch.zeros(20, 64, 33)):
+    blur = 6 * torch.rand(5), 6 * torch.rand(5), 1.8 * torch.rand(5) - 0.9
+    for spectra in (torch.rand(5, 64, 33) ** 8, torch.zeros(5, 64, 33)):
         assert compute_sharpening_taps(spectra, blur).isfinite().all()
-        assert compute_sharpening_taps(spectra, blur, torch.rand(20)).isfinite().all()
+        assert compute_sharpening_taps(spectra, blur, torch.rand(5)).isfinite().all()
+
+
+def test_medians_of_rings_are_those_of_their_pixels() -> None:
+    spectrum = torch.rand(2, 64, 33, generator=torch.Generator().manual_seed(0))
+    y, x = np.fft.fftfreq(64)[:, None], np.fft.rfftfreq(64)[None]
+    ring = torch.from_numpy(np.rint(64 * np.hypot(y, x)))
+    wanted = [spectrum[:, ring == n].median(1).values for n in range(46)]
+    assert torch.equal(compute_ring_medians(spectrum), torch.stack(wanted, 1))
+
+
+def test_a_spectrum_without_a_filter_gives_no_network() -> None:
+    spectrum = torch.full((1, 64, 33), torch.nan)
+    network = InformedRestorer((8, 8, 8), sharpener=(8, 8, 8))
+    with pytest.raises(RuntimeError, match="no Wiener filter"):
+        network.build_restorer(torch.zeros(9), torch.ones(12), spectrum=spectrum[0])

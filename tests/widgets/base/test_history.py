@@ -26,25 +26,6 @@ def remove(model, history, *names):
     history.end_removal()
 
 
-def test_undo_steps_back_through_all_removals(model, history):
-    remove(model, history, "first")
-    remove(model, history, "second", "third")
-    assert history.undo() == "removal of 2 layers"
-    assert [layer.name for layer in model.layers] == NAMES[1:]
-    assert history.undo() == "removal of first"
-    assert [layer.name for layer in model.layers] == NAMES
-    assert history.undo() == ""
-
-
-def test_a_layer_that_was_added_again_is_no_step(model, history):
-    layer = model.layers["second"]
-    remove(model, history, "first")
-    remove(model, history, "second")
-    model.add_layer(layer)
-    assert history.undo() == "removal of first"
-    assert history.undo() == ""
-
-
 def test_removals_are_kept_within_the_free_memory(model, history, monkeypatch):
     free = SimpleNamespace(available=1700)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: free)

@@ -36,53 +36,43 @@ def panel(viewer, qtbot, add):
     viewer.window.add_dock_widget(panel, name="Restore")
     panel.window().activateWindow()
     qtbot.waitActive(panel.window())
-    focus(panel, qtbot)
-    return panel
-
-
-def focus(panel, qtbot):
-    """Click into the panel, beside its controls."""
     qtbot.mouseClick(panel.scroll_area.viewport(), Qt.MouseButton.LeftButton)
     qtbot.waitUntil(
         lambda: panel.isAncestorOf(panel.window().focusWidget()), timeout=LIMIT_MS
     )
+    return panel
 
 
-def press(qtbot, panel, key, modifier=Qt.KeyboardModifier.NoModifier):
-    qtbot.keyClick(panel.window().focusWidget(), key, modifier)
-
-
-def test_escape_cancels_what_runs(panel, qtbot, finish):
-    panel.controls.start(Endless(), lambda _: None)
-    qtbot.waitUntil(lambda: panel.status.text() == "working", timeout=LIMIT_MS)
-    press(qtbot, panel, Qt.Key.Key_Escape)
-    finish(panel)
-    assert "was cancelled" in panel.status.text()
-
-
-def test_keys_run_hide_and_show_and_open_the_manual(
+def test_keys_run_cancel_hide_and_show_and_open_the_manual(
     panel, viewer, qtbot, finish, opened
 ):
-    press(qtbot, panel, Qt.Key.Key_F1)
+    def press(key, modifier=Qt.KeyboardModifier.NoModifier):
+        qtbot.keyClick(panel.window().focusWidget(), key, modifier)
+
+    press(Qt.Key.Key_F1)
     assert opened == [get_manual_url(panel.help_place)]
+    panel.controls.start(Endless(), lambda _: None)
+    qtbot.waitUntil(lambda: panel.status.text() == "working", timeout=LIMIT_MS)
+    press(Qt.Key.Key_Escape)
+    finish(panel)
+    assert "was cancelled" in panel.status.text()
     source = panel.layer.value
-    press(qtbot, panel, Qt.Key.Key_Return, CTRL)
+    press(Qt.Key.Key_Return, CTRL)
     finish(panel)
     assert "Restored field" in panel.status.text()
     made = next(layer for layer in viewer.layers if layer is not source)
     other = viewer.add_image(np.zeros((8, 8)), name="other")
     source.visible = False
-    both = CTRL | SHIFT
     for key in (Qt.Key.Key_H, Qt.Key.Key_B):
-        press(qtbot, panel, key, both)
+        press(key, CTRL | SHIFT)
         assert not made.visible
         assert other.visible
         assert source.visible == (key == Qt.Key.Key_B)
-        press(qtbot, panel, key, both)
+        press(key, CTRL | SHIFT)
         assert made.visible
         assert not source.visible
     viewer.layers.remove(made)
-    press(qtbot, panel, Qt.Key.Key_H, both)  # there is nothing to hide
+    press(Qt.Key.Key_H, CTRL | SHIFT)  # there is nothing to hide
     assert other.visible
 
 

@@ -31,18 +31,6 @@ def test_map_lies_exactly_on_the_reference(panel, model, run_panel):
         assert name in panel.figures.text()
 
 
-@pytest.mark.broad
-def test_second_run_in_per_cent_replaces_the_first(panel, model, run_panel):
-    run_panel(panel)
-    grey = np.asarray(model.layers[-1].data)
-    panel.form.set_values(unit="percent")
-    run_panel(panel)
-    names = [layer.name for layer in model.layers if "error map" in layer.name]
-    assert names == ["sharp · error map (% of the range)"]
-    ratio = np.asarray(model.layers[names[0]].data)[grey > 0] / grey[grey > 0]
-    assert np.ptp(ratio) < 1e-3 * ratio.mean()
-
-
 def test_a_map_is_read_through_no_other(panel, model, hold, run_panel):
     spectrum = hold(SpectrumPanel(model))
     spectrum.layers.value = [model.layers["seen"]]

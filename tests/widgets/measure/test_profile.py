@@ -10,7 +10,6 @@ from napari.utils.interactions import (
 )
 
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
-from napari_semsr.widgets.calibrate import apply_pixel_size
 from napari_semsr.widgets.measure.profile import ProfilePanel
 from tests.children import LIMIT_MS
 
@@ -46,14 +45,9 @@ def draw(panel, qtbot):
     return put
 
 
-def test_without_a_line_it_says_what_to_do(panel, run_panel):
-    assert not panel.hint.isHidden()
+def test_a_drawn_line_is_measured_in_nm(panel, draw, run_panel):
     assert "Draw a line" in run_panel(panel)
-    panel.start_drawing()
-    assert "There is no line in the displayed plane" in run_panel(panel)
-
-
-def test_a_drawn_line_is_measured_in_nm(panel, draw):
+    assert not panel.hint.isHidden()
     draw(40, 10, 40, 110)
     assert "1 profile along 500 nm" in panel.status.text()
     assert panel.hint.isHidden()
@@ -66,48 +60,25 @@ def test_a_drawn_line_is_measured_in_nm(panel, draw):
     assert found.origin == ("field",)
 
 
-def test_a_layer_is_told_as_it_is_now(panel, draw, model, run_panel):
-    draw(40, 10, 40, 110)
-    panel.live.value = False
-    layer = model.layers["field"]
-    layer.name = "other"
-    apply_pixel_size(layer, (5.0, 5.0), (0.25, 0.25))
-    run_panel(panel)
-    found = panel.findings()
-    assert list(found.curves) == ["other"]
-    assert str(found.numbers["Pixel size"]) == "5 nm ± 0.25 nm (calibrated)"
-
-
 class Mouse:
     """The mouse on a layer, as napari's canvas tells it; in the world's units."""
+
+    act = {  # noqa: RUF012
+        "mouse_press": mouse_press_callbacks,
+        "mouse_move": mouse_move_callbacks,
+        "mouse_release": mouse_release_callbacks,
+    }
 
     def __init__(self, layer):
         self.layer = layer
 
     def __call__(self, kind, y, x):
-        held = {"mouse_press": (True, False), "mouse_move": (True, True)}
-        pressed, dragging = held.get(kind, (False, False))
         event = SimpleNamespace(
-            type=kind, position=(y, x), is_dragging=dragging, modifiers=(), button=1,
-            buttons=[1] * pressed, handled=False, dims_displayed=[0, 1], pos=(y, x),
-            view_direction=None, up_direction=None,
+            type=kind, position=(y, x), is_dragging=kind == "mouse_move", modifiers=(),
+            button=1, buttons=[] if kind == "mouse_release" else [1], handled=False,
+            dims_displayed=[0, 1], pos=(y, x), view_direction=None, up_direction=None,
         )  # fmt: skip
-        act = {
-            "mouse_press": mouse_press_callbacks,
-            "mouse_move": mouse_move_callbacks,
-            "mouse_release": mouse_release_callbacks,
-        }[kind]
-        act(self.layer, ReadOnlyWrapper(event, exceptions=("handled",)))
-
-
-def test_a_long_line_is_told_in_digits(panel, model, qtbot):
-    model.layers["field"].scale = (250, 250)
-    panel.start_drawing()
-    panel.line.value.add_lines(np.array([[40.0, 10.0], [40.0, 110.0]]))
-    qtbot.waitUntil(
-        lambda: panel.profiles is not None and not panel.is_busy, timeout=LIMIT_MS
-    )
-    assert "1 profile along 25000 nm" in panel.status.text()
+        self.act[kind](self.layer, ReadOnlyWrapper(event, exceptions=("handled",)))
 
 
 @pytest.fixture
@@ -123,20 +94,16 @@ def idle(panel, qtbot):
     return wait
 
 
-@pytest.mark.quick(1)
-@pytest.mark.parametrize("hurry", [True, False], ids=["in-one-go", "at-leisure"])
-def test_first_line_is_measured_where_the_mouse_lets_go(panel, idle, hurry):
+def test_first_line_is_measured_where_the_mouse_lets_go(panel, idle):
     panel.start_drawing()
     mouse = Mouse(panel.line.value)
     mouse("mouse_press", 200, 50)
-    for x in (60, 150, 300, 450, 550):
+    for x in (60, 300, 550):
         mouse("mouse_move", 200, x)
-        if not hurry:
-            idle()
-            shown = panel.profiles.layers[0].profile
-            length = shown.length_px * shown.per_px
-            assert length == pytest.approx(x - 50, abs=0.5)
-            assert not panel.findings().numbers  # nothing is told of what moves
+        idle()
+        shown = panel.profiles.layers[0].profile
+        assert shown.length_px * shown.per_px == pytest.approx(x - 50, abs=0.5)
+        assert not panel.findings().numbers  # nothing is told of what moves
     mouse("mouse_release", 200, 550)
     idle()
     assert "1 profile along 500 nm" in panel.status.text()
@@ -145,39 +112,9 @@ def test_first_line_is_measured_where_the_mouse_lets_go(panel, idle, hurry):
 
 
 @pytest.mark.broad
-def test_line_that_is_dragged_anew_is_measured_anew(panel, draw, idle):
-    draw(40, 10, 40, 110)
-    lines = panel.line.value
-    lines.mode, mouse = "direct", Mouse(lines)
-    lines.selected_data = {0}
-    for kind, x in (("press", 550), ("move", 500), ("move", 450), ("release", 450)):
-        mouse(f"mouse_{kind}", 200, x)
-    idle()
-    assert "1 profile along 400 nm" in panel.status.text()
-
-
-def test_the_plot_follows_the_line(panel, draw, model, qtbot):
-    draw(40, 10, 40, 110)
-    before = panel.profiles
-    lines = panel.line.value
-    vertices = lines.data[0].copy()
-    lines.data = [vertices + np.array([0, 12])]
-    qtbot.waitUntil(lambda: panel.profiles is not before, timeout=LIMIT_MS)
-    qtbot.waitUntil(lambda: panel.profiles.is_fitted, timeout=LIMIT_MS)
-    place = panel.profiles.layers[0].curve.readings.highest_line.place.value
-    assert place == pytest.approx(38, abs=0.05)
-    panel.live.value = False
-    kept = panel.profiles
-    lines.data = [vertices]
-    assert not panel.follower.is_busy
-    assert panel.profiles is kept
-
-
-@pytest.mark.broad
 def test_several_layers_share_one_axis(panel, draw, model, add, run_panel):
     add(model, Micrograph(line_at(60, 12)[::2, ::2], parse_pixel_size(10.0), "coarse"))
     colour = np.stack([line_at(60).astype(np.uint8)] * 3, axis=-1)
-    colour[..., 0] = 0
     model.add_image(colour, rgb=True, name="photo", scale=(5, 5), units=("nm", "nm"))
     panel.layers.value = [model.layers[n] for n in ("field", "coarse", "photo")]
     draw(40, 10, 40, 110)
@@ -187,8 +124,8 @@ def test_several_layers_share_one_axis(panel, draw, model, add, run_panel):
         found = numbers[f"{name}: Line, FWHM"].value
         assert found == pytest.approx(width, rel=0.02), name
     panel.alike.value = True
-    curves = [line.get_ydata() for line in panel.plot.axes[0].get_lines()[::2]]
-    for curve in curves:
+    for line in panel.plot.axes[0].get_lines()[::2]:
+        curve = line.get_ydata()
         assert np.nanmin(curve) == pytest.approx(0, abs=1e-6)
         assert np.nanmax(curve) == pytest.approx(1, abs=1e-6)
 
@@ -217,28 +154,6 @@ def test_bad_layers_are_said(panel, draw, model, add, run_panel):
     add(model, Micrograph(flat, name="bare"))
     panel.layers.value = [model.layers["field"], model.layers["bare"]]
     assert "'bare' has no pixel size" in run_panel(panel)
-
-
-@pytest.mark.broad
-def test_moved_curves_are_those_of_the_line(panel, draw, qtbot):
-    draw(40, 10, 40, 110)
-    qtbot.waitUntil(lambda: not panel.follower.is_busy, timeout=LIMIT_MS)
-    panel.resize(400, 900)
-    panel.show()
-    before, lines = panel.profiles, panel.line.value
-    vertices = lines.data[0].copy()
-    for step in (4, 8, 12, 16):
-        lines.data = [vertices + np.array([0, step])]
-        qtbot.waitUntil(lambda: panel.profiles is not before, timeout=LIMIT_MS)  # noqa: B023
-        before = panel.profiles
-        shown = panel.plot.axes[0].get_lines()[0].get_ydata()
-        np.testing.assert_array_equal(shown, before.layers[0].profile.intensity)
-        panel.plot.canvas.repaint()
-    qtbot.waitUntil(
-        lambda: panel.profiles.is_fitted and not panel.follower.is_busy,
-        timeout=LIMIT_MS,
-    )
-    assert not panel.plot.axes[0].get_lines()[0].get_animated()
 
 
 def test_a_clipped_line_is_drawn_but_not_measured(panel, draw, model):

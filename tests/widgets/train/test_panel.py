@@ -1,13 +1,9 @@
 """The panel Train: what it asks for, what it shows, how it stops and goes on."""
 
-import os
-import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-import psutil
 import pytest
 import yaml
 from qtpy.QtWidgets import QApplication, QLabel
@@ -15,7 +11,7 @@ from scipy import ndimage
 
 from napari_semsr.core import Affine, Grid, WarpedImage
 from napari_semsr.core.errors import DeviceMemoryError
-from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
+from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.io import ImageIdentity, StoredTransform, write_transform
 from napari_semsr.io.formats import write
 from napari_semsr.jobs import train_process
@@ -25,11 +21,10 @@ from napari_semsr.models.cards import ModelCard
 from napari_semsr.models.checkpoint import build_network, save_model
 from napari_semsr.pairing.store import open_pairs
 from napari_semsr.widgets import host
-from napari_semsr.widgets.base import open_panel
 from napari_semsr.widgets.enhance.models import OWN_IMAGE_TIME
 from napari_semsr.widgets.enhance.panel import EnhancePanel
 from napari_semsr.widgets.layers import list_grey_layers, micrograph_from_layer
-from napari_semsr.widgets.train.panel import TrainPanel, TrainView, read_training_curve
+from napari_semsr.widgets.train.panel import TrainPanel, TrainView
 from tests.children import LIMIT_MS
 from tests.widgets.scenes import grain
 
@@ -52,19 +47,17 @@ class FakeTraining:
     """Stands in for the other process; leaves in the folder what a run leaves."""
 
     def __init__(self) -> None:
-        self.requests, self.closed = [], 0
-        self.last, self.error = 3, None
+        self.requests, self.closed, self.last, self.error = [], 0, 3, None
         self.comparison, self.kept = None, True
 
     def __call__(self, values, existing):
         facts = {"pairs": None, "start_from": None, **values}
         facts |= TRAIN.parse(values)["options"].model_dump()
         facts |= {"run_dir": values["output"], "resume": existing.resume}
-        request = SimpleNamespace(**facts)
-        self.requests.append(request)
-        folder = Path(request.run_dir)
+        facts["name"] = name = facts["name"] or "again"
+        self.requests.append(SimpleNamespace(**facts))
+        folder = Path(facts["run_dir"])
         folder.mkdir(exist_ok=True)
-        name = request.name or "again"
         (folder / "recipe.yaml").write_text(f"name: {name}\n")
         try:
             for step in range(1, self.last + 1):
@@ -72,30 +65,24 @@ class FakeTraining:
                 yield TrainStep(step, self.last, "loss", 90.0, 1 / step)
             if self.error:
                 raise self.error
-            path = folder / f"{name}.safetensors"
             record = {"gain_db": 1.5, "step": self.last}
-            facts = self.comparison, self.kept
-            return Trained(self.last, record, str(path), str(folder), *facts)
+            places = str(folder / f"{name}.safetensors"), str(folder)
+            return Trained(self.last, record, *places, self.comparison, self.kept)
         finally:
             self.closed += 1
 
     def validate(self, folder: Path, step: int) -> None:
         """Write curve, preview, state and model."""
-        curve = folder / "curve.csv"
-        head = "" if curve.exists() else "step,loss,gain_db,ssim\n"
-        with curve.open("a") as stream:
-            stream.write(f"{head}{step},{1 / step},{step / 2},0.5\n")
+        rows = [f"{n},{1 / n},{n / 2},0.5\n" for n in range(1, step + 1)]
+        (folder / "curve.csv").write_text("step,loss,gain_db,ssim\n" + "".join(rows))
         best = f"step: {step}\ngain_db: {step / 2}\nssim: 0.5\n"
         (folder / "best.yaml").write_text(best)
-        picture = np.full((8, 30), step, np.float32)
-        made = Micrograph(picture, parse_pixel_size(5.0))
+        made = Micrograph(np.full((8, 30), step, np.float32), (5.0, 5.0))
         write(made, folder / "preview.tif", overwrite=True)
         (folder / "last.ckpt").touch()
-        name = self.requests[-1].name or "again"
-        card = ModelCard(
-            name=name, architecture="two-scale", options=NETWORK, receptive_field=0
-        )
-        path = folder / f"{name}.safetensors"
+        about = {"architecture": "two-scale", "options": NETWORK, "receptive_field": 0}
+        card = ModelCard(name=self.requests[-1].name, **about)
+        path = folder / f"{card.name}.safetensors"
         save_model(path, build_network("two-scale", NETWORK), card)
 
 
@@ -115,17 +102,12 @@ def training(monkeypatch) -> FakeTraining:
     return made
 
 
-def add_images(viewer, add, side: int = 128):
-    """A soft and a sharp image of one field, 5 nm pixels."""
-    sharp = grain((side, side))
-    soft = ndimage.gaussian_filter(sharp, 1.0)
-    for image, name in ((sharp, "sharp"), (soft, "soft")):
-        add(viewer, Micrograph(image, parse_pixel_size(5.0), name))
-
-
 @pytest.fixture
 def panel(model, hold, add) -> TrainPanel:
-    add_images(model, add)
+    """A soft and a sharp image of one field, 5 nm pixels."""
+    sharp = grain((128, 128))
+    for image, name in ((sharp, "sharp"), (ndimage.gaussian_filter(sharp, 1), "soft")):
+        add(model, Micrograph(image, (5.0, 5.0), name))
     made = hold(TrainPanel(model))
     made.pairs.low.value = model.layers["soft"]
     made.pairs.high.value = model.layers["sharp"]
@@ -168,28 +150,26 @@ def test_layers_are_cut_and_the_model_comes_to_the_lists(
 def test_model_that_is_no_better_is_not_listed_and_what_it_lost_to_is_shown(
     panel, training, run_panel, folder
 ):
-    psnr_db = {"input": 22.0, "linear filter": 23.0, "untouched": 24.5}
-    psnr_db["trained"] = 24.25
-    alike = {"ssim": 0.8, "frc_per_px": 0.25}
+    psnr_db = {"input": 22.0, "linear filter": 23.0, "trained": 24.25}
     training.kept = False
     training.comparison = {"set": "test", "pairs": 6, "begun_with": "sem-restore"}
     training.comparison |= {"kept": False, "map_error_nm": 12.4, "map_error_px": 0.62}
     training.comparison["rows"] = {
-        name: {"psnr_db": psnr, **alike} for name, psnr in psnr_db.items()
+        name: {"psnr_db": psnr, "ssim": 0.8, "frc_per_px": 0.25}
+        for name, psnr in psnr_db.items()
     }
     panel.name.value = "mine"
     said = run_panel(panel)
     assert "no model better than sem-restore on held-out pairs" in said
     assert not list(folder.glob("models/*"))
     shown = panel.view.figures.text()
-    for words in ("6 pairs of the test set", "Best linear filter", "24.25 dB, SSIM"):
-        assert words in shown
+    assert "24.25 dB, SSIM" in shown
     assert "12.4 nm (0.62 px)" in shown
 
 
 def two_instruments(add, viewer) -> tuple[object, object, Affine]:
     """Layers of one place, turned and on other pixels, and the map between them."""
-    fixed = Micrograph(grain((240, 240), seed=3), parse_pixel_size(10.0), "electrons")
+    fixed = Micrograph(grain((240, 240), seed=3), (10.0, 10.0), "electrons")
     true = Affine.create_similarity(4, shift=(60, -40), about=(1000, 1000))
     seen = WarpedImage(fixed, Grid.from_image(fixed), true.inverse()).read()
     dark = 1 - np.nan_to_num(seen, nan=0.5)
@@ -220,23 +200,11 @@ def test_two_layers_are_cut_by_a_stored_transform(
     low.rotate = 30  # the map tells where it lies, not how it is shown
     run_panel(panel)
     store = open_pairs(Path(training.requests[0].pairs))
-    assert store.record["provenance"]["options"]["transform"]
     a, b = (np.asarray(part[0], float) for part in store.get_arrays("train"))
     assert np.corrcoef(a.ravel(), b.ravel())[0, 1] < -0.9
     panel.name.value = "again"
     panel.pairs.low.value = model.layers["soft"]
     assert "The transform is for light as the moving image" in run_panel(panel)
-
-
-@pytest.mark.broad
-def test_how_layers_lie_is_asked_of_layers_alone(panel):
-    panel.pairs.source.value = "store"
-    panel.pairs.placed.value = "stored"  # as a project is opened
-    assert panel.pairs.placed.native.isHidden()
-    assert panel.pairs.transform.native.isHidden()
-    panel.pairs.source.value = "layers"
-    assert not panel.pairs.placed.native.isHidden()
-    assert not panel.pairs.transform.native.isHidden()
 
 
 @pytest.mark.broad
@@ -256,15 +224,12 @@ def test_register_goes_on_to_train(
     (train,) = [one for one in QApplication.allWidgets() if isinstance(one, TrainPanel)]
     assert (train.pairs.low.value, train.pairs.high.value) == (low, high)
     assert train.pairs.placed.value == "found"
-    assert train.recipe.start.value == "ssum-sem"
-    assert train.results.isHidden()  # there is none yet
     train.run_button.click()
     finish(train)
     (asked,) = training.requests
     assert asked.start_from == "ssum-sem"
     store = open_pairs(Path(asked.pairs))
     assert store.record["pixel_size_nm"] == 20.0  # for which ssum-sem was trained
-    assert store.record["patch"] == 32
     assert store.record["provenance"]["options"]["transform"]
 
 
@@ -289,35 +254,12 @@ def test_preview_is_renewed_beside_the_images(model, panel, training, run_panel)
     np.testing.assert_allclose(layer.scale, (5, 5))
     assert layer.translate[1] > 128 * 5
     assert layer not in list_grey_layers(model)
-    text = panel.view.figures.text()
-    assert "at step&nbsp;&nbsp;</td><td><b>3<" in text
-    assert "+1.50 dB" in text
     found = panel.findings()
     assert found.numbers["Held-out gain"].value == pytest.approx(1.5)
     assert list(found.curves["held out"]["step"])[-1] == 3
-    assert found.plot is panel.view.plot
-    assert panel.sharing.isVisibleTo(panel)
     panel.view.look()
     camera = host.get_camera(model)
     np.testing.assert_allclose(camera.center[-1], layer.translate[1] + 72.5)
-
-
-@pytest.mark.broad
-def test_preview_that_was_removed_stays_away(model, training, folder, hold):
-    view = hold(TrainView(model))
-    (folder / "run").mkdir()
-    training.requests.append(type("Asked", (), {"name": "a"}))
-    view.watch(folder / "run")
-    view.poll()
-    assert view.layer is None
-    training.validate(folder / "run", 1)
-    view.poll()
-    model.layers.remove(view.layer)
-    time.sleep(0.01)
-    training.validate(folder / "run", 2)
-    view.poll()
-    assert not len(model.layers)
-    assert "at step&nbsp;&nbsp;</td><td><b>2<" in view.figures.text()
 
 
 def test_stop_keeps_the_best_model_and_resume_goes_on(
@@ -328,8 +270,6 @@ def test_stop_keeps_the_best_model_and_resume_goes_on(
     panel.run_button.click()
     qtbot.waitUntil(lambda: panel.steps_done > 0, timeout=LIMIT_MS)
     assert "2 min left" in panel.status.text()
-    panel.view.poll()
-    assert "Time left" in panel.view.figures.text()
     panel.cancel_button.click()
     assert "saving the state" in panel.status.text()
     qtbot.waitUntil(lambda: "Resume continues" in panel.status.text(), timeout=LIMIT_MS)
@@ -345,91 +285,38 @@ def test_stop_keeps_the_best_model_and_resume_goes_on(
     assert asked.recipe == str(folder / "runs" / "mine" / "recipe.yaml")
 
 
-@pytest.mark.broad
-def test_stop_before_a_step_keeps_nothing(panel, training, finish, qtbot, folder):
-    training.validate = lambda *_: time.sleep(0.05)
-    training.last = 100_000
-    panel.run_button.click()
-    qtbot.waitUntil(lambda: panel.steps_done > 0, timeout=LIMIT_MS)
-    panel.cancel_button.click()
-    finish(panel)
-    assert "before the first step" in panel.status.text()
-    assert not (folder / "models").exists()
-
-
-@pytest.mark.broad
-def test_run_to_resume_is_asked_for(panel, training, folder, choose):
-    choose(folder)
-    panel.resume_button.click()
-    assert "No run to resume in" in panel.status.text()
-    assert not training.requests
-
-
 def test_error_of_the_training_is_shown(panel, training, run_panel, model):
     training.error = DeviceMemoryError("Memory ran out; lower the batch.")
     assert run_panel(panel) == "Memory ran out; lower the batch."
     assert panel.view.layer in model.layers  # what was reached is still seen
-    assert not panel.run_button.signalsBlocked()
     assert panel.resume_button.isEnabled()
 
 
-@pytest.mark.quick(2)
-@pytest.mark.parametrize(
-    ("wrong", "needs"),
-    [
-        ("same", "must be different layers, got soft for both"),
-        ("foreign", "patches are usable (uncorrelated"),
-        ("small", "lower 'Patch (px)'"),
-        ("no-store", "Choose a .zarr store of pairs"),
-        ("bundled", "model sem-restore already exists"),
-        (
-            "no-name",
-            "Enter a model name of letters, digits, '_', '-', '+' and '.', got ''",
-        ),
-        ("bad-name", "got '../mine'"),
-        (
-            "in-use",
-            "already contains other files; choose another name, or set 'Replace an ear",
-        ),
-        ("resumable", "contains a run; resume it, choose another name, or set"),
-        ("taken", "or set 'Replace an earlier one'"),
-        ("device", "must be auto, cpu, cuda or mps, or cuda:1 for the second card"),
-    ],
-)
 def test_wrong_input_is_one_sentence(
-    panel, training, run_panel, model, add, folder, wrong, needs, monkeypatch
+    panel, training, run_panel, folder, choose, monkeypatch
 ):
-    if wrong == "device":  # on which models run, but are not trained
-        monkeypatch.setattr(
-            "napari_semsr.widgets.base.get_preference", lambda *_: "xpu"
-        )
-    elif wrong == "same":
-        panel.pairs.high.value = panel.pairs.low.value
-    elif wrong == "foreign":
-        noise = np.random.default_rng(0).random((128, 128))
-        add(model, Micrograph(noise, parse_pixel_size(5.0), "other"))
-        panel.pairs.low.value = model.layers["soft"]
-        panel.pairs.high.value = model.layers["other"]
-    elif wrong == "small":
-        panel.pairs.patch.value = 128
-    elif wrong == "no-store":
-        panel.pairs.source.value = "store"
-    elif wrong == "in-use":
-        (folder / "notes.txt").touch()
-        panel.folder.value = folder
-    elif wrong == "resumable":
-        (folder / "recipe.yaml").touch()
-        panel.folder.value = folder
-    elif wrong == "taken":
-        (folder / "models").mkdir()
-        (folder / "models" / "mine.safetensors").touch()
-        panel.name.value = "mine"
-    else:
-        names = {"no-name": "", "bad-name": "../mine", "bundled": "sem-restore"}
-        panel.name.value = names[wrong]
-    said = run_panel(panel)
-    assert needs in said
-    assert "\n" not in said
+    (folder / "notes.txt").touch()
+    (folder / "models").mkdir()
+    (folder / "models" / "taken.safetensors").touch()
+    wrong = [
+        (panel.pairs.high, panel.pairs.low.value, "must be different layers, got soft"),
+        (panel.pairs.patch, 128, "lower 'Patch (px)'"),
+        (panel.pairs.source, "store", "Choose a .zarr store of pairs"),
+        (panel.name, "sem-restore", "model sem-restore already exists"),
+        (panel.name, "../mine", "got '../mine'"),
+        (panel.name, "taken", "or set 'Replace an earlier one'"),
+        (panel.folder, folder, "already contains other files; choose another name"),
+    ]
+    for control, value, needs in wrong:
+        usual, control.value = control.value, value
+        assert needs in run_panel(panel)
+        control.value = usual
+    choose(folder)
+    panel.resume_button.click()
+    assert "No run to resume in" in panel.status.text()
+    place = "napari_semsr.widgets.base.get_preference"
+    monkeypatch.setattr(place, lambda *_: "xpu")  # models run there, but do not train
+    assert "must be auto, cpu, cuda or mps" in run_panel(panel)
     assert not training.requests
 
 
@@ -442,7 +329,6 @@ def test_rows_and_starts_follow_what_is_chosen_and_a_wrong_key_is_named(
     assert not panel.pairs.low.native.isVisibleTo(panel)
     assert panel.pairs.store.native.isVisibleTo(panel)
     first, fresh, *models = panel.recipe.start.choices
-    assert models[0] == "sem-restore"
     panel.recipe.start.value = fresh
     assert panel.recipe.read_start() == (None, True)
     panel.recipe.start.value = "sem-restore"
@@ -469,72 +355,20 @@ def test_proposed_name_is_free_and_a_typed_one_stays(panel, folder, recipe):
     assert panel.name.value == "own"
 
 
-def test_curve_is_read_as_far_as_it_is_written(tmp_path):
-    path = tmp_path / "curve.csv"
-    assert read_training_curve(path) == {}
-    path.write_text("step,loss,gain_db\n5,1,2\n10,3,\n5,4,6\n15,")
-    curve = read_training_curve(path)
-    np.testing.assert_array_equal(curve["step"], (5, 10, 15))
-    np.testing.assert_array_equal(curve["gain_db"], (6, np.nan, np.nan))
-
-
-@pytest.mark.skipif(
-    sys.platform.startswith("linux") and not os.environ.get("DISPLAY"),
-    reason="needs a display; run under xvfb-run",
-)
-@pytest.mark.slow
-def test_real_training_is_watched_and_ends_with_the_viewer(
-    make_napari_viewer_proxy, qtbot, add, keep_picture, folder, recipe
-):
-    viewer = make_napari_viewer_proxy(show=True)
-    viewer.window.resize(800, 600)
-    add_images(viewer, add, 160)
-    panel = open_panel(viewer, "Train")
-    panel.pairs.low.value = viewer.layers["soft"]
-    panel.pairs.high.value = viewer.layers["sharp"]
-    use_file(panel, recipe)
-    panel.run_button.click()
-    qtbot.waitUntil(lambda: panel.view.layer is not None, timeout=LIMIT_MS)
-    keep_picture(viewer, "train")
-    (child,) = children()
-    before = time.time_ns()
-    viewer.close()
-    qtbot.waitUntil(lambda: not child.is_running(), timeout=LIMIT_MS)
-    run = folder / "runs" / "tiny"
-    assert (run / "last.ckpt").stat().st_mtime_ns > before
-    assert (run / "tiny.safetensors").is_file()
-    assert not (folder / "models").exists()
-
-
-def children() -> list[psutil.Process]:
-    """Processes of trainings that this one started."""
-    found = psutil.Process().children()
-    return [item for item in found if any("train_process" in w for w in item.cmdline())]
-
-
-def test_a_noisy_layer_is_taken_alone(panel, model):
+def test_recipe_for_one_image_asks_for_one_layer(panel, training, run_panel, model):
+    panel.show()
+    panel.take_noisy(None)
     panel.take_noisy(model.layers["soft"])
     assert (panel.pairs.source.value, panel.recipe.box.value) == ("alone", "own-image")
     assert panel.pairs.low.value is model.layers["soft"]
     assert OWN_IMAGE_TIME in panel.status.text()
-    panel.take_noisy(None)
-    assert panel.pairs.source.value == "alone"
-
-
-@pytest.mark.broad
-def test_recipe_for_one_image_asks_for_one_layer(panel, training, run_panel, model):
-    panel.show()
-    panel.recipe.box.value = "own-image"
-    assert panel.pairs.source.value == "alone"
     labels = [text.text() for text in panel.pairs.findChildren(QLabel)]
     assert "Image" in labels
     assert "Image to improve" not in labels
     assert not panel.pairs.high.visible
-    panel.pairs.low.value = model.layers["soft"]
     panel.pairs.high.value = model.layers["soft"]  # which is not asked for
     panel.name.value = "mine"
-    said = run_panel(panel)
-    assert said.startswith("Trained mine in 3 steps")
+    assert run_panel(panel).startswith("Trained mine in 3 steps")
     (asked,) = training.requests
     assert Path(asked.recipe).stem == "own-image"
     store = open_pairs(Path(asked.pairs))
@@ -542,101 +376,20 @@ def test_recipe_for_one_image_asks_for_one_layer(panel, training, run_panel, mod
     panel.recipe.box.value = "fine-tune"
     assert panel.pairs.source.value == "layers"
     assert panel.pairs.high.visible
-    labels = [text.text() for text in panel.pairs.findChildren(QLabel)]
-    assert {"Image to improve", "Reference image"} <= set(labels)
-
-
-@pytest.mark.slow
-def test_two_scans_are_brought_onto_each_other(panel, training, run_panel, model, add):
-    clean = grain((160, 160))
-    rng = np.random.default_rng(0)
-    for name, place in (("first", np.s_[:150, :150]), ("second", np.s_[3:153, 2:152])):
-        scan = clean[place] + rng.normal(0, 0.1, (150, 150))
-        add(model, Micrograph(scan.astype(np.float32), None, name))
-    panel.pairs.source.value = "scans"
-    assert panel.recipe.value == "own-image"
-    panel.pairs.low.value = panel.pairs.high.value = model.layers["first"]
-    assert "second scan must be a different layer, got first" in run_panel(panel)
-    panel.pairs.high.value = model.layers["second"]
-    run_panel(panel)
-    store = open_pairs(Path(training.requests[0].pairs))
-    low, high = (
-        ndimage.gaussian_filter(np.asarray(part[0], float), 1).ravel()
-        for part in store.get_arrays("train")
-    )
-    assert np.corrcoef(low, high)[0, 1] > 0.9
 
 
 @pytest.mark.broad
-@pytest.mark.parametrize(
-    ("curve", "best", "told", "marked"),
-    [
-        (
-            "step,loss,hidden_db,alike_columns_px\n100,1,1.5,2\n200,1,2.5,2\n",
-            {"step": 200, "hidden_db": 2.5, "alike_columns_px": 2},
-            [
-                "Hidden pixels, over their neighbours' mean",
-                "Noise correlated along a line",
-            ],
-            (200, 2.5),
-        ),
-        (
-            "step,loss,gain_db,ssim\n500,1,2.0,0.8\n1000,1,1.5,0.9\n",
-            {"step": 1000, "gain_db": 1.5, "ssim": 0.9},
-            ["Held-out gain", "SSIM"],
-            (1000, 1.5),
-        ),
-        (
-            "step,loss,expected_gain_db\n500,1,-1\n1000,1,3\n",
-            {"step": 1000, "expected_gain_db": 3.0},
-            ["Expected gain"],
-            (1000, 3.0),
-        ),
-        (
-            "step,loss,gain_db\n500,1,1.0\n",
-            {"step": 0, "gain_db": 1.25},
-            ["Held-out gain"],
-            (0, 1.25),
-        ),
-        ("step,loss\n500,1\n", {"step": 500}, [], None),
-    ],
-    ids=[
-        "hidden pixels",
-        "other measure",
-        "expected",
-        "none better",
-        "no ground truth",
-    ],
-)
-def test_the_best_is_the_model_that_is_kept(
-    model, folder, hold, curve, best, told, marked
-):
-    pytest.importorskip("napari_semsr.widgets.base.plots")  # else no curve is drawn
+def test_the_best_is_the_model_that_is_kept(model, folder, hold):
     view = hold(TrainView(model))
-    run = folder / "run"
-    run.mkdir()
-    (run / "curve.csv").write_text(curve)
-    view.watch(run)
+    rows = "step,loss,hidden_db,alike_columns_px\n100,1,2.5,2\n200,1,1.5,2\n"
+    (folder / "curve.csv").write_text(rows)
+    view.watch(folder)
     view.settle()
     assert "Best so far at step" not in view.findings("Train").numbers
-    (run / "best.yaml").write_text(yaml.safe_dump(best))
+    best = {"step": 100, "hidden_db": 2.5, "alike_columns_px": 2}
+    (folder / "best.yaml").write_text(yaml.safe_dump(best))
     view.poll()
-    found = view.findings("Train").numbers
-    for label in told:
-        assert label in view.figures.text()
-    step = found.get("Best so far at step")
-    assert (step and step.value) == (best["step"] if told else None)
+    assert "Noise correlated along a line" in view.figures.text()
+    assert view.findings("Train").numbers["Best so far at step"].value == 100
     lines = {line.get_label(): line.get_xydata() for line in view.plot.axes[1].lines}
-    assert [tuple(lines["best"][0])] == [marked] if marked else "best" not in lines
-
-
-@pytest.mark.quick(1)
-@pytest.mark.parametrize("last", ["light", "electrons"])
-def test_an_electron_image_is_the_better_one_next_to_light(model, hold, last):
-    for name in sorted(["light", "other light", "electrons"], key=last.__eq__):
-        about = {"micrograph": {"vendor": "FEI"}} if name == "electrons" else {}
-        model.add_image(np.zeros((8, 8), np.float32), name=name, metadata=about)
-    panel = hold(TrainPanel(model))
-    model.layers.selection.active = model.layers["electrons"]
-    assert panel.pairs.low.value is not model.layers["electrons"]
-    assert panel.pairs.high.value is model.layers["electrons"]
+    assert tuple(lines["best"][0]) == (100, 2.5)
