@@ -36,6 +36,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import numpy as np
+import PIL.Image
 import yaml
 from _removals import count_removals, simulate_circuits
 from _scans import taken
@@ -481,7 +482,7 @@ def draw_picture(sample: Sample) -> Path:
     image = enhanced(place, own_model(sample))
     first = [(side - PICTURE_PX) // 2 for side in place.mosaic.shape]
     middle = tuple(slice(start, start + PICTURE_PX) for start in first)
-    target = ROOT / "docs" / "images" / "own-place.png"
+    target = ROOT / "docs" / "images" / "own-place.webp"
     pixel = place.mosaic.pixel_size_nm
     details = [
         Micrograph(np.asarray(data, np.float32)[middle], pixel, name)
@@ -492,7 +493,9 @@ def draw_picture(sample: Sample) -> Path:
         )
     ]
     options = FigureOptions(width_mm=170.0, dpi=130, columns=3, no_caption=True)
-    run(FIGURE.job(details, target, options=options, overwrite=True))
+    drawn = WORK / target.with_suffix(".png").name
+    run(FIGURE.job(details, drawn, options=options, overwrite=True))
+    PIL.Image.open(drawn).convert("RGB").save(target, quality=90, method=6)
     return target
 
 
