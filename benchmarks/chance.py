@@ -215,7 +215,7 @@ def main() -> None:
         kinds=(KINDS, "kinds of samples"),
         overlaps=[0.1, 0.2, 0.4],
         first=(1000, "first seed"),
-        scans=(10, "of each kind"),
+        scans=(5, "of each kind"),
     )
     measure_scans(args)
 
