@@ -6,6 +6,7 @@ import signal
 import socket
 
 import numpy as np
+import psutil
 import pytest
 from distributed import Client, LocalCluster
 
@@ -157,3 +158,17 @@ def test_resampled_fields_are_the_same_there(kind, make_loaded, rng, tmp_path, a
     assert report.tiles == 9
     assert report.seen_pixel_size_nm == pytest.approx((10, 10))
     np.testing.assert_allclose(there.level0[:], here.level0[:], atol=1e-5)
+
+
+def _listening(process=None):
+    found = psutil.Process(process).net_connections(kind="inet")
+    return {c.laddr for c in found if c.status == psutil.CONN_LISTEN}
+
+
+def test_nothing_listens(make_loaded, rng):
+    before = _listening()
+    job = enhance_in_memory(
+        Micrograph(rng.random((80, 80))), make_loaded("plain"), OPTIONS
+    )
+    for _ in job:
+        assert _listening() <= before
