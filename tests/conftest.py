@@ -21,16 +21,10 @@ gc.disable()
 # for children, too.
 _PREFIXES = ("DASK_", "GLOO_", "MALLOC_", "MPL", "NAPARI_", "NCCL_", "SEMSR_", "SLURM_")
 _FOREIGN = (
-    *(
-        "COLUMNS",
-        "FORCE_COLOR",
-        "GLIBC_TUNABLES",
-        "LINES",
-        "NO_COLOR",
-        "PYTHONWARNINGS",
-    ),
+    *("COLUMNS", "FORCE_COLOR", "GLIBC_TUNABLES", "LINES", "NO_COLOR"),
     *("LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "RANK", "WORLD_SIZE"),
-    *("QT_FONT_DPI", "QT_SCALE_FACTOR", "QT_STYLE_OVERRIDE", "TORCHELASTIC_RUN_ID"),
+    *("PYTHONWARNINGS", "QT_FONT_DPI", "QT_SCALE_FACTOR", "QT_STYLE_OVERRIDE"),
+    "TORCHELASTIC_RUN_ID",
     *("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME"),
 )
 # These tell the tests themselves where pictures of panels go, and what the kit made.

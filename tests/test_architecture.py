@@ -15,15 +15,8 @@ from tests.sources import SOURCE, trees
 ROOT = Path(__file__).resolve().parents[1]
 FACES = sorted(SOURCE.rglob("__init__.pyi"))
 HEAVY = ("torch", "qtpy", "napari", "magicgui", "superqt", "PyQt6", "matplotlib")
-SLOW = (
-    "torch",
-    "matplotlib",
-    "scipy.interpolate",
-    "scipy.optimize",
-    "scipy.signal",
-    "scipy.stats",
-)
-"""What no panel needs to open."""
+SLOW = ("torch", "matplotlib", "scipy.interpolate", "scipy.optimize")
+SLOW += ("scipy.signal", "scipy.stats")  # what no panel needs to open
 PANELS = ", ".join(
     ".".join(path.relative_to(SOURCE.parent).with_suffix("").parts)
     for path in sorted((SOURCE / "widgets").rglob("*.py"))
