@@ -41,15 +41,6 @@ def bound_memory(gigabytes: float) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (limit, resource.RLIM_INFINITY))
 
 
-def peak_mb() -> float | None:
-    """Tell the most memory that was in use."""
-    with suppress(ImportError):
-        import resource
-
-        return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-    return None
-
-
 def keep_house(folder: Path) -> None:
     """Keep what the package stores for its user in a folder of this run."""
     for name in ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME"):
@@ -79,7 +70,6 @@ def run(name: str, chosen: argparse.Namespace) -> bool:
             CASES[name],
             inputs,
             chosen.count,
-            seed=chosen.seed,
             first=chosen.first,
             longest_s=longest_of(name),
             each=partial(watch, chosen.limit_s),
@@ -93,7 +83,6 @@ def run(name: str, chosen: argparse.Namespace) -> bool:
         "slowest_s": round(outcome.slowest_s, 2),
         "slowest": outcome.slowest,
         "seconds": round(time.monotonic() - begun),
-        "peak_mb": peak_mb(),
     }
     sys.stdout.write(json.dumps(told) + "\n")
     sys.stdout.flush()
@@ -107,7 +96,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("cases", nargs="*")
     parser.add_argument("--count", type=int, default=5000)
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--limit-s", type=float, default=300.0)
     parser.add_argument("--limit-gb", type=float, default=2.0)

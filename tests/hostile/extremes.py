@@ -1,17 +1,14 @@
-"""Whole images at the ends of what can be stored, given to every verb."""
+"""Whole images at the ends of what can be stored, to be given to every verb."""
 
-import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from tests.hostile.commands import LINES, put_back, say, takes, write_inputs
+from tests.hostile.commands import LINES
 
 _SHAPE = (72, 80)
 
@@ -72,21 +69,8 @@ IMAGES: dict[str, Callable[[], NDArray[Any]]] = {
 _OPEN = ("models", "demo", "doctor", "train", "simulate")
 VERBS = tuple(verb for verb in LINES if verb not in _OPEN)
 """Verbs whose lines name an image or a scan."""
-
 _FIRST = {"first.tif", "grating.tif", "made.tif"}
 _SECOND = {"second.tif", "truth.tif"}
-_VALUES = (
-    "nan",
-    "inf",
-    "-1",
-    "0",
-    "1e308",
-    "9" * 20,
-    "",
-    "folder",
-    "text.tif",
-    "\u00b5",
-)
 
 
 def write_images(folder: Path) -> None:
@@ -107,42 +91,9 @@ def write_images(folder: Path) -> None:
 def lines(verb: str, image: str) -> list[list[str]]:
     """Give the lines of a verb in which an image is the first, the second, or both."""
     line = [f"scan-{image}" if word == "scan" else word for word in LINES[verb]]
-    line = [f"{image}.tif::{image}.tif" if "::" in word else word for word in line]
     found = []
     for replaced in (_FIRST, _SECOND, _FIRST | _SECOND):
         words = [f"{image}.tif" if word in replaced else word for word in line]
         if words not in found:
             found.append(words)
     return found
-
-
-@dataclass(frozen=True)
-class Extremes:
-    """Lines of all verbs with such an image, and sometimes with an odd value."""
-
-    name: str = "extremes"
-
-    def prepare(self, folder: Path) -> dict[Path, bytes]:
-        """Write the inputs, and keep their bytes."""
-        place = folder / "work"
-        place.mkdir()
-        write_inputs(place)
-        write_images(place)
-        os.environ["SEMSR_MODELS"] = str(folder / "models")
-        return {p: p.read_bytes() for p in place.rglob("*") if p.is_file()}
-
-    def attempt(self, whole: dict[Path, bytes], folder: Path, rng: Random) -> bool:
-        """Say one line; true where it was refused."""
-        place, before = folder / "work", Path.cwd()
-        verb = rng.choice(VERBS)
-        words = [verb, *rng.choice(lines(verb, rng.choice([*IMAGES])))]
-        if rng.random() < 0.5:
-            flag = rng.choice([one for one in takes(verb) if one.nargs != 0])
-            words += [flag.option_strings[0], rng.choice(_VALUES)]
-        os.chdir(place)
-        try:
-            code, _ = say(*words)
-            return code != 0
-        finally:
-            os.chdir(before)
-            put_back(place, whole)

@@ -81,35 +81,21 @@ def play(
     folder: Path,
     count: int,
     *,
-    seed: int = 0,
     first: int = 0,
     longest_s: float | None = LONGEST_S,
     each: Callable[[int], None] | None = None,
 ) -> Outcome:
-    """Give a case `count` inputs, of which each is the same by seed and number.
+    """Give a case `count` inputs from number `first` on, each the same by its number.
 
-    Parameters
-    ----------
-    case : Case
-        What reads them.
-    folder : pathlib.Path
-        Empty; receives the inputs.
-    count : int
-        How many.
-    seed, first : int
-        Which ones.
-    longest_s : float, optional
-        Processor time that an input may take; None for any. The clock is not looked
-        at, since the machine may have other work.
-    each : callable, optional
-        Called before each input with its number.
+    None may take `longest_s` of processor time, if that is not None; the clock is not
+    looked at, since the machine may have other work. `each` is called before each.
     """
     outcome = Outcome(case.name)
     whole = case.prepare(folder)
     for number in range(first, first + count):
         if each is not None:
             each(number)
-        rng = Random(f"{case.name}-{seed}-{number}")  # noqa: S311
+        rng = Random(f"{case.name}-{number}")  # noqa: S311
         outcome.count += 1
         begun_s = _processor_s()
         try:

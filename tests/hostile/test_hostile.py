@@ -8,7 +8,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -74,30 +73,6 @@ def test_much_damage_is_refused_in_bounded_memory(name):
         timeout=children.SLOW_LIMIT_S,
     )
     assert done.returncode == 0, done.stdout + done.stderr[-5000:]
-
-
-class Idle:
-    """Takes processor time for nothing."""
-
-    name = "idle"
-
-    def prepare(self, folder):
-        pass
-
-    def attempt(self, whole, folder, rng):
-        begun = time.process_time()
-        while time.process_time() < begun + 0.1:
-            pass
-
-
-@pytest.mark.broad
-def test_an_input_that_takes_too_long_is_a_finding(tmp_path):
-    slow = play(Idle(), tmp_path, 2, longest_s=0.02)
-    assert [told.partition(" s ")[0] for told in slow.findings] == [
-        "idle 0: took 0.1",
-        "idle 1: took 0.1",
-    ]
-    assert not play(Idle(), tmp_path, 1, longest_s=None).findings
 
 
 class Deed:
