@@ -81,17 +81,7 @@ _OUR_WIDGETS = ("napari_semsr", "magicgui", "matplotlib")
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """Particles whose true image is known, exposed twice with independent noise.
-
-    Attributes
-    ----------
-    truth : Micrograph
-        Noise-free float32 image in [0, 1], 10 nm pixels.
-    first, second : Micrograph
-        The truth under two draws of white noise.
-    noise_std : float
-        Standard deviation of that noise.
-    """
+    """Particles, float32 in [0, 1], 10 nm pixels, under two draws of white noise."""
 
     truth: Micrograph
     first: Micrograph
