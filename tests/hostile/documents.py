@@ -227,20 +227,18 @@ class Projects:
         key, noted = record_input(place, folder / "input.tif", {}, frames=False)
         shown = {"scale": [5.0, 5.0], "metadata": {"a": 1}, "features": {}}
         table = {"n": {"dtype": "int64", "values": [1, 2]}}
+        points: Any = {
+            "data": [[1.0, 2.0], [3.0, 4.0]],
+            "attributes": {"features": table},
+        }
+        shapes: Any = {"data": [[[0, 0], [1, 1]]], "attributes": shown}
         layers = (
             ProjectLayer(kind="image", name="made", store="made.ome.zarr"),
             ProjectLayer(kind="image", name="stack", store="stack.zarr"),
             ProjectLayer(kind="image", name="in", input=key, read={"layer": 0}),
             ProjectLayer(kind="image", name="as", input=key, read={"plane": 0}),
-            ProjectLayer(
-                kind="points",
-                name="points",
-                data=[[1.0, 2.0], [3.0, 4.0]],
-                attributes={**shown, "features": table},
-            ),
-            ProjectLayer(
-                kind="shapes", name="shapes", data=[[[0, 0], [1, 1]]], attributes=shown
-            ),
+            ProjectLayer(kind="points", name="points", **points),
+            ProjectLayer(kind="shapes", name="shapes", **shapes),
         )
         write_project(place, Project(inputs={key: noted}, layers=layers))
         opened = run(open_project(place))
