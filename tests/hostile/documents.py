@@ -227,10 +227,8 @@ class Projects:
         key, noted = record_input(place, folder / "input.tif", {}, frames=False)
         shown = {"scale": [5.0, 5.0], "metadata": {"a": 1}, "features": {}}
         table = {"n": {"dtype": "int64", "values": [1, 2]}}
-        points: Any = {
-            "data": [[1.0, 2.0], [3.0, 4.0]],
-            "attributes": {"features": table},
-        }
+        more = {**shown, "features": table}
+        points: Any = {"data": [[1.0, 2.0], [3.0, 4.0]], "attributes": more}
         shapes: Any = {"data": [[[0, 0], [1, 1]]], "attributes": shown}
         layers = (
             ProjectLayer(kind="image", name="made", store="made.ome.zarr"),
