@@ -18,19 +18,7 @@ from tests.hostile.play import play
 from tests.hostile.watch import WATCH, Watched
 
 ROOT = Path(__file__).resolve().parents[2]
-FEW, MANY = 12, 5000  # of files; of the lines of each verb:
-FEW_LINES, MANY_LINES = 2, 500
-WELL_FORMED, MANY_WELL_FORMED = "well-formed-", 2000  # kinds of whole files
 SMOKE = ("png", "transform", "semsr-convert")  # one of each kind, in the quick tests
-
-
-def count_of(name: str, files: int, lines: int) -> int:
-    return lines if is_verb(name) else files
-
-
-def many_of(name: str) -> int:
-    whole = name.startswith(WELL_FORMED)
-    return MANY_WELL_FORMED if whole else count_of(name, MANY, MANY_LINES)
 
 
 def skip_unless_installed(name: str) -> None:
@@ -52,7 +40,7 @@ def test_damage_is_refused_in_a_sentence_or_taken(name, tmp_path, monkeypatch):
     outcome = play(
         CASES[name],
         tmp_path,
-        count_of(name, FEW, FEW_LINES),
+        2 if is_verb(name) else 12,
         longest_s=longest_of(name),
     )
     assert not outcome.findings, outcome.findings[0]
@@ -63,7 +51,8 @@ def test_damage_is_refused_in_a_sentence_or_taken(name, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", CASES)
 def test_much_damage_is_refused_in_bounded_memory(name):
     skip_unless_installed(name)
-    count = many_of(name)
+    count = 2000 if name.startswith("well-formed-") else 5000
+    count = 500 if is_verb(name) else count
     words = [sys.executable, "-m", "tests.hostile", name, "--count", count]
     path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
     done = children.run(

@@ -7,6 +7,7 @@ value stands. What reads them is watched (`tests.hostile.watch`).
 import io
 import json
 import os
+import re
 import shutil
 import struct
 import zipfile
@@ -341,19 +342,8 @@ class Stores(images.Stores):
         said = [path for path in files if path.name.startswith((".z", "zarr"))]
         if rng.random() < 0.7 and said:
             path = rng.choice(said)
-            if b"multiscales" in path.read_bytes() and rng.random() < 0.4:
-                value = json.loads(path.read_bytes())
-                held = value.get("attributes", value)
-                held = held.get("ome", held)["multiscales"]
-                leads = ("../bait/secret.ome.zarr/0", f"{WATCH.bait}/secret.ome.zarr/0")
-                if isinstance(held, list) and held and isinstance(held[0], dict):
-                    way = rng.choice((*leads, hostile_path(rng), *leads))
-                    held[0]["datasets"] = [
-                        {**one, "path": way}
-                        for one in held[0].get("datasets", ())
-                        if isinstance(one, dict)
-                    ]
-                path.write_text(json.dumps(value))
+            if rng.random() < 0.3:
+                _lead_levels_out(path, rng)
             else:
                 path.write_bytes(hostile_json(path.read_bytes(), rng))
         elif rng.random() < 0.6:
@@ -369,6 +359,14 @@ class Stores(images.Stores):
             for name in ("refs.json", ".zmetadata", "0/c/0/0.json"):
                 if (place / name).parent.is_dir():
                     (place / name).write_text(json.dumps(told))
+
+
+def _lead_levels_out(path: Path, rng: Random) -> None:
+    """Let what a store says of its levels name an array elsewhere."""
+    bait = rng.choice(("../bait", str(WATCH.bait)))
+    way = rng.choice((f"{bait}/secret.ome.zarr/0", hostile_path(rng)))
+    text = path.read_text(encoding="utf-8", errors="surrogatepass")
+    path.write_text(re.sub(r'(?<="path": )"[^"]*"', lambda _: json.dumps(way), text))
 
 
 @dataclass(frozen=True)
