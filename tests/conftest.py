@@ -21,16 +21,10 @@ gc.disable()
 # for children, too.
 _PREFIXES = ("DASK_", "GLOO_", "MALLOC_", "MPL", "NAPARI_", "NCCL_", "SEMSR_", "SLURM_")
 _FOREIGN = (
-    *(
-        "COLUMNS",
-        "FORCE_COLOR",
-        "GLIBC_TUNABLES",
-        "LINES",
-        "NO_COLOR",
-        "PYTHONWARNINGS",
-    ),
+    *("COLUMNS", "FORCE_COLOR", "GLIBC_TUNABLES", "LINES", "NO_COLOR"),
     *("LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "RANK", "WORLD_SIZE"),
-    *("QT_FONT_DPI", "QT_SCALE_FACTOR", "QT_STYLE_OVERRIDE", "TORCHELASTIC_RUN_ID"),
+    *("PYTHONWARNINGS", "QT_FONT_DPI", "QT_SCALE_FACTOR", "QT_STYLE_OVERRIDE"),
+    "TORCHELASTIC_RUN_ID",
     *("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME"),
 )
 # These tell the tests themselves where pictures of panels go, and what the kit made.
@@ -87,17 +81,7 @@ _OUR_WIDGETS = ("napari_semsr", "magicgui", "matplotlib")
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """Particles whose true image is known, exposed twice with independent noise.
-
-    Attributes
-    ----------
-    truth : Micrograph
-        Noise-free float32 image in [0, 1], 10 nm pixels.
-    first, second : Micrograph
-        The truth under two draws of white noise.
-    noise_std : float
-        Standard deviation of that noise.
-    """
+    """Particles, float32 in [0, 1], 10 nm pixels, under two draws of white noise."""
 
     truth: Micrograph
     first: Micrograph

@@ -9,15 +9,6 @@ from collections.abc import Sequence
 from random import Random
 from typing import Any
 
-__all__ = [
-    "ODD_TEXTS",
-    "damaged_bytes",
-    "damaged_json",
-    "damaged_text",
-    "damaged_value",
-    "damaged_words",
-]
-
 _INTEGERS = (
     *(0, 1, 2, 3, 4, 7, 8, 16, 127, 128, 255, 256, 257, 1000, 4095),
     *(32767, 32768, 65535, 65536, 10**6, 10**9, 2**31 - 1, 2**31, 2**32 - 1),
@@ -48,61 +39,31 @@ def _flip(data: bytearray, rng: Random) -> None:
     data[_place(len(data), rng)] ^= 1 << rng.randrange(8)
 
 
-def _overwrite(data: bytearray, rng: Random) -> None:
-    at = _place(len(data), rng)
-    for number in range(rng.choice((1, 1, 2, 4, 16))):
-        if at + number < len(data):
-            data[at + number] = rng.randrange(256)
-
-
 def _number(data: bytearray, rng: Random) -> None:
     """Put a number of 1, 2, 4 or 8 bytes, of either order, often a telling one."""
     at, order = _place(len(data), rng), rng.choice("<>")
     if rng.random() < 0.2:
-        kind = rng.choice("fd")
-        value = rng.choice(_FLOATS)
-        limit = 3e38
-        told = min(max(value, -limit), limit) if kind == "f" else value
-        packed = struct.pack(order + kind, told)
+        packed = struct.pack(f"{order}d", rng.choice(_FLOATS))
     else:
         kind, size = rng.choice((("B", 1), ("H", 2), ("I", 4), ("Q", 8)))
         packed = struct.pack(order + kind, rng.choice(_INTEGERS) % (1 << 8 * size))
     data[at : at + len(packed)] = packed
 
 
-def _cut(data: bytearray, rng: Random) -> None:
-    at = _place(len(data), rng)
-    del data[at : at + rng.choice((1, 2, 4, 16, 256))]
+def _replace(data: bytearray, rng: Random) -> None:
+    """Put nothing, random bytes, bytes from elsewhere or equal ones there."""
+    at, other = _place(len(data), rng), _place(len(data), rng)
+    size = rng.choice((1, 1, 2, 4, 12, 16, 64, 512))
+    same = bytes([rng.choice((0, 0, 255, 32))]) * size
+    put = rng.choice((b"", rng.randbytes(size), data[other : other + size], same))
+    data[at : at + rng.choice((0, size, size))] = put
 
 
 def _end(data: bytearray, rng: Random) -> None:
     del data[_place(len(data), rng) :]
 
 
-def _insert(data: bytearray, rng: Random) -> None:
-    at = _place(len(data), rng)
-    data[at:at] = rng.randbytes(rng.choice((1, 2, 4, 16, 256)))
-
-
-def _repeat(data: bytearray, rng: Random) -> None:
-    at, size = _place(len(data), rng), rng.choice((1, 4, 12, 64, 512))
-    data[at:at] = data[at : at + size]
-
-
-def _move(data: bytearray, rng: Random) -> None:
-    one, two = _place(len(data), rng), _place(len(data), rng)
-    size = rng.choice((1, 4, 12, 64))
-    data[one : one + size] = data[two : two + size]
-
-
-def _blank(data: bytearray, rng: Random) -> None:
-    at, size = _place(len(data), rng), rng.choice((4, 16, 64, 1024))
-    size = len(data[at : at + size])
-    data[at : at + size] = bytes([rng.choice((0, 0, 255, 32))]) * size
-
-
-_EDITS = (_flip, _overwrite, _number, _number, _cut, _end, _insert, _repeat, _move)
-_EDITS += (_blank,)
+_EDITS = (_flip, _number, _number, _end, *[_replace] * 4)
 
 
 def damaged_bytes(data: bytes, rng: Random) -> bytes:
@@ -173,19 +134,14 @@ def _changed(value: Any, rng: Random) -> Any:
     return copied if choice < 0.95 else list(value)
 
 
-def _reach(value: Any, rng: Random) -> Any:
+def _damaged_once(value: Any, rng: Random) -> Any:
     """Copy a value with one of its nodes changed, at whatever depth."""
-    inside = list(value) if isinstance(value, dict) else range(len(value))
-    key = rng.choice(list(inside))
-    copied = dict(value) if isinstance(value, dict) else list(value)
+    if not isinstance(value, dict | list) or not value or rng.random() >= 0.75:
+        return _changed(value, rng)
+    copied: Any = dict(value) if isinstance(value, dict) else list(value)
+    key = rng.choice(list(value) if isinstance(value, dict) else range(len(value)))
     copied[key] = _damaged_once(copied[key], rng)
     return copied
-
-
-def _damaged_once(value: Any, rng: Random) -> Any:
-    if isinstance(value, dict | list) and value and rng.random() < 0.75:
-        return _reach(value, rng)
-    return _changed(value, rng)
 
 
 def damaged_value(value: Any, rng: Random) -> Any:
@@ -205,6 +161,13 @@ def damaged_json(text: str | bytes, rng: Random) -> bytes:
         return rng.choice((b"[", b'{"a":')) * 100_000
     value = damaged_value(json.loads(plain), rng)
     return json.dumps(value).encode("utf-8", "replace")
+
+
+def damaged_lines(data: bytes, rng: Random) -> bytes:
+    """Damage a text, now and then its bytes."""
+    if rng.random() < 0.2:
+        return damaged_bytes(data, rng)
+    return damaged_text(data.decode(), rng).encode("utf-8", "replace")
 
 
 def damaged_text(text: str, rng: Random) -> str:
@@ -253,14 +216,12 @@ def damaged_words(words: Sequence[str], rng: Random, known: Sequence[str]) -> li
 
 def _value(rng: Random, known: Sequence[str]) -> str:
     """Choose what an option may be given."""
-    kind = rng.random()
-    if kind < 0.3 and known:
-        return rng.choice(known)
-    if kind < 0.5:
-        return rng.choice(ODD_TEXTS)
-    if kind < 0.75:
-        return str(rng.choice((*_INTEGERS, *(-n for n in _INTEGERS))))
-    if kind < 0.9:
-        return str(rng.choice((*_FLOATS, *(-n for n in _FLOATS))))
     pair = rng.choice(("{0}x{1}", "{0},{1}", "{0}:{1}", "{0}px", "{0}nm", "{0}%"))
-    return pair.format(rng.choice(_INTEGERS), rng.choice(_INTEGERS))
+    values = (
+        rng.choice(known or ODD_TEXTS),
+        rng.choice(ODD_TEXTS),
+        rng.choice((1, -1)) * rng.choice(_INTEGERS),
+        rng.choice((1, -1)) * rng.choice(_FLOATS),
+        pair.format(rng.choice(_INTEGERS), rng.choice(_INTEGERS)),
+    )
+    return str(rng.choice(values))

@@ -139,13 +139,6 @@ def enhance(at: Place, seed: int) -> None:
     semsr.enhance(at.image, at.out, model=MODELS[seed % 2], **CPU)
 
 
-def enhance_layer(at: Place, seed: int) -> None:
-    """Enhance an image in memory, and save it."""
-    image = read(at.image).replace(path=str(at.image), provenance=None)
-    made = semsr.enhance(image, model=MODELS[seed % 2], **CPU)
-    run(save_image(made, at.out))
-
-
 def enhance_stack(at: Place, seed: int) -> None:
     """Enhance two planes."""
     planes = np.stack([read(p).array() for p in (at.image, at.other)])
@@ -206,15 +199,10 @@ def spectrum(at: Place, seed: int) -> None:
     semsr.spectrum(at.image, at.out, tukey=0.1 * (seed % 5))
 
 
-def simulated_frame(at: Place, seed: int) -> None:
-    """Simulate a frame."""
-    at.out = at.scan() / f"frame_00{seed % 4}.tif"
-
-
-def simulated_truth(at: Place, seed: int) -> None:
-    """Give a picture of its truth."""
-    name = ("object.ome.tif", "seen.ome.tif", "flat.ome.tif")[seed % 3]
-    at.out = at.scan() / "truth" / name
+def simulated(at: Place, seed: int) -> None:
+    """Simulate a frame, or give a picture of its truth."""
+    names = ("frame_000.tif", "truth/object.ome.tif", "truth/flat.ome.tif")
+    at.out = at.scan() / names[seed % 3]
 
 
 def simulated_of_image(at: Place, seed: int) -> None:
@@ -225,11 +213,6 @@ def simulated_of_image(at: Place, seed: int) -> None:
         image_binning=1,
     )  # fmt: skip
     at.out = place / f"frame_00{seed % 2}.tif"
-
-
-def specimen(at: Place, seed: int) -> None:
-    """Draw a specimen, and save it."""
-    run(save_image(at.truth, at.out))
 
 
 def exposure(at: Place, seed: int) -> None:
@@ -267,9 +250,9 @@ KINDS: dict[str, Make] = {
     item.__name__.replace("_", " "): item
     for item in (
         convert, degrade, crop, crop_like, register, register_by_file, stitch,
-        stitch_half, stitch_height, enhance, enhance_layer, enhance_stack, misfit,
+        stitch_half, stitch_height, enhance, enhance_stack, misfit,
         restore, restore_unsaved, frc_map, frc_map_halves, error_map, spectrum,
-        simulated_frame, simulated_truth, simulated_of_image, specimen, exposure, gold,
+        simulated, simulated_of_image, exposure, gold,
         difference, blend,
     )
 }  # fmt: skip

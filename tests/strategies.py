@@ -8,8 +8,6 @@ from hypothesis.extra import numpy as npst
 
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 
-__all__ = ["images", "micrographs", "pixel_sizes", "shapes"]
-
 IMAGE_DTYPES = ("uint8", "int8", "uint16", "int16", "float32", "float64")
 
 

@@ -2,7 +2,6 @@
 
 import ast
 import re
-from collections import Counter
 from importlib import import_module
 from pathlib import Path
 
@@ -15,15 +14,8 @@ from tests.sources import SOURCE, trees
 ROOT = Path(__file__).resolve().parents[1]
 FACES = sorted(SOURCE.rglob("__init__.pyi"))
 HEAVY = ("torch", "qtpy", "napari", "magicgui", "superqt", "PyQt6", "matplotlib")
-SLOW = (
-    "torch",
-    "matplotlib",
-    "scipy.interpolate",
-    "scipy.optimize",
-    "scipy.signal",
-    "scipy.stats",
-)
-"""What no panel needs to open."""
+SLOW = ("torch", "matplotlib", "scipy.interpolate", "scipy.optimize")
+SLOW += ("scipy.signal", "scipy.stats")  # what no panel needs to open
 PANELS = ", ".join(
     ".".join(path.relative_to(SOURCE.parent).with_suffix("").parts)
     for path in sorted((SOURCE / "widgets").rglob("*.py"))
@@ -104,13 +96,6 @@ def exported(face: Path) -> set[str]:
     nodes = ast.parse(face.read_text()).body
     imports = [node for node in nodes if isinstance(node, ast.ImportFrom)]
     return {item.name for node in imports for item in node.names}
-
-
-def test_class_names_are_unique():
-    nodes = (node for tree in trees().values() for node in tree.body)
-    names = Counter(node.name for node in nodes if isinstance(node, ast.ClassDef))
-    public = {name: count for name, count in names.items() if name[0] != "_"}
-    assert [name for name, count in public.items() if count > 1] == []
 
 
 def face_id(face: Path) -> str:

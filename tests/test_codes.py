@@ -13,7 +13,6 @@ from napari_semsr.analysis.grating import CalibrateOptions
 from napari_semsr.analysis.profile.line import ProfileOptions
 from napari_semsr.core import (
     Message,
-    Micrograph,
     OptionError,
     SemsrError,
     capture_warnings,
@@ -23,27 +22,21 @@ from napari_semsr.core import (
 from napari_semsr.core.intensity import mask_fill_values
 from napari_semsr.io.files import (
     check_target,
-    choose_index,
     convert_decoding_errors,
     read_json_object,
 )
 from napari_semsr.io.formats import read
 from napari_semsr.io.frames import open_frames
-from napari_semsr.io.read_image import RawImage, ReadOptions
+from napari_semsr.io.read_image import RawImage
 from napari_semsr.jobs.degrade import DegradeOptions
-from napari_semsr.pairing.options import PairOptions
 from napari_semsr.registration import (
     Landmarks,
-    RegistrationOptions,
     fit_landmarks,
-    register,
 )
 from napari_semsr.restoration.method import (
     RestoreOptions,
-    prepare_restoration as choose_restoration,
 )
 from napari_semsr.simulation.gold import GoldOptions
-from napari_semsr.stitching import StitchOptions
 from tests.refusals import refused
 
 
@@ -57,50 +50,16 @@ def _decode(path, error):
         raise error
 
 
-def _register(size, shape):
-    image = Micrograph(np.zeros(shape, np.float32), size)
-    return run(register(image, image))
-
-
-def _restore(_):
-    blank = Micrograph(np.full((8, 8), np.nan, np.float32))
-    return choose_restoration(blank, RestoreOptions(psf="1px"))
-
-
 _PAIRS = np.array([[0.0, 0.0], [1.0, 1.0], [2.0, 2.0]])
-
 _REFUSALS = {
-    "file-missing": lambda folder: read(folder / "none.tif"),
-    "file-empty": lambda folder: read(_write(folder / "a.tif", b"")),
-    "format-unknown": lambda folder: read(_write(folder / "a.tif", b"a text")),
     "no-image": read,
-    "several-images": lambda folder: choose_index(folder, "channel", None, 3),
-    "plane-missing": lambda folder: choose_index(folder, "channel", 3, 3),
     "content-invalid": lambda folder: read_json_object(_write(folder / "a.json")),
     "no-permission": lambda folder: _decode(folder, PermissionError(13, "no")),
     "format-unsupported": lambda folder: _decode(folder, NotImplementedError("no")),
     "extra-missing": lambda folder: _decode(folder, ImportError("no")),
-    "file-damaged": lambda folder: _decode(folder, IndexError("no")),
-    "output-exists": lambda folder: check_target(
-        _write(folder / "a.tif"), overwrite=False
-    ),
-    "suffix-unknown": lambda folder: check_target(folder / "a.gif", overwrite=False),
-    "folder-missing": lambda folder: check_target(
-        folder / "b" / "a.tif", overwrite=False
-    ),
-    "too-few-frames": lambda folder: run(open_frames(folder)),
+    "folder-missing": lambda folder: check_target(folder / "b/a.tif", overwrite=False),
     "frames-unusable": lambda folder: run(open_frames(_write(folder / "a.png").parent)),
-    "pixel-size-invalid": lambda _: ReadOptions.parse({"pixel_size_nm": "7,5 nm"}),
-    "unknown-option": lambda _: StitchOptions.parse({"gird": (2, 3)}),
-    "unknown-value": lambda _: RegistrationOptions.parse({"model": "rigid"}),
-    "out-of-range": lambda _: StitchOptions.parse({"distortion": 9}),
-    "wrong-type": lambda _: ReadOptions.parse({"series": True}),
-    "options-contradict": lambda _: PairOptions.parse({"validation": 0.6, "test": 0.4}),
-    "pixel-size-missing": lambda _: _register(None, (64, 64)),
-    "image-too-small": lambda _: _register(5, (8, 8)),
-    "too-few-landmarks": lambda _: fit_landmarks(Landmarks(_PAIRS[:2], _PAIRS[:2])),
     "landmarks-on-line": lambda _: fit_landmarks(Landmarks(_PAIRS, _PAIRS)),
-    "no-finite-values": _restore,
 }
 
 

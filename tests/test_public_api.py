@@ -17,20 +17,6 @@ ROOT = Path(__file__).parents[1]
 FUNCTIONS = {*OF_VERBS} | {verb.replace("-", "_") for verb in VERBS if verb != "models"}
 
 
-# Each shows its use; pytest runs that, too.
-SHOWN = [
-    "read", "write", "info", "convert", "simulate", "stitch", "degrade", "pairs",
-    "crop", "register", "restore", "enhance", "lazy_enhance", "frc", "frc_map",
-    "metrics", "calibrate", "spectrum", "gaps", "profile", "list_models",
-    "figure", "decorrelation", "error_map", "replay", "LiveMosaic",
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("name", SHOWN)
-def test_main_entry_shows_its_use(name):
-    assert "\n>>> " in inspect.getdoc(getattr(napari_semsr, name))
-
-
 def test_every_public_name_resolves():
     for name in napari_semsr.__all__:
         assert getattr(napari_semsr, name) is not None

@@ -5,20 +5,7 @@ from typing import Any
 
 
 def write_tiny_model(folder: Path, **card: Any) -> Path:
-    """Write a model of a few thousand weights into a folder.
-
-    Parameters
-    ----------
-    folder : pathlib.Path
-        Where it goes, under the name on its card.
-    **card : object
-        What its card says besides.
-
-    Returns
-    -------
-    pathlib.Path
-        The file.
-    """
+    """Write a model of a few thousand weights, whose card says so much besides."""
     import torch
 
     from napari_semsr.models.cards import ModelCard
@@ -45,20 +32,9 @@ def write_tiny_model(folder: Path, **card: Any) -> Path:
 
 
 def write_tiny_recipe(path: Path, **changes: Any) -> Path:
-    """Write a recipe that trains such a model for one step.
+    """Write a recipe that trains such a model for one step, but for some changes.
 
-    Parameters
-    ----------
-    path : pathlib.Path
-        The YAML file.
-    **changes : object
-        What it says otherwise or besides; None leaves an option out, and `data` is
-        joined with what stands here.
-
-    Returns
-    -------
-    pathlib.Path
-        The file.
+    None leaves an option out, and `data` is joined with what stands here.
     """
     import yaml
 

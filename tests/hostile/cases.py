@@ -5,17 +5,13 @@ from importlib.util import find_spec
 from tests.hostile.commands import Commands, commands
 from tests.hostile.documents import DOCUMENTS
 from tests.hostile.exchange import EXCHANGE
-from tests.hostile.extremes import Extremes
 from tests.hostile.images import IMAGES
 from tests.hostile.play import LONGEST_S, Case
 from tests.hostile.wellformed import WELL_FORMED
 
 CASES: dict[str, Case] = {
     case.name: case
-    for case in (
-        *(*IMAGES, *DOCUMENTS, *EXCHANGE, *WELL_FORMED, *commands()),
-        Extremes(),
-    )
+    for case in (*IMAGES, *DOCUMENTS, *EXCHANGE, *WELL_FORMED, *commands())
 }
 
 _NEEDS = {
@@ -26,7 +22,7 @@ _NEEDS = {
 
 def is_verb(name: str) -> bool:
     """Tell cases that are command lines."""
-    return isinstance(CASES[name], (Commands, Extremes))
+    return isinstance(CASES[name], Commands)
 
 
 def lacking(name: str) -> str | None:

@@ -28,45 +28,14 @@ from napari_semsr.io import (
     write_transform,
 )
 from tests.hostile.commands import PATIENCE, say
-from tests.mutations import damaged_bytes, damaged_json, damaged_text, damaged_value
+from tests.hostile.play import Files
+from tests.mutations import (
+    damaged_bytes,
+    damaged_json,
+    damaged_lines,
+    damaged_value,
+)
 from tests.tiny_models import write_tiny_recipe
-
-
-@dataclass(frozen=True)
-class Documents:
-    """Files that are damaged one at a time, by what they hold."""
-
-    name: str
-    write: Callable[[Path], None]
-    read: Callable[[Path], Any]
-    damage: Callable[[bytes, Random], bytes] = damaged_json
-
-    def prepare(self, folder: Path) -> list[tuple[str, bytes]]:
-        """Write the whole files, read them, and keep their bytes."""
-        seeds = folder / "seeds"
-        seeds.mkdir()
-        self.write(seeds)
-        found = sorted(path for path in seeds.iterdir() if path.is_file())
-        for path in found:
-            self.read(path)
-        return [(path.name, path.read_bytes()) for path in found]
-
-    def attempt(
-        self, whole: list[tuple[str, bytes]], folder: Path, rng: Random
-    ) -> None:
-        """Damage one of them and read it."""
-        name, data = rng.choice(whole)
-        path = folder / name
-        path.write_bytes(self.damage(data, rng))
-        self.read(path)
-
-
-def _damaged_lines(data: bytes, rng: Random) -> bytes:
-    """Damage a text, now and then its bytes."""
-    if rng.random() < 0.2:
-        return damaged_bytes(data, rng)
-    return damaged_text(data.decode(), rng).encode("utf-8", "replace")
-
 
 # Models: the header and the card in it, and the bytes.
 
@@ -112,30 +81,35 @@ def read_model(path: Path) -> None:
     load_model(path)
 
 
+def split_model(data: bytes) -> tuple[dict[str, Any], bytes]:
+    """Give the header of a model file, and the weights behind it."""
+    (length,) = struct.unpack("<Q", data[:8])
+    return json.loads(data[8 : 8 + length]), data[8 + length :]
+
+
+def join_model(header: Any, weights: bytes) -> bytes:
+    """Write a model file, whose header ends at a multiple of eight bytes."""
+    told = json.dumps(header).encode()
+    told += b" " * (-len(told) % 8)
+    return struct.pack("<Q", len(told)) + told + weights
+
+
 def damaged_model(data: bytes, rng: Random) -> bytes:
     """Damage a model file: its card, the table of its weights, or any byte."""
     kind = rng.random()
-    if kind < 0.15:
+    if kind < 0.2:
         return damaged_bytes(data, rng)
-    (length,) = struct.unpack("<Q", data[:8])
-    header, weights = json.loads(data[8 : 8 + length]), data[8 + length :]
-    if kind < 0.7:
-        card = json.loads(header["__metadata__"]["card"])
-        what = "options" if rng.random() < 0.6 else None
-        if what is not None:
-            card[what] = damaged_value(card[what], rng)
-        else:
-            card = damaged_value(card, rng)
-        header["__metadata__"]["card"] = json.dumps(card)
+    header, weights = split_model(data)
+    said = header["__metadata__"]
+    if kind < 0.5:
+        card = json.loads(said["card"])
+        card["options"] = damaged_value(card["options"], rng)
+        said["card"] = json.dumps(card)
     elif kind < 0.75:
-        card = damaged_json(header["__metadata__"]["card"], rng)
-        header["__metadata__"]["card"] = card.decode("latin-1")
+        said["card"] = damaged_json(said["card"], rng).decode("latin-1")
     else:
         header = damaged_value(header, rng)
-    told = json.dumps(header).encode()
-    if kind < 0.9:
-        told += b" " * (-len(told) % 8)
-    return struct.pack("<Q", len(told)) + told + weights
+    return join_model(header, weights)
 
 
 # Recipes.
@@ -158,7 +132,7 @@ def _read_recipe(path: Path) -> None:
 def damaged_yaml(data: bytes, rng: Random) -> bytes:
     """Damage YAML: what it says, or its letters."""
     if rng.random() < 0.3:
-        return _damaged_lines(data, rng)
+        return damaged_lines(data, rng)
     value = damaged_value(yaml.safe_load(data), rng)
     text = json.dumps(value) if rng.random() < 0.5 else _yaml(value)
     return text.encode("utf-8", "replace")
@@ -204,7 +178,7 @@ def _read_calibration(path: Path) -> None:
     read_calibration(path)
 
 
-def write_tables(folder: Path) -> None:
+def _write_tables(folder: Path) -> None:
     columns = ("moving_y_nm", "moving_x_nm", "fixed_y_nm", "fixed_x_nm")
     for name, mark, point in (("plain", ",", "."), ("excel", ";", ",")):
         rows = [mark.join(columns)]
@@ -220,33 +194,16 @@ def _read_tables(path: Path) -> None:
 
 def _write_measures(folder: Path) -> None:
     pair = Micrograph(np.random.default_rng(0).random((64, 64)), (5.0, 5.0))
-    for name in ("a", "b"):
-        write(pair, folder / f"{name}.tif")
-    rows = "image,reference,group\na.tif,b.tif,1\nb.tif,a.tif,2\n"
+    a, b = (folder.with_name(name) for name in ("a.tif", "b.tif"))
+    for path in (a, b):
+        write(pair, path)
+    rows = f"image,reference,group\n{a},{b},1\n{b},{a},2\n"
     (folder / "images.csv").write_text(rows)
 
 
-@dataclass(frozen=True)
-class Measures:
-    """Tables that name images to be measured, beside those."""
-
-    name: str = "measuring-table"
-    damage: Callable[[bytes, Random], bytes] = _damaged_lines
-
-    def prepare(self, folder: Path) -> bytes:
-        """Write the images and the table."""
-        _write_measures(folder)
-        with PATIENCE.endless():
-            self._read(folder / "images.csv")
-        return (folder / "images.csv").read_bytes()
-
-    def attempt(self, whole: bytes, folder: Path, rng: Random) -> bool:
-        """Damage the table."""
-        (folder / "images.csv").write_bytes(self.damage(whole, rng))
-        return self._read(folder / "images.csv")
-
-    def _read(self, path: Path) -> bool:
-        return say("metrics", path, "--json")[0] != 0
+def _measure(path: Path) -> bool:
+    with PATIENCE.endless():
+        return say("metrics", path, "--json")[0] == 0
 
 
 # Projects.
@@ -270,20 +227,16 @@ class Projects:
         key, noted = record_input(place, folder / "input.tif", {}, frames=False)
         shown = {"scale": [5.0, 5.0], "metadata": {"a": 1}, "features": {}}
         table = {"n": {"dtype": "int64", "values": [1, 2]}}
+        more = {**shown, "features": table}
+        points: Any = {"data": [[1.0, 2.0], [3.0, 4.0]], "attributes": more}
+        shapes: Any = {"data": [[[0, 0], [1, 1]]], "attributes": shown}
         layers = (
             ProjectLayer(kind="image", name="made", store="made.ome.zarr"),
             ProjectLayer(kind="image", name="stack", store="stack.zarr"),
             ProjectLayer(kind="image", name="in", input=key, read={"layer": 0}),
             ProjectLayer(kind="image", name="as", input=key, read={"plane": 0}),
-            ProjectLayer(
-                kind="points",
-                name="points",
-                data=[[1.0, 2.0], [3.0, 4.0]],
-                attributes={**shown, "features": table},
-            ),
-            ProjectLayer(
-                kind="shapes", name="shapes", data=[[[0, 0], [1, 1]]], attributes=shown
-            ),
+            ProjectLayer(kind="points", name="points", **points),
+            ProjectLayer(kind="shapes", name="shapes", **shapes),
         )
         write_project(place, Project(inputs={key: noted}, layers=layers))
         opened = run(open_project(place))
@@ -361,12 +314,12 @@ def _write_with_history(path: Path, image: Micrograph, values: Any) -> None:
 
 
 DOCUMENTS = (
-    Documents("model", _write_models, read_model, damaged_model),
-    Documents("recipe", _write_recipes, _read_recipe, damaged_yaml),
-    Documents("transform", _write_transforms, _use_transform),
-    Documents("calibration", _write_calibration, _read_calibration),
-    Documents("landmarks", write_tables, _read_tables, _damaged_lines),
-    Measures(),
+    Files("model", _write_models, read_model, damaged_model),
+    Files("recipe", _write_recipes, _read_recipe, damaged_yaml),
+    Files("transform", _write_transforms, _use_transform),
+    Files("calibration", _write_calibration, _read_calibration),
+    Files("landmarks", _write_tables, _read_tables, damaged_lines),
+    Files("measuring-table", _write_measures, _measure, damaged_lines),
     Projects(),
     Histories(),
 )

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from tests.hostile.documents import Documents, damaged_yaml
+from tests.hostile.documents import damaged_yaml
+from tests.hostile.play import Files
 from tests.mutations import damaged_bytes
 
 TEXT, WEIGHTS = "rdf.yaml", "weights.onnx"
@@ -151,14 +152,13 @@ def _write_packages(folder: Path) -> None:
         own, made = _write_own(folder, **card), folder / f"{name}.zip"
         semsr.export_model(own, made, authors=["A. Tester"])
         own.unlink()
-        with zipfile.ZipFile(made) as held:
-            said = yaml.safe_load(held.read(TEXT))
-            ours = held.read(WEIGHTS)
+        files = unpacked(made.read_bytes())
+        said, ours = yaml.safe_load(files[TEXT]), files[WEIGHTS]
         plain = {**said["weights"]["onnx"], "sha256": None}
         foreign = {**said, "weights": {"onnx": plain}}
-        made.write_bytes(_packed({TEXT: _told(said), WEIGHTS: ours}))
+        made.write_bytes(packed({TEXT: _told(said), WEIGHTS: ours}))
         files = {TEXT: _told(foreign), WEIGHTS: graphs[0].read_bytes()}
-        (folder / f"{name}-foreign.zip").write_bytes(_packed(files))
+        (folder / f"{name}-foreign.zip").write_bytes(packed(files))
     for path in graphs:
         path.unlink()
 
@@ -167,11 +167,18 @@ def _told(said: Any) -> bytes:
     return yaml.safe_dump(said, sort_keys=False).encode()
 
 
-def _packed(files: dict[str, bytes]) -> bytes:
+def unpacked(data: bytes) -> dict[str, bytes]:
+    """Give the files of a package by their names."""
+    with zipfile.ZipFile(io.BytesIO(data)) as held:
+        return {name: held.read(name) for name in held.namelist()}
+
+
+def packed(files: dict[Any, bytes]) -> bytes:
+    """Pack files by their names, or by more that is said of them."""
     written = io.BytesIO()
     with zipfile.ZipFile(written, "w", zipfile.ZIP_DEFLATED) as package:
         for name, data in files.items():
-            package.writestr(name, data)
+            package.writestr(name, data, zipfile.ZIP_DEFLATED)
     return written.getvalue()
 
 
@@ -180,13 +187,12 @@ def damaged_package(data: bytes, rng: Random) -> bytes:
     kind = rng.random()
     if kind < 0.25:
         return damaged_bytes(data, rng)
-    with zipfile.ZipFile(io.BytesIO(data)) as held:
-        files = {name: held.read(name) for name in held.namelist()}
+    files = unpacked(data)
     if kind < 0.85:
         files[TEXT] = damaged_yaml(files[TEXT], rng)
     else:
         files[WEIGHTS] = damaged_graph(files[WEIGHTS], rng)
-    return _packed(files)
+    return packed(files)
 
 
 def _import(path: Path) -> None:
@@ -197,6 +203,6 @@ def _import(path: Path) -> None:
 
 
 EXCHANGE = (
-    Documents("onnx", _write_onnx, _import, damaged_graph),
-    Documents("package", _write_packages, _import, damaged_package),
+    Files("onnx", _write_onnx, _import, damaged_graph),
+    Files("package", _write_packages, _import, damaged_package),
 )

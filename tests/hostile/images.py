@@ -16,7 +16,8 @@ import tifffile
 from napari_semsr.core import Micrograph, Provenance, run
 from napari_semsr.io import describe, open_frames, read, write, write_fei_tiff
 from tests.hostile.czi import write_czi
-from tests.mutations import damaged_bytes, damaged_json, damaged_text
+from tests.hostile.play import Files
+from tests.mutations import damaged_bytes, damaged_json, damaged_lines
 
 _PART = 64  # pixels along each side that are read of a lazy image
 
@@ -45,70 +46,39 @@ def read_whole(path: Path, **choice: Any) -> Micrograph:
     return image
 
 
-@dataclass(frozen=True)
-class Files:
-    """Files of one kind, damaged byte by byte."""
+def split_png(data: bytes) -> list[tuple[bytes, bytes]]:
+    """Give the chunks of a PNG: what each is, and what it holds."""
+    found, at = [], 8
+    while at + 12 <= len(data):
+        (length,) = struct.unpack_from(">I", data, at)
+        found.append((data[at + 4 : at + 8], data[at + 8 : at + 8 + length]))
+        at += 12 + length
+    return found
 
-    name: str
-    suffix: str
-    write: Any
 
-    def prepare(self, folder: Path) -> list[bytes]:
-        """Write the whole files, and keep their bytes."""
-        seeds = folder / "seeds"
-        seeds.mkdir()
-        self.write(seeds)
-        found = [path.read_bytes() for path in sorted(seeds.iterdir())]
-        assert found
-        return found
+def join_png(chunks: list[tuple[bytes, bytes]]) -> bytes:
+    """Write a PNG whose checksums fit, which decoders trust."""
+    found = b"\x89PNG\r\n\x1a\n"
+    for kind, content in chunks:
+        check = struct.pack(">I", zlib.crc32(kind + content))
+        found += struct.pack(">I", len(content)) + kind + content + check
+    return found
 
-    def attempt(self, whole: list[bytes], folder: Path, rng: Random) -> None:
-        """Damage one, or join parts of two."""
-        data = rng.choice(whole)
-        if rng.random() < 0.05:
-            other = rng.choice(whole)
-            data = data[: rng.randrange(len(data))] + other[rng.randrange(len(other)) :]
-        path = folder / f"image{self.suffix}"
-        path.write_bytes(self.damage(data, rng))
-        self.read(path)
 
-    def damage(self, data: bytes, rng: Random) -> bytes:
-        """Damage one."""
+def damaged_png(data: bytes, rng: Random) -> bytes:
+    """Damage what a chunk holds, pixels behind their packing; or all bytes."""
+    if rng.random() < 0.3:
         return damaged_bytes(data, rng)
-
-    def read(self, path: Path) -> None:
-        """Read an image."""
-        read_whole(path)
-
-
-class Pngs(Files):
-    """PNGs, mostly with checksums that fit the damage, which decoders trust."""
-
-    def damage(self, data: bytes, rng: Random) -> bytes:
-        """Damage what one of its chunks holds, or all bytes as they come."""
-        if rng.random() < 0.3:
-            return damaged_bytes(data, rng)
-        found, at, parts = data[:8], 8, []
-        while at + 12 <= len(data):
-            (length,) = struct.unpack_from(">I", data, at)
-            parts.append((data[at + 4 : at + 8], data[at + 8 : at + 8 + length]))
-            at += 12 + length
-        hit = rng.randrange(len(parts))
-        for number, (kind, content) in enumerate(parts):
-            told = content
-            if number == hit:
-                told = _damaged_chunk(kind, content, rng)
-            check = struct.pack(">I", zlib.crc32(kind + told))
-            found += struct.pack(">I", len(told)) + kind + told + check
-        return found
-
-
-def _damaged_chunk(kind: bytes, content: bytes, rng: Random) -> bytes:
-    """Damage what a chunk holds; pixels behind their packing, where that is whole."""
+    chunks = split_png(data)
+    hit = rng.randrange(len(chunks))
+    kind, content = chunks[hit]
     if kind == b"IDAT":
         with suppress(zlib.error):
-            return zlib.compress(damaged_bytes(zlib.decompress(content), rng))
-    return damaged_bytes(content or b"\0", rng)
+            told = damaged_bytes(zlib.decompress(content), rng)
+            chunks[hit] = kind, zlib.compress(told)
+            return join_png(chunks)
+    chunks[hit] = kind, damaged_bytes(content or b"\0", rng)
+    return join_png(chunks)
 
 
 def read_mosaic(path: Path) -> None:
@@ -116,14 +86,6 @@ def read_mosaic(path: Path) -> None:
     scan = run(open_frames(path))
     for index in range(min(scan.shape[0], 8)):
         scan.read(index)
-
-
-class Mosaics(Files):
-    """Files of tiles, damaged byte by byte."""
-
-    def read(self, path: Path) -> None:
-        """Read every tile."""
-        read_mosaic(path)
 
 
 def _tag(code: int, text: str) -> tuple[Any, ...]:
@@ -136,26 +98,14 @@ def write_tiffs(folder: Path) -> None:
     zeiss = "0\n0\n0\n5e-9\nAP_WIDTH\nWidth = 265 nm\nAP_IMAGE_PIXEL_SIZE\n"
     zeiss += "Image Pixel Size = 5.000 nm\nDP_IMAGE_STORE\nStore resolution = 53 * 37\n"
     ramp = np.stack([np.arange(256) * 257] * 3).astype(np.uint16)
-    short = np.random.default_rng(0).integers(0, 65535, (3, 16)).astype(np.uint16)
     kinds: dict[str, dict[str, Any]] = {
         "plain": {"data": _grey()},
         "wide": {"data": _grey("uint16"), "byteorder": ">"},
         "float": {"data": _grey("float32"), "compression": "zlib", "predictor": True},
-        "double": {"data": _grey("float64")},
         "bits": {"data": _grey() > 100},
         "colour": {"data": _grey(shape=(37, 53, 3)), "photometric": "rgb"},
-        "planar": {
-            "data": _grey(shape=(3, 37, 53)),
-            "photometric": "rgb",
-            "planarconfig": "separate",
-        },
         "white": {"data": _grey(), "photometric": "miniswhite"},
         "palette": {"data": _grey(), "photometric": "palette", "colormap": ramp},
-        "short": {
-            "data": _grey() % 16,
-            "photometric": "palette",
-            "colormap": np.repeat(short, 16, axis=1),
-        },
         "tiles": {"data": _grey(shape=(40, 70)), "tile": (16, 32)},
         "lzw": {"data": _grey(), "compression": "lzw", "rowsperstrip": 8},
         "jpeg": {"data": _grey(), "compression": "jpeg"},
@@ -208,7 +158,7 @@ def write_bmps(folder: Path) -> None:
 
 def write_jpegs(folder: Path) -> None:
     """Write JPEGs, grey and in colour, also progressive ones."""
-    modes = {"L": {}, "RGB": {}, "CMYK": {}}
+    modes = {"L": {}, "RGB": {}}
     _pillow(folder, "jpg", modes | {"L progressive": {"progressive": True}})
 
 
@@ -216,7 +166,14 @@ def write_hdf5s(folder: Path) -> None:
     """Write HDF5 in several layouts."""
     import h5py
 
-    for name, how in HDF5S.items():
+    packed = {"chunks": (16, 16), "compression": "gzip", "shuffle": True}
+    kinds: dict[str, dict[str, Any]] = {
+        "plain": {},
+        "chunks": packed,
+        "lzf": {**packed, "compression": "lzf", "fletcher32": True},
+        "stack": {"shape": (3, 37, 53), "maxshape": (None, 37, 53)},
+    }
+    for name, how in kinds.items():
         options = {"shape": (37, 53), **how}
         with h5py.File(folder / f"{name}.h5", "w") as file:
             data = _grey("uint16", options.pop("shape"))
@@ -224,17 +181,16 @@ def write_hdf5s(folder: Path) -> None:
             made.attrs["element_size_um"] = [0.05, 0.008, 0.007]
 
 
-HDF5S: dict[str, dict[str, Any]] = {
-    "plain": {},
-    "chunks": {"chunks": (16, 16), "compression": "gzip", "shuffle": True},
-    "lzf": {"chunks": (16, 16), "compression": "lzf", "fletcher32": True},
-    "stack": {"shape": (3, 37, 53), "maxshape": (None, 37, 53)},
-}
-
-
 def write_mosaic(folder: Path) -> None:
     """Write a CZI of tiles."""
     write_czi(folder / "mosaic.czi")
+
+
+def copy_one(whole: list[Path], folder: Path, rng: Random) -> Path:
+    """Copy one of the whole stores, to be damaged."""
+    place = folder / "store.ome.zarr"
+    shutil.rmtree(place, ignore_errors=True)
+    return shutil.copytree(rng.choice(whole), place)
 
 
 @dataclass(frozen=True)
@@ -254,9 +210,7 @@ class Stores:
 
     def attempt(self, whole: list[Path], folder: Path, rng: Random) -> None:
         """Damage a file or two of a copy."""
-        place = folder / "store.ome.zarr"
-        shutil.rmtree(place, ignore_errors=True)
-        shutil.copytree(rng.choice(whole), place)
+        place = copy_one(whole, folder, rng)
         files = sorted(path for path in place.rglob("*") if path.is_file())
         said = [path for path in files if path.name.startswith((".z", "zarr"))]
         for _ in range(rng.choice((1, 1, 2))):
@@ -286,9 +240,7 @@ class Packed:
 
     def attempt(self, whole: list[Path], folder: Path, rng: Random) -> None:
         """Damage a chunk or a shard, mostly so that its index still fits."""
-        place = folder / "store.ome.zarr"
-        shutil.rmtree(place, ignore_errors=True)
-        shutil.copytree(rng.choice(whole), place)
+        place = copy_one(whole, folder, rng)
         files = [p for p in place.rglob("*") if p.is_file() and p.name[0] not in ".z"]
         path = rng.choice(sorted(files))
         data = path.read_bytes()
@@ -379,26 +331,14 @@ def _foreign_store(path: Path) -> None:
             str(level), shape=(2, side, side), chunks=(1, 32, 32), dtype="uint16"
         )
         array[...] = _grey("uint16", (2, side, side))
-    scales = [[1.0, 5.0 * 2**n, 5.0 * 2**n] for n in (0, 1)]
     units = {"type": "space", "unit": "nanometer"}
-    group.attrs["multiscales"] = [
-        {
-            "version": "0.4",
-            "name": "foreign",
-            "axes": [
-                {"name": "c", "type": "channel"},
-                {"name": "y", **units},
-                {"name": "x", **units},
-            ],
-            "datasets": [
-                {
-                    "path": str(level),
-                    "coordinateTransformations": [{"type": "scale", "scale": scale}],
-                }
-                for level, scale in enumerate(scales)
-            ],
-        }
+    datasets = [
+        {"path": str(n), "coordinateTransformations": [{"type": "scale", "scale": one}]}
+        for n, one in enumerate(([1.0, 5.0, 5.0], [1.0, 10.0, 10.0]))
     ]
+    axes = [{"name": "c", "type": "channel"}, *({"name": n, **units} for n in "yx")]
+    said = {"version": "0.4", "name": "foreign", "axes": axes, "datasets": datasets}
+    group.attrs["multiscales"] = [said]
     window = {"start": 0, "end": 255, "min": 0, "max": 255}
     channel = {"label": "a", "color": "FFFFFF", "window": window, "active": True}
     group.attrs["omero"] = {"channels": [channel, channel]}
@@ -428,27 +368,30 @@ class Scans:
 
     def attempt(self, whole: dict[str, bytes], folder: Path, rng: Random) -> None:
         """Damage a file of the folder."""
-        place = folder / "again"
-        shutil.rmtree(place, ignore_errors=True)
-        place.mkdir()
-        names = ["positions.csv", "scan.json", *whole]
-        hit = rng.choice(names)
-        for name, data in whole.items():
-            if name == hit and name.endswith("csv"):
-                data = damaged_text(data.decode(), rng).encode("utf-8", "replace")
-            elif name == hit:
-                wrong = damaged_json if name.endswith("json") else damaged_bytes
-                data = wrong(data, rng)
-            (place / name).write_bytes(data)
+        place = lay_out(whole, folder)
+        path = place / rng.choice(["positions.csv", "scan.json", *whole])
+        damages = {".csv": damaged_lines, ".json": damaged_json}
+        damage = damages.get(path.suffix, damaged_bytes)
+        path.write_bytes(damage(whole[path.name], rng))
         read_mosaic(place)
 
 
+def lay_out(whole: dict[str, bytes], folder: Path) -> Path:
+    """Write the files of a scan into an empty folder."""
+    place = folder / "again"
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir()
+    for name, data in whole.items():
+        (place / name).write_bytes(data)
+    return place
+
+
 IMAGES = (
-    Files("tiff", ".tif", write_tiffs),
-    Pngs("png", ".png", write_pngs),
-    Files("bmp", ".bmp", write_bmps),
-    Files("jpeg", ".jpg", write_jpegs),
-    Mosaics("czi", ".czi", write_mosaic),
+    Files("tiff", write_tiffs, read_whole, damaged_bytes),
+    Files("png", write_pngs, read_whole, damaged_png),
+    Files("bmp", write_bmps, read_whole, damaged_bytes),
+    Files("jpeg", write_jpegs, read_whole, damaged_bytes),
+    Files("czi", write_mosaic, read_mosaic, damaged_bytes),
     Stores(),
     Packed(),
     Scans(),

@@ -10,6 +10,7 @@ from random import Random
 from typing import Any, Protocol
 
 from napari_semsr.core import SemsrError
+from tests.mutations import damaged_json
 
 LONGEST_S = 5.0  # of processor time that one input may take
 _LONGEST = 3000  # letters of a message that somebody could still read
@@ -28,6 +29,38 @@ class Case(Protocol):
 
         What it returns is true where it was refused otherwise than by an error.
         """
+
+
+@dataclass(frozen=True)
+class Files:
+    """Files of one kind that are damaged one at a time.
+
+    What reads them gives False where it refused one otherwise than by an error.
+    """
+
+    name: str
+    write: Callable[[Path], None]
+    read: Callable[[Path], Any]
+    damage: Callable[[bytes, Random], bytes] = damaged_json
+
+    def prepare(self, folder: Path) -> list[tuple[str, bytes]]:
+        """Write the whole files, read them, and keep their bytes."""
+        seeds = folder / "seeds"
+        seeds.mkdir()
+        self.write(seeds)
+        found = sorted(path for path in seeds.iterdir() if path.is_file())
+        for path in found:
+            assert self.read(path) is not False
+        return [(path.name, path.read_bytes()) for path in found]
+
+    def attempt(
+        self, whole: list[tuple[str, bytes]], folder: Path, rng: Random
+    ) -> object:
+        """Damage one of them and read it."""
+        name, data = rng.choice(whole)
+        path = folder / name
+        path.write_bytes(self.damage(data, rng))
+        return self.read(path) is False
 
 
 @dataclass
@@ -81,35 +114,21 @@ def play(
     folder: Path,
     count: int,
     *,
-    seed: int = 0,
     first: int = 0,
     longest_s: float | None = LONGEST_S,
     each: Callable[[int], None] | None = None,
 ) -> Outcome:
-    """Give a case `count` inputs, of which each is the same by seed and number.
+    """Give a case `count` inputs from number `first` on, each the same by its number.
 
-    Parameters
-    ----------
-    case : Case
-        What reads them.
-    folder : pathlib.Path
-        Empty; receives the inputs.
-    count : int
-        How many.
-    seed, first : int
-        Which ones.
-    longest_s : float, optional
-        Processor time that an input may take; None for any. The clock is not looked
-        at, since the machine may have other work.
-    each : callable, optional
-        Called before each input with its number.
+    None may take `longest_s` of processor time, if that is not None; the clock is not
+    looked at, since the machine may have other work. `each` is called before each.
     """
     outcome = Outcome(case.name)
     whole = case.prepare(folder)
     for number in range(first, first + count):
         if each is not None:
             each(number)
-        rng = Random(f"{case.name}-{seed}-{number}")  # noqa: S311
+        rng = Random(f"{case.name}-{number}")  # noqa: S311
         outcome.count += 1
         begun_s = _processor_s()
         try:

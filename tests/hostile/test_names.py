@@ -16,36 +16,10 @@ from tests.hostile.commands import LINES, say
 from tests.tiny_models import write_tiny_model
 
 pytestmark = pytest.mark.broad
-NO_TEXT = os.fsdecode(b"f\xffirst.tif")
 no_utf8 = pytest.mark.skipif(
     sys.platform in ("win32", "darwin"), reason="needs names of files in bytes"
 )
 MADE = ("out", "o.html")  # how the names of outputs begin
-
-
-@pytest.fixture
-def many(place):
-    """Two images in a folder beside the inputs."""
-    (place / "many").mkdir()
-    for name in ("a.tif", NO_TEXT) if sys.platform == "linux" else ("a.tif",):
-        shutil.copy(place / "first.tif", place / "many" / name)
-
-
-@pytest.mark.usefixtures("many")
-@no_utf8
-def test_a_name_that_is_no_utf8_is_one_of_several(place):
-    images = sorted(str(path) for path in (place / "many").iterdir())
-    words = ("restore", *images, "-o", "made", "--psf", "1px")
-    code, said = say(*words)
-    assert code == 0, said
-    assert len([*(place / "made").glob("*.tif")]) == 2
-    code, said = say(*words, "--resume")
-    assert code == 0, said
-    code, said = say("metrics", "many", "--table", "m.csv")
-    assert code == 0, said
-    rows = list(csv.DictReader((place / "m.csv").read_text("utf-8").splitlines()))
-    assert [row["error"] for row in rows] == ["", ""]
-    assert rows[1]["image"].endswith(r"f\udcffirst.tif")
 
 
 def without_text(place, word):
@@ -96,7 +70,6 @@ def heard(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     return found.out + found.err
 
 
-@pytest.mark.usefixtures("many")
 @pytest.mark.parametrize("more", [(), ("--json",), ("--debug",)], ids=str)
 def test_names_command_no_terminal(more, place, capsys):
     card = {"name": "tiny", "description": HOSTILE, "licence": HOSTILE}
@@ -105,6 +78,9 @@ def test_names_command_no_terminal(more, place, capsys):
     write(image, place / "a.tif")
     (place / "scan" / "scan.json").write_text(json.dumps({HOSTILE: HOSTILE}))
     shutil.copy(place / "a.tif", place / "b\x1b[31m.tif")
+    (place / "many").mkdir()
+    for name in ("a.tif", "\udcff.tif") if sys.platform == "linux" else ("a.tif",):
+        shutil.copy(place / "first.tif", place / "many" / name)
     lines = [
         ("models", "info", "tiny.safetensors"),
         ("info", "a.tif"),

@@ -3,7 +3,6 @@
 A pipe is read by none until somebody writes into it, and a device may never end.
 """
 
-import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -12,14 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tifffile
-import zarr
 
 from napari_semsr.core import Micrograph, ReadError, SemsrError, run
 from napari_semsr.io import (
     create_store,
     describe,
-    open_frames,
     open_project,
     read,
     write,
@@ -27,6 +23,8 @@ from napari_semsr.io import (
 from tests.children import LIMIT_S
 from tests.hostile.__main__ import bound_memory
 from tests.hostile.commands import PATIENCE, say
+from tests.hostile.images import write_packed
+from tests.hostile.watch import write_part
 from tests.refusals import warned
 
 pytestmark = [
@@ -121,35 +119,22 @@ def test_an_endless_file_is_refused_or_left_out(put, line, place):
 @pytest.mark.parametrize("version", [2, 3])
 @pytest.mark.parametrize("inside", ["chunk", "array", "group", "attributes"])
 def test_an_endless_file_in_a_store_is_refused(put, inside, version, place):
-    path = place / "store.ome.zarr"
     names = {
         "chunk": ("0/0.0", "0/c/0/0"),
         "array": ("0/.zarray", "0/zarr.json"),
         "group": (".zgroup", "zarr.json"),
         "attributes": (".zattrs", "zarr.json"),
     }
-    write_store(path, version)
+    if version == 2:
+        path = write_packed(place, "plain/2", None)
+    else:
+        path = place / "plain-3.ome.zarr"
+        write(Micrograph(np.ones((64, 64), np.uint8), (5.0, 5.0), "a"), path)
     put(path / names[inside][version - 2])
-    for words in (
-        ("metrics", "store.ome.zarr"),
-        ("convert", "store.ome.zarr", "there/out.tif"),
-    ):
-        code, said = say(*words)
+    for verb, *more in (("metrics",), ("convert", "there/out.tif")):
+        code, said = say(verb, path.name, *more)
         assert code == 2, said
     assert list((place / "there").iterdir()) == []
-
-
-def write_store(path: Path, version: int) -> None:
-    """Write an image of four chunks as either version of zarr."""
-    axes = [{"name": name, "type": "space"} for name in "yx"]
-    scale = [{"type": "scale", "scale": [1.0, 1.0]}]
-    datasets = [{"path": "0", "coordinateTransformations": scale}]
-    said = {"axes": axes, "datasets": datasets, "version": "0.4"}
-    group = zarr.open_group(path, mode="w", zarr_format=version)
-    plain = {"multiscales": [said]}
-    group.attrs.update(plain if version == 2 else {"ome": {**plain, "version": "0.5"}})
-    array = group.create_array("0", shape=(64, 64), chunks=(32, 32), dtype="uint8")
-    array[...] = np.arange(1, 65, dtype=np.uint8) + np.zeros((64, 1), np.uint8)
 
 
 @ENDLESS
@@ -232,24 +217,9 @@ def test_a_lock_that_is_a_link_is_followed_by_nothing(place):
     assert mine.read_text() == "mine"
 
 
-@ENDLESS
+@pytest.mark.parametrize("put", [device])
 def test_an_endless_part_of_a_tiff_of_several_files_is_refused(put, place):
-    pixels = np.arange(2 * 24 * 32, dtype=np.uint8).reshape(2, 24, 32)
-    uuids = ["urn:uuid:0000", "urn:uuid:0001"]
-    planes = "".join(
-        f'<TiffData FirstZ="{z}" IFD="0" PlaneCount="1">'
-        f'<UUID FileName="{name}">{uuid}</UUID></TiffData>'
-        for z, (name, uuid) in enumerate(
-            zip(("one.ome.tif", "two.ome.tif"), uuids, strict=True)
-        )
-    )
-    told = (
-        '<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/'
-        f'2016-06" UUID="{uuids[0]}"><Image ID="Image:0"><Pixels ID="Pixels:0" '
-        'DimensionOrder="XYZCT" Type="uint8" SizeX="32" SizeY="24" SizeZ="2" SizeC="1" '
-        f'SizeT="1"><Channel ID="Channel:0"/>{planes}</Pixels></Image></OME>'
-    )
-    tifffile.imwrite(place / "one.ome.tif", pixels[0], description=told, ome=False)
+    write_part(place / "one.ome.tif", "two.ome.tif")
     put(place / "two.ome.tif")
     with ending(), suppress(SemsrError):
         read(place / "one.ome.tif", plane=1).array()
@@ -295,24 +265,6 @@ def test_an_endless_file_of_a_project_is_refused(put, place):
     put(folder / "project.json")
     with ending(), pytest.raises(SemsrError):
         run(open_project(folder))
-
-
-@ENDLESS
-def test_an_endless_kernel_is_refused(put, place):
-    import yaml
-
-    put(place / "psf.npy")
-    said = yaml.safe_load((place / "tiny.yaml").read_text())
-    said |= {"kind": "kernel-cyclegan", "gan": {"kernel": {"file": "psf.npy"}}}
-    (place / "tiny.yaml").write_text(json.dumps(said))
-    code, said = say("train", "tiny.yaml", "-o", "there/out")
-    assert code == 2, said
-
-
-def test_frames_beside_a_pipe_are_stitched(place):
-    pipe(place / "scan" / "aside.txt")
-    with ending():
-        assert run(open_frames(place / "scan")).shape[0] == 2
 
 
 def test_the_refusals_end_a_process_with_bounded_memory(place):

@@ -123,13 +123,6 @@ def test_links_in_a_circle_are_one_sentence(place):
         assert say("convert", "first.tif", name)[0] in (0, 2)
 
 
-def test_link_that_is_overwritten_leaves_what_it_led_to(place):
-    before = (place / "second.tif").read_bytes()
-    Path("link.tif").symlink_to("second.tif")
-    code, said = say("convert", "first.tif", "link.tif", "--overwrite")
-    assert (place / "second.tif").read_bytes() == before or code == 0, said
-
-
 def test_frames_do_not_lead_out_of_their_folder(place):
     for name in ("../first.tif", "/etc/passwd", "f0.tif/../../first.tif", "a" * 300):
         table = f"frame,y_px,x_px\nf0.tif,0,0\n{name},0,22\n"

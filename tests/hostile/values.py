@@ -84,40 +84,26 @@ def _other(value: Any, rng: Random) -> Any:
     return hostile_text(rng)
 
 
-def _places(
-    value: Any, at: tuple[Any, ...] = (), *, leaves: bool
-) -> list[tuple[Any, ...]]:
-    """List where values stand in tables and lists; tables and lists too, or not."""
-    if isinstance(value, dict):
-        items = list(value.items())
+def _put(value: Any, rng: Random) -> Any:
+    """Put something hostile in one place of a value, at whatever depth."""
+    if not isinstance(value, dict | list) or not value:
+        return _other(value, rng)
+    kind = rng.random()
+    key = rng.choice([*value] if isinstance(value, dict) else range(len(value)))
+    if kind < 0.85:
+        value[key] = _put(value[key], rng)
     elif isinstance(value, list):
-        items = list(enumerate(value[:20]))
+        value.append(_other(value[0], rng))
     else:
-        return [at]
-    inner = [_places(item, (*at, key), leaves=leaves) for key, item in items]
-    found = [place for places in inner for place in places]
-    return found if leaves or not at else [at, *found]
+        value[hostile_text(rng)] = value.pop(key) if kind < 0.9 else _other("", rng)
+    return value
 
 
 def hostile_value(value: Any, rng: Random) -> Any:
     """Put hostile values into one to four places of nested tables and lists."""
     value = json.loads(json.dumps(value))
     for _ in range(rng.choice((1, 1, 1, 2, 4))):
-        leaves = _places(value, leaves=rng.random() < 0.8)
-        if not leaves or not leaves[-1]:
-            return {hostile_text(rng): _other("", rng)}
-        *way, last = rng.choice(leaves)
-        inner = value
-        for key in way:
-            inner = inner[key]
-        if isinstance(inner[last], dict) and rng.random() < 0.7:
-            inner[last][hostile_text(rng)] = _other("", rng)
-        elif isinstance(inner[last], list) and rng.random() < 0.7:
-            inner[last].append(_other((inner[last] or [""])[0], rng))
-        elif isinstance(inner, dict) and rng.random() < 0.1:
-            inner[hostile_text(rng)] = inner.pop(last)
-        else:
-            inner[last] = _other(inner[last], rng)
+        value = _put(value, rng)
     return value
 
 

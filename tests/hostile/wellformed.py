@@ -7,6 +7,7 @@ value stands. What reads them is watched (`tests.hostile.watch`).
 import io
 import json
 import os
+import re
 import shutil
 import struct
 import zipfile
@@ -26,6 +27,7 @@ from napari_semsr.io import describe, read, write
 from napari_semsr.io.napari_hooks import get_reader
 from tests.hostile import documents, exchange, images
 from tests.hostile.commands import PATIENCE, say, write_inputs
+from tests.hostile.play import Files
 from tests.hostile.values import (
     hostile_bytes,
     hostile_json,
@@ -42,71 +44,46 @@ from tests.tiny_models import write_tiny_recipe
 
 # -- TIFF, PNG, JPEG, BMP, CZI ------------------------------------------------------
 
-_TEXT_TAGS = (269, 270, 271, 272, 285, 305, 306, 315, 316, 337, 33432, 700, 33723)
-_TEXT_TAGS += (34118, 34682, 34680, 50838, 50839, 65200, 34665, 34853)
-_WIDTHS = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}
-_WIDTHS |= {13: 4, 16: 8, 17: 8, 18: 8}
+
+_TEXT_TAGS = (269, 271, 272, 285, 315, 316, 337, 33432, 700, 33723)
+_TEXT_TAGS += (34118, 34682, 34680, 50838, 50839, 65200)
 
 
 def hostile_tiff(data: bytes, rng: Random) -> bytes:
-    """Write the first directory anew, with hostile values in some of its tags."""
-    order = "<" if data[:2] == b"II" else ">"
-    big = struct.unpack(f"{order}H", data[2:4])[0] == 43
-    entry, number, size = ("HHQ8s", "Q", 8) if big else ("HHI4s", "I", 4)
-    (at,) = struct.unpack_from(order + number, data, 8 if big else 4)
-    (count,) = struct.unpack_from(order + ("Q" if big else "H"), data, at)
-    begin = at + (8 if big else 2)
-    step = struct.calcsize(order + entry)
-    entries: dict[int, tuple[int, int, bytes]] = {}
-    for index in range(count):
-        code, kind, many, held = struct.unpack_from(
-            order + entry, data, begin + step * index
-        )
-        length = _WIDTHS[kind] * many
-        if length > size:
-            (place,) = struct.unpack(order + number, held)
-            held = data[place : place + length]
-        entries[code] = kind, many, held[:length]
-    following = data[begin + step * count :][:size]
-    for _ in range(rng.choice((1, 1, 2, 4))):
-        _change_tag(entries, order, rng)
-    out = bytearray(data)
-    rows = b""
-    for code, (kind, many, held) in sorted(entries.items()):
-        if len(held) > size:
-            place = len(out)
-            out += held
-            held = struct.pack(order + number, place)
-        rows += struct.pack(order + entry, code, kind, many, held.ljust(size, b"\0"))
-    struct.pack_into(order + number, out, 8 if big else 4, len(out))
-    out += struct.pack(order + ("Q" if big else "H"), len(entries)) + rows + following
-    return bytes(out)
+    """Put hostile values into some tags of the first page, or write one such tag."""
+    held = io.BytesIO(data)
+    if rng.random() < 0.3:
+        text = _text(hostile_text(rng), rng)
+        told = (rng.choice(_TEXT_TAGS), rng.choice((2, 7)), len(text), text, True)
+        held = io.BytesIO()
+        tifffile.imwrite(held, np.ones((37, 53), "u1"), metadata=None, extratags=[told])
+        held.seek(0)
+    with tifffile.TiffFile(held) as file:
+        tags = [*file.pages[0].tags]
+        texts = [tag for tag in tags if tag.dtype in (1, 2, 7)]
+        for _ in range(rng.choice((1, 1, 2, 4))):
+            _change_tag(rng.choice(rng.choice((tags, texts or tags))), held, rng)
+    return held.getvalue()
 
 
-def _change_tag(
-    entries: dict[int, tuple[int, int, bytes]], order: str, rng: Random
-) -> None:
-    """Change what a tag says, or add one."""
-    code = rng.choice((*entries, *_TEXT_TAGS, 270, 270))
-    kind, many, held = entries.get(code, (2, 0, b""))
-    if kind in (2, 7) or (kind == 1 and code > 330):
-        told = held.rstrip(b"\0").decode("utf-8", "replace")
+def _change_tag(tag: Any, held: io.BytesIO, rng: Random) -> None:
+    """Change what a tag of a TIFF says."""
+    if tag.dtype in (1, 2, 7):
+        said = held.getbuffer()[tag.valueoffset :][: tag.valuebytecount].tobytes()
+        told = said.rstrip(b"\0").decode("utf-8", "replace")
         text = hostile_lines(told, rng) if told else hostile_text(rng)
-        data = text.encode("utf-8", rng.choice(("replace", "surrogatepass"))) + b"\0"
-        entries[code] = kind, len(data), data
-    elif kind in (5, 10):
-        values = [rng.choice((0, 1, 2**32 - 1, 2**31)) for _ in range(2 * many)]
-        entries[code] = 5, many, struct.pack(f"{order}{2 * many}I", *values)
-    elif kind in (3, 4, 16) and many < 10:
-        letter = {3: "H", 4: "I", 16: "Q"}[kind]
-        most = 256 ** _WIDTHS[kind] - 1
-        values = [min(rng.choice((0, 1, 7, 65535, most // 2, most)), most)] * many
-        entries[code] = kind, many, struct.pack(f"{order}{many}{letter}", *values)
+        tag.overwrite(_text(text, rng))
+    elif tag.dtype in (5, 10):
+        values = rng.choices((0, 1, 2**31, 2**32 - 1), k=2 * tag.count)
+        tag.overwrite(values, dtype=5)
+    elif tag.count < 10:
+        most = {3: 2**16, 4: 2**32}.get(tag.dtype, 2**64) - 1
+        value = min(rng.choice((0, 1, 7, 65535, most // 2, most)), most)
+        tag.overwrite([value] * tag.count)
 
 
-def _chunk(kind: bytes, content: bytes) -> bytes:
-    check = struct.pack(">I", zlib.crc32(kind + content))
-    return struct.pack(">I", len(content)) + kind + content + check
+def _text(text: str, rng: Random) -> bytes:
+    return text.encode("utf-8", rng.choice(("replace", "surrogatepass"))) + b"\0"
 
 
 _BOMB = zlib.compress(bytes(1 << 26), 9)  # 64 MiB in 64 KiB
@@ -114,51 +91,41 @@ _BOMB = zlib.compress(bytes(1 << 26), 9)  # 64 MiB in 64 KiB
 
 def hostile_png(data: bytes, rng: Random) -> bytes:
     """Put texts, sizes and packed nothing into a PNG, with checksums that fit."""
-    head, rest = data[:33], data[33:]
+    chunks = images.split_png(data)
     word = hostile_text(rng).encode("latin-1", "replace").replace(b"\0", b"")
     wide = hostile_text(rng).encode("utf-8", "replace")
     key = rng.choice((b"Comment", b"napari-semsr", b"Software", b"XML:com.adobe.xmp"))
     size = struct.pack(">I", rng.choice((0, 1, 2**31 - 1, 2**32 - 1)))
-    told = rng.choice(
-        (
-            _chunk(b"tEXt", key + b"\0" + word),
-            _chunk(b"zTXt", key + b"\0\0" + zlib.compress(word)),
-            _chunk(b"zTXt", key + b"\0\0" + _BOMB),
-            _chunk(b"iTXt", key + b"\0\0\0\0\0" + wide),
-            _chunk(b"iTXt", key + b"\0\1\0\0\0" + _BOMB),
-            _chunk(b"iCCP", word[:79] + b"\0\0" + rng.choice((_BOMB, b"x"))),
-            _chunk(b"pHYs", size + size + bytes([rng.randrange(2)])),
-            _chunk(b"eXIf", b"II*\0" + size + wide),
-            _chunk(b"sPLT", word[:79] + b"\0\x08" + size),
-            b"",
-        )
+    told = (
+        (b"tEXt", key + b"\0" + word),
+        (b"zTXt", key + b"\0\0" + zlib.compress(word)),
+        (b"zTXt", key + b"\0\0" + _BOMB),
+        (b"iTXt", key + b"\0\0\0\0\0" + wide),
+        (b"iTXt", key + b"\0\1\0\0\0" + _BOMB),
+        (b"iCCP", word[:79] + b"\0\0" + rng.choice((_BOMB, b"x"))),
+        (b"pHYs", size + size + bytes([rng.randrange(2)])),
+        (b"eXIf", b"II*\0" + size + wide),
+        (b"sPLT", word[:79] + b"\0\x08" + size),
     )
     if rng.random() < 0.3:
         sides = struct.pack(">II", *rng.choices((1, 53, 2**16, 2**31 - 1), k=2))
-        head = head[:8] + _chunk(b"IHDR", sides + head[24:29])
+        chunks[0] = b"IHDR", sides + chunks[0][1][8:]
     if rng.random() < 0.6:
-        rest = _change_record(rest, rng)
-    return head + told + rest
+        chunks = [_change_record(*one, rng) for one in chunks]
+    if rng.random() < 0.9:
+        chunks.insert(1, rng.choice(told))
+    return images.join_png(chunks)
 
 
-def _change_record(chunks: bytes, rng: Random) -> bytes:
-    """Put hostile values into the record that we wrote, where there is one."""
-    found, at = b"", 0
-    while at + 12 <= len(chunks):
-        (length,) = struct.unpack_from(">I", chunks, at)
-        kind, content = chunks[at + 4 : at + 8], chunks[at + 8 : at + 8 + length]
-        key, _, text = content.partition(b"\0")
-        if kind in (b"zTXt", b"iTXt") and key == b"napari-semsr":
-            packed = text[0] or kind == b"zTXt"
-            text = text[1:] if kind == b"zTXt" else text[2:].split(b"\0", 2)[2]
-            text = zlib.decompress(text) if packed else text
-            kind, content = (
-                b"zTXt",
-                key + b"\0\0" + zlib.compress(hostile_json(text, rng)),
-            )
-        found += _chunk(kind, content)
-        at += 12 + length
-    return found
+def _change_record(kind: bytes, content: bytes, rng: Random) -> tuple[bytes, bytes]:
+    """Put hostile values into the record that we wrote, where a chunk holds it."""
+    key, _, text = content.partition(b"\0")
+    if kind not in (b"zTXt", b"iTXt") or key != b"napari-semsr":
+        return kind, content
+    is_packed = text[0] or kind == b"zTXt"
+    text = text[1:] if kind == b"zTXt" else text[2:].split(b"\0", 2)[2]
+    text = zlib.decompress(text) if is_packed else text
+    return b"zTXt", key + b"\0\0" + zlib.compress(hostile_json(text, rng))
 
 
 def hostile_jpeg(data: bytes, rng: Random) -> bytes:
@@ -308,32 +275,31 @@ def _use_image(path: Path) -> None:
 
 
 @dataclass(frozen=True)
-class Images(images.Files):
+class Images(Files):
     """Images of one kind, hostile in a field or several."""
 
-    change: Callable[[bytes, Random], bytes] = hostile_tiff
     use: Callable[[Path], None] = _use_image
 
-    def attempt(self, whole: list[bytes], folder: Path, rng: Random) -> None:
-        """Change one, or put a link in its place, and use it."""
-        path = folder / f"image{self.suffix}"
+    def attempt(
+        self, whole: list[tuple[str, bytes]], folder: Path, rng: Random
+    ) -> None:
+        """Change one, or put a link or a part of another in its place, and use it."""
+        name, data = rng.choice(whole)
+        path = folder / f"image{Path(name).suffix}"
         path.unlink(missing_ok=True)
-        if rng.random() < 0.03:
+        chance = rng.random()
+        if chance < 0.03:
             _link(path, rng)
         else:
-            path.write_bytes(self.change(rng.choice(whole), rng))
+            if chance < 0.1 and self.name == "tiff":
+                bait = rng.choice(("../bait", str(WATCH.bait)))
+                write_part(path, f"{bait}/two.ome.tif")
+                data = path.read_bytes()
+            path.write_bytes(self.damage(data, rng))
         if rng.random() < 0.05:
             text = hostile_bytes("\n".join(rng.choice(_SIDECARS)).encode(), rng)
             path.with_suffix(".txt").write_bytes(text)
         self.use(path)
-
-
-def _write_tiffs(folder: Path) -> None:
-    """Write a TIFF of every dialect, and parts of one that lies elsewhere too."""
-    images.write_tiffs(folder)
-    places = ("../bait/two.ome.tif", WATCH.bait / "two.ome.tif")
-    for number, place in enumerate(places):
-        write_part(folder / f"part{number}.tif", place)
 
 
 _SIDECARS = (
@@ -360,9 +326,7 @@ class Stores(images.Stores):
 
     def attempt(self, whole: list[Path], folder: Path, rng: Random) -> None:
         """Change what is said in a copy, or link a part of it elsewhere; use it."""
-        place = folder / "store.ome.zarr"
-        shutil.rmtree(place, ignore_errors=True)
-        shutil.copytree(rng.choice(whole), place)
+        place = images.copy_one(whole, folder, rng)
         for _ in range(rng.choice((1, 1, 2))):
             self._change(place, rng)
         _use_image(place)
@@ -378,19 +342,8 @@ class Stores(images.Stores):
         said = [path for path in files if path.name.startswith((".z", "zarr"))]
         if rng.random() < 0.7 and said:
             path = rng.choice(said)
-            if b"multiscales" in path.read_bytes() and rng.random() < 0.4:
-                value = json.loads(path.read_bytes())
-                held = value.get("attributes", value)
-                held = held.get("ome", held)["multiscales"]
-                leads = ("../bait/secret.ome.zarr/0", f"{WATCH.bait}/secret.ome.zarr/0")
-                if isinstance(held, list) and held and isinstance(held[0], dict):
-                    way = rng.choice((*leads, hostile_path(rng), *leads))
-                    held[0]["datasets"] = [
-                        {**one, "path": way}
-                        for one in held[0].get("datasets", ())
-                        if isinstance(one, dict)
-                    ]
-                path.write_text(json.dumps(value))
+            if rng.random() < 0.3:
+                _lead_levels_out(path, rng)
             else:
                 path.write_bytes(hostile_json(path.read_bytes(), rng))
         elif rng.random() < 0.6:
@@ -406,6 +359,14 @@ class Stores(images.Stores):
             for name in ("refs.json", ".zmetadata", "0/c/0/0.json"):
                 if (place / name).parent.is_dir():
                     (place / name).write_text(json.dumps(told))
+
+
+def _lead_levels_out(path: Path, rng: Random) -> None:
+    """Let what a store says of its levels name an array elsewhere."""
+    bait = rng.choice(("../bait", str(WATCH.bait)))
+    way = rng.choice((f"{bait}/secret.ome.zarr/0", hostile_path(rng)))
+    text = path.read_text(encoding="utf-8", errors="surrogatepass")
+    path.write_text(re.sub(r'(?<="path": )"[^"]*"', lambda _: json.dumps(way), text))
 
 
 @dataclass(frozen=True)
@@ -427,11 +388,7 @@ class Scans(images.Scans):
 
     def attempt(self, whole: dict[str, bytes], folder: Path, rng: Random) -> None:
         """Change a table or a text, link or rename a frame, and stitch."""
-        place = folder / "again"
-        shutil.rmtree(place, ignore_errors=True)
-        place.mkdir()
-        for name, data in whole.items():
-            (place / name).write_bytes(data)
+        place = images.lay_out(whole, folder)
         hit = rng.choice((*whole, "positions.csv", "scan.json", "heights.csv"))
         if hit.endswith(".csv"):
             table = place / hit
@@ -455,16 +412,13 @@ class Scans(images.Scans):
 
 def _safetensors(data: bytes, rng: Random) -> bytes:
     """Put hostile values into the card of a model file, or the table of its weights."""
-    (length,) = struct.unpack("<Q", data[:8])
-    header, weights = json.loads(data[8 : 8 + length]), data[8 + length :]
+    header, weights = documents.split_model(data)
     card = header.get("__metadata__", {}).get("card")
     if card is not None and rng.random() < 0.8:
         header["__metadata__"]["card"] = hostile_json(card, rng).decode()
     else:
         header = hostile_value(header, rng)
-    told = json.dumps(header).encode()
-    told += b" " * (-len(told) % 8)
-    return struct.pack("<Q", len(told)) + told + weights
+    return documents.join_model(header, weights)
 
 
 def _use_model(path: Path) -> None:
@@ -476,22 +430,6 @@ def _use_model(path: Path) -> None:
         write(Micrograph(grey, (5.0, 5.0), "field"), Path("field.tif"))
     words = ("field.tif", "-o", "made.tif", "--overwrite", "--device", "cpu")
     say("enhance", *words, "--model", path)
-
-
-def _fields(message: Any) -> list[tuple[Any, Any, int | None]]:
-    """List the texts and numbers of a message of protobuf, at whatever depth."""
-    found = []
-    for spec, value in message.ListFields():
-        is_list = (not hasattr(value, "ListFields") and hasattr(value, "append")) or (
-            hasattr(value, "add")
-        )
-        parts = list(enumerate(value)) if is_list else [(None, value)]
-        for at, part in parts[:20]:
-            if hasattr(part, "ListFields"):
-                found += _fields(part)
-            else:
-                found.append((message, spec, at))
-    return found
 
 
 def hostile_graph(data: bytes, rng: Random) -> bytes:
@@ -509,23 +447,30 @@ def hostile_graph(data: bytes, rng: Random) -> bytes:
         for key, value in (("location", way), ("offset", "0"), ("length", "36")):
             tensor.external_data.add(key=key, value=value.encode("utf-8", "replace"))
     for _ in range(rng.choice((0, 1, 1, 2))):
-        message, spec, at = rng.choice(_fields(model))
-        value = getattr(message, spec.name)
-        before = value if at is None else value[at]
-        text = hostile_text(rng).encode("utf-8", "replace")
-        put: Any = text if isinstance(before, bytes) else text.decode()
-        if isinstance(before, int | float):
-            put = hostile_number(rng)
-        with suppress(
-            ValueError, TypeError, OverflowError
-        ):  # beyond what a field takes
-            if at is None:
-                setattr(message, spec.name, type(before)(put))
-            else:
-                value[at] = type(before)(put)
+        _change_field(model, rng)
     if rng.random() < 0.2:
         model.metadata_props.add(key=rng.choice(("card", "x")), value=text_of(rng))
     return bytes(model.SerializeToString())
+
+
+def _change_field(message: Any, rng: Random) -> None:
+    """Put something hostile into a text or a number of a message, at whatever depth."""
+    spec, value = rng.choice(message.ListFields())
+    is_list = hasattr(value, "append") or hasattr(value, "add")
+    at = rng.randrange(len(value)) if is_list else 0
+    before = value[at] if is_list else value
+    if hasattr(before, "ListFields"):
+        if before.ListFields():
+            _change_field(before, rng)
+        return
+    text = hostile_text(rng).encode("utf-8", "replace")
+    put: Any = text if isinstance(before, bytes) else text.decode()
+    put = hostile_number(rng) if isinstance(before, int | float) else put
+    with suppress(ValueError, TypeError, OverflowError):  # beyond what a field takes
+        if is_list:
+            value[at] = type(before)(put)
+        else:
+            setattr(message, spec.name, type(before)(put))
 
 
 def text_of(rng: Random) -> str:
@@ -535,69 +480,47 @@ def text_of(rng: Random) -> str:
 
 def hostile_package(data: bytes, rng: Random) -> bytes:
     """Put hostile values into a package's description, or files of hostile names."""
-    with zipfile.ZipFile(io.BytesIO(data)) as held:
-        files = {name: held.read(name) for name in held.namelist()}
+    files: dict[Any, bytes] = dict(exchange.unpacked(data))
     kind = rng.random()
     if kind < 0.7:
         files[exchange.TEXT] = hostile_yaml(files[exchange.TEXT], rng)
     elif kind < 0.85:
         files[exchange.WEIGHTS] = hostile_graph(files[exchange.WEIGHTS], rng)
-    written = io.BytesIO()
-    with zipfile.ZipFile(written, "w", zipfile.ZIP_DEFLATED) as package:
-        for name, content in files.items():
-            told = zipfile.ZipInfo(name)
-            if kind > 0.95:
-                told.external_attr = 0o120777 << 16  # a link
-                content = hostile_path(rng).encode()
-            package.writestr(told, content, zipfile.ZIP_DEFLATED)
-        if kind > 0.8:
-            package.writestr(text_of(rng).replace("\0", "") or "x", b"owned")
-        if 0.85 < kind < 0.9:
-            bomb = rng.choice((exchange.TEXT, exchange.WEIGHTS, "more"))
-            package.writestr(f"{bomb}", bytes(1 << 28))
-    return written.getvalue()
+    elif kind < 0.9:
+        name = zipfile.ZipInfo(rng.choice((exchange.TEXT, exchange.WEIGHTS, "more")))
+        files[name] = bytes(1 << 28)
+    elif kind > 0.95:
+        for name in [*files]:
+            link = zipfile.ZipInfo(name)
+            link.external_attr = 0o120777 << 16
+            del files[name]
+            files[link] = hostile_path(rng).encode()
+    if kind > 0.8:
+        files[text_of(rng).replace("\0", "") or "x"] = b"owned"
+    return exchange.packed(files)
 
 
 # -- what is to be done -------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Work:
-    """Files that say what is to be done, and the inputs of all verbs beside them."""
+def _write_recipe(folder: Path) -> None:
+    """Write a recipe, and the inputs of all verbs beside it."""
+    write_inputs(folder.parent)
+    pairs = {"pairs": str(folder.with_name("pairs.zarr")), "patch_px": 16}
+    write_tiny_recipe(folder / "trial.yaml", data=pairs)
 
-    name: str
-    line: tuple[str, ...]
-    write: Callable[[Path], None]
 
-    def prepare(self, folder: Path) -> dict[str, bytes]:
-        """Write the inputs, and the files; each is done as it is."""
-        write_inputs(folder)
-        before = {path.name for path in folder.iterdir()}
-        self.write(folder)
-        added = sorted({path.name for path in folder.iterdir()} - before)
-        found = {name: (folder / name).read_bytes() for name in added}
-        for name in found:
-            code, message = self._do(name, None)
-            assert code == 0, message
-        return found
-
-    def attempt(self, whole: dict[str, bytes], folder: Path, rng: Random) -> bool:
-        """Put hostile values into one, and do what it says; now and then by links."""
-        for name, data in whole.items():
-            (folder / name).write_bytes(data)
-        name = rng.choice(list(whole))
-        (folder / name).write_bytes(_short_work(whole[name], rng))
-        return self._do(name, rng)[0] != 0
-
-    def _do(self, name: str, rng: Random | None) -> tuple[int, str]:
-        shutil.rmtree("out", ignore_errors=True)
-        if rng is not None and rng.random() < 0.1:
-            Path("out").mkdir()
-            for inner in ("last.ckpt", "log.csv", "trial.safetensors", "validation"):
-                source = WATCH.bait / rng.choice(("folder", "tiny.yaml", "new"))
-                Path("out", inner).symlink_to(source)
-        with PATIENCE.endless():
-            return say(self.line[0], name, *self.line[1:])
+def _train(path: Path) -> bool:
+    """Train as a recipe says, of some into a folder of links."""
+    shutil.rmtree("out", ignore_errors=True)
+    rng = Random(path.read_bytes())  # noqa: S311
+    if rng.random() < 0.1:
+        Path("out").mkdir()
+        for inner in ("last.ckpt", "log.csv", "trial.safetensors", "validation"):
+            source = WATCH.bait / rng.choice(("folder", "tiny.yaml", "new"))
+            Path("out", inner).symlink_to(source)
+    with PATIENCE.endless():
+        return say("train", path, "-o", "out")[0] == 0
 
 
 def _short_work(data: bytes, rng: Random) -> bytes:
@@ -606,11 +529,6 @@ def _short_work(data: bytes, rng: Random) -> bytes:
     if isinstance(values.get("steps"), int) and values["steps"] > 1:
         values["steps"] = 1
     return json.dumps(values).encode()
-
-
-def _write_recipe(folder: Path) -> None:
-    pairs = {"pairs": "pairs.zarr", "patch_px": 16}
-    write_tiny_recipe(folder / "trial.yaml", data=pairs)
 
 
 def _documents(
@@ -624,15 +542,20 @@ def _documents(
     )
 
 
+def _images(name: str, change: Any, use: Any = _use_image) -> Watched:
+    """Take the whole images of a damaged case."""
+    case: Any = next(one for one in images.IMAGES if one.name == name)
+    return Watched(Images(name, case.write, case.read, change, use))
+
+
+_HDF5 = Images("hdf5", images.write_hdf5s, images.read_whole, hostile_hdf5)
 WELL_FORMED = (
-    Watched(Images("tiff", ".tif", _write_tiffs, hostile_tiff)),
-    Watched(Images("png", ".png", images.write_pngs, hostile_png)),
-    Watched(Images("jpeg", ".jpg", images.write_jpegs, hostile_jpeg)),
-    Watched(Images("bmp", ".bmp", images.write_bmps, hostile_bmp)),
-    Watched(Images("hdf5", ".h5", images.write_hdf5s, hostile_hdf5)),
-    Watched(
-        Images("czi", ".czi", images.write_mosaic, hostile_czi, images.read_mosaic)
-    ),
+    _images("tiff", hostile_tiff),
+    _images("png", hostile_png),
+    _images("jpeg", hostile_jpeg),
+    _images("bmp", hostile_bmp),
+    Watched(_HDF5),
+    _images("czi", hostile_czi, images.read_mosaic),
     Watched(Stores()),
     Watched(Scans()),
     _documents("model", _safetensors, _use_model),
@@ -642,7 +565,7 @@ WELL_FORMED = (
     _documents("calibration", hostile_json),
     _documents("landmarks", hostile_bytes),
     _documents("recipe", hostile_yaml, may_read=True),
-    Watched(Work("training", ("train", "-o", "out"), _write_recipe), may_read=True),
+    Watched(Files("training", _write_recipe, _train, _short_work), may_read=True),
     _documents("measuring-table", hostile_bytes, may_read=True),
     _documents("project", hostile_json, may_read=True),
     _documents("history", hostile_value, may_read=True),

@@ -40,39 +40,18 @@ def in_sdist(archives) -> set[str]:
         return {name.partition("/")[2] for name in archive.getnames()}
 
 
-def test_wheel_holds_every_module(in_wheel):
-    modules = {str(p.relative_to(SOURCE.parent)) for p in SOURCE.rglob("*.py")}
-    assert modules <= in_wheel
-
-
-DATA = (
-    *("napari.yaml", "py.typed", "demonstration/report.html"),
-    *("reporting/page.html", "reporting/page.css"),
-)
-
-
-@pytest.mark.parametrize("name", DATA)
-def test_wheel_holds_the_data_files(in_wheel, name):
-    assert f"napari_semsr/{name}" in in_wheel
-
-
-def test_wheel_holds_every_bundled_model(in_wheel):
-    models = {
-        str(p.relative_to(SOURCE.parent)) for p in SOURCE.glob("weights/*.safetensors")
-    }
+def test_wheel_holds_modules_models_and_pages_and_nothing_else(in_wheel):
+    data = ("napari.yaml", "py.typed", "demonstration/report.html")
+    data += ("reporting/page.html", "reporting/page.css")
+    models = [*SOURCE.glob("weights/*.safetensors")]
     assert models
-    assert models <= in_wheel
-
-
-def test_wheel_holds_the_pages_of_the_manual_without_pictures(in_wheel):
+    held = [*SOURCE.rglob("*.py"), *models, *(SOURCE / name for name in data)]
+    assert {str(path.relative_to(SOURCE.parent)) for path in held} <= in_wheel
     docs = list(ROOT.glob("docs/**/*.md"))
     docs = [path for path in docs if not {"_build", "reference"} & {*path.parts}]
     assert len(docs) > 20
     shipped = {f"napari_semsr/docs/{path.relative_to(ROOT / 'docs')}" for path in docs}
     assert {name for name in in_wheel if "/docs/" in name} == shipped
-
-
-def test_wheel_holds_nothing_but_the_package(in_wheel):
     tops = {name.partition("/")[0] for name in in_wheel}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"napari_semsr"}
 
@@ -80,13 +59,6 @@ def test_wheel_holds_nothing_but_the_package(in_wheel):
 def test_wheel_is_small_enough_to_download(archives):
     (wheel,) = archives.glob("*.whl")
     assert wheel.stat().st_size <= 15e6  # the bundled models are most of it
-
-
-@pytest.mark.parametrize(
-    "name", ["LICENSE", "README.md", "constraints.txt", "Makefile", "napari.yaml"]
-)
-def test_source_archive_holds_what_a_build_needs(in_sdist, name):
-    assert name in in_sdist
 
 
 def test_source_archive_holds_nothing_that_only_a_checkout_needs(in_sdist):
@@ -98,6 +70,7 @@ def test_source_archive_holds_nothing_that_only_a_checkout_needs(in_sdist):
         *("SECURITY.md", "constraints.txt", "napari.yaml", "pyproject.toml"),
     }
     assert {name.partition("/")[0] for name in in_sdist} - {""} <= allowed
+    assert {"LICENSE", "README.md", "constraints.txt", "napari.yaml"} <= in_sdist
     made = ("_build/", "__pycache__", ".venv", "runs/", "docs/reference/", ".pyc")
     assert [name for name in in_sdist if any(part in name for part in made)] == []
 

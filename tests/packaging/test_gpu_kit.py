@@ -16,34 +16,13 @@ from napari_semsr.models import list_bundled_models, load_model, load_training_n
 from napari_semsr.training import Recipe, train
 from napari_semsr.training.run_folder import STATE
 from tests.children import SLOW_LIMIT_S, run as run_child
+from tests.packaging.test_campaign import RECIPE
 
 pytestmark = pytest.mark.broad
 
 ROOT = Path(__file__).resolve().parents[2]
 # Rounding differs, and of a bias before a norm the gradient is rounding alone.
 CLOSE = 5e-3  # of images; one step less makes 1.4e-2
-RECIPE = """
-name: tiny
-kind: cycle-gan
-architecture: resnet
-architecture_options: {width: 4, blocks: 1, dropout: 0}
-data: {phantoms: 1, scene_px: 48, patch_px: 32, patches_per_scene: 1, bank: 4}
-gan:
-  discriminator: patch-gan
-  discriminator_options: {width: 4, dropout: 0}
-  content_only_steps: 1
-  edge_weight: 1
-  history: 3
-batch: 2
-steps: 6
-warmup_steps: 2
-decay_steps: 3
-ema: 0.9
-validate_every: 6
-precision: fp32
-workers: 0
-seed: 5
-"""
 
 
 @pytest.fixture
@@ -53,7 +32,10 @@ def steps(monkeypatch):
 
 
 def test_steps_are_those_of_the_package(steps, tmp_path):
-    recipe = Recipe.parse(yaml.safe_load(RECIPE))
+    said = yaml.safe_load(RECIPE) | {"batch": 2, "warmup_steps": 2, "decay_steps": 3}
+    said["gan"] |= {"edge_weight": 1, "history": 3}
+    said["gan"]["discriminator_options"]["dropout"] = 0
+    recipe = Recipe.parse(said | {"validate_every": 6})
     run(train(recipe, tmp_path / "run"))
     state = torch.load(tmp_path / "run" / STATE, weights_only=True)["state_dict"]
 

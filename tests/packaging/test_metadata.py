@@ -74,10 +74,6 @@ def test_the_recipe_for_conda_requires_what_the_package_does():
     }
 
 
-def test_extras_are_those_promised():
-    assert {"all", "czi", "em", "onnx", "table", "dev", "bench", "docs"} <= set(EXTRAS)
-
-
 def test_constraints_pin_exact_public_versions():
     loose = [
         str(item)
@@ -109,15 +105,10 @@ def test_set_up_names_no_host_of_an_index_and_no_machine(name):
     assert re.findall(r"(?m)(?<![\w.~/-])/(?:home|root|work|opt|mnt)/", text) == []
 
 
-@pytest.mark.parametrize("path", ["README.md"])
-def test_links_of_the_hub_page_are_absolute(path):
-    targets = re.findall(r"\]\(([^)]+)\)", (ROOT / path).read_text())
-    assert targets
-    assert [link for link in targets if not link.startswith("https://")] == []
-
-
-def test_pictures_of_the_hub_page_exist():
+def test_links_of_the_hub_page_are_absolute_and_its_pictures_exist():
     text = (ROOT / "README.md").read_text()
+    targets = re.findall(r"\]\(([^)]+)\)", text)
+    assert [link for link in targets if not link.startswith("https://")] == []
     pictures = re.findall(r"!\[[^\]]*\]\(\S*/main/([^)]+)\)", text)
     assert pictures
     assert [name for name in pictures if not (ROOT / name).is_file()] == []

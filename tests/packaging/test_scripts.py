@@ -68,6 +68,14 @@ def test_packages_are_installed_by_root(machine):
     assert installs[0].endswith("--no-install-recommends libegl1")
 
 
+def test_nothing_is_asked_for_on_request_or_on_other_systems(machine):
+    assert run(machine, SEMSR_SYSTEM_PACKAGES="skip").returncode == 0
+    (machine / "dpkg-query").unlink()
+    done = run(machine)
+    assert done.returncode == 0
+    assert "OpenGL" in done.stdout
+
+
 def test_environments_need_one_package_alone(machine):
     assert run(machine, "venv").returncode == 0
     log = shlex.quote(str(machine / "log"))
@@ -81,17 +89,6 @@ def test_environments_need_one_package_alone(machine):
     fake(machine, "apt-get", f'echo "$@" >> {log}')
     assert run(machine, "venv").returncode == 0
     assert "libegl1" not in (machine / "log").read_text()
-
-
-def test_machine_is_left_alone_on_request(machine):
-    assert run(machine, SEMSR_SYSTEM_PACKAGES="skip").returncode == 0
-
-
-def test_other_systems_are_told_what_is_needed(machine):
-    (machine / "dpkg-query").unlink()
-    done = run(machine)
-    assert done.returncode == 0
-    assert "OpenGL" in done.stdout
 
 
 @pytest.mark.parametrize(
