@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from napari_semsr.cli import command
-from napari_semsr.cli.command import build_parser, load_command, main
+from napari_semsr.cli.command import load_command, main
 from napari_semsr.core.errors import ReadError, ShapeError
 from napari_semsr.core.progress import Progress, warn
 from napari_semsr.jobs import VERBS
@@ -58,19 +58,6 @@ def test_help_of_each_verb_names_it_and_ends_with_0(semsr, verb):
     assert said.err == ""
 
 
-def test_build_parser_of_all_verbs_configures_each():
-    arguments = build_parser().parse_args(["enhance", "a.tif", "-o", "b.tif"])
-    assert (arguments.verb, arguments.output) == ("enhance", "b.tif")
-
-
-def test_a_command_loads_no_verb_that_its_help_names():
-    code = (
-        "import sys; from napari_semsr.cli.command import build_parser; "
-        "build_parser('enhance'); print('napari_semsr.jobs.calibrate' in sys.modules)"
-    )
-    assert children.run_python(code).split() == ["False"]
-
-
 @pytest.mark.parametrize(
     ("words", "needs"),
     [
@@ -92,22 +79,6 @@ def test_wrong_usage_is_one_line_that_says_how(refused, words, needs):
     line = refused(*words)
     assert needs in line
     assert "--help`" in line
-
-
-@pytest.mark.parametrize(
-    ("words", "needs"),
-    [
-        (("metrics", "first.tif", "--data-range", "x"), "Option --data-range must be"),
-        (("metrics", "data_range.tif"), "data_range.tif does not exist"),
-        (("metrics", "data_range/a.tif"), "data_range/a.tif does not exist"),
-        (("spectrum", "first.tif", "-o", "a.bmp"), ".tif, .png or .csv, got"),
-        (("figure", "first.tif", "-o", "a.bmp"), ".png, .tif, .tiff or .pdf, got"),
-    ],
-)
-def test_a_refusal_names_options_and_suffixes_as_they_are_typed(
-    refused, images, words, needs
-):
-    assert needs in refused(*words)
 
 
 @pytest.mark.parametrize(

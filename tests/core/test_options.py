@@ -17,13 +17,6 @@ from napari_semsr.inference import EnhanceOptions
 from tests.refusals import refused, warned
 
 
-class Sample(Options):
-    """Options for these tests."""
-
-    size_px: int = Field(64, ge=1, le=512)
-    weight: float = 0.5
-
-
 class Turn(Options):
     """Options of which one has a part with some values of another."""
 
@@ -52,30 +45,6 @@ def test_what_a_person_alone_gives_is_refused_of_a_file(place: str) -> None:
     check_user_only_options(["count"], persons, place)
     with refused(OptionError, "unsafe-content", match=f"^{place} .* address"):
         check_user_only_options(["count", "address"], persons, place)
-
-
-def test_parse_and_dump_are_inverse():
-    options = Sample.parse({"size_px": 32, "weight": 0.25})
-    assert Sample.parse(options.model_dump()) == options
-    assert Sample.model_validate_json(options.model_dump_json()) == options
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        *(("size_px", 0), ("size_px", "many"), ("sise_px", 4)),
-        *(("weight", float("nan")), ("weight", float("inf"))),
-        *(("size_px", True), ("weight", False)),
-    ],
-)
-def test_parse_refuses_in_one_sentence(name, value):
-    with pytest.raises(OptionError) as caught:
-        Sample.parse({name: value})
-    message = str(caught.value)
-    assert "\n" not in message
-    assert message.endswith((".", "?"))
-    assert name in message
-    assert name == "sise_px" or str(value) in message
 
 
 class Inner(Options):

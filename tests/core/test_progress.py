@@ -26,11 +26,6 @@ def counting(total, log):
         log.append("closed")
 
 
-@given(st.integers(0, 10**6), st.integers(0, 10**6))
-def test_fraction_stays_between_0_and_1(done, total):
-    assert 0.0 <= Progress(done, total, "").fraction <= 1.0
-
-
 def test_a_listener_that_raises_stops_the_job():
     log = []
 

@@ -7,7 +7,6 @@ from napari_semsr.core.micrograph import (
     InputRecord,
     Provenance,
     digest_path,
-    digest_with_progress,
 )
 
 
@@ -22,13 +21,6 @@ def derived(*parents: Provenance) -> Provenance:
         for i, parent in enumerate(parents)
     )
     return Provenance(job="convert", inputs=inputs)
-
-
-def test_json_round_trip_is_identity():
-    before = derived(enhanced("sha256:a", "net-1")).model_copy(
-        update={"options": {"tile": 256, "norm": "exact"}, "versions": {"numpy": "2"}}
-    )
-    assert Provenance.model_validate_json(before.model_dump_json()) == before
 
 
 def test_networks_and_sources_are_gathered_from_all_generations():
@@ -76,17 +68,6 @@ def test_digest_of_a_file_depends_on_its_bytes_only(tmp_path):
     same, again, other = (digest_path(tmp_path / name) for name in "abc")
     assert same == again != other
     assert same.startswith("sha256:")
-
-
-def test_digest_of_much_tells_how_far_it_is(tmp_path):
-    for name in ("a", "b"):
-        with (tmp_path / name).open("wb") as stream:
-            stream.truncate(40 << 20)
-    steps = list(digest_with_progress(tmp_path))
-    assert [step.done for step in steps] == sorted({step.done for step in steps})
-    assert {step.total for step in steps} == {80}
-    assert 1 < len(steps) <= 3
-    assert 0 < steps[0].done < steps[-1].done <= 80
 
 
 @pytest.mark.parametrize("change", ["content", "name", "extra"])

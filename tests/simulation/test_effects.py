@@ -12,14 +12,6 @@ def smooth(rng) -> np.ndarray:
     return np.clip(0.5 + 0.15 * grain / grain.std(), 0, 1)
 
 
-def test_nothing_is_added_by_default(smooth):
-    options = EffectOptions()
-    assert not options.has_effects
-    made, parameters = add_effects(smooth, options)
-    np.testing.assert_array_equal(made, smooth)
-    assert parameters == {}
-
-
 @pytest.mark.parametrize(("photons", "read"), [(50, 0.0), (0, 0.02), (50, 0.02)])
 def test_noise_has_the_stated_mean_and_variance(rng, photons, read):
     level = 0.8

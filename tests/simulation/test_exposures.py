@@ -28,20 +28,6 @@ def test_exposures_share_the_light_and_not_the_noise(scan):
     assert (frame - taken[0]).var() == pytest.approx(expected, rel=0.08)
 
 
-def test_another_noise_seed_is_another_exposure_of_all_that_is_taken(scan):
-    other = run_scan_simulation(None, OPTIONS.replace(noise_seed=1))
-    one, again = (
-        (
-            s.simulate_exposures(2),
-            s.simulate_focal_series(2)[1].frame,
-            next(s.simulate_height_scans(2)).frames,
-        )
-        for s in (scan, other)
-    )
-    for first, second in zip(one, again, strict=True):
-        assert (first == second).mean() < 0.01
-
-
 def test_each_height_is_sharpest_when_in_focus(scan):
     how = {"photons": 0, "read_noise": 0, "relief_nm": 200.0, "depth_of_field_nm": 80}
     options = OPTIONS.replace(phantom="lattice", optics="gaussian", **how)
