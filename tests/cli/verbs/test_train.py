@@ -39,15 +39,12 @@ def test_pairs_are_cut_on_the_way_and_found_again(semsr, place, tmp_path):
 def test_noisy_image_is_learnt_from_and_enhanced(semsr, place, tmp_path):
     blind = {"kind": "blind-spot", "measure": "hidden_db"}
     write_tiny_recipe(tmp_path / "own.yaml", data={"patch_px": 32}, **blind)
-    said = semsr("train", "own.yaml", "--image", "fixed.tif", "-o", "run")
+    train = ("train", "own.yaml", "--image", "fixed.tif", "-o", "run")
+    said = semsr(*train)
     assert said.code == 0, said.err
-    assert re.search(r"Noise correlated along a line, up to +\d", said.out)
-    again = semsr("train", "own.yaml", "-o", "run", "--image", "fixed.tif", "--resume")
-    assert again.code == 0, again.err
+    assert semsr(*train, "--resume").code == 0
     model = tmp_path / "run" / "tiny.safetensors"
     made = semsr("enhance", "fixed.tif", "-o", "out.tif", "--model", model)
     assert made.code == 0, made.err
-    warned = semsr("metrics", "out.tif", "fixed.tif")
-    assert "too good" not in warned.err
     result = napari_semsr.train("own.yaml", "other", image=place[1])
     assert "hidden_db" in result.validation
