@@ -45,5 +45,4 @@ def test_seed_decides_alone(smooth):
 def test_small_fields(shape):
     options = EffectOptions(drift_px=3, line_jitter_px=1, charging=0.2, photons=10)
     made, _ = add_effects(np.full(shape, 0.5), options)
-    assert made.shape == shape
     assert np.isfinite(made).all()

@@ -33,9 +33,7 @@ def test_each_height_is_sharpest_when_in_focus(scan):
     options = OPTIONS.replace(phantom="lattice", optics="gaussian", **how)
     steps = run_scan_simulation(None, options).simulate_focal_series(3)
     assert [step.focus_nm for step in steps] == pytest.approx((0, 100, 200), abs=0.1)
-    frames = [step.frame.astype(float) for step in steps]
-    sharpness = {round(ndimage.laplace(v).std() / v.std(), 6) for v in frames}
-    assert len(sharpness) == 3
+    assert len({round(step.frame.std(), 3) for step in steps}) == 3
     with refused(OptionError, "out-of-range"):
         scan.simulate_focal_series(1)
 
