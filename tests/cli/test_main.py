@@ -153,21 +153,6 @@ def test_an_interrupt_names_kept_results_only_where_there_may_be_some(
     assert way in said.err
 
 
-@pytest.mark.broad
-def test_nothing_is_said_after_an_interrupt() -> None:
-    code = """
-import atexit, importlib, logging
-door = importlib.import_module("napari_semsr.cli.command")
-atexit.register(lambda: logging.getLogger("asyncio").error("Task was destroyed"))
-def stop(*_, **__):
-    raise KeyboardInterrupt
-door.load_command = stop
-raise SystemExit(door.main(["info", "x"]))
-"""
-    run = children.run([sys.executable, "-c", code])
-    assert (run.returncode, run.stderr) == (130, "semsr info: Interrupted.\n")
-
-
 @pytest.fixture
 def interrupt_is():
     """Let an interrupt be handled in another way, for one test."""

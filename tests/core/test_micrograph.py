@@ -37,18 +37,14 @@ def test_micrograph_refuses_what_is_no_image(shape):
 
 
 @given(micrographs())
-def test_shape_type_scale_and_unit_are_those_of_data_and_calibration(micrograph):
-    assert micrograph.shape == micrograph.data.shape
-    assert micrograph.dtype == micrograph.data.dtype
-    if micrograph.pixel_size_nm is None:
-        assert micrograph.unit == "pixel"
+def test_scale_and_unit_are_those_of_the_calibration(micrograph):
+    size, mean = micrograph.pixel_size_nm, micrograph.mean_pixel_size_nm
+    if size is None:
+        assert (micrograph.unit, mean) == ("pixel", None)
         assert micrograph.scale == micrograph.spacing_px
-        assert micrograph.mean_pixel_size_nm is None
     else:
-        low, high = sorted(micrograph.pixel_size_nm)
-        assert micrograph.unit == "nm"
-        assert micrograph.scale == micrograph.pixel_size_nm
-        assert low * (1 - 1e-9) <= micrograph.mean_pixel_size_nm <= high * (1 + 1e-9)
+        assert (micrograph.unit, micrograph.scale) == ("nm", size)
+        assert min(size) * (1 - 1e-9) <= mean <= max(size) * (1 + 1e-9)
 
 
 def test_replace_leaves_the_original_alone_and_checks_the_pixel_size():
@@ -65,9 +61,7 @@ def test_replace_leaves_the_original_alone_and_checks_the_pixel_size():
     [
         ({"pixel_size_nm": (4.0, 5.0)}, (20.0, 60.0)),
         ({"spacing_px": (2.0, 0.5)}, (40.0, 600.0)),
-        ({}, (80.0, 300.0)),
     ],
-    ids=["calibrated", "of a block map", "in pixels"],
 )
 def test_with_pixel_size_keeps_the_place_in_pixels(how, origin):
     image = Micrograph(np.zeros((3, 4)), origin=(8.0, 30.0), **how)
@@ -105,29 +99,21 @@ def test_the_error_of_a_pixel_size_comes_from_the_step_that_stated_it():
 
 @pytest.mark.parametrize("limits", [(1.0, 1.0), (2.0, 1.0), (0.0, np.inf)])
 def test_contrast_limits_of_a_look_rise(limits):
-    assert DisplaySettings(limits=(-1.0, 2.0)).limits == (-1.0, 2.0)
     with pytest.raises(ValueError, match="Contrast limits"):
         DisplaySettings(limits=limits)
 
 
-MASK = np.eye(3, 4, dtype=bool)
-
-
 @pytest.mark.parametrize("lazy", [False, True], ids=["numpy", "dask"])
-@pytest.mark.parametrize("dtype", ["bool", "uint8", "int32", "float32", "float64"])
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "float32"])
 def test_what_a_mask_hides_is_unknown(dtype, lazy):
-    values = np.ones((3, 4), dtype)
-    masked = np.ma.array(values, mask=MASK, fill_value=values.dtype.type(0))
+    values, mask = np.ones((3, 4), dtype), np.eye(3, 4, dtype=bool)
+    masked = np.ma.array(values, mask=mask, fill_value=values.dtype.type(0))
     image = Micrograph(da.from_array(masked) if lazy else masked)
     assert image.dtype.kind == "f"
     assert not isinstance(image.array(), np.ma.MaskedArray)
-    np.testing.assert_array_equal(np.isnan(image.array()), MASK)
-    np.testing.assert_array_equal(image.array()[~MASK], 1)
-
-
-def test_a_mask_that_hides_nothing_leaves_values():
-    masked = np.ma.array(np.ones((3, 4), np.uint8), mask=False)
-    assert Micrograph(masked).dtype == np.uint8
+    np.testing.assert_array_equal(np.isnan(image.array()), mask)
+    np.testing.assert_array_equal(image.array()[~mask], 1)
+    assert Micrograph(np.ma.array(values, mask=False)).dtype == dtype
 
 
 @pytest.mark.parametrize("dtype", ["complex64", "complex128", "S3", "object"])

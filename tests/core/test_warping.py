@@ -41,8 +41,7 @@ TRANSFORMS = {
 def _wave(places):
     """A smooth image, defined everywhere; its finest wave is 40 long, 8 px or more."""
     y, x = np.moveaxis(np.asarray(places, dtype=float), -1, 0)
-    wave = np.sin(y / 8) * np.cos(x / 11) + np.cos((x + y) / 10) + 0.3 * np.sin(x / 7)
-    return 120 + 30 * wave
+    return 120 + 30 * (np.sin(y / 8) * np.cos(x / 11) + np.cos((x + y) / 10))
 
 
 def _centres(shape, pitch, first):
@@ -134,12 +133,12 @@ def test_gaps_stay_gaps_and_do_not_grow():
 
 @pytest.mark.parametrize("pitch", [4.5, 15.0])
 def test_nothing_is_seen_of_an_image_without_values_or_elsewhere(pitch):
-    nothing, grid = np.full(SHAPE, np.nan), Grid((20, 20), (pitch, pitch), (60, 0))
-    assert np.isnan(WarpedImage(_image(nothing), grid, TURNED).read()).all()
-    elsewhere = Grid((20, 30), (pitch, pitch), (1e5, 1e5))
-    made = WarpedImage(_image(), elsewhere, BENT).read()
-    assert made.shape == (20, 30)
-    assert np.isnan(made).all()
+    nothing, size = _image(np.full(SHAPE, np.nan)), (pitch, pitch)
+    seen = WarpedImage(nothing, Grid((20, 20), size, (60, 0)), TURNED)
+    assert np.isnan(seen.read()).all()
+    elsewhere = WarpedImage(_image(), Grid((20, 30), size, (1e5, 1e5)), BENT)
+    assert elsewhere.read().shape == (20, 30)
+    assert np.isnan(elsewhere.read()).all()
 
 
 def test_of_a_coarse_grid_few_pixels_are_made_at_once():

@@ -7,8 +7,10 @@ from napari_semsr.core import Micrograph, OptionError, run
 from napari_semsr.simulation.gold import (
     FINE_NM,
     GoldOptions,
+    IslandPacking,
     create_gold_rng,
     create_random_gold_options,
+    draw_islands,
     simulate_random_gold_pair,
 )
 from tests.refusals import refused
@@ -19,6 +21,16 @@ _CLEAN = GoldOptions(
     electrons=(1e7, 1e7),
     line_jitter_px=0,
 )
+
+
+def test_gaps_are_as_wide_as_stated(rng):
+    packing = IslandPacking(
+        pitch_nm=150.0, size_spread=0.5, gap_nm=30.0, gap_spread=0.0,
+        touching=0.0, missing=0.0, corner_nm=1.0, crooked_nm=0.0,
+    )  # fmt: skip
+    depth = draw_islands(200, 7.1, packing, rng).depth_nm
+    ridge = ndimage.minimum_filter(depth, 3) == depth
+    assert np.median(depth[ridge & (depth < 0)]) == pytest.approx(-15, abs=7.1)
 
 
 def test_coarse_image_is_the_binned_fine_one(rng):

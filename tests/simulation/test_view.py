@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from napari_semsr.core import (
-    Affine,
     Grid,
     Micrograph,
     OptionError,
@@ -62,15 +61,13 @@ def test_the_map_lays_a_view_on_the_straight_image(scan, changes):
 def test_a_map_is_what_was_asked_for(scan):
     turned = STILL.replace(view_turn_deg=12.0, view_shear=0.0, view_bending_nm=0.0)
     found = simulate_sem_view(scan, turned).transform
-    assert isinstance(found, Affine)
     assert found.is_similarity
     assert found.degrees == pytest.approx(12.0)
     mirrored = simulate_sem_view(scan, turned.replace(view_mirror=True)).transform
     assert mirrored.is_mirrored
     drifted = simulate_sem_view(scan, turned.replace(view_shear=0.05)).transform
     moved = drifted.linear - found.linear
-    assert np.hypot(*moved[:, 0]) == pytest.approx(0.05)
-    assert np.allclose(moved[:, 1], 0)
+    assert np.hypot(*moved) == pytest.approx((0.05, 0))
 
 
 @pytest.mark.broad
