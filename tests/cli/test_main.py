@@ -38,7 +38,6 @@ def info_does(monkeypatch):
 
 
 def failing(error):
-    """Make a job that fails after a first step."""
 
     def job():
         yield Progress(0, 1, "working")

@@ -1,5 +1,3 @@
-"""Each verb on small images: its keys, its output, and what it refuses."""
-
 import numpy as np
 import pytest
 

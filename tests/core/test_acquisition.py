@@ -1,5 +1,3 @@
-"""Acquisition: what is known of a scan, checked once."""
-
 import copy
 
 import numpy as np

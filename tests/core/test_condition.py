@@ -1,5 +1,3 @@
-"""What is wrong with an image, told as numbers and read back."""
-
 import pytest
 
 from napari_semsr.core.condition import (

@@ -1,5 +1,3 @@
-"""Curves as values: what is drawn of a result, or of a record of it."""
-
 import numpy as np
 import pytest
 

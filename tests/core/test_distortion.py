@@ -1,5 +1,3 @@
-"""Radial distortion and its inverse."""
-
 import numpy as np
 import pytest
 

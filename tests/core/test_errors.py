@@ -1,5 +1,3 @@
-"""Every error is ours, and none is of the kind that a worker thread swallows."""
-
 from napari_semsr.core import Message, OptionError, ReadError, get_error_code
 
 

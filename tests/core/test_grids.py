@@ -1,5 +1,3 @@
-"""Laws of pixels in a plane: areas, not points."""
-
 import itertools
 
 import numpy as np

@@ -1,5 +1,3 @@
-"""Laws of the calibrated image."""
-
 import dask.array as da
 import numpy as np
 import pytest

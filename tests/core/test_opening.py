@@ -1,5 +1,3 @@
-"""Only files are opened, and what the system refuses is said in a sentence."""
-
 import asyncio
 import errno
 import os

@@ -1,5 +1,3 @@
-"""Options are frozen, complete, and refuse what they do not know in one sentence."""
-
 from typing import Literal, Self
 
 import pytest

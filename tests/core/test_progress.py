@@ -1,5 +1,3 @@
-"""Jobs run to their end, report on the way, and clean up when stopped."""
-
 import pytest
 from hypothesis import given, strategies as st
 
@@ -45,7 +43,6 @@ def test_time_is_said_in_the_unit_that_suits_it(seconds, said):
 
 
 def times_left(steps, pace=None):
-    """Return the times left of steps (done, total, time of the clock)."""
     pace = pace or TimeEstimator()
     return [
         pace.add_time_left(Progress(done, total, ""), now).seconds_left

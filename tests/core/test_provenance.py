@@ -1,5 +1,3 @@
-"""Provenance survives its journey through a file and knows its own ancestry."""
-
 import pytest
 
 from napari_semsr.core.micrograph import (

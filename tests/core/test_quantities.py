@@ -1,5 +1,3 @@
-"""Figures and columns of a result are those that its fields declare."""
-
 import math
 from dataclasses import dataclass, field
 from typing import Annotated

@@ -1,5 +1,3 @@
-"""A resampled pixel is the same wherever it is made, and means what it says."""
-
 from fractions import Fraction
 
 import numpy as np

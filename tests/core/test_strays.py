@@ -1,5 +1,3 @@
-"""Hot, dead and struck pixels that say nothing of the sample."""
-
 import dask.array as da
 import numpy as np
 import pytest

@@ -1,5 +1,3 @@
-"""Laws of maps of the plane."""
-
 import dataclasses
 
 import numpy as np

@@ -1,5 +1,3 @@
-"""What is known of a pixel size, and how it widens a length's interval."""
-
 import dataclasses
 
 import numpy as np

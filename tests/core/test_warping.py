@@ -1,5 +1,3 @@
-"""An image seen through a transform is what direct evaluation says, part by part."""
-
 import dask.array as da
 import numpy as np
 import pytest

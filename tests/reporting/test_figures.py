@@ -1,5 +1,3 @@
-"""Pictures of a report."""
-
 import numpy as np
 import pytest
 

@@ -1,5 +1,3 @@
-"""Laws of drawing: coverage of pixels, and phantoms."""
-
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st

@@ -1,5 +1,3 @@
-"""Laws of the paper's degradations."""
-
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -11,7 +9,6 @@ from tests.refusals import refused
 
 @pytest.fixture(scope="module")
 def clear() -> np.ndarray:
-    """A sharp 8-bit picture."""
     return np.rint(draw_phantom("particles", (96, 120), seed=3) * 255).astype(np.uint8)
 
 

@@ -1,5 +1,3 @@
-"""Laws of repeated exposures, focal series and electron images of a scan."""
-
 import numpy as np
 import pytest
 from scipy import ndimage

@@ -1,5 +1,3 @@
-"""Faults of a microscope at random: what is told is what was done."""
-
 import numpy as np
 import pytest
 
@@ -15,7 +13,6 @@ ALONE = {"blurred": 0.0, "veiled": 0.0, "noisy": 0.0}
 
 
 def scenes(count=12, **shares) -> list[DegradedScene]:
-    """Degrade a drawn sample several times."""
     clear = draw_phantom("particles", (128, 128), seed=3)
     ranges = FaultRanges(**ALONE | shares)
     chances = map(np.random.default_rng, range(count))

@@ -1,5 +1,3 @@
-"""Laws of the microscope and its camera."""
-
 import numpy as np
 import pytest
 

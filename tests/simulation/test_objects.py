@@ -1,5 +1,3 @@
-"""Laws of the samples drawn in nanometres."""
-
 import numpy as np
 import pytest
 

@@ -1,5 +1,3 @@
-"""Laws of the optics: what a pupil passes, where focus ends, what stays even."""
-
 import numpy as np
 import pytest
 
@@ -18,7 +16,6 @@ CASES = [0.5, *(pytest.param(v, marks=pytest.mark.broad) for v in (0.0, 1.0, Non
 
 
 def point(options, off_nm=0.0, *, pixel_nm=UNIT / 60, side=161, **more):
-    """Image of a point in incoherent light, without the camera's pixel."""
     depths = [(off_nm, 1.0)]
     return compute_psf(options, depths, pixel_nm, side, box_px=0, **more)
 
@@ -31,7 +28,6 @@ def sample(rng, shape=(192, 192)):
 
 
 def taken(light, height_nm, options, **more):
-    """Image on pixels of 10 nm."""
     return simulate_image(light, height_nm, 10.0, options, **more)
 
 

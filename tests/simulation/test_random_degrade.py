@@ -1,5 +1,3 @@
-"""Laws of the random degradations that training uses."""
-
 import numpy as np
 import pytest
 
@@ -13,7 +11,6 @@ from napari_semsr.simulation.canvas import draw_phantom
 
 @pytest.fixture(scope="module")
 def clear() -> np.ndarray:
-    """A sharp picture in [0, 1]."""
     return draw_phantom("particles", (96, 96), seed=3)
 
 

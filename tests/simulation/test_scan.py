@@ -1,5 +1,3 @@
-"""Laws of a scan: what is said to be true is true."""
-
 import numpy as np
 import pytest
 from scipy import ndimage

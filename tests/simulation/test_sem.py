@@ -1,5 +1,3 @@
-"""Laws of the electron image."""
-
 import numpy as np
 import pytest
 

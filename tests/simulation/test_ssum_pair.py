@@ -1,5 +1,3 @@
-"""Laws of the pairs of superlens and electron images."""
-
 import numpy as np
 import pytest
 
@@ -28,14 +26,12 @@ STILL = ImagingSettings(GAUSSIAN)
 
 
 def drawn(side: int = SIDE, **options: object) -> Specimen:
-    """Draw a sample of the size that a field needs."""
     chosen = PhantomOptions.parse({"phantom": "grating", "relief_nm": 20, **options})
     how = {"pixel_nm": 10, "options": chosen, "seed": 4}
     return draw_specimen(chosen.phantom, get_surface_shape(side), **how)
 
 
 def taken(surface: Specimen, look: ImagingSettings = STILL, scale: int = 1) -> SsumPair:
-    """Take both pictures, without noise unless the look has some."""
     return simulate_ssum_pair(
         surface, SIDE, look, np.random.default_rng(0), scale=scale
     )

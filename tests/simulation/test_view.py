@@ -1,5 +1,3 @@
-"""Laws of a view: where it lies is known, and nothing else moves it."""
-
 import numpy as np
 import pytest
 

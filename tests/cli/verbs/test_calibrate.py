@@ -1,5 +1,3 @@
-"""``semsr calibrate``, and what takes its file."""
-
 import numpy as np
 import pytest
 

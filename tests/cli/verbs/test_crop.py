@@ -1,5 +1,3 @@
-"""``semsr crop``, and the way from a scan to figures against its truth."""
-
 import numpy as np
 import pytest
 

@@ -1,5 +1,3 @@
-"""What measuring commands say to a person: each reading with its error."""
-
 import numpy as np
 import pytest
 import tifffile

@@ -1,5 +1,3 @@
-"""``semsr register``: what it prints, and what it refuses."""
-
 import numpy as np
 import pytest
 import tifffile
@@ -9,7 +7,6 @@ from tests.two_views import write_views
 
 @pytest.fixture
 def pair(tmp_path):
-    """Two images of one place, and their map."""
     return write_views(tmp_path, 128)
 
 

@@ -1,5 +1,3 @@
-"""``semsr simulate``: keys, flags, refusals."""
-
 import json
 
 SMALL = ("--frames-grid", "2x2", "--frame-px", "48", "--jitter-px", "2", "--seed", "1")

@@ -1,5 +1,3 @@
-"""``semsr stitch``: keys, flags, refusals."""
-
 import csv
 
 import pytest

@@ -1,5 +1,3 @@
-"""A folder, a glob or a table in place of an image, for every measuring verb."""
-
 import csv
 import shutil
 
@@ -10,7 +8,6 @@ ONE = ("decorrelation", "spectrum", "metrics", "frc", "frc-map", "gaps")
 
 @pytest.fixture
 def low(images):
-    """Folders of two images each, and a table of the pairs."""
     for folder, name in (("low", "first"), ("high", "second")):
         (images / folder).mkdir()
         for number in (1, 2):

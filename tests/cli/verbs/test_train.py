@@ -1,5 +1,3 @@
-"""``semsr train`` on two images of one place and the map between them."""
-
 import re
 
 import pytest
@@ -14,7 +12,6 @@ WAY = ("train", "tiny.yaml", "-o", "run", "--low", "moving.tif", "--high", "fixe
 
 @pytest.fixture
 def place(tmp_path):
-    """Two images of one place, their map, and a recipe."""
     write_tiny_recipe(tmp_path / "tiny.yaml", data={"patch_px": 64})
     return write_views(tmp_path, 192)
 
