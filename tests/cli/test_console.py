@@ -37,12 +37,6 @@ def test_what_is_waited_for_is_said_at_once_in_full_and_once(err):
     assert made.err.getvalue() == f"semsr: connecting {'far ' * 40}".strip() + "\n"
 
 
-def test_error_is_one_line_whatever_the_message_holds():
-    made = console()
-    made.error("first\nsecond\tthird")
-    assert made.err.getvalue() == "semsr: first second third\n"
-
-
 def test_text_that_the_stream_cannot_hold_is_escaped():
     raw = io.BytesIO()
     made = Console(out=io.TextIOWrapper(raw, encoding="ascii"), err=io.StringIO())

@@ -55,9 +55,8 @@ def test_help_of_each_verb_names_it_and_ends_with_0(semsr, verb):
     assert said.err == ""
 
 
-@pytest.mark.parametrize(
-    ("words", "needs"),
-    [
+def test_wrong_usage_is_one_line_that_says_how(refused):
+    for words, needs in (
         ((), "command is required"),
         (("frcmap", "a"), "did you mean `semsr frc-map`?"),
         (("info",), "required: PATH"),
@@ -68,13 +67,10 @@ def test_help_of_each_verb_names_it_and_ends_with_0(semsr, verb):
         (("info", "a", "--data-set=a"), "did you mean --dataset?"),
         (("info", ""), "must not be empty"),
         (("frc", "a", "--criterion", "2/7"), "'2/7'"),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
-)
-def test_wrong_usage_is_one_line_that_says_how(refused, words, needs):
-    line = refused(*words)
-    assert needs in line
-    assert "--help`" in line
+    ):
+        line = refused(*words)
+        assert needs in line
+        assert "--help`" in line
 
 
 @pytest.mark.parametrize(

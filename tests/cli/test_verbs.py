@@ -80,19 +80,17 @@ def test_json_has_the_keys_of_the_contract_and_the_summary_is_text(
     assert said.out.strip()[0] not in "{["
 
 
-@pytest.mark.quick(5)
-@pytest.mark.parametrize(
-    ("verb", "name", "needs"),
-    [
+@pytest.mark.quick(2)
+@pytest.mark.usefixtures("images")
+def test_what_is_no_image_is_refused_in_one_line(refused):
+    for verb, name, needs in (
         ("info", "missing.tif", "missing.tif does not exist"),
         ("info", "folder", "empty folder"),
         ("info", "empty.tif", "empty"),
         ("info", "text.tif", "must be"),
         *((verb, "cut.tif", "cut") for verb in ONE_IMAGE),
-    ],
-)
-def test_what_is_no_image_is_refused_in_one_line(refused, images, verb, name, needs):
-    assert needs in refused(verb, name)
+    ):
+        assert needs in refused(verb, name)
 
 
 @pytest.mark.quick(2)
@@ -101,19 +99,16 @@ def test_names_with_spaces_and_accents_are_fine(semsr, images, verb):
     assert semsr(verb, "spaces and µ.png", "--json").code == 0
 
 
-@pytest.mark.parametrize(
-    ("words", "needs"),
-    [
+@pytest.mark.usefixtures("images")
+def test_output_that_cannot_be_is_refused(refused):
+    for words, needs in (
         (("out.xyz",), ".ome.zarr"),
         (("missing/out.tif",), "does not exist"),
         (("first.tif", "--overwrite"), "is also the input;"),
         (("./folder/../first.tif",), "is also the input;"),
         (("folder",), ".ome.zarr"),
-    ],
-    ids=["suffix", "parent", "input", "input-by-detour", "folder"],
-)
-def test_output_that_cannot_be_is_refused(refused, images, words, needs):
-    assert needs in refused("convert", "first.tif", *words)
+    ):
+        assert needs in refused("convert", "first.tif", *words)
 
 
 @pytest.mark.parametrize("suffix", [".ome.zarr", ".ome.tif", ".tif"])

@@ -18,20 +18,13 @@ from tests.strategies import micrographs
 INF, NAN = float("inf"), float("nan")
 
 
-@pytest.mark.parametrize(
-    "value",
-    [0, -1.0, NAN, (1.0, INF), (1.0, 2.0, 3.0), (), "wide", [[1.0, 2.0]]],
-    ids=str,
-)
-def test_parse_pixel_size_refuses_what_is_no_length(value):
-    with refused(OptionError, "pixel-size-invalid"):
-        parse_pixel_size(value)
-
-
-@pytest.mark.parametrize("shape", [(4,), (2, 4, 4), (0, 4), (4, 0)], ids=str)
-def test_micrograph_refuses_what_is_no_image(shape):
-    with refused(ShapeError, "wrong-shape"):
-        Micrograph(np.zeros(shape))
+def test_what_is_no_length_and_no_image_is_refused():
+    for value in (0, -1.0, NAN, (1.0, INF), (1.0, 2.0, 3.0), (), "wide", [[1.0, 2.0]]):
+        with refused(OptionError, "pixel-size-invalid"):
+            parse_pixel_size(value)
+    for shape in ((4,), (2, 4, 4), (0, 4), (4, 0)):
+        with refused(ShapeError, "wrong-shape"):
+            Micrograph(np.zeros(shape))
 
 
 @given(micrographs())

@@ -32,25 +32,23 @@ def test_a_file_is_read_up_to_a_limit_and_a_pipe_not_at_all(tmp_path):
         read_bytes(tmp_path, 9)
 
 
-@pytest.mark.parametrize(
-    ("number", "code"),
-    [
+def test_a_refusal_of_the_system_names_the_file(tmp_path):
+    for number, code in (
         (errno.EBUSY, "file-in-use"),
         (errno.EACCES, "no-permission"),
         (errno.ESTALE, "disk-unreachable"),
         (errno.EMFILE, "too-many-open-files"),
         (errno.ENOENT, "file-missing"),
         (errno.EISDIR, "not-a-file"),
-    ],
-)
-def test_a_refusal_of_the_system_names_the_file(tmp_path, number, code):
-    for error, name in ((OSError(number, "no"), "a"), (OSError(number, "", "b"), "b")):
-        outer = ValueError("while reading")
-        outer.__cause__ = error
-        message = describe_access_error(tmp_path / "a", outer)
-        assert message == describe_access_error(tmp_path / "a", error)
-        assert message.code == code
-        assert message.split()[0].endswith(name)
+    ):
+        own, other = OSError(number, "no"), OSError(number, "no", "b")
+        for error, name in ((own, "a"), (other, "b")):
+            outer = ValueError("while reading")
+            outer.__cause__ = error
+            message = describe_access_error(tmp_path / "a", outer)
+            assert message == describe_access_error(tmp_path / "a", error)
+            assert message.code == code
+            assert message.split()[0].endswith(name)
     assert describe_access_error(tmp_path, OSError(errno.EINVAL, "no")) is None
 
 

@@ -4,8 +4,6 @@ import ast
 import re
 from collections.abc import Iterator
 
-import pytest
-
 from napari_semsr.cli.command import convert_names_to_flags, list_arguments
 from napari_semsr.core import (
     describe_shift,
@@ -68,19 +66,17 @@ def test_each_option_and_verb_that_is_named_is_one():
     assert strange == set()
 
 
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
+def test_options_become_flags():
+    arguments = list_arguments("enhance")
+    for text, said in (
         ("use `norm=whole`, which runs", "use --norm whole, which runs"),
         ("use `resample=never`.", "use --no-resample."),
         ("or use `overwrite`.", "or use --overwrite."),
         ("off (`crop(gap_free=True)`)", "off (semsr crop --gap-free)"),
         ("take `error_map()` or `like=…`", "take semsr error-map or --like"),
         ("a file `a b`, or ``", "a file `a b`, or ``"),
-    ],
-)
-def test_options_become_flags(text, said):
-    assert convert_names_to_flags(text, list_arguments("enhance")) == said
+    ):
+        assert convert_names_to_flags(text, arguments) == said
 
 
 def test_an_option_with_a_flag_of_another_name_is_said_as_that():

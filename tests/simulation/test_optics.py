@@ -154,16 +154,13 @@ def test_half_of_a_points_light_lies_within_the_stated_radius(off):
     assert spread[np.hypot(y, x) <= radius].sum() == pytest.approx(0.5, abs=0.03)
 
 
-@pytest.mark.parametrize(
-    ("given", "code"),
-    [
+def test_optics_that_do_not_exist_are_refused():
+    for given, code in (
         ({"numerical_aperture": 1.9}, "out-of-range"),
         ({"resolution_nm": 80}, "options-contradict"),
         ({"depth_of_field_nm": 80}, "options-contradict"),
         ({"coma_waves": 0.1, "optics": "gaussian"}, "options-contradict"),
         ({"coherence_factor": 2}, "out-of-range"),
-    ],
-)
-def test_optics_that_do_not_exist_are_refused(given, code):
-    with refused(OptionError, code, match=next(iter(given))):
-        MicroscopeOptions.parse(given)
+    ):
+        with refused(OptionError, code, match=next(iter(given))):
+            MicroscopeOptions.parse(given)

@@ -173,19 +173,15 @@ def test_own_surface_can_be_scanned():
             run_scan_simulation(small, SMALL)
 
 
-@pytest.mark.parametrize(
-    ("given", "code"),
-    [
-        ({"frames_grid": "4by4"}, "wrong-type"),
-        ({"frames_grid": "0x4"}, "out-of-range"),
-        ({"pixel_size_nm": "a"}, "pixel-size-invalid"),
-        ({"overlap": 1}, "out-of-range"),
-    ],
-)
-def test_bad_options_are_refused_in_one_sentence(given, code):
-    (name,) = given
-    with refused(OptionError, code, match=f"`{name}`"):
-        ScanOptions.parse(given)
+def test_bad_options_are_refused_in_one_sentence():
+    for name, value, code in (
+        ("frames_grid", "4by4", "wrong-type"),
+        ("frames_grid", "0x4", "out-of-range"),
+        ("pixel_size_nm", "a", "pixel-size-invalid"),
+        ("overlap", 1, "out-of-range"),
+    ):
+        with refused(OptionError, code, match=f"`{name}`"):
+            ScanOptions.parse({name: value})
 
 
 def test_bad_sources_are_refused_in_one_sentence(picture):
