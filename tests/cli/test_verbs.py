@@ -80,7 +80,6 @@ def test_json_has_the_keys_of_the_contract_and_the_summary_is_text(
     assert said.out.strip()[0] not in "{["
 
 
-@pytest.mark.quick(2)
 @pytest.mark.usefixtures("images")
 def test_what_is_no_image_is_refused_in_one_line(refused):
     for verb, name, needs in (

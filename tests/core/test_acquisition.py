@@ -24,10 +24,10 @@ def test_grid_cells_run_by_columns_and_from_any_corner():
     assert cells.tolist() == [[1, 2], [0, 2], [0, 1], [1, 1], [1, 0], [0, 0]]
 
 
-@pytest.mark.parametrize("grid", [(2, 2), (0, 6), (7, 1), (-2, -3)], ids=str)
-def test_grid_cells_refuses_another_number(grid):
-    with refused(OptionError, "grid-mismatch", match="got 6"):
-        compute_grid_cells(6, grid)
+def test_grid_cells_refuses_another_number():
+    for grid in ((2, 2), (0, 6), (7, 1), (-2, -3)):
+        with refused(OptionError, "grid-mismatch"):
+            compute_grid_cells(6, grid)
 
 
 def test_acquisition_describes_its_frames_and_parses_a_new_pixel_size():
@@ -93,17 +93,14 @@ def test_a_cache_keeps_what_was_used_last_up_to_its_size():
     assert copy.copy(cache).limit_bytes == 100  # as another process gets it
 
 
-@pytest.mark.parametrize(
-    ("known", "error", "code"),
-    [
+def test_acquisition_refuses_contradictions():
+    for known, error, code in (
         ({"nominal_px": np.zeros((3, 2))}, ShapeError, "wrong-shape"),
         ({"nominal_nm": np.zeros((4, 3))}, ShapeError, "wrong-shape"),
         ({"grid": (3, 3)}, OptionError, "grid-mismatch"),
         ({"overlap": 0.0}, OptionError, "out-of-range"),
         ({"overlap": 1.0}, OptionError, "out-of-range"),
         ({"names": ("a", "a", "b", "c")}, ShapeError, "names-alike"),
-    ],
-)
-def test_acquisition_refuses_contradictions(known, error, code):
-    with refused(error, code):
-        acquisition().replace(**known)
+    ):
+        with refused(error, code):
+            acquisition().replace(**known)

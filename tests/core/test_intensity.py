@@ -83,19 +83,15 @@ def test_noise_level_is_that_of_white_noise_on_a_slope(rng):
     assert np.isnan(estimate_noise_level(np.full((3, 3), np.nan)))
 
 
-@pytest.mark.parametrize(
-    ("data", "limits"),
-    [
+def test_contrast_limits_are_never_one_value():
+    for data, limits in (
         (np.full((4, 4), 7, np.uint8), (0, 255)),
         (np.zeros((4, 4), bool), (0, 1)),
         (np.full((4, 4), np.nan), (0, 1)),
         (np.full((4, 4), 7.0), (7, 8)),
-        (np.eye(64), (0, 1)),  # percentiles that are one value give way to all values
-    ],
-    ids=["bytes", "truths", "nothing", "even", "rare"],
-)
-def test_contrast_limits_are_never_one_value(data, limits):
-    assert contrast_limits(data, 5, 95) == limits
+        (np.eye(64), (0, 1)),  # percentiles of one value give way to all values
+    ):
+        assert contrast_limits(data, 5, 95) == limits
 
 
 def test_contrast_limits_look_at_a_sample(rng):

@@ -88,10 +88,10 @@ def test_the_error_of_a_pixel_size_comes_from_the_step_that_stated_it():
         assert error(("a", {"pixel_size_relative_sd": junk})) is None
 
 
-@pytest.mark.parametrize("limits", [(1.0, 1.0), (2.0, 1.0), (0.0, np.inf)])
-def test_contrast_limits_of_a_look_rise(limits):
-    with pytest.raises(ValueError, match="Contrast limits"):
-        DisplaySettings(limits=limits)
+def test_contrast_limits_of_a_look_rise():
+    for limits in ((1.0, 1.0), (2.0, 1.0), (0.0, INF)):
+        with pytest.raises(ValueError, match="Contrast limits"):
+            DisplaySettings(limits=limits)
 
 
 @pytest.mark.parametrize("lazy", [False, True], ids=["numpy", "dask"])

@@ -18,7 +18,6 @@ from tests.tiny_models import write_tiny_model
 SMALL = ("--device", "cpu", "--precision", "fp32", "--tile", "32")
 
 
-@pytest.mark.quick(1)
 def test_enhance_into_a_file_equals_the_store(semsr, images):
     said = semsr("enhance", "first.tif", "-o", "out.ome.zarr", *SMALL)
     assert said.code == 0
@@ -53,7 +52,6 @@ def test_enhance_one_pixel_and_holes(semsr, images, name):
     assert said.code == 0, said.err
 
 
-@pytest.mark.quick(3)
 def test_enhance_refuses_what_it_cannot_do(refused, images):
     for option, value in (
         ("--model", "nobody"),
