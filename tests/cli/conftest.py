@@ -28,11 +28,7 @@ class Said:
     @property
     def record(self) -> dict[str, Any]:
         """The one JSON object on stdout; NaN and inf are refused."""
-
-        def refuse(constant: str) -> None:
-            pytest.fail(f"{constant} in JSON")
-
-        return json.loads(self.out, parse_constant=refuse)
+        return json.loads(self.out, parse_constant=pytest.fail)
 
 
 @pytest.fixture
@@ -55,10 +51,8 @@ def refused(semsr) -> Callable[..., str]:
 
     def run(*words: object) -> str:
         said = semsr(*words)
-        assert said.code == 2
-        assert said.out == ""
-        assert said.err.endswith("\n")
-        assert len(said.err.splitlines()) == 1
+        assert (said.code, said.out) == (2, "")
+        assert said.err.count("\n") == said.err.endswith("\n") == 1
         assert "Traceback" not in said.err
         assert "Unexpected" not in said.err
         return said.err

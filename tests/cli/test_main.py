@@ -5,20 +5,18 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from threading import Thread
 from types import SimpleNamespace
 
 import pytest
 
 from napari_semsr.cli import command
-from napari_semsr.cli.command import build_parser, load_command, main
+from napari_semsr.cli.command import load_command, main
 from napari_semsr.core.errors import ReadError, ShapeError
 from napari_semsr.core.progress import Progress, warn
 from napari_semsr.jobs import VERBS
 from napari_semsr.jobs.images import Result
-from napari_semsr.stitching import UnplacedFramesError
 from tests import children
-
-SEMSR = [sys.executable, "-m", "napari_semsr"]
 
 
 def verb_of(name, job):
@@ -40,7 +38,6 @@ def info_does(monkeypatch):
 
 
 def failing(error):
-    """Make a job that fails after a first step."""
 
     def job():
         yield Progress(0, 1, "working")
@@ -52,62 +49,27 @@ def failing(error):
 @pytest.mark.parametrize("verb", VERBS)
 def test_help_of_each_verb_names_it_and_ends_with_0(semsr, verb):
     said = semsr(verb, "--help")
-    assert said.code == 0
+    assert (said.code, said.err) == (0, "")
     assert f"semsr {verb}" in said.out
     assert "--json" in said.out
-    assert said.err == ""
 
 
-def test_build_parser_of_all_verbs_configures_each():
-    arguments = build_parser().parse_args(["enhance", "a.tif", "-o", "b.tif"])
-    assert (arguments.verb, arguments.output) == ("enhance", "b.tif")
-
-
-def test_a_command_loads_no_verb_that_its_help_names():
-    code = (
-        "import sys; from napari_semsr.cli.command import build_parser; "
-        "build_parser('enhance'); print('napari_semsr.jobs.calibrate' in sys.modules)"
-    )
-    assert children.run_python(code).split() == ["False"]
-
-
-@pytest.mark.parametrize(
-    ("words", "needs"),
-    [
+def test_wrong_usage_is_one_line_that_says_how(refused):
+    for words, needs in (
         ((), "command is required"),
-        (("sharpen",), "Unknown command 'sharpen' (choose one of info, convert,"),
-        (("frcmap", "a"), "Unknown command 'frcmap' (did you mean `semsr frc-map`?)"),
-        (("info",), "required: PATH (an image"),
-        (("crop", "a"), "required: -o/--output (file of the result);"),
-        (("models",), "required: action (list, info,"),
-        (("info", "a", "b"), "Unknown argument b; see `semsr info --help`"),
-        (("info", "a", "--jsn"), "Unknown option --jsn (did you mean --json?)"),
-        (("info", "a", "--data-set=a"), "--data-set (did you mean --dataset?)"),
+        (("frcmap", "a"), "did you mean `semsr frc-map`?"),
+        (("info",), "required: PATH"),
+        (("crop", "a"), "required: -o/--output"),
+        (("models",), "required: action"),
+        (("info", "a", "b"), "argument b"),
+        (("info", "a", "--jsn"), "did you mean --json?"),
+        (("info", "a", "--data-set=a"), "did you mean --dataset?"),
         (("info", ""), "must not be empty"),
-        (("frc", "a", "--criterion", "2/7"), "invalid choice: '2/7'"),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
-)
-def test_wrong_usage_is_one_line_that_says_how(refused, words, needs):
-    line = refused(*words)
-    assert needs in line
-    assert "--help`" in line
-
-
-@pytest.mark.parametrize(
-    ("words", "needs"),
-    [
-        (("metrics", "first.tif", "--data-range", "x"), "Option --data-range must be"),
-        (("metrics", "data_range.tif"), "data_range.tif does not exist"),
-        (("metrics", "data_range/a.tif"), "data_range/a.tif does not exist"),
-        (("spectrum", "first.tif", "-o", "a.bmp"), ".tif, .png or .csv, got"),
-        (("figure", "first.tif", "-o", "a.bmp"), ".png, .tif, .tiff or .pdf, got"),
-    ],
-)
-def test_a_refusal_names_options_and_suffixes_as_they_are_typed(
-    refused, images, words, needs
-):
-    assert needs in refused(*words)
+        (("frc", "a", "--criterion", "2/7"), "'2/7'"),
+    ):
+        line = refused(*words)
+        assert needs in line
+        assert "--help`" in line
 
 
 @pytest.mark.parametrize(
@@ -123,8 +85,7 @@ def test_a_refusal_names_options_and_suffixes_as_they_are_typed(
 def test_each_kind_of_error_is_one_line(semsr, info_does, error, needs):
     info_does(failing(error))
     said = semsr("info", "x")
-    assert said.code == 2
-    assert said.out == ""
+    assert (said.code, said.out) == (2, "")
     assert len(said.err.splitlines()) == 1
     assert needs in said.err
 
@@ -134,22 +95,19 @@ def test_debug_shows_the_traceback(semsr, info_does):
     said = semsr("info", "x", "--debug")
     assert said.code == 2
     assert "Traceback" in said.err
-    assert "ReadError: broken" in said.err
 
 
 def test_what_nobody_foresaw_is_kept_in_a_log(semsr, info_does, monkeypatch, tmp_path):
     log = tmp_path / "made" / "errors.log"
     monkeypatch.setenv("SEMSR_LOG", str(log))
-
     info_does(failing(ReadError("It must be an image.")))
-    assert semsr("info", "x").code == 2
+    semsr("info", "x")
     assert not log.exists()
     info_does(failing(ZeroDivisionError("by zero")))
-    assert semsr("info", "x").code == 2
+    semsr("info", "x")
     kept = log.read_text("utf-8")
     assert "semsr info" in kept
     assert "Traceback" in kept
-    assert "ZeroDivisionError: by zero" in kept
 
 
 def test_interrupt_closes_the_job_and_ends_with_130(semsr, info_does):
@@ -163,20 +121,18 @@ def test_interrupt_closes_the_job_and_ends_with_130(semsr, info_does):
             closed.append(True)
 
     info_does(job)
-    said = semsr("info", "x")
-    assert said.code == 130
+    assert semsr("info", "x").code == 130
     assert closed == [True]
-    assert len(said.err.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
     ("words", "way"),
     [
-        (("register", "a.tif", "b.tif", "-o", "c.tif"), ""),
-        (("metrics", "folder"), ""),
-        (("metrics", "folder", "--table=t.csv"), " with --resume"),
-        (("enhance", "a.tif", "-o", "c.ome.zarr"), " with --resume"),
-        (("demo", "out"), " "),
+        (("register", "a.tif", "b.tif", "-o", "c.tif"), "Interrupted.\n"),
+        (("metrics", "folder"), "Interrupted.\n"),
+        (("metrics", "folder", "--table=t.csv"), " --resume "),
+        (("enhance", "a.tif", "-o", "c.ome.zarr"), " --resume "),
+        (("demo", "out"), "run the command again to"),
     ],
 )
 def test_an_interrupt_names_kept_results_only_where_there_may_be_some(
@@ -188,24 +144,7 @@ def test_an_interrupt_names_kept_results_only_where_there_may_be_some(
     monkeypatch.setattr(command, "load_command", interrupt)
     said = semsr(*words)
     assert said.code == 130
-    text = way and f"; run the command again{way.rstrip()} to use finished results"
-    assert said.err == f"semsr {words[0]}: Interrupted{text}.\n"
-
-
-@pytest.mark.broad
-def test_nothing_is_said_after_an_interrupt() -> None:
-    code = """
-import atexit, importlib, logging
-door = importlib.import_module("napari_semsr.cli.command")
-atexit.register(lambda: logging.getLogger("asyncio").error("Task was destroyed"))
-def stop(*_, **__):
-    raise KeyboardInterrupt
-door.load_command = stop
-raise SystemExit(door.main(["info", "x"]))
-"""
-    run = children.run([sys.executable, "-c", code])
-    assert run.returncode == 130
-    assert run.stderr == "semsr info: Interrupted.\n"
+    assert way in said.err
 
 
 @pytest.fixture
@@ -224,7 +163,6 @@ def test_interrupt_that_a_library_makes_an_error_of_is_one(
         yield Progress(0, 1, "working")
         try:
             signal.raise_signal(number)
-            yield Progress(1, 1, "done")
         except KeyboardInterrupt:
             raise ValueError("no matrix") from None
 
@@ -234,8 +172,7 @@ def test_interrupt_that_a_library_makes_an_error_of_is_one(
     said = semsr("info", "x")
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert signal.getsignal(signal.SIGTERM) is terminate
-    assert said.code == 130
-    assert said.err == "semsr info: Interrupted.\n"
+    assert (said.code, said.err) == (130, "semsr info: Interrupted.\n")
 
 
 def test_interrupt_that_is_ignored_stays_so(semsr, info_does, interrupt_is):
@@ -260,31 +197,13 @@ def test_warnings_of_ours_are_said_once_and_stand_in_the_record(semsr, info_does
 
     info_does(job)
     said = semsr("info", "x", "--json")
-    assert said.record == {
-        "kind": "info",
-        "warnings": ["mind this"],
-        "warning_codes": ["note"],
-    }
+    assert said.record["warnings"] == ["mind this"]
+    assert said.record["warning_codes"] == ["note"]
     assert said.err == "semsr: warning: mind this\n"
     assert semsr("info", "x", "--json", "--quiet").err == ""
 
 
-def test_a_refusal_says_what_was_warned_of_before_it(semsr, info_does):
-    def job():
-        yield Progress(0, 1, "working")
-        warnings.warn_explicit("cut the bar", UserWarning, command.__file__, 1)
-        raise UnplacedFramesError("No place.", ())
-
-    info_does(job)
-    said = semsr("info", "x")
-    assert said.code == 2
-    assert said.err == "semsr: warning: cut the bar\nsemsr info: No place.\n"
-    said = semsr("info", "x", "--json", "--quiet")
-    assert said.err == "semsr info: No place.\n"
-    assert said.record["warnings"] == ["cut the bar"]
-
-
-def test_a_refusal_and_its_warnings_have_codes(semsr, info_does):
+def test_a_refusal_and_what_was_warned_of_before_it_have_codes(semsr, info_does):
     def job():
         yield Progress(0, 1, "working")
         warn("It is blurred.", "blurred")
@@ -292,20 +211,21 @@ def test_a_refusal_and_its_warnings_have_codes(semsr, info_does):
         raise ShapeError("No place.", code="nothing-placed")
 
     info_does(job)
-    assert semsr("info", "x", "--json").record == {
+    said = semsr("info", "x", "--json", "--quiet")
+    assert said.err == "semsr info: No place.\n"
+    assert said.record == {
         "kind": "info",
         "code": "nothing-placed",
         "message": "No place.",
         "warnings": ["It is blurred.", "It is dark."],
         "warning_codes": ["blurred", "dark"],
     }
+    assert len(semsr("info", "x").err.splitlines()) == 3
     record = semsr("info", "missing.tif", "--json", "--no-such-option").record
     assert record["code"] == "unknown-option"
 
 
 def test_main_in_another_thread_leaves_signals_alone(images, capsys):
-    from threading import Thread
-
     codes = []
     line = ["info", str(images / "first.tif"), "--json"]
     thread = Thread(target=lambda: codes.append(main(line)))
@@ -317,23 +237,21 @@ def test_main_in_another_thread_leaves_signals_alone(images, capsys):
 
 @pytest.mark.broad
 def test_closed_stdout_ends_in_silence(images):
-    line = [*SEMSR, "info", str(images / "first.tif"), "--json"]
     reader, writer = os.pipe()
     os.close(reader)
+    line = [sys.executable, "-m", "napari_semsr", "info", images / "first.tif"]
     done = children.run(line, stdout=writer, stderr=subprocess.PIPE)
     os.close(writer)
-    assert done.returncode == 0
-    assert done.stderr == ""
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_help_and_info_load_no_torch(images):
     code = (
         "import sys; from napari_semsr.cli.command import main; main(['--help']); "
         f"main(['info', {str(images / 'first.tif')!r}]); "
-        "print([n for n in ('torch', 'qtpy', 'napari', 'matplotlib') "
-        "if n in sys.modules])"
+        "print({'torch', 'qtpy', 'napari', 'matplotlib'} & {*sys.modules})"
     )
-    assert children.run_python(code).splitlines()[-1] == "[]"
+    assert children.run_python(code).splitlines()[-1] == "set()"
 
 
 @pytest.mark.broad
@@ -352,7 +270,8 @@ def test_process_that_helps_to_train_leaves_talking_to_the_first(
         return Result()
 
     monkeypatch.setattr(command, "load_command", lambda name: verb_of(name, job))
-    assert semsr("train", "r.yaml", "-o", tmp_path / "run").out == "done\n"
+    line = ("train", "r.yaml", "-o", tmp_path / "run")
+    assert semsr(*line).out == "done\n"
     monkeypatch.setenv("LOCAL_RANK", "1")
-    said = semsr("train", "r.yaml", "-o", tmp_path / "run")
+    said = semsr(*line)
     assert (said.code, said.out, said.err) == (0, "", "")

@@ -1,5 +1,3 @@
-"""Each verb on small images: its keys, its output, and what it refuses."""
-
 import numpy as np
 import pytest
 
@@ -79,23 +77,19 @@ def test_json_has_the_keys_of_the_contract_and_the_summary_is_text(
         line = (*line, "--overwrite")
     said = semsr(*line)
     assert said.code == 0, said.err
-    assert said.out.strip()
-    assert not said.out.startswith("{")
+    assert said.out.strip()[0] not in "{["
 
 
-@pytest.mark.quick(5)
-@pytest.mark.parametrize(
-    ("verb", "name", "needs"),
-    [
+@pytest.mark.usefixtures("images")
+def test_what_is_no_image_is_refused_in_one_line(refused):
+    for verb, name, needs in (
         ("info", "missing.tif", "missing.tif does not exist"),
         ("info", "folder", "empty folder"),
         ("info", "empty.tif", "empty"),
         ("info", "text.tif", "must be"),
         *((verb, "cut.tif", "cut") for verb in ONE_IMAGE),
-    ],
-)
-def test_what_is_no_image_is_refused_in_one_line(refused, images, verb, name, needs):
-    assert needs in refused(verb, name)
+    ):
+        assert needs in refused(verb, name)
 
 
 @pytest.mark.quick(2)
@@ -104,20 +98,16 @@ def test_names_with_spaces_and_accents_are_fine(semsr, images, verb):
     assert semsr(verb, "spaces and µ.png", "--json").code == 0
 
 
-@pytest.mark.parametrize(
-    ("words", "needs"),
-    [
+@pytest.mark.usefixtures("images")
+def test_output_that_cannot_be_is_refused(refused):
+    for words, needs in (
         (("out.xyz",), ".ome.zarr"),
         (("missing/out.tif",), "does not exist"),
-        (("first.tif",), "is also the input;"),
         (("first.tif", "--overwrite"), "is also the input;"),
         (("./folder/../first.tif",), "is also the input;"),
         (("folder",), ".ome.zarr"),
-    ],
-    ids=["suffix", "parent", "input", "overwrite", "input-by-detour", "folder"],
-)
-def test_output_that_cannot_be_is_refused(refused, images, words, needs):
-    assert needs in refused("convert", "first.tif", *words)
+    ):
+        assert needs in refused("convert", "first.tif", *words)
 
 
 @pytest.mark.parametrize("suffix", [".ome.zarr", ".ome.tif", ".tif"])
@@ -126,7 +116,6 @@ def test_convert_keeps_values_and_calibration(semsr, images, suffix):
     before, after = read(images / "first.tif"), read(images / f"out{suffix}")
     np.testing.assert_array_equal(before.array(), after.array())
     assert after.pixel_size_nm == before.pixel_size_nm
-    assert after.provenance is not None
     assert after.provenance.job == "convert"
     assert after.provenance.inputs[0].digest.startswith("sha256:")
 
@@ -140,8 +129,6 @@ def test_frc_map_lies_on_the_image(semsr, images):
     made = read(images / "out.ome.tif")
     assert made.pixel_size_nm == (80, 80)
     assert made.origin == pytest.approx((155, 155))
-    assert made.provenance is not None
-    assert [item.name for item in made.provenance.inputs] == ["first.tif", "second.tif"]
 
 
 def test_spectrum_writes_picture_or_table(semsr, images):
@@ -149,25 +136,17 @@ def test_spectrum_writes_picture_or_table(semsr, images):
     assert picture["centred"] == "out.ome.tif"
     assert read(images / "out.ome.tif").shape == (96, 128)
     table = semsr("spectrum", "first.tif", "-o", "out.csv", "--json").record
-    assert table["table"] == "out.csv"
     lines = (images / "out.csv").read_text().splitlines()
     assert lines[0] == "frequency_per_px,frequency_per_um,power"
     assert len(lines) == 1 + len(table["power"])
-    assert semsr("spectrum", "first.tif", "--json").record["centred"] is None
 
 
 def test_one_pixel_size_serves_a_pair(semsr, images):
-    first = read("first.tif")
-    write(first.replace(pixel_size_nm=None, name="bare"), "bare.tif")
+    write(read("first.tif").replace(pixel_size_nm=None, name="bare"), "bare.tif")
     for line in (("bare.tif", "second.tif"), ("second.tif", "bare.tif")):
         said = semsr("frc", *line, "--json")
-        assert "bare has no pixel size, so the pixel size of second is used" in said.err
-        found = said.record
-        assert found["pixel_size_nm"] == [10, 10]
-        if found["resolution_px"] is not None:
-            expected = pytest.approx(10 * found["resolution_px"])
-            assert found["resolution_nm"] == expected
-        mapped = semsr(
-            "frc-map", *line, "-o", "m.tif", "--overwrite", "--block", "48", "--json"
-        ).record
+        assert "bare has no pixel size" in said.err
+        assert said.record["pixel_size_nm"] == [10, 10]
+        more = ("-o", "m.tif", "--overwrite", "--block", "48", "--json")
+        mapped = semsr("frc-map", *line, *more).record
         assert mapped["median_nm"] == pytest.approx(10 * mapped["median_px"])

@@ -31,26 +31,24 @@ def test_only_the_thread_and_those_it_starts_are_lowered():
     found = []
 
     def note():
-        own = threading.get_native_id()
-        found.append(os.getpriority(os.PRIO_PROCESS, own))
+        found.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+
+    def start(work):
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
 
     def work():
-        for _ in range(2):
-            with use_background_priority():
-                note()
-        helper = threading.Thread(target=note)
-        helper.start()
-        helper.join()
+        with use_background_priority():
+            note()
+        start(note)
 
     before = os.getpriority(os.PRIO_PROCESS, os.getpid())
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    with use_background_priority():  # the main thread keeps its priority
-        assert os.getpriority(os.PRIO_PROCESS, os.getpid()) == before
+    start(work)
     assert len(set(found)) == 1
     assert found[0] > before or before == 19
-    assert os.getpriority(os.PRIO_PROCESS, os.getpid()) == before
+    with use_background_priority():  # the main thread keeps its priority
+        assert os.getpriority(os.PRIO_PROCESS, os.getpid()) == before
 
 
 def test_returning_memory_needs_no_glibc(monkeypatch):

@@ -1,24 +1,4 @@
-"""Every error is ours, and none is of the kind that a worker thread swallows."""
-
-import pytest
-
-from napari_semsr.core import Message, OptionError, ReadError, errors, get_error_code
-
-
-@pytest.mark.parametrize(
-    ("error", "said"),
-    [
-        (errors.ShapeError("Frames differ."), "Frames differ."),
-        (MemoryError(), "Not enough memory for this image"),
-        (FileNotFoundError(2, "No such file", "a.tif"), "No such file (a.tif)."),
-        (OSError("gone"), "failed: gone."),
-        (ZeroDivisionError("by 0"), "Unexpected ZeroDivisionError: by 0; run again"),
-        (KeyError(), "Unexpected KeyError: no message"),
-    ],
-    ids=lambda value: type(value).__name__,
-)
-def test_any_error_is_said_in_a_sentence(error, said):
-    assert said in errors.describe_error(error)
+from napari_semsr.core import Message, OptionError, ReadError, get_error_code
 
 
 def test_code_names_the_cause():

@@ -24,9 +24,9 @@ def test_tukey_is_symmetric_and_never_zero(size: int, alpha: float) -> None:
 
 
 def test_tapers_out_of_range_and_lines_are_refused():
-    with refused(OptionError, "out-of-range", match=" 0 and 1, got 2"):
+    with refused(OptionError, "out-of-range"):
         tukey_window(8, 2)
-    with refused(ShapeError, "image-too-small", match="1x8"):
+    with refused(ShapeError, "image-too-small"):
         create_rings((1, 8))
 
 

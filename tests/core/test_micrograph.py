@@ -1,5 +1,3 @@
-"""Laws of the calibrated image."""
-
 import dask.array as da
 import numpy as np
 import pytest
@@ -11,7 +9,6 @@ from napari_semsr.core.micrograph import (
     InputRecord,
     Micrograph,
     Provenance,
-    create_size_source,
     describe_size_source,
     parse_pixel_size,
 )
@@ -21,35 +18,24 @@ from tests.strategies import micrographs
 INF, NAN = float("inf"), float("nan")
 
 
-@pytest.mark.parametrize(
-    "value",
-    [0, -1.0, NAN, (1.0, INF), (1.0, 2.0, 3.0), (), "wide", [[1.0, 2.0]]],
-    ids=str,
-)
-def test_parse_pixel_size_refuses_what_is_no_length(value):
-    with refused(OptionError, "pixel-size-invalid"):
-        parse_pixel_size(value)
-
-
-@pytest.mark.parametrize("shape", [(4,), (2, 4, 4), (0, 4), (4, 0)], ids=str)
-def test_micrograph_refuses_what_is_no_image(shape):
-    with refused(ShapeError, "wrong-shape"):
-        Micrograph(np.zeros(shape))
+def test_what_is_no_length_and_no_image_is_refused():
+    for value in (0, -1.0, NAN, (1.0, INF), (1.0, 2.0, 3.0), (), "wide", [[1.0, 2.0]]):
+        with refused(OptionError, "pixel-size-invalid"):
+            parse_pixel_size(value)
+    for shape in ((4,), (2, 4, 4), (0, 4), (4, 0)):
+        with refused(ShapeError, "wrong-shape"):
+            Micrograph(np.zeros(shape))
 
 
 @given(micrographs())
-def test_shape_type_scale_and_unit_are_those_of_data_and_calibration(micrograph):
-    assert micrograph.shape == micrograph.data.shape
-    assert micrograph.dtype == micrograph.data.dtype
-    if micrograph.pixel_size_nm is None:
-        assert micrograph.unit == "pixel"
+def test_scale_and_unit_are_those_of_the_calibration(micrograph):
+    size, mean = micrograph.pixel_size_nm, micrograph.mean_pixel_size_nm
+    if size is None:
+        assert (micrograph.unit, mean) == ("pixel", None)
         assert micrograph.scale == micrograph.spacing_px
-        assert micrograph.mean_pixel_size_nm is None
     else:
-        low, high = sorted(micrograph.pixel_size_nm)
-        assert micrograph.unit == "nm"
-        assert micrograph.scale == micrograph.pixel_size_nm
-        assert low * (1 - 1e-9) <= micrograph.mean_pixel_size_nm <= high * (1 + 1e-9)
+        assert (micrograph.unit, micrograph.scale) == ("nm", size)
+        assert min(size) * (1 - 1e-9) <= mean <= max(size) * (1 + 1e-9)
 
 
 def test_replace_leaves_the_original_alone_and_checks_the_pixel_size():
@@ -57,9 +43,8 @@ def test_replace_leaves_the_original_alone_and_checks_the_pixel_size():
     after = before.replace(name="b", pixel_size_nm=5)
     assert (before.name, before.pixel_size_nm) == ("a", (2.0, 2.0))
     assert (after.name, after.pixel_size_nm) == ("b", (5.0, 5.0))
-    assert after.data is before.data
     with refused(OptionError, "pixel-size-invalid"):
-        Micrograph(np.zeros((3, 4))).replace(pixel_size_nm=-1)
+        before.replace(pixel_size_nm=-1)
 
 
 @pytest.mark.parametrize(
@@ -67,9 +52,7 @@ def test_replace_leaves_the_original_alone_and_checks_the_pixel_size():
     [
         ({"pixel_size_nm": (4.0, 5.0)}, (20.0, 60.0)),
         ({"spacing_px": (2.0, 0.5)}, (40.0, 600.0)),
-        ({}, (80.0, 300.0)),
     ],
-    ids=["calibrated", "of a block map", "in pixels"],
 )
 def test_with_pixel_size_keeps_the_place_in_pixels(how, origin):
     image = Micrograph(np.zeros((3, 4)), origin=(8.0, 30.0), **how)
@@ -80,7 +63,6 @@ def test_with_pixel_size_keeps_the_place_in_pixels(how, origin):
 
 def test_the_error_of_a_pixel_size_is_kept_as_a_share():
     image = Micrograph(np.zeros((2, 2)), parse_pixel_size((10.0, 20.0)))
-    assert image.pixel_size_sd_nm is None
     assert image.with_size_error(None) is image
     sure = image.with_size_error((0.1, 0.4))
     assert sure.pixel_size_sd_nm == pytest.approx((0.1, 0.4))
@@ -88,58 +70,41 @@ def test_the_error_of_a_pixel_size_is_kept_as_a_share():
     assert finer.pixel_size_sd_nm == pytest.approx((0.05, 0.1))
     assert sure.with_size_error(None).pixel_size_sd_nm is None
     bare = Micrograph(np.zeros((2, 2)))
-    assert bare.pixel_size_sd_nm is None
     assert bare.with_size_error((0.1, 0.1)) is bare
 
 
 def test_the_error_of_a_pixel_size_comes_from_the_step_that_stated_it():
-    def step(inputs=(), **options):
-        return Provenance(job="convert", inputs=inputs, options=options)
-
-    def after(before, **options):
-        source = InputRecord(role="image", name="a", provenance=before)
-        other = InputRecord(role="image", name="b")
-        return step((other, source), **options)
-
-    def error(history):
+    def error(*steps):
         size = parse_pixel_size((10.0, 10.0))
-        return Micrograph(np.zeros((2, 2)), size, provenance=history).pixel_size_sd_nm
+        made = Micrograph(np.zeros((2, 2)), size, provenance=history(*steps))
+        return made.pixel_size_sd_nm
 
     told = {"pixel_size_nm": (20.0, 20.0), "pixel_size_sd_nm": (0.2, 0.4)}
-    assert error(step(**told)) == pytest.approx((0.1, 0.2))
-    assert error(after(step(**told))) == pytest.approx((0.1, 0.2))
-    assert error(after(step(reading=told), sigma=2)) == pytest.approx((0.1, 0.2))
-    assert error(after(step(**told), pixel_size_nm=(10.0, 10.0))) is None
-    assert error(step()) is None
+    assert error(("a", told)) == pytest.approx((0.1, 0.2))
+    assert error(("a", told), ("b", {})) == pytest.approx((0.1, 0.2))
+    assert error(("a", {"reading": told}), ("b", {})) == pytest.approx((0.1, 0.2))
+    assert error(("a", told), ("b", {"pixel_size_nm": (10.0, 10.0)})) is None
     for junk in ("abc", [0, 0], [1, 2, 3], {"y": 1}, [None, None]):
-        assert error(step(pixel_size_relative_sd=junk)) is None
+        assert error(("a", {"pixel_size_relative_sd": junk})) is None
 
 
-@pytest.mark.parametrize("limits", [(1.0, 1.0), (2.0, 1.0), (0.0, np.inf)])
-def test_contrast_limits_of_a_look_rise(limits):
-    assert DisplaySettings(limits=(-1.0, 2.0)).limits == (-1.0, 2.0)
-    with pytest.raises(ValueError, match="Contrast limits"):
-        DisplaySettings(limits=limits)
-
-
-MASK = np.eye(3, 4, dtype=bool)
+def test_contrast_limits_of_a_look_rise():
+    for limits in ((1.0, 1.0), (2.0, 1.0), (0.0, INF)):
+        with pytest.raises(ValueError, match="Contrast limits"):
+            DisplaySettings(limits=limits)
 
 
 @pytest.mark.parametrize("lazy", [False, True], ids=["numpy", "dask"])
-@pytest.mark.parametrize("dtype", ["bool", "uint8", "int32", "float32", "float64"])
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "float32"])
 def test_what_a_mask_hides_is_unknown(dtype, lazy):
-    values = np.ones((3, 4), dtype)
-    masked = np.ma.array(values, mask=MASK, fill_value=values.dtype.type(0))
+    values, mask = np.ones((3, 4), dtype), np.eye(3, 4, dtype=bool)
+    masked = np.ma.array(values, mask=mask, fill_value=values.dtype.type(0))
     image = Micrograph(da.from_array(masked) if lazy else masked)
     assert image.dtype.kind == "f"
     assert not isinstance(image.array(), np.ma.MaskedArray)
-    np.testing.assert_array_equal(np.isnan(image.array()), MASK)
-    np.testing.assert_array_equal(image.array()[~MASK], 1)
-
-
-def test_a_mask_that_hides_nothing_leaves_values():
-    masked = np.ma.array(np.ones((3, 4), np.uint8), mask=False)
-    assert Micrograph(masked).dtype == np.uint8
+    np.testing.assert_array_equal(np.isnan(image.array()), mask)
+    np.testing.assert_array_equal(image.array()[~mask], 1)
+    assert Micrograph(np.ma.array(values, mask=False)).dtype == dtype
 
 
 @pytest.mark.parametrize("dtype", ["complex64", "complex128", "S3", "object"])
@@ -160,66 +125,53 @@ def history(*steps, **more):
 
 TYPED = {"how": "typed", "pixel_size_nm": [10.0, 10.0]}
 CALIBRATED = {"pixel_size_nm": 10.0, "pixel_size_sd_nm": 0.1}
-STEPS = [("b", {}), ("convert", {}), ("a", {}), ("a", {})]
-TWICE = "typed as 10 nm, divided by 2 by its step"
-REGISTERED = "taken from b, to which it was registered"
-UNKNOWN = ", whose history does not record the source"
 
 
 @pytest.mark.parametrize(
-    ("size", "steps", "said"),
+    ("step", "said"),
     [
-        (10, [("crop", {"pixel_size_nm": 10})], "typed by the user in step crop"),
-        (10, [("a", {"reading": CALIBRATED})], "from a calibration in step a"),
-        (10, [("simulate", {"pixel_size_nm": 10})], "set in its simulation"),
-        (10, [("a", {"pixel_size_origin": TYPED}), ("b", {})], "typed"),
-        (10, [("crop", {})], f"inherited from step crop{UNKNOWN}"),
-        (10, [("a", {"pixel_size_origin": "x"})], f"inherited from step a{UNKNOWN}"),
-        (4, [("register", {"pixel_size_nm": 1, "fixed": "b"})], REGISTERED),
-        (5, [("x", {"pixel_size_origin": TYPED}), *STEPS], f"{TWICE}s a, b and x"),
+        (("crop", {"pixel_size_nm": 10}), "typed by the user"),
+        (("a", {"reading": CALIBRATED}), "from a calibration"),
+        (("simulate", {"pixel_size_nm": 10}), "simulation"),
+        (("a", {"pixel_size_origin": TYPED}), "typed"),
+        (("crop", {}), "does not record the source"),
+        (("a", {"pixel_size_origin": "x"}), "does not record the source"),
+        (("register", {"pixel_size_nm": 1, "fixed": "b"}), "registered"),
     ],
 )
-def test_the_origin_of_a_pixel_size_is_told_with_what_changed_it(size, steps, said):
-    image = Micrograph(np.zeros((2, 2)), size, provenance=history(*steps))
-    assert image.pixel_size_from == said
+def test_the_origin_of_a_pixel_size_is_told(step, said):
+    image = Micrograph(np.zeros((2, 2)), 10, provenance=history(step))
+    assert said in image.pixel_size_from
 
 
 @pytest.mark.parametrize(
-    ("size", "said"),
-    [
-        ((10.0, 10.0), "typed"),
-        ((5.0, 5.0), f"{TWICE} a"),
-        ((20.0, 20.0), "typed as 10 nm, multiplied by 2 by its step a"),
-        ((10.0, 5.0), "typed as 10 nm, changed by its step a"),
-    ],
+    ("size", "change"),
+    [(10.0, "typed"), (5.0, "divided by 2"), (20.0, "multiplied by 2")],
 )
-def test_an_own_origin_is_told_with_the_steps_since(size, said):
-    assert describe_size_source(size, TYPED, history(("a", {}))) == said
-    assert describe_size_source(size, None, None) == "given with its array"
+def test_an_own_origin_is_told_with_the_steps_since(size, change):
+    said = describe_size_source((size, size), TYPED, history(("a", {})))
+    assert change in said
+    assert "changed" in describe_size_source((size, 7.0), TYPED, history(("a", {})))
+    assert describe_size_source((size, size), None, None) == "given with its array"
 
 
 def test_a_typed_size_is_recorded_and_an_unknown_one_has_no_origin():
     image = Micrograph(np.zeros((2, 2)), spacing_px=(4.0, 8.0), origin=(4.0, 8.0))
     assert image.pixel_size_from is None
-    assert image.with_size_source("typed") is image
     typed = image.calibrate(20)
     assert (typed.pixel_size_nm, typed.spacing_px) == ((20.0, 20.0), (4.0, 8.0))
-    assert typed.origin == (20, 20)
-    assert typed.pixel_size_from == "typed by the user"
+    assert (typed.origin, typed.pixel_size_from) == ((20, 20), "typed by the user")
     known = typed.calibrate((40, 40), (1.0, 2.0))
     assert (known.pixel_size_sd_nm, known.spacing_px) == ((1.0, 2.0), (1.0, 1.0))
-    assert known.metadata["pixel_size_origin"] == create_size_source(
-        "from a calibration", (40.0, 40.0)
-    )
+    assert known.pixel_size_from == "from a calibration"
 
 
 def test_a_map_that_depends_on_its_pixel_size_takes_no_other():
-    for job, what in (("frc-map", "resolution"), ("spectrum", "log10 power")):
-        made = Micrograph(np.zeros((2, 2)), 10, provenance=history((job, {})))
-        assert made.calibrate(10).pixel_size_nm == (10.0, 10.0)
-        assert made.calibrate(None).pixel_size_nm == (10.0, 10.0)
-        with refused(OptionError, "pixel-size-contradicts", match=what):
-            made.calibrate(11)
+    made = Micrograph(np.zeros((2, 2)), 10, provenance=history(("frc-map", {})))
+    assert made.calibrate(10).pixel_size_nm == (10.0, 10.0)
+    assert made.calibrate(None).pixel_size_nm == (10.0, 10.0)
+    with refused(OptionError, "pixel-size-contradicts"):
+        made.calibrate(11)
     grey = Micrograph(np.zeros((2, 2)), 10, provenance=history(("restore", {})))
     assert grey.calibrate(11).pixel_size_nm == (11.0, 11.0)
 
@@ -227,14 +179,10 @@ def test_a_map_that_depends_on_its_pixel_size_takes_no_other():
 def test_other_data_are_shown_by_default_and_lie_in_no_file():
     look = DisplaySettings(limits=(0.0, 1.0))
     image = Micrograph(np.zeros((2, 2)), look=look, path="a.tif")
-    assert (image.replace(name="b").look, image.replace(name="b").path) == (
-        look,
-        "a.tif",
-    )
-    other = image.replace(data=np.ones((2, 2)))
+    same, other = image.replace(name="b"), image.replace(data=np.ones((2, 2)))
+    assert (same.look, same.path) == (look, "a.tif")
     assert (other.look, other.path) == (None, None)
     assert image.replace(data=np.ones((2, 2)), look=look).look is look
-    listed = Micrograph([[1, 2], [3, 4]])
-    assert listed.shape == (2, 2)
+    assert Micrograph([[1, 2], [3, 4]]).shape == (2, 2)
     with refused(ShapeError, "wrong-type"):
         Micrograph([[1, 2], [3]])

@@ -1,5 +1,3 @@
-"""Options are frozen, complete, and refuse what they do not know in one sentence."""
-
 from typing import Literal, Self
 
 import pytest
@@ -17,13 +15,6 @@ from napari_semsr.inference import EnhanceOptions
 from tests.refusals import refused, warned
 
 
-class Sample(Options):
-    """Options for these tests."""
-
-    size_px: int = Field(64, ge=1, le=512)
-    weight: float = 0.5
-
-
 class Turn(Options):
     """Options of which one has a part with some values of another."""
 
@@ -32,50 +23,23 @@ class Turn(Options):
 
 
 def test_what_has_no_part_is_told_a_user_and_left_out_of_a_history():
-    with warned(
-        "option-without-effect", match="`degrees` .*`way` .* turn or flip, .* keep"
-    ):
+    with warned("option-without-effect", match="`degrees` .*`way` "):
         assert Turn.parse({"degrees": 3.0}).reset_unused_options() == Turn()
     assert Turn.from_history({"degrees": 3.0, "former": 1}) == Turn()
     turned = Turn.parse({"way": "turn", "degrees": 3.0})
     assert turned == Turn.from_history(turned.model_dump())
 
 
-@pytest.mark.parametrize("place", ["A recipe", "Step 1"])
-def test_what_a_person_alone_gives_is_refused_of_a_file(place: str) -> None:
+def test_what_a_person_alone_gives_is_refused_of_a_file() -> None:
     class Elsewhere(Options):
         address: str | None = option(None, user_only=True)
         count: int = 1
 
     persons = get_user_only_options(Elsewhere)
     assert persons == {"address"}
-    check_user_only_options(["count"], persons, place)
-    with refused(OptionError, "unsafe-content", match=f"^{place} .* address"):
-        check_user_only_options(["count", "address"], persons, place)
-
-
-def test_parse_and_dump_are_inverse():
-    options = Sample.parse({"size_px": 32, "weight": 0.25})
-    assert Sample.parse(options.model_dump()) == options
-    assert Sample.model_validate_json(options.model_dump_json()) == options
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        *(("size_px", 0), ("size_px", "many"), ("sise_px", 4)),
-        *(("weight", float("nan")), ("weight", float("inf"))),
-        *(("size_px", True), ("weight", False)),
-    ],
-)
-def test_parse_refuses_in_one_sentence(name, value):
-    with pytest.raises(OptionError) as caught:
-        Sample.parse({name: value})
-    message = str(caught.value)
-    assert "\n" not in message
-    assert message.endswith((".", "?"))
-    assert name in message
-    assert name == "sise_px" or str(value) in message
+    check_user_only_options(["count"], persons, "A recipe")
+    with refused(OptionError, "unsafe-content", match="address"):
+        check_user_only_options(["count", "address"], persons, "A recipe")
 
 
 class Inner(Options):
@@ -105,48 +69,30 @@ class Outer(Options):
     count: int = 3
 
 
-OPTION = [  # "Option NAME must ..."
-    (
-        {"device": "tpu"},
-        (
-            "`device` must be auto, cpu, cuda, mps or xpu, or cuda:1 for the second "
-            "card, got 'tpu'."
-        ),
-    ),
-    ({"count": "few"}, "`count` must be a whole number, got 'few'."),
-    ({"count": 2.5}, "`count` must be a whole number, got 2.5."),
-    ({"pair": 5}, "`pair` must be a list, got 5."),
-    ({"pair": [1, 2, 3]}, "`pair` must have at most 2 items, got [1, 2, 3]."),
-    ({"inner": "wide"}, "`inner` must be a table of options, got 'wide'."),
-    ({"inner": {"side_px": 6}}, "inner.side_px must be a multiple of 4, got 6."),
-    ({"inner": {"kind": "x"}}, "inner.kind must be 'wide' or 'narrow', got 'x'."),
-]
-UNKNOWN = [
-    ({"devise": "cpu"}, "'devise'; did you mean device?"),
-    ({"inner": {"side": 3}}, "'inner.side'; did you mean inner.side_px?"),
-    (
-        {"many": [{}, {"z": 1}]},
-        "'many[1].z'; choose one of side_px, kind, least, most.",
-    ),
-]
 FAULTS = [
-    *((values, f"Option {said}") for values, said in OPTION),
-    *((values, f"Unknown option {said}") for values, said in UNKNOWN),
-    ({"shares": {"c": 1}}, "A key of option shares must be 'a' or 'b', got 'c'."),
-    ({"inner": {"least": 3}}, "In inner: least must not exceed most, got 3.0 and 1.0."),
+    ({"device": "tpu"}, "'tpu'"),
+    ({"count": "few"}, "a whole number, got 'few'"),
+    ({"count": True}, "got True"),
+    ({"pair": 5}, "a list, got 5"),
+    ({"pair": [1, float("nan")]}, "nan"),
+    ({"pair": [1, 2, 3]}, "at most 2 items"),
+    ({"inner": "wide"}, "a table of options, got 'wide'"),
+    ({"inner": {"side_px": 6}}, "inner.side_px must be a multiple of 4"),
+    ({"inner": {"kind": "x"}}, "'wide' or 'narrow', got 'x'"),
+    ({"devise": "cpu"}, "did you mean device?"),
+    ({"inner": {"side": 3}}, "did you mean inner.side_px?"),
+    ({"many": [{}, {"z": 1}]}, "'many[1].z'"),
+    ({"shares": {"c": 1}}, "'a' or 'b', got 'c'"),
+    ({"inner": {"least": 3}}, "got 3.0 and 1.0"),
 ]
 
 
 @pytest.mark.parametrize(("values", "said"), FAULTS, ids=lambda value: str(value)[:32])
-def test_faults_are_said_plainly_and_once(values, said):
+def test_faults_name_the_option_and_its_value_in_one_line(values, said):
     with pytest.raises(OptionError) as caught:
         Outer.parse(values)
-    assert str(caught.value) == said
-
-
-def test_rule_that_begins_with_an_option_keeps_its_spelling():
-    with refused(OptionError, "wrong-option", match="^Option `least`"):
-        Inner.parse({"least": 2})
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

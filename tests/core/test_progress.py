@@ -1,5 +1,3 @@
-"""Jobs run to their end, report on the way, and clean up when stopped."""
-
 import pytest
 from hypothesis import given, strategies as st
 
@@ -16,49 +14,32 @@ from napari_semsr.core.errors import Cancelled
 from tests.refusals import refused, warned
 
 
-def counting(total, log):
-    """Count to `total`; write into `log` that the end was cleaned up."""
-    try:
-        for done in range(total):
-            yield Progress(done, total, f"step {done}")
-        return total * 10
-    finally:
-        log.append("closed")
-
-
-@given(st.integers(0, 10**6), st.integers(0, 10**6))
-def test_fraction_stays_between_0_and_1(done, total):
-    assert 0.0 <= Progress(done, total, "").fraction <= 1.0
-
-
 def test_a_listener_that_raises_stops_the_job():
     log = []
+
+    def counting():
+        try:
+            yield Progress(0, 2, "first")
+            yield Progress(1, 2, "second")
+        finally:
+            log.append("closed")
 
     def refuse(step):
         if step.done == 1:
             raise Cancelled("stopped")
 
     with refused(Cancelled, "cancelled"):
-        run(counting(3, log), refuse)
+        run(counting(), refuse)
     assert log == ["closed"]
 
 
-@pytest.mark.parametrize(
-    ("seconds", "said"),
-    [
-        *((20.4, "20 s"), (59.4, "59 s"), (59.6, "1 min"), (240, "4 min")),
-        *((3569, "59 min"), (3571, "1 h 00 min"), (7500, "2 h 05 min")),
-        (7199, "2 h 00 min"),
-    ],
-)
-def test_time_is_said_in_the_unit_that_suits_it(seconds, said):
-    assert format_time(seconds) == said
-    assert str(Progress(1, 9, "tiles", seconds)) == f"tiles, {said} left"
-    assert str(Progress(1, 9, "tiles")) == "tiles"
+def test_time_is_said_in_the_unit_that_suits_it():
+    said = [format_time(seconds) for seconds in (59.4, 59.6, 3569, 7199)]
+    assert said == ["59 s", "1 min", "59 min", "2 h 00 min"]
+    assert str(Progress(1, 9, "tiles", 240)) == "tiles, 4 min left"
 
 
 def times_left(steps, pace=None):
-    """Return the times left of steps (done, total, time of the clock)."""
     pace = pace or TimeEstimator()
     return [
         pace.add_time_left(Progress(done, total, ""), now).seconds_left

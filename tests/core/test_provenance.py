@@ -1,5 +1,3 @@
-"""Provenance survives its journey through a file and knows its own ancestry."""
-
 import pytest
 
 from napari_semsr.core.micrograph import (
@@ -7,7 +5,6 @@ from napari_semsr.core.micrograph import (
     InputRecord,
     Provenance,
     digest_path,
-    digest_with_progress,
 )
 
 
@@ -22,13 +19,6 @@ def derived(*parents: Provenance) -> Provenance:
         for i, parent in enumerate(parents)
     )
     return Provenance(job="convert", inputs=inputs)
-
-
-def test_json_round_trip_is_identity():
-    before = derived(enhanced("sha256:a", "net-1")).model_copy(
-        update={"options": {"tile": 256, "norm": "exact"}, "versions": {"numpy": "2"}}
-    )
-    assert Provenance.model_validate_json(before.model_dump_json()) == before
 
 
 def test_networks_and_sources_are_gathered_from_all_generations():
@@ -53,21 +43,16 @@ def test_optical_cut_off_is_that_of_the_pupil_upstream():
     assert finest.optical_cut_off_nm() == pytest.approx(135)
 
 
-@pytest.mark.parametrize(
-    "made",
-    [
+def test_no_optical_cut_off_where_nothing_tells_it():
+    for made in (
         scan(optics="gaussian"),
         scan("sem/sem.ome.tif"),
         scan("truth/object.ome.tif"),
         scan(numerical_aperture=0),
         scan(wavelength_nm="green"),
         scan(numerical_aperture=None),
-        Provenance(job="enhance"),
-    ],
-    ids=["gaussian", "electrons", "truth", "zero", "text", "none", "other"],
-)
-def test_no_optical_cut_off_where_nothing_tells_it(made):
-    assert derived(made).optical_cut_off_nm() is None
+    ):
+        assert derived(made).optical_cut_off_nm() is None, made
 
 
 def test_digest_of_a_file_depends_on_its_bytes_only(tmp_path):
@@ -78,31 +63,19 @@ def test_digest_of_a_file_depends_on_its_bytes_only(tmp_path):
     assert same.startswith("sha256:")
 
 
-def test_digest_of_much_tells_how_far_it_is(tmp_path):
-    for name in ("a", "b"):
-        with (tmp_path / name).open("wb") as stream:
-            stream.truncate(40 << 20)
-    steps = list(digest_with_progress(tmp_path))
-    assert [step.done for step in steps] == sorted({step.done for step in steps})
-    assert {step.total for step in steps} == {80}
-    assert 1 < len(steps) <= 3
-    assert 0 < steps[0].done < steps[-1].done <= 80
-
-
-@pytest.mark.parametrize("change", ["content", "name", "extra"])
-def test_digest_of_a_folder_sees_each_change(tmp_path, change):
+def test_digest_of_a_folder_sees_each_change(tmp_path):
     inner = tmp_path / "inner"
     inner.mkdir()
     (inner / "a").write_bytes(b"one")
-    before = digest_path(tmp_path)
-    assert digest_path(tmp_path) == before
-    if change == "content":
-        (inner / "a").write_bytes(b"two")
-    elif change == "name":
-        (inner / "a").rename(inner / "b")
-    else:
-        (tmp_path / "more").write_bytes(b"")
-    assert digest_path(tmp_path) != before
+    digests = [digest_path(tmp_path)]
+    assert digest_path(tmp_path) == digests[0]
+    (inner / "a").write_bytes(b"two")
+    digests.append(digest_path(tmp_path))
+    (inner / "a").rename(inner / "b")
+    digests.append(digest_path(tmp_path))
+    (tmp_path / "more").write_bytes(b"")
+    digests.append(digest_path(tmp_path))
+    assert len(set(digests)) == 4
 
 
 def step(job: str, *parents: Provenance, **changes: object) -> Provenance:
@@ -113,21 +86,13 @@ def step(job: str, *parents: Provenance, **changes: object) -> Provenance:
 @pytest.mark.parametrize(
     ("made", "quantity"),
     [
-        (step("frc-map"), "resolution ({unit})"),
         (step("convert", step("crop", step("frc-map"))), "resolution ({unit})"),
         (step("restore", step("frc-map")), None),
         (step("crop", step("frc-map"), options={PICTURE_KEY: [0, 1]}), None),
-        (
-            step("frc-map", step("x", options={PICTURE_KEY: [0, 1]})),
-            "resolution ({unit})",
-        ),
         (step("error-map", options={"unit": "percent"}), "error (%)"),
         (step("trust"), "likely error (grey levels)"),
         (step("trust", options={"show": "spread"}), "spread (grey levels)"),
-        (
-            step("crop", step("stitch", part="height", options={"difference": 1})),
-            "difference of height (nm)",
-        ),
+        (step("crop", step("stitch", part="height")), "height (nm)"),
         (step("stitch"), None),
     ],
 )
@@ -142,24 +107,18 @@ def test_the_defining_step_is_no_crop_and_no_copy():
     assert step("convert", step("crop", made)).defining_step() == made
     copies = step("convert", step("crop"))
     assert copies.defining_step() == copies
-    assert [one.job for one in step("crop", made).steps()] == [
-        "crop",
-        "restore",
-        "stitch",
-    ]
-    assert step("crop", step("spectrum")).depends_on_pixel_size
+    found = [one.job for one in step("crop", made).steps()]
+    assert found == ["crop", "restore", "stitch"]
 
 
 def test_a_reproducible_record_has_no_circumstances_at_any_depth():
     circumstances = {"device": "cpu", "threads": 3, "precision": "bf16"}
     options = {"sigma": 2, "pixel_size_origin": {"how": "typed"}}
     before = step("crop", options=options, **circumstances)
-    record = step(
-        "restore", before, guides=derived(before).inputs
-    ).reproducible_record()
+    made = step("restore", before, guides=derived(before).inputs)
+    record = made.reproducible_record()
     assert not {"created", "versions", *circumstances} & set(record)
-    for key in ("inputs", "guides"):
-        [one] = record[key]
+    for [one] in (record["inputs"], record["guides"]):
         assert "path" not in one
         assert one["provenance"]["options"] == {"sigma": 2}
         assert not {"created", *circumstances} & set(one["provenance"])

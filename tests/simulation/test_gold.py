@@ -7,8 +7,10 @@ from napari_semsr.core import Micrograph, OptionError, run
 from napari_semsr.simulation.gold import (
     FINE_NM,
     GoldOptions,
+    IslandPacking,
     create_gold_rng,
     create_random_gold_options,
+    draw_islands,
     simulate_random_gold_pair,
 )
 from tests.refusals import refused
@@ -19,6 +21,16 @@ _CLEAN = GoldOptions(
     electrons=(1e7, 1e7),
     line_jitter_px=0,
 )
+
+
+def test_gaps_are_as_wide_as_stated(rng):
+    packing = IslandPacking(
+        pitch_nm=150.0, size_spread=0.5, gap_nm=30.0, gap_spread=0.0,
+        touching=0.0, missing=0.0, corner_nm=1.0, crooked_nm=0.0,
+    )  # fmt: skip
+    depth = draw_islands(200, 7.1, packing, rng).depth_nm
+    ridge = ndimage.minimum_filter(depth, 3) == depth
+    assert np.median(depth[ridge & (depth < 0)]) == pytest.approx(-15, abs=7.1)
 
 
 def test_coarse_image_is_the_binned_fine_one(rng):
@@ -39,13 +51,11 @@ def test_pairs_are_registered_with_noise_and_a_wider_probe(rng):
 
 
 def test_fine_image_is_free_of_noise_unless_asked_for():
-    quiet, noisy = (
-        simulate_random_gold_pair(
-            64, np.random.default_rng(3), GoldOptions(fine_electrons=n)
-        )
-        for n in (0.0, 500.0)
-    )
-    added = noisy.high - quiet.high
+    def draw(electrons):
+        options = GoldOptions(fine_electrons=electrons)
+        return simulate_random_gold_pair(64, np.random.default_rng(3), options).high
+
+    added = draw(500.0) - draw(0.0)
     assert 0.01 < added.std() < 0.06
     assert abs(added.mean()) < 0.005
 
@@ -62,8 +72,7 @@ def test_half_of_what_is_learnt_from_is_the_tuned_sample(rng):
     assert {options.fine_probe_nm for options in drawn} == {GoldOptions().fine_probe_nm}
     for options in drawn[:6]:
         pair = simulate_random_gold_pair(24, rng, options)
-        assert np.isfinite(pair.low).all()
-        assert np.isfinite(pair.high).all()
+        assert np.isfinite(pair.low.sum() + pair.high.sum())
 
 
 @pytest.mark.broad
@@ -78,8 +87,6 @@ def test_gaps_are_in_the_truth_and_some_are_lost_in_the_coarse_image():
     seen = run(measure_gaps(Micrograph(fine, size), truth))
     assert 0.06 < seen.undetected_fraction < 0.25
     assert 2.5 < np.abs(seen.compute_width_errors("nm")).mean() < 5.5
-    widths = [gap.reference_px for gap in own.found_gaps]
-    assert 2 < np.median(widths) < 7
 
 
 def test_what_cannot_be_drawn_is_refused(rng):

@@ -1,5 +1,3 @@
-"""Laws of the random degradations that training uses."""
-
 import numpy as np
 import pytest
 
@@ -13,17 +11,7 @@ from napari_semsr.simulation.canvas import draw_phantom
 
 @pytest.fixture(scope="module")
 def clear() -> np.ndarray:
-    """A sharp picture in [0, 1]."""
-    return draw_phantom("fracture", (96, 96), seed=2)
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_target_is_an_affine_change_of_the_clear_image(clear, seed):
-    scene = apply_random_degradation(
-        clear, DegradationRanges(), np.random.default_rng(seed)
-    )
-    correlation = np.corrcoef(clear.ravel(), scene.high.ravel())[0, 1]
-    assert correlation == pytest.approx(1, abs=1e-5)
+    return draw_phantom("particles", (96, 96), seed=3)
 
 
 SHARP = {"sigma_px": (0.05, 0.06), "noisy": 0, "eight_bit": 0}
@@ -43,14 +31,12 @@ def test_without_blur_and_noise_the_input_is_the_target_or_hazed_as_stated(clear
 
 
 @pytest.mark.parametrize("kind", gao.KINDS)
-def test_scenes_as_in_the_paper_are_what_degrade_makes(kind: gao.Kind) -> None:
-    clear = draw_phantom("particles", (96, 96), seed=3)
+def test_scenes_as_in_the_paper_are_what_degrade_makes(clear, kind: gao.Kind) -> None:
     shares = {name: float(name == kind) for name in gao.KINDS}
     ranges = DegradationRanges(**shares, as_paper=1.0)
     scene = apply_random_degradation(clear, ranges, np.random.default_rng(1))
-    eight = np.rint(clear * 255).astype(np.uint8)
     if kind == "blur":  # the others have a haze of their own chance
-        low = gao.degrade_plane(eight, kind).image
+        low = gao.degrade_plane(np.rint(clear * 255).astype(np.uint8), kind).image
         inner = (slice(4, -4), slice(4, -4))  # borders are reflected otherwise
         both = low[inner].ravel(), scene.low[inner].ravel()
         assert np.corrcoef(*both)[0, 1] > 0.9999
@@ -60,18 +46,13 @@ def test_scenes_as_in_the_paper_are_what_degrade_makes(kind: gao.Kind) -> None:
     assert truth == pytest.approx(1, abs=1e-5)
 
 
-def test_share_of_sharp_images_is_hardly_blurred() -> None:
-    clear = draw_phantom("particles", (96, 96), seed=1)
+def test_share_of_sharp_images_is_hardly_blurred(clear) -> None:
     ranges = DegradationRanges(blur=1, fog=0, hybrid=0, near_paper=0, noisy=0)
-    still = ranges.replace(sigma_px=(1.5, 1.8))
 
-    def errors(share: float) -> list[float]:
-        scenes = [
-            apply_random_degradation(
-                clear, still.replace(sharp=share), np.random.default_rng(seed)
-            )
-            for seed in range(6)
-        ]
-        return [float(np.abs(s.low - s.high).mean()) for s in scenes]
+    def error(seed: int, sharp: float) -> float:
+        still, rng = ranges.replace(sharp=sharp), np.random.default_rng(seed)
+        scene = apply_random_degradation(clear, still, rng)
+        return float(np.abs(scene.low - scene.high).mean())
 
-    assert max(errors(1.0)) < min(errors(0.0)) / 2
+    for seed in range(6):
+        assert error(seed, 1.0) < error(seed, 0.0) / 2

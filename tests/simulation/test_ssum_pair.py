@@ -1,5 +1,3 @@
-"""Laws of the pairs of superlens and electron images."""
-
 import numpy as np
 import pytest
 
@@ -28,14 +26,12 @@ STILL = ImagingSettings(GAUSSIAN)
 
 
 def drawn(side: int = SIDE, **options: object) -> Specimen:
-    """Draw a sample of the size that a field needs."""
     chosen = PhantomOptions.parse({"phantom": "grating", "relief_nm": 20, **options})
     how = {"pixel_nm": 10, "options": chosen, "seed": 4}
     return draw_specimen(chosen.phantom, get_surface_shape(side), **how)
 
 
 def taken(surface: Specimen, look: ImagingSettings = STILL, scale: int = 1) -> SsumPair:
-    """Take both pictures, without noise unless the look has some."""
     return simulate_ssum_pair(
         surface, SIDE, look, np.random.default_rng(0), scale=scale
     )
@@ -44,20 +40,16 @@ def taken(surface: Specimen, look: ImagingSettings = STILL, scale: int = 1) -> S
 @pytest.mark.parametrize("scale", [1, 2])
 def test_both_pictures_lie_on_one_grid(scale):
     # a disc's centre of light is the same place in both, in mosaic pixels
-    rows, columns = get_surface_shape(SIDE)
-    y, x = np.indices((rows, columns)) + 0.5
-    middle = np.array([rows, columns]) / 2 + (7.3, -4.6)
-    away = np.hypot(y - middle[0], x - middle[1])
-    disc = np.clip(20.5 - away, 0, 1).astype(np.float32)
-    surface = Specimen(30 * disc, disc, 10.0, "disc")
-    pair = taken(surface, scale=scale)
-    expected = SIDE / 2 + np.array([7.3, -4.6]) / 2
+    shape, off = get_surface_shape(SIDE), np.array([7.3, -4.6])
+    y, x = (np.indices(shape).T + 0.5 - np.array(shape) / 2 - off).T
+    disc = np.clip(20.5 - np.hypot(y, x), 0, 1).astype(np.float32)
+    pair = taken(Specimen(30 * disc, disc, 10.0, "disc"), scale=scale)
     for image, pixels in ((pair.low, 1), (pair.high, scale)):
         light = np.clip(image - np.median(image), 0, None)
         light[light < 0.1] = 0
         at = (np.indices(image.shape) + 0.5) / pixels
         found = (at * light).sum(axis=(1, 2)) / light.sum()
-        assert found == pytest.approx(expected, abs=0.02)
+        assert found == pytest.approx(SIDE / 2 + off / 2, abs=0.02)
 
 
 @pytest.mark.parametrize("optics", [LENS, GAUSSIAN], ids=["pupil", "gaussian"])
@@ -69,9 +61,8 @@ def test_the_optics_are_the_microscopes(optics: MicroscopeOptions) -> None:
     box = 2 if optics.optics == "pupil" else 0  # a Gaussian has it in its width
     fine = simulate_image(sharp, surface.height_nm, 10.0, optics, box_px=box)
     rows = fine.shape[0] // 2
-    seen = fine.reshape(rows, 2, rows, 2).mean(axis=(1, 3))
-    first = (rows - SIDE) // 2
-    seen = seen[first : first + SIDE, first : first + SIDE]
+    middle = slice((rows - SIDE) // 2, (rows + SIDE) // 2)
+    seen = fine.reshape(rows, 2, rows, 2).mean(axis=(1, 3))[middle, middle]
     low, high = pair.low_range
     error = (seen - low) / (high - low) - pair.low
     # light of both grids interferes pixel by pixel
@@ -80,12 +71,10 @@ def test_the_optics_are_the_microscopes(optics: MicroscopeOptions) -> None:
 
 
 def test_pictures_of_one_sample_share_its_electron_image() -> None:
-    pairs = list(
-        simulate_random_ssum_pairs(64, np.random.default_rng(1), count=3, scale=2)
-    )
-    assert len(pairs) == 3
-    assert all(np.array_equal(pair.high, pairs[0].high) for pair in pairs)
-    assert not np.array_equal(pairs[0].low, pairs[1].low)
+    pairs = simulate_random_ssum_pairs(64, np.random.default_rng(1), count=2, scale=2)
+    one, other = pairs
+    assert np.array_equal(one.high, other.high)
+    assert not np.array_equal(one.low, other.low)
 
 
 def test_held_out_samples_differ_from_those_of_training() -> None:
@@ -103,14 +92,6 @@ def test_wrong_scales_sizes_and_apertures_are_refused():
         simulate_ssum_pair(drawn(), SIDE + 32, STILL, np.random.default_rng(0))
     with refused(OptionError, "out-of-range", match=r"2\.09"):
         SsumPairOptions.parse({"numerical_aperture": (1.3, 2.2)})
-
-
-def half_width(spread: np.ndarray) -> float:
-    """Full width at half maximum of a point, in pixels."""
-    middle = spread.shape[0] // 2
-    row = spread[middle, middle:] / spread[middle, middle]
-    first = int(np.argmax(row < 0.5))
-    return 2 * (first - 1 + (row[first - 1] - 0.5) / (row[first - 1] - row[first]))
 
 
 def test_cards_from_before_the_lenses_mean_gaussians():
@@ -137,7 +118,10 @@ def test_what_is_told_of_the_blur_and_the_noise_holds() -> None:
     optics = GAUSSIAN.replace(resolution_nm=100, photons=2000)
     pair = taken(surface, ImagingSettings(optics))
     assert pair.blur_px == pytest.approx(100 / 20 / 2.355, rel=0.01)
-    assert half_width(pair.spread) == pytest.approx(5, rel=0.05)
+    row = pair.spread[pair.spread.shape[0] // 2]
+    away = np.arange(len(row)) - len(row) // 2
+    width = np.sqrt((row * away**2).sum() / row.sum())
+    assert width == pytest.approx(pair.blur_px, rel=0.05)
     noise = pair.low - pair.noiseless
     expected = np.sqrt(0.5 / 2000) / np.ptp(pair.low_range)
     assert noise.std() == pytest.approx(expected, rel=0.3)
@@ -145,20 +129,14 @@ def test_what_is_told_of_the_blur_and_the_noise_holds() -> None:
 
 
 @pytest.mark.broad
-def test_objects_are_put_in_and_taken_out_of_an_array() -> None:
-    ranges = SampleRanges(kinds=("dots",), joined=0, bent=0, strewn=0, changed=0)
-    put_in, taken_out = 0.0, 0.0
-    for seed in range(4):
-        plain, changed = (
-            create_random_surface(
-                (300, 300), pixel_nm=10, rng=np.random.default_rng(seed), ranges=one
-            )
-            for one in (ranges, ranges.replace(changed=1.0))
-        )
-        step = changed.material - plain.material
-        put_in += (step > 0.3).mean()
-        taken_out += (step < -0.3).mean()
-        assert 0.01 < (np.abs(step) > 0.05).mean() < 0.6
-        assert -1e-6 < changed.material.min() <= changed.material.max() < 1 + 1e-6
-    assert put_in > 0.005
-    assert taken_out > 0.005
+@pytest.mark.parametrize("seed", range(4))
+def test_objects_are_put_in_and_taken_out_of_an_array(seed) -> None:
+    def material(changed):
+        ranges = {"kinds": ("dots",), "joined": 0, "bent": 0, "strewn": 0}
+        how = {"ranges": SampleRanges(changed=changed, **ranges), "pixel_nm": 10}
+        rng = np.random.default_rng(seed)
+        return create_random_surface((300, 300), rng=rng, **how).material
+
+    changed = material(1.0)
+    assert 0.01 < (np.abs(changed - material(0)) > 0.05).mean() < 0.6
+    assert -1e-6 < changed.min() <= changed.max() < 1 + 1e-6

@@ -1,10 +1,7 @@
-"""Laws of a view: where it lies is known, and nothing else moves it."""
-
 import numpy as np
 import pytest
 
 from napari_semsr.core import (
-    Affine,
     Grid,
     Micrograph,
     OptionError,
@@ -18,6 +15,7 @@ from tests.refusals import refused
 SCAN = ScanOptions(
     phantom="particles", frames_grid=(2, 2), frame_px=128, jitter_px=2.0, seed=3
 )
+BROAD = pytest.mark.broad
 STILL = SemViewOptions(view_electrons=0, view_charging=0)
 
 
@@ -34,24 +32,18 @@ def shift_between(image, other):
 
 
 @pytest.mark.parametrize(
-    "options",
+    "changes",
     [
-        pytest.param(STILL, marks=pytest.mark.broad),
-        STILL.replace(view_turn_deg=-33.0, view_mirror=True, view_bending_nm=60.0),
-        pytest.param(
-            STILL.replace(view_pixel_nm=13.0, view_bending_nm=0.0, view_shear=0.08),
-            marks=pytest.mark.broad,
-        ),
+        {"view_turn_deg": -33.0, "view_mirror": True, "view_bending_nm": 60.0},
+        pytest.param({"view_pixel_nm": 13.0, "view_shear": 0.08}, marks=BROAD),
     ],
-    ids=["default", "turned, mirrored, bent", "coarse, sheared"],
+    ids=["turned, mirrored, bent", "coarse, sheared"],
 )
-def test_the_map_lays_a_view_on_the_straight_image(scan, options):
-    scene, view = scan.scene, simulate_sem_view(scan, options)
-    straight = Micrograph(
-        255 * compute_sem_contrast(scene.surface).astype(float),
-        (10.0, 10.0),
-        origin=tuple(20.0 * v for v in scene.origin_px),
-    )
+def test_the_map_lays_a_view_on_the_straight_image(scan, changes):
+    scene, view = scan.scene, simulate_sem_view(scan, STILL.replace(**changes))
+    grey = 255 * compute_sem_contrast(scene.surface).astype(float)
+    origin = tuple(20.0 * v for v in scene.origin_px)
+    straight = Micrograph(grey, (10.0, 10.0), origin=origin)
     shown = Micrograph(view.image, (view.pixel_nm,) * 2)
     laid = WarpedImage(shown, Grid.from_image(straight), view.transform).read()
     shifts = []
@@ -67,15 +59,13 @@ def test_the_map_lays_a_view_on_the_straight_image(scan, options):
 def test_a_map_is_what_was_asked_for(scan):
     turned = STILL.replace(view_turn_deg=12.0, view_shear=0.0, view_bending_nm=0.0)
     found = simulate_sem_view(scan, turned).transform
-    assert isinstance(found, Affine)
     assert found.is_similarity
     assert found.degrees == pytest.approx(12.0)
     mirrored = simulate_sem_view(scan, turned.replace(view_mirror=True)).transform
     assert mirrored.is_mirrored
     drifted = simulate_sem_view(scan, turned.replace(view_shear=0.05)).transform
     moved = drifted.linear - found.linear
-    assert np.hypot(*moved[:, 0]) == pytest.approx(0.05)
-    assert np.allclose(moved[:, 1], 0)
+    assert np.hypot(*moved) == pytest.approx((0.05, 0))
 
 
 @pytest.mark.broad
@@ -86,14 +76,12 @@ def test_a_strip_is_shown_in_part_rather_than_beyond_its_border():
 
 
 def test_what_cannot_be_shown_is_refused(scan, rng):
-    for options, values in (
-        ({"view_field": 1.0, "view_turn_deg": 45.0}, "`view_field`"),
-        ({"view_bending_nm": 2000.0, "view_field": 0.2}, " 2000 nm "),
+    for options in (
+        {"view_field": 1.0, "view_turn_deg": 45.0},
+        {"view_bending_nm": 2000.0, "view_field": 0.2},
     ):
-        with refused(OptionError, "out-of-range", match=values):
+        with refused(OptionError, "out-of-range"):
             simulate_sem_view(scan, STILL.replace(**options))
-    image = run_scan_simulation(
-        rng.random((200, 200)), SCAN.replace(frames_grid=(1, 1))
-    )
+    one = SCAN.replace(frames_grid=(1, 1))
     with refused(OptionError, "heights-missing"):
-        simulate_sem_view(image, STILL)
+        simulate_sem_view(run_scan_simulation(rng.random((200, 200)), one), STILL)

@@ -1,5 +1,3 @@
-"""``semsr calibrate``, and what takes its file."""
-
 import numpy as np
 import pytest
 
@@ -35,7 +33,6 @@ def test_a_pitch_that_contradicts_the_file_is_told(semsr, grating, calibration):
     assert calibration[0]["warnings"] == []
     said = semsr("calibrate", str(grating), "--pitch-nm", "600", "--json")
     (warned,) = said.record["warnings"]
-    assert "gives 40" in warned
     assert "the file states 20 nm: check the pitch" in warned
 
 
@@ -65,13 +62,9 @@ def test_it_is_taken_where_a_pixel_size_is(semsr, calibration, tmp_path):
         assert said.record["pixel_size_nm"] == size
         assert said.record["pixel_size_sd_nm"] == pytest.approx(error)
     # later steps know it from the history, until another size is stated
-    for name in ("b.ome.tif", "c.ome.tif"):
-        about = semsr("info", name, "--json").record
-        assert about["pixel_size_from"] == "from a calibration"
-        assert about["pixel_size_sd_nm"] == pytest.approx(error)
-    assert " ± " in semsr("info", "c.ome.tif").out
-    about = semsr("info", "a.ome.tif", *asked).record
+    about = semsr("info", "c.ome.tif", "--json").record
     assert about["pixel_size_from"] == "from a calibration"
+    assert about["pixel_size_sd_nm"] == pytest.approx(error)
     later = semsr("frc", "b.ome.tif", "--json").record
     assert later["pixel_size_sd_nm"] == pytest.approx(error)
     other = semsr("frc", "b.ome.tif", "--pixel-size-nm", "10", "--json").record
@@ -79,20 +72,16 @@ def test_it_is_taken_where_a_pixel_size_is(semsr, calibration, tmp_path):
 
 
 @pytest.mark.broad
-def test_python_takes_it_as_well(calibration, tmp_path):
-    rng = np.random.default_rng(0)
-    image = Micrograph(rng.random((96, 96)))
-    found = napari_semsr.frc(image, calibration=tmp_path / "c.json")
-    assert found.resolution_nm is None
+def test_python_takes_it_as_well(calibration, tmp_path, rng):
+    image, path = Micrograph(rng.random((96, 96))), tmp_path / "c.json"
     cut = napari_semsr.crop(
-        image, tmp_path / "cut.ome.zarr", box=(0, 0, 64, 64),
-        calibration=tmp_path / "c.json",
-    )  # fmt: skip
+        image, tmp_path / "cut.ome.zarr", box=(0, 0, 64, 64), calibration=path
+    )
     assert cut.pixel_size_sd_nm == pytest.approx(calibration[0]["pixel_size_sd_nm"])
     again = read(cut.output)
     assert again.pixel_size_sd_nm == pytest.approx(cut.pixel_size_sd_nm)
     with refused(OptionError, "options-contradict"):
-        napari_semsr.frc(image, calibration=tmp_path / "c.json", pixel_size_nm=3)
+        napari_semsr.frc(image, calibration=path, pixel_size_nm=3)
 
 
 @pytest.fixture
@@ -107,12 +96,18 @@ def barred(tmp_path, rng):
 
 
 @pytest.mark.broad
-def test_info_suggests_a_printed_bar_where_no_size_is_told(semsr, barred, tmp_path):
+def test_a_printed_bar_is_suggested_and_compared_with_the_size_of_a_file(
+    semsr, barred, tmp_path
+):
     record = semsr("info", str(barred), "--json").record
     assert record["suggested_bar_px"] == 118
     assert record["suggested_label"] is record["suggested_pixel_size_nm"] is None
     write(napari_semsr.read(barred, pixel_size_nm=5), tmp_path / "sized.tif")
     assert semsr("info", "sized.tif", "--json").record["suggested_bar_px"] is None
+    said = semsr("calibrate", "sized.tif", "--bar", "5.9 um", "--json")
+    assert "the file states 5 nm" in said.record["warnings"][0]
+    said = semsr("calibrate", "sized.tif", "--bar", "0.59 um", "--json")
+    assert said.record["warnings"] == []
 
 
 def test_a_printed_bar_is_suggested_and_nothing_is_calibrated(semsr, barred):
@@ -120,9 +115,7 @@ def test_a_printed_bar_is_suggested_and_nothing_is_calibrated(semsr, barred):
     assert record["bar_px"] == 118
     assert record["box"] == [358, 350, 374, 470]
     assert record["pixel_size_nm"] is None
-    said = semsr("calibrate", str(barred), "--bar").out
-    assert "118 \N{PLUS-MINUS SIGN} 1.4 px" in said
-    assert "--bar '50 um'" in said
+    assert "118 ± 1.4 px" in semsr("calibrate", str(barred), "--bar").out
 
 
 @pytest.mark.quick(1)
@@ -139,23 +132,12 @@ def test_a_bar_with_its_length_gives_a_calibration(semsr, barred, tmp_path, leng
     assert napari_semsr.calibrate(barred, bar=True).calibration is None
 
 
-@pytest.mark.broad
-def test_a_bar_that_contradicts_the_file_is_told(semsr, barred, tmp_path):
-    write(napari_semsr.read(barred, pixel_size_nm=5), tmp_path / "sized.tif")
-    said = semsr("calibrate", "sized.tif", "--bar", "5.9 um", "--json")
-    assert "the file states 5 nm" in said.record["warnings"][0]
-    said = semsr("calibrate", "sized.tif", "--bar", "0.59 um", "--json")
-    assert said.record["warnings"] == []
-
-
 def test_bars_are_refused_in_one_sentence(refused, barred, grating):
-    plain = str(grating)
-    assert "No printed scale bar was found" in refused("calibrate", plain, "--bar")
+    assert "No printed scale bar" in refused("calibrate", str(grating), "--bar")
     for words, said in (
-        (("--bar", "wide"), "must be given as '50 um'"),
         (("--bar", "-3"), "must be given as '50 um'"),
         (("--bar", "1,000 nm"), "without a thousands separator"),
-        (("--bar", "-o", "b.json"), "the printed length of the scale bar is required"),
+        (("--bar", "-o", "b.json"), "printed length of the scale bar is required"),
         (("--bar", "5 um", "--pitch-nm", "3"), "omit --pitch-nm"),
     ):
         assert said in refused("calibrate", str(barred), *words)

@@ -8,11 +8,10 @@ import json
 
 from tests.children import run_python
 
-CPU = ("--device", "cpu")
-WITHOUT_NETWORK = (
+LINES = (
     ("models", "list"),
-    ("info", "first.tif"),
     ("figure", "first.tif", "truth.tif", "-o", "figure.png"),
+    ("enhance", "first.tif", "-o", "a.tif", "--model", "ssum-sem", "--device", "cpu"),
 )
 
 RUN = """
@@ -32,11 +31,6 @@ for line in json.loads(sys.argv[2]):
 """
 
 
-def _run(images, monkeypatch, lines, code=RUN, *words):
-    monkeypatch.setenv("SEMSR_MODELS", str(images / "shelf"))
-    run_python(code, images, json.dumps(lines), *words)
-
-
 def test_neither_other_verbs_nor_a_deep_network_import_a_compiler(images, monkeypatch):
-    line = ("enhance", "first.tif", "-o", "a.tif", "--model", "ssum-sem", *CPU)
-    _run(images, monkeypatch, [*WITHOUT_NETWORK, line])
+    monkeypatch.setenv("SEMSR_MODELS", str(images / "shelf"))
+    run_python(RUN, images, json.dumps(LINES))

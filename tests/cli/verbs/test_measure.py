@@ -1,7 +1,3 @@
-"""What measuring commands say to a person: each reading with its error."""
-
-import json
-
 import numpy as np
 import pytest
 import tifffile
@@ -32,32 +28,22 @@ def test_profile_says_lines_and_their_distance(semsr, tmp_path, across, nm):
     path = _saved(tmp_path / "lines.tif", across)
     size = () if nm is None else ("--pixel-size-nm", nm)
     said = semsr("profile", path, "--line", "20,10,20,110", "--width", 9, *size)
-    rows, unit = _rows(said), "px" if nm is None else "nm"
-    middle = rows["Distance, median"].split(" ")
-    assert float(middle[0]) == pytest.approx(14 * (nm or 1), rel=0.03)
-    assert middle[1] == unit
-    _, sheet, pairs = said.out.split("\n\n")
-    assert sheet.startswith(f"Lines\nline  at ({unit})")
-    assert pairs.splitlines()[2].split()[:2] == ["1,", "2"]
-    assert pairs.count("resolved") == 2
+    distance, unit, *_ = _rows(said)["Distance, median"].split(" ")
+    assert float(distance) == pytest.approx(14 * (nm or 1), rel=0.03)
+    assert unit == ("px" if nm is None else "nm")
+    assert said.out.count("resolved") == 2
 
 
-@pytest.mark.parametrize(
-    ("verb", "large"), [("frc", "Resolution"), ("frc-map", "Median")]
-)
-def test_a_resolution_beyond_the_cut_off_is_told(semsr, tmp_path, rng, verb, large):
+@pytest.mark.parametrize("verb", ["frc", "frc-map"])
+def test_a_resolution_beyond_the_cut_off_is_told(semsr, tmp_path, rng, verb):
     truth = 4 * gaussian_filter(rng.normal(size=(128, 128)), 2)
     pair = [
         _saved(tmp_path / f"{name}.tif", truth + rng.normal(0, 0.3, truth.shape))
         for name in "ab"
     ]
     out = ("-o", tmp_path / "map.tif") if verb == "frc-map" else ()
-    asked = (verb, *pair, *out, "--pixel-size-nm", 5, "--cut-off-nm", 153)
-    said = semsr(*asked)
-    rows = _rows(said)
-    assert rows[large].endswith("finer than the optical cut-off of 153 nm")
-    assert "finer than the optical cut-off of 153 nm" in rows["Note"]
-    assert "finer than the optical cut-off of 153 nm" in said.err
-    found = json.loads(semsr(*asked, *(("--overwrite",) if out else ()), "--json").out)
-    assert found["cut_off_nm"] == 153
-    assert any("finer than the optical cut-off" in one for one in found["warnings"])
+    said = semsr(verb, *pair, *out, "--pixel-size-nm", 5, "--cut-off-nm", 153)
+    note = "finer than the optical cut-off of 153 nm"
+    assert note in _rows(said)["Resolution" if verb == "frc" else "Median"]
+    assert note in _rows(said)["Note"]
+    assert note in said.err

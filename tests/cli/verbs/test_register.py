@@ -1,5 +1,3 @@
-"""``semsr register``: what it prints, and what it refuses."""
-
 import numpy as np
 import pytest
 import tifffile
@@ -9,7 +7,6 @@ from tests.two_views import write_views
 
 @pytest.fixture
 def pair(tmp_path):
-    """Two images of one place, and their map."""
     return write_views(tmp_path, 128)
 
 
@@ -19,14 +16,11 @@ LINE = ("register", "moving.tif", "fixed.tif", "-o", "out.ome.tif")
 def test_stored_transform_is_applied_and_summarised(semsr, pair):
     said = semsr(*LINE, "--transform", "map.json", "--transform-out", "again.json")
     assert said.code == 0, said.err
-    assert "affine, by stored transform" not in said.out  # it keeps shapes
     assert "similarity, by stored transform" in said.out
     assert "7.00° clockwise" in said.out
     assert "3 nm (0.12 px)" in said.out
-    assert "again.json" in said.out
     record = semsr(*LINE, "--transform", "again.json", "--overwrite", "--json").record
-    assert record["error_nm"] == 3
-    assert record["score"] is None
+    assert (record["error_nm"], record["score"]) == (3, None)
 
 
 def test_refusal_is_one_object_and_exit_2(semsr, pair, tmp_path):
@@ -34,10 +28,7 @@ def test_refusal_is_one_object_and_exit_2(semsr, pair, tmp_path):
     line = ("register", "blank.tif", "fixed.tif", "-o", "out.ome.tif")
     said = semsr(*line, "--pixel-size-nm", 20, "--json")
     assert said.code == 2
-    assert said.record["reason"] == "no-structure"
-    assert said.record["rivals"] == []
-    assert "has no structure above its noise" in said.record["message"]
+    assert (said.record["reason"], said.record["rivals"]) == ("no-structure", [])
     assert said.record["message"] in said.err
     assert not (tmp_path / "out.ome.tif").exists()
-    said = semsr(*line, "--pixel-size-nm", 20)
-    assert (said.code, said.out) == (2, "")
+    assert semsr(*line, "--pixel-size-nm", 20).out == ""
