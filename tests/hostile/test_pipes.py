@@ -217,7 +217,7 @@ def test_a_lock_that_is_a_link_is_followed_by_nothing(place):
     assert mine.read_text() == "mine"
 
 
-@pytest.mark.parametrize("put", [device])
+@ENDLESS
 def test_an_endless_part_of_a_tiff_of_several_files_is_refused(put, place):
     write_part(place / "one.ome.tif", "two.ome.tif")
     put(place / "two.ome.tif")

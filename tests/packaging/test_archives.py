@@ -83,4 +83,4 @@ def test_tracked_files_are_small_enough_to_clone():
     if listed.returncode != 0:
         pytest.skip("not a checkout")
     files = [ROOT / name for name in listed.stdout.decode().split("\0") if name]
-    assert sum(f.stat().st_size for f in files if f.is_file()) <= 30e6
+    assert sum(f.stat().st_size for f in files if f.is_file()) <= 28e6

@@ -1023,6 +1023,9 @@ def _check_ome_references(path: Path, tif: "tifffile.TiffFile") -> None:
             "the set into one folder, and export it again."
         )
         raise core.ReadError(msg, code="outside-folder")
+    for part in {path.parent / name for name in names if name}:
+        if part.exists() and not (part.is_file() or part.is_dir()):
+            core.open_file(part)  # refuses it: `tifffile` would wait for a pipe forever
     size = max(1, tif.pages.first.size)
     planes = 0
     for element in elements:
