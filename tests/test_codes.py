@@ -101,6 +101,7 @@ def test_warnings_have_the_codes_of_their_causes(tmp_path):
     assert json.loads(json.dumps([sentence])) == ["a.tif: It is so."]
 
 
+@pytest.mark.broad
 def test_the_list_of_codes_has_every_code():
     listed = set(re.findall(r"^\| `([a-z-]+)` \|", codes_page(), re.MULTILINE))
     texts = (path.read_text() for path in Path("src/napari_semsr").rglob("*.py"))

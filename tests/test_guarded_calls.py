@@ -14,6 +14,8 @@ import pytest
 
 from tests.sources import trees
 
+pytestmark = pytest.mark.broad  # each reads all of the source
+
 POSIX_MODULES = {"fcntl", "grp", "posix", "pty", "pwd", "resource", "termios", "tty"}
 WINDOWS_MODULES = {"msvcrt", "winreg", "winsound", "_winapi"}
 POSIX_NAMES = {
@@ -163,7 +165,6 @@ def reads_text_as_the_system_likes(name: str, call: ast.Call) -> bool:
     return name == "open" and is_text and "encoding" not in given
 
 
-@pytest.mark.broad
 def test_nothing_is_used_that_only_one_system_has():
     found = {name: unguarded(tree) for name, tree in trees().items()}
     assert {name: what for name, what in found.items() if what} == {}

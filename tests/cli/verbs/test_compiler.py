@@ -6,6 +6,8 @@ OpenGL window ends with a segmentation fault. Training imports them by its optim
 
 import json
 
+import pytest
+
 from tests.children import run_python
 
 LINES = (
@@ -31,6 +33,7 @@ for line in json.loads(sys.argv[2]):
 """
 
 
+@pytest.mark.broad
 def test_neither_other_verbs_nor_a_deep_network_import_a_compiler(images, monkeypatch):
     monkeypatch.setenv("SEMSR_MODELS", str(images / "shelf"))
     run_python(RUN, images, json.dumps(LINES))
