@@ -42,6 +42,11 @@ def test_bins_hold_nearly_all_and_are_as_wide_as_asked():
         assert edges[0] == 0
         assert np.mean(widths <= edges[-1]) > 0.97
     assert float(edges[1]) == 0.75
+    # as wide as allowed before it is rounded, and a most narrow peak; none is refused
+    for spread in (*np.geomspace(0.01, 0.1, 30), 1e-6, 0.0):
+        edges = choose_bin_edges(30 + spread * np.array([-1.5, -0.5, 0.5, 1.5]))
+        assert 10 <= len(edges) <= 1001
+    assert choose_bin_edges([0.0] * 5).tolist() == [0, 1]
     with refused(OptionError, "out-of-range", match="bin_width .* 1000 "):
         choose_bin_edges(widths, 1e-6)
 

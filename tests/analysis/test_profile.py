@@ -254,3 +254,19 @@ def test_the_gap_between_two_balls_is_measured_if_it_is_asked_for():
     curve = read_profile(Micrograph(image), (20.0, 0, 20, 177), width_px=9)
     found = measure_profile(curve, polarity="dark")
     assert found.highest_line.fwhm.value == pytest.approx(18, rel=0.02)
+
+
+def test_length_with_an_interval_wider_than_itself_is_no_result():
+    rng, found = np.random.default_rng(1), []
+    # across one sphere, whose sides are steep and whose top is uneven
+    for radius, rise, floor in 3 * [(55, 0.5, 60), (15, 3.0, 110), (15, 1.0, 20)]:
+        share = np.hypot(ROWS - 48, COLUMNS - 60) / radius
+        depth = np.sqrt(np.clip(1 - share**2, 0, 1))
+        sphere = np.where(depth > 0, floor + (150 - floor) * (1 - depth) ** rise, 30)
+        image = ndimage.gaussian_filter(sphere, 1) + rng.normal(0, 10, ROWS.shape)
+        line = (48.0, max(58.0 - radius, 0), 48.0, 62.0 + radius)
+        read = measure_profile(read_profile(Micrograph(image), line, width_px=3))
+        found += [line.fwhm for line in read.lines]
+        found += [pair.distance for pair in read.pairs]
+        assert all(pair.reason for pair in read.pairs if not pair.distance)
+    assert all(one.high - one.low <= one.value for one in found if one)

@@ -71,3 +71,24 @@ def test_kernel_in_its_place_stays_and_one_too_wide_is_refused():
     with refused(OptionError, "blur-invalid", match=" 129 .* 410"):
         made.resample_centred((0.1, 0.1))
     assert made.resample_centred((1e9, 1e9)).kernel.max() == pytest.approx(1)
+
+
+def test_background_of_a_file_is_removed_and_its_origin_is_told():
+    rng = np.random.default_rng(0)
+    for level, noise, place in ((0.02, 0, 0), (0.25, 0, -0.5), (0.05, 0.01, 3)):
+        values = _point(2.0, at=(place, 0)) + level + rng.normal(0, noise, (41, 41))
+        made = PointSpreadFunction.from_image(values, "point.tif")
+        assert made.background == pytest.approx(level, rel=0.1)
+        assert made.sigma_px == pytest.approx((2, 2), rel=0.04)
+        assert made.origin_px == pytest.approx((20 + place, 20), abs=0.05)
+    # cut tails are no background, and neither is the border of a flat kernel
+    y, x = np.mgrid[-4:5, -4:5]
+    flat, cut, far = np.ones((9, 9)), np.exp(-(y**2 + x**2) / 98), 1 / (1 + y**2 + x**2)
+    for values in (flat, cut, far, np.outer([1, 2, 1], [1, 2, 1])):
+        made = PointSpreadFunction.from_image(values, "point.tif")
+        np.testing.assert_allclose(made.kernel, values / values.sum())
+    comet = np.zeros((9, 9))
+    comet[4, 4:] = 5, 4, 3, 2, 1
+    made = PointSpreadFunction.from_image(comet + 0.5, "point.tif")
+    assert made.to_json()["origin_px"] == [4, 4]
+    np.testing.assert_allclose(made.resample_centred().kernel, comet / 15, atol=1e-9)

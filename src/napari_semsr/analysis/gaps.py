@@ -169,7 +169,8 @@ def choose_bin_edges(
     step = bin_width
     if step is None:
         step = 2 * float(high - low) / values.size ** (1 / 3)
-        wanted_step = step if step > last / _MAX_BINS else last / 10
+        # rounding makes a bin narrower by less than half
+        wanted_step = step if step > 2 * last / _MAX_BINS else last / 10 or 1.0
         power = 10.0 ** math.floor(math.log10(wanted_step))
         step = power * min(_ROUND, key=lambda n: abs(math.log(wanted_step / power / n)))
     count = math.floor(last / step) + 1

@@ -17,6 +17,7 @@ from .calibration import (
     compute_length_error as compute_length_error,
     compute_radial_displacement as compute_radial_displacement,
     distort_positions as distort_positions,
+    is_determined as is_determined,
     undistort_positions as undistort_positions,
     widen_interval as widen_interval,
 )

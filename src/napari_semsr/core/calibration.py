@@ -226,3 +226,11 @@ def widen_interval(value: float, interval: FloatPair, share: float) -> FloatPair
     reach = Z95 * share * abs(value)
     down, up = (math.hypot(end - value, reach) for end in interval)
     return value - down, value + up
+
+
+def is_determined(interval: FloatPair, scale: float) -> bool:
+    """Check whether a 95 % interval is no wider than the value that it belongs to.
+
+    For a value that may be 0, such as a position, `scale` is what it is measured on.
+    """
+    return interval[1] - interval[0] <= abs(scale)

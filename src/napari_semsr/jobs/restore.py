@@ -114,10 +114,17 @@ class RestoredFile(verb.ImageResult):
 
     @property
     def blur(self) -> Annotated[str, core.Quantity("Blur")]:
-        """Source of the blur, and its standard deviation."""
-        y, x = self.parameters["psf"]["sigma_px"]
+        """Source of the blur, its standard deviation, and the origin of a file."""
+        psf = self.parameters["psf"]
+        y, x = psf["sigma_px"]
         width = f"{y:.2f} px" if y == x else f"{y:.2f} px down, {x:.2f} px across"
-        return f"{self.parameters['psf']['kind']}, {width}"
+        text = f"{psf['kind']}, {width}"
+        if "origin_px" in psf:
+            down, across = psf["origin_px"]
+            text += f", origin at ({down:.2f}, {across:.2f}) px of the file"
+        if psf.get("background"):
+            text += f", without its background of {psf['background']:.1%} of the peak"
+        return text
 
     @property
     def noise(

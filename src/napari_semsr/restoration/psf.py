@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, Self
 
 import numpy as np
+from scipy import ndimage
 
 from napari_semsr.core import FloatArray, FloatPair, OptionError, PixelSize, RealArray
 
@@ -23,6 +24,14 @@ _ALIKE = 1e-3  # px from the centre, or share of a pixel size; chosen: no visibl
 _BEYOND = 1e-3  # weight of a kernel that may be cropped; chosen, as for filters
 _LOBES = 3  # lobes of the Lanczos kernel
 _ROUNDING = 1e-6  # negative weights due to a Fourier convolution; chosen
+# Largest fall from the middles of the border to its corners, over its level and over
+# the peak, of a background; chosen: a tail of 1 / r^2 falls by 0.47 of its level, and a
+# Gaussian cut above two thirds of its peak by 0.26 of what is left of that
+_LEVEL_FALL, _PEAK_FALL = 0.25, 0.1
+_RINGS = 2e-3  # of the peak: an Airy disc has less three widths out; chosen
+_FEWEST = 5  # px: least side with a border of its own; chosen
+_NOISE = 3.0  # s.d. of the border below which a weight is noise; chosen
+_ASYMMETRY = 0.1  # weight unlike its point reflection; chosen: a noisy bead has 0.07
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +64,9 @@ class PointSpreadFunction:
     kernel: FloatArray  # (N, M) Weights, odd sides, summing to one
     kind: str  # ``gaussian``, ``flat``, ``file``, ``estimated`` or ``blind``
     sigma_px: FloatPair  # Root mean square width ``(y, x)``
+    background: float = 0.0  # Level that was removed, over the peak above it
+    # Of a file: ``(y, x)`` of the pixel that a point is blurred from
+    origin_px: FloatPair | None = None
 
     @classmethod
     def from_sigma(cls, sigma_px: FloatPair, *, kind: str = "gaussian") -> Self:
@@ -76,7 +88,11 @@ class PointSpreadFunction:
 
     @classmethod
     def from_image(cls, values: RealArray, name: str, *, kind: str = "file") -> Self:
-        """Create a kernel from an image of a point; `values` (N, M)."""
+        """Create a kernel from an image of a point; `values` (N, M).
+
+        The background of a file is removed. Its origin is its centroid, or the middle
+        pixel (N // 2, M // 2) if the kernel is not symmetric.
+        """
         kernel = np.asarray(values, dtype=float)
         wrong = None
         if kernel.ndim != 2 or max(kernel.shape) > _LARGEST:
@@ -89,18 +105,23 @@ class PointSpreadFunction:
         if wrong is not None:
             msg = f"A blur kernel must have {wrong} in {name}."
             raise OptionError(msg, code="blur-invalid")
-        kernel = np.maximum(kernel, 0)
+        kernel, background, origin = np.maximum(kernel, 0), 0.0, None
+        if kind == "file":
+            kernel, background = _remove_background(kernel)
+            origin = _find_origin(kernel)
         kernel = np.pad(kernel, [(0, 1 - n % 2) for n in kernel.shape])
         kernel = kernel / kernel.sum()
-        return cls(kernel, kind, _compute_rms_widths(kernel))
+        return cls(kernel, kind, _compute_rms_widths(kernel), background, origin)
 
     def resample_centred(self, steps: FloatPair = (1.0, 1.0)) -> Self:
-        """Resample to pixels `steps` times as large, centred on the centroid.
+        """Resample to pixels `steps` times as large, centred on the origin.
 
         With Lanczos weights of three lobes, stretched if the new pixels are larger.
         Raises an `OptionError` if the kernel is too wide in them.
         """
-        places = [_compute_positions(self.kernel.sum(axis)) for axis in (1, 0)]
+        origin = self.origin_px or [n // 2 for n in self.kernel.shape]
+        sides = zip(self.kernel.shape, origin, strict=True)
+        places = [np.arange(n) - middle for n, middle in sides]
         off = [float(at[0]) + at.size // 2 for at in places]
         if np.allclose([*off, *steps], [0, 0, 1, 1], rtol=0, atol=_ALIKE):
             return self
@@ -129,11 +150,15 @@ class PointSpreadFunction:
 
     def to_json(self) -> dict[str, object]:
         """Return a description of the kernel, for JSON."""
-        return {
+        record: dict[str, object] = {
             "kind": self.kind,
             "sigma_px": [round(s, 4) for s in self.sigma_px],
             "size_px": list(self.kernel.shape),
         }
+        if self.origin_px is not None:
+            record["origin_px"] = [round(place, 4) for place in self.origin_px]
+            record["background"] = round(self.background, 6)
+        return record
 
 
 def parse_psf(text: str) -> PsfChoice:
@@ -166,6 +191,40 @@ def parse_psf(text: str) -> PsfChoice:
     if text.strip() == "estimate":
         return PsfChoice("estimate")
     return PsfChoice("file", path=text)
+
+
+def _remove_background(kernel: FloatArray) -> tuple[FloatArray, float]:
+    """Subtract a constant from a kernel whose border has one level all along.
+
+    Returns the kernel and the level over the peak above it.
+    """
+    if min(kernel.shape) < _FEWEST or not np.ptp(kernel):
+        return kernel, 0.0
+    middles, corners = [], []
+    for line in (kernel[0], kernel[-1], kernel[:, 0], kernel[:, -1]):
+        start, end = line.size // 4, line.size - line.size // 4
+        middles.append(line[start:end])
+        corners += [line[:start], line[end:]]
+    border = np.concatenate(corners)
+    level = float(np.median(border))
+    fall = abs(float(np.median(np.concatenate(middles))) - level)
+    peak = float(kernel.max()) - level
+    if level <= _RINGS * peak or fall > min(_LEVEL_FALL * level, _PEAK_FALL * peak):
+        return kernel, 0.0
+    noise = 1.4826 * float(np.median(np.abs(border - level)))
+    above = kernel - level
+    return np.where(above > _NOISE * noise, above, 0.0), level / peak
+
+
+def _find_origin(kernel: FloatArray) -> FloatPair:
+    """Return the centroid of a symmetric kernel, and the middle pixel of others."""
+    lines = (kernel.sum(axis) / kernel.sum() for axis in (1, 0))
+    y, x = (-float(_compute_positions(line)[0]) for line in lines)
+    rows, columns = np.indices(kernel.shape)
+    turned = ndimage.map_coordinates(kernel, [2 * y - rows, 2 * x - columns])
+    if np.abs(kernel - turned).sum() / 2 <= _ASYMMETRY * kernel.sum():
+        return y, x
+    return kernel.shape[0] // 2, kernel.shape[1] // 2
 
 
 def _compute_rms_widths(kernel: FloatArray) -> FloatPair:

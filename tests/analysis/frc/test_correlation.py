@@ -126,3 +126,15 @@ def test_images_are_cut_to_what_they_share(shift, rng) -> None:
     assert theirs.origin == ours.origin
     with refused(ShapeError, "no-overlap"):
         crop_to_overlap(first, second, (41.0, 0.0))
+
+
+def test_resolution_with_an_interval_wider_than_itself_is_undetermined() -> None:
+    rng = np.random.default_rng(1)
+    field = gaussian_filter(rng.normal(size=(48, 48)), 6, mode="wrap")
+    field /= field.std()
+    for noise, reason in ((0.5, "undetermined"), (0.01, None)):
+        found = measure(*(field + rng.normal(0, noise, field.shape) for _ in "ab"))
+        assert found.reason == reason
+        assert (
+            (found.resolution_px is None) == (found.interval_px is None) == bool(reason)
+        )

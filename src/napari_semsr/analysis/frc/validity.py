@@ -34,6 +34,7 @@ Reason = Literal[
     "too-small",
     "beyond-nyquist",
     "not-independent",
+    "undetermined",
 ]
 
 REASONS: tuple[Reason, ...] = get_args(Reason)
@@ -49,6 +50,7 @@ REASON_TEXTS: dict[str, str] = {
     "not-independent": (
         "two images from one acquisition, or one image that a network made"
     ),
+    "undetermined": "its 95 % interval is wider than the resolution itself",
 }
 """Explanation of each reason."""
 

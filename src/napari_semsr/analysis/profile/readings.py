@@ -60,7 +60,6 @@ _TURNS = 3  # fits of a group, as widths change the range; chosen: two are usual
 _CONVERGENCE = 0.2  # relative change of a width; chosen: below, the fit hardly changes
 _CURVE_SAMPLES = 2000  # maximum samples of a model's curve; chosen: enough for a plot
 _FINE = 200  # samples between two lines when searching their saddle; chosen
-_MAX_SD = 1.0  # of a width: widths with a larger error are discarded; chosen
 # Share of the lowest line below which background is visible: lines as wide as 0.4 of
 # their period leave 1.3 % between them; chosen, as fits of a sine leave 2 to 12 %
 _BARE = 0.02
@@ -94,7 +93,7 @@ class LineReading:
     """A line in the profile, either a peak or a dark dip; lengths in px."""
 
     model: str  # "gaussian" or "box"; "none" if no fit was found
-    place: Estimate | None  # None if no fit was found
+    place: Estimate | None  # None if no fit determines it, as for the width
     fwhm: Estimate | None
     plain_place: float
     plain_fwhm: float | None  # between half-maximum crossings; None without two
@@ -121,7 +120,7 @@ class PairReading:
     """Two neighbouring lines; lengths in px, dips relative to the lower line."""
 
     first: int  # of the lines, from 0
-    distance: Estimate | None  # None if one of them has no fit
+    distance: Estimate | None  # None if no fit determines it, as for the dip
     plain_distance: float
     dip: Estimate | None
     plain_dip: float
@@ -507,9 +506,12 @@ class _LineGroup:
         ]
         return bool(beyond.max() > _CLEAR)
 
-    def estimate_position(self, number: int) -> Estimate:
+    def estimate_position(self, number: int) -> Estimate | None:
+        """Return a line's position; None if it is not known to the line's width."""
         at = self.fit.get_position_index(number)
-        return self.fit.estimate(lambda p: float(p[at]) + self.start)
+        place = self.fit.estimate(lambda p: float(p[at]) + self.start)
+        width = _compute_line_fwhm(self.fit.line_parameters[number])
+        return _keep_determined(place, width)
 
     def estimate_fwhm(self, number: int) -> Estimate | None:
         """Return a line's full width at half maximum; None if unknown."""
@@ -518,13 +520,20 @@ class _LineGroup:
             other = _estimate_fwhm(self.other, number)
             weight = compute_akaike_weight(self.fit, self.other)
             width = average_estimates(width, other, weight, self.fit.degrees_of_freedom)
-        return width if width.sd <= _MAX_SD * width.value else None
+        return _keep_determined(width)
 
     def sample_model(self) -> tuple[core.FloatArray, core.FloatArray]:
         """Sample the model at ten positions per pixel, at most 2000."""
         count = min(_CURVE_SAMPLES, int(10 * (self.end - self.start)) + 2)
         places = np.linspace(0, self.end - self.start, count)
         return places + self.start, self.fit.evaluate(places)
+
+
+def _keep_determined(estimate: Estimate, scale: float | None = None) -> Estimate | None:
+    """Return an estimate; None if its interval is wider than it, or than a scale."""
+    ends = estimate.low, estimate.high
+    scale = estimate.value if scale is None else scale
+    return estimate if core.is_determined(ends, scale) else None
 
 
 def _estimate_fwhm(fit: ModelFit, number: int) -> Estimate:
@@ -711,12 +720,12 @@ def _measure_pairs(
     dip: Estimate | None
     for first, ((one, at), (two, _)) in enumerate(itertools.pairwise(owners)):
         distance = dip = reason = None
-        if one is None or two is None:
+        left, right = lines[first].place, lines[first + 1].place
+        if one is None or two is None or left is None or right is None:
             reason = "one of the two lines has no fit"
         elif one is two:
             distance, dip = _estimate_distance(one, at), _estimate_dip(one, at)
         else:
-            left, right = one.estimate_position(at), two.estimate_position(0)
             apart = right.value - left.value
             distance = create_estimate(apart, math.hypot(left.sd, right.sd))
             # lines that hardly overlap: the sum of their separate fits
@@ -731,6 +740,10 @@ def _measure_pairs(
             dip = create_estimate(
                 1 - float(level.min() / low), math.hypot(*noise) / low
             )
+        distance = distance and _keep_determined(distance)
+        dip = dip and _keep_determined(dip, 1.0)
+        if reason is None and not (distance and dip):
+            reason = "the fit does not determine the distance or the dip"
         sparrow = _classify_dip(dip, 0.0)  # which needs no background
         bare = [group.has_background for group in (one, two) if group]
         if reason is None and not all(bare):
@@ -833,12 +846,11 @@ def _measure_edge(
         weight = compute_akaike_weight(fits[0], fits[1])
         degrees = fits[0].degrees_of_freedom
         width = average_estimates(width, others[0], weight, degrees)
-    at = fit.estimate(lambda p: float(p[2]))
-    sure = width if width.sd <= _MAX_SD * width.value else None
+    at = _keep_determined(fit.estimate(lambda p: float(p[2])), width.value)
     places = np.linspace(
         0, features.place[-1], min(_CURVE_SAMPLES, 10 * len(features.place))
     )
-    edge = EdgeReading(at, sure, plain, float(fit.parameters[1]))
+    edge = EdgeReading(at, _keep_determined(width), plain, float(fit.parameters[1]))
     curves = ((places, fit.evaluate(places)),)
     return ProfileReadings((), (), edge, False, noise, low, high, None, curves)
 

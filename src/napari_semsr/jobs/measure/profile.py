@@ -70,7 +70,8 @@ class MeasuredCurve(verb.PixelSizeResult):
         k = self.profile.per_px
         beside = "" if plain is None else f"plain {plain * k:.4g}"
         if fit_length is None:
-            return core.Figure(f"{beside} {self.unit}, no fit" if beside else "no fit")
+            missing = "not determined by a fit"
+            return core.Figure(f"{beside} {self.unit}, " * bool(beside) + missing)
         length = self.convert_to_axis_unit(fit_length)
         ends = f"95 %: {length.low:.4g} to {length.high:.4g}"
         note = f"({ends}{', ' * bool(beside)}{beside})"
