@@ -279,7 +279,7 @@ def list_image_entries(folder: Path) -> list["os.DirEntry[str]"]:
             if is_hidden or not name.endswith(known_suffixes):
                 continue
             is_folder = False
-            with suppress(OSError):
+            with suppress(OSError):  # reading it reports the error
                 is_folder = item.is_dir()  # or a valid link to one
             if is_folder == name.endswith(".zarr"):
                 image_entries.append(item)

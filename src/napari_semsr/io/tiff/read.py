@@ -47,7 +47,7 @@ def _parse_ome_xml(text: str) -> "Element | None":
     plain = text.strip().rstrip("\0")
     # some writers leave control characters in names, which XML does not have
     for xml_text in (plain, core.escape_invisible_characters(plain, lines=True)):
-        with suppress(ET.ParseError):
+        with suppress(ET.ParseError):  # None is reported as damaged
             return ET.fromstring(xml_text)  # noqa: S314
     return None
 
@@ -135,7 +135,7 @@ def _get_significant_bits(
         *(n.bit_length() for n in largest if isinstance(n, int) and not n & (n + 1)),
     ]
     for value in bit_depths:
-        with suppress(TypeError, ValueError):
+        with suppress(TypeError, ValueError):  # not a number, so that it states none
             if 1 < int(value) <= width:
                 return {core.BITS_KEY: int(value)}
     return {}
@@ -1333,7 +1333,7 @@ def _read_imagej_limits(details: Mapping[str, Any]) -> core.DisplaySettings | No
             limits=(float(details["min"]), float(details["max"]))
         )
     except (KeyError, TypeError, ValueError):
-        return None
+        return None  # grey values do not depend on it
 
 
 def _find_record(text: str) -> Record | None:

@@ -399,7 +399,7 @@ def _apply_transform(
     numbers: tuple[float, ...] | None = None
     is_list = isinstance(values, list) and len(values) == ndim
     if is_list and all(type(value) in (int, float) for value in values):
-        with suppress(OverflowError):
+        with suppress(OverflowError):  # which is a doubt below
             numbers = tuple(float(value) for value in values[-2:])
     if numbers is not None and not all(map(math.isfinite, numbers)):
         numbers = None
@@ -484,7 +484,7 @@ def _read_display_settings(
             colormap="gray" if int(hue, 16) == 0xFFFFFF else f"#{hue:0>6}",
         )
     except (LookupError, TypeError, ValueError, AttributeError, OverflowError):
-        return None
+        return None  # grey values do not depend on it
 
 
 def _create_lazy_array(path: Path, array: "ZarrArray", index: tuple[int, ...]) -> Any:
