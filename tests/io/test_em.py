@@ -357,7 +357,9 @@ def test_bytes_of_mrc_are_signed_unless_the_file_is_older(tmp_path, fields, dtyp
 
 
 def test_mrc_without_a_cell_has_no_pixel_size(tmp_path, grey):
-    for number, fields in enumerate(({"nm": 0.0}, {"n": (28, "i", 0)})):
+    placeholders = {"nm": 0.1}, {"x": (40, "f", 1.0), "y": (44, "f", 1.0)}
+    invalid = {"nm": 0.0}, {"n": (28, "i", 0)}
+    for number, fields in enumerate((*invalid, *placeholders)):
         path = write_mrc(tmp_path / f"{number}.mrc", grey.astype("u2"), **fields)
         assert registry.read(path).pixel_size_nm is None
 

@@ -103,6 +103,26 @@ def test_open_frames_keeps_the_grid_around_a_gap(folder):
     assert run(open_frames(folder, grid=(2, 2))).cells.tolist() == scan.cells.tolist()
 
 
+@pytest.mark.parametrize("bad", [0, 2])
+def test_a_bad_page_of_a_stack_is_left_out_as_a_bad_file(tmp_path, rng, bad):
+    path, data = tmp_path / "a.tif", rng.integers(0, 9, (4, 64, 64), dtype=np.uint8)
+    tifffile.imwrite(path, data, compression="zlib", photometric="minisblack")
+    with tifffile.TiffFile(path) as tif:
+        offset, length = (
+            tif.pages[bad].dataoffsets[0],
+            tif.pages[bad].databytecounts[0],
+        )
+    stored = bytearray(path.read_bytes())
+    stored[offset : offset + length] = b"x" * length
+    path.write_bytes(stored)
+    scan = run(open_frames(path, grid=(2, 2)))
+    left = [page for page in range(4) if page != bad]
+    assert scan.names == tuple(f"a-{page}" for page in left)
+    assert [fault.frame for fault in scan.faults] == [f"a-{bad}"]
+    assert scan.cells.tolist() == [[page // 2, page % 2] for page in left]
+    assert np.array_equal(scan.read(1), data[left[1]])
+
+
 def test_copies_and_blank_frames_need_no_place_in_a_grid(folder):
     for index in (1, 2, 9, 10):
         pixels = np.arange(12 * 16, dtype=np.uint16).reshape(12, 16) + index

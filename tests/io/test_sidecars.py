@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import tifffile
 
+from napari_semsr import core
 from napari_semsr.io import formats as registry
-from tests.refusals import warned
+from tests.refusals import refused, warned
 
 _JEOL = (
     "$CM_FORMAT JEOL-SEM\r\n$CM_MAG 5000\r\n$CM_FULL_SIZE {frame}\r\n"
@@ -194,3 +195,16 @@ def test_nothing_is_cropped_without_a_plausible_frame(write, vendor, frames):
 def test_texts_of_others_are_left_alone(write, vendor, text):
     info = registry.describe(write(vendor, text=text))
     assert (info.vendor, info.pixel_size_nm) == (None, None)
+
+
+def test_a_text_that_cannot_be_read_is_refused_and_not_left_out(write, monkeypatch):
+    path = write("JEOL")
+
+    def deny(place, open_file=core.open_file):
+        if place.suffix == ".txt":
+            raise PermissionError(13, "Permission denied", str(place))
+        return open_file(place)
+
+    monkeypatch.setattr(core, "open_file", deny)
+    with refused(core.ReadError, "no-permission", match="a.txt"):
+        registry.read(path)

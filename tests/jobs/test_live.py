@@ -64,10 +64,31 @@ def test_another_shape_is_refused_and_nothing_is_lost(scan, tmp_path):
     for frame in (np.zeros((9, 9), np.uint16), np.zeros((2, 9, 9)), np.zeros(4)):
         with pytest.raises(ShapeError):
             mosaic.add(frame)
-    with refused(OptionError, "positions-invalid"):
-        mosaic.add(scan.acquisition.read(1), (0, np.nan))
+    for corner in ((0, np.nan), (0, None), ("a", 0), (0,), 5):
+        with refused(OptionError, "positions-invalid"):
+            mosaic.add(scan.acquisition.read(1), corner)
     with refused(OptionError, "name-invalid"):
         mosaic.add(scan.acquisition.read(1), name="../f1")
     assert len(mosaic) == 1
     with (tmp_path / "m.frames" / "positions.csv").open(newline="") as stream:
         assert len(list(csv.reader(stream))) == 2
+
+
+@pytest.mark.parametrize("kind", ["int16", "float64", "int64", ">u2", "float16"])
+def test_frames_of_all_types_are_placed_and_taken_up(scan, tmp_path, kind):
+    frames = [scan.acquisition.read(number).astype(kind) for number in range(3)]
+    if kind == "float64":
+        frames[0] += 1 / 3  # others are whole numbers, which a smaller type can store
+        frames[2] = np.zeros_like(frames[0])
+    output, end = tmp_path / "m.ome.zarr", {"pixel_size_nm": SIZE}
+    with napari_semsr.LiveMosaic(output, **end) as mosaic:
+        mosaic.add(frames[0], scan.acquisition.nominal_px[0] * SIZE)
+    mosaic = napari_semsr.LiveMosaic(output, **end, resume=True)
+    for number in (1, 2):
+        mosaic.add(frames[number], scan.acquisition.nominal_px[number] * SIZE)
+    assert len(mosaic) == 3
+    made = mosaic.finish()
+    assert made.frames >= 2
+    stored = sorted((tmp_path / "m.frames").glob("*.tif"))
+    for path, frame in zip(stored, frames, strict=True):
+        assert np.array_equal(read(path).array(), frame)

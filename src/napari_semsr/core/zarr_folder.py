@@ -17,6 +17,10 @@ _LARGEST_FILE = 1 << 30  # bytes; chosen: twice the largest block that is read
 class FolderStore(LocalStore):
     """Local store that rejects pipes and devices, and limits file sizes."""
 
+    # Consolidated metadata is a copy that other writers do not update, and the files
+    # that it saves are quick to read from a folder.
+    supports_consolidated_metadata = False
+
     async def get(
         self,
         key: str,

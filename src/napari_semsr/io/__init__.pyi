@@ -138,6 +138,7 @@ from .sheets import (
 )
 from .tiff.write import (
     check_page_axes as check_page_axes,
+    convert_to_ome_type as convert_to_ome_type,
     get_page_axes as get_page_axes,
     write_fei_tiff as write_fei_tiff,
     write_pages as write_pages,

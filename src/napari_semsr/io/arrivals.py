@@ -121,7 +121,7 @@ class FrameFolder:
         """Poll the folder and yield newly completed frames, oldest first."""
         self._read_table()
         place = self.folder / _SCAN
-        with suppress(OSError, core.SemsrError):  # it is being written
+        with suppress(OSError, core.SemsrError):  # as for the table
             if not self._has_values and place.is_file():
                 scan_json = parse_scan_values(
                     read_json_object(place), self.folder, self.layout
@@ -252,7 +252,7 @@ class FrameFolder:
                 look.is_taken = is_still or stream.read(1) in (b"\n", b"\r")
             positions = read_positions(path, self.folder)
         except (OSError, core.SemsrError, UnicodeDecodeError):
-            return
+            return  # it is being written; if not, the final solution refuses it
         self.unit, self._corners = positions.unit, dict(positions.corners)
         if self._corners and not look.is_taken:
             self._corners.popitem()
@@ -295,7 +295,7 @@ class FrameFolder:
             first: Any = layout.get("first") or "top-left"
             row, column = core.compute_grid_cells(count, grid, order, first)[number]
         except core.OptionError:
-            return None
+            return None  # the final solution refuses such a grid
         rows, columns = self.kind[0]
         return float(row * rows * (1 - overlap)), float(
             column * columns * (1 - overlap)

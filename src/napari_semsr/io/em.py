@@ -538,7 +538,8 @@ def _read_mrc_pixel_sizes(
 ) -> list[tuple[float, str]]:
     """Read the pixel sizes of rows and columns with their units.
 
-    FEI's files state them in metres in their extended header.
+    FEI's files state them in metres in their extended header. A step or cell of exactly
+    1 angstrom is what writers state that know no pixel size.
     """
     if header[104:108] in (b"FEI1", b"FEI2") and len(more) >= 172:
         return [(one, "m") for one in struct.unpack_from("<2d", more, 156)[::-1]]
@@ -556,6 +557,8 @@ def _read_mrc_pixel_sizes(
         step = length / count if count > 0 else 0.0
         within = abs(step) * float(np.finfo(np.float32).eps) / 2
         steps.append((_round_to_fewest_digits(step, within or 1e-9), "angstrom"))
+    if {step for step, _ in steps} == {1.0} or set(lengths[:2]) == {1.0}:
+        return [(0.0, "angstrom")] * 2
     return steps[::-1]
 
 

@@ -373,7 +373,7 @@ class StoreLock:
         return type(None), ()
 
     def __del__(self) -> None:
-        with suppress(Exception):
+        with suppress(Exception):  # Python would print it while it ends
             self.release(force=False)
 
     @staticmethod

@@ -153,7 +153,13 @@ class Source:
         with files.convert_decoding_errors(self.path, self.format.name):
             options = ReadOptions(channel=0, plane=0, dataset=dataset, series=series)
             first = {"first": True} if self.format.name == _OF_DATASETS else {}
-            raw = self._decode(options, **first)
+            try:
+                raw = self._decode(options, **first)
+            except core.ReadError as error:  # reading the first plane reports it
+                try:
+                    raw = self._decode(options.model_copy(update={"plane": 1}))
+                except core.SemsrError:
+                    raise error from error.__cause__
             # for several images, reading raises an error or chooses one
             if not first and raw.planes * raw.channels == 1:
                 self._raw = (series, dataset), raw

@@ -279,7 +279,7 @@ def list_image_entries(folder: Path) -> list["os.DirEntry[str]"]:
             if is_hidden or not name.endswith(known_suffixes):
                 continue
             is_folder = False
-            with suppress(OSError):
+            with suppress(OSError):  # reading it reports the error
                 is_folder = item.is_dir()  # or a valid link to one
             if is_folder == name.endswith(".zarr"):
                 image_entries.append(item)
@@ -423,38 +423,41 @@ def _remove_frames(
 
 
 def _describe_frames(
-    folder: Path, names: Sequence[str], results: _FrameChecks, how: Mapping[str, Any]
+    title: str,
+    places: Mapping[str, tuple[Path, int | None]],
+    results: _FrameChecks,
+    how: Mapping[str, Any],
 ) -> core.Job[tuple[list[str], list[FileInfo], list[core.UnusedFrame]]]:
-    """Read and check every frame; list the unreadable ones."""
+    """Read and check every frame, a file or a page; list the unreadable ones."""
     names_left, infos, faults = [], [], []
     sentences: list[str] = []
-    for done_count, name in enumerate(names):
-        yield core.Progress(
-            done_count, len(names), f"Opening the frames of {folder.name}"
-        )
+    source: Source | None = None
+    for done_count, (name, (path, plane)) in enumerate(places.items()):
+        yield core.Progress(done_count, len(places), f"Opening the frames of {title}")
         try:
-            source = Source.from_path(folder / name)
-            info = source.read_info(series=how["series"])
+            if source is None or source.path != path:
+                source = Source.from_path(path)
+                info = source.read_info(series=how["series"])
             count = info.planes * (info.channels if how["channel"] is None else 1)
-            if count > 1:
+            if plane is None and count > 1:
                 why = f"contains {count} images instead of one"
                 faults.append(core.UnusedFrame(name, why))
                 continue
             # truncation of a file only shows on reading
             with core.capture_warnings(sentences.append):
-                image = source.read(ReadOptions(**how))
-                grey = core.mask_fill_values(image.array(), name)
+                image = source.read(ReadOptions(plane=plane, **how))
+                grey = core.mask_fill_values(image.array(), path.name)
             results.check_frame(name, grey)
             results.histories[name] = image.provenance
             results.instruments[name] = image.instrument
-            _cache_frame(folder / name, None, how, grey)
+            _cache_frame(path, plane, how, grey)
         except core.SemsrError as error:
-            why = str(error).removeprefix(f"{folder / name} ").rstrip(".")
+            why = str(error).removeprefix(f"{path} ").rstrip(".")
             faults.append(core.UnusedFrame(name, why))
             continue
         names_left.append(name)
         infos.append(replace(info, shape=image.shape, dtype=str(image.dtype)))
-    core.warn_once(sentences, f"frames of {folder.name}")
+    core.warn_once(sentences, f"frames of {title}")
     return names_left, infos, faults
 
 
@@ -580,8 +583,11 @@ def _open_folder(
             )
             raise core.ReadError(msg, code="names-alike")
         names_before[stem] = name
+    files: dict[str, tuple[Path, int | None]] = {
+        name: (folder / name, None) for name in names
+    }
     names_left, infos, unreadable = yield from _describe_frames(
-        folder, names, results, how
+        folder.name, files, results, how
     )
     faults += unreadable
     if leave_out:
@@ -592,7 +598,7 @@ def _open_folder(
     _check_same_type(folder, names_left, infos)
     if how["databar_rows"] is None:
         _warn_about_databar(folder, [info.suggested_databar_rows for info in infos])
-    places = tuple((folder / name, None) for name in names_left)
+    places = tuple(files[name] for name in names_left)
     shape = (len(names_left), *infos[0].shape)
     frames = _StoredFrames(places, shape, np.dtype(infos[0].dtype), how)
     size = _common_pixel_size(folder, names_left, infos)
@@ -600,8 +606,8 @@ def _open_folder(
         size = positions.pixel_size_nm
     acquisition = _create_acquisition(frames, names_left, size, folder.name, positions)
     tables = positions.files if positions is not None and table == own else ()
-    files = _add_text_files(folder, [folder / name for name in names], tables)
-    return acquisition.replace(faults=tuple(faults), files=tuple(files)), names
+    inputs = _add_text_files(folder, [folder / name for name in names], tables)
+    return acquisition.replace(faults=tuple(faults), files=tuple(inputs)), names
 
 
 def _warn_about_databar(path: Path, suggestions: Sequence[int]) -> None:
@@ -684,24 +690,23 @@ def _open_file(
         )
         raise core.ReadError(msg, code="too-few-frames")
     width = len(str(info.planes - 1))
-    names = [f"{path.stem}-{index:0{width}d}" for index in range(info.planes)]
-    places = tuple((path, page) for page in range(info.planes))
+    pages: dict[str, tuple[Path, int | None]] = {
+        f"{path.stem}-{page:0{width}d}": (path, page) for page in range(info.planes)
+    }
     if how["databar_rows"] is None:
         _warn_about_databar(path, [info.suggested_databar_rows])
-    sentences: list[str] = []
-    with core.capture_warnings(sentences.append):
-        first = source.read(ReadOptions(plane=0, **how))
-    results.histories[names[0]] = first.provenance
-    results.instruments[names[0]] = first.instrument
-    frames = _StoredFrames(places, (info.planes, *first.shape), first.dtype, how)
-    for number, name in enumerate(names):
-        yield core.Progress(number, len(names), f"Opening the frames of {path.stem}")
-        with core.capture_warnings(sentences.append):
-            pixels = frames.read(number)
-        results.check_frame(name, pixels)
-        _cache_frame(*places[number], how, pixels)
-    core.warn_once(sentences, f"frames of {path.stem}")
-    return _create_acquisition(frames, names, info.pixel_size_nm, path.stem, positions)
+    names, infos, faults = yield from _describe_frames(path.stem, pages, results, how)
+    if not names:  # the refusal of a page applies to all
+        source.read(ReadOptions(plane=0, **how))
+    if len(names) < 2:
+        _raise_too_few_frames(path, names, faults)
+    shape = (len(names), *infos[0].shape)
+    places = tuple(pages[name] for name in names)
+    frames = _StoredFrames(places, shape, np.dtype(infos[0].dtype), how)
+    acquisition = _create_acquisition(
+        frames, names, info.pixel_size_nm, path.stem, positions
+    )
+    return acquisition.replace(faults=(*faults, *acquisition.faults))
 
 
 def parse_scan_values(

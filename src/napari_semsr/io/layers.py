@@ -279,7 +279,7 @@ def _read_scene(path: Path) -> list[LayerTuple]:
                 layers += create_scan_layers(scan, path, **how)[
                     : None if not channel else 1
                 ]
-        except core.ReadError:
+        except core.ReadError:  # the scenes are tried one by one
             continue
         if series is not None:
             core.warn(

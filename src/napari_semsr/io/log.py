@@ -35,7 +35,7 @@ def log_error(
     text = "".join(traceback.format_exception(error))
     versions = [f"Python {platform.python_version()}", platform.platform()]
     for name in _PACKAGES:
-        with suppress(PackageNotFoundError):
+        with suppress(PackageNotFoundError):  # an extra that is not installed
             versions.append(f"{name} {version(name)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -102,7 +102,7 @@ def _read_orientation(exif: bytes) -> int:
     from PIL.Image import Exif
 
     exif_record = Exif()
-    with suppress(Exception):
+    with suppress(Exception):  # damaged, so that it states none
         exif_record.load(exif)
     orientation = exif_record.get(_ORIENTATION)
     return orientation if isinstance(orientation, int) else 1

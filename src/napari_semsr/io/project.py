@@ -570,7 +570,7 @@ def list_recent_projects() -> list[Path]:
         paths = json.loads(_get_recent_projects_path().read_text("utf-8"))
         return [Path(item) for item in paths if (Path(item) / _FILE).is_file()]
     except (OSError, ValueError, TypeError):
-        return []
+        return []  # the list is written again when a project is opened
 
 
 def add_recent_project(folder: Path) -> None:
@@ -580,7 +580,7 @@ def add_recent_project(folder: Path) -> None:
         *(p for p in list_recent_projects() if p != folder),
     ]
     file = _get_recent_projects_path()
-    with suppress(OSError, core.WriteError):
+    with suppress(OSError, core.WriteError):  # opening a project does not need the list
         file.parent.mkdir(parents=True, exist_ok=True)
         with replace_atomically(file) as place:
             text = json.dumps([str(item) for item in paths[:_MAX_RECENT]])

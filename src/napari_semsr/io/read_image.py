@@ -19,7 +19,13 @@ from numpy.typing import DTypeLike, NDArray
 from pydantic import BeforeValidator, Field, field_validator
 
 from napari_semsr import core
-from napari_semsr.io.files import Record, choose_index, get_half_paths, path_exists
+from napari_semsr.io.files import (
+    Record,
+    choose_index,
+    convert_decoding_errors,
+    get_half_paths,
+    path_exists,
+)
 
 # Conversion of lengths in files to nanometres.
 #
@@ -441,7 +447,7 @@ def decode_text(data: bytes) -> str:
     if max(high, low) > pairs // 2 and min(high, low) <= pairs // 16:
         order = "utf-16-be" if high > low else "utf-16-le"  # without byte-order mark
         return data.decode(order, errors="replace")
-    with suppress(UnicodeDecodeError):
+    with suppress(UnicodeDecodeError):  # then the next encoding is tried
         return data.decode("utf-8-sig")
     with suppress(UnicodeDecodeError):
         text = data.decode("cp932")
@@ -455,8 +461,12 @@ def _read_sidecar(
 ) -> RawImage | None:
     """Read the text file next to an image; `own` is the image's own pixel size."""
     for beside in _list_text_files(path):
-        text, name = "", beside.name
-        with suppress(OSError), core.open_file(beside) as stream:
+        name = beside.name
+        # a refusal, since its pixel size and data bar would be missing in silence
+        with (
+            convert_decoding_errors(beside, "text"),
+            core.open_file(beside) as stream,
+        ):
             text = decode_text(stream.read(_LARGEST_SIDECAR))
         if beside.suffix.lower() == ".hdr":
             frame_image, frame = parse_tescan_header(text, shape, name), None

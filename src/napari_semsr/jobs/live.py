@@ -9,13 +9,34 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from napari_semsr import core
-from napari_semsr.io import FrameFolder, get_output_store_path, remove_target, write
+from napari_semsr.io import (
+    FrameFolder,
+    convert_to_ome_type,
+    get_output_store_path,
+    remove_target,
+    write,
+)
 from napari_semsr.jobs.follow import LiveScan, list_moved_frames, open_frame_folder
 from napari_semsr.jobs.images import check_image_target, write_positions
 from napari_semsr.jobs.stitch import STITCH, StitchedFile, StitchFolderOptions
 
 _STEPS = 8  # steps of deferred work per frame; chosen: solutions end between frames
 _TABLE = "positions.csv"
+_TIFF_TYPES = ("uint8", "uint16", "float32")  # others in a .tif depend on the values
+
+
+def _parse_corner(position_nm: core.FloatPair) -> core.FloatPair:
+    try:
+        y, x = (float(number) for number in position_nm)
+    except (TypeError, ValueError, OverflowError):
+        y = x = np.nan
+    if not np.isfinite((y, x)).all():
+        msg = (
+            "A position must be two finite numbers (y, x), got "
+            f"{core.shorten_value(position_nm)}."
+        )
+        raise core.OptionError(msg, code="positions-invalid")
+    return y, x
 
 
 class LiveMosaic:
@@ -153,7 +174,8 @@ class LiveMosaic:
             by their images alone if one of them has none.
         name : str, optional
             File name; consecutive numbers by default. A repeated name replaces that
-            frame.
+            frame. Files of other types than uint8, uint16 and float32 end in
+            ``.ome.tif``.
 
         Returns
         -------
@@ -166,33 +188,33 @@ class LiveMosaic:
             If the frame is not (Y, X), or differs from the first in shape or type.
             It is not added; the mosaic is unchanged.
         """
+        stem = f"{name or f'frame_{len(self):05d}'}".removesuffix(".tif")
         pixels = np.asarray(frame)
-        kind = pixels.shape, pixels.dtype
+        kind: tuple[tuple[int, ...], np.dtype[Any]] = pixels.shape, pixels.dtype
         if pixels.ndim != 2 or pixels.dtype.kind not in "uif":
             msg = (
                 "A frame must be a 2-D array (Y, X) of grey values, got shape "
                 f"{kind[0]} and dtype {kind[1]}."
             )
             raise core.ShapeError(msg, code="wrong-type")
+        # as its file stores it, whatever its values
+        pixels = convert_to_ome_type(pixels, self.folder / stem)
+        kind = pixels.shape, pixels.dtype
         if self._files.kind not in (None, kind):
             msg = (
                 "All frames must have the shape and dtype of the first frame, "
                 f"{self._files.kind}, got {kind}."
             )
             raise core.ShapeError(msg, code="frames-differ")
-        corner = None
-        if position_nm is not None:
-            corner = float(position_nm[0]), float(position_nm[1])
-        if corner is not None and not np.isfinite(corner).all():
-            msg = f"A position must be two finite numbers (y, x), got {position_nm}."
-            raise core.OptionError(msg, code="positions-invalid")
-        file_name = f"{name or f'frame_{len(self):05d}'}".removesuffix(".tif") + ".tif"
+        corner = None if position_nm is None else _parse_corner(position_nm)
+        is_plain = pixels.dtype in _TIFF_TYPES or stem.endswith(".ome")
+        file_name = stem + (".tif" if is_plain else ".ome.tif")
         if Path(file_name).name != file_name:
             msg = f"A frame name must be a valid file name, got {name}."
             raise core.OptionError(msg, code="name-invalid")
         size = core.parse_pixel_size(self.options.pixel_size_nm)
         path = self.folder / file_name
-        write(core.Micrograph(pixels, size, path.stem), path, overwrite=True)
+        write(core.Micrograph(pixels, size, stem), path, overwrite=True)
         self._files.kind = kind
         is_new = file_name not in self._stated_corners
         self._stated_corners[file_name] = corner

@@ -1,5 +1,7 @@
 """Files of an OME-TIFF set: each is its own image, of its own pixel size."""
 
+import re
+
 import numpy as np
 import pytest
 import tifffile
@@ -136,3 +138,28 @@ def test_no_companion_outside_the_folder_is_read(tmp_path, name):
     value, size, heard = _read(path)
     assert (value, size) == (12, None)
     assert ["not a readable file" in one for one in heard] == [True]
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_planes_of_a_stopped_acquisition_are_read_and_the_others_counted(
+    tmp_path, named
+):
+    path = tmp_path / "a.ome.tif"
+    places = [("a", page) for page in (0, 1, 2, 3, 4, 5)]
+    content = _image(1, *places, channels=6).replace(
+        'SizeC="6" SizeT="1"', "SizeC='2' SizeT='3'"
+    )
+    for channel in range(6):
+        stated = f'FirstC="{channel % 2}" FirstT="{channel // 2}"'
+        content = content.replace(f'FirstC="{channel}" P', f"{stated} P")
+    if not named:
+        content = re.sub("<UUID.*?</UUID>", "", content)
+    _save(path, [11, 12, 13], _document("a", content))
+    info = registry.describe(path)
+    assert info.axes == {"t": 2, "c": 2}
+    assert ["3 of 6 planes" in one for one in info.metadata["warnings"]] == [True]
+    for time, channel, value in ((0, 0, 11), (0, 1, 12), (1, 0, 13)):
+        assert _read(path, time=time, channel=channel)[:2] == (value, 10)
+    for time in (1, 2):
+        with refused(ReadError, "plane-missing"):
+            registry.read(path, time=time, channel=1)

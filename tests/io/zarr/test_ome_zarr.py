@@ -206,6 +206,27 @@ def test_read_chooses_an_image_of_a_collection(foreign, tmp_path):
         assert np.array_equal(found.array(), data)
 
 
+@pytest.mark.filterwarnings("ignore:Consolidated metadata")
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_each_array_is_read_by_its_own_metadata(foreign, tmp_path, version):
+    zarr.create_group(tmp_path / "all.zarr", zarr_format=2 if version == "0.4" else 3)
+    place, data = foreign(name="all.zarr/0", version=version, scale=0.01)
+    zarr.consolidate_metadata(place)
+    zarr.consolidate_metadata(place.parent)
+    group = zarr.open_group(place, mode="r+", use_consolidated=False)
+    taller = np.vstack([data, data])
+    group.create_array("0", data=taller, chunks=(16, 16), overwrite=True)
+    mark = place / (".zattrs" if version == "0.4" else "zarr.json")
+    head, copied, copy = mark.read_text().partition('"consolidated_metadata"')
+    mark.write_text(
+        head.replace("0.01,", "0.03,").replace("0.01\n", "0.03\n") + copied + copy
+    )
+    for path in (place, place.parent):
+        found = registry.read(path)
+        assert found.pixel_size_nm == pytest.approx((30, 30))
+        assert np.array_equal(found.array(), taller)
+
+
 def of(**image):
     return {"multiscales": [{"datasets": [{"path": "0"}], **image}]}
 

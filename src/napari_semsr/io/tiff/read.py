@@ -47,7 +47,7 @@ def _parse_ome_xml(text: str) -> "Element | None":
     plain = text.strip().rstrip("\0")
     # some writers leave control characters in names, which XML does not have
     for xml_text in (plain, core.escape_invisible_characters(plain, lines=True)):
-        with suppress(ET.ParseError):
+        with suppress(ET.ParseError):  # None is reported as damaged
             return ET.fromstring(xml_text)  # noqa: S314
     return None
 
@@ -135,7 +135,7 @@ def _get_significant_bits(
         *(n.bit_length() for n in largest if isinstance(n, int) and not n & (n + 1)),
     ]
     for value in bit_depths:
-        with suppress(TypeError, ValueError):
+        with suppress(TypeError, ValueError):  # not a number, so that it states none
             if 1 < int(value) <= width:
                 return {core.BITS_KEY: int(value)}
     return {}
@@ -819,9 +819,10 @@ def _find_plane(
     page: Any = pages.pages[outer] if outer < len(pages.pages) else None
     if page is None:
         msg = (
-            f"{path} has no page for plane {outer}: a file of the image set is missing."
+            f"{path} does not contain plane {outer}, which its OME-XML lists: choose "
+            "another plane, or copy all files of the image set."
         )
-        raise core.ReadError(msg, code="file-missing")
+        raise core.ReadError(msg, code="plane-missing")
     if page.parent is tif:
         _check_pixel_data(path, page)
         check_claimed_size(path, plane_source.nbytes, sum(page.databytecounts))
@@ -846,7 +847,7 @@ _logger = logging.getLogger("tifffile")
 # without any handler Python would print what tifffile logs
 _logger.addHandler(logging.NullHandler())
 _LONGEST = 200  # characters of a header's text that are shown; chosen
-_OF_SETS = "OME series failed to read"
+_OF_OTHERS = re.compile(r"OME series (failed to read|is missing|contains index out)")
 _ORIENTATION = 274
 _COMPLEX_INTEGERS = 5  # sample format
 _FORMER_SUBFILE, _FORMER_REDUCED = 255, 2
@@ -856,7 +857,8 @@ _THUMBNAIL = 2  # chosen: images of one series of exposures differ by less
 class _WarningHandler(logging.Handler):
     """Handler that collects errors and warnings logged by tifffile.
 
-    It looks for all files of a set, of which only those of the chosen image matter.
+    It looks for all files and planes of a set, of which only those of the chosen image
+    matter.
     """
 
     def __init__(self, complaints: list[str]) -> None:
@@ -867,7 +869,7 @@ class _WarningHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         text = " ".join(record.getMessage().split())[:_LONGEST]
         text = re.sub(r"^<[^>]*> ", "", text)  # prefix that names the file or page
-        if record.thread != self._thread or _OF_SETS in text:
+        if record.thread != self._thread or _OF_OTHERS.match(text):
             return
         sentence = core.Message(
             f"The TIFF could not be read completely ({text.rstrip('.')}): export it "
@@ -935,13 +937,19 @@ def _explain_incomplete_set(path: Path, tif: "tifffile.TiffFile") -> str:
             "without it: restore the original file name.",
             "set-incomplete",
         )
-    if any(page is None for one in own for page in one):
+    if any(page is None for one in own for page in one) and _is_of_several_files(tif):
         return core.Message(
             "Files of the image set are missing or damaged, so only the planes of "
             "this file are read: copy the other files next to it.",
             "set-incomplete",
         )
     return ""
+
+
+def _is_of_several_files(tif: "tifffile.TiffFile") -> bool:
+    root = _parse_ome_xml(tif.ome_metadata or "")
+    elements = () if root is None else root.iter()
+    return len({element.get("FileName") for element in elements} - {None}) > 1
 
 
 def _has_own_planes(
@@ -1129,6 +1137,7 @@ def raw_image(path: Path, options: read_image.ReadOptions) -> read_image.RawImag
             path, levels[level], options
         )
         plane = _find_plane(path, tif, number, level, outer, sample)
+        complaints += _count_missing_planes(tif.series[number])
         full, page = levels[0].keyframe, levels[level].keyframe
         image = _read_metadata(tif, full, number)
         if level:
@@ -1202,6 +1211,9 @@ def _choose_plane(
     pairs = zip(level.axes, level.shape, strict=True)
     before = [pair for pair in pairs if pair[0] not in "YXS"]
     names, shape = [a for a, _ in before], [int(n) for _, n in before]
+    if shape and level[-1] is None:  # an acquisition that was stopped
+        last = max(n for n, one in enumerate(level) if one is not None)
+        shape[0] = last // math.prod(shape[1:]) + 1
     counts = list(shape)
     if by_sample:  # channels are samples, and a channel axis counts as 1
         counts = [1 if a == "C" else n for a, n in zip(names, shape, strict=True)]
@@ -1221,6 +1233,16 @@ def _choose_plane(
         outer,
         sample,
     )
+
+
+def _count_missing_planes(series: "tifffile.TiffPageSeries") -> list[str]:
+    """Return a warning if planes that the OME-XML lists have no page."""
+    count = sum(page is None for page in series) if series.kind == "ome" else 0
+    sentence = (
+        f"{count} of {len(series)} planes that the OME-XML lists are missing, as in an "
+        "acquisition that was stopped."
+    )
+    return [core.Message(sentence, "partly-understood")] if count else []
 
 
 def _read_metadata(
@@ -1314,7 +1336,7 @@ def _read_imagej_limits(details: Mapping[str, Any]) -> core.DisplaySettings | No
             limits=(float(details["min"]), float(details["max"]))
         )
     except (KeyError, TypeError, ValueError):
-        return None
+        return None  # grey values do not depend on it
 
 
 def _find_record(text: str) -> Record | None:

@@ -83,7 +83,7 @@ def _find_lossless_type(
     return next((np.dtype(t) for t in types if np.can_cast(dtype, t)), None)
 
 
-def _convert_to_ome_type(data: RealArray, path: Path) -> RealArray:
+def convert_to_ome_type(data: RealArray, path: Path) -> RealArray:
     """Convert grey values to a type supported by OME, or raise `WriteError`."""
     if data.dtype.kind in "iu" and data.dtype.itemsize > 4:
         for value in (data.min(), data.max()):
@@ -109,7 +109,7 @@ def _convert_to_imagej_type(data: RealArray, path: Path) -> RealArray:
     kind = _find_lossless_type(data.dtype, _IMAGEJ_TYPES)
     if kind is not None:
         return data.astype(kind, copy=False)
-    wide = _convert_to_ome_type(data, path).astype(np.float64, copy=False)
+    wide = convert_to_ome_type(data, path).astype(np.float64, copy=False)
     with np.errstate(over="ignore"):
         narrow = wide.astype(np.float32)
     return narrow if np.array_equal(narrow, wide, equal_nan=True) else wide
@@ -235,7 +235,7 @@ def _iterate_tiles(data: Any, path: Path) -> Iterator[RealArray]:
     """
     rows, columns = data.shape
     for top in range(0, rows, _BAND):
-        band = _convert_to_ome_type(np.asarray(data[top : top + _BAND]), path)
+        band = convert_to_ome_type(np.asarray(data[top : top + _BAND]), path)
         for y in range(0, band.shape[0], _TILE):
             for x in range(0, columns, _TILE):
                 part = band[y : y + _TILE, x : x + _TILE]
@@ -337,7 +337,7 @@ def write_pages(
             f"{first.dtype} for {path}: write .ome.tif."
         )
         raise WriteError(msg, code="grey-type-unsupported")
-    convert = _convert_to_ome_type if ome else _convert_to_imagej_type
+    convert = convert_to_ome_type if ome else _convert_to_imagej_type
     letters = f"{''.join(sizes_by_axis)}YX"
     record = create_image_record(first).to_json()
     options = _create_imagej_options(first, letters, record)

@@ -272,6 +272,8 @@ def _find_image(path: Path, group: "zarr.Group", series: int) -> _MultiscaleImag
     child = None
     if names:
         child = group[names[files.choose_index(path, "series", series, len(names))]]
+    if isinstance(child, zarr.Group):  # opened again without its consolidated metadata
+        child = zarr.open_group(group.store, path=child.path, mode="r")
     if not isinstance(child, zarr.Group):
         msg = (
             f"{path} is a zarr group without OME-Zarr metadata (multiscales): {_HINT}."
@@ -397,7 +399,7 @@ def _apply_transform(
     numbers: tuple[float, ...] | None = None
     is_list = isinstance(values, list) and len(values) == ndim
     if is_list and all(type(value) in (int, float) for value in values):
-        with suppress(OverflowError):
+        with suppress(OverflowError):  # which is a doubt below
             numbers = tuple(float(value) for value in values[-2:])
     if numbers is not None and not all(map(math.isfinite, numbers)):
         numbers = None
@@ -482,7 +484,7 @@ def _read_display_settings(
             colormap="gray" if int(hue, 16) == 0xFFFFFF else f"#{hue:0>6}",
         )
     except (LookupError, TypeError, ValueError, AttributeError, OverflowError):
-        return None
+        return None  # grey values do not depend on it
 
 
 def _create_lazy_array(path: Path, array: "ZarrArray", index: tuple[int, ...]) -> Any:

@@ -149,7 +149,7 @@ class OmeZarrStore:
             return 1
         total = 0
         for file in self._list_unit_files(row, column):
-            with suppress(FileNotFoundError):
+            with suppress(FileNotFoundError):  # all its pixels are the fill value
                 total = zlib.crc32(core.read_bytes(file, _LARGEST_UNIT), total)
         return total + 1
 
