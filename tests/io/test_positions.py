@@ -197,6 +197,42 @@ def test_a_map_that_cannot_be_is_refused(tmp_path, rng, changed, code):
         run(open_frames(tmp_path, positions=table))
 
 
+def test_a_damaged_list_in_the_folder_is_refused_with_the_way_on(tmp_path, rng):
+    wanted = camera_scan(tmp_path, rng, turned(90), 0.5)
+    table = tmp_path / "metadata.txt"
+    text = table.read_text()
+    table.write_text(text[:-1])  # the acquisition has not ended
+    found = run(open_frames(tmp_path))
+    np.testing.assert_allclose(found.nominal_nm / 500.0, wanted, atol=1e-9)
+    table.write_text(text[:-2])
+    with refused(ReadError, "content-invalid", match="metadata.txt .*`positions=none`"):
+        run(open_frames(tmp_path))
+    assert run(open_frames(tmp_path, positions="none")).nominal_corners() is None
+
+
+@pytest.mark.parametrize("matrix", ["0.0;0.0;0.0;0.0;0.0;0.0", "0,0;-0,5;0;0,5;0,0;0"])
+def test_zeros_are_no_calibration_and_commas_are_decimal(tmp_path, rng, matrix):
+    wanted = camera_scan(tmp_path, rng, turned(90), 0.5)
+    table = tmp_path / "metadata.txt"
+    stated = json.loads(table.read_text())
+    for number in range(3):
+        value = stated[f"FrameKey-{number}-0-0"]
+        value["PixelSizeAffine"] = matrix
+        value["XPositionUm"] = str(value["XPositionUm"]).replace(".", ",")
+    table.write_text(json.dumps(stated))
+    found = run(open_frames(tmp_path))
+    assert found.pixel_size_nm == (500.0, 500.0)
+    turn = [[0, -1], [1, 0]] if "-" not in matrix else np.eye(2)
+    np.testing.assert_allclose(found.nominal_nm / 500.0, wanted @ turn, atol=1e-9)
+
+
+def test_one_of_two_position_lists_must_be_chosen(scan):
+    for name in "ab":
+        (scan / f"{name}.pos").write_text(json.dumps(position_list(1)))
+    with refused(ReadError, "several-images", match=r"a\.pos, b\.pos.*`positions`"):
+        run(open_frames(scan))
+
+
 def position_list(version):
     """Two positions of a stage, as versions 1.4 and 2 of Micro-Manager save them."""
     places = {"Pos1": (0.0, 1.0), "Pos10": (30.0, 2.0)}

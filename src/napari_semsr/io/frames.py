@@ -129,6 +129,7 @@ def read_stored_frame(
 # The small files next to frames: ``positions.csv``, ``scan.json``, ``heights.csv``.
 
 HEIGHTS = "heights.csv"
+NO_POSITIONS = Path("none")  # Instead of a table: positions are not used
 SCENES_KEY = "scenes_apart"  # Key in the metadata of frames of a CZI
 _POSITIONS, _SCAN = "positions.csv", "scan.json"
 _COPY = "pixel for pixel the same as"
@@ -560,14 +561,20 @@ def _open_folder(
     leave_out: bool = False,
 ) -> core.Job[tuple[core.Acquisition, list[str]]]:
     """Open frames in separate files; also return the names of expected frames."""
-    own = find_positions_file(folder)
-    table = own if table is None else table
-    positions = None if table is None else read_positions(table, folder)
+    table_given = table
+    own = None if table == NO_POSITIONS else find_positions_file(folder)
+    table = own if table in (None, NO_POSITIONS) else table
+    try:
+        positions = None if table is None else read_positions(table, folder)
+    except core.ReadError as error:
+        why = f"{error}".removesuffix(".")
+        msg = f"{why}; to stitch without these positions, set `positions=none`."
+        raise core.ReadError(msg, code=error.code) from error
     names, faults = _select_files(folder, positions)
     if positions is None and len(names) < 2:
         single = [folder / name for name in names]
         if len(single) == 1 and (is_czi(single[0]) or _count_pages(single[0]) > 1):
-            acquisition = yield from _open_file(single[0], None, results, how)
+            acquisition = yield from _open_file(single[0], table_given, results, how)
             return acquisition.replace(files=tuple(_add_text_files(folder, single))), []
     names_before: dict[str, str] = {}
     for name in names:
@@ -660,7 +667,8 @@ def _open_file(
     path: Path, table: Path | None, results: _FrameChecks, how: Mapping[str, Any]
 ) -> core.Job[core.Acquisition]:
     """Open frames that are tiles of a CZI, or pages of a TIFF or store."""
-    positions = None if table is None else read_positions(table, path.parent)
+    unused = table in (None, NO_POSITIONS)
+    positions = None if unused else read_positions(table, path.parent)
     if path.is_file() and is_czi(path):
         if how["databar_rows"]:
             msg = f"Tiles of {path} have no data bar: omit `databar_rows`."
@@ -671,7 +679,7 @@ def _open_file(
         acquisition = _create_acquisition(
             tiles, names, tiles.pixel_size_nm, path.stem, positions
         )
-        if positions is not None:
+        if table is not None:
             return acquisition
         apart = {SCENES_KEY: tiles.scenes_apart}
         return acquisition.replace(nominal_px=tiles.corners, metadata=apart)
@@ -808,7 +816,8 @@ def open_frames(
     grid : tuple of int, optional
         Rows and columns; used instead of all positions of the scan.
     positions : str or pathlib.Path, optional
-        Table of nominal top-left corners, instead of ``positions.csv`` in the folder.
+        Table of nominal top-left corners, instead of ``positions.csv`` in the folder;
+        ``"none"``: no positions are used.
     order : {"row", "serpentine", "column", "column-serpentine"}, optional
         How the grid was filled; row by row if neither this nor the scan states it.
     first : {"top-left", "top-right", "bottom-left", "bottom-right"}, optional
