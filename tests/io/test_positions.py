@@ -1,6 +1,7 @@
 """Positions of frames as Fiji and Micro-Manager write them."""
 
 import json
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from napari_semsr.core import ReadError, run
 from napari_semsr.io import napari_hooks as hooks
 from napari_semsr.io.frames import list_scan_files, open_frames
 from napari_semsr.io.positions import write_fiji_positions
-from tests.refusals import refused
+from tests.refusals import refused, warned
 
 FIJI = """# Define the number of dimensions we are working on
 dim = 2
@@ -66,7 +67,7 @@ def test_solved_positions_are_preferred_and_our_table_to_all(scan):
         ("(0.0, 0.0)", "(nan, 0)", "positions-invalid", "line 5 "),
         ("30.5", "x", "positions-invalid", "line 6 "),
         ("b.tif; ;", "a.tif; ;", "names-alike", "a.tif"),
-        ("b.tif; ;", "a.tif; 1;", "several-images", "1 of a.tif"),
+        ("b.tif; ;", "a.tif; 1;", "several-images", "2 images in a.tif"),
         ("b.tif", "../b.tif", "outside-folder", None),
         (FIJI, "", "positions-invalid", r"NAME; ; \(x, y\)"),
     ],
@@ -195,6 +196,36 @@ def test_a_map_that_cannot_be_is_refused(tmp_path, rng, changed, code):
     table.write_text(json.dumps(stated))
     with refused(ReadError, code):
         run(open_frames(tmp_path, positions=table))
+
+
+@pytest.mark.filterwarnings("ignore:Series 0")
+@pytest.mark.parametrize("preview", [False, True])
+def test_images_of_one_file_are_frames_and_fiji_places_them(tmp_path, rng, preview):
+    path = tmp_path / "tiles.tif"
+    images = [rng.integers(0, 255, (24, 40), np.uint8) for _ in range(3)]
+    with tifffile.TiffWriter(path) as writer:
+        if preview:
+            writer.write(images[0][::4, ::4], metadata=None)
+        for number, image in enumerate(images):  # the first is a series alone
+            packing = "zlib" if number else None
+            writer.write(image, metadata=None, contiguous=False, compression=packing)
+    with warned("frames-left-out") if preview else nullcontext():
+        frames = run(open_frames(path))
+    assert [frames.read(number).tolist() for number in range(3)] == [
+        image.tolist() for image in images
+    ]
+    lines = [f"tiles.tif; {number}; ({10 * number}, 0)" for number in range(3)]
+    table = tmp_path / "TileConfiguration.txt"
+    table.write_text("\n".join(["multiseries = true", *lines]))
+    found = run(open_frames(tmp_path))
+    assert found.nominal_px.tolist() == [[0, 0], [0, 10], [0, 20]]
+    assert table in found.files
+    table.write_text("\n".join([*lines, "tiles.tif; 3; (30, 0)"]))
+    with refused(ReadError, "plane-missing", match="image 3 of"):
+        run(open_frames(tmp_path))
+    table.write_text("\n".join([*lines, "other.tif; 1; (30, 0)"]))
+    with refused(ReadError, "several-images", match="4 images in tiles.tif, other.tif"):
+        run(open_frames(tmp_path))
 
 
 def test_a_damaged_list_in_the_folder_is_refused_with_the_way_on(tmp_path, rng):

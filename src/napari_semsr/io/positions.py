@@ -31,7 +31,7 @@ from napari_semsr.io.read_image import convert_to_nm, decode_text
 
 FIJI_REGISTERED, FIJI = "TileConfiguration.registered.txt", "TileConfiguration.txt"
 _LISTS = (".pos", ".json")
-_TILE = re.compile(r"\s*(.+?)\s*;\s*([^;]*?)\s*;\s*\(([^()]*)\)\s*")
+_TILE = re.compile(r"\s*(.+?)\s*;\s*([0-9]*?)\s*;\s*\(([^()]*)\)\s*")
 _SETTING = re.compile(r"\s*(dim|multiseries)\s*=\s*(\S+)\s*", re.IGNORECASE)
 _STACK = re.compile(r"_MMStack_.*\.tiff?$", re.IGNORECASE)
 _MICRO_MANAGER = 51123  # TIFF tag
@@ -52,6 +52,8 @@ class Positions:
     unplaced_names: tuple[str, ...] = ()  # Listed frames with empty cells
     pixel_size_nm: PixelSize | None = None  # If the file states it
     files: tuple[Path, ...] = ()  # All files with a part of them
+    # File that contains all frames; `corners` then has their indices in it
+    container: str = ""
 
 
 def find_foreign_positions(folder: Path) -> Path | None:
@@ -102,7 +104,7 @@ def read_foreign_positions(path: Path, folder: Path) -> Positions | None:
 
 
 def _parse_fiji_positions(path: Path, text: str) -> Positions:
-    corners: dict[str, tuple[float, float]] = {}
+    images: dict[tuple[str, str], tuple[float, float]] = {}
     dim, heights = None, set[float]()
     for number, line in enumerate(text.split("\n"), 1):
         where = f"{path} line {number}"
@@ -119,28 +121,22 @@ def _parse_fiji_positions(path: Path, text: str) -> Positions:
             continue
         tile = _TILE.fullmatch(line)
         numbers = _parse_numbers(tile[3]) if tile else None
-        if tile is None or numbers is None or len(numbers) != (dim or len(numbers)):
+        if tile is None or not numbers or len(numbers) != (dim or len(numbers)):
             form = "(x, y, z)" if dim == 3 else "(x, y)"
             line_text = shorten_value(format_one_line(line))
             raise ReadError(
                 f"{where} must have the form NAME; ; {form}, got {line_text}.",
                 code="positions-invalid",
             )
-        if tile[2]:
-            msg = (
-                f"{where} refers to image {tile[2]} of {tile[1]}, which contains all "
-                "frames: save each frame in its own file, or open only that file."
-            )
-            raise ReadError(msg, code="several-images")
         # from any system to a relative path with forward slashes
         windows = PureWindowsPath(tile[1])
         is_absolute = windows.anchor or PurePosixPath(tile[1]).is_absolute()
         name = windows.name if is_absolute else windows.as_posix()
-        if name in corners:
+        if (name, tile[2]) in images:
             raise ReadError(
                 f"{where} repeats frame {name}: keep one entry.", code="names-alike"
             )
-        corners[name] = numbers[1], numbers[0]
+        images[name, tile[2]] = numbers[1], numbers[0]
         heights |= set(numbers[2:])
         dim = len(numbers)
     if len(heights) > 1:
@@ -149,10 +145,30 @@ def _parse_fiji_positions(path: Path, text: str) -> Positions:
             "heights: stitch the frames of each height separately."
         )
         raise ReadError(msg, code="heights-differ")
-    if not corners:
+    if not images:
         msg = f"{path} must contain a line NAME; ; (x, y) for each frame, but has none."
         raise ReadError(msg, code="positions-invalid")
-    return Positions(path, "px", corners, files=(path,))
+    return _assign_fiji_images(path, images)
+
+
+def _assign_fiji_images(
+    path: Path, images: Mapping[tuple[str, str], tuple[float, float]]
+) -> Positions:
+    """Return the positions by file, or by index if all are in one file."""
+    names, indices = zip(*images, strict=True)
+    corners, container = dict(zip(names, images.values(), strict=True)), ""
+    if len(corners) < len(images) or not {*indices} <= {"", "0"}:
+        container = names[0]
+        if len(corners) > 1 or "" in indices:
+            shown = ", ".join(corners)
+            msg = (
+                f"{path} must list the images of a single file, or one image of each "
+                f"file, but lists {len(images)} images in {shown}: save each frame in "
+                "its own file."
+            )
+            raise ReadError(msg, code="several-images")
+        corners = dict(zip(indices, images.values(), strict=True))
+    return Positions(path, "px", corners, files=(path,), container=container)
 
 
 def _parse_numbers(text: str) -> list[float] | None:
