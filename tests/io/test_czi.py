@@ -138,6 +138,14 @@ def test_the_first_scene_is_shown_where_scenes_differ(tmp_path, pixels):
     assert frames[1]["metadata"]["semsr read"]["series"] == 0
 
 
+@pytest.mark.parametrize("axis", "HRIVB")
+def test_tiles_of_several_phases_are_refused(tmp_path, pixels, axis):
+    starts = [{"X": 16 * m, "Y": 0, "M": m, axis: k} for k in (0, 1) for m in (0, 1)]
+    path = write_czi(tmp_path / "a.czi", [pixels] * 4, starts=starts)
+    with refused(ReadError, "several-images", match="has 2 [a-z]+: export the one"):
+        run(open_frames(path))
+
+
 def test_channels_and_planes_are_chosen(tmp_path, pixels):
     starts = [{"X": 0, "Y": 0, "C": c, "Z": z} for c in (0, 1) for z in (3, 4, 5)]
     tiles = [pixels + step for step in range(6)]

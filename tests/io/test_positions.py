@@ -1,6 +1,7 @@
 """Positions of frames as Fiji and Micro-Manager write them."""
 
 import json
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from napari_semsr.core import ReadError, run
 from napari_semsr.io import napari_hooks as hooks
 from napari_semsr.io.frames import list_scan_files, open_frames
 from napari_semsr.io.positions import write_fiji_positions
-from tests.refusals import refused
+from tests.refusals import refused, warned
 
 FIJI = """# Define the number of dimensions we are working on
 dim = 2
@@ -66,7 +67,7 @@ def test_solved_positions_are_preferred_and_our_table_to_all(scan):
         ("(0.0, 0.0)", "(nan, 0)", "positions-invalid", "line 5 "),
         ("30.5", "x", "positions-invalid", "line 6 "),
         ("b.tif; ;", "a.tif; ;", "names-alike", "a.tif"),
-        ("b.tif; ;", "a.tif; 1;", "several-images", "1 of a.tif"),
+        ("b.tif; ;", "a.tif; 1;", "several-images", "2 images in a.tif"),
         ("b.tif", "../b.tif", "outside-folder", None),
         (FIJI, "", "positions-invalid", r"NAME; ; \(x, y\)"),
     ],
@@ -195,6 +196,72 @@ def test_a_map_that_cannot_be_is_refused(tmp_path, rng, changed, code):
     table.write_text(json.dumps(stated))
     with refused(ReadError, code):
         run(open_frames(tmp_path, positions=table))
+
+
+@pytest.mark.filterwarnings("ignore:Series 0")
+@pytest.mark.parametrize("preview", [False, True])
+def test_images_of_one_file_are_frames_and_fiji_places_them(tmp_path, rng, preview):
+    path = tmp_path / "tiles.tif"
+    images = [rng.integers(0, 255, (24, 40), np.uint8) for _ in range(3)]
+    with tifffile.TiffWriter(path) as writer:
+        if preview:
+            writer.write(images[0][::4, ::4], metadata=None)
+        for number, image in enumerate(images):  # the first is a series alone
+            packing = "zlib" if number else None
+            writer.write(image, metadata=None, contiguous=False, compression=packing)
+    with warned("frames-left-out") if preview else nullcontext():
+        frames = run(open_frames(path))
+    assert [frames.read(number).tolist() for number in range(3)] == [
+        image.tolist() for image in images
+    ]
+    lines = [f"tiles.tif; {number}; ({10 * number}, 0)" for number in range(3)]
+    table = tmp_path / "TileConfiguration.txt"
+    table.write_text("\n".join(["multiseries = true", *lines]))
+    found = run(open_frames(tmp_path))
+    assert found.nominal_px.tolist() == [[0, 0], [0, 10], [0, 20]]
+    assert table in found.files
+    table.write_text("\n".join([*lines, "tiles.tif; 3; (30, 0)"]))
+    with refused(ReadError, "plane-missing", match="image 3 of"):
+        run(open_frames(tmp_path))
+    table.write_text("\n".join([*lines, "other.tif; 1; (30, 0)"]))
+    with refused(ReadError, "several-images", match="4 images in tiles.tif, other.tif"):
+        run(open_frames(tmp_path))
+
+
+def test_a_damaged_list_in_the_folder_is_refused_with_the_way_on(tmp_path, rng):
+    wanted = camera_scan(tmp_path, rng, turned(90), 0.5)
+    table = tmp_path / "metadata.txt"
+    text = table.read_text()
+    table.write_text(text[:-1])  # the acquisition has not ended
+    found = run(open_frames(tmp_path))
+    np.testing.assert_allclose(found.nominal_nm / 500.0, wanted, atol=1e-9)
+    table.write_text(text[:-2])
+    with refused(ReadError, "content-invalid", match="metadata.txt .*`positions=none`"):
+        run(open_frames(tmp_path))
+    assert run(open_frames(tmp_path, positions="none")).nominal_corners() is None
+
+
+@pytest.mark.parametrize("matrix", ["0.0;0.0;0.0;0.0;0.0;0.0", "0,0;-0,5;0;0,5;0,0;0"])
+def test_zeros_are_no_calibration_and_commas_are_decimal(tmp_path, rng, matrix):
+    wanted = camera_scan(tmp_path, rng, turned(90), 0.5)
+    table = tmp_path / "metadata.txt"
+    stated = json.loads(table.read_text())
+    for number in range(3):
+        value = stated[f"FrameKey-{number}-0-0"]
+        value["PixelSizeAffine"] = matrix
+        value["XPositionUm"] = str(value["XPositionUm"]).replace(".", ",")
+    table.write_text(json.dumps(stated))
+    found = run(open_frames(tmp_path))
+    assert found.pixel_size_nm == (500.0, 500.0)
+    turn = [[0, -1], [1, 0]] if "-" not in matrix else np.eye(2)
+    np.testing.assert_allclose(found.nominal_nm / 500.0, wanted @ turn, atol=1e-9)
+
+
+def test_one_of_two_position_lists_must_be_chosen(scan):
+    for name in "ab":
+        (scan / f"{name}.pos").write_text(json.dumps(position_list(1)))
+    with refused(ReadError, "several-images", match=r"a\.pos, b\.pos.*`positions`"):
+        run(open_frames(scan))
 
 
 def position_list(version):

@@ -9,8 +9,10 @@ import pytest
 import zarr
 
 import napari_semsr
+from napari_semsr import core
 from napari_semsr.core.errors import OptionError, ReadError, WriteError
 from napari_semsr.core.progress import run
+from napari_semsr.io import write
 from napari_semsr.io.formats import read
 from napari_semsr.io.frames import open_frames
 from napari_semsr.jobs.stitch import STITCH, StitchFolderOptions
@@ -55,6 +57,34 @@ def test_positions_are_those_of_the_truth(made, scan):
     error -= error.mean(axis=0)
     assert np.sqrt((error**2).sum(axis=1).mean()) < 0.15
     assert found.min() == 0
+
+
+@pytest.mark.parametrize("has_table", [True, False])
+def test_two_channels_at_each_position_are_refused(scan, made, tmp_path, has_table):
+    folder, rng = tmp_path / "two", np.random.default_rng(0)
+    folder.mkdir()
+    rows = ["frame,y_px,x_px"]
+    for name, (y, x) in corners_of(scan / "truth" / "positions.csv").items():
+        grey = read(scan / name).array()
+        noise = rng.normal(0, 1, (2, *grey.shape))
+        for label, pixels in (("a", grey + noise[0]), ("b", grey / 3 + noise[1])):
+            image = core.Micrograph(pixels.astype(np.float32), (20, 20))
+            write(image, folder / f"{label}-{name}")
+            rows.append(f"{label}-{name},{y + noise[0, 0, 0]},{x}")
+    if has_table:
+        (folder / "positions.csv").write_text("\n".join(rows))
+    with refused(ReadError, "several-images", match="1[78] images at 9 positions"):
+        napari_semsr.stitch(folder, tmp_path / "m.ome.zarr")
+    for path in folder.glob("b-*"):  # two exposures of one kind are no channels
+        write(read(path).replace(data=read(path).array() * 3), path, overwrite=True)
+    if not has_table:
+        assert napari_semsr.stitch(folder, tmp_path / "m.ome.zarr").frames == 18
+
+
+def test_positions_none_is_recorded(scan, tmp_path):
+    made = napari_semsr.stitch(scan, tmp_path / "m.ome.zarr", positions="none")
+    assert made.stage_to_camera is None
+    assert napari_semsr.replay(tmp_path / "m.ome.zarr").identical
 
 
 def test_solved_positions_go_to_fiji_and_back(scan, tmp_path):

@@ -55,6 +55,7 @@ from .formats import (
 from .frames import (
     FRAMES_OPTIONS as FRAMES_OPTIONS,
     HEIGHTS as HEIGHTS,
+    NO_POSITIONS as NO_POSITIONS,
     SCENES_KEY as SCENES_KEY,
     natural_sort_key as natural_sort_key,
     open_frames as open_frames,

@@ -26,7 +26,16 @@ from napari_semsr.io.files import (
 
 _MAGIC = b"ZISRAWFILE"
 _FRAME = "M"  # axis of tiles; each counts in its scene
-_PLANES = {"C": "channels", "Z": "planes", "T": "times"}
+_AXES = {
+    "C": "channels",
+    "Z": "planes",
+    "T": "times",
+    "H": "phases",
+    "R": "rotations",
+    "I": "illuminations",
+    "V": "views",
+    "B": "blocks",
+}
 _JPEG, _LZW, _JPEG_XR, _ZSTD, _ZSTD_HEAD = 1, 2, 4, 5, 6
 
 
@@ -173,8 +182,10 @@ def open_tiles(
     if channel is not None:
         channel_number = channels[choose_index(path, "channel", channel, len(channels))]
         tiles = [tile for tile in tiles if tile.axis_index("C") == channel_number]
-    for axis, what in _PLANES.items():
+    axes = {name for tile in tiles for name in tile.starts} - {"Y", "X", _FRAME}
+    for axis in sorted(axes):
         several = {tile.axis_index(axis) for tile in tiles}
+        what = _AXES.get(axis, f"indices on axis {axis}")
         if len(several) > 1:
             remedy = "export the one to be stitched"
             if axis == "C":

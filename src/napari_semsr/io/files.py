@@ -174,10 +174,16 @@ def read_text(path: Path, encoding: str = "utf-8") -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def read_json_object(path: Path) -> dict[str, Any]:
-    """Read a JSON object from a file."""
+def read_json_object(path: Path, *, may_lack_brace: bool = False) -> dict[str, Any]:
+    """Read a JSON object from a file, which may lack its last brace if allowed."""
     try:
-        values = json.loads(read_text(path))
+        text = read_text(path)
+        try:
+            values = json.loads(text)
+        except ValueError:
+            if not may_lack_brace:
+                raise
+            values = json.loads(text.rstrip().removesuffix(",") + "}")
     except (OSError, ValueError, RecursionError) as error:
         fault = f"{path} must contain a JSON object, but is not valid JSON ({error})."
         raise core.ReadError(

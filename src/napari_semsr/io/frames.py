@@ -22,7 +22,6 @@ from napari_semsr.io.files import (
 from napari_semsr.io.formats import (
     FORMATS,
     Source,
-    count_planes,
     create_missing_file_error,
 )
 from napari_semsr.io.positions import (
@@ -30,7 +29,12 @@ from napari_semsr.io.positions import (
     find_foreign_positions,
     read_foreign_positions,
 )
-from napari_semsr.io.read_image import FileInfo, ReadOptions, list_companion_files
+from napari_semsr.io.read_image import (
+    OWN_SERIES_KEY,
+    FileInfo,
+    ReadOptions,
+    list_companion_files,
+)
 from napari_semsr.io.sheets import read_sheet
 
 # Frames on disk: in separate files, pages of one file, or a selection of these.
@@ -40,7 +44,7 @@ _RECENT = core.BoundedCache(32 << 20)
 
 
 def _get_cache_key(
-    path: Path, plane: int | None, how: Mapping[str, object]
+    path: Path, selection: Mapping[str, int], how: Mapping[str, object]
 ) -> Hashable:
     """Return a key of a frame that changes with its file; None if it has none."""
     try:
@@ -50,14 +54,17 @@ def _get_cache_key(
     if path.is_dir():  # its chunks may change while its own state does not
         return None
     state = file.st_ino, file.st_size, file.st_mtime_ns
-    return path, plane, *sorted(how.items()), state
+    return path, *sorted({**how, **selection}.items()), state
 
 
 def _cache_frame(
-    path: Path, plane: int | None, how: Mapping[str, object], grey: core.RealArray
+    path: Path,
+    selection: Mapping[str, int],
+    how: Mapping[str, object],
+    grey: core.RealArray,
 ) -> None:
     """Keep the grey values of a frame until its file changes."""
-    key = _get_cache_key(path, plane, how)
+    key = _get_cache_key(path, selection, how)
     if key is not None:
         _RECENT.put(key, np.asarray(grey))
 
@@ -66,7 +73,8 @@ def _cache_frame(
 class _StoredFrames:
     """Frames of equal shape and type in separate files or pages of a file."""
 
-    places: tuple[tuple[Path, int | None], ...]  # File and page of each frame
+    # File of each frame, and the series and plane that are read from it
+    places: tuple[tuple[Path, Mapping[str, int]], ...]
     shape: tuple[int, int, int]  # Frames, rows and columns
     dtype: np.dtype[np.generic]
     how: Mapping[str, Any]  # Options of `read`
@@ -84,8 +92,9 @@ class _StoredFrames:
 
     def read(self, index: int) -> core.RealArray:
         """Read a frame; raise `ReadError` if it changed after the scan was opened."""
-        path, plane = self.places[index]
-        image = Source.from_path(path).read(ReadOptions(plane=plane, **self.how))
+        path, selection = self.places[index]
+        options = ReadOptions.model_validate({**self.how, **selection})
+        image = Source.from_path(path).read(options)
         shape, dtype = self.shape[1:], self.dtype
         if image.shape != shape or image.dtype != dtype:
             msg = (
@@ -123,12 +132,13 @@ def read_stored_frame(
     how: Mapping[str, object],
 ) -> core.RealArray:
     """Read a frame; raise `ReadError` if its shape or type differs."""
-    return _StoredFrames(((path, None),), (1, *shape), dtype, how)[0]  # type: ignore[arg-type]
+    return _StoredFrames(((path, {}),), (1, *shape), dtype, how)[0]  # type: ignore[arg-type]
 
 
 # The small files next to frames: ``positions.csv``, ``scan.json``, ``heights.csv``.
 
 HEIGHTS = "heights.csv"
+NO_POSITIONS = Path("none")  # Instead of a table: positions are not used
 SCENES_KEY = "scenes_apart"  # Key in the metadata of frames of a CZI
 _POSITIONS, _SCAN = "positions.csv", "scan.json"
 _COPY = "pixel for pixel the same as"
@@ -159,6 +169,9 @@ def read_positions(path: Path, folder: Path) -> Positions:
     """Read nominal corners from ``positions.csv`` or another program's file."""
     others = read_foreign_positions(path, folder)
     if others is not None:
+        if others.container:  # all frames are in this file
+            _check_frame_name(folder, others.container, path)
+            return others
         rows = others.corners.items()
         inside = {
             _check_frame_name(folder, name, path): corner for name, corner in rows
@@ -424,7 +437,7 @@ def _remove_frames(
 
 def _describe_frames(
     title: str,
-    places: Mapping[str, tuple[Path, int | None]],
+    places: Mapping[str, tuple[Path, Mapping[str, int]]],
     results: _FrameChecks,
     how: Mapping[str, Any],
 ) -> core.Job[tuple[list[str], list[FileInfo], list[core.UnusedFrame]]]:
@@ -432,25 +445,26 @@ def _describe_frames(
     names_left, infos, faults = [], [], []
     sentences: list[str] = []
     source: Source | None = None
-    for done_count, (name, (path, plane)) in enumerate(places.items()):
+    for done_count, (name, (path, selection)) in enumerate(places.items()):
         yield core.Progress(done_count, len(places), f"Opening the frames of {title}")
         try:
             if source is None or source.path != path:
                 source = Source.from_path(path)
                 info = source.read_info(series=how["series"])
             count = info.planes * (info.channels if how["channel"] is None else 1)
-            if plane is None and count > 1:
+            if not selection and count > 1:
                 why = f"contains {count} images instead of one"
                 faults.append(core.UnusedFrame(name, why))
                 continue
             # truncation of a file only shows on reading
             with core.capture_warnings(sentences.append):
-                image = source.read(ReadOptions(plane=plane, **how))
+                options = ReadOptions.model_validate({**how, **selection})
+                image = source.read(options)
                 grey = core.mask_fill_values(image.array(), path.name)
             results.check_frame(name, grey)
             results.histories[name] = image.provenance
             results.instruments[name] = image.instrument
-            _cache_frame(path, plane, how, grey)
+            _cache_frame(path, selection, how, grey)
         except core.SemsrError as error:
             why = str(error).removeprefix(f"{path} ").rstrip(".")
             faults.append(core.UnusedFrame(name, why))
@@ -554,24 +568,8 @@ def _select_common_type(
     return [names[n] for n in indices], [infos[n] for n in indices], faults
 
 
-def _open_folder(
-    folder: Path,
-    table: Path | None,
-    results: _FrameChecks,
-    how: Mapping[str, object],
-    *,
-    leave_out: bool = False,
-) -> core.Job[tuple[core.Acquisition, list[str]]]:
-    """Open frames in separate files; also return the names of expected frames."""
-    own = find_positions_file(folder)
-    table = own if table is None else table
-    positions = None if table is None else read_positions(table, folder)
-    names, faults = _select_files(folder, positions)
-    if positions is None and len(names) < 2:
-        single = [folder / name for name in names]
-        if len(single) == 1 and (is_czi(single[0]) or _count_pages(single[0]) > 1):
-            acquisition = yield from _open_file(single[0], None, results, how)
-            return acquisition.replace(files=tuple(_add_text_files(folder, single))), []
+def _check_names_differ(folder: Path, names: Sequence[str]) -> None:
+    """Raise `ReadError` if names differ only in case or suffix."""
     names_before: dict[str, str] = {}
     for name in names:
         stem = Path(name).with_suffix("").as_posix().casefold()
@@ -583,8 +581,46 @@ def _open_folder(
             )
             raise core.ReadError(msg, code="names-alike")
         names_before[stem] = name
-    files: dict[str, tuple[Path, int | None]] = {
-        name: (folder / name, None) for name in names
+
+
+def _read_folder_positions(folder: Path, table: Path | None) -> Positions | None:
+    """Read the positions of a folder, or those in `table`; None if not used."""
+    if table is None:
+        table = find_positions_file(folder)
+    if table in (None, NO_POSITIONS):
+        return None
+    try:
+        return read_positions(table, folder)
+    except core.ReadError as error:
+        why = f"{error}".removesuffix(".")
+        msg = f"{why}; to stitch without these positions, set `positions=none`."
+        raise core.ReadError(msg, code=error.code) from error
+
+
+def _open_folder(
+    folder: Path,
+    table: Path | None,
+    results: _FrameChecks,
+    how: Mapping[str, object],
+    *,
+    leave_out: bool = False,
+) -> core.Job[tuple[core.Acquisition, list[str]]]:
+    """Open frames in separate files; also return the names of expected frames."""
+    positions = _read_folder_positions(folder, table)
+    tables = positions.files if positions is not None and table is None else ()
+    single = "" if positions is None else positions.container
+    if not single:
+        names, faults = _select_files(folder, positions)
+        if positions is None and len(names) == 1 and _has_several(folder / names[0]):
+            single = names[0]
+    if single:
+        where = table if positions is None else positions.path
+        acquisition = yield from _open_file(folder / single, where, results, how)
+        inputs = _add_text_files(folder, [folder / single], tables)
+        return acquisition.replace(files=tuple(inputs)), []
+    _check_names_differ(folder, names)
+    files: dict[str, tuple[Path, Mapping[str, int]]] = {
+        name: (folder / name, {}) for name in names
     }
     names_left, infos, unreadable = yield from _describe_frames(
         folder.name, files, results, how
@@ -605,7 +641,6 @@ def _open_folder(
     if size is None and positions is not None:
         size = positions.pixel_size_nm
     acquisition = _create_acquisition(frames, names_left, size, folder.name, positions)
-    tables = positions.files if positions is not None and table == own else ()
     inputs = _add_text_files(folder, [folder / name for name in names], tables)
     return acquisition.replace(faults=tuple(faults), files=tuple(inputs)), names
 
@@ -623,12 +658,15 @@ def _warn_about_databar(path: Path, suggestions: Sequence[int]) -> None:
         )
 
 
-def _count_pages(path: Path) -> int:
-    """Return the number of planes of a file; 0 if it cannot be read."""
+def _has_several(path: Path) -> bool:
+    """Return whether a file has several planes or images; False if unreadable."""
     try:
-        return count_planes(path)
+        if path.is_file() and is_czi(path):
+            return True
+        info = Source.from_path(path, whole=False).read_info()
+        return max(info.planes, info.series) > 1
     except core.SemsrError:
-        return 0
+        return False
 
 
 def _create_acquisition(
@@ -662,11 +700,65 @@ def _create_acquisition(
     return acquisition.replace(**{f"nominal_{positions.unit}": corners})
 
 
+def _select_images(
+    path: Path, info: FileInfo, how: Mapping[str, Any]
+) -> list[dict[str, int]]:
+    """Return the series and plane of each frame in a file."""
+    planes = [{"plane": plane} for plane in range(info.planes)]
+    is_chosen = how["series"] is not None
+    if is_chosen or info.metadata.get(OWN_SERIES_KEY, info.series) < 2:
+        return planes
+    source = Source.from_path(path)
+    infos = [source.read_info(series=number) for number in range(info.series)]
+    alike = [(one.shape, one.dtype) == (info.shape, info.dtype) for one in infos]
+    if sum(alike) < 2:
+        return planes  # reading warns that the others are not used
+    others = [str(number) for number, same in enumerate(alike) if not same]
+    if others:
+        core.warn(
+            f"Series {', '.join(others)} of {path} are left out: the other series "
+            f"have {info.shape[0]}x{info.shape[1]} px of {info.dtype}.",
+            "frames-left-out",
+        )
+    return [
+        {"series": number, "plane": plane}
+        for number, one in enumerate(infos)
+        for plane in range(one.planes if alike[number] else 0)
+    ]
+
+
+def _name_images(
+    path: Path, selections: Sequence[Mapping[str, int]], positions: Positions | None
+) -> tuple[list[str], Positions | None]:
+    """Name the frames in a file; also return their positions by these names."""
+    count = len(selections)
+    names = [f"{path.stem}-{index:0{len(str(count - 1))}d}" for index in range(count)]
+    if positions is None or positions.container != path.name:
+        return names, positions
+    # series are numbered in the file, pages in their order
+    numbers = [one.get("series", 0) for one in selections]
+    if len({*numbers}) < count:
+        numbers = list(range(count))
+    images = dict(zip(numbers, names, strict=True))
+    corners = {}
+    for index, corner in positions.corners.items():
+        if int(index) not in images:
+            msg = (
+                f"{positions.path} lists image {index} of {path.name}, which is not "
+                f"one of its {count} frames: correct the list."
+            )
+            raise core.ReadError(msg, code="plane-missing")
+        corners[images[int(index)]] = corner
+    return names, replace(positions, corners=corners)
+
+
 def _open_file(
     path: Path, table: Path | None, results: _FrameChecks, how: Mapping[str, Any]
 ) -> core.Job[core.Acquisition]:
     """Open frames that are tiles of a CZI, or pages of a TIFF or store."""
-    positions = None if table is None else read_positions(table, path.parent)
+    positions = None
+    if table is not None and table != NO_POSITIONS:
+        positions = read_positions(table, path.parent)
     if path.is_file() and is_czi(path):
         if how["databar_rows"]:
             msg = f"Tiles of {path} have no data bar: omit `databar_rows`."
@@ -677,27 +769,29 @@ def _open_file(
         acquisition = _create_acquisition(
             tiles, names, tiles.pixel_size_nm, path.stem, positions
         )
-        if positions is not None:
+        if table is not None:
             return acquisition
         apart = {SCENES_KEY: tiles.scenes_apart}
         return acquisition.replace(nominal_px=tiles.corners, metadata=apart)
     source = Source.from_path(path)
     info = source.read_info(series=how["series"])
-    if info.planes < 2:
+    selections = _select_images(path, info, how)
+    if len(selections) < 2:
         msg = (
             f"{path} must contain at least two frames to stitch, but is a single "
             "image: use a folder of frames."
         )
         raise core.ReadError(msg, code="too-few-frames")
-    width = len(str(info.planes - 1))
-    pages: dict[str, tuple[Path, int | None]] = {
-        f"{path.stem}-{page:0{width}d}": (path, page) for page in range(info.planes)
+    names, positions = _name_images(path, selections, positions)
+    pages = {
+        name: (path, selection)
+        for name, selection in zip(names, selections, strict=True)
     }
     if how["databar_rows"] is None:
         _warn_about_databar(path, [info.suggested_databar_rows])
     names, infos, faults = yield from _describe_frames(path.stem, pages, results, how)
     if not names:  # the refusal of a page applies to all
-        source.read(ReadOptions(plane=0, **how))
+        source.read(ReadOptions.model_validate({**how, **selections[0]}))
     if len(names) < 2:
         _raise_too_few_frames(path, names, faults)
     shape = (len(names), *infos[0].shape)
@@ -813,7 +907,8 @@ def open_frames(
     grid : tuple of int, optional
         Rows and columns; used instead of all positions of the scan.
     positions : str or pathlib.Path, optional
-        Table of nominal top-left corners, instead of ``positions.csv`` in the folder.
+        Table of nominal top-left corners, instead of ``positions.csv`` in the folder;
+        ``"none"``: no positions are used.
     order : {"row", "serpentine", "column", "column-serpentine"}, optional
         How the grid was filled; row by row if neither this nor the scan states it.
     first : {"top-left", "top-right", "bottom-left", "bottom-right"}, optional

@@ -31,7 +31,7 @@ from napari_semsr.io.read_image import convert_to_nm, decode_text
 
 FIJI_REGISTERED, FIJI = "TileConfiguration.registered.txt", "TileConfiguration.txt"
 _LISTS = (".pos", ".json")
-_TILE = re.compile(r"\s*(.+?)\s*;\s*([^;]*?)\s*;\s*\(([^()]*)\)\s*")
+_TILE = re.compile(r"\s*(.+?)\s*;\s*([0-9]*?)\s*;\s*\(([^()]*)\)\s*")
 _SETTING = re.compile(r"\s*(dim|multiseries)\s*=\s*(\S+)\s*", re.IGNORECASE)
 _STACK = re.compile(r"_MMStack_.*\.tiff?$", re.IGNORECASE)
 _MICRO_MANAGER = 51123  # TIFF tag
@@ -52,29 +52,39 @@ class Positions:
     unplaced_names: tuple[str, ...] = ()  # Listed frames with empty cells
     pixel_size_nm: PixelSize | None = None  # If the file states it
     files: tuple[Path, ...] = ()  # All files with a part of them
+    # File that contains all frames; `corners` then has their indices in it
+    container: str = ""
 
 
 def find_foreign_positions(folder: Path) -> Path | None:
     """Find a file other than ``positions.csv`` with the positions of the frames.
 
-    Returns the folder itself if they are in several files, or in the frames.
+    Returns the folder itself if they are in several files or the frames, or damaged.
     """
     for name in (FIJI_REGISTERED, FIJI):
         if (folder / name).is_file():
             return folder / name
-    lists = [path for path in list_folder(folder) if path.suffix.lower() == ".pos"]
-    with suppress(ReadError):
-        if _list_metadata_files(folder) or _list_stacks(folder):
-            positions = _read_micro_manager_positions(folder)
-            if len(set(positions.corners.values())) > 1:
-                return folder
-    return lists[0] if len(lists) == 1 else None
+    try:
+        positions = _read_micro_manager_positions(folder)
+    except ReadError:
+        return folder  # reading it raises the error again
+    if len(set(positions.corners.values())) > 1:
+        return folder
+    lists = _list_position_lists(folder)
+    return folder if len(lists) > 1 else next(iter(lists), None)
 
 
 def read_foreign_positions(path: Path, folder: Path) -> Positions | None:
     """Read Fiji or Micro-Manager positions; return None for other tables."""
     if path.is_dir():
-        return _read_micro_manager_positions(path)
+        positions, lists = _read_micro_manager_positions(path), []
+        if len(set(positions.corners.values())) < 2:
+            lists = _list_position_lists(path)
+        if len(lists) > 1:
+            names = ", ".join(item.name for item in lists)
+            msg = f"{path} contains {len(lists)} position lists ({names}): pass one "
+            raise ReadError(f"{msg}(`positions`).", code="several-images")
+        return _check_not_empty(positions)
     if path.suffix.lower() in _LISTS:
         return _read_position_list(path, folder)
     if path.suffix.lower() != ".txt":
@@ -86,7 +96,7 @@ def read_foreign_positions(path: Path, folder: Path) -> Positions | None:
         msg = f"{path} cannot be read as text ({error})."
         raise ReadError(msg, code="file-damaged") from error
     if text.lstrip().startswith("{"):
-        return _read_metadata_positions(path.parent, [path], folder)
+        return _check_not_empty(_read_metadata_positions(path.parent, [path], folder))
     return _parse_fiji_positions(path, text)
 
 
@@ -94,7 +104,7 @@ def read_foreign_positions(path: Path, folder: Path) -> Positions | None:
 
 
 def _parse_fiji_positions(path: Path, text: str) -> Positions:
-    corners: dict[str, tuple[float, float]] = {}
+    images: dict[tuple[str, str], tuple[float, float]] = {}
     dim, heights = None, set[float]()
     for number, line in enumerate(text.split("\n"), 1):
         where = f"{path} line {number}"
@@ -111,28 +121,22 @@ def _parse_fiji_positions(path: Path, text: str) -> Positions:
             continue
         tile = _TILE.fullmatch(line)
         numbers = _parse_numbers(tile[3]) if tile else None
-        if tile is None or numbers is None or len(numbers) != (dim or len(numbers)):
+        if tile is None or not numbers or len(numbers) != (dim or len(numbers)):
             form = "(x, y, z)" if dim == 3 else "(x, y)"
             line_text = shorten_value(format_one_line(line))
             raise ReadError(
                 f"{where} must have the form NAME; ; {form}, got {line_text}.",
                 code="positions-invalid",
             )
-        if tile[2]:
-            msg = (
-                f"{where} refers to image {tile[2]} of {tile[1]}, which contains all "
-                "frames: save each frame in its own file, or open only that file."
-            )
-            raise ReadError(msg, code="several-images")
         # from any system to a relative path with forward slashes
         windows = PureWindowsPath(tile[1])
         is_absolute = windows.anchor or PurePosixPath(tile[1]).is_absolute()
         name = windows.name if is_absolute else windows.as_posix()
-        if name in corners:
+        if (name, tile[2]) in images:
             raise ReadError(
                 f"{where} repeats frame {name}: keep one entry.", code="names-alike"
             )
-        corners[name] = numbers[1], numbers[0]
+        images[name, tile[2]] = numbers[1], numbers[0]
         heights |= set(numbers[2:])
         dim = len(numbers)
     if len(heights) > 1:
@@ -141,10 +145,30 @@ def _parse_fiji_positions(path: Path, text: str) -> Positions:
             "heights: stitch the frames of each height separately."
         )
         raise ReadError(msg, code="heights-differ")
-    if not corners:
+    if not images:
         msg = f"{path} must contain a line NAME; ; (x, y) for each frame, but has none."
         raise ReadError(msg, code="positions-invalid")
-    return Positions(path, "px", corners, files=(path,))
+    return _assign_fiji_images(path, images)
+
+
+def _assign_fiji_images(
+    path: Path, images: Mapping[tuple[str, str], tuple[float, float]]
+) -> Positions:
+    """Return the positions by file, or by index if all are in one file."""
+    names, indices = zip(*images, strict=True)
+    corners, container = dict(zip(names, images.values(), strict=True)), ""
+    if len(corners) < len(images) or not {*indices} <= {"", "0"}:
+        container = names[0]
+        if len(corners) > 1 or "" in indices:
+            shown = ", ".join(corners)
+            msg = (
+                f"{path} must list the images of a single file, or one image of each "
+                f"file, but lists {len(images)} images in {shown}: save each frame in "
+                "its own file."
+            )
+            raise ReadError(msg, code="several-images")
+        corners = dict(zip(indices, images.values(), strict=True))
+    return Positions(path, "px", corners, files=(path,), container=container)
 
 
 def _parse_numbers(text: str) -> list[float] | None:
@@ -196,6 +220,10 @@ def _list_metadata_files(folder: Path) -> list[Path]:
     return sorted(metadata_files)
 
 
+def _list_position_lists(folder: Path) -> list[Path]:
+    return sorted(p for p in list_folder(folder) if p.suffix.lower() == ".pos")
+
+
 def _list_stacks(folder: Path) -> list[Path]:
     stacks = [item for item in list_folder(folder) if _STACK.search(item.name)]
     return stacks if len(stacks) > 1 else []
@@ -225,7 +253,8 @@ def _read_metadata_positions(
 ) -> Positions:
     entries = []
     for file in files:
-        record = read_json_object(file)
+        # the last brace is written when the acquisition ends
+        record = read_json_object(file, may_lack_brace=True)
         summary = record.get("Summary")
         turn = summary.get(_SUMMARY_MAP) if isinstance(summary, dict) else None
         for key, value in record.items():
@@ -261,9 +290,9 @@ def _read_stage_positions(
     corners: dict[str, tuple[float, float]] = {}
     sizes, maps = set[float | None](), set[tuple[float, ...] | None]()
     for frame, value in entries:
-        numbers = _parse_numbers(
-            f"{value.get('XPositionUm')},{value.get('YPositionUm')}"
-        )
+        # some systems write decimal commas
+        x, y = (str(value.get(f"{n}PositionUm")).replace(",", ".") for n in "XY")
+        numbers = _parse_numbers(f"{x},{y}")
         if numbers is None:
             continue
         try:
@@ -271,22 +300,17 @@ def _read_stage_positions(
         except ValueError:
             name = frame.name
         corners.setdefault(name, (numbers[1] * _NM, numbers[0] * _NM))
-        sizes.add(
-            convert_to_nm(value.get("PixelSizeUm", value.get("PixelSize_um")), "um")
-        )
+        stated_size = value.get("PixelSizeUm", value.get("PixelSize_um"))
+        sizes.add(convert_to_nm(str(stated_size).replace(",", "."), "um"))
         maps.add(_read_stage_matrix(path, value))
     if not corners:
-        msg = (
-            f"{path} must contain XPositionUm and YPositionUm for its frames, but "
-            "has none."
-        )
-        raise ReadError(msg, code="positions-invalid")
+        return Positions(path, "nm", {}, files=tuple(files))
     distinct = len(set(corners.values()))
     if 1 < distinct < len(corners) and len(corners) % distinct == 0:
         msg = (
             f"{path} must list one image per position, but lists {len(corners)} images "
-            f"at {distinct} positions: keep the images of a single channel, time and "
-            "height."
+            f"at {distinct} positions: pass a table (`positions`) with the frames of a "
+            "single channel, time and height."
         )
         raise ReadError(msg, code="several-images")
     if len(maps) > 1:
@@ -302,12 +326,23 @@ def _read_stage_positions(
     return Positions(path, "nm", corners, pixel_size_nm=pitch, files=tuple(files))
 
 
+def _check_not_empty(positions: Positions) -> Positions:
+    if not positions.corners:
+        msg = (
+            f"{positions.path} must contain XPositionUm and YPositionUm for its "
+            "frames, but has none."
+        )
+        raise ReadError(msg, code="positions-invalid")
+    return positions
+
+
 def _read_stage_matrix(
     path: Path, value: Mapping[str, object]
 ) -> tuple[float, ...] | None:
     """Read the matrix from pixels to stage micrometres, ``(xx, xy, yx, yy)``.
 
-    None if none was measured: Micro-Manager then states the identity, or a multiple.
+    None if none was measured: Micro-Manager then states zeros, the identity, or a
+    multiple of it.
     """
     stage_map, name = value.get(_FRAME_MAP), _FRAME_MAP
     if stage_map is None:
@@ -316,7 +351,9 @@ def _read_stage_matrix(
         return None
     texts = str(stage_map).split(";" if name == _FRAME_MAP else "_")
     try:
-        numbers = [float(text) for text in texts]
+        numbers = [float(text.replace(",", ".")) for text in texts]
+        if not any(numbers):
+            return None
         if name == _FRAME_MAP:
             xx, xy, _, yx, yy, _ = numbers
         else:

@@ -161,8 +161,9 @@ def _get_options(
             if name in values and (side or name not in fields)
         }
     for item in verb.files:  # e.g. landmarks that were not in a file
-        if isinstance(options_stored.get(item.name), dict):
-            values_given[item.name] = options_stored[item.name]
+        stored = options_stored.get(item.name)
+        if isinstance(stored, dict) or stored == "none":
+            values_given[item.name] = stored
     return values_given
 
 

@@ -621,6 +621,62 @@ def _stitch_folder(run: verb.Run[StitchFolderOptions]) -> core.Job[StitchedFile]
             outcome.release_lock()
 
 
+# Fractions of a frame, chosen: the images of one place are closer than stage noise, and
+# places farther apart than in any but the densest scans, which are not judged.
+_SAME_PLACE, _OTHER_PLACE = 0.05, 0.2
+# Of the standard deviation; chosen: grey values of exposures repeat within percents
+_SAME_LEVELS = 0.25
+_PAIRS_COMPARED = 32  # chosen: read in a second
+
+
+def _check_one_image_per_place(
+    acquisition: core.Acquisition,
+    corners: core.FloatArray,
+    *,
+    may_be_repeated: bool = False,
+) -> None:
+    """Raise `ReadError` if most places have several images, such as channels.
+
+    With `may_be_repeated`, only if their grey values differ.
+    """
+    from scipy.spatial import KDTree
+
+    placed = np.flatnonzero(np.isfinite(corners).all(axis=1))
+    tree = KDTree(corners[placed] / np.array(acquisition.frame_shape))
+    near, wide = (
+        placed[tree.query_pairs(reach, p=np.inf, output_type="ndarray")]
+        for reach in (_SAME_PLACE, _OTHER_PLACE)
+    )
+    all_pairs = len(placed) * (len(placed) - 1) // 2
+    partners = np.bincount(near.ravel(), minlength=len(corners))[placed]
+    is_dense = len(wide) - len(near) > len(near) // 10
+    if (
+        is_dense
+        or len(near) == all_pairs
+        or 2 * np.count_nonzero(partners) <= len(placed)
+    ):
+        return
+    if may_be_repeated:
+        differ = []
+        for pair in near[:: -(-len(near) // _PAIRS_COMPARED)]:
+            one, other = (acquisition.read(int(index)) for index in pair)
+            level = abs(np.nanmean(one) - np.nanmean(other))
+            deviations = np.nanstd(one), np.nanstd(other)
+            differ.append(
+                max(level, np.ptp(deviations)) > _SAME_LEVELS * max(deviations)
+            )
+        if 2 * sum(differ) <= len(differ):
+            return
+    first, second = sorted(acquisition.names[index] for index in near[0])
+    msg = (
+        f"{acquisition.name} must have one image per position, but has {len(placed)} "
+        f"images at {round(np.sum(1 / (1 + partners)))} positions, such as {first} and "
+        f"{second}: pass a table (`positions`) with the frames of a single channel, or "
+        "keep only these."
+    )
+    raise core.ReadError(msg, code="several-images")
+
+
 def _follow_scan(run: _Stitching) -> core.Job[follow.FollowedScan | None]:
     """Follow a scan that is still running, if requested."""
     options = run.options
@@ -683,12 +739,19 @@ def _solve_and_write_mosaic(
         grid=None, order=None, first=None, overlap=None
     )
     solution = former.solution if former else None
+    nominal = acquisition.nominal_corners()
+    if solution is None and nominal is not None:
+        _check_one_image_per_place(acquisition, nominal)
     if solution is None:
         solution = yield from stitching.solve_mosaic(
             acquisition,
             options_used,
             flat=flat,
             field_distortion=correction.field_distortion,
+        )
+    if former is None and nominal is None:
+        _check_one_image_per_place(
+            acquisition, solution.positions_px, may_be_repeated=True
         )
     solution = solution.base or solution
     if corrections is not None:
@@ -917,7 +980,8 @@ def _plan_mosaic(
 
 def _check_outputs(run: _Stitching, positions_out: Path | None) -> None:
     """Raise an error for invalid outputs or outputs inside the frame folder."""
-    if _get_table_path(run) is not None and run.options.grid is not None:
+    tables = (None, io.NO_POSITIONS)
+    if run.options.grid is not None and _get_table_path(run) not in tables:
         msg = "Set `grid` or `positions`, not both."
         raise core.OptionError(msg, code="options-contradict")
     if _has_several_heights(run) and run.options.halves:
@@ -973,7 +1037,7 @@ def _create_provenance(
         inputs.append(record)
     inputs += more
     table = _get_table_path(run)
-    if table is not None:
+    if table is not None and table != io.NO_POSITIONS:
         inputs.append(images.record_file(table, "positions"))
     guides = []
     if _has_several_heights(run):
@@ -996,6 +1060,8 @@ def _get_recorded_options(run: _Stitching) -> dict[str, object]:
         options["flat_field"] = flat_path.name
     if options["corrections"] is None:
         del options["corrections"]
+    if _get_table_path(run) == io.NO_POSITIONS:
+        options["positions"] = str(io.NO_POSITIONS)
     return options
 
 
@@ -1173,7 +1239,8 @@ STITCH = verb.Verb(
             "positions",
             "nominal top-left corners, header frame,y_px,x_px or frame,y_nm,x_nm, or "
             "those of Fiji (TileConfiguration.txt) or Micro-Manager (metadata.txt, "
-            ".pos) (default: a table in the folder, positions.csv first)",
+            ".pos); none: positions are not used (default: a table in the folder, "
+            "positions.csv first)",
             flag="--positions",
             metavar="CSV",
         ),
