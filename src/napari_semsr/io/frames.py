@@ -627,7 +627,8 @@ def _open_folder(
     _check_same_type(folder, names_left, infos)
     if how["databar_rows"] is None:
         _warn_about_databar(folder, [info.suggested_databar_rows for info in infos])
-    places = tuple((folder / name, {}) for name in names_left)
+    selection: dict[str, int] = {}
+    places = tuple((folder / name, selection) for name in names_left)
     shape = (len(names_left), *infos[0].shape)
     frames = _StoredFrames(places, shape, np.dtype(infos[0].dtype), how)
     size = _common_pixel_size(folder, names_left, infos)
@@ -749,8 +750,9 @@ def _open_file(
     path: Path, table: Path | None, results: _FrameChecks, how: Mapping[str, Any]
 ) -> core.Job[core.Acquisition]:
     """Open frames that are tiles of a CZI, or pages of a TIFF or store."""
-    unused = table in (None, NO_POSITIONS)
-    positions = None if unused else read_positions(table, path.parent)
+    positions = None
+    if table is not None and table != NO_POSITIONS:
+        positions = read_positions(table, path.parent)
     if path.is_file() and is_czi(path):
         if how["databar_rows"]:
             msg = f"Tiles of {path} have no data bar: omit `databar_rows`."
