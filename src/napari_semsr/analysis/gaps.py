@@ -39,6 +39,8 @@ from napari_semsr.analysis.frc import check_same_grid
 from napari_semsr.core import (
     LEVELS,
     BoolArray,
+    Box,
+    BoxEnds,
     FloatArray,
     FloatPair,
     IntPair,
@@ -54,7 +56,9 @@ from napari_semsr.core import (
     compute_length_error,
     compute_relative_pitch,
     create_length_properties,
+    create_property,
     declare_quantity,
+    describe_measured_box,
     estimate_noise_level,
     option,
     widen_interval,
@@ -454,6 +458,10 @@ class Gaps:
     labels: NDArray[np.integer] | None = field(
         default=None, compare=False, metadata=_NOT_STORED
     )
+    # Measured pixels ``(y0, x0, y1, x1)`` of an image with gaps
+    box: Annotated[BoxEnds | None, declare_quantity("Box", "px")] = None
+
+    measured_in = create_property(describe_measured_box, "Measured in")
 
     (
         mean_diameter_nm,
@@ -466,6 +474,26 @@ class Gaps:
     median_diameter_nm, median_diameter_px = create_length_properties(
         _compute_median_diameter, "median_diameter", "Median diameter", form=".3g"
     )
+
+    def move_to_image(self, box: Box, shape: IntPair) -> "Gaps":
+        """Return the result of a box in pixels of its image of a `shape`."""
+
+        def move(place: FloatPair) -> FloatPair:
+            return place[0] + box.y0, place[1] + box.x0
+
+        found, invented = (
+            tuple(
+                replace(gap, place_px=move(gap.place_px), ends_px=(move(a), move(b)))
+                for gap in gaps
+                for a, b in [gap.ends_px]
+            )
+            for gaps in (self.found_gaps, self.invented_gaps)
+        )
+        sizes = tuple(replace(one, place_px=move(one.place_px)) for one in self.sizes)
+        labels = np.zeros(shape, np.asarray(self.labels).dtype)
+        labels[box.slices] = self.labels
+        changed = replace(self, found_gaps=found, invented_gaps=invented, sizes=sizes)
+        return replace(changed, labels=labels, box=box.ends)
 
     @property
     def cut(self) -> Annotated[int, Quantity("Cut by the border", form="d")]:

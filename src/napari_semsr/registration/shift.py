@@ -28,7 +28,7 @@ _MIN_PX = 64  # side of a field; chosen: its quarters, 32 px, can hold some stru
 _FINE_PX, _COARSE_PX = 2.0, 16.0
 _TAPER = 0.25  # of a window; chosen: borders do not correlate
 _FLOOR = 1e-3  # of the largest cross power; chosen: weaker frequencies are noise
-_FLAT = 1e-9  # of the grey values; chosen: rounding errors
+_FLAT = 1e-13  # of the grey values; chosen: rounding errors of doubles
 _UPSAMPLING = 50  # to 0.02 px; chosen: finer than the standard error of most shifts
 
 # Criteria for accepting a shift; chosen.

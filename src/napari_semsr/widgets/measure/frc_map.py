@@ -49,6 +49,7 @@ REASON_COLOURS = {
     "too-small": "#690f2d",
     "beyond-nyquist": "#ffffff",
     "not-independent": "#ffa5ff",
+    "inverted": "#000099",
 }
 
 
