@@ -115,6 +115,27 @@ def find_shift(fixed: core.RealArray, moving: core.RealArray, *, reach: int) -> 
     )
 
 
+def find_far_shift(
+    fixed: core.RealArray, moving: core.RealArray
+) -> tuple[core.IntPair, float, float]:
+    """Find the whole-pixel shift of up to half the field that correlates best.
+
+    Also returns by how much it correlates better than no shift, in standard deviations
+    over all shifts, and the ratio of the next best correlation to the best.
+    """
+    first, second = (_apply_window(_apply_band_pass(one)) for one in (fixed, moving))
+    plane = fft.rfft2(first) * np.conj(fft.rfft2(second))
+    surface = np.abs(fft.fftshift(fft.irfft2(plane, s=first.shape)))
+    rows, columns = (n // 2 for n in surface.shape)
+    y, x = _find_maximum(surface)
+    best, at_zero = float(surface[y, x]), float(surface[rows, columns])
+    excess = (best - at_zero) / max(float(surface.std()), np.finfo(np.float64).tiny)
+    near = tuple(slice(max(0, at - _APART_PX), at + _APART_PX + 1) for at in (y, x))
+    surface[near] = 0
+    runner_up = float(surface.max()) / best if best else 1.0
+    return (y - rows, x - columns), excess, runner_up
+
+
 def _check_shapes(fixed: tuple[int, ...], moving: tuple[int, ...], reach: int) -> None:
     if fixed != moving:
         shapes = f"{core.format_shape(fixed)} and {core.format_shape(moving)}"

@@ -33,6 +33,7 @@ _SMALLEST_RING = 2.0
 
 _ROUNDING = 8.0  # a constant's rounding errors, over those of its type; chosen
 _OPPOSITE = [0, get_reason_code("inverted")]  # codes of halves tested for it
+_SHARED = get_reason_code("correlated-noise")
 _SMALLEST_PLANE = 2  # px; smaller planes have no ring in `create_rings`
 
 
@@ -142,8 +143,7 @@ def correlate_blocks(
             noise = np.full((len(first), 2), _NOISE_OF_THINNED)
     code = classify_curves(sums, geometry, a, b, valid=valid, reference=reference)
     if is_thinned:
-        is_opposite = np.isin(code, _OPPOSITE) & has_anticorrelation(sums, geometry)
-        code[is_opposite] = get_reason_code("correlated-noise")
+        code[np.isin(code, _OPPOSITE) & has_anticorrelation(sums, geometry)] = _SHARED
     crossings, code = _estimate_crossings(sums, geometry, code, question, noise)
     if second is None:
         _mark_invalid_splits(

@@ -100,6 +100,14 @@ def _find_offset(
     if second is None or not settings.register or first.shape != second.shape:
         return Offset()
     offset = measure_offset(first, second)
+    if offset.far_px is not None:
+        y, x = offset.far_px
+        msg = (
+            f"{second.name} fits {first.name} better if moved by about ({y}, {x}) px, "
+            "but not in all parts: register the images first (`register()`), or "
+            "measure them as they are (`register=False`)."
+        )
+        raise core.RegistrationError(msg, code="images-shifted")
     if offset.shift is None or settings.reference:
         return offset
     middle = core.get_central_box(first.shape, _NOISE_PX)
