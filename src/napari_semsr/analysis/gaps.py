@@ -35,7 +35,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage, spatial
 from skimage import filters, measure, morphology, segmentation
 
-from napari_semsr.analysis.frc import check_same_grid
+from napari_semsr.analysis.frc import check_same_grid, read_finite_array
 from napari_semsr.core import (
     LEVELS,
     BoolArray,
@@ -50,7 +50,6 @@ from napari_semsr.core import (
     Options,
     Progress,
     Quantity,
-    ReadError,
     RealArray,
     ShapeError,
     compute_length_error,
@@ -751,19 +750,6 @@ class _Dip:
     across: bool = False  # whether it crosses an object
 
 
-def _read_finite_values(image: Micrograph) -> FloatArray:
-    """Return the image in double precision; raise an error if pixels are missing."""
-    data = image.array()
-    if data.dtype.kind == "f" and not np.isfinite(data).all():
-        missing = data.size - int(np.count_nonzero(np.isfinite(data)))
-        msg = (
-            f"Gaps require finite pixels, but {image.name} has {missing} NaN or "
-            "infinite pixels; crop to a gap-free area (`crop(gap_free=True)`)."
-        )
-        raise ReadError(msg, code="pixels-missing")
-    return data.astype(np.float64)
-
-
 def measure_gaps(
     image: Micrograph,
     reference: Micrograph | None = None,
@@ -789,11 +775,11 @@ def measure_gaps(
         guide = values = (regions > 0).astype(np.float64)
         background = 0.0
     else:
-        plane = _read_finite_values(image)
+        plane = read_finite_array(image)
         values, background = _subtract_background(plane, dark=settings.dark)
         guide = values
         if reference is not None:
-            plane = _read_finite_values(reference)
+            plane = read_finite_array(reference)
             guide, guide_background = _subtract_background(plane, dark=settings.dark)
         regions, count, bright = yield from _label_particles(guide, settings, pitch)
         numbers = np.arange(count + 1)

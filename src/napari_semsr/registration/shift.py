@@ -117,11 +117,11 @@ def find_shift(fixed: core.RealArray, moving: core.RealArray, *, reach: int) -> 
 
 def find_far_shift(
     fixed: core.RealArray, moving: core.RealArray
-) -> tuple[core.IntPair, float, float]:
+) -> tuple[core.IntPair, float, bool]:
     """Find the whole-pixel shift of up to half the field that correlates best.
 
     Also returns by how much it correlates better than no shift, in standard deviations
-    over all shifts, and the ratio of the next best correlation to the best.
+    over all shifts, and whether another shift correlates about as well.
     """
     first, second = (_apply_window(_apply_band_pass(one)) for one in (fixed, moving))
     plane = fft.rfft2(first) * np.conj(fft.rfft2(second))
@@ -132,8 +132,7 @@ def find_far_shift(
     excess = (best - at_zero) / max(float(surface.std()), np.finfo(np.float64).tiny)
     near = tuple(slice(max(0, at - _APART_PX), at + _APART_PX + 1) for at in (y, x))
     surface[near] = 0
-    runner_up = float(surface.max()) / best if best else 1.0
-    return (y - rows, x - columns), excess, runner_up
+    return (y - rows, x - columns), excess, float(surface.max()) > _ALIKE * best
 
 
 def _check_shapes(fixed: tuple[int, ...], moving: tuple[int, ...], reach: int) -> None:

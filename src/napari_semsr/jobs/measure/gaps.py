@@ -263,7 +263,8 @@ def _measure_gaps(
     if sized_image is reference:
         measured_image = image.replace(pixel_size_nm=size, origin=sized_image.origin)
         measured_image = measured_image.with_size_error(sized_image.pixel_size_sd_nm)
-    parts = (measured_image,) if reference is None else (measured_image, reference)
+    parts: tuple[core.Micrograph, ...] = (measured_image,)
+    parts += () if reference is None else (reference,)
     box = None
     if not run.options.labels and parts[0].shape == parts[-1].shape:
         parts, box = yield from crop_to_gap_free_box(*parts)

@@ -32,7 +32,7 @@ def _compare_images(
     if reference is not None and how["cut_off_nm"] and image.shape == reference.shape:
         (image, reference), box = yield from crop_to_gap_free_box(image, reference)
     result = analysis.measure_metrics(image, reference, **how)
-    result = replace(result, levels=levels, box=box and box.ends)
+    result = replace(result, levels=levels, box=None if box is None else box.ends)
     return MetricsReport(run.image_names, result)
 
 

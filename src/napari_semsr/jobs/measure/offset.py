@@ -22,7 +22,6 @@ _TOLD_PX = 0.5  # px; chosen: such a shift lowers PSNR by a decibel or more
 _SAME = 0.9
 _SURE = 2.0  # standard errors by which a shift must differ from zero; chosen: 95 %
 
-_ALIKE = 0.8  # ratio of two correlations from which a shift is ambiguous; chosen
 _UNCONFIRMED = core.Message(
     "No shift fits all parts of both images: they may show different areas, too little "
     "structure, or a periodic pattern.",
@@ -124,13 +123,13 @@ def measure_offset(
         return offset
     area = core.get_central_box(first.shape, windows[-1])
     parts = (core.read_box(image.data, area) for image in (first, second))
-    (y, x), excess, runner_up = find_far_shift(*parts)
+    (y, x), excess, is_ambiguous = find_far_shift(*parts)
     if excess < _FAR or max(abs(y), abs(x)) < _REACH_PX:
         if core.get_error_code(offset.doubt) != "no-structure":
             offset = replace(offset, doubt=_UNCONFIRMED)
         return offset
     shift = find_near((y, x)).best_shift
-    if shift is None or shift.is_ambiguous or runner_up > _ALIKE:
+    if shift is None or shift.is_ambiguous or is_ambiguous:
         return replace(offset, doubt=_UNCONFIRMED, far_px=(y, x))
     dy, dx = shift.shift_px
     return Offset(replace(shift, shift_px=(y + dy, x + dx)), is_moved=True)

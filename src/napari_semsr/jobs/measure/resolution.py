@@ -245,7 +245,7 @@ def _correlate_images(
         result = analysis.measure_frc(first, second, settings, shift_px=offset.shift)
     else:
         result = analysis.measure_frc(one, other, settings, whole=first)
-    result = replace(result, box=box and box.ends)
+    result = replace(result, box=None if box is None else box.ends)
     end_nm = result.cut_off_nm or analysis.find_cut_off(sized_image)
     beyond = _warn_about_cut_off(replace(result, cut_off_nm=end_nm).cut_off_warning)
     warnings = [_explain_missing_registration(offset), note, beyond]
@@ -512,7 +512,7 @@ def _measure_decorrelation(
     if run.options.block is None:  # otherwise blocks with gaps are left out
         (source,), box = yield from crop_to_gap_free_box(source)
     result = yield from analysis.measure_decorrelation(source, run.options)
-    result = replace(result, box=box and box.ends)
+    result = replace(result, box=None if box is None else box.ends)
     network = source.provenance and source.provenance.last_network()
     if network:
         core.warn(
@@ -638,7 +638,7 @@ def _measure_spectrum(
         table=run.output if as_table else None,
         radial=spectrum.radial,
         plane=spectrum.image,
-        box=box and box.ends,
+        box=None if box is None else box.ends,
     )
 
 
