@@ -77,8 +77,29 @@ def test_frc_measures_the_part_that_both_cover(made):
     assert found.result.method.startswith("mosaic-halves")
     median_nm = measured(made.output).median_nm
     assert found.result.resolution_nm == pytest.approx(median_nm, rel=0.15)
-    rows, columns = found.result.shape
-    assert f"{rows} x {columns} px" in found.note
+    y0, x0, y1, x1 = found.result.box
+    assert found.result.shape == (y1 - y0, x1 - x0)
+
+
+@pytest.mark.filterwarnings("ignore:Only .* of the particles:UserWarning")
+def test_measures_of_a_mosaic_use_its_largest_part_without_gaps(made):
+    mosaic = read(made.output)
+    part = napari_semsr.crop(mosaic, gap_free=True)
+    for measure in (napari_semsr.spectrum, napari_semsr.decorrelation):
+        whole, inner = measure(mosaic), measure(part)
+        y0, x0, y1, x1 = whole.box
+        assert (y1 - y0, x1 - x0) == part.shape
+        np.testing.assert_array_equal(whole.frequency_per_px, inner.frequency_per_px)
+        assert inner.box is None
+    whole, inner = napari_semsr.gaps(mosaic), napari_semsr.gaps(part)
+    assert whole.labels.shape == mosaic.shape
+    np.testing.assert_array_equal(whole.labels[y0:y1, x0:x1], inner.labels)
+    assert whole.get_diameters("nm").tolist() == inner.get_diameters("nm").tolist()
+    places = [np.array([s.place_px for s in r.sizes]) for r in (whole, inner)]
+    np.testing.assert_allclose(places[0] - places[1], np.full_like(places[1], (y0, x0)))
+    assert [g.place_nm for g in whole.found_gaps] == [
+        g.place_nm for g in inner.found_gaps
+    ]
 
 
 def alone(path, why):

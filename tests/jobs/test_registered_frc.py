@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 import napari_semsr
-from napari_semsr.core import Micrograph, parse_pixel_size, run
+from napari_semsr.core import Micrograph, RegistrationError, parse_pixel_size, run
 from napari_semsr.jobs import FRC, FRC_MAP, FrcJobOptions, FrcMapJobOptions
-from tests.refusals import warned
+from tests.refusals import refused, warned
 
 SIDE = 256
 pytestmark = pytest.mark.filterwarnings("ignore:.*no pixel size:UserWarning")
@@ -34,7 +34,7 @@ def pair(shift, *, resolution=5.0, seed=0):
 
 
 @pytest.mark.quick(1)
-@pytest.mark.parametrize("shift", [(-0.7, 1.9), (2.5, -1.5)])
+@pytest.mark.parametrize("shift", [(-0.7, 1.9), (2.5, -1.5), (14.2, -45.7)])
 def test_misregistered_images_read_as_aligned_ones(shift):
     ratios, plain = [], FrcJobOptions(register=False)
     for seed in range(4):
@@ -63,6 +63,17 @@ def test_a_shift_that_counts_as_an_error_is_told(recwarn):
     assert not any("is shifted" in str(w.message) for w in recwarn)
     with warned("images-shifted", match=r"\(2\.6, -1\.3\) px"):
         napari_semsr.metrics(off, first)
+    with warned("images-shifted"):
+        napari_semsr.metrics(pair((12.6, -31.3))[2], first)
+
+
+def test_a_large_shift_that_is_not_confirmed_is_refused():
+    first, _, off = pair((30.4, 20.7))
+    other = pair((0, 0), seed=1)[0]
+    half = np.hstack([off.data[:, : SIDE // 2], other.data[:, SIDE // 2 :]])
+    for command in (FRC, FRC_MAP):
+        with refused(RegistrationError, "images-shifted"):
+            run(command.job(first, off.replace(data=half)))
 
 
 def test_aligned_images_keep_their_number():

@@ -45,7 +45,7 @@ _DROP = 5e-4  # smallest drop after a peak, as in Descloux
 # Standard deviations by which coarse power exceeds fine power if there is a signal;
 # chosen: white noise reaches it once in a million images
 _SIGNAL = 5.0
-_FLAT = 1e-9  # share of the mean: smaller differences are rounding
+_FLAT = 1e-13  # share of the mean: smaller differences are rounding of doubles
 # Periods across the image: fewer than the first give no result, fewer than the second a
 # warning. Simulated images of 128 and 256 px with a signal-to-noise ratio of 20 are
 # measured 10 to 50 % too fine below the first, and a few per cent above it
@@ -134,6 +134,10 @@ class Decorrelation:
     sigma_px: Annotated[
         float | None, core.declare_quantity("Width of the filter", "px")
     ]
+    # Measured pixels ``(y0, x0, y1, x1)`` of an image with gaps
+    box: Annotated[core.BoxEnds | None, core.declare_quantity("Box", "px")] = None
+
+    measured_in = core.create_property(core.describe_measured_box, "Measured in")
 
     @property
     def verdict(self) -> str:

@@ -35,10 +35,12 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage, spatial
 from skimage import filters, measure, morphology, segmentation
 
-from napari_semsr.analysis.frc import check_same_grid
+from napari_semsr.analysis.frc import check_same_grid, read_finite_array
 from napari_semsr.core import (
     LEVELS,
     BoolArray,
+    Box,
+    BoxEnds,
     FloatArray,
     FloatPair,
     IntPair,
@@ -48,13 +50,14 @@ from napari_semsr.core import (
     Options,
     Progress,
     Quantity,
-    ReadError,
     RealArray,
     ShapeError,
     compute_length_error,
     compute_relative_pitch,
     create_length_properties,
+    create_property,
     declare_quantity,
+    describe_measured_box,
     estimate_noise_level,
     option,
     widen_interval,
@@ -455,6 +458,10 @@ class Gaps:
     labels: NDArray[np.integer] | None = field(
         default=None, compare=False, metadata=_NOT_STORED
     )
+    # Measured pixels ``(y0, x0, y1, x1)`` of an image with gaps
+    box: Annotated[BoxEnds | None, declare_quantity("Box", "px")] = None
+
+    measured_in = create_property(describe_measured_box, "Measured in")
 
     (
         mean_diameter_nm,
@@ -467,6 +474,26 @@ class Gaps:
     median_diameter_nm, median_diameter_px = create_length_properties(
         _compute_median_diameter, "median_diameter", "Median diameter", form=".3g"
     )
+
+    def move_to_image(self, box: Box, shape: IntPair) -> "Gaps":
+        """Return the result of a box in pixels of its image of a `shape`."""
+
+        def move(place: FloatPair) -> FloatPair:
+            return place[0] + box.y0, place[1] + box.x0
+
+        found, invented = (
+            tuple(
+                replace(gap, place_px=move(gap.place_px), ends_px=(move(a), move(b)))
+                for gap in gaps
+                for a, b in [gap.ends_px]
+            )
+            for gaps in (self.found_gaps, self.invented_gaps)
+        )
+        sizes = tuple(replace(one, place_px=move(one.place_px)) for one in self.sizes)
+        labels = np.zeros(shape, np.asarray(self.labels).dtype)
+        labels[box.slices] = self.labels
+        changed = replace(self, found_gaps=found, invented_gaps=invented, sizes=sizes)
+        return replace(changed, labels=labels, box=box.ends)
 
     @property
     def cut(self) -> Annotated[int, Quantity("Cut by the border", form="d")]:
@@ -724,19 +751,6 @@ class _Dip:
     across: bool = False  # whether it crosses an object
 
 
-def _read_finite_values(image: Micrograph) -> FloatArray:
-    """Return the image in double precision; raise an error if pixels are missing."""
-    data = image.array()
-    if data.dtype.kind == "f" and not np.isfinite(data).all():
-        missing = data.size - int(np.count_nonzero(np.isfinite(data)))
-        msg = (
-            f"Gaps require finite pixels, but {image.name} has {missing} NaN or "
-            "infinite pixels; crop to a gap-free area (`crop(gap_free=True)`)."
-        )
-        raise ReadError(msg, code="pixels-missing")
-    return data.astype(np.float64)
-
-
 def measure_gaps(
     image: Micrograph,
     reference: Micrograph | None = None,
@@ -762,11 +776,11 @@ def measure_gaps(
         guide = values = (regions > 0).astype(np.float64)
         background = 0.0
     else:
-        plane = _read_finite_values(image)
+        plane = read_finite_array(image)
         values, background = _subtract_background(plane, dark=settings.dark)
         guide = values
         if reference is not None:
-            plane = _read_finite_values(reference)
+            plane = read_finite_array(reference)
             guide, guide_background = _subtract_background(plane, dark=settings.dark)
         regions, count, bright = yield from _label_particles(guide, settings, pitch)
         numbers = np.arange(count + 1)

@@ -257,6 +257,10 @@ class Metrics:
     levels: Histogram | None = field(
         default=None, repr=False, compare=False, metadata=core.FLAT
     )
+    # Measured pixels ``(y0, x0, y1, x1)`` of an image with gaps
+    box: Annotated[core.BoxEnds | None, core.declare_quantity("Box", "px")] = None
+
+    measured_in = core.create_property(core.describe_measured_box, "Measured in")
 
     @property
     def match_text(

@@ -71,6 +71,11 @@ class Box:
         return self.y0, self.x0
 
     @property
+    def ends(self) -> tuple[int, int, int, int]:
+        """First and last corner, ``(y0, x0, y1, x1)``, as the `box` of `crop`."""
+        return self.y0, self.x0, self.y1, self.x1
+
+    @property
     def slices(self) -> tuple[slice, slice]:
         """Slices of the box in a ``(Y, X)`` array."""
         return slice(self.y0, self.y1), slice(self.x0, self.x1)

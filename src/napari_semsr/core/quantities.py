@@ -79,6 +79,14 @@ def create_property(
     return property(get_result_value)
 
 
+def describe_measured_box(result: Any) -> str | None:
+    """Describe the `box` of a result; None if the whole image was measured."""
+    if result.box is None:
+        return None
+    y0, x0, y1, x1 = result.box
+    return f"largest gap-free rectangle, rows {y0} to {y1}, columns {x0} to {x1}"
+
+
 def create_length_properties(
     get: Callable[[Any, str], object], key: str, label: str, **more: Any
 ) -> tuple[property, property]:

@@ -9,6 +9,7 @@ FloatArray = NDArray[np.float64]
 Float32Array = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
 IntPair = tuple[int, int]
+BoxEnds = tuple[int, int, int, int]
 FloatPair = tuple[float, float]
 RealArray = NDArray[np.integer | np.floating | np.bool_]
 

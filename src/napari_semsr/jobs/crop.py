@@ -197,9 +197,7 @@ def _crop_image(
     reference = plan.reference
     if beside is not None and like is not None and reference is not None:
         # its history records the box
-        box = run.options.replace(
-            box=_get_corners(plan.box), align=False, gap_free=False
-        )
+        box = run.options.replace(box=plan.box.ends, align=False, gap_free=False)
         source = (yield from run.record_image("like")).model_copy(
             update={"role": "image"}
         )
@@ -297,7 +295,7 @@ def _describe_position(plan: _CropPlan) -> dict[str, Any]:
     """Describe the position of an area and how it was determined."""
     shift, (down, right) = plan.shift, plan.area.grid.pitch
     return {
-        "area": _get_corners(plan.box),
+        "area": plan.box.ends,
         "resampled": plan.area.is_resampled,
         "shift_px": shift and shift.shift_px,
         "shift_nm": shift and (shift.shift_px[0] * down, shift.shift_px[1] * right),
@@ -306,11 +304,6 @@ def _describe_position(plan: _CropPlan) -> dict[str, Any]:
         "runner_up": shift and shift.runner_up,
         "correlation": shift and shift.correlation,
     }
-
-
-def _get_corners(box: core.Box) -> tuple[int, int, int, int]:
-    """Return the corners of a box in the order used by the `box` option."""
-    return box.y0, box.x0, box.y1, box.x1
 
 
 # Choose the area: a box, or the common area of two images.

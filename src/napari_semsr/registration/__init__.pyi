@@ -14,4 +14,8 @@ from .register_images import (
     register_uncalibrated_images as register_uncalibrated_images,
     rescale_pixel_size as rescale_pixel_size,
 )
-from .shift import Shift as Shift, find_shift as find_shift
+from .shift import (
+    Shift as Shift,
+    find_far_shift as find_far_shift,
+    find_shift as find_shift,
+)

@@ -28,7 +28,7 @@ _MIN_PX = 64  # side of a field; chosen: its quarters, 32 px, can hold some stru
 _FINE_PX, _COARSE_PX = 2.0, 16.0
 _TAPER = 0.25  # of a window; chosen: borders do not correlate
 _FLOOR = 1e-3  # of the largest cross power; chosen: weaker frequencies are noise
-_FLAT = 1e-9  # of the grey values; chosen: rounding errors
+_FLAT = 1e-13  # of the grey values; chosen: rounding errors of doubles
 _UPSAMPLING = 50  # to 0.02 px; chosen: finer than the standard error of most shifts
 
 # Criteria for accepting a shift; chosen.
@@ -113,6 +113,26 @@ def find_shift(fixed: core.RealArray, moving: core.RealArray, *, reach: int) -> 
         runner_up=abs(next_fit / fit) if fit else 1.0,
         correlation=fit,
     )
+
+
+def find_far_shift(
+    fixed: core.RealArray, moving: core.RealArray
+) -> tuple[core.IntPair, float, bool]:
+    """Find the whole-pixel shift of up to half the field that correlates best.
+
+    Also returns by how much it correlates better than no shift, in standard deviations
+    over all shifts, and whether another shift correlates about as well.
+    """
+    first, second = (_apply_window(_apply_band_pass(one)) for one in (fixed, moving))
+    plane = fft.rfft2(first) * np.conj(fft.rfft2(second))
+    surface = np.abs(fft.fftshift(fft.irfft2(plane, s=first.shape)))
+    rows, columns = (n // 2 for n in surface.shape)
+    y, x = _find_maximum(surface)
+    best, at_zero = float(surface[y, x]), float(surface[rows, columns])
+    excess = (best - at_zero) / max(float(surface.std()), np.finfo(np.float64).tiny)
+    near = tuple(slice(max(0, at - _APART_PX), at + _APART_PX + 1) for at in (y, x))
+    surface[near] = 0
+    return (y - rows, x - columns), excess, float(surface.max()) > _ALIKE * best
 
 
 def _check_shapes(fixed: tuple[int, ...], moving: tuple[int, ...], reach: int) -> None:

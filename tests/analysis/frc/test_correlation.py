@@ -2,9 +2,21 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from napari_semsr.analysis import FrcOptions, FrcResult, measure_frc
+from napari_semsr.analysis import (
+    FrcMapOptions,
+    FrcOptions,
+    FrcResult,
+    measure_frc,
+    measure_frc_map,
+)
 from napari_semsr.analysis.frc.correlation import crop_to_overlap
-from napari_semsr.core import Micrograph, OptionError, ShapeError, parse_pixel_size
+from napari_semsr.core import (
+    Micrograph,
+    OptionError,
+    ShapeError,
+    parse_pixel_size,
+    run,
+)
 from tests.refusals import refused
 
 
@@ -46,6 +58,21 @@ def test_equal_images_correlate_perfectly_and_have_no_resolution(make_pair):
     assert measure(image, 3 * image + 7).reason == "identical"
     even = np.full((64, 64), 1e6)
     assert measure(even, even).reason == "no-signal"
+
+
+def test_a_large_constant_does_not_hide_the_signal(make_pair):
+    plain = measure(*make_pair((128, 128), 6.0)).resolution_px
+    for level in (1e7, 1e10):
+        found = measure(*(image + level for image in make_pair((128, 128), 6.0)))
+        assert found.resolution_px == pytest.approx(plain, rel=1e-3)
+
+
+def test_an_inverted_image_is_not_noise(make_pair):
+    first, second = make_pair((256, 256), 6.0)
+    assert measure(first, 9 - second).reason == "inverted"
+    options = FrcMapOptions(step=64)
+    mapped = run(measure_frc_map(Micrograph(first), Micrograph(-second), options))
+    assert mapped.reason_counts == {"inverted": mapped.blocks}
 
 
 def test_independent_noise_has_no_signal() -> None:

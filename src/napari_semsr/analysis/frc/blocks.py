@@ -31,6 +31,9 @@ from napari_semsr.core import Z95, BoolArray, Float32Array, FloatArray, FloatPai
 _SMALLEST_RING = 2.0
 
 
+_ROUNDING = 8.0  # a constant's rounding errors, over those of its type; chosen
+_OPPOSITE = [0, get_reason_code("inverted")]  # codes of halves tested for it
+_SHARED = get_reason_code("correlated-noise")
 _SMALLEST_PLANE = 2  # px; smaller planes have no ring in `create_rings`
 
 
@@ -71,6 +74,7 @@ def _standardise_blocks(stack: NDArray[np.floating]) -> tuple[Float32Array, Floa
     with np.errstate(invalid="ignore", over="ignore"):
         mean = flat.mean(axis=1)
         flat_centred = flat - mean[:, None]
+        rounding = _ROUNDING * np.finfo(flat_centred.dtype).eps
         peak = np.ones(len(flat))
         if stack.dtype != np.float32:
             peak = np.abs(flat_centred).max(axis=1)
@@ -80,7 +84,7 @@ def _standardise_blocks(stack: NDArray[np.floating]) -> tuple[Float32Array, Floa
             np.vecdot(flat_centred, flat_centred).astype(np.float64) / flat.shape[1]
         )
     level = np.where(np.isfinite(mean), np.abs(mean), 0)
-    good = np.isfinite(sd) & (sd * peak > level * 1e-6)
+    good = np.isfinite(sd) & (sd * peak > level * rounding)
     if not good.all():
         flat_centred[~good] = 0
     flat_centred *= (1 / np.where(good, sd, 1)).astype(np.float32)[:, None]
@@ -139,9 +143,7 @@ def correlate_blocks(
             noise = np.full((len(first), 2), _NOISE_OF_THINNED)
     code = classify_curves(sums, geometry, a, b, valid=valid, reference=reference)
     if is_thinned:
-        code[(code == 0) & has_anticorrelation(sums, geometry)] = get_reason_code(
-            "correlated-noise"
-        )
+        code[np.isin(code, _OPPOSITE) & has_anticorrelation(sums, geometry)] = _SHARED
     crossings, code = _estimate_crossings(sums, geometry, code, question, noise)
     if second is None:
         _mark_invalid_splits(

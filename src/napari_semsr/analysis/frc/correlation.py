@@ -197,6 +197,10 @@ class FrcResult:
     correlation_above: Annotated[
         float | None, replace(_MEAN, label="Mean FRC above it")
     ] = None
+    # Measured pixels ``(y0, x0, y1, x1)`` of an image with gaps
+    box: Annotated[core.BoxEnds | None, core.declare_quantity("Box", "px")] = None
+
+    measured_in = core.create_property(core.describe_measured_box, "Measured in")
 
     @property
     def why(
@@ -569,7 +573,8 @@ def read_finite_array(m: core.Micrograph) -> core.FloatArray:
     if missing:
         msg = (
             f"A whole-image measurement requires finite pixels, but {missing} pixels "
-            f"of {m.name} are NaN or infinite; crop the image, or compute an FRC map."
+            f"of {m.name} are NaN or infinite; crop to a gap-free area "
+            "(`crop(gap_free=True)`)."
         )
         raise core.ReadError(msg, code="pixels-missing")
     return data

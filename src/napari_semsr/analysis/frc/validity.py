@@ -35,6 +35,7 @@ Reason = Literal[
     "beyond-nyquist",
     "not-independent",
     "undetermined",
+    "inverted",
 ]
 
 REASONS: tuple[Reason, ...] = get_args(Reason)
@@ -51,6 +52,7 @@ REASON_TEXTS: dict[str, str] = {
         "two images from one acquisition, or one image that a network made"
     ),
     "undetermined": "its 95 % interval is wider than the resolution itself",
+    "inverted": "the second image has inverted contrast: invert one of them",
 }
 """Explanation of each reason."""
 
@@ -208,7 +210,8 @@ def classify_curves(
     if b is not None:
         apart = (a - b).reshape(len(a), -1)
         difference = np.vecdot(apart, apart) / np.float64(apart.shape[1])
-    signal = _has_signal(sums.correlation, geometry.effective, geometry.rings.complete)
+    curve, known = sums.correlation, (geometry.effective, geometry.rings.complete)
+    signal = _has_signal(curve, *known)
     plateau = has_plateau(sums, geometry) | _has_stripes(sums, geometry)
     plateau &= not reference
     suspect = signal & (sums.peak > _SUSPECT_PEAK)
@@ -218,6 +221,9 @@ def classify_curves(
     code = np.zeros(valid.shape, np.uint8)
     code[plateau] = get_reason_code("correlated-noise")
     code[~signal & ~plateau] = get_reason_code("no-signal")
+    if b is not None:
+        opposite = ~signal & ~plateau & _has_signal(-curve, *known)
+        code[opposite] = get_reason_code("inverted")
     if suspect.any():
         periodic = is_periodic(a[suspect], None if b is None else b[suspect])
         code[np.flatnonzero(suspect)[periodic]] = get_reason_code("periodic")

@@ -64,7 +64,7 @@ _FINE = 200  # samples between two lines when searching their saddle; chosen
 # their period leave 1.3 % between them; chosen, as fits of a sine leave 2 to 12 %
 _BARE = 0.02
 _CLEAR = 2.0  # FWHM beyond an outer line from which it is background: 2e-5 is left
-_FLAT = 1e-9  # of the largest grey level; chosen: smaller variation is rounding
+_FLAT = 1e-13  # of the largest grey level; chosen: smaller variation is rounding
 # Ratio of the prominences of dark and bright lines above which the dark ones are
 # measured; chosen: a gap between objects on an even background is at most as deep as
 # these are high, and a dark line on a background that slopes by half of its depth is

@@ -16,6 +16,7 @@ from napari_semsr.analysis import (
 )
 from napari_semsr.io import write_csv, write_sheet
 from napari_semsr.jobs import images
+from napari_semsr.jobs.crop import crop_to_gap_free_box
 from napari_semsr.jobs.measure.offset import warn_about_offset
 from napari_semsr.jobs.verb import ImageInput, ImageMeasurement, Output, Run, Verb
 
@@ -262,7 +263,14 @@ def _measure_gaps(
     if sized_image is reference:
         measured_image = image.replace(pixel_size_nm=size, origin=sized_image.origin)
         measured_image = measured_image.with_size_error(sized_image.pixel_size_sd_nm)
-    gaps = yield from measure_gaps(measured_image, reference, options=run.options)
+    parts: tuple[core.Micrograph, ...] = (measured_image,)
+    parts += () if reference is None else (reference,)
+    box = None
+    if not run.options.labels and parts[0].shape == parts[-1].shape:
+        parts, box = yield from crop_to_gap_free_box(*parts)
+    gaps = yield from measure_gaps(*parts, options=run.options)
+    if box is not None:
+        gaps = gaps.move_to_image(box, image.shape)
     _warn_if_unclear(gaps, sized_image.name)
     target, labels_target = run.targets.get("table"), run.targets.get(LABELS)
     report = GapReport(

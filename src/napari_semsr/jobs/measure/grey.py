@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, replace
 
 from napari_semsr import analysis, core
+from napari_semsr.jobs.crop import crop_to_gap_free_box
 from napari_semsr.jobs.images import Result
 from napari_semsr.jobs.measure.offset import warn_about_offset
 from napari_semsr.jobs.verb import ImageInput, Run, Verb
@@ -27,9 +28,12 @@ def _compare_images(
     yield core.Progress(1, 2, "comparing")
     how = run.options.model_dump()
     bins = how.pop("bins")
+    levels, box = analysis.measure_histogram(image, reference, bins=bins), None
+    if reference is not None and how["cut_off_nm"] and image.shape == reference.shape:
+        (image, reference), box = yield from crop_to_gap_free_box(image, reference)
     result = analysis.measure_metrics(image, reference, **how)
-    levels = analysis.measure_histogram(image, reference, bins=bins)
-    return MetricsReport(run.image_names, replace(result, levels=levels))
+    result = replace(result, levels=levels, box=None if box is None else box.ends)
+    return MetricsReport(run.image_names, result)
 
 
 METRICS = Verb(

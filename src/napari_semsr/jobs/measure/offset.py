@@ -1,23 +1,32 @@
 """Relative shift of two images of one area."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from napari_semsr import core
-from napari_semsr.registration import Shift, find_shift
+from napari_semsr.registration import Shift, find_far_shift, find_shift
 
 # Sides of the central search area: the second is used if the first finds no shift;
 # chosen: 0.3 s, and 5 s
 _WINDOWS = 512, 2048
 _NO_SHIFT_PX = 0.05  # px; chosen: less changes detail of 3 px by under 0.2 %
-_REACH_PX = 10  # px to search; chosen: larger shifts mean different grids
+_REACH_PX = 10  # px searched in the whole and in each quarter; chosen
+# Standard deviations by which a correlation must exceed that without a shift: the
+# highest of a million values of noise has five; chosen
+_FAR = 7.0
 _TOLD_PX = 0.5  # px; chosen: such a shift lowers PSNR by a decibel or more
 # Correlation from which two images count as one kind: real fast and slow scans have
 # 0.98; chosen below, as contrast differs between kinds and moves edges
 _SAME = 0.9
 _SURE = 2.0  # standard errors by which a shift must differ from zero; chosen: 95 %
+
+_UNCONFIRMED = core.Message(
+    "No shift fits all parts of both images: they may show different areas, too little "
+    "structure, or a periodic pattern.",
+    "shift-unconfirmed",
+)
 
 Both = tuple[core.RealArray, core.RealArray]
 
@@ -29,6 +38,8 @@ class Offset:
     best_shift: Shift | None = None
     is_moved: bool = False  # otherwise the shift is zero or not reliable
     doubt: str = ""  # why the shift is not reliable; empty if it is
+    # a shift ``(y, x)`` beyond the search that fits better than none, if not confirmed
+    far_px: core.IntPair | None = None
 
     @property
     def shift(self) -> core.FloatPair | None:
@@ -90,12 +101,38 @@ def measure_offset(
     *,
     windows: Sequence[int] = _WINDOWS,
 ) -> Offset:
-    """Find the shift between two images of equal shape, up to 10 px."""
+    """Find the shift between two images of equal shape.
 
-    def read_pair(box: core.Box) -> Both:
-        return core.read_box(first.data, box), core.read_box(second.data, box)
+    If there is none within 10 px, the central area is searched as a whole, and the best
+    shift is confirmed in the overlap of both images.
+    """
 
-    return find_offset(read_pair, first.shape, reach=_REACH_PX, windows=windows)
+    def find_near(away: core.IntPair) -> Offset:
+        whole = core.Box.from_shape(first.shape)
+        overlap = whole.intersection(whole.move(away))
+
+        def read_pair(box: core.Box) -> Both:
+            part = box.move(overlap.corner)
+            moved = part.move((-away[0], -away[1]))
+            return core.read_box(first.data, part), core.read_box(second.data, moved)
+
+        return find_offset(read_pair, overlap.shape, reach=_REACH_PX, windows=windows)
+
+    offset = find_near((0, 0))
+    if offset.best_shift is not None:
+        return offset
+    area = core.get_central_box(first.shape, windows[-1])
+    parts = (core.read_box(image.data, area) for image in (first, second))
+    (y, x), excess, is_ambiguous = find_far_shift(*parts)
+    if excess < _FAR or max(abs(y), abs(x)) < _REACH_PX:
+        if core.get_error_code(offset.doubt) != "no-structure":
+            offset = replace(offset, doubt=_UNCONFIRMED)
+        return offset
+    shift = find_near((y, x)).best_shift
+    if shift is None or shift.is_ambiguous or is_ambiguous:
+        return replace(offset, doubt=_UNCONFIRMED, far_px=(y, x))
+    dy, dx = shift.shift_px
+    return Offset(replace(shift, shift_px=(y + dy, x + dx)), is_moved=True)
 
 
 def warn_about_offset(image: core.Micrograph, reference: core.Micrograph) -> None:

@@ -100,6 +100,14 @@ def _find_offset(
     if second is None or not settings.register or first.shape != second.shape:
         return Offset()
     offset = measure_offset(first, second)
+    if offset.far_px is not None:
+        y, x = offset.far_px
+        msg = (
+            f"{second.name} fits {first.name} better if moved by about ({y}, {x}) px, "
+            "but not in all parts: register the images first (`register()`), or "
+            "measure them as they are (`register=False`)."
+        )
+        raise core.RegistrationError(msg, code="images-shifted")
     if offset.shift is None or settings.reference:
         return offset
     middle = core.get_central_box(first.shape, _NOISE_PX)
@@ -149,7 +157,7 @@ class _CorrelationReport(verb.ImageMeasurement):
 
     `found_shift_px` is the measured shift of the second image, if requested; the result
     has the shift that was applied. `note` states why a mosaic's halves were not used,
-    that only a part could be measured, or why the images were not registered.
+    or why the images were not registered.
     """
 
     note: Annotated[str | None, core.Quantity("Note", tabled=False)]
@@ -237,16 +245,10 @@ def _correlate_images(
         result = analysis.measure_frc(first, second, settings, shift_px=offset.shift)
     else:
         result = analysis.measure_frc(one, other, settings, whole=first)
-    where = None
-    if box is not None:
-        lies = "without gaps" if halves is None else "that both halves cover"
-        where = (
-            f"Measured in the largest rectangle {lies}, {box.shape[0]} x "
-            f"{box.shape[1]} px at ({box.y0}, {box.x0})."
-        )
+    result = replace(result, box=None if box is None else box.ends)
     end_nm = result.cut_off_nm or analysis.find_cut_off(sized_image)
     beyond = _warn_about_cut_off(replace(result, cut_off_nm=end_nm).cut_off_warning)
-    warnings = [_explain_missing_registration(offset), note, where, beyond]
+    warnings = [_explain_missing_registration(offset), note, beyond]
     return FrcReport(
         **run.get_result_fields(sized_image),
         halves=None if halves is None else (one.name, other.name),
@@ -506,7 +508,11 @@ def _measure_decorrelation(
 ) -> core.Job[DecorrelationReport]:
     """Measure the cut-off; warn if a network made the image."""
     size = verb.get_pixel_size_fields(images.get_calibrated_image(source, None))
+    box = None
+    if run.options.block is None:  # otherwise blocks with gaps are left out
+        (source,), box = yield from crop_to_gap_free_box(source)
     result = yield from analysis.measure_decorrelation(source, run.options)
+    result = replace(result, box=None if box is None else box.ends)
     network = source.provenance and source.provenance.last_network()
     if network:
         core.warn(
@@ -587,7 +593,10 @@ class SpectrumReport(verb.PixelSizeResult):
     radial: analysis.RadialSpectrum = field(metadata={"json": False})
     # log10 of the centred power
     plane: core.Micrograph = field(metadata={"json": False})
+    # Measured pixels ``(y0, x0, y1, x1)`` of an image with gaps
+    box: Annotated[core.BoxEnds | None, core.declare_quantity("Box", "px")] = None
 
+    measured_in = core.create_property(core.describe_measured_box, "Measured in")
     frequency_50_per_um = _create_frequency_property(
         0.5, "um", also="frequency_50_per_px"
     )
@@ -602,6 +611,7 @@ def _measure_spectrum(
     run: verb.Run[analysis.SpectrumOptions], source: core.Micrograph
 ) -> core.Job[SpectrumReport]:
     """Compute the power spectrum, and write the plane or the curve."""
+    (source,), box = yield from crop_to_gap_free_box(source)
     yield core.Progress(1, 3, "transforming")
     spectrum, target = analysis.measure_spectrum(source, run.options), run.target
     yield core.Progress(2, 3, "writing")
@@ -628,6 +638,7 @@ def _measure_spectrum(
         table=run.output if as_table else None,
         radial=spectrum.radial,
         plane=spectrum.image,
+        box=None if box is None else box.ends,
     )
 
 

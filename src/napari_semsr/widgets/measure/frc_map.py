@@ -50,6 +50,7 @@ REASON_COLOURS = {
     "beyond-nyquist": "#ffffff",
     "not-independent": "#ffa5ff",
     "undetermined": "#a0a0a0",
+    "inverted": "#000099",
 }
 
 
