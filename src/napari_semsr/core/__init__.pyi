@@ -169,9 +169,9 @@ from .quantities import (
     Quantity as Quantity,
     create_length_properties as create_length_properties,
     create_property as create_property,
-    describe_measured_box as describe_measured_box,
     declare_length as declare_length,
     declare_quantity as declare_quantity,
+    describe_measured_box as describe_measured_box,
     describe_pixel_size as describe_pixel_size,
     describe_shift as describe_shift,
     format_number as format_number,
@@ -202,10 +202,10 @@ from .transforms import (
 )
 from .types import (
     BoolArray as BoolArray,
+    BoxEnds as BoxEnds,
     Float32Array as Float32Array,
     FloatArray as FloatArray,
     FloatPair as FloatPair,
-    BoxEnds as BoxEnds,
     IntPair as IntPair,
     ReadableArray as ReadableArray,
     RealArray as RealArray,
