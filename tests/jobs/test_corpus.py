@@ -41,6 +41,7 @@ CHANGED = {
     "f50b9466": {
         "stitch-height.tif": "the centre of a flat field, which had a peak",
         "stitch-height.height.ome.zarr": "as above: the sharpest frame",
+        "profile": "a width whose interval is wider than itself is not stated",
     },
 }
 """Jobs, or files, that a later commit changed on purpose, by the corpus's commit."""

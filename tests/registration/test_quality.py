@@ -69,6 +69,7 @@ def test_another_place_is_compared_cell_by_cell(rng):
     assert sure == pytest.approx(left.mean() / left.std(ddof=1) * np.sqrt(left.size))
     few[:7, 8:16] = few[9:, :] = few[:, 34:] = 0  # three cells: too few for an error
     assert compare_candidates(few, fixed, other, 8)[1] == 0
+    assert compare_candidates(fixed, -fixed, other, 8) == (1, 0)
 
 
 def test_mutual_information_is_that_of_32_grey_levels(rng):
