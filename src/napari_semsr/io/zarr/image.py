@@ -273,7 +273,8 @@ def _find_image(path: Path, group: "zarr.Group", series: int) -> _MultiscaleImag
     if names:
         child = group[names[files.choose_index(path, "series", series, len(names))]]
     if isinstance(child, zarr.Group):  # opened again without its consolidated metadata
-        child = zarr.open_group(group.store, path=child.path, mode="r")
+        store = group.store
+        child = zarr.open_group(store, path=child.path, mode="r")
     if not isinstance(child, zarr.Group):
         msg = (
             f"{path} is a zarr group without OME-Zarr metadata (multiscales): {_HINT}."
