@@ -15,6 +15,7 @@ from napari_semsr.core.errors import OptionError, ShapeError
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.types import (
     BoolArray,
+    BoxEnds,
     FloatArray,
     FloatPair,
     IntPair,
@@ -71,7 +72,7 @@ class Box:
         return self.y0, self.x0
 
     @property
-    def ends(self) -> tuple[int, int, int, int]:
+    def ends(self) -> BoxEnds:
         """First and last corner, ``(y0, x0, y1, x1)``, as the `box` of `crop`."""
         return self.y0, self.x0, self.y1, self.x1
 

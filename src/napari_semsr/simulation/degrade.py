@@ -9,8 +9,7 @@ The paper's ``A = 3`` yields 16 dB on the 0-1 scale and 21 dB on the 0-255 scale
 its Table 1 states 26 dB. Closest to the table is the mean of the image as airlight,
 followed by a stretch to the mean and standard deviation before the fog. This is the
 default. `airlight` sets another level; without `stretch` the contrast stays as low as
-fog makes it, as the paper describes. ``benchmarks/fog_readings.py`` prints the
-comparison.
+fog makes it, as the paper describes.
 """
 
 from dataclasses import dataclass
