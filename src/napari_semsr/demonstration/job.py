@@ -14,8 +14,7 @@ from napari_semsr.core import DB, Figure, Job, Options, Progress, option
 from napari_semsr.jobs import SimulateOptions, StepRecord
 from napari_semsr.models import DEFAULT_MODEL, MOSAIC_MODEL
 
-_MINUTES = (1.0, 2.0, 4.0, 8.0, 16.0)  # tried in turn; slow or busy computers need more
-_SEM_SHAPE, _TILE_PX = (384, 540), 256  # chosen: several tiles, in a few seconds
+_MOST_MINUTES = 16.0  # of training; slow or busy computers need more than one
 
 
 class DemoOptions(Options):
@@ -66,18 +65,18 @@ class DemoResult(jobs.Result):
         """Return what was found, and how to open the images."""
         paths = " ".join(f'"{one}"' for one in [*self.images.values()][:3])
         command = Figure(f"napari --plugin napari-semsr {paths}")
-        steps = {f"Step, {k}": Figure(v, "s", ".1f") for k, v in self.steps.items()}
-        report = Figure(self.report)
-        return {"Report": report, **self.shown, **steps, "In napari": command}
+        shown = {"Report": Figure(self.report), **self.shown}
+        shown |= {f"Step, {k}": Figure(v, "s", ".1f") for k, v in self.steps.items()}
+        return {**shown, "In napari": command}
 
 
 def _run_step(
     seconds: dict[str, float],
     again: bool,
     name: str,
+    place: Path,
     command: str,
     inputs: Mapping[str, Any],
-    place: Path,
     options: Mapping[str, object],
 ) -> Job[StepRecord]:
     """Run a command `again` or if its record does not agree; report its time."""
@@ -98,17 +97,16 @@ def _run_step(
 
 
 def _train(
-    run_step: Callable[..., Job[StepRecord]], area: object, place: Path, seed: int
+    run_step: Callable[[dict[str, float]], Job[StepRecord]], options: dict[str, float]
 ) -> Job[StepRecord]:
-    """Train on the SEM image, for longer if a short training brings no gain."""
-    for minutes in _MINUTES:
-        options = {"minutes": minutes, "seed": seed}
-        try:
-            return (yield from run_step("training", "adapt", area, place, options))
-        except jobs.AdaptationError as refused:
-            if refused.reason != "no-gain" or minutes == _MINUTES[-1]:
-                raise
-    raise AssertionError
+    """Train on the SEM image, for twice as long if that brings no gain."""
+    try:
+        return (yield from run_step(options))
+    except jobs.AdaptationError as refused:
+        if refused.reason != "no-gain" or options["minutes"] >= _MOST_MINUTES:
+            raise
+    longer = {**options, "minutes": 2 * options["minutes"]}
+    return (yield from _train(run_step, longer))
 
 
 def _run_demonstration(run: jobs.Run[DemoOptions]) -> Job[DemoResult]:
@@ -119,8 +117,7 @@ def _run_demonstration(run: jobs.Run[DemoOptions]) -> Job[DemoResult]:
         jobs.check_target_folder(folder)
     scan = run.options.create_scan_options()
     # four times as high, so that light and SEM relate differently
-    view = {"sem_view": False, "sem": True}
-    other = scan.replace(relief_nm=160.0, frames_grid=(2, 3), **view)
+    other = scan.replace(relief_nm=160.0, frames_grid=(2, 3), sem_view=False, sem=True)
     places = {
         "mosaic": folder / "mosaic/mosaic.ome.zarr",
         "SEM image of a part": folder / "mosaic/sem.ome.tif",
@@ -134,33 +131,28 @@ def _run_demonstration(run: jobs.Run[DemoOptions]) -> Job[DemoResult]:
         DEFAULT_MODEL: folder / "sem/enhanced.ome.zarr",
         "figure": folder / "figure.png",
     }
-    view_file, none = folder / "scan/sem/view.tif", {"distortion": "none"}
+    view_file = folder / "scan/sem/view.tif"
+    scans = {"scan": folder / "scan", "another scan": folder / "elsewhere/scan"}
     plain: dict[str, Any] = {"mode": "json", "exclude_unset": True}
-    scans = {"mosaic": folder / "scan", "another chip": folder / "elsewhere/scan"}
-    area = {"mosaic": places["mosaic"], "sem": [view_file]}
-    area["apply"] = [places["another chip"]]
-    steps: list[tuple[str, str, dict[str, Any], Path, dict[str, object]]] = [
-        ("scan", "simulate", {}, scans["mosaic"], scan.model_dump(**plain)),
-        ("mosaic", "stitch", {"folder": scans["mosaic"]}, places["mosaic"],
-         {**none, "halves": True}),
-        ("another scan", "simulate", {}, scans["another chip"],
-         other.model_dump(**plain)),
-        ("another chip", "stitch", {"folder": scans["another chip"]},
-         places["another chip"], {**none}),
-        (MOSAIC_MODEL, "enhance", {"image": places["another chip"]},
-         places[MOSAIC_MODEL], {"model": MOSAIC_MODEL}),
-        ("specimen", "specimen", {}, places["specimen"],
-         {"shape": [*_SEM_SHAPE], "seed": seed}),
-        ("SEM image", "exposure", {"truth": places["specimen"]}, places["SEM image"],
-         {"seed": seed, "noise_seed": 1}),
-        (DEFAULT_MODEL, "enhance", {"image": places["SEM image"]},
-         places[DEFAULT_MODEL], {"model": DEFAULT_MODEL, "tile": _TILE_PX}),
-    ]  # fmt: skip
+    other_chip, none = places["another chip"], {"distortion": "none"}
+    specimen, sem_image = places["specimen"], places["SEM image"]
+    steps: dict[str, tuple[str, dict[str, Any], Mapping[str, object]]] = {
+        "scan": ("simulate", {}, scan.model_dump(**plain)),
+        "mosaic": ("stitch", {"folder": scans["scan"]}, {**none, "halves": True}),
+        "another scan": ("simulate", {}, other.model_dump(**plain)),
+        "another chip": ("stitch", {"folder": scans["another scan"]}, none),
+        MOSAIC_MODEL: ("enhance", {"image": other_chip}, {"model": MOSAIC_MODEL}),
+        "specimen": ("specimen", {}, {"shape": [384, 540], "seed": seed}),
+        "SEM image": ("exposure", {"truth": specimen}, {"seed": seed, "noise_seed": 1}),
+        DEFAULT_MODEL: ("enhance", {"image": sem_image}, {"model": DEFAULT_MODEL}),
+    }
     run_step = partial(_run_step, seconds, run.existing.overwrite)
     records = {}
-    for step in steps:
-        records[step[0]] = yield from run_step(*step)
-    adapted = (yield from _train(run_step, area, folder / "adapted", seed)).values
+    for name, step in steps.items():
+        records[name] = yield from run_step(name, (places | scans)[name], *step)
+    area = {"mosaic": places["mosaic"], "sem": [view_file], "apply": [other_chip]}
+    train = partial(run_step, "training", folder / "adapted", "adapt", area)
+    adapted = (yield from _train(train, {"minutes": 1.0, "seed": seed})).values
     found = yield from jobs.FRC.job(places["mosaic"])
     yield Progress(0, 0, "writing the report")
     mosaic, sem = jobs.open_image(places["mosaic"]), jobs.open_image(view_file)
@@ -169,12 +161,12 @@ def _run_demonstration(run: jobs.Run[DemoOptions]) -> Job[DemoResult]:
     part = mosaic.replace(data=warped, name="sem")
     jobs.overwrite_image(part, places["SEM image of a part"])
     drawn = [name for name in places if name not in ("specimen", "figure")]
-    shown_images = {**places, "SEM image of a part": part}  # its file bears a new date
+    # the part's own file bears a new date
+    shown_images = {**places, "SEM image of a part": part}
     images = {"images": [shown_images[name] for name in drawn]}
-    yield from run_step("figure", "figure", images, places["figure"], {})
-    shown = _measure_positions(scans["mosaic"], records["mosaic"])
-    resolution = found.result.resolution_nm
-    shown["Mosaic resolves"] = Figure(resolution, "nm", ".3g")
+    yield from run_step("figure", places["figure"], "figure", images, {})
+    shown = _measure_positions(scans["scan"], records["mosaic"])
+    shown["Mosaic resolves"] = Figure(found.result.resolution_nm, "nm", ".3g")
     for name, row in [*adapted["evaluated"].items()][1:]:
         gain, error = row["gain_below_cutoff_db"], row["gain_below_cutoff_sd_db"]
         label = f"Held-out part, below the cut-off, {name}"
@@ -191,12 +183,10 @@ def _run_demonstration(run: jobs.Run[DemoOptions]) -> Job[DemoResult]:
     reporting.write_page(
         Path(result.report),
         Path(__file__).with_name("report.html"),
-        shown=shown,
-        command=result.figures()["In napari"],
+        result=result,
         names=[f"{'abcdefghij'[n]}: {name}" for n, name in enumerate(drawn)],
         picture_png=places["figure"].read_bytes(),
         adapted=adapted,
-        steps=seconds,
         provenance=reporting.list_provenance(run.options.model_dump(mode="json")),
     )
     return result
@@ -208,10 +198,8 @@ def _measure_positions(scan: Path, stitched: StepRecord) -> dict[str, Figure]:
     true, nominal = frames.nominal_px, core.run(io.open_frames(scan)).nominal_corners()
     assert true is not None and nominal is not None  # noqa: PT018, S101 - simulated
     rows = {row["frame"]: row for row in stitched.values["positions"]}
-    solved = np.array(
-        [[rows[name][axis] for axis in ("y_px", "x_px")] for name in frames.names],
-        dtype=float,
-    )
+    found = [(rows[name]["y_px"], rows[name]["x_px"]) for name in frames.names]
+    solved = np.array(found, dtype=float)
     placed = np.isfinite(solved[:, 0])
     shown = {"Frames placed": Figure(f"{placed.sum()} of {len(placed)}")}
     for name, one in (("nominal", nominal), ("solved", solved)):
