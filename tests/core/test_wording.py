@@ -5,10 +5,7 @@ import re
 from collections.abc import Iterator
 
 from napari_semsr.cli.command import convert_names_to_flags, list_arguments
-from napari_semsr.core import (
-    describe_shift,
-    replace_option_names,
-)
+from napari_semsr.core import describe_shift, replace_option_names
 from napari_semsr.jobs import ACTIONS, FUNCTIONS, VERBS
 from tests.sources import trees
 

@@ -7,8 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-from napari_semsr.core.errors import WriteError
-from napari_semsr.core.progress import run
+from napari_semsr.core import WriteError, run
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.inference.tiles import TiledRun
 from napari_semsr.io.formats import read, write

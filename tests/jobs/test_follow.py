@@ -10,12 +10,9 @@ import numpy as np
 import pytest
 
 import napari_semsr
-from napari_semsr.core.errors import OptionError, ReadError, WriteError
-from napari_semsr.core.progress import WaitingProgress, run
-from napari_semsr.io.formats import read
-from napari_semsr.io.zarr.growing import GrowingMosaic, is_live_mosaic
-from napari_semsr.jobs import follow
-from napari_semsr.jobs.stitch import STITCH, StitchFolderOptions
+from napari_semsr.core import OptionError, ReadError, WaitingProgress, WriteError, run
+from napari_semsr.io import GrowingMosaic, is_live_mosaic, read
+from napari_semsr.jobs import STITCH, StitchFolderOptions, follow
 from tests import children
 from tests.refusals import refused
 

@@ -7,9 +7,7 @@ import numpy as np
 import pytest
 
 from napari_semsr.analysis import MetricsOptions, ProfileOptions
-from napari_semsr.core.errors import OptionError, ReadError, WriteError
-from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.core.progress import run
+from napari_semsr.core import Micrograph, OptionError, ReadError, WriteError, run
 from napari_semsr.io.formats import write
 from napari_semsr.jobs import (
     REPLACING,

@@ -9,8 +9,7 @@ from napari_semsr.core import Affine, Grid, WarpedImage
 from napari_semsr.core.errors import IncompleteError, SemsrError
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.io import ImageIdentity, StoredTransform, write_transform
-from napari_semsr.pairing.options import SPLITS, PairOptions
-from napari_semsr.pairing.store import open_pairs
+from napari_semsr.pairing import SPLITS, PairOptions, open_pairs
 from tests.refusals import refused
 
 

@@ -5,9 +5,7 @@ import pytest
 import tifffile
 
 import napari_semsr
-from napari_semsr.core import Micrograph
-from napari_semsr.core.errors import IncompleteError, WriteError
-from napari_semsr.core.progress import run
+from napari_semsr.core import IncompleteError, Micrograph, WriteError, run
 from napari_semsr.jobs.restore import RESTORE
 from napari_semsr.restoration.method import RestoreOptions
 from tests.refusals import refused, warned

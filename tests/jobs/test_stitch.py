@@ -10,11 +10,8 @@ import zarr
 
 import napari_semsr
 from napari_semsr import core
-from napari_semsr.core.errors import OptionError, ReadError, WriteError
-from napari_semsr.core.progress import run
-from napari_semsr.io import write
-from napari_semsr.io.formats import read
-from napari_semsr.io.frames import open_frames
+from napari_semsr.core import OptionError, ReadError, WriteError, run
+from napari_semsr.io import open_frames, read, write
 from napari_semsr.jobs.stitch import STITCH, StitchFolderOptions
 from napari_semsr.stitching.fuse import FusionPlan
 from tests.refusals import refused

@@ -16,9 +16,8 @@ from napari_semsr.core import (
     run,
 )
 from napari_semsr.models import Device, devices
-from napari_semsr.training import fit as loop, validation
+from napari_semsr.training import choose_training_device, fit as loop, validation
 from napari_semsr.training.batches import CachedBatches, SceneCache
-from napari_semsr.training.fit import choose_training_device
 from napari_semsr.training.learner import Learner
 from napari_semsr.training.recipe import DataOptions, Recipe
 from napari_semsr.training.validation import ValidationPair

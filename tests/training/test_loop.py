@@ -7,12 +7,7 @@ import pytest
 import pytorch_lightning as lightning
 import torch
 
-from napari_semsr.core.errors import (
-    CheckpointError,
-    OptionError,
-    WriteError,
-)
-from napari_semsr.core.progress import Progress, run
+from napari_semsr.core import CheckpointError, OptionError, Progress, WriteError, run
 from napari_semsr.models.checkpoint import load_model
 from napari_semsr.training import (
     fit as loop,

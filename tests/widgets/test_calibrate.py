@@ -3,8 +3,7 @@ import pytest
 from hypothesis import given, strategies as st
 from napari.layers import Image, Shapes
 
-from napari_semsr.core.errors import OptionError
-from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
+from napari_semsr.core import Micrograph, OptionError, parse_pixel_size
 from napari_semsr.io import HELPER_KEY, read_calibration
 from napari_semsr.registration import fit_landmarks
 from napari_semsr.widgets import host

@@ -5,8 +5,7 @@ from PIL import Image
 from qtpy.QtCore import QPoint, Qt
 
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
-from napari_semsr.io.formats import write
-from napari_semsr.io.layers import READ_KEY, crop_bottom_rows
+from napari_semsr.io import READ_KEY, crop_bottom_rows, write
 from napari_semsr.widgets import host
 from napari_semsr.widgets.base.results import get_databar_row_count
 from napari_semsr.widgets.layers import (

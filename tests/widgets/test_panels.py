@@ -17,8 +17,7 @@ from qtpy.QtWidgets import (
     QListWidget,
 )
 
-from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
-from napari_semsr.core.progress import Progress
+from napari_semsr.core import Micrograph, Progress, parse_pixel_size
 from napari_semsr.widgets.base import PanelTask, create_panel
 from napari_semsr.widgets.base.history import get_removed_layers
 from napari_semsr.widgets.base.manual import (

@@ -3,8 +3,7 @@
 import pytest
 
 from napari_semsr.core.micrograph import InputRecord, Micrograph, Provenance
-from napari_semsr.io import HELPER_KEY
-from napari_semsr.io.layers import LIVE_KEY
+from napari_semsr.io import HELPER_KEY, LIVE_KEY
 from napari_semsr.widgets.crop import CropPanel
 from napari_semsr.widgets.enhance.panel import EnhancePanel
 from napari_semsr.widgets.measure.frc_map import FrcMapPanel

@@ -16,17 +16,10 @@ from napari.layers import Image, Labels, Shapes
 from napari.utils.notifications import notification_manager
 from tifffile import imwrite
 
-from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.core.progress import run
-from napari_semsr.io.formats import read, write
+from napari_semsr.core import Micrograph, run
+from napari_semsr.io import get_reader, read, write
 from napari_semsr.io.layers import STORE_KEY, read_layers
-from napari_semsr.io.napari_hooks import get_reader
-from napari_semsr.jobs import (
-    SIMULATE,
-    SimulateOptions,
-    StitchFolderOptions,
-    save_image,
-)
+from napari_semsr.jobs import SIMULATE, SimulateOptions, StitchFolderOptions, save_image
 from napari_semsr.jobs.former import FORMER, LAST_COMMIT
 from napari_semsr.widgets import host
 from napari_semsr.widgets.base.results import (

@@ -7,11 +7,7 @@ import pytest
 from qtpy.QtCore import Qt
 
 from napari_semsr.core import Affine, Grid, Micrograph, WarpedImage, parse_pixel_size
-from napari_semsr.io import (
-    read_landmarks,
-    read_transform,
-    write_landmarks,
-)
+from napari_semsr.io import read_landmarks, read_transform, write_landmarks
 from napari_semsr.registration import fit_landmarks
 from napari_semsr.widgets.layers import (
     get_display_fit,

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from napari_semsr.core.errors import IncompleteError
-from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.core import IncompleteError, Micrograph
 from napari_semsr.inference import cluster
 from napari_semsr.io.formats import read, write
 from napari_semsr.models import DEFAULT_MODEL

@@ -6,8 +6,7 @@ from qtpy.QtCore import QPoint, QPointF, Qt
 from qtpy.QtGui import QWheelEvent
 from qtpy.QtWidgets import QApplication
 
-from napari_semsr.core.errors import OptionError
-from napari_semsr.core.options import Options, option
+from napari_semsr.core import OptionError, Options, option
 from napari_semsr.widgets.base.form import OptionsForm, get_preference
 from napari_semsr.widgets.base.plots import PlotCanvas
 from tests.refusals import refused

@@ -11,8 +11,7 @@ from qtpy.QtGui import QDesktopServices
 from qtpy.QtWidgets import QMainWindow
 
 import napari_semsr
-from napari_semsr.core import OptionError
-from napari_semsr.core.progress import Progress
+from napari_semsr.core import OptionError, Progress
 from napari_semsr.io.log import get_error_log_path
 from napari_semsr.jobs import VERBS
 from napari_semsr.widgets.base import manual

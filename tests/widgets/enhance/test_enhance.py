@@ -9,8 +9,7 @@ from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import Progress, run
 from napari_semsr.inference import EnhanceOptions
 from napari_semsr.io import NETWORK_KEY, STORE_KEY, STRENGTH_KEY, read, write
-from napari_semsr.jobs import ENHANCE, digest_values, get_check_figures
-from napari_semsr.jobs.verb import Verb
+from napari_semsr.jobs import ENHANCE, Verb, digest_values, get_check_figures
 from napari_semsr.models import find_model
 from napari_semsr.widgets.base import results
 from napari_semsr.widgets.enhance.models import (

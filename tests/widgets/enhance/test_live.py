@@ -5,10 +5,8 @@ import pytest
 from napari.components import ViewerModel
 from qtpy.QtWidgets import QWidget
 
-from napari_semsr.core.errors import ShapeError
-from napari_semsr.core.grids import Box
-from napari_semsr.io.formats import read
-from napari_semsr.io.layers import LIVE_KEY
+from napari_semsr.core import Box, ShapeError
+from napari_semsr.io import LIVE_KEY, read
 from napari_semsr.widgets import layers
 from napari_semsr.widgets.base import results
 from napari_semsr.widgets.enhance.panel import EnhancePanel

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from napari_semsr.core.errors import OptionError
-from napari_semsr.core.progress import run
+from napari_semsr.core import OptionError, run
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.jobs import ENHANCE
 from napari_semsr.widgets import host

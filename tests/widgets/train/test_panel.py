@@ -9,16 +9,10 @@ import yaml
 from qtpy.QtWidgets import QApplication, QLabel
 from scipy import ndimage
 
-from napari_semsr.core import Affine, Grid, WarpedImage
-from napari_semsr.core.errors import DeviceMemoryError
-from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.io import ImageIdentity, StoredTransform, write_transform
-from napari_semsr.io.formats import write
-from napari_semsr.jobs import train_process
-from napari_semsr.jobs.train import TRAIN, Trained
-from napari_semsr.jobs.train_process import TrainStep
-from napari_semsr.models.cards import ModelCard
-from napari_semsr.models.checkpoint import build_network, save_model
+from napari_semsr.core import Affine, DeviceMemoryError, Grid, Micrograph, WarpedImage
+from napari_semsr.io import ImageIdentity, StoredTransform, write, write_transform
+from napari_semsr.jobs import TRAIN, Trained, TrainStep, train_process
+from napari_semsr.models import ModelCard, build_network, save_model
 from napari_semsr.pairing.store import open_pairs
 from napari_semsr.widgets import host
 from napari_semsr.widgets.enhance.models import OWN_IMAGE_TIME
