@@ -59,7 +59,6 @@ def fill(
     scheduler: str | None = None,
     live: LiveField | None = None,
 ) -> Job[EnhanceReport]:
-    """Plan a run into a store, and carry it out."""
     output = output_of(image, loaded, options)
     planned = yield from plan_run(
         image, output, loaded, options, store=store, scheduler=scheduler
@@ -73,6 +72,5 @@ def plan_of(
     options: EnhanceOptions,
     predictor: Predictor,
 ) -> EnhancePlan:
-    """Plan a run for a predictor."""
     output = output_of(image, loaded, options)
     return run(plan_enhancement(image, output, loaded, options, predictor))

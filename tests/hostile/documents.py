@@ -59,7 +59,6 @@ def _write_models(folder: Path) -> None:
 
 
 def read_model(path: Path) -> None:
-    """Read a card, then the network."""
     from napari_semsr.models import load_model, load_training_networks, read_card
 
     read_card(path)
@@ -256,8 +255,6 @@ class Projects:
 
 @dataclass(frozen=True)
 class Histories:
-    """Outputs whose history is damaged."""
-
     name: str = "history"
     damage: Callable[[Any, Random], Any] = damaged_value
 

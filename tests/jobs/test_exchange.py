@@ -121,7 +121,6 @@ def package(tmp_path, tiny):
 
 
 def _check_as_bioimageio(package):
-    """Let the checker of bioimage.io look at a package."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         spec = pytest.importorskip("bioimageio.spec")

@@ -3,7 +3,6 @@
 import errno
 import shutil
 import signal
-import subprocess
 import sys
 
 import numpy as np
@@ -62,7 +61,6 @@ def same_pixels(made, wanted):
 
 
 def until_taken(steps, count):
-    """Run a job until it reports that it has taken so many frames."""
     assert any(f"{count} frames processed" in step.message for step in steps)
 
 
@@ -175,25 +173,6 @@ def test_a_killed_run_is_resumed_without_following(
     assert any(step in one.message for one in steps)
     steps.close()
     assert same_pixels(run(STITCH.job(scan, output, resume=True)), offline)
-
-
-@pytest.mark.slow
-def test_a_process_that_is_killed_is_resumed(scan, offline, tmp_path):
-    folder, output = tmp_path / "scan", tmp_path / "m.ome.zarr"
-    copy_frames(scan, folder, 0, 1, 2)
-    words = [sys.executable, "-m", "napari_semsr", "stitch", folder, "-o", output]
-    words += ["--follow", "--until", "6"]
-    how = {"stderr": subprocess.PIPE, "stdout": subprocess.DEVNULL, "text": True}
-    with children.started(words, **how) as process:
-        assert any("3 frames processed" in line for line in process.stderr)
-        process.kill()
-        process.wait(children.LIMIT_S)
-    assert is_live_mosaic(output)
-    copy_frames(scan, folder, *range(6))
-    done = children.run([*words, "--resume"])
-    assert done.returncode == 0, done.stderr
-    expected = read(offline.output).array()
-    assert np.array_equal(read(output).array(), expected, equal_nan=True)
 
 
 def test_a_full_disk_is_waited_for(scan, tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import napari_semsr
-from napari_semsr.core.errors import OptionError, ShapeError, WriteError
+from napari_semsr.core.errors import OptionError, ShapeError
 from napari_semsr.io.formats import read
 from tests.refusals import refused
 from tests.stitching import scans
@@ -43,19 +43,6 @@ def test_the_end_is_that_of_stitch(scan, tmp_path, stated):
     found = np.array([(p["y_px"], p["x_px"]) for p in made.positions])
     assert scans.errors(found, scan.truth)[1] < 0.1
     assert napari_semsr.replay(made.output, inputs=tmp_path).identical
-
-
-def test_a_scan_that_was_killed_is_taken_up(scan, tmp_path):
-    output = tmp_path / "m.ome.zarr"
-    with napari_semsr.LiveMosaic(output, pixel_size_nm=SIZE) as first:
-        added(first, scan, range(4))
-    with pytest.raises(WriteError):
-        napari_semsr.LiveMosaic(output, pixel_size_nm=SIZE)
-    again = napari_semsr.LiveMosaic(output, pixel_size_nm=SIZE, resume=True)
-    assert len(again) == 4
-    added(again, scan, [4, 5])
-    made = again.finish()
-    assert (made.frames, made.left_out) == (6, ())
 
 
 def test_another_shape_is_refused_and_nothing_is_lost(scan, tmp_path):

@@ -207,17 +207,6 @@ def test_stopped_run_keeps_its_rows_and_says_which_are_missing(pairs):
     assert measured(pairs) == (2, 1)
 
 
-@pytest.mark.broad
-def test_parquet_is_resumed_as_csv_is(pairs):
-    pytest.importorskip("pyarrow", reason="the extra [table]")
-    images = pairs / "low", pairs / "high"
-    how = {"table": pairs / "out.parquet", "existing": RESUMED}
-    found = [run(measure_table_job("metrics", *images, **how)) for _ in range(2)]
-    assert [one.kept for one in found] == [0, 3]
-    means = [one.summary["psnr_db"]["mean"] for one in found]
-    assert means[1] == pytest.approx(means[0], rel=1e-8)
-
-
 # What is refused.
 
 
@@ -261,13 +250,3 @@ def test_table_that_is_there_is_not_replaced(pairs):
     assert table.read_text() == "image,mine\na,1\n"
     run(measure_table_job("metrics", pairs / "low", table=table, existing=REPLACING))
     assert len(rows_of(table)) == 3
-
-
-@pytest.mark.broad
-def test_changed_chunk_of_a_store_is_noticed(pairs, scene):
-    store = pairs / "low" / "store.ome.zarr"
-    write(scene.first, store)
-    measured(pairs)
-    inner = max(path for path in store.rglob("*") if path.is_file())
-    os.utime(inner, ns=(0, inner.stat().st_mtime_ns + 10**9))
-    assert measured(pairs) == (1, 3)

@@ -12,7 +12,6 @@ from napari_semsr.io import (
     StoredTransform,
     write,
     write_landmarks,
-    write_transform,
 )
 from napari_semsr.jobs import REGISTER, RegisterOptions
 from napari_semsr.registration import Landmarks, RegistrationRefused
@@ -41,7 +40,6 @@ def found(views, tmp_path_factory):
 
 @pytest.fixture
 def folder(found, tmp_path):
-    """A folder with the images and their map."""
     for name in ("moving.tif", "fixed.tif", "map.json"):
         shutil.copy(found[0] / name, tmp_path / name)
     return tmp_path
@@ -50,13 +48,11 @@ def folder(found, tmp_path):
 def _marks(
     truth: core.Affine, places=((400, 500), (4000, 700), (900, 4100), (3900, 3700))
 ):
-    """Landmarks of the true map."""
     moving = np.array(places, dtype=float)
     return Landmarks(moving, truth(moving))
 
 
 def stored_of(transform, views, **quality):
-    """Give a map of the views as it is stored."""
     sides = (ImageIdentity.from_image(view) for view in views[:2])
     return StoredTransform(transform, *sides, quality)
 
@@ -112,34 +108,6 @@ def test_map_the_wrong_way_round_is_refused(folder):
     exchanged = folder / "fixed.tif", folder / "moving.tif"
     with refused(core.RegistrationError, "images-exchanged"):
         register(*exchanged, transform=folder / "map.json")
-
-
-@pytest.mark.broad
-def test_elastic_map_is_applied(views, tmp_path):
-    moving, fixed, truth = views
-    knots = np.random.default_rng(1).normal(0, 40, (2, 8, 8))
-    field = core.BSplineDisplacement((-1000.0, -1000.0), (1000.0, 1000.0), knots)
-    bent = core.Elastic(truth, field)
-    write_transform(tmp_path / "bent.json", stored_of(bent, views, error_nm=5.0))
-    how = {"output": tmp_path / "out.tif", "transform": tmp_path / "bent.json"}
-    made = core.run(REGISTER.job(moving, fixed, **how))
-    assert (made.model, made.error_nm) == ("elastic", 5)
-    expected = core.WarpedImage(moving, core.Grid.from_image(fixed), bent).read()
-    image = read(tmp_path / "out.tif").array()
-    np.testing.assert_array_equal(image, expected.astype(image.dtype))
-
-
-@pytest.mark.broad
-def test_landmarks_start_a_map_that_the_images_refine(views):
-    moving, fixed, truth = views
-    marks = _marks(truth)
-    rough = Landmarks(
-        marks.moving, marks.fixed + np.array([[40, -30], [30, 40], [-40, 0], [0, 30]])
-    )
-    seen = register(moving, fixed, landmarks=rough)
-    off = seen.registration.transform(marks.moving) - marks.fixed
-    assert np.hypot(*off.T).max() < 10
-    assert seen.registration.search_name == "landmarks"
 
 
 def test_landmarks_alone_give_their_map(views, tmp_path):

@@ -44,7 +44,6 @@ def a(place):
 
 @pytest.fixture
 def cut(place, a):
-    """A part of an image."""
     semsr.crop(a, place / "cut.ome.zarr", box=(5, 6, 70, 80))
     return place / "cut.ome.zarr"
 

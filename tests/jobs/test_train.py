@@ -30,7 +30,6 @@ def recipe(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def pairs(tmp_path: Path) -> Path:
-    """A store that the service made."""
     high = draw_phantom("particles", (96, 96), seed=0)
     low = np.asarray((high + np.roll(high, 1, 1)) / 2, np.float32)
     images = [core.Micrograph(part, name="field") for part in (low, high)]
@@ -54,20 +53,6 @@ def test_pairs_steps_and_name_are_taken_from_the_user(
     card = load_model(second.model).card
     assert card.training["recipe"]["start_from"] == "mine.safetensors"
     assert card.training["recipe"]["data"]["pairs"] == "pairs.zarr"
-
-
-@pytest.mark.broad
-def test_fresh_weights_keep_the_network_of_the_model(
-    recipe: Path, pairs: Path, tmp_path: Path
-) -> None:
-    first = train(recipe, tmp_path / "a", pairs=pairs, steps=1).model
-    tuned = tmp_path / "tuned.yaml"
-    write_tiny_recipe(tuned, **LONG, architecture="same", start_from=str(first))
-    how = {"pairs": pairs, "steps": 1, "from_scratch": True, "patch": 20}
-    card = load_model(train(tuned, tmp_path / "b", **how).model).card
-    assert (card.architecture, card.options["width"]) == ("two-scale", 4)
-    told = card.training["recipe"]
-    assert (told["start_from"], told["data"]["patch_px"]) == (None, 20)
 
 
 def test_run_makes_the_folders_above_it_but_never_writes_into_its_pairs(
@@ -101,20 +86,6 @@ def test_too_few_pairs_are_refused_before_any_work(
     with refused(core.OptionError, "too-few-pairs", match=r"pairs\.zarr"):
         train(recipe, tmp_path / "a", pairs=pairs)
     assert not (tmp_path / "a").exists()
-
-
-@pytest.mark.broad
-def test_missing_pixels_in_validation_keep_the_last_good_state(
-    recipe: Path, pairs: Path, tmp_path: Path
-) -> None:
-    train(recipe, tmp_path / "a", pairs=pairs, steps=1)
-    good = (tmp_path / "a" / "last.ckpt").read_bytes()
-    array = zarr.open_group(pairs, mode="r+")["validation/low"]
-    array[:, 3, 3] = np.nan
-    (tmp_path / "a" / "inputs.yaml").unlink()  # else the change would be noticed
-    with refused(core.SemsrError, "score-not-finite", match="NaN .* 2; "):
-        train(recipe, tmp_path / "a", pairs=pairs, resume=True, steps=2)
-    assert (tmp_path / "a" / "last.ckpt").read_bytes() == good
 
 
 class Hostile:

@@ -43,8 +43,6 @@ def request_of(tmp_path: Path) -> dict[str, object]:
 
 
 class Children(list):
-    """Processes that were started."""
-
     script: str | None = None  # What they run in place of the training
 
 
@@ -65,8 +63,6 @@ def children(monkeypatch: pytest.MonkeyPatch) -> Children:
 
 @pytest.fixture
 def played(children: Children):
-    """Put a script in place of the other process."""
-
     def play(script: str) -> None:
         children.script = script
 

@@ -19,7 +19,6 @@ CARD = models.ModelCard(**KNOWN, options=OPTIONS, receptive_field=24)
 
 @pytest.fixture
 def model_file(tmp_path: Path) -> Path:
-    """A small random model on disk."""
     network = models.build_network("two-scale", OPTIONS)
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter)

@@ -31,7 +31,6 @@ def recipe(**changes: object) -> Recipe:
 
 
 def batch(asked: Recipe, count: int = 3) -> SceneBatch:
-    """Gather scenes as a loader does."""
     scenes = SceneDataset(asked)
     return SceneBatch(*default_collate([scenes[n] for n in range(count)]))
 

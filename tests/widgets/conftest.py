@@ -46,7 +46,6 @@ class PatientBot(QtBot):
 
 @pytest.fixture
 def qtbot(qapp: Any, request: pytest.FixtureRequest) -> QtBot:
-    """The usual one, with patience."""
     return PatientBot(request)
 
 

@@ -23,7 +23,6 @@ def image(name, size_nm=None):
 
 
 def bar(viewer):
-    """Give the scale bar."""
     return host.get_scale_bar(viewer)
 
 

@@ -136,7 +136,6 @@ def test_anisotropic_pixels_keep_their_ratio(panel, model):
 
 
 def sizes(viewer):
-    """Pixel sizes of images by their names."""
     images = [item for item in viewer.layers if isinstance(item, Image)]
     found = {item.name: micrograph_from_layer(item).pixel_size_nm for item in images}
     return {name: size and pytest.approx(size) for name, size in found.items()}

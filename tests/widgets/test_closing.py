@@ -111,8 +111,6 @@ def closings(opened):
 
 @pytest.fixture
 def keep(qtbot, tmp_path):
-    """Save all into a project, and give its folder."""
-
     def save(panel):
         session = panel.session
         session.create_project(tmp_path / "kept.semsr")
@@ -232,33 +230,6 @@ def test_figures_say_what_a_network_made(opened, saver, tmp_path, choose):
         assert plain[0] == marked[0]
         assert plain[1] < marked[1]
     assert sizes["full", ""] == (64, 64)
-
-
-@pytest.mark.broad
-def test_figure_for_a_paper_names_the_network(opened, saver, tmp_path, choose, finish):
-    viewer, heights = opened[0], {}
-    layer = viewer.layers[-1]
-    saver.extent.value = "paper"
-    saver.paper.set_values(width_mm=50.8, dpi=100, columns=1)
-    for name in ("", "some-model"):
-        path = choose(tmp_path / f"figure{name}.png", ".png")
-        if name:
-            layer.metadata["semsr network"] = {"model": name, "digest": None}
-        saver.figure_button.click()
-        finish(saver)
-        with Image.open(path) as picture:
-            assert picture.width == 200
-            heights[name] = picture.height
-    assert heights["some-model"] > heights[""]  # a longer caption
-    for item in viewer.layers:
-        item.visible = False
-    saver.figure_button.click()
-    assert "visible image layer" in saver.status.text()
-    layer.visible = True
-    saver.window().centralWidget().setFixedWidth(2)  # as docks may squeeze it
-    saver.extent.value = "canvas"
-    saver.figure_button.click()
-    assert "must be at least 16 px wide for a figure" in saver.status.text()
 
 
 @pytest.mark.broad

@@ -20,7 +20,6 @@ from tests.widgets.fitting import (
 
 @pytest.fixture
 def letters() -> Iterator[Callable[[int], None]]:
-    """Set napari's font size."""
     before = get_settings().appearance.font_size
     yield choose_letters
     choose_letters(before)
@@ -28,7 +27,6 @@ def letters() -> Iterator[Callable[[int], None]]:
 
 @pytest.fixture
 def dock(make_napari_viewer_proxy, qtbot) -> Dock:
-    """A narrow dock of a real window."""
     viewer = make_napari_viewer_proxy(show=True)
     return Dock(viewer, lambda see: qtbot.waitUntil(see, timeout=LIMIT_MS))
 

@@ -89,7 +89,6 @@ def test_tiles_appear_in_the_window_and_closing_it_stops_the_run(
 
 
 def picture_of(viewer) -> np.ndarray:
-    """Photograph the canvas of a viewer."""
     shot = viewer.window.screenshot(canvas_only=True, flash=False)
     return shot.astype(int)
 

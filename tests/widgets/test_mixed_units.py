@@ -34,13 +34,11 @@ OTHER_NM = 25.0
 
 @pytest.fixture
 def viewer(make_napari_viewer_proxy):
-    """A real window."""
     return make_napari_viewer_proxy(show=True)
 
 
 @pytest.fixture
 def warned():
-    """Collect what napari shows of mixed units."""
     found = []
 
     def hear(notification):

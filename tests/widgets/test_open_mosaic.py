@@ -172,24 +172,3 @@ def test_rows_and_pixel_size_are_those_of_level_0(
     (layer,) = model.layers
     np.testing.assert_array_equal(layer.data, image[:-60:2, ::2])
     assert tuple(layer.scale) == (20, 20)
-
-
-@pytest.mark.broad
-def test_folder_of_frames_is_opened_and_calibrated(
-    panel, model, tmp_path, finish, run_panel
-):
-    folder = tmp_path / "frames"
-    folder.mkdir()
-    for name, frame in (("a", GRAIN), ("b", GRAIN[::-1])):
-        tifffile.imwrite(folder / f"{name}.tif", frame)
-    choose(panel, folder, finish)
-    assert "2 frames of 90" in panel.about.text()
-    panel.pixel_size.value = (5.0, 5.0)
-    assert "Stitch mosaic" in run_panel(panel)
-    (layer,) = model.layers
-    np.testing.assert_array_equal(layer.data, [GRAIN, GRAIN[::-1]])
-    assert tuple(layer.scale) == (1, 5, 5)
-    (folder / "scan.json").write_text('{"grid": [1, 2], "overlap": 0.5}')
-    choose(panel, folder / ".." / "frames", finish)
-    run_panel(panel)
-    assert [item.data.shape for item in model.layers[1:2]] == [(90, 180)]

@@ -86,7 +86,6 @@ def german():
 
 
 def without_tooltip(panel):
-    """Controls that say nothing of themselves."""
     for kind in (QAbstractButton, QAbstractSpinBox, QComboBox, QListWidget):
         for item in panel.content.findChildren(kind):
             told = item.toolTip() or item.parentWidget().toolTip()
@@ -95,7 +94,6 @@ def without_tooltip(panel):
 
 
 def with_idle_tooltip(panel):
-    """Texts whose tooltip says no more."""
     labels = [item for item in panel.content.findChildren(QLabel) if item.toolTip()]
     for item in (*labels, *panel.content.findChildren(QCheckBox)):
         if item.toolTip().strip(" .").lower() == item.text().strip(" .:").lower():
@@ -103,7 +101,6 @@ def with_idle_tooltip(panel):
 
 
 def without_unit(panel):
-    """Options whose name has a unit that neither label nor tooltip says."""
     told = {item.text(): item.toolTip() for item in panel.findChildren(QLabel)}
     for name, (label, _) in panel.get_labels().items():
         unit = UNITS.get(name.rpartition("_")[2])
@@ -237,7 +234,6 @@ def counting(monkeypatch):
 
 
 def says(panel, text):
-    """Whether a panel says this now."""
     return lambda: text in panel.status.text()
 
 

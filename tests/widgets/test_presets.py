@@ -29,7 +29,6 @@ PIXELS = edges((64, 64))
 
 @pytest.fixture
 def put(model, add):
-    """Add a layer of a name."""
     return lambda name: add(model, Micrograph(PIXELS, (20.0, 20.0), name))
 
 

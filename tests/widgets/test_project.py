@@ -40,7 +40,6 @@ from napari_semsr.widgets.stitch.panel import (
     add_frame_layers,
     create_frame_layers,
 )
-from napari_semsr.widgets.window.dock import StepsWindow
 from tests.children import LIMIT_MS
 from tests.tiny_models import write_tiny_model
 from tests.widgets.scenes import exposures_of
@@ -84,7 +83,6 @@ class Project:
         self.wait(panel)
 
     def reopen(self, path=None):
-        """Open a project in a viewer of its own."""
         panel = self.panel_of(ViewerModel())
         self.open_in(panel, path)
         assert "Opened" in panel.status.text()
@@ -307,32 +305,6 @@ def test_forms_camera_and_choice_come_back(restored, model, project):
     again = project.show(RestorePanel, viewer)
     assert again.form.values()["iterations"] == 7
     assert again.layer.value.name == "field"
-
-
-@pytest.mark.broad
-def test_the_step_that_is_shown_comes_back(model, project):
-    model.add_points([[1, 2]], name="mark")
-    window = StepsWindow(model)
-    project.qtbot.addWidget(window)
-    window.steps.buttons[2].click()
-    window.page.kinds.buttons[1].click()
-    window.page.panel.ran.emit()
-    window.steps.buttons[3].click()
-    window.page.kinds.buttons[2].click()
-    project.save(model)
-    viewer, _ = project.reopen()
-    later = StepsWindow(viewer)  # which is opened after the project
-    project.qtbot.addWidget(later)
-    assert later.state() == window.state()
-    assert later.steps.buttons[2].text() == window.steps.buttons[2].text() != "Enhance"
-    assert type(later.page.panel).__name__ == "MetricsPanel"
-    later.steps.buttons[2].click()
-    assert type(later.page.panel).__name__ == "RestorePanel"
-    other = ViewerModel()
-    before = StepsWindow(other)  # which was there before
-    project.qtbot.addWidget(before)
-    project.open_in(project.panel_of(other))
-    assert before.state() == window.state()
 
 
 def test_a_project_gives_no_address_to_connect_to(model, project):

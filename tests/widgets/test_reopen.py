@@ -124,7 +124,6 @@ def world(layer):
 
 
 def look(layer):
-    """What is to be equal of how layers are shown."""
     shared = {"opacity": layer.opacity, "blending": str(layer.blending)}
     if isinstance(layer, Labels):
         drawn = [layer.get_color(value) for value in range(8)]

@@ -2,8 +2,6 @@
 
 import numpy as np
 import pytest
-import tifffile
-from PIL import Image
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QPushButton
 
@@ -12,7 +10,7 @@ from napari_semsr.io import write_fei_tiff
 from napari_semsr.io.layers import read_layers
 from napari_semsr.jobs.simulate import SIMULATE, SimulateOptions
 from napari_semsr.widgets.stitch.panel import StitchMosaicPanel
-from napari_semsr.widgets.window.dock import FRAMES, STEPS, StepsWindow
+from napari_semsr.widgets.window.dock import STEPS, StepsWindow
 from tests.tiny_models import write_tiny_model
 
 
@@ -152,32 +150,3 @@ def test_stitching_goes_on_with_the_electron_image_of_the_folder(
     panel.register_button.click()
     finish(panel)
     assert len(model.layers) == count
-
-
-def bare_frames(scan, folder, order):
-    """Frames as a camera keeps them: no positions, one doubled, one black."""
-    folder.mkdir()
-    greys = [tifffile.imread(path) for path in sorted(scan.glob("*.tif"))]
-    frames = [(255.0 * grey / np.max(greys)).astype(np.uint8) for grey in greys]
-    shown = [frames[5 * row + column] for row, column in order]
-    shown[5:5] = [shown[4]]
-    shown.insert(9, np.zeros_like(shown[0]))
-    for number, frame in enumerate(shown):
-        Image.fromarray(frame).save(folder / f"img{number}.png")
-
-
-@pytest.mark.broad
-def test_frames_that_do_not_join_ask_as_well(window, tmp_path, finish, run_panel):
-    options = SimulateOptions(
-        phantom="circuit", frames_grid=(3, 5), frame_px=96, seed=3
-    )
-    run(SIMULATE.job(out_dir=tmp_path / "scan", options=options))
-    order = [(row, column) for row in range(3) for column in range(5)]
-    bare_frames(tmp_path / "scan", tmp_path / "bare", order)
-    window.page.show_kind(FRAMES)
-    panel = window.page.panel
-    panel.folder.value = tmp_path / "bare"
-    finish(panel)
-    assert "pass positions or a grid" in run_panel(panel)
-    assert panel.asks_question
-    assert button_of(panel.question, "3x5, order row, first top-left")

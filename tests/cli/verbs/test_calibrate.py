@@ -2,10 +2,9 @@ import numpy as np
 import pytest
 
 import napari_semsr
-from napari_semsr.core import Micrograph, OptionError
-from napari_semsr.io import read, write
+from napari_semsr.core import Micrograph
+from napari_semsr.io import write
 from napari_semsr.simulation import create_gold_rng, simulate_random_gold_pair
-from tests.refusals import refused
 
 PITCH_NM = 300
 
@@ -69,19 +68,6 @@ def test_it_is_taken_where_a_pixel_size_is(semsr, calibration, tmp_path):
     assert later["pixel_size_sd_nm"] == pytest.approx(error)
     other = semsr("frc", "b.ome.tif", "--pixel-size-nm", "10", "--json").record
     assert other["pixel_size_sd_nm"] is None
-
-
-@pytest.mark.broad
-def test_python_takes_it_as_well(calibration, tmp_path, rng):
-    image, path = Micrograph(rng.random((96, 96))), tmp_path / "c.json"
-    cut = napari_semsr.crop(
-        image, tmp_path / "cut.ome.zarr", box=(0, 0, 64, 64), calibration=path
-    )
-    assert cut.pixel_size_sd_nm == pytest.approx(calibration[0]["pixel_size_sd_nm"])
-    again = read(cut.output)
-    assert again.pixel_size_sd_nm == pytest.approx(cut.pixel_size_sd_nm)
-    with refused(OptionError, "options-contradict"):
-        napari_semsr.frc(image, calibration=path, pixel_size_nm=3)
 
 
 @pytest.fixture

@@ -57,7 +57,6 @@ def test_a_row_without_a_part_is_hidden_and_at_its_default(form):
 
 
 def turn_wheel(widget) -> QWheelEvent:
-    """Turn the wheel over a widget."""
     place, none = QPointF(5, 5), QPoint()
     buttons, keys = Qt.MouseButton.NoButton, Qt.KeyboardModifier.NoModifier
     phase = Qt.ScrollPhase.NoScrollPhase

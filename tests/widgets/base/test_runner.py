@@ -19,8 +19,6 @@ from tests.widgets.scenes import Endless
 
 
 class Log:
-    """Listens to a runner."""
-
     def __init__(self, runner: JobRunner) -> None:
         self.returned, self.failed, self.cancelled = [], [], []
         self.busy, self.steps = [], []

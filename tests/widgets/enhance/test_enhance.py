@@ -173,26 +173,6 @@ def test_model_file_is_added_and_chosen_and_a_damaged_one_told(panel, tmp_path):
     assert "bad.safetensors" in panel.model.text.text()
 
 
-@pytest.mark.broad
-@pytest.mark.parametrize(
-    ("resample", "shape", "size"), [("auto", (96, 96), 10), ("keep", (60, 60), 16)]
-)
-def test_a_layer_at_another_pixel_size_is_resampled(
-    resample, shape, size, panel, model, run_panel, tmp_path
-):
-    row = panel.form.get_widget("resample").native
-    assert row.isHidden()
-    panel.model.add_file(write_tiny_model(tmp_path, pixel_size_nm=(16, 16)))
-    assert not row.isHidden()
-    panel.form.set_values(tile=32, resample=resample)
-    assert "megapixels/s" in run_panel(panel)
-    layer, source = model.layers["field · tiny"], model.layers["field"]
-    assert layer.data.shape == shape
-    np.testing.assert_allclose(layer.scale, size)
-    borders = [item.translate - item.scale / 2 for item in (layer, source)]
-    np.testing.assert_allclose(*borders)
-
-
 def test_an_image_unlike_the_training_place_is_warned_of_and_mapped(
     panel, model, run_panel, tmp_path, rng
 ):

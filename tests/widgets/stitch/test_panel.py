@@ -193,26 +193,6 @@ def test_frame_that_is_left_out_is_listed(make, model, scan, tmp_path, run_panel
 
 
 @pytest.mark.broad
-def test_distortion_is_a_number_with_its_deviation(make, scan, run_panel, tmp_path):
-    panel = make(scan)
-    panel.output.value = tmp_path / "wanted"
-    assert panel.options().distortion == "auto"
-    run_panel(panel)
-    assert napari_semsr.read(tmp_path / "wanted.ome.zarr").pixel_size_nm == (20, 20)
-    found = panel.findings().numbers["Distortion"]
-    assert (found.value, found.unit) == (0, "%")
-    assert str(found).startswith("0 \N{PLUS-MINUS SIGN} 0.")
-    panel.distortion.value = "number"
-    assert not panel.distortion_amount.native.isHidden()
-    panel.distortion_amount.value = 0.02
-    assert panel.options().distortion == 0.02
-    assert "exists" in run_panel(panel)
-    panel.existing.value = True
-    run_panel(panel)
-    assert str(panel.findings().numbers["Distortion"]) == "2 % at the rim"
-
-
-@pytest.mark.broad
 def test_a_calibration_gives_pixel_size_and_distortion(
     make, scan, run_panel, finish, tmp_path
 ):
