@@ -4,18 +4,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from paper_tables.real_gold import gap_row
-from paper_tables.spread import worst
 from scipy import ndimage
 
 pytestmark = pytest.mark.broad
 
 Image = NDArray[np.float64]
-
-
-def test_worst_lies_on_the_bad_side_and_nothing_is_worse_than_a_missing_one() -> None:
-    assert worst([1.0, 3.0], "low") == 1.0
-    assert worst([1.0, 3.0], "high") == 3.0
-    assert worst([1.0, None], "high") is None
 
 
 def balls(shift: float = 0.0) -> Image:

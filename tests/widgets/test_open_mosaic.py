@@ -136,18 +136,6 @@ def test_an_image_in_colour_opens_by_one_tick(
     assert "grey.png can be opened" in panel.status.text()
 
 
-@pytest.mark.broad
-def test_vendor_bar_is_suggested(panel, shared_data, model, finish, run_panel):
-    choose(panel, shared_data / "vendor" / "fei-sem-rbc.tif", finish)
-    assert panel.bar.value == 70
-    assert "FEI" in panel.about.text()
-    run_panel(panel)
-    assert model.layers[0].data.shape == (1024, 1536)
-    assert micrograph_from_layer(model.layers[0]).pixel_size_nm == pytest.approx(
-        (7.70833, 7.70833), rel=1e-4
-    )
-
-
 def test_rows_and_pixel_size_are_those_of_level_0(
     panel, model, tmp_path, finish, run_panel
 ):

@@ -237,21 +237,6 @@ def says(panel, text):
     return lambda: text in panel.status.text()
 
 
-def test_a_run_that_waits_is_taken_out_of_the_queue(model, qtbot, finish, counting):
-    shown, jobs = counting
-    first, second = (make(n, model, qtbot) for n in ("MetricsPanel", "SpectrumPanel"))
-    for panel in (first, second):
-        panel.run_button.click()
-    assert second.status.text() == "Waiting for Metrics (1 ahead)"
-    second.cancel_button.click()
-    assert "Removed from the queue" in second.status.text()
-    assert not second.is_busy
-    assert second.run_button.text() == "Transform"
-    jobs[0].go_on.set()
-    finish(first)
-    assert shown == [0]
-
-
 def test_the_same_panel_queues_what_is_typed_now(model, qtbot, finish, counting):
     shown, jobs = counting
     panel = make("MetricsPanel", model, qtbot)

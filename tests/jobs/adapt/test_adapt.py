@@ -250,22 +250,6 @@ def test_a_resumed_run_repeats_only_what_depends_on_a_change(place, adapted, tmp
     assert ran == {"registration-1", "model", "look-here"}
 
 
-def test_an_enhancement_that_was_cancelled_resumes(place, adapted, tmp_path):
-    mosaic, sem = place
-    shutil.copytree(adapted[1], tmp_path, dirs_exist_ok=True)
-    shutil.rmtree(tmp_path / "mosaic-enhanced.ome.zarr")
-    steps = []
-
-    def cancel(step):
-        if step.message.startswith("mosaic-enhanced: "):
-            raise core.Cancelled
-
-    with pytest.raises(core.Cancelled):
-        adapt(mosaic, [sem], tmp_path, resume=True, report=cancel)
-    adapt(mosaic, [sem], tmp_path, resume=True, report=steps.append)
-    assert calls_of(steps) == {"mosaic-enhanced", "look-here"}
-
-
 @pytest.mark.broad
 def test_a_training_in_a_process_leaves_its_state_and_ends_with_a_file(
     place, tmp_path, monkeypatch

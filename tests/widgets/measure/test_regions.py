@@ -9,7 +9,6 @@ from napari_semsr.widgets.measure.gaps import GapsPanel
 from napari_semsr.widgets.measure.metrics import MetricsPanel
 from napari_semsr.widgets.measure.panel import ErrorMapPanel
 from napari_semsr.widgets.measure.spectrum import SpectrumPanel
-from tests.widgets.scenes import outlined
 
 SIZE = 10.0
 LEFT = np.array([[4, 8], [4, 67], [83, 67], [83, 8]])
@@ -93,27 +92,6 @@ def test_errors_are_those_of_the_map_within(opened, model, run_panel):
         rse = np.sqrt(np.square(within).mean())
         assert table["RSE (grey levels)"][row] == pytest.approx(rse)
         assert table["pixels"][row] == within.size
-
-
-@pytest.mark.broad
-def test_spectra_are_those_of_the_rectangles_within(opened, model, run_panel, pair):
-    from napari_semsr.analysis import compute_radial_spectrum
-
-    panel = opened(SpectrumPanel)
-    panel.layers.value = [model.layers["made"]]
-    run_panel(panel)
-    curves = panel.findings().curves
-    assert list(curves) == ["rectangle 1, made", "ellipse 2, made"]
-    part = pair[1].replace(data=pair[1].array()[4:84, 8:68])
-    expected = compute_radial_spectrum(part).power
-    np.testing.assert_allclose(
-        curves["rectangle 1, made"]["power (grey levels² px²)"], expected, rtol=1e-6
-    )
-    assert len(outlined(model, "Spectrum")) == 2
-    assert not any("spectrum" in layer.name for layer in model.layers)
-    panel.regions.value = None
-    run_panel(panel)
-    assert list(panel.findings().curves) == ["made"]
 
 
 def test_layer_without_an_area_is_refused_in_a_sentence(opened, model, run_panel):
