@@ -1,6 +1,5 @@
 """Closing napari: it asks for what is not saved, but only the user."""
 
-import os
 import sys
 from pathlib import Path
 
@@ -16,8 +15,7 @@ from napari_semsr.widgets.restore import RestorePanel
 from tests.children import LIMIT_MS, run
 from tests.widgets.scenes import exposures_of
 
-if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
-    pytest.skip("needs a display; run under xvfb-run", allow_module_level=True)
+pytestmark = pytest.mark.usefixtures("display")
 
 
 @pytest.fixture

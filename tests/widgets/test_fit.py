@@ -1,14 +1,8 @@
 """Every panel of the manifest fits a narrow dock, in small and in large letters."""
 
-import os
-import sys
 from collections.abc import Callable, Iterator
 
 import pytest
-
-if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
-    pytest.skip("needs a display; run under xvfb-run", allow_module_level=True)
-
 from napari.settings import get_settings
 
 from tests.children import LIMIT_MS
@@ -16,6 +10,8 @@ from tests.widgets.fitting import (
     Dock,
     choose_letters,
 )
+
+pytestmark = pytest.mark.usefixtures("display")
 
 
 @pytest.fixture

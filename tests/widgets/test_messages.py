@@ -76,17 +76,6 @@ def test_no_button_moves_when_a_message_comes_or_goes(panel):
     assert all(shown_buttons(panel)[item] == before[item] for item in foot)
 
 
-@pytest.mark.parametrize("panel", ["StitchMosaicPanel"], indirect=True)
-def test_an_error_leaves_when_its_folder_has_come(panel, qtbot, tmp_path):
-    panel.folder.value = tmp_path / "missing"
-    panel.run_button.click()
-    assert "missing does not exist" in panel.status.text()
-    panel.messages.clear_resolved_error()
-    assert panel.status.text()
-    (tmp_path / "missing").mkdir()
-    qtbot.waitUntil(lambda: "Choose" not in panel.status.text())
-
-
 def sized_anew(panel):
     panel.layer.value.scale = (2, 2)
 

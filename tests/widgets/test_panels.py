@@ -6,7 +6,7 @@ import threading
 
 import numpy as np
 import pytest
-from qtpy.QtCore import QCoreApplication, QEvent, QLocale
+from qtpy.QtCore import QCoreApplication, QEvent
 from qtpy.QtWidgets import (
     QAbstractButton,
     QAbstractSpinBox,
@@ -74,15 +74,6 @@ def make(name: str, viewer: object, qtbot) -> object:
     panel = create_panel(viewer, f"{PANELS[name]}:{name}")
     qtbot.addWidget(panel)
     return panel
-
-
-@pytest.fixture
-def german():
-    """Numbers with a decimal comma, as Qt shows them."""
-    before = QLocale()
-    QLocale.setDefault(QLocale(QLocale.Language.German, QLocale.Country.Germany))
-    yield
-    QLocale.setDefault(before)
 
 
 def without_tooltip(panel):

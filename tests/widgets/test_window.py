@@ -5,8 +5,7 @@ import pytest
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QPushButton
 
-from napari_semsr.core import Micrograph, run
-from napari_semsr.io import write_fei_tiff
+from napari_semsr.core import run
 from napari_semsr.io.layers import read_layers
 from napari_semsr.jobs.simulate import SIMULATE, SimulateOptions
 from napari_semsr.widgets.stitch.panel import StitchMosaicPanel
@@ -121,32 +120,3 @@ def test_from_frames_to_a_measured_mosaic(
     }
     # so small a scan shows no resolution, and what was not found is not done
     assert (ticked, panel.asks_question) == ({"open", "enhance"}, True)
-
-
-@pytest.mark.broad
-def test_stitching_goes_on_with_the_electron_image_of_the_folder(
-    window, model, scan, run_panel, finish
-):
-    folder, layers = scan
-    put(model, layers)
-    panel = window.page.panel
-    finish(panel)
-    run_panel(panel)
-    assert not panel.register_button.isVisibleTo(panel)
-    (folder / "sem").mkdir()
-    seen = Micrograph(np.full((80, 80), 90, np.uint8), (8.0, 8.0))
-    write_fei_tiff(seen, folder / "sem" / "view.tif")
-    panel.form.set_values(significance=5)
-    run_panel(panel)
-    assert panel.register_button.isVisibleTo(panel)
-    panel.register_button.click()
-    finish(panel)
-    assert window.page.step.key == "register"
-    chosen = window.page.panel
-    assert chosen.moving.value.name == "scan mosaic"
-    assert chosen.fixed.value.name == "view SEM"
-    window.show_step(0)
-    count = len(model.layers)
-    panel.register_button.click()
-    finish(panel)
-    assert len(model.layers) == count

@@ -113,24 +113,29 @@ def test_a_place_gives_a_model_that_is_ahead_of_everything_simpler(adapted):
     assert (folder / made.model).is_file() or made.model.startswith(str(folder))
 
 
+@pytest.fixture
+def asked(monkeypatch):
+    """Collect what trainings are asked for, and stop where they begin."""
+    given = []
+
+    def note(images, options, **how):
+        given.append(how)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "fit_in_process", note)
+    return given
+
+
 def test_the_grey_values_of_a_training_are_those_of_the_enhancement(
-    place, tmp_path, monkeypatch
+    place, asked, tmp_path
 ):
     """Dead pixels, which enhancement leaves out of the range, are left out."""
     mosaic, _ = place
-    given = []
-
-    def fit(images, options, *, levels, **how):
-        given.append(levels)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(train, "fit_in_process", fit)
     with pytest.raises(KeyboardInterrupt):
         adapt(mosaic, place[1:], tmp_path / "run")
-    [levels] = given
     model = load_model("ssum-sem")
     _, scaling = prepare_model_input(mosaic, model, EnhanceOptions(resample="never"))
-    assert levels == pytest.approx((scaling.low, scaling.high))
+    assert asked[0]["levels"] == pytest.approx((scaling.low, scaling.high))
 
 
 def test_a_map_shows_where_the_model_and_the_linear_filter_differ(adapted, place):
@@ -341,17 +346,10 @@ def test_both_parts_lie_apart_and_within(shape):
     assert max(held_out.y1, held_out.x1) == max(shape)
 
 
-def test_time_ends_a_training_only_where_it_is_given(place, tmp_path, monkeypatch):
+def test_time_ends_a_training_only_where_it_is_given(place, asked, tmp_path):
     """By default steps do, so that a busy computer makes no worse model."""
-    given = []
-
-    def fit(images, options, **how):
-        given.append(how["seconds"])
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(train, "fit_in_process", fit)
     for said in ({}, {"minutes": 2.0}):
         how = {"transform": lying(*place), "options": AdaptOptions.parse(said)}
         with pytest.raises(KeyboardInterrupt):
             core.run(ADAPT.job(*place[:1], place[1:], tmp_path, **how, overwrite=True))
-    assert given == [None, 120.0]
+    assert [how["seconds"] for how in asked] == [None, 120.0]

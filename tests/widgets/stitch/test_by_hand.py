@@ -1,8 +1,6 @@
 """Overlaps are corrected by mouse and keys, in a real window."""
 
 import json
-import os
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +23,8 @@ from napari_semsr.widgets.stitch.by_hand import (
 from napari_semsr.widgets.stitch.panel import StitchMosaicPanel
 from tests.stitching import scans
 
-if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
-    pytest.skip("needs a display; run under xvfb-run", allow_module_level=True)
+pytestmark = pytest.mark.usefixtures("display")
+
 
 PERIOD = 16
 LEFT, SHIFT = Qt.MouseButton.LeftButton, Qt.KeyboardModifier.ShiftModifier

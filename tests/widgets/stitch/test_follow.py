@@ -1,8 +1,6 @@
 """A folder that grows is followed in a real window: one layer, view and contrast."""
 
-import os
 import shutil
-import sys
 
 import numpy as np
 import pytest
@@ -19,8 +17,8 @@ from napari_semsr.widgets.stitch.panel import StitchMosaicPanel
 from tests.children import LIMIT_MS
 from tests.refusals import refused
 
-if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
-    pytest.skip("needs a display; run under xvfb-run", allow_module_level=True)
+pytestmark = pytest.mark.usefixtures("display")
+
 
 LEFT = Qt.MouseButton.LeftButton
 SIDE = 96

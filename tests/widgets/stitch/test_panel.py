@@ -14,7 +14,6 @@ from napari_semsr.jobs.simulate import SIMULATE, SimulateOptions
 from napari_semsr.widgets import host
 from napari_semsr.widgets.base import results
 from napari_semsr.widgets.layers import list_grey_layers
-from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
 from napari_semsr.widgets.samples import superlens_scan
 from napari_semsr.widgets.stitch.panel import (
     StitchMosaicPanel,
@@ -244,28 +243,6 @@ def test_bad_requests_are_one_sentence(make, scan, finish, run_panel):
     panel.grid.value = ""
     panel.flat.value = "file"
     assert "Choose a flat-field file" in run_panel(panel)
-
-
-@pytest.mark.broad
-def test_uncalibrated_frames_stay_in_pixels_until_their_size_is_typed(
-    make, model, hold, scan, tmp_path, run_panel
-):
-    for frame in scan.glob("*.tif"):
-        grey = napari_semsr.read(frame).array().astype(float)
-        image = Image.fromarray((255 * grey / grey.max()).astype(np.uint8))
-        image.save(tmp_path / f"{frame.stem}.png")
-    panel = make(tmp_path)
-    assert "Stitched 4 of 4 frames" in run_panel(panel)
-    assert "stage error" not in panel.figures.text()  # no positions are known
-    assert units(model) == ["pixel", "pixel"]
-    assert "not calibrated" in panel.trouble.text()
-    opened = hold(OpenMosaicPanel(model))
-    opened.focus_pixel_size(model.layers[f"{tmp_path.name} mosaic"])
-    opened.calibrate.pixel_size.height_box.value = 20.0
-    opened.calibrate.apply_button.click()
-    for item in model.layers:  # outlines and joints, too
-        assert tuple(item.scale) == (20, 20)
-    assert units(model) == NM
 
 
 @pytest.mark.broad
