@@ -61,6 +61,7 @@ def test_another_shape_is_refused_and_nothing_is_lost(scan, tmp_path):
         assert len(list(csv.reader(stream))) == 2
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("kind", ["int16", "float64", "int64", ">u2", "float16"])
 def test_frames_of_all_types_are_placed_and_taken_up(scan, tmp_path, kind):
     frames = [scan.acquisition.read(number).astype(kind) for number in range(3)]

@@ -113,6 +113,7 @@ _VIEWS = {
 }
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize(
     ("name", "paired"), [*((name, True) for name in _VIEWS), ("turned", False)]
 )

@@ -199,6 +199,7 @@ def story(model, qtbot, tmp_path, run_panel):
     panels.clear()
 
 
+@pytest.mark.broad
 def test_every_layer_that_we_make_comes_back(story, model, project, tmp_path):
     path = tmp_path / "work" / "first.semsr"
     panel = project.save(model, path)

@@ -86,7 +86,7 @@ def fit():
         yield
 
 
-def adapt(mosaic, sems, folder, *, steps=150, report=None, **how):
+def adapt(mosaic, sems, folder, *, steps=60, report=None, **how):
     if "transform" not in how:
         how["transform"] = lying(mosaic, sems[0])
     options = how.pop("options", AdaptOptions()).replace(minutes=(steps or 0.1) / 60)
@@ -247,10 +247,10 @@ def test_a_resumed_run_repeats_only_what_depends_on_a_change(place, adapted, tmp
     shutil.rmtree(folder / "mosaic-enhanced.ome.zarr")
     assert resume()[1] == {"mosaic-enhanced", "look-here"}
     results = {"mosaic-enhanced", "other_5_6-enhanced", "look-here"}
-    made, ran = resume(steps=155)
-    assert (made.steps, ran) == (155, {"model", *results})
+    made, ran = resume(steps=65)
+    assert (made.steps, ran) == (65, {"model", *results})
     nearer = lying(mosaic, sem, {"error_nm": 0.5})
-    made, ran = resume(steps=155, transform=nearer)
+    made, ran = resume(steps=65, transform=nearer)
     # the same model: its results are not repeated
     assert ran == {"registration-1", "model", "look-here"}
 
@@ -331,9 +331,9 @@ def test_a_kept_model_goes_only_when_a_longer_training_is_kept(
     with monkeypatch.context() as patch:
         patch.setattr(train, "require_gain", refuse)
         with refused(AdaptationError, "no-gain"):
-            adapt(mosaic, [sem], tmp_path, steps=155, resume=True)
+            adapt(mosaic, [sem], tmp_path, steps=65, resume=True)
     assert model.read_bytes() == weights
-    longer = adapt(mosaic, [sem], tmp_path, steps=160, resume=True)
+    longer = adapt(mosaic, [sem], tmp_path, steps=70, resume=True)
     assert Path(longer.model).read_bytes() != weights
 
 

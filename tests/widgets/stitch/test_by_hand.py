@@ -23,7 +23,7 @@ from napari_semsr.widgets.stitch.by_hand import (
 from napari_semsr.widgets.stitch.panel import StitchMosaicPanel
 from tests.stitching import scans
 
-pytestmark = pytest.mark.usefixtures("display")
+pytestmark = [pytest.mark.broad, pytest.mark.usefixtures("display")]
 
 
 PERIOD = 16
@@ -145,7 +145,6 @@ def test_a_wrong_joint_of_a_lattice_is_right_after_a_click_and_arrow_keys(
     assert napari_semsr.replay(made.output).identical
 
 
-@pytest.mark.broad
 def test_buttons_reject_drop_fix_and_take_back(by_hand, qtbot):
     panel = by_hand._panel  # noqa: SLF001
 

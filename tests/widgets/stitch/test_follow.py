@@ -79,6 +79,7 @@ def test_contrast_follows_the_grey_values_until_the_user_changes_it(
     mosaic.store.lock.release()
 
 
+@pytest.mark.broad
 def test_frames_appear_in_one_layer_as_they_come(
     make_napari_viewer_proxy, qtbot, finish, scan, tmp_path, keep_picture
 ):
