@@ -1,6 +1,5 @@
 """Tables over images: every measure, what is kept, what fails alone."""
 
-import csv
 import os
 
 import numpy as np
@@ -18,6 +17,7 @@ from napari_semsr.jobs import (
 from napari_semsr.jobs.index import MEASURES
 from tests.children import leave_temporary_file
 from tests.refusals import refused, warned
+from tests.tables import rows_of
 
 RESUMED = OverwritePolicy(resume=True)
 OPTIONS = {
@@ -35,11 +35,6 @@ def pairs(tmp_path, scene):
             shifted = image.replace(data=image.array() + number)
             write(shifted, tmp_path / folder / f"field{number}.{end}")
     return tmp_path
-
-
-def rows_of(path):
-    with path.open(newline="", encoding="utf-8") as lines:
-        return list(csv.DictReader(lines))
 
 
 @pytest.mark.quick(2)

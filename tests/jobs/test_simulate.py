@@ -1,6 +1,5 @@
 """What a simulated frames folder holds, and when it is not written."""
 
-import csv
 import json
 import sys
 from pathlib import Path
@@ -18,6 +17,7 @@ from napari_semsr.jobs.simulate import SIMULATE, SimulateOptions
 from napari_semsr.simulation.scan import ScanOptions, run_scan_simulation
 from tests.refusals import refused
 from tests.stopping import stop_at
+from tests.tables import rows_of
 
 SIZES = {"frames_grid": (2, 2), "frame_px": 48, "jitter_px": 2.0, "seed": 3}
 
@@ -36,11 +36,6 @@ def interrupt_at(target):
         return rename(path, new)
 
     return replace
-
-
-def table(path):
-    with path.open(newline="") as stream:
-        return list(csv.DictReader(stream))
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +74,7 @@ def test_files_say_what_the_scan_is(folder):
         (folder / "positions.csv", scan.nominal_px),
         (folder / "truth" / "positions.csv", scan.true_px),
     ):
-        rows = table(path)
+        rows = rows_of(path)
         assert rows[3]["frame"] == "frame_003.tif"
         found = [[float(row["y_px"]), float(row["x_px"])] for row in rows]
         assert np.allclose(found, corners, atol=1e-6)
@@ -94,7 +89,7 @@ def test_object_and_a_mosaic_of_the_good_frames_lie_where_the_frames_lie(folder,
     assert drawn.origin == pytest.approx(tuple(origin))
     good = [
         [float(row["y_px"]), float(row["x_px"])]
-        for row in table(folder / "truth" / "positions.csv")
+        for row in rows_of(folder / "truth" / "positions.csv")
         if row["frame"].removesuffix(".tif") not in truth["bad_frames"]
     ]
     assert truth["mosaic_origin_px"] == pytest.approx(np.min(good, axis=0), abs=1e-6)
@@ -117,7 +112,7 @@ def test_image_gives_its_pixel_size(tmp_path, scene):
     done = napari_semsr.simulate(tmp_path, scene.truth, **sizes, **said)
     assert done.frames == 2
     assert done.pixel_size_nm == pytest.approx((10, 10))
-    second = table(tmp_path / "positions.csv")[1]
+    second = rows_of(tmp_path / "positions.csv")[1]
     assert float(second["x_nm"]) == pytest.approx(48 * 0.65 * 10)
     said = json.loads((tmp_path / "scan.json").read_text())
     assert said["pixel_size_nm"] == pytest.approx(11)

@@ -1,6 +1,5 @@
 """A folder of frames becomes a mosaic on disk, whole or not at all."""
 
-import csv
 import json
 import shutil
 
@@ -16,6 +15,7 @@ from napari_semsr.jobs.stitch import STITCH, StitchFolderOptions
 from napari_semsr.stitching.fuse import FusionPlan
 from tests.refusals import refused
 from tests.stopping import stop_at
+from tests.tables import rows_of
 
 SIDE = 96
 
@@ -39,11 +39,9 @@ def made(scan):
 
 
 def corners_of(path):
-    with path.open(newline="") as stream:
-        return {
-            row["frame"]: (float(row["y_px"]), float(row["x_px"]))
-            for row in csv.DictReader(stream)
-        }
+    return {
+        row["frame"]: (float(row["y_px"]), float(row["x_px"])) for row in rows_of(path)
+    }
 
 
 def test_positions_are_those_of_the_truth(made, scan):

@@ -2,19 +2,15 @@
 
 import json
 import shutil
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import napari_semsr
-from napari_semsr import jobs
-from napari_semsr.jobs.simulate import SIMULATE, SimulateOptions
 from napari_semsr.widgets import host
 from napari_semsr.widgets.base import results
 from napari_semsr.widgets.layers import list_grey_layers
-from napari_semsr.widgets.samples import superlens_scan
 from napari_semsr.widgets.stitch.panel import (
     StitchMosaicPanel,
 )
@@ -243,20 +239,6 @@ def test_bad_requests_are_one_sentence(make, scan, finish, run_panel):
     panel.grid.value = ""
     panel.flat.value = "file"
     assert "Choose a flat-field file" in run_panel(panel)
-
-
-@pytest.mark.broad
-def test_sample_is_a_folder_that_can_be_stitched(make, model, monkeypatch):
-    small = SimulateOptions(frames_grid=(1, 2), frame_px=48)
-    job = SIMULATE.job
-    made = SimpleNamespace(job=lambda out_dir, options: job(out_dir, options=small))
-    monkeypatch.setattr(jobs, "SIMULATE", made)
-    for data, attributes, kind in superlens_scan():
-        getattr(model, f"add_{kind}")(data, **attributes)
-    assert [type(layer).__name__ for layer in model.layers] == ["Image", "Shapes"]
-    panel = make()
-    assert "2 frames" in panel.about.text()
-    assert (panel.folder.value / "truth" / "positions.csv").is_file()
 
 
 def test_cancel_leaves_nothing(make, model, scan, finish):
