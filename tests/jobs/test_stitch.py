@@ -54,8 +54,9 @@ def test_positions_are_those_of_the_truth(made, scan):
     assert found.min() == 0
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("has_table", [True, False])
-def test_two_channels_at_each_position_are_refused(scan, made, tmp_path, has_table):
+def test_two_channels_at_each_position_are_refused(scan, tmp_path, has_table):
     folder, rng = tmp_path / "two", np.random.default_rng(0)
     folder.mkdir()
     rows = ["frame,y_px,x_px"]
