@@ -261,6 +261,7 @@ def test_inputs_are_made_again_in_the_scratch_folder_alone(place, a, tmp_path):
     assert not list(tmp_path.glob("away*"))
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     ("change", "code"),
     [({"threads": 10**12}, "out-of-range"), ({"device": "cuda:abc"}, "file-damaged")],
