@@ -96,14 +96,6 @@ def test_a_printed_bar_is_suggested_and_compared_with_the_size_of_a_file(
     assert said.record["warnings"] == []
 
 
-def test_a_printed_bar_is_suggested_and_nothing_is_calibrated(semsr, barred):
-    record = semsr("calibrate", str(barred), "--bar", "--json").record
-    assert record["bar_px"] == 118
-    assert record["box"] == [358, 350, 374, 470]
-    assert record["pixel_size_nm"] is None
-    assert "118 ± 1.4 px" in semsr("calibrate", str(barred), "--bar").out
-
-
 @pytest.mark.quick(1)
 @pytest.mark.parametrize("length", ["5.9um", "5,9 \u00b5m", "5900"])
 def test_a_bar_with_its_length_gives_a_calibration(semsr, barred, tmp_path, length):
