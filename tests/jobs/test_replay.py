@@ -50,7 +50,6 @@ def cut(place, a):
 
 @pytest.fixture
 def part(place, a):
-    """The same part as a file."""
     semsr.crop(a, place / "o.tif", box=(5, 6, 70, 80))
     return place / "o.tif"
 
