@@ -213,21 +213,6 @@ def test_what_cannot_be_done_is_refused_before_work(views, folder):
 # Images without a pixel size: the ratio is found.
 
 
-@pytest.mark.broad
-def test_the_pixel_size_that_an_image_lacks_is_found(views):
-    moving, fixed, truth = views
-    # the map of the views is larger by 3 %, which is the pixel size then
-    wanted = fixed.pixel_size_nm[0] / truth.scale
-    said = []
-    with core.capture_warnings(said.append):
-        made = core.run(REGISTER.job(moving, fixed.replace(pixel_size_nm=None)))
-    assert made.found_size_of == "fixed"
-    assert made.found_pixel_size_nm == pytest.approx(wanted, rel=0.005)
-    assert made.transform["scale"] == pytest.approx(1, abs=0.005)
-    assert made.error_px < 0.5
-    assert [core.get_error_code(one) for one in said] == ["pixel-size-found"]
-
-
 def test_landmarks_find_the_pixel_size_too(views):
     moving, fixed, truth = views
     places = np.array([[1000.0, 1000], [1000, 4000], [4000, 1000], [4000, 4000]])
