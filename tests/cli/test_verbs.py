@@ -62,7 +62,7 @@ LINES = {
 ONE_IMAGE = ("info", "frc", "spectrum", "metrics")
 
 
-@pytest.mark.quick(4)
+@pytest.mark.quick(3)
 @pytest.mark.parametrize("verb", KEYS)
 def test_json_has_the_keys_of_the_contract_and_the_summary_is_text(
     semsr, refused, images, verb

@@ -52,6 +52,7 @@ def test_one_image_makes_a_model_that_says_whose_it_is(
     np.testing.assert_array_equal(low, high)
 
 
+@pytest.mark.broad
 def test_run_goes_on_with_the_images_that_it_was_begun_with(
     recipe: Path, tmp_path: Path
 ) -> None:

@@ -160,6 +160,7 @@ def test_missing_input_is_one_sentence_with_digest_and_remedy(cut, a):
         semsr.replay(cut)
 
 
+@pytest.mark.broad
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_files_of_the_system_are_no_input_of_a_scan(place):
     scan, mosaic = scan_of(place / "scan"), place / "mosaic.ome.zarr"

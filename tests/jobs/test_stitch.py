@@ -256,6 +256,7 @@ def test_bad_requests_are_one_sentence(scan, monkeypatch, change, error, code):
     assert sorted(scan.parent.iterdir()) == before
 
 
+@pytest.mark.broad
 def test_corrections_are_recorded_replayed_and_resumed_by_what_they_say(
     made, scan, tmp_path
 ):

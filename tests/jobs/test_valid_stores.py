@@ -63,6 +63,7 @@ def test_a_store_of_ome_zarr_0_4_is_valid_and_read_again(size, tmp_path, rng):
     assert coarse.origin == tuple(side / 2 for side in size or (1.0, 1.0))
 
 
+@pytest.mark.broad
 def test_the_store_of_a_mosaic_and_its_labels_pass_the_validator(tmp_path):
     frames, store = tmp_path / "frames", tmp_path / "out.ome.zarr"
     how = {"phantom": "particles", "frames_grid": (1, 2), "frame_px": 64}

@@ -546,6 +546,7 @@ def test_a_project_removes_nothing_that_was_not_made_here(
     assert (path / "other").is_dir()
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("kept_first", [False, True], ids=["then kept", "kept first"])
 def test_a_stack_that_a_panel_made_comes_back(model, project, kept_first):
     pixels = np.arange(96, dtype=np.float32).reshape(2, 6, 8)

@@ -15,6 +15,7 @@ from tests import children
 SMALL = ("--device", "cpu", "--precision", "fp32", "--tile", "32")
 
 
+@pytest.mark.broad
 def test_enhance_into_a_file_equals_the_store(semsr, images):
     said = semsr("enhance", "first.tif", "-o", "out.ome.zarr", *SMALL)
     assert said.code == 0

@@ -209,6 +209,7 @@ def test_a_result_that_is_there_is_mapped_and_not_made_again(
     assert shown.scale == pytest.approx(4 * np.array(field.pixel_size_nm))
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("changed", ["plane", "strength"])
 def test_a_result_of_another_kind_than_is_shown_is_not_mapped_as_it_is(
     model, panel, run_panel, knowing, finish, field, changed
