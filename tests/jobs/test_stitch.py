@@ -213,6 +213,16 @@ def test_damaged_frame_is_null_and_named(bad_scan, tmp_path):
     assert np.all(mosaic.array()[coverage.array() == 0] == 0)
 
 
+@pytest.mark.broad
+def test_flat_field_may_be_a_file(scan, tmp_path):
+    flat = scan / "truth" / "flat.ome.tif"
+    done = napari_semsr.stitch(scan, tmp_path / "mosaic.ome.tif", flat_field=str(flat))
+    history = read(tmp_path / "mosaic.ome.tif").provenance
+    assert [item.role for item in history.inputs] == ["frames", "flat field"]
+    assert history.options["flat_field"] == "flat.ome.tif"
+    assert done.solution.flat.method.startswith("file")
+
+
 @pytest.mark.quick(1)
 @pytest.mark.parametrize("at", ["recording", "Comparing", "Fusing"])
 def test_stopped_work_leaves_nothing(scan, tmp_path, at):

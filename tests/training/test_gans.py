@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from napari_semsr.core import CheckpointError, OptionError, run
+from napari_semsr.core import CheckpointError, OptionError, SemsrError, run
 from napari_semsr.models.checkpoint import build_network, load_model, save_model
 from napari_semsr.training import Recipe, fit as loop
 from napari_semsr.training.adversarial import PairedGan
@@ -146,3 +146,13 @@ def test_too_deep_a_discriminator_and_a_cycle_that_enlarges_are_refused(tmp_path
     enlarging = {"architecture_options": {"width": 4, "scale": 2}}
     with refused(OptionError, "model-unsuitable", match="scale 1, got scale 2"):
         run(loop.train(recipe("cycle", architecture="srgan", **enlarging), tmp_path))
+
+
+@pytest.mark.broad
+def test_state_of_another_recipe_is_refused(tmp_path: Path) -> None:
+    run(loop.train(recipe("kernel", stop_after=3), tmp_path))
+    with refused(SemsrError, "other-run", match="architecture"):
+        run(loop.train(recipe("cycle"), tmp_path, resume=True))
+    (tmp_path / "recipe.yaml").unlink()  # then the state itself tells
+    with refused(SemsrError, "other-run"):
+        run(loop.train(recipe("cycle"), tmp_path, resume=True))
