@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from napari_semsr import core, training
+from napari_semsr import training
+from napari_semsr.core import (
+    Affine,
+    Box,
+    Micrograph,
+    Provenance,
+    WriteError,
+    digest_path,
+    parse_pixel_size,
+    run,
+)
 from napari_semsr.inference import EnhanceOptions, prepare_model_input
 from napari_semsr.io import ImageIdentity, StoredTransform, read, write
 from napari_semsr.jobs import ADAPT, AdaptationError, AdaptOptions
@@ -20,7 +30,7 @@ from tests.refusals import refused
 
 FORMER_RUN = Path(__file__).parents[2] / "corpus" / "77bd7f5d" / "adapted"
 SIDE = (128, 224)
-PIXEL = core.parse_pixel_size(20.0)
+PIXEL = parse_pixel_size(20.0)
 SURE = {"error_nm": 1.0}  # expected error of the stored registration
 
 
@@ -45,7 +55,7 @@ def sem_of(image, seed=1):
 
 
 def micrograph(data, name):
-    return core.Micrograph(data, PIXEL, name)
+    return Micrograph(data, PIXEL, name)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +69,7 @@ def place():
 
 def lying(mosaic, sem, quality=SURE):
     return StoredTransform(
-        core.Affine(),
+        Affine(),
         ImageIdentity.from_image(mosaic),
         ImageIdentity.from_image(sem),
         quality,
@@ -90,7 +100,7 @@ def adapt(mosaic, sems, folder, *, steps=60, report=None, **how):
     if "transform" not in how:
         how["transform"] = lying(mosaic, sems[0])
     options = how.pop("options", AdaptOptions()).replace(minutes=(steps or 0.1) / 60)
-    return core.run(ADAPT.job(mosaic, sems, folder, options=options, **how), report)
+    return run(ADAPT.job(mosaic, sems, folder, options=options, **how), report)
 
 
 @pytest.fixture(scope="module")
@@ -158,9 +168,7 @@ def test_a_large_mosaic_is_filtered_in_strips_with_its_gaps(monkeypatch):
     plane[100:] = np.nan
     kernel = np.random.default_rng(1).random((5, 5), dtype=np.float32)
     linear = LinearFit(kernel, 3.0, 0.0, 1.0)
-    made = core.run(
-        job.filter_mosaic(micrograph(plane, "m"), linear, core.Provenance(job="x"))
-    )
+    made = run(job.filter_mosaic(micrograph(plane, "m"), linear, Provenance(job="x")))
     np.testing.assert_allclose(made.array(), linear.apply(plane), rtol=1e-4)
     assert np.isnan(made.array()[100:]).all()
 
@@ -184,7 +192,7 @@ def test_a_registration_that_is_a_pixel_off_is_refused(place, tmp_path):
 def test_an_earlier_run_is_not_replaced_unasked(adapted, place):
     made, folder, _ = adapted
     mosaic, sem = place
-    with refused(core.WriteError, "output-exists"):
+    with refused(WriteError, "output-exists"):
         adapt(mosaic, [sem], folder)
     assert (folder / made.report.rpartition("/")[2]).is_file()
 
@@ -194,10 +202,8 @@ def test_a_transform_knows_the_files_that_it_was_found_with(place, tmp_path):
     files = [tmp_path / f"{one.name}.ome.tif" for one in place]
     for one, file in zip(place, files, strict=True):
         write(one, file)
-    sides = [
-        ImageIdentity.from_image(read(file), core.digest_path(file)) for file in files
-    ]
-    stored = StoredTransform(core.Affine(), *sides, SURE)
+    sides = [ImageIdentity.from_image(read(file), digest_path(file)) for file in files]
+    stored = StoredTransform(Affine(), *sides, SURE)
     with refused(AdaptationError, "no-gain"):
         adapt(files[0], [files[1]], tmp_path / "run", steps=0, transform=stored)
 
@@ -271,7 +277,7 @@ def test_a_training_in_a_process_leaves_its_state_and_ends_with_a_file(
     before = training.load_area_state(files["state_file"])
     assert before["steps"] > 0
     files["stop_file"].touch()
-    again = core.run(fit_in_process([training.AreaImages(light, sem)], options, **how))
+    again = run(fit_in_process([training.AreaImages(light, sem)], options, **how))
     assert again.steps == before["steps"]
 
 
@@ -296,7 +302,7 @@ def test_a_run_of_an_earlier_version_is_refused(place, tmp_path):
     mosaic, sem = place
     shutil.copytree(FORMER_RUN, tmp_path, dirs_exist_ok=True)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-    with refused(core.WriteError, "not-resumable"):
+    with refused(WriteError, "not-resumable"):
         adapt(mosaic, [sem], tmp_path, resume=True)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
@@ -339,7 +345,7 @@ def test_a_kept_model_goes_only_when_a_longer_training_is_kept(
 
 @pytest.mark.parametrize("shape", [(500, 300), (64, 160)])
 def test_both_parts_lie_apart_and_within(shape):
-    taught, held_out = split_training_area(core.Box.from_shape(shape))
+    taught, held_out = split_training_area(Box.from_shape(shape))
     apart = max(held_out.y0 - taught.y1, held_out.x0 - taught.x1)
     assert apart == 32
     assert min(*taught.shape, *held_out.shape) >= 64
@@ -351,5 +357,5 @@ def test_time_ends_a_training_only_where_it_is_given(place, asked, tmp_path):
     for said in ({}, {"minutes": 2.0}):
         how = {"transform": lying(*place), "options": AdaptOptions.parse(said)}
         with pytest.raises(KeyboardInterrupt):
-            core.run(ADAPT.job(*place[:1], place[1:], tmp_path, **how, overwrite=True))
+            run(ADAPT.job(*place[:1], place[1:], tmp_path, **how, overwrite=True))
     assert [how["seconds"] for how in asked] == [None, 120.0]
