@@ -247,5 +247,4 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_unconfigure() -> None:
-    """Remove the throw-away home."""
     shutil.rmtree(_HOME, ignore_errors=True)

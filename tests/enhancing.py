@@ -5,12 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from napari_semsr.core.grids import TilePlan
-from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.core.progress import Job, run
-from napari_semsr.core.types import IntPair
-from napari_semsr.inference.engine import enhance_to_store, plan_run
-from napari_semsr.inference.live import LiveField
+from napari_semsr.core import IntPair, Job, Micrograph, TilePlan, run
+from napari_semsr.inference import LiveField, enhance_to_store, plan_run
 from napari_semsr.inference.network_input import plan_field_tiles
 from napari_semsr.inference.options import (
     EnhanceOptions,
@@ -23,8 +19,7 @@ from napari_semsr.inference.plan import plan_enhancement
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.tiles import EnhancePlan
 from napari_semsr.io.zarr.store import OmeZarrStore
-from napari_semsr.models.checkpoint import LoadedModel
-from napari_semsr.models.probing import ProbeResult
+from napari_semsr.models import LoadedModel, ProbeResult
 
 
 def output_of(
@@ -64,7 +59,6 @@ def fill(
     scheduler: str | None = None,
     live: LiveField | None = None,
 ) -> Job[EnhanceReport]:
-    """Plan a run into a store, and carry it out."""
     output = output_of(image, loaded, options)
     planned = yield from plan_run(
         image, output, loaded, options, store=store, scheduler=scheduler
@@ -78,6 +72,5 @@ def plan_of(
     options: EnhanceOptions,
     predictor: Predictor,
 ) -> EnhancePlan:
-    """Plan a run for a predictor."""
     output = output_of(image, loaded, options)
     return run(plan_enhancement(image, output, loaded, options, predictor))

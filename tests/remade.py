@@ -46,7 +46,6 @@ class Place:
         self.image, self.other = (folder / f"{name}.tif" for name in EXPOSURES)
 
     def scan(self, **options: Any) -> Path:
-        """Simulate a small scan."""
         place = self.folder / "scan"
         semsr.simulate(
             place, frames_grid=(2, 2), frame_px=FRAME_PX, overlap=0.5, jitter_px=2,
@@ -56,7 +55,6 @@ class Place:
 
 
 def convert(at: Place, seed: int) -> None:
-    """Convert an exposure."""
     dtype = (None, "uint16", "float32")[seed % 3]
     if seed % 5 == 4:
         at.out, dtype = at.folder / "out.png", None
@@ -64,14 +62,12 @@ def convert(at: Place, seed: int) -> None:
 
 
 def degrade(at: Place, seed: int) -> None:
-    """Degrade one."""
     kind = ("blur", "fog", "hybrid")[seed % 3]
     options = DegradeOptions(kind=kind, seed=seed, uniform_fog=seed % 6 == 4)
     run(DEGRADE.job(at.image, output=at.out, options=options))
 
 
 def crop(at: Place, seed: int) -> None:
-    """Cut a box."""
     semsr.crop(at.image, at.out, box=(3, 5 + seed, 90, 100))
 
 
@@ -89,7 +85,6 @@ def crop_like(at: Place, seed: int) -> None:
 
 
 def register(at: Place, seed: int) -> None:
-    """Register two by a table of landmarks."""
     table = at.folder / "places.csv"
     rng = np.random.default_rng(seed)
     pairs = rng.uniform(100, 1100, (5, 2))
@@ -116,7 +111,6 @@ def register_by_file(at: Place, _seed: int) -> None:
 
 
 def stitch(at: Place, seed: int) -> None:
-    """Stitch a scan."""
     semsr.stitch(at.scan(), at.out, flat_field=("auto", "none")[seed % 2])
 
 
@@ -135,12 +129,10 @@ def stitch_height(at: Place, seed: int) -> None:
 
 
 def enhance(at: Place, seed: int) -> None:
-    """Enhance a file."""
     semsr.enhance(at.image, at.out, model=MODELS[seed % 2], **CPU)
 
 
 def enhance_stack(at: Place, seed: int) -> None:
-    """Enhance two planes."""
     planes = np.stack([read(p).array() for p in (at.image, at.other)])
     tifffile.imwrite(at.folder / "stack.tif", planes, metadata={"axes": "TYX"})
     at.out = at.folder / "out.ome.tif"
@@ -148,7 +140,6 @@ def enhance_stack(at: Place, seed: int) -> None:
 
 
 def misfit(at: Place, seed: int) -> None:
-    """Give the map of a misfit."""
     made, at.out = at.out, at.folder / f"misfit{at.out.suffix}"
     semsr.enhance(at.image, made, model=MODELS[seed % 2], residual_map=at.out, **CPU)
 
@@ -176,26 +167,22 @@ def restore_unsaved(at: Place, _seed: int) -> None:
 
 
 def frc_map(at: Place, seed: int) -> None:
-    """Map the resolution of two."""
     step = 16 + 8 * (seed % 3)
     semsr.frc_map(at.image, at.other, at.out, block=48, step=step)
 
 
 def frc_map_halves(at: Place, seed: int) -> None:
-    """Map that of a mosaic with halves."""
     mosaic = at.folder / "mosaic.ome.zarr"
     semsr.stitch(at.scan(), mosaic, halves=True)
     semsr.frc_map(mosaic, None, at.out, block=32, step=16 + 8 * (seed % 2))
 
 
 def error_map(at: Place, seed: int) -> None:
-    """Map errors."""
     unit = ("grey", "percent")[seed % 2]
     semsr.error_map(at.image, at.other, at.out, unit=unit)
 
 
 def spectrum(at: Place, seed: int) -> None:
-    """Draw a spectrum."""
     semsr.spectrum(at.image, at.out, tukey=0.1 * (seed % 5))
 
 
@@ -206,7 +193,6 @@ def simulated(at: Place, seed: int) -> None:
 
 
 def simulated_of_image(at: Place, seed: int) -> None:
-    """Simulate the scan of an image."""
     place = at.folder / "scan"
     semsr.simulate(
         place, image=at.image, frames_grid=(1, 2), frame_px=48, seed=seed,
@@ -216,7 +202,6 @@ def simulated_of_image(at: Place, seed: int) -> None:
 
 
 def exposure(at: Place, seed: int) -> None:
-    """Expose one, and save it."""
     run(save_image(simulate_exposure(at.truth, seed=seed, noise_seed=1), at.out))
 
 

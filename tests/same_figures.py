@@ -53,7 +53,6 @@ def assert_same(
 
 
 def write_record(record: Path, makers: Makers) -> None:
-    """Write the file anew, a line for each result."""
     rows = []
     for key, make in makers.items():
         values = [float(f"{value:.6g}") for value, _ in numbers(make())]

@@ -40,6 +40,7 @@ print(*(name for name in ("qtpy", "napari", "magicgui") if name in sys.modules))
 """
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize(
     ("module", "names"),
     [

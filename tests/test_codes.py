@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from docs.generate_reference import codes_page
 
-from napari_semsr.analysis.grating import CalibrateOptions
-from napari_semsr.analysis.profile.line import ProfileOptions
+from napari_semsr.analysis import CalibrateOptions, ProfileOptions
 from napari_semsr.core import (
     Message,
     OptionError,
@@ -29,13 +28,8 @@ from napari_semsr.io.formats import read
 from napari_semsr.io.frames import open_frames
 from napari_semsr.io.read_image import RawImage
 from napari_semsr.jobs.degrade import DegradeOptions
-from napari_semsr.registration import (
-    Landmarks,
-    fit_landmarks,
-)
-from napari_semsr.restoration.method import (
-    RestoreOptions,
-)
+from napari_semsr.registration import Landmarks, fit_landmarks
+from napari_semsr.restoration import RestoreOptions
 from napari_semsr.simulation.gold import GoldOptions
 from tests.refusals import refused
 

@@ -12,7 +12,6 @@ PAGES = sorted(DOCS.glob("tutorial-*.md"))
 
 
 def code(page: Path) -> str:
-    """All Python of a page, with its lines where they are on the page."""
     lines, inside = [], False
     for line in page.read_text("utf-8").splitlines():
         if line.startswith("```"):

@@ -1,6 +1,5 @@
 """Whether a check tells models that show what is there from those that do not."""
 
-import numpy as np
 from check_model import (
     Settings,
     check,
@@ -8,13 +7,9 @@ from check_model import (
     merge_checks,
 )
 
-from napari_semsr.core.errors import OptionError, ReadError
-from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.io.formats import write
 from napari_semsr.jobs import get_check_figures
 from napari_semsr.models.cards import ModelCard
 from napari_semsr.models.checkpoint import load_model
-from tests.refusals import refused
 from tests.tiny_models import write_tiny_model
 
 PLACE = {"name": "p", "architecture": "place", "stride": 2, "receptive_field": 114}
@@ -41,21 +36,3 @@ def test_a_model_of_light_is_tested_with_removed_objects(tmp_path):
     assert list(found) == ["removals"]
     assert set(found["removals"]["rows"]) == {"model", "light", "linear filter"}
     assert choose_tasks(ModelCard(**PLACE)) == ["superlens"]
-
-
-def test_images_that_cannot_be_checked_are_refused(tmp_path):
-    model = load_model(write_tiny_model(tmp_path))
-    path = tmp_path / "a.tif"
-    for values, code in (
-        (np.ones((40, 40)), "image-too-small"),
-        (np.ones((128, 128)), "no-structure"),
-    ):
-        write(Micrograph(values.astype(np.float32)), path, overwrite=True)
-        with refused(ReadError, code):
-            check(model, Settings(8, 128), images=[path])
-    with refused(OptionError, "options-contradict"):
-        check(model, Settings(8, 128), ["gold"], images=[path])
-    with refused(OptionError, "missing-value"):
-        check(model, Settings(8, 128), held_out=tmp_path)
-    with refused(OptionError, "model-unsuitable"):
-        check(model, Settings(8, 128), ["gold"])

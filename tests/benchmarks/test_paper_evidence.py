@@ -1,47 +1,14 @@
 """Tests of what stands beside the papers' tables: spread, fields, gaps."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from paper_tables.real_gold import gap_row
-from paper_tables.spread import worst
 from scipy import ndimage
-from superlens import held_out_pairs
-
-from napari_semsr.simulation.pairs import SsumPairOptions
 
 pytestmark = pytest.mark.broad
 
 Image = NDArray[np.float64]
-
-
-def test_worst_lies_on_the_bad_side_and_nothing_is_worse_than_a_missing_one() -> None:
-    assert worst([1.0, 3.0], "low") == 1.0
-    assert worst([1.0, 3.0], "high") == 3.0
-    assert worst([1.0, None], "high") is None
-
-
-class OneField:
-    """What `held_out_pairs` asks of a judge."""
-
-    fields, scale = 1, 1
-
-
-def test_a_final_judgement_draws_other_fields(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[int] = []
-
-    def drawn(*_: Any, first: int, **__: Any) -> list[Any]:
-        asked.append(first)
-        return []
-
-    monkeypatch.setattr("superlens.simulate_validation_pairs", drawn)
-    judge: Any = OneField()
-    for first_seed in (0, 10_000):
-        list(held_out_pairs("circuit", judge, SsumPairOptions(), first_seed))
-    assert asked[0] < 10_000 <= asked[1]
-    assert asked[1] - asked[0] == 10_000
 
 
 def balls(shift: float = 0.0) -> Image:

@@ -3,24 +3,19 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import tifffile
-from paper_tables import evaluate as judging, runs as running
-from paper_tables.__main__ import main
-from paper_tables.evaluate import Extent, judged, records_of, results_of
-from paper_tables.gao import SETS, gao_sets, measure_sets, score, summary
+from paper_tables import runs as running
+from paper_tables.evaluate import records_of, results_of
+from paper_tables.gao import measure_sets, score, summary
 from paper_tables.page import page
 from paper_tables.plan import (
     NARROW,
     RECIPES,
     plan,
 )
-from paper_tables.theirs import GAO_GAIN_DB
 
-from napari_semsr.pairing import open_pairs
 from napari_semsr.simulation.canvas import draw_phantom
 from napari_semsr.simulation.degrade import degrade_plane
 
@@ -34,39 +29,6 @@ MADE = {
     "gold_fields": 4,
     "gold_side": 256,
 }
-RECORD = {
-    "key": "k",
-    "name": "gao-a",
-    "narrow": True,
-    "steps": 700,
-    "minutes": 2.5,
-    "device": "CPU",
-    "threads": 1,
-    "weights": 12345,
-    "architecture": "correction",
-    "options": {"network": "srcnn", "options": {"widths": [32, 16]}},
-    "batch": 4,
-    "patch_px": 64,
-    "scenes": 300,
-    "validation": {},
-}
-
-
-def rows(**gains: float) -> dict[str, dict[str, float]]:
-    """Give the rows of one set, whose figures follow from the gains."""
-    return {
-        name: {
-            "psnr": 20 + gain,
-            "psnr_matched": 20 + gain,
-            "psnr_se": 0.1,
-            "psnr_matched_se": 0.1,
-            "gain": gain,
-            "gain_se": 0.2,
-            "worst_gain": gain - 0.1,
-            "images": 8,
-        }
-        for name, gain in gains.items()
-    }
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -110,24 +72,6 @@ def test_summary_gives_means_their_errors_and_the_worst_gain() -> None:
     assert summary(after[:1], before[:1])["gain_se"] is None
 
 
-def test_page_marks_the_papers_figures_and_leaves_out_what_is_missing() -> None:
-    sets = {
-        name: rows(degraded=0.0, truth=9.0, **{"Wiener, true kernel": 2.0})
-        for name in SETS
-    }
-    sets["A"] |= rows(**{"Wiener, true kernel": 2.0, "gao-a": 1.5})
-    text = page({"gao": sets}, {"gao-a": RECORD}, MADE)
-    assert "Written by `make tables`:" in text
-    assert "Short forms" in text
-    assert "| 700 |" in text
-    assert "| gao-a |" in text
-    for name, gain in GAO_GAIN_DB.items():
-        assert f"**Set {name}" in text
-        marked = f"their CycleGAN: theirs, on their data* |  |  | +{gain:.2f} |"
-        assert marked in text
-    assert "## De Haan et al. 2019" not in text
-
-
 RECIPE = """
 name: gao-a
 kind: supervised
@@ -169,68 +113,3 @@ def test_short_run_ends_in_a_row_of_the_page(tmp_path: Path) -> None:
     text = page(results_of(tmp_path / "runs"), {"gao-a": record}, MADE)
     assert "| gao-a | " in text
     assert "| `gao-a` | srcnn, as a correction, width 4 and 4 |" in text
-
-
-@pytest.fixture
-def finally_seen(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Stand in for the final images and the measuring; give what was judged."""
-    seen: list[Any] = []
-
-    def pretend(sets: Any, models: Any, *_: Any, **__: Any) -> Any:
-        seen.append((sets, models))
-        return {name: rows(degraded=0.0, truth=9.0) for name in sets}
-
-    image = np.rint(draw_phantom("circuit", (32, 32), seed=1) * 255).astype(np.uint8)
-    monkeypatch.setattr(judging, "final_images", lambda _side: [image])
-    monkeypatch.setattr(judging, "measure_sets", pretend)
-    return seen
-
-
-def test_final_judgement_is_made_once_and_says_so(
-    tmp_path: Path, finally_seen: list[Any], capsys: pytest.CaptureFixture[str]
-) -> None:
-    runs, written = tmp_path / "runs", tmp_path / "results.md"
-    call = ["evaluate", "--runs", str(runs), "--page", str(written), "--final"]
-    assert main([*call, "--parts", "gao"]) == 2
-    assert "must be of finished runs, got none" in capsys.readouterr().err
-    (runs / "gao-a").mkdir()
-    (runs / "gao-a" / "finished.json").write_text(json.dumps(RECORD))
-    assert main([*call, "--parts", "gao"]) == 0
-    sets, models = finally_seen[0]
-    first = Extent.planned(final=True).haze_seed
-    assert first >= 10_000
-    same = gao_sets([sets["B"][0][1].astype(np.uint8)], first)["B"][0][0]
-    assert np.array_equal(sets["B"][0][0], same)
-    assert all("sem-restore" not in held for held in models.values())
-    text = written.read_text()
-    assert "**On final data**" in text
-    assert "`sem-restore` has no row" in text
-    assert judged(runs) == ("gao",)
-    assert results_of(runs) == {}  # development has its own folder
-    capsys.readouterr()
-    assert main([*call, "--parts", "gao"]) == 2
-    refusal = capsys.readouterr().err.strip()
-    assert refusal.startswith("A final judgement of gao is already kept in ")
-    assert refusal.count(". ") == 0
-    assert main(call) == 2
-    assert len(finally_seen) == 1
-    assert main([*call, "--none"]) == 0
-    assert main([*call, "--parts", "gao", "--again"]) == 0
-    assert len(finally_seen) == 2
-
-
-def test_real_gold_is_cut_to_pairs_of_one_place(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from paper_tables import gold_pairs
-
-    (tmp_path / "data" / "time").mkdir(parents=True)
-    image = (255 * draw_phantom("particles", (224, 200), seed=3)).astype(np.uint8)
-    for name, place in (("100ns", np.s_[:, :192]), ("30us", np.s_[:, 2:194])):
-        tifffile.imwrite(tmp_path / "data" / "time" / f"001_{name}.tif", image[place])
-    monkeypatch.setattr(gold_pairs, "SCANS", tmp_path / "data")
-    assert gold_pairs.make_gold_pairs(tmp_path / "gold.zarr", lambda _: None)
-    store = open_pairs(tmp_path / "gold.zarr")
-    assert store.is_paired
-    low, high = (np.asarray(a[0], float)[8:-8, 8:-8] for a in store.get_arrays("train"))
-    assert np.abs(low - high).mean() < 2  # of 255

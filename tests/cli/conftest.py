@@ -11,8 +11,7 @@ import pytest
 import tifffile
 
 from napari_semsr.cli.command import main
-from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.core.progress import run
+from napari_semsr.core import Micrograph, run
 from napari_semsr.io.formats import write
 from napari_semsr.jobs.convert import CONVERT
 

@@ -12,10 +12,8 @@ import pytest
 
 from napari_semsr.cli import command
 from napari_semsr.cli.command import load_command, main
-from napari_semsr.core.errors import ReadError, ShapeError
-from napari_semsr.core.progress import Progress, warn
-from napari_semsr.jobs import VERBS
-from napari_semsr.jobs.images import Result
+from napari_semsr.core import Progress, ReadError, ShapeError, warn
+from napari_semsr.jobs import VERBS, Result
 from tests import children
 
 

@@ -1,9 +1,7 @@
 import numpy as np
 import pytest
 
-from napari_semsr.core import CurveDeclaration, get_plots
-from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.core.progress import run
+from napari_semsr.core import CurveDeclaration, Micrograph, get_plots, run
 from napari_semsr.jobs import get_verb
 
 OVER_FREQUENCY = CurveDeclaration(

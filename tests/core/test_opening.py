@@ -6,12 +6,7 @@ import pytest
 import zarr
 from zarr.abc.store import OffsetByteRequest, RangeByteRequest, SuffixByteRequest
 
-from napari_semsr.core import (
-    FolderStore,
-    ReadError,
-    describe_access_error,
-    read_bytes,
-)
+from napari_semsr.core import FolderStore, ReadError, describe_access_error, read_bytes
 from tests.refusals import refused
 
 

@@ -43,8 +43,6 @@ def test_what_a_person_alone_gives_is_refused_of_a_file() -> None:
 
 
 class Inner(Options):
-    """A table within another."""
-
     side_px: int = Field(8, multiple_of=4)
     kind: Literal["wide", "narrow"] = "wide"
     least: float = 0.0
@@ -59,8 +57,6 @@ class Inner(Options):
 
 
 class Outer(Options):
-    """A table with others in it."""
-
     inner: Inner = Inner()
     many: tuple[Inner, ...] = ()
     pair: tuple[float, float] = (0, 1)

@@ -1,11 +1,6 @@
 import pytest
 
-from napari_semsr.core.micrograph import (
-    PICTURE_KEY,
-    InputRecord,
-    Provenance,
-    digest_path,
-)
+from napari_semsr.core import PICTURE_KEY, InputRecord, Provenance, digest_path
 
 
 def enhanced(digest: str, network: str) -> Provenance:

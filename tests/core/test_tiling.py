@@ -1,8 +1,7 @@
 import numpy as np
 from hypothesis import given, settings, strategies as st
 
-from napari_semsr.core import Box, plan_blocks, plan_tiles
-from napari_semsr.core.errors import OptionError, ShapeError
+from napari_semsr.core import Box, OptionError, ShapeError, plan_blocks, plan_tiles
 from tests.refusals import refused
 
 plans = st.builds(

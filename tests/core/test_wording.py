@@ -4,11 +4,10 @@ import ast
 import re
 from collections.abc import Iterator
 
+import pytest
+
 from napari_semsr.cli.command import convert_names_to_flags, list_arguments
-from napari_semsr.core import (
-    describe_shift,
-    replace_option_names,
-)
+from napari_semsr.core import describe_shift, replace_option_names
 from napari_semsr.jobs import ACTIONS, FUNCTIONS, VERBS
 from tests.sources import trees
 
@@ -46,6 +45,7 @@ def sentences() -> set[str]:
     return found
 
 
+@pytest.mark.broad
 def test_each_option_and_verb_that_is_named_is_one():
     names = [*VERBS, *ACTIONS]
     options = {

@@ -156,7 +156,6 @@ def _fitting(verb: str, rng: Random) -> list[str]:
 
 
 def _interrupt(_number: int, _frame: object) -> None:
-    """Press Ctrl-C."""
     signal.raise_signal(signal.SIGINT)
 
 
@@ -232,7 +231,6 @@ class Commands:
 
     @property
     def name(self) -> str:
-        """Of the case."""
         return f"semsr-{self.verb}"
 
     def prepare(self, folder: Path) -> dict[Path, bytes]:

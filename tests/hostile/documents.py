@@ -11,22 +11,8 @@ from typing import Any
 import numpy as np
 import yaml
 
+from napari_semsr import io
 from napari_semsr.core import Affine, BSplineDisplacement, Elastic, Micrograph, run
-from napari_semsr.io import (
-    ImageIdentity,
-    Project,
-    ProjectLayer,
-    StoredTransform,
-    open_project,
-    read_landmarks,
-    read_sheet,
-    read_transform,
-    record_input,
-    write,
-    write_array,
-    write_project,
-    write_transform,
-)
 from tests.hostile.commands import PATIENCE, say
 from tests.hostile.play import Files
 from tests.mutations import (
@@ -73,7 +59,6 @@ def _write_models(folder: Path) -> None:
 
 
 def read_model(path: Path) -> None:
-    """Read a card, then the network."""
     from napari_semsr.models import load_model, load_training_networks, read_card
 
     read_card(path)
@@ -149,19 +134,19 @@ def _yaml(value: Any) -> str:
 
 
 def _write_transforms(folder: Path) -> None:
-    side = ImageIdentity("a", (40, 50), (5.0, 5.0), (0.0, 0.0), "sha256:0")
+    side = io.ImageIdentity("a", (40, 50), (5.0, 5.0), (0.0, 0.0), "sha256:0")
     affine = Affine.from_matrix(
         np.array([[1.0, 0.1], [-0.1, 1.0]]), np.array([3.0, 4.0])
     )
     bent = BSplineDisplacement((0.0, 0.0), (50.0, 50.0), np.ones((2, 8, 9)))
     quality = {"error_nm": 2.0, "residuals": {"places_nm": [[1.0, 2.0]], "side_nm": 9}}
     for name, found in (("affine", affine), ("elastic", Elastic(affine, bent))):
-        stored = StoredTransform(found, side, side, quality)
-        write_transform(folder / f"{name}.json", stored)
+        stored = io.StoredTransform(found, side, side, quality)
+        io.write_transform(folder / f"{name}.json", stored)
 
 
 def _use_transform(path: Path) -> None:
-    stored = read_transform(path)
+    stored = io.read_transform(path)
     stored.moving.describe_difference(Micrograph(np.zeros((40, 50)), (5.0, 5.0)))
     stored.transform(np.array([[0.0, 0.0], [100.0, 100.0]]))
 
@@ -187,16 +172,16 @@ def _write_tables(folder: Path) -> None:
 
 
 def _read_tables(path: Path) -> None:
-    read_sheet(path, "landmarks")
+    io.read_sheet(path, "landmarks")
     image = Micrograph(np.zeros((40, 50)), (5.0, 5.0))
-    read_landmarks(path, image, image)
+    io.read_landmarks(path, image, image)
 
 
 def _write_measures(folder: Path) -> None:
     pair = Micrograph(np.random.default_rng(0).random((64, 64)), (5.0, 5.0))
     a, b = (folder.with_name(name) for name in ("a.tif", "b.tif"))
     for path in (a, b):
-        write(pair, path)
+        io.write(pair, path)
     rows = f"image,reference,group\n{a},{b},1\n{b},{a},2\n"
     (folder / "images.csv").write_text(rows)
 
@@ -220,26 +205,26 @@ class Projects:
         """Save a project with layers of each kind."""
         place = folder / "session.semsr"
         image = Micrograph(np.random.default_rng(0).random((40, 50)), (5.0, 5.0))
-        write(image, folder / "input.tif")
+        io.write(image, folder / "input.tif")
         place.mkdir()
-        write(image, place / "made.ome.zarr")
-        write_array(np.arange(24).reshape(2, 3, 4), place / "stack.zarr")
-        key, noted = record_input(place, folder / "input.tif", {}, frames=False)
+        io.write(image, place / "made.ome.zarr")
+        io.write_array(np.arange(24).reshape(2, 3, 4), place / "stack.zarr")
+        key, noted = io.record_input(place, folder / "input.tif", {}, frames=False)
         shown = {"scale": [5.0, 5.0], "metadata": {"a": 1}, "features": {}}
         table = {"n": {"dtype": "int64", "values": [1, 2]}}
         more = {**shown, "features": table}
         points: Any = {"data": [[1.0, 2.0], [3.0, 4.0]], "attributes": more}
         shapes: Any = {"data": [[[0, 0], [1, 1]]], "attributes": shown}
         layers = (
-            ProjectLayer(kind="image", name="made", store="made.ome.zarr"),
-            ProjectLayer(kind="image", name="stack", store="stack.zarr"),
-            ProjectLayer(kind="image", name="in", input=key, read={"layer": 0}),
-            ProjectLayer(kind="image", name="as", input=key, read={"plane": 0}),
-            ProjectLayer(kind="points", name="points", **points),
-            ProjectLayer(kind="shapes", name="shapes", **shapes),
+            io.ProjectLayer(kind="image", name="made", store="made.ome.zarr"),
+            io.ProjectLayer(kind="image", name="stack", store="stack.zarr"),
+            io.ProjectLayer(kind="image", name="in", input=key, read={"layer": 0}),
+            io.ProjectLayer(kind="image", name="as", input=key, read={"plane": 0}),
+            io.ProjectLayer(kind="points", name="points", **points),
+            io.ProjectLayer(kind="shapes", name="shapes", **shapes),
         )
-        write_project(place, Project(inputs={key: noted}, layers=layers))
-        opened = run(open_project(place))
+        io.write_project(place, io.Project(inputs={key: noted}, layers=layers))
+        opened = run(io.open_project(place))
         assert not opened.missing, opened.messages
         stored = [path for path in (place / "stack.zarr").rglob("*") if path.is_file()]
         stack = {path: path.read_bytes() for path in sorted(stored)}
@@ -253,14 +238,14 @@ class Projects:
         said, stack = whole
         if rng.random() < 0.8:
             (place / "project.json").write_bytes(self.damage(said, rng))
-            run(open_project(place))
+            run(io.open_project(place))
             return
         (place / "project.json").write_bytes(said)
         path = rng.choice(list(stack))
         damaged = self.damage if path.name == "zarr.json" else damaged_bytes
         path.write_bytes(damaged(stack[path], rng))
         try:
-            run(open_project(place))
+            run(io.open_project(place))
         finally:
             path.write_bytes(stack[path])
 
@@ -270,8 +255,6 @@ class Projects:
 
 @dataclass(frozen=True)
 class Histories:
-    """Outputs whose history is damaged."""
-
     name: str = "history"
     damage: Callable[[Any, Random], Any] = damaged_value
 
@@ -282,7 +265,7 @@ class Histories:
 
         image = Micrograph(np.random.default_rng(0).random((64, 64)), (5.0, 5.0))
         source = folder / "source.tif"
-        write(image, source)
+        io.write(image, source)
         made = [folder / f"{name}.tif" for name in ("cropped", "hazy", "restored")]
         semsr.crop(source, made[0], box=(4, 4, 40, 40))
         semsr.write(semsr.degrade(source, kind="fog"), made[1])

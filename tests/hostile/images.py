@@ -145,14 +145,12 @@ def _pillow(folder: Path, kind: str, modes: dict[str, Any]) -> None:
 
 
 def write_pngs(folder: Path) -> None:
-    """Write PNGs of all kinds of pixels."""
     modes = {mode: {} for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")}
     _pillow(folder, "png", modes | {"L dpi": {"dpi": (300000, 300000)}})
     write(_our_own(), folder / "ours.png")
 
 
 def write_bmps(folder: Path) -> None:
-    """Write BMPs with and without palettes."""
     _pillow(folder, "bmp", {"1": {}, "L": {}, "P": {}, "RGB": {}})
 
 
@@ -163,7 +161,6 @@ def write_jpegs(folder: Path) -> None:
 
 
 def write_hdf5s(folder: Path) -> None:
-    """Write HDF5 in several layouts."""
     import h5py
 
     packed = {"chunks": (16, 16), "compression": "gzip", "shuffle": True}
@@ -182,12 +179,10 @@ def write_hdf5s(folder: Path) -> None:
 
 
 def write_mosaic(folder: Path) -> None:
-    """Write a CZI of tiles."""
     write_czi(folder / "mosaic.czi")
 
 
 def copy_one(whole: list[Path], folder: Path, rng: Random) -> Path:
-    """Copy one of the whole stores, to be damaged."""
     place = folder / "store.ome.zarr"
     shutil.rmtree(place, ignore_errors=True)
     return shutil.copytree(rng.choice(whole), place)

@@ -64,7 +64,6 @@ COMMANDS = {"\x1b", "\x07", "\x9b", "\x7f", "\u202e", "\u2028", "\r"}
 
 
 def heard(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    """What a command said, in all."""
     assert main(list(words)) in (0, 2)
     found = capsys.readouterr()
     return found.out + found.err

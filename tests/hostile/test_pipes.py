@@ -13,13 +13,7 @@ import numpy as np
 import pytest
 
 from napari_semsr.core import Micrograph, ReadError, SemsrError, run
-from napari_semsr.io import (
-    create_store,
-    describe,
-    open_project,
-    read,
-    write,
-)
+from napari_semsr.io import create_store, describe, open_project, read, write
 from tests.children import LIMIT_S
 from tests.hostile.__main__ import bound_memory
 from tests.hostile.commands import PATIENCE, say

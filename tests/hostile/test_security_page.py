@@ -21,7 +21,6 @@ def test_each_kind_of_file_has_a_row_that_says_whether_it_leads_elsewhere():
 
 
 def named_in(path: Path) -> set[str]:
-    """Name the tests of a file."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     names = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
     return {name for name in names if name.startswith("test_")}

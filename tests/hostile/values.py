@@ -113,7 +113,6 @@ def hostile_json(data: str | bytes, rng: Random) -> bytes:
 
 
 def hostile_yaml(data: bytes, rng: Random) -> bytes:
-    """Put hostile values into YAML."""
     return hostile_json(json.dumps(yaml.safe_load(data)), rng)
 
 
@@ -176,6 +175,5 @@ def hostile_lines(text: str, rng: Random) -> str:
 
 
 def hostile_bytes(data: bytes, rng: Random) -> bytes:
-    """Put hostile values into a text as bytes."""
     told = hostile_lines(data.decode("utf-8", "replace"), rng)
     return told.encode("utf-8", "surrogatepass" if rng.random() < 0.3 else "replace")

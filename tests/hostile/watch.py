@@ -207,7 +207,6 @@ class Watched:
 
     @property
     def name(self) -> str:
-        """Of the case."""
         return f"well-formed-{self.case.name}"
 
     def prepare(self, folder: Path) -> Any:

@@ -23,8 +23,7 @@ import numpy as np
 import tifffile
 
 from napari_semsr.core import Micrograph, SemsrError
-from napari_semsr.io import describe, read, write
-from napari_semsr.io.napari_hooks import get_reader
+from napari_semsr.io import describe, get_reader, read, write
 from tests.hostile import documents, exchange, images
 from tests.hostile.commands import PATIENCE, say, write_inputs
 from tests.hostile.play import Files

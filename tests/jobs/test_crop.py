@@ -135,15 +135,6 @@ def test_what_cannot_be_cut_is_refused(like, options, code, values):
         crop(_image(), like=reference, **options)
 
 
-def test_outputs_are_replaced_when_that_is_said(tmp_path):
-    image, place = _image(), tmp_path / "a.ome.zarr"
-    crop(image, place, box=(0, 0, 9, 9))
-    with refused(SemsrError, "output-exists"):
-        crop(image, place, box=(0, 0, 9, 9))
-    crop(image, place, box=(0, 0, 8, 8), overwrite=True)
-    assert read(place).shape == (8, 8)
-
-
 def test_one_output_does_not_replace_the_other(tmp_path):
     image, place = _image(), tmp_path / "c.tif"
     with refused(SemsrError, "outputs-coincide"):

@@ -3,8 +3,7 @@
 import pytest
 from scipy import ndimage
 
-from napari_semsr.core import Micrograph, Provenance, get_figures
-from napari_semsr.core.progress import capture_warnings, run
+from napari_semsr.core import Micrograph, Provenance, capture_warnings, get_figures, run
 from napari_semsr.jobs import FRC, FRC_MAP
 
 

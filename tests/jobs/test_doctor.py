@@ -13,7 +13,6 @@ WINDOW = "Qt: 6.11.0\n  - GL version:  4.5 Mesa\n  - screen 1: resolution 800x60
 
 @pytest.fixture
 def answer(monkeypatch):
-    """Answer in the place of napari."""
     given = SimpleNamespace(returncode=0, stdout=WINDOW, stderr="")
     monkeypatch.setattr(doctor.subprocess, "run", lambda *_, **__: given)
     return given

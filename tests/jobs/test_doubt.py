@@ -11,9 +11,9 @@ import pytest
 from numpy.typing import NDArray
 
 import napari_semsr as semsr
-from napari_semsr.analysis import Gap, Gaps, Particle, ProfileOptions
+from napari_semsr.analysis import ProfileOptions
 from napari_semsr.core import Micrograph, parse_pixel_size, run
-from napari_semsr.jobs import FRC, PROFILE, FrcJobOptions, GapReport
+from napari_semsr.jobs import FRC, PROFILE, FrcJobOptions
 from tests.refusals import warned
 
 NM = 5.0
@@ -101,43 +101,3 @@ def test_cut_off_lies_between_its_rings_and_the_pixel_size_widens_them(rng):
     assert calibrated.interval_nm[1] - calibrated.resolution_nm == pytest.approx(
         math.hypot((high - stated.resolution_px) * NM, reach)
     )
-
-
-def gaps_of(rng: np.random.Generator, size: float, sd: float) -> Gaps:
-    """Draw widths in px about 8 in the reference and 9 in the image, and diameters."""
-    found, place = [], ((0.0, 0.0), (0.0, 1.0))
-    for known in rng.normal(8, 2, 60).tolist():
-        width = known + 1 + rng.normal(0, 0.5)
-        in_nm = width * size, known * size
-        found.append(
-            Gap((0, 0), None, place, width, in_nm[0], known, in_nm[1], "found")
-        )
-    sizes = [
-        Particle(
-            (0, 0),
-            px,
-            px * size,
-            whole=True,
-            area_px=px**2,
-            label=1,
-            eccentricity=0.0,
-        )
-        for px in rng.normal(30, 4, 60).tolist()
-    ]
-    share = sd / size
-    return Gaps(60, 60, 0, tuple(found), 0.0, 0.0, tuple(sizes), (), 60, share)
-
-
-def test_record_of_gaps_gives_means_with_their_intervals():
-    found = gaps_of(np.random.default_rng(3), NM, 0.1)
-    both = found.compute_histograms("nm")
-    facts = {"images": ("a", "b"), "pixel_size_nm": (NM, NM)}
-    report = GapReport(
-        found, both, (0.0, 0.0), pixel_size_sd_nm=(0.1, 0.1), **facts
-    ).to_json()
-    assert report["pixel_size_basis"] == "calibrated"
-    for name in ("mean_width", "mean_reference_width", "mean_diameter"):
-        low, high = report[f"{name}_interval_nm"]
-        assert low < report[f"{name}_nm"] < high
-        inner = report[f"{name}_interval_px"]
-        assert high - low > NM * (inner[1] - inner[0])

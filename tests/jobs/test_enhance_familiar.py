@@ -106,12 +106,3 @@ def test_other_models_state_no_place(tmp_path):
             field(8), tmp_path, model, unfamiliar_map=tmp_path / "m.tif", overwrite=True
         )
     assert (tmp_path / "a.ome.zarr").exists()
-
-
-def test_of_a_stack_the_plane_that_is_most_unlike_is_told(adapted, tmp_path):
-    planes = [field(8), field(14)]
-    heard = []
-    with capture_warnings(heard.append):
-        made = run(ENHANCE.job(planes, tmp_path / "a.tif", model=adapted, options=TINY))
-    assert made.unfamiliar_percent > 80
-    assert len([text for text in heard if "trained on" in text]) == 1

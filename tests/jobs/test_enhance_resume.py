@@ -1,16 +1,12 @@
 """A store begun from a layer is completed from the file, and only from that file."""
 
-import errno
-import os
 import shutil
 
 import numpy as np
 import pytest
 
-from napari_semsr.core.errors import WriteError
-from napari_semsr.core.progress import run
+from napari_semsr.core import WriteError, run
 from napari_semsr.inference.options import EnhanceOptions
-from napari_semsr.inference.tiles import TiledRun
 from napari_semsr.io.formats import read, write
 from napari_semsr.jobs.enhance import ENHANCE, find_unfinished_result
 from napari_semsr.models.checkpoint import load_model, save_model
@@ -92,25 +88,3 @@ def test_a_changed_run_is_not_resumed_and_named(change, folder, tmp_path):
         save_model(how["model"], loaded.module, card)
     with refused(WriteError, "other-run", match=f" {change} "):
         run(ENHANCE.job(path, output, resume=True, **how))
-
-
-@pytest.mark.broad
-def test_a_full_disk_is_one_sentence_and_the_run_is_resumed(folder, monkeypatch):
-    image, output = folder / "first.tif", folder / "full.ome.zarr"
-    write_tile, written = TiledRun.write_tile, []
-
-    def full(self, place, *rest):
-        if len(written) == 2:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        written.append(place)
-        return write_tile(self, place, *rest)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(TiledRun, "write_tile", full)
-        with refused(WriteError, "disk-full") as caught:
-            run(ENHANCE.job(image, output, options=SMALL))
-    assert "\n" not in str(caught.value)
-    made = run(ENHANCE.job(image, output, options=SMALL, resume=True))
-    assert made.report.resumed == 2
-    other = run(ENHANCE.job(image, folder / "b.ome.zarr", options=SMALL))
-    np.testing.assert_array_equal(read(output).array(), read(other.output).array())

@@ -174,16 +174,3 @@ def test_overlay_lies_where_the_map_lies(tmp_path: Path) -> None:
     assert not seen[:74, :74].any()  # the block without a value
     assert seen[10:70, 80:290].all()
     assert seen[:, 308:].any()  # the colour bar
-
-
-@pytest.mark.broad
-def test_overlay_moves_with_the_origin_of_the_map(tmp_path: Path) -> None:
-    flat = Micrograph(np.full((60, 80), 7, np.uint8), (5.0, 5.0), "flat")
-    y, x = frc_map(flat).origin
-    options = FigureOptions(width_mm=101.6, dpi=100, overlay=True, no_caption=True)
-    moved, path = frc_map(flat).replace(origin=(y + 100, x)), tmp_path / "over.png"
-    run(FIGURE.job([flat, moved], path, options=options))
-    assert not coloured(path)[:74, :304].any()  # 20 px of the image lie above it
-    away = frc_map(flat).replace(origin=(y + 1e4, x))
-    with refused(SemsrError, "no-overlap", match="flat"):
-        run(FIGURE.job([flat, away], tmp_path / "away.png", options=options))

@@ -3,19 +3,15 @@
 import errno
 import shutil
 import signal
-import subprocess
 import sys
 
 import numpy as np
 import pytest
 
 import napari_semsr
-from napari_semsr.core.errors import OptionError, ReadError, WriteError
-from napari_semsr.core.progress import WaitingProgress, run
-from napari_semsr.io.formats import read
-from napari_semsr.io.zarr.growing import GrowingMosaic, is_live_mosaic
-from napari_semsr.jobs import follow
-from napari_semsr.jobs.stitch import STITCH, StitchFolderOptions
+from napari_semsr.core import OptionError, ReadError, WaitingProgress, WriteError, run
+from napari_semsr.io import GrowingMosaic, is_live_mosaic, read
+from napari_semsr.jobs import STITCH, StitchFolderOptions, follow
 from tests import children
 from tests.refusals import refused
 
@@ -65,7 +61,6 @@ def same_pixels(made, wanted):
 
 
 def until_taken(steps, count):
-    """Run a job until it reports that it has taken so many frames."""
     assert any(f"{count} frames processed" in step.message for step in steps)
 
 
@@ -178,25 +173,6 @@ def test_a_killed_run_is_resumed_without_following(
     assert any(step in one.message for one in steps)
     steps.close()
     assert same_pixels(run(STITCH.job(scan, output, resume=True)), offline)
-
-
-@pytest.mark.slow
-def test_a_process_that_is_killed_is_resumed(scan, offline, tmp_path):
-    folder, output = tmp_path / "scan", tmp_path / "m.ome.zarr"
-    copy_frames(scan, folder, 0, 1, 2)
-    words = [sys.executable, "-m", "napari_semsr", "stitch", folder, "-o", output]
-    words += ["--follow", "--until", "6"]
-    how = {"stderr": subprocess.PIPE, "stdout": subprocess.DEVNULL, "text": True}
-    with children.started(words, **how) as process:
-        assert any("3 frames processed" in line for line in process.stderr)
-        process.kill()
-        process.wait(children.LIMIT_S)
-    assert is_live_mosaic(output)
-    copy_frames(scan, folder, *range(6))
-    done = children.run([*words, "--resume"])
-    assert done.returncode == 0, done.stderr
-    expected = read(offline.output).array()
-    assert np.array_equal(read(output).array(), expected, equal_nan=True)
 
 
 def test_a_full_disk_is_waited_for(scan, tmp_path, monkeypatch):

@@ -15,7 +15,6 @@ from tests.refusals import refused
 
 @pytest.fixture(autouse=True)
 def gone(monkeypatch):
-    """Add a row of each kind."""
     rows = ("knit", "models knit", "crop --knit", "panel Knit")
     for row in rows:
         monkeypatch.setitem(FORMER, row, "use `crop()`")

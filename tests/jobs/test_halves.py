@@ -7,19 +7,15 @@ import numpy as np
 import pytest
 
 import napari_semsr
-from napari_semsr.core import Grid, ReadError, run
+from napari_semsr.core import Grid, run
 from napari_semsr.io import COVERAGE, get_half_paths, get_label_path, read
 from napari_semsr.jobs import (
     FRC,
     FRC_MAP,
-    STITCH,
     FrcMapJobOptions,
-    StitchFolderOptions,
 )
-from tests.refusals import refused, warned
-from tests.stopping import stop_at
+from tests.refusals import warned
 
-HALVES = StitchFolderOptions(halves=True)
 COARSE = FrcMapJobOptions(block=48, step=24)
 
 
@@ -137,15 +133,3 @@ def test_copy_takes_halves_and_coverage_along(made, tmp_path, suffix):
     np.testing.assert_array_equal(*values)
     paths = (get_label_path(path, COVERAGE) for path in (Path(made.output), copy))
     np.testing.assert_array_equal(*(read(path).array() for path in paths))
-
-
-def test_interrupted_work_goes_on(scan, made, tmp_path):
-    target = tmp_path / "m.ome.zarr"
-    stop_at(STITCH.job(scan, target, options=HALVES, keep=True), "Fusing", 1)
-    for path in get_half_paths(target):
-        with refused(ReadError, "incomplete"):
-            read(path)
-    run(STITCH.job(scan, target, options=HALVES, resume=True))
-    for path, half in zip(get_half_paths(target), made.halves, strict=True):
-        wanted = read(half["output"]).array()
-        np.testing.assert_array_equal(read(path).array(), wanted)

@@ -71,9 +71,3 @@ def test_files_are_known_by_their_digests(exposures, tmp_path):
     found = semsr.frc(semsr.read(raw, **size), semsr.read(stored))
     assert found.reason == "not-independent"
     assert semsr.frc(other, stored, **size).reason is None
-
-
-def test_maps_refuse_them_too(exposures):
-    first, _ = exposures
-    mapped = semsr.frc_map(first, restored(first), step=64)
-    assert mapped.reason_counts == {"not-independent": mapped.blocks}

@@ -9,7 +9,6 @@ from napari_semsr.core import InputRecord, Provenance
 
 @pytest.fixture
 def restored(tmp_path):
-    """An image whose pixel size was typed, restored and cropped."""
     grey = np.random.default_rng(0).random((64, 64)).astype(np.float32)
     semsr.write(semsr.Micrograph(grey), tmp_path / "bare.tif")
     steps = tmp_path / "sharp.tif", tmp_path / "part.tif"

@@ -56,14 +56,6 @@ def test_what_the_frames_state_is_carried_through_all_steps(
         assert image.instrument == kind
 
 
-def test_a_simulated_scan_states_both_microscopes(tmp_path):
-    how = {"phantom": "particles", "frames_grid": (1, 2), "frame_px": 64}
-    napari_semsr.simulate(tmp_path / "scan", overlap=0.4, sem_view=True, **how)
-    names = "frame_000.tif", "sem/view.tif", "truth/object.ome.tif"
-    kinds = [read(tmp_path / "scan" / name).instrument for name in names]
-    assert kinds == ["optical", "sem", None]
-
-
 @pytest.mark.parametrize(
     ("metadata", "name", "codes"),
     [

@@ -39,7 +39,6 @@ def folder(tmp_path_factory) -> Path:
 
 
 def _enhanced(folder: Path, name: str) -> Path:
-    """What the model makes of an image."""
     path = folder / f"{name}-enhanced.ome.zarr"
     if not path.exists():
         napari_semsr.enhance(

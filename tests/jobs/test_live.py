@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import napari_semsr
-from napari_semsr.core.errors import OptionError, ShapeError, WriteError
+from napari_semsr.core.errors import OptionError, ShapeError
 from napari_semsr.io.formats import read
 from tests.refusals import refused
 from tests.stitching import scans
@@ -45,19 +45,6 @@ def test_the_end_is_that_of_stitch(scan, tmp_path, stated):
     assert napari_semsr.replay(made.output, inputs=tmp_path).identical
 
 
-def test_a_scan_that_was_killed_is_taken_up(scan, tmp_path):
-    output = tmp_path / "m.ome.zarr"
-    with napari_semsr.LiveMosaic(output, pixel_size_nm=SIZE) as first:
-        added(first, scan, range(4))
-    with pytest.raises(WriteError):
-        napari_semsr.LiveMosaic(output, pixel_size_nm=SIZE)
-    again = napari_semsr.LiveMosaic(output, pixel_size_nm=SIZE, resume=True)
-    assert len(again) == 4
-    added(again, scan, [4, 5])
-    made = again.finish()
-    assert (made.frames, made.left_out) == (6, ())
-
-
 def test_another_shape_is_refused_and_nothing_is_lost(scan, tmp_path):
     mosaic = napari_semsr.LiveMosaic(tmp_path / "m.ome.zarr")
     added(mosaic, scan, [0])
@@ -74,6 +61,7 @@ def test_another_shape_is_refused_and_nothing_is_lost(scan, tmp_path):
         assert len(list(csv.reader(stream))) == 2
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("kind", ["int16", "float64", "int64", ">u2", "float16"])
 def test_frames_of_all_types_are_placed_and_taken_up(scan, tmp_path, kind):
     frames = [scan.acquisition.read(number).astype(kind) for number in range(3)]

@@ -9,10 +9,9 @@ import pytest
 import napari_semsr as semsr
 from napari_semsr.cli import main
 from napari_semsr.core import OptionError, run
-from napari_semsr.io import read, read_store_state, write
+from napari_semsr.io import read, write
 from napari_semsr.jobs import RESTORE, OverwritePolicy, apply_to_images
 from tests.refusals import refused
-from tests.stopping import stop_at
 
 NAMES = ("a.tif", "b.ome.tif", "c.png")
 
@@ -55,7 +54,6 @@ def restore(images, folder="out", psf="1px", **how):
     ids=lambda words: words[0],
 )
 def test_outputs_are_those_of_the_command_for_one_image(words, images, call):
-    """Each has the pixels, name and history that the command gives it alone."""
     verb, *options = words
     status, made, _ = call(verb, *images, "-o", "out", "--suffix", ".ome.tif", *options)
     assert (status, made["kind"]) == (0, verb)
@@ -127,15 +125,3 @@ def test_quoted_pattern_is_several_images(call):
     assert (status, made["done"]) == (0, 2)
     status, made, _ = call("convert", "a.*", "-o", "out")  # even if one matches
     assert (status, made["failures"][0]["code"]) == (2, "output-exists")
-
-
-def test_unfinished_store_is_resumed(images, tmp_path):
-    """A run that is stopped keeps the tiles of its last image."""
-    values = {"psf": "1px", "tile": 32}
-    how = {"suffix": ".ome.zarr", "existing": OverwritePolicy(resume=True)}
-    stop_at(apply_to_images(RESTORE, images, "out", values, **how), "Restoring")
-    store = tmp_path / "out" / "a.ome.zarr"
-    assert read_store_state(store)[1].get("complete") is False
-    made = run(apply_to_images(RESTORE, images, "out", values, **how))
-    assert (made.done, made.failed) == (3, 0)
-    assert read_store_state(store)[1].get("complete") is not False

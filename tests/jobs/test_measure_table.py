@@ -1,15 +1,12 @@
 """Tables over images: every measure, what is kept, what fails alone."""
 
-import csv
 import os
 
 import numpy as np
 import pytest
 
 from napari_semsr.analysis import MetricsOptions, ProfileOptions
-from napari_semsr.core.errors import OptionError, ReadError, WriteError
-from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.core.progress import run
+from napari_semsr.core import Micrograph, OptionError, ReadError, WriteError, run
 from napari_semsr.io.formats import write
 from napari_semsr.jobs import (
     REPLACING,
@@ -20,6 +17,7 @@ from napari_semsr.jobs import (
 from napari_semsr.jobs.index import MEASURES
 from tests.children import leave_temporary_file
 from tests.refusals import refused, warned
+from tests.tables import rows_of
 
 RESUMED = OverwritePolicy(resume=True)
 OPTIONS = {
@@ -37,11 +35,6 @@ def pairs(tmp_path, scene):
             shifted = image.replace(data=image.array() + number)
             write(shifted, tmp_path / folder / f"field{number}.{end}")
     return tmp_path
-
-
-def rows_of(path):
-    with path.open(newline="", encoding="utf-8") as lines:
-        return list(csv.DictReader(lines))
 
 
 @pytest.mark.quick(2)
@@ -209,17 +202,6 @@ def test_stopped_run_keeps_its_rows_and_says_which_are_missing(pairs):
     assert measured(pairs) == (2, 1)
 
 
-@pytest.mark.broad
-def test_parquet_is_resumed_as_csv_is(pairs):
-    pytest.importorskip("pyarrow", reason="the extra [table]")
-    images = pairs / "low", pairs / "high"
-    how = {"table": pairs / "out.parquet", "existing": RESUMED}
-    found = [run(measure_table_job("metrics", *images, **how)) for _ in range(2)]
-    assert [one.kept for one in found] == [0, 3]
-    means = [one.summary["psnr_db"]["mean"] for one in found]
-    assert means[1] == pytest.approx(means[0], rel=1e-8)
-
-
 # What is refused.
 
 
@@ -263,13 +245,3 @@ def test_table_that_is_there_is_not_replaced(pairs):
     assert table.read_text() == "image,mine\na,1\n"
     run(measure_table_job("metrics", pairs / "low", table=table, existing=REPLACING))
     assert len(rows_of(table)) == 3
-
-
-@pytest.mark.broad
-def test_changed_chunk_of_a_store_is_noticed(pairs, scene):
-    store = pairs / "low" / "store.ome.zarr"
-    write(scene.first, store)
-    measured(pairs)
-    inner = max(path for path in store.rglob("*") if path.is_file())
-    os.utime(inner, ns=(0, inner.stat().st_mtime_ns + 10**9))
-    assert measured(pairs) == (1, 3)

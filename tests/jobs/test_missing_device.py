@@ -4,8 +4,7 @@ import pytest
 
 from napari_semsr.core import OptionError, run
 from napari_semsr.inference import EnhanceOptions
-from napari_semsr.jobs import ENHANCE
-from napari_semsr.jobs.train import TRAIN, TrainingEnvironment
+from napari_semsr.jobs import ENHANCE, TRAIN, TrainingEnvironment
 from napari_semsr.models import devices
 from tests.refusals import refused
 

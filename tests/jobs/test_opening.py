@@ -5,8 +5,7 @@ import tifffile
 from scipy.ndimage import gaussian_filter
 
 import napari_semsr as semsr
-from napari_semsr.core.errors import OptionError, ReadError, SemsrError
-from napari_semsr.core.micrograph import Micrograph, Provenance
+from napari_semsr.core import Micrograph, OptionError, Provenance, ReadError, SemsrError
 from napari_semsr.io.read_image import ReadOptions
 from napari_semsr.jobs.images import create_input_record, open_image
 from tests.refusals import refused, warned

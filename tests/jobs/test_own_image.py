@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from scipy import ndimage
 
 from napari_semsr import train, write
@@ -53,6 +52,7 @@ def test_one_image_makes_a_model_that_says_whose_it_is(
     np.testing.assert_array_equal(low, high)
 
 
+@pytest.mark.broad
 def test_run_goes_on_with_the_images_that_it_was_begun_with(
     recipe: Path, tmp_path: Path
 ) -> None:
@@ -63,26 +63,6 @@ def test_run_goes_on_with_the_images_that_it_was_begun_with(
         train(recipe, image=same, resume=True, **begun)
     with refused(CheckpointError, "other-run", match="scan 1, .*scan 2 "):
         train(recipe, image=_noisy(2), resume=True, **begun)
-
-
-@pytest.mark.broad
-def test_run_on_one_image_goes_on_where_it_was_stopped(
-    recipe: Path, tmp_path: Path
-) -> None:
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    run(TRAIN.job(recipe, whole, cut=OwnImageRequest(_noisy(1))))
-    plain = yaml.safe_load(recipe.read_text())
-    recipe.write_text(yaml.safe_dump({**plain, "stop_after": 2}))
-    run(TRAIN.job(recipe, parts, cut=OwnImageRequest(_noisy(1))))
-    kept = yaml.safe_load((parts / "recipe.yaml").read_text())
-    (parts / "recipe.yaml").write_text(yaml.safe_dump({**kept, "stop_after": None}))
-    ended = train(parts / "recipe.yaml", parts, resume=True)
-    assert ended.steps == 4
-    loaded = [load_model(str(f / "tiny.safetensors")) for f in (whole, parts)]
-    assert loaded[0].card.description == loaded[1].card.description
-    first, second = (one.module for one in loaded)
-    for one, other in zip(first.parameters(), second.parameters(), strict=True):
-        np.testing.assert_array_equal(one.detach().numpy(), other.detach().numpy())
 
 
 @pytest.mark.broad

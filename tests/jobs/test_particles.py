@@ -1,6 +1,5 @@
 """Sizes of particles: right for drawn discs, whatever cuts them."""
 
-import csv
 import math
 
 import numpy as np
@@ -10,6 +9,7 @@ import napari_semsr as semsr
 from napari_semsr.analysis import GapOptions
 from napari_semsr.core import Micrograph, OptionError, ReadError, ShapeError, run
 from napari_semsr.jobs import GAPS
+from tests import tables
 from tests.refusals import refused, warned
 
 RADII = (9.0, 12.0, 15.0, 20.0)
@@ -72,8 +72,7 @@ def test_an_unknown_scale_stays_unknown(noisy, tmp_path):
         found = semsr.gaps(noisy, table=tmp_path / "gaps.csv")
     assert found.median_diameter_px == pytest.approx(27, rel=0.01)
     assert found.median_diameter_nm is None
-    with (tmp_path / "gaps.particles.csv").open(newline="") as lines:
-        rows = list(csv.DictReader(lines))
+    rows = tables.rows_of(tmp_path / "gaps.particles.csv")
     assert [row["diameter_nm"] for row in rows] == [""] * 4
     sizes = [float(row["diameter_px"]) for row in rows]
     assert sorted(sizes) == pytest.approx([2 * r for r in RADII], rel=0.01)

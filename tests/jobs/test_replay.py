@@ -44,14 +44,12 @@ def a(place):
 
 @pytest.fixture
 def cut(place, a):
-    """A part of an image."""
     semsr.crop(a, place / "cut.ome.zarr", box=(5, 6, 70, 80))
     return place / "cut.ome.zarr"
 
 
 @pytest.fixture
 def part(place, a):
-    """The same part as a file."""
     semsr.crop(a, place / "o.tif", box=(5, 6, 70, 80))
     return place / "o.tif"
 
@@ -162,6 +160,7 @@ def test_missing_input_is_one_sentence_with_digest_and_remedy(cut, a):
         semsr.replay(cut)
 
 
+@pytest.mark.broad
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_files_of_the_system_are_no_input_of_a_scan(place):
     scan, mosaic = scan_of(place / "scan"), place / "mosaic.ome.zarr"
@@ -262,6 +261,7 @@ def test_inputs_are_made_again_in_the_scratch_folder_alone(place, a, tmp_path):
     assert not list(tmp_path.glob("away*"))
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     ("change", "code"),
     [({"threads": 10**12}, "out-of-range"), ({"device": "cuda:abc"}, "file-damaged")],

@@ -5,9 +5,7 @@ import pytest
 import tifffile
 
 import napari_semsr
-from napari_semsr.core import Micrograph
-from napari_semsr.core.errors import IncompleteError, WriteError
-from napari_semsr.core.progress import run
+from napari_semsr.core import IncompleteError, Micrograph, WriteError, run
 from napari_semsr.jobs.restore import RESTORE
 from napari_semsr.restoration.method import RestoreOptions
 from tests.refusals import refused, warned
@@ -43,6 +41,7 @@ def test_interrupted_store_is_refused_then_resumed(scene, tmp_path):
     np.testing.assert_array_equal(napari_semsr.read(path).array(), whole.array())
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("method", ["wiener", "richardson-lucy"])
 def test_kernel_file_of_other_pixels_and_off_its_middle_is_the_same_blur(
     scene, method, tmp_path

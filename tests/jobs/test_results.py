@@ -1,40 +1,15 @@
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, strategies as st
 
 from napari_semsr.core.options import Options
 from napari_semsr.jobs.images import to_json_value
 
-SCALARS = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.binary()
-)
-VALUES = st.recursive(
-    SCALARS,
-    lambda inner: st.one_of(
-        st.lists(inner, max_size=3),
-        st.tuples(inner, inner),
-        st.dictionaries(st.text(), inner, max_size=3),
-    ),
-    max_leaves=10,
-)
-
 
 class Choice(Options):
-    """An option set."""
-
     side_px: int = 3
-
-
-@pytest.mark.broad
-@given(VALUES)
-def test_jsonable_is_always_strict_json(value):
-    made = to_json_value(value)
-    text = json.dumps(made, allow_nan=False)
-    assert to_json_value(json.loads(text)) == json.loads(text)
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,7 @@ import napari_semsr as semsr
 from napari_semsr import core
 from napari_semsr.core import capture_warnings, get_error_code, run, warn
 from napari_semsr.io import read, write
-from napari_semsr.jobs import Result
-from napari_semsr.jobs.resume import Step, run_step
+from napari_semsr.jobs import Result, Step, run_step
 
 
 @pytest.fixture

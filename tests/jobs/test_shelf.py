@@ -3,11 +3,9 @@ import pytest
 from scipy import ndimage
 
 import napari_semsr as semsr
-from napari_semsr.core.errors import CheckpointError, WriteError
-from napari_semsr.core.progress import run
+from napari_semsr.core import CheckpointError, WriteError, run
 from napari_semsr.jobs import models as shelf
-from napari_semsr.models import DEFAULT_MODEL, find_model
-from napari_semsr.models.checkpoint import load_model, save_model
+from napari_semsr.models import DEFAULT_MODEL, find_model, load_model, save_model
 from tests.refusals import refused
 
 pytestmark = pytest.mark.usefixtures("own_shelf")

@@ -1,6 +1,5 @@
 """What a simulated frames folder holds, and when it is not written."""
 
-import csv
 import json
 import sys
 from pathlib import Path
@@ -13,12 +12,12 @@ from napari_semsr import io
 from napari_semsr.core.errors import DeviceMemoryError, OptionError, WriteError
 from napari_semsr.core.micrograph import digest_path
 from napari_semsr.core.progress import run
-from napari_semsr.io.formats import read
-from napari_semsr.io.transforms import read_transform
+from napari_semsr.io import read, read_transform
 from napari_semsr.jobs.simulate import SIMULATE, SimulateOptions
 from napari_semsr.simulation.scan import ScanOptions, run_scan_simulation
 from tests.refusals import refused
 from tests.stopping import stop_at
+from tests.tables import rows_of
 
 SIZES = {"frames_grid": (2, 2), "frame_px": 48, "jitter_px": 2.0, "seed": 3}
 
@@ -39,11 +38,6 @@ def interrupt_at(target):
     return replace
 
 
-def table(path):
-    with path.open(newline="") as stream:
-        return list(csv.DictReader(stream))
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     target = tmp_path_factory.mktemp("scans") / "scan"
@@ -56,7 +50,6 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def truth(folder):
-    """What the folder tells of its own making."""
     return json.loads((folder / "truth" / "microscope.json").read_text())
 
 
@@ -81,22 +74,12 @@ def test_files_say_what_the_scan_is(folder):
         (folder / "positions.csv", scan.nominal_px),
         (folder / "truth" / "positions.csv", scan.true_px),
     ):
-        rows = table(path)
+        rows = rows_of(path)
         assert rows[3]["frame"] == "frame_003.tif"
         found = [[float(row["y_px"]), float(row["x_px"])] for row in rows]
         assert np.allclose(found, corners, atol=1e-6)
     record = json.loads((folder / "scan.json").read_text())
     assert (record["grid"], record["overlap"]) == ([2, 2], 0.35)
-
-
-def test_truth_tells_what_was_drawn(truth):
-    assert truth["counts_per_photon"] == 30
-    assert truth["psf_fwhm_px"] == pytest.approx(0.51 * 550 / 1.8 / 20)
-    assert truth["cut_off_period_nm"] == pytest.approx(550 / 3.6)
-    said = truth["options"]
-    assert (said["seed"], said["optics"], said["wavelength_nm"]) == (3, "pupil", 550)
-    assert (said["numerical_aperture"], said["refractive_index"]) == (1.8, 1.9)
-    assert list(truth["bad_frames"].values()) == ["blank"]
 
 
 def test_object_and_a_mosaic_of_the_good_frames_lie_where_the_frames_lie(folder, truth):
@@ -106,7 +89,7 @@ def test_object_and_a_mosaic_of_the_good_frames_lie_where_the_frames_lie(folder,
     assert drawn.origin == pytest.approx(tuple(origin))
     good = [
         [float(row["y_px"]), float(row["x_px"])]
-        for row in table(folder / "truth" / "positions.csv")
+        for row in rows_of(folder / "truth" / "positions.csv")
         if row["frame"].removesuffix(".tif") not in truth["bad_frames"]
     ]
     assert truth["mosaic_origin_px"] == pytest.approx(np.min(good, axis=0), abs=1e-6)
@@ -129,7 +112,7 @@ def test_image_gives_its_pixel_size(tmp_path, scene):
     done = napari_semsr.simulate(tmp_path, scene.truth, **sizes, **said)
     assert done.frames == 2
     assert done.pixel_size_nm == pytest.approx((10, 10))
-    second = table(tmp_path / "positions.csv")[1]
+    second = rows_of(tmp_path / "positions.csv")[1]
     assert float(second["x_nm"]) == pytest.approx(48 * 0.65 * 10)
     said = json.loads((tmp_path / "scan.json").read_text())
     assert said["pixel_size_nm"] == pytest.approx(11)

@@ -61,14 +61,3 @@ def test_light_falls_steadily(tmp_path):
         lit = one > 2 * dark
         found = np.median((other[lit] - dark) / (one[lit] - dark))
         assert found == pytest.approx(share, rel=0.05)
-
-
-def test_focus_drifts_from_where_it_was(tmp_path):
-    napari_semsr.simulate(tmp_path / "a", **SCAN)
-    napari_semsr.simulate(tmp_path / "b", **SCAN, focus_drift_nm=400)
-    off = []
-    for number in range(10):
-        name = f"frame_{number:03d}.tif"
-        one, other = (read(tmp_path / at / name).array() - 0.0 for at in "ab")
-        off.append(np.abs(one - other).mean())
-    assert off[0] < off[3] < off[9]

@@ -1,6 +1,5 @@
 """A folder of frames becomes a mosaic on disk, whole or not at all."""
 
-import csv
 import json
 import shutil
 
@@ -10,15 +9,13 @@ import zarr
 
 import napari_semsr
 from napari_semsr import core
-from napari_semsr.core.errors import OptionError, ReadError, WriteError
-from napari_semsr.core.progress import run
-from napari_semsr.io import write
-from napari_semsr.io.formats import read
-from napari_semsr.io.frames import open_frames
+from napari_semsr.core import OptionError, ReadError, WriteError, run
+from napari_semsr.io import open_frames, read, write
 from napari_semsr.jobs.stitch import STITCH, StitchFolderOptions
 from napari_semsr.stitching.fuse import FusionPlan
 from tests.refusals import refused
 from tests.stopping import stop_at
+from tests.tables import rows_of
 
 SIDE = 96
 
@@ -42,11 +39,9 @@ def made(scan):
 
 
 def corners_of(path):
-    with path.open(newline="") as stream:
-        return {
-            row["frame"]: (float(row["y_px"]), float(row["x_px"]))
-            for row in csv.DictReader(stream)
-        }
+    return {
+        row["frame"]: (float(row["y_px"]), float(row["x_px"])) for row in rows_of(path)
+    }
 
 
 def test_positions_are_those_of_the_truth(made, scan):
@@ -59,8 +54,9 @@ def test_positions_are_those_of_the_truth(made, scan):
     assert found.min() == 0
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("has_table", [True, False])
-def test_two_channels_at_each_position_are_refused(scan, made, tmp_path, has_table):
+def test_two_channels_at_each_position_are_refused(scan, tmp_path, has_table):
     folder, rng = tmp_path / "two", np.random.default_rng(0)
     folder.mkdir()
     rows = ["frame,y_px,x_px"]
@@ -194,7 +190,6 @@ def test_what_is_asked_for_stands_before_a_calibration(
 
 @pytest.fixture
 def bad_scan(scan, tmp_path):
-    """The scan with one frame cut short."""
     folder = tmp_path / "bad"
     shutil.copytree(scan, folder)
     path = folder / "frame_004.tif"
@@ -271,6 +266,7 @@ def test_bad_requests_are_one_sentence(scan, monkeypatch, change, error, code):
     assert sorted(scan.parent.iterdir()) == before
 
 
+@pytest.mark.broad
 def test_corrections_are_recorded_replayed_and_resumed_by_what_they_say(
     made, scan, tmp_path
 ):

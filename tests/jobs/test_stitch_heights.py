@@ -49,15 +49,6 @@ def test_mosaic_and_heights_lie_on_one_grid(made, scan):
 
 
 @pytest.mark.broad
-def test_positions_of_all_serve_each_height(scan, made, tmp_path):
-    bare = shutil.copytree(scan, tmp_path / "bare")
-    for name in ("z_000", "z_001", "z_002"):
-        (bare / name / "positions.csv").unlink()
-    done = run(STITCH.job(bare, tmp_path / "m.ome.tif", options=FOCUS))
-    assert done.positions == made.positions
-
-
-@pytest.mark.broad
 def test_only_frames_of_all_heights_are_joined(scan, tmp_path):
     less = shutil.copytree(scan, tmp_path / "less")
     (less / "z_001" / "frame_002.tif").unlink()

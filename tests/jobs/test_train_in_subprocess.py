@@ -13,8 +13,7 @@ import torch
 from napari_semsr.core.errors import CheckpointError, DeviceMemoryError, SemsrError
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
-from napari_semsr.jobs import OverwritePolicy
-from napari_semsr.jobs.pairs import PAIRS
+from napari_semsr.jobs import PAIRS, OverwritePolicy
 from napari_semsr.jobs.train_process import list_resume_values, train_in_subprocess
 from napari_semsr.pairing.options import PairOptions
 from napari_semsr.simulation.canvas import draw_phantom
@@ -44,8 +43,6 @@ def request_of(tmp_path: Path) -> dict[str, object]:
 
 
 class Children(list):
-    """Processes that were started."""
-
     script: str | None = None  # What they run in place of the training
 
 
@@ -66,8 +63,6 @@ def children(monkeypatch: pytest.MonkeyPatch) -> Children:
 
 @pytest.fixture
 def played(children: Children):
-    """Put a script in place of the other process."""
-
     def play(script: str) -> None:
         children.script = script
 

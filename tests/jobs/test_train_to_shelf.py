@@ -5,9 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_semsr.core.errors import OptionError
-from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.core.progress import run
+from napari_semsr.core import Micrograph, OptionError, run
 from napari_semsr.jobs import OverwritePolicy, train_process
 from napari_semsr.jobs.train import PairRequest
 from napari_semsr.jobs.train_process import train_and_import

@@ -7,17 +7,12 @@ import pytest
 import yaozarrs
 
 import napari_semsr
-from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.core.progress import run
+from napari_semsr.core import Micrograph, run
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.io.formats import describe, read, write
+from napari_semsr.jobs import CROP, ENHANCE, FRC_MAP, RESTORE, STITCH, CropOptions
 from napari_semsr.jobs.convert import CONVERT
-from napari_semsr.jobs.crop import CROP, CropOptions
 from napari_semsr.jobs.degrade import DEGRADE
-from napari_semsr.jobs.enhance import ENHANCE
-from napari_semsr.jobs.measure.resolution import FRC_MAP
-from napari_semsr.jobs.restore import RESTORE
-from napari_semsr.jobs.stitch import STITCH
 from napari_semsr.restoration.method import RestoreOptions
 
 JOBS = {
@@ -68,6 +63,7 @@ def test_a_store_of_ome_zarr_0_4_is_valid_and_read_again(size, tmp_path, rng):
     assert coarse.origin == tuple(side / 2 for side in size or (1.0, 1.0))
 
 
+@pytest.mark.broad
 def test_the_store_of_a_mosaic_and_its_labels_pass_the_validator(tmp_path):
     frames, store = tmp_path / "frames", tmp_path / "out.ome.zarr"
     how = {"phantom": "particles", "frames_grid": (1, 2), "frame_px": 64}

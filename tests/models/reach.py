@@ -7,7 +7,6 @@ from napari_semsr.models.probing import measure_receptive_field
 
 
 def count_weights(module: nn.Module) -> int:
-    """Trained numbers."""
     return sum(p.numel() for p in module.parameters())
 
 

@@ -8,72 +8,58 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from napari_semsr import models
 from napari_semsr.core.errors import CheckpointError
-from napari_semsr.models.cards import (
-    ModelCard,
-    compute_model_digest,
-    list_bundled_models,
-    read_card,
-    resolve_model_path,
-    write_card,
-)
-from napari_semsr.models.checkpoint import (
-    build_network,
-    load_model,
-    load_training_networks,
-    save_model,
-)
 from tests.refusals import refused
 
 OPTIONS = {"width": 4, "fine_blocks": 1, "dilations": [1]}
 KNOWN = {"name": "tiny", "architecture": "two-scale", "stride": 4}
-CARD = ModelCard(**KNOWN, options=OPTIONS, receptive_field=24)
+CARD = models.ModelCard(**KNOWN, options=OPTIONS, receptive_field=24)
 
 
 @pytest.fixture
 def model_file(tmp_path: Path) -> Path:
-    """A small random model on disk."""
-    network = build_network("two-scale", OPTIONS)
+    network = models.build_network("two-scale", OPTIONS)
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter)
     path = tmp_path / "tiny.safetensors"
-    save_model(path, network, CARD)
+    models.save_model(path, network, CARD)
     return path
 
 
 def test_save_then_load_gives_the_same_network(model_file: Path) -> None:
-    loaded = load_model(model_file)
-    again = load_model(str(model_file))
+    loaded = models.load_model(model_file)
+    again = models.load_model(str(model_file))
     image = torch.rand(1, 1, 16, 16)
-    assert loaded.card == read_card(model_file) == CARD
-    assert loaded.digest == again.digest == compute_model_digest(model_file)
+    assert loaded.card == models.read_card(model_file) == CARD
+    assert loaded.digest == again.digest == models.compute_model_digest(model_file)
     assert torch.equal(loaded.module(image), again.module(image))
     assert not loaded.module.training
     assert not list(model_file.parent.glob(".*partial"))
 
 
 def test_networks_beside_a_model_are_kept_apart(tmp_path):
-    network, judge = build_network("two-scale", OPTIONS), torch.nn.Linear(3, 2)
+    network, judge = models.build_network("two-scale", OPTIONS), torch.nn.Linear(3, 2)
     plain, whole = tmp_path / "plain.safetensors", tmp_path / "whole.safetensors"
-    save_model(plain, network, CARD)
-    save_model(whole, network, CARD, beside=judge.state_dict(), half=True)
-    assert load_training_networks(plain) == {}
-    held = load_training_networks(whole)
+    models.save_model(plain, network, CARD)
+    models.save_model(whole, network, CARD, beside=judge.state_dict(), half=True)
+    assert models.load_training_networks(plain) == {}
+    held = models.load_training_networks(whole)
     assert torch.allclose(held["weight"], judge.weight, atol=1e-3)
     assert held["weight"].dtype == torch.float32
-    both = (load_model(path).module.state_dict() for path in (plain, whole))
+    both = (models.load_model(path).module.state_dict() for path in (plain, whole))
     for a, b in zip(*(state.values() for state in both), strict=True):
         assert torch.allclose(a, b, atol=1e-3)
 
 
 def test_bundled_models_load_and_fit_the_limits() -> None:
-    names = list_bundled_models()
+    names = models.list_bundled_models()
     assert "sem-restore" in names
-    assert sum(resolve_model_path(name).stat().st_size for name in names) <= 40e6
+    assert sum(models.resolve_model_path(name).stat().st_size for name in names) <= 40e6
     for name in names:
-        assert load_model(name).card.name == name
+        assert models.load_model(name).card.name == name
     with refused(CheckpointError, "model-unknown"):
-        load_model("no-such")
+        models.load_model("no-such")
 
 
 @pytest.mark.parametrize(
@@ -98,7 +84,7 @@ def test_foreign_files_are_refused(tmp_path, content, code):
         save_file({"w": torch.zeros(1)}, path, metadata={"card": card})
     stated = " stride: " if code == "card-invalid" else None
     with refused(CheckpointError, code, match=stated):
-        load_model(path)
+        models.load_model(path)
 
 
 @pytest.mark.parametrize(
@@ -111,47 +97,50 @@ def test_foreign_files_are_refused(tmp_path, content, code):
     ],
 )
 def test_cards_that_disagree_with_the_weights_are_refused(tmp_path, change, code):
-    path, network = tmp_path / "odd.safetensors", build_network("two-scale", OPTIONS)
-    save_model(path, network, CARD.model_copy(update=change))
+    path, network = (
+        tmp_path / "odd.safetensors",
+        models.build_network("two-scale", OPTIONS),
+    )
+    models.save_model(path, network, CARD.model_copy(update=change))
     with refused(CheckpointError, code):
-        load_model(path)
+        models.load_model(path)
 
 
 def test_file_that_is_cut_short_says_so_before_it_is_loaded(model_file: Path) -> None:
     whole = model_file.read_bytes()
     model_file.write_bytes(whole[:-8])
-    for read in (read_card, load_model):
+    for read in (models.read_card, models.load_model):
         with refused(CheckpointError, "file-truncated"):
             read(model_file)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_weights_that_are_not_finite_are_refused(model_file, value):
-    network = load_model(model_file).module
+    network = models.load_model(model_file).module
     torch.nn.init.constant_(next(network.parameters()), value)
-    save_model(model_file, network, CARD)
+    models.save_model(model_file, network, CARD)
     with refused(CheckpointError, "weights-not-finite"):
-        load_model(model_file)
+        models.load_model(model_file)
 
 
 @pytest.mark.parametrize("percentiles", [(90, 10), (-1, 99)])
 def test_card_with_percentiles_out_of_order_is_refused(percentiles):
     told = CARD.model_dump() | {"input_percentiles": percentiles}
     with pytest.raises(ValueError, match="percentile"):
-        ModelCard.model_validate(told)
+        models.ModelCard.model_validate(told)
 
 
 def test_write_card_keeps_every_byte_of_the_weights(model_file):
-    before = load_model(model_file)
+    before = models.load_model(model_file)
     longer = before.card.model_copy(update={"limits": "below 1 \N{MICRO SIGN}m " * 9})
-    write_card(model_file, longer)
-    after = load_model(model_file)
+    models.write_card(model_file, longer)
+    after = models.load_model(model_file)
     assert after.card == longer
-    assert after.digest == compute_model_digest(model_file) != before.digest
+    assert after.digest == models.compute_model_digest(model_file) != before.digest
     for name, weights in before.module.state_dict().items():
         assert torch.equal(weights, after.module.state_dict()[name])
-    write_card(model_file, before.card)
-    assert load_model(model_file).card == before.card
+    models.write_card(model_file, before.card)
+    assert models.load_model(model_file).card == before.card
 
 
 HUGE = {"width": [10**9, 10**400, [4], -4], "fine_blocks": [10**9]}
@@ -162,9 +151,9 @@ HUGE |= {"dilations": [[1] * 10**5, [10**9], 5]}
 def test_card_asks_for_no_more_than_its_file_holds(model_file, name):
     for value in HUGE[name]:
         asked = CARD.model_copy(update={"options": {**OPTIONS, name: value}})
-        write_card(model_file, asked)
+        models.write_card(model_file, asked)
         with pytest.raises(CheckpointError) as caught:
-            load_model(model_file)
+            models.load_model(model_file)
         assert "\n" not in str(caught.value)
         assert len(str(caught.value)) < 500
 
@@ -187,4 +176,4 @@ def test_file_that_lies_about_its_shapes_is_refused(model_file, row):
     told += b" " * (-len(told) % 8)
     model_file.write_bytes(struct.pack("<Q", len(told)) + told + data[8 + length :])
     with pytest.raises(CheckpointError):
-        load_model(model_file)
+        models.load_model(model_file)

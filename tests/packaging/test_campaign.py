@@ -86,21 +86,6 @@ def test_a_lost_run_goes_on_from_what_was_kept(campaign, tmp_path):
     assert "judged at step 6" in campaign.Training("tiny.yaml", 2.0).status()
 
 
-def test_a_schedule_shrinks_to_what_the_hours_left_allow(campaign):
-    training = campaign.Training("tiny.yaml", 2.0)
-    recipe = {"steps": 40_000, "decay_steps": 10_000, "seed": 3}
-    training.begun_at = 1000
-    assert yaml.safe_load(training.planned(dict(recipe))) == recipe
-    training.record |= {"seconds": 3600.0, "step_s": 0.05}  # 72 000 steps an hour
-    assert yaml.safe_load(training.planned(dict(recipe))) == recipe
-    training.record["step_s"] = 0.4  # 9000 an hour
-    shrunk = {"steps": 10_000, "decay_steps": 2500, "seed": 3}
-    assert yaml.safe_load(training.planned(dict(recipe))) == shrunk
-    training.record["seconds"] = 9000.0  # more than it had: some steps, to end
-    last = yaml.safe_load(training.planned(dict(recipe)))
-    assert last["steps"] == 1000 + campaign.MIN_STEPS
-
-
 def test_every_recipe_of_the_list_is_there():
     folder = SCRIPT.parents[1] / "recipes"
     entries = yaml.safe_load(SCRIPT.with_suffix(".yaml").read_text())

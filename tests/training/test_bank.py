@@ -20,7 +20,6 @@ TINY = {"width": 4, "fine_blocks": 1, "dilations": [1]}
 
 
 def recipe(folder: Path, kind: str = "supervised", **data: object) -> Recipe:
-    """Give a recipe of small drawn scenes."""
     scenes = {"phantoms": 1.0, "scene_px": 64, "patch_px": 32, "bank": COUNT}
     scenes |= {"bank_folder": str(folder), **data}
     asked = {"name": "n", "kind": kind, "batch": 4, "steps": 6, "workers": 0}
@@ -28,7 +27,6 @@ def recipe(folder: Path, kind: str = "supervised", **data: object) -> Recipe:
 
 
 def opened(asked: Recipe, scale: int = 1) -> SceneCache:
-    """Make or find the bank of a recipe."""
     return SceneCache.open(asked, scale, lambda _done, _count: None)
 
 

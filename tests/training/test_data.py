@@ -15,7 +15,6 @@ DATA = DataOptions(scene_px=48, patch_px=32, patches_per_scene=2)
 
 
 def recipe(**changes: object) -> Recipe:
-    """A small recipe on drawn samples."""
     return Recipe(name="r", data=DATA.replace(phantoms=1.0, **changes))
 
 

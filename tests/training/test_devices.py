@@ -16,28 +16,14 @@ from napari_semsr.core import (
     run,
 )
 from napari_semsr.models import Device, devices
-from napari_semsr.training import fit as loop, validation
+from napari_semsr.training import choose_training_device, fit as loop
 from napari_semsr.training.batches import CachedBatches, SceneCache
-from napari_semsr.training.fit import choose_training_device
 from napari_semsr.training.learner import Learner
-from napari_semsr.training.recipe import DataOptions, Recipe
-from napari_semsr.training.validation import ValidationPair
 from tests.refusals import refused
 from tests.stopping import stop_at
+from tests.training.test_loop import RECIPE
 
 CPU, CUDA, MPS = (torch.device(kind) for kind in ("cpu", "cuda", "mps"))
-RECIPE = Recipe(
-    name="tiny",
-    architecture_options={"width": 4, "fine_blocks": 1, "dilations": [1]},
-    data=DataOptions(phantoms=1.0, scene_px=48, patch_px=32, patches_per_scene=2),
-    batch=2,
-    precision="fp32",
-    workers=0,
-    steps=6,
-    warmup_steps=1,
-    decay_steps=2,
-    validate_every=3,
-)
 
 
 # Which device.
@@ -64,10 +50,8 @@ def test_devices_that_cannot_train_are_refused(monkeypatch):
 # States of one device go on on another.
 
 
+@pytest.mark.usefixtures("one_pair")
 def test_a_state_of_a_card_is_resumed_on_the_cpu(tmp_path, monkeypatch):
-    truth = np.random.default_rng(0).integers(0, 255, (32, 30)).astype(np.uint8)
-    pairs = [ValidationPair("blur", truth // 2, truth)]
-    monkeypatch.setattr(validation, "create_validation_pairs", lambda _recipe: pairs)
     with monkeypatch.context() as patch:  # tensors say that they are of a card
         patch.setattr(torch.serialization, "location_tag", lambda _: "cuda:0")
         stop_at(loop.train(RECIPE, tmp_path, device="cpu"), "", 3)

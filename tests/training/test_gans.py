@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -11,12 +10,13 @@ from torch import Tensor
 
 from napari_semsr.core import CheckpointError, OptionError, SemsrError, run
 from napari_semsr.models.checkpoint import build_network, load_model, save_model
-from napari_semsr.training import Recipe, fit as loop, validation
+from napari_semsr.training import Recipe, fit as loop
 from napari_semsr.training.adversarial import PairedGan
 from napari_semsr.training.cycle_gan import CycleGan
-from napari_semsr.training.validation import ValidationPair
 from tests.refusals import refused
 from tests.stopping import stop_at
+
+pytestmark = pytest.mark.usefixtures("one_pair")
 
 BASE = {"name": "tiny", "batch": 1, "steps": 6, "warmup_steps": 0, "decay_steps": 3}
 BASE |= {"schedule": "linear", "validate_every": 3, "precision": "fp32", "ema": 0.9}
@@ -49,15 +49,7 @@ EACH = [
 
 
 def recipe(name: str, **changes: Any) -> Recipe:
-    """A small recipe of a kind."""
     return Recipe.parse({**BASE, **KINDS[name], **changes})
-
-
-@pytest.fixture(autouse=True)
-def _one_pair(monkeypatch: pytest.MonkeyPatch) -> None:
-    grey = np.random.default_rng(0).integers(0, 255, (32, 30)).astype(np.uint8)
-    pairs = [ValidationPair("blur", grey // 2, grey)]
-    monkeypatch.setattr(validation, "create_validation_pairs", lambda _recipe: pairs)
 
 
 def _state(path: Path) -> dict[str, Tensor]:

@@ -7,25 +7,15 @@ import pytest
 import pytorch_lightning as lightning
 import torch
 
-from napari_semsr.core.errors import (
-    CheckpointError,
-    OptionError,
-    WriteError,
-)
-from napari_semsr.core.progress import Progress, run
+from napari_semsr.core import CheckpointError, OptionError, Progress, WriteError, run
 from napari_semsr.models.checkpoint import load_model
-from napari_semsr.training import (
-    fit as loop,
-    validation,
-)
+from napari_semsr.training import fit as loop
 from napari_semsr.training.recipe import DataOptions, Recipe
-from napari_semsr.training.validation import (
-    ValidationPair,
-    compute_affine_psnr_db,
-    restore_field,
-)
+from napari_semsr.training.validation import compute_affine_psnr_db, restore_field
 from tests.refusals import refused
 from tests.stopping import stop_at
+
+pytestmark = pytest.mark.usefixtures("one_pair")
 
 SCHEDULE = {"steps": 6, "warmup_steps": 1, "decay_steps": 2, "validate_every": 3}
 RECIPE = Recipe(
@@ -34,15 +24,6 @@ RECIPE = Recipe(
     data=DataOptions(phantoms=1.0, scene_px=48, patch_px=32, patches_per_scene=2),
     **{"batch": 2, "precision": "fp32", "workers": 0, **SCHEDULE},
 )
-
-
-@pytest.fixture(autouse=True)
-def _few_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
-    rng = np.random.default_rng(0)
-    truth = rng.integers(0, 255, (32, 30)).astype(np.uint8)
-    noisy = np.clip(truth + rng.normal(0, 9, truth.shape), 0, 255).astype(np.uint8)
-    pairs = [ValidationPair("blur", noisy, truth)]
-    monkeypatch.setattr(validation, "create_validation_pairs", lambda _recipe: pairs)
 
 
 def _weights(path: Path) -> dict[str, torch.Tensor]:

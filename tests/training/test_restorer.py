@@ -8,8 +8,8 @@ import tifffile
 import torch
 from torch.utils.data import default_collate
 
-from napari_semsr.core import FAULTS, OptionError, get_noise, run
-from napari_semsr.models import InformedRestorer, build_network, load_model, save_model
+from napari_semsr.core import FAULTS, OptionError, get_noise
+from napari_semsr.models import InformedRestorer, build_network, save_model
 from napari_semsr.simulation import draw_phantom
 from napari_semsr.training import fit as loop
 from napari_semsr.training.callbacks import create_model_card
@@ -31,7 +31,6 @@ def recipe(**changes: object) -> Recipe:
 
 
 def batch(asked: Recipe, count: int = 3) -> SceneBatch:
-    """Gather scenes as a loader does."""
     scenes = SceneDataset(asked)
     return SceneBatch(*default_collate([scenes[n] for n in range(count)]))
 
@@ -108,13 +107,6 @@ def test_scans_are_among_what_a_card_says_was_learnt_from(scans: DataOptions) ->
         asked = recipe(data=scans.replace(scanned=share))
         card = create_model_card(asked, InformedRestorer(**SMALL), {})
         assert [entry["name"] for entry in card.training["learnt_from"]] == names
-
-
-@pytest.mark.broad
-def test_a_run_leaves_a_model_that_tells_faults_apart(tmp_path: Path) -> None:
-    run(loop.train(recipe(), tmp_path / "run"))
-    made = load_model(tmp_path / "run" / "told.safetensors")
-    assert isinstance(made.module, InformedRestorer)
 
 
 TWO_SCALE = {"widths": [8, 8, 8], "down": [1], "dilations": [1, 2], "survey_width": 8}

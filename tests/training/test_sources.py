@@ -14,7 +14,6 @@ from tests.refusals import refused
 
 
 def recipe(kind: str = "supervised", **sources: float) -> Recipe:
-    """Give a recipe of small scenes."""
     data = {"scene_px": 64, "patch_px": 64, "patches_per_scene": 1}
     whole = {"name": "n", "kind": kind, "data": data | {"sources": sources}}
     return Recipe.parse(whole | {"architecture_options": {"width": 4, "scale": 2}})

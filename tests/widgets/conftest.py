@@ -2,6 +2,7 @@
 
 import math
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import partialmethod
@@ -19,7 +20,7 @@ pytest.importorskip("napari", reason="needs napari and a Qt binding")
 from napari.components import ViewerModel
 from npe2 import PluginManifest
 from pytestqt.qtbot import QtBot
-from qtpy.QtCore import QUrl
+from qtpy.QtCore import QLocale, QUrl
 from qtpy.QtGui import QDesktopServices
 from qtpy.QtWidgets import QApplication, QFileDialog
 
@@ -46,8 +47,23 @@ class PatientBot(QtBot):
 
 @pytest.fixture
 def qtbot(qapp: Any, request: pytest.FixtureRequest) -> QtBot:
-    """The usual one, with patience."""
     return PatientBot(request)
+
+
+@pytest.fixture(scope="session")
+def display() -> None:
+    """Skip what needs a real window where there is no display."""
+    if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
+        pytest.skip("needs a display; run under xvfb-run")
+
+
+@pytest.fixture
+def german() -> Iterator[None]:
+    """Numbers with a decimal comma, as Qt shows them."""
+    before = QLocale()
+    QLocale.setDefault(QLocale(QLocale.Language.German, QLocale.Country.Germany))
+    yield
+    QLocale.setDefault(before)
 
 
 @pytest.fixture

@@ -70,7 +70,6 @@ def wait_until(see: Callable[[], Any]) -> None:
 
 
 def choose_letters(size: int) -> None:
-    """Set napari's font size."""
     get_settings().appearance.font_size = size
 
 
@@ -149,7 +148,6 @@ def cut_off(root: QWidget) -> Iterator[str]:
 
 
 def faults(root: QWidget) -> list[str]:
-    """All that is wrong with what lies below a widget."""
     return [*too_small(root), *cut_off(root)]
 
 
@@ -164,7 +162,6 @@ class Dock:
             viewer.add_image(np.eye(32), name=f"{LONG_NAME} {number}")
 
     def show(self, title: str, module: str, name: str) -> QWidget:
-        """Open a panel."""
         window = self.viewer.window
         if self._panel is not None:
             window.remove_dock_widget(self._panel)

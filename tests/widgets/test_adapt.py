@@ -108,12 +108,6 @@ def test_after_stop_here_train_goes_on_and_both_results_stay(
 
 
 @pytest.mark.broad
-def test_one_layer_cannot_be_both(panel, model, run_panel):
-    panel.mosaic.value = panel.sem.value = model.layers["sem"]
-    assert "is chosen as both images" in run_panel(panel)
-
-
-@pytest.mark.broad
 def test_a_refusal_names_what_a_user_of_the_window_can_do(panel, model, run_panel):
     model.layers["sem"].data = sem_of(np.zeros((192, 288)))
     said = run_panel(panel)

@@ -23,7 +23,6 @@ def image(name, size_nm=None):
 
 
 def bar(viewer):
-    """Give the scale bar."""
     return host.get_scale_bar(viewer)
 
 
@@ -107,6 +106,7 @@ def with_bar(folder, colour):
     return path, grey[..., 0]
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("colour", [(255, 255, 255), (255, 200, 0)])
 def test_a_data_bar_is_found_and_one_press_crops_it(viewer, tmp_path, colour, said):
     path, grey = with_bar(tmp_path, colour)

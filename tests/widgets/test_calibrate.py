@@ -3,8 +3,7 @@ import pytest
 from hypothesis import given, strategies as st
 from napari.layers import Image, Shapes
 
-from napari_semsr.core.errors import OptionError
-from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
+from napari_semsr.core import Micrograph, OptionError, parse_pixel_size
 from napari_semsr.io import HELPER_KEY, read_calibration
 from napari_semsr.registration import fit_landmarks
 from napari_semsr.widgets import host
@@ -137,7 +136,6 @@ def test_anisotropic_pixels_keep_their_ratio(panel, model):
 
 
 def sizes(viewer):
-    """Pixel sizes of images by their names."""
     images = [item for item in viewer.layers if isinstance(item, Image)]
     found = {item.name: micrograph_from_layer(item).pixel_size_nm for item in images}
     return {name: size and pytest.approx(size) for name, size in found.items()}

@@ -1,6 +1,5 @@
 """Closing napari: it asks for what is not saved, but only the user."""
 
-import os
 import sys
 from pathlib import Path
 
@@ -16,8 +15,7 @@ from napari_semsr.widgets.restore import RestorePanel
 from tests.children import LIMIT_MS, run
 from tests.widgets.scenes import exposures_of
 
-if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
-    pytest.skip("needs a display; run under xvfb-run", allow_module_level=True)
+pytestmark = pytest.mark.usefixtures("display")
 
 
 @pytest.fixture
@@ -67,7 +65,6 @@ CLOSE = {
     "left open": "",
     "by the user": "viewer.window._qt_window.close()",
     "by its viewer": "close(viewer)",
-    "with the application": "QApplication.instance().quit()",
 }
 
 
@@ -79,7 +76,7 @@ def test_python_ends_quietly_and_closes_no_viewer(way):
     assert done.stdout == "ended\n"
     assert "Traceback" not in done.stderr
     # PyQt may die of a window of napari that is left to it, with no panel of ours, too
-    assert done.returncode == 0 or way in ("left open", "with the application")
+    assert done.returncode == 0 or way == "left open"
 
 
 class Closings(QObject):
@@ -111,8 +108,6 @@ def closings(opened):
 
 @pytest.fixture
 def keep(qtbot, tmp_path):
-    """Save all into a project, and give its folder."""
-
     def save(panel):
         session = panel.session
         session.create_project(tmp_path / "kept.semsr")
@@ -232,33 +227,6 @@ def test_figures_say_what_a_network_made(opened, saver, tmp_path, choose):
         assert plain[0] == marked[0]
         assert plain[1] < marked[1]
     assert sizes["full", ""] == (64, 64)
-
-
-@pytest.mark.broad
-def test_figure_for_a_paper_names_the_network(opened, saver, tmp_path, choose, finish):
-    viewer, heights = opened[0], {}
-    layer = viewer.layers[-1]
-    saver.extent.value = "paper"
-    saver.paper.set_values(width_mm=50.8, dpi=100, columns=1)
-    for name in ("", "some-model"):
-        path = choose(tmp_path / f"figure{name}.png", ".png")
-        if name:
-            layer.metadata["semsr network"] = {"model": name, "digest": None}
-        saver.figure_button.click()
-        finish(saver)
-        with Image.open(path) as picture:
-            assert picture.width == 200
-            heights[name] = picture.height
-    assert heights["some-model"] > heights[""]  # a longer caption
-    for item in viewer.layers:
-        item.visible = False
-    saver.figure_button.click()
-    assert "visible image layer" in saver.status.text()
-    layer.visible = True
-    saver.window().centralWidget().setFixedWidth(2)  # as docks may squeeze it
-    saver.extent.value = "canvas"
-    saver.figure_button.click()
-    assert "must be at least 16 px wide for a figure" in saver.status.text()
 
 
 @pytest.mark.broad

@@ -7,7 +7,6 @@ from napari_semsr.io import STORE_KEY, read
 from napari_semsr.widgets.base.results import is_unsaved
 from napari_semsr.widgets.enhance.panel import EnhancePanel
 from napari_semsr.widgets.layers import (
-    get_network_name,
     list_grey_layers,
     micrograph_from_layer,
 )
@@ -159,25 +158,3 @@ def test_grey_levels_of_another_kind_are_not_mixed(
     assert "a mixture of both would be meaningless" in look.note.text()
     look.right.value = model.layers["field"]
     assert look.note.text() == ""
-
-
-@pytest.mark.broad
-def test_a_result_of_half_the_pixel_size_is_compared(
-    model, subtract, hold, add, exposures, run_panel, set_strength
-):
-    image = add(model, exposures[0].replace(name="field"))
-    panel = hold(EnhancePanel(model))
-    panel.model.choose("sem-2x")
-    panel.form.set_values(precision="fp32")
-    assert "megapixels/s" in run_panel(panel)
-    layer = panel.look.right.value
-    whole = np.array(layer.data)
-    assert whole.shape == (384, 384)
-    set_strength(panel, 0)
-    mean = np.asarray(layer.data).reshape(192, 2, 192, 2).mean((1, 3))
-    assert np.abs(mean - image.data).mean() < 0.1 * image.data.std()
-    set_strength(panel, 50)
-    assert get_network_name(layer) is not None
-    subtract(panel)
-    assert model.layers[-1].data.shape == (192, 192)
-    assert get_network_name(model.layers[-1]) == get_network_name(layer)

@@ -3,7 +3,7 @@ import pytest
 
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.widgets.crop import CropPanel
-from napari_semsr.widgets.layers import layer_to_world, micrograph_from_layer
+from napari_semsr.widgets.layers import micrograph_from_layer
 from tests.widgets.scenes import grain
 
 WIDE = grain((320, 300), seed=3)
@@ -30,25 +30,6 @@ def test_two_layers_are_cut_alike(panel, model, run_panel):
     np.testing.assert_array_equal(two.array(), WIDE[37:257, 50:270])
     assert "rows 37 to 257" in panel.figures.text()
     assert model.layers["part"].visible
-
-
-@pytest.mark.broad
-def test_uncalibrated_layer_is_cut_in_its_pixels(panel, model, add, run_panel):
-    bare = add(model, Micrograph(WIDE, name="bare"))
-    drawn = layer_to_world(bare, [[1.6, 2.4], [9.7, 8.2]])  # on what is shown
-    shapes = model.add_shapes(drawn, shape_type="line")
-    panel.layer.value, panel.like.value = bare, shapes
-    run_panel(panel)
-    found = _shown(model, "bare · crop")
-    np.testing.assert_array_equal(found.array(), WIDE[2:10, 3:9])
-    assert found.pixel_size_nm is None
-    assert found.origin == (2, 3)
-    corners = layer_to_world(bare, [[0, 0], [5, 6]])  # centres of pixels
-    shapes = model.add_shapes(corners, shape_type="line")
-    panel.layer.value, panel.like.value = bare, shapes
-    assert "bare to 5 × 6 px" in run_panel(panel)  # noqa: RUF001
-    found = micrograph_from_layer(model.layers[-1])
-    np.testing.assert_array_equal(found.array(), WIDE[:5, :6])
 
 
 def test_what_cannot_be_cut_is_told_in_panel_words(panel, model, add, run_panel):

@@ -1,14 +1,8 @@
 """Every panel of the manifest fits a narrow dock, in small and in large letters."""
 
-import os
-import sys
 from collections.abc import Callable, Iterator
 
 import pytest
-
-if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
-    pytest.skip("needs a display; run under xvfb-run", allow_module_level=True)
-
 from napari.settings import get_settings
 
 from tests.children import LIMIT_MS
@@ -17,10 +11,11 @@ from tests.widgets.fitting import (
     choose_letters,
 )
 
+pytestmark = pytest.mark.usefixtures("display")
+
 
 @pytest.fixture
 def letters() -> Iterator[Callable[[int], None]]:
-    """Set napari's font size."""
     before = get_settings().appearance.font_size
     yield choose_letters
     choose_letters(before)
@@ -28,7 +23,6 @@ def letters() -> Iterator[Callable[[int], None]]:
 
 @pytest.fixture
 def dock(make_napari_viewer_proxy, qtbot) -> Dock:
-    """A narrow dock of a real window."""
     viewer = make_napari_viewer_proxy(show=True)
     return Dock(viewer, lambda see: qtbot.waitUntil(see, timeout=LIMIT_MS))
 

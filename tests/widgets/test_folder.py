@@ -99,11 +99,3 @@ def test_line_is_measured_in_every_image(folder, tmp_path, answer, apply, hold):
     panel.line.value = viewer.layers["line"]
     assert panel.read_values()["line"] == "20.000,10.000,20.000,90.000"
     assert "2 images measured" in apply(panel)
-
-
-def test_images_of_a_folder_are_enhanced(folder, tmp_path, answer, apply, hold):
-    panel = hold(make("Network", ViewerModel()))
-    (folder / "b.png").unlink()
-    answer(folder, tmp_path / "out")
-    assert "1 images done" in apply(panel)
-    assert read(tmp_path / "out" / "a.tif").provenance.model_name == panel.model.value

@@ -1,6 +1,5 @@
 """Versions of napari: what is refused, and where each has camera, grid and bar."""
 
-from itertools import permutations
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -36,23 +35,6 @@ def test_the_lowest_version_is_the_same_everywhere():
     jobs = yaml.safe_load(workflow.read_text("utf-8"))["jobs"]
     windows = jobs["window"]["strategy"]["matrix"]["include"]
     assert f"=={lowest}.0" in [one["napari"] for one in windows]
-
-
-@pytest.mark.parametrize("count", range(2, 7))
-def test_the_left_layer_is_left_where_hidden_layers_take_cells(count):
-    for left, right in permutations(range(count), 2):
-        grid = SimpleNamespace(stride=1, shape=(-1, -1), enabled=False)
-        viewer = SimpleNamespace(grid=grid, layers=range(count))
-        host.show_side_by_side(viewer, left, right)
-        assert grid.enabled
-        order = range(count) if grid.stride > 0 else range(count)[::-1]
-        rows, columns = grid.shape
-        places = [order.index(i) // abs(grid.stride) % columns for i in (left, right)]
-        assert rows == 1
-        assert places == sorted(set(places))
-        assert columns <= 3
-        host.disable_grid_view(viewer)
-        assert (grid.enabled, grid.stride, grid.shape) == (False, 1, (-1, -1))
 
 
 def test_the_bar_of_napari_0_7_0_is_given_the_unit_of_the_layers(monkeypatch):

@@ -1,8 +1,5 @@
 """The panels in a real window: opened by name, run, photographed, closed."""
 
-import os
-import sys
-
 import numpy as np
 import pytest
 
@@ -11,8 +8,7 @@ from napari_semsr.widgets.base import open_panel
 from tests.children import LIMIT_MS, LIMIT_S
 from tests.widgets.scenes import Endless, exposures_of
 
-if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
-    pytest.skip("needs a display; run under xvfb-run", allow_module_level=True)
+pytestmark = pytest.mark.usefixtures("display")
 
 
 def dock(viewer, name):
@@ -89,31 +85,5 @@ def test_tiles_appear_in_the_window_and_closing_it_stops_the_run(
 
 
 def picture_of(viewer) -> np.ndarray:
-    """Photograph the canvas of a viewer."""
     shot = viewer.window.screenshot(canvas_only=True, flash=False)
     return shot.astype(int)
-
-
-def leaves(menu):
-    """Texts of a menu's entries, and of those in menus below it."""
-    for action in menu.actions():
-        if action.menu():
-            yield from leaves(action.menu())
-        elif not action.isSeparator():
-            yield action.text()
-
-
-@pytest.mark.broad
-def test_the_menu_lists_each_panel_once_by_its_own_title(viewer, qtbot):
-    (group,) = (
-        action.menu()
-        for action in viewer.window.plugins_menu.actions()
-        if action.text() == "Superlens SEM"
-    )
-    listed = list(leaves(group))
-    assert listed[0] == "Superlens SEM"
-    assert len(listed) <= 12
-    below = "".join(leaves(viewer.window.layers_menu))
-    assert "Superlens" not in below
-    for text in listed[1:]:
-        assert open_panel(viewer, text).title == text

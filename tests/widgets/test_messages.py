@@ -2,9 +2,8 @@
 
 import numpy as np
 import pytest
-from napari.layers import Image
 from qtpy.QtCore import QPoint
-from qtpy.QtWidgets import QAbstractButton, QApplication, QLineEdit
+from qtpy.QtWidgets import QAbstractButton, QApplication
 
 from napari_semsr.core.progress import Progress
 from napari_semsr.widgets.base import create_panel
@@ -74,40 +73,3 @@ def test_no_button_moves_when_a_message_comes_or_goes(panel):
         label.setText("")
     panel.progress_bar.setVisible(False)
     assert all(shown_buttons(panel)[item] == before[item] for item in foot)
-
-
-@pytest.mark.parametrize("panel", ["StitchMosaicPanel"], indirect=True)
-def test_an_error_leaves_when_its_folder_has_come(panel, qtbot, tmp_path):
-    panel.folder.value = tmp_path / "missing"
-    panel.run_button.click()
-    assert "missing does not exist" in panel.status.text()
-    panel.messages.clear_resolved_error()
-    assert panel.status.text()
-    (tmp_path / "missing").mkdir()
-    qtbot.waitUntil(lambda: "Choose" not in panel.status.text())
-
-
-def sized_anew(panel):
-    panel.layer.value.scale = (2, 2)
-
-
-def with_layer(panel):
-    panel.viewer.layers.append(Image(np.ones((4, 4)), name="other"))
-
-
-@pytest.mark.parametrize("panel", ["RestorePanel"], indirect=True)
-@pytest.mark.parametrize(
-    "mend",
-    [
-        lambda panel: panel.findChild(QLineEdit).setText("other"),
-        sized_anew,
-        with_layer,
-    ],
-    ids=["option", "size of a layer", "layer"],
-)
-def test_an_error_leaves_when_something_is_mended(panel, qtbot, mend):
-    panel.messages.show_problem("This cannot be done.")
-    panel.messages.clear_resolved_error()
-    assert panel.status.text() == "This cannot be done."
-    mend(panel)
-    qtbot.waitUntil(lambda: panel.status.text() == "", timeout=LIMIT_MS)

@@ -1,15 +1,9 @@
 """Layers with a pixel size stand beside layers without one, in a real window."""
 
-import os
-import sys
-
 import numpy as np
 import pytest
 from napari.utils.notifications import notification_manager
 from qtpy.QtWidgets import QApplication
-
-if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
-    pytest.skip("needs a display; run under xvfb-run", allow_module_level=True)
 
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.io import HELPER_KEY
@@ -26,7 +20,9 @@ from napari_semsr.widgets.layers import (
 from tests.widgets.scenes import exposures_of, grain
 from tests.widgets.test_panels import make
 
-pytestmark = pytest.mark.usefixtures("qapp")  # which measures the names of maps
+pytestmark = pytest.mark.usefixtures(
+    "display", "qapp"
+)  # which measures the names of maps
 
 SIDE = 96
 OTHER_NM = 25.0
@@ -34,13 +30,11 @@ OTHER_NM = 25.0
 
 @pytest.fixture
 def viewer(make_napari_viewer_proxy):
-    """A real window."""
     return make_napari_viewer_proxy(show=True)
 
 
 @pytest.fixture
 def warned():
-    """Collect what napari shows of mixed units."""
     found = []
 
     def hear(notification):

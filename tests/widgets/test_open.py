@@ -173,6 +173,7 @@ def open_by_menu(viewer, path):
     viewer.window._qt_viewer._qt_open([str(path)], stack=False)  # noqa: SLF001
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("name", ["text.tif", "mixed"])
 def test_the_window_gets_one_sentence(tmp_path, window, name):
     REFUSED[name][0](tmp_path / name)

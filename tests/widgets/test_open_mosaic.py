@@ -5,8 +5,7 @@ from PIL import Image
 from qtpy.QtCore import QPoint, Qt
 
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
-from napari_semsr.io.formats import write
-from napari_semsr.io.layers import READ_KEY, crop_bottom_rows
+from napari_semsr.io import READ_KEY, crop_bottom_rows, write
 from napari_semsr.widgets import host
 from napari_semsr.widgets.base.results import get_databar_row_count
 from napari_semsr.widgets.layers import (
@@ -137,18 +136,6 @@ def test_an_image_in_colour_opens_by_one_tick(
     assert "grey.png can be opened" in panel.status.text()
 
 
-@pytest.mark.broad
-def test_vendor_bar_is_suggested(panel, shared_data, model, finish, run_panel):
-    choose(panel, shared_data / "vendor" / "fei-sem-rbc.tif", finish)
-    assert panel.bar.value == 70
-    assert "FEI" in panel.about.text()
-    run_panel(panel)
-    assert model.layers[0].data.shape == (1024, 1536)
-    assert micrograph_from_layer(model.layers[0]).pixel_size_nm == pytest.approx(
-        (7.70833, 7.70833), rel=1e-4
-    )
-
-
 def test_rows_and_pixel_size_are_those_of_level_0(
     panel, model, tmp_path, finish, run_panel
 ):
@@ -173,24 +160,3 @@ def test_rows_and_pixel_size_are_those_of_level_0(
     (layer,) = model.layers
     np.testing.assert_array_equal(layer.data, image[:-60:2, ::2])
     assert tuple(layer.scale) == (20, 20)
-
-
-@pytest.mark.broad
-def test_folder_of_frames_is_opened_and_calibrated(
-    panel, model, tmp_path, finish, run_panel
-):
-    folder = tmp_path / "frames"
-    folder.mkdir()
-    for name, frame in (("a", GRAIN), ("b", GRAIN[::-1])):
-        tifffile.imwrite(folder / f"{name}.tif", frame)
-    choose(panel, folder, finish)
-    assert "2 frames of 90" in panel.about.text()
-    panel.pixel_size.value = (5.0, 5.0)
-    assert "Stitch mosaic" in run_panel(panel)
-    (layer,) = model.layers
-    np.testing.assert_array_equal(layer.data, [GRAIN, GRAIN[::-1]])
-    assert tuple(layer.scale) == (1, 5, 5)
-    (folder / "scan.json").write_text('{"grid": [1, 2], "overlap": 0.5}')
-    choose(panel, folder / ".." / "frames", finish)
-    run_panel(panel)
-    assert [item.data.shape for item in model.layers[1:2]] == [(90, 180)]

@@ -1,19 +1,15 @@
 """napari's command palette reaches every verb by its name."""
 
-import os
-import sys
-
 import pytest
 from napari.components import ViewerModel
 from qtpy.QtWidgets import QDockWidget
-
-if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
-    pytest.skip("needs a display; run under xvfb-run", allow_module_level=True)
 
 from napari_semsr.core import OptionError
 from napari_semsr.jobs.former import FORMER, LAST_COMMIT
 from napari_semsr.widgets.window import commands
 from tests.refusals import refused
+
+pytestmark = pytest.mark.usefixtures("display")
 
 
 def test_a_command_that_left_says_what_to_do_instead(monkeypatch):

@@ -6,7 +6,7 @@ import threading
 
 import numpy as np
 import pytest
-from qtpy.QtCore import QCoreApplication, QEvent, QLocale
+from qtpy.QtCore import QCoreApplication, QEvent
 from qtpy.QtWidgets import (
     QAbstractButton,
     QAbstractSpinBox,
@@ -17,8 +17,7 @@ from qtpy.QtWidgets import (
     QListWidget,
 )
 
-from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
-from napari_semsr.core.progress import Progress
+from napari_semsr.core import Micrograph, Progress, parse_pixel_size
 from napari_semsr.widgets.base import PanelTask, create_panel
 from napari_semsr.widgets.base.history import get_removed_layers
 from napari_semsr.widgets.base.manual import (
@@ -77,17 +76,7 @@ def make(name: str, viewer: object, qtbot) -> object:
     return panel
 
 
-@pytest.fixture
-def german():
-    """Numbers with a decimal comma, as Qt shows them."""
-    before = QLocale()
-    QLocale.setDefault(QLocale(QLocale.Language.German, QLocale.Country.Germany))
-    yield
-    QLocale.setDefault(before)
-
-
 def without_tooltip(panel):
-    """Controls that say nothing of themselves."""
     for kind in (QAbstractButton, QAbstractSpinBox, QComboBox, QListWidget):
         for item in panel.content.findChildren(kind):
             told = item.toolTip() or item.parentWidget().toolTip()
@@ -96,7 +85,6 @@ def without_tooltip(panel):
 
 
 def with_idle_tooltip(panel):
-    """Texts whose tooltip says no more."""
     labels = [item for item in panel.content.findChildren(QLabel) if item.toolTip()]
     for item in (*labels, *panel.content.findChildren(QCheckBox)):
         if item.toolTip().strip(" .").lower() == item.text().strip(" .:").lower():
@@ -104,7 +92,6 @@ def with_idle_tooltip(panel):
 
 
 def without_unit(panel):
-    """Options whose name has a unit that neither label nor tooltip says."""
     told = {item.text(): item.toolTip() for item in panel.findChildren(QLabel)}
     for name, (label, _) in panel.get_labels().items():
         unit = UNITS.get(name.rpartition("_")[2])
@@ -238,23 +225,7 @@ def counting(monkeypatch):
 
 
 def says(panel, text):
-    """Whether a panel says this now."""
     return lambda: text in panel.status.text()
-
-
-def test_a_run_that_waits_is_taken_out_of_the_queue(model, qtbot, finish, counting):
-    shown, jobs = counting
-    first, second = (make(n, model, qtbot) for n in ("MetricsPanel", "SpectrumPanel"))
-    for panel in (first, second):
-        panel.run_button.click()
-    assert second.status.text() == "Waiting for Metrics (1 ahead)"
-    second.cancel_button.click()
-    assert "Removed from the queue" in second.status.text()
-    assert not second.is_busy
-    assert second.run_button.text() == "Transform"
-    jobs[0].go_on.set()
-    finish(first)
-    assert shown == [0]
 
 
 def test_the_same_panel_queues_what_is_typed_now(model, qtbot, finish, counting):

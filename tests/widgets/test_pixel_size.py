@@ -1,6 +1,5 @@
 import pytest
 from hypothesis import given, strategies as st
-from qtpy.QtCore import QLocale
 
 from napari_semsr.widgets.calibrate import PixelSizeEdit
 
@@ -16,15 +15,6 @@ def test_value_round_trips_to_six_digits(qapp, y, x):
     edit.value = (y, x)
     assert edit.value == pytest.approx((y, x), rel=1e-4)
     edit.deleteLater()
-
-
-@pytest.fixture
-def german():
-    """Numbers with a decimal comma, as Qt shows them."""
-    before = QLocale()
-    QLocale.setDefault(QLocale(QLocale.Language.German, QLocale.Country.Germany))
-    yield
-    QLocale.setDefault(before)
 
 
 def test_decimal_comma_is_shown_and_typed(german, edit):

@@ -3,8 +3,7 @@
 import pytest
 
 from napari_semsr.core.micrograph import InputRecord, Micrograph, Provenance
-from napari_semsr.io import HELPER_KEY
-from napari_semsr.io.layers import LIVE_KEY
+from napari_semsr.io import HELPER_KEY, LIVE_KEY
 from napari_semsr.widgets.crop import CropPanel
 from napari_semsr.widgets.enhance.panel import EnhancePanel
 from napari_semsr.widgets.measure.frc_map import FrcMapPanel
@@ -30,7 +29,6 @@ PIXELS = edges((64, 64))
 
 @pytest.fixture
 def put(model, add):
-    """Add a layer of a name."""
     return lambda name: add(model, Micrograph(PIXELS, (20.0, 20.0), name))
 
 

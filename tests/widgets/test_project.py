@@ -16,17 +16,10 @@ from napari.layers import Image, Labels, Shapes
 from napari.utils.notifications import notification_manager
 from tifffile import imwrite
 
-from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.core.progress import run
-from napari_semsr.io.formats import read, write
+from napari_semsr.core import Micrograph, run
+from napari_semsr.io import get_reader, read, write
 from napari_semsr.io.layers import STORE_KEY, read_layers
-from napari_semsr.io.napari_hooks import get_reader
-from napari_semsr.jobs import (
-    SIMULATE,
-    SimulateOptions,
-    StitchFolderOptions,
-    save_image,
-)
+from napari_semsr.jobs import SIMULATE, SimulateOptions, StitchFolderOptions, save_image
 from napari_semsr.jobs.former import FORMER, LAST_COMMIT
 from napari_semsr.widgets import host
 from napari_semsr.widgets.base.results import (
@@ -47,7 +40,6 @@ from napari_semsr.widgets.stitch.panel import (
     add_frame_layers,
     create_frame_layers,
 )
-from napari_semsr.widgets.window.dock import StepsWindow
 from tests.children import LIMIT_MS
 from tests.tiny_models import write_tiny_model
 from tests.widgets.scenes import exposures_of
@@ -91,7 +83,6 @@ class Project:
         self.wait(panel)
 
     def reopen(self, path=None):
-        """Open a project in a viewer of its own."""
         panel = self.panel_of(ViewerModel())
         self.open_in(panel, path)
         assert "Opened" in panel.status.text()
@@ -208,6 +199,7 @@ def story(model, qtbot, tmp_path, run_panel):
     panels.clear()
 
 
+@pytest.mark.broad
 def test_every_layer_that_we_make_comes_back(story, model, project, tmp_path):
     path = tmp_path / "work" / "first.semsr"
     panel = project.save(model, path)
@@ -314,32 +306,6 @@ def test_forms_camera_and_choice_come_back(restored, model, project):
     again = project.show(RestorePanel, viewer)
     assert again.form.values()["iterations"] == 7
     assert again.layer.value.name == "field"
-
-
-@pytest.mark.broad
-def test_the_step_that_is_shown_comes_back(model, project):
-    model.add_points([[1, 2]], name="mark")
-    window = StepsWindow(model)
-    project.qtbot.addWidget(window)
-    window.steps.buttons[2].click()
-    window.page.kinds.buttons[1].click()
-    window.page.panel.ran.emit()
-    window.steps.buttons[3].click()
-    window.page.kinds.buttons[2].click()
-    project.save(model)
-    viewer, _ = project.reopen()
-    later = StepsWindow(viewer)  # which is opened after the project
-    project.qtbot.addWidget(later)
-    assert later.state() == window.state()
-    assert later.steps.buttons[2].text() == window.steps.buttons[2].text() != "Enhance"
-    assert type(later.page.panel).__name__ == "MetricsPanel"
-    later.steps.buttons[2].click()
-    assert type(later.page.panel).__name__ == "RestorePanel"
-    other = ViewerModel()
-    before = StepsWindow(other)  # which was there before
-    project.qtbot.addWidget(before)
-    project.open_in(project.panel_of(other))
-    assert before.state() == window.state()
 
 
 def test_a_project_gives_no_address_to_connect_to(model, project):
@@ -580,6 +546,7 @@ def test_a_project_removes_nothing_that_was_not_made_here(
     assert (path / "other").is_dir()
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("kept_first", [False, True], ids=["then kept", "kept first"])
 def test_a_stack_that_a_panel_made_comes_back(model, project, kept_first):
     pixels = np.arange(96, dtype=np.float32).reshape(2, 6, 8)

@@ -3,8 +3,7 @@ import numpy as np
 import pytest
 from napari.components import ViewerModel
 
-from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
-from napari_semsr.core.progress import run
+from napari_semsr.core import Micrograph, parse_pixel_size, run
 from napari_semsr.widgets.base import results
 from napari_semsr.widgets.base.results import OpenedImage
 from napari_semsr.widgets.open_mosaic import OpenMosaicPanel

@@ -7,11 +7,7 @@ import pytest
 from qtpy.QtCore import Qt
 
 from napari_semsr.core import Affine, Grid, Micrograph, WarpedImage, parse_pixel_size
-from napari_semsr.io import (
-    read_landmarks,
-    read_transform,
-    write_landmarks,
-)
+from napari_semsr.io import read_landmarks, read_transform, write_landmarks
 from napari_semsr.registration import fit_landmarks
 from napari_semsr.widgets.layers import (
     get_display_fit,
@@ -120,20 +116,6 @@ def test_what_is_unreliable_is_boxed_within_the_image(
     long = np.hypot(*(arrows.data[:, 1] * arrows.length).T)
     assert long.max() <= 3 * side
     assert np.percentile(long, 90) >= side / 3  # seen, though other patches are far off
-
-
-@pytest.mark.broad
-def test_what_fits_as_well_is_listed(panel, opened, add, run_panel):
-    rows, columns = np.indices((200, 200))
-    lattice = np.sin(rows / 4.0) * np.sin(columns / 4.0)
-    for name in ("lattice", "lattice again"):
-        add(opened, Micrograph(lattice.astype(np.float32), SIZE, name))
-    panel.moving.value = opened.layers["lattice"]
-    panel.fixed.value = opened.layers["lattice again"]
-    assert "match at" in run_panel(panel)
-    assert "Also fits 1" in panel.figures.text()
-    for word in ("none: several positions fit", "from the best position, rotated by"):
-        assert word in panel.figures.text()
 
 
 @pytest.mark.broad
@@ -306,21 +288,6 @@ def test_transform_is_saved_and_applied_again(
     panel.apply_button.click()
     finish(panel)
     assert "The transform is for electrons as the fixed image" in panel.status.text()
-
-
-@pytest.mark.broad
-def test_pairs_are_cut_from_what_was_registered(
-    panel, qtbot, run_panel, finish, choose, tmp_path
-):
-    panel.cut_pairs()
-    assert "Register two layers first" in panel.status.text()
-    mark(panel, qtbot)
-    run_panel(panel)
-    choose(tmp_path / "own.zarr")
-    panel.pairs_button.click()
-    finish(panel)
-    assert "pairs for training" in panel.status.text()
-    assert (tmp_path / "own.zarr").is_dir()
 
 
 def test_cancel_leaves_the_layers_as_they_were(panel, opened, qtbot, finish):

@@ -8,8 +8,7 @@ from napari.components import ViewerModel
 from napari.layers import Image, Labels
 
 import napari_semsr
-from napari_semsr.core.micrograph import Micrograph, Provenance
-from napari_semsr.core.progress import run
+from napari_semsr.core import Micrograph, Provenance, run
 from napari_semsr.io import get_reader, write
 from napari_semsr.jobs import FRC_MAP
 from napari_semsr.widgets.layers import create_layer_keywords, get_nm_per_unit
@@ -125,7 +124,6 @@ def world(layer):
 
 
 def look(layer):
-    """What is to be equal of how layers are shown."""
     shared = {"opacity": layer.opacity, "blending": str(layer.blending)}
     if isinstance(layer, Labels):
         drawn = [layer.get_color(value) for value in range(8)]

@@ -1,20 +1,15 @@
 """The button that makes the saved file of a layer again."""
 
-import os
-import sys
-
 import numpy as np
 import pytest
-
-if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
-    pytest.skip("needs a display; run under xvfb-run", allow_module_level=True)
-
 
 import napari_semsr as semsr
 from napari_semsr.core import run
 from napari_semsr.widgets.base.results import add_opened_image, open_store
 from napari_semsr.widgets.project import SavePanel
 from tests.children import LIMIT_MS
+
+pytestmark = pytest.mark.usefixtures("display")
 
 
 @pytest.fixture

@@ -1,8 +1,6 @@
 """A session that goes on: nothing is left of layers that were made and removed."""
 
 import gc
-import os
-import sys
 import tempfile
 import threading
 
@@ -20,8 +18,8 @@ from tests.children import LIMIT_MS
 from tests.tiny_models import write_tiny_model
 from tests.widgets.scenes import exposures_of
 
-if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
-    pytest.skip("needs a display; run under xvfb-run", allow_module_level=True)
+pytestmark = pytest.mark.usefixtures("display")
+
 
 ROUNDS = 5
 WINDOW = (640, 400)  # drawn without a graphics card: the larger, the slower

@@ -30,10 +30,8 @@ from napari_semsr.widgets.layers import get_file_path, get_provenance, is_acquir
 from napari_semsr.widgets.restore import RestorePanel
 from tests.children import LIMIT_MS
 from tests.refusals import refused
-from tests.widgets.scenes import exposures_of, one_per_axis
+from tests.widgets.scenes import exposures_of
 
-SUFFIXES = [".ome.zarr", ".ome.tif", ".tif", ".png"]
-KINDS = ["uint8", "uncalibrated", "mosaic", "pyramid"]
 MANIFEST = Path(__file__).parents[2] / "src" / "napari_semsr" / "napari.yaml"
 
 
@@ -61,7 +59,6 @@ def save_all(layers, path):
 
 
 def save(layer, path, suffix):
-    """Save a layer as napari does."""
     if suffix == ".ome.zarr":
         return save_all([layer], path)
     data, attributes, _ = layer.as_layer_data_tuple()
@@ -100,22 +97,6 @@ def assert_same(path, image):
     else:
         np.testing.assert_array_equal(found.array(), image.data)
         assert found.dtype == image.dtype
-
-
-@pytest.mark.broad
-@pytest.mark.parametrize(
-    ("kind", "suffix", "typed"),
-    one_per_axis(KINDS, SUFFIXES, [True, False]),
-)
-def test_napari_saves_every_layer_by_our_writers(layer, tmp_path, kind, suffix, typed):
-    image, shown = layer(kind)
-    assert shown.multiscale == (kind == "pyramid")
-    name = f"b.v2{suffix}" if typed else "b.v2"
-    [saved] = save(shown, tmp_path / name, suffix)
-    added = suffix if typed or suffix != ".tif" else ".ome.tif"
-    assert saved == str(tmp_path / f"b.v2{added}")
-    assert_same(Path(saved), image)
-    assert {item.name for item in tmp_path.iterdir()} == {"source", f"b.v2{added}"}
 
 
 def test_a_store_is_replaced_after_a_question(layer, tmp_path, monkeypatch):
@@ -283,7 +264,6 @@ def mosaic_with_maps(model, rng):
 
 
 def _seen(layers):
-    """Tell of layers what a user sees."""
     return [
         (
             type(layer).__name__,

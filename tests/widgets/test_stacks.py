@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from napari_semsr.core.errors import OptionError
-from napari_semsr.io.formats import read
 from napari_semsr.widgets.crop import CropPanel
 from napari_semsr.widgets.enhance.panel import EnhancePanel
 from napari_semsr.widgets.layers import get_network_name, micrograph_from_layer
@@ -127,14 +126,3 @@ def test_what_holds_no_stack_is_refused_by_all_doors(
     with refused(OptionError, code, match=values):
         layer.save(str(path), plugin="napari-semsr")
     assert not path.exists()
-
-
-@pytest.mark.broad
-def test_a_stack_goes_where_it_is_told(panel, model, run_panel, tmp_path):
-    panel.all_planes.value = True
-    panel.output.value = tmp_path / "kept.ome.zarr"
-    assert "saved as .ome.tif, got kept.ome.zarr" in run_panel(panel)
-    panel.output.value = tmp_path / "kept"
-    run_panel(panel)
-    assert read(tmp_path / "kept.ome.tif", plane=2).shape == (64, 64)
-    assert [item.name for item in tmp_path.iterdir()] == ["kept.ome.tif"]

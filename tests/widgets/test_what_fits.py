@@ -27,8 +27,6 @@ def made_by(*jobs, instrument=None):
 
 @pytest.fixture
 def add_made(model, add):
-    """Add a small image with a history."""
-
     def put(*jobs, instrument=None):
         grey = np.random.default_rng(0).random((64, 64), dtype=np.float32)
         image = Micrograph(grey, (20.0, 20.0), " of ".join(jobs))

@@ -2,18 +2,14 @@
 
 import numpy as np
 import pytest
-import tifffile
-from PIL import Image
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QPushButton
 
-from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.core.progress import run
-from napari_semsr.io import write_fei_tiff
+from napari_semsr.core import run
 from napari_semsr.io.layers import read_layers
 from napari_semsr.jobs.simulate import SIMULATE, SimulateOptions
 from napari_semsr.widgets.stitch.panel import StitchMosaicPanel
-from napari_semsr.widgets.window.dock import FRAMES, STEPS, StepsWindow
+from napari_semsr.widgets.window.dock import STEPS, StepsWindow
 from tests.tiny_models import write_tiny_model
 
 
@@ -124,61 +120,3 @@ def test_from_frames_to_a_measured_mosaic(
     }
     # so small a scan shows no resolution, and what was not found is not done
     assert (ticked, panel.asks_question) == ({"open", "enhance"}, True)
-
-
-@pytest.mark.broad
-def test_stitching_goes_on_with_the_electron_image_of_the_folder(
-    window, model, scan, run_panel, finish
-):
-    folder, layers = scan
-    put(model, layers)
-    panel = window.page.panel
-    finish(panel)
-    run_panel(panel)
-    assert not panel.register_button.isVisibleTo(panel)
-    (folder / "sem").mkdir()
-    seen = Micrograph(np.full((80, 80), 90, np.uint8), (8.0, 8.0))
-    write_fei_tiff(seen, folder / "sem" / "view.tif")
-    panel.form.set_values(significance=5)
-    run_panel(panel)
-    assert panel.register_button.isVisibleTo(panel)
-    panel.register_button.click()
-    finish(panel)
-    assert window.page.step.key == "register"
-    chosen = window.page.panel
-    assert chosen.moving.value.name == "scan mosaic"
-    assert chosen.fixed.value.name == "view SEM"
-    window.show_step(0)
-    count = len(model.layers)
-    panel.register_button.click()
-    finish(panel)
-    assert len(model.layers) == count
-
-
-def bare_frames(scan, folder, order):
-    """Frames as a camera keeps them: no positions, one doubled, one black."""
-    folder.mkdir()
-    greys = [tifffile.imread(path) for path in sorted(scan.glob("*.tif"))]
-    frames = [(255.0 * grey / np.max(greys)).astype(np.uint8) for grey in greys]
-    shown = [frames[5 * row + column] for row, column in order]
-    shown[5:5] = [shown[4]]
-    shown.insert(9, np.zeros_like(shown[0]))
-    for number, frame in enumerate(shown):
-        Image.fromarray(frame).save(folder / f"img{number}.png")
-
-
-@pytest.mark.broad
-def test_frames_that_do_not_join_ask_as_well(window, tmp_path, finish, run_panel):
-    options = SimulateOptions(
-        phantom="circuit", frames_grid=(3, 5), frame_px=96, seed=3
-    )
-    run(SIMULATE.job(out_dir=tmp_path / "scan", options=options))
-    order = [(row, column) for row in range(3) for column in range(5)]
-    bare_frames(tmp_path / "scan", tmp_path / "bare", order)
-    window.page.show_kind(FRAMES)
-    panel = window.page.panel
-    panel.folder.value = tmp_path / "bare"
-    finish(panel)
-    assert "pass positions or a grid" in run_panel(panel)
-    assert panel.asks_question
-    assert button_of(panel.question, "3x5, order row, first top-left")

@@ -2,10 +2,9 @@ import numpy as np
 import pytest
 
 import napari_semsr
-from napari_semsr.core import Micrograph, OptionError
-from napari_semsr.io import read, write
+from napari_semsr.core import Micrograph
+from napari_semsr.io import write
 from napari_semsr.simulation import create_gold_rng, simulate_random_gold_pair
-from tests.refusals import refused
 
 PITCH_NM = 300
 
@@ -71,19 +70,6 @@ def test_it_is_taken_where_a_pixel_size_is(semsr, calibration, tmp_path):
     assert other["pixel_size_sd_nm"] is None
 
 
-@pytest.mark.broad
-def test_python_takes_it_as_well(calibration, tmp_path, rng):
-    image, path = Micrograph(rng.random((96, 96))), tmp_path / "c.json"
-    cut = napari_semsr.crop(
-        image, tmp_path / "cut.ome.zarr", box=(0, 0, 64, 64), calibration=path
-    )
-    assert cut.pixel_size_sd_nm == pytest.approx(calibration[0]["pixel_size_sd_nm"])
-    again = read(cut.output)
-    assert again.pixel_size_sd_nm == pytest.approx(cut.pixel_size_sd_nm)
-    with refused(OptionError, "options-contradict"):
-        napari_semsr.frc(image, calibration=path, pixel_size_nm=3)
-
-
 @pytest.fixture
 def barred(tmp_path, rng):
     """An image with a printed bar of 118 px."""
@@ -108,14 +94,6 @@ def test_a_printed_bar_is_suggested_and_compared_with_the_size_of_a_file(
     assert "the file states 5 nm" in said.record["warnings"][0]
     said = semsr("calibrate", "sized.tif", "--bar", "0.59 um", "--json")
     assert said.record["warnings"] == []
-
-
-def test_a_printed_bar_is_suggested_and_nothing_is_calibrated(semsr, barred):
-    record = semsr("calibrate", str(barred), "--bar", "--json").record
-    assert record["bar_px"] == 118
-    assert record["box"] == [358, 350, 374, 470]
-    assert record["pixel_size_nm"] is None
-    assert "118 ± 1.4 px" in semsr("calibrate", str(barred), "--bar").out
 
 
 @pytest.mark.quick(1)

@@ -5,19 +5,17 @@ import time
 
 import numpy as np
 import pytest
-import tifffile
 
-from napari_semsr.core.errors import IncompleteError
-from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.core import IncompleteError, Micrograph
 from napari_semsr.inference import cluster
 from napari_semsr.io.formats import read, write
 from napari_semsr.models import DEFAULT_MODEL
 from tests import children
-from tests.tiny_models import write_tiny_model
 
 SMALL = ("--device", "cpu", "--precision", "fp32", "--tile", "32")
 
 
+@pytest.mark.broad
 def test_enhance_into_a_file_equals_the_store(semsr, images):
     said = semsr("enhance", "first.tif", "-o", "out.ome.zarr", *SMALL)
     assert said.code == 0
@@ -43,13 +41,6 @@ def test_what_a_network_made_stays_marked_in_what_is_made_of_it(semsr, images):
         assert semsr("info", name, "--json").record["network"] == DEFAULT_MODEL, name
         assert "made by network" in semsr("info", name).out
     assert semsr("info", "first.tif", "--json").record["network"] is None
-
-
-@pytest.mark.broad
-@pytest.mark.parametrize("name", ["one", "holes", "constant"])
-def test_enhance_one_pixel_and_holes(semsr, images, name):
-    said = semsr("enhance", f"{name}.tif", "-o", "out.ome.zarr", *SMALL)
-    assert said.code == 0, said.err
 
 
 def test_enhance_refuses_what_it_cannot_do(refused, images):
@@ -92,45 +83,6 @@ def test_interrupted_enhance_keeps_what_is_done_and_resumes(semsr, images):
     again = semsr(*line, "--resume", "--json")
     assert again.code == 0, again.err
     assert again.record["resumed"] >= 1
-
-
-@pytest.mark.broad
-@pytest.mark.quick(1)
-@pytest.mark.parametrize("suffix", [".ome.tif", ".tif"])
-def test_stack_goes_plane_by_plane(semsr, images, suffix):
-    planes = [read(images / f"{n}.tif").array()[:40, :48] for n in ("first", "second")]
-    how = {"metadata": {"axes": "ZYX", "unit": "nm"}, "resolution": (0.1, 0.1)}
-    tifffile.imwrite(images / "stack.tif", np.stack(planes), imagej=True, **how)
-    line = ("enhance", "stack.tif", *SMALL)
-    record = semsr(*line, "-o", f"out{suffix}", "--json").record
-    assert record["shape"] == [2, 40, 48]
-    assert record["tiles"] == 2 * 2 * 2
-    assert semsr(*line, "-o", "one.ome.zarr", "--plane", 1).code == 0
-    second = read(images / f"out{suffix}", plane=1)
-    np.testing.assert_array_equal(second.array(), read(images / "one.ome.zarr").array())
-    assert second.pixel_size_nm == (10, 10)
-    assert second.provenance.model_name == DEFAULT_MODEL
-
-
-@pytest.mark.broad
-def test_enhance_runs_a_model_at_the_pixel_size_it_was_trained_for(semsr, images):
-    write_tiny_model(images, pixel_size_nm=(16, 16))
-
-    def enhanced(name, *words):
-        line = ("enhance", "first.tif", *SMALL, "--model", "tiny.safetensors")
-        record = semsr(*line, "-o", name, *words, "--json").record
-        return record, read(images / name)
-
-    record, auto = enhanced("auto.tif")
-    assert record["seen_pixel_size_nm"] == pytest.approx([16, 16])
-    assert (auto.pixel_size_nm, auto.shape) == ((10, 10), (96, 128))
-    record, one = enhanced("a.tif", "--no-resample")
-    assert record["seen_pixel_size_nm"] == [10, 10]
-    _, other = enhanced("b.tif", "--resample", "never")
-    np.testing.assert_array_equal(one.array(), other.array())
-    assert np.any(one.array() != auto.array())
-    _, kept = enhanced("kept.tif", "--resample", "keep")
-    assert kept.pixel_size_nm == pytest.approx((16, 16))
 
 
 @pytest.mark.broad

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 import tifffile
-from scipy.ndimage import gaussian_filter
 
 
 def _saved(path, image):
@@ -32,18 +31,3 @@ def test_profile_says_lines_and_their_distance(semsr, tmp_path, across, nm):
     assert float(distance) == pytest.approx(14 * (nm or 1), rel=0.03)
     assert unit == ("px" if nm is None else "nm")
     assert said.out.count("resolved") == 2
-
-
-@pytest.mark.parametrize("verb", ["frc", "frc-map"])
-def test_a_resolution_beyond_the_cut_off_is_told(semsr, tmp_path, rng, verb):
-    truth = 4 * gaussian_filter(rng.normal(size=(128, 128)), 2)
-    pair = [
-        _saved(tmp_path / f"{name}.tif", truth + rng.normal(0, 0.3, truth.shape))
-        for name in "ab"
-    ]
-    out = ("-o", tmp_path / "map.tif") if verb == "frc-map" else ()
-    said = semsr(verb, *pair, *out, "--pixel-size-nm", 5, "--cut-off-nm", 153)
-    note = "finer than the optical cut-off of 153 nm"
-    assert note in _rows(said)["Resolution" if verb == "frc" else "Median"]
-    assert note in _rows(said)["Note"]
-    assert note in said.err

@@ -10,19 +10,6 @@ def pair(tmp_path):
     return write_views(tmp_path, 128)
 
 
-LINE = ("register", "moving.tif", "fixed.tif", "-o", "out.ome.tif")
-
-
-def test_stored_transform_is_applied_and_summarised(semsr, pair):
-    said = semsr(*LINE, "--transform", "map.json", "--transform-out", "again.json")
-    assert said.code == 0, said.err
-    assert "similarity, by stored transform" in said.out
-    assert "7.00° clockwise" in said.out
-    assert "3 nm (0.12 px)" in said.out
-    record = semsr(*LINE, "--transform", "again.json", "--overwrite", "--json").record
-    assert (record["error_nm"], record["score"]) == (3, None)
-
-
 def test_refusal_is_one_object_and_exit_2(semsr, pair, tmp_path):
     tifffile.imwrite(tmp_path / "blank.tif", np.full((90, 90), 7, np.uint8))
     line = ("register", "blank.tif", "fixed.tif", "-o", "out.ome.tif")

@@ -1,6 +1,6 @@
-import csv
-
 import pytest
+
+from tests.tables import rows_of
 
 SCAN = ("--frames-grid", "2x2", "--frame-px", "96", "--field", "square", "--seed", "5")
 
@@ -19,6 +19,5 @@ def test_record_has_the_keys_of_the_contract(semsr, tmp_path):
     assert record["pairs_used"] >= 3
     assert record["pixel_size_nm"] == pytest.approx([20, 20])
     assert record["stage_to_camera"]["scale"] == pytest.approx(1, abs=0.1)
-    with (tmp_path / "solved.csv").open(newline="") as stream:
-        written = [row["frame"] for row in csv.DictReader(stream)]
+    written = [row["frame"] for row in rows_of(tmp_path / "solved.csv")]
     assert written == [item["frame"] for item in record["positions"]]

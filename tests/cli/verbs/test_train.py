@@ -30,18 +30,3 @@ def test_pairs_are_cut_on_the_way_and_found_again(semsr, place, tmp_path):
         "tiny.yaml", "other", low=place[0], high=place[1], transform=place[2], patch=32
     )
     assert made.comparison["pairs"] == store.counts["test"]
-
-
-@pytest.mark.broad
-def test_noisy_image_is_learnt_from_and_enhanced(semsr, place, tmp_path):
-    blind = {"kind": "blind-spot", "measure": "hidden_db"}
-    write_tiny_recipe(tmp_path / "own.yaml", data={"patch_px": 32}, **blind)
-    train = ("train", "own.yaml", "--image", "fixed.tif", "-o", "run")
-    said = semsr(*train)
-    assert said.code == 0, said.err
-    assert semsr(*train, "--resume").code == 0
-    model = tmp_path / "run" / "tiny.safetensors"
-    made = semsr("enhance", "fixed.tif", "-o", "out.tif", "--model", model)
-    assert made.code == 0, made.err
-    result = napari_semsr.train("own.yaml", "other", image=place[1])
-    assert "hidden_db" in result.validation

@@ -8,8 +8,7 @@ import pytest
 from PIL import Image
 from qtpy.QtWidgets import QApplication
 
-from napari_semsr.core import Figure
-from napari_semsr.core.micrograph import Provenance
+from napari_semsr.core import Figure, Provenance
 from napari_semsr.widgets.base.findings import Findings
 from napari_semsr.widgets.measure.metrics import MetricsPanel
 

@@ -6,8 +6,7 @@ from qtpy.QtCore import QPoint, QPointF, Qt
 from qtpy.QtGui import QWheelEvent
 from qtpy.QtWidgets import QApplication
 
-from napari_semsr.core.errors import OptionError
-from napari_semsr.core.options import Options, option
+from napari_semsr.core import OptionError, Options, option
 from napari_semsr.widgets.base.form import OptionsForm, get_preference
 from napari_semsr.widgets.base.plots import PlotCanvas
 from tests.refusals import refused
@@ -58,7 +57,6 @@ def test_a_row_without_a_part_is_hidden_and_at_its_default(form):
 
 
 def turn_wheel(widget) -> QWheelEvent:
-    """Turn the wheel over a widget."""
     place, none = QPointF(5, 5), QPoint()
     buttons, keys = Qt.MouseButton.NoButton, Qt.KeyboardModifier.NoModifier
     phase = Qt.ScrollPhase.NoScrollPhase

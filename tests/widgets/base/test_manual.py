@@ -3,16 +3,13 @@
 import ast
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from qtpy.QtCore import QUrl
 from qtpy.QtGui import QDesktopServices
 from qtpy.QtWidgets import QMainWindow
 
-import napari_semsr
-from napari_semsr.core import OptionError
-from napari_semsr.core.progress import Progress
+from napari_semsr.core import OptionError, Progress
 from napari_semsr.io.log import get_error_log_path
 from napari_semsr.jobs import VERBS
 from napari_semsr.widgets.base import manual
@@ -90,17 +87,6 @@ def test_a_job_that_fails_offers_the_log(panel, finish, opened):
     assert "OptionError: Take another." in said
     assert "KeyError: '<lost>'" in said
     assert "test_manual.py" in said
-
-
-def test_every_panel_names_a_heading_of_the_manual():
-    root = Path(napari_semsr.__file__).parent / "widgets"
-    sources = "".join(path.read_text("utf-8") for path in root.rglob("*.py"))
-    places = re.findall(r'help_place = "(\S+\.md)#(\S+)"', sources)
-    assert len(places) > 5
-    for page, heading in places:
-        text = (get_manual_folder() / page).read_text("utf-8")
-        headings = re.findall(r"^#+ +(.+)$", text, re.MULTILINE)
-        assert heading in map(create_heading_anchor, headings)
 
 
 def test_without_a_browser_the_address_is_said(monkeypatch):

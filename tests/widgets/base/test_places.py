@@ -54,7 +54,6 @@ def sessions(tmp_path_factory):
 
 
 def age(folder, days):
-    """Let a folder be as old as that."""
     then = time.time() - days * 86400
     for item in (*folder.iterdir(), folder):
         os.utime(item, (then, then))

@@ -9,9 +9,7 @@ import pytest
 from qtpy.QtCore import QEvent, QObject, Qt, QThreadPool
 from qtpy.QtWidgets import QMainWindow
 
-from napari_semsr.core import progress
-from napari_semsr.core.errors import ShapeError
-from napari_semsr.core.progress import Job, Progress, WaitingProgress
+from napari_semsr.core import Job, Progress, ShapeError, WaitingProgress, progress
 from napari_semsr.widgets.base.runner import (
     JobRequest,
     JobRunner,
@@ -21,8 +19,6 @@ from tests.widgets.scenes import Endless
 
 
 class Log:
-    """Listens to a runner."""
-
     def __init__(self, runner: JobRunner) -> None:
         self.returned, self.failed, self.cancelled = [], [], []
         self.busy, self.steps = [], []

@@ -1,8 +1,6 @@
 """Keys of the panels, in a real window with napari's own keys."""
 
-import os
 import re
-import sys
 
 import numpy as np
 import pytest
@@ -17,8 +15,8 @@ from napari_semsr.widgets.restore import RestorePanel
 from tests.children import LIMIT_MS
 from tests.widgets.scenes import Endless, exposures_of
 
-if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
-    pytest.skip("needs a display; run under xvfb-run", allow_module_level=True)
+pytestmark = pytest.mark.usefixtures("display")
+
 
 CTRL, SHIFT = Qt.KeyboardModifier.ControlModifier, Qt.KeyboardModifier.ShiftModifier
 KEYS = [RUN, CANCEL, HELP, HIDE, FLIP]

@@ -9,8 +9,7 @@ from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import Progress, run
 from napari_semsr.inference import EnhanceOptions
 from napari_semsr.io import NETWORK_KEY, STORE_KEY, STRENGTH_KEY, read, write
-from napari_semsr.jobs import ENHANCE, digest_values, get_check_figures
-from napari_semsr.jobs.verb import Verb
+from napari_semsr.jobs import ENHANCE, Verb, digest_values, get_check_figures
 from napari_semsr.models import find_model
 from napari_semsr.widgets.base import results
 from napari_semsr.widgets.enhance.models import (
@@ -174,26 +173,6 @@ def test_model_file_is_added_and_chosen_and_a_damaged_one_told(panel, tmp_path):
     assert "bad.safetensors" in panel.model.text.text()
 
 
-@pytest.mark.broad
-@pytest.mark.parametrize(
-    ("resample", "shape", "size"), [("auto", (96, 96), 10), ("keep", (60, 60), 16)]
-)
-def test_a_layer_at_another_pixel_size_is_resampled(
-    resample, shape, size, panel, model, run_panel, tmp_path
-):
-    row = panel.form.get_widget("resample").native
-    assert row.isHidden()
-    panel.model.add_file(write_tiny_model(tmp_path, pixel_size_nm=(16, 16)))
-    assert not row.isHidden()
-    panel.form.set_values(tile=32, resample=resample)
-    assert "megapixels/s" in run_panel(panel)
-    layer, source = model.layers["field · tiny"], model.layers["field"]
-    assert layer.data.shape == shape
-    np.testing.assert_allclose(layer.scale, size)
-    borders = [item.translate - item.scale / 2 for item in (layer, source)]
-    np.testing.assert_allclose(*borders)
-
-
 def test_an_image_unlike_the_training_place_is_warned_of_and_mapped(
     panel, model, run_panel, tmp_path, rng
 ):
@@ -230,6 +209,7 @@ def test_a_result_that_is_there_is_mapped_and_not_made_again(
     assert shown.scale == pytest.approx(4 * np.array(field.pixel_size_nm))
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("changed", ["plane", "strength"])
 def test_a_result_of_another_kind_than_is_shown_is_not_mapped_as_it_is(
     model, panel, run_panel, knowing, finish, field, changed

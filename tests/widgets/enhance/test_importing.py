@@ -14,7 +14,6 @@ def own_shelf(tmp_path, monkeypatch):
 
 @pytest.fixture
 def network(tmp_path):
-    """Give an ONNX file."""
     pytest.importorskip("onnxruntime", reason="the extra [onnx] is not installed")
     path = tmp_path / "their-net.onnx"
     semsr.export_model(write_tiny_model(tmp_path), path)

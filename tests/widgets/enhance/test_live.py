@@ -3,12 +3,9 @@
 import numpy as np
 import pytest
 from napari.components import ViewerModel
-from qtpy.QtWidgets import QWidget
 
-from napari_semsr.core.errors import ShapeError
-from napari_semsr.core.grids import Box
-from napari_semsr.io.formats import read
-from napari_semsr.io.layers import LIVE_KEY
+from napari_semsr.core import Box, ShapeError
+from napari_semsr.io import LIVE_KEY
 from napari_semsr.widgets import layers
 from napari_semsr.widgets.base import results
 from napari_semsr.widgets.enhance.panel import EnhancePanel
@@ -46,7 +43,6 @@ def start(panel, qtbot, computed, tiles):
 
 
 def cancel(panel, finish, computed):
-    """Press Cancel while a tile is under way."""
     panel.cancel_button.click()
     computed.allow()
     finish(panel)
@@ -75,21 +71,6 @@ def test_the_layer_is_there_at_once_and_steady(panel, model, finish, computed):
     assert layer.contrast_limits == source.contrast_limits
     assert LIVE_KEY not in layer.metadata
     assert len(computed) == len(set(computed)) == 9
-
-
-@pytest.mark.broad
-def test_a_half_done_temporary_store_is_saved_by_giving_it_a_path(
-    panel, qtbot, finish, computed, tmp_path
-):
-    start(panel, qtbot, computed, 2)
-    cancel(panel, finish, computed)
-    old = panel.live.store.path
-    panel.output.value = tmp_path / "kept.ome.zarr"
-    panel.run_button.click()
-    finish(panel)
-    assert_no_more_than_the_stopped_tile_was_begun_again(computed)
-    assert not old.exists()
-    assert np.isfinite(read(tmp_path / "kept.ome.zarr").array()).all()
 
 
 @pytest.mark.broad
@@ -140,29 +121,6 @@ def test_what_was_left_half_done_is_replaced_where_asked(
     assert len(computed) == left + 9
     assert [item.name for item in model.layers] == ["field", "field · sem-restore"]
     assert not old.exists()
-
-
-@pytest.mark.broad
-def test_what_a_closed_panel_left_is_gone_on_with_by_the_next(
-    panel, model, qtbot, hold, finish, computed
-):
-    dock = hold(QWidget())
-    panel.setParent(dock)
-    panel.form.set_values(precision="bf16")
-    start(panel, qtbot, computed, 2)
-    panel.setParent(None)
-    assert model.layers[1].name == "field · sem-restore (incomplete)"
-    again = hold(EnhancePanel(model))
-    assert "is unfinished; Enhance resumes" in again.status.text()
-    assert again.form.values()["precision"] == "bf16"
-    assert again.form.values()["tile"] == 64
-    again.run_button.click()
-    assert "Waiting for Enhance (1 ahead)" in again.status.text()
-    computed.allow()
-    finish(again)
-    assert [item.name for item in model.layers] == ["field", "field · sem-restore"]
-    assert_no_more_than_the_stopped_tile_was_begun_again(computed)
-    assert micrograph_from_layer(model.layers[1]).provenance.network_digests()
 
 
 @pytest.mark.broad

@@ -3,11 +3,9 @@
 import numpy as np
 import pytest
 
-from napari_semsr.core.errors import OptionError
-from napari_semsr.core.progress import run
+from napari_semsr.core import OptionError, run
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.jobs import ENHANCE
-from napari_semsr.widgets import host
 from napari_semsr.widgets.enhance.panel import EnhancePanel
 from napari_semsr.widgets.layers import (
     list_grey_layers,
@@ -75,21 +73,3 @@ def test_a_preview_of_nothing_is_refused_in_a_sentence(panel, model):
     panel.look.pointing.value = True
     assert "Choose an image layer" in panel.status.text()
     assert not panel.look.preview.runner.is_busy
-
-
-def test_the_line_covers_its_share_with_the_input(panel, model, look_at):
-    source = model.layers["field"]
-    look_at(source, 20, 120, 40, 140)
-    panel.look.split.value = 30
-    layer = model.layers["before"]
-    np.testing.assert_array_equal(layer.data, source.data[20:120, 40:70])
-    np.testing.assert_allclose(layer.data_to_world((0, 0)), [700.0, 100.0])
-    assert layer.contrast_limits == source.contrast_limits
-    assert [str(unit) for unit in model.layers.units] == ["nanometer", "nanometer"]
-    assert layer not in list_grey_layers(model)
-    assert panel.layer.value is source
-    panel.look.beside.value = True
-    assert "two different layers" in panel.status.text()
-    assert not host.get_grid(model).enabled
-    panel.look.split.value = 0
-    assert [item.name for item in model.layers] == ["field"]

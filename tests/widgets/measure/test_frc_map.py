@@ -131,6 +131,7 @@ def test_images_that_were_treated_alike_are_proposed(panel, model, exposures, ad
     assert panel.second.value is second  # to be compared with a reference
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("name", ["first", "second"])
 def test_map_is_called_outdated_by_a_new_pixel_size(
     panel, model, hold, run_panel, name

@@ -72,23 +72,3 @@ def test_lines_and_rows_lead_to_the_gaps(panel, model, run_panel):
     head, row = QApplication.clipboard().text().splitlines()
     assert head.startswith("gap: kind\tgap: y (px)")
     assert row.startswith("found\t")
-
-
-def test_sizes_are_those_of_an_image_and_of_labels(model, hold, add, run_panel):
-    y, x = np.indices((120, 140))
-    discs = np.where(np.hypot(y - 60, x - 40) < 15, 150.0, 50.0)
-    discs[np.hypot(y - 60, x - 110) < 6] = 150
-    labels = np.where(np.hypot(y - 60, x - 90) < 12, 5, 0)
-    model.add_labels(labels, name="drawn", scale=(3, 3), units=("nm", "nm"))
-    add(model, Micrograph(discs, parse_pixel_size(2.0), "discs"))
-    panel = hold(GapsPanel(model))
-    assert panel.image.value.name == "discs"
-    run_panel(panel)
-    rings = model.layers["Gaps: discs, particles"]
-    np.testing.assert_allclose(rings.data_to_world(rings.data[0]), (120, 80), atol=0.5)
-    assert sorted(rings.size) == pytest.approx([12, 30], rel=0.05)
-    panel.image.value = model.layers["drawn"]
-    run_panel(panel)
-    found = panel.findings().curves["Particles"]
-    assert list(found["Label"]) == [5]
-    assert found["Diameter (nm)"] == pytest.approx([70.7], rel=0.01)

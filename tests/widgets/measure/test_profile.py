@@ -142,20 +142,6 @@ def test_turned_layers_are_measured_as_they_are_shown(panel, draw, model):
     assert found == pytest.approx(40, rel=1e-3)
 
 
-@pytest.mark.broad
-def test_bad_layers_are_said(panel, draw, model, add, run_panel):
-    flat = np.full((96, 128), 7, np.float32)
-    add(model, Micrograph(flat, parse_pixel_size(5.0), "flat"))
-    panel.layers.value = list(model.layers[:2])
-    draw(40, 10, 40, 110)
-    run_panel(panel)
-    assert "7 everywhere" in panel.results.remarks.text()
-    assert "field: Line, FWHM" in panel.findings().numbers
-    add(model, Micrograph(flat, name="bare"))
-    panel.layers.value = [model.layers["field"], model.layers["bare"]]
-    assert "'bare' has no pixel size" in run_panel(panel)
-
-
 def test_a_clipped_line_is_drawn_but_not_measured(panel, draw, model):
     white = np.clip(3 * line_at(60, 20.0) - 150, 0, 255)
     model.layers["field"].data = white.astype(np.uint8)

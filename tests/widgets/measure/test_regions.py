@@ -9,12 +9,10 @@ from napari_semsr.widgets.measure.gaps import GapsPanel
 from napari_semsr.widgets.measure.metrics import MetricsPanel
 from napari_semsr.widgets.measure.panel import ErrorMapPanel
 from napari_semsr.widgets.measure.spectrum import SpectrumPanel
-from tests.widgets.scenes import outlined
 
 SIZE = 10.0
 LEFT = np.array([[4, 8], [4, 67], [83, 67], [83, 8]])
 DISC = np.array([[20, 70], [20, 150], [100, 150], [100, 70]])
-AWAY = np.array([[500, 500], [500, 600], [600, 600]])
 
 
 @pytest.fixture
@@ -94,49 +92,6 @@ def test_errors_are_those_of_the_map_within(opened, model, run_panel):
         rse = np.sqrt(np.square(within).mean())
         assert table["RSE (grey levels)"][row] == pytest.approx(rse)
         assert table["pixels"][row] == within.size
-
-
-@pytest.mark.broad
-def test_spectra_are_those_of_the_rectangles_within(opened, model, run_panel, pair):
-    from napari_semsr.analysis import compute_radial_spectrum
-
-    panel = opened(SpectrumPanel)
-    panel.layers.value = [model.layers["made"]]
-    run_panel(panel)
-    curves = panel.findings().curves
-    assert list(curves) == ["rectangle 1, made", "ellipse 2, made"]
-    part = pair[1].replace(data=pair[1].array()[4:84, 8:68])
-    expected = compute_radial_spectrum(part).power
-    np.testing.assert_allclose(
-        curves["rectangle 1, made"]["power (grey levels² px²)"], expected, rtol=1e-6
-    )
-    assert len(outlined(model, "Spectrum")) == 2
-    assert not any("spectrum" in layer.name for layer in model.layers)
-    panel.regions.value = None
-    run_panel(panel)
-    assert list(panel.findings().curves) == ["made"]
-
-
-@pytest.mark.broad
-def test_gaps_are_counted_by_their_middles(model, hold, add, run_panel):
-    y, x = np.mgrid[:64, :200]
-    bright = np.zeros((64, 200), bool)
-    for centre in (20, 50, 130, 160):
-        bright |= np.hypot(y - 32, x - centre) < 12
-    image = np.where(bright, 200, 20).astype(np.float32)
-    add(model, Micrograph(image, (SIZE, SIZE), "discs"))
-    panel = hold(GapsPanel(model))
-    areas = [np.array([[0, 0], [0, 80], [63, 80], [63, 0]]), AWAY]
-    placed = {"scale": (SIZE, SIZE), "units": ("nm", "nm")}
-    panel.regions.value = model.add_shapes(areas, shape_type="polygon", **placed)
-    run_panel(panel)
-    table = panel.findings().tables["Regions"]
-    assert table["particles"] == [2, None]
-    assert table["gaps"] == [1, None]
-    assert "outside" in table["note"][1]
-    whole = panel.findings().curves["gaps"]["width (nm)"]
-    assert len(whole) == 2
-    assert table["median width (nm)"][0] == pytest.approx(whole[0])
 
 
 def test_layer_without_an_area_is_refused_in_a_sentence(opened, model, run_panel):

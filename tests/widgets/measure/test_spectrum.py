@@ -3,7 +3,6 @@ import pytest
 
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.widgets.measure.spectrum import SpectrumPanel
-from tests.widgets.scenes import outlined
 
 ROWS, COLUMNS = np.indices((128, 160))
 
@@ -52,21 +51,6 @@ def test_peak_and_rings_lie_at_the_period_and_the_viewer_stays_in_nm(
     for corners, period in zip(rings.data, periods, strict=True):
         radius = np.ptp(corners, axis=0) / 2
         np.testing.assert_allclose(radius, np.array([1280, 1600]) / period)
-
-
-@pytest.mark.broad
-def test_mosaics_of_one_grid_are_cut_alike(panel, model, add, grating, run_panel):
-    add(model, grating.replace(name="beside", origin=(0.0, 5000.0)))
-    holed = grating.array().copy()
-    holed[:, 140:] = holed[120:] = np.nan
-    model.layers["grating"].data = holed
-    panel.layers.value = list(model.layers)
-    assert "3 radial spectra" in run_panel(panel)
-    shapes = {part.name: part.shape for part in panel.spectra.parts}
-    assert shapes.pop("beside") == (128, 160)
-    assert set(shapes.values()) == {(120, 140)}
-    boxes = outlined(model, "Spectrum")
-    np.testing.assert_allclose(boxes, [[(-5, -5), (1195, 1395)]] * 2)
 
 
 def test_uncalibrated_layers_are_in_cycles_per_pixel(model, hold, run_panel, grating):

@@ -1,8 +1,6 @@
 """Overlaps are corrected by mouse and keys, in a real window."""
 
 import json
-import os
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +23,8 @@ from napari_semsr.widgets.stitch.by_hand import (
 from napari_semsr.widgets.stitch.panel import StitchMosaicPanel
 from tests.stitching import scans
 
-if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
-    pytest.skip("needs a display; run under xvfb-run", allow_module_level=True)
+pytestmark = [pytest.mark.broad, pytest.mark.usefixtures("display")]
+
 
 PERIOD = 16
 LEFT, SHIFT = Qt.MouseButton.LeftButton, Qt.KeyboardModifier.ShiftModifier
@@ -147,30 +145,6 @@ def test_a_wrong_joint_of_a_lattice_is_right_after_a_click_and_arrow_keys(
     assert napari_semsr.replay(made.output).identical
 
 
-@pytest.mark.broad
-def test_overlaps_that_a_correction_puts_out_of_use_are_told(by_hand, finish):
-    panel = by_hand._panel  # noqa: SLF001
-    by_hand.table.selectRow(row_of(by_hand, "f003", "f004"))
-    for _ in range(5):
-        by_hand._move_frame(0, 1.0)  # noqa: SLF001
-    panel.solve_again()
-    finish(panel)
-    made = panel._last_corrected[0]  # noqa: SLF001
-    count, worst = made.pairs_rejected, made.solution.rejected_worst_px
-    assert worst > 3
-    told = f"{count} of {len(made.pairs)} overlaps not used, up to {worst:.2g} px off"
-    assert told in panel.headline.text()
-    lines = {line.get_label(): line for line in panel.results.plot.axes[0].lines}
-    assert max(lines["not used"].get_ydata()) == pytest.approx(worst)
-    drawn = panel.viewer.layers["lattice \N{MIDDLE DOT} overlaps"]
-    assert drawn.features["residual_px"].max() == pytest.approx(worst)
-    by_hand.table.selectRow(0)  # a state that the list cuts is in full below it
-    reason = by_hand.table.item(0, 2).text()
-    assert reason not in {"used", "set by hand"}
-    assert reason in by_hand.about.text()
-
-
-@pytest.mark.broad
 def test_buttons_reject_drop_fix_and_take_back(by_hand, qtbot):
     panel = by_hand._panel  # noqa: SLF001
 

@@ -1,8 +1,6 @@
 """A folder that grows is followed in a real window: one layer, view and contrast."""
 
-import os
 import shutil
-import sys
 
 import numpy as np
 import pytest
@@ -19,8 +17,8 @@ from napari_semsr.widgets.stitch.panel import StitchMosaicPanel
 from tests.children import LIMIT_MS
 from tests.refusals import refused
 
-if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
-    pytest.skip("needs a display; run under xvfb-run", allow_module_level=True)
+pytestmark = pytest.mark.usefixtures("display")
+
 
 LEFT = Qt.MouseButton.LeftButton
 SIDE = 96
@@ -81,6 +79,7 @@ def test_contrast_follows_the_grey_values_until_the_user_changes_it(
     mosaic.store.lock.release()
 
 
+@pytest.mark.broad
 def test_frames_appear_in_one_layer_as_they_come(
     make_napari_viewer_proxy, qtbot, finish, scan, tmp_path, keep_picture
 ):

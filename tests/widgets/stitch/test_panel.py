@@ -2,20 +2,15 @@
 
 import json
 import shutil
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import napari_semsr
-from napari_semsr import jobs
-from napari_semsr.jobs.simulate import SIMULATE, SimulateOptions
 from napari_semsr.widgets import host
 from napari_semsr.widgets.base import results
 from napari_semsr.widgets.layers import list_grey_layers
-from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
-from napari_semsr.widgets.samples import superlens_scan
 from napari_semsr.widgets.stitch.panel import (
     StitchMosaicPanel,
 )
@@ -193,26 +188,6 @@ def test_frame_that_is_left_out_is_listed(make, model, scan, tmp_path, run_panel
 
 
 @pytest.mark.broad
-def test_distortion_is_a_number_with_its_deviation(make, scan, run_panel, tmp_path):
-    panel = make(scan)
-    panel.output.value = tmp_path / "wanted"
-    assert panel.options().distortion == "auto"
-    run_panel(panel)
-    assert napari_semsr.read(tmp_path / "wanted.ome.zarr").pixel_size_nm == (20, 20)
-    found = panel.findings().numbers["Distortion"]
-    assert (found.value, found.unit) == (0, "%")
-    assert str(found).startswith("0 \N{PLUS-MINUS SIGN} 0.")
-    panel.distortion.value = "number"
-    assert not panel.distortion_amount.native.isHidden()
-    panel.distortion_amount.value = 0.02
-    assert panel.options().distortion == 0.02
-    assert "exists" in run_panel(panel)
-    panel.existing.value = True
-    run_panel(panel)
-    assert str(panel.findings().numbers["Distortion"]) == "2 % at the rim"
-
-
-@pytest.mark.broad
 def test_a_calibration_gives_pixel_size_and_distortion(
     make, scan, run_panel, finish, tmp_path
 ):
@@ -264,42 +239,6 @@ def test_bad_requests_are_one_sentence(make, scan, finish, run_panel):
     panel.grid.value = ""
     panel.flat.value = "file"
     assert "Choose a flat-field file" in run_panel(panel)
-
-
-@pytest.mark.broad
-def test_uncalibrated_frames_stay_in_pixels_until_their_size_is_typed(
-    make, model, hold, scan, tmp_path, run_panel
-):
-    for frame in scan.glob("*.tif"):
-        grey = napari_semsr.read(frame).array().astype(float)
-        image = Image.fromarray((255 * grey / grey.max()).astype(np.uint8))
-        image.save(tmp_path / f"{frame.stem}.png")
-    panel = make(tmp_path)
-    assert "Stitched 4 of 4 frames" in run_panel(panel)
-    assert "stage error" not in panel.figures.text()  # no positions are known
-    assert units(model) == ["pixel", "pixel"]
-    assert "not calibrated" in panel.trouble.text()
-    opened = hold(OpenMosaicPanel(model))
-    opened.focus_pixel_size(model.layers[f"{tmp_path.name} mosaic"])
-    opened.calibrate.pixel_size.height_box.value = 20.0
-    opened.calibrate.apply_button.click()
-    for item in model.layers:  # outlines and joints, too
-        assert tuple(item.scale) == (20, 20)
-    assert units(model) == NM
-
-
-@pytest.mark.broad
-def test_sample_is_a_folder_that_can_be_stitched(make, model, monkeypatch):
-    small = SimulateOptions(frames_grid=(1, 2), frame_px=48)
-    job = SIMULATE.job
-    made = SimpleNamespace(job=lambda out_dir, options: job(out_dir, options=small))
-    monkeypatch.setattr(jobs, "SIMULATE", made)
-    for data, attributes, kind in superlens_scan():
-        getattr(model, f"add_{kind}")(data, **attributes)
-    assert [type(layer).__name__ for layer in model.layers] == ["Image", "Shapes"]
-    panel = make()
-    assert "2 frames" in panel.about.text()
-    assert (panel.folder.value / "truth" / "positions.csv").is_file()
 
 
 def test_cancel_leaves_nothing(make, model, scan, finish):

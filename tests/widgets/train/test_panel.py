@@ -5,26 +5,19 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import yaml
 from qtpy.QtWidgets import QApplication, QLabel
 from scipy import ndimage
 
-from napari_semsr.core import Affine, Grid, WarpedImage
-from napari_semsr.core.errors import DeviceMemoryError
-from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.io import ImageIdentity, StoredTransform, write_transform
-from napari_semsr.io.formats import write
-from napari_semsr.jobs import train_process
-from napari_semsr.jobs.train import TRAIN, Trained
-from napari_semsr.jobs.train_process import TrainStep
-from napari_semsr.models.cards import ModelCard
-from napari_semsr.models.checkpoint import build_network, save_model
+from napari_semsr.core import Affine, DeviceMemoryError, Grid, Micrograph, WarpedImage
+from napari_semsr.io import ImageIdentity, StoredTransform, write, write_transform
+from napari_semsr.jobs import TRAIN, Trained, TrainStep, train_process
+from napari_semsr.models import ModelCard, build_network, save_model
 from napari_semsr.pairing.store import open_pairs
 from napari_semsr.widgets import host
 from napari_semsr.widgets.enhance.models import OWN_IMAGE_TIME
 from napari_semsr.widgets.enhance.panel import EnhancePanel
 from napari_semsr.widgets.layers import list_grey_layers, micrograph_from_layer
-from napari_semsr.widgets.train.panel import TrainPanel, TrainView
+from napari_semsr.widgets.train.panel import TrainPanel
 from tests.children import LIMIT_MS
 from tests.widgets.scenes import grain
 
@@ -72,7 +65,6 @@ class FakeTraining:
             self.closed += 1
 
     def validate(self, folder: Path, step: int) -> None:
-        """Write curve, preview, state and model."""
         rows = [f"{n},{1 / n},{n / 2},0.5\n" for n in range(1, step + 1)]
         (folder / "curve.csv").write_text("step,loss,gain_db,ssim\n" + "".join(rows))
         best = f"step: {step}\ngain_db: {step / 2}\nssim: 0.5\n"
@@ -178,7 +170,6 @@ def two_instruments(add, viewer) -> tuple[object, object, Affine]:
 
 
 def stored_map(folder, low, high, true) -> Path:
-    """Write the map between two layers."""
     path = folder / "map.json"
     sides = (
         ImageIdentity.from_image(micrograph_from_layer(layer), None)
@@ -186,25 +177,6 @@ def stored_map(folder, low, high, true) -> Path:
     )
     write_transform(path, StoredTransform(true, *sides))
     return path
-
-
-@pytest.mark.broad
-def test_two_layers_are_cut_by_a_stored_transform(
-    panel, model, training, run_panel, add, folder
-):
-    low, high, true = two_instruments(add, model)
-    panel.pairs.low.value, panel.pairs.high.value = low, high
-    panel.pairs.placed.value = "stored"
-    assert "Choose a transform" in run_panel(panel)
-    panel.pairs.transform.value = stored_map(folder, low, high, true)
-    low.rotate = 30  # the map tells where it lies, not how it is shown
-    run_panel(panel)
-    store = open_pairs(Path(training.requests[0].pairs))
-    a, b = (np.asarray(part[0], float) for part in store.get_arrays("train"))
-    assert np.corrcoef(a.ravel(), b.ravel())[0, 1] < -0.9
-    panel.name.value = "again"
-    panel.pairs.low.value = model.layers["soft"]
-    assert "The transform is for light as the moving image" in run_panel(panel)
 
 
 @pytest.mark.broad
@@ -231,18 +203,6 @@ def test_register_goes_on_to_train(
     store = open_pairs(Path(asked.pairs))
     assert store.record["pixel_size_nm"] == 20.0  # for which ssum-sem was trained
     assert store.record["provenance"]["options"]["transform"]
-
-
-@pytest.mark.broad
-def test_store_is_passed_on_as_it_is(panel, training, run_panel, folder):
-    panel.pairs.source.value = "store"
-    panel.pairs.store.value = folder / "given.zarr"
-    panel.pairs.patch.value = 0
-    panel.recipe.start.value = "<fresh>"
-    run_panel(panel)
-    (asked,) = training.requests
-    assert (asked.pairs, asked.patch) == (str(folder / "given.zarr"), None)
-    assert asked.from_scratch
 
 
 @pytest.mark.broad
@@ -345,16 +305,6 @@ def test_rows_and_starts_follow_what_is_chosen_and_a_wrong_key_is_named(
     assert not training.requests
 
 
-@pytest.mark.broad
-def test_proposed_name_is_free_and_a_typed_one_stays(panel, folder, recipe):
-    (folder / "runs" / "tiny").mkdir(parents=True)
-    use_file(panel, recipe)
-    assert panel.name.value == "tiny-2"
-    panel.name.value = "own"
-    panel.recipe.box.value = "wang-srcnn"
-    assert panel.name.value == "own"
-
-
 def test_recipe_for_one_image_asks_for_one_layer(panel, training, run_panel, model):
     panel.show()
     panel.take_noisy(None)
@@ -376,20 +326,3 @@ def test_recipe_for_one_image_asks_for_one_layer(panel, training, run_panel, mod
     panel.recipe.box.value = "fine-tune"
     assert panel.pairs.source.value == "layers"
     assert panel.pairs.high.visible
-
-
-@pytest.mark.broad
-def test_the_best_is_the_model_that_is_kept(model, folder, hold):
-    view = hold(TrainView(model))
-    rows = "step,loss,hidden_db,alike_columns_px\n100,1,2.5,2\n200,1,1.5,2\n"
-    (folder / "curve.csv").write_text(rows)
-    view.watch(folder)
-    view.settle()
-    assert "Best so far at step" not in view.findings("Train").numbers
-    best = {"step": 100, "hidden_db": 2.5, "alike_columns_px": 2}
-    (folder / "best.yaml").write_text(yaml.safe_dump(best))
-    view.poll()
-    assert "Noise correlated along a line" in view.figures.text()
-    assert view.findings("Train").numbers["Best so far at step"].value == 100
-    lines = {line.get_label(): line.get_xydata() for line in view.plot.axes[1].lines}
-    assert tuple(lines["best"][0]) == (100, 2.5)
