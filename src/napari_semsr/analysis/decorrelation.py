@@ -63,7 +63,7 @@ _FLAT = 1e-13  # share of the mean: smaller differences are rounding of doubles
 _MIN_PERIODS, _PERIODS = 10, 40
 _GROUPS, _DRAWS = 64, 40  # samples drawn again for the scatter; chosen: known to 12 %
 _TINY = 1e-300  # added to denominators, so that 0 / 0 is 0
-_BYTES_PER_PX = 44.0  # measured: growth of peak memory, 4096 x 4096 px
+_BYTES_PER_PX = 64.0  # measured: growth of peak memory, 1536 x 1536 px
 
 # Reasons, in order of precedence among the blocks
 _REASONS: tuple[Reason, ...] = (
@@ -219,6 +219,11 @@ class _Peak:
     step: float  # distance to the next frequency that was tried
     sigma: float  # width of the filter in px; infinite without one
 
+    def compute_reach(self, sd: float) -> float:
+        """Compute the factor to the ends of the interval from the logarithm's sd."""
+        step = math.log1p(self.step / self.frequency)
+        return math.exp(math.hypot(core.Z95 * sd, step))
+
 
 @dataclass(frozen=True, slots=True)
 class _Curve:
@@ -337,14 +342,10 @@ def _summarise_curves(
         middle, p10, p90 = np.nanpercentile(values, (50, 10, 90)).tolist()
         step = 1 / peak.frequency - 1 / (peak.frequency + peak.step)
         # of a median: sqrt(pi / 2) times that of a mean
-        noise = median_curve.sd * min(1, math.sqrt(math.pi / 2 / len(peaks)))
-        spread = math.hypot(core.Z95 * noise, math.log1p(peak.step / peak.frequency))
-        low, high = middle * math.exp(-spread), middle * math.exp(min(spread, 9.0))
-        interval = low, high
-        if not core.is_determined(interval, middle):
-            middle = p10 = p90 = step = interval = None
-            reasons = {"undetermined"}
-        elif nm is not None:
+        sd = float(np.median([curve.sd for curve in peaks]))
+        reach = peak.compute_reach(sd * min(1, math.sqrt(math.pi / 2 / len(peaks))))
+        low, high = interval = middle / reach, middle * reach
+        if nm is not None:
             error = core.compute_length_error(image)
             interval_nm = core.widen_interval(middle * nm, (low * nm, high * nm), error)
     if side is None:
@@ -365,16 +366,16 @@ def _summarise_curves(
         p90_px=p90,
         p10_nm=in_nm[1],
         p90_nm=in_nm[2],
-        reason=None if middle else next(r for r in _REASONS if r in reasons),
+        reason=None if peaks else next(r for r in _REASONS if r in reasons),
         method=f"{_PUBLISHED if of_authors else _METHOD}, {where}, {window}; {_COVERS}",
         blocks=len(usable),
         failed=len(usable) - len(peaks),
         gaps=len(curves) - len(usable),
         block=side,
         values_px=values.reshape(grid),
-        peak=middle
+        peak=peak
         and float(
-            np.interp(1 / middle, median_curve.frequency, median_curve.of_filtered)
+            np.interp(peak.frequency, median_curve.frequency, median_curve.of_filtered)
         ),
         frequency_per_px=median_curve.frequency,
         correlation=median_curve.plain,
@@ -400,6 +401,7 @@ def _analyse_block(
     half = fft.rfft2(tapered, workers=core.count_available_cores())
     plane: core.FloatArray = np.square(half.real)
     plane += np.square(half.imag)
+    del half, tapered
     rings = core.create_rings(shape, pitch)
     frequency = rings.frequency[1 : rings.complete]
     weights = rings.multiplicity
@@ -427,8 +429,11 @@ def _analyse_block(
         return _Curve(frequency, plain, plain, "too-small")
     shares = np.random.default_rng(1).standard_exponential((_DRAWS, _GROUPS))
     drawn = [found.frequency for share in shares if (found := search(draw(share)))]
-    sd = float(np.log(drawn).std()) if drawn else math.inf
+    sd = float(np.log(drawn).std()) if drawn else 1.0  # too large for a result
     filtered = spectrum.correlate(np.array([peak.sigma]))[0]
+    reach = peak.compute_reach(sd)
+    if not core.is_determined((1 / reach, reach), 1.0):
+        return _Curve(frequency, plain, filtered, "undetermined")
     return _Curve(frequency, plain, filtered, None, peak, sd)
 
 

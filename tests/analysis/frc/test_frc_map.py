@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import dask.array as da
 import numpy as np
 import pytest
@@ -100,6 +102,14 @@ def test_grey_levels_of_any_size_give_the_same_map(pair) -> None:
     found = run(measure_frc_map(*scaled, options))
     np.testing.assert_allclose(found.measured_values, plain.measured_values, rtol=1e-3)
     assert found.failed == plain.failed
+
+
+def test_median_with_an_interval_wider_than_itself_is_none(pair) -> None:
+    found = run(measure_frc_map(*pair, FrcMapOptions(blocks_per_axis=2)))
+    low, high = found.median_interval
+    assert low < found.percentile(50) < high
+    wide = replace(found, relative_sd=found.relative_sd + np.float32(0.6))
+    assert (wide.percentile(50), wide.median_interval) == (None, None)
 
 
 def test_uncalibrated_map_is_in_pixels(pair) -> None:
