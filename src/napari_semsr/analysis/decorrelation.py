@@ -45,11 +45,7 @@ _MIN_PX = 64  # smallest side of an image; chosen: at ring 10 of 32 a step is a 
 _WHOLE_PX = 4096**2  # largest area analysed as a whole; specified
 _BLOCK = 2048  # side of the blocks; specified
 _TUKEY = 0.25  # tapered share of the window; chosen: little leakage, narrow rings
-# As in the authors' program: radii and filters of a round, edges that are tapered,
-# decimals of a correlation, lowest peak, reach of the second round beyond the first,
-# and width of a filter in px over that of its parameter
-_RADII, _FEW_FILTERS, _EDGE_PX, _DECIMALS, _LOWEST = 50, 10, 20, 1000, 0.05
-_BEYOND, _FILTER = 0.4, 2 / math.pi
+_EDGE_PX = 20  # edges that the authors' program tapers
 _FILTERS = 20  # filters in each of two rounds; chosen: cheap here (Descloux: 10)
 _FINEST_PX = 0.15  # width of the weakest filter, as in Descloux
 _DROP = 5e-4  # smallest drop after a peak, as in Descloux
@@ -70,9 +66,12 @@ _REASONS: tuple[Reason, ...] = (
     *("undetermined", "beyond-nyquist", "too-small", "periodic", "no-signal"),
 )
 
-_METHOD = "decorrelation analysis (assumes white noise and a band-limited signal)"
-_PUBLISHED = "decorrelation analysis as published (Descloux et al. 2019)"
-_COVERS = "the interval covers scatter, not the difference between methods"
+_METHODS = {
+    None: "decorrelation analysis (assumes white noise and a band-limited signal), "
+    f"Tukey window {_TUKEY:g}",
+    "published": "decorrelation analysis as published (Descloux et al. 2019), edges "
+    f"of {_EDGE_PX} px tapered",
+}
 
 NO_CUT_OFF: dict[str, str] = {
     "no-signal": "no contrast, or nothing but noise",
@@ -108,7 +107,7 @@ class DecorrelationOptions(core.Options):
 
 _SHORTEST = core.Quantity("Cut-off", "nm", also="resolution_px", interval="interval_nm",
     reason="why", verdict="verdict", large=True)  # fmt: skip
-_SCATTER = "Scatter of the estimate, at least to the next possible value"
+_ENDS = core.declare_quantity("Scatter of the estimate, at least to the next value")
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,14 +132,8 @@ class Decorrelation:
     step_px: Annotated[
         float | None, core.declare_quantity("Step to the next value", "px")
     ]
-    interval_px: Annotated[
-        core.FloatPair | None,
-        core.declare_quantity(_SCATTER),
-    ]
-    interval_nm: Annotated[
-        core.FloatPair | None,
-        core.declare_quantity(_SCATTER),
-    ]
+    interval_px: Annotated[core.FloatPair | None, _ENDS]
+    interval_nm: Annotated[core.FloatPair | None, _ENDS]
     p10_px: Annotated[float | None, core.Quantity("10 % below", "px", shown=False)]
     p90_px: Annotated[float | None, core.Quantity("90 % below", "px", shown=False)]
     p10_nm: Annotated[float | None, core.Quantity("10 % below", "nm", shown=False)]
@@ -352,10 +345,7 @@ def _summarise_curves(
         p10 = p90 = None
     in_nm = [None if v is None or nm is None else v * nm for v in (middle, p10, p90)]
     where = "whole image" if side is None else f"median over blocks of {side} px"
-    of_authors = options.method == "published"
-    window = (
-        f"edges of {_EDGE_PX} px tapered" if of_authors else f"Tukey window {_TUKEY:g}"
-    )
+    scatter = "the interval covers scatter, not the difference between methods"
     return Decorrelation(
         resolution_px=middle,
         resolution_nm=in_nm[0],
@@ -367,7 +357,7 @@ def _summarise_curves(
         p10_nm=in_nm[1],
         p90_nm=in_nm[2],
         reason=None if peaks else next(r for r in _REASONS if r in reasons),
-        method=f"{_PUBLISHED if of_authors else _METHOD}, {where}, {window}; {_COVERS}",
+        method=f"{_METHODS[options.method]}, {where}; {scatter}",
         blocks=len(usable),
         failed=len(usable) - len(peaks),
         gaps=len(curves) - len(usable),
@@ -444,23 +434,15 @@ def _sum_groups(
     count = rings.frequency.size
     group = np.random.default_rng(0).integers(_GROUPS, size=rings.index.size)
     place = rings.index.ravel() + count * group
-    return [
-        np.bincount(place, part.ravel(), count * _GROUPS).reshape(_GROUPS, count)[
-            :, 1 : rings.complete
-        ]
-        for part in parts
-    ]
+    sums = (np.bincount(place, part.ravel(), count * _GROUPS) for part in parts)
+    return [row.reshape(_GROUPS, count)[:, 1 : rings.complete] for row in sums]
 
 
 def _sort_samples(rings: core.Rings, parts: tuple[core.FloatArray, ...]) -> _Spectrum:
     """Sort half-planes by frequency, which the authors' program ends at the rim."""
-    rows, columns = (
-        transform(n, pitch * (1 - 1 / n))
-        for transform, n, pitch in zip(
-            (np.fft.fftfreq, np.fft.rfftfreq), rings.shape, rings.pitch, strict=True
-        )
-    )
-    radius = np.hypot(rows[:, None], columns).ravel()
+    sides = zip(rings.shape, rings.pitch, strict=True)
+    rows, columns = (np.fft.fftfreq(n, pitch * (1 - 1 / n)) for n, pitch in sides)
+    radius = np.hypot(rows[:, None], columns[: rings.index.shape[1]]).ravel()
     order = np.argsort(radius)
     order = order[: np.searchsorted(radius[order], rings.nyquist)]
     ordered = (part.ravel()[order] for part in (*parts, radius))
@@ -488,61 +470,48 @@ def _search(spectrum: _Spectrum) -> _Peak | None:
 
 
 def _search_as_published(spectrum: _Spectrum) -> _Peak | None:
-    """Find the outermost peak as the authors' program does, in two rounds."""
+    """Find the outermost peak as the authors' program does, with its constants."""
+    low: list[_Peak] = []
 
-    def find_peaks(
-        filters: core.FloatArray, radii: core.FloatArray
-    ) -> list[tuple[float, float, float, float]]:
-        """Return radius, height, step and filter of the peak of each curve."""
-        peaks = []
-        for g in filters:
-            sigma = np.array([_FILTER * g])
-            curve = spectrum.correlate(sigma, radii * spectrum.nyquist)[0]
-            curve = np.floor(_DECIMALS * curve) / _DECIMALS
-            at, end = 0, len(curve)
-            while end > 1:
-                at = int(np.argmax(curve[:end]))
-                is_last = at == end - 1
-                if not is_last and (not at or curve[at] - curve[at:end].min() >= _DROP):
-                    break
-                at, end = 0, end - 1
-            peaks.append(
-                (float(radii[at]), float(curve[at]), float(radii[1] - radii[0]), g)
-            )
+    def find_peaks(filters: core.FloatArray, radii: core.FloatArray) -> list[_Peak]:
+        radii, peaks = radii * spectrum.nyquist, []
+        for sigma in filters:
+            curve = spectrum.correlate(np.array([sigma]), radii)[0]
+            curve = np.floor(1000 * curve) / 1000
+            at = max(_find_outermost_peak(curve), 0)
+            peaks.append(_Peak(float(radii[at]), float(radii[1] - radii[0]), sigma))
+            low.extend(peaks[-1:] if curve[at] < 0.05 else ())
         return peaks
 
-    radii = np.linspace(0, 1, _RADII)
-    rows, width = spectrum.shape[0], radii[1]
-    (plain,) = find_peaks(np.array([np.inf]), radii)
-    coarsest = 2 / plain[0] if plain[0] else max(spectrum.shape) / 2
-    filters = np.geomspace(coarsest, _FINEST_PX, _FEW_FILTERS)
-    filters = np.concatenate([[rows, rows / 4], filters])
-    peaks = [plain, *find_peaks(filters[1:], radii)]
-    radius, best = max((peak[0], place) for place, peak in enumerate(peaks))
-    best -= best >= _FEW_FILTERS
-    ends = max(radius - width, 0), min(radius + _BEYOND, 1)
-    finer = np.geomspace(filters[best], filters[best + 1], _FEW_FILTERS)
-    # the program stores the second round over the last curve of the first
-    peaks = [*peaks[:-1], *find_peaks(finer, np.linspace(*ends, _RADII))]
-    high = [peak for peak in peaks if peak[1] >= _LOWEST and peak[0]]
-    if not high:
-        return None
-    radius, _, step, g = max(high, key=lambda peak: peak[0])
-    return _Peak(radius * spectrum.nyquist, step * spectrum.nyquist, _FILTER * g)
+    radii, rows = np.linspace(0, 1, 50), spectrum.shape[0]
+    peaks = find_peaks(np.array([np.inf]), radii)
+    first = peaks[0].frequency / spectrum.nyquist
+    coarsest = 2 / first if first else max(spectrum.shape) / 2
+    sigmas = np.geomspace(coarsest, _FINEST_PX, 10)
+    sigmas = 2 / math.pi * np.concatenate([[rows, rows / 4], sigmas])
+    peaks += find_peaks(sigmas[1:], radii)
+    best, place = max((peak.frequency, place) for place, peak in enumerate(peaks))
+    radius = best / spectrum.nyquist
+    place -= place >= sigmas.size - 2
+    finer = np.geomspace(sigmas[place], sigmas[place + 1], 10)
+    ends = max(radius - radii[1], 0), min(radius + 0.4, 1)
+    # the second round is stored over the last curve of the first
+    peaks = [*peaks[:-1], *find_peaks(finer, np.linspace(*ends, radii.size))]
+    high = [peak for peak in peaks if peak.frequency and peak not in low]
+    return max(high, key=lambda peak: peak.frequency, default=None)
 
 
 def _taper_edges(side: int) -> core.FloatArray:
     """Return the weights (side,) with which the authors' program tapers edges."""
     inward = side / 2 - np.abs(np.linspace(-side / 2, side / 2, side))
-    edge = inward < _EDGE_PX
-    share = np.ones(side)
-    share[edge] = inward[edge] / inward[edge].max()
-    return (1 - np.cos(np.pi * share)) / 2
+    share = inward / inward[inward < _EDGE_PX].max()
+    taper: core.FloatArray = (1 - np.cos(np.pi * np.minimum(share, 1))) / 2
+    return taper
 
 
 def _find_outermost_peak(curve: core.FloatArray) -> int:
     """Return the index of the last running maximum before a drop; -1 if none."""
-    records = np.flatnonzero(curve >= np.maximum.accumulate(curve))
+    records = np.flatnonzero(np.diff(np.maximum.accumulate(curve), prepend=-1.0))
     drops = curve[records] - np.minimum.reduceat(curve, records)
     peaks = records[drops > _DROP]
     return int(peaks[-1]) if peaks.size else -1
