@@ -111,12 +111,10 @@ def test_cut_off_of_either_of_two_textures_is_undetermined(rng):
     assert found_in(coarse + 0.5 * fine + noise).interval_px[1] < 4
 
 
-def test_few_periods_are_said_or_refused(rng):
-    found = found_in(cut_off((256, 256), 10, rng))
-    assert "the image spans only 26 periods, but 40 are needed" in found.verdict
+def test_few_periods_widen_the_interval_or_are_refused(rng):
+    found = found_in(cut_off((160, 160), 10, rng))
     assert found.interval_px[0] < 10 < found.interval_px[1]
-    assert "periods" not in found_in(cut_off((256, 256), 5, rng)).verdict
-    few = found_in(cut_off((128, 128), 24, rng))
+    few = found_in(cut_off((128, 128), 12, rng))
     assert (few.resolution_px, few.reason) == (None, "too-small")
 
 

@@ -17,6 +17,7 @@ from napari_semsr.analysis.frc.crossing import (
 )
 from napari_semsr.analysis.frc.rings import Geometry, RingSums, plan_geometry
 from napari_semsr.analysis.frc.validity import (
+    LARGEST_TESTED_PX,
     REASONS,
     Reason,
     classify_curves,
@@ -24,7 +25,16 @@ from napari_semsr.analysis.frc.validity import (
     has_anticorrelation,
     has_static_noise,
 )
-from napari_semsr.core import Z95, BoolArray, Float32Array, FloatArray, FloatPair
+from napari_semsr.core import (
+    Z95,
+    BoolArray,
+    Float32Array,
+    FloatArray,
+    FloatPair,
+    ReadableArray,
+    get_central_box,
+    read_box,
+)
 
 # The period of a crossing inside this ring exceeds half of the block, so that less than
 # two periods fit into it; chosen, and documented in docs/frc.md.
@@ -174,14 +184,17 @@ def correlate_blocks(
 
 
 def has_shared_noise(
-    first: NDArray[np.floating], second: NDArray[np.floating], shift: FloatPair
+    first: ReadableArray, second: ReadableArray, shift: FloatPair
 ) -> bool:
     """Check whether two images share noise that did not move with the sample.
 
-    `first`, `second` (Y, X); `shift`: ``(y, x)`` in pixels by which to move the second.
+    `first`, `second` (Y, X), lazy or not; `shift`: ``(y, x)`` in pixels by which to
+    move the second.
     """
-    geometry = plan_geometry((first.shape[0], first.shape[1]), (1.0, 1.0), 0.5)
-    a, b = (_standardise_blocks(image[None])[0] for image in (first, second))
+    middle = get_central_box(first.shape, LARGEST_TESTED_PX)
+    geometry = plan_geometry(middle.shape, (1.0, 1.0), 0.5)
+    parts = (read_box(data, middle)[None] for data in (first, second))
+    a, b = (_standardise_blocks(part)[0] for part in parts)
     lying = geometry.sum_rings(a, b)
     at_shift = geometry.sum_rings(a, b, geometry.phase_ramp(shift))
     return bool(has_static_noise(lying, at_shift, geometry)[0])
