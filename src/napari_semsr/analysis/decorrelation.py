@@ -26,7 +26,6 @@ followed step by step, to compare with its numbers.
 import itertools
 import math
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Annotated, Literal
 
 import numpy as np
@@ -59,11 +58,6 @@ _DRAWS = 64  # of the samples, in as many groups; chosen: knows the scatter to 9
 _TINY = float(np.finfo(float).tiny)  # least denominator, so that 0 / 0 is 0
 _BYTES_PER_PX = 64.0  # measured: growth of peak memory, 1536 x 1536 px
 
-# Reasons, in order of precedence among the blocks
-_REASONS: tuple[Reason, ...] = (
-    *("undetermined", "beyond-nyquist", "too-small", "periodic", "no-signal"),
-)
-
 _METHODS = {
     None: "decorrelation analysis (assumes white noise and a band-limited signal), "
     f"Tukey window {_TUKEY:g}",
@@ -71,14 +65,14 @@ _METHODS = {
     f"of {_EDGE_PX} px tapered",
 }
 
-NO_CUT_OFF: dict[str, str] = {
-    "no-signal": "no contrast, or nothing but noise",
-    "periodic": "a grating or lattice, whose few spectral lines show no cut-off",
-    "beyond-nyquist": "finer than two pixels, or hidden by noise",
+NO_CUT_OFF: dict[Reason, str] = {
     "undetermined": "its 95 % interval is wider than the value",
+    "beyond-nyquist": "finer than two pixels, or hidden by noise",
     "too-small": "less than 15 periods wide: use a larger part of the image",
+    "periodic": "a grating or lattice, whose few spectral lines show no cut-off",
+    "no-signal": "no contrast, or nothing but noise",
 }
-"""Explanation of each reason for a missing cut-off."""
+"""Explanation of each reason for a missing cut-off, by precedence among blocks."""
 
 
 class DecorrelationOptions(core.Options):
@@ -125,9 +119,7 @@ class Decorrelation:
         float | None, replace(_SHORTEST, unit="px", also="", interval="interval_px")
     ]
     resolution_nm: Annotated[float | None, _SHORTEST]
-    step_px: Annotated[
-        float | None, core.declare_quantity("Step to the next value", "px")
-    ]
+    step_px: Annotated[float | None, core.declare_quantity("Step", "px")]
     interval_px: Annotated[core.FloatPair | None, _ENDS]
     interval_nm: Annotated[core.FloatPair | None, _ENDS]
     p10_px: Annotated[float | None, core.Quantity("10 % below", "px", shown=False)]
@@ -231,8 +223,7 @@ class _Spectrum:
     power: core.FloatArray
     samples: core.FloatArray
     frequency: core.FloatArray
-    nyquist: float
-    shape: core.IntPair  # of the image
+    rings: core.Rings
 
     def correlate(
         self, sigmas: core.FloatArray, radii: core.FloatArray | None = None
@@ -262,8 +253,7 @@ def measure_decorrelation(
     set.
     """
     options = options or DecorrelationOptions()
-    side, is_published = options.block, options.method == "published"
-    find = partial(_analyse_block, published=is_published)
+    side, published = options.block, options.method == "published"
     if side is None and image.shape[0] * image.shape[1] > (2 * _BLOCK) ** 2:
         side = min(_BLOCK, *image.shape)
     if min(image.shape) < _MIN_PX:
@@ -276,7 +266,7 @@ def measure_decorrelation(
     if side is None:
         yield core.Progress(0, 1, "transforming")
         core.require_memory(image.name, image.shape, _BYTES_PER_PX)
-        curve = find(read_finite_array(image), pitch)
+        curve = _analyse_block(read_finite_array(image), pitch, published)
         return _summarise_curves(image, [curve], (1, 1), None, options)
     # raises an error if an image has no values
     core.plan_blocks(image.shape, block=side, step=side)
@@ -293,7 +283,7 @@ def measure_decorrelation(
             image.data, core.Box.from_shape((side, side), (y, x))
         ).astype(np.float64)
         is_finite = bool(np.isfinite(values).all())
-        curves.append(find(values, pitch) if is_finite else None)
+        curves.append(_analyse_block(values, pitch, published) if is_finite else None)
     usable = [curve for curve in curves if curve is not None]
     if not usable:
         msg = (
@@ -344,7 +334,7 @@ def _summarise_curves(
         p90_px=p90,
         p10_nm=in_nm[1],
         p90_nm=in_nm[2],
-        reason=None if peaks else next(r for r in _REASONS if r in reasons),
+        reason=None if peaks else next(r for r in NO_CUT_OFF if r in reasons),
         method=f"{_METHODS[options.method]}, {where}; {scatter}",
         blocks=len(usable),
         failed=len(usable) - len(peaks),
@@ -363,7 +353,7 @@ def _summarise_curves(
 
 
 def _analyse_block(
-    values: core.FloatArray, pitch: core.FloatPair, *, published: bool
+    values: core.FloatArray, pitch: core.FloatPair, published: bool
 ) -> _Curve:
     """Find the cut-off of a gap-free block, and its scatter."""
     shape = values.shape[0], values.shape[1]
@@ -377,18 +367,17 @@ def _analyse_block(
         tapered = (tapered + mean)[: (shape[0] - 1) | 1, : (shape[1] - 1) | 1]
         shape = tapered.shape[0], tapered.shape[1]
     half = fft.rfft2(tapered, workers=core.count_available_cores())
-    plane: core.FloatArray = np.square(half.real)
-    plane += np.square(half.imag)
+    amplitude: core.FloatArray = np.abs(half)
     del half, tapered
     rings = core.create_rings(shape, pitch)
     frequency = rings.frequency[1 : rings.complete]
     weights = rings.multiplicity
-    parts = np.sqrt(plane) * weights, plane * weights, weights
+    parts = amplitude * weights, amplitude**2 * weights, weights
     grouped = _sum_groups(rings, parts)
 
     def draw(shares: core.FloatArray) -> _Spectrum:
         sums = (shares @ part for part in grouped)
-        return _Spectrum(*sums, frequency, rings.nyquist, shape)
+        return _Spectrum(*sums, frequency, rings)
 
     spectrum = draw(np.ones(_DRAWS))
     plain = spectrum.correlate(np.array([np.inf]))[0]
@@ -407,7 +396,7 @@ def _analyse_block(
         return _Curve(frequency, plain, plain, "too-small")
     shares = np.random.default_rng(1).standard_exponential((_DRAWS, _DRAWS))
     drawn = [found.frequency for share in shares if (found := search(draw(share)))]
-    sd = float(np.log(drawn).std()) if drawn else 1.0  # too large for a result
+    sd = float(np.log(drawn).std()) if len(drawn) > _DRAWS / 2 else math.inf
     filtered = spectrum.correlate(np.array([peak.sigma]))[0]
     reach = peak.compute_reach(sd)
     if not core.is_determined((1 / reach, reach), 1.0):
@@ -434,12 +423,12 @@ def _sort_samples(rings: core.Rings, parts: tuple[core.FloatArray, ...]) -> _Spe
     order = np.argsort(radius)
     order = order[: np.searchsorted(radius[order], rings.nyquist)]
     ordered = (part.ravel()[order] for part in (*parts, radius))
-    return _Spectrum(*ordered, rings.nyquist, rings.shape)
+    return _Spectrum(*ordered, rings)
 
 
 def _search(spectrum: _Spectrum) -> _Peak | None:
     """Find the outermost peak of all filters; None if none has a peak."""
-    coarsest = max(spectrum.shape) / 4
+    coarsest = max(spectrum.rings.shape) / 4
     sigmas = np.geomspace(coarsest, _FINEST_PX, _FILTERS)
     sigmas = np.concatenate([[np.inf], sigmas])
     peaks = [_find_outermost_peak(row) for row in spectrum.correlate(sigmas)]
@@ -462,7 +451,7 @@ def _search_as_published(spectrum: _Spectrum) -> _Peak | None:
     low: list[_Peak] = []
 
     def find_peaks(filters: core.FloatArray, radii: core.FloatArray) -> list[_Peak]:
-        radii, peaks = radii * spectrum.nyquist, []
+        radii, peaks = radii * spectrum.rings.nyquist, []
         for sigma in filters:
             curve = spectrum.correlate(np.array([sigma]), radii)[0]
             curve = np.floor(1000 * curve) / 1000
@@ -471,15 +460,15 @@ def _search_as_published(spectrum: _Spectrum) -> _Peak | None:
             low.extend(peaks[-1:] if curve[at] < 0.05 else ())
         return peaks
 
-    radii, rows = np.linspace(0, 1, 50), spectrum.shape[0]
+    radii, rows = np.linspace(0, 1, 50), spectrum.rings.shape[0]
     peaks = find_peaks(np.array([np.inf]), radii)
-    first = peaks[0].frequency / spectrum.nyquist
-    coarsest = 2 / first if first else max(spectrum.shape) / 2
+    first = peaks[0].frequency / spectrum.rings.nyquist
+    coarsest = 2 / first if first else max(spectrum.rings.shape) / 2
     sigmas = np.geomspace(coarsest, _FINEST_PX, 10)
     sigmas = 2 / math.pi * np.concatenate([[rows, rows / 4], sigmas])
     peaks += find_peaks(sigmas[1:], radii)
     best, place = max((peak.frequency, place) for place, peak in enumerate(peaks))
-    radius = best / spectrum.nyquist
+    radius = best / spectrum.rings.nyquist
     place -= place >= sigmas.size - 2
     finer = np.geomspace(sigmas[place], sigmas[place + 1], 10)
     ends = max(radius - radii[1], 0), min(radius + 0.4, 1)

@@ -91,39 +91,30 @@ class FrcMap:
         counts = np.bincount(self.reasons.ravel(), minlength=len(REASONS) + 1)[1:]
         return {name: int(n) for name, n in zip(REASONS, counts, strict=True) if n}
 
-    def _compute_median_error(self) -> float:
-        """Relative standard error of the median, without that of the pixel size.
-
-        From the noise of the blocks, of which overlapping ones count in proportion to
-        the area of their own, and from the error of the model, common to all.
-        """
-        finite = np.isfinite(self.measured_values)
-        share = min(1.0, (self.step / self.block) ** 2)
-        alone = max(1.0, float(np.count_nonzero(finite)) * share)
-        power = np.square(self.relative_sd[finite], dtype=float) - self.model_error**2
-        noise = math.sqrt(max(0.0, float(np.mean(power))) * math.pi / 2 / alone)
-        return math.hypot(noise, self.model_error)
-
     def percentile(self, share: float) -> float | None:
-        """Return a percentile of the resolutions, in `unit`.
-
-        None if all blocks failed, or if the interval of the median is wider than it.
-        """
+        """Return a percentile of the resolutions, in `unit`; None if all failed."""
         finite = self.measured_values[np.isfinite(self.measured_values)]
-        if not finite.size:
-            return None
-        reach = math.exp(core.Z95 * self._compute_median_error())
-        is_determined = core.is_determined((1 / reach, reach), 1.0)
-        return float(np.percentile(finite, share)) if is_determined else None
+        return float(np.percentile(finite, share)) if finite.size else None
 
     @property
     def median_interval(self) -> core.FloatPair | None:
-        """95 % interval of the median, in `unit`, with the error of the pixel size."""
+        """95 % interval of the median, in `unit`.
+
+        From the noise of the blocks, of which overlapping ones count in proportion to
+        the area of their own, and from common errors: those of the model and the pixel
+        size. None if all failed.
+        """
         median = self.percentile(50)
+        finite = np.isfinite(self.measured_values)
         if median is None:
             return None
+        share = min(1.0, (self.step / self.block) ** 2)
+        alone = max(math.pi / 2, float(np.count_nonzero(finite)) * share)
+        power = np.square(self.relative_sd[finite], dtype=float) - self.model_error**2
+        noise = math.sqrt(max(0.0, float(np.mean(power))) * math.pi / 2 / alone)
         error = self.size_error if self.unit == "nm" else 0.0
-        reach = math.exp(core.Z95 * math.hypot(self._compute_median_error(), error))
+        spread = math.hypot(noise, self.model_error, error)
+        reach = math.exp(core.Z95 * spread)
         return median / reach, median * reach
 
     def summarise(self, inside: core.BoolArray) -> BlockSummary:
@@ -140,7 +131,7 @@ class FrcMap:
 
     @property
     def median_nm(self) -> float | None:
-        """Median resolution in nm; None if uncalibrated, or without a median."""
+        """Median resolution in nm; None if uncalibrated or if all blocks failed."""
         return self._get_percentile_nm(50)
 
     @property

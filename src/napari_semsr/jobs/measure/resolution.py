@@ -362,18 +362,14 @@ class FrcMapReport(_CorrelationReport):
 
     @property
     def reason(self) -> Annotated[str | None, core.Quantity("Reason", shown=False)]:
-        """The most frequent reason for failure, or why there is no median."""
-        if self.median_px is not None:
-            return None
-        if self.failed < self.blocks:
-            return "undetermined"
-        return max(self.reasons, key=lambda name: self.reasons[name], default=None)
+        """The most frequent reason for failure, if all blocks failed."""
+        reasons = self.reasons if self.median_px is None else {}
+        return max(reasons, key=lambda name: reasons[name], default=None)
 
     @property
     def why(self) -> Annotated[str | None, core.declare_quantity("Why")]:
-        """The most frequent reason for failure as text, or why there is no median."""
-        mostly = "mostly: " if self.failed == self.blocks else "median: "
-        return self.reason and mostly + analysis.REASON_TEXTS[self.reason]
+        """The most frequent reason for failure as text, if all blocks failed."""
+        return self.reason and f"mostly: {analysis.REASON_TEXTS[self.reason]}"
 
     @property
     def verdict(self) -> str:
