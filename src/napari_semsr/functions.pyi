@@ -467,6 +467,7 @@ def frc_map(
 def decorrelation(
     image: Source,
     *,
+    method: Literal["published"] | None = None,
     block: int | None = None,
     progress: Report | None = None,
     **options: Unpack[Reading],

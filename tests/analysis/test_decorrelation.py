@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
 from napari_semsr.analysis import DecorrelationOptions, measure_decorrelation
 from napari_semsr.core import Micrograph, ReadError, ShapeError, run
@@ -20,7 +21,7 @@ def cut_off(shape, period, rng, *, noise=0.1, pitch=(1.0, 1.0)):
     return field / field.std() + rng.normal(0, noise, shape)
 
 
-def found_in(image: np.ndarray, **options: int):
+def found_in(image: np.ndarray, **options):
     asked = DecorrelationOptions(**options)
     return run(measure_decorrelation(Micrograph(image), asked))
 
@@ -77,12 +78,43 @@ def test_gratings_are_periodic_and_a_weak_one_hides_no_cut_off(rng, period):
     assert found_in(image + 0.1 * wave).resolution_px == pytest.approx(5, rel=0.04)
 
 
-def test_few_periods_are_said_or_refused(rng):
-    found = found_in(cut_off((256, 256), 10, rng))
-    assert "the image spans only 26 periods, but 40 are needed" in found.verdict
+@pytest.mark.parametrize(
+    ("shape", "fade", "first", "second"),
+    # The authors' steps with whole planes and masks, apart from this package: the peak
+    # of the first round is that of the radius `first` of 0 to 49, in 49ths; the second
+    # round has 50 radii from that before it to 0.4 beyond, and its peak is `second`.
+    [((141, 120), 1.5, 28, 3), ((128, 130), 1.5, 27, 3), ((180, 131), None, 25, 3)],
+)
+def test_published_method_finds_the_peak_of_the_published_steps(
+    shape, fade, first, second
+):
+    rng = np.random.default_rng(5)
+    if fade is None:
+        image = cut_off(shape, 4.0, rng, noise=0.3)
+    else:
+        field = gaussian_filter(rng.standard_normal(shape), fade, mode="wrap")
+        image = field / field.std() + rng.normal(0, 0.1, shape)
+    found = found_in(100 + 20 * image, method="published")
+    ends = (first - 1) / 49, first / 49 + 0.4
+    radius = ends[0] + second * (ends[1] - ends[0]) / 49
+    assert found.resolution_px == pytest.approx(2 / radius, rel=1e-9)
+    assert "Descloux" in found.method
+    assert np.ptp(found.interval_px) > 2 * found.step_px
+
+
+def test_cut_off_of_either_of_two_textures_is_undetermined(rng):
+    coarse, fine = (cut_off((160, 160), period, rng, noise=0) for period in (12, 3))
+    noise = rng.normal(0, 0.3, coarse.shape)
+    found = found_in(coarse + 0.25 * fine + noise)
+    assert (found.resolution_px, found.reason) == (None, "undetermined")
+    assert found_in(coarse + 0.1 * fine + noise).interval_px[0] > 9
+    assert found_in(coarse + 0.5 * fine + noise).interval_px[1] < 4
+
+
+def test_few_periods_widen_the_interval_or_are_refused(rng):
+    found = found_in(cut_off((160, 160), 10, rng))
     assert found.interval_px[0] < 10 < found.interval_px[1]
-    assert "periods" not in found_in(cut_off((256, 256), 5, rng)).verdict
-    few = found_in(cut_off((128, 128), 24, rng))
+    few = found_in(cut_off((128, 128), 12, rng))
     assert (few.resolution_px, few.reason) == (None, "too-small")
 
 

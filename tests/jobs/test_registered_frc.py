@@ -67,6 +67,18 @@ def test_a_shift_that_counts_as_an_error_is_told(recwarn):
         napari_semsr.metrics(pair((12.6, -31.3))[2], first)
 
 
+@pytest.mark.parametrize(
+    ("resolution", "shift", "is_told"), [(2.0, 0.45, True), (5.0, 0.8, False)]
+)
+def test_a_shift_is_told_by_what_it_costs_and_not_by_its_pixels(
+    resolution, shift, is_told, recwarn
+):
+    first, _, off = pair((shift, 0.0), resolution=resolution)
+    napari_semsr.metrics(off, first)
+    told = [str(w.message) for w in recwarn if "is shifted" in str(w.message)]
+    assert bool(told) == is_told
+
+
 def test_a_large_shift_that_is_not_confirmed_is_refused():
     first, _, off = pair((30.4, 20.7))
     other = pair((0, 0), seed=1)[0]

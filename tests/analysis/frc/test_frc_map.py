@@ -102,6 +102,15 @@ def test_grey_levels_of_any_size_give_the_same_map(pair) -> None:
     assert found.failed == plain.failed
 
 
+def test_blocks_with_an_interval_wider_than_the_value_have_none(make_pair) -> None:
+    noisy = [Micrograph(x) for x in make_pair((160, 224), 8.0)]
+    found = run(measure_frc_map(*noisy, FrcMapOptions(block=24)))
+    assert found.reason_counts["undetermined"] > 0
+    assert np.nanmax(found.relative_sd) < 0.2456
+    low, high = found.median_interval
+    assert high - low < found.percentile(50)
+
+
 def test_uncalibrated_map_is_in_pixels(pair) -> None:
     found = run(measure_frc_map(*pair, FrcMapOptions(step=32, estimator="plain")))
     assert found.unit == "px"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_semsr import core
 from napari_semsr.analysis.frc.crossing import (
     FIXED_THRESHOLD,
     Criterion,
@@ -17,6 +18,7 @@ from napari_semsr.analysis.frc.crossing import (
 )
 from napari_semsr.analysis.frc.rings import Geometry, RingSums, plan_geometry
 from napari_semsr.analysis.frc.validity import (
+    LARGEST_TESTED_PX,
     REASONS,
     Reason,
     classify_curves,
@@ -24,7 +26,6 @@ from napari_semsr.analysis.frc.validity import (
     has_anticorrelation,
     has_static_noise,
 )
-from napari_semsr.core import Z95, BoolArray, Float32Array, FloatArray, FloatPair
 
 # The period of a crossing inside this ring exceeds half of the block, so that less than
 # two periods fit into it; chosen, and documented in docs/frc.md.
@@ -34,6 +35,7 @@ _SMALLEST_RING = 2.0
 _ROUNDING = 8.0  # a constant's rounding errors, over those of its type; chosen
 _OPPOSITE = [0, get_reason_code("inverted")]  # codes of halves tested for it
 _SHARED = get_reason_code("correlated-noise")
+_UNDETERMINED = get_reason_code("undetermined")
 _SMALLEST_PLANE = 2  # px; smaller planes have no ring in `create_rings`
 
 
@@ -41,21 +43,23 @@ _SMALLEST_PLANE = 2  # px; smaller planes have no ring in `create_rings`
 class Measurement:
     """Correlations of a batch of block pairs on a common grid."""
 
-    crossing: FloatArray  # (B,) Cycles per mean pixel of the images; NaN without one
+    crossing: (
+        core.FloatArray
+    )  # (B,) Cycles per mean pixel of the images; NaN without one
     # (B,) Standard deviation of the crossing's logarithm, and its part not due to noise
-    spread: FloatArray
-    misfit: FloatArray
+    spread: core.FloatArray
+    misfit: core.FloatArray
     code: NDArray[np.uint8]  # (B,) Codes of reasons; 0 if there is a crossing
     # (K,) Rings up to Nyquist, without ring 0
-    frequency: FloatArray
-    threshold: FloatArray
-    samples: FloatArray
+    frequency: core.FloatArray
+    threshold: core.FloatArray
+    samples: core.FloatArray
     # (B, K) Correlations of the rings; for a split image those of two such exposures,
     # for halves those of two images like the whole
-    correlation: FloatArray
+    correlation: core.FloatArray
     sums: RingSums  # Sums over all rings, from which the correlations are computed
-    incomplete: BoolArray  # (B,) Whether a block has a non-finite pixel
-    under_lens: BoolArray  # (B,) Whether fitted with the known optical cut-off
+    incomplete: core.BoolArray  # (B,) Whether a block has a non-finite pixel
+    under_lens: core.BoolArray  # (B,) Whether fitted with the known optical cut-off
 
     @property
     def reasons(self) -> tuple[Reason | None, ...]:
@@ -63,7 +67,9 @@ class Measurement:
         return tuple(REASONS[code - 1] if code else None for code in self.code)
 
 
-def _standardise_blocks(stack: NDArray[np.floating]) -> tuple[Float32Array, FloatArray]:
+def _standardise_blocks(
+    stack: NDArray[np.floating],
+) -> tuple[core.Float32Array, core.FloatArray]:
     """Subtract each block's mean and divide by its standard deviation.
 
     `stack` (B, Y, X). Returns blocks (B, Y, X) with mean 0 and standard deviation 1 (0
@@ -98,8 +104,8 @@ def correlate_blocks(
     *,
     whole: NDArray[np.floating] | None = None,
     is_thinned: bool = False,
-    shift: FloatPair | None = None,
-    pitch: FloatPair = (1.0, 1.0),
+    shift: core.FloatPair | None = None,
+    pitch: core.FloatPair = (1.0, 1.0),
     tukey: float = 0.5,
     criterion: Criterion = "1/7",
     estimator: Estimator = "exact",
@@ -127,9 +133,8 @@ def correlate_blocks(
     a, sd = _standardise_blocks(first)
     valid = np.isfinite(sd) & (sd > 0)
     incomplete = np.isnan(sd)
-    noise = None
+    b = noise = None
     if second is None:
-        b = None
         sums = _compute_diagonal_sums(a, geometry)
     else:
         b, sd_b = _standardise_blocks(second)
@@ -149,6 +154,8 @@ def correlate_blocks(
         _mark_invalid_splits(
             a, code, crossings.crossing, plan_geometry(shape, pitch, tukey)
         )
+    # like `core.is_determined`
+    code[(code == 0) & (crossings.spread > np.arcsinh(0.5) / core.Z95)] = _UNDETERMINED
     rings = slice(1, geometry.rings.complete)
     samples = geometry.rings.samples[rings]
     curve = sums.correlation[:, rings]
@@ -174,14 +181,17 @@ def correlate_blocks(
 
 
 def has_shared_noise(
-    first: NDArray[np.floating], second: NDArray[np.floating], shift: FloatPair
+    first: core.ReadableArray, second: core.ReadableArray, shift: core.FloatPair
 ) -> bool:
     """Check whether two images share noise that did not move with the sample.
 
-    `first`, `second` (Y, X); `shift`: ``(y, x)`` in pixels by which to move the second.
+    `first`, `second` (Y, X), lazy or not; `shift`: ``(y, x)`` in pixels by which to
+    move the second.
     """
-    geometry = plan_geometry((first.shape[0], first.shape[1]), (1.0, 1.0), 0.5)
-    a, b = (_standardise_blocks(image[None])[0] for image in (first, second))
+    middle = core.get_central_box(first.shape, LARGEST_TESTED_PX)
+    geometry = plan_geometry(middle.shape, (1.0, 1.0), 0.5)
+    parts = (core.read_box(data, middle)[None] for data in (first, second))
+    a, b = (_standardise_blocks(part)[0] for part in parts)
     lying = geometry.sum_rings(a, b)
     at_shift = geometry.sum_rings(a, b, geometry.phase_ramp(shift))
     return bool(has_static_noise(lying, at_shift, geometry)[0])
@@ -210,7 +220,7 @@ def _estimate_crossings(
     geometry: Geometry,
     code: NDArray[np.uint8],
     question: FrcCriterion,
-    noise: FloatArray | None,
+    noise: core.FloatArray | None,
 ) -> tuple[Crossings, NDArray[np.uint8]]:
     """Estimate the crossing, spread and misfit of each valid curve; `code` (B,).
 
@@ -237,11 +247,9 @@ def _estimate_crossings(
             level if level.ndim == 1 else level[ready] for level in (threshold, floor)
         )
         crossings = question.find_crossings(curve[ready], geometry, own, least)
-        # the spread of a nearly flat curve is limited by the range of the rings
-        most = np.log(geometry.rings.nyquist / geometry.rings.bin_width) / Z95
         every.crossing[ready] = crossings.crossing
-        every.spread[ready] = np.minimum(crossings.spread, most)
-        every.misfit[ready] = np.minimum(crossings.misfit, most)
+        every.spread[ready] = crossings.spread
+        every.misfit[ready] = crossings.misfit
         every.under_lens[ready] = crossings.under_lens
         small = crossings.crossing < _SMALLEST_RING * geometry.rings.bin_width
         missing = np.where(
@@ -286,7 +294,7 @@ _INNER_BAND = 0.38, 0.48
 _CORNER_BAND = 0.52, 0.68
 
 
-def _compute_diagonal_sums(stack: Float32Array, geometry: Geometry) -> RingSums:
+def _compute_diagonal_sums(stack: core.Float32Array, geometry: Geometry) -> RingSums:
     """Compute the pooled ring sums of both diagonal pairs; `stack` (B, 2Y, 2X)."""
     ee, eo = stack[:, ::2, ::2], stack[:, ::2, 1::2]
     oe, oo = stack[:, 1::2, ::2], stack[:, 1::2, 1::2]
@@ -295,9 +303,9 @@ def _compute_diagonal_sums(stack: Float32Array, geometry: Geometry) -> RingSums:
 
 
 def _mark_invalid_splits(
-    stack: Float32Array,
+    stack: core.Float32Array,
     code: NDArray[np.uint8],
-    crossing: FloatArray,
+    crossing: core.FloatArray,
     full: Geometry,
 ) -> None:
     """Set the reason codes of images (B, Y, X) with an invalid split."""
@@ -345,10 +353,10 @@ _NOISE_OF_THINNED = 2.0
 
 def _compute_noise_ratios(
     sums: RingSums,
-    deviations: tuple[FloatArray, FloatArray],
+    deviations: tuple[core.FloatArray, core.FloatArray],
     whole: NDArray[np.floating],
     geometry: Geometry,
-) -> FloatArray:
+) -> core.FloatArray:
     """Compute the noise power of both halves relative to the whole image, (B, 2).
 
     `sums` of the standardised halves; `deviations` (B,): the standard deviations by
@@ -369,7 +377,9 @@ def _compute_noise_ratios(
     return np.asarray(np.clip(ratio, _MIN_NOISE, _MAX_NOISE))
 
 
-def _compute_half_threshold(threshold: FloatArray, noise: FloatArray) -> FloatArray:
+def _compute_half_threshold(
+    threshold: core.FloatArray, noise: core.FloatArray
+) -> core.FloatArray:
     """Convert whole-image thresholds (K,) to thresholds for the halves, (B, K)."""
     level = np.clip(threshold, 0, 1 - 1e-6)
     signal = level / (1 - level)
@@ -377,7 +387,9 @@ def _compute_half_threshold(threshold: FloatArray, noise: FloatArray) -> FloatAr
     return np.where(threshold < 1, halves, threshold)  # 1 and more is never reached
 
 
-def _compute_whole_correlation(curve: FloatArray, noise: FloatArray) -> FloatArray:
+def _compute_whole_correlation(
+    curve: core.FloatArray, noise: core.FloatArray
+) -> core.FloatArray:
     """Convert half-image correlations to whole-image correlations, (B, K)."""
     square = np.minimum(curve**2, 1 - 1e-9)
     noise_sum, product = noise.sum(axis=1)[:, None], noise.prod(axis=1)[:, None]

@@ -538,7 +538,8 @@ class FrcPlan:
             return self
         against = self.options.reference
         shares_noise = False
-        if reason is None or (reason == "beyond-nyquist" and not against):
+        is_known = reason in (None, "undetermined")
+        if is_known or (reason == "beyond-nyquist" and not against):
             shares_noise = has_unexplained_correlation(
                 a, b, self.residual_shift, reference=against
             )
@@ -626,9 +627,6 @@ def measure_frc(
         reason = "not-independent"
     frequency = None if reason else float(outcome.crossing[0])
     spread = float(outcome.spread[0])
-    ends = _compute_length_interval(frequency, 1.0, spread)
-    if ends is not None and not core.is_determined(ends, frequency or 0.0):
-        frequency, reason = None, "undetermined"
     pixels = None if frequency is None else 1 / frequency
     nm = plan.size_source.mean_pixel_size_nm
     error = core.compute_length_error(plan.size_source)

@@ -19,10 +19,12 @@ from napari_semsr import core
 from napari_semsr.analysis.frc.blocks import Measurement
 from napari_semsr.analysis.frc.correlation import FrcOptions, FrcPlan
 from napari_semsr.analysis.frc.rings import (
+    BATCH_PX,
     RingSums,
     plan_geometry,
 )
 from napari_semsr.analysis.frc.validity import (
+    MINIMUM_SIDE,
     REASONS,
     Reason,
     get_reason_code,
@@ -107,7 +109,7 @@ class FrcMap:
         if median is None:
             return None
         share = min(1.0, (self.step / self.block) ** 2)
-        alone = max(1.0, float(np.count_nonzero(finite)) * share)
+        alone = max(math.pi / 2, float(np.count_nonzero(finite)) * share)
         power = np.square(self.relative_sd[finite], dtype=float) - self.model_error**2
         noise = math.sqrt(max(0.0, float(np.mean(power))) * math.pi / 2 / alone)
         error = self.size_error if self.unit == "nm" else 0.0
@@ -143,15 +145,13 @@ class FrcMap:
         return self._get_percentile_nm(90)
 
 
-# Side of a block, px. For pairs with a crossing at 4.187 px the plain curve gave 3.95 ±
+# Side of a block of a pair, and of the halves of a single one, px. For pairs with a
+# crossing at 4.187 px the plain curve gave 3.95 ±
 # 0.33 px in blocks of 48, 4.13 ± 0.19 in 64, 4.20 ± 0.13 in 128.
 _PAIR_BLOCK = 64
-_SINGLE_BLOCK = 128  # 2 * 64: its halves have 64
-_SMALLEST_BLOCK = 16  # the smallest side that `blocks` measures; docs/frc.md
 
-# Memory; chosen: 1 MB of float32 stays in the cache of a core, 32 MB hold a strip, and
-# progress is reported and cancelling possible after at most that many blocks.
-_BATCH_PIXELS = 1 << 18
+# Memory; chosen: 32 MB of float32 hold a strip, and progress is reported and cancelling
+# possible after at most that many blocks.
 STRIP_PIXELS = 1 << 23
 _STRIP_BLOCKS = 1 << 14
 
@@ -205,23 +205,23 @@ def _plan_map(
     if options.blocks_per_axis is not None:
         side = min(shape) // options.blocks_per_axis
         side -= side % 2 if single else 0
-        if side < _SMALLEST_BLOCK:
+        if side < MINIMUM_SIDE:
             field = f"{shape[0]}x{shape[1]} px"
-            most = min(shape) // _SMALLEST_BLOCK
+            most = min(shape) // MINIMUM_SIDE
             if not most:
                 msg = (
-                    f"A block needs at least {_SMALLEST_BLOCK} px, but the field has "
+                    f"A block needs at least {MINIMUM_SIDE} px, but the field has "
                     f"only {field}; use a larger field."
                 )
                 raise core.OptionError(msg, code="image-too-small")
             msg = (
                 f"{options.blocks_per_axis} adjacent blocks do not fit: the field has "
-                f"{field}, and a block needs at least {_SMALLEST_BLOCK} px. Use {most} "
+                f"{field}, and a block needs at least {MINIMUM_SIDE} px. Use {most} "
                 "or fewer blocks."
             )
             raise core.OptionError(msg, code="too-many-blocks")
         return core.plan_blocks(shape, block=side, step=max(side, 1))
-    block = options.block or (_SINGLE_BLOCK if single else _PAIR_BLOCK)
+    block = options.block or _PAIR_BLOCK * (2 if single else 1)
     return core.plan_blocks(shape, block=block, step=options.step)
 
 
@@ -359,7 +359,7 @@ def _measure_blocks(
                 for image in (b, whole)
             ]
             # indices of blocks, in batches that fit into the cache
-            size = max(1, _BATCH_PIXELS // plan.block**2)
+            size = max(1, BATCH_PX // plan.block**2)
             count = first.shape[0] * first.shape[1]
             batches = [
                 np.arange(k, min(k + size, count)) for k in range(0, count, size)

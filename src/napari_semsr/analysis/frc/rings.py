@@ -28,7 +28,7 @@ from napari_semsr.core import (
 # px (131 584 samples, about 1 MB) is worth caching, and larger images are not processed
 # in batches.
 _LARGEST = 150_000
-_TINY = 1e-30  # chosen, far below any power: makes 0 / 0 equal 0
+TINY = 1e-30  # chosen, far below any power: makes 0 / 0 equal 0
 
 # A strongest sample within this ring is not a lobe of a grating: the window spreads the
 # zero frequency and shading over the first rings; chosen.
@@ -38,9 +38,9 @@ _CENTRE = 3
 # left above it; chosen as for shared noise in `validity`.
 LINE_BAND = 0.42
 
-# Pixels of one block from which its transform uses all cores; chosen: larger ones come
-# one by one, smaller ones in batches that already run in parallel.
-_ALONE_PX = 1 << 18
+# Pixels of a batch of blocks: 1 MB of float32 stays in the cache of a core; chosen. The
+# transform of a block of as many uses all cores, as it comes alone.
+BATCH_PX = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class Geometry:
 
     def transform(self, stack: Float32Array) -> NDArray[np.complex64]:
         """Window blocks (B, Y, X) and take their real FFT, (B, Y, X // 2 + 1)."""
-        workers = count_available_cores() if stack[0].size >= _ALONE_PX else 1
+        workers = count_available_cores() if stack[0].size >= BATCH_PX else 1
         return np.asarray(fft.rfft2(stack * self.window, axes=(1, 2), workers=workers))
 
     def project(self, planes: Float32Array) -> FloatArray:
@@ -116,12 +116,12 @@ class Geometry:
         lines = []  # correlations near the end of each frequency axis
         for end in (x_end, y_end):
             c, p, q = (plane[end].sum(axis=1, dtype=np.float64) for plane in planes)
-            lines.append(c / np.sqrt(np.maximum(p * q, _TINY)))
+            lines.append(c / np.sqrt(np.maximum(p * q, TINY)))
         return RingSums(
             sums[0],
             sums[1],
             sums[2],
-            peak / np.maximum(np.abs(sums[0]).sum(axis=1), _TINY),
+            peak / np.maximum(np.abs(sums[0]).sum(axis=1), TINY),
             np.stack(lines, axis=1),
         )
 
@@ -144,7 +144,7 @@ class RingSums:
     def correlation(self) -> FloatArray:
         """Fourier ring correlation ``(B, K)``; 0 if a ring has no power."""
         power = np.sqrt(self.power_a * self.power_b)
-        ratio = self.cross / np.maximum(power, _TINY)
+        ratio = self.cross / np.maximum(power, TINY)
         return np.clip(ratio, -1.0, 1.0)
 
     def pool(self) -> "RingSums":

@@ -11,7 +11,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy import fft
 
-from napari_semsr.analysis.frc.rings import LINE_BAND, Geometry, RingSums
+from napari_semsr.analysis.frc.rings import LINE_BAND, TINY, Geometry, RingSums
 from napari_semsr.core import (
     BoolArray,
     Float32Array,
@@ -188,7 +188,7 @@ def _has_stripes(sums: RingSums, geometry: Geometry) -> BoolArray:
 # Smallest side of a pair of blocks, in pixels: eight rings, for a curve of three
 # parameters; chosen, and documented in docs/frc.md. For oblong pixels the coarser axis
 # counts, since the number of rings matters.
-_MINIMUM_SIDE = 16
+MINIMUM_SIDE = 16
 
 
 def classify_curves(
@@ -229,7 +229,7 @@ def classify_curves(
         code[np.flatnonzero(suspect)[periodic]] = get_reason_code("periodic")
     code[difference < _IDENTICAL] = get_reason_code("identical")
     code[~valid] = get_reason_code("no-signal")
-    if geometry.rings.complete <= _MINIMUM_SIDE // 2:
+    if geometry.rings.complete <= MINIMUM_SIDE // 2:
         code[valid & (code != get_reason_code("identical"))] = get_reason_code(
             "too-small"
         )
@@ -259,8 +259,7 @@ _CHANCE = 4.0
 # Sizes, px; chosen: from 192 on the lobe of the steep window, four bins to each side,
 # is narrow enough; for fields above 1024 the central part suffices and is faster.
 _LARGE_PX = 192
-_LARGEST_PX = 1024
-_TINY = 1e-30  # chosen, far below any power: makes 0 / 0 equal 0
+LARGEST_TESTED_PX = 1024
 
 # Minimum four-term Blackman-Harris window, side lobes of -92 dB, and Hann: F. J.
 # Harris, Proc. IEEE 66, 51 (1978), doi:10.1109/PROC.1978.10837.
@@ -318,7 +317,7 @@ def _sum_rings(plane: Float32Array, index: NDArray[np.int32]) -> FloatArray:
 def _compute_isolated_fraction(cross: Float32Array, plan: _LobeTestPlan) -> FloatArray:
     """Compute the fraction of coherent power in the strongest isolated lobes."""
     batch, rows, columns = cross.shape
-    total = np.maximum(cross.sum(axis=(1, 2), dtype=np.float64), _TINY)
+    total = np.maximum(cross.sum(axis=(1, 2), dtype=np.float64), TINY)
     remaining = cross.copy()
     share = np.zeros(batch)
     every = np.arange(batch)[:, None]
@@ -349,8 +348,11 @@ def _compute_isolated_fraction(cross: Float32Array, plan: _LobeTestPlan) -> Floa
 def _crop_centre(stack: Float32Array) -> Float32Array:
     """Crop large images to the central part used in the test."""
     rows, columns = stack.shape[1:]
-    y, x = max(rows - _LARGEST_PX, 0) // 2, max(columns - _LARGEST_PX, 0) // 2
-    return stack[:, y : y + _LARGEST_PX, x : x + _LARGEST_PX]
+    y, x = (
+        max(rows - LARGEST_TESTED_PX, 0) // 2,
+        max(columns - LARGEST_TESTED_PX, 0) // 2,
+    )
+    return stack[:, y : y + LARGEST_TESTED_PX, x : x + LARGEST_TESTED_PX]
 
 
 def _has_dominant_lobes(stack: Float32Array) -> BoolArray:
@@ -388,12 +390,12 @@ def is_periodic(first: Float32Array, second: Float32Array | None = None) -> Bool
         b *= np.exp(-1j * np.pi * turns).astype(np.complex64)
     size_a, size_b = np.abs(a), np.abs(b)
     cross = a.real * b.real + a.imag * b.imag
-    cosine = cross / np.maximum(size_a * size_b, _TINY)
+    cosine = cross / np.maximum(size_a * size_b, TINY)
     cross[:, plan.index <= 1] = 0
     power = np.sqrt(
         _sum_rings(size_a**2, plan.index) * _sum_rings(size_b**2, plan.index)
     )
-    correlation = _sum_rings(cross, plan.index) / np.maximum(power, _TINY)
+    correlation = _sum_rings(cross, plan.index) / np.maximum(power, TINY)
     count = np.bincount(plan.index.ravel()).astype(float)
     agreement = _sum_rings(cosine, plan.index) / count
     inner_share = 0.3 if plan.reach == len(_COSINES_HANN) else 0.25
@@ -401,7 +403,7 @@ def is_periodic(first: Float32Array, second: Float32Array | None = None) -> Bool
     telling[:, :2] = False
     weight = np.where(telling, count, 0.0)
     ratio = (weight * agreement).sum(axis=1) / np.maximum(
-        (weight * correlation).sum(axis=1), _TINY
+        (weight * correlation).sum(axis=1), TINY
     )
     # about 0.8 to 1 for ordinary images, near 0 for gratings, 0 if no ring is
     # significant: then only lobes of a whole image count, as those of a cross-power are
@@ -525,7 +527,6 @@ def is_noise_independent(a: Micrograph, b: Micrograph) -> bool:
 # frequency, because an image was filtered, nothing is concluded.
 
 _BLOCK_PX = 64  # chosen: small enough to find empty areas between objects
-_LARGEST_TESTED_PX = 1024  # side of the central part that is tested; chosen: 0.2 s
 # cycles per pixel, along both axes; chosen: above the frequencies of shading
 _BANDS = np.array([0.03, 0.06, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.501])
 _MIDDLES = (_BANDS[1:] + _BANDS[:-1]) / 2
@@ -561,7 +562,7 @@ def has_unexplained_correlation(
     second is nearly free of noise, so that its own spectrum is not used.
     """
     one, other = (
-        read_box(data, get_central_box(data.shape, _LARGEST_TESTED_PX))
+        read_box(data, get_central_box(data.shape, LARGEST_TESTED_PX))
         for data in (first, second)
     )
     spectra, samples = _compute_block_spectra(one, other, shift)

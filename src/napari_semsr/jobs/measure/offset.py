@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy import ndimage
 
 from napari_semsr import core
 from napari_semsr.registration import Shift, find_far_shift, find_shift
@@ -16,10 +17,10 @@ _REACH_PX = 10  # px searched in the whole and in each quarter; chosen
 # Standard deviations by which a correlation must exceed that without a shift: the
 # highest of a million values of noise has five; chosen
 _FAR = 7.0
-_TOLD_PX = 0.5  # px; chosen: such a shift lowers PSNR by a decibel or more
 # Correlation from which two images count as one kind: real fast and slow scans have
 # 0.98; chosen below, as contrast differs between kinds and moves edges
 _SAME = 0.9
+_DECIBEL = 10**0.1  # a shift is told if it costs a decibel of the PSNR
 _SURE = 2.0  # standard errors by which a shift must differ from zero; chosen: 95 %
 
 _UNCONFIRMED = core.Message(
@@ -136,7 +137,7 @@ def measure_offset(
 
 
 def warn_about_offset(image: core.Micrograph, reference: core.Micrograph) -> None:
-    """Warn if an image is shifted relative to its reference."""
+    """Warn if a shift relative to the reference makes an image differ more."""
     if image.shape != reference.shape:
         return
     offset = measure_offset(reference, image, windows=_WINDOWS[:1])
@@ -147,7 +148,18 @@ def warn_about_offset(image: core.Micrograph, reference: core.Micrograph) -> Non
     ):
         return
     y, x = offset.best_shift.shift_px
-    if np.hypot(y, x) >= _TOLD_PX:
+    area = core.get_central_box(image.shape, _WINDOWS[0])
+    one, other = (
+        core.read_box(m.data, area).astype(np.float64) for m in (image, reference)
+    )
+    one[~np.isfinite(one)] = np.mean(one, where=np.isfinite(one))
+    moved = ndimage.shift(one, (y, x), cval=np.nan)
+    known = np.isfinite(moved) & np.isfinite(other)
+    # squared differences that remain after a fit of gain and offset
+    before, after = (
+        1 - np.corrcoef(part[known], other[known])[0, 1] ** 2 for part in (one, moved)
+    )
+    if not before < _DECIBEL * after:
         core.warn(
             f"The image is shifted relative to its reference by ({-y:.1f}, {-x:.1f}) "
             "px, which this measurement counts as an error: register the images "

@@ -83,7 +83,6 @@ def _get_stitch_recipe(history: core.Provenance | None) -> dict[str, object] | N
 
 # Shift of the second image relative to the first.
 
-_NOISE_PX = 1024  # central area tested for shared noise; chosen: 0.2 s
 _STILL = core.Message(
     "The images share noise, such as a detector pattern, that did not move with the "
     "sample.",
@@ -110,9 +109,7 @@ def _find_offset(
         raise core.RegistrationError(msg, code="images-shifted")
     if offset.shift is None or settings.reference:
         return offset
-    middle = core.get_central_box(first.shape, _NOISE_PX)
-    one, other = (core.read_box(image.data, middle) for image in (first, second))
-    if not analysis.has_shared_noise(one, other, offset.shift):
+    if not analysis.has_shared_noise(first.data, second.data, offset.shift):
         return offset
     return replace(offset, is_moved=False, doubt=_STILL)
 

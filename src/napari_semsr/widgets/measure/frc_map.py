@@ -427,20 +427,19 @@ class FrcMapPanel(base.VerbPanel):
         """Describe how many blocks have a resolution, or why none has."""
         report = outcome.blocks
         median = _get_statistics(report)["Median"]
+        known_count = report.blocks - report.failed
+        sentence = (
+            f"{known_count or 'None'} of {report.blocks} blocks have a resolution"
+        )
         if median is not None:
-            known_count = report.blocks - report.failed
-            return (
-                f"{known_count} of {report.blocks} blocks have a resolution, "
-                f"median {core.Figure(median, report.unit)}"
-            )
-        sentence = f"None of the {report.blocks} blocks has a resolution"
+            return f"{sentence}, median {core.Figure(median, report.unit)}"
         # the halves of a mosaic have too little in common
         if outcome.note and self.second.value is None:
             note = outcome.note.removesuffix(".")
             return f"{sentence} ({note}, or tick {self.split_mosaic.text})"
         if report.reason is None:
             return sentence
-        sentence += f" (most: {REASON_TEXTS[report.reason]})"
+        sentence += f" ({report.why})"
         if report.reason == "beyond-nyquist" and self.second.value is None:
             sentence += "; choose another exposure of the field as Second image"
         return sentence
