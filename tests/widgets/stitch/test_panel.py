@@ -267,6 +267,23 @@ def test_bad_requests_are_one_sentence(make, scan, finish, run_panel):
 
 
 @pytest.mark.broad
+def test_positions_that_are_damaged_need_not_be_used(make, scan, tmp_path, run_panel):
+    folder = shutil.copytree(scan, tmp_path / "scan")
+    shutil.move(folder / "positions.csv", tmp_path / "others.csv")
+    (folder / "scan.json").unlink()  # its grid gives positions, too
+    (folder / "TileConfiguration.txt").write_text("dim = 9")
+    panel = make(folder)
+    assert "'Positions: none: not used'" in run_panel(panel)
+    panel.position_source.value = "none"
+    assert "Stitched 4 of 4 frames" in run_panel(panel)
+    assert "stage error" not in panel.figures.text()
+    panel.positions.value = tmp_path / "others.csv"  # as an older project sets it
+    assert panel.position_source.value == "file"
+    assert "Stitched 4 of 4 frames" in run_panel(panel)
+    assert "stage error" in panel.figures.text()
+
+
+@pytest.mark.broad
 def test_uncalibrated_frames_stay_in_pixels_until_their_size_is_typed(
     make, model, hold, scan, tmp_path, run_panel
 ):

@@ -35,7 +35,7 @@ _THIN = 0.006  # width of lines over the scan; chosen
 # titles of the plots: residuals of the overlaps, errors of the stage
 _JOINT, _LINE = base.COLOURS[:2]
 
-_FLAT_FILE = "file"
+_FLAT_FILE = _POSITION_TABLE = "file"
 _DISTORTION_NUMBER = "number"
 _DISTORTION_CALIBRATED = "calibration"
 _DISTORTIONS = (
@@ -170,9 +170,11 @@ class StitchMosaicPanel(base.VerbPanel):
         self.add_group("Frames", form, self.about, self.follower)
         self._build_settings()
         self._build_results()
-        for control in (self.focus, self.flat, self.distortion):
+        choices = (self.focus, self.flat, self.distortion, self.position_source)
+        for control in choices:
             control.changed.connect(self._update_form_rows)
         self._update_form_rows()
+        self.positions.changed.connect(self._choose_table)
         self.folder.changed.connect(self.look)
         # a grid that is entered has an order, and perhaps a known overlap
         self.grid.changed.connect(self.advanced_section.expand_if_set)
@@ -230,14 +232,21 @@ class StitchMosaicPanel(base.VerbPanel):
         )
         self.how.show_row("focus", False)
         self.positions = FileEdit(
-            name="positions",
-            label="Positions",
-            tooltip=(
-                "CSV table with the columns frame,y_px,x_px or frame,y_nm,x_nm; leave "
-                "empty to use the folder's positions."
-            ),
+            name="position_table",
+            label="Table",
+            tooltip="CSV table with the columns frame,y_px,x_px or frame,y_nm,x_nm.",
             mode=FileDialogMode.EXISTING_FILE,
             filter="*.csv",
+        )
+        self.position_source = ComboBox(
+            name="positions",
+            label="Positions",
+            tooltip="Where the nominal positions of the frames come from.",
+            choices=[
+                ("from the folder", "folder"),
+                ("none: not used", str(io.NO_POSITIONS)),
+                ("a table", _POSITION_TABLE),
+            ],
         )
         self.distortion = ComboBox(
             name="distortion",
@@ -257,11 +266,14 @@ class StitchMosaicPanel(base.VerbPanel):
         )
         self.form = base.OptionsForm(jobs.StitchFolderOptions)
         tooltip = "Frame order, overlaps and blending; rarely needed."
-        distortion_form = base.Form(
-            self.positions, self.distortion, self.distortion_amount.native
+        self.advanced_form = base.Form(
+            self.position_source,
+            self.positions,
+            self.distortion,
+            self.distortion_amount.native,
         )
         self.advanced_section = base.CollapsibleSection(
-            "Advanced", tooltip, distortion_form, self.form
+            "Advanced", tooltip, self.advanced_form, self.form
         )
         self.add_group("Settings", self.how, self.advanced_section)
 
@@ -320,7 +332,14 @@ class StitchMosaicPanel(base.VerbPanel):
         self.how.show_row("flat_file", self.flat.value == _FLAT_FILE)
         is_number = self.distortion.value == _DISTORTION_NUMBER
         self.distortion_amount.native.setVisible(is_number)
+        has_table = self.position_source.value == _POSITION_TABLE
+        self.advanced_form.show_row("position_table", has_table)
         self.target.show_row("halves", self.focus.value != "max")
+
+    def _choose_table(self, _: object = None) -> None:
+        """Choose positions from a table that was set, such as by an older project."""
+        if base.get_entered_path(self.positions) is not None:
+            self.position_source.value = _POSITION_TABLE
 
     def _show_calibration(self, _: object = None) -> None:
         """Show the pixel size of a calibration, and offer its distortion correction."""
@@ -521,8 +540,15 @@ class StitchMosaicPanel(base.VerbPanel):
         target = base.get_entered_store(self.output) or base.find_free_store_path(
             f"{folder.name}-mosaic"
         )
+        positions = base.get_entered_path(self.positions)
+        if self.position_source.value != _POSITION_TABLE:
+            is_unused = self.position_source.value == str(io.NO_POSITIONS)
+            positions = io.NO_POSITIONS if is_unused else None
+        elif positions is None:
+            msg = "Choose a table of positions, or other positions."
+            raise core.OptionError(msg, code="missing-value")
         how = {
-            "positions": base.get_entered_path(self.positions),
+            "positions": positions,
             "overwrite": bool(self.existing.value),
         }
         return self.options(), target, how
