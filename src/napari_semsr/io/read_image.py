@@ -318,6 +318,8 @@ def count_series(metadata: Mapping[str, Any], count: int) -> tuple[int, str]:
     """Return the number of images in the file itself, and which one is read."""
     number = metadata.get(SERIES_KEY, 0)
     which = f"series {number}" if number else "the first"
+    name = metadata.get("images", {}).get(str(number), "")
+    which += f" ({name})" if name not in ("", str(number)) else ""
     return metadata.get(OWN_SERIES_KEY, count), which
 
 

@@ -9,8 +9,10 @@ import zarr
 from napari_semsr.core.errors import ReadError, WriteError
 from napari_semsr.core.progress import capture_warnings
 from napari_semsr.io import formats as registry
+from napari_semsr.io.zarr import list_series
 from napari_semsr.io.zarr.image import warn_about_missing_blocks
 from napari_semsr.io.zarr.store import create_store, read_store_state
+from napari_semsr.jobs.images import open_image
 from tests.refusals import refused, warned
 
 
@@ -204,6 +206,41 @@ def test_read_chooses_an_image_of_a_collection(foreign, tmp_path):
     for series, data in enumerate((first, second)):
         found = registry.read(tmp_path / "all.zarr", series=series)
         assert np.array_equal(found.array(), data)
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_images_of_a_collection_have_the_names_and_order_it_lists(
+    foreign, tmp_path, version
+):
+    path = tmp_path / "all.zarr"
+    layout = {"bioformats2raw.layout": 3}
+    root = zarr.create_group(path, zarr_format=2 if version == "0.4" else 3)
+    root.attrs.update(layout if version == "0.4" else {"ome": layout})
+    names = ["whole", "1", "0"]
+    written = [foreign(name=f"all.zarr/{n}", version=version)[1] for n in names]
+    index = root.create_group("OME")
+
+    def lists(names):
+        listed = {"series": names}
+        index.attrs.update(listed if version == "0.4" else {"ome": listed})
+
+    lists(names)
+    assert list_series(path) == [path / name for name in names]
+    with warned("several-images", match=r"3 images, and the first \(whole\) is used"):
+        found = open_image(path)
+    assert np.array_equal(found.array(), written[0])
+    for series, data in enumerate(written):
+        assert np.array_equal(registry.read(path, series=series).array(), data)
+    with refused(ReadError, "plane-missing"):
+        registry.read(path, series=3)
+    for names, code in (
+        (["0", "lost"], "plane-missing"),
+        (["../0"], "outside-folder"),
+        ({"0": 1}, "metadata-damaged"),
+    ):
+        lists(names)
+        with refused(ReadError, code):
+            registry.read(path)
 
 
 @pytest.mark.filterwarnings("ignore:Consolidated metadata")

@@ -4,7 +4,7 @@ import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from numpy.typing import DTypeLike
 from napari_semsr import core
 from napari_semsr.io import files
 from napari_semsr.io.read_image import (
+    SERIES_KEY,
     RawImage,
     ReadOptions,
     choose_plane,
@@ -141,6 +142,8 @@ class _MultiscaleImage:
     metadata: Mapping[str, Any]
     version: str
     count: int
+    # Index of the image among those that the store lists, and their groups
+    listed: Mapping[str, Any] = field(default_factory=dict)
 
 
 def matches(path: Path, head: bytes) -> bool:
@@ -268,10 +271,10 @@ def _find_image(path: Path, group: "zarr.Group", series: int) -> _MultiscaleImag
         labels = core.shorten_value(attributes[files.LABELS])
         msg = f"{path} is a group of label images: choose the path of one of {labels}."
         raise core.ReadError(msg, code="several-images")
-    names = sorted((n for n, _ in group.groups() if n.isdigit()), key=int)
-    child = None
+    names, child = list_image_groups(path, group), None
+    number = files.choose_index(path, "series", series, len(names)) if names else 0
     if names:
-        child = group[names[files.choose_index(path, "series", series, len(names))]]
+        child = group.get(names[number])
     if isinstance(child, zarr.Group):  # opened again without its consolidated metadata
         store = group.store
         child = zarr.open_group(store, path=child.path, mode="r")
@@ -281,7 +284,48 @@ def _find_image(path: Path, group: "zarr.Group", series: int) -> _MultiscaleImag
         )
         raise core.ReadError(msg, code="no-image")
     image = _find_image(path, child, 0)
-    return _MultiscaleImage(image.group, image.metadata, image.version, len(names))
+    images = dict(zip(map(str, range(len(names))), names, strict=True))
+    listed = {SERIES_KEY: number, "images": images} if len(names) > 1 else {}
+    return replace(image, count=len(names), listed=listed)
+
+
+def list_image_groups(path: Path, group: "zarr.Group") -> list[str]:
+    """List the images of a group as its group ``OME`` does, else by number."""
+    import zarr
+
+    index = group.get("OME")
+    names: Any = None
+    if isinstance(index, zarr.Group):
+        names = get_ome_attributes(index)[0].get("series")
+    if names is None:
+        return sorted((n for n, _ in group.groups() if n.isdigit()), key=int)
+    if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
+        msg = (
+            f"{path} must list its images under OME/series, each with a path, got "
+            f"{core.shorten_value(names)}: correct its metadata."
+        )
+        raise core.ReadError(msg, code="metadata-damaged")
+    for number, name in enumerate(names):
+        _check_inside(path, f"image {number}", name)
+        if not (path / group.path / name).is_dir():
+            msg = (
+                f"{path} lists {core.shorten_value(name)} as image {number}, but does "
+                "not contain it: copy the store again, or choose the path of one of "
+                "its images."
+            )
+            raise core.ReadError(msg, code="plane-missing")
+    return names
+
+
+def _check_inside(path: Path, what: str, name: str) -> None:
+    """Raise `ReadError` if the path of a part leads out of the store."""
+    place = PureWindowsPath(name)  # understands the separators of all systems
+    if place.anchor or ".." in place.parts or not place.parts:
+        msg = (
+            f"{path} must specify {what} by a path inside the store, got {name!r}: "
+            "correct its metadata."
+        )
+        raise core.ReadError(msg, code="outside-folder")
 
 
 def _get_level_metadata(path: Path, image: _MultiscaleImage) -> list[dict[str, Any]]:
@@ -302,13 +346,7 @@ def _open_level_array(path: Path, image: _MultiscaleImage, level: int) -> "ZarrA
     import zarr
 
     name = str(_get_level_metadata(path, image)[level]["path"])
-    place = PureWindowsPath(name)  # understands the separators of all systems
-    if place.anchor or ".." in place.parts or not place.parts:
-        msg = (
-            f"{path} must specify level {level} by a path inside the store, got "
-            f"{name!r}: correct its metadata."
-        )
-        raise core.ReadError(msg, code="outside-folder")
+    _check_inside(path, f"level {level}", name)
     array = image.group.get(name)
     if not isinstance(array, zarr.Array):
         msg = (
@@ -465,7 +503,7 @@ def _read_level(
         spacing_px=spacing,
         name=str(image.metadata.get("name") or "") or None,
         look=_read_display_settings(image, channel),
-        metadata={"chunks": list(array.chunks[-2:])},
+        metadata={"chunks": list(array.chunks[-2:]), **image.listed},
         doubts=doubts,
         place_doubts=place.place_doubts,
     )
