@@ -685,6 +685,7 @@ class _PlaneSource:
 
     def _find_page(self, tif: "tifffile.TiffFile") -> "tifffile.TiffPage":
         """Find the page in a freshly opened file."""
+        _join_pages(tif)
         page: Any = tif.series[self.series].levels[self.level].pages[self.page]
         return cast("tifffile.TiffPage", page)
 
@@ -896,9 +897,31 @@ def _open_tiff(path: Path, complaints: list[str]) -> "Iterator[tifffile.TiffFile
                     "exported to its end: copy or export it again."
                 )
                 raise core.ReadError(msg, code="file-damaged")
+            _join_pages(tif)
             yield tif
     finally:
         _logger.removeHandler(listener)
+
+
+def _join_pages(tif: "tifffile.TiffFile") -> None:
+    """Join series whose pages differ only in their encoding, in page order."""
+    from tifffile import TiffPageSeries
+
+    alike: dict[object, list[tifffile.TiffPageSeries]] = {}
+    for number, one in enumerate(tif.series):
+        page = one.keyframe
+        content: object = (
+            *(page.shape, page.axes, page.dtype, page.subfiletype, page.photometric),
+            *(page.bitspersample, page.sampleformat, page.extrasamples),
+        )
+        is_plain = one.kind == "generic" and len(one.levels) == 1
+        alike.setdefault(content if is_plain else number, []).append(one)
+    for several in filter(lambda one: len(one) > 1, alike.values()):
+        pages = sorted((p for one in several for p in one), key=lambda p: p.treeindex)  # type: ignore[union-attr]
+        page, axes = several[0].keyframe, f"I{several[0].keyframe.axes}"
+        shape = (len(pages), *page.shape)
+        several[:] = [TiffPageSeries(pages, shape, page.dtype, axes, kind="generic")]
+    tif.series[:] = [one for several in alike.values() for one in several]
 
 
 @contextmanager
