@@ -33,7 +33,7 @@ from napari_semsr.io.read_image import (
     OWN_SERIES_KEY,
     FileInfo,
     ReadOptions,
-    list_companion_files,
+    list_text_files,
 )
 from napari_semsr.io.sheets import read_sheet
 
@@ -316,7 +316,7 @@ def _add_text_files(
     folder: Path, images: Sequence[Path], tables: Sequence[Path] = ()
 ) -> list[Path]:
     """Return the images of a scan together with their text files."""
-    texts = (text for image in images for text in list_companion_files(image))
+    texts = (text for image in images for text in list_text_files(image))
     beside = {path for path in (*texts, *tables, folder / _SCAN) if path_exists(path)}
     return sorted(beside.union(images))
 
@@ -616,7 +616,10 @@ def _open_folder(
     if single:
         where = table if positions is None else positions.path
         acquisition = yield from _open_file(folder / single, where, results, how)
-        inputs = _add_text_files(folder, [folder / single], tables)
+        from napari_semsr.io.tiff.read import list_set_files
+
+        parts = [folder / single, *list_set_files(folder / single)]
+        inputs = _add_text_files(folder, parts, tables)
         return acquisition.replace(files=tuple(inputs)), []
     _check_names_differ(folder, names)
     files: dict[str, tuple[Path, Mapping[str, int]]] = {

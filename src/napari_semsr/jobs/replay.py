@@ -227,8 +227,10 @@ def _list_digest_functions(
         return (partial(item.digest, values={**call.options, **files}),)
     selection = (file.digest or "").partition("#")[2]
 
-    def digest_bytes(path: Path) -> core.Job[str]:
-        digest = yield from core.digest_with_progress(path)
+    def digest_bytes(
+        path: Path, compute: Digest = io.digest_image_file
+    ) -> core.Job[str]:
+        digest = yield from compute(path)
         return f"{digest}#{selection}" if selection else digest
 
     reading: io.ReadOptions | None = None
@@ -237,7 +239,9 @@ def _list_digest_functions(
         reading = sets.get(f"{role}_opening") or sets.get("opening") or io.ReadOptions()
         if item.reading is not None:
             reading = item.reading(sets["options"], reading)
-    return digest_bytes, partial(_digest_grey_values, reading=reading)
+    # older versions recorded one file of a set
+    alone = partial(digest_bytes, compute=core.digest_with_progress)
+    return digest_bytes, partial(_digest_grey_values, reading=reading), alone
 
 
 def _walk_folder(folder: Path, *, folders: bool) -> Iterator[Path]:

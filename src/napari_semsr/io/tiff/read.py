@@ -1028,6 +1028,30 @@ def _read_companion_xml(
     return ET.tostring(root, encoding="unicode")
 
 
+def list_set_files(path: Path) -> list[Path]:
+    """List the existing other files of an OME-TIFF's set, with that of its OME-XML."""
+    import tifffile
+
+    if not path.is_file():
+        return []
+    texts: list[str | None] = []
+    # reading the image reports the error
+    with suppress(core.SemsrError, OSError), core.open_file(path) as stream:
+        if stream.read(4) in _MAGIC:
+            with (
+                convert_decoding_errors(path, "TIFF"),
+                tifffile.TiffFile(path) as tif,
+            ):
+                texts = [tif.ome_metadata, _read_companion_xml(path, tif, [])]
+    roots = filter(None, (_parse_ome_xml(text) for text in texts if text))
+    elements = [element for root in roots for element in root.iter()]
+    keys = ("FileName", "MetadataFile")
+    names = {element.get(key, "") for element in elements for key in keys}
+    names -= {"", path.name}
+    files = (path.with_name(name) for name in sorted(names) if Path(name).name == name)
+    return [file for file in files if file.is_file()]
+
+
 def _check_ome_references(path: Path, tif: "tifffile.TiffFile") -> None:
     """Raise `ReadError` if OME-XML refers to other folders or too many planes.
 
