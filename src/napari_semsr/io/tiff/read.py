@@ -169,11 +169,11 @@ def _read_ome_image(
     return size, image.get("Name"), pixels.get("SignificantBits")
 
 
-def find_ome_record(root: "Element") -> Record | None:
+def _find_ome_record(root: "Element", warnings: list[str]) -> Record | None:
     """Find the record of this package in the annotations of an OME document."""
     for element in root.iter():
         if element.get("K") == RECORD_KEY and element.text:
-            return Record.from_json(element.text)
+            return Record.from_json(element.text, warnings)
     return None
 
 
@@ -1312,7 +1312,7 @@ def _read_metadata(
     )
     if root is not None:
         size, name, depth = _read_series_metadata(root, series, tif, warnings)
-        record = find_ome_record(root)
+        record = _find_ome_record(root, warnings)
         has_objective = root.find(".//{*}Objective") is not None
     elif tif.is_ome:
         damage = "The OME-XML is damaged: the pixel size is left unknown."
@@ -1324,7 +1324,7 @@ def _read_metadata(
         look = _read_imagej_limits(details)
     else:
         size = _read_tag_pixel_size(page)
-    record, cut = record or _find_record(text), ""
+    record, cut = record or _find_record(text, warnings), ""
     rows, columns = int(page.imagelength), int(page.imagewidth)
     turn_note = "" if _read_orientation(tif, tif.series[series], 0) == 1 else "turned"
     if record and (turn_note or record.shape not in (None, (rows, columns))):
@@ -1386,11 +1386,11 @@ def _read_imagej_limits(details: Mapping[str, Any]) -> core.DisplaySettings | No
         return None  # grey values do not depend on it
 
 
-def _find_record(text: str) -> Record | None:
+def _find_record(text: str, warnings: list[str]) -> Record | None:
     """Find this package's record in a text."""
     for line in text.splitlines():
         if line.startswith(f"{RECORD_KEY}="):
-            return Record.from_json(line.partition("=")[2])
+            return Record.from_json(line.partition("=")[2], warnings)
     return None
 
 

@@ -174,9 +174,10 @@ def raw_image(path: Path, options: ReadOptions) -> RawImage:
                 "run it again, or resume it (`resume`)."
             )
             raise core.IncompleteError(msg)
-        return _read_level(
-            path, image, files.Record.from_dict(own.get(files.RECORD_KEY)), options
-        )
+        warnings: list[str] = []
+        record = files.Record.from_dict(own.get(files.RECORD_KEY), warnings)
+        level = _read_level(path, image, record, options)
+        return replace(level, warnings=tuple(warnings))
 
 
 def warn_about_missing_blocks(path: Path, series: int = 0, level: int = 0) -> None:
