@@ -714,8 +714,6 @@ def _select_images(
     source = Source.from_path(path)
     infos = [source.read_info(series=number) for number in range(info.series)]
     alike = [(one.shape, one.dtype) == (info.shape, info.dtype) for one in infos]
-    if sum(alike) < 2:
-        return planes  # reading warns that the others are not used
     others = [str(number) for number, same in enumerate(alike) if not same]
     if others:
         core.warn(
