@@ -593,7 +593,11 @@ def _read_folder_positions(folder: Path, table: Path | None) -> Positions | None
         return read_positions(table, folder)
     except core.ReadError as error:
         why = f"{error}".removesuffix(".")
-        msg = f"{why}; to stitch without these positions, set `positions=none`."
+        # a replay has no such option
+        msg = (
+            f"{why}; to stitch without these positions, set `positions=none`, or move "
+            "their file out of the folder."
+        )
         raise core.ReadError(msg, code=error.code) from error
 
 
