@@ -700,7 +700,7 @@ def get_software_versions() -> dict[str, str]:
     for name in _PACKAGES:
         try:
             versions[name] = version(name)
-        except PackageNotFoundError:
+        except PackageNotFoundError:  # an extra that is not installed
             continue
     return versions
 

@@ -146,7 +146,7 @@ class InputSearch:
     ) -> core.Job[tuple[Path | None, str | None]]:
         """Find a model by its digest, otherwise by its name."""
         model_path, now = None, None
-        with suppress(core.CheckpointError):
+        with suppress(core.CheckpointError):  # not in the library: searched as a file
             model_path = find_model(PurePosixPath(file.name).stem)
             now = yield from _digest_file(model_path)
         if model_path is not None and now == file.digest:

@@ -280,7 +280,7 @@ class RunFolder:
             yield
         finally:
             for folder in new:
-                with suppress(OSError):
+                with suppress(OSError):  # not empty, or never created
                     folder.rmdir()
 
     @contextmanager
@@ -398,7 +398,7 @@ def _update_recipe(before: dict[str, object]) -> dict[str, object]:
                 del table[name]
     try:
         return Recipe.model_validate(complete_recipe).model_dump(mode="json")
-    except ValidationError:
+    except ValidationError:  # of a later version: compared as it is
         return complete_recipe
 
 

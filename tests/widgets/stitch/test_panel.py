@@ -277,8 +277,8 @@ def test_positions_that_are_damaged_need_not_be_used(make, scan, tmp_path, run_p
     panel.position_source.value = "none"
     assert "Stitched 4 of 4 frames" in run_panel(panel)
     assert "stage error" not in panel.figures.text()
-    panel.positions.value = tmp_path / "others.csv"  # as an older project sets it
-    assert panel.position_source.value == "file"
+    panel.position_source.value = "auto"
+    panel.positions.value = tmp_path / "others.csv"
     assert "Stitched 4 of 4 frames" in run_panel(panel)
     assert "stage error" in panel.figures.text()
 

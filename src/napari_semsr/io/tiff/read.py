@@ -1035,14 +1035,9 @@ def list_set_files(path: Path) -> list[Path]:
     if not path.is_file():
         return []
     texts: list[str | None] = []
-    # reading the image reports the error
-    with suppress(core.SemsrError, OSError), core.open_file(path) as stream:
-        if stream.read(4) in _MAGIC:
-            with (
-                convert_decoding_errors(path, "TIFF"),
-                tifffile.TiffFile(path) as tif,
-            ):
-                texts = [tif.ome_metadata, _read_companion_xml(path, tif, [])]
+    # no TIFF, or a damaged one, which reading reports
+    with suppress(Exception), tifffile.TiffFile(path) as tif:
+        texts = [tif.ome_metadata, _read_companion_xml(path, tif, [])]
     roots = filter(None, (_parse_ome_xml(text) for text in texts if text))
     elements = [element for root in roots for element in root.iter()]
     keys = ("FileName", "MetadataFile")

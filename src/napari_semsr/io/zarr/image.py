@@ -260,6 +260,8 @@ def _find_image(path: Path, group: "zarr.Group", series: int) -> _MultiscaleImag
     """Find a multiscale image in a group or in its numbered subgroups."""
     import zarr
 
+    # opened again without its consolidated metadata
+    group = zarr.open_group(group.store, path=group.path, mode="r")
     attributes, version = get_ome_attributes(group)
     scales = _get_multiscales(attributes)
     if scales:
@@ -272,13 +274,9 @@ def _find_image(path: Path, group: "zarr.Group", series: int) -> _MultiscaleImag
         labels = core.shorten_value(attributes[files.LABELS])
         msg = f"{path} is a group of label images: choose the path of one of {labels}."
         raise core.ReadError(msg, code="several-images")
-    names, child = list_image_groups(path, group), None
+    names = list_image_groups(path, group)
     number = files.choose_index(path, "series", series, len(names)) if names else 0
-    if names:
-        child = group.get(names[number])
-    if isinstance(child, zarr.Group):  # opened again without its consolidated metadata
-        store = group.store
-        child = zarr.open_group(store, path=child.path, mode="r")
+    child = group.get(names[number]) if names else None
     if not isinstance(child, zarr.Group):
         msg = (
             f"{path} is a zarr group without OME-Zarr metadata (multiscales): {_HINT}."
@@ -294,39 +292,27 @@ def list_image_groups(path: Path, group: "zarr.Group") -> list[str]:
     """List the images of a group as its group ``OME`` does, else by number."""
     import zarr
 
-    index = group.get("OME")
-    names: Any = None
+    index, names = group.get("OME"), None
     if isinstance(index, zarr.Group):
         names = get_ome_attributes(index)[0].get("series")
     if names is None:
         return sorted((n for n, _ in group.groups() if n.isdigit()), key=int)
-    if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
-        msg = (
-            f"{path} must list its images under OME/series, each with a path, got "
-            f"{core.shorten_value(names)}: correct its metadata."
-        )
-        raise core.ReadError(msg, code="metadata-damaged")
-    for number, name in enumerate(names):
-        _check_inside(path, f"image {number}", name)
-        if not (path / group.path / name).is_dir():
+    listed = [str(name) for name in (names if isinstance(names, list) else [names])]
+    folder = path / group.path
+    for name in listed:
+        if not _is_inside(name) or not (folder / name).is_dir():
             msg = (
-                f"{path} lists {core.shorten_value(name)} as image {number}, but does "
-                "not contain it: copy the store again, or choose the path of one of "
-                "its images."
+                f"{path} must list its images under OME/series, but {name!r} is not "
+                "an image inside the store: copy it again, or open one of its images."
             )
-            raise core.ReadError(msg, code="plane-missing")
-    return names
+            raise core.ReadError(msg, code="metadata-damaged")
+    return listed
 
 
-def _check_inside(path: Path, what: str, name: str) -> None:
-    """Raise `ReadError` if the path of a part leads out of the store."""
+def _is_inside(name: str) -> bool:
+    """Return whether the path of a part does not lead out of a store."""
     place = PureWindowsPath(name)  # understands the separators of all systems
-    if place.anchor or ".." in place.parts or not place.parts:
-        msg = (
-            f"{path} must specify {what} by a path inside the store, got {name!r}: "
-            "correct its metadata."
-        )
-        raise core.ReadError(msg, code="outside-folder")
+    return bool(place.parts) and not place.anchor and ".." not in place.parts
 
 
 def _get_level_metadata(path: Path, image: _MultiscaleImage) -> list[dict[str, Any]]:
@@ -347,7 +333,12 @@ def _open_level_array(path: Path, image: _MultiscaleImage, level: int) -> "ZarrA
     import zarr
 
     name = str(_get_level_metadata(path, image)[level]["path"])
-    _check_inside(path, f"level {level}", name)
+    if not _is_inside(name):
+        msg = (
+            f"{path} must specify level {level} by a path inside the store, got "
+            f"{name!r}: correct its metadata."
+        )
+        raise core.ReadError(msg, code="outside-folder")
     array = image.group.get(name)
     if not isinstance(array, zarr.Array):
         msg = (

@@ -35,7 +35,7 @@ _THIN = 0.006  # width of lines over the scan; chosen
 # titles of the plots: residuals of the overlaps, errors of the stage
 _JOINT, _LINE = base.COLOURS[:2]
 
-_FLAT_FILE = _POSITION_TABLE = "file"
+_FLAT_FILE = "file"
 _DISTORTION_NUMBER = "number"
 _DISTORTION_CALIBRATED = "calibration"
 _DISTORTIONS = (
@@ -174,7 +174,6 @@ class StitchMosaicPanel(base.VerbPanel):
         for control in choices:
             control.changed.connect(self._update_form_rows)
         self._update_form_rows()
-        self.positions.changed.connect(self._choose_table)
         self.folder.changed.connect(self.look)
         # a grid that is entered has an order, and perhaps a known overlap
         self.grid.changed.connect(self.advanced_section.expand_if_set)
@@ -234,7 +233,10 @@ class StitchMosaicPanel(base.VerbPanel):
         self.positions = FileEdit(
             name="position_table",
             label="Table",
-            tooltip="CSV table with the columns frame,y_px,x_px or frame,y_nm,x_nm.",
+            tooltip=(
+                "CSV table with the columns frame,y_px,x_px or frame,y_nm,x_nm; leave "
+                "empty to use the folder's positions."
+            ),
             mode=FileDialogMode.EXISTING_FILE,
             filter="*.csv",
         )
@@ -243,9 +245,8 @@ class StitchMosaicPanel(base.VerbPanel):
             label="Positions",
             tooltip="Where the nominal positions of the frames come from.",
             choices=[
-                ("from the folder", "folder"),
+                ("from the folder or a table", "auto"),
                 ("none: not used", str(io.NO_POSITIONS)),
-                ("a table", _POSITION_TABLE),
             ],
         )
         self.distortion = ComboBox(
@@ -332,14 +333,9 @@ class StitchMosaicPanel(base.VerbPanel):
         self.how.show_row("flat_file", self.flat.value == _FLAT_FILE)
         is_number = self.distortion.value == _DISTORTION_NUMBER
         self.distortion_amount.native.setVisible(is_number)
-        has_table = self.position_source.value == _POSITION_TABLE
+        has_table = self.position_source.value == "auto"
         self.advanced_form.show_row("position_table", has_table)
         self.target.show_row("halves", self.focus.value != "max")
-
-    def _choose_table(self, _: object = None) -> None:
-        """Choose positions from a table that was set, such as by an older project."""
-        if base.get_entered_path(self.positions) is not None:
-            self.position_source.value = _POSITION_TABLE
 
     def _show_calibration(self, _: object = None) -> None:
         """Show the pixel size of a calibration, and offer its distortion correction."""
@@ -541,12 +537,8 @@ class StitchMosaicPanel(base.VerbPanel):
             f"{folder.name}-mosaic"
         )
         positions = base.get_entered_path(self.positions)
-        if self.position_source.value != _POSITION_TABLE:
-            is_unused = self.position_source.value == str(io.NO_POSITIONS)
-            positions = io.NO_POSITIONS if is_unused else None
-        elif positions is None:
-            msg = "Choose a table of positions, or other positions."
-            raise core.OptionError(msg, code="missing-value")
+        if self.position_source.value != "auto":
+            positions = io.NO_POSITIONS
         how = {
             "positions": positions,
             "overwrite": bool(self.existing.value),
