@@ -123,20 +123,6 @@ def test_a_bad_page_of_a_stack_is_left_out_as_a_bad_file(tmp_path, rng, bad):
     assert np.array_equal(scan.read(1), data[left[1]])
 
 
-def test_pages_are_frames_in_their_order_however_each_is_encoded(tmp_path, rng):
-    data = rng.integers(0, 250, (5, 40, 50), dtype=np.uint8)
-    path = tmp_path / "scan.tif"
-    with tifffile.TiffWriter(path) as file:
-        for number, page in enumerate(data):
-            how = (
-                {"compression": "zlib"} if number % 2 else {"rowsperstrip": number + 5}
-            )
-            file.write(page, contiguous=False, metadata=None, **how)
-    scan = run(open_frames(path))
-    for found, page in zip(range(len(data)), data, strict=True):
-        np.testing.assert_array_equal(scan.frames[found], page)
-
-
 def test_copies_and_blank_frames_need_no_place_in_a_grid(folder):
     for index in (1, 2, 9, 10):
         pixels = np.arange(12 * 16, dtype=np.uint16).reshape(12, 16) + index

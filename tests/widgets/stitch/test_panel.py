@@ -269,7 +269,7 @@ def test_bad_requests_are_one_sentence(make, scan, finish, run_panel):
 @pytest.mark.broad
 def test_positions_that_are_damaged_need_not_be_used(make, scan, tmp_path, run_panel):
     folder = shutil.copytree(scan, tmp_path / "scan")
-    shutil.move(folder / "positions.csv", tmp_path / "others.csv")
+    (folder / "positions.csv").unlink()
     (folder / "scan.json").unlink()  # its grid gives positions, too
     (folder / "TileConfiguration.txt").write_text("dim = 9")
     panel = make(folder)
@@ -277,10 +277,6 @@ def test_positions_that_are_damaged_need_not_be_used(make, scan, tmp_path, run_p
     panel.position_source.value = "none"
     assert "Stitched 4 of 4 frames" in run_panel(panel)
     assert "stage error" not in panel.figures.text()
-    panel.position_source.value = "auto"
-    panel.positions.value = tmp_path / "others.csv"
-    assert "Stitched 4 of 4 frames" in run_panel(panel)
-    assert "stage error" in panel.figures.text()
 
 
 @pytest.mark.broad

@@ -960,7 +960,8 @@ def _explain_incomplete_set(path: Path, tif: "tifffile.TiffFile") -> str:
             "without it: restore the original file name.",
             "set-incomplete",
         )
-    if any(page is None for one in own for page in one) and _is_of_several_files(tif):
+    several = len(_list_set_names(tif.ome_metadata)) > 1
+    if several and any(page is None for one in own for page in one):
         return core.Message(
             "Files of the image set are missing or damaged, so only the planes of "
             "this file are read: copy the other files next to it.",
@@ -969,10 +970,12 @@ def _explain_incomplete_set(path: Path, tif: "tifffile.TiffFile") -> str:
     return ""
 
 
-def _is_of_several_files(tif: "tifffile.TiffFile") -> bool:
-    root = _parse_ome_xml(tif.ome_metadata or "")
+def _list_set_names(text: str | None) -> set[str]:
+    """List the files that OME-XML refers to."""
+    root = _parse_ome_xml(text or "")
     elements = () if root is None else root.iter()
-    return len({element.get("FileName") for element in elements} - {None}) > 1
+    keys = ("FileName", "MetadataFile")
+    return {one.get(key, "") for one in elements for key in keys} - {""}
 
 
 def _has_own_planes(
@@ -1034,17 +1037,13 @@ def list_set_files(path: Path) -> list[Path]:
 
     if not path.is_file():
         return []
-    texts: list[str | None] = []
+    names = set[str]()
     # no TIFF, or a damaged one, which reading reports
     with suppress(Exception), tifffile.TiffFile(path) as tif:
-        texts = [tif.ome_metadata, _read_companion_xml(path, tif, [])]
-    roots = filter(None, (_parse_ome_xml(text) for text in texts if text))
-    elements = [element for root in roots for element in root.iter()]
-    keys = ("FileName", "MetadataFile")
-    names = {element.get(key, "") for element in elements for key in keys}
-    names -= {"", path.name}
-    files = (path.with_name(name) for name in sorted(names) if Path(name).name == name)
-    return [file for file in files if file.is_file()]
+        companion = _read_companion_xml(path, tif, [])
+        names = _list_set_names(tif.ome_metadata) | _list_set_names(companion)
+    names = {name for name in names if Path(name).name == name != path.name}
+    return [file for file in map(path.with_name, sorted(names)) if file.is_file()]
 
 
 def _check_ome_references(path: Path, tif: "tifffile.TiffFile") -> None:
