@@ -113,7 +113,7 @@ def digest_image_file(path: Path) -> core.Job[str]:
     str
         ``sha256:`` and the digest in hexadecimal.
     """
-    from napari_semsr.io.tiff.read import list_set_files
+    from napari_semsr.io.tiff import list_set_files
 
     digests = []
     for file in (path, *list_set_files(path)):

@@ -430,7 +430,7 @@ def list_text_files(path: Path) -> list[Path]:
 
 def list_companion_files(path: Path) -> list[Path]:
     """List the companion files of an image: mosaic halves, text files, its set."""
-    from napari_semsr.io.tiff.read import list_set_files
+    from napari_semsr.io.tiff import list_set_files
 
     return [*get_half_paths(path), *list_text_files(path), *list_set_files(path)]
 
