@@ -94,9 +94,13 @@ def timed(function: Callable[..., float], *words: str, **environment: str) -> fl
 
 def main() -> None:
     """Print the table."""
-    if len(sys.argv) > 1:
-        print(TIMED[sys.argv[1]](*sys.argv[2:]))
+    name, *words = sys.argv[1:] or [""]
+    if name in TIMED:
+        print(TIMED[name](*words))
         return
+    from _shared import read_options  # not where imports are timed
+
+    read_options(__doc__)
     cases: dict[str, tuple[Callable[..., float], str]] = {
         "import napari_semsr": (import_package, ""),
         "semsr --help": (ask_for_help, ""),

@@ -1,5 +1,6 @@
 """The contract that every format keeps, and the door that they share."""
 
+import json
 from importlib.util import find_spec
 
 import dask.array as da
@@ -9,10 +10,16 @@ import tifffile
 from hypothesis import HealthCheck, given, settings
 
 import napari_semsr as semsr
-from napari_semsr.core import Micrograph, Provenance, ReadError, WriteError
+from napari_semsr.core import (
+    Micrograph,
+    Provenance,
+    ReadError,
+    WriteError,
+    get_error_code,
+)
 from napari_semsr.io import formats as registry
 from napari_semsr.io.files import Record, create_image_record
-from tests.refusals import refused
+from tests.refusals import refused, warned
 from tests.strategies import images, pixel_sizes
 
 _OF_CZI = "file-damaged" if find_spec("czifile") else "extra-missing"
@@ -186,20 +193,33 @@ def test_write_tiff_refuses_whole_numbers_that_no_type_holds(tmp_path, suffix, v
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    "text", ["", "{", "[]", "{}", '{"record": 99}', '{"record": 1, "name": "a"}']
-)
-def test_record_from_json_ignores_what_is_not_ours(text):
-    assert Record.from_json(text) is None
+RECORD = create_image_record(Micrograph(np.zeros((2, 3)), name="a")).to_dict()
+DAMAGED = {"pixel_size_nm": [0, 1], "origin": [1], "provenance": {"job": 1}}
 
 
 @pytest.mark.parametrize(
-    ("key", "value"),
-    [("pixel_size_nm", [0, 1]), ("origin", [1]), ("provenance", {"job": 1})],
+    "text",
+    [
+        *("", "{", "[]", "{}", '{"record": 99}', '{"record": 1, "name": "a"}'),
+        *(json.dumps({**RECORD, key: value}) for key, value in DAMAGED.items()),
+    ],
 )
-def test_record_from_dict_ignores_damaged_records(key, value):
-    values = create_image_record(Micrograph(np.zeros((2, 3)))).to_dict()
-    assert Record.from_dict({**values, key: value}) is None
+def test_a_damaged_record_is_not_used_and_said(text, tmp_path, grey):
+    assert Record.from_json(text, warnings := []) is None
+    assert [*map(get_error_code, warnings)] == ["metadata-damaged"]
+    assert Record.from_json("null", []) is None
+    assert Record.from_json(json.dumps(RECORD), []).name == "a"
+
+
+@pytest.mark.parametrize("name", ["a.ome.tif", "a.tif", "a.png", "a.ome.zarr"])
+def test_files_with_a_damaged_record_say_so(name, tmp_path, grey, monkeypatch):
+    image = Micrograph(grey, name="b", provenance=Provenance(job="crop"))
+    path = tmp_path / name
+    registry.write(image, path)
+    assert registry.read(path).provenance is not None
+    monkeypatch.setattr("napari_semsr.io.files._FORMAT", 2)
+    with warned("metadata-damaged", match=f"{name}: The record"):
+        assert registry.read(path).provenance is None
 
 
 def write_ome(path, grey):

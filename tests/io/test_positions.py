@@ -177,14 +177,29 @@ def test_pixels_of_two_sides_are_those_of_the_map(tmp_path, rng, size_um):
 
 
 @pytest.mark.parametrize(
+    ("scale", "size_um", "size_nm"),
+    [(1, 0.5, 500), (1, 0, None), (0.5, 0.5, 500), (0.5, 0, 500), (0.5, None, 500)],
+)
+def test_the_identity_is_no_calibration_and_its_multiples_are(
+    tmp_path, rng, scale, size_um, size_nm
+):
+    wanted = camera_scan(tmp_path, rng, scale * np.eye(2), size_um)
+    found = run(open_frames(tmp_path))
+    assert found.pixel_size_nm == (None if size_nm is None else (size_nm, size_nm))
+    np.testing.assert_allclose(found.nominal_nm, 1000 * scale * wanted, atol=1e-9)
+
+
+@pytest.mark.parametrize(
     ("changed", "code"),
     [
+        ("0.2;0;0;0;0.2;0", "pixel-size-contradicts"),
         ("1;2;3", "positions-invalid"),
         ("nan;0;0;0;1;0", "positions-invalid"),
         ("1;1;0;1;1;0", "positions-invalid"),
         ([1, 0, 0, 0, 1], "positions-invalid"),
         ("0;-1;0;1;0;0", "pixel-size-contradicts"),
         ("0.5;0;0;0;-0.5;0", "frames-differ"),  # of one of the frames
+        ("PixelSizeUm", "frames-differ"),
     ],
 )
 def test_a_map_that_cannot_be_is_refused(tmp_path, rng, changed, code):
@@ -192,7 +207,9 @@ def test_a_map_that_cannot_be_is_refused(tmp_path, rng, changed, code):
     table = tmp_path / "metadata.txt"
     stated = json.loads(table.read_text())
     for number in [1] if code == "frames-differ" else range(3):
-        stated[f"FrameKey-{number}-0-0"]["PixelSizeAffine"] = changed
+        value = {"PixelSizeAffine": changed}
+        value = {changed: 0.2} if changed == "PixelSizeUm" else value
+        stated[f"FrameKey-{number}-0-0"].update(value)
     table.write_text(json.dumps(stated))
     with refused(ReadError, code):
         run(open_frames(tmp_path, positions=table))
@@ -206,8 +223,8 @@ def test_images_of_one_file_are_frames_and_fiji_places_them(tmp_path, rng, previ
     with tifffile.TiffWriter(path) as writer:
         if preview:
             writer.write(images[0][::4, ::4], metadata=None)
-        for number, image in enumerate(images):  # the first is a series alone
-            packing = "zlib" if number else None
+        for number, image in enumerate(images):
+            packing = "zlib" if number % 2 else None
             writer.write(image, metadata=None, contiguous=False, compression=packing)
     with warned("frames-left-out") if preview else nullcontext():
         frames = run(open_frames(path))

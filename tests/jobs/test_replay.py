@@ -174,6 +174,23 @@ def test_files_of_the_system_are_no_input_of_a_scan(place):
     assert told.startswith("The frames scan has changed")
 
 
+@pytest.mark.broad
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_scan_whose_damaged_list_was_ignored_is_replayed_without_the_list(place):
+    folder, path = scan_of(place / "scan"), place / "o.tif"
+    (folder / "positions.csv").unlink()
+    table = folder / "TileConfiguration.txt"
+    table.write_text("dim = 9")
+    semsr.stitch(folder, path, positions="none")
+    history = read(path).provenance
+    retell(path, options={**history.options, "positions": None})  # by older versions
+    with refused(ReadError, "positions-invalid", match="move their file out"):
+        run(REPLAY.job(path))
+    table.rename(place / table.name)
+    report = semsr.replay(path)
+    assert (report.identical, report.differs) == (True, ())
+
+
 def test_other_version_and_threads_are_named(part):
     versions = {**read(part).provenance.versions, "numpy": "1.0"}
     retell(part, versions=versions, threads=999)

@@ -153,6 +153,9 @@ def test_state_of_another_recipe_is_refused(tmp_path: Path) -> None:
     run(loop.train(recipe("kernel", stop_after=3), tmp_path))
     with refused(SemsrError, "other-run", match="architecture"):
         run(loop.train(recipe("cycle"), tmp_path, resume=True))
+    (tmp_path / "recipe.yaml").write_text("{")
+    with refused(SemsrError, "file-damaged"):
+        run(loop.train(recipe("kernel"), tmp_path, resume=True))
     (tmp_path / "recipe.yaml").unlink()  # then the state itself tells
     with refused(SemsrError, "other-run"):
         run(loop.train(recipe("cycle"), tmp_path, resume=True))

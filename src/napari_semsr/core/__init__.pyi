@@ -105,6 +105,7 @@ from .micrograph import (
     Micrograph as Micrograph,
     PixelSize as PixelSize,
     Provenance as Provenance,
+    combine_digests as combine_digests,
     compute_optical_cut_off_nm as compute_optical_cut_off_nm,
     create_size_source as create_size_source,
     digest_path as digest_path,

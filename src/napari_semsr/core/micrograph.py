@@ -3,7 +3,7 @@
 import hashlib
 import math
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cache
@@ -700,7 +700,7 @@ def get_software_versions() -> dict[str, str]:
     for name in _PACKAGES:
         try:
             versions[name] = version(name)
-        except PackageNotFoundError:
+        except PackageNotFoundError:  # an extra that is not installed
             continue
     return versions
 
@@ -716,6 +716,13 @@ def digest_path(path: Path) -> str:
     Returns ``sha256:`` and the digest in hexadecimal.
     """
     return run(digest_with_progress(path))
+
+
+def combine_digests(digests: Sequence[str]) -> str:
+    """Combine the digests of the files or folders of an input; one is kept."""
+    if len(digests) == 1:
+        return digests[0]
+    return f"sha256:{hashlib.sha256(' '.join(digests).encode()).hexdigest()}"
 
 
 def digest_with_progress(path: Path) -> Job[str]:

@@ -565,7 +565,10 @@ _AGAINST_TRUTH = "√(1/7)"
 
 
 def _to_float_array(values: object) -> FloatArray | None:
-    """Convert values to a float array, with None and extreme values as NaN."""
+    """Convert values to a float array, with None and extreme values as NaN.
+
+    None if a result has no such curve.
+    """
     if not isinstance(values, (list, tuple, np.ndarray)):
         return None
     try:

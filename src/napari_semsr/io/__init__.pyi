@@ -44,6 +44,7 @@ from .formats import (
     count_planes as count_planes,
     create_missing_file_error as create_missing_file_error,
     describe as describe,
+    digest_image_file as digest_image_file,
     finalise_store as finalise_store,
     get_output_store_path as get_output_store_path,
     get_stored_type as get_stored_type,

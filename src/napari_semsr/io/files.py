@@ -664,19 +664,24 @@ class Record:
         return json.dumps(self.to_dict(), ensure_ascii=True)
 
     @classmethod
-    def from_json(cls, text: str) -> "Record | None":
-        """Read a record from JSON text; None if it is invalid."""
+    def from_json(cls, text: str, warnings: list[str]) -> "Record | None":
+        """Read a record from JSON text, as `from_dict` does."""
         try:
-            return cls.from_dict(json.loads(text))
+            return cls.from_dict(json.loads(text), warnings)
         except ValueError:
-            return None
+            return cls.from_dict({}, warnings)
 
     @classmethod
-    def from_dict(cls, values: object) -> "Record | None":
-        """Read a record from a JSON object; None if it is invalid."""
-        if not isinstance(values, dict) or values.get("record") != _FORMAT:
+    def from_dict(cls, values: Any, warnings: list[str]) -> "Record | None":
+        """Read a record from a JSON object, if there is one; None if it is damaged.
+
+        `warnings` receives the reason.
+        """
+        if values is None:
             return None
         try:
+            # the form of a later version is not known
+            values = values if values["record"] == _FORMAT else {}
             history, look = values.get("provenance"), None
             if values.get("look") is not None:
                 with suppress(ValueError):  # invalid entries are ignored
@@ -696,6 +701,11 @@ class Record:
                 significant_bits=bits and int(bits),
             )
         except (LookupError, TypeError, ValueError, ArithmeticError, core.OptionError):
+            damage = (
+                "The record of name, position and history is damaged or of a later "
+                "version, and is not used."
+            )
+            warnings.append(core.Message(damage, "metadata-damaged"))
             return None
 
 

@@ -100,6 +100,27 @@ def create_missing_file_error(path: Path) -> core.ReadError:
     return core.ReadError(msg, code="file-missing")
 
 
+def digest_image_file(path: Path) -> core.Job[str]:
+    """Compute the digest of an image file, with the other files of its set.
+
+    Parameters
+    ----------
+    path : Path
+        File or store; an OME-TIFF may be one of a set.
+
+    Returns
+    -------
+    str
+        ``sha256:`` and the digest in hexadecimal.
+    """
+    from napari_semsr.io.tiff import list_set_files
+
+    digests = []
+    for file in (path, *list_set_files(path)):
+        digests.append((yield from core.digest_with_progress(file)))  # noqa: PERF401 - yields
+    return core.combine_digests(digests)
+
+
 @dataclass(eq=False, slots=True)
 class Source:
     """A file or store that is opened once for several requests."""
@@ -142,7 +163,7 @@ class Source:
             self._digest = f"sha256:{hashlib.sha256(self.data).hexdigest()}"
             self.data = None
         elif self._digest is None:
-            self._digest = yield from core.digest_with_progress(self.path)
+            self._digest = yield from digest_image_file(self.path)
         return self._digest
 
     def read_info(

@@ -33,7 +33,7 @@ from napari_semsr.io.read_image import (
     OWN_SERIES_KEY,
     FileInfo,
     ReadOptions,
-    list_companion_files,
+    list_text_files,
 )
 from napari_semsr.io.sheets import read_sheet
 
@@ -316,7 +316,7 @@ def _add_text_files(
     folder: Path, images: Sequence[Path], tables: Sequence[Path] = ()
 ) -> list[Path]:
     """Return the images of a scan together with their text files."""
-    texts = (text for image in images for text in list_companion_files(image))
+    texts = (text for image in images for text in list_text_files(image))
     beside = {path for path in (*texts, *tables, folder / _SCAN) if path_exists(path)}
     return sorted(beside.union(images))
 
@@ -593,7 +593,11 @@ def _read_folder_positions(folder: Path, table: Path | None) -> Positions | None
         return read_positions(table, folder)
     except core.ReadError as error:
         why = f"{error}".removesuffix(".")
-        msg = f"{why}; to stitch without these positions, set `positions=none`."
+        # a replay has no such option
+        msg = (
+            f"{why}; to stitch without these positions, set `positions=none`, or move "
+            "their file out of the folder."
+        )
         raise core.ReadError(msg, code=error.code) from error
 
 
@@ -616,7 +620,10 @@ def _open_folder(
     if single:
         where = table if positions is None else positions.path
         acquisition = yield from _open_file(folder / single, where, results, how)
-        inputs = _add_text_files(folder, [folder / single], tables)
+        from napari_semsr.io.tiff import list_set_files
+
+        parts = [folder / single, *list_set_files(folder / single)]
+        inputs = _add_text_files(folder, parts, tables)
         return acquisition.replace(files=tuple(inputs)), []
     _check_names_differ(folder, names)
     files: dict[str, tuple[Path, Mapping[str, int]]] = {
@@ -711,8 +718,6 @@ def _select_images(
     source = Source.from_path(path)
     infos = [source.read_info(series=number) for number in range(info.series)]
     alike = [(one.shape, one.dtype) == (info.shape, info.dtype) for one in infos]
-    if sum(alike) < 2:
-        return planes  # reading warns that the others are not used
     others = [str(number) for number, same in enumerate(alike) if not same]
     if others:
         core.warn(

@@ -115,6 +115,7 @@ def _read_png(path: Path, data: bytes) -> RawImage:
     orientation = 1
     record: Record | None = None
     metadata: dict[str, object] = {}
+    warnings: list[str] = []
     with convert_decoding_errors(path, "PNG"):
         texts, pixel_chunks = _split_chunks(data)
         for name, content in texts:
@@ -129,7 +130,7 @@ def _read_png(path: Path, data: bytes) -> RawImage:
                 orientation = _read_orientation(content)
             text = _read_text_chunk(name, content)
             if text is not None and text[0] == RECORD_KEY:
-                record = Record.from_json(text[1])
+                record = Record.from_json(text[1], warnings)
             elif text is not None:
                 metadata[text[0]] = text[1][:_LARGEST_TEXT]
         check_claimed_size(path, _pixel_bytes(pixel_chunks), len(pixel_chunks))
@@ -151,6 +152,7 @@ def _read_png(path: Path, data: bytes) -> RawImage:
         orientation=orientation,
         record=record,
         metadata=metadata,
+        warnings=tuple(warnings),
         doubts=doubts,
     )
 

@@ -313,13 +313,15 @@ def _read_stage_positions(
             "single channel, time and height."
         )
         raise ReadError(msg, code="several-images")
-    if len(maps) > 1:
-        msg = (
-            f"{path} must contain the same {_FRAME_MAP} for all frames, but contains "
-            f"{len(maps)} different values: stitch the frames of each value separately."
-        )
-        raise ReadError(msg, code="frames-differ")
-    size = sizes.pop() if len(sizes) == 1 else None
+    sizes -= {None} if len(sizes) > 1 else set()
+    for name, count in ((_FRAME_MAP, len(maps)), ("PixelSizeUm", len(sizes))):
+        if count > 1:
+            msg = (
+                f"{path} must contain the same {name} for all frames, but contains "
+                f"{count} different values: stitch the frames of each value separately."
+            )
+            raise ReadError(msg, code="frames-differ")
+    size = sizes.pop()
     pitch = None if size is None else PixelSize((size, size))
     if (stage_map := maps.pop()) is not None:
         pitch, corners = _convert_stage_positions(path, stage_map, size, corners)
@@ -341,8 +343,8 @@ def _read_stage_matrix(
 ) -> tuple[float, ...] | None:
     """Read the matrix from pixels to stage micrometres, ``(xx, xy, yx, yy)``.
 
-    None if none was measured: Micro-Manager then states zeros, the identity, or a
-    multiple of it.
+    None if none was measured: Micro-Manager then states zeros or the identity. A
+    multiple of the identity is its pixel size, as any other matrix.
     """
     stage_map, name = value.get(_FRAME_MAP), _FRAME_MAP
     if stage_map is None:
@@ -367,7 +369,7 @@ def _read_stage_matrix(
             "table of positions."
         )
         raise ReadError(msg, code="positions-invalid")
-    return None if (xy, yx) == (0, 0) and xx == yy > 0 else (xx, xy, yx, yy)
+    return None if (xx, xy, yx, yy) == (1, 0, 0, 1) else (xx, xy, yx, yy)
 
 
 def _convert_stage_positions(

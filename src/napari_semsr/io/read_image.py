@@ -318,6 +318,8 @@ def count_series(metadata: Mapping[str, Any], count: int) -> tuple[int, str]:
     """Return the number of images in the file itself, and which one is read."""
     number = metadata.get(SERIES_KEY, 0)
     which = f"series {number}" if number else "the first"
+    name = metadata.get("images", {}).get(str(number), "")
+    which += f" ({name})" if name not in ("", str(number)) else ""
     return metadata.get(OWN_SERIES_KEY, count), which
 
 
@@ -412,7 +414,7 @@ _TESCAN_KEYS = (
 )
 
 
-def _list_text_files(path: Path) -> list[Path]:
+def list_text_files(path: Path) -> list[Path]:
     """List text files that may describe an image, with the suffix in any case."""
     if not path_exists(path) or path.is_dir():
         return []
@@ -427,8 +429,10 @@ def _list_text_files(path: Path) -> list[Path]:
 
 
 def list_companion_files(path: Path) -> list[Path]:
-    """List the companion files of an image: mosaic halves and text files."""
-    return [*get_half_paths(path), *_list_text_files(path)]
+    """List the companion files of an image: mosaic halves, text files, its set."""
+    from napari_semsr.io.tiff import list_set_files
+
+    return [*get_half_paths(path), *list_text_files(path), *list_set_files(path)]
 
 
 # half-width Katakana, from a Western micro sign, and private letters
@@ -460,7 +464,7 @@ def _read_sidecar(
     path: Path, shape: tuple[int, int], own: core.PixelSize | None
 ) -> RawImage | None:
     """Read the text file next to an image; `own` is the image's own pixel size."""
-    for beside in _list_text_files(path):
+    for beside in list_text_files(path):
         name = beside.name
         # a refusal, since its pixel size and data bar would be missing in silence
         with (

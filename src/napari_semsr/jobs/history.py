@@ -20,6 +20,7 @@ from napari_semsr.core import (
     ReadError,
     SemsrError,
     check_user_only_options,
+    combine_digests,
     get_user_only_options,
 )
 from napari_semsr.io import COVERAGE, HEIGHTS, ReadOptions, convert_decoding_errors
@@ -27,7 +28,7 @@ from napari_semsr.jobs.enhance import MISFIT
 from napari_semsr.jobs.former import describe_former_name
 from napari_semsr.jobs.images import Result
 from napari_semsr.jobs.index import JOBS, get_verb
-from napari_semsr.jobs.stitch import HALF, combine_digests
+from napari_semsr.jobs.stitch import HALF
 from napari_semsr.jobs.verb import FileInput, Verb
 from napari_semsr.simulation import SemViewOptions
 

@@ -241,7 +241,7 @@ def append_image_records(
         digests = {values} - {record.digest}
         path = Path(record.path) if record.path and apart else None
         if values == record.digest and path is not None and path.exists():
-            digests.add((yield from core.digest_with_progress(path)))
+            digests.add((yield from io.digest_image_file(path)))
         more = [
             core.InputRecord(role="image", name=record.name, digest=digest)
             for digest in sorted(digests)
@@ -254,7 +254,7 @@ def append_image_records(
 
 def digest_image(path: Path, options: io.ReadOptions | None = None) -> core.Job[str]:
     """Compute the digest of an input file, including the image selection."""
-    digest = yield from core.digest_with_progress(path)
+    digest = yield from io.digest_image_file(path)
     return digest + _format_selection(options or io.ReadOptions())
 
 

@@ -146,7 +146,7 @@ class InputSearch:
     ) -> core.Job[tuple[Path | None, str | None]]:
         """Find a model by its digest, otherwise by its name."""
         model_path, now = None, None
-        with suppress(core.CheckpointError):
+        with suppress(core.CheckpointError):  # not in the library: searched as a file
             model_path = find_model(PurePosixPath(file.name).stem)
             now = yield from _digest_file(model_path)
         if model_path is not None and now == file.digest:
@@ -227,8 +227,10 @@ def _list_digest_functions(
         return (partial(item.digest, values={**call.options, **files}),)
     selection = (file.digest or "").partition("#")[2]
 
-    def digest_bytes(path: Path) -> core.Job[str]:
-        digest = yield from core.digest_with_progress(path)
+    def digest_bytes(
+        path: Path, compute: Digest = io.digest_image_file
+    ) -> core.Job[str]:
+        digest = yield from compute(path)
         return f"{digest}#{selection}" if selection else digest
 
     reading: io.ReadOptions | None = None
@@ -237,7 +239,9 @@ def _list_digest_functions(
         reading = sets.get(f"{role}_opening") or sets.get("opening") or io.ReadOptions()
         if item.reading is not None:
             reading = item.reading(sets["options"], reading)
-    return digest_bytes, partial(_digest_grey_values, reading=reading)
+    # older versions recorded one file of a set
+    alone = partial(digest_bytes, compute=core.digest_with_progress)
+    return digest_bytes, partial(_digest_grey_values, reading=reading), alone
 
 
 def _walk_folder(folder: Path, *, folders: bool) -> Iterator[Path]:

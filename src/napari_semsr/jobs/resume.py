@@ -167,7 +167,7 @@ def run_step(
 
 
 def _read_record(step: Step) -> StepRecord | None:
-    """Read the record of a step; a missing, damaged or foreign one is None."""
+    """Read the record of a step; None repeats it, if missing, damaged or foreign."""
     with suppress(core.ReadError, OSError, ValueError, RecursionError):
         text = core.read_bytes(step.record_path, _LARGEST)
         record = StepRecord.model_validate(json.loads(text))
@@ -185,7 +185,7 @@ def _compute_contents(
     for name, value in step.inputs.items():
         inputs[name] = yield from digests.digest_input(value)
     for name, value in step.options.items():  # such as a point-spread function
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError):  # text that cannot be a path
             if isinstance(value, str) and Path(value).is_file():
                 inputs[name] = yield from digests.digest_file(Path(value))
     for path in step.outputs:

@@ -36,7 +36,7 @@ def open_scan(
 def digest_scan(folder: Path, acquisition: core.Acquisition) -> core.Job[str]:
     """Compute the digest of a scan's files: frames, metadata texts and tables."""
     if not acquisition.files:
-        return (yield from core.digest_with_progress(folder))
+        return (yield from io.digest_image_file(folder))
     whole, doing = hashlib.sha256(), f"hashing the frames of {folder.name}"
     # sorted regardless of how a disk stores names
     named_files = [
@@ -47,13 +47,6 @@ def digest_scan(folder: Path, acquisition: core.Acquisition) -> core.Job[str]:
         whole.update(core.encode_path(name) + core.digest_path(item).encode())
         yield core.Progress(number + 1, len(named_files), doing)
     return f"sha256:{whole.hexdigest()}"
-
-
-def combine_digests(digests: Sequence[str]) -> str:
-    """Combine the digests of the scans in a folder."""
-    if len(digests) == 1:
-        return digests[0]
-    return f"sha256:{hashlib.sha256(' '.join(digests).encode()).hexdigest()}"
 
 
 def _compute_folder_digest(folder: Path, values: Mapping[str, Any]) -> core.Job[str]:
@@ -71,7 +64,7 @@ def _compute_folder_digest(folder: Path, values: Mapping[str, Any]) -> core.Job[
     for place, table in scans.items():
         scan = yield from open_scan(place, positions=table, options=options)
         digests.append((yield from digest_scan(place, scan)))
-    return combine_digests(digests)
+    return core.combine_digests(digests)
 
 
 def _get_part_paths(mosaic: Path) -> dict[str, Path]:

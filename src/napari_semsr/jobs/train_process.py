@@ -219,7 +219,7 @@ class ChildProcess:
         self._send_line(b"stop")
         stdin = self._process.stdin
         if stdin is not None:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # the process has ended
                 stdin.close()
         for harder in (self._process.terminate, self._process.kill):
             try:

@@ -28,10 +28,12 @@ from napari_semsr.core import (
     Box,
     FloatPair,
     IncompleteError,
+    Message,
     Progress,
     Provenance,
     ReadError,
     RealArray,
+    describe_access_error,
 )
 from napari_semsr.pairing.cut import PairSelection
 from napari_semsr.pairing.options import SPLITS, PairOptions
@@ -304,14 +306,15 @@ def open_pairs(path: Path) -> PairStore:
 
     from napari_semsr.core import FolderStore
 
+    fault = None
     try:
         group = zarr.open_group(FolderStore(path, read_only=True), mode="r")
         record = group.attrs.get(ATTRIBUTE)
-    except (OSError, ValueError, KeyError):
-        record = None
+    except (OSError, ValueError, KeyError) as error:
+        record, fault = None, describe_access_error(path, error)
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         msg = f"{path} is not a pair store; create one with `pairs()`."
-        raise ReadError(msg, code="not-a-pair-store")
+        raise ReadError(fault or Message(msg, "not-a-pair-store"))
     if not record.get("complete"):
         msg = f"{path} is unfinished; create it again (`overwrite`)."
         raise IncompleteError(msg)

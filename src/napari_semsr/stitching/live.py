@@ -709,7 +709,7 @@ class LivePlacement:
                 grid=None, order=None, first=None, overlap=None
             )
             solution = yield from solve_mosaic(part, options, flat=self.flat)
-        except core.RegistrationError:
+        except core.RegistrationError:  # the frames keep their present positions
             return None
         if not solution.has_sufficient_placement:
             return None

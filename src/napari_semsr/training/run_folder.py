@@ -170,12 +170,10 @@ class RunFolder:
     def _check_same_run(self) -> None:
         """Check that a run is resumed with the same model and recipe."""
         recipe, run_dir = self.recipe, self.path
-        try:
-            text = read_text(run_dir / _RECIPE)
-            before = dict(yaml.safe_load(text))
-            name = before["name"]
-        except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
-            return  # a run can be resumed without it
+        before = self._read_table(_RECIPE)
+        if not before:
+            return
+        name = before.get("name", recipe.name)
         if name != recipe.name:
             msg = (
                 f"The run in {run_dir} is training {name}, not {recipe.name}; to "
@@ -183,6 +181,20 @@ class RunFolder:
             )
             raise CheckpointError(msg, code="other-run")
         check_same_recipe(recipe, before, run_dir)
+
+    def _read_table(self, name: str) -> dict[str, Any]:
+        """Read a table of the run; empty if there is none: a run resumes without."""
+        path = self.path / name
+        if not path.exists():
+            return {}
+        try:
+            return dict(yaml.safe_load(read_text(path)))
+        except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+            msg = (
+                f"{path} is damaged, so it cannot be checked that the run is the same: "
+                "remove it to resume without this check, or set `overwrite`."
+            )
+            raise CheckpointError(msg, code="file-damaged") from error
 
     def digest_inputs(self) -> Digests:
         """Compute digests of training files, and of a few patches of each store."""
@@ -203,11 +215,9 @@ class RunFolder:
     def check_inputs(self, now: Digests) -> None:
         """Raise an error if data contents changed; names and folders may differ."""
         run_dir = self.path
-        try:
-            before = yaml.safe_load(read_text(run_dir / INPUTS))
-            pairs = [(k, dict(before[k]), current) for k, current in now.items()]
-        except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
-            return
+        before = self._read_table(INPUTS)
+        # earlier versions did not record all kinds
+        pairs = ((k, dict(before[k]), now[k]) for k in now if before.get(k))
         for kind, then, current in pairs:
             digests_before = set(then.values())
             changed_names = [
@@ -270,7 +280,7 @@ class RunFolder:
             yield
         finally:
             for folder in new:
-                with suppress(OSError):
+                with suppress(OSError):  # not empty, or never created
                     folder.rmdir()
 
     @contextmanager
@@ -388,7 +398,7 @@ def _update_recipe(before: dict[str, object]) -> dict[str, object]:
                 del table[name]
     try:
         return Recipe.model_validate(complete_recipe).model_dump(mode="json")
-    except ValidationError:
+    except ValidationError:  # of a later version: compared as it is
         return complete_recipe
 
 

@@ -394,7 +394,7 @@ class CalibrationControls(base.Form):
     def _show_pixel_size(self, layer: Image | None) -> None:
         try:
             size = micrograph_from_layer(layer).pixel_size_nm
-        except core.SemsrError:
+        except core.SemsrError:  # which measuring reports
             size = None
         self.pixel_size.value = size
         self._show_grating_result(None)
@@ -410,7 +410,7 @@ class CalibrationControls(base.Form):
             self.layer.value,
         ):
             line = None
-        with suppress(core.OptionError):
+        with suppress(core.OptionError):  # not a line yet
             text = f"The line is {measure_line_length(line, (1, 1)):.1f} px long"
             text += (
                 f", {core.format_number(measure_line_length(line, size), '.5g')} nm"

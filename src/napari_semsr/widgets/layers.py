@@ -451,7 +451,7 @@ def get_provenance(layer: Layer) -> core.Provenance | None:
         return record
     try:
         return core.Provenance.model_validate(record)
-    except ValueError:
+    except ValueError:  # of another plugin; that of a file is checked when read
         return None
 
 

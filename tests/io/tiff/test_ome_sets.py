@@ -6,9 +6,13 @@ import numpy as np
 import pytest
 import tifffile
 
+import napari_semsr as semsr
+from napari_semsr.core import digest_path
 from napari_semsr.core.errors import ReadError
-from napari_semsr.core.progress import capture_warnings
+from napari_semsr.core.progress import capture_warnings, run
 from napari_semsr.io import formats as registry
+from napari_semsr.jobs import Result
+from napari_semsr.jobs.resume import Step, run_step
 from tests.refusals import refused
 
 PLACE = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
@@ -91,6 +95,38 @@ def test_a_file_that_its_set_does_not_name_is_read_alone(three, lazily):
     assert (value, size) == (13, None)
     assert "lists only other files" in heard[0]
     assert registry.describe(path).series == 1
+
+
+@pytest.mark.parametrize("kind", [None, "a.companion.ome"])
+def test_all_files_of_a_set_are_one_input(tmp_path, kind):
+    text = _document("a", _image(1, ("a", 0), ("b", 0), channels=2))
+    if kind is not None:
+        (tmp_path / kind).write_text(text)
+        text = _document("a", COMPANION.format(kind))
+    first, second = (tmp_path / f"{name}.ome.tif" for name in "ab")
+    _save(first, [11], text)
+    _save(second, [12], text)
+    made, step = tmp_path / "made.tif", Step("s", {"i": first}, {}, (tmp_path / "o",))
+    semsr.convert(first, made, channel=1)
+
+    def was_run():
+        def write():
+            step.outputs[0].write_text("made")
+            yield from ()
+            return Result()
+
+        return run(run_step(step, write))[1] is not None
+
+    assert (was_run(), was_run(), semsr.replay(made).differs) == (True, False, ())
+    image = semsr.read(made)
+    record = image.provenance.inputs[0]
+    alone = record.model_copy(update={"digest": f"{digest_path(first)}#channel=1"})
+    history = image.provenance.model_copy(update={"inputs": (alone,)})
+    semsr.write(image.replace(provenance=history), tmp_path / "older.tif")
+    assert semsr.replay(tmp_path / "older.tif").differs == ()
+    _save(second, [13], text)
+    assert was_run()
+    assert [one.what for one in semsr.replay(made).differs] == ["pixels", "input"]
 
 
 def test_a_channel_in_each_file(tmp_path):

@@ -9,8 +9,10 @@ import zarr
 from napari_semsr.core.errors import ReadError, WriteError
 from napari_semsr.core.progress import capture_warnings
 from napari_semsr.io import formats as registry
+from napari_semsr.io.zarr import list_series
 from napari_semsr.io.zarr.image import warn_about_missing_blocks
 from napari_semsr.io.zarr.store import create_store, read_store_state
+from napari_semsr.jobs.images import open_image
 from tests.refusals import refused, warned
 
 
@@ -195,15 +197,37 @@ def test_a_newer_version_is_read_with_a_warning(foreign):
     assert found.pixel_size_nm == (100.0, 100.0)
 
 
-def test_read_chooses_an_image_of_a_collection(foreign, tmp_path):
-    root = zarr.create_group(tmp_path / "all.zarr", zarr_format=2)
-    root.attrs["bioformats2raw.layout"] = 3
-    _, first = foreign(name="all.zarr/0")
-    _, second = foreign(name="all.zarr/1")
-    assert registry.describe(tmp_path / "all.zarr").series == 2
-    for series, data in enumerate((first, second)):
-        found = registry.read(tmp_path / "all.zarr", series=series)
-        assert np.array_equal(found.array(), data)
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_images_of_a_collection_have_the_names_and_order_it_lists(
+    foreign, tmp_path, version
+):
+    path = tmp_path / "all.zarr"
+    layout = {"bioformats2raw.layout": 3}
+    root = zarr.create_group(path, zarr_format=2 if version == "0.4" else 3)
+    root.attrs.update(layout if version == "0.4" else {"ome": layout})
+    names = ["whole", "1", "0"]  # unlisted, those with numbers are found
+    written = [foreign(name=f"all.zarr/{n}", version=version)[1] for n in names]
+    index = root.create_group("OME")
+
+    def lists(names):
+        listed = {"series": names}
+        index.attrs.update(listed if version == "0.4" else {"ome": listed})
+
+    assert np.array_equal(registry.read(path, series=1).array(), written[1])
+    assert registry.describe(path).series == 2
+    lists(names)
+    assert list_series(path) == [path / name for name in names]
+    with warned("several-images", match=r"3 images, and the first \(whole\) is used"):
+        found = open_image(path)
+    assert np.array_equal(found.array(), written[0])
+    for series, data in enumerate(written):
+        assert np.array_equal(registry.read(path, series=series).array(), data)
+    with refused(ReadError, "plane-missing"):
+        registry.read(path, series=3)
+    for names in (["0", "lost"], ["../all.zarr/0"], {"0": 1}):
+        lists(names)
+        with refused(ReadError, "metadata-damaged"):
+            registry.read(path)
 
 
 @pytest.mark.filterwarnings("ignore:Consolidated metadata")

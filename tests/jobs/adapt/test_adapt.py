@@ -13,7 +13,9 @@ from napari_semsr.core import (
     Micrograph,
     Provenance,
     WriteError,
+    capture_warnings,
     digest_path,
+    get_error_code,
     parse_pixel_size,
     run,
 )
@@ -281,7 +283,7 @@ def test_a_training_in_a_process_leaves_its_state_and_ends_with_a_file(
     assert again.steps == before["steps"]
 
 
-@pytest.mark.parametrize("what", ["sem", "seed"])
+@pytest.mark.parametrize("what", ["sem", "seed", "damaged"])
 def test_another_training_does_not_resume_the_state(place, tmp_path, what):
     mosaic, sem = place
     how = {"resume": True}
@@ -291,11 +293,15 @@ def test_another_training_does_not_resume_the_state(place, tmp_path, what):
         grey = sem.array().copy()
         grey[60, 60] += 1
         sem = sem.replace(data=grey)
-    else:
+    elif what == "seed":
         how["options"] = AdaptOptions(seed=1)
-    with pytest.raises(AdaptationError) as caught:
+    else:
+        (tmp_path / train.TRAINING_STATE).write_bytes(b"PK")
+    heard = []
+    with capture_warnings(heard.append), pytest.raises(AdaptationError) as caught:
         adapt(mosaic, [sem], tmp_path, steps=2, **how)
     assert caught.value.facts["steps"] == 2
+    assert ("file-damaged" in map(get_error_code, heard)) == (what == "damaged")
 
 
 def test_a_run_of_an_earlier_version_is_refused(place, tmp_path):

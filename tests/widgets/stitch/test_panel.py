@@ -241,6 +241,19 @@ def test_bad_requests_are_one_sentence(make, scan, finish, run_panel):
     assert "Choose a flat-field file" in run_panel(panel)
 
 
+@pytest.mark.broad
+def test_positions_that_are_damaged_need_not_be_used(make, scan, tmp_path, run_panel):
+    folder = shutil.copytree(scan, tmp_path / "scan")
+    (folder / "positions.csv").unlink()
+    (folder / "scan.json").unlink()  # its grid gives positions, too
+    (folder / "TileConfiguration.txt").write_text("dim = 9")
+    panel = make(folder)
+    assert "'Positions: none: not used'" in run_panel(panel)
+    panel.position_source.value = "none"
+    assert "Stitched 4 of 4 frames" in run_panel(panel)
+    assert "stage error" not in panel.figures.text()
+
+
 def test_cancel_leaves_nothing(make, model, scan, finish):
     panel = make(scan)
     before = set(results.get_cache_folder().iterdir())

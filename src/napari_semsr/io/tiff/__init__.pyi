@@ -1,1 +1,1 @@
-from .read import is_grey as is_grey
+from .read import is_grey as is_grey, list_set_files as list_set_files

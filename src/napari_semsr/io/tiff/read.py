@@ -169,11 +169,11 @@ def _read_ome_image(
     return size, image.get("Name"), pixels.get("SignificantBits")
 
 
-def find_ome_record(root: "Element") -> Record | None:
+def _find_ome_record(root: "Element", warnings: list[str]) -> Record | None:
     """Find the record of this package in the annotations of an OME document."""
     for element in root.iter():
         if element.get("K") == RECORD_KEY and element.text:
-            return Record.from_json(element.text)
+            return Record.from_json(element.text, warnings)
     return None
 
 
@@ -685,6 +685,7 @@ class _PlaneSource:
 
     def _find_page(self, tif: "tifffile.TiffFile") -> "tifffile.TiffPage":
         """Find the page in a freshly opened file."""
+        _join_pages(tif)
         page: Any = tif.series[self.series].levels[self.level].pages[self.page]
         return cast("tifffile.TiffPage", page)
 
@@ -896,9 +897,31 @@ def _open_tiff(path: Path, complaints: list[str]) -> "Iterator[tifffile.TiffFile
                     "exported to its end: copy or export it again."
                 )
                 raise core.ReadError(msg, code="file-damaged")
+            _join_pages(tif)
             yield tif
     finally:
         _logger.removeHandler(listener)
+
+
+def _join_pages(tif: "tifffile.TiffFile") -> None:
+    """Join series whose pages differ only in their encoding, in page order."""
+    from tifffile import TiffPageSeries
+
+    alike: dict[object, list[tifffile.TiffPageSeries]] = {}
+    for number, one in enumerate(tif.series):
+        page = one.keyframe
+        content: object = (
+            *(page.shape, page.axes, page.dtype, page.subfiletype, page.photometric),
+            *(page.bitspersample, page.sampleformat, page.extrasamples),
+        )
+        is_plain = one.kind == "generic" and len(one.levels) == 1
+        alike.setdefault(content if is_plain else number, []).append(one)
+    for several in filter(lambda one: len(one) > 1, alike.values()):
+        pages = sorted((p for one in several for p in one), key=lambda p: p.treeindex)  # type: ignore[union-attr]
+        page, axes = several[0].keyframe, f"I{several[0].keyframe.axes}"
+        shape = (len(pages), *page.shape)
+        several[:] = [TiffPageSeries(pages, shape, page.dtype, axes, kind="generic")]
+    tif.series[:] = [one for several in alike.values() for one in several]
 
 
 @contextmanager
@@ -937,7 +960,8 @@ def _explain_incomplete_set(path: Path, tif: "tifffile.TiffFile") -> str:
             "without it: restore the original file name.",
             "set-incomplete",
         )
-    if any(page is None for one in own for page in one) and _is_of_several_files(tif):
+    several = len(_list_set_names(tif.ome_metadata)) > 1
+    if several and any(page is None for one in own for page in one):
         return core.Message(
             "Files of the image set are missing or damaged, so only the planes of "
             "this file are read: copy the other files next to it.",
@@ -946,10 +970,12 @@ def _explain_incomplete_set(path: Path, tif: "tifffile.TiffFile") -> str:
     return ""
 
 
-def _is_of_several_files(tif: "tifffile.TiffFile") -> bool:
-    root = _parse_ome_xml(tif.ome_metadata or "")
+def _list_set_names(text: str | None) -> set[str]:
+    """List the files that OME-XML refers to."""
+    root = _parse_ome_xml(text or "")
     elements = () if root is None else root.iter()
-    return len({element.get("FileName") for element in elements} - {None}) > 1
+    keys = ("FileName", "MetadataFile")
+    return {one.get(key, "") for one in elements for key in keys} - {""}
 
 
 def _has_own_planes(
@@ -1003,6 +1029,21 @@ def _read_companion_xml(
     # identifies this file even if it was renamed
     root.set("UUID", own.get("UUID", ""))
     return ET.tostring(root, encoding="unicode")
+
+
+def list_set_files(path: Path) -> list[Path]:
+    """List the existing other files of an OME-TIFF's set, with that of its OME-XML."""
+    import tifffile
+
+    if not path.is_file():
+        return []
+    names = set[str]()
+    # no TIFF, or a damaged one, which reading reports
+    with suppress(Exception), tifffile.TiffFile(path) as tif:
+        companion = _read_companion_xml(path, tif, [])
+        names = _list_set_names(tif.ome_metadata) | _list_set_names(companion)
+    names = {name for name in names if Path(name).name == name != path.name}
+    return [file for file in map(path.with_name, sorted(names)) if file.is_file()]
 
 
 def _check_ome_references(path: Path, tif: "tifffile.TiffFile") -> None:
@@ -1265,7 +1306,7 @@ def _read_metadata(
     )
     if root is not None:
         size, name, depth = _read_series_metadata(root, series, tif, warnings)
-        record = find_ome_record(root)
+        record = _find_ome_record(root, warnings)
         has_objective = root.find(".//{*}Objective") is not None
     elif tif.is_ome:
         damage = "The OME-XML is damaged: the pixel size is left unknown."
@@ -1277,7 +1318,7 @@ def _read_metadata(
         look = _read_imagej_limits(details)
     else:
         size = _read_tag_pixel_size(page)
-    record, cut = record or _find_record(text), ""
+    record, cut = record or _find_record(text, warnings), ""
     rows, columns = int(page.imagelength), int(page.imagewidth)
     turn_note = "" if _read_orientation(tif, tif.series[series], 0) == 1 else "turned"
     if record and (turn_note or record.shape not in (None, (rows, columns))):
@@ -1339,11 +1380,11 @@ def _read_imagej_limits(details: Mapping[str, Any]) -> core.DisplaySettings | No
         return None  # grey values do not depend on it
 
 
-def _find_record(text: str) -> Record | None:
+def _find_record(text: str, warnings: list[str]) -> Record | None:
     """Find this package's record in a text."""
     for line in text.splitlines():
         if line.startswith(f"{RECORD_KEY}="):
-            return Record.from_json(line.partition("=")[2])
+            return Record.from_json(line.partition("=")[2], warnings)
     return None
 
 

@@ -154,7 +154,7 @@ def _rename_verified_file(path: Path, record: str) -> Iterator[Path]:
     with replace_atomically(path) as place:
         yield place
         calibration = read_calibration(place)
-        if calibration.record != Record.from_json(record) or calibration.warnings:
+        if calibration.record != Record.from_json(record, []) or calibration.warnings:
             msg = (
                 f"{path} cannot store the name, pixel size and history of the image: "
                 "rename the image, or write .ome.zarr."

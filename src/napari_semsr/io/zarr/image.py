@@ -4,7 +4,7 @@ import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from numpy.typing import DTypeLike
 from napari_semsr import core
 from napari_semsr.io import files
 from napari_semsr.io.read_image import (
+    SERIES_KEY,
     RawImage,
     ReadOptions,
     choose_plane,
@@ -141,6 +142,8 @@ class _MultiscaleImage:
     metadata: Mapping[str, Any]
     version: str
     count: int
+    # Index of the image among those that the store lists, and their groups
+    listed: Mapping[str, Any] = field(default_factory=dict)
 
 
 def matches(path: Path, head: bytes) -> bool:
@@ -171,9 +174,10 @@ def raw_image(path: Path, options: ReadOptions) -> RawImage:
                 "run it again, or resume it (`resume`)."
             )
             raise core.IncompleteError(msg)
-        return _read_level(
-            path, image, files.Record.from_dict(own.get(files.RECORD_KEY)), options
-        )
+        warnings: list[str] = []
+        record = files.Record.from_dict(own.get(files.RECORD_KEY), warnings)
+        level = _read_level(path, image, record, options)
+        return replace(level, warnings=tuple(warnings))
 
 
 def warn_about_missing_blocks(path: Path, series: int = 0, level: int = 0) -> None:
@@ -256,6 +260,8 @@ def _find_image(path: Path, group: "zarr.Group", series: int) -> _MultiscaleImag
     """Find a multiscale image in a group or in its numbered subgroups."""
     import zarr
 
+    # opened again without its consolidated metadata
+    group = zarr.open_group(group.store, path=group.path, mode="r")
     attributes, version = get_ome_attributes(group)
     scales = _get_multiscales(attributes)
     if scales:
@@ -268,20 +274,45 @@ def _find_image(path: Path, group: "zarr.Group", series: int) -> _MultiscaleImag
         labels = core.shorten_value(attributes[files.LABELS])
         msg = f"{path} is a group of label images: choose the path of one of {labels}."
         raise core.ReadError(msg, code="several-images")
-    names = sorted((n for n, _ in group.groups() if n.isdigit()), key=int)
-    child = None
-    if names:
-        child = group[names[files.choose_index(path, "series", series, len(names))]]
-    if isinstance(child, zarr.Group):  # opened again without its consolidated metadata
-        store = group.store
-        child = zarr.open_group(store, path=child.path, mode="r")
+    names = list_image_groups(path, group)
+    number = files.choose_index(path, "series", series, len(names)) if names else 0
+    child = group.get(names[number]) if names else None
     if not isinstance(child, zarr.Group):
         msg = (
             f"{path} is a zarr group without OME-Zarr metadata (multiscales): {_HINT}."
         )
         raise core.ReadError(msg, code="no-image")
     image = _find_image(path, child, 0)
-    return _MultiscaleImage(image.group, image.metadata, image.version, len(names))
+    images = dict(zip(map(str, range(len(names))), names, strict=True))
+    listed = {SERIES_KEY: number, "images": images} if len(names) > 1 else {}
+    return replace(image, count=len(names), listed=listed)
+
+
+def list_image_groups(path: Path, group: "zarr.Group") -> list[str]:
+    """List the images of a group as its group ``OME`` does, else by number."""
+    import zarr
+
+    index, names = group.get("OME"), None
+    if isinstance(index, zarr.Group):
+        names = get_ome_attributes(index)[0].get("series")
+    if names is None:
+        return sorted((n for n, _ in group.groups() if n.isdigit()), key=int)
+    listed = [str(name) for name in (names if isinstance(names, list) else [names])]
+    folder = path / group.path
+    for name in listed:
+        if not _is_inside(name) or not (folder / name).is_dir():
+            msg = (
+                f"{path} must list its images under OME/series, but {name!r} is not "
+                "an image inside the store: copy it again, or open one of its images."
+            )
+            raise core.ReadError(msg, code="metadata-damaged")
+    return listed
+
+
+def _is_inside(name: str) -> bool:
+    """Return whether the path of a part does not lead out of a store."""
+    place = PureWindowsPath(name)  # understands the separators of all systems
+    return bool(place.parts) and not place.anchor and ".." not in place.parts
 
 
 def _get_level_metadata(path: Path, image: _MultiscaleImage) -> list[dict[str, Any]]:
@@ -302,8 +333,7 @@ def _open_level_array(path: Path, image: _MultiscaleImage, level: int) -> "ZarrA
     import zarr
 
     name = str(_get_level_metadata(path, image)[level]["path"])
-    place = PureWindowsPath(name)  # understands the separators of all systems
-    if place.anchor or ".." in place.parts or not place.parts:
+    if not _is_inside(name):
         msg = (
             f"{path} must specify level {level} by a path inside the store, got "
             f"{name!r}: correct its metadata."
@@ -465,7 +495,7 @@ def _read_level(
         spacing_px=spacing,
         name=str(image.metadata.get("name") or "") or None,
         look=_read_display_settings(image, channel),
-        metadata={"chunks": list(array.chunks[-2:])},
+        metadata={"chunks": list(array.chunks[-2:]), **image.listed},
         doubts=doubts,
         place_doubts=place.place_doubts,
     )

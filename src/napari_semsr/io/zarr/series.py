@@ -15,6 +15,7 @@ from napari_semsr.io.files import LABELS, create_file_stem, replace_atomically
 from napari_semsr.io.zarr.image import (
     create_image_store,
     get_ome_attributes,
+    list_image_groups,
     write_image_to_store,
 )
 from napari_semsr.io.zarr.store import get_package_attributes, register_label
@@ -108,12 +109,12 @@ def list_series(path: Path) -> list[Path]:
     if _LAYOUT not in attributes or "plate" in attributes:
         return []
     orders: dict[Path, int] = {}
-    for name, group in root.groups():
-        if not name.isdigit():
-            continue
-        order = get_package_attributes(group).get(_ORDER)
-        orders[path / name] = order if type(order) is int else int(name)
-        labels: Any = group.get(LABELS)
+    for number, name in enumerate(list_image_groups(path, root)):
+        group: Any = root.get(name)  # if it is not a group, reading it says so
+        own = get_package_attributes(group) if isinstance(group, zarr.Group) else {}
+        order = own.get(_ORDER)
+        orders[path / name] = order if type(order) is int else number
+        labels: Any = own and group.get(LABELS)
         for label in labels.group_keys() if isinstance(labels, zarr.Group) else ():
             order = get_package_attributes(labels[label]).get(_ORDER)
             if type(order) is int:

@@ -669,7 +669,8 @@ def read_store_state(
     with suppress(*_UNREADABLE):
         marks = np.asarray(zarr.open_array(here, path=_DONE_ARRAY, mode="r")[:])
         progress = int(np.count_nonzero(marks)), int(marks.size)
-    return Record.from_dict(notes.get(RECORD_KEY)), notes, progress
+    # reading the image warns of a damaged record
+    return Record.from_dict(notes.get(RECORD_KEY), []), notes, progress
 
 
 def _reopen_store(path: Path, plan: _StoreLayout, record: Record) -> OmeZarrStore:
@@ -695,7 +696,7 @@ def _reopen_store(path: Path, plan: _StoreLayout, record: Record) -> OmeZarrStor
             marks = zarr.create_array({}, shape=plan.grid, dtype="uint8", chunks=(1, 1))
         else:
             marks = group[_DONE_ARRAY]
-        record_before = Record.from_dict(own.get(RECORD_KEY))
+        record_before = Record.from_dict(own.get(RECORD_KEY), [])
         if not isinstance(level0, zarr.Array) or not isinstance(marks, zarr.Array):
             raise TypeError(_DONE_ARRAY)
     except _UNREADABLE as error:

@@ -7,7 +7,6 @@ brings triton, whose LLVM clashes with that of OpenGL.
 import sys
 import tempfile
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -15,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_semsr import training
-from napari_semsr.core import CheckpointError, Job, Progress, run
+from napari_semsr import core, training
+from napari_semsr.core import Job, Progress, run
 from napari_semsr.io import write_atomically
 from napari_semsr.jobs.images import to_json_value
 from napari_semsr.jobs.train_process import ChildProcess, Say, serve_training_request
@@ -46,9 +45,13 @@ def fit_with_files(
         "save": partial(training.save_area_state, state_file),
     }
     if state_file.is_file():
-        with suppress(CheckpointError):  # of another training, or damaged
+        try:
             state = training.load_area_state(state_file)
             return (yield from training.fit_area(images, options, state=state, **how))
+        except core.CheckpointError as error:
+            if core.get_error_code(error) == "file-damaged":  # not of another training
+                sentence = f"{state_file} is damaged, so the training starts again."
+                core.warn(sentence, "file-damaged")
     return (yield from training.fit_area(images, options, **how))
 
 

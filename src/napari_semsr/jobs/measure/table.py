@@ -307,7 +307,7 @@ def _parse_cell(text: str, mark: str) -> io.Cell:
         return text.lower() == "true"
     number = text if mark == "," else text.replace(",", ".")
     for kind in (int, float):
-        with suppress(ValueError):
+        with suppress(ValueError):  # another kind, or text
             return kind(number)
     return text
 

@@ -583,12 +583,12 @@ def get_preference(category: str, name: str) -> Any:
     default = DEFAULTS[category][name]
     try:
         from napari.settings import get_plugin_settings
-    except ImportError:
+    except ImportError:  # an older napari
         return default
     try:
         group = getattr(get_plugin_settings(_PLUGIN), category)
         return getattr(group, name)
-    except (AttributeError, KeyError):
+    except (AttributeError, KeyError):  # napari has not registered the plugin
         return default
 
 

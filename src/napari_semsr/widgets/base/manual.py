@@ -30,7 +30,7 @@ def _read_troubleshooting_entries() -> tuple[tuple[re.Pattern[str], str], ...]:
     """Return the message pattern and section of each troubleshooting entry."""
     try:
         text = (get_manual_folder() / _TROUBLES).read_text("utf-8")
-    except OSError:
+    except OSError:  # installed without the manual: messages have no links
         return ()
     troubles = []
     for heading in re.findall(r"^### +(.+)$", text, re.MULTILINE):

@@ -124,12 +124,12 @@ def _is_abandoned(folder: Path) -> bool:
             by_number = not mark.get("locked") and psutil.pid_exists(mark["process"])
             return not (is_locked or by_number)
     except (FileNotFoundError, ValueError, TypeError, LookupError):
-        pass
+        pass  # without a readable mark, its age counts
     except OSError:
         return False  # of another user
     try:
         times = [item.stat().st_mtime for item in (folder, *folder.iterdir())]
-    except OSError:
+    except OSError:  # of another user, or removed meanwhile
         return False
     return time.time() - max(times) > _OLD_S
 

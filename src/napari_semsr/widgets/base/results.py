@@ -93,7 +93,7 @@ def remove_layer_store(layer: Layer, others: Iterable[Layer]) -> None:
             return
         try:
             layers_listed = io.read_project(path.parent).layers
-        except core.ReadError:
+        except core.ReadError:  # a damaged project may list the store
             return
         if any(item.store == path.name for item in layers_listed):
             return

@@ -748,6 +748,7 @@ class Session(QObject):
         folder, name = self.folder or Path(), layer.name
         grey: Any = None
         if isinstance(layer, Image) and layer.ndim == 2 and not layer.rgb:
+            # without grey values, such as a mask, the pixels are saved as an array
             with suppress(SemsrError):
                 grey = layers.micrograph_from_layer(layer)
         data = layers.get_finest_level(layer)
@@ -757,7 +758,7 @@ class Session(QObject):
         is_in_project = isinstance(layer, Labels) and own.parent == folder and not lazy
 
         def write_pixels() -> tuple[LayerSource, dict[str, str]]:
-            with suppress(SemsrError):
+            with suppress(SemsrError):  # a damaged array is written again
                 if is_in_project and np.array_equal(io.read_array(own), data):
                     return LayerSource(own.name), {io.SAVED_KEY: str(own)}
             place = results.find_free_path(
@@ -1056,7 +1057,10 @@ def get_form_values(panel: object) -> dict[str, object]:
 
 
 def set_form_values(panel: Any, values: dict[str, Any]) -> None:
-    """Restore the form values of a panel, skipping invalid values."""
+    """Restore the form values of a panel.
+
+    Instead of invalid values, the form shows those that are used.
+    """
     layers = {item.name: item for item in panel.viewer.layers}
     for name, item in list(_iterate_controls(panel)):
         value = values.get(name)

@@ -123,14 +123,9 @@ def list_installed_models() -> list[tuple[str, str]]:
 
     A model that was worse than its input in validation is marked, and listed last.
     """
-    try:
-        rows = [
-            row for row in core.run(jobs.MODELS_LIST.job()).models if not row["fault"]
-        ]
-    except core.SemsrError:
-        return []
+    rows = core.run(jobs.MODELS_LIST.job()).models
     better, worse = [], []
-    for row in rows:
+    for row in filter(lambda row: not row["fault"], rows):
         name, gain = str(row["name"]), row.get("gain_db")
         if gain is not None and gain < 0:
             loss = f"\N{MINUS SIGN}{-gain:.2f} {core.DB} in validation"

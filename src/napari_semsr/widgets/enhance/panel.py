@@ -667,7 +667,7 @@ class EnhancePanel(base.VerbPanel):
     def _compare_model(self, layer: Image | None) -> None:
         try:
             size = self.input_layers.read(layer).pixel_size_nm
-        except core.SemsrError:
+        except core.SemsrError:  # it cannot be enhanced, which a run reports
             size = None
         is_registered = (
             layer is not None and layers.get_last_job_name(layer) == "register"

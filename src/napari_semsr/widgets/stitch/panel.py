@@ -170,7 +170,8 @@ class StitchMosaicPanel(base.VerbPanel):
         self.add_group("Frames", form, self.about, self.follower)
         self._build_settings()
         self._build_results()
-        for control in (self.focus, self.flat, self.distortion):
+        choices = (self.focus, self.flat, self.distortion, self.position_source)
+        for control in choices:
             control.changed.connect(self._update_form_rows)
         self._update_form_rows()
         self.folder.changed.connect(self.look)
@@ -230,14 +231,23 @@ class StitchMosaicPanel(base.VerbPanel):
         )
         self.how.show_row("focus", False)
         self.positions = FileEdit(
-            name="positions",
-            label="Positions",
+            name="position_table",
+            label="Table",
             tooltip=(
                 "CSV table with the columns frame,y_px,x_px or frame,y_nm,x_nm; leave "
                 "empty to use the folder's positions."
             ),
             mode=FileDialogMode.EXISTING_FILE,
             filter="*.csv",
+        )
+        self.position_source = ComboBox(
+            name="positions",
+            label="Positions",
+            tooltip="Where the nominal positions of the frames come from.",
+            choices=[
+                ("from the folder or a table", "auto"),
+                ("none: not used", str(io.NO_POSITIONS)),
+            ],
         )
         self.distortion = ComboBox(
             name="distortion",
@@ -257,11 +267,14 @@ class StitchMosaicPanel(base.VerbPanel):
         )
         self.form = base.OptionsForm(jobs.StitchFolderOptions)
         tooltip = "Frame order, overlaps and blending; rarely needed."
-        distortion_form = base.Form(
-            self.positions, self.distortion, self.distortion_amount.native
+        self.advanced_form = base.Form(
+            self.position_source,
+            self.positions,
+            self.distortion,
+            self.distortion_amount.native,
         )
         self.advanced_section = base.CollapsibleSection(
-            "Advanced", tooltip, distortion_form, self.form
+            "Advanced", tooltip, self.advanced_form, self.form
         )
         self.add_group("Settings", self.how, self.advanced_section)
 
@@ -320,6 +333,8 @@ class StitchMosaicPanel(base.VerbPanel):
         self.how.show_row("flat_file", self.flat.value == _FLAT_FILE)
         is_number = self.distortion.value == _DISTORTION_NUMBER
         self.distortion_amount.native.setVisible(is_number)
+        has_table = self.position_source.value == "auto"
+        self.advanced_form.show_row("position_table", has_table)
         self.target.show_row("halves", self.focus.value != "max")
 
     def _show_calibration(self, _: object = None) -> None:
@@ -521,8 +536,11 @@ class StitchMosaicPanel(base.VerbPanel):
         target = base.get_entered_store(self.output) or base.find_free_store_path(
             f"{folder.name}-mosaic"
         )
+        positions = base.get_entered_path(self.positions)
+        if self.position_source.value != "auto":
+            positions = io.NO_POSITIONS
         how = {
-            "positions": base.get_entered_path(self.positions),
+            "positions": positions,
             "overwrite": bool(self.existing.value),
         }
         return self.options(), target, how

@@ -117,7 +117,7 @@ def read_best_metrics(path: Path) -> dict[str, float]:
         AttributeError,
         TypeError,
         ValueError,
-    ):
+    ):  # being written; the next look reads it
         return {}
     return best if "step" in best else {}
 
@@ -203,7 +203,7 @@ class TrainView(QWidget):
         assert self._run is not None  # noqa: S101 - poll has looked
         try:
             stamp = (self._run / name).stat().st_mtime_ns
-        except OSError:
+        except OSError:  # not written yet
             return False
         has_changed = self._stamps_seen.get(name) != stamp
         self._stamps_seen[name] = stamp
