@@ -215,6 +215,7 @@ def stitch(
     positions: PathLike | None = None,
     positions_out: PathLike | None = None,
     flat_field: str = "auto",
+    dark: float | str | None = None,
     grid: tuple[int, int] | None = None,
     order: Literal["row", "serpentine", "column", "column-serpentine"] | None = None,
     first: Literal["top-left", "top-right", "bottom-left", "bottom-right"]

@@ -197,6 +197,22 @@ def test_tiles_of_jpeg_are_unpacked(tmp_path):
     assert np.abs(found.astype(int) - smooth).max() <= 4
 
 
+def test_a_damaged_tile_is_left_out_with_its_reason(tmp_path, pixels):
+    starts = [{"X": 16 * tile, "Y": 0, "S": 0, "M": tile} for tile in range(3)]
+    tiles, packed = [pixels + 100 * tile for tile in range(3)], iter("abc")
+
+    def pack(tile):
+        return zstd(tile.tobytes())[: 20 if next(packed) == "b" else None]
+
+    path = write_czi(tmp_path / "a.czi", tiles, starts=starts, how=5, pack=pack)
+    scan = run(open_frames(path))
+    assert scan.names == ("tile-000", "tile-002")
+    assert scan.nominal_px[:, 1].tolist() == [0, 32]
+    assert np.array_equal(scan.read(1), tiles[2])
+    assert [fault.frame for fault in scan.faults] == ["tile-001"]
+    assert "damaged" in scan.faults[0].reason
+
+
 @pytest.mark.parametrize("lost", [1000, 1800])
 def test_a_file_that_is_cut_short_is_refused(tmp_path, pixels, lost):
     path = write_czi(tmp_path / "a.czi", [pixels] * 2)

@@ -301,3 +301,16 @@ def test_names_match_however_their_letters_are_composed(tmp_path, forms):
     assert not scan.faults
     places = dict(zip(scan.names, scan.nominal_px[:, 1], strict=True))
     assert places == {stored: 7, "b.tif": 1}
+
+
+def test_a_last_frame_of_which_rows_were_not_written_is_left_out(folder, rng):
+    for index in (1, 2, 9, 10):
+        pixels = rng.integers(1, 9, (12, 16)).astype(np.uint16)
+        pixels[7 if index == 10 else 12 :] = 0
+        tifffile.imwrite(folder / f"frame{index}.tif", pixels)
+    scan = run(open_frames(folder, other_frames="leave-out"))
+    assert [fault.frame for fault in scan.faults] == ["frame10.tif"]
+    assert len(scan) == 3
+    # where another frame ends in black, too, it belongs to the sample
+    tifffile.imwrite(folder / "frame9.tif", pixels * 2)
+    assert len(run(open_frames(folder, other_frames="leave-out"))) == 4

@@ -216,10 +216,15 @@ def test_damaged_frame_is_null_and_named(bad_scan, tmp_path):
 @pytest.mark.broad
 def test_flat_field_may_be_a_file(scan, tmp_path):
     flat = scan / "truth" / "flat.ome.tif"
-    done = napari_semsr.stitch(scan, tmp_path / "mosaic.ome.tif", flat_field=str(flat))
+    dark = tmp_path / "dark.tif"
+    shape = read(flat).array().shape
+    write(core.Micrograph(np.full(shape, 3, np.uint8), None, "dark"), dark)
+    how = {"flat_field": str(flat), "dark": str(dark)}
+    done = napari_semsr.stitch(scan, tmp_path / "mosaic.ome.tif", **how)
     history = read(tmp_path / "mosaic.ome.tif").provenance
-    assert [item.role for item in history.inputs] == ["frames", "flat field"]
+    assert [item.role for item in history.inputs] == ["frames", "flat field", "dark"]
     assert history.options["flat_field"] == "flat.ome.tif"
+    assert (history.options["dark"], done.dark_level) == ("dark.tif", 3)
     assert done.solution.flat.method.startswith("file")
 
 
@@ -247,6 +252,8 @@ def test_existing_outputs_are_kept(scan, tmp_path):
     [
         ({"output": "scan/mosaic.ome.zarr"}, WriteError, "output-is-input"),
         ({"flat_field": "missing.tif"}, ReadError, "file-missing"),
+        ({"dark": "missing.tif"}, ReadError, "file-missing"),
+        ({"dark": "-3"}, OptionError, "out-of-range"),
         ({"grid": "2x2"}, OptionError, "grid-mismatch"),
         ({"grid": "many"}, OptionError, "wrong-type"),
         ({"overlap": 0.35}, OptionError, "grid-missing"),

@@ -91,10 +91,33 @@ def test_solve_takes_a_flat_field(square_scan):
         run(solve_mosaic(square_scan.acquisition, options))
     with refused(ShapeError, "sizes-differ"):
         run(solve_mosaic(square_scan.acquisition, options, flat=np.ones((4, 4))))
+    with refused(ShapeError, "sizes-differ"):
+        run(solve_mosaic(square_scan.acquisition, dark=np.ones((4, 4))))
+    with refused(OptionError, "out-of-range"):
+        run(solve_mosaic(square_scan.acquisition, dark=70000))
     job = solve_mosaic(square_scan.acquisition, options, flat=square_scan.flat)
     solution = run(job)
     assert solution.flat.method == "file"
     assert scans.errors(solution.positions_px, square_scan.truth)[1] < 0.05
+
+
+@pytest.mark.parametrize("dark", ["fitted", "level", "recorded", "frame"])
+def test_a_given_flat_field_has_its_dark_level(round_scan, dark):
+    """A flat field as the camera records it contains the dark level, too."""
+    is_raw = dark in ("recorded", "frame")
+    flat = round_scan.flat * 9000 + 2000 if is_raw else round_scan.flat
+    dark = {"fitted": None, "frame": np.full((128, 128), 2000)}.get(dark, 2000.0)
+    options = StitchOptions(flat_field="flat.tif")
+    job = solve_mosaic(round_scan.acquisition, options, flat=flat, dark=dark)
+    solution = run(job)
+    assert np.median(solution.flat.dark) == pytest.approx(2000, rel=0.05)
+    frames = CorrectedFrames(round_scan.acquisition, solution.flat, solution.gains)
+    shown = np.mean([frames.correct(index)[0] for index in range(9)], axis=0)
+    left = (shown / round_scan.clean.mean(axis=0))[solution.flat.valid]
+    dim = 1 / round_scan.flat[solution.flat.valid]
+    slope, level = np.polyfit(dim - dim.mean(), left, 1)
+    assert abs(slope) * np.ptp(dim) < 0.01 * level
+    assert solution.remaining_shading_percent < 0.5
 
 
 def test_scans_without_overlap_or_anything_in_common_are_refused(square_scan, rng):

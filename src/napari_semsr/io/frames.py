@@ -373,6 +373,7 @@ class _FrameChecks:
     histories: dict[str, core.Provenance | None] = field(default_factory=dict)
     instruments: dict[str, str | None] = field(default_factory=dict)
     copies: dict[str, str] = field(default_factory=dict)  # First frame of its kind
+    empty_rows: dict[str, int] = field(default_factory=dict)  # Rows of 0 at the end
     blank: list[str] = field(default_factory=list)
     _white: dict[str, tuple[float, float]] = field(default_factory=dict)
     _first: dict[bytes, str] = field(default_factory=dict)
@@ -382,6 +383,8 @@ class _FrameChecks:
         if (pixels == pixels.flat[0]).all():
             self.blank.append(name)
             return
+        if rows := int(np.argmax(pixels.any(axis=1)[::-1])):
+            self.empty_rows[name] = rows
         level = core.find_clipped_level(pixels, share=core.OVEREXPOSED_SHARE)
         most = float(np.fmax.reduce(pixels, axis=None)) if level is None else level
         share = (
@@ -636,6 +639,12 @@ def _open_folder(
     if leave_out:
         names_left, infos, others = _select_common_type(names_left, infos)
         faults += others
+        # space may be reserved for a file before its pixels are written
+        if [*results.empty_rows] == names_left[-1:] != []:
+            last = names_left.pop()
+            del infos[-1]
+            why = f"its last {results.empty_rows[last]} rows were not written"
+            faults.append(core.UnusedFrame(last, why))
     if len(names_left) < 2:
         _raise_too_few_frames(folder, names_left, faults)
     _check_same_type(folder, names_left, infos)
@@ -757,6 +766,41 @@ def _name_images(
     return names, replace(positions, corners=corners)
 
 
+def _open_czi(
+    path: Path,
+    positions: Positions | None,
+    results: _FrameChecks,
+    how: Mapping[str, Any],
+    table: Path | None,
+) -> core.Job[core.Acquisition]:
+    """Open the tiles of a CZI; damaged ones are left out."""
+    if how["databar_rows"]:
+        msg = f"Tiles of {path} have no data bar: omit `databar_rows`."
+        raise core.OptionError(msg, code="option-without-effect")
+    tiles = open_tiles(path, how["colour"], how["series"], how["channel"])
+    names = [f"tile-{index:03d}" for index in range(tiles.shape[0])]
+    results.instruments.update(dict.fromkeys(names, tiles.instrument))
+    acquisition = _create_acquisition(
+        tiles, names, tiles.pixel_size_nm, path.stem, positions
+    )
+    if table is None:
+        apart = {SCENES_KEY: tiles.scenes_apart}
+        acquisition = acquisition.replace(nominal_px=tiles.corners, metadata=apart)
+    lost: dict[str, str] = {}
+    for index, name in enumerate(acquisition.names):
+        yield core.Progress(index, len(names), f"Opening the frames of {path.stem}")
+        try:
+            acquisition.read(index)  # damage only shows on reading
+        except core.ReadError as error:
+            lost[name] = str(error).removeprefix(f"{path} ").rstrip(".")
+    if len(lost) == len(acquisition):
+        acquisition.read(0)  # the refusal of a tile applies to all
+    acquisition = _remove_frames(acquisition, lost)
+    if lost and len(acquisition) < 2:
+        _raise_too_few_frames(path, acquisition.names, acquisition.faults)
+    return acquisition
+
+
 def _open_file(
     path: Path, table: Path | None, results: _FrameChecks, how: Mapping[str, Any]
 ) -> core.Job[core.Acquisition]:
@@ -765,19 +809,7 @@ def _open_file(
     if table is not None and table != NO_POSITIONS:
         positions = read_positions(table, path.parent)
     if path.is_file() and is_czi(path):
-        if how["databar_rows"]:
-            msg = f"Tiles of {path} have no data bar: omit `databar_rows`."
-            raise core.OptionError(msg, code="option-without-effect")
-        tiles = open_tiles(path, how["colour"], how["series"], how["channel"])
-        names = [f"tile-{index:03d}" for index in range(tiles.shape[0])]
-        results.instruments.update(dict.fromkeys(names, tiles.instrument))
-        acquisition = _create_acquisition(
-            tiles, names, tiles.pixel_size_nm, path.stem, positions
-        )
-        if table is not None:
-            return acquisition
-        apart = {SCENES_KEY: tiles.scenes_apart}
-        return acquisition.replace(nominal_px=tiles.corners, metadata=apart)
+        return (yield from _open_czi(path, positions, results, how, table))
     source = Source.from_path(path)
     info = source.read_info(series=how["series"])
     selections = _select_images(path, info, how)

@@ -47,8 +47,8 @@ class LiveScan:
         Returns the grey values (Y, X) of a frame by its name.
     options : StitchOptions
         How frames are placed and blended.
-    flat : (Y, X) array, optional
-        Flat-field image, if the options name one.
+    flat, dark : (Y, X) array, optional
+        Flat-field image and dark frame or level, if the options name them.
     display : LiveDisplay, optional
         Display of the mosaic.
     """
@@ -59,9 +59,10 @@ class LiveScan:
         read: Callable[[str], core.RealArray],
         options: StitchOptions,
         flat: core.RealArray | None = None,
+        dark: core.RealArray | float | None = None,
         display: LiveDisplay | None = None,
     ) -> None:
-        self._place, self._read, self._flat = place, read, flat
+        self._place, self._read, self._flat, self._dark = place, read, flat, dark
         self._display = display
         self._options = options
         self.placement: stitching.LivePlacement | None = None
@@ -104,7 +105,7 @@ class LiveScan:
             shape = (int(pixels.shape[0]), int(pixels.shape[1]))
             placement = self.placement = stitching.LivePlacement(
                 self._read_frame, shape, pixels.dtype, self._options, unit=unit,
-                pixel_size_nm=pixel_size_nm, flat=self._flat,
+                pixel_size_nm=pixel_size_nm, flat=self._flat, dark=self._dark,
             )  # fmt: skip
             self.watch = stitching.ScanMonitor(placement)
             about = core.Micrograph(
@@ -423,6 +424,7 @@ def follow_scan(
     options: StitchOptions,
     *,
     flat: core.RealArray | None = None,
+    dark: core.RealArray | float | None = None,
     until: int | None = None,
     idle_s: float | None = None,
     is_stopped: Callable[[], bool] | None = None,
@@ -452,7 +454,7 @@ def follow_scan(
         lock = io.StoreLock(place)  # even before the first frame
         if io.is_live_mosaic(place):
             io.remove_target(place)
-    scan = LiveScan(place, folder.read, options, flat, display)
+    scan = LiveScan(place, folder.read, options, flat, dark, display)
     should_stop = is_stopped or (lambda: False)
     try:
         with _handle_interrupts() as interrupt:

@@ -101,10 +101,11 @@ class LiveMosaic:
         if self.options.follow:
             msg = "A mosaic of in-memory frames cannot follow a folder: omit follow."
             raise core.OptionError(msg, code="options-contradict")
-        if self.options.flat_field not in ("auto", "none"):
+        from_file = self.options.flat_field not in ("auto", "none")
+        if from_file or isinstance(self.options.dark, str):
             msg = (
-                "Only stitch supports a flat field from a file: set flat_field to auto "
-                "or none."
+                "Only stitch supports a flat field or a dark frame from a file: set "
+                "flat_field to auto or none, and dark to a grey level."
             )
             raise core.OptionError(msg, code="options-contradict")
         self.folder.mkdir(exist_ok=True)

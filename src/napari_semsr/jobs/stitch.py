@@ -387,7 +387,8 @@ class StitchedFile(images.Result):
     overlaps that are not used are in none of these; `pairs` has the residual of each
     that is above chance, and the summary their number and the largest one. `distortion`
     is the displacement at the rim over the radius, as corrected in every frame; 0 if it
-    is not significant or was not to be corrected. `stage_to_camera` has
+    is not significant or was not to be corrected. `dark_level` is the grey level
+    without light that was subtracted, as given or as fitted. `stage_to_camera` has
     ``angle_deg, scale, shear`` of the map from stated positions to camera pixels: a
     step of the stage along x appears rotated by the angle, clockwise on the screen, and
     scaled; shear is the tangent of the deviation from a right angle. It is null
@@ -425,6 +426,7 @@ class StitchedFile(images.Result):
     distortion_sd: float | None
     distortion_centre_px: core.FloatPair
     distortion_from: Literal["overlaps", "calibration", "option"] | None
+    dark_level: float
     remaining_shading_percent: Annotated[
         float, core.Quantity("Remaining shading", "% of the mean", ".2g")
     ]
@@ -601,6 +603,28 @@ def _get_flat_path(run: _Stitching) -> Path | None:
     return None if flat_field in ("auto", "none") else Path(flat_field)
 
 
+def _get_dark_path(run: _Stitching) -> Path | None:
+    return Path(run.options.dark) if isinstance(run.options.dark, str) else None
+
+
+def _read_field_images(
+    run: _Stitching,
+) -> tuple[dict[str, core.RealArray | float | None], list[core.InputRecord]]:
+    """Read the flat field and the dark level, if given, and record their files."""
+    dark = None if isinstance(run.options.dark, str) else run.options.dark
+    values: dict[str, core.RealArray | float | None] = {"flat": None, "dark": dark}
+    records = []
+    for name, role, path in (
+        ("flat", "flat field", _get_flat_path(run)),
+        ("dark", "dark", _get_dark_path(run)),
+    ):
+        if path is not None:
+            image = images.open_image(path)
+            values[name] = image.array()
+            records.append(images.create_input_record(path, image, role=role))
+    return values, records
+
+
 def _stitch_folder(run: verb.Run[StitchFolderOptions]) -> core.Job[StitchedFile]:
     start = time.monotonic()
     yield core.Progress(0, 0, "checking")
@@ -692,12 +716,11 @@ def _follow_scan(run: _Stitching) -> core.Job[follow.FollowedScan | None]:
         )
         raise core.OptionError(msg, code="options-contradict")
     folder = follow.open_frame_folder(_get_folder(run), _get_table_path(run), options)
-    flat = _get_flat_path(run)
     outcome = yield from follow.follow_scan(
         folder,
         run.required_target,
         options,
-        flat=None if flat is None else images.open_image(flat).array(),
+        **_read_field_images(run)[0],
         until=options.until,
         idle_s=options.idle,
     )
@@ -718,12 +741,9 @@ def _solve_and_write_mosaic(
     acquisition, corrections = scans.solved_scan, run.options.corrections
     if corrections is not None:
         stitching.check_corrections(corrections, acquisition)
-    flat, records = None, list[core.InputRecord]()
-    path = _get_flat_path(run)
-    if path is not None:
-        flat_image = images.open_image(path)
-        flat = flat_image.array()
-        records.append(images.create_input_record(path, flat_image, role="flat field"))
+    field_images, records = _read_field_images(run)
+    if field_images["dark"] is not None:
+        field_images["dark"] = np.ldexp(field_images["dark"], scans.power)
     yield core.Progress(0, 0, "recording the frames")
     provenance = yield from _create_provenance(run, scans, records)
     correction = _choose_distortion(run.options, acquisition.frame_shape)
@@ -739,7 +759,7 @@ def _solve_and_write_mosaic(
         solution = yield from stitching.solve_mosaic(
             acquisition,
             options_used,
-            flat=flat,
+            **field_images,
             field_distortion=correction.field_distortion,
         )
     if former is None and nominal is None:
@@ -796,6 +816,7 @@ def _solve_and_write_mosaic(
             None if at is None else errors.get(name) for name, at in corners.items()
         ),
         **_get_solution_values(solution),
+        dark_level=float(np.ldexp(np.median(solution.flat.dark), -scans.power)),
         seconds=time.monotonic() - start,
         frame_shape=acquisition.frame_shape,
         solution=solution,
@@ -986,6 +1007,7 @@ def _check_outputs(run: _Stitching, positions_out: Path | None) -> None:
     for what, path in (
         ("mosaic", run.required_target),
         ("flat field", _get_flat_path(run)),
+        ("dark frame", _get_dark_path(run)),
     ):
         above = None if path is None else path.absolute().parent.resolve()
         if above == _get_folder(run).resolve():
@@ -994,7 +1016,8 @@ def _check_outputs(run: _Stitching, positions_out: Path | None) -> None:
                 "it would be mistaken for a frame: choose another folder."
             )
             raise core.WriteError(msg, code="output-is-input")
-    paths = (_get_folder(run), _get_table_path(run), _get_flat_path(run))
+    fields = _get_flat_path(run), _get_dark_path(run)
+    paths = (_get_folder(run), _get_table_path(run), *fields)
     inputs = [path for path in paths if path is not None]
     target = run.required_target
     images.check_output_not_input(target, inputs)
@@ -1048,9 +1071,13 @@ def _get_recorded_options(run: _Stitching) -> dict[str, object]:
         del options[name]
     if options["other_frames"] == "refuse":
         del options["other_frames"]  # omitted, as in histories older than this option
-    flat_path = _get_flat_path(run)
+    flat_path, dark_path = _get_flat_path(run), _get_dark_path(run)
     if flat_path is not None:
         options["flat_field"] = flat_path.name
+    if dark_path is not None:
+        options["dark"] = dark_path.name
+    elif options["dark"] is None:
+        del options["dark"]
     if options["corrections"] is None:
         del options["corrections"]
     if _get_table_path(run) == io.NO_POSITIONS:

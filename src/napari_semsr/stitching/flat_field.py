@@ -8,7 +8,8 @@ cancels.
 """
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import scipy  # other parts of SciPy are imported when they are used
@@ -46,13 +47,14 @@ class FlatField:
     """Shading that the microscope applies to every frame."""
 
     flat: Float32Array  # (Y, X) Relative sensitivity, 1 where the field is brightest
-    dark: float  # Grey level without light
+    dark: float | Float32Array  # Grey level without light, of all or of each pixel
     valid: NDArray[np.bool_]  # (Y, X) valid pixels of a frame
     # Method: ``none`` or ``file`` as requested; ``radial``, ``radial, off centre``,
     # ``none is better``, or any of these three with ``, refined``
     method: str
     # ``(y, x)`` of the field in px; None for the frame's own centre
     centre: tuple[float, float] | None = None
+    is_dark_known: bool = False  # Whether the dark level was measured without light
 
     @property
     def is_refined(self) -> bool:
@@ -64,9 +66,16 @@ class FlatField:
         """Inverse variance of each corrected pixel, 0 outside the field."""
         return np.where(self.valid, self.flat**2, 0).astype(np.float32)
 
+    def create_uniform(self) -> Self:
+        """Return a flat field without shading, of the same dark level."""
+        ones = np.ones_like(self.flat)
+        return replace(
+            self, flat=ones, valid=ones > 0, method="none is better", centre=None
+        )
+
 
 def create_uniform_flat_field(
-    shape: tuple[int, ...], dark: float, method: str
+    shape: tuple[int, ...], dark: float | Float32Array, method: str
 ) -> FlatField:
     """Return a flat field without shading."""
     ones = np.ones(shape, np.float32)
@@ -348,10 +357,12 @@ def estimate_initial_flat(
     among: NDArray[np.intp] | None = None,
     *,
     is_centred: bool = False,
+    dark_known: float | Float32Array | None = None,
 ) -> FlatField:
     """Estimate the flat field and dark level of frames without positions.
 
-    `is_centred`: centred on the frame, wherever the frames are brightest.
+    `is_centred`: centred on the frame, wherever the frames are brightest. `dark_known`
+    is the grey level without light, of all pixels or of each.
     """
     some = np.arange(len(acquisition)) if among is None else among
     read = (
@@ -359,9 +370,12 @@ def estimate_initial_flat(
         for i in choose_evenly_spaced_indices(len(some), _SAMPLE)
     )
     frames = np.stack([frame.astype(np.float32) for frame in read])
+    is_known = dark_known is not None
+    if dark_known is not None:
+        frames -= np.asarray(dark_known, np.float32)
     # of pixels that are missing in all frames, or of empty frames
     with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
-        dark = _measure_dark_levels(frames)
+        dark = np.zeros(len(frames)) if is_known else _measure_dark_levels(frames)
         # the median of the frames, each normalised by its level
         rows, columns = frames.shape[1:]
         middle = frames[:, rows // 4 : -rows // 4 or None, columns // 4 : -columns // 4]
@@ -385,7 +399,8 @@ def estimate_initial_flat(
     frames /= np.maximum(flat, np.float32(MIN_FLAT))
     with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
         flat *= _estimate_fixed_pattern(frames, valid)
-    return FlatField(flat, float(np.median(dark)), valid, method, own)
+    common = float(np.median(dark)) if dark_known is None else dark_known
+    return FlatField(flat, common, valid, method, own, is_known)
 
 
 # Smooth surfaces over a frame: the correction of a first flat field.

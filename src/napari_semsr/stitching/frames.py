@@ -222,7 +222,7 @@ class CorrectedFrames:
         if not whole:  # interpolation reaches into holes
             usable = ndimage.minimum_filter(usable, 2 * LOBES + 1, mode="nearest")
             weight = np.where(usable, weight, 0).astype(np.float32)
-        single -= np.float32(self.flat.dark + self.offsets[index])
+        single -= np.asarray(self.flat.dark + self.offsets[index], np.float32)
         single *= self._inverse
         if gain != 1:
             single /= np.float32(gain)

@@ -18,7 +18,6 @@ from scipy.sparse import csgraph
 from napari_semsr import core
 from napari_semsr.stitching.flat_field import (
     FIXED_METHODS,
-    create_uniform_flat_field,
     estimate_initial_flat,
 )
 from napari_semsr.stitching.frames import LOBES, CorrectedFrames
@@ -73,7 +72,7 @@ class FusionPlan:
         same = (
             (self.shape, self.blend, self.pedestal)
             == (other.shape, other.blend, other.pedestal)
-            and one.flat.dark == two.flat.dark
+            and np.array_equal(one.flat.dark, two.flat.dark)
             and np.array_equal(one.flat.flat, two.flat.flat)
             and (one.distortion, one.centre_px) == (two.distortion, two.centre_px)
         )
@@ -337,12 +336,12 @@ def _plan_mosaic_half(
     """Plan the mosaic of one half of the frames, with its own flat field."""
     flat = solution.flat
     if flat.method not in FIXED_METHODS:
-        flat = estimate_initial_flat(acquisition, np.flatnonzero(in_half))
+        known = flat.dark if flat.is_dark_known else None
+        some = np.flatnonzero(in_half)
+        flat = estimate_initial_flat(acquisition, some, dark_known=known)
         if solution.flat.method.startswith("none"):
             # decided by all overlaps; those within a half may be too few
-            flat = create_uniform_flat_field(
-                flat.flat.shape, flat.dark, "none is better"
-            )
+            flat = flat.create_uniform()
     frames = whole.frames.copy_with_changes(flat=flat)
     positions = np.where(in_half[:, None], whole.positions, np.nan)
     state = State(acquisition, options, frames, whole.positions, True)

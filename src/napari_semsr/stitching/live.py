@@ -224,8 +224,8 @@ class LivePlacement:
         Of the stated positions.
     pixel_size_nm : pair of float, optional
         ``(y, x)`` as stated.
-    flat : (Y, X) array, optional
-        Flat field image, if the options name one.
+    flat, dark : (Y, X) array, optional
+        Flat field and dark frame, if the options name them; `dark` may be a grey level.
     """
 
     def __init__(
@@ -238,9 +238,11 @@ class LivePlacement:
         unit: str = "px",
         pixel_size_nm: core.PixelSize | None = None,
         flat: core.RealArray | None = None,
+        dark: core.RealArray | float | None = None,
     ) -> None:
         self.options = options or StitchOptions()
-        self.unit, self.pixel_size_nm, self.flat = unit, pixel_size_nm, flat
+        self.unit, self.pixel_size_nm = unit, pixel_size_nm
+        self.flat, self.dark = flat, dark
         self.names: list[str] = []
         self.stated_corners = np.zeros((0, 2))  # NaN without a stated position
         # (N, 2) top-left corners in px; NaN without a position
@@ -708,7 +710,9 @@ class LivePlacement:
             options = self.options.replace(
                 grid=None, order=None, first=None, overlap=None
             )
-            solution = yield from solve_mosaic(part, options, flat=self.flat)
+            solution = yield from solve_mosaic(
+                part, options, flat=self.flat, dark=self.dark
+            )
         except core.RegistrationError:  # the frames keep their present positions
             return None
         if not solution.has_sufficient_placement:

@@ -37,7 +37,6 @@ from napari_semsr.stitching.flat_field import (
     FlatField,
     SurfaceBasis,
     compute_valid_mask,
-    create_uniform_flat_field,
     estimate_initial_flat,
 )
 from napari_semsr.stitching.frames import CorrectedFrames
@@ -354,13 +353,13 @@ class _ShadingProblem:
         blocks: OverlapBlocks,
         frames: CorrectedFrames,
         positions: FloatArray,
-        basis: SurfaceBasis,
+        basis: SurfaceBasis | None,
         expected_frames: CorrectedFrames | None = None,
     ) -> None:
         self.blocks, self.count = blocks, len(frames.gains)
         self.surfaces = [
-            basis.evaluate(blocks.place_first),
-            basis.evaluate(blocks.place_second),
+            np.zeros((len(place), 0)) if basis is None else basis.evaluate(place)
+            for place in (blocks.place_first, blocks.place_second)
         ]
         self.surface_apart = self.surfaces[0] - self.surfaces[1]
         self.level = max(float(np.median(np.abs(blocks.values))), 1e-12)
@@ -384,13 +383,16 @@ class _ShadingProblem:
         self.unit = min(
             _DARK_PRIOR * self.level / max(apart, 1e-12), _MAX_DARK * self.level
         )
+        if frames.flat.is_dark_known:
+            self.unit = 0.0
         total = blocks.variances.sum(axis=1)
         relative = float(np.median(total)) / np.maximum(total, 1e-30)
         self.relative = np.minimum(relative, 4.0)
         self.noise = self.level
         size = self.surfaces[0].shape[1] + 1
         self.prior, self.pull = np.eye(size), np.zeros(size)
-        self.prior[:-1, :-1] = basis.compute_prior()
+        if basis is not None:
+            self.prior[:-1, :-1] = basis.compute_prior()
         self.covariance = np.eye(size)  # of the last fit with the field
 
     @property
@@ -509,10 +511,22 @@ class _ShadingProblem:
         """
         gains = correction.log_gains - correction.log_gains.mean()
         offsets = correction.offsets * self.level
-        if not self.is_steady:
-            offsets = offsets + min(flat.dark, 0.0)
-        flat = replace(flat, dark=max(flat.dark, 0.0))
+        if not flat.is_dark_known:
+            if not self.is_steady:
+                offsets = offsets + np.minimum(flat.dark, 0.0)
+            flat = replace(flat, dark=np.maximum(flat.dark, 0.0))
         return Shading(flat, gains, offsets, is_refined)
+
+    def create_fixed_shading(
+        self, flat: FlatField, frames: _ShadingCorrection
+    ) -> Shading:
+        """Create the result for a flat field of which only the dark level is fitted."""
+        if flat.method == "file" and len(self.blocks.pair) >= _ENOUGH_BLOCKS:
+            every = np.ones(len(self.blocks.pair), bool)
+            frames = self.fit(every, frames, with_field=True)
+            dark = flat.dark + float(frames.surface[-1]) * self.unit
+            flat = replace(flat, dark=dark)
+        return self.create_shading(flat, frames)
 
     def correct_flat_field(
         self,
@@ -670,14 +684,19 @@ def choose_flat_field(
     with_it = compare_scatter(blocks, flat.centre)
     if len(without) > 1 and with_it[-1] > _BETTER * without[-1]:
         placed_frames = np.flatnonzero(np.isfinite(positions[:, 0]))
-        flat = estimate_initial_flat(frames.acquisition, placed_frames, is_centred=True)
+        flat = estimate_initial_flat(
+            frames.acquisition,
+            placed_frames,
+            is_centred=True,
+            dark_known=flat.dark if flat.is_dark_known else None,
+        )
         blocks_in_light = _apply_shading_correction(
             plain, np.maximum(flat.flat, MIN_FLAT)
         )
         with_it = compare_scatter(blocks_in_light, None)
     if with_it[0] < without[0] or not flat.valid.all():
         return flat
-    return create_uniform_flat_field(flat.flat.shape, flat.dark, "none is better")
+    return flat.create_uniform()
 
 
 def _apply_shading_correction(
@@ -721,7 +740,7 @@ def refine_shading(
     The surface is used only if cross-validation supports it, or if `is_trusted`.
     `positions` (N, 2), top-left corners, accurate to a pixel; the frames of
     `expected_frames` have the most likely gains and offsets: 1 and 0 without it;
-    `is_fixed`: the flat field does not change.
+    `is_fixed`: the flat field does not change, only the dark level of a given one.
     """
     blocks = _subsample_blocks(
         compare_overlap_blocks(corrected_frames, positions, pairs)
@@ -731,12 +750,14 @@ def refine_shading(
         return Shading(corrected_frames.flat, none, none, False)
     few = len(blocks.pair) < _ENOUGH_BLOCKS
     basis = SurfaceBasis(
-        corrected_frames.frame_shape,
-        1 if few or is_fixed else knots,
-        corrected_frames.flat.centre,
+        corrected_frames.frame_shape, knots, corrected_frames.flat.centre
     )
     problem = _ShadingProblem(
-        blocks, corrected_frames, positions, basis, expected_frames
+        blocks,
+        corrected_frames,
+        positions,
+        None if few or is_fixed else basis,
+        expected_frames,
     )
     every = np.ones(len(blocks.pair), bool)
     frames = problem.fit(every, problem.zero_correction, with_field=False, learns=True)
@@ -744,7 +765,7 @@ def refine_shading(
         problem.offset_sd = _NONE
         frames = problem.fit(every, frames, with_field=False)
     if few or is_fixed:
-        return problem.create_shading(corrected_frames.flat, frames)
+        return problem.create_fixed_shading(corrected_frames.flat, frames)
     even = problem.correct_frames(corrected_frames, corrected_frames.flat, frames)
     has_place: BoolArray = ~np.isnan(positions[:, 0])
     shape, spread, place = _compute_tilt_and_roundness(even, has_place, basis)

@@ -1,6 +1,7 @@
 """Step-by-step solution of a whole scan."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -247,27 +248,49 @@ def _get_flat_field(
     acquisition: core.Acquisition,
     options: StitchOptions,
     flat_given: core.RealArray | None,
+    dark_given: core.RealArray | float | None,
 ) -> FlatField:
-    shape = acquisition.frame_shape
+    shape, known = acquisition.frame_shape, dark_given is not None
+    for name, image in (("flat field", flat_given), ("dark frame", dark_given)):
+        if np.ndim(image) and np.shape(image) != shape:
+            msg = (
+                f"The {name} must have the same shape as the frames, {shape}, got "
+                f"{np.shape(image)}: acquire it with the same camera settings."
+            )
+            raise core.ShapeError(msg, code="sizes-differ")
+    dark = np.nan_to_num(np.asarray(dark_given if known else 0.0, np.float32))
+    frames = (acquisition.read(index) for index in range(len(acquisition)))
+    if known and not any(np.nanmedian(frame - dark) > 0 for frame in frames):
+        msg = (
+            f"The dark level, {np.median(dark):.4g}, must be below the grey values of "
+            "the frames: measure it without light, with the same camera settings."
+        )
+        raise core.OptionError(msg, code="out-of-range")
     if options.flat_field == "auto" and flat_given is None:
-        return estimate_initial_flat(acquisition)
+        return estimate_initial_flat(acquisition, dark_known=dark if known else None)
     if options.flat_field == "none" and flat_given is None:
-        return create_uniform_flat_field(shape, 0.0, "none")
+        flat_field = create_uniform_flat_field(shape, dark, "none")
+        return replace(flat_field, is_dark_known=known)
     if flat_given is None:
         msg = (
             "The flat field must be auto, none or an image, got "
             f"{options.flat_field!r}: read the image and pass it as `flat`."
         )
         raise core.OptionError(msg, code="flat-field-missing")
-    if flat_given.shape != shape:
-        msg = (
-            f"The flat field must have the same shape as the frames, {shape}, got "
-            f"{flat_given.shape}: acquire it with the same camera settings."
-        )
-        raise core.ShapeError(msg, code="sizes-differ")
     flat = np.nan_to_num(np.asarray(flat_given, dtype=np.float32))
+    if known:
+        # the image may contain the dark level, too: the frames show whether it does
+        typical = estimate_initial_flat(acquisition, dark_known=dark)
+        without = flat - dark
+        lit = typical.valid
+        apart, apart_without = (
+            np.std(np.log(np.maximum(image[lit], 1e-6) / typical.flat[lit]))
+            for image in (flat, without)
+        )
+        flat = flat if apart <= apart_without else without
     flat = np.maximum(flat / max(float(np.quantile(flat, 0.99)), 1e-12), 0)
-    return FlatField(flat, 0.0, compute_valid_mask(flat), "file")
+    valid = compute_valid_mask(flat)
+    return FlatField(flat, dark, valid, "file", is_dark_known=known)
 
 
 def _compute_search_range(state: State, share: float) -> core.IntPair:
@@ -767,13 +790,15 @@ def solve_mosaic(
     options: StitchOptions | None = None,
     *,
     flat: core.RealArray | None = None,
+    dark: core.RealArray | float | None = None,
     field_distortion: core.FieldDistortion | None = None,
 ) -> core.Job[StitchSolution]:
     """Find the position of every frame of a scan.
 
     The default options measure what the scan does not state. `flat` (Y, X) is a flat
-    field image, already read; `field_distortion` is used instead of the option
-    `distortion`, which is then a number.
+    field image, already read, and `dark` a grey level without light or an image (Y, X)
+    of it; `field_distortion` is used instead of the option `distortion`, which is then
+    a number.
 
     Raises
     ------
@@ -788,7 +813,7 @@ def solve_mosaic(
     distortion = 0.0 if isinstance(options.distortion, str) else options.distortion
     frames_before = CorrectedFrames(
         acquisition,
-        _get_flat_field(acquisition, options, flat),
+        _get_flat_field(acquisition, options, flat, dark),
         distortion=distortion if field_distortion is None else field_distortion.amount,
         centre_px=(0.0, 0.0)
         if field_distortion is None

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from os import PathLike
 from typing import Literal, Self
 
 import numpy as np
@@ -23,6 +24,12 @@ class StitchOptions(core.Options):
     flat_field: str = Field(
         default="auto",
         description="auto: from the frames; none: no correction; or an image file",
+    )
+    dark: float | str | None = core.option(
+        None,
+        description="grey level without light, or an image recorded without light; "
+        "default: from the frames, unless there is no flat field",
+        metavar="FILE|LEVEL",
     )
     grid: tuple[int, int] | None = Field(
         default=None, description="rows and columns of the scan"
@@ -89,6 +96,19 @@ class StitchOptions(core.Options):
         ge=2,
         le=20,
     )
+
+    @field_validator("dark", mode="before")
+    @classmethod
+    def _parse_dark_level(cls, value: object) -> object:
+        """Parse a grey level; other text is the name of a file."""
+        try:
+            level = float(value)  # type: ignore[arg-type]
+        except (TypeError, ValueError):
+            return str(value) if isinstance(value, PathLike) else value
+        if not 0 <= level < float("inf"):
+            msg = f"must be a grey level of 0 or more, or an image file, got {value}"
+            raise ValueError(core.Message(msg, "out-of-range"))
+        return level
 
     @field_validator("distortion", mode="before")
     @classmethod

@@ -609,6 +609,8 @@ def _warn_of_shading(state: State, left: float) -> None:
     count = int(state.is_placed.sum())
     if not state.options.match_gain:
         remedy = "match the brightness of the frames"
+    elif state.frames.flat.method == "file" and not state.frames.flat.is_dark_known:
+        remedy = "pass the dark level (`dark`), or estimate the flat field (auto)"
     elif state.frames.flat.method in FIXED_METHODS:
         remedy = "let the flat field be estimated (auto)"
     elif count < _FEW_FRAMES:

@@ -220,6 +220,13 @@ class StitchMosaicPanel(base.VerbPanel):
             tooltip="Image of the bare illumination field.",
             mode=FileDialogMode.EXISTING_FILE,
         )
+        self.dark = FileEdit(
+            name="dark",
+            label="Dark level",
+            tooltip="Grey level without light, or an image recorded without light; "
+            "leave empty to estimate it from the frames.",
+            mode=FileDialogMode.EXISTING_FILE,
+        )
         self.how = base.Form(
             self.focus,
             self.grid,
@@ -228,6 +235,7 @@ class StitchMosaicPanel(base.VerbPanel):
             self.calibration_label,
             self.flat,
             self.flat_file,
+            self.dark,
         )
         self.how.show_row("focus", False)
         self.positions = FileEdit(
@@ -485,6 +493,7 @@ class StitchMosaicPanel(base.VerbPanel):
         options: jobs.StitchFolderOptions = self.form.create_options(
             grid=self.grid.value,
             flat_field=method,
+            dark=base.get_entered_path(self.dark),
             focus=self.focus.value,
             halves=self.halves.value and self.focus.value != "max",
             distortion=distortion,
