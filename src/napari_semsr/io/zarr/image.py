@@ -25,6 +25,7 @@ from napari_semsr.io.zarr.store import (
     OmeZarrStore,
     count_blocks,
     create_store,
+    find_blocks,
     get_package_attributes,
     get_recorded_block_count,
 )
@@ -316,6 +317,13 @@ def _open_level_array(path: Path, image: _MultiscaleImage, level: int) -> "ZarrA
             "the store again."
         )
         raise core.ReadError(msg, code="plane-missing")
+    metadata = array.metadata
+    if metadata.zarr_format == 2 and not any(find_blocks(path, array)):
+        # some writers name blocks otherwise than they state
+        separator = "." if metadata.dimension_separator == "/" else "/"
+        named = replace(metadata, dimension_separator=separator)
+        other = zarr.Array(zarr.AsyncArray(named, array.store_path))
+        return other if any(find_blocks(path, other)) else array
     return array
 
 
