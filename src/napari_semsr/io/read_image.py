@@ -957,7 +957,7 @@ class PlaneReader(Protocol):
 def read_plane(source: PlaneReader, shape: tuple[int, ...], dtype: DTypeLike) -> Any:
     """Read a plane, lazily in blocks if it is large."""
     if math.prod(shape) * np.dtype(dtype).itemsize <= LAZY_BYTES:
-        return source.read_window(slice(None), slice(None))
+        return source.read_window(slice(shape[0]), slice(shape[1]))
     return create_lazy_plane(source, shape, dtype, (_BLOCK, _BLOCK))
 
 

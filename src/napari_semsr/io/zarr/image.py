@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PureWindowsPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -320,7 +320,9 @@ def _open_level_array(path: Path, image: _MultiscaleImage, level: int) -> "ZarrA
     metadata = array.metadata
     if metadata.zarr_format == 2 and not any(find_blocks(path, array)):
         # some writers name blocks otherwise than they state
-        separator = "." if metadata.dimension_separator == "/" else "/"
+        separator: Literal[".", "/"] = (
+            "." if metadata.dimension_separator == "/" else "/"
+        )
         named = replace(metadata, dimension_separator=separator)
         other = zarr.Array(zarr.AsyncArray(named, array.store_path))
         return other if any(find_blocks(path, other)) else array
