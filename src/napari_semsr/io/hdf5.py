@@ -185,9 +185,8 @@ def _find_axes(image: Any) -> list[str]:
     axes = [name if name in {*"tczyx"} else "p" for name in names]
     if len(axes) == image.ndim and axes.count("y") == axes.count("x") == 1:
         return [*axes[:-1], "s" if has_samples and axes[-1] == "c" else axes[-1]]
-    if image.ndim not in (2, 3):
-        return []
-    return [*"pyx"][-image.ndim :] if not has_samples else [*"yxs"]
+    usual = "yxs" if has_samples else "pyx"[-image.ndim :]
+    return [*usual] if image.ndim in (2, 3) else []
 
 
 def _read_axis_names(image: Any) -> Any:
@@ -210,15 +209,14 @@ def _get_shape(image: Any) -> tuple[int, ...]:
     return tuple(map(min, image.shape, sizes))
 
 
-def _get_dtype(array: Any) -> np.dtype[np.generic]:
+def _get_dtype(array: Any) -> Any:
     """Return the type of values, in BigDataViewer's files uint16 by default."""
-    dtype: np.dtype[np.generic] = array.dtype
-    cells = re.fullmatch(r"/t\d+/(s\d+)/\d+/cells", array.name)
-    if cells is None or (dtype.kind, dtype.itemsize) != ("i", 2):
+    dtype, cells = array.dtype, re.fullmatch(r"/t\d+/(s\d+)/\d+/cells", array.name)
+    if cells is None or dtype.str[1:] != "i2":
         return dtype
-    stated = getattr(array.file.get(cells[1]), "attrs", {}).get("dataType", "uint16")
-    unsigned = np.dtype(dtype.str.replace("i", "u"))
-    return unsigned if stated in ("uint16", b"uint16") else dtype
+    stated = getattr(array.file.get(cells[1]), "attrs", {}).get("dataType", b"uint16")
+    is_signed = stated not in ("uint16", b"uint16")
+    return dtype if is_signed else np.dtype(dtype.str.replace("i", "u"))
 
 
 def is_self_contained(item: Any) -> bool:
