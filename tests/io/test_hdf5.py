@@ -1,5 +1,7 @@
 """HDF5: which dataset, what its axes are, and how large a pixel is."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -59,6 +61,48 @@ def test_element_size_is_the_pixel_size(make, grey):
     assert np.array_equal(found.array(), grey // 2)
     with refused(ReadError, "several-images", match="2 planes"):
         registry.read(path)
+
+
+@pytest.mark.parametrize("by", ["axistags", "label", "signal"])
+@pytest.mark.parametrize("axes", ["xy", "yxc", "xyc", "yxz", "cxtyz"])
+def test_stated_axes_are_followed(make, grey, lazily, by, axes):
+    lengths = {"y": 37, "x": 53, "c": 3 if axes == "xyc" else 2, "t": 2, "z": 3}
+    turned = grey if axes.index("y") < axes.index("x") else grey.T
+    others = [n for n, axis in enumerate(axes) if axis not in "yx"]
+    data = np.broadcast_to(np.expand_dims(turned, others), [lengths[a] for a in axes])
+    with h5py.File(path := make({"g/a": data}), "a") as file:
+        tags = {"axes": [{"key": axis} for axis in axes]}
+        stated = {by: json.dumps(tags) if by == "axistags" else "a", "axes": [*axes]}
+        file["g/a" if by == "axistags" else "g"].attrs.update(stated)
+        for side, axis in zip(file["g/a"].dims, axes * (by == "label"), strict=False):
+            side.label = axis.upper()
+    options = {"c": "channel", "t": "time", "z": "z"}  # colour has no channels
+    chosen = {o: 1 for a, o in options.items() if a in axes and axes != "xyc"}
+    assert np.array_equal(registry.read(path, **chosen).array(), grey)
+
+
+@pytest.mark.parametrize("stated", ["uint16", "int16", None])
+def test_big_data_viewer_stores_unsigned_integers_as_signed(make, lazily, stated):
+    values = np.linspace(0, 60000, 64 * 80).reshape(1, 64, 80).astype("u2")
+    tables = {
+        f"s00/{name}": np.ones((2, 3)) for name in ("resolutions", "subdivisions")
+    }
+    cells = {"t00000/s00/0/cells": values.view("i2")}
+    path = make(cells | tables, {"s00": {"dataType": stated} if stated else {}})
+    assert registry.describe(path).metadata["dataset"] == "/t00000/s00/0/cells"
+    found = registry.read(path).array()
+    assert np.array_equal(found, values[0].view(stated or "u2"))
+
+
+def test_the_padding_of_imaris_is_no_image(make, grey, lazily):
+    group = "DataSet/ResolutionLevel 0/TimePoint 0/Channel 0"
+    sizes = zip("XYZ", (b"53", b"37", b"1"), strict=True)
+    about = {f"ImageSize{axis}": np.frombuffer(text, "S1") for axis, text in sizes}
+    padded = np.pad(grey, ((0, 27), (0, 11)))[None].repeat(2, 0)
+    path = make({f"{group}/Data": padded}, {group: about}, "a.ims")
+    found, info = registry.read(path), registry.describe(path)
+    assert np.array_equal(found.array(), grey)
+    assert (info.shape, info.planes) == ((37, 53), 1)
 
 
 def test_links_out_of_the_file_are_not_followed(make, tmp_path, grey):

@@ -1,10 +1,13 @@
 """HDF5 reader for dataset planes, lazy if large, using h5py (extra ``[hdf5]``).
 
-A dataset of two axes is an image, and one of three: if the last has 3 or 4 values of
-uint8 it is colour, otherwise the first counts planes. External links are not followed.
+Axes that a dataset states are followed. Otherwise a dataset of two axes is an image,
+and one of three: if the last has 3 or 4 values of uint8 it is colour, otherwise the
+first counts planes. External links are not followed.
 """
 
+import json
 import math
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -88,8 +91,9 @@ class DatasetPlane:
         where: list[object] = list(self.place)
         where[self.sides[0]], where[self.sides[1]] = rows, columns
         with open_hdf5(self.path) as file:
-            part = np.asarray(file[self.dataset][tuple(where)])
-        return part if self.sides[0] < self.sides[1] else part.T
+            array = file[self.dataset]
+            part = np.asarray(array[tuple(where)]).view(_get_dtype(array))
+        return part if self.sides[0] < self.sides[1] else part.swapaxes(0, 1)
 
 
 def raw_image(
@@ -121,25 +125,29 @@ def raw_image(
                 code="several-images",
             )
         name = f"/{name.strip('/')}" if name else names[0]
-        image, dtype = datasets[name], datasets[name].dtype
+        image, dtype = datasets[name], _get_dtype(datasets[name])
         check_chunks(path, image)
-        sides = image.shape[: len(image.shape) - 2 - _is_colour(image)]
-        shape = image.shape[len(sides) :]
+        axes, lengths = _find_axes(image), _get_shape(image)
         element_size = image.attrs.get("element_size_um")
-        sizes = {n: " x ".join(map(str, item.shape)) for n, item in datasets.items()}
-        descriptions = {n: f"{size} {datasets[n].dtype}" for n, size in sizes.items()}
-    lengths = [
-        images.convert_to_nm(value, "um") for value in np.ravel(element_size)[-2:]
-    ]
-    pitch = images.create_pixel_size(lengths) if len(lengths) == 2 else None
+        descriptions = {
+            n: f"{' x '.join(map(str, _get_shape(item)))} {_get_dtype(item)}"
+            for n, item in datasets.items()
+        }
+    steps = [images.convert_to_nm(value, "um") for value in np.ravel(element_size)[-2:]]
+    pitch = images.create_pixel_size(steps) if len(steps) == 2 else None
     doubt = Message(
         f"element_size_um of {name} must be positive lengths (z, y, x), got "
         f"{element_size}: the pixel size is left unknown.",
         "pixel-size-invalid",
     )
-    axes = ["p"] * len(sides)
-    channels, planes, place = images.choose_plane(path, options, axes, sides)
-    plane = DatasetPlane(path, name, (*place, 0, 0), (len(place), len(place) + 1))
+    inner = [axes.index(axis) for axis in "yxs" if axis in axes]
+    outer = [n for n in range(len(axes)) if n not in inner]
+    outer_axes, counts = [axes[n] for n in outer], [lengths[n] for n in outer]
+    channels, planes, chosen = images.choose_plane(path, options, outer_axes, counts)
+    place = dict(zip(outer, chosen, strict=True))
+    where = tuple(place.get(n, 0) for n, axis in enumerate(axes) if axis != "s")
+    plane = DatasetPlane(path, name, where, (inner[0], inner[1]))
+    shape = tuple(lengths[n] for n in inner)
     unknown = element_size is not None and pitch is None
     return images.RawImage(
         format="HDF5",
@@ -147,7 +155,7 @@ def raw_image(
         pixel_size_nm=pitch,
         channels=channels,
         planes=planes,
-        axes=images.get_axis_sizes(axes, sides),
+        axes=images.get_axis_sizes(outer_axes, counts),
         name=None if len(datasets) == 1 else f"{path.stem} {name.strip('/')}",
         metadata={
             "dataset": name,
@@ -159,18 +167,59 @@ def raw_image(
 
 def _is_image(item: Any) -> bool:
     """Return whether an item is a real-valued image stored in its own file."""
-    shape = getattr(item, "shape", None) or ()
-    if len(shape) not in (2, 3) or item.dtype.kind not in "buif":
+    if not getattr(item, "shape", None) or item.dtype.kind not in "buif":
         return False
-    sides = shape[:2] if _is_colour(item) else shape[-2:]
-    return is_self_contained(item) and min(sides) > 1
+    pairs = zip(_find_axes(item), item.shape, strict=False)
+    is_plane = min((n for axis, n in pairs if axis in "yx"), default=0) > 1
+    is_table = re.fullmatch(r"/s\d+/(resolutions|subdivisions)", item.name)  # BDV's
+    return is_plane and not is_table and is_self_contained(item)
+
+
+def _find_axes(image: Any) -> list[str]:
+    """Return the axes of a dataset: y, x, s of colour samples, t, z, c, otherwise p.
+
+    Empty if it states none and does not have two or three.
+    """
+    has_samples = image.ndim > 2 and image.shape[-1] in (3, 4) and image.dtype == "u1"
+    names = [str(name).lower() for name in _read_axis_names(image)]
+    axes = [name if name in {*"tczyx"} else "p" for name in names]
+    if len(axes) == image.ndim and axes.count("y") == axes.count("x") == 1:
+        return [*axes[:-1], "s" if has_samples and axes[-1] == "c" else axes[-1]]
+    usual = "yxs" if has_samples else "pyx"[-image.ndim :]
+    return [*usual] if image.ndim in (2, 3) else []
+
+
+def _read_axis_names(image: Any) -> Any:
+    """Read the names of axes as stated by vigra and ilastik, HDF5 or NeXus."""
+    if "axistags" in image.attrs:
+        return [axis["key"] for axis in json.loads(image.attrs["axistags"])["axes"]]
+    labels, group = [side.label for side in image.dims], image.parent.attrs
+    signal = np.ravel(group.get("signal", "")).astype(str)
+    if any(labels) or image.name.rpartition("/")[2] not in signal:
+        return labels
+    return np.ravel(group.get("axes", "")).astype(str)
+
+
+def _get_shape(image: Any) -> tuple[int, ...]:
+    """Return the shape of an image, which Imaris pads to whole chunks and states."""
+    stated = [image.parent.attrs.get(f"ImageSize{axis}") for axis in "ZYX"]
+    if len(image.shape) != len(stated) or any(size is None for size in stated):
+        return tuple(image.shape)
+    sizes = (int(b"".join(np.ravel(size))) for size in stated)  # single characters
+    return tuple(map(min, image.shape, sizes))
+
+
+def _get_dtype(array: Any) -> Any:
+    """Return the type of values, in BigDataViewer's files uint16 by default."""
+    dtype, cells = array.dtype, re.fullmatch(r"/t\d+/(s\d+)/\d+/cells", array.name)
+    if cells is None or dtype.str[1:] != "i2":
+        return dtype
+    stated = getattr(array.file.get(cells[1]), "attrs", {}).get("dataType", b"uint16")
+    is_signed = stated not in ("uint16", b"uint16")
+    return dtype if is_signed else np.dtype(dtype.str.replace("i", "u"))
 
 
 def is_self_contained(item: Any) -> bool:
     """Return whether all values of a dataset are in its own file."""
     sources = item.virtual_sources() if item.is_virtual else ()
     return not item.external and all(source.file_name == "." for source in sources)
-
-
-def _is_colour(image: Any) -> bool:
-    return len(image.shape) == 3 and image.shape[2] in (3, 4) and image.dtype == "u1"

@@ -6,7 +6,7 @@ Lengths, text files of microscopes, data bar, grey conversion, calibration and r
 import math
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -282,6 +282,7 @@ class RawImage:
     databar_rows: int = 0  # By the header, in rows of this level
     coarser: core.FloatPair = (1.0, 1.0)  # Rows and columns of level 0 per pixel
     orientation: int = 1  # Stored one, numbered as in TIFF; see `_rotate_upright`
+    missing: Any = None  # Mask (Y, X) of pixels that become NaN in the grey image
     # Number of images, levels, channels and planes to choose from
     levels: int = 1
     series: int = 1
@@ -301,6 +302,17 @@ class RawImage:
     # typed, and why the position is unknown
     doubts: tuple[str, ...] = ()
     place_doubts: tuple[str, ...] = ()
+
+    @property
+    def dtype(self) -> np.dtype[np.generic]:
+        """Type of the grey image."""
+        stored = np.dtype(self.data.dtype)
+        return stored if self.missing is None else np.result_type(stored, np.float32)
+
+    def move_pixels(self, move: Callable[[Any], Any]) -> "RawImage":
+        """Apply a crop or rotation of (Y, X, ...) to the pixels."""
+        missing = None if self.missing is None else move(self.missing)
+        return replace(self, data=move(self.data), missing=missing)
 
     def get_warnings(self, path: Path, *, has_typed_size: bool = False) -> list[str]:
         """Return the warnings for the user, omitting `doubts` if a size was typed."""
@@ -880,6 +892,20 @@ def luminance(samples: Any) -> Any:
     return total.astype(samples.dtype)
 
 
+def convert_ycbcr(samples: Any) -> Any:
+    """Convert Y, Cb and Cr of an image (Y, X, 3) to red, green and blue, as in JPEG."""
+    if not isinstance(samples, np.ndarray):
+        chunks = (*samples.chunks[:2], (3,))
+        return samples.map_blocks(convert_ycbcr, dtype=samples.dtype, chunks=chunks)
+    white = np.iinfo(samples.dtype).max
+    y, blue, red = np.moveaxis(samples[..., :3].astype(np.float32), 2, 0)
+    blue = y + 2 * (1 - _LUMA[2]) * (blue - (white + 1) / 2)
+    red = y + 2 * (1 - _LUMA[0]) * (red - (white + 1) / 2)
+    green = (y - _LUMA[0] * red - _LUMA[2] * blue) / _LUMA[1]
+    colours = np.rint(np.stack([red, green, blue], axis=2))
+    return colours.clip(0, white).astype(samples.dtype)
+
+
 def try_convert_to_grey(samples: Any) -> Any | None:
     """Convert a colour-encoded image (Y, X, S) to grey (Y, X), if it is grey.
 
@@ -961,7 +987,7 @@ class PlaneReader(Protocol):
 def read_plane(source: PlaneReader, shape: tuple[int, ...], dtype: DTypeLike) -> Any:
     """Read a plane, lazily in blocks if it is large."""
     if math.prod(shape) * np.dtype(dtype).itemsize <= LAZY_BYTES:
-        return source.read_window(slice(None), slice(None))
+        return source.read_window(slice(shape[0]), slice(shape[1]))
     return create_lazy_plane(source, shape, dtype, (_BLOCK, _BLOCK))
 
 
@@ -1067,16 +1093,16 @@ def _rotate_upright(source: RawImage) -> RawImage:
     def swap_pair(pair: Any) -> Any:
         return pair[::-1] if swap and pair is not None else pair
 
-    data = source.data.swapaxes(0, 1) if swap else source.data
-    data = data[:: -1 if down else 1, :: -1 if across else 1]
-    # torch does not support negative strides
-    if isinstance(data, np.ndarray):
-        data = np.ascontiguousarray(data)
-    else:
-        data = data.map_blocks(np.ascontiguousarray, dtype=data.dtype)
+    def turn(data: Any) -> Any:
+        data = data.swapaxes(0, 1) if swap else data
+        data = data[:: -1 if down else 1, :: -1 if across else 1]
+        # torch does not support negative strides
+        if isinstance(data, np.ndarray):
+            return np.ascontiguousarray(data)
+        return data.map_blocks(np.ascontiguousarray, dtype=data.dtype)
+
     return replace(
-        source,
-        data=data,
+        source.move_pixels(turn),
         orientation=1,
         pixel_size_nm=swap_pair(source.pixel_size_nm),
         coarser=swap_pair(source.coarser),
@@ -1172,12 +1198,14 @@ def create_micrograph(
                 f"{bar} rows: set fewer data-bar rows."
             )
             raise core.ReadError(msg, code="out-of-range")
-    source = _rotate_upright(
-        replace(source, data=source.data[: len(source.data) - bar])
-    )
+    height = len(source.data) - bar
+    source = _rotate_upright(source.move_pixels(lambda data: data[:height]))
     data = convert_to_grey(
         path, source.data, colour=options.colour, down=source.coarser[0]
     )
+    if source.missing is not None:
+        grey = data.astype(source.dtype)
+        data = np.where(source.missing, grey.dtype.type(np.nan), grey)
     record, size = source.record, _get_pixel_size(source)
     name = source.name or (record.name if record else remove_suffixes(path.name))
     origin = source.origin or (record.origin if record is not None else (0.0, 0.0))
@@ -1219,8 +1247,8 @@ def create_file_info(path: Path, source: RawImage) -> FileInfo:
     metadata = _get_file_metadata(source)
     if sentences := source.get_warnings(path):
         metadata["warnings"] = sentences
-    above = source.data[: stored_shape[0] - source.databar_rows]
-    source = _rotate_upright(replace(source, data=above))
+    height = stored_shape[0] - source.databar_rows
+    source = _rotate_upright(source.move_pixels(lambda data: data[:height]))
     databar_rows, data = 0, source.data
     in_memory = isinstance(data, np.ndarray) and data.dtype.kind in "buif"
     if not source.databar_rows and source.record is None and in_memory:
@@ -1245,7 +1273,7 @@ def create_file_info(path: Path, source: RawImage) -> FileInfo:
         format=source.format,
         shape=(int(rows), int(columns)),
         stored_shape=stored_shape,
-        dtype=np.dtype(source.data.dtype).name,
+        dtype=source.dtype.name,
         pixel_size_nm=size,
         pixel_size_from=bare_image.pixel_size_from,
         pixel_size_sd_nm=bare_image.pixel_size_sd_nm,

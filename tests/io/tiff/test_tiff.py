@@ -69,6 +69,26 @@ def test_read_looks_palettes_up(forge, grey, lazily):
     with refused(ReadError, "colour-image"):
         registry.read(path)
     assert registry.read(path, colour="luminance").array().shape == grey.shape
+    for how in ({"description": "ImageJ=1.54f\nmin=3\nmax=90\n"}, {"metadata": {}}):
+        # ImageJ's is for display only, and so is that of OME
+        how |= {"name": "a.ome.tif" if "metadata" in how else "a.tif"}
+        path = forge(grey, photometric="palette", colormap=table, **how)
+        assert np.array_equal(registry.read(path).array(), grey)
+
+
+def test_the_luminance_of_ycbcr_is_y(forge, grey, lazily):
+    y = np.clip(grey, 30, 200)
+    for blue, code in ((128, None), (140, "colour-image")):
+        samples = np.stack([y, np.full_like(y, blue), np.full_like(y, 128)], axis=-1)
+        path = forge(samples, photometric="ycbcr", compression="zlib")
+        with refused(ReadError, code) if code else nullcontext():
+            assert np.array_equal(registry.read(path).array(), y)
+        found = registry.read(path, colour="luminance").array()
+        assert np.abs(found.astype(int) - y).max() <= 1
+    with tifffile.TiffFile(path, mode="r+") as file:
+        file.pages[0].tags[530].overwrite((2, 2))
+    with refused(ReadError, "format-unsupported", match="subsampling"):
+        registry.read(path).array()
 
 
 def test_read_takes_separate_samples_for_channels(forge, rng):
@@ -355,6 +375,38 @@ def test_stated_no_data_are_missing_pixels(dtype, stated, tmp_path):
     assert got.dtype == np.float32
     np.testing.assert_array_equal(got, wanted)
     assert read(tmp_path / "whole.tif").dtype == image.dtype
+
+
+_SIGNED = "ImageJ=1.54f\ncf=0\nc0=-32768.0\nc1=1.0\nvunit=gray value\n"
+_REVERSED = np.stack([np.arange(256, dtype="u2")[::-1] * 257] * 3)
+
+
+@pytest.mark.parametrize(
+    ("stated", "sign", "shift", "how"),
+    [
+        ("0", -1, 255, {"photometric": "miniswhite"}),
+        ("0", 1, -32768, {"description": _SIGNED}),
+        ("0", 1, 1, {"photometric": "rgb"}),
+        ("0", -1, 255, {"photometric": "palette", "colormap": _REVERSED}),
+        ("-9999", 1, 0, {}),
+        ("nan", 1, 0, {}),
+    ],
+)
+def test_no_data_is_missing_after_all_conversions(
+    tmp_path, grey, lazily, stated, sign, shift, how
+):
+    image = np.where(grey < 90, 0, grey // 2).astype("u2" if shift < 0 else "u1")
+    nearly_grey = np.stack([image, image + (image > 0), image], axis=-1)
+    data = nearly_grey if how.get("photometric") == "rgb" else image
+    how = {"metadata": None, "extratags": [(42113, "s", 0, stated, True)], **how}
+    tifffile.imwrite(tmp_path / "a.tif", data, **how)
+    with capture_warnings((heard := []).append):
+        found = read(tmp_path / "a.tif", databar_rows=2).array()
+    assert len(heard) == (stated == "0")
+    gap = np.nan if stated == "0" else 0
+    wanted = sign * np.where(image == 0, gap, image) + shift
+    np.testing.assert_array_equal(found, wanted[:-2])
+    assert found.dtype.kind == ("f" if stated == "0" else "u")
 
 
 def test_read_decodes_jpeg_within_its_losses(forge):

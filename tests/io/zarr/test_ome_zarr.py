@@ -294,6 +294,26 @@ def test_blocks_without_a_file_are_read_as_the_fill_value(foreign, value):
         warn_about_missing_blocks(path)
 
 
+@pytest.mark.parametrize(("used", "stated"), [("/", None), (".", "/")])
+def test_blocks_are_read_by_the_names_that_they_have(foreign, used, stated):
+    path, data = foreign()
+    marks = path / "0" / ".zarray"
+    about = json.loads(marks.read_text("utf-8"))
+    del about["dimension_separator"]
+    about |= {"dimension_separator": stated} if stated else {}
+    marks.write_text(json.dumps(about), "utf-8")
+    for block in [*(path / "0").glob("[0-9].[0-9]")] * (used == "/"):
+        block.parent.joinpath(block.name[0]).mkdir(exist_ok=True)
+        block.rename(block.parent / block.name.replace(".", "/"))
+    assert np.array_equal(registry.read(path).array(), data)
+    first = path / "0" / "0" / "0"
+    first.parent.mkdir(exist_ok=True)
+    dotted = path / "0" / "0.0"
+    dotted.rename(first) if used == "." else first.rename(dotted)
+    with warned("blocks-missing", match="^11 of 12 "):
+        warn_about_missing_blocks(path)
+
+
 @pytest.mark.parametrize(
     ("version", "mark", "change"),
     [

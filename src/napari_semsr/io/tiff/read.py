@@ -250,42 +250,35 @@ def _read_grey_calibration(
 _NO_DATA = 42113  # "GDAL_NODATA": the value of missing pixels in maps, as text
 
 
-def _mask_no_data(data: Any, page: "tifffile.TiffPage", warnings: list[str]) -> Any:
-    """Replace pixels that a page declares as no data with NaN.
+def _find_no_data(data: Any, page: "tifffile.TiffPage", warnings: list[str]) -> Any:
+    """Mark the pixels (Y, X) that have the value that a page declares as no data.
 
-    Integers are then converted to floats; in a lazy image even without such pixels.
+    None if there are none; whether a lazy image has any is not known.
     """
     try:
-        value = float(str(page.tags.valueof(_NO_DATA)).strip(" \0"))
+        value = float(str(page.tags.valueof(_NO_DATA)).strip(" \0").replace(",", "."))
     except ValueError:  # no value is stated, or it is not a number
-        return data
+        return None
     if data.dtype.kind not in "uif" or not math.isfinite(value):
-        return data  # NaN and infinities are missing anyway
-    lazy = hasattr(data, "dask")
-    if not lazy and not _get_no_data_mask(data, value).any():
-        return data
+        return None  # NaN and infinities are missing anyway
+    if data.dtype.kind == "f":
+        with np.errstate(over="ignore"):  # rounded to the type, e.g. -3.4e38
+            missing = np.isclose(data, data.dtype.type(value), rtol=1e-5, atol=0)
+    elif np.iinfo(data.dtype).min <= value <= np.iinfo(data.dtype).max:
+        missing = data == value
+    else:
+        return None
+    if missing.ndim > 2:
+        missing = missing[..., : 3 if missing.shape[2] > 2 else 1].all(axis=2)
+    if isinstance(missing, np.ndarray) and not missing.any():
+        return None
     sentence = core.Message(
         f"Pixels with value {value:g} are treated as missing: the file defines this "
         "value as no data (GDAL_NODATA).",
         "pixels-marked-missing",
     )
     warnings.append(sentence)
-    working = np.result_type(data.dtype, np.float32)
-
-    def mask_no_data(block: core.RealArray) -> core.RealArray:
-        with_gaps = block.astype(working)
-        with_gaps[_get_no_data_mask(block, value)] = np.nan
-        return with_gaps
-
-    return data.map_blocks(mask_no_data, dtype=working) if lazy else mask_no_data(data)
-
-
-def _get_no_data_mask(data: core.RealArray, value: float) -> core.BoolArray:
-    """Mark pixels equal to a value rounded to their data type, e.g. -3.4e38."""
-    if data.dtype.kind != "f":
-        return np.asarray(data == value)
-    with np.errstate(over="ignore"):
-        return np.asarray(np.isclose(data, data.dtype.type(value), rtol=1e-5, atol=0))
+    return missing
 
 
 def _convert_grey_values(
@@ -848,7 +841,9 @@ _logger = logging.getLogger("tifffile")
 # without any handler Python would print what tifffile logs
 _logger.addHandler(logging.NullHandler())
 _LONGEST = 200  # characters of a header's text that are shown; chosen
-_OF_OTHERS = re.compile(r"OME series (failed to read|is missing|contains index out)")
+_NOT_NEEDED = re.compile(
+    r"OME series (failed to read|is missing|contains index out)|parsing GDAL_NODATA"
+)
 _ORIENTATION = 274
 _COMPLEX_INTEGERS = 5  # sample format
 _FORMER_SUBFILE, _FORMER_REDUCED = 255, 2
@@ -859,7 +854,7 @@ class _WarningHandler(logging.Handler):
     """Handler that collects errors and warnings logged by tifffile.
 
     It looks for all files and planes of a set, of which only those of the chosen image
-    matter.
+    matter, and for a value of no data, which here need not fit the type.
     """
 
     def __init__(self, complaints: list[str]) -> None:
@@ -870,7 +865,7 @@ class _WarningHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         text = " ".join(record.getMessage().split())[:_LONGEST]
         text = re.sub(r"^<[^>]*> ", "", text)  # prefix that names the file or page
-        if record.thread != self._thread or _OF_OTHERS.match(text):
+        if record.thread != self._thread or _NOT_NEEDED.match(text):
             return
         sentence = core.Message(
             f"The TIFF could not be read completely ({text.rstrip('.')}): export it "
@@ -1184,7 +1179,10 @@ def raw_image(path: Path, options: read_image.ReadOptions) -> read_image.RawImag
         if level:
             image = _convert_to_level(image, full, page)
         image = replace(image, orientation=_read_orientation(tif, levels[0], outer))
-        line, lut = None, page.colormap if page.photometric == _PALETTE else None
+        # palettes of ImageJ and OME are for display only
+        is_indexed = not (tif.is_imagej or tif.pages.first.is_ome)
+        is_indexed &= page.photometric == _PALETTE
+        line, lut = None, page.colormap if is_indexed else None
         if tif.is_imagej and image.vendor is None and page.samplesperpixel == 1:
             details = tif.imagej_metadata or {}
             line = _read_grey_calibration(details, np.dtype(page.dtype), complaints)
@@ -1194,12 +1192,13 @@ def raw_image(path: Path, options: read_image.ReadOptions) -> read_image.RawImag
         data = read_image.create_lazy_plane(
             plane, plane.out_shape, plane.dtype, plane.block
         )
-    look = image.look
-    if lut is None:
-        data = _mask_no_data(data, page, complaints)
-    else:
+    look, missing = image.look, _find_no_data(data, page, complaints)
+    if lut is not None:
         indices, data = data, _apply_palette(data, lut)
         look = look if data is indices else None  # its limits are those of indices
+    # `tifffile` converts JPEG only
+    elif page.photometric == _YCBCR and page.compression not in (6, 7, 33007, 34892):
+        data = read_image.convert_ycbcr(data)
     white_bits = page.bitspersample if page.photometric == _WHITE_IS_ZERO else 0
     data, look = _convert_grey_values(data, look, int(white_bits), line, complaints)
     series_record = (
@@ -1214,6 +1213,7 @@ def raw_image(path: Path, options: read_image.ReadOptions) -> read_image.RawImag
         image,
         format="OME-TIFF" if tif.is_ome else "ImageJ TIFF" if tif.is_imagej else "TIFF",
         data=data,
+        missing=missing,
         levels=len(levels),
         series=count,
         channels=channels,

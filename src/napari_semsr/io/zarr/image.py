@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PureWindowsPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -26,6 +26,7 @@ from napari_semsr.io.zarr.store import (
     OmeZarrStore,
     count_blocks,
     create_store,
+    find_blocks,
     get_package_attributes,
     get_recorded_block_count,
 )
@@ -346,6 +347,15 @@ def _open_level_array(path: Path, image: _MultiscaleImage, level: int) -> "ZarrA
             "the store again."
         )
         raise core.ReadError(msg, code="plane-missing")
+    metadata = array.metadata
+    if metadata.zarr_format == 2 and not any(find_blocks(path, array)):
+        # some writers name blocks otherwise than they state
+        separator: Literal[".", "/"] = (
+            "." if metadata.dimension_separator == "/" else "/"
+        )
+        named = replace(metadata, dimension_separator=separator)
+        other = zarr.Array(zarr.AsyncArray(named, array.store_path))
+        return other if any(find_blocks(path, other)) else array
     return array
 
 

@@ -13,6 +13,7 @@ import json
 import logging
 import math
 import os
+import re
 import shutil
 import zlib
 from collections import deque
@@ -350,17 +351,25 @@ def _is_decodable(array: "ZarrArray", part: tuple[slice, slice] | EllipsisType) 
 # Coarser levels of an image: means of two by two pixels.
 
 
+def find_blocks(path: Path, array: "ZarrArray") -> Iterator[str]:
+    """Yield the names of an array's block files in the store at `path`.
+
+    Files of any other name do not count, since zarr does not read them.
+    """
+    key = re.escape(array.metadata.encode_chunk_key((0,) * array.ndim))
+    is_block = re.compile("/" + key.replace("0", "[0-9]+")).fullmatch
+    top = os.fspath(path / array.path)
+    for folder, _, names in os.walk(top):
+        below = folder[len(top) :].replace(os.sep, "/")
+        yield from filter(is_block, (f"{below}/{name}" for name in names))
+
+
 def count_blocks(path: Path, array: "ZarrArray") -> int:
     """Count the block files of an array in the store at `path`.
 
     zarr writes no file for a block that has only the fill value.
     """
-    return sum(
-        1
-        for _, _, names in os.walk(path / array.path)
-        for name in names
-        if not name.startswith((".", "zarr.json")) and not core.is_system_file(name)
-    )
+    return sum(1 for _ in find_blocks(path, array))
 
 
 def compute_pyramid_shapes(
