@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from napari_semsr import core, io
 from napari_semsr.jobs.images import (
@@ -19,6 +19,7 @@ from napari_semsr.jobs.verb import (
     Output,
     Run,
     Verb,
+    command,
     get_pixel_size_fields,
 )
 
@@ -48,11 +49,29 @@ class ConvertedFile(ImageResult):
 _OUTPUT = Output("its suffix sets the format: .ome.zarr .ome.tif .tif .png", flag="")
 
 
-def _convert_image(
-    run: Run[ConvertOptions], image: core.Micrograph
+@command(title="conversion")
+def convert(
+    run: Run[ConvertOptions],
+    image: Annotated[
+        core.Micrograph, ImageInput(help="the image to convert", several=True)
+    ],
+    output: Annotated[Path, _OUTPUT],
+    options: ConvertOptions,
 ) -> core.Job[ConvertedFile]:
-    """Write an image in the format given by the output file suffix."""
-    image_given, dtype = run.image_inputs["image"], run.options.dtype
+    """Write any readable image in any writable format.
+
+    Examples
+    --------
+    >>> grey = np.full((48, 64), 199.6)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     made = semsr.convert(
+    ...         grey, f"{folder}/field.ome.zarr", dtype="uint8", pixel_size_nm=7.7
+    ...     )
+    ...     stored = semsr.read(made.output).array()
+    >>> made.shape, made.dtype, made.pixel_size_nm, int(stored[0, 0])
+    ((48, 64), 'uint8', (7.7, 7.7), 200)
+    """
+    image_given, dtype = run.image_inputs["image"], options.dtype
     # records of this job hold the reading options next to the dtype
     about = {
         "dtype": dtype,
@@ -80,17 +99,20 @@ def _convert_image(
         else get_record_path(image_given)
     )
     image = image.replace(provenance=history, path=lies)
-    path, version = run.targets["output"], run.options.zarr_version
-    if version != "0.5" and io.get_output_format(path) != "ome-zarr":
+    version = options.zarr_version
+    if version != "0.5" and io.get_output_format(output) != "ome-zarr":
         msg = (
-            f"`zarr_version` applies only to .ome.zarr outputs, got {path.name}: omit "
-            "`zarr_version`, or change the suffix."
+            f"`zarr_version` applies only to .ome.zarr outputs, got {output.name}: "
+            "omit `zarr_version`, or change the suffix."
         )
         raise core.OptionError(msg, code="option-without-effect")
-    for place in io.read_companions(image, path):
+    for place in io.read_companions(image, output):
         _OUTPUT.check_path(place, (), run.existing)
-    output = yield from save_image(image, path, dtype=dtype, zarr_version=version)
-    return replace(output, clipped=clipped_count)
+    saved = yield from save_image(image, output, dtype=dtype, zarr_version=version)
+    return replace(saved, clipped=clipped_count)
+
+
+CONVERT = convert
 
 
 def save_image(
@@ -180,24 +202,3 @@ def create_save_command(
     inputs = tuple(ImageInput(image, "an image") for image in images)
     output = Output("the image")
     return Verb(name, inputs, options, ConvertedFile, run, output=output, reads=False)
-
-
-CONVERT = Verb(
-    "convert",
-    (ImageInput("image", "the image to convert", several=True),),
-    ConvertOptions,
-    ConvertedFile,
-    _convert_image,
-    output=_OUTPUT,
-    title="conversion",
-    example="""
-    >>> grey = np.full((48, 64), 199.6)
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     made = semsr.convert(
-    ...         grey, f"{folder}/field.ome.zarr", dtype="uint8", pixel_size_nm=7.7
-    ...     )
-    ...     stored = semsr.read(made.output).array()
-    >>> made.shape, made.dtype, made.pixel_size_nm, int(stored[0, 0])
-    ((48, 64), 'uint8', (7.7, 7.7), 200)
-    """,
-)

@@ -1,14 +1,15 @@
 """Degrade an image like published test data and like a scanning microscope."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from pydantic import model_validator
 
 from napari_semsr import core
 from napari_semsr.jobs.images import Result, require_all_pixels, to_json_value
-from napari_semsr.jobs.verb import ImageInput, Output, Run, Verb
+from napari_semsr.jobs.verb import ImageInput, Output, Run, command
 from napari_semsr.simulation import EffectOptions, add_effects
 
 _UNITS = ("px", "nm")  # unit suffixes of parameter names
@@ -89,15 +90,37 @@ class DegradedFile(Result):
         return rows
 
 
-def _degrade_image(
-    run: Run[DegradeOptions], image: core.Micrograph
+@command(title="degradation", gives=core.Micrograph)
+def degrade(
+    run: Run[DegradeOptions],
+    image: Annotated[
+        core.Micrograph,
+        ImageInput(help="a sharp grey image", label="Layer", several=True),
+    ],
+    output: Annotated[
+        Path | None,
+        Output(
+            "file of the result; its suffix sets the format",
+            flag="",
+            may_stay_in_memory=True,
+        ),
+    ],
+    options: DegradeOptions,
 ) -> core.Job[DegradedFile]:
-    """Add blur, haze, drift, charging and noise to an image, keeping its dtype."""
+    """Add blur, haze, noise and drift to an image, as in published test sets.
+
+    Examples
+    --------
+    >>> sharp = np.random.default_rng(0).integers(0, 255, (48, 64), dtype=np.uint8)
+    >>> soft = semsr.degrade(sharp, kind="blur")
+    >>> soft.shape, soft.dtype, [round(one.std()) for one in (sharp, soft.array())]
+    ((48, 64), dtype('uint8'), [75, 22])
+    """
     from napari_semsr.simulation import degrade_plane, get_grey_range
 
     yield core.Progress(1, 3, f"degrading {image.name}")
     require_all_pixels(image)
-    options, grey = run.options, image.array()
+    grey = image.array()
     option_values: dict[str, Any] = {
         name: getattr(options, name)
         for name in ("seed", "uniform_fog", "airlight", "stretch")
@@ -125,7 +148,7 @@ def _degrade_image(
     run.write_image(result)
     return DegradedFile(
         output=run.output,
-        degradation=run.options.kind,
+        degradation=options.kind,
         parameters=to_json_value(parameters),
         shape=result.shape,
         pixel_size_nm=result.pixel_size_nm,
@@ -133,23 +156,4 @@ def _degrade_image(
     )
 
 
-DEGRADE = Verb(
-    "degrade",
-    (ImageInput("image", "a sharp grey image", label="Layer", several=True),),
-    DegradeOptions,
-    DegradedFile,
-    _degrade_image,
-    title="degradation",
-    output=Output(
-        "file of the result; its suffix sets the format",
-        flag="",
-        may_stay_in_memory=True,
-    ),
-    gives=core.Micrograph,
-    example="""
-    >>> sharp = np.random.default_rng(0).integers(0, 255, (48, 64), dtype=np.uint8)
-    >>> soft = semsr.degrade(sharp, kind="blur")
-    >>> soft.shape, soft.dtype, [round(one.std()) for one in (sharp, soft.array())]
-    ((48, 64), dtype('uint8'), [75, 22])
-    """,
-)
+DEGRADE = degrade

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from napari_semsr import __version__, core, models
 from napari_semsr.jobs.images import Result
-from napari_semsr.jobs.verb import Run, Verb
+from napari_semsr.jobs.verb import Run, command
 
 _PATIENCE_S = 60.0  # to wait for napari; chosen: a cold start takes 20 s
 _NOT_FOR_USERS = {"bench", "dev", "docs"}  # extras for developers
@@ -55,8 +55,9 @@ class DoctorReport(Result):
         return {name: core.Figure(text) for name, text in (lines | self.window).items()}
 
 
-def _check_installation(_: Run[core.Options]) -> core.Job[DoctorReport]:
-    """Check packages, devices and the display independently."""
+@command(title="examination", reads=False)
+def doctor(_: Run[core.Options]) -> core.Job[DoctorReport]:
+    """Check this installation: versions, devices, memory, Qt, OpenGL."""
     yield core.Progress(0, 3, "packages")
     packages: dict[str, str | None] = {}
     extras_known = metadata("napari-semsr").get_all("Provides-Extra") or ()
@@ -105,6 +106,9 @@ def _check_installation(_: Run[core.Options]) -> core.Job[DoctorReport]:
     )
 
 
+DOCTOR = doctor
+
+
 def _get_version(name: str) -> str | None:
     try:
         return version(name)
@@ -137,14 +141,3 @@ def _describe_window() -> dict[str, str]:
     ending = f"napari exited with status {process.returncode}"
     problem = next((line for line in lines if "not " in line), ending)
     return facts | {"problem": problem.removeprefix("WARNING: ")}
-
-
-DOCTOR = Verb(
-    "doctor",
-    (),
-    core.Options,
-    DoctorReport,
-    _check_installation,
-    title="examination",
-    reads=False,
-)

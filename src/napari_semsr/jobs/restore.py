@@ -10,12 +10,12 @@ import numpy as np
 from napari_semsr import core, io
 from napari_semsr.jobs import verb
 from napari_semsr.jobs.images import (
+    Image,
     get_image_name,
     open_image,
     record_file,
     to_json_value,
 )
-from napari_semsr.jobs.planes import extend_job_to_stacks
 from napari_semsr.restoration import (
     RestoreOptions,
     Restorer,
@@ -154,21 +154,56 @@ class RestoredFile(verb.ImageResult):
         )
 
 
-def _restore_plane(run: verb.Run[RestoreOptions]) -> core.Job[RestoredFile]:
-    """Restore one plane, in memory if it has no output."""
-    restorer, parameters, provenance = yield from _prepare_restoration(run)
-    source, target = run.images["image"], run.target
+def _summarise_planes(results: Sequence[RestoredFile]) -> dict[str, object]:
+    """Combine the results of the planes of a stack."""
+    return {
+        "tiles": sum(item.tiles for item in results),
+        "clipped": sum(item.clipped for item in results),
+    }
+
+
+@verb.command(title="restoration", opens=False, resumes=True, planes=_summarise_planes)
+def restore(
+    run: verb.Run[RestoreOptions],
+    image: Annotated[
+        Image,
+        verb.ImageInput(
+            help="the grey image to restore", label="Layer", stack=True, several=True
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        verb.Output(
+            "file of the result; its suffix sets the format", may_stay_in_memory=True
+        ),
+    ],
+    options: RestoreOptions,
+) -> core.Job[RestoredFile]:
+    """Deblur by a classical method: Wiener, Richardson-Lucy and others.
+
+    Examples
+    --------
+    >>> y, x = np.mgrid[:64, :64]
+    >>> soft = 1 / (1 + np.exp((np.hypot(y - 32, x - 32) - 16) / 2))
+    >>> sharp = semsr.restore(
+    ...     soft, method="richardson-lucy", psf="2px", pixel_size_nm=10
+    ... )
+    >>> [round(float(np.diff(edge).max()), 2) for edge in (soft, sharp.array())]
+    [0.12, 0.16]
+    """
+    restorer, parameters, provenance = yield from _prepare_restoration(run, image)
+    source = run.images["image"]
     plan = restorer.create_plan(source.shape)
-    dtype = np.dtype(run.options.dtype or np.float32)
+    dtype = np.dtype(options.dtype or np.float32)
     values_told: dict[str, Any] = {
-        "method": run.options.method,
+        "method": options.method,
         "parameters": parameters,
         "tiles": len(plan),
         **verb.get_pixel_size_fields(source),
         "provenance": provenance,
     }
     about = source.replace(provenance=provenance)
-    if target is None:
+    if output is None:
         data, clipped_total = np.empty(about.shape, dtype), 0
         pieces = restorer.restore_tiles(source.data, plan)
         for done_count, (tile, values) in enumerate(pieces, start=1):
@@ -187,7 +222,7 @@ def _restore_plane(run: verb.Run[RestoreOptions]) -> core.Job[RestoredFile]:
 
     def create_store(place: Path) -> io.OmeZarrStore:
         how: dict[str, object] = {"dtype": dtype, "chunk": plan.core}
-        return run.existing.open_store(about, place, target, **how)
+        return run.existing.open_store(about, place, output, **how)
 
     def fill_store(store: io.OmeZarrStore) -> core.Job[int]:
         pieces = restorer.restore_tiles(source.data, plan, store.pending_units())
@@ -196,12 +231,12 @@ def _restore_plane(run: verb.Run[RestoreOptions]) -> core.Job[RestoredFile]:
             store.write_note("restore", parameters)
         return clipped_total
 
-    kept_store = io.get_output_store_path(target, resume=run.existing.resume)
+    kept_store = io.get_output_store_path(output, resume=run.existing.resume)
     written_file = yield from io.write_blocks(
-        target, create_store, fill_store, kept_store=kept_store
+        output, create_store, fill_store, kept_store=kept_store
     )
     return RestoredFile(
-        output=str(target),
+        output=str(output),
         shape=written_file.shape,
         dtype=written_file.dtype,
         clipped=written_file.result,
@@ -210,11 +245,11 @@ def _restore_plane(run: verb.Run[RestoreOptions]) -> core.Job[RestoredFile]:
 
 
 def _prepare_restoration(
-    run: verb.Run[RestoreOptions],
+    run: verb.Run[RestoreOptions], image: Image
 ) -> core.Job[tuple[Restorer, dict[str, Any], core.Provenance]]:
     """Open an image and measure blur and noise."""
     options = run.options
-    yield core.Progress(0, 0, f"reading {get_image_name(run.image_inputs['image'])}")
+    yield core.Progress(0, 0, f"reading {get_image_name(image)}")
     run.open_images()
     source = run.images["image"]
     psf_given, kernel = _read_psf(options.psf, source)
@@ -236,42 +271,4 @@ def _prepare_restoration(
     return restorer, parameters, provenance
 
 
-def _summarise_planes(results: Sequence[RestoredFile]) -> dict[str, object]:
-    """Combine the results of the planes of a stack."""
-    return {
-        "tiles": sum(item.tiles for item in results),
-        "clipped": sum(item.clipped for item in results),
-    }
-
-
-RESTORE = verb.Verb(
-    "restore",
-    (
-        verb.ImageInput(
-            "image",
-            "the grey image to restore",
-            label="Layer",
-            stack=True,
-            several=True,
-        ),
-    ),
-    RestoreOptions,
-    RestoredFile,
-    extend_job_to_stacks(_restore_plane, _summarise_planes),
-    title="restoration",
-    output=verb.Output(
-        "file of the result; its suffix sets the format",
-        may_stay_in_memory=True,
-    ),
-    opens=False,
-    resumes=True,
-    example="""
-    >>> y, x = np.mgrid[:64, :64]
-    >>> soft = 1 / (1 + np.exp((np.hypot(y - 32, x - 32) - 16) / 2))
-    >>> sharp = semsr.restore(
-    ...     soft, method="richardson-lucy", psf="2px", pixel_size_nm=10
-    ... )
-    >>> [round(float(np.diff(edge).max()), 2) for edge in (soft, sharp.array())]
-    [0.12, 0.16]
-    """,
-)
+RESTORE = restore

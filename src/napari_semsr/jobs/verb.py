@@ -5,13 +5,14 @@ its signature, the form and values of a panel, a step of a replay, a row of a
 table, and a page of the reference.
 """
 
+import inspect
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from itertools import combinations
 from pathlib import Path
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar, get_args, get_type_hints
 
 from pydantic.fields import FieldInfo
 
@@ -122,8 +123,8 @@ class ImageResult(Result):
 class ImageInput:
     """An image that a command reads."""
 
-    name: str
-    help: str
+    name: str = ""  # by default that of the parameter
+    help: str = ""
     optional: bool = False
     flag: str = ""  # command option; empty for a positional argument
     metavar: str = "IMAGE"
@@ -155,8 +156,8 @@ class ImageInput:
 class FileInput:
     """A non-image input of a command: a file, folder or name."""
 
-    name: str
-    help: str
+    name: str = ""  # by default that of the parameter
+    help: str = ""
     optional: bool = True
     flag: str = ""  # command option; empty for a positional argument
     metavar: str = "FILE"
@@ -259,9 +260,9 @@ MODEL_IN = FileInput(
 class OptionGroup:
     """Group of command options passed under one name."""
 
-    name: str
-    title: str
-    options: type[core.Options]
+    name: str = ""  # by default that of the parameter
+    title: str = ""
+    options: type[core.Options] = core.Options
     exclude: tuple[str, ...] = ()  # options that the command line lacks
     before: str = ""  # prefix of their names, for one image's options
 
@@ -493,6 +494,7 @@ class Verb(Generic[O, R]):
     gives: Any = None  # return type of its function, if not the result
     value: str = ""  # attribute of the result that is returned
     example: str = ""  # doctest of the function
+    function: Callable[..., core.Job[R]] | None = None  # that declares it
 
     @property
     def summary(self) -> str:
@@ -762,6 +764,90 @@ class Verb(Generic[O, R]):
         run.roles = {item.name: item.role for item in self.images}
         run.guides = tuple(item.name for item in self.images if item.guide)
         return run
+
+
+def command(
+    name: str = "",
+    *,
+    planes: Callable[[Sequence[Any]], dict[str, object]] | None = None,
+    **facts: Any,
+) -> Callable[[Callable[..., core.Job[R]]], Verb[Any, R]]:
+    """Declare a command by a function: its parameters, docstring and result.
+
+    The function takes the run, then images, files and outputs in the order of the
+    command line, annotated with `ImageInput`, `FileInput` or `Output`, and its sets of
+    options; what follows ``*`` has a flag. The docstring ends with the example.
+
+    Parameters
+    ----------
+    name : str, optional
+        Name of the command; by default that of the function.
+    planes : callable, optional
+        Combines the results of the planes of a stack, on each of which the function is
+        run; it then opens the image itself.
+    **facts : object
+        Further fields of the `Verb`.
+    """
+
+    def declare(function: Callable[..., core.Job[R]]) -> Verb[Any, R]:
+        from napari_semsr.jobs.planes import extend_job_to_stacks
+
+        hints = get_type_hints(function, include_extras=True)
+        _, *parameters = inspect.signature(function).parameters.values()
+        items = [_declare_item(one, hints[one.name]) for one in parameters]
+        images, files, outputs, groups = (
+            [one for one in items if isinstance(one, kind)]
+            for kind in (ImageInput, FileInput, Output, OptionGroup)
+        )
+        own = next((one for one in groups if one.name == "options"), OptionGroup())
+        named = {one.name for one in parameters if one.kind is one.KEYWORD_ONLY}
+        main = next((one for one in outputs if one.name not in named), None)
+
+        def start(run: Run[Any], *_: core.Micrograph | None) -> core.Job[R]:
+            given = {**run.parameters, **run.targets, **run.image_inputs, **run.images}
+            given |= {"options": run.options}
+            given |= {} if main is None else {main.name: run.target}
+            return function(
+                run, **{one.name: given.get(one.name) for one in parameters}
+            )
+
+        return Verb(
+            name or function.__name__.replace("_", "-"),
+            tuple(images),
+            own.options,
+            get_args(hints["return"])[-1],
+            start if planes is None else extend_job_to_stacks(start, planes),
+            files=tuple(files),
+            output=main,
+            outputs=tuple(one for one in outputs if one is not main),
+            groups=tuple(one for one in groups if one is not own),
+            example=inspect.getdoc(function).partition("Examples\n--------\n")[2],
+            function=function,
+            **facts,
+        )
+
+    return declare
+
+
+def _declare_item(parameter: inspect.Parameter, hint: Any) -> Any:
+    """Complete the declaration of an argument by its name, default and place."""
+    more: dict[str, Any] = {"name": parameter.name}
+    for kind in (hint, *get_args(hint)):
+        if inspect.isclass(kind) and issubclass(kind, core.Options):
+            return OptionGroup(title=parameter.name, options=kind, **more)
+    item = next(iter(getattr(hint, "__metadata__", ())), None)
+    if item is None:
+        return None
+    has_default = parameter.default is not parameter.empty
+    if parameter.kind is parameter.KEYWORD_ONLY:
+        flag = f"--{parameter.name.replace('_', '-')}"
+        more["flag"] = flag if item.flag in ("", "-o") else item.flag
+    if isinstance(item, Output):
+        more["is_required"] = item.may_stay_in_memory or not has_default
+        return replace(item, **more)
+    if isinstance(item, FileInput):
+        more["default"] = parameter.default if has_default else None
+    return replace(item, optional=has_default, **more)
 
 
 def check_devices(sets: Iterable[object]) -> None:
