@@ -5,7 +5,8 @@ The label of a bar is not read, as something else may only look like a bar.
 
 import math
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from napari_semsr import core
 from napari_semsr.analysis import CalibrateOptions, find_scale_bar, measure_grating
 from napari_semsr.io import ReadOptions, parse_length_nm, write_calibration
 from napari_semsr.jobs.images import Result, to_json_value
-from napari_semsr.jobs.verb import ImageInput, Output, Run, Verb
+from napari_semsr.jobs.verb import ImageInput, Output, Run, command
 
 _OFF = 0.1  # chosen: headers err by some percent; beyond, the pitch or order is wrong
 _APART = 4.0  # standard deviations between bar and header that cause a warning
@@ -109,35 +110,6 @@ class ScaleBarReport(Result):
         )
 
 
-def _calibrate_pixel_size(
-    run: Run[CalibrateOptions], image: core.Micrograph
-) -> core.Job[CalibrationReport | ScaleBarReport]:
-    """Measure pixel size, skew and distortion from a grating or a printed scale bar."""
-    if run.options.bar is not False:
-        return (yield from _measure_scale_bar(run, image))
-    yield core.Progress(1, 2, "measuring the grating")
-    calibration = measure_grating(image.array(), run.options)
-    if run.target is not None:
-        write_calibration(run.target, calibration)
-    uneven = calibration.uneven_px is not None and core.Message(
-        f"The scale varies across the field by up to {calibration.uneven_px:.2g} px "
-        "at the rim, as for a tilted grating: level the grating and image it again. "
-        "Pixel size and distortion apply to the centre.",
-        "scale-uneven",
-    )
-    warnings = (uneven,) if uneven else ()
-    size = image.pixel_size_nm
-    if size and not np.allclose(calibration.pixel_size_nm, size, rtol=_OFF):
-        core.warn(
-            f"The grating gives {core.format_pixel_size(calibration.pixel_size_nm)} "
-            f"per pixel, but the file states {core.format_pixel_size(size)}: check the "
-            "pitch. If both edges of the grating lines look the same, half the pitch "
-            "may have been measured.",
-            "pixel-size-contradicts",
-        )
-    return CalibrationReport(run.image_names[0], run.output, calibration, warnings)
-
-
 def _measure_scale_bar(
     run: Run[CalibrateOptions], image: core.Micrograph
 ) -> core.Job[ScaleBarReport]:
@@ -205,30 +177,58 @@ def _create_read_options(
     return opening.replace(crop_databar=False, databar_rows=None)
 
 
-CALIBRATE: Verb[CalibrateOptions, Any] = Verb(
-    "calibrate",
-    (
-        ImageInput(
-            "grating",
-            "image of a grating, or one with a printed scale bar",
-            reading=_create_read_options,
-        ),
-    ),
-    CalibrateOptions,
-    CalibrationReport,
-    _calibrate_pixel_size,
+@command(
     title="grating or bar",
-    output=Output(
-        "output file of the calibration, .json",
-        is_required=False,
-        ending=".json",
-    ),
     not_read=("pixel_size_nm", "pixel_size_sd_nm"),
     gives=CalibrationReport | ScaleBarReport,
-    example="""
+)
+def calibrate(
+    run: Run[CalibrateOptions],
+    grating: Annotated[
+        core.Micrograph,
+        ImageInput(
+            help="image of a grating, or one with a printed scale bar",
+            reading=_create_read_options,
+        ),
+    ],
+    output: Annotated[
+        Path | None, Output("output file of the calibration, .json", ending=".json")
+    ] = None,
+    *,
+    options: CalibrateOptions,
+) -> core.Job[CalibrationReport | ScaleBarReport]:
+    """Measure pixel size, skew and distortion with a known grating.
+
+    Examples
+    --------
     >>> lines = np.tile(np.sin(2 * np.pi * np.arange(256) / 12.5), (256, 1))
     >>> found = semsr.calibrate(lines, pitch_nm=250).calibration
     >>> round(found.pixel_size_nm[1], 2), found.lattice
     (20.0, 'lines')
-    """,
-)
+    """
+    if options.bar is not False:
+        return (yield from _measure_scale_bar(run, grating))
+    yield core.Progress(1, 2, "measuring the grating")
+    calibration = measure_grating(grating.array(), options)
+    if output is not None:
+        write_calibration(output, calibration)
+    uneven = calibration.uneven_px is not None and core.Message(
+        f"The scale varies across the field by up to {calibration.uneven_px:.2g} px "
+        "at the rim, as for a tilted grating: level the grating and image it again. "
+        "Pixel size and distortion apply to the centre.",
+        "scale-uneven",
+    )
+    warnings = (uneven,) if uneven else ()
+    size = grating.pixel_size_nm
+    if size and not np.allclose(calibration.pixel_size_nm, size, rtol=_OFF):
+        core.warn(
+            f"The grating gives {core.format_pixel_size(calibration.pixel_size_nm)} "
+            f"per pixel, but the file states {core.format_pixel_size(size)}: check the "
+            "pitch. If both edges of the grating lines look the same, half the pitch "
+            "may have been measured.",
+            "pixel-size-contradicts",
+        )
+    return CalibrationReport(run.image_names[0], run.output, calibration, warnings)
+
+
+CALIBRATE = calibrate

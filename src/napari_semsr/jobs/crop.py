@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
@@ -163,14 +164,50 @@ class _CropPlan:
     shift: Shift | None = None
 
 
-def _crop_image(
-    run: verb.Run[CropOptions], image: core.Micrograph, like: core.Micrograph | None
+@verb.command(title="area and cutting", resumes=True)
+def crop(
+    run: verb.Run[CropOptions],
+    image: Annotated[
+        core.Micrograph, verb.ImageInput(help="the image to cut", several=True)
+    ],
+    output: Annotated[
+        Path | None,
+        verb.Output(
+            "file of the result; its suffix sets the format", may_stay_in_memory=True
+        ),
+    ],
+    *,
+    options: CropOptions,
+    like: Annotated[
+        core.Micrograph | None,
+        verb.ImageInput(
+            help="crop to the area of this image, on its grid; positions are "
+            "compared in nm",
+            metavar="REFERENCE",
+            guide=True,
+            reading=lambda options, _: ReadOptions(
+                pixel_size_nm=options.like_pixel_size_nm
+            ),
+        ),
+    ] = None,
+    like_output: Annotated[
+        Path | None,
+        verb.Output("write the same area of the reference here", flag="--like-out"),
+    ] = None,
 ) -> core.Job[Cropped]:
-    settings, beside = run.options, run.targets.get("like_output")
-    if beside is not None and run.target is None:
+    """Crop a box, or the area of another image, on the grid of that image.
+
+    Examples
+    --------
+    >>> image = semsr.Micrograph(np.eye(64), (10.0, 10.0))
+    >>> part = semsr.crop(image, box=(8, 16, 40, 64))
+    >>> part.shape, part.origin
+    ((32, 48), (80.0, 160.0))
+    """
+    if like_output is not None and output is None:
         msg = "To crop the reference (`like_output`), also set an output for the image."
         raise core.OptionError(msg, code="missing-value")
-    if beside is not None and like is None:
+    if like_output is not None and like is None:
         msg = "To crop the reference (`like_output`), also set a reference (`like`)."
         raise core.OptionError(msg, code="missing-value")
     plan, record = yield from _plan_crop(run, image, like)
@@ -180,38 +217,38 @@ def _crop_image(
     if note and not isinstance(image_given, core.Micrograph):
         core.warn(note)
     about = _create_metadata(image, plan.area, record)
-    dtype = np.dtype(settings.dtype or plan.area.dtype)
+    dtype = np.dtype(options.dtype or plan.area.dtype)
     existing = run.existing
-    if run.target is None:
+    if output is None:
         yield core.Progress(0, 0, "cutting")
         data, clipped_count = core.convert_dtype(plan.area.read(), dtype)
         more = {**about.metadata, "crop": to_json_value(_describe_position(plan))}
         cropped_image = about.replace(data=np.array(data), metadata=more)
         kind = str(data.dtype)
     else:
-        cut = write_pixels(plan.area, about, run.target, dtype, existing=existing)
+        cut = write_pixels(plan.area, about, output, dtype, existing=existing)
         written_file = yield from cut
         cropped_image = None
         kind = written_file.dtype
         clipped_count = written_file.result
     reference = plan.reference
-    if beside is not None and like is not None and reference is not None:
+    if like_output is not None and like is not None and reference is not None:
         # its history records the box
-        box = run.options.replace(box=plan.box.ends, align=False, gap_free=False)
+        box = options.replace(box=plan.box.ends, align=False, gap_free=False)
         source = (yield from run.record_image("like")).model_copy(
             update={"role": "image"}
         )
-        options = box.model_dump(mode="json")
-        options["reading"] = run.get_read_options("like").model_dump(mode="json")
+        told = box.model_dump(mode="json")
+        told["reading"] = run.get_read_options("like").model_dump(mode="json")
         other = _create_metadata(
-            like, reference, compose_provenance("crop", options, source)
+            like, reference, compose_provenance("crop", told, source)
         )
         yield from write_pixels(
-            reference, other, beside, reference.dtype, existing=existing
+            reference, other, like_output, reference.dtype, existing=existing
         )
     return Cropped(
         output=run.output,
-        like_output=None if beside is None else str(beside),
+        like_output=None if like_output is None else str(like_output),
         shape=plan.area.grid.shape,
         dtype=kind,
         **verb.get_pixel_size_fields(about),
@@ -221,6 +258,9 @@ def _crop_image(
         image=cropped_image,
         **_describe_position(plan),
     )
+
+
+CROP = crop
 
 
 def crop_to_gap_free_box(
@@ -522,45 +562,3 @@ def find_shared_gap_free_box(
     if largest_box is None:
         return None
     return largest_box.scale(side).intersection(field)
-
-
-CROP = verb.Verb(
-    "crop",
-    (
-        verb.ImageInput("image", "the image to cut", several=True),
-        verb.ImageInput(
-            "like",
-            "crop to the area of this image, on its grid; positions are compared in nm",
-            optional=True,
-            flag="--like",
-            metavar="REFERENCE",
-            guide=True,
-            reading=lambda options, _: ReadOptions(
-                pixel_size_nm=options.like_pixel_size_nm
-            ),
-        ),
-    ),
-    CropOptions,
-    Cropped,
-    _crop_image,
-    title="area and cutting",
-    output=verb.Output(
-        "file of the result; its suffix sets the format",
-        may_stay_in_memory=True,
-    ),
-    outputs=(
-        verb.Output(
-            "write the same area of the reference here",
-            name="like_output",
-            is_required=False,
-            flag="--like-out",
-        ),
-    ),
-    resumes=True,
-    example="""
-    >>> image = semsr.Micrograph(np.eye(64), (10.0, 10.0))
-    >>> part = semsr.crop(image, box=(8, 16, 40, 64))
-    >>> part.shape, part.origin
-    ((32, 48), (80.0, 160.0))
-    """,
-)

@@ -37,7 +37,6 @@ from napari_semsr.jobs.images import (
     overwrite_image,
 )
 from napari_semsr.jobs.leakage import TRAINED_ON
-from napari_semsr.jobs.planes import extend_job_to_stacks
 
 # Resume a store that was started differently: from a layer, or from a file.
 #
@@ -161,24 +160,6 @@ class EnhancedFile(verb.ImageResult):
         """Return the JSON record, including the model digest."""
         digest = {"model_digest": self.provenance.model_digest}
         return Result.to_json(self) | digest
-
-
-def _enhance_image(run: verb.Run[EnhanceOptions]) -> core.Job[Any]:
-    """Enhance a plane into a store or a file, or in memory if there is no output."""
-    if run.targets:
-        return (yield from _enhance_plane(run))
-    # without maps or a cluster
-    run.open_images()
-    image = run.images["image"]
-    path, notes = _find_model(run, image)
-    model = models.load_model(path)
-    yield from compare_with_training_area(image, model, run.options)
-    provenance = yield from _create_provenance(run, model, path)
-    job = inference.enhance_in_memory(image, model, run.options, provenance=provenance)
-    result = yield from job
-    report = result.metadata["enhance"]
-    report = {**report, "notes": (*report["notes"], *notes)}
-    return result.replace(metadata={**result.metadata, "enhance": report})
 
 
 def _enhance_plane(run: verb.Run[EnhanceOptions]) -> core.Job[EnhancedFile]:
@@ -574,14 +555,22 @@ def _get_largest_value(values: Iterable[float | None]) -> float | None:
     return max((value for value in values if value is not None), default=None)
 
 
-ENHANCE = verb.Verb(
-    "enhance",
-    (verb.ImageInput("image", "the image to enhance", stack=True, several=True),),
-    EnhanceOptions,
-    EnhancedFile,
-    extend_job_to_stacks(_enhance_image, _summarise_planes),
-    title="tiles",
-    files=(
+@verb.command(title="tiles", opens=False, resumes=True, planes=_summarise_planes)
+def enhance(
+    run: verb.Run[EnhanceOptions],
+    image: Annotated[
+        Image, verb.ImageInput(help="the image to enhance", stack=True, several=True)
+    ],
+    output: Annotated[
+        Path | None,
+        verb.Output(
+            "path of the result; its suffix sets the format", may_stay_in_memory=True
+        ),
+    ],
+    *,
+    options: EnhanceOptions,
+    model: Annotated[
+        str | Path | None,
         replace(
             verb.MODEL_IN,
             help=f"{verb.MODEL_IN.help}; default: {models.MOSAIC_MODEL} for an image "
@@ -590,40 +579,52 @@ ENHANCE = verb.Verb(
             metavar="NAME|FILE",
             default=None,
         ),
-    ),
-    output=verb.Output(
-        "path of the result; its suffix sets the format",
-        may_stay_in_memory=True,
-    ),
-    outputs=(
+    ] = None,
+    residual_map: Annotated[
+        Path | None,
         verb.Output(
             "write a map of the misfit between the blurred result and the image",
-            name=_MAP,
-            is_required=False,
             remade=True,
-            flag="--residual-map",
             metavar="FILE",
         ),
+    ] = None,
+    unfamiliar_map: Annotated[
+        Path | None,
         verb.Output(
-            "write a map of how far each block of the image is from the area that "
-            "the model was trained on, relative to the limit of similarity",
-            name=UNFAMILIAR,
-            is_required=False,
+            "write a map of how far each block of the image is from the area "
+            "that the model was trained on, relative to the limit of similarity",
             remade=True,
-            flag="--unfamiliar-map",
             metavar="FILE",
         ),
-    ),
-    groups=(verb.OptionGroup("cluster", "cluster", ClusterOptions),),
-    opens=False,
-    resumes=True,
-    example="""
+    ] = None,
+    cluster: ClusterOptions | None = None,
+) -> core.Job[EnhancedFile | core.Micrograph]:
+    """Sharpen and clean an image tile by tile with a model.
+
+    Examples
+    --------
     >>> field = np.random.default_rng(0).random((96, 64), dtype=np.float32)
     >>> sharp = semsr.enhance(field, model="sem-restore", tile=32)
     >>> sharp.shape, sharp.dtype, sharp.provenance.job
     ((96, 64), dtype('float32'), 'enhance')
-    """,
-)
+    """
+    if run.targets:
+        return (yield from _enhance_plane(run))
+    # without maps or a cluster
+    run.open_images()
+    image = run.images["image"]
+    path, notes = _find_model(run, image)
+    model = models.load_model(path)
+    yield from compare_with_training_area(image, model, options)
+    provenance = yield from _create_provenance(run, model, path)
+    job = inference.enhance_in_memory(image, model, options, provenance=provenance)
+    result = yield from job
+    report = result.metadata["enhance"]
+    report = {**report, "notes": (*report["notes"], *notes)}
+    return result.replace(metadata={**result.metadata, "enhance": report})
+
+
+ENHANCE = enhance
 
 
 _PATIENCE_S = 0.1  # seconds between checks for a request; chosen: responsive

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
@@ -17,7 +18,7 @@ from napari_semsr.jobs.images import (
     record_input,
 )
 from napari_semsr.jobs.restore import METHOD_CALLED
-from napari_semsr.jobs.verb import ImageInput, Output, Run, Verb
+from napari_semsr.jobs.verb import ImageInput, Output, Run, command
 
 if TYPE_CHECKING:
     from matplotlib.colors import Colormap
@@ -103,32 +104,56 @@ class CreatedFigure(Result):
     )
 
 
-def _draw_figure(run: Run[FigureOptions]) -> core.Job[CreatedFigure]:
-    settings, path = run.options, run.required_target
-    images: Sequence[Image] = run.image_inputs["images"]
+@command(title="figure", opens=False)
+def figure(
+    run: Run[FigureOptions],
+    images: Annotated[
+        Sequence[Image],
+        ImageInput(help="images and maps, in the order of their letters", many=True),
+    ],
+    output: Annotated[
+        Path,
+        Output(
+            "the figure: .png, .tif or .pdf",
+            ending=".png",
+            also=(".tif", ".tiff", ".pdf"),
+        ),
+    ],
+    *,
+    options: FigureOptions,
+) -> core.Job[CreatedFigure]:
+    """Make a figure of images, maps and overlays with scale bars and caption.
+
+    Examples
+    --------
+    >>> image = semsr.Micrograph(np.random.default_rng(0).random((60, 80)), (5, 5), "A")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     semsr.figure([image, image], f"{folder}/one.png", dpi=100).caption
+    '(a) A; bar 100 nm. (b) A; bar 100 nm.'
+    """
     if not 1 <= len(images) <= _MOST:
         msg = f"A figure must have 1 to {_MOST} images, got {len(images)}."
         raise core.OptionError(msg, code="out-of-range")
-    text = path.with_suffix(_TEXT) if settings.caption_file else None
+    text = output.with_suffix(_TEXT) if options.caption_file else None
     if text is not None:
         Output("", ending=_TEXT).check_path(text, run.inputs, run.existing)
     images_found = [open_image(image, run.opening) for image in images]
     images_opened = correct_pixel_sizes(images_found, run.opening)
-    cells = yield from _create_cells(images, images_opened, settings)
+    cells = yield from _create_cells(images, images_opened, options)
     images_shown = []
     for number, cell in enumerate(cells):
         yield core.Progress(number, len(cells) + 1, f"reading image {number + 1}")
         part = yield from create_plate_image(
-            cell.image, images_opened[0], settings, len(cells)
+            cell.image, images_opened[0], options, len(cells)
         )
         if cell.above is not None:
             overlay = yield from _create_overlay(
-                cell.above, cell.image, settings, len(cells)
+                cell.above, cell.image, options, len(cells)
             )
             part = replace(part, overlay=overlay)
         images_shown.append(part)
     greys = [image for image in images_shown if image.unit is None]
-    if settings.greys == "common" and greys:  # one scale for all except maps
+    if options.greys == "common" and greys:  # one scale for all except maps
         first, ends = greys[0], np.array([image.limits for image in greys])
         same = all((i.gamma, i.colours) == (first.gamma, first.colours) for i in greys)
         gamma, colours = (first.gamma, first.colours) if same else (1.0, "gray")
@@ -138,24 +163,24 @@ def _draw_figure(run: Run[FigureOptions]) -> core.Job[CreatedFigure]:
             for i in images_shown
         ]
     yield core.Progress(len(cells), len(cells) + 1, "drawing")
-    caption = create_caption(cells, images_shown, settings)
+    caption = create_caption(cells, images_shown, options)
     plate = reporting.draw_plate(
         images_shown,
-        kind="tif" if path.suffix == ".tiff" else path.suffix.removeprefix("."),
-        width_mm=settings.width_mm,
-        dpi=settings.dpi,
-        columns=settings.columns,
+        kind="tif" if output.suffix == ".tiff" else output.suffix.removeprefix("."),
+        width_mm=options.width_mm,
+        dpi=options.dpi,
+        columns=options.columns,
         caption=caption,
         title=", ".join(image.name for image in images_opened),
     )
-    with replace_atomically(path) as beside:
+    with replace_atomically(output) as beside:
         beside.write_bytes(plate.data)
-    whole = create_caption(cells, images_shown, settings.replace(no_caption=False))
+    whole = create_caption(cells, images_shown, options.replace(no_caption=False))
     if text is not None:
         with replace_atomically(text) as beside:
             beside.write_text(whole + "\n", encoding="utf-8", errors="backslashreplace")
     return CreatedFigure(
-        path=str(path),
+        path=str(output),
         pixel_size_nm=images_opened[0].pixel_size_nm,
         shape=plate.shape,
         caption=caption,
@@ -164,6 +189,9 @@ def _draw_figure(run: Run[FigureOptions]) -> core.Job[CreatedFigure]:
         ),
         caption_file=None if text is None else str(text),
     )
+
+
+FIGURE = figure
 
 
 @dataclass(frozen=True, slots=True)
@@ -446,29 +474,3 @@ def _get_inset_box(
         )
         raise core.ShapeError(msg, code="outside-image")
     return core.Box(y0, y1, x0, x1)
-
-
-FIGURE = Verb(
-    "figure",
-    (
-        ImageInput(
-            "images", "images and maps, in the order of their letters", many=True
-        ),
-    ),
-    FigureOptions,
-    CreatedFigure,
-    _draw_figure,
-    title="figure",
-    output=Output(
-        "the figure: .png, .tif or .pdf",
-        ending=".png",
-        also=(".tif", ".tiff", ".pdf"),
-    ),
-    opens=False,
-    example="""
-    >>> image = semsr.Micrograph(np.random.default_rng(0).random((60, 80)), (5, 5), "A")
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     semsr.figure([image, image], f"{folder}/one.png", dpi=100).caption
-    '(a) A; bar 100 nm. (b) A; bar 100 nm.'
-    """,
-)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from napari_semsr import core
 from napari_semsr.io import create_missing_file_error, describe, read
 from napari_semsr.jobs.images import Result, to_json_value
 from napari_semsr.jobs.index import get_verb
-from napari_semsr.jobs.verb import FileInput, Run, Verb, get_pixel_size_fields
+from napari_semsr.jobs.verb import FileInput, Run, command, get_pixel_size_fields
 
 _DECODED_FORMATS = ("TIFF", "PNG", "JPEG", "BMP")
 _LARGEST_LOOK = 1 << 26  # px; chosen: images up to this size are read whole
@@ -95,9 +95,41 @@ class Description(Result):
         return {name: core.Figure(value) for name, value in rows.items()}
 
 
-def _describe_file(run: Run[InfoOptions]) -> core.Job[Description]:
-    """Describe a file without reading its pixels."""
-    path = Path(run.parameters["path"])
+@command(
+    not_read=(
+        "series",
+        "level",
+        "channel",
+        "time",
+        "z",
+        "plane",
+        "crop_databar",
+        "colour",
+    )
+)
+def info(
+    run: Run[InfoOptions],
+    path: Annotated[
+        str | Path,
+        FileInput(
+            help="an image, an OME-Zarr store or a folder of frames", metavar="PATH"
+        ),
+    ],
+    *,
+    options: InfoOptions,
+) -> core.Job[Description]:
+    """Describe a file: size, type, pixel size, vendor, metadata.
+
+    Examples
+    --------
+    >>> image = semsr.Micrograph(np.eye(48, 64), (7.7, 7.7))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     semsr.write(image, f"{folder}/field.ome.tif")
+    ...     facts = semsr.info(f"{folder}/field.ome.tif").facts
+    >>> facts["shape"], facts["dtype"], facts["pixel_size_nm"]
+    ([48, 64], 'float64', [7.7, 7.7])
+    """
+    path = Path(path)
     yield core.Progress(0, 1, f"reading {path.name}")
     if not path.exists():
         raise create_missing_file_error(path)
@@ -115,9 +147,12 @@ def _describe_file(run: Run[InfoOptions]) -> core.Job[Description]:
         )
         facts |= to_json_value(get_pixel_size_fields(image))
         facts["pixel_size_from"] = image.pixel_size_from
-    if run.options.methods:
+    if options.methods:
         facts["methods"] = _describe_methods(path.name, info.provenance, facts)
-    return Description(str(run.parameters["path"]), facts)
+    return Description(str(path), facts)
+
+
+INFO = info
 
 
 def _measure_printed_bar(path: Path, facts: dict[str, Any]) -> dict[str, float | None]:
@@ -222,38 +257,3 @@ def _list_changed_options(step: core.Provenance) -> Iterator[str]:
             continue
         text = "x".join(map(str, value)) if isinstance(value, list) else str(value)
         yield f"{name.replace('_', ' ')} {'on' if value is True else text}"
-
-
-INFO = Verb(
-    "info",
-    (),
-    InfoOptions,
-    Description,
-    _describe_file,
-    files=(
-        FileInput(
-            "path",
-            "an image, an OME-Zarr store or a folder of frames",
-            optional=False,
-            metavar="PATH",
-        ),
-    ),
-    not_read=(
-        "series",
-        "level",
-        "channel",
-        "time",
-        "z",
-        "plane",
-        "crop_databar",
-        "colour",
-    ),
-    example="""
-    >>> image = semsr.Micrograph(np.eye(48, 64), (7.7, 7.7))
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     semsr.write(image, f"{folder}/field.ome.tif")
-    ...     facts = semsr.info(f"{folder}/field.ome.tif").facts
-    >>> facts["shape"], facts["dtype"], facts["pixel_size_nm"]
-    ([48, 64], 'float64', [7.7, 7.7])
-    """,
-)

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,8 +18,20 @@ from napari_semsr.jobs.exchange import (
     export_model_file,
     import_model_file,
 )
-from napari_semsr.jobs.images import Result, check_output_not_input, to_json_value
-from napari_semsr.jobs.verb import MODEL_IN, FileInput, ImageInput, Output, Run, Verb
+from napari_semsr.jobs.images import (
+    Image,
+    Result,
+    check_output_not_input,
+    to_json_value,
+)
+from napari_semsr.jobs.verb import (
+    MODEL_IN,
+    FileInput,
+    ImageInput,
+    Output,
+    Run,
+    command,
+)
 
 # The model library: bundled models, and those that a user imported.
 
@@ -94,7 +106,16 @@ def get_model_origin(name: str) -> str | None:
     )
 
 
-def _list_models(_: Run[core.Options]) -> core.Job[ModelList]:
+@command("models list", reads=False)
+def list_models(run: Run[core.Options]) -> core.Job[ModelList]:
+    """List bundled and imported models.
+
+    Examples
+    --------
+    >>> first = semsr.list_models().models[0]
+    >>> first["name"], first["bundled"], first["scale"]
+    ('sem-restore', True, 1)
+    """
     yield core.Progress(0, 1, "reading cards")
     names = sorted(
         models.list_bundled_models(),
@@ -109,45 +130,101 @@ def _list_models(_: Run[core.Options]) -> core.Job[ModelList]:
     return ModelList(tuple(rows), str(folder))
 
 
-def _get_model_info(run: Run[core.Options]) -> core.Job[ModelFile]:
+MODELS_LIST = list_models
+
+
+@command("models info", reads=False)
+def model_info(
+    run: Run[core.Options], model: Annotated[str | Path, MODEL_IN]
+) -> core.Job[ModelFile]:
+    """Show the model card of a model."""
     yield core.Progress(0, 1, "reading card")
-    return _describe_model_file(models.find_model(run.parameters["model"]))
+    return _describe_model_file(models.find_model(model))
 
 
-def _export_model(run: Run[ExportOptions]) -> core.Job[ModelFile]:
+MODELS_INFO = model_info
+
+
+@command("models export", reads=False, opens=False)
+def export_model(
+    run: Run[ExportOptions],
+    model: Annotated[str | Path, MODEL_IN],
+    output: Annotated[
+        Path,
+        Output(
+            "output file: .safetensors, or with the extra [onnx] .onnx, or .zip "
+            "for bioimage.io",
+            ending=".safetensors",
+            also=(".onnx", ".zip"),
+        ),
+    ],
+    *,
+    options: ExportOptions,
+    field: Annotated[
+        Image | None,
+        ImageInput(
+            help="for a model with whole-image statistics, which other programs "
+            "cannot compute: the export has those of this image, without haze "
+            "removal"
+        ),
+    ] = None,
+    authors: Annotated[
+        Sequence[str | Path] | None,
+        FileInput(
+            help="author in a bioimage.io package; may be repeated",
+            flag="--author",
+            metavar="NAME",
+            many=True,
+        ),
+    ] = None,
+) -> core.Job[ModelFile]:
+    """Export a model, for this program or for others."""
     yield core.Progress(0, 1, "writing")
-    target = run.required_target
-    field = run.image_inputs.get("field")
-    authors = run.parameters["authors"]
-    path = models.find_model(run.parameters["model"])
-    name = target.name.lower()
+    path = models.find_model(model)
+    name = output.name.lower()
     fitting = [kind for kind, suffix in SUFFIXES.items() if name.endswith(suffix)]
-    kind: Kind = run.options.to or (fitting[0] if fitting else "semsr")
+    kind: Kind = options.to or (fitting[0] if fitting else "semsr")
     if not name.endswith(SUFFIXES[kind]):
-        msg = f"The output must end in {SUFFIXES[kind]}, got {target.name}."
+        msg = f"The output must end in {SUFFIXES[kind]}, got {output.name}."
         raise core.WriteError(msg, code="suffix-unknown")
-    check_output_not_input(target, [path])
+    check_output_not_input(output, [path])
     if kind == "semsr":
         if field is not None or authors:
             msg = "`field` and `authors` apply only to ONNX and bioimage.io exports."
             raise core.OptionError(msg, code="option-without-effect")
-        _copy_atomically(path, target)
-        return _describe_model_file(target)
+        _copy_atomically(path, output)
+        return _describe_model_file(output)
     card = export_model_file(
         path,
-        target,
+        output,
         kind,
         field=field,
         opening=run.opening,
         authors=authors or (),
     )
-    return _describe_model_file(target, card)
+    return _describe_model_file(output, card)
 
 
-def _import_model(run: Run[ImportOptions]) -> core.Job[ModelFile]:
-    """Add a model file to the library, after checking its card and weights."""
+MODELS_EXPORT = export_model
+
+
+@command("models import", reads=False, replaces=True)
+def import_model(
+    run: Run[ImportOptions],
+    file: Annotated[
+        str | Path,
+        FileInput(
+            help="a .safetensors file with a card, an .onnx file, or a .zip of "
+            "bioimage.io with ONNX weights",
+            metavar="MODEL",
+        ),
+    ],
+    *,
+    options: ImportOptions,
+) -> core.Job[ModelFile]:
+    """Add a model to the library, and show its model card."""
     yield core.Progress(0, 2, "checking")
-    path, options = Path(run.parameters["file"]), run.options
+    path, options = Path(file), options
     if not path.is_file():
         msg = f"{path} does not exist: pass a {models.SUFFIX}, .onnx or .zip file."
         raise core.CheckpointError(msg, code="file-missing")
@@ -171,6 +248,9 @@ def _import_model(run: Run[ImportOptions]) -> core.Job[ModelFile]:
         if target.resolve() != path.resolve():
             _copy_atomically(path, target)
     return _describe_model_file(target)
+
+
+MODELS_IMPORT = import_model
 
 
 def _prepare_library_path(run: Run[ImportOptions], path: Path, name: str) -> Path:
@@ -282,78 +362,3 @@ def get_validation_gain_db(card: Mapping[str, Any]) -> float | None:
         else []
     )
     return next((float(g) for g in gains if isinstance(g, int | float)), None)
-
-
-MODELS_LIST = Verb(
-    "models list",
-    (),
-    core.Options,
-    ModelList,
-    _list_models,
-    reads=False,
-    example="""
-    >>> first = semsr.list_models().models[0]
-    >>> first["name"], first["bundled"], first["scale"]
-    ('sem-restore', True, 1)
-    """,
-)
-MODELS_INFO = Verb(
-    "models info",
-    (),
-    core.Options,
-    ModelFile,
-    _get_model_info,
-    files=(MODEL_IN,),
-    reads=False,
-)
-MODELS_EXPORT = Verb(
-    "models export",
-    (
-        ImageInput(
-            "field",
-            "for a model with whole-image statistics, which other programs cannot "
-            "compute: the export has those of this image, without haze removal",
-            optional=True,
-            flag="--field",
-        ),
-    ),
-    ExportOptions,
-    ModelFile,
-    _export_model,
-    files=(
-        MODEL_IN,
-        FileInput(
-            "authors",
-            "author in a bioimage.io package; may be repeated",
-            flag="--author",
-            metavar="NAME",
-            many=True,
-        ),
-    ),
-    output=Output(
-        "output file: .safetensors, or with the extra [onnx] .onnx, or .zip for "
-        "bioimage.io",
-        ending=".safetensors",
-        also=(".onnx", ".zip"),
-    ),
-    reads=False,
-    opens=False,
-)
-MODELS_IMPORT = Verb(
-    "models import",
-    (),
-    ImportOptions,
-    ModelFile,
-    _import_model,
-    files=(
-        FileInput(
-            "file",
-            "a .safetensors file with a card, an .onnx file, or a .zip of bioimage.io "
-            "with ONNX weights",
-            optional=False,
-            metavar="MODEL",
-        ),
-    ),
-    reads=False,
-    replaces=True,
-)

@@ -23,7 +23,7 @@ from napari_semsr.jobs.images import (
     open_image,
     overwrite_image,
 )
-from napari_semsr.jobs.verb import FileInput, ImageInput, Output, Run, Verb
+from napari_semsr.jobs.verb import FileInput, ImageInput, Output, Run, command
 from napari_semsr.pairing import (
     NUMBERS,
     SPLITS,
@@ -98,10 +98,57 @@ class CreatedPairs(Result):
         return rows
 
 
-def _crop_pairs(run: Run[PairOptions]) -> core.Job[CreatedPairs]:
-    """Cut corresponding patches, and divide them into three disjoint sets."""
-    target, transform = run.required_target, run.parameters["transform"]
-    low, high, settings = run.image_inputs["low"], run.image_inputs["high"], run.options
+@command(title="pairs", opens=False)
+def pairs(
+    run: Run[PairOptions],
+    low: Annotated[
+        Image,
+        ImageInput(
+            help="the image to improve, or a folder or pattern ('*_low.png') of such "
+            "images",
+            takes=Sequence[core.Micrograph],
+        ),
+    ],
+    high: Annotated[
+        Image,
+        ImageInput(
+            help="the target image, or a folder or pattern ('*_high.png') of such "
+            "images",
+            takes=Sequence[core.Micrograph],
+        ),
+    ],
+    output: Annotated[
+        Path,
+        Output(
+            "store of the pairs, .zarr; a contact sheet is written next to it",
+            ending=".zarr",
+            beside=(_SHEET,),
+        ),
+    ],
+    *,
+    options: PairOptions,
+    transform: Annotated[
+        str | Path | None,
+        FileInput(
+            help="transform from LOW (moving) to HIGH (fixed), written by `register()`",
+            metavar="JSON",
+            takes=io.StoredTransform,
+        ),
+    ] = None,
+) -> core.Job[CreatedPairs]:
+    """Cut aligned patches into disjoint training, validation and test sets.
+
+    Examples
+    --------
+    >>> high = np.random.default_rng(0).random((96, 96))
+    >>> low = (high + np.roll(high, 1, axis=1)) / 2
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     made = semsr.pairs(low, high, f"{folder}/pairs.zarr", patch=16)
+    >>> made.train, made.validation, made.test
+    (28, 4, 4)
+    """
+    transform = transform
+    low, high, settings = low, high, options
     lows, highs, folders = _list_images(low, high)
     is_paired = not folders or settings.match == "name" or settings.align
     if folders and is_paired:
@@ -149,7 +196,7 @@ def _crop_pairs(run: Run[PairOptions]) -> core.Job[CreatedPairs]:
         )
     if is_paired and settings.min_correlation != 0:  # with 0, copies are allowed
         _check_images_differ(*images)
-    run.options = settings
+    options = settings
     provenance = yield from run.compose_history(
         inputs=list(chain(*records)),
         preparation=NUMBERS if settings.has_preparation else None,
@@ -163,17 +210,17 @@ def _crop_pairs(run: Run[PairOptions]) -> core.Job[CreatedPairs]:
     )
     off_nm = _get_map_error_nm(transform, () if folders else chain(*records))
     by_image = [*choice.by_image, *refusals]
-    with io.replace_atomically(target) as hidden_path:
+    with io.replace_atomically(output) as hidden_path:
         yield from write_pairs(
             hidden_path, choice, settings, provenance, off_nm, by_image
         )
     yield core.Progress(0, 0, "drawing the contact sheet")
-    sheet = target.with_suffix(_SHEET)
+    sheet = output.with_suffix(_SHEET)
     overwrite_image(
-        core.Micrograph(open_pairs(target).draw_contact_sheet(), name=sheet.stem), sheet
+        core.Micrograph(open_pairs(output).draw_contact_sheet(), name=sheet.stem), sheet
     )
     return CreatedPairs(
-        output=str(target),
+        output=str(output),
         sheet=str(sheet),
         pairing="paired" if is_paired else "unpaired",
         **{name: len(choice.sets[name]) for name in SPLITS},
@@ -188,6 +235,9 @@ def _crop_pairs(run: Run[PairOptions]) -> core.Job[CreatedPairs]:
         images=by_image,
         same_place=choice.same_place,
     )
+
+
+PAIRS = pairs
 
 
 def _check_images_differ(
@@ -575,47 +625,3 @@ def _open_images(
         if options.has_preparation and options.prepare in ("both", role):
             image_opened = prepare_image(image_opened, options)
         yield record, image_opened, own not in (None, image_opened.pixel_size_nm)
-
-
-PAIRS = Verb(
-    "pairs",
-    (
-        ImageInput(
-            "low",
-            "the image to improve, or a folder or pattern ('*_low.png') of such images",
-            takes=Sequence[core.Micrograph],
-        ),
-        ImageInput(
-            "high",
-            "the target image, or a folder or pattern ('*_high.png') of such images",
-            takes=Sequence[core.Micrograph],
-        ),
-    ),
-    PairOptions,
-    CreatedPairs,
-    _crop_pairs,
-    title="pairs",
-    files=(
-        FileInput(
-            "transform",
-            "transform from LOW (moving) to HIGH (fixed), written by `register()`",
-            flag="--transform",
-            metavar="JSON",
-            takes=io.StoredTransform,
-        ),
-    ),
-    output=Output(
-        "store of the pairs, .zarr; a contact sheet is written next to it",
-        ending=".zarr",
-        beside=(_SHEET,),
-    ),
-    opens=False,
-    example="""
-    >>> high = np.random.default_rng(0).random((96, 96))
-    >>> low = (high + np.roll(high, 1, axis=1)) / 2
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     made = semsr.pairs(low, high, f"{folder}/pairs.zarr", patch=16)
-    >>> made.train, made.validation, made.test
-    (28, 4, 4)
-    """,
-)

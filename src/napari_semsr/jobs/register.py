@@ -27,7 +27,7 @@ from napari_semsr.registration import (
     RegistrationResiduals,
     evaluate_transform,
     fit_landmarks,
-    register,
+    register as register_images,
     register_landmarks,
     register_uncalibrated_images,
     rescale_pixel_size,
@@ -207,71 +207,6 @@ def describe_alternative(rival: AlternativeTransform) -> str:
     )
 
 
-def _register_images(
-    run: verb.Run[RegisterOptions],
-    moving: core.Micrograph,
-    fixed_image: core.Micrograph,
-) -> core.Job[Registered]:
-    """Register an image to another; write or return it on the other's grid."""
-    landmarks = run.parameters.get("landmarks")
-    if isinstance(landmarks, Mapping):  # as histories record them
-        run.parameters["landmarks"] = Landmarks(*map(np.array, landmarks.values()))
-    beside = run.targets.get("transform_out")
-    if beside is not None and run.target is None:
-        msg = (
-            "A transform can only be written together with an image: also set an "
-            "output."
-        )
-        raise core.OptionError(msg, code="missing-value")
-    for role in ("moving", "fixed"):  # names set by the user
-        run.images[role] = run.images[role].replace(
-            name=get_image_name(run.image_inputs[role])
-        )
-    unsized_role = _find_uncalibrated_role(run)
-    for role in run.images:  # after all checks, as it reads large images
-        yield from run.record_image(role)
-    registration, transform_file = yield from _find_or_apply_transform(
-        run, unsized_role
-    )
-    moving, fixed_image = run.images["moving"], run.images["fixed"]
-    if beside is not None:  # before the image, as the map took longest
-        io.write_transform(beside, transform_file)
-    about = yield from _create_metadata(run, moving, fixed_image, registration)
-    warped_image = core.WarpedImage(
-        moving, core.Grid.from_image(fixed_image), registration.transform
-    )
-    image_made, dtype = None, str(warped_image.dtype)
-    if run.target is None:
-        facts = {
-            **about.metadata,
-            "register": to_json_value(describe_registration(registration)),
-        }
-        image_made = about.replace(
-            data=create_lazy_array(warped_image, _CHUNK), metadata=facts
-        )
-    else:
-        how: dict[str, Any] = {"message": "writing", "existing": run.existing}
-        dtype = (yield from write_pixels(warped_image, about, run.target, **how)).dtype
-    sized_image = None if unsized_role is None else run.images[unsized_role]
-    return Registered(
-        found_size_of=None if sized_image is None else sized_image.name,
-        found_pixel_size_nm=None
-        if sized_image is None
-        else float(sized_image.scale[0]),
-        output=run.output,
-        transform_output=None if beside is None else str(beside),
-        shape=fixed_image.shape,
-        dtype=dtype,
-        pixel_size_nm=fixed_image.scale,
-        pixel_size_sd_nm=fixed_image.pixel_size_sd_nm,
-        origin=fixed_image.origin,
-        image=image_made,
-        registration=registration,
-        stored_transform=transform_file,
-        **describe_registration(registration),
-    )
-
-
 def _find_uncalibrated_role(run: verb.Run[RegisterOptions]) -> Role | None:
     """Return the role of the uncalibrated image, after assigning a temporary size.
 
@@ -433,7 +368,7 @@ def _find_transform(
         if options.landmarks_only:
             msg = "`landmarks_only` needs landmarks: set `landmarks` as well."
             raise core.OptionError(msg, code="missing-value")
-        return (yield from register(moving, fixed_image, options))
+        return (yield from register_images(moving, fixed_image, options))
     if not isinstance(landmarks, Landmarks):
         landmarks = Landmarks(*io.read_landmarks(Path(landmarks), moving, fixed_image))
     if unsized_role is not None:
@@ -458,7 +393,7 @@ def _find_transform(
         return register_landmarks(moving, fixed_image, landmarks, options.model)
     stiff = options.model == "similarity" or len(landmarks) < _SPARE_PAIRS
     start = fit_landmarks(landmarks, "similarity" if stiff else "affine").transform
-    registration = yield from register(moving, fixed_image, options, start=start)
+    registration = yield from register_images(moving, fixed_image, options, start=start)
     # warn of landmarks that the images contradict
     off = np.hypot(*(registration.transform(landmarks.moving) - landmarks.fixed).T)
     limit = _ASTRAY_PX * max(*moving.scale, *fixed_image.scale)
@@ -672,45 +607,54 @@ TRANSFORM_IN = verb.FileInput(
     metavar="JSON",
     takes=io.StoredTransform,
 )
-REGISTER = verb.Verb(
-    "register",
-    (
+
+
+@verb.command(title="registration", gives=Registered)
+def register(
+    run: verb.Run[RegisterOptions],
+    moving: Annotated[
+        core.Micrograph,
         verb.ImageInput(
-            "moving",
-            "the image to be registered: the optical mosaic",
+            help="the image to be registered: the optical mosaic",
             role="image",
             side="moving",
         ),
+    ],
+    fixed: Annotated[
+        core.Micrograph,
         verb.ImageInput(
-            "fixed",
-            "the image that defines the result's pixel grid: the SEM image",
+            help="the image that defines the result's pixel grid: the SEM image",
             guide=True,
             side="fixed",
         ),
-    ),
-    RegisterOptions,
-    Registered,
-    _register_images,
-    title="registration",
-    files=(LANDMARKS_IN, TRANSFORM_IN),
-    output=verb.Output(
-        "output: MOVING resampled on the grid of FIXED; its suffix sets the format",
-        may_stay_in_memory=True,
-    ),
-    outputs=(
+    ],
+    output: Annotated[
+        Path | None,
         verb.Output(
-            "write the map here: .json for other images, or .tfm (ITK), .ngff.json "
-            "or .csv (napari) for other programs, not for elastic maps",
-            name="transform_out",
-            is_required=False,
-            flag="--transform-out",
+            "output: MOVING resampled on the grid of FIXED; its suffix sets the format",
+            may_stay_in_memory=True,
+        ),
+    ],
+    *,
+    options: RegisterOptions,
+    landmarks: Annotated[str | Path | None, LANDMARKS_IN] = None,
+    transform: Annotated[str | Path | None, TRANSFORM_IN] = None,
+    transform_out: Annotated[
+        Path | None,
+        verb.Output(
+            "write the map here: .json for other images, or .tfm (ITK), "
+            ".ngff.json or .csv (napari) for other programs, not for elastic "
+            "maps",
             metavar="FILE",
             ending=".json",
             also=io.TRANSFORM_SUFFIXES[1:],
         ),
-    ),
-    gives=Registered,
-    example="""
+    ] = None,
+) -> core.Job[Registered]:
+    """Register an image to another of the same area, whatever its contrast.
+
+    Examples
+    --------
     >>> from napari_semsr.registration import Landmarks
     >>> image = semsr.Micrograph(np.eye(64), (10.0, 10.0))
     >>> places = np.array([[0.0, 0.0], [0.0, 600.0], [600.0, 0.0], [600.0, 600.0]])
@@ -718,5 +662,63 @@ REGISTER = verb.Verb(
     >>> found = semsr.register(image, image, landmarks=marks, landmarks_only=True)
     >>> found.image.shape, round(found.registration.transform.scale, 6)
     ((64, 64), 1.0)
-    """,
-)
+    """
+    landmarks = landmarks
+    if isinstance(landmarks, Mapping):  # as histories record them
+        landmarks = Landmarks(*map(np.array, landmarks.values()))
+    if transform_out is not None and output is None:
+        msg = (
+            "A transform can only be written together with an image: also set an "
+            "output."
+        )
+        raise core.OptionError(msg, code="missing-value")
+    for role in ("moving", "fixed"):  # names set by the user
+        run.images[role] = run.images[role].replace(
+            name=get_image_name(run.image_inputs[role])
+        )
+    unsized_role = _find_uncalibrated_role(run)
+    for role in run.images:  # after all checks, as it reads large images
+        yield from run.record_image(role)
+    registration, transform_file = yield from _find_or_apply_transform(
+        run, unsized_role
+    )
+    moving, fixed = run.images["moving"], run.images["fixed"]
+    if transform_out is not None:  # before the image, as the map took longest
+        io.write_transform(transform_out, transform_file)
+    about = yield from _create_metadata(run, moving, fixed, registration)
+    warped_image = core.WarpedImage(
+        moving, core.Grid.from_image(fixed), registration.transform
+    )
+    image_made, dtype = None, str(warped_image.dtype)
+    if output is None:
+        facts = {
+            **about.metadata,
+            "register": to_json_value(describe_registration(registration)),
+        }
+        image_made = about.replace(
+            data=create_lazy_array(warped_image, _CHUNK), metadata=facts
+        )
+    else:
+        how: dict[str, Any] = {"message": "writing", "existing": run.existing}
+        dtype = (yield from write_pixels(warped_image, about, output, **how)).dtype
+    sized_image = None if unsized_role is None else run.images[unsized_role]
+    return Registered(
+        found_size_of=None if sized_image is None else sized_image.name,
+        found_pixel_size_nm=None
+        if sized_image is None
+        else float(sized_image.scale[0]),
+        output=run.output,
+        transform_output=None if transform_out is None else str(transform_out),
+        shape=fixed.shape,
+        dtype=dtype,
+        pixel_size_nm=fixed.scale,
+        pixel_size_sd_nm=fixed.pixel_size_sd_nm,
+        origin=fixed.origin,
+        image=image_made,
+        registration=registration,
+        stored_transform=transform_file,
+        **describe_registration(registration),
+    )
+
+
+REGISTER = register

@@ -18,7 +18,7 @@ from napari_semsr import core, io, models
 from napari_semsr.analysis import split_into_blocks
 from napari_semsr.jobs.history import RecordedCall, RecordedInput, read_history
 from napari_semsr.jobs.images import Result, digest_values, open_image
-from napari_semsr.jobs.verb import FileInput, ImageInput, Run, Verb
+from napari_semsr.jobs.verb import FileInput, ImageInput, Run, command
 from napari_semsr.models import find_model
 
 Digest = Callable[[Path], core.Job[str]]
@@ -299,12 +299,36 @@ class ReplayReport(Result):
         return {**core.get_declared_figures(self), **differs}
 
 
-def _replay_output(run: Run[core.Options]) -> core.Job[ReplayReport]:
-    """Replay the history of an output, and compare the results.
+@command(reads=False)
+def replay(
+    run: Run[core.Options],
+    output: Annotated[
+        str | Path,
+        FileInput(
+            help="an image or store written by semsr or a panel", metavar="OUTPUT"
+        ),
+    ],
+    *,
+    inputs: Annotated[
+        str | Path | None,
+        FileInput(
+            help="folder to search for inputs by their digests, if they were moved",
+            metavar="DIR",
+        ),
+    ] = None,
+) -> core.Job[ReplayReport]:
+    """Reproduce an output from its provenance, and compare the two.
 
-    It runs in the system's temporary folder; nothing else is written.
+    Examples
+    --------
+    >>> image = semsr.Micrograph(np.random.default_rng(0).random((60, 80)), (5, 5), "A")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     semsr.write(image, f"{folder}/a.tif")
+    ...     made = semsr.restore(f"{folder}/a.tif", f"{folder}/b.tif", psf="1px")
+    ...     semsr.replay(made.output).identical
+    True
     """
-    path, inputs = Path(run.parameters["output"]), run.parameters["inputs"]
+    path, inputs = Path(output), inputs
     folder = None if inputs is None else Path(inputs)
     if folder is not None and not folder.is_dir():
         msg = f"The input folder {folder} does not exist: check the path."
@@ -352,6 +376,9 @@ def _replay_output(run: Run[core.Options]) -> core.Job[ReplayReport]:
         where=differences.place,
         shape=differences.shape,
     )
+
+
+REPLAY = replay
 
 
 def _count_planes(path: Path) -> int:
@@ -688,35 +715,3 @@ def _find_output(call: RecordedCall, outputs: Mapping[str, Path], name: str) -> 
         )
         raise core.ReadError(msg, code="history-damaged")
     return found
-
-
-REPLAY = Verb(
-    "replay",
-    (),
-    core.Options,
-    ReplayReport,
-    _replay_output,
-    files=(
-        FileInput(
-            "output",
-            "an image or store written by semsr or a panel",
-            optional=False,
-            metavar="OUTPUT",
-        ),
-        FileInput(
-            "inputs",
-            "folder to search for inputs by their digests, if they were moved",
-            flag="--inputs",
-            metavar="DIR",
-        ),
-    ),
-    reads=False,
-    example="""
-    >>> image = semsr.Micrograph(np.random.default_rng(0).random((60, 80)), (5, 5), "A")
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     semsr.write(image, f"{folder}/a.tif")
-    ...     made = semsr.restore(f"{folder}/a.tif", f"{folder}/b.tif", psf="1px")
-    ...     semsr.replay(made.output).identical
-    True
-    """,
-)

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from napari_semsr import core, io, simulation
 from napari_semsr.jobs import images
-from napari_semsr.jobs.verb import ImageInput, Output, Run, Verb
+from napari_semsr.jobs.verb import ImageInput, Output, Run, command
 from napari_semsr.simulation import OPTICS, PhantomOptions, ScanOptions, SemViewOptions
 
 _MARK = Path("truth") / "microscope.json"
@@ -152,11 +152,34 @@ class SimulatedScan(images.Result):
     )
 
 
-def _simulate_scan(
-    run: Run[SimulateOptions], image: core.Micrograph | None
+@command(
+    title="sample, microscope and scan", not_read=("pixel_size_nm", "pixel_size_sd_nm")
+)
+def simulate(
+    run: Run[SimulateOptions],
+    out_dir: Annotated[
+        Path, Output("folder for the frames and their ground truth", flag="", ending="")
+    ],
+    *,
+    options: SimulateOptions,
+    image: Annotated[
+        core.Micrograph | None,
+        ImageInput(help="scan this image, not a phantom", flag="--from"),
+    ] = None,
 ) -> core.Job[SimulatedScan]:
-    settings, target = run.options, run.targets["out_dir"]
-    _check_scan(target, image, settings)
+    """Simulate a folder of superlens frames with ground truth.
+
+    Examples
+    --------
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     made = semsr.simulate(
+    ...         folder, phantom="particles", frames_grid=(2, 3), frame_px=64
+    ...     )
+    >>> made.grid, made.frame_shape, made.pixel_size_nm
+    ((2, 3), (64, 64), (20.0, 20.0))
+    """
+    settings = options
+    _check_scan(out_dir, image, settings)
     source, inputs = None, list[core.InputRecord]()
     if image is not None:
         settings = _fit_options_to_image(image, settings)
@@ -178,19 +201,22 @@ def _simulate_scan(
     if settings.live is not None:
         faults = _LiveFaults.from_options(settings)
         scan = faults.add_to_scan(scan)
-        with io.convert_write_errors(target), io.use_temporary_path(target) as place:
+        with io.convert_write_errors(out_dir), io.use_temporary_path(out_dir) as place:
             place.mkdir()
             writer = _ScanWriter(place, scan, settings, tuple(inputs), run.opening)
-            extra = yield from _write_live_scan(target, settings, writer, faults)
-        return _create_result(target, settings, scan, extra)
-    with _stage_scan_folder(target) as place:
+            extra = yield from _write_live_scan(out_dir, settings, writer, faults)
+        return _create_result(out_dir, settings, scan, extra)
+    with _stage_scan_folder(out_dir) as place:
         writer = _ScanWriter(place, scan, settings, tuple(inputs), run.opening)
         yield from writer.write_frames()
         yield core.Progress(0, 0, "writing the ground truth")
         writer.write_tables()
         writer.write_ground_truth()
         extra = yield from writer.write_further_images()
-    return _create_result(target, settings, scan, extra)
+    return _create_result(out_dir, settings, scan, extra)
+
+
+SIMULATE = simulate
 
 
 def _create_result(
@@ -647,32 +673,3 @@ def _write_json(path: Path, record: Mapping[str, object]) -> None:
         images.to_json_value(record), indent=2, allow_nan=False, ensure_ascii=False
     )
     path.write_text(text + "\n", encoding="utf-8")
-
-
-SIMULATE = Verb(
-    "simulate",
-    (
-        ImageInput(
-            "image", "scan this image, not a phantom", optional=True, flag="--from"
-        ),
-    ),
-    SimulateOptions,
-    SimulatedScan,
-    _simulate_scan,
-    title="sample, microscope and scan",
-    output=Output(
-        "folder for the frames and their ground truth",
-        name="out_dir",
-        flag="",
-        ending="",
-    ),
-    not_read=("pixel_size_nm", "pixel_size_sd_nm"),
-    example="""
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     made = semsr.simulate(
-    ...         folder, phantom="particles", frames_grid=(2, 3), frame_px=64
-    ...     )
-    >>> made.grid, made.frame_shape, made.pixel_size_nm
-    ((2, 3), (64, 64), (20.0, 20.0))
-    """,
-)

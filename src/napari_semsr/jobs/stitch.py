@@ -625,10 +625,64 @@ def _read_field_images(
     return values, records
 
 
-def _stitch_folder(run: verb.Run[StitchFolderOptions]) -> core.Job[StitchedFile]:
+@verb.command(title="frames, overlaps and blending", reads=False, resumes=True)
+def stitch(
+    run: verb.Run[StitchFolderOptions],
+    folder: Annotated[
+        str | Path,
+        verb.FileInput(
+            help="folder of frames, or one multi-page file",
+            metavar="FRAMES_DIR",
+            role="frames",
+            digest=_compute_folder_digest,
+        ),
+    ],
+    output: Annotated[
+        Path,
+        verb.Output(
+            "file of the mosaic; its suffix sets the format",
+            ending=".ome.zarr",
+            parts=_get_part_paths,
+        ),
+    ],
+    *,
+    options: StitchFolderOptions,
+    positions: Annotated[
+        str | Path | None,
+        verb.FileInput(
+            help="nominal top-left corners, header frame,y_px,x_px or "
+            "frame,y_nm,x_nm, or those of Fiji (TileConfiguration.txt) or "
+            "Micro-Manager (metadata.txt, .pos); none: positions are not used "
+            "(default: a table in the folder, positions.csv first)",
+            metavar="CSV",
+        ),
+    ] = None,
+    positions_out: Annotated[
+        Path | None,
+        verb.Output(
+            "write the solved positions as a table; .txt for Fiji's stitching",
+            remade=True,
+            metavar="CSV",
+            ending=".csv",
+            also=(".txt",),
+        ),
+    ] = None,
+) -> core.Job[StitchedFile]:
+    """Stitch a folder of frames into one calibrated mosaic.
+
+    Examples
+    --------
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     scan = f"{folder}/scan"
+    ...     made = semsr.simulate(
+    ...         scan, phantom="particles", frames_grid=(1, 2), frame_px=64, overlap=0.4
+    ...     )
+    ...     mosaic = semsr.stitch(scan, f"{folder}/mosaic.ome.tif")
+    >>> mosaic.frames, mosaic.pairs_used, mosaic.shape
+    (2, 1, (71, 96))
+    """
     start = time.monotonic()
     yield core.Progress(0, 0, "checking")
-    positions_out = run.targets.get("positions_out")
     _check_outputs(run, positions_out)
     outcome = yield from _follow_scan(run)
     try:
@@ -636,6 +690,9 @@ def _stitch_folder(run: verb.Run[StitchFolderOptions]) -> core.Job[StitchedFile]
     finally:
         if outcome is not None:
             outcome.release_lock()
+
+
+STITCH = stitch
 
 
 # Fractions of a frame, chosen: the images of one place are closer than stage noise, and
@@ -1237,61 +1294,3 @@ def _collect_warnings(
         )
         warnings.append(core.Message(clipped_note, "clipped"))
     return tuple(warnings)
-
-
-STITCH = verb.Verb(
-    "stitch",
-    (),
-    StitchFolderOptions,
-    StitchedFile,
-    _stitch_folder,
-    title="frames, overlaps and blending",
-    files=(
-        verb.FileInput(
-            "folder",
-            "folder of frames, or one multi-page file",
-            optional=False,
-            metavar="FRAMES_DIR",
-            role="frames",
-            digest=_compute_folder_digest,
-        ),
-        verb.FileInput(
-            "positions",
-            "nominal top-left corners, header frame,y_px,x_px or frame,y_nm,x_nm, or "
-            "those of Fiji (TileConfiguration.txt) or Micro-Manager (metadata.txt, "
-            ".pos); none: positions are not used (default: a table in the folder, "
-            "positions.csv first)",
-            flag="--positions",
-            metavar="CSV",
-        ),
-    ),
-    output=verb.Output(
-        "file of the mosaic; its suffix sets the format",
-        ending=".ome.zarr",
-        parts=_get_part_paths,
-    ),
-    outputs=(
-        verb.Output(
-            "write the solved positions as a table; .txt for Fiji's stitching",
-            name="positions_out",
-            is_required=False,
-            remade=True,
-            flag="--positions-out",
-            metavar="CSV",
-            ending=".csv",
-            also=(".txt",),
-        ),
-    ),
-    reads=False,
-    resumes=True,
-    example="""
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     scan = f"{folder}/scan"
-    ...     made = semsr.simulate(
-    ...         scan, phantom="particles", frames_grid=(1, 2), frame_px=64, overlap=0.4
-    ...     )
-    ...     mosaic = semsr.stitch(scan, f"{folder}/mosaic.ome.tif")
-    >>> mosaic.frames, mosaic.pairs_used, mosaic.shape
-    (2, 1, (71, 96))
-    """,
-)

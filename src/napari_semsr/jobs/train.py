@@ -14,9 +14,16 @@ from pydantic import field_validator
 from napari_semsr import core, inference, models, training
 from napari_semsr.io import StoredTransform, move
 from napari_semsr.jobs import images
+from napari_semsr.jobs.images import Image
 from napari_semsr.jobs.pairs import MIN_SIDE, PAIRS, choose_pair_options
 from napari_semsr.jobs.register import COSTLY_PX
-from napari_semsr.jobs.verb import FileInput, ImageInput, OptionGroup, Output, Run, Verb
+from napari_semsr.jobs.verb import (
+    FileInput,
+    ImageInput,
+    Output,
+    Run,
+    command,
+)
 from napari_semsr.models import find_model
 from napari_semsr.pairing import PairOptions, open_pairs
 
@@ -303,13 +310,73 @@ class Trained(images.Result):
         return float(rows["trained"]["psnr_db"] - rows[which]["psnr_db"])
 
 
-def _train_model(run: Run[TrainOptions]) -> core.Job[Trained]:
-    """Train a model; if images are passed, cut pairs from them first.
-
-    `cut`: images to cut pairs from, instead of pairs; the pairs are next to the folder
-    of the run, and are reused by a resumed run.
-    """
-    settings, files_named, folder = run.options, run.parameters, run.required_target
+@command(reads=False, opens=False, resumes=True)
+def train(
+    run: Run[TrainOptions],
+    recipe: Annotated[
+        str | Path,
+        FileInput(
+            help="training recipe: a YAML file or a bundled recipe "
+            f"({', '.join(list_bundled_recipes())})",
+            metavar="RECIPE",
+            takes_name=True,
+        ),
+    ],
+    output: Annotated[
+        Path,
+        Output("folder of the run: checkpoints, log, model", ending="", grows=True),
+    ],
+    *,
+    options: TrainOptions,
+    low: Annotated[
+        Image | None,
+        ImageInput(
+            help="image to improve; pairs are cut from it and `high` for the model "
+            "and recipe, and are written next to the run"
+        ),
+    ] = None,
+    high: Annotated[
+        Image | None, ImageInput(help="target for `low`: an image of the same area")
+    ] = None,
+    image: Annotated[
+        Image | None,
+        ImageInput(help="train on this noisy image alone, with the recipe own-image"),
+    ] = None,
+    second: Annotated[
+        Image | None,
+        ImageInput(
+            help="another scan of the area of `image`, by the same instrument; it is "
+            "registered, and each is the target of the other"
+        ),
+    ] = None,
+    pairs: Annotated[
+        str | Path | None,
+        FileInput(
+            help="train on these pairs, made by `pairs()`, instead of the images",
+            metavar="PAIRS.zarr",
+        ),
+    ] = None,
+    transform: Annotated[
+        str | Path | None,
+        FileInput(
+            help="transform from `low` to `high` written by `register()`, if they "
+            "are on different grids",
+            metavar="JSON",
+            takes=StoredTransform,
+        ),
+    ] = None,
+    start_from: Annotated[
+        str | Path | None,
+        FileInput(
+            help="start with the weights of a model: a name, or a model file",
+            metavar="MODEL",
+            takes_name=True,
+        ),
+    ] = None,
+    place: TrainingEnvironment | None = None,
+) -> core.Job[Trained]:
+    """Train a model from a recipe."""
+    settings, files_named, folder = options, run.parameters, output
     existing, resume = run.existing, run.existing.resume
     pairs, start_from, recipe = (
         files_named["pairs"],
@@ -317,8 +384,8 @@ def _train_model(run: Run[TrainOptions]) -> core.Job[Trained]:
         files_named["recipe"],
     )
     sides = (
-        run.image_inputs.get("low"),
-        run.image_inputs.get("high"),
+        low,
+        high,
         files_named["transform"],
     )
     alone = {role: run.image_inputs.get(role) for role in ("image", "second")}
@@ -359,9 +426,7 @@ def _train_model(run: Run[TrainOptions]) -> core.Job[Trained]:
             files = {"pairs": store, "transform": None, "place": place}
             more = {"parameters": {**without, **files}}
             fresh = replace(existing, resume=False)
-            return _train_model(
-                run.copy_for_image(None, folder, existing=fresh, **more)
-            )
+            return train.run(run.copy_for_image(None, folder, existing=fresh, **more))
 
         return (
             yield from train_on_cropped_pairs(
@@ -408,6 +473,9 @@ def _train_model(run: Run[TrainOptions]) -> core.Job[Trained]:
         comparison=images.to_json_value(comparison),
         kept=comparison is None or comparison.kept,
     )
+
+
+TRAIN = train
 
 
 def _choose_device(
@@ -714,75 +782,3 @@ def _move_store_aside(store: Path) -> Path | None:
 def _get_sheet_path(store: Path) -> Path:
     """Return the path of a pair store's contact sheet."""
     return store.with_suffix(".png")
-
-
-TRAIN = Verb(
-    "train",
-    (
-        ImageInput(
-            "low",
-            "image to improve; pairs are cut from it and `high` for the model "
-            "and recipe, and are written next to the run",
-            optional=True,
-            flag="--low",
-        ),
-        ImageInput(
-            "high",
-            "target for `low`: an image of the same area",
-            optional=True,
-            flag="--high",
-        ),
-        ImageInput(
-            "image",
-            "train on this noisy image alone, with the recipe own-image",
-            optional=True,
-            flag="--image",
-        ),
-        ImageInput(
-            "second",
-            "another scan of the area of `image`, by the same instrument; it is "
-            "registered, and each is the target of the other",
-            optional=True,
-            flag="--second",
-        ),
-    ),
-    TrainOptions,
-    Trained,
-    _train_model,
-    files=(
-        FileInput(
-            "recipe",
-            "training recipe: a YAML file or a bundled recipe "
-            f"({', '.join(list_bundled_recipes())})",
-            optional=False,
-            metavar="RECIPE",
-            takes_name=True,
-        ),
-        FileInput(
-            "pairs",
-            "train on these pairs, made by `pairs()`, instead of the images",
-            flag="--pairs",
-            metavar="PAIRS.zarr",
-        ),
-        FileInput(
-            "transform",
-            "transform from `low` to `high` written by `register()`, if they are on "
-            "different grids",
-            flag="--transform",
-            metavar="JSON",
-            takes=StoredTransform,
-        ),
-        FileInput(
-            "start_from",
-            "start with the weights of a model: a name, or a model file",
-            flag="--start-from",
-            metavar="MODEL",
-            takes_name=True,
-        ),
-    ),
-    output=Output("folder of the run: checkpoints, log, model", ending="", grows=True),
-    groups=(OptionGroup("place", "place", TrainingEnvironment),),
-    reads=False,
-    opens=False,
-    resumes=True,
-)

@@ -766,6 +766,9 @@ class Verb(Generic[O, R]):
         return run
 
 
+_EXAMPLES = "Examples\n--------\n"
+
+
 def command(
     name: str = "",
     *,
@@ -794,6 +797,7 @@ def command(
 
         hints = get_type_hints(function, include_extras=True)
         _, *parameters = inspect.signature(function).parameters.values()
+        *_, result = get_args(hints["return"])
         items = [_declare_item(one, hints[one.name]) for one in parameters]
         images, files, outputs, groups = (
             [one for one in items if isinstance(one, kind)]
@@ -815,13 +819,13 @@ def command(
             name or function.__name__.replace("_", "-"),
             tuple(images),
             own.options,
-            get_args(hints["return"])[-1],
+            next(iter(get_args(result))) if get_args(result) else result,
             start if planes is None else extend_job_to_stacks(start, planes),
             files=tuple(files),
             output=main,
             outputs=tuple(one for one in outputs if one is not main),
             groups=tuple(one for one in groups if one is not own),
-            example=inspect.getdoc(function).partition("Examples\n--------\n")[2],
+            example=(inspect.getdoc(function) or "").partition(_EXAMPLES)[2],
             function=function,
             **facts,
         )
@@ -846,7 +850,7 @@ def _declare_item(parameter: inspect.Parameter, hint: Any) -> Any:
         more["is_required"] = item.may_stay_in_memory or not has_default
         return replace(item, **more)
     if isinstance(item, FileInput):
-        more["default"] = parameter.default if has_default else None
+        has_default = has_default or item.default is not None
     return replace(item, optional=has_default, **more)
 
 

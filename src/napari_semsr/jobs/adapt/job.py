@@ -14,6 +14,7 @@ import glob
 import os
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, count
 from pathlib import Path
@@ -50,12 +51,12 @@ from napari_semsr.jobs.images import (
 )
 from napari_semsr.jobs.models import get_model_origin
 from napari_semsr.jobs.resume import Step, StepRecord, run_step
-from napari_semsr.jobs.verb import FileInput, ImageInput, Output, Run, Verb
+from napari_semsr.jobs.verb import FileInput, ImageInput, Output, Run, Verb, command
 from napari_semsr.models import MOSAIC_MODEL
 from napari_semsr.restoration import LinearFit
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
@@ -359,10 +360,36 @@ class Adapted(Result):
 _GAINS = ["gain_db", "gain_sd_db", "gain_below_cutoff_db", "gain_below_cutoff_sd_db"]
 
 
-def _run_adaptation(run: Run[AdaptOptions]) -> core.Job[Adapted]:
-    """Run the steps whose records do not agree, and write the report."""
-    start, folder = time.monotonic(), run.required_target
-    sem_count = len(run.image_inputs["sem"])
+@command(title="registration and training", opens=False, resumes=True)
+def adapt(
+    run: Run[AdaptOptions],
+    mosaic: Annotated[Image, MOSAIC_IN],
+    sem: Annotated[Sequence[Image], SEM_IN],
+    output: Annotated[
+        Path,
+        Output(
+            "folder of the run: registration, model, enhanced images, page",
+            metavar="RUN_DIR",
+            ending="",
+            remade=True,
+        ),
+    ],
+    *,
+    options: AdaptOptions,
+    apply: Annotated[
+        Sequence[Image] | None,
+        ImageInput(
+            help="further images of the same sample, which are enhanced too",
+            label="Also enhance",
+            many=True,
+        ),
+    ] = None,
+    landmarks: Annotated[str | Path | None, register.LANDMARKS_IN] = None,
+    transform: Annotated[str | Path | None, register.TRANSFORM_IN] = None,
+) -> core.Job[Adapted]:
+    """Train a small network on one SEM image of a mosaic, and enhance with it."""
+    start = time.monotonic()
+    sem_count = len(sem)
     files = [run.parameters[one.name] for one in ADAPT.files]
     if sem_count > 1 and files != [None] * len(files):
         msg = (
@@ -373,28 +400,28 @@ def _run_adaptation(run: Run[AdaptOptions]) -> core.Job[Adapted]:
     for path in run.inputs:  # rather than after the training
         if not io.path_exists(path):
             raise io.create_missing_file_error(path)
-    state_file = folder / TRAINING_STATE
+    state_file = output / TRAINING_STATE
     if run.existing.overwrite:
         state_file.unlink(missing_ok=True)
-    elif (state_file.is_file() or (folder / _TRAINING).is_file()) and not any(
-        folder.glob(".registration-*.done.json")
+    elif (state_file.is_file() or (output / _TRAINING).is_file()) and not any(
+        output.glob(".registration-*.done.json")
     ):
         msg = (
-            f"The run in {folder} has no records, as if of an earlier version, and "
+            f"The run in {output} has no records, as if of an earlier version, and "
             "cannot be resumed: choose another folder or set `overwrite`."
         )
         raise core.WriteError(msg, code="not-resumable")
-    folder.mkdir(parents=True, exist_ok=True)
-    steps = _Steps(run, folder, _get_output_stem(run.image_inputs["mosaic"]))
+    output.mkdir(parents=True, exist_ok=True)
+    steps = _Steps(run, output, _get_output_stem(mosaic))
     (model, applied, linear, look_here), warnings = yield from run.run_with_warnings(
         steps.run()
     )
     yield core.Progress(0, 0, "writing the report")
-    record = io.read_json_object(folder / _TRAINING)
+    record = io.read_json_object(output / _TRAINING)
     result = Adapted(
-        output=str(folder),
+        output=str(output),
         model=str(model),
-        report=str(folder / _REPORT),
+        report=str(output / _REPORT),
         registration=record["registrations"][0],
         **{name: record[name] for name in _FROM_TRAINING},
         evaluated={
@@ -407,11 +434,14 @@ def _run_adaptation(run: Run[AdaptOptions]) -> core.Job[Adapted]:
         seconds=round(time.monotonic() - start, 1),
         warnings=warnings,
     )
-    with np.load(folder / _PLANES) as planes:
+    with np.load(output / _PLANES) as planes:
         write_report(result, record, dict(planes))
     numbers = {"kind": "adapt", **result.to_json()}
     reporting.write_json(Path(result.report).with_suffix(".json"), numbers)
     return result
+
+
+ADAPT = adapt
 
 
 @dataclass(frozen=True, slots=True)
@@ -539,33 +569,3 @@ def _get_output_stem(image: Image) -> str:
     if not isinstance(image, core.Micrograph):
         name = re.sub(r"(\.ome)?\.\w+$", "", name)
     return io.create_file_stem(name)
-
-
-ADAPT = Verb(
-    "adapt",
-    (
-        MOSAIC_IN,
-        SEM_IN,
-        ImageInput(
-            "apply",
-            "further images of the same sample, which are enhanced too",
-            label="Also enhance",
-            optional=True,
-            flag="--apply",
-            many=True,
-        ),
-    ),
-    AdaptOptions,
-    Adapted,
-    _run_adaptation,
-    title="registration and training",
-    files=(register.LANDMARKS_IN, register.TRANSFORM_IN),
-    output=Output(
-        "folder of the run: registration, model, enhanced images, page",
-        metavar="RUN_DIR",
-        ending="",
-        remade=True,
-    ),
-    opens=False,
-    resumes=True,
-)

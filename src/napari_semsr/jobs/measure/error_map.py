@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 
 from napari_semsr import analysis, core
 from napari_semsr.jobs.measure.offset import Offset, find_offset
-from napari_semsr.jobs.verb import MAP_OUT, ImageInput, MapResult, Run, Verb
+from napari_semsr.jobs.verb import MAP_OUT, ImageInput, MapResult, Run, command
 
 _PERCENT = "% of the range"
 _BRIGHTEST = 3.0  # RSEs of the brightest colour; chosen: few normal errors exceed it
@@ -80,14 +81,34 @@ class ErrorMapReport(MapResult):
         return None if share == 1 else f"{100 * share:.1f} % of the field"
 
 
-def _create_error_map(
+@command(title="comparison", makes_table=True)
+def error_map(
     run: Run[analysis.ErrorMapOptions],
-    reference: core.Micrograph,
-    enhanced_image: core.Micrograph,
+    reference: Annotated[core.Micrograph, ImageInput(help="the original image")],
+    enhanced: Annotated[
+        core.Micrograph,
+        ImageInput(
+            help="its enhanced version with equal or smaller pixels", also=("image",)
+        ),
+    ],
+    output: Annotated[Path | None, MAP_OUT] = None,
+    *,
+    options: analysis.ErrorMapOptions,
 ) -> core.Job[ErrorMapReport]:
-    settings = run.options
+    """Map where an enhanced image differs from its reference.
+
+    Examples
+    --------
+    >>> from scipy.ndimage import gaussian_filter
+    >>> sharp = np.random.default_rng(0).normal(size=(128, 128))
+    >>> found = semsr.error_map(100 + 20 * gaussian_filter(sharp, sigma=2), sharp)
+    >>> round(found.sigma_px, 2), round(found.alpha), round(found.beta)
+    (2.0, 20, 100)
+    >>> round(found.rsp, 4), found.map.shape
+    (1.0, (128, 128))
+    """
     run.warn_if_trained_on()
-    lying = analysis.AlignedPair.from_images(reference, enhanced_image)
+    lying = analysis.AlignedPair.from_images(reference, enhanced)
     offset = Offset()
     whole, shared_pixels = (
         rows * columns for rows, columns in (reference.shape, lying.shape)
@@ -103,10 +124,10 @@ def _create_error_map(
         fixed_block, fine = lying.read(box)
         return fixed_block, analysis.compute_block_means(fine, lying.factor)
 
-    if settings.align:
+    if options.align:
         yield core.Progress(0, 0, "looking for a shift")
         offset = find_offset(
-            read_pair, lying.shape, reach=settings.search_radius_px, nearest=True
+            read_pair, lying.shape, reach=options.search_radius_px, nearest=True
         )
         if offset.doubt:
             core.warn(
@@ -114,14 +135,14 @@ def _create_error_map(
                 core.get_error_code(offset.doubt),
             )
     shift = offset.shift or (0.0, 0.0)
-    pair = analysis.AlignedPair.from_images(reference, enhanced_image, shift)
+    pair = analysis.AlignedPair.from_images(reference, enhanced, shift)
     fit = yield from analysis.fit_blur_and_gain(pair)
-    fit.warn_if_doubtful(reference.name, enhanced_image.name)
+    fit.warn_if_doubtful(reference.name, enhanced.name)
     core.release_free_memory()  # used by the fit, before the field is read
     yield core.Progress(0, 0, "measuring the range of grey levels")
     low, high = core.measure_percentiles(reference.data)
     percent = 100 / (high - low) if high > low else float("nan")  # per grey level
-    factor = percent if settings.unit == "percent" else 1.0
+    factor = percent if options.unit == "percent" else 1.0
     tally = analysis.ErrorSums()
 
     def compute_blocks(boxes: list[core.Box]) -> Iterator[core.Float32Array]:
@@ -138,8 +159,8 @@ def _create_error_map(
     grid, top = pair.reference.grid, _BRIGHTEST * fit.residual * factor
     about = reference.replace(
         data=np.broadcast_to(np.float32(0), grid.shape),
-        name=f"error map of {enhanced_image.name} "
-        f"({core.LEVELS if settings.unit == 'grey' else _PERCENT})",
+        name=f"error map of {enhanced.name} "
+        f"({core.LEVELS if options.unit == 'grey' else _PERCENT})",
         origin=grid.box_origin(core.Box.from_shape(grid.shape)),
         metadata={},
         look=core.DisplaySettings(
@@ -165,38 +186,10 @@ def _create_error_map(
         range=(low, high),
         looked_at=fit.looked_at,
         pixels=tally.pixel_count,
-        unit=settings.unit,
+        unit=options.unit,
         shape=pair.shape,
         map=error_map,
     )
 
 
-ERROR_MAP = Verb(
-    "error-map",
-    (
-        ImageInput(
-            "reference",
-            "the original image",
-        ),
-        ImageInput(
-            "enhanced",
-            "its enhanced version with equal or smaller pixels",
-            also=("image",),
-        ),
-    ),
-    analysis.ErrorMapOptions,
-    ErrorMapReport,
-    _create_error_map,
-    output=MAP_OUT,
-    title="comparison",
-    makes_table=True,
-    example="""
-    >>> from scipy.ndimage import gaussian_filter
-    >>> sharp = np.random.default_rng(0).normal(size=(128, 128))
-    >>> found = semsr.error_map(100 + 20 * gaussian_filter(sharp, sigma=2), sharp)
-    >>> round(found.sigma_px, 2), round(found.alpha), round(found.beta)
-    (2.0, 20, 100)
-    >>> round(found.rsp, 4), found.map.shape
-    (1.0, (128, 128))
-    """,
-)
+ERROR_MAP = error_map

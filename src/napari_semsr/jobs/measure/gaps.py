@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -18,7 +19,13 @@ from napari_semsr.io import write_csv, write_sheet
 from napari_semsr.jobs import images
 from napari_semsr.jobs.crop import crop_to_gap_free_box
 from napari_semsr.jobs.measure.offset import warn_about_offset
-from napari_semsr.jobs.verb import ImageInput, ImageMeasurement, Output, Run, Verb
+from napari_semsr.jobs.verb import (
+    ImageInput,
+    ImageMeasurement,
+    Output,
+    Run,
+    command,
+)
 
 # record keys of each gap
 _OF_GAP = {
@@ -251,9 +258,52 @@ _FINE = 200  # points of a plotted Gaussian
 _WIDEST = 1.5  # times the 99th percentile of diameters; chosen: end of the axis
 
 
-def _measure_gaps(
-    run: Run[GapOptions], image: core.Micrograph, reference: core.Micrograph | None
+LABELS, _PARTICLES = "labels_out", ".particles.csv"
+
+
+@command(title="gaps", makes_table=True, value="result", gives=Gaps)
+def gaps(
+    run: Run[GapOptions],
+    image: Annotated[
+        core.Micrograph, ImageInput(help="an image of particles, or a label image")
+    ],
+    reference: Annotated[
+        core.Micrograph | None,
+        ImageInput(
+            help="a reference image of the same field: its gaps are searched for in "
+            "the image; without it the image's own gaps are measured"
+        ),
+    ] = None,
+    *,
+    options: GapOptions,
+    table: Annotated[
+        Path | None,
+        Output(
+            "write a row for each gap of one image into this file, and a row "
+            "for each particle into NAME.particles.csv beside it; or a row for "
+            "each of many images (.csv or .parquet)",
+            metavar="CSV",
+            ending=".csv",
+            beside=(_PARTICLES,),
+        ),
+    ] = None,
+    labels_out: Annotated[
+        Path | None, Output("write an image of the particles' numbers", metavar="FILE")
+    ] = None,
 ) -> core.Job[GapReport]:
+    """Count and measure particles, and the gaps between them.
+
+    Examples
+    --------
+    >>> y, x = np.mgrid[:64, :96]
+    >>> distance = np.minimum(np.hypot(y - 32, x - 30), np.hypot(y - 32, x - 62))
+    >>> two = 1 / (1 + np.exp(distance - 12))
+    >>> found = semsr.gaps(two, pixel_size_nm=2)
+    >>> found.particles, [round(gap.width_nm, 1) for gap in found.found_gaps]
+    (2, [22.0])
+    >>> [round(size) for size in found.get_diameters("nm")], found.cut
+    ([48, 48], 0)
+    """
     if reference is not None:
         run.warn_if_trained_on()
         warn_about_offset(image, reference)
@@ -266,36 +316,35 @@ def _measure_gaps(
     parts: tuple[core.Micrograph, ...] = (measured_image,)
     parts += () if reference is None else (reference,)
     box = None
-    if not run.options.labels and parts[0].shape == parts[-1].shape:
+    if not options.labels and parts[0].shape == parts[-1].shape:
         parts, box = yield from crop_to_gap_free_box(*parts)
-    gaps = yield from measure_gaps(*parts, options=run.options)
+    gaps = yield from measure_gaps(*parts, options=options)
     if box is not None:
         gaps = gaps.move_to_image(box, image.shape)
     _warn_if_unclear(gaps, sized_image.name)
-    target, labels_target = run.targets.get("table"), run.targets.get(LABELS)
     report = GapReport(
         **run.get_result_fields(sized_image),
         result=gaps,
         histograms=gaps.compute_histograms(
-            "px" if size is None else "nm", run.options.bin_width
+            "px" if size is None else "nm", options.bin_width
         ),
         origin_nm=sized_image.origin,
-        table=None if target is None else str(target),
-        labels_out=None if labels_target is None else str(labels_target),
+        table=None if table is None else str(table),
+        labels_out=None if labels_out is None else str(labels_out),
     )
-    if target is not None:  # one row per gap; unknown values are empty
+    if table is not None:  # one row per gap; unknown values are empty
         columns = gaps.create_table()
         rows = (
             [f"{cell:.6g}" if isinstance(cell, float) else cell for cell in row]
             for row in zip(*columns.values(), strict=True)
         )
-        write_csv(target, [list(columns), *rows])
+        write_csv(table, [list(columns), *rows])
         each = report.particle_rows
         write_sheet(
-            target.with_suffix(_PARTICLES),
+            table.with_suffix(_PARTICLES),
             {key: [row[key] for row in each] for key in _OF_PARTICLE},
         )
-    if labels_target is not None:
+    if labels_out is not None:
         history = yield from run.compose_history()
         labelled = image if reference is None else reference
         images.overwrite_image(
@@ -304,12 +353,12 @@ def _measure_gaps(
                 name=f"particles of {labelled.name}",
                 provenance=history.model_copy(update={"part": LABELS}),
             ),
-            labels_target,
+            labels_out,
         )
     return report
 
 
-LABELS, _PARTICLES = "labels_out", ".particles.csv"
+GAPS = gaps
 
 
 def _warn_if_unclear(gaps: Gaps, name: str) -> None:
@@ -322,54 +371,3 @@ def _warn_if_unclear(gaps: Gaps, name: str) -> None:
             "image may contain no particles, or only dark ones (`dark`).",
             "particles-doubtful",
         )
-
-
-GAPS = Verb(
-    "gaps",
-    (
-        ImageInput("image", "an image of particles, or a label image"),
-        ImageInput(
-            "reference",
-            "a reference image of the same field: its gaps are searched for in the "
-            "image; without it the image's own gaps are measured",
-            optional=True,
-        ),
-    ),
-    GapOptions,
-    GapReport,
-    _measure_gaps,
-    outputs=(
-        Output(
-            "write a row for each gap of one image into this file, and a row for each "
-            "particle into NAME.particles.csv beside it; or a row for each of many "
-            "images (.csv or .parquet)",
-            name="table",
-            is_required=False,
-            flag="--table",
-            metavar="CSV",
-            ending=".csv",
-            beside=(_PARTICLES,),
-        ),
-        Output(
-            "write an image of the particles' numbers",
-            name=LABELS,
-            is_required=False,
-            flag="--labels-out",
-            metavar="FILE",
-        ),
-    ),
-    title="gaps",
-    makes_table=True,
-    value="result",
-    gives=Gaps,
-    example="""
-    >>> y, x = np.mgrid[:64, :96]
-    >>> distance = np.minimum(np.hypot(y - 32, x - 30), np.hypot(y - 32, x - 62))
-    >>> two = 1 / (1 + np.exp(distance - 12))
-    >>> found = semsr.gaps(two, pixel_size_nm=2)
-    >>> found.particles, [round(gap.width_nm, 1) for gap in found.found_gaps]
-    (2, [22.0])
-    >>> [round(size) for size in found.get_diameters("nm")], found.cut
-    ([48, 48], 0)
-    """,
-)

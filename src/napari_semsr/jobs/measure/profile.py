@@ -377,29 +377,7 @@ def _create_estimate_record(
     }
 
 
-def _measure_profile(
-    run: verb.Run[analysis.ProfileOptions], image: core.Micrograph
-) -> core.Job[ProfileReport]:
-    settings, sized_image = run.options, get_calibrated_image(image, None)
-    analysis.check_line_bounds(sized_image, settings.line)
-    profile = analysis.read_profile(sized_image, settings.line, width_px=settings.width)
-    yield core.Progress(1, 2, "measuring")
-    how = settings.model_dump(include={"polarity", "prominence", "pixel"})
-    return ProfileReport(
-        image=run.image_names[0],
-        **verb.get_pixel_size_fields(sized_image),
-        options=settings,
-        profile=profile,
-        readings=analysis.measure_profile(profile, **how),
-    )
-
-
-PROFILE = verb.Verb(
-    "profile",
-    (verb.ImageInput("image", "an image"),),
-    analysis.ProfileOptions,
-    ProfileReport,
-    _measure_profile,
+@verb.command(
     title="profile",
     makes_table=True,
     curves=(
@@ -411,12 +389,36 @@ PROFILE = verb.Verb(
             "grey level",
         ),
     ),
-    example="""
+)
+def profile(
+    run: verb.Run[analysis.ProfileOptions],
+    image: Annotated[core.Micrograph, verb.ImageInput(help="an image")],
+    *,
+    options: analysis.ProfileOptions,
+) -> core.Job[ProfileReport]:
+    """Measure line widths, edges and distances along a line.
+
+    Examples
+    --------
     >>> y, x = np.mgrid[:32, :64]
     >>> bright = np.exp(-4 * np.log(2) * ((x - 30) / 8) ** 2)
     >>> line = (16, 0, 16, 63)
     >>> found = semsr.profile(bright, line, pixel="point", pixel_size_nm=5).to_json()
     >>> round(found["fwhm_nm"], 1), round(found["peaks_nm"][0], 1)
     (40.0, 150.0)
-    """,
-)
+    """
+    sized_image = get_calibrated_image(image, None)
+    analysis.check_line_bounds(sized_image, options.line)
+    profile = analysis.read_profile(sized_image, options.line, width_px=options.width)
+    yield core.Progress(1, 2, "measuring")
+    how = options.model_dump(include={"polarity", "prominence", "pixel"})
+    return ProfileReport(
+        image=run.image_names[0],
+        **verb.get_pixel_size_fields(sized_image),
+        options=options,
+        profile=profile,
+        readings=analysis.measure_profile(profile, **how),
+    )
+
+
+PROFILE = profile

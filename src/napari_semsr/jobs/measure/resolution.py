@@ -221,67 +221,20 @@ def _record_images(
     return (yield from images.append_image_records((first, second), records))
 
 
-def _correlate_images(
-    run: verb.Run[FrcJobOptions], first: core.Micrograph, second: core.Micrograph | None
-) -> core.Job[FrcReport]:
-    settings, sized_image = run.options, images.get_calibrated_image(first, second)
-    if second is not None:
-        run.warn_if_trained_on()
-    halves, note = _get_mosaic_halves(run, first)
-    first, second = yield from _record_images(run, first, second)
-    box: core.Box | None = None
-    if halves is not None:
-        (first, one, other), box = yield from crop_to_gap_free_box(first, *halves)
-    elif second is None:
-        (first,), box = yield from crop_to_gap_free_box(first)
-    elif first.shape == second.shape:
-        (first, second), box = yield from crop_to_gap_free_box(first, second)
-    offset = _find_offset(first, second, settings)
-    yield core.Progress(1, 2, "correlating")
-    if halves is None:
-        result = analysis.measure_frc(first, second, settings, shift_px=offset.shift)
-    else:
-        result = analysis.measure_frc(one, other, settings, whole=first)
-    result = replace(result, box=None if box is None else box.ends)
-    end_nm = result.cut_off_nm or analysis.find_cut_off(sized_image)
-    beyond = _warn_about_cut_off(replace(result, cut_off_nm=end_nm).cut_off_warning)
-    warnings = [_explain_missing_registration(offset), note, beyond]
-    return FrcReport(
-        **run.get_result_fields(sized_image),
-        halves=None if halves is None else (one.name, other.name),
-        result=result,
-        note=" ".join(filter(None, warnings)) or None,
-        found_shift_px=offset.shift_px,
-        found_shift_sd_px=offset.error_px,
-    )
+_HALVES = (
+    "an image; a single mosaic is measured with the halves that `stitch(halves=True)` "
+    "wrote next to it, and any other single image "
+)
+_FIRST = verb.ImageInput(role="image", column="image", also=("a",))
+_SECOND = verb.ImageInput(
+    help="a second, independent image of the same field",
+    role="image",
+    column="second",
+    also=("b", "reference"),
+)
 
 
-def _declare_image_inputs(alone: str) -> tuple[verb.ImageInput, verb.ImageInput]:
-    """Declare the image inputs; `alone` describes how a single image is measured."""
-    first = (
-        "an image; a single mosaic is measured with the halves that "
-        f"`stitch(halves=True)` wrote next to it, and any other single image {alone}"
-    )
-    second = "a second, independent image of the same field"
-    return (
-        verb.ImageInput("a", first, role="image", column="image", also=("a",)),
-        verb.ImageInput(
-            "b",
-            second,
-            optional=True,
-            role="image",
-            column="second",
-            also=("b", "reference"),
-        ),
-    )
-
-
-FRC = verb.Verb(
-    "frc",
-    _declare_image_inputs("is split"),
-    FrcJobOptions,
-    FrcReport,
-    _correlate_images,
+@verb.command(
     title="measurement",
     makes_table=True,
     curves=(
@@ -299,7 +252,18 @@ FRC = verb.Verb(
     ),
     value="result",
     gives=analysis.FrcResult,
-    example="""
+)
+def frc(
+    run: verb.Run[FrcJobOptions],
+    a: Annotated[core.Micrograph, replace(_FIRST, help=f"{_HALVES}is split")],
+    b: Annotated[core.Micrograph | None, _SECOND] = None,
+    *,
+    options: FrcJobOptions,
+) -> core.Job[FrcReport]:
+    """Measure resolution by Fourier ring correlation.
+
+    Examples
+    --------
     >>> from scipy.ndimage import gaussian_filter
     >>> rng = np.random.default_rng(0)
     >>> truth = 4 * gaussian_filter(rng.normal(size=(128, 128)), sigma=2)
@@ -307,8 +271,40 @@ FRC = verb.Verb(
     >>> found = semsr.frc(first, second, pixel_size_nm=5)
     >>> found.criterion, round(found.resolution_nm)
     ('1/7', 24)
-    """,
-)
+    """
+    sized_image = images.get_calibrated_image(a, b)
+    if b is not None:
+        run.warn_if_trained_on()
+    halves, note = _get_mosaic_halves(run, a)
+    a, b = yield from _record_images(run, a, b)
+    box: core.Box | None = None
+    if halves is not None:
+        (a, one, other), box = yield from crop_to_gap_free_box(a, *halves)
+    elif b is None:
+        (a,), box = yield from crop_to_gap_free_box(a)
+    elif a.shape == b.shape:
+        (a, b), box = yield from crop_to_gap_free_box(a, b)
+    offset = _find_offset(a, b, options)
+    yield core.Progress(1, 2, "correlating")
+    if halves is None:
+        result = analysis.measure_frc(a, b, options, shift_px=offset.shift)
+    else:
+        result = analysis.measure_frc(one, other, options, whole=a)
+    result = replace(result, box=None if box is None else box.ends)
+    end_nm = result.cut_off_nm or analysis.find_cut_off(sized_image)
+    beyond = _warn_about_cut_off(replace(result, cut_off_nm=end_nm).cut_off_warning)
+    warnings = [_explain_missing_registration(offset), note, beyond]
+    return FrcReport(
+        **run.get_result_fields(sized_image),
+        halves=None if halves is None else (one.name, other.name),
+        result=result,
+        note=" ".join(filter(None, warnings)) or None,
+        found_shift_px=offset.shift_px,
+        found_shift_sd_px=offset.error_px,
+    )
+
+
+FRC = frc
 
 
 # FRC map of one or two images, written as an image in nm.
@@ -389,18 +385,38 @@ class FrcMapReport(_CorrelationReport):
         return rows
 
 
-def _create_resolution_map(
+@verb.command(
+    title="measurement", makes_table=True, value="result", gives=analysis.FrcMap
+)
+def frc_map(
     run: verb.Run[FrcMapJobOptions],
-    first: core.Micrograph,
-    second: core.Micrograph | None,
+    a: Annotated[
+        core.Micrograph, replace(_FIRST, help=f"{_HALVES}has its blocks split")
+    ],
+    b: Annotated[core.Micrograph | None, _SECOND] = None,
+    output: Annotated[Path | None, verb.MAP_OUT] = None,
+    *,
+    options: FrcMapJobOptions,
 ) -> core.Job[FrcMapReport]:
-    settings, sized_image = run.options, images.get_calibrated_image(first, second)
-    halves, note = _get_mosaic_halves(run, first)
-    first, second = yield from _record_images(run, first, second)
-    offset = _find_offset(first, second, settings)
+    """Map the resolution block by block.
+
+    Examples
+    --------
+    >>> from scipy.ndimage import gaussian_filter
+    >>> rng = np.random.default_rng(0)
+    >>> truth = 4 * gaussian_filter(rng.normal(size=(128, 128)), sigma=2)
+    >>> first, second = (truth + rng.normal(0, 0.3, truth.shape) for _ in "ab")
+    >>> found = semsr.frc_map(first, second, block=64, step=32, pixel_size_nm=5)
+    >>> found.map.shape, round(float(np.nanmedian(found.map.data))), found.unit
+    ((3, 3), 24, 'nm')
+    """
+    sized_image = images.get_calibrated_image(a, b)
+    halves, note = _get_mosaic_halves(run, a)
+    a, b = yield from _record_images(run, a, b)
+    offset = _find_offset(a, b, options)
     records = []
     if halves is not None:
-        result = yield from analysis.measure_frc_map(*halves, settings, whole=first)
+        result = yield from analysis.measure_frc_map(*halves, options, whole=a)
         count, blocks = result.incomplete, result.blocks
         if count:
             note = f"{count} of {blocks} blocks are not covered by both halves"
@@ -410,11 +426,9 @@ def _create_resolution_map(
             job = images.record_input(half, half, run.opening, role="half")
             records.append((yield from job))
     else:
-        mapping = analysis.measure_frc_map(
-            first, second, settings, shift_px=offset.shift
-        )
+        mapping = analysis.measure_frc_map(a, b, options, shift_px=offset.shift)
         result = yield from mapping
-    if second is not None:
+    if b is not None:
         run.warn_if_trained_on()
     history = yield from run.compose_history(inputs=records)
     map_values = result.map.array()
@@ -431,7 +445,7 @@ def _create_resolution_map(
     end_nm = result.cut_off_nm or analysis.find_cut_off(sized_image)
     but = (
         analysis.CAUSE_WITH_REFERENCE
-        if settings.reference
+        if options.reference
         else analysis.CAUSE_WITHOUT_REFERENCE
     )
     found_nm = (result.median_nm, interval_nm)
@@ -462,30 +476,12 @@ def _create_resolution_map(
     )
 
 
+FRC_MAP = frc_map
+
+
 _OF_MAP = (
     *("p10_nm", "median_nm", "p90_nm", "blocks", "failed", "block", "step"),
     *("field_reason", "method", "shift_px", "cut_off_nm"),
-)
-FRC_MAP = verb.Verb(
-    "frc-map",
-    _declare_image_inputs("has its blocks split"),
-    FrcMapJobOptions,
-    FrcMapReport,
-    _create_resolution_map,
-    title="measurement",
-    output=verb.MAP_OUT,
-    makes_table=True,
-    value="result",
-    gives=analysis.FrcMap,
-    example="""
-    >>> from scipy.ndimage import gaussian_filter
-    >>> rng = np.random.default_rng(0)
-    >>> truth = 4 * gaussian_filter(rng.normal(size=(128, 128)), sigma=2)
-    >>> first, second = (truth + rng.normal(0, 0.3, truth.shape) for _ in "ab")
-    >>> found = semsr.frc_map(first, second, block=64, step=32, pixel_size_nm=5)
-    >>> found.map.shape, round(float(np.nanmedian(found.map.data))), found.unit
-    ((3, 3), 24, 'nm')
-    """,
 )
 
 
@@ -500,33 +496,7 @@ class DecorrelationReport(verb.PixelSizeResult):
     result: analysis.Decorrelation = field(metadata=core.FLAT)
 
 
-def _measure_decorrelation(
-    run: verb.Run[analysis.DecorrelationOptions], source: core.Micrograph
-) -> core.Job[DecorrelationReport]:
-    """Measure the cut-off; warn if a network made the image."""
-    size = verb.get_pixel_size_fields(images.get_calibrated_image(source, None))
-    box = None
-    if run.options.block is None:  # otherwise blocks with gaps are left out
-        (source,), box = yield from crop_to_gap_free_box(source)
-    result = yield from analysis.measure_decorrelation(source, run.options)
-    result = replace(result, box=None if box is None else box.ends)
-    network = source.provenance and source.provenance.last_network()
-    if network:
-        core.warn(
-            f"{source.name} was made by the network {network[0]}, so decorrelation "
-            "describes the network's output, not the acquired resolution; measure the "
-            "original image, or compare two images (`frc()`, `error_map()`).",
-            "made-by-network",
-        )
-    return DecorrelationReport(**size, image=run.image_names[0], result=result)
-
-
-DECORRELATION = verb.Verb(
-    "decorrelation",
-    (verb.ImageInput("image", "an image"),),
-    analysis.DecorrelationOptions,
-    DecorrelationReport,
-    _measure_decorrelation,
+@verb.command(
     title="measurement",
     makes_table=True,
     curves=(
@@ -542,7 +512,17 @@ DECORRELATION = verb.Verb(
     ),
     value="result",
     gives=analysis.Decorrelation,
-    example="""
+)
+def decorrelation(
+    run: verb.Run[analysis.DecorrelationOptions],
+    image: Annotated[core.Micrograph, verb.ImageInput(help="an image")],
+    *,
+    options: analysis.DecorrelationOptions,
+) -> core.Job[DecorrelationReport]:
+    """Measure the cut-off of one image by decorrelation analysis.
+
+    Examples
+    --------
     >>> rng = np.random.default_rng(0)
     >>> plane = np.fft.fft2(rng.normal(size=(256, 256)))
     >>> plane[np.hypot(*np.meshgrid(*2 * [np.fft.fftfreq(256)])) > 1 / 4] = 0
@@ -550,8 +530,25 @@ DECORRELATION = verb.Verb(
     >>> found = semsr.decorrelation(image, pixel_size_nm=5)
     >>> round(found.resolution_px, 1), round(found.resolution_nm)
     (4.0, 20)
-    """,
-)
+    """
+    size = verb.get_pixel_size_fields(images.get_calibrated_image(image, None))
+    box = None
+    if options.block is None:  # otherwise blocks with gaps are left out
+        (image,), box = yield from crop_to_gap_free_box(image)
+    result = yield from analysis.measure_decorrelation(image, options)
+    result = replace(result, box=None if box is None else box.ends)
+    network = image.provenance and image.provenance.last_network()
+    if network:
+        core.warn(
+            f"{image.name} was made by the network {network[0]}, so decorrelation "
+            "describes the network's output, not the acquired resolution; measure the "
+            "original image, or compare two images (`frc()`, `error_map()`).",
+            "made-by-network",
+        )
+    return DecorrelationReport(**size, image=run.image_names[0], result=result)
+
+
+DECORRELATION = decorrelation
 
 
 # The power spectrum of an image or file: radial curve and centred plane.
@@ -604,13 +601,46 @@ class SpectrumReport(verb.PixelSizeResult):
     frequency_90_per_px = _create_frequency_property(0.9, "px")
 
 
-def _measure_spectrum(
-    run: verb.Run[analysis.SpectrumOptions], source: core.Micrograph
+@verb.command(
+    title="measurement",
+    makes_table=True,
+    curves=(
+        core.CurveDeclaration(
+            "Radial power spectrum",
+            "frequency_per_px",
+            "power",
+            "",
+            "power (grey levels² px²)",
+            log=True,
+        ),
+    ),
+)
+def spectrum(
+    run: verb.Run[analysis.SpectrumOptions],
+    image: Annotated[core.Micrograph, verb.ImageInput(help="an image")],
+    output: Annotated[
+        Path | None,
+        verb.Output(
+            "an image file for the centred 2-D spectrum, or .csv for the radial curve",
+            ending=None,
+            also=(".csv",),
+        ),
+    ] = None,
+    *,
+    options: analysis.SpectrumOptions,
 ) -> core.Job[SpectrumReport]:
-    """Compute the power spectrum, and write the plane or the curve."""
-    (source,), box = yield from crop_to_gap_free_box(source)
+    """Compute the radially averaged and the 2-D power spectrum.
+
+    Examples
+    --------
+    >>> lines = np.tile(np.sin(2 * np.pi * np.arange(64) / 8), (64, 1))
+    >>> found = semsr.spectrum(lines, pixel_size_nm=5)
+    >>> found.frequency_per_px[int(np.argmax(found.power))]
+    0.125
+    """
+    (image,), box = yield from crop_to_gap_free_box(image)
     yield core.Progress(1, 3, "transforming")
-    spectrum, target = analysis.measure_spectrum(source, run.options), run.target
+    spectrum, target = analysis.measure_spectrum(image, options), output
     yield core.Progress(2, 3, "writing")
     as_table = target is not None and target.suffix.lower() == ".csv"
     if target is not None and as_table:  # with a column in µm⁻¹ if calibrated
@@ -626,7 +656,7 @@ def _measure_spectrum(
         history = yield from run.compose_history()
         run.write_image(spectrum.image.replace(provenance=history, look=look))
     return SpectrumReport(
-        **verb.get_pixel_size_fields(source),
+        **verb.get_pixel_size_fields(image),
         image=run.image_names[0],
         frequency_per_px=images.to_json_value(spectrum.radial.frequency_per_px),
         power=images.to_json_value(spectrum.radial.power),
@@ -639,41 +669,11 @@ def _measure_spectrum(
     )
 
 
+SPECTRUM = spectrum
+
+
 def create_spectrum_display(plane: core.RealArray) -> core.DisplaySettings:
     """Return the display settings of a centred spectrum."""
     return core.DisplaySettings(
         limits=core.contrast_limits(plane, 25, 99.95), colormap="magma"
     )
-
-
-SPECTRUM = verb.Verb(
-    "spectrum",
-    (verb.ImageInput("image", "an image"),),
-    analysis.SpectrumOptions,
-    SpectrumReport,
-    _measure_spectrum,
-    output=verb.Output(
-        "an image file for the centred 2-D spectrum, or .csv for the radial curve",
-        is_required=False,
-        ending=None,
-        also=(".csv",),
-    ),
-    title="measurement",
-    makes_table=True,
-    curves=(
-        core.CurveDeclaration(
-            "Radial power spectrum",
-            "frequency_per_px",
-            "power",
-            "",
-            "power (grey levels² px²)",
-            log=True,
-        ),
-    ),
-    example="""
-    >>> lines = np.tile(np.sin(2 * np.pi * np.arange(64) / 8), (64, 1))
-    >>> found = semsr.spectrum(lines, pixel_size_nm=5)
-    >>> found.frequency_per_px[int(np.argmax(found.power))]
-    0.125
-    """,
-)
