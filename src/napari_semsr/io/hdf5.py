@@ -92,7 +92,7 @@ class DatasetPlane:
         where[self.sides[0]], where[self.sides[1]] = rows, columns
         with open_hdf5(self.path) as file:
             array = file[self.dataset]
-            part = np.asarray(array[tuple(where)]).view(_get_dtype(array))
+            part: RealArray = np.asarray(array[tuple(where)]).view(_get_dtype(array))
         return part if self.sides[0] < self.sides[1] else part.swapaxes(0, 1)
 
 
