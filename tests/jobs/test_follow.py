@@ -134,6 +134,7 @@ def test_too_few_frames_are_refused_and_nothing_is_left(scan, tmp_path):
     assert not (tmp_path / ".held.m.ome.zarr").exists()
 
 
+@pytest.mark.broad
 def test_a_scan_that_is_followed_twice_is_refused(scan, tmp_path):
     folder, output = tmp_path / "scan", tmp_path / "m.ome.zarr"
     copy_frames(scan, folder, 0, 1)

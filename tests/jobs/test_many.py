@@ -44,6 +44,7 @@ def restore(images, folder="out", psf="1px", **how):
     )
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     "words",
     [

@@ -61,6 +61,7 @@ def test_a_map_that_the_user_kept_stays(frc, model, run_panel, how):
     assert set(names(model)) == {"first", "second", kept.name, new, FAILED}
 
 
+@pytest.mark.broad
 def test_a_map_of_another_image_of_the_same_name_stays(frc, model, run_panel, add):
     run_panel(frc)
     first, second, earlier, _ = model.layers
