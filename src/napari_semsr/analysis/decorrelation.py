@@ -214,16 +214,23 @@ class _Curve:
         """Cut-off period in pixels; NaN if there is none."""
         return 1 / self.peak.frequency if self.peak else math.nan
 
+    @property
+    def height(self) -> float | None:
+        """Filtered curve at the cut-off, if there is one."""
+        if self.peak is None:
+            return None
+        return float(np.interp(self.peak.frequency, self.frequency, self.of_filtered))
+
 
 @dataclass(frozen=True, slots=True)
 class _Spectrum:
     """Sums over rings, or single samples, in the order of their frequency (K,)."""
 
+    rings: core.Rings
+    frequency: core.FloatArray
     amplitude: core.FloatArray
     power: core.FloatArray
     samples: core.FloatArray
-    frequency: core.FloatArray
-    rings: core.Rings
 
     def correlate(
         self, sigmas: core.FloatArray, radii: core.FloatArray | None = None
@@ -341,10 +348,7 @@ def _summarise_curves(
         gaps=len(curves) - len(usable),
         block=side,
         values_px=values.reshape(grid),
-        peak=peak
-        and float(
-            np.interp(peak.frequency, median_curve.frequency, median_curve.of_filtered)
-        ),
+        peak=median_curve.height,
         frequency_per_px=median_curve.frequency,
         correlation=median_curve.plain,
         filtered=median_curve.of_filtered,
@@ -376,8 +380,7 @@ def _analyse_block(
     grouped = _sum_groups(rings, parts)
 
     def draw(shares: core.FloatArray) -> _Spectrum:
-        sums = (shares @ part for part in grouped)
-        return _Spectrum(*sums, frequency, rings)
+        return _Spectrum(rings, frequency, *(shares @ part for part in grouped))
 
     spectrum = draw(np.ones(_DRAWS))
     plain = spectrum.correlate(np.array([np.inf]))[0]
@@ -412,7 +415,8 @@ def _sum_groups(
     group = np.random.default_rng(0).integers(_DRAWS, size=rings.index.size)
     place = rings.index.ravel() + count * group
     sums = (np.bincount(place, part.ravel(), count * _DRAWS) for part in parts)
-    return [row.reshape(_DRAWS, count)[:, 1 : rings.complete] for row in sums]
+    shape = _DRAWS, count
+    return [part.astype(float).reshape(shape)[:, 1 : rings.complete] for part in sums]
 
 
 def _sort_samples(rings: core.Rings, parts: tuple[core.FloatArray, ...]) -> _Spectrum:
@@ -422,8 +426,7 @@ def _sort_samples(rings: core.Rings, parts: tuple[core.FloatArray, ...]) -> _Spe
     radius = np.hypot(rows[:, None], columns[: rings.index.shape[1]]).ravel()
     order = np.argsort(radius)
     order = order[: np.searchsorted(radius[order], rings.nyquist)]
-    ordered = (part.ravel()[order] for part in (*parts, radius))
-    return _Spectrum(*ordered, rings)
+    return _Spectrum(rings, radius[order], *(part.ravel()[order] for part in parts))
 
 
 def _search(spectrum: _Spectrum) -> _Peak | None:
