@@ -616,10 +616,10 @@ def _get_dark_path(run: _Stitching) -> Path | None:
 
 def _read_field_images(
     run: _Stitching,
-) -> tuple[dict[str, core.RealArray | float | None], list[core.InputRecord]]:
+) -> tuple[dict[str, Any], list[core.InputRecord]]:
     """Read the flat field and the dark level, if given, and record their files."""
     dark = None if isinstance(run.options.dark, str) else run.options.dark
-    values: dict[str, core.RealArray | float | None] = {"flat": None, "dark": dark}
+    values: dict[str, Any] = {"flat": None, "dark": dark}
     records = []
     for name, role, path in (
         ("flat", "flat field", _get_flat_path(run)),

@@ -247,10 +247,10 @@ def _get_flat_field(
 ) -> FlatField:
     shape, known = acquisition.frame_shape, dark_given is not None
     for name, image in (("flat field", flat_given), ("dark frame", dark_given)):
-        if np.ndim(image) and np.shape(image) != shape:
+        if isinstance(image, np.ndarray) and image.shape != shape:
             msg = (
                 f"The {name} must have the same shape as the frames, {shape}, got "
-                f"{np.shape(image)}: acquire it with the same camera settings."
+                f"{image.shape}: acquire it with the same camera settings."
             )
             raise core.ShapeError(msg, code="sizes-differ")
     dark = np.nan_to_num(np.asarray(dark_given if known else 0.0, np.float32))
