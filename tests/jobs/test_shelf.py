@@ -71,3 +71,19 @@ def test_the_default_draws_no_stripes_beside_a_gap(rng):
     field[:, 112:] = np.nan
     made = semsr.enhance(field.astype(np.float32), blur_px=4, device="cpu").array()
     np.testing.assert_allclose(made[16:48, 96:112], 200, atol=10)
+
+
+@pytest.mark.parametrize(
+    ("blur", "noise", "asked"), [(0, 0.6, 0.4), (1, 0.6, 1.0), (2, 2.4, None)], ids=str
+)
+def test_sharpening_leaves_flat_areas_no_noisier(rng, blur, noise, asked):
+    y, x = np.mgrid[:192, :192]
+    scene = 60 + 120.0 * (np.hypot(y % 96 - 48, x % 96 - 48) < 14)
+    image = ndimage.gaussian_filter(scene, blur) + rng.normal(0, noise, scene.shape)
+    image = np.rint(image).astype(np.uint8)
+    made = semsr.enhance(image, model="sem-restore", blur_px=asked, device="cpu")
+    flat = np.hypot(y % 96 - 48, x % 96 - 48) > 34
+    assert made.array()[flat].std() < 1.02 * image[flat].std()
+    if blur and asked:  # while edges are sharpened
+        error, left = (np.std(grey - scene) for grey in (image, made.array()))
+        assert left < 0.75 * error

@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import astuple
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -100,6 +100,31 @@ class SelfEnsemble(nn.Module):
                     turn.undo(run_network(network, turn.apply(image), there)).float()
                 )
         return torch.stack(outputs).mean(0)
+
+
+class _CoredSharpening(nn.Module):
+    """Network whose corrections of blur are suppressed where they are small."""
+
+    leaves_out = True
+
+    def __init__(self, networks: Sequence[nn.Module], threshold: float) -> None:
+        super().__init__()
+        self.networks, self.threshold = nn.ModuleList(networks), threshold
+
+    def forward(self, image: Tensor, keep: Box | None = None) -> Tensor:
+        """Return the output for an image (B, 1, H, W) or its region `keep`."""
+        less, more = (run_network(one, image, keep) for one in self.networks)
+        return less + core_step(more - less, self.threshold)
+
+
+def core_sharpening(networks: Sequence[nn.Module], threshold: float) -> nn.Module:
+    """Combine networks that remove noise alone, and blur too, with a threshold."""
+    return _CoredSharpening(networks, threshold) if threshold else networks[-1]
+
+
+def core_step(step: Any, threshold: float) -> Any:
+    """Suppress steps (an array or a tensor) far below a threshold."""
+    return step * (step * step / (step * step + threshold**2))
 
 
 def create_self_ensemble(module: nn.Module) -> SelfEnsemble:

@@ -6,7 +6,7 @@ values measured over the whole field, and haze is removed if the model supports 
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -32,6 +32,7 @@ from napari_semsr.core import (
     Tile,
     TilePlan,
     compute_finite_mean,
+    estimate_noise_level,
     find_stray_pixels,
     get_interpolation_dtype,
     measure_percentiles,
@@ -39,8 +40,10 @@ from napari_semsr.core import (
     read_box,
     read_chunks,
     reflect_indices,
+    reshape_into_blocks,
     round_up,
 )
+from napari_semsr.inference.ensemble import core_step
 from napari_semsr.inference.options import OutputPlan, ResamplingPlan
 from napari_semsr.models import (
     BLOCK,
@@ -197,6 +200,7 @@ _SPECTRUM_PX = 256  # side of the windows in which a spectrum is measured
 LARGEST_MAP = 256  # blocks along an axis of a map of haze; chosen
 # least share of finite pixels of a block to be used, and to count as complete; chosen
 _MIN_FINITE, _NEARLY_COMPLETE = 0.5, 0.8
+_ROUNDING_STEP = 2.0**-20  # of the range: a step in single precision
 _GRAIN = 2  # px around a missing pixel used for its mean and noise
 
 
@@ -356,6 +360,68 @@ def measure_spectrum(
         .median(0)
         .values
     )
+
+
+def find_coring_threshold(
+    data: ReadableArray,
+    scaling: Scaling,
+    haze: HazeMap | None,
+    networks: Sequence[nn.Module],
+) -> float:
+    """Find the least threshold of `core_step` that leaves flat areas no noisier.
+
+    `networks` remove noise alone, and blur too. Noise is measured in the blocks whose
+    detail is weaker than their noise, of the windows with most of these.
+    """
+    windows: list[tuple[int, Float32Array, BoolArray]] = []
+    for corner in _iterate_window_corners(data.shape, _SPECTRUM_PX):
+        rows, columns = (min(_SPECTRUM_PX, n) // BLOCK * BLOCK for n in data.shape)
+        box = Box.from_shape((rows, columns), corner)
+        window, missing = read_window(data, box, scaling.mean)
+        if missing is None and window.size:
+            window = window if haze is None else haze.remove_haze(window, box)
+            field = scaling.normalise(window)
+            flat = _find_flat_blocks(field)
+            windows.append((int(flat.sum()), field, flat))
+    parts: list[tuple[Float32Array, ...]] = []
+    for count, field, flat in sorted(windows, key=lambda w: -w[0])[:_WINDOWS]:
+        if count:
+            with torch.inference_mode():
+                image = torch.from_numpy(field)[None, None]
+                less, more = (one(image)[0, 0].numpy() for one in networks)
+            planes = field, less, more - less
+            parts.append(tuple(_get_blocks(one)[flat] for one in planes))
+    if not parts:
+        return 0.0
+    own, less, step = (np.concatenate(planes) for planes in zip(*parts, strict=True))
+    noise = own.var(axis=1)
+    if np.dtype(data.dtype).kind in "ui":  # at least that of rounding
+        noise = np.maximum(noise, (scaling.high - scaling.low) ** -2 / 12)
+
+    def is_noisier(threshold: float) -> bool:
+        left = (less + core_step(step, threshold)).var(axis=1)
+        return bool(np.mean(left / noise) > 1)
+
+    low, high = _ROUNDING_STEP, 1.0  # of the range, which no step exceeds
+    if not is_noisier(low):
+        return 0.0
+    while high - low > _ROUNDING_STEP:
+        middle = (low + high) / 2
+        low, high = (middle, high) if is_noisier(middle) else (low, middle)
+    return high
+
+
+def _get_blocks(plane: Float32Array) -> Float32Array:
+    """Return the pixels of each block, (B, 256)."""
+    return reshape_into_blocks(plane, BLOCK).swapaxes(1, 2).reshape(-1, BLOCK**2)
+
+
+def _find_flat_blocks(window: Float32Array) -> BoolArray:
+    """Return the mask (B,) of blocks that vary, but less by detail than by noise."""
+    blocks = _get_blocks(window)
+    noise = [estimate_noise_level(one.reshape(BLOCK, BLOCK)) for one in blocks]
+    variance = blocks.var(axis=1)
+    return np.asarray((variance > 0) & (variance <= 2 * np.square(noise)))
 
 
 def compute_block_statistics(

@@ -12,12 +12,18 @@ import torch
 from torch import nn
 
 from napari_semsr import core
-from napari_semsr.inference.ensemble import FLIPS, SelfEnsemble, create_self_ensemble
+from napari_semsr.inference.ensemble import (
+    FLIPS,
+    SelfEnsemble,
+    core_sharpening,
+    create_self_ensemble,
+)
 from napari_semsr.inference.network_input import (
     FieldSurvey,
     PreparedField,
     Scaling,
     compute_scaling,
+    find_coring_threshold,
     measure_spectrum,
     plan_field_tiles,
     prepare_field,
@@ -164,15 +170,26 @@ def _configure_network(
             module.build_restorer,
             rings=torch.tensor(survey.rings),
             denoise=options.strength * options.denoise,
-            deblur=0.0 if blur == 0 else options.strength * options.deblur,
             noise=noise,
         )
-        network: nn.Module = mender(torch.tensor(condition), spectrum=spectrum)
+        amount = 0.0 if blur == 0 else options.strength * options.deblur
+        shares = (0.0, amount) if amount else (0.0,)
+
+        def build(
+            condition: tuple[float, ...], spectrum: torch.Tensor | None
+        ) -> list[nn.Module]:
+            told = torch.tensor(condition)
+            return [mender(told, spectrum=spectrum, deblur=share) for share in shares]
+
+        parts, threshold = build(condition, spectrum), 0.0
+        if amount:
+            threshold = find_coring_threshold(*field, haze, parts)
+        network = core_sharpening(parts, threshold)
         if options.self_ensemble:
             if spectrum is not None:
                 spectrum = spectrum.flip(0).roll(1, 0)
-            about = mender(
-                torch.tensor(core.mirror_condition(condition)), spectrum=spectrum
+            about = core_sharpening(
+                build(core.mirror_condition(condition), spectrum), threshold
             )
             networks = [network if t.rows == t.columns else about for t in FLIPS]
             network = SelfEnsemble(networks, FLIPS)

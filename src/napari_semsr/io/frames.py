@@ -383,7 +383,7 @@ class _FrameChecks:
         if (pixels == pixels.flat[0]).all():
             self.blank.append(name)
             return
-        if rows := int(np.argmax(pixels.any(axis=1)[::-1])):
+        if rows := int(np.argmax(np.asarray(pixels.any(axis=1))[::-1])):
             self.empty_rows[name] = rows
         level = core.find_clipped_level(pixels, share=core.OVEREXPOSED_SHARE)
         most = float(np.fmax.reduce(pixels, axis=None)) if level is None else level

@@ -609,10 +609,10 @@ def _get_dark_path(run: _Stitching) -> Path | None:
 
 def _read_field_images(
     run: _Stitching,
-) -> tuple[dict[str, core.RealArray | float | None], list[core.InputRecord]]:
+) -> tuple[dict[str, Any], list[core.InputRecord]]:
     """Read the flat field and the dark level, if given, and record their files."""
     dark = None if isinstance(run.options.dark, str) else run.options.dark
-    values: dict[str, core.RealArray | float | None] = {"flat": None, "dark": dark}
+    values: dict[str, Any] = {"flat": None, "dark": dark}
     records = []
     for name, role, path in (
         ("flat", "flat field", _get_flat_path(run)),
@@ -695,12 +695,11 @@ def stitch(
 STITCH = stitch
 
 
-# Fractions of a frame, chosen: the images of one place are closer than stage noise, and
-# places farther apart than in any but the densest scans, which are not judged.
-_SAME_PLACE, _OTHER_PLACE = 0.05, 0.2
+# Fraction of a frame, half of the error of a stage that is searched first: two places
+# that are so close could not be told apart
+_SAME_PLACE = 0.05
 # Of the standard deviation; chosen: grey values of exposures repeat within percents
 _SAME_LEVELS = 0.25
-_PAIRS_COMPARED = 32  # chosen: read in a second
 
 
 def _check_one_image_per_place(
@@ -717,13 +716,12 @@ def _check_one_image_per_place(
 
     placed = np.flatnonzero(np.isfinite(corners).all(axis=1))
     tree = KDTree(corners[placed] / np.array(acquisition.frame_shape))
-    near, wide = (
-        placed[tree.query_pairs(reach, p=np.inf, output_type="ndarray")]
-        for reach in (_SAME_PLACE, _OTHER_PLACE)
-    )
+    near = placed[tree.query_pairs(_SAME_PLACE, p=np.inf, output_type="ndarray")]
     all_pairs = len(placed) * (len(placed) - 1) // 2
-    partners = np.bincount(near.ravel(), minlength=len(corners))[placed]
-    is_dense = len(wide) - len(near) > len(near) // 10
+    partners = np.bincount(near.ravel(), minlength=len(corners))
+    # the images of one place are near each other, those of a dense scan form chains
+    is_dense = 2 * np.count_nonzero(np.ptp(partners[near], axis=1)) > len(near)
+    partners = partners[placed]
     if (
         is_dense
         or len(near) == all_pairs
@@ -732,7 +730,7 @@ def _check_one_image_per_place(
         return
     if may_be_repeated:
         differ = []
-        for pair in near[:: -(-len(near) // _PAIRS_COMPARED)]:
+        for pair in near:
             one, other = (acquisition.read(int(index)) for index in pair)
             level = abs(np.nanmean(one) - np.nanmean(other))
             deviations = np.nanstd(one), np.nanstd(other)

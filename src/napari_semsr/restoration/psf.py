@@ -24,12 +24,11 @@ _ALIKE = 1e-3  # px from the centre, or share of a pixel size; chosen: no visibl
 _BEYOND = 1e-3  # weight of a kernel that may be cropped; chosen, as for filters
 _LOBES = 3  # lobes of the Lanczos kernel
 _ROUNDING = 1e-6  # negative weights due to a Fourier convolution; chosen
-# Largest fall from the middles of the border to its corners, over its level and over
-# the peak, of a background; chosen: a tail of 1 / r^2 falls by 0.47 of its level, and a
+# Largest fall of a background from the middles of the border to its corners, over its
+# level and over the peak above it: a tail of 1 / r^2 falls by 0.47 of its level, and a
 # Gaussian cut above two thirds of its peak by 0.26 of what is left of that
-_LEVEL_FALL, _PEAK_FALL = 0.25, 0.1
+_FALL = 0.25
 _RINGS = 2e-3  # of the peak: an Airy disc has less three widths out; chosen
-_FEWEST = 5  # px: least side with a border of its own; chosen
 _NOISE = 3.0  # s.d. of the border below which a weight is noise; chosen
 _ASYMMETRY = 0.1  # weight unlike its point reflection; chosen: a noisy bead has 0.07
 
@@ -198,18 +197,18 @@ def _remove_background(kernel: FloatArray) -> tuple[FloatArray, float]:
 
     Returns the kernel and the level over the peak above it.
     """
-    if min(kernel.shape) < _FEWEST or not np.ptp(kernel):
-        return kernel, 0.0
     middles, corners = [], []
     for line in (kernel[0], kernel[-1], kernel[:, 0], kernel[:, -1]):
         start, end = line.size // 4, line.size - line.size // 4
         middles.append(line[start:end])
         corners += [line[:start], line[end:]]
     border = np.concatenate(corners)
+    if not border.size or not np.ptp(kernel):  # sides below 4 px are all border
+        return kernel, 0.0
     level = float(np.median(border))
     fall = abs(float(np.median(np.concatenate(middles))) - level)
     peak = float(kernel.max()) - level
-    if level <= _RINGS * peak or fall > min(_LEVEL_FALL * level, _PEAK_FALL * peak):
+    if level <= _RINGS * peak or fall > _FALL * min(level, peak):
         return kernel, 0.0
     noise = 1.4826 * float(np.median(np.abs(border - level)))
     above = kernel - level

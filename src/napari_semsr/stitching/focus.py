@@ -26,14 +26,12 @@ from napari_semsr.stitching.flat_field import choose_evenly_spaced_indices
 from napari_semsr.stitching.frames import CorrectedFrames, fill_missing_pixels
 from napari_semsr.stitching.fuse import FusionPlan, plan_fusion
 from napari_semsr.stitching.nominal import find_overlapping_pairs
-from napari_semsr.stitching.pairwise import search_shifts
+from napari_semsr.stitching.pairwise import FIRST_REACH, MIN_REACH, search_shifts
 from napari_semsr.stitching.refine import refine_positions
 from napari_semsr.stitching.shading import refine_shading
 from napari_semsr.stitching.solution import StitchSolution
 from napari_semsr.stitching.state import StitchOptions
 
-_REACH = 0.1  # share of a frame, at least 16 px; chosen: as in the first search
-_MIN_REACH = 16
 _NEARLY = 0.9  # of the best score; chosen: among periods, the smallest shift
 # Measured on focal series of circuits, particles, pits and fractures: between frames of
 # one field the second best shift scores 0.6 of the best or less; between others usually
@@ -51,7 +49,6 @@ _AROUND = 5.0  # px; sigma of the window over which detail is averaged
 _SHARPEST = 3.0  # power of the energies that weight the heights
 # Share of the light; measured: in steady light fits of few overlaps err by 0.01.
 _STEADY = 0.02
-_RIM = 9  # px; chosen: three times the width of the coarser Gaussian
 _MIN_INSIDE = 0.05  # share of the window; chosen: of less, a few pixels would decide
 _BEYOND_NOISE = 2.0  # least energy over that of noise for a height; chosen
 # Immerkaer's mask, as for the noise of frames, and the noise that band and mask leave
@@ -192,7 +189,9 @@ def _compute_detail_energy(
     level = np.where(usable, without_gaps, compute_local_mean(without_gaps, _COARSE))
     rough = ndimage.convolve(level, _CROSS.astype(np.float32), mode="nearest")
     # next to the rim, missing pixels look like detail
-    inside = ndimage.minimum_filter(usable, _RIM, mode="nearest").astype(np.float32)
+    inside = ndimage.minimum_filter(usable, round(3 * _COARSE), mode="nearest").astype(
+        np.float32
+    )
     around = ndimage.gaussian_filter(inside, _AROUND, mode="constant")
     energy, noise = (
         ndimage.gaussian_filter(plane**2 * inside, _AROUND, mode="constant")
@@ -328,7 +327,7 @@ def _measure_shifts(
     """
     count = len(first_places)
     frame_shifts = np.full((count, 2), np.nan)
-    reach = [max(_MIN_REACH, round(_REACH * side)) for side in frames.frame_shape]
+    reach = [max(MIN_REACH, round(FIRST_REACH * side)) for side in frames.frame_shape]
     positions = np.full((len(frames.acquisition), 2), np.nan)
     sure_pairs, shifts, likeness = [], [], []
     for pair in pairs:

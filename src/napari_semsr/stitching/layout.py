@@ -34,6 +34,8 @@ from napari_semsr.core import (
 )
 from napari_semsr.stitching.frames import CorrectedFrames
 from napari_semsr.stitching.pairwise import (
+    FIRST_REACH,
+    MIN_REACH,
     PEAK_PX,
     Candidates,
     compute_joint_correlation,
@@ -123,9 +125,7 @@ def _create_overlap(
 
 _BY_CHANCE = 1e-3 / 3  # of unrelated pairs joined by chance, in each of three searches
 _WINDOWS = 48  # pairs; chosen: their highest peaks show how fast peaks become rare
-# Their search reach, as a share of a frame and in px, as in the first search; and their
-# overlap.
-_NEAR, _MIN_NEAR, _MIN_AREA = 0.1, 16, 0.05
+_MIN_AREA = 0.05  # their overlap
 # Prior number of peaks of unrelated normal frames; chosen: a quarter of the measured
 # ones, and as many if the tail is steeper than normal.
 _PRIOR = 12
@@ -191,7 +191,7 @@ def measure_chance_level(
     """
     rng = np.random.default_rng(0)
     count, side = len(frames.acquisition), np.array(frames.frame_shape)
-    near = np.maximum(_MIN_NEAR, np.rint(_NEAR * side)).astype(int)
+    near = np.maximum(MIN_REACH, np.rint(FIRST_REACH * side)).astype(int)
     scores_found = []
     for _ in range(_WINDOWS):
         first, second = rng.choice(count, 2, replace=False)

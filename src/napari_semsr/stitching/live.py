@@ -32,7 +32,13 @@ from napari_semsr.stitching.layout import (
     place_frame_by_neighbours,
 )
 from napari_semsr.stitching.nominal import find_overlapping_pairs
-from napari_semsr.stitching.pairwise import ResampledFrames, compute_rounded_shift
+from napari_semsr.stitching.pairwise import (
+    FIRST_REACH,
+    LAST_REACH,
+    MIN_REACH,
+    ResampledFrames,
+    compute_rounded_shift,
+)
 from napari_semsr.stitching.refine import (
     LinearisedShift,
     linearise_pair,
@@ -55,8 +61,6 @@ _CORRECTED_BYTES, _BANDED_BYTES, _RESAMPLED_BYTES = 128 << 20, 64 << 20, 192 << 
 # time nor memory of a solution grows with a fast scan.
 _SOLUTION_SIZES = (4, 8, 16, 32)
 _MORE = 1.5  # ratio of frame numbers from a failed solution to the next; chosen
-_REACHES = (0.1, 0.2, 0.4)  # share of a frame, as in the whole solution
-_MIN_REACH = 16
 _SIGMA = 1.0  # px; as in the last sweeps of a whole solution
 _SWEEPS = 4  # steps of a new frame; chosen: from a whole pixel, two suffice
 _CONVERGENCE = 0.02  # px; chosen: a fifth of the move for fusing a frame again
@@ -330,7 +334,7 @@ class LivePlacement:
         if place is None:
             corner = self._search_all_placed_frames(index)
         else:
-            for share in _REACHES:
+            for share in (FIRST_REACH, 2 * FIRST_REACH, LAST_REACH):
                 reach = self._compute_search_range(share)
                 corner = self._find_nearby_position(index, place, reach)
                 if corner is not None:
@@ -344,7 +348,7 @@ class LivePlacement:
         self._refine_frame(index)
         self._optimise_neighbourhood(index)
         # unplaced frames that may overlap this one, and now and then all others
-        search_range = self._compute_search_range(_REACHES[-1])
+        search_range = self._compute_search_range(LAST_REACH)
         side = np.array(self._stack.frame_shape) + search_range
         waiting = np.array(self.list_unplaced(), dtype=int)
         with np.errstate(invalid="ignore"):
@@ -443,8 +447,8 @@ class LivePlacement:
     def _compute_search_range(self, share: float) -> core.IntPair:
         rows, columns = self._stack.frame_shape
         return (
-            max(_MIN_REACH, round(share * rows)),
-            max(_MIN_REACH, round(share * columns)),
+            max(MIN_REACH, round(share * rows)),
+            max(MIN_REACH, round(share * columns)),
         )
 
     def _select_nearby_positions(
@@ -466,7 +470,7 @@ class LivePlacement:
         Searches the same distance from the expected position as `place`.
         """
         place = self._predict_position(index)
-        reach = self._compute_search_range(_REACHES[-1])
+        reach = self._compute_search_range(LAST_REACH)
         if place is None:
             return None
         positions = self._select_nearby_positions(index, place, reach)
@@ -494,7 +498,7 @@ class LivePlacement:
         """Place a frame without a stated position, trying recent frames first."""
         placed_frames = np.flatnonzero(self.is_placed).tolist()[::-1]
         factor = max(1, min(self._stack.frame_shape) // 96)
-        reach = (max(_MIN_REACH, 4 * factor),) * 2
+        reach = (max(MIN_REACH, 4 * factor),) * 2
         for first in range(0, len(placed_frames), _RECENT):
             some = [*placed_frames[first : first + _RECENT], index]
             whole = self.frames

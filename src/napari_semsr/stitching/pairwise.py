@@ -37,9 +37,12 @@ _MIN_SIDE = 8  # px; chosen: a narrower overlap is only rim of the band-pass
 _MIN_PIXELS = 400
 _MAX_NCC = 0.999  # chosen: frames of hardly any noise would be infinite evidence
 _NORMAL = 3.0  # fourth moment of normal values; a single grain counts as much
-# For frames expected at least this many px apart, the least reach of a search, the
-# shift at which their own pixels coincide is excluded, as camera dust fits there.
-_DUST_MOVE = 16
+# Reach of a search as a share of a frame: the first, and the last, to which it is
+# doubled while too few frames are placed; and at least 16 px, from which the shift at
+# which the pixels of both frames coincide is excluded, as camera dust fits there.
+# Chosen: time and chance grow with it; the trials on eight simulated scans searched
+# four times the stage error.
+FIRST_REACH, LAST_REACH, MIN_REACH = 0.1, 0.4, 16
 # Overlaps fit all along a line, as of parallel edges, if the correlation keeps this
 # share of its best over half of the search. Chosen: there a peak is some pixels wide.
 _RIDGE = 0.9
@@ -291,7 +294,7 @@ def search_shifts(
                 > PEAK_PX
             ]
         shifts = [(y + y0, x + x0) for y, x in peaks]
-        if np.abs(nominal).max() >= _DUST_MOVE:
+        if np.abs(nominal).max() >= MIN_REACH:
             still = 2 * np.sqrt(frames.grain / np.pi)  # width of the peak of dust
             shifts = [s for s in shifts if np.hypot(*s) > still]
         along = (

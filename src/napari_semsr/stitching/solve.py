@@ -37,6 +37,9 @@ from napari_semsr.stitching.nominal import (
     find_touching_pairs,
 )
 from napari_semsr.stitching.pairwise import (
+    FIRST_REACH,
+    LAST_REACH,
+    MIN_REACH,
     compute_overlap_boxes,
     compute_rounded_shift,
     search_shifts,
@@ -184,14 +187,6 @@ def _correlate_blocks(
     return np.asarray(lags / max(float(power), 1e-30))
 
 
-# Reach of the search as a share of a frame, doubled up to 0.4 while too few frames are
-# placed, and at least 16 px. Chosen: time and chance grow with it; the trials on eight
-# simulated scans searched four times the stage error.
-_FIRST_REACH = 0.1
-_MIN_REACH = 16
-_LAST_REACH = 0.4
-
-
 # Error of a pairwise shift that distortion blurs, as a share of a frame, and in px;
 # chosen: at 3 % at the rim, the shift of a whole overlap errs by up to 2 %.
 _BLUR = 0.03
@@ -252,10 +247,10 @@ def _get_flat_field(
 ) -> FlatField:
     shape, known = acquisition.frame_shape, dark_given is not None
     for name, image in (("flat field", flat_given), ("dark frame", dark_given)):
-        if np.ndim(image) and np.shape(image) != shape:
+        if isinstance(image, np.ndarray) and image.shape != shape:
             msg = (
                 f"The {name} must have the same shape as the frames, {shape}, got "
-                f"{np.shape(image)}: acquire it with the same camera settings."
+                f"{image.shape}: acquire it with the same camera settings."
             )
             raise core.ShapeError(msg, code="sizes-differ")
     dark = np.nan_to_num(np.asarray(dark_given if known else 0.0, np.float32))
@@ -296,7 +291,7 @@ def _get_flat_field(
 def _compute_search_range(state: State, share: float) -> core.IntPair:
     """Return the search range along both axes."""
     rows, columns = state.acquisition.frame_shape
-    limit, least = state.options.max_shift_px, _MIN_REACH
+    limit, least = state.options.max_shift_px, MIN_REACH
     if limit is not None:
         # the difference of two frames errs by up to twice as much
         return min(round(2 * limit), rows - 8), min(round(2 * limit), columns - 8)
@@ -305,14 +300,14 @@ def _compute_search_range(state: State, share: float) -> core.IntPair:
 
 def _search_layout(state: State) -> core.Job[None]:
     """Search all pairs for significant shifts and compute the layout of the frames."""
-    share = _FIRST_REACH
+    share = FIRST_REACH
     while True:
         state.reach = _compute_search_range(state, share)
         yield from _compute_layout(state)
         if _rotate_positions(state):
             yield from _compute_layout(state)
         share *= 2
-        is_last = share > _LAST_REACH or state.options.max_shift_px is not None
+        is_last = share > LAST_REACH or state.options.max_shift_px is not None
         if is_last or state.has_sufficient_placement:
             return
 
@@ -533,7 +528,7 @@ def _estimate_distortion(state: State, frames_before: CorrectedFrames) -> float:
     pairs = [(item.first, item.second) for item in state.candidates]
     shifts = {pair: compute_rounded_shift(state.nominal, pair) for pair in pairs}
     return estimate_distortion(
-        frames_before, shifts, max(_compute_search_range(state, _FIRST_REACH))
+        frames_before, shifts, max(_compute_search_range(state, FIRST_REACH))
     )
 
 

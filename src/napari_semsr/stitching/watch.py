@@ -28,7 +28,11 @@ from napari_semsr.core import (
 )
 from napari_semsr.stitching.frames import FRAME_BAND, estimate_noise
 from napari_semsr.stitching.live import LivePlacement
-from napari_semsr.stitching.pairwise import compute_overlap_boxes, compute_rounded_shift
+from napari_semsr.stitching.pairwise import (
+    FIRST_REACH,
+    compute_overlap_boxes,
+    compute_rounded_shift,
+)
 
 _FIRST = 4  # reference frames of the scan; chosen: as many as in the first solution
 # Share of the light of the first frames. Measured on three scans whose light falls:
@@ -59,14 +63,10 @@ _DEAD_LEVEL, _DEAD_SPREAD = 0.5, 0.3  # share of previous frames; chosen: noise 
 _BAND = 1.0, 2.5
 _CLIP = 4.0  # times the usual misfit; chosen: a lost frame does not count as an error
 _MIN_SIDE = 16  # px of an overlap; chosen: a narrower one has too little detail
-_RIM = 5  # px; the wider Gaussian of the band, which extends beyond a frame's rim
 _EVIDENT = 0.3  # times the noise; chosen: less detail is not compared
 # Prior error of the logarithm of a pair's contrast: 0.04 for 2000 px, as in the
 # recorded clean scans, and the number of pairs that it is equivalent to
 _PRIOR, _WORTH = 0.04**2 * 2000, 8
-# Share of a frame's side: tested error of stated positions; chosen: half of the reach
-# of the first search
-_STAGE = 0.05
 _FLOOR = 1e-3  # share of the contrast; below it is noise
 _RECHECKS = 8  # frames compared again after a solution, per new one; chosen
 _DETAIL_BYTES = 32 << 20  # chosen: 128 frames of 256 px
@@ -284,7 +284,9 @@ class _ContrastMonitor:
         y, x = compute_rounded_shift(self._placement.positions, pair)
         if not self._placement.provisional & {*pair}:
             return self._compute_change_at_shift(pair, (y, x))
-        rows, columns = (round(_STAGE * side) for side in self._frames.frame_shape)
+        rows, columns = (
+            round(FIRST_REACH / 2 * side) for side in self._frames.frame_shape
+        )
         around = product((y - rows, y, y + rows), (x - columns, x, x + columns))
         changes = [self._compute_change_at_shift(pair, shift) for shift in around]
         known_changes = np.array([change for change in changes if change is not None])
@@ -303,7 +305,7 @@ class _ContrastMonitor:
             return None
         if self._inside is None:
             self._inside = ndimage.binary_erosion(
-                frame_data.weight > 0, iterations=_RIM, border_value=0
+                frame_data.weight > 0, iterations=round(2 * _BAND[1]), border_value=0
             )
         both = [self._inside[box.slices] for box in boxes]
         inside = both[0] & both[1]
