@@ -171,7 +171,7 @@ def _enhance_plane(run: verb.Run[EnhanceOptions]) -> core.Job[EnhancedFile]:
     map_path, live = run.targets.get(_MAP), run.parameters.get("live")
     run.open_images()
     source, existing = run.images["image"], run.existing
-    path, notes = _find_model(run, source)
+    path, notes = _find_model(run.parameters["model"], source)
     yield core.Progress(0, 0, f"loading the model {path.stem}")
     model = models.load_model(path)
     unlike, distances = yield from compare_with_training_area(
@@ -266,10 +266,9 @@ def choose_model(image: core.Micrograph) -> tuple[str, tuple[core.Message, ...]]
 
 
 def _find_model(
-    run: verb.Run[EnhanceOptions], image: core.Micrograph
+    name: str | Path | None, image: core.Micrograph
 ) -> tuple[Path, tuple[core.Message, ...]]:
     """Return the file of the requested or the default model, and a note on it."""
-    name = run.parameters["model"]
     if name is not None:
         return models.find_model(name), ()
     name, notes = choose_model(image)
@@ -555,7 +554,13 @@ def _get_largest_value(values: Iterable[float | None]) -> float | None:
     return max((value for value in values if value is not None), default=None)
 
 
-@verb.command(title="tiles", opens=False, resumes=True, planes=_summarise_planes)
+@verb.command(
+    title="tiles",
+    result=EnhancedFile,
+    opens=False,
+    resumes=True,
+    planes=_summarise_planes,
+)
 def enhance(
     run: verb.Run[EnhanceOptions],
     image: Annotated[
@@ -598,7 +603,7 @@ def enhance(
         ),
     ] = None,
     cluster: ClusterOptions | None = None,
-) -> core.Job[EnhancedFile | core.Micrograph]:
+) -> core.Job[Any]:
     """Sharpen and clean an image tile by tile with a model.
 
     Examples
@@ -612,13 +617,14 @@ def enhance(
         return (yield from _enhance_plane(run))
     # without maps or a cluster
     run.open_images()
-    image = run.images["image"]
-    path, notes = _find_model(run, image)
-    model = models.load_model(path)
-    yield from compare_with_training_area(image, model, options)
-    provenance = yield from _create_provenance(run, model, path)
-    job = inference.enhance_in_memory(image, model, options, provenance=provenance)
-    result = yield from job
+    source = run.images["image"]
+    path, notes = _find_model(model, source)
+    network = models.load_model(path)
+    yield from compare_with_training_area(source, network, options)
+    provenance = yield from _create_provenance(run, network, path)
+    result = yield from inference.enhance_in_memory(
+        source, network, options, provenance=provenance
+    )
     report = result.metadata["enhance"]
     report = {**report, "notes": (*report["notes"], *notes)}
     return result.replace(metadata={**result.metadata, "enhance": report})

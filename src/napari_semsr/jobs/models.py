@@ -169,7 +169,7 @@ def export_model(
         ),
     ] = None,
     authors: Annotated[
-        Sequence[str | Path] | None,
+        Sequence[str] | None,
         FileInput(
             help="author in a bioimage.io package; may be repeated",
             flag="--author",

@@ -128,7 +128,7 @@ def pairs(
     *,
     options: PairOptions,
     transform: Annotated[
-        str | Path | None,
+        str | Path | io.StoredTransform | None,
         FileInput(
             help="transform from LOW (moving) to HIGH (fixed), written by `register()`",
             metavar="JSON",
@@ -147,8 +147,7 @@ def pairs(
     >>> made.train, made.validation, made.test
     (28, 4, 4)
     """
-    transform = transform
-    low, high, settings = low, high, options
+    settings = options
     lows, highs, folders = _list_images(low, high)
     is_paired = not folders or settings.match == "name" or settings.align
     if folders and is_paired:

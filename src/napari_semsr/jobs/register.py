@@ -637,7 +637,9 @@ def register(
     ],
     *,
     options: RegisterOptions,
-    landmarks: Annotated[str | Path | None, LANDMARKS_IN] = None,
+    landmarks: Annotated[
+        Landmarks | Mapping[str, Any] | str | Path | None, LANDMARKS_IN
+    ] = None,
     transform: Annotated[str | Path | None, TRANSFORM_IN] = None,
     transform_out: Annotated[
         Path | None,
@@ -663,7 +665,6 @@ def register(
     >>> found.image.shape, round(found.registration.transform.scale, 6)
     ((64, 64), 1.0)
     """
-    landmarks = landmarks
     if isinstance(landmarks, Mapping):  # as histories record them
         landmarks = Landmarks(*map(np.array, landmarks.values()))
     if transform_out is not None and output is None:

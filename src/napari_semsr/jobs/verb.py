@@ -790,6 +790,11 @@ def command(
         run; it then opens the image itself.
     **facts : object
         Further fields of the `Verb`.
+
+    Returns
+    -------
+    callable
+        Turns the function into the `Verb`.
     """
 
     def declare(function: Callable[..., core.Job[R]]) -> Verb[Any, R]:
@@ -798,7 +803,7 @@ def command(
         hints = get_type_hints(function, include_extras=True)
         _, *parameters = inspect.signature(function).parameters.values()
         *_, result = get_args(hints["return"])
-        items = [_declare_item(one, hints[one.name]) for one in parameters]
+        items: list[Any] = [_declare_item(one, hints[one.name]) for one in parameters]
         images, files, outputs, groups = (
             [one for one in items if isinstance(one, kind)]
             for kind in (ImageInput, FileInput, Output, OptionGroup)
@@ -819,7 +824,7 @@ def command(
             name or function.__name__.replace("_", "-"),
             tuple(images),
             own.options,
-            next(iter(get_args(result))) if get_args(result) else result,
+            facts.pop("result", None) or next(iter(get_args(result)), result),
             start if planes is None else extend_job_to_stacks(start, planes),
             files=tuple(files),
             output=main,
