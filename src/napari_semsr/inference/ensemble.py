@@ -114,7 +114,8 @@ class _CoredSharpening(nn.Module):
     def forward(self, image: Tensor, keep: Box | None = None) -> Tensor:
         """Return the output for an image (B, 1, H, W) or its region `keep`."""
         less, more = (run_network(one, image, keep) for one in self.networks)
-        return less + core_step(more - less, self.threshold)
+        output: Tensor = less + core_step(more - less, self.threshold)
+        return output
 
 
 def core_sharpening(networks: Sequence[nn.Module], threshold: float) -> nn.Module:

@@ -804,9 +804,9 @@ def command(
         _, *parameters = inspect.signature(function).parameters.values()
         *_, result = get_args(hints["return"])
         items: list[Any] = [_declare_item(one, hints[one.name]) for one in parameters]
+        kinds: tuple[type, ...] = (ImageInput, FileInput, Output, OptionGroup)
         images, files, outputs, groups = (
-            [one for one in items if isinstance(one, kind)]
-            for kind in (ImageInput, FileInput, Output, OptionGroup)
+            [one for one in items if isinstance(one, kind)] for kind in kinds
         )
         own = next((one for one in groups if one.name == "options"), OptionGroup())
         named = {one.name for one in parameters if one.kind is one.KEYWORD_ONLY}
