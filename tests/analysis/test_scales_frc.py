@@ -13,6 +13,7 @@ from napari_semsr.analysis import (
     measure_grating,
 )
 from napari_semsr.core import Micrograph, run
+from napari_semsr.jobs.measure.offset import measure_offset
 
 SIDE, NM = 128, 12.0  # pixels, and their size, of the coarsest image
 TIMES = 1, 2, 3
@@ -46,6 +47,20 @@ def pairs():
         ]
         for n, part in rendered.items()
     ]
+
+
+def test_pixel_size_changes_no_shift(pairs):
+    rng, frequency = np.random.default_rng(7), np.fft.fftfreq
+    for n, (image, _) in zip(TIMES, pairs, strict=True):
+        blurred = gaussian_filter(image.array(), 3.5 * n, mode="wrap")
+        turns = frequency(SIDE * n)[:, None] * 1.3 * n - frequency(SIDE * n) * 0.6 * n
+        moved = np.fft.ifft2(np.fft.fft2(blurred) * np.exp(-2j * np.pi * turns)).real
+        noisy = [
+            Micrograph(part + rng.normal(0, 15 * n, part.shape))
+            for part in (blurred, moved)
+        ]
+        found = measure_offset(*noisy).best_shift
+        np.testing.assert_allclose(np.divide(found.shift_px, n), (-1.3, 0.6), atol=0.3)
 
 
 @pytest.mark.parametrize("method", ["frc", "decorrelation"])

@@ -1,19 +1,22 @@
 """Relative shift of two images of one area."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import ndimage
 
-from napari_semsr import core
+from napari_semsr import analysis, core
 from napari_semsr.registration import Shift, find_far_shift, find_shift
 
 # Sides of the central search area: the second is used if the first finds no shift;
 # chosen: 0.3 s, and 5 s
 _WINDOWS = 512, 2048
 _NO_SHIFT_PX = 0.05  # px; chosen: less changes detail of 3 px by under 0.2 %
-_REACH_PX = 10  # px searched in the whole and in each quarter; chosen
+# Searched in the whole and in each quarter; chosen: two agree by chance in 3 %
+# It is of pixels that are binned until the quarters agree, and so follows the blur.
+_REACH_PX, _FACTORS = 10, (1, 2, 4)
 # Standard deviations by which a correlation must exceed that without a shift: the
 # highest of a million values of noise has five; chosen
 _FAR = 7.0
@@ -96,6 +99,37 @@ def find_offset(
     return Offset(shift, size >= max(_NO_SHIFT_PX, _SURE * shift.error_px))
 
 
+def _find_near(
+    images: tuple[core.Micrograph, core.Micrograph],
+    away: core.IntPair,
+    factor: int,
+    windows: Sequence[int],
+) -> Offset:
+    """Find a shift near another in pixels binned by a factor."""
+    first, second = images
+    whole = core.Box.from_shape(first.shape)
+    overlap = whole.intersection(whole.move(away))
+
+    def read_pair(box: core.Box) -> Both:
+        part = box.scale(factor).move(overlap.corner)
+        moved = part.move((-away[0], -away[1]))
+        one, other = (
+            analysis.compute_block_means(core.read_box(image.data, place), factor)
+            for image, place in ((first, part), (second, moved))
+        )
+        return one, other
+
+    rows, columns = (side // factor for side in overlap.shape)
+    offset = find_offset(read_pair, (rows, columns), reach=_REACH_PX, windows=windows)
+    if offset.best_shift is None:
+        return offset
+    dy, dx = (factor * by for by in offset.best_shift.shift_px)
+    error = factor * offset.best_shift.error_px
+    place = away[0] + dy, away[1] + dx
+    shift = replace(offset.best_shift, shift_px=place, error_px=error)
+    return replace(offset, best_shift=shift)
+
+
 def measure_offset(
     first: core.Micrograph,
     second: core.Micrograph,
@@ -104,36 +138,33 @@ def measure_offset(
 ) -> Offset:
     """Find the shift between two images of equal shape.
 
-    If there is none within 10 px, the central area is searched as a whole, and the best
-    shift is confirmed in the overlap of both images.
+    It is searched within 10 px, and within 10 pixels of twice and four times the size,
+    as blurred images with noise have structure in coarse pixels only. If there is none,
+    the central area is searched as a whole, and the best shift is confirmed in the
+    overlap of both images.
     """
-
-    def find_near(away: core.IntPair) -> Offset:
-        whole = core.Box.from_shape(first.shape)
-        overlap = whole.intersection(whole.move(away))
-
-        def read_pair(box: core.Box) -> Both:
-            part = box.move(overlap.corner)
-            moved = part.move((-away[0], -away[1]))
-            return core.read_box(first.data, part), core.read_box(second.data, moved)
-
-        return find_offset(read_pair, overlap.shape, reach=_REACH_PX, windows=windows)
-
-    offset = find_near((0, 0))
+    offset = _find_near((first, second), (0, 0), 1, windows)
     if offset.best_shift is not None:
         return offset
     area = core.get_central_box(first.shape, windows[-1])
     parts = (core.read_box(image.data, area) for image in (first, second))
-    (y, x), excess, is_ambiguous = find_far_shift(*parts)
-    if excess < _FAR or max(abs(y), abs(x)) < _REACH_PX:
-        if core.get_error_code(offset.doubt) != "no-structure":
-            offset = replace(offset, doubt=_UNCONFIRMED)
-        return offset
-    shift = find_near((y, x)).best_shift
-    if shift is None or shift.is_ambiguous or is_ambiguous:
-        return replace(offset, doubt=_UNCONFIRMED, far_px=(y, x))
-    dy, dx = shift.shift_px
-    return Offset(replace(shift, shift_px=(y + dy, x + dx)), is_moved=True)
+    far, excess, is_ambiguous = find_far_shift(*parts)
+    starts = [(0, 0)]
+    if core.get_error_code(offset.doubt) != "no-structure":
+        offset = replace(offset, doubt=_UNCONFIRMED)
+    if excess >= _FAR and max(map(abs, far)) >= _REACH_PX:
+        starts.append(far)
+        offset = replace(offset, far_px=far)
+    for factor, start in list(itertools.product(_FACTORS, starts))[1:]:
+        found = _find_near((first, second), start, factor, windows)
+        if found.best_shift is None:
+            continue
+        if start == (0, 0):
+            return found
+        if found.best_shift.is_ambiguous or is_ambiguous:
+            return offset
+        return replace(found, is_moved=True, doubt="")
+    return offset
 
 
 def warn_about_offset(image: core.Micrograph, reference: core.Micrograph) -> None:
