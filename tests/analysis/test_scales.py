@@ -1,5 +1,7 @@
 """One scene in pixels of several sizes, drawn or resampled, has the same lengths."""
 
+import itertools
+
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -29,6 +31,15 @@ def particles(y: np.ndarray, x: np.ndarray) -> np.ndarray:
         away = np.hypot((y - cy) * ratio, (x - cx) / ratio)
         depth = np.maximum(depth, 25 + 2 * (k % 4) - away)
     return depth
+
+
+def lines(y: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Return distances in nm within two vertical lines, 96 nm apart, 24 nm wide."""
+    return 12 - np.minimum(np.abs(x - 208), np.abs(x - 304))
+
+
+def edge(y: np.ndarray, x: np.ndarray) -> np.ndarray:
+    return x - 256
 
 
 def render(shape, factor: int, blur_px: float, noise: float, way: str, rng):
@@ -68,3 +79,25 @@ def test_soft_edges_are_neither_particles_nor_objects_in_gaps(blur_px, sign, rng
     options = analysis.GapOptions(dark=sign < 0)
     found = run(analysis.measure_gaps(Micrograph(sign * data), options=options))
     assert (found.particles, found.bright, found.gaps) == (36, 36, found.pairs)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_profiles_have_the_same_nanometres_at_any_pixel_size(way):
+    errors = []
+    for n, seed in itertools.product((1, 2, 3), range(4)):
+        at = np.array([0.5, 0.2, 0.5, 0.8]) * SIDE * n
+        pair, step = (
+            analysis.measure_profile(
+                analysis.read_profile(
+                    render(shape, n, 1.2, 2.0, way, np.random.default_rng(seed)),
+                    at,
+                    width_px=5 * n,
+                )
+            )
+            for shape in (lines, edge)
+        )
+        found = pair.pairs[0].distance, pair.lines[0].fwhm, step.edge.width
+        # of the blurred edge: 10 to 90 % are 2.563 sigma
+        for one, true in zip(found, (96.0, 24.1, 2.563 * 4.8), strict=True):
+            errors.append((one.value - true * n / COARSE_NM) / one.sd)
+    assert np.std(errors) < 1.4

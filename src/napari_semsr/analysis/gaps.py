@@ -12,8 +12,8 @@
 3. *Neighbours* are particles without another particle between their centres, and not
    further apart than a share of their mean diameter.
 4. The grey levels from centre to centre, averaged over three lines one blur apart,
-   have a *peak* in either particle. Pairs whose lower peak is under 80 % of the higher are
-   excluded and counted.
+   have a *peak* in either particle. Pairs whose lower peak is under 80 % of the higher
+   are excluded and counted.
 5. There is a *gap* where the minimum between the peaks is below 60 % of the higher one;
    its *width* lies between the points where the grey level falls below 80 % of it. It
    is excluded and counted if it would cross an object: if its minimum is on a particle,
