@@ -114,7 +114,8 @@ _MAX_PARTS = 2  # average objects per label; chosen: grey levels have more
 # more than this share of the ellipse of its moments (a square 0.955, a triangle 0.83)
 _MAX_SHARED, _MIN_FILL = 0.5, 0.95
 _SHAPES = "eccentricity", "axis_major_length", "axis_minor_length"
-_LINES = (-1.0, 0.0, 1.0)  # averaging them reduces noise to a third of its power
+# Over the blur of edges; averaging them reduces noise to a third of its power
+_LINES = (-1.0, 0.0, 1.0)
 
 
 # Statistics of many gaps: histogram, fitted Gaussian, and 95 % intervals.
@@ -880,24 +881,18 @@ def _find_gaps(
     would cross an object.
     """
     gaps, left_out, across = [], 0, 0
-    pitch = compute_relative_pitch(image.scale)
-    side = _count_cell_pixels(edge, pitch)
-    noise = _measure_noise(guide, edge, pitch) / math.sqrt(
-        len(_LINES) * math.prod(side)
-    )
-    guide, other = (
-        None if one is None else ndimage.uniform_filter(one, side)
-        for one in (guide, other)
-    )
+    side = _count_cell_pixels(edge, compute_relative_pitch(image.scale))
+    noise = _measure_cell_noise(guide, side) / math.sqrt(len(_LINES))
+    cells = [ndimage.uniform_filter(i, side) for i in (guide, other) if i is not None]
     for line in lines:
-        dip = _measure_dip(guide, line, noise, edge)
+        dip = _measure_dip(cells[0], line, noise, edge)
         left_out += not dip.equal
         if not (dip.equal and dip.deep and dip.ends):
             continue
         if dip.across or line.crosses:
             across += 1
             continue
-        shown_dip = dip if other is None else _measure_dip(other, line, noise, edge)
+        shown_dip = dip if other is None else _measure_dip(cells[1], line, noise, edge)
         gaps.append(_create_gap(line, shown_dip, None if other is None else dip, image))
     return gaps, left_out, across
 
@@ -1044,13 +1039,13 @@ def _label_particles(
     scales = [*_SCALES]
     while scales:
         done_count, edge = len(_SCALES) - len(scales), blur or 1.0
+        edges = pitch / edge  # pixels over the blur
         step = Progress(done_count, len(_SCALES), f"finding particles: {total} found")
         yield step
-        covered_labels = labels > 0
-        scale = scales[0] * max(_SMOOTH * edge, 1)
+        scale, covered_labels = scales[0] * max(_SMOOTH * edge, 1), labels > 0
         plain = smooth = ndimage.gaussian_filter(values, scale / pitch)
         if total:
-            covered_labels = _cover_rims(covered_labels, pitch / edge)
+            covered_labels = _cover_rims(covered_labels, edges)
             smooth = ndimage.gaussian_filter(
                 np.where(covered_labels, level, values), scale / pitch
             )
@@ -1069,14 +1064,13 @@ def _label_particles(
         if blur is None and mask.any():
             blur = _measure_edge(height, mask, share, scale, pitch)
             if blur > 1:
-                noise = _measure_noise(values, blur, pitch)
+                side = _count_cell_pixels(blur, pitch)
+                noise = _measure_cell_noise(values, side) * math.sqrt(math.prod(side))
                 scales, contrast = [*_SCALES], 0.0
                 continue
         parts, count = _label_parts(mask, np.where(mask, basins, 0), scale)
         if total:
-            parts, count = _keep_bright_parts(
-                plain, parts, count, least / 2, pitch / edge
-            )
+            parts, count = _keep_bright_parts(plain, parts, count, least / 2, edges)
         labels += np.where(parts, parts + total, 0).astype(np.int32)
         labels = _fill_enclosed_regions(labels)
         total += count
@@ -1099,12 +1093,8 @@ def _compute_heights(
         threshold = filters.threshold_otsu(height)
         contrast = float(np.median(height[height > threshold]))
     texture = min(_MIN_APART * spread, _MAX_LEAST * contrast)
-    return (
-        height,
-        level,
-        contrast,
-        max(_MIN_APART * quiet, _FAINTEST * contrast, texture),
-    )
+    least = max(_MIN_APART * quiet, _FAINTEST * contrast, texture)
+    return height, level, contrast, least
 
 
 def _outline_regions(
@@ -1150,15 +1140,17 @@ def _count_cell_pixels(edge: float, pitch: ArrayLike) -> IntPair:
     return y, x
 
 
-def _measure_noise(values: FloatArray, edge: float, pitch: ArrayLike) -> float:
-    """Estimate the white noise that has the same mean over a cell as the noise."""
-    side = _count_cell_pixels(edge, pitch)
+def _measure_cell_noise(values: FloatArray, side: IntPair) -> float:
+    """Estimate the noise of means over cells of `side` pixels."""
     cells = ndimage.uniform_filter(values, side)[:: side[0], :: side[1]]
-    return estimate_noise_level(cells) * math.sqrt(math.prod(side))
+    return estimate_noise_level(cells)
 
 
 def _cover_rims(mask: BoolArray, pitch: FloatArray) -> BoolArray:
-    """Dilate a mask by a diamond that is at least as wide as rims along both axes."""
+    """Dilate a mask by a diamond that is at least as wide as rims along both axes.
+
+    `pitch`: of the pixels, over the blur of edges.
+    """
     reach = np.ceil(_RIM / pitch)
     y, x = (np.abs(np.arange(-far, far + 1)) / far for far in reach)
     return np.asarray(ndimage.binary_dilation(mask, np.add.outer(y, x) <= 1))
