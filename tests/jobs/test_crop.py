@@ -167,3 +167,16 @@ def test_fill_values_are_gaps_and_an_image_of_them_has_no_finite_pixels():
     missing = warned("pixels-marked-missing")
     with missing, refused(ReadError, "no-finite-values", match="waves "):
         run(crop_to_gap_free_box(image))
+
+
+@pytest.mark.parametrize("level", [0, 255])
+@pytest.mark.parametrize("dtype", ["u1", "f4"])
+def test_a_uniform_frame_is_not_image_content(level, dtype, rng):
+    data = np.full((60, 50), level, dtype)
+    data[2:-1, 1:] = rng.integers(90, 110, (57, 49))
+    (inner,), box = run(crop_to_gap_free_box(Micrograph(data)))
+    assert box.ends == (2, 1, 59, 50)
+    np.testing.assert_array_equal(inner.array(), data[2:-1, 1:])
+    data[2:-1, 1:] = level  # background that continues within the border
+    data[20:40, 20:40] = 100
+    assert run(crop_to_gap_free_box(Micrograph(data)))[1] is None

@@ -3,15 +3,17 @@
 1. *Background* is the median of the pixels below Otsu's threshold; it is subtracted. If
    the darkest levels form a curved surface, that is subtracted first.
 2. *Particles* are found on the reference if there is one, else on the image, after a
-   Gaussian of 1 px: regions 4.5 standard deviations (noise and texture) above the
-   background are split where the grey level falls below 80 % of either side, outlined
-   at half of their height, and split at waists. Then fainter ones are found in the
-   remainder, and those in noise after Gaussians of 2 and 4 px.
+   Gaussian of 3/4 of the *blur*, but at least 1 px: regions 4.5 standard deviations
+   (noise and texture) above the background are split where the grey level falls below
+   80 % of either side, outlined at half of their height, and split at waists. Then
+   fainter ones are found in the remainder, and those in noise after Gaussians 2 and 4
+   times as wide. The blur is the median sigma of the outlines of the first regions, at
+   least 1 px: all lengths in pixels follow it.
 3. *Neighbours* are particles without another particle between their centres, and not
    further apart than a share of their mean diameter.
-4. The grey levels from centre to centre, averaged over three lines 1 px apart, have a
-   *peak* in either particle. Pairs whose lower peak is under 80 % of the higher are
-   excluded and counted.
+4. The grey levels from centre to centre, averaged over three lines one blur apart,
+   have a *peak* in either particle. Pairs whose lower peak is under 80 % of the higher
+   are excluded and counted.
 5. There is a *gap* where the minimum between the peaks is below 60 % of the higher one;
    its *width* lies between the points where the grey level falls below 80 % of it. It
    is excluded and counted if it would cross an object: if its minimum is on a particle,
@@ -67,8 +69,9 @@ from napari_semsr.core import (
 # described there; it is chosen here (docs/gaps.md).
 _DEEP = 0.6  # a minimum below this share of the higher peak is a gap
 _EDGE = 0.8  # where a gap begins and ends; also the lower limit of the lower peak
-_SMOOTH_PX = 1.0  # removes single noisy pixels from the background
-_SCALES_PX = 1.0, 2.0, 4.0  # widths of the Gaussians for finding particles; chosen
+# Narrowest Gaussian for finding particles, over the blur of their edges and at least a
+# pixel, and the widths of all over that; chosen: outlines move little
+_SMOOTH, _SCALES = 0.75, (1.0, 2.0, 4.0)
 _MAD = 1.4826  # standard deviation over median absolute deviation, of a Gaussian
 _HALVES = 3  # halvings: the mode is that of an eighth of the pixels; chosen
 # Standard deviations of the smoothed background, noise and texture: exceeded by three
@@ -81,11 +84,13 @@ _FAINTEST = 0.02
 _MAX_LEAST = 0.1  # of the contrast: largest threshold due to texture; chosen
 _OUTLINE = 0.5  # outline of a particle, over its height
 _PLATEAU = 0.75  # of the height: least median of a region as bright as its particle
-# Depth of a waist that separates two particles, over the smaller half width, and in px;
-# chosen: equal discs with centres 0.44 of the sum of radii apart
-_WAIST, _ROUGH_PX = 0.9, 0.5
-# How far a gap may extend into a particle, and share of its length on the line; chosen
-_DEEPEST_PX, _DEEPEST = 3.0, 0.1
+# Depth of a waist that separates two particles, over the smaller half width, and over
+# the width of the Gaussian; chosen: equal discs with centres 0.44 of the sum of radii
+# apart
+_WAIST, _ROUGH = 0.9, 0.5
+# How far a gap may extend into a particle, over the blur of the edges, and share of its
+# length on the line; chosen
+_DEEPEST_EDGES, _DEEPEST = 3.0, 0.1
 _RISE = 0.1  # of the higher peak, and 8 sigma of noise: an object in a gap; chosen
 _TURNS = 3  # iterations until the median of the levels above half of it is stable
 _NEXT = np.s_[:-1], np.s_[1:]  # pixels and their neighbours along an axis
@@ -101,15 +106,16 @@ _SLOPING = 0.2  # of the contrast; chosen: at 0.3 outlines shift by half a pixel
 # third may be brighter, and around the rim of a brighter one nearly half
 _MAX_AROUND = 2 / 3
 _PARTS = 8  # parts of a field along each axis, in which particles are counted
-_RIM_PX = 2  # width of a particle's falling edge
-_ROUNDED_PX = 2.0  # tolerance at a rim, in px: half a pixel, and steps of a line
+# Width of a particle's falling edge, over its blur: 98 % of its height
+_RIM = 2
 _STEP_PX = 0.25  # widths are interpolated between these points
 _MAX_PARTS = 2  # average objects per label; chosen: grey levels have more
 # A clear particle shares less than this part of its outline with others, and fills
 # more than this share of the ellipse of its moments (a square 0.955, a triangle 0.83)
-_MAX_SHARED, _MIN_FILL, _NEAR_PX = 0.5, 0.95, 2
+_MAX_SHARED, _MIN_FILL = 0.5, 0.95
 _SHAPES = "eccentricity", "axis_major_length", "axis_minor_length"
-_LINES = (-1.0, 0.0, 1.0)  # averaging them reduces noise to a third of its power
+# Over the blur of edges; averaging them reduces noise to a third of its power
+_LINES = (-1.0, 0.0, 1.0)
 
 
 # Statistics of many gaps: histogram, fitted Gaussian, and 95 % intervals.
@@ -773,6 +779,7 @@ def measure_gaps(
             msg = "A label image shows no gaps of a reference: omit the reference."
             raise OptionError(msg, code="options-contradict")
         regions, count, bright, numbers = _read_labels(image, settings)
+        edge = 1.0  # labels have no blur
         guide = values = (regions > 0).astype(np.float64)
         background = 0.0
     else:
@@ -782,20 +789,20 @@ def measure_gaps(
         if reference is not None:
             plane = read_finite_array(reference)
             guide, guide_background = _subtract_background(plane, dark=settings.dark)
-        regions, count, bright = yield from _label_particles(guide, settings, pitch)
+        labelled = yield from _label_particles(guide, settings, pitch)
+        regions, count, bright, edge = labelled
         numbers = np.arange(count + 1)
     lines = _connect_neighbours(regions, count, settings, pitch)
     labels = np.where(regions <= count, regions, 0)
     yield Progress(0, 0, f"measuring gaps between {count} particles")
     gaps, left_out, across = _find_gaps(
-        guide, None if reference is None else values, lines, image
+        guide, None if reference is None else values, lines, image, edge
     )
     invented_gaps, own = [], None
     if reference is not None:
-        other, number, _ = yield from _label_particles(values, settings, pitch)
-        back, _, _ = _find_gaps(
-            values, guide, _connect_neighbours(other, number, settings, pitch), image
-        )
+        other, number, _, blur = yield from _label_particles(values, settings, pitch)
+        links = _connect_neighbours(other, number, settings, pitch)
+        back, _, _ = _find_gaps(values, guide, links, image, blur)
         own = len(back)
         invented_gaps = [  # swapped back: the image was measured first
             replace(
@@ -809,7 +816,7 @@ def measure_gaps(
             for gap in back
             if not gap.detected
         ]
-    sizes, clear = _measure_particles(labels, numbers, image)
+    sizes, clear = _measure_particles(labels, numbers, image, edge)
     return Gaps(
         particles=count,
         pairs=len(lines),
@@ -866,6 +873,7 @@ def _find_gaps(
     other: FloatArray | None,
     lines: list[_PairLine],
     image: Micrograph,
+    edge: float,
 ) -> tuple[list[Gap], int, int]:
     """Find the gaps in one image, and measure them in another.
 
@@ -873,16 +881,18 @@ def _find_gaps(
     would cross an object.
     """
     gaps, left_out, across = [], 0, 0
-    noise = estimate_noise_level(guide) / math.sqrt(len(_LINES))
+    side = _count_cell_pixels(edge, compute_relative_pitch(image.scale))
+    noise = _measure_cell_noise(guide, side) / math.sqrt(len(_LINES))
+    cells = [ndimage.uniform_filter(i, side) for i in (guide, other) if i is not None]
     for line in lines:
-        dip = _measure_dip(guide, line, noise)
+        dip = _measure_dip(cells[0], line, noise, edge)
         left_out += not dip.equal
         if not (dip.equal and dip.deep and dip.ends):
             continue
         if dip.across or line.crosses:
             across += 1
             continue
-        shown_dip = dip if other is None else _measure_dip(other, line, noise)
+        shown_dip = dip if other is None else _measure_dip(cells[1], line, noise, edge)
         gaps.append(_create_gap(line, shown_dip, None if other is None else dip, image))
     return gaps, left_out, across
 
@@ -897,7 +907,10 @@ def _compute_populated_fraction(labels: NDArray[np.int32]) -> float:
 
 
 def _measure_particles(
-    labels: NDArray[np.int32], numbers: NDArray[np.int64], image: Micrograph
+    labels: NDArray[np.int32],
+    numbers: NDArray[np.int64],
+    image: Micrograph,
+    edge: float,
 ) -> tuple[tuple[Particle, ...], float | None]:
     """Measure particles; also return the share of those that are clearly outlined.
 
@@ -915,7 +928,7 @@ def _measure_particles(
     pitch = compute_relative_pitch(image.scale)
     shapes = measure.regionprops_table(labels, properties=_SHAPES, spacing=pitch)
     ellipses = np.pi / 4 * shapes["axis_major_length"] * shapes["axis_minor_length"]
-    clear = (_compute_shared_outline(labels, count) < _MAX_SHARED) & (
+    clear = (_compute_shared_outline(labels, count, edge) < _MAX_SHARED) & (
         area > _MIN_FILL * ellipses
     )
     columns = centres, diameter, whole, area, numbers[1:], shapes["eccentricity"]
@@ -929,10 +942,12 @@ def _measure_particles(
     return particles, float(diameter[whole & clear].sum()) / inside if inside else None
 
 
-def _compute_shared_outline(labels: NDArray[np.int32], count: int) -> FloatArray:
+def _compute_shared_outline(
+    labels: NDArray[np.int32], count: int, edge: float
+) -> FloatArray:
     """Return the share of each particle's outline that is near another particle."""
     outline = segmentation.find_boundaries(labels, connectivity=2, mode="inner")
-    window = 2 * _NEAR_PX + 1
+    window = 2 * round(_RIM * edge) + 1
     others = np.where(labels > 0, labels, np.iinfo(labels.dtype).max)
     contact = ndimage.maximum_filter(labels, window) != labels
     contact |= ndimage.minimum_filter(others, window) != labels
@@ -970,7 +985,7 @@ def _flatten_background(values: FloatArray) -> FloatArray:
     field, from below. Values are unchanged if it hardly varies, or if few parts agree
     with it: then it is not the background.
     """
-    smooth = ndimage.gaussian_filter(values, _SMOOTH_PX)
+    smooth = ndimage.gaussian_filter(values, 1.0)  # single noisy pixels are not low
     places, levels = [], []
     for rows in np.array_split(np.arange(values.shape[0]), _SLOPE_PARTS):
         for columns in np.array_split(np.arange(values.shape[1]), _SLOPE_PARTS):
@@ -1009,63 +1024,134 @@ def _label_particles(
     values: FloatArray,
     options: GapOptions,
     pitch: FloatArray,
-) -> Job[tuple[NDArray[np.int32], int, int]]:
+) -> Job[tuple[NDArray[np.int32], int, int, float]]:
     """Label particles from 1 upwards, then bright regions too small to be particles.
 
-    Returns labels (Y, X), the number of particles and that of all bright regions. Each
-    particle is outlined after the narrowest Gaussian in which its outline is above the
-    noise; the remainder is searched again until nothing more is found. Gaussians and
-    rims are as wide along both axes of oblong pixels, with the relative `pitch`.
+    Returns labels (Y, X), the number of particles, that of all bright regions, and the
+    blur of edges, which is measured on the first regions; the search starts again with
+    it. Each particle is outlined after the narrowest Gaussian in which its outline is
+    above the noise; the remainder is searched again until nothing more is found.
+    Gaussians and rims are as wide along both axes of oblong pixels, with the relative
+    `pitch`.
     """
-    noise = estimate_noise_level(values)
+    noise, blur = estimate_noise_level(values), None
     labels, total, contrast, level = np.zeros(values.shape, np.int32), 0, 0.0, 0.0
-    scales = [*_SCALES_PX]
+    scales = [*_SCALES]
     while scales:
-        done_count = len(_SCALES_PX) - len(scales)
-        step = Progress(
-            done_count, len(_SCALES_PX), f"finding particles: {total} found"
-        )
+        done_count, edge = len(_SCALES) - len(scales), blur or 1.0
+        edges = pitch / edge  # pixels over the blur
+        step = Progress(done_count, len(_SCALES), f"finding particles: {total} found")
         yield step
-        scale, covered_labels = scales[0], labels > 0
+        scale, covered_labels = scales[0] * max(_SMOOTH * edge, 1), labels > 0
         plain = smooth = ndimage.gaussian_filter(values, scale / pitch)
         if total:
-            covered_labels = _cover_rims(covered_labels, pitch)
+            covered_labels = _cover_rims(covered_labels, edges)
             smooth = ndimage.gaussian_filter(
                 np.where(covered_labels, level, values), scale / pitch
             )
         if covered_labels.all():
             break
         quiet = noise / (2 * np.sqrt(np.pi) * scale)
-        level, spread = _estimate_background(smooth[~covered_labels], quiet)
-        height = np.where(covered_labels, 0.0, smooth - level)
-        if not contrast and np.ptp(height) > 0:
-            threshold = filters.threshold_otsu(height)
-            contrast = float(np.median(height[height > threshold]))
-        texture = min(_MIN_APART * spread, _MAX_LEAST * contrast)
-        least = max(_MIN_APART * quiet, _FAINTEST * contrast, texture)
+        height, level, contrast, least = _compute_heights(
+            smooth, covered_labels, quiet, contrast
+        )
         if not contrast > least:
             break
-        basins, own = _find_basins(height, least)
-        yield step
         clear = _CLEAR * _MIN_APART * quiet if len(scales) > 1 else 0.0
-        own[own < max(least, clear)] = np.inf  # also that of the background
-        share = height / own[basins]
-        mask = _remove_faint_regions(share > _OUTLINE, basins, share)
-        mask = _fill_holes(share, mask) & ~covered_labels
+        mask, basins, share = _outline_regions(height, least, max(least, clear), edge)
+        yield step
+        mask &= ~covered_labels
+        if blur is None and mask.any():
+            blur = _measure_edge(height, mask, share, scale, pitch)
+            if blur > 1:
+                side = _count_cell_pixels(blur, pitch)
+                noise = _measure_cell_noise(values, side) * math.sqrt(math.prod(side))
+                scales, contrast = [*_SCALES], 0.0
+                continue
         parts, count = _label_parts(mask, np.where(mask, basins, 0), scale)
         if total:
-            parts, count = _keep_bright_parts(plain, parts, count, least / 2, pitch)
+            parts, count = _keep_bright_parts(plain, parts, count, least / 2, edges)
         labels += np.where(parts, parts + total, 0).astype(np.int32)
         labels = _fill_enclosed_regions(labels)
         total += count
-        if not count or scale > _SCALES_PX[0]:
+        if not count or len(scales) < len(_SCALES):
             scales.pop(0)
-    return _number_by_size(labels, total, np.pi / 4 * options.min_diameter_px**2)
+    smallest = np.pi / 4 * options.min_diameter_px**2
+    return *_number_by_size(labels, total, smallest), blur or 1.0
+
+
+def _compute_heights(
+    smooth: FloatArray, covered: BoolArray, quiet: float, contrast: float
+) -> tuple[FloatArray, float, float, float]:
+    """Compute the heights above the background, 0 where it is covered.
+
+    Also returns the background, the contrast if it is not known, and the least height.
+    """
+    level, spread = _estimate_background(smooth[~covered], quiet)
+    height = np.where(covered, 0.0, smooth - level)
+    if not contrast and np.ptp(height) > 0:
+        threshold = filters.threshold_otsu(height)
+        contrast = float(np.median(height[height > threshold]))
+    texture = min(_MIN_APART * spread, _MAX_LEAST * contrast)
+    least = max(_MIN_APART * quiet, _FAINTEST * contrast, texture)
+    return height, level, contrast, least
+
+
+def _outline_regions(
+    height: FloatArray, least: float, lowest: float, edge: float
+) -> tuple[BoolArray, NDArray[np.int32], FloatArray]:
+    """Outline regions at half of their height, those of a height of `lowest` or more.
+
+    Returns their mask, the basins of `_find_basins`, and each pixel's share of the
+    height of its basin.
+    """
+    basins, own = _find_basins(height, least)
+    own[own < lowest] = np.inf  # also that of the background
+    share = height / own[basins]
+    mask = _remove_faint_regions(share > _OUTLINE, basins, share, edge)
+    return _fill_holes(share, mask), basins, share
+
+
+def _measure_edge(
+    height: FloatArray,
+    mask: BoolArray,
+    share: FloatArray,
+    scale: float,
+    pitch: FloatArray,
+) -> float:
+    """Measure the blur of particles' edges: its median sigma in px, at least 1.
+
+    From the slopes of the heights where regions end at half of their particle's, less
+    the Gaussian of `scale` px. Half of the outline is at least as sharp.
+    """
+    rim = mask & ~ndimage.binary_erosion(mask, border_value=1) & (share > 0)
+    if not rim.any():
+        return 1.0
+    slopes = np.hypot(*(np.gradient(height, axis=i)[rim] / pitch[i] for i in (0, 1)))
+    # slope of an edge of height 1 is 1 / (sqrt(2 pi) sigma)
+    slope = float(np.median(slopes * share[rim] / height[rim]))
+    square = 1 / (2 * math.pi * slope**2) if slope > 0 else 0.0
+    return math.sqrt(max(square - scale**2, 1.0))
+
+
+def _count_cell_pixels(edge: float, pitch: ArrayLike) -> IntPair:
+    """Return the numbers of pixels along both axes within the blur of an edge."""
+    y, x = (max(1, round(edge / one)) for one in np.asarray(pitch).tolist())
+    return y, x
+
+
+def _measure_cell_noise(values: FloatArray, side: IntPair) -> float:
+    """Estimate the noise of means over cells of `side` pixels."""
+    cells = ndimage.uniform_filter(values, side)[:: side[0], :: side[1]]
+    return estimate_noise_level(cells)
 
 
 def _cover_rims(mask: BoolArray, pitch: FloatArray) -> BoolArray:
-    """Dilate a mask by a diamond that is at least as wide as rims along both axes."""
-    reach = np.ceil(_RIM_PX / pitch)
+    """Dilate a mask by a diamond that is at least as wide as rims along both axes.
+
+    `pitch`: of the pixels, over the blur of edges.
+    """
+    reach = np.ceil(_RIM / pitch)
     y, x = (np.abs(np.arange(-far, far + 1)) / far for far in reach)
     return np.asarray(ndimage.binary_dilation(mask, np.add.outer(y, x) <= 1))
 
@@ -1084,14 +1170,14 @@ def _number_by_size(
 
 
 def _remove_faint_regions(
-    mask: BoolArray, basins: NDArray[np.int32], share: FloatArray
+    mask: BoolArray, basins: NDArray[np.int32], share: FloatArray, edge: float
 ) -> BoolArray:
     """Remove regions of a mask that hardly exceed its threshold.
 
     They belong to fainter particles, which are outlined at their own height. `share` is
     the height over that of the basin's particle.
     """
-    mask = ndimage.binary_opening(mask)
+    mask = ndimage.binary_opening(mask, iterations=round(edge))
     regions, count = measure.label(np.where(mask, basins, 0), return_num=True)
     if not count:
         return mask
@@ -1110,7 +1196,7 @@ def _keep_bright_parts(
     """Keep regions brighter than most of their surroundings, and discard rims."""
     if not count:
         return parts, 0
-    beside = segmentation.expand_labels(parts, _RIM_PX + 1, spacing=tuple(pitch))
+    beside = segmentation.expand_labels(parts, _RIM + 1, spacing=tuple(pitch))
     beside[parts > 0] = 0
     around = _compute_label_quantiles(smooth, beside, count, _MAX_AROUND)
     inner = _compute_label_quantiles(smooth, parts, count, 0.5)
@@ -1265,7 +1351,7 @@ def _label_parts(
         return parts, 0
     peak = _find_label_maxima(distance, parts, count)
     joined_parts, count = _merge_basins(
-        distance, parts, peak, peak, _WAIST, _ROUGH_PX * scale
+        distance, parts, peak, peak, _WAIST, _ROUGH * scale
     )
     return joined_parts[parts], count
 
@@ -1348,7 +1434,7 @@ def _find_near_pairs(
     owners = labels[inside] - 1
     off = np.hypot(*(places - centres[owners]).T)
     rims = _find_label_maxima(off, owners + 1, len(centres))
-    wide = rims + reach + _ROUNDED_PX
+    wide = rims + reach + 1.0  # half a pixel at either outline
     beside = spatial.cKDTree(centres).query_ball_point(centres, 2 * wide)
     counts = [len(others) for others in beside]
     pairs = np.column_stack(
@@ -1373,9 +1459,13 @@ def _compute_line_points(
     return np.asarray((start + aside * across)[:, None] + along[:, None] * share)
 
 
-def _measure_dip(values: FloatArray, line: _PairLine, noise: float) -> _Dip:
+def _measure_dip(
+    values: FloatArray, line: _PairLine, noise: float, edge: float
+) -> _Dip:
     """Measure the grey-level minimum between two particles."""
-    points = [_compute_line_points(line.start, line.stop, aside) for aside in _LINES]
+    points = [
+        _compute_line_points(line.start, line.stop, aside * edge) for aside in _LINES
+    ]
     levels = ndimage.map_coordinates(
         values, np.concatenate(points, axis=1), order=1, mode="nearest"
     )
@@ -1398,18 +1488,25 @@ def _measure_dip(values: FloatArray, line: _PairLine, noise: float) -> _Dip:
     if left is None or right is None:
         return _Dip(equal, deep, None)
     ends = bottom - left, bottom + right
-    return _Dip(equal, deep, ends, _crosses_object(profile, line, bottom, ends, noise))
+    return _Dip(
+        equal, deep, ends, _crosses_object(profile, line, bottom, ends, noise, edge)
+    )
 
 
 def _crosses_object(
-    profile: FloatArray, line: _PairLine, bottom: int, ends: FloatPair, noise: float
+    profile: FloatArray,
+    line: _PairLine,
+    bottom: int,
+    ends: FloatPair,
+    noise: float,
+    edge: float,
 ) -> bool:
     """Check whether the line between two ends crosses an object instead of a gap.
 
     `noise` is the standard deviation of the line's grey levels.
     """
-    rim = _ROUNDED_PX / _STEP_PX
-    first = np.flatnonzero(line.inside[0])[-1] - rim  # within their outlines
+    rim = _RIM * edge / _STEP_PX
+    first = np.flatnonzero(line.inside[0])[-1] - rim  # within their edges
     second = np.flatnonzero(line.inside[1])[0] + rim
     if not first <= bottom <= second:
         return True
@@ -1417,7 +1514,7 @@ def _crosses_object(
         line.inside, (first - ends[0], ends[1] - second), strict=True
     ):
         if depth + rim > max(
-            _DEEPEST_PX / _STEP_PX, _DEEPEST * np.count_nonzero(inside)
+            _DEEPEST_EDGES * edge / _STEP_PX, _DEEPEST * np.count_nonzero(inside)
         ):
             return True  # an end is well within a particle
     between = profile[math.ceil(ends[0]) : math.floor(ends[1]) + 1]

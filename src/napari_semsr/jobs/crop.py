@@ -1,5 +1,7 @@
 """Crop an image to a box, or to another image's area and grid."""
 
+import functools
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -266,16 +268,21 @@ CROP = crop
 def crop_to_gap_free_box(
     *images: core.Micrograph,
 ) -> core.Job[tuple[tuple[core.Micrograph, ...], core.Box | None]]:
-    """Crop images of equal shape to their largest common gap-free rectangle."""
+    """Crop images of equal shape to their largest common gap-free rectangle.
+
+    A uniform frame is not image content.
+    """
     images = tuple(open_image(image) for image in images)  # which marks fill values
     areas = [
         core.GridImage.from_image(image, core.Grid.from_image(image))
         for image in images
     ]
-    box = yield from find_shared_gap_free_box(areas)
+    content = functools.reduce(core.Box.intersection, map(_find_content, images))
+    box = yield from find_shared_gap_free_box([area.crop(content) for area in areas])
     if box is None:
         msg = f"No area of {' and '.join(i.name for i in images)} is free of gaps."
         raise core.ShapeError(msg, code="gaps-everywhere")
+    box = box.move(content.corner)
     if box.shape == images[0].shape:
         return images, None
     cut = (
@@ -506,6 +513,28 @@ def _find_shift(
             "ambiguous",
         )
     return shift
+
+
+def _find_content(image: core.Micrograph) -> core.Box:
+    """Find the part of an image inside border lines of one grey value, a frame.
+
+    Lines whose grey value most pixels of the next line have too are background.
+    """
+    whole = [0, image.shape[0], 0, image.shape[1]]
+    ends = whole.copy()
+    for side, (axis, last) in enumerate(itertools.product((0, 1), (False, True))):
+        size, count, depth = image.shape[axis], 0, 0
+        while count == depth < size:  # read twice as many lines
+            depth = min(max(1, 2 * depth), size)
+            strip = whole.copy()
+            strip[side ^ 1] = size - depth if last else depth
+            lines = core.read_box(image.data, core.Box(*strip))
+            lines = np.moveaxis(lines, axis, 0)[:: -1 if last else 1]
+            is_frame = (lines == lines[0, 0]).all(axis=1)
+            count = depth if is_frame.all() else int(np.argmin(is_frame))
+        if count < size and np.mean(lines[count] != lines[0, 0]) > 1 / 2:
+            ends[side] += -count if last else count
+    return core.Box(*ends)
 
 
 def _exclude_gaps(plan: _CropPlan) -> core.Job[_CropPlan]:

@@ -9,8 +9,10 @@ area along the line. Sigma is fitted, so that widths are those of the object.
   F(z) = (erf((z + W/2) / s) - erf((z - W/2) / s)) / 2, s² = 2 (sigma² + a²).
 - *Edge*: b + A (1 + erf((t - c) / s)) / 2, optionally + m (t - c).
 
-The covariance is that of least squares, (J'J)^-1 RSS / (n - k); errors of quantities
-derived from the parameters follow by the delta method.
+The covariance is that of least squares, (J'J)^-1 RSS / (n - k), times the variance of
+means of residuals over that of independent ones, as neighbouring pixels of a resampled
+image are correlated; errors of quantities derived from the parameters follow by the
+delta method.
 """
 
 import math
@@ -237,10 +239,31 @@ def _fit_model(
     _, singular, right_vectors = np.linalg.svd(slopes / scale, full_matrices=False)
     sure = singular > _SINGULAR * singular[0]
     half = right_vectors[sure] / singular[sure, None] / scale
-    covariance = half.T @ half * variance / unit**2
+    correlated = _compare_with_white_noise(details["fvec"], places)
+    covariance = half.T @ half * variance * correlated / unit**2
     return ModelFit(
         shape, solution, covariance, math.sqrt(variance), squares, len(values), area
     )
+
+
+def _compare_with_white_noise(residuals: FloatArray, places: FloatArray) -> float:
+    """Return the variance of means of residuals, over that if they were independent.
+
+    Neighbours of resampled images are not. From the sums at each pixel along the line,
+    and from their autocorrelation up to the first lag that is within its 95 % interval
+    for white noise; at least 1.
+    """
+    at = np.rint(places - places.min()).astype(int)
+    counts = np.bincount(at)
+    sums = np.bincount(at, residuals)[counts > 0] / np.sqrt(counts[counts > 0])
+    products = np.correlate(sums, sums, "full")[len(sums) - 1 :]
+    square = len(sums) * float(np.mean(residuals**2))
+    if not square:
+        return 1.0
+    across, limit = products[0] / square, 2 / math.sqrt(len(sums))
+    share = products / products[0]
+    along = 1 + 2 * share[1 : np.argmax(np.append(share, 0) < limit)].sum()
+    return max(1.0, along * (across if across > 1 + math.sqrt(2) * limit else 1.0))
 
 
 def _evaluate_model(
