@@ -16,7 +16,8 @@
    its *width* lies between the points where the grey level falls below 80 % of it. It
    is excluded and counted if it would cross an object: if its minimum is on a particle,
    if it ends well within one, if a bright region is on the line between them, or if a
-   rise in it exceeds a tenth of the higher peak.
+   rise in it exceeds a tenth of the higher peak. Between labels it ends at 50 %, where
+   they end.
 
 With a reference, its gaps are searched in the image along the same lines: they are
 *found* or *missed*. Gaps between particles found on the image are then searched in the
@@ -787,8 +788,9 @@ def measure_gaps(
     lines = _connect_neighbours(regions, count, settings, pitch)
     labels = np.where(regions <= count, regions, 0)
     yield Progress(0, 0, f"measuring gaps between {count} particles")
+    edge = _OUTLINE if settings.labels else _EDGE  # labels end where they end
     gaps, left_out, across = _find_gaps(
-        guide, None if reference is None else values, lines, image
+        guide, None if reference is None else values, lines, image, edge
     )
     invented_gaps, own = [], None
     if reference is not None:
@@ -832,17 +834,20 @@ def measure_gaps(
 
 def _read_labels(
     image: Micrograph, options: GapOptions
-) -> tuple[NDArray[np.int32], int, int, NDArray[np.int64]]:
+) -> tuple[NDArray[np.int32], int, int, NDArray[np.integer]]:
     """Relabel the objects of a label image, or the connected components of a mask.
 
     Returns labels (Y, X), the number of particles and that of all objects, as
     `_label_particles` does, and the number in the image of each particle.
     """
     values = np.nan_to_num(image.array(), nan=0, posinf=0, neginf=0)
-    own, labels = np.unique(np.append(0, values), return_inverse=True)
+    own, labels = np.unique(
+        np.append(np.zeros(1, values.dtype), values), return_inverse=True
+    )
     labels = labels[1:].reshape(values.shape)
     parts, count = measure.label(labels, connectivity=2, return_num=True)
     integer = own[0] == 0 and np.array_equal(own, np.rint(own))
+    integer = integer and int(own[-1]) <= np.iinfo(np.uint64).max
     if own.size == 2 and count > 1 and integer:  # a mask
         labels, own = parts, np.arange(count + 1)
     elif not integer or count > _MAX_PARTS * (own.size - 1):
@@ -856,7 +861,7 @@ def _read_labels(
     regions, large, total = _number_by_size(
         labels.astype(np.int32), own.size - 1, least
     )
-    numbers = np.zeros(total + 1, np.int64)
+    numbers = np.zeros(total + 1, np.uint64)
     numbers[regions] = own[labels]
     return regions, large, total, numbers[: large + 1]
 
@@ -866,6 +871,7 @@ def _find_gaps(
     other: FloatArray | None,
     lines: list[_PairLine],
     image: Micrograph,
+    edge: float = _EDGE,
 ) -> tuple[list[Gap], int, int]:
     """Find the gaps in one image, and measure them in another.
 
@@ -875,14 +881,14 @@ def _find_gaps(
     gaps, left_out, across = [], 0, 0
     noise = estimate_noise_level(guide) / math.sqrt(len(_LINES))
     for line in lines:
-        dip = _measure_dip(guide, line, noise)
+        dip = _measure_dip(guide, line, noise, edge)
         left_out += not dip.equal
         if not (dip.equal and dip.deep and dip.ends):
             continue
         if dip.across or line.crosses:
             across += 1
             continue
-        shown_dip = dip if other is None else _measure_dip(other, line, noise)
+        shown_dip = dip if other is None else _measure_dip(other, line, noise, edge)
         gaps.append(_create_gap(line, shown_dip, None if other is None else dip, image))
     return gaps, left_out, across
 
@@ -897,7 +903,7 @@ def _compute_populated_fraction(labels: NDArray[np.int32]) -> float:
 
 
 def _measure_particles(
-    labels: NDArray[np.int32], numbers: NDArray[np.int64], image: Micrograph
+    labels: NDArray[np.int32], numbers: NDArray[np.integer], image: Micrograph
 ) -> tuple[tuple[Particle, ...], float | None]:
     """Measure particles; also return the share of those that are clearly outlined.
 
@@ -1373,8 +1379,13 @@ def _compute_line_points(
     return np.asarray((start + aside * across)[:, None] + along[:, None] * share)
 
 
-def _measure_dip(values: FloatArray, line: _PairLine, noise: float) -> _Dip:
-    """Measure the grey-level minimum between two particles."""
+def _measure_dip(
+    values: FloatArray, line: _PairLine, noise: float, edge: float
+) -> _Dip:
+    """Measure the grey-level minimum between two particles.
+
+    It ends at `edge`, a share of the higher one.
+    """
     points = [_compute_line_points(line.start, line.stop, aside) for aside in _LINES]
     levels = ndimage.map_coordinates(
         values, np.concatenate(points, axis=1), order=1, mode="nearest"
@@ -1392,7 +1403,7 @@ def _measure_dip(values: FloatArray, line: _PairLine, noise: float) -> _Dip:
     deep = bool(profile[bottom] < _DEEP * higher)
     if not deep:
         return _Dip(equal, False, None)
-    level = _EDGE * higher
+    level = edge * higher
     left = _find_crossing(profile[first : bottom + 1][::-1], level)
     right = _find_crossing(profile[bottom : second + 1], level)
     if left is None or right is None:
