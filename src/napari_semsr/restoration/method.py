@@ -223,8 +223,8 @@ def read_sample_blocks(data: ReadableArray) -> list[FloatArray]:
 def _list_sample_boxes(data: ReadableArray) -> list[Box]:
     rows, columns = (int(n) for n in data.shape)
     side = min(_BLOCK, max(_SMALLEST, min(rows, columns)))
-    corners = (_get_block_corners(size, side) for size in (rows, columns))
-    return [Box.from_shape((side, side), corner) for corner in product(*corners)]
+    corners = product(*(_get_block_corners(size, side) for size in (rows, columns)))
+    return [Box.from_shape((side, side), (y, x)) for y, x in corners]
 
 
 def _measure_border_error(data: ReadableArray, kernel: FloatArray) -> float:
@@ -242,7 +242,7 @@ def _measure_border_error(data: ReadableArray, kernel: FloatArray) -> float:
             at = np.arange(window.shape[axis]) + start - margin
             known &= np.expand_dims((at >= 0) & (at < size), 1 - axis)
         inner = known[_get_inner_slices(window.shape, margin)]
-        count += np.count_nonzero(inner)
+        count += int(np.count_nonzero(inner))
         if known.all() or not inner.any():
             continue
         nearest = ndimage.distance_transform_edt(
