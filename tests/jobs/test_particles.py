@@ -8,7 +8,14 @@ import pytest
 
 import napari_semsr as semsr
 from napari_semsr.analysis import GapOptions
-from napari_semsr.core import Micrograph, OptionError, ReadError, ShapeError, run
+from napari_semsr.core import (
+    Micrograph,
+    OptionError,
+    ReadError,
+    ShapeError,
+    WriteError,
+    run,
+)
 from napari_semsr.jobs import GAPS
 from tests.refusals import refused, warned
 
@@ -116,6 +123,18 @@ def test_labels_that_were_written_give_the_same_particles(noisy, tmp_path):
     again = run(GAPS.job(stored, options=GapOptions(labels=True)))
     assert again.particle_rows == first.particle_rows
     assert again.result.cut == first.result.cut
+
+
+def test_labels_of_64_bits_are_stored_or_refused(tmp_path):
+    labels = np.zeros((60, 90), np.uint64)
+    labels[20:40, 10:30], labels[20:40, 30:50] = 2**64 - 2, 2**64 - 1
+    how = {"labels": True, "pixel_size_nm": 1}
+    semsr.gaps(labels, labels_out=tmp_path / "labels.ome.zarr", **how)
+    stored = semsr.read(tmp_path / "labels.ome.zarr")
+    np.testing.assert_array_equal(stored.array(), labels)
+    for name in ("labels.png", "labels.ome.tif"):
+        with refused(WriteError, "out-of-range"):
+            semsr.gaps(labels, labels_out=tmp_path / name, **how)
 
 
 def test_gaps_between_labels_are_those_between_their_outlines():

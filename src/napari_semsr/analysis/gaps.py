@@ -825,7 +825,7 @@ def measure_gaps(
         reference_background=guide_background,
         sizes=sizes,
         clear=None if settings.labels else clear,
-        labels=numbers[labels].astype(np.min_scalar_type(int(numbers.max()))),
+        labels=numbers[labels].astype(np.min_scalar_type(int(numbers.max())).str),
         invented_gaps=tuple(invented_gaps),
         own=own,
         size_error=compute_length_error(image),

@@ -273,6 +273,13 @@ def _measure_gaps(
         gaps = gaps.move_to_image(box, image.shape)
     _warn_if_unclear(gaps, sized_image.name)
     target, labels_target = run.targets.get("table"), run.targets.get(LABELS)
+    in_png = labels_target is not None and labels_target.suffix.lower() == ".png"
+    if in_png and gaps.labels.dtype != np.uint8:  # it would be stretched
+        msg = (
+            f"{labels_target} can only store labels up to 255, got "
+            f"{gaps.labels.max()}: write .ome.zarr or .ome.tif instead."
+        )
+        raise core.WriteError(msg, code="out-of-range")
     report = GapReport(
         **run.get_result_fields(sized_image),
         result=gaps,
