@@ -274,10 +274,11 @@ def _measure_gaps(
     _warn_if_unclear(gaps, sized_image.name)
     target, labels_target = run.targets.get("table"), run.targets.get(LABELS)
     in_png = labels_target is not None and labels_target.suffix.lower() == ".png"
-    if in_png and gaps.labels.dtype != np.uint8:  # it would be stretched
+    largest = int(np.asarray(gaps.labels).max()) if in_png and gaps.particles else 0
+    if largest > np.iinfo(np.uint8).max:  # they would be stretched
         msg = (
-            f"{labels_target} can only store labels up to 255, got "
-            f"{gaps.labels.max()}: write .ome.zarr or .ome.tif instead."
+            f"{labels_target} can only store labels up to 255, got {largest}: write "
+            ".ome.zarr or .ome.tif instead."
         )
         raise core.WriteError(msg, code="out-of-range")
     report = GapReport(
