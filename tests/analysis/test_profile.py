@@ -134,6 +134,23 @@ def test_edge_is_read_from_10_to_90_per_cent(sign):
     assert found.edge.step == pytest.approx(2 * sign, rel=0.01)
 
 
+@pytest.mark.parametrize("slope", [0.0, 1.5, 3.0])
+def test_a_line_on_a_ramp_is_a_line_and_one_that_the_end_cuts_is_no_edge(slope):
+    line = ndimage.gaussian_filter1d(1.0 * (np.abs(np.arange(2400) / 8 - 150) < 4), 16)
+    row = 30 + 100 * line.reshape(-1, 8).mean(axis=1) + slope * np.arange(300)
+    image = np.tile(row, (40, 1))
+    image += np.random.default_rng(0).normal(0, 0.5, image.shape)
+    found = measured(image[:, 70:230])
+    assert found.edge is None
+    assert found.highest_line.place.value == pytest.approx(79.56, abs=0.02)
+    cut = measured(image[:, 148:308])
+    assert cut.edge is None
+    assert slope or "longer" in cut.reason
+    image[:, 149:151] = np.nan
+    hidden = measured(image[:, 70:230])
+    assert "missing" in hidden.reason if slope == 0 else not hidden.edge
+
+
 def test_noise_alone_reads_nothing():
     noise = np.random.default_rng(0).normal(size=(96, 128))
     found = measure_profile(read_profile(Micrograph(100 + noise), ACROSS))

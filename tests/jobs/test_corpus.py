@@ -37,7 +37,9 @@ CHANGED = {
         "gaps": "which particles the border cuts, and how each is outlined",
         "profile": "the standard deviation of a distance",
         "enhance-frozen.tif": "how much around its parts a sample sees (c9e0db5f)",
+        "restore": "errors due to the border count as noise",
     },
+    "77bd7f5d": {"restore": "errors due to the border count as noise"},
     "f50b9466": {
         "stitch-height.tif": "the centre of a flat field, which had a peak",
         "stitch-height.height.ome.zarr": "as above: the sharpest frame",

@@ -20,6 +20,18 @@ def test_noise_alone_has_the_stated_variance(grey):
     assert made.provenance.options["photons"] == 100
 
 
+def test_noise_of_floats_does_not_depend_on_the_darkest_pixel(grey):
+    values = np.full((200, 200), 0.4)
+    values[:, 0] = 1
+    made = []
+    for least in (0, 0.2, 0.4):
+        values[0, 1] = least
+        image = grey.replace(data=values.copy())
+        noisy = napari_semsr.degrade(image, kind="none", photons=50)
+        made.append(noisy.array()[1:, 1:].var())
+    assert made == pytest.approx([0.4 / 50] * 3, rel=0.05)
+
+
 def test_effects_come_on_top_of_a_kind(grey):
     plain = napari_semsr.degrade(grey, kind="hybrid", seed=1).array().astype(float)
     quiet = napari_semsr.degrade(grey, kind="hybrid", seed=1, read_noise=0.01)

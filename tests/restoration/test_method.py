@@ -51,6 +51,24 @@ def test_result_is_nearer_to_the_truth(pair, method, psf):
     assert after < 0.9 * before
 
 
+@pytest.mark.parametrize("method", ["wiener", "unsupervised-wiener", "cls"])
+def test_a_quiet_image_gets_sharper_and_its_border_no_worse(method):
+    sharp = np.full((200, 200), 10.0)
+    for y, x in np.random.default_rng(3).integers(30, 170, (60, 2)):
+        sharp[y - 1 : y + 2, x - 1 : x + 2] = 80
+    blurred = np.rint(600 * ndimage.gaussian_filter(sharp, 1.8)).astype(np.uint16)
+    # the border is flat, or it cuts structures, or gaps do
+    cut = np.s_[60:150, 55:150]
+    gaps = np.where(ndimage.binary_dilation(np.eye(90, 95), iterations=9), np.nan, 1)
+    for part, known, most in (np.s_[:], 1, 0.6), (cut, 1, 0.75), (cut, gaps, 0.8):
+        made = restored(Micrograph(blurred[part] * known), method=method, psf="1.8px")
+        before, after = (
+            np.sqrt(np.nanmean((image / 600 - sharp[part]) ** 2 * known))
+            for image in (blurred[part], made)
+        )
+        assert after < most * before
+
+
 @pytest.mark.parametrize("what", ["lines", "dots"])
 def test_what_repeats_is_no_noise(what):
     y, x = np.indices((300, 320))

@@ -18,7 +18,8 @@
    its *width* lies between the points where the grey level falls below 80 % of it. It
    is excluded and counted if it would cross an object: if its minimum is on a particle,
    if it ends well within one, if a bright region is on the line between them, or if a
-   rise in it exceeds a tenth of the higher peak.
+   rise in it exceeds a tenth of the higher peak. Between labels it ends at 50 %, where
+   they end.
 
 With a reference, its gaps are searched in the image along the same lines: they are
 *found* or *missed*. Gaps between particles found on the image are then searched in the
@@ -795,14 +796,15 @@ def measure_gaps(
     lines = _connect_neighbours(regions, count, settings, pitch)
     labels = np.where(regions <= count, regions, 0)
     yield Progress(0, 0, f"measuring gaps between {count} particles")
+    end = _OUTLINE if settings.labels else _EDGE  # labels end where they end
     gaps, left_out, across = _find_gaps(
-        guide, None if reference is None else values, lines, image, edge
+        guide, None if reference is None else values, lines, image, edge, end
     )
     invented_gaps, own = [], None
     if reference is not None:
         other, number, _, blur = yield from _label_particles(values, settings, pitch)
         links = _connect_neighbours(other, number, settings, pitch)
-        back, _, _ = _find_gaps(values, guide, links, image, blur)
+        back, _, _ = _find_gaps(values, guide, links, image, blur, end)
         own = len(back)
         invented_gaps = [  # swapped back: the image was measured first
             replace(
@@ -830,7 +832,7 @@ def measure_gaps(
         reference_background=guide_background,
         sizes=sizes,
         clear=None if settings.labels else clear,
-        labels=numbers[labels].astype(np.min_scalar_type(int(numbers.max()))),
+        labels=numbers[labels].astype(np.min_scalar_type(int(numbers.max())).str),
         invented_gaps=tuple(invented_gaps),
         own=own,
         size_error=compute_length_error(image),
@@ -839,17 +841,20 @@ def measure_gaps(
 
 def _read_labels(
     image: Micrograph, options: GapOptions
-) -> tuple[NDArray[np.int32], int, int, NDArray[np.int64]]:
+) -> tuple[NDArray[np.int32], int, int, NDArray[np.integer]]:
     """Relabel the objects of a label image, or the connected components of a mask.
 
     Returns labels (Y, X), the number of particles and that of all objects, as
     `_label_particles` does, and the number in the image of each particle.
     """
     values = np.nan_to_num(image.array(), nan=0, posinf=0, neginf=0)
-    own, labels = np.unique(np.append(0, values), return_inverse=True)
+    own, labels = np.unique(
+        np.append(np.zeros(1, values.dtype), values), return_inverse=True
+    )
     labels = labels[1:].reshape(values.shape)
     parts, count = measure.label(labels, connectivity=2, return_num=True)
     integer = own[0] == 0 and np.array_equal(own, np.rint(own))
+    integer = integer and int(own[-1]) <= np.iinfo(np.uint64).max
     if own.size == 2 and count > 1 and integer:  # a mask
         labels, own = parts, np.arange(count + 1)
     elif not integer or count > _MAX_PARTS * (own.size - 1):
@@ -863,7 +868,7 @@ def _read_labels(
     regions, large, total = _number_by_size(
         labels.astype(np.int32), own.size - 1, least
     )
-    numbers = np.zeros(total + 1, np.int64)
+    numbers = np.zeros(total + 1, np.uint64)
     numbers[regions] = own[labels]
     return regions, large, total, numbers[: large + 1]
 
@@ -874,6 +879,7 @@ def _find_gaps(
     lines: list[_PairLine],
     image: Micrograph,
     edge: float,
+    end: float,
 ) -> tuple[list[Gap], int, int]:
     """Find the gaps in one image, and measure them in another.
 
@@ -885,14 +891,16 @@ def _find_gaps(
     noise = _measure_cell_noise(guide, side) / math.sqrt(len(_LINES))
     cells = [ndimage.uniform_filter(i, side) for i in (guide, other) if i is not None]
     for line in lines:
-        dip = _measure_dip(cells[0], line, noise, edge)
+        dip = _measure_dip(cells[0], line, noise, edge, end)
         left_out += not dip.equal
         if not (dip.equal and dip.deep and dip.ends):
             continue
         if dip.across or line.crosses:
             across += 1
             continue
-        shown_dip = dip if other is None else _measure_dip(cells[1], line, noise, edge)
+        shown_dip = dip
+        if other is not None:
+            shown_dip = _measure_dip(cells[1], line, noise, edge, end)
         gaps.append(_create_gap(line, shown_dip, None if other is None else dip, image))
     return gaps, left_out, across
 
@@ -908,7 +916,7 @@ def _compute_populated_fraction(labels: NDArray[np.int32]) -> float:
 
 def _measure_particles(
     labels: NDArray[np.int32],
-    numbers: NDArray[np.int64],
+    numbers: NDArray[np.integer],
     image: Micrograph,
     edge: float,
 ) -> tuple[tuple[Particle, ...], float | None]:
@@ -1460,9 +1468,9 @@ def _compute_line_points(
 
 
 def _measure_dip(
-    values: FloatArray, line: _PairLine, noise: float, edge: float
+    values: FloatArray, line: _PairLine, noise: float, edge: float, end: float
 ) -> _Dip:
-    """Measure the grey-level minimum between two particles."""
+    """Measure the minimum between two particles; it ends at a share of the higher."""
     points = [
         _compute_line_points(line.start, line.stop, aside * edge) for aside in _LINES
     ]
@@ -1482,7 +1490,7 @@ def _measure_dip(
     deep = bool(profile[bottom] < _DEEP * higher)
     if not deep:
         return _Dip(equal, False, None)
-    level = _EDGE * higher
+    level = end * higher
     left = _find_crossing(profile[first : bottom + 1][::-1], level)
     right = _find_crossing(profile[bottom : second + 1], level)
     if left is None or right is None:

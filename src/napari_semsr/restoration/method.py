@@ -18,6 +18,7 @@ not depend on the tiling.
 import math
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Literal, Self
 
 import numpy as np
@@ -138,11 +139,11 @@ class RadialPower:
 
     def compute_noise_to_signal(
         self, grain: SpectrumModel, kernel: FloatArray, side: int
-    ) -> tuple[FloatArray, bool]:
+    ) -> FloatArray:
         """Compute the noise-to-signal power ratio, (side, side // 2 + 1).
 
-        From a model, but measured where the sample's power is far above the model; also
-        returns whether that is so anywhere. `kernel` (N, M).
+        From a model, but measured where the sample's power is far above the model.
+        `kernel` (N, M).
         """
         y, x = np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None, :]
         ratio = grain.compute_noise_to_signal(
@@ -159,7 +160,7 @@ class RadialPower:
         np.divide(
             np.maximum(transmission, _MIN_PASSED), power - 1, out=ratio, where=line
         )
-        return ratio, bool(line.any())
+        return ratio
 
     def fit_model(self, kernel: FloatArray | None = None) -> SpectrumModel:
         """Fit the spectrum model; `kernel` (N, M): the blur, if known."""
@@ -207,19 +208,55 @@ def read_sample_blocks(data: ReadableArray) -> list[FloatArray]:
     field. Blocks with non-finite pixels are omitted; if all have some, these are filled
     with the nearest finite pixel.
     """
-    rows, columns = (int(n) for n in data.shape)
-    side = min(_BLOCK, max(_SMALLEST, min(rows, columns)))
     whole: list[FloatArray] = []
     blocks_with_gaps: list[FloatArray] = []
-    for y in _get_block_corners(rows, side):
-        for x in _get_block_corners(columns, side):
-            block = read_box(data, Box.from_shape((side, side), (y, x))).astype(float)
-            finite = np.isfinite(block)
-            if finite.all():
-                whole.append(block)
-            elif finite.any():
-                blocks_with_gaps.append(fill_gaps(block, finite))
-    return whole or blocks_with_gaps or [np.zeros((side, side))]
+    for box in (boxes := _list_sample_boxes(data)):
+        block = read_box(data, box).astype(float)
+        finite = np.isfinite(block)
+        if finite.all():
+            whole.append(block)
+        elif finite.any():
+            blocks_with_gaps.append(fill_gaps(block, finite))
+    return whole or blocks_with_gaps or [np.zeros(boxes[0].shape)]
+
+
+def _list_sample_boxes(data: ReadableArray) -> list[Box]:
+    rows, columns = (int(n) for n in data.shape)
+    side = min(_BLOCK, max(_SMALLEST, min(rows, columns)))
+    corners = product(*(_get_block_corners(size, side) for size in (rows, columns)))
+    return [Box.from_shape((side, side), (y, x)) for y, x in corners]
+
+
+def _measure_border_error(data: ReadableArray, kernel: FloatArray) -> float:
+    """Measure how far a blurred field (Y, X) depends on what is beyond its border.
+
+    Returns the mean square change, over the known pixels of the sample blocks, if what
+    is missing, or beyond the border, is turned over there instead of mirrored.
+    """
+    margin = int(max(kernel.shape)) // 2
+    total, count = 0.0, 0
+    for box in _list_sample_boxes(data):
+        window = read_box(data, box.grow(margin)).astype(float)
+        known = np.isfinite(window)
+        for axis, (start, size) in enumerate(zip(box.corner, data.shape, strict=True)):
+            at = np.arange(window.shape[axis]) + start - margin
+            known &= np.expand_dims((at >= 0) & (at < size), 1 - axis)
+        inner = known[_get_inner_slices(window.shape, margin)]
+        count += int(np.count_nonzero(inner))
+        if known.all() or not inner.any():
+            continue
+        nearest = ndimage.distance_transform_edt(
+            ~known, return_distances=False, return_indices=True
+        )
+        mirrored = 2 * nearest - np.indices(window.shape)
+        limits = np.reshape(window.shape, (2, 1, 1)) - 1
+        values = np.where(known, window, window[tuple(nearest)])
+        change = 2 * (values[tuple(np.clip(mirrored, 0, limits))] - values)
+        error = scipy.signal.oaconvolve(np.where(known, 0, change), kernel, "same")
+        total += float(
+            (error[_get_inner_slices(window.shape, margin)][inner] ** 2).sum()
+        )
+    return total / count if count else 0.0
 
 
 def _get_block_corners(size: int, side: int) -> list[int]:
@@ -428,11 +465,11 @@ def _get_plane_side(kernel: FloatArray) -> int:
     return max(_SIDE, 4 * int(max(kernel.shape)))
 
 
-def _crop_response(response: FloatArray, *, even: bool = False) -> FilterKernel:
+def _crop_response(response: FloatArray) -> FilterKernel:
     """Crop an impulse response to its significant part.
 
-    The cropped share of the sum is distributed over all taps in proportion or, if
-    `even`, equally, for filters of periodic structure, whose sum is small.
+    The cropped share of the sum is distributed equally over all taps, since their sum
+    is small compared to their weight.
     """
     half = response.shape[0] // 2
     y, x = np.indices(response.shape) - half
@@ -442,11 +479,9 @@ def _crop_response(response: FloatArray, *, even: bool = False) -> FilterKernel:
     radius = int(np.argmax(beyond <= _TOLERANCE))
     radius = min(max(radius, 1), half - 1)
     part = slice(half - radius, half + radius + 1)
-    kept_part = response[part, part]
-    if even:
-        kept_part = kept_part / response.sum()
-        kept_part = kept_part + (1 - kept_part.sum()) / kept_part.size
-    return FilterKernel(kept_part / kept_part.sum(), float(beyond[radius]))
+    kept_part = response[part, part] / response.sum()
+    kept_part = kept_part + (1 - kept_part.sum()) / kept_part.size
+    return FilterKernel(kept_part, float(beyond[radius]))
 
 
 def _compute_wiener_response(
@@ -494,11 +529,12 @@ def _choose_regularisation_weight(
 
 
 def _sample_balance(
-    kernel: FloatArray, block: FloatArray, noise: float, seed: int
+    kernel: FloatArray, block: FloatArray, noise: float, border: float, seed: int
 ) -> float:
     """Sample the regularisation weight and the image jointly by Gibbs sampling [1]_.
 
-    The chain starts near the `noise`, in squared grey levels.
+    The chain starts near the `noise`, in squared grey levels. The block is tapered: the
+    error of the `border` adds to the noise that is found in it.
 
     .. [1] F. Orieux et al., J. Opt. Soc. Am. A 27, 1593 (2010),
        doi:10.1364/JOSAA.27.001593.
@@ -512,7 +548,7 @@ def _sample_balance(
         tapered_block, kernel, clip=False, rng=np.random.default_rng(seed)
     )
     prior, quiet = (np.mean(chains[k][_BURNIN:]) for k in ("prior", "noise"))
-    return float(prior / quiet)
+    return float(prior * (1 / quiet + border / scale**2))
 
 
 # A field, tile by tile.
@@ -705,7 +741,8 @@ def prepare_restoration(
     grain = SpectrumModel(1.0, 2.0, 1.0) if flat else rings.fit_model(psf.kernel)
     noise = max(grain.noise, (_QUIETEST * (high - low)) ** 2)
     grain = SpectrumModel(grain.amplitude, grain.exponent, noise)
-    taps, numbers = _compute_filter(psf, grain, rings, blocks, options)
+    border = _measure_border_error(micrograph.data, psf.kernel)
+    taps, numbers = _compute_filter(psf, grain, rings, blocks, options, border)
     numbers["noise_std"] = float(np.sqrt(noise))
     return Restorer(low, high, psf, options, taps, taps.radius, taps.radius, numbers)
 
@@ -737,8 +774,12 @@ def _compute_filter(
     rings: RadialPower,
     blocks: list[FloatArray],
     options: RestoreOptions,
+    border: float,
 ) -> tuple[FilterKernel, dict[str, object]]:
-    """Compute the filter of a linear method, and its parameters."""
+    """Compute the filter of a linear method, and its parameters.
+
+    Errors due to the `border`, in squared grey levels, are amplified like noise.
+    """
     balance = options.balance
     if options.method == "wiener" and balance is None:
         side = _get_plane_side(psf.kernel)
@@ -751,16 +792,18 @@ def _compute_filter(
             rings.average_transfer(psf.kernel), _NEIGHBOURS
         )
         wrong = _MISMATCH * np.interp(frequency, rings.frequency, transmission)
-        # lines and gratings exceed any power law at some frequencies: repeats
-        ratio, repeats = rings.compute_noise_to_signal(grain, psf.kernel, side)
+        # lines and gratings exceed any power law at some frequencies
+        noisy = replace(grain, noise=grain.noise + border)
+        ratio = rings.compute_noise_to_signal(noisy, psf.kernel, side)
         response = _compute_wiener_response(psf.kernel, 1.0, np.sqrt(ratio + wrong))
-        taps = _crop_response(response, even=repeats)
-        return taps, {"balance": None, "exponent": grain.exponent}
+        return _crop_response(response), {"balance": None, "exponent": grain.exponent}
     if balance is None and options.method == "cls":
-        balance = _choose_regularisation_weight(psf.kernel, rings, grain.noise)
+        # the result fits the middle between both: half of the change is left
+        allowed_error = grain.noise + border / 4
+        balance = _choose_regularisation_weight(psf.kernel, rings, allowed_error)
     elif balance is None:
         block = max(blocks, key=lambda b: float(b.std()))
-        balance = _sample_balance(psf.kernel, block, grain.noise, options.seed)
+        balance = _sample_balance(psf.kernel, block, grain.noise, border, options.seed)
     return _crop_response(_compute_wiener_response(psf.kernel, balance)), {
         "balance": balance
     }

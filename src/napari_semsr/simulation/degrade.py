@@ -148,7 +148,7 @@ def apply_fog(
 def get_grey_range(image: NDArray[Any]) -> FloatPair:
     """Return the grey levels of black and white: 0 and the data type's maximum.
 
-    For floats, or with values below 0: minimum and maximum of the image.
+    For floats, or with values below 0: 0 or the minimum below it, and the maximum.
     """
     if not np.all(np.isfinite(image)):
         msg = "The image contains NaN or Inf pixels; fill them before degrading it."
@@ -157,7 +157,7 @@ def get_grey_range(image: NDArray[Any]) -> FloatPair:
         return 0.0, 1.0
     if image.dtype.kind in "iu" and np.min(image) >= 0:
         return 0.0, float(np.iinfo(image.dtype).max)
-    low, high = float(np.min(image)), float(np.max(image))
+    low, high = min(0.0, float(np.min(image))), float(np.max(image))
     return (low, high) if high > low else (low, low + 1.0)
 
 

@@ -164,6 +164,7 @@ class _CurveFeatures:
     base: float
     step_px: float
     turned_over: bool
+    is_hidden: bool  # Whether all peaks are at missing pixels
 
 
 def measure_profile(
@@ -226,6 +227,10 @@ def measure_profile(
     if not features.peaks:
         base, top = sign * features.base, sign * float(features.smooth.max())
         reason = "no line or edge is distinguishable from noise"
+        if features.is_hidden:
+            reason = "pixels are missing at the peak of a line; draw the line elsewhere"
+        elif np.ptp(features.smooth) > _OUT * noise / math.sqrt(profile.lines):
+            reason = "no whole line and no edge between two levels; draw a longer line"
         return ProfileReadings((), (), None, dark, noise, base, top, reason, ())
     owners = _fit_groups(profile, features, area, sign)
     lines = _measure_lines(owners, features, sign)
@@ -403,8 +408,10 @@ def _find_features(
     # level of the surroundings: median of the values below the centre of the range
     base = np.median(smooth[smooth <= (smooth.min() + smooth.max()) / 2])
     peak_places = tuple(int(peak) for peak in peaks if not gaps[peak])
+    is_hidden = len(peaks) > 0 and not peak_places
     return _CurveFeatures(
-        place, level, without_gaps, smooth, width, peak_places, float(base), step, dark
+        *(place, level, without_gaps, smooth, width, peak_places, float(base), step),
+        *(dark, is_hidden),
     )
 
 
@@ -803,6 +810,15 @@ def _find_step(
     left = noise / math.sqrt(profile.lines * count)
     if step < _STEP * span or step < _OUT * left:
         return None
+    # Share of the step that the curve, averaged like the levels, has risen by: a ramp
+    # rises everywhere, and the end of a line rises within the part of one level.
+    risen = (ndimage.uniform_filter1d(level, count, mode="nearest") - before) / (
+        after - before
+    )
+    if np.mean(np.abs(risen - 0.5) < _STEP / 2) > _STEP / 2:
+        return None
+    if risen[:count].max() > 0.5 or risen[-count:].min() < 0.5:
+        return None
     for slope in (features.smooth, -features.smooth):
         if len(scipy.signal.find_peaks(slope, prominence=_STEP * step)[0]):
             return None
@@ -834,18 +850,18 @@ def _measure_edge(
     sigma = (2.0 if rough is None else rough) / EDGE_10_90
     fits = _fit_edge(profile, (before, step, place, max(sigma, 0.5)), area)
     low, high = sorted(levels)
-    if not fits:
-        edge = EdgeReading(None, None, plain, step)
-        return ProfileReadings((), (), edge, False, noise, low, high, None, ())
-    fit = fits[0]
-    width, *others = (
+    widths = [
         one.estimate(lambda p: EDGE_10_90 * convert_log_width(p[3]), positive=True)
         for one in fits[:2]
-    )
-    if others:
+    ]
+    if not widths or widths[0].value > features.place[-1]:
+        edge = EdgeReading(None, None, plain, step)
+        return ProfileReadings((), (), edge, False, noise, low, high, None, ())
+    fit, width = fits[0], widths[0]
+    if len(fits) > 1:
         weight = compute_akaike_weight(fits[0], fits[1])
         degrees = fits[0].degrees_of_freedom
-        width = average_estimates(width, others[0], weight, degrees)
+        width = average_estimates(width, widths[1], weight, degrees)
     at = _keep_determined(fit.estimate(lambda p: float(p[2])), width.value)
     places = np.linspace(
         0, features.place[-1], min(_CURVE_SAMPLES, 10 * len(features.place))

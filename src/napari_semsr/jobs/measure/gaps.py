@@ -322,6 +322,14 @@ def gaps(
     if box is not None:
         gaps = gaps.move_to_image(box, image.shape)
     _warn_if_unclear(gaps, sized_image.name)
+    in_png = labels_out is not None and labels_out.suffix.lower() == ".png"
+    largest = int(np.asarray(gaps.labels).max()) if in_png and gaps.particles else 0
+    if largest > np.iinfo(np.uint8).max:  # they would be stretched
+        msg = (
+            f"{labels_out} can only store labels up to 255, got {largest}: write "
+            ".ome.zarr or .ome.tif instead."
+        )
+        raise core.WriteError(msg, code="out-of-range")
     report = GapReport(
         **run.get_result_fields(sized_image),
         result=gaps,
