@@ -263,7 +263,8 @@ def _compare_with_white_noise(residuals: FloatArray, places: FloatArray) -> floa
     across, limit = products[0] / square, 2 / math.sqrt(len(sums))
     share = products / products[0]
     along = 1 + 2 * share[1 : np.argmax(np.append(share, 0) < limit)].sum()
-    return max(1.0, along * (across if across > 1 + math.sqrt(2) * limit else 1.0))
+    across = across if across > 1 + math.sqrt(2) * limit else 1.0
+    return max(1.0, float(along * across))
 
 
 def _evaluate_model(
