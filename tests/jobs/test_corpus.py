@@ -36,6 +36,7 @@ CHANGED = {
         "stitch": "how shading, places and chance are judged (f50b9466 has all of it)",
         "gaps": "which particles the border cuts, and how each is outlined",
         "profile": "the standard deviation of a distance",
+        "decorrelation": "the interval, which covers the scatter of the estimate",
         "enhance-frozen.tif": "how much around its parts a sample sees (c9e0db5f)",
         "restore": "errors due to the border count as noise",
     },
