@@ -49,8 +49,11 @@ def test_command_and_function_take_the_same(verb):
 
 
 def test_function_tells_what_the_command_tells(verb):
-    told = inspect.getdoc(getattr(napari_semsr, verb.function_name))
+    function = getattr(napari_semsr, verb.function_name)
+    told = inspect.getdoc(function)
     assert told.lower().startswith(verb.summary.lower())
+    assert verb.function.__doc__.lower().startswith(verb.summary.lower())
+    assert inspect.unwrap(function) is verb.function  # which editors open
     for item in (*verb.inputs, *verb.all_outputs):
         assert f"\n{item.name} : " in told
 

@@ -108,6 +108,8 @@ def get_function(name: str) -> Callable[..., Any]:
     call.__doc__ = _create_docstring(verb)
     call.__module__ = "napari_semsr.functions"
     call.__signature__ = signature  # type: ignore[attr-defined]
+    # the source that editors and `inspect` show
+    call.__wrapped__ = verb.function  # type: ignore[attr-defined]
     return call
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -109,13 +109,30 @@ def _train(
     return (yield from _train(run_step, longer))
 
 
-def _run_demonstration(run: jobs.Run[DemoOptions]) -> Job[DemoResult]:
-    """Run each command whose record does not agree, then write the page."""
-    started, seconds = time.monotonic(), dict[str, float]()
-    folder, seed = run.required_target, run.options.seed
+@jobs.command(title="samples and model", reads=False)
+def demo(
+    run: jobs.Run[DemoOptions],
+    folder: Annotated[
+        Path,
+        jobs.Output(
+            "folder of the images and the report",
+            flag="",
+            metavar="OUT_DIR",
+            default="demo-output",
+            ending="",
+            grows=True,
+        ),
+    ],
+    options: DemoOptions,
+) -> Job[DemoResult]:
+    """Run all steps on simulated samples, from frames to a report.
+
+    A step whose record agrees is not run again.
+    """
+    started, seconds, seed = time.monotonic(), dict[str, float](), options.seed
     if not (run.existing.overwrite or (folder / ".scan.done.json").is_file()):
         jobs.check_target_folder(folder)
-    scan = run.options.create_scan_options()
+    scan = options.create_scan_options()
     # four times as high, so that light and SEM relate differently
     other = scan.replace(relief_nm=160.0, frames_grid=(2, 3), sem_view=False, sem=True)
     places = {
@@ -187,9 +204,12 @@ def _run_demonstration(run: jobs.Run[DemoOptions]) -> Job[DemoResult]:
         names=[f"{'abcdefghij'[n]}: {name}" for n, name in enumerate(drawn)],
         picture_png=places["figure"].read_bytes(),
         adapted=adapted,
-        provenance=reporting.list_provenance(run.options.model_dump(mode="json")),
+        provenance=reporting.list_provenance(options.model_dump(mode="json")),
     )
     return result
+
+
+DEMO = demo
 
 
 def _measure_positions(scan: Path, stitched: StepRecord) -> dict[str, Figure]:
@@ -207,23 +227,3 @@ def _measure_positions(scan: Path, stitched: StepRecord) -> dict[str, Figure]:
         rms = float(np.sqrt(off.var(axis=0).sum()))
         shown[f"Error of {name} positions"] = Figure(rms, "px", ".3g")
     return shown
-
-
-DEMO = jobs.Verb(
-    "demo",
-    (),
-    DemoOptions,
-    DemoResult,
-    _run_demonstration,
-    title="samples and model",
-    output=jobs.Output(
-        "folder of the images and the report",
-        name="folder",
-        flag="",
-        metavar="OUT_DIR",
-        default="demo-output",
-        ending="",
-        grows=True,
-    ),
-    reads=False,
-)

@@ -197,4 +197,5 @@ from .verb import (
     Output as Output,
     Run as Run,
     Verb as Verb,
+    command as command,
 )

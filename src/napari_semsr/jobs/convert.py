@@ -7,20 +7,12 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from napari_semsr import core, io
+from napari_semsr.jobs import verb
 from napari_semsr.jobs.images import (
     REPLACING,
     compose_provenance,
     get_record_path,
     overwrite_image,
-)
-from napari_semsr.jobs.verb import (
-    ImageInput,
-    ImageResult,
-    Output,
-    Run,
-    Verb,
-    command,
-    get_pixel_size_fields,
 )
 
 
@@ -40,20 +32,22 @@ class ConvertOptions(core.Options):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ConvertedFile(ImageResult):
+class ConvertedFile(verb.ImageResult):
     """Result of a conversion."""
 
     output: str
 
 
-_OUTPUT = Output("its suffix sets the format: .ome.zarr .ome.tif .tif .png", flag="")
+_OUTPUT = verb.Output(
+    "its suffix sets the format: .ome.zarr .ome.tif .tif .png", flag=""
+)
 
 
-@command(title="conversion")
+@verb.command(title="conversion")
 def convert(
-    run: Run[ConvertOptions],
+    run: verb.Run[ConvertOptions],
     image: Annotated[
-        core.Micrograph, ImageInput(help="the image to convert", several=True)
+        core.Micrograph, verb.ImageInput(help="the image to convert", several=True)
     ],
     output: Annotated[Path, _OUTPUT],
     options: ConvertOptions,
@@ -138,7 +132,7 @@ def save_image(
             output=str(path),
             shape=(len(image), *first.shape),
             dtype=io.get_stored_type(path, first.dtype),
-            **get_pixel_size_fields(first),
+            **verb.get_pixel_size_fields(first),
         )
     if io.get_output_format(path) == "ome-zarr":
         more = io.read_companions(image, path)
@@ -158,7 +152,7 @@ def save_image(
         output=str(path),
         shape=image.shape,
         dtype=io.get_stored_type(path, dtype or image.dtype),
-        **get_pixel_size_fields(image),
+        **verb.get_pixel_size_fields(image),
     )
 
 
@@ -179,7 +173,7 @@ def save_images(
             output=str(place),
             shape=image.shape,
             dtype=str(image.dtype),
-            **get_pixel_size_fields(image),
+            **verb.get_pixel_size_fields(image),
         )
         for image, place in zip(images, places, strict=True)
     ]
@@ -190,15 +184,19 @@ def create_save_command(
     options: type[core.Options],
     make: Callable[..., core.Micrograph],
     *images: str,
-) -> Verb[core.Options, ConvertedFile]:
+) -> verb.Verb[core.Options, ConvertedFile]:
     """Declare a job (not a command) that recreates an in-memory image.
 
     `make` returns the image for the options and the opened `images`.
     """
 
-    def run(run: Run[core.Options], *image: core.Micrograph) -> core.Job[ConvertedFile]:
+    def run(
+        run: verb.Run[core.Options], *image: core.Micrograph
+    ) -> core.Job[ConvertedFile]:
         return (yield from save_image(make(run.options, *image), run.required_target))
 
-    inputs = tuple(ImageInput(image, "an image") for image in images)
-    output = Output("the image")
-    return Verb(name, inputs, options, ConvertedFile, run, output=output, reads=False)
+    inputs = tuple(verb.ImageInput(image, "an image") for image in images)
+    output = verb.Output("the image")
+    return verb.Verb(
+        name, inputs, options, ConvertedFile, run, output=output, reads=False
+    )

@@ -172,12 +172,7 @@ def crop(
     image: Annotated[
         core.Micrograph, verb.ImageInput(help="the image to cut", several=True)
     ],
-    output: Annotated[
-        Path | None,
-        verb.Output(
-            "file of the result; its suffix sets the format", may_stay_in_memory=True
-        ),
-    ],
+    output: Annotated[Path | None, verb.IMAGE_OUT],
     *,
     options: CropOptions,
     like: Annotated[

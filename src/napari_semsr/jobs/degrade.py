@@ -1,6 +1,6 @@
 """Degrade an image like published test data and like a scanning microscope."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -9,7 +9,7 @@ from pydantic import model_validator
 
 from napari_semsr import core
 from napari_semsr.jobs.images import Result, require_all_pixels, to_json_value
-from napari_semsr.jobs.verb import ImageInput, Output, Run, command
+from napari_semsr.jobs.verb import IMAGE_OUT, ImageInput, Run, command
 from napari_semsr.simulation import EffectOptions, add_effects
 
 _UNITS = ("px", "nm")  # unit suffixes of parameter names
@@ -97,14 +97,7 @@ def degrade(
         core.Micrograph,
         ImageInput(help="a sharp grey image", label="Layer", several=True),
     ],
-    output: Annotated[
-        Path | None,
-        Output(
-            "file of the result; its suffix sets the format",
-            flag="",
-            may_stay_in_memory=True,
-        ),
-    ],
+    output: Annotated[Path | None, replace(IMAGE_OUT, flag="")],
     options: DegradeOptions,
 ) -> core.Job[DegradedFile]:
     """Add blur, haze, noise and drift to an image, as in published test sets.

@@ -25,17 +25,7 @@ from napari_semsr.io import (
     read_store_state,
     write_blocks,
 )
-from napari_semsr.jobs import verb
-from napari_semsr.jobs.images import (
-    Image,
-    Result,
-    create_focus_warning,
-    digest_values,
-    get_image_name,
-    get_record_path,
-    open_image,
-    overwrite_image,
-)
+from napari_semsr.jobs import images, verb
 from napari_semsr.jobs.leakage import TRAINED_ON
 
 # Resume a store that was started differently: from a layer, or from a file.
@@ -88,7 +78,10 @@ def find_unfinished_result(path: Path) -> UnfinishedResult | None:
 
 
 def _get_recorded_input(
-    place: Path, image: Image, source: core.Micrograph, provenance: core.Provenance
+    place: Path,
+    image: images.Image,
+    source: core.Micrograph,
+    provenance: core.Provenance,
 ) -> core.Job[tuple[core.Micrograph, core.Provenance]]:
     """Return the input and provenance as recorded in the store to resume."""
     record, notes, _ = read_store_state(place)
@@ -102,7 +95,7 @@ def _get_recorded_input(
     of_file = not isinstance(image, core.Micrograph)
     if of_file and before.digest == provenance.inputs[0].digest:
         return source, provenance
-    values = yield from digest_values(source)
+    values = yield from images.digest_values(source)
     if values not in (before.digest, notes.get(_VALUES)):
         return source, provenance
     reading = record.provenance.options.get("reading")
@@ -159,7 +152,7 @@ class EnhancedFile(verb.ImageResult):
     def to_json(self) -> dict[str, object]:
         """Return the JSON record, including the model digest."""
         digest = {"model_digest": self.provenance.model_digest}
-        return Result.to_json(self) | digest
+        return images.Result.to_json(self) | digest
 
 
 def _enhance_plane(run: verb.Run[EnhanceOptions]) -> core.Job[EnhancedFile]:
@@ -177,7 +170,7 @@ def _enhance_plane(run: verb.Run[EnhanceOptions]) -> core.Job[EnhancedFile]:
     unlike, distances = yield from compare_with_training_area(
         source, model, settings, wants_map=run.targets.get(UNFAMILIAR) is not None
     )
-    yield core.Progress(0, 0, f"recording the input {get_image_name(image)}")
+    yield core.Progress(0, 0, f"recording the input {images.get_image_name(image)}")
     provenance = yield from _create_provenance(run, model, path)
     place = get_output_store_path(target, resume=existing.resume)
     if existing.resume:
@@ -201,7 +194,7 @@ def _enhance_plane(run: verb.Run[EnhanceOptions]) -> core.Job[EnhancedFile]:
 
     def fill_store(store: OmeZarrStore) -> core.Job[tuple[EnhanceReport, _Comparison]]:
         if _VALUES not in store.read_notes() and not isinstance(image, core.Micrograph):
-            store.write_note(_VALUES, (yield from digest_values(source)))
+            store.write_note(_VALUES, (yield from images.digest_values(source)))
         cluster = run.parameters.get("cluster")
         scheduler = None if cluster is None else cluster.scheduler
         if scheduler is not None:
@@ -310,7 +303,7 @@ def _write_misfit_map(
 ) -> None:
     if misfit_map is not None:
         map_history = provenance.model_copy(update={"part": MISFIT})
-        overwrite_image(misfit_map.replace(provenance=map_history), path)
+        images.overwrite_image(misfit_map.replace(provenance=map_history), path)
     else:
         core.warn(
             f"No misfit map was written: {name} shows little more than noise, or has "
@@ -337,7 +330,7 @@ def compare_with_training_area(
     focus = analysis.Falloff.from_model_card(card.training)
     place = analysis.BlockFeatures.from_model_card(card.training)
     if focus is not None or is_instrument_model(card.model_dump()):
-        sentence = create_focus_warning(source, focus, card.name)
+        sentence = images.create_focus_warning(source, focus, card.name)
         if sentence is not None:
             core.warn(sentence)
     if place is None and not wants_map:
@@ -441,7 +434,7 @@ def _write_distance_map(
     if distance_map is None:
         return None
     map_history = provenance.model_copy(update={"part": UNFAMILIAR})
-    overwrite_image(
+    images.overwrite_image(
         distance_map.replace(provenance=map_history), run.targets[UNFAMILIAR]
     )
     return str(run.targets[UNFAMILIAR])
@@ -505,7 +498,10 @@ def _create_provenance(
     """Create the provenance of an enhanced image."""
     training_images = model.card.training.get("learnt_from")
     model_record = core.InputRecord(
-        role="model", name=path.name, digest=model.digest, path=get_record_path(path)
+        role="model",
+        name=path.name,
+        digest=model.digest,
+        path=images.get_record_path(path),
     )
     history = yield from run.compose_history(
         model_record, **({TRAINED_ON: training_images} if training_images else {})
@@ -564,14 +560,10 @@ def _get_largest_value(values: Iterable[float | None]) -> float | None:
 def enhance(
     run: verb.Run[EnhanceOptions],
     image: Annotated[
-        Image, verb.ImageInput(help="the image to enhance", stack=True, several=True)
+        images.Image,
+        verb.ImageInput(help="the image to enhance", stack=True, several=True),
     ],
-    output: Annotated[
-        Path | None,
-        verb.Output(
-            "path of the result; its suffix sets the format", may_stay_in_memory=True
-        ),
-    ],
+    output: Annotated[Path | None, verb.IMAGE_OUT],
     *,
     options: EnhanceOptions,
     model: Annotated[
@@ -667,7 +659,7 @@ class PreviewChannel:
 
 
 def run_preview(
-    image: Image,
+    image: images.Image,
     desk: PreviewChannel,
     *,
     model: str | os.PathLike[str],
@@ -676,7 +668,7 @@ def run_preview(
     """Enhance the requested boxes until the job is closed."""
     yield core.Progress(0, 0, "preparing the preview")
     path = models.find_model(model)
-    source = open_image(image)
+    source = images.open_image(image)
     boxes = inference.prepare_preview(source, models.load_model(path), options)
     desk.blur_px = boxes.blur_px
     title = "preview" if boxes.exact else "preview (with the statistics of the box)"

@@ -12,17 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from napari_semsr.core import (
-    InputRecord,
-    OptionError,
-    Options,
-    Provenance,
-    ReadError,
-    SemsrError,
-    check_user_only_options,
-    combine_digests,
-    get_user_only_options,
-)
+from napari_semsr import core
 from napari_semsr.io import COVERAGE, HEIGHTS, ReadOptions, convert_decoding_errors
 from napari_semsr.jobs.enhance import MISFIT
 from napari_semsr.jobs.former import describe_former_name
@@ -64,14 +54,16 @@ class RecordedCall:
     value. `part` names one of several outputs, and `record` is the stored history.
     """
 
-    verb: Verb[Options, Result]
+    verb: Verb[core.Options, Result]
     options: Mapping[str, object]
     inputs: Mapping[str, tuple[RecordedInput, ...]]
     part: str | None
-    record: Provenance
+    record: core.Provenance
 
 
-def read_history(history: Provenance, file: Path, *, depth: int = 0) -> RecordedCall:
+def read_history(
+    history: core.Provenance, file: Path, *, depth: int = 0
+) -> RecordedCall:
     """Convert the history of a file to the call that made it.
 
     Parameters
@@ -102,7 +94,7 @@ def read_history(history: Provenance, file: Path, *, depth: int = 0) -> Recorded
             f"{file.name} was made by {history.job!r}, which cannot be run again; jobs "
             f"that can be run again: {', '.join(list_repeatable_jobs())}."
         )
-        raise ReadError(msg, code="history-unknown")
+        raise core.ReadError(msg, code="history-unknown")
     with convert_decoding_errors(file, "a history"):
         current = _add_guides(verb, history)
         if history.job in _CURRENT:
@@ -115,14 +107,14 @@ def read_history(history: Provenance, file: Path, *, depth: int = 0) -> Recorded
     return RecordedCall(verb, options, inputs, current.part, history)
 
 
-def _check_former_names(history: Provenance, file: Path) -> None:
+def _check_former_names(history: core.Provenance, file: Path) -> None:
     """Raise an error if the job, a set option or the part left this package."""
     parts = [name for name, value in history.options.items() if value]
     parts += [history.part] if history.part else []
     for name in (history.job, *(f"{history.job} --{part}" for part in parts)):
         shown = f"{name!r}, which made {file.name},"
         if former := describe_former_name(name, shown):
-            raise ReadError(former)
+            raise core.ReadError(former)
 
 
 def list_repeatable_jobs() -> list[str]:
@@ -130,7 +122,7 @@ def list_repeatable_jobs() -> list[str]:
     return [job for job in JOBS if _get_job_command(job) is not None]
 
 
-def _get_job_command(job: str) -> Verb[Options, Result] | None:
+def _get_job_command(job: str) -> Verb[core.Options, Result] | None:
     """Return the command that reproduces a job's output; None if there is none."""
     verb = get_verb(job) if job in JOBS else None
     makes = verb is not None and (verb.makes_image or job in _OTHERS)
@@ -138,17 +130,19 @@ def _get_job_command(job: str) -> Verb[Options, Result] | None:
 
 
 def _get_options(
-    verb: Verb[Options, Result], history: Provenance, file: Path
+    verb: Verb[core.Options, Result], history: core.Provenance, file: Path
 ) -> dict[str, object]:
     """Return the options of a call, including the reading options."""
     options_stored, fields = history.options, verb.options.model_fields
     own = {name: options_stored[name] for name in fields if name in options_stored}
-    check_user_only_options(own, get_user_only_options(verb.options), "A history")
+    core.check_user_only_options(
+        own, core.get_user_only_options(verb.options), "A history"
+    )
     try:
         options = verb.options.from_history(own)
-    except OptionError as error:
+    except core.OptionError as error:
         msg = f"The history of {file} cannot be read: {error}"
-        raise ReadError(msg, code="history-unknown") from error
+        raise core.ReadError(msg, code="history-unknown") from error
     values_given: dict[str, object] = options.model_dump(
         mode="json", exclude_unset=True
     )
@@ -169,7 +163,7 @@ def _get_options(
 
 
 def _get_inputs(
-    verb: Verb[Options, Result], history: Provenance, file: Path, depth: int
+    verb: Verb[core.Options, Result], history: core.Provenance, file: Path, depth: int
 ) -> dict[str, tuple[RecordedInput, ...]]:
     """Return the inputs of the call by argument name."""
     inputs: dict[str, tuple[RecordedInput, ...]] = {}
@@ -185,7 +179,7 @@ def _get_inputs(
         left = [one for one in left if one not in records]
         if records[1:] and not item.stack:  # not planes of a stack
             msg = f"The history of {file.name} has several images for a single input."
-            raise ReadError(msg, code="several-images")
+            raise core.ReadError(msg, code="several-images")
         if records:
             inputs[item.name] = tuple(
                 _create_image_input(one, file, depth) for one in records
@@ -200,16 +194,18 @@ def _get_inputs(
             inputs.setdefault(name, (_create_image_input(record, file, depth),))
     if any(not item.optional and item.name not in inputs for item in verb.inputs):
         msg = f"The history of {file.name} lacks a required input."
-        raise ReadError(msg, code="history-incomplete")
+        raise core.ReadError(msg, code="history-incomplete")
     # those whose digest depends on other files come last
     return dict(sorted(inputs.items(), key=lambda one: one[0] in roles.values()))
 
 
-def _create_image_input(record: InputRecord, file: Path, depth: int) -> RecordedInput:
+def _create_image_input(
+    record: core.InputRecord, file: Path, depth: int
+) -> RecordedInput:
     """Return an image input, with the call that made it if its history is readable."""
     call = None
     if record.provenance is not None and depth < _DEEPEST:
-        with suppress(SemsrError):  # a history that cannot be read: the file alone
+        with suppress(core.SemsrError):  # a history that cannot be read: the file alone
             call = read_history(record.provenance, file, depth=depth + 1)
     return RecordedInput(record.name, record.path or "", record.digest, call)
 
@@ -219,21 +215,25 @@ def _create_image_input(record: InputRecord, file: Path, depth: int) -> Recorded
 
 
 def _replace_options(
-    history: Provenance, options: Mapping[str, object], **more: object
-) -> Provenance:
+    history: core.Provenance, options: Mapping[str, object], **more: object
+) -> core.Provenance:
     return history.model_copy(update={"options": dict(options), **more})
 
 
-def _add_guides(verb: Verb[Options, Result], history: Provenance) -> Provenance:
+def _add_guides(
+    verb: Verb[core.Options, Result], history: core.Provenance
+) -> core.Provenance:
     """Record as guides the files that earlier versions recorded as options."""
     options, roles = history.options, {record.role for record in history.guides}
     guides = [
-        InputRecord(role=k, name=Path(options[k]).name, digest=options[f"{k}_digest"])
+        core.InputRecord(
+            role=k, name=Path(options[k]).name, digest=options[f"{k}_digest"]
+        )
         for k in verb.arguments
         if f"{k}_digest" in options and k not in roles
     ]
     if any(item.name == "model" for item in verb.files):
-        usual = InputRecord(
+        usual = core.InputRecord(
             role="model", name=f"{history.model_name or ''}.safetensors"
         )
         model = next((one for one in history.guides if one.role == "model"), usual)
@@ -243,20 +243,20 @@ def _add_guides(verb: Verb[Options, Result], history: Provenance) -> Provenance:
     return history.model_copy(update={"guides": (*others, *guides)})
 
 
-def _update_convert_history(history: Provenance, file: Path) -> Provenance:
+def _update_convert_history(history: core.Provenance, file: Path) -> core.Provenance:
     """Extract the reading options, which `convert` stores next to the data type."""
     if "dtype" not in history.options:
         msg = (
             f"{file.name} was averaged by the demonstration, which creates "
             "all of its images: run `demo()` again."
         )
-        raise ReadError(msg, code="history-unknown")
+        raise core.ReadError(msg, code="history-unknown")
     return _replace_options(
         history, {"dtype": history.options["dtype"], "reading": history.options}
     )
 
 
-def _update_crop_history(history: Provenance, _: Path) -> Provenance:
+def _update_crop_history(history: core.Provenance, _: Path) -> core.Provenance:
     """Remove the options for the `like` image if there is no such image."""
     if any(record.role == "like" for record in history.guides):
         return history
@@ -265,7 +265,7 @@ def _update_crop_history(history: Provenance, _: Path) -> Provenance:
     return _replace_options(history, left)
 
 
-def _update_register_history(history: Provenance, file: Path) -> Provenance:
+def _update_register_history(history: core.Provenance, file: Path) -> core.Provenance:
     """Extract the options of the call, and landmarks that were not in a file."""
     options, guides = dict(history.options), {record.role for record in history.guides}
     search = options.get("searched")
@@ -274,14 +274,14 @@ def _update_register_history(history: Provenance, file: Path) -> Provenance:
             f"{file.name} was registered with a transform that was not recorded, so it "
             "cannot be reproduced."
         )
-        raise ReadError(msg, code="history-incomplete")
+        raise core.ReadError(msg, code="history-incomplete")
     landmarks = options.get("landmarks")
     if search == "landmarks" and landmarks is None and "landmarks" not in guides:
         msg = (
             f"The landmarks used to register {file.name} were not recorded, so it "
             "cannot be reproduced."
         )
-        raise ReadError(msg, code="history-incomplete")
+        raise core.ReadError(msg, code="history-incomplete")
     options |= options.get("asked", {})
     options.pop("transform", None)  # the resulting map
     if "transform" in guides:
@@ -291,26 +291,26 @@ def _update_register_history(history: Provenance, file: Path) -> Provenance:
     return _replace_options(history, options)
 
 
-def _update_frc_map_history(history: Provenance, file: Path) -> Provenance:
+def _update_frc_map_history(history: core.Provenance, file: Path) -> core.Provenance:
     """Remove the halves, which older versions recorded after the mosaic."""
     if "difference" in history.options:
         msg = (
             f"{file.name} is the difference of two maps, computed in a napari panel: "
             "compute the maps again, then their difference."
         )
-        raise ReadError(msg, code="history-unknown")
+        raise core.ReadError(msg, code="history-unknown")
     images = [record for record in history.inputs if record.role == "image"]
     return history.model_copy(update={"inputs": images[:1] if images[2:] else images})
 
 
-def _update_simulate_history(history: Provenance, file: Path) -> Provenance:
+def _update_simulate_history(history: core.Provenance, file: Path) -> core.Provenance:
     """Remove the view options, and the phantom if an image was scanned."""
     if history.part is None:
         msg = (
             f"{file.name} does not record which of the simulated images it contains, "
             "so it cannot be reproduced."
         )
-        raise ReadError(msg, code="history-incomplete")
+        raise core.ReadError(msg, code="history-incomplete")
     phantom = {"phantom"} if history.inputs else set()
     out = {*SemViewOptions.model_fields, "sem_view"} | phantom
     return _replace_options(
@@ -318,7 +318,7 @@ def _update_simulate_history(history: Provenance, file: Path) -> Provenance:
     )
 
 
-def _update_stitch_history(history: Provenance, _: Path) -> Provenance:
+def _update_stitch_history(history: core.Provenance, _: Path) -> core.Provenance:
     """Move the half from the options to `part`, and merge heights into one folder."""
     half = history.options.get(HALF)
     more = {"part": f"half-{half['name']}"} if half is not None else {}
@@ -328,17 +328,17 @@ def _update_stitch_history(history: Provenance, _: Path) -> Provenance:
     frames = [record for record in history.inputs if record.role == "frames"]
     digests = [record.digest or "" for record in (heights, *frames)]
     folder = Path(heights.path or HEIGHTS).parent
-    scan = InputRecord(
+    scan = core.InputRecord(
         role="frames",
         name=folder.name or ".",
         path=folder.as_posix() if heights.path else None,
-        digest=combine_digests(digests),
+        digest=core.combine_digests(digests),
     )
     others = [record for record in history.inputs if record.role != "frames"]
     return history.model_copy(update={**more, "inputs": (*others, scan), "guides": ()})
 
 
-def _update_enhance_history(history: Provenance, _: Path) -> Provenance:
+def _update_enhance_history(history: core.Provenance, _: Path) -> core.Provenance:
     """Rename the misfit map to the name of its output."""
     return (
         history.model_copy(update={"part": "residual_map"})
@@ -347,7 +347,7 @@ def _update_enhance_history(history: Provenance, _: Path) -> Provenance:
     )
 
 
-def _update_blend_history(history: Provenance, _: Path) -> Provenance:
+def _update_blend_history(history: core.Provenance, _: Path) -> core.Provenance:
     """Take the image from the history of the result, which has its digest."""
     before = {record.role: record for record in history.inputs}
     result = before.get("result")
@@ -357,12 +357,12 @@ def _update_blend_history(history: Provenance, _: Path) -> Provenance:
     return history.model_copy(update={"inputs": tuple(before.values())})
 
 
-def _update_gold_history(history: Provenance, _: Path) -> Provenance:
+def _update_gold_history(history: core.Provenance, _: Path) -> core.Provenance:
     """Select the image with an option, since the command creates one of two."""
     return _replace_options(history, {**history.options, "part": history.part})
 
 
-_CURRENT: dict[str, Callable[[Provenance, Path], Provenance]] = {
+_CURRENT: dict[str, Callable[[core.Provenance, Path], core.Provenance]] = {
     "convert": _update_convert_history,
     "crop": _update_crop_history,
     "register": _update_register_history,

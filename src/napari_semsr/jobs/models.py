@@ -9,28 +9,12 @@ from typing import Annotated, Any
 
 from napari_semsr import core, models
 from napari_semsr.io import replace_atomically
-from napari_semsr.jobs.exchange import (
-    SUFFIXES,
-    ExportOptions,
-    ImportOptions,
-    Kind,
-    check_no_executable_code,
-    export_model_file,
-    import_model_file,
-)
+from napari_semsr.jobs import exchange, verb
 from napari_semsr.jobs.images import (
     Image,
     Result,
     check_output_not_input,
     to_json_value,
-)
-from napari_semsr.jobs.verb import (
-    MODEL_IN,
-    FileInput,
-    ImageInput,
-    Output,
-    Run,
-    command,
 )
 
 # The model library: bundled models, and those that a user imported.
@@ -106,8 +90,8 @@ def get_model_origin(name: str) -> str | None:
     )
 
 
-@command("models list", reads=False)
-def list_models(run: Run[core.Options]) -> core.Job[ModelList]:
+@verb.command("models list", reads=False)
+def list_models(run: verb.Run[core.Options]) -> core.Job[ModelList]:
     """List bundled and imported models.
 
     Examples
@@ -133,9 +117,9 @@ def list_models(run: Run[core.Options]) -> core.Job[ModelList]:
 MODELS_LIST = list_models
 
 
-@command("models info", reads=False)
+@verb.command("models info", reads=False)
 def model_info(
-    run: Run[core.Options], model: Annotated[str | Path, MODEL_IN]
+    run: verb.Run[core.Options], model: Annotated[str | Path, verb.MODEL_IN]
 ) -> core.Job[ModelFile]:
     """Show the model card of a model."""
     yield core.Progress(0, 1, "reading card")
@@ -145,13 +129,13 @@ def model_info(
 MODELS_INFO = model_info
 
 
-@command("models export", reads=False, opens=False)
+@verb.command("models export", reads=False, opens=False)
 def export_model(
-    run: Run[ExportOptions],
-    model: Annotated[str | Path, MODEL_IN],
+    run: verb.Run[exchange.ExportOptions],
+    model: Annotated[str | Path, verb.MODEL_IN],
     output: Annotated[
         Path,
-        Output(
+        verb.Output(
             "output file: .safetensors, or with the extra [onnx] .onnx, or .zip "
             "for bioimage.io",
             ending=".safetensors",
@@ -159,10 +143,10 @@ def export_model(
         ),
     ],
     *,
-    options: ExportOptions,
+    options: exchange.ExportOptions,
     field: Annotated[
         Image | None,
-        ImageInput(
+        verb.ImageInput(
             help="for a model with whole-image statistics, which other programs "
             "cannot compute: the export has those of this image, without haze "
             "removal"
@@ -170,7 +154,7 @@ def export_model(
     ] = None,
     authors: Annotated[
         Sequence[str] | None,
-        FileInput(
+        verb.FileInput(
             help="author in a bioimage.io package; may be repeated",
             flag="--author",
             metavar="NAME",
@@ -182,10 +166,12 @@ def export_model(
     yield core.Progress(0, 1, "writing")
     path = models.find_model(model)
     name = output.name.lower()
-    fitting = [kind for kind, suffix in SUFFIXES.items() if name.endswith(suffix)]
-    kind: Kind = options.to or (fitting[0] if fitting else "semsr")
-    if not name.endswith(SUFFIXES[kind]):
-        msg = f"The output must end in {SUFFIXES[kind]}, got {output.name}."
+    fitting = [
+        kind for kind, suffix in exchange.SUFFIXES.items() if name.endswith(suffix)
+    ]
+    kind: exchange.Kind = options.to or (fitting[0] if fitting else "semsr")
+    if not name.endswith(exchange.SUFFIXES[kind]):
+        msg = f"The output must end in {exchange.SUFFIXES[kind]}, got {output.name}."
         raise core.WriteError(msg, code="suffix-unknown")
     check_output_not_input(output, [path])
     if kind == "semsr":
@@ -194,7 +180,7 @@ def export_model(
             raise core.OptionError(msg, code="option-without-effect")
         _copy_atomically(path, output)
         return _describe_model_file(output)
-    card = export_model_file(
+    card = exchange.export_model_file(
         path,
         output,
         kind,
@@ -208,19 +194,19 @@ def export_model(
 MODELS_EXPORT = export_model
 
 
-@command("models import", reads=False, replaces=True)
+@verb.command("models import", reads=False, replaces=True)
 def import_model(
-    run: Run[ImportOptions],
+    run: verb.Run[exchange.ImportOptions],
     file: Annotated[
         str | Path,
-        FileInput(
+        verb.FileInput(
             help="a .safetensors file with a card, an .onnx file, or a .zip of "
             "bioimage.io with ONNX weights",
             metavar="MODEL",
         ),
     ],
     *,
-    options: ImportOptions,
+    options: exchange.ImportOptions,
 ) -> core.Job[ModelFile]:
     """Add a model to the library, and show its model card."""
     yield core.Progress(0, 2, "checking")
@@ -228,8 +214,11 @@ def import_model(
     if not path.is_file():
         msg = f"{path} does not exist: pass a {models.SUFFIX}, .onnx or .zip file."
         raise core.CheckpointError(msg, code="file-missing")
-    check_no_executable_code(path)
-    foreign = path.suffix.lower() in (SUFFIXES["onnx"], SUFFIXES["bioimageio"])
+    exchange.check_no_executable_code(path)
+    foreign = path.suffix.lower() in (
+        exchange.SUFFIXES["onnx"],
+        exchange.SUFFIXES["bioimageio"],
+    )
     if options.get_card_values() and not foreign:
         msg = (
             "Name and scaling options apply only to ONNX and bioimage.io files, got "
@@ -237,7 +226,7 @@ def import_model(
         )
         raise core.OptionError(msg, code="option-without-effect")
     if foreign:
-        module, card = import_model_file(path, options)
+        module, card = exchange.import_model_file(path, options)
         target = _prepare_library_path(run, path, card.name)
         yield core.Progress(1, 2, "writing")
         models.save_model(target, module, card)
@@ -253,7 +242,9 @@ def import_model(
 MODELS_IMPORT = import_model
 
 
-def _prepare_library_path(run: Run[ImportOptions], path: Path, name: str) -> Path:
+def _prepare_library_path(
+    run: verb.Run[exchange.ImportOptions], path: Path, name: str
+) -> Path:
     """Return the library path for an imported model, and create its folder."""
     if name in models.list_bundled_models():
         msg = (

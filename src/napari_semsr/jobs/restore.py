@@ -171,12 +171,7 @@ def restore(
             help="the grey image to restore", label="Layer", stack=True, several=True
         ),
     ],
-    output: Annotated[
-        Path | None,
-        verb.Output(
-            "file of the result; its suffix sets the format", may_stay_in_memory=True
-        ),
-    ],
+    output: Annotated[Path | None, verb.IMAGE_OUT],
     options: RestoreOptions,
 ) -> core.Job[RestoredFile]:
     """Deblur by a classical method: Wiener, Richardson-Lucy and others.

@@ -246,6 +246,12 @@ instead.
 """
 
 
+IMAGE_OUT = Output(
+    "file of the result; its suffix sets the format", may_stay_in_memory=True
+)
+"""Output image, written or returned."""
+
+
 MODEL_IN = FileInput(
     "model",
     "model in the library, or a .safetensors file",
@@ -804,10 +810,10 @@ def command(
         _, *parameters = inspect.signature(function).parameters.values()
         *_, result = get_args(hints["return"])
         items: list[Any] = [_declare_item(one, hints[one.name]) for one in parameters]
-        kinds: tuple[type, ...] = (ImageInput, FileInput, Output, OptionGroup)
-        images, files, outputs, groups = (
-            [one for one in items if isinstance(one, kind)] for kind in kinds
-        )
+        images = [one for one in items if isinstance(one, ImageInput)]
+        files = [one for one in items if isinstance(one, FileInput)]
+        outputs = [one for one in items if isinstance(one, Output)]
+        groups = [one for one in items if isinstance(one, OptionGroup)]
         own = next((one for one in groups if one.name == "options"), OptionGroup())
         named = {one.name for one in parameters if one.kind is one.KEYWORD_ONLY}
         main = next((one for one in outputs if one.name not in named), None)
