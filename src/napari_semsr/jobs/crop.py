@@ -511,9 +511,10 @@ def _find_shift(
 
 
 def _find_content(image: core.Micrograph) -> core.Box:
-    """Find the part of an image inside border lines of one grey value, a frame.
+    """Find the part of an image inside a frame: border lines, each of one grey value.
 
-    Lines whose grey value most pixels of the next line have too are background.
+    Lines whose grey value most pixels of the next line have too are background, and an
+    image of such lines alone is a grating.
     """
     whole = [0, image.shape[0], 0, image.shape[1]]
     ends = whole.copy()
@@ -525,9 +526,9 @@ def _find_content(image: core.Micrograph) -> core.Box:
             strip[side ^ 1] = size - depth if last else depth
             lines = core.read_box(image.data, core.Box(*strip))
             lines = np.moveaxis(lines, axis, 0)[:: -1 if last else 1]
-            is_frame = (lines == lines[0, 0]).all(axis=1)
+            is_frame = (lines == lines[:, :1]).all(axis=1)
             count = depth if is_frame.all() else int(np.argmin(is_frame))
-        if count < size and np.mean(lines[count] != lines[0, 0]) > 1 / 2:
+        if count < size and np.mean(lines[count] != lines[count - 1, 0]) > 1 / 2:
             ends[side] += -count if last else count
     return core.Box(*ends)
 
