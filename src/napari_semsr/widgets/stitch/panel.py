@@ -253,7 +253,7 @@ class StitchMosaicPanel(base.VerbPanel):
             label="Positions",
             tooltip="Where the nominal positions of the frames come from.",
             choices=[
-                ("from the folder or a table", "auto"),
+                ("folder or table", "auto"),
                 ("none: not used", str(io.NO_POSITIONS)),
             ],
         )
