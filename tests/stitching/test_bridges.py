@@ -5,7 +5,8 @@ import pytest
 
 from napari_semsr.core import Acquisition, run
 from napari_semsr.simulation import ScanOptions, draw_phantom, simulate_scan
-from napari_semsr.stitching import solve_mosaic
+from napari_semsr.stitching import UnplacedFramesError, solve_mosaic
+from tests.refusals import refused
 from tests.stitching import scans
 
 
@@ -32,6 +33,15 @@ def test_frames_of_a_sample_with_repeating_parts_are_right_or_left_out(
     away = solution.positions_px - scan.truth
     away -= np.nanmedian(away, axis=0)
     assert not (np.hypot(*away.T) > 2).any()
+
+
+@pytest.mark.broad
+def test_a_repeating_sample_of_which_most_frames_fit_nowhere_is_refused():
+    how = {"overlap": 0.25, "jitter": 5.0, "sigma": 4.0, "order": "serpentine"}
+    how |= {"grid": (3, 4), "known": "positions", "side": 112, "seed": 7040}
+    scene = draw_phantom("circuit", (480, 480), seed=7040, pitch_px=24.28317942407566)
+    with refused(UnplacedFramesError, "periodic"):
+        run(solve_mosaic(scans.cut_scan(scene, **how).acquisition))
 
 
 def test_a_cut_may_take_the_place_of_frames_at_the_ends_of_later_joints():
