@@ -172,13 +172,10 @@ def warn_about_offset(image: core.Micrograph, reference: core.Micrograph) -> Non
     if image.shape != reference.shape:
         return
     offset = measure_offset(reference, image, windows=_WINDOWS[:1])
-    if (
-        offset.best_shift is None
-        or offset.best_shift.correlation < _SAME
-        or not offset.is_moved
-    ):
+    shift = offset.best_shift
+    if shift is None or shift.correlation < _SAME or not offset.is_moved:
         return
-    y, x = offset.best_shift.shift_px
+    y, x = shift.shift_px
     area = core.get_central_box(image.shape, _WINDOWS[0])
     one, other = (
         core.read_box(m.data, area).astype(np.float64) for m in (image, reference)
