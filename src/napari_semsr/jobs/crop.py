@@ -238,10 +238,10 @@ def crop(
         source = (yield from run.record_image("like")).model_copy(
             update={"role": "image"}
         )
-        told = box.model_dump(mode="json")
-        told["reading"] = run.get_read_options("like").model_dump(mode="json")
+        reading = run.get_read_options("like").model_dump(mode="json")
+        settings = {**box.model_dump(mode="json"), "reading": reading}
         other = _create_metadata(
-            like, reference, compose_provenance("crop", told, source)
+            like, reference, compose_provenance("crop", settings, source)
         )
         yield from write_pixels(
             reference, other, like_output, reference.dtype, existing=existing

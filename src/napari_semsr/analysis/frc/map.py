@@ -105,6 +105,7 @@ class FrcMap:
         if median is None:
             return None
         share = min(1.0, (self.step / self.block) ** 2)
+        # a median has pi / 2 times the variance of a mean, at most that of one block
         alone = max(math.pi / 2, float(np.count_nonzero(finite)) * share)
         power = np.square(self.relative_sd[finite], dtype=float) - self.model_error**2
         noise = math.sqrt(max(0.0, float(np.mean(power))) * math.pi / 2 / alone)

@@ -38,7 +38,7 @@ _OF_PARTICLE = {
     "eccentricity": core.Quantity("Eccentricity"),
 }
 # Share of the diameters that clear particles have: 0.47 and more of 9 of 10 real
-# powders, balls and carbides, 0.31 and less of 22 real surfaces and tissues; chosen
+# powders, balls and carbides, 0.31 and less of 25 of 29 surfaces and tissues; chosen
 _MIN_CLEAR, _MIN_COUNT = 0.4, 10  # of fewer particles, a share is uncertain
 _PLOT_ONLY: dict[str, Any] = {"shown": False, "tabled": False}
 

@@ -56,10 +56,10 @@ class MeasuredCurve(verb.PixelSizeResult):
             rows |= self._format_median("FWHM, median", widths)
             apart = [pair.distance.value for pair in readings.pairs if pair.distance]
             rows |= self._format_median("Distance, median", apart)
-            untold = [pair.reason for pair in readings.pairs if pair.reason]
-            if untold:
-                note = f"({len(untold)} of {len(readings.pairs)} pairs)"
-                rows["Dip undecided"] = core.Figure(untold[0], note=note)
+            reasons = [pair.reason for pair in readings.pairs if pair.reason]
+            if reasons:
+                note = f"({len(reasons)} of {len(readings.pairs)} pairs)"
+                rows["Dip undecided"] = core.Figure(reasons[0], note=note)
         rows["Pixel size"] = core.Figure(self.pixel_size)
         return rows
 
