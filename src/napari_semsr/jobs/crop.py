@@ -510,7 +510,8 @@ def _find_shift(
 def _find_content(image: core.Micrograph) -> core.Box:
     """Find the part of an image inside border lines of one grey value, a frame.
 
-    Lines whose grey value most pixels of the next line have too are background.
+    Lines whose grey value most pixels of the next line have too are background, and
+    those beside a line of another grey value alone are stripes.
     """
     whole = [0, image.shape[0], 0, image.shape[1]]
     ends = whole.copy()
@@ -524,7 +525,9 @@ def _find_content(image: core.Micrograph) -> core.Box:
             lines = np.moveaxis(lines, axis, 0)[:: -1 if last else 1]
             is_frame = (lines == lines[0, 0]).all(axis=1)
             count = depth if is_frame.all() else int(np.argmin(is_frame))
-        if count < size and np.mean(lines[count] != lines[0, 0]) > 1 / 2:
+        if count == size or (lines[count] == lines[count, 0]).all():
+            continue
+        if np.mean(lines[count] != lines[0, 0]) > 1 / 2:
             ends[side] += -count if last else count
     return core.Box(*ends)
 
