@@ -169,6 +169,13 @@ def test_fill_values_are_gaps_and_an_image_of_them_has_no_finite_pixels():
         run(crop_to_gap_free_box(image))
 
 
+def test_stripes_without_noise_are_no_frame():
+    stripes = np.tile(np.arange(40) % 8, (32, 1)).astype(np.uint8)
+    for data in (stripes, stripes.T):
+        _, box = run(crop_to_gap_free_box(Micrograph(data)))
+        assert box is None
+
+
 @pytest.mark.parametrize("level", [0, 255])
 @pytest.mark.parametrize("dtype", ["u1", "f4"])
 def test_a_uniform_frame_is_not_image_content(level, dtype, rng):

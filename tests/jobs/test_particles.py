@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 import napari_semsr as semsr
 from napari_semsr.analysis import GapOptions
@@ -168,3 +169,17 @@ def test_pieces_of_a_net_are_doubted_and_balls_are_not(rng):
     dense = draw(*balls, (20, 47, 14)) + rng.normal(0, 3, FIELD.shape)  # two touch
     assert semsr.gaps(dense, pixel_size_nm=1).clear > 0.7
     assert semsr.gaps(dense > 100, labels=True, pixel_size_nm=1).clear is None
+
+
+@pytest.mark.parametrize("blur_px", [0.5, 3.0])
+def test_balls_with_gaps_are_isolated_whatever_the_blur(blur_px, rng):
+    gap = 1.7 * max(blur_px, 1)
+    balls = [
+        (30 + (40 + gap) * (i * math.sqrt(0.75)), 30 + (40 + gap) * (j + i % 2 / 2), 20)
+        for i, j in np.ndindex(5, 5)
+    ]
+    sharp = draw(*balls, shape=(260, 300))
+    image = ndimage.gaussian_filter(sharp, blur_px) + rng.normal(0, 1, sharp.shape)
+    found = semsr.gaps(image, pixel_size_nm=1)
+    assert (found.particles, found.gaps) == (25, 56)
+    assert found.clear > 0.9

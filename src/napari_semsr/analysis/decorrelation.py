@@ -286,9 +286,8 @@ def measure_decorrelation(
     grid = len(corners[0]), len(corners[1])
     for number, (y, x) in enumerate(itertools.product(*corners)):
         yield core.Progress(number, math.prod(grid), "transforming blocks")
-        values = core.read_box(
-            image.data, core.Box.from_shape((side, side), (y, x))
-        ).astype(np.float64)
+        box = core.Box.from_shape((side, side), (y, x))
+        values = core.read_box(image.data, box).astype(np.float64)
         is_finite = bool(np.isfinite(values).all())
         curves.append(_analyse_block(values, pitch, published) if is_finite else None)
     usable = [curve for curve in curves if curve is not None]

@@ -91,7 +91,7 @@ _PLATEAU = 0.75  # of the height: least median of a region as bright as its part
 _WAIST, _ROUGH = 0.9, 0.5
 # How far a gap may extend into a particle, over the blur of the edges, and share of its
 # length on the line; chosen
-_DEEPEST_EDGES, _DEEPEST = 3.0, 0.1
+_DEEPEST_BLURS, _DEEPEST = 3.0, 0.1
 _RISE = 0.1  # of the higher peak, and 8 sigma of noise: an object in a gap; chosen
 _TURNS = 3  # iterations until the median of the levels above half of it is stable
 _NEXT = np.s_[:-1], np.s_[1:]  # pixels and their neighbours along an axis
@@ -638,8 +638,9 @@ class Gaps:
 
         One for each gap that both show; empty if there is none or the unit is unknown.
         """
-        errors = (_compute_width_error(gap, unit) for gap in self.found_gaps)
-        return np.array(_remove_none_values(errors), dtype=float)
+        return _collect_known(
+            _compute_width_error(gap, unit) for gap in self.found_gaps
+        )
 
     def compute_interval(self, values: FloatArray, unit: str) -> FloatPair | None:
         """Return the 95 % interval of a mean length or mean length difference.
@@ -654,13 +655,9 @@ class Gaps:
 
     def get_widths(self, unit: str) -> tuple[FloatArray, FloatArray]:
         """Return the known widths (N,) in the image and in the reference."""
-        names = f"width_{unit}", f"reference_{unit}"
         image, reference = (
-            np.array(
-                _remove_none_values(getattr(gap, name) for gap in self.found_gaps),
-                dtype=float,
-            )
-            for name in names
+            _collect_known(getattr(gap, f"{name}_{unit}") for gap in self.found_gaps)
+            for name in ("width", "reference")
         )
         return image, reference
 
@@ -677,24 +674,24 @@ class Gaps:
         widths = [image] if self.reference_background is None else [image, reference]
         edges = choose_bin_edges(np.concatenate(widths), bin_width)
         share = self.size_error if unit == "nm" else 0.0
-        histograms_made: list[WidthHistogram] = []
+        histograms = []
         for each in widths:
             one = compute_width_histogram(each, edges)
             fit = one.fit
             if fit is not None:
                 fit = replace(fit, error=math.hypot(fit.error, share * fit.mean))
-            histograms_made.append(replace(one, fit=fit))
-        return histograms_made[0], histograms_made[1] if len(
-            histograms_made
-        ) > 1 else None
+            histograms.append(replace(one, fit=fit))
+        first, *others = histograms
+        return first, others[0] if others else None
 
     def get_diameters(self, unit: str) -> FloatArray:
         """Return the diameters (N,) of particles that do not touch the border.
 
         Empty if there are none or the unit is unknown.
         """
-        whole = (getattr(one, f"diameter_{unit}") for one in self.sizes if one.whole)
-        return np.array(_remove_none_values(whole), dtype=float)
+        return _collect_known(
+            getattr(one, f"diameter_{unit}") for one in self.sizes if one.whole
+        )
 
     def create_table(self) -> dict[str, list[float | str | None]]:
         """Return table columns with one row per gap, invented gaps last.
@@ -721,17 +718,12 @@ class Gaps:
 
 def _compute_width_error(gap: Gap, unit: str) -> float | None:
     """Compute the width difference, image minus reference; None if unknown."""
-    width = getattr(gap, f"width_{unit}")
-    reference_width = getattr(gap, f"reference_{unit}")
-    return (
-        None
-        if width is None or reference_width is None
-        else float(width - reference_width)
-    )
+    width, other = getattr(gap, f"width_{unit}"), getattr(gap, f"reference_{unit}")
+    return None if width is None or other is None else float(width - other)
 
 
-def _remove_none_values(values: Iterable[float | None]) -> list[float]:
-    return [value for value in values if value is not None]
+def _collect_known(values: Iterable[float | None]) -> FloatArray:
+    return np.array([value for value in values if value is not None], dtype=float)
 
 
 @dataclass(frozen=True, slots=True)
@@ -780,7 +772,7 @@ def measure_gaps(
             msg = "A label image shows no gaps of a reference: omit the reference."
             raise OptionError(msg, code="options-contradict")
         regions, count, bright, numbers = _read_labels(image, settings)
-        edge = 1.0  # labels have no blur
+        blur = 1.0  # labels have no blur
         guide = values = (regions > 0).astype(np.float64)
         background = 0.0
     else:
@@ -791,14 +783,14 @@ def measure_gaps(
             plane = read_finite_array(reference)
             guide, guide_background = _subtract_background(plane, dark=settings.dark)
         labelled = yield from _label_particles(guide, settings, pitch)
-        regions, count, bright, edge = labelled
+        regions, count, bright, blur = labelled
         numbers = np.arange(count + 1)
     lines = _connect_neighbours(regions, count, settings, pitch)
     labels = np.where(regions <= count, regions, 0)
     yield Progress(0, 0, f"measuring gaps between {count} particles")
     end = _OUTLINE if settings.labels else _EDGE  # labels end where they end
     gaps, left_out, across = _find_gaps(
-        guide, None if reference is None else values, lines, image, edge, end
+        guide, None if reference is None else values, lines, image, blur, end
     )
     invented_gaps, own = [], None
     if reference is not None:
@@ -818,7 +810,7 @@ def measure_gaps(
             for gap in back
             if not gap.detected
         ]
-    sizes, clear = _measure_particles(labels, numbers, image, edge)
+    sizes, clear = _measure_particles(labels, numbers, image, blur)
     return Gaps(
         particles=count,
         pairs=len(lines),
@@ -878,7 +870,7 @@ def _find_gaps(
     other: FloatArray | None,
     lines: list[_PairLine],
     image: Micrograph,
-    edge: float,
+    blur: float,
     end: float,
 ) -> tuple[list[Gap], int, int]:
     """Find the gaps in one image, and measure them in another.
@@ -887,11 +879,11 @@ def _find_gaps(
     would cross an object.
     """
     gaps, left_out, across = [], 0, 0
-    side = _count_cell_pixels(edge, compute_relative_pitch(image.scale))
+    side = _count_cell_pixels(blur, compute_relative_pitch(image.scale))
     noise = _measure_cell_noise(guide, side) / math.sqrt(len(_LINES))
     cells = [ndimage.uniform_filter(i, side) for i in (guide, other) if i is not None]
     for line in lines:
-        dip = _measure_dip(cells[0], line, noise, edge, end)
+        dip = _measure_dip(cells[0], line, noise, blur, end)
         left_out += not dip.equal
         if not (dip.equal and dip.deep and dip.ends):
             continue
@@ -900,7 +892,7 @@ def _find_gaps(
             continue
         shown_dip = dip
         if other is not None:
-            shown_dip = _measure_dip(cells[1], line, noise, edge, end)
+            shown_dip = _measure_dip(cells[1], line, noise, blur, end)
         gaps.append(_create_gap(line, shown_dip, None if other is None else dip, image))
     return gaps, left_out, across
 
@@ -918,7 +910,7 @@ def _measure_particles(
     labels: NDArray[np.int32],
     numbers: NDArray[np.integer],
     image: Micrograph,
-    edge: float,
+    blur: float,
 ) -> tuple[tuple[Particle, ...], float | None]:
     """Measure particles; also return the share of those that are clearly outlined.
 
@@ -936,9 +928,9 @@ def _measure_particles(
     pitch = compute_relative_pitch(image.scale)
     shapes = measure.regionprops_table(labels, properties=_SHAPES, spacing=pitch)
     ellipses = np.pi / 4 * shapes["axis_major_length"] * shapes["axis_minor_length"]
-    clear = (_compute_shared_outline(labels, count, edge) < _MAX_SHARED) & (
-        area > _MIN_FILL * ellipses
-    )
+    # the level between two edges within their blur is no minimum that counts as a gap
+    shared = _compute_shared_outline(labels, count, _count_cell_pixels(blur, pitch))
+    clear = (shared < _MAX_SHARED) & (area > _MIN_FILL * ellipses)
     columns = centres, diameter, whole, area, numbers[1:], shapes["eccentricity"]
     particles = tuple(
         Particle((y, x), size, None if nm is None else size * nm, *others)
@@ -951,11 +943,14 @@ def _measure_particles(
 
 
 def _compute_shared_outline(
-    labels: NDArray[np.int32], count: int, edge: float
+    labels: NDArray[np.int32], count: int, near: IntPair
 ) -> FloatArray:
-    """Return the share of each particle's outline that is near another particle."""
+    """Return the share of each particle's outline that is near another particle.
+
+    `near`: up to as many pixels along both axes.
+    """
     outline = segmentation.find_boundaries(labels, connectivity=2, mode="inner")
-    window = 2 * round(_RIM * edge) + 1
+    window = 2 * near[0] + 1, 2 * near[1] + 1
     others = np.where(labels > 0, labels, np.iinfo(labels.dtype).max)
     contact = ndimage.maximum_filter(labels, window) != labels
     contact |= ndimage.minimum_filter(others, window) != labels
@@ -1042,18 +1037,17 @@ def _label_particles(
     Gaussians and rims are as wide along both axes of oblong pixels, with the relative
     `pitch`.
     """
-    noise, blur = estimate_noise_level(values), None
+    noise, blur, is_measured = estimate_noise_level(values), 1.0, False
     labels, total, contrast, level = np.zeros(values.shape, np.int32), 0, 0.0, 0.0
     scales = [*_SCALES]
     while scales:
-        done_count, edge = len(_SCALES) - len(scales), blur or 1.0
-        edges = pitch / edge  # pixels over the blur
+        done_count, blur_pitch = len(_SCALES) - len(scales), pitch / blur
         step = Progress(done_count, len(_SCALES), f"finding particles: {total} found")
         yield step
-        scale, covered_labels = scales[0] * max(_SMOOTH * edge, 1), labels > 0
+        scale, covered_labels = scales[0] * max(_SMOOTH * blur, 1), labels > 0
         plain = smooth = ndimage.gaussian_filter(values, scale / pitch)
         if total:
-            covered_labels = _cover_rims(covered_labels, edges)
+            covered_labels = _cover_rims(covered_labels, blur_pitch)
             smooth = ndimage.gaussian_filter(
                 np.where(covered_labels, level, values), scale / pitch
             )
@@ -1066,11 +1060,12 @@ def _label_particles(
         if not contrast > least:
             break
         clear = _CLEAR * _MIN_APART * quiet if len(scales) > 1 else 0.0
-        mask, basins, share = _outline_regions(height, least, max(least, clear), edge)
+        mask, basins, share = _outline_regions(height, least, max(least, clear), blur)
         yield step
         mask &= ~covered_labels
-        if blur is None and mask.any():
-            blur = _measure_edge(height, mask, share, scale, pitch)
+        if not is_measured and mask.any():
+            blur = _measure_blur(height, mask, share, scale, pitch)
+            is_measured = True
             if blur > 1:
                 side = _count_cell_pixels(blur, pitch)
                 noise = _measure_cell_noise(values, side) * math.sqrt(math.prod(side))
@@ -1078,14 +1073,16 @@ def _label_particles(
                 continue
         parts, count = _label_parts(mask, np.where(mask, basins, 0), scale)
         if total:
-            parts, count = _keep_bright_parts(plain, parts, count, least / 2, edges)
+            parts, count = _keep_bright_parts(
+                plain, parts, count, least / 2, blur_pitch
+            )
         labels += np.where(parts, parts + total, 0).astype(np.int32)
         labels = _fill_enclosed_regions(labels)
         total += count
         if not count or len(scales) < len(_SCALES):
             scales.pop(0)
     smallest = np.pi / 4 * options.min_diameter_px**2
-    return *_number_by_size(labels, total, smallest), blur or 1.0
+    return *_number_by_size(labels, total, smallest), blur
 
 
 def _compute_heights(
@@ -1106,7 +1103,7 @@ def _compute_heights(
 
 
 def _outline_regions(
-    height: FloatArray, least: float, lowest: float, edge: float
+    height: FloatArray, least: float, lowest: float, blur: float
 ) -> tuple[BoolArray, NDArray[np.int32], FloatArray]:
     """Outline regions at half of their height, those of a height of `lowest` or more.
 
@@ -1116,11 +1113,11 @@ def _outline_regions(
     basins, own = _find_basins(height, least)
     own[own < lowest] = np.inf  # also that of the background
     share = height / own[basins]
-    mask = _remove_faint_regions(share > _OUTLINE, basins, share, edge)
+    mask = _remove_faint_regions(share > _OUTLINE, basins, share, blur)
     return _fill_holes(share, mask), basins, share
 
 
-def _measure_edge(
+def _measure_blur(
     height: FloatArray,
     mask: BoolArray,
     share: FloatArray,
@@ -1142,9 +1139,9 @@ def _measure_edge(
     return math.sqrt(max(square - scale**2, 1.0))
 
 
-def _count_cell_pixels(edge: float, pitch: ArrayLike) -> IntPair:
+def _count_cell_pixels(blur: float, pitch: ArrayLike) -> IntPair:
     """Return the numbers of pixels along both axes within the blur of an edge."""
-    y, x = (max(1, round(edge / one)) for one in np.asarray(pitch).tolist())
+    y, x = np.maximum(1, np.rint(blur / np.asarray(pitch))).astype(int).tolist()
     return y, x
 
 
@@ -1178,14 +1175,14 @@ def _number_by_size(
 
 
 def _remove_faint_regions(
-    mask: BoolArray, basins: NDArray[np.int32], share: FloatArray, edge: float
+    mask: BoolArray, basins: NDArray[np.int32], share: FloatArray, blur: float
 ) -> BoolArray:
     """Remove regions of a mask that hardly exceed its threshold.
 
     They belong to fainter particles, which are outlined at their own height. `share` is
     the height over that of the basin's particle.
     """
-    mask = ndimage.binary_opening(mask, iterations=round(edge))
+    mask = ndimage.binary_opening(mask, iterations=round(blur))
     regions, count = measure.label(np.where(mask, basins, 0), return_num=True)
     if not count:
         return mask
@@ -1468,11 +1465,11 @@ def _compute_line_points(
 
 
 def _measure_dip(
-    values: FloatArray, line: _PairLine, noise: float, edge: float, end: float
+    values: FloatArray, line: _PairLine, noise: float, blur: float, end: float
 ) -> _Dip:
     """Measure the minimum between two particles; it ends at a share of the higher."""
     points = [
-        _compute_line_points(line.start, line.stop, aside * edge) for aside in _LINES
+        _compute_line_points(line.start, line.stop, aside * blur) for aside in _LINES
     ]
     levels = ndimage.map_coordinates(
         values, np.concatenate(points, axis=1), order=1, mode="nearest"
@@ -1481,8 +1478,7 @@ def _measure_dip(
     first, second = (
         int(np.argmax(np.where(inside, profile, -np.inf))) for inside in line.inside
     )
-    higher = max(profile[first], profile[second])
-    lower = min(profile[first], profile[second])
+    lower, higher = sorted((profile[first], profile[second]))
     equal = bool(higher > 0 and lower >= _EDGE * higher)
     if second - first < 2 or higher <= 0:
         return _Dip(equal, False, None)
@@ -1495,10 +1491,9 @@ def _measure_dip(
     right = _find_crossing(profile[bottom : second + 1], level)
     if left is None or right is None:
         return _Dip(equal, deep, None)
-    ends = bottom - left, bottom + right
-    return _Dip(
-        equal, deep, ends, _crosses_object(profile, line, bottom, ends, noise, edge)
-    )
+    ends, rise = (bottom - left, bottom + right), max(_RISE * higher, 8 * noise)
+    across = _crosses_object(profile, line, bottom, ends, rise, blur)
+    return _Dip(equal, deep, ends, across)
 
 
 def _crosses_object(
@@ -1506,14 +1501,14 @@ def _crosses_object(
     line: _PairLine,
     bottom: int,
     ends: FloatPair,
-    noise: float,
-    edge: float,
+    rise: float,
+    blur: float,
 ) -> bool:
     """Check whether the line between two ends crosses an object instead of a gap.
 
-    `noise` is the standard deviation of the line's grey levels.
+    `rise` is the largest rise of grey levels within a gap.
     """
-    rim = _RIM * edge / _STEP_PX
+    rim = _RIM * blur / _STEP_PX
     first = np.flatnonzero(line.inside[0])[-1] - rim  # within their edges
     second = np.flatnonzero(line.inside[1])[0] + rim
     if not first <= bottom <= second:
@@ -1522,15 +1517,13 @@ def _crosses_object(
         line.inside, (first - ends[0], ends[1] - second), strict=True
     ):
         if depth + rim > max(
-            _DEEPEST_EDGES * edge / _STEP_PX, _DEEPEST * np.count_nonzero(inside)
+            _DEEPEST_BLURS * blur / _STEP_PX, _DEEPEST * np.count_nonzero(inside)
         ):
             return True  # an end is well within a particle
     between = profile[math.ceil(ends[0]) : math.floor(ends[1]) + 1]
     lowest = np.maximum(  # the higher one of both sides
         np.minimum.accumulate(between), np.minimum.accumulate(between[::-1])[::-1]
     )
-    most = max(profile[math.ceil(ends[0])], profile[math.floor(ends[1])])
-    rise = max(_RISE * most / _EDGE, 8 * noise)
     return bool((between - lowest).max(initial=0.0) > rise)
 
 
@@ -1550,9 +1543,14 @@ def _create_gap(
     count = line.inside[0].size
     step = line.length / max(count - 1, 1)
     along = (line.stop - line.start) / max(line.length, 1e-9)
-    nm_per_px = None
+    ends = (reference_dip or image_dip).ends or (0.0, float(count - 1))
+    edges = [line.start + along * step * end for end in ends]
+    place = (edges[0] + edges[1]) / 2
+    nm_per_px = in_plane = None
     if image.pixel_size_nm is not None:
-        nm_per_px = float(np.hypot(*(along * np.array(image.pixel_size_nm))))
+        size = np.array(image.pixel_size_nm)
+        nm_per_px = float(np.hypot(*(along * size)))
+        in_plane = _to_float_pair(image.origin + place * size)
     widths = [
         None if dip is None or dip.ends is None else (dip.ends[1] - dip.ends[0]) * step
         for dip in (image_dip, reference_dip)
@@ -1561,12 +1559,6 @@ def _create_gap(
         None if width is None or nm_per_px is None else width * nm_per_px
         for width in widths
     ]
-    ends = (reference_dip or image_dip).ends or (0.0, float(count - 1))
-    edges = [line.start + along * step * end for end in ends]
-    place = (edges[0] + edges[1]) / 2
-    in_plane = None
-    if image.pixel_size_nm is not None:
-        in_plane = _to_float_pair(image.origin + place * np.array(image.pixel_size_nm))
     return Gap(
         place_px=_to_float_pair(place),
         place_nm=in_plane,

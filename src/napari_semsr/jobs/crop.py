@@ -201,11 +201,9 @@ def crop(
     >>> part.shape, part.origin
     ((32, 48), (80.0, 160.0))
     """
-    if like_output is not None and output is None:
-        msg = "To crop the reference (`like_output`), also set an output for the image."
-        raise core.OptionError(msg, code="missing-value")
-    if like_output is not None and like is None:
-        msg = "To crop the reference (`like_output`), also set a reference (`like`)."
+    if like_output is not None and (output is None or like is None):
+        what = "an output for the image" if output is None else "a reference (`like`)"
+        msg = f"To crop the reference (`like_output`), also set {what}."
         raise core.OptionError(msg, code="missing-value")
     plan, record = yield from _plan_crop(run, image, like)
     image_given, resampling = run.image_inputs["image"], plan.area.resampling
@@ -235,10 +233,10 @@ def crop(
         source = (yield from run.record_image("like")).model_copy(
             update={"role": "image"}
         )
-        told = box.model_dump(mode="json")
-        told["reading"] = run.get_read_options("like").model_dump(mode="json")
+        reading = run.get_read_options("like").model_dump(mode="json")
+        settings = {**box.model_dump(mode="json"), "reading": reading}
         other = _create_metadata(
-            like, reference, compose_provenance("crop", told, source)
+            like, reference, compose_provenance("crop", settings, source)
         )
         yield from write_pixels(
             reference, other, like_output, reference.dtype, existing=existing
@@ -290,6 +288,10 @@ def crop_to_gap_free_box(
 def _plan_crop(
     run: verb.Run[CropOptions], image: core.Micrograph, like: core.Micrograph | None
 ) -> core.Job[tuple[_CropPlan, core.Provenance]]:
+    usual = CropOptions.model_fields["search"].default
+    if run.options.search != usual and not run.options.align:
+        msg = "A search range (`search`) requires `align`: set both."
+        raise core.OptionError(msg, code="option-without-effect")
     # names given by the user: parts of one image share the inner name
     source = image.replace(name=get_image_name(run.image_inputs["image"]))
     if like is None:
@@ -365,7 +367,6 @@ def _plan_box_crop(image: core.Micrograph, options: CropOptions) -> core.Job[_Cr
     if options.align:
         msg = "`align` requires a reference: set `like`."
         raise core.OptionError(msg, code="missing-value")
-    _check_search_option(options)
     grid = core.Grid.from_image(image)
     if options.box_nm is None:
         y0, x0, y1, x1 = options.box or (0, 0, *image.shape)
@@ -408,7 +409,6 @@ def _plan_common_area_crop(
     if options.box or options.box_nm:
         msg = "Set either a box or a reference (`like`), not both."
         raise core.OptionError(msg, code="options-contradict")
-    _check_search_option(options)
     for one, name in ((image, "pixel_size_nm"), (reference, "like_pixel_size_nm")):
         if one.pixel_size_nm is None:
             msg = (
@@ -447,14 +447,6 @@ def _plan_common_area_crop(
         core.GridImage.from_image(image, part.grid, source), box, part, shift
     )
     return (yield from _exclude_gaps(plan)) if options.gap_free else plan
-
-
-def _check_search_option(options: CropOptions) -> None:
-    """Raise an error if a search range is set without `align`."""
-    usual = CropOptions.model_fields["search"].default
-    if options.search != usual and not options.align:
-        msg = "A search range (`search`) requires `align`: set both."
-        raise core.OptionError(msg, code="option-without-effect")
 
 
 def _find_common_area(

@@ -43,9 +43,8 @@ _SMALLEST_PLANE = 2  # px; smaller planes have no ring in `create_rings`
 class Measurement:
     """Correlations of a batch of block pairs on a common grid."""
 
-    crossing: (
-        core.FloatArray
-    )  # (B,) Cycles per mean pixel of the images; NaN without one
+    # (B,) Cycles per mean pixel of the images; NaN without one
+    crossing: core.FloatArray
     # (B,) Standard deviation of the crossing's logarithm, and its part not due to noise
     spread: core.FloatArray
     misfit: core.FloatArray
@@ -154,7 +153,7 @@ def correlate_blocks(
         _mark_invalid_splits(
             a, code, crossings.crossing, plan_geometry(shape, pitch, tukey)
         )
-    # like `core.is_determined`
+    # an interval wider than its value, as in `core.is_determined`: 2 sinh(Z95 sd) > 1
     code[(code == 0) & (crossings.spread > np.arcsinh(0.5) / core.Z95)] = _UNDETERMINED
     rings = slice(1, geometry.rings.complete)
     samples = geometry.rings.samples[rings]

@@ -18,11 +18,7 @@ from numpy.typing import NDArray
 from napari_semsr import core
 from napari_semsr.analysis.frc.blocks import Measurement
 from napari_semsr.analysis.frc.correlation import FrcOptions, FrcPlan
-from napari_semsr.analysis.frc.rings import (
-    BATCH_PX,
-    RingSums,
-    plan_geometry,
-)
+from napari_semsr.analysis.frc.rings import BATCH_PX, RingSums, plan_geometry
 from napari_semsr.analysis.frc.validity import (
     MINIMUM_SIDE,
     REASONS,
@@ -109,6 +105,7 @@ class FrcMap:
         if median is None:
             return None
         share = min(1.0, (self.step / self.block) ** 2)
+        # a median has pi / 2 times the variance of a mean, at most that of one block
         alone = max(math.pi / 2, float(np.count_nonzero(finite)) * share)
         power = np.square(self.relative_sd[finite], dtype=float) - self.model_error**2
         noise = math.sqrt(max(0.0, float(np.mean(power))) * math.pi / 2 / alone)
@@ -146,8 +143,8 @@ class FrcMap:
 
 
 # Side of a block of a pair, and of the halves of a single one, px. For pairs with a
-# crossing at 4.187 px the plain curve gave 3.95 ±
-# 0.33 px in blocks of 48, 4.13 ± 0.19 in 64, 4.20 ± 0.13 in 128.
+# crossing at 4.187 px the plain curve gave 3.95 ± 0.33 px in blocks of 48, 4.13 ± 0.19
+# in 64, 4.20 ± 0.13 in 128.
 _PAIR_BLOCK = 64
 
 # Memory; chosen: 32 MB of float32 hold a strip, and progress is reported and cancelling

@@ -347,12 +347,8 @@ def _compute_isolated_fraction(cross: Float32Array, plan: _LobeTestPlan) -> Floa
 
 def _crop_centre(stack: Float32Array) -> Float32Array:
     """Crop large images to the central part used in the test."""
-    rows, columns = stack.shape[1:]
-    y, x = (
-        max(rows - LARGEST_TESTED_PX, 0) // 2,
-        max(columns - LARGEST_TESTED_PX, 0) // 2,
-    )
-    return stack[:, y : y + LARGEST_TESTED_PX, x : x + LARGEST_TESTED_PX]
+    _, rows, columns = stack.shape
+    return stack[:, *get_central_box((rows, columns), LARGEST_TESTED_PX).slices]
 
 
 def _has_dominant_lobes(stack: Float32Array) -> BoolArray:

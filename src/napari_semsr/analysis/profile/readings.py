@@ -406,12 +406,11 @@ def _find_features(
         highest = np.argsort(about["prominences"])[-_MOST:]
         peaks = np.sort(peaks[highest])
     # level of the surroundings: median of the values below the centre of the range
-    base = np.median(smooth[smooth <= (smooth.min() + smooth.max()) / 2])
-    peak_places = tuple(int(peak) for peak in peaks if not gaps[peak])
-    is_hidden = len(peaks) > 0 and not peak_places
+    base = float(np.median(smooth[smooth <= (smooth.min() + smooth.max()) / 2]))
+    known = tuple(int(peak) for peak in peaks if not gaps[peak])
+    is_hidden = len(peaks) > 0 and not known
     return _CurveFeatures(
-        *(place, level, without_gaps, smooth, width, peak_places, float(base), step),
-        *(dark, is_hidden),
+        place, level, without_gaps, smooth, width, known, base, step, dark, is_hidden
     )
 
 
@@ -812,12 +811,10 @@ def _find_step(
         return None
     # Share of the step that the curve, averaged like the levels, has risen by: a ramp
     # rises everywhere, and the end of a line rises within the part of one level.
-    risen = (ndimage.uniform_filter1d(level, count, mode="nearest") - before) / (
-        after - before
-    )
-    if np.mean(np.abs(risen - 0.5) < _STEP / 2) > _STEP / 2:
-        return None
-    if risen[:count].max() > 0.5 or risen[-count:].min() < 0.5:
+    mean = ndimage.uniform_filter1d(level, count, mode="nearest")
+    risen = (mean - before) / (after - before)
+    is_ramp = np.mean(np.abs(risen - 0.5) < _STEP / 2) > _STEP / 2
+    if is_ramp or risen[:count].max() > 0.5 or risen[-count:].min() < 0.5:
         return None
     for slope in (features.smooth, -features.smooth):
         if len(scipy.signal.find_peaks(slope, prominence=_STEP * step)[0]):
@@ -859,9 +856,8 @@ def _measure_edge(
         return ProfileReadings((), (), edge, False, noise, low, high, None, ())
     fit, width = fits[0], widths[0]
     if len(fits) > 1:
-        weight = compute_akaike_weight(fits[0], fits[1])
-        degrees = fits[0].degrees_of_freedom
-        width = average_estimates(width, widths[1], weight, degrees)
+        weight = compute_akaike_weight(fit, fits[1])
+        width = average_estimates(width, widths[1], weight, fit.degrees_of_freedom)
     at = _keep_determined(fit.estimate(lambda p: float(p[2])), width.value)
     places = np.linspace(
         0, features.place[-1], min(_CURVE_SAMPLES, 10 * len(features.place))

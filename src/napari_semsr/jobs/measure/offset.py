@@ -14,8 +14,9 @@ from napari_semsr.registration import Shift, find_far_shift, find_shift
 # chosen: 0.3 s, and 5 s
 _WINDOWS = 512, 2048
 _NO_SHIFT_PX = 0.05  # px; chosen: less changes detail of 3 px by under 0.2 %
-# Searched in the whole and in each quarter; chosen: two agree by chance in 3 %
-# It is of pixels that are binned until the quarters agree, and so follows the blur.
+# Searched in the whole and in each quarter; chosen: two agree by chance in 3 %. It is
+# in pixels that are binned by these factors until the quarters agree: it follows the
+# blur.
 _REACH_PX, _FACTORS = 10, (1, 2, 4)
 # Standard deviations by which a correlation must exceed that without a shift: the
 # highest of a million values of noise has five; chosen
@@ -23,7 +24,7 @@ _FAR = 7.0
 # Correlation from which two images count as one kind: real fast and slow scans have
 # 0.98; chosen below, as contrast differs between kinds and moves edges
 _SAME = 0.9
-_DECIBEL = 10**0.1  # a shift is told if it costs a decibel of the PSNR
+_DECIBEL = 10**0.1  # loss of PSNR due to a shift, from which on it is reported; chosen
 _SURE = 2.0  # standard errors by which a shift must differ from zero; chosen: 95 %
 
 _UNCONFIRMED = core.Message(
@@ -172,13 +173,10 @@ def warn_about_offset(image: core.Micrograph, reference: core.Micrograph) -> Non
     if image.shape != reference.shape:
         return
     offset = measure_offset(reference, image, windows=_WINDOWS[:1])
-    if (
-        offset.best_shift is None
-        or offset.best_shift.correlation < _SAME
-        or not offset.is_moved
-    ):
+    shift = offset.best_shift
+    if shift is None or shift.correlation < _SAME or not offset.is_moved:
         return
-    y, x = offset.best_shift.shift_px
+    y, x = shift.shift_px
     area = core.get_central_box(image.shape, _WINDOWS[0])
     one, other = (
         core.read_box(m.data, area).astype(np.float64) for m in (image, reference)

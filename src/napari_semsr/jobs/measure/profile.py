@@ -56,10 +56,10 @@ class MeasuredCurve(verb.PixelSizeResult):
             rows |= self._format_median("FWHM, median", widths)
             apart = [pair.distance.value for pair in readings.pairs if pair.distance]
             rows |= self._format_median("Distance, median", apart)
-            untold = [pair.reason for pair in readings.pairs if pair.reason]
-            if untold:
-                note = f"({len(untold)} of {len(readings.pairs)} pairs)"
-                rows["Dip undecided"] = core.Figure(untold[0], note=note)
+            reasons = [pair.reason for pair in readings.pairs if pair.reason]
+            if reasons:
+                note = f"({len(reasons)} of {len(readings.pairs)} pairs)"
+                rows["Dip undecided"] = core.Figure(reasons[0], note=note)
         rows["Pixel size"] = core.Figure(self.pixel_size)
         return rows
 
@@ -150,16 +150,17 @@ _OF_EDGE = {
 }
 
 
-def _create_length_columns(
-    stem: str, label: str, part: str = ""
-) -> tuple[property, property]:
-    """Create properties for two columns: a length in nm and in px."""
-    name = "_".join(filter(None, (stem, part)))
+_LENGTHS = {"fwhm": "FWHM", "distance": "Distance", "edge_10_90": "Edge, 10 to 90 %"}
+_PARTS = {"sd": "Its s.d.", "interval": "Its interval", "plain": "FWHM, plain"}
 
+
+def _create_columns(stem: str, part: str = "") -> tuple[property, property]:
+    """Create properties for two columns: a length, or a part of it, in nm and in px."""
+    name = "_".join(filter(None, (stem, part)))
     errors = {item: f"{stem}_{item}_{{unit}}" for item in ("sd", "interval")}
     return core.create_length_properties(
         lambda result, unit: result.lengths(stem)[f"{name}_{unit}"],
-        *(name, label),
+        *(name, _PARTS[part] if part else _LENGTHS[stem]),
         shown=False,
         tabled=part != "interval",
         **({} if part else errors),
@@ -177,29 +178,17 @@ class ProfileReport(MeasuredCurve):
     image: str
     options: analysis.ProfileOptions
 
-    fwhm_nm, fwhm_px = _create_length_columns("fwhm", "FWHM")
-    fwhm_sd_nm, fwhm_sd_px = _create_length_columns("fwhm", "Its s.d.", "sd")
-    fwhm_interval_nm, fwhm_interval_px = _create_length_columns(
-        "fwhm", "Its interval", "interval"
-    )
-    fwhm_plain_nm, fwhm_plain_px = _create_length_columns(
-        "fwhm", "FWHM, plain", "plain"
-    )
-    distance_nm, distance_px = _create_length_columns("distance", "Distance")
-    distance_sd_nm, distance_sd_px = _create_length_columns(
-        "distance", "Its s.d.", "sd"
-    )
-    distance_interval_nm, distance_interval_px = _create_length_columns(
-        "distance", "Its interval", "interval"
-    )
-    edge_10_90_nm, edge_10_90_px = _create_length_columns(
-        "edge_10_90", "Edge, 10 to 90 %"
-    )
-    edge_10_90_sd_nm, edge_10_90_sd_px = _create_length_columns(
-        "edge_10_90", "Its s.d.", "sd"
-    )
-    edge_10_90_interval_nm, edge_10_90_interval_px = _create_length_columns(
-        "edge_10_90", "Its interval", "interval"
+    fwhm_nm, fwhm_px = _create_columns("fwhm")
+    fwhm_sd_nm, fwhm_sd_px = _create_columns("fwhm", "sd")
+    fwhm_interval_nm, fwhm_interval_px = _create_columns("fwhm", "interval")
+    fwhm_plain_nm, fwhm_plain_px = _create_columns("fwhm", "plain")
+    distance_nm, distance_px = _create_columns("distance")
+    distance_sd_nm, distance_sd_px = _create_columns("distance", "sd")
+    distance_interval_nm, distance_interval_px = _create_columns("distance", "interval")
+    edge_10_90_nm, edge_10_90_px = _create_columns("edge_10_90")
+    edge_10_90_sd_nm, edge_10_90_sd_px = _create_columns("edge_10_90", "sd")
+    edge_10_90_interval_nm, edge_10_90_interval_px = _create_columns(
+        "edge_10_90", "interval"
     )
     lines_averaged = core.create_property(
         lambda result: result.profile.lines, "Lines averaged", shown=False, tabled=False

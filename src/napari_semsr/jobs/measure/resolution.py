@@ -438,9 +438,8 @@ def frc_map(
         opacity=0.55,
         colour_bar=bool(np.isfinite(map_values).any()),
     )
-    map_shown = result.map.replace(provenance=history, look=look)
-    result = replace(result, map=map_shown)
-    run.write_image(map_shown)
+    result = replace(result, map=result.map.replace(provenance=history, look=look))
+    run.write_image(result.map)
     interval_nm = result.median_interval if result.unit == "nm" else None
     end_nm = result.cut_off_nm or analysis.find_cut_off(sized_image)
     but = (
@@ -643,14 +642,15 @@ def spectrum(
     spectrum, target = analysis.measure_spectrum(image, options), output
     yield core.Progress(2, 3, "writing")
     as_table = target is not None and target.suffix.lower() == ".csv"
-    if target is not None and as_table:  # with a column in µm⁻¹ if calibrated
-        curve, per_um = spectrum.radial, spectrum.radial.frequency_per_um
-        rows = [["frequency_per_px", "frequency_per_um", "power"]]
-        each = zip(curve.frequency_per_px, curve.power, strict=True)
-        for place, (q, power) in enumerate(each):
-            in_um = "" if per_um is None else f"{per_um[place]:.8g}"
-            rows.append([f"{q:.8g}", in_um, f"{power:.8g}"])
-        io.write_csv(target, rows)
+    names = "frequency_per_px", "frequency_per_um", "power"
+    columns = {name: getattr(spectrum.radial, name) for name in names}
+    if target is not None and as_table:  # with values in µm⁻¹ if calibrated
+        empty = [""] * len(spectrum.radial.power)
+        cells = (
+            empty if column is None else [f"{value:.8g}" for value in column]
+            for column in columns.values()
+        )
+        io.write_csv(target, [names, *zip(*cells, strict=True)])
     elif target is not None:
         look = create_spectrum_display(spectrum.image.data)
         history = yield from run.compose_history()
@@ -658,9 +658,7 @@ def spectrum(
     return SpectrumReport(
         **verb.get_pixel_size_fields(image),
         image=run.image_names[0],
-        frequency_per_px=images.to_json_value(spectrum.radial.frequency_per_px),
-        power=images.to_json_value(spectrum.radial.power),
-        frequency_per_um=images.to_json_value(spectrum.radial.frequency_per_um),
+        **images.to_json_value(columns),
         centred=None if as_table else run.output,
         table=run.output if as_table else None,
         radial=spectrum.radial,
