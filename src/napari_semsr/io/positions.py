@@ -479,8 +479,6 @@ def _extract_property_values(value: object) -> Any:
             if key in value and "type" in value:
                 return _extract_property_values(value[key])
         return {key: _extract_property_values(item) for key, item in value.items()}
-    return (
-        [_extract_property_values(item) for item in value]
-        if isinstance(value, list)
-        else value
-    )
+    if isinstance(value, list):
+        return [_extract_property_values(item) for item in value]
+    return value
