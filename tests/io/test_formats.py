@@ -218,8 +218,9 @@ def test_files_with_a_damaged_record_say_so(name, tmp_path, grey, monkeypatch):
     registry.write(image, path)
     assert registry.read(path).provenance is not None
     monkeypatch.setattr("napari_semsr.io.files._FORMAT", 2)
-    with warned("metadata-damaged", match=f"{name}: The record"):
-        assert registry.read(path).provenance is None
+    for size in (None, 7):  # a typed size does not replace name and history
+        with warned("metadata-damaged", match=f"{name}: The record"):
+            assert registry.read(path, pixel_size_nm=size).provenance is None
 
 
 def write_ome(path, grey):

@@ -114,7 +114,7 @@ def _read_png(path: Path, data: bytes) -> RawImage:
     size: PixelSize | None = None
     orientation = 1
     record: Record | None = None
-    metadata: dict[str, object] = {}
+    own_texts: dict[str, str] = {}
     warnings: list[str] = []
     with convert_decoding_errors(path, "PNG"):
         texts, pixel_chunks = _split_chunks(data)
@@ -132,7 +132,7 @@ def _read_png(path: Path, data: bytes) -> RawImage:
             if text is not None and text[0] == RECORD_KEY:
                 record = Record.from_json(text[1], warnings)
             elif text is not None:
-                metadata[text[0]] = text[1][:_LARGEST_TEXT]
+                own_texts[text[0]] = text[1][:_LARGEST_TEXT]
         check_claimed_size(path, _pixel_bytes(pixel_chunks), len(pixel_chunks))
         pixels = np.asarray(imagecodecs.png_decode(pixel_chunks))
     own = None if record is None else record.pixel_size_nm
@@ -151,7 +151,8 @@ def _read_png(path: Path, data: bytes) -> RawImage:
         pixel_size_nm=size,
         orientation=orientation,
         record=record,
-        metadata=metadata,
+        # apart, since their keywords may be any
+        metadata={"texts": own_texts} if own_texts else {},
         warnings=tuple(warnings),
         doubts=doubts,
     )
