@@ -204,7 +204,7 @@ DAMAGED = {"pixel_size_nm": [0, 1], "origin": [1], "provenance": {"job": 1}}
         *(json.dumps({**RECORD, key: value}) for key, value in DAMAGED.items()),
     ],
 )
-def test_a_damaged_record_is_not_used_and_said(text, tmp_path, grey):
+def test_a_damaged_record_is_reported_and_not_used(text, tmp_path, grey):
     assert Record.from_json(text, warnings := []) is None
     assert [*map(get_error_code, warnings)] == ["metadata-damaged"]
     assert Record.from_json("null", []) is None

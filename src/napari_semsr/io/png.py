@@ -133,7 +133,7 @@ def _read_png(path: Path, data: bytes) -> RawImage:
                 record = Record.from_json(text[1], warnings)
             elif text is not None:
                 own_texts[text[0]] = text[1][:_LARGEST_TEXT]
-        check_claimed_size(path, _pixel_bytes(pixel_chunks), len(pixel_chunks))
+        check_claimed_size(path, _count_pixel_bytes(pixel_chunks), len(pixel_chunks))
         pixels = np.asarray(imagecodecs.png_decode(pixel_chunks))
     own = None if record is None else record.pixel_size_nm
     if size is not None and own is not None:
@@ -201,7 +201,7 @@ def _split_chunks(data: bytes) -> tuple[list[tuple[str, bytes]], bytes]:
     return texts, b"".join(pixel_chunks)
 
 
-def _pixel_bytes(pixel_bytes: bytes) -> int:
+def _count_pixel_bytes(pixel_bytes: bytes) -> int:
     """Return the size of the decoded pixel data in bytes, according to the header."""
     length, name = struct.unpack_from(">I4s", pixel_bytes, len(_SIGNATURE))
     if name != b"IHDR" or length != _IHDR:

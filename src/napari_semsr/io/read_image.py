@@ -335,6 +335,12 @@ def count_series(metadata: Mapping[str, Any], count: int) -> tuple[int, str]:
     return metadata.get(OWN_SERIES_KEY, count), which
 
 
+def create_series_record(number: int, names: Sequence[str]) -> dict[str, Any]:
+    """Return the metadata of a choice among several images; empty for a single one."""
+    images = {str(index): name for index, name in enumerate(names)}
+    return {SERIES_KEY: number, "images": images} if len(names) > 1 else {}
+
+
 AXIS_OPTIONS = {"t": "time", "z": "z"}  # axes with an option of their own
 
 

@@ -826,9 +826,10 @@ _logger = logging.getLogger("tifffile")
 # without any handler Python would print what tifffile logs
 _logger.addHandler(logging.NullHandler())
 _LONGEST = 200  # characters of a header's text that are shown; chosen
-_NOT_NEEDED = re.compile(
+_IGNORED_MESSAGES = re.compile(
     r"OME series (failed to read|is missing|contains index out)|parsing GDAL_NODATA"
 )
+_JPEG = (6, 7, 33007, 34892)  # compressions whose colours `tifffile` converts to RGB
 _ORIENTATION = 274
 _COMPLEX_INTEGERS = 5  # sample format
 _FORMER_SUBFILE, _FORMER_REDUCED = 255, 2
@@ -850,7 +851,7 @@ class _WarningHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         text = " ".join(record.getMessage().split())[:_LONGEST]
         text = re.sub(r"^<[^>]*> ", "", text)  # prefix that names the file or page
-        if record.thread != self._thread or _NOT_NEEDED.match(text):
+        if record.thread != self._thread or _IGNORED_MESSAGES.match(text):
             return
         sentence = core.Message(
             f"The TIFF could not be read completely ({text.rstrip('.')}): export it "
@@ -1179,8 +1180,7 @@ def raw_image(path: Path, options: read_image.ReadOptions) -> read_image.RawImag
     if lut is not None:
         indices, data = data, _apply_palette(data, lut)
         look = look if data is indices else None  # its limits are those of indices
-    # `tifffile` converts JPEG only
-    elif page.photometric == _YCBCR and page.compression not in (6, 7, 33007, 34892):
+    elif page.photometric == _YCBCR and page.compression not in _JPEG:
         data = read_image.convert_ycbcr(data)
     white_bits = page.bitspersample if page.photometric == _WHITE_IS_ZERO else 0
     data, look = _convert_grey_values(data, look, int(white_bits), line, complaints)

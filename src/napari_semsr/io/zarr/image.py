@@ -14,12 +14,12 @@ from numpy.typing import DTypeLike
 from napari_semsr import core
 from napari_semsr.io import files
 from napari_semsr.io.read_image import (
-    SERIES_KEY,
     RawImage,
     ReadOptions,
     choose_plane,
     convert_to_nm,
     create_pixel_size,
+    create_series_record,
     get_axis_sizes,
 )
 from napari_semsr.io.zarr.store import (
@@ -271,10 +271,8 @@ def _find_image(path: Path, group: "zarr.Group", series: int) -> _MultiscaleImag
             f"{path} is a zarr group without OME-Zarr metadata (multiscales): {_HINT}."
         )
         raise core.ReadError(msg, code="no-image")
-    image = _find_image(path, child, 0)
-    images = dict(zip(map(str, range(len(names))), names, strict=True))
-    listed = {SERIES_KEY: number, "images": images} if len(names) > 1 else {}
-    return replace(image, count=len(names), listed=listed)
+    listed = create_series_record(number, names)
+    return replace(_find_image(path, child, 0), count=len(names), listed=listed)
 
 
 def list_image_groups(path: Path, group: "zarr.Group") -> list[str]:
