@@ -249,8 +249,9 @@ def _find_image(path: Path, group: "zarr.Group", series: int) -> _MultiscaleImag
     """Find a multiscale image in a group or among the images that it lists."""
     import zarr
 
+    store = group.store
     # opened again without its consolidated metadata
-    group = zarr.open_group(group.store, path=group.path, mode="r")
+    group = zarr.open_group(store, path=group.path, mode="r")
     attributes, version = get_ome_attributes(group)
     scales = _get_multiscales(attributes)
     if scales:
