@@ -7,11 +7,13 @@ import imagecodecs
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from napari_semsr.core.errors import ReadError
 from napari_semsr.core.micrograph import Micrograph, Provenance
 from napari_semsr.io import formats as registry
 from napari_semsr.io.files import RECORD_KEY
+from napari_semsr.io.read_image import count_series
 from tests.refusals import refused, warned
 
 
@@ -120,7 +122,18 @@ def test_a_text_that_swells_is_not_read_without_bound(tmp_path, grey):
     path.write_bytes(plain[:33] + chunk + plain[33:])
     found = registry.read(path)
     assert np.array_equal(found.array(), grey)
-    assert len(found.metadata.get("bomb", "")) <= 500
+    assert len(found.metadata["texts"]["bomb"]) == 500
+
+
+def test_keywords_of_texts_are_not_taken_for_entries_of_the_reader(tmp_path, grey):
+    path, texts = tmp_path / "a.png", PngInfo()
+    for keyword in ("images", "series", "series_of_file", "significant_bits"):
+        texts.add_text(keyword, "x")
+    Image.fromarray(grey).save(path, pnginfo=texts)
+    info = registry.describe(path)
+    assert count_series(info.metadata, info.series) == (1, "the first")
+    assert "significant_bits" not in info.metadata
+    assert info.metadata["texts"]["images"] == "x"
 
 
 @pytest.mark.parametrize("size", [(0.1, 0.1), (1e300, 1e300)])

@@ -157,16 +157,11 @@ def raw_image(path: Path, options: images.ReadOptions) -> images.RawImage:
     axes, counts = [one.axis_letter for one in several], [one.size for one in several]
     channels, planes, place = images.choose_plane(path, options, axes, counts)
     plane = image.plane(int(np.ravel_multi_index(place, counts)) if counts else 0)
-    descriptions = {}
-    for n, one in enumerate(images_found):
+    descriptions: list[str] = []
+    for one in images_found:
         sizes = " x ".join(str(axis.size) for axis in one.axes if axis.size > 1)
         what = one.refusal or f"{sizes} {np.dtype(one.dtype).name}"
-        descriptions[str(n)] = f"{one.name}: {what}" if one.name else what
-    which = (
-        {images.SERIES_KEY: number, "images": descriptions}
-        if len(images_found) > 1
-        else {}
-    )
+        descriptions.append(f"{one.name}: {what}" if one.name else what)
     return images.RawImage(
         format=kind,
         data=images.read_plane(plane, image.shape, image.dtype),
@@ -179,7 +174,7 @@ def raw_image(path: Path, options: images.ReadOptions) -> images.RawImage:
         planes=planes,
         axes=images.get_axis_sizes(axes, counts),
         name=f"{path.stem} {image.name}".strip() if len(images_found) > 1 else None,
-        metadata=which,
+        metadata=images.create_series_record(number, descriptions),
     )
 
 

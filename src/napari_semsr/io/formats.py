@@ -217,12 +217,7 @@ class Source:
 
     def _decode(self, options: ReadOptions, **how: object) -> RawImage:
         if self.format.one_plane:
-            data = self.data
-            how = {
-                "data": core.read_bytes(self.path, _LARGEST_FILE)
-                if data is None
-                else data
-            }
+            how = {"data": self.data or core.read_bytes(self.path, _LARGEST_FILE)}
         raw: RawImage = self.format.load().raw_image(self.path, options, **how)
         return raw
 

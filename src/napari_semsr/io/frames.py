@@ -57,18 +57,6 @@ def _get_cache_key(
     return path, *sorted({**how, **selection}.items()), state
 
 
-def _cache_frame(
-    path: Path,
-    selection: Mapping[str, int],
-    how: Mapping[str, object],
-    grey: core.RealArray,
-) -> None:
-    """Keep the grey values of a frame until its file changes."""
-    key = _get_cache_key(path, selection, how)
-    if key is not None:
-        _RECENT.put(key, np.asarray(grey))
-
-
 @dataclass(frozen=True, slots=True)
 class _StoredFrames:
     """Frames of equal shape and type in separate files or pages of a file."""
@@ -386,13 +374,11 @@ class _FrameChecks:
         if rows := int(np.argmax(np.asarray(pixels.any(axis=1))[::-1])):
             self.empty_rows[name] = rows
         level = core.find_clipped_level(pixels, share=core.OVEREXPOSED_SHARE)
-        most = float(np.fmax.reduce(pixels, axis=None)) if level is None else level
-        share = (
-            0.0
-            if level is None
-            else float(np.mean(core.mark_equal_values(pixels, level)))
-        )
-        self._white[name] = most, share
+        if level is None:
+            self._white[name] = float(np.fmax.reduce(pixels, axis=None)), 0.0
+        else:
+            share = float(np.mean(core.mark_equal_values(pixels, level)))
+            self._white[name] = level, share
         digest = hashlib.blake2b(np.ascontiguousarray(pixels).data).digest()
         first = self._first.setdefault(digest, name)
         if first != name:
@@ -467,7 +453,8 @@ def _describe_frames(
             results.check_frame(name, grey)
             results.histories[name] = image.provenance
             results.instruments[name] = image.instrument
-            _cache_frame(path, selection, how, grey)
+            if (key := _get_cache_key(path, selection, how)) is not None:
+                _RECENT.put(key, np.asarray(grey))
         except core.SemsrError as error:
             why = str(error).removeprefix(f"{path} ").rstrip(".")
             faults.append(core.UnusedFrame(name, why))
@@ -639,8 +626,9 @@ def _open_folder(
     if leave_out:
         names_left, infos, others = _select_common_type(names_left, infos)
         faults += others
-        # space may be reserved for a file before its pixels are written
-        if [*results.empty_rows] == names_left[-1:] != []:
+        # space may be reserved for a file before its pixels are written, which can only
+        # be the last one
+        if names_left and [*results.empty_rows] == names_left[-1:]:
             last = names_left.pop()
             del infos[-1]
             why = f"its last {results.empty_rows[last]} rows were not written"
@@ -795,10 +783,7 @@ def _open_czi(
             lost[name] = str(error).removeprefix(f"{path} ").rstrip(".")
     if len(lost) == len(acquisition):
         acquisition.read(0)  # the refusal of a tile applies to all
-    acquisition = _remove_frames(acquisition, lost)
-    if lost and len(acquisition) < 2:
-        _raise_too_few_frames(path, acquisition.names, acquisition.faults)
-    return acquisition
+    return _remove_frames(acquisition, lost)
 
 
 def _open_file(
@@ -871,11 +856,8 @@ def parse_scan_values(
         )
         raise core.ReadError(msg, code="content-invalid") from error
     for name, kind in (("order", core.FrameOrder), ("first", core.FirstFrame)):
-        value = (
-            values_found.get(name)
-            if layout_given.get(name) is None
-            else layout_given[name]
-        )
+        value = layout_given.get(name)
+        value = values_found.get(name) if value is None else value
         if value is None:
             continue
         if value not in get_args(kind):
@@ -1062,14 +1044,13 @@ def _add_layout(
             "pixel-size-contradicts",
         )
     values |= {name: value for name, value in layout_given.items() if value is not None}
-    if acquisition.nominal_px is not None or acquisition.nominal_nm is not None:
-        if layout_given["grid"] is None:
-            values.pop("grid", None)  # positions are more precise, and may have gaps
-        else:
-            acquisition = acquisition.replace(nominal_px=None, nominal_nm=None)
+    if layout_given["grid"] is not None:
+        acquisition = acquisition.replace(nominal_px=None, nominal_nm=None)
     has_positions = (
         acquisition.nominal_px is not None or acquisition.nominal_nm is not None
     )
+    if has_positions:
+        values.pop("grid", None)  # positions are more precise, and may have gaps
     core.check_grid_options(
         values.get("grid"), layout_given, has_positions=has_positions
     )

@@ -114,7 +114,7 @@ def _read_png(path: Path, data: bytes) -> RawImage:
     size: PixelSize | None = None
     orientation = 1
     record: Record | None = None
-    metadata: dict[str, object] = {}
+    own_texts: dict[str, str] = {}
     warnings: list[str] = []
     with convert_decoding_errors(path, "PNG"):
         texts, pixel_chunks = _split_chunks(data)
@@ -132,8 +132,8 @@ def _read_png(path: Path, data: bytes) -> RawImage:
             if text is not None and text[0] == RECORD_KEY:
                 record = Record.from_json(text[1], warnings)
             elif text is not None:
-                metadata[text[0]] = text[1][:_LARGEST_TEXT]
-        check_claimed_size(path, _pixel_bytes(pixel_chunks), len(pixel_chunks))
+                own_texts[text[0]] = text[1][:_LARGEST_TEXT]
+        check_claimed_size(path, _count_pixel_bytes(pixel_chunks), len(pixel_chunks))
         pixels = np.asarray(imagecodecs.png_decode(pixel_chunks))
     own = None if record is None else record.pixel_size_nm
     if size is not None and own is not None:
@@ -151,7 +151,8 @@ def _read_png(path: Path, data: bytes) -> RawImage:
         pixel_size_nm=size,
         orientation=orientation,
         record=record,
-        metadata=metadata,
+        # apart, since their keywords may be any
+        metadata={"texts": own_texts} if own_texts else {},
         warnings=tuple(warnings),
         doubts=doubts,
     )
@@ -200,7 +201,7 @@ def _split_chunks(data: bytes) -> tuple[list[tuple[str, bytes]], bytes]:
     return texts, b"".join(pixel_chunks)
 
 
-def _pixel_bytes(pixel_bytes: bytes) -> int:
+def _count_pixel_bytes(pixel_bytes: bytes) -> int:
     """Return the size of the decoded pixel data in bytes, according to the header."""
     length, name = struct.unpack_from(">I4s", pixel_bytes, len(_SIGNATURE))
     if name != b"IHDR" or length != _IHDR:

@@ -344,7 +344,7 @@ def _read_stage_matrix(
     """Read the matrix from pixels to stage micrometres, ``(xx, xy, yx, yy)``.
 
     None if none was measured: Micro-Manager then states zeros or the identity. A
-    multiple of the identity is its pixel size, as any other matrix.
+    multiple of the identity states the pixel size, like any other matrix.
     """
     stage_map, name = value.get(_FRAME_MAP), _FRAME_MAP
     if stage_map is None:
@@ -479,8 +479,6 @@ def _extract_property_values(value: object) -> Any:
             if key in value and "type" in value:
                 return _extract_property_values(value[key])
         return {key: _extract_property_values(item) for key, item in value.items()}
-    return (
-        [_extract_property_values(item) for item in value]
-        if isinstance(value, list)
-        else value
-    )
+    if isinstance(value, list):
+        return [_extract_property_values(item) for item in value]
+    return value

@@ -335,6 +335,12 @@ def count_series(metadata: Mapping[str, Any], count: int) -> tuple[int, str]:
     return metadata.get(OWN_SERIES_KEY, count), which
 
 
+def create_series_record(number: int, names: Sequence[str]) -> dict[str, Any]:
+    """Return the metadata of a choice among several images; empty for a single one."""
+    images = {str(index): name for index, name in enumerate(names)}
+    return {SERIES_KEY: number, "images": images} if len(names) > 1 else {}
+
+
 AXIS_OPTIONS = {"t": "time", "z": "z"}  # axes with an option of their own
 
 
@@ -364,12 +370,8 @@ def choose_plane(
     """
     pairs = list(zip(axes, sizes, strict=True))
     sizes_by_axis = get_axis_sizes(axes, sizes)
-    axes_text = ", ".join(
-        f"{axis} {size}" for axis, size in sizes_by_axis.items() if size > 1
-    )
-    axes_text = (
-        f" ({axes_text})" if "," in axes_text or "plane" not in axes_text else ""
-    )
+    text = ", ".join(f"{axis} {n}" for axis, n in sizes_by_axis.items() if n > 1)
+    axes_text = f" ({text})" if "," in text or "plane" not in text else ""
     channels = sizes_by_axis.get("c", 1)
     position = {
         "c": choose_index(path, "channel", options.channel, channels, axes_text)
@@ -634,9 +636,7 @@ def _get_jeol_pixel_size(
     ]
     if not pitches_found:
         return None, ()
-    by_error = sorted(
-        (one for one in pitches_found if one is not None), key=lambda one: one[1]
-    )
+    by_error = sorted(filter(None, pitches_found), key=lambda one: one[1])
     if by_error:
         size, rounding = by_error[0]
         if all(
@@ -913,11 +913,8 @@ def try_convert_to_grey(samples: Any) -> Any | None:
     """
     if samples.ndim == 2:
         return samples
-    spread = (
-        float(_compute_colour_differences(samples).max())
-        if samples.shape[2] > 2
-        else 0.0
-    )
+    has_colours = samples.shape[2] >= _SAMPLES
+    spread = _compute_colour_differences(samples).max() if has_colours else 0.0
     if spread == 0:
         return samples[..., 0]
     within = spread <= _TOLERANCE * _get_white_level(np.dtype(samples.dtype))

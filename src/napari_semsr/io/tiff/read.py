@@ -52,10 +52,6 @@ def _parse_ome_xml(text: str) -> "Element | None":
     return None
 
 
-def _get_local_name(element: "Element") -> str:
-    return element.tag.rpartition("}")[2]
-
-
 def _has_planes(
     image: "Element", files: "Callable[[str], bool]", own: str | None
 ) -> bool:
@@ -63,13 +59,12 @@ def _has_planes(
 
     An image whose files are all missing does not count as a series.
     """
-    for data in image.iter():
-        if _get_local_name(data) == "TiffData":
-            uuid = next((e for e in data if _get_local_name(e) == "UUID"), None)
-            if uuid is None or (own and uuid.text == own):
-                return True
-            if files(uuid.get("FileName", "")):
-                return True
+    for data in image.iterfind(".//{*}TiffData"):
+        uuid = data.find("{*}UUID")
+        if uuid is None or (own and uuid.text == own):
+            return True
+        if files(uuid.get("FileName", "")):
+            return True
     return False
 
 
@@ -77,7 +72,7 @@ def _read_series_metadata(
     root: "Element", series: int, tif: "tifffile.TiffFile", warnings: list[str]
 ) -> tuple[core.PixelSize | None, str | None, str | None]:
     """Read the pixel size, name and bit depth of a series; None if missing."""
-    images, count = [e for e in root if _get_local_name(e) == "Image"], len(tif.series)
+    images, count = root.findall("{*}Image"), len(tif.series)
     folder, name = Path(tif.filehandle.dirname), tif.filehandle.name
     # if the set of a file was ignored, only its own images are read
     files = (lambda n: (folder / n).is_file()) if tif.is_ome else name.__eq__
@@ -145,7 +140,7 @@ def _read_ome_image(
     image: "Element", warnings: list[str]
 ) -> tuple[core.PixelSize | None, str | None, str | None]:
     """Read the pixel size ``(y, x)`` in nm, name and bit depth of an OME image."""
-    pixels = next((e for e in image if _get_local_name(e) == "Pixels"), None)
+    pixels = image.find("{*}Pixels")
     if pixels is None:
         return None, image.get("Name"), None
     sizes = [
@@ -676,11 +671,18 @@ class _PlaneSource:
             return np.asarray(np.take(samples, self.sample, axis=axis))
         return np.moveaxis(samples, axis, -1)
 
-    def _find_page(self, tif: "tifffile.TiffFile") -> "tifffile.TiffPage":
-        """Find the page in a freshly opened file."""
-        _join_pages(tif)
-        page: Any = tif.series[self.series].levels[self.level].pages[self.page]
-        return cast("tifffile.TiffPage", page)
+    @contextmanager
+    def _open_page(self) -> "Iterator[tifffile.TiffPage]":
+        """Open the file and find the page in it."""
+        import tifffile
+
+        with (
+            convert_decoding_errors(self.path, "TIFF"),
+            tifffile.TiffFile(self.path, **dict(self.how)) as tif,
+        ):
+            _join_pages(tif)
+            page: Any = tif.series[self.series].levels[self.level].pages[self.page]
+            yield page
 
     def read_all(self) -> core.RealArray:
         """Read the whole plane into memory as an array of shape `out_shape`."""
@@ -688,14 +690,7 @@ class _PlaneSource:
             count = math.prod(self.shape)
             flat = np.fromfile(self.path, self.dtype, count, offset=self.offset)
             return self._reorder_samples(flat.reshape(self.shape))
-        import tifffile
-
-        how = dict(self.how)
-        with (
-            convert_decoding_errors(self.path, "TIFF"),
-            tifffile.TiffFile(self.path, **how) as tif,
-        ):
-            page = self._find_page(tif)
+        with self._open_page() as page:
             page.parent.filehandle.open()  # `tifffile` closes the other files of a set
             plane = np.asarray(page.asarray()).reshape(self.shape)
         return self._reorder_samples(plane)
@@ -708,20 +703,10 @@ class _PlaneSource:
             with convert_decoding_errors(self.path, "TIFF"):
                 view = np.memmap(self.path, self.dtype, "r", self.offset, self.shape)
                 return self._reorder_samples(np.array(view[index]))
-        import tifffile
         import zarr
 
-        how = dict(self.how)
-        with (
-            convert_decoding_errors(self.path, "TIFF"),
-            tifffile.TiffFile(self.path, **how) as tif,
-        ):
-            page = self._find_page(tif)
-            store = page.aszarr()
-            try:
-                part = zarr.open_array(store, mode="r")[index]
-            finally:
-                store.close()
+        with self._open_page() as page, page.aszarr() as store:
+            part = zarr.open_array(store, mode="r")[index]
         return self._reorder_samples(np.asarray(part))
 
 
@@ -841,9 +826,10 @@ _logger = logging.getLogger("tifffile")
 # without any handler Python would print what tifffile logs
 _logger.addHandler(logging.NullHandler())
 _LONGEST = 200  # characters of a header's text that are shown; chosen
-_NOT_NEEDED = re.compile(
+_IGNORED_MESSAGES = re.compile(
     r"OME series (failed to read|is missing|contains index out)|parsing GDAL_NODATA"
 )
+_JPEG = (6, 7, 33007, 34892)  # compressions whose colours `tifffile` converts to RGB
 _ORIENTATION = 274
 _COMPLEX_INTEGERS = 5  # sample format
 _FORMER_SUBFILE, _FORMER_REDUCED = 255, 2
@@ -865,7 +851,7 @@ class _WarningHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         text = " ".join(record.getMessage().split())[:_LONGEST]
         text = re.sub(r"^<[^>]*> ", "", text)  # prefix that names the file or page
-        if record.thread != self._thread or _NOT_NEEDED.match(text):
+        if record.thread != self._thread or _IGNORED_MESSAGES.match(text):
             return
         sentence = core.Message(
             f"The TIFF could not be read completely ({text.rstrip('.')}): export it "
@@ -993,11 +979,11 @@ def _read_companion_xml(
     own = _parse_ome_xml(text)
     if own is None:
         return None
-    where = [element for element in own if _get_local_name(element) == "BinaryOnly"]
-    if not where:
+    where = own.find("{*}BinaryOnly")
+    if where is None:
         is_plain = text == core.escape_invisible_characters(text, lines=True)
         return None if is_plain else ET.tostring(own, encoding="unicode")
-    name = where[0].get("MetadataFile") or ""
+    name = where.get("MetadataFile") or ""
     root: Element | None = None
     # `with_name` refuses other folders
     with suppress(core.SemsrError, OSError, ValueError):
@@ -1106,8 +1092,7 @@ def is_grey(path: Path) -> bool:
         sizes: list[int] = []
         if tif.is_ome:
             root = _parse_ome_xml(tif.ome_metadata or "")
-            pixels = () if root is None else root.iter()
-            first = next((e for e in pixels if _get_local_name(e) == "Pixels"), None)
+            first = None if root is None else root.find(".//{*}Pixels")
             if first is not None:
                 sizes = [int(first.get(f"Size{axis}", 1)) for axis in "ZCT"]
         elif tif.is_imagej:
@@ -1179,10 +1164,9 @@ def raw_image(path: Path, options: read_image.ReadOptions) -> read_image.RawImag
         if level:
             image = _convert_to_level(image, full, page)
         image = replace(image, orientation=_read_orientation(tif, levels[0], outer))
-        # palettes of ImageJ and OME are for display only
-        is_indexed = not (tif.is_imagej or tif.pages.first.is_ome)
-        is_indexed &= page.photometric == _PALETTE
-        line, lut = None, page.colormap if is_indexed else None
+        line, lut = None, page.colormap if page.photometric == _PALETTE else None
+        if tif.is_imagej or tif.pages.first.is_ome:
+            lut = None  # their palettes are for display only
         if tif.is_imagej and image.vendor is None and page.samplesperpixel == 1:
             details = tif.imagej_metadata or {}
             line = _read_grey_calibration(details, np.dtype(page.dtype), complaints)
@@ -1196,8 +1180,7 @@ def raw_image(path: Path, options: read_image.ReadOptions) -> read_image.RawImag
     if lut is not None:
         indices, data = data, _apply_palette(data, lut)
         look = look if data is indices else None  # its limits are those of indices
-    # `tifffile` converts JPEG only
-    elif page.photometric == _YCBCR and page.compression not in (6, 7, 33007, 34892):
+    elif page.photometric == _YCBCR and page.compression not in _JPEG:
         data = read_image.convert_ycbcr(data)
     white_bits = page.bitspersample if page.photometric == _WHITE_IS_ZERO else 0
     data, look = _convert_grey_values(data, look, int(white_bits), line, complaints)
@@ -1299,6 +1282,7 @@ def _read_metadata(
         bits = _get_significant_bits(page, None, text)
         return replace(maker, metadata={**maker.metadata, **bits})
     size: core.PixelSize | None = None
+    place_doubts: list[str] = []
     name, record, look, depth, has_objective = None, None, None, None, False
     first = tif.pages.first
     root = _parse_ome_xml(
@@ -1306,7 +1290,7 @@ def _read_metadata(
     )
     if root is not None:
         size, name, depth = _read_series_metadata(root, series, tif, warnings)
-        record = _find_ome_record(root, warnings)
+        record = _find_ome_record(root, place_doubts)
         has_objective = root.find(".//{*}Objective") is not None
     elif tif.is_ome:
         damage = "The OME-XML is damaged: the pixel size is left unknown."
@@ -1318,7 +1302,7 @@ def _read_metadata(
         look = _read_imagej_limits(details)
     else:
         size = _read_tag_pixel_size(page)
-    record, cut = record or _find_record(text, warnings), ""
+    record = record or _find_record(text, place_doubts)
     rows, columns = int(page.imagelength), int(page.imagewidth)
     turn_note = "" if _read_orientation(tif, tif.series[series], 0) == 1 else "turned"
     if record and (turn_note or record.shape not in (None, (rows, columns))):
@@ -1330,6 +1314,7 @@ def _read_metadata(
             "position.",
             "place-unknown",
         )
+        place_doubts.append(cut)
     tags = {n: page.tags.get(n) for n in ("Software", "DateTime", "Make", "Model")}
     return read_image.RawImage(
         "TIFF",
@@ -1346,7 +1331,7 @@ def _read_metadata(
         | _get_significant_bits(page, depth, text)
         | ({core.INSTRUMENT_KEY: "optical"} if has_objective else {}),
         warnings=tuple(warnings),
-        place_doubts=(cut,) if cut else (),
+        place_doubts=tuple(place_doubts),
     )
 
 

@@ -14,12 +14,12 @@ from numpy.typing import DTypeLike
 from napari_semsr import core
 from napari_semsr.io import files
 from napari_semsr.io.read_image import (
-    SERIES_KEY,
     RawImage,
     ReadOptions,
     choose_plane,
     convert_to_nm,
     create_pixel_size,
+    create_series_record,
     get_axis_sizes,
 )
 from napari_semsr.io.zarr.store import (
@@ -107,12 +107,10 @@ def write_image_to_store(
 
 def read_coverage(image: core.Micrograph) -> core.Micrograph | None:
     """Read the coverage of a mosaic (number of frames per pixel) from its folder."""
-    place = (
-        None
-        if image.path is None
-        else files.get_label_path(Path(image.path), files.COVERAGE)
-    )
-    if place is None or not matches(place, b""):
+    if image.path is None:
+        return None
+    place = files.get_label_path(Path(image.path), files.COVERAGE)
+    if not matches(place, b""):
         return None
     counts = raw_image(place, ReadOptions()).data
     if counts.shape != image.shape:
@@ -196,35 +194,25 @@ def warn_about_missing_blocks(path: Path, series: int = 0, level: int = 0) -> No
 
         group = zarr.open_group(FolderStore(path, read_only=True), mode="r")
         image = _find_image(path, group, series)
-        block_count = get_recorded_block_count(image.group)
-        numbers = [level]
-        if block_count is not None:
-            numbers = list(range(len(_get_level_metadata(path, image))))
+        whole = get_recorded_block_count(image.group)
+        numbers: Sequence[int] = [level]
+        remedy = "copy it again, unless it was written like this."
+        if whole is not None:
+            numbers = range(len(_get_level_metadata(path, image)))
+            remedy = "only a part was copied, copy it again."
         levels = [_open_level_array(path, image, each) for each in numbers]
-        blocks_there = sum(count_blocks(path, level) for level in levels)
-        whole = block_count
+        blocks_there = sum(count_blocks(path, each) for each in levels)
         if whole is None:
-            whole = 0
-            for each in levels:
-                blocks = each.shards or each.chunks
-                _check_blocks(path, each, blocks)
-                whole += math.prod(_count_blocks_per_axis(each.shape, blocks))
+            whole = sum(_count_expected_blocks(path, each) for each in levels)
     except Exception:  # noqa: BLE001 - `read` reports what is wrong with a store
         return
     if blocks_there < whole:
-        remedy = (
-            "copy it again, unless it was written like this."
-            if block_count is None
-            else "only a part was copied, copy it again."
-        )
         fill = levels[0].fill_value
-        value = (
-            f"{fill:g}"
-            if isinstance(fill, np.number | np.bool)
-            else core.shorten_value(fill)
-        )
+        value = core.shorten_value(fill)
         if fill is None:
             value = "0, since it states no fill value"
+        elif isinstance(fill, np.number | np.bool):
+            value = f"{fill:g}"
         core.warn(
             f"{whole - blocks_there} of {whole} blocks of {path.name} have no file and "
             f"are read as {value}: {remedy}",
@@ -258,11 +246,12 @@ def _get_multiscales(attributes: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _find_image(path: Path, group: "zarr.Group", series: int) -> _MultiscaleImage:
-    """Find a multiscale image in a group or in its numbered subgroups."""
+    """Find a multiscale image in a group or among the images that it lists."""
     import zarr
 
+    store = group.store
     # opened again without its consolidated metadata
-    group = zarr.open_group(group.store, path=group.path, mode="r")
+    group = zarr.open_group(store, path=group.path, mode="r")
     attributes, version = get_ome_attributes(group)
     scales = _get_multiscales(attributes)
     if scales:
@@ -283,10 +272,8 @@ def _find_image(path: Path, group: "zarr.Group", series: int) -> _MultiscaleImag
             f"{path} is a zarr group without OME-Zarr metadata (multiscales): {_HINT}."
         )
         raise core.ReadError(msg, code="no-image")
-    image = _find_image(path, child, 0)
-    images = dict(zip(map(str, range(len(names))), names, strict=True))
-    listed = {SERIES_KEY: number, "images": images} if len(names) > 1 else {}
-    return replace(image, count=len(names), listed=listed)
+    listed = create_series_record(number, names)
+    return replace(_find_image(path, child, 0), count=len(names), listed=listed)
 
 
 def list_image_groups(path: Path, group: "zarr.Group") -> list[str]:
@@ -350,12 +337,11 @@ def _open_level_array(path: Path, image: _MultiscaleImage, level: int) -> "ZarrA
     metadata = array.metadata
     if metadata.zarr_format == 2 and not any(find_blocks(path, array)):
         # some writers name blocks otherwise than they state
-        separator: Literal[".", "/"] = (
-            "." if metadata.dimension_separator == "/" else "/"
-        )
-        named = replace(metadata, dimension_separator=separator)
+        separators: list[Literal[".", "/"]] = [".", "/"]
+        separators.remove(metadata.dimension_separator)
+        named = replace(metadata, dimension_separator=separators[0])
         other = zarr.Array(zarr.AsyncArray(named, array.store_path))
-        return other if any(find_blocks(path, other)) else array
+        array = other if any(find_blocks(path, other)) else array
     return array
 
 
@@ -403,12 +389,8 @@ def _read_level_transform(
         place, common = replace(place, place_doubts=(further,)), None
     name = f"level {dataset['path']}"
     steps: deque[Any] = deque()
-    for transforms in (own, common):
-        steps.extend(
-            transforms
-            if isinstance(transforms, list)
-            else [transforms] * bool(transforms)
-        )
+    for one in (own, common):
+        steps.extend(one if isinstance(one, list) else [one] * bool(one))
     while steps:
         step = steps.popleft()
         kind = step.get("type") if isinstance(step, dict) else None
@@ -544,19 +526,15 @@ def _create_lazy_array(path: Path, array: "ZarrArray", index: tuple[int, ...]) -
     stamps = [mark.stat().st_mtime_ns for mark in marks]
     name = f"zarr-{tokenize(str(path.resolve()), array.path, stamps)}"
     chunks = array.shards or array.chunks
-    _check_blocks(path, array, chunks)
+    _count_expected_blocks(path, array)
     blocks = _CheckedArray(path, array, _get_creation_stamp(path, array))
     return da.from_array(blocks, chunks=chunks, name=name, inline_array=True)[index]
 
 
-def _count_blocks_per_axis(shape: Sequence[int], chunks: Sequence[int]) -> list[int]:
-    return [-(-n // part) for n, part in zip(shape, chunks, strict=True)]
-
-
-def _check_blocks(path: Path, array: "ZarrArray", chunks: Sequence[int]) -> None:
-    """Raise `ReadError` if there are too many blocks or if they are too large."""
-    whole = list(zip(chunks, array.shape, strict=True))
-    counts = _count_blocks_per_axis(array.shape, chunks)
+def _count_expected_blocks(path: Path, array: "ZarrArray") -> int:
+    """Count all blocks; raise `ReadError` if they are too many or too large."""
+    whole = list(zip(array.shards or array.chunks, array.shape, strict=True))
+    counts = [-(-n // part) for part, n in whole]
     if sum(counts) > _MAX_BLOCKS or math.prod(counts[-2:]) > _MAX_BLOCKS:
         msg = (
             f"{path} must have at most {_MAX_BLOCKS} blocks in a plane, but has "
@@ -571,6 +549,7 @@ def _check_blocks(path: Path, array: "ZarrArray", chunks: Sequence[int]) -> None
             f"{max(size, chunk_bytes) / 2**20:.0f} MiB: convert it with smaller chunks."
         )
         raise core.ReadError(msg, code="blocks-too-large")
+    return math.prod(counts)
 
 
 def _get_creation_stamp(path: Path, array: "ZarrArray") -> tuple[int, ...] | None:
