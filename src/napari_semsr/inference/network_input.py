@@ -32,7 +32,7 @@ from napari_semsr.core import (
     Tile,
     TilePlan,
     compute_finite_mean,
-    estimate_noise_level,
+    estimate_block_noise,
     find_stray_pixels,
     get_interpolation_dtype,
     measure_percentiles,
@@ -373,41 +373,42 @@ def find_coring_threshold(
     `networks` remove noise alone, and blur too. Noise is measured in the blocks whose
     detail is weaker than their noise, of the windows with most of these.
     """
-    windows: list[tuple[int, Float32Array, BoolArray]] = []
+    windows: list[tuple[Float32Array, BoolArray]] = []
+    rows, columns = (min(_SPECTRUM_PX, n) // BLOCK * BLOCK for n in data.shape)
     for corner in _iterate_window_corners(data.shape, _SPECTRUM_PX):
-        rows, columns = (min(_SPECTRUM_PX, n) // BLOCK * BLOCK for n in data.shape)
         box = Box.from_shape((rows, columns), corner)
         window, missing = read_window(data, box, scaling.mean)
         if missing is None and window.size:
             window = window if haze is None else haze.remove_haze(window, box)
             field = scaling.normalise(window)
-            flat = _find_flat_blocks(field)
-            windows.append((int(flat.sum()), field, flat))
-    parts: list[tuple[Float32Array, ...]] = []
-    for count, field, flat in sorted(windows, key=lambda w: -w[0])[:_WINDOWS]:
-        if count:
-            with torch.inference_mode():
-                image = torch.from_numpy(field)[None, None]
-                less, more = (one(image)[0, 0].numpy() for one in networks)
-            planes = field, less, more - less
-            parts.append(tuple(_get_blocks(one)[flat] for one in planes))
-    if not parts:
+            windows.append((field, _find_flat_blocks(field)))
+    windows.sort(key=lambda w: -int(w[1].sum()))
+    windows = [(field, flat) for field, flat in windows[:_WINDOWS] if flat.any()]
+    if not windows:
         return 0.0
-    own, less, step = (np.concatenate(planes) for planes in zip(*parts, strict=True))
-    noise = own.var(axis=1)
+
+    @torch.inference_mode()
+    def restore_flat_blocks(network: nn.Module) -> Float32Array:
+        planes = (network(torch.from_numpy(w)[None, None])[0, 0] for w, _ in windows)
+        each = zip(planes, windows, strict=True)
+        return np.concatenate([_get_blocks(p.numpy())[flat] for p, (_, flat) in each])
+
+    noise = restore_flat_blocks(nn.Identity()).var(axis=1)
     if np.dtype(data.dtype).kind in "ui":  # at least that of rounding
         noise = np.maximum(noise, (scaling.high - scaling.low) ** -2 / 12)
 
-    def is_noisier(threshold: float) -> bool:
-        left = (less + core_step(step, threshold)).var(axis=1)
-        return bool(np.mean(left / noise) > 1)
+    def is_noisier(blocks: Float32Array) -> bool:
+        return bool(np.mean(blocks.var(axis=1) / noise) > 1)
 
-    low, high = _ROUNDING_STEP, 1.0  # of the range, which no step exceeds
-    if not is_noisier(low):
+    more = restore_flat_blocks(networks[1])
+    if not is_noisier(more):
         return 0.0
+    less = restore_flat_blocks(networks[0])
+    low, high = _ROUNDING_STEP, 1.0  # of the range, which no step exceeds
     while high - low > _ROUNDING_STEP:
         middle = (low + high) / 2
-        low, high = (middle, high) if is_noisier(middle) else (low, middle)
+        noisier = is_noisier(less + core_step(more - less, middle))
+        low, high = (middle, high) if noisier else (low, middle)
     return high
 
 
@@ -419,7 +420,7 @@ def _get_blocks(plane: Float32Array) -> Float32Array:
 def _find_flat_blocks(window: Float32Array) -> BoolArray:
     """Return the mask (B,) of blocks that vary, but less by detail than by noise."""
     blocks = _get_blocks(window)
-    noise = [estimate_noise_level(one.reshape(BLOCK, BLOCK)) for one in blocks]
+    noise = estimate_block_noise(blocks.reshape(-1, BLOCK, BLOCK))
     variance = blocks.var(axis=1)
     return np.asarray((variance > 0) & (variance <= 2 * np.square(noise)))
 
