@@ -352,10 +352,13 @@ def find_coring_threshold(
     for corner in _iterate_window_corners(data.shape, _SPECTRUM_PX):
         box = core.Box.from_shape((rows, columns), corner)
         window, missing = read_window(data, box, scaling.mean)
-        if missing is None and window.size:
+        if window.size:
             window = window if haze is None else haze.remove_haze(window, box)
             field = scaling.normalise(window)
-            windows.append((field, _find_flat_blocks(field)))
+            flat = _find_flat_blocks(field)
+            if missing is not None:
+                flat &= ~_get_blocks(missing).any(axis=1)
+            windows.append((field, flat))
     windows.sort(key=lambda w: -int(w[1].sum()))
     windows = [(field, flat) for field, flat in windows[:_WINDOWS] if flat.any()]
     if not windows:
@@ -386,7 +389,7 @@ def find_coring_threshold(
     return high
 
 
-def _get_blocks(plane: core.Float32Array) -> core.Float32Array:
+def _get_blocks(plane: NDArray[Any]) -> NDArray[Any]:
     """Return the pixels of each block, (B, 256)."""
     return core.reshape_into_blocks(plane, BLOCK).swapaxes(1, 2).reshape(-1, BLOCK**2)
 

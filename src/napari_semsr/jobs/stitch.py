@@ -722,15 +722,13 @@ def _check_one_image_per_place(
     ):
         return
     if may_be_repeated:
-        differ = []
-        for pair in near:
-            one, other = (acquisition.read(int(index)) for index in pair)
-            level = abs(np.nanmean(one) - np.nanmean(other))
-            deviations = np.nanstd(one), np.nanstd(other)
-            differ.append(
-                max(level, np.ptp(deviations)) > _SAME_LEVELS * max(deviations)
-            )
-        if 2 * sum(differ) <= len(differ):
+        levels = np.zeros((len(corners), 2))  # mean and standard deviation
+        for index in np.unique(near).tolist():
+            frame = acquisition.read(index)
+            levels[index] = np.nanmean(frame), np.nanstd(frame)
+        change = np.ptp(levels[near], axis=1).max(axis=1)
+        differ = change > _SAME_LEVELS * levels[near, 1].max(axis=1)
+        if 2 * np.count_nonzero(differ) <= len(near):
             return
     first, second = sorted(acquisition.names[index] for index in near[0])
     msg = (
@@ -1032,12 +1030,8 @@ def _plan_mosaic(
         )
         return focus_plan, shifts, ()
     plan = stitching.plan_fusion(scans.solved_scan, solution, options)
-    if not options.halves:
-        return plan, (), ()
-    halves = yield from stitching.plan_mosaic_halves(
-        scans.solved_scan, solution, plan, options
-    )
-    return plan, (), halves
+    job = stitching.plan_mosaic_halves(scans.solved_scan, solution, plan, options)
+    return plan, (), (yield from job) if options.halves else ()
 
 
 def _check_outputs(run: _Stitching, positions_out: Path | None) -> None:

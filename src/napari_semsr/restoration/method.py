@@ -221,7 +221,8 @@ def _measure_border_error(data: core.ReadableArray, kernel: core.FloatArray) -> 
         for axis, (start, size) in enumerate(zip(box.corner, data.shape, strict=True)):
             at = np.arange(window.shape[axis]) + start - margin
             known &= np.expand_dims((at >= 0) & (at < size), 1 - axis)
-        inner = known[_get_inner_slices(window.shape, margin)]
+        inner_slices = _get_inner_slices(window.shape, margin)
+        inner = known[inner_slices]
         count += int(np.count_nonzero(inner))
         if known.all() or not inner.any():
             continue
@@ -233,10 +234,8 @@ def _measure_border_error(data: core.ReadableArray, kernel: core.FloatArray) -> 
         values = np.where(known, window, window[tuple(nearest)])
         change = 2 * (values[tuple(np.clip(mirrored, 0, limits))] - values)
         error = scipy.signal.oaconvolve(np.where(known, 0, change), kernel, "same")
-        total += float(
-            (error[_get_inner_slices(window.shape, margin)][inner] ** 2).sum()
-        )
-    return total / count if count else 0.0
+        total += float((error[inner_slices][inner] ** 2).sum())
+    return total / max(count, 1)
 
 
 def _get_block_corners(size: int, side: int) -> list[int]:
