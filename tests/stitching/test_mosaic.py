@@ -1,6 +1,7 @@
 """A whole scan: placed to the noise limit, or honest about what is not."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -99,6 +100,11 @@ def test_solve_takes_a_flat_field(square_scan):
     solution = run(job)
     assert solution.flat.method == "file"
     assert scans.errors(solution.positions_px, square_scan.truth)[1] < 0.05
+
+
+@pytest.mark.parametrize("entered", [100, "100", Path("100")], ids=repr)
+def test_a_dark_level_is_a_number_however_it_is_entered(entered):
+    assert StitchOptions(dark=entered).dark == 100
 
 
 @pytest.mark.parametrize("dark", ["fitted", "level", "recorded", "frame"])

@@ -84,6 +84,7 @@ from .intensity import (
     compute_finite_mean as compute_finite_mean,
     contrast_limits as contrast_limits,
     convert_dtype as convert_dtype,
+    estimate_block_noise as estimate_block_noise,
     estimate_noise_level as estimate_noise_level,
     find_clipped_level as find_clipped_level,
     is_empty as is_empty,

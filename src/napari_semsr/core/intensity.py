@@ -20,6 +20,7 @@ from napari_semsr.core.grids import Box, read_box
 from napari_semsr.core.progress import warn
 from napari_semsr.core.types import (
     BoolArray,
+    FloatArray,
     FloatPair,
     ReadableArray,
     RealArray,
@@ -299,13 +300,39 @@ def estimate_noise_level(values: RealArray) -> float:
     vanish on planes and edges (Immerkaer 1996); pixel-sized detail counts as noise.
     Pixels near one that is not finite are left out; NaN if none is finite.
     """
-    rough = np.pad(np.asarray(values, dtype=np.float64), 1, mode="reflect")
-    for _ in range(2):
-        rough = (rough[:-2] - 2 * rough[1:-1] + rough[2:]).T
+    rough = _compute_second_differences(np.asarray(values)[None])
     differences = np.abs(rough[np.isfinite(rough)])
     if not differences.size:
         return math.nan
     return float(np.median(differences)) / _MEDIAN / _SECOND
+
+
+def estimate_block_noise(blocks: RealArray) -> FloatArray:
+    """Estimate the noise (B,) of blocks (B, Y, X), like `estimate_noise_level`.
+
+    Parameters
+    ----------
+    blocks : (B, Y, X) array
+        Finite grey values.
+
+    Returns
+    -------
+    (B,) array of float64
+        Standard deviation of white noise in each block.
+    """
+    rough = np.abs(_compute_second_differences(blocks))
+    return np.asarray(np.median(rough, axis=(1, 2)) / _MEDIAN / _SECOND)
+
+
+def _compute_second_differences(blocks: RealArray) -> FloatArray:
+    """Compute the second differences along both axes of blocks (B, Y, X)."""
+    rough = np.pad(
+        np.asarray(blocks, np.float64), [(0, 0), (1, 1), (1, 1)], mode="reflect"
+    )
+    for _ in range(2):
+        rough = rough[:, :-2] - 2 * rough[:, 1:-1] + rough[:, 2:]
+        rough = rough.swapaxes(1, 2)
+    return rough
 
 
 # Clipped grey values.

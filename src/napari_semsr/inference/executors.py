@@ -18,21 +18,7 @@ from typing import Any, Self, TypeVar
 
 import numpy as np
 
-from napari_semsr.core import (
-    BoolArray,
-    Box,
-    Cancelled,
-    DeviceMemoryError,
-    IntPair,
-    Job,
-    Message,
-    Progress,
-    RealArray,
-    SemsrError,
-    Tile,
-    count_available_cores,
-    round_up,
-)
+from napari_semsr import core
 from napari_semsr.inference.network_input import mask_missing_pixels
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.tiles import TiledRun, TileResult
@@ -68,9 +54,9 @@ class TileWorker:
     def _check_stopped(self) -> None:
         """Raise `Cancelled` if the run was stopped."""
         if self._cancel.is_set():
-            raise Cancelled(STOP_MESSAGE)
+            raise core.Cancelled(STOP_MESSAGE)
 
-    def enhance(self, places: Sequence[IntPair]) -> list[TileResult]:
+    def enhance(self, places: Sequence[core.IntPair]) -> list[TileResult]:
         """Enhance and write the given tiles."""
         with self.track_task():
             tiles = [self.run.plan.tile(place) for place in places]
@@ -78,7 +64,7 @@ class TileWorker:
                 return self._enhance_tiles(tiles)
             except RuntimeError as error:
                 msg = f"Cannot enhance tile {places[0]}: {error}"
-                raise SemsrError(msg, code="computation-failed") from error
+                raise core.SemsrError(msg, code="computation-failed") from error
 
     def stop(self) -> None:
         """Refuse new tasks, and wait for running tasks to stop at their next layer."""
@@ -101,7 +87,7 @@ class TileWorker:
                 self._busy -= 1
                 self._idle.notify_all()
 
-    def _enhance_tiles(self, tiles: list[Tile]) -> list[TileResult]:
+    def _enhance_tiles(self, tiles: list[core.Tile]) -> list[TileResult]:
         """Run whole tiles, or split them into pieces if memory is insufficient."""
         pieces, note = self.pieces, None
         if pieces > 1:
@@ -109,11 +95,11 @@ class TileWorker:
         before = self.predictor.batch
         try:
             results = self._run_whole_tiles(tiles)
-        except DeviceMemoryError:
+        except core.DeviceMemoryError:
             if self._find_shared_rectangle(tiles):
                 self.joins = False
                 sentence = "Not enough memory: tiles are computed one at a time."
-                note = Message(sentence, "device-memory")
+                note = core.Message(sentence, "device-memory")
             else:
                 self._halve_pieces(pieces)
         else:
@@ -121,22 +107,22 @@ class TileWorker:
             if after != before:
                 cut = f"from {before} to {after} tiles"
                 sentence = "Not enough memory: batches were reduced " + cut + "."
-                note = Message(sentence, "device-memory")
+                note = core.Message(sentence, "device-memory")
             return [piece.with_note(note) for piece in results]
         # outside the handler, since the error's stack frames keep tensors of the failed
         # pass
         return [piece.with_note(note) for piece in self._enhance_tiles(tiles)]
 
-    def _find_shared_rectangle(self, tiles: list[Tile]) -> Box | None:
+    def _find_shared_rectangle(self, tiles: list[core.Tile]) -> core.Box | None:
         """Return the rectangle of tiles computed in one shared window, or None."""
         if not self.joins or self.predictor.device.type != "cpu":
             return None
         cores = [self.run.plan.outputs.tile(*tile.index).core for tile in tiles]
-        around = reduce(Box.union, cores)
-        full = sum(math.prod(core.shape) for core in cores) == math.prod(around.shape)
+        around = reduce(core.Box.union, cores)
+        full = sum(math.prod(box.shape) for box in cores) == math.prod(around.shape)
         return around if full and len(tiles) > 1 else None
 
-    def _run_whole_tiles(self, tiles: list[Tile]) -> list[TileResult]:
+    def _run_whole_tiles(self, tiles: list[core.Tile]) -> list[TileResult]:
         plan, rectangle = self.run.plan, self._find_shared_rectangle(tiles)
         if self.predictor.device.type == "cpu":
             if rectangle is None and len(tiles) > 1:
@@ -160,14 +146,16 @@ class TileWorker:
             for tile, (_, missing), result in zip(tiles, read, results, strict=True)
         ]
 
-    def _read_window(self, box: Box) -> tuple[RealArray, BoolArray | None]:
+    def _read_window(
+        self, box: core.Box
+    ) -> tuple[core.RealArray, core.BoolArray | None]:
         with self._reading:
             return self.run.plan.read_clean_window(box)
 
-    def _run_in_pieces(self, tile: Tile) -> TileResult:
+    def _run_in_pieces(self, tile: core.Tile) -> TileResult:
         """Compute one tile in pieces, halving the pieces when memory runs out."""
         plan, scale = self.run.plan.tiles, self.run.plan.model.card.scale
-        core = np.empty(tile.core.scale(scale).shape, dtype=np.float32)
+        output = np.empty(tile.core.scale(scale).shape, dtype=np.float32)
         while True:
             pieces = self.pieces
             try:
@@ -178,27 +166,27 @@ class TileWorker:
                     missing = None if missing is None else missing[inner.slices]
                     mask_missing_pixels(result, missing, scale)
                     place = part.core.relative_to(tile.core).scale(scale)
-                    core[place.slices] = result
-            except DeviceMemoryError:
+                    output[place.slices] = result
+            except core.DeviceMemoryError:
                 self._halve_pieces(pieces)
             else:
-                piece = self.run.write_output(tile.index, core, tile.core)
+                piece = self.run.write_output(tile.index, output, tile.core)
                 side = self._compute_piece_size(pieces)
                 sentence = (
                     f"Not enough memory: tiles are computed in pieces of {side} px."
                 )
-                note = Message(sentence, "device-memory")
+                note = core.Message(sentence, "device-memory")
                 return replace(piece, edges={}).with_note(note)
 
     def _compute_piece_size(self, pieces: int) -> int:
         """Return the side length of a piece, a multiple of the stride."""
         plan = self.run.plan.tiles
-        return round_up(max(1, plan.core // pieces), plan.stride)
+        return core.round_up(max(1, plan.core // pieces), plan.stride)
 
     def _halve_pieces(self, piece_count: int) -> None:
         """Halve the pieces, or raise an error if they already have minimum size."""
         plan = self.run.plan.tiles
-        smallest = round_up(_SMALLEST_PIECE, plan.stride)
+        smallest = core.round_up(_SMALLEST_PIECE, plan.stride)
         side = self._compute_piece_size(piece_count)
         if side <= smallest:
             window = side + 2 * plan.halo
@@ -206,7 +194,7 @@ class TileWorker:
                 f"Not enough memory for a window of {window} px on "
                 f"{self.predictor.device}; free some memory or use another device."
             )
-            raise DeviceMemoryError(msg)
+            raise core.DeviceMemoryError(msg)
         with self._cutting:  # unless another thread has halved them already
             self.pieces = max(self.pieces, 2 * piece_count)
 
@@ -216,11 +204,11 @@ class TileWorker:
 _HEARTBEAT_S = 0.1
 _MAX_GPU_THREADS = 4  # threads that read and write for one GPU
 
-Take = Callable[[int], Sequence[IntPair] | None]
+Take = Callable[[int], Sequence[core.IntPair] | None]
 """Function that returns up to a given number of tiles, an empty list to wait, or None
 at the end.
 """
-Work = Generator[list[TileResult] | Progress | None]
+Work = Generator[list[TileResult] | core.Progress | None]
 """Generator that yields tiles as they are written, or None while tasks are still
 running.
 """
@@ -236,7 +224,7 @@ class Executor(ABC):
         self._results: SimpleQueue[object] = SimpleQueue()
 
     @abstractmethod
-    def submit(self, places: Sequence[IntPair]) -> None:
+    def submit(self, places: Sequence[core.IntPair]) -> None:
         """Submit a group of tiles to be run in one pass."""
 
     def result(self) -> Any:
@@ -335,13 +323,13 @@ class LocalExecutor(Executor):
         super().__init__()
         self._worker = TileWorker(run, predictor)
         is_gpu = predictor.device.type != "cpu"
-        threads = max(2, min(count_available_cores() // 2, _MAX_GPU_THREADS))
+        threads = max(2, min(core.count_available_cores() // 2, _MAX_GPU_THREADS))
         self.slots = threads if is_gpu else 1
         self._thread = BackgroundThreads(
             "semsr-tiles", self._results, threads=self.slots
         )
 
-    def submit(self, places: Sequence[IntPair]) -> None:
+    def submit(self, places: Sequence[core.IntPair]) -> None:
         """Submit a group of tiles as one task."""
         self._submit_call(self._worker.enhance, places)
 
@@ -368,20 +356,20 @@ class LocalExecutor(Executor):
         self._thread.close()
 
 
-def run_in_thread(job: Job[_T], predictor: Predictor) -> Job[_T]:
+def run_in_thread(job: core.Job[_T], predictor: Predictor) -> core.Job[_T]:
     """Run a long-step job in a thread, repeating its last progress while waiting.
 
     This allows the caller to stop it: closing the generator ends it within a layer of
     the network.
     """
     stop, answers = threading.Event(), SimpleQueue[CallResult]()
-    progress = Progress(0, 0, "Measuring the network")
+    progress = core.Progress(0, 0, "Measuring the network")
 
     thread = BackgroundThreads("semsr-plan", answers)
 
     def check_stopped() -> None:
         if stop.is_set() and thread.is_current_thread():
-            raise Cancelled(STOP_MESSAGE)
+            raise core.Cancelled(STOP_MESSAGE)
 
     release = predictor.add_layer_check(check_stopped, probing=True)
     try:
@@ -428,9 +416,9 @@ def run_tiles(
                 yield []
 
 
-def create_block_source(places: Sequence[IntPair], block: IntPair) -> Take:
+def create_block_source(places: Sequence[core.IntPair], block: core.IntPair) -> Take:
     """Create a `Take` of tile blocks (rows, columns) that share a window."""
-    blocks: dict[IntPair, list[IntPair]] = {}
+    blocks: dict[core.IntPair, list[core.IntPair]] = {}
     for row, column in places:
         blocks.setdefault((row // block[0], column // block[1]), []).append(
             (row, column)
@@ -439,7 +427,7 @@ def create_block_source(places: Sequence[IntPair], block: IntPair) -> Take:
     return lambda _count: next(waiting, None)
 
 
-def create_tile_source(places: Sequence[IntPair]) -> Take:
+def create_tile_source(places: Sequence[core.IntPair]) -> Take:
     """Create a `Take` that returns tiles in the given order."""
     waiting = iter(places)
     return lambda count: list(itertools.islice(waiting, count)) or None

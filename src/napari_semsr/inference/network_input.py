@@ -16,33 +16,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from torch import nn
 
-from napari_semsr.core import (
-    BoolArray,
-    Box,
-    Float32Array,
-    FloatArray,
-    FloatPair,
-    IntPair,
-    Message,
-    Micrograph,
-    ReadableArray,
-    ReadError,
-    RealArray,
-    Resampling,
-    Tile,
-    TilePlan,
-    compute_finite_mean,
-    estimate_noise_level,
-    find_stray_pixels,
-    get_interpolation_dtype,
-    measure_percentiles,
-    plan_tiles,
-    read_box,
-    read_chunks,
-    reflect_indices,
-    reshape_into_blocks,
-    round_up,
-)
+from napari_semsr import core
 from napari_semsr.inference.ensemble import core_step
 from napari_semsr.inference.options import OutputPlan, ResamplingPlan
 from napari_semsr.models import (
@@ -81,7 +55,7 @@ class Scaling:
     mean: float = 0.0
     back: bool = True  # Whether results return to the grey values of the input
 
-    def normalise(self, window: RealArray) -> Float32Array:
+    def normalise(self, window: core.RealArray) -> core.Float32Array:
         """Scale grey values (Y, X) to the input range of the network."""
         span = self.high - self.low or 1.0
         working = _get_working_dtype(window.dtype)
@@ -89,7 +63,7 @@ class Scaling:
         values /= working(span)
         return np.ascontiguousarray(values, dtype=np.float32)
 
-    def restore(self, values: Float32Array) -> Float32Array:
+    def restore(self, values: core.Float32Array) -> core.Float32Array:
         """Scale a result (Y, X) back to the grey values of the input, in place."""
         if self.back:
             values *= np.float32(self.high - self.low)
@@ -98,32 +72,32 @@ class Scaling:
 
 
 def measure_scaling(
-    data: ReadableArray, percentiles: FloatPair, *, back: bool = True
+    data: core.ReadableArray, percentiles: core.FloatPair, *, back: bool = True
 ) -> Scaling:
     """Measure the grey-value scaling of an image (Y, X), chunk by chunk."""
-    low, high = measure_percentiles(data, *percentiles)
+    low, high = core.measure_percentiles(data, *percentiles)
     if low == high:
-        low, high = measure_percentiles(data, 0, 100)
+        low, high = core.measure_percentiles(data, 0, 100)
     if max(abs(low), abs(high)) >= _LARGEST:
         msg = (
             f"Grey values must be below {_LARGEST:.1e} to be enhanced in single "
             "precision; scale them down first."
         )
-        raise ReadError(msg, code="values-too-large")
-    mean = compute_finite_mean(data) if np.dtype(data.dtype).kind == "f" else 0.0
+        raise core.ReadError(msg, code="values-too-large")
+    mean = core.compute_finite_mean(data) if np.dtype(data.dtype).kind == "f" else 0.0
     return Scaling(low, high, mean, back)
 
 
-def compute_scaling(data: ReadableArray, card: ModelCard) -> Scaling:
+def compute_scaling(data: core.ReadableArray, card: ModelCard) -> Scaling:
     """Compute the grey-value scaling of an image (Y, X) as set by a model card."""
     back = card.grey == "input"
     if card.input_scaling == "percentiles":
         return measure_scaling(data, card.input_percentiles, back=back)
-    mean = compute_finite_mean(data)
+    mean = core.compute_finite_mean(data)
     if card.input_scaling == "levels":
         return Scaling(*card.input_levels, mean, back)
     total, count = 0.0, 0  # total squared deviation of finite pixels from their mean
-    for block in read_chunks(data):
+    for block in core.read_chunks(data):
         away = np.asarray(block, dtype=np.float64) - mean
         away = away[np.isfinite(away)]
         total += float(np.square(away).sum())
@@ -131,19 +105,19 @@ def compute_scaling(data: ReadableArray, card: ModelCard) -> Scaling:
     return Scaling(mean, mean + math.sqrt(total / max(count, 1)), mean, back)
 
 
-def get_source_box(box: Box, shape: IntPair) -> Box:
+def get_source_box(box: core.Box, shape: core.IntPair) -> core.Box:
     """Return the image region that `read_window` may access."""
     wide_box = box.grow(_REACH)
-    rows = reflect_indices(wide_box.y0, wide_box.y1, shape[0])
-    columns = reflect_indices(wide_box.x0, wide_box.x1, shape[1])
-    return Box(
+    rows = core.reflect_indices(wide_box.y0, wide_box.y1, shape[0])
+    columns = core.reflect_indices(wide_box.x0, wide_box.x1, shape[1])
+    return core.Box(
         int(rows.min()), int(rows.max()) + 1, int(columns.min()), int(columns.max()) + 1
     )
 
 
 def read_window(
-    data: ReadableArray, box: Box, mean: float
-) -> tuple[RealArray, BoolArray | None]:
+    data: core.ReadableArray, box: core.Box, mean: float
+) -> tuple[core.RealArray, core.BoolArray | None]:
     """Read a window (Y, X) with missing pixels filled, and their mask or None.
 
     A missing pixel gets the mean of the known ones among its 9 x 9 neighbours; then it
@@ -151,7 +125,7 @@ def read_window(
     field's mean. Neighbours outside the window are read too, so that the result does
     not depend on the tiling.
     """
-    window = read_box(data, box)
+    window = core.read_box(data, box)
     if window.dtype.kind != "f":
         return window, None
     missing = ~np.isfinite(window)
@@ -159,7 +133,7 @@ def read_window(
         return window, None
     from scipy import ndimage  # imported if needed: 15 MB, and most images are complete
 
-    wide = read_box(data, box.grow(_REACH))
+    wide = core.read_box(data, box.grow(_REACH))
     finite = np.isfinite(wide)
     without_gaps = np.where(finite, wide, 0)
     ones = np.ones(2 * _RING + 1)
@@ -179,7 +153,7 @@ def read_window(
 
 
 def mask_missing_pixels(
-    result: Float32Array, missing: BoolArray | None, scale: int
+    result: core.Float32Array, missing: core.BoolArray | None, scale: int
 ) -> None:
     """Set output pixels to NaN, in place, where input pixels are missing."""
     if missing is not None:
@@ -208,12 +182,12 @@ _GRAIN = 2  # px around a missing pixel used for its mean and noise
 class HazeMap:
     """Gain map for haze removal, sampled at block centres."""
 
-    gain: Float32Array  # Gain of each block; interpolated bilinearly
+    gain: core.Float32Array  # Gain of each block; interpolated bilinearly
     pitch: int  # Side of a block in pixels
     airlight: float  # Grey level that the gain leaves unchanged
 
     @property
-    def gain_range(self) -> FloatPair:
+    def gain_range(self) -> core.FloatPair:
         """Smallest and largest gain."""
         return float(self.gain.min()), float(self.gain.max())
 
@@ -221,9 +195,9 @@ class HazeMap:
         """Return a map that removes a fraction of the haze, on a log scale."""
         return replace(self, gain=self.gain ** np.float32(share))
 
-    def interpolate_gain(self, box: Box) -> Float32Array:
+    def interpolate_gain(self, box: core.Box) -> core.Float32Array:
         """Interpolate the gain in a window, independently of the tiling."""
-        values: Float32Array = self.gain
+        values: core.Float32Array = self.gain
         for axis, (start, stop) in enumerate([(box.y0, box.y1), (box.x0, box.x1)]):
             last = self.gain.shape[axis] - 1
             place = (np.arange(start, stop) + 0.5) / self.pitch - 0.5
@@ -236,7 +210,7 @@ class HazeMap:
             values = low + (high - low) * share
         return values
 
-    def remove_haze(self, window: RealArray, box: Box) -> RealArray:
+    def remove_haze(self, window: core.RealArray, box: core.Box) -> core.RealArray:
         """Remove the haze from a window (Y, X)."""
         working = _get_working_dtype(window.dtype)
         without_haze = np.subtract(window, working(self.airlight), dtype=working)
@@ -258,7 +232,7 @@ _Statistics = Callable[[torch.Tensor], torch.Tensor]
 
 
 def survey_field(
-    data: ReadableArray,
+    data: core.ReadableArray,
     module: nn.Module,
     scaling: Scaling,
     *,
@@ -278,7 +252,7 @@ def survey_field(
     shrink = 1
     while max(data.shape) > shrink * BLOCK * LARGEST_MAP:
         shrink *= 2
-    whole = Box.from_shape(data.shape)
+    whole = core.Box.from_shape(data.shape)
     statistics = compute_block_statistics(
         data, whole, scaling, shrink, module.survey.compute_statistics
     )
@@ -298,8 +272,8 @@ def survey_field(
 
 
 def _iterate_window_corners(
-    shape: IntPair, side: int, pitch: int = 1
-) -> Iterator[IntPair]:
+    shape: core.IntPair, side: int, pitch: int = 1
+) -> Iterator[core.IntPair]:
     """Return the corners of windows spread over an image, at multiples of `pitch`."""
     starts = (
         np.linspace(0, max(n - side, 0), _WINDOWS).astype(int) // pitch * pitch
@@ -309,13 +283,13 @@ def _iterate_window_corners(
 
 
 def _survey_windows(
-    data: ReadableArray, module: InformedRestorer, scaling: Scaling
+    data: core.ReadableArray, module: InformedRestorer, scaling: Scaling
 ) -> SurveyResult:
     """Survey full-resolution windows of an image and return the median estimates."""
     surveys: list[SurveyResult] = []
     empty: list[SurveyResult] = []
     for y, x in _iterate_window_corners(data.shape, _WINDOW, BLOCK):
-        box = Box(y, y + _WINDOW, x, x + _WINDOW)
+        box = core.Box(y, y + _WINDOW, x, x + _WINDOW)
         statistics = compute_block_statistics(
             data, box, scaling, 1, module.survey.compute_statistics
         )
@@ -333,7 +307,7 @@ def _survey_windows(
 
 
 def measure_spectrum(
-    data: ReadableArray, scaling: Scaling, haze: HazeMap | None = None
+    data: core.ReadableArray, scaling: Scaling, haze: HazeMap | None = None
 ) -> torch.Tensor:
     """Measure the power spectrum (64, 33) of an image `data` (Y, X) after dehazing.
 
@@ -344,8 +318,8 @@ def measure_spectrum(
     spectra: list[torch.Tensor] = []
     spectra_with_gaps: list[torch.Tensor] = []
     for y, x in _iterate_window_corners(data.shape, _SPECTRUM_PX):
-        box = Box.from_shape((_SPECTRUM_PX, _SPECTRUM_PX), (y, x))
-        box = box.intersection(Box.from_shape(data.shape))
+        box = core.Box.from_shape((_SPECTRUM_PX, _SPECTRUM_PX), (y, x))
+        box = box.intersection(core.Box.from_shape(data.shape))
         window, missing = read_window(data, box, scaling.mean)
         without_haze = window if haze is None else haze.remove_haze(window, box)
         field = torch.from_numpy(scaling.normalise(without_haze))[None, None]
@@ -363,7 +337,7 @@ def measure_spectrum(
 
 
 def find_coring_threshold(
-    data: ReadableArray,
+    data: core.ReadableArray,
     scaling: Scaling,
     haze: HazeMap | None,
     networks: Sequence[nn.Module],
@@ -373,71 +347,79 @@ def find_coring_threshold(
     `networks` remove noise alone, and blur too. Noise is measured in the blocks whose
     detail is weaker than their noise, of the windows with most of these.
     """
-    windows: list[tuple[int, Float32Array, BoolArray]] = []
+    windows: list[tuple[core.Float32Array, core.BoolArray]] = []
+    rows, columns = (min(_SPECTRUM_PX, n) // BLOCK * BLOCK for n in data.shape)
     for corner in _iterate_window_corners(data.shape, _SPECTRUM_PX):
-        rows, columns = (min(_SPECTRUM_PX, n) // BLOCK * BLOCK for n in data.shape)
-        box = Box.from_shape((rows, columns), corner)
+        box = core.Box.from_shape((rows, columns), corner)
         window, missing = read_window(data, box, scaling.mean)
-        if missing is None and window.size:
+        if window.size:
             window = window if haze is None else haze.remove_haze(window, box)
             field = scaling.normalise(window)
             flat = _find_flat_blocks(field)
-            windows.append((int(flat.sum()), field, flat))
-    parts: list[tuple[Float32Array, ...]] = []
-    for count, field, flat in sorted(windows, key=lambda w: -w[0])[:_WINDOWS]:
-        if count:
-            with torch.inference_mode():
-                image = torch.from_numpy(field)[None, None]
-                less, more = (one(image)[0, 0].numpy() for one in networks)
-            planes = field, less, more - less
-            parts.append(tuple(_get_blocks(one)[flat] for one in planes))
-    if not parts:
+            if missing is not None:
+                flat &= ~_get_blocks(missing).any(axis=1)
+            windows.append((field, flat))
+    windows.sort(key=lambda w: -int(w[1].sum()))
+    windows = [(field, flat) for field, flat in windows[:_WINDOWS] if flat.any()]
+    if not windows:
         return 0.0
-    own, less, step = (np.concatenate(planes) for planes in zip(*parts, strict=True))
-    noise = own.var(axis=1)
+
+    @torch.inference_mode()
+    def restore_flat_blocks(network: nn.Module) -> core.Float32Array:
+        planes = (network(torch.from_numpy(w)[None, None])[0, 0] for w, _ in windows)
+        each = zip(planes, windows, strict=True)
+        return np.concatenate([_get_blocks(p.numpy())[flat] for p, (_, flat) in each])
+
+    noise = restore_flat_blocks(nn.Identity()).var(axis=1)
     if np.dtype(data.dtype).kind in "ui":  # at least that of rounding
         noise = np.maximum(noise, (scaling.high - scaling.low) ** -2 / 12)
 
-    def is_noisier(threshold: float) -> bool:
-        left = (less + core_step(step, threshold)).var(axis=1)
-        return bool(np.mean(left / noise) > 1)
+    def is_noisier(blocks: core.Float32Array) -> bool:
+        return bool(np.mean(blocks.var(axis=1) / noise) > 1)
 
-    low, high = _ROUNDING_STEP, 1.0  # of the range, which no step exceeds
-    if not is_noisier(low):
+    more = restore_flat_blocks(networks[1])
+    if not is_noisier(more):
         return 0.0
+    less = restore_flat_blocks(networks[0])
+    low, high = _ROUNDING_STEP, 1.0  # of the range, which no step exceeds
     while high - low > _ROUNDING_STEP:
         middle = (low + high) / 2
-        low, high = (middle, high) if is_noisier(middle) else (low, middle)
+        noisier = is_noisier(less + core_step(more - less, middle))
+        low, high = (middle, high) if noisier else (low, middle)
     return high
 
 
-def _get_blocks(plane: Float32Array) -> Float32Array:
+def _get_blocks(plane: NDArray[Any]) -> NDArray[Any]:
     """Return the pixels of each block, (B, 256)."""
-    return reshape_into_blocks(plane, BLOCK).swapaxes(1, 2).reshape(-1, BLOCK**2)
+    return core.reshape_into_blocks(plane, BLOCK).swapaxes(1, 2).reshape(-1, BLOCK**2)
 
 
-def _find_flat_blocks(window: Float32Array) -> BoolArray:
+def _find_flat_blocks(window: core.Float32Array) -> core.BoolArray:
     """Return the mask (B,) of blocks that vary, but less by detail than by noise."""
     blocks = _get_blocks(window)
-    noise = [estimate_noise_level(one.reshape(BLOCK, BLOCK)) for one in blocks]
+    noise = core.estimate_block_noise(blocks.reshape(-1, BLOCK, BLOCK))
     variance = blocks.var(axis=1)
     return np.asarray((variance > 0) & (variance <= 2 * np.square(noise)))
 
 
 def compute_block_statistics(
-    data: ReadableArray, whole: Box, scaling: Scaling, shrink: int, count: _Statistics
-) -> Float32Array:
+    data: core.ReadableArray,
+    whole: core.Box,
+    scaling: Scaling,
+    shrink: int,
+    count: _Statistics,
+) -> core.Float32Array:
     """Compute the block statistics of a region, excluding missing pixels."""
     pitch = BLOCK * shrink
-    rows, columns = (round_up(n, pitch) for n in whole.shape)
-    parts: list[list[Float32Array]] = []
+    rows, columns = (core.round_up(n, pitch) for n in whole.shape)
+    parts: list[list[core.Float32Array]] = []
     usable_blocks = np.ones((rows // pitch, columns // pitch), dtype=np.float32)
     side = _WINDOW * min(shrink, 2)  # fewer reads if the data is reduced
     for y in range(0, rows, side):
         parts.append([])
         for x in range(0, columns, side):
-            box = Box(y, min(y + side, rows), x, min(x + side, columns))
-            placed_box = Box(
+            box = core.Box(y, min(y + side, rows), x, min(x + side, columns))
+            placed_box = core.Box(
                 *(v + whole.y0 for v in (box.y0, box.y1)),
                 *(v + whole.x0 for v in (box.x0, box.x1)),
             )
@@ -480,7 +462,7 @@ def compute_block_statistics(
 _EXACT_SUM = 256  # rows of 8 bits whose sum fits into 16 bits
 
 
-def _compute_block_means(values: NDArray[Any], pitch: int) -> Float32Array:
+def _compute_block_means(values: NDArray[Any], pitch: int) -> core.Float32Array:
     """Compute block means, averaging along columns first for speed."""
     rows, columns = (n // pitch for n in values.shape)
     if values.dtype == np.uint8 and pitch <= _EXACT_SUM:  # exact, twice as fast
@@ -494,13 +476,13 @@ def _compute_block_means(values: NDArray[Any], pitch: int) -> Float32Array:
             mean_values += cells[..., column]
         return mean_values / np.float32(pitch**2)
     lines = values.reshape(rows, pitch, -1).mean(1, dtype=np.float32)
-    means: Float32Array = lines.reshape(rows, columns, pitch).mean(-1)
+    means: core.Float32Array = lines.reshape(rows, columns, pitch).mean(-1)
     return means
 
 
 def _fill_missing_pixels(
-    window: RealArray, missing: BoolArray, to_fill: BoolArray
-) -> RealArray:
+    window: core.RealArray, missing: core.BoolArray, to_fill: core.BoolArray
+) -> core.RealArray:
     """Fill missing pixels `to_fill` (Y, X) of a window (Y, X) with realistic noise.
 
     Each gets the mean of its neighbours plus the deviation of a random neighbour from
@@ -522,7 +504,9 @@ def _fill_missing_pixels(
     noise = np.square(kernel).sum()  # noise power of a mean, over that of a pixel
     corners = places + _GRAIN  # of the squares around pixels, in the padded window
 
-    def local_mean(corners: NDArray[np.intp]) -> tuple[FloatArray, FloatArray]:
+    def local_mean(
+        corners: NDArray[np.intp],
+    ) -> tuple[core.FloatArray, core.FloatArray]:
         at = tuple(corners.T)
         weight = kernel * usable_patches[at]
         total = weight.sum((1, 2))
@@ -570,22 +554,22 @@ class ResampledField:
 
     # (Y, X) The field; missing pixels are filled before it is resampled
     source: Any
-    there: Resampling  # Resampling from the field's grid to the network's
+    there: core.Resampling  # Resampling from the field's grid to the network's
     mean: float = 0.0  # The field's mean
     # Whether a pixel is missing if the pixel of the field under its centre is
     gaps: bool = False
 
     @property
-    def shape(self) -> IntPair:
+    def shape(self) -> core.IntPair:
         """Shape of the image, (rows, columns)."""
         return self.there.shape
 
     @property
     def dtype(self) -> np.dtype[np.generic]:
         """Data type of the grey values."""
-        return get_interpolation_dtype(np.dtype(self.source.dtype))
+        return core.get_interpolation_dtype(np.dtype(self.source.dtype))
 
-    def __getitem__(self, index: tuple[slice, slice]) -> RealArray:
+    def __getitem__(self, index: tuple[slice, slice]) -> core.RealArray:
         rows, columns = (
             slice(*item.indices(size)[:2])
             for item, size in zip(index, self.shape, strict=True)
@@ -595,7 +579,7 @@ class ResampledField:
         )
         for top in range(rows.start, rows.stop, _STRIP):
             below = min(top + _STRIP, rows.stop)
-            box = Box(top, below, columns.start, columns.stop)
+            box = core.Box(top, below, columns.start, columns.stop)
             place = self.there.source_region(box)
             block, missing = read_window(self.source, place, self.mean)
             strip = self.there.resample(block, place, box)
@@ -604,7 +588,7 @@ class ResampledField:
             block_values[top - rows.start : below - rows.start] = strip
         return block_values
 
-    def source_box(self, window: Box) -> Box:
+    def source_box(self, window: core.Box) -> core.Box:
         """Return the image region that a window of this array depends on."""
         inside = self.there.source_region(get_source_box(window, self.shape))
         return get_source_box(inside, self.there.size)
@@ -614,60 +598,66 @@ class ResampledField:
 class GridMapping:
     """Mapping between the output tiles and the network grid."""
 
-    there: Resampling  # Resampling from the field's grid to the network's
-    back: Resampling  # Resampling from the network's output to that of the run
+    there: core.Resampling  # Resampling from the field's grid to the network's
+    back: core.Resampling  # Resampling from the network's output to that of the run
     # Cores partition the field; scaled, they are the chunks of the output
-    outputs: TilePlan
+    outputs: core.TilePlan
     scale: int  # Output pixels per input pixel
 
-    def required_box(self, core: Box) -> Box:
+    def required_box(self, inner: core.Box) -> core.Box:
         """Return the box on the network grid that is required for an output box."""
-        fine = self.back.source_region(self._enlarge_box(core).scale(self.scale))
+        fine = self.back.source_region(self._enlarge_box(inner).scale(self.scale))
         k = self.scale
-        return Box(fine.y0 // k, -(-fine.y1 // k), fine.x0 // k, -(-fine.x1 // k))
+        return core.Box(fine.y0 // k, -(-fine.y1 // k), fine.x0 // k, -(-fine.x1 // k))
 
-    def create_tile(self, plan: TilePlan, core: Box, index: IntPair) -> Tile:
+    def create_tile(
+        self, plan: core.TilePlan, inner: core.Box, index: core.IntPair
+    ) -> core.Tile:
         """Return the network input tile for an output box."""
-        outputs, stride = self.required_box(core), plan.stride
+        outputs, stride = self.required_box(inner), plan.stride
         top, left = (v // stride * stride for v in (outputs.y0, outputs.x0))
-        return plan.create_tile(Box(top, outputs.y1, left, outputs.x1), index)
+        return plan.create_tile(core.Box(top, outputs.y1, left, outputs.x1), index)
 
     def resample_output(
-        self, source: ReadableArray, core: Box, values: Float32Array, box: Box
-    ) -> tuple[Float32Array, Box]:
+        self,
+        source: core.ReadableArray,
+        inner: core.Box,
+        values: core.Float32Array,
+        box: core.Box,
+    ) -> tuple[core.Float32Array, core.Box]:
         """Resample the network output for a box to the image grid.
 
         Returns the part with a pixel of the field around it, and its position there;
         `source` is the field, for its missing pixels.
         """
-        wide_box = self._enlarge_box(core)
+        wide_box = self._enlarge_box(inner)
         target_box = wide_box.scale(self.scale)
         source_part = self.back.source_region(target_box)
         part = values[source_part.relative_to(box.scale(self.scale)).slices]
         block = self.back.resample(part, source_part, target_box)
         if np.dtype(source.dtype).kind == "f":
-            missing = ~np.isfinite(read_box(source, wide_box))
+            missing = ~np.isfinite(core.read_box(source, wide_box))
             mask_missing_pixels(block, missing, self.scale)
-        return block, core.relative_to(wide_box).scale(self.scale)
+        return block, inner.relative_to(wide_box).scale(self.scale)
 
-    def _enlarge_box(self, core: Box) -> Box:
+    def _enlarge_box(self, inner: core.Box) -> core.Box:
         """Grow a box by one pixel on each side, clipped to the image."""
-        return core.grow(1).intersection(Box.from_shape(self.there.size))
+        return inner.grow(1).intersection(core.Box.from_shape(self.there.size))
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedField:
     """Image (Y, X) on the network grid, for network input and for measurements."""
 
-    input: ReadableArray  # For the network, with outlier pixels replaced
-    samples: ReadableArray  # For measurements of power and range, without outliers
+    input: core.ReadableArray  # For the network, with outlier pixels replaced
+    samples: core.ReadableArray  # For measurements of power and range, without outliers
     note: str | None = None  # Note on replaced pixels
 
 
-def prepare_field(micrograph: Micrograph, fit: ResamplingPlan) -> PreparedField:
+def prepare_field(micrograph: core.Micrograph, fit: ResamplingPlan) -> PreparedField:
     """Prepare an image for network input and for measurements."""
     data = micrograph.data
-    strays = find_stray_pixels(data)
+    strays = core.find_stray_pixels(data)
     if strays is None:
         shown_part = _resample_to_grid(data, micrograph.shape, fit)
         return PreparedField(shown_part, shown_part)
@@ -679,7 +669,7 @@ def prepare_field(micrograph: Micrograph, fit: ResamplingPlan) -> PreparedField:
             "lines) with the mean of the surrounding pixels or, in large areas, with "
             "the limit of the grey-value range."
         )
-        note = Message(sentence, "stray-pixels")
+        note = core.Message(sentence, "stray-pixels")
     shown_part, measured_part = (
         _resample_to_grid(part, micrograph.shape, fit)
         for part in (without_strays, strays.mask(data))
@@ -688,23 +678,23 @@ def prepare_field(micrograph: Micrograph, fit: ResamplingPlan) -> PreparedField:
 
 
 def _resample_to_grid(
-    data: ReadableArray, shape: IntPair, fit: ResamplingPlan
-) -> ReadableArray:
+    data: core.ReadableArray, shape: core.IntPair, fit: ResamplingPlan
+) -> core.ReadableArray:
     if fit.steps is None:
         return data
-    there = Resampling(shape, fit.steps)
-    mean = compute_finite_mean(data) if np.dtype(data.dtype).kind == "f" else 0.0
+    there = core.Resampling(shape, fit.steps)
+    mean = core.compute_finite_mean(data) if np.dtype(data.dtype).kind == "f" else 0.0
     return ResampledField(data, there, mean, gaps=fit.keep)
 
 
 def plan_field_tiles(
-    seen_field: ReadableArray,
+    seen_field: core.ReadableArray,
     output: OutputPlan,
     card: ModelCard,
     probe: ProbeResult,
     *,
     constant: bool = False,
-) -> tuple[TilePlan, GridMapping | None]:
+) -> tuple[core.TilePlan, GridMapping | None]:
     """Plan the input tiles of a network, with windows of equal size if `constant`.
 
     Also returns the relation of the output's tiles to these; None if the grids are
@@ -713,11 +703,11 @@ def plan_field_tiles(
     regrid, tile = None, output.core
     if isinstance(seen_field, ResampledField) and not output.fit.keep:
         there, (rows, columns) = seen_field.there, seen_field.shape
-        back = Resampling(
+        back = core.Resampling(
             (rows * card.scale, columns * card.scale),
             (1 / there.steps[0], 1 / there.steps[1]),
         )
-        outputs = plan_tiles(there.size, core=tile, halo=0, constant=False)
+        outputs = core.plan_tiles(there.size, core=tile, halo=0, constant=False)
         regrid = GridMapping(there, back, outputs, card.scale)
         rows, columns = outputs.grid
         tile = 1  # until the core can contain any of the output's tiles
@@ -726,9 +716,9 @@ def plan_field_tiles(
             high = box.y1 - box.y0 // card.stride * card.stride
             wide = box.x1 - box.x0 // card.stride * card.stride
             tile = max(tile, high, wide)
-    tiles = plan_tiles(
+    tiles = core.plan_tiles(
         seen_field.shape,
-        core=round_up(min(tile, max(seen_field.shape)), card.stride),
+        core=core.round_up(min(tile, max(seen_field.shape)), card.stride),
         halo=probe.halo or 0,
         stride=card.stride,
         minimum=probe.smallest,

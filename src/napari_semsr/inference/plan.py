@@ -173,26 +173,21 @@ def _configure_network(
             noise=noise,
         )
         amount = 0.0 if blur == 0 else options.strength * options.deblur
-        shares = (0.0, amount) if amount else (0.0,)
 
-        def build(
-            condition: tuple[float, ...], spectrum: torch.Tensor | None
-        ) -> list[nn.Module]:
-            told = torch.tensor(condition)
-            return [mender(told, spectrum=spectrum, deblur=share) for share in shares]
+        def build_networks(condition: tuple[float, ...]) -> list[nn.Module]:
+            restore = partial(mender, torch.tensor(condition), spectrum=spectrum)
+            return [restore(deblur=share) for share in sorted({0.0, amount})]
 
-        parts, threshold = build(condition, spectrum), 0.0
-        if amount:
-            threshold = find_coring_threshold(*field, haze, parts)
-        network = core_sharpening(parts, threshold)
+        networks = build_networks(condition)
+        threshold = find_coring_threshold(*field, haze, networks) if amount else 0.0
+        network = core_sharpening(networks, threshold)
         if options.self_ensemble:
             if spectrum is not None:
                 spectrum = spectrum.flip(0).roll(1, 0)
-            about = core_sharpening(
-                build(core.mirror_condition(condition), spectrum), threshold
-            )
-            networks = [network if t.rows == t.columns else about for t in FLIPS]
-            network = SelfEnsemble(networks, FLIPS)
+            mirrored = build_networks(core.mirror_condition(condition))
+            about = core_sharpening(mirrored, threshold)
+            turned = [network if t.rows == t.columns else about for t in FLIPS]
+            network = SelfEnsemble(turned, FLIPS)
         model = replace(model, module=network)
     return model, FieldSurvey(haze, condition)
 

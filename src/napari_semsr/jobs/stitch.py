@@ -598,31 +598,24 @@ def _get_half_paths(run: _Stitching) -> tuple[Path, ...]:
     return io.get_half_paths(run.required_target) if run.options.halves else ()
 
 
-def _get_flat_path(run: _Stitching) -> Path | None:
-    flat_field = run.options.flat_field
-    return None if flat_field in ("auto", "none") else Path(flat_field)
-
-
-def _get_dark_path(run: _Stitching) -> Path | None:
-    return Path(run.options.dark) if isinstance(run.options.dark, str) else None
+def _get_field_paths(run: _Stitching) -> dict[str, Path]:
+    """Return the files of the flat field and the dark level, by option."""
+    flat, dark = run.options.flat_field, run.options.dark
+    paths = {} if flat in ("auto", "none") else {"flat_field": Path(flat)}
+    return paths | ({"dark": Path(dark)} if isinstance(dark, str) else {})
 
 
 def _read_field_images(
     run: _Stitching,
 ) -> tuple[dict[str, Any], list[core.InputRecord]]:
     """Read the flat field and the dark level, if given, and record their files."""
-    dark = None if isinstance(run.options.dark, str) else run.options.dark
-    values: dict[str, Any] = {"flat": None, "dark": dark}
+    values: dict[str, Any] = {"flat_field": None, "dark": run.options.dark}
     records = []
-    for name, role, path in (
-        ("flat", "flat field", _get_flat_path(run)),
-        ("dark", "dark", _get_dark_path(run)),
-    ):
-        if path is not None:
-            image = images.open_image(path)
-            values[name] = image.array()
-            records.append(images.create_input_record(path, image, role=role))
-    return values, records
+    for name, path in _get_field_paths(run).items():
+        image, role = images.open_image(path), name.replace("_", " ")
+        values[name] = image.array()
+        records.append(images.create_input_record(path, image, role=role))
+    return {"flat": values["flat_field"], "dark": values["dark"]}, records
 
 
 @verb.command(title="frames, overlaps and blending", reads=False, resumes=True)
@@ -729,15 +722,13 @@ def _check_one_image_per_place(
     ):
         return
     if may_be_repeated:
-        differ = []
-        for pair in near:
-            one, other = (acquisition.read(int(index)) for index in pair)
-            level = abs(np.nanmean(one) - np.nanmean(other))
-            deviations = np.nanstd(one), np.nanstd(other)
-            differ.append(
-                max(level, np.ptp(deviations)) > _SAME_LEVELS * max(deviations)
-            )
-        if 2 * sum(differ) <= len(differ):
+        levels = np.zeros((len(corners), 2))  # mean and standard deviation
+        for index in np.unique(near).tolist():
+            frame = acquisition.read(index)
+            levels[index] = np.nanmean(frame), np.nanstd(frame)
+        change = np.ptp(levels[near], axis=1).max(axis=1)
+        differ = change > _SAME_LEVELS * levels[near, 1].max(axis=1)
+        if 2 * np.count_nonzero(differ) <= len(near):
             return
     first, second = sorted(acquisition.names[index] for index in near[0])
     msg = (
@@ -1039,12 +1030,8 @@ def _plan_mosaic(
         )
         return focus_plan, shifts, ()
     plan = stitching.plan_fusion(scans.solved_scan, solution, options)
-    if not options.halves:
-        return plan, (), ()
-    halves = yield from stitching.plan_mosaic_halves(
-        scans.solved_scan, solution, plan, options
-    )
-    return plan, (), halves
+    job = stitching.plan_mosaic_halves(scans.solved_scan, solution, plan, options)
+    return plan, (), (yield from job) if options.halves else ()
 
 
 def _check_outputs(run: _Stitching, positions_out: Path | None) -> None:
@@ -1059,22 +1046,17 @@ def _check_outputs(run: _Stitching, positions_out: Path | None) -> None:
             "single height: stitch the folder of one height with `halves`."
         )
         raise core.OptionError(msg, code="options-contradict")
-    for what, path in (
-        ("mosaic", run.required_target),
-        ("flat field", _get_flat_path(run)),
-        ("dark frame", _get_dark_path(run)),
-    ):
-        above = None if path is None else path.absolute().parent.resolve()
-        if above == _get_folder(run).resolve():
+    target, folder = run.required_target, _get_folder(run)
+    fields = list(_get_field_paths(run).values())
+    for path in (target, *fields):
+        if path.absolute().parent.resolve() == folder.resolve():
             msg = (
-                f"The {what} must not be in the frame folder {_get_folder(run)}, where "
-                "it would be mistaken for a frame: choose another folder."
+                f"{path.name} must not be in the frame folder {folder}, where it would "
+                "be mistaken for a frame: choose another folder."
             )
             raise core.WriteError(msg, code="output-is-input")
-    fields = _get_flat_path(run), _get_dark_path(run)
-    paths = (_get_folder(run), _get_table_path(run), *fields)
-    inputs = [path for path in paths if path is not None]
-    target = run.required_target
+    table = _get_table_path(run)
+    inputs = [folder, *fields, *([] if table is None else [table])]
     images.check_output_not_input(target, inputs)
     coverage = io.get_label_path(target, io.COVERAGE)
     beside = [coverage] if coverage.parent == target.parent else []
@@ -1083,7 +1065,7 @@ def _check_outputs(run: _Stitching, positions_out: Path | None) -> None:
             verb.Output("").check_path(more, inputs, run.existing)
     if positions_out is not None:
         images.check_output_not_input(
-            positions_out, [*inputs, _get_folder(run) / "positions.csv"]
+            positions_out, [*inputs, folder / "positions.csv"]
         )
 
 
@@ -1122,19 +1104,17 @@ def _create_provenance(
 def _get_recorded_options(run: _Stitching) -> dict[str, object]:
     """Return the options to record in the history."""
     options: dict[str, object] = images.to_json_value(run.options)
+    options |= {name: path.name for name, path in _get_field_paths(run).items()}
     for name in _FOLLOWING:
         del options[name]
-    if options["other_frames"] == "refuse":
-        del options["other_frames"]  # omitted, as in histories older than this option
-    flat_path, dark_path = _get_flat_path(run), _get_dark_path(run)
-    if flat_path is not None:
-        options["flat_field"] = flat_path.name
-    if dark_path is not None:
-        options["dark"] = dark_path.name
-    elif options["dark"] is None:
-        del options["dark"]
-    if options["corrections"] is None:
-        del options["corrections"]
+    # omitted, as in histories older than these options
+    for name, usual in (
+        ("other_frames", "refuse"),
+        ("dark", None),
+        ("corrections", None),
+    ):
+        if options[name] == usual:
+            del options[name]
     if _get_table_path(run) == io.NO_POSITIONS:
         options["positions"] = str(io.NO_POSITIONS)
     return options

@@ -28,30 +28,7 @@ from pydantic import field_validator
 from scipy import ndimage
 from skimage import restoration
 
-from napari_semsr.core import (
-    Box,
-    Float32Array,
-    FloatArray,
-    FloatPair,
-    GreyType,
-    IntPair,
-    Message,
-    Micrograph,
-    OptionError,
-    Options,
-    ReadableArray,
-    ReadError,
-    RealArray,
-    Tile,
-    TilePlan,
-    fill_gaps,
-    get_error_code,
-    is_empty,
-    measure_percentiles,
-    option,
-    plan_tiles,
-    read_box,
-)
+from napari_semsr import core
 from napari_semsr.restoration.psf import PointSpreadFunction, parse_psf
 from napari_semsr.restoration.structure import has_structure
 
@@ -89,7 +66,7 @@ class SpectrumModel:
     noise: float  # Variance of the white noise, in squared grey levels
     sigma_px: float | None = None  # Of the Gaussian blur; None if that is known
 
-    def compute_noise_to_signal(self, frequency: FloatArray) -> FloatArray:
+    def compute_noise_to_signal(self, frequency: core.FloatArray) -> core.FloatArray:
         """Return the noise-to-signal power ratio; `frequency`: cycles per pixel."""
         return np.asarray(self.noise / self.amplitude * frequency**self.exponent)
 
@@ -98,20 +75,23 @@ class SpectrumModel:
 class RadialPower:
     """Power spectrum of a field, and its radial average."""
 
-    plane: FloatArray  # (S, S) by frequency, in the order of `numpy.fft.fft2`
-    frequency: FloatArray  # (N,) Cycles per pixel
-    power: FloatArray  # (N,) Mean squared amplitude; the variance for white noise
-    weight: FloatArray  # (N,) Number of samples in a ring
+    plane: core.FloatArray  # (S, S) by frequency, in the order of `numpy.fft.fft2`
+    frequency: core.FloatArray  # (N,) Cycles per pixel
+    power: core.FloatArray  # (N,) Mean squared amplitude; the variance for white noise
+    weight: core.FloatArray  # (N,) Number of samples in a ring
     side: int  # Side of the blocks
     least: float  # Variance due to rounding only
-    steps: FloatPair = (1.0, 1.0)  # Shorter side of a pixel over its sides, ``(y, x)``
+    steps: core.FloatPair = (
+        1.0,
+        1.0,
+    )  # Shorter side of a pixel over its sides, ``(y, x)``
 
     @classmethod
     def from_blocks(
         cls,
-        blocks: list[FloatArray],
+        blocks: list[core.FloatArray],
         dtype: np.dtype[np.generic],
-        steps: FloatPair = (1.0, 1.0),
+        steps: core.FloatPair = (1.0, 1.0),
     ) -> Self:
         """Average the power of blocks (N, N) over rings."""
         side = blocks[0].shape[0]
@@ -128,7 +108,7 @@ class RadialPower:
         frequency = np.arange(count.size) / side
         return cls(power, frequency, sums, count, side, least, steps)
 
-    def average_transfer(self, kernel: FloatArray) -> FloatArray:
+    def average_transfer(self, kernel: core.FloatArray) -> core.FloatArray:
         """Average the squared transfer function of a kernel over the rings, (N,)."""
         side = max(self.side, *kernel.shape)
         power = np.abs(np.fft.fft2(kernel, (side, side))) ** 2
@@ -138,8 +118,8 @@ class RadialPower:
         return np.asarray(np.interp(self.frequency, centres, sums))
 
     def compute_noise_to_signal(
-        self, grain: SpectrumModel, kernel: FloatArray, side: int
-    ) -> FloatArray:
+        self, grain: SpectrumModel, kernel: core.FloatArray, side: int
+    ) -> core.FloatArray:
         """Compute the noise-to-signal power ratio, (side, side // 2 + 1).
 
         From a model, but measured where the sample's power is far above the model.
@@ -162,7 +142,7 @@ class RadialPower:
         )
         return ratio
 
-    def fit_model(self, kernel: FloatArray | None = None) -> SpectrumModel:
+    def fit_model(self, kernel: core.FloatArray | None = None) -> SpectrumModel:
         """Fit the spectrum model; `kernel` (N, M): the blur, if known."""
         keep = np.arange(self.frequency.size) >= _WINDOW_RINGS
         f, power = self.frequency[keep], np.maximum(self.power[keep], 1e-300)
@@ -174,7 +154,7 @@ class RadialPower:
             )
         floor = np.log(max(self.least, float(power.max()) * 1e-14))
 
-        def compute_residual(p: FloatArray) -> FloatArray:
+        def compute_residual(p: core.FloatArray) -> core.FloatArray:
             gauss = log_transfer if p.size == 3 else -4 * np.pi**2 * p[3] ** 2 * f**2
             model = np.logaddexp(p[0] - p[1] * np.log(f) + gauss, p[2])
             return np.asarray((model - log_power) * share)
@@ -201,33 +181,33 @@ class RadialPower:
         return grain
 
 
-def read_sample_blocks(data: ReadableArray) -> list[FloatArray]:
+def read_sample_blocks(data: core.ReadableArray) -> list[core.FloatArray]:
     """Read a few evenly spaced square blocks of a field.
 
     `data` (Y, X); returns (N, N) grey values, reflected beyond the border of a small
     field. Blocks with non-finite pixels are omitted; if all have some, these are filled
     with the nearest finite pixel.
     """
-    whole: list[FloatArray] = []
-    blocks_with_gaps: list[FloatArray] = []
+    whole: list[core.FloatArray] = []
+    blocks_with_gaps: list[core.FloatArray] = []
     for box in (boxes := _list_sample_boxes(data)):
-        block = read_box(data, box).astype(float)
+        block = core.read_box(data, box).astype(float)
         finite = np.isfinite(block)
         if finite.all():
             whole.append(block)
         elif finite.any():
-            blocks_with_gaps.append(fill_gaps(block, finite))
+            blocks_with_gaps.append(core.fill_gaps(block, finite))
     return whole or blocks_with_gaps or [np.zeros(boxes[0].shape)]
 
 
-def _list_sample_boxes(data: ReadableArray) -> list[Box]:
+def _list_sample_boxes(data: core.ReadableArray) -> list[core.Box]:
     rows, columns = (int(n) for n in data.shape)
     side = min(_BLOCK, max(_SMALLEST, min(rows, columns)))
     corners = product(*(_get_block_corners(size, side) for size in (rows, columns)))
-    return [Box.from_shape((side, side), (y, x)) for y, x in corners]
+    return [core.Box.from_shape((side, side), (y, x)) for y, x in corners]
 
 
-def _measure_border_error(data: ReadableArray, kernel: FloatArray) -> float:
+def _measure_border_error(data: core.ReadableArray, kernel: core.FloatArray) -> float:
     """Measure how far a blurred field (Y, X) depends on what is beyond its border.
 
     Returns the mean square change, over the known pixels of the sample blocks, if what
@@ -236,12 +216,13 @@ def _measure_border_error(data: ReadableArray, kernel: FloatArray) -> float:
     margin = int(max(kernel.shape)) // 2
     total, count = 0.0, 0
     for box in _list_sample_boxes(data):
-        window = read_box(data, box.grow(margin)).astype(float)
+        window = core.read_box(data, box.grow(margin)).astype(float)
         known = np.isfinite(window)
         for axis, (start, size) in enumerate(zip(box.corner, data.shape, strict=True)):
             at = np.arange(window.shape[axis]) + start - margin
             known &= np.expand_dims((at >= 0) & (at < size), 1 - axis)
-        inner = known[_get_inner_slices(window.shape, margin)]
+        inner_slices = _get_inner_slices(window.shape, margin)
+        inner = known[inner_slices]
         count += int(np.count_nonzero(inner))
         if known.all() or not inner.any():
             continue
@@ -253,10 +234,8 @@ def _measure_border_error(data: ReadableArray, kernel: FloatArray) -> float:
         values = np.where(known, window, window[tuple(nearest)])
         change = 2 * (values[tuple(np.clip(mirrored, 0, limits))] - values)
         error = scipy.signal.oaconvolve(np.where(known, 0, change), kernel, "same")
-        total += float(
-            (error[_get_inner_slices(window.shape, margin)][inner] ** 2).sum()
-        )
-    return total / count if count else 0.0
+        total += float((error[inner_slices][inner] ** 2).sum())
+    return total / max(count, 1)
 
 
 def _get_block_corners(size: int, side: int) -> list[int]:
@@ -265,8 +244,8 @@ def _get_block_corners(size: int, side: int) -> list[int]:
 
 
 def _compute_ring_index(
-    side: int, steps: FloatPair
-) -> tuple[NDArray[np.intp], FloatArray]:
+    side: int, steps: core.FloatPair
+) -> tuple[NDArray[np.intp], core.FloatArray]:
     """Return ring indices of a square spectrum, and the number of samples per ring."""
     y, x = (np.fft.fftfreq(side) * side * step for step in steps)
     ring = np.rint(np.hypot(y[:, None], x[None, :])).astype(np.intp).ravel()
@@ -279,10 +258,10 @@ _ITERATIVE = {"method": ("richardson-lucy", "blind")}
 _ITERATIONS = 10  # of both iterative methods, as in Gao et al.'s blind deconvolution
 
 
-class RestoreOptions(Options):
+class RestoreOptions(core.Options):
     """Options for a restoration."""
 
-    method: Method = option(
+    method: Method = core.option(
         "wiener",
         "Method",
         "Wiener filter, unsupervised Wiener filter, Richardson-Lucy, blind "
@@ -297,7 +276,7 @@ class RestoreOptions(Options):
             "blind": "blind",
         },
     )
-    psf: str = option(
+    psf: str = core.option(
         "estimate",
         "Blur",
         "blur: sigma of a Gaussian with its unit, such as 1.5px or 12nm, an image "
@@ -305,7 +284,7 @@ class RestoreOptions(Options):
         "a flat start kernel, such as flat7px. Set it if it is known: an estimate "
         "cannot distinguish blur from a soft sample.",
     )
-    iterations: int = option(
+    iterations: int = core.option(
         _ITERATIONS,
         "Iterations",
         "iterations of richardson-lucy and blind; more are sharper and noisier",
@@ -313,7 +292,7 @@ class RestoreOptions(Options):
         ge=1,
         le=1000,
     )
-    tv: float = option(
+    tv: float = core.option(
         0.0,
         "Total variation",
         "weight of smoothness between edges, total variation, in richardson-lucy and "
@@ -323,7 +302,7 @@ class RestoreOptions(Options):
         ge=0,
         le=0.2,
     )
-    balance: float | None = option(
+    balance: float | None = core.option(
         None,
         "",
         "weight of smoothness in the linear methods; by default from the noise of "
@@ -331,15 +310,17 @@ class RestoreOptions(Options):
         when={"method": ("wiener", "unsupervised-wiener", "cls")},
         gt=0,
     )
-    seed: int = option(
+    seed: int = core.option(
         0,
         "",
         "makes unsupervised-wiener repeatable",
         when={"method": ("unsupervised-wiener",)},
         ge=0,
     )
-    tile: int | None = option(None, "", "side of a tile in px; by default 512", ge=32)
-    dtype: GreyType = option(
+    tile: int | None = core.option(
+        None, "", "side of a tile in px; by default 512", ge=32
+    )
+    dtype: core.GreyType = core.option(
         None, "", "type of the grey values in the output; by default float32"
     )
 
@@ -349,8 +330,10 @@ class RestoreOptions(Options):
         """Check that the blur is given as a width, a file name or a keyword."""
         try:
             parse_psf(value)
-        except OptionError as error:
-            raise ValueError(Message(str(error), get_error_code(error))) from None
+        except core.OptionError as error:
+            raise ValueError(
+                core.Message(str(error), core.get_error_code(error))
+            ) from None
         return value
 
 
@@ -363,8 +346,8 @@ _TV_REACH = 2  # px: range of two successive differences
 
 
 def _richardson_lucy(
-    image: FloatArray, kernel: FloatArray, *, iterations: int, tv: float = 0.0
-) -> FloatArray:
+    image: core.FloatArray, kernel: core.FloatArray, *, iterations: int, tv: float = 0.0
+) -> core.FloatArray:
     """Restore by Richardson-Lucy, using scikit-image if total variation is off.
 
     .. [1] N. Dey et al., Microsc. Res. Tech. 69, 260 (2006), eq. 13,
@@ -392,8 +375,8 @@ def _richardson_lucy(
 
 
 def _estimate_kernel(
-    block: FloatArray, start: FloatArray, *, iterations: int
-) -> FloatArray:
+    block: core.FloatArray, start: core.FloatArray, *, iterations: int
+) -> core.FloatArray:
     """Estimate the blur and the sample alternately [1]_.
 
     .. [1] D. A. Fish et al., J. Opt. Soc. Am. A 12, 58 (1995),
@@ -447,7 +430,7 @@ class FilterKernel:
     """A filter kernel of finite size."""
 
     # (2 R + 1, 2 R + 1) Sum of one: a constant field is unchanged
-    weights: FloatArray
+    weights: core.FloatArray
     left_out: float  # Weight of the cropped taps, over the weight of all
 
     @property
@@ -455,17 +438,17 @@ class FilterKernel:
         """Radius in pixels."""
         return int(self.weights.shape[0]) // 2
 
-    def apply(self, window: FloatArray) -> FloatArray:
+    def apply(self, window: core.FloatArray) -> core.FloatArray:
         """Filter a window (Y, X); return (Y - 2 R, X - 2 R) for the radius R."""
         return np.asarray(scipy.signal.oaconvolve(window, self.weights, mode="valid"))
 
 
-def _get_plane_side(kernel: FloatArray) -> int:
+def _get_plane_side(kernel: core.FloatArray) -> int:
     """Return the side length, in pixels, of the plane used to compute a filter."""
     return max(_SIDE, 4 * int(max(kernel.shape)))
 
 
-def _crop_response(response: FloatArray) -> FilterKernel:
+def _crop_response(response: core.FloatArray) -> FilterKernel:
     """Crop an impulse response to its significant part.
 
     The cropped share of the sum is distributed equally over all taps, since their sum
@@ -485,8 +468,8 @@ def _crop_response(response: FloatArray) -> FilterKernel:
 
 
 def _compute_wiener_response(
-    kernel: FloatArray, balance: float, regulariser: FloatArray | None = None
-) -> FloatArray:
+    kernel: core.FloatArray, balance: float, regulariser: core.FloatArray | None = None
+) -> core.FloatArray:
     """Return scikit-image's Wiener impulse response, by default with a Laplacian."""
     side = _get_plane_side(kernel)
     point = np.zeros((side, side))
@@ -496,7 +479,7 @@ def _compute_wiener_response(
 
 
 def _choose_regularisation_weight(
-    kernel: FloatArray, rings: RadialPower, noise: float
+    kernel: core.FloatArray, rings: RadialPower, noise: float
 ) -> float:
     """Choose the regularisation weight so that the misfit equals the noise.
 
@@ -529,7 +512,11 @@ def _choose_regularisation_weight(
 
 
 def _sample_balance(
-    kernel: FloatArray, block: FloatArray, noise: float, border: float, seed: int
+    kernel: core.FloatArray,
+    block: core.FloatArray,
+    noise: float,
+    border: float,
+    seed: int,
 ) -> float:
     """Sample the regularisation weight and the image jointly by Gibbs sampling [1]_.
 
@@ -563,7 +550,7 @@ _TILE = 512  # px; chosen: with the largest halo less than 10 MB of doubles
 _PROBE = 48  # px; chosen: the tolerance is measured at the cost of one small tile
 
 
-class InsufficientDetailError(ReadError):
+class InsufficientDetailError(core.ReadError):
     """Error for an area without enough detail to estimate its blur."""
 
     code = "too-little-detail"
@@ -606,7 +593,7 @@ class Restorer:
             values["left_out"] = self.taps.left_out
         return {**values, "halo_px": self.halo, "exact": self.is_exact}
 
-    def _restore_window(self, window: RealArray, halo: int) -> FloatArray:
+    def _restore_window(self, window: core.RealArray, halo: int) -> core.FloatArray:
         """Restore finite grey values (Y, X) of a window and crop the halo."""
         span = self.high - self.low
         values = window.astype(float)
@@ -625,17 +612,17 @@ class Restorer:
             )[_get_inner_slices(values.shape, halo)]
         return np.asarray(output * span + self.low)
 
-    def create_plan(self, shape: IntPair) -> TilePlan:
+    def create_plan(self, shape: core.IntPair) -> core.TilePlan:
         """Divide a field into tiles whose windows include the halo."""
-        core = min(self.options.tile or _TILE, max(shape))
-        return plan_tiles(shape, core=core, halo=self.halo)
+        side = min(self.options.tile or _TILE, max(shape))
+        return core.plan_tiles(shape, core=side, halo=self.halo)
 
     def restore_tiles(
         self,
-        data: ReadableArray,
-        plan: TilePlan,
-        places: Collection[IntPair] | None = None,
-    ) -> Iterator[tuple[Tile, Float32Array]]:
+        data: core.ReadableArray,
+        plan: core.TilePlan,
+        places: Collection[core.IntPair] | None = None,
+    ) -> Iterator[tuple[core.Tile, core.Float32Array]]:
         """Restore all or some tiles of a field (Y, X), which may be lazy.
 
         Yields the tile and the grey values of its core, NaN where the input had none.
@@ -644,7 +631,7 @@ class Restorer:
             tile = plan.tile(*index)
             yield tile, self._restore_box(data, tile.core, self.halo)
 
-    def measure_tolerance(self, data: ReadableArray, plan: TilePlan) -> float:
+    def measure_tolerance(self, data: core.ReadableArray, plan: core.TilePlan) -> float:
         """Measure the error due to a cropped halo, at the centre of the field (Y, X).
 
         Returns the largest difference between a corner of a tile and the same pixels
@@ -654,21 +641,23 @@ class Restorer:
         if self.is_exact or span <= 0:
             return 0.0
         row, column = (n // 2 for n in plan.grid)
-        core = plan.tile(row, column).core
-        side = min(_PROBE, *core.shape)
-        box = Box.from_shape((side, side), core.corner)
+        inner = plan.tile(row, column).core
+        side = min(_PROBE, *inner.shape)
+        box = core.Box.from_shape((side, side), inner.corner)
         near = self._restore_box(data, box, self.halo)
         far = self._restore_box(data, box, min(self.reach, 3 * self.halo))
         gap = np.abs(near.astype(float) - far)
         return float(np.nanmax(gap, initial=0.0)) / span
 
-    def _restore_box(self, data: ReadableArray, box: Box, halo: int) -> Float32Array:
+    def _restore_box(
+        self, data: core.ReadableArray, box: core.Box, halo: int
+    ) -> core.Float32Array:
         """Restore a box of a field that is reflected beyond its border.
 
         Missing pixels are filled with the nearest known one. If they affect a known
         pixel, it is within the diagonal of the halo, so that tiles are filled alike.
         """
-        window = read_box(data, box.grow(halo))
+        window = core.read_box(data, box.grow(halo))
         if window.dtype.kind != "f":
             return self._restore_window(window, halo).astype(np.float32)
         missing = ~np.isfinite(window)
@@ -677,8 +666,8 @@ class Restorer:
             return np.full(box.shape, np.nan, np.float32)
         if missing.any():
             more = math.ceil(math.sqrt(2) * halo)
-            wide = read_box(data, box.grow(halo + more))
-            without_gaps = fill_gaps(wide, np.isfinite(wide))
+            wide = core.read_box(data, box.grow(halo + more))
+            without_gaps = core.fill_gaps(wide, np.isfinite(wide))
             window = without_gaps[_get_inner_slices(wide.shape, more)]
         output = self._restore_window(window, halo).astype(np.float32)
         output[missing_part] = np.nan
@@ -691,7 +680,9 @@ def _get_inner_slices(shape: tuple[int, ...], width: int) -> tuple[slice, slice]
 
 
 def prepare_restoration(
-    micrograph: Micrograph, options: RestoreOptions, kernel: Micrograph | None = None
+    micrograph: core.Micrograph,
+    options: RestoreOptions,
+    kernel: core.Micrograph | None = None,
 ) -> Restorer:
     """Prepare the restoration of an image: measure its grey range and some blocks.
 
@@ -706,13 +697,13 @@ def prepare_restoration(
     OptionError
         If the blur cannot be used.
     """
-    low, high = measure_percentiles(micrograph.data, 0, 100)
-    if low == high == 0 and is_empty(micrograph.data):
+    low, high = core.measure_percentiles(micrograph.data, 0, 100)
+    if low == high == 0 and core.is_empty(micrograph.data):
         msg = (
             f"{micrograph.name} has no finite pixels to restore: check that the file "
             "was written or copied completely."
         )
-        raise ReadError(msg, code="no-finite-values")
+        raise core.ReadError(msg, code="no-finite-values")
     blocks = read_sample_blocks(micrograph.data)
     pitch = micrograph.scale
     steps = min(pitch) / pitch[0], min(pitch) / pitch[1]
@@ -748,7 +739,7 @@ def prepare_restoration(
 
 
 def _create_known_psf(
-    micrograph: Micrograph, options: RestoreOptions, kernel: Micrograph | None
+    micrograph: core.Micrograph, options: RestoreOptions, kernel: core.Micrograph | None
 ) -> PointSpreadFunction | None:
     """Create the requested kernel; None if it must be estimated."""
     choice = parse_psf(options.psf)
@@ -772,7 +763,7 @@ def _compute_filter(
     psf: PointSpreadFunction,
     grain: SpectrumModel,
     rings: RadialPower,
-    blocks: list[FloatArray],
+    blocks: list[core.FloatArray],
     options: RestoreOptions,
     border: float,
 ) -> tuple[FilterKernel, dict[str, object]]:

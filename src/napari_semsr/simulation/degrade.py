@@ -148,7 +148,7 @@ def apply_fog(
 def get_grey_range(image: NDArray[Any]) -> FloatPair:
     """Return the grey levels of black and white: 0 and the data type's maximum.
 
-    For floats, or with values below 0: 0 or the minimum below it, and the maximum.
+    For floats, or with values below 0: 0, or the minimum if lower, and the maximum.
     """
     if not np.all(np.isfinite(image)):
         msg = "The image contains NaN or Inf pixels; fill them before degrading it."

@@ -63,7 +63,7 @@ class EffectOptions(Options):
         "Electrons or photons",
         "electrons or photons per white pixel, for Poisson noise; 0 for none. White "
         "is the maximum of the data type, or of the image if it has floats or values "
-        "below 0. Black is 0, or the minimum below it",
+        "below 0. Black is 0, or the minimum if it is lower",
         group=SCAN,
         ge=0,
     )

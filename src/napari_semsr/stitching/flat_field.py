@@ -370,12 +370,13 @@ def estimate_initial_flat(
         for i in choose_evenly_spaced_indices(len(some), _SAMPLE)
     )
     frames = np.stack([frame.astype(np.float32) for frame in read])
-    is_known = dark_known is not None
-    if dark_known is not None:
-        frames -= np.asarray(dark_known, np.float32)
+    known = 0.0 if dark_known is None else dark_known
+    frames -= np.asarray(known, np.float32)
     # of pixels that are missing in all frames, or of empty frames
     with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
-        dark = np.zeros(len(frames)) if is_known else _measure_dark_levels(frames)
+        dark = np.zeros(len(frames))
+        if dark_known is None:
+            dark = _measure_dark_levels(frames)
         # the median of the frames, each normalised by its level
         rows, columns = frames.shape[1:]
         middle = frames[:, rows // 4 : -rows // 4 or None, columns // 4 : -columns // 4]
@@ -399,8 +400,8 @@ def estimate_initial_flat(
     frames /= np.maximum(flat, np.float32(MIN_FLAT))
     with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
         flat *= _estimate_fixed_pattern(frames, valid)
-    common = float(np.median(dark)) if dark_known is None else dark_known
-    return FlatField(flat, common, valid, method, own, is_known)
+    common = known + float(np.median(dark))
+    return FlatField(flat, common, valid, method, own, dark_known is not None)
 
 
 # Smooth surfaces over a frame: the correction of a first flat field.

@@ -26,7 +26,7 @@ from napari_semsr.stitching.flat_field import choose_evenly_spaced_indices
 from napari_semsr.stitching.frames import CorrectedFrames, fill_missing_pixels
 from napari_semsr.stitching.fuse import FusionPlan, plan_fusion
 from napari_semsr.stitching.nominal import find_overlapping_pairs
-from napari_semsr.stitching.pairwise import FIRST_REACH, MIN_REACH, search_shifts
+from napari_semsr.stitching.pairwise import compute_reach, search_shifts
 from napari_semsr.stitching.refine import refine_positions
 from napari_semsr.stitching.shading import refine_shading
 from napari_semsr.stitching.solution import StitchSolution
@@ -327,11 +327,11 @@ def _measure_shifts(
     """
     count = len(first_places)
     frame_shifts = np.full((count, 2), np.nan)
-    reach = [max(MIN_REACH, round(FIRST_REACH * side)) for side in frames.frame_shape]
+    reach = compute_reach(frames.frame_shape)
     positions = np.full((len(frames.acquisition), 2), np.nan)
     sure_pairs, shifts, likeness = [], [], []
     for pair in pairs:
-        candidates = search_shifts(frames, pair, (0, 0), (reach[0], reach[1]))
+        candidates = search_shifts(frames, pair, (0, 0), reach)
         here = first_places[pair[0] % count]
         best_score = candidates.best_score
         if best_score <= threshold or not np.isfinite(here).all():

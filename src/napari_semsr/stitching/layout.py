@@ -34,12 +34,11 @@ from napari_semsr.core import (
 )
 from napari_semsr.stitching.frames import CorrectedFrames
 from napari_semsr.stitching.pairwise import (
-    FIRST_REACH,
-    MIN_REACH,
     PEAK_PX,
     Candidates,
     compute_joint_correlation,
     compute_overlap_boxes,
+    compute_reach,
     compute_rounded_shift,
     correlate_frames,
     resample_frame,
@@ -191,7 +190,7 @@ def measure_chance_level(
     """
     rng = np.random.default_rng(0)
     count, side = len(frames.acquisition), np.array(frames.frame_shape)
-    near = np.maximum(MIN_REACH, np.rint(FIRST_REACH * side)).astype(int)
+    reach = compute_reach(frames.frame_shape)
     scores_found = []
     for _ in range(_WINDOWS):
         first, second = rng.choice(count, 2, replace=False)
@@ -203,9 +202,7 @@ def measure_chance_level(
         apart = side * (1 - np.array([rows, area / rows])) * rng.choice([-1, 1], 2)
         y, x = np.rint(apart).astype(int)
         pair = int(first), ~int(second)
-        scores_found.append(
-            search_shifts(frames, pair, (int(y), int(x)), (int(near[0]), int(near[1])))
-        )
+        scores_found.append(search_shifts(frames, pair, (int(y), int(x)), reach))
     best = np.array([item.best_score for item in scores_found])
     usual = float(np.median(best))
     scores = np.concatenate([item.score for item in scores_found])
@@ -221,7 +218,7 @@ def measure_chance_level(
         expected_shifts=tuple(typical_shifts),
         least=float(least.sum()),
         slope=slope,
-        shifts=float(_WINDOWS * np.prod(2 * near + 1)),
+        shifts=float(_WINDOWS * count_shifts(reach)),
         usual=usual,
         spread=1.4826 * float(np.median(np.abs(best - usual))),
         repeats=bool(

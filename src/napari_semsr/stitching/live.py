@@ -37,6 +37,7 @@ from napari_semsr.stitching.pairwise import (
     LAST_REACH,
     MIN_REACH,
     ResampledFrames,
+    compute_reach,
     compute_rounded_shift,
 )
 from napari_semsr.stitching.refine import (
@@ -335,7 +336,7 @@ class LivePlacement:
             corner = self._search_all_placed_frames(index)
         else:
             for share in (FIRST_REACH, 2 * FIRST_REACH, LAST_REACH):
-                reach = self._compute_search_range(share)
+                reach = compute_reach(self._stack.frame_shape, share)
                 corner = self._find_nearby_position(index, place, reach)
                 if corner is not None:
                     break
@@ -348,7 +349,7 @@ class LivePlacement:
         self._refine_frame(index)
         self._optimise_neighbourhood(index)
         # unplaced frames that may overlap this one, and now and then all others
-        search_range = self._compute_search_range(LAST_REACH)
+        search_range = compute_reach(self._stack.frame_shape, LAST_REACH)
         side = np.array(self._stack.frame_shape) + search_range
         waiting = np.array(self.list_unplaced(), dtype=int)
         with np.errstate(invalid="ignore"):
@@ -444,13 +445,6 @@ class LivePlacement:
         elif stage is not None and not np.array_equal(stage.matrix, np.eye(2)):
             self._matrix = stage.matrix
 
-    def _compute_search_range(self, share: float) -> core.IntPair:
-        rows, columns = self._stack.frame_shape
-        return (
-            max(MIN_REACH, round(share * rows)),
-            max(MIN_REACH, round(share * columns)),
-        )
-
     def _select_nearby_positions(
         self, index: int, place: core.FloatArray, reach: core.IntPair
     ) -> core.FloatArray:
@@ -470,7 +464,7 @@ class LivePlacement:
         Searches the same distance from the expected position as `place`.
         """
         place = self._predict_position(index)
-        reach = self._compute_search_range(LAST_REACH)
+        reach = compute_reach(self._stack.frame_shape, LAST_REACH)
         if place is None:
             return None
         positions = self._select_nearby_positions(index, place, reach)

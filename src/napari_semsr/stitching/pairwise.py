@@ -52,6 +52,12 @@ _RIDGE = 0.9
 NOISE_AREA = 3.0
 
 
+def compute_reach(frame_shape: IntPair, share: float = FIRST_REACH) -> IntPair:
+    """Compute the reach of a search along both axes; `share` of the frame's sides."""
+    rows, columns = frame_shape
+    return max(MIN_REACH, round(share * rows)), max(MIN_REACH, round(share * columns))
+
+
 @dataclass(frozen=True, slots=True)
 class Candidates:
     """Possible shifts between two frames, best first."""

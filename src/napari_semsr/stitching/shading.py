@@ -380,11 +380,8 @@ class _ShadingProblem:
         self.beside_a_trend = _compute_trend_projector(positions, is_held)
         # the last coefficient is the remaining dark level
         apart = float(np.median(np.abs(blocks.units[:, 0] - blocks.units[:, 1])))
-        self.unit = min(
-            _DARK_PRIOR * self.level / max(apart, 1e-12), _MAX_DARK * self.level
-        )
-        if frames.flat.is_dark_known:
-            self.unit = 0.0
+        unit = min(_DARK_PRIOR * self.level / max(apart, 1e-12), _MAX_DARK * self.level)
+        self.unit = 0.0 if frames.flat.is_dark_known else unit
         total = blocks.variances.sum(axis=1)
         relative = float(np.median(total)) / np.maximum(total, 1e-30)
         self.relative = np.minimum(relative, 4.0)

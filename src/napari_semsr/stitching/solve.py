@@ -39,8 +39,8 @@ from napari_semsr.stitching.nominal import (
 from napari_semsr.stitching.pairwise import (
     FIRST_REACH,
     LAST_REACH,
-    MIN_REACH,
     compute_overlap_boxes,
+    compute_reach,
     compute_rounded_shift,
     search_shifts,
 )
@@ -255,7 +255,8 @@ def _get_flat_field(
             raise core.ShapeError(msg, code="sizes-differ")
     dark = np.nan_to_num(np.asarray(dark_given if known else 0.0, np.float32))
     frames = (acquisition.read(index) for index in range(len(acquisition)))
-    if known and not any(np.nanmedian(frame - dark) > 0 for frame in frames):
+    lit = (np.sum(frame > dark) > np.sum(frame <= dark) for frame in frames)
+    if known and not any(lit):
         msg = (
             f"The dark level, {np.median(dark):.4g}, must be below the grey values of "
             "the frames: measure it without light, with the same camera settings."
@@ -276,13 +277,13 @@ def _get_flat_field(
     if known:
         # the image may contain the dark level, too: the frames show whether it does
         typical = estimate_initial_flat(acquisition, dark_known=dark)
-        without = flat - dark
-        lit = typical.valid
-        apart, apart_without = (
-            np.std(np.log(np.maximum(image[lit], 1e-6) / typical.flat[lit]))
-            for image in (flat, without)
-        )
-        flat = flat if apart <= apart_without else without
+
+        def compute_misfit(image: core.RealArray) -> float:
+            lit = typical.valid
+            share = np.maximum(image[lit], 1e-6) / typical.flat[lit]
+            return float(np.std(np.log(share)))
+
+        flat = min(flat, flat - dark, key=compute_misfit)
     flat = np.maximum(flat / max(float(np.quantile(flat, 0.99)), 1e-12), 0)
     valid = compute_valid_mask(flat)
     return FlatField(flat, dark, valid, "file", is_dark_known=known)
@@ -290,12 +291,11 @@ def _get_flat_field(
 
 def _compute_search_range(state: State, share: float) -> core.IntPair:
     """Return the search range along both axes."""
-    rows, columns = state.acquisition.frame_shape
-    limit, least = state.options.max_shift_px, MIN_REACH
-    if limit is not None:
-        # the difference of two frames errs by up to twice as much
-        return min(round(2 * limit), rows - 8), min(round(2 * limit), columns - 8)
-    return max(least, round(share * rows)), max(least, round(share * columns))
+    limit, (rows, columns) = state.options.max_shift_px, state.acquisition.frame_shape
+    if limit is None:
+        return compute_reach((rows, columns), share)
+    # the difference of two frames errs by up to twice as much
+    return min(round(2 * limit), rows - 8), min(round(2 * limit), columns - 8)
 
 
 def _search_layout(state: State) -> core.Job[None]:

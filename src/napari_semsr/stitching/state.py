@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from os import PathLike
+from os import PathLike, fspath
 from typing import Literal, Self
 
 import numpy as np
@@ -101,10 +101,11 @@ class StitchOptions(core.Options):
     @classmethod
     def _parse_dark_level(cls, value: object) -> object:
         """Parse a grey level; other text is the name of a file."""
+        entered = fspath(value) if isinstance(value, PathLike) else value
         try:
-            level = float(value)  # type: ignore[arg-type]
+            level = float(entered)  # type: ignore[arg-type]
         except (TypeError, ValueError):
-            return str(value) if isinstance(value, PathLike) else value
+            return entered
         if not 0 <= level < float("inf"):
             msg = f"must be a grey level of 0 or more, or an image file, got {value}"
             raise ValueError(core.Message(msg, "out-of-range"))
