@@ -7,8 +7,7 @@ import zarr
 
 import napari_semsr as semsr
 from napari_semsr.core import ReadError, WriteError
-from napari_semsr.io import Source, layers
-from napari_semsr.io.read_image import ReadOptions
+from napari_semsr.io import ReadOptions, Source, layers
 from tests.refusals import refused
 
 TIMES, HEIGHTS, CHANNELS = 2, 3, 2

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from napari_semsr.core.errors import ReadError
-from napari_semsr.core.micrograph import Micrograph, Provenance
+from napari_semsr.core import Micrograph, Provenance, ReadError
 from napari_semsr.io import formats as registry
 from napari_semsr.io.files import RECORD_KEY
 from tests.refusals import refused, warned

@@ -8,9 +8,8 @@ import pytest
 import tifffile
 
 from napari_semsr.core import ReadError, run
-from napari_semsr.io import napari_hooks as hooks
-from napari_semsr.io.frames import list_scan_files, open_frames
-from napari_semsr.io.positions import write_fiji_positions
+from napari_semsr.io import napari_hooks as hooks, open_frames, write_fiji_positions
+from napari_semsr.io.frames import list_scan_files
 from tests.refusals import refused, warned
 
 FIJI = """# Define the number of dimensions we are working on

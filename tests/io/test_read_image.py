@@ -5,14 +5,13 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from napari_semsr.core.errors import ReadError
+from napari_semsr.core import ReadError
+from napari_semsr.io import detect_databar, parse_length_nm
 from napari_semsr.io.read_image import (
     convert_to_grey,
     convert_to_native_byte_order,
     convert_to_nm,
-    detect_databar,
     get_nm_per_unit,
-    parse_length_nm,
     parse_metadata_length_nm,
 )
 from tests.refusals import refused, warned

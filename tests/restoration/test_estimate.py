@@ -3,13 +3,8 @@ import pytest
 from scipy import ndimage
 
 from napari_semsr.core import Micrograph, parse_pixel_size
-from napari_semsr.restoration import method
-from napari_semsr.restoration.method import (
-    RadialPower,
-    RestoreOptions,
-    prepare_restoration,
-    read_sample_blocks,
-)
+from napari_semsr.restoration import RestoreOptions, method, prepare_restoration
+from napari_semsr.restoration.method import RadialPower, read_sample_blocks
 from napari_semsr.restoration.psf import PointSpreadFunction
 
 

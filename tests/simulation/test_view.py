@@ -1,15 +1,10 @@
 import numpy as np
 import pytest
 
-from napari_semsr.core import (
-    Grid,
-    Micrograph,
-    OptionError,
-    WarpedImage,
-)
-from napari_semsr.simulation.scan import ScanOptions, run_scan_simulation
+from napari_semsr.core import Grid, Micrograph, OptionError, WarpedImage
+from napari_semsr.simulation import ScanOptions, SemViewOptions, simulate_sem_view
+from napari_semsr.simulation.scan import run_scan_simulation
 from napari_semsr.simulation.sem import compute_sem_contrast
-from napari_semsr.simulation.view import SemViewOptions, simulate_sem_view
 from tests.refusals import refused
 
 SCAN = ScanOptions(

@@ -6,10 +6,8 @@ from functools import partial
 import numpy as np
 import pytest
 
-from napari_semsr.core import RegistrationError
-from napari_semsr.core.progress import run
-from napari_semsr.stitching.solve import solve_mosaic
-from napari_semsr.stitching.state import StitchOptions
+from napari_semsr.core import RegistrationError, run
+from napari_semsr.stitching import StitchOptions, solve_mosaic
 from tests.refusals import refused
 from tests.stitching import scans
 

@@ -4,10 +4,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from napari_semsr.core.errors import get_error_code
-from napari_semsr.core.progress import run
-from napari_semsr.stitching.live import LivePlacement
-from napari_semsr.stitching.watch import ScanMonitor
+from napari_semsr.core import get_error_code, run
+from napari_semsr.stitching import LivePlacement, ScanMonitor
 from tests.stitching import scans
 
 FROM = 8  # frame from which something is wrong
