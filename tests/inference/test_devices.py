@@ -137,9 +137,6 @@ def test_a_run_on_a_card_is_that_on_the_cpu(kind, make_loaded, rng, card):
     np.testing.assert_allclose(made.data, whole.data, atol=1e-5 * np.ptp(whole.data))
 
 
-_seen, _alive = [], []
-
-
 # The arithmetic of a card.
 
 

@@ -115,7 +115,6 @@ def test_folders_of_micro_manager_state_the_stage_in_micrometres(tmp_path, rng):
 
 
 # of the tag alone, without the blocks that Micro-Manager writes before the first page
-# of the tag alone, without the blocks that Micro-Manager writes before the first page
 @pytest.mark.filterwarnings("ignore:scan_MMStack_Pos0")
 @pytest.mark.parametrize("where", ["FrameKey-0-0-0", "tag", "Metadata-{}"])
 def test_stacks_of_micro_manager(tmp_path, rng, where):
