@@ -24,8 +24,7 @@ from qtpy.QtWidgets import (
 )
 
 import napari_semsr
-from napari_semsr.widgets.base import ASIDE, RichTextLabel
-from napari_semsr.widgets.base.panel import VerbPanel
+from napari_semsr.widgets.base import ASIDE, RichTextLabel, VerbPanel
 
 Wait = Callable[[Callable[[], Any]], None]
 """Lets Qt work until a check says yes or, where it says nothing, does not fail."""

@@ -7,11 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_semsr.core.micrograph import (
-    INSTRUMENT_KEY,
-    Micrograph,
-    parse_pixel_size,
-)
+from napari_semsr.core.micrograph import INSTRUMENT_KEY, Micrograph, parse_pixel_size
 from napari_semsr.core.progress import Job, Progress
 
 
