@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_semsr.core import IntPair, Job, Micrograph, TilePlan, run
+from napari_semsr.core import IntPair, Job, Micrograph, TilePlan
 from napari_semsr.inference import LiveField, enhance_to_store, plan_run
 from napari_semsr.inference.network_input import plan_field_tiles
 from napari_semsr.inference.options import (
@@ -15,9 +15,6 @@ from napari_semsr.inference.options import (
     create_output_store,
     plan_output,
 )
-from napari_semsr.inference.plan import plan_enhancement
-from napari_semsr.inference.predictor import Predictor
-from napari_semsr.inference.tiles import EnhancePlan
 from napari_semsr.io.zarr.store import OmeZarrStore
 from napari_semsr.models import LoadedModel, ProbeResult
 
@@ -64,13 +61,3 @@ def fill(
         image, output, loaded, options, store=store, scheduler=scheduler
     )
     return (yield from enhance_to_store(planned, store, live=live))
-
-
-def plan_of(
-    image: Micrograph,
-    loaded: LoadedModel,
-    options: EnhanceOptions,
-    predictor: Predictor,
-) -> EnhancePlan:
-    output = output_of(image, loaded, options)
-    return run(plan_enhancement(image, output, loaded, options, predictor))

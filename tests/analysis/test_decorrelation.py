@@ -11,10 +11,8 @@ from tests.refusals import refused
 
 def cut_off(shape, period, rng, *, noise=0.1, pitch=(1.0, 1.0)):
     """Draw a field of deviation 1 that ends at a period, with white noise."""
-    down, across = (
-        np.fft.fftfreq(shape[0], pitch[0]),
-        np.fft.rfftfreq(shape[1], pitch[1]),
-    )
+    down = np.fft.fftfreq(shape[0], pitch[0])
+    across = np.fft.rfftfreq(shape[1], pitch[1])
     plane = np.fft.rfft2(rng.standard_normal(shape))
     plane[np.hypot(down[:, None], across) > 1 / period] = 0
     field = np.fft.irfft2(plane, s=shape)

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 import napari_semsr as semsr
-from napari_semsr.analysis import measure_metrics
-from napari_semsr.analysis.metrics import compute_psnr_gain
+from napari_semsr.analysis import compute_psnr_gain, measure_metrics
 from napari_semsr.core import InputRecord, Micrograph, OptionError, Provenance
 from tests.refusals import refused, warned
 

@@ -38,10 +38,6 @@ def lines(y: np.ndarray, x: np.ndarray) -> np.ndarray:
     return 12 - np.minimum(np.abs(x - 208), np.abs(x - 304))
 
 
-def edge(y: np.ndarray, x: np.ndarray) -> np.ndarray:
-    return x - 256
-
-
 def render(shape, factor: int, blur_px: float, noise: float, way: str, rng):
     """Return the scene in coarse or in finer pixels, with noise."""
     if way == "drawn":
@@ -87,15 +83,11 @@ def test_profiles_have_the_same_nanometres_at_any_pixel_size(way):
     for n, seed in itertools.product((1, 2, 3), range(4)):
         at = np.array([0.5, 0.2, 0.5, 0.8]) * SIDE * n
         pair, step = (
-            analysis.measure_profile(
-                analysis.read_profile(
-                    render(shape, n, 1.2, 2.0, way, np.random.default_rng(seed)),
-                    at,
-                    width_px=5 * n,
-                )
-            )
-            for shape in (lines, edge)
+            render(shape, n, 1.2, 2.0, way, np.random.default_rng(seed))
+            for shape in (lines, lambda _, x: x - 256)
         )
+        curves = (analysis.read_profile(i, at, width_px=5 * n) for i in (pair, step))
+        pair, step = map(analysis.measure_profile, curves)
         found = pair.pairs[0].distance, pair.lines[0].fwhm, step.edge.width
         # of the blurred edge: 10 to 90 % are 2.563 sigma
         for one, true in zip(found, (96.0, 24.1, 2.563 * 4.8), strict=True):

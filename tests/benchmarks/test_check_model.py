@@ -1,15 +1,9 @@
 """Whether a check tells models that show what is there from those that do not."""
 
-from check_model import (
-    Settings,
-    check,
-    choose_tasks,
-    merge_checks,
-)
+from check_model import Settings, check, choose_tasks, merge_checks
 
 from napari_semsr.jobs import get_check_figures
-from napari_semsr.models.cards import ModelCard
-from napari_semsr.models.checkpoint import load_model
+from napari_semsr.models import ModelCard, load_model
 from tests.tiny_models import write_tiny_model
 
 PLACE = {"name": "p", "architecture": "place", "stride": 2, "receptive_field": 114}

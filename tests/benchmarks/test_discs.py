@@ -2,12 +2,7 @@
 
 import numpy as np
 import pytest
-from _discs import (
-    DiscPositions,
-    Discs,
-    DiscTrial,
-    measure_local_contrast,
-)
+from _discs import DiscPositions, Discs, DiscTrial, measure_local_contrast
 from scipy import ndimage
 
 PLACES = Discs(

@@ -10,14 +10,9 @@ from paper_tables import runs as running
 from paper_tables.evaluate import records_of, results_of
 from paper_tables.gao import measure_sets, score, summary
 from paper_tables.page import page
-from paper_tables.plan import (
-    NARROW,
-    RECIPES,
-    plan,
-)
+from paper_tables.plan import NARROW, RECIPES, plan
 
-from napari_semsr.simulation.canvas import draw_phantom
-from napari_semsr.simulation.degrade import degrade_plane
+from napari_semsr.simulation import degrade_plane, draw_phantom
 
 pytestmark = pytest.mark.broad
 

@@ -2,11 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from napari_semsr.core import (
-    compute_relative_pitch,
-    create_rings,
-    tukey_window,
-)
+from napari_semsr.core import compute_relative_pitch, create_rings, tukey_window
 from napari_semsr.core.errors import OptionError, ShapeError
 from napari_semsr.core.fourier import compute_radial_frequency
 from tests.refusals import refused

@@ -8,11 +8,9 @@ import numpy as np
 import pytest
 
 from napari_semsr.cli.command import load_command
-from napari_semsr.core.errors import SemsrError, WriteError
-from napari_semsr.core.progress import run
-from napari_semsr.demonstration import job
-from napari_semsr.demonstration.job import DEMO, DemoOptions, DemoResult
-from napari_semsr.io.formats import describe, read
+from napari_semsr.core import SemsrError, WriteError, run
+from napari_semsr.demonstration import DEMO, DemoOptions, DemoResult, job
+from napari_semsr.io import describe, read
 from napari_semsr.jobs import AdaptationError
 from napari_semsr.jobs.adapt import train as adapting
 from napari_semsr.jobs.adapt.process import fit_with_files

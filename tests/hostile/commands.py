@@ -26,12 +26,7 @@ from napari_semsr.jobs.index import MEASURES
 from tests.mutations import damaged_words
 from tests.tiny_models import write_tiny_model, write_tiny_recipe
 
-_TINY = (
-    "--model",
-    "tiny.safetensors",
-    "--device",
-    "cpu",
-)
+_TINY = ("--model", "tiny.safetensors", "--device", "cpu")
 _LANDMARKS = ("--landmarks", "landmarks.csv", "--landmarks-only")
 
 

@@ -15,12 +15,7 @@ from napari_semsr import io
 from napari_semsr.core import Affine, BSplineDisplacement, Elastic, Micrograph, run
 from tests.hostile.commands import PATIENCE, say
 from tests.hostile.play import Files
-from tests.mutations import (
-    damaged_bytes,
-    damaged_json,
-    damaged_lines,
-    damaged_value,
-)
+from tests.mutations import damaged_bytes, damaged_json, damaged_lines, damaged_value
 from tests.tiny_models import write_tiny_recipe
 
 # Models: the header and the card in it, and the bytes.

@@ -12,13 +12,7 @@ import pytest
 
 from napari_semsr.cli.command import build_parser, load_command
 from napari_semsr.core import IncompleteError, SemsrError, describe_error, run
-from napari_semsr.io import (
-    Project,
-    ProjectLayer,
-    describe,
-    open_project,
-    write_project,
-)
+from napari_semsr.io import Project, ProjectLayer, describe, open_project, write_project
 from napari_semsr.io.project import ProjectInput
 from tests.hostile.commands import LINES, say
 

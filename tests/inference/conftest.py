@@ -92,7 +92,6 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 }
 STRIDES = {"strided": 4, "norm": 4, "finer": 4, "place": 2}
 STRIDES |= {"informed": 16, "sharpener": 16}
-STRIDES |= {"informed": 16, "sharpener": 16}
 SPREADS = {"informed": 0.06, "sharpener": 0.06}
 
 

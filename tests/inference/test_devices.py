@@ -5,14 +5,13 @@ import pytest
 import torch
 
 from napari_semsr.core import DeviceMemoryError, Micrograph, run
-from napari_semsr.inference import predictor as predicting
-from napari_semsr.inference.engine import enhance_in_memory
-from napari_semsr.inference.options import EnhanceOptions
-from napari_semsr.inference.predictor import (
-    choose_device,
+from napari_semsr.inference import (
+    EnhanceOptions,
+    enhance_in_memory,
     get_network_details,
-    use_fp32_convolutions,
+    predictor as predicting,
 )
+from napari_semsr.inference.predictor import choose_device, use_fp32_convolutions
 from napari_semsr.models import Device
 
 FP32 = EnhanceOptions(tile=32, precision="fp32", device="cpu")
@@ -136,9 +135,6 @@ def test_a_run_on_a_card_is_that_on_the_cpu(kind, make_loaded, rng, card):
     assert report["tiles"] > 8  # more than a batch
     whole = run(enhance_in_memory(field, loaded, FP32.replace(tile=256)))
     np.testing.assert_allclose(made.data, whole.data, atol=1e-5 * np.ptp(whole.data))
-
-
-_seen, _alive = [], []
 
 
 # The arithmetic of a card.

@@ -4,16 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from napari_semsr.core import (
-    Box,
-    DeviceMemoryError,
-    Micrograph,
-    OptionError,
-    run,
-)
+from napari_semsr.core import Box, DeviceMemoryError, Micrograph, OptionError, run
 from napari_semsr.inference import EnhanceOptions, enhance_in_memory
 from napari_semsr.inference.ensemble import ALL
-from napari_semsr.models.checkpoint import LoadedModel
+from napari_semsr.models import LoadedModel
 from tests.refusals import refused
 
 SIDES = (96, 128)  # multiples of every stride: a field is flipped with its padding

@@ -11,11 +11,7 @@ from napari_semsr.inference import (
     enhance_in_memory,
     plan,
 )
-from napari_semsr.inference.network_input import (
-    HazeMap,
-    measure_scaling,
-    survey_field,
-)
+from napari_semsr.inference.network_input import HazeMap, measure_scaling, survey_field
 
 
 @pytest.fixture

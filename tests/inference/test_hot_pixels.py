@@ -15,13 +15,10 @@ def _enhanced(image: np.ndarray) -> np.ndarray:
     return made.array().astype(float)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     ("place", "level", "most"),
-    [
-        ("pixels", 65535, 8),
-        pytest.param("pixels", 0, 8, marks=pytest.mark.broad),
-        pytest.param("column", 65535, 60, marks=pytest.mark.broad),
-    ],
+    [("pixels", 65535, 8), ("pixels", 0, 8), ("column", 65535, 60)],
 )
 def test_an_enhanced_image_is_the_same_far_from_hot_and_dead_pixels(place, level, most):
     rng = np.random.default_rng(11)

@@ -7,25 +7,15 @@ import pytest
 import torch
 from scipy import ndimage
 
-from napari_semsr.core import Micrograph, OptionError, get_blur, get_noise, run
-from napari_semsr.core.grids import Box
-from napari_semsr.inference import (
-    enhance_in_memory,
-)
+from napari_semsr.core import Box, Micrograph, OptionError, get_blur, get_noise, run
+from napari_semsr.inference import EnhanceOptions, enhance_in_memory
 from napari_semsr.inference.network_input import measure_scaling, survey_field
-from napari_semsr.inference.options import EnhanceOptions
-from napari_semsr.models import (
-    InformedRestorer,
-    LoadedModel,
-    compute_power_spectrum,
-)
+from napari_semsr.models import InformedRestorer, LoadedModel, compute_power_spectrum
 from napari_semsr.models.architectures.informed import (
     compute_sharpening_filters,
     compute_wiener_filters,
 )
-from napari_semsr.models.architectures.wiener import (
-    filter_images,
-)
+from napari_semsr.models.architectures.wiener import filter_images
 from napari_semsr.simulation import draw_phantom
 from tests.refusals import refused, warned
 

@@ -5,10 +5,7 @@ import json
 import pytest
 
 from napari_semsr.inference import predictor as measured
-from napari_semsr.inference.predictor import (
-    Predictor,
-    cache_folder,
-)
+from napari_semsr.inference.predictor import Predictor, cache_folder
 
 
 @pytest.fixture(autouse=True)

@@ -3,11 +3,7 @@ import numpy as np
 import pytest
 
 from napari_semsr.core import Box, ReadError
-from napari_semsr.inference.network_input import (
-    Scaling,
-    measure_scaling,
-    read_window,
-)
+from napari_semsr.inference.network_input import Scaling, measure_scaling, read_window
 from tests.refusals import refused
 
 

@@ -3,10 +3,9 @@
 import pytest
 from pydantic import ValidationError
 
-from napari_semsr.core import get_error_code
-from napari_semsr.core.micrograph import parse_pixel_size
-from napari_semsr.inference.options import TrainedPixelSizes, plan_resampling
-from napari_semsr.models.cards import ModelCard
+from napari_semsr.core import get_error_code, parse_pixel_size
+from napari_semsr.inference import TrainedPixelSizes, plan_resampling
+from napari_semsr.models import ModelCard
 
 TEN = TrainedPixelSizes("ten", (10.0, 10.0))
 

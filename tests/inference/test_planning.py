@@ -1,10 +1,9 @@
 import numpy as np
 import pytest
 
-from napari_semsr.core.errors import OptionError
-from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.core import Micrograph, OptionError
 from napari_semsr.inference import EnhanceOptions, plan_output
-from napari_semsr.models.probing import ProbeResult
+from napari_semsr.models import ProbeResult
 from tests.enhancing import tiles_of
 from tests.refusals import refused
 

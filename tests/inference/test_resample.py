@@ -55,12 +55,9 @@ CASES = {
 PAIRS = [("double", "half"), ("strided", "odd")]
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize(
-    ("kind", "size"),
-    [
-        *(("plain", "twice"), *PAIRS),
-        pytest.param("informed", "twice", marks=pytest.mark.broad),
-    ],
+    ("kind", "size"), [("plain", "twice"), *PAIRS, ("informed", "twice")]
 )
 def test_tiles_equal_resampling_by_hand(kind, size, make_loaded, rng):
     pixel, steps = CASES[size]
@@ -117,13 +114,13 @@ def test_thin_fields_work(kind, shape, size, make_loaded, rng):
     assert np.isfinite(result.data).all()
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize(
     ("kind", "source", "size"),
     [
-        ("double", "numpy", (16, 7)),
-        ("strided", "dask", (16, 7)),
-        pytest.param("informed", "dask", (16, 7), marks=pytest.mark.broad),
+        *(("double", "numpy", (16, 7)), ("strided", "dask", (16, 7))),
         *(("double", "numpy", None), ("norm", "dask", None)),
+        ("informed", "dask", (16, 7)),
     ],
 )
 def test_lazy_equals_the_engine(kind, source, size, make_loaded, rng):

@@ -7,15 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from napari_semsr.core import (
-    DeviceMemoryError,
-    Micrograph,
-    SemsrError,
-    WriteError,
-    run,
-)
-from napari_semsr.inference import enhance_in_memory
-from napari_semsr.inference.options import EnhanceOptions
+from napari_semsr.core import DeviceMemoryError, Micrograph, SemsrError, WriteError, run
+from napari_semsr.inference import EnhanceOptions, enhance_in_memory
 from napari_semsr.inference.plan import choose_strategy
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.sampled import (
@@ -23,12 +16,8 @@ from napari_semsr.inference.sampled import (
     draw_stratified_sample,
     stratify_tiles,
 )
-from napari_semsr.inference.tiles import (
-    FixedMoments,
-    MeasuredMoments,
-    Statistics,
-)
-from napari_semsr.io.formats import read
+from napari_semsr.inference.tiles import FixedMoments, MeasuredMoments, Statistics
+from napari_semsr.io import read
 from tests.enhancing import fill, store_for, tiles_of
 from tests.refusals import refused
 

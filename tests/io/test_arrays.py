@@ -9,9 +9,7 @@ import pytest
 
 import napari_semsr as semsr
 from napari_semsr.core import Micrograph, OptionError, ReadError, ShapeError
-from napari_semsr.io import (
-    array_to_image,
-)
+from napari_semsr.io import array_to_image
 from tests.refusals import refused, warned
 
 GREY = np.random.default_rng(0).random((40, 48))

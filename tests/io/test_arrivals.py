@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.io.arrivals import FrameFolder
-from napari_semsr.io.formats import write
+from napari_semsr.core import Micrograph
+from napari_semsr.io import FrameFolder, write
 
 
 def image(path, seed=0, shape=(20, 24), dtype=np.uint16):

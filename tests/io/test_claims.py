@@ -48,12 +48,10 @@ def test_palette_shorter_than_its_indices_is_refused(tmp_path, lazily, monkeypat
 
 PACKERS = dict(packers())
 SMOKE = ("shards/blosc lz4", "plain/0")
-NAMES = [
-    pytest.param(n, marks=() if n in SMOKE else pytest.mark.broad) for n in PACKERS
-]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.quick(2)
+@pytest.mark.parametrize("name", sorted(PACKERS, key=lambda name: name not in SMOKE))
 def test_chunk_that_is_cut_short_is_refused_and_others_are_read(tmp_path, name):
     path = write_packed(tmp_path, name, PACKERS[name])
     whole = zarr.open_group(path, mode="r")["shards" if "shard" in name else "0"][...]

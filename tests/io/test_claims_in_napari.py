@@ -33,22 +33,10 @@ def test_what_napari_reads_as_well_brings_up_no_choice_of_readers():
         assert is_offered(name), name
 
 
-def colour(folder):
-    tifffile.imwrite(folder / "a.tif", np.zeros((8, 9, 3), np.uint8), photometric="rgb")
-
-
-def imagej(folder):
-    data = np.zeros((2, 3, 8, 9), np.uint16)
-    tifffile.imwrite(folder / "a.tif", data, imagej=True, metadata={"axes": "ZCYX"})
-
-
-def shaped(folder):
-    data = np.zeros((2, 3, 8, 9), np.float32)
-    tifffile.imwrite(folder / "a.tif", data, photometric="minisblack")
-
-
-def complex_values(folder):
-    tifffile.imwrite(folder / "a.tif", np.zeros((8, 9), np.complex64))
+def tiff(shape, dtype, **how):
+    return lambda folder: tifffile.imwrite(
+        folder / "a.tif", np.zeros(shape, dtype), **how
+    )
 
 
 def complex_store(folder):
@@ -73,7 +61,12 @@ def pictures(folder):
 
 @pytest.mark.parametrize(
     "make",
-    [colour, imagej, shaped, complex_values, complex_store, foreign_store, pictures],
+    [
+        tiff((8, 9, 3), "u1", photometric="rgb"),
+        tiff((2, 3, 8, 9), "u2", imagej=True, metadata={"axes": "ZCYX"}),
+        tiff((2, 3, 8, 9), "f4", photometric="minisblack"),
+        *(tiff((8, 9), "c8"), complex_store, foreign_store, pictures),
+    ],
 )
 def test_other_programs_are_left_what_other_readers_read_better(
     tmp_path, make, monkeypatch

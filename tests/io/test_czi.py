@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 from napari_semsr.core import ReadError, run
-from napari_semsr.io import formats as registry, napari_hooks as hooks
+from napari_semsr.io import formats as registry, napari_hooks as hooks, open_frames
 from napari_semsr.io.czi import open_tiles
-from napari_semsr.io.frames import open_frames
 from napari_semsr.jobs import STITCH
 from tests.hostile.czi import write_czi
 from tests.refusals import refused, warned

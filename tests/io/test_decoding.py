@@ -17,7 +17,7 @@ from tests.hostile.czi import write_czi
 from tests.refusals import refused
 
 GREY = np.indices((40, 50)).sum(axis=0).astype(np.uint8)
-_SHARING, _LOCK, _NETWORK = 32, 33, 59  # numbers of Windows
+_LOCK, _NETWORK = 33, 59  # numbers of Windows
 
 
 def _raised(number, windows=None):

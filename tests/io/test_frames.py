@@ -108,10 +108,8 @@ def test_a_bad_page_of_a_stack_is_left_out_as_a_bad_file(tmp_path, rng, bad):
     path, data = tmp_path / "a.tif", rng.integers(0, 9, (4, 64, 64), dtype=np.uint8)
     tifffile.imwrite(path, data, compression="zlib", photometric="minisblack")
     with tifffile.TiffFile(path) as tif:
-        offset, length = (
-            tif.pages[bad].dataoffsets[0],
-            tif.pages[bad].databytecounts[0],
-        )
+        page = tif.pages[bad]
+        offset, length = page.dataoffsets[0], page.databytecounts[0]
     stored = bytearray(path.read_bytes())
     stored[offset : offset + length] = b"x" * length
     path.write_bytes(stored)

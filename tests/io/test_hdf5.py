@@ -84,9 +84,7 @@ def test_stated_axes_are_followed(make, grey, lazily, by, axes):
 @pytest.mark.parametrize("stated", ["uint16", "int16", None])
 def test_big_data_viewer_stores_unsigned_integers_as_signed(make, lazily, stated):
     values = np.linspace(0, 60000, 64 * 80).reshape(1, 64, 80).astype("u2")
-    tables = {
-        f"s00/{name}": np.ones((2, 3)) for name in ("resolutions", "subdivisions")
-    }
+    tables = {f"s00/{n}": np.ones((2, 3)) for n in ("resolutions", "subdivisions")}
     cells = {"t00000/s00/0/cells": values.view("i2")}
     path = make(cells | tables, {"s00": {"dataType": stated} if stated else {}})
     assert registry.describe(path).metadata["dataset"] == "/t00000/s00/0/cells"

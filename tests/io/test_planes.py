@@ -1,5 +1,7 @@
 """Times and heights of a stack, each chosen by itself, in every format."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import tifffile
@@ -7,8 +9,7 @@ import zarr
 
 import napari_semsr as semsr
 from napari_semsr.core import ReadError, WriteError
-from napari_semsr.io import Source, layers
-from napari_semsr.io.read_image import ReadOptions
+from napari_semsr.io import ReadOptions, Source, layers
 from tests.refusals import refused
 
 TIMES, HEIGHTS, CHANNELS = 2, 3, 2
@@ -27,8 +28,8 @@ def grey(axes="tzc"):
     return np.broadcast_to(flat, (*flat.shape[:-2], 48, 64)).astype(np.uint16)
 
 
-def write_tiff(path, axes="tzc"):
-    tifffile.imwrite(path, grey(axes), metadata={"axes": f"{axes.upper()}YX"})
+def write_tiff(path, **how):
+    tifffile.imwrite(path, grey(), metadata={"axes": "TZCYX"}, **how)
 
 
 def write_zarr(path, axes="tzc"):
@@ -38,11 +39,8 @@ def write_zarr(path, axes="tzc"):
     group.attrs["multiscales"] = [about]
 
 
-def write_imagej(path):
-    tifffile.imwrite(path, grey(), imagej=True, metadata={"axes": "TZCYX"})
-
-
-WRITERS = {"a.ome.tif": write_tiff, "a.tif": write_imagej, "a.zarr": write_zarr}
+WRITERS = {"a.ome.tif": write_tiff, "a.zarr": write_zarr}
+WRITERS["a.tif"] = partial(write_tiff, imagej=True)
 
 
 @pytest.fixture(params=WRITERS)

@@ -8,9 +8,8 @@ import pytest
 import tifffile
 
 from napari_semsr.core import ReadError, run
-from napari_semsr.io import napari_hooks as hooks
-from napari_semsr.io.frames import list_scan_files, open_frames
-from napari_semsr.io.positions import write_fiji_positions
+from napari_semsr.io import napari_hooks as hooks, open_frames, write_fiji_positions
+from napari_semsr.io.frames import list_scan_files
 from tests.refusals import refused, warned
 
 FIJI = """# Define the number of dimensions we are working on
@@ -115,7 +114,6 @@ def test_folders_of_micro_manager_state_the_stage_in_micrometres(tmp_path, rng):
     assert layers[0][0].shape == (24, 64)
 
 
-# of the tag alone, without the blocks that Micro-Manager writes before the first page
 # of the tag alone, without the blocks that Micro-Manager writes before the first page
 @pytest.mark.filterwarnings("ignore:scan_MMStack_Pos0")
 @pytest.mark.parametrize("where", ["FrameKey-0-0-0", "tag", "Metadata-{}"])

@@ -59,7 +59,6 @@ def test_tiff_without_a_place_for_its_scale_keeps_it_for_us(tmp_path, image):
 
 
 # what Bio-Formats has, and of these the ones that ImageJ's decoder shows as they are
-# what Bio-Formats has, and of these the ones that ImageJ's decoder shows as they are
 _OME = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 _IMAGEJ = ("uint8", "uint16", "float32")
 

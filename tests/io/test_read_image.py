@@ -5,14 +5,13 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from napari_semsr.core.errors import ReadError
+from napari_semsr.core import ReadError
+from napari_semsr.io import detect_databar, parse_length_nm
 from napari_semsr.io.read_image import (
     convert_to_grey,
     convert_to_native_byte_order,
     convert_to_nm,
-    detect_databar,
     get_nm_per_unit,
-    parse_length_nm,
     parse_metadata_length_nm,
 )
 from tests.refusals import refused, warned
@@ -24,15 +23,11 @@ from tests.refusals import refused, warned
         *(("nanometer", 1.0), ("Microns", 1e3), ("micrometre", 1e3), ("m", 1e9)),
         *(("um", 1e3), ("\u00b5m", 1e3), ("\u03bcm", 1e3), ("\\u00B5m", 1e3)),
         *(("\u00c2\u00b5m", 1e3), ("\ufffdm", 1e3), ("\u00c5", 0.1), ("inch", 2.54e7)),
+        *((other, None) for other in ("", "pixel", "px", "furlong", "s", "m/s")),
     ],
 )
-def test_unit_nm_knows_every_usual_spelling(unit, size):
+def test_unit_nm_knows_every_usual_spelling_of_lengths_alone(unit, size):
     assert get_nm_per_unit(unit) == size
-
-
-@pytest.mark.parametrize("unit", ["", "pixel", "px", "furlong", "s", "m/s"])
-def test_unit_nm_refuses_what_is_no_length(unit):
-    assert get_nm_per_unit(unit) is None
 
 
 @pytest.mark.parametrize(
@@ -47,9 +42,6 @@ def test_to_nm_turns_bad_numbers_into_none(value):
 def test_to_nm_keeps_every_digit_of_nanometres(value):
     assert convert_to_nm(value, "nm") == value
     assert convert_to_nm(repr(value), "nm") == value
-
-
-def test_to_nm_is_decimal():
     assert convert_to_nm("7.70833e-09", "m") == 7.70833
 
 
@@ -182,21 +174,16 @@ def test_suggest_databar_finds_the_first_row(specimen, rows, ground, letter):
     assert abs(found - rows) <= 1
 
 
-def test_suggest_databar_finds_none_in_a_specimen(specimen):
+def test_suggest_databar_takes_dark_lower_parts_and_slanted_edges_for_specimen(
+    specimen,
+):
     assert detect_databar(specimen) == 0
-
-
-def test_suggest_databar_takes_a_dark_lower_part_for_specimen(specimen):
-    image = specimen.copy()
-    image[250:] = 0
-    assert detect_databar(image) == 0
-
-
-def test_suggest_databar_takes_a_slanted_edge_for_specimen(specimen):
     rows, columns = np.indices(specimen.shape)
-    image = np.where(rows > 250 + columns / 20, 0, specimen).astype(np.uint8)
-    image[290:294, 20:200:6] = 255
-    assert detect_databar(image) == 0
+    slanted = np.where(rows > 250 + columns / 20, 0, specimen).astype(np.uint8)
+    slanted[290:294, 20:200:6] = 255
+    assert detect_databar(slanted) == 0
+    specimen[250:] = 0
+    assert detect_databar(specimen) == 0
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (200, 200)])

@@ -2,8 +2,7 @@
 
 import pytest
 
-from napari_semsr.io import formats as registry
-from napari_semsr.io.read_image import detect_databar
+from napari_semsr.io import detect_databar, formats as registry
 
 
 @pytest.mark.parametrize(

@@ -33,12 +33,6 @@ BESIDE = {"JEOL": "a.txt", "Hitachi": "a.txt", "TESCAN": "a-{}.hdr"}
 NUMBERS = {"JEOL": "{} um", "Hitachi": "{}", "TESCAN": "{}"}
 
 
-def _encoded(grey, kind):
-    if kind == "png":
-        return imagecodecs.png_encode(grey)
-    return imagecodecs.bmp_encode(grey)
-
-
 @pytest.fixture
 def write(tmp_path, grey):
     """Write an image with a text beside it, whole but for what is given."""

@@ -9,7 +9,7 @@ from napari_semsr.io import downsample_block
 from napari_semsr.jobs import blend_levels, resample_levels, subtract_images
 from tests.refusals import refused
 
-TEN, FIVE = (parse_pixel_size(size) for size in (10.0, 5.0))
+TEN = parse_pixel_size(10.0)
 
 
 @pytest.fixture

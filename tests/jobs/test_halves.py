@@ -9,11 +9,7 @@ import pytest
 import napari_semsr
 from napari_semsr.core import Grid, run
 from napari_semsr.io import COVERAGE, get_half_paths, get_label_path, read
-from napari_semsr.jobs import (
-    FRC,
-    FRC_MAP,
-    FrcMapJobOptions,
-)
+from napari_semsr.jobs import FRC, FRC_MAP, FrcMapJobOptions
 from tests.refusals import warned
 
 COARSE = FrcMapJobOptions(block=48, step=24)

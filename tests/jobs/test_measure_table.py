@@ -20,9 +20,7 @@ from tests.refusals import refused, warned
 from tests.tables import rows_of
 
 RESUMED = OverwritePolicy(resume=True)
-OPTIONS = {
-    "profile": ProfileOptions(line=(10, 10, 60, 80)),
-}
+OPTIONS = {"profile": ProfileOptions(line=(10, 10, 60, 80))}
 
 
 @pytest.fixture

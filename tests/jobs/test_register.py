@@ -7,12 +7,7 @@ import numpy as np
 import pytest
 
 from napari_semsr import core, enhance, read, register
-from napari_semsr.io import (
-    ImageIdentity,
-    StoredTransform,
-    write,
-    write_landmarks,
-)
+from napari_semsr.io import ImageIdentity, StoredTransform, write, write_landmarks
 from napari_semsr.jobs import REGISTER, RegisterOptions
 from napari_semsr.registration import Landmarks, RegistrationRefused
 from tests.refusals import refused, warned

@@ -22,15 +22,11 @@ def pair(shift, *, resolution=5.0, seed=0):
     moved = spectrum * np.exp(-2j * np.pi * (rows * shift[0] + columns * shift[1]))
     noise = rng.standard_normal((2, SIDE, SIDE))
     part = np.s_[100 : 100 + SIDE, 100 : 100 + SIDE]
-    first, still, off = (
+    planes = (spectrum, noise[0]), (spectrum, noise[1]), (moved, noise[1])
+    return [
         Micrograph(np.fft.irfft2(plane, s=(side, side))[part] + own)
-        for plane, own in (
-            (spectrum, noise[0]),
-            (spectrum, noise[1]),
-            (moved, noise[1]),
-        )
-    )
-    return first, still, off
+        for plane, own in planes
+    ]
 
 
 @pytest.mark.quick(1)

@@ -2,12 +2,9 @@ import os
 
 import pytest
 
-from napari_semsr.core.errors import WriteError
-from napari_semsr.jobs.images import (
-    check_image_target,
-    check_target_file,
-    check_target_folder,
-)
+from napari_semsr.core import WriteError
+from napari_semsr.jobs import check_image_target, check_target_folder
+from napari_semsr.jobs.images import check_target_file
 from tests.refusals import refused
 
 

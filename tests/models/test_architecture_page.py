@@ -9,11 +9,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from napari_semsr.models.architectures.published import (
-    DISCRIMINATORS,
-    PUBLISHED_NETWORKS,
-)
-from napari_semsr.models.checkpoint import ARCHITECTURES
+from napari_semsr.models import ARCHITECTURES, DISCRIMINATORS
+from napari_semsr.models.architectures.published import PUBLISHED_NETWORKS
 from tests.models.reach import count_weights, measure
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "architectures.md"

@@ -3,12 +3,8 @@ import pytest
 from hypothesis import given, strategies as st
 from scipy import ndimage
 
-from napari_semsr.pairing.augment import (
-    AugmentOptions,
-    PatchVariation,
-    augment_pair,
-    augment_patch,
-)
+from napari_semsr.pairing import AugmentOptions, augment_pair
+from napari_semsr.pairing.augment import PatchVariation, augment_patch
 
 
 @pytest.fixture(scope="module")

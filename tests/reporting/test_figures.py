@@ -2,11 +2,8 @@ import numpy as np
 import pytest
 
 from napari_semsr.core import CurveDeclaration, Line, Plot
-from napari_semsr.reporting.figures import (
-    choose_scale_bar_length,
-    draw_image_png,
-    draw_plot_png,
-)
+from napari_semsr.reporting import draw_image_png, draw_plot_png
+from napari_semsr.reporting.figures import choose_scale_bar_length
 
 PNG = b"\x89PNG\r\n\x1a\n"
 

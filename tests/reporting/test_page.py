@@ -5,14 +5,12 @@ import numpy as np
 import pytest
 from jinja2 import UndefinedError
 
-from napari_semsr.reporting.figures import draw_image_png
+from napari_semsr.reporting import draw_image_png, list_provenance, write_page
 from napari_semsr.reporting.page import (
     NO_VALUE,
     format_length,
     format_value,
-    list_provenance,
     render_template,
-    write_page,
 )
 
 MINUS = "\N{MINUS SIGN}"

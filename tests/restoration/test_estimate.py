@@ -3,13 +3,8 @@ import pytest
 from scipy import ndimage
 
 from napari_semsr.core import Micrograph, parse_pixel_size
-from napari_semsr.restoration import method
-from napari_semsr.restoration.method import (
-    RadialPower,
-    RestoreOptions,
-    prepare_restoration,
-    read_sample_blocks,
-)
+from napari_semsr.restoration import RestoreOptions, method, prepare_restoration
+from napari_semsr.restoration.method import RadialPower, read_sample_blocks
 from napari_semsr.restoration.psf import PointSpreadFunction
 
 
@@ -32,19 +27,16 @@ def test_width_of_a_blur_is_found(sigma):
     assert found.sigma_px == pytest.approx(sigma, rel=0.12)
 
 
-def fit(image, sigma=None):
-    known = (
-        [] if sigma is None else [PointSpreadFunction.from_sigma((sigma, sigma)).kernel]
-    )
-    return RadialPower.from_blocks(read_sample_blocks(image), image.dtype).fit_model(
-        *known
-    )
+def fit(image, *kernels):
+    power = RadialPower.from_blocks(read_sample_blocks(image), image.dtype)
+    return power.fit_model(*kernels)
 
 
 def test_noise_is_found_where_the_blur_is_known():
     blurred = ndimage.gaussian_filter(power_law((512, 512), 2.4), 1.5, mode="wrap")
     noise = 0.1 * blurred.std()
-    found = fit(blurred + np.random.default_rng(2).normal(0, noise, (512, 512)), 1.5)
+    image = blurred + np.random.default_rng(2).normal(0, noise, (512, 512))
+    found = fit(image, PointSpreadFunction.from_sigma((1.5, 1.5)).kernel)
     assert np.sqrt(found.noise) == pytest.approx(noise, rel=0.05)
     assert found.exponent == pytest.approx(2.4, abs=0.25)
 
@@ -58,6 +50,5 @@ def test_blur_of_oblong_pixels_is_round_in_nm(monkeypatch):
         Micrograph(rows, parse_pixel_size((20, 5))),
         Micrograph(rows, spacing_px=(4.0, 1.0)),
     ):
-        assert prepare_restoration(
-            image, RestoreOptions()
-        ).psf.sigma_px == pytest.approx((0.75, 3), rel=0.12)
+        found = prepare_restoration(image, RestoreOptions()).psf
+        assert found.sigma_px == pytest.approx((0.75, 3), rel=0.12)

@@ -5,11 +5,8 @@ import pytest
 from scipy import ndimage
 
 from napari_semsr.core import Micrograph, OptionError, ReadError, parse_pixel_size
-from napari_semsr.restoration.method import (
-    LARGEST_HALO,
-    RestoreOptions,
-    prepare_restoration,
-)
+from napari_semsr.restoration import RestoreOptions, prepare_restoration
+from napari_semsr.restoration.method import LARGEST_HALO
 from tests.refusals import refused
 
 METHODS = ["wiener", "unsupervised-wiener", "richardson-lucy", "blind", "cls"]

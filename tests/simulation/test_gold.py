@@ -2,17 +2,16 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from napari_semsr.analysis.gaps import measure_gaps
+from napari_semsr.analysis import measure_gaps
 from napari_semsr.core import Micrograph, OptionError, run
-from napari_semsr.simulation.gold import (
+from napari_semsr.simulation import (
     FINE_NM,
     GoldOptions,
-    IslandPacking,
     create_gold_rng,
     create_random_gold_options,
-    draw_islands,
     simulate_random_gold_pair,
 )
+from napari_semsr.simulation.gold import IslandPacking, draw_islands
 from tests.refusals import refused
 
 _CLEAN = GoldOptions(

@@ -57,10 +57,8 @@ def test_airys_first_zero_and_width_are_where_they_belong():
     assert width == pytest.approx(LENS.fwhm_nm, rel=0.01)
 
 
-@pytest.mark.parametrize(
-    ("aperture", "index"),
-    [pytest.param(0.5, 1.0, marks=pytest.mark.broad), (0.9, 1.9)],
-)
+@pytest.mark.quick(1)
+@pytest.mark.parametrize(("aperture", "index"), [(0.9, 1.9), (0.5, 1.0)])
 def test_a_peak_falls_to_four_fifths_at_the_depth_of_field(aperture, index):
     options = LENS.replace(numerical_aperture=aperture, refractive_index=index)
     pixel = options.wavelength_nm / aperture / 20

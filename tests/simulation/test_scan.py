@@ -3,15 +3,14 @@ import pytest
 from scipy import ndimage
 from scipy.signal.windows import tukey
 
-from napari_semsr.core.errors import OptionError, ShapeError
+from napari_semsr.core import OptionError, ShapeError
+from napari_semsr.simulation import ScanOptions, draw_specimen
 from napari_semsr.simulation.microscope import compute_expected_counts
 from napari_semsr.simulation.scan import (
-    ScanOptions,
     plan_scan,
     run_scan_simulation,
     simulate_clean_frame,
 )
-from napari_semsr.simulation.specimen import draw_specimen
 from tests.refusals import refused
 
 SMALL = ScanOptions(frames_grid=(2, 2), frame_px=64, jitter_px=3.0)

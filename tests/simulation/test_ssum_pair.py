@@ -12,10 +12,7 @@ from napari_semsr.simulation.pairs import (
     simulate_random_ssum_pairs,
     simulate_ssum_pair,
 )
-from napari_semsr.simulation.samples import (
-    SampleRanges,
-    create_random_surface,
-)
+from napari_semsr.simulation.samples import SampleRanges, create_random_surface
 from napari_semsr.simulation.specimen import PhantomOptions, Specimen, draw_specimen
 from tests.refusals import refused
 

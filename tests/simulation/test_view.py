@@ -1,21 +1,15 @@
 import numpy as np
 import pytest
 
-from napari_semsr.core import (
-    Grid,
-    Micrograph,
-    OptionError,
-    WarpedImage,
-)
-from napari_semsr.simulation.scan import ScanOptions, run_scan_simulation
+from napari_semsr.core import Grid, Micrograph, OptionError, WarpedImage
+from napari_semsr.simulation import ScanOptions, SemViewOptions, simulate_sem_view
+from napari_semsr.simulation.scan import run_scan_simulation
 from napari_semsr.simulation.sem import compute_sem_contrast
-from napari_semsr.simulation.view import SemViewOptions, simulate_sem_view
 from tests.refusals import refused
 
 SCAN = ScanOptions(
     phantom="particles", frames_grid=(2, 2), frame_px=128, jitter_px=2.0, seed=3
 )
-BROAD = pytest.mark.broad
 STILL = SemViewOptions(view_electrons=0, view_charging=0)
 
 
@@ -31,11 +25,12 @@ def shift_between(image, other):
     return np.linalg.lstsq(terms.reshape(-1, 4), image.ravel(), rcond=None)[0][:2]
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     "changes",
     [
         {"view_turn_deg": -33.0, "view_mirror": True, "view_bending_nm": 60.0},
-        pytest.param({"view_pixel_nm": 13.0, "view_shear": 0.08}, marks=BROAD),
+        {"view_pixel_nm": 13.0, "view_shear": 0.08},
     ],
     ids=["turned, mirrored, bent", "coarse, sheared"],
 )

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from napari_semsr.core.acquisition import Acquisition, compute_grid_cells
-from napari_semsr.core.micrograph import parse_pixel_size
+from napari_semsr.core import Acquisition, compute_grid_cells, parse_pixel_size
 
 MARGIN = 16
 FULL = 40000.0

@@ -11,17 +11,13 @@ from tests.stitching import scans
 
 
 # frames without a joint; a row held by one joint
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     ("kind", "pitch", "seed", "how"),
     [
-        ("pits", 24.9513792160687, 16, {"overlap": 0.25, "jitter": 2.0, "sigma": 4.0}),
-        pytest.param(
-            *("circuit", 21.25649252262113, 43),
-            {"overlap": 0.32, "jitter": 4.0, "sigma": 6.0},
-            marks=pytest.mark.broad,
-        ),
+        ("pits", 24.9513792160687, 16, {"overlap": 0.25, "jitter": 2, "sigma": 4}),
+        ("circuit", 21.25649252262113, 43, {"overlap": 0.32, "jitter": 4, "sigma": 6}),
     ],
-    ids=["pits", "circuit"],
 )
 def test_frames_of_a_sample_with_repeating_parts_are_right_or_left_out(
     kind, pitch, seed, how

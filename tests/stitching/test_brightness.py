@@ -5,8 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from napari_semsr.core import Box
-from napari_semsr.core.progress import run
+from napari_semsr.core import Box, run
 from napari_semsr.stitching import StitchOptions, plan_fusion, solve_mosaic
 from napari_semsr.stitching.flat_field import estimate_initial_flat
 from napari_semsr.stitching.frames import CorrectedFrames

@@ -5,13 +5,11 @@ import pytest
 from scipy import ndimage
 
 from napari_semsr.core import Acquisition, RegistrationError, run
+from napari_semsr.stitching import PairReport, StitchOptions, solve_mosaic
 from napari_semsr.stitching.flat_field import create_uniform_flat_field
 from napari_semsr.stitching.frames import CorrectedFrames
 from napari_semsr.stitching.layout import measure_chance_threshold
 from napari_semsr.stitching.pairwise import search_shifts
-from napari_semsr.stitching.solution import PairReport
-from napari_semsr.stitching.solve import solve_mosaic
-from napari_semsr.stitching.state import StitchOptions
 from napari_semsr.stitching.verify import find_loop_pairs
 from tests.stitching import scans
 

@@ -4,9 +4,7 @@ import numpy as np
 import pytest
 
 from napari_semsr.core import RegistrationError, run
-from napari_semsr.stitching.discovery import UnplacedFramesError
-from napari_semsr.stitching.solve import solve_mosaic
-from napari_semsr.stitching.state import StitchOptions
+from napari_semsr.stitching import StitchOptions, UnplacedFramesError, solve_mosaic
 from tests.refusals import refused
 from tests.stitching import scans
 

@@ -107,14 +107,11 @@ def test_a_centre_off_the_middle_is_taken_back():
     assert scans.errors(wrong.positions_px, places)[1] > 5 * error
 
 
-def frames_of(acquisition):
-    ones = np.ones(acquisition.frame_shape, np.float32)
-    return CorrectedFrames(acquisition, FlatField(ones, 0.0, ones > 0, "none"))
-
-
 def test_pixels_outside_the_field_stay_outside():
     _, acquisition = take(-0.1)
-    prepared = frames_of(acquisition).copy_with_changes(distortion=-0.1)
+    ones = np.ones(acquisition.frame_shape, np.float32)
+    even = CorrectedFrames(acquisition, FlatField(ones, 0.0, ones > 0, "none"))
+    prepared = even.copy_with_changes(distortion=-0.1)
     image, weight = prepared.correct(0)
     assert weight[0, 0] == weight[0, SIDE // 2] == 0
     assert weight[SIDE // 2, SIDE // 2] == 1

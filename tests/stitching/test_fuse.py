@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 from napari_semsr.core import Acquisition, Box, RegistrationError
-from napari_semsr.stitching import StitchOptions, plan_fusion
+from napari_semsr.stitching import StitchOptions, StitchSolution, plan_fusion
 from napari_semsr.stitching.flat_field import FlatField, create_uniform_flat_field
-from napari_semsr.stitching.solution import StitchSolution
 from tests.refusals import refused
 from tests.stitching import scans
 

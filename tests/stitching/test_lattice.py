@@ -6,22 +6,12 @@ from functools import partial
 import numpy as np
 import pytest
 
-from napari_semsr.core import RegistrationError
-from napari_semsr.core.progress import run
-from napari_semsr.stitching.solve import solve_mosaic
-from napari_semsr.stitching.state import StitchOptions
+from napari_semsr.core import RegistrationError, run
+from napari_semsr.stitching import StitchOptions, solve_mosaic
 from tests.refusals import refused
 from tests.stitching import scans
 
 PITCH = 10.7
-
-
-def solved(disorder, seed):
-    scene = scans.lattice((420, 420), PITCH, seed, disorder=disorder)
-    flat = scans.square_flat(112)
-    # the stage errs by up to 8 px, three quarters of a period
-    scan = scans.cut_scan(scene, side=112, overlap=0.34, jitter=8, flat=flat, seed=seed)
-    return scan, run(solve_mosaic(scan.acquisition))
 
 
 def farthest(solution, scan):
@@ -31,11 +21,18 @@ def farthest(solution, scan):
 
 
 def test_disorder_decides_and_a_perfect_lattice_is_refused():
-    scan, solution = solved(0.05, 0)
-    assert farthest(solution, scan) < 0.2
+    # the stage errs by up to 8 px, three quarters of a period
+    how = {"grid": (2, 2), "side": 112, "overlap": 0.34, "jitter": 8}
+    how["flat"] = scans.square_flat(112)
+    ordered, perfect = (
+        scans.cut_scan(scans.lattice((420, 420), PITCH, disorder=share), **how)
+        for share in (0.05, 0.0)
+    )
+    solution = run(solve_mosaic(ordered.acquisition))
+    assert farthest(solution, ordered) < 0.2
     assert not solution.warnings
     with refused(RegistrationError, "periodic"):
-        solved(0.0, 0)
+        run(solve_mosaic(perfect.acquisition))
 
 
 def test_a_perfect_lattice_is_solved_where_the_error_of_the_stage_is_known():
@@ -63,27 +60,19 @@ def grating(pitch, degrees):
     return 0.5 + 0.3 * np.cos(2 * np.pi * along / pitch)
 
 
-def across_and_along(solution, scan, degrees):
-    """Errors of placed frames across lines, and how far they are off along, px."""
-    normal = np.array([np.sin(np.deg2rad(degrees)), np.cos(np.deg2rad(degrees))])
-    error, _ = scans.errors(solution.positions_px, scan.truth)
-    moved, _ = scans.errors(solution.positions_px, scan.acquisition.nominal_px)
-    return np.abs(error @ normal).max(), np.abs(moved @ (normal[1], -normal[0])).max()
-
-
-@pytest.mark.parametrize(
-    ("pitch", "degrees"),
-    [(PITCH, 0), pytest.param(17, 55, marks=pytest.mark.broad)],
-)
+@pytest.mark.quick(1)
+@pytest.mark.parametrize(("pitch", "degrees"), [(PITCH, 0), (17, 55)])
 def test_a_grating_is_placed_by_the_images_across_and_as_stated_along(pitch, degrees):
     scene = grating(pitch, degrees)
     flat = scans.square_flat(112)
     scan = scans.cut_scan(scene, side=112, overlap=0.34, jitter=3, flat=flat, seed=1)
     solution = run(solve_mosaic(scan.acquisition, StitchOptions(max_shift_px=3)))
     assert solution.is_placed.all()
-    across, along = across_and_along(solution, scan, degrees)
-    assert across < 0.3
-    assert along < 0.05
+    normal = np.array([np.sin(np.deg2rad(degrees)), np.cos(np.deg2rad(degrees))])
+    across, _ = scans.errors(solution.positions_px, scan.truth)
+    assert np.abs(across @ normal).max() < 0.3
+    along, _ = scans.errors(solution.positions_px, scan.acquisition.nominal_px)
+    assert np.abs(along @ (normal[1], -normal[0])).max() < 0.05
     warning = next(one for one in solution.warnings if one.code == "lines-only")
     assert "the nominal positions are used along the lines" in warning
     assert solution.stage is None  # of what it was not compared with
@@ -153,28 +142,28 @@ def stage_of(degrees, scale=1.0, *, mirrored=False):
     return scale * turn @ np.diag([1, -1 if mirrored else 1])
 
 
-def siblings():
-    """Periodic scans, and stages that are turned, scaled or mirrored to them."""
-    square = partial(scans.lattice, (420, 420), 16)
-    ordered = partial(square, 4, disorder=0.02)
-    for name, quick, draw, grid, stage, known in (
-        ("half a period", True, square, (2, 2), stage_of(6), "positions"),
-        ("a whole period", False, square, (2, 2), stage_of(12), "positions"),
-        ("as stated", True, square, (2, 2), stage_of(0), "positions"),
-        ("lines", False, partial(grating, 17, 10), (2, 2), stage_of(5), "positions"),
-        ("hexagonal", False, partial(hexagonal, 14), (3, 3), stage_of(4), "positions"),
-        ("scaled", False, square, (3, 3), stage_of(0, 1.1), "positions"),
-        ("mirrored", False, square, (3, 3), stage_of(5, mirrored=True), "positions"),
-        ("disorder", False, ordered, (3, 3), stage_of(4), "positions"),
-        ("grid", False, square, (2, 2), stage_of(6), "grid"),
-        ("overlap", False, square, (2, 2), stage_of(12), "grid-overlap"),
-    ):
-        marks = () if quick else pytest.mark.broad
-        yield pytest.param(draw, grid, stage, known, id=name, marks=marks)
+SQUARE = partial(scans.lattice, (420, 420), 16)
+ORDERED = partial(SQUARE, 4, disorder=0.02)
+HEXAGONAL = partial(hexagonal, 14)
+# periodic scans, and stages that are turned, scaled or mirrored to them
+SIBLINGS = {
+    "half a period": (SQUARE, (2, 2), stage_of(6), "positions"),
+    "a whole period": (SQUARE, (2, 2), stage_of(12), "positions"),
+    "as stated": (SQUARE, (2, 2), stage_of(0), "positions"),
+    "lines": (partial(grating, 17, 10), (2, 2), stage_of(5), "positions"),
+    "hexagonal": (HEXAGONAL, (3, 3), stage_of(4), "positions"),
+    "scaled": (SQUARE, (3, 3), stage_of(0, 1.1), "positions"),
+    "mirrored": (SQUARE, (3, 3), stage_of(5, mirrored=True), "positions"),
+    "disorder": (ORDERED, (3, 3), stage_of(4), "positions"),
+    "grid": (SQUARE, (2, 2), stage_of(6), "grid"),
+    "overlap": (SQUARE, (2, 2), stage_of(12), "grid-overlap"),
+}
 
 
-@pytest.mark.parametrize(("draw", "grid", "stage", "known"), [*siblings()])
-def test_a_periodic_sample_is_placed_right_or_refused(draw, grid, stage, known):
+@pytest.mark.quick(1)
+@pytest.mark.parametrize("name", SIBLINGS)
+def test_a_periodic_sample_is_placed_right_or_refused(name):
+    draw, grid, stage, known = SIBLINGS[name]
     how = {"side": 112, "overlap": 0.34, "jitter": 0, "seed": 2}
     scan = scans.cut_scan(draw(), grid=grid, stage=stage, known=known, **how)
     try:

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from napari_semsr.core import RegistrationError
-from napari_semsr.core.progress import run
+from napari_semsr.core import RegistrationError, run
 from napari_semsr.stitching import StitchOptions, solve_mosaic
 from napari_semsr.stitching.flat_field import (
     FlatField,

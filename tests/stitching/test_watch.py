@@ -4,10 +4,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from napari_semsr.core.errors import get_error_code
-from napari_semsr.core.progress import run
-from napari_semsr.stitching.live import LivePlacement
-from napari_semsr.stitching.watch import ScanMonitor
+from napari_semsr.core import get_error_code, run
+from napari_semsr.stitching import LivePlacement, ScanMonitor
 from tests.stitching import scans
 
 FROM = 8  # frame from which something is wrong
@@ -49,12 +47,6 @@ def lost(number, frame):
     return (wide + wide.mean()) / 2 + noise if number >= FROM else frame
 
 
-def dimmer(share):
-    return lambda number, frame: (
-        2000 + (frame - 2000) * share if number >= FROM else frame
-    )
-
-
 def test_a_clean_scan_raises_nothing(scan):
     assert named(scan, unplaced=True) == {}
 
@@ -92,7 +84,10 @@ def test_lost_contact_is_named_once_and_at_once(scan):
 
 @pytest.mark.parametrize("share", [0.74, 1.6])
 def test_other_light_is_named_once_and_at_once(scan, share):
-    found = named(scan, dimmer(share))
+    def dimmer(number, frame):
+        return 2000 + (frame - 2000) * share if number >= FROM else frame
+
+    found = named(scan, dimmer)
     assert list(found) in ([FROM], [FROM + 1])
     (doubt,) = next(iter(found.values()))
     assert "brightness" in doubt

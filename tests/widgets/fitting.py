@@ -1,7 +1,6 @@
 """What a panel needs in a narrow dock, and a window that tries all of them there."""
 
 import importlib
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,6 @@ import numpy as np
 import yaml
 from napari.settings import get_settings
 from qtpy.QtCore import Qt
-from qtpy.QtTest import QTest
 from qtpy.QtWidgets import (
     QAbstractButton,
     QAbstractSpinBox,
@@ -26,9 +24,7 @@ from qtpy.QtWidgets import (
 )
 
 import napari_semsr
-from napari_semsr.widgets.base import ASIDE, RichTextLabel
-from napari_semsr.widgets.base.panel import VerbPanel
-from tests.children import LIMIT_S
+from napari_semsr.widgets.base import ASIDE, RichTextLabel, VerbPanel
 
 Wait = Callable[[Callable[[], Any]], None]
 """Lets Qt work until a check says yes or, where it says nothing, does not fail."""
@@ -53,20 +49,6 @@ def panels() -> Iterator[Any]:
     for title, place in ASIDE.items():
         module, name = place.split(":")
         yield (title, f"napari_semsr.widgets.{module}", name)
-
-
-def wait_until(see: Callable[[], Any]) -> None:
-    """Wait as pytest-qt does, where no test runs."""
-    end = time.monotonic() + LIMIT_S
-    while True:
-        QTest.qWait(10)
-        try:
-            if see() is not False:
-                return
-            assert time.monotonic() < end, "what is waited for never comes"
-        except AssertionError:
-            if time.monotonic() > end:
-                raise
 
 
 def choose_letters(size: int) -> None:

@@ -6,13 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from napari.layers import Shapes
 
-from napari_semsr.core.micrograph import (
-    INSTRUMENT_KEY,
-    Micrograph,
-    parse_pixel_size,
-)
+from napari_semsr.core.micrograph import INSTRUMENT_KEY, Micrograph, parse_pixel_size
 from napari_semsr.core.progress import Job, Progress
 
 
@@ -57,26 +52,6 @@ def grain(shape: tuple[int, int] = (192, 192), *, seed: int = 0) -> np.ndarray:
 def edges(shape: tuple[int, int] = (96, 96), *, seed: int = 0) -> np.ndarray:
     """Grain of two grey levels, from whose edges a blur can be estimated."""
     return (grain(shape, seed=seed) > 0.5).astype(np.float32)
-
-
-def with_gaps(image: Micrograph) -> Micrograph:
-    """Take away what frames leave empty around a mosaic of 192 px, and a notch.
-
-    Rows 12 to 182 and columns 20 to 192 are the largest rectangle left: 170 x 172 px.
-    """
-    data = image.array().copy()
-    data[:12] = data[182:] = data[:, :15] = data[100, :20] = np.nan
-    return image.replace(data=data)
-
-
-def outlined(viewer: Any, panel: str) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Corners of what a panel outlines, in the viewer's world."""
-    (layer,) = (
-        item for item in viewer.layers if item.name == f"{panel}: measured part"
-    )
-    assert isinstance(layer, Shapes)
-    world = [[layer.data_to_world(point) for point in box] for box in layer.data]
-    return [(np.min(box, axis=0), np.max(box, axis=0)) for box in world]
 
 
 def exposures_of(

@@ -6,10 +6,7 @@ import pytest
 from napari_semsr.io import STORE_KEY, read
 from napari_semsr.widgets.base.results import is_unsaved
 from napari_semsr.widgets.enhance.panel import EnhancePanel
-from napari_semsr.widgets.layers import (
-    list_grey_layers,
-    micrograph_from_layer,
-)
+from napari_semsr.widgets.layers import list_grey_layers, micrograph_from_layer
 from napari_semsr.widgets.restore import RestorePanel
 from tests.children import LIMIT_MS
 from tests.tiny_models import write_tiny_model

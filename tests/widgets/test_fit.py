@@ -6,10 +6,7 @@ import pytest
 from napari.settings import get_settings
 
 from tests.children import LIMIT_MS
-from tests.widgets.fitting import (
-    Dock,
-    choose_letters,
-)
+from tests.widgets.fitting import Dock, choose_letters
 
 pytestmark = pytest.mark.usefixtures("display")
 

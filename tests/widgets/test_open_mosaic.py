@@ -4,13 +4,11 @@ import tifffile
 from PIL import Image
 from qtpy.QtCore import QPoint, Qt
 
-from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
+from napari_semsr.core import Micrograph, parse_pixel_size
 from napari_semsr.io import READ_KEY, crop_bottom_rows, write
 from napari_semsr.widgets import host
 from napari_semsr.widgets.base.results import get_databar_row_count
-from napari_semsr.widgets.layers import (
-    micrograph_from_layer,
-)
+from napari_semsr.widgets.layers import micrograph_from_layer
 from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
 
 GRAIN = np.random.default_rng(0).integers(0, 255, (90, 120), dtype=np.uint8)

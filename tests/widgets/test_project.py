@@ -17,12 +17,12 @@ from napari.utils.notifications import notification_manager
 from tifffile import imwrite
 
 from napari_semsr.core import Micrograph, run
-from napari_semsr.io import get_reader, read, write
-from napari_semsr.io.layers import STORE_KEY, read_layers
+from napari_semsr.io import STORE_KEY, get_reader, read, write
+from napari_semsr.io.layers import read_layers
 from napari_semsr.jobs import SIMULATE, SimulateOptions, StitchFolderOptions, save_image
 from napari_semsr.jobs.former import FORMER, LAST_COMMIT
 from napari_semsr.widgets import host
-from napari_semsr.widgets.base.results import (
+from napari_semsr.widgets.base import (
     JobOutput,
     OpenedImage,
     add_stack,
@@ -35,11 +35,8 @@ from napari_semsr.widgets.measure.frc_map import FrcMapPanel
 from napari_semsr.widgets.measure.spectrum import SpectrumPanel
 from napari_semsr.widgets.project import SavePanel
 from napari_semsr.widgets.restore import RestorePanel
-from napari_semsr.widgets.stitch.panel import (
-    StitchMosaicPanel,
-    add_frame_layers,
-    create_frame_layers,
-)
+from napari_semsr.widgets.stitch import add_frame_layers, create_frame_layers
+from napari_semsr.widgets.stitch.panel import StitchMosaicPanel
 from tests.children import LIMIT_MS
 from tests.tiny_models import write_tiny_model
 from tests.widgets.scenes import exposures_of

@@ -4,8 +4,7 @@ import pytest
 from napari.components import ViewerModel
 
 from napari_semsr.core import Micrograph, parse_pixel_size, run
-from napari_semsr.widgets.base import results
-from napari_semsr.widgets.base.results import OpenedImage
+from napari_semsr.widgets.base import OpenedImage, results
 from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
 
 SIZE = parse_pixel_size(3.0)

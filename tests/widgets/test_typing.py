@@ -6,8 +6,7 @@ from qtpy.QtCore import QMimeData, QPoint, QPointF, Qt, QUrl
 from qtpy.QtGui import QDragEnterEvent, QDropEvent
 from qtpy.QtWidgets import QApplication
 
-from napari_semsr.widgets.base import create_panel
-from napari_semsr.widgets.base.form import Form
+from napari_semsr.widgets.base import Form, create_panel
 from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
 from tests.widgets.test_panels import PANELS
 

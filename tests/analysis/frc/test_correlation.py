@@ -10,13 +10,7 @@ from napari_semsr.analysis import (
     measure_frc_map,
 )
 from napari_semsr.analysis.frc.correlation import crop_to_overlap
-from napari_semsr.core import (
-    Micrograph,
-    OptionError,
-    ShapeError,
-    parse_pixel_size,
-    run,
-)
+from napari_semsr.core import Micrograph, OptionError, ShapeError, parse_pixel_size, run
 from tests.refusals import refused
 
 

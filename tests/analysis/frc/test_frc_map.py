@@ -2,9 +2,8 @@ import dask.array as da
 import numpy as np
 import pytest
 
-from napari_semsr.analysis.frc.map import FrcMapOptions, measure_frc_map
-from napari_semsr.core import Micrograph, OptionError, ShapeError, parse_pixel_size
-from napari_semsr.core.progress import run
+from napari_semsr.analysis import FrcMapOptions, measure_frc_map
+from napari_semsr.core import Micrograph, OptionError, ShapeError, parse_pixel_size, run
 from tests.refusals import refused
 
 

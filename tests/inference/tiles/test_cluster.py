@@ -101,10 +101,7 @@ def test_a_cluster_that_vanishes_is_a_sentence(make_loaded, rng, tmp_path):
         pass
     cluster.close(timeout=1)
     # as a job does: what the lost cluster still refers to may hold the store open
-    with (
-        store.release_lock_on_exit(),
-        refused(SemsrError, "cluster-lost") as caught,
-    ):
+    with store.release_lock_on_exit(), refused(SemsrError, "cluster-lost") as caught:
         run(job)
     assert "\n" not in str(caught.value)
     assert len(store.pending_units()) < 35

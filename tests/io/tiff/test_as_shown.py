@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from napari_semsr.core.errors import ReadError
-from napari_semsr.core.progress import capture_warnings
+from napari_semsr.core import ReadError, capture_warnings
 from napari_semsr.io import formats as registry
 from napari_semsr.io.layers import read_layers
 from tests.refusals import refused

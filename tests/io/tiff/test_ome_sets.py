@@ -7,12 +7,9 @@ import pytest
 import tifffile
 
 import napari_semsr as semsr
-from napari_semsr.core import digest_path
-from napari_semsr.core.errors import ReadError
-from napari_semsr.core.progress import capture_warnings, run
+from napari_semsr.core import ReadError, capture_warnings, digest_path, run
 from napari_semsr.io import formats as registry
-from napari_semsr.jobs import Result
-from napari_semsr.jobs.resume import Step, run_step
+from napari_semsr.jobs import Result, Step, run_step
 from tests.refusals import refused
 
 PLACE = "http://www.openmicroscopy.org/Schemas/OME/2016-06"

@@ -4,11 +4,8 @@ import numpy as np
 import pytest
 import zarr
 
-from napari_semsr.core.errors import IncompleteError
-from napari_semsr.core.grids import Box
-from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.io.formats import read
-from napari_semsr.io.zarr.growing import GrowingMosaic, is_live_mosaic
+from napari_semsr.core import Box, IncompleteError, Micrograph
+from napari_semsr.io import GrowingMosaic, is_live_mosaic, read
 
 ABOUT = Micrograph(np.zeros((1, 1), np.float32), (20, 20), "scan")
 

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 from napari_semsr.core import Micrograph, ReadError, WriteError
-from napari_semsr.io import create_store, read, write
+from napari_semsr.io import create_store, finalise_store, read, write
 from napari_semsr.io.files import get_partial_store_path
-from napari_semsr.io.formats import finalise_store
 from tests import children
 from tests.refusals import refused
 

@@ -268,26 +268,18 @@ def test_halve_keeps_type_and_range(image):
     assert small.max() <= image.max() + 1e-3
 
 
-def test_halve_averages_two_by_two():
-    image = np.arange(16, dtype=np.float32).reshape(4, 4)
-    assert np.array_equal(downsample_block(image), [[2.5, 4.5], [10.5, 12.5]])
-
-
-def test_halve_leaves_nan_out_of_the_mean():
-    image = np.array([[1, np.nan, np.nan, np.nan], [3, 2, np.nan, np.nan]], "f4")
-    small = downsample_block(image)
-    assert small[0, 0] == 2
-    assert np.isnan(small[0, 1])
-
-
-def test_halve_decides_booleans_by_majority():
-    image = np.array([[True, True, False, False], [True, False, False, True]])
-    assert np.array_equal(downsample_block(image), [[True, False]])
-
-
-def test_halve_is_exact_for_large_integers():
-    image = np.full((2, 2), 2**31 - 1, dtype=np.int32)
-    assert downsample_block(image)[0, 0] == 2**31 - 1
+@pytest.mark.parametrize(
+    ("image", "half"),
+    [
+        (np.arange(16, dtype="f4").reshape(4, 4), [[2.5, 4.5], [10.5, 12.5]]),
+        (np.array([[1, np.nan, np.nan], [3, 2, np.nan]], "f4"), [[2, np.nan]]),
+        (np.array([[True, True, False, False], [True, False, False, True]]), [[1, 0]]),
+        (np.full((2, 2), 2**31 - 1, np.int32), [[2**31 - 1]]),
+    ],
+    ids=["mean", "of what is known", "majority", "exact"],
+)
+def test_halve_averages_two_by_two(image, half):
+    np.testing.assert_array_equal(downsample_block(image), half)
 
 
 @pytest.mark.parametrize("level", [0, 1, 2, 3])

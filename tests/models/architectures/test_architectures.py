@@ -3,12 +3,9 @@
 import pytest
 import torch
 
-from napari_semsr.core.errors import CheckpointError
-from napari_semsr.models.architectures.published import (
-    DISCRIMINATORS,
-    PUBLISHED_NETWORKS,
-)
-from napari_semsr.models.checkpoint import build_discriminator
+from napari_semsr.core import CheckpointError
+from napari_semsr.models import DISCRIMINATORS, build_discriminator
+from napari_semsr.models.architectures.published import PUBLISHED_NETWORKS
 from tests.models.reach import measure
 from tests.refusals import refused
 

@@ -7,8 +7,7 @@ from qtpy.QtGui import QWheelEvent
 from qtpy.QtWidgets import QApplication
 
 from napari_semsr.core import OptionError, Options, option
-from napari_semsr.widgets.base.form import OptionsForm, get_preference
-from napari_semsr.widgets.base.plots import PlotCanvas
+from napari_semsr.widgets.base import OptionsForm, PlotCanvas, get_preference
 from tests.refusals import refused
 
 

@@ -12,13 +12,12 @@ from qtpy.QtWidgets import QMainWindow
 from napari_semsr.core import OptionError, Progress
 from napari_semsr.io.log import get_error_log_path
 from napari_semsr.jobs import VERBS
-from napari_semsr.widgets.base import manual
+from napari_semsr.widgets.base import manual, open_manual
 from napari_semsr.widgets.base.manual import (
     create_heading_anchor,
     find_manual_section,
     get_manual_folder,
     get_manual_url,
-    open_manual,
 )
 from napari_semsr.widgets.restore import RestorePanel
 from tests.sources import trees

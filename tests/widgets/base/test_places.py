@@ -19,10 +19,7 @@ from napari_semsr.widgets.base.places import (
     find_abandoned_results,
     remove_temporary_folder,
 )
-from napari_semsr.widgets.base.results import (
-    get_cache_folder,
-    is_unsaved,
-)
+from napari_semsr.widgets.base.results import get_cache_folder, is_unsaved
 from tests.children import LIMIT_MS, LIMIT_S
 
 SESSION = """

@@ -10,10 +10,8 @@ from qtpy.QtCore import QEvent, QObject, Qt, QThreadPool
 from qtpy.QtWidgets import QMainWindow
 
 from napari_semsr.core import Job, Progress, ShapeError, WaitingProgress, progress
-from napari_semsr.widgets.base.runner import (
-    JobRequest,
-    JobRunner,
-)
+from napari_semsr.widgets.base import JobRunner
+from napari_semsr.widgets.base.runner import JobRequest
 from tests.children import LIMIT_MS, LIMIT_S
 from tests.widgets.scenes import Endless
 

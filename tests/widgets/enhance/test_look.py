@@ -4,13 +4,10 @@ import numpy as np
 import pytest
 
 from napari_semsr.core import OptionError, run
-from napari_semsr.inference.options import EnhanceOptions
+from napari_semsr.inference import EnhanceOptions
 from napari_semsr.jobs import ENHANCE
 from napari_semsr.widgets.enhance.panel import EnhancePanel
-from napari_semsr.widgets.layers import (
-    list_grey_layers,
-    micrograph_from_layer,
-)
+from napari_semsr.widgets.layers import list_grey_layers, micrograph_from_layer
 from tests.children import LIMIT_MS
 from tests.refusals import refused
 

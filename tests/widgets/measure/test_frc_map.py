@@ -1,11 +1,9 @@
 import numpy as np
 import pytest
 
-from napari_semsr.analysis.frc.validity import REASON_TEXTS, REASONS
-from napari_semsr.core.micrograph import Provenance
-from napari_semsr.widgets.measure.frc_map import (
-    FrcMapPanel,
-)
+from napari_semsr.analysis import REASON_TEXTS, REASONS
+from napari_semsr.core import Provenance
+from napari_semsr.widgets.measure.frc_map import FrcMapPanel
 from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
 
 

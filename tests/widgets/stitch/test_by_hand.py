@@ -17,9 +17,7 @@ from napari_semsr.widgets.layers import (
     get_display_fit,
     get_visible_box,
 )
-from napari_semsr.widgets.stitch.by_hand import (
-    get_corrections_path,
-)
+from napari_semsr.widgets.stitch.by_hand import get_corrections_path
 from napari_semsr.widgets.stitch.panel import StitchMosaicPanel
 from tests.stitching import scans
 

@@ -11,9 +11,7 @@ import napari_semsr
 from napari_semsr.widgets import host
 from napari_semsr.widgets.base import results
 from napari_semsr.widgets.layers import list_grey_layers
-from napari_semsr.widgets.stitch.panel import (
-    StitchMosaicPanel,
-)
+from napari_semsr.widgets.stitch.panel import StitchMosaicPanel
 from tests.children import LIMIT_MS
 
 NM = ["nanometer", "nanometer"]
