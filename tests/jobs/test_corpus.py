@@ -39,6 +39,7 @@ CHANGED = {
         "decorrelation": "the interval, which covers the scatter of the estimate",
         "enhance-frozen.tif": "how much around its parts a sample sees (c9e0db5f)",
         "restore": "errors due to the border count as noise",
+        "blend": "as above: of its restored image",
     },
     "77bd7f5d": {"restore": "errors due to the border count as noise"},
     "f50b9466": {

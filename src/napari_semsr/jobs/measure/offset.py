@@ -121,6 +121,8 @@ def _find_near(
         return one, other
 
     rows, columns = (side // factor for side in overlap.shape)
+    if not min(rows, columns):
+        return Offset()
     offset = find_offset(read_pair, (rows, columns), reach=_REACH_PX, windows=windows)
     if offset.best_shift is None:
         return offset
