@@ -788,8 +788,11 @@ def _solve_and_write_mosaic(
     if corrections is not None:
         stitching.check_corrections(corrections, acquisition)
     field_images, records = _read_field_images(run)
-    if field_images["dark"] is not None:
-        field_images["dark"] = np.ldexp(field_images["dark"], scans.power)
+    if scans.power:  # as the frames
+        field_images = {
+            name: None if image is None else np.ldexp(image, scans.power)
+            for name, image in field_images.items()
+        }
     yield core.Progress(0, 0, "recording the frames")
     provenance = yield from _create_provenance(run, scans, records)
     correction = _choose_distortion(run.options, acquisition.frame_shape)
