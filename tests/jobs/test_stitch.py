@@ -228,6 +228,19 @@ def test_flat_field_may_be_a_file(scan, tmp_path):
     assert done.solution.flat.method.startswith("file")
 
 
+@pytest.mark.broad
+def test_flat_field_and_dark_level_may_be_as_extreme_as_the_frames(scan, tmp_path):
+    folder = shutil.copytree(scan, tmp_path / "scan")
+    for path in [*folder.glob("frame_*.tif"), folder / "truth" / "flat.ome.tif"]:
+        image = read(path)
+        tiny = np.ldexp(image.array().astype(np.float32) + 3, -80)
+        write(image.replace(data=tiny), path, overwrite=True)
+    how = {"flat_field": str(path), "dark": 3 * 2.0**-80}
+    done = napari_semsr.stitch(folder, tmp_path / "mosaic.ome.tif", **how)
+    assert np.isfinite(done.solution.positions_px).all()
+    assert done.dark_level == 3 * 2.0**-80
+
+
 @pytest.mark.quick(1)
 @pytest.mark.parametrize("at", ["recording", "Comparing", "Fusing"])
 def test_stopped_work_leaves_nothing(scan, tmp_path, at):
