@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
 from napari_semsr.core import Box, DeviceMemoryError, Micrograph, OptionError, run
 from napari_semsr.inference import EnhanceOptions, enhance_in_memory
@@ -49,6 +50,17 @@ def test_mean_of_fields_that_are_turned_by_hand(make_loaded, field):
     found = enhanced(field, loaded, self_ensemble=True)
     assert np.abs(parts[0] - expected).max() > 1e-3
     np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_a_mirrored_field_is_sharpened_alike(make_loaded, field):
+    how = {"self_ensemble": True, "blur_px": 1.2, "noise_percent": 3.0}
+    y, x = np.indices(SIDES)
+    soft = ndimage.gaussian_filter(np.where((x + y) % 10 < 5, 0.8, 0.2), 1.2)
+    soft = (soft + 0.1 * (field - field.mean())).astype(np.float32)
+    whole, turned = (
+        enhanced(one, make_loaded("sharpener"), **how) for one in (soft, soft[::-1])
+    )
+    np.testing.assert_allclose(turned[::-1], whole, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["informed", "norm"])

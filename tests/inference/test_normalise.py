@@ -46,11 +46,12 @@ def test_missing_pixels_are_filled_alike_however_the_field_is_cut(rng):
         np.testing.assert_array_equal(gone, missing[part.slices])
 
 
-def test_a_wide_gap_goes_on_with_what_lies_beside_it():
-    field = np.full((8, 120), 10, np.float32)
+@pytest.mark.parametrize("grey", [10, -10])
+def test_a_wide_gap_goes_on_with_what_lies_beside_it(grey):
+    field = np.full((8, 120), grey, np.float32)
     field[:, 80:] = 200
     field[:, 30:80] = np.nan
     filled, _ = read_window(field, Box(0, 8, 0, 120), 90.0)
-    np.testing.assert_array_equal(filled[:, :54], 10)
+    np.testing.assert_array_equal(filled[:, :54], grey)
     np.testing.assert_array_equal(filled[:, 54:56], 90)
     np.testing.assert_array_equal(filled[:, 56:], 200)

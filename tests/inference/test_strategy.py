@@ -114,11 +114,11 @@ def test_damaged_statistics_are_a_sentence():
             kind.from_json(notes)
 
 
-def _way(loaded, shape, before=None, **options):
+def _way(loaded, shape, before=None, *, is_scattered=False, **options):
     chosen = SMALL.replace(**options)
     predictor = Predictor(loaded, device="cpu", precision="fp32")
     plan = tiles_of(shape, loaded, predictor.probe, chosen)
-    return choose_strategy(predictor, chosen, plan, before)
+    return choose_strategy(predictor, chosen, plan, before, is_scattered=is_scattered)
 
 
 def test_the_way_follows_from_network_memory_wish_and_what_was_begun(make_loaded):
@@ -126,6 +126,7 @@ def test_the_way_follows_from_network_memory_wish_and_what_was_begun(make_loaded
     once = _way(norm, shape, memory_gb=8)
     assert once.kind == once.norm == "whole"
     assert "whole field is processed in one pass" in once.notes[0]
+    assert _way(norm, shape, memory_gb=8, is_scattered=True) == once
     assert _way(norm, shape, norm="sampled").kind == "tiles"
     assert _way(norm, shape, norm="tile").norm == "tile"
     assert _way(make_loaded("plain"), shape, norm="sampled").norm == "none"

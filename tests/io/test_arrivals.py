@@ -1,5 +1,7 @@
 """Frames that arrive in a folder: taken when whole, and never half."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -93,12 +95,21 @@ def test_a_row_that_is_being_written_waits(tmp_path):
     table.write_text("frame,y_nm,x_nm\na.tif,0,0\nb.tif,0,1234")
     arrived(folder, 30)
     assert folder.frame_corner("b.tif") == (0, 1234)  # the last row needs no end
+    table = tmp_path / "TileConfiguration.txt"
+    table.write_text("dim = 2\na.tif; ; (1, 2)\nb.tif; ; (3, 4)\n")
+    folder = FrameFolder(tmp_path, table)
+    arrived(folder, 1)
+    assert folder.frame_corner("b.tif") == (4, 3)
 
 
 @pytest.mark.parametrize("first", [0, 1])
 def test_numbers_in_names_are_places_in_a_grid(tmp_path, first):
     layout = {"grid": (2, 3), "overlap": 0.25, "order": "serpentine"}
-    folder = FrameFolder(tmp_path, layout=layout)
+    folder = FrameFolder(tmp_path, layout=layout if first else {})
+    arrived(folder)
+    (tmp_path / "scan.json").write_text(json.dumps(layout))
+    arrived(folder)
+    assert folder.changes == 1
     for number in (first, first + 4):
         image(tmp_path / f"scan7_{number:03d}.tif")
     arrived(folder)

@@ -232,6 +232,12 @@ def test_frames_in_colour_are_taken_by_their_luminance(tmp_path, rng):
     scan = run(open_frames(tmp_path, colour="luminance"))
     assert scan.shape == (4, 40, 48)
     assert np.allclose(scan.read(2), data[2] @ (0.299, 0.587, 0.114), atol=1)
+    how = {"photometric": "minisblack", "metadata": {"axes": "CYX"}}
+    for index, frame in enumerate(data):
+        (tmp_path / f"f{index}.png").unlink()
+        tifffile.imwrite(tmp_path / f"f{index}.tif", np.moveaxis(frame, 2, 0), **how)
+    scan = run(open_frames(tmp_path, channel=1))
+    assert np.array_equal(scan.read(2), data[2, ..., 1])
 
 
 def test_overexposed_frames_are_told(tmp_path, rng):

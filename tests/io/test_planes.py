@@ -97,6 +97,7 @@ def test_a_viewer_has_a_slider_for_each_axis(path):
         assert np.array_equal(np.asarray(shown), grey()[:, :, channel])
         assert about["axis_labels"] == ("t", "z", "y", "x")
         assert {len(about[key]) for key in ("scale", "translate", "units")} == {4}
+        assert about["scale"][:2] == (1, 1)
 
 
 def test_axes_without_a_name_are_apart_where_times_are_between(tmp_path):

@@ -204,7 +204,11 @@ def test_a_digest_is_computed_once_and_of_a_scan_from_its_own_frames(folder):
     renamed, _ = digest()
     assert renamed != first
     write_image(scan / "3.tif", seed=9)
-    assert digest()[0] != renamed
+    changed, one = digest()
+    assert changed != renamed
+    layer = shown("a", changed, frames=True, databar_rows=8)
+    save(folder, layer, inputs={changed: one})
+    assert opened(folder)[1][0][0].shape == (3, 32, 50)
 
 
 def test_options_of_an_image_and_its_data_bar_come_back(folder):

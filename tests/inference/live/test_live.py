@@ -116,6 +116,13 @@ def test_a_level_is_indexed_like_an_array(field, make_loaded):
         level[150, 0]
 
 
+def test_levels_are_halved_while_their_tiles_are(make_loaded):
+    tall, card = Micrograph(np.zeros((1100, 40))), make_loaded("plain").card
+    output = plan_output(tall, card.model_dump(), FP32.replace(tile=36))
+    live = LiveField(output, [tall.data])
+    assert [level.shape[0] for level in live.levels] == [1100, 550, 275]
+
+
 @pytest.mark.parametrize("kind", ["plain", "double"])
 def test_tiles_replace_the_input_where_they_land(kind, field, make_loaded, tmp_path):
     loaded = make_loaded(kind)
@@ -149,6 +156,12 @@ def test_live_stores_what_it_shows_as_batch_does(field, make_loaded, tmp_path):
     store, job = _job(field, loaded, tmp_path / "b.ome.zarr")
     expected = run(job)
     np.testing.assert_array_equal(live_store.level0[:], store.level0[:])
+    live = _live(field, loaded)
+    live.set_output(store.level0)
+    live.show_external_tile((1, 1))
+    assert live.tiles_done == 1
+    live.attach_store(store)
+    assert live.take_tiles(25) == []  # which are shown, and not made again
     assert report.tile_mismatch == pytest.approx(expected.tile_mismatch, abs=1e-9)
 
 
