@@ -17,13 +17,13 @@ def test_a_scan_without_detail_that_occurs_once_is_refused():
         run(solve_mosaic(scan.acquisition))
 
 
-ORDERS = [((3, 4), "serpentine", "bottom-right"), ((5, 2), "row", "bottom-left")]
+ORDERS = [((3, 4), "serpentine", "bottom-right"), ((10, 2), "row", "bottom-left")]
 
 
 @pytest.mark.parametrize(("grid", "order", "first"), ORDERS)
 def test_a_refused_order_names_the_one_that_places_the_frames(grid, order, first):
     how = {"side": 96, "overlap": 0.25, "jitter": 2, "grid": grid, "known": "grid"}
-    scene = scans.texture((520, 520), 4)
+    scene = scans.texture((840, 400), 4)
     scan = scans.cut_scan(scene, order=order, first=first, **how)
     stated = scan.acquisition.replace(order="row", first="top-left")
     with pytest.raises(UnplacedFramesError) as refused:

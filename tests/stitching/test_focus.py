@@ -62,6 +62,9 @@ def test_holes_make_no_height_sharp(scan, taken, joined):
     blurred[:, 5::20, 3::30] = np.nan
     heights = [*joined[0][:-1], acquisition(scan, blurred)]
     assert find_sharpest(heights) == joined[1]
+    slope = np.linspace(0.2, 1.8, blurred.shape[2])  # is no detail
+    heights[0] = acquisition(scan, slope * taken[0].frames)
+    assert find_sharpest(heights) == joined[1]
     heights[0] = acquisition(scan, np.full_like(blurred, np.nan))
     assert find_sharpest(heights) == joined[1]
 
