@@ -51,6 +51,18 @@ def test_the_bar_of_napari_0_7_0_is_given_the_unit_of_the_layers(monkeypatch):
     assert bar.unit is None
 
 
+@pytest.mark.parametrize(("left", "right"), [(0, 1), (1, 0)])
+def test_two_layers_stand_side_by_side_in_either_order(model, left, right):
+    for _ in range(2):
+        model.add_image(np.eye(4))
+    host.show_side_by_side(model, left, right)
+    layers = model.layers if hasattr(model, "canvas") else 2  # before napari 0.9
+    columns = [
+        host.get_grid(model).position(index, layers)[1] for index in (left, right)
+    ]
+    assert columns == [0, 1]
+
+
 @pytest.mark.parametrize("unit", ["nm", "um"])
 def test_the_view_is_filled_whatever_unit_a_layer_has(model, unit):
     nm = {"nm": 1.0, "um": 1000.0}[unit]

@@ -116,7 +116,7 @@ def test_positions_of_the_camera_are_in_the_units_of_the_viewer(model):
 @pytest.mark.parametrize("sized", [True, False])
 def test_a_picture_beside_calibrated_layers_is_as_high_as_they_are(model, sized):
     watch_images(model)
-    image = Micrograph(grain((100, 80)), (25.0, 25.0), "place")
+    image = Micrograph(grain((100, 80)), (25.0, 25.0), "place", origin=(75.0, 900.0))
     of = model.add_image(image.data, **create_layer_keywords(image))
     low, high = area_of(of)
     size = (10.0, 10.0) if sized else None

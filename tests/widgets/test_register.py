@@ -116,6 +116,7 @@ def test_what_is_unreliable_is_boxed_within_the_image(
     long = np.hypot(*(arrows.data[:, 1] * arrows.length).T)
     assert long.max() <= 3 * side
     assert np.percentile(long, 90) >= side / 3  # seen, though other patches are far off
+    assert arrows.length == float(f"{arrows.length:.0e}")  # one digit, then noughts
 
 
 @pytest.mark.broad
