@@ -103,6 +103,12 @@ def test_write_streams_lazy_data(tmp_path, suffix):
     assert np.array_equal(registry.read(tmp_path / f"a{suffix}").array(), data)
 
 
+def test_a_tiff_of_any_size_is_read(tmp_path, monkeypatch, grey):
+    registry.write(Micrograph(grey), tmp_path / "a.tif")
+    monkeypatch.setattr(registry, "_LARGEST_FILE", 8)  # bytes
+    assert np.array_equal(registry.read(tmp_path / "a.tif").array(), grey)
+
+
 @pytest.mark.parametrize("suffix", _EXACT)
 def test_write_converts_with_rounding_and_clipping(tmp_path, suffix):
     data = np.array([[-3.0, 0.4, 0.6, 254.7, 300.0]], np.float32)

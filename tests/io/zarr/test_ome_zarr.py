@@ -80,6 +80,16 @@ def test_read_takes_both_versions_lazily(foreign, version, unit, scale):
     assert np.array_equal(coarse.array(), data[::2, ::2])
 
 
+def test_a_plane_of_too_many_blocks_is_refused(foreign, monkeypatch):
+    path, *_ = foreign((40, 40, 50), axes="zyx")  # 3 times 3 x 4 blocks
+    limit = "napari_semsr.io.zarr.image._MAX_BLOCKS"
+    monkeypatch.setattr(limit, 12)
+    assert registry.read(path, plane=0).shape == (40, 50)
+    monkeypatch.setattr(limit, 11)
+    with refused(ReadError, "too-many-blocks"):
+        registry.read(path, plane=0)
+
+
 def test_read_places_the_image(foreign):
     common = [{"type": "scale", "scale": [2.0, 2.0]}]
     path, _ = foreign(common=common, shift=[1.0, 3.0])
