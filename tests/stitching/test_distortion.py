@@ -15,8 +15,10 @@ from napari_semsr.core import (
 )
 from napari_semsr.simulation.scan import ScanOptions, run_scan_simulation
 from napari_semsr.stitching import StitchOptions, solve_mosaic
-from napari_semsr.stitching.flat_field import FlatField
+from napari_semsr.stitching.flat_field import create_uniform_flat_field
 from napari_semsr.stitching.frames import CorrectedFrames
+from napari_semsr.stitching.pairwise import compute_rounded_shift
+from napari_semsr.stitching.solve import estimate_distortion
 from tests.refusals import refused
 from tests.stitching import scans
 
@@ -30,6 +32,11 @@ def take(amount):
     """A scan of 3x3 square frames."""
     scan = run_scan_simulation(None, ScanOptions(**OPTIONS, distortion=amount))
     return scan, Acquisition(scan.frames, scan.names, nominal_px=scan.nominal_px)
+
+
+def evenly_lit(acquisition):
+    flat = create_uniform_flat_field((SIDE, SIDE), 0.0, "none")
+    return CorrectedFrames(acquisition, flat)
 
 
 def solved(acquisition, distortion="auto"):
@@ -72,6 +79,13 @@ def test_distortion_is_found_with_the_positions(still, bent):
     assert np.median(solution.sigma_px) > 1.05 * np.median(still[0].sigma_px)
 
 
+def test_blocks_of_the_overlaps_give_a_first_guess():
+    scan, acquisition = take(0.05)
+    pairs = [*((i, i + 3) for i in range(6)), *((i, i + 1) for i in (0, 1, 3, 4, 6, 7))]
+    shifts = {pair: compute_rounded_shift(scan.nominal_px, pair) for pair in pairs}
+    assert 0.03 <= estimate_distortion(evenly_lit(acquisition), shifts, 10) <= 0.07
+
+
 def test_a_scan_without_distortion_stays_as_it_was(still):
     plain, solution, _ = still
     assert solution.distortion == 0
@@ -109,9 +123,7 @@ def test_a_centre_off_the_middle_is_taken_back():
 
 def test_pixels_outside_the_field_stay_outside():
     _, acquisition = take(-0.1)
-    ones = np.ones(acquisition.frame_shape, np.float32)
-    even = CorrectedFrames(acquisition, FlatField(ones, 0.0, ones > 0, "none"))
-    prepared = even.copy_with_changes(distortion=-0.1)
+    prepared = evenly_lit(acquisition).copy_with_changes(distortion=-0.1)
     image, weight = prepared.correct(0)
     assert weight[0, 0] == weight[0, SIDE // 2] == 0
     assert weight[SIDE // 2, SIDE // 2] == 1

@@ -290,5 +290,8 @@ def test_scale_line_calibrates_no_image_but_its_own(panel, model):
     group.layer.value = model.layers["field"]
     group.set_scale_from_line()
     assert micrograph_from_layer(model.layers["field"]).pixel_size_nm == (8.0, 8.0)
-    assert not is_calibrated(other)
     assert is_calibrated(model.layers["Scale line"])
+    model.add_shapes([[[10, 5], [10, 25]]], shape_type="line", name="Scale line [1]")
+    group.distance.value = 800.0
+    group.set_scale_from_line()  # by its own line, below that of nobody
+    assert micrograph_from_layer(model.layers["field"]).pixel_size_nm == (16.0, 16.0)

@@ -85,7 +85,7 @@ def test_shapes_of_the_plane_in_view_are_taken(model, hold, stack, run_panel):
 
 
 @pytest.mark.quick(1)
-def test_a_stack_is_done_plane_by_plane(panel, model, stack, run_panel):
+def test_a_stack_is_done_plane_by_plane(panel, model, stack, run_panel, finish):
     panel.all_planes.value = True
     assert f"{PLANES} planes" in run_panel(panel)
     made = next(layer for layer in model.layers if layer is not stack)
@@ -97,12 +97,16 @@ def test_a_stack_is_done_plane_by_plane(panel, model, stack, run_panel):
     assert bool(get_network_name(made)) == isinstance(panel, EnhancePanel)
     found = micrograph_from_layer(made)
     assert len(found.provenance.inputs) == PLANES
+    whole = np.array(made.data)
+    panel.look.strength.value = 25
+    finish(panel)
+    np.testing.assert_allclose(made.data, (3 * stack.data + whole) / 4, atol=1e-5)
     model.layers.selection.active = stack
     panel.layer.value = stack
     panel.all_planes.value = False
     run_panel(panel)  # the third plane, alone
     alone = next(layer for layer in model.layers if layer.ndim == 2)
-    np.testing.assert_allclose(made.data[2], np.asarray(alone.data), atol=1e-5)
+    np.testing.assert_allclose(whole[2], np.asarray(alone.data), atol=1e-5)
 
 
 @pytest.mark.quick(1)
