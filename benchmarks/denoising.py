@@ -38,9 +38,7 @@ def read_truth(data: Path, goals: dict[str, Any], entry: dict[str, Any]) -> Imag
     image = image[: len(image) - entry.get("crop_bottom", 0)]
     many, side = entry["shrink"], goals["side_px"]
     image = reshape_into_blocks(image, many).mean((1, 3))
-    if "left" in entry:
-        image = image[:, entry["left"] : entry["left"] + side]
-    image = middle(image, side)
+    image = middle(image[:, entry.get("left", 0) :][:, : entry.get("width")], side)
     low, high = np.percentile(image, (0.05, 99.95))
     black, white = goals["grey"]
     return np.clip(black + (white - black) * (image - low) / (high - low), 0, WHITE)
@@ -94,16 +92,11 @@ def _denoise(low: Image, deviation: float, along: float, *, means: bool) -> Imag
 
 def flat_noise(image: Image, truth: Image) -> float:
     """Deviation from a plain mean in the truth's flattest tenth of blocks."""
-    rows, columns = (n // BLOCK * BLOCK for n in truth.shape)
-
-    def blocks(part: Image) -> Image:
-        part = reshape_into_blocks(part[:rows, :columns], BLOCK)
-        return part.swapaxes(1, 2).reshape(-1, BLOCK**2)
-
-    contrast = blocks(ndimage.gaussian_filter(truth, 2.0)).std(1)
+    smooth = ndimage.gaussian_filter(truth, 2.0)
+    contrast = reshape_into_blocks(smooth, BLOCK).std((1, 3)).ravel()
     flat = np.argsort(contrast)[: max(4, len(contrast) // 10)]
-    fine = image - ndimage.gaussian_filter(image, 2.0)
-    return float(blocks(fine)[flat].std())
+    fine = reshape_into_blocks(image - ndimage.gaussian_filter(image, 2.0), BLOCK)
+    return float(fine.swapaxes(1, 2).reshape(len(contrast), -1)[flat].std())
 
 
 def summarise(rows: list[dict[str, Any]], goals: dict[str, Any]) -> None:

@@ -13,8 +13,6 @@ import tarfile
 import campaign
 from gpu.kit import IMAGES, ROOT, Report, read_call
 
-from napari_semsr.training import load_recipe
-
 NAME = "sem-restore-clean"
 OPENING_S = 60.0  # scenes and the last validation; chosen
 
@@ -24,23 +22,22 @@ def main() -> int:
     given = read_call(__doc__)
     report = Report(given, "denoise")
     training = campaign.Training(f"{NAME}.yaml", 1.0)
-    training.folder = given.folder / "denoise"
-    training.run = training.folder / "run"
-    training.folder.mkdir(parents=True, exist_ok=True)
+    training.run = given.folder / "denoise" / "run"
     with report.trying("training"):
         plain = campaign.yaml.safe_load(training.settled())
-        root = IMAGES if IMAGES.exists() else load_recipe(training.recipe).data.root
-        plain["data"] |= {"root": str(root), "scanned": 0.0, "scans": []}
+        plain["data"] |= {"scanned": 0.0, "scans": []}
+        if IMAGES.exists():
+            plain["data"]["root"] = str(IMAGES)
         plain |= {"workers": max(1, (os.cpu_count() or 1) - 2), "precision": "auto"}
         plain["minutes"] = max(0.05, (given.seconds - OPENING_S) / 60)
         if given.dry:
             plain["data"]["bank"] = 8
             plain |= {"steps": 2, "warmup_steps": 0, "decay_steps": 1}
-        planned = training.folder / "planned.yaml"
+        planned = given.folder / "denoise.yaml"
         planned.write_text(campaign.yaml.safe_dump(plain))
         call = [sys.executable, "-m", "napari_semsr", "train", planned]
         subprocess.run([*call, "-o", training.run, "--overwrite"], cwd=ROOT, check=True)
-        training.kept = training.folder / NAME
+        training.kept = given.folder / "denoise" / NAME
         training.best = campaign.read(training.run / "best.yaml")
         training.keep()
         with tarfile.open(given.folder / f"{NAME}.tar", "w") as packed:
