@@ -31,7 +31,8 @@ def main() -> int:
         plain |= {"workers": max(1, (os.cpu_count() or 1) - 2), "precision": "auto"}
         plain["minutes"] = max(0.05, (given.seconds - OPENING_S) / 60)
         if given.dry:
-            plain["data"]["bank"] = 8
+            drawn = {"phantoms": 1.0, "train": [], "validation": [], "bank": 8}
+            plain["data"] |= drawn
             plain |= {"steps": 2, "warmup_steps": 0, "decay_steps": 1}
         planned = given.folder / "denoise.yaml"
         planned.write_text(campaign.yaml.safe_dump(plain))
