@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# usage: gpu_kit.sh [OUT] [--dry] [--parts "right fast adapt train"] [options of train]
+# usage: gpu_kit.sh [OUT] [--dry] [--parts "right fast adapt train"|denoise] [options]
 #        gpu_kit.sh prepare | keep FOLDER
 # What is done with a card while one is at hand; OUT is where the results go, else $OUT.
 # `prepare` takes wheels, images and a place to .gpu, on a machine with a network. `keep`
@@ -10,13 +10,13 @@ cd "$(dirname "$0")/.."
 
 python=${PYTHON:-python3}
 [ -n "${PYTHON:-}" ] || [ ! -x .venv/bin/python ] || python=.venv/bin/python
-parts="right fast adapt train"
-declare -A limit=([right]=60 [fast]=90 [adapt]=60 [train]=330)
+parts="right fast adapt train"  # denoise: in a call of its own, for its minutes
+declare -A limit=([right]=60 [fast]=90 [adapt]=60 [train]=330 [denoise]=480)
 out=${OUT:-} dry=() more=()
 
 if [ $# -gt 0 ] && [ "$1" = keep ]; then
   mkdir -p benchmarks/rows/gpu
-  for part in $parts; do
+  for part in $parts denoise; do
     [ ! -f "$2/$part.json" ] || cp "$2/$part.json" "benchmarks/rows/gpu/$part.json"
   done
   for packed in "$2"/*.tar; do

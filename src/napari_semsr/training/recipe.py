@@ -71,6 +71,9 @@ class DataOptions(core.Options):
     slow: float = Field(default=0.0, ge=0, le=1)
     # share of scenes that are simulated instead of cut from an image
     phantoms: float = Field(default=0.25, ge=0, le=1)
+    # range of factors by which clear images are reduced besides, at any angle and drawn
+    # log-uniformly: their own noise is averaged, and no longer taken for detail
+    averaged: core.FloatPair | None = None
     # share of clear images that are blurred first, so that a network learns that edges
     # may be soft; otherwise it sharpens every edge
     soft: float = Field(default=0.3, ge=0, le=1)

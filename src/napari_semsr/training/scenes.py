@@ -236,12 +236,17 @@ class SceneDataset(Dataset[SceneBatch]):
         root = Path(recipe.data.root)
         clear = [load_clear_image(root, entry) for entry in recipe.data.train]
         _warn_about_small_images(recipe.data, clear)
-        self.images = [
-            ndimage.zoom(image, zoom, order=1) if zoom < 1 else image
-            for image in clear
-            for zoom in _ZOOMS
-            if min(image.shape) * zoom >= recipe.data.scene_px * _MIN_SHARE
-        ]
+        averaged = recipe.data.averaged is not None
+        self.images = (
+            clear
+            if averaged
+            else [
+                ndimage.zoom(image, zoom, order=1) if zoom < 1 else image
+                for image in clear
+                for zoom in _ZOOMS
+                if min(image.shape) * zoom >= recipe.data.scene_px * _MIN_SHARE
+            ]
+        )
         self.scans = [
             read_scan_pair(Path(recipe.data.scans_root), entry)
             for entry in recipe.data.scans
@@ -313,9 +318,11 @@ class SceneDataset(Dataset[SceneBatch]):
                 kind, (side, side), seed=int(rng.integers(PHANTOM_SEED))
             )
         else:
-            image = _crop_square(
-                self.images[int(rng.integers(len(self.images)))], side, rng
-            )
+            whole = self.images[int(rng.integers(len(self.images)))]
+            if data.averaged is None:
+                image = _crop_square(whole, side, rng)
+            else:
+                image = crop_averaged(whole, side, data.averaged, rng)
         image = np.rot90(image, int(rng.integers(4)))
         if rng.random() < 0.5:
             image = image[:, ::-1]
@@ -421,6 +428,41 @@ def _warn_about_small_images(data: DataOptions, clear: list[core.Float32Array]) 
         "images-left-out",
         stacklevel=3,
     )
+
+
+_PIXEL_SIGMA = 0.45  # of a coarse pixel: a Gaussian that averages as its square does
+
+
+def crop_averaged(
+    whole: core.Float32Array,
+    side: int,
+    factors: core.FloatPair,
+    rng: np.random.Generator,
+) -> core.Float32Array:
+    """Crop a random square, reduced by a random factor and turned by a random angle.
+
+    An image that is too small is reduced less and not turned, then padded.
+    """
+    factor = float(np.exp(rng.uniform(*np.log(factors))))
+    factor = max(1.0, min(factor, min(whole.shape) / side))
+    angle = rng.uniform(0, 2 * math.pi)
+    if side * factor * (abs(math.cos(angle)) + abs(math.sin(angle))) > min(whole.shape):
+        angle = 0.0
+    along, across = factor * math.cos(angle), factor * math.sin(angle)
+    reach = side * (abs(along) + abs(across)) / 2
+    middle = [
+        rng.uniform(min(reach, n / 2), max(n - reach, n / 2)) for n in whole.shape
+    ]
+    first = [max(0, int(at - reach - 4 * factor)) for at in middle]
+    last = [int(at + reach + 4 * factor) for at in middle]
+    part = whole[first[0] : last[0], first[1] : last[1]]
+    smooth = ndimage.gaussian_filter(part, _PIXEL_SIGMA * factor * (factor > 1))
+    turn = np.array([[along, -across], [across, along]])
+    start = np.subtract(middle, first) - 0.5 - turn @ np.full(2, (side - 1) / 2)
+    made = ndimage.affine_transform(
+        smooth, turn, start, (side, side), order=1, mode="reflect"
+    )
+    return np.asarray(made, dtype=np.float32)
 
 
 def _crop_square(
