@@ -157,3 +157,16 @@ def test_particles_on_sloping_ground_are_those_on_level_ground(rng):
     assert sloping.particles == level.particles == len(each)
     assert len(sloping.found_gaps) == len(level.found_gaps)
     assert sloping.mean_width_px == pytest.approx(level.mean_width_px, rel=0.02)
+
+
+@pytest.mark.parametrize(("width", "degrees"), [(4, 10), (6, 20), (11, 33)])
+def test_oblique_rod_and_ring_are_one_particle_each(rng, width, degrees):
+    y, x = np.indices((4 * 96, 4 * 192)) / 4  # drawn finer than a pixel
+    turn = np.exp(-1j * np.deg2rad(degrees))
+    place = (x - 48 + 1j * (y - 48)) * turn
+    rod = (np.abs(place.real) < 30) & (np.abs(place.imag) < width / 2)
+    radius = np.hypot(x - 144.1, y - 48.3)
+    drawn = rod | ((radius < 25) & (radius > 25 - width))
+    pixels = drawn.reshape(96, 4, 192, 4).mean((1, 3))
+    image = 150 * ndimage.gaussian_filter(pixels, 1) + rng.normal(0, 3, pixels.shape)
+    assert gaps_of(micrograph(image)).particles == 2

@@ -1071,7 +1071,7 @@ def _label_particles(
                 noise = _measure_cell_noise(values, side) * math.sqrt(math.prod(side))
                 scales, contrast = [*_SCALES], 0.0
                 continue
-        parts, count = _label_parts(mask, np.where(mask, basins, 0), scale)
+        parts, count = _label_parts(mask, np.where(mask, basins, 0), share, scale)
         if total:
             parts, count = _keep_bright_parts(
                 plain, parts, count, least / 2, blur_pitch
@@ -1342,13 +1342,25 @@ def _merge_basins(
 
 
 def _label_parts(
-    mask: BoolArray, basins: NDArray[np.int32], scale: float
+    mask: BoolArray, basins: NDArray[np.int32], share: FloatArray, scale: float
 ) -> tuple[NDArray[np.int32], int]:
-    """Label the regions of a mask, split at narrow necks and between basins."""
+    """Label the regions of a mask, split at narrow necks and between basins.
+
+    Outlines lie between pixels, where the `share` of the height is half, and distances
+    are smoothed: in whole pixels, each step of an oblique edge would be a neck.
+    """
     border = segmentation.find_boundaries(
         basins, mode="inner"
     ) & ndimage.binary_erosion(basins > 0, np.ones((3, 3)))
-    distance = ndimage.distance_transform_edt(mask & ~border)
+    core = mask & ~border
+    distance, nearest = ndimage.distance_transform_edt(core, return_indices=True)
+    outer = nearest[:, core]
+    step = np.rint((np.argwhere(core).T - outer) / distance[core]).astype(int)
+    low, high = share[tuple(outer)], share[tuple(outer + step)]
+    crossed = (low < _OUTLINE) & (high > _OUTLINE)
+    beyond = (_OUTLINE - low[crossed]) / (high - low)[crossed]
+    distance[core] -= np.bincount(np.flatnonzero(crossed), beyond, crossed.size)
+    distance = ndimage.gaussian_filter(distance, _SMOOTH * scale)
     parts, count = _label_basins(
         distance, morphology.local_maxima(distance) & mask, mask
     )
