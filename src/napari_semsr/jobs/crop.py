@@ -255,9 +255,6 @@ def crop(
     )
 
 
-CROP = crop
-
-
 def crop_to_gap_free_box(
     *images: core.Micrograph,
 ) -> core.Job[tuple[tuple[core.Micrograph, ...], core.Box | None]]:

@@ -622,9 +622,6 @@ def enhance(
     return result.replace(metadata={**result.metadata, "enhance": report})
 
 
-ENHANCE = enhance
-
-
 _PATIENCE_S = 0.1  # seconds between checks for a request; chosen: responsive
 Answer = tuple[core.Box, core.RealArray]
 

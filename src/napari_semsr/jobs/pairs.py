@@ -236,9 +236,6 @@ def pairs(
     )
 
 
-PAIRS = pairs
-
-
 def _check_images_differ(
     lows: Sequence[core.Micrograph], highs: Sequence[core.Micrograph]
 ) -> None:
@@ -322,7 +319,7 @@ def _align_pair(
         )
         for one, size in ((low, coarse), (high, fine))
     )
-    registration = yield from register.REGISTER.job(
+    registration = yield from register.register.job(
         moving, fixed_image, options=register.RegisterOptions(model="elastic")
     )
     yield core.Progress(0, 0, f"aligning {high.name} with {low.name}")

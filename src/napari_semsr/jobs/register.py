@@ -720,6 +720,3 @@ def register(
         stored_transform=transform_file,
         **describe_registration(registration),
     )
-
-
-REGISTER = register

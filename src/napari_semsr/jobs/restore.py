@@ -264,6 +264,3 @@ def _prepare_restoration(
     provenance = yield from run.compose_history(*guides, **more)
     parameters = to_json_value({**restorer.get_parameters(), "tolerance": tolerance})
     return restorer, parameters, provenance
-
-
-RESTORE = restore

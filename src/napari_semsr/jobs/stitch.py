@@ -685,9 +685,6 @@ def stitch(
             outcome.release_lock()
 
 
-STITCH = stitch
-
-
 # Fraction of a frame, half of the error of a stage that is searched first: two places
 # that are so close could not be told apart
 _SAME_PLACE = 0.05

@@ -15,7 +15,7 @@ from napari_semsr import core, inference, models, training
 from napari_semsr.io import StoredTransform, move
 from napari_semsr.jobs import images
 from napari_semsr.jobs.images import Image
-from napari_semsr.jobs.pairs import MIN_SIDE, PAIRS, choose_pair_options
+from napari_semsr.jobs.pairs import MIN_SIDE, choose_pair_options, pairs as create_pairs
 from napari_semsr.jobs.register import COSTLY_PX
 from napari_semsr.jobs.verb import (
     FileInput,
@@ -475,9 +475,6 @@ def train(
     )
 
 
-TRAIN = train
-
-
 def _choose_device(
     plan: "training.Recipe", place: TrainingEnvironment
 ) -> TrainingEnvironment:
@@ -637,7 +634,7 @@ def train_on_cropped_pairs(
     aside = _move_store_aside(store) if existing.overwrite else None
     ours = not _get_sheet_path(store).exists() and not store.exists()
     try:
-        yield from PAIRS.job(
+        yield from create_pairs.job(
             cut.low, cut.high, store, options=options, transform=cut.transform
         )
         training_result = yield from train(store)

@@ -357,6 +357,3 @@ def gaps(
             labels_out,
         )
     return report
-
-
-GAPS = gaps

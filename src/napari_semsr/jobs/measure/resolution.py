@@ -304,9 +304,6 @@ def frc(
     )
 
 
-FRC = frc
-
-
 # FRC map of one or two images, written as an image in nm.
 
 
@@ -475,9 +472,6 @@ def frc_map(
     )
 
 
-FRC_MAP = frc_map
-
-
 _OF_MAP = (
     *("p10_nm", "median_nm", "p90_nm", "blocks", "failed", "block", "step"),
     *("field_reason", "method", "shift_px", "cut_off_nm"),
@@ -545,9 +539,6 @@ def decorrelation(
             "made-by-network",
         )
     return DecorrelationReport(**size, image=run.image_names[0], result=result)
-
-
-DECORRELATION = decorrelation
 
 
 # The power spectrum of an image or file: radial curve and centred plane.
@@ -665,9 +656,6 @@ def spectrum(
         plane=spectrum.image,
         box=None if box is None else box.ends,
     )
-
-
-SPECTRUM = spectrum
 
 
 def create_spectrum_display(plane: core.RealArray) -> core.DisplaySettings:
