@@ -90,7 +90,7 @@ def _write_mosaic(
     plan: "stitching.FusionPlan | stitching.FocusPlan",
     halves: "tuple[stitching.MosaicHalfPlan, ...]",
     about: core.Micrograph,
-    run: "_Stitching",
+    task: "_Stitching",
     power: int,
 ) -> core.Job[io.WrittenOutput[int]]:
     """Compute and write a mosaic block by block, with its height map or halves.
@@ -99,18 +99,18 @@ def _write_mosaic(
     counts the covered pixels that did not fit the output dtype. Blocks of a corrected
     mosaic are copied if nothing in them moved.
     """
-    copy_block = _create_block_copier(plan, run)
-    dtype, existing = run.options.dtype, run.existing
-    beside = list(_create_companions(plan, halves, about, run))
+    copy_block = _create_block_copier(plan, task)
+    dtype, existing = task.options.dtype, task.run.existing
+    beside = list(_create_companions(plan, halves, about, task))
 
     def create_store(place: Path) -> io.OmeZarrStore:
         return existing.open_store(
-            about, place, run.required_target, shape=plan.shape, dtype=dtype
+            about, place, task.target, shape=plan.shape, dtype=dtype
         )
 
     def fill_store(store: io.OmeZarrStore) -> core.Job[int]:
         parts = [
-            stack.enter_context(_open_companion_store(*one, run)) for one in beside
+            stack.enter_context(_open_companion_store(*one, task)) for one in beside
         ]
         for part in parts:
             store.mark_unfinished(part.pending_units())  # e.g. damaged ones
@@ -143,23 +143,23 @@ def _write_mosaic(
         is_integer = np.dtype(dtype).kind in "ui"
         return clipped_count - (sum(uncovered_counts) if is_integer else 0)
 
-    kept_store = existing.find_resumable_store(run.required_target)
+    kept_store = existing.find_resumable_store(task.target)
     with ExitStack() as stack:  # renamed when all are complete
         return (
             yield from io.write_blocks(
-                run.required_target, create_store, fill_store, kept_store=kept_store
+                task.target, create_store, fill_store, kept_store=kept_store
             )
         )
 
 
 def _create_block_copier(
-    plan: "stitching.FusionPlan | stitching.FocusPlan", run: "_Stitching"
+    plan: "stitching.FusionPlan | stitching.FocusPlan", task: "_Stitching"
 ) -> Callable[[core.Box], tuple[core.RealArray, core.RealArray] | None]:
     """Return a function that copies blocks and coverage from the existing mosaic.
 
     It returns None for a block in which a frame moved.
     """
-    former = _get_mosaic_to_correct(run)
+    former = task.former
     if former is None or np.dtype(former.dtype).kind != "f":
         return lambda _: None  # in integers, clipped pixels are unknown
     before, (place, label) = former.plan, (Path(former.output), Path(former.coverage))
@@ -181,21 +181,15 @@ def _create_block_copier(
     return copy_unchanged_block
 
 
-def _get_mosaic_to_correct(run: "_Stitching") -> "StitchedFile | None":
-    """Return the mosaic that a run corrects, if any."""
-    mosaic_file: StitchedFile | None = run.parameters.get("again")
-    return mosaic_file
-
-
 def _create_companions(
     plan: "stitching.FusionPlan | stitching.FocusPlan",
     halves: "tuple[stitching.MosaicHalfPlan, ...]",
     about: core.Micrograph,
-    run: "_Stitching",
+    task: "_Stitching",
 ) -> Iterator[tuple[core.Micrograph, Path, core.IntPair]]:
     """Yield each image written alongside the mosaic, with its path and shape."""
     history = about.provenance
-    height_path = _get_height_path(run)
+    height_path = task.height_path
     if height_path is not None and isinstance(plan, stitching.FocusPlan):
         look = core.DisplaySettings(
             limits=(plan.z_nm[0], plan.z_nm[-1]), colormap="viridis", colour_bar=True
@@ -206,7 +200,7 @@ def _create_companions(
             look=look,
         )
         yield height_map, height_path, plan.shape
-    for half, path in zip(halves, _get_half_paths(run), strict=True):
+    for half, path in zip(halves, task.half_paths, strict=True):
         half_record = {"name": half.name, "frames": list(half.frames)}
         options = {**(history.options if history else {}), HALF: half_record}
         height_map = about.replace(
@@ -218,12 +212,12 @@ def _create_companions(
 
 @contextmanager
 def _open_companion_store(
-    values: core.Micrograph, target: Path, shape: core.IntPair, run: "_Stitching"
+    values: core.Micrograph, target: Path, shape: core.IntPair, task: "_Stitching"
 ) -> Iterator[io.OmeZarrStore]:
     """Open a store finalised or removed with the mosaic; empty pixels are NaN."""
-    existing = run.existing
+    existing = task.run.existing
     # integers have no NaN
-    dtype = np.result_type(run.options.dtype, np.float32)
+    dtype = np.result_type(task.options.dtype, np.float32)
     kept_store = existing.find_resumable_store(target)
     store_context = (
         io.write_atomically(target)
@@ -570,48 +564,49 @@ def _convert_to_nm(px: float | None, size: core.FloatPair | None) -> float | Non
 
 _FOLLOWING = ("follow", "until", "idle")  # options without effect on the result
 
-_Stitching = verb.Run[StitchFolderOptions]
+
+@dataclass(slots=True)
+class _Stitching:
+    """A scan to stitch: its folder, and where its mosaic and companions go."""
+
+    run: verb.Run[StitchFolderOptions]
+    folder: Path
+    table: Path | None  # of positions
+    target: Path
+    positions_out: Path | None
+    former: "StitchedFile | None"  # mosaic that this run corrects
+
+    @property
+    def options(self) -> StitchFolderOptions:
+        """Options of the run; a scan that was followed changes them."""
+        return self.run.options
+
+    @property
+    def height_path(self) -> Path | None:
+        """Map of heights, if several are combined."""
+        has_several = self.options.focus == "max"
+        return io.get_companion_path(self.target, "height") if has_several else None
+
+    @property
+    def half_paths(self) -> tuple[Path, ...]:
+        """Mosaics of half of the frames, if they are requested."""
+        return io.get_half_paths(self.target) if self.options.halves else ()
 
 
-def _get_folder(run: _Stitching) -> Path:
-    return Path(run.parameters["folder"])
-
-
-def _get_table_path(run: _Stitching) -> Path | None:
-    """Return the path of the position table, if any."""
-    table = run.parameters["positions"]
-    return None if table is None else Path(table)
-
-
-def _has_several_heights(run: _Stitching) -> bool:
-    """Return whether the run combines several heights."""
-    return run.options.focus == "max"
-
-
-def _get_height_path(run: _Stitching) -> Path | None:
-    if not _has_several_heights(run):
-        return None
-    return io.get_companion_path(run.required_target, "height")
-
-
-def _get_half_paths(run: _Stitching) -> tuple[Path, ...]:
-    return io.get_half_paths(run.required_target) if run.options.halves else ()
-
-
-def _get_field_paths(run: _Stitching) -> dict[str, Path]:
+def _get_field_paths(task: _Stitching) -> dict[str, Path]:
     """Return the files of the flat field and the dark level, by option."""
-    flat, dark = run.options.flat_field, run.options.dark
+    flat, dark = task.options.flat_field, task.options.dark
     paths = {} if flat in ("auto", "none") else {"flat_field": Path(flat)}
     return paths | ({"dark": Path(dark)} if isinstance(dark, str) else {})
 
 
 def _read_field_images(
-    run: _Stitching,
+    task: _Stitching,
 ) -> tuple[dict[str, Any], list[core.InputRecord]]:
     """Read the flat field and the dark level, if given, and record their files."""
-    values: dict[str, Any] = {"flat_field": None, "dark": run.options.dark}
+    values: dict[str, Any] = {"flat_field": None, "dark": task.options.dark}
     records = []
-    for name, path in _get_field_paths(run).items():
+    for name, path in _get_field_paths(task).items():
         image, role = images.open_image(path), name.replace("_", " ")
         values[name] = image.array()
         records.append(images.create_input_record(path, image, role=role))
@@ -660,6 +655,7 @@ def stitch(
             also=(".txt",),
         ),
     ] = None,
+    again: "StitchedFile | None" = None,
 ) -> core.Job[StitchedFile]:
     """Stitch a folder of frames into one calibrated mosaic.
 
@@ -676,10 +672,12 @@ def stitch(
     """
     start = time.monotonic()
     yield core.Progress(0, 0, "checking")
-    _check_outputs(run, positions_out)
-    outcome = yield from _follow_scan(run)
+    table = None if positions is None else Path(positions)
+    task = _Stitching(run, Path(folder), table, output, positions_out, again)
+    _check_outputs(task)
+    outcome = yield from _follow_scan(task)
     try:
-        return (yield from _solve_and_write_mosaic(run, outcome, positions_out, start))
+        return (yield from _solve_and_write_mosaic(task, outcome, start))
     finally:
         if outcome is not None:
             outcome.release_lock()
@@ -737,62 +735,61 @@ def _check_one_image_per_place(
     raise core.ReadError(msg, code="several-images")
 
 
-def _follow_scan(run: _Stitching) -> core.Job[follow.FollowedScan | None]:
+def _follow_scan(task: _Stitching) -> core.Job[follow.FollowedScan | None]:
     """Follow a scan that is still running, if requested."""
-    options = run.options
-    if not options.follow and run.existing.resume:
+    options = task.options
+    if not options.follow and task.run.existing.resume:
         # interrupted while, or after, following a scan: its frames already exist
-        place, record = io.get_output_store_path(run.required_target, resume=True), None
+        place, record = io.get_output_store_path(task.target, resume=True), None
         if io.is_live_mosaic(place):
             io.remove_target(place)
         else:
             record = io.read_store_state(place)[0]
         if record is not None and record.provenance is not None:
             left = record.provenance.options.get("other_frames", "refuse")
-            run.options = options.replace(other_frames=left)
+            task.run.options = options.replace(other_frames=left)
     if not options.follow:
         return None
-    if _has_several_heights(run):
+    if task.options.focus == "max":
         msg = (
             "Heights can be combined only after all have been acquired: omit `follow` "
             "or `focus`."
         )
         raise core.OptionError(msg, code="options-contradict")
-    folder = follow.open_frame_folder(_get_folder(run), _get_table_path(run), options)
+    folder = follow.open_frame_folder(task.folder, task.table, options)
     outcome = yield from follow.follow_scan(
         folder,
-        run.required_target,
+        task.target,
         options,
-        **_read_field_images(run)[0],
+        **_read_field_images(task)[0],
         until=options.until,
         idle_s=options.idle,
     )
-    run.options = options.replace(other_frames="leave-out")
-    run.existing = images.OverwritePolicy(overwrite=True, keep=True)
+    task.run.options = options.replace(other_frames="leave-out")
+    task.run.existing = images.OverwritePolicy(overwrite=True, keep=True)
     return outcome
 
 
 def _solve_and_write_mosaic(
-    run: _Stitching,
+    task: _Stitching,
     outcome: follow.FollowedScan | None,
-    positions_out: Path | None,
     start: float,
 ) -> core.Job[StitchedFile]:
     """Compute the frame positions and write the mosaic."""
-    former = _get_mosaic_to_correct(run)
-    scans = former.scans if former else (yield from _open_scans(run))
-    acquisition, corrections = scans.solved_scan, run.options.corrections
+    former = task.former
+    scans = former.scans if former else (yield from _open_scans(task))
+    acquisition, corrections = scans.solved_scan, task.options.corrections
     if corrections is not None:
         stitching.check_corrections(corrections, acquisition)
-    field_images, records = _read_field_images(run)
+    field_images, records = _read_field_images(task)
     if scans.power:  # as the frames
         field_images = {
             name: None if image is None else np.ldexp(image, scans.power)
             for name, image in field_images.items()
         }
     yield core.Progress(0, 0, "recording the frames")
-    provenance = yield from _create_provenance(run, scans, records)
-    correction = _choose_distortion(run.options, acquisition.frame_shape)
+    provenance = yield from _create_provenance(task, scans, records)
+    correction = _choose_distortion(task.options, acquisition.frame_shape)
     # the layout was determined when the scan was opened
     options_used = correction.options.replace(
         grid=None, order=None, first=None, overlap=None
@@ -815,7 +812,7 @@ def _solve_and_write_mosaic(
     solution = solution.base or solution
     if corrections is not None:
         solution = yield from stitching.correct_mosaic(solution, corrections)
-    values = _get_estimated_values(run.options, acquisition, solution, correction)
+    values = _get_estimated_values(task.options, acquisition, solution, correction)
     provenance = provenance.model_copy(update={"options": provenance.options | values})
     plan, shifts, halves = yield from _plan_mosaic(scans, solution, correction.options)
     about = core.Micrograph(
@@ -824,22 +821,22 @@ def _solve_and_write_mosaic(
         f"{acquisition.name} mosaic",
         provenance=provenance,
     )
-    written_file = yield from _write_mosaic(plan, halves, about, run, scans.power)
+    written_file = yield from _write_mosaic(plan, halves, about, task, scans.power)
     focus = None
     if not scans.folders and provenance.optical_cut_off_nm() is not None:
-        focus = images.create_focus_warning(images.open_image(run.required_target))
+        focus = images.create_focus_warning(images.open_image(task.target))
     corners = _index_corners(acquisition, solution)
-    if positions_out is not None:
-        images.write_positions(positions_out, corners)
-    height = _get_height_path(run)
+    if task.positions_out is not None:
+        images.write_positions(task.positions_out, corners)
+    height = task.height_path
     errors = dict(zip(solution.names, solution.sigma_px.tolist(), strict=True))
     return StitchedFile(
-        output=str(run.required_target),
-        coverage=str(io.get_label_path(run.required_target, io.COVERAGE)),
+        output=str(task.target),
+        coverage=str(io.get_label_path(task.target, io.COVERAGE)),
         height=None if height is None else str(height),
         halves=tuple(
             {"output": str(path), "frames": list(half.frames)}
-            for half, path in zip(halves, _get_half_paths(run), strict=True)
+            for half, path in zip(halves, task.half_paths, strict=True)
         ),
         heights=_create_height_rows(scans, shifts),
         shape=plan.shape,
@@ -958,28 +955,28 @@ class _ScanSet:
         return self.acquisitions[self.number]
 
 
-def _open_scans(run: _Stitching) -> core.Job[_ScanSet]:
+def _open_scans(task: _Stitching) -> core.Job[_ScanSet]:
     """Open the frames of a scan, at each height if there are several."""
-    if not _has_several_heights(run):
+    if task.options.focus != "max":
         scan = yield from open_scan(
-            _get_folder(run), positions=_get_table_path(run), options=run.options
+            task.folder, positions=task.table, options=task.options
         )
         scenes = scan.metadata.get(io.SCENES_KEY, 0)
         if scenes and scan.nominal_px is not None:
             msg = (
-                f"{_get_folder(run)} has {scenes} scenes that are not all connected, "
+                f"{task.folder} has {scenes} scenes that are not all connected, "
                 "so they do not form a single mosaic: choose one (`series`, 0 to "
                 f"{scenes - 1})."
             )
             raise core.ReadError(msg, code="several-images")
         [in_float32], power = stitching.rescale_extreme_values([scan])
         return _ScanSet((), (), (in_float32,), power=power)
-    heights = io.read_heights(_get_folder(run))
+    heights = io.read_heights(task.folder)
     scans = []
     sentences: list[str] = []
     for folder, _ in heights:
-        table = choose_height_table(folder, _get_folder(run), _get_table_path(run))
-        job = open_scan(folder, positions=table, options=run.options)
+        table = choose_height_table(folder, task.folder, task.table)
+        job = open_scan(folder, positions=table, options=task.options)
         opening = core.map_progress(
             job, within=lambda: core.capture_warnings(sentences.append)
         )
@@ -999,9 +996,7 @@ def _open_scans(run: _Stitching) -> core.Job[_ScanSet]:
         [io.select_frames(scan, common) for scan in scans]
     )
     number = stitching.find_sharpest(kept_scans)
-    kept_scans[number] = kept_scans[number].replace(
-        name=_get_folder(run).resolve().name
-    )
+    kept_scans[number] = kept_scans[number].replace(name=task.folder.resolve().name)
     folders, z_nm = zip(*heights, strict=True)
     return _ScanSet(folders, z_nm, tuple(kept_scans), number, power)
 
@@ -1034,20 +1029,20 @@ def _plan_mosaic(
     return plan, (), (yield from job) if options.halves else ()
 
 
-def _check_outputs(run: _Stitching, positions_out: Path | None) -> None:
+def _check_outputs(task: _Stitching) -> None:
     """Raise an error for invalid outputs or outputs inside the frame folder."""
     tables = (None, io.NO_POSITIONS)
-    if run.options.grid is not None and _get_table_path(run) not in tables:
+    if task.options.grid is not None and task.table not in tables:
         msg = "Set `grid` or `positions`, not both."
         raise core.OptionError(msg, code="options-contradict")
-    if _has_several_heights(run) and run.options.halves:
+    if task.options.focus == "max" and task.options.halves:
         msg = (
             "`halves` cannot be combined with `focus=max`, because halves need a "
             "single height: stitch the folder of one height with `halves`."
         )
         raise core.OptionError(msg, code="options-contradict")
-    target, folder = run.required_target, _get_folder(run)
-    fields = list(_get_field_paths(run).values())
+    target, folder = task.target, task.folder
+    fields = list(_get_field_paths(task).values())
     for path in (target, *fields):
         if path.absolute().parent.resolve() == folder.resolve():
             msg = (
@@ -1055,29 +1050,29 @@ def _check_outputs(run: _Stitching, positions_out: Path | None) -> None:
                 "be mistaken for a frame: choose another folder."
             )
             raise core.WriteError(msg, code="output-is-input")
-    table = _get_table_path(run)
+    table = task.table
     inputs = [folder, *fields, *([] if table is None else [table])]
     images.check_output_not_input(target, inputs)
     coverage = io.get_label_path(target, io.COVERAGE)
     beside = [coverage] if coverage.parent == target.parent else []
-    for more in (*beside, _get_height_path(run), *_get_half_paths(run)):
+    for more in (*beside, task.height_path, *task.half_paths):
         if more is not None:
-            verb.Output("").check_path(more, inputs, run.existing)
-    if positions_out is not None:
+            verb.Output("").check_path(more, inputs, task.run.existing)
+    if task.positions_out is not None:
         images.check_output_not_input(
-            positions_out, [*inputs, folder / "positions.csv"]
+            task.positions_out, [*inputs, folder / "positions.csv"]
         )
 
 
 def _create_provenance(
-    run: _Stitching, scans: _ScanSet, more: Sequence[core.InputRecord]
+    task: _Stitching, scans: _ScanSet, more: Sequence[core.InputRecord]
 ) -> core.Job[core.Provenance]:
     """Create the provenance of the mosaic."""
-    former = _get_mosaic_to_correct(run)
+    former = task.former
     if former is not None:  # the frames that were solved
-        update = {"options": _get_recorded_options(run)}
+        update = {"options": _get_recorded_options(task)}
         return former.provenance.model_copy(update=update)
-    folders = scans.folders or (_get_folder(run),)
+    folders = scans.folders or (task.folder,)
     inputs = []
     for folder, scan in zip(folders, scans.acquisitions, strict=True):
         record = core.InputRecord(
@@ -1089,22 +1084,22 @@ def _create_provenance(
         )
         inputs.append(record)
     inputs += more
-    table = _get_table_path(run)
+    table = task.table
     if table is not None and table != io.NO_POSITIONS:
         inputs.append(images.record_file(table, "positions"))
     guides = []
-    if _has_several_heights(run):
-        path = _get_folder(run).resolve() / io.HEIGHTS
+    if task.options.focus == "max":
+        path = task.folder.resolve() / io.HEIGHTS
         guides.append(images.record_file(path, "heights"))
     return images.compose_provenance(
-        "stitch", _get_recorded_options(run), *inputs, guides=guides
+        "stitch", _get_recorded_options(task), *inputs, guides=guides
     )
 
 
-def _get_recorded_options(run: _Stitching) -> dict[str, object]:
+def _get_recorded_options(task: _Stitching) -> dict[str, object]:
     """Return the options to record in the history."""
-    options: dict[str, object] = images.to_json_value(run.options)
-    options |= {name: path.name for name, path in _get_field_paths(run).items()}
+    options: dict[str, object] = images.to_json_value(task.options)
+    options |= {name: path.name for name, path in _get_field_paths(task).items()}
     for name in _FOLLOWING:
         del options[name]
     # omitted, as in histories older than these options
@@ -1115,7 +1110,7 @@ def _get_recorded_options(run: _Stitching) -> dict[str, object]:
     ):
         if options[name] == usual:
             del options[name]
-    if _get_table_path(run) == io.NO_POSITIONS:
+    if task.table == io.NO_POSITIONS:
         options["positions"] = str(io.NO_POSITIONS)
     return options
 

@@ -14,7 +14,7 @@ import glob
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, count
 from pathlib import Path
@@ -379,6 +379,7 @@ def adapt(
     ] = None,
     landmarks: Annotated[str | Path | None, register.LANDMARKS_IN] = None,
     transform: Annotated[str | Path | None, register.TRANSFORM_IN] = None,
+    translate: Callable[[str], str] | None = None,
 ) -> core.Job[Adapted]:
     """Train a small network on one SEM image of a mosaic, and enhance with it."""
     start = time.monotonic()
@@ -415,7 +416,7 @@ def adapt(
         {name: place for name, place in places.items() if place is not None},
     )
     (model, applied, linear, look_here), warnings = yield from run.run_with_warnings(
-        steps.run()
+        steps.run(), translate or str
     )
     yield core.Progress(0, 0, "writing the report")
     record = io.read_json_object(output / _TRAINING)

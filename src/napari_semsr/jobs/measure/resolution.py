@@ -194,13 +194,13 @@ class FrcReport(_CorrelationReport):
 
 
 def _get_mosaic_halves(
-    run: verb.Run[Any], first: core.Micrograph
+    run: verb.Run[Any], first: core.Micrograph, halves: Halves | None, *, alone: bool
 ) -> tuple[Halves | None, str | None]:
     """Return the halves of a single mosaic, or the reason why they are missing."""
-    halves, image = run.parameters.get("halves"), run.image_inputs["a"]
-    alone = "b" not in run.image_inputs and halves is None
+    image = run.get_given_image("a")
     if (
         not alone
+        or halves is not None
         or isinstance(image, core.Micrograph)
         or run.options.split != "diagonal"
     ):
@@ -259,6 +259,7 @@ def frc(
     b: Annotated[core.Micrograph | None, _SECOND] = None,
     *,
     options: FrcJobOptions,
+    halves: Halves | None = None,
 ) -> core.Job[FrcReport]:
     """Measure resolution by Fourier ring correlation.
 
@@ -275,7 +276,7 @@ def frc(
     sized_image = images.get_calibrated_image(a, b)
     if b is not None:
         run.warn_if_trained_on()
-    halves, note = _get_mosaic_halves(run, a)
+    halves, note = _get_mosaic_halves(run, a, halves, alone=b is None)
     a, b = yield from _record_images(run, a, b)
     box: core.Box | None = None
     if halves is not None:
@@ -394,6 +395,7 @@ def frc_map(
     output: Annotated[Path | None, verb.MAP_OUT] = None,
     *,
     options: FrcMapJobOptions,
+    halves: Halves | None = None,
 ) -> core.Job[FrcMapReport]:
     """Map the resolution block by block.
 
@@ -408,7 +410,7 @@ def frc_map(
     ((3, 3), 24, 'nm')
     """
     sized_image = images.get_calibrated_image(a, b)
-    halves, note = _get_mosaic_halves(run, a)
+    halves, note = _get_mosaic_halves(run, a, halves, alone=b is None)
     a, b = yield from _record_images(run, a, b)
     offset = _find_offset(a, b, options)
     records = []
