@@ -1,4 +1,10 @@
-"""Stitching of a folder of frames: opening, positioning, fusion, writing, reporting."""
+"""Stitch a folder of frames into one calibrated mosaic.
+
+`stitch` checks the outputs, follows a running scan if requested, opens the frames (at
+each height, if there are several), records them, chooses the distortion to correct,
+solves the positions, plans the mosaic, writes it block by block with its companions,
+and reports. Below, functions stand in this order.
+"""
 
 import hashlib
 import time
@@ -17,221 +23,10 @@ from napari_semsr import core, io, stitching
 from napari_semsr.jobs import follow, images, verb
 from napari_semsr.stitching import StitchOptions
 
-# Open a folder of frames by options, and digest it for records.
-
-
-def open_scan(
-    folder: Path,
-    *,
-    positions: Path | None = None,
-    options: "StitchFolderOptions | None" = None,
-) -> core.Job[core.Acquisition]:
-    """Open the frames of a scan with the user's options."""
-    yield core.Progress(0, 0, f"opening the frames of {folder.name}")
-    names = (*io.FRAMES_OPTIONS, "other_frames")
-    values = {} if options is None else {n: getattr(options, n) for n in names}
-    return (yield from io.open_frames(folder, positions=positions, **values))
-
-
-def digest_scan(folder: Path, acquisition: core.Acquisition) -> core.Job[str]:
-    """Compute the digest of a scan's files: frames, metadata texts and tables."""
-    if not acquisition.files:
-        return (yield from io.digest_image_file(folder))
-    whole, doing = hashlib.sha256(), f"hashing the frames of {folder.name}"
-    # sorted regardless of how a disk stores names
-    named_files = [
-        (Path(normalize("NFC", str(item.relative_to(folder)))), item)
-        for item in acquisition.files
-    ]
-    for number, (name, item) in enumerate(sorted(named_files)):
-        whole.update(core.encode_path(name) + core.digest_path(item).encode())
-        yield core.Progress(number + 1, len(named_files), doing)
-    return f"sha256:{whole.hexdigest()}"
-
-
-def _compute_folder_digest(folder: Path, values: Mapping[str, Any]) -> core.Job[str]:
-    """Compute the digest of the scan in a folder, or of the scans at its heights."""
-    options = StitchFolderOptions.from_history(values)
-    table_given = values.get("positions")
-    positions, digests = None if table_given is None else Path(table_given), []
-    scans = {folder: positions}
-    if options.focus == "max":
-        digests.append(core.digest_path(folder / io.HEIGHTS))
-        places = [place for place, _ in io.read_heights(folder)]
-        scans = {
-            place: choose_height_table(place, folder, positions) for place in places
-        }
-    for place, table in scans.items():
-        scan = yield from open_scan(place, positions=table, options=options)
-        digests.append((yield from digest_scan(place, scan)))
-    return core.combine_digests(digests)
-
-
-def _get_part_paths(mosaic: Path) -> dict[str, Path]:
-    """Return the paths of a mosaic's companion images, keyed by part."""
-    halves = dict(zip(("half-a", "half-b"), io.get_half_paths(mosaic), strict=True))
-    height = io.get_companion_path(mosaic, "height")
-    coverage = io.get_label_path(mosaic, io.COVERAGE)
-    return {**halves, HEIGHT: height, io.COVERAGE: coverage}
-
-
-# Write a planned mosaic block by block, completely or not at all.
-#
-# Everything is written under hidden names next to the output and renamed at the end, so
-# a failed or cancelled run leaves nothing, unless it can be resumed.
-
 HEIGHT = "height"
 """Name of the height map: the height at which each pixel is sharpest."""
 HALF = "half"
 """History key under which the name and frames of a half are recorded."""
-
-
-def _write_mosaic(
-    plan: "stitching.FusionPlan | stitching.FocusPlan",
-    halves: "tuple[stitching.MosaicHalfPlan, ...]",
-    about: core.Micrograph,
-    task: "_Stitching",
-    power: int,
-) -> core.Job[io.WrittenOutput[int]]:
-    """Compute and write a mosaic block by block, with its height map or halves.
-
-    Its grey values were multiplied by 2 to this `power`, which is undone. The result
-    counts the covered pixels that did not fit the output dtype. Blocks of a corrected
-    mosaic are copied if nothing in them moved.
-    """
-    copy_block = _create_block_copier(plan, task)
-    dtype, existing = task.options.dtype, task.run.existing
-    beside = list(_create_companions(plan, halves, about, task))
-
-    def create_store(place: Path) -> io.OmeZarrStore:
-        return existing.open_store(
-            about, place, task.target, shape=plan.shape, dtype=dtype
-        )
-
-    def fill_store(store: io.OmeZarrStore) -> core.Job[int]:
-        parts = [
-            stack.enter_context(_open_companion_store(*one, task)) for one in beside
-        ]
-        for part in parts:
-            store.mark_unfinished(part.pending_units())  # e.g. damaged ones
-        uncovered_counts: list[int] = []  # pixels, by block
-
-        def fuse_blocks() -> Iterator[core.RealArray]:
-            coverage = store.add_label(io.COVERAGE)
-            for unit in store.pending_units():
-                box = store.box(*unit)
-                block_copied = None if parts else copy_block(box)
-                if block_copied is not None:
-                    image, coverage[box.slices] = block_copied
-                    yield image
-                    continue
-                image, count, *more = plan.compute_block(box)
-                more += [np.ldexp(h.plan.compute_block(box)[0], -power) for h in halves]
-                for part, values in zip(parts, more, strict=True):
-                    part.level0[box.slices] = values
-                    part.mark_done(*unit)
-                coverage[box.slices] = count
-                uncovered_counts.append(int(np.count_nonzero(count == 0)))
-                yield np.ldexp(image, -power)
-            store.finish_label(io.COVERAGE, coverage)
-
-        clipped_count = yield from store.fill(fuse_blocks(), "Fusing the mosaic")
-        for part in parts:
-            if not part.is_complete:
-                yield from part.finish()
-        # uncovered pixels are NaN, which integer dtypes lack
-        is_integer = np.dtype(dtype).kind in "ui"
-        return clipped_count - (sum(uncovered_counts) if is_integer else 0)
-
-    kept_store = existing.find_resumable_store(task.target)
-    with ExitStack() as stack:  # renamed when all are complete
-        return (
-            yield from io.write_blocks(
-                task.target, create_store, fill_store, kept_store=kept_store
-            )
-        )
-
-
-def _create_block_copier(
-    plan: "stitching.FusionPlan | stitching.FocusPlan", task: "_Stitching"
-) -> Callable[[core.Box], tuple[core.RealArray, core.RealArray] | None]:
-    """Return a function that copies blocks and coverage from the existing mosaic.
-
-    It returns None for a block in which a frame moved.
-    """
-    former = task.former
-    if former is None or np.dtype(former.dtype).kind != "f":
-        return lambda _: None  # in integers, clipped pixels are unknown
-    before, (place, label) = former.plan, (Path(former.output), Path(former.coverage))
-    old_mosaic = images.open_image(place) if place.exists() and label.exists() else None
-    if old_mosaic is None or old_mosaic.provenance != former.provenance:
-        return lambda _: None
-    if isinstance(before, stitching.FocusPlan) or isinstance(plan, stitching.FocusPlan):
-        return lambda _: None
-    counts = images.open_image(label)
-
-    def copy_unchanged_block(
-        box: core.Box,
-    ) -> tuple[core.RealArray, core.RealArray] | None:
-        if not plan.has_same_pixels(before, box):
-            return None
-        parts = [np.asarray(one.data[box.slices]) for one in (old_mosaic, counts)]
-        return parts[0], parts[1]
-
-    return copy_unchanged_block
-
-
-def _create_companions(
-    plan: "stitching.FusionPlan | stitching.FocusPlan",
-    halves: "tuple[stitching.MosaicHalfPlan, ...]",
-    about: core.Micrograph,
-    task: "_Stitching",
-) -> Iterator[tuple[core.Micrograph, Path, core.IntPair]]:
-    """Yield each image written alongside the mosaic, with its path and shape."""
-    history = about.provenance
-    height_path = task.height_path
-    if height_path is not None and isinstance(plan, stitching.FocusPlan):
-        look = core.DisplaySettings(
-            limits=(plan.z_nm[0], plan.z_nm[-1]), colormap="viridis", colour_bar=True
-        )
-        height_map = about.replace(
-            name=f"{about.name} height",
-            provenance=history and history.model_copy(update={"part": HEIGHT}),
-            look=look,
-        )
-        yield height_map, height_path, plan.shape
-    for half, path in zip(halves, task.half_paths, strict=True):
-        half_record = {"name": half.name, "frames": list(half.frames)}
-        options = {**(history.options if history else {}), HALF: half_record}
-        height_map = about.replace(
-            name=f"{about.name} half {half.name}",
-            provenance=history and history.model_copy(update={"options": options}),
-        )
-        yield height_map, path, half.plan.shape
-
-
-@contextmanager
-def _open_companion_store(
-    values: core.Micrograph, target: Path, shape: core.IntPair, task: "_Stitching"
-) -> Iterator[io.OmeZarrStore]:
-    """Open a store finalised or removed with the mosaic; empty pixels are NaN."""
-    existing = task.run.existing
-    # integers have no NaN
-    dtype = np.result_type(task.options.dtype, np.float32)
-    kept_store = existing.find_resumable_store(target)
-    store_context = (
-        io.write_atomically(target)
-        if kept_store is None
-        else io.finalise_store(kept_store, target)
-    )
-    with io.convert_write_errors(target), store_context as place:
-        store = existing.open_store(values, place, target, shape=shape, dtype=dtype)
-        try:
-            yield store
-        except BaseException:
-            if len(store.pending_units()) == store.done_marks.size:
-                io.remove_target(place)
-            raise
 
 
 class StitchFolderOptions(StitchOptions):
@@ -562,55 +357,30 @@ def _convert_to_nm(px: float | None, size: core.FloatPair | None) -> float | Non
     return px * float(np.mean(size))
 
 
-_FOLLOWING = ("follow", "until", "idle")  # options without effect on the result
+def _compute_folder_digest(folder: Path, values: Mapping[str, Any]) -> core.Job[str]:
+    """Compute the digest of the scan in a folder, or of the scans at its heights."""
+    options = StitchFolderOptions.from_history(values)
+    table_given = values.get("positions")
+    positions, digests = None if table_given is None else Path(table_given), []
+    scans = {folder: positions}
+    if options.focus == "max":
+        digests.append(core.digest_path(folder / io.HEIGHTS))
+        places = [place for place, _ in io.read_heights(folder)]
+        scans = {
+            place: choose_height_table(place, folder, positions) for place in places
+        }
+    for place, table in scans.items():
+        scan = yield from open_scan(place, positions=table, options=options)
+        digests.append((yield from digest_scan(place, scan)))
+    return core.combine_digests(digests)
 
 
-@dataclass(slots=True)
-class _Stitching:
-    """A scan to stitch: its folder, and where its mosaic and companions go."""
-
-    run: verb.Run[StitchFolderOptions]
-    folder: Path
-    table: Path | None  # of positions
-    target: Path
-    positions_out: Path | None
-    former: "StitchedFile | None"  # mosaic that this run corrects
-
-    @property
-    def options(self) -> StitchFolderOptions:
-        """Options of the run; a scan that was followed changes them."""
-        return self.run.options
-
-    @property
-    def height_path(self) -> Path | None:
-        """Map of heights, if several are combined."""
-        has_several = self.options.focus == "max"
-        return io.get_companion_path(self.target, "height") if has_several else None
-
-    @property
-    def half_paths(self) -> tuple[Path, ...]:
-        """Mosaics of half of the frames, if they are requested."""
-        return io.get_half_paths(self.target) if self.options.halves else ()
-
-
-def _get_field_paths(task: _Stitching) -> dict[str, Path]:
-    """Return the files of the flat field and the dark level, by option."""
-    flat, dark = task.options.flat_field, task.options.dark
-    paths = {} if flat in ("auto", "none") else {"flat_field": Path(flat)}
-    return paths | ({"dark": Path(dark)} if isinstance(dark, str) else {})
-
-
-def _read_field_images(
-    task: _Stitching,
-) -> tuple[dict[str, Any], list[core.InputRecord]]:
-    """Read the flat field and the dark level, if given, and record their files."""
-    values: dict[str, Any] = {"flat_field": None, "dark": task.options.dark}
-    records = []
-    for name, path in _get_field_paths(task).items():
-        image, role = images.open_image(path), name.replace("_", " ")
-        values[name] = image.array()
-        records.append(images.create_input_record(path, image, role=role))
-    return {"flat": values["flat_field"], "dark": values["dark"]}, records
+def _get_part_paths(mosaic: Path) -> dict[str, Path]:
+    """Return the paths of a mosaic's companion images, keyed by part."""
+    halves = dict(zip(("half-a", "half-b"), io.get_half_paths(mosaic), strict=True))
+    height = io.get_companion_path(mosaic, "height")
+    coverage = io.get_label_path(mosaic, io.COVERAGE)
+    return {**halves, HEIGHT: height, io.COVERAGE: coverage}
 
 
 @verb.command(title="frames, overlaps and blending", reads=False, resumes=True)
@@ -683,56 +453,74 @@ def stitch(
             outcome.release_lock()
 
 
-# Fraction of a frame, half of the error of a stage that is searched first: two places
-# that are so close could not be told apart
-_SAME_PLACE = 0.05
-# Of the standard deviation; chosen: grey values of exposures repeat within percents
-_SAME_LEVELS = 0.25
+@dataclass(slots=True)
+class _Stitching:
+    """A scan to stitch: its folder, and where its mosaic and companions go."""
+
+    run: verb.Run[StitchFolderOptions]
+    folder: Path
+    table: Path | None  # of positions
+    target: Path
+    positions_out: Path | None
+    former: "StitchedFile | None"  # mosaic that this run corrects
+
+    @property
+    def options(self) -> StitchFolderOptions:
+        """Options of the run; a scan that was followed changes them."""
+        return self.run.options
+
+    @property
+    def height_path(self) -> Path | None:
+        """Map of heights, if several are combined."""
+        has_several = self.options.focus == "max"
+        return io.get_companion_path(self.target, "height") if has_several else None
+
+    @property
+    def half_paths(self) -> tuple[Path, ...]:
+        """Mosaics of half of the frames, if they are requested."""
+        return io.get_half_paths(self.target) if self.options.halves else ()
 
 
-def _check_one_image_per_place(
-    acquisition: core.Acquisition,
-    corners: core.FloatArray,
-    *,
-    may_be_repeated: bool = False,
-) -> None:
-    """Raise `ReadError` if most places have several images, such as channels.
+def _check_outputs(task: _Stitching) -> None:
+    """Raise an error for invalid outputs or outputs inside the frame folder."""
+    tables = (None, io.NO_POSITIONS)
+    if task.options.grid is not None and task.table not in tables:
+        msg = "Set `grid` or `positions`, not both."
+        raise core.OptionError(msg, code="options-contradict")
+    if task.options.focus == "max" and task.options.halves:
+        msg = (
+            "`halves` cannot be combined with `focus=max`, because halves need a "
+            "single height: stitch the folder of one height with `halves`."
+        )
+        raise core.OptionError(msg, code="options-contradict")
+    target, folder = task.target, task.folder
+    fields = list(_get_field_paths(task).values())
+    for path in (target, *fields):
+        if path.absolute().parent.resolve() == folder.resolve():
+            msg = (
+                f"{path.name} must not be in the frame folder {folder}, where it would "
+                "be mistaken for a frame: choose another folder."
+            )
+            raise core.WriteError(msg, code="output-is-input")
+    table = task.table
+    inputs = [folder, *fields, *([] if table is None else [table])]
+    images.check_output_not_input(target, inputs)
+    coverage = io.get_label_path(target, io.COVERAGE)
+    beside = [coverage] if coverage.parent == target.parent else []
+    for more in (*beside, task.height_path, *task.half_paths):
+        if more is not None:
+            verb.Output("").check_path(more, inputs, task.run.existing)
+    if task.positions_out is not None:
+        images.check_output_not_input(
+            task.positions_out, [*inputs, folder / "positions.csv"]
+        )
 
-    With `may_be_repeated`, only if their grey values differ.
-    """
-    from scipy.spatial import KDTree
 
-    placed = np.flatnonzero(np.isfinite(corners).all(axis=1))
-    tree = KDTree(corners[placed] / np.array(acquisition.frame_shape))
-    near = placed[tree.query_pairs(_SAME_PLACE, p=np.inf, output_type="ndarray")]
-    all_pairs = len(placed) * (len(placed) - 1) // 2
-    partners = np.bincount(near.ravel(), minlength=len(corners))
-    # the images of one place are near each other, those of a dense scan form chains
-    is_dense = 2 * np.count_nonzero(np.ptp(partners[near], axis=1)) > len(near)
-    partners = partners[placed]
-    if (
-        is_dense
-        or len(near) == all_pairs
-        or 2 * np.count_nonzero(partners) <= len(placed)
-    ):
-        return
-    if may_be_repeated:
-        levels = np.zeros((len(corners), 2))  # mean and standard deviation
-        for index in np.unique(near).tolist():
-            frame = acquisition.read(index)
-            levels[index] = np.nanmean(frame), np.nanstd(frame)
-        change = np.ptp(levels[near], axis=1).max(axis=1)
-        differ = change > _SAME_LEVELS * levels[near, 1].max(axis=1)
-        if 2 * np.count_nonzero(differ) <= len(near):
-            return
-    first, second = sorted(acquisition.names[index] for index in near[0])
-    msg = (
-        f"{acquisition.name} must have one image per position, but has {len(placed)} "
-        f"images at {round(np.sum(1 / (1 + partners)))} positions, such as {first} and "
-        f"{second}: pass a table (`positions`) with the frames of a single channel, or "
-        "keep only these."
-    )
-    raise core.ReadError(msg, code="several-images")
+def _get_field_paths(task: _Stitching) -> dict[str, Path]:
+    """Return the files of the flat field and the dark level, by option."""
+    flat, dark = task.options.flat_field, task.options.dark
+    paths = {} if flat in ("auto", "none") else {"flat_field": Path(flat)}
+    return paths | ({"dark": Path(dark)} if isinstance(dark, str) else {})
 
 
 def _follow_scan(task: _Stitching) -> core.Job[follow.FollowedScan | None]:
@@ -768,6 +556,45 @@ def _follow_scan(task: _Stitching) -> core.Job[follow.FollowedScan | None]:
     task.run.options = options.replace(other_frames="leave-out")
     task.run.existing = images.OverwritePolicy(overwrite=True, keep=True)
     return outcome
+
+
+@dataclass(frozen=True, slots=True)
+class _ScanSet:
+    """Frames acquired at one or several heights."""
+
+    folders: tuple[Path, ...]  # one for each height, ascending; none for one scan
+    z_nm: tuple[float, ...]
+    acquisitions: tuple[core.Acquisition, ...]
+    number: int = 0  # index of the solved height
+    power: int = 0  # exponent of 2; grey values are multiplied by this power
+
+    @property
+    def solved_scan(self) -> core.Acquisition:
+        """Scan whose frame positions are computed."""
+        return self.acquisitions[self.number]
+
+
+@dataclass(frozen=True, slots=True)
+class _DistortionCorrection:
+    """Distortion to correct and its source."""
+
+    options: StitchFolderOptions  # with a choice or a number for it
+    # that of the calibration, at the rim of a frame
+    measurement: core.FieldDistortion | None = None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def field_distortion(self) -> core.FieldDistortion | None:
+        """Calibrated distortion, if it is the one to correct."""
+        return self.measurement if self.source == "calibration" else None
+
+    @property
+    def source(self) -> Literal["overlaps", "calibration", "option"] | None:
+        """Source of the distortion."""
+        distortion = self.options.distortion
+        if isinstance(distortion, str):
+            return "overlaps" if distortion == "auto" else None
+        return "option" if distortion is not None else "calibration"
 
 
 def _solve_and_write_mosaic(
@@ -869,92 +696,6 @@ def _solve_and_write_mosaic(
     )
 
 
-def _get_estimated_values(
-    options: StitchFolderOptions,
-    acquisition: core.Acquisition,
-    solution: "stitching.StitchSolution",
-    correction: "_DistortionCorrection",
-) -> dict[str, object]:
-    """Return facts to record in the history: distortion, pixel-size source, instrument.
-
-    Distortion and source only if they were estimated, not set.
-    """
-    values: dict[str, object] = {}
-    if solution.distortion_sd is not None and solution.distortion:
-        names = ("distortion", "distortion_sd", "distortion_centre_px")
-        attributes = {name: getattr(solution, name) for name in names}
-        values["found"] = attributes | {"distortion_from": correction.source}
-    if solution.pixel_size_nm is not None and options.pixel_size_nm is None:
-        how = "from the metadata of the frames"
-        if acquisition.pixel_size_nm is None:
-            how = "from the positions of the stage"
-        elif acquisition.metadata.get("pixel_size_nm") is not None:
-            how = "from scan.json"
-        values[core.ORIGIN_KEY] = core.create_size_source(how, solution.pixel_size_nm)
-    kind = core.find_instrument(acquisition.metadata)
-    return values | ({} if kind is None else {core.INSTRUMENT_KEY: kind})
-
-
-def _create_height_rows(
-    scans: "_ScanSet", shifts: Sequence["stitching.HeightShift"]
-) -> tuple[dict[str, object], ...]:
-    """Return each height with its shift, or null if the height was excluded."""
-    return tuple(
-        {
-            "folder": path.name,
-            "z_nm": shift.z_nm,
-            "y_px": shift.shift_px and shift.shift_px[0],
-            "x_px": shift.shift_px and shift.shift_px[1],
-            "scatter_px": None if shift.shift_px is None else shift.scatter_px,
-        }
-        for path, shift in zip(scans.folders, shifts, strict=True)
-    )
-
-
-_OF_SOLUTION = (
-    *("pixel_size_nm", "pairs_used", "pairs_rejected", "left_out"),
-    *("residual_px", "residual_median_px", "residual_worst_px"),
-    *("distortion", "distortion_sd", "distortion_centre_px"),
-    "remaining_shading_percent",
-)
-_ENDS = "first", "second"
-
-
-def _get_solution_values(solution: "stitching.StitchSolution") -> dict[str, Any]:
-    """Return the solution values to include in the result, as JSON types."""
-    axes = solution.stage_to_camera
-    return {
-        **{name: getattr(solution, name) for name in _OF_SOLUTION},
-        "stage_pixel_size_nm": solution.estimated_pixel_size_nm,
-        "stage_to_camera": None if axes is None else axes.to_json(),
-        "likely_grids": tuple(item.to_json() for item in solution.grids),
-        "score_threshold": solution.threshold,
-        "pairs": tuple(
-            asdict(pair) | {role: solution.names[getattr(pair, role)] for role in _ENDS}
-            for pair in solution.pairs
-        ),
-    }
-
-
-# Choose the scans: that of the folder, or those of its heights.
-
-
-@dataclass(frozen=True, slots=True)
-class _ScanSet:
-    """Frames acquired at one or several heights."""
-
-    folders: tuple[Path, ...]  # one for each height, ascending; none for one scan
-    z_nm: tuple[float, ...]
-    acquisitions: tuple[core.Acquisition, ...]
-    number: int = 0  # index of the solved height
-    power: int = 0  # exponent of 2; grey values are multiplied by this power
-
-    @property
-    def solved_scan(self) -> core.Acquisition:
-        """Scan whose frame positions are computed."""
-        return self.acquisitions[self.number]
-
-
 def _open_scans(task: _Stitching) -> core.Job[_ScanSet]:
     """Open the frames of a scan, at each height if there are several."""
     if task.options.focus != "max":
@@ -1001,6 +742,19 @@ def _open_scans(task: _Stitching) -> core.Job[_ScanSet]:
     return _ScanSet(folders, z_nm, tuple(kept_scans), number, power)
 
 
+def open_scan(
+    folder: Path,
+    *,
+    positions: Path | None = None,
+    options: "StitchFolderOptions | None" = None,
+) -> core.Job[core.Acquisition]:
+    """Open the frames of a scan with the user's options."""
+    yield core.Progress(0, 0, f"opening the frames of {folder.name}")
+    names = (*io.FRAMES_OPTIONS, "other_frames")
+    values = {} if options is None else {n: getattr(options, n) for n in names}
+    return (yield from io.open_frames(folder, positions=positions, **values))
+
+
 def choose_height_table(folder: Path, top: Path, table: Path | None) -> Path | None:
     """Choose a height's position table: the given, its own or the shared one."""
     own, shared_table = folder / "positions.csv", top / "positions.csv"
@@ -1008,60 +762,17 @@ def choose_height_table(folder: Path, top: Path, table: Path | None) -> Path | N
     return shared_table if is_shared else table
 
 
-def _plan_mosaic(
-    scans: _ScanSet, solution: "stitching.StitchSolution", options: StitchFolderOptions
-) -> core.Job[
-    tuple[
-        "stitching.FusionPlan | stitching.FocusPlan",
-        tuple["stitching.HeightShift", ...],
-        tuple["stitching.MosaicHalfPlan", ...],
-    ]
-]:
-    """Plan a single-height mosaic and its halves, or a mosaic of several heights."""
-    if scans.folders:
-        heights = scans.acquisitions, scans.z_nm, scans.number
-        focus_plan, shifts = yield from stitching.plan_focus(
-            *heights, solution, options
-        )
-        return focus_plan, shifts, ()
-    plan = stitching.plan_fusion(scans.solved_scan, solution, options)
-    job = stitching.plan_mosaic_halves(scans.solved_scan, solution, plan, options)
-    return plan, (), (yield from job) if options.halves else ()
-
-
-def _check_outputs(task: _Stitching) -> None:
-    """Raise an error for invalid outputs or outputs inside the frame folder."""
-    tables = (None, io.NO_POSITIONS)
-    if task.options.grid is not None and task.table not in tables:
-        msg = "Set `grid` or `positions`, not both."
-        raise core.OptionError(msg, code="options-contradict")
-    if task.options.focus == "max" and task.options.halves:
-        msg = (
-            "`halves` cannot be combined with `focus=max`, because halves need a "
-            "single height: stitch the folder of one height with `halves`."
-        )
-        raise core.OptionError(msg, code="options-contradict")
-    target, folder = task.target, task.folder
-    fields = list(_get_field_paths(task).values())
-    for path in (target, *fields):
-        if path.absolute().parent.resolve() == folder.resolve():
-            msg = (
-                f"{path.name} must not be in the frame folder {folder}, where it would "
-                "be mistaken for a frame: choose another folder."
-            )
-            raise core.WriteError(msg, code="output-is-input")
-    table = task.table
-    inputs = [folder, *fields, *([] if table is None else [table])]
-    images.check_output_not_input(target, inputs)
-    coverage = io.get_label_path(target, io.COVERAGE)
-    beside = [coverage] if coverage.parent == target.parent else []
-    for more in (*beside, task.height_path, *task.half_paths):
-        if more is not None:
-            verb.Output("").check_path(more, inputs, task.run.existing)
-    if task.positions_out is not None:
-        images.check_output_not_input(
-            task.positions_out, [*inputs, folder / "positions.csv"]
-        )
+def _read_field_images(
+    task: _Stitching,
+) -> tuple[dict[str, Any], list[core.InputRecord]]:
+    """Read the flat field and the dark level, if given, and record their files."""
+    values: dict[str, Any] = {"flat_field": None, "dark": task.options.dark}
+    records = []
+    for name, path in _get_field_paths(task).items():
+        image, role = images.open_image(path), name.replace("_", " ")
+        values[name] = image.array()
+        records.append(images.create_input_record(path, image, role=role))
+    return {"flat": values["flat_field"], "dark": values["dark"]}, records
 
 
 def _create_provenance(
@@ -1096,6 +807,25 @@ def _create_provenance(
     )
 
 
+def digest_scan(folder: Path, acquisition: core.Acquisition) -> core.Job[str]:
+    """Compute the digest of a scan's files: frames, metadata texts and tables."""
+    if not acquisition.files:
+        return (yield from io.digest_image_file(folder))
+    whole, doing = hashlib.sha256(), f"hashing the frames of {folder.name}"
+    # sorted regardless of how a disk stores names
+    named_files = [
+        (Path(normalize("NFC", str(item.relative_to(folder)))), item)
+        for item in acquisition.files
+    ]
+    for number, (name, item) in enumerate(sorted(named_files)):
+        whole.update(core.encode_path(name) + core.digest_path(item).encode())
+        yield core.Progress(number + 1, len(named_files), doing)
+    return f"sha256:{whole.hexdigest()}"
+
+
+_FOLLOWING = ("follow", "until", "idle")  # options without effect on the result
+
+
 def _get_recorded_options(task: _Stitching) -> dict[str, object]:
     """Return the options to record in the history."""
     options: dict[str, object] = images.to_json_value(task.options)
@@ -1115,33 +845,8 @@ def _get_recorded_options(task: _Stitching) -> dict[str, object]:
     return options
 
 
-# Choose the distortion to correct: the requested one, otherwise the calibration's.
-
 # standard deviations; as for a distortion estimated from the overlaps
 _BEYOND_DOUBT = 4.0
-
-
-@dataclass(frozen=True, slots=True)
-class _DistortionCorrection:
-    """Distortion to correct and its source."""
-
-    options: StitchFolderOptions  # with a choice or a number for it
-    # that of the calibration, at the rim of a frame
-    measurement: core.FieldDistortion | None = None
-    warnings: tuple[str, ...] = ()
-
-    @property
-    def field_distortion(self) -> core.FieldDistortion | None:
-        """Calibrated distortion, if it is the one to correct."""
-        return self.measurement if self.source == "calibration" else None
-
-    @property
-    def source(self) -> Literal["overlaps", "calibration", "option"] | None:
-        """Source of the distortion."""
-        distortion = self.options.distortion
-        if isinstance(distortion, str):
-            return "overlaps" if distortion == "auto" else None
-        return "option" if distortion is not None else "calibration"
 
 
 def _choose_distortion(
@@ -1191,6 +896,287 @@ def _choose_distortion(
     )
 
 
+# Fraction of a frame, half of the error of a stage that is searched first: two places
+# that are so close could not be told apart
+_SAME_PLACE = 0.05
+# Of the standard deviation; chosen: grey values of exposures repeat within percents
+_SAME_LEVELS = 0.25
+
+
+def _check_one_image_per_place(
+    acquisition: core.Acquisition,
+    corners: core.FloatArray,
+    *,
+    may_be_repeated: bool = False,
+) -> None:
+    """Raise `ReadError` if most places have several images, such as channels.
+
+    With `may_be_repeated`, only if their grey values differ.
+    """
+    from scipy.spatial import KDTree
+
+    placed = np.flatnonzero(np.isfinite(corners).all(axis=1))
+    tree = KDTree(corners[placed] / np.array(acquisition.frame_shape))
+    near = placed[tree.query_pairs(_SAME_PLACE, p=np.inf, output_type="ndarray")]
+    all_pairs = len(placed) * (len(placed) - 1) // 2
+    partners = np.bincount(near.ravel(), minlength=len(corners))
+    # the images of one place are near each other, those of a dense scan form chains
+    is_dense = 2 * np.count_nonzero(np.ptp(partners[near], axis=1)) > len(near)
+    partners = partners[placed]
+    if (
+        is_dense
+        or len(near) == all_pairs
+        or 2 * np.count_nonzero(partners) <= len(placed)
+    ):
+        return
+    if may_be_repeated:
+        levels = np.zeros((len(corners), 2))  # mean and standard deviation
+        for index in np.unique(near).tolist():
+            frame = acquisition.read(index)
+            levels[index] = np.nanmean(frame), np.nanstd(frame)
+        change = np.ptp(levels[near], axis=1).max(axis=1)
+        differ = change > _SAME_LEVELS * levels[near, 1].max(axis=1)
+        if 2 * np.count_nonzero(differ) <= len(near):
+            return
+    first, second = sorted(acquisition.names[index] for index in near[0])
+    msg = (
+        f"{acquisition.name} must have one image per position, but has {len(placed)} "
+        f"images at {round(np.sum(1 / (1 + partners)))} positions, such as {first} and "
+        f"{second}: pass a table (`positions`) with the frames of a single channel, or "
+        "keep only these."
+    )
+    raise core.ReadError(msg, code="several-images")
+
+
+def _get_estimated_values(
+    options: StitchFolderOptions,
+    acquisition: core.Acquisition,
+    solution: "stitching.StitchSolution",
+    correction: "_DistortionCorrection",
+) -> dict[str, object]:
+    """Return facts to record in the history: distortion, pixel-size source, instrument.
+
+    Distortion and source only if they were estimated, not set.
+    """
+    values: dict[str, object] = {}
+    if solution.distortion_sd is not None and solution.distortion:
+        names = ("distortion", "distortion_sd", "distortion_centre_px")
+        attributes = {name: getattr(solution, name) for name in names}
+        values["found"] = attributes | {"distortion_from": correction.source}
+    if solution.pixel_size_nm is not None and options.pixel_size_nm is None:
+        how = "from the metadata of the frames"
+        if acquisition.pixel_size_nm is None:
+            how = "from the positions of the stage"
+        elif acquisition.metadata.get("pixel_size_nm") is not None:
+            how = "from scan.json"
+        values[core.ORIGIN_KEY] = core.create_size_source(how, solution.pixel_size_nm)
+    kind = core.find_instrument(acquisition.metadata)
+    return values | ({} if kind is None else {core.INSTRUMENT_KEY: kind})
+
+
+def _plan_mosaic(
+    scans: _ScanSet, solution: "stitching.StitchSolution", options: StitchFolderOptions
+) -> core.Job[
+    tuple[
+        "stitching.FusionPlan | stitching.FocusPlan",
+        tuple["stitching.HeightShift", ...],
+        tuple["stitching.MosaicHalfPlan", ...],
+    ]
+]:
+    """Plan a single-height mosaic and its halves, or a mosaic of several heights."""
+    if scans.folders:
+        heights = scans.acquisitions, scans.z_nm, scans.number
+        focus_plan, shifts = yield from stitching.plan_focus(
+            *heights, solution, options
+        )
+        return focus_plan, shifts, ()
+    plan = stitching.plan_fusion(scans.solved_scan, solution, options)
+    job = stitching.plan_mosaic_halves(scans.solved_scan, solution, plan, options)
+    return plan, (), (yield from job) if options.halves else ()
+
+
+# Write a planned mosaic block by block, completely or not at all.
+#
+# Everything is written under hidden names next to the output and renamed at the end, so
+# a failed or cancelled run leaves nothing, unless it can be resumed.
+
+
+def _write_mosaic(
+    plan: "stitching.FusionPlan | stitching.FocusPlan",
+    halves: "tuple[stitching.MosaicHalfPlan, ...]",
+    about: core.Micrograph,
+    task: "_Stitching",
+    power: int,
+) -> core.Job[io.WrittenOutput[int]]:
+    """Compute and write a mosaic block by block, with its height map or halves.
+
+    Its grey values were multiplied by 2 to this `power`, which is undone. The result
+    counts the covered pixels that did not fit the output dtype. Blocks of a corrected
+    mosaic are copied if nothing in them moved.
+    """
+    copy_block = _create_block_copier(plan, task)
+    dtype, existing = task.options.dtype, task.run.existing
+    beside = list(_create_companions(plan, halves, about, task))
+
+    def create_store(place: Path) -> io.OmeZarrStore:
+        return existing.open_store(
+            about, place, task.target, shape=plan.shape, dtype=dtype
+        )
+
+    def fill_store(store: io.OmeZarrStore) -> core.Job[int]:
+        parts = [
+            stack.enter_context(_open_companion_store(*one, task)) for one in beside
+        ]
+        for part in parts:
+            store.mark_unfinished(part.pending_units())  # e.g. damaged ones
+        uncovered_counts: list[int] = []  # pixels, by block
+
+        def fuse_blocks() -> Iterator[core.RealArray]:
+            coverage = store.add_label(io.COVERAGE)
+            for unit in store.pending_units():
+                box = store.box(*unit)
+                block_copied = None if parts else copy_block(box)
+                if block_copied is not None:
+                    image, coverage[box.slices] = block_copied
+                    yield image
+                    continue
+                image, count, *more = plan.compute_block(box)
+                more += [np.ldexp(h.plan.compute_block(box)[0], -power) for h in halves]
+                for part, values in zip(parts, more, strict=True):
+                    part.level0[box.slices] = values
+                    part.mark_done(*unit)
+                coverage[box.slices] = count
+                uncovered_counts.append(int(np.count_nonzero(count == 0)))
+                yield np.ldexp(image, -power)
+            store.finish_label(io.COVERAGE, coverage)
+
+        clipped_count = yield from store.fill(fuse_blocks(), "Fusing the mosaic")
+        for part in parts:
+            if not part.is_complete:
+                yield from part.finish()
+        # uncovered pixels are NaN, which integer dtypes lack
+        is_integer = np.dtype(dtype).kind in "ui"
+        return clipped_count - (sum(uncovered_counts) if is_integer else 0)
+
+    kept_store = existing.find_resumable_store(task.target)
+    with ExitStack() as stack:  # renamed when all are complete
+        return (
+            yield from io.write_blocks(
+                task.target, create_store, fill_store, kept_store=kept_store
+            )
+        )
+
+
+def _create_block_copier(
+    plan: "stitching.FusionPlan | stitching.FocusPlan", task: "_Stitching"
+) -> Callable[[core.Box], tuple[core.RealArray, core.RealArray] | None]:
+    """Return a function that copies blocks and coverage from the existing mosaic.
+
+    It returns None for a block in which a frame moved.
+    """
+    former = task.former
+    if former is None or np.dtype(former.dtype).kind != "f":
+        return lambda _: None  # in integers, clipped pixels are unknown
+    before, (place, label) = former.plan, (Path(former.output), Path(former.coverage))
+    old_mosaic = images.open_image(place) if place.exists() and label.exists() else None
+    if old_mosaic is None or old_mosaic.provenance != former.provenance:
+        return lambda _: None
+    if isinstance(before, stitching.FocusPlan) or isinstance(plan, stitching.FocusPlan):
+        return lambda _: None
+    counts = images.open_image(label)
+
+    def copy_unchanged_block(
+        box: core.Box,
+    ) -> tuple[core.RealArray, core.RealArray] | None:
+        if not plan.has_same_pixels(before, box):
+            return None
+        parts = [np.asarray(one.data[box.slices]) for one in (old_mosaic, counts)]
+        return parts[0], parts[1]
+
+    return copy_unchanged_block
+
+
+def _create_companions(
+    plan: "stitching.FusionPlan | stitching.FocusPlan",
+    halves: "tuple[stitching.MosaicHalfPlan, ...]",
+    about: core.Micrograph,
+    task: "_Stitching",
+) -> Iterator[tuple[core.Micrograph, Path, core.IntPair]]:
+    """Yield each image written alongside the mosaic, with its path and shape."""
+    history = about.provenance
+    height_path = task.height_path
+    if height_path is not None and isinstance(plan, stitching.FocusPlan):
+        look = core.DisplaySettings(
+            limits=(plan.z_nm[0], plan.z_nm[-1]), colormap="viridis", colour_bar=True
+        )
+        height_map = about.replace(
+            name=f"{about.name} height",
+            provenance=history and history.model_copy(update={"part": HEIGHT}),
+            look=look,
+        )
+        yield height_map, height_path, plan.shape
+    for half, path in zip(halves, task.half_paths, strict=True):
+        half_record = {"name": half.name, "frames": list(half.frames)}
+        options = {**(history.options if history else {}), HALF: half_record}
+        height_map = about.replace(
+            name=f"{about.name} half {half.name}",
+            provenance=history and history.model_copy(update={"options": options}),
+        )
+        yield height_map, path, half.plan.shape
+
+
+@contextmanager
+def _open_companion_store(
+    values: core.Micrograph, target: Path, shape: core.IntPair, task: "_Stitching"
+) -> Iterator[io.OmeZarrStore]:
+    """Open a store finalised or removed with the mosaic; empty pixels are NaN."""
+    existing = task.run.existing
+    # integers have no NaN
+    dtype = np.result_type(task.options.dtype, np.float32)
+    kept_store = existing.find_resumable_store(target)
+    store_context = (
+        io.write_atomically(target)
+        if kept_store is None
+        else io.finalise_store(kept_store, target)
+    )
+    with io.convert_write_errors(target), store_context as place:
+        store = existing.open_store(values, place, target, shape=shape, dtype=dtype)
+        try:
+            yield store
+        except BaseException:
+            if len(store.pending_units()) == store.done_marks.size:
+                io.remove_target(place)
+            raise
+
+
+def _index_corners(
+    acquisition: core.Acquisition, solution: "stitching.StitchSolution"
+) -> dict[str, tuple[float, float] | None]:
+    """Return the computed frame corners by frame name, in natural order."""
+    corners: dict[str, tuple[float, float] | None] = {
+        name: (float(y), float(x)) if np.isfinite((y, x)).all() else None
+        for name, (y, x) in zip(solution.names, solution.positions_px, strict=True)
+    }
+    corners |= {f.frame: None for f in acquisition.faults if f.frame not in corners}
+    return {name: corners[name] for name in sorted(corners, key=io.natural_sort_key)}
+
+
+def _create_height_rows(
+    scans: "_ScanSet", shifts: Sequence["stitching.HeightShift"]
+) -> tuple[dict[str, object], ...]:
+    """Return each height with its shift, or null if the height was excluded."""
+    return tuple(
+        {
+            "folder": path.name,
+            "z_nm": shift.z_nm,
+            "y_px": shift.shift_px and shift.shift_px[0],
+            "x_px": shift.shift_px and shift.shift_px[1],
+            "scatter_px": None if shift.shift_px is None else shift.scatter_px,
+        }
+        for path, shift in zip(scans.folders, shifts, strict=True)
+    )
+
+
 def _compare_with_calibration(
     solution: "stitching.StitchSolution", correction: _DistortionCorrection
 ) -> tuple[str, ...]:
@@ -1211,18 +1197,6 @@ def _compare_with_calibration(
         "distortion-contradicts",
     )
     return (warning,)
-
-
-def _index_corners(
-    acquisition: core.Acquisition, solution: "stitching.StitchSolution"
-) -> dict[str, tuple[float, float] | None]:
-    """Return the computed frame corners by frame name, in natural order."""
-    corners: dict[str, tuple[float, float] | None] = {
-        name: (float(y), float(x)) if np.isfinite((y, x)).all() else None
-        for name, (y, x) in zip(solution.names, solution.positions_px, strict=True)
-    }
-    corners |= {f.frame: None for f in acquisition.faults if f.frame not in corners}
-    return {name: corners[name] for name in sorted(corners, key=io.natural_sort_key)}
 
 
 def _collect_warnings(
@@ -1267,3 +1241,30 @@ def _collect_warnings(
         )
         warnings.append(core.Message(clipped_note, "clipped"))
     return tuple(warnings)
+
+
+_OF_SOLUTION = (
+    *("pixel_size_nm", "pairs_used", "pairs_rejected", "left_out"),
+    *("residual_px", "residual_median_px", "residual_worst_px"),
+    *("distortion", "distortion_sd", "distortion_centre_px"),
+    "remaining_shading_percent",
+)
+
+
+_ENDS = "first", "second"
+
+
+def _get_solution_values(solution: "stitching.StitchSolution") -> dict[str, Any]:
+    """Return the solution values to include in the result, as JSON types."""
+    axes = solution.stage_to_camera
+    return {
+        **{name: getattr(solution, name) for name in _OF_SOLUTION},
+        "stage_pixel_size_nm": solution.estimated_pixel_size_nm,
+        "stage_to_camera": None if axes is None else axes.to_json(),
+        "likely_grids": tuple(item.to_json() for item in solution.grids),
+        "score_threshold": solution.threshold,
+        "pairs": tuple(
+            asdict(pair) | {role: solution.names[getattr(pair, role)] for role in _ENDS}
+            for pair in solution.pairs
+        ),
+    }
