@@ -51,8 +51,7 @@ from napari_semsr.core import (
     run,
 )
 from napari_semsr.io import StoredTransform
-from napari_semsr.jobs import PAIRS, REGISTER, PairRequest
-from napari_semsr.jobs.train import TRAIN
+from napari_semsr.jobs import PAIRS, REGISTER, TRAIN, PairRequest
 from napari_semsr.models import load_model
 from napari_semsr.pairing import SPLITS, PairOptions, PairStore, open_pairs
 from napari_semsr.simulation import (

@@ -331,7 +331,7 @@ def room_page(room: str) -> str:
 def face(stub: Path) -> dict[str, list[str]]:
     """Return the names that a package exports, by the module that defines them."""
     return {
-        node.module: [alias.name for alias in node.names]
+        node.module: [item.name for item in node.names if item.name == item.asname]
         for node in ast.parse(stub.read_text()).body
         if isinstance(node, ast.ImportFrom) and node.module
     }

@@ -42,9 +42,8 @@ from qtpy.QtWidgets import (  # noqa: E402
 import napari_semsr  # noqa: E402
 from napari_semsr.core.progress import run  # noqa: E402
 from napari_semsr.io.formats import write  # noqa: E402
-from napari_semsr.jobs import samples  # noqa: E402
-from napari_semsr.jobs.simulate import SIMULATE, SimulateOptions  # noqa: E402
-from napari_semsr.jobs.stitch import STITCH  # noqa: E402
+from napari_semsr.jobs import SIMULATE, STITCH, samples  # noqa: E402
+from napari_semsr.jobs.simulate import SimulateOptions  # noqa: E402
 from napari_semsr.widgets import base  # noqa: E402
 from napari_semsr.widgets.base import open_panel  # noqa: E402
 from napari_semsr.widgets.base.panel import VerbPanel  # noqa: E402

@@ -33,7 +33,9 @@ def exported(face: Path) -> dict[Path, set[str]]:
     for node in ast.parse(face.read_text()).body:
         if isinstance(node, ast.ImportFrom) and node.module:
             place = face.parent.joinpath(*node.module.split("."))
-            names[place.with_suffix(".py")] |= {item.name for item in node.names}
+            names[place.with_suffix(".py")] |= {
+                item.asname or item.name for item in node.names
+            }
     return names
 
 

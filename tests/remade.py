@@ -20,7 +20,6 @@ from napari_semsr.jobs import (
     simulate_specimen,
     subtract_images,
 )
-from napari_semsr.jobs.degrade import DEGRADE, DegradeOptions
 from napari_semsr.registration import Landmarks
 
 SIDE_PX, FRAME_PX = 128, 96
@@ -63,8 +62,7 @@ def convert(at: Place, seed: int) -> None:
 
 def degrade(at: Place, seed: int) -> None:
     kind = ("blur", "fog", "hybrid")[seed % 3]
-    options = DegradeOptions(kind=kind, seed=seed, uniform_fog=seed % 6 == 4)
-    run(DEGRADE.job(at.image, output=at.out, options=options))
+    semsr.degrade(at.image, at.out, kind=kind, seed=seed, uniform_fog=seed % 6 == 4)
 
 
 def crop(at: Place, seed: int) -> None:

@@ -96,7 +96,7 @@ def test_scripts_import_what_is_there():
 def exported(face: Path) -> set[str]:
     nodes = ast.parse(face.read_text()).body
     imports = [node for node in nodes if isinstance(node, ast.ImportFrom)]
-    return {item.name for node in imports for item in node.names}
+    return {item.asname for node in imports for item in node.names}
 
 
 def face_id(face: Path) -> str:

@@ -13,7 +13,7 @@ import tifffile
 from napari_semsr.cli.command import main
 from napari_semsr.core import Micrograph, run
 from napari_semsr.io.formats import write
-from napari_semsr.jobs.convert import CONVERT
+from napari_semsr.jobs.convert import convert
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ def images(tmp_path, scene) -> Path:
     """A folder with two exposures, their truth, and troublesome files."""
     for image in (scene.truth, scene.first, scene.second):
         write(image, tmp_path / f"{image.name}.tif")
-    run(CONVERT.job(tmp_path / "first.tif", output=tmp_path / "made.tif"))
+    run(convert.job(tmp_path / "first.tif", output=tmp_path / "made.tif"))
     rng = np.random.default_rng(3)
     grey = rng.integers(0, 255, (40, 48), dtype=np.uint8)
     holes = grey.astype(np.float32)

@@ -9,7 +9,7 @@ import pytest
 
 from napari_semsr.cli.command import load_command
 from napari_semsr.core import SemsrError, WriteError, run
-from napari_semsr.demonstration import DEMO, DemoOptions, DemoResult, job
+from napari_semsr.demonstration import DemoOptions, DemoResult, demo, job
 from napari_semsr.io import describe, read
 from napari_semsr.jobs import AdaptationError
 from napari_semsr.jobs.adapt import train as adapting
@@ -36,7 +36,7 @@ def shown(tmp_path_factory) -> DemoResult:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(adapting, "require_gain", lambda found, name: None)
         patch.setattr(adapting, "fit_in_process", two_steps)
-        return run(DEMO.job(folder=folder, options=SMALL))
+        return run(demo.job(folder=folder, options=SMALL))
 
 
 @pytest.mark.broad
@@ -88,7 +88,7 @@ def test_demo_trains_longer_only_where_a_training_gains_nothing(tmp_path, monkey
 
     monkeypatch.setattr(job.jobs, "run_step", refuse)
     with refused(SemsrError, "not-registered"):
-        run(DEMO.job(folder=tmp_path / "out"))
+        run(demo.job(folder=tmp_path / "out"))
     assert minutes == [1, 2, 4]
 
 
@@ -98,11 +98,11 @@ def test_demo_in_its_own_folder_runs_only_what_has_no_result(shown, monkeypatch)
     Path(shown.report).unlink()
     monkeypatch.setattr(adapting, "fit_in_process", None)
     folder = Path(shown.report).parent
-    found = run(DEMO.job(folder=folder, options=SMALL))
+    found = run(demo.job(folder=folder, options=SMALL))
     assert [*found.steps] == ["sem-restore", "figure"]
     assert found.shown == shown.shown
     assert Path(found.report).is_file()
-    assert run(DEMO.job(folder=folder, options=SMALL)).steps == {}
+    assert run(demo.job(folder=folder, options=SMALL)).steps == {}
 
 
 def test_demo_leaves_files_of_others_alone(tmp_path):
@@ -110,9 +110,9 @@ def test_demo_leaves_files_of_others_alone(tmp_path):
     frame.parent.mkdir()
     frame.write_text("mine")
     with refused(WriteError, "output-exists"):
-        run(DEMO.job(folder=tmp_path))
+        run(demo.job(folder=tmp_path))
     with refused(WriteError, "foreign-files"):
-        run(DEMO.job(folder=tmp_path, overwrite=True))
+        run(demo.job(folder=tmp_path, overwrite=True))
     assert frame.read_text() == "mine"
 
 

@@ -15,7 +15,7 @@ from napari_semsr.core import (
 )
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.io.formats import read, write
-from napari_semsr.jobs.enhance import ENHANCE
+from napari_semsr.jobs import ENHANCE
 from tests.refusals import refused
 from tests.tiny_models import write_tiny_model
 

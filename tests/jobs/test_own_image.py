@@ -10,7 +10,8 @@ from napari_semsr import train, write
 from napari_semsr.core.errors import CheckpointError, OptionError, ReadError, ShapeError
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
-from napari_semsr.jobs.train import TRAIN, OwnImageRequest, PairRequest
+from napari_semsr.jobs import TRAIN
+from napari_semsr.jobs.train import OwnImageRequest, PairRequest
 from napari_semsr.models.checkpoint import load_model
 from napari_semsr.pairing.store import open_pairs
 from napari_semsr.simulation.canvas import draw_phantom

@@ -6,7 +6,7 @@ import tifffile
 
 import napari_semsr
 from napari_semsr.core import IncompleteError, Micrograph, WriteError, run
-from napari_semsr.jobs.restore import RESTORE
+from napari_semsr.jobs import RESTORE
 from napari_semsr.restoration.method import RestoreOptions
 from tests.refusals import refused, warned
 from tests.stopping import stop_at

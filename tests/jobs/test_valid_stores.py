@@ -11,16 +11,16 @@ from napari_semsr.core import Micrograph, run
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.io.formats import describe, read, write
 from napari_semsr.jobs import CROP, ENHANCE, FRC_MAP, RESTORE, STITCH, CropOptions
-from napari_semsr.jobs.convert import CONVERT
-from napari_semsr.jobs.degrade import DEGRADE
+from napari_semsr.jobs.convert import convert
+from napari_semsr.jobs.degrade import degrade
 from napari_semsr.restoration.method import RestoreOptions
 
 JOBS = {
-    "convert": lambda image, out: CONVERT.job(image, output=out),
+    "convert": lambda image, out: convert.job(image, output=out),
     "crop": lambda image, out: CROP.job(
         image, output=out, options=CropOptions(box=(3, 4, 100, 90))
     ),
-    "degrade": lambda image, out: DEGRADE.job(image, output=out),
+    "degrade": lambda image, out: degrade.job(image, output=out),
     "enhance": lambda image, out: ENHANCE.job(
         image, out, options=EnhanceOptions(tile=64, device="cpu")
     ),

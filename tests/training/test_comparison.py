@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from napari_semsr import train
 from napari_semsr.core import Micrograph, run
-from napari_semsr.jobs.pairs import PAIRS
+from napari_semsr.jobs import PAIRS
 from napari_semsr.models.checkpoint import load_model, save_model
 from napari_semsr.pairing import PairOptions, open_pairs
 from napari_semsr.training.callbacks import create_model_card

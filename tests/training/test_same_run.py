@@ -11,7 +11,7 @@ from skimage import io
 
 from napari_semsr.core import CheckpointError, ReadError, SemsrError, WriteError, run
 from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.jobs.pairs import PAIRS
+from napari_semsr.jobs import PAIRS
 from napari_semsr.pairing.options import PairOptions
 from napari_semsr.simulation.canvas import draw_phantom
 from napari_semsr.training import Recipe, fit as loop, learner as supervised

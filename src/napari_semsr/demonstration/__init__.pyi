@@ -1,5 +1,5 @@
 from .job import (
-    DEMO as DEMO,
     DemoOptions as DemoOptions,
     DemoResult as DemoResult,
+    demo as demo,
 )

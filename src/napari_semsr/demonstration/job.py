@@ -209,9 +209,6 @@ def demo(
     return result
 
 
-DEMO = demo
-
-
 def _measure_positions(scan: Path, stitched: StepRecord) -> dict[str, Figure]:
     """Count the placed frames, and measure nominal and solved positions."""
     frames = core.run(io.open_frames(scan, positions=scan / "truth/positions.csv"))

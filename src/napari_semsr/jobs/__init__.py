@@ -1,5 +1,31 @@
-"""Jobs: generators that yield `Progress`, shared by panels and commands."""
+"""Jobs: generators that yield `Progress`, shared by panels and commands.
 
-import lazy_loader
+A command has its name in capitals here, as its module has that of its function.
+"""
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+import ast
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+_PLACES = {}
+for _node in ast.parse(Path(__file__).with_suffix(".pyi").read_text("utf-8")).body:
+    if isinstance(_node, ast.ImportFrom):
+        _PLACES |= {one.asname: (_node.module, one.name) for one in _node.names}
+    elif isinstance(_node, ast.Assign):
+        _name, _, _own = ast.unparse(_node).partition(" = ")
+        _PLACES[_name] = _PLACES.pop(_own)
+__all__ = sorted(_PLACES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    module, own_name = _PLACES[name]
+    value = globals()[name] = getattr(import_module(f".{module}", __name__), own_name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -5,8 +5,8 @@ from .adapt.areas import (
     create_shared_area as create_shared_area,
 )
 from .adapt.job import (
-    ADAPT as ADAPT,
     Adapted as Adapted,
+    adapt as _adapt,
 )
 from .adapt.train import (
     STOP as STOP,
@@ -19,9 +19,9 @@ from .blend import (
     subtract_images as subtract_images,
 )
 from .calibrate import (
-    CALIBRATE as CALIBRATE,
     CalibrationReport as CalibrationReport,
     ScaleBarReport as ScaleBarReport,
+    calibrate as _calibrate,
 )
 from .convert import (
     ConvertedFile as ConvertedFile,
@@ -29,25 +29,25 @@ from .convert import (
     save_images as save_images,
 )
 from .crop import (
-    CROP as CROP,
     CropOptions as CropOptions,
     Cropped as Cropped,
+    crop as _crop,
     crop_to_gap_free_box as crop_to_gap_free_box,
 )
 from .enhance import (
-    ENHANCE as ENHANCE,
     MISFIT as MISFIT,
     UNFAMILIAR as UNFAMILIAR,
     PreviewChannel as PreviewChannel,
     create_unfamiliarity_map as create_unfamiliarity_map,
+    enhance as _enhance,
     find_unfinished_result as find_unfinished_result,
     is_instrument_model as is_instrument_model,
     run_preview as run_preview,
 )
 from .exchange import ImportOptions as ImportOptions
 from .figure import (
-    FIGURE as FIGURE,
     FigureOptions as FigureOptions,
+    figure as _figure,
 )
 from .follow import (
     FollowedScan as FollowedScan,
@@ -77,7 +77,7 @@ from .index import (
     get_actions as get_actions,
     get_verb as get_verb,
 )
-from .info import INFO as INFO
+from .info import info as _info
 from .leakage import (
     get_training_digests as get_training_digests,
 )
@@ -87,25 +87,21 @@ from .many import (
     apply_to_images as apply_to_images,
 )
 from .measure.error_map import (
-    ERROR_MAP as ERROR_MAP,
     ErrorMapReport as ErrorMapReport,
+    error_map as _error_map,
 )
 from .measure.gaps import (
-    GAPS as GAPS,
     GapReport as GapReport,
+    gaps as _gaps,
 )
 from .measure.grey import (
-    METRICS as METRICS,
+    metrics as _metrics,
 )
 from .measure.profile import (
-    PROFILE as PROFILE,
     MeasuredCurve as MeasuredCurve,
+    profile as _profile,
 )
 from .measure.resolution import (
-    DECORRELATION as DECORRELATION,
-    FRC as FRC,
-    FRC_MAP as FRC_MAP,
-    SPECTRUM as SPECTRUM,
     DecorrelationReport as DecorrelationReport,
     FrcJobOptions as FrcJobOptions,
     FrcMapJobOptions as FrcMapJobOptions,
@@ -113,7 +109,11 @@ from .measure.resolution import (
     FrcReport as FrcReport,
     SpectrumReport as SpectrumReport,
     create_spectrum_display as create_spectrum_display,
+    decorrelation as _decorrelation,
     find_halves as find_halves,
+    frc as _frc,
+    frc_map as _frc_map,
+    spectrum as _spectrum,
 )
 from .measure.table import (
     MeasuredTable as MeasuredTable,
@@ -123,34 +123,34 @@ from .measure.table import (
     measure_table_job as measure_table_job,
 )
 from .models import (
-    MODELS_EXPORT as MODELS_EXPORT,
-    MODELS_IMPORT as MODELS_IMPORT,
-    MODELS_INFO as MODELS_INFO,
-    MODELS_LIST as MODELS_LIST,
     ModelFile as ModelFile,
+    export_model as _export_model,
     get_check_figures as get_check_figures,
     get_model_origin as get_model_origin,
     get_runs_folder as get_runs_folder,
     get_validation_gain_db as get_validation_gain_db,
+    import_model as _import_model,
+    list_models as _list_models,
+    model_info as _model_info,
 )
 from .pairs import (
-    PAIRS as PAIRS,
     CreatedPairs as CreatedPairs,
     choose_pair_options as choose_pair_options,
+    pairs as _pairs,
 )
 from .register import (
-    REGISTER as REGISTER,
     Registered as Registered,
     RegisterOptions as RegisterOptions,
     describe_alternative as describe_alternative,
+    register as _register,
 )
 from .replay import (
-    REPLAY as REPLAY,
     ReplayReport as ReplayReport,
+    replay as _replay,
 )
 from .restore import (
-    RESTORE as RESTORE,
     RestoredFile as RestoredFile,
+    restore as _restore,
 )
 from .resume import (
     Step as Step,
@@ -163,18 +163,17 @@ from .samples import (
     simulate_specimen as simulate_specimen,
 )
 from .simulate import (
-    SIMULATE as SIMULATE,
     SimulateOptions as SimulateOptions,
+    simulate as _simulate,
 )
 from .stitch import (
-    STITCH as STITCH,
     StitchedFile as StitchedFile,
     StitchFolderOptions as StitchFolderOptions,
     open_scan as open_scan,
+    stitch as _stitch,
 )
 from .train import (
     HELD_OUT as HELD_OUT,
-    TRAIN as TRAIN,
     PairRequest as PairRequest,
     RecipeInfo as RecipeInfo,
     Trained as Trained,
@@ -184,6 +183,7 @@ from .train import (
     create_validation_figures as create_validation_figures,
     list_bundled_recipes as list_bundled_recipes,
     read_recipe_info as read_recipe_info,
+    train as _train,
 )
 from .train_process import (
     TrainStep as TrainStep,
@@ -199,3 +199,29 @@ from .verb import (
     Verb as Verb,
     command as command,
 )
+
+ADAPT = _adapt
+CALIBRATE = _calibrate
+CROP = _crop
+ENHANCE = _enhance
+FIGURE = _figure
+INFO = _info
+ERROR_MAP = _error_map
+GAPS = _gaps
+METRICS = _metrics
+PROFILE = _profile
+DECORRELATION = _decorrelation
+FRC = _frc
+FRC_MAP = _frc_map
+SPECTRUM = _spectrum
+MODELS_EXPORT = _export_model
+MODELS_IMPORT = _import_model
+MODELS_INFO = _model_info
+MODELS_LIST = _list_models
+PAIRS = _pairs
+REGISTER = _register
+REPLAY = _replay
+RESTORE = _restore
+SIMULATE = _simulate
+STITCH = _stitch
+TRAIN = _train

@@ -11,13 +11,19 @@ from pydantic import FiniteFloat
 
 from napari_semsr import core
 from napari_semsr.io import SINGLE_PX, downsample_block
-from napari_semsr.jobs.convert import create_save_command
+from napari_semsr.jobs.convert import (
+    ConvertedFile,
+    OpenedImage,
+    SavedImage,
+    save_image,
+)
 from napari_semsr.jobs.images import (
     compose_derived_provenance,
     compose_provenance,
     create_input_record,
     create_lazy_array,
 )
+from napari_semsr.jobs.verb import Run, command
 
 _CHUNK = 512  # px; chosen: the chunk size of our stores
 _STRIP_PX = 1 << 22  # pixels read at once; chosen: 16 MB of float32
@@ -162,23 +168,31 @@ class BlendOptions(core.Options):
     strength: FiniteFloat
 
 
-def _blend_images(
-    options: BlendOptions, image: core.Micrograph, result: core.Micrograph
-) -> core.Micrograph:
-    """Blend a result with its input, using `blend_levels`."""
-    levels = core.run(resample_levels(image, (), result, [result.data]))
+@command(reads=False)
+def blend(
+    _: Run[BlendOptions],
+    input: OpenedImage,  # noqa: A002 - its name in histories
+    result: OpenedImage,
+    output: SavedImage,
+    options: BlendOptions,
+) -> core.Job[ConvertedFile]:
+    """Blend a result with its input again, with `blend_levels`."""
+    levels = yield from resample_levels(input, (), result, [result.data])
     blended_image = blend_levels(levels, [result.data], options.strength)[0]
     history = compose_derived_provenance(
-        "blend", options.model_dump(), input=image, result=result
+        "blend", options.model_dump(), input=input, result=result
     )
-    return result.replace(data=blended_image, provenance=history)
+    blended = result.replace(data=blended_image, provenance=history)
+    return (yield from save_image(blended, output))
 
 
-BLEND = create_save_command("blend", BlendOptions, _blend_images, "input", "result")
-DIFFERENCE = create_save_command(
-    "difference",
-    core.Options,
-    lambda _, a, b: subtract_images(b, a),
-    "minuend",
-    "subtrahend",
-)
+@command(reads=False)
+def difference(
+    _: Run[core.Options],
+    minuend: OpenedImage,
+    subtrahend: OpenedImage,
+    output: SavedImage,
+    options: core.Options,
+) -> core.Job[ConvertedFile]:
+    """Subtract one image from another again, with `subtract_images`."""
+    return save_image(subtract_images(subtrahend, minuend), output)

@@ -229,6 +229,3 @@ def calibrate(
             "pixel-size-contradicts",
         )
     return CalibrationReport(run.image_names[0], run.output, calibration, warnings)
-
-
-CALIBRATE = calibrate

@@ -1,7 +1,7 @@
 """Convert an image to another format, keeping its history."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -43,6 +43,11 @@ _OUTPUT = verb.Output(
 )
 
 
+# of jobs that are not commands, and make an image of a panel again
+OpenedImage = Annotated[core.Micrograph, verb.ImageInput(help="an image")]
+SavedImage = Annotated[Path, verb.Output("the image")]
+
+
 @verb.command(title="conversion")
 def convert(
     run: verb.Run[ConvertOptions],
@@ -65,7 +70,7 @@ def convert(
     >>> made.shape, made.dtype, made.pixel_size_nm, int(stored[0, 0])
     ((48, 64), 'uint8', (7.7, 7.7), 200)
     """
-    image_given, dtype = run.image_inputs["image"], options.dtype
+    image_given, dtype = run.get_given_image("image"), options.dtype
     # records of this job hold the reading options next to the dtype
     about = {
         "dtype": dtype,
@@ -104,9 +109,6 @@ def convert(
         _OUTPUT.check_path(place, (), run.existing)
     saved = yield from save_image(image, output, dtype=dtype, zarr_version=version)
     return replace(saved, clipped=clipped_count)
-
-
-CONVERT = convert
 
 
 def save_image(
@@ -177,26 +179,3 @@ def save_images(
         )
         for image, place in zip(images, places, strict=True)
     ]
-
-
-def create_save_command(
-    name: str,
-    options: type[core.Options],
-    make: Callable[..., core.Micrograph],
-    *images: str,
-) -> verb.Verb[core.Options, ConvertedFile]:
-    """Declare a job (not a command) that recreates an in-memory image.
-
-    `make` returns the image for the options and the opened `images`.
-    """
-
-    def run(
-        run: verb.Run[core.Options], *image: core.Micrograph
-    ) -> core.Job[ConvertedFile]:
-        return (yield from save_image(make(run.options, *image), run.required_target))
-
-    inputs = tuple(verb.ImageInput(image, "an image") for image in images)
-    output = verb.Output("the image")
-    return verb.Verb(
-        name, inputs, options, ConvertedFile, run, output=output, reads=False
-    )

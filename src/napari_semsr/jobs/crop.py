@@ -205,8 +205,8 @@ def crop(
         what = "an output for the image" if output is None else "a reference (`like`)"
         msg = f"To crop the reference (`like_output`), also set {what}."
         raise core.OptionError(msg, code="missing-value")
-    plan, record = yield from _plan_crop(run, image, like)
-    image_given, resampling = run.image_inputs["image"], plan.area.resampling
+    plan, record = yield from _plan_crop(run, image, like, like_output)
+    image_given, resampling = run.get_given_image("image"), plan.area.resampling
     reach = float(resampling.offsets[0] + plan.area.grid.shape[0] * resampling.steps[0])
     note = create_databar_note(get_image_name(image_given), image, reach)
     if note and not isinstance(image_given, core.Micrograph):
@@ -255,9 +255,6 @@ def crop(
     )
 
 
-CROP = crop
-
-
 def crop_to_gap_free_box(
     *images: core.Micrograph,
 ) -> core.Job[tuple[tuple[core.Micrograph, ...], core.Box | None]]:
@@ -286,20 +283,23 @@ def crop_to_gap_free_box(
 
 
 def _plan_crop(
-    run: verb.Run[CropOptions], image: core.Micrograph, like: core.Micrograph | None
+    run: verb.Run[CropOptions],
+    image: core.Micrograph,
+    like: core.Micrograph | None,
+    like_output: Path | None,
 ) -> core.Job[tuple[_CropPlan, core.Provenance]]:
     usual = CropOptions.model_fields["search"].default
     if run.options.search != usual and not run.options.align:
         msg = "A search range (`search`) requires `align`: set both."
         raise core.OptionError(msg, code="option-without-effect")
     # names given by the user: parts of one image share the inner name
-    source = image.replace(name=get_image_name(run.image_inputs["image"]))
+    source = image.replace(name=run.get_image_name("image"))
     if like is None:
         plan = yield from _plan_box_crop(source, run.options)
         return plan, (yield from run.compose_history())
-    reference = like.replace(name=get_image_name(run.image_inputs["like"]))
+    reference = like.replace(name=run.get_image_name("like"))
     plan = yield from _plan_common_area_crop(source, reference, run.options)
-    if "like_output" not in run.targets and plan.box.shape != like.shape:
+    if like_output is None and plan.box.shape != like.shape:
         box = plan.box
         core.warn(
             f"The result covers rows {box.y0} to {box.y1}, columns {box.x0} to "

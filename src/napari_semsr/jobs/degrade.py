@@ -147,6 +147,3 @@ def degrade(
         pixel_size_nm=result.pixel_size_nm,
         image=result,
     )
-
-
-DEGRADE = degrade

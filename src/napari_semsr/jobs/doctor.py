@@ -106,9 +106,6 @@ def doctor(_: Run[core.Options]) -> core.Job[DoctorReport]:
     )
 
 
-DOCTOR = doctor
-
-
 def _get_version(name: str) -> str | None:
     try:
         return version(name)

@@ -37,8 +37,6 @@ from napari_semsr.jobs.leakage import TRAINED_ON
 MISFIT = "misfit"
 """Output name of the misfit map."""
 
-_MAP = "residual_map"  # the argument of the same map
-
 UNFAMILIAR = "unfamiliar_map"
 """Name of the map of distance from the training area, as output and argument."""
 
@@ -155,20 +153,25 @@ class EnhancedFile(verb.ImageResult):
         return images.Result.to_json(self) | digest
 
 
-def _enhance_plane(run: verb.Run[EnhanceOptions]) -> core.Job[EnhancedFile]:
+def _enhance_plane(
+    run: verb.Run[EnhanceOptions],
+    image: images.Image,
+    source: core.Micrograph,
+    model_named: str | Path | None,
+    *,
+    map_path: Path | None,
+    distance_path: Path | None,
+    cluster: ClusterOptions | None,
+    live: "inference.LiveField | None",
+) -> core.Job[EnhancedFile]:
     """Enhance a plane into a store or a file."""
     memory_before = psutil.Process().memory_info().rss
-    image = run.image_inputs["image"]
-    target = run.required_target
-    settings = run.options
-    map_path, live = run.targets.get(_MAP), run.parameters.get("live")
-    run.open_images()
-    source, existing = run.images["image"], run.existing
-    path, notes = _find_model(run.parameters["model"], source)
+    target, settings, existing = run.required_target, run.options, run.existing
+    path, notes = _find_model(model_named, source)
     yield core.Progress(0, 0, f"loading the model {path.stem}")
     model = models.load_model(path)
     unlike, distances = yield from compare_with_training_area(
-        source, model, settings, wants_map=run.targets.get(UNFAMILIAR) is not None
+        source, model, settings, wants_map=distance_path is not None
     )
     yield core.Progress(0, 0, f"recording the input {images.get_image_name(image)}")
     provenance = yield from _create_provenance(run, model, path)
@@ -195,7 +198,6 @@ def _enhance_plane(run: verb.Run[EnhanceOptions]) -> core.Job[EnhancedFile]:
     def fill_store(store: OmeZarrStore) -> core.Job[tuple[EnhanceReport, _Comparison]]:
         if _VALUES not in store.read_notes() and not isinstance(image, core.Micrograph):
             store.write_note(_VALUES, (yield from images.digest_values(source)))
-        cluster = run.parameters.get("cluster")
         scheduler = None if cluster is None else cluster.scheduler
         if scheduler is not None:
             yield core.WaitingProgress(
@@ -241,7 +243,7 @@ def _enhance_plane(run: verb.Run[EnhanceOptions]) -> core.Job[EnhancedFile]:
         misfit=misfit,
         misfit_map=None if misfit_map is None else str(map_path),
         unfamiliar_percent=unlike,
-        unfamiliar_map=_write_distance_map(distances, provenance, run),
+        unfamiliar_map=_write_distance_map(distances, provenance, distance_path),
     )
 
 
@@ -428,16 +430,14 @@ def _create_distance_map(
 def _write_distance_map(
     distance_map: core.Micrograph | None,
     provenance: core.Provenance,
-    run: verb.Run[EnhanceOptions],
+    path: Path | None,
 ) -> str | None:
     """Write the map of the distance from the training area, if requested."""
-    if distance_map is None:
+    if distance_map is None or path is None:
         return None
     map_history = provenance.model_copy(update={"part": UNFAMILIAR})
-    images.overwrite_image(
-        distance_map.replace(provenance=map_history), run.targets[UNFAMILIAR]
-    )
-    return str(run.targets[UNFAMILIAR])
+    images.overwrite_image(distance_map.replace(provenance=map_history), path)
+    return str(path)
 
 
 _Comparison = tuple[analysis.Misfit | None, core.Micrograph | None]
@@ -595,6 +595,7 @@ def enhance(
         ),
     ] = None,
     cluster: ClusterOptions | None = None,
+    live: "inference.LiveField | None" = None,
 ) -> core.Job[Any]:
     """Sharpen and clean an image tile by tile with a model.
 
@@ -605,11 +606,21 @@ def enhance(
     >>> sharp.shape, sharp.dtype, sharp.provenance.job
     ((96, 64), dtype('float32'), 'enhance')
     """
-    if run.targets:
-        return (yield from _enhance_plane(run))
+    source = run.open_image()
+    if (output, residual_map, unfamiliar_map) != (None, None, None):
+        return (
+            yield from _enhance_plane(
+                run,
+                image,
+                source,
+                model,
+                map_path=residual_map,
+                distance_path=unfamiliar_map,
+                cluster=cluster,
+                live=live,
+            )
+        )
     # without maps or a cluster
-    run.open_images()
-    source = run.images["image"]
     path, notes = _find_model(model, source)
     network = models.load_model(path)
     yield from compare_with_training_area(source, network, options)
@@ -620,9 +631,6 @@ def enhance(
     report = result.metadata["enhance"]
     report = {**report, "notes": (*report["notes"], *notes)}
     return result.replace(metadata={**result.metadata, "enhance": report})
-
-
-ENHANCE = enhance
 
 
 _PATIENCE_S = 0.1  # seconds between checks for a request; chosen: responsive

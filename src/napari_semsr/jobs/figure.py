@@ -191,9 +191,6 @@ def figure(
     )
 
 
-FIGURE = figure
-
-
 @dataclass(frozen=True, slots=True)
 class _FigureCell:
     """Lettered cell of a figure."""

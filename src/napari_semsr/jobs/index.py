@@ -46,54 +46,52 @@ ACTIONS = {
 }
 """Help summary of each action, for commands with several actions."""
 
-_MODULES = {
-    "adapt": "adapt.job",
-    "demo": ".demonstration.job",
-    **dict.fromkeys(ACTIONS, "models"),
-    "decorrelation": "measure.resolution",
-    "error-map": "measure.error_map",
-    "frc": "measure.resolution",
-    "frc-map": "measure.resolution",
-    "gaps": "measure.gaps",
-    "metrics": "measure.grey",
-    "profile": "measure.profile",
-    "spectrum": "measure.resolution",
+_PLACES = {
+    "adapt": "adapt.job.adapt",
+    "blend": "blend.blend",
+    "decorrelation": "measure.resolution.decorrelation",
+    "demo": ".demonstration.job.demo",
+    "difference": "blend.difference",
+    "error-map": "measure.error_map.error_map",
+    "exposure": "samples.exposure",
+    "frc": "measure.resolution.frc",
+    "frc-map": "measure.resolution.frc_map",
+    "gaps": "measure.gaps.gaps",
+    "gold": "samples.gold",
+    "look-here": "adapt.job.look_here",
+    "metrics": "measure.grey.metrics",
+    "models export": "models.export_model",
+    "models import": "models.import_model",
+    "models info": "models.model_info",
+    "models list": "models.list_models",
+    "profile": "measure.profile.profile",
+    "register-sem": "adapt.areas.register_sem",
+    "specimen": "samples.specimen",
+    "spectrum": "measure.resolution.spectrum",
+    "train-on-sem": "adapt.train.train_on_sem",
 }
-"""Modules in ``napari_semsr.jobs`` that are not named after their commands."""
-_SEVERAL = ("models",)  # modules that contain all actions of a command
-_UNLISTED_JOBS = {
-    "specimen": "samples",
-    "exposure": "samples",
-    "gold": "samples",
-    "blend": "blend",
-    "difference": "blend",
-    "register-sem": "adapt.areas",
-    "train-on-sem": "adapt.train",
-    "look-here": "adapt.job",
-}
-"""Modules of the jobs that are not commands but run from panels, `adapt` and `demo`."""
-MEASURES = tuple(
-    name for name in VERBS if _MODULES.get(name, "").startswith("measure.")
-)
+"""Functions in ``napari_semsr.jobs`` of commands, and of the jobs that run only from
+panels, `adapt` and `demo`; others are in a module of the same name.
+"""
+MEASURES = tuple(name for name in VERBS if "measure." in _PLACES.get(name, ""))
 """Commands that measure one or many images."""
-
-_VALUES = tuple(name for name in (*VERBS, *ACTIONS) if name not in _SEVERAL)
-_AS_NAME = str.maketrans("- ", "__")
-_FUNCTION_NAMES = {
-    "models list": "list_models",
-    "models info": "model_info",
-    "models export": "export_model",
-    "models import": "import_model",
+JOBS = tuple(dict.fromkeys((*VERBS, *_PLACES)))
+"""Jobs named in histories: commands, and jobs that are none."""
+FUNCTIONS = {
+    _PLACES.get(name, name).rpartition(".")[2]: name
+    for name in (*VERBS, *ACTIONS)
+    if name != "models"
 }
+"""Commands, keyed by function name."""
 
 
 def get_verb(name: str) -> "Verb[Options, Result] | None":
     """Import a command; return None if unknown or if it has several actions."""
-    if name not in _VALUES and name not in _UNLISTED_JOBS:
+    if name not in (*FUNCTIONS.values(), *_PLACES):
         return None
-    place = (_MODULES | _UNLISTED_JOBS).get(name, name)
-    module = import_module(f".{place}", "napari_semsr.jobs")
-    verb: Verb[Options, Result] = getattr(module, name.upper().translate(_AS_NAME))
+    module, _, function = _PLACES.get(name, f"{name}.{name}").rpartition(".")
+    place = import_module(f".{module}", "napari_semsr.jobs")
+    verb: Verb[Options, Result] = getattr(place, function)
     return verb
 
 
@@ -101,11 +99,3 @@ def get_actions(name: str) -> tuple[str, ...]:
     """Return the actions of a command, or an empty tuple."""
     words = (one.partition(" ") for one in ACTIONS)
     return tuple(action for verb, _, action in words if verb == name)
-
-
-JOBS = (*VERBS, *_UNLISTED_JOBS)
-"""Jobs named in histories: commands and unlisted jobs."""
-FUNCTIONS = {
-    _FUNCTION_NAMES.get(name, name.replace("-", "_")): name for name in _VALUES
-}
-"""Commands, keyed by function name."""

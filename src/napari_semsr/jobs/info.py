@@ -152,9 +152,6 @@ def info(
     return Description(str(path), facts)
 
 
-INFO = info
-
-
 def _measure_printed_bar(path: Path, facts: dict[str, Any]) -> dict[str, float | None]:
     """Measure a printed scale bar if the file has no pixel size.
 

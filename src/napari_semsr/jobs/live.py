@@ -18,7 +18,7 @@ from napari_semsr.io import (
 )
 from napari_semsr.jobs.follow import LiveScan, list_moved_frames, open_frame_folder
 from napari_semsr.jobs.images import check_image_target, write_positions
-from napari_semsr.jobs.stitch import STITCH, StitchedFile, StitchFolderOptions
+from napari_semsr.jobs.stitch import StitchedFile, StitchFolderOptions, stitch
 
 _STEPS = 8  # steps of deferred work per frame; chosen: solutions end between frames
 _TABLE = "positions.csv"
@@ -96,7 +96,7 @@ class LiveMosaic:
         stem = self.output.name.partition(".")[0]
         usual = self.output.with_name(f"{stem}.frames")
         self.folder = usual if frames is None else Path(frames)
-        live_options = STITCH.parse_options(options)
+        live_options = stitch.parse_options(options)
         self.options: StitchFolderOptions = live_options["options"]
         if self.options.follow:
             msg = "A mosaic of in-memory frames cannot follow a folder: omit follow."
@@ -258,7 +258,7 @@ class LiveMosaic:
             If no two frames can be registered.
         """
         self._scan.close()
-        job = STITCH.job(self.folder, self.output, options=self.options, overwrite=True)
+        job = stitch.job(self.folder, self.output, options=self.options, overwrite=True)
         stitched_file = core.run(job)
         frames_moved = list_moved_frames(self._scan.positions(), stitched_file.corners)
         return replace(

@@ -114,9 +114,6 @@ def list_models(run: verb.Run[core.Options]) -> core.Job[ModelList]:
     return ModelList(tuple(rows), str(folder))
 
 
-MODELS_LIST = list_models
-
-
 @verb.command("models info", reads=False)
 def model_info(
     run: verb.Run[core.Options], model: Annotated[str | Path, verb.MODEL_IN]
@@ -124,9 +121,6 @@ def model_info(
     """Show the model card of a model."""
     yield core.Progress(0, 1, "reading card")
     return _describe_model_file(models.find_model(model))
-
-
-MODELS_INFO = model_info
 
 
 @verb.command("models export", reads=False, opens=False)
@@ -191,9 +185,6 @@ def export_model(
     return _describe_model_file(output, card)
 
 
-MODELS_EXPORT = export_model
-
-
 @verb.command("models import", reads=False, replaces=True)
 def import_model(
     run: verb.Run[exchange.ImportOptions],
@@ -237,9 +228,6 @@ def import_model(
         if target.resolve() != path.resolve():
             _copy_atomically(path, target)
     return _describe_model_file(target)
-
-
-MODELS_IMPORT = import_model
 
 
 def _prepare_library_path(

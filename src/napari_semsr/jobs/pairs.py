@@ -122,7 +122,6 @@ def pairs(
         Output(
             "store of the pairs, .zarr; a contact sheet is written next to it",
             ending=".zarr",
-            beside=(_SHEET,),
         ),
     ],
     *,
@@ -147,6 +146,8 @@ def pairs(
     >>> made.train, made.validation, made.test
     (28, 4, 4)
     """
+    sheet = output.with_suffix(_SHEET)
+    Output("", ending=_SHEET).check_path(sheet, run.inputs, run.existing)
     settings = options
     lows, highs, folders = _list_images(low, high)
     is_paired = not folders or settings.match == "name" or settings.align
@@ -214,7 +215,6 @@ def pairs(
             hidden_path, choice, settings, provenance, off_nm, by_image
         )
     yield core.Progress(0, 0, "drawing the contact sheet")
-    sheet = output.with_suffix(_SHEET)
     overwrite_image(
         core.Micrograph(open_pairs(output).draw_contact_sheet(), name=sheet.stem), sheet
     )
@@ -234,9 +234,6 @@ def pairs(
         images=by_image,
         same_place=choice.same_place,
     )
-
-
-PAIRS = pairs
 
 
 def _check_images_differ(
@@ -322,7 +319,7 @@ def _align_pair(
         )
         for one, size in ((low, coarse), (high, fine))
     )
-    registration = yield from register.REGISTER.job(
+    registration = yield from register.register.job(
         moving, fixed_image, options=register.RegisterOptions(model="elastic")
     )
     yield core.Progress(0, 0, f"aligning {high.name} with {low.name}")

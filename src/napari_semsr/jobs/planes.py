@@ -14,7 +14,7 @@ from napari_semsr.jobs.verb import O, R, Run
 
 def _get_axis_sizes(run: Run[O]) -> dict[str, int]:
     """Return the axis sizes of a stack by name, or the number of images in memory."""
-    image = run.image_inputs["image"]
+    image = run.get_given_image("image")
     if isinstance(image, Sequence) and not isinstance(image, str):
         return {"plane": len(image)}
     has_plane = run.opening.plane is not None
@@ -49,15 +49,15 @@ def _run_job_on_planes(
     output, so that an interrupted run can be resumed; the stores are removed once the
     stack is complete.
     """
-    image = run.image_inputs["image"]
+    image = run.get_given_image("image")
     axes = _get_axis_sizes(run)
     target = run.required_target
     planes = math.prod(axes.values())
     stack = image if isinstance(image, Sequence) and not isinstance(image, str) else ()
     if planes == 1:
         return (yield from job(run.copy_for_image(stack[0], target) if stack else run))
-    for name in run.targets:
-        if run.targets[name] != target:
+    for name, place in run.targets.items():
+        if place != target:
             msg = (
                 f"A {name.replace('_', ' ')} requires a single plane, got a stack of "
                 f"{planes} planes: choose one plane (`plane`)."

@@ -14,7 +14,6 @@ from napari_semsr.jobs.images import (
     Result,
     collect_digests,
     create_lazy_array,
-    get_image_name,
     record_file,
     to_json_value,
     write_pixels,
@@ -207,41 +206,43 @@ def describe_alternative(rival: AlternativeTransform) -> str:
     )
 
 
-def _find_uncalibrated_role(run: verb.Run[RegisterOptions]) -> Role | None:
+def _find_uncalibrated_role(
+    run: verb.Run[RegisterOptions], moving: core.Micrograph, fixed: core.Micrograph
+) -> Role | None:
     """Return the role of the uncalibrated image, after assigning a temporary size.
 
     A stored transform provides it; otherwise landmarks or the images determine it.
     """
-    roles: tuple[Role, Role] = ("moving", "fixed")
-    lacking = [role for role in roles if run.images[role].pixel_size_nm is None]
-    if len(lacking) == 2:
-        one = run.images["moving"]
+    if moving.pixel_size_nm is None and fixed.pixel_size_nm is None:
         msg = (
-            f"Neither {one.name} nor {run.images['fixed'].name} has a pixel size: set "
+            f"Neither {moving.name} nor {fixed.name} has a pixel size: set "
             "one of them (`moving_pixel_size_nm` or `fixed_pixel_size_nm`), and the "
             "other is estimated."
         )
         raise core.RegistrationError(msg, code="pixel-size-missing")
-    for role in lacking:
-        image = run.images[role]
-        origin = tuple(np.divide(image.origin, image.spacing_px).tolist())
-        run.images[role] = image.replace(
-            pixel_size_nm=(1.0, 1.0), origin=origin, spacing_px=(1.0, 1.0)
-        )
-    return lacking[0] if lacking else None
+    if moving.pixel_size_nm is not None and fixed.pixel_size_nm is not None:
+        return None
+    role: Role = "moving" if moving.pixel_size_nm is None else "fixed"
+    image = moving if role == "moving" else fixed
+    origin = tuple(np.divide(image.origin, image.spacing_px).tolist())
+    image = image.replace(
+        pixel_size_nm=(1.0, 1.0), origin=origin, spacing_px=(1.0, 1.0)
+    )
+    run.set_images(**{role: image})
+    return role
 
 
 def _set_estimated_size(
     run: verb.Run[RegisterOptions], role: Role, factor: float
 ) -> None:
     """Set the estimated pixel size of an image, and report it."""
-    other = run.images["fixed" if role == "moving" else "moving"]
-    image = rescale_pixel_size(run.images[role], factor)
+    moving, fixed = run.get_images("moving", "fixed")
+    image, other = (moving, fixed) if role == "moving" else (fixed, moving)
+    image = rescale_pixel_size(image, factor)
     how = f"by registration: {other.pixel_size_from or f'that of {other.name}'}"
     origin = core.create_size_source(how, image.scale)
-    run.images[role] = image.replace(
-        metadata={**image.metadata, core.ORIGIN_KEY: origin}
-    )
+    image = image.replace(metadata={**image.metadata, core.ORIGIN_KEY: origin})
+    run.set_images(**{role: image})
     core.warn(
         f"{image.name} has no pixel size; a pixel size of "
         f"{core.format_rounded(factor)} nm was estimated by registration with "
@@ -258,11 +259,11 @@ def _create_metadata(
     moving: core.Micrograph,
     fixed_image: core.Micrograph,
     registration: Registration,
+    files: Mapping[str, object],
 ) -> core.Job[core.Micrograph]:
     """Return the name, calibration and history of the result, without reading data."""
     guides, places = [], {}
-    for name in ("landmarks", "transform"):
-        file_given = run.parameters.get(name)
+    for name, file_given in files.items():
         if isinstance(file_given, Landmarks):
             places = {name: {"moving": file_given.moving, "fixed": file_given.fixed}}
         elif isinstance(file_given, (str, os.PathLike)) and Path(file_given).is_file():
@@ -281,7 +282,7 @@ def _create_metadata(
         "pixel_size_nm": fixed_image.pixel_size_nm,
         "pixel_size_sd_nm": fixed_image.pixel_size_sd_nm,
         core.ORIGIN_KEY: origin,
-        "reading": {side: run.get_read_options(side) for side in run.image_inputs},
+        "reading": {side: run.get_read_options(side) for side in ("moving", "fixed")},
         **places,
         **describe_registration(registration),
     }
@@ -295,14 +296,16 @@ def _create_metadata(
 
 
 def _find_or_apply_transform(
-    run: verb.Run[RegisterOptions], unsized_role: Role | None
+    run: verb.Run[RegisterOptions],
+    landmarks: Landmarks | Where | None,
+    transform: io.StoredTransform | Where | None,
+    unsized_role: Role | None,
 ) -> core.Job[tuple[Registration, io.StoredTransform]]:
     """Find the transform, or use a given one; also return it in its stored form.
 
     The image without a pixel size is given the estimated one.
     """
-    options, landmarks = run.options, run.parameters.get("landmarks")
-    transform, records = run.parameters.get("transform"), run.records
+    options, records = run.options, run.records
     if transform is not None:
         usual = RegisterOptions().model_dump()
         names = (name for name, v in options.model_dump().items() if v != usual[name])
@@ -320,7 +323,7 @@ def _find_or_apply_transform(
         if unsized_role is not None:
             side = transform.moving if unsized_role == "moving" else transform.fixed
             _set_estimated_size(run, unsized_role, float(side.pixel_size_nm[0]))
-        moving, fixed_image = run.images["moving"], run.images["fixed"]
+        moving, fixed_image = run.get_images("moving", "fixed")
         sides = (moving, records["moving"]), (fixed_image, records["fixed"])
         check_transform_images(transform, *sides)
         yield core.Progress(0, 0, "applying the transform")
@@ -336,7 +339,7 @@ def _find_or_apply_transform(
         )
     else:
         registration = yield from _find_transform(run, options, landmarks, unsized_role)
-        moving, fixed_image = run.images["moving"], run.images["fixed"]
+        moving, fixed_image = run.get_images("moving", "fixed")
     _warn_if_unreliable(registration, options)
     facts = describe_registration(registration)
     del facts["transform"]
@@ -357,7 +360,7 @@ def _find_transform(
     unsized_role: Role | None,
 ) -> core.Job[Registration]:
     """Find the transform from image structure, optionally starting from landmarks."""
-    moving, fixed_image = run.images["moving"], run.images["fixed"]
+    moving, fixed_image = run.get_images("moving", "fixed")
     if landmarks is None and unsized_role is not None and not options.landmarks_only:
         factor, registration = yield from register_uncalibrated_images(
             moving, fixed_image, options, unsized_role=unsized_role
@@ -375,7 +378,7 @@ def _find_transform(
         scale = fit_landmarks(landmarks, "similarity").transform.scale
         factor = scale if unsized_role == "moving" else 1 / scale
         _set_estimated_size(run, unsized_role, factor)
-        moving, fixed_image = run.images["moving"], run.images["fixed"]
+        moving, fixed_image = run.get_images("moving", "fixed")
         places = {"moving": landmarks.moving, "fixed": landmarks.fixed}
         places[unsized_role] = places[unsized_role] * factor
         landmarks = Landmarks(places["moving"], places["fixed"])
@@ -640,7 +643,7 @@ def register(
     landmarks: Annotated[
         Landmarks | Mapping[str, Any] | str | Path | None, LANDMARKS_IN
     ] = None,
-    transform: Annotated[str | Path | None, TRANSFORM_IN] = None,
+    transform: Annotated[io.StoredTransform | str | Path | None, TRANSFORM_IN] = None,
     transform_out: Annotated[
         Path | None,
         verb.Output(
@@ -673,20 +676,20 @@ def register(
             "output."
         )
         raise core.OptionError(msg, code="missing-value")
-    for role in ("moving", "fixed"):  # names set by the user
-        run.images[role] = run.images[role].replace(
-            name=get_image_name(run.image_inputs[role])
-        )
-    unsized_role = _find_uncalibrated_role(run)
-    for role in run.images:  # after all checks, as it reads large images
+    moving = moving.replace(name=run.get_image_name("moving"))  # set by the user
+    fixed = fixed.replace(name=run.get_image_name("fixed"))
+    run.set_images(moving=moving, fixed=fixed)
+    unsized_role = _find_uncalibrated_role(run, moving, fixed)
+    for role in ("moving", "fixed"):  # after all checks, as it reads large images
         yield from run.record_image(role)
     registration, transform_file = yield from _find_or_apply_transform(
-        run, unsized_role
+        run, landmarks, transform, unsized_role
     )
-    moving, fixed = run.images["moving"], run.images["fixed"]
+    moving, fixed = run.get_images("moving", "fixed")
     if transform_out is not None:  # before the image, as the map took longest
         io.write_transform(transform_out, transform_file)
-    about = yield from _create_metadata(run, moving, fixed, registration)
+    files = {"landmarks": landmarks, "transform": transform}
+    about = yield from _create_metadata(run, moving, fixed, registration, files)
     warped_image = core.WarpedImage(
         moving, core.Grid.from_image(fixed), registration.transform
     )
@@ -702,7 +705,7 @@ def register(
     else:
         how: dict[str, Any] = {"message": "writing", "existing": run.existing}
         dtype = (yield from write_pixels(warped_image, about, output, **how)).dtype
-    sized_image = None if unsized_role is None else run.images[unsized_role]
+    sized_image = {None: None, "moving": moving, "fixed": fixed}[unsized_role]
     return Registered(
         found_size_of=None if sized_image is None else sized_image.name,
         found_pixel_size_nm=None
@@ -720,6 +723,3 @@ def register(
         stored_transform=transform_file,
         **describe_registration(registration),
     )
-
-
-REGISTER = register

@@ -378,9 +378,6 @@ def replay(
     )
 
 
-REPLAY = replay
-
-
 def _count_planes(path: Path) -> int:
     """Return the number of planes; 1 for a missing file, which fails when read."""
     return io.count_planes(path) if path.is_file() else 1

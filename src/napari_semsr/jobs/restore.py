@@ -186,8 +186,9 @@ def restore(
     >>> [round(float(np.diff(edge).max()), 2) for edge in (soft, sharp.array())]
     [0.12, 0.16]
     """
-    restorer, parameters, provenance = yield from _prepare_restoration(run, image)
-    source = run.images["image"]
+    yield core.Progress(0, 0, f"reading {get_image_name(image)}")
+    source = run.open_image()
+    restorer, parameters, provenance = yield from _prepare_restoration(run, source)
     plan = restorer.create_plan(source.shape)
     dtype = np.dtype(options.dtype or np.float32)
     values_told: dict[str, Any] = {
@@ -240,13 +241,10 @@ def restore(
 
 
 def _prepare_restoration(
-    run: verb.Run[RestoreOptions], image: Image
+    run: verb.Run[RestoreOptions], source: core.Micrograph
 ) -> core.Job[tuple[Restorer, dict[str, Any], core.Provenance]]:
-    """Open an image and measure blur and noise."""
+    """Measure blur and noise of an image."""
     options = run.options
-    yield core.Progress(0, 0, f"reading {get_image_name(image)}")
-    run.open_images()
-    source = run.images["image"]
     psf_given, kernel = _read_psf(options.psf, source)
     yield core.Progress(0, 0, "measuring blur and noise")
     restorer = prepare_restoration(source, options.replace(psf=psf_given), kernel)
@@ -264,6 +262,3 @@ def _prepare_restoration(
     provenance = yield from run.compose_history(*guides, **more)
     parameters = to_json_value({**restorer.get_parameters(), "tolerance": tolerance})
     return restorer, parameters, provenance
-
-
-RESTORE = restore

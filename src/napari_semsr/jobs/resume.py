@@ -14,7 +14,7 @@ next::
 
     places = {"mosaic": mosaic, "sem": sem}
     step = Step("register", places, options, (folder / "r.json",))
-    record, result = yield from run_step(step, lambda: REGISTER_SEM.rerun(...))
+    record, result = yield from run_step(step, lambda: register_sem.rerun(...))
     step = Step("model", {"mosaic": mosaic, "transform": folder / "r.json"}, ...)
 
 `result` is None if the step was done before; `record.values` is then what `result`

@@ -6,9 +6,21 @@ import numpy as np
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from napari_semsr import simulation
-from napari_semsr.core import INSTRUMENT_KEY, Micrograph, Options, parse_pixel_size
-from napari_semsr.jobs.convert import create_save_command
+from napari_semsr.core import (
+    INSTRUMENT_KEY,
+    Job,
+    Micrograph,
+    Options,
+    parse_pixel_size,
+)
+from napari_semsr.jobs.convert import (
+    ConvertedFile,
+    OpenedImage,
+    SavedImage,
+    save_image,
+)
 from napari_semsr.jobs.images import compose_derived_provenance, compose_provenance
+from napari_semsr.jobs.verb import Run, command
 
 # Sizes chosen: large enough for a demonstration, small enough to simulate quickly.
 _PIXEL_NM = 10.0
@@ -107,15 +119,29 @@ def simulate_gold_pair(*, seed: int = 0) -> tuple[Micrograph, Micrograph]:
     return coarse, fine
 
 
-SPECIMEN = create_save_command(
-    "specimen", SpecimenOptions, lambda o: simulate_specimen(o.shape, seed=o.seed)
-)
-EXPOSURE = create_save_command(
-    "exposure",
-    ExposureOptions,
-    lambda o, truth: simulate_exposure(truth, **dict(o)),
-    "truth",
-)
-GOLD = create_save_command(
-    "gold", GoldPairOptions, lambda o: simulate_gold_pair(seed=o.seed)[o.part == "fine"]
-)
+@command(reads=False)
+def specimen(
+    _: Run[SpecimenOptions], output: SavedImage, options: SpecimenOptions
+) -> Job[ConvertedFile]:
+    """Simulate a specimen again, with `simulate_specimen`."""
+    return save_image(simulate_specimen(options.shape, seed=options.seed), output)
+
+
+@command(reads=False)
+def exposure(
+    _: Run[ExposureOptions],
+    truth: OpenedImage,
+    output: SavedImage,
+    options: ExposureOptions,
+) -> Job[ConvertedFile]:
+    """Simulate an image of a specimen again, with `simulate_exposure`."""
+    return save_image(simulate_exposure(truth, **dict(options)), output)
+
+
+@command(reads=False)
+def gold(
+    _: Run[GoldPairOptions], output: SavedImage, options: GoldPairOptions
+) -> Job[ConvertedFile]:
+    """Simulate an image of the gold sample again, with `simulate_gold_pair`."""
+    pair = simulate_gold_pair(seed=options.seed)
+    return save_image(pair[options.part == "fine"], output)

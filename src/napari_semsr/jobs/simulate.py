@@ -216,9 +216,6 @@ def simulate(
     return _create_result(out_dir, settings, scan, extra)
 
 
-SIMULATE = simulate
-
-
 def _create_result(
     target: Path,
     settings: SimulateOptions,

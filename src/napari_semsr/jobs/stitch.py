@@ -1,4 +1,10 @@
-"""Stitching of a folder of frames: opening, positioning, fusion, writing, reporting."""
+"""Stitch a folder of frames into one calibrated mosaic.
+
+`stitch` checks the outputs, follows a running scan if requested, opens the frames (at
+each height, if there are several), records them, chooses the distortion to correct,
+solves the positions, plans the mosaic, writes it block by block with its companions,
+and reports. Below, functions stand in this order.
+"""
 
 import hashlib
 import time
@@ -17,227 +23,10 @@ from napari_semsr import core, io, stitching
 from napari_semsr.jobs import follow, images, verb
 from napari_semsr.stitching import StitchOptions
 
-# Open a folder of frames by options, and digest it for records.
-
-
-def open_scan(
-    folder: Path,
-    *,
-    positions: Path | None = None,
-    options: "StitchFolderOptions | None" = None,
-) -> core.Job[core.Acquisition]:
-    """Open the frames of a scan with the user's options."""
-    yield core.Progress(0, 0, f"opening the frames of {folder.name}")
-    names = (*io.FRAMES_OPTIONS, "other_frames")
-    values = {} if options is None else {n: getattr(options, n) for n in names}
-    return (yield from io.open_frames(folder, positions=positions, **values))
-
-
-def digest_scan(folder: Path, acquisition: core.Acquisition) -> core.Job[str]:
-    """Compute the digest of a scan's files: frames, metadata texts and tables."""
-    if not acquisition.files:
-        return (yield from io.digest_image_file(folder))
-    whole, doing = hashlib.sha256(), f"hashing the frames of {folder.name}"
-    # sorted regardless of how a disk stores names
-    named_files = [
-        (Path(normalize("NFC", str(item.relative_to(folder)))), item)
-        for item in acquisition.files
-    ]
-    for number, (name, item) in enumerate(sorted(named_files)):
-        whole.update(core.encode_path(name) + core.digest_path(item).encode())
-        yield core.Progress(number + 1, len(named_files), doing)
-    return f"sha256:{whole.hexdigest()}"
-
-
-def _compute_folder_digest(folder: Path, values: Mapping[str, Any]) -> core.Job[str]:
-    """Compute the digest of the scan in a folder, or of the scans at its heights."""
-    options = StitchFolderOptions.from_history(values)
-    table_given = values.get("positions")
-    positions, digests = None if table_given is None else Path(table_given), []
-    scans = {folder: positions}
-    if options.focus == "max":
-        digests.append(core.digest_path(folder / io.HEIGHTS))
-        places = [place for place, _ in io.read_heights(folder)]
-        scans = {
-            place: choose_height_table(place, folder, positions) for place in places
-        }
-    for place, table in scans.items():
-        scan = yield from open_scan(place, positions=table, options=options)
-        digests.append((yield from digest_scan(place, scan)))
-    return core.combine_digests(digests)
-
-
-def _get_part_paths(mosaic: Path) -> dict[str, Path]:
-    """Return the paths of a mosaic's companion images, keyed by part."""
-    halves = dict(zip(("half-a", "half-b"), io.get_half_paths(mosaic), strict=True))
-    height = io.get_companion_path(mosaic, "height")
-    coverage = io.get_label_path(mosaic, io.COVERAGE)
-    return {**halves, HEIGHT: height, io.COVERAGE: coverage}
-
-
-# Write a planned mosaic block by block, completely or not at all.
-#
-# Everything is written under hidden names next to the output and renamed at the end, so
-# a failed or cancelled run leaves nothing, unless it can be resumed.
-
 HEIGHT = "height"
 """Name of the height map: the height at which each pixel is sharpest."""
 HALF = "half"
 """History key under which the name and frames of a half are recorded."""
-
-
-def _write_mosaic(
-    plan: "stitching.FusionPlan | stitching.FocusPlan",
-    halves: "tuple[stitching.MosaicHalfPlan, ...]",
-    about: core.Micrograph,
-    run: "_Stitching",
-    power: int,
-) -> core.Job[io.WrittenOutput[int]]:
-    """Compute and write a mosaic block by block, with its height map or halves.
-
-    Its grey values were multiplied by 2 to this `power`, which is undone. The result
-    counts the covered pixels that did not fit the output dtype. Blocks of a corrected
-    mosaic are copied if nothing in them moved.
-    """
-    copy_block = _create_block_copier(plan, run)
-    dtype, existing = run.options.dtype, run.existing
-    beside = list(_create_companions(plan, halves, about, run))
-
-    def create_store(place: Path) -> io.OmeZarrStore:
-        return existing.open_store(
-            about, place, run.required_target, shape=plan.shape, dtype=dtype
-        )
-
-    def fill_store(store: io.OmeZarrStore) -> core.Job[int]:
-        parts = [
-            stack.enter_context(_open_companion_store(*one, run)) for one in beside
-        ]
-        for part in parts:
-            store.mark_unfinished(part.pending_units())  # e.g. damaged ones
-        uncovered_counts: list[int] = []  # pixels, by block
-
-        def fuse_blocks() -> Iterator[core.RealArray]:
-            coverage = store.add_label(io.COVERAGE)
-            for unit in store.pending_units():
-                box = store.box(*unit)
-                block_copied = None if parts else copy_block(box)
-                if block_copied is not None:
-                    image, coverage[box.slices] = block_copied
-                    yield image
-                    continue
-                image, count, *more = plan.compute_block(box)
-                more += [np.ldexp(h.plan.compute_block(box)[0], -power) for h in halves]
-                for part, values in zip(parts, more, strict=True):
-                    part.level0[box.slices] = values
-                    part.mark_done(*unit)
-                coverage[box.slices] = count
-                uncovered_counts.append(int(np.count_nonzero(count == 0)))
-                yield np.ldexp(image, -power)
-            store.finish_label(io.COVERAGE, coverage)
-
-        clipped_count = yield from store.fill(fuse_blocks(), "Fusing the mosaic")
-        for part in parts:
-            if not part.is_complete:
-                yield from part.finish()
-        # uncovered pixels are NaN, which integer dtypes lack
-        is_integer = np.dtype(dtype).kind in "ui"
-        return clipped_count - (sum(uncovered_counts) if is_integer else 0)
-
-    kept_store = existing.find_resumable_store(run.required_target)
-    with ExitStack() as stack:  # renamed when all are complete
-        return (
-            yield from io.write_blocks(
-                run.required_target, create_store, fill_store, kept_store=kept_store
-            )
-        )
-
-
-def _create_block_copier(
-    plan: "stitching.FusionPlan | stitching.FocusPlan", run: "_Stitching"
-) -> Callable[[core.Box], tuple[core.RealArray, core.RealArray] | None]:
-    """Return a function that copies blocks and coverage from the existing mosaic.
-
-    It returns None for a block in which a frame moved.
-    """
-    former = _get_mosaic_to_correct(run)
-    if former is None or np.dtype(former.dtype).kind != "f":
-        return lambda _: None  # in integers, clipped pixels are unknown
-    before, (place, label) = former.plan, (Path(former.output), Path(former.coverage))
-    old_mosaic = images.open_image(place) if place.exists() and label.exists() else None
-    if old_mosaic is None or old_mosaic.provenance != former.provenance:
-        return lambda _: None
-    if isinstance(before, stitching.FocusPlan) or isinstance(plan, stitching.FocusPlan):
-        return lambda _: None
-    counts = images.open_image(label)
-
-    def copy_unchanged_block(
-        box: core.Box,
-    ) -> tuple[core.RealArray, core.RealArray] | None:
-        if not plan.has_same_pixels(before, box):
-            return None
-        parts = [np.asarray(one.data[box.slices]) for one in (old_mosaic, counts)]
-        return parts[0], parts[1]
-
-    return copy_unchanged_block
-
-
-def _get_mosaic_to_correct(run: "_Stitching") -> "StitchedFile | None":
-    """Return the mosaic that a run corrects, if any."""
-    mosaic_file: StitchedFile | None = run.parameters.get("again")
-    return mosaic_file
-
-
-def _create_companions(
-    plan: "stitching.FusionPlan | stitching.FocusPlan",
-    halves: "tuple[stitching.MosaicHalfPlan, ...]",
-    about: core.Micrograph,
-    run: "_Stitching",
-) -> Iterator[tuple[core.Micrograph, Path, core.IntPair]]:
-    """Yield each image written alongside the mosaic, with its path and shape."""
-    history = about.provenance
-    height_path = _get_height_path(run)
-    if height_path is not None and isinstance(plan, stitching.FocusPlan):
-        look = core.DisplaySettings(
-            limits=(plan.z_nm[0], plan.z_nm[-1]), colormap="viridis", colour_bar=True
-        )
-        height_map = about.replace(
-            name=f"{about.name} height",
-            provenance=history and history.model_copy(update={"part": HEIGHT}),
-            look=look,
-        )
-        yield height_map, height_path, plan.shape
-    for half, path in zip(halves, _get_half_paths(run), strict=True):
-        half_record = {"name": half.name, "frames": list(half.frames)}
-        options = {**(history.options if history else {}), HALF: half_record}
-        height_map = about.replace(
-            name=f"{about.name} half {half.name}",
-            provenance=history and history.model_copy(update={"options": options}),
-        )
-        yield height_map, path, half.plan.shape
-
-
-@contextmanager
-def _open_companion_store(
-    values: core.Micrograph, target: Path, shape: core.IntPair, run: "_Stitching"
-) -> Iterator[io.OmeZarrStore]:
-    """Open a store finalised or removed with the mosaic; empty pixels are NaN."""
-    existing = run.existing
-    # integers have no NaN
-    dtype = np.result_type(run.options.dtype, np.float32)
-    kept_store = existing.find_resumable_store(target)
-    store_context = (
-        io.write_atomically(target)
-        if kept_store is None
-        else io.finalise_store(kept_store, target)
-    )
-    with io.convert_write_errors(target), store_context as place:
-        store = existing.open_store(values, place, target, shape=shape, dtype=dtype)
-        try:
-            yield store
-        except BaseException:
-            if len(store.pending_units()) == store.done_marks.size:
-                io.remove_target(place)
-            raise
 
 
 class StitchFolderOptions(StitchOptions):
@@ -568,54 +357,30 @@ def _convert_to_nm(px: float | None, size: core.FloatPair | None) -> float | Non
     return px * float(np.mean(size))
 
 
-_FOLLOWING = ("follow", "until", "idle")  # options without effect on the result
-
-_Stitching = verb.Run[StitchFolderOptions]
-
-
-def _get_folder(run: _Stitching) -> Path:
-    return Path(run.parameters["folder"])
-
-
-def _get_table_path(run: _Stitching) -> Path | None:
-    """Return the path of the position table, if any."""
-    table = run.parameters["positions"]
-    return None if table is None else Path(table)
-
-
-def _has_several_heights(run: _Stitching) -> bool:
-    """Return whether the run combines several heights."""
-    return run.options.focus == "max"
+def _compute_folder_digest(folder: Path, values: Mapping[str, Any]) -> core.Job[str]:
+    """Compute the digest of the scan in a folder, or of the scans at its heights."""
+    options = StitchFolderOptions.from_history(values)
+    table_given = values.get("positions")
+    positions, digests = None if table_given is None else Path(table_given), []
+    scans = {folder: positions}
+    if options.focus == "max":
+        digests.append(core.digest_path(folder / io.HEIGHTS))
+        places = [place for place, _ in io.read_heights(folder)]
+        scans = {
+            place: choose_height_table(place, folder, positions) for place in places
+        }
+    for place, table in scans.items():
+        scan = yield from open_scan(place, positions=table, options=options)
+        digests.append((yield from digest_scan(place, scan)))
+    return core.combine_digests(digests)
 
 
-def _get_height_path(run: _Stitching) -> Path | None:
-    if not _has_several_heights(run):
-        return None
-    return io.get_companion_path(run.required_target, "height")
-
-
-def _get_half_paths(run: _Stitching) -> tuple[Path, ...]:
-    return io.get_half_paths(run.required_target) if run.options.halves else ()
-
-
-def _get_field_paths(run: _Stitching) -> dict[str, Path]:
-    """Return the files of the flat field and the dark level, by option."""
-    flat, dark = run.options.flat_field, run.options.dark
-    paths = {} if flat in ("auto", "none") else {"flat_field": Path(flat)}
-    return paths | ({"dark": Path(dark)} if isinstance(dark, str) else {})
-
-
-def _read_field_images(
-    run: _Stitching,
-) -> tuple[dict[str, Any], list[core.InputRecord]]:
-    """Read the flat field and the dark level, if given, and record their files."""
-    values: dict[str, Any] = {"flat_field": None, "dark": run.options.dark}
-    records = []
-    for name, path in _get_field_paths(run).items():
-        image, role = images.open_image(path), name.replace("_", " ")
-        values[name] = image.array()
-        records.append(images.create_input_record(path, image, role=role))
-    return {"flat": values["flat_field"], "dark": values["dark"]}, records
+def _get_part_paths(mosaic: Path) -> dict[str, Path]:
+    """Return the paths of a mosaic's companion images, keyed by part."""
+    halves = dict(zip(("half-a", "half-b"), io.get_half_paths(mosaic), strict=True))
+    height = io.get_companion_path(mosaic, "height")
+    coverage = io.get_label_path(mosaic, io.COVERAGE)
+    return {**halves, HEIGHT: height, io.COVERAGE: coverage}
 
 
 @verb.command(title="frames, overlaps and blending", reads=False, resumes=True)
@@ -660,6 +425,7 @@ def stitch(
             also=(".txt",),
         ),
     ] = None,
+    again: "StitchedFile | None" = None,
 ) -> core.Job[StitchedFile]:
     """Stitch a folder of frames into one calibrated mosaic.
 
@@ -676,16 +442,458 @@ def stitch(
     """
     start = time.monotonic()
     yield core.Progress(0, 0, "checking")
-    _check_outputs(run, positions_out)
-    outcome = yield from _follow_scan(run)
+    table = None if positions is None else Path(positions)
+    task = _Stitching(run, Path(folder), table, output, positions_out, again)
+    _check_outputs(task)
+    outcome = yield from _follow_scan(task)
     try:
-        return (yield from _solve_and_write_mosaic(run, outcome, positions_out, start))
+        return (yield from _solve_and_write_mosaic(task, outcome, start))
     finally:
         if outcome is not None:
             outcome.release_lock()
 
 
-STITCH = stitch
+@dataclass(slots=True)
+class _Stitching:
+    """A scan to stitch: its folder, and where its mosaic and companions go."""
+
+    run: verb.Run[StitchFolderOptions]
+    folder: Path
+    table: Path | None  # of positions
+    target: Path
+    positions_out: Path | None
+    former: "StitchedFile | None"  # mosaic that this run corrects
+
+    @property
+    def options(self) -> StitchFolderOptions:
+        """Options of the run; a scan that was followed changes them."""
+        return self.run.options
+
+    @property
+    def height_path(self) -> Path | None:
+        """Map of heights, if several are combined."""
+        has_several = self.options.focus == "max"
+        return io.get_companion_path(self.target, "height") if has_several else None
+
+    @property
+    def half_paths(self) -> tuple[Path, ...]:
+        """Mosaics of half of the frames, if they are requested."""
+        return io.get_half_paths(self.target) if self.options.halves else ()
+
+
+def _check_outputs(task: _Stitching) -> None:
+    """Raise an error for invalid outputs or outputs inside the frame folder."""
+    tables = (None, io.NO_POSITIONS)
+    if task.options.grid is not None and task.table not in tables:
+        msg = "Set `grid` or `positions`, not both."
+        raise core.OptionError(msg, code="options-contradict")
+    if task.options.focus == "max" and task.options.halves:
+        msg = (
+            "`halves` cannot be combined with `focus=max`, because halves need a "
+            "single height: stitch the folder of one height with `halves`."
+        )
+        raise core.OptionError(msg, code="options-contradict")
+    target, folder = task.target, task.folder
+    fields = list(_get_field_paths(task).values())
+    for path in (target, *fields):
+        if path.absolute().parent.resolve() == folder.resolve():
+            msg = (
+                f"{path.name} must not be in the frame folder {folder}, where it would "
+                "be mistaken for a frame: choose another folder."
+            )
+            raise core.WriteError(msg, code="output-is-input")
+    table = task.table
+    inputs = [folder, *fields, *([] if table is None else [table])]
+    images.check_output_not_input(target, inputs)
+    coverage = io.get_label_path(target, io.COVERAGE)
+    beside = [coverage] if coverage.parent == target.parent else []
+    for more in (*beside, task.height_path, *task.half_paths):
+        if more is not None:
+            verb.Output("").check_path(more, inputs, task.run.existing)
+    if task.positions_out is not None:
+        images.check_output_not_input(
+            task.positions_out, [*inputs, folder / "positions.csv"]
+        )
+
+
+def _get_field_paths(task: _Stitching) -> dict[str, Path]:
+    """Return the files of the flat field and the dark level, by option."""
+    flat, dark = task.options.flat_field, task.options.dark
+    paths = {} if flat in ("auto", "none") else {"flat_field": Path(flat)}
+    return paths | ({"dark": Path(dark)} if isinstance(dark, str) else {})
+
+
+def _follow_scan(task: _Stitching) -> core.Job[follow.FollowedScan | None]:
+    """Follow a scan that is still running, if requested."""
+    options = task.options
+    if not options.follow and task.run.existing.resume:
+        # interrupted while, or after, following a scan: its frames already exist
+        place, record = io.get_output_store_path(task.target, resume=True), None
+        if io.is_live_mosaic(place):
+            io.remove_target(place)
+        else:
+            record = io.read_store_state(place)[0]
+        if record is not None and record.provenance is not None:
+            left = record.provenance.options.get("other_frames", "refuse")
+            task.run.options = options.replace(other_frames=left)
+    if not options.follow:
+        return None
+    if task.options.focus == "max":
+        msg = (
+            "Heights can be combined only after all have been acquired: omit `follow` "
+            "or `focus`."
+        )
+        raise core.OptionError(msg, code="options-contradict")
+    folder = follow.open_frame_folder(task.folder, task.table, options)
+    outcome = yield from follow.follow_scan(
+        folder,
+        task.target,
+        options,
+        **_read_field_images(task)[0],
+        until=options.until,
+        idle_s=options.idle,
+    )
+    task.run.options = options.replace(other_frames="leave-out")
+    task.run.existing = images.OverwritePolicy(overwrite=True, keep=True)
+    return outcome
+
+
+@dataclass(frozen=True, slots=True)
+class _ScanSet:
+    """Frames acquired at one or several heights."""
+
+    folders: tuple[Path, ...]  # one for each height, ascending; none for one scan
+    z_nm: tuple[float, ...]
+    acquisitions: tuple[core.Acquisition, ...]
+    number: int = 0  # index of the solved height
+    power: int = 0  # exponent of 2; grey values are multiplied by this power
+
+    @property
+    def solved_scan(self) -> core.Acquisition:
+        """Scan whose frame positions are computed."""
+        return self.acquisitions[self.number]
+
+
+@dataclass(frozen=True, slots=True)
+class _DistortionCorrection:
+    """Distortion to correct and its source."""
+
+    options: StitchFolderOptions  # with a choice or a number for it
+    # that of the calibration, at the rim of a frame
+    measurement: core.FieldDistortion | None = None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def field_distortion(self) -> core.FieldDistortion | None:
+        """Calibrated distortion, if it is the one to correct."""
+        return self.measurement if self.source == "calibration" else None
+
+    @property
+    def source(self) -> Literal["overlaps", "calibration", "option"] | None:
+        """Source of the distortion."""
+        distortion = self.options.distortion
+        if isinstance(distortion, str):
+            return "overlaps" if distortion == "auto" else None
+        return "option" if distortion is not None else "calibration"
+
+
+def _solve_and_write_mosaic(
+    task: _Stitching,
+    outcome: follow.FollowedScan | None,
+    start: float,
+) -> core.Job[StitchedFile]:
+    """Compute the frame positions and write the mosaic."""
+    former = task.former
+    scans = former.scans if former else (yield from _open_scans(task))
+    acquisition, corrections = scans.solved_scan, task.options.corrections
+    if corrections is not None:
+        stitching.check_corrections(corrections, acquisition)
+    field_images, records = _read_field_images(task)
+    if scans.power:  # as the frames
+        field_images = {
+            name: None if image is None else np.ldexp(image, scans.power)
+            for name, image in field_images.items()
+        }
+    yield core.Progress(0, 0, "recording the frames")
+    provenance = yield from _create_provenance(task, scans, records)
+    correction = _choose_distortion(task.options, acquisition.frame_shape)
+    # the layout was determined when the scan was opened
+    options_used = correction.options.replace(
+        grid=None, order=None, first=None, overlap=None
+    )
+    solution = former.solution if former else None
+    nominal = acquisition.nominal_corners()
+    if solution is None and nominal is not None:
+        _check_one_image_per_place(acquisition, nominal)
+    if solution is None:
+        solution = yield from stitching.solve_mosaic(
+            acquisition,
+            options_used,
+            **field_images,
+            field_distortion=correction.field_distortion,
+        )
+    if former is None and nominal is None:
+        _check_one_image_per_place(
+            acquisition, solution.positions_px, may_be_repeated=True
+        )
+    solution = solution.base or solution
+    if corrections is not None:
+        solution = yield from stitching.correct_mosaic(solution, corrections)
+    values = _get_estimated_values(task.options, acquisition, solution, correction)
+    provenance = provenance.model_copy(update={"options": provenance.options | values})
+    plan, shifts, halves = yield from _plan_mosaic(scans, solution, correction.options)
+    about = core.Micrograph(
+        np.zeros((1, 1), np.float32),
+        solution.pixel_size_nm,
+        f"{acquisition.name} mosaic",
+        provenance=provenance,
+    )
+    written_file = yield from _write_mosaic(plan, halves, about, task, scans.power)
+    focus = None
+    if not scans.folders and provenance.optical_cut_off_nm() is not None:
+        focus = images.create_focus_warning(images.open_image(task.target))
+    corners = _index_corners(acquisition, solution)
+    if task.positions_out is not None:
+        images.write_positions(task.positions_out, corners)
+    height = task.height_path
+    errors = dict(zip(solution.names, solution.sigma_px.tolist(), strict=True))
+    return StitchedFile(
+        output=str(task.target),
+        coverage=str(io.get_label_path(task.target, io.COVERAGE)),
+        height=None if height is None else str(height),
+        halves=tuple(
+            {"output": str(path), "frames": list(half.frames)}
+            for half, path in zip(halves, task.half_paths, strict=True)
+        ),
+        heights=_create_height_rows(scans, shifts),
+        shape=plan.shape,
+        dtype=written_file.dtype,
+        pixel_size_sd_nm=about.pixel_size_sd_nm,
+        frames=len(corners),
+        distortion_from=correction.source,
+        warnings=(
+            *correction.warnings,
+            *_compare_with_calibration(solution, correction),
+            *_collect_warnings(scans, solution, written_file, shifts),
+            *(outcome.warnings(corners) if outcome else ()),
+            *([focus] if focus else []),
+        ),
+        positions=tuple(
+            {"frame": name, "y_px": at and at[0], "x_px": at and at[1]}
+            for name, at in corners.items()
+        ),
+        position_sd_px=tuple(
+            None if at is None else errors.get(name) for name, at in corners.items()
+        ),
+        **_get_solution_values(solution),
+        dark_level=float(np.ldexp(np.median(solution.flat.dark), -scans.power)),
+        seconds=time.monotonic() - start,
+        frame_shape=acquisition.frame_shape,
+        solution=solution,
+        scans=scans,
+        plan=plan,
+        provenance=provenance,
+    )
+
+
+def _open_scans(task: _Stitching) -> core.Job[_ScanSet]:
+    """Open the frames of a scan, at each height if there are several."""
+    if task.options.focus != "max":
+        scan = yield from open_scan(
+            task.folder, positions=task.table, options=task.options
+        )
+        scenes = scan.metadata.get(io.SCENES_KEY, 0)
+        if scenes and scan.nominal_px is not None:
+            msg = (
+                f"{task.folder} has {scenes} scenes that are not all connected, "
+                "so they do not form a single mosaic: choose one (`series`, 0 to "
+                f"{scenes - 1})."
+            )
+            raise core.ReadError(msg, code="several-images")
+        [in_float32], power = stitching.rescale_extreme_values([scan])
+        return _ScanSet((), (), (in_float32,), power=power)
+    heights = io.read_heights(task.folder)
+    scans = []
+    sentences: list[str] = []
+    for folder, _ in heights:
+        table = choose_height_table(folder, task.folder, task.table)
+        job = open_scan(folder, positions=table, options=task.options)
+        opening = core.map_progress(
+            job, within=lambda: core.capture_warnings(sentences.append)
+        )
+        scans.append((yield from opening))
+    core.warn_once(sentences, "heights")
+    yield core.Progress(0, 0, "looking for the sharpest height")
+    common = set(scans[0].names).intersection(*(scan.names for scan in scans))
+    shapes = {scan.frame_shape for scan in scans}
+    if len(shapes) > 1 or len(common) < 2:
+        msg = (
+            f"All heights must have the same frame names and shape; {len(common)} of "
+            f"{len(scans[0])} names are common to all heights, and the shapes are "
+            f"{', '.join((f'{y}x{x}' for y, x in sorted(shapes)))}."
+        )
+        raise core.ReadError(msg, code="frames-differ")
+    kept_scans, power = stitching.rescale_extreme_values(
+        [io.select_frames(scan, common) for scan in scans]
+    )
+    number = stitching.find_sharpest(kept_scans)
+    kept_scans[number] = kept_scans[number].replace(name=task.folder.resolve().name)
+    folders, z_nm = zip(*heights, strict=True)
+    return _ScanSet(folders, z_nm, tuple(kept_scans), number, power)
+
+
+def open_scan(
+    folder: Path,
+    *,
+    positions: Path | None = None,
+    options: "StitchFolderOptions | None" = None,
+) -> core.Job[core.Acquisition]:
+    """Open the frames of a scan with the user's options."""
+    yield core.Progress(0, 0, f"opening the frames of {folder.name}")
+    names = (*io.FRAMES_OPTIONS, "other_frames")
+    values = {} if options is None else {n: getattr(options, n) for n in names}
+    return (yield from io.open_frames(folder, positions=positions, **values))
+
+
+def choose_height_table(folder: Path, top: Path, table: Path | None) -> Path | None:
+    """Choose a height's position table: the given, its own or the shared one."""
+    own, shared_table = folder / "positions.csv", top / "positions.csv"
+    is_shared = table is None and not own.is_file() and shared_table.is_file()
+    return shared_table if is_shared else table
+
+
+def _read_field_images(
+    task: _Stitching,
+) -> tuple[dict[str, Any], list[core.InputRecord]]:
+    """Read the flat field and the dark level, if given, and record their files."""
+    values: dict[str, Any] = {"flat_field": None, "dark": task.options.dark}
+    records = []
+    for name, path in _get_field_paths(task).items():
+        image, role = images.open_image(path), name.replace("_", " ")
+        values[name] = image.array()
+        records.append(images.create_input_record(path, image, role=role))
+    return {"flat": values["flat_field"], "dark": values["dark"]}, records
+
+
+def _create_provenance(
+    task: _Stitching, scans: _ScanSet, more: Sequence[core.InputRecord]
+) -> core.Job[core.Provenance]:
+    """Create the provenance of the mosaic."""
+    former = task.former
+    if former is not None:  # the frames that were solved
+        update = {"options": _get_recorded_options(task)}
+        return former.provenance.model_copy(update=update)
+    folders = scans.folders or (task.folder,)
+    inputs = []
+    for folder, scan in zip(folders, scans.acquisitions, strict=True):
+        record = core.InputRecord(
+            role="frames",
+            name=folder.resolve().name,
+            digest=(yield from digest_scan(folder, scan)),
+            provenance=scan.provenance,
+            path=images.get_record_path(folder.resolve()),
+        )
+        inputs.append(record)
+    inputs += more
+    table = task.table
+    if table is not None and table != io.NO_POSITIONS:
+        inputs.append(images.record_file(table, "positions"))
+    guides = []
+    if task.options.focus == "max":
+        path = task.folder.resolve() / io.HEIGHTS
+        guides.append(images.record_file(path, "heights"))
+    return images.compose_provenance(
+        "stitch", _get_recorded_options(task), *inputs, guides=guides
+    )
+
+
+def digest_scan(folder: Path, acquisition: core.Acquisition) -> core.Job[str]:
+    """Compute the digest of a scan's files: frames, metadata texts and tables."""
+    if not acquisition.files:
+        return (yield from io.digest_image_file(folder))
+    whole, doing = hashlib.sha256(), f"hashing the frames of {folder.name}"
+    # sorted regardless of how a disk stores names
+    named_files = [
+        (Path(normalize("NFC", str(item.relative_to(folder)))), item)
+        for item in acquisition.files
+    ]
+    for number, (name, item) in enumerate(sorted(named_files)):
+        whole.update(core.encode_path(name) + core.digest_path(item).encode())
+        yield core.Progress(number + 1, len(named_files), doing)
+    return f"sha256:{whole.hexdigest()}"
+
+
+_FOLLOWING = ("follow", "until", "idle")  # options without effect on the result
+
+
+def _get_recorded_options(task: _Stitching) -> dict[str, object]:
+    """Return the options to record in the history."""
+    options: dict[str, object] = images.to_json_value(task.options)
+    options |= {name: path.name for name, path in _get_field_paths(task).items()}
+    for name in _FOLLOWING:
+        del options[name]
+    # omitted, as in histories older than these options
+    for name, usual in (
+        ("other_frames", "refuse"),
+        ("dark", None),
+        ("corrections", None),
+    ):
+        if options[name] == usual:
+            del options[name]
+    if task.table == io.NO_POSITIONS:
+        options["positions"] = str(io.NO_POSITIONS)
+    return options
+
+
+# standard deviations; as for a distortion estimated from the overlaps
+_BEYOND_DOUBT = 4.0
+
+
+def _choose_distortion(
+    options: StitchFolderOptions, shape: core.IntPair
+) -> _DistortionCorrection:
+    """Choose the distortion to correct for a given frame shape."""
+    distortion, field_distortion = options.distortion, options.known_distortion
+    if field_distortion is None or field_distortion.shape is None:
+        shapeless = field_distortion and core.Message(
+            f"The calibrated distortion of {field_distortion.amount:.4g} is not "
+            "used, because the calibration does not record its image shape: "
+            "calibrate again.",
+            "calibration-incomplete",
+        )
+        settings = options.replace(
+            distortion="auto" if distortion is None else distortion
+        )
+        return _DistortionCorrection(settings, None, (shapeless,) if shapeless else ())
+    at_rim = field_distortion.adapt_to_shape(shape)
+    about = f"{at_rim.amount:.4f} +- {at_rim.sd:.1g} at the rim of these frames"
+    if isinstance(distortion, float):
+        off = abs(distortion - at_rim.amount) > _BEYOND_DOUBT * at_rim.sd
+        warning = core.Message(
+            f"The distortion is set to {distortion:g}, but the calibration gives "
+            f"{about}.",
+            "distortion-contradicts",
+        )
+        return _DistortionCorrection(options, at_rim, (warning,) if off else ())
+    if distortion is not None:
+        return _DistortionCorrection(options, at_rim)
+    picture, frame = (f"{y} x {x} px" for y, x in (field_distortion.shape, shape))
+    if abs(at_rim.amount) > core.MAX_DISTORTION:
+        msg = (
+            f"The distortion calibrated on a {picture} image would be "
+            f"{at_rim.amount:.2g} at the rim of {frame} frames: calibrate with an "
+            "image of the frame size, or set `distortion=auto`."
+        )
+        raise core.OptionError(msg, code="distortion-too-large")
+    beyond = core.Message(
+        f"The {picture} calibration image does not reach the rim of the {frame} "
+        "frames, where the distortion is extrapolated: calibrate with an image of "
+        "the frame size.",
+        "distortion-extrapolated",
+    )
+    return _DistortionCorrection(
+        options, at_rim, (beyond,) if min(shape) > min(field_distortion.shape) else ()
+    )
 
 
 # Fraction of a frame, half of the error of a stage that is searched first: two places
@@ -740,141 +948,6 @@ def _check_one_image_per_place(
     raise core.ReadError(msg, code="several-images")
 
 
-def _follow_scan(run: _Stitching) -> core.Job[follow.FollowedScan | None]:
-    """Follow a scan that is still running, if requested."""
-    options = run.options
-    if not options.follow and run.existing.resume:
-        # interrupted while, or after, following a scan: its frames already exist
-        place, record = io.get_output_store_path(run.required_target, resume=True), None
-        if io.is_live_mosaic(place):
-            io.remove_target(place)
-        else:
-            record = io.read_store_state(place)[0]
-        if record is not None and record.provenance is not None:
-            left = record.provenance.options.get("other_frames", "refuse")
-            run.options = options.replace(other_frames=left)
-    if not options.follow:
-        return None
-    if _has_several_heights(run):
-        msg = (
-            "Heights can be combined only after all have been acquired: omit `follow` "
-            "or `focus`."
-        )
-        raise core.OptionError(msg, code="options-contradict")
-    folder = follow.open_frame_folder(_get_folder(run), _get_table_path(run), options)
-    outcome = yield from follow.follow_scan(
-        folder,
-        run.required_target,
-        options,
-        **_read_field_images(run)[0],
-        until=options.until,
-        idle_s=options.idle,
-    )
-    run.options = options.replace(other_frames="leave-out")
-    run.existing = images.OverwritePolicy(overwrite=True, keep=True)
-    return outcome
-
-
-def _solve_and_write_mosaic(
-    run: _Stitching,
-    outcome: follow.FollowedScan | None,
-    positions_out: Path | None,
-    start: float,
-) -> core.Job[StitchedFile]:
-    """Compute the frame positions and write the mosaic."""
-    former = _get_mosaic_to_correct(run)
-    scans = former.scans if former else (yield from _open_scans(run))
-    acquisition, corrections = scans.solved_scan, run.options.corrections
-    if corrections is not None:
-        stitching.check_corrections(corrections, acquisition)
-    field_images, records = _read_field_images(run)
-    if scans.power:  # as the frames
-        field_images = {
-            name: None if image is None else np.ldexp(image, scans.power)
-            for name, image in field_images.items()
-        }
-    yield core.Progress(0, 0, "recording the frames")
-    provenance = yield from _create_provenance(run, scans, records)
-    correction = _choose_distortion(run.options, acquisition.frame_shape)
-    # the layout was determined when the scan was opened
-    options_used = correction.options.replace(
-        grid=None, order=None, first=None, overlap=None
-    )
-    solution = former.solution if former else None
-    nominal = acquisition.nominal_corners()
-    if solution is None and nominal is not None:
-        _check_one_image_per_place(acquisition, nominal)
-    if solution is None:
-        solution = yield from stitching.solve_mosaic(
-            acquisition,
-            options_used,
-            **field_images,
-            field_distortion=correction.field_distortion,
-        )
-    if former is None and nominal is None:
-        _check_one_image_per_place(
-            acquisition, solution.positions_px, may_be_repeated=True
-        )
-    solution = solution.base or solution
-    if corrections is not None:
-        solution = yield from stitching.correct_mosaic(solution, corrections)
-    values = _get_estimated_values(run.options, acquisition, solution, correction)
-    provenance = provenance.model_copy(update={"options": provenance.options | values})
-    plan, shifts, halves = yield from _plan_mosaic(scans, solution, correction.options)
-    about = core.Micrograph(
-        np.zeros((1, 1), np.float32),
-        solution.pixel_size_nm,
-        f"{acquisition.name} mosaic",
-        provenance=provenance,
-    )
-    written_file = yield from _write_mosaic(plan, halves, about, run, scans.power)
-    focus = None
-    if not scans.folders and provenance.optical_cut_off_nm() is not None:
-        focus = images.create_focus_warning(images.open_image(run.required_target))
-    corners = _index_corners(acquisition, solution)
-    if positions_out is not None:
-        images.write_positions(positions_out, corners)
-    height = _get_height_path(run)
-    errors = dict(zip(solution.names, solution.sigma_px.tolist(), strict=True))
-    return StitchedFile(
-        output=str(run.required_target),
-        coverage=str(io.get_label_path(run.required_target, io.COVERAGE)),
-        height=None if height is None else str(height),
-        halves=tuple(
-            {"output": str(path), "frames": list(half.frames)}
-            for half, path in zip(halves, _get_half_paths(run), strict=True)
-        ),
-        heights=_create_height_rows(scans, shifts),
-        shape=plan.shape,
-        dtype=written_file.dtype,
-        pixel_size_sd_nm=about.pixel_size_sd_nm,
-        frames=len(corners),
-        distortion_from=correction.source,
-        warnings=(
-            *correction.warnings,
-            *_compare_with_calibration(solution, correction),
-            *_collect_warnings(scans, solution, written_file, shifts),
-            *(outcome.warnings(corners) if outcome else ()),
-            *([focus] if focus else []),
-        ),
-        positions=tuple(
-            {"frame": name, "y_px": at and at[0], "x_px": at and at[1]}
-            for name, at in corners.items()
-        ),
-        position_sd_px=tuple(
-            None if at is None else errors.get(name) for name, at in corners.items()
-        ),
-        **_get_solution_values(solution),
-        dark_level=float(np.ldexp(np.median(solution.flat.dark), -scans.power)),
-        seconds=time.monotonic() - start,
-        frame_shape=acquisition.frame_shape,
-        solution=solution,
-        scans=scans,
-        plan=plan,
-        provenance=provenance,
-    )
-
-
 def _get_estimated_values(
     options: StitchFolderOptions,
     acquisition: core.Acquisition,
@@ -901,121 +974,6 @@ def _get_estimated_values(
     return values | ({} if kind is None else {core.INSTRUMENT_KEY: kind})
 
 
-def _create_height_rows(
-    scans: "_ScanSet", shifts: Sequence["stitching.HeightShift"]
-) -> tuple[dict[str, object], ...]:
-    """Return each height with its shift, or null if the height was excluded."""
-    return tuple(
-        {
-            "folder": path.name,
-            "z_nm": shift.z_nm,
-            "y_px": shift.shift_px and shift.shift_px[0],
-            "x_px": shift.shift_px and shift.shift_px[1],
-            "scatter_px": None if shift.shift_px is None else shift.scatter_px,
-        }
-        for path, shift in zip(scans.folders, shifts, strict=True)
-    )
-
-
-_OF_SOLUTION = (
-    *("pixel_size_nm", "pairs_used", "pairs_rejected", "left_out"),
-    *("residual_px", "residual_median_px", "residual_worst_px"),
-    *("distortion", "distortion_sd", "distortion_centre_px"),
-    "remaining_shading_percent",
-)
-_ENDS = "first", "second"
-
-
-def _get_solution_values(solution: "stitching.StitchSolution") -> dict[str, Any]:
-    """Return the solution values to include in the result, as JSON types."""
-    axes = solution.stage_to_camera
-    return {
-        **{name: getattr(solution, name) for name in _OF_SOLUTION},
-        "stage_pixel_size_nm": solution.estimated_pixel_size_nm,
-        "stage_to_camera": None if axes is None else axes.to_json(),
-        "likely_grids": tuple(item.to_json() for item in solution.grids),
-        "score_threshold": solution.threshold,
-        "pairs": tuple(
-            asdict(pair) | {role: solution.names[getattr(pair, role)] for role in _ENDS}
-            for pair in solution.pairs
-        ),
-    }
-
-
-# Choose the scans: that of the folder, or those of its heights.
-
-
-@dataclass(frozen=True, slots=True)
-class _ScanSet:
-    """Frames acquired at one or several heights."""
-
-    folders: tuple[Path, ...]  # one for each height, ascending; none for one scan
-    z_nm: tuple[float, ...]
-    acquisitions: tuple[core.Acquisition, ...]
-    number: int = 0  # index of the solved height
-    power: int = 0  # exponent of 2; grey values are multiplied by this power
-
-    @property
-    def solved_scan(self) -> core.Acquisition:
-        """Scan whose frame positions are computed."""
-        return self.acquisitions[self.number]
-
-
-def _open_scans(run: _Stitching) -> core.Job[_ScanSet]:
-    """Open the frames of a scan, at each height if there are several."""
-    if not _has_several_heights(run):
-        scan = yield from open_scan(
-            _get_folder(run), positions=_get_table_path(run), options=run.options
-        )
-        scenes = scan.metadata.get(io.SCENES_KEY, 0)
-        if scenes and scan.nominal_px is not None:
-            msg = (
-                f"{_get_folder(run)} has {scenes} scenes that are not all connected, "
-                "so they do not form a single mosaic: choose one (`series`, 0 to "
-                f"{scenes - 1})."
-            )
-            raise core.ReadError(msg, code="several-images")
-        [in_float32], power = stitching.rescale_extreme_values([scan])
-        return _ScanSet((), (), (in_float32,), power=power)
-    heights = io.read_heights(_get_folder(run))
-    scans = []
-    sentences: list[str] = []
-    for folder, _ in heights:
-        table = choose_height_table(folder, _get_folder(run), _get_table_path(run))
-        job = open_scan(folder, positions=table, options=run.options)
-        opening = core.map_progress(
-            job, within=lambda: core.capture_warnings(sentences.append)
-        )
-        scans.append((yield from opening))
-    core.warn_once(sentences, "heights")
-    yield core.Progress(0, 0, "looking for the sharpest height")
-    common = set(scans[0].names).intersection(*(scan.names for scan in scans))
-    shapes = {scan.frame_shape for scan in scans}
-    if len(shapes) > 1 or len(common) < 2:
-        msg = (
-            f"All heights must have the same frame names and shape; {len(common)} of "
-            f"{len(scans[0])} names are common to all heights, and the shapes are "
-            f"{', '.join((f'{y}x{x}' for y, x in sorted(shapes)))}."
-        )
-        raise core.ReadError(msg, code="frames-differ")
-    kept_scans, power = stitching.rescale_extreme_values(
-        [io.select_frames(scan, common) for scan in scans]
-    )
-    number = stitching.find_sharpest(kept_scans)
-    kept_scans[number] = kept_scans[number].replace(
-        name=_get_folder(run).resolve().name
-    )
-    folders, z_nm = zip(*heights, strict=True)
-    return _ScanSet(folders, z_nm, tuple(kept_scans), number, power)
-
-
-def choose_height_table(folder: Path, top: Path, table: Path | None) -> Path | None:
-    """Choose a height's position table: the given, its own or the shared one."""
-    own, shared_table = folder / "positions.csv", top / "positions.csv"
-    is_shared = table is None and not own.is_file() and shared_table.is_file()
-    return shared_table if is_shared else table
-
-
 def _plan_mosaic(
     scans: _ScanSet, solution: "stitching.StitchSolution", options: StitchFolderOptions
 ) -> core.Job[
@@ -1037,165 +995,185 @@ def _plan_mosaic(
     return plan, (), (yield from job) if options.halves else ()
 
 
-def _check_outputs(run: _Stitching, positions_out: Path | None) -> None:
-    """Raise an error for invalid outputs or outputs inside the frame folder."""
-    tables = (None, io.NO_POSITIONS)
-    if run.options.grid is not None and _get_table_path(run) not in tables:
-        msg = "Set `grid` or `positions`, not both."
-        raise core.OptionError(msg, code="options-contradict")
-    if _has_several_heights(run) and run.options.halves:
-        msg = (
-            "`halves` cannot be combined with `focus=max`, because halves need a "
-            "single height: stitch the folder of one height with `halves`."
+# Write a planned mosaic block by block, completely or not at all.
+#
+# Everything is written under hidden names next to the output and renamed at the end, so
+# a failed or cancelled run leaves nothing, unless it can be resumed.
+
+
+def _write_mosaic(
+    plan: "stitching.FusionPlan | stitching.FocusPlan",
+    halves: "tuple[stitching.MosaicHalfPlan, ...]",
+    about: core.Micrograph,
+    task: "_Stitching",
+    power: int,
+) -> core.Job[io.WrittenOutput[int]]:
+    """Compute and write a mosaic block by block, with its height map or halves.
+
+    Its grey values were multiplied by 2 to this `power`, which is undone. The result
+    counts the covered pixels that did not fit the output dtype. Blocks of a corrected
+    mosaic are copied if nothing in them moved.
+    """
+    copy_block = _create_block_copier(plan, task)
+    dtype, existing = task.options.dtype, task.run.existing
+    beside = list(_create_companions(plan, halves, about, task))
+
+    def create_store(place: Path) -> io.OmeZarrStore:
+        return existing.open_store(
+            about, place, task.target, shape=plan.shape, dtype=dtype
         )
-        raise core.OptionError(msg, code="options-contradict")
-    target, folder = run.required_target, _get_folder(run)
-    fields = list(_get_field_paths(run).values())
-    for path in (target, *fields):
-        if path.absolute().parent.resolve() == folder.resolve():
-            msg = (
-                f"{path.name} must not be in the frame folder {folder}, where it would "
-                "be mistaken for a frame: choose another folder."
+
+    def fill_store(store: io.OmeZarrStore) -> core.Job[int]:
+        parts = [
+            stack.enter_context(_open_companion_store(*one, task)) for one in beside
+        ]
+        for part in parts:
+            store.mark_unfinished(part.pending_units())  # e.g. damaged ones
+        uncovered_counts: list[int] = []  # pixels, by block
+
+        def fuse_blocks() -> Iterator[core.RealArray]:
+            coverage = store.add_label(io.COVERAGE)
+            for unit in store.pending_units():
+                box = store.box(*unit)
+                block_copied = None if parts else copy_block(box)
+                if block_copied is not None:
+                    image, coverage[box.slices] = block_copied
+                    yield image
+                    continue
+                image, count, *more = plan.compute_block(box)
+                more += [np.ldexp(h.plan.compute_block(box)[0], -power) for h in halves]
+                for part, values in zip(parts, more, strict=True):
+                    part.level0[box.slices] = values
+                    part.mark_done(*unit)
+                coverage[box.slices] = count
+                uncovered_counts.append(int(np.count_nonzero(count == 0)))
+                yield np.ldexp(image, -power)
+            store.finish_label(io.COVERAGE, coverage)
+
+        clipped_count = yield from store.fill(fuse_blocks(), "Fusing the mosaic")
+        for part in parts:
+            if not part.is_complete:
+                yield from part.finish()
+        # uncovered pixels are NaN, which integer dtypes lack
+        is_integer = np.dtype(dtype).kind in "ui"
+        return clipped_count - (sum(uncovered_counts) if is_integer else 0)
+
+    kept_store = existing.find_resumable_store(task.target)
+    with ExitStack() as stack:  # renamed when all are complete
+        return (
+            yield from io.write_blocks(
+                task.target, create_store, fill_store, kept_store=kept_store
             )
-            raise core.WriteError(msg, code="output-is-input")
-    table = _get_table_path(run)
-    inputs = [folder, *fields, *([] if table is None else [table])]
-    images.check_output_not_input(target, inputs)
-    coverage = io.get_label_path(target, io.COVERAGE)
-    beside = [coverage] if coverage.parent == target.parent else []
-    for more in (*beside, _get_height_path(run), *_get_half_paths(run)):
-        if more is not None:
-            verb.Output("").check_path(more, inputs, run.existing)
-    if positions_out is not None:
-        images.check_output_not_input(
-            positions_out, [*inputs, folder / "positions.csv"]
         )
 
 
-def _create_provenance(
-    run: _Stitching, scans: _ScanSet, more: Sequence[core.InputRecord]
-) -> core.Job[core.Provenance]:
-    """Create the provenance of the mosaic."""
-    former = _get_mosaic_to_correct(run)
-    if former is not None:  # the frames that were solved
-        update = {"options": _get_recorded_options(run)}
-        return former.provenance.model_copy(update=update)
-    folders = scans.folders or (_get_folder(run),)
-    inputs = []
-    for folder, scan in zip(folders, scans.acquisitions, strict=True):
-        record = core.InputRecord(
-            role="frames",
-            name=folder.resolve().name,
-            digest=(yield from digest_scan(folder, scan)),
-            provenance=scan.provenance,
-            path=images.get_record_path(folder.resolve()),
+def _create_block_copier(
+    plan: "stitching.FusionPlan | stitching.FocusPlan", task: "_Stitching"
+) -> Callable[[core.Box], tuple[core.RealArray, core.RealArray] | None]:
+    """Return a function that copies blocks and coverage from the existing mosaic.
+
+    It returns None for a block in which a frame moved.
+    """
+    former = task.former
+    if former is None or np.dtype(former.dtype).kind != "f":
+        return lambda _: None  # in integers, clipped pixels are unknown
+    before, (place, label) = former.plan, (Path(former.output), Path(former.coverage))
+    old_mosaic = images.open_image(place) if place.exists() and label.exists() else None
+    if old_mosaic is None or old_mosaic.provenance != former.provenance:
+        return lambda _: None
+    if isinstance(before, stitching.FocusPlan) or isinstance(plan, stitching.FocusPlan):
+        return lambda _: None
+    counts = images.open_image(label)
+
+    def copy_unchanged_block(
+        box: core.Box,
+    ) -> tuple[core.RealArray, core.RealArray] | None:
+        if not plan.has_same_pixels(before, box):
+            return None
+        parts = [np.asarray(one.data[box.slices]) for one in (old_mosaic, counts)]
+        return parts[0], parts[1]
+
+    return copy_unchanged_block
+
+
+def _create_companions(
+    plan: "stitching.FusionPlan | stitching.FocusPlan",
+    halves: "tuple[stitching.MosaicHalfPlan, ...]",
+    about: core.Micrograph,
+    task: "_Stitching",
+) -> Iterator[tuple[core.Micrograph, Path, core.IntPair]]:
+    """Yield each image written alongside the mosaic, with its path and shape."""
+    history = about.provenance
+    height_path = task.height_path
+    if height_path is not None and isinstance(plan, stitching.FocusPlan):
+        look = core.DisplaySettings(
+            limits=(plan.z_nm[0], plan.z_nm[-1]), colormap="viridis", colour_bar=True
         )
-        inputs.append(record)
-    inputs += more
-    table = _get_table_path(run)
-    if table is not None and table != io.NO_POSITIONS:
-        inputs.append(images.record_file(table, "positions"))
-    guides = []
-    if _has_several_heights(run):
-        path = _get_folder(run).resolve() / io.HEIGHTS
-        guides.append(images.record_file(path, "heights"))
-    return images.compose_provenance(
-        "stitch", _get_recorded_options(run), *inputs, guides=guides
+        height_map = about.replace(
+            name=f"{about.name} height",
+            provenance=history and history.model_copy(update={"part": HEIGHT}),
+            look=look,
+        )
+        yield height_map, height_path, plan.shape
+    for half, path in zip(halves, task.half_paths, strict=True):
+        half_record = {"name": half.name, "frames": list(half.frames)}
+        options = {**(history.options if history else {}), HALF: half_record}
+        height_map = about.replace(
+            name=f"{about.name} half {half.name}",
+            provenance=history and history.model_copy(update={"options": options}),
+        )
+        yield height_map, path, half.plan.shape
+
+
+@contextmanager
+def _open_companion_store(
+    values: core.Micrograph, target: Path, shape: core.IntPair, task: "_Stitching"
+) -> Iterator[io.OmeZarrStore]:
+    """Open a store finalised or removed with the mosaic; empty pixels are NaN."""
+    existing = task.run.existing
+    # integers have no NaN
+    dtype = np.result_type(task.options.dtype, np.float32)
+    kept_store = existing.find_resumable_store(target)
+    store_context = (
+        io.write_atomically(target)
+        if kept_store is None
+        else io.finalise_store(kept_store, target)
     )
+    with io.convert_write_errors(target), store_context as place:
+        store = existing.open_store(values, place, target, shape=shape, dtype=dtype)
+        try:
+            yield store
+        except BaseException:
+            if len(store.pending_units()) == store.done_marks.size:
+                io.remove_target(place)
+            raise
 
 
-def _get_recorded_options(run: _Stitching) -> dict[str, object]:
-    """Return the options to record in the history."""
-    options: dict[str, object] = images.to_json_value(run.options)
-    options |= {name: path.name for name, path in _get_field_paths(run).items()}
-    for name in _FOLLOWING:
-        del options[name]
-    # omitted, as in histories older than these options
-    for name, usual in (
-        ("other_frames", "refuse"),
-        ("dark", None),
-        ("corrections", None),
-    ):
-        if options[name] == usual:
-            del options[name]
-    if _get_table_path(run) == io.NO_POSITIONS:
-        options["positions"] = str(io.NO_POSITIONS)
-    return options
+def _index_corners(
+    acquisition: core.Acquisition, solution: "stitching.StitchSolution"
+) -> dict[str, tuple[float, float] | None]:
+    """Return the computed frame corners by frame name, in natural order."""
+    corners: dict[str, tuple[float, float] | None] = {
+        name: (float(y), float(x)) if np.isfinite((y, x)).all() else None
+        for name, (y, x) in zip(solution.names, solution.positions_px, strict=True)
+    }
+    corners |= {f.frame: None for f in acquisition.faults if f.frame not in corners}
+    return {name: corners[name] for name in sorted(corners, key=io.natural_sort_key)}
 
 
-# Choose the distortion to correct: the requested one, otherwise the calibration's.
-
-# standard deviations; as for a distortion estimated from the overlaps
-_BEYOND_DOUBT = 4.0
-
-
-@dataclass(frozen=True, slots=True)
-class _DistortionCorrection:
-    """Distortion to correct and its source."""
-
-    options: StitchFolderOptions  # with a choice or a number for it
-    # that of the calibration, at the rim of a frame
-    measurement: core.FieldDistortion | None = None
-    warnings: tuple[str, ...] = ()
-
-    @property
-    def field_distortion(self) -> core.FieldDistortion | None:
-        """Calibrated distortion, if it is the one to correct."""
-        return self.measurement if self.source == "calibration" else None
-
-    @property
-    def source(self) -> Literal["overlaps", "calibration", "option"] | None:
-        """Source of the distortion."""
-        distortion = self.options.distortion
-        if isinstance(distortion, str):
-            return "overlaps" if distortion == "auto" else None
-        return "option" if distortion is not None else "calibration"
-
-
-def _choose_distortion(
-    options: StitchFolderOptions, shape: core.IntPair
-) -> _DistortionCorrection:
-    """Choose the distortion to correct for a given frame shape."""
-    distortion, field_distortion = options.distortion, options.known_distortion
-    if field_distortion is None or field_distortion.shape is None:
-        shapeless = field_distortion and core.Message(
-            f"The calibrated distortion of {field_distortion.amount:.4g} is not "
-            "used, because the calibration does not record its image shape: "
-            "calibrate again.",
-            "calibration-incomplete",
-        )
-        settings = options.replace(
-            distortion="auto" if distortion is None else distortion
-        )
-        return _DistortionCorrection(settings, None, (shapeless,) if shapeless else ())
-    at_rim = field_distortion.adapt_to_shape(shape)
-    about = f"{at_rim.amount:.4f} +- {at_rim.sd:.1g} at the rim of these frames"
-    if isinstance(distortion, float):
-        off = abs(distortion - at_rim.amount) > _BEYOND_DOUBT * at_rim.sd
-        warning = core.Message(
-            f"The distortion is set to {distortion:g}, but the calibration gives "
-            f"{about}.",
-            "distortion-contradicts",
-        )
-        return _DistortionCorrection(options, at_rim, (warning,) if off else ())
-    if distortion is not None:
-        return _DistortionCorrection(options, at_rim)
-    picture, frame = (f"{y} x {x} px" for y, x in (field_distortion.shape, shape))
-    if abs(at_rim.amount) > core.MAX_DISTORTION:
-        msg = (
-            f"The distortion calibrated on a {picture} image would be "
-            f"{at_rim.amount:.2g} at the rim of {frame} frames: calibrate with an "
-            "image of the frame size, or set `distortion=auto`."
-        )
-        raise core.OptionError(msg, code="distortion-too-large")
-    beyond = core.Message(
-        f"The {picture} calibration image does not reach the rim of the {frame} "
-        "frames, where the distortion is extrapolated: calibrate with an image of "
-        "the frame size.",
-        "distortion-extrapolated",
-    )
-    return _DistortionCorrection(
-        options, at_rim, (beyond,) if min(shape) > min(field_distortion.shape) else ()
+def _create_height_rows(
+    scans: "_ScanSet", shifts: Sequence["stitching.HeightShift"]
+) -> tuple[dict[str, object], ...]:
+    """Return each height with its shift, or null if the height was excluded."""
+    return tuple(
+        {
+            "folder": path.name,
+            "z_nm": shift.z_nm,
+            "y_px": shift.shift_px and shift.shift_px[0],
+            "x_px": shift.shift_px and shift.shift_px[1],
+            "scatter_px": None if shift.shift_px is None else shift.scatter_px,
+        }
+        for path, shift in zip(scans.folders, shifts, strict=True)
     )
 
 
@@ -1219,18 +1197,6 @@ def _compare_with_calibration(
         "distortion-contradicts",
     )
     return (warning,)
-
-
-def _index_corners(
-    acquisition: core.Acquisition, solution: "stitching.StitchSolution"
-) -> dict[str, tuple[float, float] | None]:
-    """Return the computed frame corners by frame name, in natural order."""
-    corners: dict[str, tuple[float, float] | None] = {
-        name: (float(y), float(x)) if np.isfinite((y, x)).all() else None
-        for name, (y, x) in zip(solution.names, solution.positions_px, strict=True)
-    }
-    corners |= {f.frame: None for f in acquisition.faults if f.frame not in corners}
-    return {name: corners[name] for name in sorted(corners, key=io.natural_sort_key)}
 
 
 def _collect_warnings(
@@ -1275,3 +1241,30 @@ def _collect_warnings(
         )
         warnings.append(core.Message(clipped_note, "clipped"))
     return tuple(warnings)
+
+
+_OF_SOLUTION = (
+    *("pixel_size_nm", "pairs_used", "pairs_rejected", "left_out"),
+    *("residual_px", "residual_median_px", "residual_worst_px"),
+    *("distortion", "distortion_sd", "distortion_centre_px"),
+    "remaining_shading_percent",
+)
+
+
+_ENDS = "first", "second"
+
+
+def _get_solution_values(solution: "stitching.StitchSolution") -> dict[str, Any]:
+    """Return the solution values to include in the result, as JSON types."""
+    axes = solution.stage_to_camera
+    return {
+        **{name: getattr(solution, name) for name in _OF_SOLUTION},
+        "stage_pixel_size_nm": solution.estimated_pixel_size_nm,
+        "stage_to_camera": None if axes is None else axes.to_json(),
+        "likely_grids": tuple(item.to_json() for item in solution.grids),
+        "score_threshold": solution.threshold,
+        "pairs": tuple(
+            asdict(pair) | {role: solution.names[getattr(pair, role)] for role in _ENDS}
+            for pair in solution.pairs
+        ),
+    }

@@ -15,7 +15,7 @@ from napari_semsr import core, inference, models, training
 from napari_semsr.io import StoredTransform, move
 from napari_semsr.jobs import images
 from napari_semsr.jobs.images import Image
-from napari_semsr.jobs.pairs import MIN_SIDE, PAIRS, choose_pair_options
+from napari_semsr.jobs.pairs import MIN_SIDE, choose_pair_options, pairs as create_pairs
 from napari_semsr.jobs.register import COSTLY_PX
 from napari_semsr.jobs.verb import (
     FileInput,
@@ -374,26 +374,18 @@ def train(
         ),
     ] = None,
     place: TrainingEnvironment | None = None,
+    cut: PairRequest | OwnImageRequest | None = None,
 ) -> core.Job[Trained]:
     """Train a model from a recipe."""
-    settings, files_named, folder = options, run.parameters, output
-    existing, resume = run.existing, run.existing.resume
-    pairs, start_from, recipe = (
-        files_named["pairs"],
-        files_named["start_from"],
-        files_named["recipe"],
+    settings, folder, existing = options, output, run.existing
+    resume = existing.resume
+    cut = cut or create_training_request(
+        low, high, transform, image=image, second=second
     )
-    sides = (
-        low,
-        high,
-        files_named["transform"],
-    )
-    alone = {role: run.image_inputs.get(role) for role in ("image", "second")}
-    cut = files_named.get("cut") or create_training_request(*sides, **alone)
     path = _find_recipe(recipe)
     yield core.Progress(0, 0, f"reading {path.name}")
     plan = training.load_recipe(path)
-    place = _choose_device(plan, files_named.get("place") or TrainingEnvironment())
+    place = _choose_device(plan, place or TrainingEnvironment())
     if resume and existing.overwrite:
         msg = "Set `resume` to continue or `overwrite` to start again, not both."
         raise core.OptionError(msg, code="options-contradict")
@@ -418,15 +410,13 @@ def train(
                 "both."
             )
             raise core.OptionError(msg, code="options-contradict")
-        without = {
-            k: v for k, v in files_named.items() if k not in ("cut", "transform")
-        }
+        files = {"recipe": recipe, "start_from": start_from, "place": place}
+        fresh = replace(existing, resume=False)
+        without_images = run.copy_for_image(None, folder, existing=fresh)
 
         def train_on_store(store: Path) -> core.Job[Trained]:
-            files = {"pairs": store, "transform": None, "place": place}
-            more = {"parameters": {**without, **files}}
-            fresh = replace(existing, resume=False)
-            return train.run(run.copy_for_image(None, folder, existing=fresh, **more))
+            parameters = {**files, "pairs": store}
+            return train.run(replace(without_images, parameters=parameters))
 
         return (
             yield from train_on_cropped_pairs(
@@ -473,9 +463,6 @@ def train(
         comparison=images.to_json_value(comparison),
         kept=comparison is None or comparison.kept,
     )
-
-
-TRAIN = train
 
 
 def _choose_device(
@@ -637,7 +624,7 @@ def train_on_cropped_pairs(
     aside = _move_store_aside(store) if existing.overwrite else None
     ours = not _get_sheet_path(store).exists() and not store.exists()
     try:
-        yield from PAIRS.job(
+        yield from create_pairs.job(
             cut.low, cut.high, store, options=options, transform=cut.transform
         )
         training_result = yield from train(store)

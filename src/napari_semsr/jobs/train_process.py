@@ -26,11 +26,11 @@ from typing import Any
 
 from napari_semsr import core, models
 from napari_semsr.jobs.images import KEEP_PARTS, OverwritePolicy, to_json_value
-from napari_semsr.jobs.models import MODELS_IMPORT
+from napari_semsr.jobs.models import import_model
 from napari_semsr.jobs.train import (
-    TRAIN,
     Trained,
     create_training_request,
+    train,
     train_on_cropped_pairs,
 )
 
@@ -44,7 +44,7 @@ _KILL_S = 5.0  # s, longest wait for a child to end; chosen: it saves first
 def list_resume_values(
     run_dir: str | os.PathLike[str], **sets: core.Options
 ) -> dict[str, object]:
-    """Return the arguments of `TRAIN` that resume the run in a folder."""
+    """Return the arguments of `train` that resume the run in a folder."""
     recipe = Path(run_dir) / _RECIPE
     if not recipe.is_file():
         msg = (
@@ -52,7 +52,7 @@ def list_resume_values(
             "training."
         )
         raise core.CheckpointError(msg, code="run-missing")
-    return {**TRAIN.list_values(**sets), "recipe": str(recipe), "output": str(run_dir)}
+    return {**train.list_values(**sets), "recipe": str(recipe), "output": str(run_dir)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +67,9 @@ def train_and_import(
 ) -> core.Job[Trained]:
     """Cut pairs if images are passed, train, and add the model to the library.
 
-    `values` are arguments of `TRAIN` by name.
+    `values` are arguments of `train` by name.
     """
-    settings = TRAIN.parse(values)
+    settings = train.parse(values)
     # before cutting pairs for minutes
     models.find_training_device(settings["place"].device)
     names = ("low", "high", "transform", "image", "second", "cut")
@@ -79,15 +79,15 @@ def train_and_import(
     )
     own = {name: one for name, one in values.items() if name not in names}
 
-    def train(store: Path | None = None) -> core.Job[Trained]:
+    def train_on(store: Path | None = None) -> core.Job[Trained]:
         pairs = {} if store is None else {"pairs": str(store)}
         return train_in_subprocess({**own, **pairs}, existing)
 
     if cut is None:
-        training_result = yield from train()
+        training_result = yield from train_on()
     else:
         training_result = yield from train_on_cropped_pairs(
-            train,
+            train_on,
             cut,
             values["output"],
             recipe=values["recipe"],
@@ -97,7 +97,7 @@ def train_and_import(
         )
     if not training_result.kept:
         return training_result
-    model = yield from MODELS_IMPORT.rerun(training_result.model)
+    model = yield from import_model.rerun(training_result.model)
     return replace(training_result, model=model.path)
 
 
@@ -107,12 +107,12 @@ def train_in_subprocess(
     *,
     patience_s: float = 60.0,
 ) -> core.Job[Trained]:
-    """Run `TRAIN` in a separate process; `values` are its arguments in JSON form.
+    """Run `train` in a separate process; `values` are its arguments in JSON form.
 
     Closing the job stops the process, which saves its state. Raises `OptionError` if no
     model can be trained on the device.
     """
-    TRAIN.parse(values)  # a wrong option is an error before a process starts
+    train.parse(values)  # a wrong option is an error before a process starts
     texts = {
         name: os.fspath(one) if isinstance(one, os.PathLike) else one
         for name, one in values.items()
@@ -238,7 +238,7 @@ class ChildProcess:
 
 # A training in a separate process: ``python -m napari_semsr.jobs.train_process``.
 #
-# The first line on stdin is a JSON object with arguments of `TRAIN`. Another line, or
+# The first line on stdin is a JSON object with arguments of `train`. Another line, or
 # the end of stdin (also when the other process dies), ends the training and keeps its
 # state. Every line on stdout is a JSON object with one key:
 #
@@ -323,7 +323,7 @@ def _run_training(request: dict[str, Any], send: Say) -> dict[str, Any]:
             send("step", [step.done, step.total, step.message, loss])
 
     existing = OverwritePolicy(**request["existing"])
-    job = TRAIN.call(request["values"], existing)
+    job = train.call(request["values"], existing)
     return dict(core.run(job, send_step).to_json())
 
 

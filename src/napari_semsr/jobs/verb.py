@@ -184,7 +184,6 @@ class Output:
     # suffix, if written; a folder has none, pairs have ".zarr"
     ending: str | None = ".ome.tif"
     also: tuple[str, ...] = ()  # further allowed suffixes
-    beside: tuple[str, ...] = ()  # suffixes of companion files with the same stem
     grows: bool = False  # a folder whose contents the command checks
     remade: bool = False  # overwritten by a resumed run, too
     may_stay_in_memory: bool = False  # its function may return it in memory instead
@@ -216,15 +215,9 @@ class Output:
             if not Path(place).name.lower().endswith(_PAIRS):
                 msg = f"The path of the pair store must end in {_PAIRS}, got {place}."
                 raise core.WriteError(msg, code="suffix-unknown")
-            place_checked = check_image_target(place, **how)
-        else:
-            endings = self.also if self.is_image else (self.ending or "", *self.also)
-            place_checked = check_target_file(place, suffixes=endings, **how)
-        for ending in self.beside:
-            check_target_file(
-                place_checked.with_suffix(ending), suffixes=(ending,), **how
-            )
-        return place_checked
+            return check_image_target(place, **how)
+        endings = self.also if self.is_image else (self.ending or "", *self.also)
+        return check_target_file(place, suffixes=endings, **how)
 
 
 CALIBRATION = FileInput(
@@ -337,9 +330,30 @@ class Run(Generic[O]):
             fresh["sources"] = {}
         return replace(self, image_inputs=images, target=target, **fresh, **how)
 
-    def open_images(self, *roles: str) -> None:
-        """Open all images, or those of the given roles."""
-        for role in roles or self.image_inputs:
+    def get_given_image(self, role: str) -> Any:
+        """Return an image as it was given: opened, or the path of its file."""
+        return self.image_inputs[role]
+
+    def get_image_name(self, role: str) -> str:
+        """Return the name of an image that its user knows."""
+        return get_image_name(self.image_inputs[role])
+
+    def open_image(self, role: str = "image") -> core.Micrograph:
+        """Open the images, and return one of them."""
+        self.open_images()
+        return self.images[role]
+
+    def get_images(self, *roles: str) -> tuple[core.Micrograph, ...]:
+        """Return opened images."""
+        return tuple(self.images[role] for role in roles)
+
+    def set_images(self, **images: core.Micrograph) -> None:
+        """Replace opened images, so that the history is that of these."""
+        self.images |= images
+
+    def open_images(self) -> None:
+        """Open all images."""
+        for role in self.image_inputs:
             image_given = self.image_inputs[role]
             image = (
                 image_given
@@ -450,12 +464,11 @@ class Run(Generic[O]):
         return (yield from write_map(blocks, about, self.target))
 
     def run_with_warnings(
-        self, job: core.Job[T]
+        self, job: core.Job[T], translate: Callable[[str], str] = str
     ) -> core.Job[tuple[T, tuple[str, ...]]]:
         """Run a job; return its result, and its warnings in the user's terms."""
         sentences: list[str] = []
         result = yield from collect_warnings(job, sentences)
-        translate = self.parameters.get("translate", str)
         warnings = (
             core.Message(translate(text), core.get_error_code(text))
             for text in sentences

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from operator import add
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -14,8 +15,14 @@ from scipy import ndimage
 from napari_semsr import analysis, core
 from napari_semsr.io import write_transform
 from napari_semsr.jobs import register
-from napari_semsr.jobs.images import Result, get_image_name, open_image, to_json_value
-from napari_semsr.jobs.verb import ImageInput, Output, Run, Verb
+from napari_semsr.jobs.images import (
+    Image,
+    Result,
+    get_image_name,
+    open_image,
+    to_json_value,
+)
+from napari_semsr.jobs.verb import ImageInput, Output, Run, command
 from napari_semsr.registration import RegistrationRefused
 
 HELD_OUT = 0.3  # chosen: two thirds train, and the rest has room for 16 parts
@@ -196,25 +203,42 @@ SEM_IN = ImageInput(
 _WORST_PX = 1.0  # expected error of the registration; chosen: beyond, pairs teach blur
 
 
-def _register_mosaic(
+@command(opens=False)
+def register_sem(
     run: Run[register.RegisterOptions],
+    mosaic: Annotated[Image, MOSAIC_IN],
+    sem: Annotated[Image, replace(SEM_IN, many=False)],
+    output: Annotated[Path, Output("the transform", ending=".json")],
+    *,
+    options: register.RegisterOptions,
+    landmarks: Annotated[str | Path | None, register.LANDMARKS_IN] = None,
+    transform: Annotated[str | Path | None, register.TRANSFORM_IN] = None,
 ) -> core.Job[register.Registered]:
     """Register a mosaic to an SEM image, elastically if affine is insufficient."""
-    mosaic, sem = (run.image_inputs[item.name] for item in (MOSAIC_IN, SEM_IN))
     reading, name = run.get_read_options("sem"), get_image_name(sem)
     register.check_pixel_sizes(
         mosaic=open_image(mosaic, run.opening).replace(name=get_image_name(mosaic)),
         sem=open_image(sem, reading).replace(name=name),
     )
+
+    def register_pair(**changes: object) -> core.Job[register.Registered]:
+        return register.register.job(
+            mosaic,  # as given, so that a transform recognises their files
+            sem,
+            options=options.replace(**changes),
+            opening=run.opening,
+            fixed_opening=reading,
+            landmarks=landmarks,
+            transform=transform,
+        )
+
     is_elastic_allowed = (
-        run.parameters["transform"] is None
-        and run.options.model == "affine"
-        and not run.options.landmarks_only
+        transform is None and options.model == "affine" and not options.landmarks_only
     )
     try:
-        registration = yield from register_pair(run)
+        registration = yield from register_pair()
         if is_elastic_allowed and not _is_accurate(registration, register.COSTLY_PX):
-            other = yield from register_pair(run, model="elastic")
+            other = yield from register_pair(model="elastic")
             registration = min(registration, other, key=_get_error_px)
     except RegistrationRefused as refused:
         msg = f"{name} cannot be registered: {refused}"
@@ -235,25 +259,8 @@ def _register_mosaic(
             "may improve the registration.",
             "map-imprecise",
         )
-    write_transform(run.required_target, registration.stored_transform)
+    write_transform(output, registration.stored_transform)
     return registration
-
-
-def register_pair(
-    run: Run[register.RegisterOptions], **changes: object
-) -> core.Job[register.Registered]:
-    """Register mosaic and SEM image; `changes` override options."""
-    mosaic, sem = (run.image_inputs[item.name] for item in (MOSAIC_IN, SEM_IN))
-    return (
-        yield from register.REGISTER.job(
-            mosaic,  # as given, so that a transform recognises their files
-            sem,
-            options=run.options.replace(**changes),
-            opening=run.opening,
-            fixed_opening=run.get_read_options("sem"),
-            **{name: run.parameters[name] for name in ("landmarks", "transform")},
-        )
-    )
 
 
 def _get_error_px(registration: register.Registered) -> float:
@@ -267,18 +274,6 @@ def _is_accurate(registration: register.Registered, limit_px: float) -> bool:
     return (
         registration.searched == "stored" and math.isinf(_get_error_px(registration))
     ) or (_get_error_px(registration) <= limit_px)
-
-
-REGISTER_SEM = Verb(
-    "register-sem",
-    (MOSAIC_IN, replace(SEM_IN, many=False)),
-    register.RegisterOptions,
-    register.Registered,
-    _register_mosaic,
-    files=(register.LANDMARKS_IN, register.TRANSFORM_IN),
-    output=Output("the transform", ending=".json"),
-    opens=False,
-)
 
 
 ADAPTED_MODEL = "adapted model"

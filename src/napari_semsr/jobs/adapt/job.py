@@ -14,7 +14,7 @@ import glob
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, count
 from pathlib import Path
@@ -30,17 +30,17 @@ from napari_semsr.jobs.adapt.areas import (
     INPUT,
     LINEAR,
     MOSAIC_IN,
-    REGISTER_SEM,
     SEM_IN,
     Evaluation,
+    register_sem,
 )
 from napari_semsr.jobs.adapt.train import (
     SEM_IMAGE,
-    TRAIN_ON_SEM,
     TRAINING_STATE,
     AdaptOptions,
+    train_on_sem,
 )
-from napari_semsr.jobs.enhance import ENHANCE
+from napari_semsr.jobs.enhance import enhance
 from napari_semsr.jobs.images import (
     Image,
     Result,
@@ -132,37 +132,30 @@ def compute_difference(
     return result
 
 
-def _compare_with_filter(run: Run[core.Options]) -> core.Job[Result]:
+@command(opens=False)
+def look_here(
+    run: Run[core.Options],
+    mosaic: Annotated[Image, replace(MOSAIC_IN, side="")],
+    result: Annotated[Image, ImageInput(help="its enhanced version")],
+    training: Annotated[str | Path, FileInput(help="the record of the training")],
+    *,
+    options: core.Options,
+    linear: Annotated[Path, Output("the mosaic after the linear filter")],
+    look_here: Annotated[Path, Output("the difference of the enhanced mosaic from it")],
+) -> core.Job[Result]:
     """Filter a mosaic, and map where its enhanced version differs."""
-    mosaic_given, result = (run.image_inputs[item.name] for item in LOOK_HERE.images)
-    mosaic = open_image(mosaic_given, run.opening)
-    mosaic = mosaic.replace(name=get_image_name(mosaic_given))
-    if (strays := core.find_stray_pixels(mosaic.data)) is not None:
-        mosaic = mosaic.replace(data=strays.fill(mosaic.data))
-    record = io.read_json_object(Path(run.parameters["training"]))
+    image = open_image(mosaic, run.opening).replace(name=get_image_name(mosaic))
+    if (strays := core.find_stray_pixels(image.data)) is not None:
+        image = image.replace(data=strays.fill(image.data))
+    record = io.read_json_object(Path(training))
     provenance = core.Provenance.model_validate(record["provenance"])
-    linear = LinearFit(**record["linear"])
-    linear = replace(linear, kernel=np.array(linear.kernel, dtype=np.float32))
-    filtered_image = yield from filter_mosaic(mosaic, linear, provenance)
-    overwrite_image(filtered_image, run.targets["linear"])
+    fit = LinearFit(**record["linear"])
+    fit = replace(fit, kernel=np.array(fit.kernel, dtype=np.float32))
+    filtered_image = yield from filter_mosaic(image, fit, provenance)
+    overwrite_image(filtered_image, linear)
     difference = create_difference_map(filtered_image, open_image(result), provenance)
-    overwrite_image(difference, run.targets["look_here"])
+    overwrite_image(difference, look_here)
     return Result()
-
-
-LOOK_HERE = Verb(
-    "look-here",
-    (replace(MOSAIC_IN, side=""), ImageInput("result", "its enhanced version")),
-    core.Options,
-    Result,
-    _compare_with_filter,
-    files=(FileInput("training", "the record of the training", optional=False),),
-    outputs=(
-        Output("the mosaic after the linear filter", name="linear"),
-        Output("the difference of the enhanced mosaic from it", name="look_here"),
-    ),
-    opens=False,
-)
 
 
 _WHOLE_PX, _DETAIL_PX = 480, 400
@@ -386,12 +379,12 @@ def adapt(
     ] = None,
     landmarks: Annotated[str | Path | None, register.LANDMARKS_IN] = None,
     transform: Annotated[str | Path | None, register.TRANSFORM_IN] = None,
+    translate: Callable[[str], str] | None = None,
 ) -> core.Job[Adapted]:
     """Train a small network on one SEM image of a mosaic, and enhance with it."""
     start = time.monotonic()
     sem_count = len(sem)
-    files = [run.parameters[one.name] for one in ADAPT.files]
-    if sem_count > 1 and files != [None] * len(files):
+    if sem_count > 1 and (landmarks, transform) != (None, None):
         msg = (
             f"A transform or landmarks apply to a single SEM image, got {sem_count} "
             "images: adapt to one of them."
@@ -412,9 +405,18 @@ def adapt(
         )
         raise core.WriteError(msg, code="not-resumable")
     output.mkdir(parents=True, exist_ok=True)
-    steps = _Steps(run, output, _get_output_stem(mosaic))
+    places = {"landmarks": landmarks, "transform": transform}
+    steps = _Steps(
+        run,
+        output,
+        _get_output_stem(mosaic),
+        mosaic,
+        sem,
+        apply or (),
+        {name: place for name, place in places.items() if place is not None},
+    )
     (model, applied, linear, look_here), warnings = yield from run.run_with_warnings(
-        steps.run()
+        steps.run(), translate or str
     )
     yield core.Progress(0, 0, "writing the report")
     record = io.read_json_object(output / _TRAINING)
@@ -441,9 +443,6 @@ def adapt(
     return result
 
 
-ADAPT = adapt
-
-
 @dataclass(frozen=True, slots=True)
 class _Steps:
     """Steps of a run in its folder; `stem` begins the names of their outputs."""
@@ -451,6 +450,10 @@ class _Steps:
     task: Run[AdaptOptions]
     folder: Path
     stem: str
+    mosaic: Image
+    sems: Sequence[Image]
+    apply: Sequence[Image]
+    places: "Mapping[str, str | Path]"  # landmarks or a transform, if given
 
     def run(self) -> core.Job[tuple[Path, list[EnhancedImage], Path, Path]]:
         """Run all steps.
@@ -458,22 +461,21 @@ class _Steps:
         Returns the model, the enhanced images, the result of the linear filter and the
         map of its difference.
         """
-        images, folder = self.task.image_inputs, self.folder
-        mosaic, sems = images["mosaic"], images["sem"]
+        mosaic, folder = self.mosaic, self.folder
         transforms = yield from self._register()
         model = folder / self._choose_model_name()
         outputs = {"output": model, "planes": folder / _PLANES}
-        inputs = {"mosaic": mosaic, "sem": sems, "transforms": transforms}
-        yield from self._run_step("model", TRAIN_ON_SEM, inputs, outputs, _TRAINING)
+        inputs = {"mosaic": mosaic, "sem": self.sems, "transforms": transforms}
+        yield from self._run_step("model", train_on_sem, inputs, outputs, _TRAINING)
         applied: dict[str, EnhancedImage] = {}  # by the names of their steps
-        for image in (mosaic, *(images.get("apply") or [])):
+        for image in (mosaic, *self.apply):
             name = f"{_get_output_stem(image)}-enhanced"
             names = chain([name], (f"{name}-{number}" for number in count(2)))
             name = next(one for one in names if one not in applied)
             place = folder / f"{name}.ome.zarr"
             inputs = {"image": image, "model": model}
             record = yield from self._run_step(
-                name, ENHANCE, inputs, {"output": place}, f"{name}.json"
+                name, enhance, inputs, {"output": place}, f"{name}.json"
             )
             unlike = record.values["unfamiliar_percent"]
             applied[name] = EnhancedImage(get_image_name(image), str(place), unlike)
@@ -483,24 +485,22 @@ class _Steps:
             name: folder / f"{self.stem}-{ending}.ome.zarr"
             for name, ending in (("linear", "linear"), ("look_here", "look-here"))
         }
-        yield from self._run_step("look-here", LOOK_HERE, inputs, outputs)
+        yield from self._run_step("look-here", look_here, inputs, outputs)
         return model, [*applied.values()], outputs["linear"], outputs["look_here"]
 
     def _register(self) -> core.Job[list[Path]]:
         """Register the mosaic to each SEM image; return the files of the transforms."""
-        images, transforms = self.task.image_inputs, []
-        files = {one.name: self.task.parameters[one.name] for one in ADAPT.files}
-        files = {name: value for name, value in files.items() if value is not None}
+        transforms, files = [], dict[str, Any](self.places)
         given = files.get("transform")
-        for number, sem in enumerate(images["sem"], 1):
+        for number, sem in enumerate(self.sems, 1):
             place = self.folder / f"registration-{number}.json"
             if isinstance(given, str | os.PathLike) and (
                 Path(given).resolve() == place.resolve()
             ):  # of this run: read before it is written again
                 files["transform"] = io.read_transform(place)
-            inputs = {"mosaic": images["mosaic"], "sem": sem, **files}
+            inputs = {"mosaic": self.mosaic, "sem": sem, **files}
             name = f"registration-{number}"
-            yield from self._run_step(name, REGISTER_SEM, inputs, {"output": place})
+            yield from self._run_step(name, register_sem, inputs, {"output": place})
             transforms.append(place)
         return transforms
 

@@ -4,7 +4,7 @@ import datetime
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,7 @@ from napari_semsr.jobs.adapt.areas import (
 )
 from napari_semsr.jobs.adapt.process import fit_in_process
 from napari_semsr.jobs.images import (
+    Image,
     Result,
     compose_provenance,
     get_image_name,
@@ -37,7 +38,7 @@ from napari_semsr.jobs.images import (
     to_json_value,
 )
 from napari_semsr.jobs.leakage import LIGHT, TRAINED_ON
-from napari_semsr.jobs.verb import FileInput, Output, Run, Verb
+from napari_semsr.jobs.verb import FileInput, Output, Run, command
 from napari_semsr.models import MOSAIC_MODEL, find_model
 from napari_semsr.restoration import LinearFit, fit_cross_validated_filter
 
@@ -104,27 +105,41 @@ class TrainedArea(Result):
     provenance: core.Provenance
 
 
-def _train_on_areas(run: Run[AdaptOptions]) -> core.Job[TrainedArea]:
+@command(opens=False)
+def train_on_sem(
+    run: Run[AdaptOptions],
+    mosaic: Annotated[Image, MOSAIC_IN],
+    sem: Annotated[Sequence[Image], SEM_IN],
+    transforms: Annotated[
+        Sequence[str],
+        FileInput(help="the transform of the mosaic to each SEM image", many=True),
+    ],
+    output: Annotated[
+        Path,
+        Output("the model, if it is better than all others", ending=".safetensors"),
+    ],
+    *,
+    options: AdaptOptions,
+    planes: Annotated[Path, Output("images of the held-out part", ending=".npz")],
+) -> core.Job[TrainedArea]:
     """Train on one part of each area, and keep the model if it is the best there is."""
-    mosaic_given, settings = run.image_inputs["mosaic"], run.options
-    mosaic = open_image(mosaic_given, run.opening)
-    mosaic = mosaic.replace(name=get_image_name(mosaic_given))
+    mosaic_image = open_image(mosaic, run.opening).replace(name=get_image_name(mosaic))
     # as the model receives this mosaic: its range, without stray pixels
-    measured_image, shown_image = mosaic.data, mosaic
-    if (strays := core.find_stray_pixels(mosaic.data)) is not None:
-        measured_image = strays.mask(mosaic.data)
-        shown_image = mosaic.replace(data=strays.fill(mosaic.data))
+    measured_image, shown_image = mosaic_image.data, mosaic_image
+    if (strays := core.find_stray_pixels(mosaic_image.data)) is not None:
+        measured_image = strays.mask(mosaic_image.data)
+        shown_image = mosaic_image.replace(data=strays.fill(mosaic_image.data))
     levels = core.measure_percentiles(measured_image)
     run.records[LIGHT] = yield from record_input(
-        mosaic_given, mosaic, run.opening, role=LIGHT
+        mosaic, mosaic_image, run.opening, role=LIGHT
     )
-    areas, registrations = yield from _open_areas(run, shown_image)
-    cut_off = analysis.find_cut_off(mosaic, settings.cut_off_nm)
+    areas, registrations = yield from _open_areas(run, shown_image, sem, transforms)
+    cut_off = analysis.find_cut_off(mosaic_image, options.cut_off_nm)
     yield core.Progress(0, 0, "fitting the linear filter")
     linear = fit_cross_validated_filter(
         [
-            (light.array(), sem.array())
-            for light, sem in (area.crop(area.training_box) for area in areas)
+            (light.array(), truth.array())
+            for light, truth in (area.crop(area.training_box) for area in areas)
         ]
     )
     check_correlation(areas, linear.kernel)
@@ -134,10 +149,10 @@ def _train_on_areas(run: Run[AdaptOptions]) -> core.Job[TrainedArea]:
         images[INPUT].append(light[area.held_out.slices])
         images[LINEAR].append(linear.apply(light)[area.held_out.slices])
     before = evaluate(areas, images, cut_off)
-    fit = yield from _fit_network(run, areas, levels, before, cut_off)
-    card = _create_card(run, mosaic, areas, fit, levels)
+    fit = yield from _fit_network(options, output, areas, levels, before, cut_off)
+    card = _create_card(run, output.stem, mosaic_image, areas, fit, levels)
     images = yield from _enhance_held_out(
-        areas, models.LoadedModel(fit.network, card, ""), levels, settings.device
+        areas, models.LoadedModel(fit.network, card, ""), levels, options.device
     )
     evaluations = evaluate(areas, images, cut_off, before)
     try:
@@ -146,17 +161,17 @@ def _train_on_areas(run: Run[AdaptOptions]) -> core.Job[TrainedArea]:
         error.facts |= {"steps": fit.steps, "registration": registrations[0]}
         raise
     yield core.Progress(0, 0, "writing the model")
-    sem = areas[0].crop(areas[0].held_out)[1]
-    planes = {name: row.images[0] for name, row in evaluations.items()}
-    planes[SEM_IMAGE] = sem.array()
-    with write_atomically(run.targets["planes"]) as place, place.open("wb") as stream:
-        np.savez(stream, **planes)  # type: ignore[arg-type]
-    models.save_model(run.required_target, fit.network, card)
+    truth = areas[0].crop(areas[0].held_out)[1]
+    arrays = {name: row.images[0] for name, row in evaluations.items()}
+    arrays[SEM_IMAGE] = truth.array()
+    with write_atomically(planes) as place, place.open("wb") as stream:
+        np.savez(stream, **arrays)  # type: ignore[arg-type]
+    models.save_model(output, fit.network, card)
     return TrainedArea(
-        output=str(run.required_target),
+        output=str(output),
         registrations=registrations,
         areas=areas,
-        pixel_size_nm=sem.pixel_size_nm,
+        pixel_size_nm=truth.pixel_size_nm,
         evaluations=evaluations,
         cut_off_nm=cut_off,
         steps=fit.steps,
@@ -164,18 +179,21 @@ def _train_on_areas(run: Run[AdaptOptions]) -> core.Job[TrainedArea]:
         curve=fit.curve,
         linear=linear,
         provenance=compose_provenance(
-            "adapt", settings.model_dump(mode="json"), *run.records.values()
+            "adapt", options.model_dump(mode="json"), *run.records.values()
         ),
     )
 
 
 def _open_areas(
-    run: Run[AdaptOptions], mosaic: core.Micrograph
+    run: Run[AdaptOptions],
+    mosaic: core.Micrograph,
+    images: Sequence[Image],
+    transforms: Sequence[str],
 ) -> core.Job[tuple[list[SharedArea], list[dict[str, Any]]]]:
     """Crop the overlaps of the SEM images with the mosaic; describe the transforms."""
     areas, registrations = [], []
     for number, (image, transform_file) in enumerate(
-        zip(run.image_inputs["sem"], run.parameters["transforms"], strict=True), 1
+        zip(images, transforms, strict=True), 1
     ):
         reading, role = run.get_read_options("sem"), f"sem {number}"
         sem = open_image(image, reading).replace(name=get_image_name(image))
@@ -200,15 +218,15 @@ def _describe_transform(stored_transform: StoredTransform) -> dict[str, Any]:
 
 
 def _fit_network(
-    run: Run[AdaptOptions],
+    settings: AdaptOptions,
+    output: Path,
     areas: Sequence[SharedArea],
     levels: core.FloatPair,
     before: Mapping[str, Evaluation],
     cut_off_nm: float | None,
 ) -> core.Job["training.AreaFitResult"]:
     """Train on the training parts, resuming an interrupted training."""
-    settings, folder = run.options, run.required_target.parent
-    stop_file = folder / STOP
+    stop_file = output.with_name(STOP)
     stop_file.unlink(missing_ok=True)
     images = []
     for area in areas:
@@ -223,7 +241,7 @@ def _fit_network(
     job = fit_in_process(
         images,
         training.AreaOptions(seed=settings.seed),
-        state_file=folder / TRAINING_STATE,
+        state_file=output.with_name(TRAINING_STATE),
         stop_file=stop_file,
         levels=levels,
         cut_off_nm=cut_off_nm,
@@ -256,6 +274,7 @@ def _fit_network(
 
 def _create_card(
     run: Run[AdaptOptions],
+    name: str,
     mosaic: core.Micrograph,
     areas: Sequence[SharedArea],
     fit: "training.AreaFitResult",
@@ -272,7 +291,7 @@ def _create_card(
     place = analysis.BlockFeatures.from_parts(unit_range)
     focus = analysis.Falloff.from_image(mosaic, run.options.cut_off_nm)
     return fit.create_card(
-        run.required_target.stem,
+        name,
         description=f"Trained on {mosaic.name} and {', '.join(a.name for a in areas)}"
         f"{f' ({vendor})' if vendor else ''}, {today}.",
         limits=(
@@ -340,23 +359,3 @@ def _enhance_held_out(
             values = output.array()[area.held_out.slices]
             images[name].append(values.astype(np.float32))
     return images
-
-
-TRAIN_ON_SEM = Verb(
-    "train-on-sem",
-    (MOSAIC_IN, SEM_IN),
-    AdaptOptions,
-    TrainedArea,
-    _train_on_areas,
-    files=(
-        FileInput(
-            "transforms",
-            "the transform of the mosaic to each SEM image",
-            many=True,
-            optional=False,
-        ),
-    ),
-    output=Output("the model, if it is better than all others", ending=".safetensors"),
-    outputs=(Output("images of the held-out part", name="planes", ending=".npz"),),
-    opens=False,
-)

@@ -190,6 +190,3 @@ def error_map(
         shape=pair.shape,
         map=error_map,
     )
-
-
-ERROR_MAP = error_map

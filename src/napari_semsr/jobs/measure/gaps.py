@@ -271,7 +271,6 @@ def gaps(
             "each of many images (.csv or .parquet)",
             metavar="CSV",
             ending=".csv",
-            beside=(_PARTICLES,),
         ),
     ] = None,
     labels_out: Annotated[
@@ -291,6 +290,9 @@ def gaps(
     >>> [round(size) for size in found.get_diameters("nm")], found.cut
     ([48, 48], 0)
     """
+    particles = None if table is None else table.with_suffix(_PARTICLES)
+    if particles is not None:
+        Output("", ending=_PARTICLES).check_path(particles, run.inputs, run.existing)
     if reference is not None:
         run.warn_if_trained_on()
         warn_about_offset(image, reference)
@@ -333,7 +335,9 @@ def gaps(
         table=None if table is None else str(table),
         labels_out=None if labels_out is None else str(labels_out),
     )
-    if table is not None:  # one row per gap; unknown values are empty
+    if (
+        table is not None and particles is not None
+    ):  # one row per gap; unknown values are empty
         columns = gaps.create_table()
         rows = (
             [f"{cell:.6g}" if isinstance(cell, float) else cell for cell in row]
@@ -341,10 +345,8 @@ def gaps(
         )
         write_csv(table, [list(columns), *rows])
         each = report.particle_rows
-        write_sheet(
-            table.with_suffix(_PARTICLES),
-            {key: [row[key] for row in each] for key in _OF_PARTICLE},
-        )
+        columns_of_particles = {key: [row[key] for row in each] for key in _OF_PARTICLE}
+        write_sheet(particles, columns_of_particles)
     if labels_out is not None:
         history = yield from run.compose_history()
         labelled = image if reference is None else reference
@@ -357,6 +359,3 @@ def gaps(
             labels_out,
         )
     return report
-
-
-GAPS = gaps

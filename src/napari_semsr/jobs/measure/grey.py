@@ -70,6 +70,3 @@ def metrics(
     result = analysis.measure_metrics(image, reference, **how)
     result = replace(result, levels=levels, box=None if box is None else box.ends)
     return MetricsReport(run.image_names, result)
-
-
-METRICS = metrics

@@ -408,6 +408,3 @@ def profile(
         profile=profile,
         readings=analysis.measure_profile(profile, **how),
     )
-
-
-PROFILE = profile

@@ -1,4 +1,9 @@
-"""Resolution measurement jobs: FRC, FRC maps, decorrelation and power spectra."""
+"""Resolution measurement jobs: FRC, FRC maps, decorrelation and power spectra.
+
+`frc` and `frc_map` find the halves of a single mosaic, record both images, search for
+their shift, correlate, and report. What they share stands below them in this order;
+`decorrelation` and `spectrum` follow.
+"""
 
 import warnings
 from dataclasses import dataclass, field, replace
@@ -13,127 +18,20 @@ from napari_semsr.jobs.crop import crop_to_gap_free_box
 from napari_semsr.jobs.measure.offset import Offset, measure_offset
 from napari_semsr.jobs.stitch import HALF
 
-# The halves of a mosaic, stored next to it.
-
 Halves = tuple[core.Micrograph, core.Micrograph]
 ALONE = "It was measured as a single image."
 """Sentence appended to the reason for not using the halves of a mosaic."""
 
 
-def find_halves(
-    mosaic: Path, mosaic_image: core.Micrograph
-) -> tuple[Halves | None, core.Message | None]:
-    """Find the halves of a mosaic, or return the reason if they are missing."""
-    paths = io.get_half_paths(mosaic)
-    there = [path for path in paths if path.exists()]
-    history = mosaic_image.provenance
-    if not there and (history is None or history.defining_step().job != "stitch"):
-        return None, None
-    fault = (
-        "has no halves next to it; stitch with `halves` to measure its resolution"
-        if not there
-        else f"has {there[0].name} next to it, but not the other half"
-    )
-    if len(there) == len(paths):
-        try:
-            halves = io.read(paths[0]), io.read(paths[1])
-            fault = _find_mismatch(mosaic, mosaic_image, halves)
-        except (core.SemsrError, OSError) as error:
-            fault = f"has halves next to it that cannot be read ({error})"
-        if not fault:
-            first, second = (
-                mosaic_image.replace(data=half.data, name=half.name, look=half.look)
-                for half in halves
-            )
-            return (first, second), None
-    return None, core.Message(f"The mosaic {mosaic.name} {fault}.", "halves-missing")
-
-
-def _find_mismatch(mosaic: Path, mosaic_image: core.Micrograph, halves: Halves) -> str:
-    """Return the reason why halves do not match the mosaic; empty if they do."""
-    if mosaic.suffix.lower() == ".png":
-        return "is a PNG, whose grey values differ from those of its halves"
-    mosaic_stored = io.read(mosaic)
-    for half in halves:
-        lying = [
-            (item.shape, item.scale, item.origin) for item in (mosaic_stored, half)
-        ]
-        if lying[0] != lying[1] or mosaic_image.shape != half.shape:
-            return "has halves next to it on another grid"
-    own_recipe = _get_stitch_recipe(mosaic_stored.provenance)
-    if any(
-        own_recipe is None or _get_stitch_recipe(half.provenance) != own_recipe
-        for half in halves
-    ):
-        return (
-            "has halves next to it that were made from other frames or options; "
-            "stitch it again with `halves`"
-        )
-    return ""
-
-
-def _get_stitch_recipe(history: core.Provenance | None) -> dict[str, object] | None:
-    """Return the record shared by a mosaic and its halves; None for other images."""
-    if history is None or history.defining_step().job != "stitch":
-        return None
-    recipe = history.defining_step().reproducible_record()
-    recipe["options"].pop(HALF, None)
-    return recipe
-
-
-# Shift of the second image relative to the first.
-
-_STILL = core.Message(
-    "The images share noise, such as a detector pattern, that did not move with the "
-    "sample.",
-    "not-independent",
-)
-
-
-def _find_offset(
-    first: core.Micrograph,
-    second: core.Micrograph | None,
-    settings: "FrcJobOptions | FrcMapJobOptions",
-) -> Offset:
-    """Find the shift of the second image, if requested."""
-    if second is None or not settings.register or first.shape != second.shape:
-        return Offset()
-    offset = measure_offset(first, second)
-    if offset.far_px is not None:
-        y, x = offset.far_px
-        msg = (
-            f"{second.name} fits {first.name} better if moved by about ({y}, {x}) px, "
-            "but not in all parts: register the images first (`register()`), or "
-            "measure them as they are (`register=False`)."
-        )
-        raise core.RegistrationError(msg, code="images-shifted")
-    if offset.shift is None or settings.reference:
-        return offset
-    if not analysis.has_shared_noise(first.data, second.data, offset.shift):
-        return offset
-    return replace(offset, is_moved=False, doubt=_STILL)
-
-
-def _explain_missing_registration(offset: Offset) -> str | None:
-    """Explain why two images were not registered."""
-    return f"The images were not registered. {offset.doubt}" if offset.doubt else None
-
-
-def _warn_about_cut_off(beyond: str) -> str:
-    """Return a warning if a resolution is finer than the optical cut-off."""
-    if beyond:
-        core.warn(beyond, "finer-than-optics")
-    return beyond
-
-
 # Fourier ring correlation of one or two images or files.
-
 
 _REGISTER = "Register the second image"
 _BEFORE = (
     "Register the second image to the first with subpixel accuracy before measuring, "
     "if the measured shift is reliable."
 )
+
+
 with warnings.catch_warnings():  # shadows an attribute of `type`
     warnings.simplefilter("ignore", UserWarning)
 
@@ -193,34 +91,6 @@ class FrcReport(_CorrelationReport):
     result: analysis.FrcResult = field(metadata=core.FLAT)
 
 
-def _get_mosaic_halves(
-    run: verb.Run[Any], first: core.Micrograph
-) -> tuple[Halves | None, str | None]:
-    """Return the halves of a single mosaic, or the reason why they are missing."""
-    halves, image = run.parameters.get("halves"), run.image_inputs["a"]
-    alone = "b" not in run.image_inputs and halves is None
-    if (
-        not alone
-        or isinstance(image, core.Micrograph)
-        or run.options.split != "diagonal"
-    ):
-        return halves, None
-    halves, note = find_halves(Path(image), first)
-    if note is not None:
-        core.warn(note := core.Message(f"{note} {ALONE}", core.get_error_code(note)))
-    return halves, note
-
-
-def _record_images(
-    run: verb.Run[verb.O], first: core.Micrograph, second: core.Micrograph | None
-) -> core.Job[tuple[core.Micrograph, core.Micrograph | None]]:
-    """Record both images, to detect a common history."""
-    if second is None or first.provenance is second.provenance is None:
-        return first, second
-    records = (yield from run.record_image("a")), (yield from run.record_image("b"))
-    return (yield from images.append_image_records((first, second), records))
-
-
 _HALVES = (
     "an image; a single mosaic is measured with the halves that `stitch(halves=True)` "
     "wrote next to it, and any other single image "
@@ -259,6 +129,7 @@ def frc(
     b: Annotated[core.Micrograph | None, _SECOND] = None,
     *,
     options: FrcJobOptions,
+    halves: Halves | None = None,
 ) -> core.Job[FrcReport]:
     """Measure resolution by Fourier ring correlation.
 
@@ -275,7 +146,7 @@ def frc(
     sized_image = images.get_calibrated_image(a, b)
     if b is not None:
         run.warn_if_trained_on()
-    halves, note = _get_mosaic_halves(run, a)
+    halves, note = _get_mosaic_halves(run, a, halves, alone=b is None)
     a, b = yield from _record_images(run, a, b)
     box: core.Box | None = None
     if halves is not None:
@@ -302,9 +173,6 @@ def frc(
         found_shift_px=offset.shift_px,
         found_shift_sd_px=offset.error_px,
     )
-
-
-FRC = frc
 
 
 # FRC map of one or two images, written as an image in nm.
@@ -397,6 +265,7 @@ def frc_map(
     output: Annotated[Path | None, verb.MAP_OUT] = None,
     *,
     options: FrcMapJobOptions,
+    halves: Halves | None = None,
 ) -> core.Job[FrcMapReport]:
     """Map the resolution block by block.
 
@@ -411,7 +280,7 @@ def frc_map(
     ((3, 3), 24, 'nm')
     """
     sized_image = images.get_calibrated_image(a, b)
-    halves, note = _get_mosaic_halves(run, a)
+    halves, note = _get_mosaic_halves(run, a, halves, alone=b is None)
     a, b = yield from _record_images(run, a, b)
     offset = _find_offset(a, b, options)
     records = []
@@ -475,13 +344,147 @@ def frc_map(
     )
 
 
-FRC_MAP = frc_map
-
-
 _OF_MAP = (
     *("p10_nm", "median_nm", "p90_nm", "blocks", "failed", "block", "step"),
     *("field_reason", "method", "shift_px", "cut_off_nm"),
 )
+
+
+# The halves of a mosaic, stored next to it.
+
+
+def _get_mosaic_halves(
+    run: verb.Run[Any], first: core.Micrograph, halves: Halves | None, *, alone: bool
+) -> tuple[Halves | None, str | None]:
+    """Return the halves of a single mosaic, or the reason why they are missing."""
+    image = run.get_given_image("a")
+    if (
+        not alone
+        or halves is not None
+        or isinstance(image, core.Micrograph)
+        or run.options.split != "diagonal"
+    ):
+        return halves, None
+    halves, note = find_halves(Path(image), first)
+    if note is not None:
+        core.warn(note := core.Message(f"{note} {ALONE}", core.get_error_code(note)))
+    return halves, note
+
+
+def find_halves(
+    mosaic: Path, mosaic_image: core.Micrograph
+) -> tuple[Halves | None, core.Message | None]:
+    """Find the halves of a mosaic, or return the reason if they are missing."""
+    paths = io.get_half_paths(mosaic)
+    there = [path for path in paths if path.exists()]
+    history = mosaic_image.provenance
+    if not there and (history is None or history.defining_step().job != "stitch"):
+        return None, None
+    fault = (
+        "has no halves next to it; stitch with `halves` to measure its resolution"
+        if not there
+        else f"has {there[0].name} next to it, but not the other half"
+    )
+    if len(there) == len(paths):
+        try:
+            halves = io.read(paths[0]), io.read(paths[1])
+            fault = _find_mismatch(mosaic, mosaic_image, halves)
+        except (core.SemsrError, OSError) as error:
+            fault = f"has halves next to it that cannot be read ({error})"
+        if not fault:
+            first, second = (
+                mosaic_image.replace(data=half.data, name=half.name, look=half.look)
+                for half in halves
+            )
+            return (first, second), None
+    return None, core.Message(f"The mosaic {mosaic.name} {fault}.", "halves-missing")
+
+
+def _find_mismatch(mosaic: Path, mosaic_image: core.Micrograph, halves: Halves) -> str:
+    """Return the reason why halves do not match the mosaic; empty if they do."""
+    if mosaic.suffix.lower() == ".png":
+        return "is a PNG, whose grey values differ from those of its halves"
+    mosaic_stored = io.read(mosaic)
+    for half in halves:
+        lying = [
+            (item.shape, item.scale, item.origin) for item in (mosaic_stored, half)
+        ]
+        if lying[0] != lying[1] or mosaic_image.shape != half.shape:
+            return "has halves next to it on another grid"
+    own_recipe = _get_stitch_recipe(mosaic_stored.provenance)
+    if any(
+        own_recipe is None or _get_stitch_recipe(half.provenance) != own_recipe
+        for half in halves
+    ):
+        return (
+            "has halves next to it that were made from other frames or options; "
+            "stitch it again with `halves`"
+        )
+    return ""
+
+
+def _get_stitch_recipe(history: core.Provenance | None) -> dict[str, object] | None:
+    """Return the record shared by a mosaic and its halves; None for other images."""
+    if history is None or history.defining_step().job != "stitch":
+        return None
+    recipe = history.defining_step().reproducible_record()
+    recipe["options"].pop(HALF, None)
+    return recipe
+
+
+def _record_images(
+    run: verb.Run[verb.O], first: core.Micrograph, second: core.Micrograph | None
+) -> core.Job[tuple[core.Micrograph, core.Micrograph | None]]:
+    """Record both images, to detect a common history."""
+    if second is None or first.provenance is second.provenance is None:
+        return first, second
+    records = (yield from run.record_image("a")), (yield from run.record_image("b"))
+    return (yield from images.append_image_records((first, second), records))
+
+
+# Shift of the second image relative to the first.
+
+_STILL = core.Message(
+    "The images share noise, such as a detector pattern, that did not move with the "
+    "sample.",
+    "not-independent",
+)
+
+
+def _find_offset(
+    first: core.Micrograph,
+    second: core.Micrograph | None,
+    settings: "FrcJobOptions | FrcMapJobOptions",
+) -> Offset:
+    """Find the shift of the second image, if requested."""
+    if second is None or not settings.register or first.shape != second.shape:
+        return Offset()
+    offset = measure_offset(first, second)
+    if offset.far_px is not None:
+        y, x = offset.far_px
+        msg = (
+            f"{second.name} fits {first.name} better if moved by about ({y}, {x}) px, "
+            "but not in all parts: register the images first (`register()`), or "
+            "measure them as they are (`register=False`)."
+        )
+        raise core.RegistrationError(msg, code="images-shifted")
+    if offset.shift is None or settings.reference:
+        return offset
+    if not analysis.has_shared_noise(first.data, second.data, offset.shift):
+        return offset
+    return replace(offset, is_moved=False, doubt=_STILL)
+
+
+def _warn_about_cut_off(beyond: str) -> str:
+    """Return a warning if a resolution is finer than the optical cut-off."""
+    if beyond:
+        core.warn(beyond, "finer-than-optics")
+    return beyond
+
+
+def _explain_missing_registration(offset: Offset) -> str | None:
+    """Explain why two images were not registered."""
+    return f"The images were not registered. {offset.doubt}" if offset.doubt else None
 
 
 # The cut-off of one image or file by decorrelation analysis.
@@ -545,9 +548,6 @@ def decorrelation(
             "made-by-network",
         )
     return DecorrelationReport(**size, image=run.image_names[0], result=result)
-
-
-DECORRELATION = decorrelation
 
 
 # The power spectrum of an image or file: radial curve and centred plane.
@@ -665,9 +665,6 @@ def spectrum(
         plane=spectrum.image,
         box=None if box is None else box.ends,
     )
-
-
-SPECTRUM = spectrum
 
 
 def create_spectrum_display(plane: core.RealArray) -> core.DisplaySettings:
