@@ -62,12 +62,14 @@ class EnhancedFile(verb.ImageResult):
         str | None, core.Quantity("Map of distance from the training area")
     ] = None  # its path
 
-    misfit_percent = core.create_property(
-        lambda result: None if result.misfit is None else 100 * result.misfit.share,
+    @core.create_property(
         *("Misfit", "% of the input's contrast", ".0f"),
         verdict="misfit_verdict",
         large=True,
     )
+    def misfit_percent(self) -> float | None:
+        """Misfit of the result."""
+        return None if self.misfit is None else 100 * self.misfit.share
 
     @property
     def misfit_verdict(self) -> str | None:

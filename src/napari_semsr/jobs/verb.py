@@ -57,7 +57,7 @@ def create_pixel_size_property(**more: object) -> property:
         error = getattr(result, "pixel_size_sd_nm", None)
         return core.describe_pixel_size(result.pixel_size_nm, error)
 
-    return core.create_property(format_size, "Pixel size", **more)
+    return core.create_property("Pixel size", **more)(format_size)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,9 +115,11 @@ class ImageResult(Result):
     image: core.Micrograph | None = field(default=None, metadata={"json": False})
 
     pixel_size = create_pixel_size_property()
-    clipped_pixels = core.create_property(
-        lambda result: result.clipped or None, "Clipped pixels"
-    )
+
+    @core.create_property("Clipped pixels")
+    def clipped_pixels(self) -> int | None:
+        """Clipped pixels, if any."""
+        return self.clipped or None
 
 
 @dataclass(frozen=True, slots=True)
