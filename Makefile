@@ -71,7 +71,7 @@ coverage: $(STAMP)  ## line and branch coverage of the quick tests
 	@$(BIN)/python scripts/room_coverage.py build/coverage/counts.json
 
 mutants: $(STAMP)  ## mutation tests of PACKAGES="core analysis" (COUNT=100, SEED=0)
-	@$(BIN)/python -m scripts.mutants $(if $(COUNT),--count $(COUNT)) \
+	@$(WITH_DISPLAY) $(BIN)/python -m scripts.mutants $(if $(COUNT),--count $(COUNT)) \
 	  $(if $(SEED),--seed $(SEED)) $(if $(PACKAGES),--packages $(PACKAGES)) \
 	  $(if $(AGAIN),--again)
 

@@ -400,8 +400,9 @@ def run_tests(names: Iterable[str], copy: Path, limit_s: float | None) -> Result
     """
     words = ["-x", "-q", "-m", "not slow", "-p", "no:cacheprovider"]
     words += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # they are loaded
-    words += ["-p", "no:napari"]  # which loads napari before every test
     words += ["--tb=no", f"--basetemp={copy.parent / 'tmp'}", *names]
+    if not any("tests/widgets" in name for name in words):
+        words += ["-p", "no:napari"]  # which loads napari before every test
     log = copy.parent / "log"
     child = os.fork()
     if child == 0:
@@ -543,7 +544,9 @@ def load_libraries() -> None:
     os.environ |= dict.fromkeys(
         ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"
     )
-    os.environ |= {"MPLBACKEND": "Agg", "QT_QPA_PLATFORM": "offscreen"}
+    os.environ["MPLBACKEND"] = "Agg"
+    if "DISPLAY" not in os.environ:
+        os.environ["QT_QPA_PLATFORM"] = "offscreen"
     os.environ.pop("PYTEST_ADDOPTS", None)
     for name in LIBRARIES:
         importlib.import_module(name)

@@ -37,7 +37,10 @@ class Result:
     count: Annotated[int, core.Quantity("Count", column="n", note="of all")] = 3
     inner: Inner = field(default=Inner(), metadata=core.FLAT)
 
-    twice = core.create_property(lambda self: 2 * self.count, "Twice", form=".1f")
+    @core.create_property("Twice", form=".1f")
+    def twice(self):
+        return 2 * self.count
+
     span_nm, span_px = core.create_length_properties(
         lambda self, unit: self.count * 10 if unit == "px" else None, "span", "Span"
     )

@@ -27,7 +27,7 @@ def bar(viewer):
 
 
 @pytest.fixture
-def viewer(make_napari_viewer):
+def viewer(display, make_napari_viewer):
     """Give a viewer that none of our panels has seen."""
     return make_napari_viewer()
 

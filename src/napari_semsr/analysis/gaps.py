@@ -468,7 +468,7 @@ class Gaps:
     # Measured pixels ``(y0, x0, y1, x1)`` of an image with gaps
     box: Annotated[BoxEnds | None, declare_quantity("Box", "px")] = None
 
-    measured_in = create_property(describe_measured_box, "Measured in")
+    measured_in = create_property("Measured in")(describe_measured_box)
 
     (
         mean_diameter_nm,

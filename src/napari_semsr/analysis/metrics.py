@@ -260,7 +260,7 @@ class Metrics:
     # Measured pixels ``(y0, x0, y1, x1)`` of an image with gaps
     box: Annotated[core.BoxEnds | None, core.declare_quantity("Box", "px")] = None
 
-    measured_in = core.create_property(core.describe_measured_box, "Measured in")
+    measured_in = core.create_property("Measured in")(core.describe_measured_box)
 
     @property
     def match_text(

@@ -68,14 +68,15 @@ class ObjectCount:
         sums = {name: getattr(self, name) + getattr(other, name) for name in names}
         return ObjectCount(diameter_px=self.diameter_px, **sums)
 
-    shown_interval = create_property(
-        lambda result: compute_percent_interval(result.shown, result.objects),
-        "Shown, 95 % interval",
-    )
-    invented_interval = create_property(
-        lambda result: compute_percent_interval(result.invented, result.drawn),
-        "Invented, 95 % interval",
-    )
+    @create_property("Shown, 95 % interval")
+    def shown_interval(self) -> FloatPair | None:
+        """95 % Wilson interval of the percentage of objects shown."""
+        return compute_percent_interval(self.shown, self.objects)
+
+    @create_property("Invented, 95 % interval")
+    def invented_interval(self) -> FloatPair | None:
+        """95 % Wilson interval of the percentage of objects drawn but not there."""
+        return compute_percent_interval(self.invented, self.drawn)
 
 
 def compute_percent_interval(count: int, total: int) -> FloatPair | None:

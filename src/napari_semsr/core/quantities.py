@@ -67,16 +67,19 @@ def declare_quantity(
 
 
 def create_property(
-    get: Callable[[Any], object], *settings: Any, **more: Any
-) -> property:
-    """Create a property of a result, annotated with a `Quantity`."""
+    *settings: Any, **more: Any
+) -> Callable[[Callable[[Any], object]], property]:
+    """Turn a method of a result into a property, annotated with a `Quantity`."""
+    annotation = Annotated[float | None, Quantity(*settings, **more)]
 
-    def get_result_value(self: object) -> object:
-        return get(self)
+    def create(get: Callable[[Any], object]) -> property:
+        def get_result_value(self: object) -> object:
+            return get(self)
 
-    quantity = Quantity(*settings, **more)
-    get_result_value.__annotations__["return"] = Annotated[float | None, quantity]
-    return property(get_result_value)
+        get_result_value.__annotations__["return"] = annotation
+        return property(get_result_value, doc=get.__doc__)
+
+    return create
 
 
 def describe_measured_box(result: Any) -> str | None:
@@ -100,9 +103,8 @@ def create_length_properties(
             name: value.format(unit=unit) if isinstance(value, str) else value
             for name, value in more.items()
         }
-        return create_property(
-            lambda result: get(result, unit), label, unit, also=also, **settings
-        )
+        create = create_property(label, unit, also=also, **settings)
+        return create(lambda result: get(result, unit))
 
     return create_length_property("nm", f"{key}_px"), create_length_property("px")
 

@@ -1,5 +1,10 @@
 """Enhance an image, or a stack plane by plane.
 
+`enhance` opens the image. Without an output it returns the enhanced image; otherwise
+`_enhance_plane` loads the model, compares the image with what the model was trained on,
+records the input, plans the output, fills the store tile by tile, compares the result
+with the input, and writes the requested maps. Below, functions stand in this order.
+
 A new store is filled in place. Other formats are written from a hidden store next to
 the output; an existing store is kept until the hidden one is complete. A stopped run
 keeps both and can be resumed.
@@ -28,82 +33,12 @@ from napari_semsr.io import (
 from napari_semsr.jobs import images, verb
 from napari_semsr.jobs.leakage import TRAINED_ON
 
-# Resume a store that was started differently: from a layer, or from a file.
-#
-# A layer is recorded by the digest of its grey values, a file by that of its bytes, and
-# the store notes that of its grey values too. If the grey values are equal, the store
-# keeps the record of its input.
-
 MISFIT = "misfit"
 """Output name of the misfit map."""
-
 UNFAMILIAR = "unfamiliar_map"
 """Name of the map of distance from the training area, as output and argument."""
-
 _VALUES = "values"
 """Key of a store note that contains the digest of the input grey values."""
-
-
-@dataclass(frozen=True, slots=True)
-class UnfinishedResult:
-    """Unfinished result of an enhancement."""
-
-    image: str  # name of the input
-    model: str  # Name of the model
-    options: dict[str, object]  # Options of the run, as for `EnhanceOptions`
-    tiles_done: int  # Finished tiles
-    tiles: int  # All tiles
-
-
-def find_unfinished_result(path: Path) -> UnfinishedResult | None:
-    """Read the settings of an unfinished output, or return None."""
-    record, notes, counts = read_store_state(get_output_store_path(path, resume=True))
-    if record is None or notes.get("complete"):
-        return None
-    history = record.provenance
-    if history is None or history.job != "enhance" or counts is None:
-        return None
-    no_options = (
-        "reading",
-        TRAINED_ON,
-        core.SIZE_ERROR_KEY,
-        core.ORIGIN_KEY,
-        core.INSTRUMENT_KEY,
-    )
-    options = {k: v for k, v in history.options.items() if k not in no_options}
-    image = history.inputs[0].name if history.inputs else ""
-    return UnfinishedResult(image, history.model_name or "", options, *counts)
-
-
-def _get_recorded_input(
-    place: Path,
-    image: images.Image,
-    source: core.Micrograph,
-    provenance: core.Provenance,
-) -> core.Job[tuple[core.Micrograph, core.Provenance]]:
-    """Return the input and provenance as recorded in the store to resume."""
-    record, notes, _ = read_store_state(place)
-    if (
-        record is None
-        or record.provenance is None
-        or len(record.provenance.inputs) != 1
-    ):
-        return source, provenance
-    before = record.provenance.inputs[0]
-    of_file = not isinstance(image, core.Micrograph)
-    if of_file and before.digest == provenance.inputs[0].digest:
-        return source, provenance
-    values = yield from images.digest_values(source)
-    if values not in (before.digest, notes.get(_VALUES)):
-        return source, provenance
-    reading = record.provenance.options.get("reading")
-    same = provenance.model_copy(
-        update={
-            "inputs": (before,),
-            "options": {**provenance.options, "reading": reading},
-        }
-    )
-    return source.replace(name=record.name), same
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,12 +62,14 @@ class EnhancedFile(verb.ImageResult):
         str | None, core.Quantity("Map of distance from the training area")
     ] = None  # its path
 
-    misfit_percent = core.create_property(
-        lambda result: None if result.misfit is None else 100 * result.misfit.share,
+    @core.create_property(
         *("Misfit", "% of the input's contrast", ".0f"),
         verdict="misfit_verdict",
         large=True,
     )
+    def misfit_percent(self) -> float | None:
+        """Misfit of the result."""
+        return None if self.misfit is None else 100 * self.misfit.share
 
     @property
     def misfit_verdict(self) -> str | None:
@@ -151,362 +88,6 @@ class EnhancedFile(verb.ImageResult):
         """Return the JSON record, including the model digest."""
         digest = {"model_digest": self.provenance.model_digest}
         return images.Result.to_json(self) | digest
-
-
-def _enhance_plane(
-    run: verb.Run[EnhanceOptions],
-    image: images.Image,
-    source: core.Micrograph,
-    model_named: str | Path | None,
-    *,
-    map_path: Path | None,
-    distance_path: Path | None,
-    cluster: ClusterOptions | None,
-    live: "inference.LiveField | None",
-) -> core.Job[EnhancedFile]:
-    """Enhance a plane into a store or a file."""
-    memory_before = psutil.Process().memory_info().rss
-    target, settings, existing = run.required_target, run.options, run.existing
-    path, notes = _find_model(model_named, source)
-    yield core.Progress(0, 0, f"loading the model {path.stem}")
-    model = models.load_model(path)
-    unlike, distances = yield from compare_with_training_area(
-        source, model, settings, wants_map=distance_path is not None
-    )
-    yield core.Progress(0, 0, f"recording the input {images.get_image_name(image)}")
-    provenance = yield from _create_provenance(run, model, path)
-    place = get_output_store_path(target, resume=existing.resume)
-    if existing.resume:
-        source, provenance = yield from _get_recorded_input(
-            place, image, source, provenance
-        )
-    output_plan = (
-        inference.plan_output(source, model.card.model_dump(), settings)
-        if live is None
-        else live.output
-    )
-
-    def create_store(place: Path) -> OmeZarrStore:
-        return inference.create_output_store(
-            place,
-            output_plan,
-            name=source.name,
-            provenance=provenance,
-            **existing.get_write_options(place, target),
-        )
-
-    def fill_store(store: OmeZarrStore) -> core.Job[tuple[EnhanceReport, _Comparison]]:
-        if _VALUES not in store.read_notes() and not isinstance(image, core.Micrograph):
-            store.write_note(_VALUES, (yield from images.digest_values(source)))
-        scheduler = None if cluster is None else cluster.scheduler
-        if scheduler is not None:
-            yield core.WaitingProgress(
-                0, 0, f"connecting to the dask scheduler at {scheduler}"
-            )
-        enhance_run = yield from inference.plan_run(
-            source, output_plan, model, settings, store=store, scheduler=scheduler
-        )
-        report = yield from inference.enhance_to_store(enhance_run, store, live=live)
-        limits = None if scheduler else settings
-        report = _add_notes(report, notes, limits, memory_before)
-        about = store.record
-        result = core.Micrograph(
-            store.level0,
-            *(about.pixel_size_nm, about.name, about.provenance, about.origin),
-            about.spacing_px,
-        )
-        evaluation = yield from _compare_result(
-            source, result, model, wants_map=map_path is not None
-        )
-        _notify_display(live, place, target, is_renamed=False)
-        return report, evaluation
-
-    written_file = yield from write_blocks(
-        target, create_store, fill_store, kept_store=place
-    )
-    _notify_display(live, place, target, is_renamed=True)
-    report, (misfit, misfit_map) = written_file.result
-    # the precision that the run started with
-    provenance = provenance.model_copy(update={"precision": report.precision})
-    if map_path is not None:
-        _write_misfit_map(misfit_map, source.name, provenance, map_path)
-    return EnhancedFile(
-        output=str(target),
-        shape=written_file.shape,
-        dtype=written_file.dtype,
-        **verb.get_pixel_size_fields(
-            source.with_pixel_size(written_file.pixel_size_nm)
-        ),
-        clipped=report.clipped,
-        report=report,
-        provenance=provenance,
-        misfit=misfit,
-        misfit_map=None if misfit_map is None else str(map_path),
-        unfamiliar_percent=unlike,
-        unfamiliar_map=_write_distance_map(distances, provenance, distance_path),
-    )
-
-
-def choose_model(image: core.Micrograph) -> tuple[str, tuple[core.Message, ...]]:
-    """Return the bundled model for the instrument of an image; a note if unknown."""
-    if image.instrument is not None:
-        return models.MODELS_BY_INSTRUMENT[image.instrument], ()
-    note = core.Message(
-        f"The file of {image.name} does not state the microscope, so "
-        f"{models.DEFAULT_MODEL}, a model of SEM images, is used: for a superlens "
-        f"image, set `model` to {models.MOSAIC_MODEL}.",
-        "model-unsuitable",
-    )
-    return models.DEFAULT_MODEL, (note,)
-
-
-def _find_model(
-    name: str | Path | None, image: core.Micrograph
-) -> tuple[Path, tuple[core.Message, ...]]:
-    """Return the file of the requested or the default model, and a note on it."""
-    if name is not None:
-        return models.find_model(name), ()
-    name, notes = choose_model(image)
-    return models.find_model(name), notes
-
-
-def _warn_about_misfit(
-    misfit: analysis.Misfit, source: core.Micrograph, model: str
-) -> None:
-    """Warn if a result contradicts its input, naming the model to use instead."""
-    if misfit.is_consistent:
-        return
-    remedy = "train a model on an area of the image"
-    if source.instrument != "optical":
-        remedy = (
-            f"if it is an SEM image, use {models.DEFAULT_MODEL}, otherwise {remedy}"
-        )
-    core.warn(
-        f"The result of {model} does not agree with {source.name}: the misfit is "
-        f"{100 * misfit.share:.0f} %, that of true SEM images at most "
-        f"{100 * misfit.LIMIT:.0f} %. Do not use the result; {remedy}.",
-        "image-unfamiliar",
-    )
-
-
-def _notify_display(
-    live: "inference.LiveField | None", place: Path, target: Path, *, is_renamed: bool
-) -> None:
-    """Notify the display when the store is renamed to its final name."""
-    if live is not None and place != target:
-        live.set_output(read(target).data if is_renamed else None)
-
-
-def _write_misfit_map(
-    misfit_map: core.Micrograph | None,
-    name: str,
-    provenance: core.Provenance,
-    path: Path,
-) -> None:
-    if misfit_map is not None:
-        map_history = provenance.model_copy(update={"part": MISFIT})
-        images.overwrite_image(misfit_map.replace(provenance=map_history), path)
-    else:
-        core.warn(
-            f"No misfit map was written: {name} shows little more than noise, or has "
-            "too many gaps.",
-            "nothing-to-measure",
-        )
-
-
-def compare_with_training_area(
-    source: core.Micrograph,
-    model: "models.LoadedModel",
-    options: EnhanceOptions,
-    *,
-    wants_map: bool = False,
-) -> core.Job[tuple[float | None, core.Micrograph | None]]:
-    """Compare an image with the training area of a model; warn if they differ.
-
-    Also warns if a model of optical images gets one that is out of focus. Returns the
-    percentage that is unlike the area, and the map of `create_unfamiliarity_map` if
-    requested. Both are None for models that do not record their training area;
-    requesting a map is then an error.
-    """
-    card = model.card
-    focus = analysis.Falloff.from_model_card(card.training)
-    place = analysis.BlockFeatures.from_model_card(card.training)
-    if focus is not None or is_instrument_model(card.model_dump()):
-        sentence = images.create_focus_warning(source, focus, card.name)
-        if sentence is not None:
-            core.warn(sentence)
-    if place is None and not wants_map:
-        return None, None
-    far, shape = yield from _measure_distances(
-        place, source, model, options, wants_map=wants_map
-    )
-    percent = analysis.compute_unfamiliar_percentage(far)
-    if percent is not None and percent > analysis.UNLIKE_PERCENT:
-        core.warn(
-            f"{percent:.0f} % of {source.name} differs from the area that "
-            f"{card.name} was trained on: enhance the image with "
-            f"{models.MOSAIC_MODEL}, or train a model on an area of the image.",
-            "image-unfamiliar",
-        )
-    return percent, _create_distance_map(far, source, shape) if wants_map else None
-
-
-def create_unfamiliarity_map(
-    source: core.Micrograph, model: str | os.PathLike[str], options: EnhanceOptions
-) -> core.Job[core.Micrograph]:
-    """Map each block's distance from the training area, relative to the limit.
-
-    Raises
-    ------
-    OptionError
-        If the model does not record its training area.
-    ShapeError
-        If the image is smaller than a block.
-    """
-    model_file = models.load_model(models.find_model(model))
-    place = analysis.BlockFeatures.from_model_card(model_file.card.training)
-    far, shape = yield from _measure_distances(
-        place, source, model_file, options, wants_map=True
-    )
-    return _create_distance_map(far, source, shape)
-
-
-def _measure_distances(
-    place: analysis.BlockFeatures | None,
-    source: core.Micrograph,
-    model: "models.LoadedModel",
-    options: EnhanceOptions,
-    *,
-    wants_map: bool,
-) -> core.Job[tuple[core.FloatArray, core.IntPair]]:
-    """Measure block distances; also return the image shape at the model's scale."""
-    if place is None:
-        msg = (
-            "A map of the distance from the training area requires a model that "
-            "records this area, such as a model trained with adapt, got "
-            f"{model.card.name}."
-        )
-        raise core.OptionError(msg, code="model-unsuitable")
-    field, scaling = inference.prepare_model_input(source, model, options)
-    far = yield from place.compare(
-        field.input,
-        (scaling.low, scaling.high),
-        as_map=wants_map,
-        is_resampled=field.input.shape != source.shape,
-    )
-    return far, field.input.shape
-
-
-def _create_distance_map(
-    far: core.FloatArray, source: core.Micrograph, shape: core.IntPair
-) -> core.Micrograph:
-    if not far.size:
-        side = analysis.BLOCK_PX
-        msg = (
-            f"{source.name} must contain at least one block of {side} x {side} px to "
-            "map its distance from the training area."
-        )
-        raise core.ShapeError(msg, code="image-too-small")
-    grid = core.Grid.from_image(source)
-    y, x = (
-        analysis.BLOCK_PX * n / m * p
-        for n, m, p in zip(source.shape, shape, grid.pitch, strict=True)
-    )
-    return core.Micrograph(
-        far.astype("float32"),
-        None if source.pixel_size_nm is None else core.parse_pixel_size((y, x)),
-        f"distance of {source.name} from the training area",
-        origin=(grid.corner[0] + y / 2, grid.corner[1] + x / 2),
-        spacing_px=(1.0, 1.0) if source.pixel_size_nm is not None else (y, x),
-        look=core.DisplaySettings(
-            limits=(0.0, 2.0),  # the limit at the centre
-            colormap="magma",
-            opacity=0.6,  # the image is the layer below
-            colour_bar=True,
-        ),
-    )
-
-
-def _write_distance_map(
-    distance_map: core.Micrograph | None,
-    provenance: core.Provenance,
-    path: Path | None,
-) -> str | None:
-    """Write the map of the distance from the training area, if requested."""
-    if distance_map is None or path is None:
-        return None
-    map_history = provenance.model_copy(update={"part": UNFAMILIAR})
-    images.overwrite_image(distance_map.replace(provenance=map_history), path)
-    return str(path)
-
-
-_Comparison = tuple[analysis.Misfit | None, core.Micrograph | None]
-"""Misfit of the result, and misfit map."""
-
-
-def _compare_result(
-    source: core.Micrograph,
-    output: core.Micrograph,
-    model: "models.LoadedModel",
-    *,
-    wants_map: bool,
-) -> core.Job[_Comparison]:
-    """Compare a result with its input."""
-    misfit, misfit_map = None, None
-    if wants_map or is_instrument_model(model.card.model_dump()):
-        misfit = yield from analysis.measure_misfit(source, output)
-        if misfit is not None and is_instrument_model(model.card.model_dump()):
-            _warn_about_misfit(misfit, source, model.card.name)
-    if wants_map and misfit is not None:
-        misfit_map = yield from analysis.map_misfit(source, output, misfit)
-    return misfit, misfit_map
-
-
-def is_instrument_model(card: dict[str, Any]) -> bool:
-    """Return whether a model translates images between two instruments."""
-    recipe = card.get("training", {}).get("recipe")
-    data = recipe.get("data") if isinstance(recipe, dict) else None
-    sources = data.get("sources") if isinstance(data, dict) else None
-    return isinstance(sources, dict) and "images" not in sources
-
-
-def _add_notes(
-    report: EnhanceReport,
-    notes: tuple[core.Message, ...],
-    options: EnhanceOptions | None,
-    memory_before: int,
-) -> EnhanceReport:
-    """Add notes to the report, also if a run exceeded the memory limit of `options`."""
-    report = replace(report, notes=(*report.notes, *notes))
-    if options is None or options.memory_gb is None or report.device != "cpu":
-        return report
-    memory_taken = report.peak_memory_mb / 1e3 - memory_before / 1e9
-    if memory_taken <= options.memory_gb:
-        return report
-    note = core.Message(
-        f"The run used {memory_taken:.2g} GB, including libraries, which exceeds the "
-        f"limit of {options.memory_gb:g} GB: set memory_gb to at least "
-        f"{memory_taken:.2g} GB.",
-        "memory",
-    )
-    return replace(report, notes=(*report.notes, note))
-
-
-def _create_provenance(
-    run: verb.Run[EnhanceOptions], model: "models.LoadedModel", path: Path
-) -> core.Job[core.Provenance]:
-    """Create the provenance of an enhanced image."""
-    training_images = model.card.training.get("learnt_from")
-    model_record = core.InputRecord(
-        role="model",
-        name=path.name,
-        digest=model.digest,
-        path=images.get_record_path(path),
-    )
-    history = yield from run.compose_history(
-        model_record, **({TRAINED_ON: training_images} if training_images else {})
-    )
-    return history.model_copy(update=inference.get_network_details(run.options, model))
 
 
 def _summarise_planes(results: Sequence[EnhancedFile]) -> dict[str, object]:
@@ -631,6 +212,431 @@ def enhance(
     report = result.metadata["enhance"]
     report = {**report, "notes": (*report["notes"], *notes)}
     return result.replace(metadata={**result.metadata, "enhance": report})
+
+
+def _enhance_plane(
+    run: verb.Run[EnhanceOptions],
+    image: images.Image,
+    source: core.Micrograph,
+    model_named: str | Path | None,
+    *,
+    map_path: Path | None,
+    distance_path: Path | None,
+    cluster: ClusterOptions | None,
+    live: "inference.LiveField | None",
+) -> core.Job[EnhancedFile]:
+    """Enhance a plane into a store or a file."""
+    memory_before = psutil.Process().memory_info().rss
+    target, settings, existing = run.required_target, run.options, run.existing
+    path, notes = _find_model(model_named, source)
+    yield core.Progress(0, 0, f"loading the model {path.stem}")
+    model = models.load_model(path)
+    unlike, distances = yield from compare_with_training_area(
+        source, model, settings, wants_map=distance_path is not None
+    )
+    yield core.Progress(0, 0, f"recording the input {images.get_image_name(image)}")
+    provenance = yield from _create_provenance(run, model, path)
+    place = get_output_store_path(target, resume=existing.resume)
+    if existing.resume:
+        source, provenance = yield from _get_recorded_input(
+            place, image, source, provenance
+        )
+    output_plan = (
+        inference.plan_output(source, model.card.model_dump(), settings)
+        if live is None
+        else live.output
+    )
+
+    def create_store(place: Path) -> OmeZarrStore:
+        return inference.create_output_store(
+            place,
+            output_plan,
+            name=source.name,
+            provenance=provenance,
+            **existing.get_write_options(place, target),
+        )
+
+    def fill_store(store: OmeZarrStore) -> core.Job[tuple[EnhanceReport, _Comparison]]:
+        if _VALUES not in store.read_notes() and not isinstance(image, core.Micrograph):
+            store.write_note(_VALUES, (yield from images.digest_values(source)))
+        scheduler = None if cluster is None else cluster.scheduler
+        if scheduler is not None:
+            yield core.WaitingProgress(
+                0, 0, f"connecting to the dask scheduler at {scheduler}"
+            )
+        enhance_run = yield from inference.plan_run(
+            source, output_plan, model, settings, store=store, scheduler=scheduler
+        )
+        report = yield from inference.enhance_to_store(enhance_run, store, live=live)
+        limits = None if scheduler else settings
+        report = _add_notes(report, notes, limits, memory_before)
+        about = store.record
+        result = core.Micrograph(
+            store.level0,
+            *(about.pixel_size_nm, about.name, about.provenance, about.origin),
+            about.spacing_px,
+        )
+        evaluation = yield from _compare_result(
+            source, result, model, wants_map=map_path is not None
+        )
+        _notify_display(live, place, target, is_renamed=False)
+        return report, evaluation
+
+    written_file = yield from write_blocks(
+        target, create_store, fill_store, kept_store=place
+    )
+    _notify_display(live, place, target, is_renamed=True)
+    report, (misfit, misfit_map) = written_file.result
+    # the precision that the run started with
+    provenance = provenance.model_copy(update={"precision": report.precision})
+    if map_path is not None:
+        _write_misfit_map(misfit_map, source.name, provenance, map_path)
+    return EnhancedFile(
+        output=str(target),
+        shape=written_file.shape,
+        dtype=written_file.dtype,
+        **verb.get_pixel_size_fields(
+            source.with_pixel_size(written_file.pixel_size_nm)
+        ),
+        clipped=report.clipped,
+        report=report,
+        provenance=provenance,
+        misfit=misfit,
+        misfit_map=None if misfit_map is None else str(map_path),
+        unfamiliar_percent=unlike,
+        unfamiliar_map=_write_distance_map(distances, provenance, distance_path),
+    )
+
+
+def choose_model(image: core.Micrograph) -> tuple[str, tuple[core.Message, ...]]:
+    """Return the bundled model for the instrument of an image; a note if unknown."""
+    if image.instrument is not None:
+        return models.MODELS_BY_INSTRUMENT[image.instrument], ()
+    note = core.Message(
+        f"The file of {image.name} does not state the microscope, so "
+        f"{models.DEFAULT_MODEL}, a model of SEM images, is used: for a superlens "
+        f"image, set `model` to {models.MOSAIC_MODEL}.",
+        "model-unsuitable",
+    )
+    return models.DEFAULT_MODEL, (note,)
+
+
+def _find_model(
+    name: str | Path | None, image: core.Micrograph
+) -> tuple[Path, tuple[core.Message, ...]]:
+    """Return the file of the requested or the default model, and a note on it."""
+    if name is not None:
+        return models.find_model(name), ()
+    name, notes = choose_model(image)
+    return models.find_model(name), notes
+
+
+def compare_with_training_area(
+    source: core.Micrograph,
+    model: "models.LoadedModel",
+    options: EnhanceOptions,
+    *,
+    wants_map: bool = False,
+) -> core.Job[tuple[float | None, core.Micrograph | None]]:
+    """Compare an image with the training area of a model; warn if they differ.
+
+    Also warns if a model of optical images gets one that is out of focus. Returns the
+    percentage that is unlike the area, and the map of `create_unfamiliarity_map` if
+    requested. Both are None for models that do not record their training area;
+    requesting a map is then an error.
+    """
+    card = model.card
+    focus = analysis.Falloff.from_model_card(card.training)
+    place = analysis.BlockFeatures.from_model_card(card.training)
+    if focus is not None or is_instrument_model(card.model_dump()):
+        sentence = images.create_focus_warning(source, focus, card.name)
+        if sentence is not None:
+            core.warn(sentence)
+    if place is None and not wants_map:
+        return None, None
+    far, shape = yield from _measure_distances(
+        place, source, model, options, wants_map=wants_map
+    )
+    percent = analysis.compute_unfamiliar_percentage(far)
+    if percent is not None and percent > analysis.UNLIKE_PERCENT:
+        core.warn(
+            f"{percent:.0f} % of {source.name} differs from the area that "
+            f"{card.name} was trained on: enhance the image with "
+            f"{models.MOSAIC_MODEL}, or train a model on an area of the image.",
+            "image-unfamiliar",
+        )
+    return percent, _create_distance_map(far, source, shape) if wants_map else None
+
+
+def _measure_distances(
+    place: analysis.BlockFeatures | None,
+    source: core.Micrograph,
+    model: "models.LoadedModel",
+    options: EnhanceOptions,
+    *,
+    wants_map: bool,
+) -> core.Job[tuple[core.FloatArray, core.IntPair]]:
+    """Measure block distances; also return the image shape at the model's scale."""
+    if place is None:
+        msg = (
+            "A map of the distance from the training area requires a model that "
+            "records this area, such as a model trained with adapt, got "
+            f"{model.card.name}."
+        )
+        raise core.OptionError(msg, code="model-unsuitable")
+    field, scaling = inference.prepare_model_input(source, model, options)
+    far = yield from place.compare(
+        field.input,
+        (scaling.low, scaling.high),
+        as_map=wants_map,
+        is_resampled=field.input.shape != source.shape,
+    )
+    return far, field.input.shape
+
+
+def _create_distance_map(
+    far: core.FloatArray, source: core.Micrograph, shape: core.IntPair
+) -> core.Micrograph:
+    if not far.size:
+        side = analysis.BLOCK_PX
+        msg = (
+            f"{source.name} must contain at least one block of {side} x {side} px to "
+            "map its distance from the training area."
+        )
+        raise core.ShapeError(msg, code="image-too-small")
+    grid = core.Grid.from_image(source)
+    y, x = (
+        analysis.BLOCK_PX * n / m * p
+        for n, m, p in zip(source.shape, shape, grid.pitch, strict=True)
+    )
+    return core.Micrograph(
+        far.astype("float32"),
+        None if source.pixel_size_nm is None else core.parse_pixel_size((y, x)),
+        f"distance of {source.name} from the training area",
+        origin=(grid.corner[0] + y / 2, grid.corner[1] + x / 2),
+        spacing_px=(1.0, 1.0) if source.pixel_size_nm is not None else (y, x),
+        look=core.DisplaySettings(
+            limits=(0.0, 2.0),  # the limit at the centre
+            colormap="magma",
+            opacity=0.6,  # the image is the layer below
+            colour_bar=True,
+        ),
+    )
+
+
+def _create_provenance(
+    run: verb.Run[EnhanceOptions], model: "models.LoadedModel", path: Path
+) -> core.Job[core.Provenance]:
+    """Create the provenance of an enhanced image."""
+    training_images = model.card.training.get("learnt_from")
+    model_record = core.InputRecord(
+        role="model",
+        name=path.name,
+        digest=model.digest,
+        path=images.get_record_path(path),
+    )
+    history = yield from run.compose_history(
+        model_record, **({TRAINED_ON: training_images} if training_images else {})
+    )
+    return history.model_copy(update=inference.get_network_details(run.options, model))
+
+
+# Resume a store that was started differently: from a layer, or from a file.
+#
+# A layer is recorded by the digest of its grey values, a file by that of its bytes, and
+# the store notes that of its grey values too. If the grey values are equal, the store
+# keeps the record of its input.
+
+
+def _get_recorded_input(
+    place: Path,
+    image: images.Image,
+    source: core.Micrograph,
+    provenance: core.Provenance,
+) -> core.Job[tuple[core.Micrograph, core.Provenance]]:
+    """Return the input and provenance as recorded in the store to resume."""
+    record, notes, _ = read_store_state(place)
+    if (
+        record is None
+        or record.provenance is None
+        or len(record.provenance.inputs) != 1
+    ):
+        return source, provenance
+    before = record.provenance.inputs[0]
+    of_file = not isinstance(image, core.Micrograph)
+    if of_file and before.digest == provenance.inputs[0].digest:
+        return source, provenance
+    values = yield from images.digest_values(source)
+    if values not in (before.digest, notes.get(_VALUES)):
+        return source, provenance
+    reading = record.provenance.options.get("reading")
+    same = provenance.model_copy(
+        update={
+            "inputs": (before,),
+            "options": {**provenance.options, "reading": reading},
+        }
+    )
+    return source.replace(name=record.name), same
+
+
+def _add_notes(
+    report: EnhanceReport,
+    notes: tuple[core.Message, ...],
+    options: EnhanceOptions | None,
+    memory_before: int,
+) -> EnhanceReport:
+    """Add notes to the report, also if a run exceeded the memory limit of `options`."""
+    report = replace(report, notes=(*report.notes, *notes))
+    if options is None or options.memory_gb is None or report.device != "cpu":
+        return report
+    memory_taken = report.peak_memory_mb / 1e3 - memory_before / 1e9
+    if memory_taken <= options.memory_gb:
+        return report
+    note = core.Message(
+        f"The run used {memory_taken:.2g} GB, including libraries, which exceeds the "
+        f"limit of {options.memory_gb:g} GB: set memory_gb to at least "
+        f"{memory_taken:.2g} GB.",
+        "memory",
+    )
+    return replace(report, notes=(*report.notes, note))
+
+
+_Comparison = tuple[analysis.Misfit | None, core.Micrograph | None]
+"""Misfit of the result, and misfit map."""
+
+
+def _compare_result(
+    source: core.Micrograph,
+    output: core.Micrograph,
+    model: "models.LoadedModel",
+    *,
+    wants_map: bool,
+) -> core.Job[_Comparison]:
+    """Compare a result with its input."""
+    misfit, misfit_map = None, None
+    if wants_map or is_instrument_model(model.card.model_dump()):
+        misfit = yield from analysis.measure_misfit(source, output)
+        if misfit is not None and is_instrument_model(model.card.model_dump()):
+            _warn_about_misfit(misfit, source, model.card.name)
+    if wants_map and misfit is not None:
+        misfit_map = yield from analysis.map_misfit(source, output, misfit)
+    return misfit, misfit_map
+
+
+def is_instrument_model(card: dict[str, Any]) -> bool:
+    """Return whether a model translates images between two instruments."""
+    recipe = card.get("training", {}).get("recipe")
+    data = recipe.get("data") if isinstance(recipe, dict) else None
+    sources = data.get("sources") if isinstance(data, dict) else None
+    return isinstance(sources, dict) and "images" not in sources
+
+
+def _warn_about_misfit(
+    misfit: analysis.Misfit, source: core.Micrograph, model: str
+) -> None:
+    """Warn if a result contradicts its input, naming the model to use instead."""
+    if misfit.is_consistent:
+        return
+    remedy = "train a model on an area of the image"
+    if source.instrument != "optical":
+        remedy = (
+            f"if it is an SEM image, use {models.DEFAULT_MODEL}, otherwise {remedy}"
+        )
+    core.warn(
+        f"The result of {model} does not agree with {source.name}: the misfit is "
+        f"{100 * misfit.share:.0f} %, that of true SEM images at most "
+        f"{100 * misfit.LIMIT:.0f} %. Do not use the result; {remedy}.",
+        "image-unfamiliar",
+    )
+
+
+def _notify_display(
+    live: "inference.LiveField | None", place: Path, target: Path, *, is_renamed: bool
+) -> None:
+    """Notify the display when the store is renamed to its final name."""
+    if live is not None and place != target:
+        live.set_output(read(target).data if is_renamed else None)
+
+
+def _write_misfit_map(
+    misfit_map: core.Micrograph | None,
+    name: str,
+    provenance: core.Provenance,
+    path: Path,
+) -> None:
+    if misfit_map is not None:
+        map_history = provenance.model_copy(update={"part": MISFIT})
+        images.overwrite_image(misfit_map.replace(provenance=map_history), path)
+    else:
+        core.warn(
+            f"No misfit map was written: {name} shows little more than noise, or has "
+            "too many gaps.",
+            "nothing-to-measure",
+        )
+
+
+def _write_distance_map(
+    distance_map: core.Micrograph | None,
+    provenance: core.Provenance,
+    path: Path | None,
+) -> str | None:
+    """Write the map of the distance from the training area, if requested."""
+    if distance_map is None or path is None:
+        return None
+    map_history = provenance.model_copy(update={"part": UNFAMILIAR})
+    images.overwrite_image(distance_map.replace(provenance=map_history), path)
+    return str(path)
+
+
+def create_unfamiliarity_map(
+    source: core.Micrograph, model: str | os.PathLike[str], options: EnhanceOptions
+) -> core.Job[core.Micrograph]:
+    """Map each block's distance from the training area, relative to the limit.
+
+    Raises
+    ------
+    OptionError
+        If the model does not record its training area.
+    ShapeError
+        If the image is smaller than a block.
+    """
+    model_file = models.load_model(models.find_model(model))
+    place = analysis.BlockFeatures.from_model_card(model_file.card.training)
+    far, shape = yield from _measure_distances(
+        place, source, model_file, options, wants_map=True
+    )
+    return _create_distance_map(far, source, shape)
+
+
+@dataclass(frozen=True, slots=True)
+class UnfinishedResult:
+    """Unfinished result of an enhancement."""
+
+    image: str  # name of the input
+    model: str  # Name of the model
+    options: dict[str, object]  # Options of the run, as for `EnhanceOptions`
+    tiles_done: int  # Finished tiles
+    tiles: int  # All tiles
+
+
+def find_unfinished_result(path: Path) -> UnfinishedResult | None:
+    """Read the settings of an unfinished output, or return None."""
+    record, notes, counts = read_store_state(get_output_store_path(path, resume=True))
+    if record is None or notes.get("complete"):
+        return None
+    history = record.provenance
+    if history is None or history.job != "enhance" or counts is None:
+        return None
+    no_options = (
+        "reading",
+        TRAINED_ON,
+        core.SIZE_ERROR_KEY,
+        core.ORIGIN_KEY,
+        core.INSTRUMENT_KEY,
+    )
+    options = {k: v for k, v in history.options.items() if k not in no_options}
+    image = history.inputs[0].name if history.inputs else ""
+    return UnfinishedResult(image, history.model_name or "", options, *counts)
 
 
 _PATIENCE_S = 0.1  # seconds between checks for a request; chosen: responsive

@@ -98,10 +98,10 @@ class CreatedFigure(Result):
     networks: tuple[str, ...]  # that made images
     caption_file: Annotated[str | None, core.Quantity("Caption file")] = None
 
-    first_pixel = core.create_property(
-        lambda result: core.format_pixel_size(result.pixel_size_nm),
-        "Pixel of the first image",
-    )
+    @core.create_property("Pixel of the first image")
+    def first_pixel(self) -> str:
+        """Pixel size of the first image as text."""
+        return core.format_pixel_size(self.pixel_size_nm)
 
 
 @command(title="figure", opens=False)

@@ -23,35 +23,22 @@ def _get_axis_sizes(run: Run[O]) -> dict[str, int]:
     return run.get_source("image").read_axes(run.opening)
 
 
-def extend_job_to_stacks(
-    job: Callable[[Run[O]], core.Job[R]],
-    sum_up: Callable[[Sequence[R]], dict[str, object]],
-) -> Callable[[Run[O]], core.Job[R]]:
-    """Extend a writing job to stacks; `sum_up` combines the results of the planes."""
-
-    def run_on_planes(run: Run[O]) -> core.Job[R]:
-        by_plane = run.target is not None
-        return (
-            yield from _run_job_on_planes(job, run, sum_up) if by_plane else job(run)
-        )
-
-    return run_on_planes
-
-
-def _run_job_on_planes(
-    job: Callable[[Run[O]], core.Job[R]],
+def run_on_planes(
     run: Run[O],
+    job: Callable[[Run[O]], core.Job[R]],
     sum_up: Callable[[Sequence[R]], dict[str, object]],
 ) -> core.Job[R]:
-    """Run a job on an image, or on every plane of a stack.
+    """Run a job on an image, or on every plane of a stack; `sum_up` adds the results.
 
     Each plane of a stack has its own scaling and goes to a hidden store next to the
     output, so that an interrupted run can be resumed; the stores are removed once the
     stack is complete.
     """
+    if run.target is None:
+        return (yield from job(run))
+    target = run.target
     image = run.get_given_image("image")
     axes = _get_axis_sizes(run)
-    target = run.required_target
     planes = math.prod(axes.values())
     stack = image if isinstance(image, Sequence) and not isinstance(image, str) else ()
     if planes == 1:

@@ -139,9 +139,11 @@ class Registered(Result):
 
     no_error: ClassVar = "not known"
     pixel_size = verb.create_pixel_size_property()
-    map_text = core.create_property(
-        lambda result: f"{result.model}, by {_SEARCHES[result.searched]}", "Map"
-    )
+
+    @core.create_property("Map")
+    def map_text(self) -> str:
+        """Model of the map, and how it was found."""
+        return f"{self.model}, by {_SEARCHES[self.searched]}"
 
     @property
     def shift(self) -> Annotated[str, core.Quantity("Shift")]:
@@ -161,15 +163,20 @@ class Registered(Result):
             f"{'anticlockwise' if turn_degrees < 0 else 'clockwise'}"
         )
 
-    scale = core.create_property(
-        lambda result: result.transform["scale"], "Scale", form=".4f"
-    )
-    is_mirrored = core.create_property(
-        lambda result: bool(result.transform["mirrored"]), "Mirrored"
-    )
-    bending = core.create_property(
-        lambda result: result.transform.get("largest_nm"), "Bends by", "nm", ".3g"
-    )
+    @core.create_property("Scale", form=".4f")
+    def scale(self) -> float:
+        """Factor by which the map magnifies."""
+        return float(self.transform["scale"])
+
+    @core.create_property("Mirrored")
+    def is_mirrored(self) -> bool:
+        """Whether the map mirrors."""
+        return bool(self.transform["mirrored"])
+
+    @core.create_property("Bends by", "nm", ".3g")
+    def bending(self) -> float | None:
+        """Largest displacement by an elastic map."""
+        return self.transform.get("largest_nm")
 
     @property
     def tested_on(self) -> Annotated[str | None, core.Quantity("Tested on")]:

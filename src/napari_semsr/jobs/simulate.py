@@ -139,17 +139,20 @@ class SimulatedScan(images.Result):
         size = core.format_shape(self.frame_shape)
         return f"{self.frames} frames ({rows} x {columns}) of {size}"
 
-    pixel = core.create_property(
-        lambda result: core.format_pixel_size(result.pixel_size_nm), "Pixel size"
-    )
-    also = core.create_property(lambda result: ", ".join(result.extra) or None, "Also")
+    @core.create_property("Pixel size")
+    def pixel(self) -> str:
+        """Pixel size as text."""
+        return core.format_pixel_size(self.pixel_size_nm)
 
-    bad = core.create_property(
-        lambda result: (
-            ", ".join(f"{n}: {k}" for n, k in result.bad_frames.items()) or None
-        ),
-        "Bad frames",
-    )
+    @core.create_property("Also")
+    def also(self) -> str | None:
+        """Further images that were simulated, if any."""
+        return ", ".join(self.extra) or None
+
+    @core.create_property("Bad frames")
+    def bad(self) -> str | None:
+        """Bad frames with their faults, if any."""
+        return ", ".join(f"{n}: {k}" for n, k in self.bad_frames.items()) or None
 
 
 @command(

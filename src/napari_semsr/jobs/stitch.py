@@ -247,13 +247,12 @@ class StitchedFile(images.Result):
         }
 
     pixel_size = verb.create_pixel_size_property()
-    by_stage = core.create_property(
-        lambda result: (
-            result.stage_pixel_size_nm
-            and core.format_pixel_size(result.stage_pixel_size_nm)
-        ),
-        "Pixel size from stage",
-    )
+
+    @core.create_property("Pixel size from stage")
+    def by_stage(self) -> str | None:
+        """Pixel size that the stage's positions imply, as text."""
+        size = self.stage_pixel_size_nm
+        return None if size is None else core.format_pixel_size(size)
 
     @property
     def verdict(self) -> str:
@@ -283,14 +282,15 @@ class StitchedFile(images.Result):
         """Number of placed frames, out of all frames."""
         return f"{self.frames - len(self.left_out)} of {self.frames} placed"
 
-    joints = core.create_property(
-        lambda result: f"{result.pairs_used} used, {result.pairs_rejected} rejected",
-        "Overlaps",
-    )
-    residual_nm = core.create_property(
-        lambda result: _convert_to_nm(result.residual_px, result.pixel_size_nm),
-        *("RMS residual", "nm", ".3g"),
-    )
+    @core.create_property("Overlaps")
+    def joints(self) -> str:
+        """Numbers of overlaps used and rejected."""
+        return f"{self.pairs_used} used, {self.pairs_rejected} rejected"
+
+    @core.create_property("RMS residual", "nm", ".3g")
+    def residual_nm(self) -> float | None:
+        """Residual in nm."""
+        return _convert_to_nm(self.residual_px, self.pixel_size_nm)
 
     @property
     def stage_error_px(
@@ -304,10 +304,10 @@ class StitchedFile(images.Result):
         has_both = stage is not None and self.solution.nominal_px is not None
         return float(stage.scatter_px) if stage is not None and has_both else None
 
-    stage_error_nm = core.create_property(
-        lambda result: _convert_to_nm(result.stage_error_px, result.pixel_size_nm),
-        *("RMS stage error", "nm", ".3g"),
-    )
+    @core.create_property("RMS stage error", "nm", ".3g")
+    def stage_error_nm(self) -> float | None:
+        """Error of the stage in nm."""
+        return _convert_to_nm(self.stage_error_px, self.pixel_size_nm)
 
     @property
     def stage_axes(self) -> Annotated[str | None, core.Quantity("Stage to camera")]:

@@ -377,68 +377,75 @@ def train(
     cut: PairRequest | OwnImageRequest | None = None,
 ) -> core.Job[Trained]:
     """Train a model from a recipe."""
-    settings, folder, existing = options, output, run.existing
-    resume = existing.resume
+    existing = run.existing
     cut = cut or create_training_request(
         low, high, transform, image=image, second=second
     )
     path = _find_recipe(recipe)
     yield core.Progress(0, 0, f"reading {path.name}")
     plan = training.load_recipe(path)
-    place = _choose_device(plan, place or TrainingEnvironment())
-    if resume and existing.overwrite:
+    place_chosen = _choose_device(plan, place or TrainingEnvironment())
+    if existing.resume and existing.overwrite:
         msg = "Set `resume` to continue or `overwrite` to start again, not both."
         raise core.OptionError(msg, code="options-contradict")
-    if settings.from_scratch and start_from is not None:
+    if options.from_scratch and start_from is not None:
         msg = (
             "Set either `start_from` (a model) or `from_scratch` (no model), not both."
         )
         raise core.OptionError(msg, code="options-contradict")
-    beside, is_packaged = _get_pairs_folder(folder), path.parent == RECIPES
-    if (
-        resume
-        and pairs is None
-        and (cut is not None or is_packaged)
-        and beside.is_dir()
-    ):
-        yield from _check_same_images(folder, beside, cut)
+    beside, is_packaged = _get_pairs_folder(output), path.parent == RECIPES
+    may_have_cut = pairs is None and (cut is not None or is_packaged)
+    if existing.resume and may_have_cut and beside.is_dir():
+        yield from _check_same_images(output, beside, cut)
         pairs, cut = beside, None  # cut for this run
-    if cut is not None:
-        if pairs is not None:
-            msg = (
-                "Pass either a pair store (`pairs`) or images (`low` and `high`), not "
-                "both."
-            )
-            raise core.OptionError(msg, code="options-contradict")
-        files = {"recipe": recipe, "start_from": start_from, "place": place}
-        fresh = replace(existing, resume=False)
-        without_images = run.copy_for_image(None, folder, existing=fresh)
 
-        def train_on_store(store: Path) -> core.Job[Trained]:
-            parameters = {**files, "pairs": store}
-            return train.run(replace(without_images, parameters=parameters))
+    def train_on(
+        store: str | Path | None, existing: images.OverwritePolicy
+    ) -> core.Job[Trained]:
+        values = {"pairs": store, "start_from": start_from, **options.model_dump()}
+        return _train_on_pairs(
+            _override_recipe(plan, values | place_chosen.get_device_counts()),
+            output,
+            place_chosen,
+            existing,
+        )
 
-        return (
-            yield from train_on_cropped_pairs(
-                train_on_store,
-                cut,
-                folder,
-                recipe=recipe,
-                start_from=start_from,
-                patch=settings.patch,
-                existing=existing,
+    if cut is None:
+        if pairs is None and is_packaged:
+            learns = (
+                "trains on one image; pass it as `image`."
+                if plan.is_blind_spot
+                else "of the package trains on pairs; pass `pairs`, or two images as "
+                "`low` and `high`."
             )
+            msg = f"The recipe {path.stem} {learns}"
+            raise core.OptionError(msg, code="missing-value")
+        return (yield from train_on(pairs, existing))
+    if pairs is not None:
+        msg = (
+            "Pass either a pair store (`pairs`) or images (`low` and `high`), not both."
         )
-    if pairs is None and is_packaged:
-        learns = (
-            "trains on one image; pass it as `image`."
-            if plan.is_blind_spot
-            else "of the package trains on pairs; pass `pairs`, or two images as "
-            "`low` and `high`."
+        raise core.OptionError(msg, code="options-contradict")
+    return (
+        yield from train_on_cropped_pairs(
+            lambda store: train_on(store, replace(existing, resume=False)),
+            cut,
+            output,
+            recipe=recipe,
+            start_from=start_from,
+            patch=options.patch,
+            existing=existing,
         )
-        raise core.OptionError(f"The recipe {path.stem} {learns}", code="missing-value")
-    values = {"pairs": pairs, "start_from": start_from, **settings.model_dump()}
-    plan = _override_recipe(plan, values | place.get_device_counts())
+    )
+
+
+def _train_on_pairs(
+    plan: "training.Recipe",
+    folder: Path,
+    place: TrainingEnvironment,
+    existing: images.OverwritePolicy,
+) -> core.Job[Trained]:
+    """Train in a folder; warn if the model is no better than the one it began with."""
     _check_training_data(plan, folder)
     fit_result = yield from training.train(
         plan,

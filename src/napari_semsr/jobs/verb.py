@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar, get_args, get_type_hints
@@ -56,7 +57,7 @@ def create_pixel_size_property(**more: object) -> property:
         error = getattr(result, "pixel_size_sd_nm", None)
         return core.describe_pixel_size(result.pixel_size_nm, error)
 
-    return core.create_property(format_size, "Pixel size", **more)
+    return core.create_property("Pixel size", **more)(format_size)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,9 +115,11 @@ class ImageResult(Result):
     image: core.Micrograph | None = field(default=None, metadata={"json": False})
 
     pixel_size = create_pixel_size_property()
-    clipped_pixels = core.create_property(
-        lambda result: result.clipped or None, "Clipped pixels"
-    )
+
+    @core.create_property("Clipped pixels")
+    def clipped_pixels(self) -> int | None:
+        """Clipped pixels, if any."""
+        return self.clipped or None
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,15 +323,13 @@ class Run(Generic[O]):
         """Output path, or None if the output is not written."""
         return None if self.target is None else str(self.target)
 
-    def copy_for_image(
-        self, image: Image | None, target: Path | None, **how: Any
-    ) -> "Run[O]":
+    def copy_for_image(self, image: Image, target: Path | None, **how: Any) -> "Run[O]":
         """Return a copy of the run for one image, such as a plane, and one output."""
-        images = {} if image is None else {next(iter(self.image_inputs)): image}
+        name, before = next(iter(self.image_inputs.items()))
         fresh: dict[str, Any] = {"images": {}, "records": {}}
-        if images and image is not next(iter(self.image_inputs.values())):
+        if image is not before:
             fresh["sources"] = {}
-        return replace(self, image_inputs=images, target=target, **fresh, **how)
+        return replace(self, image_inputs={name: image}, target=target, **fresh, **how)
 
     def get_given_image(self, role: str) -> Any:
         """Return an image as it was given: opened, or the path of its file."""
@@ -496,7 +497,7 @@ class Verb(Generic[O, R]):
     images: tuple[ImageInput, ...]
     options: type[O]
     result: type[R]
-    run: Callable[..., core.Job[R]]  # accepts a `Run`, and the opened images or None
+    run: Callable[[Run[Any]], core.Job[R]]
     title: str = "options"  # order of the options in the help
     files: tuple[FileInput, ...] = ()
     output: Output | None = None
@@ -749,8 +750,7 @@ class Verb(Generic[O, R]):
             check_outputs_differ(one, other)
         if self.opens:
             run.open_images()
-        images_open = (run.images.get(item.name) for item in self.images if self.opens)
-        return (yield from self.run(run, *images_open))
+        return (yield from self.run(run))
 
     def rerun(self, *inputs: object, **how: object) -> core.Job[R]:
         """Run the command, overwriting existing outputs."""
@@ -817,7 +817,7 @@ def command(
     """
 
     def declare(function: Callable[..., core.Job[R]]) -> Verb[Any, R]:
-        from napari_semsr.jobs.planes import extend_job_to_stacks
+        from napari_semsr.jobs.planes import run_on_planes
 
         hints = get_type_hints(function, include_extras=True)
         _, *parameters = inspect.signature(function).parameters.values()
@@ -831,7 +831,7 @@ def command(
         named = {one.name for one in parameters if one.kind is one.KEYWORD_ONLY}
         main = next((one for one in outputs if one.name not in named), None)
 
-        def start(run: Run[Any], *_: core.Micrograph | None) -> core.Job[R]:
+        def start(run: Run[Any]) -> core.Job[R]:
             given = {**run.parameters, **run.targets, **run.image_inputs, **run.images}
             given |= {"options": run.options}
             given |= {} if main is None else {main.name: run.target}
@@ -844,7 +844,9 @@ def command(
             tuple(images),
             own.options,
             facts.pop("result", None) or next(iter(get_args(result)), result),
-            start if planes is None else extend_job_to_stacks(start, planes),
+            start
+            if planes is None
+            else partial(run_on_planes, job=start, sum_up=planes),
             files=tuple(files),
             output=main,
             outputs=tuple(one for one in outputs if one is not main),

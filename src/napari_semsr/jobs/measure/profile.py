@@ -190,9 +190,11 @@ class ProfileReport(MeasuredCurve):
     edge_10_90_interval_nm, edge_10_90_interval_px = _create_columns(
         "edge_10_90", "interval"
     )
-    lines_averaged = core.create_property(
-        lambda result: result.profile.lines, "Lines averaged", shown=False, tabled=False
-    )
+
+    @core.create_property("Lines averaged", shown=False, tabled=False)
+    def lines_averaged(self) -> int:
+        """Parallel lines whose mean was measured."""
+        return self.profile.lines
 
     @property
     def line(self) -> Annotated[tuple[float, ...], core.declare_quantity("Line", "px")]:
@@ -263,13 +265,11 @@ class ProfileReport(MeasuredCurve):
             **length("width_10_90", edge.width, edge.plain_width),
         }
 
-    height = core.create_property(  # height of the highest line
-        lambda result: (
-            result.readings.highest_line and result.readings.highest_line.height
-        ),
-        "Height",
-        core.LEVELS,
-    )
+    @core.create_property("Height", core.LEVELS)
+    def height(self) -> float | None:
+        """Height of the highest line."""
+        line = self.readings.highest_line
+        return None if line is None else line.height
 
     @property
     def dip(self) -> Annotated[float | None, core.Quantity("Dip")]:
@@ -278,7 +278,10 @@ class ProfileReport(MeasuredCurve):
         return dips[0].value if dips and dips[0] else None
 
     # why there is neither line nor edge
-    reason = core.create_property(lambda result: result.readings.reason, "No reading")
+    @core.create_property("No reading")
+    def reason(self) -> str | None:
+        """Reason why nothing was read."""
+        return self.readings.reason
 
     def lengths(self, stem: str) -> Mapping[str, object]:
         """Return a length record: main line width, edge width, or first distance."""

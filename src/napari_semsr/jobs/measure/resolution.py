@@ -568,9 +568,8 @@ def _create_frequency_property(share: float, unit: str, **more: str) -> property
 
     part = "Half" if share == 0.5 else f"{100 * share:.0f} %"
     per = "µm⁻¹" if unit == "um" else "px⁻¹"
-    return core.create_property(
-        get_frequency, f"{part} of the power below", per, **more
-    )
+    create = core.create_property(f"{part} of the power below", per, **more)
+    return create(get_frequency)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -589,7 +588,7 @@ class SpectrumReport(verb.PixelSizeResult):
     # Measured pixels ``(y0, x0, y1, x1)`` of an image with gaps
     box: Annotated[core.BoxEnds | None, core.declare_quantity("Box", "px")] = None
 
-    measured_in = core.create_property(core.describe_measured_box, "Measured in")
+    measured_in = core.create_property("Measured in")(core.describe_measured_box)
     frequency_50_per_um = _create_frequency_property(
         0.5, "um", also="frequency_50_per_px"
     )
