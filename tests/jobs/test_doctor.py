@@ -19,7 +19,7 @@ def answer(monkeypatch):
 
 
 def test_packages_devices_and_window_are_listed(answer):
-    report = run(doctor.DOCTOR.job())
+    report = run(doctor.doctor.job())
     assert report.packages["numpy"]
     extras = {"all", "bioimageio", "czi", "em", "hdf5", "onnx", "table"}
     assert set(report.extras) == extras
@@ -43,7 +43,7 @@ def test_what_is_missing_is_named(answer, monkeypatch):
     answer.returncode, answer.stdout = 1, ""
     answer.stderr = "WARNING: Could not load the Qt platform plugin.\n"
     answer.stderr += "WARNING: no Qt platform plugin was found: not installed.\n"
-    report = run(doctor.DOCTOR.job())
+    report = run(doctor.doctor.job())
     assert report.extras["hdf5"] == ["h5py"]
     codes = [get_error_code(warning) for warning in report.warnings]
     assert codes == ["package-missing", "window-unavailable"]

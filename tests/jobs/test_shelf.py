@@ -22,39 +22,39 @@ def other(tmp_path):
 
 
 def test_export_then_import_then_find(other, own_shelf, tmp_path):
-    made = run(shelf.MODELS_IMPORT.job(other))
+    made = run(shelf.import_model.job(other))
     assert not made.bundled
     assert find_model("other") == own_shelf / "other.safetensors"
-    assert "other" in [row["name"] for row in run(shelf.MODELS_LIST.job()).models]
-    copy = run(shelf.MODELS_EXPORT.job("other", tmp_path / "copy.safetensors"))
-    assert copy.digest == made.digest == run(shelf.MODELS_INFO.job(str(other))).digest
+    assert "other" in [row["name"] for row in run(shelf.list_models.job()).models]
+    copy = run(shelf.export_model.job("other", tmp_path / "copy.safetensors"))
+    assert copy.digest == made.digest == run(shelf.model_info.job(str(other))).digest
 
 
 def test_import_never_replaces_unasked(other):
-    run(shelf.MODELS_IMPORT.job(other))
+    run(shelf.import_model.job(other))
     with refused(WriteError, "name-taken"):
-        run(shelf.MODELS_IMPORT.job(other))
-    run(shelf.MODELS_IMPORT.job(other, overwrite=True))
+        run(shelf.import_model.job(other))
+    run(shelf.import_model.job(other, overwrite=True))
 
 
 def test_import_refuses_the_name_of_a_bundled_model():
     path = find_model(DEFAULT_MODEL)
     with refused(CheckpointError, "name-taken"):
-        run(shelf.MODELS_IMPORT.job(path, overwrite=True))
+        run(shelf.import_model.job(path, overwrite=True))
 
 
 def test_import_refuses_what_is_no_model(tmp_path, own_shelf):
     path = tmp_path / "x.safetensors"
     path.write_bytes(b"nothing")
     with refused(CheckpointError, "model-damaged"):
-        run(shelf.MODELS_IMPORT.job(path))
+        run(shelf.import_model.job(path))
     assert not own_shelf.exists()
 
 
 def test_list_models_names_the_fault_of_a_damaged_one(own_shelf):
     own_shelf.mkdir(parents=True)
     (own_shelf / "bad.safetensors").write_bytes(b"nothing")
-    rows = {row["name"]: row for row in run(shelf.MODELS_LIST.job()).models}
+    rows = {row["name"]: row for row in run(shelf.list_models.job()).models}
     assert "safetensors" in rows["bad"]["fault"]
 
 

@@ -79,6 +79,13 @@ def _imagej(forge, grey, lines, **options):
     return forge(grey, description=text, **options)
 
 
+def test_pages_beyond_the_images_that_imagej_counted_are_planes(forge, rng):
+    stack = rng.integers(0, 255, (4, 21, 34)).astype(np.uint8)
+    lines = ["images=2", "frames=2"]
+    path = _imagej(forge, stack, lines, photometric="minisblack")
+    assert np.array_equal(registry.read(path, plane=3).array(), stack[3])
+
+
 @pytest.mark.parametrize(
     ("dtype", "white"), [("uint8", 255), ("uint16", 65535), ("int16", -1)]
 )

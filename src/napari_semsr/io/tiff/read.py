@@ -885,9 +885,19 @@ def _open_tiff(path: Path, complaints: list[str]) -> "Iterator[tifffile.TiffFile
 
 
 def _join_pages(tif: "tifffile.TiffFile") -> None:
-    """Join series whose pages differ only in their encoding, in page order."""
+    """Join series whose pages differ only in their encoding, in page order.
+
+    Pages beyond those that ImageJ's description counts are planes, too, as in ImageJ.
+    """
     from tifffile import TiffPageSeries
 
+    first, page = tif.series[0], tif.series[0].keyframe
+    if first.kind == "imagej" and len(tif.pages) > first.size // page.size:
+        pages, shape = [*tif.pages], (len(tif.pages), *page.shape)
+        if all(sum(one.databytecounts) == page.nbytes for one in pages):
+            joined = TiffPageSeries(pages, shape, page.dtype, f"I{page.axes}")
+            joined.kind, tif.series[:] = first.kind, [joined]
+            return
     alike: dict[object, list[tifffile.TiffPageSeries]] = {}
     for number, one in enumerate(tif.series):
         page = one.keyframe
