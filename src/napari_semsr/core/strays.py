@@ -157,7 +157,7 @@ def compute_stray_pixel_masks(field: RealArray) -> tuple[BoolArray, BoolArray]:
         values = np.where(finite, values, middle)
     reach = _FAR * (highest - lowest)
     far = (values > middle + reach) | (values < middle - reach)
-    if not reach or far.mean() > _MAX_PLATEAUS:
+    if not reach or np.count_nonzero(far) / far.size > _MAX_PLATEAUS:
         far = none
     is_stray = (_find_peaks(values) | _find_plateaus(values) | far) & finite
     if not is_stray.any():
@@ -213,7 +213,7 @@ def _find_peaks(values: Float32Array) -> BoolArray:
                         lines[rows] |= stands & np.repeat(whole, sizes, along)
         lines |= _find_short_lines(wide, values, apart)
     for candidates, most in ((peaks, _MOST), (lines, _MAX_LINES)):
-        candidates &= candidates.mean() <= most
+        candidates &= np.count_nonzero(candidates) / candidates.size <= most
     if lines.any():  # extend them beyond whole segments
         for axis in (0, 1):
             line, value = np.moveaxis(lines, axis, 0), np.moveaxis(values, axis, 0)
@@ -283,7 +283,8 @@ def _find_plateaus(values: Float32Array) -> BoolArray:
     is_plateau = np.zeros(values.shape, bool)
     for end in (values.min(), values.max()):
         at_end = solid = values == end
-        if at_end.mean() > _MAX_PLATEAUS:
+        count = np.count_nonzero(at_end)
+        if count < _SOLID**2 or count / at_end.size > _MAX_PLATEAUS:
             continue
         for _ in range(2):  # rows, then columns; the second transposes back
             parts = [solid[n : len(solid) - _SOLID + 1 + n] for n in range(_SOLID)]
