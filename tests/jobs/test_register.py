@@ -112,6 +112,9 @@ def test_landmarks_alone_give_their_map(views, tmp_path):
     how = {"landmarks": tmp_path / "marks.csv", "options": ALONE}
     made = core.run(REGISTER.job(moving, fixed, output=tmp_path / "out.tif", **how))
     assert (made.searched, made.score) == ("landmarks", None)
+    recorded = {"moving": marks.moving.tolist(), "fixed": marks.fixed.tolist()}
+    job = REGISTER.job(moving, fixed, landmarks=recorded, options=ALONE)
+    assert core.run(job).searched == "landmarks"
     np.testing.assert_allclose(made.transform["degrees"], truth.degrees, atol=1e-4)
     assert made.residual_median_nm < 0.01
     assert made.error_nm < 0.01

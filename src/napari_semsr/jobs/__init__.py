@@ -10,11 +10,11 @@ from typing import Any
 
 _PLACES = {}
 for _node in ast.parse(Path(__file__).with_suffix(".pyi").read_text("utf-8")).body:
-    if isinstance(_node, ast.ImportFrom):
-        _PLACES |= {one.asname: (_node.module, one.name) for one in _node.names}
-    elif isinstance(_node, ast.Assign):
-        _name, _, _own = ast.unparse(_node).partition(" = ")
-        _PLACES[_name] = _PLACES.pop(_own)
+    match _node:
+        case ast.ImportFrom(module=_module, names=_names):
+            _PLACES |= {one.asname: (_module, one.name) for one in _names}
+        case ast.Assign(targets=[ast.Name(id=_name)], value=ast.Name(id=_own)):
+            _PLACES[_name] = _PLACES.pop(_own)
 __all__ = sorted(_PLACES)
 
 
