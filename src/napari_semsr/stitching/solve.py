@@ -1,4 +1,17 @@
-"""Step-by-step solution of a whole scan."""
+"""Step-by-step solution of a whole scan.
+
+`solve_mosaic` starts from the flat field and the expected positions, and then
+
+1. searches the overlaps of neighbours and computes a layout in whole pixels;
+2. places frames without a match, corrects brightness and refines all positions;
+3. repeats both if the field is distorted;
+4. removes misfits and refines brightness and positions once more;
+5. describes the result (`napari_semsr.stitching.verify.finish_solution`);
+6. tries other stage axes if too few frames fit.
+
+Why an overlap is not used is the `reason` of its `PairReport`, decided by
+`_create_pair_report` of `verify` from what `_compute_layout` accepts and drops.
+"""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -69,138 +82,52 @@ from napari_semsr.stitching.verify import (
     remove_misfits,
 )
 
-# First estimate of the field's radial distortion, from the overlaps.
-#
-# Frames with a distortion of some per cent differ by many pixels within one overlap:
-# correlation peaks blur, and positions are too inexact for a linear fit. Here the
-# overlaps of some pairs are divided into blocks that are correlated one by one. A
-# distortion moves their peaks in a known pattern, and the estimate is the distortion at
-# which their sum is largest; it is refined together with the positions
-# (`napari_semsr.stitching.refine.measure_rim_displacement`).
 
-_MOST = 0.1  # of either sign; chosen: three times that expected of a microsphere
-_PAIRS = 12  # chosen: each is sufficient alone, a dozen outvotes a foreign frame
-_BLOCK = 32  # px; chosen: at 3 % at the rim, peaks blur by up to 3 px within a block
-_BLOCKS = 24  # blocks of a pair; chosen: more of a large frame add little
-# Pixels at the rim; chosen: less is found with the positions, and noise changes the
-# estimate by about one.
-_MIN_PX = 2
-# Mean gain of the pairs over no distortion, in its standard deviations; chosen: pairs
-# that disagree would cost a useless second search.
-_SURE = 2.0
-_MIN_PAIRS = 3  # chosen: fewer have no meaningful scatter
+def solve_mosaic(
+    acquisition: core.Acquisition,
+    options: StitchOptions | None = None,
+    *,
+    flat: core.RealArray | None = None,
+    dark: core.RealArray | float | None = None,
+    field_distortion: core.FieldDistortion | None = None,
+) -> core.Job[StitchSolution]:
+    """Find the position of every frame of a scan.
 
+    The default options measure what the scan does not state. `flat` (Y, X) is a flat
+    field image, already read, and `dark` a grey level without light or an image (Y, X)
+    of it; `field_distortion` is used instead of the option `distortion`, which is then
+    a number.
 
-def estimate_distortion(
-    frames: CorrectedFrames, shifts: dict[core.IntPair, core.IntPair], reach: int
-) -> float:
-    """Estimate the distortion that makes overlaps agree best, or 0 if insignificant.
-
-    `shifts`: whole-pixel position of the second frame of a pair minus that of the
-    first, right to within `reach` px.
+    Raises
+    ------
+    RegistrationError
+        If there are fewer than two frames, or no two of them can be stitched.
+    OptionError
+        If grid or overlap do not fit the frames.
     """
-    rim = min(frames.frame_shape) / 2
-    farthest = int(_MOST * rim)
-    amounts = np.arange(-farthest, farthest + 1.0)
-    sample = list(shifts)[:: -(-len(shifts) // _PAIRS) or 1]
-    if len(sample) < _MIN_PAIRS:
-        return 0.0
-    scores = np.array(
-        [
-            _score_distortions(frames, pair, shifts[pair], reach, amounts)
-            for pair in sample
-        ]
+    options = StitchOptions() if options is None else options
+    yield core.Progress(0, 0, "Estimating the flat field")
+    acquisition = _apply_options(acquisition, options)
+    distortion = 0.0 if isinstance(options.distortion, str) else options.distortion
+    frames_before = CorrectedFrames(
+        acquisition,
+        _get_flat_field(acquisition, options, flat, dark),
+        distortion=distortion if field_distortion is None else field_distortion.amount,
+        centre_px=(0.0, 0.0)
+        if field_distortion is None
+        else field_distortion.centre_px,
     )
-    best = int(np.argmax(scores.sum(axis=0)))
-    gain = scores[:, best] - scores[:, farthest]
-    sure = gain.mean() * np.sqrt(len(gain)) > _SURE * gain.std(ddof=1)
-    if not sure or abs(amounts[best]) < _MIN_PX:
-        return 0.0
-    return float(amounts[best] / rim)
-
-
-def _score_distortions(
-    frames: CorrectedFrames,
-    pair: core.IntPair,
-    shift: core.IntPair,
-    reach: int,
-    amounts: core.FloatArray,
-) -> core.FloatArray:
-    """Compute a pair's best joint block correlation for each rim displacement."""
-    shape = frames.frame_shape
-    boxes = compute_overlap_boxes(shape, shift)
-    if boxes is None or min(boxes[1].shape) < _BLOCK // 2:
-        return np.zeros(len(amounts))
-    box = boxes[1]  # filled evenly by blocks
-    counts = [max(1, side // _BLOCK) for side in box.shape]
-    size = (box.shape[0] // counts[0], box.shape[1] // counts[1])
-    cells = np.indices(counts).reshape(2, -1).T
-    corners = cells * np.array(size) + np.array((box.y0, box.x0))
-    corners = corners[:: -(-len(corners) // _BLOCKS)]
-    y, x = (corners + (np.array(size) - 1) / 2).T
-    there = np.stack(core.compute_radial_displacement(y, x, shape))
-    here = np.stack(core.compute_radial_displacement(y + shift[0], x + shift[1], shape))
-    # (amounts, blocks, 2)
-    moves = np.rint(np.multiply.outer(amounts, (there - here).T)).astype(int)
-    around = int(np.abs(moves).max()) + reach
-    lags = _correlate_blocks(
-        frames.band_pass(pair[0]),
-        frames.band_pass(pair[1]),
-        corners,
-        size,
-        shift,
-        around,
+    state = State(
+        acquisition, options, frames_before, *find_nominal_positions(frames_before)
     )
-    best = np.empty(len(amounts))
-    for which, move in enumerate(moves):
-        total = np.zeros((2 * reach + 1, 2 * reach + 1))
-        for (y, x), lag in zip(move + around - reach, lags, strict=True):
-            total += lag[y : y + 2 * reach + 1, x : x + 2 * reach + 1]
-        best[which] = total.max()
-    return best
-
-
-def _correlate_blocks(
-    first: core.Float32Array,
-    second: core.Float32Array,
-    corners: NDArray[np.int64],
-    size: core.IntPair,
-    shift: core.IntPair,
-    around: int,
-) -> core.FloatArray:
-    """Correlate blocks of the second frame with their surroundings in the first.
-
-    Returns (B, 2 * around + 1, 2 * around + 1), lags from -`around` about `shift`.
-    """
-    padded_block = np.pad(first, around)
-    shape = tuple(side + 2 * around for side in size)
-    windows = np.zeros((len(corners), *shape), np.float32)
-    blocks = np.zeros_like(windows)
-    for window, block, (y, x) in zip(windows, blocks, corners, strict=True):
-        block[: size[0], : size[1]] = second[y : y + size[0], x : x + size[1]]
-        part = padded_block[y + shift[0] :, x + shift[1] :][: shape[0], : shape[1]]
-        window[: part.shape[0], : part.shape[1]] = part
-    power = np.sqrt(np.vdot(windows, windows) * np.vdot(blocks, blocks))
-    fast = [fft.next_fast_len(side, real=True) for side in shape]
-    spectra = fft.rfft2(windows, s=fast) * fft.rfft2(blocks, s=fast).conj()
-    lags = fft.irfft2(spectra, s=fast)[:, : 2 * around + 1, : 2 * around + 1]
-    return np.asarray(lags / max(float(power), 1e-30))
-
-
-# Error of a pairwise shift that distortion blurs, as a share of a frame, and in px;
-# chosen: at 3 % at the rim, the shift of a whole overlap errs by up to 2 %.
-_BLUR = 0.03
-_MIN_BLUR = 6
-# Standard deviations; chosen: of a thousand scans without distortion none exceeds it by
-# noise, and a smaller one moves no frame by more than other errors.
-_BEYOND_DOUBT = 4.0
-_BLUR_PX = 0.5  # px at the rim; chosen: with 0.8 px overlaps of faint samples were lost
-_LAYOUTS = 3  # chosen: the first is accurate to a pixel, two are for a bad estimate
-# Widths in px: a first search, then wide enough for an error of 2 px. The last ones
-# stop as soon as nothing moves.
-_FIRST_SWEEPS = (1.0, 2.0, 2.0, 1.0, 1.0)
-_LAST_SWEEPS = (1.0,) * 3
-_CONVERGENCE = 0.1  # share of the standard deviation; chosen: it adds 0.5 % to it
+    result = yield from _solve_state(state, field_distortion)
+    if state.has_positions:
+        result = yield from _check_stated_positions(
+            state, frames_before, field_distortion, result
+        )
+    if isinstance(result, core.RegistrationError):
+        raise result
+    return result
 
 
 _MIN_FRAME = 8  # px; chosen: two blocks of the flat field, no camera has less
@@ -289,13 +216,36 @@ def _get_flat_field(
     return FlatField(flat, dark, valid, "file", is_dark_known=known)
 
 
-def _compute_search_range(state: State, share: float) -> core.IntPair:
-    """Return the search range along both axes."""
-    limit, (rows, columns) = state.options.max_shift_px, state.acquisition.frame_shape
-    if limit is None:
-        return compute_reach((rows, columns), share)
-    # the difference of two frames errs by up to twice as much
-    return min(round(2 * limit), rows - 8), min(round(2 * limit), columns - 8)
+def _solve_state(
+    state: State, field_distortion: core.FieldDistortion | None
+) -> core.Job[StitchSolution | core.RegistrationError]:
+    """Solve a scan from its expected positions; return the solution or an error."""
+    options, frames_before = state.options, state.frames
+    try:
+        yield from _search_layout(state)
+        if options.distortion == "auto":
+            state = yield from _place_and_undistort(state, frames_before)
+        else:
+            yield from _place_frames(state)
+        if options.rotation:
+            yield core.Progress(0, 0, "Estimating rotation and scale of the frames")
+            state.frames, state.positions = refine_rotations(
+                state.frames, state.positions, state.list_overlapping_pairs()
+            )
+        if remove_misfits(state):
+            _place_remaining_frames(state)
+        yield from reposition_bridged_frames(state)
+        update_shading(state, FINE_KNOTS)
+        if options.distortion == "auto" and state.frames.distortion:
+            yield from _measure_distortion(state, _LAST_SWEEPS)
+        yield from _refine_positions(state, (1.0,) * 4)
+        if remove_misfits(state):
+            yield from _refine_positions(state, (1.0,) * 2)
+        if field_distortion is not None:
+            _check_known_distortion(state, field_distortion)
+        return finish_solution(state)
+    except core.RegistrationError as error:
+        return error
 
 
 def _search_layout(state: State) -> core.Job[None]:
@@ -312,9 +262,42 @@ def _search_layout(state: State) -> core.Job[None]:
             return
 
 
+def _compute_search_range(state: State, share: float) -> core.IntPair:
+    """Return the search range along both axes."""
+    limit, (rows, columns) = state.options.max_shift_px, state.acquisition.frame_shape
+    if limit is None:
+        return compute_reach((rows, columns), share)
+    # the difference of two frames errs by up to twice as much
+    return min(round(2 * limit), rows - 8), min(round(2 * limit), columns - 8)
+
+
 def _compute_layout(state: State) -> core.Job[None]:
     """Search all pairs in the current search range and compute the layout."""
-    yield from _search_all_pairs(state)
+    touching = find_touching_pairs(state.nominal, state.acquisition.frame_shape)
+    if not touching:
+        msg = (
+            "Frames must overlap for stitching, but no two of them overlap at their "
+            f"nominal positions: {state.advice}."
+        )
+        raise core.RegistrationError(msg, code="no-overlap")
+    shifts = {pair: compute_rounded_shift(state.nominal, pair) for pair in touching}
+    expected_shifts = tuple(shifts.values())
+    if state.chance is None or state.chance.expected_shifts != expected_shifts:
+        state.chance = measure_chance_level(state.frames, expected_shifts)
+    tried = state.reach
+    if state.matches or state.fitted_as_stated is not None:
+        # the images alone determined where to search
+        rows, columns = state.acquisition.frame_shape
+        tried = rows - 1, columns - 1
+    state.threshold, state.is_periodic = state.chance.compute_threshold(
+        count_shifts(tried), state.options.significance
+    )
+    state.candidates = []
+    for done_count, pair in enumerate(touching):
+        yield core.Progress(done_count, len(touching), "Comparing neighbouring frames")
+        state.candidates.append(
+            search_shifts(state.frames, pair, shifts[pair], state.reach)
+        )
     state.layout, state.ambiguous = yield from compute_layout(
         state.frames,
         state.candidates,
@@ -328,6 +311,11 @@ def _compute_layout(state: State) -> core.Job[None]:
             state.frames, state.candidates, state.layout, state.chance, state.threshold
         )
     state.positions = state.layout.positions.copy()
+
+
+# Share of the distance of neighbours: chosen as the reach of the first search, which is
+# more than the jitter of a stage.
+_OTHER_SHIFT = 0.1
 
 
 def _rotate_positions(state: State) -> bool:
@@ -364,47 +352,75 @@ def _rotate_positions(state: State) -> bool:
     return True
 
 
-# Share of the distance of neighbours: chosen as the reach of the first search, which is
-# more than the jitter of a stage.
-_OTHER_SHIFT = 0.1
-
-
 def _compute_map_difference(first: core.FloatArray, second: core.FloatArray) -> float:
     """Return the relative difference between two (2, 2) linear maps."""
     return float(np.hypot(*(first - second)).max())
 
 
-def _search_all_pairs(state: State) -> core.Job[None]:
-    """Find candidate shifts of all potentially overlapping pairs, and the threshold."""
-    touching = find_touching_pairs(state.nominal, state.acquisition.frame_shape)
-    if not touching:
+_BLUR_PX = 0.5  # px at the rim; chosen: with 0.8 px overlaps of faint samples were lost
+_LAYOUTS = 3  # chosen: the first is accurate to a pixel, two are for a bad estimate
+
+
+def _place_and_undistort(
+    state: State, frames_before: CorrectedFrames
+) -> core.Job[State]:
+    """Place the frames, and correct a significant distortion."""
+    placed_count = int(state.is_placed.sum())
+    if state.has_sufficient_placement:
+        yield from _place_frames(state)
+        start = yield from _measure_distortion(state, _FIRST_SWEEPS)
+        if not start:
+            return state
+        # blurred overlaps may mislead the fit, blocks do not
+        start = (
+            state.frames.distortion
+            or _estimate_distortion(state, frames_before)
+            or start
+        )
+    else:
+        start = _estimate_distortion(state, frames_before)
+        if not start:
+            yield from _place_frames(state)
+            return state
+    for _ in range(_LAYOUTS):
+        again = yield from _repeat_layout(state, frames_before, start)
+        if again.is_placed.sum() < max(placed_count, 1):
+            break
+        yield from _place_frames(again)
+        yield from _measure_distortion(again, _FIRST_SWEEPS)
+        distortion = again.frames.distortion
+        if not distortion:
+            break
+        if abs(distortion - start) * state.rim_radius < _BLUR_PX:
+            return again
+        start = distortion
+    # a scan without distortion is placed as if it had not been tested
+    again = yield from _repeat_layout(state, frames_before, 0.0)
+    yield from _place_frames(again)
+    return again
+
+
+def _place_frames(state: State) -> core.Job[None]:
+    """Refine a whole-pixel layout to sub-pixel positions."""
+    if not np.isfinite(state.positions).any():
         msg = (
-            "Frames must overlap for stitching, but no two of them overlap at their "
-            f"nominal positions: {state.advice}."
+            f"None of the overlaps between the {len(state.acquisition)} frames is "
+            "significant (best score "
+            f"{max((f.best_score for f in state.candidates), default=0):.1f}, required "
+            f"{state.threshold:.1f}): {state.advice}."
         )
-        raise core.RegistrationError(msg, code="no-overlap")
-    shifts = {pair: compute_rounded_shift(state.nominal, pair) for pair in touching}
-    expected_shifts = tuple(shifts.values())
-    if state.chance is None or state.chance.expected_shifts != expected_shifts:
-        state.chance = measure_chance_level(state.frames, expected_shifts)
-    state.threshold, state.is_periodic = state.chance.compute_threshold(
-        count_tried_shifts(state), state.options.significance
-    )
-    state.candidates = []
-    for done_count, pair in enumerate(touching):
-        yield core.Progress(done_count, len(touching), "Comparing neighbouring frames")
-        state.candidates.append(
-            search_shifts(state.frames, pair, shifts[pair], state.reach)
-        )
-
-
-def count_tried_shifts(state: State) -> float:
-    """Count the shifts compared for a pair of frames."""
-    if not state.matches and state.fitted_as_stated is None:
-        return count_shifts(state.reach)
-    # the images alone determined where to search
-    rows, columns = state.acquisition.frame_shape
-    return count_shifts((rows - 1, columns - 1))
+        raise UnplacedFramesError(msg, state.find_likely_grids(), code="no-overlap")
+    state.noise = estimate_noise(state.frames)
+    yield core.Progress(0, 0, "Placing frames without a match")
+    _place_remaining_frames(state)
+    yield core.Progress(0, 0, "Refining flat field and gains")
+    update_shading(state, COARSE_KNOTS)
+    yield from reposition_bridged_frames(state)
+    _place_remaining_frames(state)
+    _place_stray_frames(state)
+    # the recorded trials used three sweeps at 2 px and five at 1 px; the number here is
+    # chosen
+    yield from _refine_positions(state, (2.0, 1.0))
 
 
 def _place_remaining_frames(state: State) -> None:
@@ -510,104 +526,14 @@ def _refine_positions(state: State, widths: tuple[float, ...]) -> core.Job[None]
         state.positions = state.refinement.positions.copy()
 
 
-def _estimate_distortion(state: State, frames_before: CorrectedFrames) -> float:
-    """Estimate the approximate distortion from the accepted shifts.
-
-    If there are hardly any, from all neighbours, within the full reach.
-    """
-    if state.is_periodic:
-        return 0.0  # blocks of a lattice agree equally well a period away
-    if state.has_sufficient_placement:
-        joints = () if state.layout is None else state.layout.joints
-        shifts = {
-            (joint.first, joint.second): (round(joint.shift[0]), round(joint.shift[1]))
-            for joint in joints
-        }
-        reach = max(_MIN_BLUR, round(_BLUR * min(state.acquisition.frame_shape)))
-        return estimate_distortion(frames_before, shifts, reach)
-    pairs = [(item.first, item.second) for item in state.candidates]
-    shifts = {pair: compute_rounded_shift(state.nominal, pair) for pair in pairs}
-    return estimate_distortion(
-        frames_before, shifts, max(_compute_search_range(state, FIRST_REACH))
-    )
-
-
-def _repeat_layout(
-    state: State, frames_before: CorrectedFrames, distortion: float
-) -> core.Job[State]:
-    """Repeat the search and layout with a corrected distortion."""
-    frames = frames_before.copy_with_changes(distortion=distortion)
-    expectation = state.nominal, state.is_stated, state.matches
-    if not state.is_stated:
-        expectation = find_nominal_positions(frames)
-    new = State(state.acquisition, state.options, frames, *expectation)
-    new.axes, new.turns = state.axes, state.turns
-    new.fitted_as_stated = state.fitted_as_stated
-    new.distortion_sd = state.distortion_sd
-    yield from _search_layout(new)
-    return new
-
-
-def _place_frames(state: State) -> core.Job[None]:
-    """Refine a whole-pixel layout to sub-pixel positions."""
-    if not np.isfinite(state.positions).any():
-        msg = (
-            f"None of the overlaps between the {len(state.acquisition)} frames is "
-            "significant (best score "
-            f"{max((f.best_score for f in state.candidates), default=0):.1f}, required "
-            f"{state.threshold:.1f}): {state.advice}."
-        )
-        raise UnplacedFramesError(msg, state.find_likely_grids(), code="no-overlap")
-    state.noise = estimate_noise(state.frames)
-    yield core.Progress(0, 0, "Placing frames without a match")
-    _place_remaining_frames(state)
-    yield core.Progress(0, 0, "Refining flat field and gains")
-    update_shading(state, COARSE_KNOTS)
-    yield from reposition_bridged_frames(state)
-    _place_remaining_frames(state)
-    _place_stray_frames(state)
-    # the recorded trials used three sweeps at 2 px and five at 1 px; the number here is
-    # chosen
-    yield from _refine_positions(state, (2.0, 1.0))
-
-
-def _place_and_undistort(
-    state: State, frames_before: CorrectedFrames
-) -> core.Job[State]:
-    """Place the frames, and correct a significant distortion."""
-    placed_count = int(state.is_placed.sum())
-    if state.has_sufficient_placement:
-        yield from _place_frames(state)
-        start = yield from _measure_distortion(state, _FIRST_SWEEPS)
-        if not start:
-            return state
-        # blurred overlaps may mislead the fit, blocks do not
-        start = (
-            state.frames.distortion
-            or _estimate_distortion(state, frames_before)
-            or start
-        )
-    else:
-        start = _estimate_distortion(state, frames_before)
-        if not start:
-            yield from _place_frames(state)
-            return state
-    for _ in range(_LAYOUTS):
-        again = yield from _repeat_layout(state, frames_before, start)
-        if again.is_placed.sum() < max(placed_count, 1):
-            break
-        yield from _place_frames(again)
-        yield from _measure_distortion(again, _FIRST_SWEEPS)
-        distortion = again.frames.distortion
-        if not distortion:
-            break
-        if abs(distortion - start) * state.rim_radius < _BLUR_PX:
-            return again
-        start = distortion
-    # a scan without distortion is placed as if it had not been tested
-    again = yield from _repeat_layout(state, frames_before, 0.0)
-    yield from _place_frames(again)
-    return again
+# Standard deviations; chosen: of a thousand scans without distortion none exceeds it by
+# noise, and a smaller one moves no frame by more than other errors.
+_BEYOND_DOUBT = 4.0
+# Widths in px: a first search, then wide enough for an error of 2 px. The last ones
+# stop as soon as nothing moves.
+_FIRST_SWEEPS = (1.0, 2.0, 2.0, 1.0, 1.0)
+_LAST_SWEEPS = (1.0,) * 3
+_CONVERGENCE = 0.1  # share of the standard deviation; chosen: it adds 0.5 % to it
 
 
 def _measure_distortion(state: State, sweeps: Sequence[float]) -> core.Job[float]:
@@ -661,6 +587,151 @@ def _measure_distortion(state: State, sweeps: Sequence[float]) -> core.Job[float
     return amount
 
 
+# First estimate of the field's radial distortion, from the overlaps.
+#
+# Frames with a distortion of some per cent differ by many pixels within one overlap:
+# correlation peaks blur, and positions are too inexact for a linear fit. Here the
+# overlaps of some pairs are divided into blocks that are correlated one by one. A
+# distortion moves their peaks in a known pattern, and the estimate is the distortion at
+# which their sum is largest; it is refined together with the positions
+# (`napari_semsr.stitching.refine.measure_rim_displacement`).
+
+_MOST = 0.1  # of either sign; chosen: three times that expected of a microsphere
+_PAIRS = 12  # chosen: each is sufficient alone, a dozen outvotes a foreign frame
+_BLOCK = 32  # px; chosen: at 3 % at the rim, peaks blur by up to 3 px within a block
+_BLOCKS = 24  # blocks of a pair; chosen: more of a large frame add little
+# Pixels at the rim; chosen: less is found with the positions, and noise changes the
+# estimate by about one.
+_MIN_PX = 2
+# Mean gain of the pairs over no distortion, in its standard deviations; chosen: pairs
+# that disagree would cost a useless second search.
+_SURE = 2.0
+_MIN_PAIRS = 3  # chosen: fewer have no meaningful scatter
+# Error of a pairwise shift that distortion blurs, as a share of a frame, and in px;
+# chosen: at 3 % at the rim, the shift of a whole overlap errs by up to 2 %.
+_BLUR = 0.03
+_MIN_BLUR = 6
+
+
+def _estimate_distortion(state: State, frames_before: CorrectedFrames) -> float:
+    """Estimate the distortion that makes overlaps agree best, or 0 if insignificant."""
+    if state.is_periodic:
+        return 0.0  # blocks of a lattice agree equally well a period away
+    if state.has_sufficient_placement:
+        joints = () if state.layout is None else state.layout.joints
+        shifts = {
+            (joint.first, joint.second): (round(joint.shift[0]), round(joint.shift[1]))
+            for joint in joints
+        }
+        reach = max(_MIN_BLUR, round(_BLUR * min(state.acquisition.frame_shape)))
+    else:  # hardly any shift is accepted: all neighbours, within the full reach
+        pairs = [(item.first, item.second) for item in state.candidates]
+        shifts = {pair: compute_rounded_shift(state.nominal, pair) for pair in pairs}
+        reach = max(_compute_search_range(state, FIRST_REACH))
+    rim = state.rim_radius
+    farthest = int(_MOST * rim)
+    amounts = np.arange(-farthest, farthest + 1.0)
+    sample = list(shifts)[:: -(-len(shifts) // _PAIRS) or 1]
+    if len(sample) < _MIN_PAIRS:
+        return 0.0
+    scores = np.array(
+        [
+            _score_distortions(frames_before, pair, shifts[pair], reach, amounts)
+            for pair in sample
+        ]
+    )
+    best = int(np.argmax(scores.sum(axis=0)))
+    gain = scores[:, best] - scores[:, farthest]
+    sure = gain.mean() * np.sqrt(len(gain)) > _SURE * gain.std(ddof=1)
+    if not sure or abs(amounts[best]) < _MIN_PX:
+        return 0.0
+    return float(amounts[best] / rim)
+
+
+def _score_distortions(
+    frames: CorrectedFrames,
+    pair: core.IntPair,
+    shift: core.IntPair,
+    reach: int,
+    amounts: core.FloatArray,
+) -> core.FloatArray:
+    """Compute a pair's best joint block correlation for each rim displacement."""
+    shape = frames.frame_shape
+    boxes = compute_overlap_boxes(shape, shift)
+    if boxes is None or min(boxes[1].shape) < _BLOCK // 2:
+        return np.zeros(len(amounts))
+    box = boxes[1]  # filled evenly by blocks
+    counts = [max(1, side // _BLOCK) for side in box.shape]
+    size = (box.shape[0] // counts[0], box.shape[1] // counts[1])
+    cells = np.indices(counts).reshape(2, -1).T
+    corners = cells * np.array(size) + np.array((box.y0, box.x0))
+    corners = corners[:: -(-len(corners) // _BLOCKS)]
+    y, x = (corners + (np.array(size) - 1) / 2).T
+    there = np.stack(core.compute_radial_displacement(y, x, shape))
+    here = np.stack(core.compute_radial_displacement(y + shift[0], x + shift[1], shape))
+    # (amounts, blocks, 2)
+    moves = np.rint(np.multiply.outer(amounts, (there - here).T)).astype(int)
+    around = int(np.abs(moves).max()) + reach
+    lags = _correlate_blocks(
+        frames.band_pass(pair[0]),
+        frames.band_pass(pair[1]),
+        corners,
+        size,
+        shift,
+        around,
+    )
+    best = np.empty(len(amounts))
+    for which, move in enumerate(moves):
+        total = np.zeros((2 * reach + 1, 2 * reach + 1))
+        for (y, x), lag in zip(move + around - reach, lags, strict=True):
+            total += lag[y : y + 2 * reach + 1, x : x + 2 * reach + 1]
+        best[which] = total.max()
+    return best
+
+
+def _correlate_blocks(
+    first: core.Float32Array,
+    second: core.Float32Array,
+    corners: NDArray[np.int64],
+    size: core.IntPair,
+    shift: core.IntPair,
+    around: int,
+) -> core.FloatArray:
+    """Correlate blocks of the second frame with their surroundings in the first.
+
+    Returns (B, 2 * around + 1, 2 * around + 1), lags from -`around` about `shift`.
+    """
+    padded_block = np.pad(first, around)
+    shape = tuple(side + 2 * around for side in size)
+    windows = np.zeros((len(corners), *shape), np.float32)
+    blocks = np.zeros_like(windows)
+    for window, block, (y, x) in zip(windows, blocks, corners, strict=True):
+        block[: size[0], : size[1]] = second[y : y + size[0], x : x + size[1]]
+        part = padded_block[y + shift[0] :, x + shift[1] :][: shape[0], : shape[1]]
+        window[: part.shape[0], : part.shape[1]] = part
+    power = np.sqrt(np.vdot(windows, windows) * np.vdot(blocks, blocks))
+    fast = [fft.next_fast_len(side, real=True) for side in shape]
+    spectra = fft.rfft2(windows, s=fast) * fft.rfft2(blocks, s=fast).conj()
+    lags = fft.irfft2(spectra, s=fast)[:, : 2 * around + 1, : 2 * around + 1]
+    return np.asarray(lags / max(float(power), 1e-30))
+
+
+def _repeat_layout(
+    state: State, frames_before: CorrectedFrames, distortion: float
+) -> core.Job[State]:
+    """Repeat the search and layout with a corrected distortion."""
+    frames = frames_before.copy_with_changes(distortion=distortion)
+    expectation = state.nominal, state.is_stated, state.matches
+    if not state.is_stated:
+        expectation = find_nominal_positions(frames)
+    new = State(state.acquisition, state.options, frames, *expectation)
+    new.axes, new.turns = state.axes, state.turns
+    new.fitted_as_stated = state.fitted_as_stated
+    new.distortion_sd = state.distortion_sd
+    yield from _search_layout(new)
+    return new
+
+
 def _check_known_distortion(
     state: State, field_distortion: core.FieldDistortion
 ) -> None:
@@ -691,47 +762,9 @@ def _check_known_distortion(
         state.warnings.append(sentence)
 
 
-def _solve_state(
-    state: State, field_distortion: core.FieldDistortion | None
-) -> core.Job[StitchSolution | core.RegistrationError]:
-    """Solve a scan from its expected positions; return the solution or an error."""
-    options, frames_before = state.options, state.frames
-    try:
-        yield from _search_layout(state)
-        if options.distortion == "auto":
-            state = yield from _place_and_undistort(state, frames_before)
-        else:
-            yield from _place_frames(state)
-        if options.rotation:
-            yield core.Progress(0, 0, "Estimating rotation and scale of the frames")
-            state.frames, state.positions = refine_rotations(
-                state.frames, state.positions, state.list_overlapping_pairs()
-            )
-        if remove_misfits(state):
-            _place_remaining_frames(state)
-        yield from reposition_bridged_frames(state)
-        update_shading(state, FINE_KNOTS)
-        if options.distortion == "auto" and state.frames.distortion:
-            yield from _measure_distortion(state, _LAST_SWEEPS)
-        yield from _refine_positions(state, (1.0,) * 4)
-        if remove_misfits(state):
-            yield from _refine_positions(state, (1.0,) * 2)
-        if field_distortion is not None:
-            _check_known_distortion(state, field_distortion)
-        return finish_solution(state)
-    except core.RegistrationError as error:
-        return error
-
-
 # Share of a frame; chosen: micrometres read as nanometres shrink a scan as wide as a
 # hundred frames below it, and hardly any mosaic is larger.
 _SMALL_PART = 0.1
-
-
-def _count_placed_frames(result: StitchSolution | core.RegistrationError) -> int:
-    return (
-        0 if isinstance(result, core.RegistrationError) else int(result.is_placed.sum())
-    )
 
 
 def _check_stated_positions(
@@ -780,48 +813,7 @@ def _check_stated_positions(
     return other
 
 
-def solve_mosaic(
-    acquisition: core.Acquisition,
-    options: StitchOptions | None = None,
-    *,
-    flat: core.RealArray | None = None,
-    dark: core.RealArray | float | None = None,
-    field_distortion: core.FieldDistortion | None = None,
-) -> core.Job[StitchSolution]:
-    """Find the position of every frame of a scan.
-
-    The default options measure what the scan does not state. `flat` (Y, X) is a flat
-    field image, already read, and `dark` a grey level without light or an image (Y, X)
-    of it; `field_distortion` is used instead of the option `distortion`, which is then
-    a number.
-
-    Raises
-    ------
-    RegistrationError
-        If there are fewer than two frames, or no two of them can be stitched.
-    OptionError
-        If grid or overlap do not fit the frames.
-    """
-    options = StitchOptions() if options is None else options
-    yield core.Progress(0, 0, "Estimating the flat field")
-    acquisition = _apply_options(acquisition, options)
-    distortion = 0.0 if isinstance(options.distortion, str) else options.distortion
-    frames_before = CorrectedFrames(
-        acquisition,
-        _get_flat_field(acquisition, options, flat, dark),
-        distortion=distortion if field_distortion is None else field_distortion.amount,
-        centre_px=(0.0, 0.0)
-        if field_distortion is None
-        else field_distortion.centre_px,
+def _count_placed_frames(result: StitchSolution | core.RegistrationError) -> int:
+    return (
+        0 if isinstance(result, core.RegistrationError) else int(result.is_placed.sum())
     )
-    state = State(
-        acquisition, options, frames_before, *find_nominal_positions(frames_before)
-    )
-    result = yield from _solve_state(state, field_distortion)
-    if state.has_positions:
-        result = yield from _check_stated_positions(
-            state, frames_before, field_distortion, result
-        )
-    if isinstance(result, core.RegistrationError):
-        raise result
-    return result

@@ -672,6 +672,7 @@ def _create_pair_report(
     dropped_pairs: set[IntPair],
     linearised_shift: LinearisedShift | None,
 ) -> PairReport:
+    """Report a pair's shift, and the first reason that holds why it is not used."""
     pair = (item.first, item.second)
     have_places = state.is_placed[list(pair)].all()
     reason, is_chance = "", False
