@@ -306,7 +306,7 @@ def _compute_layout(state: State) -> core.Job[None]:
         is_periodic=state.is_periodic,
         is_stated=state.is_stated,
     )
-    if state.chance is not None and not state.is_periodic and not state.ambiguous:
+    if not state.is_periodic and not state.ambiguous:
         state.candidates, state.layout = confirm_weak_pairs(
             state.frames, state.candidates, state.layout, state.chance, state.threshold
         )
@@ -614,7 +614,7 @@ _MIN_BLUR = 6
 
 
 def _estimate_distortion(state: State, frames_before: CorrectedFrames) -> float:
-    """Estimate the distortion that makes overlaps agree best, or 0 if insignificant."""
+    """Estimate the approximate distortion from the accepted shifts."""
     if state.is_periodic:
         return 0.0  # blocks of a lattice agree equally well a period away
     if state.has_sufficient_placement:
@@ -628,7 +628,18 @@ def _estimate_distortion(state: State, frames_before: CorrectedFrames) -> float:
         pairs = [(item.first, item.second) for item in state.candidates]
         shifts = {pair: compute_rounded_shift(state.nominal, pair) for pair in pairs}
         reach = max(_compute_search_range(state, FIRST_REACH))
-    rim = state.rim_radius
+    return estimate_distortion(frames_before, shifts, reach)
+
+
+def estimate_distortion(
+    frames: CorrectedFrames, shifts: dict[core.IntPair, core.IntPair], reach: int
+) -> float:
+    """Estimate the distortion that makes overlaps agree best, or 0 if insignificant.
+
+    `shifts`: whole-pixel position of the second frame of a pair minus that of the
+    first, right to within `reach` px.
+    """
+    rim = min(frames.frame_shape) / 2
     farthest = int(_MOST * rim)
     amounts = np.arange(-farthest, farthest + 1.0)
     sample = list(shifts)[:: -(-len(shifts) // _PAIRS) or 1]
@@ -636,7 +647,7 @@ def _estimate_distortion(state: State, frames_before: CorrectedFrames) -> float:
         return 0.0
     scores = np.array(
         [
-            _score_distortions(frames_before, pair, shifts[pair], reach, amounts)
+            _score_distortions(frames, pair, shifts[pair], reach, amounts)
             for pair in sample
         ]
     )

@@ -893,9 +893,9 @@ def _join_pages(tif: "tifffile.TiffFile") -> None:
 
     first, page = tif.series[0], tif.series[0].keyframe
     if first.kind == "imagej" and len(tif.pages) > first.size // page.size:
-        pages, shape = [*tif.pages], (len(tif.pages), *page.shape)
-        if all(sum(one.databytecounts) == page.nbytes for one in pages):
-            joined = TiffPageSeries(pages, shape, page.dtype, f"I{page.axes}")
+        planes, shape = [*tif.pages], (len(tif.pages), *page.shape)
+        if all(sum(one.databytecounts) == page.nbytes for one in planes):
+            joined = TiffPageSeries(planes, shape, page.dtype, f"I{page.axes}")
             joined.kind, tif.series[:] = first.kind, [joined]
             return
     alike: dict[object, list[tifffile.TiffPageSeries]] = {}
