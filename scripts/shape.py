@@ -492,6 +492,22 @@ class Ran:
     opened: Counter[str]  # by their names from the folder of the run
     parsed: Counter[str]
     depth: int  # most functions of the package on one stack
+    handed: list[str]  # functions given `TILE` before the output is planned
+
+
+TILE = 112  # an option whose way is followed; no other value of the run
+
+
+def holds_tile(value: object, level: int = 0) -> bool:
+    """Whether an argument is the tile size, or holds it."""
+    if isinstance(value, dict):
+        inside = [*value.values()]
+    elif isinstance(value, list | tuple):
+        inside = [*value]
+    else:
+        inside = [*vars(value).values()] if hasattr(value, "model_dump") else []
+    here = isinstance(value, int | str) and str(value) == str(TILE)
+    return here or (level < 3 and any(holds_tile(one, level + 1) for one in inside))
 
 
 def enhance_once(source: Path) -> Ran:
@@ -504,6 +520,7 @@ def enhance_once(source: Path) -> Ran:
         Image.fromarray(image).save(Path(work, "a.png"))
         Path(work, "made").mkdir()
         words = ["enhance", "a.png", "-o", "made/a.ome.zarr", "--pixel-size-nm", "10"]
+        words += ["--tile", str(TILE)]
         return run_once(source, Path(work), words)
 
 
@@ -528,13 +545,15 @@ def stitch_once(source: Path) -> Ran:
         return run_once(source, Path(work), words)
 
 
-def run_once(source: Path, work: Path, words: list[str]) -> Ran:
+def run_once(source: Path, work: Path, words: list[str]) -> Ran:  # noqa: PLR0915
     """Run a command in a folder, and count what it does there."""
     folder = f"{source.resolve() / PACKAGE}/"
     sys.path.insert(0, str(source.resolve()))
     called = set()
     parsed: Counter[str] = Counter()
     deepest = 0
+    handed: dict[str, None] = {}
+    planned = False
 
     def depth_of(frame: FrameType | None) -> int:
         depth = 0
@@ -546,11 +565,14 @@ def run_once(source: Path, work: Path, words: list[str]) -> Ran:
         return depth
 
     def note(frame: FrameType, event: str, _argument: object) -> None:
-        nonlocal deepest
+        nonlocal deepest, planned
         if event == "call" and frame.f_code.co_flags & FUNCTION:
             called.add(frame.f_code.co_filename)
             if frame.f_code.co_filename.startswith(folder):
                 deepest = max(deepest, depth_of(frame))
+                planned |= frame.f_code.co_name == "plan_output"
+                if not planned and any(map(holds_tile, frame.f_locals.values())):
+                    handed[frame.f_code.co_qualname] = None
             if frame.f_code.co_name == "raw_image":
                 parsed[frame.f_locals["path"].name] += 1
 
@@ -575,7 +597,7 @@ def run_once(source: Path, work: Path, words: list[str]) -> Ran:
     ours = (path[len(folder) :] for path in called if path.startswith(folder))
     if not (found := sorted(ours)):
         sys.exit(f"napari_semsr was not imported from {source}.")
-    return Ran(found, opened, parsed, deepest)
+    return Ran(found, opened, parsed, deepest, list(handed))
 
 
 def measure(source: Path) -> tuple[dict[str, int | float], dict[str, object]]:
@@ -662,12 +684,14 @@ def main() -> None:
         lists["passes through, stitch"] = joined.modules
         opened = ran.opened
         made = [count for name, count in opened.items() if name.startswith("made/")]
+        lists["handed `tile`"] = ran.handed
         lists["opened"] = dict(sorted(opened.items()))
         lists["opened, stitch"] = dict(sorted(joined.opened.items()))
         figures |= {
             "passes through": len(ran.modules),
             "opens of the input": opened["a.png"],
             "  of outputs": sum(made),
+            "handed `tile`": len(ran.handed),
             "passes through, stitch": len(joined.modules),
             "  call depth": joined.depth,
             "  parses of a frame": max(joined.parsed.values()),

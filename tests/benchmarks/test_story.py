@@ -12,8 +12,7 @@ if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
 from story import CLICKS, Hand, Told, frames, six_frames, tell
 
 from napari_semsr.core.progress import run
-from napari_semsr.jobs import SIMULATE
-from napari_semsr.jobs.simulate import SimulateOptions
+from napari_semsr.jobs import SIMULATE, SimulateOptions
 
 pytestmark = pytest.mark.broad
 

@@ -8,8 +8,7 @@ from napari_semsr import crop, read
 from napari_semsr.core.errors import ReadError, SemsrError, ShapeError
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.core.progress import run
-from napari_semsr.jobs import CROP
-from napari_semsr.jobs.crop import CropOptions, crop_to_gap_free_box
+from napari_semsr.jobs import CROP, CropOptions, crop_to_gap_free_box
 from tests.refusals import refused, warned
 
 

@@ -8,8 +8,7 @@ import pytest
 from napari_semsr.core import WriteError, run
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.io.formats import read, write
-from napari_semsr.jobs import ENHANCE
-from napari_semsr.jobs.enhance import find_unfinished_result
+from napari_semsr.jobs import ENHANCE, find_unfinished_result
 from napari_semsr.models.checkpoint import load_model, save_model
 from tests.refusals import refused, warned
 from tests.stopping import stop_at

@@ -13,8 +13,7 @@ from napari_semsr.core.errors import DeviceMemoryError, OptionError, WriteError
 from napari_semsr.core.micrograph import digest_path
 from napari_semsr.core.progress import run
 from napari_semsr.io import read, read_transform
-from napari_semsr.jobs import SIMULATE
-from napari_semsr.jobs.simulate import SimulateOptions
+from napari_semsr.jobs import SIMULATE, SimulateOptions
 from napari_semsr.simulation.scan import ScanOptions, run_scan_simulation
 from tests.refusals import refused
 from tests.stopping import stop_at

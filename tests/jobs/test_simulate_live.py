@@ -6,8 +6,7 @@ import pytest
 import napari_semsr
 from napari_semsr.core.progress import run
 from napari_semsr.io.formats import read
-from napari_semsr.jobs import SIMULATE
-from napari_semsr.jobs.simulate import SimulateOptions
+from napari_semsr.jobs import SIMULATE, SimulateOptions
 
 SCAN = {"phantom": "particles", "frames_grid": (2, 5), "frame_px": 48, "seed": 3}
 

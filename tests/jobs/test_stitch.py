@@ -11,8 +11,7 @@ import napari_semsr
 from napari_semsr import core
 from napari_semsr.core import OptionError, ReadError, WriteError, run
 from napari_semsr.io import open_frames, read, write
-from napari_semsr.jobs import STITCH
-from napari_semsr.jobs.stitch import StitchFolderOptions
+from napari_semsr.jobs import STITCH, StitchFolderOptions
 from napari_semsr.stitching.fuse import FusionPlan
 from tests.refusals import refused
 from tests.stopping import stop_at

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from napari_semsr.core import Micrograph, OptionError, run
-from napari_semsr.jobs import OverwritePolicy, train_process
-from napari_semsr.jobs.train import PairRequest
+from napari_semsr.jobs import OverwritePolicy, PairRequest, train_process
 from napari_semsr.jobs.train_process import train_and_import
 from napari_semsr.pairing.options import PairOptions
 from napari_semsr.simulation.canvas import draw_phantom

@@ -1,6 +1,5 @@
 """Laws that hold for every panel."""
 
-import json
 import re
 import threading
 
@@ -17,8 +16,8 @@ from qtpy.QtWidgets import (
     QListWidget,
 )
 
-from napari_semsr.core import Micrograph, Progress, parse_pixel_size
-from napari_semsr.widgets.base import PanelTask, create_panel
+from napari_semsr.core import Cancelled, Micrograph, Progress, parse_pixel_size, run
+from napari_semsr.widgets.base import JobRequest, create_panel
 from napari_semsr.widgets.base.history import get_removed_layers
 from napari_semsr.widgets.base.manual import (
     create_heading_anchor,
@@ -26,6 +25,7 @@ from napari_semsr.widgets.base.manual import (
     get_manual_url,
 )
 from napari_semsr.widgets.base.session import get_session
+from napari_semsr.widgets.enhance import panel as enhance_panel
 from tests.children import LIMIT_MS, run_python
 
 PANELS = {
@@ -213,11 +213,11 @@ def counting(monkeypatch):
 
     def job(self):
         jobs.append(Counted(len(jobs)))
-        return PanelTask(jobs[-1], shown.append)
+        return JobRequest(jobs[-1], shown.append)
 
     for name in ("MetricsPanel", "SpectrumPanel"):
         monkeypatch.setattr(
-            f"napari_semsr.widgets.{PANELS[name]}.{name}.create_task", job
+            f"napari_semsr.widgets.{PANELS[name]}.{name}.create_request", job
         )
     yield shown, jobs
     for each in jobs:
@@ -348,7 +348,9 @@ def test_what_takes_long_to_import_is_imported_in_a_thread_and_no_compiler(tmp_p
 
 
 @pytest.mark.parametrize("name", [*MEASURING, "AdaptPanel"])
-def test_the_form_makes_the_call_that_its_command_would_make(name, model, add, qtbot):
+def test_the_form_makes_the_call_that_its_command_would_make(
+    name, model, add, qtbot, monkeypatch
+):
     rng = np.random.default_rng(3)
     for layer in ("one", "other"):
         values = rng.normal(100, 20, (128, 128)).astype(np.float32)
@@ -356,13 +358,27 @@ def test_the_form_makes_the_call_that_its_command_would_make(name, model, add, q
     panel = make(name, model, qtbot)
     if name == "EnhancePanel":  # no file states a microscope
         panel.model.show_model("sem-restore")
-    request, verb = panel.create_call(), panel.verb
-    assert request.verb is verb
-    assert json.loads(json.dumps(request.options)) == request.options
-    known = {item.name for item in verb.inputs}
-    assert set(request.values) - known <= {"translate"}, "unknown to the command"
-    places = {item.name for item in verb.all_outputs}
-    options = {k: v for k, v in request.options.items() if k not in places}
-    verb.parse_options(options)  # an unknown option is an error
-    images = [one for one in request.values.values() if isinstance(one, Micrograph)]
+    calls = []
+
+    def call(verb, *inputs, **values):
+        first = [item.name for item in verb.inputs if not item.flag]
+        values |= dict(zip([*first, "output"], inputs, strict=False))
+        calls.append((verb, {k: v for k, v in values.items() if v is not None}))
+        raise Cancelled
+
+    monkeypatch.setattr(type(panel.verb), "job", call)
+    monkeypatch.setattr(enhance_panel, "start_torch", lambda: iter(()))
+    with pytest.raises(Cancelled):
+        run(panel.create_request().make())
+    verb, values = calls[-1]
+    places = {item.name for item in (*verb.inputs, *verb.all_outputs)}
+    sets = {one.name: one.options for one in verb.option_groups}
+    of_job = {"overwrite", "resume", "keep"}
+    assert values.keys() - places - sets.keys() - of_job <= {
+        "live",
+        "translate",
+        "halves",
+    }
+    assert all(type(values[name]) is sets[name] for name in sets.keys() & values.keys())
+    images = [one for one in values.values() if isinstance(one, Micrograph)]
     assert all(image.pixel_size_nm == (20.0, 20.0) for image in images)

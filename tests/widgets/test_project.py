@@ -23,7 +23,7 @@ from napari_semsr.jobs import SIMULATE, SimulateOptions, StitchFolderOptions, sa
 from napari_semsr.jobs.former import FORMER, LAST_COMMIT
 from napari_semsr.widgets import host
 from napari_semsr.widgets.base import (
-    JobOutput,
+    JobResult,
     OpenedImage,
     add_stack,
     find_free_store_path,
@@ -554,7 +554,7 @@ def test_a_stack_that_a_panel_made_comes_back(model, project, kept_first):
         save_image([Micrograph(plane, (5, 5), "stack") for plane in pixels], file)
     )
     planes = tuple(read(file, plane=number) for number in (0, 1))
-    outcome = JobOutput(made, OpenedImage(planes[0], (planes[0],)), planes=planes)
+    outcome = JobResult(made, (OpenedImage(planes[0], (planes[0],)),), planes)
     add_stack(model, outcome, source, "restored")
     if panel is None:
         project.save(model)

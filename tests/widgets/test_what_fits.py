@@ -63,7 +63,7 @@ def test_an_image_that_says_nothing_is_asked_about(add_made, model, hold):
     panel = hold(EnhancePanel(model))
     panel.layer.value = silent
     with refused(OptionError, "model-missing"):
-        panel.create_call()
+        panel.create_request()
     panel.model.answers.findChildren(QPushButton)[1].click()
     assert panel.model.value == "ssum-sem"
     assert panel.model.answers.isHidden()

@@ -7,8 +7,7 @@ from qtpy.QtWidgets import QPushButton
 
 from napari_semsr.core import run
 from napari_semsr.io.layers import read_layers
-from napari_semsr.jobs import SIMULATE
-from napari_semsr.jobs.simulate import SimulateOptions
+from napari_semsr.jobs import SIMULATE, SimulateOptions
 from napari_semsr.widgets.stitch.panel import StitchMosaicPanel
 from napari_semsr.widgets.window.dock import STEPS, StepsWindow
 from tests.tiny_models import write_tiny_model

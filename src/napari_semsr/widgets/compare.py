@@ -340,7 +340,7 @@ class CompareControls(base.Form):
         layer: Image,
         source: Image | None,
         image: core.Micrograph,
-        outcome: base.JobOutput,
+        outcome: base.JobResult,
         *,
         apart: bool = False,
     ) -> None:
@@ -361,8 +361,8 @@ class CompareControls(base.Form):
                 coarser_levels = (
                     list(source.data)[1:] if source is not None and flat else []
                 )
-                result = outcome.output.micrograph
-                after = [item.data for item in outcome.output.levels]
+                result = outcome.image
+                after = [item.data for item in outcome.opened[0].levels]
                 after = after if layer.multiscale else after[:1]
                 draw = partial(resample_levels, image, coarser_levels, result, after)
             blend = _BlendedResult(

@@ -129,8 +129,8 @@ class CropPanel(base.VerbPanel):
         self.form.show_row("align", image)
         self.form.show_row("search", image and bool(self.form.values()["align"]))
 
-    def create_call(self) -> base.PanelCall:
-        """Read the form, and return the call that Run starts."""
+    def create_request(self) -> base.JobRequest:
+        """Read the form, and return the request of the job that Run starts."""
         layer, like = self.layer.value, self.like.value
         image = self.input_layers.read(layer)
         values = self.form.values()
@@ -152,32 +152,23 @@ class CropPanel(base.VerbPanel):
         if not values["align"]:
             del values["search"]  # its row is hidden then
         options = CropOptions.parse(values)
-        target = base.choose_output_target(None, f"{image.name} crop", image.shape)
+        path = base.choose_store_path(None, f"{image.name} crop", image.shape)
         beside = None
         if reference is not None:
-            beside = base.choose_output_target(
-                None, f"{reference.name} crop", reference.shape
-            ).path
-
-        def crop(request: base.PanelCall) -> core.Job[base.JobOutput]:
-            return base.run_and_open(request.run(), target, beside=beside)
-
-        return self.compose_call(
-            {"image": image, "like": reference},
+            title = f"{reference.name} crop"
+            beside = base.choose_store_path(None, title, reference.shape)
+        job = partial(CROP.job, image, path, like=reference, like_output=beside)
+        return base.JobRequest(
+            lambda: base.run_and_open(job(options=options), path, beside=beside),
             partial(self.show_crops, layer, like),
-            outputs={"output": target.path, "like_output": beside},
-            work=crop,
-            options=options,
         )
 
     def show_crops(
-        self, layer: Layer, like: Layer | None, cut: base.JobOutput
+        self, layer: Layer, like: Layer | None, cut: base.JobResult
     ) -> Iterator[None]:
         """Add the crops as layers, and report their positions."""
-        result: Cropped = cut.result
-        pairs = [(cut.output, layer)]
-        if like is not None and cut.beside is not None:
-            pairs.append((cut.beside, like))
+        result: Cropped = cut.report
+        pairs = [*zip(cut.opened, (layer, like), strict=False)]
         sources = [source for _, source in pairs]
         for opened_store, source in reversed(pairs):
             base.add_opened_image(

@@ -352,8 +352,8 @@ class OpenMosaicPanel(base.VerbPanel):
         )
         return None if same else size
 
-    def create_task(self) -> base.PanelTask:
-        """Return the task that Run starts: it opens the file, and calls no command."""
+    def create_request(self) -> base.JobRequest:
+        """Return the request of the job that opens the file, and calls no command."""
         layer_outdated, self._layer_outdated = self._layer_outdated, None
         path = self.get_entered_path()
         if path == Path():
@@ -371,12 +371,12 @@ class OpenMosaicPanel(base.VerbPanel):
                 series=choice.series,
                 channel=choice.channel,
             )
-            return base.PanelTask(
+            return base.JobRequest(
                 lambda: stitch.create_frame_layers(path, of), self._show_frames
             )
         options, levels = self.create_options(), int(self.facts.get("levels") or 1)
         show = partial(self.show_image, layer_outdated=layer_outdated)
-        return base.PanelTask(
+        return base.JobRequest(
             lambda: base.open_image_levels(path, options, levels=levels), show
         )
 

@@ -116,13 +116,6 @@ def test_a_level_is_indexed_like_an_array(field, make_loaded):
         level[150, 0]
 
 
-def test_levels_are_halved_while_their_tiles_are(make_loaded):
-    tall, card = Micrograph(np.zeros((1100, 40))), make_loaded("plain").card
-    output = plan_output(tall, card.model_dump(), FP32.replace(tile=36))
-    live = LiveField(output, [tall.data])
-    assert [level.shape[0] for level in live.levels] == [1100, 550, 275]
-
-
 @pytest.mark.parametrize("kind", ["plain", "double"])
 def test_tiles_replace_the_input_where_they_land(kind, field, make_loaded, tmp_path):
     loaded = make_loaded(kind)

@@ -48,7 +48,7 @@ def test_start_returns_value_in_the_main_thread(qtbot, runner):
                 yield Progress(done, 3, f"step {done}")
         return 42
 
-    assert runner.start("count", job)
+    assert runner.start("count", JobRequest(job))
     qtbot.waitUntil(lambda: not runner.is_busy, timeout=LIMIT_MS)
     assert log.returned == [42]
     assert log.busy == [True, False]
@@ -77,7 +77,7 @@ def test_error_becomes_one_sentence(qtbot, runner, error, said, begun):
     def make() -> Job[None]:
         raise error
 
-    runner.start("fail", job if begun else make)
+    runner.start("fail", JobRequest(job if begun else make))
     qtbot.waitUntil(lambda: not runner.is_busy, timeout=LIMIT_MS)
     assert log.failed == [said]
     assert log.returned == []
@@ -85,15 +85,15 @@ def test_error_becomes_one_sentence(qtbot, runner, error, said, begun):
 
 def test_cancel_closes_the_generator_and_a_second_job_is_refused(qtbot, runner):
     log, job = Log(runner), Endless()
-    runner.start("endless", job)
+    runner.start("endless", JobRequest(job))
     assert job.begun.wait(LIMIT_S)
-    assert not runner.start("second", Endless())
+    assert not runner.start("second", JobRequest(Endless()))
     runner.cancel()
     assert runner.is_cancelling
     qtbot.waitUntil(lambda: not runner.is_busy, timeout=LIMIT_MS)
     assert job.closed.is_set()
     assert (log.cancelled, log.returned, log.failed) == ([None], [], [])
-    assert runner.start("third", one_step)
+    assert runner.start("third", JobRequest(one_step))
     qtbot.waitUntil(lambda: log.returned == [None], timeout=LIMIT_MS)
 
 
@@ -123,7 +123,7 @@ def test_what_a_window_leaves_is_freed_in_the_main_thread(qtbot, qapp, runner):
         gc.collect()  # as Python does where a job allocates
         yield Progress(1, 1, "collected")
 
-    runner.start("collect", job)
+    runner.start("collect", JobRequest(job))
     window.close()
     qapp.sendPostedEvents(window, QEvent.Type.DeferredDelete)
     del window
@@ -149,7 +149,9 @@ def test_jobs_of_a_queue_follow_each_other_and_one_that_idles_is_passed(qtbot, r
         return number
 
     for number, runner in enumerate(runners):
-        assert runner.start(f"job {number}", partial(job, number), JobRequest("queue"))
+        assert runner.start(
+            f"job {number}", JobRequest(partial(job, number), queue="queue")
+        )
     assert [runner.is_running for runner in runners] == [True, False, False]
     assert logs[2].steps[-1].message == "Waiting for job 0 (2 ahead)"
     gates[1].set()
@@ -170,9 +172,9 @@ def test_what_is_refused_at_its_turn_is_told_and_the_next_begins(qtbot, runner):
         msg = "The layer is gone."
         raise ShapeError(msg)
 
-    runner.start("first", job, JobRequest("queue"))
-    runner.start("second", Endless(), JobRequest("queue", refuse))
-    runner.start("third", one_step, JobRequest("queue"))
+    runner.start("first", JobRequest(job, queue="queue"))
+    runner.start("second", JobRequest(Endless(), begin=refuse, queue="queue"))
+    runner.start("third", JobRequest(one_step, queue="queue"))
     assert runner.waiting_count == 2
     runner.stop()
     qtbot.waitUntil(lambda: log.returned == [None], timeout=LIMIT_MS)
@@ -192,7 +194,7 @@ def test_warnings_of_jobs_that_overlap_reach_their_own_runner(qtbot):
 
     for number, runner in enumerate(runners):
         runner.warned.connect(said[number].append)
-        runner.start(f"job {number}", partial(job, number))
+        runner.start(f"job {number}", JobRequest(partial(job, number)))
     qtbot.waitUntil(lambda: not any(r.is_busy for r in runners), timeout=LIMIT_MS)
     assert said == [["of 0"], ["of 1"]]
     assert (warnings.showwarning, warnings.filters) == usual

@@ -51,13 +51,13 @@ def asked(panel, finish, monkeypatch):
     def press() -> dict[str, object]:
         seen = {}
 
-        def note(verb: Verb, values: dict[str, object], **how: object):
-            seen.update(verb.parse(values), **how)
+        def note(_verb: Verb, *_: object, **values: object):
+            seen.update(values)
             yield Progress(0, 1, "Enhancing tiles")
             msg = "enough"
             raise ValueError(msg)
 
-        monkeypatch.setattr(Verb, "start", note)
+        monkeypatch.setattr(Verb, "job", note)
         panel.run_button.click()
         finish(panel)
         return seen

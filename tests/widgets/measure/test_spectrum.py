@@ -24,7 +24,7 @@ def panel(model, hold, add, grating) -> SpectrumPanel:
 
 def test_progress_counts_the_layers(panel, model):
     panel.layers.value = list(model.layers)
-    steps = list(panel.create_task().make())
+    steps = list(panel.create_request().make())
     transforms = [step for step in steps if step.message.startswith("transforming")]
     assert {step.total for step in transforms} == {2}
     assert {step.message for step in steps}.isdisjoint({"reading", "writing"})

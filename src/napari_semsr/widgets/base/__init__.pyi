@@ -1,5 +1,4 @@
 from .controls import (
-    PanelTask as PanelTask,
     is_plotting_imported as is_plotting_imported,
 )
 from .docking import (
@@ -52,10 +51,7 @@ from .manual import (
     show_file as show_file,
 )
 from .panel import (
-    CommandOutcome as CommandOutcome,
-    PanelCall as PanelCall,
     VerbPanel as VerbPanel,
-    run_command as run_command,
 )
 from .places import (
     get_start_folder as get_start_folder,
@@ -68,25 +64,27 @@ from .plots import (
     shorten_label as shorten_label,
 )
 from .results import (
-    JobOutput as JobOutput,
+    JobResult as JobResult,
     OpenedImage as OpenedImage,
-    OutputTarget as OutputTarget,
     add_opened_image as add_opened_image,
     add_stack as add_stack,
     check_cache_space as check_cache_space,
-    choose_output_target as choose_output_target,
+    choose_store_path as choose_store_path,
     create_coarse_levels as create_coarse_levels,
     create_store_edit as create_store_edit,
     find_free_store_path as find_free_store_path,
     fit_view_to_image as fit_view_to_image,
     get_entered_path as get_entered_path,
     get_entered_store as get_entered_store,
+    is_created_path as is_created_path,
     open_image_levels as open_image_levels,
     open_store as open_store,
+    remove_created_store as remove_created_store,
     run_and_open as run_and_open,
     watch_images as watch_images,
 )
 from .runner import (
+    JobRequest as JobRequest,
     JobRunner as JobRunner,
     check_layers_unused as check_layers_unused,
     create_timer as create_timer,

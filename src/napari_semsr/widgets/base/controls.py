@@ -3,10 +3,8 @@
 import importlib
 import sys
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from napari.layers import Labels as LabelLayer, Layer
@@ -22,7 +20,14 @@ from napari_semsr.core import Job, Progress
 from napari_semsr.widgets.base.folding import TEXTS
 from napari_semsr.widgets.base.form import create_button
 from napari_semsr.widgets.base.messages import Messages
-from napari_semsr.widgets.base.runner import JobRequest, JobRunner, Parts, create_timer
+from napari_semsr.widgets.base.runner import (
+    Begin,
+    JobRequest,
+    JobRunner,
+    Make,
+    Show,
+    create_timer,
+)
 
 RUN, CANCEL = "Ctrl+Return", "Escape"
 _PLOTS = "napari_semsr.widgets.base.plots"
@@ -32,21 +37,6 @@ _PLOTS = "napari_semsr.widgets.base.plots"
 _STEP_MS = 250
 _QUEUE, _CANCEL_QUEUED = "Queue", "Cancel queued"
 _RUNNING = "A job is running; cancel it first."
-Make = Callable[[], Job[object]]
-Show = Callable[[Any], Parts]
-Begin = Callable[[], Parts]
-
-
-@dataclass(frozen=True, slots=True)
-class PanelTask:
-    """Task started by Run; all callbacks except the job may be generators.
-
-    The window repaints and responds at each ``yield``.
-    """
-
-    make: Make  # returns the job
-    show: Show  # called with its result
-    begin: Begin | None = None  # called before the job starts
 
 
 def bind_key(
@@ -147,13 +137,8 @@ class RunControls(QObject):
         """Whether a job of this panel is running or saving."""
         return any(runner.is_busy for runner in self.runners)
 
-    def request(
-        self, key: object, create: Callable[[], tuple[PanelTask, Path | None]]
-    ) -> None:
-        """Start or queue a task for the form values `key`, or explain why not.
-
-        `create`: returns the task, and the path that it writes.
-        """
+    def request(self, key: object, create: Callable[[], JobRequest]) -> None:
+        """Start or queue the job for the form values `key`, or explain why not."""
         runner = self.runner
         if self._queue is None and runner.is_busy:
             self._messages.show_status(_RUNNING)
@@ -164,12 +149,16 @@ class RunControls(QObject):
                 "queue another run."
             )
             return
-        task, path = create()
-        make = self._add_plotting(task.make)
-        show = partial(self._finish_job, task.show, is_run=True)
-        begin, reads = task.begin or self._messages.clear_warnings, tuple(self._reads)
-        request = JobRequest(self._queue, begin, show, path, key, reads)
-        runner.start(self._messages.title, make, request)
+        request = create()
+        request = replace(
+            request,
+            make=self._add_plotting(request.make),
+            show=partial(self._finish_job, request.show, is_run=True),
+            queue=self._queue,
+            key=key,
+            reads=tuple(self._reads),
+        )
+        runner.start(self._messages.title, request)
         if runner.is_running and runner.waiting_count:
             self._messages.show_status(
                 "Queued with the current settings: position "
@@ -188,9 +177,9 @@ class RunControls(QObject):
         finish = partial(self._finish_job, on_result, is_run=title is None)
         if title is None and not self.runner.is_running:
             self._messages.clear_warnings()
-        request = JobRequest(show=finish, reads=tuple(self._reads))
-        make = self._add_plotting(make)
-        has_started = self.runner.start(title or self._messages.title, make, request)
+        reads = tuple(self._reads)
+        request = JobRequest(self._add_plotting(make), finish, reads=reads)
+        has_started = self.runner.start(title or self._messages.title, request)
         if not has_started:
             self._messages.show_status(_RUNNING)
         return has_started
@@ -199,8 +188,8 @@ class RunControls(QObject):
         """Start an inspection job, replacing a running one and earlier warnings."""
         self.looker.cancel()
         self._messages.clear_warnings()
-        request = JobRequest(f"looks of {id(self)}", show=on_result)
-        self.looker.start(title, make, request)
+        request = JobRequest(make, on_result, queue=f"looks of {id(self)}")
+        self.looker.start(title, request)
 
     def _show_inspection_cancelled(self) -> None:
         if not self.looker.is_busy:

@@ -559,17 +559,6 @@ class OptionsForm(Form):
         control.widget.changed.connect(lambda _: call(control.value))
 
 
-def create_group_forms(model: type[core.Options]) -> dict[str, OptionsForm]:
-    """Create a form for each additional group of an option set."""
-    words = map(core.get_display, model.model_fields.values())
-    groups = dict.fromkeys(one.group for one in words if one.label)
-    return {
-        name: OptionsForm(model, group=name)
-        for name in groups
-        if name not in ("", core.MORE)
-    }
-
-
 _PLUGIN = "napari-semsr"
 DEFAULTS: Mapping[str, Mapping[str, object]] = {
     "computing": {"device": "auto", "tile_px": 0, "precision": "auto"},

@@ -1,14 +1,14 @@
-"""Panels: a form that builds a call of a command, submits it, and shows its result."""
+"""Panels: a form, the job that it requests, and what is shown of the result."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from magicgui.widgets import CheckBox, ComboBox, FileEdit
-from napari.layers import Image, Labels as LabelLayer, Layer
+from magicgui.widgets import ComboBox, FileEdit
+from napari.layers import Layer
 from napari.utils.events import Event
 from napari.viewer import Viewer
 from qtpy.QtCore import QEvent, Signal as QtSignal  # type: ignore[attr-defined]
@@ -16,24 +16,18 @@ from qtpy.QtGui import QHideEvent, QShowEvent
 from qtpy.QtWidgets import QGroupBox, QScrollArea, QSizePolicy, QVBoxLayout, QWidget
 
 from napari_semsr import core, jobs
-from napari_semsr.io import HELPER_KEY
 from napari_semsr.widgets.base import folding
 from napari_semsr.widgets.base.controls import (
-    Begin,
-    PanelTask,
     RunControls,
-    Show,
     bind_key,
 )
 from napari_semsr.widgets.base.docking import tabify_widget
-from napari_semsr.widgets.base.findings import Columns, Findings, Numbers
+from napari_semsr.widgets.base.findings import Findings
 from napari_semsr.widgets.base.form import (
     Form,
     Labels,
-    OptionsForm,
     convert_names_to_panel_labels,
     create_button,
-    create_group_forms,
     end_typing,
     read_form_state,
 )
@@ -42,16 +36,7 @@ from napari_semsr.widgets.base.input_layers import InputLayers, Planes
 from napari_semsr.widgets.base.manual import open_manual
 from napari_semsr.widgets.base.messages import Messages
 from napari_semsr.widgets.base.result_layers import ResultLayers
-from napari_semsr.widgets.base.results import (
-    JobOutput,
-    OutputTarget,
-    add_opened_image,
-    add_stack,
-    choose_output_target,
-    create_store_edit,
-    get_entered_store,
-    run_and_open,
-)
+from napari_semsr.widgets.base.results import get_entered_store
 from napari_semsr.widgets.base.results_group import (
     GROUP_MARGINS,
     TABLE_FILTERS,
@@ -59,6 +44,8 @@ from napari_semsr.widgets.base.results_group import (
     SharingBar,
 )
 from napari_semsr.widgets.base.runner import (
+    Begin,
+    JobRequest,
     JobRunner,
     check_path_unused,
     destroy_widget_after_jobs,
@@ -66,12 +53,7 @@ from napari_semsr.widgets.base.runner import (
 )
 from napari_semsr.widgets.base.saving import ask_existing_folder, ask_output_file
 from napari_semsr.widgets.base.session import get_session, set_form_values
-from napari_semsr.widgets.layers import (
-    create_result_name,
-    is_incomplete,
-    list_grey_layers,
-    list_planes,
-)
+from napari_semsr.widgets.layers import is_incomplete
 
 if TYPE_CHECKING:
     from napari_semsr.widgets.base.plots import PlotCanvas
@@ -88,70 +70,17 @@ collection while Qt paints it, and Qt crashes.
 """
 
 
-@dataclass(frozen=True, slots=True)
-class PanelCall:
-    """Call of a command as a form requests it, and what is done with its result.
-
-    Attributes
-    ----------
-    verb : Verb
-        The command.
-    options : dict of str to object
-        Options in JSON form and paths of outputs, by name.
-    values : dict of str to object
-        Its inputs, by name: images of layers, paths and other values.
-    show : callable
-        Shows what `work` returns; it may be a generator.
-    work : callable
-        Runs this call in the job's thread and, for example, opens what it wrote.
-    begin : callable, optional
-        Called before the job starts; it may be a generator.
-    existing : OverwritePolicy
-        How existing outputs are treated.
-    """
-
-    verb: jobs.Verb[Any, Any]
-    options: Mapping[str, Any]
-    values: Mapping[str, Any]
-    show: Show
-    work: "Callable[[PanelCall], core.Job[Any]]"
-    begin: Begin | None = None
-    existing: jobs.OverwritePolicy = jobs.KEEP_PARTS
-
-    def run(self, **values: object) -> core.Job[Any]:
-        """Run the call, with some inputs replaced or added."""
-        every = {**self.options, **self.values, **values}
-        return self.verb.call(every, self.existing)
-
-
-@dataclass(frozen=True, slots=True)
-class CommandOutcome:
-    """Images processed by a command, and the results."""
-
-    images: Sequence[core.Micrograph]  # as they were read
-    image: core.Micrograph  # the image made, or the first image measured
-    step: str  # the step, as named in the new layer
-    # planes of the first image, if all were processed
-    planes: Sequence[core.Micrograph] = ()
-    report: Any = None  # of the command
-    output: JobOutput | None = None  # the image made, opened again
-    is_part: bool = False  # whether gaps were cropped
-    regions: Mapping[str, Columns] = field(default_factory=dict)
-
-
 class VerbPanel(QWidget):
-    """Panel of a command: a form that builds a call, submits it, and shows its result.
+    """Panel of a command, put together from its parts.
 
-    By default the form, the call and the results are those that the command declares.
-    A panel that needs more overrides `build_form`, `create_call` and `show_outcome`.
+    They are the layers that it reads (`input_layers`), a form, the run controls, the
+    results, and the layers that it makes (`result_layers`). A panel builds its form in
+    `build_form`; `create_request` reads it and returns what Run starts.
     """
 
     title = ""
     run_label = "Measure"
     verb: jobs.Verb[Any, Any]
-    input_image = 0  # the image that takes the active layer
-    helps = ""  # label of the tick box that shows helper layers
-    helps_first = False  # whether it is ticked at first
     plots = False
     """Whether a result is plotted."""
     help_place = "panels.md"  # page and heading of the manual
@@ -162,7 +91,8 @@ class VerbPanel(QWidget):
     after_cancel = "no layer was added"
     """What a cancelled job leaves."""
     output: FileEdit | None = None  # output path of an image that takes long to make
-    replace: CheckBox  # existing output
+    boxes: Mapping[str, ComboBox] = MappingProxyType({})
+    """Lists of the layers that the command reads, by its names for them."""
 
     ran = QtSignal()
     """Emitted when the result of Run is shown."""
@@ -376,66 +306,13 @@ class VerbPanel(QWidget):
         """Whether the result asks the user a question, so the step is not finished."""
         return False
 
-    # -- the form, the call and its result, as the command declares them ------------
-
     def build_form(self) -> None:
-        """Build the form: layers, options in their groups, and results."""
-        verb = self.verb
-        self.titles = {item.name: item.title for item in verb.images}
-        boxes = self.input_layers.create_image_boxes(
-            verb, self._list_layers, first=verb.images[self.input_image].name
-        )
-        self.boxes = {box.name: box for box in boxes}
-        self.form = OptionsForm(verb.options)
-        # keys of a project
-        self.settings: dict[str, object] = {**self.boxes, "form": self.form}
-        rows: list[CheckBox | ComboBox] = [*self.boxes.values(), *self.create_rows()]
-        if verb.images[0].stack:
-            self.all_planes = self.input_layers.create_planes_box()
-            rows.append(self.all_planes)
-        self.layer_form = Form(*rows)
-        # folded groups come last
-        below: list[QWidget] = [self.form]
-        if verb.resumes:
-            self.output = create_store_edit()
-            self.replace = CheckBox(
-                name="replace",
-                text="Replace an existing store",
-                tooltip="If unticked, an existing store is kept.",
-            )
-            below.append(Form(self.output, self.replace))
-        self.add_group("Layers", self.layer_form, *below)
-        self.frames = create_group_forms(verb.options)
-        for frame, form in self.frames.items():
-            self.add_group(frame, form)
-        self.add_groups()
-        heading = "Figures" if verb.makes_table else "Result"
-        self.add_results(heading, *self.create_result_widgets(), helpers=self.helps)
-        self.helpers.value = self.helps_first
-        self.input_layers.follow_active_layer(
-            self.boxes[verb.images[self.input_image].name]
-        )
+        """Build the form; called once, after the parts."""
+        raise NotImplementedError
 
-    def _list_layers(self) -> list[Layer]:
-        """List grey layers, preceded by Labels layers if the command accepts them."""
-        others = [
-            layer
-            for layer in self.viewer.layers
-            if isinstance(layer, LabelLayer) and not layer.metadata.get(HELPER_KEY)
-        ]
-        grey = list_grey_layers(self.viewer)
-        return others + grey if "labels" in self.verb.options.model_fields else grey
-
-    def create_rows(self) -> Sequence[ComboBox]:
-        """Create further rows below the layers."""
-        return ()
-
-    def add_groups(self) -> None:
-        """Add option groups between the options and the results."""
-
-    def create_result_widgets(self) -> Sequence[QWidget]:
-        """Create the widgets above the metrics."""
-        return ()
+    def create_request(self) -> JobRequest:
+        """Read the form, and return the request of the job that Run starts."""
+        raise NotImplementedError
 
     def get_output_path(self) -> Path | None:
         """Return the path chosen for the output."""
@@ -443,144 +320,18 @@ class VerbPanel(QWidget):
             return None
         return get_entered_store(self.output, stack=self.input_layers.uses_all_planes())
 
-    def read_images(self, layers: Sequence[Layer]) -> list[core.Micrograph]:
-        """Read the chosen layers."""
-        return [self.input_layers.read(layer) for layer in layers]
-
-    def create_call(self) -> PanelCall:
-        """Read the form, and return the call that Run starts."""
-        verb, layers_chosen = self.verb, [box.value for box in self.boxes.values()]
-        items = [
-            (item, layer)
-            for item, layer in zip(verb.images, layers_chosen, strict=True)
-            if layer is not None or not item.optional
-        ]
-        images = self.read_images([layer for _, layer in items])
-        for item, layer in zip(verb.images[1:], layers_chosen[1:], strict=True):
-            if layer is layers_chosen[0] is not None:
-                instead = ", or 'none'" if item.optional else " for one of them"
-                msg = (
-                    f"The layer {layer.name!r} is chosen as both "
-                    f"{self.titles[item.name]} and {next(iter(self.titles.values()))}; "
-                    f"choose another{instead}."
-                )
-                raise core.ShapeError(msg, code="same-image")
-        more = [item for form in self.frames.values() for item in form.values().items()]
-        layer = layers_chosen[0]
-        if isinstance(layer, LabelLayer):
-            more.append(("labels", True))
-        options = self.form.create_options(**dict(more))
-        planes = list_planes(layer) if self.input_layers.uses_all_planes() else ()
-        outcome = CommandOutcome(images, images[0], self.step(options), planes)
-        replaces, target = self.output is not None and self.replace.value, None
-        if verb.makes_image:
-            title = create_result_name(self.viewer, images[0].name, outcome.step)
-            target = choose_output_target(
-                self.output, title, images[0].shape, planes=len(planes)
-            )
-        inputs: dict[str, object] = {
-            item.name: one for (item, _), one in zip(items, images, strict=True)
-        }
-        if planes:
-            inputs[verb.images[0].name] = planes
-        return self.compose_call(
-            inputs,
-            partial(self.show_outcome, layer),
-            work=self.create_work(outcome, options, layer, target),
-            outputs={} if target is None else {"output": target.path},
-            existing=jobs.OverwritePolicy(overwrite=bool(replaces), keep=True),
-            options=options,
-        )
-
-    def compose_call(
-        self,
-        inputs: Mapping[str, object],
-        show: Show,
-        *,
-        outputs: Mapping[str, Path | None] = MappingProxyType({}),
-        work: Callable[[PanelCall], core.Job[Any]] = PanelCall.run,
-        begin: Begin | None = None,
-        existing: jobs.OverwritePolicy = jobs.KEEP_PARTS,
-        **sets: core.Options | None,
-    ) -> PanelCall:
-        """Return a call of the command with inputs in memory and option groups."""
-        given = {name: value for name, value in inputs.items() if value is not None}
-        options = self.verb.list_values(**sets)
-        options |= {key: str(path) for key, path in outputs.items() if path is not None}
-        return PanelCall(self.verb, options, given, show, work, begin, existing)
-
-    def create_work(
-        self,
-        outcome: CommandOutcome,
-        options: core.Options,
-        layer: Layer,
-        target: OutputTarget | None,
-    ) -> Callable[[PanelCall], core.Job[CommandOutcome]]:
-        """Return what a job does: run the call, and open the image that it makes."""
-        del options, layer
-        return partial(run_command, outcome, target)
-
-    def show_outcome(self, layer: Layer, outcome: CommandOutcome) -> Iterator[None]:
-        """Add any resulting image as a layer, and show the metrics."""
-        figures: Numbers = core.get_figures(outcome.report)
-        if outcome.output is not None:
-            yield from self.add_image(layer, outcome)
-            if self.output is not None:
-                figures = {**figures, "Store": str(outcome.report.output)}
-        yield from self.show_figures(layer, outcome, figures)
-
-    def add_image(self, layer: Image, outcome: CommandOutcome) -> Iterator[None]:
-        """Add the resulting image or stack as a layer, next to its source."""
-        output = outcome.output
-        assert output is not None  # noqa: S101 - checked by the caller
-        title = create_result_name(self.viewer, outcome.images[0].name, outcome.step)
-        layer_made = (
-            add_stack(self.viewer, output, layer, title)
-            if output.planes
-            else add_opened_image(self.viewer, output.output, name=title)
-        )
-        yield
-        self.compare_with_source(layer_made, layer, outcome)
-
-    def show_figures(
-        self, layer: Layer, outcome: CommandOutcome, figures: Numbers
-    ) -> Iterator[None]:
-        """Show the metrics of a result, step by step."""
-        del layer
-        yield
-        # rows of a report are saved with its curves, as there may be thousands
-        self.results.show_result(
-            figures, self.sentence(outcome), curves=outcome.report.tables()
-        )
-
-    def step(self, options: Any) -> str:
-        """Return the step name that is appended to a layer's name in results."""
-        del options
-        return self.verb.name.replace("-", " ")
-
-    def compare_with_source(
-        self, layer: Image, source: Layer, outcome: CommandOutcome
-    ) -> None:
-        """Show a resulting image next to its source."""
-
-    def sentence(self, outcome: CommandOutcome) -> str:
-        """Return a sentence with the main values, to be shown above the metrics."""
-        return f"{self.title} of {outcome.images[0].name}."
-
     # -- a folder of images ---------------------------------------------------------
 
     def read_values(self) -> dict[str, Any]:
         """Return the arguments of the command that the form sets, without images."""
-        frames = getattr(self, "frames", {}).values()
-        more = [item for form in frames for item in form.values().items()]
         form = getattr(self, "form", None)
-        options = None if form is None else form.create_options(**dict(more))
+        options = None if form is None else form.create_options()
         return self.verb.list_values(options=options)
 
     @property
     def replaces_output(self) -> bool:
         """Whether existing outputs are replaced."""
-        return bool(getattr(self, "replace", None) and self.replace.value)
+        return False
 
     def apply_to_folder(self) -> None:
         """Ask for the folders, and process all images; those done are skipped."""
@@ -607,8 +358,7 @@ class VerbPanel(QWidget):
     def _measure_folder(self, folder: Path, values: Mapping[str, Any]) -> None:
         """Ask for a table, and for the references if one is chosen; fill it."""
         verb, second = self.verb, None
-        boxes = list(getattr(self, "boxes", {}).values())[1:]
-        if any(box.value is not None for box in boxes):
+        if any(box.value is not None for box in [*self.boxes.values()][1:]):
             second = ask_existing_folder(self, f"Folder of {verb.images[1].title}")
             if second is None:
                 return
@@ -678,26 +428,21 @@ class VerbPanel(QWidget):
         end_typing(self)  # a shortcut leaves the focus in its field
         values = *self._read_form(), self.viewer.dims.point[:-2]
         with self.messages.show_errors():
-            self.controls.request(values, self._prepare_task)
+            self.controls.request(values, self._prepare_request)
 
-    def create_task(self) -> PanelTask:
-        """Return the task that Run starts: the call of the form."""
-        request = self.create_call()
-        return PanelTask(partial(request.work, request), request.show, request.begin)
-
-    def _prepare_task(self) -> tuple[PanelTask, Path | None]:
-        """Return the task of the form with the preparation of a run, and its path."""
+    def _prepare_request(self) -> JobRequest:
+        """Return the request of the form, with the preparation of a run."""
         path = self.get_output_path()
         if path is not None:
             check_path_unused(path)
         self.input_layers.planes_read.clear()
-        task = self.create_task()
+        request = self.create_request()
         under, read = self.input_layers.value, dict(self.input_layers.planes_read)
-        begin = partial(self._prepare_run, under, read, task.begin)
-        return replace(task, begin=begin), path
+        begin = partial(self._prepare_run, under, read, request.begin)
+        return replace(request, begin=begin, writes=path)
 
     def _prepare_run(
-        self, under: Layer | list[Layer] | None, read: Planes, begin: Begin | None
+        self, under: Layer | list[Layer] | None, read: Planes, begin: Begin
     ) -> Iterator[None]:
         """Prepare for a job that is about to start."""
         self.result_layers.sources, self.result_layers.under = read, under
@@ -705,20 +450,4 @@ class VerbPanel(QWidget):
         self.controls.update_buttons()
         if hasattr(self, "results"):
             self.results.show_as_earlier()
-        if begin is not None:
-            yield from self.result_layers.add_in_parts(begin)
-
-
-def run_command(
-    outcome: CommandOutcome,
-    target: OutputTarget | None,
-    request: PanelCall,
-    **values: object,
-) -> core.Job[CommandOutcome]:
-    """Run a call of a panel, with some values replaced, and open the image it makes."""
-    if target is None:
-        report = yield from request.run(**values)
-        return replace(outcome, report=report)
-    output = yield from run_and_open(request.run(**values), target)
-    image = output.output.micrograph
-    return replace(outcome, image=image, report=output.result, output=output)
+        yield from self.result_layers.add_in_parts(begin)

@@ -264,10 +264,10 @@ class ResultLayers(QObject):
                 saving.check_stack_format(layer, path)
                 image = planes if stack else planes[0]
                 request = runner.JobRequest(
-                    show=partial(self._report_saved_layer, layer)
+                    partial(save_image, image, path),
+                    partial(self._report_saved_layer, layer),
                 )
-                make = partial(save_image, image, path)
-                self.saver.start(f"Save {layer.name}", make, request)
+                self.saver.start(f"Save {layer.name}", request)
 
     def _report_saved_layer(self, layer: Image, saved_file: ConvertedFile) -> None:
         saving.record_saved_path(layer.metadata, saved_file)

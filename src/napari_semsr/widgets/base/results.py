@@ -2,7 +2,7 @@
 
 import atexit
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,6 +26,7 @@ from napari_semsr import core, io
 from napari_semsr.jobs import INFO
 from napari_semsr.widgets import host, layers
 from napari_semsr.widgets.base.docking import show_panel_by_title
+from napari_semsr.widgets.base.findings import Columns
 from napari_semsr.widgets.base.form import get_preference
 from napari_semsr.widgets.base.places import (
     create_temporary_folder,
@@ -100,10 +101,16 @@ def remove_layer_store(layer: Layer, others: Iterable[Layer]) -> None:
     remove_created_store(path)
 
 
+def is_created_path(path: Path) -> bool:
+    """Return whether this process chose a path, rather than the user."""
+    return path.resolve() in _given_paths
+
+
 def remove_created_store(path: Path) -> None:
-    """Remove a store, if this process created it."""
-    if path.resolve() in _given_paths:
-        shutil.rmtree(path.resolve(), ignore_errors=True)
+    """Remove a store and its unfinished parts, if this process created it."""
+    if is_created_path(path):
+        for one in (path.resolve(), *path.parent.glob(f".{path.name}.*")):
+            shutil.rmtree(one, ignore_errors=True)
 
 
 def set_project_folder(folder: Path | None) -> None:
@@ -181,15 +188,6 @@ def check_cache_space(shape: tuple[int, int], scale: int) -> None:
         raise core.OptionError(msg, code="cache-too-small")
 
 
-@dataclass(frozen=True, slots=True)
-class OutputTarget:
-    """Output path of a result."""
-
-    path: Path  # a store, or a TIFF of a stack
-    existing: str = "refuse"  # what to do with an existing store
-    temporary: bool = False  # removed if the run does not finish
-
-
 def create_store_edit(what: str = "result") -> FileEdit:
     """Create the optional output path field of a result."""
     return FileEdit(
@@ -241,15 +239,14 @@ def get_entered_store(edit: FileEdit, *, stack: bool = False) -> Path | None:
     return path.with_name(f"{stem}.ome.zarr")
 
 
-def choose_output_target(
+def choose_store_path(
     edit: FileEdit | None,
     name: str,
     shape: tuple[int, int],
     scale: int = 1,
-    existing: str = "refuse",
     *,
     planes: int = 0,
-) -> OutputTarget:
+) -> Path:
     """Return the entered output path, or a temporary one if there is enough space.
 
     `scale`: output pixels per input pixel along each axis; `planes`: of a stack, which
@@ -257,10 +254,11 @@ def choose_output_target(
     """
     path = None if edit is None else get_entered_store(edit, stack=planes > 0)
     if path is not None:
-        return OutputTarget(path, existing)
+        _given_paths.discard(path.resolve())  # it is the user's from now on
+        return path
     check_cache_space((max(planes, 1) * shape[0], shape[1]), scale)
     suffix = ".ome.tif" if planes else ".ome.zarr"
-    return OutputTarget(find_free_store_path(name, suffix), temporary=True)
+    return find_free_store_path(name, suffix)
 
 
 _FACTOR = 4  # factor of a coarse level over the previous one
@@ -314,47 +312,54 @@ def open_store(path: str | Path) -> core.Job[OpenedImage]:
 
 
 @dataclass(frozen=True, slots=True)
-class JobOutput:
-    """Result of a job with its opened output images."""
+class JobResult:
+    """Result of a panel's job: what its command returned, and images opened for it."""
 
-    result: Any  # result of the job
-    output: OpenedImage
-    beside: OpenedImage | None = None  # a second image that it wrote
+    report: Any  # of the command
+    opened: tuple[OpenedImage, ...] = ()  # images that it wrote
     planes: tuple[core.Micrograph, ...] = ()  # of a stack; the first is the opened one
+    # of a measurement: the images as read and as measured, without gaps, and what was
+    # measured in each region
+    images: tuple[core.Micrograph, ...] = ()
+    parts: tuple[core.Micrograph, ...] = ()
+    regions: Mapping[str, Columns] = field(default_factory=dict)
+
+    @property
+    def image(self) -> core.Micrograph:
+        """Finest level of the image that was written."""
+        return self.opened[0].micrograph
 
 
 def run_and_open(
     job: core.Job[Any],
-    target: OutputTarget,
+    path: Path,
     *,
     beside: Path | None = None,
     keep: Callable[[], object] = lambda: False,
-) -> core.Job[JobOutput]:
+) -> core.Job[JobResult]:
     """Run a job that writes a store, two stores or a stack, and open the output.
 
-    Temporary ones are removed if the job does not finish, unless `keep` is true.
+    If the job does not finish, those that no user named are removed, unless `keep` is
+    true.
     """
-    stack = target.path.suffix.lower() != ".zarr"
+    stack = path.suffix.lower() != ".zarr"
     try:
-        result = yield from job
+        report = yield from job
     except BaseException:
-        if target.temporary and not keep():
-            parts = target.path.parent.glob(f".{target.path.name}.*")
-            for path in parts if stack else filter(None, (target.path, beside)):
-                shutil.rmtree(path, ignore_errors=True)
+        if not keep():
+            for store in filter(None, (path, beside)):
+                remove_created_store(store)
         raise
     if stack:
-        count, planes = result.shape[0], []
+        count, planes = report.shape[0], []
         for number in range(count):
-            yield core.Progress(number, count, f"opening {target.path.name}")
-            planes.append(io.read(target.path, plane=number))
-        return JobOutput(
-            result, OpenedImage(planes[0], (planes[0],)), planes=tuple(planes)
-        )
-    opened_store, second = (yield from open_store(result.output)), None
+            yield core.Progress(number, count, f"opening {path.name}")
+            planes.append(io.read(path, plane=number))
+        return JobResult(report, (OpenedImage(planes[0], (planes[0],)),), tuple(planes))
+    opened = [(yield from open_store(report.output))]
     if beside is not None:
-        second = yield from open_store(beside)
-    return JobOutput(result, opened_store, second)
+        opened.append((yield from open_store(beside)))
+    return JobResult(report, tuple(opened))
 
 
 def create_coarse_levels(
@@ -402,7 +407,7 @@ def _average_blocks(part: core.RealArray) -> core.RealArray:
     return shrunk
 
 
-def add_stack(viewer: Viewer, outcome: JobOutput, source: Image, name: str) -> Image:
+def add_stack(viewer: Viewer, outcome: JobResult, source: Image, name: str) -> Image:
     """Add a stack computed plane by plane, using the axes of its source."""
     planes, lead = outcome.planes, source.ndim - 2
     keywords = layers.create_layer_keywords(planes[0], name=name)
@@ -416,7 +421,7 @@ def add_stack(viewer: Viewer, outcome: JobOutput, source: Image, name: str) -> I
     pixels = io.stack_planes([plane.data for plane in planes])
     counts = layers.get_finest_level(source).shape[:lead]
     layer = viewer.add_image(pixels.reshape(*counts, *pixels.shape[1:]), **keywords)
-    layer.metadata[io.STORE_KEY] = str(Path(outcome.result.output).resolve())
+    layer.metadata[io.STORE_KEY] = str(Path(outcome.report.output).resolve())
     layers.show_scale_bar(viewer)
     return layer
 

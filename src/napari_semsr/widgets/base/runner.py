@@ -77,7 +77,7 @@ def create_timer(
     return timer
 
 
-def _do_nothing(*_: object) -> None:
+def _do_nothing(*_: object) -> Any:
     pass
 
 
@@ -88,35 +88,36 @@ def _get_thread_pool() -> QThreadPool:
     return pool
 
 
+Make = Callable[[], core.Job[Any]]
+Show = Callable[[Any], Parts]
+Begin = Callable[[], Parts]
+
+
 @dataclass(frozen=True, slots=True)
 class JobRequest:
-    """Request for a job: how it is queued, run and identified."""
+    """Request for a job: how it is made, queued, begun, shown and identified.
 
+    The window repaints and responds at each ``yield`` of `show` and `begin`.
+    """
+
+    make: Make  # returns the job, in its thread
+    show: Show = _do_nothing  # called in the main thread with its result
+    begin: Begin = _do_nothing  # called in the main thread before it starts
     # without one it does not wait, and is refused while another runs
     queue: str | None = None
-    # called in the main thread before it starts
-    begin: Callable[[], Parts] = _do_nothing
-    # called in the main thread with its result
-    show: Callable[[Any], Parts] = _do_nothing
     writes: Path | None = None
     key: object = None  # equal for two identical jobs
     reads: tuple[Layer, ...] = ()  # layers, as they were at the request
 
 
-_AT_ONCE = JobRequest()
+_ENDED = JobRequest(_do_nothing)
 
 
 class _JobRun:
     """Run of one job, called by its thread and printed by napari."""
 
-    def __init__(
-        self,
-        title: str,
-        make: Callable[[], core.Job[object]],
-        owner: "JobRunner",
-        request: JobRequest,
-    ) -> None:
-        self.title, self.request = title, request
+    def __init__(self, title: str, owner: "JobRunner", request: JobRequest) -> None:
+        self.title, self.request = title, replace(request, make=_do_nothing)
         self.has_begun = self.idle = False
         self.last_sentence = ""
         self.cancel = Event()
@@ -127,7 +128,7 @@ class _JobRun:
         self.is_shown = True
         self._warnings_heard: set[str] = set()
         self._owner = ref(owner)
-        self._make: Callable[[], core.Job[object]] | None = make
+        self._make: Make | None = request.make  # released by the run
 
     def __str__(self) -> str:
         return f"napari-semsr {self.title}"
@@ -376,7 +377,7 @@ class _JobQueue(QObject):
 
     def _report_end(self, run: _JobRun, error: BaseException | None) -> None:
         """Report how a job ended, and start the next one."""
-        owner, run.request = run.owner, _AT_ONCE
+        owner, run.request = run.owner, _ENDED
         if owner is not None:
             owner.report_end(run, error)
         run.value = run.error = None
@@ -493,17 +494,12 @@ class JobRunner(QObject):
         mine = queue.get_runs(self)
         return any(run.cancel.is_set() or run in queue.runs_shown for run in mine)
 
-    def start(
-        self,
-        title: str,
-        make: Callable[[], core.Job[object]],
-        request: JobRequest = _AT_ONCE,
-    ) -> bool:
+    def start(self, title: str, request: JobRequest) -> bool:
         """Start a job, or queue it behind earlier jobs."""
         if request.queue is None and self.is_running:
             return False
         queue, first = _get_queue(), not self.is_busy
-        run = _JobRun(title, make, self, request)
+        run = _JobRun(title, self, request)
         queue.runs.insert(0 if request.queue is None else len(queue.runs), run)
         if first:
             self.busy_changed.emit(True)

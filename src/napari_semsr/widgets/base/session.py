@@ -515,7 +515,8 @@ class Session(QObject):
         sources = [(layer, self._get_pixel_writer(layer)) for layer in layers]
         left = [(layer, bring) for layer, bring in sources if bring is not None]
         if left:
-            self.runner.start("Save project", partial(self._store_all_layers, left))
+            make = partial(self._store_all_layers, left)
+            self.runner.start("Save project", JobRequest(make))
         else:
             self._write_project()
 
@@ -788,7 +789,7 @@ class Session(QObject):
 
         def start_opening() -> None:
             self._opening = True
-            self.runner.start("Open project", load_project)
+            self.runner.start("Open project", JobRequest(load_project))
 
         if self.folder is None or self.failing:
             start_opening()
@@ -864,11 +865,9 @@ class Session(QObject):
                 places.remove_temporary_folder(folder)
         elif answer == _OPEN and is_alive(self) and self._viewer() is not None:
             self._opening = True  # a failure is none of saving
-            self.runner.start(
-                "Open results",
-                partial(_read_abandoned_results, found, self),
-                JobRequest("open results"),
-            )
+            make = partial(_read_abandoned_results, found, self)
+            request = JobRequest(make, queue="open results")
+            self.runner.start("Open results", request)
 
     def show_recovered_layers(self, layers_recovered: list[Layer]) -> None:
         """Add layers of results of a crashed session, which are not saved yet."""

@@ -2,7 +2,6 @@
 
 import importlib
 import re
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -150,7 +149,7 @@ class LiveLayer(QObject):
         viewer: ViewerModel,
         live: "LiveField",
         keywords: dict[str, object],
-        store: "base.OutputTarget",
+        store: Path,
         on_removed: Callable[[], None],
         request: tuple[Any, ...] = (),
     ) -> None:
@@ -226,7 +225,7 @@ class LiveLayer(QObject):
         delattr(self.layer, _RUN_KEY)
         self.layer.data = list(levels) if self.layer.multiscale else levels[0]
         self.layer.metadata.update(layers.create_layer_keywords(micrograph)["metadata"])
-        self.layer.metadata[io.STORE_KEY] = str(self.store.path.resolve())
+        self.layer.metadata[io.STORE_KEY] = str(self.store.resolve())
         layers.disable_cache(self.layer)
 
     def discard(self) -> None:
@@ -235,11 +234,6 @@ class LiveLayer(QObject):
         self.is_wanted = False
         if self.is_shown:
             self._viewer.layers.remove(self.layer)
-
-    def delete_temporary_store(self) -> None:
-        """Delete the store if it is temporary."""
-        if self.store.temporary:
-            shutil.rmtree(self.store.path, ignore_errors=True)
 
     def _on_any_layer_removed(self, event: "NapariEvent") -> None:
         if base.is_alive(self) and event.value == self.layer:
@@ -299,7 +293,7 @@ class MousePreview(OverlayLayer):
             yield from start_torch()
             yield from jobs.run_preview(image, desk, model=model, options=options)
 
-        self.runner.start("Preview", create_job)
+        self.runner.start("Preview", base.JobRequest(create_job))
         self._timer.start()
 
     def restart_if_active(self, _: object = None) -> None:
@@ -588,7 +582,7 @@ class EnhancePanel(base.VerbPanel):
         )
         self.look = EnhanceCompareControls(self, self._read_run_inputs)
         self.live: LiveLayer | None = None
-        self._outcome: base.JobOutput | None = None  # of the last run, whole
+        self._outcome: base.JobResult | None = None  # of the last run, whole
         self._options_shown: tuple[EnhanceOptions | None, EnhanceOptions | None] = (
             None,
             None,
@@ -758,12 +752,6 @@ class EnhancePanel(base.VerbPanel):
 
     # -- the output ----------------------------------------------------------
 
-    def get_output_path(self) -> Path | None:
-        """Return the chosen output path."""
-        return base.get_entered_store(
-            self.output, stack=self.input_layers.uses_all_planes()
-        )
-
     def _is_resuming(self) -> bool:
         """Return whether to resume an interrupted store."""
         return bool(self.existing.value == "resume")
@@ -804,7 +792,7 @@ class EnhancePanel(base.VerbPanel):
         )  # the form rounds the values
 
     def _find_resumable_layer(
-        self, request: tuple[object, ...], path: Path | None, existing: str
+        self, request: tuple[object, ...], path: Path | None, *, replaces: bool
     ) -> LiveLayer | None:
         """Find an unfinished layer with the same settings and plane.
 
@@ -821,25 +809,24 @@ class EnhancePanel(base.VerbPanel):
         )
         if live is None:
             return None
-        if existing == "replace":
+        if replaces:
             live.discard()
-            live.delete_temporary_store()
+            base.remove_created_store(live.store)
             return None
-        if path is not None and path != live.store.path:
-            if not live.store.temporary:
+        if path is not None and path != live.store:
+            if not base.is_created_path(live.store):
                 return None
             jobs.check_image_target(path, inputs=[])
-            io.move(live.store.path, path)
-            live.store = base.OutputTarget(path)
-        live.store = base.OutputTarget(live.store.path, "resume", live.store.temporary)
+            io.move(live.store, path)
+            live.store = path
         return live
 
     # -- running ---------------------------------------------------------------
 
-    def create_call(self) -> base.PanelCall:
-        """Read the form, and return the call; the layer is added when the run starts.
+    def create_request(self) -> base.JobRequest:
+        """Read the form, and return the request; the layer is added when it begins.
 
-        With a result of the same call, only further maps are made.
+        With a result of the same request, only further maps are made.
         """
         options_before = self._load_unfinished_options()
         source, micrograph, model, options = self._read_run_inputs()
@@ -854,62 +841,62 @@ class EnhancePanel(base.VerbPanel):
         card = dict(self.model.card)
         ticks, unmade = self._ticks.items(), self._find_map_problems()
         maps = {key: bool(one.value) and key not in unmade for key, one in ticks}
-        call = self.compose_call(
-            {"image": planes or micrograph, "model": model},
-            partial(self.show_enhanced, source, micrograph, card),
-            options=options,
-            cluster=self.advanced.options,
-        )
         there = self._outcome
         if there is not None and any(maps.values()) and self._has_result(request, path):
-
-            def create_maps(_: base.PanelCall) -> core.Job[EnhanceOutcome]:
-                return _create_maps(micrograph, there, maps, model, options, again=True)
-
-            return replace(call, show=self._show_maps, work=create_maps)
-        existing = str(self.existing.value)
+            make = partial(_create_maps, micrograph, there, maps, model, options)
+            return base.JobRequest(partial(make, again=True), self._show_maps)
+        existing, cluster = str(self.existing.value), self.advanced.options
         name = self._create_result_name(micrograph, card)
         scale = int(card.get("scale", 1))
         shape, count = micrograph.shape, len(planes)
-        target = base.choose_output_target(
-            self.output, name, shape, scale, existing, planes=count
-        )
+        target = base.choose_store_path(self.output, name, shape, scale, planes=count)
+        how: dict[str, Any] = {
+            "overwrite": existing == "replace",
+            "resume": existing == "resume",
+        }
+
+        image = planes or micrograph
+        options_given = {"model": model, "options": options, "cluster": cluster}
+
+        def enhance() -> core.Job[EnhanceOutcome]:
+            return _enhance_and_create_maps(
+                image, target, self.live, maps, **options_given, **how
+            )
 
         def start_run() -> None:
             self.look.stop_preview()
             self._outcome = self.live = None
-            if planes:  # they are not drawn during the run
-                return
-            live = self.live = self._find_resumable_layer(request, path, existing)
-            if live is None:
-                field, keywords = create_live_field(
-                    micrograph,
-                    source,
-                    card,
-                    options,
-                    name=self._create_result_name(micrograph, card),
-                    whole=bool(self.whole.value),
-                )
-                self.live = LiveLayer(
-                    self.viewer,
-                    field,
-                    keywords,
-                    target,
-                    self._on_layer_removed,
-                    request,
-                )
-            else:
-                live.resume(self._on_layer_removed)
-            # the job need not wait for the window to be drawn
-            QTimer.singleShot(0, partial(self._show_layer_with_source, source))
+            if not planes:  # they are not drawn during the run
+                self._draw_live_layer(request, micrograph, card, target, path, how)
 
-        def enhance(call: base.PanelCall) -> core.Job[EnhanceOutcome]:
-            place = target if self.live is None else self.live.store
-            return _enhance_and_create_maps(
-                call, place, self.live, maps, model, options
+        show = partial(self.show_enhanced, source, micrograph, card)
+        return base.JobRequest(enhance, show, start_run)
+
+    def _draw_live_layer(
+        self,
+        request: tuple[Any, ...],
+        micrograph: core.Micrograph,
+        card: Mapping[str, object],
+        target: Path,
+        path: Path | None,
+        how: dict[str, Any],
+    ) -> None:
+        """Add the layer of a run, or resume an unfinished one and its store."""
+        source, _, options, _ = request
+        live = self._find_resumable_layer(request, path, replaces=how["overwrite"])
+        if live is None:
+            name, whole = self._create_result_name(micrograph, card), self.whole.value
+            field, keywords = create_live_field(
+                micrograph, source, card, options, name=name, whole=bool(whole)
             )
-
-        return replace(call, work=enhance, begin=start_run)
+            removed = self._on_layer_removed
+            live = LiveLayer(self.viewer, field, keywords, target, removed, request)
+        else:
+            how.update(overwrite=False, resume=True)
+            live.resume(self._on_layer_removed)
+        self.live = live
+        # the job need not wait for the window to be drawn
+        QTimer.singleShot(0, partial(self._show_layer_with_source, source))
 
     def _has_result(self, request: tuple[object, ...], path: Path | None) -> bool:
         """Return whether a result with these settings exists at the chosen path."""
@@ -919,7 +906,7 @@ class EnhancePanel(base.VerbPanel):
             and live.is_shown
             and live.request == request
             and io.STRENGTH_KEY not in live.layer.metadata
-            and path in (None, live.store.path)
+            and path in (None, live.store)
         )
 
     def _show_layer_with_source(self, source: Image) -> None:
@@ -938,12 +925,12 @@ class EnhancePanel(base.VerbPanel):
         """Show the finished result and its metrics."""
         outcome, live, layer = outcome_enhanced.outcome, self.live, None
         if outcome.planes:
-            model = str(outcome.result.provenance.model_name)
+            model = str(outcome.report.provenance.model_name)
             title = layers.create_result_name(self.viewer, source.name, model)
             layer = base.add_stack(self.viewer, outcome, source, title)
         elif live is not None and live.is_shown:
-            levels = [item.data for item in outcome.output.levels]
-            live.finish(outcome.output.micrograph, levels)
+            levels = [item.data for item in outcome.opened[0].levels]
+            live.finish(outcome.image, levels)
             layer, source = live.layer, live.request[0]
         if layer is not None:
             yield
@@ -951,7 +938,7 @@ class EnhancePanel(base.VerbPanel):
             self.look.set_result(layer, source, image, outcome, apart=apart)
         self._outcome = outcome
         # the next run chooses its own path
-        if self._store_offered == Path(outcome.result.output):
+        if self._store_offered == Path(outcome.report.output):
             self.output.line_edit.value, self.existing.value = "", "refuse"
         self._store_offered = None
         yield from self._show_maps(outcome_enhanced)
@@ -968,7 +955,7 @@ class EnhancePanel(base.VerbPanel):
                 layer = base.add_opened_image(self.viewer, opened_store, name=title)
                 layers.hide_other_maps(self.viewer, layer)
                 yield
-        report = outcome.result.report
+        report = outcome.report.report
         for reason in outcome_enhanced.unmade:
             self.messages.show_warning(reason)
         whole = f"{outcome_enhanced.seconds:.1f} s"
@@ -987,9 +974,9 @@ class EnhancePanel(base.VerbPanel):
         if outcome_enhanced.again:
             sentence = f"Mapped in {whole}; the existing result was kept."
         self.results.show_result(
-            {**core.get_figures(outcome.result), "Store": outcome.result.output},
+            {**core.get_figures(outcome.report), "Store": outcome.report.output},
             sentence,
-            network=outcome.result.provenance.model_name,
+            network=outcome.report.provenance.model_name,
         )
 
     # -- stopping ----------------------------------------------------------------
@@ -1002,7 +989,7 @@ class EnhancePanel(base.VerbPanel):
         if self.runner.is_running:
             self.controls.stop()
         else:
-            live.delete_temporary_store()
+            base.remove_created_store(live.store)
 
     def _keep_or_remove_layer(self, _: str = "") -> None:
         """Keep an unfinished layer in the viewer; remove it if no tile is enhanced."""
@@ -1010,7 +997,7 @@ class EnhancePanel(base.VerbPanel):
         if live is None:
             return
         if not live.is_shown:
-            live.delete_temporary_store()
+            base.remove_created_store(live.store)
             self.after_cancel = "the layer was removed"
         elif live.live.tiles_done:
             live.pause()
@@ -1019,10 +1006,10 @@ class EnhancePanel(base.VerbPanel):
                 self.after_cancel += ", unless it is set to overwrite"
         else:
             live.discard()
-            live.delete_temporary_store()
+            base.remove_created_store(live.store)
             self.live = None
             self.after_cancel = "no layer was added"
-        if not live.store.temporary and live.store.path.exists():
+        if not base.is_created_path(live.store) and live.store.exists():
             self.after_cancel += "; 'resume it' continues the store"
 
     def showEvent(self, event: QShowEvent | None) -> None:  # noqa: N802 - Qt's name
@@ -1073,7 +1060,7 @@ class EnhancePanel(base.VerbPanel):
             if output_typed is None
             else [output_typed]
         )
-        stores_shown = [live.store.path for live in find_unfinished_layers(self.viewer)]
+        stores_shown = [live.store for live in find_unfinished_layers(self.viewer)]
         for path in stores:
             record = None if path in stores_shown else jobs.find_unfinished_result(path)
             if record is not None and (output_typed is None or self._is_resuming()):
@@ -1098,7 +1085,7 @@ class EnhancePanel(base.VerbPanel):
 class EnhanceOutcome:
     """Enhanced images and their maps."""
 
-    outcome: base.JobOutput
+    outcome: base.JobResult
     maps: Mapping[str, base.OpenedImage]
     unmade: tuple[str, ...]  # why ticked maps were not made
     seconds: float = 0.0  # of the whole run
@@ -1111,38 +1098,33 @@ def _has_training_area(card: Mapping[str, Any]) -> bool:
 
 
 def _enhance_and_create_maps(
-    request: base.PanelCall,
-    target: base.OutputTarget,
+    image: core.Micrograph | list[core.Micrograph],
+    target: Path,
     live_layer: LiveLayer | None,
     maps: Mapping[str, bool],
-    model: str,
-    options: EnhanceOptions,
+    **how: Any,
 ) -> core.Job[EnhanceOutcome]:
     """Enhance an image or planes, open the result, and make the requested maps.
 
     `maps`: keys of the maps to make.
     """
-    start, live = time.monotonic(), None if live_layer is None else live_layer.live
+    start, live = time.monotonic(), None
+    if live_layer is not None:
+        target, live = live_layer.store, live_layer.live
     yield from start_torch()
     yield core.Progress(0, 0, "Loading the model")
-    existing = jobs.OverwritePolicy(
-        target.existing == "replace", target.existing == "resume", keep=True
-    )
-    options_given = {**request.options, "output": str(target.path)}
-    job = replace(request, options=options_given, existing=existing).run(live=live)
     outcome = yield from base.run_and_open(
-        job,
+        jobs.ENHANCE.job(image, output=target, live=live, **how),
         target,
         keep=lambda: live_layer and live_layer.is_wanted and live_layer.live.tiles_done,
     )
-    image = request.values["image"]
-    maps_made = yield from _create_maps(image, outcome, maps, model, options)
-    return replace(maps_made, seconds=time.monotonic() - start)
+    made = yield from _create_maps(image, outcome, maps, how["model"], how["options"])
+    return replace(made, seconds=time.monotonic() - start)
 
 
 def _create_maps(
-    micrograph: core.Micrograph,
-    outcome: base.JobOutput,
+    micrograph: Any,
+    outcome: base.JobResult,
     maps: Mapping[str, bool],
     model: str,
     options: EnhanceOptions,
@@ -1154,7 +1136,7 @@ def _create_maps(
     The result is kept even if a map fails. `again`: it existed before.
     """
     start = time.monotonic()
-    result_image, misfit = outcome.output.micrograph, outcome.result.misfit
+    result_image, misfit = outcome.image, outcome.report.misfit
     maps_shown: dict[str, core.Micrograph] = {}
     unmade: list[str] = []
     if maps[jobs.MISFIT] and misfit is None:

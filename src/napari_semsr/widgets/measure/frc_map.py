@@ -106,7 +106,6 @@ def _measure_frc(
     images: Sequence[core.Micrograph],
     options: jobs.FrcMapJobOptions,
     store: Path | None,
-    request: base.PanelCall,
     *,
     needs_halves: bool = False,
     regions: Sequence[regions.Region] = (),
@@ -141,7 +140,7 @@ def _measure_frc(
         alone = yield from jobs.DECORRELATION.job(parts[0])
     except core.SemsrError as error:  # the map raises its own error
         why = str(error)
-    blocks = yield from request.run(**({} if halves is None else {"halves": halves}))
+    blocks = yield from jobs.FRC_MAP.job(*images, options=options, halves=halves)
     grid = blocks.result.map
     rows, columns = np.indices(grid.shape)
     centres = np.stack([rows.ravel(), columns.ravel()], axis=1) * grid.scale
@@ -263,8 +262,8 @@ class FrcMapPanel(base.VerbPanel):
         self.advice.setText(text if is_needed else "")
         self.layers.show_row("split_mosaic", alone)
 
-    def create_call(self) -> base.PanelCall:
-        """Read the form, and return the call that Run starts."""
+    def create_request(self) -> base.JobRequest:
+        """Read the form, and return the request of the job that Run starts."""
         options = self.form.create_options()
         layer, second = self.first.value, self.second.value
         if layer is second is not None:
@@ -288,12 +287,7 @@ class FrcMapPanel(base.VerbPanel):
             ),
             regions=regions.read_regions(self, self.regions.value, layer),
         )
-        return self.compose_call(
-            dict(zip(("a", "b"), images, strict=False)),
-            partial(self.show_resolution, layer),
-            work=work,
-            options=options,
-        )
+        return base.JobRequest(work, partial(self.show_resolution, layer))
 
     def compare_maps(self) -> None:
         """Show two maps on a common colour scale, and add their difference."""

@@ -36,12 +36,11 @@ class GapsPanel(GroundTruthPanel):
     plots = True
     help_place = "gaps.md"
     helps = "Show gaps and what was measured"
-    helps_first = True
     region_help = "gaps are counted for each region that contains their centre."
     _marks: Points | None = None  # of the last result
 
-    def create_result_widgets(self) -> Sequence[QWidget]:
-        """Create the table of gaps and a button to copy it."""
+    def build_form(self, *above: QWidget) -> None:
+        """Build the form, with a table of gaps and a button to copy it."""
         tooltip = "Select a row to centre the view on its gap."
         self.rows = base.SelectableTable(tooltip, _TABLE_HEIGHT)
         self.rows.setSelectionBehavior(self.rows.SelectionBehavior.SelectRows)
@@ -55,14 +54,15 @@ class GapsPanel(GroundTruthPanel):
             self.copy_table,
             "Copy one row per gap, to paste into a spreadsheet.",
         )
-        return self.rows, self.copy_button
+        super().build_form(self.rows, self.copy_button, *above)
+        self.helpers.value = True
 
     def measure_region(
-        self, outcome: base.CommandOutcome, options: Options, region: Region
+        self, outcome: base.JobResult, options: Options, region: Region
     ) -> Mapping[str, Cell]:
         """Count the gaps and particles whose centres are inside a region."""
         del options
-        report, image = outcome.report, outcome.image
+        report, image = outcome.report, outcome.parts[0]
         get_region_box(region, image)
 
         def select_inside(items: Sequence[Gap] | Sequence[Particle]) -> list[Any]:
@@ -92,7 +92,7 @@ class GapsPanel(GroundTruthPanel):
             }
         return row
 
-    def sentence(self, outcome: base.CommandOutcome) -> str:
+    def sentence(self, outcome: base.JobResult) -> str:
         """Return a sentence that states the number of gaps."""
         gaps = outcome.report.result
         count = len(gaps.found_gaps)
@@ -134,14 +134,14 @@ class GapsPanel(GroundTruthPanel):
         (place,) = pixels_to_view(self.viewer, marks, marks.data[[row], -2:])
         camera.center = (camera.center[0], *place)
 
-    def add_marks(self, layer: Layer, outcome: base.CommandOutcome) -> Iterator[None]:
+    def add_marks(self, layer: Layer, outcome: base.JobResult) -> Iterator[None]:
         """Mark each particle with a ring, each gap with a line along its width.
 
         A point holds the data of a gap; its colour and shape show its kind.
         """
         if layer not in self.viewer.layers:
             return
-        result, part = outcome.report.result, outcome.image
+        result, part = outcome.report.result, outcome.parts[0]
         gaps = (*result.found_gaps, *result.invented_gaps)
         looks = [LOOKS[gap.kind] for gap in gaps]
         size = max(_MARK_PX, _MARK_SHARE * max(part.shape))

@@ -8,7 +8,7 @@ import numpy as np
 from napari_semsr.analysis import Histogram, measure_histogram
 from napari_semsr.core import format_shape, get_figures, get_quantities, run
 from napari_semsr.jobs import METRICS
-from napari_semsr.widgets.base import CommandOutcome
+from napari_semsr.widgets.base import JobResult
 from napari_semsr.widgets.measure import regions
 from napari_semsr.widgets.measure.panel import GroundTruthPanel
 
@@ -32,7 +32,7 @@ class MetricsPanel(GroundTruthPanel):
     )
 
     def measure_region(
-        self, outcome: CommandOutcome, options: Any, region: regions.Region
+        self, outcome: JobResult, options: Any, region: regions.Region
     ) -> Mapping[str, regions.Cell]:
         """Measure grey levels in the whole region, the rest in its inner rectangle."""
         # one range for all regions, so that their PSNR can be compared

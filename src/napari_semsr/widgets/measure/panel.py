@@ -3,14 +3,16 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from magicgui.widgets import ComboBox
-from napari.layers import Image, Layer
+from napari.layers import Labels, Layer
 from napari.viewer import Viewer
+from qtpy.QtWidgets import QWidget
 
 from napari_semsr import core, jobs
+from napari_semsr.io import HELPER_KEY
 from napari_semsr.widgets import base, layers
 from napari_semsr.widgets.measure.regions import (
     Cell,
@@ -25,6 +27,9 @@ from napari_semsr.widgets.measure.regions import (
     show_area_outlines,
 )
 
+if TYPE_CHECKING:
+    from magicgui.widgets import ComboBox
+
 _MAX_PLOTS = 2  # plots that the panel's command draws below each other
 
 
@@ -32,96 +37,125 @@ class MeasurePanel(base.VerbPanel):
     """Panel that measures layers, whole or by region, and may add a map."""
 
     applies_to_folder = True
+    input_image = 0  # the image that takes the active layer
+    helps = ""  # label of the tick box that shows helper layers
     region_help = ""  # action in each region; without it there are none
     # measures and outlines the part where all images have grey values
     cuts_gaps = False
+    regions: "ComboBox | None" = None
 
     def __init__(self, viewer: Viewer) -> None:
         self.plots |= bool(self.verb.curves)
-        self.regions: ComboBox | None = None
         super().__init__(viewer)
 
-    def create_rows(self) -> Sequence[ComboBox]:
-        """Create the list of layers with regions."""
+    def build_form(self, *above: QWidget) -> None:
+        """Build the form: layers, options, and results with widgets above them."""
+        verb = self.verb
+        first = verb.images[self.input_image].name
+        boxes = self.input_layers.create_image_boxes(verb, self._list_layers, first)
+        self.boxes = {box.name: box for box in boxes}
+        self.form = base.OptionsForm(verb.options)
+        # keys of a project
+        self.settings: dict[str, object] = {**self.boxes, "form": self.form}
         if self.region_help:
             self.regions = create_region_box(self, self.region_help)
-        return () if self.regions is None else (self.regions,)
+            boxes.append(self.regions)
+        self.layer_form = base.Form(*boxes)
+        self.add_group("Layers", self.layer_form, self.form)
+        self.add_results("Figures", *above, helpers=self.helps)
+        self.helpers.value = False
+        self.input_layers.follow_active_layer(self.boxes[first])
 
-    def read_images(self, layers: Sequence[Layer]) -> list[core.Micrograph]:
-        """Read the chosen layers, which have the same grid if gaps are cropped."""
-        return (
-            read_image_pair(self, *layers)
+    def _list_layers(self) -> list[Layer]:
+        """List grey layers, preceded by Labels layers if the command accepts them."""
+        others = [
+            layer
+            for layer in self.viewer.layers
+            if isinstance(layer, Labels) and not layer.metadata.get(HELPER_KEY)
+        ]
+        grey = layers.list_grey_layers(self.viewer)
+        return others + grey if "labels" in self.verb.options.model_fields else grey
+
+    def create_request(self) -> base.JobRequest:
+        """Read the form, and return the request of the job that Run starts."""
+        items = [
+            (item, layer)
+            for item, box in zip(self.verb.images, self.boxes.values(), strict=True)
+            if (layer := box.value) is not None or not item.optional
+        ]
+        chosen = [layer for _, layer in items]
+        layer = chosen[0]
+        images = (
+            read_image_pair(self, *chosen)
             if self.cuts_gaps
-            else super().read_images(layers)
+            else [self.input_layers.read(one) for one in chosen]
         )
-
-    def create_work(
-        self,
-        outcome: base.CommandOutcome,
-        options: core.Options,
-        layer: Layer,
-        target: base.OutputTarget | None,
-    ) -> Callable[[base.PanelCall], core.Job[base.CommandOutcome]]:
-        """Return what a job does: crop gaps, run the call, and measure the regions."""
+        for item, other in items[1:]:
+            if other is layer is not None:
+                instead = ", or 'none'" if item.optional else " for one of them"
+                msg = (
+                    f"The layer {layer.name!r} is chosen as both {item.title} and "
+                    f"{items[0][0].title}; choose another{instead}."
+                )
+                raise core.ShapeError(msg, code="same-image")
+        more = {"labels": True} if isinstance(layer, Labels) else {}
+        options = self.form.create_options(**more)
+        path = None
+        if self.verb.makes_image:
+            step = self.verb.name.replace("-", " ")
+            title = layers.create_result_name(self.viewer, images[0].name, step)
+            path = base.choose_store_path(None, title, images[0].shape)
         regions = (
             read_regions(self, self.regions.value, layer)
             if self.regions is not None
             else []
         )
-        return partial(self._measure, outcome, options, regions, target)
+        inputs = {
+            item.name: image for (item, _), image in zip(items, images, strict=True)
+        }
+        return base.JobRequest(
+            partial(self._measure, inputs, options, path, regions),
+            partial(self.show_measurement, layer),
+        )
 
     def _measure(
         self,
-        outcome: base.CommandOutcome,
+        inputs: Mapping[str, core.Micrograph],
         options: core.Options,
+        path: Path | None,
         regions: Sequence[Region],
-        target: base.OutputTarget | None,
-        request: base.PanelCall,
-    ) -> core.Job[base.CommandOutcome]:
-        """Run the call, and measure its results in each region."""
-        images: dict[str, Any] = dict(request.values)
+    ) -> core.Job[base.JobResult]:
+        """Crop gaps, run the command, and measure its results in each region."""
+        images = parts = tuple(inputs.values())
         if self.cuts_gaps:
-            parts, box = yield from jobs.crop_to_gap_free_box(*outcome.images)
-            images |= zip(request.values, parts, strict=True)
-            outcome = replace(outcome, image=parts[0], is_part=box is not None)
-        outcome = yield from base.run_command(outcome, target, request, **images)
+            parts, _ = yield from jobs.crop_to_gap_free_box(*images)
+        given: dict[str, Any] = dict(zip(inputs, parts, strict=True))
+        job = self.verb.job(**given, output=path, options=options)
+        if path is None:
+            outcome = base.JobResult((yield from job))
+        else:
+            outcome = yield from base.run_and_open(job, path)
+        outcome = replace(outcome, images=images, parts=parts)
         measure = partial(self.measure_region, outcome, options)
         return replace(outcome, regions=(yield from measure_regions(regions, measure)))
 
     def measure_region(
-        self, outcome: base.CommandOutcome, options: Any, region: Region
+        self, outcome: base.JobResult, options: Any, region: Region
     ) -> Mapping[str, Cell]:
         """Measure a region with the options of the command."""
         raise NotImplementedError
 
-    def add_image(self, layer: Image, outcome: base.CommandOutcome) -> Iterator[None]:
-        """Add the map as a layer, replacing an earlier map of the same images."""
-        del layer
-        assert outcome.output is not None  # noqa: S101 - checked by the caller
-        map_made = outcome.output.output
-        # its kind, its image, its unit in brackets
-        kind, _, rest = map_made.micrograph.name.partition(" of ")
-        source, _, unit = rest.rpartition(" (")
-        with self.result_layers.replace_earlier(
-            kind, *self.result_layers.sources
-        ) as earlier:
-            yield from self.result_layers.remove_earlier(earlier)
-            title = layers.create_result_name(self.viewer, source, f"{kind} ({unit}")
-            layer_made = base.add_opened_image(self.viewer, map_made, name=title)
-            layers.hide_other_maps(self.viewer, layer_made)
-            yield
-
-    def show_figures(
-        self, layer: Layer, outcome: base.CommandOutcome, figures: base.Numbers
-    ) -> Iterator[None]:
-        """Outline what was measured, mark it, and show metrics, plots and tables."""
-        report = outcome.report
+    def show_measurement(self, layer: Layer, outcome: base.JobResult) -> Iterator[None]:
+        """Add the map, outline what was measured, mark it, and show the results."""
+        for map_made in outcome.opened:
+            yield from self._add_map(map_made)
+        report, part = outcome.report, outcome.parts[0]
+        figures: base.Numbers = core.get_figures(report)
         if self.cuts_gaps:
-            part = {layer: [outcome.image]} if outcome.is_part else {}
-            yield from show_area_outlines(self, part)
-            if part:
-                note = format_measured_area_note(outcome.image)
-                figures = {**figures, "Measured": note}
+            is_cut = part.shape != outcome.images[0].shape
+            yield from show_area_outlines(self, {layer: [part]} if is_cut else {})
+            if is_cut:
+                figures = {**figures, "Measured": format_measured_area_note(part)}
         yield from self.add_marks(layer, outcome)
         yield
         # rows of a report are saved with its curves, as there may be thousands
@@ -135,12 +169,26 @@ class MeasurePanel(base.VerbPanel):
             more=self.format_legend(report),
         )
 
-    def add_marks(self, layer: Layer, outcome: base.CommandOutcome) -> Iterator[None]:
+    def _add_map(self, map_made: base.OpenedImage) -> Iterator[None]:
+        """Add a map as a layer, replacing an earlier map of the same images."""
+        # its kind, its image, its unit in brackets
+        kind, _, rest = map_made.micrograph.name.partition(" of ")
+        source, _, unit = rest.rpartition(" (")
+        with self.result_layers.replace_earlier(
+            kind, *self.result_layers.sources
+        ) as earlier:
+            yield from self.result_layers.remove_earlier(earlier)
+            title = layers.create_result_name(self.viewer, source, f"{kind} ({unit}")
+            layer_made = base.add_opened_image(self.viewer, map_made, name=title)
+            layers.hide_other_maps(self.viewer, layer_made)
+            yield
+
+    def add_marks(self, layer: Layer, outcome: base.JobResult) -> Iterator[None]:
         """Add helper layers for the result, step by step."""
         del layer, outcome
         return iter(())
 
-    def sentence(self, outcome: base.CommandOutcome) -> str:
+    def sentence(self, outcome: base.JobResult) -> str:
         """Return a sentence with the main values, to be shown above the metrics."""
         report = outcome.report
         figures = core.get_figures(report)
@@ -187,9 +235,9 @@ class GroundTruthPanel(MeasurePanel):
 
     _propose: Callable[[], None] | None = None  # before the lists exist
 
-    def build_form(self) -> None:
+    def build_form(self, *above: QWidget) -> None:
         """Build the form, and propose a reference."""
-        super().build_form()
+        super().build_form(*above)
         self.image, self.reference = self.boxes.values()
         self._propose = self.input_layers.propose_partner(
             self.image, self.reference, self.rank_reference
@@ -234,9 +282,9 @@ class ErrorMapPanel(MeasurePanel):
         "those of the whole field."
     )
 
-    def build_form(self) -> None:
+    def build_form(self, *above: QWidget) -> None:
         """Build the form, and propose a reference."""
-        super().build_form()
+        super().build_form(*above)
         before, after = self.boxes.values()
         # usually the source, unless there is another image of the area
         self.input_layers.propose_partner(
@@ -248,7 +296,7 @@ class ErrorMapPanel(MeasurePanel):
         )
 
     def measure_region(
-        self, outcome: base.CommandOutcome, options: core.Options, region: Region
+        self, outcome: base.JobResult, options: core.Options, region: Region
     ) -> Mapping[str, Cell]:
         """Summarise the errors in one region."""
         del options

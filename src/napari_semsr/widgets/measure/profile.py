@@ -317,15 +317,15 @@ class ProfilePanel(base.VerbPanel):
         width = values.pop("width") * min(one.to_plane.scale for one in requests)
         return requests, line, width, values
 
-    def create_task(self) -> base.PanelTask:
-        """Return the task that Run starts: it measures several layers along a line."""
+    def create_request(self) -> base.JobRequest:
+        """Return the request of the job that measures the layers along a line."""
         images, request = self._list_images(), self._create_measure_request()
         here = {id(layer) for layer in self.viewer.layers}  # others are released
         self._readers = {
             key: reader for key, reader in self._readers.items() if key in here
         }
         measure = partial(_measure_profiles, *request)
-        return base.PanelTask(
+        return base.JobRequest(
             measure, self.show_profiles, partial(self._record_sources, images)
         )
 
@@ -364,7 +364,7 @@ class ProfilePanel(base.VerbPanel):
         read = partial(_measure_profiles, *request, fits=not self._is_held)
         if base.is_plotting_imported() and (self._is_held or self.profiles is not None):
             self._record_sources(self._list_images())
-            self.follower.start(self.title, read)
+            self.follower.start(self.title, base.JobRequest(read))
         elif self._is_held:  # which imports the plotting packages
             self.controls.start(read, self._show_live_profiles, self.title)
         else:

@@ -150,7 +150,6 @@ class Spectra:
 def _compute_spectra(
     images: Sequence[core.Micrograph],
     regions: Sequence[Sequence[Region]],
-    request: base.PanelCall,
     *,
     planes: bool,
 ) -> core.Job[Spectra]:
@@ -159,7 +158,7 @@ def _compute_spectra(
     def measure(
         image: core.Micrograph, step: core.Progress
     ) -> core.Job[jobs.SpectrumReport]:
-        return core.map_progress(request.run(image=image), lambda _: step)
+        return core.map_progress(jobs.SPECTRUM.job(image), lambda _: step)
 
     images = [jobs.open_image(image) for image in images]  # which marks fill values
     has_size = get_common_unit(images) == "nm"
@@ -237,8 +236,8 @@ class SpectrumPanel(base.VerbPanel):
             if len(layers_chosen) > 1:
                 self.layers.value = layers_chosen
 
-    def create_call(self) -> base.PanelCall:
-        """Read the form, and return the call that Run starts."""
+    def create_request(self) -> base.JobRequest:
+        """Read the form, and return the request of the job that Run starts."""
         layers_chosen = list(self.layers.value)
         if not layers_chosen:
             layers_chosen = list_grey_layers(self.viewer)[-1:]
@@ -254,7 +253,7 @@ class SpectrumPanel(base.VerbPanel):
             pairs = zip(layers_chosen, regions, strict=True)
             owners = [layer for layer, own in pairs for _ in own]
             show = partial(self.show_spectra, owners, in_regions=True)
-        return self.compose_call({"image": images[0]}, show, work=work)
+        return base.JobRequest(work, show)
 
     def show_spectra(
         self, layers: Sequence[Layer], spectra: Spectra, *, in_regions: bool = False

@@ -34,16 +34,15 @@ class _AdaptOutcome:
 
 
 def _run_adaptation(
-    stopped: Path | None, request: base.PanelCall
+    stopped: Path | None, folder: Path, **how: Any
 ) -> core.Job[_AdaptOutcome]:
     """Train, add the model to the library, and open the enhanced mosaic.
 
     `stopped`: folder of a run whose training is resumed, and whose results are kept.
     """
     if stopped is not None:
-        folder = Path(request.options["output"])
         shutil.copytree(stopped, folder, ignore=_RESULTS_KEPT, dirs_exist_ok=True)
-    adaptation: jobs.Adapted = yield from request.run()
+    adaptation = yield from jobs.ADAPT.job(output=folder, **how)
     yield from jobs.MODELS_IMPORT.rerun(Path(adaptation.model))
     return _AdaptOutcome(
         adaptation,
@@ -182,8 +181,8 @@ class AdaptPanel(base.VerbPanel):
 
     # -- running --------------------------------------------------------------------
 
-    def create_call(self) -> base.PanelCall:
-        """Read the form, and return the call that Run starts."""
+    def create_request(self) -> base.JobRequest:
+        """Read the form, and return the request of the job that Run starts."""
         mosaic, sem = self.mosaic.value, self.sem.value
         # a given registration is of one SEM image only
         more = () if self.map.has_transform else self.more.value
@@ -204,16 +203,13 @@ class AdaptPanel(base.VerbPanel):
         if folder is None or not resume or stopped is not None:
             folder = base.find_free_store_path(f"{images[0].name} adapted", "")
         size = images[0].pixel_size_nm
-        return self.compose_call(
-            {"mosaic": images[0], "sem": images[1:], **settings},
+        settings |= {"mosaic": images[0], "sem": images[1:], "resume": resume}
+        return base.JobRequest(
+            partial(_run_adaptation, stopped, folder, options=options, **settings),
             partial(self.show_adaptation, mosaic),
-            outputs={"output": folder},
-            work=partial(_run_adaptation, stopped),
-            begin=partial(
+            partial(
                 self._prepare_progress, folder, request, size, resumes=bool(resume)
             ),
-            existing=jobs.OverwritePolicy(resume=resume, keep=True),
-            options=options,
         )
 
     def read_pair(self, *more: Image) -> list[core.Micrograph]:

@@ -584,21 +584,21 @@ _REFUSAL_TEXTS = {
     "no-structure": "none: too little to compare",
 }
 _TRANSFORM_EVENTS = ("scale", "rotate", "shear", "affine")
-_Result = tuple[jobs.Registered, base.JobOutput] | RegistrationRefused
+_Result = tuple[jobs.Registered, base.JobResult] | RegistrationRefused
 
 
-def _register_images(request: base.PanelCall) -> core.Job[_Result]:
+def _register_images(
+    moving: core.Micrograph, fixed: core.Micrograph, **how: Any
+) -> core.Job[_Result]:
     """Register two images and resample the moving one, or return a refusal."""
     try:
-        registration = yield from request.run()
+        registration = yield from jobs.REGISTER.job(moving, fixed, **how)
     except RegistrationRefused as refused:  # to list other positions that fit
         return refused
     assert registration.image is not None  # noqa: S101 - it was not written
-    title = f"{request.values['moving'].name} registered"
-    target = base.OutputTarget(base.find_free_store_path(title), temporary=True)
-    outcome = yield from base.run_and_open(
-        jobs.save_image(registration.image, target.path), target
-    )
+    path = base.find_free_store_path(f"{moving.name} registered")
+    job = jobs.save_image(registration.image, path)
+    outcome = yield from base.run_and_open(job, path)
     return registration, outcome
 
 
@@ -796,31 +796,17 @@ class RegisterPanel(base.VerbPanel):
         base.check_cache_space(images[1].shape, 1)
         return images
 
-    def create_call(self) -> base.PanelCall:
-        """Read the form, and return the call that Run starts."""
+    def create_request(self) -> base.JobRequest:
+        """Read the form, and return the request of the job that Run starts."""
         images = self._read_images()
         self.marks.stop()
-        return self._request_registration(
-            images,
-            landmarks=self.marks.landmarks(),
-            options=self.form.create_options(),
-        )
-
-    def _request_registration(
-        self,
-        images: tuple[core.Micrograph, core.Micrograph],
-        *,
-        landmarks: object = None,
-        transform: io.StoredTransform | None = None,
-        options: jobs.RegisterOptions | None = None,
-    ) -> base.PanelCall:
-        """Return a call that registers the layers, or applies a known transform."""
-        inputs: dict[str, object] = dict(zip(("moving", "fixed"), images, strict=True))
-        return self.compose_call(
-            {**inputs, "landmarks": landmarks, "transform": transform},
+        how = {
+            "landmarks": self.marks.landmarks(),
+            "options": self.form.create_options(),
+        }
+        return base.JobRequest(
+            partial(_register_images, *images, **how),
             partial(self.show_registration, *self._get_image_layers()),
-            work=_register_images,
-            options=options,
         )
 
     def apply(self) -> None:
@@ -856,8 +842,10 @@ class RegisterPanel(base.VerbPanel):
         images: tuple[core.Micrograph, core.Micrograph],
         transform: io.StoredTransform,
     ) -> None:
-        request = self._request_registration(images, transform=transform)
-        self.controls.start(partial(request.work, request), request.show)
+        self.controls.start(
+            partial(_register_images, *images, transform=transform),
+            partial(self.show_registration, *self._get_image_layers()),
+        )
 
     def show_registration(
         self, moving: Image, fixed_layer: Image, result: _Result
@@ -882,7 +870,7 @@ class RegisterPanel(base.VerbPanel):
         helpers: list[Layer] = []
         layer = base.add_opened_image(
             self.viewer,
-            outcome.output,
+            outcome.opened[0],
             name=layers.create_result_name(self.viewer, moving.name, "registered"),
             colormap=moving.colormap,
             contrast_limits=moving.contrast_limits,
@@ -895,7 +883,7 @@ class RegisterPanel(base.VerbPanel):
             yield from self.result_layers.remove_earlier(earlier)
             about = registration.registration
             for helper in self._add_helper_layers(
-                about, layer, outcome.output, moving.name
+                about, layer, outcome.opened[0], moving.name
             ):
                 helpers.append(helper)
                 yield

@@ -57,7 +57,8 @@ class Coverage(QObject):
             self._panel.messages.show_status(f"The mosaic {reason}; stitch it again.")
             return
         self._of = mosaic
-        self._runner.start("Show coverage", lambda: base.open_store(path))
+        request = base.JobRequest(lambda: base.open_store(path))
+        self._runner.start("Show coverage", request)
 
     def _add_coverage_layer(self, opened_store: base.OpenedImage) -> None:
         """Add a layer with one colour per frame count, transparent where uncovered."""

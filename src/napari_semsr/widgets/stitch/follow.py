@@ -111,7 +111,7 @@ def follow_and_stitch_scan(
     display: GrowingLevels,
     is_stopped: Callable[[], bool],
     **how: Any,
-) -> Job[tuple[base.JobOutput | UnplacedFramesError, jobs.FollowedScan]]:
+) -> Job[tuple[base.JobResult | UnplacedFramesError, jobs.FollowedScan]]:
     """Follow a scan until the user stops it, then stitch its frames.
 
     `places`: the store that grows, and the mosaic; `how`: ``positions, overwrite``.
@@ -124,14 +124,13 @@ def follow_and_stitch_scan(
     options_left = options.replace(other_frames="leave-out")
     job = jobs.STITCH.job(folder, places[1], options=options_left, keep=False, **how)
     try:
-        outcome = yield from base.run_and_open(job, base.OutputTarget(places[1]))
+        outcome = yield from base.run_and_open(job, places[1])
     except UnplacedFramesError as error:
         return error, followed_scan
-    stitched_file = outcome.result
+    stitched_file = outcome.report
     warnings = (*stitched_file.warnings, *followed_scan.warnings(stitched_file.corners))
-    return replace(
-        outcome, result=replace(stitched_file, warnings=warnings)
-    ), followed_scan
+    report = replace(stitched_file, warnings=warnings)
+    return replace(outcome, report=report), followed_scan
 
 
 class GrowingLayer:
@@ -325,7 +324,7 @@ class FolderFollower(QWidget):
         folder: Path,
         options: jobs.StitchFolderOptions,
         how: Mapping[str, object],
-        result: tuple[base.JobOutput | UnplacedFramesError, jobs.FollowedScan],
+        result: tuple[base.JobResult | UnplacedFramesError, jobs.FollowedScan],
     ) -> Iterator[None]:
         """Replace the growing mosaic with the final one, keeping view and contrast."""
         outcome, followed_scan = result
@@ -335,11 +334,11 @@ class FolderFollower(QWidget):
         yield from self._show(outcome, folder, how["positions"], options)
         if isinstance(outcome, UnplacedFramesError):
             return
-        mosaic = self._panel.viewer.layers[outcome.output.micrograph.name]
+        mosaic = self._panel.viewer.layers[outcome.image.name]
         if layer is not None:
             mosaic.contrast_limits = layer.contrast_limits
             # median shift in px from the live to the final positions
-            corners, live = outcome.result.corners, followed_scan.positions
+            corners, live = outcome.report.corners, followed_scan.positions
             both = [(at, corners.get(name)) for name, at in live.items()]
             steps = [np.subtract(new, old) for old, new in both if old and new]
             shift = np.median(steps, axis=0) if steps else np.zeros(2)

@@ -115,7 +115,7 @@ def correct_mosaic_file(
     corrections: stitching.Corrections,
     positions: Path | None,
     options: jobs.StitchFolderOptions,
-) -> core.Job[base.JobOutput]:
+) -> core.Job[base.JobResult]:
     """Correct a stored mosaic in place, and store the corrections with it."""
     target = Path(mosaic_file.output)
     some = corrections if corrections.names else None
@@ -128,7 +128,7 @@ def correct_mosaic_file(
         keep=False,
         again=mosaic_file,
     )
-    outcome = yield from base.run_and_open(job, base.OutputTarget(target))
+    outcome = yield from base.run_and_open(job, target, keep=lambda: True)
     by_hand.write_corrections(by_hand.get_corrections_path(target), corrections)
     return outcome
 
@@ -501,42 +501,29 @@ class StitchMosaicPanel(base.VerbPanel):
         )
         return options
 
-    def get_output_path(self) -> Path | None:
-        """Return the output path chosen by the user."""
-        return base.get_entered_store(self.output)
-
-    def create_call(self) -> base.PanelCall:
-        """Read the form, and return the call that Run starts."""
+    def create_request(self) -> base.JobRequest:
+        """Read the form, and return the request of the job that Run starts."""
         folder = self.typed_folder()
         options, target, how = self._read_settings(folder)
-        positions = how["positions"]
 
-        def stitch(
-            request: base.PanelCall,
-        ) -> core.Job[base.JobOutput | stitching.UnplacedFramesError]:
+        def stitch() -> core.Job[base.JobResult | stitching.UnplacedFramesError]:
+            job = jobs.STITCH.job(folder, target, options=options, keep=False, **how)
             try:
-                outcome = yield from base.run_and_open(
-                    request.run(), base.OutputTarget(target)
-                )
+                outcome = yield from base.run_and_open(job, target)
             except stitching.UnplacedFramesError as error:
                 return error
-            height = outcome.result.height
-            beside = None if height is None else (yield from base.open_store(height))
-            return replace(outcome, beside=beside)
+            if outcome.report.height is None:
+                return outcome
+            height = yield from base.open_store(outcome.report.height)
+            return replace(outcome, opened=(*outcome.opened, height))
 
         def show(
-            outcome: base.JobOutput | stitching.UnplacedFramesError,
+            outcome: base.JobResult | stitching.UnplacedFramesError,
         ) -> Iterator[None]:
+            positions = how["positions"]
             yield from self._show_stitched_mosaic(outcome, folder, positions, options)
 
-        return self.compose_call(
-            {"folder": folder, "positions": positions},
-            show,
-            outputs={"output": target},
-            work=stitch,
-            existing=jobs.OverwritePolicy(overwrite=how["overwrite"]),
-            options=options,
-        )
+        return base.JobRequest(stitch, show)
 
     def _read_settings(
         self, folder: Path
@@ -556,7 +543,7 @@ class StitchMosaicPanel(base.VerbPanel):
 
     def _show_stitched_mosaic(
         self,
-        outcome: base.JobOutput | stitching.UnplacedFramesError,
+        outcome: base.JobResult | stitching.UnplacedFramesError,
         folder: Path,
         positions: Path | None,
         options: jobs.StitchFolderOptions,
@@ -565,8 +552,8 @@ class StitchMosaicPanel(base.VerbPanel):
         if isinstance(outcome, stitching.UnplacedFramesError):
             self._offer_grids(outcome.grids)
             raise outcome
-        self._offer_grids(outcome.result.solution.grids)
-        self._last_corrected = outcome.result, folder, positions, options
+        self._offer_grids(outcome.report.solution.grids)
+        self._last_corrected = outcome.report, folder, positions, options
         yield from self.show_mosaic(outcome, folder)
 
     def solve_again(self) -> None:
@@ -578,8 +565,8 @@ class StitchMosaicPanel(base.VerbPanel):
         corrections = self.by_hand.corrections
         self.by_hand.leave()
 
-        def show(outcome: base.JobOutput) -> Iterator[None]:
-            self._last_corrected = outcome.result, folder, positions, options
+        def show(outcome: base.JobResult) -> Iterator[None]:
+            self._last_corrected = outcome.report, folder, positions, options
             yield from self.show_mosaic(outcome, folder)
 
         job = partial(
@@ -588,7 +575,7 @@ class StitchMosaicPanel(base.VerbPanel):
         self.messages.clear_warnings()
         self.controls.start(job, show, "Solve again")
 
-    def show_mosaic(self, outcome: base.JobOutput, folder: Path) -> Iterator[None]:
+    def show_mosaic(self, outcome: base.JobResult, folder: Path) -> Iterator[None]:
         """Add the mosaic, outlines and overlaps; draw the plots; show the metrics.
 
         Heights, if there are any, are added hidden below the mosaic.
@@ -596,7 +583,7 @@ class StitchMosaicPanel(base.VerbPanel):
         Layers of an earlier run on the same folder are replaced, except a mosaic that
         the user saved or renamed.
         """
-        mosaic_file, mosaic = outcome.result, outcome.output.micrograph
+        mosaic_file, mosaic = outcome.report, outcome.image
         name = mosaic.name.removesuffix(" mosaic")
         for layer in self.viewer.layers:
             if io.FOLDER_KEY not in layer.metadata:
@@ -611,15 +598,13 @@ class StitchMosaicPanel(base.VerbPanel):
             str(folder), path=Path(mosaic_file.output)
         ) as earlier:
             yield from self.result_layers.remove_earlier(earlier)
-            if outcome.beside is not None:
+            for height in outcome.opened[1:]:
                 title = layers.find_free_name(self.viewer, f"{name} height")
-                base.add_opened_image(
-                    self.viewer, outcome.beside, name=title, visible=False
-                )
+                base.add_opened_image(self.viewer, height, name=title, visible=False)
                 yield
             title = layers.find_free_name(self.viewer, mosaic.name)
             self._mosaic = base.add_opened_image(
-                self.viewer, outcome.output, name=title
+                self.viewer, outcome.opened[0], name=title
             )
             self._list_overlaps(mosaic_file)
             yield

@@ -692,8 +692,8 @@ class TrainPanel(base.VerbPanel):
             self.name.value
         )
 
-    def create_call(self) -> base.PanelCall:
-        """Read the form, and return the call that Run starts."""
+    def create_request(self) -> base.JobRequest:
+        """Read the form, and return the request of the job that Run starts."""
         facts, name = self.recipe.require_facts(), str(self.name.value).strip()
         replace = bool(self.replace.value)
         if not re.fullmatch(r"[\w.+-]+", name) or name.startswith("."):
@@ -727,22 +727,23 @@ class TrainPanel(base.VerbPanel):
         cuts = self.pairs.own or self.pairs.cuts
         data = self._read_images() if cuts else {"pairs": self.pairs.store_path()}
         start_from, from_scratch = self.recipe.read_start()
-        return self.compose_call(
-            {"recipe": facts.path, "start_from": start_from, **data},
+        options = jobs.TrainOptions(
+            steps=int(self.steps.value) or None,
+            name=name,
+            patch=int(self.pairs.patch.value) or None,
+            from_scratch=from_scratch,
+        )
+        data |= {"recipe": facts.path, "start_from": start_from, "output": str(run_dir)}
+        values = {
+            # as JSON, since it trains in another process
+            **self.verb.list_values(options=options, place=self._get_place()),
+            **{key: one for key, one in data.items() if one is not None},
+        }
+        existing = jobs.OverwritePolicy(overwrite=replace, keep=True)
+        return base.JobRequest(
+            partial(jobs.train_and_import, values, existing),
             self.show_training,
-            outputs={"output": run_dir},
-            work=lambda one: jobs.train_and_import(
-                {**one.options, **one.values}, one.existing
-            ),
-            begin=partial(self._watch_run, run_dir),
-            existing=jobs.OverwritePolicy(overwrite=replace, keep=True),
-            options=jobs.TrainOptions(
-                steps=int(self.steps.value) or None,
-                name=name,
-                patch=int(self.pairs.patch.value) or None,
-                from_scratch=from_scratch,
-            ),
-            place=self._get_place(),
+            partial(self._watch_run, run_dir),
         )
 
     def _get_place(self) -> jobs.TrainingEnvironment:
