@@ -520,7 +520,8 @@ def _add_pixel_size_from_fov(
     height = read_image.parse_metadata_length_nm(down)
     pitch = None if width is None else width / shape[1]
     if pitch is None:
-        reason = f"and AP_WIDTH is not a length ({across!r})"
+        fault = f"AP_WIDTH is not a length ({across!r})"
+        reason = f"and {fault if across else 'no AP_WIDTH'}"
         code = "pixel-size-missing"
     elif height is not None and abs(height / shape[0] / pitch - 1) > _FIELD_TOLERANCE:
         pixels = f"{shape[0]} x {shape[1]} px"
