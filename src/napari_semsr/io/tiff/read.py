@@ -564,7 +564,8 @@ def _rescale_to_page(
 
 # Pixel size of other TIFFs: ImageJ, resolution tags.
 
-_TAG_UNITS = {2: "inch", 3: "cm"}
+_INCH = 2  # TIFF's default
+_TAG_UNITS = {_INCH: "inch", 3: "cm"}
 _PRINT_UNITS = [*map(read_image.get_nm_per_unit, _TAG_UNITS.values())]
 _NO_UNIT = ("pixel", "pixels", "px", "none", "reference frame")
 
@@ -593,9 +594,8 @@ def _read_pixel_pitches(
 def _read_tag_pixel_size(page: "tifffile.TiffPage") -> core.PixelSize | None:
     """Read the pixel size ``(y, x)`` in nm from resolution tags, except print sizes."""
     tag = page.tags.get("ResolutionUnit")
-    unit = (
-        _TAG_UNITS.get(int(tag.value)) if tag is not None and tag.count == 1 else None
-    )
+    code = _INCH if tag is None else tag.value if tag.count == 1 else 0
+    unit = _TAG_UNITS.get(int(code))
     size = None if unit is None else _read_pixel_pitches(page, unit)
     return None if size is None or max(size) > read_image.LARGEST_PRINTED_NM else size
 
