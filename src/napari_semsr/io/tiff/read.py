@@ -824,6 +824,8 @@ _WHITE_IS_ZERO, _RGB, _PALETTE, _YCBCR = 0, 2, 3, 6
 _ALPHA = ((1,), (2,))
 _GREY = (_WHITE_IS_ZERO, 1, _PALETTE, 4, 32803)
 _logger = logging.getLogger("tifffile")
+# its messages say what is missing, also where logs are disabled, as by commands
+_logger.manager = logging.Manager(logging.root)
 # without any handler Python would print what tifffile logs
 _logger.addHandler(logging.NullHandler())
 _LONGEST = 200  # characters of a header's text that are shown; chosen
