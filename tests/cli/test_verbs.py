@@ -1,4 +1,6 @@
+import numpy as np
 import pytest
+import tifffile
 
 from napari_semsr.io.formats import read
 
@@ -89,6 +91,14 @@ def test_what_is_no_image_is_refused_in_one_line(refused):
         *((verb, "cut.tif", "cut") for verb in ONE_IMAGE),
     ):
         assert needs in refused(verb, name)
+
+
+def test_pages_that_a_tiff_lacks_are_warned_of(semsr, tmp_path):
+    stated = {"description": "ImageJ=1.53t\nimages=9\nframes=9\n", "metadata": None}
+    tifffile.imwrite(tmp_path / "a.tif", np.eye(24, dtype=np.uint8), **stated)
+    for words in (("info", "a.tif"), ("convert", "a.tif", "out.tif")):
+        found = semsr(*words, "--json").record
+        assert found["warning_codes"] == ["partly-understood"]
 
 
 @pytest.mark.quick(2)

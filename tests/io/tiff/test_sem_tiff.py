@@ -137,6 +137,12 @@ def _field(width, height=None):
     return {34118: "\r\n".join(lines)}
 
 
+def test_zeiss_without_a_field_shows_no_empty_value(forge, grey):
+    text = "AP_PIXEL_SIZE\r\nPixel Size = 5.825 nm"
+    with warned("pixel-size-missing", match="^[^']*$"):
+        assert registry.read(forge(grey, tags={34118: text})).pixel_size_nm is None
+
+
 @pytest.mark.parametrize("height", [None, "4.474 \u00b5m"])
 @pytest.mark.parametrize("columns", [512, 1024])
 def test_zeiss_finds_the_pixel_size_by_the_field_where_that_is_all(

@@ -1,5 +1,6 @@
 """TIFF in its dialects, types and encodings."""
 
+import struct
 from contextlib import nullcontext
 
 import numpy as np
@@ -248,6 +249,13 @@ def test_read_takes_resolution_tags_for_pixels_but_not_for_print(
     path = forge(grey, resolution=(per_cm, per_cm), resolutionunit="centimeter")
     found = registry.read(path).pixel_size_nm
     assert found == (None if size is None else pytest.approx((size, size), rel=1e-6))
+
+
+def test_a_resolution_without_a_unit_is_per_inch(forge, grey):
+    path = forge(grey, resolution=(5.08e6, 2.54e6), resolutionunit="inch")
+    unit, other = (struct.pack("=HHI", code, 3, 1) for code in (296, 297))
+    path.write_bytes(path.read_bytes().replace(unit, other))
+    assert registry.read(path).pixel_size_nm == pytest.approx((10.0, 5.0))
 
 
 @pytest.mark.parametrize("size", [(5.0, 5.0), None])

@@ -520,7 +520,8 @@ def _add_pixel_size_from_fov(
     height = read_image.parse_metadata_length_nm(down)
     pitch = None if width is None else width / shape[1]
     if pitch is None:
-        reason = f"and AP_WIDTH is not a length ({across!r})"
+        fault = f"AP_WIDTH is not a length ({across!r})"
+        reason = f"and {fault if across else 'no AP_WIDTH'}"
         code = "pixel-size-missing"
     elif height is not None and abs(height / shape[0] / pitch - 1) > _FIELD_TOLERANCE:
         pixels = f"{shape[0]} x {shape[1]} px"
@@ -563,7 +564,8 @@ def _rescale_to_page(
 
 # Pixel size of other TIFFs: ImageJ, resolution tags.
 
-_TAG_UNITS = {2: "inch", 3: "cm"}
+_INCH = 2  # TIFF's default
+_TAG_UNITS = {_INCH: "inch", 3: "cm"}
 _PRINT_UNITS = [*map(read_image.get_nm_per_unit, _TAG_UNITS.values())]
 _NO_UNIT = ("pixel", "pixels", "px", "none", "reference frame")
 
@@ -592,9 +594,8 @@ def _read_pixel_pitches(
 def _read_tag_pixel_size(page: "tifffile.TiffPage") -> core.PixelSize | None:
     """Read the pixel size ``(y, x)`` in nm from resolution tags, except print sizes."""
     tag = page.tags.get("ResolutionUnit")
-    unit = (
-        _TAG_UNITS.get(int(tag.value)) if tag is not None and tag.count == 1 else None
-    )
+    code = _INCH if tag is None else tag.value if tag.count == 1 else 0
+    unit = _TAG_UNITS.get(int(code))
     size = None if unit is None else _read_pixel_pitches(page, unit)
     return None if size is None or max(size) > read_image.LARGEST_PRINTED_NM else size
 
@@ -823,6 +824,8 @@ _WHITE_IS_ZERO, _RGB, _PALETTE, _YCBCR = 0, 2, 3, 6
 _ALPHA = ((1,), (2,))
 _GREY = (_WHITE_IS_ZERO, 1, _PALETTE, 4, 32803)
 _logger = logging.getLogger("tifffile")
+# its messages say what is missing, also where logs are disabled, as by commands
+_logger.manager = logging.Manager(logging.root)
 # without any handler Python would print what tifffile logs
 _logger.addHandler(logging.NullHandler())
 _LONGEST = 200  # characters of a header's text that are shown; chosen
