@@ -30,13 +30,6 @@ def test_an_insertion_adds_its_step_to_the_contrast(rng):
     assert gained == pytest.approx(steps)
 
 
-def test_an_erasure_undoes_an_insertion_on_a_plane():
-    y, x = np.mgrid[:128, :128]
-    plane = 0.3 * y - 0.2 * x + 50
-    made = PLACES.insert_into(plane, np.array([20.0, -15.0, 7.0]))
-    assert PLACES.erase_from(made) == pytest.approx(plane)
-
-
 def test_choose_places_finds_plain_ground_and_blobs(blobs, rng):
     places = DiscPositions.choose(blobs, (8, 8), rng)
     assert len(places.inserted_discs) == len(places.erased_discs) == 8

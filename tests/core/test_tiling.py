@@ -66,18 +66,6 @@ def test_windows_lie_on_the_stride_and_hold_halo_or_border(plan):
 
 
 @settings(max_examples=50, deadline=None)
-@given(plans, st.integers(1, 4))
-def test_tiling_commutes_with_scale(plan, factor):
-    fine = np.random.default_rng(0).random([factor * n for n in plan.padded_shape])
-    out = np.zeros([factor * side for side in plan.shape])
-    for tile in plan:
-        window = fine[tile.window.scale(factor).slices]
-        part = window[tile.local_core.scale(factor).slices]
-        out[tile.core.scale(factor).slices] = part
-    np.testing.assert_array_equal(out, fine[: out.shape[0], : out.shape[1]])
-
-
-@settings(max_examples=50, deadline=None)
 @given(st.integers(8, 70), st.integers(8, 70), st.integers(1, 8), st.integers(1, 9))
 def test_blocks_fit_and_one_more_would_not(height, width, block, step):
     plan = plan_blocks((height, width), block=block, step=step)

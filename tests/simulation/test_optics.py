@@ -4,7 +4,6 @@ import pytest
 from napari_semsr.core.errors import OptionError
 from napari_semsr.simulation import MicroscopeOptions, compute_psf
 from napari_semsr.simulation.optics import (
-    compute_half_light_radius_nm,
     compute_light_field,
     simulate_image,
 )
@@ -109,18 +108,6 @@ def test_light_that_is_coherent_is_the_square_of_what_a_pupil_passes(rng):
     assert np.abs(error).max() < 0.02 * np.ptp(seen)
 
 
-@pytest.mark.parametrize("coherence", CASES)
-def test_imaging_commutes_with_a_shift(coherence, rng):
-    parts = sample(rng, (80, 80))
-    light, height = (np.pad(part, 80, constant_values=0.3) for part in parts)
-    options = LENS.replace(coherence_factor=coherence)
-    seen = taken(light, height, options)
-    moved = taken(np.roll(light, 24, 1), np.roll(height, 24, 1), options)
-    # far from the borders, whose mirror images move as well
-    inner = slice(60, -60)
-    assert moved[inner, 84:-36] == pytest.approx(seen[inner, inner], abs=0.01)
-
-
 def test_what_lies_at_another_height_is_as_wide_as_its_own_defocus():
     light = np.zeros((160, 320), np.float32)
     light[80, 80] = light[80, 240] = 1
@@ -142,14 +129,6 @@ def test_a_field_of_aberrations_is_that_of_its_places(rng):
     one = taken(light, height, options, place=(0.6, 0.6))
     assert whole == pytest.approx(one, abs=0.03)
     assert np.abs(taken(light, height, options) - one).max() > 0.06
-
-
-@pytest.mark.parametrize("off", [0.0, 150.0])
-def test_half_of_a_points_light_lies_within_the_stated_radius(off):
-    spread = point(LENS, off, pixel_nm=10.0, side=301)
-    y, x = np.indices(spread.shape) - 150
-    radius = compute_half_light_radius_nm(LENS, off) / 10
-    assert spread[np.hypot(y, x) <= radius].sum() == pytest.approx(0.5, abs=0.03)
 
 
 def test_optics_that_do_not_exist_are_refused():
