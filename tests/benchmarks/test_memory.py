@@ -3,9 +3,8 @@
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-from memory import CHUNK, growth, make_repeated
+from memory import growth
 
 from tests import children
 
@@ -19,15 +18,6 @@ def ran(script, *words):
     words = [sys.executable, BENCHMARKS / script, *words]
     said = {"stdout": None, "stderr": None}
     return children.run(words, timeout=children.SLOW_LIMIT_S, **said).returncode
-
-
-def test_make_repeated_gives_chunks_that_are_all_one_file(tmp_path):
-    array = make_repeated(tmp_path / "in.zarr", 2 * CHUNK)
-    chunk = array[:CHUNK, :CHUNK]
-    assert np.ptp(chunk) > 100
-    np.testing.assert_array_equal(array[:], np.tile(chunk, (2, 2)))
-    files = list((tmp_path / "in.zarr" / "c").rglob("*"))
-    assert len({file.stat().st_ino for file in files if file.is_file()}) == 1
 
 
 @pytest.mark.slow
