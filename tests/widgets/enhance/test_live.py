@@ -108,7 +108,7 @@ def test_what_was_left_half_done_is_replaced_where_asked(
     cancel(panel, finish, computed)
     with refused(ShapeError, "incomplete"):
         micrograph_from_layer(panel.live.layer)
-    old, left = panel.live.store.path, len(computed)
+    old, left = panel.live.store, len(computed)
     source = model.layers["field"]
     source.data = 1 - source.data
     panel.run_button.click()
@@ -157,7 +157,7 @@ def test_removing_the_layer_stops_the_run_and_clears_up(
     panel, model, qtbot, finish, computed
 ):
     start(panel, qtbot, computed, 1)
-    path = panel.live.store.path
+    path = panel.live.store
     assert path.exists()
     model.layers.remove("field · sem-restore")
     computed.allow()
