@@ -167,20 +167,26 @@ BRANCH = helper.make_graph([], "b", [], [_value("z", [1])])
 SIZE = [_numbers("s", np.array([1, 1 << 20, 1024, 1024]))]
 HALF = {"kernel_shape": [2, 2], "strides": [2, 2]}
 BAD = {
-    "rank": (_model([_node("Relu")], given=(None, None, None)), "rank 3"),
-    "colour": (_model([_node("Relu")], given=(None, 3, None, None)), "takes 3"),
+    "rank": (_model([_node("Relu")], given=(None, None, None)), "only ? x ? x ?"),
+    "colour": (
+        _model([_node("Relu")], given=(None, 3, None, None)),
+        "only ? x 3 x ? x ?",
+    ),
     "fixed": (_model([_node("Relu")], given=(1, 1, 64, 64)), "only 1 x 1 x 64 x 64"),
-    "two channels out": (_one("Concat", "x", "x", axis=1), "got channels 2"),
-    "half a pixel": (_one("AveragePool", **HALF), "returns 128 x 128"),
+    "two channels out": (_one("Concat", "x", "x", axis=1), "returns ? x 2 x ? x ?"),
+    "half a pixel": (_one("AveragePool", **HALF), "not a multiple"),
     "custom": (_one("Strange", domain="com.evil"), "com.evil.Strange"),
     "loop": (_one("Loop", "", "", "x", body=BRANCH), "contains a subgraph"),
     "dice": (_one("RandomNormalLike"), "random numbers"),
-    "huge": (_one("Expand", "x", "s", weights=SIZE), "one channel"),
-    "names of two lines": (_unknown("a\nb"), "rank 2"),
+    "huge": (
+        _one("Expand", "x", "s", weights=SIZE),
+        "returns ? x 1048576 x 1024",
+    ),
+    "names of two lines": (_unknown("a\nb"), "returns 4 x ?"),
     "too dear": (_pairs(), "times the memory"),
-    "lies": (_lying(), "declares 1099511627776 elements in 19 bytes"),
+    "lies": (_lying(), "has 1099511627776 elements in 19 B"),
     "leaves": (_outside("../secret"), "outside its own folder"),
-    "absent": (_outside("w.bin"), "not in the same folder"),
+    "absent": (_outside("w.bin"), "needs w.bin next to it"),
 }
 
 

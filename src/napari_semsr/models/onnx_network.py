@@ -12,7 +12,8 @@ import math
 import os
 import warnings
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path, PurePosixPath
@@ -34,13 +35,10 @@ from napari_semsr.core import (
     round_up,
 )
 from napari_semsr.io import path_exists
+from napari_semsr.models import probing
 from napari_semsr.models.architectures import InformedRestorer
 from napari_semsr.models.cards import ModelCard
-from napari_semsr.models.probing import (
-    ProbeResult,
-    find_minimum_field_size,
-    probe_network,
-)
+from napari_semsr.models.devices import get_first_error_line
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, TensorProto
@@ -80,9 +78,23 @@ def import_onnx(name: str = "onnx") -> ModuleType:
         raise CheckpointError(msg, code="extra-missing") from error
 
 
+@contextmanager
+def _convert_errors(message: str, code: str = "model-damaged") -> Iterator[None]:
+    """Convert any error into one with a message that ends with its reason."""
+    try:
+        yield
+    except Exception as error:  # onnx, its runtime and exporter raise a dozen types
+        raise CheckpointError(f"{message}: {_get_reason(error)}.", code=code) from error
+
+
+def _get_reason(error: Exception) -> str:
+    reason = format_one_line(get_first_error_line(error), _MESSAGE_LENGTH)
+    return reason.rstrip(".")
+
+
 @dataclass(frozen=True, slots=True)
 class OnnxGraph:
-    """Validated graph with statically determined properties."""
+    """Validated graph."""
 
     model: "ModelProto"  # weights inside
     input: str  # Name of the input, (B, 1, H, W)
@@ -99,29 +111,6 @@ class OnnxGraph:
         data: bytes = self.model.SerializeToString()
         return data
 
-    def serialise_layers(self) -> bytes:
-        """Return the graph with every layer as an output, to measure layer sizes."""
-        twin = import_onnx().ModelProto()
-        twin.CopyFrom(self.model)
-        del twin.graph.output[:]
-        for name in (n for node in twin.graph.node for n in node.output if n):
-            twin.graph.output.add(name=name)
-        data: bytes = twin.SerializeToString()
-        return data
-
-    def compute_peak(self, sizes: Mapping[str, int]) -> int:
-        """Return the peak total size of simultaneously live layers."""
-        nodes = self.model.graph.node
-        last = {name: place for place, node in enumerate(nodes) for name in node.input}
-        live = peak = 0
-        for place, node in enumerate(nodes):
-            live += sum(sizes.get(name, 0) for name in node.output)
-            peak = max(peak, live)
-            here = {*node.input, *node.output}
-            ending = (name for name in here if last.get(name, place) <= place)
-            live -= sum(sizes.get(name, 0) for name in ending)
-        return peak
-
 
 def read_graph(data: bytes, name: str, folder: Path | None = None) -> OnnxGraph:
     """Read and validate a graph with one grey image as input and one as output.
@@ -130,41 +119,30 @@ def read_graph(data: bytes, name: str, folder: Path | None = None) -> OnnxGraph:
     """
     onnx = import_onnx()
     if len(data) > _SIZE_LIMIT:
-        raise CheckpointError(
-            f"{name} must be smaller than 2 GiB to be read as ONNX.",
-            code="file-too-large",
-        )
-    try:
+        msg = f"{name} must be smaller than 2 GiB to be read as ONNX."
+        raise CheckpointError(msg, code="file-too-large")
+    with _convert_errors(f"{name} cannot be read as ONNX"):
         model = onnx.load_model_from_string(data)
-    except Exception as error:  # Google's DecodeError, which is not imported here
-        reason = format_one_line(str(error), _MESSAGE_LENGTH).rstrip(".")
-        msg = f"{name} cannot be read as ONNX: {reason}."
-        raise CheckpointError(msg, code="model-damaged") from error
     if not model.graph.node:
-        raise CheckpointError(
-            f"{name} is not an ONNX model: it has no nodes.", code="format-unknown"
-        )
+        msg = f"{name} is not an ONNX model: it has no nodes."
+        raise CheckpointError(msg, code="format-unknown")
     _check_tensors(model, name, folder)
-    model = _inline_functions(model, name)
+    if model.functions:
+        with _convert_errors(f"The functions of {name} cannot be inlined"):
+            model = import_onnx("onnx.inliner").inline_local_functions(model)
     _check_nodes(model, name)
     source = _find_graph_input(model, name)
-    if len(model.graph.output) != 1:
-        output_count = len(model.graph.output)
-        raise _create_unsupported_error(
-            name, f"have a single output image, but has {output_count}"
-        )
-    shapes = [value.type.tensor_type for value in model.graph.output]
-    bare = [tensor for tensor in shapes if not tensor.HasField("shape")]
-    for tensor in bare:  # a file may lack them without an error from the checker
+    outputs = model.graph.output
+    if len(outputs) != 1:
+        what = f"have a single output image, but has {len(outputs)}"
+        raise _create_unsupported_error(name, what)
+    tensor = outputs[0].type.tensor_type
+    has_shape = tensor.HasField("shape")
+    if not has_shape:  # accepted, but not by the checker
         tensor.shape.SetInParent()
-    try:
+    with _convert_errors(f"{name} is not valid ONNX"):
         onnx.checker.check_model(model)
-    except Exception as error:  # errors of onnx and of its library
-        reason = format_one_line(str(error), _MESSAGE_LENGTH).rstrip(".")
-        raise CheckpointError(
-            f"{name} is not valid ONNX: {reason}.", code="model-damaged"
-        ) from error
-    for tensor in bare:
+    if not has_shape:
         tensor.ClearField("shape")
     return OnnxGraph(model, source, _is_data_dependent(model.graph))
 
@@ -191,10 +169,8 @@ def _convert_to_text(name: str | bytes) -> str:
 
 
 def _create_unsupported_error(name: str, what: str) -> CheckpointError:
-    return CheckpointError(
-        f"An ONNX network must {what}: {name} cannot be used.",
-        code="model-unsuitable",
-    )
+    msg = f"An ONNX network must {what}: {name} cannot be used."
+    return CheckpointError(msg, code="model-unsuitable")
 
 
 # Forbidden contents of a file.
@@ -214,23 +190,14 @@ def _check_tensors(model: "ModelProto", name: str, folder: Path | None) -> None:
     for tensor in tensors:
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             place = _find_weights_folder(tensor, name, folder)
-            try:
+            with _convert_errors(f"The external weights of {name} cannot be read"):
                 helper.load_external_data_for_tensor(tensor, str(place))
-            except (
-                Exception
-            ) as error:  # onnx raises many errors; a damaged file may cause any
-                reason = format_one_line(str(error), _MESSAGE_LENGTH).rstrip(".")
-                msg = f"The external weights of {name} cannot be read: {reason}."
-                raise CheckpointError(msg, code="model-damaged") from error
             tensor.data_location = onnx.TensorProto.DEFAULT
             del tensor.external_data[:]
-        element_count = math.prod(tensor.dims)
-        if min(tensor.dims, default=1) < 0 or element_count > 2 * tensor.ByteSize():
-            msg = (
-                f"{name} is damaged: its tensor "
-                f"{_convert_to_text(tensor.name) or '(unnamed)'} declares "
-                f"{element_count} elements in {tensor.ByteSize()} bytes."
-            )
+        count, size = math.prod(tensor.dims), tensor.ByteSize()
+        if min(tensor.dims, default=1) < 0 or count > 2 * size:
+            label = _convert_to_text(tensor.name) or "(unnamed)"
+            msg = f"{name} is damaged: tensor {label} has {count} elements in {size} B."
             raise CheckpointError(msg, code="model-damaged")
 
 
@@ -241,9 +208,8 @@ def _find_weights_folder(tensor: "TensorProto", name: str, folder: Path | None) 
     where = PurePosixPath(location.replace("\\", "/"))
     if folder is None:
         msg = (
-            f"{name} stores weights in another file, {_convert_to_text(location)}, but "
-            "only weights inside the model file are supported here; save them in one "
-            "file."
+            f"The weights of {name} must be in the model file, but are in "
+            f"{_convert_to_text(location)}; save them in one file."
         )
         raise CheckpointError(msg, code="weights-elsewhere")
     inside = folder.resolve()
@@ -258,27 +224,9 @@ def _find_weights_folder(tensor: "TensorProto", name: str, folder: Path | None) 
         msg = f"{name} refers to weights at {location!r}, outside its own folder."
         raise CheckpointError(msg, code="outside-folder")
     if not path_exists(inside / where) or not (inside / where).is_file():
-        location = _convert_to_text(location)
-        msg = (
-            f"{name} needs the weights file {location}, which is not in the same "
-            "folder; copy both files."
-        )
+        msg = f"{name} needs {_convert_to_text(location)} next to it; copy both files."
         raise CheckpointError(msg, code="file-missing")
     return inside
-
-
-def _inline_functions(model: "ModelProto", name: str) -> "ModelProto":
-    """Inline the functions defined in a model."""
-    if not model.functions:
-        return model
-    try:
-        inliner = import_onnx("onnx.inliner")
-        inlined_model: ModelProto = inliner.inline_local_functions(model)
-    except Exception as error:
-        reason = format_one_line(str(error), _MESSAGE_LENGTH).rstrip(".")
-        msg = f"The functions of {name} cannot be inlined: {reason}."
-        raise CheckpointError(msg, code="model-damaged") from error
-    return inlined_model
 
 
 def _check_nodes(model: "ModelProto", name: str) -> None:
@@ -303,29 +251,17 @@ def _find_graph_input(model: "ModelProto", name: str) -> str:
     initializers = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in initializers]
     if len(inputs) != 1:
-        raise _create_unsupported_error(
-            name, f"have a single input image, but has {len(inputs)}"
-        )
+        what = f"have a single input image, but has {len(inputs)}"
+        raise _create_unsupported_error(name, what)
     tensor = inputs[0].type.tensor_type
     if tensor.elem_type != import_onnx().TensorProto.FLOAT:
         raise _create_unsupported_error(name, "take grey values in float32")
-    sizes = [
-        dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim
-    ]
-    if len(sizes) != 4:
-        raise _create_unsupported_error(
-            name, f"accept (B, 1, H, W), but its input has rank {len(sizes)}"
-        )
-    batch, channels, rows, columns = sizes
-    if channels not in (None, 1):
-        raise _create_unsupported_error(
-            name, f"accept one channel, but takes {channels}"
-        )
-    if rows or columns or batch not in (None, 0, 1):
-        sizes_text = " x ".join("?" if size is None else str(size) for size in sizes)
-        raise _create_unsupported_error(
-            name, f"accept fields of any size, but takes only {sizes_text}"
-        )
+    sizes = [d.dim_value if d.HasField("dim_value") else "?" for d in tensor.shape.dim]
+    allowed = (("?", 0, 1), ("?", 1), ("?", 0), ("?", 0))
+    if len(sizes) != 4 or any(n not in a for n, a in zip(sizes, allowed, strict=True)):
+        shape = " x ".join(map(str, sizes))
+        what = f"accept (B, 1, H, W) with any H and W, but accepts only {shape}"
+        raise _create_unsupported_error(name, what)
     return str(inputs[0].name)
 
 
@@ -347,38 +283,45 @@ class _GraphRunner:
         self.graph: OnnxGraph = read_graph(data, _NAME)
         self._session = _create_session(data)
         (output,) = self._session.get_outputs()  # its shape is inferred by ONNX Runtime
-        for axis, what in ((None, "(B, 1, H, W)"), (1, "one channel")):
-            output_count = len(output.shape) if axis is None else output.shape[axis]
-            if isinstance(output_count, int) and output_count != (
-                4 if axis is None else 1
-            ):
-                kind = "rank" if axis is None else "channels"
-                msg = f"An ONNX network must return {what}, got {kind} {output_count}."
-                raise CheckpointError(msg, code="model-unsuitable")
+        sizes = [n if isinstance(n, int) else "?" for n in output.shape]
+        if len(sizes) != 4 or sizes[1] not in (1, "?"):
+            shape = " x ".join(map(str, sizes))
+            what = f"return (B, 1, H, W), but returns {shape}"
+            raise _create_unsupported_error(_NAME, what)
 
-    def run(self, image: Float32Array) -> RealArray:
+    def run(self, image: Float32Array, session: Any = None) -> list[RealArray]:
         """Run the graph on one image (1, 1, H, W), raising errors as torch does."""
-        output: RealArray = self._run_session(self._session, image)[0]
-        return output
-
-    def measure_peak_bytes(self, image: Float32Array) -> int:
-        """Run the graph on one image; return the peak layer memory in bytes."""
-        session = _create_session(self.graph.serialise_layers())
-        names = [output_array.name for output_array in session.get_outputs()]
-        output_array = self._run_session(session, image)
-        sizes = {
-            n: getattr(m, "nbytes", 0) for n, m in zip(names, output_array, strict=True)
-        }
-        return image.nbytes + self.graph.compute_peak(sizes)
-
-    def _run_session(self, session: Any, image: Float32Array) -> list[RealArray]:
+        feed = {self.graph.input: image}
         try:
-            arrays: list[RealArray] = session.run(None, {self.graph.input: image})
+            arrays: list[RealArray] = (session or self._session).run(None, feed)
         except Exception as error:  # a dozen types, without a common base
-            error_lines = str(error).strip().splitlines() or [type(error).__name__]
-            kind = MemoryError if _NO_MEMORY in error_lines[0].lower() else RuntimeError
-            raise kind(f"ONNX Runtime: {error_lines[0]}") from error
+            line = get_first_error_line(error)
+            kind = MemoryError if _NO_MEMORY in line.lower() else RuntimeError
+            raise kind(f"ONNX Runtime: {line}") from error
         return arrays
+
+    def measure_peak_bytes(self, shape: IntPair) -> int:
+        """Return the peak total size of simultaneously live layers for a field."""
+        model = import_onnx().ModelProto()
+        model.CopyFrom(self.graph.model)
+        nodes, outputs = model.graph.node, model.graph.output
+        del outputs[:]
+        for name in (n for node in nodes for n in node.output if n):
+            outputs.add(name=name)
+        session = _create_session(model.SerializeToString())
+        image = np.zeros((1, 1, *shape), np.float32)
+        names = [output.name for output in session.get_outputs()]
+        layers = zip(names, self.run(image, session), strict=True)
+        sizes = {name: getattr(layer, "nbytes", 0) for name, layer in layers}
+        last = {name: place for place, node in enumerate(nodes) for name in node.input}
+        live = peak = 0
+        for place, node in enumerate(nodes):
+            live += sum(sizes.get(name, 0) for name in node.output)
+            peak = max(peak, live)
+            here = {*node.input, *node.output}
+            ending = (name for name in here if last.get(name, place) <= place)
+            live -= sum(sizes.get(name, 0) for name in ending)
+        return image.nbytes + peak
 
 
 _running: weakref.WeakValueDictionary[str, _GraphRunner] = weakref.WeakValueDictionary()
@@ -392,17 +335,13 @@ def _create_session(data: bytes) -> Any:
     options.inter_op_num_threads = 1
     options.log_severity_level = _FATAL
     options.enable_cpu_mem_arena = False  # else it would keep its peak memory
-    try:
+    with _convert_errors("ONNX Runtime cannot load this graph", "model-unsuitable"):
         return runtime.InferenceSession(
             data,
             options,
             providers=["CPUExecutionProvider"],
             enable_fallback=False,  # required, although it prints a message
         )
-    except Exception as error:  # as above
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        msg = f"ONNX Runtime cannot load this graph: {first.rstrip('.')}."
-        raise CheckpointError(msg, code="model-unsuitable") from error
 
 
 class OnnxNetwork(nn.Module):
@@ -418,12 +357,9 @@ class OnnxNetwork(nn.Module):
 
     def __init__(self, scale: int = 1, stride: int = 1, *, data: bytes = b"") -> None:
         super().__init__()
-        scale_stated: tuple[object, object] = (scale, stride)  # unchecked, from a file
-        if not all(isinstance(n, int) and 1 <= n <= 1024 for n in scale_stated):
-            msg = (
-                f"scale and stride must be integers from 1 to 1024, got {scale!r}, "
-                f"{stride!r}"
-            )
+        stated: tuple[object, object] = (scale, stride)  # unchecked, from a file
+        if not all(isinstance(n, int) and 1 <= n <= 1024 for n in stated):
+            msg = f"scale and stride must be integers from 1 to 1024, got {stated!r}"
             raise ValueError(msg)
         self.scale, self.stride = scale, stride
         graph_bytes = np.frombuffer(data, dtype=np.uint8).copy()
@@ -434,13 +370,9 @@ class OnnxNetwork(nn.Module):
         self, state: Mapping[str, Tensor], prefix: str, *rest: object
     ) -> None:
         """Accept a stored graph of any length."""
-        graph_given = state.get(f"{prefix}graph")
-        if (
-            graph_given is not None
-            and graph_given.dtype == torch.uint8
-            and graph_given.dim() == 1
-        ):
-            self.graph = torch.empty_like(graph_given)
+        graph = state.get(f"{prefix}graph")
+        if graph is not None and graph.dtype == torch.uint8 and graph.dim() == 1:
+            self.graph = torch.empty_like(graph)
         super()._load_from_state_dict(state, prefix, *rest)
         self._runner = None
 
@@ -453,8 +385,7 @@ class OnnxNetwork(nn.Module):
         if self._runner is None:
             data = self.graph.cpu().numpy().tobytes()
             key = hashlib.sha256(data).hexdigest()
-            runner_found = _running.get(key) or _GraphRunner(data)
-            _running[key] = self._runner = runner_found
+            _running[key] = self._runner = _running.get(key) or _GraphRunner(data)
         return self._runner
 
     @property
@@ -464,20 +395,16 @@ class OnnxNetwork(nn.Module):
 
     def activation_bytes(self, shape: IntPair) -> int:
         """Return the peak memory of the layers for a window, in bytes."""
-        return self.get_runner().measure_peak_bytes(
-            np.zeros((1, 1, *shape), np.float32)
-        )
+        return self.get_runner().measure_peak_bytes(shape)
 
     def forward(self, x: Tensor) -> Tensor:
         """Run images (B, 1, H, W) one by one, since a graph may not support batches."""
         planes = x.detach().to("cpu", torch.float32).contiguous().numpy()
         run = self.get_runner().run
-        outputs = [run(plane[None]) for plane in planes]
-        result = np.concatenate(outputs)
-        if result.ndim != 4 or result.shape[1] != 1 or result.dtype != np.float32:
-            msg = (
-                f"it returned {result.dtype} of shape {result.shape}, not (B, 1, H, W)"
-            )
+        result = np.concatenate([run(plane[None])[0] for plane in planes])
+        kind, shape = result.dtype, result.shape
+        if len(shape) != 4 or shape[1] != 1 or kind != np.float32:
+            msg = f"it returned {kind} of shape {shape}, not (B, 1, H, W)"
             raise RuntimeError(msg)
         return torch.from_numpy(result).to(x.device)
 
@@ -487,7 +414,7 @@ class OnnxNetwork(nn.Module):
 
 def probe_onnx_network(
     data: bytes, *, stride: int | None = None
-) -> tuple[OnnxNetwork, ProbeResult]:
+) -> tuple[OnnxNetwork, probing.ProbeResult]:
     """Build a network from an ONNX graph, and measure its stride and receptive field.
 
     The stride in its card is used if it is valid, otherwise the smallest one for which
@@ -499,21 +426,19 @@ def probe_onnx_network(
         network = OnnxNetwork(1, step, data=data).eval()
         network.get_runner()  # raises an error for problems that no stride solves
         try:
-            smallest = find_minimum_field_size(network, stride=step)
+            smallest = probing.find_minimum_field_size(network, stride=step)
             side = round_up(max(smallest, _TEST_SIDE), step)
             first, second = (network.activation_bytes((n, n)) for n in (side, 2 * side))
             if second > _GROWTH * first:
-                reason = (
-                    f"doubling the side takes {second / first:.3g} times the memory"
-                )
+                reason = f"twice the side takes {second / first:.3g} times the memory"
                 break
             _check_sizes(network, smallest)
-            probe_result = probe_network(network, stride=step)
-            if probe_result.halo is None or _is_shift_invariant(network, probe_result):
-                return network, probe_result
+            result = probing.probe_network(network, stride=step)
+            if result.halo is None or _is_shift_invariant(network, result):
+                return network, result
             reason = "a field cropped at another position has other values"
         except (RuntimeError, MemoryError, SemsrError) as error:
-            reason = format_one_line(str(error), _MESSAGE_LENGTH).rstrip(".")
+            reason = _get_reason(error)
     msg = (
         "A network must accept fields whose sides are multiples of 1, 2, 4 ... or "
         f"{_STRIDES[-1]} px, use memory in proportion to the field size, and give the "
@@ -526,14 +451,11 @@ def probe_onnx_network(
 def _check_sizes(network: OnnxNetwork, smallest: int) -> None:
     """Measure the scale on a small field and check it on larger fields."""
     stride = network.stride
-    output = network(torch.zeros(1, 1, smallest, smallest))
-    scale, left = divmod(int(output.shape[2]), smallest)
+    rows = network(torch.zeros(1, 1, smallest, smallest)).shape[2]
+    scale, left = divmod(int(rows), smallest)
     if left or not 1 <= scale <= _LARGEST_SCALE:
-        msg = f"for {smallest} x {smallest} px it returns "
-        msg += (
-            f"{output.shape[2]} x {output.shape[3]}, not 1 to {_LARGEST_SCALE} pixels "
-            "per input pixel along each axis"
-        )
+        limits = f"{smallest} to {_LARGEST_SCALE * smallest}"
+        msg = f"for {smallest} rows it returns {rows}, not a multiple in {limits}"
         raise RuntimeError(msg)
     network.scale = scale
     for rows, columns in ((1, 1), (1, 2), (3, 1)):
@@ -544,27 +466,24 @@ def _check_sizes(network: OnnxNetwork, smallest: int) -> None:
             raise RuntimeError(msg)
 
 
-def _is_shift_invariant(network: OnnxNetwork, probe_result: ProbeResult) -> bool:
+def _is_shift_invariant(network: OnnxNetwork, result: probing.ProbeResult) -> bool:
     """Check that shifting a crop by one stride does not change the inner values.
 
     Strips are enough, as for the receptive field: their long borders are the same for
     both.
     """
-    halo, stride, scale = probe_result.halo or 0, network.stride, network.scale
-    side = 2 * halo + probe_result.smallest + round_up(_MIN_CORE, stride)
-    across = round_up(max(probe_result.smallest, _MIN_CORE), stride)
-    strip = torch.rand(
-        1, 1, side + stride, across, generator=torch.Generator().manual_seed(0)
-    )
+    halo, stride, scale = result.halo or 0, network.stride, network.scale
+    side = 2 * halo + result.smallest + round_up(_MIN_CORE, stride)
+    across = round_up(max(result.smallest, _MIN_CORE), stride)
+    rng = torch.Generator().manual_seed(0)
+    strip = torch.rand(1, 1, side + stride, across, generator=rng)
     inner = slice((halo + stride) * scale, (side - halo) * scale)
-    shifted_part = slice(halo * scale, (side - halo - stride) * scale)
+    later = slice(halo * scale, (side - halo - stride) * scale)
     for field in (strip, strip.transpose(2, 3).contiguous()):
         axis = 2 if field is strip else 3
         with torch.no_grad():
             first = network(field.narrow(axis, 0, side)).movedim(axis, 0)[inner]
-            second = network(field.narrow(axis, stride, side)).movedim(axis, 0)[
-                shifted_part
-            ]
+            second = network(field.narrow(axis, stride, side)).movedim(axis, 0)[later]
         spread = float(first.max() - first.min()) or 1.0
         if float((first - second).abs().max()) > _EQUAL * spread:
             return False
@@ -608,9 +527,8 @@ def export_onnx(module: nn.Module, card: ModelCard) -> bytes:
     """
     if isinstance(module, InformedRestorer):
         msg = (
-            f"{card.name} first analyses haze, noise and blur of the whole field, "
-            "which cannot be expressed in ONNX: export the network for one field "
-            "(`field`), without haze removal."
+            f"{card.name} first analyses the whole field, which ONNX cannot express: "
+            "export the network for one field (`field`), without haze removal."
         )
         raise CheckpointError(msg, code="export-unsupported")
     onnx = import_onnx()
@@ -652,24 +570,19 @@ def _trace_network(whole: nn.Module, card: ModelCard) -> bytes:
         "input": {0: "batch", 2: "height", 3: "width"},
         "output": {0: "batch", 2: "output_height", 3: "output_width"},
     }
-    try:
-        with warnings.catch_warnings():
-            # warnings about deprecation and untraceable sizes
-            warnings.simplefilter("ignore")
-            torch.onnx.export(
-                whole,
-                (field,),
-                buffer,  # type: ignore[arg-type]
-                dynamo=False,  # the new exporter needs onnxscript and separates weights
-                opset_version=OPSET,
-                input_names=["input"],
-                output_names=["output"],
-                dynamic_axes=axes,
-            )
-    except Exception as error:  # errors of the exporter, and any error of a layer
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        msg = f"{card.name} cannot be written as ONNX: {first.rstrip('.')}."
-        raise CheckpointError(msg, code="export-unsupported") from error
+    message = f"{card.name} cannot be written as ONNX"
+    with _convert_errors(message, "export-unsupported"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about deprecation and untraceable sizes
+        torch.onnx.export(
+            whole,
+            (field,),
+            buffer,  # type: ignore[arg-type]
+            dynamo=False,  # the new exporter needs onnxscript and separates weights
+            opset_version=OPSET,
+            input_names=["input"],
+            output_names=["output"],
+            dynamic_axes=axes,
+        )
     return buffer.getvalue()
 
 
@@ -700,7 +613,6 @@ def _check_outputs(data: bytes, whole: nn.Module, card: ModelCard) -> None:
         if not off <= _SPAN:
             msg = (
                 f"{card.name} cannot be exported: the outputs of ONNX Runtime and "
-                f"torch differ by {off:.1e} of the range on {side + rows} x "
-                f"{side + columns} px, more than the allowed {_SPAN:g}."
+                f"torch differ by {off:.1e} of the range, more than {_SPAN:g}."
             )
             raise CheckpointError(msg, code="export-inexact")
