@@ -23,15 +23,8 @@ from pydantic import (
     field_validator,
 )
 
-from napari_semsr.core import (
-    CheckpointError,
-    FloatPair,
-    Message,
-    WriteError,
-    describe_access_error,
-    format_one_line,
-    open_file,
-)
+from napari_semsr import core
+from napari_semsr.core import CheckpointError, FloatPair, open_file
 from napari_semsr.io import write_atomically
 
 DEFAULT_MODEL = "sem-restore"
@@ -134,14 +127,10 @@ def resolve_model_path(name_or_path: str | Path) -> Path:
     if path.is_file():
         return path
     if path.suffix == SUFFIX:
-        raise CheckpointError(
-            f"{path} does not exist: check the path.", code="file-missing"
-        )
-    msg = (
-        "A model must be one of "
-        f"{', '.join(list_bundled_models()) or '(none bundled)'} or a .safetensors "
-        f"file, got {str(name_or_path)!r}."
-    )
+        msg = f"{path} does not exist: check the path."
+        raise CheckpointError(msg, code="file-missing")
+    names, given = ", ".join(list_bundled_models()), str(name_or_path)
+    msg = f"A model must be one of {names} or a {SUFFIX} file, got {given!r}."
     raise CheckpointError(msg, code="model-unknown")
 
 
@@ -156,13 +145,9 @@ def get_library_folder() -> Path:
 def find_model(name_or_path: str | os.PathLike[str]) -> Path:
     """Return the path of a bundled model, an imported model, or a model file."""
     name = str(name_or_path)
-    imported_file = get_library_folder() / f"{name}{SUFFIX}"
-    is_name = (
-        not any(mark in name for mark in "/\\") and name not in list_bundled_models()
-    )
-    if is_name and imported_file.is_file():
-        return imported_file
-    return resolve_model_path(name)
+    imported = get_library_folder() / f"{name}{SUFFIX}"
+    is_name = {"/", "\\"}.isdisjoint(name) and name not in list_bundled_models()
+    return imported if is_name and imported.is_file() else resolve_model_path(name)
 
 
 def _read_header(path: Path) -> dict[str, Any]:
@@ -176,25 +161,20 @@ def _read_header(path: Path) -> dict[str, Any]:
             header = json.loads(stream.read(length))
     except (OSError, ValueError, RecursionError) as error:
         msg = f"{path.name} cannot be read as safetensors: {error}."
-        raise CheckpointError(
-            describe_access_error(path, error) or Message(msg, "model-damaged")
-        ) from error
+        damage = core.Message(msg, "model-damaged")
+        message = core.describe_access_error(path, error) or damage
+        raise CheckpointError(message) from error
     if not isinstance(header, dict):
         msg = f"{path.name} has a safetensors header that is not a JSON object."
         raise CheckpointError(msg, code="model-damaged")
     # the weights end at the last of their offsets
     rows = [row for row in header.values() if isinstance(row, dict)]
-    offset_pairs = [row.get("data_offsets") for row in rows]
-    ends = [
-        offsets[-1] for offsets in offset_pairs if isinstance(offsets, list) and offsets
-    ]
+    pairs = [row.get("data_offsets") for row in rows]
+    ends = [pair[-1] for pair in pairs if isinstance(pair, list) and pair]
     weight_bytes = max((end for end in ends if isinstance(end, int)), default=0)
-    expected_bytes, size = 8 + length + weight_bytes, path.stat().st_size
-    if size < expected_bytes:
-        msg = (
-            f"{path.name} is truncated: it has {size} of {expected_bytes} bytes; copy "
-            "it again."
-        )
+    expected, size = 8 + length + weight_bytes, path.stat().st_size
+    if size < expected:
+        msg = f"{path.name} has only {size} of {expected} bytes; copy it again."
         raise CheckpointError(msg, code="file-truncated")
     return header
 
@@ -204,20 +184,15 @@ def read_card(path: Path) -> ModelCard:
     metadata = _read_header(path).get("__metadata__")
     text = metadata.get("card") if isinstance(metadata, dict) else None
     if not isinstance(text, str):
-        msg = (
-            f"{path.name} contains weights but no model card; import it with its model "
-            "card."
-        )
+        msg = f"{path.name} has no model card; import it with its model card."
         raise CheckpointError(msg, code="card-missing")
     try:
         return ModelCard.model_validate_json(text)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        where = format_one_line(".".join(map(str, first["loc"])))
-        msg = (
-            f"The model card of {path.name} is invalid at {where or 'its top'}: "
-            f"{first['msg'].removeprefix('Value error, ')}."
-        )
+        where = core.format_one_line(".".join(map(str, first["loc"]))) or "its top"
+        why = first["msg"].removeprefix("Value error, ")
+        msg = f"The model card of {path.name} is invalid at {where}: {why}."
         raise CheckpointError(msg, code="card-invalid") from None
 
 
@@ -237,11 +212,9 @@ def write_card(path: Path, card: ModelCard) -> None:
                 shutil.copyfileobj(source, target)
             shutil.copymode(path, partial)
     except OSError as error:
-        msg = (
-            f"The model card of {path.name} cannot be written: "
-            f"{error.strerror or error}."
-        )
-        raise WriteError(msg) from error
+        why = error.strerror or error
+        msg = f"The model card of {path.name} cannot be written: {why}."
+        raise core.WriteError(msg) from error
 
 
 def compute_model_digest(path: Path) -> str:

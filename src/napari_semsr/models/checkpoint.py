@@ -5,10 +5,10 @@ A model file is safetensors: weights, with the card in the header.
 
 import inspect
 import itertools
+import math
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,23 +18,13 @@ from safetensors.torch import load, save_file
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_module_registration_hook
 
-from napari_semsr.core import (
-    CheckpointError,
-    Message,
-    SemsrError,
-    describe_access_error,
-    format_one_line,
-    read_bytes,
-    shorten_value,
-)
+from napari_semsr import core
+from napari_semsr.core import CheckpointError
 from napari_semsr.io import write_atomically
+from napari_semsr.models import cards
 from napari_semsr.models.architectures import ARCHITECTURES, DISCRIMINATORS
-from napari_semsr.models.cards import (
-    ModelCard,
-    compute_model_digest,
-    read_card,
-    resolve_model_path,
-)
+from napari_semsr.models.cards import ModelCard
+from napari_semsr.models.devices import get_first_error_line
 from napari_semsr.models.onnx_network import OnnxNetwork
 
 _SIZE_LIMIT = 2 * 2**30  # bytes of a model file; chosen
@@ -50,48 +40,43 @@ _CARD_ARCHITECTURES = {**ARCHITECTURES, "onnx": OnnxNetwork}
 
 def build_network(architecture: str, options: dict[str, object]) -> nn.Module:
     """Build a network of `ARCHITECTURES` with fresh weights, in training mode."""
-    return _build_network_from_registry(
-        ARCHITECTURES, "architecture", architecture, options
-    )
+    return _build_from_registry(ARCHITECTURES, "architecture", architecture, options)
 
 
 def build_discriminator(discriminator: str, options: dict[str, object]) -> nn.Module:
     """Build a network listed in `DISCRIMINATORS` with fresh weights, for training."""
-    return _build_network_from_registry(
-        DISCRIMINATORS, "discriminator", discriminator, options
-    )
+    return _build_from_registry(DISCRIMINATORS, "discriminator", discriminator, options)
 
 
-def _build_network_from_registry(
-    shelf: dict[str, Callable[..., nn.Module]],
+def _build_from_registry(
+    registry: Mapping[str, Callable[..., nn.Module]],
     kind: str,
     name: str,
     options: dict[str, object],
 ) -> nn.Module:
     """Build a network from a registry by name."""
-    if name not in shelf:
-        names = ", ".join(sorted(shelf))
+    if name not in registry:
+        names = ", ".join(sorted(registry))
         msg = f"The {kind} must be one of {names}, got {name!r}."
         raise CheckpointError(msg, code="architecture-unknown")
-    parameters = inspect.signature(shelf[name]).parameters
-    unknown = sorted(set(options) - set(parameters))
+    parameters = inspect.signature(registry[name]).parameters
+    unknown = core.format_one_line(", ".join(sorted(set(options) - set(parameters))))
     if unknown:
-        msg = (
-            f"{kind.capitalize()} {name} only accepts the options "
-            f"{', '.join(parameters)}, got {format_one_line(', '.join(unknown))}."
-        )
+        accepted = ", ".join(parameters)
+        msg = f"The options of {kind} {name} are {accepted}, got {unknown}."
         raise CheckpointError(msg, code="unknown-option")
     try:
-        module = shelf[name](**options)
+        module = registry[name](**options)
         _check_layer_sizes(module)
     except _REFUSALS as error:
-        reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
-        options_text = shorten_value(options)
-        msg = (
-            f"{kind.capitalize()} {name} cannot be built from {options_text}: {reason}."
-        )
+        given, reason = core.shorten_value(options), _get_reason(error)
+        msg = f"The {kind} {name} cannot be built from {given}: {reason}."
         raise CheckpointError(msg, code="architecture-invalid") from error
     return module
+
+
+def _get_reason(error: Exception) -> str:
+    return core.format_one_line(get_first_error_line(error), 200).rstrip(".")
 
 
 def _check_layer_sizes(network: nn.Module) -> None:
@@ -101,19 +86,13 @@ def _check_layer_sizes(network: nn.Module) -> None:
             msg = "every layer must have at least one channel"
             raise ValueError(msg)
         if isinstance(part, nn.Conv2d):
-            sizes = (*part.kernel_size, *part.dilation, *part.stride)
-            if not all(isinstance(size, int) for size in sizes):
-                msg = "kernels, strides and dilations must be whole numbers"
-                raise TypeError(msg)
-            if min(*part.kernel_size, *part.dilation, *part.stride) < 1:
-                msg = "kernels, strides and dilations must be at least 1"
+            sizes: list[object] = [*part.kernel_size, *part.dilation, *part.stride]
+            if not all(isinstance(size, int) and size >= 1 for size in sizes):
+                msg = "kernels, strides and dilations must be integers of at least 1"
                 raise ValueError(msg)
             pairs = zip(part.kernel_size, part.dilation, strict=True)
             if max((side - 1) * apart for side, apart in pairs) > _LARGEST_REACH:
-                msg = (
-                    f"the receptive field of a convolution exceeds {_LARGEST_REACH} "
-                    "pixels"
-                )
+                msg = f"the reach of a convolution exceeds {_LARGEST_REACH} px"
                 raise ValueError(msg)
 
 
@@ -133,47 +112,36 @@ def _build_within_limits(
 
     It is first built without values, so that huge sizes need no memory.
     """
-    if card.architecture not in ARCHITECTURES:  # a graph has its own limits
-        return _build_network_from_registry(
-            _CARD_ARCHITECTURES, "architecture", card.architecture, card.options
-        )
+    name, options = card.architecture, card.options
+    if name not in ARCHITECTURES:  # a graph has its own limits
+        return _build_from_registry(_CARD_ARCHITECTURES, "architecture", name, options)
     weight_count = sum(weights.numel() for weights in state.values())
     most = _SPARE + 2 * weight_count  # for values that are created and then replaced
-    try:
-        _check_size(card, parts=_SPARE + _PARTS * len(state), numbers=most)
-    except _TooManyWeightsError as error:
-        msg = (
-            f"The weights in {path.name} do not fit architecture {card.architecture}: "
-            f"its options require more than the {weight_count} stored weights."
-        )
-        raise CheckpointError(msg, code="weights-mismatch") from error
-    return build_network(card.architecture, card.options)
-
-
-def _check_size(card: ModelCard, *, parts: int, numbers: int) -> None:
-    """Check a network's numbers of modules and weights without allocating memory."""
-    if _find_largest_number(card.options) > numbers:
-        raise _TooManyWeightsError
-    with _limit_module_count(parts), torch.device("meta"):
-        sketch = build_network(card.architecture, card.options)
-    if sum(weights.numel() for weights in sketch.parameters()) > numbers:
-        raise _TooManyWeightsError
-
-
-@contextmanager
-def _limit_module_count(parts: int) -> Iterator[None]:
-    """Limit the number of modules built by this thread."""
     thread, number = threading.get_ident(), itertools.count(1)
 
     def count_module(*_: object) -> None:
-        if threading.get_ident() == thread and next(number) > parts:
+        is_own = threading.get_ident() == thread
+        if is_own and next(number) > _SPARE + _PARTS * len(state):
             raise _TooManyWeightsError
 
+    needed = _find_largest_number(options)
     hook = register_module_module_registration_hook(count_module)
     try:
-        yield
+        if needed <= most:
+            with torch.device("meta"):
+                sketch = build_network(name, options)
+            needed = sum(weights.numel() for weights in sketch.parameters())
+    except _TooManyWeightsError:
+        needed = math.inf
     finally:
         hook.remove()
+    if needed > most:
+        msg = (
+            f"The weights in {path.name} do not fit architecture {name}: its options "
+            f"require more than the {weight_count} stored weights."
+        )
+        raise CheckpointError(msg, code="weights-mismatch")
+    return build_network(name, options)
 
 
 def _find_largest_number(options: object) -> float:
@@ -237,31 +205,25 @@ def load_model(name_or_path: str | Path) -> LoadedModel:
     """
     if _loaded_in and os.getpid() not in _loaded_in and torch.get_num_threads() > 1:
         msg = (
-            "Models cannot be used in a process forked after a model was used, because "
-            "it would hang: start it with the spawn method, "
+            "A process forked after a model was used would hang: start it with "
             "multiprocessing.get_context('spawn')."
         )
-        raise SemsrError(msg, code="process-forked")
+        raise core.SemsrError(msg, code="process-forked")
     _loaded_in.add(os.getpid())
-    path = resolve_model_path(name_or_path)
-    if path.stat().st_size > _SIZE_LIMIT:
-        size = path.stat().st_size / 2**30
-        msg = (
-            f"A model file must be smaller than 2 GiB, but {path.name} is {size:.1f} "
-            "GiB."
-        )
+    path = cards.resolve_model_path(name_or_path)
+    size = path.stat().st_size
+    if size > _SIZE_LIMIT:
+        msg = f"{path.name} must be smaller than 2 GiB, but has {size / 2**30:.1f} GiB."
         raise CheckpointError(msg, code="file-too-large")
-    card = read_card(path)
+    card = cards.read_card(path)
     own = {k: v for k, v in _read_weights(path).items() if not k.startswith(_BESIDE)}
     module = _build_within_limits(path, card, own)
     try:
         module.load_state_dict(own)
     except RuntimeError as error:
-        first = str(error).strip().splitlines()[-1].strip()
-        msg = (
-            f"The weights in {path.name} do not fit architecture {card.architecture}: "
-            f"{first}"
-        )
+        why = str(error).strip().splitlines()[-1].strip()
+        name = card.architecture
+        msg = f"The weights in {path.name} do not fit architecture {name}: {why}"
         raise CheckpointError(msg, code="weights-mismatch") from error
     not_finite = [k for k, v in module.state_dict().items() if not v.isfinite().all()]
     if not_finite:
@@ -272,26 +234,22 @@ def load_model(name_or_path: str | Path) -> LoadedModel:
         raise CheckpointError(msg, code="weights-not-finite")
     if isinstance(module, OnnxNetwork):
         module.get_runner()  # rejects unsafe graphs
-    return LoadedModel(module.eval(), card, compute_model_digest(path))
+    return LoadedModel(module.eval(), card, cards.compute_model_digest(path))
 
 
 def load_training_networks(name_or_path: str | Path) -> dict[str, Tensor]:
     """Read the weights of a model's training-only networks in float32."""
-    return {
-        name.removeprefix(_BESIDE): value
-        for name, value in _read_weights(resolve_model_path(name_or_path)).items()
-        if name.startswith(_BESIDE)
-    }
+    weights = _read_weights(cards.resolve_model_path(name_or_path)).items()
+    return {k.removeprefix(_BESIDE): v for k, v in weights if k.startswith(_BESIDE)}
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
     """Read the weights of a file, with floating-point values in float32."""
     try:
-        state = load(read_bytes(path, _SIZE_LIMIT))
+        state = load(core.read_bytes(path, _SIZE_LIMIT))
         return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
     except (SafetensorError, *_REFUSALS, OSError) as error:
-        reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
-        msg = f"The model file {path.name} is damaged: {reason}; copy it again."
-        raise CheckpointError(
-            describe_access_error(path, error) or Message(msg, "model-damaged")
-        ) from error
+        why = f"{path.name} is damaged: {_get_reason(error)}; copy it again."
+        damage = core.Message(why, "model-damaged")
+        message = core.describe_access_error(path, error) or damage
+        raise CheckpointError(message) from error

@@ -83,21 +83,18 @@ def find_device(name: str = "auto") -> Device:
         raise OptionError(msg, code="device-unknown")
     count, index = device_count(kind), int(number or 0)
     if count == 0:
-        msg = (
-            f"Device {name} needs {_CARDS[kind]}, but PyTorch finds none "
-            f"({_explain_missing_device(kind)}): use `device=cpu`."
-        )
+        why = _explain_missing_device(kind)
+        msg = f"Device {name} needs {_CARDS[kind]} ({why}): use `device=cpu`."
         raise OptionError(msg, code="device-missing")
     if index >= count:
         last = f"{kind}:0" if count == 1 else f"{kind}:0 to {kind}:{count - 1}"
         msg = f"Device {name} does not exist: PyTorch finds only {last}."
         raise OptionError(msg, code="device-missing")
-    device = torch.device(name)
-    failure = _find_device_failure(device)
+    failure = _find_device_failure(torch.device(name))
     if failure is not None:
         msg = f"{failure}: use `device=cpu`."
         raise OptionError(msg, code="device-unusable")
-    return Device(device)
+    return Device(torch.device(name))
 
 
 def find_training_device(name: str = "auto") -> Device:
@@ -108,10 +105,7 @@ def find_training_device(name: str = "auto") -> Device:
     which Lightning does not train.
     """
     if name.partition(":")[0] == "xpu":
-        msg = (
-            f"Training supports only cpu, cuda or mps, got {name}: Lightning does not "
-            "support xpu."
-        )
+        msg = f"Training supports cpu, cuda and mps, got {name}."
         raise OptionError(msg, code="device-unsuitable")
     device = find_device(name)
     is_untried = name == "auto" and device.device.type != "cuda"
@@ -155,16 +149,15 @@ def _explain_missing_device(kind: str) -> str:
         if torch.backends.mps.is_built():
             return "it needs macOS 14 on Apple silicon"
         return f"PyTorch {torch.__version__} is built without MPS"
-    hidden_by = {n: os.environ.get(n) for n in _HIDES[kind]}
     module: Any = getattr(torch, kind)
     try:
         module.init()
     except AssertionError:
         return f"PyTorch {torch.__version__} is built without {kind.upper()}"
     except Exception as error:  # noqa: BLE001 - drivers fail in many ways
-        for name, value in hidden_by.items():
-            if value is not None:
-                return f"{name} is {value!r}"
+        for name in _HIDES[kind]:
+            if name in os.environ:
+                return f"{name} is {os.environ[name]!r}"
         return get_first_error_line(error).partition(". ")[0].rstrip(".")
     return "none is visible"
 
@@ -218,11 +211,9 @@ def _explain_failure(device: torch.device, error: Exception) -> str:
             capability = torch.cuda.get_device_capability(device)
             architectures = torch.cuda.get_arch_list()
             if architectures and not _is_built_for(capability, architectures):
-                return (
-                    f"its compute capability is {capability[0]}.{capability[1]}, and "
-                    f"PyTorch {torch.__version__} is built for "
-                    f"{', '.join(architectures)}"
-                )
+                own, built = "{}.{}".format(*capability), ", ".join(architectures)
+                torch_text = f"PyTorch {torch.__version__} is built for {built}"
+                return f"its compute capability is {own}, and {torch_text}"
     return get_first_error_line(error).rstrip(".")
 
 
@@ -307,28 +298,18 @@ def get_free_memory(device: torch.device) -> int:
         left = limit - int(psutil.Process().memory_info().rss)
         return max(0, min(int(psutil.virtual_memory().available), left))
     module: Any = getattr(torch, device.type)
-    reserved_bytes: int
-    in_use: int
     if device.type == "mps":  # main memory; Metal recommends a limit
-        reserved_bytes = module.driver_allocated_memory()
-        in_use = module.current_allocated_memory()
-        advised_bytes: int = module.recommended_max_memory()
-        return max(
-            0,
-            min(
-                advised_bytes - in_use,
-                get_host_memory() + max(0, reserved_bytes - in_use),
-            ),
-        )
-    reserved_bytes = module.memory_reserved(device)
-    in_use = module.memory_allocated(device)
-    try:
-        return int(module.mem_get_info(device)[0]) + reserved_bytes - in_use
-    except RuntimeError:  # Intel's integrated GPUs share main memory
-        total = module.get_device_properties(device).total_memory
-        return max(
-            0, min(int(total) - in_use, get_host_memory() + reserved_bytes - in_use)
-        )
+        in_use = int(module.current_allocated_memory())
+        cached = max(0, int(module.driver_allocated_memory()) - in_use)
+        total = int(module.recommended_max_memory())
+    else:
+        in_use = int(module.memory_allocated(device))
+        cached = int(module.memory_reserved(device)) - in_use
+        try:
+            return int(module.mem_get_info(device)[0]) + cached
+        except RuntimeError:  # Intel's integrated GPUs share main memory
+            total = int(module.get_device_properties(device).total_memory)
+    return max(0, min(total - in_use, get_host_memory() + cached))
 
 
 def get_host_memory() -> int:

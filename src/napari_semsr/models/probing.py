@@ -4,6 +4,7 @@ import copy
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -45,15 +46,13 @@ def find_instance_norm_call(
     """Return the norm call if it uses the image's own statistics, otherwise None."""
     if func is not functional.instance_norm:
         return None
-    arguments_bound = _SIGNATURE.bind(*args, **kwargs)
-    arguments_bound.apply_defaults()
-    arguments = arguments_bound.arguments
-    live = arguments["use_input_stats"] or arguments["running_mean"] is None
-    if not live or arguments["input"].dim() != 4:
+    bound = _SIGNATURE.bind(*args, **kwargs)
+    bound.apply_defaults()
+    given = bound.arguments
+    live = given["use_input_stats"] or given["running_mean"] is None
+    if not live or given["input"].dim() != 4:
         return None
-    return InstanceNormCall(
-        arguments["input"], arguments["weight"], arguments["bias"], arguments["eps"]
-    )
+    return InstanceNormCall(*(given[n] for n in ("input", "weight", "bias", "eps")))
 
 
 class TorchCallInterceptor(TorchFunctionMode):
@@ -149,8 +148,8 @@ def find_minimum_field_size(module: nn.Module, *, stride: int) -> int:
             continue
         return side
     msg = (
-        "A network must accept fields with sides that are multiples of its stride "
-        f"{stride}, but this network failed for all sides up to {sides[-1]} px."
+        "A network must accept fields with sides in multiples of its stride, but this "
+        f"network (stride {stride}) failed for all up to {sides[-1]} px."
     )
     raise CheckpointError(msg, code="model-unsuitable")
 
@@ -192,9 +191,7 @@ def _find_changed_outputs(
 def measure_receptive_field(module: nn.Module, *, stride: int) -> int:
     """Measure the distance in pixels over which the input affects an output."""
     if getattr(module, "deciding", False):
-        msg = (
-            "The receptive field is unknown because the control flow depends on values."
-        )
+        msg = "The receptive field of a graph that decides by values is unknown."
         raise ShapeError(msg, code="receptive-field-unbounded")
     module_copy = _copy_to_cpu(module)
     across = find_minimum_field_size(module_copy, stride=stride)
@@ -290,12 +287,8 @@ def measure_effective_fields(
     """
     if halo is None or halo > _WIDEST:
         return {}
-    return {
-        f"{tolerance:g}": measure_effective_halo(
-            module, stride=stride, halo=halo, tolerance=tolerance
-        )
-        for tolerance in _TOLERANCES
-    }
+    measure = partial(measure_effective_halo, module, stride=stride, halo=halo)
+    return {f"{limit:g}": measure(tolerance=limit) for limit in _TOLERANCES}
 
 
 def _generate_noise(shape: IntPair, rng: torch.Generator) -> Tensor:

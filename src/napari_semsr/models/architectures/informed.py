@@ -67,9 +67,8 @@ def compute_wiener_filters(condition: Tensor, rings: Tensor) -> Tensor:
         condition, rings = _convert_to_float64(condition), _convert_to_float64(rings)
         noise = (condition.float()[:, 0].exp() - NO_NOISE).clamp(0, 0.5)
         frequency = to_device(torch.tensor(two_scale.RINGS), condition.device)
-        taps = compute_wiener_taps(
-            noise, _extract_blur(condition), (frequency, rings.float())
-        )
+        blur, measured = _extract_blur(condition), (frequency, rings.float())
+        taps = compute_wiener_taps(noise, blur, measured)
     return pack_taps(taps.to(device))
 
 
@@ -81,8 +80,7 @@ def _convert_to_float64(values: Tensor) -> Tensor:
 def _extract_blur(condition: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the blur widths along rows and columns and their correlation, (B,)."""
     blur = condition.float()
-    widths = (blur[:, 5:7].exp() - NO_BLUR).clamp(0, WIDEST_BLUR)
-    rows, columns = widths.unbind(1)
+    rows, columns = (blur[:, 5:7].exp() - NO_BLUR).clamp(0, WIDEST_BLUR).unbind(1)
     return rows, columns, blur[:, 7].clamp(-0.95, 0.95)
 
 
@@ -95,9 +93,8 @@ def replace_blur(estimate: Tensor, true: Tensor) -> Tensor:
     true_blur = torch.where(torch.isfinite(true), true, 0.0)[:, 5:8]
     sharp = math.log(NO_BLUR)
     widths = torch.where(torch.isfinite(true[:, 5:7]), true_blur[:, :2], sharp)
-    return torch.cat(
-        [estimate[:, :5], widths, true_blur[:, 2:], 0 * estimate[:, 8:]], dim=1
-    )
+    parts = [estimate[:, :5], widths, true_blur[:, 2:], 0 * estimate[:, 8:]]
+    return torch.cat(parts, dim=1)
 
 
 def compute_sharpening_filters(
@@ -107,11 +104,9 @@ def compute_sharpening_filters(
     device = condition.device
     with torch.no_grad(), disable_autocast(condition):
         spectrum = _convert_to_float64(spectrum)
-        condition = _convert_to_float64(condition)
+        blur = _extract_blur(_convert_to_float64(condition))
         noise = None if noise is None else _convert_to_float64(noise)
-        taps = compute_sharpening_taps(
-            spectrum.float(), _extract_blur(condition), noise
-        )
+        taps = compute_sharpening_taps(spectrum.float(), blur, noise)
     return pack_taps(taps.to(device))
 
 
@@ -145,18 +140,17 @@ class ThreeScaleNet(nn.Module):
         def build_level(width: int, count: int) -> nn.ModuleList:
             return nn.ModuleList(two_scale.DilatedBlock(width) for _ in range(count))
 
-        self.register_buffer(
-            "filters", two_scale.create_zero_filters(), persistent=False
-        )
+        filters = two_scale.create_zero_filters()
+        self.register_buffer("filters", filters, persistent=False)
         self.register_buffer("filter_shares", None, persistent=False)
         self.register_buffer("most", None, persistent=False)
         self.stem = nn.Conv2d(4 * (1 + FILTERS), first, 3, padding=1)
-        self.down = nn.ModuleList(
-            build_level(width, count) for width, count in zip(widths, down, strict=True)
+        levels = (
+            zip(widths, down, strict=True),
+            zip((second, first), up[::-1], strict=True),
         )
-        self.up = nn.ModuleList(
-            build_level(width, count)
-            for width, count in zip((second, first), reversed(up), strict=True)
+        self.down, self.up = (
+            nn.ModuleList(itertools.starmap(build_level, n)) for n in levels
         )
         self.shrink = nn.ModuleList(
             nn.Conv2d(a, b, 2, stride=2) for a, b in ((first, second), (second, third))
@@ -196,11 +190,8 @@ class ThreeScaleNet(nn.Module):
                 x = x.replace_map(two_scale.run_block(block, x.map, turn))
             return x
 
-        x = _FeatureMap(
-            run_in_full_precision(self.stem, functional.pixel_unshuffle(planes, 2)),
-            whole,
-            2,
-        )
+        fine = run_in_full_precision(self.stem, functional.pixel_unshuffle(planes, 2))
+        x = _FeatureMap(fine, whole, 2)
         parts: list[_FeatureMap] = []
         for level, shrink in zip(self.down[:-1], self.shrink, strict=True):
             x = run_level(level, x, self.stride)
@@ -213,12 +204,9 @@ class ThreeScaleNet(nn.Module):
             x = x.replace_map(parts.pop().crop(need, x.step).map + x.map)
             x = run_level(level, x, x.step)
         x = x.crop(next(needs), x.step)
-        x = x.replace_map(
-            functional.pixel_shuffle(run_in_full_precision(self.head, x.map), 2), 1
-        )
-        maps = x.crop(keep, 1).map
-        size = (len(maps), self.corrections, 1 + FILTERS, *maps.shape[-2:])
-        maps = maps.reshape(size)
+        output = run_in_full_precision(self.head, x.map)
+        maps = x.replace_map(functional.pixel_shuffle(output, 2), 1).crop(keep, 1).map
+        maps = maps.reshape(len(maps), self.corrections, -1, *maps.shape[-2:])
         kept_planes = planes if keep is None else planes[..., *keep.slices]
         changes = (kept_planes[:, 1:] - kept_planes[:, :1])[:, None]
         corrections: Tensor = maps[:, :, 0] + (maps[:, :, 1:] * changes).sum(2)
@@ -328,20 +316,18 @@ class Sharpener(nn.Module):
 
         `shares` (2,), the weights of the two corrections.
         """
-        plain_part = ThreeScaleNet(*self.shape, corrections=2)
+        plain = ThreeScaleNet(*self.shape, corrections=2)
         state = dict(self.local.state_dict())
         state["head.bias"] = state["head.bias"] - self.start
         for part in _HEAD:
-            state[part] = _apply_correction_weights(
-                state[part], gate.share * shares
-            ).flatten(0, 1)
-        plain_part.load_state_dict(state)
+            weighted = _apply_correction_weights(state[part], gate.share * shares)
+            state[part] = weighted.flatten(0, 1)
+        plain.load_state_dict(state)
         denoise, deblur = shares.unbind()
-        share_tensor = torch.stack([deblur, torch.zeros_like(deblur), denoise - deblur])
-        plain_part.filters = filters
-        plain_part.filter_shares = share_tensor[:, None, None]
-        plain_part.most = (gate.most * shares)[:, None, None]
-        return plain_part
+        changes = torch.stack([deblur, torch.zeros_like(deblur), denoise - deblur])
+        plain.filters, plain.filter_shares = filters, changes[:, None, None]
+        plain.most = (gate.most * shares)[:, None, None]
+        return plain
 
 
 _HEAD = "head.weight", "head.bias"
@@ -362,9 +348,8 @@ class Gate(NamedTuple):
     @classmethod
     def from_spectrum(cls, spectrum: Tensor, noise: Tensor | None = None) -> "Gate":
         """Compute the limits from a field's spectrum, or from a known noise level."""
-        power = (
-            estimate_white_noise_floor(spectrum) if noise is None else noise.square()
-        )
+        known = None if noise is None else noise.square()
+        power = estimate_white_noise_floor(spectrum) if known is None else known
         return cls(power / (power + _FAINT**2), _MAX_CHANGED * power.sqrt())
 
 
@@ -435,13 +420,8 @@ class InformedRestorer(nn.Module):
         widths, down, up = self.shape
         if not self.dilations:
             return ThreeScaleNet(widths, down, up, corrections)
-        return two_scale.TwoScaleNet(
-            widths[0],
-            down[0],
-            self.dilations,
-            told=True,
-            corrections=corrections,
-        )
+        shape = widths[0], down[0], self.dilations
+        return two_scale.TwoScaleNet(*shape, told=True, corrections=corrections)
 
     def analyse_field(self, field: Tensor) -> two_scale.SurveyResult:
         """Analyse whole fields (B, 1, H, W) in fp32.
@@ -450,9 +430,8 @@ class InformedRestorer(nn.Module):
         of 16.
         """
         with disable_autocast(field):
-            survey: two_scale.SurveyResult = self.survey(
-                self.survey.compute_statistics(field.float())
-            )
+            statistics = self.survey.compute_statistics(field.float())
+            survey: two_scale.SurveyResult = self.survey(statistics)
         return survey
 
     def stack_planes(self, clear: Tensor, condition: Tensor, rings: Tensor) -> Tensor:
@@ -462,10 +441,8 @@ class InformedRestorer(nn.Module):
         condition (B, 9) is in the order of `core.FAULTS`, `rings` (B, 12) is the power
         at `RINGS`. No gradient passes through the filters.
         """
-        through = filter_images(
-            clear.detach(), compute_wiener_filters(condition, rings)
-        )
-        return torch.cat([clear, through], dim=1)
+        filters = compute_wiener_filters(condition, rings)
+        return torch.cat([clear, filter_images(clear.detach(), filters)], dim=1)
 
     def stack_sharpening_planes(
         self, clear: Tensor, condition: Tensor
@@ -516,32 +493,28 @@ class InformedRestorer(nn.Module):
         standard deviation of the noise, if that is known in addition to the blur.
         """
         shares = torch.tensor([denoise, deblur], device=condition.device)
-        local_part: ThreeScaleNet | two_scale.TwoScaleNet
+        local: ThreeScaleNet | two_scale.TwoScaleNet
         if spectrum is not None and self.sharpener is not None:
             noise_tensor = None if noise is None else shares.new_tensor([noise])
-            filters = compute_sharpening_filters(
-                condition[None], spectrum[None], noise_tensor
-            )
-            gate = Gate.from_spectrum(spectrum[None], noise_tensor)
-            local_part = self.sharpener.build_network(filters, gate, shares)
+            measured = spectrum[None], noise_tensor
+            filters = compute_sharpening_filters(condition[None], *measured)
+            gate = Gate.from_spectrum(*measured)
+            local = self.sharpener.build_network(filters, gate, shares)
         else:
-            local_part = self._build_local_network(corrections=1)
-            local_part.filters = compute_wiener_filters(condition[None], rings[None])
+            local = self._build_local_network(corrections=1)
+            local.filters = compute_wiener_filters(condition[None], rings[None])
             state = dict(self.local.state_dict())
             for part in _HEAD:
                 state[part] = _apply_correction_weights(state[part], shares).sum(0)
-            local_part.load_state_dict(state)
-        if not local_part.filters.isfinite().all():
+            local.load_state_dict(state)
+        if not local.filters.isfinite().all():
             msg = "no Wiener filter could be computed from the field's spectrum"
             raise RuntimeError(msg)
         numbers = self.compute_conditions(condition[None], sharpen=spectrum is not None)
-        for block, numbers_of_block in zip(
-            local_part.list_blocks(), numbers, strict=True
-        ):
-            scale, shift = numbers_of_block[0]
+        for block, ((scale, shift),) in zip(local.list_blocks(), numbers, strict=True):
             block.first.weight.mul_(1 + scale[:, None, None, None])
             block.first.bias.mul_(1 + scale).add_(shift)  # type: ignore[union-attr]
-        return local_part.train(self.training)
+        return local.train(self.training)
 
     def forward(self, field: Tensor, faults: Tensor | None = None) -> Tensor:
         """Restore whole fields (B, 1, H, W), keeping their grey scale.
@@ -549,22 +522,18 @@ class InformedRestorer(nn.Module):
         With `faults` (B, 9), in the order of `core.FAULTS`, the sharpener is used with
         their blur.
         """
-        survey = self.analyse_field(field)
-        local: ThreeScaleNet | two_scale.TwoScaleNet = self.local
-        condition = survey.condition
-        sharpen = faults is not None and self.sharpener is not None
-        clear = two_scale.dehaze(
-            field, survey.haze.drop_uncertain() if sharpen else survey.haze
-        )
-        if faults is not None and self.sharpener is not None:
-            local = self.sharpener.local
+        survey, sharpener = self.analyse_field(field), self.sharpener
+        haze, condition = survey.haze, survey.condition
+        if faults is None or sharpener is None:
+            clear = two_scale.dehaze(field, haze)
+            planes = self.stack_planes(clear, condition, survey.rings)
+            numbers = self.compute_conditions(condition)
+            corrections = self.local.estimate_corrections(planes, numbers)
+        else:
+            clear = two_scale.dehaze(field, haze.drop_uncertain())
             condition = replace_blur(condition, faults)
             planes, gate = self.stack_sharpening_planes(clear, condition)
-        else:
-            planes = self.stack_planes(clear, condition, survey.rings)
-        corrections = local.estimate_corrections(
-            planes, self.compute_conditions(condition, sharpen=sharpen)
-        )
-        if sharpen and self.sharpener is not None:
-            corrections = self.sharpener.limit_corrections(corrections, planes, gate)
+            numbers = self.compute_conditions(condition, sharpen=True)
+            corrections = sharpener.local.estimate_corrections(planes, numbers)
+            corrections = sharpener.limit_corrections(corrections, planes, gate)
         return clear + corrections.sum(1, keepdim=True)

@@ -123,22 +123,18 @@ class TwoScaleNet(nn.Module):
         self.stride = 16 if wide_blocks else 4
         if told:
             self.register_buffer("filters", create_zero_filters(), persistent=False)
-        planes = 1 + FILTERS if told else 1
+        planes, deep = 1 + FILTERS if told else 1, 2 * width
         self.stem = nn.Conv2d(4 * planes, width, 3, padding=1)
         self.encoder = nn.Sequential(*(DilatedBlock(width) for _ in range(fine_blocks)))
-        self.down = nn.Conv2d(width, 2 * width, 2, stride=2)
-        self.wide = nn.Sequential(
-            *(DilatedBlock(2 * width) for _ in range(wide_blocks))
-        )
-        self.wide_out = (
-            init_layer_zero(nn.Conv2d(2 * width, 2 * width, 1)) if wide_blocks else None
-        )
-        self.context = nn.Sequential(*(DilatedBlock(2 * width, d) for d in dilations))
-        self.up = nn.Conv2d(2 * width, 4 * width, 1)
+        self.down = nn.Conv2d(width, deep, 2, stride=2)
+        self.wide = nn.Sequential(*(DilatedBlock(deep) for _ in range(wide_blocks)))
+        wide_out = nn.Conv2d(deep, deep, 1) if wide_blocks else None
+        self.wide_out = wide_out and init_layer_zero(wide_out)
+        self.context = nn.Sequential(*(DilatedBlock(deep, d) for d in dilations))
+        self.up = nn.Conv2d(deep, 4 * width, 1)
         self.decoder = nn.Sequential(*(DilatedBlock(width) for _ in range(fine_blocks)))
-        self.head = init_layer_zero(
-            nn.Conv2d(width, 4 * corrections * scale**2, 3, padding=1)
-        )
+        outputs = 4 * corrections * scale**2
+        self.head = init_layer_zero(nn.Conv2d(width, outputs, 3, padding=1))
 
     def list_blocks(self) -> list[DilatedBlock]:
         """Return all blocks that accept a condition, in execution order."""
@@ -156,14 +152,13 @@ class TwoScaleNet(nn.Module):
         fitting = dict(weights)
         for name in ("stem.weight", "head.weight", "head.bias"):
             own, value = self.state_dict()[name], weights.get(name)
-            if value is None or value.shape == own.shape:
+            if value is None:
                 continue
-            if any(n > m for n, m in zip(value.shape, own.shape, strict=True)):
-                continue
-            fitting[name] = torch.zeros_like(own)
-            outputs, *inputs = value.shape
-            place = (slice(own.shape[0] - outputs, None), *(slice(n) for n in inputs))
-            fitting[name][place] = value
+            if all(n <= m for n, m in zip(value.shape, own.shape, strict=True)):
+                fitting[name] = torch.zeros_like(own)
+                outputs, *inputs = value.shape
+                place = (slice(own.shape[0] - outputs, None), *map(slice, inputs))
+                fitting[name][place] = value
         return fitting
 
     def estimate_corrections(
@@ -180,11 +175,9 @@ class TwoScaleNet(nn.Module):
             fine = run_block(block, fine, turn)
         coarse = self.down(fine).to(fine.dtype)
         if self.wide_out is not None:
-            coarse = coarse + functional.interpolate(
-                self.wide_out(self.wide(functional.avg_pool2d(coarse, 4))),
-                scale_factor=4.0,
-                mode="bilinear",
-            )
+            wide = self.wide_out(self.wide(functional.avg_pool2d(coarse, 4)))
+            wide = functional.interpolate(wide, scale_factor=4.0, mode="bilinear")
+            coarse = coarse + wide
         for block in get_level_blocks(self.context):
             coarse = run_block(block, coarse, turn)
         fine = fine + functional.pixel_shuffle(self.up(coarse), 2)
@@ -329,10 +322,9 @@ def dehaze(field: Tensor, haze: Haze) -> Tensor:
     `field` (B, 1, H, W) are the images in which it was estimated, not larger than its
     blocks; the grey scale is kept.
     """
-    gain = functional.interpolate(
-        haze.log_gain.exp(), scale_factor=BLOCK, mode="bilinear"
-    )[..., : field.shape[-2], : field.shape[-1]]
-    return haze.airlight + (field - haze.airlight) * gain
+    gain, (rows, columns) = haze.log_gain.exp(), field.shape[-2:]
+    gain = functional.interpolate(gain, scale_factor=BLOCK, mode="bilinear")
+    return haze.airlight + (field - haze.airlight) * gain[..., :rows, :columns]
 
 
 def _find_blank_blocks(logs: Tensor) -> Tensor:
@@ -469,9 +461,7 @@ class SurveyNet(nn.Module):
             # weights that average a block's 256 energies into bands, (16, 256): twelve
             # rings of frequency, the finest along each axis only, and the finest of one
             # axis with the coarse of the other, where streaks and slow detectors appear
-            y, x = torch.meshgrid(
-                torch.arange(BLOCK), torch.arange(BLOCK), indexing="ij"
-            )
+            y, x = torch.meshgrid(2 * [torch.arange(BLOCK)], indexing="ij")
             radius = torch.hypot(y.double(), x.double())
             rings = itertools.pairwise(_EDGES)
             masks = [(radius >= low) & (radius < high) for low, high in rings]
@@ -517,26 +507,23 @@ class SurveyNet(nn.Module):
 
     def estimate_haze(self, statistics: Tensor) -> Haze:
         """Estimate the haze of fields from their `statistics`."""
-        coarse = statistics[:, 1 + len(self.bands) :]
-        haze_found: Haze = self.veil(statistics[:, :1], coarse)
-        return haze_found
+        haze: Haze = self.veil(statistics[:, :1], statistics[:, 1 + len(self.bands) :])
+        return haze
 
     def estimate_faults(self, statistics: Tensor) -> Tensor:
         """Estimate noise and blur (B, 9), as in `core.FAULTS`, from `statistics`."""
         mean, spectrum = statistics[:, 0], statistics[:, 1 : 1 + len(self.bands)]
         logs = _compute_log_energies(spectrum)
-        summary = _summarise_blocks(
-            mean.flatten(1), logs.flatten(2), _find_blank_blocks(logs)
-        )
+        is_blank = _find_blank_blocks(logs)
+        summary = _summarise_blocks(mean.flatten(1), logs.flatten(2), is_blank)
         names: Tensor = self.name(summary)
         return self.usual + self.spread * names
 
     def average_rings(self, statistics: Tensor) -> Tensor:
         """Average the power at `RINGS` over all blocks without a data bar, (B, 12)."""
         power = statistics[:, 1 : 1 + len(self.bands)]
-        has_signal = (
-            1 - _find_blank_blocks(_compute_log_energies(power)).float()[:, None]
-        )
+        is_blank = _find_blank_blocks(_compute_log_energies(power))
+        has_signal = 1 - is_blank.float()[:, None]
         rings = (power[:, : len(RINGS)].flatten(2) * has_signal).sum(2)
         return rings / has_signal.sum(2).clamp_min(1)
 

@@ -79,8 +79,7 @@ def compute_wiener_taps(
     power = noise.square() + _ROUNDING
     variance = (rows.square() + columns.square()) / 2
     height, slope = _fit_power_law(rings, power, variance)
-    y = torch.fft.fftfreq(_SIDE, device=noise.device)[:, None]
-    x = torch.fft.rfftfreq(_SIDE, device=noise.device)[None]
+    y, x = _compute_frequencies(noise.device)
     log_f = (y**2 + x**2).clamp_min(_LOWEST**2).log() / 2
     prior = torch.exp(height[:, None, None] - slope[:, None, None] * log_f)
     prior = prior.clamp_max(_MAX_POWER)
@@ -90,11 +89,9 @@ def compute_wiener_taps(
     exponent = -2 * math.pi**2 * (yy + xx + 2 * xy)
     likeness, targets = [], []
     for share, doubt in zip(_DEBLUR, _WIDTH_DOUBT, strict=True):
-        transmission, power_transmission = _average_transmission(
-            share**2 * exponent, doubt
-        )
-        likeness.append(power_transmission * prior + power[:, None, None])
-        targets.append(transmission * prior)
+        first, second = _average_transmission(share**2 * exponent, doubt)
+        likeness.append(second * prior + power[:, None, None])
+        targets.append(first * prior)
     taps = _solve_taps(torch.stack(likeness, dim=1), torch.stack(targets, dim=1))
     return (taps / taps.sum((-1, -2), keepdim=True)).float()
 
@@ -138,27 +135,20 @@ def compute_sharpening_taps(
     lets, away = _compute_transmission(power_transmission)
     if noise is None:
         flat = estimate_white_noise_floor(spectrum)[:, None, None]
-        along = _estimate_line_noise_floor(spectrum, power_transmission)
-        across = _estimate_line_noise_floor(
-            _swap_axes(spectrum), _swap_axes(power_transmission)
-        )
+        both = spectrum, power_transmission
+        along = _estimate_line_noise_floor(*both)
+        across = _estimate_line_noise_floor(*map(_swap_axes, both))
         # what both directions share is not noise of lines, but the image
         along = torch.minimum(along, flat + (along - across).clamp_min(0))
     else:
         along = flat = _compute_known_noise_floor(noise)[:, None, None]
     likeness, targets = [], []
-    for floor, cross in (
-        (along, transmission),
-        (flat, transmission),
-        (along, power_transmission),
-    ):
-        power = _measure_clear_image_power(
-            spectrum, floor.expand_as(spectrum), lets, away
-        )
-        likeness.append(power_transmission * power.from_image + floor)
-        targets.append(
-            cross * (power.from_image if cross is power_transmission else power.likely)
-        )
+    for floor, deblurs in ((along, True), (flat, True), (along, False)):
+        noise_power = floor.expand_as(spectrum)
+        power = _measure_clear_image_power(spectrum, noise_power, lets, away)
+        seen = power_transmission * power.from_image
+        likeness.append(seen + floor)
+        targets.append(transmission * power.likely if deblurs else seen)
     best = torch.stack(likeness, dim=1), torch.stack(targets, dim=1)
     return _solve_taps(*best, level=True).float()
 
@@ -174,47 +164,38 @@ def estimate_widest_blur(
     `noise`, its standard deviation if known.
     """
     most = min(most, WIDEST_BLUR)
-    widths_tried = torch.arange(_STEP_PX, WIDEST_BLUR, _STEP_PX)
-    widths = torch.cat([widths_tried[widths_tried < most], torch.tensor([most])]).to(
-        spectrum.device
-    )
+    tried = torch.arange(_STEP_PX, WIDEST_BLUR, _STEP_PX)
+    widths = torch.cat([tried[tried < most], torch.tensor([most])]).to(spectrum.device)
     spectra = spectrum.expand(len(widths), -1, -1)
-    power_transmission = _compute_blur_transmission(
-        (widths, widths, torch.zeros_like(widths))
-    ).square()
-    lets, away = _compute_transmission(power_transmission)
-    noise_floor = (
-        None
-        if noise is None
-        else _compute_known_noise_floor(torch.full_like(widths, noise))
-    )
-    floor = estimate_white_noise_floor(spectra) if noise_floor is None else noise_floor
+    blur = widths, widths, torch.zeros_like(widths)
+    lets, away = _compute_transmission(_compute_blur_transmission(blur).square())
+    if noise is None:
+        floor = estimate_white_noise_floor(spectra)
+    else:
+        floor = _compute_known_noise_floor(torch.full_like(widths, noise))
     floor = floor[:, None, None].expand_as(spectra)
-    log_ratio = _measure_clear_image_power(spectra, floor, lets, away).increase
-    noise_floor, bears = log_ratio.isfinite(), log_ratio <= _MAX_RISE + log_ratio[0]
+    rise = _measure_clear_image_power(spectra, floor, lets, away).increase
+    is_measured, bears = rise.isfinite(), rise <= _MAX_RISE + rise[0]
     # too little is measured for wide ones: use the result for the widest measured
-    bears = torch.where(
-        noise_floor, bears, bears[noise_floor][-1] if noise_floor.any() else True
-    )
+    widest = bears[is_measured][-1] if is_measured.any() else True
+    bears = torch.where(is_measured, bears, widest)
     return most if bears[-1] else float(widths[bears].max())
 
 
 def _compute_transmission(power_transmission: Tensor) -> tuple[Tensor, Tensor]:
     """Return the power transmission of blur and window (B, 64, 33), and frequencies."""
-    y = torch.fft.fftfreq(_SIDE, device=power_transmission.device)[:, None]
-    away = torch.hypot(
-        y, torch.fft.rfftfreq(_SIDE, device=power_transmission.device)[None]
-    )
+    y, x = _compute_frequencies(power_transmission.device)
+    away = torch.hypot(y, x)
     usual = away.clamp_min(_LOWEST) ** -_USUAL_SLOPE
-    lets = (
-        (
-            _apply_spectral_leakage(power_transmission * usual)
-            / _apply_spectral_leakage(usual)
-        )
-        .float()
-        .clamp_min(0)
-    )
+    seen = _apply_spectral_leakage(power_transmission * usual)
+    lets = (seen / _apply_spectral_leakage(usual)).float().clamp_min(0)
     return lets, away
+
+
+def _compute_frequencies(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return the frequencies of a half spectrum along columns and rows."""
+    y = torch.fft.fftfreq(_SIDE, device=device)[:, None]
+    return y, torch.fft.rfftfreq(_SIDE, device=device)[None]
 
 
 def estimate_white_noise_floor(spectrum: Tensor) -> Tensor:
@@ -226,8 +207,7 @@ def estimate_white_noise_floor(spectrum: Tensor) -> Tensor:
 
 def _compute_corner_weights(spectrum: Tensor) -> Tensor:
     """Return the weights, (64, 33), of frequencies with almost no signal."""
-    y = torch.fft.fftfreq(_SIDE, device=spectrum.device)[:, None]
-    x = torch.fft.rfftfreq(_SIDE, device=spectrum.device)[None]
+    y, x = _compute_frequencies(spectrum.device)
     return (torch.hypot(y, x) > _CORNER) * _compute_column_multiplicity(x)
 
 
@@ -243,10 +223,8 @@ def _compute_blur_transmission(blur: tuple[Tensor, Tensor, Tensor]) -> Tensor:
     y = away[:, None] / rows.clamp_min(_SHARPEST)
     x = away / columns.clamp_min(_SHARPEST)
     kernel = torch.exp((2 * slant * y * x - y**2 - x**2) / (1 - slant**2) / 2)
-    transmission: Tensor = torch.fft.rfft2(
-        kernel / kernel.sum((1, 2), keepdim=True)
-    ).real
-    return transmission.float()
+    spectrum: Tensor = torch.fft.rfft2(kernel / kernel.sum((1, 2), keepdim=True))
+    return spectrum.real.float()
 
 
 def _apply_spectral_leakage(power: Tensor) -> Tensor:
@@ -254,17 +232,15 @@ def _apply_spectral_leakage(power: Tensor) -> Tensor:
     lag = 2 * math.pi * torch.arange(_SIDE, device=power.device) / _SIDE
     window_power = (2 + lag.cos()) / 3
     alike = torch.fft.irfft2(power.double(), s=(_SIDE, _SIDE))
-    smeared_power: Tensor = torch.fft.rfft2(
-        alike * window_power * window_power[:, None]
-    ).real
-    return smeared_power
+    seen: Tensor = torch.fft.rfft2(alike * window_power * window_power[:, None])
+    return seen.real
 
 
 def _swap_axes(power: Tensor) -> Tensor:
     """Swap rows and columns of a half spectrum (..., 64, 33)."""
     alike = torch.fft.irfft2(power.double(), s=(_SIDE, _SIDE))
-    swapped_power: Tensor = torch.fft.rfft2(alike.mT).real
-    return swapped_power.float()
+    swapped: Tensor = torch.fft.rfft2(alike.mT)
+    return swapped.real.float()
 
 
 def _compute_column_multiplicity(x: Tensor) -> Tensor:
@@ -340,9 +316,7 @@ def _measure_clear_image_power(
     log_power = torch.where(inside, smooth, log_power)
     weight = ((number >= (last // 2).clamp_min(2)) & (number <= last)).float()
     weight = weight / weight.sum(1, keepdim=True)
-    middle, level = (
-        (weight * part).sum(1, keepdim=True) for part in (log_f, log_power)
-    )
+    middle, level = ((weight * n).sum(1, keepdim=True) for n in (log_f, log_power))
     rise = (weight * (log_f - middle) * (log_power - level)).sum(1, keepdim=True)
     spread = (weight * (log_f - middle).square()).sum(1, keepdim=True)
     slope = (-rise + _USUAL_SLOPE * _DOUBT) / (spread + _DOUBT)
@@ -357,13 +331,11 @@ def _measure_clear_image_power(
     falling = _limit_rise(log_power, measured_rings)
     rise_log = torch.where(number <= last, log_power - falling, 0.0).amax(1)
     rise_log = torch.where(last[:, 0] < _RISES, torch.nan, rise_log)
-    implied_power, likely = (
-        torch.lerp(log[:, below], log[:, below + 1], part).exp()
+    from_image, likely = (
+        torch.lerp(log[:, below], log[:, below + 1], part).exp().maximum(own)
         for log in (log_power, falling)
     )
-    return _ClearImagePower(
-        torch.maximum(implied_power, own), torch.maximum(likely, own), rise_log
-    )
+    return _ClearImagePower(from_image, likely, rise_log)
 
 
 def _measure_lines(
@@ -384,10 +356,8 @@ def compute_ring_medians(spectrum: Tensor) -> Tensor:
     """Compute the lower median of each ring of a spectrum (B, 64, 33): (B, 46)."""
     places, middle = _compute_ring_indices(spectrum.device)
     beyond = spectrum.new_full((len(spectrum), 1), math.inf)
-    sorted_power = (
-        torch.cat([spectrum.flatten(1), beyond], dim=1)[:, places].sort(2).values
-    )
-    return sorted_power.gather(2, middle.expand(len(sorted_power), -1, 1))[..., 0]
+    rings = torch.cat([spectrum.flatten(1), beyond], dim=1)[:, places].sort(2).values
+    return rings.gather(2, middle.expand(len(rings), -1, 1))[..., 0]
 
 
 @cache
@@ -448,14 +418,14 @@ def _solve_taps(power: Tensor, target_power: Tensor, *, level: bool = False) -> 
     one; `level`: keep the mean grey level. NaN if there is no solution.
     """
     side = 2 * RADIUS + 1
-    autocorrelation, cross = (
+    alike, cross = (
         torch.fft.irfft2(part.double(), s=(_SIDE, _SIDE))
         for part in (power, target_power)
     )
     step = torch.arange(side, device=power.device)
     apart = (step[:, None] - step[None]) % _SIDE
     # covariance of any two pixels under the taps: row, row, column, column
-    joint = autocorrelation[..., apart[:, None, :, None], apart[None, :, None, :]]
+    joint = alike[..., apart[:, None, :, None], apart[None, :, None, :]]
     joint = joint.flatten(-4, -3).flatten(-2, -1)
     there = (step - RADIUS) % _SIDE
     right = cross[..., there[:, None], there[None]].flatten(-2)
