@@ -103,6 +103,48 @@ def test_the_padding_of_imaris_is_no_image(make, grey, lazily):
     assert (info.shape, info.planes) == ((37, 53), 1)
 
 
+@pytest.mark.parametrize(
+    ("steps", "unit", "expected"),
+    [
+        ((-0.008, 0.0075), "um", (8.0, 7.5)),
+        ((8, 7), "nm", (8.0, 7.0)),
+        ((8, 7), "1/nm", None),
+        ((0, 7), "nm", None),
+    ],
+)
+def test_coordinates_of_nexus_give_the_pixel_size(make, grey, steps, unit, expected):
+    places = [
+        (0.3 + step * np.arange(n)).astype("f4" if unit == "um" else float)
+        for n, step in zip(grey.shape, steps, strict=True)
+    ]
+    path = make(
+        {"g/counts": grey, "g/axis_j": places[0], "g/axis_i": places[1]},
+        {
+            "g": {"signal": "counts", "axes": ["axis_j", "axis_i"]},
+            **{key: {"units": unit} for key in ("g/axis_j", "g/axis_i")},
+        },
+        "a.nxs",
+    )
+    assert registry.read(path).pixel_size_nm == expected
+
+
+@pytest.mark.parametrize("level", [0, 1])
+def test_the_extent_of_imaris_gives_the_pixel_size(make, grey, level):
+    group = f"DataSet/ResolutionLevel {level}/TimePoint 0/Channel 0"
+    shape = [n >> level for n in (36, 52)]
+    texts = {"Z": "1", "Y": f"{shape[0]}", "X": f"{shape[1]}"}
+    sizes = {f"ImageSize{a}": np.array([*n], "S1") for a, n in texts.items()}
+    extent = {"ExtMin0": "1.0", "ExtMax0": "6.2", "ExtMin1": "-2", "ExtMax1": "5.2"}
+    about = {key: np.array([*value], "S1") for key, value in extent.items()}
+    about["Unit"] = np.frombuffer("µm".encode(), "S1")
+    path = make({f"{group}/Data": grey[None]}, {group: sizes}, "a.ims")
+    with h5py.File(path, "a") as file:
+        file.create_group("DataSetInfo/Image").attrs.update(about)
+    found = registry.read(path)
+    assert found.shape == tuple(shape)
+    assert found.pixel_size_nm == (200.0 * 2**level, 100.0 * 2**level)
+
+
 def test_links_out_of_the_file_are_not_followed(make, tmp_path, grey):
     make({"secret": grey}, name="b.h5")
     path = make({"a": grey // 2})

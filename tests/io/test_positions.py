@@ -350,3 +350,54 @@ def test_metadata_of_several_images_or_of_no_place_are_refused(scan, rng):
     metadata.write_text(json.dumps(stated))
     with refused(ReadError, "several-images", match=" 4 images at 2 positions"):
         run(open_frames(scan, positions=metadata))
+
+
+def ome_frames(path, rng, places, unit="µm", series=True):
+    """Write frames at stage positions (y, x), as images or as times of one image."""
+    frames = rng.integers(0, 255, (len(places), 24, 40), np.uint8)
+    planes = [
+        {"PositionY": [y], "PositionYUnit": [unit]}
+        | {"PositionX": [x], "PositionXUnit": [unit]}
+        for y, x in places
+    ]
+    with tifffile.TiffWriter(path, ome=True) as file:
+        if series:
+            for grey, plane in zip(frames, planes, strict=True):
+                file.write(grey, metadata={"axes": "YX", "Plane": plane})
+        else:
+            plane = {key: [one[key][0] for one in planes] for key in planes[0]}
+            file.write(frames, metadata={"axes": "TYX", "Plane": plane})
+
+
+PLACES = [(-3.0, 2.5), (0.0, 0.0), (1e4, -7.0)]
+
+
+@pytest.mark.parametrize("series", [True, False])
+@pytest.mark.parametrize("inside", [True, False])
+def test_images_of_an_ome_tiff_are_frames_at_their_planes(
+    tmp_path, rng, series, inside
+):
+    path = tmp_path / "scan.ome.tif"
+    ome_frames(path, rng, PLACES, series=series)
+    found = run(open_frames(tmp_path if inside else path))
+    assert found.nominal_nm == pytest.approx(1000 * np.array(PLACES))
+    assert run(open_frames(path, positions="none")).nominal_nm is None
+
+
+def test_ome_tiffs_of_a_folder_are_frames_at_their_planes(tmp_path, rng):
+    for index, place in enumerate(PLACES):
+        ome_frames(tmp_path / f"f{index}.ome.tif", rng, [place], unit="mm")
+    assert hooks.is_preferred_reader(str(tmp_path))
+    found = run(open_frames(tmp_path))
+    assert found.nominal_nm == pytest.approx(1e6 * np.array(PLACES))
+
+
+@pytest.mark.parametrize(
+    ("places", "unit"), [(PLACES, "reference frame"), (2 * PLACES[:2], "µm")]
+)
+def test_ome_positions_without_length_or_difference_are_not_used(
+    tmp_path, rng, places, unit
+):
+    path = tmp_path / "scan.ome.tif"
+    ome_frames(path, rng, places, unit)
+    assert run(open_frames(path)).nominal_nm is None

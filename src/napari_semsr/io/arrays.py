@@ -4,17 +4,20 @@ Named axes (xarray, and types based on it) identify y and x, and their coordinat
 the pixel size.
 """
 
-import math
 from typing import Any
 
 import numpy as np
 
 from napari_semsr.core import Micrograph, PixelSize, ShapeError, shorten_value, warn
-from napari_semsr.io.read_image import convert_to_nm, create_pixel_size, get_nm_per_unit
+from napari_semsr.io.read_image import (
+    convert_to_nm,
+    create_pixel_size,
+    get_nm_per_unit,
+    measure_step,
+)
 
 _INPUTS = "An image must be a path, a Micrograph or an array (Y, X)"
 _NOWHERE = (0.0, 0.0)
-_EVEN = 1e-3  # deviation of coordinates from even steps, relative to a step; chosen
 
 
 def array_to_image(value: object) -> Micrograph:
@@ -65,25 +68,18 @@ def _convert_labelled_array(value: Any) -> Micrograph:
     data: Any = value.data if hasattr(value.data, "dask") else _to_numpy(value.data)
     has_axes = names.count("y") == names.count("x") == 1
     if has_axes:
-        long = [
-            name
-            for name, size in zip(names, data.shape, strict=True)
-            if name not in "yx" and size != 1
-        ]
+        pairs = zip(names, data.shape, strict=True)
+        long = [name for name, size in pairs if name not in "yx" and size != 1]
         if long:
-            msg = (
-                f"{_INPUTS}, got an additional axis {shorten_value(long[0])}: select "
-                "one index along it."
-            )
+            axis = shorten_value(long[0])
+            msg = f"{_INPUTS}, got an additional axis {axis}: select one index of it."
             raise ShapeError(msg, code="too-many-axes")
         order = [i for i, name in enumerate(names) if name not in "yx"]
         order += [names.index("y"), names.index("x")]
         data = data.transpose(order)[(0,) * (len(order) - 2)]
     elif len(names) != 2 or {"y", "x"} & set(names):
-        msg = (
-            f"{_INPUTS}, got axes {', '.join(names) or 'without names'}: name two of "
-            "them y and x."
-        )
+        axes = ", ".join(names) or "without names"
+        msg = f"{_INPUTS}, got axes {axes}: name two of them y and x."
         raise ShapeError(msg, code="axis-missing")
     size, origin = _read_coordinates(value) if has_axes else (None, _NOWHERE)
     name = getattr(value, "name", None)
@@ -103,18 +99,10 @@ def _read_coordinates(value: Any) -> tuple[PixelSize | None, tuple[float, float]
         places = np.asarray(along)
         attributes = getattr(along, "attrs", {})
         unit = str(attributes.get("units", attributes.get("unit", "")))
-        step = None
-        if places.ndim == 1 and places.size > 1 and places.dtype.kind in "uif":
-            values = np.asarray(places, dtype=np.float64)
-            step = float(values[-1] - values[0]) / (values.size - 1)
-            if not math.isfinite(step) or step == 0:
-                step = None
-            else:
-                off = np.abs(values - values[0] - step * np.arange(values.size)).max()
-                step = step if off <= _EVEN * abs(step) else None
-        lengths.append(None if step is None else convert_to_nm(abs(step), unit))
+        step, _ = measure_step(places)
+        lengths.append(convert_to_nm(abs(step), unit))
         nm = get_nm_per_unit(unit)
-        starts.append(float(places[0]) * nm if nm and step and step > 0 else 0.0)
+        starts.append(float(places[0]) * nm if nm and step > 0 else 0.0)
     size = create_pixel_size(lengths)
     if size is None:
         warn(

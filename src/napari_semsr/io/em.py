@@ -202,17 +202,6 @@ def _choose_image(
     return number
 
 
-def _round_to_fewest_digits(value: float, within: float = 0.0) -> float:
-    """Round a number to the fewest digits with an error of at most `within`.
-
-    By default those of a float32, if it is one: 0.1 is stored as 0.10000000149.
-    """
-    if not within and float(np.float32(value)) == value:
-        return float(str(np.float32(value)))
-    digits = (float(f"{value:.{n}g}") for n in range(1, 17))
-    return next((one for one in digits if abs(one - value) <= within), value)
-
-
 def _find_rejection_reason(axes: Sequence[_Axis], dtype: Any) -> str:
     """Return why an array is not an image of the sample, or an empty string."""
     if any(axis.unit.lower() in _ENERGY for axis in axes):
@@ -250,7 +239,7 @@ def _describe_dm_image(path: Path, tags: dict[str, Any]) -> _Image:
     axes = [
         _Axis(
             n,
-            _round_to_fewest_digits(one.get("Scale", 0.0)),
+            images.round_to_fewest_digits(one.get("Scale", 0.0)),
             _to_text(one.get("Units")),
         )
         for n, one in zip(sizes, calibrations, strict=False)
@@ -448,17 +437,8 @@ def _read_ncem_axis(dim: Any, size: int) -> _Axis:
     """Read an axis and the step of its evenly spaced coordinates."""
     # as in "[n_m]"
     unit = _to_text(_read_attribute(dim, "units")).strip("[]").replace("_", "")
-    places = np.asarray(() if dim is None else dim[()])
-    if places.ndim != 1 or places.size < 2 or places.dtype.kind not in "iuf":
-        return _Axis(size, None, unit)
-    exact = places.astype(np.float64)
-    step = float(exact[-1] - exact[0]) / (exact.size - 1)
-    digits = np.finfo(places.dtype).eps if places.dtype.kind == "f" else 0.0
-    within = float(digits * np.abs(exact).max())
-    even = exact[0] + step * np.arange(exact.size)
-    if np.abs(even - exact).max() > 1e-3 * abs(step) + within:  # chosen: a thousandth
-        return _Axis(size, None, unit)
-    return _Axis(size, _round_to_fewest_digits(step, within / (exact.size - 1)), unit)
+    measured = images.measure_step(np.asarray(() if dim is None else dim[()]))
+    return _Axis(size, images.round_to_fewest_digits(*measured), unit)
 
 
 # MRC
@@ -540,9 +520,8 @@ def _read_mrc_pixel_sizes(
         return [(one, "m") for one in struct.unpack_from("<2d", more, 156)[::-1]]
     numbers = struct.unpack_from(f"{order}2h", header, 128)
     if numbers == (0, 32) and len(more) == _FEI_RECORDS:
-        return [
-            (_round_to_fewest_digits(struct.unpack_from(f"{order}f", more, 44)[0]), "m")
-        ] * 2
+        (step,) = struct.unpack_from(f"{order}f", more, 44)
+        return [(images.round_to_fewest_digits(step), "m")] * 2
     counts = struct.unpack_from(f"{order}3i", header, 28)
     lengths = struct.unpack_from(f"{order}3f", header, 40)
     starts = struct.unpack_from(f"{order}2i", header, 64)
@@ -551,7 +530,7 @@ def _read_mrc_pixel_sizes(
         count, length = counts[axis - 1], lengths[axis - 1]
         step = length / count if count > 0 else 0.0
         within = abs(step) * float(np.finfo(np.float32).eps) / 2
-        steps.append((_round_to_fewest_digits(step, within or 1e-9), "angstrom"))
+        steps.append((images.round_to_fewest_digits(step, within or 1e-9), "angstrom"))
     if {step for step, _ in steps} == {1.0} or set(lengths[:2]) == {1.0}:
         return [(0.0, "angstrom")] * 2
     return steps[::-1]

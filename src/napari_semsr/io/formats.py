@@ -240,6 +240,9 @@ def _detect_format(path: Path, head: bytes) -> Format:
                 f"{path} must be an image, but is a folder of images: stitch the "
                 "frames into a mosaic (`stitch()`), or choose one image in the folder."
             )
+    elif path.suffix.lower() == ".ome" and b"<" in head:
+        code = "no-image"
+        msg = f"{path} only describes images in other files: open one of these TIFFs."
     else:
         start = head[:8]
         text = start.decode("ascii", "replace")

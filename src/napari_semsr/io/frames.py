@@ -28,6 +28,7 @@ from napari_semsr.io.positions import (
     Positions,
     find_foreign_positions,
     read_foreign_positions,
+    read_ome_positions,
 )
 from napari_semsr.io.read_image import (
     OWN_SERIES_KEY,
@@ -804,6 +805,8 @@ def _open_file(
             "image: use a folder of frames."
         )
         raise core.ReadError(msg, code="too-few-frames")
+    if table is None:
+        positions = read_ome_positions(path, len(selections))
     names, positions = _name_images(path, selections, positions)
     pages = {
         name: (path, selection)

@@ -8,7 +8,7 @@ first counts planes. External links are not followed.
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_semsr.core import Message, ReadError, RealArray
+from napari_semsr.core import Message, PixelSize, ReadError, RealArray
 from napari_semsr.io import read_image as images
 from napari_semsr.io.files import choose_index, convert_decoding_errors, import_library
 
@@ -71,10 +71,8 @@ def open_hdf5(path: Path) -> Iterator[Any]:
 def check_chunks(path: Path, array: Any) -> None:
     """Raise `ReadError` if the chunks of a dataset are too large to load."""
     if math.prod(array.chunks or ()) * array.dtype.itemsize > _LARGEST_CHUNK:
-        raise ReadError(
-            f"{path} must have chunks of at most 512 MiB in {array.name}.",
-            code="blocks-too-large",
-        )
+        msg = f"{path} must have chunks of at most 512 MiB in {array.name}."
+        raise ReadError(msg, code="blocks-too-large")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,36 +108,23 @@ def raw_image(
         # chosen: at most two lines of text
         names_text = ", ".join(names[:8]) + ", \u2026" * (len(names) > 8)
         if not names:
-            raise ReadError(
-                f"{path} must contain a dataset with two or three axes.",
-                code="no-image",
-            )
+            msg = f"{path} must contain a dataset with two or three axes."
+            raise ReadError(msg, code="no-image")
         if name and f"/{name.strip('/')}" not in names:
-            raise ReadError(
-                f"{path} has no image in dataset {name!r}: choose {names_text}.",
-                code="dataset-missing",
-            )
+            msg = f"{path} has no image in dataset {name!r}: choose {names_text}."
+            raise ReadError(msg, code="dataset-missing")
         if not (name or first or len(names) == 1):
-            raise ReadError(
-                f"{path} contains several datasets; choose one: {names_text}.",
-                code="several-images",
-            )
+            msg = f"{path} contains several datasets; choose one: {names_text}."
+            raise ReadError(msg, code="several-images")
         name = f"/{name.strip('/')}" if name else names[0]
         image, dtype = datasets[name], _get_dtype(datasets[name])
         check_chunks(path, image)
         axes, lengths = _find_axes(image), _get_shape(image)
-        element_size = image.attrs.get("element_size_um")
+        pitch, doubts = _read_pixel_size(image, axes)
         descriptions = {
             n: f"{' x '.join(map(str, _get_shape(item)))} {_get_dtype(item)}"
             for n, item in datasets.items()
         }
-    steps = [images.convert_to_nm(value, "um") for value in np.ravel(element_size)[-2:]]
-    pitch = images.create_pixel_size(steps) if len(steps) == 2 else None
-    doubt = Message(
-        f"element_size_um of {name} must be positive lengths (z, y, x), got "
-        f"{element_size}: the pixel size is left unknown.",
-        "pixel-size-invalid",
-    )
     inner = [axes.index(axis) for axis in "yxs" if axis in axes]
     outer = [n for n in range(len(axes)) if n not in inner]
     outer_axes, counts = [axes[n] for n in outer], [lengths[n] for n in outer]
@@ -148,7 +133,6 @@ def raw_image(
     where = tuple(place.get(n, 0) for n, axis in enumerate(axes) if axis != "s")
     plane = DatasetPlane(path, name, where, (inner[0], inner[1]))
     shape = tuple(lengths[n] for n in inner)
-    unknown = element_size is not None and pitch is None
     return images.RawImage(
         format="HDF5",
         data=images.read_plane(plane, shape, dtype),
@@ -157,11 +141,9 @@ def raw_image(
         planes=planes,
         axes=images.get_axis_sizes(outer_axes, counts),
         name=None if len(datasets) == 1 else f"{path.stem} {name.strip('/')}",
-        metadata={
-            "dataset": name,
-            **({"datasets": descriptions} if len(descriptions) > 1 else {}),
-        },
-        doubts=(doubt,) if unknown else (),
+        metadata={"dataset": name}
+        | ({"datasets": descriptions} if len(descriptions) > 1 else {}),
+        doubts=doubts,
     )
 
 
@@ -200,13 +182,53 @@ def _read_axis_names(image: Any) -> Any:
     return np.ravel(group.get("axes", "")).astype(str)
 
 
+def _read_pixel_size(
+    image: Any, axes: Sequence[str]
+) -> tuple[PixelSize | None, tuple[str, ...]]:
+    """Read the pixel size as many programs, NeXus or Imaris state it."""
+    sides = axes.index("y"), axes.index("x")
+    if (stated := image.attrs.get("element_size_um")) is None:
+        return images.create_pixel_size([_read_step_nm(image, n) for n in sides]), ()
+    steps = [images.convert_to_nm(value, "um") for value in np.ravel(stated)[-2:]]
+    size = images.create_pixel_size(steps) if len(steps) == 2 else None
+    sentence = (
+        f"element_size_um of {image.name} must be positive lengths (z, y, x), got "
+        f"{stated}: the pixel size is left unknown."
+    )
+    return size, () if size else (Message(sentence, "pixel-size-invalid"),)
+
+
+def _read_step_nm(image: Any, axis: int) -> float | None:
+    """Read the pixel size along an axis from its coordinates or its extent."""
+    names = [*_read_axis_names(image), *[""] * image.ndim]
+    places = image.parent.get(names[axis]) if names[axis] else None
+    if hasattr(places, "shape"):
+        step, within = images.measure_step(places[()])
+        unit = _join_text(places.attrs.get("units", ""))
+        step = images.round_to_fewest_digits(abs(step), within)
+        return images.convert_to_nm(step, unit)
+    about = getattr(image.file.get("DataSetInfo/Image"), "attrs", {})
+    number, size = image.ndim - 1 - axis, _get_shape(image)[axis]  # x is the first
+    ends = [about.get(f"Ext{end}{number}") for end in ("Min", "Max")]
+    if "ImageSizeX" not in image.parent.attrs or any(end is None for end in ends):
+        return None
+    low, high = (float(_join_text(end)) for end in ends)
+    step = images.round_to_fewest_digits((high - low) / size, 1e-15 * abs(high - low))
+    return images.convert_to_nm(step, _join_text(about.get("Unit", "um")))
+
+
+def _join_text(value: object) -> str:
+    """Join a text that may be stored as single characters."""
+    parts = (n if isinstance(n, bytes) else str(n).encode() for n in np.ravel(value))
+    return b"".join(parts).decode("utf-8", "replace")
+
+
 def _get_shape(image: Any) -> tuple[int, ...]:
     """Return the shape of an image, which Imaris pads to whole chunks and states."""
     stated = [image.parent.attrs.get(f"ImageSize{axis}") for axis in "ZYX"]
     if len(image.shape) != len(stated) or any(size is None for size in stated):
         return tuple(image.shape)
-    sizes = (int(b"".join(np.ravel(size))) for size in stated)  # single characters
-    return tuple(map(min, image.shape, sizes))
+    return tuple(map(min, image.shape, (int(_join_text(size)) for size in stated)))
 
 
 def _get_dtype(array: Any) -> Any:

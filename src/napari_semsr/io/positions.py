@@ -1,4 +1,4 @@
-"""Frame positions from Fiji and Micro-Manager.
+"""Frame positions from Fiji, Micro-Manager and OME-TIFF.
 
 Fiji's stitching: ``TileConfiguration.txt``, a line ``NAME; ; (x, y)`` for each frame,
 in pixels; ``TileConfiguration.registered.txt`` has registered ones. Micro-Manager:
@@ -6,7 +6,8 @@ stage positions in micrometres, in ``metadata.txt`` of each folder,
 ``NAME_metadata.txt`` next to ``NAME.ome.tif``, tag 51123 of these, or a list of
 positions (``.pos``, JSON). If the camera is rotated or mirrored, ``PixelSizeAffine``
 (or ``AffineTransform`` of the summary) maps its pixels to the stage, as in the
-program's own tiling.
+program's own tiling. OME-TIFF: ``PositionX`` and ``PositionY`` of each plane, with a
+unit of length.
 """
 
 import json
@@ -245,7 +246,34 @@ def _read_micro_manager_positions(folder: Path) -> Positions:
                     value = json.loads(value)
             if isinstance(value, dict):
                 entries.append((path, value))
+    if not entries:
+        entries = list(_iterate_ome_positions(folder))
     return _read_stage_positions(folder, folder, entries, [])
+
+
+def _iterate_ome_positions(folder: Path) -> Iterator[tuple[Path, dict[str, object]]]:
+    """Yield the OME-TIFFs of a folder with their positions, if each has one."""
+    from napari_semsr.io.tiff import read_stage_positions
+
+    for path in sorted(list_folder(folder)):
+        if path.name.lower().endswith((".ome.tif", ".ome.tiff")):
+            places = {*read_stage_positions(path)}
+            place = places.pop() if len(places) == 1 else None
+            if place is None:
+                return
+            y, x = place
+            yield path, {"YPositionUm": y / _NM, "XPositionUm": x / _NM}
+
+
+def read_ome_positions(path: Path, count: int) -> Positions | None:
+    """Read the positions of `count` images in an OME-TIFF; None if any lacks one."""
+    from napari_semsr.io.tiff import read_stage_positions
+
+    places = [place for place in read_stage_positions(path) if place is not None]
+    if not len(places) == len({*places}) == count:
+        return None
+    corners = {str(index): place for index, place in enumerate(places)}
+    return Positions(path, "nm", corners, files=(path,), container=path.name)
 
 
 def _read_metadata_positions(

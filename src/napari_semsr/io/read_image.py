@@ -134,6 +134,31 @@ def parse_metadata_length_nm(text: str, unit: str = "") -> float | None:
     return convert_to_nm(match.group(1).replace(",", "."), match.group(2))
 
 
+def measure_step(places: Any) -> tuple[float, float]:
+    """Return the step of evenly spaced coordinates and its error, otherwise NaN."""
+    if places.ndim != 1 or places.size < 2 or places.dtype.kind not in "iuf":
+        return math.nan, 0.0
+    exact = places.astype(np.float64)
+    step = float(exact[-1] - exact[0]) / (exact.size - 1)
+    digits = np.finfo(places.dtype).eps if places.dtype.kind == "f" else 0.0
+    within = float(digits * np.abs(exact).max())
+    with np.errstate(invalid="ignore"):  # not finite, so that it is not even
+        off = np.abs(exact[0] + step * np.arange(exact.size) - exact).max()
+    is_even = off <= 1e-3 * abs(step) + within  # chosen: a thousandth
+    return step if is_even else math.nan, within / (exact.size - 1)
+
+
+def round_to_fewest_digits(value: float, within: float = 0.0) -> float:
+    """Round a number to the fewest digits with an error of at most `within`.
+
+    By default those of a float32, if it is one: 0.1 is stored as 0.10000000149.
+    """
+    if not within and float(np.float32(value)) == value:
+        return float(str(np.float32(value)))
+    digits = (float(f"{value:.{n}g}") for n in range(1, 17))
+    return next((one for one in digits if abs(one - value) <= within), value)
+
+
 def create_pixel_size(lengths_nm: Sequence[float | None]) -> core.PixelSize | None:
     """Return a pixel size from two lengths; None unless both are valid."""
     y, x = lengths_nm

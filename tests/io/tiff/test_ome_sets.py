@@ -162,6 +162,13 @@ def test_ome_xml_of_a_companion_is_that_of_its_files(tmp_path, lazily, kind):
     assert [companion.name in one for one in heard] == [True]
 
 
+def test_ome_xml_alone_is_no_image(tmp_path):
+    path = tmp_path / "set.companion.ome"
+    path.write_text('<?xml version="1.0"?>' + _document("all", _image(1, ("b", 0))))
+    with refused(ReadError, "no-image", match="other files"):
+        registry.read(path)
+
+
 @pytest.mark.parametrize("name", ["../set.companion.ome", "none.ome"])
 def test_no_companion_outside_the_folder_is_read(tmp_path, name):
     (tmp_path / "set.companion.ome").write_text(_document("all", _image(1, ("b", 0))))

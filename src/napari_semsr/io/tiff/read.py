@@ -1040,6 +1040,37 @@ def list_set_files(path: Path) -> list[Path]:
     return [file for file in map(path.with_name, sorted(names)) if file.is_file()]
 
 
+def read_stage_positions(path: Path) -> list[core.FloatPair | None]:
+    """Read the stage positions ``(y, x)`` in nm of the planes of an OME-TIFF.
+
+    Image by image, those of the first channel in order of time and height; None if a
+    plane states none, empty if they cannot be read.
+    """
+    import tifffile
+
+    places: list[core.FloatPair | None] = []
+    with (
+        suppress(OSError, ValueError, tifffile.TiffFileError),
+        tifffile.TiffFile(path) as tif,
+    ):
+        root = _parse_ome_xml(tif.pages.first.description)
+        for image in () if root is None else root.iterfind("{*}Image"):
+            if _has_planes(image, path.name.__eq__, root.get("UUID")):
+                planes = image.iterfind(".//{*}Plane")
+                first = [plane for plane in planes if int(plane.get("TheC", 0)) == 0]
+                first.sort(key=lambda one: [int(one.get(f"The{a}", 0)) for a in "TZ"])
+                places += map(_read_stage_position, first)
+    return places
+
+
+def _read_stage_position(plane: "Element") -> core.FloatPair | None:
+    units = [plane.get(f"Position{axis}Unit", "") for axis in "YX"]
+    y, x = (float(plane.get(f"Position{axis}", math.nan)) for axis in "YX")
+    down, across = (read_image.get_nm_per_unit(unit) or math.nan for unit in units)
+    place = y * down, x * across
+    return place if all(map(math.isfinite, place)) else None
+
+
 def _check_ome_references(path: Path, tif: "tifffile.TiffFile") -> None:
     """Raise `ReadError` if OME-XML refers to other folders or too many planes.
 
