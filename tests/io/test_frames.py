@@ -178,7 +178,7 @@ def rows(*lines, header="frame,y_px,x_px"):
 @pytest.mark.parametrize(
     ("spoil", "code", "values"),
     [
-        (bad_sizes, "frames-differ", "4 of 12x16 uint16 .* 1 of 12x17"),
+        (bad_sizes, "frames-differ", "4 of 12x16 px of uint16 .* 1 of 12x17"),
         (bad_magnification, "pixel-size-contradicts", "10 nm .*frame10.tif .*20 nm"),
         (bad_names, "names-alike", None),
         (bad_single, "too-few-frames", None),

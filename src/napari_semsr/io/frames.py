@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from itertools import starmap
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,16 +15,8 @@ import numpy as np
 
 from napari_semsr import core
 from napari_semsr.io.czi import is_czi, open_tiles
-from napari_semsr.io.files import (
-    get_disk_spelling,
-    path_exists,
-    read_json_object,
-)
-from napari_semsr.io.formats import (
-    FORMATS,
-    Source,
-    create_missing_file_error,
-)
+from napari_semsr.io.files import get_disk_spelling, path_exists, read_json_object
+from napari_semsr.io.formats import FORMATS, Source, create_missing_file_error
 from napari_semsr.io.positions import (
     Positions,
     find_foreign_positions,
@@ -43,11 +36,13 @@ from napari_semsr.io.sheets import read_sheet
 # Cache of recently read frames of all scans; chosen: 128 frames of 512 px of one byte
 _RECENT = core.BoundedCache(32 << 20)
 
+_Place = tuple[Path, Mapping[str, int]]
+"""File of a frame, and the series and plane that are read from it."""
 
-def _get_cache_key(
-    path: Path, selection: Mapping[str, int], how: Mapping[str, object]
-) -> Hashable:
+
+def _get_cache_key(place: _Place, how: Mapping[str, object]) -> Hashable:
     """Return a key of a frame that changes with its file; None if it has none."""
+    path, selection = place
     try:
         file = path.stat()
     except OSError:
@@ -62,37 +57,34 @@ def _get_cache_key(
 class _StoredFrames:
     """Frames of equal shape and type in separate files or pages of a file."""
 
-    # File of each frame, and the series and plane that are read from it
-    places: tuple[tuple[Path, Mapping[str, int]], ...]
+    places: tuple[_Place, ...]
     shape: tuple[int, int, int]  # Frames, rows and columns
     dtype: np.dtype[np.generic]
     how: Mapping[str, Any]  # Options of `read`
 
     def __getitem__(self, index: int) -> core.RealArray:
-        key = _get_cache_key(*self.places[index], self.how)
+        key = _get_cache_key(self.places[index], self.how)
         grey: core.RealArray | None = None if key is None else _RECENT.get(key)
         if grey is None:
-            # the warning was shown at opening
+            path, selection = self.places[index]
+            options = ReadOptions.model_validate({**self.how, **selection})
+            # the warnings were shown at opening
             with core.capture_warnings(lambda _: None):
-                grey = self.read(index)
+                image = Source.from_path(path).read(options)
+                if (image.shape, image.dtype) != (self.shape[1:], self.dtype):
+                    opened = _describe_kind(self.shape[1:], self.dtype)
+                    now = _describe_kind(image.shape, image.dtype)
+                    msg = f"{path} had {opened} when the scan was opened, but has {now}"
+                    msg += ": open the scan again."
+                    raise core.ReadError(msg, code="content-changed")
+                grey = core.mask_fill_values(image.array(), path.name)
             if key is not None:
                 _RECENT.put(key, grey)
         return np.array(grey)  # the caller may write into it
 
-    def read(self, index: int) -> core.RealArray:
-        """Read a frame; raise `ReadError` if it changed after the scan was opened."""
-        path, selection = self.places[index]
-        options = ReadOptions.model_validate({**self.how, **selection})
-        image = Source.from_path(path).read(options)
-        shape, dtype = self.shape[1:], self.dtype
-        if image.shape != shape or image.dtype != dtype:
-            msg = (
-                f"{path} had {shape[0]}x{shape[1]} px of {dtype} when the scan was "
-                f"opened, but now has {image.shape[0]}x{image.shape[1]} px of "
-                f"{image.dtype}: open the scan again."
-            )
-            raise core.ReadError(msg, code="content-changed")
-        return core.mask_fill_values(image.array(), path.name)
+
+def _describe_kind(shape: Sequence[int], dtype: object) -> str:
+    return f"{shape[0]}x{shape[1]} px of {dtype}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,10 +124,7 @@ SCENES_KEY = "scenes_apart"  # Key in the metadata of frames of a CZI
 _POSITIONS, _SCAN = "positions.csv", "scan.json"
 _COPY = "pixel for pixel the same as"
 _BLANK = "one grey value everywhere"
-_HEADERS: dict[tuple[str, ...], str] = {
-    ("y_px", "x_px"): "px",
-    ("y_nm", "x_nm"): "nm",
-}
+_HEADERS = {"y_px,x_px": "px", "y_nm,x_nm": "nm"}
 
 
 def _check_frame_name(folder: Path, name: str, path: Path) -> str:
@@ -146,10 +135,7 @@ def _check_frame_name(folder: Path, name: str, path: Path) -> str:
             target.exists()  # raises an error for names that the system does not allow
             inside = target.resolve().is_relative_to(folder.resolve())
     if not inside:
-        msg = (
-            f"{path.name} must list frames inside {folder}, but lists {name!r}: remove "
-            "paths to other folders."
-        )
+        msg = f"{path.name} must list frames inside {folder}, but lists {name!r}."
         raise core.ReadError(msg, code="outside-folder")
     return get_disk_spelling(target).relative_to(folder).as_posix()
 
@@ -157,16 +143,14 @@ def _check_frame_name(folder: Path, name: str, path: Path) -> str:
 def read_positions(path: Path, folder: Path) -> Positions:
     """Read nominal corners from ``positions.csv`` or another program's file."""
     others = read_foreign_positions(path, folder)
-    if others is not None:
-        if others.container:  # all frames are in this file
-            _check_frame_name(folder, others.container, path)
-            return others
-        rows = others.corners.items()
-        inside = {
-            _check_frame_name(folder, name, path): corner for name, corner in rows
-        }
-        return replace(others, corners=inside)
-    return read_positions_table(path, folder)
+    if others is None:
+        return read_positions_table(path, folder)
+    if others.container:  # all frames are in this file
+        _check_frame_name(folder, others.container, path)
+        return others
+    rows = others.corners.items()
+    inside = {_check_frame_name(folder, name, path): place for name, place in rows}
+    return replace(others, corners=inside)
 
 
 def read_positions_table(
@@ -174,34 +158,28 @@ def read_positions_table(
 ) -> Positions:
     """Read nominal corners from ``positions.csv``, or from its contents `text`."""
     sheet = read_sheet(path, "positions", text)
-    unit = _HEADERS.get(sheet.names[1:3]) if sheet.names[:1] == ("frame",) else None
+    columns = core.format_one_line(",".join(sheet.names)) or "nothing"
+    first, _, others = ",".join(sheet.names[:3]).partition(",")
+    unit = _HEADERS.get(others) if first == "frame" else None
     if unit is None:
-        column_names = core.format_one_line(",".join(sheet.names)) or "nothing"
-        msg = (
-            f"{path} must begin with frame,y_px,x_px or frame,y_nm,x_nm, got "
-            f"{column_names}."
-        )
+        starts = " or ".join(f"frame,{header}" for header in _HEADERS)
+        msg = f"{path} must begin with {starts}, got {columns}."
         raise core.ReadError(msg, code="table-invalid")
-    corners: dict[str, tuple[float, float]] = {}
-    unplaced_names: list[str] = []
+    corners: dict[str, core.FloatPair] = {}
+    unplaced: list[str] = []
     for line, row in sheet.rows:
         frame, y, x = (*row, "", "", "")[:3]
-        name = _check_frame_name(folder, frame, path)
-        if name in corners or name in unplaced_names:
-            msg = (
-                f"{path} lists frame {name} twice (again on line {line}): keep one "
-                "entry."
-            )
+        name, where = _check_frame_name(folder, frame, path), f"{path} line {line}"
+        if name in corners or name in unplaced:
+            msg = f"{where} repeats frame {name}: keep one entry."
             raise core.ReadError(msg, code="table-invalid")
         if not y and not x:
-            unplaced_names.append(name)
+            unplaced.append(name)
             continue
-        where, two = f"{path} line {line}", "two finite numbers, got {}"
-        corners[name] = (
-            sheet.parse_number(y, where, two),
-            sheet.parse_number(x, where, two),
-        )
-    return Positions(path, unit, corners, tuple(unplaced_names), files=(path,))
+        what = "two finite numbers, got {}"
+        down, across = (sheet.parse_number(one, where, what) for one in (y, x))
+        corners[name] = down, across
+    return Positions(path, unit, corners, tuple(unplaced), files=(path,))
 
 
 def find_positions_file(folder: Path) -> Path | None:
@@ -218,33 +196,28 @@ def read_heights(folder: Path) -> tuple[tuple[Path, float], ...]:
     """
     path = folder / HEIGHTS
     if not path_exists(path):
-        msg = (
-            f"For focus stacking, {folder} must contain {HEIGHTS} (folder,z_nm), which "
-            "lists a folder of frames for each height."
-        )
+        msg = f"{folder} must contain {HEIGHTS}, with a folder of frames per height."
         raise core.ReadError(msg, code="file-missing")
     sheet = read_sheet(path, "heights")
     if sheet.names[:2] != ("folder", "z_nm"):
         columns = core.format_one_line(",".join(sheet.names)) or "nothing"
-        raise core.ReadError(
-            f"{path} must begin with folder,z_nm, got {columns}.", code="table-invalid"
-        )
+        msg = f"{path} must begin with folder,z_nm, got {columns}."
+        raise core.ReadError(msg, code="table-invalid")
     heights: dict[Path, float] = {}
     for line, row in sheet.rows:
-        frame_name, z_nm = (*row, "", "")[:2]
-        name = _check_frame_name(folder, frame_name, path)
-        where = f"{path} line {line}"
+        name, z_nm = (*row, "", "")[:2]
+        place, where = (
+            folder / _check_frame_name(folder, name, path),
+            f"{path} line {line}",
+        )
         height = sheet.parse_number(z_nm, where, "a finite number, got {}")
-        if not (folder / name).is_dir():
-            msg = (
-                f"{where} must contain the name of a folder next to the file, got "
-                f"{name!r}."
-            )
+        if not place.is_dir():
+            msg = f"{where} must name a folder next to the file, got {name!r}."
             raise core.ReadError(msg, code="folder-missing")
-        if folder / name in heights or height in heights.values():
+        if place in heights or height in heights.values():
             msg = f"{where} must not repeat a folder or a height."
             raise core.ReadError(msg, code="table-invalid")
-        heights[folder / name] = height
+        heights[place] = height
     if len(heights) < 2:
         msg = f"{path} must list at least two heights, got {len(heights)}."
         raise core.ReadError(msg, code="too-few-heights")
@@ -253,12 +226,8 @@ def read_heights(folder: Path) -> tuple[tuple[Path, float], ...]:
 
 def natural_sort_key(name: str) -> tuple[tuple[int, int, str], ...]:
     """Return a case-insensitive sort key that puts frame 10 after frame 9."""
-    parts = re.split(r"(\d+)", name.casefold())
-    return tuple(
-        (0, int(part), "") if part.isdecimal() else (1, 0, part)
-        for part in parts
-        if part
-    )
+    parts = filter(None, re.split(r"(\d+)", name.casefold()))
+    return tuple((0, int(n), "") if n.isdecimal() else (1, 0, n) for n in parts)
 
 
 def list_image_paths(folder: Path) -> list[Path]:
@@ -302,7 +271,7 @@ def list_scan_files(folder: Path) -> list[Path]:
 
 
 def _add_text_files(
-    folder: Path, images: Sequence[Path], tables: Sequence[Path] = ()
+    folder: Path, images: Sequence[Path], tables: Sequence[Path]
 ) -> list[Path]:
     """Return the images of a scan together with their text files."""
     texts = (text for image in images for text in list_text_files(image))
@@ -325,33 +294,23 @@ def _select_files(
     paths = list_image_paths(folder)
     # a store next to frames in files is a result
     files = [item for item in paths if item.is_file()]
-    names_listed = [item.name for item in files or paths]
+    there = [item.name for item in files or paths]
     if positions is None:
-        return names_listed, []
-    present = [name for name in positions.corners if _may_be_frame(folder / name)]
-    without_place = [
-        name for name in positions.unplaced_names if _may_be_frame(folder / name)
-    ]
+        return there, []
+    placed = positions.corners
+    present = [name for name in placed if _may_be_frame(folder / name)]
+    empty = [name for name in positions.unplaced_names if _may_be_frame(folder / name)]
     if not present:
         msg = (
             f"{positions.path.name} must list the frames of {folder}, but none of the "
-            f"{len(positions.corners)} listed frames exists"
+            f"{len(placed)} listed frames exists{_format_heights_hint(folder)}."
         )
-        raise core.ReadError(
-            f"{msg}{_format_heights_hint(folder)}.", code="frames-missing"
-        )
-    missing = [name for name in positions.corners if name not in set(present)]
-    names_in_table = {*positions.corners, *without_place}
-    names_without_place = [name for name in names_listed if name not in names_in_table]
+        raise core.ReadError(msg, code="frames-missing")
     why = f"no position in {positions.path.name}"
-    faults = [
-        *(
-            core.UnusedFrame(name, f"{why}: its cells are empty")
-            for name in without_place
-        ),
-        *(core.UnusedFrame(name, _NO_FILE) for name in missing),
-        *(core.UnusedFrame(name, why) for name in names_without_place),
-    ]
+    reasons = dict.fromkeys(empty, f"{why}: its cells are empty")
+    reasons |= {name: _NO_FILE for name in placed if name not in set(present)}
+    reasons |= {name: why for name in there if name not in {*placed, *empty}}
+    faults = [core.UnusedFrame(*one) for one in reasons.items()]
     return sorted(present, key=natural_sort_key), faults
 
 
@@ -403,40 +362,34 @@ class _FrameChecks:
 
     def candidate_names(self, names: Sequence[str]) -> tuple[tuple[str, ...], ...]:
         """Return candidate name lists: all frames, without copies, without blanks."""
-        unlike = [name for name in names if name not in self.copies]
-        names_in_light = [name for name in unlike if name not in self.blank]
-        return tuple(
-            dict.fromkeys((tuple(names), tuple(unlike), tuple(names_in_light)))
-        )
+        unlike = tuple(name for name in names if name not in self.copies)
+        in_light = tuple(name for name in unlike if name not in self.blank)
+        return tuple(dict.fromkeys((tuple(names), unlike, in_light)))
 
 
 def _remove_frames(
     acquisition: core.Acquisition, reasons: Mapping[str, str]
 ) -> core.Acquisition:
     """Remove frames from an acquisition and record the reasons."""
-    lost_frames = {
-        name: why for name, why in reasons.items() if name in acquisition.names
-    }
-    faults = (
-        *acquisition.faults,
-        *(core.UnusedFrame(name, why) for name, why in lost_frames.items()),
-    )
-    names_left = [name for name in acquisition.names if name not in lost_frames]
-    return select_frames(acquisition, names_left).replace(faults=faults)
+    lost = {name: why for name, why in reasons.items() if name in acquisition.names}
+    faults = (*acquisition.faults, *starmap(core.UnusedFrame, lost.items()))
+    left = [name for name in acquisition.names if name not in lost]
+    return select_frames(acquisition, left).replace(faults=faults)
 
 
 def _describe_frames(
     title: str,
-    places: Mapping[str, tuple[Path, Mapping[str, int]]],
+    places: Mapping[str, _Place],
     results: _FrameChecks,
     how: Mapping[str, Any],
-) -> core.Job[tuple[list[str], list[FileInfo], list[core.UnusedFrame]]]:
+) -> core.Job[tuple[dict[str, FileInfo], list[core.UnusedFrame]]]:
     """Read and check every frame, a file or a page; list the unreadable ones."""
-    names_left, infos, faults = [], [], []
+    infos: dict[str, FileInfo] = {}
+    faults: list[core.UnusedFrame] = []
     sentences: list[str] = []
     source: Source | None = None
-    for done_count, (name, (path, selection)) in enumerate(places.items()):
-        yield core.Progress(done_count, len(places), f"Opening the frames of {title}")
+    for number, (name, (path, selection)) in enumerate(places.items()):
+        yield core.Progress(number, len(places), f"Opening the frames of {title}")
         try:
             if source is None or source.path != path:
                 source = Source.from_path(path)
@@ -454,35 +407,28 @@ def _describe_frames(
             results.check_frame(name, grey)
             results.histories[name] = image.provenance
             results.instruments[name] = image.instrument
-            if (key := _get_cache_key(path, selection, how)) is not None:
+            if (key := _get_cache_key(places[name], how)) is not None:
                 _RECENT.put(key, np.asarray(grey))
         except core.SemsrError as error:
             why = str(error).removeprefix(f"{path} ").rstrip(".")
             faults.append(core.UnusedFrame(name, why))
             continue
-        names_left.append(name)
-        infos.append(replace(info, shape=image.shape, dtype=str(image.dtype)))
+        infos[name] = replace(info, shape=image.shape, dtype=str(image.dtype))
     core.warn_once(sentences, f"frames of {title}")
-    return names_left, infos, faults
+    return infos, faults
 
 
-def _check_same_type(
-    folder: Path, names: Sequence[str], infos: Sequence[FileInfo]
-) -> None:
+def _check_same_type(folder: Path, infos: Mapping[str, FileInfo]) -> None:
     """Raise `ReadError` if frames differ in shape or type."""
     kinds: dict[str, list[str]] = {}
-    for name, info in zip(names, infos, strict=True):
-        kind = f"{info.shape[0]}x{info.shape[1]} {info.dtype}"
-        kinds.setdefault(kind, []).append(name)
+    for name, info in infos.items():
+        kinds.setdefault(_describe_kind(info.shape, info.dtype), []).append(name)
     if len(kinds) > 1:
         by_count = sorted(kinds.items(), key=lambda item: -len(item[1]))
-        descriptions = "; ".join(
-            f"{len(members)} of {kind} (such as {members[0]})"
-            for kind, members in by_count[:3]
-        )
+        got = (f"{len(n)} of {kind} (such as {n[0]})" for kind, n in by_count[:3])
         msg = (
             f"Frames of {folder} must have the same shape and type, got "
-            f"{descriptions}: move the others out of the folder, or save all frames "
+            f"{'; '.join(got)}: move the others out of the folder, or save all frames "
             "with the same settings."
         )
         raise core.ReadError(msg, code="frames-differ")
@@ -498,42 +444,36 @@ def is_same_pixel_size(one: core.FloatPair, other: core.FloatPair) -> bool:
 
 
 def _common_pixel_size(
-    folder: Path, names: Sequence[str], infos: Sequence[FileInfo]
+    folder: Path, infos: Mapping[str, FileInfo]
 ) -> core.PixelSize | None:
     """Return the common pixel size of frames; raise `ReadError` if they differ."""
-    sizes = [
-        (name, info.pixel_size_nm) for name, info in zip(names, infos, strict=True)
-    ]
-    stated_sizes = [(name, size) for name, size in sizes if size is not None]
-    for name, size in stated_sizes:
-        first, common = stated_sizes[0]
-        if not is_same_pixel_size(size, common):
+    sizes = {n: one.pixel_size_nm for n, one in infos.items() if one.pixel_size_nm}
+    first, common = next(iter(sizes.items()), ("", None))
+    for name, size in sizes.items():
+        if common and not is_same_pixel_size(size, common):
             msg = (
                 f"Frames of {folder} must have the same pixel size, but {first} has "
                 f"{core.format_pixel_size(common)} and {name} has "
-                f"{core.format_pixel_size(size)}: stitch frames of different pixel "
-                "size separately, or correct the wrong pixel size "
-                "(`convert(pixel_size_nm=…)`)."
+                f"{core.format_pixel_size(size)}: stitch them separately, or correct "
+                "the wrong pixel size (`convert(pixel_size_nm=…)`)."
             )
             raise core.ReadError(msg, code="pixel-size-contradicts")
-    return stated_sizes[0][1] if stated_sizes else None
+    return common
 
 
 def _raise_too_few_frames(
-    folder: Path, names_left: Sequence[str], faults: Sequence[core.UnusedFrame]
+    folder: Path, count: int, faults: Sequence[core.UnusedFrame]
 ) -> None:
-    what_is_there = (
-        f"{len(names_left)} usable" if names_left or faults else "no image at all"
-    )
+    usable = f"{count} usable" if count or faults else "no image at all"
     why = f" ({faults[0].frame}: {faults[0].reason})" if faults else ""
     msg = (
-        f"{folder} must contain at least two frames to stitch, but has "
-        f"{what_is_there}{why}"
+        f"{folder} must contain at least two frames to stitch, but has {usable}{why}"
+        f"{_format_heights_hint(folder)}."
     )
     code = "frames-unusable" if faults else "too-few-frames"
     if {fault.reason for fault in faults} == {_NO_FILE}:
         code = "frames-missing"
-    raise core.ReadError(f"{msg}{_format_heights_hint(folder)}.", code=code)
+    raise core.ReadError(msg, code=code)
 
 
 def _format_heights_hint(folder: Path) -> str:
@@ -543,35 +483,30 @@ def _format_heights_hint(folder: Path) -> str:
     return f": {HEIGHTS} lists folders of frames at several heights, so set `focus=max`"
 
 
-def _select_common_type(
-    names: list[str], infos: list[FileInfo]
-) -> tuple[list[str], list[FileInfo], list[core.UnusedFrame]]:
+def _remove_other_types(infos: dict[str, FileInfo]) -> list[core.UnusedFrame]:
     """Keep the frames of the most common shape and type, and list the others."""
-    kinds = [f"{info.shape[0]}x{info.shape[1]} px of {info.dtype}" for info in infos]
-    counts = Counter(kinds)
-    usual = max(counts, key=counts.__getitem__, default="")
-    faults = [
-        core.UnusedFrame(name, f"has {kind}, but most frames have {usual}")
-        for name, kind in zip(names, kinds, strict=True)
-        if kind != usual
+    kinds = {n: _describe_kind(one.shape, one.dtype) for n, one in infos.items()}
+    usual = Counter(kinds.values()).most_common(1)
+    others = {n: kind for n, kind in kinds.items() if kind != usual[0][0]}
+    for name in others:
+        del infos[name]
+    return [
+        core.UnusedFrame(name, f"has {kind}, but most frames have {usual[0][0]}")
+        for name, kind in others.items()
     ]
-    indices = [n for n, kind in enumerate(kinds) if kind == usual]
-    return [names[n] for n in indices], [infos[n] for n in indices], faults
 
 
 def _check_names_differ(folder: Path, names: Sequence[str]) -> None:
     """Raise `ReadError` if names differ only in case or suffix."""
-    names_before: dict[str, str] = {}
+    before: dict[str, str] = {}
     for name in names:
         stem = Path(name).with_suffix("").as_posix().casefold()
-        if stem in names_before:
+        if (other := before.setdefault(stem, name)) != name:
             msg = (
-                f"Frames of {folder} must have different names, but "
-                f"{names_before[stem]} and "
-                f"{name} differ only in case or suffix: keep one."
+                f"Frames of {folder} must have different names, but {other} and {name} "
+                "differ only in case or suffix: keep one."
             )
             raise core.ReadError(msg, code="names-alike")
-        names_before[stem] = name
 
 
 def _read_folder_positions(folder: Path, table: Path | None) -> Positions | None:
@@ -583,12 +518,9 @@ def _read_folder_positions(folder: Path, table: Path | None) -> Positions | None
     try:
         return read_positions(table, folder)
     except core.ReadError as error:
-        why = f"{error}".removesuffix(".")
         # a replay has no such option
-        msg = (
-            f"{why}; to stitch without these positions, set `positions=none`, or move "
-            "their file out of the folder."
-        )
+        remedy = "set `positions=none`, or move their file out of the folder"
+        msg = f"{error}".removesuffix(".") + f"; to stitch without positions, {remedy}."
         raise core.ReadError(msg, code=error.code) from error
 
 
@@ -617,37 +549,40 @@ def _open_folder(
         inputs = _add_text_files(folder, parts, tables)
         return acquisition.replace(files=tuple(inputs)), []
     _check_names_differ(folder, names)
-    files: dict[str, tuple[Path, Mapping[str, int]]] = {
-        name: (folder / name, {}) for name in names
-    }
-    names_left, infos, unreadable = yield from _describe_frames(
-        folder.name, files, results, how
-    )
+    files: dict[str, _Place] = {name: (folder / name, {}) for name in names}
+    job = _describe_frames(folder.name, files, results, how)
+    infos, unreadable = yield from job
     faults += unreadable
     if leave_out:
-        names_left, infos, others = _select_common_type(names_left, infos)
-        faults += others
+        faults += _remove_other_types(infos)
         # space may be reserved for a file before its pixels are written, which can only
         # be the last one
-        if names_left and [*results.empty_rows] == names_left[-1:]:
-            last = names_left.pop()
-            del infos[-1]
+        if infos and [*results.empty_rows] == [*infos][-1:]:
+            last, _ = infos.popitem()
             why = f"its last {results.empty_rows[last]} rows were not written"
             faults.append(core.UnusedFrame(last, why))
-    if len(names_left) < 2:
-        _raise_too_few_frames(folder, names_left, faults)
-    _check_same_type(folder, names_left, infos)
+    if len(infos) < 2:
+        _raise_too_few_frames(folder, len(infos), faults)
+    _check_same_type(folder, infos)
     if how["databar_rows"] is None:
-        _warn_about_databar(folder, [info.suggested_databar_rows for info in infos])
-    places = tuple(files[name] for name in names_left)
-    shape = (len(names_left), *infos[0].shape)
-    frames = _StoredFrames(places, shape, np.dtype(infos[0].dtype), how)
-    size = _common_pixel_size(folder, names_left, infos)
+        rows = [info.suggested_databar_rows for info in infos.values()]
+        _warn_about_databar(folder, rows)
+    size = _common_pixel_size(folder, infos)
     if size is None and positions is not None:
         size = positions.pixel_size_nm
-    acquisition = _create_acquisition(frames, names_left, size, folder.name, positions)
+    frames = _create_frames(infos, files, how)
+    acquisition = _create_acquisition(frames, [*infos], size, folder.name, positions)
     inputs = _add_text_files(folder, [folder / name for name in names], tables)
     return acquisition.replace(faults=tuple(faults), files=tuple(inputs)), names
+
+
+def _create_frames(
+    infos: Mapping[str, FileInfo],
+    places: Mapping[str, _Place],
+    how: Mapping[str, object],
+) -> _StoredFrames:
+    first, read = next(iter(infos.values())), tuple(places[name] for name in infos)
+    return _StoredFrames(read, (len(read), *first.shape), np.dtype(first.dtype), how)
 
 
 def _warn_about_databar(path: Path, suggestions: Sequence[int]) -> None:
@@ -684,10 +619,9 @@ def _create_acquisition(
     acquisition = core.Acquisition(frames, tuple(names), pixel_size_nm=size, name=title)
     if positions is None:
         return acquisition
-    without_place = set(positions.unplaced_names)
-    empty = [name for name in names if name in without_place]
-    if empty and len(names) - len(empty) < 2:
-        count = len(names) - len(empty)
+    empty = [name for name in names if name in set(positions.unplaced_names)]
+    count = len(names) - len(empty)
+    if empty and count < 2:
         msg = f"{positions.path} must list at least two positions, got {count}."
         raise core.ReadError(msg, code="positions-invalid")
     why = f"no position in {positions.path.name}: its cells are empty"
@@ -695,14 +629,13 @@ def _create_acquisition(
     lacking = [name for name in acquisition.names if name not in positions.corners]
     if lacking:
         msg = (
-            f"{positions.path} must list a position for every frame, but {lacking[0]} "
-            f"has none ({len(lacking)} frames without a position)."
+            f"{positions.path} must list a position for every frame, but "
+            f"{len(lacking)} have none, such as {lacking[0]}."
         )
         raise core.ReadError(msg, code="positions-invalid")
-    corners = np.array(
-        [positions.corners[name] for name in acquisition.names], dtype=float
-    )
-    return acquisition.replace(**{f"nominal_{positions.unit}": corners})
+    corners = [positions.corners[name] for name in acquisition.names]
+    places = np.array(corners, dtype=float)
+    return acquisition.replace(**{f"nominal_{positions.unit}": places})
 
 
 def _select_images(
@@ -718,11 +651,9 @@ def _select_images(
     alike = [(one.shape, one.dtype) == (info.shape, info.dtype) for one in infos]
     others = [str(number) for number, same in enumerate(alike) if not same]
     if others:
-        core.warn(
-            f"Series {', '.join(others)} of {path} are left out: the other series "
-            f"have {info.shape[0]}x{info.shape[1]} px of {info.dtype}.",
-            "frames-left-out",
-        )
+        kind = _describe_kind(info.shape, info.dtype)
+        text = f"Series {', '.join(others)} of {path} are left out: the others"
+        core.warn(f"{text} have {kind}.", "frames-left-out")
     return [
         {"series": number, "plane": plane}
         for number, one in enumerate(infos)
@@ -767,11 +698,9 @@ def _open_czi(
         msg = f"Tiles of {path} have no data bar: omit `databar_rows`."
         raise core.OptionError(msg, code="option-without-effect")
     tiles = open_tiles(path, how["colour"], how["series"], how["channel"])
-    names = [f"tile-{index:03d}" for index in range(tiles.shape[0])]
+    names, size = [f"tile-{n:03d}" for n in range(tiles.shape[0])], tiles.pixel_size_nm
     results.instruments.update(dict.fromkeys(names, tiles.instrument))
-    acquisition = _create_acquisition(
-        tiles, names, tiles.pixel_size_nm, path.stem, positions
-    )
+    acquisition = _create_acquisition(tiles, names, size, path.stem, positions)
     if table is None:
         apart = {SCENES_KEY: tiles.scenes_apart}
         acquisition = acquisition.replace(nominal_px=tiles.corners, metadata=apart)
@@ -800,74 +729,59 @@ def _open_file(
     info = source.read_info(series=how["series"])
     selections = _select_images(path, info, how)
     if len(selections) < 2:
-        msg = (
-            f"{path} must contain at least two frames to stitch, but is a single "
-            "image: use a folder of frames."
-        )
+        msg = f"{path} is a single image: stitch a folder of at least two frames."
         raise core.ReadError(msg, code="too-few-frames")
     if table is None:
         positions = read_ome_positions(path, len(selections))
     names, positions = _name_images(path, selections, positions)
-    pages = {
-        name: (path, selection)
-        for name, selection in zip(names, selections, strict=True)
-    }
+    pages = {name: (path, one) for name, one in zip(names, selections, strict=True)}
     if how["databar_rows"] is None:
         _warn_about_databar(path, [info.suggested_databar_rows])
-    names, infos, faults = yield from _describe_frames(path.stem, pages, results, how)
-    if not names:  # the refusal of a page applies to all
+    infos, faults = yield from _describe_frames(path.stem, pages, results, how)
+    if not infos:  # the refusal of a page applies to all
         source.read(ReadOptions.model_validate({**how, **selections[0]}))
-    if len(names) < 2:
-        _raise_too_few_frames(path, names, faults)
-    shape = (len(names), *infos[0].shape)
-    places = tuple(pages[name] for name in names)
-    frames = _StoredFrames(places, shape, np.dtype(infos[0].dtype), how)
-    acquisition = _create_acquisition(
-        frames, names, info.pixel_size_nm, path.stem, positions
-    )
+    if len(infos) < 2:
+        _raise_too_few_frames(path, len(infos), faults)
+    frames, size = _create_frames(infos, pages, how), info.pixel_size_nm
+    acquisition = _create_acquisition(frames, [*infos], size, path.stem, positions)
     return acquisition.replace(faults=(*faults, *acquisition.faults))
 
 
 def parse_scan_values(
-    values_found: dict[str, Any], folder: Path, layout_given: Mapping[str, object]
+    stated: dict[str, Any], folder: Path, layout_given: Mapping[str, object]
 ) -> dict[str, Any]:
     """Read the attributes of an acquisition from ``scan.json``.
 
     The order and the first frame are those of `layout_given`, if set.
     """
     values: dict[str, object] = {}
-    grid = values_found.get("grid")
-    if isinstance(grid, str):
-        grid = re.findall(r"\d+", grid)
+    grid, overlap, size = map(stated.get, ("grid", "overlap", "pixel_size_nm"))
     try:
         if grid is not None:
-            rows, columns = (int(part) for part in grid)
+            parts = re.findall(r"\d+", grid) if isinstance(grid, str) else grid
+            rows, columns = (int(part) for part in parts)
             values["grid"] = (rows, columns)
-        if values_found.get("overlap") is not None:
-            values["overlap"] = float(values_found["overlap"])
-        if values_found.get("pixel_size_nm") is not None:
-            values["pixel_size_nm"] = core.parse_pixel_size(
-                values_found["pixel_size_nm"]
-            )
+        if overlap is not None:
+            values["overlap"] = float(overlap)
+        if size is not None:
+            values["pixel_size_nm"] = core.parse_pixel_size(size)
     except (core.SemsrError, TypeError, ValueError, OverflowError) as error:
+        got = ", ".join(map(core.shorten_value, (grid, overlap, size)))
         msg = (
-            f"{folder / 'scan.json'} must state grid as two integers, overlap as a "
-            "fraction, and pixel_size_nm in nm, got "
-            f"{core.shorten_value(values_found.get('grid'))}, "
-            f"{core.shorten_value(values_found.get('overlap'))} and "
-            f"{core.shorten_value(values_found.get('pixel_size_nm'))}."
+            f"{folder / _SCAN} must state grid as two integers, overlap as a fraction, "
+            f"and pixel_size_nm in nm, got {got}."
         )
         raise core.ReadError(msg, code="content-invalid") from error
     for name, kind in (("order", core.FrameOrder), ("first", core.FirstFrame)):
         value = layout_given.get(name)
-        value = values_found.get(name) if value is None else value
+        value = stated.get(name) if value is None else value
         if value is None:
             continue
         if value not in get_args(kind):
-            *others, last = get_args(kind)
+            choices = core.format_alternatives(get_args(kind))
             msg = (
-                f"{folder / 'scan.json'} must state {name} as {', '.join(others)} or "
-                f"{last}, got {core.shorten_value(value)}: correct it, or set --{name}."
+                f"{folder / _SCAN} must state {name} as {choices}, got "
+                f"{core.shorten_value(value)}: correct it, or set --{name}."
             )
             raise core.ReadError(msg, code="unknown-value")
         values[name] = value
@@ -975,34 +889,9 @@ def open_frames(
     how |= {"series": series, "channel": channel}
     is_folder = path.is_dir() and not path.name.lower().endswith(".zarr")
     table = None if positions is None else Path(positions)
-    leave_out = other_frames == "leave-out"
-    job = _open_usable_frames(
-        path, table, how, is_folder=is_folder, leave_out=leave_out
-    )
-    acquisition = yield from job
-    scan = path / _SCAN
-    scan_record = read_json_object(scan) if is_folder and scan.is_file() else {}
-    layout_given = {
-        "grid": grid,
-        "order": order,
-        "first": first,
-        "overlap": overlap,
-        "pixel_size_nm": pixel_size_nm,
-    }
-    return _add_layout(acquisition, path, scan_record, layout_given)
-
-
-def _open_usable_frames(
-    path: Path,
-    table: Path | None,
-    how: Mapping[str, object],
-    *,
-    is_folder: bool,
-    leave_out: bool,
-) -> core.Job[core.Acquisition]:
-    """Open the frames, omitting duplicates; raise `ReadError` for fewer than two."""
     results, names = _FrameChecks(), list[str]()
     if is_folder:
+        leave_out = other_frames == "leave-out"
         job = _open_folder(path, table, results, how, leave_out=leave_out)
         acquisition, names = yield from job
     else:
@@ -1011,18 +900,22 @@ def _open_usable_frames(
         names = [*acquisition.names, *(fault.frame for fault in acquisition.faults)]
         names.sort(key=natural_sort_key)
     results.warn_if_overexposed(path)
-    copies = {name: f"{_COPY} {first}" for name, first in results.copies.items()}
-    acquisition = _remove_frames(acquisition, copies).replace(
-        slots=results.candidate_names(names)
-    )
+    copies = {name: f"{_COPY} {other}" for name, other in results.copies.items()}
+    acquisition = _remove_frames(acquisition, copies)
     if len(acquisition) < 2:
-        _raise_too_few_frames(path, acquisition.names, acquisition.faults)
-    first_name, facts = acquisition.names[0], acquisition.metadata
-    kind = results.instruments.get(first_name)
-    return acquisition.replace(
-        provenance=results.histories.get(first_name),
-        metadata={**facts, **({} if kind is None else {core.INSTRUMENT_KEY: kind})},
+        _raise_too_few_frames(path, len(acquisition), acquisition.faults)
+    kind = results.instruments.get(acquisition.names[0])
+    facts = {} if kind is None else {core.INSTRUMENT_KEY: kind}
+    acquisition = acquisition.replace(
+        slots=results.candidate_names(names),
+        provenance=results.histories.get(acquisition.names[0]),
+        metadata={**acquisition.metadata, **facts},
     )
+    scan = path / _SCAN
+    scan_record = read_json_object(scan) if is_folder and scan.is_file() else {}
+    layout = {"grid": grid, "order": order, "first": first, "overlap": overlap}
+    layout |= {"pixel_size_nm": pixel_size_nm}
+    return _add_layout(acquisition, path, scan_record, layout)
 
 
 def _add_layout(
@@ -1039,41 +932,33 @@ def _add_layout(
     size, other = acquisition.pixel_size_nm, values.get("pixel_size_nm")
     is_typed = layout_given["pixel_size_nm"] is not None
     if not is_typed and size and other and not is_same_pixel_size(size, other):
+        own, used = core.format_pixel_size(size), core.format_pixel_size(other)
         core.warn(
-            f"The frames of {path} have a pixel size of "
-            f"{core.format_pixel_size(size)}, but scan.json has "
-            f"{core.format_pixel_size(other)}, which is used: correct the wrong one, "
-            "or set `pixel_size_nm`.",
+            f"The frames of {path} have a pixel size of {own}, but {_SCAN} has {used}, "
+            "which is used: correct the wrong one, or set `pixel_size_nm`.",
             "pixel-size-contradicts",
         )
     values |= {name: value for name, value in layout_given.items() if value is not None}
     if layout_given["grid"] is not None:
         acquisition = acquisition.replace(nominal_px=None, nominal_nm=None)
-    has_positions = (
-        acquisition.nominal_px is not None or acquisition.nominal_nm is not None
-    )
-    if has_positions:
+    nominal = acquisition.nominal_px, acquisition.nominal_nm
+    is_placed = any(places is not None for places in nominal)
+    if is_placed:
         values.pop("grid", None)  # positions are more precise, and may have gaps
-    core.check_grid_options(
-        values.get("grid"), layout_given, has_positions=has_positions
-    )
+    core.check_grid_options(values.get("grid"), layout_given, has_positions=is_placed)
     if "grid" in values:
         order, first = values.pop("order", "row"), values.pop("first", "top-left")
         grid = values.pop("grid")
         slots = acquisition.slots or (acquisition.names,)
         fit = next((one for one in slots if len(one) == grid[0] * grid[1]), slots[0])
-        cells = dict(
-            zip(fit, core.compute_grid_cells(len(fit), grid, order, first), strict=True)
-        )
+        in_order = core.compute_grid_cells(len(fit), grid, order, first)
+        cells = dict(zip(fit, in_order, strict=True))
         # blank frames are omitted if the grid has no cells for them
         blank = {name: _BLANK for name in acquisition.names if name not in fit}
         acquisition = _remove_frames(acquisition, blank)
         places = None
         if len(acquisition) < len(fit):  # unused frames leave gaps
             places = np.stack([cells[name] for name in acquisition.names])
-        acquisition = acquisition.replace(
-            grid=grid, order=order, first=first, cells=places
-        )
-    return acquisition.replace(
-        metadata={**acquisition.metadata, **scan_record}, **values
-    )
+        values |= {"grid": grid, "order": order, "first": first, "cells": places}
+    metadata = {**acquisition.metadata, **scan_record}
+    return acquisition.replace(metadata=metadata, **values)
