@@ -19,13 +19,8 @@ from numpy.typing import DTypeLike, NDArray
 from pydantic import BeforeValidator, Field, field_validator
 
 from napari_semsr import core
-from napari_semsr.io.files import (
-    Record,
-    choose_index,
-    convert_decoding_errors,
-    get_half_paths,
-    path_exists,
-)
+from napari_semsr.io import files
+from napari_semsr.io.files import Record, choose_index, path_exists
 
 # Conversion of lengths in files to nanometres.
 #
@@ -226,23 +221,16 @@ class ReadOptions(core.Options):
     @classmethod
     def _validate_size(cls, value: object) -> core.PixelSize | None:
         """Validate one or two numbers, or their text, as a pixel size."""
-        if isinstance(value, str):
-            # in "7,5 nm" it is a decimal comma, which is refused
-            text = value if "," in value else value.strip().removesuffix("nm")
-            try:
-                value = core.parse_pixel_size([float(part) for part in text.split(",")])
-            except (ValueError, core.OptionError):
-                raise ValueError(core.Message(_SUCH_AS, "pixel-size-invalid")) from None
         try:
+            if isinstance(value, str):
+                # in "7,5 nm" it is a decimal comma, which is refused
+                text = value if "," in value else value.strip().removesuffix("nm")
+                value = [float(part) for part in text.split(",")]
             size = core.parse_pixel_size(value)
-        except core.OptionError:
-            msg = "A pixel size is one or two positive numbers in nm"
-            raise ValueError(core.Message(msg, "pixel-size-invalid")) from None
+        except (ValueError, core.OptionError):
+            raise ValueError(core.Message(_SUCH_AS, "pixel-size-invalid")) from None
         if size and not all(SMALLEST_NM <= pitch <= LARGEST_NM for pitch in size):
-            msg = (
-                "A pixel size is one or two positive numbers in nm, from "
-                f"{SMALLEST_NM:g} to {LARGEST_NM:g}"
-            )
+            msg = f"A pixel size must be from {SMALLEST_NM:g} to {LARGEST_NM:g} nm"
             raise ValueError(core.Message(msg, "pixel-size-invalid"))
         return size
 
@@ -342,13 +330,10 @@ class RawImage:
     def get_warnings(self, path: Path, *, has_typed_size: bool = False) -> list[str]:
         """Return the warnings for the user, omitting `doubts` if a size was typed."""
         doubts = () if has_typed_size else self.doubts
-        all_sentences = dict.fromkeys((*self.warnings, *doubts, *self.place_doubts))
-        return [
-            one
-            if path.name in one
-            else core.Message(f"{path.name}: {one}", core.get_error_code(one))
-            for one in all_sentences
-        ]
+        sentences = dict.fromkeys((*self.warnings, *doubts, *self.place_doubts))
+        named = [n if path.name in n else f"{path.name}: {n}" for n in sentences]
+        codes = map(core.get_error_code, sentences)
+        return [core.Message(*one) for one in zip(named, codes, strict=True)]
 
 
 def count_series(metadata: Mapping[str, Any], count: int) -> tuple[int, str]:
@@ -398,25 +383,21 @@ def choose_plane(
     text = ", ".join(f"{axis} {n}" for axis, n in sizes_by_axis.items() if n > 1)
     axes_text = f" ({text})" if "," in text or "plane" not in text else ""
     channels = sizes_by_axis.get("c", 1)
-    position = {
-        "c": choose_index(path, "channel", options.channel, channels, axes_text)
-    }
-    either = ""
+    channel = choose_index(path, "channel", options.channel, channels, axes_text)
+    position, choices = {"c": channel}, []
     for axis, name in AXIS_OPTIONS.items():
         number, size = getattr(options, name), sizes_by_axis.get(axis, 1)
         if number is not None:
             position[axis] = choose_index(path, name, number, size)
         elif size > 1:
-            either += f"{' and ' if either else ''}{name} 0 to {size - 1}"
+            choices.append(f"{name} 0 to {size - 1}")
     others = [size for axis, size in pairs if axis not in position]
     planes = math.prod(others)
-    either = f"{either}, or " if either else ""
+    either = f"{' and '.join(choices)}, or " if choices else ""
     plane = choose_index(path, "plane", options.plane, planes, axes_text, either)
     where = iter(np.unravel_index(plane, others) if others else ())
-    places = tuple(
-        position[axis] if axis in position else int(next(where)) for axis in axes
-    )
-    return channels, planes, places
+    places = (position[a] if a in position else int(next(where)) for a in axes)
+    return channels, planes, tuple(places)
 
 
 # Text that microscopes write next to an image, or into it.
@@ -461,17 +442,16 @@ def list_text_files(path: Path) -> list[Path]:
     names = [f"{path.stem}.{end}" for end in ("txt", "TXT", "Txt")]
     names += [f"{path.stem}-{kind}.hdr", f"{path.stem}-{kind.lower()}.hdr"]
     names += [f"{path.stem}.hdr", f"{path.stem}-{kind}.HDR", f"{path.stem}.HDR"]
-    candidates = [path.with_name(name) for name in names]
-    return [
-        one for one in candidates if one != path and path_exists(one) and one.is_file()
-    ]
+    places = [path.with_name(name) for name in names if name != path.name]
+    return [place for place in places if path_exists(place) and place.is_file()]
 
 
 def list_companion_files(path: Path) -> list[Path]:
     """List the companion files of an image: mosaic halves, text files, its set."""
     from napari_semsr.io.tiff import list_set_files
 
-    return [*get_half_paths(path), *list_text_files(path), *list_set_files(path)]
+    halves = files.get_half_paths(path)
+    return [*halves, *list_text_files(path), *list_set_files(path)]
 
 
 # half-width Katakana, from a Western micro sign, and private letters
@@ -506,35 +486,29 @@ def _read_sidecar(
     for beside in list_text_files(path):
         name = beside.name
         # a refusal, since its pixel size and data bar would be missing in silence
-        with (
-            convert_decoding_errors(beside, "text"),
-            core.open_file(beside) as stream,
-        ):
+        reading = files.convert_decoding_errors(beside, "text")
+        with reading, core.open_file(beside) as stream:
             text = decode_text(stream.read(_LARGEST_SIDECAR))
         if beside.suffix.lower() == ".hdr":
-            frame_image, frame = parse_tescan_header(text, shape, name), None
+            image, frame = parse_tescan_header(text, shape, name), None
         else:
-            frame_image, frame = _parse_jeol_text(text, name)
-            if frame_image is None:
-                frame_image, frame = _parse_hitachi_text(text, name)
-        if frame_image is None:
+            image, frame = _parse_jeol_text(text, name)
+            if image is None:
+                image, frame = _parse_hitachi_text(text, name)
+        if image is None:
             continue
         if frame is not None:
-            frame_image = apply_frame_metadata(frame_image, name, frame, shape, own)
-        size = frame_image.pixel_size_nm
-        if (
-            own is None
-            or size is None
-            or _are_pixel_sizes_close(own, size, _SAME_PITCH)
-        ):
-            return frame_image
-        doubt = core.Message(
+            image = apply_frame_metadata(image, name, frame, shape, own)
+        size = image.pixel_size_nm
+        if not (own and size) or _are_pixel_sizes_close(own, size, _SAME_PITCH):
+            return image
+        sentence = (
             f"{path.name} states a pixel size of {core.format_pixel_size(own)}, but "
             f"{name} states {core.format_pixel_size(size)}, which is used: set the "
-            "pixel size if that is wrong.",
-            "pixel-size-contradicts",
+            "pixel size if that is wrong."
         )
-        return replace(frame_image, doubts=(doubt,))
+        doubt = core.Message(sentence, "pixel-size-contradicts")
+        return replace(image, doubts=(doubt,))
     return None
 
 
@@ -559,12 +533,10 @@ def apply_frame_metadata(
     (rows, columns), size = frame, frame_image.pixel_size_nm
     stretch = columns / shape[1]
     below = shape[0] - round(rows / stretch)
-    if columns != shape[1]:
-        whole = -_ROUNDING_ROWS <= below <= _TALLEST * shape[0]
-        if not whole or (
-            own and size and _are_pixel_sizes_close(own, size, _SAME_PITCH)
-        ):
-            return _treat_as_crop(frame_image, source, frame, shape, own)
+    is_whole = -_ROUNDING_ROWS <= below <= _TALLEST * shape[0]
+    same = own and size and _are_pixel_sizes_close(own, size, _SAME_PITCH)
+    if columns != shape[1] and (same or not is_whole):
+        return _treat_as_crop(frame_image, source, frame, shape, own)
     return replace(
         frame_image,
         pixel_size_nm=size and core.PixelSize((size[0] * stretch, size[1] * stretch)),
@@ -580,39 +552,31 @@ def _treat_as_crop(
     own: core.PixelSize | None,
 ) -> RawImage:
     """Keep the pixel size of an image cropped from a frame, and warn."""
-    stated_size = image.pixel_size_nm
-    size = own or stated_size
+    stated = image.pixel_size_nm
+    size = own or stated
     if size is None:
         return image
-    differ = (
-        own
-        and stated_size
-        and not _are_pixel_sizes_close(own, stated_size, _SAME_PITCH)
-    )
-    size_text = core.format_pixel_size(size)
-    size_text += (
-        f" (its own; {source}: {core.format_pixel_size(stated_size)})" if differ else ""
-    )
-    doubt = core.Message(
+    text = core.format_pixel_size(size)
+    if stated and not _are_pixel_sizes_close(size, stated, _SAME_PITCH):
+        text += f" (its own; {source}: {core.format_pixel_size(stated)})"
+    sentence = (
         f"{source} states a frame of {frame[0]} x {frame[1]} px, but an image of "
         f"{shape[0]} x {shape[1]} px is not a resampled copy of it. The image is "
-        f"treated as a crop without a data bar and with a pixel size of {size_text}; "
-        "set the pixel size if that is wrong.",
-        "header-of-other-size",
+        f"treated as a crop without a data bar and with a pixel size of {text}; set "
+        "the pixel size if that is wrong."
     )
+    doubt = core.Message(sentence, "header-of-other-size")
     return replace(image, pixel_size_nm=size, doubts=(doubt,))
 
 
 def parse_rows_and_columns(
     text: str, separator: str | None = None
-) -> tuple[int, int] | None:
+) -> core.IntPair | None:
     """Parse a text that states columns and rows; return rows and columns."""
-    parts = [part.strip() for part in text.split(separator)]
-    if len(parts) != 2 or not all(
-        part.isdecimal() and int(part[:8]) > 0 for part in parts
-    ):
+    parts = [part.strip()[:8] for part in text.split(separator)]
+    if len(parts) != 2 or not all(n.isdecimal() and int(n) > 0 for n in parts):
         return None
-    return int(parts[1][:8]), int(parts[0][:8])
+    return int(parts[1]), int(parts[0])
 
 
 _TextMetadata = tuple[RawImage | None, tuple[int, int] | None]
@@ -637,40 +601,33 @@ def _parse_jeol_text(text: str, name: str) -> _TextMetadata:
     frame = image or full
     # the full size may be that of the image and its data bar
     if image and full and not (image[0] <= full[0] and image[1] == full[1]):
-        warning = core.Message(
+        sentence = (
             f"{name} states an image of {image[0]} x {image[1]} px and a full size "
             f"of {full[0]} x {full[1]} px: no data bar is cropped; if there is one, "
-            "set its number of rows (`databar_rows`).",
-            "header-contradicts",
+            "set its number of rows (`databar_rows`)."
         )
+        warning = core.Message(sentence, "header-contradicts")
         frame, warnings = None, (*warnings, warning)
-    frame_image = RawImage("TIFF", None, size, "JEOL", metadata=keys, warnings=warnings)
-    return frame_image, frame
+    about = RawImage("TIFF", None, size, "JEOL", metadata=keys, warnings=warnings)
+    return about, frame
 
 
 def _get_jeol_pixel_size(
     statements: Mapping[str, Sequence[str]], name: str
 ) -> tuple[core.PixelSize | None, tuple[str, ...]]:
     """Return the most precise pixel size, or the reason why it is unknown."""
-    pitches, bars, markers = (
-        statements.get(key, ()) for key in (_PITCH, _BAR, _MARKER)
-    )
-    pitches_found = [_parse_pitch(text) for text in pitches]
-    pitches_found += [
-        _scale_bar_pitch(marker, bar) for bar in bars for marker in markers
-    ]
-    if not pitches_found:
+    stated = {key: statements.get(key, ()) for key in (_PITCH, _BAR, _MARKER)}
+    parsed = [_parse_pitch(text) for text in stated[_PITCH]]
+    bars, markers = stated[_BAR], stated[_MARKER]
+    parsed += [_scale_bar_pitch(n, bar) for bar in bars for n in markers]
+    if not parsed:
         return None, ()
-    by_error = sorted(filter(None, pitches_found), key=lambda one: one[1])
+    by_error = sorted(filter(None, parsed), key=lambda one: one[1])
     if by_error:
-        size, rounding = by_error[0]
-        if all(
-            _are_pixel_sizes_close(size, a, rounding + b + _SAME_PITCH)
-            for a, b in by_error
-        ):
+        size, error = by_error[0][0], by_error[0][1] + _SAME_PITCH
+        if all(_are_pixel_sizes_close(size, a, error + b) for a, b in by_error):
             return size, ()
-    pairs = zip((_PITCH, _BAR, _MARKER), (pitches, bars, markers), strict=True)
-    texts = ", ".join(f"{key} {one!r}" for key, values in pairs for one in values)
+    texts = ", ".join(f"{key} {one!r}" for key in stated for one in stated[key])
     what = "pixel sizes that differ" if by_error else "no pixel size with its unit"
     sentence = f"{name} contains {what} ({texts}): the pixel size is left unknown."
     code = "pixel-size-contradicts" if by_error else "pixel-size-invalid"
@@ -684,9 +641,9 @@ def _parse_pitch(text: str) -> tuple[core.PixelSize, float] | None:
     """
     parts = _LENGTH_TEXT.findall(text)
     lengths = [parse_metadata_length_nm(f"{number} {unit}") for number, unit in parts]
-    size = (
-        create_pixel_size((lengths[-1], lengths[0])) if len(lengths) in (1, 2) else None
-    )
+    if len(lengths) not in (1, 2):
+        return None
+    size = create_pixel_size((lengths[-1], lengths[0]))
     if size is None:
         return None
     numbers = [Decimal(number.replace(",", ".")) for number, _ in parts]
@@ -715,18 +672,17 @@ def _parse_hitachi_text(text: str, name: str) -> _TextMetadata:
     keys = {key: value.strip() for key, value in _SETTING.findall(section)}
     size_text = keys.get("PixelSize", "")
     length = parse_metadata_length_nm(size_text, "nm")
-    frame = parse_rows_and_columns(
-        keys.get("DataSize", "").lower().replace("*", "x"), "x"
-    )
+    sides = keys.get("DataSize", "").lower().replace("*", "x")
+    frame = parse_rows_and_columns(sides, "x")
     warnings: tuple[str, ...] = ()
     if length is None:
         what = f"got {size_text!r}" if size_text else "but it is missing"
-        warning = core.Message(
+        sentence = (
             f"PixelSize in {name} must be a positive length in nm, {what}: the pixel "
-            "size is left unknown.",
-            "pixel-size-invalid" if size_text else "pixel-size-missing",
+            "size is left unknown."
         )
-        warnings = (warning,)
+        code = "pixel-size-invalid" if size_text else "pixel-size-missing"
+        warnings = (core.Message(sentence, code),)
     size = create_pixel_size((length, length))
     image = RawImage("TIFF", None, size, "Hitachi", metadata=keys, warnings=warnings)
     return image, frame
@@ -739,25 +695,21 @@ def parse_tescan_header(
     keys = {key: value.strip() for key, value in _SETTING.findall(text)}
     if "PixelSizeX" not in keys and "PixelSizeY" not in keys:
         return None
-    size_texts = [keys.get("PixelSizeY"), keys.get("PixelSizeX")]
-    size = create_pixel_size(
-        [parse_metadata_length_nm(value or "", "m") for value in size_texts]
-    )
+    stated = [keys.get("PixelSizeY"), keys.get("PixelSizeX")]
+    size = create_pixel_size([parse_metadata_length_nm(n or "", "m") for n in stated])
     warnings: tuple[str, ...] = ()
     if size is None:
-        warning = core.Message(
+        sentence = (
             f"PixelSizeY and PixelSizeX in {name} must be positive lengths in "
-            f"metres, got {size_texts}: the pixel size is left unknown.",
-            "pixel-size-invalid",
+            f"metres, got {stated}: the pixel size is left unknown."
         )
-        warnings = (warning,)
+        warnings = (core.Message(sentence, "pixel-size-invalid"),)
     strip = keys.get("ImageStripSize", "")
     rows = int(strip[:8]) if strip.isdecimal() else 0
     rows = rows if rows < shape[0] else 0
-    values_shown = {key: keys[key] for key in _TESCAN_KEYS if keys.get(key)}
-    return RawImage(
-        "TIFF", None, size, "TESCAN", rows, metadata=values_shown, warnings=warnings
-    )
+    about = {key: keys[key] for key in _TESCAN_KEYS if keys.get(key)}
+    more: Any = {"metadata": about, "warnings": warnings}
+    return RawImage("TIFF", None, size, "TESCAN", rows, **more)
 
 
 # Detection of rows below an image that look like the data bar of a microscope.
@@ -886,9 +838,7 @@ def _compute_colour_differences(samples: Any) -> NDArray[np.float64]:
     return spreads
 
 
-def _find_coloured_rows(
-    samples: Any, spreads: NDArray[np.float64]
-) -> NDArray[np.bool_]:
+def _find_coloured_rows(samples: Any, spreads: core.FloatArray) -> NDArray[np.bool_]:
     """Find rows with colour differences beyond JPEG rounding."""
     return spreads > _TOLERANCE * _get_white_level(np.dtype(samples.dtype))
 
@@ -939,11 +889,11 @@ def try_convert_to_grey(samples: Any) -> Any | None:
     if samples.ndim == 2:
         return samples
     has_colours = samples.shape[2] >= _SAMPLES
-    spread = _compute_colour_differences(samples).max() if has_colours else 0.0
-    if spread == 0:
+    spreads = _compute_colour_differences(samples) if has_colours else np.zeros(1)
+    if not spreads.any():
         return samples[..., 0]
-    within = spread <= _TOLERANCE * _get_white_level(np.dtype(samples.dtype))
-    return luminance(samples[..., :3]) if within else None
+    is_coloured = _find_coloured_rows(samples, spreads).any()
+    return None if is_coloured else luminance(samples[..., :3])
 
 
 def convert_to_grey(path: Path, data: Any, *, colour: str, down: float = 1.0) -> Any:
@@ -957,11 +907,8 @@ def convert_to_grey(path: Path, data: Any, *, colour: str, down: float = 1.0) ->
         edges = [data[:_BORDER], data[-_BORDER:], data[:, :_BORDER]]
         gaps = [np.ptp(np.asarray(n)[..., :3].astype(float), axis=2) for n in edges]
         if any(_find_coloured_rows(data, gap.max(axis=1)).any() for gap in gaps):
-            core.warn(
-                f"{path.name} has a coloured line along its border, which is read as "
-                "grey: crop it if necessary.",
-                "border-coloured",
-            )
+            text = f"The coloured line along the border of {path.name} is read as grey."
+            core.warn(text, "border-coloured")
     if grey is None and colour == "luminance":
         grey = luminance(data[..., :3])
     if grey is None:
@@ -1068,23 +1015,17 @@ def _add_sidecar_metadata(path: Path, source: RawImage) -> RawImage:
     if source.vendor is not None or source.record is not None:
         return source
     rows, columns = source.data.shape[:2]
-    frame_image = _read_sidecar(path, (rows, columns), source.pixel_size_nm)
-    if frame_image is None:
+    text = _read_sidecar(path, (rows, columns), source.pixel_size_nm)
+    if text is None:
         return source
+    doubts = source.doubts if text.pixel_size_nm is None else ()
     return replace(
         source,
-        vendor=frame_image.vendor,
-        pixel_size_nm=frame_image.pixel_size_nm or source.pixel_size_nm,
-        databar_rows=frame_image.databar_rows,
-        metadata={
-            **source.metadata,
-            str(frame_image.vendor).lower(): frame_image.metadata,
-        },
-        doubts=(
-            *(source.doubts if frame_image.pixel_size_nm is None else ()),
-            *frame_image.warnings,
-            *frame_image.doubts,
-        ),
+        vendor=text.vendor,
+        pixel_size_nm=text.pixel_size_nm or source.pixel_size_nm,
+        databar_rows=text.databar_rows,
+        metadata={**source.metadata, str(text.vendor).lower(): text.metadata},
+        doubts=(*doubts, *text.warnings, *text.doubts),
     )
 
 
@@ -1134,9 +1075,7 @@ def _rotate_upright(source: RawImage) -> RawImage:
     )
 
 
-def _are_pixel_sizes_close(
-    a: core.PixelSize, b: core.PixelSize, within: float = 1e-6
-) -> bool:
+def _are_pixel_sizes_close(a: Any, b: Any, within: float = 1e-6) -> bool:
     """Return whether two pixel sizes are equal to the precision of a rational tag."""
     return bool(np.allclose(a, b, rtol=within, atol=0))
 
@@ -1144,12 +1083,9 @@ def _are_pixel_sizes_close(
 def _get_pixel_size(source: RawImage) -> core.PixelSize | None:
     """Return the exact size in the record, unless the file was recalibrated later."""
     own = None if source.record is None else source.record.pixel_size_nm
-    stated_size = source.pixel_size_nm
-    if own is not None and (
-        stated_size is None or _are_pixel_sizes_close(own, stated_size)
-    ):
-        return own
-    return stated_size
+    stated = source.pixel_size_nm
+    is_same = own and (stated is None or _are_pixel_sizes_close(own, stated))
+    return own if is_same else stated
 
 
 def _get_file_metadata(source: RawImage) -> dict[str, object]:
@@ -1203,9 +1139,8 @@ def create_micrograph(
     """Convert the image selected by the options to a micrograph."""
     bare, source = source, _add_sidecar_metadata(path, source)
     origin_of_size = _find_size_source(bare, source)
-    for sentence in source.get_warnings(
-        path, has_typed_size=options.pixel_size_nm is not None
-    ):
+    is_typed = options.pixel_size_nm is not None
+    for sentence in source.get_warnings(path, has_typed_size=is_typed):
         core.warn(sentence)
     sentences = source.get_warnings(path)
     source = replace(source, data=convert_to_native_byte_order(path, source.data))
@@ -1215,16 +1150,13 @@ def create_micrograph(
         source = _rotate_upright(source)
         bar = scale_row_count(options.databar_rows, source.coarser[0])
         if bar >= source.data.shape[0]:
-            msg = (
-                f"{path} has {source.data.shape[0]} rows, so a data bar cannot have "
-                f"{bar} rows: set fewer data-bar rows."
-            )
+            rows = source.data.shape[0]
+            msg = f"A data bar of {bar} rows does not fit into the {rows} of {path}."
             raise core.ReadError(msg, code="out-of-range")
     height = len(source.data) - bar
     source = _rotate_upright(source.move_pixels(lambda data: data[:height]))
-    data = convert_to_grey(
-        path, source.data, colour=options.colour, down=source.coarser[0]
-    )
+    down, across = source.coarser
+    data = convert_to_grey(path, source.data, colour=options.colour, down=down)
     if source.missing is not None:
         grey = data.astype(source.dtype)
         data = np.where(source.missing, grey.dtype.type(np.nan), grey)
@@ -1233,10 +1165,13 @@ def create_micrograph(
     origin = source.origin or (record.origin if record is not None else (0.0, 0.0))
     spacing = source.spacing_px or (record.spacing_px if record is not None else (1, 1))
     placed_by = size if source.origin or record is None else record.pixel_size_nm
-    own, source_look = None if record is None else record.look, source.look
-    look = own or source_look
-    if own and source_look and not np.allclose(own.limits, source_look.limits):
-        look = own.model_copy(update={"limits": source_look.limits})
+    own, shown = None if record is None else record.look, source.look
+    look = own or shown
+    if own and shown and not np.allclose(own.limits, shown.limits):
+        look = own.model_copy(update={"limits": shown.limits})
+    metadata = _create_metadata(source, data, bar, sentences)
+    if origin_of_size is not None:
+        metadata[core.ORIGIN_KEY] = origin_of_size
     micrograph = core.Micrograph(
         data=data,
         pixel_size_nm=placed_by,
@@ -1244,22 +1179,16 @@ def create_micrograph(
         provenance=None if record is None else record.provenance,
         origin=origin,
         spacing_px=(float(spacing[0]), float(spacing[1])),
-        metadata={
-            **_create_metadata(source, data, bar, sentences),
-            **({} if origin_of_size is None else {core.ORIGIN_KEY: origin_of_size}),
-        },
+        metadata=metadata,
         look=look,
     )
-    down, across = source.coarser
     typed_size, error = (
-        size_text and (size_text[0] * down, size_text[1] * across)
-        for size_text in (options.pixel_size_nm, options.pixel_size_sd_nm)
+        pair and (pair[0] * down, pair[1] * across)
+        for pair in (options.pixel_size_nm, options.pixel_size_sd_nm)
     )
-    return (
-        micrograph.calibrate(typed_size, error)
-        if typed_size
-        else micrograph.with_pixel_size(size)
-    )
+    if typed_size:
+        return micrograph.calibrate(typed_size, error)
+    return micrograph.with_pixel_size(size)
 
 
 def create_file_info(path: Path, source: RawImage) -> FileInfo:
@@ -1271,16 +1200,15 @@ def create_file_info(path: Path, source: RawImage) -> FileInfo:
         metadata["warnings"] = sentences
     height = stored_shape[0] - source.databar_rows
     source = _rotate_upright(source.move_pixels(lambda data: data[:height]))
-    databar_rows, data = 0, source.data
+    suggested, data = 0, source.data
     in_memory = isinstance(data, np.ndarray) and data.dtype.kind in "buif"
     if not source.databar_rows and source.record is None and in_memory:
         if data.ndim == 2 or data.shape[2] < _SAMPLES:
-            databar_rows = detect_databar(data if data.ndim == 2 else data[..., 0])
+            suggested = detect_databar(data if data.ndim == 2 else data[..., 0])
         else:
-            databar_rows = _count_coloured_bar_rows(
-                data, _compute_colour_differences(data)
-            )
-            databar_rows = databar_rows or detect_databar(luminance(data))
+            differences = _compute_colour_differences(data)
+            suggested = _count_coloured_bar_rows(data, differences)
+            suggested = suggested or detect_databar(luminance(data))
     rows, columns = source.data.shape[:2]
     history = None if source.record is None else source.record.provenance
     size, origin = _get_pixel_size(source), _find_size_source(bare, source)
@@ -1306,7 +1234,7 @@ def create_file_info(path: Path, source: RawImage) -> FileInfo:
         planes=source.planes,
         axes=dict(source.axes),
         databar_rows=source.databar_rows,
-        suggested_databar_rows=databar_rows,
+        suggested_databar_rows=suggested,
         network=None if network is None else network[0],
         metadata=metadata,
         provenance=history,
