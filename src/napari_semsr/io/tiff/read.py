@@ -52,10 +52,8 @@ def _parse_ome_xml(text: str) -> "Element | None":
     return None
 
 
-def _has_planes(
-    image: "Element", files: "Callable[[str], bool]", own: str | None
-) -> bool:
-    """Return whether planes of an OME image are in given files or have UUID `own`.
+def _has_planes(image: "Element", is_there: Any, own: str | None) -> bool:
+    """Return whether planes of an OME image are in files there or have UUID `own`.
 
     An image whose files are all missing does not count as a series.
     """
@@ -63,7 +61,7 @@ def _has_planes(
         uuid = data.find("{*}UUID")
         if uuid is None or (own and uuid.text == own):
             return True
-        if files(uuid.get("FileName", "")):
+        if is_there(uuid.get("FileName", "")):
             return True
     return False
 
@@ -75,22 +73,20 @@ def _read_series_metadata(
     images, count = root.findall("{*}Image"), len(tif.series)
     folder, name = Path(tif.filehandle.dirname), tif.filehandle.name
     # if the set of a file was ignored, only its own images are read
-    files = (lambda n: (folder / n).is_file()) if tif.is_ome else name.__eq__
+    is_there = (lambda n: (folder / n).is_file()) if tif.is_ome else name.__eq__
     if len(images) > count:
-        images = [
-            e for e in images if _has_planes(e, files, root.get("UUID"))
-        ] or images
+        own = [one for one in images if _has_planes(one, is_there, root.get("UUID"))]
+        images = own or images
     if len(images) <= count:
         images = images[series : series + 1]
-    images_found = [_read_ome_image(image, warnings) for image in images]
-    sizes, names, depths = ({one[i] for one in images_found} for i in range(3))
+    facts = [_read_ome_image(image, warnings) for image in images]
+    sizes, names, depths = ({one[i] for one in facts} for i in range(3))
     if len(sizes) > 1:
-        sentence = core.Message(
+        sentence = (
             f"The OME-XML lists {len(images)} images with different pixel sizes, but "
-            f"only {count} can be read: the pixel size is left unknown.",
-            "pixel-size-contradicts",
+            f"only {count} can be read: the pixel size is left unknown."
         )
-        warnings.append(sentence)
+        warnings.append(core.Message(sentence, "pixel-size-contradicts"))
     only = tuple(of.pop() if len(of) == 1 else None for of in (sizes, names, depths))
     return cast("tuple[core.PixelSize | None, str | None, str | None]", only)
 
@@ -107,7 +103,7 @@ _MICRO_MANAGER = 51123
 
 
 def _get_significant_bits(
-    page: "tifffile.TiffPage", by_ome: str | None, text: str
+    page: "tifffile.TiffPage", by_ome: object, text: str
 ) -> dict[str, int]:
     """Return the number of significant bits, or an empty dictionary if unknown.
 
@@ -143,24 +139,17 @@ def _read_ome_image(
     pixels = image.find("{*}Pixels")
     if pixels is None:
         return None, image.get("Name"), None
-    sizes = [
-        (
-            pixels.get(f"PhysicalSize{a}"),
-            pixels.get(f"PhysicalSize{a}Unit", _DEFAULT_UNIT),
+    keys = ("PhysicalSizeY", "PhysicalSizeX")
+    sizes = [(pixels.get(n), pixels.get(f"{n}Unit", _DEFAULT_UNIT)) for n in keys]
+    lengths = [None if v is None else read_image.convert_to_nm(v, u) for v, u in sizes]
+    size = read_image.create_pixel_size(lengths)
+    stated = [f"{v} {u}" for v, u in sizes if v is not None and u not in _NO_LENGTH]
+    if size is None and stated:
+        sentence = (
+            f"The OME physical size must be two positive lengths, got {stated}: the "
+            "pixel size is left unknown."
         )
-        for a in "YX"
-    ]
-    size = read_image.create_pixel_size(
-        [None if v is None else read_image.convert_to_nm(v, u) for v, u in sizes]
-    )
-    size_texts = [f"{v} {u}" for v, u in sizes if v is not None and u not in _NO_LENGTH]
-    if size is None and size_texts:
-        sentence = core.Message(
-            f"The OME physical size must be two positive lengths, got {size_texts}: "
-            "the pixel size is left unknown.",
-            "pixel-size-invalid",
-        )
-        warnings.append(sentence)
+        warnings.append(core.Message(sentence, "pixel-size-invalid"))
     return size, image.get("Name"), pixels.get("SignificantBits")
 
 
@@ -232,13 +221,11 @@ def _read_grey_calibration(
         line = math.nan, math.nan
     if kind == _STRAIGHT and np.isfinite(line).all() and line[1] != 0:
         return line
-    sentence = core.Message(
+    sentence = (
         f"ImageJ's grey-value calibration (cf={kind}) is not linear and is not "
-        "applied: if you need calibrated values, apply it in ImageJ and save 32-bit "
-        "values.",
-        "grey-calibration-ignored",
+        "applied: if you need it, apply it in ImageJ and save 32-bit values."
     )
-    warnings.append(sentence)
+    warnings.append(core.Message(sentence, "grey-calibration-ignored"))
     return None
 
 
@@ -267,12 +254,8 @@ def _find_no_data(data: Any, page: "tifffile.TiffPage", warnings: list[str]) -> 
         missing = missing[..., : 3 if missing.shape[2] > 2 else 1].all(axis=2)
     if isinstance(missing, np.ndarray) and not missing.any():
         return None
-    sentence = core.Message(
-        f"Pixels with value {value:g} are treated as missing: the file defines this "
-        "value as no data (GDAL_NODATA).",
-        "pixels-marked-missing",
-    )
-    warnings.append(sentence)
+    sentence = f"Pixels with value {value:g} are missing, as GDAL_NODATA states."
+    warnings.append(core.Message(sentence, "pixels-marked-missing"))
     return missing
 
 
@@ -300,11 +283,8 @@ def _convert_grey_values(
         shift, slope = line
         look = _convert_contrast_limits(look, lambda limit: limit * slope + shift)
         ends = sorted((shift, shift + slope * np.iinfo(data.dtype).max))
-        fitting = [
-            dtype
-            for dtype in (data.dtype, np.dtype(np.int16))
-            if np.iinfo(dtype).min <= ends[0] and ends[1] <= np.iinfo(dtype).max
-        ]
+        limits = {dtype: np.iinfo(dtype) for dtype in (data.dtype, np.dtype(np.int16))}
+        fitting = [d for d, n in limits.items() if n.min <= ends[0] <= ends[1] <= n.max]
         if abs(slope) == 1 and shift.is_integer() and fitting:
             values = data.astype(np.int32) * int(slope) + int(shift)
             data = values.astype(fitting[0])
@@ -312,13 +292,11 @@ def _convert_grey_values(
             data = (data * slope + shift).astype(np.float32)
         is_inverted ^= slope < 0
     if is_inverted:
-        sentence = core.Message(
-            "The file has an inverted lookup table, which shows small grey values "
-            "bright and is not applied: invert the image in ImageJ if large values "
-            "should be bright.",
-            "inverted-display",
+        sentence = (
+            "The inverted lookup table, which shows small grey values bright, is not "
+            "applied: invert the image in ImageJ if large values should be bright."
         )
-        warnings.append(sentence)
+        warnings.append(core.Message(sentence, "inverted-display"))
         look = look and look.model_copy(update={"colormap": "gray_r"})
     return data, look
 
@@ -414,36 +392,32 @@ def parse_fei_header(text: str, shape: tuple[int, int]) -> read_image.RawImage:
     size = None
     for name in _SCANS:
         scan = sections.get(name, {})
-        size_texts = [scan.get("PixelHeight"), scan.get("PixelWidth")]
-        if not any(size_texts):
+        stated = [scan.get("PixelHeight"), scan.get("PixelWidth")]
+        if not any(stated):
             continue
-        size = read_image.create_pixel_size(
-            [read_image.convert_to_nm(value, "m") for value in size_texts]
-        )
+        lengths = [read_image.convert_to_nm(value, "m") for value in stated]
+        size = read_image.create_pixel_size(lengths)
         if size is not None:
             warnings = []
             break
-        sentence = core.Message(
+        sentence = (
             "FEI's PixelHeight and PixelWidth must be positive lengths in metres, "
-            f"got {size_texts}: the pixel size is left unknown.",
-            "pixel-size-invalid",
+            f"got {stated}: the pixel size is left unknown."
         )
-        warnings.append(sentence)
+        warnings.append(core.Message(sentence, "pixel-size-invalid"))
     metadata = {
         f"{section}.{key}": sections[section][key]
         for section, keys in _FEI_ENTRIES.items()
         for key in keys
         if sections.get(section, {}).get(key)
     }
-    frame_image = read_image.RawImage(
-        "TIFF", None, size, "FEI", metadata=metadata, warnings=tuple(warnings[:1])
-    )
+    more: Any = {"metadata": metadata, "warnings": tuple(warnings[:1])}
+    about = read_image.RawImage("TIFF", None, size, "FEI", **more)
     if rows is None:
-        return frame_image
+        return about
     # a page that was resampled or cropped keeps the header of the scan
-    return read_image.apply_frame_metadata(
-        frame_image, "FEI's header", (rows, columns or shape[1]), shape
-    )
+    frame = rows, columns or shape[1]
+    return read_image.apply_frame_metadata(about, "FEI's header", frame, shape)
 
 
 def _refine_pixel_size(label: str, numbers: list[str]) -> float | None:
@@ -497,11 +471,11 @@ def parse_zeiss_header(text: str, shape: tuple[int, int]) -> read_image.RawImage
         return _add_pixel_size_from_fov(image, values, shape)
     length = _refine_pixel_size(label, numbers)
     if length is None:
-        warning = core.Message(
+        sentence = (
             f"Zeiss's AP_IMAGE_PIXEL_SIZE must be a positive length, got {label!r}: "
-            "the pixel size is left unknown.",
-            "pixel-size-invalid",
+            "the pixel size is left unknown."
         )
+        warning = core.Message(sentence, "pixel-size-invalid")
         return replace(image, warnings=(warning,))
     image = replace(image, pixel_size_nm=read_image.create_pixel_size((length, length)))
     return _rescale_to_page(image, length, values, shape)
@@ -531,12 +505,8 @@ def _add_pixel_size_from_fov(
         basis = {"pixel_size_from": f"AP_WIDTH, {across}, divided by {shape[1]} px"}
         size = read_image.create_pixel_size((pitch, pitch))
         return replace(image, pixel_size_nm=size, metadata={**image.metadata, **basis})
-    warning = core.Message(
-        f"The Zeiss header has no AP_IMAGE_PIXEL_SIZE, {reason}: the pixel size is "
-        "left unknown.",
-        code,
-    )
-    return replace(image, warnings=(warning,))
+    text = f"The Zeiss header has no AP_IMAGE_PIXEL_SIZE, {reason}: the pixel size is"
+    return replace(image, warnings=(core.Message(f"{text} left unknown.", code),))
 
 
 def _rescale_to_page(
@@ -611,18 +581,15 @@ def _read_imagej_pixel_size(
     size = _read_pixel_pitches(page, unit, str(metadata.get("yunit", unit)).strip())
     if size is None:
         resolution = getattr(page.tags.get("XResolution"), "value", None)
-        sentence = core.Message(
+        sentence = (
             f"ImageJ's calibration must be pixels per unit of length, got {resolution} "
-            f"per {unit!r}: the pixel size is left unknown.",
-            "pixel-size-invalid",
+            f"per {unit!r}: the pixel size is left unknown."
         )
-        warnings.append(sentence)
-    elif (
-        max(size) > read_image.LARGEST_PRINTED_NM
-        and read_image.get_nm_per_unit(unit) in _PRINT_UNITS
-    ):
-        return None  # ImageJ uses resolution tags as a calibration
-    return size
+        warnings.append(core.Message(sentence, "pixel-size-invalid"))
+        return None
+    is_coarse = max(size) > read_image.LARGEST_PRINTED_NM
+    is_print = is_coarse and read_image.get_nm_per_unit(unit) in _PRINT_UNITS
+    return None if is_print else size  # ImageJ uses resolution tags as a calibration
 
 
 # Pixels: one plane, in memory or lazily, never through an open handle.
@@ -653,6 +620,10 @@ class _PlaneSource:
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
     @property
+    def is_small(self) -> bool:
+        return self.nbytes <= read_image.LAZY_BYTES
+
+    @property
     def extent(self) -> tuple[int, int]:
         return self.shape[self.axes.index("Y")], self.shape[self.axes.index("X")]
 
@@ -677,10 +648,9 @@ class _PlaneSource:
         """Open the file and find the page in it."""
         import tifffile
 
-        with (
-            convert_decoding_errors(self.path, "TIFF"),
-            tifffile.TiffFile(self.path, **dict(self.how)) as tif,
-        ):
+        how = dict(self.how)
+        decoding = convert_decoding_errors(self.path, "TIFF")
+        with decoding, tifffile.TiffFile(self.path, **how) as tif:
             _join_pages(tif)
             page: Any = tif.series[self.series].levels[self.level].pages[self.page]
             yield page
@@ -696,10 +666,13 @@ class _PlaneSource:
             plane = np.asarray(page.asarray()).reshape(self.shape)
         return self._reorder_samples(plane)
 
+    def read_lazily(self) -> Any:
+        layout = self.out_shape, self.dtype, self.block
+        return read_image.create_lazy_plane(self, *layout)
+
     def read_window(self, rows: slice, columns: slice) -> core.RealArray:
-        index = tuple(
-            {"Y": rows, "X": columns, "S": slice(None)}[letter] for letter in self.axes
-        )
+        parts = {"Y": rows, "X": columns, "S": slice(None)}
+        index = tuple(parts[letter] for letter in self.axes)
         if self.offset is not None:
             with convert_decoding_errors(self.path, "TIFF"):
                 view = np.memmap(self.path, self.dtype, "r", self.offset, self.shape)
@@ -713,12 +686,11 @@ class _PlaneSource:
 
 def _check_pixel_data(path: Path, page: "tifffile.TiffPage") -> None:
     """Raise `ReadError` if the pixels of a page are beyond the end of the file."""
-    block_count = math.prod(page.chunked)
-    entry_count = min(len(page.dataoffsets), len(page.databytecounts))
-    if entry_count != block_count:
+    blocks = math.prod(page.chunked)
+    entries = min(len(page.dataoffsets), len(page.databytecounts))
+    if entries != blocks:
         msg = (
-            f"{path} must contain {block_count} tiles or strips, but lists "
-            f"{entry_count}: export it again."
+            f"{path} lists only {entries} of {blocks} tiles or strips: export it again."
         )
         raise core.ReadError(msg, code="file-damaged")
     ends = (o + n for o, n in zip(page.dataoffsets, page.databytecounts, strict=True))
@@ -728,24 +700,19 @@ def _check_pixel_data(path: Path, page: "tifffile.TiffPage") -> None:
 def _check_file_size(path: Path, end: int) -> None:
     size = path.stat().st_size
     if end > size:
-        msg = (
-            f"{path} is truncated: its pixels end at byte {end}, but the file has only "
-            f"{size} bytes; copy it again."
-        )
+        msg = f"{path} is truncated: it has only {size} of {end} bytes; copy it again."
         raise core.ReadError(msg, code="file-truncated")
 
 
 def _choose_block_shape(
-    page: "tifffile.TiffPage", extent: tuple[int, int]
-) -> tuple[int, int]:
+    page: "tifffile.TiffPage", extent: core.IntPair
+) -> core.IntPair:
     """Choose a block shape that consists of whole tiles or strips."""
     rows, columns = extent
     if page.is_tiled:
         high, wide = max(1, page.tilelength), max(1, page.tilewidth)
-        return (
-            min(rows, high * max(1, _BLOCK // high)),
-            min(columns, wide * max(1, _BLOCK // wide)),
-        )
+        high, wide = (side * max(1, _BLOCK // side) for side in (high, wide))
+        return min(rows, high), min(columns, wide)
     strip = max(1, min(rows, page.rowsperstrip or rows))
     row_bytes = max(1, columns * page.samplesperpixel * np.dtype(page.dtype).itemsize)
     rows_wanted = max(1, _STRIP_BYTES // row_bytes)
@@ -765,16 +732,13 @@ def _find_plane(
     key = pages.keyframe
     shape = tuple(n for n, a in zip(key.shape, key.axes, strict=True) if a in "YXS")
     if math.prod(shape) != math.prod(key.shape):
-        msg = (
-            f"{path} stores a volume in a single page, which is not supported: export "
-            "a stack instead."
-        )
+        msg = f"{path} stores a volume in a single page: export a stack instead."
         raise core.ReadError(msg, code="format-unsupported")
     how: tuple[tuple[str, Any], ...] = (("is_ome", False),)
     if tif.is_ome:
         own = tif.ome_metadata == tif.pages.first.description
         how = () if own else (("omexml", tif.ome_metadata),)
-    plane_source = _PlaneSource(
+    plane = _PlaneSource(
         path=path,
         how=how,
         series=series,
@@ -788,14 +752,13 @@ def _find_plane(
         block=(1, 1),
     )
     # the offset refers to the file that holds the pages, perhaps another one of a set
-    if pages.dataoffset is not None and all(
-        page is not None and page.parent is tif for page in pages.pages
-    ):
-        offset = int(pages.dataoffset) + outer * plane_source.nbytes
-        _check_file_size(path, offset + plane_source.nbytes)
+    is_own = all(page is not None and page.parent is tif for page in pages.pages)
+    if pages.dataoffset is not None and is_own:
+        offset = int(pages.dataoffset) + outer * plane.nbytes
+        _check_file_size(path, offset + plane.nbytes)
         # a contiguous run of bytes can be read in any blocks, whatever its strips
-        rows, columns = (min(n, _BLOCK) for n in plane_source.extent)
-        return replace(plane_source, offset=offset, block=(rows, columns))
+        rows, columns = (min(n, _BLOCK) for n in plane.extent)
+        return replace(plane, offset=offset, block=(rows, columns))
     page: Any = pages.pages[outer] if outer < len(pages.pages) else None
     if page is None:
         msg = (
@@ -805,16 +768,13 @@ def _find_plane(
         raise core.ReadError(msg, code="plane-missing")
     if page.parent is tif:
         _check_pixel_data(path, page)
-        check_claimed_size(path, plane_source.nbytes, sum(page.databytecounts))
         # the decoded size of one tile or strip, including padding
         strip = min(key.rowsperstrip, key.imagelength), key.imagewidth
         sides = (key.tilelength, key.tilewidth) if key.is_tiled else strip
         pixel_bytes = key.samplesperpixel * np.dtype(key.dtype).itemsize
-        segment_bytes = math.prod(sides) * pixel_bytes
-        check_claimed_size(path, segment_bytes, sum(page.databytecounts))
-    return replace(
-        plane_source, page=outer, block=_choose_block_shape(key, plane_source.extent)
-    )
+        most = max(plane.nbytes, math.prod(sides) * pixel_bytes)
+        check_claimed_size(path, most, sum(page.databytecounts))
+    return replace(plane, page=outer, block=_choose_block_shape(key, plane.extent))
 
 
 # The file: its planes, its calibration, its dialect.
@@ -856,13 +816,12 @@ class _WarningHandler(logging.Handler):
         text = re.sub(r"^<[^>]*> ", "", text)  # prefix that names the file or page
         if record.thread != self._thread or _IGNORED_MESSAGES.match(text):
             return
-        sentence = core.Message(
+        sentence = (
             f"The TIFF could not be read completely ({text.rstrip('.')}): export it "
-            "again if anything is wrong or missing.",
-            "partly-understood",
+            "again if anything is wrong or missing."
         )
         if sentence not in self._complaints:
-            self._complaints.append(sentence)
+            self._complaints.append(core.Message(sentence, "partly-understood"))
 
 
 @contextmanager
@@ -870,16 +829,11 @@ def _open_tiff(path: Path, complaints: list[str]) -> "Iterator[tifffile.TiffFile
     """Open a TIFF, converting its errors and collecting its warnings."""
     listener = _WarningHandler(complaints)
     _logger.addHandler(listener)
+    decoding = convert_decoding_errors(path, "TIFF")
     try:
-        with (
-            convert_decoding_errors(path, "TIFF"),
-            _open_tiff_set(path, complaints) as tif,
-        ):
+        with decoding, _open_tiff_set(path, complaints) as tif:
             if not len(tif.series):
-                msg = (
-                    f"{path} is a TIFF without an image, as it was not copied or "
-                    "exported to its end: copy or export it again."
-                )
+                msg = f"{path} is a TIFF without an image: copy or export it again."
                 raise core.ReadError(msg, code="file-damaged")
             _join_pages(tif)
             yield tif
@@ -948,20 +902,20 @@ def _explain_incomplete_set(path: Path, tif: "tifffile.TiffFile") -> str:
     if "FileName" not in (tif.ome_metadata or "") or not tif.series:
         return ""
     own = [one for one in tif.series if _has_own_planes(tif, one)]
-    if not own:
-        return core.Message(
-            "The OME-XML lists only other files, so the planes of this file are read "
-            "without it: restore the original file name.",
-            "set-incomplete",
-        )
     several = len(_list_set_names(tif.ome_metadata)) > 1
-    if several and any(page is None for one in own for page in one):
-        return core.Message(
-            "Files of the image set are missing or damaged, so only the planes of "
-            "this file are read: copy the other files next to it.",
-            "set-incomplete",
+    if not own:
+        sentence = (
+            "The OME-XML lists only other files, so the planes of this file are read "
+            "without it: restore the original file name."
         )
-    return ""
+    elif several and any(page is None for one in own for page in one):
+        sentence = (
+            "Files of the image set are missing or damaged, so only the planes of "
+            "this file are read: copy the other files next to it."
+        )
+    else:
+        return ""
+    return core.Message(sentence, "set-incomplete")
 
 
 def _list_set_names(text: str | None) -> set[str]:
@@ -1004,21 +958,18 @@ def _read_companion_xml(
         with core.open_file(companion) as stream:
             is_tiff = stream.read(4).startswith(_MAGIC)
         if is_tiff:
-            with (
-                convert_decoding_errors(companion, "TIFF"),
-                TiffFile(companion) as other,
-            ):
+            decoding = convert_decoding_errors(companion, "TIFF")
+            with decoding, TiffFile(companion) as other:
                 content = str(other.ome_metadata or "")
         else:
             content = read_text(companion)
         root = _parse_ome_xml(content)
     if root is None:
-        sentence = core.Message(
+        sentence = (
             f"The OME-XML is in {core.format_one_line(f'{name:.80}')!r}, which is not "
-            "a readable file next to this one: copy it here, or set the pixel size.",
-            "file-missing",
+            "a readable file next to this one: copy it here, or set the pixel size."
         )
-        warnings.append(sentence)
+        warnings.append(core.Message(sentence, "file-missing"))
         return None
     # identifies this file even if it was renamed
     root.set("UUID", own.get("UUID", ""))
@@ -1049,10 +1000,8 @@ def read_stage_positions(path: Path) -> list[core.FloatPair | None]:
     import tifffile
 
     places: list[core.FloatPair | None] = []
-    with (
-        suppress(OSError, ValueError, tifffile.TiffFileError),
-        tifffile.TiffFile(path) as tif,
-    ):
+    unreadable = suppress(OSError, ValueError, tifffile.TiffFileError)
+    with unreadable, tifffile.TiffFile(path) as tif:
         root = _parse_ome_xml(tif.pages.first.description)
         for image in () if root is None else root.iterfind("{*}Image"):
             if _has_planes(image, path.name.__eq__, root.get("UUID")):
@@ -1085,16 +1034,14 @@ def _check_ome_references(path: Path, tif: "tifffile.TiffFile") -> None:
     root = _parse_ome_xml(ome)
     elements = [] if root is None else list(root.iter())
     names = [element.get("FileName") or "" for element in elements]
-    away = next(
-        (name for name in names if set(name) & set("/\\:") or name == ".."), None
-    )
-    if away is not None or ("FileName" in ome and "<!DOCTYPE" in ome):
-        where = (
-            "by XML entities" if away is None else core.format_one_line(f"{away:.80}")
-        )
+    away = [name for name in names if set(name) & set("/\\:") or name == ".."]
+    if "FileName" in ome and "<!DOCTYPE" in ome:
+        away.append("by XML entities")
+    if away:
         msg = (
-            f"{path} refers to a file outside its folder ({where}): put all files of "
-            "the set into one folder, and export it again."
+            f"{path} refers to a file outside its folder "
+            f"({core.format_one_line(f'{away[0]:.80}')}): put all files of the set "
+            "into one folder, and export it again."
         )
         raise core.ReadError(msg, code="outside-folder")
     for part in {path.parent / name for name in names if name}:
@@ -1103,19 +1050,13 @@ def _check_ome_references(path: Path, tif: "tifffile.TiffFile") -> None:
     size = max(1, tif.pages.first.size)
     planes = 0
     for element in elements:
-        numbers = {
-            key: int(value[:_DIGITS])
-            for key, value in element.items()
-            if value.isdecimal()
-        }
+        stated = element.items()
+        numbers = {key: int(n[:_DIGITS]) for key, n in stated if n.isdecimal()}
         area = math.prod(numbers.get(f"Size{axis}", 1) for axis in "XYZCT")
         counts = (numbers.get(key, 0) for key in _COUNTS)
         planes = max(planes, area // size, *counts)
     if planes > _MAX_PLANES:
-        msg = (
-            f"{path} states {planes:.3g} planes, more than the maximum of "
-            f"{_MAX_PLANES} for a TIFF: export it again."
-        )
+        msg = f"{path} must have at most {_MAX_PLANES} planes, but states {planes:.3g}."
         raise core.ReadError(msg, code="too-many-planes")
 
 
@@ -1157,14 +1098,13 @@ def read_calibration(path: Path) -> read_image.RawImage:
 def _list_own_series(tif: "tifffile.TiffFile") -> list[int]:
     """List the full-resolution images with planes in this file itself."""
     own = [i for i, one in enumerate(tif.series) if _has_own_planes(tif, one)] or [0]
-    full = []
-    for i in own:
-        page = tif.series[i].keyframe
-        former = page.tags.valueof(_FORMER_SUBFILE)
-        # either tag may declare it
-        if not page.is_reduced and former != _FORMER_REDUCED:
-            full.append(i)
-    return full or own
+    pages = {i: tif.series[i].keyframe for i in own}
+    # either tag may declare a reduced image
+    formers = {i: page.tags.valueof(_FORMER_SUBFILE) for i, page in pages.items()}
+    is_full = {
+        i: formers[i] != _FORMER_REDUCED and not pages[i].is_reduced for i in own
+    }
+    return [i for i in own if is_full[i]] or own
 
 
 def _default_series(tif: "tifffile.TiffFile", own: list[int]) -> int:
@@ -1198,9 +1138,7 @@ def raw_image(path: Path, options: read_image.ReadOptions) -> read_image.RawImag
             number = choose_index(path, "series", options.series, count)
         levels = tif.series[number].levels
         level = choose_index(path, "level", options.level, len(levels))
-        channels, planes, axes, outer, sample = _choose_plane(
-            path, levels[level], options
-        )
+        counts, outer, sample = _choose_plane(path, levels[level], options)
         plane = _find_plane(path, tif, number, level, outer, sample)
         complaints += _count_missing_planes(tif.series[number])
         full, page = levels[0].keyframe, levels[level].keyframe
@@ -1208,34 +1146,26 @@ def raw_image(path: Path, options: read_image.ReadOptions) -> read_image.RawImag
         if level:
             image = _convert_to_level(image, full, page)
         image = replace(image, orientation=_read_orientation(tif, levels[0], outer))
-        line, lut = None, page.colormap if page.photometric == _PALETTE else None
-        if tif.is_imagej or tif.pages.first.is_ome:
-            lut = None  # their palettes are for display only
-        if tif.is_imagej and image.vendor is None and page.samplesperpixel == 1:
-            details = tif.imagej_metadata or {}
+        for_display = tif.is_imagej or tif.pages.first.is_ome  # their palettes
+        is_indexed = page.photometric == _PALETTE and not for_display
+        line, lut = None, page.colormap if is_indexed else None
+        details = tif.imagej_metadata or {}
+        if details and image.vendor is None and page.samplesperpixel == 1:
             line = _read_grey_calibration(details, np.dtype(page.dtype), complaints)
-    if plane.nbytes <= read_image.LAZY_BYTES:
-        data = plane.read_all()
-    else:
-        data = read_image.create_lazy_plane(
-            plane, plane.out_shape, plane.dtype, plane.block
-        )
+    data: Any = plane.read_all() if plane.is_small else plane.read_lazily()
     look, missing = image.look, _find_no_data(data, page, complaints)
     if lut is not None:
         indices, data = data, _apply_palette(data, lut)
         look = look if data is indices else None  # its limits are those of indices
     elif page.photometric == _YCBCR and page.compression not in _JPEG:
         data = read_image.convert_ycbcr(data)
-    white_bits = page.bitspersample if page.photometric == _WHITE_IS_ZERO else 0
-    data, look = _convert_grey_values(data, look, int(white_bits), line, complaints)
-    series_record = (
-        {read_image.SERIES_KEY: number, read_image.OWN_SERIES_KEY: len(own)}
-        if count > 1
-        else {}
-    )
+    bits = int(page.bitspersample) if page.photometric == _WHITE_IS_ZERO else 0
+    data, look = _convert_grey_values(data, look, bits, line, complaints)
     facts = dict(image.metadata)
     if lut is not None or line is not None:  # which change the grey values
         facts.pop(core.BITS_KEY, None)
+    if count > 1:
+        facts |= {read_image.SERIES_KEY: number, read_image.OWN_SERIES_KEY: len(own)}
     return replace(
         image,
         format="OME-TIFF" if tif.is_ome else "ImageJ TIFF" if tif.is_imagej else "TIFF",
@@ -1243,11 +1173,9 @@ def raw_image(path: Path, options: read_image.ReadOptions) -> read_image.RawImag
         missing=missing,
         levels=len(levels),
         series=count,
-        channels=channels,
-        planes=planes,
-        axes=axes,
+        **counts,
         look=look,
-        metadata={**facts, **series_record},
+        metadata=facts,
         warnings=tuple(complaints),
         # only the pixel size may be missing from the tags
         doubts=(*image.warnings, *image.doubts),
@@ -1256,25 +1184,19 @@ def raw_image(path: Path, options: read_image.ReadOptions) -> read_image.RawImag
 
 def _choose_plane(
     path: Path, level: "tifffile.TiffPageSeries", options: read_image.ReadOptions
-) -> tuple[int, int, dict[str, int], int, int | None]:
-    """Choose a plane's page and a channel's sample; count channels and planes."""
+) -> tuple[dict[str, Any], int, int | None]:
+    """Count channels and planes; choose a plane's page and a channel's sample."""
     page = level.keyframe
     if page.dtype is None or page.sampleformat == _COMPLEX_INTEGERS:
-        msg = (
-            f"{path} stores grey values of an unsupported type (TIFF sample format "
-            f"{int(page.sampleformat)} with {page.bitspersample} bits): export it as "
-            "integers or floats."
-        )
+        kind = f"sample format {int(page.sampleformat)}, {page.bitspersample} bits"
+        msg = f"{path} must store integers or floats, got {kind}: export it again."
         raise core.ReadError(msg, code="format-unsupported")
     photometric = int(page.photometric)
     samples = int(page.samplesperpixel)
     alpha = samples == 2 and tuple(page.extrasamples or ()) in _ALPHA
     by_sample = photometric in _GREY and samples > 1 and not alpha
     if photometric not in (*_GREY, _RGB, _YCBCR):
-        msg = (
-            f"{path} must be grey or RGB, got TIFF photometric {photometric}: "
-            "convert it first."
-        )
+        msg = f"{path} must be grey or RGB, got photometric {photometric}: convert it."
         raise core.ReadError(msg, code="format-unsupported")
     pairs = zip(level.axes, level.shape, strict=True)
     before = [pair for pair in pairs if pair[0] not in "YXS"]
@@ -1286,21 +1208,15 @@ def _choose_plane(
     if by_sample:  # channels are samples, and a channel axis counts as 1
         counts = [1 if a == "C" else n for a, n in zip(names, shape, strict=True)]
         names, counts = [*names, "S"], [*counts, samples]
-    kind = "S" if by_sample else "C"
-    axis_names = ["c" if a == kind else a.lower().replace("c", "") for a in names]
-    channels, planes, places = read_image.choose_plane(
-        path, options, axis_names, counts
-    )
+    letter = "S" if by_sample else "C"
+    axes = ["c" if a == letter else a.lower().replace("c", "") for a in names]
+    channels, planes, places = read_image.choose_plane(path, options, axes, counts)
     sample = places[-1] if by_sample else None
     where = places[: len(shape)]
     outer = int(np.ravel_multi_index(where, shape)) if shape else 0
-    return (
-        channels,
-        planes,
-        read_image.get_axis_sizes(axis_names, counts),
-        outer,
-        sample,
-    )
+    sizes = read_image.get_axis_sizes(axes, counts)
+    about = {"channels": channels, "planes": planes, "axes": sizes}
+    return about, outer, sample
 
 
 def _count_missing_planes(series: "tifffile.TiffPageSeries") -> list[str]:
@@ -1329,9 +1245,8 @@ def _read_metadata(
     place_doubts: list[str] = []
     name, record, look, depth, has_objective = None, None, None, None, False
     first = tif.pages.first
-    root = _parse_ome_xml(
-        tif.ome_metadata or (first.description if first.is_ome else "")
-    )
+    ome = tif.ome_metadata or (first.description if first.is_ome else "")
+    root = _parse_ome_xml(ome)
     if root is not None:
         size, name, depth = _read_series_metadata(root, series, tif, warnings)
         record = _find_ome_record(root, place_doubts)
@@ -1351,15 +1266,18 @@ def _read_metadata(
     turn_note = "" if _read_orientation(tif, tif.series[series], 0) == 1 else "turned"
     if record and (turn_note or record.shape not in (None, (rows, columns))):
         record = replace(record, origin=(0.0, 0.0))
-        cut = core.Message(
+        sentence = (
             f"{tif.filename} ({rows} x {columns} px) was "
             f"{turn_note or 'cropped or resampled'} by another program, so its "
-            "position in the original image is unknown. Use `crop()` to keep the "
-            "position.",
-            "place-unknown",
+            "position in the original image is unknown: `crop()` keeps the position."
         )
-        place_doubts.append(cut)
-    tags = {n: page.tags.get(n) for n in ("Software", "DateTime", "Make", "Model")}
+        place_doubts.append(core.Message(sentence, "place-unknown"))
+    tags = {n: page.tags.valueof(n) for n in ("Software", "DateTime", "Make", "Model")}
+    facts: dict[str, object] = {
+        key.lower(): value for key, value in tags.items() if isinstance(value, str)
+    }
+    if has_objective:
+        facts[core.INSTRUMENT_KEY] = "optical"
     return read_image.RawImage(
         "TIFF",
         None,
@@ -1367,13 +1285,7 @@ def _read_metadata(
         record=record,
         name=name,
         look=look,
-        metadata={
-            name.lower(): tag.value
-            for name, tag in tags.items()
-            if tag is not None and isinstance(tag.value, str)
-        }
-        | _get_significant_bits(page, depth, text)
-        | ({core.INSTRUMENT_KEY: "optical"} if has_objective else {}),
+        metadata=facts | _get_significant_bits(page, depth, text),
         warnings=tuple(warnings),
         place_doubts=tuple(place_doubts),
     )
@@ -1402,9 +1314,8 @@ def _read_imagej_limits(details: Mapping[str, Any]) -> core.DisplaySettings | No
     if int(details.get("channels") or 1) > 1:
         return None
     try:
-        return core.DisplaySettings(
-            limits=(float(details["min"]), float(details["max"]))
-        )
+        limits = float(details["min"]), float(details["max"])
+        return core.DisplaySettings(limits=limits)
     except (KeyError, TypeError, ValueError):
         return None  # grey values do not depend on it
 
@@ -1431,12 +1342,10 @@ def _convert_to_level(
     spacing = (1.0, 1.0) if record is None else record.spacing_px
     start = (0.0, 0.0) if record is None else record.origin
     pitch = size or spacing
+    y, x = start[0] + (down - 1) / 2 * pitch[0], start[1] + (across - 1) / 2 * pitch[1]
     return replace(
         image,
-        origin=(
-            start[0] + (down - 1) / 2 * pitch[0],
-            start[1] + (across - 1) / 2 * pitch[1],
-        ),
+        origin=(y, x),
         spacing_px=(spacing[0] * down, spacing[1] * across),
         pixel_size_nm=size and core.PixelSize((size[0] * down, size[1] * across)),
         databar_rows=read_image.scale_row_count(image.databar_rows, down),

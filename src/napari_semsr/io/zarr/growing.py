@@ -58,10 +58,9 @@ class GrowingMosaic:
 
         Raises a `WriteError` if it cannot be created, or another process has locked it.
         """
-        how: dict[str, object] = {"chunk": chunk, "overwrite": True}
-        store = create_image_store(
-            about, place, shape=(chunk, chunk), dtype=np.float32, **how
-        )
+        how: dict[str, Any] = {"chunk": chunk, "overwrite": True}
+        how |= {"shape": (chunk, chunk), "dtype": np.float32}
+        store = create_image_store(about, place, **how)
         with convert_write_errors(place):
             level0 = store.group.create_array(
                 "0",
@@ -99,18 +98,14 @@ class GrowingMosaic:
         """
         with self._lock:
             self._extend_store(box)
-        chunks = [
-            Box.from_shape(
-                (self.chunk, self.chunk), (row * self.chunk, column * self.chunk)
-            )
-            for row, column in self._list_chunk_indices(box)
-        ]
+        places = self._list_chunk_indices(box)
+        chunks = [self._get_chunk_box(place) for place in places]
         whole = chunks[0].union(chunks[-1])
         pixels = self.read(whole)
         pixels[box.relative_to(whole).slices] = values
         self.level0[whole.relative_to(self.box).slices] = pixels
         with self._lock:
-            for place, chunk in zip(self._list_chunk_indices(box), chunks, strict=True):
+            for place, chunk in zip(places, chunks, strict=True):
                 self._written_chunks.add(place)
                 self._recent.pop(place, None)
                 self._recent[place] = pixels[chunk.relative_to(whole).slices].copy()
@@ -122,16 +117,12 @@ class GrowingMosaic:
         while True:
             with self._lock:
                 store, moves = self.box, self._moves
-                places = [
-                    p
-                    for p in self._list_chunk_indices(box)
-                    if p in self._written_chunks
-                ]
+                touched = self._list_chunk_indices(box)
+                places = [place for place in touched if place in self._written_chunks]
                 recent = [self._recent.get(place) for place in places]
             result = np.full(box.shape, np.nan, np.float32)
-            for (row, column), values in zip(places, recent, strict=True):
-                corner = row * self.chunk, column * self.chunk
-                chunk = Box.from_shape((self.chunk, self.chunk), corner)
+            for place, values in zip(places, recent, strict=True):
+                chunk = self._get_chunk_box(place)
                 part = box.intersection(chunk)
                 result[part.relative_to(box).slices] = (
                     self.level0[part.relative_to(store).slices]
@@ -140,6 +131,10 @@ class GrowingMosaic:
                 )
             if moves == self._moves:
                 return result
+
+    def _get_chunk_box(self, place: IntPair) -> Box:
+        corner = place[0] * self.chunk, place[1] * self.chunk
+        return Box.from_shape((self.chunk, self.chunk), corner)
 
     def _list_chunk_indices(self, box: Box) -> list[IntPair]:
         """List the indices of the chunks that a rectangle touches."""

@@ -66,11 +66,7 @@ def create_image_store(
     record = files.create_image_record(about)
     rows, columns = shape or about.shape
     large = min(rows, columns) > _SHARDED_FROM and "chunk" not in how
-    options = {
-        "chunk": _CHUNK,
-        "chunks_per_shard": _CHUNKS_PER_SHARD if large else 1,
-        **how,
-    }
+    shards = {"chunks_per_shard": _CHUNKS_PER_SHARD if large else 1}
     return create_store(
         place,
         shape=(rows, columns),
@@ -82,7 +78,7 @@ def create_image_store(
         provenance=record.provenance,
         look=record.look,
         significant_bits=record.significant_bits,
-        **options,
+        **{"chunk": _CHUNK, **shards, **how},
     )
 
 
@@ -147,11 +143,8 @@ class _MultiscaleImage:
 
 def matches(path: Path, head: bytes) -> bool:
     """Return whether a folder is a zarr store by its metadata files."""
-    return (
-        not head
-        and path.is_dir()
-        and any((path / m).is_file() for m in files.ZARR_MARKS)
-    )
+    marks = (path / mark for mark in files.ZARR_MARKS)
+    return not head and path.is_dir() and any(mark.is_file() for mark in marks)
 
 
 def raw_image(path: Path, options: ReadOptions) -> RawImage:
@@ -168,10 +161,7 @@ def raw_image(path: Path, options: ReadOptions) -> RawImage:
         image = _find_image(path, node, options.series or 0)
         own = get_package_attributes(image.group)
         if own.get("complete") is False:
-            msg = (
-                f"{path} is incomplete, since the run that wrote it was interrupted: "
-                "run it again, or resume it (`resume`)."
-            )
+            msg = f"The run that wrote {path} was interrupted: resume it (`resume`)."
             raise core.IncompleteError(msg)
         warnings: list[str] = []
         record = files.Record.from_dict(own.get(files.RECORD_KEY), warnings)
@@ -239,10 +229,8 @@ def _format_value(value: object) -> str:
 def _get_multiscales(attributes: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the metadata of multiscale images in a group; empty if invalid."""
     entries = attributes.get("multiscales")
-    is_list = isinstance(entries, list) and all(
-        isinstance(one, dict) for one in entries
-    )
-    return list(entries) if entries and is_list else []
+    entries = entries if isinstance(entries, list) else []
+    return list(entries) if all(isinstance(one, dict) for one in entries) else []
 
 
 def _find_image(path: Path, group: "zarr.Group", series: int) -> _MultiscaleImage:
@@ -268,9 +256,7 @@ def _find_image(path: Path, group: "zarr.Group", series: int) -> _MultiscaleImag
     number = files.choose_index(path, "series", series, len(names)) if names else 0
     child = group.get(names[number]) if names else None
     if not isinstance(child, zarr.Group):
-        msg = (
-            f"{path} is a zarr group without OME-Zarr metadata (multiscales): {_HINT}."
-        )
+        msg = f"{path} is a zarr group without OME-Zarr metadata: {_HINT}."
         raise core.ReadError(msg, code="no-image")
     listed = create_series_record(number, names)
     return replace(_find_image(path, child, 0), count=len(names), listed=listed)
@@ -289,10 +275,8 @@ def list_image_groups(path: Path, group: "zarr.Group") -> list[str]:
     folder = path / group.path
     for name in listed:
         if not _is_inside(name) or not (folder / name).is_dir():
-            msg = (
-                f"{path} must list its images under OME/series, but {name!r} is not "
-                "an image inside the store: copy it again, or open one of its images."
-            )
+            what = f"lists {name!r} under OME/series, which is not inside the store"
+            msg = f"{path} {what}: copy it again, or open one of its images."
             raise core.ReadError(msg, code="metadata-damaged")
     return listed
 
@@ -308,9 +292,9 @@ def _get_level_metadata(path: Path, image: _MultiscaleImage) -> list[dict[str, A
     datasets = image.metadata.get("datasets")
     levels = datasets if isinstance(datasets, list) else []
     if not levels or not all(isinstance(one, dict) and "path" in one for one in levels):
+        got = core.shorten_value(datasets)
         msg = (
-            f"{path} must list its levels under datasets, each with a path, got "
-            f"{core.shorten_value(datasets)}: correct its metadata."
+            f"{path} must list its levels under datasets, each with a path, got {got}."
         )
         raise core.ReadError(msg, code="metadata-damaged")
     return levels
@@ -322,17 +306,11 @@ def _open_level_array(path: Path, image: _MultiscaleImage, level: int) -> "ZarrA
 
     name = str(_get_level_metadata(path, image)[level]["path"])
     if not _is_inside(name):
-        msg = (
-            f"{path} must specify level {level} by a path inside the store, got "
-            f"{name!r}: correct its metadata."
-        )
+        msg = f"{path} must have level {level} inside the store, got path {name!r}."
         raise core.ReadError(msg, code="outside-folder")
     array = image.group.get(name)
     if not isinstance(array, zarr.Array):
-        msg = (
-            f"{path} does not contain {name!r}, the array of level {level}: copy "
-            "the store again."
-        )
+        msg = f"{path} lacks {name!r}, the array of level {level}: copy it again."
         raise core.ReadError(msg, code="plane-missing")
     metadata = array.metadata
     if metadata.zarr_format == 2 and not any(find_blocks(path, array)):
@@ -358,9 +336,8 @@ def _get_axes(path: Path, image: _MultiscaleImage, ndim: int) -> list[dict[str, 
     names = [str(a.get("name", "")).lower() for a in axes]
     if len(names) != ndim or names[-2:] != ["y", "x"] or len({*names}) < ndim:
         msg = (
-            f"{path} must have unique axes that end in y and x, got "
-            f"{core.shorten_value(names)} for {ndim} dimensions: write it again with "
-            "axes in that order."
+            f"{path} must have {ndim} different axes that end in y and x, got "
+            f"{core.shorten_value(names)}: write it again with these."
         )
         raise core.ReadError(msg, code="axis-missing")
     return [{**a, "name": n} for a, n in zip(axes, names, strict=True)]
@@ -400,16 +377,14 @@ def _read_level_transform(
             place = _apply_transform(place, name, step, ndim)
         elif kind != "identity":
             what = core.shorten_value(kind if isinstance(kind, str) else step)
-            doubt = core.Message(
+            sentence = (
                 f"The transformation {what} of {name} is not supported: the position "
-                "is left unknown, as is the pixel size unless you set it.",
-                "transform-unsupported",
+                "is left unknown, as is the pixel size unless you set it."
             )
-            place = replace(
-                place,
-                doubts=(*place.doubts, doubt),
-                place_doubts=(*place.place_doubts, doubt),
-            )
+            doubt = core.Message(sentence, "transform-unsupported")
+            doubts = (*place.doubts, doubt)
+            place_doubts = (*place.place_doubts, doubt)
+            place = replace(place, doubts=doubts, place_doubts=place_doubts)
     return place
 
 
@@ -424,18 +399,14 @@ def _apply_transform(
     if is_list and all(type(value) in (int, float) for value in values):
         with suppress(OverflowError):  # which is a doubt below
             numbers = tuple(float(value) for value in values[-2:])
-    if numbers is not None and not all(map(math.isfinite, numbers)):
-        numbers = None
-    if numbers is None:
-        unknown = "pixel size" if kind == "scale" else "position"
-        doubt = core.Message(
-            f"The {kind} of {name} must be {ndim} numbers, one for each axis, got "
-            f"{core.shorten_value(step.get(kind, dict(step)))}: the {unknown} is left "
-            "unknown.",
-            "pixel-size-invalid" if kind == "scale" else "place-unknown",
-        )
+    if numbers is None or not all(map(math.isfinite, numbers)):
+        got = core.shorten_value(step.get(kind, dict(step)))
+        text = f"The {kind} of {name} must be {ndim} numbers, got {got}: the"
         if kind == "scale":
+            text = f"{text} pixel size is left unknown."
+            doubt = core.Message(text, "pixel-size-invalid")
             return replace(place, doubts=(*place.doubts, doubt))
+        doubt = core.Message(f"{text} position is left unknown.", "place-unknown")
         return replace(place, place_doubts=(*place.place_doubts, doubt))
     (y, x), (down, across) = numbers, place.shift
     if kind == "translation":
@@ -466,11 +437,9 @@ def _read_level(
     if record is not None and doubts:
         record = replace(record, pixel_size_nm=None)
     if image.version not in _VERSIONS:
-        doubt = core.Message(
-            f"OME-Zarr {image.version} is not fully supported (supported: "
-            f"{_VERSIONS[0]} to {_VERSIONS[-1]}): check the pixel size.",
-            "other-version",
-        )
+        range_text = f"(supported: {_VERSIONS[0]} to {_VERSIONS[-1]})"
+        text = f"OME-Zarr {image.version} is not fully supported {range_text}: check"
+        doubt = core.Message(f"{text} the pixel size.", "other-version")
         doubts = (*doubts, doubt)
     return RawImage(
         format=f"OME-Zarr {image.version}",
@@ -499,13 +468,11 @@ def _read_display_settings(
     """Read the contrast limits and colour of a channel from OMERO metadata."""
     attributes, _ = get_ome_attributes(image.group)
     try:
-        channel_record = attributes["omero"]["channels"][channel]
-        window = channel_record["window"]
-        hue = str(channel_record.get("color") or "FFFFFF").lower()
-        return core.DisplaySettings(
-            limits=(float(window["start"]), float(window["end"])),
-            colormap="gray" if int(hue, 16) == 0xFFFFFF else f"#{hue:0>6}",
-        )
+        about = attributes["omero"]["channels"][channel]
+        limits = float(about["window"]["start"]), float(about["window"]["end"])
+        hue = str(about.get("color") or "FFFFFF").lower()
+        colormap = "gray" if int(hue, 16) == 0xFFFFFF else f"#{hue:0>6}"
+        return core.DisplaySettings(limits=limits, colormap=colormap)
     except (LookupError, TypeError, ValueError, AttributeError, OverflowError):
         return None  # grey values do not depend on it
 
@@ -517,10 +484,7 @@ def _create_lazy_array(path: Path, array: "ZarrArray", index: tuple[int, ...]) -
 
     inner = math.prod(array.shards or ()) // max(1, math.prod(array.chunks))
     if inner > _MAX_INNER:
-        msg = (
-            f"its shards contain {inner} chunks each, more than the limit of "
-            f"{_MAX_INNER}, which would take hours to read"
-        )
+        msg = f"its shards have {inner} chunks, more than {_MAX_INNER}"
         raise ValueError(msg)
     marks = [path / mark for mark in files.ZARR_MARKS if (path / mark).is_file()]
     stamps = [mark.stat().st_mtime_ns for mark in marks]
@@ -541,12 +505,12 @@ def _count_expected_blocks(path: Path, array: "ZarrArray") -> int:
             f"{' x '.join(map(str, counts))}: convert it with larger chunks."
         )
         raise core.ReadError(msg, code="too-many-blocks")
-    size = math.prod(min(each) for each in whole) * array.dtype.itemsize
-    chunk_bytes = math.prod(array.chunks) * array.dtype.itemsize
-    if max(size, chunk_bytes) > _LARGEST_BLOCK:
+    size = max(math.prod(min(each) for each in whole), math.prod(array.chunks))
+    size *= array.dtype.itemsize
+    if size > _LARGEST_BLOCK:
         msg = (
             f"{path} must have blocks of at most {_LARGEST_BLOCK >> 20} MiB, got "
-            f"{max(size, chunk_bytes) / 2**20:.0f} MiB: convert it with smaller chunks."
+            f"{size >> 20} MiB: convert it with smaller chunks."
         )
         raise core.ReadError(msg, code="blocks-too-large")
     return math.prod(counts)
@@ -610,12 +574,10 @@ class _CheckedArray:
         return values
 
     def _check_unchanged(self) -> None:
-        if (
-            self.file_state is not None
-            and _get_creation_stamp(self.path, self.array) != self.file_state
-        ):
-            msg = f"{self.path} was replaced or moved since it was opened: open "
-            raise core.ReadError(msg + "it again.", code="content-changed")
+        stamp = self.file_state and _get_creation_stamp(self.path, self.array)
+        if stamp != self.file_state:
+            msg = f"{self.path} was replaced or moved: open it again."
+            raise core.ReadError(msg, code="content-changed")
 
 
 def _compute_calibration(
@@ -630,9 +592,10 @@ def _compute_calibration(
     if place.scale is None or place.doubts:
         doubts = place.doubts
         if not (unitless or doubts):
-            units_text = " and ".join(repr(unit) for unit in units)
-            sentence = f"No scale is given for {units_text}: the pixel size is unknown."
-            doubts = (core.Message(sentence, "pixel-size-missing"),)
+            text = (
+                f"No scale is given for {units[0]!r} and {units[1]!r}: the pixel size"
+            )
+            doubts = (core.Message(f"{text} is unknown.", "pixel-size-missing"),)
         return None, (0.0, 0.0), ratio, doubts
     (y, x), (down, across) = place.scale, place.shift
     lengths = [convert_to_nm(s, u) for s, u in zip((y, x), units, strict=True)]
@@ -645,14 +608,10 @@ def _compute_calibration(
     # without a unit the scale of a foreign store only distinguishes its levels
     if unitless and (y, x) == ratio:
         return None, (0.0, 0.0), ratio, ()
-    units_text = " and ".join(
-        f"{s:g} {u or 'without a unit'}" for s, u in zip((y, x), units, strict=True)
-    )
-    doubt = core.Message(
-        f"The scale of y and x must be lengths above 0, got {units_text}: the pixel "
-        "size is left unknown.",
-        "pixel-size-invalid",
-    )
+    pairs = zip((y, x), units, strict=True)
+    got = " and ".join(f"{s:g} {u or 'without a unit'}" for s, u in pairs)
+    text = f"The scale of y and x must be lengths above 0, got {got}: the pixel size is"
+    doubt = core.Message(f"{text} left unknown.", "pixel-size-invalid")
     return None, (0.0, 0.0), ratio, (doubt,)
 
 
@@ -670,34 +629,28 @@ def _compute_level_ratio(
     """
     if level == 0:
         return (1.0, 1.0), place
-    finest = _open_level_array(path, image, 0)
-    whole = _read_level_transform(
-        image, _get_level_metadata(path, image)[0], finest.ndim
-    ).scale
+    finest, first = (
+        _open_level_array(path, image, 0),
+        _get_level_metadata(path, image)[0],
+    )
+    whole = _read_level_transform(image, first, finest.ndim).scale or (0.0, 0.0)
     ratios = []
     doubts = place.doubts
     for axis in (0, 1):
         fine, coarse = finest.shape[axis - 2], array.shape[axis - 2]
-        stated_step = (
-            whole and place.scale and whole[axis] and place.scale[axis] / whole[axis]
-        )
-        if (
-            stated_step
-            and stated_step > 0
-            and abs(fine / stated_step - coarse) <= _ROUNDING_PX
-        ):
-            ratios.append(stated_step)
+        step = place.scale and whole[axis] and place.scale[axis] / whole[axis]
+        if step and step > 0 and abs(fine / step - coarse) <= _ROUNDING_PX:
+            ratios.append(step)
             continue
         ratio = fine / max(1, coarse)
         even = max(1, round(ratio))
         fits = abs(fine / even - coarse) <= _ROUNDING_PX
         ratios.append(float(even) if fits else ratio)
-        if stated_step and not doubts:
-            doubt = core.Message(
-                f"According to its scale, level {level} is {stated_step:g} times "
-                f"coarser than level 0, but it has {coarse} of {fine} "
-                f"{('rows', 'columns')[axis]}: its pixel size is left unknown.",
-                "pixel-size-contradicts",
+        if step and not doubts:
+            sentence = (
+                f"According to its scale, level {level} is {step:g} times coarser than "
+                f"level 0, but it has {coarse} of {fine} {('rows', 'columns')[axis]}: "
+                "its pixel size is left unknown."
             )
-            doubts = (doubt,)
+            doubts = (core.Message(sentence, "pixel-size-contradicts"),)
     return (ratios[0], ratios[1]), replace(place, doubts=doubts)

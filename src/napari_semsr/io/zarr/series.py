@@ -33,9 +33,8 @@ def _choose_groups(images: Sequence[Micrograph]) -> list[str]:
         place = str(sum(LABELS not in place_taken for place_taken in places.values()))
         for parent in parents if index in labels else ():
             if Grid.from_image(images[parent]) == Grid.from_image(images[index]):
-                stem = place = (
-                    f"{places[parent]}/{LABELS}/{create_file_stem(images[index].name)}"
-                )
+                name = create_file_stem(images[index].name)
+                stem = place = f"{places[parent]}/{LABELS}/{name}"
                 while place in places.values():
                     place = f"{stem}-{index}"
                 break
@@ -79,9 +78,8 @@ def write_series(images: Sequence[Micrograph], path: Path) -> Job[list[Path]]:
                 register_label(root[places[index].split("/")[0]], place.name)  # type: ignore[arg-type]
             store = create_image_store(image, place)
             with store.release_lock_on_exit():
-                yield from write_image_to_store(
-                    store, image, f"writing {path.name}: {image.name}"
-                )
+                message = f"writing {path.name}: {image.name}"
+                yield from write_image_to_store(store, image, message)
                 yield from store.finish()
             store.write_note(_ORDER, index)
         image_indices = [i for i in range(len(images)) if LABELS not in places[i]]

@@ -79,9 +79,8 @@ def _collect_options(history: dict[str, Any]) -> dict[str, Any]:
     reading = options.get("reading")
     if isinstance(reading, dict):
         options = {**{k: v for k, v in options.items() if k != "reading"}, **reading}
-    return {
-        f"option {k}": core.update_value_name(k, value) for k, value in options.items()
-    }
+    updated = {k: core.update_value_name(k, value) for k, value in options.items()}
+    return {f"option {k}": value for k, value in updated.items()}
 
 
 def _get_resume_record(record: Record) -> dict[str, Any]:
@@ -183,29 +182,26 @@ class OmeZarrStore:
             for place in places:
                 if _is_decodable(self.marks, place):
                     marks[place] = int(np.asarray(self.marks[place]))
-        places_done = [place for place, mark in marks.items() if mark != 0]
-        damaged_places = []
-        for place in places_done:
-            if marks[place] is None or self.marks.dtype.itemsize > 1:
-                is_intact = False
-                with suppress(core.ReadError):  # a pipe, a device or an oversized file
-                    is_intact = marks[place] == self._compute_done_mark(*place)
-            else:
-                box = self.box(*place)
-                is_intact = all(
-                    file.is_file() for file in self._list_unit_files(*place)
-                ) and all(
-                    _is_decodable(one, box.slices) for one in self._get_finest_arrays()
-                )
-            if not is_intact:
-                damaged_places.append(place)
-        self.mark_unfinished(damaged_places)
-        if damaged_places:
+        finished = [place for place, mark in marks.items() if mark != 0]
+        damaged = [at for at in finished if not self._is_intact(at, marks[at])]
+        self.mark_unfinished(damaged)
+        if damaged:
             core.warn(
-                f"{len(damaged_places)} of {len(places_done)} finished tiles of "
+                f"{len(damaged)} of {len(finished)} finished tiles of "
                 f"{self.path.name} are missing or damaged and will be recomputed.",
                 "tiles-lost",
             )
+
+    def _is_intact(self, place: core.IntPair, mark: int | None) -> bool:
+        """Return whether the files of a finished write unit agree with its mark."""
+        if mark is None or self.marks.dtype.itemsize > 1:
+            with suppress(core.ReadError):  # a pipe, a device or an oversized file
+                return mark == self._compute_done_mark(*place)
+            return False
+        part = self.box(*place).slices
+        if not all(file.is_file() for file in self._list_unit_files(*place)):
+            return False
+        return all(_is_decodable(one, part) for one in self._get_finest_arrays())
 
     def pending_units(self) -> list[core.IntPair]:
         """List the unfinished units as ``(row, column)``."""
@@ -214,9 +210,8 @@ class OmeZarrStore:
 
     def box(self, row: int, column: int) -> core.Box:
         """Return the box of a write unit, cropped to the image."""
-        whole = core.Box.from_shape(
-            self.unit, (row * self.unit[0], column * self.unit[1])
-        )
+        corner = row * self.unit[0], column * self.unit[1]
+        whole = core.Box.from_shape(self.unit, corner)
         return whole.intersection(core.Box.from_shape(self.shape))
 
     def pending_boxes(self) -> list[core.Box]:
@@ -255,13 +250,11 @@ class OmeZarrStore:
 
     def write_metadata(self, record: Record, levels: int) -> None:
         """Write the OME metadata of the image from a record and its levels."""
-        attributes = (
-            _create_label_attributes(record, record.name, levels, self.version)
-            if self.path.parent.name == LABELS
-            else _create_image_attributes(
-                record, levels, self.level0.dtype, self.version
-            )
-        )
+        how, dtype = (levels, self.version), self.level0.dtype
+        if self.path.parent.name == LABELS:
+            attributes = _create_label_attributes(record, record.name, *how)
+        else:
+            attributes = _create_image_attributes(record, dtype, *how)
         _write_metadata(self.group, attributes)
 
     def write_note(self, key: str, value: object) -> None:
@@ -269,10 +262,7 @@ class OmeZarrStore:
         try:
             plain = json.loads(json.dumps(value, allow_nan=False))
         except (TypeError, ValueError) as error:
-            msg = (
-                f"Note {key} in {self.path} must contain only finite JSON values: "
-                f"{error}."
-            )
+            msg = f"Note {key} of {self.path} must be finite JSON values: {error}."
             raise core.WriteError(msg, code="wrong-type") from error
         self.group.attrs[ATTRIBUTE] = {**get_package_attributes(self.group), key: plain}
 
@@ -282,27 +272,22 @@ class OmeZarrStore:
 
     def finish(self) -> Iterator[core.Progress]:
         """Build the coarser levels, then mark the store as complete."""
-        missing = len(self.pending_units())
+        missing, total = len(self.pending_units()), self.done_marks.size
         if missing:
-            msg = (
-                f"{self.path} is incomplete: {missing} of its {self.done_marks.size} "
-                "tiles are missing; run again with `resume`."
-            )
+            msg = f"{self.path} lacks {missing} of its {total} tiles: use `resume`."
             raise core.WriteError(msg, code="output-incomplete")
         has_classes = self.record.look is not None and self.record.look.classes
         reduce = _subsample_block if has_classes else downsample_block
         yield from _write_coarse_levels(self.group, self.level0, self.unit, reduce)
-        levels_made = len(_compute_level_shapes(self.level0))
-        self.write_metadata(self.record, levels_made)
-        names = map(str, range(levels_made))
+        count = len(_compute_level_shapes(self.level0))
+        self.write_metadata(self.record, count)
         try:
-            levels: list[Any] = [self.group[name] for name in names]
+            levels: list[Any] = [self.group[str(number)] for number in range(count)]
         except KeyError as error:
             msg = f"{self.path} was removed while it was being written: run again."
             raise core.WriteError(msg, code="output-removed") from error
-        self.write_note(
-            _BLOCKS, sum(count_blocks(self.path, level) for level in levels)
-        )
+        blocks = sum(count_blocks(self.path, level) for level in levels)
+        self.write_note(_BLOCKS, blocks)
         sync_to_disk(self.path)
         self.write_note("complete", True)
         # the map is no longer needed, and has a file for each tile
@@ -330,13 +315,10 @@ class OmeZarrStore:
         Each has every second pixel of the finer one: counts and classes have no mean.
         """
         group = self.group.require_group(f"{LABELS}/{name}")
-        deque(
-            _write_coarse_levels(group, finest, self.unit, _subsample_block), maxlen=0
-        )
-        levels = len(_compute_level_shapes(finest))
-        _write_metadata(
-            group, _create_label_attributes(self.record, name, levels, self.version)
-        )
+        job = _write_coarse_levels(group, finest, self.unit, _subsample_block)
+        deque(job, maxlen=0)
+        how = len(_compute_level_shapes(finest)), self.version
+        _write_metadata(group, _create_label_attributes(self.record, name, *how))
 
 
 def _is_decodable(array: "ZarrArray", part: tuple[slice, slice] | EllipsisType) -> bool:
@@ -403,9 +385,8 @@ def downsample_block(block: core.RealArray) -> core.RealArray:
             finite = ~np.isnan(quarter) if block.dtype.kind == "f" else True
             np.add(total, quarter, out=total, where=finite, casting="unsafe")
             count += finite
-        mean = np.divide(
-            total, count, out=np.full(shape, np.nan, work), where=count > 0
-        )
+        mean = np.full(shape, np.nan, work)
+        np.divide(total, count, out=mean, where=count > 0)
         if block.dtype.kind == "b":
             return np.asarray(mean >= 0.5)
         if block.dtype.kind in "ui":
@@ -420,9 +401,8 @@ def _subsample_block(block: core.RealArray) -> core.RealArray:
 
 def _compute_level_shapes(finest: "ZarrArray") -> list[core.IntPair]:
     """Return the shapes of all levels, down to one that fits into one chunk."""
-    return compute_pyramid_shapes(
-        _convert_to_int_pair(finest.shape), smallest=max(finest.chunks)
-    )
+    shape = _convert_to_int_pair(finest.shape)
+    return compute_pyramid_shapes(shape, smallest=max(finest.chunks))
 
 
 def _write_coarse_levels(
@@ -619,15 +599,12 @@ def _create_new_store(path: Path, plan: _StoreLayout, record: Record) -> OmeZarr
         try:
             path.mkdir()
         except FileExistsError as error:
-            msg = (
-                f"Another process has just started writing to {path}: wait until it "
-                "finishes, or choose another name."
-            )
+            msg = f"Another process writes to {path}: wait, or choose another name."
             raise core.WriteError(msg, code="output-locked") from error
     with convert_write_errors(path), ExitStack() as clean_up:
         clean_up.callback(shutil.rmtree, path, ignore_errors=True)
         lock = StoreLock(path)
-        metadata = _create_image_attributes(record, 1, plan.dtype, plan.version)
+        metadata = _create_image_attributes(record, plan.dtype, 1, plan.version)
         notes = {
             ATTRIBUTE: {"complete": False, RECORD_KEY: record.to_dict()},
             **_wrap_metadata(metadata, plan.version),
@@ -730,9 +707,8 @@ def _reopen_store(path: Path, plan: _StoreLayout, record: Record) -> OmeZarrStor
     if own.get("complete"):
         if _has_all_files(path, group, level0):
             lock.release()
-            return OmeZarrStore(
-                path, group, level0, marks, plan.unit, record_before, lock
-            )
+            parts = path, group, level0, marks, plan.unit, record_before, lock
+            return OmeZarrStore(*parts)
         group.attrs[ATTRIBUTE] = {**own, "complete": False}
         marks = _create_done_map(group, plan.grid, "uint8")
         marks[...] = 1
@@ -743,9 +719,8 @@ def _reopen_store(path: Path, plan: _StoreLayout, record: Record) -> OmeZarrStor
 
 def _has_all_files(path: Path, group: "zarr.Group", level0: "ZarrArray") -> bool:
     """Return whether all files of a complete store exist and are readable."""
-    levels: list[Any] = [
-        group.get(str(n)) for n in range(len(_compute_level_shapes(level0)))
-    ]
+    count = len(_compute_level_shapes(level0))
+    levels: list[Any] = [group.get(str(number)) for number in range(count)]
     if any(level is None for level in levels):
         return False
     files = sum(count_blocks(path, level) for level in levels)
@@ -765,7 +740,7 @@ def _has_all_files(path: Path, group: "zarr.Group", level0: "ZarrArray") -> bool
 
 
 def _create_image_attributes(
-    record: Record, levels: int, dtype: np.dtype[Any], version: str
+    record: Record, dtype: np.dtype[Any], levels: int, version: str
 ) -> dict[str, Any]:
     """Return the metadata of an image for a given OME-Zarr version.
 
@@ -810,9 +785,8 @@ def _create_label_attributes(
         **({"properties": meanings} if meanings else {}),
     }
     image = _create_multiscale(record, name, levels, version)
-    label = ome.LabelImage.model_validate(
-        {"multiscales": [image], "image-label": about}
-    )
+    values = {"multiscales": [image], "image-label": about}
+    label = ome.LabelImage.model_validate(values)
     # The model makes floats of the values, which readers expect as integers.
     metadata = dict(label.model_dump(exclude_none=True, by_alias=True))
     return metadata | {"image-label": about}
@@ -825,26 +799,15 @@ def _create_multiscale(
     ome = _import_metadata_models(version)
     unit = None if record.pixel_size_nm is None else "nanometer"
     pitch = record.spacing_px if record.pixel_size_nm is None else record.pixel_size_nm
-    datasets = [
-        ome.Dataset(
-            path=str(level),
-            coordinateTransformations=[
-                ome.ScaleTransformation(scale=[side * 2**level for side in pitch]),
-                # the first pixel is at the centre of those that it averages
-                ome.TranslationTransformation(
-                    translation=[
-                        start + (2**level - 1) / 2 * side
-                        for start, side in zip(record.origin, pitch, strict=True)
-                    ]
-                ),
-            ],
-        )
-        for level in range(levels)
-    ]
-    axes: list[Any] = [ome.SpaceAxis(name=axis, unit=unit) for axis in ("y", "x")]
-    return ome.Multiscale(
-        name=core.escape_invisible_characters(name),
-        axes=axes,
-        datasets=datasets,
-        type=method,
-    )
+    datasets = []
+    for level in range(levels):
+        pairs = zip(record.origin, pitch, strict=True)
+        scale = ome.ScaleTransformation(scale=[side * 2**level for side in pitch])
+        # the first pixel is at the centre of those that it averages
+        places = [start + (2**level - 1) / 2 * side for start, side in pairs]
+        shift = ome.TranslationTransformation(translation=places)
+        how = {"coordinateTransformations": [scale, shift]}
+        datasets.append(ome.Dataset(path=str(level), **how))
+    axes = [ome.SpaceAxis(name=axis, unit=unit) for axis in "yx"]
+    label = core.escape_invisible_characters(name)
+    return ome.Multiscale(name=label, axes=axes, datasets=datasets, type=method)
