@@ -44,9 +44,8 @@ def check_claimed_size(path: Path, claimed_bytes: int, stored_bytes: int) -> Non
     """Raise `ReadError` if `claimed_bytes` are too many for the stored bytes."""
     if claimed_bytes > max(_SMALL, _MAX_PACKED * stored_bytes):
         msg = (
-            f"{path} is damaged: it claims to contain {claimed_bytes / 2**20:.0f} "
-            f"MiB of pixels, too many for its {stored_bytes} bytes even with "
-            "compression; copy it again."
+            f"{path} is damaged: it claims to contain {claimed_bytes >> 20} MiB of "
+            f"pixels, too many for its {stored_bytes} bytes; copy it again."
         )
         raise core.ReadError(msg, code="file-damaged")
 
@@ -64,10 +63,7 @@ def convert_decoding_errors(path: Path, kind: str) -> Iterator[None]:
     """
     try:
         yield
-    except (
-        core.SemsrError,
-        Warning,
-    ):  # a warning, if Python turns warnings into errors
+    except (core.SemsrError, Warning):  # warnings that Python turned into errors
         raise
     except MemoryError as error:
         msg = (
@@ -76,9 +72,8 @@ def convert_decoding_errors(path: Path, kind: str) -> Iterator[None]:
         )
         raise core.ReadError(msg, code="memory") from error
     except Exception as error:
-        fault = core.describe_access_error(path, error) or _create_error_message(
-            path, kind, error
-        )
+        fault = core.describe_access_error(path, error)
+        fault = fault or _create_error_message(path, kind, error)
         raise core.ReadError(fault) from error
 
 
@@ -149,15 +144,13 @@ def get_disk_spelling(path: Path) -> Path:
     for part in path.parts:
         spelling, plain = part, part.isascii() and "\\" not in part
         if not plain and not path_exists(real_path / part):
-            composed_name = normalize("NFC", part)
+            composed, escape = normalize("NFC", part), core.escape_invisible_characters
             with suppress(OSError, ValueError):  # no folder, or an unreadable one
-                equivalent_names = (
-                    name
-                    for name in sorted(item.name for item in real_path.iterdir())
-                    if composed_name
-                    in (normalize("NFC", name), core.escape_invisible_characters(name))
+                names = sorted(item.name for item in real_path.iterdir())
+                alike = (
+                    n for n in names if composed in (normalize("NFC", n), escape(n))
                 )
-                spelling = next(equivalent_names, part)
+                spelling = next(alike, part)
         real_path /= spelling
     return real_path
 
@@ -185,10 +178,10 @@ def read_json_object(path: Path, *, may_lack_brace: bool = False) -> dict[str, A
                 raise
             values = json.loads(text.rstrip().removesuffix(",") + "}")
     except (OSError, ValueError, RecursionError) as error:
-        fault = f"{path} must contain a JSON object, but is not valid JSON ({error})."
+        text = f"{path} must contain a JSON object, but is not valid JSON ({error})."
+        fault = core.Message(text, "content-invalid")
         raise core.ReadError(
-            core.describe_access_error(path, error)
-            or core.Message(fault, "content-invalid")
+            core.describe_access_error(path, error) or fault
         ) from error
     if not isinstance(values, dict):
         msg = f"{path} must contain a JSON object, got {type(values).__name__}."
@@ -211,10 +204,8 @@ def choose_index(
     if number is None and count == 1:
         return 0
     if number is None:
-        msg = (
-            f"{path} contains {count} {what}s{sizes}; choose one: set {either}{what} 0 "
-            f"to {count - 1}."
-        )
+        choice = f"set {either}{what} 0 to {count - 1}"
+        msg = f"{path} contains {count} {what}s{sizes}; choose one: {choice}."
         raise core.ReadError(msg, code="several-images")
     if number >= count:
         plural = what if what in ("series", "z") else f"{what}s"
@@ -251,13 +242,9 @@ def get_output_format(path: Path, also: Sequence[str] = ()) -> str:
     for suffix, kind in _SUFFIXES.items():
         if name.endswith(suffix) and name not in _SUFFIXES:
             return kind
-    suffixes = core.format_alternatives(
-        [".ome.zarr", ".ome.tif", ".tif", ".png", *also]
-    )
-    msg = (
-        f"The suffix of an image must be {suffixes}, got {path.name!r}: change the "
-        "suffix."
-    )
+    names = [".ome.zarr", ".ome.tif", ".tif", ".png", *also]
+    suffixes = core.format_alternatives(names)
+    msg = f"The suffix of an image must be {suffixes}, got {path.name!r}."
     raise core.WriteError(msg, code="suffix-unknown")
 
 
@@ -286,9 +273,7 @@ def check_target(path: Path, *, overwrite: bool) -> None:
         names = {entry.name for entry in core.list_folder(path)}
         is_store = not names or not names.isdisjoint(ZARR_MARKS)
     if path.is_dir() and not is_store:
-        msg = (
-            f"{path} is a folder but not an image store: move it, or rename the output."
-        )
+        msg = f"{path} is a folder, not an image store: choose another name."
         raise core.WriteError(msg, code="output-is-folder")
     StoreLock.check(path)
 
@@ -349,20 +334,15 @@ class StoreLock:
         from filelock import FileLock, Timeout
 
         self._lock: FileLock | None = None
-        if _get_lock_path(folder).is_symlink():  # its target would be emptied
-            msg = (
-                f"{_get_lock_path(folder)} must be a lock file, but is a link: remove "
-                "it."
-            )
+        place = _get_lock_path(folder)
+        if place.is_symlink():  # its target would be emptied
+            msg = f"{place} must be a lock file, but is a link: remove it."
             raise core.WriteError(msg, code="unsafe-content")
-        lock = FileLock(_get_lock_path(folder), is_singleton=True, thread_local=False)
+        lock = FileLock(place, is_singleton=True, thread_local=False)
         try:
             lock.acquire(timeout=patience_s)
         except Timeout as error:
-            msg = (
-                f"Another process is writing to {folder}: wait until it finishes, or "
-                "choose another name."
-            )
+            msg = f"Another process writes to {folder}: wait, or choose another name."
             raise core.WriteError(msg, code="output-locked") from error
         except (OSError, NotImplementedError):
             _logger.debug("File locks are not supported here.")
@@ -479,10 +459,8 @@ def convert_write_errors(path: Path) -> Iterator[None]:
         number = error.errno or 0
         if not number and "requested and" in str(error):  # numpy: written in part
             number = errno.ENOSPC
-        reason = os.strerror(number) if number else str(error)
-        msg = (
-            f"{path} could not be written ({reason}): check disk space and permissions."
-        )
+        why = os.strerror(number) if number else str(error)
+        msg = f"{path} could not be written ({why}): check disk space and permissions."
         raise core.WriteError(msg, code=_NOT_WRITTEN.get(number)) from error
     except Exception as error:
         if path.parent.is_dir() and not isinstance(error.__cause__, OSError):
@@ -546,10 +524,10 @@ def remove_leftovers(folder: Path, name: str = "") -> None:
     images, or of all if no `name` is given. A store that was hidden to be replaced gets
     its name back if the new one is missing.
     """
-    digits = "([0-9a-f]{14})"
+    token, end = "([0-9a-f]{14})", r"(?:\..*)?"
     stem = re.escape(name.partition(".")[0]) if name else "[^.]+"
     leftover = re.compile(
-        rf"\.(?:held\.\.)?{stem}-{digits}(?:\..*)?|\.{digits}\.({stem}(?:\..*)?)"
+        rf"\.(?:held\.\.)?{stem}-{token}{end}|\.{token}\.({stem}{end})"
     )
     names: list[str] = []
     with suppress(OSError):  # missing or unreadable; the output reports it
@@ -642,21 +620,17 @@ class Record:
 
     def to_dict(self) -> dict[str, object]:
         """Return the record as a JSON object."""
-        record = self.provenance and self.provenance.model_dump(mode="json")
-        size = self.pixel_size_nm and list(self.pixel_size_nm)
-        look = {} if self.look is None else {"look": self.look.model_dump(mode="json")}
-        shape = {} if self.shape is None else {"shape": list(self.shape)}
-        bits = self.significant_bits
+        look = self.look and self.look.model_dump(mode="json")
+        shape = self.shape and list(self.shape)
+        more = {"look": look, "shape": shape, core.BITS_KEY: self.significant_bits}
         return {
             "record": _FORMAT,
             "name": self.name,
-            "pixel_size_nm": size,
+            "pixel_size_nm": self.pixel_size_nm and list(self.pixel_size_nm),
             "origin": list(self.origin),
             "spacing_px": list(self.spacing_px),
-            "provenance": record,
-            **look,
-            **shape,
-            **({} if bits is None else {core.BITS_KEY: bits}),
+            "provenance": self.provenance and self.provenance.model_dump(mode="json"),
+            **{key: value for key, value in more.items() if value is not None},
         }
 
     def to_json(self) -> str:
@@ -686,6 +660,8 @@ class Record:
             if values.get("look") is not None:
                 with suppress(ValueError):  # invalid entries are ignored
                     look = core.DisplaySettings.model_validate(values["look"])
+            if history is not None:
+                history = core.Provenance.model_validate(history)
             origin, spacing = values["origin"], values["spacing_px"]
             shape, bits = values.get("shape"), values.get(core.BITS_KEY)
             return cls(
@@ -693,9 +669,7 @@ class Record:
                 pixel_size_nm=core.parse_pixel_size(values["pixel_size_nm"]),
                 origin=(float(origin[0]), float(origin[1])),
                 spacing_px=(float(spacing[0]), float(spacing[1])),
-                provenance=None
-                if history is None
-                else core.Provenance.model_validate(history),
+                provenance=history,
                 look=look,
                 shape=shape and (int(shape[0]), int(shape[1])),
                 significant_bits=bits and int(bits),

@@ -22,21 +22,13 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from napari_semsr import core
-from napari_semsr.io import files
-from napari_semsr.io.read_image import (
-    AXIS_OPTIONS,
-    MRC_SUFFIXES,
-    FileInfo,
-    RawImage,
-    ReadOptions,
-    create_file_info,
-    create_micrograph,
-)
+from napari_semsr.io import files, read_image
+from napari_semsr.io.read_image import FileInfo, RawImage, ReadOptions
 from napari_semsr.io.zarr import OmeZarrStore, read_coverage, read_store_state
 
 _HEAD = 16  # bytes by which a format is recognised; chosen
 _LARGEST_FILE = 1 << 31  # bytes; chosen: an uncompressed image of 46k x 46k px
-_MICROSCOPES = "napari_semsr.io.em"
+_DISPLAY, _MICROSCOPES = "napari_semsr.io.png", "napari_semsr.io.em"
 _OF_DATASETS = "HDF5"  # format whose files may hold several images by name
 _READABLE = "TIFF, PNG, JPEG, BMP, HDF5, CZI, DM3, DM4, SER, EMD, MRC or OME-Zarr"
 
@@ -59,17 +51,14 @@ FORMATS = (
     Format("OME-Zarr", (".ome.zarr", ".zarr"), "napari_semsr.io.zarr.image"),
     Format("TIFF", (".tif", ".tiff"), "napari_semsr.io.tiff.read"),
     Format(
-        "PNG, JPEG, BMP",
-        (".png", ".jpg", ".jpeg", ".bmp"),
-        "napari_semsr.io.png",
-        one_plane=True,
+        "PNG, JPEG, BMP", (".png", ".jpg", ".jpeg", ".bmp"), _DISPLAY, one_plane=True
     ),
     Format(_OF_DATASETS, (".h5", ".hdf5", ".nxs"), "napari_semsr.io.hdf5"),
     Format("CZI", (".czi",), "napari_semsr.io.czi"),
     Format("DM3, DM4", (".dm3", ".dm4"), _MICROSCOPES),
     Format("SER", (".ser",), _MICROSCOPES),
     Format("EMD", (".emd",), _MICROSCOPES),
-    Format("MRC", MRC_SUFFIXES, _MICROSCOPES),
+    Format("MRC", read_image.MRC_SUFFIXES, _MICROSCOPES),
 )
 FILE_SUFFIXES = {suffix for row in FORMATS[1:] for suffix in row.suffixes}
 _ALIKE = 0.75  # similarity of names, 0 to 1; chosen: a suffix or two letters differ
@@ -89,11 +78,8 @@ def create_missing_file_error(path: Path) -> core.ReadError:
     except (OSError, ValueError):  # no folder, or an unreadable one
         names = []
     stem, formats = f"{path.name.partition('.')[0]}.", (*FILE_SUFFIXES, ".zarr")
-    same = [  # in another format
-        name
-        for name in names
-        if name.startswith(stem) and name.lower().endswith(formats)
-    ]
+    same = [n for n in names if n.startswith(stem) and n.lower().endswith(formats)]
+    # first the same name in another format
     near = get_close_matches(path.name, same or names, 1, 0 if same else _ALIKE)
     remedy = f"did you mean {path.with_name(near[0])}?" if near else "check the path."
     msg = core.escape_invisible_characters(f"{path} does not exist: {remedy}")
@@ -142,10 +128,8 @@ class Source:
             raise create_missing_file_error(path)
         if path.is_dir():
             return cls(path, _detect_format(path, b""))
-        with (
-            files.convert_decoding_errors(path, "an image"),
-            core.open_file(path) as stream,
-        ):
+        decoding = files.convert_decoding_errors(path, "an image")
+        with decoding, core.open_file(path) as stream:
             head = stream.read(_HEAD)
             if not head:
                 msg = f"{path} must be an image, but the file is empty: copy it again."
@@ -153,9 +137,8 @@ class Source:
             row = _detect_format(path, head)
             if not (whole and row.one_plane):
                 return cls(path, row)
-            return cls(
-                path, row, head + core.read_remaining_bytes(stream, path, _LARGEST_FILE)
-            )
+            rest = core.read_remaining_bytes(stream, path, _LARGEST_FILE)
+            return cls(path, row, head + rest)
 
     def compute_digest(self) -> core.Job[str]:
         """Compute the digest of the file once and free its contents."""
@@ -184,7 +167,7 @@ class Source:
             # for several images, reading raises an error or chooses one
             if not first and raw.planes * raw.channels == 1:
                 self._raw = (series, dataset), raw
-            return create_file_info(self.path, raw)
+            return read_image.create_file_info(self.path, raw)
 
     def read_axes(self, options: ReadOptions) -> dict[str, int]:
         """Return the sizes of the plane axes without reading pixels.
@@ -193,27 +176,24 @@ class Source:
         """
         if self.format.one_plane:
             return {}
-        axes = self.read_info(options.dataset, options.series).axes
-        axes_given = {
-            a for a, n in AXIS_OPTIONS.items() if getattr(options, n) is not None
-        }
-        return {
-            axis: size for axis, size in axes.items() if axis not in {"c", *axes_given}
-        }
+        axes, names = dict(self.read_info(options.dataset, options.series).axes), ["c"]
+        for axis, name in read_image.AXIS_OPTIONS.items():
+            if getattr(options, name) is not None:
+                names.append(axis)
+        return {axis: size for axis, size in axes.items() if axis not in names}
 
     def read(self, options: ReadOptions) -> core.Micrograph:
         """Read the image."""
         _check_dataset(self.path, self.format, options.dataset)
         with files.convert_decoding_errors(self.path, self.format.name):
-            raw_image, self._raw = self._raw, None
+            of_raw, raw = self._raw or (None, None)
+            self._raw = None
             place = options.level, options.channel, options.time, options.z
-            if (
-                raw_image is None
-                or raw_image[0] != (options.series, options.dataset)
-                or (*place, options.plane) != (0, None, None, None, None)
-            ):
-                return create_micrograph(self.path, self._decode(options), options)
-            return create_micrograph(self.path, raw_image[1], options)
+            is_same = (*place, options.plane) == (0, None, None, None, None)
+            if not is_same or of_raw != (options.series, options.dataset):
+                raw = None
+            raw = raw or self._decode(options)
+            return read_image.create_micrograph(self.path, raw, options)
 
     def _decode(self, options: ReadOptions, **how: object) -> RawImage:
         if self.format.one_plane:
@@ -223,9 +203,8 @@ class Source:
 
 
 def _detect_format(path: Path, head: bytes) -> Format:
-    for row in sorted(
-        FORMATS, key=lambda row: not path.name.lower().endswith(row.suffixes)
-    ):
+    name = path.name.lower()
+    for row in sorted(FORMATS, key=lambda row: not name.endswith(row.suffixes)):
         if row.load().matches(path, head):
             return row
     code = "format-unknown"
@@ -244,10 +223,9 @@ def _detect_format(path: Path, head: bytes) -> Format:
         code = "no-image"
         msg = f"{path} only describes images in other files: open one of these TIFFs."
     else:
-        start = head[:8]
-        text = start.decode("ascii", "replace")
-        begins = f"the text '{text}'" if text.isprintable() and text.isascii() else ""
-        begins = begins or f"the bytes {start.hex(' ')}"
+        start, text = head[:8], head[:8].decode("ascii", "replace")
+        is_text = text.isprintable() and text.isascii()
+        begins = f"the text '{text}'" if is_text else f"the bytes {start.hex(' ')}"
         msg = (
             f"{path} must be a {_READABLE} image, but begins with {begins}: convert it "
             "to one of these formats."
@@ -265,9 +243,8 @@ def describe(path: str | Path, *, dataset: str | None = None) -> FileInfo:
 
 def count_planes(path: Path) -> int:
     """Count the planes of a file or store without reading pixels."""
-    return math.prod(
-        Source.from_path(path, whole=False).read_axes(ReadOptions()).values()
-    )
+    axes = Source.from_path(path, whole=False).read_axes(ReadOptions())
+    return math.prod(axes.values())
 
 
 def _check_dataset(path: Path, row: Format, dataset: str | None) -> None:
@@ -450,29 +427,25 @@ def read_companions(image: core.Micrograph, path: Path) -> dict[Path, core.Micro
     if image.path is None or kind == "png" or source.absolute() == path.absolute():
         return {}
     images: dict[Path, core.Micrograph] = {}
-    for half, place in zip(
-        files.get_half_paths(source), files.get_half_paths(path), strict=True
-    ):
-        stored_half = read(half) if files.path_exists(half) else None
-        if stored_half is None or stored_half.shape != image.shape:
+    pairs = zip(files.get_half_paths(source), files.get_half_paths(path), strict=True)
+    for half, place in pairs:
+        stored = read(half) if files.path_exists(half) else None
+        if stored is None or stored.shape != image.shape:
             continue
         if place.resolve() != half.resolve():
-            own = {"provenance": stored_half.provenance, "look": stored_half.look}
-            images[place] = image.replace(
-                data=stored_half.data, name=stored_half.name, **own
-            )
-        elif core.Grid.from_image(stored_half) != core.Grid.from_image(image):
+            own = {"provenance": stored.provenance, "look": stored.look}
+            images[place] = image.replace(data=stored.data, name=stored.name, **own)
+        elif core.Grid.from_image(stored) != core.Grid.from_image(image):
             msg = (
                 f"{path.name} and {source.name} would both use {half.name}, but differ "
                 "in pixel size or origin: choose another name."
             )
             raise core.WriteError(msg, code="pixel-size-contradicts")
-    place = files.get_label_path(path, files.COVERAGE)
+    of_source, place = (
+        files.get_label_path(one, files.COVERAGE) for one in (source, path)
+    )
     counts = None if kind == "ome-zarr" else read_coverage(image)
-    if (
-        counts is not None
-        and place.resolve() != files.get_label_path(source, files.COVERAGE).resolve()
-    ):
+    if counts is not None and place.resolve() != of_source.resolve():
         images[place] = counts
     return images
 
@@ -511,16 +484,11 @@ def write_blocks(
     are kept when a run fails or is stopped, so that it can be resumed. Otherwise a
     failed run leaves nothing. Raises a `WriteError` for errors of the system.
     """
-    with (
-        _use_hidden_store(target)
-        if kept_store is None
-        else finalise_store(kept_store, target) as place
-    ):
+    is_kept, hidden = kept_store is not None, _use_hidden_store(target)
+    with hidden if kept_store is None else finalise_store(kept_store, target) as place:
         store = make(place)
-        kept_parts = (
-            nullcontext() if kept_store is None else _keep_finished_part(target, store)
-        )
-        with store.release_lock_on_exit(), kept_parts:
+        keep = _keep_finished_part(target, store) if is_kept else nullcontext()
+        with store.release_lock_on_exit(), keep:
             result = yield from fill(store)
             if not store.is_complete:
                 yield from store.finish()
@@ -552,13 +520,10 @@ def _write_labels(store: OmeZarrStore, target: Path) -> None:
 @contextmanager
 def _use_hidden_store(target: Path) -> Iterator[Path]:
     """Yield a hidden store, then rename it if the output is a store, else delete it."""
-    is_store = files.get_output_format(target) == "ome-zarr"
-    store_context = (
-        files.write_atomically(target)
-        if is_store
-        else files.use_temporary_path(target, ".ome.zarr")
-    )
-    with files.convert_write_errors(target), store_context as place:
+    hidden = files.use_temporary_path(target, ".ome.zarr")
+    if files.get_output_format(target) == "ome-zarr":
+        hidden = files.write_atomically(target)
+    with files.convert_write_errors(target), hidden as place:
         yield place
 
 
@@ -601,10 +566,8 @@ def _keep_finished_part(target: Path, store: OmeZarrStore) -> Iterator[None]:
         if len(store.pending_units()) == store.done_marks.size:
             shutil.rmtree(store.path, ignore_errors=True)
         if isinstance(error, OSError) and error.errno in _FULL:
-            msg = (
-                f"{target} could not be completed ({error.strerror}): free disk space, "
-                "then run again with `resume`; finished parts are kept."
-            )
+            why = f"{target} could not be completed ({error.strerror})"
+            msg = f"{why}: free disk space, then run again with `resume`."
             raise core.WriteError(msg, code="disk-full") from error
         if is_gone and not isinstance(error, core.SemsrError):
             msg = f"{target} could not be completed: {store.path} was removed."
