@@ -12,14 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_semsr import core
+from napari_semsr.io import read_image
 from napari_semsr.io.files import get_display_name, read_json_object, read_text
-from napari_semsr.io.read_image import (
-    CUT_KEY,
-    LEVEL_KEY,
-    ColourError,
-    FileInfo,
-    count_series,
-)
+from napari_semsr.io.read_image import ColourError, FileInfo
 
 _MICROSCOPES = {".czi", ".dm3", ".dm4", ".ser", ".emd", ".mrc", ".mrcs"}
 _SHORTEST = 16  # bytes; smallest size of an image file
@@ -118,11 +113,8 @@ def _has_real_pixels(store: Path) -> bool:
 def _list_readable_images(folder: Path) -> list[Path]:
     from napari_semsr.io.frames import natural_sort_key
 
-    files = [
-        item
-        for item in core.list_folder(folder)
-        if item.is_file() and not item.name.startswith(".") and is_readable(item)
-    ]
+    shown = (n for n in core.list_folder(folder) if not n.name.startswith("."))
+    files = filter(is_readable, filter(Path.is_file, shown))
     return sorted(files, key=lambda item: natural_sort_key(item.name))
 
 
@@ -168,11 +160,9 @@ def list_images(folder: Path) -> list[Path]:
         there = core.list_folder(folder)
         inner = [item for item in there if item.is_dir()]
         holds = "holds none" if there else "is an empty folder"
-        below = f"; {str(folder / '*/*.tif')!r} selects the images in its subfolders"
-        msg = (
-            f"{folder} must be an image, a store or a folder of images, but "
-            f"{holds}{below if inner else ''}."
-        )
+        if inner:
+            holds += f"; {str(folder / '*/*.tif')!r} selects those in its subfolders"
+        msg = f"{folder} must be an image, a store or a folder of images, but {holds}."
         raise core.ReadError(msg, code="no-image")
     return paths
 
@@ -180,21 +170,19 @@ def list_images(folder: Path) -> list[Path]:
 def read_layers(path: Paths) -> list[LayerTuple]:
     """Read a file, a folder of frames or images, or a stack of files as layers."""
     sentences: list[str] = []
+    paths = [path] if isinstance(path, str) else path
     with core.capture_warnings(sentences.append):
-        layers = _read_paths(
-            [Path(p) for p in ([path] if isinstance(path, str) else path)]
-        )
+        layers = _read_paths([Path(one) for one in paths])
     core.warn_once(sentences, "warnings")  # of files, or of the levels of one
     names = [repr(about["name"]) for _, about, _ in layers if about.get("rgb")]
     if names:
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        msg = (
+        text = (
             f"{names[0]}{more} opened in colour, but colour layers cannot be measured "
-            "or enhanced: right-click the layer and choose Split RGB, read the "
-            "luminance (`colour=luminance`), or crop the coloured rows "
-            "(`databar_rows`)."
+            "or enhanced: read the luminance (`colour=luminance`), or crop the "
+            "coloured rows (`databar_rows`)."
         )
-        core.warn(msg, "colour-image")
+        core.warn(text, "colour-image")
     return layers
 
 
@@ -207,13 +195,9 @@ def _read_paths(paths: list[Path]) -> list[LayerTuple]:
     planes = [_read_plane(path) for path in paths]
     first = planes[0][0]
     kinds = {(image.shape, image.dtype, image.unit) for image, _ in planes}
-    if len(kinds) > 1 or not all(
-        is_same_pixel_size(i.scale, first.scale) for i, _ in planes
-    ):
-        msg = (
-            "A stack requires images of the same shape, type and pixel size; open "
-            "these images one by one."
-        )
+    same = all(is_same_pixel_size(image.scale, first.scale) for image, _ in planes)
+    if len(kinds) > 1 or not same:
+        msg = "Images of a stack must have the same shape, type and pixel size."
         raise core.ReadError(msg, code="sizes-differ")
     return [_stack_levels([planes], f"{paths[0].parent.name} stack")]
 
@@ -230,18 +214,18 @@ def _read_folder(path: Path) -> list[LayerTuple]:
             layers = _read_scene(path)
         elif not layers and not _has_positions(path):
             images = _list_readable_images(path)
-            shown_images = images[:_MAX_DATASETS]
-            if len(shown_images) < len(images):
-                core.warn(
-                    f"{path.name} contains {len(images)} images that are not frames of "
-                    f"one scan, of which the first {len(shown_images)} are shown: open "
-                    "the others one by one.",
-                    "several-images",
-                )
-            layers = [layer for item in shown_images for layer in _read_paths([item])]
+            _warn_if_many(path, len(images), "images that are not frames of one scan")
+            shown = images[:_MAX_DATASETS]
+            layers = [layer for item in shown for layer in _read_paths([item])]
         if not layers:
             raise
     return layers
+
+
+def _warn_if_many(path: Path, count: int, what: str) -> None:
+    if count > _MAX_DATASETS:
+        text = f"Of {count} {what} in {path.name}, the first {_MAX_DATASETS} are shown."
+        core.warn(text, "several-images")
 
 
 def _read_grey_scan(path: Path) -> list[LayerTuple]:
@@ -253,11 +237,10 @@ def _read_grey_scan(path: Path) -> list[LayerTuple]:
         layers = create_scan_layers(core.run(open_frames(path, **how)), path, **how)
     except core.ReadError:
         return []
-    core.warn(
-        f"The frames of {path.name} are in colour and are shown as luminance; use "
-        "the luminance for stitching too (`stitch(colour=luminance)`).",
-        "colour-image",
+    text = (
+        f"The colour frames of {path.name} are shown as luminance, which is also what"
     )
+    core.warn(f"{text} `stitch(colour=luminance)` uses.", "colour-image")
     return layers
 
 
@@ -276,17 +259,13 @@ def _read_scene(path: Path) -> list[LayerTuple]:
                 scan = core.run(open_frames(path, **how))
                 if channels > 1:
                     scan = scan.replace(name=f"{scan.name} channel {channel}")
-                layers += create_scan_layers(scan, path, **how)[
-                    : None if not channel else 1
-                ]
+                more = create_scan_layers(scan, path, **how)
+                layers += more[:1] if channel else more  # outlines once
         except core.ReadError:  # the scenes are tried one by one
             continue
         if series is not None:
-            core.warn(
-                f"{path.name} contains {scenes} images, of which series {series} is "
-                "shown: open another (`series`).",
-                "several-images",
-            )
+            text = f"Of {scenes} images in {path.name}, series {series} is shown"
+            core.warn(f"{text} (`series`).", "several-images")
         return layers
     return []
 
@@ -298,34 +277,23 @@ def _read_file(path: Path) -> list[LayerTuple]:
 
     series = list_series(path) if path.is_dir() else []
     if len(series) > 1:
-        open_series = series[:_MAX_DATASETS]
-        if len(open_series) < len(series):
-            core.warn(
-                f"{path.name} contains {len(series)} images, of which the first "
-                f"{len(open_series)} are shown: open another (`series`).",
-                "several-images",
-            )
-        return [layer for place in open_series for layer in _read_file(place)]
+        _warn_if_many(path, len(series), "images (`series`)")
+        shown = series[:_MAX_DATASETS]
+        return [layer for place in shown for layer in _read_file(place)]
     info = describe(path)
     warn_about_missing_blocks(path)
     datasets = list(info.metadata.get("datasets", ()))
-    images, which = count_series(info.metadata, info.series)
-    if max(len(datasets) - _MAX_DATASETS, images - 1) > 0:
-        what = "datasets" if datasets else "images"
-        what_opens = f"the first {_MAX_DATASETS} are" if datasets else f"{which} is"
-        option = "dataset" if datasets else "series"
-        core.warn(
-            f"{path.name} contains {len(datasets) or images} {what}, of which "
-            f"{what_opens} shown: open another (`{option}`).",
-            "several-images",
-        )
+    images, which = read_image.count_series(info.metadata, info.series)
+    _warn_if_many(path, len(datasets), "datasets (`dataset`)")
+    if images > 1:
+        text = f"Of {images} images in {path.name}, {which} is shown (`series`)."
+        core.warn(text, "several-images")
     if not datasets:
         return _read_channels(path, info)
     layers: list[LayerTuple] = []
     for name in datasets[:_MAX_DATASETS]:
-        layers += _read_channels(
-            path, describe(path, dataset=name), len(layers), dataset=name
-        )
+        info = describe(path, dataset=name)
+        layers += _read_channels(path, info, len(layers), dataset=name)
     return layers
 
 
@@ -337,10 +305,7 @@ def _read_channels(
     small = max(info.shape) <= SINGLE_PX
     count = info.channels * info.planes * (1 if small else info.levels)
     if count > _MAX_READ:
-        msg = (
-            f"{path} contains {count} planes, but at most {_MAX_READ} can be shown: "
-            "open a single plane (`plane`)."
-        )
+        msg = f"{path} has {count} planes, more than {_MAX_READ}: open one (`plane`)."
         raise core.ReadError(msg, code="too-many-planes")
     for channel in range(info.channels):
         levels = [
@@ -351,10 +316,7 @@ def _read_channels(
             for level in range(1 if small else info.levels)
         ]
         if len({image.shape for image, _ in levels[0]}) > 1:  # orientations differ
-            msg = (
-                f"{path} has planes in portrait and landscape orientation, which "
-                "cannot be stacked: open a single plane (`plane`)."
-            )
+            msg = f"{path} has planes in portrait and landscape: open one (`plane`)."
             raise core.ReadError(msg, code="sizes-differ")
         if small and info.planes == 1:
             image, values = levels[0][0]
@@ -364,11 +326,13 @@ def _read_channels(
         name = name if which else get_display_name(path, name)
         if info.channels > 1:
             name = f"{name} channel {channel}"
-        layers.append(_reshape_to_axes(_stack_levels(levels, name), info.axes))
-        how = {STORE_KEY: str(path.resolve()), READ_KEY: {"layer": before + channel}}
-        layers[-1][1]["metadata"] |= how | {SHAPE_KEY: _get_finest_shape(layers[-1][0])}
+        layer = _reshape_to_axes(_stack_levels(levels, name), info.axes)
+        facts = {STORE_KEY: str(path.resolve()), READ_KEY: {"layer": before + channel}}
+        facts[SHAPE_KEY] = _get_finest_shape(layer[0])
         if info.suggested_databar_rows:
-            layers[-1][1]["metadata"][ROWS_KEY] = info.suggested_databar_rows
+            facts[ROWS_KEY] = info.suggested_databar_rows
+        layer[1]["metadata"] |= facts
+        layers.append(layer)
     return layers
 
 
@@ -437,18 +401,17 @@ def create_layer_attributes(
 
     `extra` axes precede y and x.
     """
-    history = image.provenance
+    history, look = image.provenance, image.look
     network = None if history is None else history.last_network()
     marks: dict[str, object] = {}
     if network is not None:
         marks[NETWORK_KEY] = {"model": network[0], "digest": network[1]}
-    look = image.look
     if look is not None and look.colour_bar:
         marks[BAR_KEY] = True
     about = {
         "pixel_size_nm": image.pixel_size_nm,
         "provenance": None if history is None else history.model_dump(mode="json"),
-        **dict(image.metadata),
+        **image.metadata,
     }
     return {
         "name": image.name,
@@ -466,26 +429,18 @@ def _display_keywords(look: core.DisplaySettings) -> dict[str, object]:
     """Return the display settings as layer keyword arguments."""
     if look.classes:
         values, colours, meanings = zip(*look.classes, strict=True)
-        colours_by_value = {
-            None: "transparent",
-            **dict(zip(values, colours, strict=True)),
-        }
+        colormap: Any = {None: "transparent", **dict(zip(values, colours, strict=True))}
         legend = {"index": list(values), "meaning": list(meanings)}
-        keywords = {"opacity": look.opacity, "blending": look.blending}
-        return {"colormap": colours_by_value, "features": legend, **keywords}
-    colormap: Any = look.colormap
-    if look.colours:
-        colormap = {"name": look.colormap, "colors": look.colours}
-        if look.places:
-            colormap["controls"] = look.places
-    return {
-        "contrast_limits": look.limits,
-        "colormap": colormap,
-        "gamma": look.gamma,
-        "opacity": look.opacity,
-        "blending": look.blending,
-        "interpolation2d": look.interpolation,
-    }
+        keywords: dict[str, object] = {"colormap": colormap, "features": legend}
+    else:
+        colormap = look.colormap
+        if look.colours:
+            colormap = {"name": look.colormap, "colors": look.colours}
+            if look.places:
+                colormap["controls"] = look.places
+        keywords = {"contrast_limits": look.limits, "colormap": colormap}
+        keywords |= {"gamma": look.gamma, "interpolation2d": look.interpolation}
+    return {**keywords, "opacity": look.opacity, "blending": look.blending}
 
 
 def _stack_levels(
@@ -496,10 +451,9 @@ def _stack_levels(
     Its history is that of the first plane made by a network, or of the first plane.
     """
     finest, coarsest = levels[0][0][0].replace(name=name), levels[-1][0][0].data
-    histories = [image.provenance for image, _ in levels[0] if image.provenance]
-    finest = finest.replace(
-        provenance=next((m for m in histories if m.last_network()), finest.provenance)
-    )
+    histories = (image.provenance for image, _ in levels[0] if image.provenance)
+    by_network = (history for history in histories if history.last_network())
+    finest = finest.replace(provenance=next(by_network, finest.provenance))
     rgb = any(values.ndim > 2 for planes in levels for _, values in planes)
     data = []
     for planes in levels:
@@ -526,9 +480,9 @@ def crop_bottom_rows(layer: LayerTuple, rows: int) -> LayerTuple:
     left = (ROWS_KEY, SHAPE_KEY, SAVED_KEY)  # if there are more rows
     metadata = {key: it for key, it in about["metadata"].items() if key not in left}
     image = metadata.get("micrograph", {})
-    rows_read = int(rows * image.get(LEVEL_KEY, 1))
+    rows_read = int(rows * image.get(read_image.LEVEL_KEY, 1))
     metadata[READ_KEY] = {**metadata.get(READ_KEY, {}), "databar_rows": rows_read}
-    metadata["micrograph"] = {**image, CUT_KEY: rows}
+    metadata["micrograph"] = {**image, read_image.CUT_KEY: rows}
     return cut if about["multiscale"] else cut[0], {**about, "metadata": metadata}, kind
 
 
@@ -563,15 +517,14 @@ def _assemble_frames(
     places = np.round(corners - corners.min(axis=0)).astype(int)
     rows, columns = acquisition.frame_shape
     down, across = (int(n) for n in places.max(axis=0))
-    shape = (down + rows, across + columns)
-    dtype = acquisition.dtype
-    if shape[0] * shape[1] * dtype.itemsize > _LARGEST:
+    high, wide, dtype = down + rows, across + columns, acquisition.dtype
+    if high * wide * dtype.itemsize > _LARGEST:
         msg = (
-            f"Frames at their nominal positions would need {shape[0]} x {shape[1]} px: "
-            "check the unit of the positions and the pixel size."
+            f"Frames at their nominal positions would need {high} x {wide} px: check "
+            "the unit of the positions and the pixel size."
         )
         raise core.OptionError(msg, code="positions-invalid")
-    canvas = np.full(shape, np.nan if dtype.kind == "f" else 0, dtype)
+    canvas = np.full((high, wide), np.nan if dtype.kind == "f" else 0, dtype)
     for index, (y, x) in enumerate(places):
         part = canvas[y : y + rows, x : x + columns]
         np.fmax(part, acquisition.read(index), out=part)
@@ -600,22 +553,18 @@ def create_scan_layers(
             import dask.array as da
             from dask.delayed import delayed
 
-            read, shape = delayed(acquisition.read), pixels.shape
-            planes = [
-                da.from_delayed(read(index), shape, pixels.dtype)
-                for index in range(count)
-            ]
+            read, kind = delayed(acquisition.read), (pixels.shape, pixels.dtype)
+            planes = [da.from_delayed(read(index), *kind) for index in range(count)]
         else:
             planes = [pixels, *(acquisition.read(index) for index in range(1, count))]
         frames = stack_planes(planes)
-        first = core.Micrograph(pixels, size, f"{name} frames")
-        first = first.with_size_source(how, in_file=not is_typed)
+        image = core.Micrograph(pixels, size, f"{name} frames")
+        image = image.with_size_source(how, in_file=not is_typed)
         sample = pixels if hasattr(frames, "dask") else frames
-        layers = [create_layer(first, data=frames, coarsest=sample)]
+        layers = [create_layer(image, data=frames, coarsest=sample)]
     else:
         canvas = _assemble_frames(acquisition, corners)
         image = core.Micrograph(canvas, size, f"{name} frames, nominal")
-        from_corner = corners - corners.min(axis=0)
         image = image.with_size_source(how, in_file=not is_typed)
         # a rectangle around each frame, at the outer edges of its pixels
         rows, columns = acquisition.frame_shape
@@ -633,13 +582,11 @@ def create_scan_layers(
             "units": (image.unit, image.unit),
             "axis_labels": ("y", "x"),
         }
-        rectangles = [box + corner for corner in from_corner]
+        rectangles = [box + corner for corner in corners - corners.min(axis=0)]
         layers = [create_layer(image), (rectangles, outlines, "shapes")]
     for _, attributes, _ in layers:
         attributes.setdefault("metadata", {})[FOLDER_KEY] = str(folder)
-    read = {
-        READ_KEY: {"frames": True, **options},
-        SHAPE_KEY: _get_finest_shape(layers[0][0]),
-    }
-    layers[0][1]["metadata"] |= read
+    metadata = layers[0][1]["metadata"]
+    metadata[READ_KEY] = {"frames": True, **options}
+    metadata[SHAPE_KEY] = _get_finest_shape(layers[0][0])
     return layers
