@@ -9,7 +9,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,38 +18,11 @@ from typing import Any, Literal
 
 import numpy as np
 import platformdirs
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, field_validator
 
 from napari_semsr import core
-from napari_semsr.io.files import (
-    convert_decoding_errors,
-    convert_write_errors,
-    get_disk_spelling,
-    get_half_paths,
-    path_exists,
-    read_text,
-    replace_atomically,
-    write_atomically,
-)
-from napari_semsr.io.layers import (
-    DRAWN_KEY,
-    FOLDER_KEY,
-    LIVE_KEY,
-    PROJECT_KEY,
-    READ_KEY,
-    ROWS_KEY,
-    SAVED_KEY,
-    SHAPE_KEY,
-    SINGLE_PX,
-    STORE_KEY,
-    STRENGTH_KEY,
-    LayerTuple,
-    Paths,
-    create_layer,
-    create_scan_layers,
-    crop_bottom_rows,
-    read_layers,
-)
+from napari_semsr.io import files as io_files, layers as io_layers
+from napari_semsr.io.layers import FOLDER_KEY, READ_KEY, STORE_KEY, LayerTuple, Paths
 
 PROJECT_SUFFIX = ".semsr"
 """Suffix of project folder names."""
@@ -61,8 +34,9 @@ _FORMAT = "napari-semsr project"
 _MAX_RECENT = 10
 _IN_MEMORY = 1 << 28  # bytes; chosen: arrays up to this size are edited in memory
 _PLACES = (
-    *(STORE_KEY, SAVED_KEY, FOLDER_KEY, LIVE_KEY, READ_KEY, PROJECT_KEY),
-    *(DRAWN_KEY, STRENGTH_KEY, ROWS_KEY, SHAPE_KEY),
+    *(STORE_KEY, io_layers.SAVED_KEY, FOLDER_KEY, io_layers.LIVE_KEY, READ_KEY),
+    *(io_layers.PROJECT_KEY, io_layers.DRAWN_KEY, io_layers.STRENGTH_KEY),
+    *(io_layers.ROWS_KEY, io_layers.SHAPE_KEY),
 )
 """Layer metadata keys that are valid only in this session on this computer."""
 
@@ -141,58 +115,36 @@ def read_project(path: Path) -> Project:
     """Read and validate a project from its folder or ``project.json``."""
     file = get_project_folder(path) / _FILE
     try:
-        values = json.loads(read_text(file))
-        newer = values["format"] == _FORMAT and values["version"] > _VERSION
-    except FileNotFoundError as error:
-        msg = (
-            f"{file.parent} does not contain {_FILE}: choose a project folder "
-            f"(NAME{PROJECT_SUFFIX})."
-        )
-        raise core.ReadError(msg, code="file-missing") from error
-    except OSError as error:
-        refusal = core.describe_access_error(file, error)
-        if refusal is None:
-            raise _create_damage_error(file, error) from error
-        raise core.ReadError(refusal) from error
-    except (ValueError, TypeError, LookupError, RecursionError) as error:
-        raise _create_damage_error(file, error) from error
-    if newer:
-        msg = (
-            f"{file} was saved by a newer napari-semsr (project version "
-            f"{core.shorten_value(values['version'])}, but this version reads up to "
-            f"{_VERSION}): update napari-semsr."
-        )
-        raise core.ReadError(msg, code="other-version")
-    try:
+        values = json.loads(io_files.read_text(file))
+        if values["format"] == _FORMAT and values["version"] > _VERSION:
+            version = core.shorten_value(values["version"])
+            msg = f"{file} has project version {version}: update napari-semsr."
+            raise core.ReadError(msg, code="other-version")
         return Project.model_validate(values)
-    except ValidationError as error:
-        raise _create_damage_error(file, error) from error
-
-
-def _create_damage_error(file: Path, error: Exception) -> core.ReadError:
-    """Return the error for a damaged project file."""
-    reason = str(error).splitlines()[0]
-    return core.ReadError(
-        f"{file} is damaged ({reason}): copy the project again; the images in its "
-        "folder can be opened individually.",
-        code="file-damaged",
-    )
+    except FileNotFoundError as error:
+        msg = f"{file.parent} has no {_FILE}: choose a folder NAME{PROJECT_SUFFIX}."
+        raise core.ReadError(msg, code="file-missing") from error
+    except (OSError, ValueError, TypeError, LookupError, RecursionError) as error:
+        reason = str(error).splitlines()[0]
+        msg = (
+            f"{file} is damaged ({reason}): copy the project again; the images in its "
+            "folder can be opened individually."
+        )
+        damage = core.Message(msg, "file-damaged")
+        raise core.ReadError(
+            core.describe_access_error(file, error) or damage
+        ) from error
 
 
 def write_project(folder: Path, project: Project) -> None:
     """Write ``project.json`` atomically."""
-    written_project = project.model_copy(
-        update={
-            "saved": datetime.now(UTC).isoformat(timespec="seconds"),
-            "versions": core.get_software_versions(),
-        }
-    )
-    text = json.dumps(
-        written_project.model_dump(mode="json"), indent=1, allow_nan=False
-    )
-    with convert_write_errors(folder):
+    values = project.model_dump(mode="json")
+    values["saved"] = datetime.now(UTC).isoformat(timespec="seconds")
+    values["versions"] = core.get_software_versions()
+    text = json.dumps(values, indent=1, allow_nan=False)
+    with io_files.convert_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    with replace_atomically(folder / _FILE) as place:
+    with io_files.replace_atomically(folder / _FILE) as place:
         place.write_text(text + "\n", "utf-8")
 
 
@@ -205,14 +157,11 @@ def copy_with_links(source: Path, target: Path) -> None:
     Its files are never modified. The halves of a mosaic, which are next to it,
     are copied too.
     """
-    beside = zip(get_half_paths(source), get_half_paths(target), strict=True)
-    for source_file, target_file in ((source, target), *beside):
-        if source_file == source or source_file.is_dir():
-            with (
-                convert_write_errors(target_file),
-                write_atomically(target_file) as place,
-            ):
-                shutil.copytree(source_file, place, copy_function=_link_or_copy_file)
+    halves = (io_files.get_half_paths(one) for one in (source, target))
+    for old, new in ((source, target), *zip(*halves, strict=True)):
+        if old == source or old.is_dir():
+            with io_files.replace_atomically(new) as place:
+                shutil.copytree(old, place, copy_function=_link_or_copy_file)
 
 
 def _link_or_copy_file(source: str, target: str) -> None:
@@ -230,17 +179,15 @@ def write_array(data: core.ReadableArray, path: Path) -> None:
     """
     import zarr
 
-    with convert_write_errors(path), write_atomically(path) as place:
+    with io_files.replace_atomically(path) as place:
         if hasattr(data, "dask"):
             import dask.array as da
 
             da.to_zarr(data, str(place))
         else:
             array = np.asarray(data)
-            store = zarr.create_array(
-                str(place), shape=array.shape, dtype=array.dtype, chunks="auto"
-            )
-            store[...] = array
+            kind: Any = {"shape": array.shape, "dtype": array.dtype}
+            zarr.create_array(str(place), **kind, chunks="auto")[...] = array
 
 
 def read_array(path: Path) -> Any:
@@ -250,7 +197,7 @@ def read_array(path: Path) -> Any:
 
     from napari_semsr.core import FolderStore
 
-    with convert_decoding_errors(path, "an array"):
+    with io_files.convert_decoding_errors(path, "an array"):
         array = zarr.open_array(FolderStore(path, read_only=True), mode="r")
         return array[...] if array.nbytes <= _IN_MEMORY else da.from_zarr(array)
 
@@ -282,24 +229,22 @@ def to_json_attributes(attributes: Mapping[str, Any]) -> dict[str, object]:
 
     Without metadata that are valid on this machine only.
     """
-    plain_names = dict(attributes)
-    features = plain_names.pop("features", None)
-    metadata = dict(plain_names.pop("metadata", {}))
-    plain_values = {name: to_json_value(value) for name, value in plain_names.items()}
-    plain_values["metadata"] = {
+    values = dict(attributes)
+    features = values.pop("features", None)
+    metadata = dict(values.pop("metadata", {}))
+    values = {name: to_json_value(value) for name, value in values.items()}
+    values["metadata"] = {
         str(key): to_json_value(value)
         for key, value in metadata.items()
         if key not in _PLACES and _is_json_value(value)
     }
     if features is not None and len(features):
-        plain_values["features"] = {
-            str(name): {
-                "dtype": str(np.asarray(features[name]).dtype),
-                "values": to_json_value(np.asarray(features[name])),
-            }
-            for name in features
+        columns = {str(name): np.asarray(features[name]) for name in features}
+        values["features"] = {
+            name: {"dtype": str(column.dtype), "values": to_json_value(column)}
+            for name, column in columns.items()
         }
-    return plain_values
+    return values
 
 
 def _is_json_value(value: object) -> bool:
@@ -315,10 +260,8 @@ def _is_json_value(value: object) -> bool:
 def _restore_keywords(layer: ProjectLayer) -> dict[str, Any]:
     """Convert stored layer attributes back to keyword arguments."""
     keywords = dict(layer.attributes, name=layer.name)
-    metadata = dict(keywords.get("metadata") or {})
-    keywords["metadata"] = {
-        key: metadata[key] for key in metadata if key not in _PLACES
-    }
+    metadata = (keywords.get("metadata") or {}).items()
+    keywords["metadata"] = {key: it for key, it in metadata if key not in _PLACES}
     features = keywords.get("features")
     if features:
         columns = {}
@@ -331,9 +274,8 @@ def _restore_keywords(layer: ProjectLayer) -> dict[str, Any]:
         keywords["features"] = columns
     if layer.kind == "labels" and isinstance(keywords.get("colormap"), dict):
         colours = keywords["colormap"].items()
-        keywords["colormap"] = {
-            None if key == "None" else int(key): colour for key, colour in colours
-        }
+        named = {None if key == "None" else int(key): it for key, it in colours}
+        keywords["colormap"] = named
     if "graph" in keywords:  # of tracks, by their numbers
         keywords["graph"] = {int(key): item for key, item in keywords["graph"].items()}
     return keywords
@@ -350,11 +292,8 @@ def _list_input_files(path: Path, frames: bool) -> list[Path]:
         from napari_semsr.io.frames import list_scan_files
 
         return list_scan_files(path)
-    return [
-        file
-        for file in core.list_files_recursively(path)
-        if not file.name.startswith(".")
-    ]
+    inside = core.list_files_recursively(path)
+    return [file for file in inside if not file.name.startswith(".")]
 
 
 def _compute_file_stamp(files: Iterable[Path]) -> tuple[int, int]:
@@ -371,9 +310,8 @@ def _compute_digest(path: Path, frames: bool, files: Iterable[Path]) -> str:
 
     digest = hashlib.sha256()
     for file in sorted(files):
-        digest.update(
-            core.encode_path(Path(file.name)) + core.digest_path(file).encode()
-        )
+        digest.update(core.encode_path(Path(file.name)))
+        digest.update(core.digest_path(file).encode())
     return f"sha256:{digest.hexdigest()}"
 
 
@@ -402,16 +340,16 @@ def _find_input(
     """Find an input by digest or name; also return whether the digest matches."""
     name = PurePosixPath(one.path).name
     candidates = [folder / one.path, Path(one.absolute), folder.parent / name]
-    places = map(get_disk_spelling, candidates)
+    places = filter(io_files.path_exists, map(io_files.get_disk_spelling, candidates))
     # a device, which may be endless, is neither
-    there = [p for p in places if path_exists(p) and (p.is_file() or p.is_dir())]
+    there = [place for place in places if place.is_file() or place.is_dir()]
     for place in there:
         files = _list_input_files(place, frames)
-        size, modified_at = _compute_file_stamp(files)
-        if size == one.stamp[0] and (
-            modified_at == one.stamp[1]  # otherwise its contents are read
-            or _compute_digest(place, frames, files) == digest
-        ):
+        stamp = _compute_file_stamp(files)
+        same = stamp == one.stamp
+        if not same and stamp[0] == one.stamp[0]:  # touched: its contents are read
+            same = _compute_digest(place, frames, files) == digest
+        if same:
             return place.resolve(), True
     return (there[0].resolve() if there else None), False
 
@@ -445,31 +383,28 @@ def open_project(path: Path) -> core.Job[OpenedProject]:
         place, same = _find_input(folder, digest, one, digest in frames)
         paths[digest] = place
         if place is None:
-            lost_at = core.format_one_line(one.absolute, _LONGEST)
-            sentence = f"{lost_at} is missing: copy it back next to {folder.name}."
+            lost = core.format_one_line(one.absolute, _LONGEST)
+            sentence = f"{lost} is missing: copy it back next to {folder.name}."
             messages.append(core.Message(sentence, "file-missing"))
         elif not same:
             sentence = f"{place} has changed since the project was saved."
             messages.append(core.Message(sentence, "content-changed"))
     layers: list[tuple[ProjectLayer, LayerTuple]] = []
-    lost_layers: list[ProjectLayer] = []
+    missing: list[ProjectLayer] = []
     for layer in project.layers:
         yield core.Progress(len(layers), len(project.layers), f"opening {layer.name}")
+        decoding = io_files.convert_decoding_errors(folder, f"layer {layer.name!r}")
         try:
-            with (
-                core.capture_warnings(messages.append),
-                convert_decoding_errors(folder, f"layer {layer.name!r}"),
-            ):
+            with core.capture_warnings(messages.append), decoding:
                 layers.append((layer, _read_layer(folder, layer, paths)))
         except core.SemsrError as error:
-            lost_layers.append(layer)
+            missing.append(layer)
             if layer.input is None or paths.get(layer.input):
                 sentence = f"Layer {layer.name!r} was not loaded: {error}"
                 messages.append(core.Message(sentence, core.get_error_code(error)))
-    messages = list(dict.fromkeys(messages))  # levels of one image share a message
-    return OpenedProject(
-        folder, project, tuple(layers), tuple(lost_layers), tuple(messages)
-    )
+    # levels of one image share a message
+    unreadable = tuple(missing), tuple(dict.fromkeys(messages))
+    return OpenedProject(folder, project, tuple(layers), *unreadable)
 
 
 def _read_layer(
@@ -505,11 +440,11 @@ def _read_pixels(folder: Path, layer: ProjectLayer, source: Path | None) -> Laye
     if layer.store is not None:
         path = folder / layer.store
         plain_name = Path(layer.store).name == layer.store != ".."
-        if not plain_name or not path_exists(path):
+        if not plain_name or not io_files.path_exists(path):
             msg = f"its store {layer.store} is missing from {folder}; copy it there."
             raise core.ReadError(msg, code="file-missing")
         if layer.store.endswith(".ome.zarr"):
-            return read_layers(str(path))[0]
+            return io_layers.read_layers(str(path))[0]
         return read_array(path), {"metadata": {STORE_KEY: str(path)}}, layer.kind
     if source is None:
         msg = "its input is missing."
@@ -519,9 +454,8 @@ def _read_pixels(folder: Path, layer: ProjectLayer, source: Path | None) -> Laye
 
         options = (layer.read or {}).items()
         how: Any = {key: it for key, it in options if key in FRAMES_OPTIONS}
-        return create_scan_layers(core.run(open_frames(source, **how)), source, **how)[
-            0
-        ]
+        scan = core.run(open_frames(source, **how))
+        return io_layers.create_scan_layers(scan, source, **how)[0]
     if layer.read and "layer" not in layer.read:
         from napari_semsr.io.formats import describe, read
 
@@ -531,20 +465,19 @@ def _read_pixels(folder: Path, layer: ProjectLayer, source: Path | None) -> Laye
         coarse = range(1, describe(source).levels) if many else ()
         rest = {key: it for key, it in layer.read.items() if key != "pixel_size_nm"}
         data = [image.data, *(read(source, level=n, **rest).data for n in coarse)]
-        if max(image.shape) <= SINGLE_PX:
+        if max(image.shape) <= io_layers.SINGLE_PX:
             data = [image.array()]
-        values, own, kind = create_layer(
-            image, data=data if len(data) > 1 else data[0], coarsest=data[-1]
-        )
+        shown = data if len(data) > 1 else data[0]
+        values, own, kind = io_layers.create_layer(image, data=shown, coarsest=data[-1])
         own["metadata"] |= {STORE_KEY: str(source), READ_KEY: layer.read}
         return values, own, kind
-    layers = read_layers(str(source))
+    layers = io_layers.read_layers(str(source))
     which = int((layer.read or {}).get("layer", 0))
     if which >= len(layers):
         msg = f"{source} no longer has channel {which}."
         raise core.ReadError(msg, code="plane-missing")
-    rows = (layer.read or {}).get("databar_rows")
-    return crop_bottom_rows(layers[which], int(rows)) if rows else layers[which]
+    found, rows = layers[which], (layer.read or {}).get("databar_rows")
+    return io_layers.crop_bottom_rows(found, int(rows)) if rows else found
 
 
 def read_project_layers(path: Paths) -> list[LayerTuple]:
@@ -553,7 +486,7 @@ def read_project_layers(path: Paths) -> list[LayerTuple]:
     for sentence in project.messages:
         core.warn(sentence)
     for _, (_, keywords, _) in project.layers:
-        keywords["metadata"][PROJECT_KEY] = str(project.folder)
+        keywords["metadata"][io_layers.PROJECT_KEY] = str(project.folder)
     return [layer for _, layer in project.layers]
 
 
@@ -575,13 +508,10 @@ def list_recent_projects() -> list[Path]:
 
 def add_recent_project(folder: Path) -> None:
     """Move a project to the top of the list of recent projects."""
-    paths: Sequence[Path] = [
-        folder,
-        *(p for p in list_recent_projects() if p != folder),
-    ]
+    others = [path for path in list_recent_projects() if path != folder]
+    text = json.dumps([*map(str, [folder, *others][:_MAX_RECENT])])
     file = _get_recent_projects_path()
     with suppress(OSError, core.WriteError):  # opening a project does not need the list
         file.parent.mkdir(parents=True, exist_ok=True)
-        with replace_atomically(file) as place:
-            text = json.dumps([str(item) for item in paths[:_MAX_RECENT]])
+        with io_files.replace_atomically(file) as place:
             place.write_text(text, "utf-8")
