@@ -18,6 +18,7 @@ from napari_semsr import core
 from napari_semsr.io.files import read_json_object, read_text
 from napari_semsr.io.formats import Source
 from napari_semsr.io.frames import (
+    describe_kind,
     list_image_entries,
     natural_sort_key,
     parse_scan_values,
@@ -123,13 +124,12 @@ class FrameFolder:
         place = self.folder / _SCAN
         with suppress(OSError, core.SemsrError):  # as for the table
             if not self._has_values and place.is_file():
-                scan_json = parse_scan_values(
-                    read_json_object(place), self.folder, self.layout
-                )
-                self.layout_values = {**scan_json, **self.layout_values}
+                stated = read_json_object(place)
+                stated = parse_scan_values(stated, self.folder, self.layout)
+                self.layout_values = {**stated, **self.layout_values}
                 self._has_values = True
                 self.changes += 1
-        self.is_busy, changed_names = False, []
+        self.is_busy, changed = False, []
         for path in self._list_files_to_check():
             try:
                 state = _read_file_state(path)
@@ -145,10 +145,9 @@ class FrameFolder:
                     self._first_number = 0
             elif not look.is_taken:
                 look.times += 1
-                changed_names.append(
-                    (state[1], natural_sort_key(path.name), path, look)
-                )
-        for *_, path, look in sorted(changed_names, key=lambda item: item[:2]):
+                order = state[1], natural_sort_key(path.name)
+                changed.append((order, path, look))
+        for _, path, look in sorted(changed, key=lambda item: item[0]):
             if (look.times - 1) % _NAMED_AFTER == 0:
                 yield from self._read_frame(path, look)
 
@@ -189,11 +188,11 @@ class FrameFolder:
         if self.kind is None:
             self.kind = pixels.shape, pixels.dtype
         if (pixels.shape, pixels.dtype) != self.kind:
-            shape, dtype = self.kind
-            why = (
-                f"has {pixels.shape[0]}x{pixels.shape[1]} px of {pixels.dtype}, but "
-                f"the first frame has {shape[0]}x{shape[1]} px of {dtype}"
+            kind, first = (
+                describe_kind(pixels.shape, pixels.dtype),
+                describe_kind(*self.kind),
             )
+            why = f"has {kind}, but the first frame has {first}"
             yield NewFrame(path.name, reason=why)
             return
         yield NewFrame(path.name, pixels, image.pixel_size_nm, is_again=look.was_taken)
@@ -203,20 +202,17 @@ class FrameFolder:
         with core.capture_warnings(lambda _: None):
             source = Source.from_path(path)
             info = source.read_info()
-            if info.planes * info.channels > 1:
-                count = info.planes * info.channels
-                raise core.ReadError(
-                    f"{path} contains {count} images instead of one.",
-                    code="several-images",
-                )
+            count = info.planes * info.channels
+            if count > 1:
+                msg = f"{path} contains {count} images instead of one."
+                raise core.ReadError(msg, code="several-images")
             return source.read(ReadOptions(**self.how))
 
     def read(self, name: str) -> core.RealArray:
         """Read the grey values (Y, X) of a completed frame again."""
         if self.kind is None:
-            raise core.ReadError(
-                f"{self.folder} has no complete frame yet.", code="frames-missing"
-            )
+            msg = f"{self.folder} has no complete frame yet."
+            raise core.ReadError(msg, code="frames-missing")
         return read_stored_frame(self.folder / name, *self.kind, self.how)
 
     # Stated positions of frames.
@@ -286,8 +282,7 @@ class FrameFolder:
         grid, overlap = layout.get("grid"), layout.get("overlap")
         if grid is None or overlap is None or not numbers or self.kind is None:
             return None
-        count = grid[0] * grid[1]
-        number = numbers[-1] - self._first_number
+        count, number = grid[0] * grid[1], numbers[-1] - self._first_number
         if not 0 <= number < count:
             return None
         try:
@@ -296,7 +291,5 @@ class FrameFolder:
             row, column = core.compute_grid_cells(count, grid, order, first)[number]
         except core.OptionError:
             return None  # the final solution refuses such a grid
-        rows, columns = self.kind[0]
-        return float(row * rows * (1 - overlap)), float(
-            column * columns * (1 - overlap)
-        )
+        (rows, columns), new = self.kind[0], 1 - overlap
+        return float(row * rows * new), float(column * columns * new)

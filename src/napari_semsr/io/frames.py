@@ -72,8 +72,8 @@ class _StoredFrames:
             with core.capture_warnings(lambda _: None):
                 image = Source.from_path(path).read(options)
                 if (image.shape, image.dtype) != (self.shape[1:], self.dtype):
-                    opened = _describe_kind(self.shape[1:], self.dtype)
-                    now = _describe_kind(image.shape, image.dtype)
+                    opened = describe_kind(self.shape[1:], self.dtype)
+                    now = describe_kind(image.shape, image.dtype)
                     msg = f"{path} had {opened} when the scan was opened, but has {now}"
                     msg += ": open the scan again."
                     raise core.ReadError(msg, code="content-changed")
@@ -83,7 +83,8 @@ class _StoredFrames:
         return np.array(grey)  # the caller may write into it
 
 
-def _describe_kind(shape: Sequence[int], dtype: object) -> str:
+def describe_kind(shape: Sequence[int], dtype: object) -> str:
+    """Describe the shape and type of a frame."""
     return f"{shape[0]}x{shape[1]} px of {dtype}"
 
 
@@ -422,7 +423,7 @@ def _check_same_type(folder: Path, infos: Mapping[str, FileInfo]) -> None:
     """Raise `ReadError` if frames differ in shape or type."""
     kinds: dict[str, list[str]] = {}
     for name, info in infos.items():
-        kinds.setdefault(_describe_kind(info.shape, info.dtype), []).append(name)
+        kinds.setdefault(describe_kind(info.shape, info.dtype), []).append(name)
     if len(kinds) > 1:
         by_count = sorted(kinds.items(), key=lambda item: -len(item[1]))
         got = (f"{len(n)} of {kind} (such as {n[0]})" for kind, n in by_count[:3])
@@ -485,7 +486,7 @@ def _format_heights_hint(folder: Path) -> str:
 
 def _remove_other_types(infos: dict[str, FileInfo]) -> list[core.UnusedFrame]:
     """Keep the frames of the most common shape and type, and list the others."""
-    kinds = {n: _describe_kind(one.shape, one.dtype) for n, one in infos.items()}
+    kinds = {n: describe_kind(one.shape, one.dtype) for n, one in infos.items()}
     usual = Counter(kinds.values()).most_common(1)
     others = {n: kind for n, kind in kinds.items() if kind != usual[0][0]}
     for name in others:
@@ -651,7 +652,7 @@ def _select_images(
     alike = [(one.shape, one.dtype) == (info.shape, info.dtype) for one in infos]
     others = [str(number) for number, same in enumerate(alike) if not same]
     if others:
-        kind = _describe_kind(info.shape, info.dtype)
+        kind = describe_kind(info.shape, info.dtype)
         text = f"Series {', '.join(others)} of {path} are left out: the others"
         core.warn(f"{text} have {kind}.", "frames-left-out")
     return [

@@ -19,12 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+from napari_semsr import core
 from napari_semsr.core import (
+    FloatPair,
     PixelSize,
     ReadError,
-    format_one_line,
     list_folder,
-    open_file,
     shorten_value,
 )
 from napari_semsr.io.files import read_json_object, read_text, replace_atomically
@@ -49,7 +49,7 @@ class Positions:
 
     path: Path
     unit: str  # ``"px"`` or ``"nm"``
-    corners: dict[str, tuple[float, float]]  # ``(y, x)`` by name of the frame
+    corners: dict[str, FloatPair]  # ``(y, x)`` by name of the frame
     unplaced_names: tuple[str, ...] = ()  # Listed frames with empty cells
     pixel_size_nm: PixelSize | None = None  # If the file states it
     files: tuple[Path, ...] = ()  # All files with a part of them
@@ -83,8 +83,8 @@ def read_foreign_positions(path: Path, folder: Path) -> Positions | None:
             lists = _list_position_lists(path)
         if len(lists) > 1:
             names = ", ".join(item.name for item in lists)
-            msg = f"{path} contains {len(lists)} position lists ({names}): pass one "
-            raise ReadError(f"{msg}(`positions`).", code="several-images")
+            msg = f"{path} has several position lists: pass {names} (`positions`)."
+            raise ReadError(msg, code="several-images")
         return _check_not_empty(positions)
     if path.suffix.lower() in _LISTS:
         return _read_position_list(path, folder)
@@ -105,7 +105,7 @@ def read_foreign_positions(path: Path, folder: Path) -> Positions | None:
 
 
 def _parse_fiji_positions(path: Path, text: str) -> Positions:
-    images: dict[tuple[str, str], tuple[float, float]] = {}
+    images: dict[tuple[str, str], FloatPair] = {}
     dim, heights = None, set[float]()
     for number, line in enumerate(text.split("\n"), 1):
         where = f"{path} line {number}"
@@ -113,38 +113,30 @@ def _parse_fiji_positions(path: Path, text: str) -> Positions:
             continue
         if setting := _SETTING.fullmatch(line):
             if setting[1].lower() == "dim" and setting[2] not in ("2", "3"):
-                raise ReadError(
-                    f"{where} must be 'dim = 2' or 'dim = 3', got "
-                    f"{shorten_value(line)}.",
-                    code="positions-invalid",
-                )
+                got = shorten_value(line)
+                msg = f"{where} must be 'dim = 2' or 'dim = 3', got {got}."
+                raise ReadError(msg, code="positions-invalid")
             dim = int(setting[2]) if setting[1].lower() == "dim" else dim
             continue
         tile = _TILE.fullmatch(line)
         numbers = _parse_numbers(tile[3]) if tile else None
         if tile is None or not numbers or len(numbers) != (dim or len(numbers)):
             form = "(x, y, z)" if dim == 3 else "(x, y)"
-            line_text = shorten_value(format_one_line(line))
-            raise ReadError(
-                f"{where} must have the form NAME; ; {form}, got {line_text}.",
-                code="positions-invalid",
-            )
+            got = shorten_value(core.format_one_line(line))
+            msg = f"{where} must have the form NAME; ; {form}, got {got}."
+            raise ReadError(msg, code="positions-invalid")
         # from any system to a relative path with forward slashes
         windows = PureWindowsPath(tile[1])
         is_absolute = windows.anchor or PurePosixPath(tile[1]).is_absolute()
         name = windows.name if is_absolute else windows.as_posix()
         if (name, tile[2]) in images:
-            raise ReadError(
-                f"{where} repeats frame {name}: keep one entry.", code="names-alike"
-            )
+            msg = f"{where} repeats frame {name}: keep one entry."
+            raise ReadError(msg, code="names-alike")
         images[name, tile[2]] = numbers[1], numbers[0]
         heights |= set(numbers[2:])
         dim = len(numbers)
     if len(heights) > 1:
-        msg = (
-            f"{path} must contain frames at a single height, but has {len(heights)} "
-            "heights: stitch the frames of each height separately."
-        )
+        msg = f"{path} has frames at {len(heights)} heights: stitch each separately."
         raise ReadError(msg, code="heights-differ")
     if not images:
         msg = f"{path} must contain a line NAME; ; (x, y) for each frame, but has none."
@@ -153,7 +145,7 @@ def _parse_fiji_positions(path: Path, text: str) -> Positions:
 
 
 def _assign_fiji_images(
-    path: Path, images: Mapping[tuple[str, str], tuple[float, float]]
+    path: Path, images: Mapping[tuple[str, str], FloatPair]
 ) -> Positions:
     """Return the positions by file, or by index if all are in one file."""
     names, indices = zip(*images, strict=True)
@@ -163,9 +155,8 @@ def _assign_fiji_images(
         if len(corners) > 1 or "" in indices:
             shown = ", ".join(corners)
             msg = (
-                f"{path} must list the images of a single file, or one image of each "
-                f"file, but lists {len(images)} images in {shown}: save each frame in "
-                "its own file."
+                f"{path} must list the images of one file, or one image of each, but "
+                f"lists {len(images)} images in {shown}."
             )
             raise ReadError(msg, code="several-images")
         corners = dict(zip(indices, images.values(), strict=True))
@@ -215,7 +206,7 @@ def _list_metadata_files(folder: Path) -> list[Path]:
     files += [item for item in there if item.name.endswith("_metadata.txt")]
     metadata_files = []
     for item in filter(Path.is_file, files):
-        with open_file(item) as stream:
+        with core.open_file(item) as stream:
             if re.search(rb'"(?:Summary|FrameKey|XPositionUm)', stream.read(4096)):
                 metadata_files.append(item)
     return sorted(metadata_files)
@@ -295,17 +286,12 @@ def _read_metadata_positions(
             has_other_name = own != file.name and not (file.parent / file_name).exists()
             if not file_name or has_other_name:
                 file_name = f"{own}.ome.tif"
-            inner = PureWindowsPath(file_name)
-            frames = [
-                file.parent / file_name,
-                file.parent.parent / file_name,
-                file.parent / inner.name,
-            ]
+            here, alone = file.parent, PureWindowsPath(file_name).name
+            frames = [here / file_name, here.parent / file_name, here / alone]
             frame = next((path for path in frames if path.is_file()), frames[0])
             entries.append((frame, {_SUMMARY_MAP: turn, **value}))
-    return _read_stage_positions(
-        files[0] if len(files) == 1 else path, folder, entries, files
-    )
+    where = files[0] if len(files) == 1 else path
+    return _read_stage_positions(where, folder, entries, files)
 
 
 def _read_stage_positions(
@@ -315,7 +301,7 @@ def _read_stage_positions(
     files: Sequence[Path],
 ) -> Positions:
     """Read the stage positions of all frames."""
-    corners: dict[str, tuple[float, float]] = {}
+    corners: dict[str, FloatPair] = {}
     sizes, maps = set[float | None](), set[tuple[float, ...] | None]()
     for frame, value in entries:
         # some systems write decimal commas
@@ -336,18 +322,14 @@ def _read_stage_positions(
     distinct = len(set(corners.values()))
     if 1 < distinct < len(corners) and len(corners) % distinct == 0:
         msg = (
-            f"{path} must list one image per position, but lists {len(corners)} images "
-            f"at {distinct} positions: pass a table (`positions`) with the frames of a "
-            "single channel, time and height."
+            f"{path} lists {len(corners)} images at {distinct} positions: pass a table "
+            "(`positions`) with those of a single channel, time and height."
         )
         raise ReadError(msg, code="several-images")
     sizes -= {None} if len(sizes) > 1 else set()
     for name, count in ((_FRAME_MAP, len(maps)), ("PixelSizeUm", len(sizes))):
         if count > 1:
-            msg = (
-                f"{path} must contain the same {name} for all frames, but contains "
-                f"{count} different values: stitch the frames of each value separately."
-            )
+            msg = f"{path} has {count} values of {name}: stitch each separately."
             raise ReadError(msg, code="frames-differ")
     size = sizes.pop()
     pitch = None if size is None else PixelSize((size, size))
@@ -358,10 +340,7 @@ def _read_stage_positions(
 
 def _check_not_empty(positions: Positions) -> Positions:
     if not positions.corners:
-        msg = (
-            f"{positions.path} must contain XPositionUm and YPositionUm for its "
-            "frames, but has none."
-        )
+        msg = f"{positions.path} must state XPositionUm and YPositionUm of its frames."
         raise ReadError(msg, code="positions-invalid")
     return positions
 
@@ -391,10 +370,10 @@ def _read_stage_matrix(
     except ValueError:
         xx = xy = yx = yy = math.nan
     if not abs(xx * yy - xy * yx) > 0 or not all(map(math.isfinite, (xx, xy, yx, yy))):
+        got = shorten_value(stage_map)
         msg = (
-            f"In {path}, {name} must be the pixel-to-stage matrix, got "
-            f"{shorten_value(stage_map)}: measure it again in Micro-Manager, or pass a "
-            "table of positions."
+            f"In {path}, {name} must be the pixel-to-stage matrix, got {got}: measure "
+            "it again in Micro-Manager, or pass a table of positions."
         )
         raise ReadError(msg, code="positions-invalid")
     return None if (xx, xy, yx, yy) == (1, 0, 0, 1) else (xx, xy, yx, yy)
@@ -404,8 +383,8 @@ def _convert_stage_positions(
     path: Path,
     stage_places: tuple[float, ...],
     size: float | None,
-    corners: Mapping[str, tuple[float, float]],
-) -> tuple[PixelSize, dict[str, tuple[float, float]]]:
+    corners: Mapping[str, FloatPair],
+) -> tuple[PixelSize, dict[str, FloatPair]]:
     """Convert stage positions to positions along rows and columns of the frames.
 
     The pixel size is the single number in the file if both sides of the map agree with
@@ -424,20 +403,19 @@ def _convert_stage_positions(
     if size is not None:
         both = all(math.isclose(side, size, rel_tol=_SIZE_TOLERANCE) for side in sides)
         sides = (size, size) if both else sides
-    frame_places = {
-        name: (sides[0] * (xx * y - yx * x) / area, sides[1] * (yy * x - xy * y) / area)
-        for name, (y, x) in ((n, (c[0] / _NM, c[1] / _NM)) for n, c in corners.items())
-    }
-    return PixelSize(sides), frame_places
+    places = {}
+    for name, (y_nm, x_nm) in corners.items():
+        y, x = y_nm / _NM, x_nm / _NM
+        down, across = (xx * y - yx * x) / area, (yy * x - xy * y) / area
+        places[name] = sides[0] * down, sides[1] * across
+    return PixelSize(sides), places
 
 
 def _read_position_list(path: Path, folder: Path) -> Positions:
     """Read a position list whose labels occur in file or folder names."""
     stage_places = dict(_iterate_positions(path, read_json_object(path)))
     if not stage_places:
-        msg = (
-            f"{path} must be a Micro-Manager position list, but contains no positions."
-        )
+        msg = f"{path} contains no positions of Micro-Manager."
         raise ReadError(msg, code="positions-invalid")
     suffixes = (".tif", ".tiff", ".png")
     places = [folder, *(item for item in list_folder(folder) if item.is_dir())]
@@ -447,24 +425,22 @@ def _read_position_list(path: Path, folder: Path) -> Positions:
         for item in sorted(list_folder(place))
         if item.suffix.lower() in suffixes
     ]
-    corners: dict[str, tuple[float, float]] = {}
+    corners: dict[str, FloatPair] = {}
     for label, corner in stage_places.items():
         alone = re.compile(rf"(?:^|[_/ -]){re.escape(label)}(?:[_/ .]|$)")
         matching = [name for name in images if alone.search(name)]
         if len(matching) > 1:
             msg = (
-                f"For position {label} in {path}, {folder} must contain one image, but "
-                f"has {len(matching)} ({matching[0]}, …): keep one channel, time and "
-                "height."
+                f"Position {label} of {path} has {len(matching)} images "
+                f"({matching[0]}, …): keep those of one channel, time and height."
             )
             raise ReadError(msg, code="several-images")
         corners |= dict.fromkeys(matching, corner)
     if not corners:
-        labels = shorten_value(next(iter(stage_places)))
+        label = shorten_value(next(iter(stage_places)))
         msg = (
-            f"The labels in {path} must occur in the image or folder names in "
-            f"{folder}, but none contains a label such as {labels}: rename the images, "
-            "or pass a table of positions."
+            f"No image or folder name in {folder} contains a label of {path}, such as "
+            f"{label}: rename the images, or pass a table of positions."
         )
         raise ReadError(msg, code="frames-missing")
     return Positions(path, "nm", corners, files=(path,))
@@ -472,7 +448,7 @@ def _read_position_list(path: Path, folder: Path) -> Positions:
 
 def _iterate_positions(
     path: Path, values: Mapping[str, object]
-) -> Iterator[tuple[str, tuple[float, float]]]:
+) -> Iterator[tuple[str, FloatPair]]:
     """Yield label and stage position ``(y, x)`` in nm, from Micro-Manager 1.4 or 2."""
     plain = _extract_property_values(values.get("map", values))
     rows = plain.get("POSITIONS") or plain.get("StagePositions") or []
@@ -481,21 +457,15 @@ def _iterate_positions(
             label = row.get("LABEL") or row["Label"]
             stage = row.get("DEFAULT_XY_STAGE") or row.get("DefaultXYStage")
             devices = row.get("DEVICES") or row["DevicePositions"]
-            device = next(
-                one
-                for one in devices
-                if (one.get("DEVICE") or one.get("Device")) == stage
-            )
+            names = [one.get("DEVICE") or one.get("Device") for one in devices]
+            device = devices[names.index(stage)]
             at = device.get("Position_um") or (device["X"], device["Y"])
             x, y = float(at[0]), float(at[1])
-        except (AttributeError, LookupError, StopIteration, TypeError, ValueError):
+        except (AttributeError, LookupError, TypeError, ValueError):
             label, x, y = "", math.nan, math.nan
         if not (math.isfinite(x) and math.isfinite(y)):
-            row_text = shorten_value(row)
-            msg = (
-                f"{path} must contain a label, x and y for each position, got "
-                f"{row_text}."
-            )
+            got = shorten_value(row)
+            msg = f"{path} must state a label, x and y for each position, got {got}."
             raise ReadError(msg, code="positions-invalid")
         yield str(label), (y * _NM, x * _NM)
 

@@ -69,10 +69,8 @@ class ImageIdentity:
         ):
             apart = np.abs(np.subtract(ours, theirs)) - _WITHIN * np.abs(ours)
             if apart.max() > slack:
-                return (
-                    f"it {what.format(*theirs)}, but the stored one "
-                    f"{what.format(*ours)}"
-                )
+                stored = what.format(*ours)
+                return f"it {what.format(*theirs)}, but the stored one {stored}"
         return None
 
 
@@ -137,10 +135,8 @@ def write_transform(path: Path, transform_file: StoredTransform) -> None:
             values["quality"] = dict(transform_file.quality)
         text = json.dumps(values, indent=1, allow_nan=False) + "\n"
     elif isinstance(transform, core.Elastic):
-        msg = (
-            f"An elastic transform cannot be written as {path.name}, which can only "
-            "store a matrix: use a .json file, or register with `model=affine`."
-        )
+        what = f"An elastic transform cannot be written as {path.name}"
+        msg = f"{what}: use a .json file, or register with `model=affine`."
         raise core.OptionError(msg, code="transform-unsupported")
     else:
         text = writers[ending](transform, transform_file)
@@ -195,10 +191,9 @@ def read_transform(path: Path) -> StoredTransform:
     try:
         values = json.loads(read_text(path))
     except OSError as error:
-        fault = f"{path} cannot be read: {error.strerror or error}."
-        raise core.ReadError(
-            core.describe_access_error(path, error) or fault
-        ) from error
+        fault = core.describe_access_error(path, error)
+        fault = fault or f"{path} cannot be read: {error.strerror or error}."
+        raise core.ReadError(fault) from error
     except (ValueError, RecursionError) as error:
         msg = (
             f"{path} is not a transform, since it is not valid JSON ({error}): choose "
@@ -209,14 +204,12 @@ def read_transform(path: Path) -> StoredTransform:
         msg = f"{path} is not a transform: register two images and save the transform"
         raise core.ReadError(f"{msg} (`transform_out`).", code="not-a-transform")
     if values["semsr_transform"] != _VERSION:
+        version = core.shorten_value(values["semsr_transform"])
         msg = (
-            f"{path} is a transform of version "
-            f"{core.shorten_value(values['semsr_transform'])}"
+            f"{path} is a transform of version {version}, but only version {_VERSION} "
+            "can be read: update napari-semsr."
         )
-        raise core.ReadError(
-            f"{msg}, but only version {_VERSION} can be read: update napari-semsr.",
-            code="other-version",
-        )
+        raise core.ReadError(msg, code="other-version")
     try:
         return _parse_transform(values)
     except KeyError as error:
@@ -230,44 +223,30 @@ def read_transform(path: Path) -> StoredTransform:
 
 def _parse_transform(values: dict[str, Any]) -> StoredTransform:
     for key, convention in _CONVENTIONS.items():
-        if values.get(key, convention) != convention:
-            msg = (
-                f"its {key} must be {convention}, got {core.shorten_value(values[key])}"
-            )
-            raise ValueError(msg)
+        _check_value(key, values.get(key, convention), [convention])
     rows = np.array(values["matrix"], dtype=float)
-    if rows.shape != (2, 3):
-        msg = f"its matrix must have 2 rows of 3 numbers, got shape {rows.shape}"
-        raise ValueError(msg)
-    affine = core.Affine.from_matrix(rows[:, :2], rows[:, 2])
-    transform: core.Affine | core.Elastic = affine
-    if values["kind"] not in _KINDS:
-        msg = (
-            f"its kind must be one of {', '.join(_KINDS)}, got "
-            f"{core.shorten_value(values['kind'])}"
-        )
-        raise ValueError(msg)
+    _check_value("shape of its matrix", rows.shape, [(2, 3)])
+    transform: core.Affine | core.Elastic
+    transform = affine = core.Affine.from_matrix(rows[:, :2], rows[:, 2])
+    _check_value("kind", values["kind"], _KINDS)
     if values["kind"] == "elastic":
         spline = values["bspline"]
-        if spline.get("order", _ORDER) != _ORDER:
-            msg = (
-                f"its spline must be of order {_ORDER}, got "
-                f"{core.shorten_value(spline['order'])}"
-            )
-            raise ValueError(msg)
+        _check_value("order of its spline", spline.get("order", _ORDER), [_ORDER])
         bending = core.BSplineDisplacement(
             _parse_number_pair(spline["origin"]),
             _parse_number_pair(spline["spacing"]),
             np.array(spline["coefficients"], dtype=float),
         )
         transform = core.Elastic(affine, bending)
-    quality = dict(values.get("quality") or {})
-    return StoredTransform(
-        transform,
-        _parse_image_identity(values["from"]),
-        _parse_image_identity(values["to"]),
-        quality,
-    )
+    images = (_parse_image_identity(values[side]) for side in ("from", "to"))
+    return StoredTransform(transform, *images, dict(values.get("quality") or {}))
+
+
+def _check_value(what: str, value: object, allowed: Sequence[object]) -> None:
+    if value not in allowed:
+        names, got = " or ".join(map(str, allowed)), core.shorten_value(value)
+        msg = f"its {what} must be {names}, got {got}"
+        raise ValueError(msg)
 
 
 def _parse_image_identity(values: dict[str, Any]) -> ImageIdentity:
@@ -276,13 +255,8 @@ def _parse_image_identity(values: dict[str, Any]) -> ImageIdentity:
     if min(rows, columns) < 1 or max(rows, columns) > _LARGEST or min(size) <= 0:
         msg = f"an image has {rows} x {columns} px of {size[0]:g} x {size[1]:g} nm"
         raise ValueError(msg)
-    return ImageIdentity(
-        str(values["name"]),
-        (rows, columns),
-        size,
-        _parse_number_pair(values["origin_nm"]),
-        values.get("digest"),
-    )
+    name, origin = str(values["name"]), _parse_number_pair(values["origin_nm"])
+    return ImageIdentity(name, (rows, columns), size, origin, values.get("digest"))
 
 
 def _parse_number_pair(values: Any) -> core.FloatPair:
@@ -316,13 +290,12 @@ def read_landmarks(
     pixel size.
     """
     sheet = read_sheet(path, "landmarks")
-    places_read = {}
+    sides: list[core.FloatArray] = []
     for side, image in (("moving", moving), ("fixed", fixed)):
-        units = [
-            unit
-            for unit in ("nm", "px")
-            if {f"{side}_y_{unit}", f"{side}_x_{unit}"} <= set(sheet.names)
-        ]
+        pairs = {
+            unit: [f"{side}_{axis}_{unit}" for axis in "yx"] for unit in ("nm", "px")
+        }
+        units = [unit for unit in pairs if {*pairs[unit]} <= {*sheet.names}]
         if not units:
             columns = core.format_one_line(", ".join(sheet.names)) or "nothing"
             msg = (
@@ -333,31 +306,21 @@ def read_landmarks(
         if units[0] == "nm" and image.pixel_size_nm is None:
             msg = (
                 f"{path} has landmarks in nm, but {image.name} has no pixel size: set "
-                f"its pixel size, or use landmarks in pixels ({side}_y_px, "
-                f"{side}_x_px)."
+                f"it, or use landmarks in pixels ({side}_y_px, {side}_x_px)."
             )
             raise core.ReadError(msg, code="pixel-size-missing")
-        places_read[side] = units[0]
-    places: dict[str, list[list[float]]] = {side: [] for side in places_read}
-    for line, row in sheet.rows:
-        cells = dict(zip(sheet.names, row, strict=False))
-        for side, unit in places_read.items():
-            here = [cells.get(f"{side}_{axis}_{unit}", "") for axis in "yx"]
-            where = f"{path} line {line}"
-            places[side].append(
-                [sheet.parse_number(cell, where, _FOUR) for cell in here]
+        places = []
+        for line, row in sheet.rows:
+            cells, where = (
+                dict(zip(sheet.names, row, strict=False)),
+                f"{path} line {line}",
             )
-    return (
-        _convert_to_nm(places["moving"], places_read["moving"], moving),
-        _convert_to_nm(places["fixed"], places_read["fixed"], fixed),
-    )
-
-
-def _convert_to_nm(
-    places: list[list[float]], unit: str, image: core.Micrograph
-) -> core.FloatArray:
-    places_nm = np.array(places, dtype=float).reshape(-1, 2)
-    return places_nm if unit == "nm" else places_nm * image.scale + image.origin
+            here = [cells.get(name, "") for name in pairs[units[0]]]
+            places.append([sheet.parse_number(cell, where, _FOUR) for cell in here])
+        numbers = np.array(places, dtype=float).reshape(-1, 2)
+        is_nm = units[0] == "nm"
+        sides.append(numbers if is_nm else numbers * image.scale + image.origin)
+    return sides[0], sides[1]
 
 
 def write_landmarks(
