@@ -38,10 +38,10 @@ def read_calibration(
         values = json.loads(read_text(path))
     except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or "it is not JSON"
-        fault = f"{path} cannot be read as a calibration: {reason}."
+        text = f"{path} cannot be read as a calibration: {reason}."
+        fault = core.Message(text, "content-invalid")
         raise core.ReadError(
-            core.describe_access_error(path, error)
-            or core.Message(fault, "content-invalid")
+            core.describe_access_error(path, error) or fault
         ) from error
     names = ("pixel_size_nm", "pixel_size_sd_nm")
     try:
@@ -52,10 +52,8 @@ def read_calibration(
     except (TypeError, KeyError, core.OptionError):
         size = spread = None
     if size is None or spread is None:
-        msg = (
-            f"{path} must contain {' and '.join(names)} as positive numbers: use a "
-            "file written by `calibrate()`."
-        )
+        what = f"{path} must contain {' and '.join(names)} as positive numbers"
+        msg = f"{what}: use a file written by `calibrate()`."
         raise core.ReadError(msg, code="content-invalid")
     texts = {"amount": values.get("distortion"), "sd": values.get("distortion_sd")}
     if texts["amount"] is None:
@@ -66,9 +64,8 @@ def read_calibration(
         return size, spread, core.FieldDistortion.parse(texts)
     except core.OptionError as error:
         msg = (
-            f"{path} has an invalid distortion: distortion and distortion_sd must be "
-            "numbers, and shape must be rows and columns; use a file written by "
-            "`calibrate()`."
+            f"{path} must have numbers as distortion and distortion_sd, and rows and "
+            "columns as shape: use a file written by `calibrate()`."
         )
         raise core.ReadError(msg, code="content-invalid") from error
 

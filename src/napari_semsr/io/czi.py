@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import starmap
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_semsr import core
-from napari_semsr.io import read_image
-from napari_semsr.io.files import (
-    check_claimed_size,
-    choose_index,
-    convert_decoding_errors,
-    import_library,
-)
+from napari_semsr.io import files, read_image
+from napari_semsr.io.files import check_claimed_size, choose_index
 
 _MAGIC = b"ZISRAWFILE"
 _FRAME = "M"  # axis of tiles; each counts in its scene
@@ -74,16 +70,15 @@ class CziTiles:
         if pixels.shape[:2] != self.shape[1:]:
             msg = f"{self.path} has changed since it was opened: open it again."
             raise core.ReadError(msg, code="content-changed")
-        return np.asarray(
-            read_image.convert_to_grey(self.path, pixels, colour=self.colour)
-        )
+        grey = read_image.convert_to_grey(self.path, pixels, colour=self.colour)
+        return np.asarray(grey)
 
 
 @contextmanager
 def _open_czi(path: Path) -> Iterator[Any]:
     """Open a CZI; raise `ReadError` if it is damaged or czifile is missing."""
-    czifile = import_library(path, "czifile", "czifile", "czi")
-    with convert_decoding_errors(path, "CZI"), czifile.CziFile(path) as czi:
+    czifile = files.import_library(path, "czifile", "czifile", "czi")
+    with files.convert_decoding_errors(path, "CZI"), czifile.CziFile(path) as czi:
         yield czi
 
 
@@ -94,7 +89,7 @@ def matches(path: Path, head: bytes) -> bool:
 
 def is_czi(path: Path) -> bool:
     """Return whether a file is a CZI, by reading its first bytes."""
-    with convert_decoding_errors(path, "CZI"), core.open_file(path) as stream:
+    with files.convert_decoding_errors(path, "CZI"), core.open_file(path) as stream:
         return stream.read(len(_MAGIC)) == _MAGIC
 
 
@@ -115,46 +110,34 @@ def raw_image(path: Path, options: read_image.ReadOptions) -> read_image.RawImag
     tiles, size, facts, doubts = _read_directory(path)
     scenes = len({tile.frame[0] for tile in tiles})
     # without a series, planes are counted over the tiles of all scenes
-    chosen_scene: dict[str, object] = (
-        {read_image.OWN_SERIES_KEY: 1} if scenes > 1 else {}
-    )
+    scene = {read_image.OWN_SERIES_KEY: 1}
     if options.series is not None:
         tiles = _select_scene(path, tiles, options.series)
-        chosen_scene = {read_image.SERIES_KEY: options.series} if scenes > 1 else {}
+        scene = {read_image.SERIES_KEY: options.series}
     names = {name for tile in tiles for name in tile.starts} - {"Y", "X"}
-    places = {
-        name: sorted({tile.axis_index(name) for tile in tiles})
-        for name in (*sorted(names), _FRAME)
-    }
-    outer = {
-        name: places_found
-        for name, places_found in places.items()
-        if len(places_found) > 1
-    }
-    axes = [name.lower() for name in outer]
-    counts = [len(places_found) for places_found in outer.values()]
+    outer = {}
+    for name in (*sorted(names), _FRAME):
+        indices = sorted({tile.axis_index(name) for tile in tiles})
+        if len(indices) > 1:
+            outer[name] = indices
+    axes, counts = [name.lower() for name in outer], [*map(len, outer.values())]
     channels, planes, index = read_image.choose_plane(path, options, axes, counts)
-    outer_position = {
-        name: outer[name][i] for name, i in zip(outer, index, strict=True)
-    }
-    tiles_in_plane = [
-        t
-        for t in tiles
-        if all(t.axis_index(n) == at for n, at in outer_position.items())
-    ]
-    if not tiles_in_plane:
-        msg = f"{path} has no tile at {outer_position}: choose another plane."
+    place = {name: outer[name][i] for name, i in zip(outer, index, strict=True)}
+    for name, at in place.items():
+        tiles = [tile for tile in tiles if tile.axis_index(name) == at]
+    if not tiles:
+        msg = f"{path} has no tile at {place}: choose another plane."
         raise core.ReadError(msg, code="plane-missing")
     return read_image.RawImage(
         format="CZI",
-        data=_read_tile(path, tiles_in_plane[0].number),
+        data=_read_tile(path, tiles[0].number),
         pixel_size_nm=size,
         vendor="Zeiss",
         series=scenes,
         channels=channels,
         planes=planes,
         axes=read_image.get_axis_sizes(axes, counts),
-        metadata=facts | chosen_scene,
+        metadata=facts | (scene if scenes > 1 else {}),
         doubts=doubts,
     )
 
@@ -187,25 +170,17 @@ def open_tiles(
         several = {tile.axis_index(axis) for tile in tiles}
         what = _AXES.get(axis, f"indices on axis {axis}")
         if len(several) > 1:
-            remedy = "export the one to be stitched"
-            if axis == "C":
-                remedy = f"choose one (`channel`, 0 to {len(several) - 1})"
-            msg = (
-                f"{path} must contain one plane of tiles, but has {len(several)} "
-                f"{what}: {remedy}."
-            )
+            choice = f"choose one (`channel`, 0 to {len(several) - 1})"
+            remedy = choice if axis == "C" else "export the one to be stitched"
+            msg = f"{path} has {len(several)} {what}: {remedy}."
             raise core.ReadError(msg, code="several-images")
     tiles = sorted(tiles, key=lambda tile: (tile.frame, tile.number))
     rows, columns = tiles[0].shape[:2]
     kinds = {f"{t.shape[0]}x{t.shape[1]} {t.dtype}" for t in tiles}
     if len(kinds) > 1:
-        kinds_found = ", ".join(sorted(kinds))
-        scenes = len({tile.frame[0] for tile in tiles})
+        got, scenes = ", ".join(sorted(kinds)), len({tile.frame[0] for tile in tiles})
         remedy = f": choose a scene (`series`, 0 to {scenes - 1})" if scenes > 1 else ""
-        msg = (
-            f"{path} must contain tiles of the same shape and type, but has "
-            f"{kinds_found}{remedy}."
-        )
+        msg = f"{path} must have tiles of one shape and type, got {got}{remedy}."
         raise core.ReadError(msg, code="frames-differ")
     corners = [(float(tile.starts["Y"]), float(tile.starts["X"])) for tile in tiles]
     return CziTiles(
@@ -231,16 +206,13 @@ def _count_separate_scenes(tiles: list[_TileEntry]) -> int:
         start = np.array([tile.starts["Y"], tile.starts["X"]])
         box = np.stack([start, start + tile.shape[:2]])
         bounds = boxes.setdefault(tile.frame[0], box)
-        bounds[0], bounds[1] = (
-            np.minimum(bounds[0], box[0]),
-            np.maximum(bounds[1], box[1]),
-        )
+        np.minimum(bounds[0], box[0], out=bounds[0])
+        np.maximum(bounds[1], box[1], out=bounds[1])
     first, last = np.stack([*boxes.values()], axis=1)
     is_connected = np.arange(len(boxes)) == 0
     for _ in boxes:
-        touches = (first[:, None] < last[is_connected]) & (
-            first[is_connected] < last[:, None]
-        )
+        touches = first[:, None] < last[is_connected]
+        touches &= first[is_connected] < last[:, None]
         is_connected |= touches.all(axis=2).any(axis=1)
     return 0 if is_connected.all() or len(tiles) == len(boxes) else len(boxes)
 
@@ -263,11 +235,8 @@ def _read_directory(
 
     with _open_czi(path) as czi:
         entries = enumerate(czi.subblock_directory)
-        tiles = [
-            _read_entry(number, entry)
-            for number, entry in entries
-            if tuple(entry.shape) == tuple(entry.stored_shape)
-        ]
+        full = ((n, e) for n, e in entries if tuple(e.shape) == tuple(e.stored_shape))
+        tiles = list(starmap(_read_entry, full))
         if not tiles:
             msg = f"{path} must contain an image, but has no full-resolution tile."
             raise core.ReadError(msg, code="no-image")
@@ -276,25 +245,21 @@ def _read_directory(
         try:
             root = ET.fromstring(czi.metadata())  # noqa: S314 - no entities in the parser
         except SyntaxError:  # raised by the XML parser
-            doubt = core.Message(
-                f"The metadata of {path.name} are damaged: its pixel size is unknown.",
-                "metadata-damaged",
+            text = (
+                f"The metadata of {path.name} are damaged: its pixel size is unknown."
             )
-            return tiles, None, {}, (doubt,)
+            return tiles, None, {}, (core.Message(text, "metadata-damaged"),)
         lengths: dict[str, float | None] = {}
         for item in root.iterfind("./Metadata/Scaling/Items/Distance"):
-            lengths[item.get("Id", "")] = read_image.convert_to_nm(
-                item.findtext("Value"), "m"
-            )
+            length = read_image.convert_to_nm(item.findtext("Value"), "m")
+            lengths[item.get("Id", "")] = length
         size = read_image.create_pixel_size((lengths.get("Y"), lengths.get("X")))
         bits = root.findtext("./Metadata/Information/Image/ComponentBitCount") or ""
         facts: dict[str, object] = {}
         if bits.strip().isdecimal():
             facts[core.BITS_KEY] = int(bits)
-        if (
-            root.find("./Metadata/Information/Instrument/Objectives/Objective")
-            is not None
-        ):
+        objectives = "./Metadata/Information/Instrument/Objectives/Objective"
+        if root.find(objectives) is not None:
             facts[core.INSTRUMENT_KEY] = "optical"
         return tiles, size, facts, ()
 
@@ -355,10 +320,8 @@ def _decode_tile(path: Path, data: bytes, how: int, tile: _TileEntry) -> core.Re
             if length == 3 and packed_data[1] == 1 and packed_data[2] & 1:
                 data = np.frombuffer(data, np.uint8).reshape(2, -1).T.tobytes()
         elif how:
-            msg = (
-                f"{path} uses an unsupported compression (number {how}): in ZEN, save "
-                "it uncompressed, as JPEG XR or with zstd."
-            )
+            what = f"{path} uses an unsupported compression (number {how})"
+            msg = f"{what}: in ZEN, save it uncompressed, as JPEG XR or with zstd."
             raise core.ReadError(msg, code="format-unsupported")
     pixels = np.frombuffer(data, tile.dtype).reshape(tile.shape)
     return pixels[..., [2, 1, 0]] if pixels.ndim > 2 else pixels

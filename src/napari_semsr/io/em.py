@@ -63,10 +63,7 @@ class _MappedPlane:
         end = self.offset + math.prod(self.shape) * np.dtype(self.dtype).itemsize
         file_bytes = self.path.stat().st_size
         if self.offset < 0 or end > file_bytes:
-            msg = (
-                f"{self.path} is damaged or truncated: its image needs {end} bytes, "
-                f"but the file has only {file_bytes}; copy or export it again."
-            )
+            msg = f"{self.path} has only {file_bytes} of {end} bytes; copy it again."
             raise ReadError(msg, code="file-truncated")
 
     def read_window(self, rows: slice, columns: slice) -> RealArray:
@@ -135,11 +132,8 @@ def _detect_format(path: Path, head: bytes) -> str:
     with open_file(path) as stream:
         header = stream.read(_MRC_HEADER)
     is_named = path.suffix.lower() in images.MRC_SUFFIXES
-    if header[208:211] == b"MAP" or (
-        is_named and any(_find_plausible_byte_orders(header, "<>"))
-    ):
-        return "MRC"
-    return ""
+    is_plausible = is_named and any(_find_plausible_byte_orders(header, "<>"))
+    return "MRC" if is_plausible or header[208:211] == b"MAP" else ""
 
 
 def raw_image(path: Path, options: images.ReadOptions) -> images.RawImage:
@@ -148,9 +142,9 @@ def raw_image(path: Path, options: images.ReadOptions) -> images.RawImage:
     with open_file(path) as stream:
         kind = _detect_format(path, stream.read(16))
     with convert_decoding_errors(path, kind):
-        images_found, vendor = _LISTS[kind](path)
-    number = _choose_image(path, options, images_found)
-    image = images_found[number]
+        listed, vendor = _LISTS[kind](path)
+    number = _choose_image(path, options, listed)
+    image = listed[number]
     assert image.plane is not None  # noqa: S101 - data without it are refused
     outer = image.axes[:-2]
     several = [axis for axis in outer if axis.size > 1]
@@ -158,46 +152,42 @@ def raw_image(path: Path, options: images.ReadOptions) -> images.RawImage:
     channels, planes, place = images.choose_plane(path, options, axes, counts)
     plane = image.plane(int(np.ravel_multi_index(place, counts)) if counts else 0)
     descriptions: list[str] = []
-    for one in images_found:
+    for one in listed:
         sizes = " x ".join(str(axis.size) for axis in one.axes if axis.size > 1)
         what = one.refusal or f"{sizes} {np.dtype(one.dtype).name}"
         descriptions.append(f"{one.name}: {what}" if one.name else what)
+    lengths = [axis.step_nm for axis in image.axes[-2:]]
     return images.RawImage(
         format=kind,
         data=images.read_plane(plane, image.shape, image.dtype),
-        pixel_size_nm=images.create_pixel_size(
-            [axis.step_nm for axis in image.axes[-2:]]
-        ),
+        pixel_size_nm=images.create_pixel_size(lengths),
         vendor=vendor,
-        series=len(images_found),
+        series=len(listed),
         channels=channels,
         planes=planes,
         axes=images.get_axis_sizes(axes, counts),
-        name=f"{path.stem} {image.name}".strip() if len(images_found) > 1 else None,
+        name=f"{path.stem} {image.name}".strip() if len(listed) > 1 else None,
         metadata=images.create_series_record(number, descriptions),
     )
 
 
 def _choose_image(
-    path: Path, options: images.ReadOptions, images_found: Sequence[_Image]
+    path: Path, options: images.ReadOptions, listed: Sequence[_Image]
 ) -> int:
     """Choose one of several images, by default the first that shows the sample."""
-    if not images_found:
+    if not listed:
         raise ReadError(f"{path} contains no image: export one.", code="no-image")
-    usable = [n for n, image in enumerate(images_found) if not image.refusal]
+    usable = [n for n, image in enumerate(listed) if not image.refusal]
     number = usable[0] if usable else 0
     if options.series is not None:
-        number = choose_index(path, "series", options.series, len(images_found))
-    image = images_found[number]
-    if image.refusal:
-        name_text = f" ({image.name})" if image.name else ""
+        number = choose_index(path, "series", options.series, len(listed))
+    refusal, name = listed[number].refusal, listed[number].name
+    if refusal:
+        refusal += f" ({name})" if name else ""
         others = ", ".join(map(str, usable))
-        what = f"its series {number}" if len(images_found) > 1 else "it"
+        what = f"series {number}" if len(listed) > 1 else "it"
         remedy = f"choose series {others}" if usable else "open another file"
-        msg = (
-            f"{path} must contain an image of the sample, but {what} is "
-            f"{image.refusal}{name_text}: {remedy}."
-        )
+        msg = f"{path} must show the sample, but {what} is {refusal}: {remedy}."
         raise ReadError(msg, code="format-unsupported")
     return number
 
@@ -236,14 +226,10 @@ def _describe_dm_image(path: Path, tags: dict[str, Any]) -> _Image:
     sizes = [int(n) for n in data["Dimensions"].values()]
     calibrations = list(data.get("Calibrations", {}).get("Dimension", {}).values())
     calibrations += [{}] * (len(sizes) - len(calibrations))
-    axes = [
-        _Axis(
-            n,
-            images.round_to_fewest_digits(one.get("Scale", 0.0)),
-            _to_text(one.get("Units")),
-        )
-        for n, one in zip(sizes, calibrations, strict=False)
-    ][::-1]  # columns are stated first
+    axes: list[_Axis] = []
+    for n, one in zip(sizes, calibrations, strict=False):
+        step = images.round_to_fewest_digits(one.get("Scale", 0.0))
+        axes.insert(0, _Axis(n, step, _to_text(one.get("Units"))))  # columns are first
     about, kind = more.get("Meta Data") or {}, int(data["DataType"])
     form = _to_text(about.get("Format")) if isinstance(about, dict) else ""
     microscope = more.get("Microscope Info") or {}
@@ -360,12 +346,8 @@ def _list_velox_images(path: Path) -> tuple[list[_Image], str | None]:
 def _read_velox_object(item: Any, where: object = 0) -> dict[str, Any]:
     """Read a zero-padded JSON object; return an empty one if it is damaged."""
     try:
-        text_array = item[where]
-        text = (
-            text_array
-            if isinstance(text_array, bytes)
-            else np.asarray(text_array).tobytes()
-        )
+        text = item[where]
+        text = text if isinstance(text, bytes) else np.asarray(text).tobytes()
         values = json.loads(text.split(b"\0")[0].decode("utf-8", "replace"))
     except (TypeError, ValueError):
         return {}
@@ -398,10 +380,8 @@ def _list_ncem_images(path: Path) -> tuple[list[_Image], str | None]:
     images: list[_Image] = []
     groups: list[Any] = []
     with hdf5.open_hdf5(path) as file:
-        file.visititems(
-            lambda _, item: groups.append(item) if hdf5.is_emd_group(item) else None
-        )
-        for group in groups:
+        file.visititems(lambda _, item: groups.append(item))
+        for group in filter(hdf5.is_emd_group, groups):
             # an array whose axes are dim1, dim2, …
             arrays = {
                 name: item
@@ -414,9 +394,7 @@ def _list_ncem_images(path: Path) -> tuple[list[_Image], str | None]:
                 continue
             first = 0 if "dim0" in group else 1
             dims = [group.get(f"dim{n + first}") for n in range(array.ndim)]
-            axes = [
-                _read_ncem_axis(*one) for one in zip(dims, array.shape, strict=True)
-            ]
+            axes = [*map(_read_ncem_axis, dims, array.shape)]
             names = [
                 _to_text(_read_attribute(dim, "name")).lower()[-1:] for dim in dims
             ]

@@ -18,27 +18,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_semsr.core import (
-    PICTURE_KEY,
-    Message,
-    Micrograph,
-    PixelSize,
-    ReadError,
-)
-from napari_semsr.io.files import (
-    RECORD_KEY,
-    Record,
-    check_claimed_size,
-    choose_index,
-    convert_decoding_errors,
-    create_image_record,
-    replace_atomically,
-)
-from napari_semsr.io.read_image import (
-    LARGEST_PRINTED_NM,
-    RawImage,
-    ReadOptions,
-)
+from napari_semsr.core import PICTURE_KEY, Message, Micrograph, PixelSize, ReadError
+from napari_semsr.io import files
+from napari_semsr.io.files import RECORD_KEY, Record, replace_atomically
+from napari_semsr.io.read_image import LARGEST_PRINTED_NM, RawImage, ReadOptions
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _JPEG, _BMP = b"\xff\xd8\xff", b"BM"
@@ -63,12 +46,12 @@ def matches(path: Path, head: bytes) -> bool:
 def raw_image(path: Path, options: ReadOptions, data: bytes) -> RawImage:
     """Decode the pixels and metadata of a PNG, JPEG or BMP."""
     for what in ("series", "level", "channel", "time", "z", "plane"):
-        choose_index(path, what, getattr(options, what), 1)
+        files.choose_index(path, what, getattr(options, what), 1)
     if data.startswith(_SIGNATURE):
         return _read_png(path, data)
     is_jpeg = data.startswith(_JPEG)
     kind = "JPEG" if is_jpeg else "BMP"
-    with convert_decoding_errors(path, kind):
+    with files.convert_decoding_errors(path, kind):
         import imagecodecs
         from PIL.BmpImagePlugin import BmpImageFile
         from PIL.JpegImagePlugin import JpegImageFile
@@ -78,12 +61,10 @@ def raw_image(path: Path, options: ReadOptions, data: bytes) -> RawImage:
         # the file
         with (JpegImageFile if is_jpeg else BmpImageFile)(io.BytesIO(plain)) as image:
             bands = len(image.getbands()) if is_jpeg else 3
-            check_claimed_size(path, math.prod(image.size) * bands, len(plain))
+            files.check_claimed_size(path, math.prod(image.size) * bands, len(plain))
             if not is_jpeg:  # palettes become grey or colour
                 mode = {"L": "L", "1": "L"}.get(image.mode, "RGB")
-                pixels = np.asarray(
-                    image if image.mode == mode else image.convert(mode)
-                )
+                pixels = np.asarray(image.convert(mode))
         if is_jpeg:
             pixels = np.asarray(imagecodecs.jpeg_decode(plain))
     if pixels.ndim == 3 and pixels.shape[2] == 4:
@@ -116,16 +97,14 @@ def _read_png(path: Path, data: bytes) -> RawImage:
     record: Record | None = None
     own_texts: dict[str, str] = {}
     warnings: list[str] = []
-    with convert_decoding_errors(path, "PNG"):
+    with files.convert_decoding_errors(path, "PNG"):
         texts, pixel_chunks = _split_chunks(data)
         for name, content in texts:
             if name == "pHYs":
-                x, y, unit = (
-                    struct.unpack(">IIB", content) if len(content) == 9 else (0, 0, 0)
-                )
-                size = None
-                if unit == 1 and x and y:
-                    size = PixelSize((_NM_PER_METRE / y, _NM_PER_METRE / x))
+                x, y, unit = struct.unpack(">IIB", content.ljust(9, b"\0")[:9])
+                is_length = len(content) == 9 and unit == 1 and x and y
+                sides = (_NM_PER_METRE / y, _NM_PER_METRE / x) if is_length else None
+                size = sides and PixelSize(sides)
             elif name == "eXIf":
                 orientation = _read_orientation(content)
             text = _read_text_chunk(name, content)
@@ -133,7 +112,8 @@ def _read_png(path: Path, data: bytes) -> RawImage:
                 record = Record.from_json(text[1], warnings)
             elif text is not None:
                 own_texts[text[0]] = text[1][:_LARGEST_TEXT]
-        check_claimed_size(path, _count_pixel_bytes(pixel_chunks), len(pixel_chunks))
+        claimed = _count_pixel_bytes(pixel_chunks)
+        files.check_claimed_size(path, claimed, len(pixel_chunks))
         pixels = np.asarray(imagecodecs.png_decode(pixel_chunks))
     own = None if record is None else record.pixel_size_nm
     if size is not None and own is not None:
@@ -169,11 +149,11 @@ def _mark_stretched(
     if not (record and history and shows) or "uint8" in types:
         return record, ()
     about = {"options": {**history.options, PICTURE_KEY: True}}
-    doubt = Message(
+    sentence = (
         f"{path.name} is a display image of a map ({shows}) with values from 0 to "
-        "255: write the map as .ome.tif to measure or plot it.",
-        "values-stretched",
+        "255: write the map as .ome.tif to measure or plot it."
     )
+    doubt = Message(sentence, "values-stretched")
     return replace(record, provenance=history.model_copy(update=about)), (doubt,)
 
 
@@ -224,9 +204,8 @@ def _read_text_chunk(name: str, content: bytes) -> tuple[str, str] | None:
         if name == "iTXt":
             is_compressed = rest[:1] == b"\1"
             text = rest[2:].split(b"\0", 2)[2]
-            return keyword, (_decompress_data(text) if is_compressed else text).decode(
-                "utf-8"
-            )
+            text = _decompress_data(text) if is_compressed else text
+            return keyword, text.decode("utf-8")
     except (ValueError, IndexError, zlib.error):
         return None
     return None
@@ -272,9 +251,8 @@ def write(image: Micrograph, path: Path) -> None:
         limits = [255 * (value - low) / (high - low) for value in look.limits]
         look = look.model_copy(update={"limits": tuple(limits)})
     info = PngInfo()
-    info.add_itxt(
-        RECORD_KEY, replace(create_image_record(image), look=look).to_json(), zip=True
-    )
+    record = replace(files.create_image_record(image), look=look)
+    info.add_itxt(RECORD_KEY, record.to_json(), zip=True)
     if data.dtype != np.uint8:
         values = (data.astype(np.float64) - low) / (high - low)
         values = np.nan_to_num(values, nan=0.0, posinf=1.0, neginf=0.0)

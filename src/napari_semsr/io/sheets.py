@@ -16,14 +16,8 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
-from napari_semsr.core import (
-    Message,
-    ReadError,
-    WriteError,
-    describe_access_error,
-    open_file,
-    shorten_value,
-)
+from napari_semsr import core
+from napari_semsr.core import Message, ReadError, WriteError, describe_access_error
 from napari_semsr.io.files import convert_decoding_errors, read_text, replace_atomically
 
 SHEET_SUFFIXES = (".csv", ".tsv", ".parquet")
@@ -64,7 +58,7 @@ class Sheet:
         except ValueError:
             value = math.nan
         if not math.isfinite(value):
-            msg = f"{where} must contain {what.format(shorten_value(cell))}."
+            msg = f"{where} must contain {what.format(core.shorten_value(cell))}."
             raise ReadError(msg, code="table-invalid")
         return value
 
@@ -77,45 +71,36 @@ def read_sheet(path: Path, what: str, text: str | None = None) -> Sheet:
     """
     if path.suffix.lower() == _PARQUET:
         _, parquet = _import_pyarrow(path, "read", ReadError)
-        with convert_decoding_errors(path, "Parquet"), open_file(path) as stream:
+        with convert_decoding_errors(path, "Parquet"), core.open_file(path) as stream:
             columns = parquet.read_table(stream).to_pydict()
+
+        def to_text(cell: Cell) -> str:
+            if isinstance(cell, str):
+                return cell
+            return "" if cell is None else str(_format_cell(cell))
+
         texts = (
-            tuple(
-                cell
-                if isinstance(cell, str)
-                else ""
-                if cell is None
-                else str(_format_cell(cell))
-                for cell in row
-            )
-            for row in zip(*columns.values(), strict=True)
+            tuple(map(to_text, row)) for row in zip(*columns.values(), strict=True)
         )
-        filled_rows = tuple(item for item in enumerate(texts, start=2) if any(item[1]))
-        return Sheet(tuple(columns), filled_rows)
+        filled = tuple(item for item in enumerate(texts, start=2) if any(item[1]))
+        return Sheet(tuple(columns), filled)
     try:
         text = read_text(path, "utf-8-sig") if text is None else text
         header = text.partition("\n")[0]
         mark = next((mark for mark in ",;\t" if mark in header), ",")
         lines = csv.reader(io.StringIO(text, newline=""), delimiter=mark)
-        rows = [
-            (
-                lines.line_num,
-                tuple(_FORMULA_CELL.sub(r"\1", cell.strip()) for cell in row),
-            )
-            for row in lines
-        ]
+        rows = []
+        for row in lines:
+            cells = (_FORMULA_CELL.sub(r"\1", cell.strip()) for cell in row)
+            rows.append((lines.line_num, tuple(cells)))
     except UnicodeDecodeError as error:
-        msg = (
-            f"{path} must be UTF-8 text to be read as a table of {what}, but has "
-            "another encoding: save it as CSV UTF-8."
-        )
+        msg = f"{path} must be a table of {what} in UTF-8: save it as CSV UTF-8."
         raise ReadError(msg, code="encoding-unknown") from error
     except (OSError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or error
-        fault = f"{path} cannot be read as a table of {what}: {reason}."
-        raise ReadError(
-            describe_access_error(path, error) or Message(fault, "table-invalid")
-        ) from error
+        text = f"{path} cannot be read as a table of {what}: {reason}."
+        fault = Message(text, "table-invalid")
+        raise ReadError(describe_access_error(path, error) or fault) from error
     non_empty = [(line, row) for line, row in rows[1:] if any(row)]
     return Sheet(rows[0][1] if rows else (), tuple(non_empty), mark)
 
@@ -160,10 +145,8 @@ def write_csv(
 
 def format_csv(rows: Iterable[Iterable[Cell]], end: str = "\n") -> str:
     """Format rows as CSV text, escaping formulas in cells."""
-    out = io.StringIO(newline="")
-    csv.writer(out, lineterminator=end).writerows(
-        map(_format_cell, row) for row in rows
-    )
+    out, cells = io.StringIO(newline=""), (map(_format_cell, row) for row in rows)
+    csv.writer(out, lineterminator=end).writerows(cells)
     return out.getvalue()
 
 
@@ -207,8 +190,6 @@ def _import_pyarrow(
     try:
         return import_module("pyarrow"), import_module("pyarrow.parquet")
     except ImportError as error:
-        msg = (
-            f"{path} cannot be {action} without pyarrow: pip install "
-            "'napari-semsr[table]', or use a .csv file."
-        )
+        remedy = "pip install 'napari-semsr[table]', or use a .csv file"
+        msg = f"{path} cannot be {action} without pyarrow: {remedy}."
         raise kind(msg, code="extra-missing") from error

@@ -9,20 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from napari_semsr.core import (
-    Micrograph,
-    PixelSize,
-    RealArray,
-    WriteError,
-    escape_invisible_characters,
-)
-from napari_semsr.io.files import (
-    RECORD_KEY,
-    Record,
-    create_image_record,
-    get_output_format,
-    replace_atomically,
-)
+from napari_semsr import core
+from napari_semsr.core import Micrograph, PixelSize, RealArray, WriteError
+from napari_semsr.io import files
+from napari_semsr.io.files import RECORD_KEY, create_image_record, replace_atomically
 from napari_semsr.io.tiff.read import read_calibration
 from napari_semsr.io.zarr import compute_pyramid_shapes, downsample_block
 
@@ -30,8 +20,7 @@ from napari_semsr.io.zarr import compute_pyramid_shapes, downsample_block
 # no other types, and ImageJ's own decoder only the first three.
 _IMAGEJ_TYPES = ("uint8", "uint16", "float32")
 _OME_TYPES = (
-    *("uint8", "int8", "uint16", "int16", "uint32", "int32"),
-    *("float32", "float64"),
+    *("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64"),
 )
 _MAX_EXACT = 2**53  # float64 is exact for whole numbers up to this
 # ImageJ rounds resolutions to millionths when it saves again, which is imprecise if a
@@ -89,9 +78,7 @@ def convert_to_ome_type(data: RealArray, path: Path) -> RealArray:
         for value in (data.min(), data.max()):
             if not -_MAX_EXACT <= int(value) <= _MAX_EXACT:
                 msg = (
-                    f"{path} can only store integers up to 2**53, since other programs "
-                    f"cannot read {data.dtype} TIFFs, got {value}: write .ome.zarr "
-                    "instead."
+                    f"{path} stores integers up to 2**53, got {value}: write .ome.zarr."
                 )
                 raise WriteError(msg, code="out-of-range")
     return data.astype(_get_ome_type(data.dtype), copy=False)
@@ -126,25 +113,18 @@ def write_imagej(image: Micrograph, path: Path) -> None:
     kind = _find_lossless_type(image.dtype, _IMAGEJ_TYPES) or np.dtype(np.float64)
     nbytes = image.shape[0] * image.shape[1] * kind.itemsize
     if nbytes >= _LARGEST_IMAGEJ:
-        msg = (
-            f"A TIFF for ImageJ must be smaller than 2 GB, got {nbytes / 2**30:.1f} "
-            f"GB for {path}: write .ome.tif or .ome.zarr."
-        )
+        size = f"{nbytes / 2**30:.1f} GB"
+        msg = f"{path} must be smaller than 2 GB, got {size}: write .ome.tif."
         raise WriteError(msg, code="image-too-large")
     data = np.ascontiguousarray(_convert_to_imagej_type(image.array(), path))
     imagej = data.dtype.name in _IMAGEJ_TYPES
     record = create_image_record(image).to_json()
     options = _create_imagej_options(image, "YX", record)
     if not imagej:
-        options = {
-            "metadata": None,
-            "description": f"{RECORD_KEY}={record}",
-            **_create_resolution_tags(image),
-        }
-    with (
-        _rename_verified_file(path, record) as temporary,
-        tifffile.TiffWriter(temporary, imagej=imagej) as tif,
-    ):
+        options = {"metadata": None, "description": f"{RECORD_KEY}={record}"}
+        options |= _create_resolution_tags(image)
+    verified = _rename_verified_file(path, record)
+    with verified as place, tifffile.TiffWriter(place, imagej=imagej) as tif:
         tif.write(data, photometric="minisblack", **options)
 
 
@@ -153,12 +133,10 @@ def _rename_verified_file(path: Path, record: str) -> Iterator[Path]:
     """Rename a file after checking that its metadata can be read."""
     with replace_atomically(path) as place:
         yield place
-        calibration = read_calibration(place)
-        if calibration.record != Record.from_json(record, []) or calibration.warnings:
-            msg = (
-                f"{path} cannot store the name, pixel size and history of the image: "
-                "rename the image, or write .ome.zarr."
-            )
+        stored, expected = read_calibration(place), files.Record.from_json(record, [])
+        if stored.record != expected or stored.warnings:
+            what = f"{path} cannot store the name, pixel size and history of the image"
+            msg = f"{what}: rename the image, or write .ome.zarr."
             raise WriteError(msg, code="record-not-kept")
 
 
@@ -181,20 +159,16 @@ def write_fei_tiff(image: Micrograph, path: Path) -> None:
     }
     lines = []
     for section, values in sections.items():
-        texts = (
-            f"{key}={value:.12g}" if isinstance(value, float) else f"{key}={value}"
-            for key, value in values.items()
-        )
-        lines += [f"[{section}]", *texts, ""]
+        lines.append(f"[{section}]")
+        for key, value in values.items():
+            text = f"{value:.12g}" if isinstance(value, float) else value
+            lines.append(f"{key}={text}")
+        lines.append("")
     tag = (_FEI_TAG, 2, 0, "\r\n".join(lines), True)
-    dtype = image.dtype.newbyteorder("=")
+    pixels = np.ascontiguousarray(image.array(), dtype=image.dtype.newbyteorder("="))
+    how: dict[str, Any] = {"photometric": "minisblack", "metadata": None}
     with replace_atomically(path) as temporary, tifffile.TiffWriter(temporary) as tif:
-        tif.write(
-            np.ascontiguousarray(image.array(), dtype=dtype),
-            photometric="minisblack",
-            metadata=None,
-            extratags=[tag],
-        )
+        tif.write(pixels, **how, extratags=[tag])
 
 
 def _create_imagej_options(image: Micrograph, axes: str, record: str) -> dict[str, Any]:
@@ -211,13 +185,9 @@ def _create_imagej_options(image: Micrograph, axes: str, record: str) -> dict[st
 
 def _create_ome_metadata(image: Micrograph, axes: str, record: str) -> dict[str, Any]:
     """Return OME-XML attributes: sizes with units, and the metadata record."""
-    metadata: dict[str, Any] = {
-        "axes": axes,
-        "Name": escape_invisible_characters(
-            image.name
-        ),  # XML holds no control characters
-        "MapAnnotation": {RECORD_KEY: record},
-    }
+    name = core.escape_invisible_characters(image.name)  # which XML does not hold
+    metadata: dict[str, Any] = {"axes": axes, "Name": name}
+    metadata["MapAnnotation"] = {RECORD_KEY: record}
     if image.significant_bits is not None:
         metadata["SignificantBits"] = image.significant_bits
     if image.pixel_size_nm is not None:
@@ -260,10 +230,9 @@ def write_ome(image: Micrograph, path: Path) -> None:
     }
     nbytes = image.shape[0] * image.shape[1] * dtype.itemsize
     record = create_image_record(image).to_json()
-    with (
-        _rename_verified_file(path, record) as temporary,
-        tifffile.TiffWriter(temporary, ome=True, bigtiff=nbytes >= 2**31) as tif,
-    ):
+    how: dict[str, Any] = {"ome": True, "bigtiff": nbytes >= 2**31}
+    verified = _rename_verified_file(path, record)
+    with verified as temporary, tifffile.TiffWriter(temporary, **how) as tif:
         tif.write(
             _iterate_tiles(image.data, path),
             shape=image.shape,
@@ -277,13 +246,8 @@ def write_ome(image: Micrograph, path: Path) -> None:
             tops = range(0, coarse.shape[0], _BAND)
             bands = (np.asarray(coarse[top : top + _BAND]) for top in tops)
             coarse = np.concatenate([downsample_block(band) for band in bands])
-            tif.write(
-                _iterate_tiles(coarse, path),
-                shape=shape,
-                subfiletype=1,
-                metadata=None,
-                **options,
-            )
+            options |= {"subfiletype": 1, "metadata": None}
+            tif.write(_iterate_tiles(coarse, path), shape=shape, **options)
 
 
 def get_page_axes(axes: Mapping[str, int]) -> dict[str, int]:
@@ -302,7 +266,8 @@ def get_page_axes(axes: Mapping[str, int]) -> dict[str, int]:
 
 def check_page_axes(axes: Mapping[str, int], path: Path) -> None:
     """Raise `WriteError` if a file cannot hold the axes of a stack in their order."""
-    if get_output_format(path) == "tiff" and [*get_page_axes(axes)] == ["Z", "T"]:
+    is_tiff = files.get_output_format(path) == "tiff"
+    if is_tiff and [*get_page_axes(axes)] == ["Z", "T"]:
         msg = (
             "ImageJ stacks store all heights for each time point, but the stack for "
             f"{path} has all time points for each height: write .ome.tif instead."
@@ -325,34 +290,24 @@ def write_pages(
 
     sizes_by_axis = get_page_axes(axes)
     planes = math.prod(sizes_by_axis.values())
-    ome = get_output_format(path) == "ome-tiff"
-    kind = (
-        _get_ome_type(first.dtype)
-        if ome
-        else _find_lossless_type(first.dtype, _IMAGEJ_TYPES)
-    )
+    ome = files.get_output_format(path) == "ome-tiff"
+    kind = _find_lossless_type(first.dtype, _IMAGEJ_TYPES)
+    kind = _get_ome_type(first.dtype) if ome else kind
     if kind is None:
-        msg = (
-            f"ImageJ stacks must have type {', '.join(_IMAGEJ_TYPES)}, got "
-            f"{first.dtype} for {path}: write .ome.tif."
-        )
+        types = core.format_alternatives(_IMAGEJ_TYPES)
+        msg = f"{path} must be of type {types}, got {first.dtype}: write .ome.tif."
         raise WriteError(msg, code="grey-type-unsupported")
     convert = convert_to_ome_type if ome else _convert_to_imagej_type
     letters = f"{''.join(sizes_by_axis)}YX"
     record = create_image_record(first).to_json()
     options = _create_imagej_options(first, letters, record)
     if ome:  # ImageJ opens it by its tags alone
-        options = {
-            "metadata": _create_ome_metadata(first, letters, record),
-            **_create_resolution_tags(first),
-        }
+        options = _create_resolution_tags(first)
+        options["metadata"] = _create_ome_metadata(first, letters, record)
     size = planes * first.shape[0] * first.shape[1] * kind.itemsize
-    with (
-        _rename_verified_file(path, record) as temporary,
-        tifffile.TiffWriter(
-            temporary, ome=ome, imagej=not ome, bigtiff=ome and size >= 2**31
-        ) as tif,
-    ):
+    how = {"ome": ome, "imagej": not ome, "bigtiff": ome and size >= 2**31}
+    verified = _rename_verified_file(path, record)
+    with verified as temporary, tifffile.TiffWriter(temporary, **how) as tif:
         tif.write(
             (np.ascontiguousarray(convert(page, path)) for page in pages),
             shape=(*sizes_by_axis.values(), *first.shape),
