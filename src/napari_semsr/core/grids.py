@@ -11,17 +11,10 @@ from typing import Any, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_semsr.core import types
 from napari_semsr.core.errors import OptionError, ShapeError
 from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.core.types import (
-    BoolArray,
-    BoxEnds,
-    FloatArray,
-    FloatPair,
-    IntPair,
-    ReadableArray,
-    RealArray,
-)
+from napari_semsr.core.types import FloatArray, FloatPair, IntPair, RealArray
 
 # Tile geometry: arithmetic of halo, stride and scale.
 #
@@ -72,7 +65,7 @@ class Box:
         return self.y0, self.x0
 
     @property
-    def ends(self) -> BoxEnds:
+    def ends(self) -> types.BoxEnds:
         """First and last corner, ``(y0, x0, y1, x1)``, as the `box` of `crop`."""
         return self.y0, self.x0, self.y1, self.x1
 
@@ -101,19 +94,17 @@ class Box:
 
         It may extend beyond the field.
         """
-        rows, columns = (margin, margin) if isinstance(margin, int) else margin
-        return type(self)(
-            self.y0 - rows, self.y1 + rows, self.x0 - columns, self.x1 + columns
+        high, wide = (margin, margin) if isinstance(margin, int) else margin
+        rows, columns = (
+            (self.y0 - high, self.y1 + high),
+            (self.x0 - wide, self.x1 + wide),
         )
+        return type(self)(*rows, *columns)
 
     def intersection(self, other: "Box") -> Self:
         """Return the intersection of both boxes, empty if they do not overlap."""
-        return type(self)(
-            max(self.y0, other.y0),
-            min(self.y1, other.y1),
-            max(self.x0, other.x0),
-            min(self.x1, other.x1),
-        )
+        rows = max(self.y0, other.y0), min(self.y1, other.y1)
+        return type(self)(*rows, max(self.x0, other.x0), min(self.x1, other.x1))
 
     def overlaps(self, other: "Box") -> bool:
         """Return whether the boxes have any pixels in common."""
@@ -121,12 +112,8 @@ class Box:
 
     def union(self, other: "Box") -> Self:
         """Return the smallest box that contains both boxes."""
-        return type(self)(
-            min(self.y0, other.y0),
-            max(self.y1, other.y1),
-            min(self.x0, other.x0),
-            max(self.x1, other.x1),
-        )
+        rows = min(self.y0, other.y0), max(self.y1, other.y1)
+        return type(self)(*rows, min(self.x0, other.x0), max(self.x1, other.x1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,12 +162,10 @@ class TilePlan:
 
     def tile(self, row: int, column: int) -> Tile:
         """Return the tile at a row and column of the grid."""
-        whole = Box.from_shape(
-            (self.core, self.core), (row * self.core, column * self.core)
-        )
-        return self.create_tile(
-            whole.intersection(Box.from_shape(self.shape)), (row, column)
-        )
+        corner = row * self.core, column * self.core
+        whole = Box.from_shape((self.core, self.core), corner)
+        core = whole.intersection(Box.from_shape(self.shape))
+        return self.create_tile(core, (row, column))
 
     def _add_halo(self, start: int, stop: int, axis: int) -> IntPair:
         """Add a halo to an interval along one axis, within the padded image."""
@@ -268,10 +253,7 @@ def plan_tiles(
         msg = f"Tiles need a non-empty (Y, X) image, got shape {tuple(shape)}."
         raise ShapeError(msg)
     if core < 1 or core % stride:
-        msg = (
-            f"The tile size must be a positive multiple of the stride {stride}, got "
-            f"{core}."
-        )
+        msg = f"The tile size must be a multiple of the stride {stride}, got {core}."
         raise OptionError(msg, code="out-of-range")
     if halo < 0:
         msg = f"The halo must be at least 0 px, got {halo}."
@@ -297,10 +279,8 @@ def plan_blocks(shape: IntPair, *, block: int, step: int) -> BlockPlan:
         msg = f"Block size and step must be at least 1 px, got {block} and {step}."
         raise OptionError(msg, code="out-of-range")
     if min(shape) < block:
-        msg = (
-            f"A block of {block} px does not fit into an image of "
-            f"{shape[0]}x{shape[1]} px. Choose a smaller block."
-        )
+        size = f"{shape[0]}x{shape[1]} px"
+        msg = f"A block of {block} px does not fit into {size}: choose a smaller block."
         raise ShapeError(msg, code="image-too-small")
     rows, columns = ((int(size) - block) // step + 1 for size in shape)
     return BlockPlan(block, step, (rows, columns))
@@ -314,10 +294,8 @@ def reflect_indices(start: int, stop: int, size: int) -> NDArray[np.intp]:
     """
     if size == 1:
         return np.zeros(stop - start, dtype=np.intp)
-    folded_indices = np.mod(np.arange(start, stop), 2 * (size - 1))
-    indices: NDArray[np.intp] = np.minimum(
-        folded_indices, 2 * (size - 1) - folded_indices
-    )
+    folded = np.mod(np.arange(start, stop), 2 * (size - 1))
+    indices: NDArray[np.intp] = np.minimum(folded, 2 * (size - 1) - folded)
     return indices
 
 
@@ -338,7 +316,7 @@ def reshape_into_blocks(image: NDArray[_Value], side: int) -> NDArray[_Value]:
     return whole.reshape(*image.shape[:-2], rows, side, columns, side)
 
 
-def read_box(data: ReadableArray, box: Box) -> NDArray[Any]:
+def read_box(data: types.ReadableArray, box: Box) -> NDArray[Any]:
     """Read a region, padded by reflection beyond the image borders.
 
     Only the needed part of the field (Y, X) is read. Dask is computed in this thread,
@@ -408,10 +386,9 @@ class Resampling:
         """
         spans = []
         for axis, span in enumerate(((box.y0, box.y1), (box.x0, box.x1))):
-            first, _ = _compute_kernel_weights(
-                span, self.steps[axis], self.offsets[axis]
-            )
-            last = int(first[-1]) + _compute_kernel_width(self.steps[axis])
+            step = self.steps[axis]
+            first, _ = _compute_kernel_weights(span, step, self.offsets[axis])
+            last = int(first[-1]) + _compute_kernel_width(step)
             indices = reflect_indices(int(first[0]), last, self.size[axis])
             spans.append((int(indices.min()), int(indices.max()) + 1))
         return Box(*spans[0], *spans[1])
@@ -427,9 +404,8 @@ class Resampling:
         slices = []
         spans = (box.y0, box.y1, place.y0), (box.x0, box.x1, place.x0)
         for axis, (start, stop, corner) in enumerate(spans):
-            numerator, denominator = _compute_pixel_centres(
-                (start, stop), self.steps[axis], self.offsets[axis]
-            )
+            centres = (start, stop), self.steps[axis], self.offsets[axis]
+            numerator, denominator = _compute_pixel_centres(*centres)
             at = (2 * numerator + denominator) // (2 * denominator)
             slices.append(np.clip(at, 0, self.size[axis] - 1) - corner)
         rows, columns = np.ix_(*slices)
@@ -536,11 +512,8 @@ class Grid:
     @property
     def end(self) -> FloatPair:
         """Bottom-right corner ``(y, x)`` of the grid."""
-        y, x = (
-            c + n * p
-            for c, n, p in zip(self.corner, self.shape, self.pitch, strict=True)
-        )
-        return y, x
+        (y, x), (down, across) = self.corner, self.pitch
+        return y + self.shape[0] * down, x + self.shape[1] * across
 
     def move(self, by: FloatPair) -> Self:
         """Return the grid moved by ``(y, x)``."""
@@ -549,13 +522,8 @@ class Grid:
 
     def box_origin(self, box: Box) -> FloatPair:
         """Return the centre ``(y, x)`` of a box's first pixel: its image's origin."""
-        y, x = (
-            c + (first + 0.5) * p
-            for c, first, p in zip(
-                self.corner, (box.y0, box.x0), self.pitch, strict=True
-            )
-        )
-        return y, x
+        (y, x), (down, across) = self.corner, self.pitch
+        return y + (box.y0 + 0.5) * down, x + (box.x0 + 0.5) * across
 
     def nearest_box(self, start: FloatPair, stop: FloatPair) -> Box:
         """Return the box of pixels whose centres are between two corners ``(y, x)``.
@@ -563,13 +531,12 @@ class Grid:
         A centre at `start` is inside, one at `stop` is not, to a hundredth of a pixel.
         In pixels of the grid; the box may extend beyond it, or be empty.
         """
-        spans = [
-            [math.ceil((v - c) / p - 0.5 - _SLACK_PX) for v in pair]
-            for pair, c, p in zip(
-                zip(start, stop, strict=True), self.corner, self.pitch, strict=True
-            )
-        ]
-        return Box(*spans[0], *spans[1])
+        spans = []
+        for axis in (0, 1):
+            pitch, corner = self.pitch[axis], self.corner[axis]
+            ends = (start[axis], stop[axis])
+            spans += [math.ceil((n - corner) / pitch - 0.5 - _SLACK_PX) for n in ends]
+        return Box(*spans)
 
     def covered_box(self, source: "Grid") -> Box | None:
         """Return the box of pixels that are completely covered by another grid.
@@ -657,9 +624,7 @@ class GridImage:
         y, x = self.grid.box_origin(box)
         down, right = self.grid.pitch
         grid = Grid(box.shape, self.grid.pitch, (y - down / 2, x - right / 2))
-        inner = self.inner
-        if inner is not None:
-            inner = box.move(inner.corner)
+        inner = self.inner and box.move(self.inner.corner)
         steps, offsets = self.resampling.steps, self.resampling.offsets
         offset = offsets[0] + box.y0 * steps[0], offsets[1] + box.x0 * steps[1]
         placement = Resampling(self.resampling.size, steps, offset)
@@ -679,12 +644,11 @@ class GridImage:
         if finite.all():
             return self.resampling.resample(block, place, box)
         level = block[finite].mean(dtype=np.float64) if finite.any() else 0.0
-        block_values = self.resampling.resample(
-            np.where(finite, block, level), place, box
-        )
+        filled = np.where(finite, block, level)
+        values = self.resampling.resample(filled, place, box)
         gaps = self.resampling.resample((~finite).astype(np.float32), place, box)
-        block_values[np.abs(gaps) > _GAP] = np.nan
-        return block_values
+        values[np.abs(gaps) > _GAP] = np.nan
+        return values
 
 
 def crop_to_box(image: Micrograph, box: Box) -> Micrograph:
@@ -693,7 +657,7 @@ def crop_to_box(image: Micrograph, box: Box) -> Micrograph:
     return image.replace(data=data, origin=origin, look=image.look)
 
 
-def find_gap_free_box(is_covered: BoolArray, *, least: int = 1) -> Box | None:
+def find_gap_free_box(is_covered: types.BoolArray, *, least: int = 1) -> Box | None:
     """Find the largest gap-free rectangle with sides of at least `least`.
 
     Row by row, each column keeps the height to which it is free of gaps and the widest

@@ -18,13 +18,7 @@ from numpy.typing import DTypeLike, NDArray
 from napari_semsr.core.errors import OptionError, ShapeError
 from napari_semsr.core.grids import Box, read_box
 from napari_semsr.core.progress import warn
-from napari_semsr.core.types import (
-    BoolArray,
-    FloatArray,
-    FloatPair,
-    ReadableArray,
-    RealArray,
-)
+from napari_semsr.core.types import BoolArray, FloatPair, ReadableArray, RealArray
 
 _BINS = 1 << 16  # half of a 32-bit key, for two passes
 _BLOCK = 2048  # chosen: 32 MB of double precision at a time, few reads of small chunks
@@ -37,18 +31,15 @@ def read_chunks(data: ReadableArray) -> Iterator[RealArray]:
     Each block is read once; small chunks are read several at a time.
     """
     down, across = getattr(data, "chunks", None) or (_BLOCK, _BLOCK)
-    rows = _compute_block_borders(down, data, 0)
-    columns = _compute_block_borders(across, data, 1)
+    rows = _compute_block_borders(down, int(data.shape[0]))
+    columns = _compute_block_borders(across, int(data.shape[1]))
     for y0, y1 in itertools.pairwise(rows):
         for x0, x1 in itertools.pairwise(columns):
             yield read_box(data, Box(y0, y1, x0, x1))
 
 
-def _compute_block_borders(
-    chunk: int | tuple[int, ...], data: ReadableArray, axis: int
-) -> list[int]:
+def _compute_block_borders(chunk: int | tuple[int, ...], size: int) -> list[int]:
     """Return block borders along one axis, combining small chunks."""
-    size = int(data.shape[axis])
     if isinstance(chunk, tuple):
         borders = [0, *(int(v) for v in np.cumsum(chunk))]
     else:
@@ -109,9 +100,7 @@ def _compute_order_statistics(
     ranks: list[int] = ranks_of(int(total[-1]))
     buckets = {rank: int(np.searchsorted(total, rank, side="right")) for rank in ranks}
     if short:
-        return {
-            rank: _invert_sort_key(bucket, dtype) for rank, bucket in buckets.items()
-        }
+        return {rank: _invert_sort_key(n, dtype) for rank, n in buckets.items()}
     fine = {bucket: np.zeros(_BINS, dtype=np.int64) for bucket in buckets.values()}
     for block in read_chunks(data) if fine else ():
         keys = _compute_sort_keys(block)
@@ -177,24 +166,15 @@ def mask_fill_values(block: RealArray, name: str) -> RealArray:
     size = np.abs(block)
     marks = (size > _LARGEST_GREY) & (size < np.inf)
     if marks.any():
-        warn(
-            f"{name} has grey values beyond {_LARGEST_GREY:.0e}, which programs use "
-            "to mark missing pixels; these pixels are treated as missing.",
-            "pixels-marked-missing",
-        )
+        text = f"Pixels of {name} with values beyond {_LARGEST_GREY:.0e} are treated as"
+        warn(f"{text} missing.", "pixels-marked-missing")
     for mark in _FILL_VALUES:
         here = block == mark
-        if (
-            here.any()
-            and not ((block < mark / 2) & ~here & ~marks & (size < np.inf)).any()
-        ):
+        others = (block < mark / 2) & ~here & ~marks & (size < np.inf)
+        if here.any() and not others.any():
             marks |= here
-            warn(
-                f"{name} has pixels of {mark:.0f}, far below all others, which "
-                "programs use to mark missing pixels; these pixels are treated as "
-                "missing.",
-                "pixels-marked-missing",
-            )
+            text = f"Pixels of {name} with value {mark:.0f}, far below all others, are"
+            warn(f"{text} treated as missing.", "pixels-marked-missing")
     return np.where(marks, block.dtype.type(np.nan), block) if marks.any() else block
 
 
@@ -307,7 +287,7 @@ def estimate_noise_level(values: RealArray) -> float:
     return float(np.median(differences)) / _MEDIAN / _SECOND
 
 
-def estimate_block_noise(blocks: RealArray) -> FloatArray:
+def estimate_block_noise(blocks: RealArray) -> NDArray[np.float64]:
     """Estimate the noise (B,) of blocks (B, Y, X), like `estimate_noise_level`.
 
     Parameters
@@ -324,11 +304,10 @@ def estimate_block_noise(blocks: RealArray) -> FloatArray:
     return np.asarray(np.median(rough, axis=(1, 2)) / _MEDIAN / _SECOND)
 
 
-def _compute_second_differences(blocks: RealArray) -> FloatArray:
+def _compute_second_differences(blocks: RealArray) -> NDArray[np.float64]:
     """Compute the second differences along both axes of blocks (B, Y, X)."""
-    rough = np.pad(
-        np.asarray(blocks, np.float64), [(0, 0), (1, 1), (1, 1)], mode="reflect"
-    )
+    values, margins = np.asarray(blocks, np.float64), [(0, 0), (1, 1), (1, 1)]
+    rough = np.pad(values, margins, mode="reflect")
     for _ in range(2):
         rough = rough[:, :-2] - 2 * rough[:, 1:-1] + rough[:, 2:]
         rough = rough.swapaxes(1, 2)
@@ -385,9 +364,8 @@ def find_clipped_level(
     within = finite[~ends]
     if not within.size:
         return None
-    next_count = np.count_nonzero(
-        mark_equal_values(within, within.max() if white else within.min())
-    )
+    following = within.max() if white else within.min()
+    next_count = np.count_nonzero(mark_equal_values(within, following))
     return float(last) if count > _OVER_NEXT * next_count else None
 
 

@@ -38,19 +38,12 @@ def parse_pixel_size(value: object) -> PixelSize | None:
         numbers = np.full(1, np.nan) if is_truth else sizes.astype(float)
     except (TypeError, ValueError, OverflowError):
         numbers = np.array([np.nan])
-    if numbers.shape == (1,):
-        numbers = np.repeat(numbers, 2)
-    if (
-        numbers.shape != (2,)
-        or not np.all(np.isfinite(numbers))
-        or np.any(numbers <= 0)
-    ):
-        msg = (
-            "A pixel size must be one or two positive numbers in nm, got "
-            f"{shorten_value(value)}."
-        )
+    is_valid = np.isfinite(numbers).all() and (numbers > 0).all()
+    if numbers.shape not in ((1,), (2,)) or not is_valid:
+        got = shorten_value(value)
+        msg = f"A pixel size must be one or two positive numbers in nm, got {got}."
         raise OptionError(msg, code="pixel-size-invalid")
-    return PixelSize((float(numbers[0]), float(numbers[1])))
+    return PixelSize((float(numbers[0]), float(numbers[-1])))
 
 
 class InputRecord(BaseModel):
@@ -122,19 +115,14 @@ class Provenance(BaseModel):
         SEM image of the same scan and its ground truth. It is that of the step, or the
         shortest of its inputs; None if unknown, or for a Gaussian, which has none.
         """
-        options = self.options
-        is_optical = options.get("optics") == "pupil" and not (
-            self.part or ""
-        ).startswith(_NON_OPTICAL_PARTS)
+        options, part = self.options, self.part or ""
+        has_pupil = options.get("optics") == "pupil"
+        is_optical = has_pupil and not part.startswith(_NON_OPTICAL_PARTS)
         if self.inputs and options.get("pixel_size_nm") is None:
             is_optical = False  # the scale is unknown, the blur is in pixels
-        match (
-            is_optical,
-            options.get("wavelength_nm"),
-            options.get("numerical_aperture"),
-        ):
-            case True, float() | int() as wavelength, float() | int() as aperture:
-                if wavelength > 0 and aperture > 0:
+        match options.get("wavelength_nm"), options.get("numerical_aperture"):
+            case float() | int() as wavelength, float() | int() as aperture:
+                if is_optical and wavelength > 0 and aperture > 0:
                     return compute_optical_cut_off_nm(wavelength, aperture)
         before = (item.provenance for item in self.inputs if item.provenance)
         cut_offs = (step.optical_cut_off_nm() for step in before)
@@ -220,9 +208,8 @@ _MAPS = {
     "frc-map": "resolution ({length})",
     "error-map": "error ({grey})",
     "trust": "likely error ({grey})",
-    **dict.fromkeys(
-        ("error-map scans", "repeatability"), "repeatability s.d. ({grey})"
-    ),
+    "error-map scans": "repeatability s.d. ({grey})",
+    "repeatability": "repeatability s.d. ({grey})",
     "enhance misfit": "misfit (%)",
     "enhance unfamiliar_map": "distance to the training place (1: the limit)",
     "adapt look here": "difference to the linear filter ({grey})",
@@ -239,9 +226,8 @@ def _remove_run_details(record: dict[str, Any]) -> dict[str, Any]:
     contents = {key: record[key] for key in record if key not in _CIRCUMSTANCES}
     sources = ORIGIN_KEY, INSTRUMENT_KEY
     if "options" in contents:
-        contents["options"] = {
-            k: v for k, v in contents["options"].items() if k not in sources
-        }
+        options = contents["options"].items()
+        contents["options"] = {k: v for k, v in options if k not in sources}
     for key in ("inputs", "guides"):
         if key in contents:
             contents[key] = [_remove_run_details(item) for item in contents[key]]
@@ -312,12 +298,12 @@ def _get_recorded_size_source(step: Provenance) -> dict[str, object] | None:
     size = options.get("pixel_size_nm")
     if size is None:
         return None
-    is_typed = options.get("pixel_size_sd_nm") is None
-    how = f"{('typed by the user' if is_typed else 'from a calibration')} in step "
-    how += step.job
     if step.job == "register":  # size of its output, not of its input
         how = f"taken from {step.options.get('fixed')}, to which it was registered"
         return {"how": how}
+    is_typed = options.get("pixel_size_sd_nm") is None
+    how = "typed by the user" if is_typed else "from a calibration"
+    how = f"{how} in step {step.job}"
     if step.job == "simulate":
         how = "set in its simulation"
     return create_size_source(how, np.broadcast_to(size, 2).tolist())
@@ -332,26 +318,21 @@ def describe_size_source(
     history is read.
     """
     jobs: list[str] = []
-    origin_found: Mapping[str, Any] | None = origin
+    source: Mapping[str, Any] | None = origin
     for step in history.steps() if history else ():
-        if origin_found is not None and np.allclose(
-            origin_found["pixel_size_nm"], size
-        ):
+        if source is not None and np.allclose(source["pixel_size_nm"], size):
             break  # unchanged since
         jobs.append(step.job)
         before = _get_recorded_size_source(step)
         if before is not None:
-            origin_found = origin_found or before
+            source = source or before
             break
-    if origin_found is None:
+    if source is None:
         if history is None:
             return "given with its array"
-        return (
-            f"inherited from step {history.job}, whose history does not record the "
-            "source"
-        )
-    how = str(origin_found["how"])
-    first = np.asarray(origin_found.get("pixel_size_nm", size), dtype=float)
+        return f"inherited from step {history.job}, which does not record the source"
+    how = str(source["how"])
+    first = np.asarray(source.get("pixel_size_nm", size), dtype=float)
     if np.allclose(first, size):
         return how
     ratios = first / size
@@ -443,16 +424,11 @@ class Micrograph:
             try:
                 object.__setattr__(self, "data", np.asarray(self.data))
             except (TypeError, ValueError):
-                msg = (
-                    "A micrograph must be a (Y, X) image, got "
-                    f"{shorten_value(self.data)}."
-                )
+                got = shorten_value(self.data)
+                msg = f"A micrograph must be a (Y, X) image, got {got}."
                 raise ShapeError(msg, code="wrong-type") from None
         if hasattr(self.data, "coords"):
-            msg = (
-                "A micrograph requires a plain array, got one with named axes; pass "
-                "the array directly to a function, or convert it with `array_to_image`."
-            )
+            msg = "A micrograph must be a plain array: convert it by `array_to_image`."
             raise ShapeError(msg, code="wrong-type")
         size = parse_pixel_size(self.pixel_size_nm)
         object.__setattr__(self, "pixel_size_nm", size)
@@ -463,20 +439,15 @@ class Micrograph:
             raise ShapeError(msg)
         data, dtype = self.data, np.dtype(self.data.dtype)
         if dtype.kind not in "buif":
-            msg = (
-                f"An image must have real grey values, got {dtype} in {self.name}; use "
-                "the magnitude or the real part."
-            )
+            msg = f"An image must have real grey values, got {dtype} in {self.name}."
             raise ReadError(msg, code="complex-values")
         if isinstance(data, np.ma.MaskedArray) and not np.ma.is_masked(data):
             data = data.data
         elif isinstance(getattr(data, "_meta", data), np.ma.MaskedArray):
-            float_type = (
-                dtype if dtype.kind == "f" else np.result_type(dtype, np.float32)
-            )
-            floats = data.astype(float_type)
+            kind = dtype if dtype.kind == "f" else np.result_type(dtype, np.float32)
+            floats = data.astype(kind)
             if hasattr(data, "dask"):
-                data = floats.map_blocks(np.ma.filled, np.nan, dtype=float_type)
+                data = floats.map_blocks(np.ma.filled, np.nan, dtype=kind)
             else:
                 data = floats.filled(np.nan)
         object.__setattr__(self, "data", data)
@@ -530,36 +501,32 @@ class Micrograph:
 
         Returns the image itself if `size` is None.
         """
-        parsed_size = parse_pixel_size(size)
-        if parsed_size is None:
+        new = parse_pixel_size(size)
+        if new is None:
             return self
-        y, x = (
-            o * (n / p)
-            for o, n, p in zip(self.origin, parsed_size, self.scale, strict=True)
-        )
-        return self.replace(pixel_size_nm=parsed_size, origin=(y, x))
+        triples = zip(self.origin, new, self.scale, strict=True)
+        y, x = (start * (side / old) for start, side, old in triples)
+        return self.replace(pixel_size_nm=new, origin=(y, x))
 
     def calibrate(self, size: object, error: FloatPair | None = None) -> "Micrograph":
         """Return a copy with a user-defined pixel size and its standard deviation.
 
         Raises `OptionError` for a map that was computed with another size or without.
         """
-        history, size_given = self.provenance, parse_pixel_size(size)
-        alike = size_given is None or (
-            self.unit == "nm" and np.allclose(size_given, self.scale)
-        )
+        history, new = self.provenance, parse_pixel_size(size)
+        own = self.pixel_size_nm
+        alike = new is None or (own is not None and np.allclose(new, own))
         if history is not None and history.depends_on_pixel_size and not alike:
             msg = (
                 f"{self.name} shows {self.quantity}, which depends on the pixel size "
-                "of its source image; set the pixel size of the source image with "
-                "`convert()` and recompute the map."
+                "of its source image: set that with `convert()`, and recompute the map."
             )
             raise OptionError(msg, code="pixel-size-contradicts")
         # the pitch in its parent's pixels is only used while there is no pixel size
-        spacing = self.spacing_px if self.unit == "pixel" else (1.0, 1.0)
-        image_resized = self.with_pixel_size(size_given).with_size_error(error)
+        spacing = self.spacing_px if own is None else (1.0, 1.0)
         how = "typed by the user" if error is None else "from a calibration"
-        return image_resized.with_size_source(how).replace(spacing_px=spacing)
+        image = self.with_pixel_size(new).with_size_error(error).with_size_source(how)
+        return image.replace(spacing_px=spacing)
 
     def with_size_source(self, how: str, *, in_file: bool = False) -> "Micrograph":
         """Return a copy that records the source of its pixel size, if it has one."""
@@ -683,10 +650,8 @@ def get_processor_name() -> str:
         lines = cpu_info.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         lines = []
-    model_names = (
-        line.partition(":")[2] for line in lines if line.startswith("model name")
-    )
-    name = next(model_names, "") or platform.processor() or platform.machine()
+    models = (n.partition(":")[2] for n in lines if n.startswith("model name"))
+    name = next(models, "") or platform.processor() or platform.machine()
     return " ".join(name.split())
 
 
@@ -733,7 +698,7 @@ def digest_with_progress(path: Path) -> Job[str]:
     digest = hashlib.sha256()
     files = sorted(list_files_recursively(path)) if path.is_dir() else [path]
     total, read = sum(file.stat().st_size for file in files) // _BLOCK, 0
-    reported_bytes = 0
+    reported, message = 0, f"recording the input {path.name}"
     for file in files:
         if path.is_dir():
             digest.update(encode_path(file.relative_to(path)))
@@ -741,10 +706,7 @@ def digest_with_progress(path: Path) -> Job[str]:
             while block := stream.read(_BLOCK):
                 digest.update(block)
                 read += len(block)
-                if read - reported_bytes >= _STEP:
-                    reported_bytes = read
-                    read_share = min(read // _BLOCK, total)
-                    yield Progress(
-                        read_share, total, f"recording the input {path.name}"
-                    )
+                if read - reported >= _STEP:
+                    reported = read
+                    yield Progress(min(read // _BLOCK, total), total, message)
     return f"sha256:{digest.hexdigest()}"

@@ -7,7 +7,7 @@ Plots of a result are declared by a `Curve`, next to its command.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cache, partial
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
@@ -99,10 +99,8 @@ def create_length_properties(
     """
 
     def create_length_property(unit: str, also: str = "") -> property:
-        settings = {
-            name: value.format(unit=unit) if isinstance(value, str) else value
-            for name, value in more.items()
-        }
+        texts = {n: one for n, one in more.items() if isinstance(one, str)}
+        settings = more | {n: text.format(unit=unit) for n, text in texts.items()}
         create = create_property(label, unit, also=also, **settings)
         return create(lambda result: get(result, unit))
 
@@ -124,9 +122,8 @@ class Figure:
     @property
     def error_text(self) -> str:
         """Formatted error of the number."""
-        return (
-            "" if self.sd is None else f"{_PLUS_MINUS} {format_number(self.sd, '.2g')}"
-        )
+        sd = self.sd
+        return "" if sd is None else f"{_PLUS_MINUS} {format_number(sd, '.2g')}"
 
     @property
     def value_text(self) -> str:
@@ -138,12 +135,11 @@ class Figure:
         return format_number(self.value, self.form)
 
     def __str__(self) -> str:
-        number_text = self.value_text
-        if number_text == _NONE:
+        number = self.value_text
+        if number == _NONE:
             return f"{_NONE} {self.note}".rstrip()
-        text = " ".join(
-            filter(None, (number_text, self.error_text, self.unit, self.note))
-        )
+        parts = number, self.error_text, self.unit, self.note
+        text = " ".join(filter(None, parts))
         return f"{text} {_NONE} {self.verdict}" if self.verdict else text
 
 
@@ -219,15 +215,12 @@ def get_stored_names(kind: type) -> list[str]:
     """
     quantities = get_quantities(kind)
     texts = {n for one, _ in quantities.values() for n in (one.reason, one.method)}
-    return [
-        name
-        for name, (quantity, bare) in quantities.items()
-        if name in texts
-        or (
-            bare not in (str, str | None)
-            and (not quantity.shown or quantity.unit or quantity.form != _FORM)
-        )
-    ]
+    names = []
+    for name, (quantity, bare) in quantities.items():
+        is_number = not quantity.shown or quantity.unit or quantity.form != _FORM
+        if name in texts or (is_number and bare not in (str, str | None)):
+            names.append(name)
+    return names
 
 
 def get_figures(result: object) -> dict[str, Figure]:
@@ -235,59 +228,47 @@ def get_figures(result: object) -> dict[str, Figure]:
 
     If it has a method `figures`, returns its result.
     """
+    figures: dict[str, Figure]
     own = getattr(result, "figures", None)
-    figures: dict[str, Figure] = (
-        own() if callable(own) else get_declared_figures(result)
-    )
+    figures = own() if callable(own) else get_declared_figures(result)
     return figures
 
 
 def get_declared_figures(result: object) -> dict[str, Figure]:
     """Return annotated fields and properties of a result as figures keyed by label."""
     quantities = get_quantities(type(result))
-    beside = {
-        n for q, _ in quantities.values() for n in (q.also, q.sd, q.interval) if n
-    }
-    return {
-        label: figure
-        for name, (quantity, _) in quantities.items()
-        if quantity.shown and name not in beside
-        for label, figure in _create_figures(result, name, quantity)
-    }
+    declared = [quantity for quantity, _ in quantities.values()]
+    beside = {name for q in declared for name in (q.also, q.sd, q.interval)}
+    figures = {}
+    for name, (quantity, _) in quantities.items():
+        if quantity.shown and name not in beside:
+            shown, figure = _create_figure(result, name, quantity)
+            if figure is not None:
+                figures[shown.label] = figure
+    return figures
 
 
-def _create_figures(
+def _create_figure(
     result: object, name: str, quantity: Quantity
-) -> Iterator[tuple[str, Figure]]:
-    """Yield the figure of a field, unless both value and reason are missing."""
+) -> tuple[Quantity, Figure | None]:
+    """Return the figure of a field; None if both value and reason are missing."""
     value, also = get_value(result, name), quantity.also
-    if value is None and also:
-        other = get_quantities(type(result))[also][0]
-        if get_value(result, also) is not None:
-            yield from _create_figures(result, also, other)
-            return
+    if value is None and also and get_value(result, also) is not None:
+        return _create_figure(result, also, get_quantities(type(result))[also][0])
+    unit, form, large = quantity.unit, quantity.form, quantity.large
     if value is None:
         reason = get_value(result, quantity.reason) if quantity.reason else None
-        if reason is not None:
-            note = f"({reason})"
-            yield (
-                quantity.label,
-                Figure(None, quantity.unit, quantity.form, note, large=quantity.large),
-            )
-        return
+        if reason is None:
+            return quantity, None
+        return quantity, Figure(None, unit, form, f"({reason})", large=large)
     if isinstance(value, bool):
         value = "yes" if value else "no"
     verdict = (get_value(result, quantity.verdict) if quantity.verdict else None) or ""
     if isinstance(value, str):
-        yield (
-            quantity.label,
-            Figure(value or _NONE, verdict=verdict, large=quantity.large),
-        )
-        return
+        return quantity, Figure(value or _NONE, verdict=verdict, large=large)
     sd = get_value(result, quantity.sd) if quantity.sd else None
     note = _format_note(result, quantity)
-    form, large = quantity.form, quantity.large
-    yield quantity.label, Figure(value, quantity.unit, form, note, sd, verdict, large)
+    return quantity, Figure(value, unit, form, note, sd, verdict, large)
 
 
 def _format_note(result: object, quantity: Quantity) -> str:
@@ -513,21 +494,15 @@ class CurveDeclaration:
             lines[-1:] = self._add_marks(lines[-1], read)
             in_um = [line.convert_to_per_um(pixel) for line in lines]
             return self.combine(in_um, has_size=pixel is not None)
-        return Plot(
-            self.title, *self.axis_labels(unit), tuple(lines), self.log, self.ylim
-        )
+        axes = self.axis_labels(unit)
+        return Plot(self.title, *axes, tuple(lines), self.log, self.ylim)
 
     def combine(self, lines: Sequence[Line], *, has_size: bool) -> Plot:
         """Create a plot of lines against frequency in µm⁻¹ or cycles per pixel."""
-        return Plot(
-            self.title,
-            "spatial frequency (µm⁻¹)" if has_size else "frequency (cycles/px)",
-            self.ylabel,
-            tuple(lines),
-            self.log,
-            self.ylim,
-            "nm" if has_size else "px",
-        )
+        unit = "nm" if has_size else "px"
+        xlabel = "spatial frequency (µm⁻¹)" if has_size else "frequency (cycles/px)"
+        axes = xlabel, self.ylabel
+        return Plot(self.title, *axes, tuple(lines), self.log, self.ylim, unit)
 
     def _add_marks(self, line: Line, read: Read) -> Sequence[Line]:
         """Return a line with its marked period and its threshold curves."""
@@ -544,14 +519,13 @@ class CurveDeclaration:
                     label += " (chosen)" if is_it and len(all_of) > 1 else ""
                     kind: Kind = "threshold" if is_it else "other threshold"
                     lines.append(Line(label, line.x, level, kind=kind))
-        px, nm = (
-            read(f"{self.mark}_{unit}") if self.mark else None for unit in _LENGTHS
-        )
+        names = [f"{self.mark}_{unit}" for unit in _LENGTHS]
+        px, nm = map(read, names) if self.mark else (None, None)
         if isinstance(px, (int, float)) and px >= 1:  # real periods are longer
-            period_text = f"{format_number(px)} px"
+            period = f"{format_number(px)} px"
             if isinstance(nm, (int, float)):
-                period_text = f"{format_number(nm)} nm"
-            lines[0] = replace(line, mark=1 / px, mark_label=period_text)
+                period = f"{format_number(nm)} nm"
+            lines[0] = replace(line, mark=1 / px, mark_label=period)
         elif self.mark and read("reason"):
             none = np.zeros(0)
             lines.append(Line(f"no {self.mark}: {read('reason')}", none, none))
@@ -587,10 +561,9 @@ def get_plots(result: object, curves: Sequence[CurveDeclaration]) -> list[Plot]:
         plots: list[Plot] = own()
         return plots
     names = getattr(result, "images", ())
-    curve_plots = (
-        curve.create_plot(partial(get_value, result), names) for curve in curves
-    )
-    return [plot for plot in curve_plots if plot is not None]
+    read = partial(get_value, result)
+    drawn = (curve.create_plot(read, names) for curve in curves)
+    return [plot for plot in drawn if plot is not None]
 
 
 def get_size_basis(

@@ -64,10 +64,9 @@ class StrayPixels:
 
     def mask(self, data: ReadableArray) -> "PatchedField":
         """Return a float image (Y, X) with NaN at stray pixels."""
-        missing_values = np.full(len(self.places), np.nan)
-        return PatchedField(
-            data, self.places, missing_values, np.result_type(data.dtype, np.float32)
-        )
+        missing = np.full(len(self.places), np.nan)
+        dtype = np.result_type(data.dtype, np.float32)
+        return PatchedField(data, self.places, missing, dtype)
 
     def fill(self, data: ReadableArray) -> ReadableArray:
         """Return an image (Y, X) with stray pixels replaced with fill values."""
@@ -122,16 +121,10 @@ def find_stray_pixels(data: ReadableArray) -> StrayPixels | None:
         window = read_box(data, box)
         stray, to_fill = compute_stray_pixel_masks(window)
         own = tile.core.relative_to(box).slices
-        stray_places = np.argwhere(stray[own])
-        values = (
-            _compute_fill_values(window, stray, to_fill)
-            if len(stray_places)
-            else window
-        )
-        corner = np.array([tile.core.y0, tile.core.x0])
-        return stray_places + corner, values[own][tuple(stray_places.T)].astype(
-            np.float32
-        )
+        places = np.argwhere(stray[own])
+        filled = _compute_fill_values(window, stray, to_fill) if len(places) else window
+        values = filled[own][tuple(places.T)].astype(np.float32)
+        return places + np.array([tile.core.y0, tile.core.x0]), values
 
     tiles = plan_tiles(shape, core=_BLOCK, halo=_MARGIN, constant=False)
     places, values = zip(*map_parallel(search_tile, tiles, most=_WINDOWS), strict=True)
@@ -166,9 +159,8 @@ def compute_stray_pixel_masks(field: RealArray) -> tuple[BoolArray, BoolArray]:
     others = values[finite & ~stray]
     beyond = np.maximum(values - others.max(), others.min() - values)
     beyond /= max(others.max() - others.min(), np.finfo(np.float32).tiny)
-    return stray, stray & (
-        dead | (beyond > _BEYOND_WIDE) | (narrow & (beyond > _BEYOND))
-    )
+    is_far = (beyond > _BEYOND_WIDE) | (narrow & (beyond > _BEYOND))
+    return stray, stray & (dead | is_far)
 
 
 def _find_peaks(values: Float32Array) -> BoolArray:
@@ -178,19 +170,14 @@ def _find_peaks(values: Float32Array) -> BoolArray:
     """
     wide = np.pad(values, max(_APART), mode="reflect")
     # segments are not shorter than `_SEGMENT` unless the line is
-    starts = [
-        np.linspace(0, n, max(1, n // _SEGMENT), endpoint=False).astype(int)
-        for n in values.shape
-    ]
+    counts = [(n, max(1, n // _SEGMENT)) for n in values.shape]
+    starts = [np.linspace(0, *n, endpoint=False).astype(int) for n in counts]
     strips = [*itertools.pairwise((*starts[0][::2], len(values)))]  # one fits a cache
     peaks, lines = np.zeros(values.shape, bool), np.zeros(values.shape, bool)
     for apart in _APART:
-        heights = np.concatenate(
-            [
-                _combine_excesses(*_compute_excess(wide, s, apart))
-                for s in strips[:: 1 + len(strips) // 4]
-            ]
-        )
+        some = strips[:: 1 + len(strips) // 4]
+        excesses = [_compute_excess(wide, strip, apart) for strip in some]
+        heights = np.concatenate(list(itertools.starmap(_combine_excesses, excesses)))
         up, down = (
             _TIMES * np.percentile(h[h > 0], _USUAL) if (h > 0).any() else np.inf
             for h in (heights, -heights)
@@ -336,9 +323,8 @@ def _select_isolated_spots(
         if not far[place][own].all():  # beyond any noise and detail
             near = _grow_slices(spot, _DENSE_REACH)
             crowd = (spots[near] & (labels[near] != number)).mean()
-            rough = np.concatenate(
-                [np.diff(part, axis=n)[np.diff(~usable, axis=n) == 0] for n in (0, 1)]
-            )
+            steps = [(np.diff(part, axis=n), np.diff(~usable, axis=n)) for n in (0, 1)]
+            rough = np.concatenate([step[edge == 0] for step, edge in steps])
             low, high = np.percentile(rough, (10, 90))
             sigma = (high - low) / _DECILES / np.sqrt(2)  # of a pixel, not of two
             if not 0 < least * sigma < height or crowd >= _DENSE:
@@ -351,20 +337,17 @@ def _select_isolated_spots(
             constant = is_line and np.ptp(part[own]) == 0  # unlike any wire
             narrow[place] |= own & (longest <= _WIDEST or constant)
             # borders of frames and lines in data bars are lines, too
+            sides = zip(spot, spot[::-1], spots.shape, spots.shape[::-1], strict=True)
             across = any(
                 line == slice(0, n) and 0 < side.start < side.stop < m
-                for line, side, n, m in zip(
-                    spot, spot[::-1], spots.shape, spots.shape[::-1], strict=True
-                )
+                for line, side, n, m in sides
             )
             dead[place] |= own & (constant and across)
     return kept_spots, narrow, dead
 
 
 def _grow_slices(place: tuple[slice, slice], margin: int) -> tuple[slice, slice]:
-    rows, columns = (
-        slice(max(0, part.start - margin), part.stop + margin) for part in place
-    )
+    rows, columns = (slice(max(0, n.start - margin), n.stop + margin) for n in place)
     return rows, columns
 
 
@@ -375,9 +358,9 @@ def _compute_fill_values(
 
     The mean of the pixels around, or in wide areas the end of the range of all others.
     """
-    fill_values = np.full(field.shape, np.nan, np.float32)
+    filled = np.full(field.shape, np.nan, np.float32)
     if not to_fill.any():
-        return fill_values
+        return filled
     usable = ~stray & np.isfinite(field)
     places = np.argwhere(to_fill)
     margin, size = _FILLED_FROM // 2, (_FILLED_FROM, _FILLED_FROM)
@@ -390,5 +373,5 @@ def _compute_fill_values(
     ends = np.clip(field[to_fill], field[usable].min(), field[usable].max())
     # the mean of few pixels would invent the content of a wide area
     narrow = count >= _MIN_KNOWN * inside.sum((1, 2))
-    fill_values[to_fill] = np.where(narrow, means, ends)
-    return fill_values
+    filled[to_fill] = np.where(narrow, means, ends)
+    return filled

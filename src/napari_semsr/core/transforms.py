@@ -35,9 +35,7 @@ _FLAT = 1e-12  # of the squared scale; chosen: determinant of a singular matrix
 _ALIKE = 1e-9  # relative; chosen: equal scales up to rounding
 
 _F = TypeVar("_F", bound=np.floating)
-_FOLD_MESSAGE = (
-    "The elastic transform folds and cannot be inverted; increase its stiffness."
-)
+_FOLD_MESSAGE = "The elastic transform folds, without inverse: increase its stiffness."
 
 
 class Transform(Protocol):
@@ -118,9 +116,8 @@ class Affine:
     def degrees(self) -> float:
         """Rotation of the nearest similarity, from the x axis towards the y axis."""
         linear = self.linear @ np.diag([1.0, -1.0 if self.is_mirrored else 1.0])
-        return math.degrees(
-            math.atan2(linear[0, 1] - linear[1, 0], linear[0, 0] + linear[1, 1])
-        )
+        (a, b), (c, d) = linear
+        return math.degrees(math.atan2(b - c, a + d))
 
     @property
     def is_mirrored(self) -> bool:
@@ -164,10 +161,11 @@ class BSplineDisplacement:
     def __post_init__(self) -> None:
         shape, is_finite = self.coefficients.shape, np.isfinite(self.coefficients).all()
         if len(shape) != 3 or shape[0] != 2 or min(shape) < 2 or not is_finite:
-            msg = "An elastic transform needs finite coefficients (2, Y, X) of 2+ knots"
-            raise OptionError(
-                f"{msg} on each axis, got shape {shape}.", code="transform-invalid"
+            what = (
+                "An elastic transform needs finite coefficients (2, Y, X) of 2+ knots"
             )
+            msg = f"{what} on each axis, got shape {shape}."
+            raise OptionError(msg, code="transform-invalid")
         lengths = [*self.origin, *self.spacing]
         if not (min(self.spacing) > 0 and np.isfinite(lengths).all()):
             msg = f"The knot spacing must be positive, got {self.spacing}"
@@ -195,11 +193,10 @@ class BSplineDisplacement:
             for n in self.coefficients.shape[1:]
         )
         places = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1)
-        displaced_places = places * self.spacing + self.displacement(
-            places * self.spacing + self.origin
-        )
-        down = np.diff(displaced_places, axis=0)[:, :-1] * _PER_KNOT / self.spacing[0]
-        across = np.diff(displaced_places, axis=1)[:-1] * _PER_KNOT / self.spacing[1]
+        places = places * self.spacing
+        moved = places + self.displacement(places + self.origin)
+        down = np.diff(moved, axis=0)[:, :-1] * _PER_KNOT / self.spacing[0]
+        across = np.diff(moved, axis=1)[:-1] * _PER_KNOT / self.spacing[1]
         areas = down[..., 0] * across[..., 1] - down[..., 1] * across[..., 0]
         return float(areas.min())
 
@@ -431,18 +428,16 @@ class WarpedImage:
             return resampling.resample(block, place, part)
         if not finite.any():
             return np.full(part.shape, np.nan)
-        block_values = resampling.resample(fill_gaps(block, finite), place, part)
+        values = resampling.resample(fill_gaps(block, finite), place, part)
         gaps = resampling.resample((~finite).astype(np.float64), place, part)
-        block_values[np.abs(gaps) > _GAP] = np.nan
-        return block_values
+        values[np.abs(gaps) > _GAP] = np.nan
+        return values
 
     def _pixel_centres(self, box: Box) -> FloatArray:
         """Return the centres of grid pixels (2, Y, X) in image pixels."""
-        if isinstance(self.transform, Affine):
-            return self._map_to_image(
-                np.arange(box.y0, box.y1), np.arange(box.x0, box.x1)
-            )
         spans = (box.y0, box.y1), (box.x0, box.x1)
+        if isinstance(self.transform, Affine):
+            return self._map_to_image(*(np.arange(*span) for span in spans))
         rows, columns = (
             np.arange(start // _LATTICE - 2, -(-stop // _LATTICE) + 3)
             for start, stop in spans
@@ -466,16 +461,12 @@ class WarpedImage:
     def _map_to_image(self, rows: RealArray, columns: RealArray) -> FloatArray:
         """Map grid rows and columns back to image pixels."""
         # axis by axis: loops over pairs of coordinates are several times slower
-        axes = [
-            corner + (index + 0.5) * pitch
-            for corner, pitch, index in zip(
-                self.grid.corner, self.grid.pitch, (rows, columns), strict=True
-            )
-        ]
+        (y, x), (down, across) = self.grid.corner, self.grid.pitch
+        axes = y + (rows + 0.5) * down, x + (columns + 0.5) * across
         grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
-        image_places = np.moveaxis(self.transform.inverse()(grid), -1, 0)
+        places = np.moveaxis(self.transform.inverse()(grid), -1, 0)
         origin, scale = self.image.origin, self.image.scale
-        return np.stack([(image_places[k] - origin[k]) / scale[k] for k in range(2)])
+        return np.stack([(places[k] - origin[k]) / scale[k] for k in range(2)])
 
 
 def fill_gaps(plane: NDArray[_F], finite: BoolArray) -> NDArray[_F]:
@@ -483,11 +474,10 @@ def fill_gaps(plane: NDArray[_F], finite: BoolArray) -> NDArray[_F]:
 
     At least one pixel must be `finite`, (Y, X).
     """
-    nearest = ndimage.distance_transform_edt(
-        ~finite, return_distances=False, return_indices=True
-    )
-    nearest_values: NDArray[_F] = plane[tuple(nearest)]
-    return nearest_values
+    how = {"return_distances": False, "return_indices": True}
+    nearest = ndimage.distance_transform_edt(~finite, **how)
+    values: NDArray[_F] = plane[tuple(nearest)]
+    return values
 
 
 def _weights(at: FloatArray, nodes: int) -> FloatArray:

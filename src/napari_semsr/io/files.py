@@ -342,7 +342,7 @@ class StoreLock:
         try:
             lock.acquire(timeout=patience_s)
         except Timeout as error:
-            msg = f"Another process writes to {folder}: wait, or choose another name."
+            msg = f"Another process is writing to {folder}: wait, or rename the output."
             raise core.WriteError(msg, code="output-locked") from error
         except (OSError, NotImplementedError):
             _logger.debug("File locks are not supported here.")

@@ -914,8 +914,8 @@ def open_frames(
     )
     scan = path / _SCAN
     scan_record = read_json_object(scan) if is_folder and scan.is_file() else {}
-    layout = {"grid": grid, "order": order, "first": first, "overlap": overlap}
-    layout |= {"pixel_size_nm": pixel_size_nm}
+    layout: dict[str, Any] = {"grid": grid, "order": order, "first": first}
+    layout |= {"overlap": overlap, "pixel_size_nm": pixel_size_nm}
     return _add_layout(acquisition, path, scan_record, layout)
 
 

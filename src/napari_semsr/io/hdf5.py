@@ -201,7 +201,7 @@ def _read_pixel_size(
 def _read_step_nm(image: Any, axis: int) -> float | None:
     """Read the pixel size along an axis from its coordinates or its extent."""
     names = [*_read_axis_names(image), *[""] * image.ndim]
-    places = image.parent.get(names[axis]) if names[axis] else None
+    places: Any = image.parent.get(names[axis]) if names[axis] else None
     if hasattr(places, "shape"):
         step, within = images.measure_step(places[()])
         unit = _join_text(places.attrs.get("units", ""))
@@ -217,7 +217,7 @@ def _read_step_nm(image: Any, axis: int) -> float | None:
     return images.convert_to_nm(step, _join_text(about.get("Unit", "um")))
 
 
-def _join_text(value: object) -> str:
+def _join_text(value: Any) -> str:
     """Join a text that may be stored as single characters."""
     parts = (n if isinstance(n, bytes) else str(n).encode() for n in np.ravel(value))
     return b"".join(parts).decode("utf-8", "replace")

@@ -327,7 +327,8 @@ def _read_channels(
         if info.channels > 1:
             name = f"{name} channel {channel}"
         layer = _reshape_to_axes(_stack_levels(levels, name), info.axes)
-        facts = {STORE_KEY: str(path.resolve()), READ_KEY: {"layer": before + channel}}
+        facts: dict[str, object] = {STORE_KEY: str(path.resolve())}
+        facts[READ_KEY] = {"layer": before + channel}
         facts[SHAPE_KEY] = _get_finest_shape(layer[0])
         if info.suggested_databar_rows:
             facts[ROWS_KEY] = info.suggested_databar_rows

@@ -191,9 +191,10 @@ def read_transform(path: Path) -> StoredTransform:
     try:
         values = json.loads(read_text(path))
     except OSError as error:
-        fault = core.describe_access_error(path, error)
-        fault = fault or f"{path} cannot be read: {error.strerror or error}."
-        raise core.ReadError(fault) from error
+        other = f"{path} cannot be read: {error.strerror or error}."
+        raise core.ReadError(
+            core.describe_access_error(path, error) or other
+        ) from error
     except (ValueError, RecursionError) as error:
         msg = (
             f"{path} is not a transform, since it is not valid JSON ({error}): choose "
@@ -238,8 +239,9 @@ def _parse_transform(values: dict[str, Any]) -> StoredTransform:
             np.array(spline["coefficients"], dtype=float),
         )
         transform = core.Elastic(affine, bending)
-    images = (_parse_image_identity(values[side]) for side in ("from", "to"))
-    return StoredTransform(transform, *images, dict(values.get("quality") or {}))
+    moving, fixed = (_parse_image_identity(values[side]) for side in ("from", "to"))
+    quality = dict(values.get("quality") or {})
+    return StoredTransform(transform, moving, fixed, quality)
 
 
 def _check_value(what: str, value: object, allowed: Sequence[object]) -> None:

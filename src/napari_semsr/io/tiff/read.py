@@ -1003,7 +1003,9 @@ def read_stage_positions(path: Path) -> list[core.FloatPair | None]:
     unreadable = suppress(OSError, ValueError, tifffile.TiffFileError)
     with unreadable, tifffile.TiffFile(path) as tif:
         root = _parse_ome_xml(tif.pages.first.description)
-        for image in () if root is None else root.iterfind("{*}Image"):
+        if root is None:
+            return places
+        for image in root.iterfind("{*}Image"):
             if _has_planes(image, path.name.__eq__, root.get("UUID")):
                 planes = image.iterfind(".//{*}Plane")
                 first = [plane for plane in planes if int(plane.get("TheC", 0)) == 0]

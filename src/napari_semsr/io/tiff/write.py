@@ -305,7 +305,8 @@ def write_pages(
         options = _create_resolution_tags(first)
         options["metadata"] = _create_ome_metadata(first, letters, record)
     size = planes * first.shape[0] * first.shape[1] * kind.itemsize
-    how = {"ome": ome, "imagej": not ome, "bigtiff": ome and size >= 2**31}
+    how: dict[str, Any] = {"ome": ome, "imagej": not ome}
+    how["bigtiff"] = ome and size >= 2**31
     verified = _rename_verified_file(path, record)
     with verified as temporary, tifffile.TiffWriter(temporary, **how) as tif:
         tif.write(

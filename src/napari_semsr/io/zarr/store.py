@@ -599,7 +599,7 @@ def _create_new_store(path: Path, plan: _StoreLayout, record: Record) -> OmeZarr
         try:
             path.mkdir()
         except FileExistsError as error:
-            msg = f"Another process writes to {path}: wait, or choose another name."
+            msg = f"Another process is writing to {path}: wait, or rename the output."
             raise core.WriteError(msg, code="output-locked") from error
     with convert_write_errors(path), ExitStack() as clean_up:
         clean_up.callback(shutil.rmtree, path, ignore_errors=True)
