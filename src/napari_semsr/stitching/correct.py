@@ -17,7 +17,6 @@ from dataclasses import dataclass, field, replace
 from unicodedata import normalize
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse.linalg import splu
 
@@ -124,10 +123,7 @@ def _check_extent(corrections: Corrections, acquisition: Acquisition) -> None:
     if corners is not None:
         reach = np.maximum(reach, 2 * np.ptp(corners, axis=0))
     for what, (y, x) in (
-        *(
-            (f"{item.first} and {item.second}", item.shift_px)
-            for item in corrections.join
-        ),
+        *((f"{one.first} and {one.second}", one.shift_px) for one in corrections.join),
         *((name, (at.y_px, at.x_px)) for name, at in corrections.place.items()),
     ):
         if (np.abs((y, x)) > reach).any():
@@ -144,11 +140,8 @@ def _index_corrections(
     # file systems store names in different Unicode forms
     index_of = {normalize("NFC", name): i for i, name in enumerate(acquisition.names)}
     faulty = {normalize("NFC", fault.frame) for fault in acquisition.faults}
-    unknown = sorted(
-        name
-        for name in corrections.names
-        if normalize("NFC", name) not in index_of.keys() | faulty
-    )
+    known = index_of.keys() | faulty
+    unknown = sorted(n for n in corrections.names if normalize("NFC", n) not in known)
     if unknown:
         more = f" and {len(unknown) - _NAMES} more" if len(unknown) > _NAMES else ""
         msg = (
@@ -224,8 +217,7 @@ class _CorrectionSolver:
         self.fixed_places = {
             index: at + origin for index, at in self.hand.places.items()
         }
-        refined = () if self.state.refinement is None else self.state.refinement.shifts
-        self.measured = {(item.first, item.second): item for item in refined}
+        self.measured = self.state.refined_shifts
 
     def compute_shift(self, pair: IntPair) -> FloatArray:
         """Compute the second frame's current position relative to the first, (2,)."""
@@ -252,10 +244,6 @@ class _CorrectionSolver:
             replace(item, step=item.step[:2] - self._compute_shift_change(pair))
             for pair, item in ((pair, self.measured[pair]) for pair in pairs)
         ]
-
-    def _label_groups(self, ties: Sequence[Overlap]) -> NDArray[np.int64]:
-        """Label groups of frames connected by constraints, (N,); the largest is 0."""
-        return label_components(len(self.positions), ties)
 
     @property
     def free_pairs(self) -> list[IntPair]:
@@ -292,17 +280,15 @@ class _CorrectionSolver:
             self.positions = before.copy()
             self.positions[list(group)] += move
         members = np.array(group)
+        shape, by_hand = self.state.acquisition.frame_shape, self.hand.pairs
         apart = self.positions[members, None] - self.positions
-        common = np.array(self.state.acquisition.frame_shape) - np.abs(apart)
+        common = np.array(shape) - np.abs(apart)
         common[:, members] = np.nan
-        overlapping = np.nan_to_num(common, nan=0.0).min(axis=2) > 0
-        by_hand = self.hand.pairs
+        overlapping = np.argwhere(np.nan_to_num(common, nan=0.0).min(axis=2) > 0)
         pairs = [
-            (other, int(members[row]))
-            for row, other in zip(
-                *(part.tolist() for part in overlapping.nonzero()), strict=True
-            )
-            if (min(other, members[row]), max(other, members[row])) not in by_hand
+            (other, group[row])
+            for row, other in overlapping.tolist()
+            if (min(other, group[row]), max(other, group[row])) not in by_hand
         ]
         place = evaluate_group_position(self.state.frames, pairs, self.positions)
         self.positions = before
@@ -321,7 +307,7 @@ class _CorrectionSolver:
     def reposition_detached_frames(self) -> None:
         """Move frames of struck overlaps to positions that clearly fit better."""
         # the frames and groups of frames that struck overlaps connected
-        labels = self._label_groups(self.list_constraints())
+        labels = label_components(len(self.positions), self.list_constraints())
         groups: set[tuple[int, ...]] = set()
         ends = {index for pair in self.hand.struck_pairs for index in pair}
         # those without a position may have lost it with a struck overlap
@@ -352,7 +338,6 @@ class _CorrectionSolver:
         """Find a clearly better position for a group; return its gain and corners."""
         members, now = list(group), self.positions[list(group)]
         here = self.evaluate_group(group) if np.isfinite(now).all() else None
-        fits = here is not None and here.score > self.state.threshold
         best, gain, corners = here, 0.0, now
         for proposal in self._propose_positions(group):
             self.positions[members] = proposal
@@ -360,7 +345,7 @@ class _CorrectionSolver:
             self.positions[members] = now
             if place_found.score <= self.state.threshold:
                 continue
-            if fits and here is not None:
+            if here is not None and here.score > self.state.threshold:
                 doubt = CERTAIN * np.hypot(place_found.doubt, here.doubt)
                 if place_found.fit - here.fit <= doubt:
                     continue
@@ -373,7 +358,7 @@ class _CorrectionSolver:
         """Yield corners of a group, (M, 2), proposed by the shifts of single pairs."""
         inside, by_hand = {*group}, self.hand.pairs
         for item in self.state.candidates:
-            pair = (item.first, item.second)
+            pair = item.pair
             ends = [index for index in pair if index in inside]
             if len(ends) != 1 or pair in by_hand:
                 continue
@@ -396,18 +381,14 @@ class _CorrectionSolver:
         if not self.hand.places:
             return
         ties, fixed_frames = self.list_constraints(), self.fixed_places.keys()
-        labels = self._label_groups(
-            [t for t in ties if not {t.first, t.second} & fixed_frames]
-        )
+        free = [t for t in ties if fixed_frames.isdisjoint(t.pair)]
+        labels = label_components(len(self.positions), free)
         moves = {i: at - self.positions[i] for i, at in self.fixed_places.items()}
         hanging: dict[int, list[FloatArray]] = {}
         for tie in ties:
-            for frame, other in ((tie.first, tie.second), (tie.second, tie.first)):
-                if (
-                    frame in fixed_frames
-                    and other not in fixed_frames
-                    and labels[other] != 0
-                ):
+            for frame, other in (tie.pair, tie.pair[::-1]):
+                is_hanging = other not in fixed_frames and labels[other] != 0
+                if frame in fixed_frames and is_hanging:
                     hanging.setdefault(int(labels[other]), []).append(moves[frame])
         for index, at in self.fixed_places.items():
             self.positions[index] = at
@@ -436,13 +417,14 @@ class _CorrectionSolver:
         """Move one side of a pair to satisfy its join, given the earlier joins."""
         if np.hypot(*move) <= TOLERANCE_PX:
             return
-        labels = self._label_groups(earlier_joints)
+        count = len(self.positions)
+        labels = label_components(count, earlier_joints)
         sides = [np.flatnonzero(labels == labels[end]).tolist() for end in pair]
         moves = [-move, move]
-        ties = [t for t in self.list_constraints() if (t.first, t.second) != pair]
-        cut = find_minimum_cut(len(self.positions), ties, ({*sides[0]}, {*sides[1]}))
+        ties = [tie for tie in self.list_constraints() if tie.pair != pair]
+        cut = find_minimum_cut(count, ties, ({*sides[0]}, {*sides[1]}))
         has_place = self.is_placed
-        main = self._label_groups(ties) == 0 if ties else has_place
+        main = label_components(count, ties) == 0 if ties else has_place
         for side, far in ((~cut, -move), (cut, move)):
             sides.append(np.flatnonzero(side & has_place & main).tolist())
             moves.append(far)
@@ -490,7 +472,7 @@ class _CorrectionSolver:
                 state.frames, self.positions, fitting, 1.0, around=self.free_pairs
             )
             fresh = {
-                (item.first, item.second): item
+                item.pair: item
                 for item in linearised_shifts
                 if np.hypot(*item.step) <= TOLERANCE_PX
             }
@@ -508,7 +490,7 @@ class _CorrectionSolver:
             np.isfinite(fine), compute_position_spread(matrix, 1.0), np.nan
         )
         # those that do not fit any more have no effect, but their misfit is reported
-        in_use = {(item.first, item.second) for item in shifts} | self.hand.joins.keys()
+        in_use = {item.pair for item in shifts} | self.hand.joins.keys()
         unused = [pair for pair in self.measured if pair not in in_use]
         shifts += self._list_measured_shifts(unused)
         state.refinement = RefinedPositions(self.positions, tuple(shifts), spread)
@@ -542,9 +524,8 @@ class _CorrectionSolver:
         fixed_frames = list(self.fixed_places)
         stiff[fixed_frames] = _HOLD * float(np.median(np.abs(matrix.diagonal())))
         away = np.zeros((count, 2))
-        away[fixed_frames] = (
-            np.array([*self.fixed_places.values()]) - self.positions[fixed_frames]
-        )
+        places = np.array([*self.fixed_places.values()])
+        away[fixed_frames] = places - self.positions[fixed_frames]
         matrix = (matrix + sparse.diags_array(stiff.ravel())).tocsc()
         pulls = pulls + (stiff * away).ravel()
         # placed frames move relative to all others, whose mean position is kept
@@ -557,13 +538,6 @@ class _CorrectionSolver:
         drift = np.nanmean((self.group_positions - self.positions)[others], axis=0)
         solution = splu(with_means).solve(np.concatenate([pulls, drift]))
         return solution[:-2].reshape(count, 2), matrix
-
-    def apply_corrections(self) -> None:
-        """Apply all corrections approximately, to within a few pixels."""
-        self.reposition_detached_frames()
-        self.apply_fixed_positions()
-        self.apply_joins()
-        self.group_positions = self.positions.copy()
 
     def remove_unconnected_frames(self) -> None:
         """Remove the positions of frames that are no longer connected."""
@@ -580,7 +554,7 @@ class _CorrectionSolver:
             Overlap(fixed_frames[0], index, (0.0, 0.0), 1.0)
             for index in fixed_frames[1:]
         ]
-        labels = self._label_groups(ties)
+        labels = label_components(len(self.positions), ties)
         stays = labels == 0 if ties else np.zeros(len(labels), bool)
         stays[fixed_frames] = True
         has_place = self.is_placed
@@ -610,11 +584,8 @@ def correct_mosaic(
     solved_state: State = solution.state
     hand = _index_corrections(corrections, solved_state.acquisition)
     yield Progress(0, 0, "Applying corrections")
-    shifts = {
-        (pair.first, pair.second): np.array(pair.shift_px)
-        for pair in solution.pairs
-        if pair.used
-    }
+    used = (pair for pair in solution.pairs if pair.used)
+    shifts = {pair.pair: np.array(pair.shift_px) for pair in used}
     state = replace(
         solved_state,
         struck_pairs=hand.struck_pairs,
@@ -629,7 +600,10 @@ def correct_mosaic(
     solver = _CorrectionSolver(
         state, hand, solved_state.positions, shifts, solution.pedestal
     )
-    solver.apply_corrections()
+    solver.reposition_detached_frames()
+    solver.apply_fixed_positions()
+    solver.apply_joins()
+    solver.group_positions = solver.positions.copy()
     yield Progress(0, 0, "Solving positions with corrections")
     solver.refine_positions()
     solver.remove_unconnected_frames()
@@ -682,23 +656,16 @@ def _update_layout(state: State, solver: _CorrectionSolver) -> None:
     for pair, (y, x) in solver.shifts.items():
         if pair not in hand.pairs:
             joints.append(Overlap(*pair, (float(y), float(x)), 1.0))
-    in_use = {(joint.first, joint.second) for joint in joints}
-    contradicting = () if state.layout is None else state.layout.dropped_joints
-    former = () if state.layout is None else state.layout.joints
-    contradicted_joints = (j for j in former if (j.first, j.second) not in in_use)
-    state.layout = Layout(
-        state.positions, tuple(joints), (*contradicting, *contradicted_joints)
-    )
-    searched_pairs = {(item.first, item.second) for item in state.candidates}
+    in_use = {joint.pair for joint in joints}
+    unused = (joint for joint in state.layout.joints if joint.pair not in in_use)
+    dropped_joints = (*state.layout.dropped_joints, *unused)
+    state.layout = Layout(state.positions, tuple(joints), dropped_joints)
+    searched_pairs = {item.pair for item in state.candidates}
     more = []
     for pair in sorted(in_use - searched_pairs):  # at the current shift, without search
         shift = compute_rounded_shift(state.positions, pair)
-        ncc, score, weight = (
-            np.array([value])
-            for value in compute_correlation(state.frames, pair, shift)
-        )
-        shifts = np.array([shift], dtype=np.int64)
-        more.append(Candidates(*pair, shifts, ncc, score, weight))
+        values = np.array(compute_correlation(state.frames, pair, shift))[:, None]
+        more.append(Candidates(*pair, np.array([shift], dtype=np.int64), *values))
     state.candidates = [*state.candidates, *more]
 
 

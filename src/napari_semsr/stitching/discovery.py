@@ -105,21 +105,17 @@ def find_likely_grids(
                 _weigh_axis_matches(acquisition, cells, numbers, joints, k)
                 for k in range(2)
             ]
-            fits, pairs = sum(a[1] for a in axes), sum(a[2] for a in axes)
+            weight, fits, pairs = map(sum, zip(*axes, strict=True))
             if fits >= _FEWEST:
-                weight = sum(a[0] for a in axes)
                 grids.append((weight, LikelyGrid(grid, order, first, fits, pairs)))
     grids.sort(key=lambda item: -item[0])
     least = _AS_LIKELY * grids[0][0] if grids else 0.0
     likely = dict.fromkeys(item for weight, item in grids if weight >= least)
     own = acquisition.grid, acquisition.order, acquisition.first
-    likeliest = [*likely][:_MOST]
-    descriptions = [(item.grid, item.order, item.first) for item in likeliest]
-    if own in descriptions[:1]:
+    likeliest = [((item.grid, item.order, item.first), item) for item in likely][:_MOST]
+    if likeliest and likeliest[0][0] == own:
         return ()  # the overlaps support the scan's own grid
-    return tuple(
-        item for item, name in zip(likeliest, descriptions, strict=True) if name != own
-    )
+    return tuple(item for name, item in likeliest if name != own)
 
 
 def _list_grids(count: int) -> Iterator[tuple[IntPair, FrameOrder, FirstFrame]]:
@@ -127,13 +123,12 @@ def _list_grids(count: int) -> Iterator[tuple[IntPair, FrameOrder, FirstFrame]]:
     for rows in range(1, count + 1):
         if count % rows:
             continue
-        is_line = rows in (1, count)
         for first in get_args(FirstFrame):
-            if (rows == 1 and first.startswith("bottom")) or (
+            is_other_end = (rows == 1 and first.startswith("bottom")) or (
                 rows == count and first.endswith("right")
-            ):
-                continue  # the same as its other end
-            for order in get_args(FrameOrder)[: 1 if is_line else None]:
+            )
+            orders = get_args(FrameOrder)[: 1 if rows in (1, count) else None]
+            for order in () if is_other_end else orders:
                 yield (rows, count // rows), order, first
 
 
@@ -166,7 +161,7 @@ def _weigh_axis_matches(
         if MIN_STEP <= shift[axis] <= MAX_STEP and abs(shift[1 - axis]) <= ASIDE:
             shifts.append(shift * side)
             weights.append(joint.weight)
-            which.append((joint.first, joint.second))
+            which.append(joint.pair)
     best, steps = (0.0, 0), np.array(shifts)
     for shift in steps:
         agrees = np.abs(steps - shift).max(axis=1) <= _SAME_STEP * side.max()
@@ -212,9 +207,8 @@ class Agreement:
         """Compare overlapping frames at their current `positions` (N, 2)."""
         pairs_in_use, sums = [], []
         for pair in pairs:
-            sums_of_pair = _compute_overlap_sums(
-                corrected_frames, pair, compute_rounded_shift(positions, pair)
-            )
+            shift = compute_rounded_shift(positions, pair)
+            sums_of_pair = _compute_overlap_sums(corrected_frames, pair, shift)
             if sums_of_pair is not None:
                 pairs_in_use.append(pair)
                 sums.append(sums_of_pair)
@@ -336,8 +330,7 @@ def discover_positions(
     strong = [
         joint
         for joint in joints
-        if joint.weight >= _SURE
-        and np.isfinite(places[[joint.first, joint.second], 0]).any()
+        if joint.weight >= _SURE and np.isfinite(places[[*joint.pair], 0]).any()
     ]
     if 2 * sum(np.abs(joint.shift).max() < _STILL_PX for joint in strong) > len(strong):
         msg = (
@@ -370,16 +363,13 @@ def _compute_shared_detail(
     """Return the fraction of a frame's detail shared with placed frames, 0 if none."""
     total = np.zeros(3)
     for other in np.flatnonzero(np.isfinite(positions[:, 0])):
-        shift = np.round(place - positions[other])
-        overlap = _compute_overlap_sums(
-            frames, (int(other), index), (int(shift[0]), int(shift[1]))
-        )
+        y, x = np.round(place - positions[other]).astype(int).tolist()
+        overlap = _compute_overlap_sums(frames, (int(other), index), (y, x))
         if overlap is not None and overlap[2] >= _MIN_PIXELS:
             total += overlap
     common, power, pixels = total[:, None]
-    return float(
-        np.nan_to_num(_compute_shared_fraction(common, power, pixels, noise))[0]
-    )
+    share = _compute_shared_fraction(common, power, pixels, noise)
+    return float(np.nan_to_num(share)[0])
 
 
 def grow_layout(count: int, joints: Sequence[Overlap], judge: Judge) -> FloatArray:
@@ -389,7 +379,7 @@ def grow_layout(count: int, joints: Sequence[Overlap], judge: Judge) -> FloatArr
     for seed in sorted(joints, key=lambda joint: -joint.weight):
         if trial_count == _SEEDS or seed.weight < _SURE:
             break
-        if np.isfinite(best[[seed.first, seed.second]]).all():
+        if np.isfinite(best[[*seed.pair]]).all():
             continue
         trial_count += 1
         positions = np.full((count, 2), np.nan)
@@ -437,13 +427,10 @@ def _propose_positions(
     has_place = np.isfinite(positions[:, 0])
     wanted_places: dict[int, list[tuple[FloatArray, float]]] = {}
     for joint in joints:
-        shift = np.array(joint.shift)
-        if has_place[joint.first] and not has_place[joint.second]:
-            where = (positions[joint.first] + shift, joint.weight)
-            wanted_places.setdefault(joint.second, []).append(where)
-        elif has_place[joint.second] and not has_place[joint.first]:
-            where = (positions[joint.second] - shift, joint.weight)
-            wanted_places.setdefault(joint.first, []).append(where)
+        for here, there, sign in ((*joint.pair, 1), (*joint.pair[::-1], -1)):
+            if has_place[here] and not has_place[there]:
+                where = positions[here] + sign * np.array(joint.shift)
+                wanted_places.setdefault(there, []).append((where, joint.weight))
     proposals = []
     for index, votes in wanted_places.items():
         places = np.stack([place for place, _ in votes])

@@ -12,9 +12,8 @@ connect frames into groups; a group is connected to the others by all pairs betw
 together. What remains ambiguous is decided by the stage model, with a warning.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +35,7 @@ from napari_semsr.stitching.frames import CorrectedFrames
 from napari_semsr.stitching.pairwise import (
     PEAK_PX,
     Candidates,
+    FramePair,
     compute_joint_correlation,
     compute_overlap_boxes,
     compute_reach,
@@ -54,11 +54,9 @@ _STRONG = 50.0  # score; chosen: above it, certainty no longer grows
 
 
 @dataclass(frozen=True, slots=True)
-class Overlap:
+class Overlap(FramePair):
     """Overlap of two frames with its accepted shift."""
 
-    first: int
-    second: int
     shift: tuple[float, float]  # position of the second minus that of the first
     weight: float  # weight in the layout
 
@@ -69,14 +67,13 @@ class Layout:
 
     # (N, 2) top-left corners; NaN for frames outside the largest connected group
     positions: FloatArray
-    joints: tuple[Overlap, ...]  # shifts that were kept
-    dropped_joints: tuple[Overlap, ...]  # shifts that disagreed
+    joints: tuple[Overlap, ...] = ()  # shifts that were kept
+    dropped_joints: tuple[Overlap, ...] = ()  # shifts that disagreed
 
 
-def label_components(count: int, joints: Sequence[Overlap]) -> NDArray[np.int64]:
+def label_components(count: int, joints: Sequence[FramePair]) -> NDArray[np.int64]:
     """Return (N,) group labels of connected frames; the largest group is 0."""
-    first = [joint.first for joint in joints]
-    second = [joint.second for joint in joints]
+    first, second = np.array([joint.pair for joint in joints], int).reshape(-1, 2).T
     graph = sparse.coo_array((np.ones(len(joints)), (first, second)), (count, count))
     _, labels = csgraph.connected_components(graph, directed=False)
     sizes = np.bincount(labels)
@@ -92,8 +89,7 @@ def fit_positions(
     prior: FloatArray | None = None,
 ) -> FloatArray:
     """Fit positions (N, 2) to all shifts; unconnected frames keep their `prior`."""
-    first = np.array([joint.first for joint in joints], dtype=np.intp)
-    second = np.array([joint.second for joint in joints], dtype=np.intp)
+    first, second = np.array([joint.pair for joint in joints], int).reshape(-1, 2).T
     shift = np.array([joint.shift for joint in joints], dtype=float).reshape(-1, 2)
     prior_positions = np.zeros((count, 2)) if prior is None else np.nan_to_num(prior)
     scale = float(weights.max(initial=0.0)) or 1.0
@@ -194,15 +190,15 @@ def measure_chance_level(
     scores_found = []
     for _ in range(_WINDOWS):
         first, second = rng.choice(count, 2, replace=False)
-        share = (
-            1 - np.abs(typical_shifts[int(rng.integers(len(typical_shifts)))]) / side
-        )
+        typical_shift = typical_shifts[int(rng.integers(len(typical_shifts)))]
+        share = 1 - np.abs(typical_shift) / side
         area = max(float(np.prod(share.clip(0))), _MIN_AREA)
         rows = area ** rng.random()
         apart = side * (1 - np.array([rows, area / rows])) * rng.choice([-1, 1], 2)
         y, x = np.rint(apart).astype(int)
         pair = int(first), ~int(second)
         scores_found.append(search_shifts(frames, pair, (int(y), int(x)), reach))
+    repeating = [has_repetitive_peaks(i) or bool(i.along) for i in scores_found]
     best = np.array([item.best_score for item in scores_found])
     usual = float(np.median(best))
     scores = np.concatenate([item.score for item in scores_found])
@@ -221,10 +217,7 @@ def measure_chance_level(
         shifts=float(_WINDOWS * count_shifts(reach)),
         usual=usual,
         spread=1.4826 * float(np.median(np.abs(best - usual))),
-        repeats=bool(
-            np.mean([has_repetitive_peaks(i) or bool(i.along) for i in scores_found])
-            > 0.5
-        ),
+        repeats=bool(np.mean(repeating) > 0.5),
         grain=frames.grain,
     )
 
@@ -298,11 +291,9 @@ _ROUNDS = 3  # Gauss-Newton steps from a peak; chosen: time against precision
 
 
 @dataclass(frozen=True, slots=True)
-class ShiftChoice:
+class ShiftChoice(FramePair):
     """Candidate shifts of one pair and their residuals."""
 
-    first: int
-    second: int
     shifts: FloatArray  # (K, 2) refined candidates, the smallest residual first
     # (K,) excess of each residual over the smallest, in standard deviations
     doubt: FloatArray
@@ -323,10 +314,8 @@ def _measure_residual(
     shift = shift.astype(float)
     result = None
     for _ in range(_ROUNDS):
-        whole = np.round(shift).astype(int)
-        boxes = compute_overlap_boxes(
-            frames.frame_shape, (int(whole[0]), int(whole[1]))
-        )
+        y, x = np.round(shift).astype(int).tolist()
+        boxes = compute_overlap_boxes(frames.frame_shape, (y, x))
         if boxes is None or min(boxes[0].shape) < 2 * _MARGIN + 6:
             return result
         crops = [
@@ -334,8 +323,8 @@ def _measure_residual(
             for index, box in zip(pair, boxes, strict=True)
             for plane in frames.correct(index)
         ]
-        part = shift - whole
-        step, variance, deviation = _fit_shift(crops, (float(part[0]), float(part[1])))
+        part_y, part_x = (shift - (y, x)).tolist()
+        step, variance, deviation = _fit_shift(crops, (part_y, part_x))
         result = (shift, variance, deviation)
         if np.abs(step).max() > 3:  # px; chosen: farther away is another peak
             return result
@@ -394,11 +383,8 @@ def weigh_shifts(
 
     Shifts whose overlap is too small for a residual count as possible.
     """
-    rows = (
-        [_measure_residual(frames, pair, shift) for shift in shifts]
-        if len(shifts) > 1
-        else []
-    )
+    several = shifts if len(shifts) > 1 else ()
+    rows = [_measure_residual(frames, pair, shift) for shift in several]
     is_sound = [row is not None and np.isfinite(row[1]) for row in rows]
     sound = [row for row in rows if row is not None and np.isfinite(row[1])]
     if not sound:
@@ -423,7 +409,7 @@ def _compute_excess_residual(
     frames: CorrectedFrames, choice: ShiftChoice, shift: FloatArray
 ) -> float:
     """Compute the excess residual of an additional shift of a pair."""
-    fit = _measure_residual(frames, (choice.first, choice.second), shift)
+    fit = _measure_residual(frames, choice.pair, shift)
     if fit is None or not np.isfinite(fit[1]) or choice.least[1] <= 0:
         return 0.0
     variance, deviation = choice.least
@@ -456,8 +442,7 @@ def compute_layout(
         shifts = item.shifts[find_rival_candidates(item, least)][:_MAX_CANDIDATES]
         if lines and item.along:
             shifts = np.concatenate([shifts, np.array(item.along)])
-        pair, weight = (item.first, item.second), float(item.weight[0])
-        choices.append(weigh_shifts(frames, pair, shifts, weight))
+        choices.append(weigh_shifts(frames, item.pair, shifts, float(item.weight[0])))
         yield Progress(pair_count + 1, len(candidates), "Comparing possible shifts")
     open_still = sum(not choice.is_certain for choice in choices)
     if is_periodic or open_still > (0 if is_stated else MOSTLY * len(choices)):
@@ -468,30 +453,26 @@ def compute_layout(
             for item, choice in zip(good, choices, strict=True)
             if choice.is_certain or item.ncc[0] > _RIVAL_NCC * usual
         ]
-        look = partial(_compute_excess_residual, frames)
         return compute_periodic_layout(
-            len(nominal), sure_choices, nominal, look, is_stated=is_stated
+            frames, sure_choices, nominal, is_stated=is_stated
         )
     candidates_in_use = []
     for item, choice in zip(good, choices, strict=True):
         if not choice.is_certain:
             continue
-        kept_candidates = item
         if len(choice.shifts) > 1:  # keep only the chosen candidate
             nearest = int(np.argmin(np.abs(item.shifts - choice.shifts[0]).max(axis=1)))
             shifts = np.rint(choice.shifts[:1]).astype(np.int64)
             which = slice(nearest, nearest + 1)
             values = (item.ncc[which], item.score[which], item.weight[which])
-            kept_candidates = Candidates(item.first, item.second, shifts, *values)
-        candidates_in_use.append(kept_candidates)
+            item = Candidates(*item.pair, shifts, *values)
+        candidates_in_use.append(item)
     return solve_layout(len(nominal), candidates_in_use, threshold, nominal), set()
 
 
 def _compute_residuals(joints: Sequence[Overlap], positions: FloatArray) -> FloatArray:
-    shift = np.array([joint.shift for joint in joints], dtype=float).reshape(-1, 2)
-    first = [joint.first for joint in joints]
-    second = [joint.second for joint in joints]
-    return np.asarray(np.hypot(*(positions[second] - positions[first] - shift).T))
+    apart = np.array([positions[j.second] - positions[j.first] for j in joints])
+    return np.hypot(*(apart - [joint.shift for joint in joints]).T)
 
 
 def _fit_robust_positions(
@@ -517,7 +498,7 @@ def solve_layout(
     joints = [_create_overlap(item, item.shifts[0], item.weight[0]) for item in good]
     contradicting: list[Overlap] = []
     if not joints:
-        return Layout(np.full((count, 2), np.nan), (), ())
+        return Layout(np.full((count, 2), np.nan))
     positions = _fit_robust_positions(count, joints, prior)
     for _ in range(5):
         joints, contradicting, has_changed = [], [], False
@@ -536,8 +517,9 @@ def solve_layout(
         if not has_changed:
             break
     away = _compute_residuals(joints, positions) if joints else np.zeros(0)
-    contradicting += [j for j, a in zip(joints, away, strict=True) if a > TOLERANCE_PX]
-    joints = [j for j, a in zip(joints, away, strict=True) if a <= TOLERANCE_PX]
+    fits = (away <= TOLERANCE_PX).tolist()
+    contradicting += [j for j, fit in zip(joints, fits, strict=True) if not fit]
+    joints = [j for j, fit in zip(joints, fits, strict=True) if fit]
     labels = label_components(count, joints)
     positions[labels != 0] = np.nan
     if not joints:
@@ -547,21 +529,20 @@ def solve_layout(
 
 
 def compute_periodic_layout(
-    count: int,
+    frames: CorrectedFrames,
     choices: Sequence[ShiftChoice],
     nominal: FloatArray,
-    look: Callable[[ShiftChoice, FloatArray], float],
     *,
-    is_stated: bool = True,
+    is_stated: bool,
 ) -> tuple[Layout, set[IntPair]]:
-    """Compute the layout of a periodic sample; `look` evaluates additional shifts.
+    """Compute the layout of a periodic sample.
 
     Frames that the images do not determine are at `nominal` if it `is_stated`, and have
     no position otherwise.
     """
-    certain = [
-        _create_overlap(c, c.shifts[0], c.weight) for c in choices if c.is_certain
-    ]
+    sure = [choice for choice in choices if choice.is_certain]
+    certain = [_create_overlap(c, c.shifts[0], c.weight) for c in sure]
+    count = len(nominal)
     positions = np.zeros((count, 2))
     if certain:
         weights = np.array([joint.weight for joint in certain])
@@ -574,11 +555,7 @@ def compute_periodic_layout(
     unsure: list[set[int]] = []
     while waiting:
         bridges = [  # pairs that join a group to the main one
-            [
-                c
-                for c in choices
-                if main & {c.first, c.second} and group & {c.first, c.second}
-            ]
+            [c for c in choices if main & {*c.pair} and group & {*c.pair}]
             for group in waiting
         ]
         nearest = int(np.argmax([len(bridge) for bridge in bridges]))
@@ -590,9 +567,9 @@ def compute_periodic_layout(
         # move to its nominal position relative to the main group
         away = nominal[members] + shift - positions[members]
         expected_move = np.nanmedian(away, axis=0)
-        move, is_sure = _find_group_move(main, bridge, positions, expected_move, look)
+        move, is_sure = _find_group_move(frames, main, bridge, positions, expected_move)
         if not is_sure:
-            ambiguous |= {(c.first, c.second) for c in bridge}
+            ambiguous |= {choice.pair for choice in bridge}
         if not (is_sure or is_stated):
             unsure.append(group)
             continue
@@ -605,11 +582,11 @@ def compute_periodic_layout(
 
 
 def _find_group_move(
+    frames: CorrectedFrames,
     main: set[int],
     bridge: Sequence[ShiftChoice],
     positions: FloatArray,
     expected_move: FloatArray,
-    look: Callable[[ShiftChoice, FloatArray], float],
 ) -> tuple[FloatArray, bool]:
     """Find a group's shift relative to the main group, and whether it is unique."""
     moves_offered, signs = [], []
@@ -624,8 +601,9 @@ def _find_group_move(
         for place, proposal in enumerate(proposals):
             away = np.abs(moves - proposal).max(axis=1)
             nearest = int(np.argmin(away))
-            is_candidate = away[nearest] < _SAME
-            own = c.doubt[nearest] if is_candidate else look(c, apart + sign * proposal)
+            own = c.doubt[nearest]
+            if away[nearest] >= _SAME:
+                own = _compute_excess_residual(frames, c, apart + sign * proposal)
             own = min(max(float(own), -MAX_DOUBT), MAX_DOUBT)
             doubt[place] += own * abs(own)
     excess = np.sqrt(np.maximum(doubt - doubt.min(), 0))
@@ -642,9 +620,8 @@ def merge_close_proposals(proposals: FloatArray, same: float) -> FloatArray:
     left = list(range(len(proposals)))
     distinct_items = []
     while left:
-        near = [
-            k for k in left if np.abs(proposals[k] - proposals[left[0]]).max() < same
-        ]
+        away = np.abs(proposals - proposals[left[0]]).max(axis=1)
+        near = [k for k in left if away[k] < same]
         distinct_items.append(proposals[near].mean(axis=0))
         left = [k for k in left if k not in near]
     return np.stack(distinct_items)
@@ -693,7 +670,7 @@ def confirm_weak_pairs(
     result, joints = list(candidates), list(layout.joints)
     around = (_AGREES + PEAK_PX, _AGREES + PEAK_PX)  # a shoulder outside is not a peak
     for place, item in enumerate(candidates):
-        pair = item.first, item.second
+        pair = item.pair
         has_places = np.isfinite(layout.positions[list(pair)]).all()
         if item.best_score > threshold or not has_places:
             continue
@@ -764,10 +741,8 @@ def correlate_group(
             possible = scores.cross != 0
             cross += scores.cross
             variance += np.where(possible, scores.variance, 0)
-            common = [
-                np.maximum(side - np.abs(at + move), 0)
-                for side, at, move in zip(frames.frame_shape, shift, moves, strict=True)
-            ]
+            sides = zip(frames.frame_shape, shift, moves, strict=True)
+            common = [np.maximum(side - np.abs(at + m), 0) for side, at, m in sides]
             pixels += np.where(possible, np.outer(*common), 0)
     floor = 0.05 * float(variance.max(initial=0.0))
     if floor <= 0:
@@ -805,9 +780,8 @@ def place_frame_by_neighbours(
         return None
     move = (int(y) - reach[0], int(x) - reach[1])
     around[index] += move
-    overlaps = [
-        (pair, compute_rounded_shift(around, pair)) for pair in correlation.pairs
-    ]
+    pairs = correlation.pairs
+    overlaps = [(pair, compute_rounded_shift(around, pair)) for pair in pairs]
     height = compute_joint_correlation(frames, overlaps)[1]
     place = (corner + np.array(move)).astype(float)
     return FramePosition(place, height) if height > threshold else None

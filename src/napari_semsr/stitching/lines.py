@@ -21,12 +21,11 @@ from napari_semsr.stitching.flat_field import choose_evenly_spaced_indices
 from napari_semsr.stitching.layout import (
     ALONG_LINES,
     TOLERANCE_PX,
-    Overlap,
     label_components,
     weigh_shifts,
 )
 from napari_semsr.stitching.nominal import compute_period_fraction
-from napari_semsr.stitching.pairwise import Candidates, correlate_frames
+from napari_semsr.stitching.pairwise import Candidates, FramePair, correlate_frames
 from napari_semsr.stitching.refine import (
     DENSE_LIMIT,
     MAX_STEP,
@@ -57,10 +56,9 @@ _MIN_ERROR_PX = 0.5  # error of a stage; chosen: a smaller one is not visible
 
 
 @dataclass(frozen=True, slots=True)
-class _LinePair:
+class _LinePair(FramePair):
     """Shift of a pair of frames perpendicular to their lines."""
 
-    pair: IntPair
     normal: FloatArray  # (2,) unit vector across the lines, ``(y, x)``
     away: float  # shift across them minus the stated one, px
     score: float
@@ -77,10 +75,9 @@ class LinePlacement:
 
 
 @dataclass(frozen=True, slots=True)
-class _PairConstraint:
+class _PairConstraint(FramePair):
     """Shift of one pair relative to the stated positions."""
 
-    pair: IntPair
     weight: FloatArray  # (2, 2)
     away: FloatArray  # (2,) of the second frame minus that of the first, px
 
@@ -180,15 +177,15 @@ def _refine_line_pairs(
     normals, groups = _find_line_normals(shifts)
     pairs = []
     for item, group in zip(lines, groups, strict=True):
-        pair, normal = (item.first, item.second), normals[group]
+        normal = normals[group]
         stated_shift = state.nominal[item.second] - state.nominal[item.first]
         near = np.array(item.along[0] if item.along else item.shifts[0], dtype=float)
         # as far along the lines as stated
         near = stated_shift + normal * (normal @ (near - stated_shift))
-        shift = _refine_pair_shift(state, pair, near, np.outer(normal, normal))
+        shift = _refine_pair_shift(state, item.pair, near, np.outer(normal, normal))
         if shift is not None:
             away = float(normal @ (shift - stated_shift))
-            pairs.append(_LinePair(pair, normal, away, item.best_score, group))
+            pairs.append(_LinePair(*item.pair, normal, away, item.best_score, group))
     return pairs
 
 
@@ -280,7 +277,7 @@ def _compute_chance_probability(
     """
     rows, away = [], []
     for item in pairs:
-        y, x = nominal[item.pair[1]] - nominal[item.pair[0]]
+        y, x = nominal[item.second] - nominal[item.first]
         down, right = item.normal
         rows.append((down * y + right * x, down * x - right * y))
         away.append(item.away)
@@ -318,12 +315,9 @@ def _find_line_constraints(
     The error is an RMS, the period the shortest, both in px.
     """
     count, most = len(state.nominal), state.options.max_shift_px
-    shifts_found = {(item.first, item.second): item for item in state.candidates}
-    usual = float(np.median([shifts_found[item.pair].ncc[0] for item in pairs]))
-    units = label_components(
-        count, [Overlap(*tie.pair, (0.0, 0.0), 1.0) for tie in sure]
-    )
-    units = units if sure else np.arange(count)
+    ncc = {item.pair: item.ncc[0] for item in state.candidates if len(item.ncc)}
+    usual = float(np.median([ncc[item.pair] for item in pairs]))
+    units = label_components(count, sure) if sure else np.arange(count)
     far = _FAR * min(state.acquisition.frame_shape)
     ties, squares, periods = [], [], []
     for group in sorted({item.group for item in pairs}):
@@ -341,16 +335,14 @@ def _find_line_constraints(
             _check_period_ambiguity(errors[frames], unit, period, limit)
             squares += (errors[frames] ** 2).tolist()
         for item in own:
-            away = float(errors[item.pair[1]] - errors[item.pair[0]])
+            away = float(errors[item.second] - errors[item.first])
             off = away - item.away
             left = off - period * np.rint(off / period) if period < np.inf else off
             if abs(left) < TOLERANCE_PX:
                 weight = np.outer(normal, normal)
-                ties.append(_PairConstraint(item.pair, weight, (away - left) * normal))
-    if (
-        most is None
-        and _compute_chance_probability(pairs, state.nominal, periods) > _BY_CHANCE
-    ):
+                ties.append(_PairConstraint(*item.pair, weight, (away - left) * normal))
+    chance = _compute_chance_probability(pairs, state.nominal, periods)
+    if most is None and chance > _BY_CHANCE:
         msg = (
             f"{ALONG_LINES}across the lines, they do not confirm the stated positions. "
             "To use the stated positions along the lines, set the maximum position "
@@ -377,7 +369,7 @@ def _refine_all_positions(
         measured_shifts = linearise_pairs(
             state.frames, nominal + places, sorted(pairs), 1.0
         )
-        flat = [s for s in measured_shifts if (s.first, s.second) in lines]
+        flat = [s for s in measured_shifts if s.pair in lines]
         normals, groups = _find_line_normals(flat)
         axes = dict(zip(map(id, flat), normals[groups], strict=True))
         shifts = []
@@ -393,15 +385,14 @@ def _refine_all_positions(
         noise = float(np.median([item.variance for item in shifts]))
         ties = [
             _PairConstraint(
-                (item.first, item.second),
+                *item.pair,
                 item.information / max(item.variance, 0.5 * noise, 1e-30),
                 places[item.second] - places[item.first] + item.step,
             )
             for item in shifts
         ]
         places, matrix = _solve_displacements(count, ties, hold)
-    tie_joints = [Overlap(*tie.pair, (0.0, 0.0), 1.0) for tie in ties]
-    is_held = (label_components(count, tie_joints) == 0)[:, None]
+    is_held = (label_components(count, ties) == 0)[:, None]
     positions = np.where(is_held, nominal + places, np.nan)
     spread = np.full((count, 2), np.nan)
     if count <= DENSE_LIMIT:  # standard deviations relative to the mean position
@@ -426,7 +417,7 @@ def place_across_lines(state: State) -> LinePlacement:
     """
     nominal = state.nominal
     known_shifts = {
-        (item.first, item.second): item
+        item.pair: item
         for item in state.candidates
         if item.best_score > state.threshold
     }
@@ -437,17 +428,14 @@ def place_across_lines(state: State) -> LinePlacement:
         for pair, item in known_shifts.items()
     }
     flat = [s for s in first_shifts.values() if s and is_degenerate(s.information)]
-    pairs = _refine_line_pairs(
-        state, [known_shifts[s.first, s.second] for s in flat], flat
-    )
-    flat_pairs = {(s.first, s.second) for s in flat}
-    joints = () if state.layout is None else state.layout.joints
+    pairs = _refine_line_pairs(state, [known_shifts[s.pair] for s in flat], flat)
+    flat_pairs = {s.pair for s in flat}
     sure = [
         _PairConstraint(
-            pair, np.eye(2), joint.shift - (nominal[pair[1]] - nominal[pair[0]])
+            *j.pair, np.eye(2), j.shift - (nominal[j.second] - nominal[j.first])
         )
-        for joint in joints
-        if (pair := (joint.first, joint.second)) not in flat_pairs | state.ambiguous
+        for j in state.layout.joints
+        if j.pair not in flat_pairs | state.ambiguous
     ]
     ties, error, period = (
         _find_line_constraints(state, pairs, sure) if pairs else ([], 0.0, np.inf)
@@ -466,7 +454,7 @@ def place_across_lines(state: State) -> LinePlacement:
         near = stated_shift + places[pair[1]] - places[pair[0]]
         shift = _refine_pair_shift(state, pair, near, np.eye(2))
         if shift is not None and np.hypot(*(shift - near)) < period / 4:
-            ties.append(_PairConstraint(pair, np.eye(2), shift - stated_shift))
+            ties.append(_PairConstraint(*pair, np.eye(2), shift - stated_shift))
     lines = {item.pair for item in pairs}
     across = _refine_all_positions(state, places, [tie.pair for tie in ties], lines)
     return replace(across, error_px=error)
@@ -478,27 +466,24 @@ def place_frames_along_lines(state: State) -> list[int]:
     Without stated positions they have none. Other frames, and positions across lines,
     do not change.
     """
-    refined_shifts = () if state.refinement is None else state.refinement.shifts
-    shifts = [s for s in refined_shifts if state.is_placed[[s.first, s.second]].all()]
+    is_placed = state.is_placed
+    shifts = [s for s in state.refined_shifts.values() if is_placed[[*s.pair]].all()]
     lines = set()
     for item in shifts:
         if not is_degenerate(item.information):
             continue
         # whether the pair fits equally well farther along a direction
-        pair = (item.first, item.second)
         along = np.linalg.eigh(item.information[:2, :2])[1][:, 0]
         here = state.positions[item.second] - state.positions[item.first]
         places = np.rint([here, here + _ALONG_PX * along, here - _ALONG_PX * along])
-        choice = weigh_shifts(state.frames, pair, places.astype(np.int64), 1.0)
+        choice = weigh_shifts(state.frames, item.pair, places.astype(np.int64), 1.0)
         if not choice.is_certain:
-            lines.add(pair)
+            lines.add(item.pair)
     if not lines:
         return []
-    pairs = [(s.first, s.second) for s in shifts]
-    joint_pairs = [
-        Overlap(*pair, (0.0, 0.0), 1.0) for pair in pairs if pair not in lines
-    ]
-    labels = label_components(len(state.positions), joint_pairs)
+    pairs = [item.pair for item in shifts]
+    firm = [item for item in shifts if item.pair not in lines]
+    labels = label_components(len(state.positions), firm)
     hanging = np.flatnonzero(state.is_placed & (labels != 0)).tolist()
     if hanging and not state.is_stated:
         state.positions[hanging] = np.nan

@@ -42,16 +42,15 @@ def find_touching_pairs(nominal: FloatArray, shape: IntPair) -> list[IntPair]:
     order = np.lexsort((nominal[:, 1], nominal[:, 0]))
     touching: list[IntPair] = []
     rows = nominal[order, 0]
-    for place, first in enumerate(order):
+    for place, first in enumerate(order.tolist()):
         if not np.isfinite(nominal[first]).all():
             continue
         stop = int(np.searchsorted(rows, rows[place] + limit[0], side="left"))
         others = order[place + 1 : stop]
         away = np.abs(nominal[others] - nominal[first])
         near = (away < limit - 4).all(axis=1)
-        touching += [
-            (int(min(first, other)), int(max(first, other))) for other in others[near]
-        ]
+        pairs = [sorted((first, other)) for other in others[near].tolist()]
+        touching += [(low, high) for low, high in pairs]
     touching.sort()
     return touching
 
@@ -145,11 +144,9 @@ def find_alternative_axes(
         axes_fit = fit_stage_axes(both[0], both[1], int(shape.min()))
         if axes_fit is None:
             break
-        best = (
-            axes_fit.compose(named_axes).matrix
-            if axes_fit.has_deviation
-            else named_axes
-        )
+        best = named_axes
+        if axes_fit.has_deviation:
+            best = axes_fit.compose(named_axes).matrix
     return best
 
 
@@ -182,9 +179,8 @@ class PossibleRotations:
         """
         if not self.turns:
             return 1.0
-        return compute_period_fraction(
-            abs(self.turns[0] - 1) * self.distance, self.period
-        )
+        away = abs(self.turns[0] - 1) * self.distance
+        return compute_period_fraction(away, self.period)
 
 
 def compute_period_fraction(away: float, period: float) -> float:
@@ -203,8 +199,7 @@ def find_possible_rotations(
     The nearest of the `pairs` are used together. `most_px`: largest error of the
     difference of two stated positions, if known.
     """
-    rows, columns = frames.frame_shape
-    around = (round(_WIDE * rows), round(_WIDE * columns))
+    rows, columns = (round(_WIDE * side) for side in frames.frame_shape)
     pairs = [pair for pair in pairs if (nominal[pair[0]] != nominal[pair[1]]).any()]
     if not pairs:
         return PossibleRotations()
@@ -217,33 +212,25 @@ def find_possible_rotations(
     sample = nearest[choose_evenly_spaced_indices(len(nearest), _NEIGHBOURS)].tolist()
     whole_shifts = [compute_rounded_shift(nominal, pairs[place]) for place in sample]
     threshold, _ = layout.measure_chance_threshold(
-        frames, whole_shifts, around, _MIN_SCORE
+        frames, whole_shifts, (rows, columns), _MIN_SCORE
     )
     for place, shift in zip(sample, whole_shifts, strict=True):
         pair = pairs[place]
-        item = search_shifts(frames, pair, shift, around, threshold / 2)
+        item = search_shifts(frames, pair, shift, (rows, columns), threshold / 2)
         if item.best_score <= threshold:
             continue
         lines += bool(item.along)
         order = np.argsort(-item.ncc, kind="stable")
         order = order[layout.find_rival_candidates(item, threshold)[order]][:_RIVALS]
         choice = layout.weigh_shifts(frames, pair, item.shifts[order], item.weight[0])
-        turns_seen = (
-            length
-            * convert_to_complex(choice.shifts)
-            / convert_to_complex(steps[place])
-        )
-        choices.append(
-            replace(choice, shifts=np.stack([turns_seen.imag, turns_seen.real], 1))
-        )
+        turns_seen = length * convert_to_complex(choice.shifts)
+        turns_seen = turns_seen / convert_to_complex(steps[place])
+        seen = np.stack([turns_seen.imag, turns_seen.real], 1)
+        choices.append(replace(choice, shifts=seen))
     if lines > layout.LINES * len(sample):
         return PossibleRotations()  # along lines any shift fits
     certain = [choice.shifts[0] for choice in choices if choice.is_certain]
-    period = (
-        float(np.median([*map(_measure_rival_distance, choices)]))
-        if choices
-        else np.inf
-    )
+    period = float(np.median([*map(_measure_rival_distance, choices)] or [np.inf]))
     if choices and not certain:
         steps_found, doubt = _find_likely_steps(choices), 0.0
     else:
@@ -254,8 +241,8 @@ def find_possible_rotations(
             doubt = float(scatter * stdtrit(len(certain) - 1, 1 - _BY_CHANCE / 2))
     turns = [complex(convert_to_complex(turn)) / length for turn in steps_found]
     turns.sort(key=lambda turn: abs(turn - 1))
-    if most_px is not None:
-        turns = [turn for turn in turns if abs(turn - 1) * length <= most_px]
+    most = np.inf if most_px is None else most_px
+    turns = [turn for turn in turns if abs(turn - 1) * length <= most]
     return PossibleRotations(tuple(turns), doubt / length, length, period)
 
 
@@ -321,9 +308,8 @@ def _find_common_step(
     reach[axis] = (MAX_STEP - MIN_STEP) / 2 * side[axis]
     nominal = (int(middle[0]), int(middle[1]))
     around = (int(reach[0]), int(reach[1]))
-    threshold, _ = layout.measure_chance_threshold(
-        frames, [nominal], around, _MIN_SCORE
-    )
+    where = frames, [nominal], around
+    threshold, _ = layout.measure_chance_threshold(*where, _MIN_SCORE)
     choices, lines = [], 0
     for pair in pairs:
         item = search_shifts(frames, pair, nominal, around, threshold / 2)
@@ -336,11 +322,8 @@ def _find_common_step(
             item = search_shifts(frames, pair, nominal, around)
         lines += bool(item.along)
     if lines > layout.LINES * len(pairs):
-        raise UnplacedFramesError(
-            f"{layout.ALONG_LINES}pass the positions of the frames.",
-            (),
-            code="lines-only",
-        )
+        msg = f"{layout.ALONG_LINES}pass the positions of the frames."
+        raise UnplacedFramesError(msg, (), code="lines-only")
     if not choices:
         return None
     steps = _find_likely_steps(choices)
@@ -362,9 +345,8 @@ def _find_likely_steps(choices: Sequence[layout.ShiftChoice]) -> list[FloatArray
         return certain[:1]
     apart = [np.abs(c.shifts[1:] - c.shifts[0]).max(axis=1).min() for c in choices]
     same = float(np.median(apart)) / 2  # half a period
-    proposals = layout.merge_close_proposals(
-        np.concatenate([choice.shifts for choice in choices]), same
-    )
+    offered = np.concatenate([choice.shifts for choice in choices])
+    proposals = layout.merge_close_proposals(offered, same)
     doubt = np.zeros(len(proposals))
     for choice in choices:
         for place, proposal in enumerate(proposals):

@@ -81,10 +81,7 @@ def _compute_shared_blocks(
     if boxes is None:
         return None
     sides = list(zip(pair, boxes, strict=True))
-    parts = [
-        [plane[box.slices] for plane in frames.get_planes(index)[:2]]
-        for index, box in sides
-    ]
+    parts = [[p[box.slices] for p in frames.get_planes(i)[:2]] for i, box in sides]
     inside = (parts[0][0] > 0) & (parts[1][0] > 0)
     full = sum_blocks(inside.astype(np.float32)) == _BLOCK**2
     for index, box in () if with_clipped else sides:
@@ -100,10 +97,8 @@ def _compute_shared_blocks(
     place = cell * _BLOCK + (_BLOCK - 1) / 2
     # shading belongs to the camera's pixels, including distortion
     places = [
-        frames.frames.compute_raw_positions(
-            place - frames.parts[index] + (box.y0, box.x0)
-        )
-        for index, box in sides
+        frames.frames.compute_raw_positions(place - frames.parts[i] + box.corner)
+        for i, box in sides
     ]
     count = count[usable][:, None]
 
@@ -265,11 +260,8 @@ def _find_valid_blocks(frames: CorrectedFrames) -> tuple[BoolArray, FloatArray]:
 
 def _select_sample_frames(has_place: BoolArray) -> list[int]:
     """Select a sample of the placed frames."""
-    placed_frames = np.flatnonzero(has_place)
-    return [
-        int(index)
-        for index in placed_frames[:: max(1, len(placed_frames) // _MEAN_FRAMES)]
-    ]
+    placed_frames: list[int] = np.flatnonzero(has_place).tolist()
+    return placed_frames[:: max(1, len(placed_frames) // _MEAN_FRAMES)]
 
 
 def _compute_tilt_and_roundness(
@@ -290,15 +282,11 @@ def _compute_tilt_and_roundness(
         moments.append(np.linalg.lstsq(around, log - log.mean())[0])
     if len(moments) < 3:  # chosen: fewer frames have no meaningful covariance
         return np.zeros(shapes.shape[1]), np.eye(shapes.shape[1]), place
-    moments_array = np.array(moments)
     # frames show different parts of the sample: their scatter is its contribution
-    spread = np.cov(moments_array.T)
+    spread = np.cov(np.transpose(moments))
     spread = _HALF * spread + (1 - _HALF) * np.diag(np.diag(spread))
-    return (
-        moments_array.mean(axis=0),
-        spread / len(moments_array) + 1e-10 * np.eye(len(spread)),
-        place,
-    )
+    spread = spread / len(moments) + 1e-10 * np.eye(len(spread))
+    return np.mean(moments, axis=0), spread, place
 
 
 def _compute_scatter(values: FloatArray) -> float:
@@ -424,10 +412,9 @@ class _ShadingProblem:
         problem = copy(self)
         prior = self.prior[:-1, :-1]
         tilt_terms = prior @ tilts
+        free_tilts = np.linalg.solve(tilts.T @ tilt_terms, tilt_terms.T)
         problem.prior = self.prior.copy()
-        problem.prior[:-1, :-1] -= tilt_terms @ np.linalg.solve(
-            tilts.T @ tilt_terms, tilt_terms.T
-        )
+        problem.prior[:-1, :-1] -= tilt_terms @ free_tilts
         problem.hold = compute_gain_prior(self.count, max(self.scatter, _MIN_FLICKER))
         return problem
 
@@ -448,17 +435,15 @@ class _ShadingProblem:
         for _ in range(rounds):
             left, level, units = self._evaluate_correction(correction)
             weighted_residual = left * np.sqrt(self.relative)
-            scatter = max(
-                _compute_scatter(weighted_residual[in_fit]), _MIN_NOISE * self.level
-            )
+            scatter = _compute_scatter(weighted_residual[in_fit])
+            scatter = max(scatter, _MIN_NOISE * self.level)
             if learns:
                 self.noise = scatter
             weight = np.where(in_fit, self.relative / self.noise**2, 0)
             weight = weight / (1 + (weighted_residual / (3 * scatter)) ** 2)
             bright = self._differentiate_brightness(level, units)
-            target = left + bright @ np.concatenate(
-                [correction.log_gains, correction.offsets]
-            )
+            changes = np.concatenate([correction.log_gains, correction.offsets])
+            target = left + bright @ changes
             normal, right = self._assemble_normal_equations(bright, weight, target)
             if with_field:
                 # the difference's derivatives by surface and dark level, (M, F + 1)
@@ -469,12 +454,9 @@ class _ShadingProblem:
                 mixed_terms = bright.T @ heavy
                 own = heavy.T @ field + self.prior
                 normal = np.block([[own, mixed_terms.T], [mixed_terms, normal]])
-                right = np.concatenate(
-                    [
-                        heavy.T @ (target + more) + self.pull,
-                        right + mixed_terms @ correction.surface,
-                    ]
-                )
+                surface_pull = heavy.T @ (target + more) + self.pull
+                right += mixed_terms @ correction.surface
+                right = np.concatenate([surface_pull, right])
             numbers = np.asarray(np.linalg.solve(normal, right))
             before = correction
             surface, numbers = np.split(numbers, [len(numbers) - 2 * self.count])
@@ -483,9 +465,7 @@ class _ShadingProblem:
             if learns:
                 self._estimate_variances(correction, np.asarray(np.linalg.inv(normal)))
             change = max(
-                float(
-                    np.abs(getattr(correction, f.name) - getattr(before, f.name)).max()
-                )
+                np.abs(getattr(correction, f.name) - getattr(before, f.name)).max()
                 for f in fields(_ShadingCorrection)
             )
             if change < _CONVERGENCE:
@@ -530,18 +510,20 @@ class _ShadingProblem:
         frames: CorrectedFrames,
         basis: SurfaceBasis,
         correction: _ShadingCorrection,
+        *,
+        is_refined: bool = False,
     ) -> FlatField:
         """Correct the flat field and the dark level using a fit result."""
-        missing = np.exp(
-            np.clip(basis.evaluate_surface(correction.surface[:-1]), -1.5, 1.5)
-        )
-        new_flat = frames.flat.flat * missing
+        surface = basis.evaluate_surface(correction.surface[:-1])
+        new_flat = frames.flat.flat * np.exp(np.clip(surface, -1.5, 1.5))
         top = float(np.quantile(new_flat, 0.99))
         single = np.maximum(new_flat / top, 0).astype(np.float32)
         dark = frames.flat.dark + float(correction.surface[-1]) * self.unit
-        return replace(
+        new = replace(
             frames.flat, flat=single, dark=dark, valid=compute_valid_mask(single)
         )
+        method = f"{new.method.removesuffix(', refined')}, refined"
+        return replace(new, method=method) if is_refined else new
 
     def correct_frames(
         self, frames: CorrectedFrames, flat: FlatField, correction: _ShadingCorrection
@@ -661,9 +643,7 @@ def choose_flat_field(
         return flat
     plain = _apply_shading_correction(blocks, 1 / np.maximum(flat.flat, MIN_FLAT))
 
-    def compare_scatter(
-        part: OverlapBlocks, centre: FloatPair | None
-    ) -> tuple[float, ...]:
+    def compare_scatter(part: OverlapBlocks, centre: FloatPair | None) -> list[float]:
         """Return the scatter after fitting gains and offsets, then a round field."""
         basis = SurfaceBasis(frames.frame_shape, 0, centre)
         problem = _ShadingProblem(part, frames, positions, basis)
@@ -675,22 +655,19 @@ def choose_flat_field(
         if flat.centre is not None and not problem.is_steady:
             correction = problem.fit(every, correction, with_field=True)
             left.append(problem.compute_scatter(every, correction))
-        return tuple(value / problem.level for value in left)
+        return [value / problem.level for value in left]
 
     without = compare_scatter(plain, None)
     with_it = compare_scatter(blocks, flat.centre)
     if len(without) > 1 and with_it[-1] > _BETTER * without[-1]:
-        placed_frames = np.flatnonzero(np.isfinite(positions[:, 0]))
         flat = estimate_initial_flat(
             frames.acquisition,
-            placed_frames,
+            np.flatnonzero(np.isfinite(positions[:, 0])),
             is_centred=True,
             dark_known=flat.dark if flat.is_dark_known else None,
         )
-        blocks_in_light = _apply_shading_correction(
-            plain, np.maximum(flat.flat, MIN_FLAT)
-        )
-        with_it = compare_scatter(blocks_in_light, None)
+        shade = np.maximum(flat.flat, MIN_FLAT)
+        with_it = compare_scatter(_apply_shading_correction(plain, shade), None)
     if with_it[0] < without[0] or not flat.valid.all():
         return flat
     return flat.create_uniform()
@@ -700,13 +677,11 @@ def _apply_shading_correction(
     blocks: OverlapBlocks, shade: NDArray[np.floating]
 ) -> OverlapBlocks:
     """Divide blocks of frames by an additional (Y, X) shading."""
-    light = np.stack(
-        [
-            ndimage.map_coordinates(shade, place.T, order=1, mode="nearest")
-            for place in (blocks.place_first, blocks.place_second)
-        ],
-        axis=1,
-    )
+    lights = [
+        ndimage.map_coordinates(shade, place.T, order=1, mode="nearest")
+        for place in (blocks.place_first, blocks.place_second)
+    ]
+    light = np.stack(lights, axis=1)
     return replace(
         blocks,
         values=blocks.values / light,
@@ -739,22 +714,18 @@ def refine_shading(
     `expected_frames` have the most likely gains and offsets: 1 and 0 without it;
     `is_fixed`: the flat field does not change, only the dark level of a given one.
     """
+    flat = corrected_frames.flat
     blocks = _subsample_blocks(
         compare_overlap_blocks(corrected_frames, positions, pairs)
     )
     if not len(blocks.pair):
         none = np.zeros(len(positions))
-        return Shading(corrected_frames.flat, none, none, False)
+        return Shading(flat, none, none, False)
     few = len(blocks.pair) < _ENOUGH_BLOCKS
-    basis = SurfaceBasis(
-        corrected_frames.frame_shape, knots, corrected_frames.flat.centre
-    )
+    basis = SurfaceBasis(corrected_frames.frame_shape, knots, flat.centre)
+    surface = None if few or is_fixed else basis
     problem = _ShadingProblem(
-        blocks,
-        corrected_frames,
-        positions,
-        None if few or is_fixed else basis,
-        expected_frames,
+        blocks, corrected_frames, positions, surface, expected_frames
     )
     every = np.ones(len(blocks.pair), bool)
     frames = problem.fit(every, problem.zero_correction, with_field=False, learns=True)
@@ -762,10 +733,11 @@ def refine_shading(
         problem.offset_sd = _NONE
         frames = problem.fit(every, frames, with_field=False)
     if few or is_fixed:
-        return problem.create_fixed_shading(corrected_frames.flat, frames)
-    even = problem.correct_frames(corrected_frames, corrected_frames.flat, frames)
-    has_place: BoolArray = ~np.isnan(positions[:, 0])
-    shape, spread, place = _compute_tilt_and_roundness(even, has_place, basis)
+        return problem.create_fixed_shading(flat, frames)
+    even = problem.correct_frames(corrected_frames, flat, frames)
+    shape, spread, place = _compute_tilt_and_roundness(
+        even, ~np.isnan(positions[:, 0]), basis
+    )
     reader = basis.compute_shape_matrix(place)
     # a tilt of the mean frame may be from the sample, roundness is not
     trust = np.zeros_like(spread)
@@ -773,7 +745,7 @@ def refine_shading(
     with_roundness = problem.copy_with_shape_prior(shape, trust, reader)
     is_proven = _cross_validate(with_roundness, frames)
     if is_proven is None:  # no overlaps remain for a test
-        return problem.create_shading(corrected_frames.flat, frames)
+        return problem.create_shading(flat, frames)
     is_proven = is_proven or is_trusted
     correction = (
         with_roundness.fit(every, frames, with_field=True) if is_proven else frames
@@ -784,11 +756,8 @@ def refine_shading(
             problem, with_roundness, correction, (shape, spread, reader)
         )
     elif not problem.is_known and not problem.is_even:
-        even = problem.correct_frames(
-            corrected_frames,
-            problem.correct_flat_field(corrected_frames, basis, correction),
-            correction,
-        )
+        new_flat = problem.correct_flat_field(corrected_frames, basis, correction)
+        even = problem.correct_frames(corrected_frames, new_flat, correction)
         other = _minimise_gain_trends(
             with_roundness, correction, basis, (reader, place), even, positions
         )
@@ -797,17 +766,13 @@ def refine_shading(
         else:
             slope = reader[:2] @ (other.surface - correction.surface)[:-1]
     y, x = (slope / (max(corrected_frames.frame_shape) / 2)).tolist()
-    if not has_changed:
-        return replace(
-            problem.create_shading(corrected_frames.flat, frames), open_slope=(y, x)
+    if has_changed:
+        frames = correction
+        flat = problem.correct_flat_field(
+            corrected_frames, basis, frames, is_refined=is_proven
         )
-    flat = problem.correct_flat_field(corrected_frames, basis, correction)
-    if is_proven:
-        method = f"{corrected_frames.flat.method.removesuffix(', refined')}, refined"
-        flat = replace(flat, method=method)
     return replace(
-        problem.create_shading(flat, correction, is_refined=is_proven),
-        open_slope=(y, x),
+        problem.create_shading(flat, frames, is_refined=is_proven), open_slope=(y, x)
     )
 
 
@@ -950,9 +915,8 @@ def _compute_mosaic_slope(
     # Hotelling's limit for two means of few frames over that of infinitely many
     factor, count = 1e12, len(scores)  # two frames have no limit
     if count > 2:
-        factor = float(
-            (count - 1) * np.expm1(_CONTRADICTS / (count - 2)) / _CONTRADICTS
-        )
+        limit = np.expm1(_CONTRADICTS / (count - 2))
+        factor = float((count - 1) * limit / _CONTRADICTS)
     covariance = inverse @ (scores.T @ scores) @ inverse * factor
     level = max(float(numbers[0]), 1e-12)
     spread = covariance[1:, 1:] / level**2 + 1e-10 * np.eye(2)

@@ -7,17 +7,24 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from napari_semsr.core import BoolArray, FloatArray, FloatPair, PixelSize, UnusedFrame
+from napari_semsr.core import (
+    Acquisition,
+    BoolArray,
+    FloatArray,
+    FloatPair,
+    PixelSize,
+    UnusedFrame,
+)
 from napari_semsr.stitching.discovery import LikelyGrid
 from napari_semsr.stitching.flat_field import FlatField, choose_evenly_spaced_indices
+from napari_semsr.stitching.frames import CorrectedFrames
+from napari_semsr.stitching.pairwise import FramePair
 
 
 @dataclass(frozen=True, slots=True)
-class PairReport:
+class PairReport(FramePair):
     """Measured shift between two frames."""
 
-    first: int
-    second: int
     shift_px: FloatPair  # measured position of the second minus that of the first
     quality: float  # weighted correlation coefficient on the overlap, at most 1
     score: float  # the same in standard deviations of unrelated noise
@@ -228,6 +235,18 @@ class StitchSolution:
         """Whether enough frames are placed for a reliable result."""
         return is_placement_sufficient(self.is_placed)
 
+    def correct_frames(self, acquisition: Acquisition) -> CorrectedFrames:
+        """Return the corrected frames of a scan, which is that of this solution."""
+        return CorrectedFrames(
+            acquisition,
+            self.flat,
+            self.gains,
+            self.turns,
+            self.distortion,
+            self.distortion_centre_px,
+            self.offsets,
+        )
+
     @property
     def pairs_used(self) -> int:
         """Number of pairwise shifts used for the positions."""
@@ -241,16 +260,12 @@ class StitchSolution:
     @property
     def rejected_worst_px(self) -> float | None:
         """Largest residual of the overlaps above chance that are not used."""
-        return max(
-            (
-                pair.residual_px
-                for pair in self.pairs
-                if not pair.used
-                and pair.score > self.threshold
-                and np.isfinite(pair.residual_px)
-            ),
-            default=None,
+        residuals = (
+            pair.residual_px
+            for pair in self.pairs
+            if not pair.used and pair.score > self.threshold
         )
+        return max(filter(np.isfinite, residuals), default=None)
 
 
 # The stage: map from nominal to solved positions.
@@ -267,9 +282,7 @@ def fit_stage_map(
     model: Literal["affine", "shift"] = "affine",
 ) -> StageFit | None:
     """Fit the map from nominal to solved positions, both (N, 2)."""
-    has_both = np.isfinite(nominal).all(axis=1) & np.isfinite(solved_positions).all(
-        axis=1
-    )
+    has_both = np.isfinite(np.hstack([nominal, solved_positions])).all(axis=1)
     if not has_both.any():
         return None
     have, want = nominal[has_both], solved_positions[has_both]
@@ -283,10 +296,8 @@ def fit_stage_map(
         goal = np.average(want, axis=0, weights=weight)
         if affine:
             root = np.sqrt(weight)[:, None]
-            residual_fit = np.linalg.lstsq(
-                (have - centre) * root, (want - goal) * root
-            )[0]
-            matrix = np.asarray(residual_fit.T, dtype=float)
+            near, far = (have - centre) * root, (want - goal) * root
+            matrix = np.asarray(np.linalg.lstsq(near, far)[0].T, dtype=float)
         offset = goal - matrix @ centre
         left = np.hypot(*(want - have @ matrix.T - offset).T)
         scale = max(2 * float(np.median(left)), 1e-6)
@@ -321,9 +332,7 @@ def fit_stage_axes(
     The start is the rotation and scale of the pair of frames with the least median
     residual of all positions (Rousseeuw, J. Am. Stat. Assoc. 79, 871 (1984)).
     """
-    has_both = np.isfinite(stated_positions).all(axis=1) & np.isfinite(
-        solved_positions
-    ).all(axis=1)
+    has_both = np.isfinite(np.hstack([stated_positions, solved_positions])).all(axis=1)
     have, want = stated_positions[has_both], solved_positions[has_both]
     count = len(have)
     if count < 2 or np.ptp(have, axis=0).max() <= 0:
@@ -344,11 +353,8 @@ def fit_stage_axes(
             spread = np.diag(np.linalg.inv(near.T @ near))
         else:
             size = max(float((near**2).sum()), 1e-30)
-            turn = (
-                complex(convert_to_complex(near).conj() @ convert_to_complex(far))
-                / size
-            )
-            matrix = convert_to_matrix(turn)
+            turn = convert_to_complex(near).conj() @ convert_to_complex(far)
+            matrix = convert_to_matrix(complex(turn) / size)
             spread = np.full(2, 1 / size)
         left = np.hypot(*(want - goal - (have - centre) @ matrix.T).T)
     if np.median(left) > _MAX_LEFT * side:

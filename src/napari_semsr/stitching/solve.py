@@ -108,14 +108,13 @@ def solve_mosaic(
     options = StitchOptions() if options is None else options
     yield core.Progress(0, 0, "Estimating the flat field")
     acquisition = _apply_options(acquisition, options)
-    distortion = 0.0 if isinstance(options.distortion, str) else options.distortion
+    flat_field = _get_flat_field(acquisition, options, flat, dark)
+    amount = 0.0 if isinstance(options.distortion, str) else options.distortion
+    centre_px = (0.0, 0.0)
+    if field_distortion is not None:
+        amount, centre_px = field_distortion.amount, field_distortion.centre_px
     frames_before = CorrectedFrames(
-        acquisition,
-        _get_flat_field(acquisition, options, flat, dark),
-        distortion=distortion if field_distortion is None else field_distortion.amount,
-        centre_px=(0.0, 0.0)
-        if field_distortion is None
-        else field_distortion.centre_px,
+        acquisition, flat_field, distortion=amount, centre_px=centre_px
     )
     state = State(
         acquisition, options, frames_before, *find_nominal_positions(frames_before)
@@ -138,10 +137,9 @@ def _apply_options(
 ) -> core.Acquisition:
     """Apply options that override values of the scan."""
     if len(acquisition) < 2:
-        frame_count = len(acquisition)
         msg = (
-            f"A mosaic needs at least two frames, got {frame_count}: open a single "
-            "frame as an image."
+            f"A mosaic needs at least two frames, got {len(acquisition)}: open a "
+            "single frame as an image."
         )
         raise core.RegistrationError(msg, code="too-few-frames")
     if min(acquisition.frame_shape) < _MIN_FRAME:
@@ -372,10 +370,8 @@ def _place_and_undistort(
         if not start:
             return state
         # blurred overlaps may mislead the fit, blocks do not
-        start = (
-            state.frames.distortion
-            or _estimate_distortion(state, frames_before)
-            or start
+        start = state.frames.distortion or (
+            _estimate_distortion(state, frames_before) or start
         )
     else:
         start = _estimate_distortion(state, frames_before)
@@ -458,16 +454,13 @@ _MOSTLY_RIGHT = 2 / 3
 
 def _place_stray_frames(state: State) -> None:
     """Place frames with wrong stated positions, using only the images."""
-    without_place = [
-        i
-        for i in np.flatnonzero(~state.is_placed).tolist()
-        if not is_featureless_frame(state, i)
-    ]
     if state.is_placed.mean() < _MOSTLY_RIGHT or state.is_periodic:
         return
     # frames that also fit near their position have repeating detail
     without_place = [
-        index for index in without_place if not try_place_frame(state, index)
+        index
+        for index in np.flatnonzero(~state.is_placed).tolist()
+        if not is_featureless_frame(state, index) and not try_place_frame(state, index)
     ]
     if not without_place:
         return
@@ -546,12 +539,10 @@ def _measure_distortion(state: State, sweeps: Sequence[float]) -> core.Job[float
     pairs, rim = state.list_overlapping_pairs(), state.rim_radius
     amount = 0.0
     for done_count, width in enumerate(sweeps):
-        yield core.Progress(
-            done_count, len(sweeps), "Measuring the distortion of the field"
-        )
-        rim_moves = measure_rim_displacement(
-            state.frames, state.positions, pairs, width
-        )
+        what = "Measuring the distortion of the field"
+        yield core.Progress(done_count, len(sweeps), what)
+        where = state.frames, state.positions, pairs
+        rim_moves = measure_rim_displacement(*where, width)
         if rim_moves is None:
             amount = 0.0
             break
@@ -568,14 +559,9 @@ def _measure_distortion(state: State, sweeps: Sequence[float]) -> core.Job[float
         if abs(rim_moves.step) < _CONVERGENCE * rim_moves.sigma:
             break
     is_distorted, field_amount = False, abs(state.frames.distortion)
-    if (
-        amount
-        and field_amount
-        and state.distortion_sd is not None
-        and state.refinement is not None
-    ):  # significant and worth correcting
+    if amount and state.distortion_sd is not None and state.refinement is not None:
         error = float(np.nanmedian(np.hypot(*state.refinement.sigma_px.T)))
-        is_distorted = (
+        is_distorted = (  # significant and worth correcting
             field_amount > _BEYOND_DOUBT * state.distortion_sd
             and field_amount * state.rim_radius > error
         )
@@ -618,14 +604,13 @@ def _estimate_distortion(state: State, frames_before: CorrectedFrames) -> float:
     if state.is_periodic:
         return 0.0  # blocks of a lattice agree equally well a period away
     if state.has_sufficient_placement:
-        joints = () if state.layout is None else state.layout.joints
         shifts = {
-            (joint.first, joint.second): (round(joint.shift[0]), round(joint.shift[1]))
-            for joint in joints
+            joint.pair: (round(joint.shift[0]), round(joint.shift[1]))
+            for joint in state.layout.joints
         }
         reach = max(_MIN_BLUR, round(_BLUR * min(state.acquisition.frame_shape)))
     else:  # hardly any shift is accepted: all neighbours, within the full reach
-        pairs = [(item.first, item.second) for item in state.candidates]
+        pairs = [item.pair for item in state.candidates]
         shifts = {pair: compute_rounded_shift(state.nominal, pair) for pair in pairs}
         reach = max(_compute_search_range(state, FIRST_REACH))
     return estimate_distortion(frames_before, shifts, reach)
@@ -646,10 +631,7 @@ def estimate_distortion(
     if len(sample) < _MIN_PAIRS:
         return 0.0
     scores = np.array(
-        [
-            _score_distortions(frames, pair, shifts[pair], reach, amounts)
-            for pair in sample
-        ]
+        [_score_distortions(frames, p, shifts[p], reach, amounts) for p in sample]
     )
     best = int(np.argmax(scores.sum(axis=0)))
     gain = scores[:, best] - scores[:, farthest]
@@ -683,14 +665,8 @@ def _score_distortions(
     # (amounts, blocks, 2)
     moves = np.rint(np.multiply.outer(amounts, (there - here).T)).astype(int)
     around = int(np.abs(moves).max()) + reach
-    lags = _correlate_blocks(
-        frames.band_pass(pair[0]),
-        frames.band_pass(pair[1]),
-        corners,
-        size,
-        shift,
-        around,
-    )
+    bands = frames.band_pass(pair[0]), frames.band_pass(pair[1])
+    lags = _correlate_blocks(*bands, corners, size, shift, around)
     best = np.empty(len(amounts))
     for which, move in enumerate(moves):
         total = np.zeros((2 * reach + 1, 2 * reach + 1))
@@ -762,7 +738,7 @@ def _check_known_distortion(
     if state.is_periodic or state.ambiguous:
         return
     if abs(more) > _BEYOND_DOUBT * np.hypot(error, field_distortion.sd):
-        sentence = core.Message(
+        state.add_warning(
             "The overlaps show a rim distortion of "
             f"{field_distortion.amount + more:.4f} +- {error:.1g}, but the "
             f"calibration states {field_distortion.amount:.4f} +- "
@@ -770,7 +746,6 @@ def _check_known_distortion(
             "acquired through the same sphere and with the same camera region.",
             "distortion-contradicts",
         )
-        state.warnings.append(sentence)
 
 
 # Share of a frame; chosen: micrometres read as nanometres shrink a scan as wide as a
@@ -808,23 +783,15 @@ def _check_stated_positions(
         state.has_ambiguous_axes and not np.isin(axes, (-1, 0, 1)).all()
     ):
         return result
+    turned_positions = stated_positions @ axes.T
     turned_state = State(
-        frames_before.acquisition,
-        state.options,
-        frames_before,
-        stated_positions @ axes.T,
-        True,
+        frames_before.acquisition, state.options, frames_before, turned_positions, True
     )
     turned_state.axes, turned_state.fitted_as_stated = axes, before
     other = yield from _solve_state(turned_state, field_distortion)
-    if isinstance(other, core.RegistrationError) or _count_placed_frames(other) <= max(
-        before, half
-    ):
-        return result
-    return other
+    return other if _count_placed_frames(other) > max(before, half) else result
 
 
 def _count_placed_frames(result: StitchSolution | core.RegistrationError) -> int:
-    return (
-        0 if isinstance(result, core.RegistrationError) else int(result.is_placed.sum())
-    )
+    is_solved = isinstance(result, StitchSolution)
+    return int(result.is_placed.sum()) if is_solved else 0
