@@ -60,9 +60,8 @@ def read_resampled(image: Micrograph, lies: Grid, grid: Grid, box: Box) -> Float
     spans, edges = [], []
     for axis, (start, stop) in enumerate(((box.y0, box.y1), (box.x0, box.x1))):
         corner = (grid.corner[axis] - lies.corner[axis]) / lies.pitch[axis]
-        places = corner + np.arange(start, stop + 1) * (
-            grid.pitch[axis] / lies.pitch[axis]
-        )
+        ratio = grid.pitch[axis] / lies.pitch[axis]
+        places = corner + np.arange(start, stop + 1) * ratio
         first = max(0, int(np.floor(places[0])))
         last = min(lies.shape[axis], int(np.ceil(places[-1])))
         spans.append((first, last))

@@ -528,11 +528,9 @@ class Gaps:
             f"{100 * self.covered:.0f} % of its area"
         )
 
-    @property
-    def gaps(
-        self,
-    ) -> Annotated[int, Quantity("Gaps", form="d", verdict="verdict", large=True)]:
-        """Number of gaps in the reference or, without a reference, in the image."""
+    @create_property("Gaps", form="d", verdict="verdict", large=True)
+    def gaps(self) -> int:
+        """Count the gaps in the reference or, without a reference, in the image."""
         return len(self.found_gaps)
 
     @property
@@ -553,23 +551,15 @@ class Gaps:
             return "of this image only: errors need a reference image"
         return f"{self.detection_text} seen, {len(self.invented_gaps)} invented"
 
-    @property
-    def undetected_fraction(
-        self,
-    ) -> Annotated[
-        float | None, Quantity("Not seen", form=".1%", interval="undetected_interval")
-    ]:
+    @create_property("Not seen", form=".1%", interval="undetected_interval")
+    def undetected_fraction(self) -> float | None:
         """Fraction of reference gaps that the image does not show."""
         if self.reference_background is None or not self.found_gaps:
             return None
         return 1 - self.detected / len(self.found_gaps)
 
-    @property
-    def undetected_interval(
-        self,
-    ) -> Annotated[
-        FloatPair | None, Quantity("Its interval", shown=False, column="undetected")
-    ]:
+    @create_property("Its interval", shown=False, column="undetected")
+    def undetected_interval(self) -> FloatPair | None:
         """95 % Wilson interval of the undetected fraction."""
         if self.reference_background is None:
             return None
@@ -577,22 +567,15 @@ class Gaps:
             len(self.found_gaps) - self.detected, len(self.found_gaps)
         )
 
-    @property
-    def invented_fraction(
-        self,
-    ) -> Annotated[
-        float | None,
-        Quantity(
-            "Invented share of its gaps", form=".1%", interval="invented_interval"
-        ),
-    ]:
+    @create_property(
+        "Invented share of its gaps", form=".1%", interval="invented_interval"
+    )
+    def invented_fraction(self) -> float | None:
         """Fraction of image gaps that the reference does not show."""
         return len(self.invented_gaps) / self.own if self.own else None
 
-    @property
-    def invented_interval(
-        self,
-    ) -> Annotated[FloatPair | None, declare_quantity("Its interval")]:
+    @create_property("Its interval", shown=False, tabled=False)
+    def invented_interval(self) -> FloatPair | None:
         """95 % Wilson interval of the undetected fraction."""
         return compute_fraction_interval(len(self.invented_gaps), self.own or 0)
 

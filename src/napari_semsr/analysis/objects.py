@@ -140,19 +140,15 @@ def count_objects(
             f"{min(reference.shape)} px."
         )
         raise ShapeError(msg, code="image-too-small")
-    image_displayed, true = (
-        _scale_to_display_range(one, diameter) for one in (image, reference)
-    )
-    responses = [_compute_response(one, diameter) for one in (image_displayed, true)]
-    noise = estimate_noise_level(true) * _compute_noise_response(diameter)
+    displayed = [_scale_to_display_range(one, diameter) for one in (image, reference)]
+    responses = [_compute_response(one, diameter) for one in displayed]
+    noise = estimate_noise_level(displayed[1]) * _compute_noise_response(diameter)
     extrema = [_find_extrema(response, diameter) for response in responses]
     heights = np.abs(extrema[1].heights)
     strong = float(np.percentile(heights, _STRONGEST)) if heights.size else 0.0
     threshold = max(_SIGMAS * noise, _SHARE * strong, _NOTHING)
     there, here = extrema[1].select_above(threshold), extrema[0].select_above(threshold)
-    weak = [
-        extrema_found.select_above(_VISIBLE * threshold) for extrema_found in extrema
-    ]
+    weak = [found.select_above(_VISIBLE * threshold) for found in extrema]
     is_shown = _match_extrema(there, weak[0], diameter)
     opposite = _Extrema(weak[0].places, -weak[0].heights)
     is_inverted = ~is_shown & _match_extrema(there, opposite, diameter)
@@ -173,10 +169,7 @@ def _scale_to_display_range(image: FloatArray, diameter: float) -> FloatArray:
     plane = np.asarray(image, dtype=np.float64)
     soft = ndimage.gaussian_filter(plane, _SMOOTH * diameter)
     low, high = np.percentile(soft, _DISPLAY)
-    scaled_plane: FloatArray = (plane - low) / max(
-        high - low, np.finfo(np.float32).tiny
-    )
-    return scaled_plane
+    return np.asarray((plane - low) / max(high - low, np.finfo(np.float32).tiny))
 
 
 def _compute_response(image: FloatArray, diameter: float) -> FloatArray:
@@ -187,8 +180,7 @@ def _compute_response(image: FloatArray, diameter: float) -> FloatArray:
         for order in ((2, 0), (0, 2), (1, 1))
     )
     mean, apart = (yy + xx) / 2, np.hypot((yy - xx) / 2, yx)
-    responses: FloatArray = -np.sign(mean) * np.maximum(np.abs(mean) - apart, 0)
-    return responses
+    return np.asarray(-np.sign(mean) * np.maximum(np.abs(mean) - apart, 0))
 
 
 def _compute_noise_response(diameter: float) -> float:
@@ -243,7 +235,6 @@ def _match_extrema(
         apart = cdist(targets.places[one], candidates.places[other])
         near = np.minimum(apart, diameter)  # so that distant pairs have no influence
         rows, columns = scipy.optimize.linear_sum_assignment(near)
-        has_partner[one[rows]] = apart[rows, columns] <= max(
-            _MIN_PX, _RADIUS * diameter
-        )
+        limit = max(_MIN_PX, _RADIUS * diameter)
+        has_partner[one[rows]] = apart[rows, columns] <= limit
     return has_partner

@@ -3,7 +3,9 @@
 For a pair of windowed blocks with transforms ``A`` and ``B`` the three sums on which
 every Fourier ring correlation is based are Σ Re(A B*), Σ |A|² and Σ |B|² over each ring
 of the full plane. Rings beyond the Nyquist frequency, in the corners of the plane, are
-kept: they distinguish shared noise from signal.
+kept: they distinguish shared noise from signal. `plan_geometry` prepares what depends
+on the shape alone; `Geometry.sum_rings` transforms the blocks and sums their spectra;
+`RingSums.correlation` is the curve.
 """
 
 from dataclasses import dataclass
@@ -93,8 +95,7 @@ class Geometry:
         `first`, `second` (B, Y, X); `phase` (Y, X // 2 + 1), factor that moves the
         second block to the grid of the first.
         """
-        a = self.transform(first)
-        b = self.transform(second)
+        a, b = self.transform(first), self.transform(second)
         if phase is not None:
             b *= phase
         planes = np.empty((3, *a.shape), np.float32)
@@ -105,7 +106,7 @@ class Geometry:
             np.multiply(p.imag, q.imag, out=spare)
             target += spare
         sums = self.project(planes.reshape(-1, *a.shape[1:]))
-        sums = sums.reshape(3, a.shape[0], -1)
+        sums = sums.reshape(3, len(a), -1)
         flat = cross.reshape(cross.shape[0], -1)
         place = flat.argmax(axis=1)
         peak = flat[np.arange(len(flat)), place].astype(np.float64)
@@ -117,13 +118,8 @@ class Geometry:
         for end in (x_end, y_end):
             c, p, q = (plane[end].sum(axis=1, dtype=np.float64) for plane in planes)
             lines.append(c / np.sqrt(np.maximum(p * q, TINY)))
-        return RingSums(
-            sums[0],
-            sums[1],
-            sums[2],
-            peak / np.maximum(np.abs(sums[0]).sum(axis=1), TINY),
-            np.stack(lines, axis=1),
-        )
+        peak /= np.maximum(np.abs(sums[0]).sum(axis=1), TINY)
+        return RingSums(*sums, peak, np.stack(lines, axis=1))
 
 
 @dataclass(frozen=True)
@@ -149,13 +145,12 @@ class RingSums:
 
     def pool(self) -> "RingSums":
         """Accumulate the ring sums over all block pairs."""
-        return RingSums(
-            self.cross.sum(axis=0, keepdims=True),
-            self.power_a.sum(axis=0, keepdims=True),
-            self.power_b.sum(axis=0, keepdims=True),
-            self.peak.max(keepdims=True),
-            self.lines.mean(axis=0, keepdims=True),
+        sums = (
+            each.sum(axis=0, keepdims=True)
+            for each in (self.cross, self.power_a, self.power_b)
         )
+        lines = self.lines.mean(axis=0, keepdims=True)
+        return RingSums(*sums, self.peak.max(keepdims=True), lines)
 
     def __add__(self, other: "RingSums") -> "RingSums":
         """Add the ring sums of two measurements."""
@@ -177,18 +172,9 @@ def plan_geometry(shape: IntPair, pitch: FloatPair, tukey: float) -> Geometry:
     window_power = 1 / float(np.mean(plane**4))
     projection = None
     if rings.index.size <= _LARGEST:
-        place = np.arange(rings.index.size)
-        projection = sparse.csr_array(
-            (
-                rings.multiplicity.ravel().astype(np.float32),
-                (rings.index.ravel(), place),
-            ),
-            shape=(rings.frequency.size, rings.index.size),
-        )
-    return Geometry(
-        rings,
-        tukey,
-        plane.astype(np.float32),
-        rings.samples / 2 * window_power,
-        projection,
-    )
+        data = rings.multiplicity.ravel().astype(np.float32)
+        places = rings.index.ravel(), np.arange(rings.index.size)
+        shape_of_sums = rings.frequency.size, rings.index.size
+        projection = sparse.csr_array((data, places), shape=shape_of_sums)
+    effective = rings.samples / 2 * window_power
+    return Geometry(rings, tukey, plane.astype(np.float32), effective, projection)
