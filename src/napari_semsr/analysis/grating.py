@@ -348,9 +348,9 @@ def _position_derivatives(
     places: core.FloatArray, fit: _GratingFit, free: _Freedom, shape: core.IntPair
 ) -> core.FloatArray:
     """Compute derivatives (…, 2, N) of positions (2, N) by each shared parameter."""
-    y, x = fit.centre
-    rim = core.compute_radial_displacement(*places, shape, centre=(y, x))
-    rim = np.stack(rim) * (min(shape) / 2)
+    (y, x), (rows, columns) = fit.centre, places
+    moves = core.compute_radial_displacement(rows, columns, shape, centre=(y, x))
+    rim = np.stack(moves) * (min(shape) / 2)
     if free == "none":
         return rim[None]
     off = _get_field_centre(places, shape) + fit.centre[:, None]
@@ -376,7 +376,12 @@ def _refine_fit(
     away = grid - _get_field_centre(grid, shape)
     y, x = fit.centre
     # undistorted pixel positions (2, …) relative to the field's centre
-    even = np.stack(core.distort_positions(*grid, shape, fit.distortion, centre=(y, x)))
+    rows_at, columns_at = grid
+    even = np.stack(
+        core.distort_positions(
+            rows_at, columns_at, shape, fit.distortion, centre=(y, x)
+        )
+    )
     even -= _get_field_centre(grid, shape)
     if fit.lean.any():
         terms = _compute_second_order_terms(away, shape)

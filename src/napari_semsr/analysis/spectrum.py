@@ -64,7 +64,8 @@ def _compute_power(m: core.Micrograph, options: SpectrumOptions) -> core.FloatAr
     window = core.tukey_window_2d(m.shape, options.tukey)
     data *= window
     half = fft.rfft2(data, workers=core.count_available_cores())
-    return (np.square(half.real) + np.square(half.imag)) / float((window**2).sum())
+    power = np.square(half.real) + np.square(half.imag)
+    return np.asarray(power / float((window**2).sum()))
 
 
 def _compute_radial_average(

@@ -18,15 +18,8 @@ from scipy.sparse import csgraph
 from scipy.spatial.distance import cdist
 
 from napari_semsr.core import BoolArray, FloatArray, IntPair, Job, Progress
+from napari_semsr.stitching import layout
 from napari_semsr.stitching.frames import CorrectedFrames
-from napari_semsr.stitching.layout import (
-    CERTAIN,
-    TOLERANCE_PX,
-    Overlap,
-    correlate_group,
-    count_shifts,
-    label_components,
-)
 from napari_semsr.stitching.pairwise import (
     PEAK_PX,
     compute_joint_correlation,
@@ -88,7 +81,7 @@ def compare_group_positions(
     """
     moved_positions = positions.copy()
     moved_positions[list(group)] += centre
-    correlation = correlate_group(frames, group, moved_positions, reach)
+    correlation = layout.correlate_group(frames, group, moved_positions, reach)
     if correlation is None:
         return []
     moves = {(0, 0), *proposals} if is_placed else {*proposals}
@@ -137,7 +130,7 @@ def find_possible_positions(
     around = _NEAR * spread
     near = state.threshold
     if np.isfinite(around):
-        shifts = count_shifts((round(around), round(around)))
+        shifts = layout.count_shifts((round(around), round(around)))
         near = min(near, state.chance.compute_chance_score(shifts, _BY_CHANCE))
     above = [
         place
@@ -148,7 +141,8 @@ def find_possible_positions(
     return [
         place
         for place in above
-        if above[0].fit - place.fit <= CERTAIN * np.hypot(above[0].doubt, place.doubt)
+        if above[0].fit - place.fit
+        <= layout.CERTAIN * np.hypot(above[0].doubt, place.doubt)
     ]
 
 
@@ -237,7 +231,7 @@ def reposition_bridged_frames(state: State) -> Job[bool]:
         if bridge.pair in state.ambiguous or not state.is_placed[[*bridge.pair]].all():
             continue
         others = [joint for joint in joints if joint is not bridge]
-        labels = label_components(len(state.positions), others)
+        labels = layout.label_components(len(state.positions), others)
         sides = [
             np.flatnonzero((labels == labels[end]) & state.is_placed).tolist()
             for end in bridge.pair
@@ -265,7 +259,7 @@ def _find_contradicted_cuts(state: State) -> list[_Cut]:
     its moves.
     """
     joints = list_valid_overlaps(state)
-    is_main = label_components(len(state.positions), joints) == 0
+    is_main = layout.label_components(len(state.positions), joints) == 0
     doubtful = []
     for item in state.candidates:
         above = item.shifts[item.score > state.threshold]
@@ -275,7 +269,7 @@ def _find_contradicted_cuts(state: State) -> list[_Cut]:
         # frames that only stated positions would move are left to the stage
         if np.isfinite(step).all() and is_main[[*item.pair]].all():
             away = np.abs(step).max(axis=1)
-            if away.min() > TOLERANCE_PX:
+            if away.min() > layout.TOLERANCE_PX:
                 doubtful.append((item.best_score, item.pair, step[0]))
     doubtful.sort(key=lambda one: -one[0])
     cuts: list[_Cut] = []
@@ -285,8 +279,8 @@ def _find_contradicted_cuts(state: State) -> list[_Cut]:
         rest = []
         for one in doubtful:
             _, (first, second), step = one
-            same = np.abs(step - move).max() <= TOLERANCE_PX
-            if not same and np.abs(step + move).max() <= TOLERANCE_PX:
+            same = np.abs(step - move).max() <= layout.TOLERANCE_PX
+            if not same and np.abs(step + move).max() <= layout.TOLERANCE_PX:
                 first, second, same = second, first, True
             if same and first not in ends[1] and second not in ends[0]:
                 ends[0].add(first)
@@ -308,7 +302,7 @@ def _find_contradicted_cuts(state: State) -> list[_Cut]:
 
 
 def find_minimum_cut(
-    count: int, joints: Sequence[Overlap], ends: tuple[set[int], set[int]]
+    count: int, joints: Sequence[layout.Overlap], ends: tuple[set[int], set[int]]
 ) -> BoolArray:
     """Find the frames, (N,), on the second side of the minimum cut of the overlaps."""
     rows = [(j.first, j.second, 1 + round(j.weight)) for j in joints]

@@ -20,16 +20,8 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse.linalg import splu
 
-from napari_semsr.core import (
-    Acquisition,
-    BoolArray,
-    FloatArray,
-    IntPair,
-    Job,
-    OptionError,
-    Progress,
-    RegistrationError,
-)
+from napari_semsr import core
+from napari_semsr.stitching import refine, verify
 from napari_semsr.stitching.bridges import (
     GroupPosition,
     evaluate_group_position,
@@ -50,14 +42,6 @@ from napari_semsr.stitching.pairwise import (
     compute_correlation,
     compute_rounded_shift,
 )
-from napari_semsr.stitching.refine import (
-    LinearisedShift,
-    RefinedPositions,
-    assemble_normal_equations,
-    compute_position_spread,
-    linearise_pairs,
-    solve_steps,
-)
 from napari_semsr.stitching.shading import (
     COARSE_KNOTS,
     FINE_KNOTS,
@@ -67,14 +51,6 @@ from napari_semsr.stitching.shading import (
 from napari_semsr.stitching.solution import StitchSolution
 from napari_semsr.stitching.solve import update_shading
 from napari_semsr.stitching.state import Corrections, State
-from napari_semsr.stitching.verify import (
-    DROP_REASON,
-    UNEVEN,
-    check_periods,
-    create_solution,
-    warn_of_uncertain_positions,
-    warn_of_unplaced_frames,
-)
 
 _NAMES = 3  # frames named in a message; chosen: it stays readable
 _LOSS_REASON = "no remaining overlap connects it"
@@ -92,19 +68,19 @@ _AS_WELL = 1.0  # standard deviations; chosen: less does not decide which frame 
 class _IndexedCorrections:
     """Corrections keyed by frame index, with pairs in ascending order."""
 
-    struck_pairs: frozenset[IntPair]
+    struck_pairs: frozenset[core.IntPair]
     dropped_frames: frozenset[int]
-    places: dict[int, FloatArray]  # (2,) as in `positions` of the solution
-    joins: dict[IntPair, FloatArray]  # (2,) second minus first
-    movable: dict[IntPair, int]  # second frame of a join as given
+    places: dict[int, core.FloatArray]  # (2,) as in `positions` of the solution
+    joins: dict[core.IntPair, core.FloatArray]  # (2,) second minus first
+    movable: dict[core.IntPair, int]  # second frame of a join as given
 
     @property
-    def pairs(self) -> frozenset[IntPair]:
+    def pairs(self) -> frozenset[core.IntPair]:
         """Struck or joined pairs, whose images are not compared."""
         return self.struck_pairs | self.joins.keys()
 
 
-def check_corrections(corrections: Corrections, acquisition: Acquisition) -> None:
+def check_corrections(corrections: Corrections, acquisition: core.Acquisition) -> None:
     """Raise an error if corrections do not fit the frames of a scan.
 
     Raises
@@ -116,7 +92,7 @@ def check_corrections(corrections: Corrections, acquisition: Acquisition) -> Non
     _index_corrections(corrections, acquisition)
 
 
-def _check_extent(corrections: Corrections, acquisition: Acquisition) -> None:
+def _check_extent(corrections: Corrections, acquisition: core.Acquisition) -> None:
     # a misplaced decimal point would need a mosaic larger than the disk
     reach = np.array(acquisition.frame_shape) * len(acquisition.names)
     corners = acquisition.nominal_corners()
@@ -131,11 +107,11 @@ def _check_extent(corrections: Corrections, acquisition: Acquisition) -> None:
                 f"Corrections must keep frames within {reach[0]:.0f} x {reach[1]:.0f} "
                 f"px (the length of all frames in a row), got {y:g}, {x:g} for {what}."
             )
-            raise OptionError(msg, code="out-of-range")
+            raise core.OptionError(msg, code="out-of-range")
 
 
 def _index_corrections(
-    corrections: Corrections, acquisition: Acquisition
+    corrections: Corrections, acquisition: core.Acquisition
 ) -> _IndexedCorrections:
     # file systems store names in different Unicode forms
     index_of = {normalize("NFC", name): i for i, name in enumerate(acquisition.names)}
@@ -149,13 +125,13 @@ def _index_corrections(
             f"{', '.join(unknown[:_NAMES])}{more}; its {len(index_of)} frames are "
             f"{acquisition.names[0]} to {acquisition.names[-1]}."
         )
-        raise OptionError(msg, code="frames-unknown")
+        raise core.OptionError(msg, code="frames-unknown")
 
     def find_indices(*names: str) -> list[int]:
         indices = [index_of.get(normalize("NFC", name)) for name in names]
         return [index for index in indices if index is not None]
 
-    def find_pair(*names: str) -> Iterator[IntPair]:
+    def find_pair(*names: str) -> Iterator[core.IntPair]:
         frame_pair = sorted(find_indices(*names))
         # otherwise a frame was unreadable and is left out already
         if len(frame_pair) == 2:
@@ -167,7 +143,7 @@ def _index_corrections(
             "Corrections must leave at least two frames, but they drop "
             f"{len(dropped_frames)}."
         )
-        raise OptionError(msg, code="too-few-frames")
+        raise core.OptionError(msg, code="too-few-frames")
     _check_extent(corrections, acquisition)
     joins, movable = {}, {}
     for item in corrections.join:
@@ -195,19 +171,21 @@ class _CorrectionSolver:
 
     state: State  # copy of the solved state
     hand: _IndexedCorrections
-    before: FloatArray  # (N, 2) solved corners, NaN for frames without a position
+    before: core.FloatArray  # (N, 2) solved corners, NaN for frames without a position
     # pairwise shifts in use: position of the second frame minus the first
-    shifts: dict[IntPair, FloatArray]
+    shifts: dict[core.IntPair, core.FloatArray]
     pedestal: float  # Of the mosaic
-    positions: FloatArray = field(init=False)  # (N, 2)
+    positions: core.FloatArray = field(init=False)  # (N, 2)
     # (N, 2) after groups were moved; the mean position of frames that are not placed
     # manually is kept at these
-    group_positions: FloatArray = field(init=False)
-    fixed_places: dict[int, FloatArray] = field(init=False)  # (2,) As in `positions`
+    group_positions: core.FloatArray = field(init=False)
+    fixed_places: dict[int, core.FloatArray] = field(
+        init=False
+    )  # (2,) As in `positions`
     # shifts of overlapping pairs, linearised at the solved positions
-    measured: dict[IntPair, LinearisedShift] = field(init=False)
+    measured: dict[core.IntPair, refine.LinearisedShift] = field(init=False)
     # overlapping pairs, and the positions they were computed for
-    _overlapping: tuple[bytes, list[IntPair]] = (b"", [])
+    _overlapping: tuple[bytes, list[core.IntPair]] = (b"", [])
 
     def __post_init__(self) -> None:
         self.positions = self.before.copy()
@@ -219,26 +197,28 @@ class _CorrectionSolver:
         }
         self.measured = self.state.refined_shifts
 
-    def compute_shift(self, pair: IntPair) -> FloatArray:
+    def compute_shift(self, pair: core.IntPair) -> core.FloatArray:
         """Compute the second frame's current position relative to the first, (2,)."""
         return np.asarray(self.positions[pair[1]] - self.positions[pair[0]])
 
     @property
-    def is_placed(self) -> BoolArray:
+    def is_placed(self) -> core.BoolArray:
         """Mask of the frames with a position, (N,)."""
         return np.asarray(np.isfinite(self.positions).all(axis=1))
 
-    def compute_distance_moved(self, pair: IntPair) -> float:
+    def compute_distance_moved(self, pair: core.IntPair) -> float:
         """Return the change of a pair's shift, in px; infinite without a position."""
         change = self._compute_shift_change(pair)
         return float(np.hypot(*change)) if np.isfinite(change).all() else np.inf
 
-    def _compute_shift_change(self, pair: IntPair) -> FloatArray:
+    def _compute_shift_change(self, pair: core.IntPair) -> core.FloatArray:
         """Return the change of a pair's shift from its solved value, (2,)."""
         before = self.before[pair[1]] - self.before[pair[0]]
         return np.asarray(self.compute_shift(pair) - before)
 
-    def _list_measured_shifts(self, pairs: Sequence[IntPair]) -> list[LinearisedShift]:
+    def _list_measured_shifts(
+        self, pairs: Sequence[core.IntPair]
+    ) -> list[refine.LinearisedShift]:
         """List the solved shifts of pairs, relative to the current positions."""
         return [
             replace(item, step=item.step[:2] - self._compute_shift_change(pair))
@@ -246,7 +226,7 @@ class _CorrectionSolver:
         ]
 
     @property
-    def free_pairs(self) -> list[IntPair]:
+    def free_pairs(self) -> list[core.IntPair]:
         """Overlapping pairs that are neither struck nor joined."""
         key = self.positions.tobytes()
         if self._overlapping[0] != key:
@@ -272,7 +252,7 @@ class _CorrectionSolver:
         return ties
 
     def evaluate_group(
-        self, group: Sequence[int], move: FloatArray | None = None
+        self, group: Sequence[int], move: core.FloatArray | None = None
     ) -> GroupPosition:
         """Evaluate the fit of a group, optionally moved, to all other placed frames."""
         before = self.positions
@@ -294,7 +274,9 @@ class _CorrectionSolver:
         self.positions = before
         return place
 
-    def _compute_fit_improvement(self, group: Sequence[int], move: FloatArray) -> float:
+    def _compute_fit_improvement(
+        self, group: Sequence[int], move: core.FloatArray
+    ) -> float:
         """Return how much a move improves a group's fit, in standard deviations."""
         if self.state.is_nominal:
             return 0.0  # the images do not decide
@@ -334,7 +316,9 @@ class _CorrectionSolver:
             self.positions[list(group)] = gains[group][1]
             waiting.remove(group)
 
-    def _find_better_position(self, group: tuple[int, ...]) -> tuple[float, FloatArray]:
+    def _find_better_position(
+        self, group: tuple[int, ...]
+    ) -> tuple[float, core.FloatArray]:
         """Find a clearly better position for a group; return its gain and corners."""
         members, now = list(group), self.positions[list(group)]
         here = self.evaluate_group(group) if np.isfinite(now).all() else None
@@ -354,7 +338,7 @@ class _CorrectionSolver:
                 gain = place_found.fit - (0.0 if here is None else here.fit)
         return gain, corners
 
-    def _propose_positions(self, group: tuple[int, ...]) -> Iterator[FloatArray]:
+    def _propose_positions(self, group: tuple[int, ...]) -> Iterator[core.FloatArray]:
         """Yield corners of a group, (M, 2), proposed by the shifts of single pairs."""
         inside, by_hand = {*group}, self.hand.pairs
         for item in self.state.candidates:
@@ -384,7 +368,7 @@ class _CorrectionSolver:
         free = [t for t in ties if fixed_frames.isdisjoint(t.pair)]
         labels = label_components(len(self.positions), free)
         moves = {i: at - self.positions[i] for i, at in self.fixed_places.items()}
-        hanging: dict[int, list[FloatArray]] = {}
+        hanging: dict[int, list[core.FloatArray]] = {}
         for tie in ties:
             for frame, other in (tie.pair, tie.pair[::-1]):
                 is_hanging = other not in fixed_frames and labels[other] != 0
@@ -412,7 +396,10 @@ class _CorrectionSolver:
             earlier_joints.append(Overlap(*pair, (0.0, 0.0), 1.0))
 
     def _apply_join(
-        self, pair: IntPair, move: FloatArray, earlier_joints: Sequence[Overlap]
+        self,
+        pair: core.IntPair,
+        move: core.FloatArray,
+        earlier_joints: Sequence[Overlap],
     ) -> None:
         """Move one side of a pair to satisfy its join, given the earlier joins."""
         if np.hypot(*move) <= TOLERANCE_PX:
@@ -468,7 +455,7 @@ class _CorrectionSolver:
                 fit = compute_correlation(state.frames, pair, shift)
                 if fit[1] > state.threshold:
                     fitting.append(pair)
-            linearised_shifts = linearise_pairs(
+            linearised_shifts = refine.linearise_pairs(
                 state.frames, self.positions, fitting, 1.0, around=self.free_pairs
             )
             fresh = {
@@ -487,21 +474,23 @@ class _CorrectionSolver:
         still[list(self.hand.places)] = False
         self.positions = np.where(still[:, None], self.before, fine)
         spread = np.where(
-            np.isfinite(fine), compute_position_spread(matrix, 1.0), np.nan
+            np.isfinite(fine), refine.compute_position_spread(matrix, 1.0), np.nan
         )
         # those that do not fit any more have no effect, but their misfit is reported
         in_use = {item.pair for item in shifts} | self.hand.joins.keys()
         unused = [pair for pair in self.measured if pair not in in_use]
         shifts += self._list_measured_shifts(unused)
-        state.refinement = RefinedPositions(self.positions, tuple(shifts), spread)
+        state.refinement = refine.RefinedPositions(
+            self.positions, tuple(shifts), spread
+        )
         self.shifts = {
             **{p: at for p, at in self.shifts.items() if p not in changed_pairs},
             **{p: self.compute_shift(p) for p in fresh},
         }
 
     def _solve_frame_moves(
-        self, shifts: Sequence[LinearisedShift]
-    ) -> tuple[FloatArray, sparse.csc_array]:
+        self, shifts: Sequence[refine.LinearisedShift]
+    ) -> tuple[core.FloatArray, sparse.csc_array]:
         """Solve for position updates of all frames, (N, 2); also return the matrix."""
         count, hand = len(self.positions), self.hand
         has_place = self.is_placed
@@ -509,7 +498,7 @@ class _CorrectionSolver:
         much = np.eye(2) * float(np.median(traces)) * _JOIN_WEIGHT
         noise = float(np.median([item.variance for item in shifts] or [1.0]))
         joins = [
-            LinearisedShift(*pair, much, shift - self.compute_shift(pair), noise)
+            refine.LinearisedShift(*pair, much, shift - self.compute_shift(pair), noise)
             for pair, shift in hand.joins.items()
             if has_place[list(pair)].all()
         ]
@@ -517,8 +506,8 @@ class _CorrectionSolver:
         if not items:
             return np.zeros((count, 2)), sparse.eye_array(2 * count).tocsc()
         if not self.fixed_places:
-            return solve_steps(count, items)
-        matrix, right, _, _ = assemble_normal_equations(count, items, noise)
+            return refine.solve_steps(count, items)
+        matrix, right, _, _ = refine.assemble_normal_equations(count, items, noise)
         pulls = right[0].ravel()
         stiff = np.zeros((count, 2))
         fixed_frames = list(self.fixed_places)
@@ -568,7 +557,7 @@ class _CorrectionSolver:
 
 def correct_mosaic(
     solution: StitchSolution, corrections: Corrections
-) -> Job[StitchSolution]:
+) -> core.Job[StitchSolution]:
     """Solve a scan again with manual corrections.
 
     Starts from `solution` without the corrections that it may already contain.
@@ -583,7 +572,7 @@ def correct_mosaic(
     solution = solution.base or solution
     solved_state: State = solution.state
     hand = _index_corrections(corrections, solved_state.acquisition)
-    yield Progress(0, 0, "Applying corrections")
+    yield core.Progress(0, 0, "Applying corrections")
     used = (pair for pair in solution.pairs if pair.used)
     shifts = {pair.pair: np.array(pair.shift_px) for pair in used}
     state = replace(
@@ -593,7 +582,7 @@ def correct_mosaic(
         ambiguous=solved_state.ambiguous - hand.pairs,
         reasons={
             **solved_state.reasons,
-            **dict.fromkeys(hand.dropped_frames, DROP_REASON),
+            **dict.fromkeys(hand.dropped_frames, verify.DROP_REASON),
         },
         warnings=[],
     )
@@ -604,7 +593,7 @@ def correct_mosaic(
     solver.apply_fixed_positions()
     solver.apply_joins()
     solver.group_positions = solver.positions.copy()
-    yield Progress(0, 0, "Solving positions with corrections")
+    yield core.Progress(0, 0, "Solving positions with corrections")
     solver.refine_positions()
     solver.remove_unconnected_frames()
     state.positions = solver.positions
@@ -613,24 +602,24 @@ def correct_mosaic(
             "Corrections must leave at least one overlap between two frames: strike "
             "fewer overlaps or drop fewer frames."
         )
-        raise RegistrationError(msg, code="nothing-placed")
+        raise core.RegistrationError(msg, code="nothing-placed")
     for index in np.flatnonzero(state.is_placed).tolist():
         state.reasons.pop(index, None)
     state.frames = _match_brightness(state, solver)
     remaining = _measure_remaining_shading(state, solver)
-    if remaining > UNEVEN and (state.positions != solver.before).any():
+    if remaining > verify.UNEVEN and (state.positions != solver.before).any():
         # wrong positions have biased the brightness, and through it all other positions
         for knots in (COARSE_KNOTS, FINE_KNOTS):
-            yield Progress(0, 0, "Refining flat field and gains")
+            yield core.Progress(0, 0, "Refining flat field and gains")
             update_shading(state, knots)
             solver.refine_positions(every=True)
             state.positions = solver.positions
         remaining = _measure_remaining_shading(state, solver)
     _update_layout(state, solver)
-    check_periods(state, refuses=False)
-    warn_of_unplaced_frames(state)
-    warn_of_uncertain_positions(state)
-    outcome = create_solution(state, solution.pedestal, remaining)
+    verify.check_periods(state, refuses=False)
+    verify.warn_of_unplaced_frames(state)
+    verify.warn_of_uncertain_positions(state)
+    outcome = verify.create_solution(state, solution.pedestal, remaining)
     return replace(outcome, state=solved_state, base=solution)
 
 

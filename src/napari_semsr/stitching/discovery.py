@@ -15,15 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, ndimage
 
-from napari_semsr.core import (
-    Acquisition,
-    FirstFrame,
-    FloatArray,
-    FrameOrder,
-    IntPair,
-    RegistrationError,
-    compute_grid_cells,
-)
+from napari_semsr import core
 from napari_semsr.stitching.frames import CorrectedFrames
 from napari_semsr.stitching.layout import Overlap, fit_positions
 from napari_semsr.stitching.pairwise import (
@@ -53,9 +45,9 @@ _MOST = 3  # chosen: a question needs few answers
 class LikelyGrid:
     """Possible acquisition grid of the frames."""
 
-    grid: IntPair  # Rows and columns
-    order: FrameOrder
-    first: FirstFrame  # corner of the first frame
+    grid: core.IntPair  # Rows and columns
+    order: core.FrameOrder
+    first: core.FirstFrame  # corner of the first frame
     neighbours: int  # pairs of neighbours that match in this grid
     of: int  # all pairs of neighbours
 
@@ -68,7 +60,7 @@ class LikelyGrid:
         return asdict(self)
 
 
-class UnplacedFramesError(RegistrationError):
+class UnplacedFramesError(core.RegistrationError):
     """Error for frames that cannot be placed from their images alone.
 
     `grids` are those that fit the overlaps, the most likely first.
@@ -93,14 +85,14 @@ def describe_grids(grids: Sequence[LikelyGrid]) -> str:
 
 
 def find_likely_grids(
-    acquisition: Acquisition, joints: "Sequence[Overlap]"
+    acquisition: core.Acquisition, joints: "Sequence[Overlap]"
 ) -> tuple[LikelyGrid, ...]:
     """Find grids, other than the scan's own, that fit the matched pairs best."""
     grids: list[tuple[float, LikelyGrid]] = []
     for slots in acquisition.slots or (acquisition.names,):
         numbers = [slots.index(n) if n in slots else -1 for n in acquisition.names]
         for grid, order, first in _list_grids(len(slots)):
-            cells = compute_grid_cells(len(slots), grid, order, first)
+            cells = core.compute_grid_cells(len(slots), grid, order, first)
             axes = [
                 _weigh_axis_matches(acquisition, cells, numbers, joints, k)
                 for k in range(2)
@@ -118,22 +110,24 @@ def find_likely_grids(
     return tuple(item for name, item in likeliest if name != own)
 
 
-def _list_grids(count: int) -> Iterator[tuple[IntPair, FrameOrder, FirstFrame]]:
+def _list_grids(
+    count: int,
+) -> Iterator[tuple[core.IntPair, core.FrameOrder, core.FirstFrame]]:
     """Yield all grids with `count` frames; a single line has only one order."""
     for rows in range(1, count + 1):
         if count % rows:
             continue
-        for first in get_args(FirstFrame):
+        for first in get_args(core.FirstFrame):
             is_other_end = (rows == 1 and first.startswith("bottom")) or (
                 rows == count and first.endswith("right")
             )
-            orders = get_args(FrameOrder)[: 1 if rows in (1, count) else None]
+            orders = get_args(core.FrameOrder)[: 1 if rows in (1, count) else None]
             for order in () if is_other_end else orders:
                 yield (rows, count // rows), order, first
 
 
 def _weigh_axis_matches(
-    acquisition: Acquisition,
+    acquisition: core.Acquisition,
     cells: NDArray[np.int64],
     numbers: Sequence[int],
     joints: "Sequence[Overlap]",
@@ -165,7 +159,7 @@ def _weigh_axis_matches(
     best, steps = (0.0, 0), np.array(shifts)
     for shift in steps:
         agrees = np.abs(steps - shift).max(axis=1) <= _SAME_STEP * side.max()
-        heaviest: dict[IntPair, float] = {}  # only the best match of a pair counts
+        heaviest: dict[core.IntPair, float] = {}  # only the best match of a pair counts
         for k in np.flatnonzero(agrees).tolist():
             heaviest[which[k]] = max(heaviest.get(which[k], 0.0), weights[k])
         best = max(best, (sum(heaviest.values()), len(heaviest)))
@@ -191,17 +185,17 @@ class Agreement:
     """Fraction of image detail shared by overlapping frames."""
 
     pairs: NDArray[np.int64]  # (M, 2) frames of each pair
-    common: FloatArray  # (M,) Sum of products over the overlap
-    power: FloatArray  # (M,) mean of both sums of squares
-    pixels: FloatArray  # (M,) Pixels of the overlap
+    common: core.FloatArray  # (M,) Sum of products over the overlap
+    power: core.FloatArray  # (M,) mean of both sums of squares
+    pixels: core.FloatArray  # (M,) Pixels of the overlap
     most_noise: float = float("inf")  # upper bound of the noise power of a pixel
 
     @classmethod
     def measure(
         cls,
         corrected_frames: CorrectedFrames,
-        positions: FloatArray,
-        pairs: Sequence[IntPair],
+        positions: core.FloatArray,
+        pairs: Sequence[core.IntPair],
         most_noise: float = float("inf"),
     ) -> "Agreement":
         """Compare overlapping frames at their current `positions` (N, 2)."""
@@ -222,7 +216,9 @@ class Agreement:
         left = (self.power - self.common) / np.maximum(self.pixels, 1)
         return min(float(np.median(left)) if len(left) else 0.0, self.most_noise)
 
-    def compute_fractions(self, count: int, without: Sequence[int] = ()) -> FloatArray:
+    def compute_fractions(
+        self, count: int, without: Sequence[int] = ()
+    ) -> core.FloatArray:
         """Return the (N,) fractions of each frame's detail shared by its neighbours."""
         is_asked = ~np.isin(self.pairs, np.array(without, dtype=np.int64)).any(axis=1)
         common, power, pixels = np.zeros((3, count))
@@ -248,8 +244,11 @@ class Agreement:
 
 
 def _compute_shared_fraction(
-    common: FloatArray, power: FloatArray, pixels: FloatArray, noise: float
-) -> FloatArray:
+    common: core.FloatArray,
+    power: core.FloatArray,
+    pixels: core.FloatArray,
+    noise: float,
+) -> core.FloatArray:
     """Return the shared fraction of detail above noise, NaN for too little detail."""
     detail = power - pixels * noise
     doubt = noise * np.sqrt(2 * NOISE_AREA * np.maximum(pixels, 1))
@@ -258,7 +257,7 @@ def _compute_shared_fraction(
 
 
 def _compute_overlap_sums(
-    frames: CorrectedFrames, pair: IntPair, shift: IntPair
+    frames: CorrectedFrames, pair: core.IntPair, shift: core.IntPair
 ) -> tuple[float, float, int] | None:
     """Sum products and squares over the overlap of two frames, and count its pixels.
 
@@ -281,7 +280,7 @@ def _compute_overlap_sums(
 
 
 Spectra = list[NDArray[np.complex64]]
-Judge = Callable[[int, FloatArray, FloatArray], float]
+Judge = Callable[[int, core.FloatArray, core.FloatArray], float]
 
 _SMALL_SIDE = 96  # px; chosen: every pair is correlated, finer detail than 2 px is lost
 _PEAKS = 4  # refined peaks of a pair; chosen: time against missing the true one
@@ -304,7 +303,7 @@ _MIN_PIXELS = 300  # px of an overlap; chosen: in smaller ones noise dominates
 
 def discover_positions(
     frames: CorrectedFrames, joints: Sequence[Overlap], noise: float
-) -> FloatArray:
+) -> core.FloatArray:
     """Find approximate positions when neither positions nor a grid is known.
 
     `joints`: from `match_frames`; `noise`: noise power of a band-passed pixel.
@@ -357,8 +356,8 @@ def _compute_shared_detail(
     frames: CorrectedFrames,
     noise: float,
     index: int,
-    place: FloatArray,
-    positions: FloatArray,
+    place: core.FloatArray,
+    positions: core.FloatArray,
 ) -> float:
     """Return the fraction of a frame's detail shared with placed frames, 0 if none."""
     total = np.zeros(3)
@@ -372,7 +371,7 @@ def _compute_shared_detail(
     return float(np.nan_to_num(share)[0])
 
 
-def grow_layout(count: int, joints: Sequence[Overlap], judge: Judge) -> FloatArray:
+def grow_layout(count: int, joints: Sequence[Overlap], judge: Judge) -> core.FloatArray:
     """Compute (N, 2) positions by adding frames that agree with all earlier ones."""
     best = np.full((count, 2), np.nan)
     trial_count = 0
@@ -398,9 +397,9 @@ def grow_layout(count: int, joints: Sequence[Overlap], judge: Judge) -> FloatArr
 def _place_more_frames(
     joints: Sequence[Overlap],
     judge: Judge,
-    positions: FloatArray,
+    positions: core.FloatArray,
     least: float = _MIN_COMMON,
-) -> FloatArray:
+) -> core.FloatArray:
     """Place further frames that match those already placed in `positions` (N, 2).
 
     `least`: share of common detail that a frame with a strong match needs.
@@ -421,11 +420,11 @@ def _place_more_frames(
 
 
 def _propose_positions(
-    joints: Sequence[Overlap], positions: FloatArray
-) -> list[tuple[float, int, FloatArray]]:
+    joints: Sequence[Overlap], positions: core.FloatArray
+) -> list[tuple[float, int, core.FloatArray]]:
     """List proposed positions of unplaced frames, best supported first."""
     has_place = np.isfinite(positions[:, 0])
-    wanted_places: dict[int, list[tuple[FloatArray, float]]] = {}
+    wanted_places: dict[int, list[tuple[core.FloatArray, float]]] = {}
     for joint in joints:
         for here, there, sign in ((*joint.pair, 1), (*joint.pair[::-1], -1)):
             if has_place[here] and not has_place[there]:
@@ -445,10 +444,10 @@ def _propose_positions(
 
 def place_stray_frames(
     frames: CorrectedFrames,
-    positions: FloatArray,
+    positions: core.FloatArray,
     strays: Sequence[int],
     noise: float,
-) -> FloatArray:
+) -> core.FloatArray:
     """Place frames far from their stated positions, using only the images.
 
     `positions` (N, 2): NaN for frames that are not placed, such as `strays`; `noise`:
@@ -498,12 +497,12 @@ def match_frames(
 def _find_trial_shifts(
     spectra: Spectra,
     powers: Spectra,
-    size: IntPair,
+    size: core.IntPair,
     few: int,
     frames: Sequence[int] | None,
-) -> list[tuple[int, int, IntPair]]:
+) -> list[tuple[int, int, core.IntPair]]:
     """Find shifts at the correlation peaks of pairs; clear ones if more than `few`."""
-    trials: list[tuple[float, int, int, IntPair]] = []
+    trials: list[tuple[float, int, int, core.IntPair]] = []
     frames_wanted = {*(range(len(spectra)) if frames is None else frames)}
     for first in range(len(spectra)):
         for second in range(first + 1, len(spectra)):

@@ -160,7 +160,7 @@ class FocusPlan:
         height = _find_peak_height(np.maximum(energy - floor, 0), np.array(self.z_nm))
         unsure = best <= np.maximum(_BEYOND_NOISE * floor, 1e-30)
         height[unsure | ~is_reached.all(axis=0)] = np.nan
-        coverage = np.sum(counts, axis=0, dtype=np.uint16)
+        coverage = np.stack(counts).sum(axis=0, dtype=np.uint16)
         coverage[~is_reached[self.solved_index]] = 0
         return mean.astype(np.float32), coverage, height
 

@@ -238,8 +238,9 @@ class CorrectedFrames:
         """Map positions (2, …) in undistorted frames to raw-frame pixels."""
         if not self.distortion:
             return places
+        rows, columns = places
         y, x = core.undistort_positions(
-            *places, self.frame_shape, self.distortion, centre=self.centre_px
+            rows, columns, self.frame_shape, self.distortion, centre=self.centre_px
         )
         # positions that no pixel shows are outside the frame
         return np.nan_to_num(np.stack([y, x]), nan=-2.0)
@@ -252,8 +253,9 @@ class CorrectedFrames:
         """Compute each pixel's y and x displacement per pixel of rim displacement."""
         is_plain = not self.distortion
         places = np.indices(self.frame_shape, np.float64) if is_plain else self._places
+        rows, columns = places
         y, x = core.compute_radial_displacement(
-            *places, self.frame_shape, centre=self.centre_px
+            rows, columns, self.frame_shape, centre=self.centre_px
         )
         return y.astype(np.float32), x.astype(np.float32)
 
@@ -341,8 +343,8 @@ class CorrectedFrames:
 
         small_weight = average_blocks(weight)
         small = average_blocks(image * weight)
-        level = _apply_low_pass(small, _COARSE)
-        level = level / np.maximum(_apply_low_pass(small_weight, _COARSE), 1e-6)
+        total = np.maximum(_apply_low_pass(small_weight, _COARSE), 1e-6)
+        level = _apply_low_pass(small, _COARSE) / total
         own = small / np.maximum(small_weight, 1e-6)
         band = (own - level) * np.sqrt(small_weight)
         return np.where(small_weight > 0, band, np.float32(0))

@@ -22,28 +22,9 @@ from scipy.sparse import csgraph
 from scipy.sparse.linalg import splu
 from scipy.special import ndtri
 
-from napari_semsr.core import (
-    BoolArray,
-    Float32Array,
-    FloatArray,
-    IntPair,
-    Job,
-    Progress,
-    RealArray,
-)
+from napari_semsr import core
+from napari_semsr.stitching import pairwise
 from napari_semsr.stitching.frames import CorrectedFrames
-from napari_semsr.stitching.pairwise import (
-    PEAK_PX,
-    Candidates,
-    FramePair,
-    compute_joint_correlation,
-    compute_overlap_boxes,
-    compute_reach,
-    compute_rounded_shift,
-    correlate_frames,
-    resample_frame,
-    search_shifts,
-)
 
 TOLERANCE_PX = 3.0  # chosen in trials on eight simulated scans
 # The scale of the robust weights decreases from 20 px by a factor of 0.6 each round: 1
@@ -54,7 +35,7 @@ _STRONG = 50.0  # score; chosen: above it, certainty no longer grows
 
 
 @dataclass(frozen=True, slots=True)
-class Overlap(FramePair):
+class Overlap(pairwise.FramePair):
     """Overlap of two frames with its accepted shift."""
 
     shift: tuple[float, float]  # position of the second minus that of the first
@@ -66,12 +47,14 @@ class Layout:
     """Positions computed from consistent pairwise shifts."""
 
     # (N, 2) top-left corners; NaN for frames outside the largest connected group
-    positions: FloatArray
+    positions: core.FloatArray
     joints: tuple[Overlap, ...] = ()  # shifts that were kept
     dropped_joints: tuple[Overlap, ...] = ()  # shifts that disagreed
 
 
-def label_components(count: int, joints: Sequence[FramePair]) -> NDArray[np.int64]:
+def label_components(
+    count: int, joints: Sequence[pairwise.FramePair]
+) -> NDArray[np.int64]:
     """Return (N,) group labels of connected frames; the largest group is 0."""
     first, second = np.array([joint.pair for joint in joints], int).reshape(-1, 2).T
     graph = sparse.coo_array((np.ones(len(joints)), (first, second)), (count, count))
@@ -85,9 +68,9 @@ def label_components(count: int, joints: Sequence[FramePair]) -> NDArray[np.int6
 def fit_positions(
     count: int,
     joints: Sequence[Overlap],
-    weights: FloatArray,
-    prior: FloatArray | None = None,
-) -> FloatArray:
+    weights: core.FloatArray,
+    prior: core.FloatArray | None = None,
+) -> core.FloatArray:
     """Fit positions (N, 2) to all shifts; unconnected frames keep their `prior`."""
     first, second = np.array([joint.pair for joint in joints], int).reshape(-1, 2).T
     shift = np.array([joint.shift for joint in joints], dtype=float).reshape(-1, 2)
@@ -108,11 +91,11 @@ def fit_positions(
 
 
 def _create_overlap(
-    item: "Candidates | ShiftChoice", shift: RealArray, weight: float
+    item: pairwise.FramePair, shift: core.RealArray, weight: float
 ) -> Overlap:
     """Create an overlap from an accepted shift of a pair."""
     y, x = (float(value) for value in shift)
-    return Overlap(item.first, item.second, (y, x), float(min(weight, _STRONG)))
+    return Overlap(*item.pair, (y, x), float(min(weight, _STRONG)))
 
 
 # Score that unrelated frames reach by chance, measured on the scan itself, and whether
@@ -139,7 +122,9 @@ class ChanceLevel:
     normal deviate with a slope of 1).
     """
 
-    expected_shifts: tuple[IntPair, ...]  # shifts over whose overlap it was measured
+    expected_shifts: tuple[
+        core.IntPair, ...
+    ]  # shifts over whose overlap it was measured
     least: float
     slope: float  # slope of the tail; 0 for hardly any peak
     shifts: float
@@ -177,7 +162,7 @@ class ChanceLevel:
 
 
 def measure_chance_level(
-    frames: CorrectedFrames, typical_shifts: Sequence[IntPair]
+    frames: CorrectedFrames, typical_shifts: Sequence[core.IntPair]
 ) -> ChanceLevel:
     """Measure the distribution of chance scores between unrelated frames of a scan.
 
@@ -186,7 +171,7 @@ def measure_chance_level(
     """
     rng = np.random.default_rng(0)
     count, side = len(frames.acquisition), np.array(frames.frame_shape)
-    reach = compute_reach(frames.frame_shape)
+    reach = pairwise.compute_reach(frames.frame_shape)
     scores_found = []
     for _ in range(_WINDOWS):
         first, second = rng.choice(count, 2, replace=False)
@@ -197,7 +182,9 @@ def measure_chance_level(
         apart = side * (1 - np.array([rows, area / rows])) * rng.choice([-1, 1], 2)
         y, x = np.rint(apart).astype(int)
         pair = int(first), ~int(second)
-        scores_found.append(search_shifts(frames, pair, (int(y), int(x)), reach))
+        scores_found.append(
+            pairwise.search_shifts(frames, pair, (int(y), int(x)), reach)
+        )
     repeating = [has_repetitive_peaks(i) or bool(i.along) for i in scores_found]
     best = np.array([item.best_score for item in scores_found])
     usual = float(np.median(best))
@@ -224,8 +211,8 @@ def measure_chance_level(
 
 def measure_chance_threshold(
     frames: CorrectedFrames,
-    shifts: Sequence[IntPair],
-    reach: IntPair,
+    shifts: Sequence[core.IntPair],
+    reach: core.IntPair,
     significance: float,
 ) -> tuple[float, bool]:
     """Return the score threshold of a search and whether frames are periodic."""
@@ -233,7 +220,7 @@ def measure_chance_threshold(
     return chance.compute_threshold(count_shifts(reach), significance)
 
 
-def count_shifts(reach: IntPair) -> float:
+def count_shifts(reach: core.IntPair) -> float:
     """Return the number of shifts in a search range."""
     return float((2 * reach[0] + 1) * (2 * reach[1] + 1))
 
@@ -250,7 +237,7 @@ def _compute_gaussian_field_height(shifts: float, grain: float, rate: float) -> 
     return height
 
 
-def has_repetitive_peaks(item: Candidates) -> bool:
+def has_repetitive_peaks(item: pairwise.Candidates) -> bool:
     """Return whether a pair has several peaks nearly as high as the best."""
     return (
         len(item.score) > 3  # chosen: a lattice has more
@@ -291,12 +278,12 @@ _ROUNDS = 3  # Gauss-Newton steps from a peak; chosen: time against precision
 
 
 @dataclass(frozen=True, slots=True)
-class ShiftChoice(FramePair):
+class ShiftChoice(pairwise.FramePair):
     """Candidate shifts of one pair and their residuals."""
 
-    shifts: FloatArray  # (K, 2) refined candidates, the smallest residual first
+    shifts: core.FloatArray  # (K, 2) refined candidates, the smallest residual first
     # (K,) excess of each residual over the smallest, in standard deviations
-    doubt: FloatArray
+    doubt: core.FloatArray
     weight: float  # weight in the layout
     # residual variance of the best one, and its standard deviation
     least: tuple[float, float] = (0.0, 0.0)
@@ -308,14 +295,14 @@ class ShiftChoice(FramePair):
 
 
 def _measure_residual(
-    frames: CorrectedFrames, pair: IntPair, shift: FloatArray
-) -> tuple[FloatArray, float, float] | None:
+    frames: CorrectedFrames, pair: core.IntPair, shift: core.FloatArray
+) -> tuple[core.FloatArray, float, float] | None:
     """Refine a shift of a pair; return shift, residual variance and its error."""
     shift = shift.astype(float)
     result = None
     for _ in range(_ROUNDS):
         y, x = np.round(shift).astype(int).tolist()
-        boxes = compute_overlap_boxes(frames.frame_shape, (y, x))
+        boxes = pairwise.compute_overlap_boxes(frames.frame_shape, (y, x))
         if boxes is None or min(boxes[0].shape) < 2 * _MARGIN + 6:
             return result
         crops = [
@@ -333,12 +320,12 @@ def _measure_residual(
 
 
 def _fit_shift(
-    crops: Sequence[Float32Array], part: tuple[float, float]
-) -> tuple[FloatArray, float, float]:
+    crops: Sequence[core.Float32Array], part: tuple[float, float]
+) -> tuple[core.FloatArray, float, float]:
     """Fit shift, offset, gain and tilt; return shift step, variance and its error."""
     a, a_weight, b, b_weight = crops
-    a, a_y, a_x = resample_frame(a, (0.0, 0.0), 1.0)
-    b, b_y, b_x = resample_frame(b, part, 1.0)
+    a, a_y, a_x = pairwise.resample_frame(a, (0.0, 0.0), 1.0)
+    b, b_y, b_x = pairwise.resample_frame(b, part, 1.0)
     weight = a_weight * b_weight / np.maximum(a_weight + b_weight, 1e-9)
     edge = np.zeros(a.shape, bool)
     edge[_MARGIN:-_MARGIN, _MARGIN:-_MARGIN] = True
@@ -364,20 +351,25 @@ def _fit_shift(
     return solution[:2], variance, max(scatter, variance * np.sqrt(2 * _GRAIN / pixels))
 
 
-def _sum_blocks(plane: NDArray[np.float64]) -> FloatArray:
+def _sum_blocks(plane: NDArray[np.float64]) -> core.FloatArray:
     """Sum a plane over blocks, including incomplete border blocks."""
     rows = np.add.reduceat(plane, np.arange(0, plane.shape[0], _BLOCK), axis=0)
     return np.add.reduceat(rows, np.arange(0, plane.shape[1], _BLOCK), axis=1)
 
 
-def find_rival_candidates(item: Candidates, threshold: float) -> BoolArray:
+def find_rival_candidates(
+    item: pairwise.Candidates, threshold: float
+) -> core.BoolArray:
     """Return the (K,) mask of plausible candidate shifts of a pair, at least one."""
     alike = item.ncc > _RIVAL_NCC * item.ncc.max(initial=0.0)
     return np.asarray(alike & (item.score > _RIVAL_SCORE * threshold))
 
 
 def weigh_shifts(
-    frames: CorrectedFrames, pair: IntPair, shifts: NDArray[np.int64], weight: float
+    frames: CorrectedFrames,
+    pair: core.IntPair,
+    shifts: NDArray[np.int64],
+    weight: float,
 ) -> ShiftChoice:
     """Compare candidate shifts (K, 2) of a pair, best first, by their residuals.
 
@@ -406,7 +398,7 @@ def weigh_shifts(
 
 
 def _compute_excess_residual(
-    frames: CorrectedFrames, choice: ShiftChoice, shift: FloatArray
+    frames: CorrectedFrames, choice: ShiftChoice, shift: core.FloatArray
 ) -> float:
     """Compute the excess residual of an additional shift of a pair."""
     fit = _measure_residual(frames, choice.pair, shift)
@@ -421,13 +413,13 @@ def _compute_excess_residual(
 
 def compute_layout(
     frames: CorrectedFrames,
-    candidates: Sequence[Candidates],
+    candidates: Sequence[pairwise.Candidates],
     threshold: float,
-    nominal: FloatArray,
+    nominal: core.FloatArray,
     *,
     is_periodic: bool,
     is_stated: bool,
-) -> Job[tuple[Layout, set[IntPair]]]:
+) -> core.Job[tuple[Layout, set[core.IntPair]]]:
     """Place frames by their pairwise shifts; also return ambiguous pairs.
 
     `nominal` (N, 2), `is_stated`: whether the scan states them, which then decides if
@@ -443,7 +435,9 @@ def compute_layout(
         if lines and item.along:
             shifts = np.concatenate([shifts, np.array(item.along)])
         choices.append(weigh_shifts(frames, item.pair, shifts, float(item.weight[0])))
-        yield Progress(pair_count + 1, len(candidates), "Comparing possible shifts")
+        yield core.Progress(
+            pair_count + 1, len(candidates), "Comparing possible shifts"
+        )
     open_still = sum(not choice.is_certain for choice in choices)
     if is_periodic or open_still > (0 if is_stated else MOSTLY * len(choices)):
         usual = float(np.median([item.ncc[0] for item in good])) if good else 0.0
@@ -465,19 +459,21 @@ def compute_layout(
             shifts = np.rint(choice.shifts[:1]).astype(np.int64)
             which = slice(nearest, nearest + 1)
             values = (item.ncc[which], item.score[which], item.weight[which])
-            item = Candidates(*item.pair, shifts, *values)
+            item = pairwise.Candidates(*item.pair, shifts, *values)
         candidates_in_use.append(item)
     return solve_layout(len(nominal), candidates_in_use, threshold, nominal), set()
 
 
-def _compute_residuals(joints: Sequence[Overlap], positions: FloatArray) -> FloatArray:
+def _compute_residuals(
+    joints: Sequence[Overlap], positions: core.FloatArray
+) -> core.FloatArray:
     apart = np.array([positions[j.second] - positions[j.first] for j in joints])
-    return np.hypot(*(apart - [joint.shift for joint in joints]).T)
+    return np.asarray(np.hypot(*(apart - [joint.shift for joint in joints]).T))
 
 
 def _fit_robust_positions(
-    count: int, joints: Sequence[Overlap], prior: FloatArray
-) -> FloatArray:
+    count: int, joints: Sequence[Overlap], prior: core.FloatArray
+) -> core.FloatArray:
     """Fit positions by iterative reweighting with decreasing tolerance."""
     base = np.array([joint.weight for joint in joints])
     weights = base.copy()
@@ -491,7 +487,10 @@ def _fit_robust_positions(
 
 
 def solve_layout(
-    count: int, candidates: Sequence[Candidates], threshold: float, prior: FloatArray
+    count: int,
+    candidates: Sequence[pairwise.Candidates],
+    threshold: float,
+    prior: core.FloatArray,
 ) -> Layout:
     """Place frames using mutually consistent shifts; `prior` (N, 2)."""
     good = [item for item in candidates if item.best_score > threshold]
@@ -531,10 +530,10 @@ def solve_layout(
 def compute_periodic_layout(
     frames: CorrectedFrames,
     choices: Sequence[ShiftChoice],
-    nominal: FloatArray,
+    nominal: core.FloatArray,
     *,
     is_stated: bool,
-) -> tuple[Layout, set[IntPair]]:
+) -> tuple[Layout, set[core.IntPair]]:
     """Compute the layout of a periodic sample.
 
     Frames that the images do not determine are at `nominal` if it `is_stated`, and have
@@ -551,7 +550,7 @@ def compute_periodic_layout(
     main, *waiting = (
         set(np.flatnonzero(labels == k).tolist()) for k in range(labels.max() + 1)
     )
-    ambiguous: set[IntPair] = set()
+    ambiguous: set[core.IntPair] = set()
     unsure: list[set[int]] = []
     while waiting:
         bridges = [  # pairs that join a group to the main one
@@ -585,9 +584,9 @@ def _find_group_move(
     frames: CorrectedFrames,
     main: set[int],
     bridge: Sequence[ShiftChoice],
-    positions: FloatArray,
-    expected_move: FloatArray,
-) -> tuple[FloatArray, bool]:
+    positions: core.FloatArray,
+    expected_move: core.FloatArray,
+) -> tuple[core.FloatArray, bool]:
     """Find a group's shift relative to the main group, and whether it is unique."""
     moves_offered, signs = [], []
     for c in bridge:
@@ -615,7 +614,7 @@ def _find_group_move(
     return proposals[int(np.argmin(away))], False
 
 
-def merge_close_proposals(proposals: FloatArray, same: float) -> FloatArray:
+def merge_close_proposals(proposals: core.FloatArray, same: float) -> core.FloatArray:
     """Average proposals (K, 2) that differ by less than `same` px."""
     left = list(range(len(proposals)))
     distinct_items = []
@@ -628,7 +627,7 @@ def merge_close_proposals(proposals: FloatArray, same: float) -> FloatArray:
 
 
 def _split_by_agreement(
-    choices: Sequence[ShiftChoice], positions: FloatArray, main: set[int]
+    choices: Sequence[ShiftChoice], positions: core.FloatArray, main: set[int]
 ) -> tuple[list[Overlap], list[Overlap]]:
     """Split shifts into those that agree with the layout and those that do not."""
     agreeing, contradicting = [], []
@@ -656,11 +655,11 @@ _AGREES = 2  # px along each axis; chosen: whole-pixel positions err by one or t
 
 def confirm_weak_pairs(
     frames: CorrectedFrames,
-    candidates: Sequence[Candidates],
+    candidates: Sequence[pairwise.Candidates],
     layout: Layout,
     chance: ChanceLevel,
     threshold: float,
-) -> tuple[list[Candidates], Layout]:
+) -> tuple[list[pairwise.Candidates], Layout]:
     """Accept weak pairs with a peak at the shift predicted by the layout.
 
     Returns the candidates, with those of confirmed pairs replaced by the agreeing peak,
@@ -668,19 +667,22 @@ def confirm_weak_pairs(
     """
     least = chance.compute_chance_score((2 * _AGREES + 1) ** 2, _BY_PREDICTION)
     result, joints = list(candidates), list(layout.joints)
-    around = (_AGREES + PEAK_PX, _AGREES + PEAK_PX)  # a shoulder outside is not a peak
+    around = (
+        _AGREES + pairwise.PEAK_PX,
+        _AGREES + pairwise.PEAK_PX,
+    )  # a shoulder outside is not a peak
     for place, item in enumerate(candidates):
         pair = item.pair
         has_places = np.isfinite(layout.positions[list(pair)]).all()
         if item.best_score > threshold or not has_places:
             continue
-        shift = compute_rounded_shift(layout.positions, pair)
-        near = search_shifts(frames, pair, shift, around)
+        shift = pairwise.compute_rounded_shift(layout.positions, pair)
+        near = pairwise.search_shifts(frames, pair, shift, around)
         agrees = np.abs(near.shifts - shift).max(axis=1) <= _AGREES
         which = np.flatnonzero(agrees & (near.score > least))[:1]
         if len(which):
             values = (near.ncc[which], near.score[which], near.weight[which])
-            result[place] = Candidates(*pair, near.shifts[which], *values)
+            result[place] = pairwise.Candidates(*pair, near.shifts[which], *values)
             joints.append(_create_overlap(near, near.shifts[which[0]], values[2][0]))
     return result, replace(layout, joints=tuple(joints))
 
@@ -698,7 +700,7 @@ _LONE = 0.8  # share of the peak; chosen: on a lattice the next one is nearly as
 class FramePosition:
     """Position of a frame determined from all of its neighbours."""
 
-    position: FloatArray  # (2,) top-left corner, in whole pixels
+    position: core.FloatArray  # (2,) top-left corner, in whole pixels
     score: float  # score of all its overlaps as if they were one
 
 
@@ -706,23 +708,23 @@ class FramePosition:
 class GroupCorrelation:
     """Correlation of a group of frames with all other placed frames."""
 
-    pairs: list[IntPair]  # compared pairs, the frame of the group second
-    score: FloatArray  # (H, W) score of moves of the group, in standard deviations
-    height: FloatArray  # (H, W) the same, without its growth with the overlap
+    pairs: list[core.IntPair]  # compared pairs, the frame of the group second
+    score: core.FloatArray  # (H, W) score of moves of the group, in standard deviations
+    height: core.FloatArray  # (H, W) the same, without its growth with the overlap
 
 
 def correlate_group(
     frames: CorrectedFrames,
     group: Sequence[int],
-    positions: FloatArray,
-    reach: IntPair,
+    positions: core.FloatArray,
+    reach: core.IntPair,
 ) -> GroupCorrelation | None:
     """Sum the correlations of a group of frames with all other placed frames.
 
     `positions` (N, 2): top-left corners in px, NaN for frames without a position. The
     group is moved by up to `reach`; None if nothing overlaps.
     """
-    pairs: list[IntPair] = []
+    pairs: list[core.IntPair] = []
     cross, variance, pixels = np.zeros(
         (3, 2 * reach[0] + 1, 2 * reach[1] + 1), np.float32
     )
@@ -731,10 +733,10 @@ def correlate_group(
     for other in sorted(others - {*group}):
         for index in group:
             pair = (other, index)
-            shift = compute_rounded_shift(positions, pair)
-            if compute_overlap_boxes(frames.frame_shape, shift) is None:
+            shift = pairwise.compute_rounded_shift(positions, pair)
+            if pairwise.compute_overlap_boxes(frames.frame_shape, shift) is None:
                 continue
-            scores = correlate_frames(frames, pair, shift, reach)
+            scores = pairwise.correlate_frames(frames, pair, shift, reach)
             if scores is None:
                 continue
             pairs.append(pair)
@@ -755,9 +757,9 @@ def correlate_group(
 def place_frame_by_neighbours(
     frames: CorrectedFrames,
     index: int,
-    expected_place: FloatArray,
-    positions: FloatArray,
-    reach: IntPair,
+    expected_place: core.FloatArray,
+    positions: core.FloatArray,
+    reach: core.IntPair,
     threshold: float,
 ) -> FramePosition | None:
     """Place a frame using its placed neighbours, or return None if not above chance.
@@ -781,7 +783,7 @@ def place_frame_by_neighbours(
     move = (int(y) - reach[0], int(x) - reach[1])
     around[index] += move
     pairs = correlation.pairs
-    overlaps = [(pair, compute_rounded_shift(around, pair)) for pair in pairs]
-    height = compute_joint_correlation(frames, overlaps)[1]
+    overlaps = [(pair, pairwise.compute_rounded_shift(around, pair)) for pair in pairs]
+    height = pairwise.compute_joint_correlation(frames, overlaps)[1]
     place = (corner + np.array(move)).astype(float)
     return FramePosition(place, height) if height > threshold else None

@@ -17,6 +17,7 @@ from scipy.sparse import csgraph
 from scipy.sparse.linalg import splu
 
 from napari_semsr.core import FloatArray, IntPair, RegistrationError
+from napari_semsr.stitching import refine
 from napari_semsr.stitching.flat_field import choose_evenly_spaced_indices
 from napari_semsr.stitching.layout import (
     ALONG_LINES,
@@ -26,15 +27,6 @@ from napari_semsr.stitching.layout import (
 )
 from napari_semsr.stitching.nominal import compute_period_fraction
 from napari_semsr.stitching.pairwise import Candidates, FramePair, correlate_frames
-from napari_semsr.stitching.refine import (
-    DENSE_LIMIT,
-    MAX_STEP,
-    NOISE_RATIO,
-    LinearisedShift,
-    RefinedPositions,
-    assemble_matrix,
-    linearise_pairs,
-)
 from napari_semsr.stitching.state import State
 
 # Information along the lines over that across them; chosen: a few thousandths for noise
@@ -70,7 +62,7 @@ class LinePlacement:
     """Frame positions fitted across the lines in their overlaps."""
 
     positions: FloatArray  # (N, 2) top-left corners; NaN for unconnected frames
-    refinement: RefinedPositions
+    refinement: refine.RefinedPositions
     error_px: float  # RMS error of the stated positions across the lines
 
 
@@ -89,7 +81,7 @@ def is_degenerate(information: FloatArray) -> bool:
 
 
 def _find_line_normals(
-    shifts: Sequence[LinearisedShift],
+    shifts: Sequence[refine.LinearisedShift],
 ) -> tuple[FloatArray, list[int]]:
     """Find the unit normals of common lines, (K, 2), and the normal of each pair."""
     if not shifts:
@@ -114,11 +106,11 @@ def _find_line_normals(
 
 def _linearise_pair(
     state: State, pair: IntPair, shift: FloatArray
-) -> LinearisedShift | None:
+) -> refine.LinearisedShift | None:
     """Linearise a pair around a given shift (2,)."""
     places = np.full(state.nominal.shape, np.nan)
     places[pair[0]], places[pair[1]] = 0.0, shift
-    shifts = linearise_pairs(state.frames, places, [pair], 1.0)
+    shifts = refine.linearise_pairs(state.frames, places, [pair], 1.0)
     return shifts[0] if shifts else None
 
 
@@ -134,11 +126,11 @@ def _refine_pair_shift(
         system = _linearise_pair(state, pair, shift)
         if system is None:
             return None
-        move = np.clip(part @ system.step, -MAX_STEP, MAX_STEP)
+        move = np.clip(part @ system.step, -refine.MAX_STEP, refine.MAX_STEP)
         shift = shift + move
         if np.abs(move).max() < _STILL:
             break
-    return shift if np.abs(move).max() < MAX_STEP else None
+    return shift if np.abs(move).max() < refine.MAX_STEP else None
 
 
 def _find_line_period(
@@ -171,7 +163,7 @@ def _find_line_period(
 
 
 def _refine_line_pairs(
-    state: State, lines: Sequence[Candidates], shifts: Sequence[LinearisedShift]
+    state: State, lines: Sequence[Candidates], shifts: Sequence[refine.LinearisedShift]
 ) -> list[_LinePair]:
     """Refine pairs of frames with lines one by one."""
     normals, groups = _find_line_normals(shifts)
@@ -302,7 +294,7 @@ def _solve_displacements(
     right = np.zeros((count, 2))
     np.add.at(right, second, pull)
     np.add.at(right, first, -pull)
-    matrix = assemble_matrix(count, first, second, blocks)
+    matrix = refine.assemble_matrix(count, first, second, blocks)
     matrix = (matrix + hold * sparse.eye_array(2 * count)).tocsc()
     return splu(matrix).solve(right.ravel()).reshape(count, 2), matrix
 
@@ -365,8 +357,8 @@ def _refine_all_positions(
     frames_used = np.unique(np.array(pairs))
     for _ in range(_SWEEPS):
         error = float(np.std(places[frames_used], axis=0).mean())
-        hold = NOISE_RATIO / max(error, _MIN_ERROR_PX) ** 2
-        measured_shifts = linearise_pairs(
+        hold = refine.NOISE_RATIO / max(error, _MIN_ERROR_PX) ** 2
+        measured_shifts = refine.linearise_pairs(
             state.frames, nominal + places, sorted(pairs), 1.0
         )
         flat = [s for s in measured_shifts if s.pair in lines]
@@ -379,7 +371,9 @@ def _refine_all_positions(
                 shifts.append(item)
                 continue
             part = np.outer(normal, normal)
-            step = normal * np.clip(normal @ item.step, -MAX_STEP, MAX_STEP)
+            step = normal * np.clip(
+                normal @ item.step, -refine.MAX_STEP, refine.MAX_STEP
+            )
             information = part @ item.information @ part
             shifts.append(replace(item, information=information, step=step))
         noise = float(np.median([item.variance for item in shifts]))
@@ -395,14 +389,14 @@ def _refine_all_positions(
     is_held = (label_components(count, ties) == 0)[:, None]
     positions = np.where(is_held, nominal + places, np.nan)
     spread = np.full((count, 2), np.nan)
-    if count <= DENSE_LIMIT:  # standard deviations relative to the mean position
+    if count <= refine.DENSE_LIMIT:  # standard deviations relative to the mean position
         mean = np.ones((count, 1)) * is_held.T / is_held.sum()
         less_mean = np.kron(np.eye(count) - mean, np.eye(2))
         variance = less_mean @ np.linalg.inv(matrix.toarray()) @ less_mean.T
-        spread = np.sqrt(NOISE_RATIO * np.diag(variance)).reshape(count, 2)
+        spread = np.sqrt(refine.NOISE_RATIO * np.diag(variance)).reshape(count, 2)
     spread = np.where(is_held, spread, np.nan)
     return LinePlacement(
-        positions, RefinedPositions(positions, tuple(shifts), spread), error
+        positions, refine.RefinedPositions(positions, tuple(shifts), spread), error
     )
 
 

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from napari_semsr import core
+from napari_semsr.stitching import pairwise
 from napari_semsr.stitching.bridges import GroupPosition, compare_group_positions
 from napari_semsr.stitching.discovery import match_frames
 from napari_semsr.stitching.flat_field import create_uniform_flat_field
@@ -32,14 +33,6 @@ from napari_semsr.stitching.layout import (
     place_frame_by_neighbours,
 )
 from napari_semsr.stitching.nominal import find_overlapping_pairs
-from napari_semsr.stitching.pairwise import (
-    FIRST_REACH,
-    LAST_REACH,
-    MIN_REACH,
-    ResampledFrames,
-    compute_reach,
-    compute_rounded_shift,
-)
 from napari_semsr.stitching.refine import (
     LinearisedShift,
     linearise_pair,
@@ -119,7 +112,7 @@ class _GrowingFrames(CorrectedFrames):
         self._banded_cache.drop(index)
 
 
-class _ReferenceFrames(ResampledFrames):
+class _ReferenceFrames(pairwise.ResampledFrames):
     """Resampled frames, reused until their positions change by a pixel or more.
 
     The measured shift of a pair refers to the positions of resampling.
@@ -331,8 +324,12 @@ class LivePlacement:
         if place is None:
             corner = self._search_all_placed_frames(index)
         else:
-            for share in (FIRST_REACH, 2 * FIRST_REACH, LAST_REACH):
-                reach = compute_reach(self._stack.frame_shape, share)
+            for share in (
+                pairwise.FIRST_REACH,
+                2 * pairwise.FIRST_REACH,
+                pairwise.LAST_REACH,
+            ):
+                reach = pairwise.compute_reach(self._stack.frame_shape, share)
                 corner = self._find_nearby_position(index, place, reach)
                 if corner is not None:
                     break
@@ -345,7 +342,9 @@ class LivePlacement:
         self._refine_frame(index)
         self._optimise_neighbourhood(index)
         # unplaced frames that may overlap this one, and now and then all others
-        search_range = compute_reach(self._stack.frame_shape, LAST_REACH)
+        search_range = pairwise.compute_reach(
+            self._stack.frame_shape, pairwise.LAST_REACH
+        )
         side = np.array(self._stack.frame_shape) + search_range
         waiting = np.array(self.list_unplaced(), dtype=int)
         with np.errstate(invalid="ignore"):
@@ -457,7 +456,7 @@ class LivePlacement:
         place = self._predict_position(index)
         if place is None:
             return None
-        reach = compute_reach(self._stack.frame_shape, LAST_REACH)
+        reach = pairwise.compute_reach(self._stack.frame_shape, pairwise.LAST_REACH)
         positions = self._select_nearby_positions(index, place, reach)
         positions[index] = place
         places = compare_group_positions(self.frames, [index], positions, reach)
@@ -483,7 +482,7 @@ class LivePlacement:
         """Place a frame without a stated position, trying recent frames first."""
         placed_frames = np.flatnonzero(self.is_placed).tolist()[::-1]
         factor = max(1, min(self._stack.frame_shape) // 96)
-        reach = (max(MIN_REACH, 4 * factor),) * 2
+        reach = (max(pairwise.MIN_REACH, 4 * factor),) * 2
         for first in range(0, len(placed_frames), _RECENT):
             some = [*placed_frames[first : first + _RECENT], index]
             whole = self.frames
@@ -696,7 +695,10 @@ class LivePlacement:
             return None
         frames = solution.correct_frames(part)
         pairs = find_overlapping_pairs(solution.positions_px, self._stack.frame_shape)
-        shifts = [compute_rounded_shift(solution.positions_px, pair) for pair in pairs]
+        shifts = [
+            pairwise.compute_rounded_shift(solution.positions_px, pair)
+            for pair in pairs
+        ]
         return solution, measure_chance_level(frames, shifts)
 
     def _apply_solution(

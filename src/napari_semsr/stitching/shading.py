@@ -24,14 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage, sparse
 
-from napari_semsr.core import (
-    BoolArray,
-    FloatArray,
-    FloatPair,
-    IntPair,
-    RealArray,
-    reshape_into_blocks,
-)
+from napari_semsr import core
 from napari_semsr.stitching.flat_field import (
     MIN_FLAT,
     FlatField,
@@ -56,23 +49,23 @@ class OverlapBlocks:
     pair: NDArray[np.int64]  # (M,) index of the pair
     frames: NDArray[np.int64]  # (M, 2) its frames
     cell: NDArray[np.int64]  # (M, 2) row and column of the block within the overlap
-    place_first: FloatArray  # (M, 2) centre of the block in each frame, in px
-    place_second: FloatArray
-    values: FloatArray  # (M, 2) mean corrected grey value
+    place_first: core.FloatArray  # (M, 2) centre of the block in each frame, in px
+    place_second: core.FloatArray
+    values: core.FloatArray  # (M, 2) mean corrected grey value
     # (M, 2) decrease of it per grey level of the frame's offset
-    units: FloatArray
-    variances: FloatArray  # (M, 2) its variance by pixel noise, up to a constant
+    units: core.FloatArray
+    variances: core.FloatArray  # (M, 2) its variance by pixel noise, up to a constant
 
 
-def sum_blocks(plane: NDArray[np.float32]) -> FloatArray:
+def sum_blocks(plane: NDArray[np.float32]) -> core.FloatArray:
     """Sum a plane over 8 px blocks, (Y // 8, X // 8), dropping partial blocks."""
-    blocks = reshape_into_blocks(plane, _BLOCK).astype(np.float64)
+    blocks = core.reshape_into_blocks(plane, _BLOCK).astype(np.float64)
     return np.asarray(blocks.sum(axis=(1, 3)))
 
 
 def _compute_shared_blocks(
-    frames: ResampledFrames, pair: IntPair, *, with_clipped: bool
-) -> tuple[RealArray, ...] | None:
+    frames: ResampledFrames, pair: core.IntPair, *, with_clipped: bool
+) -> tuple[core.RealArray, ...] | None:
     """Compute block means, positions and variances of both frames in their overlap.
 
     Clipped pixels of either frame are left out, unless `with_clipped`.
@@ -93,7 +86,7 @@ def _compute_shared_blocks(
     usable = full & (count >= _SOUND)
     if not usable.any():
         return None
-    cell: RealArray = np.stack(np.nonzero(usable), axis=1)
+    cell: core.RealArray = np.stack(np.nonzero(usable), axis=1)
     place = cell * _BLOCK + (_BLOCK - 1) / 2
     # shading belongs to the camera's pixels, including distortion
     places = [
@@ -102,7 +95,7 @@ def _compute_shared_blocks(
     ]
     count = count[usable][:, None]
 
-    def average_blocks(planes: Sequence[RealArray]) -> FloatArray:
+    def average_blocks(planes: Sequence[core.RealArray]) -> core.FloatArray:
         sums = [sum_blocks(plane * sound)[usable] for plane in planes]
         return np.asarray(np.stack(sums, axis=1) / count)
 
@@ -119,14 +112,14 @@ def _compute_shared_blocks(
 
 
 def compare_overlap_blocks(
-    frames: CorrectedFrames, positions: FloatArray, pairs: Sequence[IntPair]
+    frames: CorrectedFrames, positions: core.FloatArray, pairs: Sequence[core.IntPair]
 ) -> OverlapBlocks:
     """Compare overlapping frames block by block; `positions` (N, 2).
 
     Clipped pixels are left out, unless hardly any other pixels overlap.
     """
     overlaps = ResampledFrames(frames, positions, _SIGMA, slopes=False)
-    common: list[tuple[IntPair, tuple[RealArray, ...]]] = []
+    common: list[tuple[core.IntPair, tuple[core.RealArray, ...]]] = []
     for with_clipped in (False, True):
         common = []
         for pair in pairs:
@@ -160,8 +153,8 @@ _DOUBT = 2.5
 
 def measure_remaining_shading(
     frames: CorrectedFrames,
-    positions: FloatArray,
-    pairs: Sequence[IntPair],
+    positions: core.FloatArray,
+    pairs: Sequence[core.IntPair],
     pedestal: float = 0.0,
 ) -> float:
     """Compute the RMS relative difference between corrected frames in overlaps.
@@ -243,22 +236,24 @@ class Shading:
     """Fitted shading, gains and offsets."""
 
     flat: FlatField  # better one by cross-validation: as given, or refined
-    log_gains: FloatArray  # (N,) change of the logarithm of each frame's gain
-    offsets: FloatArray  # (N,) change of each frame's offset, in grey values
+    log_gains: core.FloatArray  # (N,) change of the logarithm of each frame's gain
+    offsets: core.FloatArray  # (N,) change of each frame's offset, in grey values
     is_refined: bool  # whether the refined flat field is used
     # (2,) slope of the logarithm of the field per px, ``(y, x)``, that would make the
     # mosaic even, if the gain of each frame is automatic and the slope thus unknown
-    open_slope: FloatPair = (0.0, 0.0)
+    open_slope: core.FloatPair = (0.0, 0.0)
 
 
-def _find_valid_blocks(frames: CorrectedFrames) -> tuple[BoolArray, FloatArray]:
+def _find_valid_blocks(
+    frames: CorrectedFrames,
+) -> tuple[core.BoolArray, core.FloatArray]:
     """Return the mask of valid blocks of a frame, and their centres in px."""
     inside = sum_blocks((frames.root > 0).astype(np.float32)) == _BLOCK**2
     corners = np.stack(np.nonzero(inside), axis=1).astype(np.float64) * _BLOCK
     return inside, corners + (_BLOCK - 1) / 2
 
 
-def _select_sample_frames(has_place: BoolArray) -> list[int]:
+def _select_sample_frames(has_place: core.BoolArray) -> list[int]:
     """Select a sample of the placed frames."""
     placed_frames: list[int] = np.flatnonzero(has_place).tolist()
     return placed_frames[:: max(1, len(placed_frames) // _MEAN_FRAMES)]
@@ -266,7 +261,7 @@ def _select_sample_frames(has_place: BoolArray) -> list[int]:
 
 def _compute_tilt_and_roundness(
     frames: CorrectedFrames, has_place: NDArray[np.bool_], basis: SurfaceBasis
-) -> tuple[FloatArray, FloatArray, FloatArray]:
+) -> tuple[core.FloatArray, core.FloatArray, core.FloatArray]:
     """Compute the mean frame's tilt and roundness, covariance, and block positions."""
     inside, centres = _find_valid_blocks(frames)
     place = frames.compute_raw_positions(centres)
@@ -289,11 +284,11 @@ def _compute_tilt_and_roundness(
     return np.mean(moments, axis=0), spread, place
 
 
-def _compute_scatter(values: FloatArray) -> float:
+def _compute_scatter(values: core.FloatArray) -> float:
     return float(1.4826 * np.median(np.abs(values))) if len(values) else float("nan")
 
 
-def compute_gain_prior(count: int, flicker: float) -> FloatArray:
+def compute_gain_prior(count: int, flicker: float) -> core.FloatArray:
     """Return the (N, N) prior inverse covariance of the log gains."""
     time = np.linspace(-1, 1, count) if count > 1 else np.zeros(1)
     covariance = flicker**2 * np.eye(count)
@@ -305,8 +300,8 @@ def compute_gain_prior(count: int, flicker: float) -> FloatArray:
 
 
 def _compute_trend_projector(
-    positions: FloatArray, is_known: NDArray[np.bool_]
-) -> FloatArray:
+    positions: core.FloatArray, is_known: NDArray[np.bool_]
+) -> core.FloatArray:
     """Compute the (N, N) projector that removes trends caused by a tilted field.
 
     `is_known` (N,) are frames with overlaps; for few frames only the mean is removed.
@@ -328,9 +323,9 @@ class _ShadingCorrection:
     """Parameters of the remaining correction."""
 
     # (F + 1,) coefficients of the logarithm of the missing shading, then the dark level
-    surface: FloatArray
-    log_gains: FloatArray  # (N,)
-    offsets: FloatArray  # (N,) as shares of the typical grey value
+    surface: core.FloatArray
+    log_gains: core.FloatArray  # (N,)
+    offsets: core.FloatArray  # (N,) as shares of the typical grey value
 
 
 class _ShadingProblem:
@@ -340,7 +335,7 @@ class _ShadingProblem:
         self,
         blocks: OverlapBlocks,
         frames: CorrectedFrames,
-        positions: FloatArray,
+        positions: core.FloatArray,
         basis: SurfaceBasis | None,
         expected_frames: CorrectedFrames | None = None,
     ) -> None:
@@ -397,7 +392,7 @@ class _ShadingProblem:
         return self.is_steady and self.scatter <= _STEADY
 
     def copy_with_shape_prior(
-        self, shape: FloatArray, trust: FloatArray, reader: FloatArray
+        self, shape: core.FloatArray, trust: core.FloatArray, reader: core.FloatArray
     ) -> "_ShadingProblem":
         """Return a copy that also fits the broad shape of the mean frame."""
         problem = copy(self)
@@ -407,7 +402,7 @@ class _ShadingProblem:
         problem.pull[:size] += reader.T @ trust @ shape
         return problem
 
-    def copy_without_shape_prior(self, tilts: FloatArray) -> "_ShadingProblem":
+    def copy_without_shape_prior(self, tilts: core.FloatArray) -> "_ShadingProblem":
         """Return a copy with shapes (F, 2) constrained only by gains and offsets."""
         problem = copy(self)
         prior = self.prior[:-1, :-1]
@@ -420,7 +415,7 @@ class _ShadingProblem:
 
     def fit(
         self,
-        in_fit: BoolArray,
+        in_fit: core.BoolArray,
         start: _ShadingCorrection,
         *,
         with_field: bool,
@@ -536,14 +531,14 @@ class _ShadingProblem:
         )
 
     def compute_scatter(
-        self, in_fit: BoolArray, correction: _ShadingCorrection
+        self, in_fit: core.BoolArray, correction: _ShadingCorrection
     ) -> float:
         """Compute the robust scatter of the differences after a correction."""
         left = self._evaluate_correction(correction)[0] * np.sqrt(self.relative)
         return _compute_scatter(left[in_fit])
 
     def compute_relative_scatter(
-        self, in_fit: BoolArray, correction: _ShadingCorrection
+        self, in_fit: core.BoolArray, correction: _ShadingCorrection
     ) -> float:
         """Compute the robust scatter of relative differences within pairs."""
         left, level, _ = self._evaluate_correction(correction)
@@ -554,7 +549,7 @@ class _ShadingProblem:
 
     def _evaluate_correction(
         self, correction: _ShadingCorrection
-    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+    ) -> tuple[core.FloatArray, core.FloatArray, core.FloatArray]:
         """Return the frames' difference, their level, and 1 / (shading * gain)."""
         blocks, size = self.blocks, len(self.pull) - 1
         log = correction.log_gains[blocks.frames]
@@ -572,7 +567,7 @@ class _ShadingProblem:
         return values[:, 0] - values[:, 1], level, units
 
     def _differentiate_brightness(
-        self, level: FloatArray, units: FloatArray
+        self, level: core.FloatArray, units: core.FloatArray
     ) -> sparse.csr_array:
         """Differentiate the differences w.r.t. each gain and offset, (M, 2 N)."""
         signs = np.array([1.0, -1.0])
@@ -585,8 +580,8 @@ class _ShadingProblem:
         return sparse.csr_array((entries, columns, starts), shape)
 
     def _assemble_normal_equations(
-        self, bright: sparse.csr_array, weight: FloatArray, target: FloatArray
-    ) -> tuple[FloatArray, FloatArray]:
+        self, bright: sparse.csr_array, weight: core.FloatArray, target: core.FloatArray
+    ) -> tuple[core.FloatArray, core.FloatArray]:
         """Assemble the normal equations of gains and offsets."""
         count, loose = self.count, 1 / self.offset_sd**2
         weighted_bright = bright.multiply(weight[:, None]).tocsr()
@@ -599,7 +594,7 @@ class _ShadingProblem:
         return normal, right
 
     def _estimate_variances(
-        self, correction: _ShadingCorrection, covariance: FloatArray
+        self, correction: _ShadingCorrection, covariance: core.FloatArray
     ) -> None:
         """Estimate the frame-to-frame variances of gains and offsets.
 
@@ -626,7 +621,7 @@ class _ShadingProblem:
 
 
 def choose_flat_field(
-    frames: CorrectedFrames, positions: FloatArray, pairs: Sequence[IntPair]
+    frames: CorrectedFrames, positions: core.FloatArray, pairs: Sequence[core.IntPair]
 ) -> FlatField:
     """Discard parts of an initial flat field that belong to the sample.
 
@@ -643,7 +638,9 @@ def choose_flat_field(
         return flat
     plain = _apply_shading_correction(blocks, 1 / np.maximum(flat.flat, MIN_FLAT))
 
-    def compare_scatter(part: OverlapBlocks, centre: FloatPair | None) -> list[float]:
+    def compare_scatter(
+        part: OverlapBlocks, centre: core.FloatPair | None
+    ) -> list[float]:
         """Return the scatter after fitting gains and offsets, then a round field."""
         basis = SurfaceBasis(frames.frame_shape, 0, centre)
         problem = _ShadingProblem(part, frames, positions, basis)
@@ -699,8 +696,8 @@ def _subsample_blocks(blocks: OverlapBlocks) -> OverlapBlocks:
 
 def refine_shading(
     corrected_frames: CorrectedFrames,
-    positions: FloatArray,
-    pairs: Sequence[IntPair],
+    positions: core.FloatArray,
+    pairs: Sequence[core.IntPair],
     *,
     knots: int = COARSE_KNOTS,
     is_fixed: bool = False,
@@ -804,7 +801,7 @@ def _fit_with_tilt(
     problem: _ShadingProblem,
     with_roundness: _ShadingProblem,
     correction: _ShadingCorrection,
-    mean: tuple[FloatArray, FloatArray, FloatArray],
+    mean: tuple[core.FloatArray, core.FloatArray, core.FloatArray],
 ) -> _ShadingCorrection:
     """Fit the field using the tilt of the mean frame, assuming steady light.
 
@@ -830,9 +827,9 @@ def _minimise_gain_trends(
     with_roundness: _ShadingProblem,
     correction_found: _ShadingCorrection,
     basis: SurfaceBasis,
-    reading: tuple[FloatArray, FloatArray],
+    reading: tuple[core.FloatArray, core.FloatArray],
     even: CorrectedFrames,
-    positions: FloatArray,
+    positions: core.FloatArray,
 ) -> _ShadingCorrection:
     """Choose the field slope and dark level that minimise trends in automatic gains.
 
@@ -858,7 +855,9 @@ def _minimise_gain_trends(
     numbers[:2, :-1], numbers[2, -1] = reader[:2], 1
     every = np.ones(len(with_roundness.blocks.pair), bool)
 
-    def compute_change(problem: _ShadingProblem) -> tuple[FloatArray, FloatArray]:
+    def compute_change(
+        problem: _ShadingProblem,
+    ) -> tuple[core.FloatArray, core.FloatArray]:
         correction = problem.fit(every, correction_found, with_field=True)
         return correction.surface - correction_found.surface, problem.covariance
 
@@ -890,8 +889,8 @@ def _minimise_gain_trends(
 
 
 def _compute_mosaic_slope(
-    even: CorrectedFrames, positions: FloatArray
-) -> tuple[FloatArray, FloatArray, float]:
+    even: CorrectedFrames, positions: core.FloatArray
+) -> tuple[core.FloatArray, core.FloatArray, float]:
     """Compute the mosaic's relative slope (2,) per half frame, covariance and level.
 
     From blocks of all frames, which are treated as independent.

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from scipy import fft
 
 from napari_semsr import core
+from napari_semsr.stitching import layout, pairwise
 from napari_semsr.stitching.bridges import reposition_bridged_frames, try_place_frame
 from napari_semsr.stitching.discovery import UnplacedFramesError, place_stray_frames
 from napari_semsr.stitching.flat_field import (
@@ -35,27 +36,11 @@ from napari_semsr.stitching.frames import (
     compute_band_noise,
     estimate_noise,
 )
-from napari_semsr.stitching.layout import (
-    FramePosition,
-    compute_layout,
-    confirm_weak_pairs,
-    count_shifts,
-    measure_chance_level,
-    place_frame_by_neighbours,
-)
 from napari_semsr.stitching.nominal import (
     find_alternative_axes,
     find_nominal_positions,
     find_possible_rotations,
     find_touching_pairs,
-)
-from napari_semsr.stitching.pairwise import (
-    FIRST_REACH,
-    LAST_REACH,
-    compute_overlap_boxes,
-    compute_reach,
-    compute_rounded_shift,
-    search_shifts,
 )
 from napari_semsr.stitching.refine import (
     measure_rim_displacement,
@@ -248,14 +233,14 @@ def _solve_state(
 
 def _search_layout(state: State) -> core.Job[None]:
     """Search all pairs for significant shifts and compute the layout of the frames."""
-    share = FIRST_REACH
+    share = pairwise.FIRST_REACH
     while True:
         state.reach = _compute_search_range(state, share)
         yield from _compute_layout(state)
         if _rotate_positions(state):
             yield from _compute_layout(state)
         share *= 2
-        is_last = share > LAST_REACH or state.options.max_shift_px is not None
+        is_last = share > pairwise.LAST_REACH or state.options.max_shift_px is not None
         if is_last or state.has_sufficient_placement:
             return
 
@@ -264,7 +249,7 @@ def _compute_search_range(state: State, share: float) -> core.IntPair:
     """Return the search range along both axes."""
     limit, (rows, columns) = state.options.max_shift_px, state.acquisition.frame_shape
     if limit is None:
-        return compute_reach((rows, columns), share)
+        return pairwise.compute_reach((rows, columns), share)
     # the difference of two frames errs by up to twice as much
     return min(round(2 * limit), rows - 8), min(round(2 * limit), columns - 8)
 
@@ -278,25 +263,27 @@ def _compute_layout(state: State) -> core.Job[None]:
             f"nominal positions: {state.advice}."
         )
         raise core.RegistrationError(msg, code="no-overlap")
-    shifts = {pair: compute_rounded_shift(state.nominal, pair) for pair in touching}
+    shifts = {
+        pair: pairwise.compute_rounded_shift(state.nominal, pair) for pair in touching
+    }
     expected_shifts = tuple(shifts.values())
     if state.chance is None or state.chance.expected_shifts != expected_shifts:
-        state.chance = measure_chance_level(state.frames, expected_shifts)
+        state.chance = layout.measure_chance_level(state.frames, expected_shifts)
     tried = state.reach
     if state.matches or state.fitted_as_stated is not None:
         # the images alone determined where to search
         rows, columns = state.acquisition.frame_shape
         tried = rows - 1, columns - 1
     state.threshold, state.is_periodic = state.chance.compute_threshold(
-        count_shifts(tried), state.options.significance
+        layout.count_shifts(tried), state.options.significance
     )
     state.candidates = []
     for done_count, pair in enumerate(touching):
         yield core.Progress(done_count, len(touching), "Comparing neighbouring frames")
         state.candidates.append(
-            search_shifts(state.frames, pair, shifts[pair], state.reach)
+            pairwise.search_shifts(state.frames, pair, shifts[pair], state.reach)
         )
-    state.layout, state.ambiguous = yield from compute_layout(
+    state.layout, state.ambiguous = yield from layout.compute_layout(
         state.frames,
         state.candidates,
         state.threshold,
@@ -305,7 +292,7 @@ def _compute_layout(state: State) -> core.Job[None]:
         is_stated=state.is_stated,
     )
     if not state.is_periodic and not state.ambiguous:
-        state.candidates, state.layout = confirm_weak_pairs(
+        state.candidates, state.layout = layout.confirm_weak_pairs(
             state.frames, state.candidates, state.layout, state.chance, state.threshold
         )
     state.positions = state.layout.positions.copy()
@@ -427,9 +414,9 @@ def _place_remaining_frames(state: State) -> None:
     expected_places = stage.predict(state.nominal)
     waiting = np.isfinite(expected_places).all(axis=1) & ~state.is_placed
     while waiting.any():
-        sure: dict[int, FramePosition] = {}
+        sure: dict[int, layout.FramePosition] = {}
         for index in np.flatnonzero(waiting).tolist():
-            place = place_frame_by_neighbours(
+            place = layout.place_frame_by_neighbours(
                 state.frames,
                 index,
                 expected_places[index],
@@ -611,8 +598,10 @@ def _estimate_distortion(state: State, frames_before: CorrectedFrames) -> float:
         reach = max(_MIN_BLUR, round(_BLUR * min(state.acquisition.frame_shape)))
     else:  # hardly any shift is accepted: all neighbours, within the full reach
         pairs = [item.pair for item in state.candidates]
-        shifts = {pair: compute_rounded_shift(state.nominal, pair) for pair in pairs}
-        reach = max(_compute_search_range(state, FIRST_REACH))
+        shifts = {
+            pair: pairwise.compute_rounded_shift(state.nominal, pair) for pair in pairs
+        }
+        reach = max(_compute_search_range(state, pairwise.FIRST_REACH))
     return estimate_distortion(frames_before, shifts, reach)
 
 
@@ -650,7 +639,7 @@ def _score_distortions(
 ) -> core.FloatArray:
     """Compute a pair's best joint block correlation for each rim displacement."""
     shape = frames.frame_shape
-    boxes = compute_overlap_boxes(shape, shift)
+    boxes = pairwise.compute_overlap_boxes(shape, shift)
     if boxes is None or min(boxes[1].shape) < _BLOCK // 2:
         return np.zeros(len(amounts))
     box = boxes[1]  # filled evenly by blocks
@@ -793,5 +782,6 @@ def _check_stated_positions(
 
 
 def _count_placed_frames(result: StitchSolution | core.RegistrationError) -> int:
-    is_solved = isinstance(result, StitchSolution)
-    return int(result.is_placed.sum()) if is_solved else 0
+    if isinstance(result, core.RegistrationError):
+        return 0
+    return int(result.is_placed.sum())

@@ -11,16 +11,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from napari_semsr.core import (
-    FloatArray,
-    FloatPair,
-    IntPair,
-    Message,
-    PixelSize,
-    RegistrationError,
-    UnusedFrame,
-    parse_pixel_size,
-)
+from napari_semsr import core
+from napari_semsr.stitching import layout
 from napari_semsr.stitching.discovery import (
     Agreement,
     UnplacedFramesError,
@@ -28,15 +20,6 @@ from napari_semsr.stitching.discovery import (
 )
 from napari_semsr.stitching.flat_field import FIXED_METHODS
 from napari_semsr.stitching.frames import FINE_NOISE, compute_band_noise
-from napari_semsr.stitching.layout import (
-    ALONG_LINES,
-    LINES,
-    MOSTLY,
-    TOLERANCE_PX,
-    Overlap,
-    has_repetitive_peaks,
-    label_components,
-)
 from napari_semsr.stitching.lines import place_across_lines, place_frames_along_lines
 from napari_semsr.stitching.nominal import (
     compute_period_fraction,
@@ -59,7 +42,7 @@ from napari_semsr.stitching.solution import (
 )
 from napari_semsr.stitching.state import State
 
-_Pair = TypeVar("_Pair", Overlap, PairReport)
+_Pair = TypeVar("_Pair", layout.Overlap, PairReport)
 
 _DETAIL = 1.25  # times the noise; chosen: more is detail
 # Permitted ratio of the scatter of frames to noise; chosen: with more, even correctly
@@ -117,11 +100,11 @@ def _has_deviating_shift(linearised_shift: LinearisedShift | None) -> bool:
     """Return whether a pair's measured shift differs from its position difference."""
     return (
         linearised_shift is not None
-        and float(np.hypot(*linearised_shift.step)) > TOLERANCE_PX
+        and float(np.hypot(*linearised_shift.step)) > layout.TOLERANCE_PX
     )
 
 
-def list_valid_overlaps(state: State) -> list[Overlap]:
+def list_valid_overlaps(state: State) -> list[layout.Overlap]:
     """List overlaps consistent with the positions, and pairs without a shift.
 
     Two frames agree at their shift or match better than chance: before shading is
@@ -134,7 +117,7 @@ def list_valid_overlaps(state: State) -> list[Overlap]:
         if is_deviating or not np.isfinite(apart).all():
             continue  # or a frame was dropped since then
         shift = compute_rounded_shift(state.positions, joint.pair)
-        if np.hypot(*(apart - joint.shift)) <= TOLERANCE_PX or (
+        if np.hypot(*(apart - joint.shift)) <= layout.TOLERANCE_PX or (
             not state.is_periodic
             and compute_correlation(state.frames, joint.pair, shift)[1]
             > state.threshold
@@ -144,7 +127,7 @@ def list_valid_overlaps(state: State) -> list[Overlap]:
         # frames without an accepted shift are supported by all of their pairs together
         pairs = state.list_overlapping_pairs()
         rescued_pairs = (pair for pair in pairs if state.rescued_frames & set(pair))
-        ties += [Overlap(*pair, (0.0, 0.0), 0.0) for pair in rescued_pairs]
+        ties += [layout.Overlap(*pair, (0.0, 0.0), 0.0) for pair in rescued_pairs]
     return ties
 
 
@@ -197,7 +180,7 @@ def create_solution(
             f"frames agree, with {axes.description}, and no loop of overlaps confirms "
             f"this: {state.advice}."
         )
-        raise RegistrationError(msg, code="axes-unconfirmed")
+        raise core.RegistrationError(msg, code="axes-unconfirmed")
     # with stage positions, every pair can contradict them
     pairs_in_loops = pairs_in_use if state.is_nominal else find_loop_pairs(pairs_in_use)
     residuals = [p.residual_px for p in pairs_in_loops if np.isfinite(p.sigma_px)]
@@ -213,7 +196,7 @@ def create_solution(
         remaining = measure_remaining_shading(*where, pedestal)
     _warn_of_shading(state, remaining)
     faults = (
-        UnusedFrame(acquisition.names[index], state.reasons[index])
+        core.UnusedFrame(acquisition.names[index], state.reasons[index])
         for index in np.flatnonzero(~state.is_placed).tolist()
     )
     return StitchSolution(
@@ -250,7 +233,7 @@ def create_solution(
 
 
 def _compare_stage_axes(
-    state: State, estimated_size: PixelSize | None
+    state: State, estimated_size: core.PixelSize | None
 ) -> StageAxes | None:
     """Compare stated positions with image positions; warn if axes differ."""
     acquisition, positions = state.acquisition, state.positions
@@ -267,7 +250,7 @@ def _compare_stage_axes(
         sure = [j for j in state.layout.joints if j.pair not in state.ambiguous]
         is_certain = np.zeros(len(positions), bool)
         if sure:
-            is_certain = label_components(len(positions), sure) == 0
+            is_certain = layout.label_components(len(positions), sure) == 0
         positions = np.where(is_certain[:, None], positions, np.nan)
     axes = fit_stage_axes(stated_positions, positions, min(acquisition.frame_shape))
     if axes is None:
@@ -283,7 +266,7 @@ def _compare_stage_axes(
         )
     if before is not None or axes.has_deviation:
         sentence = f"The stage axes differ from the image axes: {statement}."
-        state.warnings.insert(0, Message(sentence, "stage-axes-differ"))
+        state.warnings.insert(0, core.Message(sentence, "stage-axes-differ"))
     return axes
 
 
@@ -302,7 +285,7 @@ def _check_unresolved_periods(state: State) -> None:
     chance, and because all shifts differ from it by much less than a period.
     """
     turns, joints = state.turns, state.layout.joints
-    mostly = len(state.ambiguous) >= MOSTLY * max(len(joints), 1)
+    mostly = len(state.ambiguous) >= layout.MOSTLY * max(len(joints), 1)
     if turns is None or not (mostly or state.has_ambiguous_axes):
         return  # non-repeating detail decides
     chance = _BY_CHANCE if state.has_positions else _GRID_BY_CHANCE
@@ -323,7 +306,7 @@ def _check_unresolved_periods(state: State) -> None:
             f"maximum position error (max-shift-px){below}, or pass positions along "
             "the image axes, in pixels."
         )
-        raise RegistrationError(msg, code="periodic")
+        raise core.RegistrationError(msg, code="periodic")
 
 
 def _verify_positions(state: State) -> None:
@@ -331,7 +314,7 @@ def _verify_positions(state: State) -> None:
     # lines along which shifts are undetermined
     joints = [item for item in state.candidates if item.best_score > state.threshold]
     sliding = [j for j in joints if j.along and j.pair in state.ambiguous]
-    slides = len(sliding) > LINES * len(joints)
+    slides = len(sliding) > layout.LINES * len(joints)
     if slides:
         _place_across_lines(state)
     else:
@@ -339,7 +322,7 @@ def _verify_positions(state: State) -> None:
         ties = list_valid_overlaps(state)
         labels = np.ones(len(state.positions), np.int64)
         if ties:
-            labels = label_components(len(state.positions), ties)
+            labels = layout.label_components(len(state.positions), ties)
         state.positions[state.is_placed & (labels != 0)] = np.nan
         check_periods(state)
         hanging = place_frames_along_lines(state)
@@ -361,8 +344,8 @@ def _verify_positions(state: State) -> None:
         )
         raise UnplacedFramesError(msg, state.find_likely_grids(), code="nothing-placed")
     doubtful = warn_of_unplaced_frames(state)
-    many = MOSTLY * len(state.candidates)
-    repeating = 0 < many <= sum(map(has_repetitive_peaks, state.candidates))
+    many = layout.MOSTLY * len(state.candidates)
+    repeating = 0 < many <= sum(map(layout.has_repetitive_peaks, state.candidates))
     if repeating and 2 * len(doubtful) > len(state.positions):
         msg = (
             f"The sample is periodic, and only {state.is_placed.sum()} of "
@@ -442,15 +425,16 @@ def check_periods(state: State, *, refuses: bool = True) -> None:
 def _place_across_lines(state: State) -> None:
     """Place frames by the images across lines and by stated positions along them."""
     if not state.is_stated:
-        raise RegistrationError(
-            f"{ALONG_LINES}pass the positions of the frames.", code="lines-only"
+        raise core.RegistrationError(
+            f"{layout.ALONG_LINES}pass the positions of the frames.", code="lines-only"
         )
     placement = place_across_lines(state)
     state.positions, state.refinement = placement.positions, placement.refinement
     state.is_nominal, state.reasons = True, {}
     state.add_warning(
-        f"{ALONG_LINES}the nominal positions are used along the lines. Their error "
-        f"across the lines, measured from the images, is {placement.error_px:.2g} px.",
+        f"{layout.ALONG_LINES}the nominal positions are used along the lines. Their "
+        "error across the lines, measured from the images, is "
+        f"{placement.error_px:.2g} px.",
         "lines-only",
     )
 
@@ -616,8 +600,8 @@ def _compute_shift_error(linearised_shift: LinearisedShift) -> float:
 def _create_pair_report(
     state: State,
     item: Candidates,
-    shifts_in_use: dict[IntPair, FloatPair],
-    dropped_pairs: set[IntPair],
+    shifts_in_use: dict[core.IntPair, core.FloatPair],
+    dropped_pairs: set[core.IntPair],
     linearised_shift: LinearisedShift | None,
 ) -> PairReport:
     """Report a pair's shift, and the first reason that holds why it is not used."""
@@ -748,8 +732,8 @@ def _compute_residual(pairs: Sequence[PairReport]) -> float | None:
 
 
 def estimate_pixel_size(
-    nominal_nm: FloatArray, solved_positions: FloatArray
-) -> PixelSize | None:
+    nominal_nm: core.FloatArray, solved_positions: core.FloatArray
+) -> core.PixelSize | None:
     """Estimate the pixel size ``(y, x)`` from solved (px) and stage (nm) positions.
 
     `nominal_nm`, `solved_positions` (N, 2), in nm and px. An axis along which the stage
@@ -772,6 +756,6 @@ def estimate_pixel_size(
         if fit is not None and has_both.sum() >= ENOUGH:
             matrix = fit.matrix.T  # the median ignores wrong positions
         y, x = np.hypot(matrix[:, 0], matrix[:, 1]).tolist()
-        return parse_pixel_size((y, x))
+        return core.parse_pixel_size((y, x))
     along = float(np.linalg.norm(stage @ vectors[:, -1]))
-    return parse_pixel_size(along / max(float(np.linalg.norm(pixels)), 1e-12))
+    return core.parse_pixel_size(along / max(float(np.linalg.norm(pixels)), 1e-12))

@@ -223,7 +223,7 @@ class _ContrastMonitor:
         if placement.frames is not self._frames:  # another flat field
             self._frames, self._inside = placement.frames, None
             self._changes, self._bands = {}, BoundedCache(_DETAIL_BYTES)
-            is_shown = np.isfinite(placement.positions).all(axis=1)
+            is_shown = np.asarray(np.isfinite(placement.positions).all(axis=1))
             is_shown[index:] = False
             is_shown[sorted(placement.blank)] = False
             self._behind = np.flatnonzero(is_shown).tolist()

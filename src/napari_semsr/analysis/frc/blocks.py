@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_semsr import core
+from napari_semsr.analysis.frc import validity
 from napari_semsr.analysis.frc.crossing import (
     FIXED_THRESHOLD,
     Criterion,
@@ -24,15 +25,6 @@ from napari_semsr.analysis.frc.crossing import (
     FrcCriterion,
 )
 from napari_semsr.analysis.frc.rings import Geometry, RingSums, plan_geometry
-from napari_semsr.analysis.frc.validity import (
-    LARGEST_TESTED_PX,
-    REASONS,
-    Reason,
-    classify_curves,
-    get_reason_code,
-    has_anticorrelation,
-    has_static_noise,
-)
 
 # The period of a crossing inside this ring exceeds half of the block, so that less than
 # two periods fit into it; chosen, and documented in docs/frc.md.
@@ -40,7 +32,7 @@ _SMALLEST_RING = 2.0
 
 
 _ROUNDING = 8.0  # a constant's rounding errors, over those of its type; chosen
-_CODES = {reason: get_reason_code(reason) for reason in REASONS}
+_CODES = {reason: validity.get_reason_code(reason) for reason in validity.REASONS}
 _SHARED, _UNDETERMINED = _CODES["correlated-noise"], _CODES["undetermined"]
 _SMALLEST_PLANE = 2  # px; smaller planes have no ring in `create_rings`
 
@@ -67,9 +59,9 @@ class Measurement:
     under_lens: core.BoolArray  # (B,) Whether fitted with the known optical cut-off
 
     @property
-    def reasons(self) -> tuple[Reason | None, ...]:
+    def reasons(self) -> tuple[validity.Reason | None, ...]:
         """Reason why each pair has no valid crossing, or None."""
-        return tuple(REASONS[code - 1] if code else None for code in self.code)
+        return tuple(validity.REASONS[code - 1] if code else None for code in self.code)
 
 
 def correlate_blocks(
@@ -119,10 +111,12 @@ def correlate_blocks(
             noise = _compute_noise_ratios(sums, (sd, sd_b), whole, geometry)
         elif is_thinned:
             noise = np.full((len(first), 2), _NOISE_OF_THINNED)
-    code = classify_curves(sums, geometry, a, b, valid=valid, reference=reference)
+    code = validity.classify_curves(
+        sums, geometry, a, b, valid=valid, reference=reference
+    )
     if is_thinned:
         is_tested = np.isin(code, (0, _CODES["inverted"]))
-        code[is_tested & has_anticorrelation(sums, geometry)] = _SHARED
+        code[is_tested & validity.has_anticorrelation(sums, geometry)] = _SHARED
     crossings, code = _estimate_crossings(sums, geometry, code, question, noise)
     if second is None:
         _mark_invalid_splits(
@@ -388,10 +382,10 @@ def has_shared_noise(
     `first`, `second` (Y, X), lazy or not; `shift`: ``(y, x)`` in pixels by which to
     move the second.
     """
-    middle = core.get_central_box(first.shape, LARGEST_TESTED_PX)
+    middle = core.get_central_box(first.shape, validity.LARGEST_TESTED_PX)
     geometry = plan_geometry(middle.shape, (1.0, 1.0), 0.5)
     parts = (core.read_box(data, middle)[None] for data in (first, second))
     a, b = (_standardise_blocks(part)[0] for part in parts)
     lying = geometry.sum_rings(a, b)
     at_shift = geometry.sum_rings(a, b, geometry.phase_ramp(shift))
-    return bool(has_static_noise(lying, at_shift, geometry)[0])
+    return bool(validity.has_static_noise(lying, at_shift, geometry)[0])

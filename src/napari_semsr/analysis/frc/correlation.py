@@ -11,6 +11,7 @@ threshold. Each result states its method, or why there is no resolution. `measur
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal, Self, cast
 
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from napari_semsr import core
+from napari_semsr.analysis import light
 from napari_semsr.analysis.frc.blocks import Measurement, correlate_blocks
 from napari_semsr.analysis.frc.crossing import (
     CRITERIA,
@@ -32,14 +34,6 @@ from napari_semsr.analysis.frc.validity import (
     has_unexplained_correlation,
     is_noise_dependent,
     is_noise_independent,
-)
-from napari_semsr.analysis.light import (
-    CAUSE_WITH_REFERENCE,
-    CAUSE_WITHOUT_REFERENCE,
-    CutOff,
-    find_cut_off,
-    format_cut_off_note,
-    format_cut_off_warning,
 )
 
 _Stack = NDArray[np.floating]
@@ -81,7 +75,7 @@ class FrcOptions(core.Options):
         "of the square root of 1/7.",
         group=core.MORE,
     )
-    cut_off_nm: CutOff = None
+    cut_off_nm: light.CutOff = None
     split: Literal["diagonal", "binomial"] = core.option(
         "diagonal",
         "One image is split by",
@@ -202,15 +196,21 @@ class FrcResult:
         """Assessment of the resolution."""
         if self.doubt:
             return "doubtful"
-        beyond = format_cut_off_note(self.resolution_nm, self.cut_off_nm)
+        beyond = light.format_cut_off_note(self.resolution_nm, self.cut_off_nm)
         return beyond or describe_nyquist_ratio(self.resolution_px)
 
     @property
     def cut_off_warning(self) -> str:
         """Warning if the resolution is finer than the optical cut-off, else empty."""
         end = self.cut_off_nm
-        cause = CAUSE_WITH_REFERENCE if self.reference else CAUSE_WITHOUT_REFERENCE
-        return format_cut_off_warning(self.resolution_nm, self.interval_nm, end, cause)
+        cause = (
+            light.CAUSE_WITH_REFERENCE
+            if self.reference
+            else light.CAUSE_WITHOUT_REFERENCE
+        )
+        return light.format_cut_off_warning(
+            self.resolution_nm, self.interval_nm, end, cause
+        )
 
     @property
     def thresholds(self) -> dict[Criterion, core.FloatArray]:
@@ -349,17 +349,18 @@ class FrcPlan:
         is_alone = b is None and whole is None
         first = a if a.pixel_size_nm is not None or b is None else b
         first = first if whole is None else whole
-        optical = (first,) if whole is not None else (a,)
-        if whole is None and b is not None and not options.reference:
-            optical = (a, b)
+        optical = [a if whole is None else whole]
         reason = is_noise_dependent(a, b, reference=options.reference)
-        needs_test = whole is None and b is not None and not reason
+        tests_noise = False
+        if whole is None and b is not None:
+            optical += [] if options.reference else [b]
+            tests_noise = not reason and not is_noise_independent(a, b)
         return cls(
             options,
             single=is_alone and not from_one_image,
             halves=whole is not None,
             self_made=reason,
-            tests_noise=needs_test and not is_noise_independent(a, b),
+            tests_noise=tests_noise,
             size_source=first,
             is_thinned=is_alone and from_one_image,
             shift=shift if whole is None else None,
@@ -515,7 +516,7 @@ def check_same_grid(a: core.Micrograph, b: core.Micrograph) -> None:
 
 
 def find_common_cut_off(
-    images: tuple[core.Micrograph, ...],
+    images: Sequence[core.Micrograph],
     sized_image: core.Micrograph,
     options: FrcOptions,
 ) -> float | None:
@@ -530,7 +531,7 @@ def find_common_cut_off(
             "none is known; set `pixel_size_nm`."
         )
         raise core.OptionError(msg, code="pixel-size-missing")
-    cut_offs = {find_cut_off(image, stated_nm) for image in images}
+    cut_offs = {light.find_cut_off(image, stated_nm) for image in images}
     return cut_offs.pop() if has_size and len(cut_offs) == 1 else None
 
 

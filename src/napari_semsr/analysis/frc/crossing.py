@@ -17,16 +17,8 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_semsr import core
 from napari_semsr.analysis.frc.rings import Geometry, plan_geometry
-from napari_semsr.core import (
-    BoolArray,
-    FloatArray,
-    FloatPair,
-    IntPair,
-    Rings,
-    ideal_otf,
-    tukey_window,
-)
 
 Criterion = Literal["1/7", "half-bit", "3-sigma"]
 CRITERIA: tuple[Criterion, ...] = get_args(Criterion)
@@ -47,7 +39,7 @@ class FrcCriterion:
     # Optical cut-off, cycles per mean pixel of the images
     end: float | None = None
 
-    def compute_threshold(self, samples: FloatArray) -> FloatArray:
+    def compute_threshold(self, samples: core.FloatArray) -> core.FloatArray:
         """Return the threshold correlation of each ring; √(1/7) with a reference.
 
         .. [1] M. van Heel, M. Schatz, J. Struct. Biol. 151, 250 (2005), eq. 17,
@@ -66,10 +58,10 @@ class FrcCriterion:
 
     def find_crossings(
         self,
-        curve: FloatArray,
+        curve: core.FloatArray,
         geometry: Geometry,
-        threshold: FloatArray,
-        floor: FloatArray,
+        threshold: core.FloatArray,
+        floor: core.FloatArray,
     ) -> "Crossings":
         """Find the crossings of curves (B, K) with the chosen estimator.
 
@@ -106,23 +98,23 @@ class Crossings:
     """Threshold crossings of a batch of curves."""
 
     # (B,) Frequency, cycles per mean pixel; NaN if there is no crossing
-    crossing: FloatArray
+    crossing: core.FloatArray
     # (B,) Standard deviation of its logarithm, and its part not due to noise
-    spread: FloatArray
-    misfit: FloatArray
+    spread: core.FloatArray
+    misfit: core.FloatArray
     # (B,) Whether the curve exceeds the threshold anywhere below Nyquist
-    above: BoolArray
+    above: core.BoolArray
     # (B,) Whether it was fitted with the known optical cut-off
-    under_lens: BoolArray
+    under_lens: core.BoolArray
 
 
 def find_first_crossing(
-    curve: FloatArray,
-    threshold: FloatArray,
-    frequency: FloatArray,
+    curve: core.FloatArray,
+    threshold: core.FloatArray,
+    frequency: core.FloatArray,
     *,
     start: int = 1,
-) -> FloatArray:
+) -> core.FloatArray:
     """Find the first downward crossing of each curve, interpolated between rings.
 
     `curve` (B, K); `threshold` (K,) or (B, K); `frequency` (K,); returns (B,).
@@ -135,16 +127,16 @@ def find_first_crossing(
     above, below = excess[rows, place], excess[rows, place + 1]
     share = above / np.where(has_crossing, above - below, 1)
     left = frequency[start + place]
-    crossing: FloatArray = left + share * (frequency[start + place + 1] - left)
+    crossing: core.FloatArray = left + share * (frequency[start + place + 1] - left)
     return np.where(has_crossing, crossing, np.nan)
 
 
 def fit_slope(
-    curve: FloatArray,
-    crossing: FloatArray,
-    frequency: FloatArray,
-    weight: FloatArray,
-) -> FloatArray:
+    curve: core.FloatArray,
+    crossing: core.FloatArray,
+    frequency: core.FloatArray,
+    weight: core.FloatArray,
+) -> core.FloatArray:
     """Fit the slope of curves (B, K) around crossings (B,) by least squares."""
     step = frequency[1] - frequency[0]
     reach = np.maximum(0.25 * crossing, 1.5 * step)
@@ -156,11 +148,13 @@ def fit_slope(
     mean_y = (w * curve).sum(axis=1) / total
     dx = np.nan_to_num(offset) - mean_x[:, None]
     spread = np.maximum((w * dx**2).sum(axis=1), 1e-12)
-    slope: FloatArray = (w * dx * (curve - mean_y[:, None])).sum(axis=1) / spread
+    slope: core.FloatArray = (w * dx * (curve - mean_y[:, None])).sum(axis=1) / spread
     return np.where(np.isfinite(crossing), slope, np.nan)
 
 
-def _interpolate_rings(values: FloatArray, place: FloatArray) -> FloatArray:
+def _interpolate_rings(
+    values: core.FloatArray, place: core.FloatArray
+) -> core.FloatArray:
     """Interpolate ring values, (K,) or (B, K), at ring positions (B,)."""
     rings = values.shape[-1]
     low = np.clip(place.astype(np.intp), 0, rings - 2)
@@ -227,10 +221,10 @@ _CLOSE = 1e-9  # chosen: distance from a correlation of 1, where ln(1 - r²) is 
 
 
 def fit_crossing(
-    curve: FloatArray,
+    curve: core.FloatArray,
     geometry: Geometry,
-    threshold: FloatArray,
-    floor: FloatArray,
+    threshold: core.FloatArray,
+    floor: core.FloatArray,
     *,
     reference: bool,
     copies: float = 1.0,
@@ -282,8 +276,8 @@ def fit_crossing(
 
 
 def _estimate_pilot_crossing(
-    curve: FloatArray, level: FloatArray, geometry: Geometry
-) -> FloatArray:
+    curve: core.FloatArray, level: core.FloatArray, geometry: Geometry
+) -> core.FloatArray:
     """Estimate a rough crossing of each curve from smoothed rings."""
     rings = geometry.rings.complete
     frequency = geometry.rings.frequency[:rings]
@@ -301,7 +295,9 @@ def _estimate_pilot_crossing(
     return np.clip(crossing, low, high)
 
 
-def _compute_ring_weights(pilot: FloatArray, geometry: Geometry) -> FloatArray:
+def _compute_ring_weights(
+    pilot: core.FloatArray, geometry: Geometry
+) -> core.FloatArray:
     """Weight each ring by its distance from the pilot crossing, ``(B, K)``.
 
     The model is local. Small blocks need rings up to 1.55 times the crossing; if there
@@ -319,7 +315,7 @@ def _compute_ring_weights(pilot: FloatArray, geometry: Geometry) -> FloatArray:
     return weight
 
 
-def _compute_half_width(pilot: FloatArray, geometry: Geometry) -> FloatArray:
+def _compute_half_width(pilot: core.FloatArray, geometry: Geometry) -> core.FloatArray:
     """Return the range of rings above the pilot crossing, as a fraction of it."""
     half_width = _RINGS_WANTED * geometry.rings.bin_width / pilot
     return np.clip(half_width, _NARROWEST, _WIDEST)
@@ -359,7 +355,7 @@ _ANGLES = 6
 
 def create_mixing_matrix(
     geometry: Geometry, first: int = 1, last: int | None = None
-) -> tuple[FloatArray, FloatArray]:
+) -> tuple[core.FloatArray, core.FloatArray]:
     """Return the matrix that maps spectral density at radial nodes to ring means.
 
     Also returns (I,), frequencies of the nodes, cycles per mean pixel.
@@ -376,15 +372,15 @@ def create_mixing_matrix(
 
 @lru_cache(maxsize=8)  # up to 200 kB each; chosen: jobs use one or two block sizes
 def _create_full_mixing_matrix(
-    shape: IntPair, pitch: FloatPair, taper: float
-) -> tuple[FloatArray, FloatArray]:
+    shape: core.IntPair, pitch: core.FloatPair, taper: float
+) -> tuple[core.FloatArray, core.FloatArray]:
     geometry = plan_geometry(shape, pitch, taper)
     return _compute_mixing_matrix(geometry, 1, geometry.rings.complete)
 
 
 def _compute_mixing_matrix(
     geometry: Geometry, first: int, last: int
-) -> tuple[FloatArray, FloatArray]:
+) -> tuple[core.FloatArray, core.FloatArray]:
     """Sum the kernel over the radial nodes for a few samples of each ring."""
     rings = geometry.rings
     rows, columns = rings.shape
@@ -399,8 +395,8 @@ def _compute_mixing_matrix(
     steps = (1 / (rows * rings.pitch[0]), 1 / (columns * rings.pitch[1]))
     matrix = np.zeros((last - first, count))
     norm = float((rows * columns * _FINE) ** 2)
-    norm *= float(np.mean(tukey_window(rows, geometry.tukey) ** 2))
-    norm *= float(np.mean(tukey_window(columns, geometry.tukey) ** 2))
+    norm *= float(np.mean(core.tukey_window(rows, geometry.tukey) ** 2))
+    norm *= float(np.mean(core.tukey_window(columns, geometry.tukey) ** 2))
     for ring in range(first, last):
         for (y, x), share in zip(*_choose_samples(rings, ring), strict=True):
             wy, dy, own_y, fy = look_up_y(int(y))
@@ -415,7 +411,9 @@ def _compute_mixing_matrix(
     return matrix / norm, nodes
 
 
-def _choose_samples(rings: Rings, ring: int) -> tuple[NDArray[np.intp], FloatArray]:
+def _choose_samples(
+    rings: core.Rings, ring: int
+) -> tuple[NDArray[np.intp], core.FloatArray]:
     """Choose representative samples ``(n, 2)`` of a ring, and their weights.
 
     The kernel is the same in all four quadrants, so one is enough. All samples of small
@@ -439,7 +437,7 @@ def _choose_samples(rings: Rings, ring: int) -> tuple[NDArray[np.intp], FloatArr
 
 def _tabulate_window(
     size: int, taper: float, reach: int
-) -> Callable[[int], tuple[FloatArray, FloatArray, float, FloatArray]]:
+) -> Callable[[int], tuple[core.FloatArray, core.FloatArray, float, core.FloatArray]]:
     """Tabulate the responses of a window and of its outline at fractions of a bin.
 
     Returns a function that looks up window and outline around a sample, the window at
@@ -449,10 +447,15 @@ def _tabulate_window(
     offset = np.arange(-zero, zero + 1) / _FINE
     phase = np.outer(offset, np.arange(size) - (size - 1) / 2) * (2 * np.pi / size)
     waves = np.cos(phase)
-    window, outline = waves @ tukey_window(size, taper), waves @ np.ones(size) / size
+    window, outline = (
+        waves @ core.tukey_window(size, taper),
+        waves @ np.ones(size) / size,
+    )
     shift = np.arange(-reach * _FINE, reach * _FINE + 1)
 
-    def look_up(place: int) -> tuple[FloatArray, FloatArray, float, FloatArray]:
+    def look_up(
+        place: int,
+    ) -> tuple[core.FloatArray, core.FloatArray, float, core.FloatArray]:
         at = place * _FINE + shift
         own = float(window[zero + place * _FINE])
         return window[zero - shift], outline[zero + at], own, at / _FINE
@@ -461,8 +464,8 @@ def _tabulate_window(
 
 
 def _estimate_start_parameters(
-    curve: FloatArray, weight: FloatArray, basis: FloatArray
-) -> FloatArray:
+    curve: core.FloatArray, weight: core.FloatArray, basis: core.FloatArray
+) -> core.FloatArray:
     """Estimate start parameters by a weighted line fit of logit correlation over u²."""
     inner_curve = np.clip(curve, 0.03, 0.98)
     value = np.log(inner_curve / (1 - inner_curve))
@@ -481,13 +484,13 @@ def _estimate_start_parameters(
 class _FitState:
     """Optimiser state: parameters, likelihood, gradient and Fisher information."""
 
-    theta: FloatArray
-    value: FloatArray
-    gradient: FloatArray
-    fisher: FloatArray
+    theta: core.FloatArray
+    value: core.FloatArray
+    gradient: core.FloatArray
+    fisher: core.FloatArray
 
     def copy_improvements(
-        self, other: "_FitState", places: NDArray[np.intp], better: BoolArray
+        self, other: "_FitState", places: NDArray[np.intp], better: core.BoolArray
     ) -> None:
         """Copy improvements from another state for the pairs at `places`."""
         for item in fields(self):
@@ -499,21 +502,21 @@ class _FitState:
 class _FitProblem:
     """Curves to fit, with the data needed for the fit."""
 
-    curve: FloatArray
-    weight: FloatArray
-    falls: FloatArray  # ln u and u² of the nodes
-    ends: FloatArray
-    lens: FloatArray  # (J,) ln T² of ideal optics at the nodes
-    matrix: FloatArray
+    curve: core.FloatArray
+    weight: core.FloatArray
+    falls: core.FloatArray  # ln u and u² of the nodes
+    ends: core.FloatArray
+    lens: core.FloatArray  # (J,) ln T² of ideal optics at the nodes
+    matrix: core.FloatArray
     power: float
-    ridge: FloatArray
-    cost: FloatArray  # proportional penalty of each parameter
+    ridge: core.FloatArray
+    cost: core.FloatArray  # proportional penalty of each parameter
 
     def select(self, places: NDArray[np.intp]) -> "_FitProblem":
         names = "curve", "weight", "falls", "ends"
         return replace(self, **{name: getattr(self, name)[places] for name in names})
 
-    def evaluate(self, theta: FloatArray) -> _FitState:
+    def evaluate(self, theta: core.FloatArray) -> _FitState:
         """Evaluate the penalised likelihood and its derivatives."""
         exponent = theta[:, :1] - theta[:, 1:2] * self.falls - theta[:, 2:] * self.ends
         density = np.exp(np.clip(exponent + self.lens, -_LIMIT, _LIMIT))
@@ -536,7 +539,7 @@ class _FitProblem:
         return _FitState(theta, value, gradient, fisher)
 
 
-def _fit_model(problem: _FitProblem, theta: FloatArray) -> _FitState:
+def _fit_model(problem: _FitProblem, theta: core.FloatArray) -> _FitState:
     """Fit the model, and refit it with c = 0 if c is negative."""
     best = _maximise_likelihood(problem, theta)
     rising = np.flatnonzero(best.theta[:, 2] < 0)
@@ -549,7 +552,7 @@ def _fit_model(problem: _FitProblem, theta: FloatArray) -> _FitState:
     return best
 
 
-def _maximise_likelihood(problem: _FitProblem, theta: FloatArray) -> _FitState:
+def _maximise_likelihood(problem: _FitProblem, theta: core.FloatArray) -> _FitState:
     """Maximise the likelihood by Fisher scoring with damped steps.
 
     Pairs leave the batch as soon as their steps are small.
@@ -579,38 +582,38 @@ def _maximise_likelihood(problem: _FitProblem, theta: FloatArray) -> _FitState:
 class _SpectrumModel:
     """Fitted signal-to-noise spectra, (B,)."""
 
-    theta: FloatArray
-    pilot: FloatArray
-    ends: FloatArray  # optical cut-offs; infinite if not used
+    theta: core.FloatArray
+    pilot: core.FloatArray
+    ends: core.FloatArray  # optical cut-offs; infinite if not used
 
-    def evaluate(self, frequency: FloatArray) -> FloatArray:
+    def evaluate(self, frequency: core.FloatArray) -> core.FloatArray:
         """Evaluate ln S at frequencies (B, F)."""
         u = frequency / self.pilot[:, None]
         a, b, c = (self.theta[:, [place]] for place in range(3))
         lens = _compute_log_otf_power(frequency / self.ends[:, None])
         return np.asarray(a - b * np.log(np.maximum(u, _LEAST)) - c * u**2 + lens)
 
-    def compute_slope(self, crossing: FloatArray) -> FloatArray:
+    def compute_slope(self, crossing: core.FloatArray) -> core.FloatArray:
         """Return the slope of ln S against ln q at one frequency per curve, (B,)."""
         v, x = crossing / self.pilot, np.minimum(crossing / self.ends, 1)
         least = np.exp(-_LIMIT)
-        lens = x * np.sqrt(1 - x * x) / np.maximum(ideal_otf(x), least)
+        lens = x * np.sqrt(1 - x * x) / np.maximum(core.ideal_otf(x), least)
         fall = self.theta[:, 1] + 2 * self.theta[:, 2] * v**2 + 8 / np.pi * lens
         return np.asarray(np.maximum(fall, 1e-6))
 
 
-def _compute_log_otf_power(x: FloatArray) -> FloatArray:
+def _compute_log_otf_power(x: core.FloatArray) -> core.FloatArray:
     """Compute ln T², the log power of ideal optics; `x`: frequency over cut-off."""
-    power = np.square(ideal_otf(x))
+    power = np.square(core.ideal_otf(x))
     return np.asarray(np.log(np.maximum(power, np.exp(-2 * _LIMIT))))
 
 
 def _find_model_crossing(
     model: _SpectrumModel,
-    fisher: FloatArray,
-    inner: FloatArray,
-    frequency: FloatArray,
-    threshold: FloatArray,
+    fisher: core.FloatArray,
+    inner: core.FloatArray,
+    frequency: core.FloatArray,
+    threshold: core.FloatArray,
     power: float,
 ) -> Crossings:
     """Find the model's crossing, its spread by the delta method, and the model error.
@@ -652,7 +655,7 @@ def _find_model_crossing(
 _HALVINGS = 12  # bisections of a quarter of a ring; chosen: far below any spread
 
 
-def _compute_log_odds(level: FloatArray, power: float) -> FloatArray:
+def _compute_log_odds(level: core.FloatArray, power: float) -> core.FloatArray:
     """Return ln S for a given correlation of a pair."""
     base = np.clip(level, 0, 1 - 1e-6) ** (1 / power)
     return np.asarray(np.log(base / (1 - base)))

@@ -15,16 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, sparse
 
-from napari_semsr.core import (
-    Float32Array,
-    FloatArray,
-    FloatPair,
-    IntPair,
-    Rings,
-    count_available_cores,
-    create_rings,
-    tukey_window_2d,
-)
+from napari_semsr import core
 
 # Samples of a half-plane up to which rings are summed by a matrix; chosen: that of 512
 # px (131 584 samples, about 1 MB) is worth caching, and larger images are not processed
@@ -49,35 +40,35 @@ BATCH_PX = 1 << 18
 class Geometry:
     """Data that depend only on a block's shape, pixel pitch and window."""
 
-    rings: Rings  # Rings of the block's Fourier plane
+    rings: core.Rings  # Rings of the block's Fourier plane
     tukey: float  # Tapered share of the window
-    window: Float32Array  # (Y, X) The window, with a mean square of one
+    window: core.Float32Array  # (Y, X) The window, with a mean square of one
     # (K,) Independent complex samples in each ring: half of all samples, times the
     # share that the window leaves, (Σw²)² / (n Σw⁴)
-    effective: FloatArray
+    effective: core.FloatArray
     # (K, Y (X // 2 + 1)) Matrix whose product with a flat half-plane is its ring sums;
     # None for large images, which are summed directly. A sparse matrix is faster here
     # than a dense one, and does not compete for the threads of BLAS
     projection: sparse.csr_array | None
 
     @property
-    def relative_frequency(self) -> FloatArray:
+    def relative_frequency(self) -> core.FloatArray:
         """Ring frequencies, scaled so that the smaller Nyquist frequency is 0.5."""
         return self.rings.frequency * (0.5 / self.rings.nyquist)
 
-    def transform(self, stack: Float32Array) -> NDArray[np.complex64]:
+    def transform(self, stack: core.Float32Array) -> NDArray[np.complex64]:
         """Window blocks (B, Y, X) and take their real FFT, (B, Y, X // 2 + 1)."""
-        workers = count_available_cores() if stack[0].size >= BATCH_PX else 1
+        workers = core.count_available_cores() if stack[0].size >= BATCH_PX else 1
         return np.asarray(fft.rfft2(stack * self.window, axes=(1, 2), workers=workers))
 
-    def project(self, planes: Float32Array) -> FloatArray:
+    def project(self, planes: core.Float32Array) -> core.FloatArray:
         """Sum half-planes (B, Y, X // 2 + 1) over every ring, (B, K)."""
         if self.projection is None:
             return np.stack([self.rings.sum_rings(plane) for plane in planes])
         sums = self.projection @ planes.reshape(planes.shape[0], -1).T
         return np.ascontiguousarray(sums.T, dtype=np.float64)
 
-    def phase_ramp(self, shift: FloatPair) -> NDArray[np.complex64]:
+    def phase_ramp(self, shift: core.FloatPair) -> NDArray[np.complex64]:
         """Return the phase factor (Y, X // 2 + 1) of a shift by ``(y, x)`` pixels."""
         rows = np.fft.fftfreq(self.rings.shape[0])[:, None]
         columns = np.fft.rfftfreq(self.rings.shape[1])[None, :]
@@ -86,8 +77,8 @@ class Geometry:
 
     def sum_rings(
         self,
-        first: Float32Array,
-        second: Float32Array,
+        first: core.Float32Array,
+        second: core.Float32Array,
         phase: NDArray[np.complex64] | None = None,
     ) -> "RingSums":
         """Compute the ring sums of a batch of block pairs.
@@ -119,25 +110,25 @@ class Geometry:
             c, p, q = (plane[end].sum(axis=1, dtype=np.float64) for plane in planes)
             lines.append(c / np.sqrt(np.maximum(p * q, TINY)))
         peak /= np.maximum(np.abs(sums[0]).sum(axis=1), TINY)
-        return RingSums(*sums, peak, np.stack(lines, axis=1))
+        return RingSums(sums[0], sums[1], sums[2], peak, np.stack(lines, axis=1))
 
 
 @dataclass(frozen=True)
 class RingSums:
     """Ring sums of a batch of block pairs."""
 
-    cross: FloatArray  # (B, K) Σ Re(A B*)
-    power_a: FloatArray  # (B, K) Σ |A|²
-    power_b: FloatArray  # (B, K) Σ |B|²
+    cross: core.FloatArray  # (B, K) Σ Re(A B*)
+    power_a: core.FloatArray  # (B, K) Σ |A|²
+    power_b: core.FloatArray  # (B, K) Σ |B|²
     # (B,) Share of the cross-power in its strongest sample; 0 if that is within three
     # rings of the zero frequency
-    peak: FloatArray
+    peak: core.FloatArray
     # (B, 2) Correlation on the two frequency axes (horizontal, vertical) between 0.42
     # and 0.5 cycles per pixel, where stripes due to a detector appear
-    lines: FloatArray
+    lines: core.FloatArray
 
     @cached_property
-    def correlation(self) -> FloatArray:
+    def correlation(self) -> core.FloatArray:
         """Fourier ring correlation ``(B, K)``; 0 if a ring has no power."""
         power = np.sqrt(self.power_a * self.power_b)
         ratio = self.cross / np.maximum(power, TINY)
@@ -145,12 +136,12 @@ class RingSums:
 
     def pool(self) -> "RingSums":
         """Accumulate the ring sums over all block pairs."""
-        sums = (
+        cross, power_a, power_b = (
             each.sum(axis=0, keepdims=True)
             for each in (self.cross, self.power_a, self.power_b)
         )
         lines = self.lines.mean(axis=0, keepdims=True)
-        return RingSums(*sums, self.peak.max(keepdims=True), lines)
+        return RingSums(cross, power_a, power_b, self.peak.max(keepdims=True), lines)
 
     def __add__(self, other: "RingSums") -> "RingSums":
         """Add the ring sums of two measurements."""
@@ -164,10 +155,10 @@ class RingSums:
 
 
 @lru_cache(maxsize=6)
-def plan_geometry(shape: IntPair, pitch: FloatPair, tukey: float) -> Geometry:
+def plan_geometry(shape: core.IntPair, pitch: core.FloatPair, tukey: float) -> Geometry:
     """Prepare the geometry of blocks of a given shape and relative pitch ``(y, x)``."""
-    rings = create_rings(shape, pitch)
-    plane = tukey_window_2d(shape, tukey)
+    rings = core.create_rings(shape, pitch)
+    plane = core.tukey_window_2d(shape, tukey)
     plane /= np.sqrt(np.mean(plane**2))
     window_power = 1 / float(np.mean(plane**4))
     projection = None
