@@ -467,10 +467,10 @@ def _correlate_patches(
         one, two = template[part], theirs[part]
         product = fft.fft2(two, (full, full)) * np.conj(fft.fft2(one, (full, full)))
         sums.append(fft.ifft2(product).real[:, span, span])
-        powers = (fft.rfft2(np.abs(each) ** 2, (full, full)) for each in (two, one))
-        power, own = powers
-        product = power * np.conj(own)
-        chance.append(fft.irfft2(product, (full, full))[:, span, span] / 2)
+        power = fft.rfft2(np.abs(two) ** 2, (full, full)) * np.conj(
+            fft.rfft2(np.abs(one) ** 2, (full, full))
+        )
+        chance.append(fft.irfft2(power, (full, full))[:, span, span] / 2)
     scatter = np.concatenate(chance)
     least = _LEAST * scatter.max(axis=(1, 2), keepdims=True)
     return np.concatenate(sums), np.maximum(scatter, np.maximum(least, 1e-12))
