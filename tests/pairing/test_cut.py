@@ -5,8 +5,8 @@ from scipy import ndimage
 
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.pairing.cut import (
-    DensityMeter,
     balance_densities,
+    create_density_meter,
     find_pair_rejection_reason,
 )
 from napari_semsr.pairing.options import PairOptions
@@ -73,6 +73,6 @@ def test_density_grows_with_pattern_of_either_sign():
     image = np.zeros((128, 128))
     image[:, 64:] = np.kron(np.indices((16, 8)).sum(0) % 2, np.ones((8, 8)))
     for data, least in ((image, 0.3), (1 - image, 0.3), (0 * image, -1)):
-        meter = DensityMeter(Micrograph(data))
-        assert meter.measure_density(data[:, :48]) == 0
-        assert meter.measure_density(data[:, 72:]) > least
+        measure_density = create_density_meter(Micrograph(data))
+        assert measure_density(data[:, :48]) == 0
+        assert measure_density(data[:, 72:]) > least

@@ -8,20 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_semsr.core import (
-    Box,
-    FloatArray,
-    Grid,
-    Micrograph,
-    RealArray,
-    read_box,
-    reshape_into_blocks,
-)
+from napari_semsr import core
 
 _GAP = 1e-9  # share of a pixel's area that may be missing: rounding
 
 
-def find_common_grid(first: Grid, second: Grid) -> tuple[Grid, Box | None]:
+def find_common_grid(
+    first: core.Grid, second: core.Grid
+) -> tuple[core.Grid, core.Box | None]:
     """Return the coarser of two image grids, and the overlap on that grid.
 
     With equal pixel sizes, the grid of the first is used. The overlap is in pixels of
@@ -32,13 +26,13 @@ def find_common_grid(first: Grid, second: Grid) -> tuple[Grid, Box | None]:
     return grid, grid.covered_box(other)
 
 
-def split_into_blocks(field: Box, most: int | None, side: int) -> list[Box]:
+def split_into_blocks(field: core.Box, most: int | None, side: int) -> list[core.Box]:
     """Split a field into blocks row by row; return at most `most`, evenly spaced.
 
     Blocks at the far borders may be smaller than `side` pixels.
     """
     boxes = [
-        Box(y, min(y + side, field.y1), x, min(x + side, field.x1))
+        core.Box(y, min(y + side, field.y1), x, min(x + side, field.x1))
         for y in range(field.y0, field.y1, side)
         for x in range(field.x0, field.x1, side)
     ]
@@ -48,7 +42,9 @@ def split_into_blocks(field: Box, most: int | None, side: int) -> list[Box]:
     return [boxes[round(float(place))] for place in places]
 
 
-def read_resampled(image: Micrograph, lies: Grid, grid: Grid, box: Box) -> FloatArray:
+def read_resampled(
+    image: core.Micrograph, lies: core.Grid, grid: core.Grid, box: core.Box
+) -> core.FloatArray:
     """Read a box of a coarser grid by averaging image pixels.
 
     Returns means over the areas of the coarse pixels; NaN if much of a pixel is
@@ -56,18 +52,19 @@ def read_resampled(image: Micrograph, lies: Grid, grid: Grid, box: Box) -> Float
     """
     inner = grid.to_box(lies)
     if inner is not None:
-        return read_box(image.data, box.move(inner.corner)).astype(np.float64)
+        return core.read_box(image.data, box.move(inner.corner)).astype(np.float64)
     spans, edges = [], []
     for axis, (start, stop) in enumerate(((box.y0, box.y1), (box.x0, box.x1))):
         corner = (grid.corner[axis] - lies.corner[axis]) / lies.pitch[axis]
-        places = corner + np.arange(start, stop + 1) * (
-            grid.pitch[axis] / lies.pitch[axis]
-        )
+        ratio = grid.pitch[axis] / lies.pitch[axis]
+        places = corner + np.arange(start, stop + 1) * ratio
         first = max(0, int(np.floor(places[0])))
         last = min(lies.shape[axis], int(np.ceil(places[-1])))
         spans.append((first, last))
         edges.append(np.clip(places - first, 0, last - first))
-    values = read_box(image.data, Box(*spans[0], *spans[1])).astype(np.float64)
+    values = core.read_box(image.data, core.Box(*spans[0], *spans[1])).astype(
+        np.float64
+    )
     finite = np.isfinite(values)
     if finite.all():
         return _compute_area_means(values, edges)
@@ -76,12 +73,14 @@ def read_resampled(image: Micrograph, lies: Grid, grid: Grid, box: Box) -> Float
     return means
 
 
-def compute_block_means(image: RealArray, side: int) -> NDArray[Any]:
+def compute_block_means(image: core.RealArray, side: int) -> NDArray[Any]:
     """Average an image (Y, X) over square blocks, ignoring incomplete ones."""
-    return np.asarray(reshape_into_blocks(image, side).mean(axis=(1, 3)))
+    return np.asarray(core.reshape_into_blocks(image, side).mean(axis=(1, 3)))
 
 
-def _compute_area_means(values: FloatArray, edges: list[FloatArray]) -> FloatArray:
+def _compute_area_means(
+    values: core.FloatArray, edges: list[core.FloatArray]
+) -> core.FloatArray:
     """Average values over the cells between edges, one axis at a time."""
     for axis, places in enumerate(edges):
         first, side = round(places[0]), round(places[1] - places[0])

@@ -160,10 +160,8 @@ class Decorrelation:
         """Reason for the missing cut-off, as text."""
         return self.reason and f"{self.reason}: {NO_CUT_OFF[self.reason]}"
 
-    @property
-    def spread(
-        self,
-    ) -> Annotated[str | None, core.Quantity("10 to 90 %", tabled=False)]:
+    @core.create_property("10 to 90 %", tabled=False)
+    def spread(self) -> str | None:
         """10th and 90th percentiles of the cut-off over the blocks, as text."""
         for unit in ("nm", "px"):
             ends = getattr(self, f"p10_{unit}"), getattr(self, f"p90_{unit}")
@@ -171,17 +169,15 @@ class Decorrelation:
                 return f"{ends[0]:.4g} to {ends[1]:.4g} {unit}"
         return None
 
-    @property
-    def blocks_text(
-        self,
-    ) -> Annotated[str | None, core.Quantity("Blocks", tabled=False)]:
-        """Number and size of the blocks and number of failed blocks, as text."""
+    @core.create_property("Blocks", tabled=False)
+    def blocks_text(self) -> str | None:
+        """Describe the number and size of the blocks, and the failed ones."""
         if self.block is None:
             return None
-        lack = (
-            f"{self.failed} without a cut-off, {self.gaps} more skipped because of gaps"
+        return (
+            f"{self.blocks} blocks of {self.block} px, {self.failed} without a "
+            f"cut-off, {self.gaps} more skipped because of gaps"
         )
-        return f"{self.blocks} blocks of {self.block} px, {lack}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,8 +242,7 @@ class _Spectrum:
             ends = np.searchsorted(self.frequency, radii)
             within = np.where(ends, within[:, ends - 1], 0)
             inside = np.maximum(inside[ends - 1], 1)
-        correlations: core.FloatArray = within / (np.maximum(whole, _TINY) * inside)
-        return correlations
+        return np.asarray(within / (np.maximum(whole, _TINY) * inside))
 
 
 def measure_decorrelation(
@@ -484,8 +479,7 @@ def _taper_edges(side: int) -> core.FloatArray:
     """Return the weights (side,) with which the authors' program tapers edges."""
     inward = side / 2 - np.abs(np.linspace(-side / 2, side / 2, side))
     share = inward / inward[inward < _EDGE_PX].max()
-    taper: core.FloatArray = (1 - np.cos(np.pi * np.minimum(share, 1))) / 2
-    return taper
+    return np.asarray((1 - np.cos(np.pi * np.minimum(share, 1))) / 2)
 
 
 def _find_outermost_peak(curve: core.FloatArray) -> int:

@@ -229,9 +229,8 @@ class _BlockSpectrum:
     @classmethod
     def from_images(cls, reference: core.FloatArray, enhanced: core.FloatArray) -> Self:
         """Compute the cosine transform of a block without gaps."""
-        cores = core.count_available_cores()
         first, second = (
-            fft.dctn(part, norm="ortho", workers=cores)
+            fft.dctn(part, norm="ortho", workers=core.count_available_cores())
             for part in (reference, enhanced)
         )
         means, square = (first[0, 0], second[0, 0]), float(np.vdot(first, first))
@@ -254,14 +253,13 @@ class _BlockSpectrum:
             power = float(rows**2 @ (self.grey @ columns**2))
             product = float(rows @ (self.coefficients @ columns))
         else:
-            weighted_values = self.grey * rows[:, None]
-            weighted_values *= columns
-            weighted_values = _fold_coefficients(
-                _fold_coefficients(weighted_values, factor).T, factor
-            ).T
-            mean = weighted_values[0, 0]
-            power = float(np.vdot(weighted_values, weighted_values))
-            product = float(np.vdot(self.coefficients, weighted_values))
+            values = self.grey * rows[:, None]
+            values *= columns
+            for _ in range(2):
+                values = _fold_coefficients(values, factor).T
+            mean = values[0, 0]
+            power = float(np.vdot(values, values))
+            product = float(np.vdot(self.coefficients, values))
         sums = self.means[0] * math.sqrt(count), mean * math.sqrt(count)
         return np.array([count, *sums, self.square, power, product])
 
@@ -388,9 +386,8 @@ def _crop_gap_free(
     reference: core.FloatArray, enhanced: core.FloatArray, factor: int
 ) -> tuple[core.FloatArray, core.FloatArray] | None:
     """Crop a block to its largest gap-free area in both images; None if too small."""
-    usable = np.isfinite(reference) & (
-        compute_block_means(np.isfinite(enhanced), factor) == 1
-    )
+    enhanced_usable = compute_block_means(np.isfinite(enhanced), factor) == 1
+    usable = np.isfinite(reference) & enhanced_usable
     box: core.Box | None = core.Box.from_shape(usable.shape)
     if not usable.all():
         box = core.find_gap_free_box(usable, least=_LEAST)
@@ -450,9 +447,8 @@ class FittedPair:
         """
         level, own_level = self.fit.levels
         offset = self.fit.beta + self.fit.alpha * own_level - level
-        reference_block = np.subtract(
-            self.pair.reference.read(box), level, dtype=np.float64
-        ).astype(np.float32)
+        whole_block = self.pair.reference.read(box)
+        reference_block = np.subtract(whole_block, level, dtype=np.float64)
         result = np.empty(box.shape, np.float32)
         factor, sigmas = self.pair.factor, self.pair.get_axis_sigmas(self.fit.sigma_px)
         reach = math.ceil(int(_REACH * max(sigmas) + 0.5) / factor)
@@ -474,7 +470,7 @@ class FittedPair:
             means = compute_block_means(smooth[inner], factor)
             degraded_part = np.asarray(self.fit.alpha * means + offset, np.float32)
             result[part.relative_to(box).slices] = degraded_part
-        return reference_block, result
+        return reference_block.astype(np.float32), result
 
 
 def _apply_gaussian_blur(

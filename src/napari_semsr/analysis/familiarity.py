@@ -74,9 +74,8 @@ class BlockFeatures:
         self, plane: core.FloatArray, *, finest: bool = True
     ) -> tuple[list[core.Box], core.FloatArray]:
         """Compute the distances (N,) of a plane's blocks, relative to the limit."""
-        boxes = [
-            b for b in list_blocks(plane.shape) if np.isfinite(plane[b.slices]).all()
-        ]
+        every = list_blocks(plane.shape)
+        boxes = [box for box in every if np.isfinite(plane[box.slices]).all()]
         if not boxes:
             return [], np.empty(0)
         looks = np.array([_compute_features(plane[box.slices]) for box in boxes])
@@ -102,9 +101,7 @@ class BlockFeatures:
         if record is None:
             return None
         try:
-            looks, spread = (
-                np.array(record[name], float) for name in ("looks", "spread")
-            )
+            looks, spread = (np.array(record[k], float) for k in ("looks", "spread"))
             familiarity = cls(looks, spread, float(record["limit"]))
         except (TypeError, ValueError, KeyError, IndexError) as error:
             raise create_damaged_card_error("its training area") from error
@@ -141,9 +138,8 @@ class BlockFeatures:
             yield core.Progress(i, len(places[0]), "comparing with the training field")
             for j, column in enumerate(places[1]):
                 corner = (row * BLOCK_PX, column * BLOCK_PX)
-                block = core.read_box(
-                    data, core.Box.from_shape((BLOCK_PX, BLOCK_PX), corner)
-                )
+                box = core.Box.from_shape((BLOCK_PX, BLOCK_PX), corner)
+                block = core.read_box(data, box)
                 plane = (np.asarray(block, float) - low) / ((high - low) or 1.0)
                 far = self.compute_distances(plane, finest=not is_resampled)[1]
                 distances_over_limit[i, j] = far[0] if far.size else np.nan
@@ -170,12 +166,9 @@ def create_damaged_card_error(what: str) -> core.CheckpointError:
 
 def list_blocks(shape: tuple[int, ...]) -> list[core.Box]:
     """Return the boxes of all overlapping blocks that are fully inside an image."""
-    rows, columns = (
-        range(0, size - BLOCK_PX + 1, _STEP_PX) for size in (shape[0], shape[1])
-    )
-    return [
-        core.Box.from_shape((BLOCK_PX, BLOCK_PX), (y, x)) for y in rows for x in columns
-    ]
+    rows, columns = (range(0, size - BLOCK_PX + 1, _STEP_PX) for size in shape[:2])
+    corners = itertools.product(rows, columns)
+    return [core.Box.from_shape((BLOCK_PX, BLOCK_PX), corner) for corner in corners]
 
 
 def _compute_distances(
@@ -189,8 +182,7 @@ def _compute_distances(
     if counts is not None:
         away = np.where(counts, away, np.inf)
     nearest = np.sort(away, axis=1)[:, :_NEAREST]
-    means: core.FloatArray = np.where(np.isfinite(nearest), nearest, np.nan).mean(1)
-    return means
+    return np.asarray(np.where(np.isfinite(nearest), nearest, np.nan).mean(1))
 
 
 def _compute_features(block: core.FloatArray) -> core.FloatArray:
@@ -204,13 +196,8 @@ def _compute_features(block: core.FloatArray) -> core.FloatArray:
     edges = np.geomspace(1 / _COARSEST_PX, 0.5, _BANDS + 1)
     band = np.digitize(np.hypot(y, x), edges)
     means = [power[band == number].mean() for number in range(1, _BANDS + 1)]
-    return np.concatenate(
-        [
-            np.log10(np.array(means) + _NO_POWER),
-            np.percentile(plane, _PERCENTILES),
-            [np.log10(plane.std() + 1e-4)],
-        ]
-    )
+    grey = [*np.percentile(plane, _PERCENTILES), np.log10(plane.std() + 1e-4)]
+    return np.concatenate([np.log10(np.array(means) + _NO_POWER), grey])
 
 
 FOCUS = "focus"

@@ -309,9 +309,8 @@ def compute_mean_interval(values: ArrayLike, *, seed: int = _SEED) -> FloatPair 
         errors = resamples.std(axis=1, ddof=1) / math.sqrt(count)
         spread = errors > 1e-9 * error  # otherwise all values of a resample are equal
         ratios.append((resamples[spread].mean(axis=1) - mean) / errors[spread])
-    low, high = np.quantile(
-        np.concatenate(ratios), [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
-    ).tolist()
+    ends = (1 - LEVEL) / 2, (1 + LEVEL) / 2
+    low, high = np.quantile(np.concatenate(ratios), ends).tolist()
     return mean - high * error, mean - low * error
 
 
@@ -321,12 +320,12 @@ class GapOptions(Options):
     dark: bool = option(
         False,
         "Particles are dark",
-        ("Particles are darker than their surroundings."),
+        "Particles are darker than their surroundings.",
     )
     min_diameter_px: float = option(  # chosen: smaller ones are noise
         4.0,
         "Min. diameter",
-        ("Minimum diameter; smaller particles are ignored."),
+        "Minimum diameter; smaller particles are ignored.",
         unit="px",
         gt=0,
     )
@@ -340,10 +339,8 @@ class GapOptions(Options):
     reach: float = option(
         1.0,
         "Reach",
-        (
-            "Maximum distance between the outlines of neighbouring particles, relative "
-            "to their mean diameter."
-        ),
+        "Maximum distance between the outlines of neighbouring particles, relative to "
+        "their mean diameter.",
         unit="diameters",
         step=0.1,
         gt=0,
@@ -528,11 +525,9 @@ class Gaps:
             f"{100 * self.covered:.0f} % of its area"
         )
 
-    @property
-    def gaps(
-        self,
-    ) -> Annotated[int, Quantity("Gaps", form="d", verdict="verdict", large=True)]:
-        """Number of gaps in the reference or, without a reference, in the image."""
+    @create_property("Gaps", form="d", verdict="verdict", large=True)
+    def gaps(self) -> int:
+        """Count the gaps in the reference or, without a reference, in the image."""
         return len(self.found_gaps)
 
     @property
@@ -553,46 +548,30 @@ class Gaps:
             return "of this image only: errors need a reference image"
         return f"{self.detection_text} seen, {len(self.invented_gaps)} invented"
 
-    @property
-    def undetected_fraction(
-        self,
-    ) -> Annotated[
-        float | None, Quantity("Not seen", form=".1%", interval="undetected_interval")
-    ]:
+    @create_property("Not seen", form=".1%", interval="undetected_interval")
+    def undetected_fraction(self) -> float | None:
         """Fraction of reference gaps that the image does not show."""
         if self.reference_background is None or not self.found_gaps:
             return None
         return 1 - self.detected / len(self.found_gaps)
 
-    @property
-    def undetected_interval(
-        self,
-    ) -> Annotated[
-        FloatPair | None, Quantity("Its interval", shown=False, column="undetected")
-    ]:
+    @create_property("Its interval", shown=False, column="undetected")
+    def undetected_interval(self) -> FloatPair | None:
         """95 % Wilson interval of the undetected fraction."""
         if self.reference_background is None:
             return None
-        return compute_fraction_interval(
-            len(self.found_gaps) - self.detected, len(self.found_gaps)
-        )
+        count = len(self.found_gaps)
+        return compute_fraction_interval(count - self.detected, count)
 
-    @property
-    def invented_fraction(
-        self,
-    ) -> Annotated[
-        float | None,
-        Quantity(
-            "Invented share of its gaps", form=".1%", interval="invented_interval"
-        ),
-    ]:
+    @create_property(
+        "Invented share of its gaps", form=".1%", interval="invented_interval"
+    )
+    def invented_fraction(self) -> float | None:
         """Fraction of image gaps that the reference does not show."""
         return len(self.invented_gaps) / self.own if self.own else None
 
-    @property
-    def invented_interval(
-        self,
-    ) -> Annotated[FloatPair | None, declare_quantity("Its interval")]:
+    @create_property("Its interval", shown=False, tabled=False)
+    def invented_interval(self) -> FloatPair | None:
         """95 % Wilson interval of the undetected fraction."""
         return compute_fraction_interval(len(self.invented_gaps), self.own or 0)
 
@@ -840,9 +819,8 @@ def _read_labels(
     `_label_particles` does, and the number in the image of each particle.
     """
     values = np.nan_to_num(image.array(), nan=0, posinf=0, neginf=0)
-    own, labels = np.unique(
-        np.append(np.zeros(1, values.dtype), values), return_inverse=True
-    )
+    with_zero = np.append(np.zeros(1, values.dtype), values)
+    own, labels = np.unique(with_zero, return_inverse=True)
     labels = labels[1:].reshape(values.shape)
     parts, count = measure.label(labels, connectivity=2, return_num=True)
     integer = own[0] == 0 and np.array_equal(own, np.rint(own))
@@ -1003,10 +981,8 @@ def _flatten_background(values: FloatArray) -> FloatArray:
         root = np.sqrt(weight)
         best = np.linalg.lstsq(terms * root[:, None], low * root, rcond=None)[0]
         weight = np.where(low > terms @ best, _ABOVE, 1.0)
-    ground = (
-        _evaluate_polynomial_terms(np.indices(values.shape, dtype=float), values.shape)
-        @ best
-    )
+    grid = np.indices(values.shape, dtype=float)
+    ground = _evaluate_polynomial_terms(grid, values.shape) @ best
     span = float(np.ptp(ground))
     follow = np.mean(np.abs(low - terms @ best) < _FOLLOWS * span)
     if not span or follow < _FOLLOW:
@@ -1413,12 +1389,8 @@ def _connect_neighbours(
     reach = options.reach * diameter / 2
     for a, b in _find_near_pairs(labels, centres, reach, furthest, pitch):
         ends = int(a) + 1, int(b) + 1
-        labels_passed = ndimage.map_coordinates(
-            labels,
-            _compute_line_points(centres[a], centres[b]),
-            order=0,
-            mode="nearest",
-        )
+        places = _compute_line_points(centres[a], centres[b])
+        labels_passed = ndimage.map_coordinates(labels, places, order=0, mode="nearest")
         others = set(np.unique(labels_passed)) - {0, *ends}
         inside = labels_passed == ends[0], labels_passed == ends[1]
         if min(others, default=count + 1) <= count or not all(map(np.any, inside)):
@@ -1454,9 +1426,8 @@ def _find_near_pairs(
     wide = rims + reach + 1.0  # half a pixel at either outline
     beside = spatial.cKDTree(centres).query_ball_point(centres, 2 * wide)
     counts = [len(others) for others in beside]
-    pairs = np.column_stack(
-        [np.repeat(np.arange(len(centres)), counts), np.concatenate(beside)]
-    ).astype(np.int64)
+    first = np.repeat(np.arange(len(centres)), counts)
+    pairs = np.column_stack([first, np.concatenate(beside)]).astype(np.int64)
     one, other = pairs.T
     apart = np.hypot(*(centres[one] - centres[other]).T)
     most = np.minimum(wide[one] + wide[other], furthest)
@@ -1480,9 +1451,7 @@ def _measure_dip(
     values: FloatArray, line: _PairLine, noise: float, blur: float, end: float
 ) -> _Dip:
     """Measure the minimum between two particles; it ends at a share of the higher."""
-    points = [
-        _compute_line_points(line.start, line.stop, aside * blur) for aside in _LINES
-    ]
+    points = [_compute_line_points(line.start, line.stop, k * blur) for k in _LINES]
     levels = ndimage.map_coordinates(
         values, np.concatenate(points, axis=1), order=1, mode="nearest"
     )
@@ -1495,17 +1464,16 @@ def _measure_dip(
     if second - first < 2 or higher <= 0:
         return _Dip(equal, False, None)
     bottom = first + int(np.argmin(profile[first : second + 1]))
-    deep = bool(profile[bottom] < _DEEP * higher)
-    if not deep:
+    if not profile[bottom] < _DEEP * higher:
         return _Dip(equal, False, None)
     level = end * higher
     left = _find_crossing(profile[first : bottom + 1][::-1], level)
     right = _find_crossing(profile[bottom : second + 1], level)
     if left is None or right is None:
-        return _Dip(equal, deep, None)
+        return _Dip(equal, True, None)
     ends, rise = (bottom - left, bottom + right), max(_RISE * higher, 8 * noise)
     across = _crosses_object(profile, line, bottom, ends, rise, blur)
-    return _Dip(equal, deep, ends, across)
+    return _Dip(equal, True, ends, across)
 
 
 def _crosses_object(
@@ -1525,12 +1493,10 @@ def _crosses_object(
     second = np.flatnonzero(line.inside[1])[0] + rim
     if not first <= bottom <= second:
         return True
-    for inside, depth in zip(
-        line.inside, (first - ends[0], ends[1] - second), strict=True
-    ):
-        if depth + rim > max(
-            _DEEPEST_BLURS * blur / _STEP_PX, _DEEPEST * np.count_nonzero(inside)
-        ):
+    depths = first - ends[0], ends[1] - second
+    for inside, depth in zip(line.inside, depths, strict=True):
+        share = _DEEPEST * np.count_nonzero(inside)
+        if depth + rim > max(_DEEPEST_BLURS * blur / _STEP_PX, share):
             return True  # an end is well within a particle
     between = profile[math.ceil(ends[0]) : math.floor(ends[1]) + 1]
     lowest = np.maximum(  # the higher one of both sides
@@ -1563,14 +1529,9 @@ def _create_gap(
         size = np.array(image.pixel_size_nm)
         nm_per_px = float(np.hypot(*(along * size)))
         in_plane = _to_float_pair(image.origin + place * size)
-    widths = [
-        None if dip is None or dip.ends is None else (dip.ends[1] - dip.ends[0]) * step
-        for dip in (image_dip, reference_dip)
-    ]
-    in_nm = [
-        None if width is None or nm_per_px is None else width * nm_per_px
-        for width in widths
-    ]
+    dips = (dip.ends if dip else None for dip in (image_dip, reference_dip))
+    widths = [None if ends is None else (ends[1] - ends[0]) * step for ends in dips]
+    in_nm = [w * nm_per_px if w is not None and nm_per_px else None for w in widths]
     return Gap(
         place_px=_to_float_pair(place),
         place_nm=in_plane,

@@ -193,9 +193,8 @@ def _find_wave_vectors(plane: core.FloatArray, lattice: str) -> core.FloatArray:
     power = np.abs(fft.rfft2(plane * window)) ** 2
     amplitude = np.sqrt(ndimage.gaussian_filter(power, 1.0, mode="wrap"))
     del window, power
-    y, x = np.meshgrid(
-        fft.fftfreq(plane.shape[0]), fft.rfftfreq(plane.shape[1]), indexing="ij"
-    )
+    sides = fft.fftfreq(plane.shape[0]), fft.rfftfreq(plane.shape[1])
+    y, x = np.meshgrid(*sides, indexing="ij")
     radius = np.hypot(y, x) * min(plane.shape)
     peaks = amplitude == ndimage.maximum_filter(amplitude, 7, mode="wrap")
     peaks &= (radius > _MIN_PERIODS / 2) & (radius < 0.45 * min(plane.shape))
@@ -310,9 +309,8 @@ def _choose_distortion_model(
     if lean @ certain @ lean < special.chdtri(len(lean), _CHANCE):
         return none, "none"
     # (terms, 2) Effect of moving the centre along y and x
-    by_centre = np.stack(
-        [(fit.directions @ part).ravel() for part in _OFF_CENTRE], axis=1
-    )
+    moves = [(fit.directions @ part).ravel() for part in _OFF_CENTRE]
+    by_centre = np.stack(moves, axis=1)
     pull = by_centre.T @ certain
     shift = np.linalg.solve(pull @ by_centre, pull @ lean)
     left = lean - by_centre @ shift
@@ -350,11 +348,9 @@ def _position_derivatives(
     places: core.FloatArray, fit: _GratingFit, free: _Freedom, shape: core.IntPair
 ) -> core.FloatArray:
     """Compute derivatives (…, 2, N) of positions (2, N) by each shared parameter."""
-    y, x = fit.centre
-    rim = np.stack(
-        core.compute_radial_displacement(places[0], places[1], shape, centre=(y, x))
-    )
-    rim *= min(shape) / 2
+    (y, x), (rows, columns) = fit.centre, places
+    moves = core.compute_radial_displacement(rows, columns, shape, centre=(y, x))
+    rim = np.stack(moves) * (min(shape) / 2)
     if free == "none":
         return rim[None]
     off = _get_field_centre(places, shape) + fit.centre[:, None]
@@ -362,9 +358,8 @@ def _position_derivatives(
     if free == "centre":
         more = fit.distortion * np.einsum("jat,tn->jan", _OFF_CENTRE, terms)
     else:
-        more = np.einsum("wa,tn->wtan", fit.directions, terms).reshape(
-            -1, *places.shape
-        )
+        more = np.einsum("wa,tn->wtan", fit.directions, terms)
+        more = more.reshape(-1, *places.shape)
     return np.concatenate([rim[None], more])
 
 
@@ -381,8 +376,11 @@ def _refine_fit(
     away = grid - _get_field_centre(grid, shape)
     y, x = fit.centre
     # undistorted pixel positions (2, …) relative to the field's centre
+    rows_at, columns_at = grid
     even = np.stack(
-        core.distort_positions(grid[0], grid[1], shape, fit.distortion, centre=(y, x))
+        core.distort_positions(
+            rows_at, columns_at, shape, fit.distortion, centre=(y, x)
+        )
     )
     even -= _get_field_centre(grid, shape)
     if fit.lean.any():
@@ -415,9 +413,8 @@ def _refine_fit(
         rows.append(own)
         start = np.angle(residuals.sum())  # so that no residual is near the phase jump
         left.append(np.angle(residuals * np.exp(-1j * start)) + start)
-        weight.append(
-            np.abs(residuals) ** 2 / max(np.median(np.abs(residuals)) ** 2, 1e-30)
-        )
+        power = np.abs(residuals) ** 2
+        weight.append(power / max(np.median(np.abs(residuals)) ** 2, 1e-30))
     residuals = np.concatenate(left), np.concatenate(weight)
     return _update_fit(fit, free, np.hstack(rows), *residuals, (width, step))
 
@@ -449,25 +446,20 @@ def _update_fit(
     lost_share = min(unknowns * variance_ratio / len(left), 0.8)
     variance /= 1 - lost_share
     inverse = np.linalg.inv(normal)
-    spread = (
-        inverse
-        @ ((design * robust**2) @ design.T)
-        @ inverse
-        * variance
-        * variance_ratio
-    )
+    scatter = inverse @ ((design * robust**2) @ design.T) @ inverse
     shared_from = 3 * len(fit.waves)
     parts, more = step[:shared_from].reshape(-1, 3), step[shared_from:]
+    distortion = np.clip(
+        fit.distortion + more[0], -core.MAX_DISTORTION, core.MAX_DISTORTION
+    )
     return replace(
         fit,
         phases=fit.phases + parts[:, 0],
         waves=fit.waves + parts[:, 1:],
-        distortion=float(
-            np.clip(fit.distortion + more[0], -core.MAX_DISTORTION, core.MAX_DISTORTION)
-        ),
+        distortion=float(distortion),
         centre=fit.centre + more[1:] if free == "centre" else fit.centre,
         lean=fit.lean + more[1:].reshape(-1, 3) if free == "lean" else fit.lean,
-        covariance=spread,
+        covariance=scatter * variance * variance_ratio,
         residual=float(np.sqrt(variance)),
         agreement=float(np.abs(np.exp(1j * rest).mean())),
     )
@@ -489,25 +481,21 @@ def _create_calibration(
     values = _compute_pixel_sizes(fit.waves, lattice, options.period_nm)
     changes = []
     for index in range(2 * count):
-        trial_waves = fit.waves.copy().ravel()
+        trial_waves = fit.waves.copy()
         small = 1e-6 * float(np.abs(trial_waves).max())
-        trial_waves[index] += small
-        sizes_after = _compute_pixel_sizes(
-            trial_waves.reshape(-1, 2), lattice, options.period_nm
-        )
-        changes.append((sizes_after - values) / small)
+        trial_waves.flat[index] += small
+        after = _compute_pixel_sizes(trial_waves, lattice, options.period_nm)
+        changes.append((after - values) / small)
     change = np.array(changes)
     variance = np.einsum("ia,ij,ja->a", change, covariance, change)
     share = options.pitch_sd_nm / options.period_nm
     variance[:2] += (values[:2] * share) ** 2
     spread = np.sqrt(np.maximum(variance, 0))
     centre, error = fit.centre, np.sqrt(np.diag(fit.covariance)[-2:])
-    free_of_centre = free != "centre"
     around = np.linspace(0, np.pi, 90)
     rim = np.stack([np.sin(around), np.cos(around)]) * (min(shape) / 2)
     uneven = fit.lean @ _compute_second_order_terms(rim, (shape[0], shape[1]))
-    first = fit.waves[0]
-    lines = lattice == "lines"
+    first, lines, has_centre = fit.waves[0], lattice == "lines", free == "centre"
     return core.Calibration(
         pixel_size_nm=(float(values[0]), float(values[1])),
         pixel_size_sd_nm=(float(spread[0]), float(spread[1])),
@@ -521,8 +509,8 @@ def _create_calibration(
         periods=periods,
         residual_nm=fit.residual / (2 * np.pi) * options.period_nm,
         shape=(int(shape[0]), int(shape[1])),
-        centre_px=None if free_of_centre else (float(centre[0]), float(centre[1])),
-        centre_sd_px=None if free_of_centre else (float(error[0]), float(error[1])),
+        centre_px=(float(centre[0]), float(centre[1])) if has_centre else None,
+        centre_sd_px=(float(error[0]), float(error[1])) if has_centre else None,
         uneven_px=float(np.hypot.reduce(uneven).max()) or None,
     )
 
@@ -546,9 +534,8 @@ def _check_lattice(waves: core.FloatArray, lattice: str) -> None:
         return
     lengths = np.hypot(*waves.T)
     sine = abs(np.linalg.det(waves)) / lengths.prod()
-    off = abs(
-        np.degrees(np.arcsin(min(sine, 1.0))) - (90 if lattice == "square" else 60)
-    )
+    usual = 90 if lattice == "square" else 60
+    off = abs(np.degrees(np.arcsin(min(sine, 1.0))) - usual)
     if off > _MAX_SKEW or lengths.max() > _MAX_OBLONG * lengths.min():
         msg = (
             f"The image does not show a {lattice} lattice: its directions deviate by "

@@ -4,6 +4,7 @@ Every figure states the data range it is based on. Grey levels are compared unch
 unless an affine match is requested.
 """
 
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -48,15 +49,10 @@ class Histogram:
         float, core.Quantity("Highest grey level", core.LEVELS, method="")
     ]
     emd: Annotated[
-        float | None,
-        core.Quantity(
-            *("Distance of grey levels", core.LEVELS),
-            method="",
-        ),
+        float | None, core.Quantity("Distance of grey levels", core.LEVELS, method="")
     ]
     missing_percent: Annotated[
-        float,
-        core.declare_quantity("Without a grey level", _PIXELS, method=""),
+        float, core.declare_quantity("Without a grey level", _PIXELS, method="")
     ]
     saturated_percent: Annotated[
         float | None, core.declare_quantity("Saturated", _PIXELS, method="")
@@ -206,33 +202,18 @@ class Metrics:
         ),
     ] = None
     ssim: Annotated[
-        float | None,
-        core.Quantity(
-            *("SSIM", "", ".4f"),
-            reason="missing_ssim_reason",
-        ),
+        float | None, core.Quantity("SSIM", "", ".4f", reason="missing_ssim_reason")
     ] = None
     ssim_gao: Annotated[
         float | None, core.declare_quantity("SSIM, K₂ = 0.02", "", ".4f")
     ] = None
-    nrmse: Annotated[
-        float | None,
-        core.Quantity(
-            *("NRMSE", "", ".4f"),
-        ),
-    ] = None
+    nrmse: Annotated[float | None, core.Quantity("NRMSE", "", ".4f")] = None
     cut_off_nm: Annotated[float | None, core.Quantity("Optical cut-off", "nm")] = None
     psnr_below_db: Annotated[
-        float | None,
-        core.Quantity(
-            *("PSNR below the optical cut-off", core.DB, ".2f"),
-        ),
+        float | None, core.Quantity("PSNR below the optical cut-off", core.DB, ".2f")
     ] = None
     psnr_above_db: Annotated[
-        float | None,
-        core.Quantity(
-            *("PSNR above the optical cut-off", core.DB, ".2f"),
-        ),
+        float | None, core.Quantity("PSNR above the optical cut-off", core.DB, ".2f")
     ] = None
     psnr_above_blank_db: Annotated[
         float | None,
@@ -262,10 +243,8 @@ class Metrics:
 
     measured_in = core.create_property("Measured in")(core.describe_measured_box)
 
-    @property
-    def match_text(
-        self,
-    ) -> Annotated[str | None, core.Quantity("Matched", tabled=False)]:
+    @core.create_property("Matched", tabled=False)
+    def match_text(self) -> str | None:
         """Gain and offset fitted before the comparison, as text."""
         if self.match is None:
             return None
@@ -287,10 +266,11 @@ class Metrics:
         if self.psnr_db is None:
             return None
         share = 100 * 10 ** (-self.psnr_db / 20)
-        scale = (
-            f"{core.format_number(self.data_range, '.6g')} ({self.data_range_basis})"
+        scale = core.format_number(self.data_range, ".6g")
+        return (
+            f"RMS error of {share:.2g} % of the data range, {scale} "
+            f"({self.data_range_basis})"
         )
-        return f"RMS error of {share:.2g} % of the data range, {scale}"
 
     @property
     def method(self) -> Annotated[str, core.declare_quantity("Method")]:
@@ -306,17 +286,13 @@ class Metrics:
             parts.append(f"optical cut-off {self.cut_off_nm:.4g} nm")
         return "; ".join(parts)
 
-    @property
-    def missing_psnr_reason(
-        self,
-    ) -> Annotated[str | None, core.declare_quantity("Why PSNR is missing")]:
+    @core.create_property("Why PSNR is missing", shown=False, tabled=False)
+    def missing_psnr_reason(self) -> str | None:
         """Reason for a missing value despite a reference."""
         return "infinite: all pixels are equal" if self.identical else None
 
-    @property
-    def missing_ssim_reason(
-        self,
-    ) -> Annotated[str | None, core.declare_quantity("Why SSIM is missing")]:
+    @core.create_property("Why SSIM is missing", shown=False, tabled=False)
+    def missing_ssim_reason(self) -> str | None:
         """Reason for a missing value despite a reference."""
         was_compared = self.psnr_db is not None or self.identical
         small = was_compared and self.ssim is None
@@ -354,11 +330,8 @@ def contrast(image: core.FloatArray) -> float:
 
 def spatial_frequency(image: core.FloatArray) -> float:
     """Compute √(mean Δx² + mean Δy²) over rows and columns; `image` (Y, X)."""
-    rows, columns = (
-        _remove_missing_pixels(np.diff(image, axis=axis)) for axis in (1, 0)
-    )
-    total = sum(float((d**2).mean()) for d in (rows, columns) if d.size)
-    return math.sqrt(total)
+    rows, columns = (_remove_missing_pixels(np.diff(image, axis=k)) for k in (1, 0))
+    return math.sqrt(sum(float((d**2).mean()) for d in (rows, columns) if d.size))
 
 
 def fit_gain_and_offset(
@@ -386,12 +359,11 @@ def sum_section_errors(
     Returns the sums of 16 parts, row by row: (16,); fewer if the image has fewer rows.
     """
     squares = np.square(np.subtract(image, reference, dtype=np.float32))
-    rows, columns = (  # no duplicates, for which reduceat would return a single row
-        sorted({n * k // _PARTS for k in range(_PARTS)}) for n in image.shape
-    )
+    # no duplicates, for which reduceat would return a single row
+    places = ({n * k // _PARTS for k in range(_PARTS)} for n in image.shape)
+    rows, columns = map(sorted, places)
     sums = np.add.reduceat(squares, rows, axis=0, dtype=np.float64)
-    parts: core.FloatArray = np.add.reduceat(sums, columns, axis=1).ravel()
-    return parts
+    return np.asarray(np.add.reduceat(sums, columns, axis=1).ravel())
 
 
 def compute_psnr_gain(
@@ -489,16 +461,16 @@ def _choose_data_range(
     """
     images = (image,) if reference is None else (reference, image)
     arrays = [m.array() for m in images]
-    peaks = [  # the largest value of integers, or the span if some are negative
+    # the largest value of integers, or the span if some are negative
+    peaks = [
         float(array.max()) - min(0.0, float(array.min()))
         if array.dtype.kind in "ui"
         else 0.0
         for array in arrays
     ]
-    depths = [m.significant_bits for m in images]
     stated_peaks = [  # of the file's bit depth, unless a pixel exceeds it
         None if bits is None or peak > (top := float((1 << bits) - 1)) else top
-        for bits, peak in zip(depths, peaks, strict=True)
+        for bits, peak in zip((m.significant_bits for m in images), peaks, strict=True)
     ]
     peaks_in_use = [
         255.0 if one is None and array.dtype == np.uint8 else one
@@ -506,9 +478,8 @@ def _choose_data_range(
     ]
     dtype = arrays[0].dtype
     if alike and all(array.dtype.kind in "ui" for array in arrays):
-        for m, scale, other, peak in zip(
-            images, peaks_in_use, images[::-1], peaks[::-1], strict=True
-        ):
+        scales = zip(images, peaks_in_use, images[::-1], peaks[::-1], strict=True)
+        for m, scale, other, peak in scales:
             if scale is not None and peak > _APART * scale:
                 msg = (
                     f"The grey scales differ: {m.name} has a full scale of {scale:g}, "
@@ -519,9 +490,8 @@ def _choose_data_range(
     if dtype.kind == "b":
         return 1.0, "type"
     if dtype.kind in "ui":
-        for scale, by_file in list(zip(peaks_in_use, stated_peaks, strict=True))[
-            : 1 + alike
-        ]:
+        sources = zip(peaks_in_use, stated_peaks, strict=True)
+        for scale, by_file in itertools.islice(sources, 1 + alike):
             if scale is not None and peaks[0] <= scale:
                 return scale, "type" if by_file is None else "file"
         if dtype.itemsize <= _SHORT:
@@ -643,14 +613,8 @@ def measure_metrics(
         )
         raise core.OptionError(msg, code="image-blank")
     cut_off = find_cut_off(image, options.cut_off_nm)
-    return _add_reference_metrics(
-        values,
-        target,
-        own,
-        match,
-        cut_off,
-        image.pixel_size_nm or reference.pixel_size_nm,
-    )
+    size = image.pixel_size_nm or reference.pixel_size_nm
+    return _add_reference_metrics(values, target, own, match, cut_off, size)
 
 
 def _add_reference_metrics(
@@ -669,9 +633,8 @@ def _add_reference_metrics(
         values[np.isnan(target)] = np.nan
     gain, offset = 1.0, 0.0
     if match == "affine":
-        gain, offset = fit_gain_and_offset(
-            _remove_missing_pixels(values), _remove_missing_pixels(target)
-        )
+        known = map(_remove_missing_pixels, (values, target))
+        gain, offset = fit_gain_and_offset(*known)
         values = gain * values + offset
     error = float(np.mean(_remove_missing_pixels((values - target) ** 2)))
     energy = float(np.mean(_remove_missing_pixels(target**2)))

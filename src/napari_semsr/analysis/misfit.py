@@ -29,10 +29,8 @@ from napari_semsr.analysis.common_grid import (
     split_into_blocks,
 )
 
-_SIDE, _FIT_BLOCKS = (
-    256,
-    16,
-)  # side and number of the evenly spaced blocks that are fitted; chosen: 1 s
+# side and number of the evenly spaced blocks that are fitted; chosen: 1 s
+_SIDE, _FIT_BLOCKS = 256, 16
 _RAMPS, _SIGMAS_PX = 4, (1.0, 2.0, 4.5)  # chosen: more would hardly reduce the misfit
 _SLOW_PX = 51  # side of a box mean: slower changes are shading; chosen
 _BORDER = 32  # border affected by unread pixels
@@ -102,9 +100,7 @@ def measure_misfit(
             blocks.append((both[0][whole.slices], both[1][whole.slices]))
     if not blocks:
         return None
-    values: core.FloatArray = np.concatenate(
-        [output[::4, ::4].ravel() for _, output in blocks]
-    )
+    values = np.concatenate([output[::4, ::4].ravel() for _, output in blocks])
     low, high = (float(v) for v in np.percentile(values, _PERCENTILES))
     if high <= low:
         return None
@@ -113,9 +109,8 @@ def measure_misfit(
     for number, (original, output) in enumerate(blocks, start=len(boxes)):
         yield core.Progress(number, 2 * len(boxes), "blurring the result again")
         target_part = _crop_border(_subtract_local_mean(original))
-        ramps = np.stack(
-            [_crop_border(ramp) for ramp in _create_ramps(output, (low, high))]
-        )
+        whole_ramps = _create_ramps(output, (low, high))
+        ramps = np.stack([_crop_border(ramp) for ramp in whole_ramps])
         power += ramps @ ramps.T
         cross += ramps @ target_part
         total += float(target_part @ target_part)
@@ -123,9 +118,8 @@ def measure_misfit(
     ridge = _RIDGE * np.trace(power) / many * np.eye(many)
     weights = np.linalg.solve(power + ridge, cross)
     left = (total - 2 * weights @ cross + weights @ power @ weights) / count
-    noise = float(
-        np.median([core.estimate_noise_level(original) for original, _ in blocks])
-    )
+    noises = [core.estimate_noise_level(original) for original, _ in blocks]
+    noise = float(np.median(noises))
     contrast = total / count
     if contrast < _LEAST * noise**2 or contrast == 0:
         return None
@@ -161,9 +155,8 @@ def map_misfit(
             np.where(finite, p, p[finite].mean()) for p in (original, output)
         )
         left = _subtract_local_mean(original)
-        for weight, ramp in zip(
-            misfit.weights, _create_ramps(output, misfit.bounds), strict=True
-        ):
+        ramps = _create_ramps(output, misfit.bounds)
+        for weight, ramp in zip(misfit.weights, ramps, strict=True):
             left = left - weight * ramp  # excluding the unreliable border
         square = np.where(finite, left**2, np.nan)
         means = compute_block_means(square[box.relative_to(wide_box).slices], _MAP_BIN)

@@ -23,15 +23,7 @@ from scipy import ndimage
 from scipy.spatial.distance import cdist
 from skimage.feature import peak_local_max
 
-from napari_semsr.core import (
-    FloatArray,
-    FloatPair,
-    Quantity,
-    ShapeError,
-    create_property,
-    estimate_noise_level,
-    format_shape,
-)
+from napari_semsr import core
 
 _DIAMETERS_PX = tuple(np.geomspace(4, 24, 9))  # chosen: between noise and shading
 _SIGMAS = 5.0  # standard deviations of noise; one in ten million pixels exceeds it
@@ -55,12 +47,12 @@ class ObjectCount:
     """
 
     diameter_px: float
-    objects: Annotated[int, Quantity("Objects in the reference", form="d")]
-    shown: Annotated[int, Quantity("Shown", form="d")]
-    missed: Annotated[int, Quantity("Missed", form="d")]
-    inverted: Annotated[int, Quantity("Inverted", form="d")]
-    drawn: Annotated[int, Quantity("Objects in the image", form="d")]
-    invented: Annotated[int, Quantity("Invented", form="d")]
+    objects: Annotated[int, core.Quantity("Objects in the reference", form="d")]
+    shown: Annotated[int, core.Quantity("Shown", form="d")]
+    missed: Annotated[int, core.Quantity("Missed", form="d")]
+    inverted: Annotated[int, core.Quantity("Inverted", form="d")]
+    drawn: Annotated[int, core.Quantity("Objects in the image", form="d")]
+    invented: Annotated[int, core.Quantity("Invented", form="d")]
 
     def __add__(self, other: "ObjectCount") -> "ObjectCount":
         """Add the counts of two images for the same diameter."""
@@ -68,18 +60,18 @@ class ObjectCount:
         sums = {name: getattr(self, name) + getattr(other, name) for name in names}
         return ObjectCount(diameter_px=self.diameter_px, **sums)
 
-    @create_property("Shown, 95 % interval")
-    def shown_interval(self) -> FloatPair | None:
+    @core.create_property("Shown, 95 % interval")
+    def shown_interval(self) -> core.FloatPair | None:
         """95 % Wilson interval of the percentage of objects shown."""
         return compute_percent_interval(self.shown, self.objects)
 
-    @create_property("Invented, 95 % interval")
-    def invented_interval(self) -> FloatPair | None:
+    @core.create_property("Invented, 95 % interval")
+    def invented_interval(self) -> core.FloatPair | None:
         """95 % Wilson interval of the percentage of objects drawn but not there."""
         return compute_percent_interval(self.invented, self.drawn)
 
 
-def compute_percent_interval(count: int, total: int) -> FloatPair | None:
+def compute_percent_interval(count: int, total: int) -> core.FloatPair | None:
     """Estimate the 95 % Wilson interval of a percentage; None if the total is 0."""
     from napari_semsr.analysis.gaps import compute_fraction_interval  # slow to import
 
@@ -87,13 +79,13 @@ def compute_percent_interval(count: int, total: int) -> FloatPair | None:
     return interval and (100 * interval[0], 100 * interval[1])
 
 
-def find_object_diameter(reference: FloatArray) -> float:
+def find_object_diameter(reference: core.FloatArray) -> float:
     """Find the diameter in pixels at which an image (Y, X) has the most contrast.
 
     Maximises the variance of the scale-normalised Laplacian minus that of white noise
     of the same strength as in the image.
     """
-    noise = estimate_noise_level(reference)
+    noise = core.estimate_noise_level(reference)
     plane = np.asarray(reference, dtype=np.float64)
 
     def compute_contrast(diameter: float) -> float:
@@ -107,7 +99,7 @@ def find_object_diameter(reference: FloatArray) -> float:
 
 
 def count_objects(
-    image: FloatArray, reference: FloatArray, diameter_px: float | None = None
+    image: core.FloatArray, reference: core.FloatArray, diameter_px: float | None = None
 ) -> ObjectCount:
     """Count the objects that an image shows, misses or invents.
 
@@ -128,10 +120,11 @@ def count_objects(
     """
     if image.shape != reference.shape:
         msg = (
-            f"Both images must have the same shape, got {format_shape(image.shape)} "
-            f"and {format_shape(reference.shape)}."
+            f"Both images must have the same shape, got "
+            f"{core.format_shape(image.shape)} and "
+            f"{core.format_shape(reference.shape)}."
         )
-        raise ShapeError(msg, code="sizes-differ")
+        raise core.ShapeError(msg, code="sizes-differ")
     diameter = diameter_px or find_object_diameter(reference)
     if min(reference.shape) < _MIN_DIAMETERS * diameter:
         msg = (
@@ -139,20 +132,16 @@ def count_objects(
             f"{math.ceil(_MIN_DIAMETERS * diameter)} px on each side, got "
             f"{min(reference.shape)} px."
         )
-        raise ShapeError(msg, code="image-too-small")
-    image_displayed, true = (
-        _scale_to_display_range(one, diameter) for one in (image, reference)
-    )
-    responses = [_compute_response(one, diameter) for one in (image_displayed, true)]
-    noise = estimate_noise_level(true) * _compute_noise_response(diameter)
+        raise core.ShapeError(msg, code="image-too-small")
+    displayed = [_scale_to_display_range(one, diameter) for one in (image, reference)]
+    responses = [_compute_response(one, diameter) for one in displayed]
+    noise = core.estimate_noise_level(displayed[1]) * _compute_noise_response(diameter)
     extrema = [_find_extrema(response, diameter) for response in responses]
     heights = np.abs(extrema[1].heights)
     strong = float(np.percentile(heights, _STRONGEST)) if heights.size else 0.0
     threshold = max(_SIGMAS * noise, _SHARE * strong, _NOTHING)
     there, here = extrema[1].select_above(threshold), extrema[0].select_above(threshold)
-    weak = [
-        extrema_found.select_above(_VISIBLE * threshold) for extrema_found in extrema
-    ]
+    weak = [found.select_above(_VISIBLE * threshold) for found in extrema]
     is_shown = _match_extrema(there, weak[0], diameter)
     opposite = _Extrema(weak[0].places, -weak[0].heights)
     is_inverted = ~is_shown & _match_extrema(there, opposite, diameter)
@@ -168,18 +157,15 @@ def count_objects(
     )
 
 
-def _scale_to_display_range(image: FloatArray, diameter: float) -> FloatArray:
+def _scale_to_display_range(image: core.FloatArray, diameter: float) -> core.FloatArray:
     """Scale an image so that its display range is 0 to 1."""
     plane = np.asarray(image, dtype=np.float64)
     soft = ndimage.gaussian_filter(plane, _SMOOTH * diameter)
     low, high = np.percentile(soft, _DISPLAY)
-    scaled_plane: FloatArray = (plane - low) / max(
-        high - low, np.finfo(np.float32).tiny
-    )
-    return scaled_plane
+    return np.asarray((plane - low) / max(high - low, np.finfo(np.float32).tiny))
 
 
-def _compute_response(image: FloatArray, diameter: float) -> FloatArray:
+def _compute_response(image: core.FloatArray, diameter: float) -> core.FloatArray:
     """Compute the smaller principal curvature; 0 if the two differ in sign."""
     sigma = diameter / math.sqrt(8)
     yy, xx, yx = (
@@ -187,8 +173,7 @@ def _compute_response(image: FloatArray, diameter: float) -> FloatArray:
         for order in ((2, 0), (0, 2), (1, 1))
     )
     mean, apart = (yy + xx) / 2, np.hypot((yy - xx) / 2, yx)
-    responses: FloatArray = -np.sign(mean) * np.maximum(np.abs(mean) - apart, 0)
-    return responses
+    return np.asarray(-np.sign(mean) * np.maximum(np.abs(mean) - apart, 0))
 
 
 def _compute_noise_response(diameter: float) -> float:
@@ -206,7 +191,7 @@ class _Extrema:
     """Positions (N, 2) of maxima and minima, and their signed heights (N,)."""
 
     places: NDArray[np.int_]
-    heights: FloatArray
+    heights: core.FloatArray
 
     def select_above(self, threshold: float) -> "_Extrema":
         """Return the extrema whose height reaches a threshold."""
@@ -214,7 +199,7 @@ class _Extrema:
         return _Extrema(self.places[high_enough], self.heights[high_enough])
 
 
-def _find_extrema(response: FloatArray, diameter: float) -> _Extrema:
+def _find_extrema(response: core.FloatArray, diameter: float) -> _Extrema:
     """Find the extrema of both signs, at least a radius from the border."""
     places = [
         peak_local_max(
@@ -243,7 +228,6 @@ def _match_extrema(
         apart = cdist(targets.places[one], candidates.places[other])
         near = np.minimum(apart, diameter)  # so that distant pairs have no influence
         rows, columns = scipy.optimize.linear_sum_assignment(near)
-        has_partner[one[rows]] = apart[rows, columns] <= max(
-            _MIN_PX, _RADIUS * diameter
-        )
+        limit = max(_MIN_PX, _RADIUS * diameter)
+        has_partner[one[rows]] = apart[rows, columns] <= limit
     return has_partner

@@ -99,9 +99,8 @@ def _find_bars(part: NDArray[np.float64], top: int) -> set[ScaleBar]:
             stands = unit_range - ground if light else ground - unit_range
             # without image content that ticks may touch, and without rules across the
             # field
-            for bar in _find_bars_on_background(
-                (stands > _MARK) & quiet[:, None], even
-            ):
+            marks = (stands > _MARK) & quiet[:, None]
+            for bar in _find_bars_on_background(marks, even):
                 above, below = (  # rows of the background band
                     part.size if part.all() else int(np.argmin(part))
                     for part in (quiet[: bar.y0][::-1], quiet[bar.y0 :])
@@ -143,11 +142,8 @@ def _find_bars_on_background(mark: BoolArray, even: BoolArray) -> list[_BarLine]
             for row in (line.y0 - 3, line.y1 + 2)
         ):
             lines.append(line)
-    joined_lines = [
-        joined_line
-        for left, right in combinations(sorted(lines, key=lambda one: one.x0), 2)
-        if (joined_line := _join_halves(left, right)) is not None
-    ]
+    pairs = combinations(sorted(lines, key=lambda one: one.x0), 2)
+    joined_lines = [line for pair in pairs if (line := _join_halves(*pair))]
     ends = {(line.y0, x) for line in joined_lines for x in (line.x0, line.x1)}
     whole = [
         line

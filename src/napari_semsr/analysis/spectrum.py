@@ -64,8 +64,8 @@ def _compute_power(m: core.Micrograph, options: SpectrumOptions) -> core.FloatAr
     window = core.tukey_window_2d(m.shape, options.tukey)
     data *= window
     half = fft.rfft2(data, workers=core.count_available_cores())
-    power: core.FloatArray = np.square(half.real) + np.square(half.imag)
-    return power / float((window**2).sum())
+    power = np.square(half.real) + np.square(half.imag)
+    return np.asarray(power / float((window**2).sum()))
 
 
 def _compute_radial_average(
@@ -76,13 +76,9 @@ def _compute_radial_average(
     complete = slice(1, rings.complete)
     mean = rings.sum_rings(power)[complete] / np.maximum(rings.samples[complete], 1)
     frequency = rings.frequency[complete]
-    nm = m.mean_pixel_size_nm
-    return RadialSpectrum(
-        frequency,
-        mean,
-        None if nm is None else frequency * (1000 / nm),
-        rings.samples[complete],
-    )
+    nm, samples = m.mean_pixel_size_nm, rings.samples[complete]
+    per_um = None if nm is None else frequency * (1000 / nm)
+    return RadialSpectrum(frequency, mean, per_um, samples)
 
 
 def compute_radial_spectrum(
@@ -108,9 +104,8 @@ def measure_spectrum(
     full[:, half:] = power[mirrored_rows][:, columns - np.arange(half, columns)]
     full = np.fft.fftshift(full)
     floor = max(float(full.max()) * _FLOOR, np.finfo(np.float64).tiny)
-    scale = m.scale
-    unit = "1/px" if m.pixel_size_nm is None else "1/um"
-    per = 1.0 if m.pixel_size_nm is None else 1000.0
+    scale, is_known = m.scale, m.pixel_size_nm is not None
+    unit, per = ("1/um", 1000.0) if is_known else ("1/px", 1.0)
     step = (per / (rows * scale[0]), per / (columns * scale[1]))
     power_image = core.Micrograph(
         data=np.log10(np.maximum(full, floor)).astype(np.float32),

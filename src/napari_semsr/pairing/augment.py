@@ -62,20 +62,15 @@ def augment_patch(
         cos, sin = np.cos(angle), np.sin(angle)
         matrix = np.array([[cos, sin], [-sin, cos]]) / variation.zoom
         centre = (np.array(patch.shape) - 1) / 2
+        offset = centre - matrix @ centre
         patch_values = ndimage.affine_transform(
-            patch_values,
-            matrix,
-            offset=centre - matrix @ centre,
-            order=3,
-            mode="mirror",
+            patch_values, matrix, offset, order=3, mode="mirror"
         )
     if variation.gain == 1 and variation.offset == 0:
         return np.ascontiguousarray(patch_values)
     low, high = value_range
-    varied_values = (
-        variation.gain * (patch_values - low) + low + variation.offset * (high - low)
-    )
-    return np.ascontiguousarray(varied_values)
+    levels = variation.gain * (patch_values - low) + low
+    return np.ascontiguousarray(levels + variation.offset * (high - low))
 
 
 def augment_pair(
@@ -106,6 +101,5 @@ def augment_pair(
         gain=float(1 + rng.uniform(-settings.gain, settings.gain)),
         offset=float(rng.uniform(-settings.offset, settings.offset)),
     )
-    return augment_patch(low, variation, low_range), augment_patch(
-        high, variation, high_range
-    )
+    first = augment_patch(low, variation, low_range)
+    return first, augment_patch(high, variation, high_range)

@@ -22,7 +22,7 @@ density
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -32,7 +32,7 @@ from scipy import ndimage
 from skimage import exposure, filters, restoration
 
 from napari_semsr import core
-from napari_semsr.pairing.groups import ImageGroups, find_matching_images
+from napari_semsr.pairing.groups import ImageGroups, ImageMatch, find_matching_images
 from napari_semsr.pairing.options import SPLITS, PairOptions
 
 # Patches of images and their assignment to sets: no pixel is in two sets.
@@ -57,14 +57,12 @@ def generate_patches(
     """Yield the regularly spaced patches of an image, with equal margins."""
     side, step = options.patch, options.step or options.patch
     counts = [max(0, (n - side) // step + 1) for n in shape]
-    spare = [
-        (n - (c - 1) * step - side) // 2 for n, c in zip(shape, counts, strict=True)
-    ]
+    sides = zip(shape, counts, strict=True)
+    top, left = ((n - (c - 1) * step - side) // 2 for n, c in sides)
     for row, column in np.ndindex(counts[0], counts[1]):
-        corner = (spare[0] + row * step, spare[1] + column * step)
-        yield PatchPosition(
-            source, (row, column), core.Box.from_shape((side, side), corner)
-        )
+        corner = (top + row * step, left + column * step)
+        box = core.Box.from_shape((side, side), corner)
+        yield PatchPosition(source, (row, column), box)
 
 
 def split_patches(
@@ -89,10 +87,10 @@ def split_patches(
         if first[place.source] in groups.congruent:
             one = replace(place, source=first[place.source])
         members.setdefault(one, []).append(place)
-    whole = [
-        one for one in members if groups.numbers[one.source] not in groups.congruent
-    ]
-    free = [one for one in members if groups.numbers[one.source] in groups.congruent]
+    whole, free = list[PatchPosition](), list[PatchPosition]()
+    for one in members:
+        is_free = groups.numbers[one.source] in groups.congruent
+        (free if is_free else whole).append(one)
     if not whole:
         sets = _split_patches(free, options, salt=salt)
     elif options.whole_images or len(free) < _ENOUGH * len(members):
@@ -166,9 +164,8 @@ def _split_patches(
     sources = sorted({place.source for place in places})
     names = [name for name in SPLITS if options.split_fractions[name] > 0]
     if options.whole_images:
-        sets_of_sources = dict(
-            zip(sources, _assign_random_sets(len(sources), options, rng), strict=True)
-        )
+        numbers = _assign_random_sets(len(sources), options, rng)
+        sets_of_sources = dict(zip(sources, numbers, strict=True))
         sets = np.array([sets_of_sources[place.source] for place in in_order])
     elif apart == 1:
         sets = _assign_random_sets(len(in_order), options, rng)
@@ -242,9 +239,8 @@ def _assign_separated_sets(
     shares = np.array([options.split_fractions[name] for name in SPLITS])
     best, least, count_left = np.zeros(len(places), int), np.inf, len(places)
     for draw in range(_DRAWS):
-        dealing = _LatticeAssignment(
-            {k: v.copy() for k, v in blank.items()}, apart, rng
-        )
+        copies = {source: lattice.copy() for source, lattice in blank.items()}
+        dealing = _LatticeAssignment(copies, apart, rng)
         numbers = [n for n in (1, 2) if shares[n]]
         for number in numbers if draw % 2 else reversed(numbers):
             dealing.assign_held_out(number, float(shares[number] * count_left))
@@ -329,8 +325,7 @@ def _sum_rectangles(
 ) -> core.RealArray:
     """Sum over rectangles given by row and column intervals, from cumulative sums."""
     down = sums[rows[1]] - sums[rows[0]]
-    sums_within: core.RealArray = down[:, columns[1]] - down[:, columns[0]]
-    return sums_within
+    return np.asarray(down[:, columns[1]] - down[:, columns[0]])
 
 
 def _get_lattice_view(
@@ -439,57 +434,53 @@ def select_pairs(
     """
     rejections: Counter[str] = Counter()
     by_image: list[dict[str, Any]] = []
-    same_place: list[list[str]] = []
+    sides: _Sides = {"low": [], "high": []}
     if is_paired:
-        sides: _Sides = {"low": [], "high": []}
         for low, high in zip(lows, highs, strict=True):
-            yield core.Progress(
-                0, 0, (f"resampling {low.name} and {high.name} to a common grid")
-            )
+            what = f"resampling {low.name} and {high.name} to a common grid"
+            yield core.Progress(0, 0, what)
             pair = align_images(low, high, options, pair_map)
             sides["low"].append(pair[0])
             sides["high"].append(pair[1])
-        matches = []
-        for side in ("low", "high"):
-            images_of = [one.image for one in sides[side]]
-            matches += yield from find_matching_images(images_of, side.upper())
-        groups = ImageGroups.from_matches(len(sides["low"]), matches)
-        same_place = groups.list_names([one.image.name for one in sides["low"]])
+    else:
+        sides = _resample_sets(lows, highs, options)
+    images = {side: [one.image for one in own] for side, own in sides.items()}
+    names = {side: [image.name for image in own] for side, own in images.items()}
+    matches: dict[str, list[ImageMatch]] = {}
+    for side in sides:
+        matches[side] = yield from find_matching_images(images[side], side.upper())
+    if is_paired:
+        every = matches["low"] + matches["high"]
+        groups = ImageGroups.from_matches(len(lows), every)
+        same_place = groups.list_names(names["low"])
         sets, candidates, by_image = yield from _select_matching_patches(
             sides, options, pair_map, groups
         )
         for row in by_image:
             rejections.update(row["rejected"])
     else:
-        sides = _resample_sets(lows, highs, options)
-        groups_of = {}
-        for side in ("low", "high"):
-            images_of = [one.image for one in sides[side]]
-            matches = yield from find_matching_images(images_of, side.upper())
-            groups_of[side] = ImageGroups.from_matches(len(images_of), matches)
-            same_place += groups_of[side].list_names([one.name for one in images_of])
+        groups_of = {
+            side: ImageGroups.from_matches(len(images[side]), matches[side])
+            for side in sides
+        }
+        same_place = [
+            group for side in sides for group in groups_of[side].list_names(names[side])
+        ]
         sets, candidates = yield from _select_similar_patches(
             sides, options, rejections, groups_of
         )
-    images = {
-        side: [one.image for one in pairs_found] for side, pairs_found in sides.items()
-    }
     beside = images["low"] if is_paired and pair_map is None else []
+    every_image = [one for own in sides.values() for one in own]
     return PairSelection(
         kind="paired" if is_paired else "unpaired",
         sets=sets,
         images=images,
         scale=options.scale_factor,
-        sources={
-            side: [one.to_json() for one in pairs_found]
-            for side, pairs_found in sides.items()
-        },
+        sources={side: [one.to_json() for one in own] for side, own in sides.items()},
         candidates=candidates,
         rejections=dict(rejections),
         pixel_nm=_find_common_pixel_size(images["high"], beside, options.scale_factor),
-        is_resampled=any(
-            one.is_resampled for pairs_found in sides.values() for one in pairs_found
-        ),
+        is_resampled=any(one.is_resampled for one in every_image),
         by_image=by_image,
         same_place=same_place,
     )
@@ -518,9 +509,8 @@ def _select_matching_patches(
             centre = np.array(core.Grid.from_image(low.image).box_origin(place.box))
             pitch = np.array(low.image.scale)
             corner = centre - pitch / 2
-            if is_transform_unreliable(
-                pair_map, corner, corner + pitch * options.patch
-            ):
+            stop = corner + pitch * options.patch
+            if is_transform_unreliable(pair_map, corner, stop):
                 reason = "unreliable"
         if reason is None:
             usable_places.append(place)
@@ -530,11 +520,10 @@ def _select_matching_patches(
     sets = split_patches(usable_places, options, groups=groups)
     rows = []
     for source, one in enumerate(sides["low"]):
-        own = {k: [p for p in v if p.source == source] for k, v in sets.items()}
-        _count_unassigned_patches(
-            rejections[source], [p for p in usable_places if p.source == source], own
-        )
-        counts = {name: len(pairs_found) for name, pairs_found in own.items()}
+        counts = {name: sum(p.source == source for p in sets[name]) for name in sets}
+        usable_count = sum(place.source == source for place in usable_places)
+        if lost_count := usable_count - sum(counts.values()):
+            rejections[source]["border"] += lost_count
         row = {"name": one.image.name, **counts, "rejected": dict(rejections[source])}
         rows.append(row)
     pairs = {name: [(one, one) for one in sets[name]] for name in SPLITS}
@@ -554,7 +543,7 @@ def _select_similar_patches(
     for salt, (side, scale) in enumerate((("low", 1), ("high", options.scale_factor))):
         places = _list_patches(sides[side], options, scale)
         candidates += len(places)
-        meters = [DensityMeter(one.image) for one in sides[side]]
+        meters = [create_density_meter(one.image) for one in sides[side]]
         usable_places = []
         for number, place in enumerate(places):
             source = sides[side][place.source]
@@ -562,14 +551,16 @@ def _select_similar_patches(
             reason = find_patch_rejection_reason(patch, source.value_range, options)
             if reason is None:
                 usable_places.append(place)
-                densities[side, place] = meters[place.source].measure_density(patch)
+                densities[side, place] = meters[place.source](patch)
             else:
                 rejections[reason] += 1
             yield core.Progress(number + 1, len(places), f"checking {side} patches")
         places_by_set[side] = split_patches(
             usable_places, options, salt=salt, groups=groups[side]
         )
-        _count_unassigned_patches(rejections, usable_places, places_by_set[side])
+        assigned_count = sum(map(len, places_by_set[side].values()))
+        if lost_count := len(usable_places) - assigned_count:
+            rejections["border"] += lost_count
     sets: _Sets = {}
     for number, name in enumerate(SPLITS):
         rng = np.random.default_rng([options.seed, 2, number])
@@ -585,19 +576,6 @@ def _select_similar_patches(
             rejections["density"] += left
         sets[name] = [pairs[i] for i in rng.permutation(len(pairs))]
     return sets, candidates
-
-
-def _count_unassigned_patches(
-    rejections: Counter[str],
-    usable_places: list[PatchPosition],
-    sets: dict[str, list[PatchPosition]],
-) -> None:
-    """Count the usable patches not assigned to any set."""
-    lost_count = len(usable_places) - sum(
-        len(pairs_found) for pairs_found in sets.values()
-    )
-    if lost_count:
-        rejections["border"] += lost_count
 
 
 def _list_patches(
@@ -631,11 +609,10 @@ def _find_common_pixel_size(
         if sizes[number] is None and coarse is not None:
             sizes[number] = coarse / scale
     known_sizes = [size for size in sizes if size is not None]
-    if len(known_sizes) < len(sizes) or not np.allclose(
+    is_common = len(known_sizes) == len(sizes) and np.allclose(
         known_sizes, known_sizes[0], rtol=_SAME
-    ):
-        return None
-    return known_sizes[0]
+    )
+    return known_sizes[0] if is_common else None
 
 
 # Checks of patches.
@@ -731,12 +708,9 @@ def _find_best_shift(
     moments = []  # of every window that lies inside the image
     for part in (a, a**2):
         table = np.pad(part.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
-        window_sums = (
-            table[rows:, columns:]
-            - table[:-rows, columns:]
-            - table[rows:, :-columns]
-            + table[:-rows, :-columns]
-        )
+        lower, upper = table[rows:], table[:-rows]
+        window_sums = lower[:, columns:] - upper[:, columns:]
+        window_sums = window_sums - lower[:, :-columns] + upper[:, :-columns]
         moments.append(window_sums / inner.size)
     spread = np.sqrt(np.maximum(moments[1] - moments[0] ** 2, 0))
     correlations = np.abs(sums) / (inner.size * np.maximum(spread * inner.std(), 1e-12))
@@ -758,33 +732,27 @@ _SAMPLE = 1024  # side of the central part of an image that is measured; chosen
 _BINS = 5  # levels of density that are balanced; chosen
 
 
-class DensityMeter:
-    """Pattern-density meter for the patches of one image.
+def create_density_meter(
+    image: core.Micrograph,
+) -> Callable[[core.RealArray], float]:
+    """Return a function from patches (Y, X) of an image to their fraction of edges.
 
-    The threshold of edges is from up to 1024 x 1024 px at its centre.
+    The threshold of edges is from up to 1024 x 1024 px at the centre of the image.
     """
-
-    def __init__(self, image: core.Micrograph) -> None:
-        y, x = (max(0, (n - _SAMPLE) // 2) for n in image.shape)
-        middle = core.Box.from_shape((_SAMPLE, _SAMPLE), (y, x)).intersection(
-            core.Box.from_shape(image.shape)
-        )
-        sample = core.read_box(image.data, middle)
-        edges = _compute_gradient(sample)
-        edges = edges[np.isfinite(edges)]
-        flat = not edges.size or float(edges.max()) <= float(edges.min())
-        self._threshold = np.inf if flat else float(filters.threshold_otsu(edges))
-
-    def measure_density(self, patch: core.RealArray) -> float:
-        """Return the fraction of edge pixels of a patch (Y, X), in [0, 1]."""
-        return float((_compute_gradient(patch) > self._threshold).mean())
+    y, x = (max(0, (n - _SAMPLE) // 2) for n in image.shape)
+    sample = core.Box.from_shape((_SAMPLE, _SAMPLE), (y, x))
+    sample = sample.intersection(core.Box.from_shape(image.shape))
+    edges = _compute_gradient(core.read_box(image.data, sample))
+    edges = edges[np.isfinite(edges)]
+    flat = not edges.size or float(edges.max()) <= float(edges.min())
+    threshold = np.inf if flat else float(filters.threshold_otsu(edges))
+    return lambda patch: float((_compute_gradient(patch) > threshold).mean())
 
 
 def _compute_gradient(values: core.RealArray) -> core.FloatArray:
     """Return the gradient magnitude of smoothed values; NaN near missing pixels."""
-    return np.asarray(
-        ndimage.gaussian_gradient_magnitude(values.astype(float), _SIGMA_PX)
-    )
+    plane = values.astype(float)
+    return np.asarray(ndimage.gaussian_gradient_magnitude(plane, _SIGMA_PX))
 
 
 def balance_densities(
@@ -843,14 +811,11 @@ def align_images(
         pair[0].replace(data=pair[0].data[:rows, :columns]),
         pair[1].replace(data=pair[1].data[: rows * scale, : columns * scale]),
     )
-    first, second = (
-        AlignedImage.from_image(
-            part,
-            is_resampled=core.Grid.from_image(part).to_box(core.Grid.from_image(whole))
-            is None,
-        )
-        for part, whole in zip(parts, (low, high), strict=True)
-    )
+    images = []
+    for part, whole in zip(parts, (low, high), strict=True):
+        box = core.Grid.from_image(part).to_box(core.Grid.from_image(whole))
+        images.append(AlignedImage.from_image(part, is_resampled=box is None))
+    first, second = images
     if options.second_scan or options.align:
         # use LOW's range for HIGH: percentiles also depend on the noise
         second = replace(second, value_range=first.value_range)
@@ -873,12 +838,10 @@ def _align_by_transform(
     corner, end = np.array(low_grid.corner), np.array(low_grid.end)
     outline_places = transform(corner + places[outer] * (end - corner))
     pitch = np.array(grid.pitch)
-    corners = [
-        (border - grid.corner) / pitch
-        for border in (outline_places.min(0), outline_places.max(0))
-    ]
-    start = np.clip(np.floor(corners[0]), 0, high.shape).astype(int)
-    stop = np.clip(np.ceil(corners[1]), 0, high.shape).astype(int)
+    ends = outline_places.min(0), outline_places.max(0)
+    first, last = ((border - grid.corner) / pitch for border in ends)
+    start = np.clip(np.floor(first), 0, high.shape).astype(int)
+    stop = np.clip(np.ceil(last), 0, high.shape).astype(int)
     box = core.Box(int(start[0]), int(stop[0]), int(start[1]), int(stop[1]))
     fine = (options.pixel_nm or pitch) * np.full(2, options.shrink_factor)
     rows, columns = ((stop - start) * pitch / (fine * scale) + 1e-6).astype(int)
@@ -895,19 +858,16 @@ def _align_by_transform(
     else:
         fine = pitch
         high = high.replace(data=high.data[: rows * scale, : columns * scale])
-    high_grid = core.Grid(
-        (rows, columns),
-        _convert_to_float_pair(fine * scale),
-        core.Grid.from_image(high).corner,
-    )
+    pitches, corner_of_high = fine * scale, core.Grid.from_image(high).corner
+    pitch_pair = _convert_to_float_pair(pitches)
+    high_grid = core.Grid((rows, columns), pitch_pair, corner_of_high)
     low = low.replace(
         data=core.WarpedImage(low, high_grid, transform).read(),
         pixel_size_nm=high_grid.pitch,
         origin=high_grid.box_origin(core.Box.from_shape(high_grid.shape)),
     )
-    return AlignedImage.from_image(low, is_resampled=True), AlignedImage.from_image(
-        high, is_resampled=is_resampled
-    )
+    first_image = AlignedImage.from_image(low, is_resampled=True)
+    return first_image, AlignedImage.from_image(high, is_resampled=is_resampled)
 
 
 def _convert_to_float_pair(values: core.RealArray) -> core.FloatPair:
@@ -1012,21 +972,16 @@ def _resample_sets(
     """Resample the images of two sets to the common pixel size, if it is known."""
     pitch = options.pixel_nm or _find_common_pixel_size(highs)
     sides: _Sides = {"low": [], "high": []}
-    for side, images, scale in (
-        ("low", lows, 1),
-        ("high", highs, options.scale_factor),
-    ):
+    both = ("low", lows, 1), ("high", highs, options.scale_factor)
+    for side, images, scale in both:
         for image in images:
             shrink, own = options.shrink_factor, image.mean_pixel_size_nm
             if pitch is not None and own is not None:
                 # before the crop is resized
-                side_pitch = pitch * options.scale_factor / scale
-                shrink *= (
-                    1.0 if abs(side_pitch / own - 1) <= _SAME else side_pitch / own
-                )
-            one = AlignedImage.from_image(
-                _downsample_image(image, shrink), is_resampled=shrink != 1
-            )
+                ratio = pitch * options.scale_factor / scale / own
+                shrink *= 1.0 if abs(ratio - 1) <= _SAME else ratio
+            small = _downsample_image(image, shrink)
+            one = AlignedImage.from_image(small, is_resampled=shrink != 1)
             sides[side].append(one)
     return sides
 
@@ -1075,11 +1030,10 @@ def prepare_image(image: core.Micrograph, options: PairOptions) -> core.Microgra
         )
     if options.equalise:  # locally, between the field's percentiles
         numbers = NUMBERS["equalise"]
+        share = numbers["kernel_share"]
         values = exposure.equalize_adapthist(
             np.clip(values, 0, 1),
-            kernel_size=[
-                max(8, round(n * numbers["kernel_share"])) for n in values.shape
-            ],
+            kernel_size=[max(8, round(n * share)) for n in values.shape],
             clip_limit=numbers["clip_limit"],
         )
     values = values.astype(np.float32)

@@ -94,8 +94,7 @@ def add_defects(
         cover, rim = shape.compute_coverage(), shape.compute_rim_mask()
         level = float(np.median(soft[box][rim]))
         inside = cover > 0.5
-        put_in = rng.random() < 0.5
-        new = other if put_in else level
+        new = other if rng.random() < 0.5 else level
         apart = np.abs(new - soft[box][inside]).mean()
         if apart < _PLAIN * contrast:
             continue
@@ -117,9 +116,8 @@ def _apply_change(
     from scipy import signal  # the window opens sooner without it
 
     change = np.where(np.isfinite(change), change, 0)
-    light_change = signal.oaconvolve(
-        change, np.asarray(kernel)[::-1, ::-1], mode="same"
-    )
+    turned_kernel = np.asarray(kernel)[::-1, ::-1]
+    light_change = signal.oaconvolve(change, turned_kernel, mode="same")
     is_reached = ndimage.maximum_filter(change != 0, size=kernel.shape)
     return np.where(is_reached, low + light_change, low).astype(np.float32)
 

@@ -8,7 +8,7 @@ correlate at many shifts, only if they agree nearly everywhere.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -16,14 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, ndimage
 
-from napari_semsr.core import (
-    FloatArray,
-    IntPair,
-    Job,
-    Micrograph,
-    Progress,
-    RealArray,
-)
+from napari_semsr import core
 
 # Chosen on scans of one area and of several by one microscope.
 _SIDE = 128  # px of the largest image after downsampling
@@ -48,15 +41,17 @@ class ImageMatch:
 
 
 def find_matching_images(
-    images: Sequence[Micrograph], what: str
-) -> Job[list[ImageMatch]]:
+    images: Sequence[core.Micrograph], what: str
+) -> core.Job[list[ImageMatch]]:
     """Find pairs of images that show the same area, at least partly."""
     if len(images) < 2:
         return []
     shrink = max(1, -(-max(max(one.shape) for one in images) // _SIDE))
-    small: list[FloatArray] = []
+    small: list[core.FloatArray] = []
     for number, image in enumerate(images):
-        yield Progress(number, len(images), f"comparing {what} images with one another")
+        yield core.Progress(
+            number, len(images), f"comparing {what} images with one another"
+        )
         values = _downsample_image(image.array(), shrink)
         # without pixel noise and shading, and of unit standard deviation
         smooth = ndimage.gaussian_filter(values, _SMOOTH_PX)
@@ -68,15 +63,17 @@ def find_matching_images(
     spectra = [_compute_spectrum(one, side) for one in small]
     matches = []
     for second in range(1, len(images)):
-        yield Progress(second, len(images), f"comparing {what} images with one another")
+        yield core.Progress(
+            second, len(images), f"comparing {what} images with one another"
+        )
         for turn in range(8):
             flipped_image = small[second] if turn < 4 else small[second][::-1]
             turned_image = np.rot90(flipped_image, turn % 4)
             spectrum = np.conj(_compute_spectrum(turned_image, side))
+            turned = turned_image, spectrum
             for first in range(second):
-                shift = _find_common_shift(
-                    (small[first], spectra[first]), (turned_image, spectrum), side
-                )
+                own = small[first], spectra[first]
+                shift = _find_common_shift(own, turned, side)
                 if shift is not None:
                     same = shift == (0, 0) and turn == 0
                     same = same and _are_pixels_aligned(images[first], images[second])
@@ -94,16 +91,17 @@ class ImageGroups:
     @classmethod
     def from_matches(cls, count: int, matches: Sequence[ImageMatch]) -> Self:
         """Group images that match directly or via other images."""
-        numbers = list(range(count))
-        for match in matches:
-            group_pair = {numbers[match.first], numbers[match.second]}
-            numbers = [min(group_pair) if n in group_pair else n for n in numbers]
+
+        def link_images(matches: Iterable[ImageMatch]) -> list[int]:
+            numbers = list(range(count))
+            for match in matches:
+                pair = {numbers[match.first], numbers[match.second]}
+                numbers = [min(pair) if n in pair else n for n in numbers]
+            return numbers
+
+        numbers = link_images(matches)
         # all are congruent if a chain of congruent matches connects them
-        chain = list(range(count))
-        for match in matches:
-            if match.congruent:
-                group_pair = {chain[match.first], chain[match.second]}
-                chain = [min(group_pair) if n in group_pair else n for n in chain]
+        chain = link_images(match for match in matches if match.congruent)
         apart = {n for n, link in zip(numbers, chain, strict=True) if link != n}
         return cls(tuple(numbers), frozenset(set(numbers) - apart))
 
@@ -115,7 +113,7 @@ class ImageGroups:
         return [group for group in names_by_group.values() if len(group) > 1]
 
 
-def _downsample_image(values: RealArray, shrink: int) -> FloatArray:
+def _downsample_image(values: core.RealArray, shrink: int) -> core.FloatArray:
     """Average over blocks, replacing missing pixels with the mean of the others."""
     field = np.asarray(values, float)
     finite = np.isfinite(field)
@@ -128,7 +126,7 @@ def _downsample_image(values: RealArray, shrink: int) -> FloatArray:
     return np.asarray(field.reshape(rows, shrink, columns, shrink).mean((1, 3)))
 
 
-def _are_pixels_aligned(first: Micrograph, second: Micrograph) -> bool:
+def _are_pixels_aligned(first: core.Micrograph, second: core.Micrograph) -> bool:
     """Return whether two images correlate better unshifted than shifted by a pixel."""
     if first.shape != second.shape:
         return False
@@ -140,19 +138,17 @@ def _are_pixels_aligned(first: Micrograph, second: Micrograph) -> bool:
     return here >= max(correlations_moved)
 
 
-def _compute_spectrum(values: FloatArray, side: int) -> NDArray[np.complex64]:
+def _compute_spectrum(values: core.FloatArray, side: int) -> NDArray[np.complex64]:
     window = np.outer(*(np.hanning(n + 2)[1:-1] ** 0.5 for n in values.shape))
-    spectrum: NDArray[np.complex64] = fft.rfft2(
-        (values * window).astype(np.float32), (side, side)
-    )
-    return spectrum
+    tapered_image = (values * window).astype(np.float32)
+    return np.asarray(fft.rfft2(tapered_image, (side, side)))
 
 
 def _find_common_shift(
-    first: tuple[FloatArray, NDArray[np.complex64]],
-    second: tuple[FloatArray, NDArray[np.complex64]],
+    first: tuple[core.FloatArray, NDArray[np.complex64]],
+    second: tuple[core.FloatArray, NDArray[np.complex64]],
     side: int,
-) -> IntPair | None:
+) -> core.IntPair | None:
     """Find the shift at which two small images show the same area; None if absent."""
     a, b = first[0], second[0]
     if a.shape == b.shape and abs(_correlate_overlap(a, b, (0, 0))) > _EQUAL:
@@ -161,15 +157,11 @@ def _find_common_shift(
     size = np.abs(product)
     flat = np.maximum(size, 1e-6 * max(float(size.max()), 1e-30)) ** _WHITENING
     peaks = np.abs(fft.irfft2(product / flat, (side, side)))
-    powers = [
-        np.square(np.abs(spectrum), dtype=float) for _, spectrum in (first, second)
-    ]
-    joint = (powers[0] * powers[1]).sum() / max(
-        powers[0].sum() * powers[1].sum(), 1e-300
-    )
+    one, two = (np.square(np.abs(values), dtype=float) for _, values in (first, second))
+    joint = (one * two).sum() / max(one.sum() * two.sum(), 1e-300)
     # correlated pixels: the variance of a correlation times its number of pixels
     cell = side**2 * joint / 2
-    trials: list[tuple[float, IntPair]] = []
+    trials: list[tuple[float, core.IntPair]] = []
     for _ in range(_PEAKS):
         y, x = (int(n) for n in np.unravel_index(int(peaks.argmax()), peaks.shape))
         shift = y - side * (y > side // 2), x - side * (x > side // 2)
@@ -188,7 +180,9 @@ def _find_common_shift(
     return shift if is_match else None
 
 
-def _correlate_overlap(a: FloatArray, b: FloatArray, shift: IntPair) -> float:
+def _correlate_overlap(
+    a: core.FloatArray, b: core.FloatArray, shift: core.IntPair
+) -> float:
     """Correlate the overlap of two shifted images; 0 if the overlap is too small."""
     parts = []
     for axis, step in enumerate(shift):

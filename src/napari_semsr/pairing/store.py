@@ -24,17 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from napari_semsr.core import (
-    Box,
-    FloatPair,
-    IncompleteError,
-    Message,
-    Progress,
-    Provenance,
-    ReadError,
-    RealArray,
-    describe_access_error,
-)
+from napari_semsr import core
 from napari_semsr.pairing.cut import PairSelection
 from napari_semsr.pairing.options import SPLITS, PairOptions
 
@@ -52,10 +42,10 @@ class PatchSetWriter:
 
     group: "zarr.Group"  # Group of the set; its arrays are created with the first patch
     count: int  # Number of pairs to write
-    _waiting: dict[str, list[RealArray]] = field(default_factory=dict)
+    _waiting: dict[str, list[core.RealArray]] = field(default_factory=dict)
     _written_count: int = 0
 
-    def add_patches(self, **patches: RealArray) -> None:
+    def add_patches(self, **patches: core.RealArray) -> None:
         """Add one patch to every array: ``low``, ``high`` and their ``_places``."""
         for name, patch in patches.items():
             self._waiting.setdefault(name, []).append(np.asarray(patch))
@@ -92,10 +82,10 @@ def write_pairs(
     path: Path,
     choice: PairSelection,
     options: PairOptions,
-    provenance: Provenance,
+    provenance: core.Provenance,
     map_error_nm: float | None,
     by_image: list[dict[str, object]],
-) -> Iterator[Progress]:
+) -> Iterator[core.Progress]:
     """Write the selected pairs to a new folder.
 
     `map_error_nm` is the expected error of the transform from LOW to HIGH, `by_image`
@@ -123,7 +113,7 @@ def write_pairs(
     }
     group = zarr.open_group(path, mode="w-", zarr_format=3)
     group.attrs[ATTRIBUTE] = record
-    done_count = 0
+    done_count, scale = 0, options.scale_factor
     for name, pairs in choice.sets.items():
         writer = PatchSetWriter(group.create_group(name), len(pairs))
         for first, second in pairs:
@@ -135,17 +125,15 @@ def write_pairs(
                 low=low,
                 high=high,
                 low_places=_encode_position(first.source, first.box, 1),
-                high_places=_encode_position(
-                    second.source, second.box, options.scale_factor
-                ),
+                high_places=_encode_position(second.source, second.box, scale),
             )
             done_count += 1
-            yield Progress(done_count, sum(counts.values()), "writing pairs")
+            yield core.Progress(done_count, sum(counts.values()), "writing pairs")
         writer.flush()
     group.attrs[ATTRIBUTE] = {**record, "complete": True}
 
 
-def _encode_position(source: int, box: Box, scale: int) -> NDArray[np.int32]:
+def _encode_position(source: int, box: core.Box, scale: int) -> NDArray[np.int32]:
     """Return the source number and the corner of a patch."""
     return np.array([source, box.y0 * scale, box.x0 * scale], np.int32)
 
@@ -157,7 +145,7 @@ class PairStore:
     path: Path
     record: dict[str, Any]  # Attributes of the store
     group: "zarr.Group"
-    _sources: dict[str, RealArray] = field(default_factory=dict, repr=False)
+    _sources: dict[str, core.RealArray] = field(default_factory=dict, repr=False)
 
     @property
     def is_paired(self) -> bool:
@@ -188,10 +176,12 @@ class PairStore:
                 f"{self.path.name} has no pairs in set {name!r}; the numbers of pairs "
                 f"per set are {counts_text}."
             )
-            raise ReadError(msg, code="set-empty")
+            raise core.ReadError(msg, code="set-empty")
         return self.group[f"{name}/low"], self.group[f"{name}/high"]
 
-    def get_ranges(self, name: str, index: int) -> tuple[FloatPair, FloatPair]:
+    def get_ranges(
+        self, name: str, index: int
+    ) -> tuple[core.FloatPair, core.FloatPair]:
         """Return the grey ranges (percentiles 0.1, 99.9) of a pair's images."""
         first, second = (
             self._get_source_record(name, side, index) for side in ("low", "high")
@@ -209,9 +199,8 @@ class PairStore:
         if array not in self._sources:  # read once
             places: Any = self.group[array]
             self._sources[array] = np.asarray(places[:])[:, 0]
-        source: dict[str, object] = self.record["sources"][side][
-            int(self._sources[array][index])
-        ]
+        number = int(self._sources[array][index])
+        source: dict[str, object] = self.record["sources"][side][number]
         return source
 
     def list_training_images(self) -> list[dict[str, object]]:
@@ -227,8 +216,7 @@ class PairStore:
         history = self.record.get("provenance")
         if history is None:
             return []
-        inputs = history["inputs"]
-        options = history["options"]
+        inputs, options = history["inputs"], history["options"]
         is_moved = {
             "low": options.get("transform") is not None,
             "high": options.get("align", False),
@@ -248,12 +236,10 @@ class PairStore:
                     first = np.array(corner) - 0.5
                     start = np.array(source["origin"]) + first * pitch
                     area = [*start, *(start + extent * pitch)]
-                    areas.setdefault(number, []).append(
-                        [round(float(v), 3) for v in area]
-                    )
-            for number, (image, source) in enumerate(
-                zip(images, self.record["sources"][side], strict=True)
-            ):
+                    rounded = [round(float(v), 3) for v in area]
+                    areas.setdefault(number, []).append(rounded)
+            pairs = zip(images, self.record["sources"][side], strict=True)
+            for number, (image, source) in enumerate(pairs):
                 has_size = source["pixel_size_nm"] is not None
                 here = None if is_moved[side] else _merge_areas(areas.get(number, []))
                 unit = "nm" if has_size else "px"
@@ -266,9 +252,8 @@ class PairStore:
 
     def draw_contact_sheet(self) -> NDArray[np.uint8]:
         """Draw pairs of each set, LOW next to HIGH, with the training set on top."""
-        bands = [
-            _draw_pair_thumbnails(self, name) for name in SPLITS if self.counts[name]
-        ]
+        shown = (name for name in SPLITS if self.counts[name])
+        bands = [_draw_pair_thumbnails(self, name) for name in shown]
         line = np.full((_BETWEEN, bands[0].shape[1]), _WHITE, np.uint8)
         parts = [part for band in bands for part in (line, band)]
         return np.concatenate([*parts, line])
@@ -311,13 +296,13 @@ def open_pairs(path: Path) -> PairStore:
         group = zarr.open_group(FolderStore(path, read_only=True), mode="r")
         record = group.attrs.get(ATTRIBUTE)
     except (OSError, ValueError, KeyError) as error:
-        record, fault = None, describe_access_error(path, error)
+        record, fault = None, core.describe_access_error(path, error)
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         msg = f"{path} is not a pair store; create one with `pairs()`."
-        raise ReadError(fault or Message(msg, "not-a-pair-store"))
+        raise core.ReadError(fault or core.Message(msg, "not-a-pair-store"))
     if not record.get("complete"):
         msg = f"{path} is unfinished; create it again (`overwrite`)."
-        raise IncompleteError(msg)
+        raise core.IncompleteError(msg)
     return PairStore(Path(path), dict(record), group)
 
 

@@ -15,14 +15,7 @@ from scipy import sparse
 from scipy.sparse.linalg import splu
 
 from napari_semsr import core
-from napari_semsr.registration.refine import (
-    EDGE_RIDGE,
-    PatchShifts,
-    PyramidLevel,
-    RefinementPlan,
-    find_edge_shift,
-    measure_shifts,
-)
+from napari_semsr.registration import refine
 
 Sparse = Any  # an array of scipy.sparse
 
@@ -51,7 +44,7 @@ class ElasticFit:
 
     transform: core.Elastic
     edge_nm: float  # as in `TransformFit`
-    patches: PatchShifts
+    patches: refine.PatchShifts
     off_nm: core.FloatArray  # (N, 2) of held-out patches
     knots: "_KnotGrid"
     stiff: float
@@ -63,12 +56,11 @@ class ElasticFit:
         both = self.covariance[::2, ::2] + self.covariance[1::2, 1::2]
         return np.asarray(basis.multiply(basis @ both).sum(axis=1))
 
-    def refit(self, patches: PatchShifts) -> core.Elastic:
+    def refit(self, patches: refine.PatchShifts) -> core.Elastic:
         """Fit the same knots with the same stiffness to other patches."""
         data = _Displacements.from_patches(patches, self.transform.affine)
-        return _fit_fold_free_displacement(
-            data, replace(self, patches=patches)
-        ).transform
+        start = replace(self, patches=patches)
+        return _fit_fold_free_displacement(data, start).transform
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +101,7 @@ class _KnotGrid:
         """Return the bending-energy penalty (K, K) on second differences."""
         eyes = [sparse.eye_array(count) for count in self.shape]
         once, twice = (
-            [
-                sparse.csr_array(np.diff(np.eye(count), order, axis=0))
-                for count in self.shape
-            ]
+            [sparse.csr_array(np.diff(np.eye(n), order, axis=0)) for n in self.shape]
             for order in (1, 2)
         )
         parts = (
@@ -124,7 +113,7 @@ class _KnotGrid:
 
 
 def fit_elastic(
-    level: PyramidLevel, affine: core.Affine
+    level: refine.PyramidLevel, affine: core.Affine
 ) -> core.Job[ElasticFit | None]:
     """Fit an elastic displacement after an affine one; None for too few patches."""
     low, high = np.array(level.grid.corner), np.array(level.grid.end)
@@ -135,10 +124,10 @@ def fit_elastic(
         yield core.Progress(number, len(_PLANS), "fitting the elastic transform")
         if 2 * size > min(level.grid.shape):
             continue
-        plan = RefinementPlan(size, reach, most=900)
+        plan = refine.RefinementPlan(size, reach, most=900)
         if number == _EDGES_FROM and bending is not None:
-            edge = find_edge_shift(level, transform, plan, bending.edge_nm)
-        patches = measure_shifts(level, transform, plan, edge)
+            edge = refine.find_edge_shift(level, transform, plan, bending.edge_nm)
+        patches = refine.measure_shifts(level, transform, plan, edge)
         if patches is None or len(patches) < _FEWEST:
             continue
         bending = _fit_bending(patches, affine, low, high, level.pitch)
@@ -157,7 +146,7 @@ class _Displacements:
 
     @classmethod
     def from_patches(
-        cls, patches: PatchShifts, affine: core.Affine
+        cls, patches: refine.PatchShifts, affine: core.Affine
     ) -> "_Displacements":
         """Compute the residual displacements after an affine transform."""
         at = affine(patches.moving_places)
@@ -175,7 +164,7 @@ class _Displacements:
 
 
 def _fit_bending(
-    patches: PatchShifts,
+    patches: refine.PatchShifts,
     affine: core.Affine,
     low: core.FloatArray,
     high: core.FloatArray,
@@ -246,10 +235,8 @@ def _iterate_stiffness_errors(
     for number, stiff in enumerate(_STIFFNESS):
         for out, system in systems:
             values, edge = system.solve(stiff, rounds=1 if number else 3)
-            prediction = (
-                knots.evaluate_basis(data.at[out]) @ values + edge * data.edges[out]
-            )
-            off[out] = data.shift[out] - prediction
+            there = knots.evaluate_basis(data.at[out]) @ values
+            off[out] = data.shift[out] - (there + edge * data.edges[out])
         misfit = data.compute_misfit(off)
         scale = max(float(np.median(misfit)), 1e-12)
         # the mean logarithm is Student's likelihood, which bounds outliers
@@ -292,7 +279,9 @@ class _NormalEquations:
             plain, shifted_solution = self._factors.solve(right).T
             own = np.einsum("ni,nij,nj->", data.edges, sure, data.edges)
             explained_power = np.einsum("ni,nij,nj->", data.edges, sure, data.shift)
-            rest = max((1 + EDGE_RIDGE) * own - by_edges @ shifted_solution, 1e-300)
+            rest = max(
+                (1 + refine.EDGE_RIDGE) * own - by_edges @ shifted_solution, 1e-300
+            )
             edge = float((explained_power - by_edges @ plain) / rest)
             values = (plain - edge * shifted_solution).reshape(-1, 2)
             self._by_edge = shifted_solution, rest
@@ -306,8 +295,6 @@ class _NormalEquations:
     def compute_covariance(self) -> core.FloatArray:
         """Return the covariance (2K, 2K) of the last solution."""
         moved_part, rest = self._by_edge
-        whole = (
-            self._factors.solve(np.eye(len(moved_part)))
-            + np.outer(moved_part, moved_part) / rest
-        )
+        whole = self._factors.solve(np.eye(len(moved_part)))
+        whole = whole + np.outer(moved_part, moved_part) / rest
         return np.asarray(self._spread * whole)

@@ -107,16 +107,12 @@ class LandmarkFit:
         all_misses = np.full((len(self.landmarks), 2), np.nan)
         for number in range(len(self.landmarks)):
             rest = self.landmarks.remove_pair(number)
-            if (
-                len(rest) * 2 < _PARAMETERS[self.model]
-                or _compute_flatness(rest) < _FLATTEST
-            ):
-                continue
-            other = _fit_affine(
-                rest, self.model, is_mirrored=self.transform.is_mirrored
-            )
-            place = other(self.landmarks.moving[number])
-            all_misses[number] = place - self.landmarks.fixed[number]
+            is_determined = len(rest) * 2 >= _PARAMETERS[self.model]
+            if is_determined and _compute_flatness(rest) >= _FLATTEST:
+                is_mirrored = self.transform.is_mirrored
+                other = _fit_affine(rest, self.model, is_mirrored=is_mirrored)
+                place = other(self.landmarks.moving[number])
+                all_misses[number] = place - self.landmarks.fixed[number]
         return all_misses
 
     @property
@@ -133,11 +129,9 @@ class LandmarkFit:
             return None
         is_mirrored = self.transform.is_mirrored
         middle = self.landmarks.moving.mean(axis=0)
-        design = _build_design_rows(
-            self.landmarks.moving - middle, self.model, is_mirrored=is_mirrored
-        )
-        target_rows = _build_design_rows(
-            np.asarray(places) - middle, self.model, is_mirrored=is_mirrored
+        design, target_rows = (
+            _build_design_rows(at - middle, self.model, is_mirrored=is_mirrored)
+            for at in (self.landmarks.moving, np.asarray(places))
         )
         spread = np.linalg.pinv(design.T @ design)
         variance = np.einsum("ij,jk,ik->i", target_rows, spread, target_rows)
@@ -195,9 +189,8 @@ def fit_landmarks(landmarks: Landmarks, model: Model = "affine") -> LandmarkFit:
         raise RegistrationError(msg, code="landmarks-on-line")
     linear = _fit_affine(landmarks, "affine", is_mirrored=False).linear
     is_mirrored = bool(np.linalg.det(linear) < 0)
-    return LandmarkFit(
-        landmarks, model, _fit_affine(landmarks, model, is_mirrored=is_mirrored)
-    )
+    transform = _fit_affine(landmarks, model, is_mirrored=is_mirrored)
+    return LandmarkFit(landmarks, model, transform)
 
 
 def _compute_flatness(landmarks: Landmarks) -> float:

@@ -15,15 +15,7 @@ from typing import Annotated
 import numpy as np
 
 from napari_semsr import core
-from napari_semsr.registration.refine import (
-    SEARCH_WIDTH_PX,
-    Field,
-    Model,
-    TransformFit,
-    build_design_matrix,
-    compute_orientations,
-    fit_patches,
-)
+from napari_semsr.registration import refine
 
 _CELLS = 6  # along each side of the field, of which some are held out; chosen
 _FOLDS = 4  # a quarter of the cells is held out, three quarters are fitted
@@ -33,7 +25,7 @@ _PLACES = 21  # along each side for the error of a transform
 
 
 def estimate_uncertainty(
-    fit: TransformFit, model: Model
+    fit: refine.TransformFit, model: refine.Model
 ) -> Callable[[core.FloatArray], core.FloatArray]:
     """Estimate the uncertainty of an affine fit from the scatter of patches.
 
@@ -46,34 +38,29 @@ def estimate_uncertainty(
     root = np.einsum("nij,nj,nkj->nik", axes, np.sqrt(np.maximum(values, 0)), axes)
     design = np.einsum("nij,nja->nia", root, design)
     inverse = np.linalg.pinv(np.einsum("nia,nib->ab", design, design))
-    pulls = (
-        np.einsum("nij,nj->ni", root, fit.compute_residuals()) * fit.weights[:, None]
-    )
+    pulls = np.einsum("nij,nj->ni", root, fit.compute_residuals())
+    pulls *= fit.weights[:, None]
     # the mean derivative of a weighted distance by the distance, with these weights
     pulls /= (fit.weights**2).mean()
-    scatter = np.einsum(
-        "nia,nm,mib->ab",
-        design,
-        patches.compute_noise_correlation(),
-        design,
-        optimize=True,
-    )
+    noise = patches.compute_noise_correlation()
+    scatter = np.einsum("nia,nm,mib->ab", design, noise, design, optimize=True)
     left = 2 * len(patches) - np.trace(inverse @ scatter)  # degrees of freedom
     variance = (pulls**2).sum() / max(left, 1)
     covariance = (variance * inverse @ scatter @ inverse)[:-1, :-1]
 
     def compute_covariance(places: core.FloatArray) -> core.FloatArray:
-        design = build_design_matrix(
-            (places - middle) / size, model, is_mirrored=is_mirrored
-        )
+        at = (places - middle) / size
+        design = refine.build_design_matrix(at, model, is_mirrored=is_mirrored)
         return np.asarray(np.einsum("nia,ab,njb->nij", design, covariance, design))
 
     return compute_covariance
 
 
-def compute_held_out_residuals(map_fit: TransformFit, model: Model) -> core.FloatArray:
+def compute_held_out_residuals(
+    map_fit: refine.TransformFit, model: refine.Model
+) -> core.FloatArray:
     """Return each patch's residual (N, 2) in nm from a fit to other patches."""
-    patches = map_fit.patches
+    patches, is_mirrored = map_fit.patches, map_fit.affine.is_mirrored
     low, high = patches.places.min(axis=0), patches.places.max(axis=0)
     span = np.maximum(high - low, 1e-9)
     cell = np.minimum((_CELLS * (patches.places - low) / span).astype(int), _CELLS - 1)
@@ -84,11 +71,9 @@ def compute_held_out_residuals(map_fit: TransformFit, model: Model) -> core.Floa
         rest = patches.select(~out)
         if not out.any() or len(rest) < 2 * _FOLDS:
             continue
-        other = fit_patches(
-            rest,
-            model,
-            is_mirrored=map_fit.affine.is_mirrored,
-            weights=map_fit.weights[~out],
+        weights = map_fit.weights[~out]
+        other = refine.fit_patches(
+            rest, model, is_mirrored=is_mirrored, weights=weights
         )
         off[out] = other.compute_patch_residuals(patches.select(out))
     return off
@@ -98,13 +83,10 @@ def get_overlap_positions(
     transform: core.Transform, moving: core.Micrograph, fixed: core.Micrograph
 ) -> core.FloatArray:
     """Return evenly spaced moving-image positions (N, 2) in the overlap, in nm."""
-    lies = core.Grid.from_image(moving)
-    axes = [
-        np.linspace(c, e, _PLACES) for c, e in zip(lies.corner, lies.end, strict=True)
-    ]
-    places, inside = _find_mapped_positions(
-        axes, transform, core.Grid.from_image(fixed)
-    )
+    lies, on = core.Grid.from_image(moving), core.Grid.from_image(fixed)
+    ends = zip(lies.corner, lies.end, strict=True)
+    axes = [np.linspace(start, end, _PLACES) for start, end in ends]
+    places, inside = _find_mapped_positions(axes, transform, on)
     return np.asarray(places[inside])
 
 
@@ -151,10 +133,8 @@ def compute_mutual_information(one: core.FloatArray, two: core.FloatArray) -> fl
     np.add.at(joint, tuple(ranks), 1)
     joint /= joint.sum()
     apart = joint.sum(axis=1, keepdims=True) * joint.sum(axis=0, keepdims=True)
-    is_filled = joint > 0
-    return float(
-        (joint[is_filled] * np.log2(joint[is_filled] / apart[is_filled])).sum()
-    )
+    shares = joint[joint > 0]
+    return float((shares * np.log2(shares / apart[joint > 0])).sum())
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +149,7 @@ class AlternativeTransform:
 
 
 def compare_candidates(
-    fixed: Field, best: Field, other: Field, cell: int
+    fixed: refine.Field, best: refine.Field, other: refine.Field, cell: int
 ) -> tuple[float, float]:
     """Compare a candidate with the best candidate.
 
@@ -197,8 +177,7 @@ def compare_candidates(
 
 def compute_orientation_field(
     image: core.Micrograph, grid: core.Grid, transform: core.Transform
-) -> Field:
+) -> refine.Field:
     """Compute the orientations of an image resampled to a grid by a transform."""
-    return compute_orientations(
-        core.WarpedImage(image, grid, transform).read(), SEARCH_WIDTH_PX
-    )
+    warped_image = core.WarpedImage(image, grid, transform).read()
+    return refine.compute_orientations(warped_image, refine.SEARCH_WIDTH_PX)

@@ -8,7 +8,7 @@ shadows, dirt) are down-weighted iteratively, as under Student's distribution.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -220,15 +220,8 @@ class PatchShifts:
 
     def select(self, which: NDArray[np.bool_]) -> "PatchShifts":
         """Return a subset of the patches."""
-        return PatchShifts(
-            self.moving_places[which],
-            self.places[which],
-            self.edges[which],
-            self.edge_nm,
-            self.surety[which],
-            self.strength[which],
-            self.side_nm,
-        )
+        names = "moving_places", "places", "edges", "surety", "strength"
+        return replace(self, **{name: getattr(self, name)[which] for name in names})
 
     def build_design(
         self, model: Model, *, is_mirrored: bool
@@ -279,9 +272,8 @@ class PyramidLevel:
         """Read the fixed image in a part of the grid; NaN outside the grid."""
         inner = box.intersection(core.Box.from_shape(self.grid.shape))
         fixed_part = np.full(box.shape, np.nan, np.float32)
-        fixed_part[inner.relative_to(box).slices] = (
-            core.GridImage.from_image(self._fixed_image, self.grid).crop(inner).read()
-        )
+        image = core.GridImage.from_image(self._fixed_image, self.grid)
+        fixed_part[inner.relative_to(box).slices] = image.crop(inner).read()
         return fixed_part
 
     def get_field(self, width: float) -> Field:
@@ -334,10 +326,8 @@ def measure_shifts(
     weight = taper * np.abs(ours[enough][sure] * inner[enough][sure])
     along = np.arange(size) + 0.5
     total = weight.sum(axis=(1, 2))
-    middle = np.stack(
-        [weight.sum(axis=2) @ along / total, weight.sum(axis=1) @ along / total],
-        axis=-1,
-    )
+    sums_along = weight.sum(axis=2) @ along, weight.sum(axis=1) @ along
+    middle = np.stack(sums_along, axis=-1) / total[:, None]
     places = np.array(level.grid.corner) + (first + middle) * level.pitch
     # the shift of a patch if every edge moves by 1 along its gradient: one shift is
     # fitted to the edges, each across its direction
@@ -424,10 +414,8 @@ def _compute_patch_fields(
     moving = np.empty_like(patches)
     for number, (y, x) in enumerate(corners):
         box = core.Box(y - outer, y + size + outer, x - outer, x + size + outer)
-        patches[number], moving[number] = (
-            level.read_fixed(box),
-            level.read_moving(transform, box),
-        )
+        patches[number] = level.read_fixed(box)
+        moving[number] = level.read_moving(transform, box)
     is_trusted = np.zeros((wide, wide), bool)
     is_trusted[rim:-rim, rim:-rim] = True
     ours, _ = compute_outlines(patches, plan.fixed_width or plan.width, keep=is_trusted)
@@ -497,40 +485,23 @@ def _find_peaks(
     best = sums[:, 1:-1, 1:-1].reshape(count, -1).argmax(axis=1)
     y, x = (index + 1 for index in np.unravel_index(best, (width - 2, width - 2)))
     each = np.arange(count)
-
-    def get_correlation(dy: int, dx: int) -> core.FloatArray:
-        return np.asarray(sums[each, y + dy, x + dx], dtype=np.float64)
-
-    slope = (
-        np.stack(
-            [
-                get_correlation(1, 0) - get_correlation(-1, 0),
-                get_correlation(0, 1) - get_correlation(0, -1),
-            ],
-            axis=-1,
-        )
-        / 2
-    )
-    cross = (
-        get_correlation(1, 1)
-        - get_correlation(1, -1)
-        - get_correlation(-1, 1)
-        + get_correlation(-1, -1)
-    ) / 4
+    # (N, 3, 3) correlations at the peak and next to it
+    step = np.arange(-1, 2)
+    rows, columns = y[:, None, None] + step[:, None], x[:, None, None] + step
+    near = sums[each[:, None, None], rows, columns].astype(np.float64)
+    down, right = near[:, 2, 1] - near[:, 0, 1], near[:, 1, 2] - near[:, 1, 0]
+    slope = np.stack([down, right], axis=-1) / 2
+    cross = (near[:, 2, 2] - near[:, 2, 0] - near[:, 0, 2] + near[:, 0, 0]) / 4
     bend = np.empty((count, 2, 2))
-    bend[:, 0, 0] = (
-        2 * get_correlation(0, 0) - get_correlation(1, 0) - get_correlation(-1, 0)
-    )
-    bend[:, 1, 1] = (
-        2 * get_correlation(0, 0) - get_correlation(0, 1) - get_correlation(0, -1)
-    )
+    bend[:, 0, 0] = 2 * near[:, 1, 1] - near[:, 2, 1] - near[:, 0, 1]
+    bend[:, 1, 1] = 2 * near[:, 1, 1] - near[:, 1, 2] - near[:, 1, 0]
     bend[:, 0, 1] = bend[:, 1, 0] = -cross
     values, axes = np.linalg.eigh(bend)
     values = np.maximum(values, _LOW * np.maximum(values[:, 1:], 1e-9))
     bend = np.einsum("nij,nj,nkj->nik", axes, values, axes)
     part = np.clip(np.linalg.solve(bend, slope[..., None])[..., 0], -1, 1)
     off = np.stack([y, x], axis=-1) - width // 2 + part
-    height = get_correlation(0, 0)
+    height = near[:, 1, 1]
     # The slope at the true peak has the variance of the curvature of a chance peak.
     surety = bend * (np.maximum(height, 0) / chance[each, y, x])[:, None, None]
     return off, surety, scores[each, y, x]

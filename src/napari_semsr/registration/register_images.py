@@ -3,25 +3,15 @@
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, cast
 
 import numpy as np
 from scipy import fft, ndimage
 
 from napari_semsr import core
-from napari_semsr.registration import refine
+from napari_semsr.registration import quality, refine
 from napari_semsr.registration.elastic import ElasticFit, fit_elastic
 from napari_semsr.registration.landmarks import Landmarks, fit_landmarks
-from napari_semsr.registration.quality import (
-    AlternativeTransform,
-    compare_candidates,
-    compute_held_out_residuals,
-    compute_mutual_information,
-    compute_orientation_field,
-    compute_overlap_fraction,
-    estimate_uncertainty,
-    get_overlap_positions,
-)
 
 # Global search: position, rotation and scale of one image relative to another.
 #
@@ -73,8 +63,7 @@ class SearchRanges:
                 place.affine.is_mirrored,
             )
             for place in places
-            for turn in (-1, 0, 1)
-            for stretch in (-1, 0, 1)
+            for turn, stretch in itertools.product((-1, 0, 1), repeat=2)
         }
         return [
             (turn * float(np.degrees(step)), float(np.exp(stretch * step)), is_mirrored)
@@ -140,9 +129,8 @@ class CorrelationSearch:
             scores, enough = score_map
             chance.append(float(np.median(np.abs(scores[enough]))))
             at = np.array(np.unravel_index(int(scores.argmax()), scores.shape))
-            places_found.append(
-                (float(scores.max()), affine, _unwrap_shifts(at, shape, side))
-            )
+            shift = _unwrap_shifts(at, shape, side)
+            places_found.append((float(scores.max()), affine, shift))
         sigma = _TO_SIGMA * float(np.median(chance)) if chance else 1.0
         places_found.sort(key=lambda item: -item[0])
         return [
@@ -154,10 +142,8 @@ class CorrelationSearch:
 
     def find_rivals(self, affine: core.Affine, keep: int) -> list[TransformCandidate]:
         """Find other high-scoring shifts at the same rotation and scale."""
-        at_centre = affine(self._centre)
-        centred_map = core.Affine.from_matrix(
-            affine.linear, np.array(affine.shift) - at_centre
-        )
+        shift = np.array(affine.shift) - affine(self._centre)
+        centred_map = core.Affine.from_matrix(affine.linear, shift)
         side = int(np.ceil(np.hypot(*self._moving.shape) * affine.scale)) + 4
         shape = [fft.next_fast_len(n + side - 1) for n in self._fixed_image.shape]
         spectra = _compute_spectra(self._field, shape)
@@ -193,10 +179,9 @@ class CorrelationSearch:
         """Compute the orientations of the moving image, rotated about its centre."""
         corner = -side / 2 * self.pitch
         grid = core.Grid((side, side), (self.pitch, self.pitch), (corner, corner))
-        warped_image = core.WarpedImage(self._moving, grid, affine).read()
-        return _subtract_mean(
-            refine.compute_orientations(warped_image, refine.SEARCH_WIDTH_PX)
-        )
+        image = core.WarpedImage(self._moving, grid, affine).read()
+        orientations = refine.compute_orientations(image, refine.SEARCH_WIDTH_PX)
+        return _subtract_mean(orientations)
 
     @staticmethod
     def _score_shifts(
@@ -215,18 +200,16 @@ class CorrelationSearch:
         if by_chance.max() <= 0:
             return None
         enough = by_chance > _LEAST * by_chance.max()
-        return np.where(
-            enough, sums / np.sqrt(np.where(enough, by_chance, 1)), 0
-        ), enough
+        scores = sums / np.sqrt(np.where(enough, by_chance, 1))
+        return np.where(enough, scores, 0), enough
 
     def _create_transform(
         self, affine: core.Affine, at: core.FloatArray, side: int
     ) -> core.Affine:
         """Return the transform for the position of a score, in pixels."""
         middle = at * self.pitch + (side - 1) / 2 * self.pitch
-        return core.Affine.from_matrix(
-            affine.linear, np.array(affine.shift) + self._fixed_image.origin + middle
-        )
+        shift = np.array(affine.shift) + self._fixed_image.origin + middle
+        return core.Affine.from_matrix(affine.linear, shift)
 
 
 def _get_unmirrored_step(step: tuple[float, float, bool]) -> tuple[float, float]:
@@ -265,6 +248,8 @@ _RANGES: dict[Step, SearchRanges] = {
     "near": SearchRanges(15.0, 0.10),
     "full": SearchRanges(180.0, 0.20, with_mirror=True),
 }
+# Searches for each option: a narrow one is followed by a full one, with a warning.
+_STEPS: dict[Step, tuple[Step, ...]] = {"near": ("near", "full"), "full": ("full",)}
 # Pixels along the longer side of the larger image in each search, and the number of
 # best candidates of the previous one to examine; None tries all. All rotations of 128
 # px take six times as long as those near 64 candidates, which usually suffice.
@@ -323,6 +308,11 @@ class RegistrationOptions(core.Options):
         choices={"rotated by up to 15°": "near", "any rotation, mirrored": "full"},
     )
 
+    @property
+    def linear_model(self) -> refine.Model:
+        """Linear model that is fitted first."""
+        return "similarity" if self.model == "similarity" else "affine"
+
 
 class RegistrationRefused(core.RegistrationError):
     """Error raised if no reliable transform is found; `reason` is the message code.
@@ -331,7 +321,10 @@ class RegistrationRefused(core.RegistrationError):
     """
 
     def __init__(
-        self, message: str, reason: Reason, rivals: Sequence[AlternativeTransform] = ()
+        self,
+        message: str,
+        reason: Reason,
+        rivals: Sequence[quality.AlternativeTransform] = (),
     ) -> None:
         super().__init__(message, code=reason)
         self.reason = reason
@@ -375,7 +368,9 @@ class Registration:
     residuals: RegistrationResiduals
     score: float  # of the search's best candidate, in standard deviations of chance
     search_name: str  # source of the transform: near, full, landmarks or stored
-    rivals: tuple[AlternativeTransform, ...] = ()  # alternatives, the best first
+    rivals: tuple[
+        quality.AlternativeTransform, ...
+    ] = ()  # alternatives, the best first
 
 
 def register(
@@ -401,7 +396,7 @@ def register(
     for image, which in ((moving, "moving"), (fixed, "fixed")):
         _check_image(image, which)
     fine = max(*moving.scale, *fixed.scale)
-    model = _get_linear_model(settings)
+    model = settings.linear_model
     if start is None:
         search_result = yield from _find_transform(moving, fixed, settings, fine, model)
         fit, score, search_name, rivals = search_result
@@ -410,9 +405,8 @@ def register(
         # the pixel size at which a start may have an error of a few pixels
         near = _compute_span(moving, fixed) / _SIDES["near"][0][0]
         pitch = max(near, *moving.scale, *fixed.scale)
-        near_start = _refine_candidate(
-            moving, fixed, TransformCandidate(0.0, start), pitch, model
-        )
+        place = TransformCandidate(0.0, start)
+        near_start = _refine_candidate(moving, fixed, place, pitch, model)
         if near_start is None:
             msg = (
                 "The images do not match near the landmarks: check that each pair "
@@ -430,8 +424,7 @@ Role = Literal["moving", "fixed"]
 def rescale_pixel_size(image: core.Micrograph, factor: float) -> core.Micrograph:
     """Multiply the pixel size and the origin of an image by a factor."""
     size, origin = (
-        tuple(float(one) * factor for one in pair)
-        for pair in (image.scale, image.origin)
+        (float(y) * factor, float(x) * factor) for y, x in (image.scale, image.origin)
     )
     return image.replace(pixel_size_nm=size, origin=origin)
 
@@ -461,19 +454,16 @@ def register_uncalibrated_images(
     images: dict[Role, core.Micrograph] = {"moving": moving, "fixed": fixed}
     for role, image in images.items():
         _check_image(image, role)
-    stiff = search_options.replace(model=_get_linear_model(search_options))
-    lengths = {role: max(np.multiply(i.shape, i.scale)) for role, i in images.items()}
-    alike = float(lengths["fixed" if unsized_role == "moving" else "moving"])
-    alike /= float(lengths[unsized_role])
+    stiff = search_options.replace(model=search_options.linear_model)
+    lengths = {role: _compute_span(image) for role, image in images.items()}
+    is_moving = unsized_role == "moving"
+    alike = lengths["fixed" if is_moving else "moving"] / lengths[unsized_role]
 
     def resize_pair(factor: float) -> tuple[core.Micrograph, core.Micrograph]:
         both = images | {unsized_role: rescale_pixel_size(images[unsized_role], factor)}
         return both["moving"], both["fixed"]
 
-    steps: tuple[Step, ...] = (
-        ("near", "full") if search_options.search == "near" else ("full",)
-    )
-    for step in steps:
+    for step in _STEPS[search_options.search]:
         wide = _RANGES[step].stretch
         spread = _create_search_values(np.log(_MAX_RATIO), 2 * np.log1p(wide))
         best = [(0.0, alike * float(np.exp(exponent))) for exponent in spread]
@@ -492,25 +482,19 @@ def register_uncalibrated_images(
                 place = yield from _report_part(job, next(parts), message)
                 if place is not None:
                     scale = place.affine.scale
-                    trial_factor = (
-                        factor * scale if unsized_role == "moving" else factor / scale
-                    )
-                    ratios.append((place.score, trial_factor))
+                    factor_seen = factor * scale if is_moving else factor / scale
+                    ratios.append((place.score, factor_seen))
             best = sorted(ratios, reverse=True)[:kept_count]
         for factor in (factor for score, factor in best if score > _CLEAR):
             try:
-                first = yield from register(
-                    *resize_pair(factor), stiff.replace(search=step)
-                )
+                start = stiff.replace(search=step)
+                first = yield from register(*resize_pair(factor), start)
             except RegistrationRefused as refused:
                 if refused.reason == "no-overlap":
                     continue
                 raise
-            linear = first.transform
-            scale = (
-                linear.affine if isinstance(linear, core.Elastic) else linear
-            ).scale
-            factor *= scale if unsized_role == "moving" else 1 / scale
+            scale = cast("core.Affine", first.transform).scale  # of a linear model
+            factor *= scale if is_moving else 1 / scale
             again = search_options.replace(search=step)
             return factor, (yield from register(*resize_pair(factor), again))
     msg = (
@@ -552,13 +536,10 @@ def _search_best_candidate(
     return places[0] if places else None
 
 
-def _get_linear_model(options: RegistrationOptions) -> refine.Model:
-    """Return the linear model to fit first."""
-    return "similarity" if options.model == "similarity" else "affine"
-
-
 # The fit at the finest pixels, its score, the search step, and alternatives.
-_SearchResult = tuple[refine.TransformFit, float, str, tuple[AlternativeTransform, ...]]
+_SearchResult = tuple[
+    refine.TransformFit, float, str, tuple[quality.AlternativeTransform, ...]
+]
 
 
 def _check_image(image: core.Micrograph, which: str) -> None:
@@ -577,12 +558,9 @@ def _check_image(image: core.Micrograph, which: str) -> None:
         raise core.RegistrationError(msg, code="image-too-small")
 
 
-def _compute_span(moving: core.Micrograph, fixed: core.Micrograph) -> float:
-    """Return the longest side of the two images, in nm."""
-    sides = (
-        n * p for i in (moving, fixed) for n, p in zip(i.shape, i.scale, strict=True)
-    )
-    return max(sides)
+def _compute_span(*images: core.Micrograph) -> float:
+    """Return the longest side of some images, in nm."""
+    return float(max(max(np.multiply(i.shape, i.scale)) for i in images))
 
 
 def _find_transform(
@@ -594,9 +572,6 @@ def _find_transform(
 ) -> core.Job[_SearchResult]:
     """Search from coarse to fine until a candidate is confirmed at the finest level."""
     span = _compute_span(moving, fixed)
-    steps: tuple[Step, ...] = (
-        ("near", "full") if options.search == "near" else ("full",)
-    )
     pitch = max(fine, span / _STRUCTURE_PX)
     for image in (moving, fixed):
         if not refine.has_structure(refine.resample_to_pitch(image, pitch).array()):
@@ -605,7 +580,7 @@ def _find_transform(
                 "with edges, or mark points as landmarks."
             )
             raise RegistrationRefused(msg, "no-structure")
-    for step in steps:
+    for step in _STEPS[options.search]:
         places: list[TransformCandidate] = []
         finished_pitch = np.inf
         message = "searching" + (" all rotations" * (step == "full"))
@@ -613,9 +588,8 @@ def _find_transform(
             side * (len(_RANGES[step].list_steps(side)) if near is None else 9 * near)
             for side, near in _SIDES[step]
         ]
-        for (side_wanted, near), part in zip(
-            _SIDES[step], _list_parts(costs), strict=True
-        ):
+        parts = _list_parts(costs)
+        for (side_wanted, near), part in zip(_SIDES[step], parts, strict=True):
             pitch = max(span / side_wanted, fine)
             if pitch > _FINER * finished_pitch:
                 continue
@@ -667,7 +641,7 @@ def _select_best_candidate(
     model: refine.Model,
 ) -> tuple[refine.TransformFit, float] | None:
     """Refine the first distinct candidates and return the best-supported one."""
-    middle = get_overlap_positions(places[0].affine, moving, fixed)
+    middle = quality.get_overlap_positions(places[0].affine, moving, fixed)
     candidates: list[TransformCandidate] = []
     for place in places:
         apart = (
@@ -698,27 +672,19 @@ def _refine_candidate(
 ) -> refine.TransformFit | None:
     """Refine a candidate from the search pixel size to the finest pixel size."""
     fine = max(*moving.scale, *fixed.scale)
+    shortest = min(min(np.multiply(i.shape, i.scale)) for i in (moving, fixed))
     affine, levels = place.affine, [fine]
     while 2 * levels[-1] < pitch * 0.9:
         levels.append(2 * levels[-1])
     fit = None
     for level in reversed(levels):
-        sides = (
-            n * p / level
-            for image in (moving, fixed)
-            for n, p in zip(image.shape, image.scale, strict=True)
-        )
-        size = int(min(96 if level == fine else 64, 0.5 * min(sides)))
+        size = int(min(96 if level == fine else 64, 0.5 * shortest / level))
         if size < _SMALLEST:
             continue
         first = fit is None
-        plans = (
-            [refine.RefinementPlan(size, 8)] * 2
-            if first
-            else [refine.RefinementPlan(size, 8), refine.RefinementPlan(size, 5)]
-        )
-        if level == fine:
-            plans.append(refine.RefinementPlan(size, 5 if first else 4))
+        reaches = [8, 8, 5] if first else [8, 5, 4]
+        reaches = reaches if level == fine else reaches[:2]
+        plans = [refine.RefinementPlan(size, reach) for reach in reaches]
         coarse, plans = (plans[:2], plans[2:]) if first else ([], plans)
         pair = refine.PyramidLevel(moving, fixed, level)
         if coarse:
@@ -755,10 +721,10 @@ def _find_alternative_transforms(
     places: Sequence[TransformCandidate],
     fit: refine.TransformFit,
     model: refine.Model,
-) -> list[AlternativeTransform]:
+) -> list[quality.AlternativeTransform]:
     """Find alternative transforms that fit, best first."""
     best, same = fit.affine, _SAME_PX * search.pitch
-    middle = get_overlap_positions(best, moving, fixed)
+    middle = quality.get_overlap_positions(best, moving, fixed)
 
     def measure_distance(one: core.Affine, other: core.Affine) -> float:
         # Over half of the field: on a distorted image several transforms each fit a
@@ -767,13 +733,12 @@ def _find_alternative_transforms(
 
     finest = max(*moving.scale, *fixed.scale)
     pitch = max(finest, _compute_span(moving, fixed) / _COMPARISON_PX)
-    levels = [
-        refine.PyramidLevel(moving, fixed, search.pitch),
-        refine.PyramidLevel(moving, fixed, pitch),
-    ]
+    pitches = search.pitch, pitch
+    levels = [refine.PyramidLevel(moving, fixed, each) for each in pitches]
     grid = levels[-1].grid
-    ours = compute_orientation_field(fixed, grid, core.Affine())
-    theirs = compute_orientation_field(moving, grid, best)
+    ours = quality.compute_orientation_field(fixed, grid, core.Affine())
+    theirs = quality.compute_orientation_field(moving, grid, best)
+    plans = [refine.RefinementPlan(32, 4, refine.SEARCH_WIDTH_PX)]
     rivals = []
     # scores near the best of the same search: a repeating pattern shifted by a period
     # hardly loses overlap; a fit of a corner alone is not evidence
@@ -788,27 +753,19 @@ def _find_alternative_transforms(
         if measure_distance(affine, best) < same:
             continue
         for level in levels:
-            refined_place = refine.refine_transform(
-                level,
-                affine,
-                [refine.RefinementPlan(32, 4, refine.SEARCH_WIDTH_PX)],
-                model,
-            )
-            if (
-                refined_place is not None
-                and measure_distance(refined_place.affine, affine) < same
-            ):
-                affine = refined_place.affine
+            refined = refine.refine_transform(level, affine, plans, model)
+            if refined and measure_distance(refined.affine, affine) < same:
+                affine = refined.affine
         if measure_distance(affine, best) < same:
             continue
-        other = compute_orientation_field(moving, grid, affine)
-        score, sure = compare_candidates(ours, theirs, other, _CELL_PX)
+        other = quality.compute_orientation_field(moving, grid, affine)
+        score, sure = quality.compare_candidates(ours, theirs, other, _CELL_PX)
         if score > _NEARLY and sure < _SURE:
             score = max(score, 1.0)  # the difference is not significant
         centre = middle.mean(axis=0)
         y, x = (affine(centre) - best(centre)).tolist()
         turn = (affine.degrees - best.degrees + 180) % 360 - 180
-        rivals.append(AlternativeTransform((y, x), turn, score))
+        rivals.append(quality.AlternativeTransform((y, x), turn, score))
     return sorted(rivals, key=lambda rival: -rival.score)
 
 
@@ -832,16 +789,15 @@ def _evaluate_fit(
                 "bending-undecided",
             )
     yield core.Progress(0, 0, "estimating the error")
-    transform: core.Affine | core.Elastic = (
-        fit.affine if bending is None else bending.transform
-    )
-    places = get_overlap_positions(transform, moving, fixed)
+    transform: core.Affine | core.Elastic = fit.affine
+    model: str = options.linear_model
+    if bending is not None:
+        transform, model = bending.transform, options.model
+    places = quality.get_overlap_positions(transform, moving, fixed)
     if bending is None:
         patches = fit.patches
-        off = compute_held_out_residuals(fit, _get_linear_model(options))
-        square_error = _estimate_affine_error(
-            level, fit, _get_linear_model(options), places
-        )
+        off = quality.compute_held_out_residuals(fit, options.linear_model)
+        square_error = _estimate_affine_error(level, fit, options.linear_model, places)
     else:
         patches, off = bending.patches, bending.off_nm
         square_error = _estimate_elastic_error(level, bending)
@@ -852,7 +808,7 @@ def _evaluate_fit(
         transform,
         moving,
         fixed,
-        model=options.model if bending is not None else _get_linear_model(options),
+        model=model,
         search_name=search_name,
         error_nm=float(np.sqrt(square_error(places).mean())),
         residuals=RegistrationResiduals(
@@ -873,7 +829,7 @@ def _estimate_affine_error(
 ) -> _SquareError:
     """Estimate the error of an affine transform from scatter and filter variation."""
     size = round(fit.patches.side_nm / level.pitch)
-    sure = estimate_uncertainty(fit, model)
+    sure = quality.estimate_uncertainty(fit, model)
     variance = 0.0
     # for both images, and for either alone, since one is more blurred than the other
     for width, fixed_px in (
@@ -882,9 +838,8 @@ def _estimate_affine_error(
         (refine.OTHER_PX, refine.WIDTH_PX),
     ):
         plans = [refine.RefinementPlan(size, 5, width, fixed_px)]
-        other = refine.refine_transform(
-            level, fit.affine, plans, model, fit.patches.edge_nm
-        )
+        edge = fit.patches.edge_nm
+        other = refine.refine_transform(level, fit.affine, plans, model, edge)
         if other is not None:
             change = other.affine(places) - fit.affine(places)
             variance += refine.BY_WIDTH * float((change**2).sum(axis=1).mean())
@@ -901,9 +856,8 @@ def _estimate_elastic_error(
     """Estimate the error of an elastic transform from scatter and filter variation."""
     size = round(bending.patches.side_nm / level.pitch)
     plan = refine.RefinementPlan(size, 5, refine.OTHER_PX, most=900)
-    other = refine.measure_shifts(
-        level, bending.transform, plan, bending.patches.edge_nm
-    )
+    edge = bending.patches.edge_nm
+    other = refine.measure_shifts(level, bending.transform, plan, edge)
     refit_transform = None if other is None else bending.refit(other)
 
     def compute_squared_error(places: core.FloatArray) -> core.FloatArray:
@@ -912,9 +866,8 @@ def _estimate_elastic_error(
         if refit_transform is None:
             return variance
         # the full change: an elastic fit also follows the scatter with the other filter
-        return np.asarray(
-            variance + ((refit_transform(places) - mapped_places) ** 2).sum(axis=1)
-        )
+        change = refit_transform(places) - mapped_places
+        return np.asarray(variance + (change**2).sum(axis=1))
 
     return compute_squared_error
 
@@ -942,7 +895,7 @@ def evaluate_transform(
     RegistrationRefused
         If the transformed moving image does not overlap the fixed one.
     """
-    overlap = compute_overlap_fraction(transform, moving, fixed)
+    overlap = quality.compute_overlap_fraction(transform, moving, fixed)
     if overlap <= 0:
         msg = (
             f"Under this transform, {moving.name!r} does not overlap {fixed.name!r}: "
@@ -951,15 +904,15 @@ def evaluate_transform(
         raise RegistrationRefused(msg, "no-overlap")
     # mutual information before and after, at a pixel size that limits the time
     finest = max(*moving.scale, *fixed.scale)
-    onto = refine.resample_to_pitch(
-        fixed, max(finest, _compute_span(moving, fixed) / 512)
-    )
+    pitch = max(finest, _compute_span(moving, fixed) / 512)
+    onto = refine.resample_to_pitch(fixed, pitch)
     grid = core.Grid.from_image(onto)
-    seen_images = (
-        core.WarpedImage(moving, grid, kind).read()
+    before, after = (
+        quality.compute_mutual_information(
+            onto.data, core.WarpedImage(moving, grid, kind).read()
+        )
         for kind in (core.Affine(), transform)
     )
-    before, after = (compute_mutual_information(onto.data, one) for one in seen_images)
     return Registration(
         transform=transform,
         model=model,
@@ -991,9 +944,8 @@ def register_landmarks(
         If the landmarks do not determine a transform.
     """
     fit = fit_landmarks(landmarks, model)
-    expected_error = fit.estimate_error(
-        get_overlap_positions(fit.transform, moving, fixed)
-    )
+    places = quality.get_overlap_positions(fit.transform, moving, fixed)
+    expected_error = fit.estimate_error(places)
     error = np.nan
     if expected_error is not None and expected_error.size:
         error = float(np.sqrt(np.mean(expected_error**2)))

@@ -142,9 +142,8 @@ def _check_shapes(fixed: tuple[int, ...], moving: tuple[int, ...], reach: int) -
         raise core.ShapeError(msg, code="sizes-differ")
     need = max(_MIN_PX, 4 * (reach + 1))
     if min(fixed) < need:
-        smaller = min(fixed) >= _MIN_PX
         remedy = "reduce the range (`search`)"
-        if not smaller:
+        if min(fixed) < _MIN_PX:
             remedy = f"at least {_MIN_PX} px are required for any search range"
         msg = (
             f"A search range of {reach} px needs a common area of at least {need} px "
@@ -186,10 +185,9 @@ def _find_peaks(
         for plane in (cross / np.maximum(power, floor), cross)
     )
     row, column = _find_maximum(by_phase)
-    plain[
-        max(0, row - _APART_PX) : row + _APART_PX + 1,
-        max(0, column - _APART_PX) : column + _APART_PX + 1,
-    ] = 0
+    peak = row, column
+    near = tuple(slice(max(0, at - _APART_PX), at + _APART_PX + 1) for at in peak)
+    plain[near] = 0
     other = _find_maximum(plain)
     return (row - reach, column - reach), (other[0] - reach, other[1] - reach)
 

@@ -18,15 +18,8 @@ from scipy.sparse import csgraph
 from scipy.spatial.distance import cdist
 
 from napari_semsr.core import BoolArray, FloatArray, IntPair, Job, Progress
+from napari_semsr.stitching import layout
 from napari_semsr.stitching.frames import CorrectedFrames
-from napari_semsr.stitching.layout import (
-    CERTAIN,
-    TOLERANCE_PX,
-    Overlap,
-    correlate_group,
-    count_shifts,
-    label_components,
-)
 from napari_semsr.stitching.pairwise import (
     PEAK_PX,
     compute_joint_correlation,
@@ -88,7 +81,7 @@ def compare_group_positions(
     """
     moved_positions = positions.copy()
     moved_positions[list(group)] += centre
-    correlation = correlate_group(frames, group, moved_positions, reach)
+    correlation = layout.correlate_group(frames, group, moved_positions, reach)
     if correlation is None:
         return []
     moves = {(0, 0), *proposals} if is_placed else {*proposals}
@@ -137,7 +130,7 @@ def find_possible_positions(
     around = _NEAR * spread
     near = state.threshold
     if np.isfinite(around):
-        shifts = count_shifts((round(around), round(around)))
+        shifts = layout.count_shifts((round(around), round(around)))
         near = min(near, state.chance.compute_chance_score(shifts, _BY_CHANCE))
     above = [
         place
@@ -148,7 +141,8 @@ def find_possible_positions(
     return [
         place
         for place in above
-        if above[0].fit - place.fit <= CERTAIN * np.hypot(above[0].doubt, place.doubt)
+        if above[0].fit - place.fit
+        <= layout.CERTAIN * np.hypot(above[0].doubt, place.doubt)
     ]
 
 
@@ -226,32 +220,27 @@ def reposition_bridged_frames(state: State) -> Job[bool]:
     better, and removes frames whose position neither images nor stage can decide.
     Returns whether any frame changed.
     """
-    if state.layout is None:
-        return False
     has_changed = False
     # on a repeating sample all pairs across a bridge have decided already
     joints = [] if state.is_periodic else list_valid_overlaps(state)
-    pairs_in_loops = {(joint.first, joint.second) for joint in find_loop_pairs(joints)}
-    bridges = [j for j in joints if (j.first, j.second) not in pairs_in_loops]
+    pairs_in_loops = {joint.pair for joint in find_loop_pairs(joints)}
+    bridges = [joint for joint in joints if joint.pair not in pairs_in_loops]
     for checked_count, bridge in enumerate(bridges):
-        yield Progress(
-            checked_count, len(bridges), "Checking frames connected by one overlap"
-        )
-        pair = (bridge.first, bridge.second)
-        if pair in state.ambiguous or not state.is_placed[list(pair)].all():
+        what = "Checking frames connected by one overlap"
+        yield Progress(checked_count, len(bridges), what)
+        if bridge.pair in state.ambiguous or not state.is_placed[[*bridge.pair]].all():
             continue
         others = [joint for joint in joints if joint is not bridge]
-        labels = label_components(len(state.positions), others)
+        labels = layout.label_components(len(state.positions), others)
         sides = [
             np.flatnonzero((labels == labels[end]) & state.is_placed).tolist()
-            for end in pair
+            for end in bridge.pair
         ]
         has_changed |= _reposition_cut_frames(state, sides, ())
     cuts = _find_contradicted_cuts(state)
     for checked_count, (sides, moves) in enumerate(cuts):
-        yield Progress(
-            checked_count, len(cuts), "Checking overlaps that contradict others"
-        )
+        what = "Checking overlaps that contradict others"
+        yield Progress(checked_count, len(cuts), what)
         # still, after the previous cuts
         if state.is_placed[[*sides[0], *sides[1]]].all():
             has_changed |= _reposition_cut_frames(state, sides, moves)
@@ -270,22 +259,18 @@ def _find_contradicted_cuts(state: State) -> list[_Cut]:
     its moves.
     """
     joints = list_valid_overlaps(state)
-    components_left = label_components(len(state.positions), joints) if joints else None
+    is_main = layout.label_components(len(state.positions), joints) == 0
     doubtful = []
     for item in state.candidates:
-        pair = (item.first, item.second)
         above = item.shifts[item.score > state.threshold]
-        if components_left is None or not len(above) or pair in state.ambiguous:
+        if not len(above) or item.pair in state.ambiguous:
             continue
-        step = above - (state.positions[pair[1]] - state.positions[pair[0]])
+        step = above - (state.positions[item.second] - state.positions[item.first])
         # frames that only stated positions would move are left to the stage
-        if (
-            np.isfinite(step).all()
-            and components_left[pair[0]] == components_left[pair[1]] == 0
-        ):
+        if np.isfinite(step).all() and is_main[[*item.pair]].all():
             away = np.abs(step).max(axis=1)
-            if away.min() > TOLERANCE_PX:
-                doubtful.append((item.best_score, pair, step[0]))
+            if away.min() > layout.TOLERANCE_PX:
+                doubtful.append((item.best_score, item.pair, step[0]))
     doubtful.sort(key=lambda one: -one[0])
     cuts: list[_Cut] = []
     while doubtful:
@@ -294,8 +279,8 @@ def _find_contradicted_cuts(state: State) -> list[_Cut]:
         rest = []
         for one in doubtful:
             _, (first, second), step = one
-            same = np.abs(step - move).max() <= TOLERANCE_PX
-            if not same and np.abs(step + move).max() <= TOLERANCE_PX:
+            same = np.abs(step - move).max() <= layout.TOLERANCE_PX
+            if not same and np.abs(step + move).max() <= layout.TOLERANCE_PX:
                 first, second, same = second, first, True
             if same and first not in ends[1] and second not in ends[0]:
                 ends[0].add(first)
@@ -305,7 +290,7 @@ def _find_contradicted_cuts(state: State) -> list[_Cut]:
         doubtful = rest
         apart = find_minimum_cut(len(state.positions), joints, ends)
         sides = [
-            np.flatnonzero(part & state.is_placed & (components_left == 0)).tolist()
+            np.flatnonzero(part & state.is_placed & is_main).tolist()
             for part in (apart, ~apart)
         ]
         y, x = np.round(move).astype(int)
@@ -317,7 +302,7 @@ def _find_contradicted_cuts(state: State) -> list[_Cut]:
 
 
 def find_minimum_cut(
-    count: int, joints: Sequence[Overlap], ends: tuple[set[int], set[int]]
+    count: int, joints: Sequence[layout.Overlap], ends: tuple[set[int], set[int]]
 ) -> BoolArray:
     """Find the frames, (N,), on the second side of the minimum cut of the overlaps."""
     rows = [(j.first, j.second, 1 + round(j.weight)) for j in joints]
@@ -350,30 +335,23 @@ def _reposition_cut_frames(
     positions = np.full_like(state.positions, np.nan)
     positions[rest + group] = state.positions[rest + group]
     places_found = find_possible_positions(
-        state,
-        group,
-        positions,
-        middle,
-        spread,
-        is_placed=True,
-        proposals=proposals,
+        state, group, positions, middle, spread, is_placed=True, proposals=proposals
     )
     if proposals and any(place.move == (0, 0) for place in places_found):
         # the residual of the overlaps that connect them is the finer measure
         return False
     best = choose_nearest_position(places_found, middle, spread)
-    joints = () if state.layout is None else state.layout.joints
     # a previous cut may have removed other frames with overlaps
-    frames_placed = set(np.flatnonzero(state.is_placed).tolist())
+    is_placed = state.is_placed
     across = [
-        j
-        for j in joints
-        if (j.first in group) != (j.second in group)
-        and {j.first, j.second} <= frames_placed
+        joint
+        for joint in state.layout.joints
+        if (joint.first in group) != (joint.second in group)
+        and is_placed[[*joint.pair]].all()
     ]
     if len(places_found) > 1:
         if (best is not None) == state.is_stated:  # the stage decides
-            state.ambiguous |= {(j.first, j.second) for j in across}
+            state.ambiguous |= {joint.pair for joint in across}
         if best is None:
             state.positions[group] = np.nan
             for index in group:
@@ -385,10 +363,9 @@ def _reposition_cut_frames(
     if best is None or best.move == (0, 0):
         return False
     state.positions[group] += best.move
-    if state.layout is not None:
-        other_joints = [j for j in joints if j not in across]
-        for joint in across:
-            y, x = compute_rounded_shift(state.positions, (joint.first, joint.second))
-            other_joints.append(replace(joint, shift=(float(y), float(x))))
-        state.layout = replace(state.layout, joints=tuple(other_joints))
+    joints = [joint for joint in state.layout.joints if joint not in across]
+    for joint in across:
+        y, x = compute_rounded_shift(state.positions, joint.pair)
+        joints.append(replace(joint, shift=(float(y), float(x))))
+    state.layout = replace(state.layout, joints=tuple(joints))
     return True

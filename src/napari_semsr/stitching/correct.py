@@ -17,20 +17,11 @@ from dataclasses import dataclass, field, replace
 from unicodedata import normalize
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse.linalg import splu
 
-from napari_semsr.core import (
-    Acquisition,
-    BoolArray,
-    FloatArray,
-    IntPair,
-    Job,
-    OptionError,
-    Progress,
-    RegistrationError,
-)
+from napari_semsr import core
+from napari_semsr.stitching import refine, verify
 from napari_semsr.stitching.bridges import (
     GroupPosition,
     evaluate_group_position,
@@ -51,14 +42,6 @@ from napari_semsr.stitching.pairwise import (
     compute_correlation,
     compute_rounded_shift,
 )
-from napari_semsr.stitching.refine import (
-    LinearisedShift,
-    RefinedPositions,
-    assemble_normal_equations,
-    compute_position_spread,
-    linearise_pairs,
-    solve_steps,
-)
 from napari_semsr.stitching.shading import (
     COARSE_KNOTS,
     FINE_KNOTS,
@@ -68,14 +51,6 @@ from napari_semsr.stitching.shading import (
 from napari_semsr.stitching.solution import StitchSolution
 from napari_semsr.stitching.solve import update_shading
 from napari_semsr.stitching.state import Corrections, State
-from napari_semsr.stitching.verify import (
-    DROP_REASON,
-    UNEVEN,
-    check_periods,
-    create_solution,
-    warn_of_uncertain_positions,
-    warn_of_unplaced_frames,
-)
 
 _NAMES = 3  # frames named in a message; chosen: it stays readable
 _LOSS_REASON = "no remaining overlap connects it"
@@ -93,19 +68,19 @@ _AS_WELL = 1.0  # standard deviations; chosen: less does not decide which frame 
 class _IndexedCorrections:
     """Corrections keyed by frame index, with pairs in ascending order."""
 
-    struck_pairs: frozenset[IntPair]
+    struck_pairs: frozenset[core.IntPair]
     dropped_frames: frozenset[int]
-    places: dict[int, FloatArray]  # (2,) as in `positions` of the solution
-    joins: dict[IntPair, FloatArray]  # (2,) second minus first
-    movable: dict[IntPair, int]  # second frame of a join as given
+    places: dict[int, core.FloatArray]  # (2,) as in `positions` of the solution
+    joins: dict[core.IntPair, core.FloatArray]  # (2,) second minus first
+    movable: dict[core.IntPair, int]  # second frame of a join as given
 
     @property
-    def pairs(self) -> frozenset[IntPair]:
+    def pairs(self) -> frozenset[core.IntPair]:
         """Struck or joined pairs, whose images are not compared."""
         return self.struck_pairs | self.joins.keys()
 
 
-def check_corrections(corrections: Corrections, acquisition: Acquisition) -> None:
+def check_corrections(corrections: Corrections, acquisition: core.Acquisition) -> None:
     """Raise an error if corrections do not fit the frames of a scan.
 
     Raises
@@ -117,17 +92,14 @@ def check_corrections(corrections: Corrections, acquisition: Acquisition) -> Non
     _index_corrections(corrections, acquisition)
 
 
-def _check_extent(corrections: Corrections, acquisition: Acquisition) -> None:
+def _check_extent(corrections: Corrections, acquisition: core.Acquisition) -> None:
     # a misplaced decimal point would need a mosaic larger than the disk
     reach = np.array(acquisition.frame_shape) * len(acquisition.names)
     corners = acquisition.nominal_corners()
     if corners is not None:
         reach = np.maximum(reach, 2 * np.ptp(corners, axis=0))
     for what, (y, x) in (
-        *(
-            (f"{item.first} and {item.second}", item.shift_px)
-            for item in corrections.join
-        ),
+        *((f"{one.first} and {one.second}", one.shift_px) for one in corrections.join),
         *((name, (at.y_px, at.x_px)) for name, at in corrections.place.items()),
     ):
         if (np.abs((y, x)) > reach).any():
@@ -135,20 +107,17 @@ def _check_extent(corrections: Corrections, acquisition: Acquisition) -> None:
                 f"Corrections must keep frames within {reach[0]:.0f} x {reach[1]:.0f} "
                 f"px (the length of all frames in a row), got {y:g}, {x:g} for {what}."
             )
-            raise OptionError(msg, code="out-of-range")
+            raise core.OptionError(msg, code="out-of-range")
 
 
 def _index_corrections(
-    corrections: Corrections, acquisition: Acquisition
+    corrections: Corrections, acquisition: core.Acquisition
 ) -> _IndexedCorrections:
     # file systems store names in different Unicode forms
     index_of = {normalize("NFC", name): i for i, name in enumerate(acquisition.names)}
     faulty = {normalize("NFC", fault.frame) for fault in acquisition.faults}
-    unknown = sorted(
-        name
-        for name in corrections.names
-        if normalize("NFC", name) not in index_of.keys() | faulty
-    )
+    known = index_of.keys() | faulty
+    unknown = sorted(n for n in corrections.names if normalize("NFC", n) not in known)
     if unknown:
         more = f" and {len(unknown) - _NAMES} more" if len(unknown) > _NAMES else ""
         msg = (
@@ -156,13 +125,13 @@ def _index_corrections(
             f"{', '.join(unknown[:_NAMES])}{more}; its {len(index_of)} frames are "
             f"{acquisition.names[0]} to {acquisition.names[-1]}."
         )
-        raise OptionError(msg, code="frames-unknown")
+        raise core.OptionError(msg, code="frames-unknown")
 
     def find_indices(*names: str) -> list[int]:
         indices = [index_of.get(normalize("NFC", name)) for name in names]
         return [index for index in indices if index is not None]
 
-    def find_pair(*names: str) -> Iterator[IntPair]:
+    def find_pair(*names: str) -> Iterator[core.IntPair]:
         frame_pair = sorted(find_indices(*names))
         # otherwise a frame was unreadable and is left out already
         if len(frame_pair) == 2:
@@ -174,7 +143,7 @@ def _index_corrections(
             "Corrections must leave at least two frames, but they drop "
             f"{len(dropped_frames)}."
         )
-        raise OptionError(msg, code="too-few-frames")
+        raise core.OptionError(msg, code="too-few-frames")
     _check_extent(corrections, acquisition)
     joins, movable = {}, {}
     for item in corrections.join:
@@ -202,19 +171,21 @@ class _CorrectionSolver:
 
     state: State  # copy of the solved state
     hand: _IndexedCorrections
-    before: FloatArray  # (N, 2) solved corners, NaN for frames without a position
+    before: core.FloatArray  # (N, 2) solved corners, NaN for frames without a position
     # pairwise shifts in use: position of the second frame minus the first
-    shifts: dict[IntPair, FloatArray]
+    shifts: dict[core.IntPair, core.FloatArray]
     pedestal: float  # Of the mosaic
-    positions: FloatArray = field(init=False)  # (N, 2)
+    positions: core.FloatArray = field(init=False)  # (N, 2)
     # (N, 2) after groups were moved; the mean position of frames that are not placed
     # manually is kept at these
-    group_positions: FloatArray = field(init=False)
-    fixed_places: dict[int, FloatArray] = field(init=False)  # (2,) As in `positions`
+    group_positions: core.FloatArray = field(init=False)
+    fixed_places: dict[int, core.FloatArray] = field(
+        init=False
+    )  # (2,) As in `positions`
     # shifts of overlapping pairs, linearised at the solved positions
-    measured: dict[IntPair, LinearisedShift] = field(init=False)
+    measured: dict[core.IntPair, refine.LinearisedShift] = field(init=False)
     # overlapping pairs, and the positions they were computed for
-    _overlapping: tuple[bytes, list[IntPair]] = (b"", [])
+    _overlapping: tuple[bytes, list[core.IntPair]] = (b"", [])
 
     def __post_init__(self) -> None:
         self.positions = self.before.copy()
@@ -224,41 +195,38 @@ class _CorrectionSolver:
         self.fixed_places = {
             index: at + origin for index, at in self.hand.places.items()
         }
-        refined = () if self.state.refinement is None else self.state.refinement.shifts
-        self.measured = {(item.first, item.second): item for item in refined}
+        self.measured = self.state.refined_shifts
 
-    def compute_shift(self, pair: IntPair) -> FloatArray:
+    def compute_shift(self, pair: core.IntPair) -> core.FloatArray:
         """Compute the second frame's current position relative to the first, (2,)."""
         return np.asarray(self.positions[pair[1]] - self.positions[pair[0]])
 
     @property
-    def is_placed(self) -> BoolArray:
+    def is_placed(self) -> core.BoolArray:
         """Mask of the frames with a position, (N,)."""
         return np.asarray(np.isfinite(self.positions).all(axis=1))
 
-    def compute_distance_moved(self, pair: IntPair) -> float:
+    def compute_distance_moved(self, pair: core.IntPair) -> float:
         """Return the change of a pair's shift, in px; infinite without a position."""
         change = self._compute_shift_change(pair)
         return float(np.hypot(*change)) if np.isfinite(change).all() else np.inf
 
-    def _compute_shift_change(self, pair: IntPair) -> FloatArray:
+    def _compute_shift_change(self, pair: core.IntPair) -> core.FloatArray:
         """Return the change of a pair's shift from its solved value, (2,)."""
         before = self.before[pair[1]] - self.before[pair[0]]
         return np.asarray(self.compute_shift(pair) - before)
 
-    def _list_measured_shifts(self, pairs: Sequence[IntPair]) -> list[LinearisedShift]:
+    def _list_measured_shifts(
+        self, pairs: Sequence[core.IntPair]
+    ) -> list[refine.LinearisedShift]:
         """List the solved shifts of pairs, relative to the current positions."""
         return [
             replace(item, step=item.step[:2] - self._compute_shift_change(pair))
             for pair, item in ((pair, self.measured[pair]) for pair in pairs)
         ]
 
-    def _label_groups(self, ties: Sequence[Overlap]) -> NDArray[np.int64]:
-        """Label groups of frames connected by constraints, (N,); the largest is 0."""
-        return label_components(len(self.positions), ties)
-
     @property
-    def free_pairs(self) -> list[IntPair]:
+    def free_pairs(self) -> list[core.IntPair]:
         """Overlapping pairs that are neither struck nor joined."""
         key = self.positions.tobytes()
         if self._overlapping[0] != key:
@@ -284,7 +252,7 @@ class _CorrectionSolver:
         return ties
 
     def evaluate_group(
-        self, group: Sequence[int], move: FloatArray | None = None
+        self, group: Sequence[int], move: core.FloatArray | None = None
     ) -> GroupPosition:
         """Evaluate the fit of a group, optionally moved, to all other placed frames."""
         before = self.positions
@@ -292,23 +260,23 @@ class _CorrectionSolver:
             self.positions = before.copy()
             self.positions[list(group)] += move
         members = np.array(group)
+        shape, by_hand = self.state.acquisition.frame_shape, self.hand.pairs
         apart = self.positions[members, None] - self.positions
-        common = np.array(self.state.acquisition.frame_shape) - np.abs(apart)
+        common = np.array(shape) - np.abs(apart)
         common[:, members] = np.nan
-        overlapping = np.nan_to_num(common, nan=0.0).min(axis=2) > 0
-        by_hand = self.hand.pairs
+        overlapping = np.argwhere(np.nan_to_num(common, nan=0.0).min(axis=2) > 0)
         pairs = [
-            (other, int(members[row]))
-            for row, other in zip(
-                *(part.tolist() for part in overlapping.nonzero()), strict=True
-            )
-            if (min(other, members[row]), max(other, members[row])) not in by_hand
+            (other, group[row])
+            for row, other in overlapping.tolist()
+            if (min(other, group[row]), max(other, group[row])) not in by_hand
         ]
         place = evaluate_group_position(self.state.frames, pairs, self.positions)
         self.positions = before
         return place
 
-    def _compute_fit_improvement(self, group: Sequence[int], move: FloatArray) -> float:
+    def _compute_fit_improvement(
+        self, group: Sequence[int], move: core.FloatArray
+    ) -> float:
         """Return how much a move improves a group's fit, in standard deviations."""
         if self.state.is_nominal:
             return 0.0  # the images do not decide
@@ -321,7 +289,7 @@ class _CorrectionSolver:
     def reposition_detached_frames(self) -> None:
         """Move frames of struck overlaps to positions that clearly fit better."""
         # the frames and groups of frames that struck overlaps connected
-        labels = self._label_groups(self.list_constraints())
+        labels = label_components(len(self.positions), self.list_constraints())
         groups: set[tuple[int, ...]] = set()
         ends = {index for pair in self.hand.struck_pairs for index in pair}
         # those without a position may have lost it with a struck overlap
@@ -348,11 +316,12 @@ class _CorrectionSolver:
             self.positions[list(group)] = gains[group][1]
             waiting.remove(group)
 
-    def _find_better_position(self, group: tuple[int, ...]) -> tuple[float, FloatArray]:
+    def _find_better_position(
+        self, group: tuple[int, ...]
+    ) -> tuple[float, core.FloatArray]:
         """Find a clearly better position for a group; return its gain and corners."""
         members, now = list(group), self.positions[list(group)]
         here = self.evaluate_group(group) if np.isfinite(now).all() else None
-        fits = here is not None and here.score > self.state.threshold
         best, gain, corners = here, 0.0, now
         for proposal in self._propose_positions(group):
             self.positions[members] = proposal
@@ -360,7 +329,7 @@ class _CorrectionSolver:
             self.positions[members] = now
             if place_found.score <= self.state.threshold:
                 continue
-            if fits and here is not None:
+            if here is not None and here.score > self.state.threshold:
                 doubt = CERTAIN * np.hypot(place_found.doubt, here.doubt)
                 if place_found.fit - here.fit <= doubt:
                     continue
@@ -369,11 +338,11 @@ class _CorrectionSolver:
                 gain = place_found.fit - (0.0 if here is None else here.fit)
         return gain, corners
 
-    def _propose_positions(self, group: tuple[int, ...]) -> Iterator[FloatArray]:
+    def _propose_positions(self, group: tuple[int, ...]) -> Iterator[core.FloatArray]:
         """Yield corners of a group, (M, 2), proposed by the shifts of single pairs."""
         inside, by_hand = {*group}, self.hand.pairs
         for item in self.state.candidates:
-            pair = (item.first, item.second)
+            pair = item.pair
             ends = [index for index in pair if index in inside]
             if len(ends) != 1 or pair in by_hand:
                 continue
@@ -396,18 +365,14 @@ class _CorrectionSolver:
         if not self.hand.places:
             return
         ties, fixed_frames = self.list_constraints(), self.fixed_places.keys()
-        labels = self._label_groups(
-            [t for t in ties if not {t.first, t.second} & fixed_frames]
-        )
+        free = [t for t in ties if fixed_frames.isdisjoint(t.pair)]
+        labels = label_components(len(self.positions), free)
         moves = {i: at - self.positions[i] for i, at in self.fixed_places.items()}
-        hanging: dict[int, list[FloatArray]] = {}
+        hanging: dict[int, list[core.FloatArray]] = {}
         for tie in ties:
-            for frame, other in ((tie.first, tie.second), (tie.second, tie.first)):
-                if (
-                    frame in fixed_frames
-                    and other not in fixed_frames
-                    and labels[other] != 0
-                ):
+            for frame, other in (tie.pair, tie.pair[::-1]):
+                is_hanging = other not in fixed_frames and labels[other] != 0
+                if frame in fixed_frames and is_hanging:
                     hanging.setdefault(int(labels[other]), []).append(moves[frame])
         for index, at in self.fixed_places.items():
             self.positions[index] = at
@@ -431,18 +396,22 @@ class _CorrectionSolver:
             earlier_joints.append(Overlap(*pair, (0.0, 0.0), 1.0))
 
     def _apply_join(
-        self, pair: IntPair, move: FloatArray, earlier_joints: Sequence[Overlap]
+        self,
+        pair: core.IntPair,
+        move: core.FloatArray,
+        earlier_joints: Sequence[Overlap],
     ) -> None:
         """Move one side of a pair to satisfy its join, given the earlier joins."""
         if np.hypot(*move) <= TOLERANCE_PX:
             return
-        labels = self._label_groups(earlier_joints)
+        count = len(self.positions)
+        labels = label_components(count, earlier_joints)
         sides = [np.flatnonzero(labels == labels[end]).tolist() for end in pair]
         moves = [-move, move]
-        ties = [t for t in self.list_constraints() if (t.first, t.second) != pair]
-        cut = find_minimum_cut(len(self.positions), ties, ({*sides[0]}, {*sides[1]}))
+        ties = [tie for tie in self.list_constraints() if tie.pair != pair]
+        cut = find_minimum_cut(count, ties, ({*sides[0]}, {*sides[1]}))
         has_place = self.is_placed
-        main = self._label_groups(ties) == 0 if ties else has_place
+        main = label_components(count, ties) == 0 if ties else has_place
         for side, far in ((~cut, -move), (cut, move)):
             sides.append(np.flatnonzero(side & has_place & main).tolist())
             moves.append(far)
@@ -486,11 +455,11 @@ class _CorrectionSolver:
                 fit = compute_correlation(state.frames, pair, shift)
                 if fit[1] > state.threshold:
                     fitting.append(pair)
-            linearised_shifts = linearise_pairs(
+            linearised_shifts = refine.linearise_pairs(
                 state.frames, self.positions, fitting, 1.0, around=self.free_pairs
             )
             fresh = {
-                (item.first, item.second): item
+                item.pair: item
                 for item in linearised_shifts
                 if np.hypot(*item.step) <= TOLERANCE_PX
             }
@@ -505,21 +474,23 @@ class _CorrectionSolver:
         still[list(self.hand.places)] = False
         self.positions = np.where(still[:, None], self.before, fine)
         spread = np.where(
-            np.isfinite(fine), compute_position_spread(matrix, 1.0), np.nan
+            np.isfinite(fine), refine.compute_position_spread(matrix, 1.0), np.nan
         )
         # those that do not fit any more have no effect, but their misfit is reported
-        in_use = {(item.first, item.second) for item in shifts} | self.hand.joins.keys()
+        in_use = {item.pair for item in shifts} | self.hand.joins.keys()
         unused = [pair for pair in self.measured if pair not in in_use]
         shifts += self._list_measured_shifts(unused)
-        state.refinement = RefinedPositions(self.positions, tuple(shifts), spread)
+        state.refinement = refine.RefinedPositions(
+            self.positions, tuple(shifts), spread
+        )
         self.shifts = {
             **{p: at for p, at in self.shifts.items() if p not in changed_pairs},
             **{p: self.compute_shift(p) for p in fresh},
         }
 
     def _solve_frame_moves(
-        self, shifts: Sequence[LinearisedShift]
-    ) -> tuple[FloatArray, sparse.csc_array]:
+        self, shifts: Sequence[refine.LinearisedShift]
+    ) -> tuple[core.FloatArray, sparse.csc_array]:
         """Solve for position updates of all frames, (N, 2); also return the matrix."""
         count, hand = len(self.positions), self.hand
         has_place = self.is_placed
@@ -527,7 +498,7 @@ class _CorrectionSolver:
         much = np.eye(2) * float(np.median(traces)) * _JOIN_WEIGHT
         noise = float(np.median([item.variance for item in shifts] or [1.0]))
         joins = [
-            LinearisedShift(*pair, much, shift - self.compute_shift(pair), noise)
+            refine.LinearisedShift(*pair, much, shift - self.compute_shift(pair), noise)
             for pair, shift in hand.joins.items()
             if has_place[list(pair)].all()
         ]
@@ -535,16 +506,15 @@ class _CorrectionSolver:
         if not items:
             return np.zeros((count, 2)), sparse.eye_array(2 * count).tocsc()
         if not self.fixed_places:
-            return solve_steps(count, items)
-        matrix, right, _, _ = assemble_normal_equations(count, items, noise)
+            return refine.solve_steps(count, items)
+        matrix, right, _, _ = refine.assemble_normal_equations(count, items, noise)
         pulls = right[0].ravel()
         stiff = np.zeros((count, 2))
         fixed_frames = list(self.fixed_places)
         stiff[fixed_frames] = _HOLD * float(np.median(np.abs(matrix.diagonal())))
         away = np.zeros((count, 2))
-        away[fixed_frames] = (
-            np.array([*self.fixed_places.values()]) - self.positions[fixed_frames]
-        )
+        places = np.array([*self.fixed_places.values()])
+        away[fixed_frames] = places - self.positions[fixed_frames]
         matrix = (matrix + sparse.diags_array(stiff.ravel())).tocsc()
         pulls = pulls + (stiff * away).ravel()
         # placed frames move relative to all others, whose mean position is kept
@@ -557,13 +527,6 @@ class _CorrectionSolver:
         drift = np.nanmean((self.group_positions - self.positions)[others], axis=0)
         solution = splu(with_means).solve(np.concatenate([pulls, drift]))
         return solution[:-2].reshape(count, 2), matrix
-
-    def apply_corrections(self) -> None:
-        """Apply all corrections approximately, to within a few pixels."""
-        self.reposition_detached_frames()
-        self.apply_fixed_positions()
-        self.apply_joins()
-        self.group_positions = self.positions.copy()
 
     def remove_unconnected_frames(self) -> None:
         """Remove the positions of frames that are no longer connected."""
@@ -580,7 +543,7 @@ class _CorrectionSolver:
             Overlap(fixed_frames[0], index, (0.0, 0.0), 1.0)
             for index in fixed_frames[1:]
         ]
-        labels = self._label_groups(ties)
+        labels = label_components(len(self.positions), ties)
         stays = labels == 0 if ties else np.zeros(len(labels), bool)
         stays[fixed_frames] = True
         has_place = self.is_placed
@@ -594,7 +557,7 @@ class _CorrectionSolver:
 
 def correct_mosaic(
     solution: StitchSolution, corrections: Corrections
-) -> Job[StitchSolution]:
+) -> core.Job[StitchSolution]:
     """Solve a scan again with manual corrections.
 
     Starts from `solution` without the corrections that it may already contain.
@@ -609,12 +572,9 @@ def correct_mosaic(
     solution = solution.base or solution
     solved_state: State = solution.state
     hand = _index_corrections(corrections, solved_state.acquisition)
-    yield Progress(0, 0, "Applying corrections")
-    shifts = {
-        (pair.first, pair.second): np.array(pair.shift_px)
-        for pair in solution.pairs
-        if pair.used
-    }
+    yield core.Progress(0, 0, "Applying corrections")
+    used = (pair for pair in solution.pairs if pair.used)
+    shifts = {pair.pair: np.array(pair.shift_px) for pair in used}
     state = replace(
         solved_state,
         struck_pairs=hand.struck_pairs,
@@ -622,15 +582,18 @@ def correct_mosaic(
         ambiguous=solved_state.ambiguous - hand.pairs,
         reasons={
             **solved_state.reasons,
-            **dict.fromkeys(hand.dropped_frames, DROP_REASON),
+            **dict.fromkeys(hand.dropped_frames, verify.DROP_REASON),
         },
         warnings=[],
     )
     solver = _CorrectionSolver(
         state, hand, solved_state.positions, shifts, solution.pedestal
     )
-    solver.apply_corrections()
-    yield Progress(0, 0, "Solving positions with corrections")
+    solver.reposition_detached_frames()
+    solver.apply_fixed_positions()
+    solver.apply_joins()
+    solver.group_positions = solver.positions.copy()
+    yield core.Progress(0, 0, "Solving positions with corrections")
     solver.refine_positions()
     solver.remove_unconnected_frames()
     state.positions = solver.positions
@@ -639,24 +602,24 @@ def correct_mosaic(
             "Corrections must leave at least one overlap between two frames: strike "
             "fewer overlaps or drop fewer frames."
         )
-        raise RegistrationError(msg, code="nothing-placed")
+        raise core.RegistrationError(msg, code="nothing-placed")
     for index in np.flatnonzero(state.is_placed).tolist():
         state.reasons.pop(index, None)
     state.frames = _match_brightness(state, solver)
     remaining = _measure_remaining_shading(state, solver)
-    if remaining > UNEVEN and (state.positions != solver.before).any():
+    if remaining > verify.UNEVEN and (state.positions != solver.before).any():
         # wrong positions have biased the brightness, and through it all other positions
         for knots in (COARSE_KNOTS, FINE_KNOTS):
-            yield Progress(0, 0, "Refining flat field and gains")
+            yield core.Progress(0, 0, "Refining flat field and gains")
             update_shading(state, knots)
             solver.refine_positions(every=True)
             state.positions = solver.positions
         remaining = _measure_remaining_shading(state, solver)
     _update_layout(state, solver)
-    check_periods(state, refuses=False)
-    warn_of_unplaced_frames(state)
-    warn_of_uncertain_positions(state)
-    outcome = create_solution(state, solution.pedestal, remaining)
+    verify.check_periods(state, refuses=False)
+    verify.warn_of_unplaced_frames(state)
+    verify.warn_of_uncertain_positions(state)
+    outcome = verify.create_solution(state, solution.pedestal, remaining)
     return replace(outcome, state=solved_state, base=solution)
 
 
@@ -682,23 +645,16 @@ def _update_layout(state: State, solver: _CorrectionSolver) -> None:
     for pair, (y, x) in solver.shifts.items():
         if pair not in hand.pairs:
             joints.append(Overlap(*pair, (float(y), float(x)), 1.0))
-    in_use = {(joint.first, joint.second) for joint in joints}
-    contradicting = () if state.layout is None else state.layout.dropped_joints
-    former = () if state.layout is None else state.layout.joints
-    contradicted_joints = (j for j in former if (j.first, j.second) not in in_use)
-    state.layout = Layout(
-        state.positions, tuple(joints), (*contradicting, *contradicted_joints)
-    )
-    searched_pairs = {(item.first, item.second) for item in state.candidates}
+    in_use = {joint.pair for joint in joints}
+    unused = (joint for joint in state.layout.joints if joint.pair not in in_use)
+    dropped_joints = (*state.layout.dropped_joints, *unused)
+    state.layout = Layout(state.positions, tuple(joints), dropped_joints)
+    searched_pairs = {item.pair for item in state.candidates}
     more = []
     for pair in sorted(in_use - searched_pairs):  # at the current shift, without search
         shift = compute_rounded_shift(state.positions, pair)
-        ncc, score, weight = (
-            np.array([value])
-            for value in compute_correlation(state.frames, pair, shift)
-        )
-        shifts = np.array([shift], dtype=np.int64)
-        more.append(Candidates(*pair, shifts, ncc, score, weight))
+        values = np.array(compute_correlation(state.frames, pair, shift))[:, None]
+        more.append(Candidates(*pair, np.array([shift], dtype=np.int64), *values))
     state.candidates = [*state.candidates, *more]
 
 

@@ -15,15 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, ndimage
 
-from napari_semsr.core import (
-    Acquisition,
-    FirstFrame,
-    FloatArray,
-    FrameOrder,
-    IntPair,
-    RegistrationError,
-    compute_grid_cells,
-)
+from napari_semsr import core
 from napari_semsr.stitching.frames import CorrectedFrames
 from napari_semsr.stitching.layout import Overlap, fit_positions
 from napari_semsr.stitching.pairwise import (
@@ -53,9 +45,9 @@ _MOST = 3  # chosen: a question needs few answers
 class LikelyGrid:
     """Possible acquisition grid of the frames."""
 
-    grid: IntPair  # Rows and columns
-    order: FrameOrder
-    first: FirstFrame  # corner of the first frame
+    grid: core.IntPair  # Rows and columns
+    order: core.FrameOrder
+    first: core.FirstFrame  # corner of the first frame
     neighbours: int  # pairs of neighbours that match in this grid
     of: int  # all pairs of neighbours
 
@@ -68,7 +60,7 @@ class LikelyGrid:
         return asdict(self)
 
 
-class UnplacedFramesError(RegistrationError):
+class UnplacedFramesError(core.RegistrationError):
     """Error for frames that cannot be placed from their images alone.
 
     `grids` are those that fit the overlaps, the most likely first.
@@ -93,52 +85,49 @@ def describe_grids(grids: Sequence[LikelyGrid]) -> str:
 
 
 def find_likely_grids(
-    acquisition: Acquisition, joints: "Sequence[Overlap]"
+    acquisition: core.Acquisition, joints: "Sequence[Overlap]"
 ) -> tuple[LikelyGrid, ...]:
     """Find grids, other than the scan's own, that fit the matched pairs best."""
     grids: list[tuple[float, LikelyGrid]] = []
     for slots in acquisition.slots or (acquisition.names,):
         numbers = [slots.index(n) if n in slots else -1 for n in acquisition.names]
         for grid, order, first in _list_grids(len(slots)):
-            cells = compute_grid_cells(len(slots), grid, order, first)
+            cells = core.compute_grid_cells(len(slots), grid, order, first)
             axes = [
                 _weigh_axis_matches(acquisition, cells, numbers, joints, k)
                 for k in range(2)
             ]
-            fits, pairs = sum(a[1] for a in axes), sum(a[2] for a in axes)
+            weight, fits, pairs = map(sum, zip(*axes, strict=True))
             if fits >= _FEWEST:
-                weight = sum(a[0] for a in axes)
                 grids.append((weight, LikelyGrid(grid, order, first, fits, pairs)))
     grids.sort(key=lambda item: -item[0])
     least = _AS_LIKELY * grids[0][0] if grids else 0.0
     likely = dict.fromkeys(item for weight, item in grids if weight >= least)
     own = acquisition.grid, acquisition.order, acquisition.first
-    likeliest = [*likely][:_MOST]
-    descriptions = [(item.grid, item.order, item.first) for item in likeliest]
-    if own in descriptions[:1]:
+    likeliest = [((item.grid, item.order, item.first), item) for item in likely][:_MOST]
+    if likeliest and likeliest[0][0] == own:
         return ()  # the overlaps support the scan's own grid
-    return tuple(
-        item for item, name in zip(likeliest, descriptions, strict=True) if name != own
-    )
+    return tuple(item for name, item in likeliest if name != own)
 
 
-def _list_grids(count: int) -> Iterator[tuple[IntPair, FrameOrder, FirstFrame]]:
+def _list_grids(
+    count: int,
+) -> Iterator[tuple[core.IntPair, core.FrameOrder, core.FirstFrame]]:
     """Yield all grids with `count` frames; a single line has only one order."""
     for rows in range(1, count + 1):
         if count % rows:
             continue
-        is_line = rows in (1, count)
-        for first in get_args(FirstFrame):
-            if (rows == 1 and first.startswith("bottom")) or (
+        for first in get_args(core.FirstFrame):
+            is_other_end = (rows == 1 and first.startswith("bottom")) or (
                 rows == count and first.endswith("right")
-            ):
-                continue  # the same as its other end
-            for order in get_args(FrameOrder)[: 1 if is_line else None]:
+            )
+            orders = get_args(core.FrameOrder)[: 1 if rows in (1, count) else None]
+            for order in () if is_other_end else orders:
                 yield (rows, count // rows), order, first
 
 
 def _weigh_axis_matches(
-    acquisition: Acquisition,
+    acquisition: core.Acquisition,
     cells: NDArray[np.int64],
     numbers: Sequence[int],
     joints: "Sequence[Overlap]",
@@ -166,11 +155,11 @@ def _weigh_axis_matches(
         if MIN_STEP <= shift[axis] <= MAX_STEP and abs(shift[1 - axis]) <= ASIDE:
             shifts.append(shift * side)
             weights.append(joint.weight)
-            which.append((joint.first, joint.second))
+            which.append(joint.pair)
     best, steps = (0.0, 0), np.array(shifts)
     for shift in steps:
         agrees = np.abs(steps - shift).max(axis=1) <= _SAME_STEP * side.max()
-        heaviest: dict[IntPair, float] = {}  # only the best match of a pair counts
+        heaviest: dict[core.IntPair, float] = {}  # only the best match of a pair counts
         for k in np.flatnonzero(agrees).tolist():
             heaviest[which[k]] = max(heaviest.get(which[k], 0.0), weights[k])
         best = max(best, (sum(heaviest.values()), len(heaviest)))
@@ -196,25 +185,24 @@ class Agreement:
     """Fraction of image detail shared by overlapping frames."""
 
     pairs: NDArray[np.int64]  # (M, 2) frames of each pair
-    common: FloatArray  # (M,) Sum of products over the overlap
-    power: FloatArray  # (M,) mean of both sums of squares
-    pixels: FloatArray  # (M,) Pixels of the overlap
+    common: core.FloatArray  # (M,) Sum of products over the overlap
+    power: core.FloatArray  # (M,) mean of both sums of squares
+    pixels: core.FloatArray  # (M,) Pixels of the overlap
     most_noise: float = float("inf")  # upper bound of the noise power of a pixel
 
     @classmethod
     def measure(
         cls,
         corrected_frames: CorrectedFrames,
-        positions: FloatArray,
-        pairs: Sequence[IntPair],
+        positions: core.FloatArray,
+        pairs: Sequence[core.IntPair],
         most_noise: float = float("inf"),
     ) -> "Agreement":
         """Compare overlapping frames at their current `positions` (N, 2)."""
         pairs_in_use, sums = [], []
         for pair in pairs:
-            sums_of_pair = _compute_overlap_sums(
-                corrected_frames, pair, compute_rounded_shift(positions, pair)
-            )
+            shift = compute_rounded_shift(positions, pair)
+            sums_of_pair = _compute_overlap_sums(corrected_frames, pair, shift)
             if sums_of_pair is not None:
                 pairs_in_use.append(pair)
                 sums.append(sums_of_pair)
@@ -228,7 +216,9 @@ class Agreement:
         left = (self.power - self.common) / np.maximum(self.pixels, 1)
         return min(float(np.median(left)) if len(left) else 0.0, self.most_noise)
 
-    def compute_fractions(self, count: int, without: Sequence[int] = ()) -> FloatArray:
+    def compute_fractions(
+        self, count: int, without: Sequence[int] = ()
+    ) -> core.FloatArray:
         """Return the (N,) fractions of each frame's detail shared by its neighbours."""
         is_asked = ~np.isin(self.pairs, np.array(without, dtype=np.int64)).any(axis=1)
         common, power, pixels = np.zeros((3, count))
@@ -254,8 +244,11 @@ class Agreement:
 
 
 def _compute_shared_fraction(
-    common: FloatArray, power: FloatArray, pixels: FloatArray, noise: float
-) -> FloatArray:
+    common: core.FloatArray,
+    power: core.FloatArray,
+    pixels: core.FloatArray,
+    noise: float,
+) -> core.FloatArray:
     """Return the shared fraction of detail above noise, NaN for too little detail."""
     detail = power - pixels * noise
     doubt = noise * np.sqrt(2 * NOISE_AREA * np.maximum(pixels, 1))
@@ -264,7 +257,7 @@ def _compute_shared_fraction(
 
 
 def _compute_overlap_sums(
-    frames: CorrectedFrames, pair: IntPair, shift: IntPair
+    frames: CorrectedFrames, pair: core.IntPair, shift: core.IntPair
 ) -> tuple[float, float, int] | None:
     """Sum products and squares over the overlap of two frames, and count its pixels.
 
@@ -287,7 +280,7 @@ def _compute_overlap_sums(
 
 
 Spectra = list[NDArray[np.complex64]]
-Judge = Callable[[int, FloatArray, FloatArray], float]
+Judge = Callable[[int, core.FloatArray, core.FloatArray], float]
 
 _SMALL_SIDE = 96  # px; chosen: every pair is correlated, finer detail than 2 px is lost
 _PEAKS = 4  # refined peaks of a pair; chosen: time against missing the true one
@@ -310,7 +303,7 @@ _MIN_PIXELS = 300  # px of an overlap; chosen: in smaller ones noise dominates
 
 def discover_positions(
     frames: CorrectedFrames, joints: Sequence[Overlap], noise: float
-) -> FloatArray:
+) -> core.FloatArray:
     """Find approximate positions when neither positions nor a grid is known.
 
     `joints`: from `match_frames`; `noise`: noise power of a band-passed pixel.
@@ -336,8 +329,7 @@ def discover_positions(
     strong = [
         joint
         for joint in joints
-        if joint.weight >= _SURE
-        and np.isfinite(places[[joint.first, joint.second], 0]).any()
+        if joint.weight >= _SURE and np.isfinite(places[[*joint.pair], 0]).any()
     ]
     if 2 * sum(np.abs(joint.shift).max() < _STILL_PX for joint in strong) > len(strong):
         msg = (
@@ -364,32 +356,29 @@ def _compute_shared_detail(
     frames: CorrectedFrames,
     noise: float,
     index: int,
-    place: FloatArray,
-    positions: FloatArray,
+    place: core.FloatArray,
+    positions: core.FloatArray,
 ) -> float:
     """Return the fraction of a frame's detail shared with placed frames, 0 if none."""
     total = np.zeros(3)
     for other in np.flatnonzero(np.isfinite(positions[:, 0])):
-        shift = np.round(place - positions[other])
-        overlap = _compute_overlap_sums(
-            frames, (int(other), index), (int(shift[0]), int(shift[1]))
-        )
+        y, x = np.round(place - positions[other]).astype(int).tolist()
+        overlap = _compute_overlap_sums(frames, (int(other), index), (y, x))
         if overlap is not None and overlap[2] >= _MIN_PIXELS:
             total += overlap
     common, power, pixels = total[:, None]
-    return float(
-        np.nan_to_num(_compute_shared_fraction(common, power, pixels, noise))[0]
-    )
+    share = _compute_shared_fraction(common, power, pixels, noise)
+    return float(np.nan_to_num(share)[0])
 
 
-def grow_layout(count: int, joints: Sequence[Overlap], judge: Judge) -> FloatArray:
+def grow_layout(count: int, joints: Sequence[Overlap], judge: Judge) -> core.FloatArray:
     """Compute (N, 2) positions by adding frames that agree with all earlier ones."""
     best = np.full((count, 2), np.nan)
     trial_count = 0
     for seed in sorted(joints, key=lambda joint: -joint.weight):
         if trial_count == _SEEDS or seed.weight < _SURE:
             break
-        if np.isfinite(best[[seed.first, seed.second]]).all():
+        if np.isfinite(best[[*seed.pair]]).all():
             continue
         trial_count += 1
         positions = np.full((count, 2), np.nan)
@@ -408,9 +397,9 @@ def grow_layout(count: int, joints: Sequence[Overlap], judge: Judge) -> FloatArr
 def _place_more_frames(
     joints: Sequence[Overlap],
     judge: Judge,
-    positions: FloatArray,
+    positions: core.FloatArray,
     least: float = _MIN_COMMON,
-) -> FloatArray:
+) -> core.FloatArray:
     """Place further frames that match those already placed in `positions` (N, 2).
 
     `least`: share of common detail that a frame with a strong match needs.
@@ -431,19 +420,16 @@ def _place_more_frames(
 
 
 def _propose_positions(
-    joints: Sequence[Overlap], positions: FloatArray
-) -> list[tuple[float, int, FloatArray]]:
+    joints: Sequence[Overlap], positions: core.FloatArray
+) -> list[tuple[float, int, core.FloatArray]]:
     """List proposed positions of unplaced frames, best supported first."""
     has_place = np.isfinite(positions[:, 0])
-    wanted_places: dict[int, list[tuple[FloatArray, float]]] = {}
+    wanted_places: dict[int, list[tuple[core.FloatArray, float]]] = {}
     for joint in joints:
-        shift = np.array(joint.shift)
-        if has_place[joint.first] and not has_place[joint.second]:
-            where = (positions[joint.first] + shift, joint.weight)
-            wanted_places.setdefault(joint.second, []).append(where)
-        elif has_place[joint.second] and not has_place[joint.first]:
-            where = (positions[joint.second] - shift, joint.weight)
-            wanted_places.setdefault(joint.first, []).append(where)
+        for here, there, sign in ((*joint.pair, 1), (*joint.pair[::-1], -1)):
+            if has_place[here] and not has_place[there]:
+                where = positions[here] + sign * np.array(joint.shift)
+                wanted_places.setdefault(there, []).append((where, joint.weight))
     proposals = []
     for index, votes in wanted_places.items():
         places = np.stack([place for place, _ in votes])
@@ -458,10 +444,10 @@ def _propose_positions(
 
 def place_stray_frames(
     frames: CorrectedFrames,
-    positions: FloatArray,
+    positions: core.FloatArray,
     strays: Sequence[int],
     noise: float,
-) -> FloatArray:
+) -> core.FloatArray:
     """Place frames far from their stated positions, using only the images.
 
     `positions` (N, 2): NaN for frames that are not placed, such as `strays`; `noise`:
@@ -511,12 +497,12 @@ def match_frames(
 def _find_trial_shifts(
     spectra: Spectra,
     powers: Spectra,
-    size: IntPair,
+    size: core.IntPair,
     few: int,
     frames: Sequence[int] | None,
-) -> list[tuple[int, int, IntPair]]:
+) -> list[tuple[int, int, core.IntPair]]:
     """Find shifts at the correlation peaks of pairs; clear ones if more than `few`."""
-    trials: list[tuple[float, int, int, IntPair]] = []
+    trials: list[tuple[float, int, int, core.IntPair]] = []
     frames_wanted = {*(range(len(spectra)) if frames is None else frames)}
     for first in range(len(spectra)):
         for second in range(first + 1, len(spectra)):

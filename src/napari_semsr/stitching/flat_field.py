@@ -9,7 +9,6 @@ cancels.
 
 import warnings
 from dataclasses import dataclass, replace
-from typing import Self
 
 import numpy as np
 import scipy  # other parts of SciPy are imported when they are used
@@ -66,12 +65,10 @@ class FlatField:
         """Inverse variance of each corrected pixel, 0 outside the field."""
         return np.where(self.valid, self.flat**2, 0).astype(np.float32)
 
-    def create_uniform(self) -> Self:
+    def create_uniform(self) -> "FlatField":
         """Return a flat field without shading, of the same dark level."""
-        ones = np.ones_like(self.flat)
-        return replace(
-            self, flat=ones, valid=ones > 0, method="none is better", centre=None
-        )
+        same = create_uniform_flat_field(self.flat.shape, self.dark, "none is better")
+        return replace(same, is_dark_known=self.is_dark_known)
 
 
 def create_uniform_flat_field(
@@ -93,9 +90,8 @@ def compute_valid_mask(flat: RealArray) -> NDArray[np.bool_]:
     bright = flat > MIN_FLAT
     if bright.all():
         return np.ones(flat.shape, bool)
-    return np.asarray(
-        ndimage.binary_erosion(bright, iterations=_EROSION, border_value=0)
-    )
+    mask = ndimage.binary_erosion(bright, iterations=_EROSION, border_value=0)
+    return np.asarray(mask)
 
 
 def _compute_block_means(frames: RealArray, block: int = _BLOCK) -> FloatArray:
@@ -253,11 +249,8 @@ def find_field_centre(typical: FloatArray) -> tuple[tuple[float, float], float]:
     middle = (np.array(small.shape) - 1) / 2
 
     def compute_scatter(centre: FloatArray) -> float:
-        distance = _compute_centre_distances(
-            small.shape, (centre[0], centre[1])
-        ).ravel()
-        ring = distance.astype(np.intp)
-        part = distance - ring
+        distance = _compute_centre_distances(small.shape, (centre[0], centre[1]))
+        ring, part = distance.ravel().astype(np.intp), distance.ravel() % 1
         index = np.concatenate([ring, ring + 1])
         share = np.concatenate([1 - part, part])
         weight = np.bincount(index, share)
@@ -340,9 +333,8 @@ def _estimate_fixed_pattern(
     is_seen = (np.abs(fine) > _SPECK_LEVEL * error) & valid
     if not 0 < is_seen.sum() <= _MAX_FIXED * valid.sum():
         return ones
-    whole, error = _compute_common_detail(
-        frames, in_light, round(_WIDE * min(valid.shape))
-    )
+    width = round(_WIDE * min(valid.shape))
+    whole, error = _compute_common_detail(frames, in_light, width)
     beside = (np.abs(whole) > _SPECK_EDGE * error) & valid
     is_pattern = ndimage.binary_propagation(is_seen, mask=is_seen | beside)
     return np.where(is_pattern, np.maximum(1 + whole, 0), ones).astype(np.float32)
@@ -365,10 +357,8 @@ def estimate_initial_flat(
     is the grey level without light, of all pixels or of each.
     """
     some = np.arange(len(acquisition)) if among is None else among
-    read = (
-        acquisition.read(int(some[i]))
-        for i in choose_evenly_spaced_indices(len(some), _SAMPLE)
-    )
+    sample = choose_evenly_spaced_indices(len(some), _SAMPLE)
+    read = (acquisition.read(int(some[i])) for i in sample)
     frames = np.stack([frame.astype(np.float32) for frame in read])
     known = 0.0 if dark_known is None else dark_known
     frames -= np.asarray(known, np.float32)
@@ -451,25 +441,19 @@ class SurfaceBasis:
     def _evaluate_spline_basis(self, place: FloatArray, size: int) -> FloatArray:
         unit = np.clip((place + 0.5) / size, 0, 1 - 1e-9) * self.knots
         joints = np.arange(-3, self.knots + 4, dtype=float)
-        return np.asarray(
-            scipy.interpolate.BSpline.design_matrix(unit, joints, 3).toarray()
-        )
+        matrix = scipy.interpolate.BSpline.design_matrix(unit, joints, 3)
+        return np.asarray(matrix.toarray())
 
     def compute_prior(self) -> FloatArray:
         """Compute the (F, F) prior inverse covariance of the coefficients."""
         if not self.knots:
             return _FREE * np.eye(len(_POWERS))
         size = self.knots + 3
-        second = np.diff(np.eye(size), n=2, axis=0)
-        rough = np.concatenate(
-            [np.kron(second, np.eye(size)), np.kron(np.eye(size), second)]
-        )
+        one, second = np.eye(size), np.diff(np.eye(size), n=2, axis=0)
+        rough = np.concatenate([np.kron(second, one), np.kron(one, second)])
         splines = _ROUGHNESS**2 * rough.T @ rough + _RIDGE**2 * np.eye(size**2)
-        free = len(_POWERS)
-        whole = np.zeros((free + size**2, free + size**2))
-        whole[:free, :free] = _FREE * np.eye(free)
-        whole[free:, free:] = splines
-        return whole
+        powers = _FREE * np.eye(len(_POWERS))
+        return np.asarray(scipy.linalg.block_diag(powers, splines))
 
     def compute_tilts(self) -> FloatArray:
         """Return (F, 2) coefficients for unit slope per half frame along y and x.
@@ -504,15 +488,11 @@ class SurfaceBasis:
     def evaluate_surface(self, coefficients: FloatArray) -> FloatArray:
         """Evaluate a surface (Y, X) at every pixel of a frame; `coefficients` (F,)."""
         free, size = len(_POWERS), self.knots + 3
-        rows = self._evaluate_spline_basis(
-            np.arange(self.shape[0], dtype=float), self.shape[0]
-        )
-        columns = self._evaluate_spline_basis(
-            np.arange(self.shape[1], dtype=float), self.shape[1]
+        rows, columns = (
+            self._evaluate_spline_basis(np.arange(side, dtype=float), side)
+            for side in self.shape
         )
         grid = np.indices(self.shape).reshape(2, -1).T.astype(float)
-        radial = (self._evaluate_radial_basis(grid) @ coefficients[:free]).reshape(
-            self.shape
-        )
+        radial = self._evaluate_radial_basis(grid) @ coefficients[:free]
         splines: FloatArray = rows @ coefficients[free:].reshape(size, size) @ columns.T
-        return radial + splines
+        return radial.reshape(self.shape) + splines

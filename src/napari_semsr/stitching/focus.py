@@ -160,11 +160,8 @@ class FocusPlan:
         height = _find_peak_height(np.maximum(energy - floor, 0), np.array(self.z_nm))
         unsure = best <= np.maximum(_BEYOND_NOISE * floor, 1e-30)
         height[unsure | ~is_reached.all(axis=0)] = np.nan
-        coverage = np.where(
-            is_reached[self.solved_index],
-            np.sum(counts, axis=0, dtype=np.uint16),
-            np.uint16(0),
-        )
+        coverage = np.stack(counts).sum(axis=0, dtype=np.uint16)
+        coverage[~is_reached[self.solved_index]] = 0
         return mean.astype(np.float32), coverage, height
 
 
@@ -183,15 +180,13 @@ def _compute_detail_energy(
         spread: core.Float32Array = smooth / np.maximum(around, np.float32(1e-6))
         return np.where(usable, spread, np.float32(0))
 
-    band = compute_local_mean(without_gaps, _FINE) - compute_local_mean(
-        without_gaps, _COARSE
-    )
-    level = np.where(usable, without_gaps, compute_local_mean(without_gaps, _COARSE))
+    fine, coarse = (compute_local_mean(without_gaps, s) for s in (_FINE, _COARSE))
+    band = fine - coarse
+    level = np.where(usable, without_gaps, coarse)
     rough = ndimage.convolve(level, _CROSS.astype(np.float32), mode="nearest")
     # next to the rim, missing pixels look like detail
-    inside = ndimage.minimum_filter(usable, round(3 * _COARSE), mode="nearest").astype(
-        np.float32
-    )
+    inside = ndimage.minimum_filter(usable, round(3 * _COARSE), mode="nearest")
+    inside = inside.astype(np.float32)
     around = ndimage.gaussian_filter(inside, _AROUND, mode="constant")
     energy, noise = (
         ndimage.gaussian_filter(plane**2 * inside, _AROUND, mode="constant")
@@ -257,10 +252,7 @@ def plan_focus(
     gains = np.tile(solution.gains, (levels, 1))
     offsets = np.tile(solution.offsets, (levels, 1))
     joined_frames = base.frames.copy_with_changes(
-        all_heights,
-        gains=gains.ravel(),
-        offsets=offsets.ravel(),
-        rotations=turns,
+        all_heights, gains=gains.ravel(), offsets=offsets.ravel(), rotations=turns
     )
     places = np.full((levels, count, 2), np.nan)
     places[solved_height] = base.positions
@@ -270,9 +262,8 @@ def plan_focus(
     # outwards: a height too blurred for the solved one is registered to the next
     outwards = sorted(range(levels), key=lambda level: abs(level - solved_height))
     for level_count, level in enumerate(outwards[1:]):
-        yield core.Progress(
-            level_count, levels - 1, "Registering the heights to each other"
-        )
+        what = "Registering the heights to each other"
+        yield core.Progress(level_count, levels - 1, what)
         near = level + (1 if level < solved_height else -1)
         for anchor in dict.fromkeys((solved_height, near)):
             pairs = [(anchor * count + i, level * count + i) for i in placed_frames]
@@ -290,9 +281,7 @@ def plan_focus(
             frames = base.frames.copy_with_changes(heights[level])
             brightness = _fit_brightness(frames, places[level], base.frames)
             gains[level], offsets[level] = brightness
-    if all(
-        shift.shift_px is None for k, shift in enumerate(shifts) if k != solved_height
-    ):
+    if sum(shift.shift_px is not None for shift in shifts) < 2:
         msg = (
             "No height could be registered to the sharpest one: check that all heights "
             "show the same area, or stitch a single folder."
@@ -387,9 +376,7 @@ def _fit_brightness(
     and (N,) offsets in grey values.
     """
     placed_frames = np.flatnonzero(np.isfinite(places[:, 0])).tolist()
-    usual = {
-        index: _compute_mean_level(solved_frames, index) for index in placed_frames
-    }
+    usual = {i: _compute_mean_level(solved_frames, i) for i in placed_frames}
     even = frames.copy_with_changes(
         gains=np.ones_like(solved_frames.gains),
         offsets=np.zeros_like(solved_frames.offsets),

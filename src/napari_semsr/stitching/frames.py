@@ -44,10 +44,10 @@ def fill_missing_pixels(
     """Fill missing pixels with the nearest valid ones; return image and valid mask."""
     single = raw.astype(np.float32)
     finite = np.isfinite(single)
+    if not finite.any():
+        return np.zeros_like(single), finite
     if not finite.all():
-        single = (
-            core.fill_gaps(single, finite) if finite.any() else np.zeros_like(single)
-        )
+        single = core.fill_gaps(single, finite)
     return single, finite
 
 
@@ -90,13 +90,11 @@ def rescale_extreme_values(
         if scan.dtype.itemsize <= 2:
             continue
         for index in choose_evenly_spaced_indices(len(scan), _SCALE_FRAMES):
-            magnitudes = np.abs(
-                scan.read(index)[::_STRIDE, ::_STRIDE].astype(np.float32)
-            )
+            frame = scan.read(index)[::_STRIDE, ::_STRIDE]
+            magnitudes = np.abs(frame.astype(np.float32))
             magnitudes = magnitudes[np.isfinite(magnitudes)]
-            levels.append(
-                float(np.quantile(magnitudes, 0.99)) if magnitudes.size else 0.0
-            )
+            if magnitudes.size:
+                levels.append(float(np.quantile(magnitudes, 0.99)))
     level = max(levels)
     if level == 0 or _LOWEST <= level <= _HIGHEST:
         return list(scans), 0
@@ -110,10 +108,16 @@ def _apply_low_pass(image: core.Float32Array, sigma: float) -> core.Float32Array
     )
 
 
-def _interpolate_image(
-    image: core.Float32Array, places: core.FloatArray
-) -> core.Float32Array:
-    return np.asarray(ndimage.map_coordinates(image, places, order=3, mode="nearest"))
+def _interpolate_planes(
+    planes: tuple[core.Float32Array, core.Float32Array, core.BoolArray],
+    places: core.FloatArray,
+) -> tuple[core.Float32Array, core.Float32Array, core.BoolArray]:
+    """Sample a frame, its weights and its clipped pixels at positions (2, Y, X)."""
+    image, weight, is_clipped = planes
+    image = ndimage.map_coordinates(image, places, order=3, mode="nearest")
+    if is_clipped.any():
+        is_clipped = ndimage.map_coordinates(is_clipped, places, order=0)
+    return image, _interpolate_weight(weight, places), is_clipped
 
 
 def _interpolate_weight(
@@ -125,13 +129,6 @@ def _interpolate_weight(
     weights = ndimage.map_coordinates(around, places, order=1)
     # chosen: less is a remainder of interpolation outside the frame
     return np.where(weights > 0.02, weights, np.float32(0)).astype(np.float32)
-
-
-def _interpolate_mask(mask: core.BoolArray, places: core.FloatArray) -> core.BoolArray:
-    """Sample a mask at positions (2, Y, X) by nearest neighbour."""
-    if not mask.any():
-        return mask
-    return np.asarray(ndimage.map_coordinates(mask, places, order=0))
 
 
 # Share of a frame's pixels; chosen: without clipping hardly any pixels of noise have
@@ -162,24 +159,20 @@ class CorrectedFrames:
         self.flat = flat
         self.gains = np.ones(len(acquisition)) if gains is None else gains
         self.offsets = np.zeros(len(acquisition)) if offsets is None else offsets
-        self.rotations = (
-            np.zeros((len(acquisition), 2)) if rotations is None else rotations
-        )
+        none = np.zeros((len(acquisition), 2))
+        self.rotations = none if rotations is None else rotations
         self._inverse = np.where(flat.valid, 1 / np.maximum(flat.flat, 1e-3), 0)
         self._inverse = self._inverse.astype(np.float32)
         self.distortion, self.centre_px = distortion, centre_px
         # inverse variance of a pixel of an unrotated frame of gain 1
         self.weight = flat.weight
         if distortion:
-            self._places = self._undistort_positions(
-                np.indices(flat.flat.shape, np.float64)
-            )
+            grid = np.indices(flat.flat.shape, np.float64)
+            self._places = self._undistort_positions(grid)
             self.weight = _interpolate_weight(flat.weight, self._places)
         self.root = np.sqrt(self.weight)
-        self._low_passes = tuple(
-            np.maximum(_apply_low_pass(self.weight, sigma), 1e-6)
-            for sigma in (_FINE, _COARSE)
-        )
+        low_passes = (_apply_low_pass(self.weight, s) for s in (_FINE, _COARSE))
+        self._low_passes = [np.maximum(plane, 1e-6) for plane in low_passes]
         self._corrected_cache = core.BoundedCache(_CORRECTED_BYTES)
         self._banded_cache = core.BoundedCache(_BANDED_BYTES)
 
@@ -190,8 +183,7 @@ class CorrectedFrames:
 
     def correct(self, index: int) -> tuple[core.Float32Array, core.Float32Array]:
         """Return the corrected frame and its weight map, both (Y, X)."""
-        planes = self.get_planes(index)
-        return planes[0], planes[1]
+        return self.get_planes(index)[:2]
 
     def find_clipped(self, index: int) -> core.BoolArray:
         """Return the mask of clipped pixels in a corrected frame."""
@@ -211,11 +203,9 @@ class CorrectedFrames:
     def _correct_frame(
         self, index: int
     ) -> tuple[core.Float32Array, core.Float32Array, core.BoolArray]:
-        raw = self.acquisition.read(index)
-        gain = float(self.gains[index])
-        weight = (
-            self.flat.weight if gain == 1 else self.flat.weight * np.float32(gain**2)
-        )
+        raw, gain = self.acquisition.read(index), float(self.gains[index])
+        brightness = np.float32(gain**2)
+        weight = self.flat.weight if gain == 1 else self.flat.weight * brightness
         single, usable = fill_missing_pixels(raw)
         whole = bool(usable.all())
         is_clipped = core.mark_clipped_pixels(single, _CLIPPED_SHARE)
@@ -226,6 +216,7 @@ class CorrectedFrames:
         single *= self._inverse
         if gain != 1:
             single /= np.float32(gain)
+        planes = single, weight, is_clipped
         if self.rotations[index].any():
             turn, scale = self.rotations[index]  # about the frame's centre
             matrix = (1 + scale) * np.array(
@@ -233,37 +224,23 @@ class CorrectedFrames:
             )
             centre = (np.array(self.frame_shape) - 1) / 2
             grid = np.indices(self.frame_shape, np.float64)
-            turned_places = np.einsum("ab,byx->ayx", matrix, grid)
-            turned_places += (centre - matrix @ centre)[:, None, None]
-            del grid
-            places = self._undistort_positions(turned_places)
-            del turned_places
-            shifted_frame = (
-                _interpolate_image(single, places),
-                _interpolate_weight(weight, places),
-            )
-            return *shifted_frame, _interpolate_mask(is_clipped, places)
+            places = np.einsum("ab,byx->ayx", matrix, grid)
+            places += (centre - matrix @ centre)[:, None, None]
+            return _interpolate_planes(planes, self._undistort_positions(places))
         if not self.distortion:
-            return single, weight, is_clipped
-        new_weight = _interpolate_weight(weight, self._places)
+            return planes
+        image, weight, is_clipped = _interpolate_planes(planes, self._places)
         if whole:
-            new_weight = self.weight if gain == 1 else self.weight * np.float32(gain**2)
-        return (
-            _interpolate_image(single, self._places),
-            new_weight,
-            _interpolate_mask(is_clipped, self._places),
-        )
+            weight = self.weight if gain == 1 else self.weight * brightness
+        return image, weight, is_clipped
 
     def _undistort_positions(self, places: core.FloatArray) -> core.FloatArray:
         """Map positions (2, …) in undistorted frames to raw-frame pixels."""
         if not self.distortion:
             return places
+        rows, columns = places
         y, x = core.undistort_positions(
-            places[0],
-            places[1],
-            self.frame_shape,
-            self.distortion,
-            centre=self.centre_px,
+            rows, columns, self.frame_shape, self.distortion, centre=self.centre_px
         )
         # positions that no pixel shows are outside the frame
         return np.nan_to_num(np.stack([y, x]), nan=-2.0)
@@ -274,11 +251,11 @@ class CorrectedFrames:
 
     def compute_stretch(self) -> tuple[core.Float32Array, core.Float32Array]:
         """Compute each pixel's y and x displacement per pixel of rim displacement."""
-        places = np.indices(self.frame_shape, np.float64)
-        if self.distortion:
-            places = self._places
+        is_plain = not self.distortion
+        places = np.indices(self.frame_shape, np.float64) if is_plain else self._places
+        rows, columns = places
         y, x = core.compute_radial_displacement(
-            places[0], places[1], self.frame_shape, centre=self.centre_px
+            rows, columns, self.frame_shape, centre=self.centre_px
         )
         return y.astype(np.float32), x.astype(np.float32)
 
@@ -346,10 +323,8 @@ class CorrectedFrames:
         image, weight, _ = self.get_planes(index)
         product = image * self.weight
         fine, coarse = (
-            _apply_low_pass(product, sigma) / blurred_image
-            for sigma, blurred_image in zip(
-                (_FINE, _COARSE), self._low_passes, strict=True
-            )
+            _apply_low_pass(product, sigma) / low_pass
+            for sigma, low_pass in zip((_FINE, _COARSE), self._low_passes, strict=True)
         )
         band = ((fine - coarse) * self.root).astype(np.float32)
         # for a single grey value, rounding leaves the same pattern in every frame
@@ -368,13 +343,11 @@ class CorrectedFrames:
 
         small_weight = average_blocks(weight)
         small = average_blocks(image * weight)
-        level = _apply_low_pass(small, _COARSE) / np.maximum(
-            _apply_low_pass(small_weight, _COARSE), 1e-6
-        )
+        total = np.maximum(_apply_low_pass(small_weight, _COARSE), 1e-6)
+        level = _apply_low_pass(small, _COARSE) / total
         own = small / np.maximum(small_weight, 1e-6)
-        return np.where(
-            small_weight > 0, (own - level) * np.sqrt(small_weight), np.float32(0)
-        )
+        band = (own - level) * np.sqrt(small_weight)
+        return np.where(small_weight > 0, band, np.float32(0))
 
 
 def estimate_noise(frames: CorrectedFrames) -> float:

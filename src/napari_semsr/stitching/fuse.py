@@ -137,9 +137,8 @@ class FusionPlan:
         """Resample a frame to a rectangle's grid; return box, values and weights."""
         corner = np.round(self.positions[index]).astype(int)
         shift = self.positions[index] - corner
-        frame = core.Box.from_shape(
-            self.frames.frame_shape, (int(corner[0]), int(corner[1]))
-        )
+        y, x = corner.tolist()
+        frame = core.Box.from_shape(self.frames.frame_shape, (y, x))
         if not box.overlaps(frame):
             return None
         shown_box = box.intersection(frame)
@@ -147,13 +146,11 @@ class FusionPlan:
         inner = shown_box.relative_to(frame)
         # kernels use a few pixels beyond the rectangle, wherever it ends
         read = inner.grow(LOBES).intersection(core.Box.from_shape(frame.shape))
-        part_values = image[read.slices]
+        values = image[read.slices]
         for axis in range(2):
             kernel = _compute_lanczos_weights(float(shift[axis]))
-            part_values = ndimage.correlate1d(
-                part_values, kernel, axis=axis, mode="nearest"
-            )
-        values = part_values[inner.relative_to(read).slices]
+            values = ndimage.correlate1d(values, kernel, axis=axis, mode="nearest")
+        values = values[inner.relative_to(read).slices]
         weight = (weight * self.feather)[inner.slices]
         is_clipped = self.frames.find_clipped(index)[read.slices]
         if is_clipped.any():  # clipped pixels are used where there is nothing else
@@ -185,21 +182,11 @@ def plan_fusion(
     if not solution.is_placed.any():
         msg = "Cannot create a mosaic because no frame is placed."
         raise core.RegistrationError(msg, code="nothing-placed")
-    frames = CorrectedFrames(
-        acquisition,
-        solution.flat,
-        solution.gains,
-        solution.turns,
-        solution.distortion,
-        solution.distortion_centre_px,
-        solution.offsets,
-    )
+    frames = solution.correct_frames(acquisition)
     positions = solution.positions_px - np.nanmin(solution.positions_px, axis=0)
     last = np.nanmax(np.round(positions), axis=0).astype(int)
-    shape = (
-        int(last[0]) + acquisition.frame_shape[0],
-        int(last[1]) + acquisition.frame_shape[1],
-    )
+    rows, columns = (last + acquisition.frame_shape).tolist()
+    shape = rows, columns
     feather, pedestal = compute_feather_weights(frames), solution.pedestal
     return FusionPlan(frames, positions, feather, options.blend, shape, pedestal)
 
@@ -353,13 +340,8 @@ def _plan_mosaic_half(
     before, after = whole.frames, state.frames
     valid_in_both = before.flat.valid & after.flat.valid
     factor = np.mean(np.log(before.gains[in_half] / after.gains[in_half]))
-    factor += np.mean(
-        np.log(before.flat.flat[valid_in_both] / after.flat.flat[valid_in_both])
-    )
+    shades = before.flat.flat[valid_in_both] / after.flat.flat[valid_in_both]
+    factor += np.mean(np.log(shades))
     frames = after.copy_with_changes(gains=after.gains * float(np.exp(factor)))
-    return replace(
-        whole,
-        frames=frames,
-        positions=positions,
-        feather=compute_feather_weights(frames),
-    )
+    feather = compute_feather_weights(frames)
+    return replace(whole, frames=frames, positions=positions, feather=feather)

@@ -12,9 +12,8 @@ connect frames into groups; a group is connected to the others by all pairs betw
 together. What remains ambiguous is decided by the stage model, with a warning.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,27 +22,9 @@ from scipy.sparse import csgraph
 from scipy.sparse.linalg import splu
 from scipy.special import ndtri
 
-from napari_semsr.core import (
-    BoolArray,
-    Float32Array,
-    FloatArray,
-    IntPair,
-    Job,
-    Progress,
-    RealArray,
-)
+from napari_semsr import core
+from napari_semsr.stitching import pairwise
 from napari_semsr.stitching.frames import CorrectedFrames
-from napari_semsr.stitching.pairwise import (
-    PEAK_PX,
-    Candidates,
-    compute_joint_correlation,
-    compute_overlap_boxes,
-    compute_reach,
-    compute_rounded_shift,
-    correlate_frames,
-    resample_frame,
-    search_shifts,
-)
 
 TOLERANCE_PX = 3.0  # chosen in trials on eight simulated scans
 # The scale of the robust weights decreases from 20 px by a factor of 0.6 each round: 1
@@ -54,11 +35,9 @@ _STRONG = 50.0  # score; chosen: above it, certainty no longer grows
 
 
 @dataclass(frozen=True, slots=True)
-class Overlap:
+class Overlap(pairwise.FramePair):
     """Overlap of two frames with its accepted shift."""
 
-    first: int
-    second: int
     shift: tuple[float, float]  # position of the second minus that of the first
     weight: float  # weight in the layout
 
@@ -68,15 +47,16 @@ class Layout:
     """Positions computed from consistent pairwise shifts."""
 
     # (N, 2) top-left corners; NaN for frames outside the largest connected group
-    positions: FloatArray
-    joints: tuple[Overlap, ...]  # shifts that were kept
-    dropped_joints: tuple[Overlap, ...]  # shifts that disagreed
+    positions: core.FloatArray
+    joints: tuple[Overlap, ...] = ()  # shifts that were kept
+    dropped_joints: tuple[Overlap, ...] = ()  # shifts that disagreed
 
 
-def label_components(count: int, joints: Sequence[Overlap]) -> NDArray[np.int64]:
+def label_components(
+    count: int, joints: Sequence[pairwise.FramePair]
+) -> NDArray[np.int64]:
     """Return (N,) group labels of connected frames; the largest group is 0."""
-    first = [joint.first for joint in joints]
-    second = [joint.second for joint in joints]
+    first, second = np.array([joint.pair for joint in joints], int).reshape(-1, 2).T
     graph = sparse.coo_array((np.ones(len(joints)), (first, second)), (count, count))
     _, labels = csgraph.connected_components(graph, directed=False)
     sizes = np.bincount(labels)
@@ -88,12 +68,11 @@ def label_components(count: int, joints: Sequence[Overlap]) -> NDArray[np.int64]
 def fit_positions(
     count: int,
     joints: Sequence[Overlap],
-    weights: FloatArray,
-    prior: FloatArray | None = None,
-) -> FloatArray:
+    weights: core.FloatArray,
+    prior: core.FloatArray | None = None,
+) -> core.FloatArray:
     """Fit positions (N, 2) to all shifts; unconnected frames keep their `prior`."""
-    first = np.array([joint.first for joint in joints], dtype=np.intp)
-    second = np.array([joint.second for joint in joints], dtype=np.intp)
+    first, second = np.array([joint.pair for joint in joints], int).reshape(-1, 2).T
     shift = np.array([joint.shift for joint in joints], dtype=float).reshape(-1, 2)
     prior_positions = np.zeros((count, 2)) if prior is None else np.nan_to_num(prior)
     scale = float(weights.max(initial=0.0)) or 1.0
@@ -112,11 +91,11 @@ def fit_positions(
 
 
 def _create_overlap(
-    item: "Candidates | ShiftChoice", shift: RealArray, weight: float
+    item: pairwise.FramePair, shift: core.RealArray, weight: float
 ) -> Overlap:
     """Create an overlap from an accepted shift of a pair."""
     y, x = (float(value) for value in shift)
-    return Overlap(item.first, item.second, (y, x), float(min(weight, _STRONG)))
+    return Overlap(*item.pair, (y, x), float(min(weight, _STRONG)))
 
 
 # Score that unrelated frames reach by chance, measured on the scan itself, and whether
@@ -143,7 +122,9 @@ class ChanceLevel:
     normal deviate with a slope of 1).
     """
 
-    expected_shifts: tuple[IntPair, ...]  # shifts over whose overlap it was measured
+    expected_shifts: tuple[
+        core.IntPair, ...
+    ]  # shifts over whose overlap it was measured
     least: float
     slope: float  # slope of the tail; 0 for hardly any peak
     shifts: float
@@ -181,7 +162,7 @@ class ChanceLevel:
 
 
 def measure_chance_level(
-    frames: CorrectedFrames, typical_shifts: Sequence[IntPair]
+    frames: CorrectedFrames, typical_shifts: Sequence[core.IntPair]
 ) -> ChanceLevel:
     """Measure the distribution of chance scores between unrelated frames of a scan.
 
@@ -190,19 +171,21 @@ def measure_chance_level(
     """
     rng = np.random.default_rng(0)
     count, side = len(frames.acquisition), np.array(frames.frame_shape)
-    reach = compute_reach(frames.frame_shape)
+    reach = pairwise.compute_reach(frames.frame_shape)
     scores_found = []
     for _ in range(_WINDOWS):
         first, second = rng.choice(count, 2, replace=False)
-        share = (
-            1 - np.abs(typical_shifts[int(rng.integers(len(typical_shifts)))]) / side
-        )
+        typical_shift = typical_shifts[int(rng.integers(len(typical_shifts)))]
+        share = 1 - np.abs(typical_shift) / side
         area = max(float(np.prod(share.clip(0))), _MIN_AREA)
         rows = area ** rng.random()
         apart = side * (1 - np.array([rows, area / rows])) * rng.choice([-1, 1], 2)
         y, x = np.rint(apart).astype(int)
         pair = int(first), ~int(second)
-        scores_found.append(search_shifts(frames, pair, (int(y), int(x)), reach))
+        scores_found.append(
+            pairwise.search_shifts(frames, pair, (int(y), int(x)), reach)
+        )
+    repeating = [has_repetitive_peaks(i) or bool(i.along) for i in scores_found]
     best = np.array([item.best_score for item in scores_found])
     usual = float(np.median(best))
     scores = np.concatenate([item.score for item in scores_found])
@@ -221,18 +204,15 @@ def measure_chance_level(
         shifts=float(_WINDOWS * count_shifts(reach)),
         usual=usual,
         spread=1.4826 * float(np.median(np.abs(best - usual))),
-        repeats=bool(
-            np.mean([has_repetitive_peaks(i) or bool(i.along) for i in scores_found])
-            > 0.5
-        ),
+        repeats=bool(np.mean(repeating) > 0.5),
         grain=frames.grain,
     )
 
 
 def measure_chance_threshold(
     frames: CorrectedFrames,
-    shifts: Sequence[IntPair],
-    reach: IntPair,
+    shifts: Sequence[core.IntPair],
+    reach: core.IntPair,
     significance: float,
 ) -> tuple[float, bool]:
     """Return the score threshold of a search and whether frames are periodic."""
@@ -240,7 +220,7 @@ def measure_chance_threshold(
     return chance.compute_threshold(count_shifts(reach), significance)
 
 
-def count_shifts(reach: IntPair) -> float:
+def count_shifts(reach: core.IntPair) -> float:
     """Return the number of shifts in a search range."""
     return float((2 * reach[0] + 1) * (2 * reach[1] + 1))
 
@@ -257,7 +237,7 @@ def _compute_gaussian_field_height(shifts: float, grain: float, rate: float) -> 
     return height
 
 
-def has_repetitive_peaks(item: Candidates) -> bool:
+def has_repetitive_peaks(item: pairwise.Candidates) -> bool:
     """Return whether a pair has several peaks nearly as high as the best."""
     return (
         len(item.score) > 3  # chosen: a lattice has more
@@ -298,14 +278,12 @@ _ROUNDS = 3  # Gauss-Newton steps from a peak; chosen: time against precision
 
 
 @dataclass(frozen=True, slots=True)
-class ShiftChoice:
+class ShiftChoice(pairwise.FramePair):
     """Candidate shifts of one pair and their residuals."""
 
-    first: int
-    second: int
-    shifts: FloatArray  # (K, 2) refined candidates, the smallest residual first
+    shifts: core.FloatArray  # (K, 2) refined candidates, the smallest residual first
     # (K,) excess of each residual over the smallest, in standard deviations
-    doubt: FloatArray
+    doubt: core.FloatArray
     weight: float  # weight in the layout
     # residual variance of the best one, and its standard deviation
     least: tuple[float, float] = (0.0, 0.0)
@@ -317,16 +295,14 @@ class ShiftChoice:
 
 
 def _measure_residual(
-    frames: CorrectedFrames, pair: IntPair, shift: FloatArray
-) -> tuple[FloatArray, float, float] | None:
+    frames: CorrectedFrames, pair: core.IntPair, shift: core.FloatArray
+) -> tuple[core.FloatArray, float, float] | None:
     """Refine a shift of a pair; return shift, residual variance and its error."""
     shift = shift.astype(float)
     result = None
     for _ in range(_ROUNDS):
-        whole = np.round(shift).astype(int)
-        boxes = compute_overlap_boxes(
-            frames.frame_shape, (int(whole[0]), int(whole[1]))
-        )
+        y, x = np.round(shift).astype(int).tolist()
+        boxes = pairwise.compute_overlap_boxes(frames.frame_shape, (y, x))
         if boxes is None or min(boxes[0].shape) < 2 * _MARGIN + 6:
             return result
         crops = [
@@ -334,8 +310,8 @@ def _measure_residual(
             for index, box in zip(pair, boxes, strict=True)
             for plane in frames.correct(index)
         ]
-        part = shift - whole
-        step, variance, deviation = _fit_shift(crops, (float(part[0]), float(part[1])))
+        part_y, part_x = (shift - (y, x)).tolist()
+        step, variance, deviation = _fit_shift(crops, (part_y, part_x))
         result = (shift, variance, deviation)
         if np.abs(step).max() > 3:  # px; chosen: farther away is another peak
             return result
@@ -344,12 +320,12 @@ def _measure_residual(
 
 
 def _fit_shift(
-    crops: Sequence[Float32Array], part: tuple[float, float]
-) -> tuple[FloatArray, float, float]:
+    crops: Sequence[core.Float32Array], part: tuple[float, float]
+) -> tuple[core.FloatArray, float, float]:
     """Fit shift, offset, gain and tilt; return shift step, variance and its error."""
     a, a_weight, b, b_weight = crops
-    a, a_y, a_x = resample_frame(a, (0.0, 0.0), 1.0)
-    b, b_y, b_x = resample_frame(b, part, 1.0)
+    a, a_y, a_x = pairwise.resample_frame(a, (0.0, 0.0), 1.0)
+    b, b_y, b_x = pairwise.resample_frame(b, part, 1.0)
     weight = a_weight * b_weight / np.maximum(a_weight + b_weight, 1e-9)
     edge = np.zeros(a.shape, bool)
     edge[_MARGIN:-_MARGIN, _MARGIN:-_MARGIN] = True
@@ -375,30 +351,32 @@ def _fit_shift(
     return solution[:2], variance, max(scatter, variance * np.sqrt(2 * _GRAIN / pixels))
 
 
-def _sum_blocks(plane: NDArray[np.float64]) -> FloatArray:
+def _sum_blocks(plane: NDArray[np.float64]) -> core.FloatArray:
     """Sum a plane over blocks, including incomplete border blocks."""
     rows = np.add.reduceat(plane, np.arange(0, plane.shape[0], _BLOCK), axis=0)
     return np.add.reduceat(rows, np.arange(0, plane.shape[1], _BLOCK), axis=1)
 
 
-def find_rival_candidates(item: Candidates, threshold: float) -> BoolArray:
+def find_rival_candidates(
+    item: pairwise.Candidates, threshold: float
+) -> core.BoolArray:
     """Return the (K,) mask of plausible candidate shifts of a pair, at least one."""
     alike = item.ncc > _RIVAL_NCC * item.ncc.max(initial=0.0)
     return np.asarray(alike & (item.score > _RIVAL_SCORE * threshold))
 
 
 def weigh_shifts(
-    frames: CorrectedFrames, pair: IntPair, shifts: NDArray[np.int64], weight: float
+    frames: CorrectedFrames,
+    pair: core.IntPair,
+    shifts: NDArray[np.int64],
+    weight: float,
 ) -> ShiftChoice:
     """Compare candidate shifts (K, 2) of a pair, best first, by their residuals.
 
     Shifts whose overlap is too small for a residual count as possible.
     """
-    rows = (
-        [_measure_residual(frames, pair, shift) for shift in shifts]
-        if len(shifts) > 1
-        else []
-    )
+    several = shifts if len(shifts) > 1 else ()
+    rows = [_measure_residual(frames, pair, shift) for shift in several]
     is_sound = [row is not None and np.isfinite(row[1]) for row in rows]
     sound = [row for row in rows if row is not None and np.isfinite(row[1])]
     if not sound:
@@ -420,10 +398,10 @@ def weigh_shifts(
 
 
 def _compute_excess_residual(
-    frames: CorrectedFrames, choice: ShiftChoice, shift: FloatArray
+    frames: CorrectedFrames, choice: ShiftChoice, shift: core.FloatArray
 ) -> float:
     """Compute the excess residual of an additional shift of a pair."""
-    fit = _measure_residual(frames, (choice.first, choice.second), shift)
+    fit = _measure_residual(frames, choice.pair, shift)
     if fit is None or not np.isfinite(fit[1]) or choice.least[1] <= 0:
         return 0.0
     variance, deviation = choice.least
@@ -435,13 +413,13 @@ def _compute_excess_residual(
 
 def compute_layout(
     frames: CorrectedFrames,
-    candidates: Sequence[Candidates],
+    candidates: Sequence[pairwise.Candidates],
     threshold: float,
-    nominal: FloatArray,
+    nominal: core.FloatArray,
     *,
     is_periodic: bool,
     is_stated: bool,
-) -> Job[tuple[Layout, set[IntPair]]]:
+) -> core.Job[tuple[Layout, set[core.IntPair]]]:
     """Place frames by their pairwise shifts; also return ambiguous pairs.
 
     `nominal` (N, 2), `is_stated`: whether the scan states them, which then decides if
@@ -456,9 +434,10 @@ def compute_layout(
         shifts = item.shifts[find_rival_candidates(item, least)][:_MAX_CANDIDATES]
         if lines and item.along:
             shifts = np.concatenate([shifts, np.array(item.along)])
-        pair, weight = (item.first, item.second), float(item.weight[0])
-        choices.append(weigh_shifts(frames, pair, shifts, weight))
-        yield Progress(pair_count + 1, len(candidates), "Comparing possible shifts")
+        choices.append(weigh_shifts(frames, item.pair, shifts, float(item.weight[0])))
+        yield core.Progress(
+            pair_count + 1, len(candidates), "Comparing possible shifts"
+        )
     open_still = sum(not choice.is_certain for choice in choices)
     if is_periodic or open_still > (0 if is_stated else MOSTLY * len(choices)):
         usual = float(np.median([item.ncc[0] for item in good])) if good else 0.0
@@ -468,35 +447,33 @@ def compute_layout(
             for item, choice in zip(good, choices, strict=True)
             if choice.is_certain or item.ncc[0] > _RIVAL_NCC * usual
         ]
-        look = partial(_compute_excess_residual, frames)
         return compute_periodic_layout(
-            len(nominal), sure_choices, nominal, look, is_stated=is_stated
+            frames, sure_choices, nominal, is_stated=is_stated
         )
     candidates_in_use = []
     for item, choice in zip(good, choices, strict=True):
         if not choice.is_certain:
             continue
-        kept_candidates = item
         if len(choice.shifts) > 1:  # keep only the chosen candidate
             nearest = int(np.argmin(np.abs(item.shifts - choice.shifts[0]).max(axis=1)))
             shifts = np.rint(choice.shifts[:1]).astype(np.int64)
             which = slice(nearest, nearest + 1)
             values = (item.ncc[which], item.score[which], item.weight[which])
-            kept_candidates = Candidates(item.first, item.second, shifts, *values)
-        candidates_in_use.append(kept_candidates)
+            item = pairwise.Candidates(*item.pair, shifts, *values)
+        candidates_in_use.append(item)
     return solve_layout(len(nominal), candidates_in_use, threshold, nominal), set()
 
 
-def _compute_residuals(joints: Sequence[Overlap], positions: FloatArray) -> FloatArray:
-    shift = np.array([joint.shift for joint in joints], dtype=float).reshape(-1, 2)
-    first = [joint.first for joint in joints]
-    second = [joint.second for joint in joints]
-    return np.asarray(np.hypot(*(positions[second] - positions[first] - shift).T))
+def _compute_residuals(
+    joints: Sequence[Overlap], positions: core.FloatArray
+) -> core.FloatArray:
+    apart = np.array([positions[j.second] - positions[j.first] for j in joints])
+    return np.asarray(np.hypot(*(apart - [joint.shift for joint in joints]).T))
 
 
 def _fit_robust_positions(
-    count: int, joints: Sequence[Overlap], prior: FloatArray
-) -> FloatArray:
+    count: int, joints: Sequence[Overlap], prior: core.FloatArray
+) -> core.FloatArray:
     """Fit positions by iterative reweighting with decreasing tolerance."""
     base = np.array([joint.weight for joint in joints])
     weights = base.copy()
@@ -510,14 +487,17 @@ def _fit_robust_positions(
 
 
 def solve_layout(
-    count: int, candidates: Sequence[Candidates], threshold: float, prior: FloatArray
+    count: int,
+    candidates: Sequence[pairwise.Candidates],
+    threshold: float,
+    prior: core.FloatArray,
 ) -> Layout:
     """Place frames using mutually consistent shifts; `prior` (N, 2)."""
     good = [item for item in candidates if item.best_score > threshold]
     joints = [_create_overlap(item, item.shifts[0], item.weight[0]) for item in good]
     contradicting: list[Overlap] = []
     if not joints:
-        return Layout(np.full((count, 2), np.nan), (), ())
+        return Layout(np.full((count, 2), np.nan))
     positions = _fit_robust_positions(count, joints, prior)
     for _ in range(5):
         joints, contradicting, has_changed = [], [], False
@@ -536,8 +516,9 @@ def solve_layout(
         if not has_changed:
             break
     away = _compute_residuals(joints, positions) if joints else np.zeros(0)
-    contradicting += [j for j, a in zip(joints, away, strict=True) if a > TOLERANCE_PX]
-    joints = [j for j, a in zip(joints, away, strict=True) if a <= TOLERANCE_PX]
+    fits = (away <= TOLERANCE_PX).tolist()
+    contradicting += [j for j, fit in zip(joints, fits, strict=True) if not fit]
+    joints = [j for j, fit in zip(joints, fits, strict=True) if fit]
     labels = label_components(count, joints)
     positions[labels != 0] = np.nan
     if not joints:
@@ -547,21 +528,20 @@ def solve_layout(
 
 
 def compute_periodic_layout(
-    count: int,
+    frames: CorrectedFrames,
     choices: Sequence[ShiftChoice],
-    nominal: FloatArray,
-    look: Callable[[ShiftChoice, FloatArray], float],
+    nominal: core.FloatArray,
     *,
-    is_stated: bool = True,
-) -> tuple[Layout, set[IntPair]]:
-    """Compute the layout of a periodic sample; `look` evaluates additional shifts.
+    is_stated: bool,
+) -> tuple[Layout, set[core.IntPair]]:
+    """Compute the layout of a periodic sample.
 
     Frames that the images do not determine are at `nominal` if it `is_stated`, and have
     no position otherwise.
     """
-    certain = [
-        _create_overlap(c, c.shifts[0], c.weight) for c in choices if c.is_certain
-    ]
+    sure = [choice for choice in choices if choice.is_certain]
+    certain = [_create_overlap(c, c.shifts[0], c.weight) for c in sure]
+    count = len(nominal)
     positions = np.zeros((count, 2))
     if certain:
         weights = np.array([joint.weight for joint in certain])
@@ -570,15 +550,11 @@ def compute_periodic_layout(
     main, *waiting = (
         set(np.flatnonzero(labels == k).tolist()) for k in range(labels.max() + 1)
     )
-    ambiguous: set[IntPair] = set()
+    ambiguous: set[core.IntPair] = set()
     unsure: list[set[int]] = []
     while waiting:
         bridges = [  # pairs that join a group to the main one
-            [
-                c
-                for c in choices
-                if main & {c.first, c.second} and group & {c.first, c.second}
-            ]
+            [c for c in choices if main & {*c.pair} and group & {*c.pair}]
             for group in waiting
         ]
         nearest = int(np.argmax([len(bridge) for bridge in bridges]))
@@ -590,9 +566,9 @@ def compute_periodic_layout(
         # move to its nominal position relative to the main group
         away = nominal[members] + shift - positions[members]
         expected_move = np.nanmedian(away, axis=0)
-        move, is_sure = _find_group_move(main, bridge, positions, expected_move, look)
+        move, is_sure = _find_group_move(frames, main, bridge, positions, expected_move)
         if not is_sure:
-            ambiguous |= {(c.first, c.second) for c in bridge}
+            ambiguous |= {choice.pair for choice in bridge}
         if not (is_sure or is_stated):
             unsure.append(group)
             continue
@@ -605,12 +581,12 @@ def compute_periodic_layout(
 
 
 def _find_group_move(
+    frames: CorrectedFrames,
     main: set[int],
     bridge: Sequence[ShiftChoice],
-    positions: FloatArray,
-    expected_move: FloatArray,
-    look: Callable[[ShiftChoice, FloatArray], float],
-) -> tuple[FloatArray, bool]:
+    positions: core.FloatArray,
+    expected_move: core.FloatArray,
+) -> tuple[core.FloatArray, bool]:
     """Find a group's shift relative to the main group, and whether it is unique."""
     moves_offered, signs = [], []
     for c in bridge:
@@ -624,8 +600,9 @@ def _find_group_move(
         for place, proposal in enumerate(proposals):
             away = np.abs(moves - proposal).max(axis=1)
             nearest = int(np.argmin(away))
-            is_candidate = away[nearest] < _SAME
-            own = c.doubt[nearest] if is_candidate else look(c, apart + sign * proposal)
+            own = c.doubt[nearest]
+            if away[nearest] >= _SAME:
+                own = _compute_excess_residual(frames, c, apart + sign * proposal)
             own = min(max(float(own), -MAX_DOUBT), MAX_DOUBT)
             doubt[place] += own * abs(own)
     excess = np.sqrt(np.maximum(doubt - doubt.min(), 0))
@@ -637,21 +614,20 @@ def _find_group_move(
     return proposals[int(np.argmin(away))], False
 
 
-def merge_close_proposals(proposals: FloatArray, same: float) -> FloatArray:
+def merge_close_proposals(proposals: core.FloatArray, same: float) -> core.FloatArray:
     """Average proposals (K, 2) that differ by less than `same` px."""
     left = list(range(len(proposals)))
     distinct_items = []
     while left:
-        near = [
-            k for k in left if np.abs(proposals[k] - proposals[left[0]]).max() < same
-        ]
+        away = np.abs(proposals - proposals[left[0]]).max(axis=1)
+        near = [k for k in left if away[k] < same]
         distinct_items.append(proposals[near].mean(axis=0))
         left = [k for k in left if k not in near]
     return np.stack(distinct_items)
 
 
 def _split_by_agreement(
-    choices: Sequence[ShiftChoice], positions: FloatArray, main: set[int]
+    choices: Sequence[ShiftChoice], positions: core.FloatArray, main: set[int]
 ) -> tuple[list[Overlap], list[Overlap]]:
     """Split shifts into those that agree with the layout and those that do not."""
     agreeing, contradicting = [], []
@@ -679,11 +655,11 @@ _AGREES = 2  # px along each axis; chosen: whole-pixel positions err by one or t
 
 def confirm_weak_pairs(
     frames: CorrectedFrames,
-    candidates: Sequence[Candidates],
+    candidates: Sequence[pairwise.Candidates],
     layout: Layout,
     chance: ChanceLevel,
     threshold: float,
-) -> tuple[list[Candidates], Layout]:
+) -> tuple[list[pairwise.Candidates], Layout]:
     """Accept weak pairs with a peak at the shift predicted by the layout.
 
     Returns the candidates, with those of confirmed pairs replaced by the agreeing peak,
@@ -691,19 +667,22 @@ def confirm_weak_pairs(
     """
     least = chance.compute_chance_score((2 * _AGREES + 1) ** 2, _BY_PREDICTION)
     result, joints = list(candidates), list(layout.joints)
-    around = (_AGREES + PEAK_PX, _AGREES + PEAK_PX)  # a shoulder outside is not a peak
+    around = (
+        _AGREES + pairwise.PEAK_PX,
+        _AGREES + pairwise.PEAK_PX,
+    )  # a shoulder outside is not a peak
     for place, item in enumerate(candidates):
-        pair = item.first, item.second
+        pair = item.pair
         has_places = np.isfinite(layout.positions[list(pair)]).all()
         if item.best_score > threshold or not has_places:
             continue
-        shift = compute_rounded_shift(layout.positions, pair)
-        near = search_shifts(frames, pair, shift, around)
+        shift = pairwise.compute_rounded_shift(layout.positions, pair)
+        near = pairwise.search_shifts(frames, pair, shift, around)
         agrees = np.abs(near.shifts - shift).max(axis=1) <= _AGREES
         which = np.flatnonzero(agrees & (near.score > least))[:1]
         if len(which):
             values = (near.ncc[which], near.score[which], near.weight[which])
-            result[place] = Candidates(*pair, near.shifts[which], *values)
+            result[place] = pairwise.Candidates(*pair, near.shifts[which], *values)
             joints.append(_create_overlap(near, near.shifts[which[0]], values[2][0]))
     return result, replace(layout, joints=tuple(joints))
 
@@ -721,7 +700,7 @@ _LONE = 0.8  # share of the peak; chosen: on a lattice the next one is nearly as
 class FramePosition:
     """Position of a frame determined from all of its neighbours."""
 
-    position: FloatArray  # (2,) top-left corner, in whole pixels
+    position: core.FloatArray  # (2,) top-left corner, in whole pixels
     score: float  # score of all its overlaps as if they were one
 
 
@@ -729,23 +708,23 @@ class FramePosition:
 class GroupCorrelation:
     """Correlation of a group of frames with all other placed frames."""
 
-    pairs: list[IntPair]  # compared pairs, the frame of the group second
-    score: FloatArray  # (H, W) score of moves of the group, in standard deviations
-    height: FloatArray  # (H, W) the same, without its growth with the overlap
+    pairs: list[core.IntPair]  # compared pairs, the frame of the group second
+    score: core.FloatArray  # (H, W) score of moves of the group, in standard deviations
+    height: core.FloatArray  # (H, W) the same, without its growth with the overlap
 
 
 def correlate_group(
     frames: CorrectedFrames,
     group: Sequence[int],
-    positions: FloatArray,
-    reach: IntPair,
+    positions: core.FloatArray,
+    reach: core.IntPair,
 ) -> GroupCorrelation | None:
     """Sum the correlations of a group of frames with all other placed frames.
 
     `positions` (N, 2): top-left corners in px, NaN for frames without a position. The
     group is moved by up to `reach`; None if nothing overlaps.
     """
-    pairs: list[IntPair] = []
+    pairs: list[core.IntPair] = []
     cross, variance, pixels = np.zeros(
         (3, 2 * reach[0] + 1, 2 * reach[1] + 1), np.float32
     )
@@ -754,20 +733,18 @@ def correlate_group(
     for other in sorted(others - {*group}):
         for index in group:
             pair = (other, index)
-            shift = compute_rounded_shift(positions, pair)
-            if compute_overlap_boxes(frames.frame_shape, shift) is None:
+            shift = pairwise.compute_rounded_shift(positions, pair)
+            if pairwise.compute_overlap_boxes(frames.frame_shape, shift) is None:
                 continue
-            scores = correlate_frames(frames, pair, shift, reach)
+            scores = pairwise.correlate_frames(frames, pair, shift, reach)
             if scores is None:
                 continue
             pairs.append(pair)
             possible = scores.cross != 0
             cross += scores.cross
             variance += np.where(possible, scores.variance, 0)
-            common = [
-                np.maximum(side - np.abs(at + move), 0)
-                for side, at, move in zip(frames.frame_shape, shift, moves, strict=True)
-            ]
+            sides = zip(frames.frame_shape, shift, moves, strict=True)
+            common = [np.maximum(side - np.abs(at + m), 0) for side, at, m in sides]
             pixels += np.where(possible, np.outer(*common), 0)
     floor = 0.05 * float(variance.max(initial=0.0))
     if floor <= 0:
@@ -780,9 +757,9 @@ def correlate_group(
 def place_frame_by_neighbours(
     frames: CorrectedFrames,
     index: int,
-    expected_place: FloatArray,
-    positions: FloatArray,
-    reach: IntPair,
+    expected_place: core.FloatArray,
+    positions: core.FloatArray,
+    reach: core.IntPair,
     threshold: float,
 ) -> FramePosition | None:
     """Place a frame using its placed neighbours, or return None if not above chance.
@@ -805,9 +782,8 @@ def place_frame_by_neighbours(
         return None
     move = (int(y) - reach[0], int(x) - reach[1])
     around[index] += move
-    overlaps = [
-        (pair, compute_rounded_shift(around, pair)) for pair in correlation.pairs
-    ]
-    height = compute_joint_correlation(frames, overlaps)[1]
+    pairs = correlation.pairs
+    overlaps = [(pair, pairwise.compute_rounded_shift(around, pair)) for pair in pairs]
+    height = pairwise.compute_joint_correlation(frames, overlaps)[1]
     place = (corner + np.array(move)).astype(float)
     return FramePosition(place, height) if height > threshold else None

@@ -17,25 +17,16 @@ from scipy.sparse import csgraph
 from scipy.sparse.linalg import splu
 
 from napari_semsr.core import FloatArray, IntPair, RegistrationError
+from napari_semsr.stitching import refine
 from napari_semsr.stitching.flat_field import choose_evenly_spaced_indices
 from napari_semsr.stitching.layout import (
     ALONG_LINES,
     TOLERANCE_PX,
-    Overlap,
     label_components,
     weigh_shifts,
 )
 from napari_semsr.stitching.nominal import compute_period_fraction
-from napari_semsr.stitching.pairwise import Candidates, correlate_frames
-from napari_semsr.stitching.refine import (
-    DENSE_LIMIT,
-    MAX_STEP,
-    NOISE_RATIO,
-    LinearisedShift,
-    RefinedPositions,
-    assemble_matrix,
-    linearise_pairs,
-)
+from napari_semsr.stitching.pairwise import Candidates, FramePair, correlate_frames
 from napari_semsr.stitching.state import State
 
 # Information along the lines over that across them; chosen: a few thousandths for noise
@@ -57,10 +48,9 @@ _MIN_ERROR_PX = 0.5  # error of a stage; chosen: a smaller one is not visible
 
 
 @dataclass(frozen=True, slots=True)
-class _LinePair:
+class _LinePair(FramePair):
     """Shift of a pair of frames perpendicular to their lines."""
 
-    pair: IntPair
     normal: FloatArray  # (2,) unit vector across the lines, ``(y, x)``
     away: float  # shift across them minus the stated one, px
     score: float
@@ -72,15 +62,14 @@ class LinePlacement:
     """Frame positions fitted across the lines in their overlaps."""
 
     positions: FloatArray  # (N, 2) top-left corners; NaN for unconnected frames
-    refinement: RefinedPositions
+    refinement: refine.RefinedPositions
     error_px: float  # RMS error of the stated positions across the lines
 
 
 @dataclass(frozen=True, slots=True)
-class _PairConstraint:
+class _PairConstraint(FramePair):
     """Shift of one pair relative to the stated positions."""
 
-    pair: IntPair
     weight: FloatArray  # (2, 2)
     away: FloatArray  # (2,) of the second frame minus that of the first, px
 
@@ -92,7 +81,7 @@ def is_degenerate(information: FloatArray) -> bool:
 
 
 def _find_line_normals(
-    shifts: Sequence[LinearisedShift],
+    shifts: Sequence[refine.LinearisedShift],
 ) -> tuple[FloatArray, list[int]]:
     """Find the unit normals of common lines, (K, 2), and the normal of each pair."""
     if not shifts:
@@ -117,11 +106,11 @@ def _find_line_normals(
 
 def _linearise_pair(
     state: State, pair: IntPair, shift: FloatArray
-) -> LinearisedShift | None:
+) -> refine.LinearisedShift | None:
     """Linearise a pair around a given shift (2,)."""
     places = np.full(state.nominal.shape, np.nan)
     places[pair[0]], places[pair[1]] = 0.0, shift
-    shifts = linearise_pairs(state.frames, places, [pair], 1.0)
+    shifts = refine.linearise_pairs(state.frames, places, [pair], 1.0)
     return shifts[0] if shifts else None
 
 
@@ -137,11 +126,11 @@ def _refine_pair_shift(
         system = _linearise_pair(state, pair, shift)
         if system is None:
             return None
-        move = np.clip(part @ system.step, -MAX_STEP, MAX_STEP)
+        move = np.clip(part @ system.step, -refine.MAX_STEP, refine.MAX_STEP)
         shift = shift + move
         if np.abs(move).max() < _STILL:
             break
-    return shift if np.abs(move).max() < MAX_STEP else None
+    return shift if np.abs(move).max() < refine.MAX_STEP else None
 
 
 def _find_line_period(
@@ -174,21 +163,21 @@ def _find_line_period(
 
 
 def _refine_line_pairs(
-    state: State, lines: Sequence[Candidates], shifts: Sequence[LinearisedShift]
+    state: State, lines: Sequence[Candidates], shifts: Sequence[refine.LinearisedShift]
 ) -> list[_LinePair]:
     """Refine pairs of frames with lines one by one."""
     normals, groups = _find_line_normals(shifts)
     pairs = []
     for item, group in zip(lines, groups, strict=True):
-        pair, normal = (item.first, item.second), normals[group]
+        normal = normals[group]
         stated_shift = state.nominal[item.second] - state.nominal[item.first]
         near = np.array(item.along[0] if item.along else item.shifts[0], dtype=float)
         # as far along the lines as stated
         near = stated_shift + normal * (normal @ (near - stated_shift))
-        shift = _refine_pair_shift(state, pair, near, np.outer(normal, normal))
+        shift = _refine_pair_shift(state, item.pair, near, np.outer(normal, normal))
         if shift is not None:
             away = float(normal @ (shift - stated_shift))
-            pairs.append(_LinePair(pair, normal, away, item.best_score, group))
+            pairs.append(_LinePair(*item.pair, normal, away, item.best_score, group))
     return pairs
 
 
@@ -280,7 +269,7 @@ def _compute_chance_probability(
     """
     rows, away = [], []
     for item in pairs:
-        y, x = nominal[item.pair[1]] - nominal[item.pair[0]]
+        y, x = nominal[item.second] - nominal[item.first]
         down, right = item.normal
         rows.append((down * y + right * x, down * x - right * y))
         away.append(item.away)
@@ -305,7 +294,7 @@ def _solve_displacements(
     right = np.zeros((count, 2))
     np.add.at(right, second, pull)
     np.add.at(right, first, -pull)
-    matrix = assemble_matrix(count, first, second, blocks)
+    matrix = refine.assemble_matrix(count, first, second, blocks)
     matrix = (matrix + hold * sparse.eye_array(2 * count)).tocsc()
     return splu(matrix).solve(right.ravel()).reshape(count, 2), matrix
 
@@ -318,12 +307,9 @@ def _find_line_constraints(
     The error is an RMS, the period the shortest, both in px.
     """
     count, most = len(state.nominal), state.options.max_shift_px
-    shifts_found = {(item.first, item.second): item for item in state.candidates}
-    usual = float(np.median([shifts_found[item.pair].ncc[0] for item in pairs]))
-    units = label_components(
-        count, [Overlap(*tie.pair, (0.0, 0.0), 1.0) for tie in sure]
-    )
-    units = units if sure else np.arange(count)
+    ncc = {item.pair: item.ncc[0] for item in state.candidates if len(item.ncc)}
+    usual = float(np.median([ncc[item.pair] for item in pairs]))
+    units = label_components(count, sure) if sure else np.arange(count)
     far = _FAR * min(state.acquisition.frame_shape)
     ties, squares, periods = [], [], []
     for group in sorted({item.group for item in pairs}):
@@ -341,16 +327,14 @@ def _find_line_constraints(
             _check_period_ambiguity(errors[frames], unit, period, limit)
             squares += (errors[frames] ** 2).tolist()
         for item in own:
-            away = float(errors[item.pair[1]] - errors[item.pair[0]])
+            away = float(errors[item.second] - errors[item.first])
             off = away - item.away
             left = off - period * np.rint(off / period) if period < np.inf else off
             if abs(left) < TOLERANCE_PX:
                 weight = np.outer(normal, normal)
-                ties.append(_PairConstraint(item.pair, weight, (away - left) * normal))
-    if (
-        most is None
-        and _compute_chance_probability(pairs, state.nominal, periods) > _BY_CHANCE
-    ):
+                ties.append(_PairConstraint(*item.pair, weight, (away - left) * normal))
+    chance = _compute_chance_probability(pairs, state.nominal, periods)
+    if most is None and chance > _BY_CHANCE:
         msg = (
             f"{ALONG_LINES}across the lines, they do not confirm the stated positions. "
             "To use the stated positions along the lines, set the maximum position "
@@ -373,11 +357,11 @@ def _refine_all_positions(
     frames_used = np.unique(np.array(pairs))
     for _ in range(_SWEEPS):
         error = float(np.std(places[frames_used], axis=0).mean())
-        hold = NOISE_RATIO / max(error, _MIN_ERROR_PX) ** 2
-        measured_shifts = linearise_pairs(
+        hold = refine.NOISE_RATIO / max(error, _MIN_ERROR_PX) ** 2
+        measured_shifts = refine.linearise_pairs(
             state.frames, nominal + places, sorted(pairs), 1.0
         )
-        flat = [s for s in measured_shifts if (s.first, s.second) in lines]
+        flat = [s for s in measured_shifts if s.pair in lines]
         normals, groups = _find_line_normals(flat)
         axes = dict(zip(map(id, flat), normals[groups], strict=True))
         shifts = []
@@ -387,31 +371,32 @@ def _refine_all_positions(
                 shifts.append(item)
                 continue
             part = np.outer(normal, normal)
-            step = normal * np.clip(normal @ item.step, -MAX_STEP, MAX_STEP)
+            step = normal * np.clip(
+                normal @ item.step, -refine.MAX_STEP, refine.MAX_STEP
+            )
             information = part @ item.information @ part
             shifts.append(replace(item, information=information, step=step))
         noise = float(np.median([item.variance for item in shifts]))
         ties = [
             _PairConstraint(
-                (item.first, item.second),
+                *item.pair,
                 item.information / max(item.variance, 0.5 * noise, 1e-30),
                 places[item.second] - places[item.first] + item.step,
             )
             for item in shifts
         ]
         places, matrix = _solve_displacements(count, ties, hold)
-    tie_joints = [Overlap(*tie.pair, (0.0, 0.0), 1.0) for tie in ties]
-    is_held = (label_components(count, tie_joints) == 0)[:, None]
+    is_held = (label_components(count, ties) == 0)[:, None]
     positions = np.where(is_held, nominal + places, np.nan)
     spread = np.full((count, 2), np.nan)
-    if count <= DENSE_LIMIT:  # standard deviations relative to the mean position
+    if count <= refine.DENSE_LIMIT:  # standard deviations relative to the mean position
         mean = np.ones((count, 1)) * is_held.T / is_held.sum()
         less_mean = np.kron(np.eye(count) - mean, np.eye(2))
         variance = less_mean @ np.linalg.inv(matrix.toarray()) @ less_mean.T
-        spread = np.sqrt(NOISE_RATIO * np.diag(variance)).reshape(count, 2)
+        spread = np.sqrt(refine.NOISE_RATIO * np.diag(variance)).reshape(count, 2)
     spread = np.where(is_held, spread, np.nan)
     return LinePlacement(
-        positions, RefinedPositions(positions, tuple(shifts), spread), error
+        positions, refine.RefinedPositions(positions, tuple(shifts), spread), error
     )
 
 
@@ -426,7 +411,7 @@ def place_across_lines(state: State) -> LinePlacement:
     """
     nominal = state.nominal
     known_shifts = {
-        (item.first, item.second): item
+        item.pair: item
         for item in state.candidates
         if item.best_score > state.threshold
     }
@@ -437,17 +422,14 @@ def place_across_lines(state: State) -> LinePlacement:
         for pair, item in known_shifts.items()
     }
     flat = [s for s in first_shifts.values() if s and is_degenerate(s.information)]
-    pairs = _refine_line_pairs(
-        state, [known_shifts[s.first, s.second] for s in flat], flat
-    )
-    flat_pairs = {(s.first, s.second) for s in flat}
-    joints = () if state.layout is None else state.layout.joints
+    pairs = _refine_line_pairs(state, [known_shifts[s.pair] for s in flat], flat)
+    flat_pairs = {s.pair for s in flat}
     sure = [
         _PairConstraint(
-            pair, np.eye(2), joint.shift - (nominal[pair[1]] - nominal[pair[0]])
+            *j.pair, np.eye(2), j.shift - (nominal[j.second] - nominal[j.first])
         )
-        for joint in joints
-        if (pair := (joint.first, joint.second)) not in flat_pairs | state.ambiguous
+        for j in state.layout.joints
+        if j.pair not in flat_pairs | state.ambiguous
     ]
     ties, error, period = (
         _find_line_constraints(state, pairs, sure) if pairs else ([], 0.0, np.inf)
@@ -466,7 +448,7 @@ def place_across_lines(state: State) -> LinePlacement:
         near = stated_shift + places[pair[1]] - places[pair[0]]
         shift = _refine_pair_shift(state, pair, near, np.eye(2))
         if shift is not None and np.hypot(*(shift - near)) < period / 4:
-            ties.append(_PairConstraint(pair, np.eye(2), shift - stated_shift))
+            ties.append(_PairConstraint(*pair, np.eye(2), shift - stated_shift))
     lines = {item.pair for item in pairs}
     across = _refine_all_positions(state, places, [tie.pair for tie in ties], lines)
     return replace(across, error_px=error)
@@ -478,27 +460,24 @@ def place_frames_along_lines(state: State) -> list[int]:
     Without stated positions they have none. Other frames, and positions across lines,
     do not change.
     """
-    refined_shifts = () if state.refinement is None else state.refinement.shifts
-    shifts = [s for s in refined_shifts if state.is_placed[[s.first, s.second]].all()]
+    is_placed = state.is_placed
+    shifts = [s for s in state.refined_shifts.values() if is_placed[[*s.pair]].all()]
     lines = set()
     for item in shifts:
         if not is_degenerate(item.information):
             continue
         # whether the pair fits equally well farther along a direction
-        pair = (item.first, item.second)
         along = np.linalg.eigh(item.information[:2, :2])[1][:, 0]
         here = state.positions[item.second] - state.positions[item.first]
         places = np.rint([here, here + _ALONG_PX * along, here - _ALONG_PX * along])
-        choice = weigh_shifts(state.frames, pair, places.astype(np.int64), 1.0)
+        choice = weigh_shifts(state.frames, item.pair, places.astype(np.int64), 1.0)
         if not choice.is_certain:
-            lines.add(pair)
+            lines.add(item.pair)
     if not lines:
         return []
-    pairs = [(s.first, s.second) for s in shifts]
-    joint_pairs = [
-        Overlap(*pair, (0.0, 0.0), 1.0) for pair in pairs if pair not in lines
-    ]
-    labels = label_components(len(state.positions), joint_pairs)
+    pairs = [item.pair for item in shifts]
+    firm = [item for item in shifts if item.pair not in lines]
+    labels = label_components(len(state.positions), firm)
     hanging = np.flatnonzero(state.is_placed & (labels != 0)).tolist()
     if hanging and not state.is_stated:
         state.positions[hanging] = np.nan

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from napari_semsr import core
+from napari_semsr.stitching import pairwise
 from napari_semsr.stitching.bridges import GroupPosition, compare_group_positions
 from napari_semsr.stitching.discovery import match_frames
 from napari_semsr.stitching.flat_field import create_uniform_flat_field
@@ -32,14 +33,6 @@ from napari_semsr.stitching.layout import (
     place_frame_by_neighbours,
 )
 from napari_semsr.stitching.nominal import find_overlapping_pairs
-from napari_semsr.stitching.pairwise import (
-    FIRST_REACH,
-    LAST_REACH,
-    MIN_REACH,
-    ResampledFrames,
-    compute_reach,
-    compute_rounded_shift,
-)
 from napari_semsr.stitching.refine import (
     LinearisedShift,
     linearise_pair,
@@ -119,7 +112,7 @@ class _GrowingFrames(CorrectedFrames):
         self._banded_cache.drop(index)
 
 
-class _ReferenceFrames(ResampledFrames):
+class _ReferenceFrames(pairwise.ResampledFrames):
     """Resampled frames, reused until their positions change by a pixel or more.
 
     The measured shift of a pair refers to the positions of resampling.
@@ -155,10 +148,11 @@ class _PairShifts:
     def __init__(self) -> None:
         self._of: dict[int, dict[int, LinearisedShift]] = {}
 
-    def store_shift(self, item: LinearisedShift) -> None:
-        """Store the measured shift of a pair, replacing any earlier one."""
-        self._of.setdefault(item.first, {})[item.second] = item
-        self._of.setdefault(item.second, {})[item.first] = item
+    def store_shifts(self, shifts: Iterable[LinearisedShift]) -> None:
+        """Store the measured shifts of pairs, replacing any earlier ones."""
+        for item in shifts:
+            self._of.setdefault(item.first, {})[item.second] = item
+            self._of.setdefault(item.second, {})[item.first] = item
 
     def remove_frame(self, index: int) -> None:
         """Remove the pairs of a frame."""
@@ -171,13 +165,10 @@ class _PairShifts:
 
     def find_reachable(self, start: Iterable[int], hops: int) -> set[int]:
         """Return the given frames and all frames reachable within `hops` pairs."""
-        reachable_frames = rim = set(start)
+        reachable = {*start}
         for _ in range(hops):
-            rim = {
-                other for index in rim for other in self.get_pairs(index)
-            } - reachable_frames
-            reachable_frames = reachable_frames | rim
-        return reachable_frames
+            reachable |= {other for i in reachable for other in self.get_pairs(i)}
+        return reachable
 
 
 def _get_known_mask(places: core.FloatArray) -> core.BoolArray:
@@ -290,9 +281,9 @@ class LivePlacement:
         index = len(self.names)
         self.names.append(name)
         nowhere = np.full((1, 2), np.nan)
-        here = (
-            nowhere if stated_corner is None else np.array([stated_corner], dtype=float)
-        )
+        here = nowhere
+        if stated_corner is not None:
+            here = np.array([stated_corner], dtype=float)
         self.stated_corners = np.append(self.stated_corners, here, axis=0)
         self.positions = np.append(self.positions, nowhere, axis=0)
         self._fused_positions = np.append(self._fused_positions, nowhere, axis=0)
@@ -314,10 +305,8 @@ class LivePlacement:
         self._links.remove_frame(index)
         self.positions[index] = np.nan
         self._stale.add(index)
-        self.provisional.discard(index)
-        self.blank.discard(index)
-        self.misfits.discard(index)
-        self.pending.discard(index)
+        for frames in (self.provisional, self.blank, self.misfits, self.pending):
+            frames.discard(index)
 
     def place_frame(self, index: int) -> bool:
         """Place a frame using those that overlap it; return whether this succeeded."""
@@ -335,8 +324,12 @@ class LivePlacement:
         if place is None:
             corner = self._search_all_placed_frames(index)
         else:
-            for share in (FIRST_REACH, 2 * FIRST_REACH, LAST_REACH):
-                reach = compute_reach(self._stack.frame_shape, share)
+            for share in (
+                pairwise.FIRST_REACH,
+                2 * pairwise.FIRST_REACH,
+                pairwise.LAST_REACH,
+            ):
+                reach = pairwise.compute_reach(self._stack.frame_shape, share)
                 corner = self._find_nearby_position(index, place, reach)
                 if corner is not None:
                     break
@@ -349,7 +342,9 @@ class LivePlacement:
         self._refine_frame(index)
         self._optimise_neighbourhood(index)
         # unplaced frames that may overlap this one, and now and then all others
-        search_range = compute_reach(self._stack.frame_shape, LAST_REACH)
+        search_range = pairwise.compute_reach(
+            self._stack.frame_shape, pairwise.LAST_REACH
+        )
         side = np.array(self._stack.frame_shape) + search_range
         waiting = np.array(self.list_unplaced(), dtype=int)
         with np.errstate(invalid="ignore"):
@@ -373,15 +368,12 @@ class LivePlacement:
 
     def list_changed_frames(self) -> list[int]:
         """List frames that were added or moved since the last fusion."""
-        here = _get_known_mask(self.positions)
-        was = _get_known_mask(self._fused_positions)
+        here, was = map(_get_known_mask, (self.positions, self._fused_positions))
         with np.errstate(invalid="ignore"):
-            distances = (
-                np.abs(self.positions - self._fused_positions).max(axis=1)
-                > _FUSION_MOVE
-            )
-        distances[sorted(self._stale)] = True
-        return np.flatnonzero((here != was) | (here & distances)).tolist()
+            moves = np.abs(self.positions - self._fused_positions).max(axis=1)
+            has_changed = moves > _FUSION_MOVE
+        has_changed[sorted(self._stale)] = True
+        return np.flatnonzero((here != was) | (here & has_changed)).tolist()
 
     def get_fused_position(self, index: int) -> core.FloatArray:
         """Return the corner (2,) where a frame was last fused; NaN if never fused."""
@@ -419,9 +411,8 @@ class LivePlacement:
             if self.unit == "nm" and size is None:
                 return None
             matrix = np.eye(2) if self.unit == "px" else np.diag(1 / np.array(size))
-        has_place = (
-            _get_known_mask(self.positions) if self._chance is None else self.is_placed
-        )
+        is_solved = self._chance is not None
+        has_place = self.is_placed if is_solved else _get_known_mask(self.positions)
         has_place &= _get_known_mask(self.stated_corners)
         has_place[index] = False
         others = np.flatnonzero(has_place)
@@ -436,9 +427,8 @@ class LivePlacement:
     def _fit_stage(self) -> None:
         """Fit the map from stated positions to camera pixels on all placed frames."""
         solved_positions = np.where(self.is_placed[:, None], self.positions, np.nan)
-        axes = fit_stage_axes(
-            self.stated_corners, solved_positions, min(self._stack.frame_shape)
-        )
+        side = min(self._stack.frame_shape)
+        axes = fit_stage_axes(self.stated_corners, solved_positions, side)
         stage = fit_stage_map(self.stated_corners, solved_positions)
         if axes is not None:
             self._matrix = axes.matrix
@@ -464,9 +454,9 @@ class LivePlacement:
         Searches the same distance from the expected position as `place`.
         """
         place = self._predict_position(index)
-        reach = compute_reach(self._stack.frame_shape, LAST_REACH)
         if place is None:
             return None
+        reach = pairwise.compute_reach(self._stack.frame_shape, pairwise.LAST_REACH)
         positions = self._select_nearby_positions(index, place, reach)
         positions[index] = place
         places = compare_group_positions(self.frames, [index], positions, reach)
@@ -492,7 +482,7 @@ class LivePlacement:
         """Place a frame without a stated position, trying recent frames first."""
         placed_frames = np.flatnonzero(self.is_placed).tolist()[::-1]
         factor = max(1, min(self._stack.frame_shape) // 96)
-        reach = (max(MIN_REACH, 4 * factor),) * 2
+        reach = (max(pairwise.MIN_REACH, 4 * factor),) * 2
         for first in range(0, len(placed_frames), _RECENT):
             some = [*placed_frames[first : first + _RECENT], index]
             whole = self.frames
@@ -535,13 +525,11 @@ class LivePlacement:
         for first, second in pairs:
             near[first].add(second)
             near[second].add(first)
-        shifts = []
-        for first, second in pairs:
-            around = sorted(near[first] & near[second])
-            item = linearise_pair(self._references, first, second, around)
-            if item is not None:
-                shifts.append(item)
-        return shifts
+        shifts = (
+            linearise_pair(self._references, a, b, sorted(near[a] & near[b]))
+            for a, b in pairs
+        )
+        return [item for item in shifts if item is not None]
 
     def _refine_frame(self, index: int) -> None:
         """Refine a new frame against its neighbours and store the measured shifts."""
@@ -573,8 +561,7 @@ class LivePlacement:
             self.positions[index] += step
             if np.abs(step).max() < _CONVERGENCE:
                 break
-        for item in shifts:
-            self._links.store_shift(item)
+        self._links.store_shifts(shifts)
 
     def _compute_misfit(self, item: LinearisedShift) -> core.FloatArray:
         """Return the measured minus the current shift of a pair, (2,)."""
@@ -599,17 +586,12 @@ class LivePlacement:
             hops *= 2
         for number, move in moves.items():
             self.positions[number] += move
-        far = (self._references.compute_distances(self.positions) > _FAR).any(
-            axis=1
-        ) & self.is_placed
-        for number in np.flatnonzero(far).tolist():
+        far = (self._references.compute_distances(self.positions) > _FAR).any(axis=1)
+        for number in np.flatnonzero(far & self.is_placed).tolist():
             # only linear about its old position: its pairs are measured again
             self._references.set_position(number, self.positions[number])
-            pairs = [
-                (a.first, a.second) for a in self._links.get_pairs(number).values()
-            ]
-            for item in self._measure_pair_shifts(pairs):
-                self._links.store_shift(item)
+            pairs = [item.pair for item in self._links.get_pairs(number).values()]
+            self._links.store_shifts(self._measure_pair_shifts(pairs))
 
     def _solve_frame_moves(
         self, free: set[int], around: set[int]
@@ -635,13 +617,12 @@ class LivePlacement:
         """Estimate the gain of a frame from its overlaps with other frames."""
         logs, counts = [], []
         for item in shifts:
-            pair = (item.first, item.second)
-            boxes = self._references.get_overlap_boxes(*pair)
+            boxes = self._references.get_overlap_boxes(*item.pair)
             if boxes is None:
                 continue
             planes = [
                 [plane[box.slices] for plane in self._references.get_planes(number)[:2]]
-                for number, box in zip(pair, boxes, strict=True)
+                for number, box in zip(item.pair, boxes, strict=True)
             ]
             inside = (planes[0][0] > 0) & (planes[1][0] > 0)
             first, second = (float(image[inside].sum()) for _, image in planes)
@@ -678,13 +659,11 @@ class LivePlacement:
         frames_to_solve = frames_to_solve if has_stated else in_light
         frame_count = len(in_light)
         self._solve_at = next((n for n in _SOLUTION_SIZES if n > frame_count), np.inf)
-        where = (
-            {f"nominal_{self.unit}": self.stated_corners[frames_to_solve]}
-            if has_stated
-            else {}
-        )
+        stated = {f"nominal_{self.unit}": self.stated_corners[frames_to_solve]}
         part = self._select_frames(
-            frames_to_solve, pixel_size_nm=self.pixel_size_nm, **where
+            frames_to_solve,
+            pixel_size_nm=self.pixel_size_nm,
+            **(stated if has_stated else {}),
         )
         names = list(self.names)
         try:
@@ -693,9 +672,8 @@ class LivePlacement:
             self._solve_at = frame_count  # again, once the frames can be read
             raise
         if solution is None:
-            self._solve_at = min(
-                self._solve_at, max(_MORE * frame_count, frame_count + 2)
-            )
+            later = max(_MORE * frame_count, frame_count + 2)
+            self._solve_at = min(self._solve_at, later)
         elif names == self.names[: len(names)]:
             yield from self._apply_solution(frames_to_solve, *solution)
 
@@ -715,13 +693,12 @@ class LivePlacement:
             return None
         if not solution.has_sufficient_placement:
             return None
-        whole = part, solution.flat, solution.gains, solution.turns
-        frames = CorrectedFrames(
-            *whole, solution.distortion, solution.distortion_centre_px,
-            solution.offsets,
-        )  # fmt: skip
+        frames = solution.correct_frames(part)
         pairs = find_overlapping_pairs(solution.positions_px, self._stack.frame_shape)
-        shifts = [compute_rounded_shift(solution.positions_px, pair) for pair in pairs]
+        shifts = [
+            pairwise.compute_rounded_shift(solution.positions_px, pair)
+            for pair in pairs
+        ]
         return solution, measure_chance_level(frames, shifts)
 
     def _apply_solution(
@@ -754,23 +731,18 @@ class LivePlacement:
         self.misfits.clear()
         self._feather = compute_feather_weights(self.frames)
         self._references, self._links = _ReferenceFrames(self.frames), _PairShifts()
-        self.positions[numbers] = np.where(
-            fits[:, None], new_positions + offset, np.nan
-        )
+        placed_at = np.where(fits[:, None], new_positions + offset, np.nan)
+        self.positions[numbers] = placed_at
         self.provisional -= {*numbers_solved}
         for index, position in enumerate(self.positions):
             self._references.set_position(index, np.nan_to_num(position))
         self._stale = {*range(len(self.names))}  # all may have changed in brightness
         local = find_overlapping_pairs(self.positions[numbers], self._stack.frame_shape)
-        pairs = [
-            (numbers_solved[first], numbers_solved[second]) for first, second in local
-        ]
+        pairs = [(numbers_solved[a], numbers_solved[b]) for a, b in local]
         for done_count in range(0, len(pairs), _BATCH):
             yield core.Progress(done_count, len(pairs), "Measuring pairs of frames")
-            for item in self._measure_pair_shifts(
-                pairs[done_count : done_count + _BATCH]
-            ):
-                self._links.store_shift(item)
+            some = pairs[done_count : done_count + _BATCH]
+            self._links.store_shifts(self._measure_pair_shifts(some))
         self._fit_stage()
         fitting_numbers = {*numbers[fits].tolist()}
         self.pending = {*range(len(self.names))} - fitting_numbers - self.blank

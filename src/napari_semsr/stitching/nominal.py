@@ -7,16 +7,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from napari_semsr.core import BoolArray, FloatArray, IntPair
-from napari_semsr.stitching import layout
-from napari_semsr.stitching.discovery import (
-    ASIDE,
-    MAX_STEP,
-    MIN_STEP,
-    UnplacedFramesError,
-    discover_positions,
-    find_likely_grids,
-    match_frames,
-)
+from napari_semsr.stitching import discovery, layout, solution
 from napari_semsr.stitching.flat_field import choose_evenly_spaced_indices
 from napari_semsr.stitching.frames import (
     CorrectedFrames,
@@ -24,14 +15,6 @@ from napari_semsr.stitching.frames import (
     estimate_noise,
 )
 from napari_semsr.stitching.pairwise import compute_rounded_shift, search_shifts
-from napari_semsr.stitching.solution import (
-    AXES,
-    MAX_JITTER,
-    convert_to_complex,
-    convert_to_matrix,
-    find_nearest_axes,
-    fit_stage_axes,
-)
 
 _MIN_PIXELS = 600  # chosen: above the 400 that a pair needs for a coefficient
 
@@ -42,16 +25,15 @@ def find_touching_pairs(nominal: FloatArray, shape: IntPair) -> list[IntPair]:
     order = np.lexsort((nominal[:, 1], nominal[:, 0]))
     touching: list[IntPair] = []
     rows = nominal[order, 0]
-    for place, first in enumerate(order):
+    for place, first in enumerate(order.tolist()):
         if not np.isfinite(nominal[first]).all():
             continue
         stop = int(np.searchsorted(rows, rows[place] + limit[0], side="left"))
         others = order[place + 1 : stop]
         away = np.abs(nominal[others] - nominal[first])
         near = (away < limit - 4).all(axis=1)
-        touching += [
-            (int(min(first, other)), int(max(first, other))) for other in others[near]
-        ]
+        pairs = [sorted((first, other)) for other in others[near].tolist()]
+        touching += [(low, high) for low, high in pairs]
     touching.sort()
     return touching
 
@@ -83,9 +65,9 @@ def find_nominal_positions(
     if acquisition.grid is not None:
         steps = _measure_grid_steps(frames)
         return acquisition.grid_cells() @ steps, False, ()
-    joints = match_frames(frames)
+    joints = discovery.match_frames(frames)
     noise = compute_band_noise(estimate_noise(frames))
-    return discover_positions(frames, joints, noise), False, joints
+    return discovery.discover_positions(frames, joints, noise), False, joints
 
 
 # Share of the matches that other axes explain; chosen: at most two thirds for two rows,
@@ -107,7 +89,7 @@ def find_alternative_axes(
     `nominal` (N, 2). Returns the map, (2, 2), from stated to camera px, ``(y, x)``;
     None if there is none.
     """
-    joints = [joint for joint in match_frames(frames) if joint.weight > _SURE]
+    joints = [joint for joint in discovery.match_frames(frames) if joint.weight > _SURE]
     if not joints:
         return None
     shift = np.array([joint.shift for joint in joints]).reshape(-1, 2)
@@ -117,39 +99,37 @@ def find_alternative_axes(
 
     def find_fitting_pairs(matrix: FloatArray) -> BoolArray:
         away = apart @ matrix.T
-        near = np.hypot(*(away - shift).T) < MAX_JITTER * shape.min()
+        near = np.hypot(*(away - shift).T) < solution.MAX_JITTER * shape.min()
         return np.asarray(near & (np.abs(away) < shape - 4).all(axis=1))
 
     seeds: list[FloatArray] = [np.eye(2)]  # and maps from one stated step to its shift
     for place in choose_evenly_spaced_indices(len(apart), _SEEDS):
-        step = complex(convert_to_complex(apart[place]))
-        step_seen = complex(convert_to_complex(shift[place]))
+        step = complex(solution.convert_to_complex(apart[place]))
+        step_seen = complex(solution.convert_to_complex(shift[place]))
         if 1 / _MAX_SCALE < abs(step_seen) / max(abs(step), 1e-9) < _MAX_SCALE:
-            seeds.append(convert_to_matrix(step_seen / step))
+            seeds.append(solution.convert_to_matrix(step_seen / step))
             # the same with y mirrored first
-            mirror_matrix = convert_to_matrix(step_seen / step.conjugate())
+            mirror_matrix = solution.convert_to_matrix(step_seen / step.conjugate())
             seeds.append(mirror_matrix @ np.diag([-1.0, 1.0]))
     fits = np.array([find_fitting_pairs(matrix).sum() for matrix in seeds])
     if fits[0] >= _AS_WELL * fits.max():
         return None
-    names = [*AXES]
-    rank = [names.index(find_nearest_axes(matrix)) for matrix in seeds]
+    names = [*solution.AXES]
+    rank = [names.index(solution.find_nearest_axes(matrix)) for matrix in seeds]
     equal = np.flatnonzero(fits >= _EQUAL * fits.max()).tolist()
     best = seeds[min(equal, key=lambda k: (rank[k], -fits[k]))]
-    named_axes = np.array(AXES[find_nearest_axes(best)], dtype=float)
+    named_axes = np.array(solution.AXES[solution.find_nearest_axes(best)], dtype=float)
     for _ in range(_REFITS):
         inside = find_fitting_pairs(best)
         have, want = apart[inside] @ named_axes.T, shift[inside]
         # in both directions, so that steps have zero mean
         both = [np.concatenate([steps, -steps]) for steps in (have, want)]
-        axes_fit = fit_stage_axes(both[0], both[1], int(shape.min()))
+        axes_fit = solution.fit_stage_axes(both[0], both[1], int(shape.min()))
         if axes_fit is None:
             break
-        best = (
-            axes_fit.compose(named_axes).matrix
-            if axes_fit.has_deviation
-            else named_axes
-        )
+        best = named_axes
+        if axes_fit.has_deviation:
+            best = axes_fit.compose(named_axes).matrix
     return best
 
 
@@ -182,9 +162,8 @@ class PossibleRotations:
         """
         if not self.turns:
             return 1.0
-        return compute_period_fraction(
-            abs(self.turns[0] - 1) * self.distance, self.period
-        )
+        away = abs(self.turns[0] - 1) * self.distance
+        return compute_period_fraction(away, self.period)
 
 
 def compute_period_fraction(away: float, period: float) -> float:
@@ -203,8 +182,7 @@ def find_possible_rotations(
     The nearest of the `pairs` are used together. `most_px`: largest error of the
     difference of two stated positions, if known.
     """
-    rows, columns = frames.frame_shape
-    around = (round(_WIDE * rows), round(_WIDE * columns))
+    rows, columns = (round(_WIDE * side) for side in frames.frame_shape)
     pairs = [pair for pair in pairs if (nominal[pair[0]] != nominal[pair[1]]).any()]
     if not pairs:
         return PossibleRotations()
@@ -217,33 +195,25 @@ def find_possible_rotations(
     sample = nearest[choose_evenly_spaced_indices(len(nearest), _NEIGHBOURS)].tolist()
     whole_shifts = [compute_rounded_shift(nominal, pairs[place]) for place in sample]
     threshold, _ = layout.measure_chance_threshold(
-        frames, whole_shifts, around, _MIN_SCORE
+        frames, whole_shifts, (rows, columns), _MIN_SCORE
     )
     for place, shift in zip(sample, whole_shifts, strict=True):
         pair = pairs[place]
-        item = search_shifts(frames, pair, shift, around, threshold / 2)
+        item = search_shifts(frames, pair, shift, (rows, columns), threshold / 2)
         if item.best_score <= threshold:
             continue
         lines += bool(item.along)
         order = np.argsort(-item.ncc, kind="stable")
         order = order[layout.find_rival_candidates(item, threshold)[order]][:_RIVALS]
         choice = layout.weigh_shifts(frames, pair, item.shifts[order], item.weight[0])
-        turns_seen = (
-            length
-            * convert_to_complex(choice.shifts)
-            / convert_to_complex(steps[place])
-        )
-        choices.append(
-            replace(choice, shifts=np.stack([turns_seen.imag, turns_seen.real], 1))
-        )
+        turns_seen = length * solution.convert_to_complex(choice.shifts)
+        turns_seen = turns_seen / solution.convert_to_complex(steps[place])
+        seen = np.stack([turns_seen.imag, turns_seen.real], 1)
+        choices.append(replace(choice, shifts=seen))
     if lines > layout.LINES * len(sample):
         return PossibleRotations()  # along lines any shift fits
     certain = [choice.shifts[0] for choice in choices if choice.is_certain]
-    period = (
-        float(np.median([*map(_measure_rival_distance, choices)]))
-        if choices
-        else np.inf
-    )
+    period = float(np.median([*map(_measure_rival_distance, choices)] or [np.inf]))
     if choices and not certain:
         steps_found, doubt = _find_likely_steps(choices), 0.0
     else:
@@ -252,10 +222,12 @@ def find_possible_rotations(
         if len(certain) > 1:
             scatter = np.hypot(*np.std(certain, axis=0, ddof=1)) / np.sqrt(len(certain))
             doubt = float(scatter * stdtrit(len(certain) - 1, 1 - _BY_CHANCE / 2))
-    turns = [complex(convert_to_complex(turn)) / length for turn in steps_found]
+    turns = [
+        complex(solution.convert_to_complex(turn)) / length for turn in steps_found
+    ]
     turns.sort(key=lambda turn: abs(turn - 1))
-    if most_px is not None:
-        turns = [turn for turn in turns if abs(turn - 1) * length <= most_px]
+    most = np.inf if most_px is None else most_px
+    turns = [turn for turn in turns if abs(turn - 1) * length <= most]
     return PossibleRotations(tuple(turns), doubt / length, length, period)
 
 
@@ -298,8 +270,10 @@ def _measure_grid_steps(frames: CorrectedFrames) -> FloatArray:
             f"Neighbouring {what} of a {grid[0]}x{grid[1]} grid have no common detail "
             "at any shift: check the grid and order, or set the overlap."
         )
-        others = find_likely_grids(frames.acquisition, match_frames(frames))
-        raise UnplacedFramesError(msg, others, code="no-overlap")
+        others = discovery.find_likely_grids(
+            frames.acquisition, discovery.match_frames(frames)
+        )
+        raise discovery.UnplacedFramesError(msg, others, code="no-overlap")
     down = np.array([rows, 0.0]) if steps[0] is None else steps[0]
     along = np.array([0.0, columns]) if steps[1] is None else steps[1]
     return np.stack([down, along])
@@ -316,14 +290,13 @@ def _find_common_step(
         If the pairs fit equally well at several steps.
     """
     side = np.array(frames.frame_shape)
-    middle, reach = np.zeros(2), ASIDE * side
-    middle[axis] = (MIN_STEP + MAX_STEP) / 2 * side[axis]
-    reach[axis] = (MAX_STEP - MIN_STEP) / 2 * side[axis]
+    middle, reach = np.zeros(2), discovery.ASIDE * side
+    middle[axis] = (discovery.MIN_STEP + discovery.MAX_STEP) / 2 * side[axis]
+    reach[axis] = (discovery.MAX_STEP - discovery.MIN_STEP) / 2 * side[axis]
     nominal = (int(middle[0]), int(middle[1]))
     around = (int(reach[0]), int(reach[1]))
-    threshold, _ = layout.measure_chance_threshold(
-        frames, [nominal], around, _MIN_SCORE
-    )
+    where = frames, [nominal], around
+    threshold, _ = layout.measure_chance_threshold(*where, _MIN_SCORE)
     choices, lines = [], 0
     for pair in pairs:
         item = search_shifts(frames, pair, nominal, around, threshold / 2)
@@ -336,11 +309,8 @@ def _find_common_step(
             item = search_shifts(frames, pair, nominal, around)
         lines += bool(item.along)
     if lines > layout.LINES * len(pairs):
-        raise UnplacedFramesError(
-            f"{layout.ALONG_LINES}pass the positions of the frames.",
-            (),
-            code="lines-only",
-        )
+        msg = f"{layout.ALONG_LINES}pass the positions of the frames."
+        raise discovery.UnplacedFramesError(msg, (), code="lines-only")
     if not choices:
         return None
     steps = _find_likely_steps(choices)
@@ -350,7 +320,7 @@ def _find_common_step(
             f"The sample is periodic, and neighbouring {what} fit equally well at "
             f"{len(steps)} distances: set the overlap, or pass positions."
         )
-        raise UnplacedFramesError(msg, (), code="periodic")
+        raise discovery.UnplacedFramesError(msg, (), code="periodic")
     certain = [c.shifts[0] for c in choices if c.is_certain] or steps
     return _compute_average_step(certain, side.max())
 
@@ -362,9 +332,8 @@ def _find_likely_steps(choices: Sequence[layout.ShiftChoice]) -> list[FloatArray
         return certain[:1]
     apart = [np.abs(c.shifts[1:] - c.shifts[0]).max(axis=1).min() for c in choices]
     same = float(np.median(apart)) / 2  # half a period
-    proposals = layout.merge_close_proposals(
-        np.concatenate([choice.shifts for choice in choices]), same
-    )
+    offered = np.concatenate([choice.shifts for choice in choices])
+    proposals = layout.merge_close_proposals(offered, same)
     doubt = np.zeros(len(proposals))
     for choice in choices:
         for place, proposal in enumerate(proposals):

@@ -59,11 +59,22 @@ def compute_reach(frame_shape: IntPair, share: float = FIRST_REACH) -> IntPair:
 
 
 @dataclass(frozen=True, slots=True)
-class Candidates:
-    """Possible shifts between two frames, best first."""
+class FramePair:
+    """Two frames, by their indices."""
 
     first: int
     second: int
+
+    @property
+    def pair(self) -> IntPair:
+        """Both indices."""
+        return self.first, self.second
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates(FramePair):
+    """Possible shifts between two frames, best first."""
+
     shifts: NDArray[np.int64]  # (K, 2) position of the second minus that of the first
     ncc: NDArray[np.float64]  # (K,) weighted correlation coefficient on the overlap
     # (K,) the same as a normal deviate of equal probability
@@ -87,9 +98,8 @@ def compute_overlap_boxes(
     common = frame.intersection(other_frame).grow(grow)
     if not (common.overlaps(frame) and common.overlaps(other_frame)):
         return None
-    return common.intersection(frame), common.intersection(other_frame).relative_to(
-        other_frame
-    )
+    inner = common.intersection(other_frame).relative_to(other_frame)
+    return common.intersection(frame), inner
 
 
 def compute_rounded_shift(positions: FloatArray, pair: IntPair) -> IntPair:
@@ -121,11 +131,10 @@ class CorrelationSurface:
 
         `shape` of the frames.
         """
+        sides = zip(shape, self.origin, self.cross.shape, strict=True)
         common = [
             np.maximum(side - np.abs(first + np.arange(size)), 1)
-            for side, first, size in zip(
-                shape, self.origin, self.cross.shape, strict=True
-            )
+            for side, first, size in sides
         ]
         return np.asarray(self.score / np.sqrt(np.outer(*common)))
 
@@ -159,14 +168,13 @@ def correlate_frames(
     boxes = compute_overlap_boxes(frames.frame_shape, nominal, reach)
     if boxes is None:
         return None
-    one, two = boxes
-    first = frames.band_pass(pair[0])[one.slices]
-    second = frames.band_pass(pair[1])[two.slices]
-    # lag l pairs first[x + l] with second[x]; the boxes have different origins
-    start = (
-        nominal[0] - reach[0] - one.y0 + two.y0,
-        nominal[1] - reach[1] - one.x0 + two.x0,
+    first, second = (
+        frames.band_pass(index)[box.slices]
+        for index, box in zip(pair, boxes, strict=True)
     )
+    # lag l pairs first[x + l] with second[x]; the boxes have different origins
+    origin = (nominal[0] - reach[0], nominal[1] - reach[1])
+    start = (np.array(origin) - boxes[0].corner + boxes[1].corner).tolist()
     size = []
     for a, b, s, r in zip(first.shape, second.shape, start, reach, strict=True):
         least, most = -(b - 1), a - 1
@@ -180,13 +188,11 @@ def correlate_frames(
     rows = (start[0] + np.arange(2 * reach[0] + 1)) % size[0]
     columns = (start[1] + np.arange(2 * reach[1] + 1)) % size[1]
     cross, variance = lags[:, rows[:, None], columns[None]]
-    origin = (nominal[0] - reach[0], nominal[1] - reach[1])
     # only shifts with a sufficient overlap
+    sides = zip(frames.frame_shape, origin, cross.shape, strict=True)
     tall, wide = (
-        np.maximum(side - np.abs(first_shift + np.arange(count)), 0)
-        for side, first_shift, count in zip(
-            frames.frame_shape, origin, cross.shape, strict=True
-        )
+        np.maximum(side - np.abs(least + np.arange(count)), 0)
+        for side, least, count in sides
     )
     is_possible = (tall >= _MIN_SIDE)[:, None] & (wide >= _MIN_SIDE)[None]
     is_possible &= np.outer(tall, wide) >= _MIN_PIXELS
@@ -303,9 +309,8 @@ def search_shifts(
         if np.abs(nominal).max() >= MIN_REACH:
             still = 2 * np.sqrt(frames.grain / np.pi)  # width of the peak of dust
             shifts = [s for s in shifts if np.hypot(*s) > still]
-        along = (
-            scores.find_ridge(shifts[0], nominal, frames.frame_shape) if shifts else ()
-        )
+        if shifts:
+            along = scores.find_ridge(shifts[0], nominal, frames.frame_shape)
     coefficients = [compute_correlation(frames, pair, shift) for shift in shifts]
     ncc, score, weight = np.array(coefficients).reshape(-1, 3).T
     lowest = _HOLLOW * ncc.max(initial=0.0)
@@ -392,9 +397,8 @@ class ResampledFrames:
             image = np.where(outside, np.float32(level), image)
         y, x = self.parts[index].tolist()
         if self.slopes:
-            return self._erode_weight(weight), *resample_frame(
-                image, (y, x), self.sigma
-            )
+            resampled = resample_frame(image, (y, x), self.sigma)
+            return self._erode_weight(weight), *resampled
         for axis, part in enumerate((y, x)):
             smooth, _ = _compute_smoothing_kernels(self.sigma, part)
             image = ndimage.correlate1d(image, smooth, axis=axis, mode="nearest")

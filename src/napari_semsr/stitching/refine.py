@@ -7,6 +7,7 @@ information matrix. Small rotations and scales are estimated in the same way.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from scipy.sparse.linalg import splu
 
 from napari_semsr.core import BoolArray, Box, Float32Array, FloatArray, IntPair
 from napari_semsr.stitching.frames import CorrectedFrames
-from napari_semsr.stitching.pairwise import ResampledFrames
+from napari_semsr.stitching.pairwise import FramePair, ResampledFrames
 
 # Linearised shift of one pair of frames.
 #
@@ -33,11 +34,9 @@ _NUISANCE = 4  # offset, gain, linear brightness along y and along x
 
 
 @dataclass(frozen=True, slots=True)
-class LinearisedShift:
+class LinearisedShift(FramePair):
     """Linearised shift of a pair of frames."""
 
-    first: int
-    second: int
     # (2, 2) inverse covariance of the shift, before division by the noise variance; (3,
     # 3) if the displacement at the rim is free too
     information: FloatArray
@@ -185,18 +184,17 @@ def assemble_matrix(
     `first` and `second`, (P,), are the frames of each pair, `blocks` (P, >= 2, >= 2)
     the inverse covariance of its shift.
     """
-    rows, columns, values = [], [], []
-    for one, two, sign in (
+    pairs = (
         (first, first, 1),
         (second, second, 1),
         (first, second, -1),
         (second, first, -1),
-    ):
-        for a in range(2):
-            for b in range(2):
-                rows.append(2 * one + a)
-                columns.append(2 * two + b)
-                values.append(sign * blocks[:, a, b])
+    )
+    rows, columns, values = [], [], []
+    for (one, two, sign), a, b in product(pairs, range(2), range(2)):
+        rows.append(2 * one + a)
+        columns.append(2 * two + b)
+        values.append(sign * blocks[:, a, b])
     places = np.concatenate(rows), np.concatenate(columns)
     size = 2 * count
     return sparse.coo_array((np.concatenate(values), places), (size, size)).tocsc()
@@ -259,9 +257,7 @@ def solve_steps(
 def _sort_pairs(pairs: Sequence[IntPair], positions: FloatArray) -> list[IntPair]:
     """Order pairs so that each frame is resampled only once."""
     rank = np.argsort(np.lexsort((positions[:, 1], positions[:, 0])))
-    return sorted(
-        pairs, key=lambda pair: (min(rank[list(pair)]), max(rank[list(pair)]))
-    )
+    return sorted(pairs, key=lambda pair: sorted(rank[list(pair)]))
 
 
 def linearise_pairs(
@@ -280,13 +276,11 @@ def linearise_pairs(
     for first, second in (*pairs, *around):
         near[first].add(second)
         near[second].add(first)
-    shifts = []
-    for first, second in pairs:
-        common = sorted(near[first] & near[second])
-        item = linearise_pair(sweep, first, second, common, stretch)
-        if item is not None:
-            shifts.append(item)
-    return shifts
+    shifts = (
+        linearise_pair(sweep, a, b, sorted(near[a] & near[b]), stretch)
+        for a, b in pairs
+    )
+    return [item for item in shifts if item is not None]
 
 
 def refine_positions(
@@ -398,13 +392,9 @@ def measure_rim_displacement(
         excess = max(1.0, float(np.sqrt(np.median(sums) / expected_chi2)))
     spread = float(np.sqrt(smoothing_area / stiffness))
     has_place = np.isfinite(positions).all(axis=1)
-    pull_of_frames = coupling.reshape(count, 2)
-    pull_of_frames = (
-        np.abs(pull_of_frames - pull_of_frames[has_place].mean(axis=0))
-        * spread
-        * excess
-    )
-    return RimDisplacement(step, spread, excess, moves, pull_of_frames)
+    doubt = coupling.reshape(count, 2)
+    doubt = np.abs(doubt - doubt[has_place].mean(axis=0)) * spread * excess
+    return RimDisplacement(step, spread, excess, moves, doubt)
 
 
 # Small rotation and scale of every frame, estimated together with its position.
@@ -508,9 +498,8 @@ def _solve_rotations(
     right = np.zeros(count * _FREE)
     for (first, second), (normal, gradient, variance) in blocks:
         share = 1 / (true * max(variance / noise, 0.5))
-        index = np.concatenate(
-            [first * _FREE + np.arange(_FREE), second * _FREE + np.arange(_FREE)]
-        )
+        ends = _FREE * np.array([first, second])
+        index = np.add.outer(ends, np.arange(_FREE)).ravel()
         rows.append(np.repeat(index, len(index)))
         columns.append(np.tile(index, len(index)))
         values.append((normal * share).ravel())

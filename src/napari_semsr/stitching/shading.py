@@ -24,14 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage, sparse
 
-from napari_semsr.core import (
-    BoolArray,
-    FloatArray,
-    FloatPair,
-    IntPair,
-    RealArray,
-    reshape_into_blocks,
-)
+from napari_semsr import core
 from napari_semsr.stitching.flat_field import (
     MIN_FLAT,
     FlatField,
@@ -56,23 +49,23 @@ class OverlapBlocks:
     pair: NDArray[np.int64]  # (M,) index of the pair
     frames: NDArray[np.int64]  # (M, 2) its frames
     cell: NDArray[np.int64]  # (M, 2) row and column of the block within the overlap
-    place_first: FloatArray  # (M, 2) centre of the block in each frame, in px
-    place_second: FloatArray
-    values: FloatArray  # (M, 2) mean corrected grey value
+    place_first: core.FloatArray  # (M, 2) centre of the block in each frame, in px
+    place_second: core.FloatArray
+    values: core.FloatArray  # (M, 2) mean corrected grey value
     # (M, 2) decrease of it per grey level of the frame's offset
-    units: FloatArray
-    variances: FloatArray  # (M, 2) its variance by pixel noise, up to a constant
+    units: core.FloatArray
+    variances: core.FloatArray  # (M, 2) its variance by pixel noise, up to a constant
 
 
-def sum_blocks(plane: NDArray[np.float32]) -> FloatArray:
+def sum_blocks(plane: NDArray[np.float32]) -> core.FloatArray:
     """Sum a plane over 8 px blocks, (Y // 8, X // 8), dropping partial blocks."""
-    blocks = reshape_into_blocks(plane, _BLOCK).astype(np.float64)
+    blocks = core.reshape_into_blocks(plane, _BLOCK).astype(np.float64)
     return np.asarray(blocks.sum(axis=(1, 3)))
 
 
 def _compute_shared_blocks(
-    frames: ResampledFrames, pair: IntPair, *, with_clipped: bool
-) -> tuple[RealArray, ...] | None:
+    frames: ResampledFrames, pair: core.IntPair, *, with_clipped: bool
+) -> tuple[core.RealArray, ...] | None:
     """Compute block means, positions and variances of both frames in their overlap.
 
     Clipped pixels of either frame are left out, unless `with_clipped`.
@@ -81,10 +74,7 @@ def _compute_shared_blocks(
     if boxes is None:
         return None
     sides = list(zip(pair, boxes, strict=True))
-    parts = [
-        [plane[box.slices] for plane in frames.get_planes(index)[:2]]
-        for index, box in sides
-    ]
+    parts = [[p[box.slices] for p in frames.get_planes(i)[:2]] for i, box in sides]
     inside = (parts[0][0] > 0) & (parts[1][0] > 0)
     full = sum_blocks(inside.astype(np.float32)) == _BLOCK**2
     for index, box in () if with_clipped else sides:
@@ -96,18 +86,16 @@ def _compute_shared_blocks(
     usable = full & (count >= _SOUND)
     if not usable.any():
         return None
-    cell: RealArray = np.stack(np.nonzero(usable), axis=1)
+    cell: core.RealArray = np.stack(np.nonzero(usable), axis=1)
     place = cell * _BLOCK + (_BLOCK - 1) / 2
     # shading belongs to the camera's pixels, including distortion
     places = [
-        frames.frames.compute_raw_positions(
-            place - frames.parts[index] + (box.y0, box.x0)
-        )
-        for index, box in sides
+        frames.frames.compute_raw_positions(place - frames.parts[i] + box.corner)
+        for i, box in sides
     ]
     count = count[usable][:, None]
 
-    def average_blocks(planes: Sequence[RealArray]) -> FloatArray:
+    def average_blocks(planes: Sequence[core.RealArray]) -> core.FloatArray:
         sums = [sum_blocks(plane * sound)[usable] for plane in planes]
         return np.asarray(np.stack(sums, axis=1) / count)
 
@@ -124,14 +112,14 @@ def _compute_shared_blocks(
 
 
 def compare_overlap_blocks(
-    frames: CorrectedFrames, positions: FloatArray, pairs: Sequence[IntPair]
+    frames: CorrectedFrames, positions: core.FloatArray, pairs: Sequence[core.IntPair]
 ) -> OverlapBlocks:
     """Compare overlapping frames block by block; `positions` (N, 2).
 
     Clipped pixels are left out, unless hardly any other pixels overlap.
     """
     overlaps = ResampledFrames(frames, positions, _SIGMA, slopes=False)
-    common: list[tuple[IntPair, tuple[RealArray, ...]]] = []
+    common: list[tuple[core.IntPair, tuple[core.RealArray, ...]]] = []
     for with_clipped in (False, True):
         common = []
         for pair in pairs:
@@ -165,8 +153,8 @@ _DOUBT = 2.5
 
 def measure_remaining_shading(
     frames: CorrectedFrames,
-    positions: FloatArray,
-    pairs: Sequence[IntPair],
+    positions: core.FloatArray,
+    pairs: Sequence[core.IntPair],
     pedestal: float = 0.0,
 ) -> float:
     """Compute the RMS relative difference between corrected frames in overlaps.
@@ -248,33 +236,32 @@ class Shading:
     """Fitted shading, gains and offsets."""
 
     flat: FlatField  # better one by cross-validation: as given, or refined
-    log_gains: FloatArray  # (N,) change of the logarithm of each frame's gain
-    offsets: FloatArray  # (N,) change of each frame's offset, in grey values
+    log_gains: core.FloatArray  # (N,) change of the logarithm of each frame's gain
+    offsets: core.FloatArray  # (N,) change of each frame's offset, in grey values
     is_refined: bool  # whether the refined flat field is used
     # (2,) slope of the logarithm of the field per px, ``(y, x)``, that would make the
     # mosaic even, if the gain of each frame is automatic and the slope thus unknown
-    open_slope: FloatPair = (0.0, 0.0)
+    open_slope: core.FloatPair = (0.0, 0.0)
 
 
-def _find_valid_blocks(frames: CorrectedFrames) -> tuple[BoolArray, FloatArray]:
+def _find_valid_blocks(
+    frames: CorrectedFrames,
+) -> tuple[core.BoolArray, core.FloatArray]:
     """Return the mask of valid blocks of a frame, and their centres in px."""
     inside = sum_blocks((frames.root > 0).astype(np.float32)) == _BLOCK**2
     corners = np.stack(np.nonzero(inside), axis=1).astype(np.float64) * _BLOCK
     return inside, corners + (_BLOCK - 1) / 2
 
 
-def _select_sample_frames(has_place: BoolArray) -> list[int]:
+def _select_sample_frames(has_place: core.BoolArray) -> list[int]:
     """Select a sample of the placed frames."""
-    placed_frames = np.flatnonzero(has_place)
-    return [
-        int(index)
-        for index in placed_frames[:: max(1, len(placed_frames) // _MEAN_FRAMES)]
-    ]
+    placed_frames: list[int] = np.flatnonzero(has_place).tolist()
+    return placed_frames[:: max(1, len(placed_frames) // _MEAN_FRAMES)]
 
 
 def _compute_tilt_and_roundness(
     frames: CorrectedFrames, has_place: NDArray[np.bool_], basis: SurfaceBasis
-) -> tuple[FloatArray, FloatArray, FloatArray]:
+) -> tuple[core.FloatArray, core.FloatArray, core.FloatArray]:
     """Compute the mean frame's tilt and roundness, covariance, and block positions."""
     inside, centres = _find_valid_blocks(frames)
     place = frames.compute_raw_positions(centres)
@@ -290,22 +277,18 @@ def _compute_tilt_and_roundness(
         moments.append(np.linalg.lstsq(around, log - log.mean())[0])
     if len(moments) < 3:  # chosen: fewer frames have no meaningful covariance
         return np.zeros(shapes.shape[1]), np.eye(shapes.shape[1]), place
-    moments_array = np.array(moments)
     # frames show different parts of the sample: their scatter is its contribution
-    spread = np.cov(moments_array.T)
+    spread = np.cov(np.transpose(moments))
     spread = _HALF * spread + (1 - _HALF) * np.diag(np.diag(spread))
-    return (
-        moments_array.mean(axis=0),
-        spread / len(moments_array) + 1e-10 * np.eye(len(spread)),
-        place,
-    )
+    spread = spread / len(moments) + 1e-10 * np.eye(len(spread))
+    return np.mean(moments, axis=0), spread, place
 
 
-def _compute_scatter(values: FloatArray) -> float:
+def _compute_scatter(values: core.FloatArray) -> float:
     return float(1.4826 * np.median(np.abs(values))) if len(values) else float("nan")
 
 
-def compute_gain_prior(count: int, flicker: float) -> FloatArray:
+def compute_gain_prior(count: int, flicker: float) -> core.FloatArray:
     """Return the (N, N) prior inverse covariance of the log gains."""
     time = np.linspace(-1, 1, count) if count > 1 else np.zeros(1)
     covariance = flicker**2 * np.eye(count)
@@ -317,8 +300,8 @@ def compute_gain_prior(count: int, flicker: float) -> FloatArray:
 
 
 def _compute_trend_projector(
-    positions: FloatArray, is_known: NDArray[np.bool_]
-) -> FloatArray:
+    positions: core.FloatArray, is_known: NDArray[np.bool_]
+) -> core.FloatArray:
     """Compute the (N, N) projector that removes trends caused by a tilted field.
 
     `is_known` (N,) are frames with overlaps; for few frames only the mean is removed.
@@ -340,9 +323,9 @@ class _ShadingCorrection:
     """Parameters of the remaining correction."""
 
     # (F + 1,) coefficients of the logarithm of the missing shading, then the dark level
-    surface: FloatArray
-    log_gains: FloatArray  # (N,)
-    offsets: FloatArray  # (N,) as shares of the typical grey value
+    surface: core.FloatArray
+    log_gains: core.FloatArray  # (N,)
+    offsets: core.FloatArray  # (N,) as shares of the typical grey value
 
 
 class _ShadingProblem:
@@ -352,7 +335,7 @@ class _ShadingProblem:
         self,
         blocks: OverlapBlocks,
         frames: CorrectedFrames,
-        positions: FloatArray,
+        positions: core.FloatArray,
         basis: SurfaceBasis | None,
         expected_frames: CorrectedFrames | None = None,
     ) -> None:
@@ -409,7 +392,7 @@ class _ShadingProblem:
         return self.is_steady and self.scatter <= _STEADY
 
     def copy_with_shape_prior(
-        self, shape: FloatArray, trust: FloatArray, reader: FloatArray
+        self, shape: core.FloatArray, trust: core.FloatArray, reader: core.FloatArray
     ) -> "_ShadingProblem":
         """Return a copy that also fits the broad shape of the mean frame."""
         problem = copy(self)
@@ -419,21 +402,20 @@ class _ShadingProblem:
         problem.pull[:size] += reader.T @ trust @ shape
         return problem
 
-    def copy_without_shape_prior(self, tilts: FloatArray) -> "_ShadingProblem":
+    def copy_without_shape_prior(self, tilts: core.FloatArray) -> "_ShadingProblem":
         """Return a copy with shapes (F, 2) constrained only by gains and offsets."""
         problem = copy(self)
         prior = self.prior[:-1, :-1]
         tilt_terms = prior @ tilts
+        free_tilts = np.linalg.solve(tilts.T @ tilt_terms, tilt_terms.T)
         problem.prior = self.prior.copy()
-        problem.prior[:-1, :-1] -= tilt_terms @ np.linalg.solve(
-            tilts.T @ tilt_terms, tilt_terms.T
-        )
+        problem.prior[:-1, :-1] -= tilt_terms @ free_tilts
         problem.hold = compute_gain_prior(self.count, max(self.scatter, _MIN_FLICKER))
         return problem
 
     def fit(
         self,
-        in_fit: BoolArray,
+        in_fit: core.BoolArray,
         start: _ShadingCorrection,
         *,
         with_field: bool,
@@ -448,17 +430,15 @@ class _ShadingProblem:
         for _ in range(rounds):
             left, level, units = self._evaluate_correction(correction)
             weighted_residual = left * np.sqrt(self.relative)
-            scatter = max(
-                _compute_scatter(weighted_residual[in_fit]), _MIN_NOISE * self.level
-            )
+            scatter = _compute_scatter(weighted_residual[in_fit])
+            scatter = max(scatter, _MIN_NOISE * self.level)
             if learns:
                 self.noise = scatter
             weight = np.where(in_fit, self.relative / self.noise**2, 0)
             weight = weight / (1 + (weighted_residual / (3 * scatter)) ** 2)
             bright = self._differentiate_brightness(level, units)
-            target = left + bright @ np.concatenate(
-                [correction.log_gains, correction.offsets]
-            )
+            changes = np.concatenate([correction.log_gains, correction.offsets])
+            target = left + bright @ changes
             normal, right = self._assemble_normal_equations(bright, weight, target)
             if with_field:
                 # the difference's derivatives by surface and dark level, (M, F + 1)
@@ -469,12 +449,9 @@ class _ShadingProblem:
                 mixed_terms = bright.T @ heavy
                 own = heavy.T @ field + self.prior
                 normal = np.block([[own, mixed_terms.T], [mixed_terms, normal]])
-                right = np.concatenate(
-                    [
-                        heavy.T @ (target + more) + self.pull,
-                        right + mixed_terms @ correction.surface,
-                    ]
-                )
+                surface_pull = heavy.T @ (target + more) + self.pull
+                right += mixed_terms @ correction.surface
+                right = np.concatenate([surface_pull, right])
             numbers = np.asarray(np.linalg.solve(normal, right))
             before = correction
             surface, numbers = np.split(numbers, [len(numbers) - 2 * self.count])
@@ -483,9 +460,7 @@ class _ShadingProblem:
             if learns:
                 self._estimate_variances(correction, np.asarray(np.linalg.inv(normal)))
             change = max(
-                float(
-                    np.abs(getattr(correction, f.name) - getattr(before, f.name)).max()
-                )
+                np.abs(getattr(correction, f.name) - getattr(before, f.name)).max()
                 for f in fields(_ShadingCorrection)
             )
             if change < _CONVERGENCE:
@@ -530,18 +505,20 @@ class _ShadingProblem:
         frames: CorrectedFrames,
         basis: SurfaceBasis,
         correction: _ShadingCorrection,
+        *,
+        is_refined: bool = False,
     ) -> FlatField:
         """Correct the flat field and the dark level using a fit result."""
-        missing = np.exp(
-            np.clip(basis.evaluate_surface(correction.surface[:-1]), -1.5, 1.5)
-        )
-        new_flat = frames.flat.flat * missing
+        surface = basis.evaluate_surface(correction.surface[:-1])
+        new_flat = frames.flat.flat * np.exp(np.clip(surface, -1.5, 1.5))
         top = float(np.quantile(new_flat, 0.99))
         single = np.maximum(new_flat / top, 0).astype(np.float32)
         dark = frames.flat.dark + float(correction.surface[-1]) * self.unit
-        return replace(
+        new = replace(
             frames.flat, flat=single, dark=dark, valid=compute_valid_mask(single)
         )
+        method = f"{new.method.removesuffix(', refined')}, refined"
+        return replace(new, method=method) if is_refined else new
 
     def correct_frames(
         self, frames: CorrectedFrames, flat: FlatField, correction: _ShadingCorrection
@@ -554,14 +531,14 @@ class _ShadingProblem:
         )
 
     def compute_scatter(
-        self, in_fit: BoolArray, correction: _ShadingCorrection
+        self, in_fit: core.BoolArray, correction: _ShadingCorrection
     ) -> float:
         """Compute the robust scatter of the differences after a correction."""
         left = self._evaluate_correction(correction)[0] * np.sqrt(self.relative)
         return _compute_scatter(left[in_fit])
 
     def compute_relative_scatter(
-        self, in_fit: BoolArray, correction: _ShadingCorrection
+        self, in_fit: core.BoolArray, correction: _ShadingCorrection
     ) -> float:
         """Compute the robust scatter of relative differences within pairs."""
         left, level, _ = self._evaluate_correction(correction)
@@ -572,7 +549,7 @@ class _ShadingProblem:
 
     def _evaluate_correction(
         self, correction: _ShadingCorrection
-    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+    ) -> tuple[core.FloatArray, core.FloatArray, core.FloatArray]:
         """Return the frames' difference, their level, and 1 / (shading * gain)."""
         blocks, size = self.blocks, len(self.pull) - 1
         log = correction.log_gains[blocks.frames]
@@ -590,7 +567,7 @@ class _ShadingProblem:
         return values[:, 0] - values[:, 1], level, units
 
     def _differentiate_brightness(
-        self, level: FloatArray, units: FloatArray
+        self, level: core.FloatArray, units: core.FloatArray
     ) -> sparse.csr_array:
         """Differentiate the differences w.r.t. each gain and offset, (M, 2 N)."""
         signs = np.array([1.0, -1.0])
@@ -603,8 +580,8 @@ class _ShadingProblem:
         return sparse.csr_array((entries, columns, starts), shape)
 
     def _assemble_normal_equations(
-        self, bright: sparse.csr_array, weight: FloatArray, target: FloatArray
-    ) -> tuple[FloatArray, FloatArray]:
+        self, bright: sparse.csr_array, weight: core.FloatArray, target: core.FloatArray
+    ) -> tuple[core.FloatArray, core.FloatArray]:
         """Assemble the normal equations of gains and offsets."""
         count, loose = self.count, 1 / self.offset_sd**2
         weighted_bright = bright.multiply(weight[:, None]).tocsr()
@@ -617,7 +594,7 @@ class _ShadingProblem:
         return normal, right
 
     def _estimate_variances(
-        self, correction: _ShadingCorrection, covariance: FloatArray
+        self, correction: _ShadingCorrection, covariance: core.FloatArray
     ) -> None:
         """Estimate the frame-to-frame variances of gains and offsets.
 
@@ -644,7 +621,7 @@ class _ShadingProblem:
 
 
 def choose_flat_field(
-    frames: CorrectedFrames, positions: FloatArray, pairs: Sequence[IntPair]
+    frames: CorrectedFrames, positions: core.FloatArray, pairs: Sequence[core.IntPair]
 ) -> FlatField:
     """Discard parts of an initial flat field that belong to the sample.
 
@@ -662,8 +639,8 @@ def choose_flat_field(
     plain = _apply_shading_correction(blocks, 1 / np.maximum(flat.flat, MIN_FLAT))
 
     def compare_scatter(
-        part: OverlapBlocks, centre: FloatPair | None
-    ) -> tuple[float, ...]:
+        part: OverlapBlocks, centre: core.FloatPair | None
+    ) -> list[float]:
         """Return the scatter after fitting gains and offsets, then a round field."""
         basis = SurfaceBasis(frames.frame_shape, 0, centre)
         problem = _ShadingProblem(part, frames, positions, basis)
@@ -675,22 +652,19 @@ def choose_flat_field(
         if flat.centre is not None and not problem.is_steady:
             correction = problem.fit(every, correction, with_field=True)
             left.append(problem.compute_scatter(every, correction))
-        return tuple(value / problem.level for value in left)
+        return [value / problem.level for value in left]
 
     without = compare_scatter(plain, None)
     with_it = compare_scatter(blocks, flat.centre)
     if len(without) > 1 and with_it[-1] > _BETTER * without[-1]:
-        placed_frames = np.flatnonzero(np.isfinite(positions[:, 0]))
         flat = estimate_initial_flat(
             frames.acquisition,
-            placed_frames,
+            np.flatnonzero(np.isfinite(positions[:, 0])),
             is_centred=True,
             dark_known=flat.dark if flat.is_dark_known else None,
         )
-        blocks_in_light = _apply_shading_correction(
-            plain, np.maximum(flat.flat, MIN_FLAT)
-        )
-        with_it = compare_scatter(blocks_in_light, None)
+        shade = np.maximum(flat.flat, MIN_FLAT)
+        with_it = compare_scatter(_apply_shading_correction(plain, shade), None)
     if with_it[0] < without[0] or not flat.valid.all():
         return flat
     return flat.create_uniform()
@@ -700,13 +674,11 @@ def _apply_shading_correction(
     blocks: OverlapBlocks, shade: NDArray[np.floating]
 ) -> OverlapBlocks:
     """Divide blocks of frames by an additional (Y, X) shading."""
-    light = np.stack(
-        [
-            ndimage.map_coordinates(shade, place.T, order=1, mode="nearest")
-            for place in (blocks.place_first, blocks.place_second)
-        ],
-        axis=1,
-    )
+    lights = [
+        ndimage.map_coordinates(shade, place.T, order=1, mode="nearest")
+        for place in (blocks.place_first, blocks.place_second)
+    ]
+    light = np.stack(lights, axis=1)
     return replace(
         blocks,
         values=blocks.values / light,
@@ -724,8 +696,8 @@ def _subsample_blocks(blocks: OverlapBlocks) -> OverlapBlocks:
 
 def refine_shading(
     corrected_frames: CorrectedFrames,
-    positions: FloatArray,
-    pairs: Sequence[IntPair],
+    positions: core.FloatArray,
+    pairs: Sequence[core.IntPair],
     *,
     knots: int = COARSE_KNOTS,
     is_fixed: bool = False,
@@ -739,22 +711,18 @@ def refine_shading(
     `expected_frames` have the most likely gains and offsets: 1 and 0 without it;
     `is_fixed`: the flat field does not change, only the dark level of a given one.
     """
+    flat = corrected_frames.flat
     blocks = _subsample_blocks(
         compare_overlap_blocks(corrected_frames, positions, pairs)
     )
     if not len(blocks.pair):
         none = np.zeros(len(positions))
-        return Shading(corrected_frames.flat, none, none, False)
+        return Shading(flat, none, none, False)
     few = len(blocks.pair) < _ENOUGH_BLOCKS
-    basis = SurfaceBasis(
-        corrected_frames.frame_shape, knots, corrected_frames.flat.centre
-    )
+    basis = SurfaceBasis(corrected_frames.frame_shape, knots, flat.centre)
+    surface = None if few or is_fixed else basis
     problem = _ShadingProblem(
-        blocks,
-        corrected_frames,
-        positions,
-        None if few or is_fixed else basis,
-        expected_frames,
+        blocks, corrected_frames, positions, surface, expected_frames
     )
     every = np.ones(len(blocks.pair), bool)
     frames = problem.fit(every, problem.zero_correction, with_field=False, learns=True)
@@ -762,10 +730,11 @@ def refine_shading(
         problem.offset_sd = _NONE
         frames = problem.fit(every, frames, with_field=False)
     if few or is_fixed:
-        return problem.create_fixed_shading(corrected_frames.flat, frames)
-    even = problem.correct_frames(corrected_frames, corrected_frames.flat, frames)
-    has_place: BoolArray = ~np.isnan(positions[:, 0])
-    shape, spread, place = _compute_tilt_and_roundness(even, has_place, basis)
+        return problem.create_fixed_shading(flat, frames)
+    even = problem.correct_frames(corrected_frames, flat, frames)
+    shape, spread, place = _compute_tilt_and_roundness(
+        even, ~np.isnan(positions[:, 0]), basis
+    )
     reader = basis.compute_shape_matrix(place)
     # a tilt of the mean frame may be from the sample, roundness is not
     trust = np.zeros_like(spread)
@@ -773,7 +742,7 @@ def refine_shading(
     with_roundness = problem.copy_with_shape_prior(shape, trust, reader)
     is_proven = _cross_validate(with_roundness, frames)
     if is_proven is None:  # no overlaps remain for a test
-        return problem.create_shading(corrected_frames.flat, frames)
+        return problem.create_shading(flat, frames)
     is_proven = is_proven or is_trusted
     correction = (
         with_roundness.fit(every, frames, with_field=True) if is_proven else frames
@@ -784,11 +753,8 @@ def refine_shading(
             problem, with_roundness, correction, (shape, spread, reader)
         )
     elif not problem.is_known and not problem.is_even:
-        even = problem.correct_frames(
-            corrected_frames,
-            problem.correct_flat_field(corrected_frames, basis, correction),
-            correction,
-        )
+        new_flat = problem.correct_flat_field(corrected_frames, basis, correction)
+        even = problem.correct_frames(corrected_frames, new_flat, correction)
         other = _minimise_gain_trends(
             with_roundness, correction, basis, (reader, place), even, positions
         )
@@ -797,17 +763,13 @@ def refine_shading(
         else:
             slope = reader[:2] @ (other.surface - correction.surface)[:-1]
     y, x = (slope / (max(corrected_frames.frame_shape) / 2)).tolist()
-    if not has_changed:
-        return replace(
-            problem.create_shading(corrected_frames.flat, frames), open_slope=(y, x)
+    if has_changed:
+        frames = correction
+        flat = problem.correct_flat_field(
+            corrected_frames, basis, frames, is_refined=is_proven
         )
-    flat = problem.correct_flat_field(corrected_frames, basis, correction)
-    if is_proven:
-        method = f"{corrected_frames.flat.method.removesuffix(', refined')}, refined"
-        flat = replace(flat, method=method)
     return replace(
-        problem.create_shading(flat, correction, is_refined=is_proven),
-        open_slope=(y, x),
+        problem.create_shading(flat, frames, is_refined=is_proven), open_slope=(y, x)
     )
 
 
@@ -839,7 +801,7 @@ def _fit_with_tilt(
     problem: _ShadingProblem,
     with_roundness: _ShadingProblem,
     correction: _ShadingCorrection,
-    mean: tuple[FloatArray, FloatArray, FloatArray],
+    mean: tuple[core.FloatArray, core.FloatArray, core.FloatArray],
 ) -> _ShadingCorrection:
     """Fit the field using the tilt of the mean frame, assuming steady light.
 
@@ -865,9 +827,9 @@ def _minimise_gain_trends(
     with_roundness: _ShadingProblem,
     correction_found: _ShadingCorrection,
     basis: SurfaceBasis,
-    reading: tuple[FloatArray, FloatArray],
+    reading: tuple[core.FloatArray, core.FloatArray],
     even: CorrectedFrames,
-    positions: FloatArray,
+    positions: core.FloatArray,
 ) -> _ShadingCorrection:
     """Choose the field slope and dark level that minimise trends in automatic gains.
 
@@ -893,7 +855,9 @@ def _minimise_gain_trends(
     numbers[:2, :-1], numbers[2, -1] = reader[:2], 1
     every = np.ones(len(with_roundness.blocks.pair), bool)
 
-    def compute_change(problem: _ShadingProblem) -> tuple[FloatArray, FloatArray]:
+    def compute_change(
+        problem: _ShadingProblem,
+    ) -> tuple[core.FloatArray, core.FloatArray]:
         correction = problem.fit(every, correction_found, with_field=True)
         return correction.surface - correction_found.surface, problem.covariance
 
@@ -925,8 +889,8 @@ def _minimise_gain_trends(
 
 
 def _compute_mosaic_slope(
-    even: CorrectedFrames, positions: FloatArray
-) -> tuple[FloatArray, FloatArray, float]:
+    even: CorrectedFrames, positions: core.FloatArray
+) -> tuple[core.FloatArray, core.FloatArray, float]:
     """Compute the mosaic's relative slope (2,) per half frame, covariance and level.
 
     From blocks of all frames, which are treated as independent.
@@ -950,9 +914,8 @@ def _compute_mosaic_slope(
     # Hotelling's limit for two means of few frames over that of infinitely many
     factor, count = 1e12, len(scores)  # two frames have no limit
     if count > 2:
-        factor = float(
-            (count - 1) * np.expm1(_CONTRADICTS / (count - 2)) / _CONTRADICTS
-        )
+        limit = np.expm1(_CONTRADICTS / (count - 2))
+        factor = float((count - 1) * limit / _CONTRADICTS)
     covariance = inverse @ (scores.T @ scores) @ inverse * factor
     level = max(float(numbers[0]), 1e-12)
     spread = covariance[1:, 1:] / level**2 + 1e-10 * np.eye(2)

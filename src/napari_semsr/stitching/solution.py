@@ -7,18 +7,18 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from napari_semsr.core import BoolArray, FloatArray, FloatPair, PixelSize, UnusedFrame
+from napari_semsr import core
 from napari_semsr.stitching.discovery import LikelyGrid
 from napari_semsr.stitching.flat_field import FlatField, choose_evenly_spaced_indices
+from napari_semsr.stitching.frames import CorrectedFrames
+from napari_semsr.stitching.pairwise import FramePair
 
 
 @dataclass(frozen=True, slots=True)
-class PairReport:
+class PairReport(FramePair):
     """Measured shift between two frames."""
 
-    first: int
-    second: int
-    shift_px: FloatPair  # measured position of the second minus that of the first
+    shift_px: core.FloatPair  # measured position of the second minus that of the first
     quality: float  # weighted correlation coefficient on the overlap, at most 1
     score: float  # the same in standard deviations of unrelated noise
     used: bool  # whether the positions are based on it
@@ -36,11 +36,11 @@ class PairReport:
 class StageFit:
     """Affine map from nominal to solved positions."""
 
-    matrix: FloatArray  # (2, 2) solved px per nominal px, ``(y, x)``
-    offset: FloatArray  # (2,) In px
+    matrix: core.FloatArray  # (2, 2) solved px per nominal px, ``(y, x)``
+    offset: core.FloatArray  # (2,) In px
     scatter_px: float  # RMS residual: the error of the stage
 
-    def predict(self, nominal: FloatArray) -> FloatArray:
+    def predict(self, nominal: core.FloatArray) -> core.FloatArray:
         """Predict positions (N, 2) from `nominal` positions (N, 2)."""
         return nominal @ self.matrix.T + self.offset
 
@@ -57,10 +57,10 @@ class StageAxes:
     mirrored.
     """
 
-    matrix: FloatArray  # (2, 2) camera px per stated px, ``(y, x)``
+    matrix: core.FloatArray  # (2, 2) camera px per stated px, ``(y, x)``
     # (2,) bound of the error of each column by the stage's scatter, exceeded with a
     # probability of 0.001; infinite without residuals
-    doubt: FloatArray
+    doubt: core.FloatArray
     is_whole: bool  # whether both axes were measured independently
     is_sized: bool = True  # whether a pixel size was stated, or positions in px
 
@@ -97,7 +97,7 @@ class StageAxes:
         return bool((self.displacement > np.maximum(NOTICEABLE, doubt)).any())
 
     @property
-    def displacement(self) -> FloatArray:
+    def displacement(self) -> core.FloatArray:
         """Relative deviation (2,) of stage steps from the image axes, per axis."""
         return np.asarray(np.hypot(*(self.matrix - np.eye(2))))
 
@@ -117,7 +117,7 @@ class StageAxes:
         *first, last = parts or ["unequal scales along both axes"]
         return f"{', '.join(first)} and {last}" if first else last
 
-    def compose(self, axes: FloatArray) -> "StageAxes":
+    def compose(self, axes: core.FloatArray) -> "StageAxes":
         """Return the composition with another map (2, 2) that is applied first."""
         each = np.multiply(axes.T, self.doubt, where=axes.T != 0, out=np.zeros((2, 2)))
         return replace(self, matrix=self.matrix @ axes, doubt=np.hypot(*each.T))
@@ -152,7 +152,7 @@ stage's axes.
 """
 
 
-def find_nearest_axes(matrix: FloatArray) -> str:
+def find_nearest_axes(matrix: core.FloatArray) -> str:
     """Return the key in `AXES` nearest to a map, (2, 2)."""
     return max(AXES, key=lambda name: float((matrix * AXES[name]).sum()))
 
@@ -161,7 +161,7 @@ def find_nearest_axes(matrix: FloatArray) -> str:
 _ENOUGH_PLACED = 0.8
 
 
-def is_placement_sufficient(has_place: BoolArray) -> bool:
+def is_placement_sufficient(has_place: core.BoolArray) -> bool:
     """Return whether enough frames (N,) are placed for a reliable result."""
     return bool(has_place.sum() >= _ENOUGH_PLACED * len(has_place))
 
@@ -171,10 +171,10 @@ class StitchSolution:
     """Solution of a scan."""
 
     # (N, 2) solved top-left corners, with smallest y and x 0; NaN for frames left out
-    positions_px: FloatArray
-    nominal_px: FloatArray | None  # (N, 2) expected positions
+    positions_px: core.FloatArray
+    nominal_px: core.FloatArray | None  # (N, 2) expected positions
     names: tuple[str, ...]  # Of the frames
-    left_out: tuple[UnusedFrame, ...]  # frames that are not placed, and why
+    left_out: tuple[core.UnusedFrame, ...]  # frames that are not placed, and why
     pairs: tuple[PairReport, ...]  # all pairs that were compared
     # RMS residual of the used shifts in loops, weighted by information; None without a
     # loop, as then nothing can contradict a shift
@@ -183,14 +183,14 @@ class StitchSolution:
     residual_median_px: float | None
     residual_worst_px: float | None
     # (N, 2) standard deviation of each position from the information of its pairs
-    sigma_px: FloatArray
+    sigma_px: core.FloatArray
     flat: FlatField  # shading and dark level
-    gains: FloatArray  # (N,) brightness of each frame, 1 on average
+    gains: core.FloatArray  # (N,) brightness of each frame, 1 on average
     # (N,) grey value of each frame above the dark level without light
-    offsets: FloatArray
+    offsets: core.FloatArray
     # (N, 2) small rotation in radians and relative scale minus 1 of each frame; 0
     # unless requested
-    turns: FloatArray
+    turns: core.FloatArray
     noise: float  # standard deviation of a corrected pixel where the field is brightest
     threshold: float  # score above which a shift was accepted
     # corrected radial distortion of every frame, as the displacement at the rim over
@@ -198,13 +198,15 @@ class StitchSolution:
     distortion: float = 0.0
     # its standard deviation; None if neither measured nor set
     distortion_sd: float | None = None
-    distortion_centre_px: FloatPair = (0.0, 0.0)  # from the centre of the frame
+    distortion_centre_px: core.FloatPair = (0.0, 0.0)  # from the centre of the frame
     stage: StageFit | None = None  # solved against nominal positions
     # from stated positions to camera pixels; None if there are none, or if the images
     # do not determine it
     stage_to_camera: StageAxes | None = None
-    pixel_size_nm: PixelSize | None = None  # as stated, otherwise as estimated
-    estimated_pixel_size_nm: PixelSize | None = None  # stage's nm over solved pixels
+    pixel_size_nm: core.PixelSize | None = None  # as stated, otherwise as estimated
+    estimated_pixel_size_nm: core.PixelSize | None = (
+        None  # stage's nm over solved pixels
+    )
     # grey value that is added to the mosaic to compensate offsets below 0
     pedestal: float = 0.0
     # RMS difference of corrected frames where they overlap, without noise, in % of the
@@ -219,7 +221,7 @@ class StitchSolution:
     base: "StitchSolution | None" = field(default=None, repr=False, compare=False)
 
     @property
-    def is_placed(self) -> BoolArray:
+    def is_placed(self) -> core.BoolArray:
         """Mask of the placed frames."""
         return ~np.isnan(self.positions_px[:, 0])
 
@@ -227,6 +229,18 @@ class StitchSolution:
     def has_sufficient_placement(self) -> bool:
         """Whether enough frames are placed for a reliable result."""
         return is_placement_sufficient(self.is_placed)
+
+    def correct_frames(self, acquisition: core.Acquisition) -> CorrectedFrames:
+        """Return the corrected frames of a scan, which is that of this solution."""
+        return CorrectedFrames(
+            acquisition,
+            self.flat,
+            self.gains,
+            self.turns,
+            self.distortion,
+            self.distortion_centre_px,
+            self.offsets,
+        )
 
     @property
     def pairs_used(self) -> int:
@@ -241,16 +255,12 @@ class StitchSolution:
     @property
     def rejected_worst_px(self) -> float | None:
         """Largest residual of the overlaps above chance that are not used."""
-        return max(
-            (
-                pair.residual_px
-                for pair in self.pairs
-                if not pair.used
-                and pair.score > self.threshold
-                and np.isfinite(pair.residual_px)
-            ),
-            default=None,
+        residuals = (
+            pair.residual_px
+            for pair in self.pairs
+            if not pair.used and pair.score > self.threshold
         )
+        return max(filter(np.isfinite, residuals), default=None)
 
 
 # The stage: map from nominal to solved positions.
@@ -262,20 +272,18 @@ parameters.
 
 
 def fit_stage_map(
-    nominal: FloatArray,
-    solved_positions: FloatArray,
+    nominal: core.FloatArray,
+    solved_positions: core.FloatArray,
     model: Literal["affine", "shift"] = "affine",
 ) -> StageFit | None:
     """Fit the map from nominal to solved positions, both (N, 2)."""
-    has_both = np.isfinite(nominal).all(axis=1) & np.isfinite(solved_positions).all(
-        axis=1
-    )
+    has_both = np.isfinite(np.hstack([nominal, solved_positions])).all(axis=1)
     if not has_both.any():
         return None
     have, want = nominal[has_both], solved_positions[has_both]
     spread = np.linalg.svd(have - have.mean(axis=0), compute_uv=False)
     affine = model == "affine" and len(have) >= ENOUGH and spread[-1] > 1e-3 * spread[0]
-    matrix: FloatArray = np.eye(2)
+    matrix: core.FloatArray = np.eye(2)
     weight = np.ones(len(have))
     offset = np.zeros(2)
     for _ in range(8):
@@ -283,10 +291,8 @@ def fit_stage_map(
         goal = np.average(want, axis=0, weights=weight)
         if affine:
             root = np.sqrt(weight)[:, None]
-            residual_fit = np.linalg.lstsq(
-                (have - centre) * root, (want - goal) * root
-            )[0]
-            matrix = np.asarray(residual_fit.T, dtype=float)
+            near, far = (have - centre) * root, (want - goal) * root
+            matrix = np.asarray(np.linalg.lstsq(near, far)[0].T, dtype=float)
         offset = goal - matrix @ centre
         left = np.hypot(*(want - have @ matrix.T - offset).T)
         scale = max(2 * float(np.median(left)), 1e-6)
@@ -309,7 +315,7 @@ _STARTS = 300  # pairs of frames; chosen: a quarter of them are right even at ha
 
 
 def fit_stage_axes(
-    stated_positions: FloatArray, solved_positions: FloatArray, side: int
+    stated_positions: core.FloatArray, solved_positions: core.FloatArray, side: int
 ) -> StageAxes | None:
     """Fit the linear part of the map from stated to solved positions.
 
@@ -321,9 +327,7 @@ def fit_stage_axes(
     The start is the rotation and scale of the pair of frames with the least median
     residual of all positions (Rousseeuw, J. Am. Stat. Assoc. 79, 871 (1984)).
     """
-    has_both = np.isfinite(stated_positions).all(axis=1) & np.isfinite(
-        solved_positions
-    ).all(axis=1)
+    has_both = np.isfinite(np.hstack([stated_positions, solved_positions])).all(axis=1)
     have, want = stated_positions[has_both], solved_positions[has_both]
     count = len(have)
     if count < 2 or np.ptp(have, axis=0).max() <= 0:
@@ -344,11 +348,8 @@ def fit_stage_axes(
             spread = np.diag(np.linalg.inv(near.T @ near))
         else:
             size = max(float((near**2).sum()), 1e-30)
-            turn = (
-                complex(convert_to_complex(near).conj() @ convert_to_complex(far))
-                / size
-            )
-            matrix = convert_to_matrix(turn)
+            turn = convert_to_complex(near).conj() @ convert_to_complex(far)
+            matrix = convert_to_matrix(complex(turn) / size)
             spread = np.full(2, 1 / size)
         left = np.hypot(*(want - goal - (have - centre) @ matrix.T).T)
     if np.median(left) > _MAX_LEFT * side:
@@ -365,17 +366,19 @@ def fit_stage_axes(
     return StageAxes(matrix, doubt, is_whole)
 
 
-def convert_to_complex(steps: FloatArray) -> NDArray[np.complex128]:
+def convert_to_complex(steps: core.FloatArray) -> NDArray[np.complex128]:
     """Convert steps ``(y, x)``, (..., 2), to complex numbers x + iy."""
     return np.asarray(steps[..., 1] + 1j * steps[..., 0])
 
 
-def convert_to_matrix(turn: complex) -> FloatArray:
+def convert_to_matrix(turn: complex) -> core.FloatArray:
     """Return the (2, 2) matrix on ``(y, x)`` that multiplies x + iy by `turn`."""
     return np.array([[turn.real, turn.imag], [-turn.imag, turn.real]])
 
 
-def _compute_initial_residuals(have: FloatArray, want: FloatArray) -> FloatArray:
+def _compute_initial_residuals(
+    have: core.FloatArray, want: core.FloatArray
+) -> core.FloatArray:
     """Return (N,) residuals for the best rotation and scale from a pair of frames."""
     stated_places, solved_places = convert_to_complex(have), convert_to_complex(want)
     first, second = np.triu_indices(len(have), 1)

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from scipy import fft
 
 from napari_semsr import core
+from napari_semsr.stitching import layout, pairwise
 from napari_semsr.stitching.bridges import reposition_bridged_frames, try_place_frame
 from napari_semsr.stitching.discovery import UnplacedFramesError, place_stray_frames
 from napari_semsr.stitching.flat_field import (
@@ -35,27 +36,11 @@ from napari_semsr.stitching.frames import (
     compute_band_noise,
     estimate_noise,
 )
-from napari_semsr.stitching.layout import (
-    FramePosition,
-    compute_layout,
-    confirm_weak_pairs,
-    count_shifts,
-    measure_chance_level,
-    place_frame_by_neighbours,
-)
 from napari_semsr.stitching.nominal import (
     find_alternative_axes,
     find_nominal_positions,
     find_possible_rotations,
     find_touching_pairs,
-)
-from napari_semsr.stitching.pairwise import (
-    FIRST_REACH,
-    LAST_REACH,
-    compute_overlap_boxes,
-    compute_reach,
-    compute_rounded_shift,
-    search_shifts,
 )
 from napari_semsr.stitching.refine import (
     measure_rim_displacement,
@@ -108,14 +93,13 @@ def solve_mosaic(
     options = StitchOptions() if options is None else options
     yield core.Progress(0, 0, "Estimating the flat field")
     acquisition = _apply_options(acquisition, options)
-    distortion = 0.0 if isinstance(options.distortion, str) else options.distortion
+    flat_field = _get_flat_field(acquisition, options, flat, dark)
+    amount = 0.0 if isinstance(options.distortion, str) else options.distortion
+    centre_px = (0.0, 0.0)
+    if field_distortion is not None:
+        amount, centre_px = field_distortion.amount, field_distortion.centre_px
     frames_before = CorrectedFrames(
-        acquisition,
-        _get_flat_field(acquisition, options, flat, dark),
-        distortion=distortion if field_distortion is None else field_distortion.amount,
-        centre_px=(0.0, 0.0)
-        if field_distortion is None
-        else field_distortion.centre_px,
+        acquisition, flat_field, distortion=amount, centre_px=centre_px
     )
     state = State(
         acquisition, options, frames_before, *find_nominal_positions(frames_before)
@@ -138,10 +122,9 @@ def _apply_options(
 ) -> core.Acquisition:
     """Apply options that override values of the scan."""
     if len(acquisition) < 2:
-        frame_count = len(acquisition)
         msg = (
-            f"A mosaic needs at least two frames, got {frame_count}: open a single "
-            "frame as an image."
+            f"A mosaic needs at least two frames, got {len(acquisition)}: open a "
+            "single frame as an image."
         )
         raise core.RegistrationError(msg, code="too-few-frames")
     if min(acquisition.frame_shape) < _MIN_FRAME:
@@ -250,14 +233,14 @@ def _solve_state(
 
 def _search_layout(state: State) -> core.Job[None]:
     """Search all pairs for significant shifts and compute the layout of the frames."""
-    share = FIRST_REACH
+    share = pairwise.FIRST_REACH
     while True:
         state.reach = _compute_search_range(state, share)
         yield from _compute_layout(state)
         if _rotate_positions(state):
             yield from _compute_layout(state)
         share *= 2
-        is_last = share > LAST_REACH or state.options.max_shift_px is not None
+        is_last = share > pairwise.LAST_REACH or state.options.max_shift_px is not None
         if is_last or state.has_sufficient_placement:
             return
 
@@ -266,7 +249,7 @@ def _compute_search_range(state: State, share: float) -> core.IntPair:
     """Return the search range along both axes."""
     limit, (rows, columns) = state.options.max_shift_px, state.acquisition.frame_shape
     if limit is None:
-        return compute_reach((rows, columns), share)
+        return pairwise.compute_reach((rows, columns), share)
     # the difference of two frames errs by up to twice as much
     return min(round(2 * limit), rows - 8), min(round(2 * limit), columns - 8)
 
@@ -280,25 +263,27 @@ def _compute_layout(state: State) -> core.Job[None]:
             f"nominal positions: {state.advice}."
         )
         raise core.RegistrationError(msg, code="no-overlap")
-    shifts = {pair: compute_rounded_shift(state.nominal, pair) for pair in touching}
+    shifts = {
+        pair: pairwise.compute_rounded_shift(state.nominal, pair) for pair in touching
+    }
     expected_shifts = tuple(shifts.values())
     if state.chance is None or state.chance.expected_shifts != expected_shifts:
-        state.chance = measure_chance_level(state.frames, expected_shifts)
+        state.chance = layout.measure_chance_level(state.frames, expected_shifts)
     tried = state.reach
     if state.matches or state.fitted_as_stated is not None:
         # the images alone determined where to search
         rows, columns = state.acquisition.frame_shape
         tried = rows - 1, columns - 1
     state.threshold, state.is_periodic = state.chance.compute_threshold(
-        count_shifts(tried), state.options.significance
+        layout.count_shifts(tried), state.options.significance
     )
     state.candidates = []
     for done_count, pair in enumerate(touching):
         yield core.Progress(done_count, len(touching), "Comparing neighbouring frames")
         state.candidates.append(
-            search_shifts(state.frames, pair, shifts[pair], state.reach)
+            pairwise.search_shifts(state.frames, pair, shifts[pair], state.reach)
         )
-    state.layout, state.ambiguous = yield from compute_layout(
+    state.layout, state.ambiguous = yield from layout.compute_layout(
         state.frames,
         state.candidates,
         state.threshold,
@@ -307,7 +292,7 @@ def _compute_layout(state: State) -> core.Job[None]:
         is_stated=state.is_stated,
     )
     if not state.is_periodic and not state.ambiguous:
-        state.candidates, state.layout = confirm_weak_pairs(
+        state.candidates, state.layout = layout.confirm_weak_pairs(
             state.frames, state.candidates, state.layout, state.chance, state.threshold
         )
     state.positions = state.layout.positions.copy()
@@ -372,10 +357,8 @@ def _place_and_undistort(
         if not start:
             return state
         # blurred overlaps may mislead the fit, blocks do not
-        start = (
-            state.frames.distortion
-            or _estimate_distortion(state, frames_before)
-            or start
+        start = state.frames.distortion or (
+            _estimate_distortion(state, frames_before) or start
         )
     else:
         start = _estimate_distortion(state, frames_before)
@@ -431,9 +414,9 @@ def _place_remaining_frames(state: State) -> None:
     expected_places = stage.predict(state.nominal)
     waiting = np.isfinite(expected_places).all(axis=1) & ~state.is_placed
     while waiting.any():
-        sure: dict[int, FramePosition] = {}
+        sure: dict[int, layout.FramePosition] = {}
         for index in np.flatnonzero(waiting).tolist():
-            place = place_frame_by_neighbours(
+            place = layout.place_frame_by_neighbours(
                 state.frames,
                 index,
                 expected_places[index],
@@ -458,16 +441,13 @@ _MOSTLY_RIGHT = 2 / 3
 
 def _place_stray_frames(state: State) -> None:
     """Place frames with wrong stated positions, using only the images."""
-    without_place = [
-        i
-        for i in np.flatnonzero(~state.is_placed).tolist()
-        if not is_featureless_frame(state, i)
-    ]
     if state.is_placed.mean() < _MOSTLY_RIGHT or state.is_periodic:
         return
     # frames that also fit near their position have repeating detail
     without_place = [
-        index for index in without_place if not try_place_frame(state, index)
+        index
+        for index in np.flatnonzero(~state.is_placed).tolist()
+        if not is_featureless_frame(state, index) and not try_place_frame(state, index)
     ]
     if not without_place:
         return
@@ -546,12 +526,10 @@ def _measure_distortion(state: State, sweeps: Sequence[float]) -> core.Job[float
     pairs, rim = state.list_overlapping_pairs(), state.rim_radius
     amount = 0.0
     for done_count, width in enumerate(sweeps):
-        yield core.Progress(
-            done_count, len(sweeps), "Measuring the distortion of the field"
-        )
-        rim_moves = measure_rim_displacement(
-            state.frames, state.positions, pairs, width
-        )
+        what = "Measuring the distortion of the field"
+        yield core.Progress(done_count, len(sweeps), what)
+        where = state.frames, state.positions, pairs
+        rim_moves = measure_rim_displacement(*where, width)
         if rim_moves is None:
             amount = 0.0
             break
@@ -568,14 +546,9 @@ def _measure_distortion(state: State, sweeps: Sequence[float]) -> core.Job[float
         if abs(rim_moves.step) < _CONVERGENCE * rim_moves.sigma:
             break
     is_distorted, field_amount = False, abs(state.frames.distortion)
-    if (
-        amount
-        and field_amount
-        and state.distortion_sd is not None
-        and state.refinement is not None
-    ):  # significant and worth correcting
+    if amount and state.distortion_sd is not None and state.refinement is not None:
         error = float(np.nanmedian(np.hypot(*state.refinement.sigma_px.T)))
-        is_distorted = (
+        is_distorted = (  # significant and worth correcting
             field_amount > _BEYOND_DOUBT * state.distortion_sd
             and field_amount * state.rim_radius > error
         )
@@ -618,16 +591,17 @@ def _estimate_distortion(state: State, frames_before: CorrectedFrames) -> float:
     if state.is_periodic:
         return 0.0  # blocks of a lattice agree equally well a period away
     if state.has_sufficient_placement:
-        joints = () if state.layout is None else state.layout.joints
         shifts = {
-            (joint.first, joint.second): (round(joint.shift[0]), round(joint.shift[1]))
-            for joint in joints
+            joint.pair: (round(joint.shift[0]), round(joint.shift[1]))
+            for joint in state.layout.joints
         }
         reach = max(_MIN_BLUR, round(_BLUR * min(state.acquisition.frame_shape)))
     else:  # hardly any shift is accepted: all neighbours, within the full reach
-        pairs = [(item.first, item.second) for item in state.candidates]
-        shifts = {pair: compute_rounded_shift(state.nominal, pair) for pair in pairs}
-        reach = max(_compute_search_range(state, FIRST_REACH))
+        pairs = [item.pair for item in state.candidates]
+        shifts = {
+            pair: pairwise.compute_rounded_shift(state.nominal, pair) for pair in pairs
+        }
+        reach = max(_compute_search_range(state, pairwise.FIRST_REACH))
     return estimate_distortion(frames_before, shifts, reach)
 
 
@@ -646,10 +620,7 @@ def estimate_distortion(
     if len(sample) < _MIN_PAIRS:
         return 0.0
     scores = np.array(
-        [
-            _score_distortions(frames, pair, shifts[pair], reach, amounts)
-            for pair in sample
-        ]
+        [_score_distortions(frames, p, shifts[p], reach, amounts) for p in sample]
     )
     best = int(np.argmax(scores.sum(axis=0)))
     gain = scores[:, best] - scores[:, farthest]
@@ -668,7 +639,7 @@ def _score_distortions(
 ) -> core.FloatArray:
     """Compute a pair's best joint block correlation for each rim displacement."""
     shape = frames.frame_shape
-    boxes = compute_overlap_boxes(shape, shift)
+    boxes = pairwise.compute_overlap_boxes(shape, shift)
     if boxes is None or min(boxes[1].shape) < _BLOCK // 2:
         return np.zeros(len(amounts))
     box = boxes[1]  # filled evenly by blocks
@@ -683,14 +654,8 @@ def _score_distortions(
     # (amounts, blocks, 2)
     moves = np.rint(np.multiply.outer(amounts, (there - here).T)).astype(int)
     around = int(np.abs(moves).max()) + reach
-    lags = _correlate_blocks(
-        frames.band_pass(pair[0]),
-        frames.band_pass(pair[1]),
-        corners,
-        size,
-        shift,
-        around,
-    )
+    bands = frames.band_pass(pair[0]), frames.band_pass(pair[1])
+    lags = _correlate_blocks(*bands, corners, size, shift, around)
     best = np.empty(len(amounts))
     for which, move in enumerate(moves):
         total = np.zeros((2 * reach + 1, 2 * reach + 1))
@@ -762,7 +727,7 @@ def _check_known_distortion(
     if state.is_periodic or state.ambiguous:
         return
     if abs(more) > _BEYOND_DOUBT * np.hypot(error, field_distortion.sd):
-        sentence = core.Message(
+        state.add_warning(
             "The overlaps show a rim distortion of "
             f"{field_distortion.amount + more:.4f} +- {error:.1g}, but the "
             f"calibration states {field_distortion.amount:.4f} +- "
@@ -770,7 +735,6 @@ def _check_known_distortion(
             "acquired through the same sphere and with the same camera region.",
             "distortion-contradicts",
         )
-        state.warnings.append(sentence)
 
 
 # Share of a frame; chosen: micrometres read as nanometres shrink a scan as wide as a
@@ -808,23 +772,16 @@ def _check_stated_positions(
         state.has_ambiguous_axes and not np.isin(axes, (-1, 0, 1)).all()
     ):
         return result
+    turned_positions = stated_positions @ axes.T
     turned_state = State(
-        frames_before.acquisition,
-        state.options,
-        frames_before,
-        stated_positions @ axes.T,
-        True,
+        frames_before.acquisition, state.options, frames_before, turned_positions, True
     )
     turned_state.axes, turned_state.fitted_as_stated = axes, before
     other = yield from _solve_state(turned_state, field_distortion)
-    if isinstance(other, core.RegistrationError) or _count_placed_frames(other) <= max(
-        before, half
-    ):
-        return result
-    return other
+    return other if _count_placed_frames(other) > max(before, half) else result
 
 
 def _count_placed_frames(result: StitchSolution | core.RegistrationError) -> int:
-    return (
-        0 if isinstance(result, core.RegistrationError) else int(result.is_placed.sum())
-    )
+    if isinstance(result, core.RegistrationError):
+        return 0
+    return int(result.is_placed.sum())

@@ -14,7 +14,7 @@ from napari_semsr.stitching.frames import CorrectedFrames
 from napari_semsr.stitching.layout import ChanceLevel, Layout, Overlap
 from napari_semsr.stitching.nominal import PossibleRotations, find_overlapping_pairs
 from napari_semsr.stitching.pairwise import Candidates
-from napari_semsr.stitching.refine import RefinedPositions
+from napari_semsr.stitching.refine import LinearisedShift, RefinedPositions
 from napari_semsr.stitching.solution import is_placement_sufficient
 
 
@@ -165,7 +165,8 @@ class State:
     is_periodic: bool = False  # whether unrelated frames match too
     # possible shifts of every pair searched
     candidates: list[Candidates] = field(default_factory=list)
-    layout: Layout | None = None  # whole-pixel layout
+    # whole-pixel layout
+    layout: Layout = field(default_factory=lambda: Layout(np.zeros((0, 2))))
     # (N, 2) best corners so far; NaN for frames without a position
     positions: core.FloatArray = field(default_factory=lambda: np.zeros((0, 2)))
     is_nominal: bool = False  # whether stated positions decide, at least along one axis
@@ -231,6 +232,16 @@ class State:
         return find_likely_grids(acquisition, matches)
 
     @property
+    def refined_shifts(self) -> dict[core.IntPair, LinearisedShift]:
+        """Shifts of the last refinement, by pair."""
+        shifts = () if self.refinement is None else self.refinement.shifts
+        return {item.pair: item for item in shifts}
+
+    def add_warning(self, sentence: str, code: str) -> None:
+        """Add a warning for the user."""
+        self.warnings.append(core.Message(sentence, code))
+
+    @property
     def rim_radius(self) -> float:
         """Distance from the centre of a frame to its rim, in px."""
         return min(self.acquisition.frame_shape) / 2
@@ -292,12 +303,11 @@ class Corrections(core.Options):
                 )
                 raise ValueError(core.Message(msg, "same-frame"))
             if pair in struck_pairs and pair in joined_pairs:
-                first, second = sorted(pair)
-                msg = (
-                    f"the overlap of {first} and {second} is listed in both strike "
-                    "and join"
+                message = (
+                    f"the overlap of {' and '.join(sorted(pair))} is listed in both "
+                    "strike and join"
                 )
-                raise ValueError(core.Message(msg, "corrections-contradict"))
+                raise ValueError(core.Message(message, "corrections-contradict"))
         for what, names in (
             ("placed", {*self.place}),
             ("joined", {name for pair in joined_pairs for name in pair}),
@@ -319,16 +329,13 @@ class Corrections(core.Options):
         names = sorted(self.names)
         rows, values = [], []
         for item in self.join:
-            row = np.zeros(len(names))
-            row[names.index(item.second)] = 1
-            row[names.index(item.first)] = -1
-            rows.append(row)
+            rows.append([(n == item.second) - (n == item.first) for n in names])
             values.append(item.shift_px)
         for name, place in self.place.items():
-            rows.append(np.eye(len(names))[names.index(name)])
+            rows.append([int(n == name) for n in names])
             values.append((place.y_px, place.x_px))
         if not rows:
             return 0.0
-        matrix, targets = np.array(rows), np.array(values)
+        matrix, targets = np.array(rows, dtype=float), np.array(values)
         solution = np.linalg.lstsq(matrix, targets)[0]
         return float(np.hypot(*(matrix @ solution - targets).T).max())

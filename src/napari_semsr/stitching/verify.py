@@ -6,20 +6,13 @@ positions; anything else is removed or causes a warning.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
 
-from napari_semsr.core import (
-    FloatArray,
-    FloatPair,
-    IntPair,
-    Message,
-    PixelSize,
-    RegistrationError,
-    UnusedFrame,
-    parse_pixel_size,
-)
+from napari_semsr import core
+from napari_semsr.stitching import layout
 from napari_semsr.stitching.discovery import (
     Agreement,
     UnplacedFramesError,
@@ -27,15 +20,6 @@ from napari_semsr.stitching.discovery import (
 )
 from napari_semsr.stitching.flat_field import FIXED_METHODS
 from napari_semsr.stitching.frames import FINE_NOISE, compute_band_noise
-from napari_semsr.stitching.layout import (
-    ALONG_LINES,
-    LINES,
-    MOSTLY,
-    TOLERANCE_PX,
-    Overlap,
-    has_repetitive_peaks,
-    label_components,
-)
 from napari_semsr.stitching.lines import place_across_lines, place_frames_along_lines
 from napari_semsr.stitching.nominal import (
     compute_period_fraction,
@@ -58,7 +42,7 @@ from napari_semsr.stitching.solution import (
 )
 from napari_semsr.stitching.state import State
 
-_Pair = TypeVar("_Pair", Overlap, PairReport)
+_Pair = TypeVar("_Pair", layout.Overlap, PairReport)
 
 _DETAIL = 1.25  # times the noise; chosen: more is detail
 # Permitted ratio of the scatter of frames to noise; chosen: with more, even correctly
@@ -112,68 +96,38 @@ def remove_misfits(state: State) -> list[int]:
     return misfits
 
 
-def _compute_mean_correlation(
-    state: State, pairs: list[IntPair], positions: FloatArray
-) -> float:
-    """Compute the mean correlation coefficient of pairs at given positions."""
-    values = [
-        compute_correlation(state.frames, pair, compute_rounded_shift(positions, pair))[
-            0
-        ]
-        for pair in pairs
-    ]
-    return float(np.mean(values)) if values else 0.0
-
-
-def _get_linearised_shifts(state: State) -> dict[IntPair, LinearisedShift]:
-    shifts = () if state.refinement is None else state.refinement.shifts
-    return {(item.first, item.second): item for item in shifts}
-
-
 def _has_deviating_shift(linearised_shift: LinearisedShift | None) -> bool:
     """Return whether a pair's measured shift differs from its position difference."""
     return (
         linearised_shift is not None
-        and float(np.hypot(*linearised_shift.step)) > TOLERANCE_PX
+        and float(np.hypot(*linearised_shift.step)) > layout.TOLERANCE_PX
     )
 
 
-def is_valid_overlap(state: State, joint: Overlap) -> bool:
-    """Return whether two frames agree at their shift or match better than chance.
+def list_valid_overlaps(state: State) -> list[layout.Overlap]:
+    """List overlaps consistent with the positions, and pairs without a shift.
 
-    Before shading is corrected a shift may be wrong by more than a few pixels.
+    Two frames agree at their shift or match better than chance: before shading is
+    corrected a shift may be wrong by more than a few pixels.
     """
-    pair = (joint.first, joint.second)
-    apart = state.positions[joint.second] - state.positions[joint.first]
-    if not np.isfinite(apart).all():
-        return False  # a frame was dropped since then
-    if np.hypot(*(apart - joint.shift)) <= TOLERANCE_PX:
-        return True
-    shift = compute_rounded_shift(state.positions, pair)
-    return (
-        not state.is_periodic
-        and compute_correlation(state.frames, pair, shift)[1] > state.threshold
-    )
-
-
-def list_valid_overlaps(state: State) -> list[Overlap]:
-    """List overlaps consistent with the positions, and pairs without a shift."""
-    joints = () if state.layout is None else state.layout.joints
-    linearised_shifts = _get_linearised_shifts(state)
-    ties = [
-        joint
-        for joint in joints
-        if is_valid_overlap(state, joint)
-        and not _has_deviating_shift(linearised_shifts.get((joint.first, joint.second)))
-    ]
+    refined_shifts, ties = state.refined_shifts, []
+    for joint in state.layout.joints:
+        apart = state.positions[joint.second] - state.positions[joint.first]
+        is_deviating = _has_deviating_shift(refined_shifts.get(joint.pair))
+        if is_deviating or not np.isfinite(apart).all():
+            continue  # or a frame was dropped since then
+        shift = compute_rounded_shift(state.positions, joint.pair)
+        if np.hypot(*(apart - joint.shift)) <= layout.TOLERANCE_PX or (
+            not state.is_periodic
+            and compute_correlation(state.frames, joint.pair, shift)[1]
+            > state.threshold
+        ):
+            ties.append(joint)
     if ties:
         # frames without an accepted shift are supported by all of their pairs together
-        pairs = [
-            pair
-            for pair in state.list_overlapping_pairs()
-            if state.rescued_frames & set(pair)
-        ]
-        ties += [Overlap(*pair, (0.0, 0.0), 0.0) for pair in pairs]
+        pairs = state.list_overlapping_pairs()
+        rescued_pairs = (pair for pair in pairs if state.rescued_frames & set(pair))
+        ties += [layout.Overlap(*pair, (0.0, 0.0), 0.0) for pair in rescued_pairs]
     return ties
 
 
@@ -196,29 +150,23 @@ def create_solution(
     estimated_size = None
     if acquisition.nominal_nm is not None and not (stated_size and state.is_nominal):
         estimated_size = estimate_pixel_size(acquisition.nominal_nm, state.positions)
-    if (
-        stated_size is None
-        and estimated_size is not None
-        and min(estimated_size) < _MIN_NM
-    ):
-        sentence = Message(
+    if stated_size is None and estimated_size and min(estimated_size) < _MIN_NM:
+        state.add_warning(
             "The stage positions imply a pixel size of "
             f"{np.mean(estimated_size):.2g} nm, which is smaller than an atom and is "
             "ignored: check the unit of the positions.",
             "positions-invalid",
         )
-        state.warnings.append(sentence)
         estimated_size = None
     if stated_size is not None and estimated_size is not None:
         ratio = np.array(estimated_size) / np.array(stated_size)
         if np.abs(ratio - 1).max() > _SIZE_DIFFERS:
-            sentence = Message(
+            state.add_warning(
                 "The stage positions imply a pixel size of "
                 f"{np.mean(estimated_size):.4g} nm, but {np.mean(stated_size):.4g} nm "
                 "is stated: check the calibration.",
                 "pixel-size-contradicts",
             )
-            state.warnings.append(sentence)
     axes = _compare_stage_axes(state, estimated_size)
     pairs = _create_pair_reports(state)
     pairs_in_use = [pair for pair in pairs if pair.used]
@@ -232,7 +180,7 @@ def create_solution(
             f"frames agree, with {axes.description}, and no loop of overlaps confirms "
             f"this: {state.advice}."
         )
-        raise RegistrationError(msg, code="axes-unconfirmed")
+        raise core.RegistrationError(msg, code="axes-unconfirmed")
     # with stage positions, every pair can contradict them
     pairs_in_loops = pairs_in_use if state.is_nominal else find_loop_pairs(pairs_in_use)
     residuals = [p.residual_px for p in pairs_in_loops if np.isfinite(p.sigma_px)]
@@ -248,7 +196,7 @@ def create_solution(
         remaining = measure_remaining_shading(*where, pedestal)
     _warn_of_shading(state, remaining)
     faults = (
-        UnusedFrame(acquisition.names[index], state.reasons[index])
+        core.UnusedFrame(acquisition.names[index], state.reasons[index])
         for index in np.flatnonzero(~state.is_placed).tolist()
     )
     return StitchSolution(
@@ -285,28 +233,26 @@ def create_solution(
 
 
 def _compare_stage_axes(
-    state: State, estimated_size: PixelSize | None
+    state: State, estimated_size: core.PixelSize | None
 ) -> StageAxes | None:
     """Compare stated positions with image positions; warn if axes differ."""
     acquisition, positions = state.acquisition, state.positions
     if state.is_nominal or state.has_ambiguous_axes:
         return None
-    if state.ambiguous:
-        # only frames connected to most others by unique shifts
-        joints = () if state.layout is None else state.layout.joints
-        sure = [j for j in joints if (j.first, j.second) not in state.ambiguous]
-        is_certain = np.zeros(len(positions), bool)
-        if sure:
-            is_certain = label_components(len(positions), sure) == 0
-        positions = np.where(is_certain[:, None], positions, np.nan)
-    side = min(acquisition.frame_shape)
     if state.has_positions:
-        axes = fit_stage_axes(state.nominal, positions, side)
+        stated_positions = state.nominal
     elif acquisition.nominal_nm is not None and estimated_size is not None:
         stated_positions = acquisition.nominal_nm / float(np.mean(estimated_size))
-        axes = fit_stage_axes(stated_positions, positions, side)
     else:
         return None
+    if state.ambiguous:
+        # only frames connected to most others by unique shifts
+        sure = [j for j in state.layout.joints if j.pair not in state.ambiguous]
+        is_certain = np.zeros(len(positions), bool)
+        if sure:
+            is_certain = layout.label_components(len(positions), sure) == 0
+        positions = np.where(is_certain[:, None], positions, np.nan)
+    axes = fit_stage_axes(stated_positions, positions, min(acquisition.frame_shape))
     if axes is None:
         return None
     axes = replace(axes.compose(state.axes), is_sized=state.has_positions)
@@ -320,7 +266,7 @@ def _compare_stage_axes(
         )
     if before is not None or axes.has_deviation:
         sentence = f"The stage axes differ from the image axes: {statement}."
-        state.warnings.insert(0, Message(sentence, "stage-axes-differ"))
+        state.warnings.insert(0, core.Message(sentence, "stage-axes-differ"))
     return axes
 
 
@@ -338,9 +284,8 @@ def _check_unresolved_periods(state: State) -> None:
     because the stated positions fit so exactly that another rotation would only by
     chance, and because all shifts differ from it by much less than a period.
     """
-    turns = state.turns
-    joints = () if state.layout is None else state.layout.joints
-    mostly = len(state.ambiguous) >= MOSTLY * max(len(joints), 1)
+    turns, joints = state.turns, state.layout.joints
+    mostly = len(state.ambiguous) >= layout.MOSTLY * max(len(joints), 1)
     if turns is None or not (mostly or state.has_ambiguous_axes):
         return  # non-repeating detail decides
     chance = _BY_CHANCE if state.has_positions else _GRID_BY_CHANCE
@@ -361,17 +306,15 @@ def _check_unresolved_periods(state: State) -> None:
             f"maximum position error (max-shift-px){below}, or pass positions along "
             "the image axes, in pixels."
         )
-        raise RegistrationError(msg, code="periodic")
+        raise core.RegistrationError(msg, code="periodic")
 
 
 def _verify_positions(state: State) -> None:
     """Remove unsupported positions, and collect warnings."""
     # lines along which shifts are undetermined
     joints = [item for item in state.candidates if item.best_score > state.threshold]
-    open_still = [
-        item.along and (item.first, item.second) in state.ambiguous for item in joints
-    ]
-    slides = sum(map(bool, open_still)) > LINES * len(joints)
+    sliding = [j for j in joints if j.along and j.pair in state.ambiguous]
+    slides = len(sliding) > layout.LINES * len(joints)
     if slides:
         _place_across_lines(state)
     else:
@@ -379,18 +322,18 @@ def _verify_positions(state: State) -> None:
         ties = list_valid_overlaps(state)
         labels = np.ones(len(state.positions), np.int64)
         if ties:
-            labels = label_components(len(state.positions), ties)
+            labels = layout.label_components(len(state.positions), ties)
         state.positions[state.is_placed & (labels != 0)] = np.nan
         check_periods(state)
         hanging = place_frames_along_lines(state)
         if state.is_stated and hanging:
-            sentence = (
+            state.add_warning(
                 f"{len(hanging)} of {len(state.positions)} frames are connected to "
                 "most others only by lines in one direction, along which they fit "
                 "anywhere. Their nominal positions along the lines are used: "
-                f"{_format_frame_names(state, hanging)}."
+                f"{_format_frame_names(state, hanging)}.",
+                "lines-only",
             )
-            state.warnings.append(Message(sentence, "lines-only"))
     without_place = np.flatnonzero(~state.is_placed).tolist()
     if len(without_place) == len(state.positions):
         is_given = state.frames.flat.method in FIXED_METHODS
@@ -401,8 +344,8 @@ def _verify_positions(state: State) -> None:
         )
         raise UnplacedFramesError(msg, state.find_likely_grids(), code="nothing-placed")
     doubtful = warn_of_unplaced_frames(state)
-    many = MOSTLY * len(state.candidates)
-    repeating = 0 < many <= sum(map(has_repetitive_peaks, state.candidates))
+    many = layout.MOSTLY * len(state.candidates)
+    repeating = 0 < many <= sum(map(layout.has_repetitive_peaks, state.candidates))
     if repeating and 2 * len(doubtful) > len(state.positions):
         msg = (
             f"The sample is periodic, and only {state.is_placed.sum()} of "
@@ -410,16 +353,14 @@ def _verify_positions(state: State) -> None:
             f"{state.advice}, or scan with more overlap."
         )
         raise UnplacedFramesError(msg, state.find_likely_grids(), code="periodic")
-    if not _warn_of_missing_grid(state) and len(doubtful) > _MANY * len(
-        state.positions
-    ):
-        sentence = Message(
+    has_no_grid = _warn_of_missing_grid(state)
+    if not has_no_grid and len(doubtful) > _MANY * len(state.positions):
+        state.add_warning(
             "Too many frames could not be placed, so the others may have been placed "
             "by chance and be off by whole periods: compare their positions with the "
             "stage, or scan with more overlap.",
             "placement-doubtful",
         )
-        state.warnings.append(sentence)
     if slides:
         return  # the warning of lines states the error of the stage
     warn_of_uncertain_positions(state)
@@ -446,11 +387,11 @@ def warn_of_unplaced_frames(state: State) -> list[int]:
         (strays, "placed by the images alone, despite their stated positions", astray),
     ):
         if some:
-            sentence = (
+            state.add_warning(
                 f"{len(some)} of {len(state.positions)} frames {why}: "
-                f"{_format_frame_names(state, some)}."
+                f"{_format_frame_names(state, some)}.",
+                code,
             )
-            state.warnings.append(Message(sentence, code))
     return doubtful
 
 
@@ -458,44 +399,44 @@ def check_periods(state: State, *, refuses: bool = True) -> None:
     """Warn if the stage decides between periods; raise an error if it cannot."""
     if state.is_stated and refuses:
         _check_unresolved_periods(state)
+    is_undecided = not state.is_stated
+    # frames that the sample does not determine have no position
+    if is_undecided and (state.has_sufficient_placement or not refuses):
+        return
     if not state.ambiguous:
         return
     count = len(state.ambiguous)
     how = "1 overlap fits" if count == 1 else f"{count} overlaps fit"
     many = f"The sample is periodic: {how}"
-    if not state.is_stated and state.has_sufficient_placement:
-        return  # those that it does not determine have no position
-    if not (state.is_stated or refuses):
-        return
-    if not state.is_stated:
+    if is_undecided:
         what_else = "" if state.acquisition.grid is not None else "the grid and "
         msg = (
             f"{many} equally well after a shift of one period: set {what_else}the "
             "overlap, or pass positions."
         )
         raise UnplacedFramesError(msg, (), code="periodic")
-    sentence = Message(
+    state.add_warning(
         f"{many} equally well after a shift of one period, so the stated positions "
         "decide. A position error of half a period misplaces a frame.",
         "periodic",
     )
-    state.warnings.append(sentence)
 
 
 def _place_across_lines(state: State) -> None:
     """Place frames by the images across lines and by stated positions along them."""
     if not state.is_stated:
-        raise RegistrationError(
-            f"{ALONG_LINES}pass the positions of the frames.", code="lines-only"
+        raise core.RegistrationError(
+            f"{layout.ALONG_LINES}pass the positions of the frames.", code="lines-only"
         )
     placement = place_across_lines(state)
     state.positions, state.refinement = placement.positions, placement.refinement
     state.is_nominal, state.reasons = True, {}
-    sentence = (
-        f"{ALONG_LINES}the nominal positions are used along the lines. Their error "
-        f"across the lines, measured from the images, is {placement.error_px:.2g} px."
+    state.add_warning(
+        f"{layout.ALONG_LINES}the nominal positions are used along the lines. Their "
+        "error across the lines, measured from the images, is "
+        f"{placement.error_px:.2g} px.",
+        "lines-only",
     )
-    state.warnings.append(Message(sentence, "lines-only"))
 
 
 def _warn_of_missing_grid(state: State) -> bool:
@@ -507,10 +448,7 @@ def _warn_of_missing_grid(state: State) -> bool:
     placed_count, count = int(state.is_placed.sum()), len(acquisition)
     how = f"only {placed_count} of {count} frames could be placed"
     names_needed = acquisition.slots[-1] if acquisition.slots else acquisition.names
-    is_lost = (
-        np.array([name in names_needed for name in acquisition.names])
-        & ~state.is_placed
-    )
+    is_lost = np.isin(acquisition.names, names_needed) & ~state.is_placed
     has_stated = (
         acquisition.nominal_px is not None or acquisition.nominal_nm is not None
     )
@@ -525,18 +463,16 @@ def _warn_of_missing_grid(state: State) -> bool:
         remedy = "set grid and order, or pass positions"
         if acquisition.grid is not None:
             remedy = f"{state.advice}, or pass positions"
-        sentence = Message(
+        state.add_warning(
             f"{how.capitalize()}, too few to be reliable: "
             f"{remedy}.{describe_grids(state.grids)}",
             "too-few-placed",
         )
-        state.warnings.append(sentence)
     elif state.grids:
-        sentence = Message(
+        state.add_warning(
             f"More frames may be placed if a grid is set.{describe_grids(state.grids)}",
             "grid-missing",
         )
-        state.warnings.append(sentence)
     return not state.has_sufficient_placement
 
 
@@ -554,12 +490,11 @@ def warn_of_uncertain_positions(state: State) -> None:
     ):
         if some.any():
             names = _format_frame_names(state, np.flatnonzero(some).tolist())
-            sentence = Message(
+            state.add_warning(
                 f"{some.sum()} of {state.is_placed.sum()} frames {how} and may be "
                 f"misplaced: {names}.",
                 "frames-loose",
             )
-            state.warnings.append(sentence)
 
 
 def _format_frame_names(state: State, frames: Sequence[int]) -> str:
@@ -596,14 +531,13 @@ def _warn_of_shading(state: State, left: float) -> None:
     along = (state.positions @ state.open_slope)[state.is_placed]
     gradient = float(np.expm1(np.ptp(along)))
     if gradient > UNEVEN and state.options.match_gain:
-        sentence = Message(
+        state.add_warning(
             f"A gradient of {100 * gradient:.2g} % across the mosaic may be real or "
             "due to uneven illumination. Overlaps cannot distinguish these if frame "
             "brightness is automatic: acquire the frames with fixed brightness, or "
             "pass a flat-field image.",
             "gradient-undecided",
         )
-        state.warnings.append(sentence)
     if not left > UNEVEN:
         return
     count = int(state.is_placed.sum())
@@ -620,24 +554,23 @@ def _warn_of_shading(state: State, left: float) -> None:
         )
     else:
         remedy = "grey values have the same error: pass an image of the flat field"
-    sentence = Message(
+    state.add_warning(
         "Shading remains: the brightness of overlapping frames still differs by "
         f"{100 * left:.2g} % beyond noise; {remedy}.",
         "field-uneven",
     )
-    state.warnings.append(sentence)
 
 
 def _compare_with_nominal(state: State) -> None:
     """Use nominal positions and issue a warning if they fit clearly better."""
     nominal = np.where(state.is_placed[:, None], state.nominal, np.nan)
-    shape = state.acquisition.frame_shape
-    solution = _compute_mean_correlation(
-        state, state.list_overlapping_pairs(), state.positions
-    )
-    before = _compute_mean_correlation(
-        state, find_overlapping_pairs(nominal, shape), nominal
-    )
+    correlations = []
+    for positions in (state.positions, nominal):
+        pairs = find_overlapping_pairs(positions, state.acquisition.frame_shape)
+        shifts = (compute_rounded_shift(positions, pair) for pair in pairs)
+        fits = map(partial(compute_correlation, state.frames), pairs, shifts)
+        correlations.append(float(np.mean([fit[0] for fit in fits] or [0.0])))
+    solution, before = correlations
     if before > solution + _CLEARLY:
         state.positions, state.is_nominal = nominal, True
         # one sweep, as wide as the last one
@@ -645,13 +578,12 @@ def _compare_with_nominal(state: State) -> None:
             state.frames, nominal, state.list_overlapping_pairs(), (1.0,)
         ):
             state.refinement = replace(sweep, positions=nominal)
-        sentence = Message(
+        state.add_warning(
             f"Solved positions fit the images less well (correlation {solution:.2f}) "
             f"than the nominal positions ({before:.2f}), so the nominal positions "
             "are used.",
             "nominal-positions-taken",
         )
-        state.warnings.append(sentence)
 
 
 def _compute_shift_error(linearised_shift: LinearisedShift) -> float:
@@ -668,13 +600,12 @@ def _compute_shift_error(linearised_shift: LinearisedShift) -> float:
 def _create_pair_report(
     state: State,
     item: Candidates,
-    shifts_in_use: dict[IntPair, FloatPair],
-    dropped_pairs: set[IntPair],
+    shifts_in_use: dict[core.IntPair, core.FloatPair],
+    dropped_pairs: set[core.IntPair],
     linearised_shift: LinearisedShift | None,
 ) -> PairReport:
     """Report a pair's shift, and the first reason that holds why it is not used."""
-    pair = (item.first, item.second)
-    have_places = state.is_placed[list(pair)].all()
+    pair, have_places = item.pair, state.is_placed[list(item.pair)].all()
     reason, is_chance = "", False
     if item.best_score <= state.threshold and pair not in shifts_in_use:
         reason, is_chance = "not above chance", True
@@ -701,8 +632,7 @@ def _create_pair_report(
     elif shift is not None and not is_chance:
         residual = float(np.hypot(*(apart - shift)))
     return PairReport(
-        item.first,
-        item.second,
+        *pair,
         shift if shift is not None else (float("nan"), float("nan")),
         float(item.ncc[which]) if len(item.ncc) else 0.0,
         float(item.score[which]) if len(item.score) else 0.0,
@@ -715,30 +645,24 @@ def _create_pair_report(
 
 
 def _create_pair_reports(state: State) -> tuple[PairReport, ...]:
-    linearised_shifts = _get_linearised_shifts(state)
-    joints = () if state.layout is None else state.layout.joints
-    shifts_in_use = {(j.first, j.second): j.shift for j in joints}
-    dropped_joints = () if state.layout is None else state.layout.dropped_joints
-    dropped_pairs = {(j.first, j.second) for j in dropped_joints}
+    refined_shifts = state.refined_shifts
+    shifts_in_use = {joint.pair: joint.shift for joint in state.layout.joints}
+    dropped_pairs = {joint.pair for joint in state.layout.dropped_joints}
     if not state.is_nominal:
         dropped_pairs |= {
             pair
             for pair in shifts_in_use
-            if _has_deviating_shift(linearised_shifts.get(pair))
+            if _has_deviating_shift(refined_shifts.get(pair))
         }
     pairs = [
         _create_pair_report(
-            state,
-            item,
-            shifts_in_use,
-            dropped_pairs,
-            linearised_shifts.get((item.first, item.second)),
+            state, item, shifts_in_use, dropped_pairs, refined_shifts.get(item.pair)
         )
         for item in state.candidates
     ]
     return tuple(
         replace(pair, used=False, reason="struck by hand")
-        if (pair.first, pair.second) in state.struck_pairs
+        if pair.pair in state.struck_pairs
         else pair
         for pair in pairs
     )
@@ -808,20 +732,20 @@ def _compute_residual(pairs: Sequence[PairReport]) -> float | None:
 
 
 def estimate_pixel_size(
-    nominal_nm: FloatArray, solved_positions: FloatArray
-) -> PixelSize | None:
+    nominal_nm: core.FloatArray, solved_positions: core.FloatArray
+) -> core.PixelSize | None:
     """Estimate the pixel size ``(y, x)`` from solved (px) and stage (nm) positions.
 
     `nominal_nm`, `solved_positions` (N, 2), in nm and px. An axis along which the stage
     did not move gets the other's value; None if it moved along neither.
     """
-    has_both = np.isfinite(nominal_nm).all(axis=1) & np.isfinite(solved_positions).all(
-        axis=1
-    )
+    has_both = np.isfinite(np.hstack([nominal_nm, solved_positions])).all(axis=1)
     if has_both.sum() < 2:
         return None
-    stage = nominal_nm[has_both] - nominal_nm[has_both].mean(axis=0)
-    pixels = solved_positions[has_both] - solved_positions[has_both].mean(axis=0)
+    stage, pixels = (
+        places[has_both] - places[has_both].mean(axis=0)
+        for places in (nominal_nm, solved_positions)
+    )
     values, vectors = np.linalg.eigh(stage.T @ stage)
     spread_directions = values > 1e-4 * max(float(values[-1]), 1e-30)
     if not spread_directions.any() or values[-1] <= 0:
@@ -831,7 +755,7 @@ def estimate_pixel_size(
         fit = fit_stage_map(solved_positions, nominal_nm)
         if fit is not None and has_both.sum() >= ENOUGH:
             matrix = fit.matrix.T  # the median ignores wrong positions
-        scale = np.hypot(matrix[:, 0], matrix[:, 1])
-        return parse_pixel_size((float(scale[0]), float(scale[1])))
+        y, x = np.hypot(matrix[:, 0], matrix[:, 1]).tolist()
+        return core.parse_pixel_size((y, x))
     along = float(np.linalg.norm(stage @ vectors[:, -1]))
-    return parse_pixel_size(along / max(float(np.linalg.norm(pixels)), 1e-12))
+    return core.parse_pixel_size(along / max(float(np.linalg.norm(pixels)), 1e-12))

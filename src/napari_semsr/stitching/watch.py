@@ -139,20 +139,16 @@ class ScanMonitor:
     def compare_frame(self, index: int) -> list[str]:
         """Compare a placed frame with overlapping frames; return warnings."""
         placement, messages = self._placement, list[str]()
-        if (
-            index in placement.blank
-            or not np.isfinite(placement.positions[index]).all()
-        ):
+        is_shown = np.isfinite(placement.positions[index]).all()
+        if index in placement.blank or not is_shown:
             return messages
         if placement.solution is not None and placement.is_placed[index]:
             # gains follow from overlaps, those of the first frames from their whole
             # solution
-            self._light.values = dict(
-                enumerate(np.log(placement.frames.gains).tolist())
-            )
-            for number in np.flatnonzero(~placement.is_placed).tolist():
-                del self._light.values[number]
-            ratio = self._light.add_value(index, self._light.values[index])
+            levels = np.log(placement.frames.gains).tolist()
+            is_placed = placement.is_placed
+            self._light.values = {i: v for i, v in enumerate(levels) if is_placed[i]}
+            ratio = self._light.add_value(index, levels[index])
             if ratio is not None:
                 sentence = _LESS_LIGHT.format(placement.names[index], 100 * ratio)
                 messages.append(Message(sentence, "light-changed"))
@@ -174,11 +170,8 @@ class ScanMonitor:
         side = np.array(placement.frames.frame_shape)
         misfits = placement.misfits - placement.pending - self._named_unplaced
         for index in sorted(misfits)[-_LATEST:]:
-            near = [
-                i
-                for i in _list_nearby_frames(placement, index)
-                if placement.is_placed[i]
-            ]
+            near = _list_nearby_frames(placement, index)
+            near = [i for i in near if placement.is_placed[i]]
             away = placement.positions[near] - placement.positions[index]
             areas = np.prod(side - np.abs(away), axis=1)
             # corners alone do not place a frame, and the last neighbour may
@@ -230,12 +223,10 @@ class _ContrastMonitor:
         if placement.frames is not self._frames:  # another flat field
             self._frames, self._inside = placement.frames, None
             self._changes, self._bands = {}, BoundedCache(_DETAIL_BYTES)
-            lit_frames = set(range(index)) - placement.blank
-            self._behind = [
-                i
-                for i in sorted(lit_frames)
-                if np.isfinite(placement.positions[i]).all()
-            ]
+            is_shown = np.asarray(np.isfinite(placement.positions).all(axis=1))
+            is_shown[index:] = False
+            is_shown[sorted(placement.blank)] = False
+            self._behind = np.flatnonzero(is_shown).tolist()
         behind, self._behind = self._behind[:_RECHECKS], self._behind[_RECHECKS:]
         for number in (*behind, index):
             self._measure_contrast_changes(number)
@@ -284,9 +275,8 @@ class _ContrastMonitor:
         y, x = compute_rounded_shift(self._placement.positions, pair)
         if not self._placement.provisional & {*pair}:
             return self._compute_change_at_shift(pair, (y, x))
-        rows, columns = (
-            round(FIRST_REACH / 2 * side) for side in self._frames.frame_shape
-        )
+        sides = self._frames.frame_shape
+        rows, columns = (round(FIRST_REACH / 2 * side) for side in sides)
         around = product((y - rows, y, y + rows), (x - columns, x, x + columns))
         changes = [self._compute_change_at_shift(pair, shift) for shift in around]
         known_changes = np.array([change for change in changes if change is not None])

@@ -1,14 +1,22 @@
 """FRC crossings of block-pair batches, with their spread or failure reason.
 
-Whole images and maps both use this code.
+Whole images and maps both use this code. `correlate_blocks`
+
+1. standardises the blocks, which leaves out constant and incomplete ones;
+2. sums their spectra over rings (`napari_semsr.analysis.frc.rings`), and measures the
+   noise of halves relative to the whole image;
+3. classifies the curves (`napari_semsr.analysis.frc.validity`);
+4. estimates the crossings of the valid ones (`napari_semsr.analysis.frc.crossing`);
+5. converts curves and crossings of halves to those of the whole image.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_semsr import core
+from napari_semsr.analysis.frc import validity
 from napari_semsr.analysis.frc.crossing import (
     FIXED_THRESHOLD,
     Criterion,
@@ -17,15 +25,6 @@ from napari_semsr.analysis.frc.crossing import (
     FrcCriterion,
 )
 from napari_semsr.analysis.frc.rings import Geometry, RingSums, plan_geometry
-from napari_semsr.analysis.frc.validity import (
-    LARGEST_TESTED_PX,
-    REASONS,
-    Reason,
-    classify_curves,
-    get_reason_code,
-    has_anticorrelation,
-    has_static_noise,
-)
 
 # The period of a crossing inside this ring exceeds half of the block, so that less than
 # two periods fit into it; chosen, and documented in docs/frc.md.
@@ -33,9 +32,8 @@ _SMALLEST_RING = 2.0
 
 
 _ROUNDING = 8.0  # a constant's rounding errors, over those of its type; chosen
-_OPPOSITE = [0, get_reason_code("inverted")]  # codes of halves tested for it
-_SHARED = get_reason_code("correlated-noise")
-_UNDETERMINED = get_reason_code("undetermined")
+_CODES = {reason: validity.get_reason_code(reason) for reason in validity.REASONS}
+_SHARED, _UNDETERMINED = _CODES["correlated-noise"], _CODES["undetermined"]
 _SMALLEST_PLANE = 2  # px; smaller planes have no ring in `create_rings`
 
 
@@ -61,40 +59,9 @@ class Measurement:
     under_lens: core.BoolArray  # (B,) Whether fitted with the known optical cut-off
 
     @property
-    def reasons(self) -> tuple[Reason | None, ...]:
+    def reasons(self) -> tuple[validity.Reason | None, ...]:
         """Reason why each pair has no valid crossing, or None."""
-        return tuple(REASONS[code - 1] if code else None for code in self.code)
-
-
-def _standardise_blocks(
-    stack: NDArray[np.floating],
-) -> tuple[core.Float32Array, core.FloatArray]:
-    """Subtract each block's mean and divide by its standard deviation.
-
-    `stack` (B, Y, X). Returns blocks (B, Y, X) with mean 0 and standard deviation 1 (0
-    if constant or not finite), and the standard deviations (B,): 0 if constant, NaN if
-    a pixel is not finite.
-    """
-    flat = stack.reshape(stack.shape[0], -1)
-    with np.errstate(invalid="ignore", over="ignore"):
-        mean = flat.mean(axis=1)
-        flat_centred = flat - mean[:, None]
-        rounding = _ROUNDING * np.finfo(flat_centred.dtype).eps
-        peak = np.ones(len(flat))
-        if stack.dtype != np.float32:
-            peak = np.abs(flat_centred).max(axis=1)
-            flat_centred /= np.where((peak > 0) & np.isfinite(peak), peak, 1)[:, None]
-        flat_centred = flat_centred.astype(np.float32, copy=False)
-        sd = np.sqrt(
-            np.vecdot(flat_centred, flat_centred).astype(np.float64) / flat.shape[1]
-        )
-    level = np.where(np.isfinite(mean), np.abs(mean), 0)
-    good = np.isfinite(sd) & (sd * peak > level * rounding)
-    if not good.all():
-        flat_centred[~good] = 0
-    flat_centred *= (1 / np.where(good, sd, 1)).astype(np.float32)[:, None]
-    deviation = np.where(np.isfinite(sd), np.where(good, sd, 0) * peak, np.nan)
-    return flat_centred.reshape(stack.shape), deviation
+        return tuple(validity.REASONS[code - 1] if code else None for code in self.code)
 
 
 def correlate_blocks(
@@ -131,8 +98,7 @@ def correlate_blocks(
     question = FrcCriterion(criterion, estimator, reference, second is None, end)
     a, sd = _standardise_blocks(first)
     valid = np.isfinite(sd) & (sd > 0)
-    incomplete = np.isnan(sd)
-    b = noise = None
+    incomplete, b, noise = np.isnan(sd), None, None
     if second is None:
         sums = _compute_diagonal_sums(a, geometry)
     else:
@@ -145,9 +111,12 @@ def correlate_blocks(
             noise = _compute_noise_ratios(sums, (sd, sd_b), whole, geometry)
         elif is_thinned:
             noise = np.full((len(first), 2), _NOISE_OF_THINNED)
-    code = classify_curves(sums, geometry, a, b, valid=valid, reference=reference)
+    code = validity.classify_curves(
+        sums, geometry, a, b, valid=valid, reference=reference
+    )
     if is_thinned:
-        code[np.isin(code, _OPPOSITE) & has_anticorrelation(sums, geometry)] = _SHARED
+        is_tested = np.isin(code, (0, _CODES["inverted"]))
+        code[is_tested & validity.has_anticorrelation(sums, geometry)] = _SHARED
     crossings, code = _estimate_crossings(sums, geometry, code, question, noise)
     if second is None:
         _mark_invalid_splits(
@@ -156,7 +125,6 @@ def correlate_blocks(
     # an interval wider than its value, as in `core.is_determined`: 2 sinh(Z95 sd) > 1
     code[(code == 0) & (crossings.spread > np.arcsinh(0.5) / core.Z95)] = _UNDETERMINED
     rings = slice(1, geometry.rings.complete)
-    samples = geometry.rings.samples[rings]
     curve = sums.correlation[:, rings]
     # Frequencies up to Nyquist, in cycles per pixel of the whole image.
     scale = 1.0 if second is not None else 0.5
@@ -170,30 +138,13 @@ def correlate_blocks(
         misfit=np.where(code == 0, crossings.misfit, np.nan),
         code=code,
         frequency=geometry.rings.frequency[rings] * scale,
-        threshold=question.compute_threshold(samples),
-        samples=samples,
+        threshold=question.compute_threshold(geometry.rings.samples[rings]),
+        samples=geometry.rings.samples[rings],
         correlation=curve,
         sums=sums,
         incomplete=incomplete,
         under_lens=(code == 0) & crossings.under_lens,
     )
-
-
-def has_shared_noise(
-    first: core.ReadableArray, second: core.ReadableArray, shift: core.FloatPair
-) -> bool:
-    """Check whether two images share noise that did not move with the sample.
-
-    `first`, `second` (Y, X), lazy or not; `shift`: ``(y, x)`` in pixels by which to
-    move the second.
-    """
-    middle = core.get_central_box(first.shape, LARGEST_TESTED_PX)
-    geometry = plan_geometry(middle.shape, (1.0, 1.0), 0.5)
-    parts = (core.read_box(data, middle)[None] for data in (first, second))
-    a, b = (_standardise_blocks(part)[0] for part in parts)
-    lying = geometry.sum_rings(a, b)
-    at_shift = geometry.sum_rings(a, b, geometry.phase_ramp(shift))
-    return bool(has_static_noise(lying, at_shift, geometry)[0])
 
 
 def _create_empty_measurement(count: int) -> Measurement:
@@ -203,7 +154,7 @@ def _create_empty_measurement(count: int) -> Measurement:
         crossing=none,
         spread=none,
         misfit=none,
-        code=np.full(count, get_reason_code("too-small"), np.uint8),
+        code=np.full(count, _CODES["too-small"], np.uint8),
         frequency=empty[0],
         threshold=empty[0],
         samples=empty[0],
@@ -214,52 +165,34 @@ def _create_empty_measurement(count: int) -> Measurement:
     )
 
 
-def _estimate_crossings(
-    sums: RingSums,
-    geometry: Geometry,
-    code: NDArray[np.uint8],
-    question: FrcCriterion,
-    noise: core.FloatArray | None,
-) -> tuple[Crossings, NDArray[np.uint8]]:
-    """Estimate the crossing, spread and misfit of each valid curve; `code` (B,).
+def _standardise_blocks(
+    stack: NDArray[np.floating],
+) -> tuple[core.Float32Array, core.FloatArray]:
+    """Subtract each block's mean and divide by its standard deviation.
 
-    `noise` (B, 2): noise power of two halves over that of the whole; the crossing is
-    then that of the whole. Returns NaN for invalid curves, and codes of the reasons.
+    `stack` (B, Y, X). Returns blocks (B, Y, X) with mean 0 and standard deviation 1 (0
+    if constant or not finite), and the standard deviations (B,): 0 if constant, NaN if
+    a pixel is not finite.
     """
-    rings = geometry.rings.complete
-    curve = sums.correlation[:, :rings]
-    threshold = question.compute_threshold(geometry.rings.samples[:rings])
-    floor = np.full(rings, FIXED_THRESHOLD)
-    if question.single:
-        halves = threshold / (_GAIN - (_GAIN - 1) * np.minimum(threshold, 1))
-        threshold = np.where(threshold < 1, halves, threshold)  # 1 is never reached
-        floor = floor / (_GAIN - (_GAIN - 1) * floor)
-    elif noise is not None:
-        threshold = _compute_half_threshold(threshold, noise)
-        floor = _compute_half_threshold(floor, noise)
-    final = code.copy()
-    lacking = [np.full(code.shape, np.nan) for _ in range(3)]
-    every = Crossings(*lacking, *(np.zeros(code.shape, bool) for _ in range(2)))
-    ready = np.flatnonzero(code == 0)
-    if ready.size:
-        own, least = (
-            level if level.ndim == 1 else level[ready] for level in (threshold, floor)
-        )
-        crossings = question.find_crossings(curve[ready], geometry, own, least)
-        every.crossing[ready] = crossings.crossing
-        every.spread[ready] = crossings.spread
-        every.misfit[ready] = crossings.misfit
-        every.under_lens[ready] = crossings.under_lens
-        small = crossings.crossing < _SMALLEST_RING * geometry.rings.bin_width
-        missing = np.where(
-            crossings.above,
-            get_reason_code("beyond-nyquist"),
-            get_reason_code("no-signal"),
-        )
-        final[ready[small]] = get_reason_code("too-small")
-        without_crossing = ~np.isfinite(crossings.crossing)
-        final[ready[without_crossing]] = missing[without_crossing]
-    return every, final
+    flat = stack.reshape(stack.shape[0], -1)
+    with np.errstate(invalid="ignore", over="ignore"):
+        mean = flat.mean(axis=1)
+        flat_centred = flat - mean[:, None]
+        rounding = _ROUNDING * np.finfo(flat_centred.dtype).eps
+        peak = np.ones(len(flat))
+        if stack.dtype != np.float32:
+            peak = np.abs(flat_centred).max(axis=1)
+            flat_centred /= np.where((peak > 0) & np.isfinite(peak), peak, 1)[:, None]
+        flat_centred = flat_centred.astype(np.float32, copy=False)
+        power = np.vecdot(flat_centred, flat_centred).astype(np.float64)
+        sd = np.sqrt(power / flat.shape[1])
+    level = np.where(np.isfinite(mean), np.abs(mean), 0)
+    good = np.isfinite(sd) & (sd * peak > level * rounding)
+    if not good.all():
+        flat_centred[~good] = 0
+    flat_centred *= (1 / np.where(good, sd, 1)).astype(np.float32)[:, None]
+    deviation = np.where(np.isfinite(sd), np.where(good, sd, 0) * peak, np.nan)
+    return flat_centred.reshape(stack.shape), deviation
 
 
 # Single-image correlation: diagonal halves of one image, aligned on one grid.
@@ -299,32 +232,6 @@ def _compute_diagonal_sums(stack: core.Float32Array, geometry: Geometry) -> Ring
     oe, oo = stack[:, 1::2, ::2], stack[:, 1::2, 1::2]
     main, anti = geometry.phase_ramp((0.5, 0.5)), geometry.phase_ramp((0.5, -0.5))
     return geometry.sum_rings(ee, oo, main) + geometry.sum_rings(eo, oe, anti)
-
-
-def _mark_invalid_splits(
-    stack: core.Float32Array,
-    code: NDArray[np.uint8],
-    crossing: core.FloatArray,
-    full: Geometry,
-) -> None:
-    """Set the reason codes of images (B, Y, X) with an invalid split."""
-    spectrum = full.transform(stack)
-    power = full.project(np.square(np.abs(spectrum))) / full.rings.samples
-    x, weight = full.relative_frequency, full.effective
-    inner, corner = ((x >= a) & (x < b) for a, b in (_INNER_BAND, _CORNER_BAND))
-    if inner.any() and corner.any():
-        # resampling, filtering or lossy compression colours the noise: the power up to
-        # Nyquist differs from that in the corners beyond
-        low, beyond = (
-            power[:, band] @ weight[band] / weight[band].sum()
-            for band in (inner, corner)
-        )
-        error = np.sqrt(1 / weight[inner].sum() + 1 / weight[corner].sum())
-        ratio = np.log(np.maximum(low, 1e-30) / np.maximum(beyond, 1e-30))
-        is_coloured = np.abs(ratio) > max(_WHITE_TOLERANCE, 3 * error)
-        code[(code == 0) & is_coloured] = get_reason_code("correlated-noise")
-    high = crossing > _NYQUIST_SHARE * full.rings.nyquist
-    code[(code == 0) & high] = get_reason_code("beyond-nyquist")
 
 
 # Correlation of two mosaics, estimated from two halves of one.
@@ -376,6 +283,50 @@ def _compute_noise_ratios(
     return np.asarray(np.clip(ratio, _MIN_NOISE, _MAX_NOISE))
 
 
+def _estimate_crossings(
+    sums: RingSums,
+    geometry: Geometry,
+    code: NDArray[np.uint8],
+    question: FrcCriterion,
+    noise: core.FloatArray | None,
+) -> tuple[Crossings, NDArray[np.uint8]]:
+    """Estimate the crossing, spread and misfit of each valid curve; `code` (B,).
+
+    `noise` (B, 2): noise power of two halves over that of the whole; the crossing is
+    then that of the whole. Returns NaN for invalid curves, and codes of the reasons.
+    """
+    rings = geometry.rings.complete
+    curve = sums.correlation[:, :rings]
+    threshold = question.compute_threshold(geometry.rings.samples[:rings])
+    floor = np.full(rings, FIXED_THRESHOLD)
+    if question.single:
+        halves = threshold / (_GAIN - (_GAIN - 1) * np.minimum(threshold, 1))
+        threshold = np.where(threshold < 1, halves, threshold)  # 1 is never reached
+        floor = floor / (_GAIN - (_GAIN - 1) * floor)
+    elif noise is not None:
+        threshold = _compute_half_threshold(threshold, noise)
+        floor = _compute_half_threshold(floor, noise)
+    final = code.copy()
+    lacking = [np.full(code.shape, np.nan) for _ in range(3)]
+    every = Crossings(*lacking, *(np.zeros(code.shape, bool) for _ in range(2)))
+    ready = np.flatnonzero(code == 0)
+    if ready.size:
+        own, least = (
+            level if level.ndim == 1 else level[ready] for level in (threshold, floor)
+        )
+        crossings = question.find_crossings(curve[ready], geometry, own, least)
+        for item in fields(Crossings):
+            getattr(every, item.name)[ready] = getattr(crossings, item.name)
+        missing = np.where(
+            crossings.above, _CODES["beyond-nyquist"], _CODES["no-signal"]
+        )
+        small = crossings.crossing < _SMALLEST_RING * geometry.rings.bin_width
+        final[ready[small]] = _CODES["too-small"]
+        without_crossing = ~np.isfinite(crossings.crossing)
+        final[ready[without_crossing]] = missing[without_crossing]
+    return every, final
+
+
 def _compute_half_threshold(
     threshold: core.FloatArray, noise: core.FloatArray
 ) -> core.FloatArray:
@@ -384,6 +335,32 @@ def _compute_half_threshold(
     signal = level / (1 - level)
     halves = signal / np.sqrt((signal + noise[:, :1]) * (signal + noise[:, 1:]))
     return np.where(threshold < 1, halves, threshold)  # 1 and more is never reached
+
+
+def _mark_invalid_splits(
+    stack: core.Float32Array,
+    code: NDArray[np.uint8],
+    crossing: core.FloatArray,
+    full: Geometry,
+) -> None:
+    """Set the reason codes of images (B, Y, X) with an invalid split."""
+    spectrum = full.transform(stack)
+    power = full.project(np.square(np.abs(spectrum))) / full.rings.samples
+    x, weight = full.relative_frequency, full.effective
+    inner, corner = ((x >= a) & (x < b) for a, b in (_INNER_BAND, _CORNER_BAND))
+    if inner.any() and corner.any():
+        # resampling, filtering or lossy compression colours the noise: the power up to
+        # Nyquist differs from that in the corners beyond
+        low, beyond = (
+            power[:, band] @ weight[band] / weight[band].sum()
+            for band in (inner, corner)
+        )
+        error = np.sqrt(1 / weight[inner].sum() + 1 / weight[corner].sum())
+        ratio = np.log(np.maximum(low, 1e-30) / np.maximum(beyond, 1e-30))
+        is_coloured = np.abs(ratio) > max(_WHITE_TOLERANCE, 3 * error)
+        code[(code == 0) & is_coloured] = _SHARED
+    high = crossing > _NYQUIST_SHARE * full.rings.nyquist
+    code[(code == 0) & high] = _CODES["beyond-nyquist"]
 
 
 def _compute_whole_correlation(
@@ -395,3 +372,20 @@ def _compute_whole_correlation(
     root = np.sqrt((square * noise_sum) ** 2 + 4 * (1 - square) * square * product)
     signal = (square * noise_sum + root) / (2 * (1 - square))
     return np.asarray(np.sign(curve) * signal / (1 + signal))
+
+
+def has_shared_noise(
+    first: core.ReadableArray, second: core.ReadableArray, shift: core.FloatPair
+) -> bool:
+    """Check whether two images share noise that did not move with the sample.
+
+    `first`, `second` (Y, X), lazy or not; `shift`: ``(y, x)`` in pixels by which to
+    move the second.
+    """
+    middle = core.get_central_box(first.shape, validity.LARGEST_TESTED_PX)
+    geometry = plan_geometry(middle.shape, (1.0, 1.0), 0.5)
+    parts = (core.read_box(data, middle)[None] for data in (first, second))
+    a, b = (_standardise_blocks(part)[0] for part in parts)
+    lying = geometry.sum_rings(a, b)
+    at_shift = geometry.sum_rings(a, b, geometry.phase_ramp(shift))
+    return bool(validity.has_static_noise(lying, at_shift, geometry)[0])

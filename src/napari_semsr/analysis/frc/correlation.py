@@ -1,10 +1,17 @@
 """Fourier ring correlation of two images, or of the halves of one image.
 
 The resolution is the inverse of the frequency at which the correlation falls below a
-threshold. Each result states its method, or why there is no resolution.
+threshold. Each result states its method, or why there is no resolution. `measure_frc`
+
+1. plans: checks grids and options, and the histories for shared noise (`FrcPlan`);
+2. crops both images to their overlap, or splits the counts of one;
+3. correlates them (`napari_semsr.analysis.frc.blocks.correlate_blocks`);
+4. tests their noise if the histories are inconclusive;
+5. converts the crossing into a length with its interval.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal, Self, cast
 
@@ -13,6 +20,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from napari_semsr import core
+from napari_semsr.analysis import light
 from napari_semsr.analysis.frc.blocks import Measurement, correlate_blocks
 from napari_semsr.analysis.frc.crossing import (
     CRITERIA,
@@ -26,14 +34,6 @@ from napari_semsr.analysis.frc.validity import (
     has_unexplained_correlation,
     is_noise_dependent,
     is_noise_independent,
-)
-from napari_semsr.analysis.light import (
-    CAUSE_WITH_REFERENCE,
-    CAUSE_WITHOUT_REFERENCE,
-    CutOff,
-    find_cut_off,
-    format_cut_off_note,
-    format_cut_off_warning,
 )
 
 _Stack = NDArray[np.floating]
@@ -75,7 +75,7 @@ class FrcOptions(core.Options):
         "of the square root of 1/7.",
         group=core.MORE,
     )
-    cut_off_nm: CutOff = None
+    cut_off_nm: light.CutOff = None
     split: Literal["diagonal", "binomial"] = core.option(
         "diagonal",
         "One image is split by",
@@ -116,7 +116,7 @@ class FrcOptions(core.Options):
     )
 
     @model_validator(mode="after")
-    def _check_calibration(self) -> "FrcOptions":
+    def _check_consistency(self) -> "FrcOptions":
         calibration = self.gain, self.offset, self.read_noise
         if self.split != "binomial" and calibration != (1.0, 0.0, 0.0):
             msg = (
@@ -124,10 +124,6 @@ class FrcOptions(core.Options):
                 "too (`split=binomial`)"
             )
             raise ValueError(core.Message(msg, "option-without-effect"))
-        return self
-
-    @model_validator(mode="after")
-    def _check_reference_criterion(self) -> "FrcOptions":
         if self.reference and self.criterion != "1/7":
             msg = "a noise-free reference needs the criterion 1/7"
             raise ValueError(core.Message(msg, "options-contradict"))
@@ -138,23 +134,6 @@ _RESOLUTION = core.Quantity("Resolution", "nm", also="resolution_px",
     interval="interval_nm", reason="why", verdict="verdict", large=True)  # fmt: skip
 _ENDS = core.Quantity("95 % interval", column="resolution_nm", shown=False)
 _MEAN = core.Quantity("Mean FRC below it", form=".3f")
-
-
-_FINEST_PX = 2.0  # shortest period in pixels (Nyquist)
-_NEAR = 1.1  # above this multiple of it, smaller pixels hardly help; chosen
-
-
-def describe_nyquist_ratio(resolution_px: float | None) -> str:
-    """Describe a resolution relative to the finest detail that the pixels can show.
-
-    Empty without a resolution.
-    """
-    if resolution_px is None:
-        return ""
-    times = resolution_px / _FINEST_PX
-    if times <= _NEAR:
-        return "the finest that these pixels can show: smaller pixels may show more"
-    return f"{times:.2g} times the finest detail that these pixels can show"
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,16 +182,12 @@ class FrcResult:
     measured_in = core.create_property("Measured in")(core.describe_measured_box)
 
     @property
-    def why(
-        self,
-    ) -> Annotated[str | None, core.declare_quantity("Why")]:
+    def why(self) -> Annotated[str | None, core.declare_quantity("Why")]:
         """Reason for the missing resolution, as text."""
         return self.reason and f"{self.reason}: {REASON_TEXTS[self.reason]}"
 
     @property
-    def doubt(
-        self,
-    ) -> Annotated[str | None, core.Quantity("Doubt", tabled=False)]:
+    def doubt(self) -> Annotated[str | None, core.Quantity("Doubt", tabled=False)]:
         """Reason to doubt the resolution, if any."""
         return None if self.resolution_px is None else self.why
 
@@ -221,158 +196,109 @@ class FrcResult:
         """Assessment of the resolution."""
         if self.doubt:
             return "doubtful"
-        beyond = format_cut_off_note(self.resolution_nm, self.cut_off_nm)
+        beyond = light.format_cut_off_note(self.resolution_nm, self.cut_off_nm)
         return beyond or describe_nyquist_ratio(self.resolution_px)
 
     @property
     def cut_off_warning(self) -> str:
         """Warning if the resolution is finer than the optical cut-off, else empty."""
-        resolution, end = (self.resolution_nm, self.interval_nm), self.cut_off_nm
-        cause = CAUSE_WITH_REFERENCE if self.reference else CAUSE_WITHOUT_REFERENCE
-        return format_cut_off_warning(*resolution, end, cause)
+        end = self.cut_off_nm
+        cause = (
+            light.CAUSE_WITH_REFERENCE
+            if self.reference
+            else light.CAUSE_WITHOUT_REFERENCE
+        )
+        return light.format_cut_off_warning(
+            self.resolution_nm, self.interval_nm, end, cause
+        )
 
     @property
     def thresholds(self) -> dict[Criterion, core.FloatArray]:
         """Threshold curve (K,) of each criterion."""
         criteria = (self.criterion,) if self.reference else CRITERIA
-        return {
-            one: FrcCriterion(
-                one, self.estimator, self.reference, single=False
-            ).compute_threshold(self.samples)
+        rules = (
+            FrcCriterion(one, self.estimator, self.reference, single=False)
             for one in criteria
-        }
-
-
-# Splitting an image of counts into two of half the dose, by binomial thinning.
-#
-# Poisson-distributed counts are divided into two halves by tossing a coin for each
-# count: both halves are again Poisson distributed, with half of the mean, and
-# independent. Read noise is not a count: its halves would share its sign. So a normal
-# deviate of the same power is added to one half and subtracted from the other, which
-# makes their noise uncorrelated: for a mean of m counts with read noise of variance R²,
-# both halves have the variance m/2 + R²/2 and the covariance 0.
-
-_SEED = 0  # arbitrary, but fixed: measurements must be reproducible
-_ROWS = 256  # rows whose counts are split at once; chosen
-_LARGEST = 2.0**62  # largest count that the generator accepts
-_NEGATIVE = -5.0  # standard errors of a mean; chosen: not by chance
-
-
-def thin_counts(
-    image: core.Micrograph, options: FrcOptions
-) -> tuple[core.Micrograph, core.Micrograph]:
-    """Split counts into two images of half the dose, in electrons, preserving NaN."""
-    exact = np.issubdtype(image.dtype, np.integer)
-    # grey levels of several electrons round the number of electrons
-    rounding_variance = max(0.0, options.gain**2 - 1) / 12 if exact else 0.0
-    spread = np.sqrt(options.read_noise**2 + rounding_variance)
-    halves = np.empty((2, *image.shape), np.float32)
-    rng = np.random.default_rng(_SEED)
-    below, total, number = 0.0, 0.0, 0
-    for y in range(0, image.shape[0], _ROWS):
-        rows = np.s_[y : y + _ROWS]
-        grey = np.asarray(image.data[rows], dtype=np.float64)
-        electrons = (grey - options.offset) * options.gain
-        finite = np.isfinite(electrons)
-        total += float(electrons.sum(where=finite))
-        below += float(np.minimum(electrons, 0).sum(where=finite))
-        number += int(np.count_nonzero(finite))
-        electrons[~finite] = np.nan
-        whole = np.clip(np.nan_to_num(np.rint(electrons)), 0, _LARGEST)
-        heads = rng.binomial(whole.astype(np.int64), 0.5)
-        # also for negative values, the total power of both is that of the mean
-        power = np.maximum(spread**2 + np.nan_to_num(electrons - whole), 0)
-        own = rng.standard_normal(electrons.shape) * np.sqrt(power) / 2
-        half = heads - whole / 2 + own
-        halves[:, rows] = electrons / 2 + half, electrons / 2 - half
-    # the negative part of pure noise of mean 0 has the mean -0.4 R
-    lowest = -0.4 * spread * number + _NEGATIVE * spread * np.sqrt(number)
-    if number and (total < 0 or below < lowest - 0.5):
-        msg = (
-            f"Counts must not be negative, but {image.name} averages "
-            f"{total / number:.4g} electrons per pixel, including {below / number:.4g} "
-            "electrons from negative counts; check `offset`, `gain` and `read_noise`."
         )
-        raise core.OptionError(msg, code="counts-negative")
-    first, second = halves
-    return image.replace(data=first), image.replace(data=second)
+        return {rule.criterion: rule.compute_threshold(self.samples) for rule in rules}
 
 
-# Requirements for correlating two images: grids, pixel sizes.
+def measure_frc(
+    a: core.Micrograph,
+    b: core.Micrograph | None = None,
+    options: FrcOptions | None = None,
+    *,
+    whole: core.Micrograph | None = None,
+    shift_px: core.FloatPair | None = None,
+) -> FrcResult:
+    """Measure the resolution of one or two exposures by Fourier ring correlation.
 
-_PIXEL_TOLERANCE = 1e-3  # chosen: files round values; one pixel in a field of 1000
-
-
-def check_same_grid(a: core.Micrograph, b: core.Micrograph) -> None:
-    """Check that two images share a grid, and warn if their origins differ."""
-    if a.shape != b.shape:
-        msg = (
-            f"Both images must have the same shape, got {a.shape[0]}x{a.shape[1]} px "
-            f"and {b.shape[0]}x{b.shape[1]} px; resample them to the same grid "
-            "(`crop()`)."
-        )
-        raise core.ShapeError(msg, code="sizes-differ")
-    if a.unit != b.unit:
-        return
-    ratios = [p / q for p, q in zip(a.scale, b.scale, strict=True)]
-    off = any(abs(math.log(ratio)) > _PIXEL_TOLERANCE for ratio in ratios)
-    if off and a.unit == "nm":
-        msg = (
-            f"Both images must have the same pixel size, got "
-            f"{core.format_pixel_size(a.pixel_size_nm)} and "
-            f"{core.format_pixel_size(b.pixel_size_nm)}; resample one of them or "
-            "correct its calibration."
-        )
-        raise core.OptionError(msg, code="pixel-sizes-differ")
-    away = [p - q for p, q in zip(a.origin, b.origin, strict=True)]
-    if any(abs(v) > p / 2 for v, p in zip(away, a.scale, strict=True)):
-        y, x = (core.format_number(abs(v)) for v in away)
-        core.warn(
-            f"The origins of {a.name} and {b.name} differ by {y} and {x} {a.unit} "
-            "(y, x); the images are nevertheless compared pixel by pixel.",
-            "origins-differ",
-        )
-
-
-def crop_to_overlap(
-    a: core.Micrograph, b: core.Micrograph, shift: core.FloatPair
-) -> tuple[core.Micrograph, core.Micrograph]:
-    """Crop two images to their overlap after moving `b` by whole pixels."""
-    y, x = round(shift[0]), round(shift[1])
-    overlap = core.Box.from_shape(a.shape).intersection(
-        core.Box.from_shape(b.shape).move((y, x))
-    )
-    if min(overlap.shape) < 1:
-        msg = f"The images do not overlap after registration (shift {shift} px)."
-        raise core.ShapeError(msg, code="no-overlap")
-    first, second = (
-        image.replace(
-            data=image.data[part.slices],
-            origin=core.Grid.from_image(image).box_origin(overlap),
-        )
-        for image, part in ((a, overlap), (b, overlap.move((-y, -x))))
-    )
-    return first, second
-
-
-def find_common_cut_off(
-    images: tuple[core.Micrograph, ...],
-    sized_image: core.Micrograph,
-    options: FrcOptions,
-) -> float | None:
-    """Return the cut-off in nm from the options, or else from the image histories.
-
-    None if the histories have none or differ, or if no pixel size is known.
+    Parameters
+    ----------
+    a : Micrograph
+        First image.
+    b : Micrograph, optional
+        Second, independent image of the same field on the same grid; without it, `a`
+        is split into diagonal halves, or its counts into two.
+    options : FrcOptions, optional
+        Criterion, estimator, window, split.
+    whole : Micrograph, optional
+        Mosaic of which `a` and `b` are halves with independent noise, in its units;
+        the resolution is then that of `whole`.
+    shift_px : tuple of float, optional
+        ``(y, x)`` by which `b` must be moved to match `a`: both are cropped to their
+        overlap in whole pixels, and the remaining shift is a phase factor.
     """
-    stated_nm, has_size = options.cut_off_nm, sized_image.pixel_size_nm is not None
-    if stated_nm is not None and not has_size:
-        msg = (
-            f"The cut-off of {stated_nm:g} nm requires images with a pixel size, but "
-            "none is known; set `pixel_size_nm`."
-        )
-        raise core.OptionError(msg, code="pixel-size-missing")
-    cut_offs = {find_cut_off(image, stated_nm) for image in images}
-    return cut_offs.pop() if has_size and len(cut_offs) == 1 else None
+    options = options or FrcOptions()
+    plan = FrcPlan.from_images(a, b, options, whole, shift_px)
+    bytes_each = _BYTES_PER_PX if plan.single else _BYTES_OF_TWO
+    bytes_each += 0 if whole is None else _BYTES_OF_TWO - _BYTES_PER_PX
+    core.require_memory(a.name, a.shape, bytes_each)
+    plan, a, b = plan.prepare(a, b)
+    first, second, third = (
+        None if image is None else read_finite_array(image)[None]
+        for image in (a, b, whole)
+    )
+    first = cast("core.FloatArray", first)
+    outcome = plan.correlate(first, second, third)
+    reason = outcome.reasons[0]
+    plan = plan.check_shared_noise(
+        reason, outcome.correlation[0], first[0], None if second is None else second[0]
+    )
+    if plan.is_refused and reason != "identical":
+        reason = "not-independent"
+    frequency = None if reason else float(outcome.crossing[0])
+    spread = float(outcome.spread[0])
+    pixels = None if frequency is None else 1 / frequency
+    nm = plan.size_source.mean_pixel_size_nm
+    error = core.compute_length_error(plan.size_source)
+    result = FrcResult(
+        resolution_px=pixels,
+        resolution_nm=None if pixels is None or nm is None else pixels * nm,
+        interval_px=_compute_length_interval(pixels, 1.0, spread),
+        interval_nm=_compute_length_interval(pixels, nm, math.hypot(spread, error)),
+        criterion=options.criterion,
+        estimator=options.estimator or "exact",
+        method=plan.describe_method(under_lens=bool(outcome.under_lens[0])),
+        reason=reason,
+        frequency_per_px=outcome.frequency,
+        correlation=outcome.correlation[0],
+        threshold=outcome.threshold,
+        samples=outcome.samples,
+        tukey=options.tukey,
+        shape=a.shape,
+        shift_px=shift_px,
+        reference=options.reference,
+        cut_off_nm=plan.cut_off_nm,
+    )
+    if not options.reference or plan.cut_off_frequency is None:
+        return result
+    below_end = outcome.frequency <= plan.cut_off_frequency
+    below, above = (
+        float(part.mean()) if part.size else None
+        for part in (result.correlation[below_end], result.correlation[~below_end])
+    )
+    return replace(result, correlation_below=below, correlation_above=above)
 
 
 # Correlation at the finest rings above which all noise is shared, not just a pattern
@@ -414,45 +340,31 @@ class FrcPlan:
             check_same_grid(a, b)
         if whole is not None:
             check_same_grid(a, whole)
-            if options.reference:
-                msg = (
-                    "A noise-free reference must be a second image, got two halves of "
-                    "a mosaic."
-                )
-                raise core.OptionError(msg, code="options-contradict")
-            end = find_common_cut_off((whole,), whole, options)
-            reason = is_noise_dependent(a, b)
-            return cls(
-                options,
-                False,
-                True,
-                reason,
-                tests_noise=False,
-                size_source=whole,
-                cut_off_nm=end,
-            )
-        if b is None and options.reference:
-            msg = (
-                "A noise-free reference requires a second image, but only one was "
-                "given."
-            )
-            raise core.OptionError(msg, code="second-image-missing")
+        what = "A noise-free reference must be a second image, got"
+        if options.reference and whole is not None:
+            msg = f"{what} two halves of a mosaic."
+            raise core.OptionError(msg, code="options-contradict")
+        if options.reference and b is None:
+            raise core.OptionError(f"{what} only one.", code="second-image-missing")
+        is_alone = b is None and whole is None
         first = a if a.pixel_size_nm is not None or b is None else b
-        single = b is None and not from_one_image
+        first = first if whole is None else whole
+        optical = [a if whole is None else whole]
         reason = is_noise_dependent(a, b, reference=options.reference)
-        needs_test = b is not None and not reason and not is_noise_independent(a, b)
-        optical = (a,) if b is None or options.reference else (a, b)
-        end = find_common_cut_off(optical, first, options)
+        tests_noise = False
+        if whole is None and b is not None:
+            optical += [] if options.reference else [b]
+            tests_noise = not reason and not is_noise_independent(a, b)
         return cls(
             options,
-            single,
-            False,
-            reason,
-            needs_test,
-            first,
-            from_one_image,
-            shift,
-            end,
+            single=is_alone and not from_one_image,
+            halves=whole is not None,
+            self_made=reason,
+            tests_noise=tests_noise,
+            size_source=first,
+            is_thinned=is_alone and from_one_image,
+            shift=shift if whole is None else None,
+            cut_off_nm=find_common_cut_off(optical, first, options),
         )
 
     @property
@@ -567,6 +479,137 @@ class FrcPlan:
         )
 
 
+# Requirements for correlating two images: grids, pixel sizes.
+
+_PIXEL_TOLERANCE = 1e-3  # chosen: files round values; one pixel in a field of 1000
+
+
+def check_same_grid(a: core.Micrograph, b: core.Micrograph) -> None:
+    """Check that two images share a grid, and warn if their origins differ."""
+    if a.shape != b.shape:
+        msg = (
+            f"Both images must have the same shape, got {a.shape[0]}x{a.shape[1]} px "
+            f"and {b.shape[0]}x{b.shape[1]} px; resample them to the same grid "
+            "(`crop()`)."
+        )
+        raise core.ShapeError(msg, code="sizes-differ")
+    if a.unit != b.unit:
+        return
+    ratios = [p / q for p, q in zip(a.scale, b.scale, strict=True)]
+    off = any(abs(math.log(ratio)) > _PIXEL_TOLERANCE for ratio in ratios)
+    if off and a.unit == "nm":
+        msg = (
+            f"Both images must have the same pixel size, got "
+            f"{core.format_pixel_size(a.pixel_size_nm)} and "
+            f"{core.format_pixel_size(b.pixel_size_nm)}; resample one of them or "
+            "correct its calibration."
+        )
+        raise core.OptionError(msg, code="pixel-sizes-differ")
+    away = [p - q for p, q in zip(a.origin, b.origin, strict=True)]
+    if any(abs(v) > p / 2 for v, p in zip(away, a.scale, strict=True)):
+        y, x = (core.format_number(abs(v)) for v in away)
+        core.warn(
+            f"The origins of {a.name} and {b.name} differ by {y} and {x} {a.unit} "
+            "(y, x); the images are nevertheless compared pixel by pixel.",
+            "origins-differ",
+        )
+
+
+def find_common_cut_off(
+    images: Sequence[core.Micrograph],
+    sized_image: core.Micrograph,
+    options: FrcOptions,
+) -> float | None:
+    """Return the cut-off in nm from the options, or else from the image histories.
+
+    None if the histories have none or differ, or if no pixel size is known.
+    """
+    stated_nm, has_size = options.cut_off_nm, sized_image.pixel_size_nm is not None
+    if stated_nm is not None and not has_size:
+        msg = (
+            f"The cut-off of {stated_nm:g} nm requires images with a pixel size, but "
+            "none is known; set `pixel_size_nm`."
+        )
+        raise core.OptionError(msg, code="pixel-size-missing")
+    cut_offs = {light.find_cut_off(image, stated_nm) for image in images}
+    return cut_offs.pop() if has_size and len(cut_offs) == 1 else None
+
+
+# Splitting an image of counts into two of half the dose, by binomial thinning.
+#
+# Poisson-distributed counts are divided into two halves by tossing a coin for each
+# count: both halves are again Poisson distributed, with half of the mean, and
+# independent. Read noise is not a count: its halves would share its sign. So a normal
+# deviate of the same power is added to one half and subtracted from the other, which
+# makes their noise uncorrelated: for a mean of m counts with read noise of variance R²,
+# both halves have the variance m/2 + R²/2 and the covariance 0.
+
+_SEED = 0  # arbitrary, but fixed: measurements must be reproducible
+_ROWS = 256  # rows whose counts are split at once; chosen
+_LARGEST = 2.0**62  # largest count that the generator accepts
+_NEGATIVE = -5.0  # standard errors of a mean; chosen: not by chance
+
+
+def thin_counts(
+    image: core.Micrograph, options: FrcOptions
+) -> tuple[core.Micrograph, core.Micrograph]:
+    """Split counts into two images of half the dose, in electrons, preserving NaN."""
+    exact = np.issubdtype(image.dtype, np.integer)
+    # grey levels of several electrons round the number of electrons
+    rounding_variance = max(0.0, options.gain**2 - 1) / 12 if exact else 0.0
+    spread = np.sqrt(options.read_noise**2 + rounding_variance)
+    halves = np.empty((2, *image.shape), np.float32)
+    rng = np.random.default_rng(_SEED)
+    below, total, number = 0.0, 0.0, 0
+    for y in range(0, image.shape[0], _ROWS):
+        rows = np.s_[y : y + _ROWS]
+        grey = np.asarray(image.data[rows], dtype=np.float64)
+        electrons = (grey - options.offset) * options.gain
+        finite = np.isfinite(electrons)
+        total += float(electrons.sum(where=finite))
+        below += float(np.minimum(electrons, 0).sum(where=finite))
+        number += int(np.count_nonzero(finite))
+        electrons[~finite] = np.nan
+        whole = np.clip(np.nan_to_num(np.rint(electrons)), 0, _LARGEST)
+        heads = rng.binomial(whole.astype(np.int64), 0.5)
+        # also for negative values, the total power of both is that of the mean
+        power = np.maximum(spread**2 + np.nan_to_num(electrons - whole), 0)
+        own = rng.standard_normal(electrons.shape) * np.sqrt(power) / 2
+        half = heads - whole / 2 + own
+        halves[:, rows] = electrons / 2 + half, electrons / 2 - half
+    # the negative part of pure noise of mean 0 has the mean -0.4 R
+    lowest = -0.4 * spread * number + _NEGATIVE * spread * np.sqrt(number)
+    if number and (total < 0 or below < lowest - 0.5):
+        msg = (
+            f"Counts must not be negative, but {image.name} averages "
+            f"{total / number:.4g} electrons per pixel, including {below / number:.4g} "
+            "electrons from negative counts; check `offset`, `gain` and `read_noise`."
+        )
+        raise core.OptionError(msg, code="counts-negative")
+    first, second = halves
+    return image.replace(data=first), image.replace(data=second)
+
+
+def crop_to_overlap(
+    a: core.Micrograph, b: core.Micrograph, shift: core.FloatPair
+) -> tuple[core.Micrograph, core.Micrograph]:
+    """Crop two images to their overlap after moving `b` by whole pixels."""
+    y, x = round(shift[0]), round(shift[1])
+    there = core.Box.from_shape(b.shape).move((y, x))
+    overlap = core.Box.from_shape(a.shape).intersection(there)
+    if min(overlap.shape) < 1:
+        msg = f"The images do not overlap after registration (shift {shift} px)."
+        raise core.ShapeError(msg, code="no-overlap")
+    first, second = (
+        image.replace(
+            data=image.data[part.slices],
+            origin=core.Grid.from_image(image).box_origin(overlap),
+        )
+        for image, part in ((a, overlap), (b, overlap.move((-y, -x))))
+    )
+    return first, second
+
+
 def read_finite_array(m: core.Micrograph) -> core.FloatArray:
     """Read an image (Y, X) in double precision; raise an error for missing pixels."""
     data = m.array().astype(np.float64)
@@ -581,84 +624,6 @@ def read_finite_array(m: core.Micrograph) -> core.FloatArray:
     return data
 
 
-def measure_frc(
-    a: core.Micrograph,
-    b: core.Micrograph | None = None,
-    options: FrcOptions | None = None,
-    *,
-    whole: core.Micrograph | None = None,
-    shift_px: core.FloatPair | None = None,
-) -> FrcResult:
-    """Measure the resolution of one or two exposures by Fourier ring correlation.
-
-    Parameters
-    ----------
-    a : Micrograph
-        First image.
-    b : Micrograph, optional
-        Second, independent image of the same field on the same grid; without it, `a`
-        is split into diagonal halves, or its counts into two.
-    options : FrcOptions, optional
-        Criterion, estimator, window, split.
-    whole : Micrograph, optional
-        Mosaic of which `a` and `b` are halves with independent noise, in its units;
-        the resolution is then that of `whole`.
-    shift_px : tuple of float, optional
-        ``(y, x)`` by which `b` must be moved to match `a`: both are cropped to their
-        overlap in whole pixels, and the remaining shift is a phase factor.
-    """
-    plan = FrcPlan.from_images(a, b, options or FrcOptions(), whole, shift_px)
-    options = plan.options
-    bytes_each = _BYTES_PER_PX if plan.single else _BYTES_OF_TWO
-    bytes_each += 0 if whole is None else _BYTES_OF_TWO - _BYTES_PER_PX
-    core.require_memory(a.name, a.shape, bytes_each)
-    plan, a, b = plan.prepare(a, b)
-    first, second, third = (
-        None if image is None else read_finite_array(image)[None]
-        for image in (a, b, whole)
-    )
-    first = cast("core.FloatArray", first)
-    outcome = plan.correlate(first, second, third)
-    reason = outcome.reasons[0]
-    plan = plan.check_shared_noise(
-        reason, outcome.correlation[0], first[0], None if second is None else second[0]
-    )
-    if plan.is_refused and reason != "identical":
-        reason = "not-independent"
-    frequency = None if reason else float(outcome.crossing[0])
-    spread = float(outcome.spread[0])
-    pixels = None if frequency is None else 1 / frequency
-    nm = plan.size_source.mean_pixel_size_nm
-    error = core.compute_length_error(plan.size_source)
-    result = FrcResult(
-        resolution_px=pixels,
-        resolution_nm=None if pixels is None or nm is None else pixels * nm,
-        interval_px=_compute_length_interval(pixels, 1.0, spread),
-        interval_nm=_compute_length_interval(pixels, nm, math.hypot(spread, error)),
-        criterion=options.criterion,
-        estimator=options.estimator or "exact",
-        method=plan.describe_method(under_lens=bool(outcome.under_lens[0])),
-        reason=reason,
-        frequency_per_px=outcome.frequency,
-        correlation=outcome.correlation[0],
-        threshold=outcome.threshold,
-        samples=outcome.samples,
-        tukey=options.tukey,
-        shape=a.shape,
-        shift_px=shift_px,
-        reference=options.reference,
-        cut_off_nm=plan.cut_off_nm,
-    )
-    if not options.reference or plan.cut_off_frequency is None:
-        return result
-    below_end = outcome.frequency <= plan.cut_off_frequency
-    below, above = (
-        float(part.mean()) if part.size else None
-        for part in (result.correlation[below_end], result.correlation[~below_end])
-    )
-    return replace(result, correlation_below=below, correlation_above=above)
-
-
 def _compute_length_interval(
     pixels: float | None, size: float | None, spread: float
 ) -> core.FloatPair | None:
@@ -667,3 +632,20 @@ def _compute_length_interval(
         return None
     reach = math.exp(core.Z95 * spread)
     return pixels * size / reach, pixels * size * reach
+
+
+_FINEST_PX = 2.0  # shortest period in pixels (Nyquist)
+_NEAR = 1.1  # above this multiple of it, smaller pixels hardly help; chosen
+
+
+def describe_nyquist_ratio(resolution_px: float | None) -> str:
+    """Describe a resolution relative to the finest detail that the pixels can show.
+
+    Empty without a resolution.
+    """
+    if resolution_px is None:
+        return ""
+    times = resolution_px / _FINEST_PX
+    if times <= _NEAR:
+        return "the finest that these pixels can show: smaller pixels may show more"
+    return f"{times:.2g} times the finest detail that these pixels can show"

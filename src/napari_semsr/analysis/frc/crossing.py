@@ -1,22 +1,24 @@
-"""Crossing of a correlation curve with a threshold, by interpolation or fit."""
+"""Crossing of a correlation curve with a threshold, by interpolation or fit.
 
-from dataclasses import dataclass, replace
+`FrcCriterion.find_crossings` interpolates between rings (plain), or calls
+`fit_crossing` (exact), which
+
+1. estimates a pilot crossing, and from it the rings to use and their weights;
+2. computes how the window mixes the spectrum into these rings;
+3. fits a model of the spectrum, with the optical cut-off if it is known and fits;
+4. finds where the model crosses the threshold, and how far it may be off.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_semsr import core
 from napari_semsr.analysis.frc.rings import Geometry, plan_geometry
-from napari_semsr.core import (
-    BoolArray,
-    FloatArray,
-    FloatPair,
-    IntPair,
-    Rings,
-    ideal_otf,
-    tukey_window,
-)
 
 Criterion = Literal["1/7", "half-bit", "3-sigma"]
 CRITERIA: tuple[Criterion, ...] = get_args(Criterion)
@@ -37,7 +39,7 @@ class FrcCriterion:
     # Optical cut-off, cycles per mean pixel of the images
     end: float | None = None
 
-    def compute_threshold(self, samples: FloatArray) -> FloatArray:
+    def compute_threshold(self, samples: core.FloatArray) -> core.FloatArray:
         """Return the threshold correlation of each ring; √(1/7) with a reference.
 
         .. [1] M. van Heel, M. Schatz, J. Struct. Biol. 151, 250 (2005), eq. 17,
@@ -51,16 +53,15 @@ class FrcCriterion:
             return (0.2071 + 1.9102 / root) / (1.2071 + 0.9102 / root)
         if self.criterion == "3-sigma":
             return 3 / np.sqrt(count / 2)
-        return np.full(
-            count.shape, FIXED_THRESHOLD**0.5 if self.reference else FIXED_THRESHOLD
-        )
+        fixed = FIXED_THRESHOLD**0.5 if self.reference else FIXED_THRESHOLD
+        return np.full(count.shape, fixed)
 
     def find_crossings(
         self,
-        curve: FloatArray,
+        curve: core.FloatArray,
         geometry: Geometry,
-        threshold: FloatArray,
-        floor: FloatArray,
+        threshold: core.FloatArray,
+        floor: core.FloatArray,
     ) -> "Crossings":
         """Find the crossings of curves (B, K) with the chosen estimator.
 
@@ -97,36 +98,23 @@ class Crossings:
     """Threshold crossings of a batch of curves."""
 
     # (B,) Frequency, cycles per mean pixel; NaN if there is no crossing
-    crossing: FloatArray
+    crossing: core.FloatArray
     # (B,) Standard deviation of its logarithm, and its part not due to noise
-    spread: FloatArray
-    misfit: FloatArray
+    spread: core.FloatArray
+    misfit: core.FloatArray
     # (B,) Whether the curve exceeds the threshold anywhere below Nyquist
-    above: BoolArray
+    above: core.BoolArray
     # (B,) Whether it was fitted with the known optical cut-off
-    under_lens: BoolArray
-
-
-def _interpolate_rings(values: FloatArray, place: FloatArray) -> FloatArray:
-    """Interpolate ring values, (K,) or (B, K), at ring positions (B,)."""
-    rings = values.shape[-1]
-    low = np.clip(place.astype(np.intp), 0, rings - 2)
-    part = np.clip(place - low, 0, 1)
-    rows = np.broadcast_to(values, (len(place), rings))
-    every = np.arange(len(place))
-    correlations: FloatArray = (
-        rows[every, low] * (1 - part) + rows[every, low + 1] * part
-    )
-    return correlations
+    under_lens: core.BoolArray
 
 
 def find_first_crossing(
-    curve: FloatArray,
-    threshold: FloatArray,
-    frequency: FloatArray,
+    curve: core.FloatArray,
+    threshold: core.FloatArray,
+    frequency: core.FloatArray,
     *,
     start: int = 1,
-) -> FloatArray:
+) -> core.FloatArray:
     """Find the first downward crossing of each curve, interpolated between rings.
 
     `curve` (B, K); `threshold` (K,) or (B, K); `frequency` (K,); returns (B,).
@@ -139,16 +127,16 @@ def find_first_crossing(
     above, below = excess[rows, place], excess[rows, place + 1]
     share = above / np.where(has_crossing, above - below, 1)
     left = frequency[start + place]
-    crossing: FloatArray = left + share * (frequency[start + place + 1] - left)
+    crossing: core.FloatArray = left + share * (frequency[start + place + 1] - left)
     return np.where(has_crossing, crossing, np.nan)
 
 
 def fit_slope(
-    curve: FloatArray,
-    crossing: FloatArray,
-    frequency: FloatArray,
-    weight: FloatArray,
-) -> FloatArray:
+    curve: core.FloatArray,
+    crossing: core.FloatArray,
+    frequency: core.FloatArray,
+    weight: core.FloatArray,
+) -> core.FloatArray:
     """Fit the slope of curves (B, K) around crossings (B,) by least squares."""
     step = frequency[1] - frequency[0]
     reach = np.maximum(0.25 * crossing, 1.5 * step)
@@ -160,158 +148,21 @@ def fit_slope(
     mean_y = (w * curve).sum(axis=1) / total
     dx = np.nan_to_num(offset) - mean_x[:, None]
     spread = np.maximum((w * dx**2).sum(axis=1), 1e-12)
-    slope: FloatArray = (w * dx * (curve - mean_y[:, None])).sum(axis=1) / spread
+    slope: core.FloatArray = (w * dx * (curve - mean_y[:, None])).sum(axis=1) / spread
     return np.where(np.isfinite(crossing), slope, np.nan)
 
 
-# Effect of a window on the spectrum of a small block: leakage between rings.
-#
-# The expected power of a windowed, mean-free block at frequency k is the true spectral
-# density smeared by a kernel that depends only on the window and the block,
-#
-#     E |F(k)|² = ∫ S(f) |W(k - f) - W(k) D(f)|² df,
-#
-# with W the transform of the window and D that of the block's outline (the second term
-# is the subtracted mean). For a density that depends on radius only, ring means of the
-# smeared density are linear in the density at a set of radial nodes: a matrix, computed
-# once for each block size.
-
-# Sampling of the integral; chosen so that the rows of the matrix sum to one within
-# 0.002 (tested at 32 and 48 px), and the bias printed by `benchmarks/frc_accuracy.py`
-# is at most about 1 % (docs/validation/frc.md).
-_NODES_PER_RING = 4  # radial nodes
-_FINE = 2  # samples of the kernel per bin of the spectrum
-_MARGIN = 2  # rings beyond the last one that leak into it
-
-# Reach of the modelled leakage, in bins: larger in small blocks, where leakage is a
-# larger error than noise (at 64 px raw curves gave up to 44 % too fine a result);
-# smaller in large blocks, to save time. Chosen.
-_REACH_SMALL = 16
-_REACH_LARGE = 8
-_SMALL = 160  # largest side of a small block, px
-
-# Samples that represent a ring: all samples of inner rings, six angles of the others,
-# as the kernel is the same for neighbouring samples; chosen.
-_WHOLE = 24
-_ANGLES = 6
-
-
-def _compute_window_response(weights: FloatArray, offset: FloatArray) -> FloatArray:
-    """Compute the Fourier transform of a symmetric window at offsets in bins."""
-    size = weights.size
-    place = np.arange(size) - (size - 1) / 2
-    phase = np.outer(offset, place) * (2 * np.pi / size)
-    return np.cos(phase) @ weights
-
-
-class _AxisResponse:
-    """Window responses of one axis, tabulated at fractions of a bin."""
-
-    def __init__(self, size: int, taper: float, reach: int) -> None:
-        self.size = size
-        limit = size // 2 + reach + 1
-        grid = np.arange(-limit * _FINE, limit * _FINE + 1)
-        self.zero = limit * _FINE
-        self.window = _compute_window_response(tukey_window(size, taper), grid / _FINE)
-        self.outline = _compute_window_response(np.ones(size), grid / _FINE) / size
-
-    def get_neighbourhood(
-        self, place: int, reach: int
-    ) -> tuple[FloatArray, FloatArray, float, FloatArray]:
-        """Return the window and outline near a sample, with positions in bins."""
-        shift = np.arange(-reach * _FINE, reach * _FINE + 1)
-        at = place * _FINE + shift
-        return (
-            self.window[self.zero - shift],
-            self.outline[self.zero + at],
-            float(self.window[self.zero + place * _FINE]),
-            at / _FINE,
-        )
-
-
-def _choose_samples(rings: Rings, ring: int) -> tuple[NDArray[np.intp], FloatArray]:
-    """Choose representative samples ``(n, 2)`` of a ring, and their weights.
-
-    The kernel is the same in all four quadrants, so one is enough. All samples of small
-    rings are used, and evenly spaced angles of large ones.
-    """
-    sides = [
-        n * p * rings.bin_width for n, p in zip(rings.shape, rings.pitch, strict=True)
-    ]
-    if ring <= _WHOLE:
-        limits = [int((ring + 1) * side) + 1 for side in sides]
-        quadrant = rings.index[: limits[0], : limits[1]]
-        quadrant = quadrant[: rings.shape[0] // 2 + 1]
-        places: NDArray[np.intp] = np.argwhere(quadrant == ring)
-        weight = np.prod(np.where(places == 0, 1.0, 2.0), axis=1)
-    else:
-        angle = (np.arange(_ANGLES) + 0.5) * (np.pi / 2 / _ANGLES)
-        circle = np.stack([np.sin(angle) * sides[0], np.cos(angle) * sides[1]], axis=1)
-        places = np.rint(ring * circle).astype(np.intp)
-        weight = np.ones(len(places))
-    return places, weight / weight.sum()
-
-
-def create_mixing_matrix(
-    geometry: Geometry, first: int = 1, last: int | None = None
-) -> tuple[FloatArray, FloatArray]:
-    """Return the matrix that maps spectral density at radial nodes to ring means.
-
-    Also returns (I,), frequencies of the nodes, cycles per mean pixel.
-    """
-    complete = geometry.rings.complete
-    last = complete if last is None else last
-    if complete > _SMALL // 2 + 1:
-        return _compute_mixing_matrix(geometry, first, last)
-    matrix, nodes = _create_full_mixing_matrix(
-        geometry.rings.shape, geometry.rings.pitch, geometry.tukey
-    )
-    node_count = min((last + _MARGIN) * _NODES_PER_RING, nodes.size)
-    return matrix[first - 1 : last - 1, :node_count], nodes[:node_count]
-
-
-@lru_cache(maxsize=8)  # up to 200 kB each; chosen: jobs use one or two block sizes
-def _create_full_mixing_matrix(
-    shape: IntPair, pitch: FloatPair, taper: float
-) -> tuple[FloatArray, FloatArray]:
-    geometry = plan_geometry(shape, pitch, taper)
-    return _compute_mixing_matrix(geometry, 1, geometry.rings.complete)
-
-
-def _compute_mixing_matrix(
-    geometry: Geometry, first: int, last: int
-) -> tuple[FloatArray, FloatArray]:
-    """Sum the kernel over the radial nodes for a few samples of each ring."""
-    rings = geometry.rings
-    rows, columns = rings.shape
-    reach = _REACH_SMALL if min(rings.shape) <= _SMALL else _REACH_LARGE
-    reach = min(reach, min(rings.shape) // 2)
-    axes = (
-        _AxisResponse(rows, geometry.tukey, reach),
-        _AxisResponse(columns, geometry.tukey, reach),
-    )
-    spacing = rings.bin_width / _NODES_PER_RING
-    lowest = max(0, (first - reach) * _NODES_PER_RING)
-    count = (last + _MARGIN) * _NODES_PER_RING - lowest
-    steps = (1 / (rows * rings.pitch[0]), 1 / (columns * rings.pitch[1]))
-    matrix = np.zeros((last - first, count))
-    norm = float((rows * columns * _FINE) ** 2)
-    norm *= float(np.mean(tukey_window(rows, geometry.tukey) ** 2))
-    norm *= float(np.mean(tukey_window(columns, geometry.tukey) ** 2))
-    for ring in range(first, last):
-        for (y, x), share in zip(*_choose_samples(rings, ring), strict=True):
-            wy, dy, own_y, fy = axes[0].get_neighbourhood(int(y), reach)
-            wx, dx, own_x, fx = axes[1].get_neighbourhood(int(x), reach)
-            kernel = np.outer(wy, wx) - own_y * own_x * np.outer(dy, dx)
-            radius = np.hypot(fy[:, None] * steps[0], fx[None, :] * steps[1])
-            node = np.rint(radius / spacing).astype(int) - lowest
-            matrix[ring - first] += share * np.bincount(
-                np.clip(node, 0, count - 1).ravel(),
-                weights=(kernel**2).ravel(),
-                minlength=count,
-            )
-    nodes = (lowest + np.arange(count, dtype=np.float64)) * spacing
-    return matrix / norm, nodes
+def _interpolate_rings(
+    values: core.FloatArray, place: core.FloatArray
+) -> core.FloatArray:
+    """Interpolate ring values, (K,) or (B, K), at ring positions (B,)."""
+    rings = values.shape[-1]
+    low = np.clip(place.astype(np.intp), 0, rings - 2)
+    part = np.clip(place - low, 0, 1)
+    rows = np.broadcast_to(values, (len(place), rings))
+    every = np.arange(len(place))
+    below, above = rows[every, low], rows[every, low + 1]
+    return np.asarray(below * (1 - part) + above * part)
 
 
 # The exact estimator: a likelihood fit of the signal-to-noise spectrum of a block.
@@ -319,7 +170,7 @@ def _compute_mixing_matrix(
 # The spectral signal-to-noise near the crossing is modelled as ``ln s(u) = a - b ln u -
 # c u²`` of the frequency u: an object with a power-law spectrum and a Gaussian transfer
 # function, which does not sharpen as c >= 0. The window's leakage mixes it into ring
-# values (the matrix above), from which the correlation of each ring follows, and the
+# values (the matrix below), from which the correlation of each ring follows, and the
 # parameters maximise the likelihood of the measured correlations. If the optical
 # cut-off is known, the power transmitted by ideal optics is a factor of s.
 # `docs/validation/frc.md` derives every step.
@@ -369,185 +220,11 @@ _LEAST = 1e-2  # smallest u in ln u; chosen: rings are used from 0.08 of the pil
 _CLOSE = 1e-9  # chosen: distance from a correlation of 1, where ln(1 - r²) is infinite
 
 
-def _estimate_pilot_crossing(
-    curve: FloatArray, level: FloatArray, geometry: Geometry
-) -> FloatArray:
-    """Estimate a rough crossing of each curve from smoothed rings."""
-    rings = geometry.rings.complete
-    frequency = geometry.rings.frequency[:rings]
-    # each ring is averaged with those within a tenth of its frequency
-    place = np.arange(rings)
-    near = np.abs(place[:, None] - place) <= np.maximum(1.0, 0.1 * place)[:, None]
-    weight = np.where(near, geometry.effective[:rings], 0.0)
-    weight[:, 0] = 0
-    weight /= np.maximum(weight.sum(axis=1, keepdims=True), 1e-12)
-    smooth = curve @ weight.T
-    crossing = find_first_crossing(smooth, level, frequency)
-    low, high = 3 * geometry.rings.bin_width, geometry.rings.nyquist
-    above = (smooth[:, 1:] >= level[..., 1:]).any(axis=1)
-    crossing = np.where(np.isnan(crossing), np.where(above, high, low), crossing)
-    return np.clip(crossing, low, high)
-
-
-def _compute_half_width(pilot: FloatArray, geometry: Geometry) -> FloatArray:
-    """Return the range of rings above the pilot crossing, as a fraction of it."""
-    half_width = _RINGS_WANTED * geometry.rings.bin_width / pilot
-    return np.clip(half_width, _NARROWEST, _WIDEST)
-
-
-def _compute_ring_weights(pilot: FloatArray, geometry: Geometry) -> FloatArray:
-    """Weight each ring by its distance from the pilot crossing, ``(B, K)``.
-
-    The model is local. Small blocks need rings up to 1.55 times the crossing; if there
-    are many rings, those closer to it suffice, and the model's shape matters less.
-    """
-    rings = geometry.rings.complete
-    frequency = geometry.rings.frequency[:rings]
-    half = _compute_half_width(pilot, geometry)[:, None]
-    v = frequency[None, :] / pilot[:, None]
-    lower = half * _LOWER_SHARE
-    weight = np.clip((v - 1 + 2 * lower) / lower, 0.0, 1.0)
-    inside = (v <= 1 + half) | (np.arange(rings) <= _FEWEST)
-    weight = np.where(inside, weight, 0.0)
-    weight[:, 0] = 0
-    return weight
-
-
-def _estimate_start_parameters(
-    curve: FloatArray, weight: FloatArray, basis: FloatArray
-) -> FloatArray:
-    """Estimate start parameters by a weighted line fit of logit correlation over u²."""
-    inner_curve = np.clip(curve, 0.03, 0.98)
-    value = np.log(inner_curve / (1 - inner_curve))
-    w = weight * (inner_curve * (1 - inner_curve)) ** 2
-    x = basis**2
-    total = np.maximum(w.sum(axis=1), 1e-9)
-    mean_x, mean_y = (w * x).sum(axis=1) / total, (w * value).sum(axis=1) / total
-    dx = x - mean_x[:, None]
-    slope = (w * dx * (value - mean_y[:, None])).sum(axis=1)
-    slope /= np.maximum((w * dx**2).sum(axis=1), 1e-9)
-    slope = np.minimum(slope, -0.3)
-    return np.stack([mean_y - slope * mean_x, np.zeros_like(slope), -slope], axis=1)
-
-
-@dataclass(frozen=True, slots=True)
-class _FitState:
-    """Optimiser state: parameters, likelihood, gradient and Fisher information."""
-
-    theta: FloatArray
-    value: FloatArray
-    gradient: FloatArray
-    fisher: FloatArray
-
-    def copy_improvements(
-        self, other: "_FitState", places: NDArray[np.intp], better: BoolArray
-    ) -> None:
-        """Copy improvements from another state for the pairs at `places`."""
-        to = places[better]
-        self.theta[to] = other.theta[better]
-        self.value[to] = other.value[better]
-        self.gradient[to] = other.gradient[better]
-        self.fisher[to] = other.fisher[better]
-
-
-@dataclass(frozen=True, slots=True)
-class _FitProblem:
-    """Curves to fit, with the data needed for the fit."""
-
-    curve: FloatArray
-    weight: FloatArray
-    falls: FloatArray  # ln u and u² of the nodes
-    ends: FloatArray
-    lens: FloatArray  # (J,) ln T² of ideal optics at the nodes
-    matrix: FloatArray
-    power: float
-    ridge: FloatArray
-    cost: FloatArray  # proportional penalty of each parameter
-
-    def select(self, places: NDArray[np.intp]) -> "_FitProblem":
-        return replace(
-            self,
-            curve=self.curve[places],
-            weight=self.weight[places],
-            falls=self.falls[places],
-            ends=self.ends[places],
-        )
-
-    def evaluate(self, theta: FloatArray) -> _FitState:
-        """Evaluate the penalised likelihood and its derivatives."""
-        exponent = theta[:, :1] - theta[:, 1:2] * self.falls - theta[:, 2:] * self.ends
-        density = np.exp(np.clip(exponent + self.lens, -_LIMIT, _LIMIT))
-        stack = np.stack([density, -density * self.falls, -density * self.ends], axis=1)
-        mixture = stack @ self.matrix.T
-        ratio = mixture[:, 0]
-        rho = np.minimum((ratio / (1 + ratio)) ** self.power, 1 - _CLOSE)
-        chain = self.power * rho / np.maximum(ratio * (1 + ratio), 1e-30)
-        jacobian = mixture * chain[:, None, :]
-        narrow = 1 - rho**2
-        wide = 1 - rho * self.curve
-        value = np.vecdot(self.weight, np.log(narrow) - 2 * np.log(wide))
-        value -= 0.5 * (theta**2 @ self.ridge) + theta @ self.cost
-        pull = 2 * self.weight * (self.curve - rho) / (narrow * wide)
-        gradient = np.vecdot(pull[:, None, :], jacobian)
-        gradient -= theta * self.ridge + self.cost
-        weighted_jacobian = jacobian * (np.sqrt(2 * self.weight) / narrow)[:, None, :]
-        fisher = weighted_jacobian @ weighted_jacobian.transpose(0, 2, 1) + np.diag(
-            self.ridge
-        )
-        return _FitState(theta, value, gradient, fisher)
-
-
-def _maximise_likelihood(problem: _FitProblem, theta: FloatArray) -> _FitState:
-    """Maximise the likelihood by Fisher scoring with damped steps.
-
-    Pairs leave the batch as soon as their steps are small.
-    """
-    state = problem.evaluate(theta)
-    damping = np.full(theta.shape[0], 1e-2)
-    active = np.arange(theta.shape[0])
-    diagonal = np.arange(3)
-    for _ in range(_STEPS):
-        system = state.fisher[active]
-        system[:, diagonal, diagonal] *= 1 + damping[active, None]
-        step = np.linalg.solve(system, state.gradient[active][:, :, None])[:, :, 0]
-        trial_theta = state.theta[active] + np.clip(step, -_STRIDE, _STRIDE)
-        trial = problem.evaluate(trial_theta)
-        better = trial.value >= state.value[active]
-        state.copy_improvements(trial, active, better)
-        damping[active] *= np.where(better, 0.1, 10.0)
-        going = np.flatnonzero(np.abs(step).max(axis=1) >= _CONVERGENCE)
-        if not going.size:
-            break
-        if going.size < active.size:
-            active, problem = active[going], problem.select(going)
-    return state
-
-
-def _fit_model(problem: _FitProblem, theta: FloatArray) -> _FitState:
-    """Fit the model, and refit it with c = 0 if c is negative."""
-    best = _maximise_likelihood(problem, theta)
-    rising = np.flatnonzero(best.theta[:, 2] < 0)
-    if rising.size:
-        fixed_theta = np.array([*problem.ridge[:2], _ZERO_PENALTY])
-        straight = replace(problem.select(rising), ridge=fixed_theta)
-        theta = best.theta[rising] * [1.0, 1.0, 0.0]
-        best.copy_improvements(
-            _maximise_likelihood(straight, theta), rising, np.ones(rising.size, bool)
-        )
-    return best
-
-
-def _compute_log_otf_power(x: FloatArray) -> FloatArray:
-    """Compute ln T², the log power of ideal optics; `x`: frequency over cut-off."""
-    power = np.square(ideal_otf(x))
-    return np.asarray(np.log(np.maximum(power, np.exp(-2 * _LIMIT))))
-
-
 def fit_crossing(
-    curve: FloatArray,
+    curve: core.FloatArray,
     geometry: Geometry,
-    threshold: FloatArray,
-    floor: FloatArray,
+    threshold: core.FloatArray,
+    floor: core.FloatArray,
     *,
     reference: bool,
     copies: float = 1.0,
@@ -564,17 +241,15 @@ def fit_crossing(
     frequency = geometry.rings.frequency[:rings]
     power = 0.5 if reference else 1.0
     pilot = _estimate_pilot_crossing(curve, np.maximum(threshold, floor), geometry)
-    weight = (
-        copies * geometry.effective[:rings] * _compute_ring_weights(pilot, geometry)
-    )
+    weight = copies * geometry.effective[:rings]
+    weight = weight * _compute_ring_weights(pilot, geometry)
     rings_in_use = np.flatnonzero(weight.any(axis=0))
     first, last = int(rings_in_use[0]), int(rings_in_use[-1]) + 1
     matrix, nodes = create_mixing_matrix(geometry, first, last)
     weight = weight[:, first:last]
     part = np.clip(curve[:, first:last], -1 + _CLOSE, 1 - 1e-7)
-    theta = _estimate_start_parameters(
-        part, weight, frequency[None, first:last] / pilot[:, None]
-    )
+    distance = frequency[None, first:last] / pilot[:, None]
+    theta = _estimate_start_parameters(part, weight, distance)
     u = nodes[None, :] / pilot[:, None]
     basis = np.log(np.maximum(u, _LEAST)), u**2, np.zeros(nodes.shape), matrix
     problem = _FitProblem(part, weight, *basis, power, _RIDGE, np.zeros(3))
@@ -600,45 +275,345 @@ def fit_crossing(
     return _find_model_crossing(model, best.fisher, inner, frequency, threshold, power)
 
 
+def _estimate_pilot_crossing(
+    curve: core.FloatArray, level: core.FloatArray, geometry: Geometry
+) -> core.FloatArray:
+    """Estimate a rough crossing of each curve from smoothed rings."""
+    rings = geometry.rings.complete
+    frequency = geometry.rings.frequency[:rings]
+    # each ring is averaged with those within a tenth of its frequency
+    place = np.arange(rings)
+    near = np.abs(place[:, None] - place) <= np.maximum(1.0, 0.1 * place)[:, None]
+    weight = np.where(near, geometry.effective[:rings], 0.0)
+    weight[:, 0] = 0
+    weight /= np.maximum(weight.sum(axis=1, keepdims=True), 1e-12)
+    smooth = curve @ weight.T
+    crossing = find_first_crossing(smooth, level, frequency)
+    low, high = 3 * geometry.rings.bin_width, geometry.rings.nyquist
+    above = (smooth[:, 1:] >= level[..., 1:]).any(axis=1)
+    crossing = np.where(np.isnan(crossing), np.where(above, high, low), crossing)
+    return np.clip(crossing, low, high)
+
+
+def _compute_ring_weights(
+    pilot: core.FloatArray, geometry: Geometry
+) -> core.FloatArray:
+    """Weight each ring by its distance from the pilot crossing, ``(B, K)``.
+
+    The model is local. Small blocks need rings up to 1.55 times the crossing; if there
+    are many rings, those closer to it suffice, and the model's shape matters less.
+    """
+    rings = geometry.rings.complete
+    frequency = geometry.rings.frequency[:rings]
+    half = _compute_half_width(pilot, geometry)[:, None]
+    v = frequency[None, :] / pilot[:, None]
+    lower = half * _LOWER_SHARE
+    weight = np.clip((v - 1 + 2 * lower) / lower, 0.0, 1.0)
+    inside = (v <= 1 + half) | (np.arange(rings) <= _FEWEST)
+    weight = np.where(inside, weight, 0.0)
+    weight[:, 0] = 0
+    return weight
+
+
+def _compute_half_width(pilot: core.FloatArray, geometry: Geometry) -> core.FloatArray:
+    """Return the range of rings above the pilot crossing, as a fraction of it."""
+    half_width = _RINGS_WANTED * geometry.rings.bin_width / pilot
+    return np.clip(half_width, _NARROWEST, _WIDEST)
+
+
+# Effect of a window on the spectrum of a small block: leakage between rings.
+#
+# The expected power of a windowed, mean-free block at frequency k is the true spectral
+# density smeared by a kernel that depends only on the window and the block,
+#
+#     E |F(k)|² = ∫ S(f) |W(k - f) - W(k) D(f)|² df,
+#
+# with W the transform of the window and D that of the block's outline (the second term
+# is the subtracted mean). For a density that depends on radius only, ring means of the
+# smeared density are linear in the density at a set of radial nodes: a matrix, computed
+# once for each block size.
+
+# Sampling of the integral; chosen so that the rows of the matrix sum to one within
+# 0.002 (tested at 32 and 48 px), and the bias printed by `benchmarks/frc_accuracy.py`
+# is at most about 1 % (docs/validation/frc.md).
+_NODES_PER_RING = 4  # radial nodes
+_FINE = 2  # samples of the kernel per bin of the spectrum
+_MARGIN = 2  # rings beyond the last one that leak into it
+
+# Reach of the modelled leakage, in bins: larger in small blocks, where leakage is a
+# larger error than noise (at 64 px raw curves gave up to 44 % too fine a result);
+# smaller in large blocks, to save time. Chosen.
+_REACH_SMALL = 16
+_REACH_LARGE = 8
+_SMALL = 160  # largest side of a small block, px
+
+# Samples that represent a ring: all samples of inner rings, six angles of the others,
+# as the kernel is the same for neighbouring samples; chosen.
+_WHOLE = 24
+_ANGLES = 6
+
+
+def create_mixing_matrix(
+    geometry: Geometry, first: int = 1, last: int | None = None
+) -> tuple[core.FloatArray, core.FloatArray]:
+    """Return the matrix that maps spectral density at radial nodes to ring means.
+
+    Also returns (I,), frequencies of the nodes, cycles per mean pixel.
+    """
+    complete = geometry.rings.complete
+    last = complete if last is None else last
+    if complete > _SMALL // 2 + 1:
+        return _compute_mixing_matrix(geometry, first, last)
+    rings = geometry.rings
+    matrix, nodes = _create_full_mixing_matrix(rings.shape, rings.pitch, geometry.tukey)
+    node_count = min((last + _MARGIN) * _NODES_PER_RING, nodes.size)
+    return matrix[first - 1 : last - 1, :node_count], nodes[:node_count]
+
+
+@lru_cache(maxsize=8)  # up to 200 kB each; chosen: jobs use one or two block sizes
+def _create_full_mixing_matrix(
+    shape: core.IntPair, pitch: core.FloatPair, taper: float
+) -> tuple[core.FloatArray, core.FloatArray]:
+    geometry = plan_geometry(shape, pitch, taper)
+    return _compute_mixing_matrix(geometry, 1, geometry.rings.complete)
+
+
+def _compute_mixing_matrix(
+    geometry: Geometry, first: int, last: int
+) -> tuple[core.FloatArray, core.FloatArray]:
+    """Sum the kernel over the radial nodes for a few samples of each ring."""
+    rings = geometry.rings
+    rows, columns = rings.shape
+    reach = _REACH_SMALL if min(rings.shape) <= _SMALL else _REACH_LARGE
+    reach = min(reach, min(rings.shape) // 2)
+    look_up_y, look_up_x = (
+        _tabulate_window(side, geometry.tukey, reach) for side in rings.shape
+    )
+    spacing = rings.bin_width / _NODES_PER_RING
+    lowest = max(0, (first - reach) * _NODES_PER_RING)
+    count = (last + _MARGIN) * _NODES_PER_RING - lowest
+    steps = (1 / (rows * rings.pitch[0]), 1 / (columns * rings.pitch[1]))
+    matrix = np.zeros((last - first, count))
+    norm = float((rows * columns * _FINE) ** 2)
+    norm *= float(np.mean(core.tukey_window(rows, geometry.tukey) ** 2))
+    norm *= float(np.mean(core.tukey_window(columns, geometry.tukey) ** 2))
+    for ring in range(first, last):
+        for (y, x), share in zip(*_choose_samples(rings, ring), strict=True):
+            wy, dy, own_y, fy = look_up_y(int(y))
+            wx, dx, own_x, fx = look_up_x(int(x))
+            kernel = np.outer(wy, wx) - own_y * own_x * np.outer(dy, dx)
+            radius = np.hypot(fy[:, None] * steps[0], fx[None, :] * steps[1])
+            node = np.rint(radius / spacing).astype(int) - lowest
+            node = np.clip(node, 0, count - 1).ravel()
+            power = np.bincount(node, (kernel**2).ravel(), minlength=count)
+            matrix[ring - first] += share * power
+    nodes = (lowest + np.arange(count, dtype=np.float64)) * spacing
+    return matrix / norm, nodes
+
+
+def _choose_samples(
+    rings: core.Rings, ring: int
+) -> tuple[NDArray[np.intp], core.FloatArray]:
+    """Choose representative samples ``(n, 2)`` of a ring, and their weights.
+
+    The kernel is the same in all four quadrants, so one is enough. All samples of small
+    rings are used, and evenly spaced angles of large ones.
+    """
+    axes = zip(rings.shape, rings.pitch, strict=True)
+    sides = [n * p * rings.bin_width for n, p in axes]
+    if ring <= _WHOLE:
+        limits = [int((ring + 1) * side) + 1 for side in sides]
+        quadrant = rings.index[: limits[0], : limits[1]]
+        quadrant = quadrant[: rings.shape[0] // 2 + 1]
+        places: NDArray[np.intp] = np.argwhere(quadrant == ring)
+        weight = np.prod(np.where(places == 0, 1.0, 2.0), axis=1)
+    else:
+        angle = (np.arange(_ANGLES) + 0.5) * (np.pi / 2 / _ANGLES)
+        circle = np.stack([np.sin(angle) * sides[0], np.cos(angle) * sides[1]], axis=1)
+        places = np.rint(ring * circle).astype(np.intp)
+        weight = np.ones(len(places))
+    return places, weight / weight.sum()
+
+
+def _tabulate_window(
+    size: int, taper: float, reach: int
+) -> Callable[[int], tuple[core.FloatArray, core.FloatArray, float, core.FloatArray]]:
+    """Tabulate the responses of a window and of its outline at fractions of a bin.
+
+    Returns a function that looks up window and outline around a sample, the window at
+    zero frequency, and the positions in bins.
+    """
+    zero = (size // 2 + reach + 1) * _FINE
+    offset = np.arange(-zero, zero + 1) / _FINE
+    phase = np.outer(offset, np.arange(size) - (size - 1) / 2) * (2 * np.pi / size)
+    waves = np.cos(phase)
+    window, outline = (
+        waves @ core.tukey_window(size, taper),
+        waves @ np.ones(size) / size,
+    )
+    shift = np.arange(-reach * _FINE, reach * _FINE + 1)
+
+    def look_up(
+        place: int,
+    ) -> tuple[core.FloatArray, core.FloatArray, float, core.FloatArray]:
+        at = place * _FINE + shift
+        own = float(window[zero + place * _FINE])
+        return window[zero - shift], outline[zero + at], own, at / _FINE
+
+    return look_up
+
+
+def _estimate_start_parameters(
+    curve: core.FloatArray, weight: core.FloatArray, basis: core.FloatArray
+) -> core.FloatArray:
+    """Estimate start parameters by a weighted line fit of logit correlation over u²."""
+    inner_curve = np.clip(curve, 0.03, 0.98)
+    value = np.log(inner_curve / (1 - inner_curve))
+    w = weight * (inner_curve * (1 - inner_curve)) ** 2
+    x = basis**2
+    total = np.maximum(w.sum(axis=1), 1e-9)
+    mean_x, mean_y = (w * x).sum(axis=1) / total, (w * value).sum(axis=1) / total
+    dx = x - mean_x[:, None]
+    slope = (w * dx * (value - mean_y[:, None])).sum(axis=1)
+    slope /= np.maximum((w * dx**2).sum(axis=1), 1e-9)
+    slope = np.minimum(slope, -0.3)
+    return np.stack([mean_y - slope * mean_x, np.zeros_like(slope), -slope], axis=1)
+
+
+@dataclass(frozen=True, slots=True)
+class _FitState:
+    """Optimiser state: parameters, likelihood, gradient and Fisher information."""
+
+    theta: core.FloatArray
+    value: core.FloatArray
+    gradient: core.FloatArray
+    fisher: core.FloatArray
+
+    def copy_improvements(
+        self, other: "_FitState", places: NDArray[np.intp], better: core.BoolArray
+    ) -> None:
+        """Copy improvements from another state for the pairs at `places`."""
+        for item in fields(self):
+            new = getattr(other, item.name)[better]
+            getattr(self, item.name)[places[better]] = new
+
+
+@dataclass(frozen=True, slots=True)
+class _FitProblem:
+    """Curves to fit, with the data needed for the fit."""
+
+    curve: core.FloatArray
+    weight: core.FloatArray
+    falls: core.FloatArray  # ln u and u² of the nodes
+    ends: core.FloatArray
+    lens: core.FloatArray  # (J,) ln T² of ideal optics at the nodes
+    matrix: core.FloatArray
+    power: float
+    ridge: core.FloatArray
+    cost: core.FloatArray  # proportional penalty of each parameter
+
+    def select(self, places: NDArray[np.intp]) -> "_FitProblem":
+        names = "curve", "weight", "falls", "ends"
+        return replace(self, **{name: getattr(self, name)[places] for name in names})
+
+    def evaluate(self, theta: core.FloatArray) -> _FitState:
+        """Evaluate the penalised likelihood and its derivatives."""
+        exponent = theta[:, :1] - theta[:, 1:2] * self.falls - theta[:, 2:] * self.ends
+        density = np.exp(np.clip(exponent + self.lens, -_LIMIT, _LIMIT))
+        stack = np.stack([density, -density * self.falls, -density * self.ends], axis=1)
+        mixture = stack @ self.matrix.T
+        ratio = mixture[:, 0]
+        rho = np.minimum((ratio / (1 + ratio)) ** self.power, 1 - _CLOSE)
+        chain = self.power * rho / np.maximum(ratio * (1 + ratio), 1e-30)
+        jacobian = mixture * chain[:, None, :]
+        narrow = 1 - rho**2
+        wide = 1 - rho * self.curve
+        value = np.vecdot(self.weight, np.log(narrow) - 2 * np.log(wide))
+        value -= 0.5 * (theta**2 @ self.ridge) + theta @ self.cost
+        pull = 2 * self.weight * (self.curve - rho) / (narrow * wide)
+        gradient = np.vecdot(pull[:, None, :], jacobian)
+        gradient -= theta * self.ridge + self.cost
+        weighted_jacobian = jacobian * (np.sqrt(2 * self.weight) / narrow)[:, None, :]
+        fisher = weighted_jacobian @ weighted_jacobian.transpose(0, 2, 1)
+        fisher = fisher + np.diag(self.ridge)
+        return _FitState(theta, value, gradient, fisher)
+
+
+def _fit_model(problem: _FitProblem, theta: core.FloatArray) -> _FitState:
+    """Fit the model, and refit it with c = 0 if c is negative."""
+    best = _maximise_likelihood(problem, theta)
+    rising = np.flatnonzero(best.theta[:, 2] < 0)
+    if rising.size:
+        fixed_theta = np.array([*problem.ridge[:2], _ZERO_PENALTY])
+        straight = replace(problem.select(rising), ridge=fixed_theta)
+        theta = best.theta[rising] * [1.0, 1.0, 0.0]
+        refit = _maximise_likelihood(straight, theta)
+        best.copy_improvements(refit, rising, np.ones(rising.size, bool))
+    return best
+
+
+def _maximise_likelihood(problem: _FitProblem, theta: core.FloatArray) -> _FitState:
+    """Maximise the likelihood by Fisher scoring with damped steps.
+
+    Pairs leave the batch as soon as their steps are small.
+    """
+    state = problem.evaluate(theta)
+    damping = np.full(theta.shape[0], 1e-2)
+    active = np.arange(theta.shape[0])
+    diagonal = np.arange(3)
+    for _ in range(_STEPS):
+        system = state.fisher[active]
+        system[:, diagonal, diagonal] *= 1 + damping[active, None]
+        step = np.linalg.solve(system, state.gradient[active][:, :, None])[:, :, 0]
+        trial_theta = state.theta[active] + np.clip(step, -_STRIDE, _STRIDE)
+        trial = problem.evaluate(trial_theta)
+        better = trial.value >= state.value[active]
+        state.copy_improvements(trial, active, better)
+        damping[active] *= np.where(better, 0.1, 10.0)
+        going = np.flatnonzero(np.abs(step).max(axis=1) >= _CONVERGENCE)
+        if not going.size:
+            break
+        if going.size < active.size:
+            active, problem = active[going], problem.select(going)
+    return state
+
+
 @dataclass(frozen=True, slots=True)
 class _SpectrumModel:
     """Fitted signal-to-noise spectra, (B,)."""
 
-    theta: FloatArray
-    pilot: FloatArray
-    ends: FloatArray  # optical cut-offs; infinite if not used
+    theta: core.FloatArray
+    pilot: core.FloatArray
+    ends: core.FloatArray  # optical cut-offs; infinite if not used
 
-    def evaluate(self, frequency: FloatArray) -> FloatArray:
+    def evaluate(self, frequency: core.FloatArray) -> core.FloatArray:
         """Evaluate ln S at frequencies (B, F)."""
         u = frequency / self.pilot[:, None]
         a, b, c = (self.theta[:, [place]] for place in range(3))
         lens = _compute_log_otf_power(frequency / self.ends[:, None])
         return np.asarray(a - b * np.log(np.maximum(u, _LEAST)) - c * u**2 + lens)
 
-    def compute_slope(self, crossing: FloatArray) -> FloatArray:
+    def compute_slope(self, crossing: core.FloatArray) -> core.FloatArray:
         """Return the slope of ln S against ln q at one frequency per curve, (B,)."""
         v, x = crossing / self.pilot, np.minimum(crossing / self.ends, 1)
         least = np.exp(-_LIMIT)
-        lens = x * np.sqrt(1 - x * x) / np.maximum(ideal_otf(x), least)
+        lens = x * np.sqrt(1 - x * x) / np.maximum(core.ideal_otf(x), least)
         fall = self.theta[:, 1] + 2 * self.theta[:, 2] * v**2 + 8 / np.pi * lens
         return np.asarray(np.maximum(fall, 1e-6))
 
 
-_HALVINGS = 12  # bisections of a quarter of a ring; chosen: far below any spread
-
-
-def _compute_log_odds(level: FloatArray, power: float) -> FloatArray:
-    """Return ln S for a given correlation of a pair."""
-    base = np.clip(level, 0, 1 - 1e-6) ** (1 / power)
-    return np.asarray(np.log(base / (1 - base)))
+def _compute_log_otf_power(x: core.FloatArray) -> core.FloatArray:
+    """Compute ln T², the log power of ideal optics; `x`: frequency over cut-off."""
+    power = np.square(core.ideal_otf(x))
+    return np.asarray(np.log(np.maximum(power, np.exp(-2 * _LIMIT))))
 
 
 def _find_model_crossing(
     model: _SpectrumModel,
-    fisher: FloatArray,
-    inner: FloatArray,
-    frequency: FloatArray,
-    threshold: FloatArray,
+    fisher: core.FloatArray,
+    inner: core.FloatArray,
+    frequency: core.FloatArray,
+    threshold: core.FloatArray,
     power: float,
 ) -> Crossings:
     """Find the model's crossing, its spread by the delta method, and the model error.
@@ -648,27 +623,21 @@ def _find_model_crossing(
     theta, pilot = model.theta, model.pilot
     fine = np.linspace(0, frequency[-1], 4 * (frequency.size - 1) + 1)
     place = np.arange(fine.size) / 4
-    level = np.stack(
-        [_interpolate_rings(row[None], place) for row in np.atleast_2d(threshold)]
-    )
+    rows = np.atleast_2d(threshold)
+    level = np.stack([_interpolate_rings(row[None], place) for row in rows])
     target = np.where(level < 1, _compute_log_odds(level, power), np.inf)
     start = max(int(np.argmax(np.isfinite(target).all(axis=0))), 1)
     target = np.where(np.isfinite(target), target, target[:, start : start + 1])
     curve_values = model.evaluate(np.broadcast_to(fine, (len(pilot), fine.size)))
-    above: BoolArray = np.asarray(
-        (curve_values[:, start:] >= target[:, start:]).any(axis=1)
-    )
+    above = (curve_values[:, start:] >= target[:, start:]).any(axis=1)
     # close to the cut-off the transfer falls too steeply for linear interpolation
-    low = (
-        np.floor(find_first_crossing(curve_values, target, fine, start=start) / fine[1])
-        * fine[1]
-    )
+    low = find_first_crossing(curve_values, target, fine, start=start)
+    low = np.floor(low / fine[1]) * fine[1]
     crossing = low + fine[1] / 2
     for halving in range(_HALVINGS):
         level = _interpolate_rings(threshold, np.nan_to_num(crossing) / frequency[1])
-        over = model.evaluate(crossing[:, None])[:, 0] >= _compute_log_odds(
-            level, power
-        )
+        odds = _compute_log_odds(level, power)
+        over = model.evaluate(crossing[:, None])[:, 0] >= odds
         crossing += np.where(over, 1, -1) * fine[1] / 2 ** (halving + 2)
     v = crossing / pilot
     steep = model.compute_slope(crossing)
@@ -679,4 +648,14 @@ def _find_model_crossing(
     misfit = np.maximum(_FLOOR, _MISFIT_OF_FALL * fall)
     misfit = np.maximum(misfit, _MISFIT_OF_LEVEL / steep)
     spread = np.hypot(np.sqrt(variance) / steep, misfit)
-    return Crossings(crossing, spread, misfit, above, np.isfinite(model.ends))
+    is_under = np.isfinite(model.ends)
+    return Crossings(crossing, spread, misfit, np.asarray(above), is_under)
+
+
+_HALVINGS = 12  # bisections of a quarter of a ring; chosen: far below any spread
+
+
+def _compute_log_odds(level: core.FloatArray, power: float) -> core.FloatArray:
+    """Return ln S for a given correlation of a pair."""
+    base = np.clip(level, 0, 1 - 1e-6) ** (1 / power)
+    return np.asarray(np.log(base / (1 - base)))

@@ -1,8 +1,13 @@
 """Local resolution: the Fourier ring correlation of every block of a field.
 
-The field is read strip by strip, so that memory is bounded for fields of any size.
-Blocks without a crossing remain NaN and have a reason; filling them is a separate step
-that keeps both.
+`measure_frc_map`
+
+1. plans the correlation (`FrcPlan`), and the grid of blocks;
+2. correlates the blocks strip by strip, so that memory is bounded for fields of any
+   size, each strip in batches and threads;
+3. tests all blocks together for shared noise, as single ones may be too small;
+4. creates the map. Blocks without a crossing remain NaN and have a reason; filling them
+   keeps both.
 """
 
 import math
@@ -196,6 +201,52 @@ class FrcMapOptions(FrcOptions, _BlockOptions):
     )
 
 
+def measure_frc_map(
+    a: core.Micrograph,
+    b: core.Micrograph | None = None,
+    options: FrcMapOptions | None = None,
+    *,
+    whole: core.Micrograph | None = None,
+    shift_px: core.FloatPair | None = None,
+) -> core.Job[FrcMap]:
+    """Measure the local resolution of one or two exposures, block by block.
+
+    Images are as in `measure_frc` and may be lazy. The map covers their overlap after
+    `b` is moved; with `whole`, it is that of `whole`.
+    """
+    options = options or FrcMapOptions()
+    frc_plan = FrcPlan.from_images(a, b, options, whole, shift_px)
+    thinned_plan, a, b = frc_plan.prepare(a, b)
+    plan = _plan_map(a.shape, options, single=thinned_plan.single)
+    crossing, spread, misfit = (np.full(plan.grid, np.nan) for _ in range(3))
+    grids = _MapArrays(crossing, spread, misfit, np.zeros(plan.grid, np.uint8))
+    if not thinned_plan.is_refused:
+        yield from _measure_blocks(grids, (a, b, whole), plan, thinned_plan)
+    side = plan.block // 2 if thinned_plan.single else plan.block
+    geometry = plan_geometry((side, side), thinned_plan.pitch, options.tukey)
+    shared_reason: Reason | None = None
+    is_identical = bool(np.all(grids.code == get_reason_code("identical")))
+    if grids.sums is not None and not (options.reference or is_identical):
+        # shared noise of all blocks together, as single blocks may be too small
+        copies = grids.code.size * min(1.0, (plan.step / plan.block) ** 2)
+        if has_plateau(grids.sums, geometry, copies=max(1.0, copies))[0]:
+            shared_reason = "correlated-noise"
+    if grids.sums is not None and b is not None and whole is None:
+        curve = grids.sums.correlation[0, : geometry.rings.complete]
+        thinned_plan = thinned_plan.check_shared_noise(
+            shared_reason, curve, a.data, b.data
+        )
+    if thinned_plan.is_refused:
+        differs = grids.code != get_reason_code("identical")
+        grids.code[differs] = get_reason_code("not-independent")
+        grids.crossing[:] = np.nan
+        shared_reason = None
+    name = a.name if whole is None else whole.name
+    return _create_map(
+        grids, name, plan, thinned_plan, shared_reason, fill=options.fill == "nearest"
+    )
+
+
 def _plan_map(
     shape: core.IntPair, options: FrcMapOptions, *, single: bool
 ) -> core.BlockPlan:
@@ -222,30 +273,6 @@ def _plan_map(
     return core.plan_blocks(shape, block=block, step=options.step)
 
 
-def _read_blocks(
-    m: core.Micrograph,
-    plan: core.BlockPlan,
-    rows: core.IntPair,
-    unit: float | None = None,
-) -> tuple[core.Float32Array, float]:
-    """Read the blocks of a strip ``(rows, columns, block, block)``, and their scale.
-
-    The mean of the strip is subtracted in float64. Grey values without a unit are
-    scaled to at most 1, since their squares may overflow in single precision; every
-    block is standardised anyway.
-    """
-    y0 = rows[0] * plan.step
-    y1 = (rows[1] - 1) * plan.step + plan.block
-    pixels = core.read_box(m.data, core.Box(y0, y1, 0, m.shape[1])).astype(np.float64)
-    good = np.isfinite(pixels)
-    if good.any():
-        pixels -= pixels.mean(where=good)
-    unit = unit or float(np.abs(pixels).max(where=good, initial=0.0)) or 1.0
-    strip = (pixels / unit).astype(np.float32)
-    view = sliding_window_view(strip, (plan.block, plan.block))
-    return view[:: plan.step, :: plan.step], unit
-
-
 @dataclass(slots=True)
 class _MapArrays:
     """Result arrays with one value per block, filled batch by batch."""
@@ -262,73 +289,12 @@ class _MapArrays:
         self, first: int, numbers: NDArray[np.intp], measurement: Measurement
     ) -> None:
         """Store a batch of results; `first` is the index of its strip's first block."""
-        self.crossing.ravel()[first + numbers] = measurement.crossing
-        self.spread.ravel()[first + numbers] = measurement.spread
-        self.misfit.ravel()[first + numbers] = measurement.misfit
-        self.code.ravel()[first + numbers] = measurement.code
+        for name in ("crossing", "spread", "misfit", "code"):
+            getattr(self, name).ravel()[first + numbers] = getattr(measurement, name)
         self.incomplete += int(np.count_nonzero(measurement.incomplete))
         self.under_lens |= bool(measurement.under_lens.any())
         part = measurement.sums.pool()
         self.sums = part if self.sums is None else self.sums + part
-
-
-def _measure_batch(
-    numbers: NDArray[np.intp],
-    first: core.Float32Array,
-    others: list[core.Float32Array | None],
-    plan: FrcPlan,
-) -> Measurement:
-    places = np.unravel_index(numbers, first.shape[:2])
-    beside = (None if other is None else other[places] for other in others)
-    return plan.correlate(first[places], *beside)
-
-
-def measure_frc_map(
-    a: core.Micrograph,
-    b: core.Micrograph | None = None,
-    options: FrcMapOptions | None = None,
-    *,
-    whole: core.Micrograph | None = None,
-    shift_px: core.FloatPair | None = None,
-) -> core.Job[FrcMap]:
-    """Measure the local resolution of one or two exposures, block by block.
-
-    Images are as in `measure_frc` and may be lazy. The map covers their overlap after
-    `b` is moved; with `whole`, it is that of `whole`.
-    """
-    options = options or FrcMapOptions()
-    thinned_plan, a, b = FrcPlan.from_images(a, b, options, whole, shift_px).prepare(
-        a, b
-    )
-    plan = _plan_map(a.shape, options, single=thinned_plan.single)
-    crossing, spread, misfit = (np.full(plan.grid, np.nan) for _ in range(3))
-    grids = _MapArrays(crossing, spread, misfit, np.zeros(plan.grid, np.uint8))
-    if not thinned_plan.is_refused:
-        yield from _measure_blocks(grids, (a, b, whole), plan, thinned_plan)
-    side = plan.block // 2 if thinned_plan.single else plan.block
-    geometry = plan_geometry((side, side), thinned_plan.pitch, options.tukey)
-    shared_reason: Reason | None = None
-    is_identical = bool(np.all(grids.code == get_reason_code("identical")))
-    if grids.sums is not None and not (options.reference or is_identical):
-        # shared noise of all blocks together, as single blocks may be too small
-        copies = grids.code.size * min(1.0, (plan.step / plan.block) ** 2)
-        if has_plateau(grids.sums, geometry, copies=max(1.0, copies))[0]:
-            shared_reason = "correlated-noise"
-    if grids.sums is not None and b is not None and whole is None:
-        curve = grids.sums.correlation[0, : geometry.rings.complete]
-        thinned_plan = thinned_plan.check_shared_noise(
-            shared_reason, curve, a.data, b.data
-        )
-    if thinned_plan.is_refused:
-        grids.code[grids.code != get_reason_code("identical")] = get_reason_code(
-            "not-independent"
-        )
-        grids.crossing[:] = np.nan
-        shared_reason = None
-    name = a.name if whole is None else whole.name
-    return _create_map(
-        grids, name, plan, thinned_plan, shared_reason, fill=options.fill == "nearest"
-    )
 
 
 def _measure_blocks(
@@ -348,7 +314,7 @@ def _measure_blocks(
     with ThreadPoolExecutor(core.count_available_cores()) as pool:
         for top in range(0, plan.grid[0], strip):
             rows = top, min(top + strip, plan.grid[0])
-            first, unit = _read_blocks(a, plan, rows)
+            first, unit = _read_blocks(a, plan, rows, None)
             # halves and whole need one unit, as their powers are compared
             common = None if whole is None else unit
             others = [
@@ -374,6 +340,38 @@ def _measure_blocks(
                 raise
 
 
+def _read_blocks(
+    m: core.Micrograph, plan: core.BlockPlan, rows: core.IntPair, unit: float | None
+) -> tuple[core.Float32Array, float]:
+    """Read the blocks of a strip ``(rows, columns, block, block)``, and their scale.
+
+    The mean of the strip is subtracted in float64. Grey values without a unit are
+    scaled to at most 1, since their squares may overflow in single precision; every
+    block is standardised anyway.
+    """
+    y0 = rows[0] * plan.step
+    y1 = (rows[1] - 1) * plan.step + plan.block
+    pixels = core.read_box(m.data, core.Box(y0, y1, 0, m.shape[1])).astype(np.float64)
+    good = np.isfinite(pixels)
+    if good.any():
+        pixels -= pixels.mean(where=good)
+    unit = unit or float(np.abs(pixels).max(where=good, initial=0.0)) or 1.0
+    strip = (pixels / unit).astype(np.float32)
+    view = sliding_window_view(strip, (plan.block, plan.block))
+    return view[:: plan.step, :: plan.step], unit
+
+
+def _measure_batch(
+    numbers: NDArray[np.intp],
+    first: core.Float32Array,
+    others: list[core.Float32Array | None],
+    plan: FrcPlan,
+) -> Measurement:
+    places = np.unravel_index(numbers, first.shape[:2])
+    beside = (None if other is None else other[places] for other in others)
+    return plan.correlate(first[places], *beside)
+
+
 def _create_map(
     grids: _MapArrays,
     name: str,
@@ -397,20 +395,18 @@ def _create_map(
         map_values, is_filled = measured_values[tuple(nearest)], missing
     method = frc_plan.describe_method(under_lens=grids.under_lens)
     misfit = grids.misfit[np.isfinite(grids.misfit)]
-    pitch = sized_image.scale
+    pitch, unit = sized_image.scale, "px" if nm is None else "nm"
     spacing = (plan.step * pitch[0], plan.step * pitch[1])
+    y, x = np.add(sized_image.origin, np.multiply(plan.origin, pitch)).tolist()
     image = core.Micrograph(
         data=map_values,
         pixel_size_nm=None if nm is None else core.parse_pixel_size(spacing),
         name=f"{name} FRC map",
-        origin=(
-            sized_image.origin[0] + plan.origin[0] * pitch[0],
-            sized_image.origin[1] + plan.origin[1] * pitch[1],
-        ),
+        origin=(y, x),
         spacing_px=spacing if nm is None else (1.0, 1.0),
         metadata={
             "quantity": "resolution",
-            "unit": "px" if nm is None else "nm",
+            "unit": unit,
             "method": method,
             "block_px": plan.block,
             "step_px": plan.step,
@@ -424,7 +420,7 @@ def _create_map(
         relative_sd=grids.spread.astype(np.float32),
         block=plan.block,
         step=plan.step,
-        unit="px" if nm is None else "nm",
+        unit=unit,
         method=method,
         field_reason=shared_reason,
         incomplete=grids.incomplete,

@@ -3,7 +3,9 @@
 For a pair of windowed blocks with transforms ``A`` and ``B`` the three sums on which
 every Fourier ring correlation is based are Σ Re(A B*), Σ |A|² and Σ |B|² over each ring
 of the full plane. Rings beyond the Nyquist frequency, in the corners of the plane, are
-kept: they distinguish shared noise from signal.
+kept: they distinguish shared noise from signal. `plan_geometry` prepares what depends
+on the shape alone; `Geometry.sum_rings` transforms the blocks and sums their spectra;
+`RingSums.correlation` is the curve.
 """
 
 from dataclasses import dataclass
@@ -13,16 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, sparse
 
-from napari_semsr.core import (
-    Float32Array,
-    FloatArray,
-    FloatPair,
-    IntPair,
-    Rings,
-    count_available_cores,
-    create_rings,
-    tukey_window_2d,
-)
+from napari_semsr import core
 
 # Samples of a half-plane up to which rings are summed by a matrix; chosen: that of 512
 # px (131 584 samples, about 1 MB) is worth caching, and larger images are not processed
@@ -47,35 +40,35 @@ BATCH_PX = 1 << 18
 class Geometry:
     """Data that depend only on a block's shape, pixel pitch and window."""
 
-    rings: Rings  # Rings of the block's Fourier plane
+    rings: core.Rings  # Rings of the block's Fourier plane
     tukey: float  # Tapered share of the window
-    window: Float32Array  # (Y, X) The window, with a mean square of one
+    window: core.Float32Array  # (Y, X) The window, with a mean square of one
     # (K,) Independent complex samples in each ring: half of all samples, times the
     # share that the window leaves, (Σw²)² / (n Σw⁴)
-    effective: FloatArray
+    effective: core.FloatArray
     # (K, Y (X // 2 + 1)) Matrix whose product with a flat half-plane is its ring sums;
     # None for large images, which are summed directly. A sparse matrix is faster here
     # than a dense one, and does not compete for the threads of BLAS
     projection: sparse.csr_array | None
 
     @property
-    def relative_frequency(self) -> FloatArray:
+    def relative_frequency(self) -> core.FloatArray:
         """Ring frequencies, scaled so that the smaller Nyquist frequency is 0.5."""
         return self.rings.frequency * (0.5 / self.rings.nyquist)
 
-    def transform(self, stack: Float32Array) -> NDArray[np.complex64]:
+    def transform(self, stack: core.Float32Array) -> NDArray[np.complex64]:
         """Window blocks (B, Y, X) and take their real FFT, (B, Y, X // 2 + 1)."""
-        workers = count_available_cores() if stack[0].size >= BATCH_PX else 1
+        workers = core.count_available_cores() if stack[0].size >= BATCH_PX else 1
         return np.asarray(fft.rfft2(stack * self.window, axes=(1, 2), workers=workers))
 
-    def project(self, planes: Float32Array) -> FloatArray:
+    def project(self, planes: core.Float32Array) -> core.FloatArray:
         """Sum half-planes (B, Y, X // 2 + 1) over every ring, (B, K)."""
         if self.projection is None:
             return np.stack([self.rings.sum_rings(plane) for plane in planes])
         sums = self.projection @ planes.reshape(planes.shape[0], -1).T
         return np.ascontiguousarray(sums.T, dtype=np.float64)
 
-    def phase_ramp(self, shift: FloatPair) -> NDArray[np.complex64]:
+    def phase_ramp(self, shift: core.FloatPair) -> NDArray[np.complex64]:
         """Return the phase factor (Y, X // 2 + 1) of a shift by ``(y, x)`` pixels."""
         rows = np.fft.fftfreq(self.rings.shape[0])[:, None]
         columns = np.fft.rfftfreq(self.rings.shape[1])[None, :]
@@ -84,8 +77,8 @@ class Geometry:
 
     def sum_rings(
         self,
-        first: Float32Array,
-        second: Float32Array,
+        first: core.Float32Array,
+        second: core.Float32Array,
         phase: NDArray[np.complex64] | None = None,
     ) -> "RingSums":
         """Compute the ring sums of a batch of block pairs.
@@ -93,8 +86,7 @@ class Geometry:
         `first`, `second` (B, Y, X); `phase` (Y, X // 2 + 1), factor that moves the
         second block to the grid of the first.
         """
-        a = self.transform(first)
-        b = self.transform(second)
+        a, b = self.transform(first), self.transform(second)
         if phase is not None:
             b *= phase
         planes = np.empty((3, *a.shape), np.float32)
@@ -105,7 +97,7 @@ class Geometry:
             np.multiply(p.imag, q.imag, out=spare)
             target += spare
         sums = self.project(planes.reshape(-1, *a.shape[1:]))
-        sums = sums.reshape(3, a.shape[0], -1)
+        sums = sums.reshape(3, len(a), -1)
         flat = cross.reshape(cross.shape[0], -1)
         place = flat.argmax(axis=1)
         peak = flat[np.arange(len(flat)), place].astype(np.float64)
@@ -117,31 +109,26 @@ class Geometry:
         for end in (x_end, y_end):
             c, p, q = (plane[end].sum(axis=1, dtype=np.float64) for plane in planes)
             lines.append(c / np.sqrt(np.maximum(p * q, TINY)))
-        return RingSums(
-            sums[0],
-            sums[1],
-            sums[2],
-            peak / np.maximum(np.abs(sums[0]).sum(axis=1), TINY),
-            np.stack(lines, axis=1),
-        )
+        peak /= np.maximum(np.abs(sums[0]).sum(axis=1), TINY)
+        return RingSums(sums[0], sums[1], sums[2], peak, np.stack(lines, axis=1))
 
 
 @dataclass(frozen=True)
 class RingSums:
     """Ring sums of a batch of block pairs."""
 
-    cross: FloatArray  # (B, K) Σ Re(A B*)
-    power_a: FloatArray  # (B, K) Σ |A|²
-    power_b: FloatArray  # (B, K) Σ |B|²
+    cross: core.FloatArray  # (B, K) Σ Re(A B*)
+    power_a: core.FloatArray  # (B, K) Σ |A|²
+    power_b: core.FloatArray  # (B, K) Σ |B|²
     # (B,) Share of the cross-power in its strongest sample; 0 if that is within three
     # rings of the zero frequency
-    peak: FloatArray
+    peak: core.FloatArray
     # (B, 2) Correlation on the two frequency axes (horizontal, vertical) between 0.42
     # and 0.5 cycles per pixel, where stripes due to a detector appear
-    lines: FloatArray
+    lines: core.FloatArray
 
     @cached_property
-    def correlation(self) -> FloatArray:
+    def correlation(self) -> core.FloatArray:
         """Fourier ring correlation ``(B, K)``; 0 if a ring has no power."""
         power = np.sqrt(self.power_a * self.power_b)
         ratio = self.cross / np.maximum(power, TINY)
@@ -149,13 +136,12 @@ class RingSums:
 
     def pool(self) -> "RingSums":
         """Accumulate the ring sums over all block pairs."""
-        return RingSums(
-            self.cross.sum(axis=0, keepdims=True),
-            self.power_a.sum(axis=0, keepdims=True),
-            self.power_b.sum(axis=0, keepdims=True),
-            self.peak.max(keepdims=True),
-            self.lines.mean(axis=0, keepdims=True),
+        cross, power_a, power_b = (
+            each.sum(axis=0, keepdims=True)
+            for each in (self.cross, self.power_a, self.power_b)
         )
+        lines = self.lines.mean(axis=0, keepdims=True)
+        return RingSums(cross, power_a, power_b, self.peak.max(keepdims=True), lines)
 
     def __add__(self, other: "RingSums") -> "RingSums":
         """Add the ring sums of two measurements."""
@@ -169,26 +155,17 @@ class RingSums:
 
 
 @lru_cache(maxsize=6)
-def plan_geometry(shape: IntPair, pitch: FloatPair, tukey: float) -> Geometry:
+def plan_geometry(shape: core.IntPair, pitch: core.FloatPair, tukey: float) -> Geometry:
     """Prepare the geometry of blocks of a given shape and relative pitch ``(y, x)``."""
-    rings = create_rings(shape, pitch)
-    plane = tukey_window_2d(shape, tukey)
+    rings = core.create_rings(shape, pitch)
+    plane = core.tukey_window_2d(shape, tukey)
     plane /= np.sqrt(np.mean(plane**2))
     window_power = 1 / float(np.mean(plane**4))
     projection = None
     if rings.index.size <= _LARGEST:
-        place = np.arange(rings.index.size)
-        projection = sparse.csr_array(
-            (
-                rings.multiplicity.ravel().astype(np.float32),
-                (rings.index.ravel(), place),
-            ),
-            shape=(rings.frequency.size, rings.index.size),
-        )
-    return Geometry(
-        rings,
-        tukey,
-        plane.astype(np.float32),
-        rings.samples / 2 * window_power,
-        projection,
-    )
+        data = rings.multiplicity.ravel().astype(np.float32)
+        places = rings.index.ravel(), np.arange(rings.index.size)
+        shape_of_sums = rings.frequency.size, rings.index.size
+        projection = sparse.csr_array((data, places), shape=shape_of_sums)
+    effective = rings.samples / 2 * window_power
+    return Geometry(rings, tukey, plane.astype(np.float32), effective, projection)

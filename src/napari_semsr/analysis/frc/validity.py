@@ -1,4 +1,13 @@
-"""Reasons why a resolution is invalid, and the independence of two exposures."""
+"""Reasons why a resolution is invalid, and the independence of two exposures.
+
+`classify_curves` applies the rules to curves, in order of reliability: blocks without
+contrast or with missing pixels, identical blocks, pure gratings (`is_periodic`), no
+signal at all, shared noise (`has_plateau`, `_has_stripes`). What curves cannot show is
+tested elsewhere: noise that stays in place while the sample moves (`has_static_noise`),
+calibration of counts (`has_anticorrelation`), histories (`is_noise_dependent`,
+`is_noise_independent`), and correlation beyond that of the signal
+(`has_unexplained_correlation`).
+"""
 
 import json
 from collections.abc import Iterator
@@ -91,100 +100,6 @@ _BAND = 0.42, 0.66
 _INNER = 0.40, 0.50
 _CORNER = 0.52, 0.66
 _STAYS = 0.75
-
-
-def _has_signal(curve: FloatArray, effective: FloatArray, rings: int) -> BoolArray:
-    """Check whether a correlation (B, K) exceeds that of noise with (K,) samples."""
-    weight = np.broadcast_to(effective, curve.shape)[:, 1:rings]
-    values = curve[:, 1:rings]
-    if not values.shape[1]:
-        return np.zeros(len(curve), bool)
-    best = (values * np.sqrt(2 * weight)).max(axis=1, initial=0)
-    summed_values = np.cumsum(values * weight, axis=1)
-    norm = np.sqrt(np.maximum(np.cumsum(weight, axis=1), 1e-12) / 2)
-    last = [4 << k for k in range(16) if 4 << k < rings] or [rings - 1]
-    places = np.array(last) - 1
-    z = (summed_values[:, places] / norm[:, places]).max(axis=1)
-    return np.asarray((best >= _BEST_RING_Z) | (z >= _POOLED_Z))
-
-
-def _average_band(
-    values: FloatArray, geometry: Geometry, low: float, high: float
-) -> tuple[FloatArray, float]:
-    """Average a ring quantity over a band, and count its effective samples."""
-    inside = slice(*np.searchsorted(geometry.relative_frequency, [low, high]))
-    weight = geometry.effective[inside]
-    total = float(weight.sum())
-    mean: FloatArray = values[:, inside] @ weight / max(total, 1e-12)
-    return mean, total
-
-
-def has_plateau(
-    sums: RingSums, geometry: Geometry, *, copies: float = 1.0
-) -> BoolArray:
-    """Check whether correlation persists at frequencies without any signal.
-
-    Returns (B,), True if the correlation between 0.42 and 0.66 cycles per pixel is
-    significant, and neither it nor the cross-power falls towards the corner beyond
-    Nyquist, as for shared white noise, unlike signal.
-    """
-    curve = sums.correlation
-    density = sums.cross / geometry.rings.samples
-    band, count = _average_band(curve, geometry, *_BAND)
-    inner, _ = _average_band(curve, geometry, *_INNER)
-    corner, corner_count = _average_band(curve, geometry, *_CORNER)
-    inner_power, _ = _average_band(density, geometry, *_INNER)
-    corner_power, _ = _average_band(density, geometry, *_CORNER)
-    return np.asarray(
-        (band * np.sqrt(2 * copies * count) > _PLATEAU_Z)
-        & (corner * np.sqrt(2 * copies * corner_count) > _PLATEAU_Z - 1)
-        & (corner > _STAYS * inner)
-        & (corner_power > _STAYS * inner_power)
-    )
-
-
-def has_static_noise(
-    lying: RingSums, shifted_sums: RingSums, geometry: Geometry
-) -> BoolArray:
-    """Check for noise that stays in place while the sample has moved.
-
-    Compares ring sums of a pair before and after correcting the sample's shift, which
-    makes the correlation of shared noise fall. Returns (B,).
-    """
-    bands = [
-        _average_band(sums.correlation, geometry, *_BAND)[0]
-        for sums in (lying, shifted_sums)
-    ]
-    lines = (lying.lines - shifted_sums.lines).max(axis=1)
-    level = has_plateau(lying, geometry) & (bands[0] > bands[1])
-    return np.asarray(level | (_has_stripes(lying, geometry) & (lines > _FALL)))
-
-
-def has_anticorrelation(sums: RingSums, geometry: Geometry) -> BoolArray:
-    """Check whether halves of counts are anticorrelated at frequencies without signal.
-
-    Returns (B,). The halves' noise correlates by (V - E) / (V + E), with V the actual
-    noise and E that expected from gain and read noise: 0 if these are right, below 0
-    for smoothed noise; the rule for shared noise detects values above 0.
-    """
-    band, count = _average_band(sums.correlation, geometry, *_BAND)
-    return np.asarray(band * np.sqrt(2 * count) < -_PLATEAU_Z)
-
-
-def _has_stripes(sums: RingSums, geometry: Geometry) -> BoolArray:
-    """Check for stripes in both images, due to row or column offsets of a detector."""
-    band, _ = _average_band(sums.correlation, geometry, LINE_BAND, 0.5)
-    noise_ratio = np.sqrt(
-        float((geometry.effective[1:] / geometry.rings.samples[1:])[0] * 2)
-    )
-    has_stripes = np.zeros(band.shape, bool)
-    for axis, size in enumerate(reversed(geometry.rings.shape)):
-        line = sums.lines[:, axis]
-        z = line * np.sqrt(2 * noise_ratio * (0.5 - LINE_BAND) * size)
-        has_stripes |= (z > _STRIPE_Z) & (line > _STRIPE) & (band < _STRIPE * line)
-    return has_stripes
-
-
 # Smallest side of a pair of blocks, in pixels: eight rings, for a curve of three
 # parameters; chosen, and documented in docs/frc.md. For oblong pixels the coarser axis
 # counts, since the number of rings matters.
@@ -230,10 +145,72 @@ def classify_curves(
     code[difference < _IDENTICAL] = get_reason_code("identical")
     code[~valid] = get_reason_code("no-signal")
     if geometry.rings.complete <= MINIMUM_SIDE // 2:
-        code[valid & (code != get_reason_code("identical"))] = get_reason_code(
-            "too-small"
-        )
+        differs = code != get_reason_code("identical")
+        code[valid & differs] = get_reason_code("too-small")
     return code
+
+
+def _has_signal(curve: FloatArray, effective: FloatArray, rings: int) -> BoolArray:
+    """Check whether a correlation (B, K) exceeds that of noise with (K,) samples."""
+    weight = np.broadcast_to(effective, curve.shape)[:, 1:rings]
+    values = curve[:, 1:rings]
+    if not values.shape[1]:
+        return np.zeros(len(curve), bool)
+    best = (values * np.sqrt(2 * weight)).max(axis=1, initial=0)
+    summed_values = np.cumsum(values * weight, axis=1)
+    norm = np.sqrt(np.maximum(np.cumsum(weight, axis=1), 1e-12) / 2)
+    last = [4 << k for k in range(16) if 4 << k < rings] or [rings - 1]
+    places = np.array(last) - 1
+    z = (summed_values[:, places] / norm[:, places]).max(axis=1)
+    return np.asarray((best >= _BEST_RING_Z) | (z >= _POOLED_Z))
+
+
+def has_plateau(
+    sums: RingSums, geometry: Geometry, *, copies: float = 1.0
+) -> BoolArray:
+    """Check whether correlation persists at frequencies without any signal.
+
+    Returns (B,), True if the correlation between 0.42 and 0.66 cycles per pixel is
+    significant, and neither it nor the cross-power falls towards the corner beyond
+    Nyquist, as for shared white noise, unlike signal.
+    """
+    curve = sums.correlation
+    density = sums.cross / geometry.rings.samples
+    band, count = _average_band(curve, geometry, *_BAND)
+    inner, _ = _average_band(curve, geometry, *_INNER)
+    corner, corner_count = _average_band(curve, geometry, *_CORNER)
+    inner_power, _ = _average_band(density, geometry, *_INNER)
+    corner_power, _ = _average_band(density, geometry, *_CORNER)
+    return np.asarray(
+        (band * np.sqrt(2 * copies * count) > _PLATEAU_Z)
+        & (corner * np.sqrt(2 * copies * corner_count) > _PLATEAU_Z - 1)
+        & (corner > _STAYS * inner)
+        & (corner_power > _STAYS * inner_power)
+    )
+
+
+def _average_band(
+    values: FloatArray, geometry: Geometry, low: float, high: float
+) -> tuple[FloatArray, float]:
+    """Average a ring quantity over a band, and count its effective samples."""
+    inside = slice(*np.searchsorted(geometry.relative_frequency, [low, high]))
+    weight = geometry.effective[inside]
+    total = float(weight.sum())
+    mean: FloatArray = values[:, inside] @ weight / max(total, 1e-12)
+    return mean, total
+
+
+def _has_stripes(sums: RingSums, geometry: Geometry) -> BoolArray:
+    """Check for stripes in both images, due to row or column offsets of a detector."""
+    band, _ = _average_band(sums.correlation, geometry, LINE_BAND, 0.5)
+    shares = geometry.effective[1:] / geometry.rings.samples[1:]
+    noise_ratio = np.sqrt(float(shares[0] * 2))
+    has_stripes = np.zeros(band.shape, bool)
+    for axis, size in enumerate(reversed(geometry.rings.shape)):
+        line = sums.lines[:, axis]
+        z = line * np.sqrt(2 * noise_ratio * (0.5 - LINE_BAND) * size)
+        has_stripes |= (z > _STRIPE_Z) & (line > _STRIPE) & (band < _STRIPE * line)
+    return has_stripes
 
 
 # Pure gratings and lattices: correlation without a resolution.
@@ -278,6 +255,67 @@ class _LobeTestPlan:
     halo: tuple[NDArray[np.intp], NDArray[np.intp]]
 
 
+def is_periodic(first: Float32Array, second: Float32Array | None = None) -> BoolArray:
+    """Check for gratings and lattices, whose resolution cannot be measured.
+
+    `first`, `second` (B, Y, X); without the second the first is split into diagonal
+    halves. Lobes are also searched in the whole image, since lines too fine for the
+    halves are aliased in them, often with a negative correlation. Returns (B,).
+    """
+    lobes = np.zeros(len(first), bool)
+    if single := second is None:
+        lobes = _has_dominant_lobes(first)
+        rows, columns = (size - size % 2 for size in first.shape[1:])
+        first, second = first[:, :rows:2, :columns:2], first[:, 1:rows:2, 1:columns:2]
+    first, second = _crop_centre(first), _crop_centre(second)
+    plan = _plan_lobe_test((first.shape[1], first.shape[2]))
+    a, b = (fft.fft2(part * plan.window, axes=(1, 2)) for part in (first, second))
+    if single:  # removes the shift of half a pixel on both axes
+        turns = np.add.outer(*map(np.fft.fftfreq, first.shape[1:]))
+        b *= np.exp(-1j * np.pi * turns).astype(np.complex64)
+    size_a, size_b = np.abs(a), np.abs(b)
+    cross = a.real * b.real + a.imag * b.imag
+    cosine = cross / np.maximum(size_a * size_b, TINY)
+    cross[:, plan.index <= 1] = 0
+    power_a, power_b = (_sum_rings(size**2, plan.index) for size in (size_a, size_b))
+    power = np.sqrt(power_a * power_b)
+    correlation = _sum_rings(cross, plan.index) / np.maximum(power, TINY)
+    count = np.bincount(plan.index.ravel()).astype(float)
+    agreement = _sum_rings(cosine, plan.index) / count
+    inner_share = 0.3 if plan.reach == len(_COSINES_HANN) else 0.25
+    telling = correlation > np.maximum(0.2, 4 / np.sqrt(2 * inner_share * count / 2))
+    telling[:, :2] = False
+    weight = np.where(telling, count, 0.0)
+    weighted_sum = np.maximum((weight * correlation).sum(axis=1), TINY)
+    ratio = (weight * agreement).sum(axis=1) / weighted_sum
+    # about 0.8 to 1 for ordinary images, near 0 for gratings, 0 if no ring is
+    # significant: then only lobes of a whole image count, as those of a cross-power are
+    # noise
+    is_isolated = _compute_isolated_fraction(cross, plan) > _LOBE_SHARE
+    lobes |= telling.any(axis=1) & is_isolated
+    return np.asarray((ratio < _AGREEMENT) & lobes)
+
+
+def _has_dominant_lobes(stack: Float32Array) -> BoolArray:
+    """Check whether isolated lobes of (B, Y, X) hold most power above white noise."""
+    stack = _crop_centre(stack)
+    plan = _plan_lobe_test((stack.shape[1], stack.shape[2]))
+    power = np.abs(fft.fft2(stack * plan.window, axes=(1, 2))) ** 2
+    half = power[:, :, : power.shape[2] // 2 + 1].reshape(len(power), -1)
+    at = half.shape[1] // 2
+    median = np.partition(half, at, axis=1)[:, at, None, None]  # robust to lines
+    above = (1 + _CHANCE / np.sqrt(power[0].size)) / np.log(2)  # exponential noise
+    power -= np.float32(above) * median
+    power[:, plan.index <= 1] = 0
+    return _compute_isolated_fraction(power, plan) > _LOBE_SHARE
+
+
+def _crop_centre(stack: Float32Array) -> Float32Array:
+    """Crop large images to the central part used in the test."""
+    _, rows, columns = stack.shape
+    return stack[:, *get_central_box((rows, columns), LARGEST_TESTED_PX).slices]
+
+
 @lru_cache(maxsize=4)
 def _plan_lobe_test(shape: IntPair) -> _LobeTestPlan:
     """Prepare the window, rings and neighbourhood of a lobe."""
@@ -287,8 +325,7 @@ def _plan_lobe_test(shape: IntPair) -> _LobeTestPlan:
     order = np.arange(len(terms))
     factors = (-1.0) ** order * terms
     window = np.outer(*(np.cos(np.outer(side, order)) @ factors for side in sides))
-    rows = np.rint(np.abs(np.fft.fftfreq(shape[0])) * min(shape))
-    columns = np.rint(np.abs(np.fft.fftfreq(shape[1])) * min(shape))
+    rows, columns = (np.rint(np.abs(np.fft.fftfreq(n)) * min(shape)) for n in shape)
     index = np.rint(np.hypot(rows[:, None], columns[None, :])).astype(np.int32)
     reach = len(terms)  # the lobe has as many bins on each side
     grid = np.arange(-2 * reach, 2 * reach + 1)
@@ -307,11 +344,9 @@ def _plan_lobe_test(shape: IntPair) -> _LobeTestPlan:
 
 def _sum_rings(plane: Float32Array, index: NDArray[np.int32]) -> FloatArray:
     """Sum a batch of full planes over rings of rounded radius."""
-    count = int(index.max()) + 1
-    flat = index.ravel()
-    return np.stack(
-        [np.bincount(flat, weights=p.ravel(), minlength=count) for p in plane]
-    )
+    count, flat = int(index.max()) + 1, index.ravel()
+    sums = [np.bincount(flat, weights=p.ravel(), minlength=count) for p in plane]
+    return np.stack(sums)
 
 
 def _compute_isolated_fraction(cross: Float32Array, plan: _LobeTestPlan) -> FloatArray:
@@ -326,137 +361,47 @@ def _compute_isolated_fraction(cross: Float32Array, plan: _LobeTestPlan) -> Floa
         place = remaining.reshape(batch, -1).argmax(axis=1)
         y, x = np.divmod(place, columns)
         peak = remaining[every[:, 0], y, x].astype(np.float64)
-        around = (
-            (y[:, None] + plan.halo[0]) % rows,
-            (x[:, None] + plan.halo[1]) % columns,
+        around, inside = (
+            ((y[:, None] + down) % rows, (x[:, None] + along) % columns)
+            for down, along in (plan.halo, plan.core)
         )
-        near = np.abs(cross[every, around[0], around[1]])
+        near = np.abs(cross[every, *around])
         level = np.partition(near, crowd, axis=1)[:, crowd]
-        inside = (
-            (y[:, None] + plan.core[0]) % rows,
-            (x[:, None] + plan.core[1]) % columns,
-        )
         opposite = (-inside[0]) % rows, (-inside[1]) % columns
-        power = remaining[every, inside[0], inside[1]].sum(axis=1, dtype=np.float64)
+        power = remaining[every, *inside].sum(axis=1, dtype=np.float64)
         clear = plan.index[y, x] > plan.reach + 1
         share += np.where(clear & (level < _ISOLATION * peak), 2 * power, 0.0)
-        remaining[every, inside[0], inside[1]] = 0
-        remaining[every, opposite[0], opposite[1]] = 0
+        remaining[every, *inside] = 0
+        remaining[every, *opposite] = 0
     return np.asarray(share / total)
 
 
-def _crop_centre(stack: Float32Array) -> Float32Array:
-    """Crop large images to the central part used in the test."""
-    _, rows, columns = stack.shape
-    return stack[:, *get_central_box((rows, columns), LARGEST_TESTED_PX).slices]
+def has_static_noise(
+    lying: RingSums, shifted_sums: RingSums, geometry: Geometry
+) -> BoolArray:
+    """Check for noise that stays in place while the sample has moved.
 
-
-def _has_dominant_lobes(stack: Float32Array) -> BoolArray:
-    """Check whether isolated lobes of (B, Y, X) hold most power above white noise."""
-    stack = _crop_centre(stack)
-    plan = _plan_lobe_test((stack.shape[1], stack.shape[2]))
-    power = np.abs(fft.fft2(stack * plan.window, axes=(1, 2))) ** 2
-    half = power[:, :, : power.shape[2] // 2 + 1].reshape(len(power), -1)
-    at = half.shape[1] // 2
-    median = np.partition(half, at, axis=1)[:, at, None, None]  # robust to lines
-    above = (1 + _CHANCE / np.sqrt(power[0].size)) / np.log(2)  # exponential noise
-    power -= np.float32(above) * median
-    power[:, plan.index <= 1] = 0
-    return _compute_isolated_fraction(power, plan) > _LOBE_SHARE
-
-
-def is_periodic(first: Float32Array, second: Float32Array | None = None) -> BoolArray:
-    """Check for gratings and lattices, whose resolution cannot be measured.
-
-    `first`, `second` (B, Y, X); without the second the first is split into diagonal
-    halves. Lobes are also searched in the whole image, since lines too fine for the
-    halves are aliased in them, often with a negative correlation. Returns (B,).
+    Compares ring sums of a pair before and after correcting the sample's shift, which
+    makes the correlation of shared noise fall. Returns (B,).
     """
-    lobes = np.zeros(len(first), bool)
-    if single := second is None:
-        lobes = _has_dominant_lobes(first)
-        rows, columns = (size - size % 2 for size in first.shape[1:])
-        first, second = first[:, :rows:2, :columns:2], first[:, 1:rows:2, 1:columns:2]
-    first, second = _crop_centre(first), _crop_centre(second)
-    plan = _plan_lobe_test((first.shape[1], first.shape[2]))
-    a = fft.fft2(first * plan.window, axes=(1, 2))
-    b = fft.fft2(second * plan.window, axes=(1, 2))
-    if single:  # removes the shift of half a pixel on both axes
-        turns = np.add.outer(*map(np.fft.fftfreq, first.shape[1:]))
-        b *= np.exp(-1j * np.pi * turns).astype(np.complex64)
-    size_a, size_b = np.abs(a), np.abs(b)
-    cross = a.real * b.real + a.imag * b.imag
-    cosine = cross / np.maximum(size_a * size_b, TINY)
-    cross[:, plan.index <= 1] = 0
-    power = np.sqrt(
-        _sum_rings(size_a**2, plan.index) * _sum_rings(size_b**2, plan.index)
-    )
-    correlation = _sum_rings(cross, plan.index) / np.maximum(power, TINY)
-    count = np.bincount(plan.index.ravel()).astype(float)
-    agreement = _sum_rings(cosine, plan.index) / count
-    inner_share = 0.3 if plan.reach == len(_COSINES_HANN) else 0.25
-    telling = correlation > np.maximum(0.2, 4 / np.sqrt(2 * inner_share * count / 2))
-    telling[:, :2] = False
-    weight = np.where(telling, count, 0.0)
-    ratio = (weight * agreement).sum(axis=1) / np.maximum(
-        (weight * correlation).sum(axis=1), TINY
-    )
-    # about 0.8 to 1 for ordinary images, near 0 for gratings, 0 if no ring is
-    # significant: then only lobes of a whole image count, as those of a cross-power are
-    # noise
-    apart = ratio < _AGREEMENT
-    is_periodic_share = telling.any(axis=1) & (
-        _compute_isolated_fraction(cross, plan) > _LOBE_SHARE
-    )
-    return np.asarray(apart & (lobes | is_periodic_share))
+    bands = [
+        _average_band(sums.correlation, geometry, *_BAND)[0]
+        for sums in (lying, shifted_sums)
+    ]
+    lines = (lying.lines - shifted_sums.lines).max(axis=1)
+    level = has_plateau(lying, geometry) & (bands[0] > bands[1])
+    return np.asarray(level | (_has_stripes(lying, geometry) & (lines > _FALL)))
 
 
-# Histories: which images pass their noise on to another.
-#
-# An image passes its noise on to all images derived from it, except for simulated
-# images: there the input is the object, and the noise is new.
+def has_anticorrelation(sums: RingSums, geometry: Geometry) -> BoolArray:
+    """Check whether halves of counts are anticorrelated at frequencies without signal.
 
-_Key = tuple[str, str]  # digest, and the image or frame in it; "" for any
-_NOISE = "photons", "read_noise"  # options of a degradation that adds new noise
-
-
-def _iterate_ancestors(
-    record: Provenance | None, *, noisy: bool = True, split: bool = True
-) -> Iterator[tuple[_Key, bool]]:
-    """Yield each image of a history, and whether its noise is inherited.
-
-    `split`: halves of a mosaic are made of their own frames, otherwise of all.
+    Returns (B,). The halves' noise correlates by (V - E) / (V + E), with V the actual
+    noise and E that expected from gain and read noise: 0 if these are right, below 0
+    for smoothed noise; the rule for shared noise detects values above 0.
     """
-    if record is None:
-        return
-    if record.job == "simulate" or (
-        record.job == "degrade" and any(record.options.get(name) for name in _NOISE)
-    ):
-        yield (
-            (json.dumps(record.reproducible_record(), sort_keys=True, default=str), ""),
-            noisy,
-        )
-        noisy = False
-    is_stitched = record.job == "stitch"
-    half = record.options.get("half") if is_stitched and split else None
-    for item in record.inputs:
-        base, _, part_name = (item.digest or "").partition("#")
-        if is_stitched and item.role != "frames":
-            continue  # positions or a flat field, not frames
-        if base:
-            # without a selection: the first image of a file, or each of them
-            frames = half["frames"] if half else (part_name,)
-            yield from (((base, frame), noisy) for frame in frames)
-        if not is_stitched:  # a mosaic records only the history of its first frame
-            yield from _iterate_ancestors(item.provenance, noisy=noisy, split=split)
-
-
-def _have_common_key(some: set[_Key], others: set[_Key]) -> bool:
-    return any(
-        base == other and (not part or not which or part == which)
-        for base, part in some
-        for other, which in others
-    )
+    band, count = _average_band(sums.correlation, geometry, *_BAND)
+    return np.asarray(band * np.sqrt(2 * count) < -_PLATEAU_Z)
 
 
 def is_noise_dependent(
@@ -483,10 +428,8 @@ def is_noise_dependent(
     )
     if alike and not any(by_network):
         return False  # planes of one stack; equal ones are found as identical
-    ancestors = [
-        list(_iterate_ancestors(record, split=not all(by_network)))
-        for record in histories
-    ]
+    split = not all(by_network)
+    ancestors = [list(_iterate_ancestors(record, split=split)) for record in histories]
     noise, other_noise = ({key for key, noisy in keys if noisy} for keys in ancestors)
     every, other_every = ({key for key, _ in keys} for keys in ancestors)
     return (
@@ -510,6 +453,52 @@ def is_noise_independent(a: Micrograph, b: Micrograph) -> bool:
     )
     bases = [{base for base, part in keys if part} for keys in noisy_ancestors]
     return all_simulated or bool(bases[0] & bases[1])
+
+
+# Histories: which images pass their noise on to another.
+#
+# An image passes its noise on to all images derived from it, except for simulated
+# images: there the input is the object, and the noise is new.
+
+_Key = tuple[str, str]  # digest, and the image or frame in it; "" for any
+_NOISE = "photons", "read_noise"  # options of a degradation that adds new noise
+
+
+def _iterate_ancestors(
+    record: Provenance | None, *, noisy: bool = True, split: bool = True
+) -> Iterator[tuple[_Key, bool]]:
+    """Yield each image of a history, and whether its noise is inherited.
+
+    `split`: halves of a mosaic are made of their own frames, otherwise of all.
+    """
+    if record is None:
+        return
+    if record.job == "simulate" or (
+        record.job == "degrade" and any(record.options.get(name) for name in _NOISE)
+    ):
+        made = json.dumps(record.reproducible_record(), sort_keys=True, default=str)
+        yield (made, ""), noisy
+        noisy = False
+    is_stitched = record.job == "stitch"
+    half = record.options.get("half") if is_stitched and split else None
+    for item in record.inputs:
+        base, _, part_name = (item.digest or "").partition("#")
+        if is_stitched and item.role != "frames":
+            continue  # positions or a flat field, not frames
+        if base:
+            # without a selection: the first image of a file, or each of them
+            frames = half["frames"] if half else (part_name,)
+            yield from (((base, frame), noisy) for frame in frames)
+        if not is_stitched:  # a mosaic records only the history of its first frame
+            yield from _iterate_ancestors(item.provenance, noisy=noisy, split=split)
+
+
+def _have_common_key(some: set[_Key], others: set[_Key]) -> bool:
+    return any(
+        base == other and (not part or not which or part == which)
+        for base, part in some
+        for other, which in others
+    )
 
 
 # Noise: correlation that the signal cannot explain.
@@ -599,12 +588,11 @@ def _compute_block_spectra(
     )
     count = np.outer(rows.sum(axis=1), columns.sum(axis=1)).astype(float)
     spectra = [np.empty((0, 3, *count.shape))]
-    views = (
-        sliding_window_view(i, (side, side))[::step, ::step] for i in (first, second)
-    )
+    windows = (sliding_window_view(i, (side, side)) for i in (first, second))
+    views = (view[::step, ::step] for view in windows)
     for a, b in zip(*views, strict=True):  # one row of blocks at a time
         finite = np.isfinite(a).all(axis=(1, 2)) & np.isfinite(b).all(axis=(1, 2))
-        parts = [part[finite].astype(float) for part in (a, b)]
+        parts = (part[finite].astype(float) for part in (a, b))
         one, other = (
             fft.rfft2(
                 (part - part.mean(axis=(1, 2), keepdims=True))
@@ -616,12 +604,6 @@ def _compute_block_spectra(
         planes = np.stack([np.abs(one) ** 2, np.abs(other) ** 2, cross], axis=1)
         spectra.append(rows.astype(float) @ planes @ columns.T / np.maximum(count, 1))
     return np.concatenate(spectra), count * _EFFECTIVE
-
-
-def _sum_bands(values: FloatArray, across: int, along: int) -> FloatArray:
-    """Sum values (K, K) over all rectangles of a given number of bands."""
-    sums: FloatArray = sliding_window_view(values, (across, along)).sum(axis=(2, 3))
-    return sums
 
 
 def _has_excess_correlation(mean: FloatArray, samples: FloatArray, noisy: int) -> bool:
@@ -667,3 +649,9 @@ def _has_excess_correlation(mean: FloatArray, samples: FloatArray, noisy: int) -
         if exceeding.any():
             return True
     return False
+
+
+def _sum_bands(values: FloatArray, across: int, along: int) -> FloatArray:
+    """Sum values (K, K) over all rectangles of a given number of bands."""
+    sums: FloatArray = sliding_window_view(values, (across, along)).sum(axis=(2, 3))
+    return sums

@@ -119,9 +119,8 @@ class ModelFit:
 
 def compute_akaike_weight(better: ModelFit, other: ModelFit) -> float:
     """Compute the Akaike weight of the second of two models for the same pixels."""
-    return 1 / (
-        1 + math.exp(min((other.akaike_criterion - better.akaike_criterion) / 2, 50.0))
-    )
+    lead = (other.akaike_criterion - better.akaike_criterion) / 2
+    return 1 / (1 + math.exp(min(lead, 50.0)))
 
 
 def create_estimate(
@@ -180,17 +179,14 @@ def fit_lines(
     shape = "box" if start.shape[1] == 4 else "gaussian"
     begin = start.copy()
     begin[:, 2:] = np.log(begin[:, 2:])
-    derivatives = _evaluate_model(
-        shape, np.array([0, 0, *begin.ravel()]), places, area_px
-    )[1]
+    parameters = np.array([0, 0, *begin.ravel()])
+    derivatives = _evaluate_model(shape, parameters, places, area_px)[1]
     # background and heights are linear parameters: solve for them first
     linear = [0, 1, *range(2, derivatives.shape[1], begin.shape[1])]
     best = np.linalg.lstsq(derivatives[:, linear], values, rcond=None)[0]
-    heights = np.where(best[2:] * begin[:, 0] > 0, best[2:], begin[:, 0])
-    begin[:, 0] = heights
-    return _fit_model(
-        shape, np.array([*best[:2], *begin.ravel()]), places, values, area_px
-    )
+    begin[:, 0] = np.where(best[2:] * begin[:, 0] > 0, best[2:], begin[:, 0])
+    parameters = np.array([*best[:2], *begin.ravel()])
+    return _fit_model(shape, parameters, places, values, area_px)
 
 
 def fit_edge(
@@ -222,12 +218,11 @@ def _fit_model(
         model: tuple[FloatArray, FloatArray] = last["model"]
         return model
 
-    most = _ROUNDS * len(start)
     solution, _, details, _, status = scipy.optimize.leastsq(
         lambda p: (evaluate_cached(p)[0] - values) / unit,
         start,
         Dfun=lambda p: evaluate_cached(p)[1] / unit,
-        maxfev=most,
+        maxfev=_ROUNDS * len(start),
         full_output=True,
     )
     if not np.isfinite(solution).all() or status not in _SUCCESS_CODES:
@@ -322,9 +317,8 @@ def _evaluate_box(
     bell = math.exp(-(top**2))
     slopes[:, 0] = profile
     slopes[:, 1] = -height * k * (bell_a - bell_b) / s / full
-    by_blur = (
-        -k * (a * bell_a - b * bell_b) / both + profile * 2 * k * top * bell / both
-    )
+    by_top = profile * 2 * k * top * bell / both
+    by_blur = -k * (a * bell_a - b * bell_b) / both + by_top
     slopes[:, 2] = height * by_blur / full * slope
     by_box = k * (bell_a + bell_b) / 2 / s - profile * k * bell / s
     slopes[:, 3] = height * by_box / full * box

@@ -131,12 +131,9 @@ class LineReader:
         self._edges: list[NDArray[np.int64]] = []  # chunk borders along each axis
         for axis, size in enumerate(self.shape):
             step: Any = chunks[axis] if chunks is not None else _BLOCK
-            edges = (
-                [0, *np.cumsum(step)]
-                if isinstance(step, tuple)
-                else [*range(0, size, step), size]
-            )
-            self._edges.append(np.array(edges, dtype=np.int64))
+            if not isinstance(step, tuple):
+                step = [step] * (size // step) + [size % step] * (size % step > 0)
+            self._edges.append(np.array([0, *np.cumsum(step)], dtype=np.int64))
         largest = math.prod(int(np.diff(edges).max()) for edges in self._edges)
         most = max(1, _KEPT_BYTES // (largest * np.dtype(data.dtype).itemsize))
         self._chunk = lru_cache(most)(partial(_read_chunk, data, self._edges))
@@ -294,14 +291,13 @@ def read_profile(
         )
     per_px = course.length / course.length_px
     has_size = image.pixel_size_nm is not None
+    error = core.compute_length_error(image, course.vector * image.scale)
     return Profile(
         share * course.length_px,
         curve,
         per_px,
         has_size,
-        core.compute_length_error(image, course.vector * image.scale)
-        if has_size
-        else 0.0,
+        error if has_size else 0.0,
         course.lines,
         at / per_px,
         value,
@@ -348,9 +344,8 @@ class _LineBand:
         slopes = np.abs(course.across)
         # pixels next to a sample are this much further out
         reach = (course.width / 2 + slopes.sum()) / slopes[minor]
-        middle = course.start[minor] - (rows - course.start[major]) * (
-            course.across[major] / course.across[minor]
-        )
+        slope = course.across[major] / course.across[minor]
+        middle = course.start[minor] - (rows - course.start[major]) * slope
         base = np.ceil(middle - reach - _ROUND).astype(np.int64)
         columns = base[:, None] + np.arange(math.floor(2 * reach) + 2)
         grid = [columns, columns]

@@ -193,11 +193,10 @@ def measure_profile(
         description = f"{finite[0]:g} everywhere" if finite.size else "no known pixel"
         msg = (
             f"A profile must show some contrast to be measured, got {description}; "
-            "draw the line across"
+            "draw the line across a structure."
         )
         raise core.ReadError(
-            f"{msg} a structure.",
-            code="no-structure" if finite.size else "no-finite-values",
+            msg, code="no-structure" if finite.size else "no-finite-values"
         )
     order = np.argsort(profile.place_px, kind="stable")
     values = profile.value[order]
@@ -258,10 +257,8 @@ def _crosses_dark_lines(dark: _CurveFeatures, bright: _CurveFeatures) -> bool:
     peak, start, end = bright.peaks[highest], left[highest], right[highest]
     steps = np.abs(np.diff(smooth))
     flanks = steps[start:peak].max(initial=0.0), steps[peak:end].max(initial=0.0)
-    if (
-        deepest > _CLEARLY_DARK * heights[highest]
-        and min(flanks) < _FLANK * steps.max()
-    ):
+    is_deeper = deepest > _CLEARLY_DARK * heights[highest]
+    if is_deeper and min(flanks) < _FLANK * steps.max():
         return True
     above = smooth > (smooth.min() + smooth.max()) / 2
     if not (above[0] and above[-1]):
@@ -294,9 +291,8 @@ def _check_profile_clipping(
             ends = place - width / 2, place + width / 2
         line = (at >= ends[0]) & (at <= ends[1])
         name = f"line at {sum(ends) / 2 * profile.per_px:.4g} {unit}"
-        _check_section_clipping(
-            profile, line, core.OVEREXPOSED_SHARE, name, white=bright
-        )
+        share = core.OVEREXPOSED_SHARE
+        _check_section_clipping(profile, line, share, name, white=bright)
         reach = _REACH * (ends[1] - ends[0])
         quarter = (3 * features.base + features.smooth[peak]) / 4
         ground = (at >= ends[0] - reach) & (at <= ends[1] + reach) & (level < quarter)
@@ -340,10 +336,8 @@ def _check_section_clipping(
 
 def _has_noise_elsewhere(profile: Profile, level: float) -> bool:
     """Check for noise outside the pixels with a given grey value."""
-    apart = np.where(
-        core.mark_equal_values(profile.intensity, level), np.nan, profile.intensity
-    )
-    bends = np.diff(apart, 2)
+    is_level = core.mark_equal_values(profile.intensity, level)
+    bends = np.diff(np.where(is_level, np.nan, profile.intensity), 2)
     turns = bends[1:] * bends[:-1]
     turns = turns[np.isfinite(turns)]
     if len(turns) < _FEWEST or np.mean(turns < 0) <= _ALTERNATE:
@@ -462,9 +456,8 @@ def _estimate_position_and_width(features: _CurveFeatures, peak: int) -> core.Fl
     ends: core.FloatPair | None = None
     for _ in range(3):
         sharper = ends
-        smooth = ndimage.gaussian_filter1d(
-            features.without_gaps, width / features.step_px, mode="nearest"
-        )
+        sigma = width / features.step_px
+        smooth = ndimage.gaussian_filter1d(features.without_gaps, sigma, mode="nearest")
         ends = _find_line_ends(features, smooth, peak)
         if sharper is not None and ends is None:  # smoothing hides them
             break
@@ -507,10 +500,8 @@ class _LineGroup:
         if left < _BARE * np.abs(lines[:, 0]).min():
             return True
         outer = lines[[0, -1]]
-        beyond = np.abs(outer[:, 1] - ends) / [
-            _compute_line_fwhm(line) for line in outer
-        ]
-        return bool(beyond.max() > _CLEAR)
+        widths = [_compute_line_fwhm(line) for line in outer]
+        return bool((np.abs(outer[:, 1] - ends) / widths).max() > _CLEAR)
 
     def estimate_position(self, number: int) -> Estimate | None:
         """Return a line's position; None if it is not known to the line's width."""
@@ -543,10 +534,8 @@ def _keep_determined(estimate: Estimate, scale: float | None = None) -> Estimate
 
 
 def _estimate_fwhm(fit: ModelFit, number: int) -> Estimate:
-    line = slice(
-        fit.get_position_index(number) - 1, fit.get_position_index(number + 1) - 1
-    )
-    return fit.estimate(lambda p: _compute_line_fwhm(p[line]), positive=True)
+    first, end = (fit.get_position_index(k) - 1 for k in (number, number + 1))
+    return fit.estimate(lambda p: _compute_line_fwhm(p[first:end]), positive=True)
 
 
 def _compute_line_fwhm(line: core.FloatArray) -> float:
@@ -560,10 +549,8 @@ def _fit_groups(
     profile: Profile, features: _CurveFeatures, area: float, sign: float
 ) -> list[_Owner]:
     """Fit lines with overlapping surroundings together."""
-    places, widths = zip(
-        *(_estimate_position_and_width(features, peak) for peak in features.peaks),
-        strict=True,
-    )
+    rough = (_estimate_position_and_width(features, peak) for peak in features.peaks)
+    places, widths = zip(*rough, strict=True)
     groups = [[0]]
     for number in range(1, len(places)):
         gap = places[number] - places[number - 1]
@@ -657,25 +644,22 @@ def _fit_models(
     width = begin[:, 2] * GAUSSIAN_FWHM
     boxes = np.column_stack([begin[:, :2], width / 6, width])
     bell, box = (fit_lines(at, values, start, area) for start in (begin, boxes))
+    # every line must have kept its sign and be in the fit range, and every box must be
+    # distinguishable from its blur
     fits = [
         fit
         for fit in (bell, box)
         if fit
-        and all(  # every line kept its sign and is in the fit range
+        and all(
             line[0] * start[0] > 0
             and 0 <= line[1] <= length
             and abs(line[1] - start[1]) <= GAUSSIAN_FWHM * start[2] / 2
+            and (
+                fit is bell
+                or convert_log_width(line[3])
+                > _MIN_BOX * math.hypot(convert_log_width(line[2]), fit.area_px)
+            )
             for line, start in zip(fit.line_parameters, begin, strict=True)
-        )
-    ]
-    fits = [
-        fit
-        for fit in fits
-        if fit is not box
-        or all(  # every box must be distinguishable from its blur
-            convert_log_width(line[3])
-            > _MIN_BOX * math.hypot(convert_log_width(line[2]), fit.area_px)
-            for line in fit.line_parameters
         )
     ]
     return sorted(fits, key=lambda fit: fit.akaike_criterion)
@@ -743,9 +727,8 @@ def _measure_pairs(
             level = levels[0] + levels[1]
             low = float(min(level[0], level[-1]))
             noise = [g.fit.noise / math.sqrt(g.fit.pixels) for g in (one, two)]
-            dip = create_estimate(
-                1 - float(level.min() / low), math.hypot(*noise) / low
-            )
+            error = math.hypot(*noise) / low
+            dip = create_estimate(1 - float(level.min() / low), error)
         distance = distance and _keep_determined(distance)
         dip = dip and _keep_determined(dip, 1.0)
         if reason is None and not (distance and dip):
@@ -767,15 +750,13 @@ def _measure_pairs(
 
 
 def _estimate_distance(group: _LineGroup, first: int) -> Estimate:
-    at = group.fit.get_position_index(first)
-    other = group.fit.get_position_index(first + 1)
+    at, other = map(group.fit.get_position_index, (first, first + 1))
     return group.fit.estimate(lambda p: float(p[other] - p[at]))
 
 
 def _estimate_dip(group: _LineGroup, first: int) -> Estimate:
     """Estimate the dip between two lines of a fit, relative to the lower line."""
-    at = group.fit.get_position_index(first)
-    other = group.fit.get_position_index(first + 1)
+    at, other = map(group.fit.get_position_index, (first, first + 1))
 
     def compute_dip(p: core.FloatArray) -> float:
         places = np.linspace(p[at], p[other], _FINE + 1)
@@ -859,9 +840,8 @@ def _measure_edge(
         weight = compute_akaike_weight(fit, fits[1])
         width = average_estimates(width, widths[1], weight, fit.degrees_of_freedom)
     at = _keep_determined(fit.estimate(lambda p: float(p[2])), width.value)
-    places = np.linspace(
-        0, features.place[-1], min(_CURVE_SAMPLES, 10 * len(features.place))
-    )
+    count = min(_CURVE_SAMPLES, 10 * len(features.place))
+    places = np.linspace(0, features.place[-1], count)
     edge = EdgeReading(at, _keep_determined(width), plain, float(fit.parameters[1]))
     curves = ((places, fit.evaluate(places)),)
     return ProfileReadings((), (), edge, False, noise, low, high, None, curves)
@@ -882,10 +862,8 @@ def _fit_edge(
     best: list[ModelFit] = []
     near = np.ones(len(places), bool)
     for _ in range(1 + _TURNS):
-        fits = [fit_edge(places[near], values[near], one, area) for one in starts_tried]
-        sound = [
-            fit for fit in fits if fit is not None and fit.parameters[1] * step > 0
-        ]
+        fits = (fit_edge(places[near], values[near], one, area) for one in starts_tried)
+        sound = [fit for fit in fits if fit and fit.parameters[1] * step > 0]
         if not sound:
             break
         former, best = best, sorted(sound, key=lambda fit: fit.akaike_criterion)
@@ -895,10 +873,8 @@ def _fit_edge(
         sigma = convert_log_width(log)
         reach = max(_EDGE_REACH * math.hypot(sigma, area), _MIN_REACH_PX)
         near = np.abs(places - place) <= reach
-        starts_tried = [
-            (low, rise, place, sigma),
-            (low, rise, place, sigma, *(slope or [0])),
-        ]
+        level_start = (low, rise, place, sigma)
+        starts_tried = [level_start, (*level_start, *(slope or [0]))]
     return best
 
 
