@@ -40,7 +40,7 @@ from napari_semsr.core import (
     parse_pixel_size,
 )
 from napari_semsr.jobs.adapt.areas import LINEAR
-from napari_semsr.restoration import fit_cross_validated_filter
+from napari_semsr.restoration import fit_linear_filter
 from napari_semsr.simulation import (
     HELD_OUT_SEED,
     ImagingSettings,
@@ -282,7 +282,7 @@ def count_removals(
     for index, surface in enumerate(islice(specimen_iterator, _FIT_FIELDS)):
         pair = MicroscopePair(optics, side, scale, seed, index).simulate_images(surface)
         filters.append((_enlarge_image(pair.low, scale), pair.high))
-    linear = fit_cross_validated_filter(filters)
+    linear = fit_linear_filter(filters)
     calls: dict[str, EnhanceCall] = {
         **enhance,
         LIGHT: lambda light: _enlarge_image(light.array(), scale),

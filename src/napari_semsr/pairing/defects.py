@@ -57,7 +57,7 @@ def add_defects(
         Optical and SEM image on one grid. Objects are placed where SEM is finite.
     kernel : (T, T) numpy.ndarray
         Filter from SEM to light, correlated with SEM
-        (`restoration.fit_cross_validated_filter`).
+        (`restoration.fit_linear_filter`).
     seed : int or tuple of int
         Seed of the random numbers.
     share : float, default=0.07

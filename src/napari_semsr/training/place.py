@@ -39,7 +39,7 @@ from napari_semsr.models import (
     probe_network,
 )
 from napari_semsr.pairing import add_defects
-from napari_semsr.restoration import fit_cross_validated_filter
+from napari_semsr.restoration import fit_linear_filter
 from napari_semsr.training.learner import check_finite
 
 ARCHITECTURE = "place"
@@ -487,7 +487,7 @@ class _AreaTrainer:
         if not self.options.copies or not self.options.from_copies:
             return
         yield core.Progress(0, self.options.copies, "fitting the linear filter")
-        forward = fit_cross_validated_filter([(high, low) for low, high in units])
+        forward = fit_linear_filter([(high, low) for low, high in units])
         self.light_explained = forward.explained_share
         if forward.explained_share < self.options.least_explained:
             return

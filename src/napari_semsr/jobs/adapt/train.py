@@ -40,7 +40,7 @@ from napari_semsr.jobs.images import (
 from napari_semsr.jobs.leakage import LIGHT, TRAINED_ON
 from napari_semsr.jobs.verb import FileInput, Output, Run, command
 from napari_semsr.models import MOSAIC_MODEL, find_model
-from napari_semsr.restoration import LinearFit, fit_cross_validated_filter
+from napari_semsr.restoration import LinearFit, fit_linear_filter
 
 STOP = "stop"
 """Name of the file in the run folder that ends the training early."""
@@ -136,7 +136,7 @@ def train_on_sem(
     areas, registrations = yield from _open_areas(run, shown_image, sem, transforms)
     cut_off = analysis.find_cut_off(mosaic_image, options.cut_off_nm)
     yield core.Progress(0, 0, "fitting the linear filter")
-    linear = fit_cross_validated_filter(
+    linear = fit_linear_filter(
         [
             (light.array(), truth.array())
             for light, truth in (area.crop(area.training_box) for area in areas)
