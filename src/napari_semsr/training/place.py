@@ -7,9 +7,9 @@ training may be stopped at any step.
 
 Most patches come from copies of the area with objects removed and added
 (`pairing.add_defects`), whose changed pixels weigh more: otherwise the network draws
-the usual structure even where it is missing. If the optical image is far from a linear
-filter of SEM, as for shards or high relief, such copies would be wrong, and none are
-made.
+the usual structure even where it is missing. Their optical image is predicted by a
+second network of that kind, trained from SEM to light, or by a linear filter if that
+explains more; if neither explains enough, no copies are made.
 """
 
 import copy
@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
+from scipy import ndimage
 from torch import Tensor, nn
 
 from napari_semsr import core
@@ -53,7 +54,10 @@ _SAVE_S = 10.0  # between two saved states; chosen: the time that an interruptio
 _MIN_KNOWN = 0.5  # least share of a patch with SEM; chosen
 _COPY_PX = 1 << 21  # pixels of a copy; chosen: bounds the memory to 200 MB
 _FLOOR = 1e-12  # of the mean square, for SEM that equals light
-_FORMAT = 1
+_FORMAT = 2
+_LIGHT_STEPS = 240  # of the network from SEM to light; chosen: 92 % explained in 15 s
+_BLURS_PX = (0.0, 0.7, 1.4)  # of its SEM images; chosen: it is applied to outputs, too
+_TESTED = 5  # the first row in so many tests it
 
 
 class AreaOptions(core.Options):
@@ -75,8 +79,8 @@ class AreaOptions(core.Options):
         default=0.5,
         ge=0,
         le=1,
-        description="share of the optical image's variance that a filter of SEM must "
-        "explain for copies to be made",
+        description="share of the optical image's variance that SEM must explain for "
+        "copies to be made",
     )
     from_copies: float = Field(
         default=0.85, ge=0, le=1, description="share of patches cut from copies"
@@ -168,11 +172,14 @@ class AreaFitResult:
         ``steps, seconds, loss, gain_db, gain_below_cutoff_db`` of each report with an
         evaluation.
     light_explained : float or None
-        Share of the optical image's variance that a filter of SEM explains; None if it
-        was not fitted.
+        Share of the optical image's variance, in a part of the training area, that a
+        network or filter predicts from SEM; None if none was fitted.
     copies : int
         Copies with objects removed and added that it was trained on; 0 if too little of
         the optical image is explained.
+    output_explained : float or None
+        Share of the variance of the held-out optical image that it predicts from the
+        output of the model instead.
     state : dict
         State that `fit_area` can resume.
     """
@@ -184,6 +191,7 @@ class AreaFitResult:
     curve: list[dict[str, object]]
     light_explained: float | None
     copies: int
+    output_explained: float | None
     state: dict[str, object] = field(repr=False)
 
     @classmethod
@@ -200,6 +208,7 @@ class AreaFitResult:
             list(state["curve"]),
             state["light_explained"],
             int(state["copies"]),
+            state["output_explained"],
             state,
         )
 
@@ -334,7 +343,7 @@ def fit_area(
     trainer = _AreaTrainer(list(images), options, torch.device(device), levels)
     if state is not None:
         trainer.load_state_dict(state)
-    yield from trainer.prepare()
+    yield from trainer.prepare(threads, should_stop)
     watch = _EvaluationTimer(time.monotonic() - trainer.seconds, report_every_s)
     pace = _ThreadTuner(threads)
     last_save = time.monotonic()
@@ -460,12 +469,14 @@ class _AreaTrainer:
         )
         self.originals: list[_TrainingPlanes] = []
         self.copies: list[_TrainingPlanes] = []
+        self.predict_light: Callable[[core.RealArray], core.RealArray] | None = None
         self.light_explained: float | None = None
+        self.output_explained: float | None = None
         self._losses: list[float] = []
 
     # Data.
 
-    def prepare(self) -> core.Job[None]:
+    def prepare(self, threads: int, should_stop: Callable[[], bool]) -> core.Job[None]:
         """Scale the images to their ranges and create the copies."""
         units = [
             (
@@ -486,10 +497,8 @@ class _AreaTrainer:
             raise core.ShapeError(msg, code="nothing-to-train")
         if not self.options.copies or not self.options.from_copies:
             return
-        yield core.Progress(0, self.options.copies, "fitting the linear filter")
-        forward = fit_linear_filter([(high, low) for low, high in units])
-        self.light_explained = forward.explained_share
-        if forward.explained_share < self.options.least_explained:
+        yield from self._fit_light(units, threads, should_stop)
+        if (self.light_explained or 0.0) < self.options.least_explained:
             return
         for number in range(self.options.copies):
             yield core.Progress(number, self.options.copies, "copying the area")
@@ -501,7 +510,7 @@ class _AreaTrainer:
                 defects = add_defects(
                     low[box],
                     high[box],
-                    forward.kernel,
+                    self.predict_light,
                     seed,
                     share=self.options.defect_share,
                 )
@@ -510,6 +519,56 @@ class _AreaTrainer:
                         defects.low, defects.high, defects.change_mask, self
                     )
                 )
+
+    def _fit_light(
+        self,
+        units: Sequence[tuple[core.Float32Array, core.Float32Array]],
+        threads: int,
+        should_stop: Callable[[], bool],
+    ) -> core.Job[None]:
+        """Choose what predicts a part of the light from SEM best: filter or network."""
+        tests = []  # SEM image, optical image and tested pixels of each part
+        for low, high in units:
+            known = np.isfinite(low) & np.isfinite(high)
+            rows = np.flatnonzero(known.any(axis=1))
+            tested = np.zeros_like(known)
+            tested[rows[: len(rows) // _TESTED]] = True
+            sem = np.where(known, high, np.float32(np.nanmean(high)))
+            tests.append((sem, np.where(known, low, np.float32(np.nan)), tested))
+        job = fit_area(
+            [
+                AreaImages(ndimage.gaussian_filter(sem, blur), light, tested)
+                for sem, light, tested in tests
+                for blur in _BLURS_PX
+            ],
+            self.options.replace(copies=0),
+            steps=_LIGHT_STEPS,
+            threads=threads,
+            device=str(self.device),
+            should_stop=should_stop,
+            report_every_s=math.inf,
+            levels=(0.0, 1.0),
+        )
+        fit = yield from core.map_progress(
+            job, lambda one: core.Progress(one.done, one.total, "learning the optics")
+        )
+        network = fit.network.to(self.device)
+        black, white = _compute_common_range(
+            [np.where(tested, np.nan, light) for _, light, tested in tests]
+        )
+
+        def predict(sem: core.RealArray) -> core.RealArray:
+            return _apply_network(network, sem) * (white - black) + black
+
+        linear = fit_linear_filter([(high, low) for low, high in units])
+        self.light_explained = -math.inf
+        for call in (linear.apply, predict):
+            share = _measure_explained(
+                [light[tested] for _, light, tested in tests],
+                [call(sem)[tested] for sem, _, tested in tests],
+            )
+            if share > self.light_explained:
+                self.light_explained, self.predict_light = share, call
 
     def sample_batch(self) -> Tensor:
         """Cut the patches of a step, (B, 3, side, side), with random orientations."""
@@ -582,6 +641,8 @@ class _AreaTrainer:
         `optics`: cut-off and pixel size in nm, for the gain below the cut-off.
         """
         before, after, previews = 0.0, 0.0, []
+        lights: list[core.RealArray] = []
+        predictions: list[core.RealArray] = []
         below = np.zeros(2)  # squared errors before and after
         for one in self.images:
             if one.held_out is None or not one.held_out.any():
@@ -596,17 +657,12 @@ class _AreaTrainer:
             box = tuple(outer)
             low = _scale_to_unit_range(one.low[box], self.levels)
             low = np.where(np.isfinite(low), low, np.float32(np.nanmean(low)))
-            rows, columns = low.shape
-            even = np.pad(low, ((0, rows % 2), (0, columns % 2)), mode="edge")
-            network_input = torch.from_numpy(even)[None, None].to(self.device)
-            output = self.averaged_network(
-                network_input.contiguous(
-                    memory_format=get_memory_layout(network_input.device)
-                )
-            )
-            image = output[0, 0, :rows, :columns].float().cpu().numpy()
+            image = _apply_network(self.averaged_network, low)
             truth = one.high[box].astype(float)
             usable = one.held_out[box] & np.isfinite(one.low[box]) & np.isfinite(truth)
+            if self.predict_light is not None:
+                lights.append(low[usable])
+                predictions.append(self.predict_light(image)[usable])
             before += _sum_squared_errors(low[usable], truth[usable])
             after += _sum_squared_errors(image[usable], truth[usable])
             if optics is not None and usable[tuple(inner)].all():
@@ -623,6 +679,8 @@ class _AreaTrainer:
             previews.append(
                 image[tuple(inner)] * np.float32(white - black) + np.float32(black)
             )
+        if lights:
+            self.output_explained = _measure_explained(lights, predictions)
         gains = {
             "gain_db": _compute_gain(before, after),
             "gain_below_cutoff_db": _compute_gain(*below.tolist()),
@@ -688,6 +746,7 @@ class _AreaTrainer:
             "images": _digest_images(self.images),
             "light_explained": self.light_explained,
             "copies": self.options.copies if self.copies else 0,
+            "output_explained": self.output_explained,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -705,6 +764,30 @@ class _AreaTrainer:
         self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         self.steps, self.seconds = int(state["steps"]), float(state["seconds"])
         self.curve = list(state["curve"])
+        self.output_explained = state["output_explained"]
+
+
+@torch.no_grad()
+def _apply_network(network: nn.Module, image: core.RealArray) -> core.Float32Array:
+    """Apply a network to an image (Y, X) of any size."""
+    (rows, columns), parameter = image.shape, next(network.parameters())
+    even = np.pad(image, ((0, rows % 2), (0, columns % 2)), mode="edge")
+    planes = torch.from_numpy(even)[None, None].to(parameter)
+    layout = get_memory_layout(parameter.device)
+    output = network(planes.contiguous(memory_format=layout))
+    return np.asarray(output[0, 0, :rows, :columns].float().cpu())
+
+
+def _measure_explained(
+    lights: Sequence[core.RealArray], predictions: Sequence[core.RealArray]
+) -> float:
+    """Return the share of the variance of images (N,) that predictions explain."""
+    light, predicted = np.concatenate(lights), np.concatenate(predictions)
+    known = np.isfinite(light) & np.isfinite(predicted)
+    if not known.any():
+        return 0.0
+    error = np.var((light - predicted)[known], dtype=float)
+    return float(1 - error / max(np.var(light[known], dtype=float), _FLOOR))
 
 
 def _compute_gain(before: float, after: float) -> float | None:

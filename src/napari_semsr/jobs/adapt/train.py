@@ -98,6 +98,7 @@ class TrainedArea(Result):
     pixel_size_nm: core.FloatPair | None
     evaluations: dict[str, Evaluation]
     cut_off_nm: float | None
+    explained_percent: float | None
     steps: int
     minutes: float
     curve: list[dict[str, Any]]
@@ -160,6 +161,13 @@ def train_on_sem(
     except AdaptationError as error:
         error.facts |= {"steps": fit.steps, "registration": registrations[0]}
         raise
+    if fit.light_explained is not None and not fit.copies:
+        core.warn(
+            "The model was trained without copies in which objects are missing or "
+            f"added: SEM predicts only {100 * fit.light_explained:.0f} % of the "
+            "optical image: it may draw usual objects where there are none.",
+            "no-copies",
+        )
     yield core.Progress(0, 0, "writing the model")
     truth = areas[0].crop(areas[0].held_out)[1]
     arrays = {name: row.images[0] for name, row in evaluations.items()}
@@ -174,6 +182,9 @@ def train_on_sem(
         pixel_size_nm=truth.pixel_size_nm,
         evaluations=evaluations,
         cut_off_nm=cut_off,
+        explained_percent=None
+        if fit.output_explained is None
+        else 100 * fit.output_explained,
         steps=fit.steps,
         minutes=fit.seconds / 60,
         curve=fit.curve,
