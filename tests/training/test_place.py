@@ -127,8 +127,8 @@ def test_no_copies_are_made_where_sem_does_not_predict_the_light(images):
 
 
 def test_the_result_predicts_more_of_the_light_the_longer_it_is_trained(images):
-    first, last = (fit(images, steps).output_explained for steps in (1, 60))
-    assert first < last < 1
+    first, last = (fit(images, steps).explained_percent for steps in (1, 60))
+    assert first < last < 100
 
 
 def test_the_state_is_saved_when_a_job_is_closed(images):

@@ -589,11 +589,8 @@ def fit_linear_filter_to_pairs(store: PairStore, scale: int) -> LinearFilter:
     """Fit the least-squares filter from LOW to HIGH on the training pairs."""
     low, high = store.get_arrays("train")
     taps = min(_TAPS // scale, int(low.shape[1]) // _BORDER) // 2 * 2 + 1
-    each = (int(low.shape[1]) - taps + 1) ** 2
-    place_count = int(np.clip(_PLACES // each, 1, low.shape[0]))
-    numbers = np.unique(
-        np.linspace(0, low.shape[0] - 1, place_count).round().astype(int)
-    )
+    count = max(1, min(low.shape[0], _PLACES // (int(low.shape[1]) - taps + 1) ** 2))
+    numbers = np.linspace(0, low.shape[0] - 1, count).round().astype(int)
     pairs = [
         [
             scale_to_unit_range(np.asarray(part[number]), grey)

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -42,6 +43,7 @@ from napari_semsr.models import (
 from napari_semsr.pairing import add_defects
 from napari_semsr.restoration import fit_linear_filter
 from napari_semsr.training.learner import check_finite
+from napari_semsr.training.patches import scale_to_unit_range
 
 ARCHITECTURE = "place"
 STEPS = 960
@@ -154,6 +156,13 @@ class AreaProgress(core.Progress):
     images: tuple[core.Float32Array, ...] = field(default=(), kw_only=True)
 
 
+# what a state, a result and a model card have of a training
+_RECORDED = (
+    *("steps", "seconds", "curve"),
+    *("light_explained", "copies", "explained_percent"),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class AreaFitResult:
     """Network trained on one area.
@@ -177,9 +186,9 @@ class AreaFitResult:
     copies : int
         Copies with objects removed and added that it was trained on; 0 if too little of
         the optical image is explained.
-    output_explained : float or None
-        Share of the variance of the held-out optical image that it predicts from the
-        output of the model instead.
+    explained_percent : float or None
+        The same in percent for the held-out optical image, predicted from the output of
+        the model.
     state : dict
         State that `fit_area` can resume.
     """
@@ -191,7 +200,7 @@ class AreaFitResult:
     curve: list[dict[str, object]]
     light_explained: float | None
     copies: int
-    output_explained: float | None
+    explained_percent: float | None
     state: dict[str, object] = field(repr=False)
 
     @classmethod
@@ -199,18 +208,9 @@ class AreaFitResult:
         """Rebuild the trained network from a saved state."""
         network = build_network(ARCHITECTURE, {})
         network.load_state_dict(state["averaged"])
-        black, white = state["levels"]
-        return cls(
-            network.eval(),
-            (black, white),
-            int(state["steps"]),
-            float(state["seconds"]),
-            list(state["curve"]),
-            state["light_explained"],
-            int(state["copies"]),
-            state["output_explained"],
-            state,
-        )
+        numbers = {name: state[name] for name in _RECORDED}
+        levels = tuple(state["levels"])
+        return cls(network=network.eval(), levels=levels, state=state, **numbers)
 
     def create_card(self, name: str, **fields: Any) -> ModelCard:
         """Create the model card; `fields` are additional fields of `ModelCard`."""
@@ -218,14 +218,7 @@ class AreaFitResult:
         effective = measure_effective_fields(
             self.network, stride=2, halo=probe_result.halo
         )
-        training = {
-            "steps": self.steps,
-            "seconds": round(self.seconds, 1),
-            "curve": self.curve,
-            "light_explained": self.light_explained,
-            "copies": self.copies,
-            "options": self.state["options"],
-        }
+        training = {name: self.state[name] for name in (*_RECORDED, "options")}
         return ModelCard(
             name=name,
             architecture=ARCHITECTURE,
@@ -286,9 +279,9 @@ def fit_area(
 
     Parameters
     ----------
-    images : sequence of PlaceImages
+    images : sequence of AreaImages
         Training images; several if SEM shows several parts.
-    options : PlaceOptions, optional
+    options : AreaOptions, optional
         Options of the training.
     seconds : float, optional
         Time after which the training ends, without its preparation; the time of
@@ -319,7 +312,7 @@ def fit_area(
 
     Returns
     -------
-    PlaceFit
+    AreaFitResult
         The trained model.
 
     Yields
@@ -343,7 +336,9 @@ def fit_area(
     trainer = _AreaTrainer(list(images), options, torch.device(device), levels)
     if state is not None:
         trainer.load_state_dict(state)
-    yield from trainer.prepare(threads, should_stop)
+    yield from trainer.prepare(
+        partial(fit_area, threads=threads, device=device, should_stop=should_stop)
+    )
     watch = _EvaluationTimer(time.monotonic() - trainer.seconds, report_every_s)
     pace = _ThreadTuner(threads)
     last_save = time.monotonic()
@@ -471,17 +466,20 @@ class _AreaTrainer:
         self.copies: list[_TrainingPlanes] = []
         self.predict_light: Callable[[core.RealArray], core.RealArray] | None = None
         self.light_explained: float | None = None
-        self.output_explained: float | None = None
+        self.explained_percent: float | None = None
         self._losses: list[float] = []
 
     # Data.
 
-    def prepare(self, threads: int, should_stop: Callable[[], bool]) -> core.Job[None]:
-        """Scale the images to their ranges and create the copies."""
+    def prepare(self, fit: Callable[..., core.Job[AreaFitResult]]) -> core.Job[None]:
+        """Scale the images to their ranges and create the copies.
+
+        `fit` is `fit_area` for another network.
+        """
         units = [
             (
-                _scale_to_unit_range(i.low, self.levels),
-                _scale_to_unit_range(_mask_held_out_pixels(i), self.sem_levels),
+                scale_to_unit_range(i.low, self.levels),
+                scale_to_unit_range(_mask_held_out_pixels(i), self.sem_levels),
             )
             for i in self.images
         ]
@@ -497,7 +495,7 @@ class _AreaTrainer:
             raise core.ShapeError(msg, code="nothing-to-train")
         if not self.options.copies or not self.options.from_copies:
             return
-        yield from self._fit_light(units, threads, should_stop)
+        yield from self._fit_light(units, fit)
         if (self.light_explained or 0.0) < self.options.least_explained:
             return
         for number in range(self.options.copies):
@@ -523,8 +521,7 @@ class _AreaTrainer:
     def _fit_light(
         self,
         units: Sequence[tuple[core.Float32Array, core.Float32Array]],
-        threads: int,
-        should_stop: Callable[[], bool],
+        fit: Callable[..., core.Job[AreaFitResult]],
     ) -> core.Job[None]:
         """Choose what predicts a part of the light from SEM best: filter or network."""
         tests = []  # SEM image, optical image and tested pixels of each part
@@ -535,7 +532,7 @@ class _AreaTrainer:
             tested[rows[: len(rows) // _TESTED]] = True
             sem = np.where(known, high, np.float32(np.nanmean(high)))
             tests.append((sem, np.where(known, low, np.float32(np.nan)), tested))
-        job = fit_area(
+        job = fit(
             [
                 AreaImages(ndimage.gaussian_filter(sem, blur), light, tested)
                 for sem, light, tested in tests
@@ -543,16 +540,13 @@ class _AreaTrainer:
             ],
             self.options.replace(copies=0),
             steps=_LIGHT_STEPS,
-            threads=threads,
-            device=str(self.device),
-            should_stop=should_stop,
             report_every_s=math.inf,
             levels=(0.0, 1.0),
         )
-        fit = yield from core.map_progress(
+        found = yield from core.map_progress(
             job, lambda one: core.Progress(one.done, one.total, "learning the optics")
         )
-        network = fit.network.to(self.device)
+        network = found.network.to(self.device)
         black, white = _compute_common_range(
             [np.where(tested, np.nan, light) for _, light, tested in tests]
         )
@@ -564,8 +558,7 @@ class _AreaTrainer:
         self.light_explained = -math.inf
         for call in (linear.apply, predict):
             share = _measure_explained(
-                [light[tested] for _, light, tested in tests],
-                [call(sem)[tested] for sem, _, tested in tests],
+                [(light[tested], call(sem)[tested]) for sem, light, tested in tests]
             )
             if share > self.light_explained:
                 self.light_explained, self.predict_light = share, call
@@ -641,33 +634,28 @@ class _AreaTrainer:
         `optics`: cut-off and pixel size in nm, for the gain below the cut-off.
         """
         before, after, previews = 0.0, 0.0, []
-        lights: list[core.RealArray] = []
-        predictions: list[core.RealArray] = []
+        lights: list[tuple[core.RealArray, core.RealArray]] = []
         below = np.zeros(2)  # squared errors before and after
         for one in self.images:
             if one.held_out is None or not one.held_out.any():
                 continue
-            outer, inner = [], []  # with context, and the held-out part therein
-            for axis, size in enumerate(one.held_out.shape):
-                at = np.flatnonzero(one.held_out.any(axis=1 - axis))
-                first, last = int(at[0]), int(at[-1]) + 1
-                start = max(0, first - _CONTEXT_PX)
-                outer.append(slice(start, min(size, last + _CONTEXT_PX)))
-                inner.append(slice(first - start, last - start))
-            box = tuple(outer)
-            low = _scale_to_unit_range(one.low[box], self.levels)
+            rows, columns = ndimage.find_objects(one.held_out.astype(np.uint8))[0]
+            part = core.Box(rows.start, rows.stop, columns.start, columns.stop)
+            wide = part.grow(_CONTEXT_PX)
+            wide = wide.intersection(core.Box.from_shape(one.held_out.shape))
+            box, inner = wide.slices, part.relative_to(wide).slices
+            low = scale_to_unit_range(one.low[box], self.levels)
             low = np.where(np.isfinite(low), low, np.float32(np.nanmean(low)))
             image = _apply_network(self.averaged_network, low)
             truth = one.high[box].astype(float)
             usable = one.held_out[box] & np.isfinite(one.low[box]) & np.isfinite(truth)
             if self.predict_light is not None:
-                lights.append(low[usable])
-                predictions.append(self.predict_light(image)[usable])
+                lights.append((low[usable], self.predict_light(image)[usable]))
             before += _sum_squared_errors(low[usable], truth[usable])
             after += _sum_squared_errors(image[usable], truth[usable])
-            if optics is not None and usable[tuple(inner)].all():
+            if optics is not None and usable[inner].all():
                 light, output, target = (
-                    split_frequencies(plane[tuple(inner)].astype(float), *optics)[0]
+                    split_frequencies(plane[inner].astype(float), *optics)[0]
                     for plane in (low, image, truth)
                 )
                 for number, plane in enumerate((light, output)):
@@ -677,10 +665,10 @@ class _AreaTrainer:
                 below += np.nan
             black, white = self.levels
             previews.append(
-                image[tuple(inner)] * np.float32(white - black) + np.float32(black)
+                image[inner] * np.float32(white - black) + np.float32(black)
             )
         if lights:
-            self.output_explained = _measure_explained(lights, predictions)
+            self.explained_percent = 100 * _measure_explained(lights)
         gains = {
             "gain_db": _compute_gain(before, after),
             "gain_below_cutoff_db": _compute_gain(*below.tolist()),
@@ -746,7 +734,7 @@ class _AreaTrainer:
             "images": _digest_images(self.images),
             "light_explained": self.light_explained,
             "copies": self.options.copies if self.copies else 0,
-            "output_explained": self.output_explained,
+            "explained_percent": self.explained_percent,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -764,7 +752,7 @@ class _AreaTrainer:
         self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         self.steps, self.seconds = int(state["steps"]), float(state["seconds"])
         self.curve = list(state["curve"])
-        self.output_explained = state["output_explained"]
+        self.explained_percent = state["explained_percent"]
 
 
 @torch.no_grad()
@@ -779,13 +767,11 @@ def _apply_network(network: nn.Module, image: core.RealArray) -> core.Float32Arr
 
 
 def _measure_explained(
-    lights: Sequence[core.RealArray], predictions: Sequence[core.RealArray]
+    pairs: Sequence[tuple[core.RealArray, core.RealArray]],
 ) -> float:
     """Return the share of the variance of images (N,) that predictions explain."""
-    light, predicted = np.concatenate(lights), np.concatenate(predictions)
+    light, predicted = (np.concatenate(one) for one in zip(*pairs, strict=True))
     known = np.isfinite(light) & np.isfinite(predicted)
-    if not known.any():
-        return 0.0
     error = np.var((light - predicted)[known], dtype=float)
     return float(1 - error / max(np.var(light[known], dtype=float), _FLOOR))
 
@@ -819,13 +805,6 @@ def _compute_common_range(images: Sequence[core.RealArray]) -> core.FloatPair:
         np.concatenate([i.ravel() for i in images])[None]
     )
     return low, high if high > low else low + 1.0
-
-
-def _scale_to_unit_range(
-    image: core.RealArray, levels: core.FloatPair
-) -> core.Float32Array:
-    """Scale an image so that `levels` are mapped to 0 and 1."""
-    return np.asarray((image - levels[0]) / (levels[1] - levels[0]), np.float32)
 
 
 def _create_training_planes(

@@ -182,9 +182,7 @@ def train_on_sem(
         pixel_size_nm=truth.pixel_size_nm,
         evaluations=evaluations,
         cut_off_nm=cut_off,
-        explained_percent=None
-        if fit.output_explained is None
-        else 100 * fit.output_explained,
+        explained_percent=fit.explained_percent,
         steps=fit.steps,
         minutes=fit.seconds / 60,
         curve=fit.curve,
