@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from math import hypot
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from _discs import (
@@ -40,7 +40,7 @@ from napari_semsr.core import (
     parse_pixel_size,
 )
 from napari_semsr.jobs.adapt.areas import LINEAR
-from napari_semsr.restoration import fit_cross_validated_filter
+from napari_semsr.restoration import fit_linear_filter
 from napari_semsr.simulation import (
     HELD_OUT_SEED,
     ImagingSettings,
@@ -148,12 +148,6 @@ class RemovalCount:
             "j_interval": _round_values(self.difference_interval),
         }
 
-    @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> Self:
-        """Create counts from a record."""
-        names = ("objects", "shown", "drawn")
-        return cls(**{name: int(record[name]) for name in names})
-
 
 def _round_values(value: Any) -> object:
     if isinstance(value, tuple):
@@ -191,18 +185,6 @@ class RemovalTest:
             for name in self.light_tells
         }
         return {"fields": self.fields, "light_tells_from_sd": TELLS_SD, "rows": rows}
-
-    @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> Self:
-        """Create an object from the output of `to_json`."""
-        tells, cannot = (
-            {
-                name: RemovalCount.from_json(row[group])
-                for name, row in record["rows"].items()
-            }
-            for group in ("light_tells", "light_cannot_tell")
-        )
-        return cls(int(record["fields"]), tells, cannot)
 
 
 EnhanceCall = Callable[[Micrograph], RealArray]
@@ -282,7 +264,7 @@ def count_removals(
     for index, surface in enumerate(islice(specimen_iterator, _FIT_FIELDS)):
         pair = MicroscopePair(optics, side, scale, seed, index).simulate_images(surface)
         filters.append((_enlarge_image(pair.low, scale), pair.high))
-    linear = fit_cross_validated_filter(filters)
+    linear = fit_linear_filter(filters)
     calls: dict[str, EnhanceCall] = {
         **enhance,
         LIGHT: lambda light: _enlarge_image(light.array(), scale),

@@ -78,7 +78,7 @@ from napari_semsr.jobs import (
 from napari_semsr.jobs.adapt import train as training_call
 from napari_semsr.jobs.enhance import compare_with_training_area
 from napari_semsr.models import LoadedModel, load_model
-from napari_semsr.restoration import fit_cross_validated_filter
+from napari_semsr.restoration import fit_linear_filter
 from napari_semsr.simulation import (
     ScanOptions,
     SemViewOptions,
@@ -304,7 +304,7 @@ def trained_area(sample: Sample) -> AreaImages:
 def linear_filter(sample: Sample) -> Callable[[Image], Image]:
     """Fit the linear filter to what the command trained on."""
     area = trained_area(sample)
-    return fit_cross_validated_filter([(area.low, area.high)]).apply
+    return fit_linear_filter([(area.low, area.high)]).apply
 
 
 def own_model(sample: Sample) -> LoadedModel:

@@ -1,8 +1,5 @@
 """Whether the paired test tells models that see from models that guess."""
 
-import json
-from pathlib import Path
-
 import pytest
 from _removals import (
     LIGHT,
@@ -10,7 +7,6 @@ from _removals import (
     ChangedSample,
     MicroscopePair,
     RemovalCount,
-    RemovalTest,
     count_removals,
     simulate_circuits,
 )
@@ -19,8 +15,6 @@ from napari_semsr.core.progress import run
 from napari_semsr.jobs.adapt.areas import LINEAR
 
 SIDE = 128
-ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "src" / "napari_semsr" / "jobs" / "adapt" / "adapt.html"
 
 
 @pytest.fixture(scope="module", params=[1, 2])
@@ -82,19 +76,3 @@ def test_no_share_is_given_below_forty_places():
     assert made["j_interval"] == pytest.approx((58.41, 78.03), abs=0.02)
     all_of = RemovalCount(objects=40, shown=40, drawn=0).to_json()
     assert all_of["j_interval"][0] < 90 < all_of["j_interval"][1] == 100
-    assert RemovalCount.from_json(made) == enough
-
-
-def test_the_page_of_an_adapted_model_has_the_share_of_its_row():
-    lines = (ROOT / "benchmarks/rows/adapt.jsonl").read_text("utf-8").splitlines()
-    rows = map(json.loads, lines)
-    (row,) = (row for row in rows if row["part"] == "removals")
-    found = RemovalTest.from_json(row)
-    count = found.light_tells["adapted"]
-    low, high = count.drawn_interval
-    page = " ".join(PAGE.read_text("utf-8").split())
-    assert f"drew {count.drawn_percent:.0f} % of the removed objects" in page
-    linear = found.light_tells[LINEAR].drawn_percent
-    assert (
-        f"(95 % interval {low:.0f} to {high:.0f} %; linear filter: {linear:.0f} %)"
-    ) in page

@@ -3,17 +3,18 @@
 A network trained on one area learns its usual content, and adds it where it is
 missing. In these copies of the SEM image some objects are missing and others are added:
 ellipses and boxes are set to the level of their rim, or to a grey level of the area.
-The optical image is changed by the filtered change of the SEM image, with a linear
-filter fitted on the same area, so that its noise does not change.
+The optical image is changed by what a model of the microscope, fitted on the same area,
+predicts for the change of the SEM image, so that its noise does not change.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from napari_semsr.core import BoolArray, Float32Array, FloatArray
+from napari_semsr.core import BoolArray, Float32Array, FloatArray, RealArray
 
 HALF_AXES_PX = (2.5, 8.0)
 """Smallest and largest semi-axis of an object in px; chosen for a blur of 5 px."""
@@ -31,7 +32,7 @@ class DefectCopy:
     Attributes
     ----------
     low, high : (Y, X) numpy.ndarray of float32
-        Optical and SEM image, unchanged beyond the filter's reach from any change.
+        Optical and SEM image.
     change_mask : (Y, X) numpy.ndarray of bool
         Changed pixels of SEM.
     """
@@ -44,7 +45,7 @@ class DefectCopy:
 def add_defects(
     low: NDArray[np.floating],
     high: NDArray[np.floating],
-    kernel: NDArray[np.floating],
+    predict: Callable[[RealArray], RealArray],
     seed: int | tuple[int, ...],
     *,
     share: float = 0.07,
@@ -55,9 +56,8 @@ def add_defects(
     ----------
     low, high : (Y, X) numpy.ndarray
         Optical and SEM image on one grid. Objects are placed where SEM is finite.
-    kernel : (T, T) numpy.ndarray
-        Filter from SEM to light, correlated with SEM
-        (`restoration.fit_cross_validated_filter`).
+    predict : callable
+        Predicts the optical image from an SEM image without gaps, both (Y, X).
     seed : int or tuple of int
         Seed of the random numbers.
     share : float, default=0.07
@@ -104,22 +104,8 @@ def add_defects(
         before = int(is_changed[box].sum())
         is_changed[box] |= inside
         count += int(is_changed[box].sum()) - before
-    return DefectCopy(_apply_change(low, values - high, kernel), values, is_changed)
-
-
-def _apply_change(
-    low: NDArray[np.floating],
-    change: NDArray[np.floating],
-    kernel: NDArray[np.floating],
-) -> Float32Array:
-    """Add the filtered change to the optical image; other pixels stay bit-identical."""
-    from scipy import signal  # the window opens sooner without it
-
-    change = np.where(np.isfinite(change), change, 0)
-    turned_kernel = np.asarray(kernel)[::-1, ::-1]
-    light_change = signal.oaconvolve(change, turned_kernel, mode="same")
-    is_reached = ndimage.maximum_filter(change != 0, size=kernel.shape)
-    return np.where(is_reached, low + light_change, low).astype(np.float32)
+    light_change = predict(np.nan_to_num(values)) - predict(np.nan_to_num(high))
+    return DefectCopy((low + light_change).astype(np.float32), values, is_changed)
 
 
 @dataclass(frozen=True, slots=True)

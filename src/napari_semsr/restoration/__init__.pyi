@@ -1,6 +1,5 @@
 from .linear import (
     LinearFit as LinearFit,
-    fit_cross_validated_filter as fit_cross_validated_filter,
     fit_linear_filter as fit_linear_filter,
 )
 from .method import (

@@ -8,7 +8,6 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from napari_semsr.core import Float32Array, FloatArray, ReadError, RealArray
 
-_RIDGE = 1e-6  # of the mean power; chosen: less than the noise of any image
 _FOLDS = 5
 _MIN_BLOCKS = 50  # minimum number of blocks in all folds, for small images
 _RIDGES = tuple(10.0**n for n in range(-6, 1))
@@ -28,7 +27,7 @@ class LinearFit:
         Added to the result.
     ridge : float
         Ridge chosen by cross-validation, over the mean power of the image.
-    explained : float
+    explained_share : float
         Share of the variance of the second image that the filter explains on held-out
         pixels, at most 1.
     """
@@ -61,13 +60,14 @@ class LinearFit:
         return np.asarray(output, dtype=np.float32)
 
 
-def fit_cross_validated_filter(
+def fit_linear_filter(
     images: Iterable[tuple[RealArray, RealArray]], taps: int = 21
 ) -> LinearFit:
     """Fit the filter between two images of a field by cross-validated ridge.
 
     Blocks of up to 64 px are divided among five folds; the ridge with the smallest
-    error on the held-out folds is chosen. About 130 000 pixels are used.
+    error on the held-out folds is chosen. About 130 000 random pixels are used, the
+    same ones in every run.
 
     Parameters
     ----------
@@ -89,10 +89,11 @@ def fit_cross_validated_filter(
     """
     pairs = [(np.asarray(a), np.asarray(b)) for a, b in images]
     places = sum(int(np.isfinite(target).sum()) for _, target in pairs)
-    step = max(1, round((places / _PLACES) ** 0.5))
     side = min(_BLOCK_PX, int((places / _MIN_BLOCKS) ** 0.5) + 1)
     sums = [_LeastSquaresSums.create_empty(taps**2) for _ in range(_FOLDS)]
-    for number, (rows, aims) in enumerate(_iterate_blocks(pairs, taps, side, step)):
+    for number, (rows, aims) in enumerate(
+        _iterate_blocks(pairs, taps, side, _PLACES / max(places, 1))
+    ):
         sums[number % _FOLDS].add(rows, aims)
     whole = _LeastSquaresSums.combine(sums)
     normal, _ = whole.get_normal_equations()
@@ -122,27 +123,25 @@ def fit_cross_validated_filter(
 
 
 def _iterate_blocks(
-    pairs: Sequence[tuple[RealArray, RealArray]], taps: int, side: int, step: int
+    pairs: Sequence[tuple[RealArray, RealArray]], taps: int, side: int, share: float
 ) -> Iterator[tuple[FloatArray, FloatArray]]:
-    """Yield each block's filter inputs at every `step` px, with their targets.
+    """Yield the filter inputs at a share of each block's pixels, with their targets.
 
-    Rows (N, taps²) and targets (N,), where all values are finite.
+    Rows (N, taps²) and targets (N,), where all values are finite. The pixels are
+    random: those of a lattice would leave taps unknown on a sample with its period.
     """
-    half = taps // 2
+    half, rng = taps // 2, np.random.default_rng(0)
     for image, target in pairs:
         if min(image.shape) < taps:
             continue
         windows = sliding_window_view(image, (taps, taps))
         inner = target[half : half + windows.shape[0], half : half + windows.shape[1]]
+        chosen = np.isfinite(inner) & (rng.random(inner.shape) < share)
         for y in range(0, windows.shape[0], side):
             for x in range(0, windows.shape[1], side):
-                part = np.s_[y : y + side : step, x : x + side : step]
-                aims = inner[part].ravel()
-                finite = np.isfinite(aims)
-                if not finite.any():
-                    continue
-                rows = windows[part].reshape(-1, taps**2)[finite]
-                aims, whole = aims[finite], np.isfinite(rows).all(axis=1)
+                part = np.s_[y : y + side, x : x + side]
+                rows = windows[part][chosen[part]].reshape(-1, taps**2)
+                aims, whole = inner[part][chosen[part]], np.isfinite(rows).all(axis=1)
                 if whole.any():
                     yield rows[whole].astype(np.float64), aims[whole].astype(np.float64)
 
@@ -210,58 +209,3 @@ class _LeastSquaresSums:
         linear = 2 * kernel @ (self.right - offset * self.row) + 2 * offset * self.aim
         square = kernel @ self.normal @ kernel + self.count * offset**2
         return float(self.squares - linear + square)
-
-
-def fit_linear_filter(
-    pairs: Iterable[tuple[RealArray, RealArray]], taps: int, scale: int = 1
-) -> Float32Array:
-    """Fit the least-squares filter that maps patches to their targets.
-
-    Least squares over all pixels whose taps are within a patch and finite, like the
-    target. The filter has no offset: means of patches are subtracted.
-
-    Parameters
-    ----------
-    pairs : iterable of tuple of numpy.ndarray
-        Patches (Y, X), and their targets (Y * scale, X * scale). All patches have one
-        grey scale, and so have all targets.
-    taps : int
-        Side of the filter in px, odd.
-    scale : int, default=1
-        Target pixels per pixel of a patch, along an axis.
-
-    Returns
-    -------
-    (scale², taps, taps) numpy.ndarray of float32
-        A kernel for each target pixel within an input pixel, row by row, to be
-        correlated with the image.
-
-    Raises
-    ------
-    ReadError
-        If no patch has any contrast.
-    """
-    half = taps // 2
-    normal: FloatArray = np.zeros((taps**2, taps**2))
-    right: FloatArray = np.zeros((taps**2, scale**2))
-    for image, target in pairs:
-        rows = sliding_window_view(image, (taps, taps)).reshape(-1, taps**2)
-        down, across = (n - 2 * half for n in image.shape)
-        inner = target[half * scale :, half * scale :]
-        inner = inner[: down * scale, : across * scale]
-        blocks = inner.reshape(down, scale, across, scale)
-        aims = blocks.transpose(0, 2, 1, 3).reshape(-1, scale**2)
-        finite = np.isfinite(rows).all(axis=1) & np.isfinite(aims).all(axis=1)
-        if not finite.any():
-            continue
-        rows, aims = rows[finite], aims[finite]
-        rows = rows - rows.mean(axis=0)
-        normal += rows.T @ rows
-        right += rows.T @ (aims - aims.mean(axis=0))
-    if not np.trace(normal) > 0:
-        msg = "Fitting a linear filter needs images with contrast, but these have none."
-        raise ReadError(msg, code="image-blank")
-    ridge = _RIDGE * np.trace(normal) / taps**2
-    weights = np.linalg.solve(normal + ridge * np.eye(taps**2), right)
-    kernels = weights.T.reshape(scale**2, taps, taps)
-    return np.ascontiguousarray(kernels, dtype=np.float32)

@@ -11,7 +11,7 @@ import os
 import queue
 import threading
 import warnings
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -25,7 +25,7 @@ from torch.nn import functional
 
 from napari_semsr import core, models
 from napari_semsr.pairing import PairStore, open_pairs
-from napari_semsr.restoration import fit_linear_filter
+from napari_semsr.restoration import LinearFit, fit_linear_filter
 from napari_semsr.training.adversarial import PairedGan
 from napari_semsr.training.batches import TrainingData
 from napari_semsr.training.callbacks import Recorder, create_model_card
@@ -568,18 +568,20 @@ class _BicubicUpsampling(nn.Module):
 
 
 class LinearFilter(nn.Module):
-    """Linear filters (scale², T, T), one for each HIGH pixel within a LOW pixel."""
+    """Linear filters, one for each HIGH pixel within a LOW pixel, row by row."""
 
-    def __init__(self, kernels: core.Float32Array) -> None:
+    def __init__(self, fits: Sequence[LinearFit]) -> None:
         super().__init__()
-        self.scale = round(len(kernels) ** 0.5)
+        self.scale = round(len(fits) ** 0.5)
+        kernels = np.stack([fit.kernel for fit in fits])
         self.kernels = nn.Parameter(torch.from_numpy(kernels[:, None]))
+        self.offsets = nn.Parameter(torch.tensor([fit.offset for fit in fits]))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Filter images (B, 1, Y, X) with mirrored borders."""
         half = self.kernels.shape[-1] // 2
         wide = functional.pad(x, (half, half, half, half), mode="reflect")
-        phases = functional.conv2d(wide, self.kernels)
+        phases = functional.conv2d(wide, self.kernels, self.offsets)
         return functional.pixel_shuffle(phases, self.scale)
 
 
@@ -587,20 +589,20 @@ def fit_linear_filter_to_pairs(store: PairStore, scale: int) -> LinearFilter:
     """Fit the least-squares filter from LOW to HIGH on the training pairs."""
     low, high = store.get_arrays("train")
     taps = min(_TAPS // scale, int(low.shape[1]) // _BORDER) // 2 * 2 + 1
-    each = (int(low.shape[1]) - taps + 1) ** 2
-    place_count = int(np.clip(_PLACES // each, 1, low.shape[0]))
-    numbers = np.unique(
-        np.linspace(0, low.shape[0] - 1, place_count).round().astype(int)
-    )
-
-    def iterate_patches() -> Iterator[tuple[core.Float32Array, core.Float32Array]]:
-        for number in numbers.tolist():
-            image, truth = (
-                scale_to_unit_range(np.asarray(part[number]), grey)
-                for part, grey in zip(
-                    (low, high), store.get_ranges("train", number), strict=True
-                )
+    count = max(1, min(low.shape[0], _PLACES // (int(low.shape[1]) - taps + 1) ** 2))
+    numbers = np.linspace(0, low.shape[0] - 1, count).round().astype(int)
+    pairs = [
+        [
+            scale_to_unit_range(np.asarray(part[number]), grey)
+            for part, grey in zip(
+                (low, high), store.get_ranges("train", number), strict=True
             )
-            yield image, truth
-
-    return LinearFilter(fit_linear_filter(iterate_patches(), taps, scale))
+        ]
+        for number in numbers.tolist()
+    ]
+    return LinearFilter(
+        [
+            fit_linear_filter([(a, b[y::scale, x::scale]) for a, b in pairs], taps)
+            for y, x in np.ndindex(scale, scale)
+        ]
+    )

@@ -7,9 +7,9 @@ training may be stopped at any step.
 
 Most patches come from copies of the area with objects removed and added
 (`pairing.add_defects`), whose changed pixels weigh more: otherwise the network draws
-the usual structure even where it is missing. If the optical image is far from a linear
-filter of SEM, as for shards or high relief, such copies would be wrong, and none are
-made.
+the usual structure even where it is missing. Their optical image is predicted by a
+second network of that kind, trained from SEM to light, or by a linear filter if that
+explains more; if neither explains enough, no copies are made.
 """
 
 import copy
@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,6 +27,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
+from scipy import ndimage
 from torch import Tensor, nn
 
 from napari_semsr import core
@@ -39,8 +41,9 @@ from napari_semsr.models import (
     probe_network,
 )
 from napari_semsr.pairing import add_defects
-from napari_semsr.restoration import fit_cross_validated_filter
+from napari_semsr.restoration import fit_linear_filter
 from napari_semsr.training.learner import check_finite
+from napari_semsr.training.patches import scale_to_unit_range
 
 ARCHITECTURE = "place"
 STEPS = 960
@@ -53,7 +56,10 @@ _SAVE_S = 10.0  # between two saved states; chosen: the time that an interruptio
 _MIN_KNOWN = 0.5  # least share of a patch with SEM; chosen
 _COPY_PX = 1 << 21  # pixels of a copy; chosen: bounds the memory to 200 MB
 _FLOOR = 1e-12  # of the mean square, for SEM that equals light
-_FORMAT = 1
+_FORMAT = 2
+_LIGHT_STEPS = 240  # of the network from SEM to light; chosen: 92 % explained in 15 s
+_BLURS_PX = (0.0, 0.7, 1.4)  # of its SEM images; chosen: it is applied to outputs, too
+_TESTED = 5  # the first row in so many tests it
 
 
 class AreaOptions(core.Options):
@@ -75,8 +81,8 @@ class AreaOptions(core.Options):
         default=0.5,
         ge=0,
         le=1,
-        description="share of the optical image's variance that a filter of SEM must "
-        "explain for copies to be made",
+        description="share of the optical image's variance that SEM must explain for "
+        "copies to be made",
     )
     from_copies: float = Field(
         default=0.85, ge=0, le=1, description="share of patches cut from copies"
@@ -150,6 +156,13 @@ class AreaProgress(core.Progress):
     images: tuple[core.Float32Array, ...] = field(default=(), kw_only=True)
 
 
+# what a state, a result and a model card have of a training
+_RECORDED = (
+    *("steps", "seconds", "curve"),
+    *("light_explained", "copies", "explained_percent"),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class AreaFitResult:
     """Network trained on one area.
@@ -168,11 +181,14 @@ class AreaFitResult:
         ``steps, seconds, loss, gain_db, gain_below_cutoff_db`` of each report with an
         evaluation.
     light_explained : float or None
-        Share of the optical image's variance that a filter of SEM explains; None if it
-        was not fitted.
+        Share of the optical image's variance, in a part of the training area, that a
+        network or filter predicts from SEM; None if none was fitted.
     copies : int
         Copies with objects removed and added that it was trained on; 0 if too little of
         the optical image is explained.
+    explained_percent : float or None
+        The same in percent for the held-out optical image, predicted from the output of
+        the model.
     state : dict
         State that `fit_area` can resume.
     """
@@ -184,6 +200,7 @@ class AreaFitResult:
     curve: list[dict[str, object]]
     light_explained: float | None
     copies: int
+    explained_percent: float | None
     state: dict[str, object] = field(repr=False)
 
     @classmethod
@@ -191,17 +208,9 @@ class AreaFitResult:
         """Rebuild the trained network from a saved state."""
         network = build_network(ARCHITECTURE, {})
         network.load_state_dict(state["averaged"])
-        black, white = state["levels"]
-        return cls(
-            network.eval(),
-            (black, white),
-            int(state["steps"]),
-            float(state["seconds"]),
-            list(state["curve"]),
-            state["light_explained"],
-            int(state["copies"]),
-            state,
-        )
+        numbers = {name: state[name] for name in _RECORDED}
+        levels = tuple(state["levels"])
+        return cls(network=network.eval(), levels=levels, state=state, **numbers)
 
     def create_card(self, name: str, **fields: Any) -> ModelCard:
         """Create the model card; `fields` are additional fields of `ModelCard`."""
@@ -209,14 +218,7 @@ class AreaFitResult:
         effective = measure_effective_fields(
             self.network, stride=2, halo=probe_result.halo
         )
-        training = {
-            "steps": self.steps,
-            "seconds": round(self.seconds, 1),
-            "curve": self.curve,
-            "light_explained": self.light_explained,
-            "copies": self.copies,
-            "options": self.state["options"],
-        }
+        training = {name: self.state[name] for name in (*_RECORDED, "options")}
         return ModelCard(
             name=name,
             architecture=ARCHITECTURE,
@@ -277,9 +279,9 @@ def fit_area(
 
     Parameters
     ----------
-    images : sequence of PlaceImages
+    images : sequence of AreaImages
         Training images; several if SEM shows several parts.
-    options : PlaceOptions, optional
+    options : AreaOptions, optional
         Options of the training.
     seconds : float, optional
         Time after which the training ends, without its preparation; the time of
@@ -310,7 +312,7 @@ def fit_area(
 
     Returns
     -------
-    PlaceFit
+    AreaFitResult
         The trained model.
 
     Yields
@@ -334,7 +336,9 @@ def fit_area(
     trainer = _AreaTrainer(list(images), options, torch.device(device), levels)
     if state is not None:
         trainer.load_state_dict(state)
-    yield from trainer.prepare()
+    yield from trainer.prepare(
+        partial(fit_area, threads=threads, device=device, should_stop=should_stop)
+    )
     watch = _EvaluationTimer(time.monotonic() - trainer.seconds, report_every_s)
     pace = _ThreadTuner(threads)
     last_save = time.monotonic()
@@ -460,17 +464,22 @@ class _AreaTrainer:
         )
         self.originals: list[_TrainingPlanes] = []
         self.copies: list[_TrainingPlanes] = []
+        self.predict_light: Callable[[core.RealArray], core.RealArray] | None = None
         self.light_explained: float | None = None
+        self.explained_percent: float | None = None
         self._losses: list[float] = []
 
     # Data.
 
-    def prepare(self) -> core.Job[None]:
-        """Scale the images to their ranges and create the copies."""
+    def prepare(self, fit: Callable[..., core.Job[AreaFitResult]]) -> core.Job[None]:
+        """Scale the images to their ranges and create the copies.
+
+        `fit` is `fit_area` for another network.
+        """
         units = [
             (
-                _scale_to_unit_range(i.low, self.levels),
-                _scale_to_unit_range(_mask_held_out_pixels(i), self.sem_levels),
+                scale_to_unit_range(i.low, self.levels),
+                scale_to_unit_range(_mask_held_out_pixels(i), self.sem_levels),
             )
             for i in self.images
         ]
@@ -486,10 +495,8 @@ class _AreaTrainer:
             raise core.ShapeError(msg, code="nothing-to-train")
         if not self.options.copies or not self.options.from_copies:
             return
-        yield core.Progress(0, self.options.copies, "fitting the linear filter")
-        forward = fit_cross_validated_filter([(high, low) for low, high in units])
-        self.light_explained = forward.explained_share
-        if forward.explained_share < self.options.least_explained:
+        yield from self._fit_light(units, fit)
+        if (self.light_explained or 0.0) < self.options.least_explained:
             return
         for number in range(self.options.copies):
             yield core.Progress(number, self.options.copies, "copying the area")
@@ -501,7 +508,7 @@ class _AreaTrainer:
                 defects = add_defects(
                     low[box],
                     high[box],
-                    forward.kernel,
+                    self.predict_light,
                     seed,
                     share=self.options.defect_share,
                 )
@@ -510,6 +517,51 @@ class _AreaTrainer:
                         defects.low, defects.high, defects.change_mask, self
                     )
                 )
+
+    def _fit_light(
+        self,
+        units: Sequence[tuple[core.Float32Array, core.Float32Array]],
+        fit: Callable[..., core.Job[AreaFitResult]],
+    ) -> core.Job[None]:
+        """Choose what predicts a part of the light from SEM best: filter or network."""
+        tests = []  # SEM image, optical image and tested pixels of each part
+        for low, high in units:
+            known = np.isfinite(low) & np.isfinite(high)
+            rows = np.flatnonzero(known.any(axis=1))
+            tested = np.zeros_like(known)
+            tested[rows[: len(rows) // _TESTED]] = True
+            sem = np.where(known, high, np.float32(np.nanmean(high)))
+            tests.append((sem, np.where(known, low, np.float32(np.nan)), tested))
+        job = fit(
+            [
+                AreaImages(ndimage.gaussian_filter(sem, blur), light, tested)
+                for sem, light, tested in tests
+                for blur in _BLURS_PX
+            ],
+            self.options.replace(copies=0),
+            steps=_LIGHT_STEPS,
+            report_every_s=math.inf,
+            levels=(0.0, 1.0),
+        )
+        found = yield from core.map_progress(
+            job, lambda one: core.Progress(one.done, one.total, "learning the optics")
+        )
+        network = found.network.to(self.device)
+        black, white = _compute_common_range(
+            [np.where(tested, np.nan, light) for _, light, tested in tests]
+        )
+
+        def predict(sem: core.RealArray) -> core.RealArray:
+            return _apply_network(network, sem) * (white - black) + black
+
+        linear = fit_linear_filter([(high, low) for low, high in units])
+        self.light_explained = -math.inf
+        for call in (linear.apply, predict):
+            share = _measure_explained(
+                [(light[tested], call(sem)[tested]) for sem, light, tested in tests]
+            )
+            if share > self.light_explained:
+                self.light_explained, self.predict_light = share, call
 
     def sample_batch(self) -> Tensor:
         """Cut the patches of a step, (B, 3, side, side), with random orientations."""
@@ -582,36 +634,28 @@ class _AreaTrainer:
         `optics`: cut-off and pixel size in nm, for the gain below the cut-off.
         """
         before, after, previews = 0.0, 0.0, []
+        lights: list[tuple[core.RealArray, core.RealArray]] = []
         below = np.zeros(2)  # squared errors before and after
         for one in self.images:
             if one.held_out is None or not one.held_out.any():
                 continue
-            outer, inner = [], []  # with context, and the held-out part therein
-            for axis, size in enumerate(one.held_out.shape):
-                at = np.flatnonzero(one.held_out.any(axis=1 - axis))
-                first, last = int(at[0]), int(at[-1]) + 1
-                start = max(0, first - _CONTEXT_PX)
-                outer.append(slice(start, min(size, last + _CONTEXT_PX)))
-                inner.append(slice(first - start, last - start))
-            box = tuple(outer)
-            low = _scale_to_unit_range(one.low[box], self.levels)
+            rows, columns = ndimage.find_objects(one.held_out.astype(np.uint8))[0]
+            part = core.Box(rows.start, rows.stop, columns.start, columns.stop)
+            wide = part.grow(_CONTEXT_PX)
+            wide = wide.intersection(core.Box.from_shape(one.held_out.shape))
+            box, inner = wide.slices, part.relative_to(wide).slices
+            low = scale_to_unit_range(one.low[box], self.levels)
             low = np.where(np.isfinite(low), low, np.float32(np.nanmean(low)))
-            rows, columns = low.shape
-            even = np.pad(low, ((0, rows % 2), (0, columns % 2)), mode="edge")
-            network_input = torch.from_numpy(even)[None, None].to(self.device)
-            output = self.averaged_network(
-                network_input.contiguous(
-                    memory_format=get_memory_layout(network_input.device)
-                )
-            )
-            image = output[0, 0, :rows, :columns].float().cpu().numpy()
+            image = _apply_network(self.averaged_network, low)
             truth = one.high[box].astype(float)
             usable = one.held_out[box] & np.isfinite(one.low[box]) & np.isfinite(truth)
+            if self.predict_light is not None:
+                lights.append((low[usable], self.predict_light(image)[usable]))
             before += _sum_squared_errors(low[usable], truth[usable])
             after += _sum_squared_errors(image[usable], truth[usable])
-            if optics is not None and usable[tuple(inner)].all():
+            if optics is not None and usable[inner].all():
                 light, output, target = (
-                    split_frequencies(plane[tuple(inner)].astype(float), *optics)[0]
+                    split_frequencies(plane[inner].astype(float), *optics)[0]
                     for plane in (low, image, truth)
                 )
                 for number, plane in enumerate((light, output)):
@@ -621,8 +665,10 @@ class _AreaTrainer:
                 below += np.nan
             black, white = self.levels
             previews.append(
-                image[tuple(inner)] * np.float32(white - black) + np.float32(black)
+                image[inner] * np.float32(white - black) + np.float32(black)
             )
+        if lights:
+            self.explained_percent = 100 * _measure_explained(lights)
         gains = {
             "gain_db": _compute_gain(before, after),
             "gain_below_cutoff_db": _compute_gain(*below.tolist()),
@@ -688,6 +734,7 @@ class _AreaTrainer:
             "images": _digest_images(self.images),
             "light_explained": self.light_explained,
             "copies": self.options.copies if self.copies else 0,
+            "explained_percent": self.explained_percent,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -705,6 +752,28 @@ class _AreaTrainer:
         self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         self.steps, self.seconds = int(state["steps"]), float(state["seconds"])
         self.curve = list(state["curve"])
+        self.explained_percent = state["explained_percent"]
+
+
+@torch.no_grad()
+def _apply_network(network: nn.Module, image: core.RealArray) -> core.Float32Array:
+    """Apply a network to an image (Y, X) of any size."""
+    (rows, columns), parameter = image.shape, next(network.parameters())
+    even = np.pad(image, ((0, rows % 2), (0, columns % 2)), mode="edge")
+    planes = torch.from_numpy(even)[None, None].to(parameter)
+    layout = get_memory_layout(parameter.device)
+    output = network(planes.contiguous(memory_format=layout))
+    return np.asarray(output[0, 0, :rows, :columns].float().cpu())
+
+
+def _measure_explained(
+    pairs: Sequence[tuple[core.RealArray, core.RealArray]],
+) -> float:
+    """Return the share of the variance of images (N,) that predictions explain."""
+    light, predicted = (np.concatenate(one) for one in zip(*pairs, strict=True))
+    known = np.isfinite(light) & np.isfinite(predicted)
+    error = np.var((light - predicted)[known], dtype=float)
+    return float(1 - error / max(np.var(light[known], dtype=float), _FLOOR))
 
 
 def _compute_gain(before: float, after: float) -> float | None:
@@ -736,13 +805,6 @@ def _compute_common_range(images: Sequence[core.RealArray]) -> core.FloatPair:
         np.concatenate([i.ravel() for i in images])[None]
     )
     return low, high if high > low else low + 1.0
-
-
-def _scale_to_unit_range(
-    image: core.RealArray, levels: core.FloatPair
-) -> core.Float32Array:
-    """Scale an image so that `levels` are mapped to 0 and 1."""
-    return np.asarray((image - levels[0]) / (levels[1] - levels[0]), np.float32)
 
 
 def _create_training_planes(

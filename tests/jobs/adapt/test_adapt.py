@@ -1,4 +1,5 @@
 import shutil
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -23,12 +24,16 @@ from napari_semsr.inference import EnhanceOptions, prepare_model_input
 from napari_semsr.io import ImageIdentity, StoredTransform, read, write
 from napari_semsr.jobs import ADAPT, AdaptationError, AdaptOptions
 from napari_semsr.jobs.adapt import job, process, train
-from napari_semsr.jobs.adapt.areas import split_training_area
+from napari_semsr.jobs.adapt.areas import (
+    SquaredErrors,
+    require_gain,
+    split_training_area,
+)
 from napari_semsr.jobs.adapt.process import fit_in_process, fit_with_files
 from napari_semsr.models import load_model, read_card
 from napari_semsr.restoration import LinearFit
 from tests.children import LIMIT_S
-from tests.refusals import refused
+from tests.refusals import refused, warned
 
 FORMER_RUN = Path(__file__).parents[2] / "corpus" / "77bd7f5d" / "adapted"
 SIDE = (128, 224)
@@ -123,6 +128,35 @@ def test_a_place_gives_a_model_that_is_ahead_of_everything_simpler(adapted):
     assert made.evaluated["input"].gain_db == 0
     assert own.objects.shown > made.evaluated["input"].objects.shown
     assert (folder / made.model).is_file() or made.model.startswith(str(folder))
+
+
+def test_no_single_part_decides_whether_a_model_is_kept(adapted):
+    own = adapted[0].evaluated["adapted model"]
+
+    def decide(model, before):
+        parts = {"input": before, "model": model}
+        rows = {
+            name: replace(own, errors=SquaredErrors(np.array(one, float)))
+            for name, one in parts.items()
+        }
+        require_gain(rows, "model")
+
+    decide([1] * 15 + [101], [2] * 15 + [100])
+    with refused(AdaptationError, "no-gain"):
+        decide([0.4, 2] * 8, [1] * 16)  # +4 and -3 dB
+
+
+def test_a_training_without_copies_is_warned_of(place, tmp_path, monkeypatch):
+    def fit_without(*images, **how):
+        fit = yield from fit_by_steps(*images, **how)
+        return replace(fit, light_explained=0.2, explained_percent=70.0)
+
+    monkeypatch.setattr(train, "fit_in_process", fit_without)
+    with warned("no-copies", match="20 %"):
+        made = adapt(*place[:1], place[1:], tmp_path / "run")
+    found = made.to_json()
+    assert found["explained_percent"] == 70
+    assert [get_error_code(one) for one in made.warnings] == ["no-copies"]
 
 
 @pytest.fixture

@@ -416,26 +416,28 @@ def _get_grey_range(truths: Sequence[Any]) -> float:
 def require_gain(evaluations: Mapping[str, Evaluation], name: str) -> None:
     """Raise an error unless a model beats all other images by two standard errors.
 
+    The mean and the standard error of the gain, in dB, are those over the parts of the
+    held-out areas, so that no single part decides.
+
     Raises
     ------
     AdaptRefused
         With the code ``no-gain``, and the figures of all.
     """
-    model = evaluations[name]
+    errors = evaluations[name].errors.decisive_errors
     for rival, row in evaluations.items():
         if rival == name:
             continue
-        gain, error = analysis.compute_psnr_gain(
-            model.errors.decisive_errors, row.errors.decisive_errors
-        )
-        if gain is not None and gain > SURE * (error or 0.0):
+        with np.errstate(divide="ignore", invalid="ignore"):  # images without an error
+            gains = 10 * np.log10(row.errors.decisive_errors / errors)
+            gain, error = gains.mean(), gains.std(ddof=1) / math.sqrt(gains.size)
+        if gain > SURE * error:
             continue
-        has = "no error" if gain is None else f"{gain:+.2f} ± {error or 0.0:.2f} dB"
         msg = (
             f"The trained model is not better than {_NAMES.get(rival, rival)} on the "
-            f"held-out part ({has}, gain ± standard error) and is not kept: train "
-            "longer (`minutes`), check the registration, or use an SEM image of a "
-            "larger area."
+            f"held-out part ({gain:+.2f} ± {error:.2f} dB, mean gain of its parts ± "
+            "standard error) and is not kept: train longer (`minutes`), check the "
+            "registration, or use an SEM image of a larger area."
         )
         figures = {key: each.to_json() for key, each in evaluations.items()}
         raise AdaptationError(msg, "no-gain", held_out=figures)

@@ -244,6 +244,7 @@ _TRAINING = "training.json"  # record of the training, with the evaluation
 _FROM_TRAINING = (
     "registrations",
     "cut_off_nm",
+    "explained_percent",
     "steps",
     "minutes",
     "areas",
@@ -275,6 +276,8 @@ class Adapted(Result):
     untouched `ssum-sem`, and the objects of all four. `linear` is that filter's result
     for the mosaic, and `look_here` the difference of the enhanced mosaic from it.
     `areas` are the boxes of each area in the mosaic, and of its parts in that box.
+    `explained_percent` is the share of the held-out optical image that its enhanced
+    version predicts, None if nothing predicts light from SEM.
     """
 
     output: str
@@ -292,6 +295,9 @@ class Adapted(Result):
     linear: Annotated[str, core.Quantity("Result of the linear filter")]
     look_here: Annotated[str, core.Quantity("Look here")]
     cut_off_nm: float | None
+    explained_percent: Annotated[
+        float | None, core.Quantity("Optical image explained", "%", ".0f")
+    ]
     steps: Annotated[int, core.Quantity("Steps", form="d")]
     minutes: Annotated[float, core.Quantity("Trained", "minutes", ".3g")]
     seconds: Annotated[float, core.Quantity("Time", "s", ".0f")]
@@ -425,7 +431,7 @@ def adapt(
         model=str(model),
         report=str(output / _REPORT),
         registration=record["registrations"][0],
-        **{name: record[name] for name in _FROM_TRAINING},
+        **{name: record.get(name) for name in _FROM_TRAINING},
         evaluated={
             name: Evaluation(name, **row | {"objects": ObjectCount(**row["objects"])})
             for name, row in record["evaluations"].items()

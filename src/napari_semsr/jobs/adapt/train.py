@@ -40,7 +40,7 @@ from napari_semsr.jobs.images import (
 from napari_semsr.jobs.leakage import LIGHT, TRAINED_ON
 from napari_semsr.jobs.verb import FileInput, Output, Run, command
 from napari_semsr.models import MOSAIC_MODEL, find_model
-from napari_semsr.restoration import LinearFit, fit_cross_validated_filter
+from napari_semsr.restoration import LinearFit, fit_linear_filter
 
 STOP = "stop"
 """Name of the file in the run folder that ends the training early."""
@@ -98,6 +98,7 @@ class TrainedArea(Result):
     pixel_size_nm: core.FloatPair | None
     evaluations: dict[str, Evaluation]
     cut_off_nm: float | None
+    explained_percent: float | None
     steps: int
     minutes: float
     curve: list[dict[str, Any]]
@@ -136,7 +137,7 @@ def train_on_sem(
     areas, registrations = yield from _open_areas(run, shown_image, sem, transforms)
     cut_off = analysis.find_cut_off(mosaic_image, options.cut_off_nm)
     yield core.Progress(0, 0, "fitting the linear filter")
-    linear = fit_cross_validated_filter(
+    linear = fit_linear_filter(
         [
             (light.array(), truth.array())
             for light, truth in (area.crop(area.training_box) for area in areas)
@@ -160,6 +161,13 @@ def train_on_sem(
     except AdaptationError as error:
         error.facts |= {"steps": fit.steps, "registration": registrations[0]}
         raise
+    if fit.light_explained is not None and not fit.copies:
+        core.warn(
+            "The model was trained without copies in which objects are missing or "
+            f"added: SEM predicts only {100 * fit.light_explained:.0f} % of the "
+            "optical image: it may draw usual objects where there are none.",
+            "no-copies",
+        )
     yield core.Progress(0, 0, "writing the model")
     truth = areas[0].crop(areas[0].held_out)[1]
     arrays = {name: row.images[0] for name, row in evaluations.items()}
@@ -174,6 +182,7 @@ def train_on_sem(
         pixel_size_nm=truth.pixel_size_nm,
         evaluations=evaluations,
         cut_off_nm=cut_off,
+        explained_percent=fit.explained_percent,
         steps=fit.steps,
         minutes=fit.seconds / 60,
         curve=fit.curve,
