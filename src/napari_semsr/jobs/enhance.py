@@ -16,6 +16,7 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,6 +33,7 @@ from napari_semsr.io import (
 )
 from napari_semsr.jobs import images, verb
 from napari_semsr.jobs.leakage import TRAINED_ON
+from napari_semsr.jobs.planes import run_on_planes
 
 MISFIT = "misfit"
 """Output name of the misfit map."""
@@ -136,7 +138,7 @@ def _get_largest_value(values: Iterable[float | None]) -> float | None:
     result=EnhancedFile,
     opens=False,
     resumes=True,
-    planes=_summarise_planes,
+    planes=partial(run_on_planes, sum_up=_summarise_planes),
 )
 def enhance(
     run: verb.Run[EnhanceOptions],

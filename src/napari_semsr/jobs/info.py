@@ -11,8 +11,13 @@ import numpy as np
 from napari_semsr import core
 from napari_semsr.io import create_missing_file_error, describe, read
 from napari_semsr.jobs.images import Result, to_json_value
-from napari_semsr.jobs.index import get_verb
-from napari_semsr.jobs.verb import FileInput, Run, command, get_pixel_size_fields
+from napari_semsr.jobs.verb import (
+    FileInput,
+    Run,
+    command,
+    get_pixel_size_fields,
+    get_verb,
+)
 
 _DECODED_FORMATS = ("TIFF", "PNG", "JPEG", "BMP")
 _LARGEST_LOOK = 1 << 26  # px; chosen: images up to this size are read whole

@@ -12,6 +12,7 @@ from napari_semsr.io import replace_atomically
 from napari_semsr.jobs import exchange, verb
 from napari_semsr.jobs.images import (
     Image,
+    OverwritePolicy,
     Result,
     check_output_not_input,
     to_json_value,
@@ -185,7 +186,7 @@ def export_model(
     return _describe_model_file(output, card)
 
 
-@verb.command("models import", reads=False, replaces=True)
+@verb.command("models import", reads=False)
 def import_model(
     run: verb.Run[exchange.ImportOptions],
     file: Annotated[
@@ -198,6 +199,7 @@ def import_model(
     ],
     *,
     options: exchange.ImportOptions,
+    existing: OverwritePolicy,
 ) -> core.Job[ModelFile]:
     """Add a model to the library, and show its model card."""
     yield core.Progress(0, 2, "checking")
@@ -218,21 +220,19 @@ def import_model(
         raise core.OptionError(msg, code="option-without-effect")
     if foreign:
         module, card = exchange.import_model_file(path, options)
-        target = _prepare_library_path(run, path, card.name)
+        target = _prepare_library_path(path, card.name, existing)
         yield core.Progress(1, 2, "writing")
         models.save_model(target, module, card)
     else:
         name = models.load_model(path).card.name
-        target = _prepare_library_path(run, path, name)
+        target = _prepare_library_path(path, name, existing)
         yield core.Progress(1, 2, "copying")
         if target.resolve() != path.resolve():
             _copy_atomically(path, target)
     return _describe_model_file(target)
 
 
-def _prepare_library_path(
-    run: verb.Run[exchange.ImportOptions], path: Path, name: str
-) -> Path:
+def _prepare_library_path(path: Path, name: str, existing: OverwritePolicy) -> Path:
     """Return the library path for an imported model, and create its folder."""
     if name in models.list_bundled_models():
         msg = (
@@ -242,7 +242,7 @@ def _prepare_library_path(
         raise core.CheckpointError(msg, code="name-taken")
     folder = models.get_library_folder()
     target = folder / f"{name}{models.SUFFIX}"
-    if target.exists() and not run.existing.overwrite:
+    if target.exists() and not existing.overwrite:
         msg = (
             f"The library already contains a model named {name}; set `overwrite` to "
             "replace it."

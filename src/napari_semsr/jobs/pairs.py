@@ -102,19 +102,17 @@ class CreatedPairs(Result):
 def pairs(
     run: Run[PairOptions],
     low: Annotated[
-        Image,
+        Image | Sequence[core.Micrograph],
         ImageInput(
             help="the image to improve, or a folder or pattern ('*_low.png') of such "
             "images",
-            takes=Sequence[core.Micrograph],
         ),
     ],
     high: Annotated[
-        Image,
+        Image | Sequence[core.Micrograph],
         ImageInput(
             help="the target image, or a folder or pattern ('*_high.png') of such "
             "images",
-            takes=Sequence[core.Micrograph],
         ),
     ],
     output: Annotated[
@@ -127,11 +125,10 @@ def pairs(
     *,
     options: PairOptions,
     transform: Annotated[
-        str | Path | io.StoredTransform | None,
+        io.StoredTransform | str | Path | None,
         FileInput(
             help="transform from LOW (moving) to HIGH (fixed), written by `register()`",
             metavar="JSON",
-            takes=io.StoredTransform,
         ),
     ] = None,
 ) -> core.Job[CreatedPairs]:

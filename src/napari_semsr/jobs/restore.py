@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +17,7 @@ from napari_semsr.jobs.images import (
     record_file,
     to_json_value,
 )
+from napari_semsr.jobs.planes import run_on_planes
 from napari_semsr.restoration import (
     RestoreOptions,
     Restorer,
@@ -162,7 +164,12 @@ def _summarise_planes(results: Sequence[RestoredFile]) -> dict[str, object]:
     }
 
 
-@verb.command(title="restoration", opens=False, resumes=True, planes=_summarise_planes)
+@verb.command(
+    title="restoration",
+    opens=False,
+    resumes=True,
+    planes=partial(run_on_planes, sum_up=_summarise_planes),
+)
 def restore(
     run: verb.Run[RestoreOptions],
     image: Annotated[

@@ -181,6 +181,7 @@ def simulate(
     >>> made.grid, made.frame_shape, made.pixel_size_nm
     ((2, 3), (64, 64), (20.0, 20.0))
     """
+    images.check_target_folder(out_dir, empty=not run.existing.overwrite)
     settings = options
     _check_scan(out_dir, image, settings)
     source, inputs = None, list[core.InputRecord]()

@@ -357,7 +357,7 @@ def _convert_to_nm(px: float | None, size: core.FloatPair | None) -> float | Non
     return px * float(np.mean(size))
 
 
-def _compute_folder_digest(folder: Path, values: Mapping[str, Any]) -> core.Job[str]:
+def digest_folder(folder: Path, values: Mapping[str, Any]) -> core.Job[str]:
     """Compute the digest of the scan in a folder, or of the scans at its heights."""
     options = StitchFolderOptions.from_history(values)
     table_given = values.get("positions")
@@ -375,7 +375,7 @@ def _compute_folder_digest(folder: Path, values: Mapping[str, Any]) -> core.Job[
     return core.combine_digests(digests)
 
 
-def _get_part_paths(mosaic: Path) -> dict[str, Path]:
+def get_part_paths(mosaic: Path) -> dict[str, Path]:
     """Return the paths of a mosaic's companion images, keyed by part."""
     halves = dict(zip(("half-a", "half-b"), io.get_half_paths(mosaic), strict=True))
     height = io.get_companion_path(mosaic, "height")
@@ -391,8 +391,6 @@ def stitch(
         verb.FileInput(
             help="folder of frames, or one multi-page file",
             metavar="FRAMES_DIR",
-            role="frames",
-            digest=_compute_folder_digest,
         ),
     ],
     output: Annotated[
@@ -400,7 +398,6 @@ def stitch(
         verb.Output(
             "file of the mosaic; its suffix sets the format",
             ending=".ome.zarr",
-            parts=_get_part_paths,
         ),
     ],
     *,

@@ -324,7 +324,7 @@ def train(
     ],
     output: Annotated[
         Path,
-        Output("folder of the run: checkpoints, log, model", ending="", grows=True),
+        Output("folder of the run: checkpoints, log, model", ending=""),
     ],
     *,
     options: TrainOptions,
@@ -357,12 +357,11 @@ def train(
         ),
     ] = None,
     transform: Annotated[
-        str | Path | None,
+        StoredTransform | str | Path | None,
         FileInput(
             help="transform from `low` to `high` written by `register()`, if they "
             "are on different grids",
             metavar="JSON",
-            takes=StoredTransform,
         ),
     ] = None,
     start_from: Annotated[

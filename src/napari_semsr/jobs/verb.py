@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import partial
+from importlib import import_module
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar, get_args, get_type_hints
@@ -40,7 +41,7 @@ from napari_semsr.jobs.images import (
     record_input,
     write_map,
 )
-from napari_semsr.jobs.index import ACTIONS, FUNCTIONS, VERBS
+from napari_semsr.jobs.index import ACTIONS, FUNCTIONS, PLACES, VERBS
 from napari_semsr.jobs.leakage import warn_if_trained_on
 
 _OF_IMAGES = (None, ".ome.tif", ".ome.zarr")  # suffixes of images; None: not written
@@ -131,18 +132,13 @@ class ImageInput:
     optional: bool = False
     flag: str = ""  # command option; empty for a positional argument
     metavar: str = "IMAGE"
-    role: str = ""  # name in histories, if different
     column: str = ""  # name in result tables, if different
-    takes: object = None  # further types that its function accepts
     many: bool = False
     also: tuple[str, ...] = ()  # further column names in tables
     label: str = ""  # in a panel; by default derived from the name
     several: bool = False  # several files have one output each, in a folder
     side: str = ""  # prefix of its own reading options
     stack: bool = False  # may be a stack, processed plane by plane
-    guide: bool = False  # guides the command; its data are not part of the result
-    # function for its reading options, if they are special
-    reading: Callable[[Any, io.ReadOptions], io.ReadOptions] | None = None
 
     @property
     def title(self) -> str:
@@ -165,12 +161,8 @@ class FileInput:
     flag: str = ""  # command option; empty for a positional argument
     metavar: str = "FILE"
     many: bool = False
-    takes: object = None  # further types that its function accepts
     takes_name: bool = False  # accepts a name instead of a file
     default: str | None = None
-    role: str = ""  # name in histories, if different
-    # computes its digest from the call's values, if not from a file
-    digest: Callable[..., core.Job[str]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,18 +172,13 @@ class Output:
     help: str
     name: str = "output"
     is_required: bool = True
-    one_needs_it: bool = False  # only for a single image
     flag: str = "-o"  # of the command; empty for a positional argument
     metavar: str = "OUT"
-    default: str = ""  # of the command
     # suffix, if written; a folder has none, pairs have ".zarr"
     ending: str | None = ".ome.tif"
     also: tuple[str, ...] = ()  # further allowed suffixes
-    grows: bool = False  # a folder whose contents the command checks
     remade: bool = False  # overwritten by a resumed run, too
     may_stay_in_memory: bool = False  # its function may return it in memory instead
-    # further images written next to it, by the part named in histories
-    parts: Callable[[Path], Mapping[str, Path]] = lambda _: {}
 
     @property
     def is_image(self) -> bool:
@@ -209,8 +196,8 @@ class Output:
         how: dict[str, Any] = {"inputs": inputs, "overwrite": replaces}
         if self.ending == "":
             check_output_not_input(Path(place), inputs)
-            empty = not (replaces or self.grows)
-            return check_target_folder(place, empty=empty, parents=self.grows)
+            # the command checks what the folder contains
+            return check_target_folder(place, empty=False, parents=True)
         if self.is_image and Path(place).suffix.lower() not in self.also:
             how |= {"resume": existing.resume, "also": self.also}
             return check_image_target(place, **how)
@@ -235,7 +222,6 @@ _IN_FILE = ("known_distortion",)  # a `Calibration` object
 MAP_OUT = Output(
     "path of the map of one image; its suffix sets the format",
     is_required=False,
-    one_needs_it=True,
 )
 """Map output for a single image; several images yield a table with one row each
 instead.
@@ -302,7 +288,6 @@ class Run(Generic[O]):
     sources: dict[str, io.Source] = field(default_factory=dict)  # their source files
     readings: dict[str, io.ReadOptions] = field(default_factory=dict)  # of some images
     roles: dict[str, str] = field(default_factory=dict)  # roles of images in histories
-    guides: tuple[str, ...] = ()  # images that only guide the command
     records: dict[str, core.InputRecord] = field(default_factory=dict)
 
     @property
@@ -393,7 +378,7 @@ class Run(Generic[O]):
         """Record an image for the history of the result, only once."""
         if role not in self.records:
             image, image_opened = self.image_inputs[role], self.images[role]
-            role_name = self.roles.get(role) or role
+            role_name = self.roles.get(role, role)
             image_given = self.sources.get(role, image)
             job = record_input(
                 image_given, image_opened, self.get_read_options(role), role=role_name
@@ -422,17 +407,19 @@ class Run(Generic[O]):
         self,
         *guides: core.InputRecord,
         inputs: Sequence[core.InputRecord] = (),
+        led_by: str = "",
         **more: object,
     ) -> core.Job[core.Provenance]:
         """Compose the provenance of the output, including additional `inputs`.
 
-        It lists the images that were opened; `more` describes the run.
+        It lists the images that were opened; the data of the one that the run is
+        `led_by` are not part of the result. `more` describes the run.
         """
         records: list[core.InputRecord] = []
         lead_records: list[core.InputRecord] = []
         for role in (role for role in self.image_inputs if role in self.images):
             record = yield from self.record_image(role)
-            if role in self.guides:  # guides do not count as a shared source of images
+            if role == led_by:  # which does not count as a shared source of images
                 lead_records.append(create_guide_record(record, role))
             else:
                 records.append(record)
@@ -507,7 +494,6 @@ class Verb(Generic[O, R]):
     opens: bool = True  # opens its images before it runs; otherwise its job opens them
     not_read: tuple[str, ...] = ()  # reading options that the command line lacks
     resumes: bool = False
-    replaces: bool = False  # files to overwrite on request, other than an output
     makes_table: bool = False  # also accepts many images, with a row for each
     # plots of its result in panels and reports
     curves: tuple[core.CurveDeclaration, ...] = ()
@@ -541,6 +527,16 @@ class Verb(Generic[O, R]):
     def all_outputs(self) -> tuple[Output, ...]:
         """All outputs of the command."""
         return (*(() if self.output is None else (self.output,)), *self.outputs)
+
+    @property
+    def overwrites(self) -> bool:
+        """Whether it may overwrite files: its outputs, or those it checks itself."""
+        return bool(self.all_outputs) or "existing" in self.parameters
+
+    @property
+    def parameters(self) -> Mapping[str, inspect.Parameter]:
+        """Parameters of the function that declares the command."""
+        return inspect.signature(self.function).parameters
 
     @property
     def option_groups(self) -> tuple[OptionGroup, ...]:
@@ -588,6 +584,18 @@ class Verb(Generic[O, R]):
         """Reading options replaced by command options, all set to None."""
         own = self.options.model_fields
         return {name: None for name in io.ReadOptions.model_fields if name in own}
+
+    def get_read_options(
+        self, image: str, options: O, opening: io.ReadOptions
+    ) -> io.ReadOptions:
+        """Return how an image is read: the command may have options for it alone."""
+        names = {name: f"{image}_{name}" for name in io.ReadOptions.model_fields}
+        own = {
+            name: getattr(options, long)
+            for name, long in names.items()
+            if long in self.options.model_fields
+        }
+        return io.ReadOptions(**own) if own else opening
 
     def get_return_value(self, result: R) -> object:
         """Return the function's return value for a result: its image, if any."""
@@ -728,7 +736,14 @@ class Verb(Generic[O, R]):
         values |= dict(zip(first, inputs, strict=False))
         usual = {item.name: item.default for item in self.files}
         values = usual | {k: v for k, v in values.items() if v is not None}
-        run = self._create_run(values, options or self.options.parse({}), opening)
+        run = Run(
+            self.name,
+            self._take_images(values),
+            (options or self.options.parse({})).reset_unused_options(),
+            opening or io.ReadOptions(),
+            parameters=values,
+        )
+        self._set_readings(run)
         keeps = self.resumes and values.pop("keep", True)
         run.existing = OverwritePolicy(overwrite, resume, keeps)
         check_devices((run.options, *values.values()))
@@ -756,33 +771,37 @@ class Verb(Generic[O, R]):
         """Run the command, overwriting existing outputs."""
         return self.job(*inputs, overwrite=True, **how)
 
-    def _create_run(
-        self, values: dict[str, Any], options: O, opening: io.ReadOptions | None
-    ) -> Run[O]:
-        """Create a run, separating images and reading options from other values."""
-        images_given = {}
+    def _take_images(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Remove the images from named values, and return them."""
+        images = {}
         for item in self.images:
             image = values.pop(item.name, None)
             if item.many and isinstance(image, (core.Micrograph, str, os.PathLike)):
                 image = [image]
             if image is not None:
-                images_given[item.name] = image
-        options = options.reset_unused_options()
-        run = Run(
-            self.name,
-            images_given,
-            options,
-            opening or io.ReadOptions(),
-            parameters=values,
-        )
+                images[item.name] = image
+        return images
+
+    def _set_readings(self, run: Run[O]) -> None:
+        """Set the reading options of images that are read unlike the others."""
         for item in self.images:
-            if item.reading is not None:
-                run.readings[item.name] = item.reading(options, run.opening)
+            reading = self.get_read_options(item.name, run.options, run.opening)
+            if reading is not run.opening:
+                run.readings[item.name] = reading
         for side in self.reading_prefixes[1:]:
-            run.readings[side] = values.pop(f"{side}_opening", None) or io.ReadOptions()
-        run.roles = {item.name: item.role for item in self.images}
-        run.guides = tuple(item.name for item in self.images if item.guide)
-        return run
+            own = run.parameters.pop(f"{side}_opening", None)
+            run.readings[side] = own or io.ReadOptions()
+
+
+def get_verb(name: str) -> Verb[core.Options, Result] | None:
+    """Import a command; return None if unknown or if it has several actions."""
+    if name not in (*FUNCTIONS.values(), *PLACES):
+        return None
+    module, _, function = PLACES.get(name, f"{name}.{name}").rpartition(".")
+    verb: Verb[core.Options, Result] = getattr(
+        import_module(f".{module}", "napari_semsr.jobs"), function
+    )
+    return verb
 
 
 _EXAMPLES = "Examples\n--------\n"
@@ -791,7 +810,7 @@ _EXAMPLES = "Examples\n--------\n"
 def command(
     name: str = "",
     *,
-    planes: Callable[[Sequence[Any]], dict[str, object]] | None = None,
+    planes: Callable[..., core.Job[Any]] | None = None,
     **facts: Any,
 ) -> Callable[[Callable[..., core.Job[R]]], Verb[Any, R]]:
     """Declare a command by a function: its parameters, docstring and result.
@@ -805,8 +824,8 @@ def command(
     name : str, optional
         Name of the command; by default that of the function.
     planes : callable, optional
-        Combines the results of the planes of a stack, on each of which the function is
-        run; it then opens the image itself.
+        Runs the function, its argument `job`, on each plane of a stack; the function
+        opens the image itself.
     **facts : object
         Further fields of the `Verb`.
 
@@ -817,8 +836,6 @@ def command(
     """
 
     def declare(function: Callable[..., core.Job[R]]) -> Verb[Any, R]:
-        from napari_semsr.jobs.planes import run_on_planes
-
         hints = get_type_hints(function, include_extras=True)
         _, *parameters = inspect.signature(function).parameters.values()
         *_, result = get_args(hints["return"])
@@ -833,7 +850,7 @@ def command(
 
         def start(run: Run[Any]) -> core.Job[R]:
             given = {**run.parameters, **run.targets, **run.image_inputs, **run.images}
-            given |= {"options": run.options}
+            given |= {"options": run.options, "existing": run.existing}
             given |= {} if main is None else {main.name: run.target}
             return function(
                 run, **{one.name: given.get(one.name) for one in parameters}
@@ -844,9 +861,7 @@ def command(
             tuple(images),
             own.options,
             facts.pop("result", None) or next(iter(get_args(result)), result),
-            start
-            if planes is None
-            else partial(run_on_planes, job=start, sum_up=planes),
+            start if planes is None else partial(planes, job=start),
             files=tuple(files),
             output=main,
             outputs=tuple(one for one in outputs if one is not main),
@@ -873,7 +888,8 @@ def _declare_item(parameter: inspect.Parameter, hint: Any) -> Any:
         flag = f"--{parameter.name.replace('_', '-')}"
         more["flag"] = flag if item.flag in ("", "-o") else item.flag
     if isinstance(item, Output):
-        more["is_required"] = item.may_stay_in_memory or not has_default
+        is_required = item.may_stay_in_memory or parameter.default is not None
+        more["is_required"] = is_required
         return replace(item, **more)
     if isinstance(item, FileInput):
         has_default = has_default or item.default is not None

@@ -44,6 +44,7 @@ from napari_semsr.jobs.enhance import enhance
 from napari_semsr.jobs.images import (
     Image,
     Result,
+    check_target_folder,
     get_image_name,
     open_image,
     overwrite_image,
@@ -53,6 +54,7 @@ from napari_semsr.jobs.models import get_model_origin
 from napari_semsr.jobs.resume import Step, StepRecord, run_step
 from napari_semsr.jobs.verb import FileInput, ImageInput, Output, Run, Verb, command
 from napari_semsr.models import MOSAIC_MODEL
+from napari_semsr.registration import Landmarks
 from napari_semsr.restoration import LinearFit
 
 if TYPE_CHECKING:
@@ -364,7 +366,6 @@ def adapt(
             "folder of the run: registration, model, enhanced images, page",
             metavar="RUN_DIR",
             ending="",
-            remade=True,
         ),
     ],
     *,
@@ -377,12 +378,16 @@ def adapt(
             many=True,
         ),
     ] = None,
-    landmarks: Annotated[str | Path | None, register.LANDMARKS_IN] = None,
-    transform: Annotated[str | Path | None, register.TRANSFORM_IN] = None,
+    landmarks: Annotated[Landmarks | str | Path | None, register.LANDMARKS_IN] = None,
+    transform: Annotated[
+        io.StoredTransform | str | Path | None, register.TRANSFORM_IN
+    ] = None,
     translate: Callable[[str], str] | None = None,
 ) -> core.Job[Adapted]:
     """Train a small network on one SEM image of a mosaic, and enhance with it."""
     start = time.monotonic()
+    existing = run.existing
+    check_target_folder(output, empty=not (existing.overwrite or existing.resume))
     sem_count = len(sem)
     if sem_count > 1 and (landmarks, transform) != (None, None):
         msg = (

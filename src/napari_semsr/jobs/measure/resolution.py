@@ -95,10 +95,9 @@ _HALVES = (
     "an image; a single mosaic is measured with the halves that `stitch(halves=True)` "
     "wrote next to it, and any other single image "
 )
-_FIRST = verb.ImageInput(role="image", column="image", also=("a",))
+_FIRST = verb.ImageInput(column="image", also=("a",))
 _SECOND = verb.ImageInput(
     help="a second, independent image of the same field",
-    role="image",
     column="second",
     also=("b", "reference"),
 )
@@ -279,6 +278,7 @@ def frc_map(
     >>> found.map.shape, round(float(np.nanmedian(found.map.data))), found.unit
     ((3, 3), 24, 'nm')
     """
+    run.roles = {"a": "image", "b": "image"}
     sized_image = images.get_calibrated_image(a, b)
     halves, note = _get_mosaic_halves(run, a, halves, alone=b is None)
     a, b = yield from _record_images(run, a, b)

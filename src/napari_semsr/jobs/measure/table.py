@@ -26,10 +26,10 @@ from napari_semsr.jobs.images import (
     Result,
     to_json_value,
 )
-from napari_semsr.jobs.index import MEASURES, get_verb
+from napari_semsr.jobs.index import MEASURES
 from napari_semsr.jobs.many import Outcome, run_each
 from napari_semsr.jobs.resume import read_file_state
-from napari_semsr.jobs.verb import Output, Verb, check_devices
+from napari_semsr.jobs.verb import Output, Verb, check_devices, get_verb
 
 T = TypeVar("T")
 
