@@ -70,7 +70,7 @@ def convert(
     >>> made.shape, made.dtype, made.pixel_size_nm, int(stored[0, 0])
     ((48, 64), 'uint8', (7.7, 7.7), 200)
     """
-    image_given, dtype = run.get_given_image("image"), options.dtype
+    image_given, dtype = run.image_inputs["image"], options.dtype
     # records of this job hold the reading options next to the dtype
     about = {
         "dtype": dtype,

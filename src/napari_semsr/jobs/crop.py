@@ -202,7 +202,7 @@ def crop(
         msg = f"To crop the reference (`like_output`), also set {what}."
         raise core.OptionError(msg, code="missing-value")
     plan, record = yield from _plan_crop(run, image, like, like_output)
-    image_given, resampling = run.get_given_image("image"), plan.area.resampling
+    image_given, resampling = run.image_inputs["image"], plan.area.resampling
     reach = float(resampling.offsets[0] + plan.area.grid.shape[0] * resampling.steps[0])
     note = create_databar_note(get_image_name(image_given), image, reach)
     if note and not isinstance(image_given, core.Micrograph):

@@ -19,36 +19,16 @@ from typing import Annotated, Any, Generic, TypeVar, get_args, get_type_hints
 from pydantic.fields import FieldInfo
 
 from napari_semsr import core, io, models
+from napari_semsr.jobs import images
 from napari_semsr.jobs.former import describe_former_name
-from napari_semsr.jobs.images import (
-    Image,
-    OverwritePolicy,
-    Result,
-    check_image_target,
-    check_output_not_input,
-    check_outputs_differ,
-    check_target_file,
-    check_target_folder,
-    collect_warnings,
-    compose_provenance,
-    correct_pixel_sizes,
-    create_databar_note,
-    create_grey_level_note,
-    create_guide_record,
-    get_image_name,
-    open_image,
-    open_source,
-    record_input,
-    write_map,
-)
+from napari_semsr.jobs.images import Image
 from napari_semsr.jobs.index import ACTIONS, FUNCTIONS, PLACES, VERBS
 from napari_semsr.jobs.leakage import warn_if_trained_on
 
 _OF_IMAGES = (None, ".ome.tif", ".ome.zarr")  # suffixes of images; None: not written
 _PAIRS = ".zarr"
 O = TypeVar("O", bound=core.Options)  # noqa: E741
-R = TypeVar("R", bound=Result)
-T = TypeVar("T")
+R = TypeVar("R", bound=images.Result)
 
 
 def create_pixel_size_property(**more: object) -> property:
@@ -62,7 +42,7 @@ def create_pixel_size_property(**more: object) -> property:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PixelSizeResult(Result):
+class PixelSizeResult(images.Result):
     """Measurements of one or more images with the same pixel size."""
 
     pixel_size_nm: Annotated[
@@ -104,7 +84,7 @@ class MapResult(ImageMeasurement):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ImageResult(Result):
+class ImageResult(images.Result):
     """Output image: its path, or the image itself if it was not written."""
 
     output: str | None
@@ -189,25 +169,26 @@ class Output:
         self,
         place: str | os.PathLike[str],
         inputs: Sequence[Path],
-        existing: OverwritePolicy,
+        existing: images.OverwritePolicy,
     ) -> Path:
         """Raise an error if the output cannot or must not be written to a path."""
+        path = Path(place)
         replaces = existing.overwrite or (existing.resume and self.remade)
         how: dict[str, Any] = {"inputs": inputs, "overwrite": replaces}
         if self.ending == "":
-            check_output_not_input(Path(place), inputs)
+            images.check_output_not_input(path, inputs)
             # the command checks what the folder contains
-            return check_target_folder(place, empty=False, parents=True)
-        if self.is_image and Path(place).suffix.lower() not in self.also:
+            return images.check_target_folder(path, empty=False, parents=True)
+        if self.is_image and path.suffix.lower() not in self.also:
             how |= {"resume": existing.resume, "also": self.also}
-            return check_image_target(place, **how)
-        if self.ending == _PAIRS:
-            if not Path(place).name.lower().endswith(_PAIRS):
-                msg = f"The path of the pair store must end in {_PAIRS}, got {place}."
-                raise core.WriteError(msg, code="suffix-unknown")
-            return check_image_target(place, **how)
-        endings = self.also if self.is_image else (self.ending or "", *self.also)
-        return check_target_file(place, suffixes=endings, **how)
+            return images.check_image_target(path, **how)
+        if self.ending != _PAIRS:
+            endings = self.also if self.is_image else (self.ending or "", *self.also)
+            return images.check_target_file(path, suffixes=endings, **how)
+        if not path.name.lower().endswith(_PAIRS):
+            msg = f"The path of the pair store must end in {_PAIRS}, got {place}."
+            raise core.WriteError(msg, code="suffix-unknown")
+        return images.check_image_target(path, **how)
 
 
 CALIBRATION = FileInput(
@@ -258,13 +239,14 @@ class OptionGroup:
         self, exclude: Iterable[str] = ()
     ) -> dict[str, FieldInfo | FileInput]:
         """Return the options of the group, keyed by name."""
-        all_arguments: dict[str, FieldInfo | FileInput] = {**self.options.model_fields}
-        all_arguments = {
-            name: info for name, info in all_arguments.items() if name not in exclude
+        found: dict[str, FieldInfo | FileInput] = {
+            f"{self.before}{name}": info
+            for name, info in self.options.model_fields.items()
+            if name not in exclude
         }
-        if "pixel_size_sd_nm" in all_arguments:
-            all_arguments[CALIBRATION.name] = CALIBRATION
-        return {f"{self.before}{name}": item for name, item in all_arguments.items()}
+        if f"{self.before}pixel_size_sd_nm" in found:
+            found[f"{self.before}{CALIBRATION.name}"] = CALIBRATION
+        return found
 
 
 _WITH_BARS = "crop", "calibrate"  # commands that may omit the bar
@@ -280,7 +262,7 @@ class Run(Generic[O]):
     options: O
     opening: io.ReadOptions
     target: Path | None = None
-    existing: OverwritePolicy = field(default_factory=OverwritePolicy)
+    existing: images.OverwritePolicy = field(default_factory=images.OverwritePolicy)
     inputs: list[Path] = field(default_factory=list)  # images to read
     parameters: dict[str, Any] = field(default_factory=dict)  # files, groups
     targets: dict[str, Path] = field(default_factory=dict)  # by names of outputs
@@ -293,7 +275,7 @@ class Run(Generic[O]):
     @property
     def image_names(self) -> tuple[str, ...]:
         """Names of the input images."""
-        return tuple(map(get_image_name, self.image_inputs.values()))
+        return tuple(map(images.get_image_name, self.image_inputs.values()))
 
     @property
     def required_target(self) -> Path:
@@ -316,13 +298,9 @@ class Run(Generic[O]):
             fresh["sources"] = {}
         return replace(self, image_inputs={name: image}, target=target, **fresh, **how)
 
-    def get_given_image(self, role: str) -> Any:
-        """Return an image as it was given: opened, or the path of its file."""
-        return self.image_inputs[role]
-
     def get_image_name(self, role: str) -> str:
         """Return the name of an image that its user knows."""
-        return get_image_name(self.image_inputs[role])
+        return images.get_image_name(self.image_inputs[role])
 
     def open_image(self, role: str = "image") -> core.Micrograph:
         """Open the images, and return one of them."""
@@ -339,27 +317,25 @@ class Run(Generic[O]):
 
     def open_images(self) -> None:
         """Open all images."""
-        for role in self.image_inputs:
-            image_given = self.image_inputs[role]
-            image = (
-                image_given
-                if isinstance(image_given, core.Micrograph)
-                else self.get_source(role)
+        for role, given in self.image_inputs.items():
+            is_open, reading = (
+                isinstance(given, core.Micrograph),
+                self.get_read_options(role),
             )
-            image_opened = self.images[role] = open_image(
-                image, self.get_read_options(role)
-            )
-            dtype = getattr(self.options, "dtype", None)
-            if role == next(iter(self.image_inputs)) and (
-                note := create_grey_level_note(image_opened, dtype)
-            ):
+            source = given if is_open else self.get_source(role)
+            image = images.open_image(source, reading)
+            notes = []
+            if not self.images:
+                dtype = getattr(self.options, "dtype", None)
+                notes.append(images.create_grey_level_note(image, dtype))
+            if not is_open and self.verb not in _WITH_BARS:
+                name = images.get_image_name(given)
+                notes.append(images.create_databar_note(name, image))
+            for note in filter(None, notes):
                 core.warn(note)
-            if isinstance(image_given, core.Micrograph) or self.verb in _WITH_BARS:
-                continue
-            if note := create_databar_note(get_image_name(image_given), image_opened):
-                core.warn(note)
+            self.images[role] = image
         alike = [role for role in self.images if role not in self.readings]
-        opened_so = correct_pixel_sizes(
+        opened_so = images.correct_pixel_sizes(
             [self.images[role] for role in alike], self.opening
         )
         self.images |= zip(alike, opened_so, strict=True)
@@ -367,7 +343,7 @@ class Run(Generic[O]):
     def get_source(self, role: str) -> io.Source:
         """Return the source of an image, opening its file only once."""
         if role not in self.sources:
-            self.sources[role] = open_source(self.image_inputs[role])
+            self.sources[role] = images.open_source(self.image_inputs[role])
         return self.sources[role]
 
     def get_read_options(self, role: str) -> io.ReadOptions:
@@ -377,31 +353,21 @@ class Run(Generic[O]):
     def record_image(self, role: str) -> core.Job[core.InputRecord]:
         """Record an image for the history of the result, only once."""
         if role not in self.records:
-            image, image_opened = self.image_inputs[role], self.images[role]
-            role_name = self.roles.get(role, role)
-            image_given = self.sources.get(role, image)
-            job = record_input(
-                image_given, image_opened, self.get_read_options(role), role=role_name
+            self.records[role] = yield from images.record_input(
+                self.sources.get(role, self.image_inputs[role]),
+                self.images[role],
+                self.get_read_options(role),
+                role=self.roles.get(role, role),
             )
-            self.records[role] = yield from job
         return self.records[role]
 
     def warn_if_trained_on(self) -> None:
         """Warn if an image was made by a model trained on the same area."""
-        images = [
+        pairs = [
             (self.sources.get(role, image), self.images[role])
             for role, image in self.image_inputs.items()
         ]
-        warn_if_trained_on(images, self.opening)
-
-    @property
-    def pixel_size_error(self) -> dict[str, object]:
-        """Pixel-size error and source of the first image."""
-        first = self.images.get(next(iter(self.image_inputs), ""))
-        facts = {} if first is None else first.metadata
-        return {
-            k: facts[k] for k in (core.SIZE_ERROR_KEY, core.ORIGIN_KEY) if k in facts
-        }
+        warn_if_trained_on(pairs, self.opening)
 
     def compose_history(
         self,
@@ -415,24 +381,29 @@ class Run(Generic[O]):
         It lists the images that were opened; the data of the one that the run is
         `led_by` are not part of the result. `more` describes the run.
         """
-        records: list[core.InputRecord] = []
-        lead_records: list[core.InputRecord] = []
+        records, lead_records = [], []
         for role in (role for role in self.image_inputs if role in self.images):
             record = yield from self.record_image(role)
             if role == led_by:  # which does not count as a shared source of images
-                lead_records.append(create_guide_record(record, role))
+                lead_records.append(images.create_guide_record(record, role))
             else:
                 records.append(record)
-        first = self.images.get(next(iter(self.image_inputs), ""))
         options_told = {
             **self.options.model_dump(mode="json"),
             "reading": self.opening.model_dump(mode="json"),
-            **({} if "pixel_size_nm" in more else self.pixel_size_error),
-            **({} if first is None else first.unrecorded_instrument),
-            **more,
         }
-        return compose_provenance(
-            self.verb, options_told, *records, *inputs, guides=[*lead_records, *guides]
+        first = self.images.get(next(iter(self.image_inputs), ""))
+        if first is not None:
+            for key in (core.SIZE_ERROR_KEY, core.ORIGIN_KEY):
+                if key in first.metadata and "pixel_size_nm" not in more:
+                    options_told[key] = first.metadata[key]
+            options_told |= first.unrecorded_instrument
+        return images.compose_provenance(
+            self.verb,
+            options_told | more,
+            *records,
+            *inputs,
+            guides=[*lead_records, *guides],
         )
 
     def write_image(self, image: core.Micrograph) -> None:
@@ -449,19 +420,7 @@ class Run(Generic[O]):
         """Write a map with its history, or return it if the run has no output path."""
         history = (yield from self.compose_history()).model_copy(update={"part": part})
         about = about.replace(provenance=history, look=about.look)
-        return (yield from write_map(blocks, about, self.target))
-
-    def run_with_warnings(
-        self, job: core.Job[T], translate: Callable[[str], str] = str
-    ) -> core.Job[tuple[T, tuple[str, ...]]]:
-        """Run a job; return its result, and its warnings in the user's terms."""
-        sentences: list[str] = []
-        result = yield from collect_warnings(job, sentences)
-        warnings = (
-            core.Message(translate(text), core.get_error_code(text))
-            for text in sentences
-        )
-        return result, tuple(dict.fromkeys(warnings))
+        return (yield from images.write_map(blocks, about, self.target))
 
     def get_result_fields(self, image: core.Micrograph) -> dict[str, Any]:
         """Return the image names and the pixel size as result fields."""
@@ -541,10 +500,8 @@ class Verb(Generic[O, R]):
     @property
     def option_groups(self) -> tuple[OptionGroup, ...]:
         """Option groups of the command, with per-image groups last."""
-        groups = [
-            OptionGroup("options", self.title, self.options, _IN_FILE),
-            *self.groups,
-        ]
+        own = OptionGroup("options", self.title, self.options, _IN_FILE)
+        groups = [own, *self.groups]
         if self.reads:
             not_read = () if self.reading_prefixes else self.not_read
             groups.append(OptionGroup("opening", "reading", io.ReadOptions, not_read))
@@ -574,10 +531,9 @@ class Verb(Generic[O, R]):
     @property
     def return_type(self) -> Any:
         """Return type of the command's function, possibly a union."""
-        keeps_image = self.output is not None and self.output.may_stay_in_memory
-        return self.gives or (
-            core.Micrograph | self.result if keeps_image else self.result
-        )
+        if self.output is not None and self.output.may_stay_in_memory:
+            return self.gives or core.Micrograph | self.result
+        return self.gives or self.result
 
     @property
     def hidden_options(self) -> dict[str, None]:
@@ -602,10 +558,8 @@ class Verb(Generic[O, R]):
         if self.value:
             return getattr(result, self.value)
         image = getattr(result, "image", None)
-        gives_image = (
-            isinstance(image, core.Micrograph) and self.return_type is not self.result
-        )
-        return image if gives_image else result
+        is_image = isinstance(image, core.Micrograph)
+        return image if is_image and self.return_type is not self.result else result
 
     def parse(self, values: Mapping[str, object]) -> dict[str, Any]:
         """Create the option groups from named values, ignoring unknown names."""
@@ -615,14 +569,9 @@ class Verb(Generic[O, R]):
             values_given = io.apply_calibration(values, sets.values())
         parts = {}
         for name, model in sets.items():
-            own = {
-                key: values_given[key]
-                for key in model.model_fields
-                if key in values_given
-            }
-            parts[name] = model.parse(
-                own | (self.hidden_options if name == "opening" else {})
-            )
+            own = {k: values_given[k] for k in model.model_fields if k in values_given}
+            hidden = self.hidden_options if name == "opening" else {}
+            parts[name] = model.parse(own | hidden)
         if self.reading_prefixes:
             names = (*io.ReadOptions.model_fields, CALIBRATION.name)
             both, *alone = (
@@ -667,32 +616,28 @@ class Verb(Generic[O, R]):
         OptionError
             If a name is not an option of the command, its groups or reading.
         """
-        defaults = {
+        prefixes = {
             name: one.before for one in self.option_groups for name in one.arguments()
         }
-        unknown = sorted(set(options) - {*defaults})
+        unknown = sorted(set(options) - {*prefixes})
         for name in unknown:
             shown = f"The option {name} of {self.function_name}"
             if former := describe_former_name(f"{self.name} --{name}", shown):
                 raise core.OptionError(former)
-        if unknown:
-            also = (
-                "; reading options may also be prefixed with "
-                f"{'_ or '.join(self.reading_prefixes)}_"
-            )
-            names = ", ".join(
-                sorted(name for name, side in defaults.items() if not side)
-            )
-            more = also if self.reading_prefixes else ""
-            near = get_close_matches(unknown[0], defaults, 1)
-            start = "Unknown option" + "s" * (len(unknown) > 1)
-            hint = f" (did you mean {near[0]}?)" if near else ""
-            msg = (
-                f"{start} {', '.join(unknown)} of {self.function_name}{hint}; valid "
-                f"options are {names}{more}."
-            )
-            raise core.OptionError(msg, code="unknown-option")
-        return self.parse(options)
+        if not unknown:
+            return self.parse(options)
+        names = ", ".join(sorted(name for name, side in prefixes.items() if not side))
+        if self.reading_prefixes:
+            sides = "_ or ".join(self.reading_prefixes)
+            names += f"; reading options may also be prefixed with {sides}_"
+        near = get_close_matches(unknown[0], prefixes, 1)
+        start = "Unknown option" + "s" * (len(unknown) > 1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        msg = (
+            f"{start} {', '.join(unknown)} of {self.function_name}{hint}; valid "
+            f"options are {names}."
+        )
+        raise core.OptionError(msg, code="unknown-option")
 
     def start(self, values: Mapping[str, object], **how: object) -> core.Job[R]:
         """Create the job from named values, including options."""
@@ -701,7 +646,7 @@ class Verb(Generic[O, R]):
         return self.job(**files, **self.parse(values), **how)
 
     def call(
-        self, values: Mapping[str, object], existing: OverwritePolicy
+        self, values: Mapping[str, object], existing: images.OverwritePolicy
     ) -> core.Job[R]:
         """Create the job from named values, also those that only its function takes."""
         more = {name: one for name, one in values.items() if name not in self.arguments}
@@ -745,7 +690,7 @@ class Verb(Generic[O, R]):
         )
         self._set_readings(run)
         keeps = self.resumes and values.pop("keep", True)
-        run.existing = OverwritePolicy(overwrite, resume, keeps)
+        run.existing = images.OverwritePolicy(overwrite, resume, keeps)
         check_devices((run.options, *values.values()))
         files = [values.get(item.name) for item in self.files]
         run.inputs = [
@@ -762,7 +707,7 @@ class Verb(Generic[O, R]):
         if self.output is not None:
             run.target = run.targets.get(self.output.name)
         for one, other in combinations(run.targets.values(), 2):
-            check_outputs_differ(one, other)
+            images.check_outputs_differ(one, other)
         if self.opens:
             run.open_images()
         return (yield from self.run(run))
@@ -793,12 +738,12 @@ class Verb(Generic[O, R]):
             run.readings[side] = own or io.ReadOptions()
 
 
-def get_verb(name: str) -> Verb[core.Options, Result] | None:
+def get_verb(name: str) -> Verb[core.Options, images.Result] | None:
     """Import a command; return None if unknown or if it has several actions."""
     if name not in (*FUNCTIONS.values(), *PLACES):
         return None
     module, _, function = PLACES.get(name, f"{name}.{name}").rpartition(".")
-    verb: Verb[core.Options, Result] = getattr(
+    verb: Verb[core.Options, images.Result] = getattr(
         import_module(f".{module}", "napari_semsr.jobs"), function
     )
     return verb

@@ -45,6 +45,7 @@ from napari_semsr.jobs.images import (
     Image,
     Result,
     check_target_folder,
+    collect_warnings,
     get_image_name,
     open_image,
     overwrite_image,
@@ -420,8 +421,12 @@ def adapt(
         apply or (),
         {name: place for name, place in places.items() if place is not None},
     )
-    (model, applied, linear, look_here), warnings = yield from run.run_with_warnings(
-        steps.run(), translate or str
+    sentences: list[str] = []
+    found = yield from collect_warnings(steps.run(), sentences)
+    model, applied, linear, look_here = found
+    warnings = (
+        core.Message((translate or str)(text), core.get_error_code(text))
+        for text in sentences
     )
     yield core.Progress(0, 0, "writing the report")
     record = io.read_json_object(output / _TRAINING)
@@ -439,7 +444,7 @@ def adapt(
         linear=str(linear),
         look_here=str(look_here),
         seconds=round(time.monotonic() - start, 1),
-        warnings=warnings,
+        warnings=tuple(dict.fromkeys(warnings)),
     )
     with np.load(output / _PLANES) as planes:
         write_report(result, record, dict(planes))

@@ -357,7 +357,7 @@ def _get_mosaic_halves(
     run: verb.Run[Any], first: core.Micrograph, halves: Halves | None, *, alone: bool
 ) -> tuple[Halves | None, str | None]:
     """Return the halves of a single mosaic, or the reason why they are missing."""
-    image = run.get_given_image("a")
+    image = run.image_inputs["a"]
     if (
         not alone
         or halves is not None
