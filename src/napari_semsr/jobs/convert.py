@@ -75,7 +75,7 @@ def convert(
     about = {
         "dtype": dtype,
         **run.opening.model_dump(mode="json"),
-        **run.pixel_size_error,
+        **verb.get_size_record(image),
         **image.unrecorded_instrument,
     }
     history = compose_provenance(

@@ -291,8 +291,12 @@ def _enhance_plane(
     report, (misfit, misfit_map) = written_file.result
     # the precision that the run started with
     provenance = provenance.model_copy(update={"precision": report.precision})
-    if map_path is not None:
-        _write_misfit_map(misfit_map, source.name, provenance, map_path)
+    if map_path is not None and misfit_map is None:
+        core.warn(
+            f"No misfit map was written: {source.name} shows little more than noise, "
+            "or has too many gaps.",
+            "nothing-to-measure",
+        )
     return EnhancedFile(
         output=str(target),
         shape=written_file.shape,
@@ -304,9 +308,9 @@ def _enhance_plane(
         report=report,
         provenance=provenance,
         misfit=misfit,
-        misfit_map=None if misfit_map is None else str(map_path),
+        misfit_map=_write_map(misfit_map, provenance, MISFIT, map_path),
         unfamiliar_percent=unlike,
-        unfamiliar_map=_write_distance_map(distances, provenance, distance_path),
+        unfamiliar_map=_write_map(distances, provenance, UNFAMILIAR, distance_path),
     )
 
 
@@ -458,26 +462,18 @@ def _get_recorded_input(
 ) -> core.Job[tuple[core.Micrograph, core.Provenance]]:
     """Return the input and provenance as recorded in the store to resume."""
     record, notes, _ = read_store_state(place)
-    if (
-        record is None
-        or record.provenance is None
-        or len(record.provenance.inputs) != 1
-    ):
+    history = record and record.provenance
+    if record is None or history is None or len(history.inputs) != 1:
         return source, provenance
-    before = record.provenance.inputs[0]
+    before = history.inputs[0]
     of_file = not isinstance(image, core.Micrograph)
     if of_file and before.digest == provenance.inputs[0].digest:
         return source, provenance
     values = yield from images.digest_values(source)
     if values not in (before.digest, notes.get(_VALUES)):
         return source, provenance
-    reading = record.provenance.options.get("reading")
-    same = provenance.model_copy(
-        update={
-            "inputs": (before,),
-            "options": {**provenance.options, "reading": reading},
-        }
-    )
+    options = {**provenance.options, "reading": history.options.get("reading")}
+    same = provenance.model_copy(update={"inputs": (before,), "options": options})
     return source.replace(name=record.name), same
 
 
@@ -488,19 +484,16 @@ def _add_notes(
     memory_before: int,
 ) -> EnhanceReport:
     """Add notes to the report, also if a run exceeded the memory limit of `options`."""
-    report = replace(report, notes=(*report.notes, *notes))
-    if options is None or options.memory_gb is None or report.device != "cpu":
-        return report
-    memory_taken = report.peak_memory_mb / 1e3 - memory_before / 1e9
-    if memory_taken <= options.memory_gb:
-        return report
-    note = core.Message(
-        f"The run used {memory_taken:.2g} GB, including libraries, which exceeds the "
-        f"limit of {options.memory_gb:g} GB: set memory_gb to at least "
-        f"{memory_taken:.2g} GB.",
-        "memory",
-    )
-    return replace(report, notes=(*report.notes, note))
+    limit = options and options.memory_gb
+    taken = report.peak_memory_mb / 1e3 - memory_before / 1e9
+    if limit is not None and report.device == "cpu" and taken > limit:
+        note = core.Message(
+            f"The run used {taken:.2g} GB, including libraries, which exceeds the "
+            f"limit of {limit:g} GB: set memory_gb to at least {taken:.2g} GB.",
+            "memory",
+        )
+        notes = (*notes, note)
+    return replace(report, notes=(*report.notes, *notes))
 
 
 _Comparison = tuple[analysis.Misfit | None, core.Micrograph | None]
@@ -515,14 +508,27 @@ def _compare_result(
     wants_map: bool,
 ) -> core.Job[_Comparison]:
     """Compare a result with its input."""
-    misfit, misfit_map = None, None
-    if wants_map or is_instrument_model(model.card.model_dump()):
-        misfit = yield from analysis.measure_misfit(source, output)
-        if misfit is not None and is_instrument_model(model.card.model_dump()):
-            _warn_about_misfit(misfit, source, model.card.name)
-    if wants_map and misfit is not None:
-        misfit_map = yield from analysis.map_misfit(source, output, misfit)
-    return misfit, misfit_map
+    is_judged = is_instrument_model(model.card.model_dump())
+    if not (wants_map or is_judged):
+        return None, None
+    misfit = yield from analysis.measure_misfit(source, output)
+    if misfit is None:
+        return None, None
+    if is_judged and not misfit.is_consistent:
+        remedy = "train a model on an area of the image"
+        if source.instrument != "optical":
+            remedy = (
+                f"if it is an SEM image, use {models.DEFAULT_MODEL}, otherwise {remedy}"
+            )
+        core.warn(
+            f"The result of {model.card.name} does not agree with {source.name}: the "
+            f"misfit is {100 * misfit.share:.0f} %, that of true SEM images at most "
+            f"{100 * misfit.LIMIT:.0f} %. Do not use the result; {remedy}.",
+            "image-unfamiliar",
+        )
+    if not wants_map:
+        return misfit, None
+    return misfit, (yield from analysis.map_misfit(source, output, misfit))
 
 
 def is_instrument_model(card: dict[str, Any]) -> bool:
@@ -533,25 +539,6 @@ def is_instrument_model(card: dict[str, Any]) -> bool:
     return isinstance(sources, dict) and "images" not in sources
 
 
-def _warn_about_misfit(
-    misfit: analysis.Misfit, source: core.Micrograph, model: str
-) -> None:
-    """Warn if a result contradicts its input, naming the model to use instead."""
-    if misfit.is_consistent:
-        return
-    remedy = "train a model on an area of the image"
-    if source.instrument != "optical":
-        remedy = (
-            f"if it is an SEM image, use {models.DEFAULT_MODEL}, otherwise {remedy}"
-        )
-    core.warn(
-        f"The result of {model} does not agree with {source.name}: the misfit is "
-        f"{100 * misfit.share:.0f} %, that of true SEM images at most "
-        f"{100 * misfit.LIMIT:.0f} %. Do not use the result; {remedy}.",
-        "image-unfamiliar",
-    )
-
-
 def _notify_display(
     live: "inference.LiveField | None", place: Path, target: Path, *, is_renamed: bool
 ) -> None:
@@ -560,33 +547,17 @@ def _notify_display(
         live.set_output(read(target).data if is_renamed else None)
 
 
-def _write_misfit_map(
-    misfit_map: core.Micrograph | None,
-    name: str,
+def _write_map(
+    image: core.Micrograph | None,
     provenance: core.Provenance,
-    path: Path,
-) -> None:
-    if misfit_map is not None:
-        map_history = provenance.model_copy(update={"part": MISFIT})
-        images.overwrite_image(misfit_map.replace(provenance=map_history), path)
-    else:
-        core.warn(
-            f"No misfit map was written: {name} shows little more than noise, or has "
-            "too many gaps.",
-            "nothing-to-measure",
-        )
-
-
-def _write_distance_map(
-    distance_map: core.Micrograph | None,
-    provenance: core.Provenance,
+    part: str,
     path: Path | None,
 ) -> str | None:
-    """Write the map of the distance from the training area, if requested."""
-    if distance_map is None or path is None:
+    """Write a map that was requested, and return its path."""
+    if image is None or path is None:
         return None
-    map_history = provenance.model_copy(update={"part": UNFAMILIAR})
-    images.overwrite_image(distance_map.replace(provenance=map_history), path)
+    history = provenance.model_copy(update={"part": part})
+    images.overwrite_image(image.replace(provenance=history), path)
     return str(path)
 
 
@@ -629,14 +600,8 @@ def find_unfinished_result(path: Path) -> UnfinishedResult | None:
     history = record.provenance
     if history is None or history.job != "enhance" or counts is None:
         return None
-    no_options = (
-        "reading",
-        TRAINED_ON,
-        core.SIZE_ERROR_KEY,
-        core.ORIGIN_KEY,
-        core.INSTRUMENT_KEY,
-    )
-    options = {k: v for k, v in history.options.items() if k not in no_options}
+    names = EnhanceOptions.model_fields
+    options = {k: v for k, v in history.options.items() if k in names}
     image = history.inputs[0].name if history.inputs else ""
     return UnfinishedResult(image, history.model_name or "", options, *counts)
 

@@ -202,40 +202,31 @@ def simulate(
         scan = yield from simulation.simulate_scan(settings, source)
     except MemoryError as error:
         raise _create_size_error(settings, "more memory than is free") from error
+    inputs_read = tuple(inputs), run.opening
     if settings.live is not None:
         faults = _LiveFaults.from_options(settings)
         scan = faults.add_to_scan(scan)
         with io.convert_write_errors(out_dir), io.use_temporary_path(out_dir) as place:
             place.mkdir()
-            writer = _ScanWriter(place, scan, settings, tuple(inputs), run.opening)
+            writer = _ScanWriter(place, scan, settings, *inputs_read)
             extra = yield from _write_live_scan(out_dir, settings, writer, faults)
-        return _create_result(out_dir, settings, scan, extra)
-    with _stage_scan_folder(out_dir) as place:
-        writer = _ScanWriter(place, scan, settings, tuple(inputs), run.opening)
-        yield from writer.write_frames()
-        yield core.Progress(0, 0, "writing the ground truth")
-        writer.write_tables()
-        writer.write_ground_truth()
-        extra = yield from writer.write_further_images()
-    return _create_result(out_dir, settings, scan, extra)
-
-
-def _create_result(
-    target: Path,
-    settings: SimulateOptions,
-    scan: "simulation.Scan",
-    extra: tuple[str, ...],
-) -> SimulatedScan:
-    """Create the result of a simulation."""
+    else:
+        with _stage_scan_folder(out_dir) as place:
+            writer = _ScanWriter(place, scan, settings, *inputs_read)
+            yield from writer.write_frames()
+            yield core.Progress(0, 0, "writing the ground truth")
+            writer.write_tables()
+            writer.write_ground_truth()
+            extra = yield from writer.write_further_images()
     return SimulatedScan(
         frames=len(scan.frames),
-        truth=str(target / "truth"),
-        output=str(target),
+        truth=str(out_dir / "truth"),
+        output=str(out_dir),
         grid=settings.frames_grid,
         frame_shape=(settings.frame_px, settings.frame_px),
         pixel_size_nm=scan.pixel_size_nm,
         bad_frames={scan.names[i]: kind for i, kind in sorted(scan.bad.items())},
-        extra=tuple(str(target / name) for name in extra),
+        extra=tuple(str(out_dir / name) for name in extra),
     )
 
 
@@ -434,11 +425,9 @@ class _ScanWriter:
                 path, dict(zip(files, nominal, strict=True)), options.positions
             )
         share = 1 + options.pixel_size_error
-        size_of_frame = None if size is None else [v * share for v in size]
+        sides = size and [v * share for v in size]
         record = {
-            "pixel_size_nm": size_of_frame[0]
-            if size_of_frame and size_of_frame[0] == size_of_frame[1]
-            else size_of_frame,
+            "pixel_size_nm": sides[0] if sides and sides[0] == sides[1] else sides,
             "grid": list(options.frames_grid),
             "overlap": options.overlap or None,
             "order": options.frame_order,

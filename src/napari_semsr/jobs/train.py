@@ -375,12 +375,14 @@ def train(
     path = _find_recipe(recipe)
     yield core.Progress(0, 0, f"reading {path.name}")
     plan = training.load_recipe(path)
-    place = place or TrainingEnvironment()
-    counts = {"devices": place.devices, "nodes": place.nodes}
+    hardware = place or TrainingEnvironment()
+    counts = {"devices": hardware.devices, "nodes": hardware.nodes}
     known_counts = {name: n for name, n in counts.items() if n is not None}
     # early, to fail before other work and warn only once
-    device = training.choose_training_device(plan.replace(**known_counts), place.device)
-    bank_folder = place.bank_folder
+    device = training.choose_training_device(
+        plan.replace(**known_counts), hardware.device
+    )
+    hardware = hardware.replace(device=str(device))
     if existing.resume and existing.overwrite:
         msg = "Set `resume` to continue or `overwrite` to start again, not both."
         raise core.OptionError(msg, code="options-contradict")
@@ -399,30 +401,11 @@ def train(
         store: str | Path | None, existing: images.OverwritePolicy
     ) -> core.Job[Trained]:
         values = {"pairs": store, "start_from": start_from, **options.model_dump()}
-        recipe_used = _override_recipe(plan, values | counts)
-        _check_training_data(recipe_used, output)
-        fit = yield from training.train(
-            recipe_used,
+        return _train_on_pairs(
+            _override_recipe(plan, values | counts),
             output,
-            device=str(device),
-            bank_folder=bank_folder,
-            **existing.get_write_options(output, output),
-        )
-        comparison = fit.comparison
-        if comparison is not None and not comparison.kept:
-            core.warn(
-                f"Training did not improve on {comparison.begun_with} on "
-                f"{comparison.pairs} held-out pairs, so that model is kept unchanged: "
-                "cut more pairs, or check their alignment.",
-                "no-gain",
-            )
-        return Trained(
-            steps=fit.steps,
-            validation=images.to_json_value(fit.validation),
-            model=str(fit.model),
-            run_dir=str(output),
-            comparison=images.to_json_value(comparison),
-            kept=comparison is None or comparison.kept,
+            hardware,
+            existing,
         )
 
     if cut is None:
@@ -451,6 +434,39 @@ def train(
             patch=options.patch,
             existing=existing,
         )
+    )
+
+
+def _train_on_pairs(
+    plan: "training.Recipe",
+    folder: Path,
+    place: TrainingEnvironment,
+    existing: images.OverwritePolicy,
+) -> core.Job[Trained]:
+    """Train in a folder; warn if the model is no better than the one it began with."""
+    _check_training_data(plan, folder)
+    fit = yield from training.train(
+        plan,
+        folder,
+        device=place.device,
+        bank_folder=place.bank_folder,
+        **existing.get_write_options(folder, folder),
+    )
+    comparison = fit.comparison
+    if comparison is not None and not comparison.kept:
+        core.warn(
+            f"Training did not improve on {comparison.begun_with} on "
+            f"{comparison.pairs} held-out pairs, so that model is kept unchanged: "
+            "cut more pairs, or check their alignment.",
+            "no-gain",
+        )
+    return Trained(
+        steps=fit.steps,
+        validation=images.to_json_value(fit.validation),
+        model=str(fit.model),
+        run_dir=str(folder),
+        comparison=images.to_json_value(comparison),
+        kept=comparison is None or comparison.kept,
     )
 
 

@@ -394,9 +394,8 @@ class Run(Generic[O]):
         }
         first = self.images.get(next(iter(self.image_inputs), ""))
         if first is not None:
-            for key in (core.SIZE_ERROR_KEY, core.ORIGIN_KEY):
-                if key in first.metadata and "pixel_size_nm" not in more:
-                    options_told[key] = first.metadata[key]
+            if "pixel_size_nm" not in more:
+                options_told |= get_size_record(first)
             options_told |= first.unrecorded_instrument
         return images.compose_provenance(
             self.verb,
@@ -425,6 +424,12 @@ class Run(Generic[O]):
     def get_result_fields(self, image: core.Micrograph) -> dict[str, Any]:
         """Return the image names and the pixel size as result fields."""
         return {"images": self.image_names, **get_pixel_size_fields(image)}
+
+
+def get_size_record(image: core.Micrograph) -> dict[str, object]:
+    """Return the pixel-size error and source of an image, as histories record them."""
+    keys = core.SIZE_ERROR_KEY, core.ORIGIN_KEY
+    return {key: image.metadata[key] for key in keys if key in image.metadata}
 
 
 def get_pixel_size_fields(image: core.Micrograph) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Map where an enhanced image differs from its reference."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,31 +110,17 @@ def error_map(
     """
     run.warn_if_trained_on()
     lying = analysis.AlignedPair.from_images(reference, enhanced)
-    offset = Offset()
-    whole, shared_pixels = (
-        rows * columns for rows, columns in (reference.shape, lying.shape)
-    )
-    if shared_pixels < 0.99 * whole:
+    offset, share = Offset(), math.prod(lying.shape) / math.prod(reference.shape)
+    if share < 0.99:
         core.warn(
             "The enhanced image, and therefore the map, covers only "
-            f"{100 * shared_pixels / whole:.0f} % of {reference.name}.",
+            f"{100 * share:.0f} % of {reference.name}.",
             "partly-covered",
         )
 
-    def read_pair(box: core.Box) -> tuple[core.FloatArray, core.FloatArray]:
-        fixed_block, fine = lying.read(box)
-        return fixed_block, analysis.compute_block_means(fine, lying.factor)
-
     if options.align:
         yield core.Progress(0, 0, "looking for a shift")
-        offset = find_offset(
-            read_pair, lying.shape, reach=options.search_radius_px, nearest=True
-        )
-        if offset.doubt:
-            core.warn(
-                f"The images are compared without registration. {offset.doubt}",
-                core.get_error_code(offset.doubt),
-            )
+        offset = _find_offset(lying, options.search_radius_px)
     shift = offset.shift or (0.0, 0.0)
     pair = analysis.AlignedPair.from_images(reference, enhanced, shift)
     fit = yield from analysis.fit_blur_and_gain(pair)
@@ -190,3 +177,19 @@ def error_map(
         shape=pair.shape,
         map=error_map,
     )
+
+
+def _find_offset(pair: analysis.AlignedPair, reach: int) -> Offset:
+    """Find the shift of the enhanced image; warn if it is doubtful."""
+
+    def read_pair(box: core.Box) -> tuple[core.FloatArray, core.FloatArray]:
+        fixed_block, fine = pair.read(box)
+        return fixed_block, analysis.compute_block_means(fine, pair.factor)
+
+    offset = find_offset(read_pair, pair.shape, reach=reach, nearest=True)
+    if offset.doubt:
+        core.warn(
+            f"The images are compared without registration. {offset.doubt}",
+            core.get_error_code(offset.doubt),
+        )
+    return offset
