@@ -7,11 +7,11 @@ keywords with the names of the command's flags.
 import inspect
 import os
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from types import NoneType
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from numpy.typing import ArrayLike
 
@@ -156,7 +156,11 @@ def _find_further_types(verb: Verb[Options, Result]) -> dict[str, Any]:
     hints, found = get_type_hints(verb.function), {}
     for item in verb.inputs:
         hint = hints[item.name]
-        kinds = [kind for kind in get_args(hint) or (hint,) if kind not in _PATHS]
+        kinds = [
+            kind
+            for kind in get_args(hint) or (hint,)
+            if kind not in _PATHS and get_origin(kind) is not Mapping  # of histories
+        ]
         found[item.name] = kinds[0] if kinds and not item.many else None
     return found
 

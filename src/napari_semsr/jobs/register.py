@@ -647,7 +647,9 @@ def register(
     ],
     *,
     options: RegisterOptions,
-    landmarks: Annotated[Landmarks | str | Path | None, LANDMARKS_IN] = None,
+    landmarks: Annotated[
+        Landmarks | Mapping[str, Any] | str | Path | None, LANDMARKS_IN
+    ] = None,
     transform: Annotated[io.StoredTransform | str | Path | None, TRANSFORM_IN] = None,
     transform_out: Annotated[
         Path | None,

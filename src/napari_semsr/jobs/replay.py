@@ -100,18 +100,14 @@ class InputSearch:
         unknown = file.digest is None and file.role != "model"
         if unknown or now == file.digest:
             return
-        then, there = _shorten_digest(file.digest), f"{_shorten_digest(now)} was found"
+        then, there = _shorten_digest(file.digest), _shorten_digest(now)
+        kind, name = "input", file.name
+        what = f"{file.role.replace('_', ' ')} {name} has changed: {then} was recorded"
         if file.role == "model":
-            name = PurePosixPath(file.name).stem
-            sentence = (
-                f"The model {name} has changed: the output was created with {then}, "
-                f"but {there}."
-            )
-            difference = Difference("model", name, file.digest, now, sentence)
-        else:
-            what = f"{file.role.replace('_', ' ')} {file.name}"
-            sentence = f"The {what} has changed: {then} was recorded, but {there}."
-            difference = Difference("input", file.name, file.digest, now, sentence)
+            kind, name = "model", PurePosixPath(file.name).stem
+            what = f"model {name} has changed: the output was created with {then}"
+        sentence = f"The {what}, but {there} was found."
+        difference = Difference(kind, name, file.digest, now, sentence)
         if difference not in self.differences:
             self.differences.append(difference)
 
@@ -672,15 +668,15 @@ def _make_again(
         job = verb.start({**arguments, **{k: str(v) for k, v in outputs.items()}})
         has_model = "model" in step.inputs
         with _set_thread_count(call.record, path) if has_model else nullcontext():
-            yield from core.map_progress(job, partial(_name_step, verb.name))
+            yield from core.map_progress(
+                job,
+                lambda step: replace(  # the time is not that of the whole replay
+                    step, message=f"{verb.name}: {step.message}", seconds_left=None
+                ),
+            )
         return _find_output(call, outputs, path.name)
 
     return (yield from rerun(last, ending)), remade
-
-
-def _name_step(name: str, step: core.Progress) -> core.Progress:
-    """Return the progress of a call, which is not that of the whole replay."""
-    return replace(step, message=f"{name}: {step.message}", seconds_left=None)
 
 
 def _find_output(call: RecordedCall, outputs: Mapping[str, Path], name: str) -> Path:

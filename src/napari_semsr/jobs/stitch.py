@@ -591,7 +591,7 @@ def _stitch_frames(task: _Stitching) -> core.Job[StitchedFile]:
     outcome = yield from _follow_scan(task)
     with ExitStack() as stack:
         if outcome is not None:
-            stack.callback(outcome.release_lock)
+            stack.callback(outcome.lock.release)
         scans = former.scans if former else (yield from _open_scans(task))
         acquisition, corrections = scans.solved_scan, task.options.corrections
         if corrections is not None:
@@ -686,7 +686,7 @@ def _write_result(
         ),
         **{name: getattr(solution, name) for name in _OF_SOLUTION},
         stage_pixel_size_nm=solution.estimated_pixel_size_nm,
-        stage_to_camera=axes and axes.to_json(),
+        stage_to_camera=None if axes is None else axes.to_json(),
         likely_grids=tuple(item.to_json() for item in solution.grids),
         score_threshold=solution.threshold,
         pairs=tuple(

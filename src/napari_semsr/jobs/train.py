@@ -726,7 +726,8 @@ def _complete_pair_options(
         values = options.model_dump(exclude_unset=True)
         options = PairOptions.parse({"patch": patch, **values})
     return choose_pair_options(
-        *(images.open_image(image) for image in (cut.low, cut.high)),
+        images.open_image(cut.low),
+        images.open_image(cut.high),
         options,
         patch_px=plan.data.patch_px,
         scale=_get_scale(plan),

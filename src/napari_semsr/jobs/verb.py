@@ -21,7 +21,7 @@ from pydantic.fields import FieldInfo
 from napari_semsr import core, io, models
 from napari_semsr.jobs import images
 from napari_semsr.jobs.former import describe_former_name
-from napari_semsr.jobs.images import Image
+from napari_semsr.jobs.images import Image, OverwritePolicy
 from napari_semsr.jobs.index import ACTIONS, FUNCTIONS, PLACES, VERBS
 from napari_semsr.jobs.leakage import warn_if_trained_on
 
@@ -169,7 +169,7 @@ class Output:
         self,
         place: str | os.PathLike[str],
         inputs: Sequence[Path],
-        existing: images.OverwritePolicy,
+        existing: OverwritePolicy,
     ) -> Path:
         """Raise an error if the output cannot or must not be written to a path."""
         path = Path(place)
@@ -262,7 +262,7 @@ class Run(Generic[O]):
     options: O
     opening: io.ReadOptions
     target: Path | None = None
-    existing: images.OverwritePolicy = field(default_factory=images.OverwritePolicy)
+    existing: OverwritePolicy = field(default_factory=OverwritePolicy)
     inputs: list[Path] = field(default_factory=list)  # images to read
     parameters: dict[str, Any] = field(default_factory=dict)  # files, groups
     targets: dict[str, Path] = field(default_factory=dict)  # by names of outputs
@@ -449,6 +449,7 @@ class Verb(Generic[O, R]):
     options: type[O]
     result: type[R]
     run: Callable[[Run[Any]], core.Job[R]]
+    function: Callable[..., core.Job[R]]  # that declares it
     title: str = "options"  # order of the options in the help
     files: tuple[FileInput, ...] = ()
     output: Output | None = None
@@ -464,7 +465,6 @@ class Verb(Generic[O, R]):
     gives: Any = None  # return type of its function, if not the result
     value: str = ""  # attribute of the result that is returned
     example: str = ""  # doctest of the function
-    function: Callable[..., core.Job[R]] | None = None  # that declares it
 
     @property
     def summary(self) -> str:
@@ -651,7 +651,7 @@ class Verb(Generic[O, R]):
         return self.job(**files, **self.parse(values), **how)
 
     def call(
-        self, values: Mapping[str, object], existing: images.OverwritePolicy
+        self, values: Mapping[str, object], existing: OverwritePolicy
     ) -> core.Job[R]:
         """Create the job from named values, also those that only its function takes."""
         more = {name: one for name, one in values.items() if name not in self.arguments}
@@ -695,7 +695,7 @@ class Verb(Generic[O, R]):
         )
         self._set_readings(run)
         keeps = self.resumes and values.pop("keep", True)
-        run.existing = images.OverwritePolicy(overwrite, resume, keeps)
+        run.existing = OverwritePolicy(overwrite, resume, keeps)
         check_devices((run.options, *values.values()))
         files = [values.get(item.name) for item in self.files]
         run.inputs = [

@@ -463,7 +463,7 @@ class _Steps:
     mosaic: Image
     sems: Sequence[Image]
     apply: Sequence[Image]
-    places: "Mapping[str, str | Path]"  # landmarks or a transform, if given
+    places: "Mapping[str, Any]"  # landmarks or a transform, if given
 
     def run(self) -> core.Job[tuple[Path, list[EnhancedImage], Path, Path]]:
         """Run all steps.
