@@ -353,6 +353,9 @@ def _clear_scan_folder(target: Path) -> None:
         io.remove_target(old)
 
 
+_Grid = Literal["frames", "truth", "scene"]
+
+
 @dataclass(frozen=True, slots=True)
 class _ScanWriter:
     """Writer of one scan into a folder."""
@@ -364,23 +367,18 @@ class _ScanWriter:
     opening: io.ReadOptions  # its reading options
 
     def _write_image(
-        self,
-        data: core.RealArray,
-        path: Path,
-        *,
-        on_frames: bool = True,
-        fine: bool = False,
+        self, data: core.RealArray, path: Path, grid: _Grid = "frames"
     ) -> None:
-        """Write one image on the frame grid or the scene grid.
+        """Write one image on the grid of a frame or of the scene, which is finer.
 
         Frames have the nominal pixel size, the ground truth the true one.
         """
         scene, size = self.scan.scene, self.scan.pixel_size_nm
-        finer, share = scene.oversampling if fine else 1, 1.0
-        if on_frames:
+        finer, share = scene.oversampling if grid == "scene" else 1, 1.0
+        if grid == "frames":
             share += self.options.pixel_size_error
         (down, right), origin = size or (1.0, 1.0), (0.0, 0.0)
-        if fine:
+        if grid == "scene":
             origin = (scene.origin_px[0] * down, scene.origin_px[1] * right)
         options = self.options.model_dump(mode="json")
         if self.inputs:  # its pixel size is that of the frames in the options
@@ -445,18 +443,12 @@ class _ScanWriter:
         places = dict(zip(self._file_names, scan.true_px, strict=True))
         images.write_positions(folder / "positions.csv", places)
         scene = scan.scene
-        self._write_image(
-            scene.sharp, folder / "object.ome.tif", on_frames=False, fine=True
-        )
-        self._write_image(
-            scene.image, folder / "seen.ome.tif", on_frames=False, fine=True
-        )
-        self._write_image(scan.flat, folder / "flat.ome.tif", on_frames=False)
+        self._write_image(scene.sharp, folder / "object.ome.tif", "scene")
+        self._write_image(scene.image, folder / "seen.ome.tif", "scene")
+        self._write_image(scan.flat, folder / "flat.ome.tif", "truth")
         if scene.surface is not None:
             height = scene.surface.height_nm
-            self._write_image(
-                height, folder / "height.ome.tif", on_frames=False, fine=True
-            )
+            self._write_image(height, folder / "height.ome.tif", "scene")
         options = self.options
         per_photon = options.full_scale / options.photons if options.photons else None
         good = [i for i in range(len(scan.names)) if i not in scan.bad]
@@ -489,9 +481,8 @@ class _ScanWriter:
             yield core.Progress(0, 0, "repeating exposures")
             exposures = self.scan.simulate_exposures(self.options.exposures)
             for index, frame in enumerate(exposures):
-                self._write_image(
-                    frame, self.place / "exposures" / f"exposure_{index:02d}.tif"
-                )
+                name = f"exposure_{index:02d}.tif"
+                self._write_image(frame, self.place / "exposures" / name)
             parts.append("exposures")
         if self.options.has_heights:
             parts += yield from self._write_height_scans(self.options.focal_series)
@@ -505,8 +496,7 @@ class _ScanWriter:
         if self.options.sem:
             yield core.Progress(0, 0, "simulating the SEM image")
             picture = self.scan.simulate_sem_image()
-            path = self.place / "sem" / "sem.ome.tif"
-            self._write_image(picture, path, on_frames=False, fine=True)
+            self._write_image(picture, self.place / "sem" / "sem.ome.tif", "scene")
             parts.append("sem")
         if self.options.sem_view:
             yield core.Progress(0, 0, "simulating the realistic SEM image")
