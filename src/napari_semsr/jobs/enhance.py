@@ -22,15 +22,8 @@ from typing import Annotated, Any
 
 import psutil
 
-from napari_semsr import analysis, core, inference, models
+from napari_semsr import analysis, core, inference, io, models
 from napari_semsr.inference import ClusterOptions, EnhanceOptions, EnhanceReport
-from napari_semsr.io import (
-    OmeZarrStore,
-    get_output_store_path,
-    read,
-    read_store_state,
-    write_blocks,
-)
 from napari_semsr.jobs import images, verb
 from napari_semsr.jobs.leakage import TRAINED_ON
 from napari_semsr.jobs.planes import run_on_planes
@@ -238,7 +231,7 @@ def _enhance_plane(
     )
     yield core.Progress(0, 0, f"recording the input {images.get_image_name(image)}")
     provenance = yield from _create_provenance(run, model, path)
-    place = get_output_store_path(target, resume=existing.resume)
+    place = io.get_output_store_path(target, resume=existing.resume)
     if existing.resume:
         source, provenance = yield from _get_recorded_input(
             place, image, source, provenance
@@ -249,7 +242,7 @@ def _enhance_plane(
         else live.output
     )
 
-    def create_store(place: Path) -> OmeZarrStore:
+    def create_store(place: Path) -> io.OmeZarrStore:
         return inference.create_output_store(
             place,
             output_plan,
@@ -258,7 +251,9 @@ def _enhance_plane(
             **existing.get_write_options(place, target),
         )
 
-    def fill_store(store: OmeZarrStore) -> core.Job[tuple[EnhanceReport, _Comparison]]:
+    def fill_store(
+        store: io.OmeZarrStore,
+    ) -> core.Job[tuple[EnhanceReport, _Comparison]]:
         if _VALUES not in store.read_notes() and not isinstance(image, core.Micrograph):
             store.write_note(_VALUES, (yield from images.digest_values(source)))
         scheduler = None if cluster is None else cluster.scheduler
@@ -284,7 +279,7 @@ def _enhance_plane(
         _notify_display(live, place, target, is_renamed=False)
         return report, evaluation
 
-    written_file = yield from write_blocks(
+    written_file = yield from io.write_blocks(
         target, create_store, fill_store, kept_store=place
     )
     _notify_display(live, place, target, is_renamed=True)
@@ -461,7 +456,7 @@ def _get_recorded_input(
     provenance: core.Provenance,
 ) -> core.Job[tuple[core.Micrograph, core.Provenance]]:
     """Return the input and provenance as recorded in the store to resume."""
-    record, notes, _ = read_store_state(place)
+    record, notes, _ = io.read_store_state(place)
     history = record and record.provenance
     if record is None or history is None or len(history.inputs) != 1:
         return source, provenance
@@ -544,7 +539,7 @@ def _notify_display(
 ) -> None:
     """Notify the display when the store is renamed to its final name."""
     if live is not None and place != target:
-        live.set_output(read(target).data if is_renamed else None)
+        live.set_output(io.read(target).data if is_renamed else None)
 
 
 def _write_map(
@@ -594,7 +589,9 @@ class UnfinishedResult:
 
 def find_unfinished_result(path: Path) -> UnfinishedResult | None:
     """Read the settings of an unfinished output, or return None."""
-    record, notes, counts = read_store_state(get_output_store_path(path, resume=True))
+    record, notes, counts = io.read_store_state(
+        io.get_output_store_path(path, resume=True)
+    )
     if record is None or notes.get("complete"):
         return None
     history = record.provenance

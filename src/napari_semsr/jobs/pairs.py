@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from napari_semsr import core, inference, io
 from napari_semsr.analysis import compute_block_means
-from napari_semsr.jobs import register
+from napari_semsr.jobs import register, verb
 from napari_semsr.jobs.images import (
     Image,
     Result,
@@ -23,7 +23,6 @@ from napari_semsr.jobs.images import (
     open_image,
     overwrite_image,
 )
-from napari_semsr.jobs.verb import FileInput, ImageInput, Output, Run, command
 from napari_semsr.pairing import (
     NUMBERS,
     SPLITS,
@@ -98,26 +97,26 @@ class CreatedPairs(Result):
         return rows
 
 
-@command(title="pairs", opens=False)
+@verb.command(title="pairs", opens=False)
 def pairs(
-    run: Run[PairOptions],
+    run: verb.Run[PairOptions],
     low: Annotated[
         Image | Sequence[core.Micrograph],
-        ImageInput(
+        verb.ImageInput(
             help="the image to improve, or a folder or pattern ('*_low.png') of such "
             "images",
         ),
     ],
     high: Annotated[
         Image | Sequence[core.Micrograph],
-        ImageInput(
+        verb.ImageInput(
             help="the target image, or a folder or pattern ('*_high.png') of such "
             "images",
         ),
     ],
     output: Annotated[
         Path,
-        Output(
+        verb.Output(
             "store of the pairs, .zarr; a contact sheet is written next to it",
             ending=".zarr",
         ),
@@ -126,7 +125,7 @@ def pairs(
     options: PairOptions,
     transform: Annotated[
         io.StoredTransform | str | Path | None,
-        FileInput(
+        verb.FileInput(
             help="transform from LOW (moving) to HIGH (fixed), written by `register()`",
             metavar="JSON",
         ),
@@ -144,7 +143,7 @@ def pairs(
     (28, 4, 4)
     """
     sheet = output.with_suffix(_SHEET)
-    Output("", ending=_SHEET).check_path(sheet, run.inputs, run.existing)
+    verb.Output("", ending=_SHEET).check_path(sheet, run.inputs, run.existing)
     lows, highs, folders = _list_images(low, high)
     is_paired = not folders or options.match == "name" or options.align
     if folders and is_paired:

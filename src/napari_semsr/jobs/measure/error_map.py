@@ -9,15 +9,15 @@ from typing import Annotated
 import numpy as np
 
 from napari_semsr import analysis, core
+from napari_semsr.jobs import verb
 from napari_semsr.jobs.measure.offset import Offset, find_offset
-from napari_semsr.jobs.verb import MAP_OUT, ImageInput, MapResult, Run, command
 
 _PERCENT = "% of the range"
 _BRIGHTEST = 3.0  # RSEs of the brightest colour; chosen: few normal errors exceed it
 
 
 @dataclass(frozen=True, slots=True)
-class ErrorMapReport(MapResult):
+class ErrorMapReport(verb.MapResult):
     """Agreement of an enhanced image with its reference, and a map of differences.
 
     `scale` is the number of pixels of the enhanced image per reference pixel and side,
@@ -82,17 +82,17 @@ class ErrorMapReport(MapResult):
         return None if share == 1 else f"{100 * share:.1f} % of the field"
 
 
-@command(title="comparison", makes_table=True)
+@verb.command(title="comparison", makes_table=True)
 def error_map(
-    run: Run[analysis.ErrorMapOptions],
-    reference: Annotated[core.Micrograph, ImageInput(help="the original image")],
+    run: verb.Run[analysis.ErrorMapOptions],
+    reference: Annotated[core.Micrograph, verb.ImageInput(help="the original image")],
     enhanced: Annotated[
         core.Micrograph,
-        ImageInput(
+        verb.ImageInput(
             help="its enhanced version with equal or smaller pixels", also=("image",)
         ),
     ],
-    output: Annotated[Path | None, MAP_OUT] = None,
+    output: Annotated[Path | None, verb.MAP_OUT] = None,
     *,
     options: analysis.ErrorMapOptions,
 ) -> core.Job[ErrorMapReport]:
