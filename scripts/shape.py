@@ -48,7 +48,11 @@ words of the manual
 passes through
     Modules with a called function, in any thread, in one
     ``semsr enhance a.png -o a.ome.zarr``, with nothing measured of the model before.
-    The body of a module or a class is no function.
+    The body of a module or a class is no function, nor is a comprehension.
+handed `tile`
+    Functions that hand the option ``--tile`` of that run on to another, before the
+    output is planned: both have it as an argument, or in one that is a mapping, parsed
+    arguments or a set of options. ``--json`` names them.
 opens of the input, of outputs
     Calls that open the image of that run, and those that open a file in the folder of
     the store that it makes, under whatever name, to read or to write. ``--json`` names
@@ -66,6 +70,7 @@ marks each as idiomatic, odd or obscure.
 import argparse
 import ast
 import contextlib
+import inspect
 import io
 import json
 import os
@@ -491,23 +496,29 @@ class Ran:
     modules: list[str]
     opened: Counter[str]  # by their names from the folder of the run
     parsed: Counter[str]
-    depth: int  # most functions of the package on one stack
-    handed: list[str]  # functions given `TILE` before the output is planned
+    stack: list[str]  # most functions of the package at once, the last called first
+    handed: list[str]  # functions that hand `TILE` on before the output is planned
 
 
 TILE = 112  # an option whose way is followed; no other value of the run
 
 
-def holds_tile(value: object, level: int = 0) -> bool:
-    """Whether an argument is the tile size, or holds it."""
+def holds_tile(value: object) -> bool:
+    """Whether an argument is the tile size, or has it among its values by name."""
+    if isinstance(value, argparse.Namespace) or hasattr(value, "model_dump"):
+        value = vars(value)
     if isinstance(value, dict):
-        inside = [*value.values()]
-    elif isinstance(value, list | tuple):
-        inside = [*value]
-    else:
-        inside = [*vars(value).values()] if hasattr(value, "model_dump") else []
-    here = isinstance(value, int | str) and str(value) == str(TILE)
-    return here or (level < 3 and any(holds_tile(one, level + 1) for one in inside))
+        return any(map(holds_tile, [value.get("tile"), value.get("options")]))
+    return isinstance(value, int | str) and str(value) == str(TILE)
+
+
+def is_handed_tile(frame: FrameType) -> bool:
+    """Whether a function has the tile size in an argument."""
+    code = frame.f_code
+    count = code.co_argcount + code.co_kwonlyargcount
+    count += bool(code.co_flags & inspect.CO_VARARGS)
+    count += bool(code.co_flags & inspect.CO_VARKEYWORDS)
+    return any(holds_tile(frame.f_locals.get(n)) for n in code.co_varnames[:count])
 
 
 def enhance_once(source: Path) -> Ran:
@@ -545,44 +556,54 @@ def stitch_once(source: Path) -> Ran:
         return run_once(source, Path(work), words)
 
 
-def run_once(source: Path, work: Path, words: list[str]) -> Ran:  # noqa: PLR0915
+class Watch:
+    """Profile of one run: what is called, and how deep; what is handed the tile."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder  # of the package
+        self.called: set[str] = set()  # files
+        self.parsed: Counter[str] = Counter()
+        self.deepest: list[str] = []
+        self.handed: dict[str, None] = {}
+        self.is_planned = False
+
+    def is_ours(self, frame: FrameType) -> bool:
+        """Whether a frame is of a function of the package; comprehensions are none."""
+        code = frame.f_code
+        return code.co_filename.startswith(self.folder) and (
+            code.co_flags & FUNCTION != 0
+            and (code.co_name[0] != "<" or code.co_name == "<lambda>")
+        )
+
+    def note(self, frame: FrameType, event: str, _argument: object) -> None:
+        """Note a call; the profiler calls this."""
+        if event != "call" or not self.is_ours(frame):
+            return
+        code, stack = frame.f_code, [frame]
+        self.called.add(code.co_filename)
+        if code.co_name == "raw_image":
+            self.parsed[frame.f_locals["path"].name] += 1
+        while back := stack[-1].f_back:
+            stack.append(back)
+        ours = list(filter(self.is_ours, stack))
+        if len(ours) > len(self.deepest):
+            self.deepest = [one.f_code.co_qualname for one in ours]
+        self.is_planned |= code.co_name == "plan_output"
+        if not self.is_planned and all(map(is_handed_tile, ours[:2])) and ours[1:]:
+            self.handed[ours[1].f_code.co_qualname] = None
+
+
+def run_once(source: Path, work: Path, words: list[str]) -> Ran:
     """Run a command in a folder, and count what it does there."""
-    folder = f"{source.resolve() / PACKAGE}/"
     sys.path.insert(0, str(source.resolve()))
-    called = set()
-    parsed: Counter[str] = Counter()
-    deepest = 0
-    handed: dict[str, None] = {}
-    planned = False
-
-    def depth_of(frame: FrameType | None) -> int:
-        depth = 0
-        while frame is not None:
-            code, frame = frame.f_code, frame.f_back
-            depth += bool(code.co_flags & FUNCTION) and code.co_filename.startswith(
-                folder
-            )
-        return depth
-
-    def note(frame: FrameType, event: str, _argument: object) -> None:
-        nonlocal deepest, planned
-        if event == "call" and frame.f_code.co_flags & FUNCTION:
-            called.add(frame.f_code.co_filename)
-            if frame.f_code.co_filename.startswith(folder):
-                deepest = max(deepest, depth_of(frame))
-                planned |= frame.f_code.co_name == "plan_output"
-                if not planned and any(map(holds_tile, frame.f_locals.values())):
-                    handed[frame.f_code.co_qualname] = None
-            if frame.f_code.co_name == "raw_image":
-                parsed[frame.f_locals["path"].name] += 1
-
+    watch = Watch(f"{source.resolve() / PACKAGE}/")
     os.environ["SEMSR_CACHE"] = str(work / "cache")
     from napari_semsr.__main__ import main
 
     where = [str(work / word) if (work / word).exists() else word for word in words]
     where[3] = str(work / words[3])  # the output
-    threading.setprofile(note)
-    sys.setprofile(note)
+    threading.setprofile(watch.note)
+    sys.setprofile(watch.note)
     try:
         with (
             contextlib.redirect_stdout(io.StringIO()),
@@ -594,10 +615,10 @@ def run_once(source: Path, work: Path, words: list[str]) -> Ran:  # noqa: PLR091
         threading.setprofile(None)
     if code != 0:
         sys.exit(f"`semsr {words[0]}` failed, see above.")
-    ours = (path[len(folder) :] for path in called if path.startswith(folder))
-    if not (found := sorted(ours)):
+    if not watch.called:
         sys.exit(f"napari_semsr was not imported from {source}.")
-    return Ran(found, opened, parsed, deepest, list(handed))
+    found = sorted(path[len(watch.folder) :] for path in watch.called)
+    return Ran(found, opened, watch.parsed, watch.deepest, [*watch.handed])
 
 
 def measure(source: Path) -> tuple[dict[str, int | float], dict[str, object]]:
@@ -685,6 +706,7 @@ def main() -> None:
         opened = ran.opened
         made = [count for name, count in opened.items() if name.startswith("made/")]
         lists["handed `tile`"] = ran.handed
+        lists["call depth, stitch"] = joined.stack
         lists["opened"] = dict(sorted(opened.items()))
         lists["opened, stitch"] = dict(sorted(joined.opened.items()))
         figures |= {
@@ -693,7 +715,7 @@ def main() -> None:
             "  of outputs": sum(made),
             "handed `tile`": len(ran.handed),
             "passes through, stitch": len(joined.modules),
-            "  call depth": joined.depth,
+            "  call depth": len(joined.stack),
             "  parses of a frame": max(joined.parsed.values()),
         }
     if asked.json:

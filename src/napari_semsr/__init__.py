@@ -4,6 +4,7 @@ Every name of the public interface is imported when it is first used, so that im
 the package loads neither torch nor a graphical toolkit.
 """
 
+from pathlib import Path
 from typing import Any
 
 import lazy_loader
@@ -20,7 +21,8 @@ def __getattr__(name: str) -> Any:
     try:
         return _public(name)
     except AttributeError:
-        if name in __all__ or name.startswith("_"):
+        is_room = Path(__file__).with_name(name).is_dir()  # which is imported next
+        if name in __all__ or name.startswith("_") or is_room:
             raise
         from difflib import get_close_matches
 

@@ -7,9 +7,11 @@ keywords with the names of the command's flags.
 import inspect
 import os
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
-from typing import Any, get_args
+from pathlib import Path
+from types import NoneType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from numpy.typing import ArrayLike
 
@@ -43,18 +45,19 @@ _OUTPUT_FLAGS = {
 }
 
 
-def convert_source(image: Any, item: ImageInput | None = None) -> Any:
+def convert_source(
+    image: Any, item: ImageInput | None = None, *, several: bool = False
+) -> Any:
     """Convert an array to an image; return paths and other arguments unchanged.
 
-    In a sequence of images each image is converted.
+    In a sequence of images each image is converted, if there may be `several`.
     """
-    several = item is not None and (item.many or item.takes is not None)
     if isinstance(image, (Micrograph, str, os.PathLike)):
         return image
     if is_array(image):
         return array_to_image(image)
     if several and isinstance(image, (list, tuple)):
-        return type(image)(convert_source(one, item) for one in image)
+        return type(image)(convert_source(one, several=True) for one in image)
     if several or (image is None and item is not None and item.optional):
         return image
     msg = (
@@ -73,8 +76,10 @@ def get_function(name: str) -> Callable[..., Any]:
         raise OptionError(msg, code="verb-unknown")
     signature = create_signature(verb)
     parameters = set(signature.parameters)
-    lead_images = {item.name: item for item in verb.images if item.flag}
+    further_types = _find_further_types(verb)
+    images = {item.name: item for item in verb.images}
     named_files = {item.name for item in (*verb.inputs, *verb.all_outputs)}
+    named_files |= _OUTPUT_FLAGS.keys()
 
     def call(*positional: Any, **options: Any) -> Any:
         own_arguments = {
@@ -86,23 +91,15 @@ def get_function(name: str) -> Callable[..., Any]:
             msg = f"{verb.function_name}(): {error}"
             raise TypeError(msg) from None
         report = arguments.pop("progress", None)
-        first = [i for i in verb.inputs if not i.flag]
-        inputs = [arguments.pop(i.name, getattr(i, "default", None)) for i in first]
-        how = {
-            k: arguments.pop(k)
-            for k in [*arguments]
-            if k in named_files | {*_OUTPUT_FLAGS}
+        files = {
+            name: arguments.pop(name) for name in [*arguments] if name in named_files
         }
-        how |= {
-            k: convert_source(how[k], lead_images[k])
-            for k in how.keys() & lead_images.keys()
-        }
-        images = [
-            convert_source(one, item) if isinstance(item, ImageInput) else one
-            for one, item in zip(inputs, first, strict=True)
-        ]
+        for name in files.keys() & images.keys():
+            item = images[name]
+            several = item.many or further_types[name] is not None
+            files[name] = convert_source(files[name], item, several=several)
         settings = verb.parse_options({**arguments, **options})
-        return verb.get_return_value(run(verb.job(*images, **how, **settings), report))
+        return verb.get_return_value(run(verb.job(**files, **settings), report))
 
     call.__name__ = call.__qualname__ = verb.function_name
     call.__doc__ = _create_docstring(verb)
@@ -151,13 +148,32 @@ def create_signature(verb: Verb[Options, Result]) -> inspect.Signature:
     return inspect.Signature(parameters, return_annotation=verb.return_type)
 
 
+_PATHS = {Micrograph, Path, str, os.PathLike[str], NoneType}
+
+
+def _find_further_types(verb: Verb[Options, Result]) -> dict[str, Any]:
+    """Return what a command takes besides an image or a path, by input; None if no."""
+    hints, found = get_type_hints(verb.function), {}
+    for item in verb.inputs:
+        hint = hints[item.name]
+        kinds = [
+            kind
+            for kind in get_args(hint) or (hint,)
+            if kind not in _PATHS and get_origin(kind) is not Mapping  # of histories
+        ]
+        found[item.name] = kinds[0] if kinds and not item.many else None
+    return found
+
+
 def _list_files(verb: Verb[Options, Result]) -> Iterator[tuple[str, Any, Any]]:
     """Yield name, type and default of each input and output file of a command."""
+    further_types = _find_further_types(verb)
     for item in verb.inputs:
         kind: Any = Source if isinstance(item, ImageInput) else PathLike
         kind = Sequence[kind] if item.many else kind
         default = getattr(item, "default", None)
-        kind = kind if item.takes is None else item.takes | kind
+        further_type = further_types[item.name]
+        kind = kind if further_type is None else further_type | kind
         if item.optional and default is None:
             kind |= None
         yield item.name, kind, default if item.optional or default else _NO_DEFAULT
@@ -179,7 +195,7 @@ def _list_settings(verb: Verb[Options, Result]) -> Iterator[tuple[str, Any, Any]
                 default = info.get_default(call_default_factory=True)
             # one number may be given for both axes, as in the options
             yield name, kind | float if FloatPair in get_args(kind) else kind, default
-    if verb.all_outputs or verb.replaces:
+    if verb.overwrites:
         yield "overwrite", bool, False
     if verb.resumes:
         yield "resume", bool, False

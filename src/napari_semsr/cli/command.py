@@ -20,15 +20,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 import napari_semsr
-from napari_semsr import core
-from napari_semsr.jobs import (
-    ACTIONS,
-    FUNCTIONS,
-    VERBS,
-    describe_former_name,
-    get_actions,
-    get_verb,
-)
+from napari_semsr import core, jobs
 
 if TYPE_CHECKING:
     from napari_semsr.cli.verb import Command
@@ -90,7 +82,7 @@ def load_command(name: str) -> "Command":
     """Load the command with a given name."""
     from napari_semsr.cli.verb import Command
 
-    value = get_verb(name)
+    value = jobs.get_verb(name)
     assert value is not None  # noqa: S101 - the parser knows the names
     return Command(value)
 
@@ -117,7 +109,7 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="store_true", help="print the version")
     _add_common_options(parser)
     verbs = parser.add_subparsers(dest="verb", metavar="COMMAND", title="commands")
-    for name, text in VERBS.items():
+    for name, text in jobs.VERBS.items():
         one = _add_parser(verbs, name, text)
         if only is None or only == name:
             _add_arguments(one, name)
@@ -135,12 +127,12 @@ def _add_parser(place: Any, name: str, text: str) -> argparse.ArgumentParser:
 
 def _add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
     """Add the arguments of a command, or its actions with their arguments."""
-    actions = get_actions(name)
+    actions = _get_actions(name)
     if actions:
         place = parser.add_subparsers(dest="action", metavar="action", required=True)
         for action in actions:
             full = f"{name} {action}"
-            _add_arguments(_add_parser(place, action, ACTIONS[full]), full)
+            _add_arguments(_add_parser(place, action, jobs.ACTIONS[full]), full)
     else:
         load_command(name).configure(parser)
     _add_common_options(parser)
@@ -150,8 +142,10 @@ def convert_names_to_flags(text: str, arguments: Sequence[argparse.Action]) -> s
     """Replace option and command names in text with command-line syntax."""
 
     def format_reference(verb: str, option: str, value: str) -> str:
-        name = FUNCTIONS.get(verb, verb)
-        known_names = list_arguments(name) if name in (*VERBS, *ACTIONS) else arguments
+        name = jobs.FUNCTIONS.get(verb, verb)
+        known_names = (
+            list_arguments(name) if name in (*jobs.VERBS, *jobs.ACTIONS) else arguments
+        )
         words = [f"semsr {name}"] if verb else []
         return " ".join([*words, *_format_option(option, value, known_names)])
 
@@ -162,10 +156,10 @@ def _convert_option_names(words: Sequence[str], text: str) -> str:
     """Replace option names in a sentence with the flags of the current command."""
     if "`" not in text:
         return text
-    verb = next((word for word in words if word in VERBS), "")
-    action = next((word for word in words if word in get_actions(verb)), "")
+    verb = next((word for word in words if word in jobs.VERBS), "")
+    action = next((word for word in words if word in _get_actions(verb)), "")
     name = f"{verb} {action}".strip()
-    whole = name and (action or not get_actions(verb))
+    whole = name and (action or not _get_actions(verb))
     return convert_names_to_flags(text, list_arguments(name) if whole else ())
 
 
@@ -183,10 +177,16 @@ def _format_option(
     return [word for word in (flag, value) if word not in ("", "--", "True", "…")]
 
 
+def _get_actions(name: str) -> tuple[str, ...]:
+    """Return the actions of a command, or an empty tuple."""
+    words = (one.partition(" ") for one in jobs.ACTIONS)
+    return tuple(action for verb, _, action in words if verb == name)
+
+
 def _get_full_command_name(arguments: argparse.Namespace) -> str:
     """Return the name of a command with its action, if any; empty without a command."""
     verb = arguments.verb or ""
-    return f"{verb} {arguments.action}" if get_actions(verb) else verb
+    return f"{verb} {arguments.action}" if _get_actions(verb) else verb
 
 
 def _add_common_options(parser: argparse.ArgumentParser) -> None:
@@ -357,13 +357,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
-    verb = next((word for word in words if word in VERBS), None)
+    verb = next((word for word in words if word in jobs.VERBS), None)
     quiet = "--quiet" in words or _is_helper_process(verb)
     console = Console("--json" in words, quiet, partial(_convert_option_names, words))
     signals: list[int] = []
     try:
         with _handle_termination(signals), _silence_logging(debug=debug):
             return _run_command(words, verb, console, debug=debug)
+    except SystemExit as stop:  # --help has printed the help
+        sys.stdout.flush()
+        return int(stop.code or 0)
     except KeyboardInterrupt:
         return _report_interrupt(words, verb, console, debug=debug)
     except BrokenPipeError:
@@ -410,7 +413,7 @@ def _report_interrupt(
     words: list[str], verb: str | None, console: Console, *, debug: bool
 ) -> int:
     if not _is_helper_process(verb):
-        definition, message = get_verb(verb or ""), "Interrupted"
+        definition, message = jobs.get_verb(verb or ""), "Interrupted"
         has_table = any(word.partition("=")[0] == "--table" for word in words)
         if definition and (
             definition.resumes or (definition.makes_table and has_table)
@@ -439,23 +442,25 @@ def _run_command(
     """Parse and run a command, raising every failure as an exception."""
     _check_command_name(verb, [word for word in words if not word.startswith("-")])
     parser = build_parser(verb or "")
-    try:
-        arguments, strange = parser.parse_known_args(words)
-        if strange:
-            _raise_unknown_arguments(strange, _get_full_command_name(arguments))
-    except SystemExit as stop:  # --help has printed the help
-        sys.stdout.flush()
-        return int(stop.code or 0)
+    arguments, strange = parser.parse_known_args(words)
+    if strange:
+        _raise_unknown_arguments(strange, _get_full_command_name(arguments))
     if arguments.version:
         version = napari_semsr.__version__
         console.print_result({"version": version}, f"semsr {version}")
         return _SUCCESS
     if arguments.verb is None:
-        parser.error(f"a command is required (one of {', '.join(VERBS)})")
+        parser.error(f"a command is required (one of {', '.join(jobs.VERBS)})")
     with warnings.catch_warnings(record=True) as records:
         warnings.simplefilter("always")
+        name = _get_full_command_name(arguments)
+        if name == "enhance":  # before torch is loaded
+            core.configure_allocator()
+        command = load_command(name)
         try:
-            record, summary, failures = _run_job(arguments, console)
+            result = core.run(command.start(arguments), console.report)
+            record = {**result.to_json(), "kind": arguments.verb}
+            summary = command.summarise(result)
         except Exception:  # the warnings may explain the failure
             for message in dict.fromkeys(_select_user_warnings(records, debug=debug)):
                 console.warn(message)
@@ -466,16 +471,11 @@ def _run_command(
         dict.fromkeys([*messages, *_select_user_warnings(records, debug=debug)])
     )
     if not _is_helper_process(verb):
-        console.print_result(record | create_warning_record(messages), summary)
+        record |= create_warning_record(messages)
+        console.print_result(record, summary)
     for message in messages:
         console.warn(message)
-    return _report_failures(failures, console, verb)
-
-
-def _report_failures(
-    failures: Sequence[dict[str, str]], console: Console, verb: str | None
-) -> int:
-    """Print a line for each failed one of several images; return the exit code."""
+    failures = getattr(result, "failures", ())  # of several images
     for failure in failures:
         console.error(f"{failure['image']}: {failure['message']}", verb)
     return _BAD_INPUT if failures else _SUCCESS
@@ -483,16 +483,18 @@ def _report_failures(
 
 def _check_command_name(verb: str | None, names: list[str]) -> None:
     """Raise an error for a command or action that is unknown, or left."""
+    if names[:1] == [verb] and not _get_actions(names[0]):
+        return
     for count in (1, 2):  # of a command, of an action
         name = " ".join(names[:count])
-        if former := describe_former_name(name, f"`semsr {name}`"):
+        if former := jobs.describe_former_name(name, f"`semsr {name}`"):
             raise core.OptionError(former)
     if verb is None and names:
-        near = get_close_matches(names[0], VERBS, 1)
+        near = get_close_matches(names[0], jobs.VERBS, 1)
         suggestion = (
             f"did you mean `semsr {near[0]}`?"
             if near
-            else (f"choose one of {', '.join(VERBS)}")
+            else (f"choose one of {', '.join(jobs.VERBS)}")
         )
         msg = f"Unknown command {names[0]!r} ({suggestion}); see `semsr --help`."
         raise core.OptionError(msg, code="verb-unknown")
@@ -501,11 +503,13 @@ def _check_command_name(verb: str | None, names: list[str]) -> None:
 def _raise_unknown_arguments(strange: list[str], verb: str) -> NoReturn:
     """Raise an error for unknown arguments, suggesting one similar to the first."""
     names = [word.partition("=")[0] for word in strange]
-    for former in filter(None, (describe_former_name(f"{verb} {n}") for n in names)):
+    for former in filter(
+        None, (jobs.describe_former_name(f"{verb} {n}") for n in names)
+    ):
         raise core.OptionError(former)
     flag = names[0]
     group = verb.partition(" ")[0]
-    for other in ACTIONS:
+    for other in jobs.ACTIONS:
         if other.startswith(f"{group} ") and flag in _list_flags(other):
             msg = f"{flag} is an option of `{other}`, not of `{verb}`."
             raise core.OptionError(msg, code="unknown-option")
@@ -520,19 +524,6 @@ def _raise_unknown_arguments(strange: list[str], verb: str) -> NoReturn:
 
 def _list_flags(verb: str) -> list[str]:
     return [flag for action in list_arguments(verb) for flag in action.option_strings]
-
-
-def _run_job(
-    arguments: argparse.Namespace, console: Console
-) -> tuple[dict[str, object], str, Sequence[dict[str, str]]]:
-    """Run the job of a command; return its record, summary and failed images."""
-    name = _get_full_command_name(arguments)
-    if name == "enhance":  # before torch is loaded
-        core.configure_allocator()
-    verb = load_command(name)
-    result = core.run(verb.start(arguments), console.report)
-    record = {**result.to_json(), "kind": arguments.verb}
-    return record, verb.summarise(result), getattr(result, "failures", ())
 
 
 def _select_user_warnings(

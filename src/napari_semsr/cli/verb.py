@@ -143,13 +143,15 @@ class _OutputAction(argparse.Action):
             self.place.default = argparse.SUPPRESS
 
 
-def _add_output_argument(parser: Any, group: Any, item: "jobs.Output") -> None:
+def _add_output_argument(
+    parser: Any, group: Any, item: "jobs.Output", default: object
+) -> None:
     how = {"metavar": item.metavar, "type": check_path, "help": item.help}
     if not item.flag:
         how["metavar"] = item.name.upper() if item.metavar == "OUT" else item.metavar
-        if item.default:
-            help_text = f"{item.help} (default: {item.default})"
-            how |= {"nargs": "?", "default": item.default, "help": help_text}
+        if isinstance(default, Path):
+            help_text = f"{item.help} (default: {default})"
+            how |= {"nargs": "?", "default": str(default), "help": help_text}
         elif item.name == "output":
             how["action"] = _OutputAction
         place = parser.add_argument(item.name, **how)
@@ -184,8 +186,9 @@ class Command:
                 help_text = f"{output.help} ({more})"
                 parser.add_argument(*flags, metavar="OUT", help=help_text)
                 continue
-            _add_output_argument(parser, group, output)
-        if verb.all_outputs or verb.replaces:
+            default = verb.parameters[output.name].default
+            _add_output_argument(parser, group, output, default)
+        if verb.overwrites:
             _add_overwrite_option(parser)
         if verb.resumes and not self._takes_several:
             help_text = "resume an interrupted output"
@@ -245,108 +248,103 @@ class Command:
 
     def start(self, arguments: argparse.Namespace) -> Job[Any]:
         """Return the job for parsed arguments, without running it."""
-        verb, arguments_by_name = self.verb, vars(arguments)
-        first = [arguments_by_name[item.name] for item in verb.inputs if not item.flag]
+        verb, values = self.verb, {**vars(arguments)}
+        how = {k: values.pop(k) for k in ("overwrite", "resume") if k in values}
+        existing = jobs.OverwritePolicy(**how)
         if verb.makes_table:
-            many = any(
-                image is not None and jobs.is_image_collection(image) for image in first
-            )
-            if many or (arguments_by_name["table"] is not None and not self._has_table):
-                for output in verb.all_outputs:
-                    place = arguments_by_name[output.name]
-                    if place is not None and output.name != "table":
-                        msg = (
-                            f"{output.flag} {place} cannot be used with many images; "
-                            "use --table, or measure a single image."
-                        )
-                        raise OptionError(msg, code="options-contradict")
-                files = {
-                    item.name: getattr(arguments, item.name) for item in verb.files
-                }
+            first = [values[item.name] for item in verb.images]
+            if self._wants_table(first, values):
                 return jobs.measure_table_job(
                     verb.name,
                     *first,
-                    table=arguments.table,
-                    existing=jobs.OverwritePolicy(
-                        arguments.overwrite, arguments.resume
-                    ),
-                    **{**files, **verb.parse(arguments_by_name)},
+                    table=values["table"],
+                    existing=existing,
+                    **verb.parse(values),
                 )
-            self._check_single_image(arguments, first)
+            self._check_single_image(first, values, existing)
         if self._takes_several:
-            return self._start_several(dict(arguments_by_name))
-        how = {
-            name: arguments_by_name[name]
-            for name in ("overwrite", "resume")
-            if name in arguments_by_name
-        }
-        return verb.start(arguments_by_name, **how)
+            name = verb.images[0].name
+            images = values.pop(name)
+            output, several = self._choose_output(images, values)
+            if several:
+                return jobs.apply_to_images(
+                    verb,
+                    [one for image in images for one in jobs.find_images(image)],
+                    output,
+                    values,
+                    suffix=values.pop("suffix"),
+                    existing=existing,
+                )
+            if existing.resume and not verb.resumes:
+                msg = "Only several images can be resumed; omit --resume."
+                raise OptionError(msg, code="option-without-effect")
+            values |= {name: images[0], "output": output}
+        return verb.start(values, **how)
 
-    def _start_several(self, values: dict[str, Any]) -> Job[Any]:
-        """Return the job for one image, or for several with a folder of outputs."""
-        verb, name = self.verb, self.verb.images[0].name
-        images, output = values.pop(name), values.pop("output")
-        suffix, resume = values.pop("suffix"), values.pop("resume")
-        overwrite = values.pop("overwrite")
-        place = images.pop() if output is None and len(images) == 2 else output
-        several = (
-            len(images) > 1
-            or suffix
-            or _is_collection(images[0])
-            or (output is not None and not Path(output).suffix)
-        )
-        if place is None or (several and output is None):
-            msg = "The output is required: -o OUT for one image, -o FOLDER for several."
-            raise OptionError(msg, code="missing-value")
-        if several:
-            return jobs.apply_to_images(
-                verb,
-                [
-                    one
-                    for image in images
-                    for one in (
-                        jobs.find_images(image) if _is_collection(image) else [image]
-                    )
-                ],
-                place,
-                values,
-                suffix=suffix,
-                existing=jobs.OverwritePolicy(overwrite, resume),
-            )
-        how = {"overwrite": overwrite}
-        if verb.resumes:
-            how["resume"] = resume
-        elif resume:
-            msg = "Only several images can be resumed; omit --resume."
-            raise OptionError(msg, code="option-without-effect")
-        return verb.start({**values, name: images[0], "output": place}, **how)
+    def _wants_table(self, images: Sequence[Any], values: dict[str, Any]) -> bool:
+        """Return whether a table is to be made, which excludes other outputs."""
+        many = any(image and jobs.is_image_collection(image) for image in images)
+        if not many and (self._has_table or values["table"] is None):
+            return False
+        for output in self.verb.all_outputs:
+            place = values[output.name]
+            if place is not None and output.name != "table":
+                msg = (
+                    f"{output.flag} {place} cannot be used with many images; use "
+                    "--table, or measure a single image."
+                )
+                raise OptionError(msg, code="options-contradict")
+        return True
 
     def _check_single_image(
-        self, arguments: argparse.Namespace, images: Sequence[str | None]
+        self,
+        images: Sequence[str | None],
+        values: dict[str, Any],
+        existing: jobs.OverwritePolicy,
     ) -> None:
         """Raise an `OptionError` for options that are invalid for a single image."""
-        if arguments.resume:
+        if existing.resume:
             msg = "Only a table of images can be resumed; omit --resume."
             raise OptionError(msg, code="option-without-effect")
-        names = [item.name for item in self.verb.images]
-        missing = names[sum(one is not None for one in images) :]
-        if (
-            len(images) - len(missing)
-            < jobs.get_measuring_command(self.verb.name).required_image_count
-        ):
+        missing = [
+            item.name
+            for item, image in zip(self.verb.images, images, strict=True)
+            if image is None and not item.optional
+        ]
+        if missing:
+            names = " and ".join(item.name for item in self.verb.images)
             msg = (
-                f"The arguments {' and '.join(names)} are required, but {missing[0]} "
-                "is missing; the second argument may be omitted only for a table that "
-                "lists both images."
+                f"The arguments {names} are required, but {missing[0]} is missing; the "
+                "second argument may be omitted only for a table that lists both "
+                "images."
             )
             raise OptionError(msg, code="missing-value")
         output = self.verb.output
-        if output is not None and output.one_needs_it and arguments.output is None:
+        makes_map = output is not None and output.is_image and output.ending
+        if makes_map and values["output"] is None:
             msg = (
                 "A single image requires -o to write its map, or --table to write its "
                 "row."
             )
             raise OptionError(msg, code="missing-value")
+
+    def _choose_output(
+        self, images: list[str], values: dict[str, Any]
+    ) -> tuple[str, bool]:
+        """Return the output, the last path if not given, and whether it is a folder."""
+        output = given = values.pop("output")
+        if given is None and len(images) == 2:
+            output = images.pop()
+        several = (
+            len(images) > 1
+            or values["suffix"] is not None
+            or _is_collection(images[0])
+            or (given is not None and not Path(given).suffix)
+        )
+        if output is None or (several and given is None):
+            msg = "The output is required: -o OUT for one image, -o FOLDER for several."
+            raise OptionError(msg, code="missing-value")
+        return output, several
 
     def summarise(self, result: Any) -> str:
         """Return the summary of a result, starting with its output file."""

@@ -118,11 +118,10 @@ def demo(
             "folder of the images and the report",
             flag="",
             metavar="OUT_DIR",
-            default="demo-output",
             ending="",
-            grows=True,
         ),
-    ],
+    ] = Path("demo-output"),
+    *,
     options: DemoOptions,
 ) -> Job[DemoResult]:
     """Run all steps on simulated samples, from frames to a report.

@@ -74,8 +74,6 @@ from .index import (
     ACTIONS as ACTIONS,
     FUNCTIONS as FUNCTIONS,
     VERBS as VERBS,
-    get_actions as get_actions,
-    get_verb as get_verb,
 )
 from .info import info as _info
 from .leakage import (
@@ -198,6 +196,7 @@ from .verb import (
     Run as Run,
     Verb as Verb,
     command as command,
+    get_verb as get_verb,
 )
 
 ADAPT = _adapt

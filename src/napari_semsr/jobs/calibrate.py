@@ -12,8 +12,8 @@ import numpy as np
 
 from napari_semsr import core
 from napari_semsr.analysis import CalibrateOptions, find_scale_bar, measure_grating
-from napari_semsr.io import ReadOptions, parse_length_nm, write_calibration
-from napari_semsr.jobs.images import Result, to_json_value
+from napari_semsr.io import parse_length_nm, write_calibration
+from napari_semsr.jobs.images import Image, Result, to_json_value
 from napari_semsr.jobs.verb import ImageInput, Output, Run, command
 
 _OFF = 0.1  # chosen: headers err by some percent; beyond, the pitch or order is wrong
@@ -168,27 +168,18 @@ def _measure_scale_bar(
     )
 
 
-def _create_read_options(
-    options: CalibrateOptions, opening: ReadOptions
-) -> ReadOptions:
-    """Return reading options that keep the data bar with the scale bar."""
-    if options.bar is False:
-        return opening
-    return opening.replace(crop_databar=False, databar_rows=None)
-
-
 @command(
     title="grating or bar",
+    opens=False,
     not_read=("pixel_size_nm", "pixel_size_sd_nm"),
     gives=CalibrationReport | ScaleBarReport,
 )
 def calibrate(
     run: Run[CalibrateOptions],
     grating: Annotated[
-        core.Micrograph,
+        Image,
         ImageInput(
             help="image of a grating, or one with a printed scale bar",
-            reading=_create_read_options,
         ),
     ],
     output: Annotated[
@@ -206,10 +197,12 @@ def calibrate(
     >>> round(found.pixel_size_nm[1], 2), found.lattice
     (20.0, 'lines')
     """
-    if options.bar is not False:
-        return (yield from _measure_scale_bar(run, grating))
+    if options.bar is not False:  # with the data bar, where the scale bar is
+        run.opening = run.opening.replace(crop_databar=False, databar_rows=None)
+        return (yield from _measure_scale_bar(run, run.open_image("grating")))
+    image = run.open_image("grating")
     yield core.Progress(1, 2, "measuring the grating")
-    calibration = measure_grating(grating.array(), options)
+    calibration = measure_grating(image.array(), options)
     if output is not None:
         write_calibration(output, calibration)
     uneven = calibration.uneven_px is not None and core.Message(
@@ -219,7 +212,7 @@ def calibrate(
         "scale-uneven",
     )
     warnings = (uneven,) if uneven else ()
-    size = grating.pixel_size_nm
+    size = image.pixel_size_nm
     if size and not np.allclose(calibration.pixel_size_nm, size, rtol=_OFF):
         core.warn(
             f"The grating gives {core.format_pixel_size(calibration.pixel_size_nm)} "

@@ -70,17 +70,16 @@ def convert(
     >>> made.shape, made.dtype, made.pixel_size_nm, int(stored[0, 0])
     ((48, 64), 'uint8', (7.7, 7.7), 200)
     """
-    image_given, dtype = run.get_given_image("image"), options.dtype
+    image_given, dtype = run.image_inputs["image"], options.dtype
     # records of this job hold the reading options next to the dtype
     about = {
         "dtype": dtype,
         **run.opening.model_dump(mode="json"),
-        **run.pixel_size_error,
+        **verb.get_size_record(image),
         **image.unrecorded_instrument,
     }
-    history = compose_provenance(
-        "convert", about, (yield from run.record_image("image"))
-    )
+    record = yield from run.record_image("image")
+    history = compose_provenance("convert", about, record)
     clipped_count = 0
     if dtype is not None:
         clipped_count = sum(
@@ -92,12 +91,9 @@ def convert(
             f"{dtype} and were clipped; grey values are not rescaled.",
             "clipped",
         )
-    lies = (
-        image_given.path
-        if isinstance(image_given, core.Micrograph)
-        else get_record_path(image_given)
-    )
-    image = image.replace(provenance=history, path=lies)
+    in_memory = isinstance(image_given, core.Micrograph)
+    place = image_given.path if in_memory else get_record_path(image_given)
+    image = image.replace(provenance=history, path=place)
     version = options.zarr_version
     if version != "0.5" and io.get_output_format(output) != "ome-zarr":
         msg = (
@@ -105,8 +101,8 @@ def convert(
             "omit `zarr_version`, or change the suffix."
         )
         raise core.OptionError(msg, code="option-without-effect")
-    for place in io.read_companions(image, output):
-        _OUTPUT.check_path(place, (), run.existing)
+    for beside in io.read_companions(image, output):
+        _OUTPUT.check_path(beside, (), run.existing)
     saved = yield from save_image(image, output, dtype=dtype, zarr_version=version)
     return replace(saved, clipped=clipped_count)
 
@@ -130,12 +126,8 @@ def save_image(
         yield core.Progress(0, 0, f"writing {path.name}")
         first, planes = image[0], (plane.array() for plane in image)
         io.write_pages(first, {"plane": len(image)}, planes, path)
-        return ConvertedFile(
-            output=str(path),
-            shape=(len(image), *first.shape),
-            dtype=io.get_stored_type(path, first.dtype),
-            **verb.get_pixel_size_fields(first),
-        )
+        kind = io.get_stored_type(path, first.dtype)
+        return _describe_file(path, first, kind, (len(image), *first.shape))
     if io.get_output_format(path) == "ome-zarr":
         more = io.read_companions(image, path)
         yield from io.write_blocks(
@@ -150,12 +142,15 @@ def save_image(
     else:
         yield core.Progress(0, 0, f"writing {path.name}")
         overwrite_image(image, path, dtype=dtype)
-    return ConvertedFile(
-        output=str(path),
-        shape=image.shape,
-        dtype=io.get_stored_type(path, dtype or image.dtype),
-        **verb.get_pixel_size_fields(image),
-    )
+    kind = io.get_stored_type(path, dtype or image.dtype)
+    return _describe_file(path, image, kind, image.shape)
+
+
+def _describe_file(
+    path: Path, image: core.Micrograph, dtype: str, shape: tuple[int, ...]
+) -> ConvertedFile:
+    size = verb.get_pixel_size_fields(image)
+    return ConvertedFile(output=str(path), shape=shape, dtype=dtype, **size)
 
 
 def save_images(
@@ -171,11 +166,6 @@ def save_images(
         raise core.WriteError(msg, code="format-unsupported")
     places = yield from io.write_series(images, path)
     return [
-        ConvertedFile(
-            output=str(place),
-            shape=image.shape,
-            dtype=str(image.dtype),
-            **verb.get_pixel_size_fields(image),
-        )
+        _describe_file(place, image, str(image.dtype), image.shape)
         for image, place in zip(images, places, strict=True)
     ]

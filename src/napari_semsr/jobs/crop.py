@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from napari_semsr import core
 from napari_semsr.analysis import split_into_blocks
-from napari_semsr.io import ReadOptions, TypedSize
+from napari_semsr.io import TypedSize
 from napari_semsr.jobs import verb
 from napari_semsr.jobs.images import (
     compose_provenance,
@@ -181,10 +181,6 @@ def crop(
             help="crop to the area of this image, on its grid; positions are "
             "compared in nm",
             metavar="REFERENCE",
-            guide=True,
-            reading=lambda options, _: ReadOptions(
-                pixel_size_nm=options.like_pixel_size_nm
-            ),
         ),
     ] = None,
     like_output: Annotated[
@@ -206,7 +202,7 @@ def crop(
         msg = f"To crop the reference (`like_output`), also set {what}."
         raise core.OptionError(msg, code="missing-value")
     plan, record = yield from _plan_crop(run, image, like, like_output)
-    image_given, resampling = run.get_given_image("image"), plan.area.resampling
+    image_given, resampling = run.image_inputs["image"], plan.area.resampling
     reach = float(resampling.offsets[0] + plan.area.grid.shape[0] * resampling.steps[0])
     note = create_databar_note(get_image_name(image_given), image, reach)
     if note and not isinstance(image_given, core.Micrograph):
@@ -319,7 +315,7 @@ def _plan_crop(
             f"{like.pixel_size_from}"
         )
         more[core.ORIGIN_KEY] = core.create_size_source(how, like.scale)
-    return plan, (yield from run.compose_history(**to_json_value(more)))
+    return plan, (yield from run.compose_history(led_by="like", **to_json_value(more)))
 
 
 def _create_metadata(

@@ -40,19 +40,13 @@ class DoctorReport(Result):
 
     def figures(self) -> dict[str, core.Figure]:
         """Return one line for each property."""
-        lines = {
-            "napari-semsr": self.version,
-            "Python": self.python,
-            "System": self.system,
-            "Processor": self.processor,
-            "Free memory": f"{self.memory_gb:.3g} GB",
-        }
-        lines |= {f"Device {name}": text for name, text in self.devices.items()}
+        lines = {f"Device {name}": text for name, text in self.devices.items()}
         lines |= {name: text or "missing" for name, text in self.packages.items()}
         for name, lacking in self.extras.items():
             needs = f"needs {', '.join(lacking)}" if lacking else "complete"
             lines[f"Extra [{name}]"] = needs
-        return {name: core.Figure(text) for name, text in (lines | self.window).items()}
+        rows = {name: core.Figure(text) for name, text in (lines | self.window).items()}
+        return core.get_declared_figures(self) | rows
 
 
 @command(title="examination", reads=False)

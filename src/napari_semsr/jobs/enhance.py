@@ -16,22 +16,17 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import psutil
 
-from napari_semsr import analysis, core, inference, models
+from napari_semsr import analysis, core, inference, io, models
 from napari_semsr.inference import ClusterOptions, EnhanceOptions, EnhanceReport
-from napari_semsr.io import (
-    OmeZarrStore,
-    get_output_store_path,
-    read,
-    read_store_state,
-    write_blocks,
-)
 from napari_semsr.jobs import images, verb
 from napari_semsr.jobs.leakage import TRAINED_ON
+from napari_semsr.jobs.planes import run_on_planes
 
 MISFIT = "misfit"
 """Output name of the misfit map."""
@@ -136,7 +131,7 @@ def _get_largest_value(values: Iterable[float | None]) -> float | None:
     result=EnhancedFile,
     opens=False,
     resumes=True,
-    planes=_summarise_planes,
+    planes=partial(run_on_planes, sum_up=_summarise_planes),
 )
 def enhance(
     run: verb.Run[EnhanceOptions],
@@ -236,7 +231,7 @@ def _enhance_plane(
     )
     yield core.Progress(0, 0, f"recording the input {images.get_image_name(image)}")
     provenance = yield from _create_provenance(run, model, path)
-    place = get_output_store_path(target, resume=existing.resume)
+    place = io.get_output_store_path(target, resume=existing.resume)
     if existing.resume:
         source, provenance = yield from _get_recorded_input(
             place, image, source, provenance
@@ -247,7 +242,7 @@ def _enhance_plane(
         else live.output
     )
 
-    def create_store(place: Path) -> OmeZarrStore:
+    def create_store(place: Path) -> io.OmeZarrStore:
         return inference.create_output_store(
             place,
             output_plan,
@@ -256,7 +251,9 @@ def _enhance_plane(
             **existing.get_write_options(place, target),
         )
 
-    def fill_store(store: OmeZarrStore) -> core.Job[tuple[EnhanceReport, _Comparison]]:
+    def fill_store(
+        store: io.OmeZarrStore,
+    ) -> core.Job[tuple[EnhanceReport, _Comparison]]:
         if _VALUES not in store.read_notes() and not isinstance(image, core.Micrograph):
             store.write_note(_VALUES, (yield from images.digest_values(source)))
         scheduler = None if cluster is None else cluster.scheduler
@@ -282,15 +279,19 @@ def _enhance_plane(
         _notify_display(live, place, target, is_renamed=False)
         return report, evaluation
 
-    written_file = yield from write_blocks(
+    written_file = yield from io.write_blocks(
         target, create_store, fill_store, kept_store=place
     )
     _notify_display(live, place, target, is_renamed=True)
     report, (misfit, misfit_map) = written_file.result
     # the precision that the run started with
     provenance = provenance.model_copy(update={"precision": report.precision})
-    if map_path is not None:
-        _write_misfit_map(misfit_map, source.name, provenance, map_path)
+    if map_path is not None and misfit_map is None:
+        core.warn(
+            f"No misfit map was written: {source.name} shows little more than noise, "
+            "or has too many gaps.",
+            "nothing-to-measure",
+        )
     return EnhancedFile(
         output=str(target),
         shape=written_file.shape,
@@ -302,9 +303,9 @@ def _enhance_plane(
         report=report,
         provenance=provenance,
         misfit=misfit,
-        misfit_map=None if misfit_map is None else str(map_path),
+        misfit_map=_write_map(misfit_map, provenance, MISFIT, map_path),
         unfamiliar_percent=unlike,
-        unfamiliar_map=_write_distance_map(distances, provenance, distance_path),
+        unfamiliar_map=_write_map(distances, provenance, UNFAMILIAR, distance_path),
     )
 
 
@@ -455,27 +456,19 @@ def _get_recorded_input(
     provenance: core.Provenance,
 ) -> core.Job[tuple[core.Micrograph, core.Provenance]]:
     """Return the input and provenance as recorded in the store to resume."""
-    record, notes, _ = read_store_state(place)
-    if (
-        record is None
-        or record.provenance is None
-        or len(record.provenance.inputs) != 1
-    ):
+    record, notes, _ = io.read_store_state(place)
+    history = record and record.provenance
+    if record is None or history is None or len(history.inputs) != 1:
         return source, provenance
-    before = record.provenance.inputs[0]
+    before = history.inputs[0]
     of_file = not isinstance(image, core.Micrograph)
     if of_file and before.digest == provenance.inputs[0].digest:
         return source, provenance
     values = yield from images.digest_values(source)
     if values not in (before.digest, notes.get(_VALUES)):
         return source, provenance
-    reading = record.provenance.options.get("reading")
-    same = provenance.model_copy(
-        update={
-            "inputs": (before,),
-            "options": {**provenance.options, "reading": reading},
-        }
-    )
+    options = {**provenance.options, "reading": history.options.get("reading")}
+    same = provenance.model_copy(update={"inputs": (before,), "options": options})
     return source.replace(name=record.name), same
 
 
@@ -486,19 +479,16 @@ def _add_notes(
     memory_before: int,
 ) -> EnhanceReport:
     """Add notes to the report, also if a run exceeded the memory limit of `options`."""
-    report = replace(report, notes=(*report.notes, *notes))
-    if options is None or options.memory_gb is None or report.device != "cpu":
-        return report
-    memory_taken = report.peak_memory_mb / 1e3 - memory_before / 1e9
-    if memory_taken <= options.memory_gb:
-        return report
-    note = core.Message(
-        f"The run used {memory_taken:.2g} GB, including libraries, which exceeds the "
-        f"limit of {options.memory_gb:g} GB: set memory_gb to at least "
-        f"{memory_taken:.2g} GB.",
-        "memory",
-    )
-    return replace(report, notes=(*report.notes, note))
+    limit = options and options.memory_gb
+    taken = report.peak_memory_mb / 1e3 - memory_before / 1e9
+    if limit is not None and report.device == "cpu" and taken > limit:
+        note = core.Message(
+            f"The run used {taken:.2g} GB, including libraries, which exceeds the "
+            f"limit of {limit:g} GB: set memory_gb to at least {taken:.2g} GB.",
+            "memory",
+        )
+        notes = (*notes, note)
+    return replace(report, notes=(*report.notes, *notes))
 
 
 _Comparison = tuple[analysis.Misfit | None, core.Micrograph | None]
@@ -513,14 +503,27 @@ def _compare_result(
     wants_map: bool,
 ) -> core.Job[_Comparison]:
     """Compare a result with its input."""
-    misfit, misfit_map = None, None
-    if wants_map or is_instrument_model(model.card.model_dump()):
-        misfit = yield from analysis.measure_misfit(source, output)
-        if misfit is not None and is_instrument_model(model.card.model_dump()):
-            _warn_about_misfit(misfit, source, model.card.name)
-    if wants_map and misfit is not None:
-        misfit_map = yield from analysis.map_misfit(source, output, misfit)
-    return misfit, misfit_map
+    is_judged = is_instrument_model(model.card.model_dump())
+    if not (wants_map or is_judged):
+        return None, None
+    misfit = yield from analysis.measure_misfit(source, output)
+    if misfit is None:
+        return None, None
+    if is_judged and not misfit.is_consistent:
+        remedy = "train a model on an area of the image"
+        if source.instrument != "optical":
+            remedy = (
+                f"if it is an SEM image, use {models.DEFAULT_MODEL}, otherwise {remedy}"
+            )
+        core.warn(
+            f"The result of {model.card.name} does not agree with {source.name}: the "
+            f"misfit is {100 * misfit.share:.0f} %, that of true SEM images at most "
+            f"{100 * misfit.LIMIT:.0f} %. Do not use the result; {remedy}.",
+            "image-unfamiliar",
+        )
+    if not wants_map:
+        return misfit, None
+    return misfit, (yield from analysis.map_misfit(source, output, misfit))
 
 
 def is_instrument_model(card: dict[str, Any]) -> bool:
@@ -531,60 +534,25 @@ def is_instrument_model(card: dict[str, Any]) -> bool:
     return isinstance(sources, dict) and "images" not in sources
 
 
-def _warn_about_misfit(
-    misfit: analysis.Misfit, source: core.Micrograph, model: str
-) -> None:
-    """Warn if a result contradicts its input, naming the model to use instead."""
-    if misfit.is_consistent:
-        return
-    remedy = "train a model on an area of the image"
-    if source.instrument != "optical":
-        remedy = (
-            f"if it is an SEM image, use {models.DEFAULT_MODEL}, otherwise {remedy}"
-        )
-    core.warn(
-        f"The result of {model} does not agree with {source.name}: the misfit is "
-        f"{100 * misfit.share:.0f} %, that of true SEM images at most "
-        f"{100 * misfit.LIMIT:.0f} %. Do not use the result; {remedy}.",
-        "image-unfamiliar",
-    )
-
-
 def _notify_display(
     live: "inference.LiveField | None", place: Path, target: Path, *, is_renamed: bool
 ) -> None:
     """Notify the display when the store is renamed to its final name."""
     if live is not None and place != target:
-        live.set_output(read(target).data if is_renamed else None)
+        live.set_output(io.read(target).data if is_renamed else None)
 
 
-def _write_misfit_map(
-    misfit_map: core.Micrograph | None,
-    name: str,
+def _write_map(
+    image: core.Micrograph | None,
     provenance: core.Provenance,
-    path: Path,
-) -> None:
-    if misfit_map is not None:
-        map_history = provenance.model_copy(update={"part": MISFIT})
-        images.overwrite_image(misfit_map.replace(provenance=map_history), path)
-    else:
-        core.warn(
-            f"No misfit map was written: {name} shows little more than noise, or has "
-            "too many gaps.",
-            "nothing-to-measure",
-        )
-
-
-def _write_distance_map(
-    distance_map: core.Micrograph | None,
-    provenance: core.Provenance,
+    part: str,
     path: Path | None,
 ) -> str | None:
-    """Write the map of the distance from the training area, if requested."""
-    if distance_map is None or path is None:
+    """Write a map that was requested, and return its path."""
+    if image is None or path is None:
         return None
-    map_history = provenance.model_copy(update={"part": UNFAMILIAR})
-    images.overwrite_image(distance_map.replace(provenance=map_history), path)
+    history = provenance.model_copy(update={"part": part})
+    images.overwrite_image(image.replace(provenance=history), path)
     return str(path)
 
 
@@ -621,20 +589,16 @@ class UnfinishedResult:
 
 def find_unfinished_result(path: Path) -> UnfinishedResult | None:
     """Read the settings of an unfinished output, or return None."""
-    record, notes, counts = read_store_state(get_output_store_path(path, resume=True))
+    record, notes, counts = io.read_store_state(
+        io.get_output_store_path(path, resume=True)
+    )
     if record is None or notes.get("complete"):
         return None
     history = record.provenance
     if history is None or history.job != "enhance" or counts is None:
         return None
-    no_options = (
-        "reading",
-        TRAINED_ON,
-        core.SIZE_ERROR_KEY,
-        core.ORIGIN_KEY,
-        core.INSTRUMENT_KEY,
-    )
-    options = {k: v for k, v in history.options.items() if k not in no_options}
+    names = EnhanceOptions.model_fields
+    options = {k: v for k, v in history.options.items() if k in names}
     image = history.inputs[0].name if history.inputs else ""
     return UnfinishedResult(image, history.model_name or "", options, *counts)
 

@@ -160,12 +160,10 @@ def export_model_file(
         loaded_model, note = _fix_statistics(loaded_model, field, opening)
     card, people = loaded_model.card, tuple[str, ...]()
     if kind == "bioimageio":
-        author_values = card.training.get("authors")
-        author_names = (
-            map(str, author_values) if isinstance(author_values, list | tuple) else ()
-        )
+        named = card.training.get("authors")
+        named = named if isinstance(named, list | tuple) else ()
         is_bundled = model.parent.resolve() == models.WEIGHTS.resolve()
-        people = tuple(authors or author_names) or (_OURS if is_bundled else ())
+        people = tuple(map(str, authors or named)) or (_OURS if is_bundled else ())
         if not people:
             msg = "A bioimage.io package must name its authors: set `authors`."
             raise core.CheckpointError(msg, code="missing-value")
@@ -199,10 +197,8 @@ def _fix_statistics(
         f"for similar images. Unlike {model.card.name}, it neither re-estimates noise "
         "and blur nor removes haze."
     )
-    facts = {
-        name: round(value, 6)
-        for name, value in zip(core.FAULTS, condition, strict=True)
-    }
+    values = (round(value, 6) for value in condition)
+    facts = dict(zip(core.FAULTS, values, strict=True))
     card = model.card.model_copy(
         update={
             "name": f"{model.card.name}-told"[:100],
@@ -306,9 +302,8 @@ def _create_test_data(
     else:
         low = float(test_input.mean())
         high = low + float(test_input.std())
-    network_input = ((test_input - np.float32(low)) / np.float32(high - low)).astype(
-        np.float32
-    )
+    network_input = (test_input - np.float32(low)) / np.float32(high - low)
+    network_input = network_input.astype(np.float32)
     with torch.no_grad():
         test_output = model.module(torch.from_numpy(network_input)).numpy()
     return test_input, network_input, test_output
@@ -505,11 +500,9 @@ def _create_network(
             training_record = {"architecture": own.architecture, **own.training}
             card_base = {**card_values, "training": training_record}
             size = own.pixel_size_nm
+            # axes state only one bound
             if size is not None and statements.get("pixel_size_nm") == (size[0],) * 2:
-                statements = {
-                    **statements,
-                    "pixel_size_nm": size,
-                }  # axes state only one bound
+                statements = {**statements, "pixel_size_nm": size}
         network, probe_result = models.probe_onnx_network(
             graph.serialise(), stride=card_values.get("stride")
         )
@@ -616,9 +609,8 @@ def _read_description(package: zipfile.ZipFile, name: str) -> dict[str, object]:
         )
         raise core.CheckpointError(msg, code="unsafe-content")
     if not isinstance(description, dict) or description.get("type") != "model":
-        raise core.CheckpointError(
-            (f"{name} does not describe a model."), code="format-unknown"
-        )
+        msg = f"{name} does not describe a model."
+        raise core.CheckpointError(msg, code="format-unknown")
     version = str(description.get("format_version"))
     if not version.startswith("0.5."):
         msg = (
@@ -653,11 +645,11 @@ def _read_weights(
         )
         raise core.CheckpointError(msg, code="weights-elsewhere")
     if source not in package.namelist():
-        raise core.CheckpointError(
-            f"{name} does not contain the weights file {source_text}; copy the "
-            "package again.",
-            code="model-damaged",
+        msg = (
+            f"{name} does not contain the weights file {source_text}; copy the package "
+            "again."
         )
+        raise core.CheckpointError(msg, code="model-damaged")
     data = _read_member(package, source, _ONNX_LIMIT)
     digest = entry.get("sha256")
     if digest is not None and hashlib.sha256(data).hexdigest() != digest:

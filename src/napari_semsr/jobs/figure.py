@@ -23,6 +23,8 @@ from napari_semsr.jobs.verb import ImageInput, Output, Run, command
 if TYPE_CHECKING:
     from matplotlib.colors import Colormap
 
+# a lettered image, and the map over it
+_Cell = tuple[core.Micrograph, core.Micrograph | None]
 _MOST = 12  # images; chosen: as many as fit a page
 _MM = 25.4
 _TEXT = ".txt"
@@ -141,15 +143,12 @@ def figure(
     images_opened = correct_pixel_sizes(images_found, run.opening)
     cells = yield from _create_cells(images, images_opened, options)
     images_shown = []
-    for number, cell in enumerate(cells):
-        yield core.Progress(number, len(cells) + 1, f"reading image {number + 1}")
-        part = yield from create_plate_image(
-            cell.image, images_opened[0], options, len(cells)
-        )
-        if cell.above is not None:
-            overlay = yield from _create_overlay(
-                cell.above, cell.image, options, len(cells)
-            )
+    first_image, count = images_opened[0], len(cells)
+    for number, (image, above) in enumerate(cells):
+        yield core.Progress(number, count + 1, f"reading image {number + 1}")
+        part = yield from create_plate_image(image, first_image, options, count)
+        if above is not None:
+            overlay = yield from _create_overlay(above, image, options, count)
             part = replace(part, overlay=overlay)
         images_shown.append(part)
     greys = [image for image in images_shown if image.unit is None]
@@ -162,7 +161,7 @@ def figure(
             replace(i, gamma=gamma, colours=colours, **how) if i.unit is None else i
             for i in images_shown
         ]
-    yield core.Progress(len(cells), len(cells) + 1, "drawing")
+    yield core.Progress(count, count + 1, "drawing")
     caption = create_caption(cells, images_shown, options)
     plate = reporting.draw_plate(
         images_shown,
@@ -181,7 +180,7 @@ def figure(
             beside.write_text(whole + "\n", encoding="utf-8", errors="backslashreplace")
     return CreatedFigure(
         path=str(output),
-        pixel_size_nm=images_opened[0].pixel_size_nm,
+        pixel_size_nm=first_image.pixel_size_nm,
         shape=plate.shape,
         caption=caption,
         networks=tuple(
@@ -191,30 +190,22 @@ def figure(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _FigureCell:
-    """Lettered cell of a figure."""
-
-    image: core.Micrograph
-    above: core.Micrograph | None = None  # overlaid map
-
-
 def _create_cells(
     images_given: Sequence[Image],
     images: Sequence[core.Micrograph],
     options: FigureOptions,
-) -> core.Job[list[_FigureCell]]:
+) -> core.Job[list[_Cell]]:
     """Assign images to cells; an overlaid map shares the cell of its image.
 
     A map without a history is overlaid on the image before it.
     """
     if not options.overlay:
-        return [_FigureCell(image) for image in images]
+        return [(image, None) for image in images]
     plain: list[tuple[core.Micrograph, core.InputRecord]] = []
     for source, image in zip(images_given, images, strict=True):
         if not _is_map(image):
             plain.append((image, (yield from record_input(source, image))))
-    cells: list[_FigureCell] = [_FigureCell(image) for image, _ in plain]
+    cells: list[_Cell] = [(image, None) for image, _ in plain]
     for number, image in enumerate(images):
         if not _is_map(image):
             continue
@@ -228,12 +219,12 @@ def _create_cells(
                 "first, then its map."
             )
             raise core.OptionError(msg, code="image-missing")
-        place = next(n for n, cell in enumerate(cells) if cell.image is under)
-        if cells[place].above is None:
-            cells[place] = replace(cells[place], above=image)
+        place = next(n for n, (lower, _) in enumerate(cells) if lower is under)
+        if cells[place][1] is None:
+            cells[place] = under, image
         else:
-            cells.insert(place + 1, _FigureCell(under, image))
-    if all(cell.above is None for cell in cells):
+            cells.insert(place + 1, (under, image))
+    if all(above is None for _, above in cells):
         msg = (
             "An overlay (`overlay`) requires a map, but there is none among the "
             "images; create one with `frc_map()`."
@@ -311,7 +302,7 @@ def _create_overlay(
 
 
 def create_caption(
-    cells: Sequence[_FigureCell],
+    cells: Sequence[_Cell],
     plates: Sequence[reporting.FigureImage],
     options: FigureOptions,
 ) -> str:
@@ -320,7 +311,7 @@ def create_caption(
     bars = reporting.describe_scale_bars(plates)
     for number, (cell, bar) in enumerate(zip(cells, bars, strict=True)):
         letter = f"({chr(ord('a') + number)}) " if len(cells) > 1 else ""
-        parts = [cell.image] if cell.above is None else [cell.image, cell.above]
+        parts = [part for part in cell if part is not None]
         if options.no_caption:
             network_names = dict.fromkeys(
                 n for part in parts for n in _list_networks(part)

@@ -76,9 +76,6 @@ class LiveScan:
     def __len__(self) -> int:
         return len(self._numbers)
 
-    def _read_frame(self, index: int) -> core.RealArray:
-        return self._read(self._names[index])
-
     def positions(self) -> dict[str, core.FloatPair | None]:
         """Return the corner ``(y, x)`` of each frame in px.
 
@@ -104,7 +101,8 @@ class LiveScan:
         if placement is None:
             shape = (int(pixels.shape[0]), int(pixels.shape[1]))
             placement = self.placement = stitching.LivePlacement(
-                self._read_frame, shape, pixels.dtype, self._options, unit=unit,
+                lambda index: self._read(self._names[index]), shape, pixels.dtype,
+                self._options, unit=unit,
                 pixel_size_nm=pixel_size_nm, flat=self._flat, dark=self._dark,
             )  # fmt: skip
             self.watch = stitching.ScanMonitor(placement)
@@ -232,15 +230,10 @@ def open_frame_folder(
 class FollowedScan:
     """Result of following a scan, for computing the final solution."""
 
-    frames: int = 0
-    positions: dict[str, core.FloatPair | None] = field(default_factory=dict)
-    doubts: tuple[str, ...] = ()
-    lock: io.StoreLock | None = None  # lock of the output until it is written
-
-    def release_lock(self) -> None:
-        """Release the lock on the output."""
-        if self.lock is not None:
-            self.lock.release()
+    frames: int
+    positions: dict[str, core.FloatPair | None]
+    doubts: tuple[str, ...]
+    lock: io.StoreLock  # of the output until it is written
 
     def warnings(
         self, final_corners: dict[str, core.FloatPair | None]
@@ -257,30 +250,26 @@ def list_moved_frames(
     final_corners: dict[str, core.FloatPair | None],
 ) -> Iterator[str]:
     """List the frames that the final solution moved by more than a pixel."""
-    known_corners = {n: at for n, at in live.items() if at is not None}
-    pairs = {
-        n: (known_corners[n], at)
-        for n, at in final_corners.items()
-        if n in known_corners and at
+    moves = {
+        name: np.subtract(new, old)
+        for name, new in final_corners.items()
+        if new is not None and (old := live.get(name)) is not None
     }
-    if not pairs:
+    if not moves:
         return
-    apart = np.array([np.subtract(new, old) for old, new in pairs.values()])
+    apart = np.array([*moves.values()])
     away = np.hypot(*(apart - np.median(apart, axis=0)).T)
     descriptions = [
         f"{name} by {far:.1f} px"
-        for name, far in zip(pairs, away, strict=True)
+        for name, far in zip(moves, away, strict=True)
         if far > _MOVED_PX
     ]
     if descriptions:
-        more = (
-            f" and {len(descriptions) - _MAX_NAMES} more"
-            if len(descriptions) > _MAX_NAMES
-            else ""
-        )
+        text = ", ".join(descriptions[:_MAX_NAMES])
+        if descriptions[_MAX_NAMES:]:
+            text += f" and {len(descriptions) - _MAX_NAMES} more"
         yield core.Message(
-            "The final solution moved frames from their displayed positions: "
-            f"{', '.join(descriptions[:_MAX_NAMES])}{more}.",
+            f"The final solution moved frames from their displayed positions: {text}.",
             "frames-moved",
         )
 

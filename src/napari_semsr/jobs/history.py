@@ -17,11 +17,13 @@ from napari_semsr.io import COVERAGE, HEIGHTS, ReadOptions, convert_decoding_err
 from napari_semsr.jobs.enhance import MISFIT
 from napari_semsr.jobs.former import describe_former_name
 from napari_semsr.jobs.images import Result
-from napari_semsr.jobs.index import JOBS, get_verb
+from napari_semsr.jobs.index import JOBS
 from napari_semsr.jobs.stitch import HALF
-from napari_semsr.jobs.verb import FileInput, Verb
+from napari_semsr.jobs.verb import FileInput, Verb, get_verb
 from napari_semsr.simulation import SemViewOptions
 
+SCAN = "folder"
+"""Argument of a folder of frames."""
 _OTHERS = "simulate", "gaps"  # whose images are not their main output
 _DEEPEST = 8  # calls before the last one; chosen: ends cycles
 
@@ -34,6 +36,7 @@ class RecordedInput:
     in memory has neither digest nor path.
     """
 
+    role: str  # as the history names it
     name: str
     path: str
     digest: str | None
@@ -168,14 +171,15 @@ def _get_inputs(
     """Return the inputs of the call by argument name."""
     inputs: dict[str, tuple[RecordedInput, ...]] = {}
     left = list(history.inputs)
-    several = sum(not item.guide for item in verb.images) > 1
+    guides = {one.role: one for one in history.guides}
+    several = sum(item.name not in guides for item in verb.images) > 1
     for item in verb.images:
-        records = left
-        if item.guide:
-            records = [one for one in history.guides if one.role == item.name]
-        elif several:  # otherwise they are the planes of a stack
-            role = item.role or item.name
-            records = [one for one in left if one.role == role][:1]
+        records = left  # the planes of a stack
+        if item.name in guides:
+            records = [guides[item.name]]
+        elif several:
+            named = [one for one in left if one.role == item.name]
+            records = named[:1] or [one for one in left if one.role == "image"][:1]
         left = [one for one in left if one not in records]
         if records[1:] and not item.stack:  # not planes of a stack
             msg = f"The history of {file.name} has several images for a single input."
@@ -184,19 +188,20 @@ def _get_inputs(
             inputs[item.name] = tuple(
                 _create_image_input(one, file, depth) for one in records
             )
-    roles = {item.role: item.name for item in verb.files if item.role}
     for record in (*left, *history.guides):
-        name = roles.get(record.role, record.role.replace(" ", "_"))
+        name = SCAN if record.role == "frames" else record.role.replace(" ", "_")
         if isinstance(verb.arguments.get(name), FileInput):
-            one = RecordedInput(record.name, record.path or "", record.digest)
+            one = RecordedInput(
+                record.role, record.name, record.path or "", record.digest
+            )
             inputs.setdefault(name, (one,))
         elif name in verb.options.model_fields:
             inputs.setdefault(name, (_create_image_input(record, file, depth),))
     if any(not item.optional and item.name not in inputs for item in verb.inputs):
         msg = f"The history of {file.name} lacks a required input."
         raise core.ReadError(msg, code="history-incomplete")
-    # those whose digest depends on other files come last
-    return dict(sorted(inputs.items(), key=lambda one: one[0] in roles.values()))
+    # the scan last, as its digest depends on other files
+    return dict(sorted(inputs.items(), key=lambda one: one[0] == SCAN))
 
 
 def _create_image_input(
@@ -207,7 +212,8 @@ def _create_image_input(
     if record.provenance is not None and depth < _DEEPEST:
         with suppress(core.SemsrError):  # a history that cannot be read: the file alone
             call = read_history(record.provenance, file, depth=depth + 1)
-    return RecordedInput(record.name, record.path or "", record.digest, call)
+    path = record.path or ""
+    return RecordedInput(record.role, record.name, path, record.digest, call)
 
 
 # Convert older and job-specific forms to one form: options and ``reading`` by name,

@@ -48,21 +48,18 @@ def open_image(
                 "several-images",
             )
     if image_opened.dtype.kind == "f":  # infinite and huge grey values become NaN
-        data, own_name, dtype = image_opened.data, image_opened.name, image_opened.dtype
+        before, own_name = image_opened.data, image_opened.name
         data = (
-            data.map_blocks(core.mask_fill_values, own_name, dtype=dtype)
+            before.map_blocks(core.mask_fill_values, own_name, dtype=image_opened.dtype)
             if image_opened.is_lazy
-            else core.mask_fill_values(data, own_name)
+            else core.mask_fill_values(before, own_name)
         )
-        if data is not image_opened.data:
+        if data is not before:
             image_opened = image_opened.replace(
                 data=data, look=image_opened.look, path=image_opened.path
             )
-    if (
-        not blank
-        and image_opened.dtype.kind == "f"
-        and core.is_empty(image_opened.data)
-    ):
+        if blank or not core.is_empty(image_opened.data):
+            return image_opened
         name = get_image_name(image.path if isinstance(image, io.Source) else image)
         msg = f"{name} has no finite pixels: check that the file is complete."
         raise core.ReadError(msg, code="no-finite-values")
@@ -235,7 +232,7 @@ def append_image_records(
     if histories[0] == histories[1]:
         return images
     apart = records[0].path != records[1].path  # otherwise possibly planes of one stack
-    records_in_order = []
+    recorded = []
     for image, record in zip(images, records, strict=True):
         values = yield from digest_values(image)
         digests = {values} - {record.digest}
@@ -246,10 +243,9 @@ def append_image_records(
             core.InputRecord(role="image", name=record.name, digest=digest)
             for digest in sorted(digests)
         ]
-        records_in_order.append(
-            image.replace(provenance=compose_provenance("crop", {}, record, *more))
-        )
-    return records_in_order[0], records_in_order[1]
+        history = compose_provenance("crop", {}, record, *more)
+        recorded.append(image.replace(provenance=history))
+    return recorded[0], recorded[1]
 
 
 def digest_image(path: Path, options: io.ReadOptions | None = None) -> core.Job[str]:
@@ -344,17 +340,9 @@ def _format_selection(options: io.ReadOptions) -> str:
 
     The first is omitted, as in older records.
     """
-    option_values = {
-        "series": options.series or None,
-        "channel": options.channel,
-        "time": options.time,
-        "z": options.z,
-        "plane": options.plane,
-        "dataset": options.dataset,
-    }
-    texts = [
-        f"{name}={value}" for name, value in option_values.items() if value is not None
-    ]
+    values = {name: getattr(options, name) for name in _IN_FILES if name != "level"}
+    values["series"] = options.series or None
+    texts = [f"{name}={value}" for name, value in values.items() if value is not None]
     return "#" + ",".join(texts) if texts else ""
 
 
@@ -383,22 +371,18 @@ def get_calibrated_image(
 ) -> core.Micrograph:
     """Return the first image with a pixel size; warn if an image has none."""
     images = [first] if second is None else [first, second]
-    sized_images = [image for image in images if image.pixel_size_nm is not None]
-    for image in images:
-        if image.pixel_size_nm is None:
+    sized_image = next((one for one in images if one.pixel_size_nm is not None), None)
+    bare_image = next((one for one in images if one.pixel_size_nm is None), None)
+    if bare_image is not None:
+        what = "results are not in nm; set it (`pixel_size_nm`)"
+        if sized_image is not None:
             what = (
-                (
-                    f"the pixel size of {sized_images[0].name} is used; check that it "
-                    "applies"
-                )
-                if sized_images
-                else "results are not in nm; set it (`pixel_size_nm`)"
+                f"the pixel size of {sized_image.name} is used; check that it applies"
             )
-            core.warn(
-                f"{image.name} has no pixel size, so {what}.", "pixel-size-missing"
-            )
-            break
-    return sized_images[0] if sized_images else first
+        core.warn(
+            f"{bare_image.name} has no pixel size, so {what}.", "pixel-size-missing"
+        )
+    return first if sized_image is None else sized_image
 
 
 def collect_warnings(job: core.Job[T], sentences: list[str]) -> core.Job[T]:

@@ -1,13 +1,5 @@
 """Commands of ``semsr``: summary and module of each command."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from napari_semsr.core import Options
-    from napari_semsr.jobs.images import Result
-    from napari_semsr.jobs.verb import Verb
-
 VERBS = {
     "info": "describe a file: size, type, pixel size, vendor, metadata",
     "convert": "write any readable image in any writable format",
@@ -46,7 +38,7 @@ ACTIONS = {
 }
 """Help summary of each action, for commands with several actions."""
 
-_PLACES = {
+PLACES = {
     "adapt": "adapt.job.adapt",
     "blend": "blend.blend",
     "decorrelation": "measure.resolution.decorrelation",
@@ -73,29 +65,13 @@ _PLACES = {
 """Functions in ``napari_semsr.jobs`` of commands, and of the jobs that run only from
 panels, `adapt` and `demo`; others are in a module of the same name.
 """
-MEASURES = tuple(name for name in VERBS if "measure." in _PLACES.get(name, ""))
+MEASURES = tuple(name for name in VERBS if "measure." in PLACES.get(name, ""))
 """Commands that measure one or many images."""
-JOBS = tuple(dict.fromkeys((*VERBS, *_PLACES)))
+JOBS = tuple(dict.fromkeys((*VERBS, *PLACES)))
 """Jobs named in histories: commands, and jobs that are none."""
 FUNCTIONS = {
-    _PLACES.get(name, name).rpartition(".")[2]: name
+    PLACES.get(name, name).rpartition(".")[2]: name
     for name in (*VERBS, *ACTIONS)
     if name != "models"
 }
 """Commands, keyed by function name."""
-
-
-def get_verb(name: str) -> "Verb[Options, Result] | None":
-    """Import a command; return None if unknown or if it has several actions."""
-    if name not in (*FUNCTIONS.values(), *_PLACES):
-        return None
-    module, _, function = _PLACES.get(name, f"{name}.{name}").rpartition(".")
-    place = import_module(f".{module}", "napari_semsr.jobs")
-    verb: Verb[Options, Result] = getattr(place, function)
-    return verb
-
-
-def get_actions(name: str) -> tuple[str, ...]:
-    """Return the actions of a command, or an empty tuple."""
-    words = (one.partition(" ") for one in ACTIONS)
-    return tuple(action for verb, _, action in words if verb == name)

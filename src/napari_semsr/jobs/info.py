@@ -11,8 +11,13 @@ import numpy as np
 from napari_semsr import core
 from napari_semsr.io import create_missing_file_error, describe, read
 from napari_semsr.jobs.images import Result, to_json_value
-from napari_semsr.jobs.index import get_verb
-from napari_semsr.jobs.verb import FileInput, Run, command, get_pixel_size_fields
+from napari_semsr.jobs.verb import (
+    FileInput,
+    Run,
+    command,
+    get_pixel_size_fields,
+    get_verb,
+)
 
 _DECODED_FORMATS = ("TIFF", "PNG", "JPEG", "BMP")
 _LARGEST_LOOK = 1 << 26  # px; chosen: images up to this size are read whole
@@ -162,19 +167,18 @@ def _measure_printed_bar(path: Path, facts: dict[str, Any]) -> dict[str, float |
     nothing: dict[str, float | None] = dict.fromkeys(
         ("suggested_bar_px", "suggested_label", "suggested_pixel_size_nm")
     )
-    has_size = facts.get("pixel_size_nm") is not None
-    if has_size or facts["format"] not in _DECODED_FORMATS:
-        return nothing
-    if math.prod(facts["stored_shape"]) > _LARGEST_LOOK:
+    if (
+        facts.get("pixel_size_nm") is not None
+        or facts["format"] not in _DECODED_FORMATS
+        or math.prod(facts["stored_shape"]) > _LARGEST_LOOK
+    ):
         return nothing
     try:
         image = read(path, channel=0, plane=0, crop_databar=False, colour="luminance")
     except core.ReadError:
         return nothing  # the rest of the description is still returned
     bar = find_scale_bar(image.data)
-    if bar is None:
-        return nothing
-    return {**nothing, "suggested_bar_px": bar.length_px}
+    return nothing if bar is None else {**nothing, "suggested_bar_px": bar.length_px}
 
 
 # Methods: the steps of a history as sentences.

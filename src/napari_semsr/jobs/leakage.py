@@ -36,13 +36,7 @@ def warn_if_trained_on(
                 )
             ]
             known_shares = [share for share in shares if share is not None]
-            share = (
-                max(known_shares, default=0.0)
-                if known_shares
-                else 1.0
-                if shares
-                else 0.0
-            )
+            share = max(known_shares, default=float(bool(shares)))  # unknown: all
             if share > 0:
                 warn(
                     f"{opened_image.name} was made by the model {name}, which was "

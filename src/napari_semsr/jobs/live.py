@@ -8,14 +8,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
-from napari_semsr import core
-from napari_semsr.io import (
-    FrameFolder,
-    convert_to_ome_type,
-    get_output_store_path,
-    remove_target,
-    write,
-)
+from napari_semsr import core, io
 from napari_semsr.jobs.follow import LiveScan, list_moved_frames, open_frame_folder
 from napari_semsr.jobs.images import check_image_target, write_positions
 from napari_semsr.jobs.stitch import StitchedFile, StitchFolderOptions, stitch
@@ -116,10 +109,10 @@ class LiveMosaic:
                 "folder with frames=, or use the existing frames with resume=True."
             )
             raise core.WriteError(msg, code="foreign-files")
-        self._place = get_output_store_path(self.output, resume=False)
+        self._place = io.get_output_store_path(self.output, resume=False)
         if resume and self._place.exists():
-            remove_target(self._place)
-        self._files: FrameFolder = open_frame_folder(self.folder, None, self.options)
+            io.remove_target(self._place)
+        self._files: io.FrameFolder = open_frame_folder(self.folder, None, self.options)
         self._scan = LiveScan(self._place, self._files.read, self.options)
         self._stated_corners: dict[str, core.FloatPair | None] = {}
         self._has_table = False  # whether it has the positions of all frames
@@ -199,7 +192,7 @@ class LiveMosaic:
             )
             raise core.ShapeError(msg, code="wrong-type")
         # as its file stores it, whatever its values
-        pixels = convert_to_ome_type(pixels, self.folder / stem)
+        pixels = io.convert_to_ome_type(pixels, self.folder / stem)
         kind = pixels.shape, pixels.dtype
         if self._files.kind not in (None, kind):
             msg = (
@@ -215,7 +208,7 @@ class LiveMosaic:
             raise core.OptionError(msg, code="name-invalid")
         size = core.parse_pixel_size(self.options.pixel_size_nm)
         path = self.folder / file_name
-        write(core.Micrograph(pixels, size, stem), path, overwrite=True)
+        io.write(core.Micrograph(pixels, size, stem), path, overwrite=True)
         self._files.kind = kind
         is_new = file_name not in self._stated_corners
         self._stated_corners[file_name] = corner

@@ -9,13 +9,7 @@ from typing import Annotated, Any
 
 from napari_semsr import core, models
 from napari_semsr.io import replace_atomically
-from napari_semsr.jobs import exchange, verb
-from napari_semsr.jobs.images import (
-    Image,
-    Result,
-    check_output_not_input,
-    to_json_value,
-)
+from napari_semsr.jobs import exchange, images, verb
 
 # The model library: bundled models, and those that a user imported.
 
@@ -23,7 +17,7 @@ _GAINS = ("gain_db", "hidden_db")  # relative to the input, or to its local mean
 
 
 @dataclass(frozen=True, slots=True)
-class ModelFile(Result):
+class ModelFile(images.Result):
     """Model file: path, size and model card."""
 
     path: Annotated[str, core.Quantity("Path")]
@@ -49,7 +43,7 @@ class ModelFile(Result):
 
 
 @dataclass(frozen=True, slots=True)
-class ModelList(Result):
+class ModelList(images.Result):
     """Models in the library: name, origin, architecture and description.
 
     The default model comes first, then the other bundled ones, then those in the folder
@@ -139,7 +133,7 @@ def export_model(
     *,
     options: exchange.ExportOptions,
     field: Annotated[
-        Image | None,
+        images.Image | None,
         verb.ImageInput(
             help="for a model with whole-image statistics, which other programs "
             "cannot compute: the export has those of this image, without haze "
@@ -167,7 +161,7 @@ def export_model(
     if not name.endswith(exchange.SUFFIXES[kind]):
         msg = f"The output must end in {exchange.SUFFIXES[kind]}, got {output.name}."
         raise core.WriteError(msg, code="suffix-unknown")
-    check_output_not_input(output, [path])
+    images.check_output_not_input(output, [path])
     if kind == "semsr":
         if field is not None or authors:
             msg = "`field` and `authors` apply only to ONNX and bioimage.io exports."
@@ -185,7 +179,7 @@ def export_model(
     return _describe_model_file(output, card)
 
 
-@verb.command("models import", reads=False, replaces=True)
+@verb.command("models import", reads=False)
 def import_model(
     run: verb.Run[exchange.ImportOptions],
     file: Annotated[
@@ -198,6 +192,7 @@ def import_model(
     ],
     *,
     options: exchange.ImportOptions,
+    existing: images.OverwritePolicy,
 ) -> core.Job[ModelFile]:
     """Add a model to the library, and show its model card."""
     yield core.Progress(0, 2, "checking")
@@ -218,12 +213,12 @@ def import_model(
         raise core.OptionError(msg, code="option-without-effect")
     if foreign:
         module, card = exchange.import_model_file(path, options)
-        target = _prepare_library_path(run, path, card.name)
+        target = _prepare_library_path(path, card.name, existing)
         yield core.Progress(1, 2, "writing")
         models.save_model(target, module, card)
     else:
         name = models.load_model(path).card.name
-        target = _prepare_library_path(run, path, name)
+        target = _prepare_library_path(path, name, existing)
         yield core.Progress(1, 2, "copying")
         if target.resolve() != path.resolve():
             _copy_atomically(path, target)
@@ -231,7 +226,7 @@ def import_model(
 
 
 def _prepare_library_path(
-    run: verb.Run[exchange.ImportOptions], path: Path, name: str
+    path: Path, name: str, existing: images.OverwritePolicy
 ) -> Path:
     """Return the library path for an imported model, and create its folder."""
     if name in models.list_bundled_models():
@@ -242,7 +237,7 @@ def _prepare_library_path(
         raise core.CheckpointError(msg, code="name-taken")
     folder = models.get_library_folder()
     target = folder / f"{name}{models.SUFFIX}"
-    if target.exists() and not run.existing.overwrite:
+    if target.exists() and not existing.overwrite:
         msg = (
             f"The library already contains a model named {name}; set `overwrite` to "
             "replace it."
@@ -267,7 +262,7 @@ def _describe_model_file(
         bundled=path.parent.resolve() == models.WEIGHTS.resolve(),
         digest=models.compute_model_digest(path),
         megabytes=round(path.stat().st_size / 1e6, 3),
-        card=to_json_value(card or models.read_card(path)),
+        card=images.to_json_value(card or models.read_card(path)),
     )
 
 

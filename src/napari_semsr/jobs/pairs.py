@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from napari_semsr import core, inference, io
 from napari_semsr.analysis import compute_block_means
-from napari_semsr.jobs import register
+from napari_semsr.jobs import register, verb
 from napari_semsr.jobs.images import (
     Image,
     Result,
@@ -23,7 +23,6 @@ from napari_semsr.jobs.images import (
     open_image,
     overwrite_image,
 )
-from napari_semsr.jobs.verb import FileInput, ImageInput, Output, Run, command
 from napari_semsr.pairing import (
     NUMBERS,
     SPLITS,
@@ -98,28 +97,26 @@ class CreatedPairs(Result):
         return rows
 
 
-@command(title="pairs", opens=False)
+@verb.command(title="pairs", opens=False)
 def pairs(
-    run: Run[PairOptions],
+    run: verb.Run[PairOptions],
     low: Annotated[
-        Image,
-        ImageInput(
+        Image | Sequence[core.Micrograph],
+        verb.ImageInput(
             help="the image to improve, or a folder or pattern ('*_low.png') of such "
             "images",
-            takes=Sequence[core.Micrograph],
         ),
     ],
     high: Annotated[
-        Image,
-        ImageInput(
+        Image | Sequence[core.Micrograph],
+        verb.ImageInput(
             help="the target image, or a folder or pattern ('*_high.png') of such "
             "images",
-            takes=Sequence[core.Micrograph],
         ),
     ],
     output: Annotated[
         Path,
-        Output(
+        verb.Output(
             "store of the pairs, .zarr; a contact sheet is written next to it",
             ending=".zarr",
         ),
@@ -127,11 +124,10 @@ def pairs(
     *,
     options: PairOptions,
     transform: Annotated[
-        str | Path | io.StoredTransform | None,
-        FileInput(
+        io.StoredTransform | str | Path | None,
+        verb.FileInput(
             help="transform from LOW (moving) to HIGH (fixed), written by `register()`",
             metavar="JSON",
-            takes=io.StoredTransform,
         ),
     ] = None,
 ) -> core.Job[CreatedPairs]:
@@ -147,37 +143,28 @@ def pairs(
     (28, 4, 4)
     """
     sheet = output.with_suffix(_SHEET)
-    Output("", ending=_SHEET).check_path(sheet, run.inputs, run.existing)
-    settings = options
+    verb.Output("", ending=_SHEET).check_path(sheet, run.inputs, run.existing)
     lows, highs, folders = _list_images(low, high)
-    is_paired = not folders or settings.match == "name" or settings.align
+    is_paired = not folders or options.match == "name" or options.align
     if folders and is_paired:
-        lows, highs = _match_images_by_name((low, lows), (high, highs), settings)
-    if transform is not None and not isinstance(transform, io.StoredTransform):
-        transform = io.read_transform(Path(transform))
-    if transform is not None and folders:
-        msg = (
-            "A transform applies to a single pair of images, got folders: pass two "
-            "images."
-        )
-        raise core.OptionError(msg, code="options-contradict")
+        lows, highs = _match_images_by_name((low, lows), (high, highs), options)
+    stored_transform = _read_transform(transform, folders=folders)
     yield core.Progress(0, 0, "reading")
     images_opened = (
-        list(_open_images(lows, settings, run.opening, "low")),
-        list(_open_images(highs, settings, run.opening, "high")),
+        list(_open_images(lows, options, run.opening, "low")),
+        list(_open_images(highs, options, run.opening, "high")),
     )
     records = [[record for record, *_ in side] for side in images_opened]
     images = [[image for _, image, _ in side] for side in images_opened]
-    pair_map = None
-    if transform is not None:  # if it is one of these images
-        register.check_transform_images(
-            transform, *((image, record) for ((record, image, _),) in images_opened)
-        )
-        off = register.read_residuals(transform)
-        pair_map = PairTransform(
-            transform.transform, off.places_nm, off.reliable, off.side_nm
-        )
-    settings, scale_note = _choose_scale(settings, images, is_paired=is_paired)
+    pair_map, transform_record = None, None
+    if stored_transform is not None:  # if it is one of these images
+        sides = ((image, record) for ((record, image, _),) in images_opened)
+        register.check_transform_images(stored_transform, *sides)
+        found = stored_transform.transform
+        off = register.read_residuals(stored_transform)
+        pair_map = PairTransform(found, off.places_nm, off.reliable, off.side_nm)
+        transform_record = register.create_transform_record(found, off.places_nm)
+    settings, scale_note = _choose_scale(options, images, is_paired=is_paired)
     refusals: list[dict[str, object]] = []
     if settings.align:
         kept_images, images, refusals = yield from _align_pairs(
@@ -188,27 +175,24 @@ def pairs(
         images[0], images[1], settings, is_paired=is_paired, pair_map=pair_map
     )
     if not choice.sets["train"]:
-        raise core.OptionError(
-            _explain_no_patches(
-                choice.candidates, choice.rejections, is_paired=is_paired
-            ),
-            code="nothing-to-train",
+        why = ", ".join(f"{reason} {n}" for reason, n in choice.rejections.items())
+        show = "images show one field" if is_paired else "sets have equal structure"
+        msg = (
+            f"None of the {choice.candidates} patches are usable ({why or 'no fit'}): "
+            f"check that both {show}, or reduce `patch`."
         )
+        raise core.OptionError(msg, code="nothing-to-train")
     if is_paired and settings.min_correlation != 0:  # with 0, copies are allowed
         _check_images_differ(*images)
-    options = settings
     provenance = yield from run.compose_history(
         inputs=list(chain(*records)),
         preparation=NUMBERS if settings.has_preparation else None,
         overridden=[
             side[0][0].role for side in images_opened if any(one[2] for one in side)
         ],
-        transform=transform
-        and register.create_transform_record(
-            transform.transform, register.read_residuals(transform).places_nm
-        ),
+        transform=transform_record,
     )
-    off_nm = _get_map_error_nm(transform, () if folders else chain(*records))
+    off_nm = _get_map_error_nm(stored_transform, () if folders else chain(*records))
     by_image = [*choice.by_image, *refusals]
     with io.replace_atomically(output) as hidden_path:
         yield from write_pairs(
@@ -236,6 +220,21 @@ def pairs(
     )
 
 
+def _read_transform(
+    transform: io.StoredTransform | str | os.PathLike[str] | None, *, folders: bool
+) -> io.StoredTransform | None:
+    """Read the transform from LOW to HIGH, of which folders have no single one."""
+    if transform is not None and not isinstance(transform, io.StoredTransform):
+        transform = io.read_transform(Path(transform))
+    if transform is not None and folders:
+        msg = (
+            "A transform applies to a single pair of images, got folders: pass two "
+            "images."
+        )
+        raise core.OptionError(msg, code="options-contradict")
+    return transform
+
+
 def _check_images_differ(
     lows: Sequence[core.Micrograph], highs: Sequence[core.Micrograph]
 ) -> None:
@@ -250,18 +249,6 @@ def _check_images_differ(
             "the same field."
         )
         raise core.OptionError(msg, code="same-image")
-
-
-def _explain_no_patches(
-    candidates: int, rejections: dict[str, int], *, is_paired: bool
-) -> str:
-    """Return the error message if no patch is usable."""
-    why = ", ".join(f"{reason} {n}" for reason, n in rejections.items())
-    show = "images show one field" if is_paired else "sets have equal structure"
-    return (
-        f"None of the {candidates} patches are usable ({why or 'no fit'}): check that "
-        f"both {show}, or reduce `patch`."
-    )
 
 
 # Alignment of two scans of one area.

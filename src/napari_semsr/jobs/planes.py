@@ -14,7 +14,7 @@ from napari_semsr.jobs.verb import O, R, Run
 
 def _get_axis_sizes(run: Run[O]) -> dict[str, int]:
     """Return the axis sizes of a stack by name, or the number of images in memory."""
-    image = run.get_given_image("image")
+    image = run.image_inputs["image"]
     if isinstance(image, Sequence) and not isinstance(image, str):
         return {"plane": len(image)}
     has_plane = run.opening.plane is not None
@@ -37,7 +37,7 @@ def run_on_planes(
     if run.target is None:
         return (yield from job(run))
     target = run.target
-    image = run.get_given_image("image")
+    image = run.image_inputs["image"]
     axes = _get_axis_sizes(run)
     planes = math.prod(axes.values())
     stack = image if isinstance(image, Sequence) and not isinstance(image, str) else ()

@@ -297,7 +297,11 @@ def _create_metadata(
         pixel_size_nm=fixed_image.pixel_size_nm,
         origin=fixed_image.origin,
         metadata={**moving.metadata, core.ORIGIN_KEY: origin},
-        provenance=(yield from run.compose_history(*guides, **to_json_value(more))),
+        provenance=(
+            yield from run.compose_history(
+                *guides, led_by="fixed", **to_json_value(more)
+            )
+        ),
     )
     return result_image.with_size_error(fixed_image.pixel_size_sd_nm)
 
@@ -608,14 +612,12 @@ LANDMARKS_IN = verb.FileInput(
     "pairs of corresponding points, from which the map is refined",
     flag="--landmarks",
     metavar="CSV",
-    takes=Landmarks,
 )
 TRANSFORM_IN = verb.FileInput(
     "transform",
     "apply this stored map instead of searching for one",
     flag="--transform",
     metavar="JSON",
-    takes=io.StoredTransform,
 )
 
 
@@ -626,7 +628,6 @@ def register(
         core.Micrograph,
         verb.ImageInput(
             help="the image to be registered: the optical mosaic",
-            role="image",
             side="moving",
         ),
     ],
@@ -634,7 +635,6 @@ def register(
         core.Micrograph,
         verb.ImageInput(
             help="the image that defines the result's pixel grid: the SEM image",
-            guide=True,
             side="fixed",
         ),
     ],
@@ -686,6 +686,7 @@ def register(
     moving = moving.replace(name=run.get_image_name("moving"))  # set by the user
     fixed = fixed.replace(name=run.get_image_name("fixed"))
     run.set_images(moving=moving, fixed=fixed)
+    run.roles = {"moving": "image"}
     unsized_role = _find_uncalibrated_role(run, moving, fixed)
     for role in ("moving", "fixed"):  # after all checks, as it reads large images
         yield from run.record_image(role)

@@ -16,8 +16,14 @@ import psutil
 
 from napari_semsr import core, io, models
 from napari_semsr.analysis import split_into_blocks
-from napari_semsr.jobs.history import RecordedCall, RecordedInput, read_history
+from napari_semsr.jobs.history import (
+    SCAN,
+    RecordedCall,
+    RecordedInput,
+    read_history,
+)
 from napari_semsr.jobs.images import Result, digest_values, open_image
+from napari_semsr.jobs.stitch import digest_folder, get_part_paths
 from napari_semsr.jobs.verb import FileInput, ImageInput, Run, command
 from napari_semsr.models import find_model
 
@@ -81,33 +87,27 @@ class InputSearch:
                 where = f"not at {core.format_one_line(one.path, _LONGEST)}"
             digest = one.digest or "without a digest"
             msg = (
-                f"Cannot find the {_get_input_role(call, role)} {one.name!r} "
+                f"Cannot find the {one.role.replace('_', ' ')} {one.name!r} "
                 f"({digest}), an input of {call.verb.name}: it is {where}, nor next to "
                 "the output. Pass its folder as `inputs` to find it by its digest."
             )
             raise core.ReadError(msg, code="file-missing")
-        self.compare_digest(call, role, one, now)
+        self.compare_digest(one, now)
         return path
 
-    def compare_digest(
-        self, call: RecordedCall, role: str, file: RecordedInput, now: str | None
-    ) -> None:
+    def compare_digest(self, file: RecordedInput, now: str | None) -> None:
         """Record that an input differs, once per difference."""
-        unknown = file.digest is None and role != "model"
+        unknown = file.digest is None and file.role != "model"
         if unknown or now == file.digest:
             return
-        then, there = _shorten_digest(file.digest), f"{_shorten_digest(now)} was found"
-        if role == "model":
-            name = PurePosixPath(file.name).stem
-            sentence = (
-                f"The model {name} has changed: the output was created with {then}, "
-                f"but {there}."
-            )
-            difference = Difference("model", name, file.digest, now, sentence)
-        else:
-            what = f"{_get_input_role(call, role)} {file.name}"
-            sentence = f"The {what} has changed: {then} was recorded, but {there}."
-            difference = Difference("input", file.name, file.digest, now, sentence)
+        then, there = _shorten_digest(file.digest), _shorten_digest(now)
+        kind, name = "input", file.name
+        what = f"{file.role.replace('_', ' ')} {name} has changed: {then} was recorded"
+        if file.role == "model":
+            kind, name = "model", PurePosixPath(file.name).stem
+            what = f"model {name} has changed: the output was created with {then}"
+        sentence = f"The {what}, but {there} was found."
+        difference = Difference(kind, name, file.digest, now, sentence)
         if difference not in self.differences:
             self.differences.append(difference)
 
@@ -119,8 +119,7 @@ class InputSearch:
         files: Mapping[str, str],
     ) -> core.Job[tuple[Path | None, str | None]]:
         """Find a file by the recorded digest, otherwise at the recorded path."""
-        item = call.verb.arguments.get(role)
-        folders = isinstance(item, FileInput) and item.digest is not None
+        folders = role == SCAN
         near = [
             place
             for place in self._list_nearby_paths(file)
@@ -221,10 +220,10 @@ def _list_digest_functions(
     in memory by its grey values, a scan of frames by all that is read.
     """
     item = call.verb.arguments.get(role)
+    if role == SCAN:
+        return (partial(digest_folder, values={**call.options, **files}),)
     if isinstance(item, FileInput):
-        if item.digest is None:
-            return (_digest_file,)
-        return (partial(item.digest, values={**call.options, **files}),)
+        return (_digest_file,)
     selection = (file.digest or "").partition("#")[2]
 
     def digest_bytes(
@@ -237,8 +236,7 @@ def _list_digest_functions(
     if isinstance(item, ImageInput):
         sets = call.verb.parse(call.options)
         reading = sets.get(f"{role}_opening") or sets.get("opening") or io.ReadOptions()
-        if item.reading is not None:
-            reading = item.reading(sets["options"], reading)
+        reading = call.verb.get_read_options(role, sets["options"], reading)
     # older versions recorded one file of a set
     alone = partial(digest_bytes, compute=core.digest_with_progress)
     return digest_bytes, partial(_digest_grey_values, reading=reading), alone
@@ -264,12 +262,6 @@ def _shorten_digest(digest: str | None) -> str:
     kind, _, value = digest.rpartition(":")
     value, _, part = value.partition("#")
     return f"{kind}:{value[:_DIGEST_DIGITS]}{'#' + part if part else ''}"
-
-
-def _get_input_role(call: RecordedCall, name: str) -> str:
-    """Return the role of an input as named in histories."""
-    item = call.verb.arguments.get(name)
-    return getattr(item, "role", "") or name.replace("_", " ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -353,10 +345,8 @@ def replay(
         again, remade = yield from core.map_progress(job, within=_SILENCE)
         differences = yield from _compare_pixels(path, again)
         # equal pixels were made of equal inputs, though the bytes of files may differ
-        for call, role, one, place in () if differences.is_identical else remade:
-            search.compare_digest(
-                call, role, one, (yield from _digest_grey_values(place))
-            )
+        for one, place in () if differences.is_identical else remade:
+            search.compare_digest(one, (yield from _digest_grey_values(place)))
         now = _open_plane(again, differences.planes)
         differs = [
             *_compare_calibration(stored_image, now),
@@ -643,19 +633,16 @@ def _set_thread_count(record: core.Provenance, path: Path) -> Iterator[None]:
             torch.set_num_threads(usual)
 
 
-_Remade = tuple[RecordedCall, str, RecordedInput, Path]  # call, role, input, file
-
-
 def _make_again(
     history: RecordedCall, search: InputSearch, folder: Path, size: int
-) -> core.Job[tuple[Path, list[_Remade]]]:
+) -> core.Job[tuple[Path, list[tuple[RecordedInput, Path]]]]:
     """Make an output again in another folder; also return the inputs made again."""
     path = search.output
     last = yield from _locate_inputs(_restore_device(history, path), search)
     _check_simulation_size(last, size, path.name)
     # in the format of the stored one
     ending = f"{'.ome' if path.stem.lower().endswith('.ome') else ''}{path.suffix}"
-    numbers, remade = count(), list[_Remade]()
+    numbers, remade = count(), list[tuple[RecordedInput, Path]]()
 
     def rerun(step: _Rerun, ending: str = ".ome.zarr") -> core.Job[Path]:
         call, verb = step.call, step.call.verb
@@ -667,7 +654,7 @@ def _make_again(
                 if isinstance(source, _Rerun):
                     place = yield from rerun(source)
                     if one.is_saved:
-                        remade.append((call, role, one, place))
+                        remade.append((one, place))
                 paths.append(str(place))
             arguments[role] = paths if paths[1:] else paths[0]
         place = folder / f"{next(numbers)}-{verb.name}"
@@ -681,15 +668,15 @@ def _make_again(
         job = verb.start({**arguments, **{k: str(v) for k, v in outputs.items()}})
         has_model = "model" in step.inputs
         with _set_thread_count(call.record, path) if has_model else nullcontext():
-            yield from core.map_progress(job, partial(_name_step, verb.name))
+            yield from core.map_progress(
+                job,
+                lambda step: replace(  # the time is not that of the whole replay
+                    step, message=f"{verb.name}: {step.message}", seconds_left=None
+                ),
+            )
         return _find_output(call, outputs, path.name)
 
     return (yield from rerun(last, ending)), remade
-
-
-def _name_step(name: str, step: core.Progress) -> core.Progress:
-    """Return the progress of a call, which is not that of the whole replay."""
-    return replace(step, message=f"{name}: {step.message}", seconds_left=None)
 
 
 def _find_output(call: RecordedCall, outputs: Mapping[str, Path], name: str) -> Path:
@@ -701,7 +688,8 @@ def _find_output(call: RecordedCall, outputs: Mapping[str, Path], name: str) -> 
     elif verb.output is not None:
         main = outputs[verb.output.name]
         if part is None or verb.output.ending != "":
-            found = verb.output.parts(main).get(part or "", main)
+            parts = get_part_paths(main) if verb.name == "stitch" else {}
+            found = parts.get(part or "", main)
         elif part in {item.relative_to(main).as_posix() for item in main.rglob("*")}:
             found = main / part
     if found is None:

@@ -2,20 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 
 from napari_semsr import core, io
-from napari_semsr.jobs import verb
-from napari_semsr.jobs.images import (
-    Image,
-    get_image_name,
-    open_image,
-    record_file,
-    to_json_value,
-)
+from napari_semsr.jobs import images, verb
+from napari_semsr.jobs.planes import run_on_planes
 from napari_semsr.restoration import (
     RestoreOptions,
     Restorer,
@@ -35,7 +30,7 @@ def _read_psf(text: str, image: core.Micrograph) -> tuple[str, core.Micrograph |
     if choice.kind != "file":
         return text, None
     if Path(choice.path).suffix.lower() != ".json":
-        return text, open_image(choice.path)
+        return text, images.open_image(choice.path)
     kernel_record = io.read_json_object(Path(choice.path))
     try:
         width_px = float(kernel_record["psf_fwhm_px"])
@@ -162,11 +157,16 @@ def _summarise_planes(results: Sequence[RestoredFile]) -> dict[str, object]:
     }
 
 
-@verb.command(title="restoration", opens=False, resumes=True, planes=_summarise_planes)
+@verb.command(
+    title="restoration",
+    opens=False,
+    resumes=True,
+    planes=partial(run_on_planes, sum_up=_summarise_planes),
+)
 def restore(
     run: verb.Run[RestoreOptions],
     image: Annotated[
-        Image,
+        images.Image,
         verb.ImageInput(
             help="the grey image to restore", label="Layer", stack=True, several=True
         ),
@@ -186,7 +186,7 @@ def restore(
     >>> [round(float(np.diff(edge).max()), 2) for edge in (soft, sharp.array())]
     [0.12, 0.16]
     """
-    yield core.Progress(0, 0, f"reading {get_image_name(image)}")
+    yield core.Progress(0, 0, f"reading {images.get_image_name(image)}")
     source = run.open_image()
     restorer, parameters, provenance = yield from _prepare_restoration(run, source)
     plan = restorer.create_plan(source.shape)
@@ -257,8 +257,10 @@ def _prepare_restoration(
     more: dict[str, Any] = {}
     if parse_psf(options.psf).kind == "file":
         # not an input: two images that share it are not related
-        guides.append(record_file(options.psf, "psf"))
+        guides.append(images.record_file(options.psf, "psf"))
         more["psf_digest"] = guides[0].digest
     provenance = yield from run.compose_history(*guides, **more)
-    parameters = to_json_value({**restorer.get_parameters(), "tolerance": tolerance})
+    parameters = images.to_json_value(
+        {**restorer.get_parameters(), "tolerance": tolerance}
+    )
     return restorer, parameters, provenance

@@ -5,14 +5,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from napari_semsr import simulation
-from napari_semsr.core import (
-    INSTRUMENT_KEY,
-    Job,
-    Micrograph,
-    Options,
-    parse_pixel_size,
-)
+from napari_semsr import core, simulation
 from napari_semsr.jobs.convert import (
     ConvertedFile,
     OpenedImage,
@@ -30,8 +23,8 @@ _GOLD_PX = 320  # side of the gold sample; chosen: some particles
 _SHOWN_GOLD = 100_000  # far from the seeds of fields used to compare models
 
 
-class SpecimenOptions(Options):
-    """Options for a simulated specimen."""
+class SpecimenOptions(core.Options):
+    """core.Options for a simulated specimen."""
 
     shape: tuple[PositiveInt, PositiveInt] = _SHAPE
     seed: NonNegativeInt = 0
@@ -41,8 +34,8 @@ class SpecimenOptions(Options):
         return self.shape[0] * self.shape[1]
 
 
-class ExposureOptions(Options):
-    """Options for a simulated SEM image of a known specimen."""
+class ExposureOptions(core.Options):
+    """core.Options for a simulated SEM image of a known specimen."""
 
     kind: Literal["blur", "fog", "hybrid"] = "fog"  # as in `simulation.degrade`
     # electrons per pixel at white, which set the shot noise
@@ -53,14 +46,16 @@ class ExposureOptions(Options):
     noise_seed: NonNegativeInt = 0
 
 
-class GoldPairOptions(Options):
-    """Options for the gold sample: seed, and coarse or fine image."""
+class GoldPairOptions(core.Options):
+    """core.Options for the gold sample: seed, and coarse or fine image."""
 
     part: Literal["coarse", "fine"] = "coarse"
     seed: NonNegativeInt = 0
 
 
-def simulate_specimen(shape: tuple[int, int] = _SHAPE, *, seed: int = 0) -> Micrograph:
+def simulate_specimen(
+    shape: tuple[int, int] = _SHAPE, *, seed: int = 0
+) -> core.Micrograph:
     """Simulate a wiring layer next to a cracked film, as a sharp 8-bit image."""
     wiring = simulation.draw_phantom("circuit", shape, seed=seed, pitch_px=_PITCH_PX)
     film = simulation.draw_phantom("fracture", shape, seed=seed + 1)
@@ -68,19 +63,19 @@ def simulate_specimen(shape: tuple[int, int] = _SHAPE, *, seed: int = 0) -> Micr
     border = shape[1] * (0.62 + 0.05 * np.sin(rows / shape[0] * 5.0))
     share = np.clip((columns - border) / 6.0, 0.0, 1.0)
     grey = wiring * (1 - share) + (0.15 + 0.7 * film) * share
-    return Micrograph(
+    return core.Micrograph(
         np.rint(25 + 205 * grey).astype(np.uint8),
-        parse_pixel_size(_PIXEL_NM),
+        core.parse_pixel_size(_PIXEL_NM),
         "truth",
         provenance=compose_provenance(
-            "specimen", {"shape": list(shape), "seed": seed, INSTRUMENT_KEY: "sem"}
+            "specimen", {"shape": list(shape), "seed": seed, core.INSTRUMENT_KEY: "sem"}
         ),
     )
 
 
 def simulate_exposure(
-    truth: Micrograph, *, name: str = "exposure", **options: object
-) -> Micrograph:
+    truth: core.Micrograph, *, name: str = "exposure", **options: object
+) -> core.Micrograph:
     """Simulate a blurred, hazy, noisy image of a specimen with `ExposureOptions`."""
     settings = ExposureOptions.parse(options)
     blurred_truth = simulation.degrade_plane(
@@ -95,18 +90,18 @@ def simulate_exposure(
     return truth.replace(data=noisy, name=name, provenance=history)
 
 
-def simulate_gold_pair(*, seed: int = 0) -> tuple[Micrograph, Micrograph]:
+def simulate_gold_pair(*, seed: int = 0) -> tuple[core.Micrograph, core.Micrograph]:
     """Simulate the sample "gold on carbon at two magnifications"."""
     rng = simulation.create_gold_rng("judging", _SHOWN_GOLD + seed)
     pair = simulation.simulate_random_gold_pair(_GOLD_PX, rng)
     history = compose_provenance(
-        "gold", {"side": _GOLD_PX, "seed": seed, INSTRUMENT_KEY: "sem"}
+        "gold", {"side": _GOLD_PX, "seed": seed, core.INSTRUMENT_KEY: "sem"}
     )
     off = (simulation.FINE_NM - simulation.COARSE_NM) / 2
     coarse, fine = (
-        Micrograph(
+        core.Micrograph(
             np.clip(np.rint(25 + 205 * image), 0, 255).astype(np.uint8),
-            parse_pixel_size(pixel_nm),
+            core.parse_pixel_size(pixel_nm),
             name,
             provenance=history.model_copy(update={"part": part}),
             origin=origin,
@@ -122,7 +117,7 @@ def simulate_gold_pair(*, seed: int = 0) -> tuple[Micrograph, Micrograph]:
 @command(reads=False)
 def specimen(
     _: Run[SpecimenOptions], output: SavedImage, options: SpecimenOptions
-) -> Job[ConvertedFile]:
+) -> core.Job[ConvertedFile]:
     """Simulate a specimen again, with `simulate_specimen`."""
     return save_image(simulate_specimen(options.shape, seed=options.seed), output)
 
@@ -133,7 +128,7 @@ def exposure(
     truth: OpenedImage,
     output: SavedImage,
     options: ExposureOptions,
-) -> Job[ConvertedFile]:
+) -> core.Job[ConvertedFile]:
     """Simulate an image of a specimen again, with `simulate_exposure`."""
     return save_image(simulate_exposure(truth, **dict(options)), output)
 
@@ -141,7 +136,7 @@ def exposure(
 @command(reads=False)
 def gold(
     _: Run[GoldPairOptions], output: SavedImage, options: GoldPairOptions
-) -> Job[ConvertedFile]:
+) -> core.Job[ConvertedFile]:
     """Simulate an image of the gold sample again, with `simulate_gold_pair`."""
     pair = simulate_gold_pair(seed=options.seed)
     return save_image(pair[options.part == "fine"], output)

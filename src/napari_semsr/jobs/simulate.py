@@ -181,6 +181,7 @@ def simulate(
     >>> made.grid, made.frame_shape, made.pixel_size_nm
     ((2, 3), (64, 64), (20.0, 20.0))
     """
+    images.check_target_folder(out_dir, empty=not run.existing.overwrite)
     settings = options
     _check_scan(out_dir, image, settings)
     source, inputs = None, list[core.InputRecord]()
@@ -201,40 +202,31 @@ def simulate(
         scan = yield from simulation.simulate_scan(settings, source)
     except MemoryError as error:
         raise _create_size_error(settings, "more memory than is free") from error
+    inputs_read = tuple(inputs), run.opening
     if settings.live is not None:
         faults = _LiveFaults.from_options(settings)
         scan = faults.add_to_scan(scan)
         with io.convert_write_errors(out_dir), io.use_temporary_path(out_dir) as place:
             place.mkdir()
-            writer = _ScanWriter(place, scan, settings, tuple(inputs), run.opening)
+            writer = _ScanWriter(place, scan, settings, *inputs_read)
             extra = yield from _write_live_scan(out_dir, settings, writer, faults)
-        return _create_result(out_dir, settings, scan, extra)
-    with _stage_scan_folder(out_dir) as place:
-        writer = _ScanWriter(place, scan, settings, tuple(inputs), run.opening)
-        yield from writer.write_frames()
-        yield core.Progress(0, 0, "writing the ground truth")
-        writer.write_tables()
-        writer.write_ground_truth()
-        extra = yield from writer.write_further_images()
-    return _create_result(out_dir, settings, scan, extra)
-
-
-def _create_result(
-    target: Path,
-    settings: SimulateOptions,
-    scan: "simulation.Scan",
-    extra: tuple[str, ...],
-) -> SimulatedScan:
-    """Create the result of a simulation."""
+    else:
+        with _stage_scan_folder(out_dir) as place:
+            writer = _ScanWriter(place, scan, settings, *inputs_read)
+            yield from writer.write_frames()
+            yield core.Progress(0, 0, "writing the ground truth")
+            writer.write_tables()
+            writer.write_ground_truth()
+            extra = yield from writer.write_further_images()
     return SimulatedScan(
         frames=len(scan.frames),
-        truth=str(target / "truth"),
-        output=str(target),
+        truth=str(out_dir / "truth"),
+        output=str(out_dir),
         grid=settings.frames_grid,
         frame_shape=(settings.frame_px, settings.frame_px),
         pixel_size_nm=scan.pixel_size_nm,
         bad_frames={scan.names[i]: kind for i, kind in sorted(scan.bad.items())},
-        extra=tuple(str(target / name) for name in extra),
+        extra=tuple(str(out_dir / name) for name in extra),
     )
 
 
@@ -361,6 +353,9 @@ def _clear_scan_folder(target: Path) -> None:
         io.remove_target(old)
 
 
+_Grid = Literal["frames", "truth", "scene"]
+
+
 @dataclass(frozen=True, slots=True)
 class _ScanWriter:
     """Writer of one scan into a folder."""
@@ -372,23 +367,18 @@ class _ScanWriter:
     opening: io.ReadOptions  # its reading options
 
     def _write_image(
-        self,
-        data: core.RealArray,
-        path: Path,
-        *,
-        on_frames: bool = True,
-        fine: bool = False,
+        self, data: core.RealArray, path: Path, grid: _Grid = "frames"
     ) -> None:
-        """Write one image on the frame grid or the scene grid.
+        """Write one image on the grid of a frame or of the scene, which is finer.
 
         Frames have the nominal pixel size, the ground truth the true one.
         """
         scene, size = self.scan.scene, self.scan.pixel_size_nm
-        finer, share = scene.oversampling if fine else 1, 1.0
-        if on_frames:
+        finer, share = scene.oversampling if grid == "scene" else 1, 1.0
+        if grid == "frames":
             share += self.options.pixel_size_error
         (down, right), origin = size or (1.0, 1.0), (0.0, 0.0)
-        if fine:
+        if grid == "scene":
             origin = (scene.origin_px[0] * down, scene.origin_px[1] * right)
         options = self.options.model_dump(mode="json")
         if self.inputs:  # its pixel size is that of the frames in the options
@@ -433,11 +423,9 @@ class _ScanWriter:
                 path, dict(zip(files, nominal, strict=True)), options.positions
             )
         share = 1 + options.pixel_size_error
-        size_of_frame = None if size is None else [v * share for v in size]
+        sides = size and [v * share for v in size]
         record = {
-            "pixel_size_nm": size_of_frame[0]
-            if size_of_frame and size_of_frame[0] == size_of_frame[1]
-            else size_of_frame,
+            "pixel_size_nm": sides[0] if sides and sides[0] == sides[1] else sides,
             "grid": list(options.frames_grid),
             "overlap": options.overlap or None,
             "order": options.frame_order,
@@ -455,18 +443,12 @@ class _ScanWriter:
         places = dict(zip(self._file_names, scan.true_px, strict=True))
         images.write_positions(folder / "positions.csv", places)
         scene = scan.scene
-        self._write_image(
-            scene.sharp, folder / "object.ome.tif", on_frames=False, fine=True
-        )
-        self._write_image(
-            scene.image, folder / "seen.ome.tif", on_frames=False, fine=True
-        )
-        self._write_image(scan.flat, folder / "flat.ome.tif", on_frames=False)
+        self._write_image(scene.sharp, folder / "object.ome.tif", "scene")
+        self._write_image(scene.image, folder / "seen.ome.tif", "scene")
+        self._write_image(scan.flat, folder / "flat.ome.tif", "truth")
         if scene.surface is not None:
             height = scene.surface.height_nm
-            self._write_image(
-                height, folder / "height.ome.tif", on_frames=False, fine=True
-            )
+            self._write_image(height, folder / "height.ome.tif", "scene")
         options = self.options
         per_photon = options.full_scale / options.photons if options.photons else None
         good = [i for i in range(len(scan.names)) if i not in scan.bad]
@@ -499,9 +481,8 @@ class _ScanWriter:
             yield core.Progress(0, 0, "repeating exposures")
             exposures = self.scan.simulate_exposures(self.options.exposures)
             for index, frame in enumerate(exposures):
-                self._write_image(
-                    frame, self.place / "exposures" / f"exposure_{index:02d}.tif"
-                )
+                name = f"exposure_{index:02d}.tif"
+                self._write_image(frame, self.place / "exposures" / name)
             parts.append("exposures")
         if self.options.has_heights:
             parts += yield from self._write_height_scans(self.options.focal_series)
@@ -515,8 +496,7 @@ class _ScanWriter:
         if self.options.sem:
             yield core.Progress(0, 0, "simulating the SEM image")
             picture = self.scan.simulate_sem_image()
-            path = self.place / "sem" / "sem.ome.tif"
-            self._write_image(picture, path, on_frames=False, fine=True)
+            self._write_image(picture, self.place / "sem" / "sem.ome.tif", "scene")
             parts.append("sem")
         if self.options.sem_view:
             yield core.Progress(0, 0, "simulating the realistic SEM image")

@@ -357,17 +357,17 @@ def _convert_to_nm(px: float | None, size: core.FloatPair | None) -> float | Non
     return px * float(np.mean(size))
 
 
-def _compute_folder_digest(folder: Path, values: Mapping[str, Any]) -> core.Job[str]:
+def digest_folder(folder: Path, values: Mapping[str, Any]) -> core.Job[str]:
     """Compute the digest of the scan in a folder, or of the scans at its heights."""
     options = StitchFolderOptions.from_history(values)
-    table_given = values.get("positions")
-    positions, digests = None if table_given is None else Path(table_given), []
+    table = values.get("positions")
+    positions, digests = table and Path(table), []
     scans = {folder: positions}
     if options.focus == "max":
         digests.append(core.digest_path(folder / io.HEIGHTS))
-        places = [place for place, _ in io.read_heights(folder)]
         scans = {
-            place: choose_height_table(place, folder, positions) for place in places
+            place: choose_height_table(place, folder, positions)
+            for place, _ in io.read_heights(folder)
         }
     for place, table in scans.items():
         scan = yield from open_scan(place, positions=table, options=options)
@@ -375,7 +375,7 @@ def _compute_folder_digest(folder: Path, values: Mapping[str, Any]) -> core.Job[
     return core.combine_digests(digests)
 
 
-def _get_part_paths(mosaic: Path) -> dict[str, Path]:
+def get_part_paths(mosaic: Path) -> dict[str, Path]:
     """Return the paths of a mosaic's companion images, keyed by part."""
     halves = dict(zip(("half-a", "half-b"), io.get_half_paths(mosaic), strict=True))
     height = io.get_companion_path(mosaic, "height")
@@ -391,8 +391,6 @@ def stitch(
         verb.FileInput(
             help="folder of frames, or one multi-page file",
             metavar="FRAMES_DIR",
-            role="frames",
-            digest=_compute_folder_digest,
         ),
     ],
     output: Annotated[
@@ -400,7 +398,6 @@ def stitch(
         verb.Output(
             "file of the mosaic; its suffix sets the format",
             ending=".ome.zarr",
-            parts=_get_part_paths,
         ),
     ],
     *,
@@ -440,17 +437,10 @@ def stitch(
     >>> mosaic.frames, mosaic.pairs_used, mosaic.shape
     (2, 1, (71, 96))
     """
-    start = time.monotonic()
-    yield core.Progress(0, 0, "checking")
     table = None if positions is None else Path(positions)
     task = _Stitching(run, Path(folder), table, output, positions_out, again)
     _check_outputs(task)
-    outcome = yield from _follow_scan(task)
-    try:
-        return (yield from _solve_and_write_mosaic(task, outcome, start))
-    finally:
-        if outcome is not None:
-            outcome.release_lock()
+    return _stitch_frames(task)
 
 
 @dataclass(slots=True)
@@ -463,6 +453,7 @@ class _Stitching:
     target: Path
     positions_out: Path | None
     former: "StitchedFile | None"  # mosaic that this run corrects
+    start: float = field(default_factory=time.monotonic)
 
     @property
     def options(self) -> StitchFolderOptions:
@@ -483,8 +474,8 @@ class _Stitching:
 
 def _check_outputs(task: _Stitching) -> None:
     """Raise an error for invalid outputs or outputs inside the frame folder."""
-    tables = (None, io.NO_POSITIONS)
-    if task.options.grid is not None and task.table not in tables:
+    table, target, folder = task.table, task.target, task.folder
+    if task.options.grid is not None and table not in (None, io.NO_POSITIONS):
         msg = "Set `grid` or `positions`, not both."
         raise core.OptionError(msg, code="options-contradict")
     if task.options.focus == "max" and task.options.halves:
@@ -493,7 +484,6 @@ def _check_outputs(task: _Stitching) -> None:
             "single height: stitch the folder of one height with `halves`."
         )
         raise core.OptionError(msg, code="options-contradict")
-    target, folder = task.target, task.folder
     fields = list(_get_field_paths(task).values())
     for path in (target, *fields):
         if path.absolute().parent.resolve() == folder.resolve():
@@ -502,7 +492,6 @@ def _check_outputs(task: _Stitching) -> None:
                 "be mistaken for a frame: choose another folder."
             )
             raise core.WriteError(msg, code="output-is-input")
-    table = task.table
     inputs = [folder, *fields, *([] if table is None else [table])]
     images.check_output_not_input(target, inputs)
     coverage = io.get_label_path(target, io.COVERAGE)
@@ -511,9 +500,8 @@ def _check_outputs(task: _Stitching) -> None:
         if more is not None:
             verb.Output("").check_path(more, inputs, task.run.existing)
     if task.positions_out is not None:
-        images.check_output_not_input(
-            task.positions_out, [*inputs, folder / "positions.csv"]
-        )
+        inputs.append(folder / "positions.csv")
+        images.check_output_not_input(task.positions_out, inputs)
 
 
 def _get_field_paths(task: _Stitching) -> dict[str, Path]:
@@ -526,17 +514,17 @@ def _get_field_paths(task: _Stitching) -> dict[str, Path]:
 def _follow_scan(task: _Stitching) -> core.Job[follow.FollowedScan | None]:
     """Follow a scan that is still running, if requested."""
     options = task.options
-    if not options.follow and task.run.existing.resume:
-        # interrupted while, or after, following a scan: its frames already exist
-        place, record = io.get_output_store_path(task.target, resume=True), None
-        if io.is_live_mosaic(place):
-            io.remove_target(place)
-        else:
-            record = io.read_store_state(place)[0]
-        if record is not None and record.provenance is not None:
-            left = record.provenance.options.get("other_frames", "refuse")
-            task.run.options = options.replace(other_frames=left)
     if not options.follow:
+        if task.run.existing.resume:
+            # interrupted while, or after, following a scan: its frames already exist
+            place, record = io.get_output_store_path(task.target, resume=True), None
+            if io.is_live_mosaic(place):
+                io.remove_target(place)
+            else:
+                record = io.read_store_state(place)[0]
+            if record is not None and record.provenance is not None:
+                left = record.provenance.options.get("other_frames", "refuse")
+                task.run.options = options.replace(other_frames=left)
         return None
     if task.options.focus == "max":
         msg = (
@@ -597,48 +585,59 @@ class _DistortionCorrection:
         return "option" if distortion is not None else "calibration"
 
 
-def _solve_and_write_mosaic(
-    task: _Stitching,
-    outcome: follow.FollowedScan | None,
-    start: float,
-) -> core.Job[StitchedFile]:
+def _stitch_frames(task: _Stitching) -> core.Job[StitchedFile]:
     """Compute the frame positions and write the mosaic."""
     former = task.former
-    scans = former.scans if former else (yield from _open_scans(task))
-    acquisition, corrections = scans.solved_scan, task.options.corrections
-    if corrections is not None:
-        stitching.check_corrections(corrections, acquisition)
-    field_images, records = _read_field_images(task)
-    if scans.power:  # as the frames
-        field_images = {
-            name: None if image is None else np.ldexp(image, scans.power)
-            for name, image in field_images.items()
-        }
-    yield core.Progress(0, 0, "recording the frames")
-    provenance = yield from _create_provenance(task, scans, records)
-    correction = _choose_distortion(task.options, acquisition.frame_shape)
-    # the layout was determined when the scan was opened
-    options_used = correction.options.replace(
-        grid=None, order=None, first=None, overlap=None
-    )
-    solution = former.solution if former else None
-    nominal = acquisition.nominal_corners()
-    if solution is None and nominal is not None:
-        _check_one_image_per_place(acquisition, nominal)
-    if solution is None:
-        solution = yield from stitching.solve_mosaic(
-            acquisition,
-            options_used,
-            **field_images,
-            field_distortion=correction.field_distortion,
+    outcome = yield from _follow_scan(task)
+    with ExitStack() as stack:
+        if outcome is not None:
+            stack.callback(outcome.lock.release)
+        scans = former.scans if former else (yield from _open_scans(task))
+        acquisition, corrections = scans.solved_scan, task.options.corrections
+        if corrections is not None:
+            stitching.check_corrections(corrections, acquisition)
+        field_images, records = _read_field_images(task, scans.power)
+        yield core.Progress(0, 0, "recording the frames")
+        provenance = yield from _create_provenance(task, scans, records)
+        correction = _choose_distortion(task.options, acquisition.frame_shape)
+        if former is not None:
+            solution = former.solution.base or former.solution
+        else:
+            nominal = acquisition.nominal_corners()
+            if nominal is not None:
+                _check_one_image_per_place(acquisition, nominal)
+            solution = yield from stitching.solve_mosaic(
+                acquisition,
+                # the layout was determined when the scan was opened
+                correction.options.replace(
+                    grid=None, order=None, first=None, overlap=None
+                ),
+                **field_images,
+                field_distortion=correction.field_distortion,
+            )
+            if nominal is None:
+                _check_one_image_per_place(
+                    acquisition, solution.positions_px, may_be_repeated=True
+                )
+        if corrections is not None:
+            solution = yield from stitching.correct_mosaic(solution, corrections)
+        return (
+            yield from _write_result(
+                task, scans, solution, correction, provenance, outcome
+            )
         )
-    if former is None and nominal is None:
-        _check_one_image_per_place(
-            acquisition, solution.positions_px, may_be_repeated=True
-        )
-    solution = solution.base or solution
-    if corrections is not None:
-        solution = yield from stitching.correct_mosaic(solution, corrections)
+
+
+def _write_result(
+    task: _Stitching,
+    scans: _ScanSet,
+    solution: "stitching.StitchSolution",
+    correction: _DistortionCorrection,
+    provenance: core.Provenance,
+    outcome: follow.FollowedScan | None,
+) -> core.Job[StitchedFile]:
+    """Plan and write the mosaic with its companions, and describe the result."""
+    acquisition = scans.solved_scan
     values = _get_estimated_values(task.options, acquisition, solution, correction)
     provenance = provenance.model_copy(update={"options": provenance.options | values})
     plan, shifts, halves = yield from _plan_mosaic(scans, solution, correction.options)
@@ -655,7 +654,7 @@ def _solve_and_write_mosaic(
     corners = _index_corners(acquisition, solution)
     if task.positions_out is not None:
         images.write_positions(task.positions_out, corners)
-    height = task.height_path
+    height, axes = task.height_path, solution.stage_to_camera
     errors = dict(zip(solution.names, solution.sigma_px.tolist(), strict=True))
     return StitchedFile(
         output=str(task.target),
@@ -685,9 +684,18 @@ def _solve_and_write_mosaic(
         position_sd_px=tuple(
             None if at is None else errors.get(name) for name, at in corners.items()
         ),
-        **_get_solution_values(solution),
+        **{name: getattr(solution, name) for name in _OF_SOLUTION},
+        stage_pixel_size_nm=solution.estimated_pixel_size_nm,
+        stage_to_camera=None if axes is None else axes.to_json(),
+        likely_grids=tuple(item.to_json() for item in solution.grids),
+        score_threshold=solution.threshold,
+        pairs=tuple(
+            asdict(pair)
+            | {end: solution.names[getattr(pair, end)] for end in ("first", "second")}
+            for pair in solution.pairs
+        ),
         dark_level=float(np.ldexp(np.median(solution.flat.dark), -scans.power)),
-        seconds=time.monotonic() - start,
+        seconds=time.monotonic() - task.start,
         frame_shape=acquisition.frame_shape,
         solution=solution,
         scans=scans,
@@ -763,16 +771,24 @@ def choose_height_table(folder: Path, top: Path, table: Path | None) -> Path | N
 
 
 def _read_field_images(
-    task: _Stitching,
+    task: _Stitching, power: int = 0
 ) -> tuple[dict[str, Any], list[core.InputRecord]]:
-    """Read the flat field and the dark level, if given, and record their files."""
+    """Read the flat field and the dark level, if given, and record their files.
+
+    As the frames, their grey values are multiplied by 2 to this `power`.
+    """
     values: dict[str, Any] = {"flat_field": None, "dark": task.options.dark}
     records = []
     for name, path in _get_field_paths(task).items():
         image, role = images.open_image(path), name.replace("_", " ")
         values[name] = image.array()
         records.append(images.create_input_record(path, image, role=role))
-    return {"flat": values["flat_field"], "dark": values["dark"]}, records
+    fields = {"flat": values["flat_field"], "dark": values["dark"]}
+    if power:
+        fields = {
+            k: None if v is None else np.ldexp(v, power) for k, v in fields.items()
+        }
+    return fields, records
 
 
 def _create_provenance(
@@ -813,13 +829,13 @@ def digest_scan(folder: Path, acquisition: core.Acquisition) -> core.Job[str]:
         return (yield from io.digest_image_file(folder))
     whole, doing = hashlib.sha256(), f"hashing the frames of {folder.name}"
     # sorted regardless of how a disk stores names
-    named_files = [
+    named_files = sorted(
         (Path(normalize("NFC", str(item.relative_to(folder)))), item)
         for item in acquisition.files
-    ]
-    for number, (name, item) in enumerate(sorted(named_files)):
+    )
+    for number, (name, item) in enumerate(named_files, 1):
         whole.update(core.encode_path(name) + core.digest_path(item).encode())
-        yield core.Progress(number + 1, len(named_files), doing)
+        yield core.Progress(number, len(named_files), doing)
     return f"sha256:{whole.hexdigest()}"
 
 
@@ -830,16 +846,13 @@ def _get_recorded_options(task: _Stitching) -> dict[str, object]:
     """Return the options to record in the history."""
     options: dict[str, object] = images.to_json_value(task.options)
     options |= {name: path.name for name, path in _get_field_paths(task).items()}
-    for name in _FOLLOWING:
-        del options[name]
     # omitted, as in histories older than these options
-    for name, usual in (
-        ("other_frames", "refuse"),
-        ("dark", None),
-        ("corrections", None),
-    ):
-        if options[name] == usual:
-            del options[name]
+    usual = {"other_frames": "refuse", "dark": None, "corrections": None}
+    options = {
+        name: value
+        for name, value in options.items()
+        if name not in _FOLLOWING and not (name in usual and value == usual[name])
+    }
     if task.table == io.NO_POSITIONS:
         options["positions"] = str(io.NO_POSITIONS)
     return options
@@ -861,10 +874,9 @@ def _choose_distortion(
             "calibrate again.",
             "calibration-incomplete",
         )
-        settings = options.replace(
-            distortion="auto" if distortion is None else distortion
-        )
-        return _DistortionCorrection(settings, None, (shapeless,) if shapeless else ())
+        if distortion is None:
+            options = options.replace(distortion="auto")
+        return _DistortionCorrection(options, None, (shapeless,) if shapeless else ())
     at_rim = field_distortion.adapt_to_shape(shape)
     about = f"{at_rim.amount:.4f} +- {at_rim.sd:.1g} at the rim of these frames"
     if isinstance(distortion, float):
@@ -961,8 +973,8 @@ def _get_estimated_values(
     values: dict[str, object] = {}
     if solution.distortion_sd is not None and solution.distortion:
         names = ("distortion", "distortion_sd", "distortion_centre_px")
-        attributes = {name: getattr(solution, name) for name in names}
-        values["found"] = attributes | {"distortion_from": correction.source}
+        found = {name: getattr(solution, name) for name in names}
+        values["found"] = found | {"distortion_from": correction.source}
     if solution.pixel_size_nm is not None and options.pixel_size_nm is None:
         how = "from the metadata of the frames"
         if acquisition.pixel_size_nm is None:
@@ -1104,25 +1116,26 @@ def _create_companions(
 ) -> Iterator[tuple[core.Micrograph, Path, core.IntPair]]:
     """Yield each image written alongside the mosaic, with its path and shape."""
     history = about.provenance
-    height_path = task.height_path
-    if height_path is not None and isinstance(plan, stitching.FocusPlan):
-        look = core.DisplaySettings(
-            limits=(plan.z_nm[0], plan.z_nm[-1]), colormap="viridis", colour_bar=True
-        )
+    assert history is not None  # noqa: S101 - as it was created
+    if task.height_path is not None and isinstance(plan, stitching.FocusPlan):
         height_map = about.replace(
             name=f"{about.name} height",
-            provenance=history and history.model_copy(update={"part": HEIGHT}),
-            look=look,
+            provenance=history.model_copy(update={"part": HEIGHT}),
+            look=core.DisplaySettings(
+                limits=(plan.z_nm[0], plan.z_nm[-1]),
+                colormap="viridis",
+                colour_bar=True,
+            ),
         )
-        yield height_map, height_path, plan.shape
+        yield height_map, task.height_path, plan.shape
     for half, path in zip(halves, task.half_paths, strict=True):
         half_record = {"name": half.name, "frames": list(half.frames)}
-        options = {**(history.options if history else {}), HALF: half_record}
-        height_map = about.replace(
+        options = history.options | {HALF: half_record}
+        half_image = about.replace(
             name=f"{about.name} half {half.name}",
-            provenance=history and history.model_copy(update={"options": options}),
+            provenance=history.model_copy(update={"options": options}),
         )
-        yield height_map, path, half.plan.shape
+        yield half_image, path, half.plan.shape
 
 
 @contextmanager
@@ -1171,7 +1184,7 @@ def _create_height_rows(
             "z_nm": shift.z_nm,
             "y_px": shift.shift_px and shift.shift_px[0],
             "x_px": shift.shift_px and shift.shift_px[1],
-            "scatter_px": None if shift.shift_px is None else shift.scatter_px,
+            "scatter_px": shift.shift_px and shift.scatter_px,
         }
         for path, shift in zip(scans.folders, shifts, strict=True)
     )
@@ -1190,13 +1203,15 @@ def _compare_with_calibration(
     if abs(solution.distortion - at_rim.amount) <= doubt:
         return ()
     overlaps_show = f"{solution.distortion:.4f}" if solution.distortion else "none"
-    warning = core.Message(
-        f"The distortion at the rim is {overlaps_show} +- {error:.1g} from the "
-        f"overlaps, but {at_rim.amount:.4f} +- {at_rim.sd:.1g} from the calibration: "
-        "check that the calibration used the same sphere and the same camera region.",
-        "distortion-contradicts",
+    return (
+        core.Message(
+            f"The distortion at the rim is {overlaps_show} +- {error:.1g} from the "
+            f"overlaps, but {at_rim.amount:.4f} +- {at_rim.sd:.1g} from the "
+            "calibration: check that the calibration used the same sphere and the same "
+            "camera region.",
+            "distortion-contradicts",
+        ),
     )
-    return (warning,)
 
 
 def _collect_warnings(
@@ -1204,43 +1219,38 @@ def _collect_warnings(
     solution: "stitching.StitchSolution",
     written_file: io.WrittenOutput[int],
     shifts: Sequence["stitching.HeightShift"],
-) -> tuple[str, ...]:
-    """Collect the warnings about a mosaic."""
-    acquisition = scans.solved_scan
-    warnings: list[str] = [
-        core.Message(f"Frame {f.frame} is left out: {f.reason}.", "frames-left-out")
-        for f in acquisition.faults
-    ]
-    warnings += solution.warnings
-    warnings += [
-        core.Message(
-            f"Height {folder.name} is left out: it does not correlate with the "
-            "sharpest height.",
-            "heights-left-out",
+) -> Iterator[str]:
+    """Yield the warnings about a mosaic."""
+    for fault in scans.solved_scan.faults:
+        yield core.Message(
+            f"Frame {fault.frame} is left out: {fault.reason}.", "frames-left-out"
         )
-        for folder, shift in zip(scans.folders, shifts, strict=True)
-        if shift.shift_px is None
-    ]
+    yield from solution.warnings
+    for folder, shift in zip(scans.folders, shifts, strict=True):
+        if shift.shift_px is None:
+            yield core.Message(
+                f"Height {folder.name} is left out: it does not correlate with the "
+                "sharpest height.",
+                "heights-left-out",
+            )
     if solution.pixel_size_nm is None:
-        unknown = (
+        yield core.Message(
             "The pixel size is unknown, so the mosaic is not calibrated: set "
-            "`pixel_size_nm`."
+            "`pixel_size_nm`.",
+            "pixel-size-missing",
         )
-        warnings.append(core.Message(unknown, "pixel-size-missing"))
-    elif acquisition.pixel_size_nm is None:
-        size = float(np.mean(solution.pixel_size_nm))
-        stage = (
-            f"The frames have no pixel size: {size:.4g} nm was estimated from the "
-            "stage positions."
+    elif scans.solved_scan.pixel_size_nm is None:
+        yield core.Message(
+            f"The frames have no pixel size: {np.mean(solution.pixel_size_nm):.4g} nm "
+            "was estimated from the stage positions.",
+            "pixel-size-from-stage",
         )
-        warnings.append(core.Message(stage, "pixel-size-from-stage"))
     if written_file.result:
-        clipped_note = (
+        yield core.Message(
             f"{written_file.result} pixels were outside the range of "
-            f"{written_file.dtype} and were clipped."
+            f"{written_file.dtype} and were clipped.",
+            "clipped",
         )
-        warnings.append(core.Message(clipped_note, "clipped"))
-    return tuple(warnings)
 
 
 _OF_SOLUTION = (
@@ -1249,22 +1259,3 @@ _OF_SOLUTION = (
     *("distortion", "distortion_sd", "distortion_centre_px"),
     "remaining_shading_percent",
 )
-
-
-_ENDS = "first", "second"
-
-
-def _get_solution_values(solution: "stitching.StitchSolution") -> dict[str, Any]:
-    """Return the solution values to include in the result, as JSON types."""
-    axes = solution.stage_to_camera
-    return {
-        **{name: getattr(solution, name) for name in _OF_SOLUTION},
-        "stage_pixel_size_nm": solution.estimated_pixel_size_nm,
-        "stage_to_camera": None if axes is None else axes.to_json(),
-        "likely_grids": tuple(item.to_json() for item in solution.grids),
-        "score_threshold": solution.threshold,
-        "pairs": tuple(
-            asdict(pair) | {role: solution.names[getattr(pair, role)] for role in _ENDS}
-            for pair in solution.pairs
-        ),
-    }

@@ -13,17 +13,10 @@ from pydantic import field_validator
 
 from napari_semsr import core, inference, models, training
 from napari_semsr.io import StoredTransform, move
-from napari_semsr.jobs import images
+from napari_semsr.jobs import images, verb
 from napari_semsr.jobs.images import Image
 from napari_semsr.jobs.pairs import MIN_SIDE, choose_pair_options, pairs as create_pairs
 from napari_semsr.jobs.register import COSTLY_PX
-from napari_semsr.jobs.verb import (
-    FileInput,
-    ImageInput,
-    Output,
-    Run,
-    command,
-)
 from napari_semsr.models import find_model
 from napari_semsr.pairing import PairOptions, open_pairs
 
@@ -80,10 +73,6 @@ class TrainingEnvironment(core.Options):
     nodes: int | None = core.option(
         None, "", "Number of machines that train together.", user_only=True
     )
-
-    def get_device_counts(self) -> dict[str, int | None]:
-        """Return the numbers of devices and machines, keyed by recipe option."""
-        return {"devices": self.devices, "nodes": self.nodes}
 
     @field_validator("bank_folder", mode="before")
     @classmethod
@@ -310,12 +299,12 @@ class Trained(images.Result):
         return float(rows["trained"]["psnr_db"] - rows[which]["psnr_db"])
 
 
-@command(reads=False, opens=False, resumes=True)
+@verb.command(reads=False, opens=False, resumes=True)
 def train(
-    run: Run[TrainOptions],
+    run: verb.Run[TrainOptions],
     recipe: Annotated[
         str | Path,
-        FileInput(
+        verb.FileInput(
             help="training recipe: a YAML file or a bundled recipe "
             f"({', '.join(list_bundled_recipes())})",
             metavar="RECIPE",
@@ -324,50 +313,52 @@ def train(
     ],
     output: Annotated[
         Path,
-        Output("folder of the run: checkpoints, log, model", ending="", grows=True),
+        verb.Output("folder of the run: checkpoints, log, model", ending=""),
     ],
     *,
     options: TrainOptions,
     low: Annotated[
         Image | None,
-        ImageInput(
+        verb.ImageInput(
             help="image to improve; pairs are cut from it and `high` for the model "
             "and recipe, and are written next to the run"
         ),
     ] = None,
     high: Annotated[
-        Image | None, ImageInput(help="target for `low`: an image of the same area")
+        Image | None,
+        verb.ImageInput(help="target for `low`: an image of the same area"),
     ] = None,
     image: Annotated[
         Image | None,
-        ImageInput(help="train on this noisy image alone, with the recipe own-image"),
+        verb.ImageInput(
+            help="train on this noisy image alone, with the recipe own-image"
+        ),
     ] = None,
     second: Annotated[
         Image | None,
-        ImageInput(
+        verb.ImageInput(
             help="another scan of the area of `image`, by the same instrument; it is "
             "registered, and each is the target of the other"
         ),
     ] = None,
     pairs: Annotated[
         str | Path | None,
-        FileInput(
+        verb.FileInput(
             help="train on these pairs, made by `pairs()`, instead of the images",
             metavar="PAIRS.zarr",
         ),
     ] = None,
     transform: Annotated[
-        str | Path | None,
-        FileInput(
+        StoredTransform | str | Path | None,
+        verb.FileInput(
             help="transform from `low` to `high` written by `register()`, if they "
             "are on different grids",
             metavar="JSON",
-            takes=StoredTransform,
         ),
     ] = None,
     start_from: Annotated[
         str | Path | None,
-        FileInput(
+        verb.FileInput(
             help="start with the weights of a model: a name, or a model file",
             metavar="MODEL",
             takes_name=True,
@@ -384,7 +375,14 @@ def train(
     path = _find_recipe(recipe)
     yield core.Progress(0, 0, f"reading {path.name}")
     plan = training.load_recipe(path)
-    place_chosen = _choose_device(plan, place or TrainingEnvironment())
+    hardware = place or TrainingEnvironment()
+    counts = {"devices": hardware.devices, "nodes": hardware.nodes}
+    known_counts = {name: n for name, n in counts.items() if n is not None}
+    # early, to fail before other work and warn only once
+    device = training.choose_training_device(
+        plan.replace(**known_counts), hardware.device
+    )
+    hardware = hardware.replace(device=str(device))
     if existing.resume and existing.overwrite:
         msg = "Set `resume` to continue or `overwrite` to start again, not both."
         raise core.OptionError(msg, code="options-contradict")
@@ -404,9 +402,9 @@ def train(
     ) -> core.Job[Trained]:
         values = {"pairs": store, "start_from": start_from, **options.model_dump()}
         return _train_on_pairs(
-            _override_recipe(plan, values | place_chosen.get_device_counts()),
+            _override_recipe(plan, values | counts),
             output,
-            place_chosen,
+            hardware,
             existing,
         )
 
@@ -447,14 +445,14 @@ def _train_on_pairs(
 ) -> core.Job[Trained]:
     """Train in a folder; warn if the model is no better than the one it began with."""
     _check_training_data(plan, folder)
-    fit_result = yield from training.train(
+    fit = yield from training.train(
         plan,
         folder,
         device=place.device,
         bank_folder=place.bank_folder,
         **existing.get_write_options(folder, folder),
     )
-    comparison = fit_result.comparison
+    comparison = fit.comparison
     if comparison is not None and not comparison.kept:
         core.warn(
             f"Training did not improve on {comparison.begun_with} on "
@@ -463,22 +461,13 @@ def _train_on_pairs(
             "no-gain",
         )
     return Trained(
-        steps=fit_result.steps,
-        validation=images.to_json_value(fit_result.validation),
-        model=str(fit_result.model),
+        steps=fit.steps,
+        validation=images.to_json_value(fit.validation),
+        model=str(fit.model),
         run_dir=str(folder),
         comparison=images.to_json_value(comparison),
         kept=comparison is None or comparison.kept,
     )
-
-
-def _choose_device(
-    plan: "training.Recipe", place: TrainingEnvironment
-) -> TrainingEnvironment:
-    """Choose the device early, to fail before other work and warn only once."""
-    counts = {k: n for k, n in place.get_device_counts().items() if n is not None}
-    device = training.choose_training_device(plan.replace(**counts), place.device)
-    return place.replace(device=str(device))
 
 
 def _override_recipe(
@@ -734,12 +723,11 @@ def _complete_pair_options(
     """Fill in missing pair options from the recipe, its model and the images."""
     card, options = _read_start_card(plan), cut.options
     if patch is not None:
-        option_values = options.model_dump(exclude_unset=True)
-        options = PairOptions.parse({"patch": patch, **option_values})
-    low, high = (images.open_image(image) for image in (cut.low, cut.high))
+        values = options.model_dump(exclude_unset=True)
+        options = PairOptions.parse({"patch": patch, **values})
     return choose_pair_options(
-        low,
-        high,
+        images.open_image(cut.low),
+        images.open_image(cut.high),
         options,
         patch_px=plan.data.patch_px,
         scale=_get_scale(plan),

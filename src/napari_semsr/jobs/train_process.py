@@ -302,10 +302,8 @@ def serve_training_request(
         # errors of this package are sentences
         if not isinstance(error, core.SemsrError):
             what = " ".join(sentence.split()) or "no message"
-            kind, sentence = (
-                "SemsrError",
-                f"Training failed with {kind}: {what}.",
-            )
+            sentence = f"Training failed with {kind}: {what}."
+            kind = "SemsrError"
         send("failed", (kind, sentence, core.get_error_code(error)))
         return 2
     return 0

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import partial
+from importlib import import_module
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar, get_args, get_type_hints
@@ -18,36 +19,16 @@ from typing import Annotated, Any, Generic, TypeVar, get_args, get_type_hints
 from pydantic.fields import FieldInfo
 
 from napari_semsr import core, io, models
+from napari_semsr.jobs import images
 from napari_semsr.jobs.former import describe_former_name
-from napari_semsr.jobs.images import (
-    Image,
-    OverwritePolicy,
-    Result,
-    check_image_target,
-    check_output_not_input,
-    check_outputs_differ,
-    check_target_file,
-    check_target_folder,
-    collect_warnings,
-    compose_provenance,
-    correct_pixel_sizes,
-    create_databar_note,
-    create_grey_level_note,
-    create_guide_record,
-    get_image_name,
-    open_image,
-    open_source,
-    record_input,
-    write_map,
-)
-from napari_semsr.jobs.index import ACTIONS, FUNCTIONS, VERBS
+from napari_semsr.jobs.images import Image, OverwritePolicy
+from napari_semsr.jobs.index import ACTIONS, FUNCTIONS, PLACES, VERBS
 from napari_semsr.jobs.leakage import warn_if_trained_on
 
 _OF_IMAGES = (None, ".ome.tif", ".ome.zarr")  # suffixes of images; None: not written
 _PAIRS = ".zarr"
 O = TypeVar("O", bound=core.Options)  # noqa: E741
-R = TypeVar("R", bound=Result)
-T = TypeVar("T")
+R = TypeVar("R", bound=images.Result)
 
 
 def create_pixel_size_property(**more: object) -> property:
@@ -61,7 +42,7 @@ def create_pixel_size_property(**more: object) -> property:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PixelSizeResult(Result):
+class PixelSizeResult(images.Result):
     """Measurements of one or more images with the same pixel size."""
 
     pixel_size_nm: Annotated[
@@ -103,7 +84,7 @@ class MapResult(ImageMeasurement):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ImageResult(Result):
+class ImageResult(images.Result):
     """Output image: its path, or the image itself if it was not written."""
 
     output: str | None
@@ -131,18 +112,13 @@ class ImageInput:
     optional: bool = False
     flag: str = ""  # command option; empty for a positional argument
     metavar: str = "IMAGE"
-    role: str = ""  # name in histories, if different
     column: str = ""  # name in result tables, if different
-    takes: object = None  # further types that its function accepts
     many: bool = False
     also: tuple[str, ...] = ()  # further column names in tables
     label: str = ""  # in a panel; by default derived from the name
     several: bool = False  # several files have one output each, in a folder
     side: str = ""  # prefix of its own reading options
     stack: bool = False  # may be a stack, processed plane by plane
-    guide: bool = False  # guides the command; its data are not part of the result
-    # function for its reading options, if they are special
-    reading: Callable[[Any, io.ReadOptions], io.ReadOptions] | None = None
 
     @property
     def title(self) -> str:
@@ -165,12 +141,8 @@ class FileInput:
     flag: str = ""  # command option; empty for a positional argument
     metavar: str = "FILE"
     many: bool = False
-    takes: object = None  # further types that its function accepts
     takes_name: bool = False  # accepts a name instead of a file
     default: str | None = None
-    role: str = ""  # name in histories, if different
-    # computes its digest from the call's values, if not from a file
-    digest: Callable[..., core.Job[str]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,18 +152,13 @@ class Output:
     help: str
     name: str = "output"
     is_required: bool = True
-    one_needs_it: bool = False  # only for a single image
     flag: str = "-o"  # of the command; empty for a positional argument
     metavar: str = "OUT"
-    default: str = ""  # of the command
     # suffix, if written; a folder has none, pairs have ".zarr"
     ending: str | None = ".ome.tif"
     also: tuple[str, ...] = ()  # further allowed suffixes
-    grows: bool = False  # a folder whose contents the command checks
     remade: bool = False  # overwritten by a resumed run, too
     may_stay_in_memory: bool = False  # its function may return it in memory instead
-    # further images written next to it, by the part named in histories
-    parts: Callable[[Path], Mapping[str, Path]] = lambda _: {}
 
     @property
     def is_image(self) -> bool:
@@ -205,22 +172,23 @@ class Output:
         existing: OverwritePolicy,
     ) -> Path:
         """Raise an error if the output cannot or must not be written to a path."""
+        path = Path(place)
         replaces = existing.overwrite or (existing.resume and self.remade)
         how: dict[str, Any] = {"inputs": inputs, "overwrite": replaces}
         if self.ending == "":
-            check_output_not_input(Path(place), inputs)
-            empty = not (replaces or self.grows)
-            return check_target_folder(place, empty=empty, parents=self.grows)
-        if self.is_image and Path(place).suffix.lower() not in self.also:
+            images.check_output_not_input(path, inputs)
+            # the command checks what the folder contains
+            return images.check_target_folder(path, empty=False, parents=True)
+        if self.is_image and path.suffix.lower() not in self.also:
             how |= {"resume": existing.resume, "also": self.also}
-            return check_image_target(place, **how)
-        if self.ending == _PAIRS:
-            if not Path(place).name.lower().endswith(_PAIRS):
-                msg = f"The path of the pair store must end in {_PAIRS}, got {place}."
-                raise core.WriteError(msg, code="suffix-unknown")
-            return check_image_target(place, **how)
-        endings = self.also if self.is_image else (self.ending or "", *self.also)
-        return check_target_file(place, suffixes=endings, **how)
+            return images.check_image_target(path, **how)
+        if self.ending != _PAIRS:
+            endings = self.also if self.is_image else (self.ending or "", *self.also)
+            return images.check_target_file(path, suffixes=endings, **how)
+        if not path.name.lower().endswith(_PAIRS):
+            msg = f"The path of the pair store must end in {_PAIRS}, got {place}."
+            raise core.WriteError(msg, code="suffix-unknown")
+        return images.check_image_target(path, **how)
 
 
 CALIBRATION = FileInput(
@@ -235,7 +203,6 @@ _IN_FILE = ("known_distortion",)  # a `Calibration` object
 MAP_OUT = Output(
     "path of the map of one image; its suffix sets the format",
     is_required=False,
-    one_needs_it=True,
 )
 """Map output for a single image; several images yield a table with one row each
 instead.
@@ -272,13 +239,14 @@ class OptionGroup:
         self, exclude: Iterable[str] = ()
     ) -> dict[str, FieldInfo | FileInput]:
         """Return the options of the group, keyed by name."""
-        all_arguments: dict[str, FieldInfo | FileInput] = {**self.options.model_fields}
-        all_arguments = {
-            name: info for name, info in all_arguments.items() if name not in exclude
+        found: dict[str, FieldInfo | FileInput] = {
+            f"{self.before}{name}": info
+            for name, info in self.options.model_fields.items()
+            if name not in exclude
         }
-        if "pixel_size_sd_nm" in all_arguments:
-            all_arguments[CALIBRATION.name] = CALIBRATION
-        return {f"{self.before}{name}": item for name, item in all_arguments.items()}
+        if f"{self.before}pixel_size_sd_nm" in found:
+            found[f"{self.before}{CALIBRATION.name}"] = CALIBRATION
+        return found
 
 
 _WITH_BARS = "crop", "calibrate"  # commands that may omit the bar
@@ -302,13 +270,12 @@ class Run(Generic[O]):
     sources: dict[str, io.Source] = field(default_factory=dict)  # their source files
     readings: dict[str, io.ReadOptions] = field(default_factory=dict)  # of some images
     roles: dict[str, str] = field(default_factory=dict)  # roles of images in histories
-    guides: tuple[str, ...] = ()  # images that only guide the command
     records: dict[str, core.InputRecord] = field(default_factory=dict)
 
     @property
     def image_names(self) -> tuple[str, ...]:
         """Names of the input images."""
-        return tuple(map(get_image_name, self.image_inputs.values()))
+        return tuple(map(images.get_image_name, self.image_inputs.values()))
 
     @property
     def required_target(self) -> Path:
@@ -331,13 +298,9 @@ class Run(Generic[O]):
             fresh["sources"] = {}
         return replace(self, image_inputs={name: image}, target=target, **fresh, **how)
 
-    def get_given_image(self, role: str) -> Any:
-        """Return an image as it was given: opened, or the path of its file."""
-        return self.image_inputs[role]
-
     def get_image_name(self, role: str) -> str:
         """Return the name of an image that its user knows."""
-        return get_image_name(self.image_inputs[role])
+        return images.get_image_name(self.image_inputs[role])
 
     def open_image(self, role: str = "image") -> core.Micrograph:
         """Open the images, and return one of them."""
@@ -354,27 +317,25 @@ class Run(Generic[O]):
 
     def open_images(self) -> None:
         """Open all images."""
-        for role in self.image_inputs:
-            image_given = self.image_inputs[role]
-            image = (
-                image_given
-                if isinstance(image_given, core.Micrograph)
-                else self.get_source(role)
+        for role, given in self.image_inputs.items():
+            is_open, reading = (
+                isinstance(given, core.Micrograph),
+                self.get_read_options(role),
             )
-            image_opened = self.images[role] = open_image(
-                image, self.get_read_options(role)
-            )
-            dtype = getattr(self.options, "dtype", None)
-            if role == next(iter(self.image_inputs)) and (
-                note := create_grey_level_note(image_opened, dtype)
-            ):
+            source = given if is_open else self.get_source(role)
+            image = images.open_image(source, reading)
+            notes = []
+            if not self.images:
+                dtype = getattr(self.options, "dtype", None)
+                notes.append(images.create_grey_level_note(image, dtype))
+            if not is_open and self.verb not in _WITH_BARS:
+                name = images.get_image_name(given)
+                notes.append(images.create_databar_note(name, image))
+            for note in filter(None, notes):
                 core.warn(note)
-            if isinstance(image_given, core.Micrograph) or self.verb in _WITH_BARS:
-                continue
-            if note := create_databar_note(get_image_name(image_given), image_opened):
-                core.warn(note)
+            self.images[role] = image
         alike = [role for role in self.images if role not in self.readings]
-        opened_so = correct_pixel_sizes(
+        opened_so = images.correct_pixel_sizes(
             [self.images[role] for role in alike], self.opening
         )
         self.images |= zip(alike, opened_so, strict=True)
@@ -382,7 +343,7 @@ class Run(Generic[O]):
     def get_source(self, role: str) -> io.Source:
         """Return the source of an image, opening its file only once."""
         if role not in self.sources:
-            self.sources[role] = open_source(self.image_inputs[role])
+            self.sources[role] = images.open_source(self.image_inputs[role])
         return self.sources[role]
 
     def get_read_options(self, role: str) -> io.ReadOptions:
@@ -392,60 +353,56 @@ class Run(Generic[O]):
     def record_image(self, role: str) -> core.Job[core.InputRecord]:
         """Record an image for the history of the result, only once."""
         if role not in self.records:
-            image, image_opened = self.image_inputs[role], self.images[role]
-            role_name = self.roles.get(role) or role
-            image_given = self.sources.get(role, image)
-            job = record_input(
-                image_given, image_opened, self.get_read_options(role), role=role_name
+            self.records[role] = yield from images.record_input(
+                self.sources.get(role, self.image_inputs[role]),
+                self.images[role],
+                self.get_read_options(role),
+                role=self.roles.get(role, role),
             )
-            self.records[role] = yield from job
         return self.records[role]
 
     def warn_if_trained_on(self) -> None:
         """Warn if an image was made by a model trained on the same area."""
-        images = [
+        pairs = [
             (self.sources.get(role, image), self.images[role])
             for role, image in self.image_inputs.items()
         ]
-        warn_if_trained_on(images, self.opening)
-
-    @property
-    def pixel_size_error(self) -> dict[str, object]:
-        """Pixel-size error and source of the first image."""
-        first = self.images.get(next(iter(self.image_inputs), ""))
-        facts = {} if first is None else first.metadata
-        return {
-            k: facts[k] for k in (core.SIZE_ERROR_KEY, core.ORIGIN_KEY) if k in facts
-        }
+        warn_if_trained_on(pairs, self.opening)
 
     def compose_history(
         self,
         *guides: core.InputRecord,
         inputs: Sequence[core.InputRecord] = (),
+        led_by: str = "",
         **more: object,
     ) -> core.Job[core.Provenance]:
         """Compose the provenance of the output, including additional `inputs`.
 
-        It lists the images that were opened; `more` describes the run.
+        It lists the images that were opened; the data of the one that the run is
+        `led_by` are not part of the result. `more` describes the run.
         """
-        records: list[core.InputRecord] = []
-        lead_records: list[core.InputRecord] = []
+        records, lead_records = [], []
         for role in (role for role in self.image_inputs if role in self.images):
             record = yield from self.record_image(role)
-            if role in self.guides:  # guides do not count as a shared source of images
-                lead_records.append(create_guide_record(record, role))
+            if role == led_by:  # which does not count as a shared source of images
+                lead_records.append(images.create_guide_record(record, role))
             else:
                 records.append(record)
-        first = self.images.get(next(iter(self.image_inputs), ""))
         options_told = {
             **self.options.model_dump(mode="json"),
             "reading": self.opening.model_dump(mode="json"),
-            **({} if "pixel_size_nm" in more else self.pixel_size_error),
-            **({} if first is None else first.unrecorded_instrument),
-            **more,
         }
-        return compose_provenance(
-            self.verb, options_told, *records, *inputs, guides=[*lead_records, *guides]
+        first = self.images.get(next(iter(self.image_inputs), ""))
+        if first is not None:
+            if "pixel_size_nm" not in more:
+                options_told |= get_size_record(first)
+            options_told |= first.unrecorded_instrument
+        return images.compose_provenance(
+            self.verb,
+            options_told | more,
+            *records,
+            *inputs,
+            guides=[*lead_records, *guides],
         )
 
     def write_image(self, image: core.Micrograph) -> None:
@@ -462,23 +419,17 @@ class Run(Generic[O]):
         """Write a map with its history, or return it if the run has no output path."""
         history = (yield from self.compose_history()).model_copy(update={"part": part})
         about = about.replace(provenance=history, look=about.look)
-        return (yield from write_map(blocks, about, self.target))
-
-    def run_with_warnings(
-        self, job: core.Job[T], translate: Callable[[str], str] = str
-    ) -> core.Job[tuple[T, tuple[str, ...]]]:
-        """Run a job; return its result, and its warnings in the user's terms."""
-        sentences: list[str] = []
-        result = yield from collect_warnings(job, sentences)
-        warnings = (
-            core.Message(translate(text), core.get_error_code(text))
-            for text in sentences
-        )
-        return result, tuple(dict.fromkeys(warnings))
+        return (yield from images.write_map(blocks, about, self.target))
 
     def get_result_fields(self, image: core.Micrograph) -> dict[str, Any]:
         """Return the image names and the pixel size as result fields."""
         return {"images": self.image_names, **get_pixel_size_fields(image)}
+
+
+def get_size_record(image: core.Micrograph) -> dict[str, object]:
+    """Return the pixel-size error and source of an image, as histories record them."""
+    keys = core.SIZE_ERROR_KEY, core.ORIGIN_KEY
+    return {key: image.metadata[key] for key in keys if key in image.metadata}
 
 
 def get_pixel_size_fields(image: core.Micrograph) -> dict[str, Any]:
@@ -498,6 +449,7 @@ class Verb(Generic[O, R]):
     options: type[O]
     result: type[R]
     run: Callable[[Run[Any]], core.Job[R]]
+    function: Callable[..., core.Job[R]]  # that declares it
     title: str = "options"  # order of the options in the help
     files: tuple[FileInput, ...] = ()
     output: Output | None = None
@@ -507,14 +459,12 @@ class Verb(Generic[O, R]):
     opens: bool = True  # opens its images before it runs; otherwise its job opens them
     not_read: tuple[str, ...] = ()  # reading options that the command line lacks
     resumes: bool = False
-    replaces: bool = False  # files to overwrite on request, other than an output
     makes_table: bool = False  # also accepts many images, with a row for each
     # plots of its result in panels and reports
     curves: tuple[core.CurveDeclaration, ...] = ()
     gives: Any = None  # return type of its function, if not the result
     value: str = ""  # attribute of the result that is returned
     example: str = ""  # doctest of the function
-    function: Callable[..., core.Job[R]] | None = None  # that declares it
 
     @property
     def summary(self) -> str:
@@ -543,12 +493,20 @@ class Verb(Generic[O, R]):
         return (*(() if self.output is None else (self.output,)), *self.outputs)
 
     @property
+    def overwrites(self) -> bool:
+        """Whether it may overwrite files: its outputs, or those it checks itself."""
+        return bool(self.all_outputs) or "existing" in self.parameters
+
+    @property
+    def parameters(self) -> Mapping[str, inspect.Parameter]:
+        """Parameters of the function that declares the command."""
+        return inspect.signature(self.function).parameters
+
+    @property
     def option_groups(self) -> tuple[OptionGroup, ...]:
         """Option groups of the command, with per-image groups last."""
-        groups = [
-            OptionGroup("options", self.title, self.options, _IN_FILE),
-            *self.groups,
-        ]
+        own = OptionGroup("options", self.title, self.options, _IN_FILE)
+        groups = [own, *self.groups]
         if self.reads:
             not_read = () if self.reading_prefixes else self.not_read
             groups.append(OptionGroup("opening", "reading", io.ReadOptions, not_read))
@@ -578,10 +536,9 @@ class Verb(Generic[O, R]):
     @property
     def return_type(self) -> Any:
         """Return type of the command's function, possibly a union."""
-        keeps_image = self.output is not None and self.output.may_stay_in_memory
-        return self.gives or (
-            core.Micrograph | self.result if keeps_image else self.result
-        )
+        if self.output is not None and self.output.may_stay_in_memory:
+            return self.gives or core.Micrograph | self.result
+        return self.gives or self.result
 
     @property
     def hidden_options(self) -> dict[str, None]:
@@ -589,15 +546,25 @@ class Verb(Generic[O, R]):
         own = self.options.model_fields
         return {name: None for name in io.ReadOptions.model_fields if name in own}
 
+    def get_read_options(
+        self, image: str, options: O, opening: io.ReadOptions
+    ) -> io.ReadOptions:
+        """Return how an image is read: the command may have options for it alone."""
+        names = {name: f"{image}_{name}" for name in io.ReadOptions.model_fields}
+        own = {
+            name: getattr(options, long)
+            for name, long in names.items()
+            if long in self.options.model_fields
+        }
+        return io.ReadOptions(**own) if own else opening
+
     def get_return_value(self, result: R) -> object:
         """Return the function's return value for a result: its image, if any."""
         if self.value:
             return getattr(result, self.value)
         image = getattr(result, "image", None)
-        gives_image = (
-            isinstance(image, core.Micrograph) and self.return_type is not self.result
-        )
-        return image if gives_image else result
+        is_image = isinstance(image, core.Micrograph)
+        return image if is_image and self.return_type is not self.result else result
 
     def parse(self, values: Mapping[str, object]) -> dict[str, Any]:
         """Create the option groups from named values, ignoring unknown names."""
@@ -607,14 +574,9 @@ class Verb(Generic[O, R]):
             values_given = io.apply_calibration(values, sets.values())
         parts = {}
         for name, model in sets.items():
-            own = {
-                key: values_given[key]
-                for key in model.model_fields
-                if key in values_given
-            }
-            parts[name] = model.parse(
-                own | (self.hidden_options if name == "opening" else {})
-            )
+            own = {k: values_given[k] for k in model.model_fields if k in values_given}
+            hidden = self.hidden_options if name == "opening" else {}
+            parts[name] = model.parse(own | hidden)
         if self.reading_prefixes:
             names = (*io.ReadOptions.model_fields, CALIBRATION.name)
             both, *alone = (
@@ -659,32 +621,28 @@ class Verb(Generic[O, R]):
         OptionError
             If a name is not an option of the command, its groups or reading.
         """
-        defaults = {
+        prefixes = {
             name: one.before for one in self.option_groups for name in one.arguments()
         }
-        unknown = sorted(set(options) - {*defaults})
+        unknown = sorted(set(options) - {*prefixes})
         for name in unknown:
             shown = f"The option {name} of {self.function_name}"
             if former := describe_former_name(f"{self.name} --{name}", shown):
                 raise core.OptionError(former)
-        if unknown:
-            also = (
-                "; reading options may also be prefixed with "
-                f"{'_ or '.join(self.reading_prefixes)}_"
-            )
-            names = ", ".join(
-                sorted(name for name, side in defaults.items() if not side)
-            )
-            more = also if self.reading_prefixes else ""
-            near = get_close_matches(unknown[0], defaults, 1)
-            start = "Unknown option" + "s" * (len(unknown) > 1)
-            hint = f" (did you mean {near[0]}?)" if near else ""
-            msg = (
-                f"{start} {', '.join(unknown)} of {self.function_name}{hint}; valid "
-                f"options are {names}{more}."
-            )
-            raise core.OptionError(msg, code="unknown-option")
-        return self.parse(options)
+        if not unknown:
+            return self.parse(options)
+        names = ", ".join(sorted(name for name, side in prefixes.items() if not side))
+        if self.reading_prefixes:
+            sides = "_ or ".join(self.reading_prefixes)
+            names += f"; reading options may also be prefixed with {sides}_"
+        near = get_close_matches(unknown[0], prefixes, 1)
+        start = "Unknown option" + "s" * (len(unknown) > 1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        msg = (
+            f"{start} {', '.join(unknown)} of {self.function_name}{hint}; valid "
+            f"options are {names}."
+        )
+        raise core.OptionError(msg, code="unknown-option")
 
     def start(self, values: Mapping[str, object], **how: object) -> core.Job[R]:
         """Create the job from named values, including options."""
@@ -728,7 +686,14 @@ class Verb(Generic[O, R]):
         values |= dict(zip(first, inputs, strict=False))
         usual = {item.name: item.default for item in self.files}
         values = usual | {k: v for k, v in values.items() if v is not None}
-        run = self._create_run(values, options or self.options.parse({}), opening)
+        run = Run(
+            self.name,
+            self._take_images(values),
+            (options or self.options.parse({})).reset_unused_options(),
+            opening or io.ReadOptions(),
+            parameters=values,
+        )
+        self._set_readings(run)
         keeps = self.resumes and values.pop("keep", True)
         run.existing = OverwritePolicy(overwrite, resume, keeps)
         check_devices((run.options, *values.values()))
@@ -747,7 +712,7 @@ class Verb(Generic[O, R]):
         if self.output is not None:
             run.target = run.targets.get(self.output.name)
         for one, other in combinations(run.targets.values(), 2):
-            check_outputs_differ(one, other)
+            images.check_outputs_differ(one, other)
         if self.opens:
             run.open_images()
         return (yield from self.run(run))
@@ -756,33 +721,37 @@ class Verb(Generic[O, R]):
         """Run the command, overwriting existing outputs."""
         return self.job(*inputs, overwrite=True, **how)
 
-    def _create_run(
-        self, values: dict[str, Any], options: O, opening: io.ReadOptions | None
-    ) -> Run[O]:
-        """Create a run, separating images and reading options from other values."""
-        images_given = {}
+    def _take_images(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Remove the images from named values, and return them."""
+        images = {}
         for item in self.images:
             image = values.pop(item.name, None)
             if item.many and isinstance(image, (core.Micrograph, str, os.PathLike)):
                 image = [image]
             if image is not None:
-                images_given[item.name] = image
-        options = options.reset_unused_options()
-        run = Run(
-            self.name,
-            images_given,
-            options,
-            opening or io.ReadOptions(),
-            parameters=values,
-        )
+                images[item.name] = image
+        return images
+
+    def _set_readings(self, run: Run[O]) -> None:
+        """Set the reading options of images that are read unlike the others."""
         for item in self.images:
-            if item.reading is not None:
-                run.readings[item.name] = item.reading(options, run.opening)
+            reading = self.get_read_options(item.name, run.options, run.opening)
+            if reading is not run.opening:
+                run.readings[item.name] = reading
         for side in self.reading_prefixes[1:]:
-            run.readings[side] = values.pop(f"{side}_opening", None) or io.ReadOptions()
-        run.roles = {item.name: item.role for item in self.images}
-        run.guides = tuple(item.name for item in self.images if item.guide)
-        return run
+            own = run.parameters.pop(f"{side}_opening", None)
+            run.readings[side] = own or io.ReadOptions()
+
+
+def get_verb(name: str) -> Verb[core.Options, images.Result] | None:
+    """Import a command; return None if unknown or if it has several actions."""
+    if name not in (*FUNCTIONS.values(), *PLACES):
+        return None
+    module, _, function = PLACES.get(name, f"{name}.{name}").rpartition(".")
+    verb: Verb[core.Options, images.Result] = getattr(
+        import_module(f".{module}", "napari_semsr.jobs"), function
+    )
+    return verb
 
 
 _EXAMPLES = "Examples\n--------\n"
@@ -791,7 +760,7 @@ _EXAMPLES = "Examples\n--------\n"
 def command(
     name: str = "",
     *,
-    planes: Callable[[Sequence[Any]], dict[str, object]] | None = None,
+    planes: Callable[..., core.Job[Any]] | None = None,
     **facts: Any,
 ) -> Callable[[Callable[..., core.Job[R]]], Verb[Any, R]]:
     """Declare a command by a function: its parameters, docstring and result.
@@ -805,8 +774,8 @@ def command(
     name : str, optional
         Name of the command; by default that of the function.
     planes : callable, optional
-        Combines the results of the planes of a stack, on each of which the function is
-        run; it then opens the image itself.
+        Runs the function, its argument `job`, on each plane of a stack; the function
+        opens the image itself.
     **facts : object
         Further fields of the `Verb`.
 
@@ -817,8 +786,6 @@ def command(
     """
 
     def declare(function: Callable[..., core.Job[R]]) -> Verb[Any, R]:
-        from napari_semsr.jobs.planes import run_on_planes
-
         hints = get_type_hints(function, include_extras=True)
         _, *parameters = inspect.signature(function).parameters.values()
         *_, result = get_args(hints["return"])
@@ -833,7 +800,7 @@ def command(
 
         def start(run: Run[Any]) -> core.Job[R]:
             given = {**run.parameters, **run.targets, **run.image_inputs, **run.images}
-            given |= {"options": run.options}
+            given |= {"options": run.options, "existing": run.existing}
             given |= {} if main is None else {main.name: run.target}
             return function(
                 run, **{one.name: given.get(one.name) for one in parameters}
@@ -844,9 +811,7 @@ def command(
             tuple(images),
             own.options,
             facts.pop("result", None) or next(iter(get_args(result)), result),
-            start
-            if planes is None
-            else partial(run_on_planes, job=start, sum_up=planes),
+            start if planes is None else partial(planes, job=start),
             files=tuple(files),
             output=main,
             outputs=tuple(one for one in outputs if one is not main),
@@ -873,7 +838,8 @@ def _declare_item(parameter: inspect.Parameter, hint: Any) -> Any:
         flag = f"--{parameter.name.replace('_', '-')}"
         more["flag"] = flag if item.flag in ("", "-o") else item.flag
     if isinstance(item, Output):
-        more["is_required"] = item.may_stay_in_memory or not has_default
+        is_required = item.may_stay_in_memory or parameter.default is not None
+        more["is_required"] = is_required
         return replace(item, **more)
     if isinstance(item, FileInput):
         has_default = has_default or item.default is not None

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from napari_semsr import analysis, core
-from napari_semsr.io import write_transform
+from napari_semsr.io import StoredTransform, write_transform
 from napari_semsr.jobs import register
 from napari_semsr.jobs.images import (
     Image,
@@ -23,7 +23,7 @@ from napari_semsr.jobs.images import (
     to_json_value,
 )
 from napari_semsr.jobs.verb import ImageInput, Output, Run, command
-from napari_semsr.registration import RegistrationRefused
+from napari_semsr.registration import Landmarks, RegistrationRefused
 
 HELD_OUT = 0.3  # chosen: two thirds train, and the rest has room for 16 parts
 APART_PX = 32  # between the two parts; chosen: more than the linear filter's margin
@@ -211,8 +211,10 @@ def register_sem(
     output: Annotated[Path, Output("the transform", ending=".json")],
     *,
     options: register.RegisterOptions,
-    landmarks: Annotated[str | Path | None, register.LANDMARKS_IN] = None,
-    transform: Annotated[str | Path | None, register.TRANSFORM_IN] = None,
+    landmarks: Annotated[Landmarks | str | Path | None, register.LANDMARKS_IN] = None,
+    transform: Annotated[
+        StoredTransform | str | Path | None, register.TRANSFORM_IN
+    ] = None,
 ) -> core.Job[register.Registered]:
     """Register a mosaic to an SEM image, elastically if affine is insufficient."""
     reading, name = run.get_read_options("sem"), get_image_name(sem)

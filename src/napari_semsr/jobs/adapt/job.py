@@ -24,7 +24,7 @@ import numpy as np
 
 from napari_semsr import core, io, reporting
 from napari_semsr.analysis import ObjectCount, choose_gain, fit_gain_and_offset
-from napari_semsr.jobs import register
+from napari_semsr.jobs import images, register
 from napari_semsr.jobs.adapt.areas import (
     ADAPTED_MODEL,
     INPUT,
@@ -41,18 +41,11 @@ from napari_semsr.jobs.adapt.train import (
     train_on_sem,
 )
 from napari_semsr.jobs.enhance import enhance
-from napari_semsr.jobs.images import (
-    Image,
-    Result,
-    get_image_name,
-    open_image,
-    overwrite_image,
-    to_json_value,
-)
 from napari_semsr.jobs.models import get_model_origin
 from napari_semsr.jobs.resume import Step, StepRecord, run_step
 from napari_semsr.jobs.verb import FileInput, ImageInput, Output, Run, Verb, command
 from napari_semsr.models import MOSAIC_MODEL
+from napari_semsr.registration import Landmarks
 from napari_semsr.restoration import LinearFit
 
 if TYPE_CHECKING:
@@ -135,16 +128,18 @@ def compute_difference(
 @command(opens=False)
 def look_here(
     run: Run[core.Options],
-    mosaic: Annotated[Image, replace(MOSAIC_IN, side="")],
-    result: Annotated[Image, ImageInput(help="its enhanced version")],
+    mosaic: Annotated[images.Image, replace(MOSAIC_IN, side="")],
+    result: Annotated[images.Image, ImageInput(help="its enhanced version")],
     training: Annotated[str | Path, FileInput(help="the record of the training")],
     *,
     options: core.Options,
     linear: Annotated[Path, Output("the mosaic after the linear filter")],
     look_here: Annotated[Path, Output("the difference of the enhanced mosaic from it")],
-) -> core.Job[Result]:
+) -> core.Job[images.Result]:
     """Filter a mosaic, and map where its enhanced version differs."""
-    image = open_image(mosaic, run.opening).replace(name=get_image_name(mosaic))
+    image = images.open_image(mosaic, run.opening).replace(
+        name=images.get_image_name(mosaic)
+    )
     if (strays := core.find_stray_pixels(image.data)) is not None:
         image = image.replace(data=strays.fill(image.data))
     record = io.read_json_object(Path(training))
@@ -152,10 +147,12 @@ def look_here(
     fit = LinearFit(**record["linear"])
     fit = replace(fit, kernel=np.array(fit.kernel, dtype=np.float32))
     filtered_image = yield from filter_mosaic(image, fit, provenance)
-    overwrite_image(filtered_image, linear)
-    difference = create_difference_map(filtered_image, open_image(result), provenance)
-    overwrite_image(difference, look_here)
-    return Result()
+    images.overwrite_image(filtered_image, linear)
+    difference = create_difference_map(
+        filtered_image, images.open_image(result), provenance
+    )
+    images.overwrite_image(difference, look_here)
+    return images.Result()
 
 
 _WHOLE_PX, _DETAIL_PX = 480, 400
@@ -252,7 +249,7 @@ _FROM_TRAINING = (
 
 
 @dataclass(frozen=True, slots=True)
-class EnhancedImage(Result):
+class EnhancedImage(images.Result):
     """Image enhanced by the adapted model.
 
     `unfamiliar_percent` is the share of its blocks that are unlike the training area;
@@ -267,7 +264,7 @@ class EnhancedImage(Result):
 
 
 @dataclass(frozen=True, slots=True)
-class Adapted(Result):
+class Adapted(images.Result):
     """Model trained on one area, with held-out evaluation and enhanced images.
 
     `registration` has the keys of `Registered`, for the first SEM image;
@@ -320,7 +317,7 @@ class Adapted(Result):
             "objects": {
                 **record["objects"],
                 **{
-                    name: to_json_value(row.objects)
+                    name: images.to_json_value(row.objects)
                     for name, row in self.evaluated.items()
                     if name != ADAPTED_MODEL
                 },
@@ -329,7 +326,10 @@ class Adapted(Result):
 
     def to_json(self) -> dict[str, Any]:
         """Return the record that the command prints."""
-        return {**Result.to_json(self), "held_out": to_json_value(self.held_out)}
+        return {
+            **images.Result.to_json(self),
+            "held_out": images.to_json_value(self.held_out),
+        }
 
     def figures(self) -> dict[str, core.Figure]:
         """Return gains and object counts on the held-out part, and enhanced images."""
@@ -362,33 +362,38 @@ _GAINS = ["gain_db", "gain_sd_db", "gain_below_cutoff_db", "gain_below_cutoff_sd
 @command(title="registration and training", opens=False, resumes=True)
 def adapt(
     run: Run[AdaptOptions],
-    mosaic: Annotated[Image, MOSAIC_IN],
-    sem: Annotated[Sequence[Image], SEM_IN],
+    mosaic: Annotated[images.Image, MOSAIC_IN],
+    sem: Annotated[Sequence[images.Image], SEM_IN],
     output: Annotated[
         Path,
         Output(
             "folder of the run: registration, model, enhanced images, page",
             metavar="RUN_DIR",
             ending="",
-            remade=True,
         ),
     ],
     *,
     options: AdaptOptions,
     apply: Annotated[
-        Sequence[Image] | None,
+        Sequence[images.Image] | None,
         ImageInput(
             help="further images of the same sample, which are enhanced too",
             label="Also enhance",
             many=True,
         ),
     ] = None,
-    landmarks: Annotated[str | Path | None, register.LANDMARKS_IN] = None,
-    transform: Annotated[str | Path | None, register.TRANSFORM_IN] = None,
+    landmarks: Annotated[Landmarks | str | Path | None, register.LANDMARKS_IN] = None,
+    transform: Annotated[
+        io.StoredTransform | str | Path | None, register.TRANSFORM_IN
+    ] = None,
     translate: Callable[[str], str] | None = None,
 ) -> core.Job[Adapted]:
     """Train a small network on one SEM image of a mosaic, and enhance with it."""
     start = time.monotonic()
+    existing = run.existing
+    images.check_target_folder(
+        output, empty=not (existing.overwrite or existing.resume)
+    )
     sem_count = len(sem)
     if sem_count > 1 and (landmarks, transform) != (None, None):
         msg = (
@@ -421,8 +426,12 @@ def adapt(
         apply or (),
         {name: place for name, place in places.items() if place is not None},
     )
-    (model, applied, linear, look_here), warnings = yield from run.run_with_warnings(
-        steps.run(), translate or str
+    sentences: list[str] = []
+    found = yield from images.collect_warnings(steps.run(), sentences)
+    model, applied, linear, look_here = found
+    warnings = (
+        core.Message((translate or str)(text), core.get_error_code(text))
+        for text in sentences
     )
     yield core.Progress(0, 0, "writing the report")
     record = io.read_json_object(output / _TRAINING)
@@ -440,7 +449,7 @@ def adapt(
         linear=str(linear),
         look_here=str(look_here),
         seconds=round(time.monotonic() - start, 1),
-        warnings=warnings,
+        warnings=tuple(dict.fromkeys(warnings)),
     )
     with np.load(output / _PLANES) as planes:
         write_report(result, record, dict(planes))
@@ -456,10 +465,10 @@ class _Steps:
     task: Run[AdaptOptions]
     folder: Path
     stem: str
-    mosaic: Image
-    sems: Sequence[Image]
-    apply: Sequence[Image]
-    places: "Mapping[str, str | Path]"  # landmarks or a transform, if given
+    mosaic: images.Image
+    sems: Sequence[images.Image]
+    apply: Sequence[images.Image]
+    places: "Mapping[str, Any]"  # landmarks or a transform, if given
 
     def run(self) -> core.Job[tuple[Path, list[EnhancedImage], Path, Path]]:
         """Run all steps.
@@ -484,7 +493,9 @@ class _Steps:
                 name, enhance, inputs, {"output": place}, f"{name}.json"
             )
             unlike = record.values["unfamiliar_percent"]
-            applied[name] = EnhancedImage(get_image_name(image), str(place), unlike)
+            applied[name] = EnhancedImage(
+                images.get_image_name(image), str(place), unlike
+            )
         first = applied[next(iter(applied))].output
         inputs = {"mosaic": mosaic, "result": first, "training": folder / _TRAINING}
         outputs = {
@@ -569,9 +580,9 @@ def _start_step(verb: Verb[Any, Any], values: dict[str, Any]) -> core.Job[Any]:
     return (yield from verb.start(values, overwrite=True))
 
 
-def _get_output_stem(image: Image) -> str:
+def _get_output_stem(image: images.Image) -> str:
     """Return the stem of output names, which is the image name without its suffix."""
-    name = get_image_name(image)
+    name = images.get_image_name(image)
     if not isinstance(image, core.Micrograph):
         name = re.sub(r"(\.ome)?\.\w+$", "", name)
     return io.create_file_stem(name)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from napari_semsr import analysis, core, inference, models, training
 from napari_semsr.inference import EnhanceOptions
-from napari_semsr.io import StoredTransform, read_transform, write_atomically
+from napari_semsr.io import read_transform, write_atomically
 from napari_semsr.jobs import register
 from napari_semsr.jobs.adapt.areas import (
     ADAPTED_MODEL,
@@ -208,22 +208,18 @@ def _open_areas(
         sem = open_image(image, reading).replace(name=get_image_name(image))
         run.records[role] = yield from record_input(image, sem, reading, role=role)
         stored_transform = read_transform(Path(transform_file))
-        registrations.append(_describe_transform(stored_transform))
+        places = register.read_residuals(stored_transform).places_nm
+        found = register.create_transform_record(stored_transform.transform, places)
+        quality = dict(stored_transform.quality)
+        quality.pop("residuals", None)
+        record = {"model": quality["model"], "transform": to_json_value(found)}
+        registrations.append(record | quality)
         try:
             area = create_shared_area(mosaic, sem, stored_transform.transform)
         except core.ShapeError as error:
             raise AdaptationError(str(error), "not-registered") from error
         areas.append(area)
     return areas, registrations
-
-
-def _describe_transform(stored_transform: StoredTransform) -> dict[str, Any]:
-    """Return the record of a registration from its file."""
-    quality = dict(stored_transform.quality)
-    quality.pop("residuals", None)
-    places = register.read_residuals(stored_transform).places_nm
-    transform = register.create_transform_record(stored_transform.transform, places)
-    return {"model": quality["model"], "transform": to_json_value(transform), **quality}
 
 
 def _fit_network(

@@ -1,5 +1,6 @@
 """Map where an enhanced image differs from its reference."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,15 +9,15 @@ from typing import Annotated
 import numpy as np
 
 from napari_semsr import analysis, core
+from napari_semsr.jobs import verb
 from napari_semsr.jobs.measure.offset import Offset, find_offset
-from napari_semsr.jobs.verb import MAP_OUT, ImageInput, MapResult, Run, command
 
 _PERCENT = "% of the range"
 _BRIGHTEST = 3.0  # RSEs of the brightest colour; chosen: few normal errors exceed it
 
 
 @dataclass(frozen=True, slots=True)
-class ErrorMapReport(MapResult):
+class ErrorMapReport(verb.MapResult):
     """Agreement of an enhanced image with its reference, and a map of differences.
 
     `scale` is the number of pixels of the enhanced image per reference pixel and side,
@@ -81,17 +82,17 @@ class ErrorMapReport(MapResult):
         return None if share == 1 else f"{100 * share:.1f} % of the field"
 
 
-@command(title="comparison", makes_table=True)
+@verb.command(title="comparison", makes_table=True)
 def error_map(
-    run: Run[analysis.ErrorMapOptions],
-    reference: Annotated[core.Micrograph, ImageInput(help="the original image")],
+    run: verb.Run[analysis.ErrorMapOptions],
+    reference: Annotated[core.Micrograph, verb.ImageInput(help="the original image")],
     enhanced: Annotated[
         core.Micrograph,
-        ImageInput(
+        verb.ImageInput(
             help="its enhanced version with equal or smaller pixels", also=("image",)
         ),
     ],
-    output: Annotated[Path | None, MAP_OUT] = None,
+    output: Annotated[Path | None, verb.MAP_OUT] = None,
     *,
     options: analysis.ErrorMapOptions,
 ) -> core.Job[ErrorMapReport]:
@@ -109,31 +110,17 @@ def error_map(
     """
     run.warn_if_trained_on()
     lying = analysis.AlignedPair.from_images(reference, enhanced)
-    offset = Offset()
-    whole, shared_pixels = (
-        rows * columns for rows, columns in (reference.shape, lying.shape)
-    )
-    if shared_pixels < 0.99 * whole:
+    offset, share = Offset(), math.prod(lying.shape) / math.prod(reference.shape)
+    if share < 0.99:
         core.warn(
             "The enhanced image, and therefore the map, covers only "
-            f"{100 * shared_pixels / whole:.0f} % of {reference.name}.",
+            f"{100 * share:.0f} % of {reference.name}.",
             "partly-covered",
         )
 
-    def read_pair(box: core.Box) -> tuple[core.FloatArray, core.FloatArray]:
-        fixed_block, fine = lying.read(box)
-        return fixed_block, analysis.compute_block_means(fine, lying.factor)
-
     if options.align:
         yield core.Progress(0, 0, "looking for a shift")
-        offset = find_offset(
-            read_pair, lying.shape, reach=options.search_radius_px, nearest=True
-        )
-        if offset.doubt:
-            core.warn(
-                f"The images are compared without registration. {offset.doubt}",
-                core.get_error_code(offset.doubt),
-            )
+        offset = _find_offset(lying, options.search_radius_px)
     shift = offset.shift or (0.0, 0.0)
     pair = analysis.AlignedPair.from_images(reference, enhanced, shift)
     fit = yield from analysis.fit_blur_and_gain(pair)
@@ -190,3 +177,19 @@ def error_map(
         shape=pair.shape,
         map=error_map,
     )
+
+
+def _find_offset(pair: analysis.AlignedPair, reach: int) -> Offset:
+    """Find the shift of the enhanced image; warn if it is doubtful."""
+
+    def read_pair(box: core.Box) -> tuple[core.FloatArray, core.FloatArray]:
+        fixed_block, fine = pair.read(box)
+        return fixed_block, analysis.compute_block_means(fine, pair.factor)
+
+    offset = find_offset(read_pair, pair.shape, reach=reach, nearest=True)
+    if offset.doubt:
+        core.warn(
+            f"The images are compared without registration. {offset.doubt}",
+            core.get_error_code(offset.doubt),
+        )
+    return offset

@@ -11,10 +11,9 @@ import numpy as np
 from napari_semsr import core
 from napari_semsr.analysis import GapOptions, Gaps, WidthHistogram, measure_gaps
 from napari_semsr.io import write_csv, write_sheet
-from napari_semsr.jobs import images
+from napari_semsr.jobs import images, verb
 from napari_semsr.jobs.crop import crop_to_gap_free_box
 from napari_semsr.jobs.measure.offset import warn_about_offset
-from napari_semsr.jobs.verb import ImageInput, ImageMeasurement, Output, Run, command
 
 # record keys of each gap
 _OF_GAP = {
@@ -44,7 +43,7 @@ _PLOT_ONLY: dict[str, Any] = {"shown": False, "tabled": False}
 
 
 @dataclass(frozen=True, slots=True)
-class GapReport(ImageMeasurement):
+class GapReport(verb.ImageMeasurement):
     """Particles and gaps in an image, and the histograms of the widths of the gaps.
 
     These are of the image's gaps and, if there is one, of the reference's, in `unit`.
@@ -248,15 +247,15 @@ _WIDEST = 1.5  # times the 99th percentile of diameters; chosen: end of the axis
 LABELS, _PARTICLES = "labels_out", ".particles.csv"
 
 
-@command(title="gaps", makes_table=True, value="result", gives=Gaps)
+@verb.command(title="gaps", makes_table=True, value="result", gives=Gaps)
 def gaps(
-    run: Run[GapOptions],
+    run: verb.Run[GapOptions],
     image: Annotated[
-        core.Micrograph, ImageInput(help="an image of particles, or a label image")
+        core.Micrograph, verb.ImageInput(help="an image of particles, or a label image")
     ],
     reference: Annotated[
         core.Micrograph | None,
-        ImageInput(
+        verb.ImageInput(
             help="a reference image of the same field: its gaps are searched for in "
             "the image; without it the image's own gaps are measured"
         ),
@@ -265,7 +264,7 @@ def gaps(
     options: GapOptions,
     table: Annotated[
         Path | None,
-        Output(
+        verb.Output(
             "write a row for each gap of one image into this file, and a row "
             "for each particle into NAME.particles.csv beside it; or a row for "
             "each of many images (.csv or .parquet)",
@@ -274,7 +273,8 @@ def gaps(
         ),
     ] = None,
     labels_out: Annotated[
-        Path | None, Output("write an image of the particles' numbers", metavar="FILE")
+        Path | None,
+        verb.Output("write an image of the particles' numbers", metavar="FILE"),
     ] = None,
 ) -> core.Job[GapReport]:
     """Count and measure particles, and the gaps between them.
@@ -292,7 +292,9 @@ def gaps(
     """
     particles = None if table is None else table.with_suffix(_PARTICLES)
     if particles is not None:
-        Output("", ending=_PARTICLES).check_path(particles, run.inputs, run.existing)
+        verb.Output("", ending=_PARTICLES).check_path(
+            particles, run.inputs, run.existing
+        )
     if reference is not None:
         run.warn_if_trained_on()
         warn_about_offset(image, reference)

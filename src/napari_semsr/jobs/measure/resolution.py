@@ -95,10 +95,9 @@ _HALVES = (
     "an image; a single mosaic is measured with the halves that `stitch(halves=True)` "
     "wrote next to it, and any other single image "
 )
-_FIRST = verb.ImageInput(role="image", column="image", also=("a",))
+_FIRST = verb.ImageInput(column="image", also=("a",))
 _SECOND = verb.ImageInput(
     help="a second, independent image of the same field",
-    role="image",
     column="second",
     also=("b", "reference"),
 )
@@ -163,13 +162,12 @@ def frc(
         result = analysis.measure_frc(one, other, options, whole=a)
     result = replace(result, box=None if box is None else box.ends)
     end_nm = result.cut_off_nm or analysis.find_cut_off(sized_image)
-    beyond = _warn_about_cut_off(replace(result, cut_off_nm=end_nm).cut_off_warning)
-    warnings = [_explain_missing_registration(offset), note, beyond]
+    beyond = replace(result, cut_off_nm=end_nm).cut_off_warning
     return FrcReport(
         **run.get_result_fields(sized_image),
         halves=None if halves is None else (one.name, other.name),
         result=result,
-        note=" ".join(filter(None, warnings)) or None,
+        note=_compose_note(offset, note, beyond),
         found_shift_px=offset.shift_px,
         found_shift_sd_px=offset.error_px,
     )
@@ -279,6 +277,7 @@ def frc_map(
     >>> found.map.shape, round(float(np.nanmedian(found.map.data))), found.unit
     ((3, 3), 24, 'nm')
     """
+    run.roles = {"a": "image", "b": "image"}
     sized_image = images.get_calibrated_image(a, b)
     halves, note = _get_mosaic_halves(run, a, halves, alone=b is None)
     a, b = yield from _record_images(run, a, b)
@@ -318,10 +317,7 @@ def frc_map(
     )
     found_nm = (result.median_nm, interval_nm)
     what = f"median of the map of {run.image_names[0]}"
-    beyond = _warn_about_cut_off(
-        analysis.format_cut_off_warning(*found_nm, end_nm, but, what)
-    )
-    warnings = [_explain_missing_registration(offset) or note, beyond]
+    beyond = analysis.format_cut_off_warning(*found_nm, end_nm, but, what)
     pixel, in_px = sized_image.mean_pixel_size_nm or 1.0, dict[str, Any]()
     for name, share in (("p10_px", 10), ("median_px", 50), ("p90_px", 90)):
         value = result.percentile(share)
@@ -337,7 +333,7 @@ def frc_map(
         median_interval_nm=interval_nm,
         median_interval_px=ends and (ends[0] / pixel, ends[1] / pixel),
         reasons=dict(result.reason_counts),
-        note=" ".join(filter(None, warnings)) or None,
+        note=_compose_note(offset, note, beyond),
         found_shift_px=offset.shift_px,
         found_shift_sd_px=offset.error_px,
         result=result,
@@ -357,7 +353,7 @@ def _get_mosaic_halves(
     run: verb.Run[Any], first: core.Micrograph, halves: Halves | None, *, alone: bool
 ) -> tuple[Halves | None, str | None]:
     """Return the halves of a single mosaic, or the reason why they are missing."""
-    image = run.get_given_image("a")
+    image = run.image_inputs["a"]
     if (
         not alone
         or halves is not None
@@ -475,16 +471,12 @@ def _find_offset(
     return replace(offset, is_moved=False, doubt=_STILL)
 
 
-def _warn_about_cut_off(beyond: str) -> str:
-    """Return a warning if a resolution is finer than the optical cut-off."""
+def _compose_note(offset: Offset, note: str | None, beyond: str) -> str | None:
+    """Join what is to be noted; warn of a resolution finer than the optical cut-off."""
     if beyond:
         core.warn(beyond, "finer-than-optics")
-    return beyond
-
-
-def _explain_missing_registration(offset: Offset) -> str | None:
-    """Explain why two images were not registered."""
-    return f"The images were not registered. {offset.doubt}" if offset.doubt else None
+    doubt = offset.doubt and f"The images were not registered. {offset.doubt}"
+    return " ".join(filter(None, (doubt, note, beyond))) or None
 
 
 # The cut-off of one image or file by decorrelation analysis.

@@ -26,10 +26,10 @@ from napari_semsr.jobs.images import (
     Result,
     to_json_value,
 )
-from napari_semsr.jobs.index import MEASURES, get_verb
+from napari_semsr.jobs.index import MEASURES
 from napari_semsr.jobs.many import Outcome, run_each
 from napari_semsr.jobs.resume import read_file_state
-from napari_semsr.jobs.verb import Output, Verb, check_devices
+from napari_semsr.jobs.verb import Output, Verb, check_devices, get_verb
 
 T = TypeVar("T")
 
@@ -46,7 +46,6 @@ class MeasuringCommand:
     """Measuring command, with the columns of its result."""
 
     verb: Verb[core.Options, Result]
-    result: type[Result]  # arguments of the command, with its options
 
     @property
     def roles(self) -> tuple[tuple[str, ...], ...]:
@@ -66,7 +65,7 @@ class MeasuringCommand:
     @property
     def columns(self) -> tuple[str, ...]:
         """Columns of measured values."""
-        return core.get_columns(self.result)
+        return core.get_columns(self.verb.result)
 
 
 @cache
@@ -78,7 +77,7 @@ def get_measuring_command(name: str) -> MeasuringCommand:
     if verb is None:
         msg = f"The measure must be one of {', '.join(MEASURES)}, got {name!r}."
         raise core.OptionError(msg, code="verb-unknown")
-    return MeasuringCommand(verb, verb.result)
+    return MeasuringCommand(verb)
 
 
 # Which images: a folder, a glob, a table, or a list.
@@ -518,9 +517,8 @@ def measure_table_job(
     """Measure many images, and write one row per image."""
     existing = existing or OverwritePolicy()
     yield core.Progress(0, 0, "looking for images")
-    verb = get_measuring_command(name).verb
-    settings = verb.options.parse({}) if options is None else options
-    measure = MeasuringCommand(verb, verb.result)
+    measure = get_measuring_command(name)
+    settings = options or measure.verb.options.parse({})
     check_devices((settings,))
     target = _check_table(table, (images, second), existing)
     items = _create_input_rows(measure, images, second)
