@@ -599,7 +599,8 @@ class Predictor:
         scaling: Scaling,
         keep: core.Box | None = None,
     ) -> list[core.Float32Array]:
-        stack = np.stack([scaling.normalise(window) for window in windows])[:, None]
+        planes = [scaling.normalise(window) for window in windows]
+        stack = (planes[0][None] if len(planes) == 1 else np.stack(planes))[:, None]
         rows, columns = stack.shape[2:]
         what = f"{len(windows)} window(s) of {rows}x{columns} px"
         with self.compute_context(what):

@@ -473,7 +473,7 @@ class OnnxNetwork(nn.Module):
         planes = x.detach().to("cpu", torch.float32).contiguous().numpy()
         run = self.get_runner().run
         outputs = [run(plane[None]) for plane in planes]
-        result = np.concatenate(outputs)
+        result = outputs[0] if len(outputs) == 1 else np.concatenate(outputs)
         if result.ndim != 4 or result.shape[1] != 1 or result.dtype != np.float32:
             msg = (
                 f"it returned {result.dtype} of shape {result.shape}, not (B, 1, H, W)"
