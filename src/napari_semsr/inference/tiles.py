@@ -411,22 +411,23 @@ class ArraySink:
 
 
 @dataclass(frozen=True, slots=True)
-class _LiveTarget:
-    """Finest store level that also forwards each written tile to a viewer."""
+class _StoreTarget:
+    """Levels of a store, in this process, and the viewer that shows its tiles."""
 
-    array: Any
-    live: "LiveField"
+    store: OmeZarrStore
+    live: "LiveField | None"
 
     @property
     def dtype(self) -> np.dtype[np.generic]:
-        kind: np.dtype[np.generic] = np.dtype(self.array.dtype)
+        kind: np.dtype[np.generic] = np.dtype(self.store.level0.dtype)
         return kind
 
     def __setitem__(self, index: tuple[slice, slice], tile: RealArray) -> None:
-        self.array[index] = tile
-        rows, columns = index
-        box = Box(rows.start, rows.stop, columns.start, columns.stop)
-        self.live.show_tile(box, np.array(tile))
+        corner = index[0].start, index[1].start
+        high, wide = self.store.unit
+        self.store.write_unit(corner[0] // high, corner[1] // wide, tile)
+        if self.live is not None:
+            self.live.show_tile(Box.from_shape(tile.shape, corner), np.array(tile))
 
 
 @dataclass(frozen=True, slots=True)
@@ -438,13 +439,12 @@ class StoreSink:
 
     @property
     def array(self) -> object:
-        """Finest level, which also forwards written tiles to the viewer."""
-        level = self.store.level0
-        return level if self.live is None else _LiveTarget(level, self.live)
+        """Finest level, from which coarser ones and the view are made as well."""
+        return _StoreTarget(self.store, self.live)
 
     @property
     def shared_array(self) -> object:
-        """Finest level without the viewer, for use by other processes."""
+        """Finest level alone, for use by other processes."""
         return self.store.level0
 
     def prepare(self, plan: EnhancePlan) -> None:
