@@ -254,7 +254,10 @@ def _compute_excess(
             place = [slice(margin, -margin)] * 2
             place[axis] = slice(margin + away, part.shape[axis] - margin + away)
             sides.append(part[tuple(place)])
-        excesses.append(own - np.clip(own, np.minimum(*sides), np.maximum(*sides)))
+        # `np.clip` with two arrays takes four times as long
+        within = np.maximum(own, np.minimum(*sides))
+        np.minimum(within, np.maximum(*sides), out=within)
+        excesses.append(np.subtract(own, within, out=within))
     return excesses
 
 

@@ -401,7 +401,8 @@ class OnnxNetwork(nn.Module):
         """Run images (B, 1, H, W) one by one, since a graph may not support batches."""
         planes = x.detach().to("cpu", torch.float32).contiguous().numpy()
         run = self.get_runner().run
-        result = np.concatenate([run(plane[None])[0] for plane in planes])
+        outputs = [run(plane[None])[0] for plane in planes]
+        result = outputs[0] if len(outputs) == 1 else np.concatenate(outputs)
         kind, shape = result.dtype, result.shape
         if len(shape) != 4 or shape[1] != 1 or kind != np.float32:
             msg = f"it returned {kind} of shape {shape}, not (B, 1, H, W)"

@@ -15,12 +15,14 @@ import math
 import os
 import re
 import shutil
+import threading
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib import import_module
+from itertools import product
 from pathlib import Path
 from types import EllipsisType, ModuleType
 from typing import TYPE_CHECKING, Any, Literal
@@ -95,6 +97,7 @@ def _get_resume_record(record: Record) -> dict[str, Any]:
 ATTRIBUTE = "semsr"
 _BLOCKS = "blocks"  # key in it: number of files of the finished levels
 _DONE_ARRAY = "done"
+_REDUCED_BYTES = 32 << 20  # of blocks that wait for their neighbours; chosen
 _LARGEST_UNIT = 1 << 30  # bytes of a file; as for any file read at once
 _UNREADABLE = (
     *(core.ReadError, OSError, LookupError, ValueError, TypeError),
@@ -118,6 +121,13 @@ class OmeZarrStore:
     record: Record = field(repr=False)  # name, calibration and provenance, as written
     # keeps other processes away until it is finished
     lock: StoreLock | None = field(default=None, repr=False, compare=False)
+    _pyramid: "_Pyramid" = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        has_classes = self.record.look is not None and self.record.look.classes
+        reduce = _subsample_block if has_classes else downsample_block
+        pyramid = _Pyramid(self.group, self.level0, self.unit, reduce)
+        object.__setattr__(self, "_pyramid", pyramid)
 
     @property
     def shape(self) -> core.IntPair:
@@ -218,6 +228,10 @@ class OmeZarrStore:
         """List the boxes of unfinished write units, row by row."""
         return [self.box(row, column) for row, column in self.pending_units()]
 
+    def write_unit(self, row: int, column: int, values: core.RealArray) -> None:
+        """Write a write unit (Y, X), and the blocks of coarser levels it completes."""
+        self._pyramid.write_block(0, (row, column), values)
+
     def fill(self, blocks: Iterable[core.RealArray], message: str) -> core.Job[int]:
         """Write the unfinished units and mark each of them as finished.
 
@@ -233,7 +247,7 @@ class OmeZarrStore:
             values, outside = np.asarray(block), 0
             if values.dtype.newbyteorder("=") != self.level0.dtype:
                 values, outside = core.convert_dtype(values, self.level0.dtype)
-            self.level0[self.box(*place).slices] = values
+            self.write_unit(*place, values)
             self.mark_done(*place)
             clipped_count += outside
             yield core.Progress(number, total, message)
@@ -271,14 +285,12 @@ class OmeZarrStore:
         return get_package_attributes(self.group)
 
     def finish(self) -> Iterator[core.Progress]:
-        """Build the coarser levels, then mark the store as complete."""
+        """Complete the coarser levels, then mark the store as complete."""
         missing, total = len(self.pending_units()), self.done_marks.size
         if missing:
             msg = f"{self.path} lacks {missing} of its {total} tiles: use `resume`."
             raise core.WriteError(msg, code="output-incomplete")
-        has_classes = self.record.look is not None and self.record.look.classes
-        reduce = _subsample_block if has_classes else downsample_block
-        yield from _write_coarse_levels(self.group, self.level0, self.unit, reduce)
+        yield from self._pyramid.finish()
         count = len(_compute_level_shapes(self.level0))
         self.write_metadata(self.record, count)
         try:
@@ -315,8 +327,8 @@ class OmeZarrStore:
         Each has every second pixel of the finer one: counts and classes have no mean.
         """
         group = self.group.require_group(f"{LABELS}/{name}")
-        job = _write_coarse_levels(group, finest, self.unit, _subsample_block)
-        deque(job, maxlen=0)
+        pyramid = _Pyramid(group, finest, self.unit, _subsample_block)
+        deque(pyramid.finish(), maxlen=0)
         how = len(_compute_level_shapes(finest)), self.version
         _write_metadata(group, _create_label_attributes(self.record, name, *how))
 
@@ -396,7 +408,7 @@ def downsample_block(block: core.RealArray) -> core.RealArray:
 
 def _subsample_block(block: core.RealArray) -> core.RealArray:
     """Take every second pixel of counts or classes, which cannot be averaged."""
-    return block[::2, ::2]
+    return block[::2, ::2].copy()
 
 
 def _compute_level_shapes(finest: "ZarrArray") -> list[core.IntPair]:
@@ -405,34 +417,117 @@ def _compute_level_shapes(finest: "ZarrArray") -> list[core.IntPair]:
     return compute_pyramid_shapes(shape, smallest=max(finest.chunks))
 
 
-def _write_coarse_levels(
-    group: "zarr.Group",
-    finest: "ZarrArray",
-    unit: core.IntPair,
-    reduce: Callable[[core.RealArray], core.RealArray],
-) -> Iterator[core.Progress]:
-    """Write levels 1 and up, each computed from the previous level.
+_Block = tuple[int, int, int]
+"""Level, row and column of a block of the pyramid."""
 
-    The memory for bands across the whole width would grow with the image.
+
+class _Pyramid:
+    """Levels of an image, of which the coarser are made from blocks in memory.
+
+    A block of a coarser level is written as soon as those it is made of are. Of reduced
+    blocks that wait for their neighbours only the latest are kept, so that memory does
+    not grow with the image; `finish` reads what is missing from the level below.
     """
-    shapes = _compute_level_shapes(finest)
-    grids = [list(_iterate_unit_corners(each, unit)) for each in shapes[1:]]
-    total, count, source = sum(map(len, grids)), 0, finest
-    high, wide = unit
-    for level, corners in enumerate(grids, start=1):
-        target = _create_level(group, str(level), shapes[level], finest, finest.dtype)
 
-        def build_block(
-            corner: core.IntPair, finer: Any = source, coarser: Any = target
-        ) -> None:
-            y, x = corner
-            fine = finer[2 * y : 2 * (y + high), 2 * x : 2 * (x + wide)]
-            coarser[y : y + high, x : x + wide] = reduce(np.asarray(fine))
+    def __init__(
+        self,
+        group: "zarr.Group",
+        finest: "ZarrArray",
+        unit: core.IntPair,
+        reduce: Callable[[core.RealArray], core.RealArray],
+    ) -> None:
+        self._group, self._finest, self._unit = group, finest, unit
+        self._reduce = reduce
+        self._shapes = _compute_level_shapes(finest)
+        self._levels: list[ZarrArray] = [finest]
+        self._done: set[_Block] = set()  # coarser blocks, as they should be
+        self._reduced = core.BoundedCache(_REDUCED_BYTES)
+        self._lock = threading.Lock()
 
-        for _ in core.map_parallel(build_block, corners):
-            count += 1
-            yield core.Progress(count, total, "Building the pyramid")
-        source = target
+    def __reduce__(self) -> tuple[object, ...]:
+        # a copy in another process has written nothing
+        return _Pyramid, (self._group, self._finest, self._unit, self._reduce)
+
+    def write_block(
+        self, level: int, place: core.IntPair, values: core.RealArray
+    ) -> None:
+        """Write a block (Y, X), and the coarser ones that it completes."""
+        if level == 0:
+            self._forget_coarser_blocks(place)
+        corner = place[0] * self._unit[0], place[1] * self._unit[1]
+        self._open_level(level)[core.Box.from_shape(values.shape, corner).slices] = (
+            values
+        )
+        self._done.add((level, *place))
+        splits_pixels = any(
+            side % 2 and side < n
+            for side, n in zip(self._unit, self._shapes[level], strict=True)
+        )
+        if level + 1 == len(self._shapes) or splits_pixels:
+            return
+        coarser = place[0] // 2, place[1] // 2
+        reduced = self._reduce(values)
+        with self._lock:
+            self._reduced.put((level, *place), reduced)
+            rows, columns = (
+                range(2 * at, min(2 * at + 2, -(-n // side)))
+                for at, n, side in zip(
+                    coarser, self._shapes[level], self._unit, strict=True
+                )
+            )
+            parts = [
+                [self._reduced.get((level, row, column)) for column in columns]
+                for row in rows
+            ]
+            if any(part is None for line in parts for part in line):
+                return
+            for row, column in product(rows, columns):
+                self._reduced.drop((level, row, column))
+        self.write_block(level + 1, coarser, np.block(parts))
+
+    def finish(self) -> Iterator[core.Progress]:
+        """Write the missing blocks of all coarser levels, each from the level below.
+
+        The memory for bands across the whole width would grow with the image.
+        """
+        (high, wide), total, count = self._unit, 0, 0
+        missing: list[list[core.IntPair]] = [[]]
+        for level, shape in enumerate(self._shapes[1:], start=1):
+            corners = _iterate_unit_corners(shape, self._unit)
+            places = [(y // high, x // wide) for y, x in corners]
+            missing.append([p for p in places if (level, *p) not in self._done])
+        total = sum(map(len, missing))
+        for level, places in enumerate(missing[1:], start=1):
+            source, target = self._open_level(level - 1), self._open_level(level)
+
+            def build_block(
+                place: core.IntPair, finer: Any = source, coarser: Any = target
+            ) -> None:
+                y, x = place[0] * high, place[1] * wide
+                fine = finer[2 * y : 2 * (y + high), 2 * x : 2 * (x + wide)]
+                coarser[y : y + high, x : x + wide] = self._reduce(np.asarray(fine))
+
+            for _ in core.map_parallel(build_block, places):
+                count += 1
+                yield core.Progress(count, total, "Building the pyramid")
+
+    def _open_level(self, level: int) -> "ZarrArray":
+        """Return a level, which replaces that of an interrupted run."""
+        with self._lock:
+            while len(self._levels) <= level:
+                number, finest = len(self._levels), self._finest
+                shape = self._shapes[number]
+                self._levels.append(
+                    _create_level(self._group, str(number), shape, finest, finest.dtype)
+                )
+            return self._levels[level]
+
+    def _forget_coarser_blocks(self, place: core.IntPair) -> None:
+        """Forget what was made from an earlier version of a block."""
+        for level in range(len(self._shapes)):
+            block = level, place[0] >> level, place[1] >> level
+            self._done.discard(block)
+            self._reduced.drop(block)
 
 
 def _iterate_unit_corners(
