@@ -435,12 +435,13 @@ def adapt(
     )
     yield core.Progress(0, 0, "writing the report")
     record = io.read_json_object(output / _TRAINING)
+    told: dict[str, Any] = {name: record.get(name) for name in _FROM_TRAINING}
     result = Adapted(
         output=str(output),
         model=str(model),
         report=str(output / _REPORT),
         registration=record["registrations"][0],
-        **{name: record.get(name) for name in _FROM_TRAINING},
+        **told,
         evaluated={
             name: Evaluation(name, **row | {"objects": ObjectCount(**row["objects"])})
             for name, row in record["evaluations"].items()

@@ -120,7 +120,7 @@ def follow_and_stitch_scan(
     followed_scan = yield from jobs.follow_scan(
         files, places[0], options, is_stopped=is_stopped, display=display
     )
-    followed_scan.release_lock()
+    followed_scan.lock.release()
     options_left = options.replace(other_frames="leave-out")
     job = jobs.STITCH.job(folder, places[1], options=options_left, keep=False, **how)
     try:
