@@ -496,7 +496,8 @@ class _AreaTrainer:
         if not self.options.copies or not self.options.from_copies:
             return
         yield from self._fit_light(units, fit)
-        if (self.light_explained or 0.0) < self.options.least_explained:
+        predict = self.predict_light
+        if predict is None or (self.light_explained or 0) < self.options.least_explained:
             return
         for number in range(self.options.copies):
             yield core.Progress(number, self.options.copies, "copying the area")
@@ -508,7 +509,7 @@ class _AreaTrainer:
                 defects = add_defects(
                     low[box],
                     high[box],
-                    self.predict_light,
+                    predict,
                     seed,
                     share=self.options.defect_share,
                 )
