@@ -43,7 +43,7 @@ class TransformSelector:
             name="transform",
             label="Transform",
             tooltip=(
-                f".json file saved by Register to SEM, with {moving} as the moving and "
+                f".json file saved by Register, with {moving} as the moving and "
                 f"{fixed_box} as the fixed image."
             ),
             mode=FileDialogMode.EXISTING_FILE,
@@ -87,7 +87,7 @@ class TransformSelector:
         path_typed = get_entered_path(self.transform)
         if path_typed is None:
             msg = (
-                "Choose a transform file (.json, saved by Register to SEM), or "
+                "Choose a transform file (.json, saved by Register), or "
                 f"{self._remedy}."
             )
             raise OptionError(msg, code="missing-value")

@@ -1,1 +1,1 @@
-"""The Register to SEM panel, with landmarks and comparison."""
+"""The Register panel, with landmarks and comparison."""
