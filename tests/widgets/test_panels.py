@@ -39,8 +39,8 @@ PANELS = {
     "ErrorMapPanel": "measure.panel",
     "GapsPanel": "measure.gaps",
     "ProfilePanel": "measure.profile",
-    "CropPanel": "crop",
     "RegisterPanel": "register.panel",
+    "FigurePanel": "figure",
     "SavePanel": "project",
     "TrainPanel": "train.panel",
     "AdaptPanel": "register.adapt",
@@ -65,7 +65,6 @@ MEASURING = [
     "MetricsPanel",
     "ErrorMapPanel",
     "GapsPanel",
-    "CropPanel",
     "RegisterPanel",
 ]
 
