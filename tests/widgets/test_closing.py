@@ -9,8 +9,8 @@ from PIL import Image
 from qtpy.QtCore import QEvent, QObject
 
 from napari_semsr.widgets import host
-from napari_semsr.widgets.layers import create_layer_keywords
 from napari_semsr.widgets.figure import FigurePanel
+from napari_semsr.widgets.layers import create_layer_keywords
 from napari_semsr.widgets.project import SavePanel
 from napari_semsr.widgets.restore import RestorePanel
 from tests.children import LIMIT_MS, run

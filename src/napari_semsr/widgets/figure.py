@@ -47,7 +47,7 @@ class FigurePanel(base.VerbPanel):
             "Crop an image…", self._open_crop, "Open the crop tool of the panel Open."
         )
         form = base.Form(self.extent)
-        self.add_group("Figure", form, self.paper, base.Form(crop_button))
+        self.add_group("Content", form, self.paper, base.Form(crop_button))
         self.extent.changed.connect(
             lambda extent: self.paper.setVisible(extent == _PAPER)
         )

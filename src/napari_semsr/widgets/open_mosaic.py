@@ -137,7 +137,7 @@ class OpenMosaicPanel(base.VerbPanel):
         self.crop = crop.CropControls(self, layer)
         self.body.insertWidget(self.body.count() - 1, self.crop)
         self.over = self.add_group("Mosaic", self.coverage.native)
-        self.add_results("Crop")
+        self.add_results("Result")
         layer.changed.connect(self._show_coverage)
         layer.native.currentIndexChanged.connect(self._show_coverage)
         for name in (*_COUNTS, *_AXES, "plane"):

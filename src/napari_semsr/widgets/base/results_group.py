@@ -196,8 +196,8 @@ class ResultsGroup(QGroupBox):
         self.all_figures = folding.CollapsibleSection(
             "All numbers", tooltip, self.figures
         )
-        numbers = self.headline, self.remarks, self.all_figures
-        column = folding.stack_widgets(self, *above, *numbers, *below)
+        parts = self.headline, *above, self.remarks, self.all_figures, *below
+        column = folding.stack_widgets(self, *parts)
         column.setContentsMargins(*GROUP_MARGINS)
         self.setVisible(False)
 
@@ -214,7 +214,8 @@ class ResultsGroup(QGroupBox):
             from napari_semsr.widgets.base.plots import PlotCanvas
 
             self.plot = PlotCanvas(self._viewer, rows=rows, height=height)
-            cast("QVBoxLayout", self.layout()).insertWidget(place, self.plot)
+            # below the answer
+            cast("QVBoxLayout", self.layout()).insertWidget(1 + place, self.plot)
         self.plot.clear()
         return self.plot
 

@@ -72,8 +72,7 @@ STEPS = (
 _SAMPLES = {
     "degraded": (
         "SEM image",
-        "Simulated SEM image with blur, haze and noise, and its ground truth; for "
-        "Enhance and its comparison.",
+        "Simulated SEM image with blur, haze and noise, and its ground truth.",
     ),
     "exposures": (
         "Two exposures",
@@ -85,8 +84,7 @@ _SAMPLES = {
     ),
     "place": (
         "Optical and SEM",
-        "Mosaic and SEM image of the same area, to train on or to register (takes a "
-        "few seconds).",
+        "Mosaic and SEM image of the same area; takes a few seconds.",
     ),
 }
 """Titles and tooltips of the samples on the first page, by their keys."""
@@ -173,7 +171,6 @@ class StartPage(QWidget):
         note = base.RichTextLabel(
             "Nothing is open. Choose a file below, or a folder of frames."
         )
-        tooltip = "Choose a folder of frames to stitch."
         self.frames_button = base.create_button(
             "Folder of frames…",
             self._ask_frame_folder,
@@ -292,6 +289,7 @@ class StepsWindow(QWidget):
             self.pages[0].show_kind("Stitch")
         for page in self.pages:
             page.page_changed.connect(self.page_changed)
+            page.page_changed.connect(self._update_step_marks)
             page.ran.connect(self._on_run_finished)
         base.get_session(viewer).watch_steps(self)
 
@@ -396,7 +394,9 @@ class StepsWindow(QWidget):
         first = self.stack.currentIndex() == 0
         self.beginning.setVisible(first and not self.viewer.layers)
         self.next_button.setVisible(bool(later) and (has_opened or not first))
-        self.figure_button.setVisible(has_opened)
+        panel = self.page.panel
+        is_figure = panel is not None and panel.title == "Figure"  # which has its own
+        self.figure_button.setVisible(has_opened and not is_figure)
         if later:
             self.next_button.setText(f"Next: {STEPS[later[0]].title}")
         for step, button in zip(STEPS, self.steps.buttons, strict=True):
