@@ -50,7 +50,7 @@ SAMPLES = (
         "degraded",
         "SEM image",
         "Simulated SEM image with blur, haze and noise, and its ground truth; for "
-        "Enhance and Metrics.",
+        "Enhance, and Spectrum and quality.",
     ),
     Sample(
         "exposures",
@@ -95,7 +95,7 @@ STEPS = (
         "measure",
         "Measure",
         "Measure resolution, quality and sizes.",
-        ("Resolution", "Spectrum", "Metrics", "Compare", "Profile", "Particles"),
+        ("Resolution", "Spectrum and quality", "Compare", "Profile", "Particles"),
     ),
     WorkStep("save", "Save", "Save layers, figures and the project.", ("Save",)),
 )
