@@ -91,7 +91,7 @@ def test_warn_once_counts_what_differs_in_names_and_numbers_alone():
 
 
 def test_stages_are_one_bar_that_never_goes_back():
-    whole = StagedProgress({"read": 0.25, "solve": 1.0})
+    whole = StagedProgress({"read": 0.25, "solv": 1.0})
     steps = [("reading", 0, 0), ("reading", 1, 2), ("solving", 0, 4), ("other", 0, 0)]
     steps += [("solving", 2, 4), ("solving", 0, 9), ("solving", 9, 9)]
     found = [whole(Progress(done, total, text)).fraction for text, done, total in steps]

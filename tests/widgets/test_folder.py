@@ -72,7 +72,7 @@ def test_images_of_a_folder_are_restored_once(tmp_path, folder, answer, apply, h
     assert "2 were done before" in apply(panel)
 
 
-@pytest.mark.parametrize("name", ["Metrics", "Spectrum", "Resolution"])
+@pytest.mark.parametrize("name", ["Spectrum and quality", "Resolution"])
 def test_measured_images_of_a_folder_are_one_table(
     name, folder, tmp_path, answer, apply, hold
 ):

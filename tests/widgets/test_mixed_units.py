@@ -53,7 +53,7 @@ def area_of(layer):
 @pytest.mark.quick(1)
 @pytest.mark.parametrize(
     ("module", "is_first", "is_sized"),
-    [("RestorePanel", False, True), ("FrcMapPanel", True, False)],
+    [("RestorePanel", False, True), ("ResolutionPanel", True, False)],
     ids=["sized beside bare", "bare beside sized"],
 )
 def test_what_a_panel_adds_lies_where_its_image_is(
@@ -72,7 +72,7 @@ def test_what_a_panel_adds_lies_where_its_image_is(
     layers = [viewer.layers[image.name] for image in own]
     fill_view(viewer, layers[0])
     panel = make(module, viewer, qtbot)
-    if module == "FrcMapPanel":
+    if module == "ResolutionPanel":
         panel.first.value, panel.second.value = layers
         panel.form.set_values(block=32)
     else:

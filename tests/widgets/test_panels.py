@@ -33,11 +33,10 @@ PANELS = {
     "StitchMosaicPanel": "stitch.panel",
     "EnhancePanel": "enhance.panel",
     "RestorePanel": "restore",
-    "FrcMapPanel": "measure.frc_map",
-    "SpectrumPanel": "measure.spectrum",
-    "MetricsPanel": "measure.metrics",
-    "ErrorMapPanel": "measure.panel",
-    "GapsPanel": "measure.gaps",
+    "ResolutionPanel": "measure.resolution",
+    "QualityPanel": "measure.quality",
+    "ComparePanel": "measure.compare",
+    "ParticlesPanel": "measure.particles",
     "ProfilePanel": "measure.profile",
     "RegisterPanel": "register.panel",
     "FigurePanel": "figure",
@@ -60,11 +59,10 @@ UNITS = {  # by the end of an option's name
 MEASURING = [
     "EnhancePanel",
     "RestorePanel",
-    "FrcMapPanel",
-    "SpectrumPanel",
-    "MetricsPanel",
-    "ErrorMapPanel",
-    "GapsPanel",
+    "ResolutionPanel",
+    "QualityPanel",
+    "ComparePanel",
+    "ParticlesPanel",
     "RegisterPanel",
 ]
 
@@ -130,7 +128,7 @@ def test_controls_say_what_they_are_and_take_either_point(module, model, qtbot, 
     assert opened == [get_manual_url(panel.help_place)]
 
 
-@pytest.mark.parametrize("module", ["EnhancePanel", "MetricsPanel", "RegisterPanel"])
+@pytest.mark.parametrize("module", ["EnhancePanel", "QualityPanel", "RegisterPanel"])
 def test_run_says_which_layers_it_takes(module, model, qtbot):
     panel = make(module, model, qtbot)
     panel.run()
@@ -147,14 +145,14 @@ def test_run_says_which_layers_it_takes(module, model, qtbot):
     assert not panel.runner.is_busy
 
 
-@pytest.mark.parametrize("module", ["FrcMapPanel", "MetricsPanel"])
+@pytest.mark.parametrize("module", ["ResolutionPanel", "QualityPanel"])
 def test_pairs_of_other_shapes_and_places_are_refused(module, model, qtbot):
     down = np.array([[1, 0, 7], [0, 1, 0], [0, 0, 1]])
     model.add_image(np.zeros((40, 50)), name="wide")
     model.add_image(np.zeros((40, 40)), name="a")
     model.add_image(np.zeros((40, 40)), name="b", affine=down)
     panel = make(module, model, qtbot)
-    frc = module == "FrcMapPanel"
+    frc = module == "ResolutionPanel"
     second = panel.second if frc else panel.reference
     assert second.value is None
     itself = (panel.first if frc else panel.image).value.name
@@ -214,10 +212,8 @@ def counting(monkeypatch):
         jobs.append(Counted(len(jobs)))
         return JobRequest(jobs[-1], shown.append)
 
-    for name in ("MetricsPanel", "SpectrumPanel"):
-        monkeypatch.setattr(
-            f"napari_semsr.widgets.{PANELS[name]}.{name}.create_request", job
-        )
+    place = "napari_semsr.widgets.measure.panel.MeasurePanel.create_request"
+    monkeypatch.setattr(place, job)
     yield shown, jobs
     for each in jobs:
         each.go_on.set()
@@ -229,7 +225,7 @@ def says(panel, text):
 
 def test_the_same_panel_queues_what_is_typed_now(model, qtbot, finish, counting):
     shown, jobs = counting
-    panel = make("MetricsPanel", model, qtbot)
+    panel = make("QualityPanel", model, qtbot)
     panel.run_button.click()
     qtbot.waitUntil(says(panel, "half of 0"), timeout=LIMIT_MS)
     panel.run_button.click()
@@ -277,12 +273,12 @@ def test_figures_of_an_earlier_run_are_not_taken_for_those_of_one_that_failed(
     model, qtbot, add, run_panel
 ):
     add(model, Micrograph(np.eye(64, dtype=np.float32), name="field"))
-    panel = make("MetricsPanel", model, qtbot)
+    panel = make("QualityPanel", model, qtbot)
     assert "Measured" in run_panel(panel)
-    assert panel.results.title() == "Figures"
+    assert panel.results.title() == "Result"
     model.layers[0].data = np.full((64, 64), np.nan, np.float32)
     run_panel(panel)
-    assert panel.results.title() == "Figures: earlier run"
+    assert panel.results.title() == "Result: earlier run"
 
 
 OPENING = """
@@ -319,7 +315,7 @@ for argument in sys.argv[1:]:
     late = {"matplotlib"} if name == "EnhancePanel" else {"matplotlib", "torch"}
     assert not late & set(importers), module
     panels[name].close()
-enhance, metrics = panels["EnhancePanel"], panels["MetricsPanel"]
+enhance, metrics = panels["EnhancePanel"], panels["QualityPanel"]
 enhance.show()
 while "torch" not in sys.modules:
     app.processEvents(); time.sleep(0.01)

@@ -5,10 +5,9 @@ import pytest
 from napari_semsr.core.micrograph import InputRecord, Micrograph, Provenance
 from napari_semsr.io import HELPER_KEY, LIVE_KEY
 from napari_semsr.widgets.enhance.panel import EnhancePanel
-from napari_semsr.widgets.measure.frc_map import FrcMapPanel
-from napari_semsr.widgets.measure.metrics import MetricsPanel
-from napari_semsr.widgets.measure.panel import ErrorMapPanel
-from napari_semsr.widgets.measure.spectrum import SpectrumPanel
+from napari_semsr.widgets.measure.compare import ComparePanel
+from napari_semsr.widgets.measure.quality import QualityPanel
+from napari_semsr.widgets.measure.resolution import ResolutionPanel
 from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
 from napari_semsr.widgets.restore import RestorePanel
 from napari_semsr.widgets.train.panel import TrainPanel
@@ -18,8 +17,8 @@ BOXES = {
     OpenMosaicPanel: lambda panel: panel.calibrate.layer,
     EnhancePanel: lambda panel: panel.layer,
     RestorePanel: lambda panel: panel.layer,
-    FrcMapPanel: lambda panel: panel.first,
-    MetricsPanel: lambda panel: panel.image,
+    ResolutionPanel: lambda panel: panel.first,
+    QualityPanel: lambda panel: panel.image,
     TrainPanel: lambda panel: panel.pairs.low,
 }
 PIXELS = edges((64, 64))
@@ -57,16 +56,6 @@ def test_what_a_panel_makes_is_not_what_it_works_on_next(model, put, hold, run_p
     assert "Restored source" in run_panel(panel)
     assert model.layers.selection.active is not source
     assert panel.layer.value is source
-
-
-def test_spectrum_draws_what_is_selected(model, put, hold):
-    first, _, third = put("first"), put("second"), put("third")
-    panel = hold(SpectrumPanel(model))
-    assert panel.layers.value == [third]
-    model.layers.selection = {first, third}
-    assert set(panel.layers.value) == {first, third}
-    model.layers.selection.active = first
-    assert panel.layers.value == [first]
 
 
 # What is open, and what the panels propose beside the active layer.
@@ -107,21 +96,21 @@ RESTORED = {"restored": ("noisy", "restore", HERE, True)}
 FAR = {"far": (None, None, AWAY, True)}
 
 PAIRS = {
-    FrcMapPanel: lambda panel: (panel.first, panel.second),
-    ErrorMapPanel: lambda panel: (panel.boxes["enhanced"], panel.boxes["reference"]),
+    ResolutionPanel: lambda panel: (panel.first, panel.second),
+    ComparePanel: lambda panel: (panel.boxes["enhanced"], panel.boxes["reference"]),
     TrainPanel: lambda panel: (panel.pairs.low, panel.pairs.high),
     OpenMosaicPanel: lambda panel: (panel.calibrate.layer, panel.crop.like),
 }
 PROPOSED = [
     # open layers; panel, its image (active, or the source of that), second image
-    (NOISY | BETTER, FrcMapPanel, "noisy", None),
-    (NOISY | FAR | PARTLY, FrcMapPanel, "noisy", None),
-    (NOISY | AVERAGED | BETTER, FrcMapPanel, "noisy", "averaged"),
-    (NOISY | RESTORED, FrcMapPanel, "restored", None),
-    (AVERAGED | NOISY | BETTER, ErrorMapPanel, "better", "averaged"),
-    (NOISY | FAR | BETTER, ErrorMapPanel, "better", "noisy"),
-    (FAR | NOISY, ErrorMapPanel, "noisy", None),
-    (BETTER | PARTLY, ErrorMapPanel, "better", None),
+    (NOISY | BETTER, ResolutionPanel, "noisy", None),
+    (NOISY | FAR | PARTLY, ResolutionPanel, "noisy", None),
+    (NOISY | AVERAGED | BETTER, ResolutionPanel, "noisy", "averaged"),
+    (NOISY | RESTORED, ResolutionPanel, "restored", None),
+    (AVERAGED | NOISY | BETTER, ComparePanel, "better", "averaged"),
+    (NOISY | FAR | BETTER, ComparePanel, "better", "noisy"),
+    (FAR | NOISY, ComparePanel, "noisy", None),
+    (BETTER | PARTLY, ComparePanel, "better", None),
     (NOISY | BETTER | PARTLY, TrainPanel, "noisy", None),
     (NOISY | AVERAGED | PARTLY, TrainPanel, "noisy", "averaged"),
     (NOISY | RESTORED | FAR, TrainPanel, "far", None),
@@ -142,7 +131,7 @@ def test_a_second_image_fits_to_the_first(
     for name in NOISY.keys() - table.keys():
         model.layers.remove(layers[name])
     active = image
-    if kind is FrcMapPanel:  # a result, which it does not measure
+    if kind is ResolutionPanel:  # a result, which it does not measure
         active = next((n for n in ("partly", "better") if n in table), image)
     model.layers.selection.active = layers[active]
     panel = hold(kind(model))

@@ -30,8 +30,8 @@ from napari_semsr.widgets.base import (
 )
 from napari_semsr.widgets.enhance.panel import EnhancePanel
 from napari_semsr.widgets.layers import get_file_path
-from napari_semsr.widgets.measure.frc_map import FrcMapPanel
-from napari_semsr.widgets.measure.spectrum import SpectrumPanel
+from napari_semsr.widgets.measure.quality import QualityPanel
+from napari_semsr.widgets.measure.resolution import ResolutionPanel
 from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
 from napari_semsr.widgets.project import SavePanel
 from napari_semsr.widgets.restore import RestorePanel
@@ -186,8 +186,8 @@ def story(model, qtbot, tmp_path, run_panel):
     qtbot.addWidget(opener)
     opener.calibrate.layer.value, opener.crop.like.value = mosaic, None
     run_panel(opener, opener.crop.crop_button)
-    press(FrcMapPanel, first=mosaic)
-    press(SpectrumPanel, layers=[mosaic])
+    press(ResolutionPanel, first=mosaic)
+    press(QualityPanel, image=mosaic, reference=None, planes=True)
     mosaic.contrast_limits, mosaic.gamma, mosaic.colormap = (3, 99), 0.8, "magma"
     model.add_points([[3, 4], [5, 6.5]], size=[4, 5], name="marks")
     model.add_labels(np.arange(64, dtype=np.uint8).reshape(8, 8), name="painted")

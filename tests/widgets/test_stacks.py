@@ -6,8 +6,8 @@ import pytest
 from napari_semsr.core.errors import OptionError
 from napari_semsr.widgets.enhance.panel import EnhancePanel
 from napari_semsr.widgets.layers import get_network_name, micrograph_from_layer
-from napari_semsr.widgets.measure.frc_map import FrcMapPanel
-from napari_semsr.widgets.measure.spectrum import SpectrumPanel
+from napari_semsr.widgets.measure.quality import QualityPanel
+from napari_semsr.widgets.measure.resolution import ResolutionPanel
 from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
 from napari_semsr.widgets.project import SavePanel
 from napari_semsr.widgets.restore import RestorePanel
@@ -44,11 +44,11 @@ def panel(request, model, hold, stack):
     return panel
 
 
-@pytest.mark.parametrize("module", ["SpectrumPanel", "RegisterPanel", "EnhancePanel"])
+@pytest.mark.parametrize("module", ["QualityPanel", "RegisterPanel", "EnhancePanel"])
 def test_panels_say_which_plane_is_taken(module, model, qtbot, stack):
     panel = make(module, model, qtbot)
-    if isinstance(panel, SpectrumPanel):
-        panel.layers.value = [stack]
+    if isinstance(panel, QualityPanel):
+        panel.image.value = stack
     assert "lane t = 3 of 3 of series is used" in panel.messages.plane.text()
     model.dims.set_point(0, 2)
     assert "lane t = 2 of 3 of series is used" in panel.messages.plane.text()
@@ -57,7 +57,7 @@ def test_panels_say_which_plane_is_taken(module, model, qtbot, stack):
 
 
 def test_the_plane_in_view_is_measured(model, hold, stack, run_panel):
-    panel = hold(FrcMapPanel(model))
+    panel = hold(ResolutionPanel(model))
     run_panel(panel)
     assert panel.messages.plane.text().startswith("Plane t = 3 of 3 of series")
     np.testing.assert_array_equal(

@@ -369,8 +369,9 @@ class VerbPanel(QWidget):
     def _measure_folder(self, folder: Path, values: Mapping[str, Any]) -> None:
         """Ask for a table, and for the references if one is chosen; fill it."""
         verb, second = self.verb, None
-        if any(box.value is not None for box in [*self.boxes.values()][1:]):
-            second = ask_existing_folder(self, f"Folder of {verb.images[1].title}")
+        boxes = [*self.boxes.values()][1 : len(verb.images)]
+        if chosen := [box for box in boxes if box.value is not None]:
+            second = ask_existing_folder(self, f"Folder of {chosen[0].label}")
             if second is None:
                 return
         table = ask_output_file(self, "Save table", verb.name, TABLE_FILTERS)

@@ -2,7 +2,7 @@
 
 import atexit
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,7 +26,6 @@ from napari_semsr import core, io
 from napari_semsr.jobs import INFO
 from napari_semsr.widgets import host, layers
 from napari_semsr.widgets.base.docking import show_panel
-from napari_semsr.widgets.base.findings import Columns
 from napari_semsr.widgets.base.form import get_preference
 from napari_semsr.widgets.base.places import (
     create_temporary_folder,
@@ -318,11 +317,6 @@ class JobResult:
     report: Any  # of the command
     opened: tuple[OpenedImage, ...] = ()  # images that it wrote
     planes: tuple[core.Micrograph, ...] = ()  # of a stack; the first is the opened one
-    # of a measurement: the images as read and as measured, without gaps, and what was
-    # measured in each region
-    images: tuple[core.Micrograph, ...] = ()
-    parts: tuple[core.Micrograph, ...] = ()
-    regions: Mapping[str, Columns] = field(default_factory=dict)
 
     @property
     def image(self) -> core.Micrograph:

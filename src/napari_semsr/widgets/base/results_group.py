@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, cast
 
 from napari.layers import Image
 from napari.viewer import Viewer
+from qtpy.QtCore import Qt
+from qtpy.QtGui import QAction  # type: ignore[attr-defined]
 from qtpy.QtWidgets import QGroupBox, QScrollArea, QVBoxLayout, QWidget
 
 from napari_semsr.core import Figure, Micrograph, OptionError, Provenance
@@ -102,6 +104,26 @@ class SharingBar(folding.WrappingRow):
             )
             self.save_file("Save plot", findings.title, _PICTURES, write)
 
+    def add_plot_menu(self, plot: "PlotCanvas") -> None:
+        """Offer to save a plot and its numbers where it stands."""
+        plot.setToolTip("Right-click to save the plot or its numbers.")
+        calls = {"Save plot…": self._save_plot, "Save numbers…": self._save_numbers}
+        _add_menu(plot, calls)
+
+    def add_table_menu(self, sheet: findings.SelectableTable) -> None:
+        """Offer to copy and save a table where it stands."""
+
+        def copy() -> None:
+            self._messages.show_status(findings.copy_to_clipboard(sheet.to_text()))
+
+        def save() -> None:
+            origin, tables = self._read().origin, {sheet.title: sheet.columns}
+            rows = findings.Findings(sheet.title, origin, tables=tables)
+            kinds = TABLE_FILTERS
+            self.save_file("Save table", sheet.title, kinds, rows.write_csv)
+
+        _add_menu(sheet, {"Copy table": copy, "Save table…": save})
+
     def save_file(
         self,
         title: str,
@@ -167,6 +189,15 @@ class SharingBar(folding.WrappingRow):
         return image.replace(provenance=history)
 
 
+def _add_menu(part: QWidget, calls: Mapping[str, Callable[[], None]]) -> None:
+    """Call functions from the context menu of a widget."""
+    part.setContextMenuPolicy(Qt.ContextMenuPolicy.ActionsContextMenu)
+    for text, call in calls.items():
+        action = QAction(text, part)
+        action.triggered.connect(call)
+        part.addAction(action)
+
+
 class ResultsGroup(QGroupBox):
     """Group of the results of a panel, hidden until there are some.
 
@@ -196,8 +227,10 @@ class ResultsGroup(QGroupBox):
         self.all_figures = folding.CollapsibleSection(
             "All numbers", tooltip, self.figures
         )
-        parts = self.headline, *above, self.remarks, self.all_figures, *below
-        column = folding.stack_widgets(self, *parts)
+        self._sheets = QWidget()
+        self._sheet_column = folding.stack_widgets(self._sheets)
+        numbers = self.remarks, self._sheets, self.all_figures
+        column = folding.stack_widgets(self, self.headline, *above, *numbers, *below)
         column.setContentsMargins(*GROUP_MARGINS)
         self.setVisible(False)
 
@@ -206,16 +239,15 @@ class ResultsGroup(QGroupBox):
         if self.heading:
             self.setTitle(f"{self.heading}: earlier run")
 
-    def clear_plot(
-        self, *, rows: int = 1, height: int = 240, place: int = 0
-    ) -> "PlotCanvas":
+    def clear_plot(self, *, rows: int = 1, height: int = 240) -> "PlotCanvas":
         """Return the cleared results plot, creating it on first use."""
         if self.plot is None:
             from napari_semsr.widgets.base.plots import PlotCanvas
 
             self.plot = PlotCanvas(self._viewer, rows=rows, height=height)
             # below the answer
-            cast("QVBoxLayout", self.layout()).insertWidget(1 + place, self.plot)
+            cast("QVBoxLayout", self.layout()).insertWidget(1, self.plot)
+            self.sharing.add_plot_menu(self.plot)
         self.plot.clear()
         return self.plot
 
@@ -267,10 +299,7 @@ class ResultsGroup(QGroupBox):
         first = next(iter(known_figures + large_figures), None)
         large = "" if first is None else translate(findings.format_headline(*first))
         self.headline.setText(large)
-        sheets = "".join(
-            findings.format_wide_table(*item) for item in (tables or {}).items()
-        )
-        self.remarks.setText(f"{note}{translate(more)}{sheets}")
+        self.remarks.setText(f"{note}{translate(more)}")
         self.figures.setText(findings.format_value_table(numbers) if numbers else "")
         self.all_figures.setVisible(bool(numbers))
         self.all_figures.header.setVisible(first is not None)
@@ -283,6 +312,7 @@ class ResultsGroup(QGroupBox):
         plot = None if self.plot is None or self.plot.isHidden() else self.plot
         number = (numbers, curves or {}, plot, tables or {})
         self.findings = findings.Findings(messages.title, tuple(origin), *number)
+        self._show_tables(tables or {})
         planes = dict.fromkeys(
             layers.format_plane_name(*one) for one in planes_measured
         )
@@ -290,6 +320,19 @@ class ResultsGroup(QGroupBox):
         if reveal:
             self.reveal()
         messages.show_status(sentence)
+
+    def _show_tables(self, tables: Mapping[str, findings.Columns]) -> None:
+        """Show tables in place of earlier ones."""
+        while (item := self._sheet_column.takeAt(0)) is not None:
+            if (widget := item.widget()) is not None:
+                widget.hide()
+                widget.deleteLater()
+        for title, columns in tables.items():
+            sheet = findings.SelectableTable("Right-click to copy or save.", title)
+            sheet.fill(columns)
+            self.sharing.add_table_menu(sheet)
+            for part in (folding.RichTextLabel(title), sheet):
+                self._sheet_column.addWidget(part)
 
     def reveal(self) -> None:
         """Show the group and scroll to its top."""

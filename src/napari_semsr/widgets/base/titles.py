@@ -15,12 +15,19 @@ PANELS: dict[str, tuple[str, ...]] = {
         *("models export", "Import model", "Check model", "sharpen", "batch"),
     ),
     "Restore": ("restore:RestorePanel", "Classical"),
-    "Resolution": ("measure.frc_map:FrcMapPanel", "FRC map", "frc", "decorrelation"),
-    "Spectrum": ("measure.spectrum:SpectrumPanel",),
-    "Metrics": ("measure.metrics:MetricsPanel",),
-    "Compare": ("measure.panel:ErrorMapPanel", "Error map"),
+    "Resolution": (
+        *("measure.resolution:ResolutionPanel", "FrcMapPanel", "FRC map", "frc"),
+        "decorrelation",
+    ),
+    "Spectrum and quality": (
+        *("measure.quality:QualityPanel", "MetricsPanel", "Metrics"),
+        *("SpectrumPanel", "Spectrum"),
+    ),
+    "Compare": ("measure.compare:ComparePanel", "ErrorMapPanel", "Error map"),
     "Profile": ("measure.profile:ProfilePanel", "Line profile"),
-    "Particles": ("measure.gaps:GapsPanel", "Gaps", "Particle sizes"),
+    "Particles": (
+        *("measure.particles:ParticlesPanel", "GapsPanel", "Gaps", "Particle sizes"),
+    ),
     "Figure": ("figure:FigurePanel",),
     "Save": ("project:SavePanel", "save project", "convert", "replay"),
 }

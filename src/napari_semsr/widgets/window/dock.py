@@ -63,7 +63,7 @@ STEPS = (
         "measure",
         "Measure",
         "Measure resolution, quality and sizes.",
-        ("Resolution", "Spectrum", "Metrics", "Compare", "Profile", "Particles"),
+        ("Resolution", "Spectrum and quality", "Compare", "Profile", "Particles"),
     ),
     WorkStep(
         "save", "Save", "Save layers, figures and the project.", ("Save", "Figure")
