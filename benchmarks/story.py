@@ -168,7 +168,7 @@ class Hand:
         """Open the window of all steps by the menu."""
         from napari_semsr.widgets.window.dock import StepsWindow
 
-        self.choose("Plugins", PLUGIN, "Superlens SEM")
+        self.choose("Plugins", PLUGIN, "Start here")
         (self.steps,) = (
             item
             for item in self.viewer.window.dock_widgets.values()
@@ -179,7 +179,7 @@ class Hand:
     def show(self, kind: str) -> None:
         """Choose a panel of the step."""
         page = self.steps.page
-        self.click(page.kinds.buttons[page.titles.index(kind)])
+        self.click(page.kinds.buttons[page.step.panels.index(kind)])
 
     def wait(self) -> None:
         """Wait until nothing runs."""
@@ -294,7 +294,7 @@ def frames(
     `pixel`: its side in nm, where the folder does not say it.
     """
     hand.open_steps()
-    hand.show("Frames")
+    hand.show("Stitch")
     hand.type_path(hand.panel.folder.choose_btn.native, scan)
     if pixel:
         hand.wait()

@@ -43,7 +43,7 @@ def test_what_cannot_be_cut_is_told_in_panel_words(panel, model, add, run_panel)
     panel.layer.value = add(model, Micrograph(WIDE, name="bare"))
     panel.like.value = model.layers[0]
     said = run_panel(panel)
-    assert said.endswith("but bare has none: set it ('Pixel size' in Open mosaic).")
+    assert said.endswith("but bare has none: set it ('Pixel size' in Open).")
 
 
 @pytest.mark.quick(1)

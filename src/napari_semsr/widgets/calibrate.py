@@ -387,7 +387,7 @@ class CalibrationControls(base.Form):
             "Save calibration…",
             self.save_calibration,
             "Save the pixel size, skew and distortion with their errors, for use in "
-            "Stitch mosaic.",
+            "Stitch.",
         )
         return [self.pitch, self.grating_button, self.grating, self.save_button]
 
@@ -685,7 +685,7 @@ class CalibrationControls(base.Form):
                 "calibration",
                 _CALIBRATIONS,
                 lambda path: write_calibration(path, calibration),
-                "Saved {}; use it as Calibration in Stitch mosaic.",
+                "Saved {}; use it as Calibration in Stitch.",
             )
 
     def set_scale_from_line(self) -> None:

@@ -37,7 +37,7 @@ def _read_drawn_box(
     if any(layers.get_nm_per_unit(unit) for unit in shapes.units[-2:]):
         msg = (
             f"Layer {image.name!r} has no pixel size, but {shapes.name!r} was drawn in "
-            "nm; set a pixel size in Open mosaic, under Calibrate a layer."
+            "nm; set a pixel size in Open, under Calibrate a layer."
         )
         raise core.ShapeError(msg, code="pixel-size-missing")
     box = core.Grid.from_image(image).nearest_box(low.tolist(), high.tolist())

@@ -1,4 +1,4 @@
-"""Open mosaic: inspect a file, correct its pixel size, crop its data bar, show it."""
+"""Open: inspect a file, correct its pixel size, crop its data bar, show it."""
 
 import math
 from functools import partial
@@ -57,7 +57,7 @@ class OpenMosaicPanel(base.VerbPanel):
     help_place = "first-steps.md#1-open-an-image"
     queue = None  # opening an image need not wait for computations
 
-    title, run_label = "Open mosaic", "Open"
+    title, run_label = "Open", "Open"
 
     def build_form(self) -> None:
         """Build the form."""
@@ -382,7 +382,7 @@ class OpenMosaicPanel(base.VerbPanel):
 
     def _show_frames(self, layers: list[Any]) -> None:
         sentence = stitch.add_frame_layers(self.viewer, layers)
-        self.messages.show_status(f"{sentence} Use Stitch mosaic to join them.")
+        self.messages.show_status(f"{sentence} Use Stitch to join them.")
 
     def show_image(
         self, opened_store: base.OpenedImage, layer_outdated: Layer | None = None

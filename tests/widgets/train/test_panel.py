@@ -185,8 +185,8 @@ def test_register_goes_on_to_train(
 ):
     viewer = make_napari_viewer_proxy(show=True)
     low, high, true = two_instruments(add, viewer)
-    _, window = viewer.window.add_plugin_dock_widget("napari-semsr", "Superlens SEM")
-    register = window.show_panel("Register to SEM")
+    _, window = viewer.window.add_plugin_dock_widget("napari-semsr", "Start here")
+    register = window.show_panel("Register")
     register.moving.value, register.fixed.value = low, high
     register.train_button.click()
     assert "Register two layers first" in register.status.text()

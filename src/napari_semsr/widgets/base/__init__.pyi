@@ -2,7 +2,6 @@ from .controls import (
     is_plotting_imported as is_plotting_imported,
 )
 from .docking import (
-    ASIDE as ASIDE,
     create_panel as create_panel,
     open_panel as open_panel,
     switch_panel as switch_panel,
@@ -99,4 +98,8 @@ from .saving import (
 from .session import (
     describe_unsaved_content as describe_unsaved_content,
     get_session as get_session,
+)
+from .titles import (
+    PANELS as PANELS,
+    find_title as find_title,
 )

@@ -25,7 +25,7 @@ from qtpy.QtGui import QFont, QFontMetricsF
 from napari_semsr import core, io
 from napari_semsr.jobs import INFO
 from napari_semsr.widgets import host, layers
-from napari_semsr.widgets.base.docking import show_panel_by_title
+from napari_semsr.widgets.base.docking import show_panel
 from napari_semsr.widgets.base.findings import Columns
 from napari_semsr.widgets.base.form import get_preference
 from napari_semsr.widgets.base.places import (
@@ -745,7 +745,7 @@ def _ask_pixel_size(viewer: ViewerModel, layer: Layer) -> None:
     def open_size_panel() -> None:
         model = of_viewer()
         if model is not None and layer in model.layers:
-            show_panel_by_title(model, "Open mosaic", "Image").focus_pixel_size(layer)
+            show_panel(model, "Open").focus_pixel_size(layer)
 
     question = (
         f"Not to scale: {layer.name} has no pixel size and is shown at the size of the "

@@ -45,6 +45,7 @@ from napari_semsr.widgets.base.runner import (
     create_timer,
     is_alive,
 )
+from napari_semsr.widgets.base.titles import find_title
 
 _SETTLE_MS = 1500  # ms; chosen: a dragged slider is saved once
 _ARRAY = ".zarr"  # folders with pixels in a project
@@ -376,7 +377,10 @@ class Session(QObject):
     ) -> None:
         """Resume saving to a project whose layers are already open."""
         self._inputs, self._lost_layers = dict(project.inputs), layers_lost
-        self._options = dict(project.options)
+        self._options = {}
+        for name, values in project.options.items():  # a former panel is part of one
+            title = find_title(name) or name
+            self._options[title] = {**self._options.get(title, {}), **values}
         for panel in filter(is_alive, self._panels):
             panel.restore_values(self._options.get(panel.title, {}))
         self._warn_of_former_panels()

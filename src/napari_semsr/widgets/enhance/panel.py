@@ -935,7 +935,7 @@ class EnhancePanel(base.VerbPanel):
         what = f"{len(planes)} planes" if planes else report.provenance.inputs[0].name
         self.results.show_result(
             {**core.get_figures(report), "Store": report.output},
-            f"Enhanced {what} with {describe_enhancement(report)}.",
+            describe_enhancement(report, what),
             curves=report.tables(),
             network=report.provenance.model_name,
         )
@@ -1053,19 +1053,19 @@ class EnhanceOutcome:
     unmade: tuple[str, ...] = ()  # why ticked maps were not made
 
 
-def describe_enhancement(report: Any) -> str:
-    """Name the model or method of a result, and the noise and blur that it removed."""
+def describe_enhancement(report: Any, image: str) -> str:
+    """Say in a sentence what a model or method removed from an image."""
     if isinstance(report, jobs.RestoredFile):
-        blur, noise = f"blur: {report.blur}", ""
-        name = report.method_text
+        name, parts = report.method_text, [f"a blur ({report.blur})"]
     else:
         name, cost = str(report.provenance.model_name), report.report
         noise = cost.noise_percent and (
-            f"noise: {cost.noise_percent:.2g} % of the range of grey values"
+            f"noise of {cost.noise_percent:.2g} % of the range of grey values"
         )
-        blur = cost.blur_px and f"blur: {cost.blur_px:.2f} px"
-    removed = "; ".join(filter(None, (noise, blur)))
-    return f"{name} ({removed})" if removed else name
+        blur = cost.blur_px and f"a blur ({core.SIGMA}) of {cost.blur_px:.2f} px"
+        parts = list(filter(None, (noise, blur)))
+    removed = f"removed {' and '.join(parts)} from" if parts else "enhanced"
+    return f"{name} {removed} {image}."
 
 
 def _has_training_area(card: Mapping[str, Any]) -> bool:

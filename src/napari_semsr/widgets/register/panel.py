@@ -1,4 +1,4 @@
-"""Register to SEM: align a layer to another of the same area, with error estimate."""
+"""Register: align a layer to another of the same area, with error estimate."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -568,7 +568,7 @@ class OverlayControls(CompareControls):
             upper.visible = not upper.visible
 
 
-_TITLE = "Register to SEM"
+_TITLE = "Register"
 _TRANSFORMS = {"Transform (*.json)": ".json"}
 _PAIRS = {"Store of pairs (*.zarr)": ".zarr"}
 _GOOD, _BAD = "#1e90ff", "#e05d44"  # not colours of the overlay

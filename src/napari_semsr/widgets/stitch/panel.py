@@ -1,4 +1,4 @@
-"""Stitch mosaic: make one calibrated mosaic from a folder of frames."""
+"""Stitch: make one calibrated mosaic from a folder of frames."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -45,7 +45,7 @@ _DISTORTIONS = (
 )
 _NOTHING = "Choose a folder of frames to see its contents."
 _LOOK_MS = 500  # between two checks for a missing folder; chosen
-_TITLE = "Stitch mosaic"
+_TITLE = "Stitch"
 # errors of a folder to which a microscope may still write frames or positions
 _RUNNING_SCAN_CODES = ("too-few-frames", "frames-missing", "grid-mismatch")
 _OVERLAP_COLUMNS = [
@@ -198,7 +198,7 @@ class StitchMosaicPanel(base.VerbPanel):
             name="calibration",
             label="Calibration",
             tooltip="File with pixel size and distortion, saved by Calibrate from a "
-            "grating in Open mosaic; leave empty to use the scan's pixel "
+            "grating in Open; leave empty to use the scan's pixel "
             "size.",
             mode=FileDialogMode.EXISTING_FILE,
             filter="*.json",
@@ -313,7 +313,7 @@ class StitchMosaicPanel(base.VerbPanel):
         self._coverage = Coverage(self, lambda: self._mosaic)
         self.coverage = self._coverage.tick
         self.register_button = base.create_button(
-            "Register to SEM",
+            "Register",
             self.open_electrons,
             "Open the SEM image from the sem subfolder of the frame folder, and "
             "register the mosaic to it.",
@@ -681,15 +681,15 @@ class StitchMosaicPanel(base.VerbPanel):
         self.controls.start(make, self._open_register_panel, "Open SEM image")
 
     def _open_register_panel(self, opened_store: base.OpenedImage) -> None:
-        """Show the SEM image unless it is already open, and open Register to SEM."""
+        """Show the SEM image unless it is already open, and open Register."""
         there = str(cast("Path", opened_store.path).resolve())
         if all(item.metadata.get(io.STORE_KEY) != there for item in self.viewer.layers):
             name = layers.find_free_name(
                 self.viewer, f"{opened_store.micrograph.name} SEM"
             )
             base.add_opened_image(self.viewer, opened_store, name=name)
-        self.messages.show_status("Continue in Register to SEM.")
-        base.switch_panel(self, self.viewer, "Register to SEM")
+        self.messages.show_status("Continue in Register.")
+        base.switch_panel(self, self.viewer, "Register")
 
 
 def _find_sem_image(folder: Path) -> Path | None:

@@ -121,7 +121,7 @@ class ImagesForm(base.Form):
         self.transform = FileEdit(
             name="transform",
             label="Transform",
-            tooltip=".json file saved by Register to SEM, with the first as the moving "
+            tooltip=".json file saved by Register, with the first as the moving "
             "and the second as the fixed image.",
             mode=FileDialogMode.EXISTING_FILE,
             filter="*.json",
@@ -175,6 +175,7 @@ class ImagesForm(base.Form):
             both = f"{self._map_given.moving.name} to {self._map_given.fixed.name}"
             ways.insert(0, (f"as registered: {both}", _REGISTERED))
         with self.placed.changed.blocked():
+            self.placed.choices = ()  # magicgui would list a new one last
             self.placed.choices = ways
             self.placed.value = chosen
         self.show_row("placed", is_placed)
@@ -197,7 +198,7 @@ class ImagesForm(base.Form):
         path_typed = base.get_entered_path(self.transform)
         if path_typed is None:
             msg = (
-                "Choose a transform file (.json, saved by Register to SEM), or "
+                "Choose a transform file (.json, saved by Register), or "
                 f"'{_UNPLACED[self.have.value]}'."
             )
             raise core.OptionError(msg, code="missing-value")
@@ -546,7 +547,8 @@ class TrainPanel(base.VerbPanel):
         pair = find_image_pair(self.viewer, self.result_layers.own)
         if not self._has_answer:
             grey = layers.list_grey_layers(self.viewer)
-            answer = _ALONE if len(grey) == 1 else _SEM
+            acquired = [layer for layer in grey if layers.is_acquired(layer)]
+            answer = _ALONE if len(acquired) == 1 else _SEM
             if any(map(layers.is_ground_truth, grey)):
                 answer = _PAIRS
             self.have.value = answer
@@ -826,7 +828,7 @@ class TrainPanel(base.VerbPanel):
 
     def translate(self, text: str) -> str:
         """Rephrase messages for this panel, which has no landmarks of its own."""
-        advice = "as landmarks in Register to SEM, then press 'Train on these' there"
+        advice = "as landmarks in Register, then press 'Train on these' there"
         return super().translate(text).replace("as landmarks", advice)
 
     def _update_run_buttons(self, busy: bool) -> None:

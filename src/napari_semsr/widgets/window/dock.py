@@ -1,6 +1,6 @@
-"""The window *Superlens SEM*: all steps in order."""
+"""Start here: the window with all steps in order."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,11 +9,10 @@ from napari.layers import Image
 from napari.utils.events import Event
 from napari.viewer import Viewer
 from qtpy.QtCore import QEvent, QSize, Signal as QtSignal  # type: ignore[attr-defined]
-from qtpy.QtGui import QAction, QResizeEvent, QShowEvent  # type: ignore[attr-defined]
+from qtpy.QtGui import QResizeEvent, QShowEvent
 from qtpy.QtWidgets import (
     QButtonGroup,
     QFileDialog,
-    QMenu,
     QPushButton,
     QSizePolicy,
     QStackedLayout,
@@ -33,9 +32,7 @@ class WorkStep:
     key: str
     title: str  # label of its button, short: several fit into 320 px
     hint: str  # one line
-    # by the titles of their buttons: module below `napari_semsr.widgets`, imported on
-    # first use, and class
-    panels: Mapping[str, str]
+    panels: tuple[str, ...]  # titles
     images: int = 0  # images that it needs; Next skips it if fewer are open
 
 
@@ -58,7 +55,7 @@ SAMPLES = (
     Sample(
         "exposures",
         "Two exposures",
-        "Two exposures of one field with independent noise; for FRC map.",
+        "Two exposures of one field with independent noise; for Resolution.",
     ),
     Sample(
         "scan",
@@ -73,64 +70,37 @@ SAMPLES = (
     ),
 )
 
-FRAMES = "Frames"
-"""First panel shown if frames are open."""
-
 STEPS = (
     WorkStep(
         "open",
         "Open",
         "Open an image, or stitch frames into a mosaic.",
-        {
-            "Image": "open_mosaic:OpenMosaicPanel",
-            FRAMES: "stitch.panel:StitchMosaicPanel",
-            "Crop": "crop:CropPanel",
-        },
+        ("Open", "Stitch", "Crop"),
     ),
     WorkStep(
         "register",
         "Register",
         "Train a network on an SEM image of part of the mosaic, or register the two "
         "images.",
-        {
-            "Train on SEM": "register.adapt:AdaptPanel",
-            "Register to SEM": "register.panel:RegisterPanel",
-        },
+        ("Train", "Register"),
         images=2,
     ),
     WorkStep(
         "enhance",
         "Enhance",
         "Remove blur and noise.",
-        {
-            "Network": "enhance.panel:EnhancePanel",
-            "Classical": "restore:RestorePanel",
-            "Train": base.ASIDE["Train"],
-        },
+        ("Enhance",),
     ),
     WorkStep(
         "measure",
         "Measure",
-        "Measure resolution and sharpness.",
-        {
-            "FRC map": "measure.frc_map:FrcMapPanel",
-            "Spectrum": base.ASIDE["Spectrum"],
-            "Metrics": "measure.metrics:MetricsPanel",
-            "Line profile": "measure.profile:ProfilePanel",
-            "Error map": base.ASIDE["Error map"],
-            "Gaps": base.ASIDE["Gaps"],
-        },
+        "Measure resolution, quality and sizes.",
+        ("Resolution", "Spectrum", "Metrics", "Compare", "Profile", "Particles"),
     ),
-    WorkStep(
-        "save",
-        "Save",
-        "Save layers, figures and the project.",
-        {"Save": "project:SavePanel"},
-    ),
+    WorkStep("save", "Save", "Save layers, figures and the project.", ("Save",)),
 )
 
 
-TITLE = "Superlens SEM"
 _CHECK_MARK = "\N{CHECK MARK} "
 _MARGIN, _WIDTH = 6, 320  # like those of the panels
 _LETTERS = (1, 0.9, 0.8, 0.7)  # relative font sizes; chosen: the last is readable
@@ -253,9 +223,7 @@ class StepPage(QWidget):
         self.step = step
         self.panels: dict[str, base.VerbPanel] = {}  # panels that were shown, by title
         self._viewer = viewer
-        self.titles = list(step.panels)
-        texts = [(title, f"{step.title}: {title}") for title in self.titles]
-        self.kinds = ButtonRow(texts)
+        self.kinds = ButtonRow([(title, step.hint) for title in step.panels])
         self.kinds.button_chosen.connect(self._show_chosen_panel)
         self.stack = QStackedLayout()
         column = QVBoxLayout(self)
@@ -280,18 +248,18 @@ class StepPage(QWidget):
         if title is None:
             if self.panel is not None:
                 return
-            title = self.titles[0]
+            title = self.step.panels[0]
         if title not in self.panels:
-            panel = base.create_panel(self._viewer, self.step.panels[title])
+            panel = base.create_panel(self._viewer, base.PANELS[title][0])
             self.panels[title] = panel
             self.stack.addWidget(panel)
             panel.ran.connect(self._on_run_finished)
         self.stack.setCurrentWidget(self.panels[title])
-        self.kinds.check(self.titles.index(title))
+        self.kinds.check(self.step.panels.index(title))
         self.page_changed.emit()
 
     def _show_chosen_panel(self, number: int) -> None:
-        self.show_kind(self.titles[number])
+        self.show_kind(self.step.panels[number])
 
     def _on_run_finished(self) -> None:
         self.ran.emit(self.step.key)
@@ -321,13 +289,6 @@ class StepsWindow(QWidget):
         )
         tip = "Save all visible images as one figure for a paper."
         self.figure_button = base.create_button("Save figure…", self._save_figure, tip)
-        self.others = QPushButton("Other panels")
-        self.others.setToolTip("Panels that are not listed in napari's menu.")
-        menu = QMenu(self.others)
-        for title in sorted(base.ASIDE):
-            menu.addAction(title)
-        menu.triggered.connect(self._show_chosen_panel)
-        self.others.setMenu(menu)
         self.pages = [StepPage(viewer, step) for step in STEPS]
         holder = QWidget()  # napari looks for widgets in its docks
         self.stack = QStackedLayout(holder)
@@ -337,14 +298,14 @@ class StepsWindow(QWidget):
         column.setContentsMargins(0, _MARGIN, 0, _MARGIN)
         column.addLayout(_create_margin_layout(self.steps, self.hint, self.beginning))
         column.addWidget(holder, stretch=1)
-        foot = self.next_button, self.figure_button, self.others
-        column.addLayout(_create_margin_layout(base.WrappingRow(*foot)))
+        foot = base.WrappingRow(self.next_button, self.figure_button)
+        column.addLayout(_create_margin_layout(foot))
         viewer.layers.events.inserted.connect(self._on_layer_inserted)
         viewer.layers.events.removed.connect(self._on_layer_removed)
         self.show_step(0)
         visible = [layer for layer in viewer.layers if layer.visible]
         if any(FOLDER_KEY in layer.metadata for layer in visible):
-            self.pages[0].show_kind(FRAMES)
+            self.pages[0].show_kind("Stitch")
         for page in self.pages:
             page.page_changed.connect(self.page_changed)
             page.ran.connect(self._on_run_finished)
@@ -369,18 +330,11 @@ class StepsWindow(QWidget):
     def show_panel(self, title: str) -> base.VerbPanel | None:
         """Show the panel with the given title, in any step; return None if missing."""
         for number, page in enumerate(self.pages):
-            if title in page.titles:
+            if title in page.step.panels:
                 page.show_kind(title)
                 self.show_step(number)
                 return page.panel
         return None
-
-    def _show_chosen_panel(self, action: QAction) -> None:
-        self.show_other(action.text())
-
-    def show_other(self, title: str) -> QWidget:
-        """Show an `ASIDE` panel in its step, or in a dock if no step contains it."""
-        return self.show_panel(title) or base.open_panel(self.viewer, title)
 
     def _save_figure(self) -> None:
         if self.page.panel is not None:
@@ -388,15 +342,13 @@ class StepsWindow(QWidget):
 
     def _show_frames(self, folder: Path) -> None:
         """Show a folder of frames in the stitching step."""
-        panel: Any = self.show_panel(FRAMES)
+        panel: Any = self.show_panel("Stitch")
         panel.folder.value = folder
 
     def state(self) -> dict[str, object]:
         """Return the current step, the panel of each step, and the finished steps."""
         panels_shown = {
-            page.step.key: page.step.panels[page.kind]
-            for page in self.pages
-            if page.kind is not None
+            page.step.key: page.kind for page in self.pages if page.kind is not None
         }
         steps_done = sorted(self._ran)
         return {"step": self.page.step.key, "panels": panels_shown, "done": steps_done}
@@ -405,12 +357,10 @@ class StepsWindow(QWidget):
         """Restore a `state`, ignoring unknown entries."""
         panels = state.get("panels") or {}
         for page in self.pages:
-            places = page.step.panels.items()
-            names = {place.partition(":")[2]: title for title, place in places}
-            # a project may be older than the panel's present module
-            name = str(panels.get(page.step.key)).partition(":")[2]
-            if name in names:
-                page.show_kind(names[name])
+            # earlier projects have ``module:class`` of the panel
+            name = str(panels.get(page.step.key)).rpartition(":")[2]
+            if (title := base.find_title(name)) in page.step.panels:
+                page.show_kind(title)
         keys = [step.key for step in STEPS]
         self._ran |= {*keys} & {*(state.get("done") or ())}
         self._update_step_marks()
@@ -438,7 +388,7 @@ class StepsWindow(QWidget):
         frames = FOLDER_KEY in layer.metadata and layer.visible  # or stitched
         if frames and base.is_alive(self):
             self.show_step(0)
-            self.page.show_kind(FRAMES)
+            self.page.show_kind("Stitch")
         self._update_step_marks()
 
     def _on_layer_removed(self, _: object = None) -> None:
@@ -488,7 +438,7 @@ class StepsWindow(QWidget):
     def showEvent(self, event: QShowEvent | None) -> None:  # noqa: N802 - Qt's name
         """Tabify with the plugin's other docks."""
         super().showEvent(event)
-        base.tabify_widget(self, TITLE)
+        base.tabify_widget(self, "Start here")
 
     def changeEvent(self, event: QEvent | None) -> None:  # noqa: N802 - Qt's name
         """Cancel all jobs and destroy the window when it is removed from its dock."""
