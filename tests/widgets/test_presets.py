@@ -11,18 +11,16 @@ from napari_semsr.widgets.measure.metrics import MetricsPanel
 from napari_semsr.widgets.measure.panel import ErrorMapPanel
 from napari_semsr.widgets.measure.spectrum import SpectrumPanel
 from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
-from napari_semsr.widgets.restore import RestorePanel
 from napari_semsr.widgets.train.panel import TrainPanel
-from tests.widgets.scenes import edges
+from tests.widgets.scenes import create_classical, edges
 
 BOXES = {
     OpenMosaicPanel: lambda panel: panel.calibrate.layer,
     EnhancePanel: lambda panel: panel.layer,
-    RestorePanel: lambda panel: panel.layer,
     CropPanel: lambda panel: panel.layer,
     FrcMapPanel: lambda panel: panel.first,
     MetricsPanel: lambda panel: panel.image,
-    TrainPanel: lambda panel: panel.pairs.low,
+    TrainPanel: lambda panel: panel.low,
 }
 PIXELS = edges((64, 64))
 
@@ -55,8 +53,8 @@ def test_panel_works_on_the_active_layer(box, model, put):
 
 def test_what_a_panel_makes_is_not_what_it_works_on_next(model, put, hold, run_panel):
     source = put("source")
-    panel = hold(RestorePanel(model))
-    assert "Restored source" in run_panel(panel)
+    panel = hold(create_classical(model))
+    assert "Wiener removed a blur" in run_panel(panel)
     assert model.layers.selection.active is not source
     assert panel.layer.value is source
 
@@ -111,7 +109,7 @@ FAR = {"far": (None, None, AWAY, True)}
 PAIRS = {
     FrcMapPanel: lambda panel: (panel.first, panel.second),
     ErrorMapPanel: lambda panel: (panel.boxes["enhanced"], panel.boxes["reference"]),
-    TrainPanel: lambda panel: (panel.pairs.low, panel.pairs.high),
+    TrainPanel: lambda panel: (panel.low, panel.high),
     CropPanel: lambda panel: (panel.layer, panel.like),
 }
 PROPOSED = [

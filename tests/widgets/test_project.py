@@ -34,12 +34,11 @@ from napari_semsr.widgets.layers import get_file_path
 from napari_semsr.widgets.measure.frc_map import FrcMapPanel
 from napari_semsr.widgets.measure.spectrum import SpectrumPanel
 from napari_semsr.widgets.project import SavePanel
-from napari_semsr.widgets.restore import RestorePanel
 from napari_semsr.widgets.stitch import add_frame_layers, create_frame_layers
 from napari_semsr.widgets.stitch.panel import StitchMosaicPanel
 from tests.children import LIMIT_MS
 from tests.tiny_models import write_tiny_model
-from tests.widgets.scenes import exposures_of
+from tests.widgets.scenes import create_classical, exposures_of
 
 pytestmark = pytest.mark.usefixtures("no_project")
 
@@ -180,7 +179,7 @@ def story(model, qtbot, tmp_path, run_panel):
 
     press(StitchMosaicPanel)
     mosaic = next(item for item in model.layers if item.name.endswith("mosaic"))
-    press(RestorePanel, layer=mosaic)
+    press(create_classical, layer=mosaic)
     press(EnhancePanel, write_tiny_model(tmp_path), layer=mosaic)
     press(CropPanel, layer=mosaic, like=None)
     press(FrcMapPanel, first=mosaic)
@@ -221,12 +220,12 @@ def test_every_layer_that_we_make_comes_back(story, model, project, tmp_path):
 
 @pytest.fixture
 def restored(model, hold, add, run_panel):
-    """A Restore panel that has made a layer, into a temporary store."""
+    """An Enhance panel that has made a layer, into a temporary store."""
     image = exposures_of((64, 64), sharp=True)[0].replace(name="field")
     add(model, image)
-    panel = hold(RestorePanel(model))
+    panel = hold(create_classical(model))
     panel.show()
-    assert "Restored" in run_panel(panel)
+    assert "Wiener removed" in run_panel(panel)
     return panel
 
 
@@ -300,8 +299,8 @@ def test_forms_camera_and_choice_come_back(restored, model, project):
     camera = host.get_camera(viewer)
     assert (camera.zoom, camera.center) == (3.5, (0, 111, 222))
     assert viewer.layers.selection.active.name == "field"
-    again = project.show(RestorePanel, viewer)
-    assert again.form.values()["iterations"] == 7
+    again = project.show(EnhancePanel, viewer)
+    assert again.classical.values()["iterations"] == 7
     assert again.layer.value.name == "field"
 
 
