@@ -389,7 +389,8 @@ class TrainPanel(base.VerbPanel):
         self._request: tuple[object, ...] | None = None  # that of an SEM image's run
         self._offered: tuple[Layer | None, ...] | None = ()  # layers; None: the user's
         self._start_proposed = ""
-        self._has_answer = self._left = False
+        self._answer_proposed: object = self.have.value  # None: the user's stays
+        self._left = False
         self.steps_done = 0
         self._propose_name()
         self.input_layers.follow_active_layer(self.low)
@@ -404,7 +405,6 @@ class TrainPanel(base.VerbPanel):
         self._propose_layers()
         self._on_answer()
         self.have.changed.connect(self._on_answer)
-        self.have.native.activated.connect(self._mark_answer)
         for choice in (self.images.source, self.images.placed):
             choice.changed.connect(self._update_rows)
         self.low.changed.connect(self._propose_initial_model)
@@ -479,10 +479,6 @@ class TrainPanel(base.VerbPanel):
         """Whether the user has an SEM image of the place."""
         return bool(self.have.value == _SEM)
 
-    def _mark_answer(self, _: object = None) -> None:
-        """Keep the answer of the user when other layers are opened."""
-        self._has_answer = True
-
     def _on_answer(self, _: object = None) -> None:
         """Show the form of an answer, and propose its images and recipe."""
         have = self.have.value
@@ -545,13 +541,13 @@ class TrainPanel(base.VerbPanel):
     def _propose_layers(self) -> None:
         """Propose an answer, and a mosaic and an SEM image, unless the user chose."""
         pair = find_image_pair(self.viewer, self.result_layers.own)
-        if not self._has_answer:
+        if self.have.value == self._answer_proposed:
             grey = layers.list_grey_layers(self.viewer)
             acquired = [layer for layer in grey if layers.is_acquired(layer)]
             answer = _ALONE if len(acquired) == 1 else _SEM
             if any(map(layers.is_ground_truth, grey)):
                 answer = _PAIRS
-            self.have.value = answer
+            self.have.value = self._answer_proposed = answer
         low, high = both = self.low.value, self.high.value
         if not self._has_place or self._offered not in ((), both):
             return
@@ -565,7 +561,7 @@ class TrainPanel(base.VerbPanel):
         self, low: Layer, high: Layer, transform_file: StoredTransform
     ) -> None:
         """Select two registered layers and their transform."""
-        self._has_answer, self._offered = True, None
+        self._answer_proposed = self._offered = None
         if self.have.value == _ALONE:
             self.have.value = _SEM
         self.images.take(low, high, transform_file)
@@ -573,7 +569,7 @@ class TrainPanel(base.VerbPanel):
 
     def take_noisy(self, layer: Layer | None) -> None:
         """Prepare training of a denoiser on a single noisy layer."""
-        self._has_answer, self.have.value = True, _ALONE
+        self._answer_proposed, self.have.value = None, _ALONE
         if layer is None or layer not in self.low.choices:
             self.messages.show_status("Choose the noisy image, then press Train.")
             return
@@ -789,7 +785,7 @@ class TrainPanel(base.VerbPanel):
     ) -> None:
         """Start watching the progress of a run."""
         self._run_dir, self._request, self._left = run_dir, request, False
-        self.steps_done = 0
+        self.steps_done, self._answer_proposed = 0, None
         if self._has_place and not is_resumed:
             self.history.remove_layers(self.result_layers.find_helpers())
         self.view.watch(run_dir, size, is_resumed=is_resumed)
