@@ -6,13 +6,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache, partial
-from html import escape
 from pathlib import Path
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from magicgui.widgets import CheckBox, ComboBox, FileEdit, FloatSpinBox
+from magicgui.widgets import CheckBox, ComboBox, FileEdit
 from napari.components import ViewerModel
 from napari.layers import Image
 from qtpy.QtCore import QObject, QTimer
@@ -27,7 +26,6 @@ from napari_semsr.inference import (
     EnhanceOptions,
 )
 from napari_semsr.models import MODELS_BY_INSTRUMENT
-from napari_semsr.restoration import parse_psf
 from napari_semsr.widgets import base, layers
 from napari_semsr.widgets.compare import CompareControls, OverlayLayer
 from napari_semsr.widgets.enhance.models import (
@@ -401,71 +399,17 @@ class _CollapsibleOptions(base.CollapsibleSection):
             self.set_expanded()
 
 
-_OFF, _FROM_IMAGE = "off", "found"  # kept in projects
-_WIDTHS = {"a width in px": "px", "a width in nm": "nm"}
 _DIGESTED_PX = 1 << 24  # of a layer; chosen: a tenth of a second
 _BEFORE_REGISTERED = (
     " Enhance the image from before the registration, and register the result."
 )
 
 
-class SharpenForm(base.Form):
-    """Form for the blur to remove: none, as measured by the model, or a given width."""
-
-    def __init__(self) -> None:
-        self.kind = ComboBox(
-            name="sharpen",
-            label="Sharpen",
-            tooltip=(
-                "Blur to remove: none, the blur measured by the model, or a blur of "
-                "known standard deviation. Check the preview under the mouse."
-            ),
-            choices=[("automatic", _FROM_IMAGE), (_OFF, _OFF), *_WIDTHS.items()],
-        )
-        self.sigma = FloatSpinBox(
-            name="blur_width",
-            label="Width",
-            tooltip=(
-                "Standard deviation of the blur in the unit chosen above; the full "
-                "width at half maximum is 2.35 times as large."
-            ),
-            value=1.0,
-            min=0.0,
-            max=1e4,
-            step=0.1,
-        )
-        self.sigma.native.setDecimals(3)
-        super().__init__(self.kind, self.sigma)
-        self.kind.changed.connect(self._update_width_row)
-        self._update_width_row()
-
-    def _update_width_row(self) -> None:
-        self.show_row("blur_width", self.kind.value in _WIDTHS.values())
-
-    def get_blur_px(self, size: core.PixelSize | None) -> float | None:
-        """Return the blur in pixels for a layer of the given pixel size."""
-        if self.kind.value == _FROM_IMAGE:
-            return None
-        if self.kind.value == _OFF or not self.sigma.value:
-            return 0.0
-        point_spread = parse_psf(f"{self.sigma.value:g}{self.kind.value}")
-        return sum(point_spread.compute_sigma_px(size)) / 2
-
-    def set_blur_px(self, blur_px: float | None) -> None:
-        """Set the form to a blur in pixels; None selects the measured blur."""
-        self.kind.value = _FROM_IMAGE if blur_px is None else "px" if blur_px else _OFF
-        if blur_px:
-            self.sigma.value = blur_px
-
-
 _MAPS = {
-    jobs.MISFIT: ("the misfit", "misfit (%)"),
-    jobs.UNFAMILIAR: (
-        "the distance to the training area",
-        "distance to training area (unlike it above 1)",
-    ),
+    jobs.MISFIT: "misfit (%)",
+    jobs.UNFAMILIAR: "distance to training area (unlike it above 1)",
 }
-"""What each map shows, and the name of its layer."""
+"""The name of the layer of each map."""
 _EXISTING = {"refuse": "refuse", "resume it": "resume", "replace it": "replace"}
 
 
@@ -497,7 +441,7 @@ class EnhancePanel(base.VerbPanel):
         self.weights = _CollapsibleOptions(
             WEIGHTS,
             "Amounts of noise, blur and haze to remove; by default, as measured by the "
-            "model.",
+            "model. Check the preview under the mouse.",
         )
         self.cluster = base.OptionsForm(ClusterOptions)
         line = self.cluster.get_widget("scheduler").native
@@ -510,7 +454,6 @@ class EnhancePanel(base.VerbPanel):
         )
         self.classical = base.OptionsForm(jobs.RESTORE.options)
         self.classical.show_row("method", visible=False)  # it is in the list of models
-        self.sharpen = SharpenForm()
         self.whole = CheckBox(
             name="whole",
             text="Whole field",
@@ -538,7 +481,6 @@ class EnhancePanel(base.VerbPanel):
                 "area."
             ),
         )
-        self.unmade = base.RichTextLabel()  # why a ticked map cannot be made
         self.output = base.create_store_edit()
         self.existing = ComboBox(
             name="existing",
@@ -557,14 +499,14 @@ class EnhancePanel(base.VerbPanel):
         self._project: Path | None = None  # folders searched for unfinished stores
         self._store_offered: Path | None = None  # the one of them to resume
         self._ticks = {jobs.MISFIT: self.misfit, jobs.UNFAMILIAR: self.unfamiliar}
-        choices = base.Form(self.whole, *self._ticks.values(), self.unmade)
+        choices = base.Form(self.whole, *self._ticks.values())
         # what a classical method does without, and what it alone has
         self._of_models = self.form, choices, self.advanced, self.look.pointing.native
         self.add_group("Image", base.Form(self.layer, self.all_planes))
         self.add_group("Model or method", self.model)
         self.add_group(
             "Settings",
-            *(self.classical, self.form, self.sharpen, self.weights, choices),
+            *(self.classical, self.form, self.weights, choices),
             base.Form(self.output, self.existing),
             self.advanced,
         )
@@ -585,16 +527,13 @@ class EnhancePanel(base.VerbPanel):
         self.model.changed.connect(self._update_form_rows)
         self.form.on_change("resample", lambda _: self._compare_model(self.layer.value))
         self.whole.changed.connect(self._set_whole_image)
-        for control in (*self._ticks.values(), self.all_planes, self.layer):
-            control.changed.connect(self._show_map_problems)
+        for control in (self.all_planes, self.layer):
+            control.changed.connect(self._update_maps)
         for form in (self.form, self.weights.form, self.advanced.form):
             for name in form.option_names:
                 form.on_change(name, restart)
-        controls = self.layer, self.model, self.sharpen.kind, self.sharpen.sigma
-        for control in controls:
+        for control in (self.layer, self.model):
             control.changed.connect(restart)
-        # preview a choice of the user, but not one set by a run
-        self.sharpen.kind.native.activated.connect(self.look.start_preview)
         self.runner.failed.connect(self._keep_or_remove_layer)
         self.closed.connect(self._pause_unfinished_layer)
         self.session.changed.connect(self._check_project_stores)
@@ -644,42 +583,22 @@ class EnhancePanel(base.VerbPanel):
             part.setVisible(method is None)
         self.form.show_row("norm", bool(card.get("norms")))
         self.form.show_row("resample", card.get("pixel_size_nm") is not None)
-        for part in (self.sharpen, self.weights):
-            part.setVisible(self._has_separate_amounts())
-        self._show_map_problems()
+        self.weights.setVisible(self._has_separate_amounts())
+        self._update_maps()
 
-    def _find_map_problems(self) -> dict[str, str]:
-        """Return the reasons why selected maps cannot be made, keyed by map name."""
-        card, why = self.model.card, {}
-        name = card.get("name", self.model.value)
-        if self.misfit.value and not jobs.is_instrument_model(card):
-            why[jobs.MISFIT] = (
-                f"{name} was not trained with a simulated instrument, so the blur is "
-                "unknown"
-            )
-        if self.unfamiliar.value and not _has_training_area(card):
-            why[jobs.UNFAMILIAR] = (
-                f"{name} does not record its training area; models trained on an SEM "
-                "image of the same area do"
-            )
-        if self.input_layers.uses_all_planes():
-            reason = "maps are not made of all planes; untick All planes to map one"
-            why = {key: reason for key, tick in self._ticks.items() if tick.value}
-        return why
+    def _list_possible_maps(self) -> dict[str, bool]:
+        """Return whether each map can be made of the image by the model."""
+        card, one_plane = self.model.card, not self.input_layers.uses_all_planes()
+        return {
+            jobs.MISFIT: one_plane and jobs.is_instrument_model(card),
+            jobs.UNFAMILIAR: one_plane and FAMILIARITY in (card.get("training") or {}),
+        }
 
-    def _show_map_problems(self, _: object = None) -> None:
-        """Show the reasons below the tick boxes, and keep ticked boxes visible."""
-        if not base.is_alive(self):
-            return
-        from_instrument = jobs.is_instrument_model(self.model.card)
-        self.misfit.visible = from_instrument or bool(self.misfit.value)
-        states_place = _has_training_area(self.model.card)
-        self.unfamiliar.visible = states_place or bool(self.unfamiliar.value)
-        lines = (
-            f'<p class="warning">No map of {_MAPS[key][0]}: {escape(sentence)}.</p>'
-            for key, sentence in self._find_map_problems().items()
-        )
-        self.unmade.setText("".join(lines))
+    def _update_maps(self, _: object = None) -> None:
+        """Offer the maps that can be made."""
+        if base.is_alive(self):
+            for key, is_possible in self._list_possible_maps().items():
+                self._ticks[key].visible = is_possible
 
     def _has_separate_amounts(self) -> bool:
         """Return whether the model has separate amounts for noise, blur and haze."""
@@ -694,7 +613,7 @@ class EnhancePanel(base.VerbPanel):
         if self.model.method is not None:
             return self.verb.list_values(options=self.classical.create_options())
         model, cluster = self.model.require_model(), self._read_cluster()
-        sets = {"options": self._get_options(None), "cluster": cluster}
+        sets = {"options": self._get_options(), "cluster": cluster}
         return {**self.verb.list_values(**sets), "model": model}
 
     def _read_cluster(self) -> ClusterOptions:
@@ -712,14 +631,11 @@ class EnhancePanel(base.VerbPanel):
         layer = self.layer.value
         micrograph = self.input_layers.read(layer)
         model = self.model.require_model()
-        return layer, micrograph, model, self._get_options(micrograph.pixel_size_nm)
+        return layer, micrograph, model, self._get_options()
 
-    def _get_options(self, size: core.PixelSize | None) -> EnhanceOptions:
+    def _get_options(self) -> EnhanceOptions:
         """Return the options, or the stored ones of an unfinished run if unchanged."""
-        weights = {}
-        if self._has_separate_amounts():
-            blur = self.sharpen.get_blur_px(size)
-            weights = self.weights.form.values() | {"blur_px": blur}
+        weights = self.weights.form.values() if self._has_separate_amounts() else {}
         options: EnhanceOptions = self.form.create_options(
             **self.advanced.form.values(), **weights
         )
@@ -749,12 +665,11 @@ class EnhancePanel(base.VerbPanel):
 
     def _show_options(self, options: EnhanceOptions) -> None:
         values = options.model_dump()
-        self.sharpen.set_blur_px(options.blur_px)
         self.form.set_values(**{name: values[name] for name in self.form.option_names})
         for part in (self.weights, self.advanced):
             part.set_values(**{name: values[name] for name in part.form.option_names})
         self._options_shown = None
-        self._options_shown = self._get_options(None), options  # rounded by the form
+        self._options_shown = self._get_options(), options  # rounded by the form
 
     def _find_resumable_layer(
         self, request: tuple[object, ...], path: Path | None, *, replaces: bool
@@ -805,13 +720,13 @@ class EnhancePanel(base.VerbPanel):
             options = self.classical.create_options()
         else:
             model = self.model.require_model()
-            options = resumed or self._get_options(micrograph.pixel_size_nm)
+            options = resumed or self._get_options()
             self._compare_model(source)
             plane = layers.get_displayed_plane(source, self.viewer.dims)
             place_seen = plane, micrograph.pixel_size_nm, micrograph.origin
             request = source, model, options, place_seen
-            ticks, unmade = self._ticks.items(), self._find_map_problems()
-            maps = {key: bool(one.value) and key not in unmade for key, one in ticks}
+            possible = self._list_possible_maps()
+            maps = {key: self._ticks[key].value and on for key, on in possible.items()}
             there = self._outcome
             is_there = any(maps.values()) and self._has_result(request, path)
             if there is not None and is_there:
@@ -925,12 +840,10 @@ class EnhancePanel(base.VerbPanel):
             both = self.live.request[0], self.live.layer
             with self.result_layers.replace_earlier(kind, *both) as earlier:
                 yield from self.result_layers.remove_earlier(earlier)
-                title = layers.create_result_name(self.viewer, name, _MAPS[kind][1])
+                title = layers.create_result_name(self.viewer, name, _MAPS[kind])
                 layer = base.add_opened_image(self.viewer, opened_store, name=title)
                 layers.hide_other_maps(self.viewer, layer)
                 yield
-        for reason in enhanced.unmade:
-            self.messages.show_warning(reason)
         report, planes = enhanced.outcome.report, enhanced.outcome.planes
         what = f"{len(planes)} planes" if planes else report.provenance.inputs[0].name
         self.results.show_result(
@@ -1050,7 +963,6 @@ class EnhanceOutcome:
 
     outcome: base.JobResult
     maps: Mapping[str, base.OpenedImage] = field(default_factory=dict)
-    unmade: tuple[str, ...] = ()  # why ticked maps were not made
 
 
 def describe_enhancement(report: Any, image: str) -> str:
@@ -1066,11 +978,6 @@ def describe_enhancement(report: Any, image: str) -> str:
         parts = list(filter(None, (noise, blur)))
     removed = f"removed {' and '.join(parts)} from" if parts else "enhanced"
     return f"{name} {removed} {image}."
-
-
-def _has_training_area(card: Mapping[str, Any]) -> bool:
-    """Return whether a model card records the training area."""
-    return FAMILIARITY in (card.get("training") or {})
 
 
 def _restore(job: core.Job[Any], target: Path) -> core.Job[EnhanceOutcome]:
@@ -1115,11 +1022,11 @@ def _create_maps(
     """
     result_image, misfit = outcome.image, outcome.report.misfit
     maps_shown: dict[str, core.Micrograph] = {}
-    unmade: list[str] = []
     if maps[jobs.MISFIT] and misfit is None:
-        unmade.append(
+        core.warn(
             f"No misfit map was made: {micrograph.name} shows little more than noise, "
-            "or has too many gaps."
+            "or has too many gaps.",
+            "too-little-detail",
         )
     elif maps[jobs.MISFIT] and misfit is not None:
         maps_shown[jobs.MISFIT] = yield from map_misfit(
@@ -1131,7 +1038,7 @@ def _create_maps(
                 micrograph, model, options
             )
         except core.ShapeError as error:  # of an image smaller than a block
-            unmade.append(str(error))
+            core.warn(str(error), core.get_error_code(error))
     stores = {}
     for part, item in maps_shown.items():
         story = result_image.provenance and result_image.provenance.model_copy(
@@ -1139,4 +1046,4 @@ def _create_maps(
         )
         shown = item.replace(provenance=story)
         stores[part] = base.OpenedImage(shown, (shown,))
-    return EnhanceOutcome(outcome, stores, tuple(unmade))
+    return EnhanceOutcome(outcome, stores)

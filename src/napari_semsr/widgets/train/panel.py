@@ -643,8 +643,12 @@ class TrainPanel(base.VerbPanel):
         if self._has_place:
             return self._create_place_request()
         values, run_dir = self._read_recipe(), Path(str(self.get_output_path()))
-        if self.images.cuts or self.have.value == _ALONE:
-            images = self._read_images()
+        images: dict[str, object]
+        if self.have.value == _ALONE:
+            images = dict(zip(("image", "second"), self._read_images(), strict=False))
+        elif self.images.cuts:
+            images = dict(zip(("low", "high"), self._read_images(), strict=True))
+            images["transform"] = self.images.get_transform()
         else:
             images = {"pairs": self.images.get_store()}
         # as JSON, since it trains in another process
@@ -658,11 +662,12 @@ class TrainPanel(base.VerbPanel):
 
     def _create_place_request(self) -> base.JobRequest:
         """Return the request of a training on an SEM image of the place."""
-        low, high, transform = *self._get_pair(), self.images.get_transform()
+        low, high = self.low.value, self.high.value
+        transform = self.images.get_transform()
         # a given registration is of one SEM image only
         more = () if self.images.has_transform else self.images.more.value
         further = [one for one in more if one is not high]
-        images, options = self._read_pair(*further), self.form.create_options()
+        images, options = self._read_images(*further), self.form.create_options()
         if transform is not None:
             options = options.replace(model="affine", search="near")  # not used
         # of unchanged layers; a longer training resumes a shorter one
@@ -695,9 +700,9 @@ class TrainPanel(base.VerbPanel):
         show = partial(self.show_adaptation, low)
         return base.JobRequest(make, show, begin)
 
-    def _get_pair(self) -> tuple[Image, Image | None]:
-        """Return the two chosen layers, which must differ."""
-        low, high = self.low.value, self.high.value
+    def _read_images(self, *more: Image) -> list[core.Micrograph]:
+        """Read the layers; a transform replaces how they are rotated on the screen."""
+        low, high, alone = self.low.value, self.high.value, self.have.value == _ALONE
         if low is not None and low is high:
             first, second = (label for label, _ in _IMAGES[self.have.value])
             msg = (
@@ -705,26 +710,11 @@ class TrainPanel(base.VerbPanel):
                 f"both: choose another one under {second}."
             )
             raise core.OptionError(msg, code="same-image")
-        return low, high
-
-    def _read_pair(self, *more: Image) -> list[core.Micrograph]:
-        """Read both images; a transform replaces how they are rotated on the screen."""
-        low, high = self._get_pair()
-        is_unturned = self.images.has_transform and self.have.value != _ALONE
-        first = self.input_layers.read(low, is_unturned=is_unturned)
-        alone = self.have.value == _ALONE
-        rest = [self.input_layers.read(one, is_unturned=alone) for one in (high, *more)]
-        return [first, *rest]
-
-    def _read_images(self) -> dict[str, object]:
-        """Read the training layers: two, or a noisy one with optional second scan."""
-        if self.have.value == _PAIRS:
-            low, high = self._read_pair()
-            return {"low": low, "high": high, "transform": self.images.get_transform()}
-        if self.high.value is None:
-            return {"image": self.input_layers.read(self.low.value)}
-        first, second = self._read_pair()
-        return {"image": first, "second": second}
+        is_unturned = self.images.has_transform and not alone
+        image = self.input_layers.read(low, is_unturned=is_unturned)
+        others = [] if alone and high is None else [high, *more]
+        read = partial(self.input_layers.read, is_unturned=alone)
+        return [image, *map(read, others)]
 
     def _read_recipe(self) -> dict[str, Any]:
         """Return the arguments of a training without its images, and check its name."""
@@ -964,9 +954,8 @@ class TrainPanel(base.VerbPanel):
     def _report_stopped_run(self, model: jobs.ModelFile) -> None:
         """Report that the run was stopped, and that its best model is listed."""
         NEWS.changed.emit()
-        best = {k: v for k, v in self.view.best.items() if k in jobs.HELD_OUT}
         self.results.show_result(
-            jobs.create_validation_figures(best),
+            {},
             f"Stopped after step {self.steps_done}. The best {model.card['name']} so "
             "far is now listed in Enhance; Resume continues from here.",
             curves=self.view.curves,

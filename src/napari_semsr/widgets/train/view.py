@@ -5,18 +5,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from napari_semsr import core, jobs
 from napari_semsr.analysis import choose_gain
-from napari_semsr.io import read, read_text
+from napari_semsr.io import read
 from napari_semsr.widgets import base, host, layers
 
 if TYPE_CHECKING:
     from napari.layers import Image
 
-_CURVE, _PREVIEW, _BEST = "curve.csv", "preview.tif", "best.yaml"
+_CURVE, _PREVIEW = "curve.csv", "preview.tif"
 _MAX_POINTS = 4000  # points of a drawn curve; chosen
 _GAP_PX = 4  # px between the images of the held-out part
 _GAINS = {  # labels by column of the curve
@@ -47,16 +46,6 @@ def _number(text: str | None) -> float:
         return float("nan")
 
 
-def read_best_metrics(path: Path) -> dict[str, float]:
-    """Read the step and metrics of a run's best model, if there is one."""
-    faults = OSError, core.SemsrError, yaml.YAMLError
-    try:
-        best = {name: float(it) for name, it in yaml.safe_load(read_text(path)).items()}
-    except (*faults, AttributeError, TypeError, ValueError):
-        return {}  # being written; the next look reads it
-    return best if "step" in best else {}
-
-
 class TrainingView:
     """Progress of a run: a curve in the results of a panel, and a helper layer."""
 
@@ -83,11 +72,6 @@ class TrainingView:
             self._stamps_seen, self._points, self.curves = {}, [], {}
             if self._panel.results.plot is not None:  # of an earlier training
                 self._panel.results.clear_plot().refresh()
-
-    @property
-    def best(self) -> dict[str, float]:
-        """Step and metrics of the run's best model so far."""
-        return {} if self._run is None else read_best_metrics(self._run / _BEST)
 
     def add_step(self, step: core.Progress) -> None:
         """Show what is new at a step of a training."""
