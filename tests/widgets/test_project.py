@@ -289,7 +289,8 @@ def test_pixels_that_are_no_more_those_of_the_file_are_written(
 
 
 def test_forms_camera_and_choice_come_back(restored, model, project):
-    restored.form.set_values(method="richardson-lucy", iterations=7)
+    restored.model.choose_method("richardson-lucy")
+    restored.classical.set_values(iterations=7)
     restored.layer.value = model.layers["field"]
     camera = host.get_camera(model)
     camera.zoom, camera.center = 3.5, (0, 111, 222)
@@ -300,6 +301,7 @@ def test_forms_camera_and_choice_come_back(restored, model, project):
     assert (camera.zoom, camera.center) == (3.5, (0, 111, 222))
     assert viewer.layers.selection.active.name == "field"
     again = project.show(EnhancePanel, viewer)
+    assert again.model.method == "richardson-lucy"
     assert again.classical.values()["iterations"] == 7
     assert again.layer.value.name == "field"
 
@@ -307,17 +309,17 @@ def test_forms_camera_and_choice_come_back(restored, model, project):
 def test_a_project_gives_no_address_to_connect_to(model, project):
     model.add_points([[1, 2]], name="mark")
     panel = project.show(EnhancePanel, model)
-    panel.advanced.cluster.set_values(scheduler="tcp://127.0.0.1:9")
+    panel.cluster.set_values(scheduler="tcp://127.0.0.1:9")
     project.save(model)
     one = {"scheduler": "tcp://127.0.0.1:9"}
-    more = {"advanced.scheduler": one["scheduler"], "advanced": one}
+    more = {"cluster": one, "advanced": one}
     with project.edited() as told:
         assert "tcp://" not in str(told)
         told["options"]["Enhance"] |= more | {"advanced.form": one | {"memory_gb": 1.5}}
     viewer, _ = project.reopen()
     again = project.show(EnhancePanel, viewer)
     assert again.advanced.form.values()["memory_gb"] == 1.5
-    assert again.advanced.options.scheduler is None
+    assert again.cluster.values()["scheduler"] is None
 
 
 def test_settings_of_a_panel_that_left_are_kept_and_named(model, project, monkeypatch):

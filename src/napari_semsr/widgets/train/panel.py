@@ -501,6 +501,8 @@ class TrainPanel(base.VerbPanel):
         if self._has_place:
             self._propose_layers()
         else:
+            self.input_layers.active = None  # proposed with an SEM image
+            self.input_layers.select_active_layer()
             self._propose_high(is_own=True)
         self._propose_initial_model()
         self._update_rows()
