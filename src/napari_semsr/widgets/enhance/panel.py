@@ -82,7 +82,7 @@ _INCOMPLETE_END = re.compile(rf"{re.escape(_INCOMPLETE)}( \[\d+\])?$")
 
 def create_live_field(
     micrograph: core.Micrograph,
-    layer: Image | None,
+    layer: Image,
     card: Mapping[str, object],
     options: EnhanceOptions,
     *,
@@ -97,7 +97,7 @@ def create_live_field(
 
     output = plan_output(micrograph, card, options)
     levels: list[Any] = [micrograph.data]
-    if layer is not None and layer.multiscale and layer.ndim == micrograph.data.ndim:
+    if layer.multiscale and layer.ndim == micrograph.data.ndim:
         levels += list(layer.data)[1:]
     # those that can be displayed without computation
     sources = [item for item in levels if isinstance(item, np.ndarray)]
@@ -105,8 +105,7 @@ def create_live_field(
     if not sources and coarsest.shape[0] * coarsest.shape[1] <= _SMALL_PX:
         sources = [np.asarray(coarsest)]
     if not sources:  # a medium grey
-        middle = 0.0 if layer is None else float(np.mean(layer.contrast_limits))
-        sources = [np.full((1, 1), middle)]
+        sources = [np.full((1, 1), float(np.mean(layer.contrast_limits)))]
     own = card.get("grey", "input") != "input"  # its grey levels are those of the model
     grey = core.contrast_limits(sources) if own else None
     live = LiveField(output, sources, grey=grey, whole=whole)
@@ -118,12 +117,8 @@ def create_live_field(
         origin=output.frame.origin,
         spacing_px=output.frame.spacing_px,
     )
-    look: dict[str, Any] = {}
-    if own:
-        look["contrast_limits"] = (0.0, 1.0)
-    elif layer is not None:
-        look["contrast_limits"] = tuple(layer.contrast_limits)
-    keywords = layers.create_layer_keywords(result, **look)
+    limits = (0.0, 1.0) if own else tuple(layer.contrast_limits)
+    keywords = layers.create_layer_keywords(result, contrast_limits=limits)
     mark = {"model": str(card.get("name")), "digest": None}  # not known yet
     keywords["metadata"][io.NETWORK_KEY] = mark
     return live, keywords
@@ -145,7 +140,7 @@ class LiveLayer(QObject):
         keywords: dict[str, object],
         store: Path,
         on_removed: Callable[[], None],
-        request: tuple[Any, ...] = (),
+        request: tuple[Any, ...],
     ) -> None:
         super().__init__()
         self.live = live
@@ -364,10 +359,6 @@ class EnhanceCompareControls(CompareControls):
         self.pointing.changed.connect(self._toggle_preview)
         self.preview.runner.failed.connect(self.stop_preview)
 
-    def start_preview(self, _: object = None) -> None:
-        """Show a preview, so that the user can check the effect of an option."""
-        self.pointing.value = True
-
     def stop_preview(self, _: object = None) -> None:
         """Remove the preview when a run starts or the preview has failed."""
         self.pointing.value = False
@@ -503,7 +494,7 @@ class EnhancePanel(base.VerbPanel):
         # what a classical method does without, and what it alone has
         self._of_models = self.form, choices, self.advanced, self.look.pointing.native
         self.add_group("Image", base.Form(self.layer, self.all_planes))
-        self.add_group("Model or method", self.model)
+        self.add_group("Method", self.model)
         self.add_group(
             "Settings",
             *(self.classical, self.form, self.weights, choices),
@@ -744,13 +735,14 @@ class EnhancePanel(base.VerbPanel):
         begin = self._prepare_view
         if is_classical:
             job = jobs.RESTORE.job(image, target, **how)
-            return base.JobRequest(partial(_restore, job, target), show, begin)
+            make = partial(_restore, job, target)
+            return base.JobRequest(lambda: _count_tiles(make()), show, begin)
         how |= {"model": model, "cluster": self._read_cluster()}
         make = partial(_enhance_and_create_maps, self, image, target, maps, how)
         if not planes:  # they are not drawn during the run
             draw = partial(self._draw_live_layer, request, micrograph, name, path)
             begin = partial(draw, card, target, how)
-        return base.JobRequest(make, show, begin)
+        return base.JobRequest(lambda: _count_tiles(make()), show, begin)
 
     def _prepare_view(self) -> None:
         """Forget the last run, and end the preview."""
@@ -978,6 +970,10 @@ def describe_enhancement(report: Any, image: str) -> str:
         parts = list(filter(None, (noise, blur)))
     removed = f"removed {' and '.join(parts)} from" if parts else "enhanced"
     return f"{name} {removed} {image}."
+
+
+def _count_tiles(job: core.Job[EnhanceOutcome]) -> core.Job[EnhanceOutcome]:
+    return base.count_main_part(job, lambda step: "tiles" in step.message)
 
 
 def _restore(job: core.Job[Any], target: Path) -> core.Job[EnhanceOutcome]:

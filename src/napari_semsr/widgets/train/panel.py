@@ -336,6 +336,18 @@ class _AdaptOutcome:
     look_here: base.OpenedImage
 
 
+def _is_training(step: core.Progress) -> bool:
+    return isinstance(step, jobs.AdaptProgress | jobs.TrainStep)
+
+
+def _train(
+    values: dict[str, Any], existing: jobs.OverwritePolicy
+) -> core.Job[jobs.Trained]:
+    """Train by a recipe, and add the model to the library."""
+    job = jobs.train_and_import(values, existing)
+    return base.count_main_part(job, _is_training)
+
+
 def _run_adaptation(
     stopped: Path | None, folder: Path, **how: Any
 ) -> core.Job[_AdaptOutcome]:
@@ -345,7 +357,8 @@ def _run_adaptation(
     """
     if stopped is not None:
         shutil.copytree(stopped, folder, ignore=_RESULTS_KEPT, dirs_exist_ok=True)
-    adaptation = yield from jobs.ADAPT.job(output=folder, **how)
+    job = jobs.ADAPT.job(output=folder, **how)
+    adaptation = yield from base.count_main_part(job, _is_training)
     yield from jobs.MODELS_IMPORT.rerun(Path(adaptation.model))
     return _AdaptOutcome(
         adaptation,
@@ -656,10 +669,9 @@ class TrainPanel(base.VerbPanel):
         # as JSON, since it trains in another process
         values |= {key: one for key, one in images.items() if one is not None}
         existing = jobs.OverwritePolicy(overwrite=bool(self.replace.value), keep=True)
+        make = partial(_train, values, existing)
         return base.JobRequest(
-            partial(jobs.train_and_import, values, existing),
-            self.show_training,
-            partial(self._watch_run, run_dir),
+            make, self.show_training, partial(self._watch_run, run_dir)
         )
 
     def _create_place_request(self) -> base.JobRequest:
@@ -809,7 +821,7 @@ class TrainPanel(base.VerbPanel):
             values = jobs.list_resume_values(run_dir, place=self._get_environment())
             self._watch_run(run_dir, is_resumed=True)
             existing = jobs.OverwritePolicy(resume=True, keep=True)
-            make = partial(jobs.train_and_import, values, existing)
+            make = partial(_train, values, existing)
             self.controls.start(make, self.show_training)
 
     # -- watching ----------------------------------------------------------------
@@ -825,7 +837,7 @@ class TrainPanel(base.VerbPanel):
         self.have.enabled = not busy
 
     def _show_training_step(self, step: core.Progress) -> None:
-        is_training = isinstance(step, jobs.AdaptProgress | jobs.TrainStep)
+        is_training = _is_training(step)
         self.stop_button.setEnabled(is_training)
         if is_training:
             self.steps_done = step.done
