@@ -47,6 +47,7 @@ from napari_semsr.jobs.simulate import SimulateOptions  # noqa: E402
 from napari_semsr.widgets import base  # noqa: E402
 from napari_semsr.widgets.base import open_panel  # noqa: E402
 from napari_semsr.widgets.base.panel import VerbPanel  # noqa: E402
+from napari_semsr.widgets.layers import fill_view  # noqa: E402
 
 IMAGES = Path(__file__).parent / "images"
 PLUGIN = "napari-semsr"
@@ -176,7 +177,7 @@ def photograph_story() -> None:
     viewer.open_sample(PLUGIN, "place")
     viewer.reset_view()
     frames = [(_frame(viewer), 2.0)]
-    panel: Any = dock(viewer, "Train on SEM")
+    panel: Any = dock(viewer, "Train")
     viewer.reset_view()
     frames.append((_frame(viewer), 3.0))
     frames += _film_training(viewer, panel)
@@ -186,7 +187,7 @@ def photograph_story() -> None:
     panel.results.reveal()
     frames.append((_frame(viewer), 4.0))
     enhanced = viewer.layers[-1]
-    light = panel.mosaic.value
+    light = panel.low.value
     for layer in viewer.layers:
         layer.visible = layer in (light, enhanced)
     viewer.reset_view()
@@ -210,7 +211,7 @@ def _film_training(
     due = time.monotonic()
     while panel.is_busy:
         settle(0.2)
-        if not panel._curve or time.monotonic() < due:
+        if not panel.view.curves or time.monotonic() < due:
             continue
         due = time.monotonic() + FILM_EVERY_S
         panel.results.reveal()
@@ -253,19 +254,23 @@ def photograph_train() -> None:
     """Fine-tune the bundled model on the degraded sample, and look at a patch."""
     viewer = new_viewer("degraded")
     panel = dock(viewer, "Train")
-    panel.pairs.low.value = viewer.layers["degraded"]
-    panel.pairs.high.value = viewer.layers["truth"]
+    panel.have.value = "pairs"
+    panel.low.value = viewer.layers["degraded"]
+    panel.high.value = viewer.layers["truth"]
     panel.steps.value = 300
     panel.run()
     end = time.monotonic() + PATIENCE_S
-    while panel.runner.is_busy and len(panel.view.curve.get("step", ())) < 5:
+    while (
+        panel.runner.is_busy
+        and len(panel.view.curves.get("held out", {}).get("step", ())) < 5
+    ):
         if time.monotonic() > end:
             msg = f"No model was evaluated within {PATIENCE_S} s."
             raise TimeoutError(msg)
         settle(0.2)
     panel.results.reveal()
     panel.view.poll()
-    panel.view.look()
+    fill_view(viewer, panel.view.layer)
     photograph(viewer, "train", fit=False)
     panel.controls.cancel()
     finish(panel)
@@ -297,16 +302,25 @@ def photograph_metrics() -> None:
 def photograph_error_map() -> None:
     """Compare a restored image with the degraded image it was computed from."""
     viewer = new_viewer("degraded")
-    ran(viewer, "Restore", layer="degraded")
+    restored(viewer)
     viewer.window.remove_dock_widget("all")
     ran(viewer, "Error map", reference="degraded", enhanced=viewer.layers[-1])
     keep(viewer, "error_map")
 
 
+def restored(viewer: napari.Viewer) -> VerbPanel:
+    """Restore the degraded sample by a Wiener filter."""
+    panel: Any = dock(viewer, "Enhance")
+    panel.model.choose_method("wiener")
+    panel.layer.value = viewer.layers["degraded"]
+    work(panel)
+    return panel
+
+
 def photograph_restore() -> None:
     """Undo the blur of the degraded sample, with the input on the left."""
     viewer = new_viewer("degraded")
-    ran(viewer, "Restore", layer="degraded")
+    restored(viewer)
     keep(viewer, "restore")
 
 
@@ -341,7 +355,7 @@ def photograph_gaps() -> None:
 def photograph_project() -> None:
     """Show the results before they are saved in a project."""
     viewer = new_viewer("degraded")
-    ran(viewer, "Restore", layer="degraded")
+    restored(viewer)
     viewer.window.remove_dock_widget("all")
     dock(viewer, "Save")
     keep(viewer, "project")

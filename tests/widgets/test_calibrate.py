@@ -15,9 +15,8 @@ from napari_semsr.widgets.layers import (
 )
 from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
 from napari_semsr.widgets.register.panel import RegisterPanel
-from napari_semsr.widgets.restore import RestorePanel
 from tests.refusals import refused
-from tests.widgets.scenes import edges, grain
+from tests.widgets.scenes import create_classical, edges, grain
 
 IMAGE = np.zeros((40, 60), np.uint8)
 
@@ -144,7 +143,7 @@ def test_what_was_made_of_a_layer_takes_its_pixel_size(model, hold, run_panel):
     field = model.add_image(edges(), name="field")
     opener = hold(OpenMosaicPanel(model))
     group = opener.calibrate
-    run_panel(hold(RestorePanel(model)))
+    run_panel(hold(create_classical(model)))
     sharp, crop = model.layers["field · wiener"], opener.crop
     corners = np.array([[20, 30], [60, 70]])
     box = model.add_shapes(corners, shape_type="rectangle", name="box")
@@ -177,7 +176,7 @@ def test_what_was_made_of_a_layer_takes_its_pixel_size(model, hold, run_panel):
 def test_another_image_of_the_same_name_leaves_results_alone(model, hold, run_panel):
     first = model.add_image(edges(), name="scan")
     group = hold(OpenMosaicPanel(model)).calibrate
-    run_panel(hold(RestorePanel(model)))
+    run_panel(hold(create_classical(model)))
     first.name = "sample A"
     second = model.add_image(edges(seed=5), name="scan", metadata=first.metadata)
     for layer, size in ((second, 5.0), (first, 8.0)):
@@ -190,7 +189,7 @@ def test_another_image_of_the_same_name_leaves_results_alone(model, hold, run_pa
 
 def test_a_size_waits_for_the_job_that_has_read_the_image(model, hold, finish):
     model.add_image(edges(), name="field")
-    opener, restore = hold(OpenMosaicPanel(model)), hold(RestorePanel(model))
+    opener, restore = hold(OpenMosaicPanel(model)), hold(create_classical(model))
     group = opener.calibrate
     group.pixel_size.value = (4.0, 4.0)
     group.apply_button.click()
@@ -199,7 +198,7 @@ def test_a_size_waits_for_the_job_that_has_read_the_image(model, hold, finish):
     for button in (group.apply_button, group.undo_button):
         opener.messages.show_status("")
         button.click()
-        assert "Restore uses field" in opener.status.text()
+        assert "Enhance uses field" in opener.status.text()
         assert sizes(model) == {"field": (4.0, 4.0)}
     finish(restore)
     group.layer.value, group.pixel_size.value = model.layers["field"], (5.0, 5.0)

@@ -12,9 +12,8 @@ from napari_semsr.widgets import host
 from napari_semsr.widgets.figure import FigurePanel
 from napari_semsr.widgets.layers import create_layer_keywords
 from napari_semsr.widgets.project import SavePanel
-from napari_semsr.widgets.restore import RestorePanel
 from tests.children import LIMIT_MS, run
-from tests.widgets.scenes import exposures_of
+from tests.widgets.scenes import create_classical, exposures_of
 
 pytestmark = pytest.mark.usefixtures("display")
 
@@ -25,8 +24,8 @@ def opened(make_napari_viewer, qtbot, run_panel, no_project):
     viewer = make_napari_viewer(show=True)
     image = exposures_of((64, 64), sharp=True)[0]
     viewer.add_image(image.data, **create_layer_keywords(image))
-    panel = RestorePanel(viewer)
-    viewer.window.add_dock_widget(panel, name="Restore")
+    panel = create_classical(viewer)
+    viewer.window.add_dock_widget(panel, name="Enhance")
     run_panel(panel)
     asked = []
 
@@ -51,11 +50,11 @@ def note(frame, event, _):
         os.write(1, f"{code.co_name} was called\\n".encode())
 
 atexit.register(sys.setprofile, note)
+from napari_semsr.widgets.enhance.panel import EnhancePanel
 from napari_semsr.widgets.project import SavePanel
-from napari_semsr.widgets.restore import RestorePanel
 viewer = napari.Viewer(show=True)
 napari.Viewer.close, close = lambda _: print("closed"), napari.Viewer.close
-for kind in (SavePanel, RestorePanel):
+for kind in (SavePanel, EnhancePanel):
     viewer.window.add_dock_widget(kind(viewer), name=kind.__name__)
 for name in ("one", "two"):
     viewer.add_shapes(metadata={"semsr made": "Restore"}, name=name)
@@ -149,7 +148,7 @@ def test_what_is_being_made_is_asked_for(opened, closings, finish, tmp_path):
     viewer.layers[-1].metadata["semsr saved"] = str(tmp_path / "somewhere.ome.zarr")
     panel.run()
     panel.window().close()
-    assert asked == [["the unfinished result of Restore"]]
+    assert asked == [["the unfinished result of Enhance"]]
     assert closings.count == 0
     panel.cancel_button.click()
     finish(panel)

@@ -8,6 +8,7 @@ from qtpy.QtWidgets import QFileDialog, QPushButton
 import napari_semsr as semsr
 from napari_semsr.io import read, read_sheet, write
 from napari_semsr.widgets.base import PANELS, create_panel
+from tests.widgets.scenes import create_classical
 
 
 @pytest.fixture
@@ -58,8 +59,7 @@ def make(name, viewer):
 
 
 def test_images_of_a_folder_are_restored_once(tmp_path, folder, answer, apply, hold):
-    panel = hold(make("Restore", ViewerModel()))
-    panel.form.set_values(psf="1px")
+    panel = hold(create_classical(ViewerModel(), psf="1px"))
     out = tmp_path / "out"
     out.mkdir()
     answer(folder, out)

@@ -10,8 +10,8 @@ from napari_semsr.widgets.measure.quality import QualityPanel
 from napari_semsr.widgets.measure.resolution import ResolutionPanel
 from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
 from napari_semsr.widgets.project import SavePanel
-from napari_semsr.widgets.restore import RestorePanel
 from tests.refusals import refused
+from tests.widgets.scenes import create_classical
 from tests.widgets.test_panels import make
 
 PLANES = 3
@@ -33,14 +33,13 @@ def stack(model, exposures):
     return layer
 
 
-@pytest.fixture(params=[RestorePanel, EnhancePanel])
+@pytest.fixture(params=[create_classical, EnhancePanel])
 def panel(request, model, hold, stack):
     panel = hold(request.param(model))
-    if isinstance(panel, EnhancePanel):
+    panel.classical.set_values(psf="1px")
+    panel.form.set_values(tile=64, precision="fp32")
+    if request.param is EnhancePanel:
         panel.model.show_model("sem-restore")
-        panel.form.set_values(tile=64, precision="fp32")
-    else:
-        panel.form.set_values(psf="1px")
     return panel
 
 
@@ -94,7 +93,7 @@ def test_a_stack_is_done_plane_by_plane(panel, model, stack, run_panel, finish):
     np.testing.assert_allclose(made.translate, stack.translate)
     assert made.units == stack.units
     assert made.axis_labels == stack.axis_labels
-    assert bool(get_network_name(made)) == isinstance(panel, EnhancePanel)
+    assert bool(get_network_name(made)) == (panel.model.method is None)
     found = micrograph_from_layer(made)
     assert len(found.provenance.inputs) == PLANES
     whole = np.array(made.data)

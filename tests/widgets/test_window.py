@@ -107,7 +107,7 @@ def test_from_frames_to_a_measured_mosaic(
     panel = window.page.panel
     assert (panel.layer.value, panel.model.value) == (mosaic, "ssum-sem")
     panel.model.add_file(write_tiny_model(tmp_path))
-    assert "Enhanced in" in run_panel(panel)
+    assert "tiny enhanced" in run_panel(panel)
     assert panel.layer.value is mosaic
     window.next_button.click()
     panel = window.page.panel

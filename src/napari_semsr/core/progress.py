@@ -85,7 +85,7 @@ class TimeEstimator:
         A time that the job states is kept. A new total or a count of 0 restarts the
         estimate. `now` is in seconds on a monotonic clock, by default the system's.
         """
-        if step.seconds_left is not None:
+        if step.seconds_left is not None or step.done >= step.total > 0:
             return step
         if not step.done or not step.total:
             self._marks = [] if step.total else self._marks

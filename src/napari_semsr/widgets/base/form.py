@@ -325,9 +325,10 @@ class _OptionControl:
             return create_widget(
                 value=default, annotation=self.kind, name=name, options=options
             )
-        # An index may be 0, so "automatic" is one below it.
+        # 0 may be a value, so "automatic" is one step below it.
         zero = any(getattr(item, "ge", None) == 0 for item in field.metadata)
-        self._none = -1 if self.kind is int and zero else 0
+        below = -1 if self.kind is int else -(step or 1)
+        self._none = below if zero else 0
         options["min"] = self._none
         value = self._none if default is None else default
         widget = FloatSpinBox(name=name, value=value, **options)

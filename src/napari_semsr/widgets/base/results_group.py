@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -220,7 +221,6 @@ class ResultsGroup(QGroupBox):
         self._viewer, self.sharing, self._scroll_area = viewer, sharing, scroll_area
         self.plot: PlotCanvas | None = None
         self.findings = findings.Findings(messages.title)
-        self._folds = False  # whether the numbers below the large one can be folded
         self.headline, self.remarks = folding.RichTextLabel(), folding.RichTextLabel()
         self.figures = folding.RichTextLabel()
         tooltip = "Show all numbers of the result with their methods."
@@ -264,9 +264,10 @@ class ResultsGroup(QGroupBox):
     ) -> None:
         """Show numbers and rich text in the results, and set the status.
 
-        The first number is shown large, and all of them are folded. `curves` are saved
-        with the numbers, which state the `network` that made the result; `tables` are
-        shown and copied, too. Results that follow the mouse do not `reveal` the group.
+        The first large number, or the sentence, comes first, and all are folded.
+        `curves` are saved with the numbers, which state the `network` that made the
+        result; `tables` are shown and copied, too. Results that follow the mouse do not
+        `reveal` the group.
         """
         messages, translate = self._messages, self._messages.translate
         planes_measured = self._layers.sources.items()
@@ -297,17 +298,13 @@ class ResultsGroup(QGroupBox):
         ]
         known_figures = [one for one in large_figures if one[1].value is not None]
         first = next(iter(known_figures + large_figures), None)
-        large = "" if first is None else translate(findings.format_headline(*first))
-        self.headline.setText(large)
+        large = escape(sentence)
+        if first is not None:
+            large = findings.format_headline(*first)
+        self.headline.setText(translate(large))
         self.remarks.setText(f"{note}{translate(more)}")
         self.figures.setText(findings.format_value_table(numbers) if numbers else "")
         self.all_figures.setVisible(bool(numbers))
-        self.all_figures.header.setVisible(first is not None)
-        if first is None:
-            self.all_figures.set_expanded()
-        elif not self._folds:
-            self.all_figures.set_expanded(on=False)
-        self._folds = first is not None
         # a plot without data is hidden
         plot = None if self.plot is None or self.plot.isHidden() else self.plot
         number = (numbers, curves or {}, plot, tables or {})

@@ -50,6 +50,7 @@ Parts = Iterator[None] | None
 
 
 _Q = TypeVar("_Q", bound=QObject)
+_Result = TypeVar("_Result")
 
 
 def is_alive(item: _Q | None) -> TypeGuard[_Q]:
@@ -110,6 +111,25 @@ class JobRequest:
     key: object = None  # equal for two identical jobs
     reads: tuple[Layer, ...] = ()  # layers, as they were at the request
     saves_state: bool = False  # when it is cancelled: its end is waited for
+
+
+def count_main_part(
+    job: core.Job[_Result], is_main: Callable[[core.Progress], bool]
+) -> core.Job[_Result]:
+    """Count only the steps of the part of a job that takes longest.
+
+    A bar that started again with each part would go back, and the time left would grow.
+    """
+    done, total = 0, 0
+
+    def count(step: core.Progress) -> core.Progress:
+        nonlocal done, total
+        if not is_main(step):
+            return replace(step, done=done, total=total)
+        done, total = step.done, step.total
+        return step
+
+    return core.map_progress(job, count)
 
 
 _ENDED = JobRequest(_do_nothing)

@@ -8,13 +8,15 @@ PANELS: dict[str, tuple[str, ...]] = {
     ),
     "Stitch": ("stitch.panel:StitchMosaicPanel", "Stitch mosaic", "Frames", "follow"),
     "Register": ("register.panel:RegisterPanel", "Register to SEM"),
-    "Train": ("train.panel:TrainPanel", "pairs", "denoise", "degrade"),
-    "Train on SEM": ("register.adapt:AdaptPanel", "adapt"),
+    "Train": (
+        *("train.panel:TrainPanel", "Train on SEM", "AdaptPanel", "adapt"),
+        *("pairs", "denoise", "degrade"),
+    ),
     "Enhance": (
         *("enhance.panel:EnhancePanel", "Network", "models", "models import"),
         *("models export", "Import model", "Check model", "sharpen", "batch"),
+        *("Restore", "RestorePanel", "Classical"),
     ),
-    "Restore": ("restore:RestorePanel", "Classical"),
     "Resolution": (
         *("measure.resolution:ResolutionPanel", "FrcMapPanel", "FRC map", "frc"),
         "decorrelation",

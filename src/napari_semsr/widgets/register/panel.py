@@ -677,15 +677,8 @@ class RegisterPanel(base.VerbPanel):
         self.train_button = base.create_button(
             "Train on these",
             self.train,
-            "Open Train with both layers and this transform, to fine-tune a model on "
-            "one part of the area and evaluate it on another.",
-        )
-        self.adapt_button = base.create_button(
-            "Train on SEM",
-            self.adapt,
-            "Open Train on SEM with both layers and this transform, to train a small "
-            "network on one part of the area, evaluate it on another, and apply it "
-            "to the moving image.",
+            "Open Train with both layers and this transform, to train a model on one "
+            "part of the area and evaluate it on another.",
         )
         self.take_size_button = base.create_button(
             "Set this pixel size",
@@ -694,7 +687,6 @@ class RegisterPanel(base.VerbPanel):
         )
         self.further = (
             self.take_size_button,
-            self.adapt_button,
             self.transform_button,
             self.pairs_button,
             self.train_button,
@@ -1025,17 +1017,10 @@ class RegisterPanel(base.VerbPanel):
 
     def train(self) -> None:
         """Open Train with both layers and their transform."""
-        self._open_follow_up_panel("Train")
-
-    def adapt(self) -> None:
-        """Open Train on SEM with both layers and their transform."""
-        self._open_follow_up_panel("Train on SEM")
-
-    def _open_follow_up_panel(self, name: str) -> None:
         both = self._get_registered_pair()
         if both is not None:
             transform_file, low, high = both
-            panel: Any = base.switch_panel(self, self.viewer, name)
+            panel: Any = base.switch_panel(self, self.viewer, "Train")
             panel.take_registered(low, high, transform_file)
 
     def cut_pairs(self) -> None:
@@ -1064,7 +1049,7 @@ class RegisterPanel(base.VerbPanel):
         self.messages.show_status(
             f"Saved {pairs_made.train} pairs for training, {pairs_made.validation} for "
             f"validation and {pairs_made.test} for testing in {pairs_made.output}. "
-            "Choose this store in Train, under 'Learn from: a store of pairs'."
+            "Choose this store in Train, under 'Pairs from: a store of pairs'."
         )
 
 

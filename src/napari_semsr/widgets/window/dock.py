@@ -51,13 +51,13 @@ STEPS = (
         "Register",
         "Train a network on an SEM image of part of the mosaic, or register the two "
         "images.",
-        ("Train on SEM", "Register"),
+        ("Train", "Register"),
     ),
     WorkStep(
         "enhance",
         "Enhance",
         "Remove blur and noise.",
-        ("Enhance", "Restore", "Train"),
+        ("Enhance",),
     ),
     WorkStep(
         "measure",
