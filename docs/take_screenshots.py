@@ -55,7 +55,7 @@ SIZE = (1360, 860)
 DOCK_PX = 400
 PATIENCE_S = 900
 FILM_SIZE, FILM_EVERY_S, FILM_ZOOM = (1100, 680), 8.0, 2.5
-OPEN, STITCHING, REGISTER = "Open mosaic", "Stitch mosaic", "Register to SEM"
+OPEN, STITCHING, REGISTER = "Open", "Stitch", "Register"
 LINE_PX = ((256, 100), (256, 320))  # ends of the line drawn on the sample
 QUALITY = 50  # of 100: text stays sharp
 
@@ -161,7 +161,7 @@ def photograph_stitch() -> None:
 def photograph_window() -> None:
     """Go from the simulated scan to an enhanced mosaic in the window of all steps."""
     viewer = new_viewer("scan")
-    window: Any = dock(viewer, "Superlens SEM")
+    window: Any = dock(viewer, "Start here")
     for step in range(2):
         finish(window.page.panel)
         work(window.page.panel)
@@ -374,10 +374,12 @@ def photograph_crop() -> None:
     for path in (mosaic, folder / "sem" / "sem.ome.tif"):
         viewer.open(str(path), plugin=PLUGIN)
     viewer.layers[-1].name = "electron image"
-    panel = dock(viewer, "Crop")
-    panel.form.set_values(align=True, gap_free=True)
-    panel.keep.value = True
-    work(panel)
+    panel = dock(viewer, OPEN)
+    panel.crop.set_expanded()
+    panel.crop.form.set_values(align=True, gap_free=True)
+    panel.crop.keep.value = True
+    panel.crop.crop()
+    finish(panel)
     upper, lower = viewer.layers[-1], viewer.layers[-2]
     upper.colormap, lower.colormap, upper.blending = "magenta", "green", "additive"
     keep(viewer, "crop")
