@@ -8,7 +8,6 @@ from itertools import product
 
 import numpy as np
 from magicgui.widgets import ComboBox, FloatSpinBox
-from magicgui.widgets.bases import Widget
 from napari.layers import Image, Labels, Layer, Shapes
 from napari.viewer import Viewer
 from numpy.typing import NDArray
@@ -28,6 +27,18 @@ PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 _CALIBRATIONS = {"Calibration (*.json)": ".json"}
 
 
+def _create_number_box(
+    name: str, tooltip: str, label: str = "", step: float = 1.0
+) -> FloatSpinBox:
+    """Create a box of a length; 0 is unknown."""
+    box = FloatSpinBox(
+        name=name, label=label, tooltip=tooltip, value=0.0, min=0.0, max=1e9, step=step
+    )
+    box.native.setDecimals(_DECIMALS)
+    base.hide_trailing_zeros(box.native)
+    return box
+
+
 class PixelSizeEdit(QWidget):
     """Controls for a pixel size; zero means unknown.
 
@@ -39,10 +50,15 @@ class PixelSizeEdit(QWidget):
     def __init__(self, tooltip: str = "") -> None:
         super().__init__()
         self.name, self.label, self.tooltip = "pixel_size_nm", "Pixel size", tooltip
-        self.height_box = self._create_number_box(
-            "y", "Height of a pixel; 0 if unknown."
+        self.height_box, self.width_box = (
+            _create_number_box(name, f"{what} of a pixel; 0 if unknown.", step=0.1)
+            for name, what in (("y", "Height"), ("x", "Width"))
         )
-        self.width_box = self._create_number_box("x", "Width of a pixel; 0 if unknown.")
+        for box in (self.height_box, self.width_box):
+            base.accept_decimal_separators(box.native)
+            box.native.setPrefix(f"{box.name} ")
+            box.native.setSpecialValueText(f"{box.name} unknown")
+            box.native.setButtonSymbols(box.native.ButtonSymbols.NoButtons)
         self.unit_box = ComboBox(
             name="unit",
             tooltip=(
@@ -62,19 +78,6 @@ class PixelSizeEdit(QWidget):
         self.width_box.changed.connect(self._on_width_changed)
         self.unit_box.changed.connect(self._on_change)
         self._on_change()
-
-    @staticmethod
-    def _create_number_box(name: str, tooltip: str) -> FloatSpinBox:
-        box = FloatSpinBox(
-            name=name, tooltip=tooltip, value=0.0, min=0.0, max=1e9, step=0.1
-        )
-        box.native.setDecimals(_DECIMALS)
-        base.hide_trailing_zeros(box.native)
-        base.accept_decimal_separators(box.native)
-        box.native.setPrefix(f"{name} ")
-        box.native.setSpecialValueText(f"{name} unknown")
-        box.native.setButtonSymbols(box.native.ButtonSymbols.NoButtons)
-        return box
 
     @property
     def value(self) -> core.PixelSize | None:
@@ -298,10 +301,13 @@ class CalibrationControls(base.Form):
         self.undo_button = base.create_button(
             "Undo", self.undo, "Restore the previous pixel size."
         )
-        line, grating = self._build_line_controls(), self._build_grating_controls()
+        self._build_line_controls()
+        self._build_grating_controls()
         for row in (
-            *(layer, self.pixel_size, self.apply_button),
-            *(*line, *grating, self.undo_button),
+            *(layer, self.pixel_size, self.apply_button, self.draw_button),
+            *(self.bar_button, self.length, self.distance, self.distance_unit),
+            *(self.measure_button, self.pitch, self.grating_button, self.grating),
+            *(self.save_button, self.undo_button),
         ):
             self.add_row(row)
         self._history.changed.connect(self._update_undo_button)
@@ -310,18 +316,12 @@ class CalibrationControls(base.Form):
         layer.changed.connect(self._show_pixel_size)
         self._show_pixel_size(layer.value)
 
-    def _build_line_controls(self) -> list[Widget | QWidget]:
-        self.distance = FloatSpinBox(
-            name="distance",
-            label="Known distance",
-            tooltip="True length of the drawn line, for example of the scale bar.",
-            value=0,
-            min=0,
-            max=1e9,
-            step=1,
+    def _build_line_controls(self) -> None:
+        self.distance = _create_number_box(
+            "distance",
+            "True length of the drawn line, for example of the scale bar.",
+            "Known distance",
         )
-        self.distance.native.setDecimals(_DECIMALS)
-        base.hide_trailing_zeros(self.distance.native)
         self.distance_unit = ComboBox(
             name="distance_unit",
             label="in",
@@ -346,29 +346,15 @@ class CalibrationControls(base.Form):
             self.set_scale_from_line,
             "Pixel size = known distance / length of the last line drawn.",
         )
-        return [
-            self.draw_button,
-            self.bar_button,
-            self.length,
-            self.distance,
-            self.distance_unit,
-            self.measure_button,
-        ]
 
-    def _build_grating_controls(self) -> list[Widget | QWidget]:
-        self.pitch = FloatSpinBox(
-            name="pitch",
-            label="Grating period (nm)",
-            tooltip=(
-                "Known period of the grating in the layer: a line grating, or dots on "
-                "a square or hexagonal lattice."
-            ),
-            value=0,
-            min=0,
-            max=1e9,
-            step=10,
+    def _build_grating_controls(self) -> None:
+        self.pitch = _create_number_box(
+            "pitch",
+            "Known period of the grating in the layer: a line grating, or dots on a "
+            "square or hexagonal lattice.",
+            "Grating period (nm)",
+            10,
         )
-        base.hide_trailing_zeros(self.pitch.native)
         self.grating_button = base.create_button(
             "Calibrate from a grating",
             self.measure_grating,
@@ -382,7 +368,6 @@ class CalibrationControls(base.Form):
             "Save the pixel size, skew and distortion with their errors, for use in "
             "Stitch.",
         )
-        return [self.pitch, self.grating_button, self.grating, self.save_button]
 
     def _show_pixel_size(self, layer: Image | None) -> None:
         try:
@@ -405,11 +390,9 @@ class CalibrationControls(base.Form):
             line = None
         with suppress(core.OptionError):  # not a line yet
             text = f"The line is {measure_line_length(line, (1, 1)):.1f} px long"
-            text += (
-                f", {core.format_number(measure_line_length(line, size), '.5g')} nm"
-                if size
-                else ""
-            )
+            if size:
+                nm = core.format_number(measure_line_length(line, size), ".5g")
+                text += f", {nm} nm"
         self.length.setText(text)
 
     def _find_line_layer(self) -> Shapes | None:
@@ -419,13 +402,10 @@ class CalibrationControls(base.Form):
             for item in reversed(list(self._viewer.layers))
             if isinstance(item, Shapes) and item.name.startswith(_LINE_LAYER)
         ]
-        layer_chosen = self.layer.value
-        own = [
-            i
-            for i in lines
-            if layer_chosen is not None and self._find_line_image(i) is layer_chosen
-        ]
-        return next(iter(own or lines), None)
+        wanted = self.layer.value
+        own = (i for i in lines if self._find_line_image(i) is wanted)
+        first = next(iter(lines), None)
+        return first if wanted is None else next(own, first)
 
     def apply_typed_size(self) -> None:
         """Set the pixel size of the selected layer to the entered value."""
@@ -466,10 +446,8 @@ class CalibrationControls(base.Form):
 
         `layer` is first; layers that become outdated are returned separately.
         """
-        line, (layers_made, layers_outdated) = (
-            self._find_line_layer(),
-            _find_derived_images(self._viewer, layer),
-        )
+        line = self._find_line_layer()
+        layers_made, layers_outdated = _find_derived_images(self._viewer, layer)
         ratios: dict[Layer, NDArray[np.float64]] = {}
         for one in (layer, *layers_made):
             lying = _find_dependent_layers(self._viewer, one)
@@ -508,9 +486,7 @@ class CalibrationControls(base.Form):
         ratios, layers_outdated = self._find_affected_layers(layer)
         base.check_layers_unused([*grids, *ratios])
         since = [item for item in ratios if item not in grids]
-        layers_outdated = [
-            item for item in layers_outdated if item not in layers_hidden
-        ]
+        layers_outdated = [i for i in layers_outdated if i not in layers_hidden]
         with _keep_view(self._viewer, layer):
             for item, name in product(grids, _GRID):
                 setattr(item, name, grids[item][name])
@@ -711,11 +687,8 @@ class CalibrationControls(base.Form):
             raise core.OptionError(msg, code="line-of-other-image")
         owner = self._find_line_image(line)
         if owner is None:
-            alike = [
-                i
-                for i in layers.list_grey_layers(self._viewer)
-                if _have_same_pixel_grid(line, i)
-            ]
+            images = layers.list_grey_layers(self._viewer)
+            alike = [i for i in images if _have_same_pixel_grid(line, i)]
             owner = layer if alike in ([], [layer]) else None
         if owner is None or owner is not layer:
             whose = "for no image" if owner is None else f"for {owner.name}"
