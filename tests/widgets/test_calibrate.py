@@ -7,8 +7,9 @@ from napari_semsr.core import Micrograph, OptionError, parse_pixel_size
 from napari_semsr.io import HELPER_KEY, read_calibration
 from napari_semsr.registration import fit_landmarks
 from napari_semsr.widgets import host
-from napari_semsr.widgets.calibrate import apply_pixel_size, measure_line_length
+from napari_semsr.widgets.calibrate import measure_line_length
 from napari_semsr.widgets.layers import (
+    apply_pixel_size,
     create_overlay_keywords,
     is_calibrated,
     micrograph_from_layer,
