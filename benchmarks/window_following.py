@@ -84,7 +84,7 @@ def main() -> int:
 
     viewer = napari.Viewer(show=True, show_welcome_screen=False)
     viewer.window.resize(1360, 860)
-    _, panel = viewer.window.add_plugin_dock_widget("napari-semsr", "Stitch mosaic")
+    _, panel = viewer.window.add_plugin_dock_widget("napari-semsr", "Stitch")
     with tempfile.TemporaryDirectory(prefix="semsr-window-") as scratch:
         place = Path(scratch)
         scan = make_scan(place / "scan", args.grid, args.frame)

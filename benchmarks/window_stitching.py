@@ -140,7 +140,7 @@ class Watch:
     def stitch(self, scan: Path, output: Path, sample: int) -> dict[str, Any]:
         """Press *Stitch*, and give what that took."""
         _, self.panel = self.viewer.window.add_plugin_dock_widget(
-            "napari-semsr", "Stitch mosaic"
+            "napari-semsr", "Stitch"
         )
         self.panel.folder.value, self.panel.output.value = scan, output
         self.wait(1)

@@ -47,6 +47,7 @@ from napari_semsr.jobs.simulate import SimulateOptions  # noqa: E402
 from napari_semsr.widgets import base  # noqa: E402
 from napari_semsr.widgets.base import open_panel  # noqa: E402
 from napari_semsr.widgets.base.panel import VerbPanel  # noqa: E402
+from napari_semsr.widgets.layers import fill_view  # noqa: E402
 
 IMAGES = Path(__file__).parent / "images"
 PLUGIN = "napari-semsr"
@@ -54,7 +55,7 @@ SIZE = (1360, 860)
 DOCK_PX = 400
 PATIENCE_S = 900
 FILM_SIZE, FILM_EVERY_S, FILM_ZOOM = (1100, 680), 8.0, 2.5
-OPEN, STITCHING, REGISTER = "Open mosaic", "Stitch mosaic", "Register to SEM"
+OPEN, STITCHING, REGISTER = "Open", "Stitch", "Register"
 LINE_PX = ((256, 100), (256, 320))  # ends of the line drawn on the sample
 QUALITY = 50  # of 100: text stays sharp
 
@@ -160,7 +161,7 @@ def photograph_stitch() -> None:
 def photograph_window() -> None:
     """Go from the simulated scan to an enhanced mosaic in the window of all steps."""
     viewer = new_viewer("scan")
-    window: Any = dock(viewer, "Superlens SEM")
+    window: Any = dock(viewer, "Start here")
     for step in range(2):
         finish(window.page.panel)
         work(window.page.panel)
@@ -176,7 +177,7 @@ def photograph_story() -> None:
     viewer.open_sample(PLUGIN, "place")
     viewer.reset_view()
     frames = [(_frame(viewer), 2.0)]
-    panel: Any = dock(viewer, "Train on SEM")
+    panel: Any = dock(viewer, "Train")
     viewer.reset_view()
     frames.append((_frame(viewer), 3.0))
     frames += _film_training(viewer, panel)
@@ -186,7 +187,7 @@ def photograph_story() -> None:
     panel.results.reveal()
     frames.append((_frame(viewer), 4.0))
     enhanced = viewer.layers[-1]
-    light = panel.mosaic.value
+    light = panel.low.value
     for layer in viewer.layers:
         layer.visible = layer in (light, enhanced)
     viewer.reset_view()
@@ -210,7 +211,7 @@ def _film_training(
     due = time.monotonic()
     while panel.is_busy:
         settle(0.2)
-        if not panel._curve or time.monotonic() < due:
+        if not panel.view.curves or time.monotonic() < due:
             continue
         due = time.monotonic() + FILM_EVERY_S
         panel.results.reveal()
@@ -253,19 +254,23 @@ def photograph_train() -> None:
     """Fine-tune the bundled model on the degraded sample, and look at a patch."""
     viewer = new_viewer("degraded")
     panel = dock(viewer, "Train")
-    panel.pairs.low.value = viewer.layers["degraded"]
-    panel.pairs.high.value = viewer.layers["truth"]
+    panel.have.value = "pairs"
+    panel.low.value = viewer.layers["degraded"]
+    panel.high.value = viewer.layers["truth"]
     panel.steps.value = 300
     panel.run()
     end = time.monotonic() + PATIENCE_S
-    while panel.runner.is_busy and len(panel.view.curve.get("step", ())) < 5:
+    while (
+        panel.runner.is_busy
+        and len(panel.view.curves.get("held out", {}).get("step", ())) < 5
+    ):
         if time.monotonic() > end:
             msg = f"No model was evaluated within {PATIENCE_S} s."
             raise TimeoutError(msg)
         settle(0.2)
     panel.results.reveal()
     panel.view.poll()
-    panel.view.look()
+    fill_view(viewer, panel.view.layer)
     photograph(viewer, "train", fit=False)
     panel.controls.cancel()
     finish(panel)
@@ -297,16 +302,25 @@ def photograph_metrics() -> None:
 def photograph_error_map() -> None:
     """Compare a restored image with the degraded image it was computed from."""
     viewer = new_viewer("degraded")
-    ran(viewer, "Restore", layer="degraded")
+    restored(viewer)
     viewer.window.remove_dock_widget("all")
     ran(viewer, "Error map", reference="degraded", enhanced=viewer.layers[-1])
     keep(viewer, "error_map")
 
 
+def restored(viewer: napari.Viewer) -> VerbPanel:
+    """Restore the degraded sample by a Wiener filter."""
+    panel: Any = dock(viewer, "Enhance")
+    panel.model.choose_method("wiener")
+    panel.layer.value = viewer.layers["degraded"]
+    work(panel)
+    return panel
+
+
 def photograph_restore() -> None:
     """Undo the blur of the degraded sample, with the input on the left."""
     viewer = new_viewer("degraded")
-    ran(viewer, "Restore", layer="degraded")
+    restored(viewer)
     keep(viewer, "restore")
 
 
@@ -341,7 +355,7 @@ def photograph_gaps() -> None:
 def photograph_project() -> None:
     """Show the results before they are saved in a project."""
     viewer = new_viewer("degraded")
-    ran(viewer, "Restore", layer="degraded")
+    restored(viewer)
     viewer.window.remove_dock_widget("all")
     dock(viewer, "Save")
     keep(viewer, "project")
@@ -360,10 +374,12 @@ def photograph_crop() -> None:
     for path in (mosaic, folder / "sem" / "sem.ome.tif"):
         viewer.open(str(path), plugin=PLUGIN)
     viewer.layers[-1].name = "electron image"
-    panel = dock(viewer, "Crop")
-    panel.form.set_values(align=True, gap_free=True)
-    panel.keep.value = True
-    work(panel)
+    panel = dock(viewer, OPEN)
+    panel.crop.set_expanded()
+    panel.crop.form.set_values(align=True, gap_free=True)
+    panel.crop.keep.value = True
+    panel.crop.crop()
+    finish(panel)
     upper, lower = viewer.layers[-1], viewer.layers[-2]
     upper.colormap, lower.colormap, upper.blending = "magenta", "green", "additive"
     keep(viewer, "crop")

@@ -302,9 +302,8 @@ def save_project(layers: tuple[str, ...]) -> None:
     from qtpy.QtWidgets import QApplication
 
     from napari_semsr.io.layers import read_layers
-    from napari_semsr.widgets.base import ASIDE, create_panel
+    from napari_semsr.widgets.base import PANELS, create_panel
     from napari_semsr.widgets.base.session import get_session
-    from napari_semsr.widgets.window.dock import STEPS
 
     application = QApplication.instance() or QApplication([])
     viewer = ViewerModel()
@@ -317,8 +316,8 @@ def save_project(layers: tuple[str, ...]) -> None:
     viewer.add_shapes(
         [np.array([[5.0, 5], [5, 40], [40, 40], [40, 5]])], name="drawn shapes"
     )
-    places = {place for step in STEPS for place in step.panels.values()}
-    held = [create_panel(viewer, place) for place in sorted({*places, *ASIDE.values()})]
+    places = [place for place, *_ in PANELS.values() if "StepsWindow" not in place]
+    held = [create_panel(viewer, place) for place in places]
     for panel in held:
         session.watch_panel(panel)
     saved: list[bool] = []

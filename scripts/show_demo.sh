@@ -23,5 +23,5 @@ The report:     $folder/report.html
 In napari:      $napari --plugin napari-semsr "$folder/mosaic/mosaic.ome.zarr" "$folder/mosaic/sem.ome.tif" "$folder/adapted/mosaic-enhanced.ome.zarr"
 The raw frames: $napari --plugin napari-semsr "$folder/scan"
 With the mouse: start $napari, then Plugins > Superlens SEM,
-                with Stitch mosaic, Train on SEM, Enhance and FRC map.
+                with Stitch, Train, Enhance and Resolution.
 END

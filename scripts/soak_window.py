@@ -58,7 +58,7 @@ def use_panels(viewer: Any, scan: Path) -> None:
     from napari_semsr.models import list_bundled_models
     from napari_semsr.widgets.base import open_panel
 
-    stitch = open_panel(viewer, "Stitch mosaic")
+    stitch = open_panel(viewer, "Stitch")
     stitch.folder.value = scan
     press_run(stitch)
     mosaic = viewer.layers["scan mosaic"]
@@ -67,7 +67,7 @@ def use_panels(viewer: Any, scan: Path) -> None:
         enhance.layer.value = mosaic
         enhance.model.choose(name)
         press_run(enhance)
-    resolution = open_panel(viewer, "FRC map")
+    resolution = open_panel(viewer, "Resolution")
     resolution.first.value = mosaic
     press_run(resolution)
     viewer.window.screenshot(str(scan.parent / "window.png"), canvas_only=False)

@@ -2,11 +2,9 @@
 
 import importlib
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from napari.settings import get_settings
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
@@ -23,8 +21,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-import napari_semsr
-from napari_semsr.widgets.base import ASIDE, RichTextLabel, VerbPanel
+from napari_semsr.widgets.base import PANELS, RichTextLabel, VerbPanel
 
 Wait = Callable[[Callable[[], Any]], None]
 """Lets Qt work until a check says yes or, where it says nothing, does not fail."""
@@ -39,14 +36,8 @@ LONG_TEXT = (
 
 
 def panels() -> Iterator[Any]:
-    """Widgets of the manifest, and those beside it: title, module and class."""
-    place = Path(napari_semsr.__file__).with_name("napari.yaml")
-    found = yaml.safe_load(place.read_text(encoding="utf-8"))["contributions"]
-    names = {item["id"]: item["python_name"] for item in found["commands"]}
-    for item in found["widgets"]:
-        title = item["display_name"]
-        yield (title, *names[item["command"]].split(":"))
-    for title, place in ASIDE.items():
+    """All panels: title, module and class."""
+    for title, (place, *_) in PANELS.items():
         module, name = place.split(":")
         yield (title, f"napari_semsr.widgets.{module}", name)
 

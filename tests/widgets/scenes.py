@@ -9,6 +9,15 @@ import numpy as np
 
 from napari_semsr.core.micrograph import INSTRUMENT_KEY, Micrograph, parse_pixel_size
 from napari_semsr.core.progress import Job, Progress
+from napari_semsr.widgets.enhance.panel import EnhancePanel
+
+
+def create_classical(viewer: Any, **options: object) -> EnhancePanel:
+    """An Enhance panel at the Wiener filter, which is quick and needs no torch."""
+    panel = EnhancePanel(viewer)
+    panel.model.choose_method("wiener")
+    panel.classical.set_values(**options)
+    return panel
 
 
 class Endless:

@@ -7,18 +7,17 @@ from napari_semsr.core import Micrograph, OptionError, parse_pixel_size
 from napari_semsr.io import HELPER_KEY, read_calibration
 from napari_semsr.registration import fit_landmarks
 from napari_semsr.widgets import host
-from napari_semsr.widgets.calibrate import apply_pixel_size, measure_line_length
-from napari_semsr.widgets.crop import CropPanel
+from napari_semsr.widgets.calibrate import measure_line_length
 from napari_semsr.widgets.layers import (
+    apply_pixel_size,
     create_overlay_keywords,
     is_calibrated,
     micrograph_from_layer,
 )
 from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
 from napari_semsr.widgets.register.panel import RegisterPanel
-from napari_semsr.widgets.restore import RestorePanel
 from tests.refusals import refused
-from tests.widgets.scenes import edges, grain
+from tests.widgets.scenes import create_classical, edges, grain
 
 IMAGE = np.zeros((40, 60), np.uint8)
 
@@ -145,12 +144,12 @@ def test_what_was_made_of_a_layer_takes_its_pixel_size(model, hold, run_panel):
     field = model.add_image(edges(), name="field")
     opener = hold(OpenMosaicPanel(model))
     group = opener.calibrate
-    run_panel(hold(RestorePanel(model)))
-    sharp, crop = model.layers["field · wiener"], hold(CropPanel(model))
+    run_panel(hold(create_classical(model)))
+    sharp, crop = model.layers["field · wiener"], opener.crop
     corners = np.array([[20, 30], [60, 70]])
     box = model.add_shapes(corners, shape_type="rectangle", name="box")
     crop.layer.value, crop.like.value = sharp, box
-    run_panel(crop)
+    run_panel(opener, crop.crop_button)
     part = model.layers["field · wiener · crop"]
     finer = model.add_image(
         grain((192, 192)), name="finer", scale=(0.5, 0.5), metadata=sharp.metadata
@@ -178,7 +177,7 @@ def test_what_was_made_of_a_layer_takes_its_pixel_size(model, hold, run_panel):
 def test_another_image_of_the_same_name_leaves_results_alone(model, hold, run_panel):
     first = model.add_image(edges(), name="scan")
     group = hold(OpenMosaicPanel(model)).calibrate
-    run_panel(hold(RestorePanel(model)))
+    run_panel(hold(create_classical(model)))
     first.name = "sample A"
     second = model.add_image(edges(seed=5), name="scan", metadata=first.metadata)
     for layer, size in ((second, 5.0), (first, 8.0)):
@@ -191,7 +190,7 @@ def test_another_image_of_the_same_name_leaves_results_alone(model, hold, run_pa
 
 def test_a_size_waits_for_the_job_that_has_read_the_image(model, hold, finish):
     model.add_image(edges(), name="field")
-    opener, restore = hold(OpenMosaicPanel(model)), hold(RestorePanel(model))
+    opener, restore = hold(OpenMosaicPanel(model)), hold(create_classical(model))
     group = opener.calibrate
     group.pixel_size.value = (4.0, 4.0)
     group.apply_button.click()
@@ -200,7 +199,7 @@ def test_a_size_waits_for_the_job_that_has_read_the_image(model, hold, finish):
     for button in (group.apply_button, group.undo_button):
         opener.messages.show_status("")
         button.click()
-        assert "Restore uses field" in opener.status.text()
+        assert "Enhance uses field" in opener.status.text()
         assert sizes(model) == {"field": (4.0, 4.0)}
     finish(restore)
     group.layer.value, group.pixel_size.value = model.layers["field"], (5.0, 5.0)

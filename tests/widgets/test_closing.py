@@ -9,11 +9,11 @@ from PIL import Image
 from qtpy.QtCore import QEvent, QObject
 
 from napari_semsr.widgets import host
+from napari_semsr.widgets.figure import FigurePanel
 from napari_semsr.widgets.layers import create_layer_keywords
 from napari_semsr.widgets.project import SavePanel
-from napari_semsr.widgets.restore import RestorePanel
 from tests.children import LIMIT_MS, run
-from tests.widgets.scenes import exposures_of
+from tests.widgets.scenes import create_classical, exposures_of
 
 pytestmark = pytest.mark.usefixtures("display")
 
@@ -24,8 +24,8 @@ def opened(make_napari_viewer, qtbot, run_panel, no_project):
     viewer = make_napari_viewer(show=True)
     image = exposures_of((64, 64), sharp=True)[0]
     viewer.add_image(image.data, **create_layer_keywords(image))
-    panel = RestorePanel(viewer)
-    viewer.window.add_dock_widget(panel, name="Restore")
+    panel = create_classical(viewer)
+    viewer.window.add_dock_widget(panel, name="Enhance")
     run_panel(panel)
     asked = []
 
@@ -50,11 +50,11 @@ def note(frame, event, _):
         os.write(1, f"{code.co_name} was called\\n".encode())
 
 atexit.register(sys.setprofile, note)
+from napari_semsr.widgets.enhance.panel import EnhancePanel
 from napari_semsr.widgets.project import SavePanel
-from napari_semsr.widgets.restore import RestorePanel
 viewer = napari.Viewer(show=True)
 napari.Viewer.close, close = lambda _: print("closed"), napari.Viewer.close
-for kind in (SavePanel, RestorePanel):
+for kind in (SavePanel, EnhancePanel):
     viewer.window.add_dock_widget(kind(viewer), name=kind.__name__)
 for name in ("one", "two"):
     viewer.add_shapes(metadata={"semsr made": "Restore"}, name=name)
@@ -148,7 +148,7 @@ def test_what_is_being_made_is_asked_for(opened, closings, finish, tmp_path):
     viewer.layers[-1].metadata["semsr saved"] = str(tmp_path / "somewhere.ome.zarr")
     panel.run()
     panel.window().close()
-    assert asked == [["the unfinished result of Restore"]]
+    assert asked == [["the unfinished result of Enhance"]]
     assert closings.count == 0
     panel.cancel_button.click()
     finish(panel)
@@ -209,8 +209,9 @@ def test_a_project_that_napari_opens_is_gone_on_with(
 
 
 @pytest.mark.broad
-def test_figures_say_what_a_network_made(opened, saver, tmp_path, choose):
-    layer, sizes = opened[0].layers[-1], {}
+def test_figures_say_what_a_network_made(opened, tmp_path, choose):
+    layer, sizes, saver = opened[0].layers[-1], {}, FigurePanel(opened[0])
+    opened[0].window.add_dock_widget(saver, name="Figure")
     for extent in ("canvas", "full"):
         saver.extent.value = extent
         for name in ("", "some-model"):
@@ -218,7 +219,7 @@ def test_figures_say_what_a_network_made(opened, saver, tmp_path, choose):
             layer.metadata["semsr network"] = {"model": name, "digest": None}
             if not name:
                 layer.metadata.pop("semsr network")
-            saver.figure_button.click()
+            saver.run_button.click()
             with Image.open(path) as picture:
                 sizes[extent, name] = picture.size
                 said = picture.text.get("Description", "")

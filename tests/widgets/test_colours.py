@@ -10,8 +10,8 @@ from skimage.color import deltaE_ciede2000, rgb2lab
 
 from napari_semsr.reporting.figures import CURVE_COLOURS
 from napari_semsr.widgets.base import COLOURS
-from napari_semsr.widgets.measure.frc_map import REASON_COLOURS, REGION_COLOURS
-from napari_semsr.widgets.measure.gaps import LOOKS
+from napari_semsr.widgets.measure.particles import LOOKS
+from napari_semsr.widgets.measure.resolution import REASON_COLOURS
 from napari_semsr.widgets.stitch.panel import get_overlap_colour
 
 # What eyes see of linear red, green and blue, after Machado, Oliveira & Fernandes
@@ -41,7 +41,6 @@ CLASSES = {
     "plots": COLOURS,
     "report": CURVE_COLOURS,
     "reasons": tuple(REASON_COLOURS.values()),
-    "regions": REGION_COLOURS,
     "gaps": tuple(look[0] for look in LOOKS.values()),
     "joints": JOINTS,
 }

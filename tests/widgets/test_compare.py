@@ -7,20 +7,19 @@ from napari_semsr.io import STORE_KEY, read
 from napari_semsr.widgets.base.results import is_unsaved
 from napari_semsr.widgets.enhance.panel import EnhancePanel
 from napari_semsr.widgets.layers import list_grey_layers, micrograph_from_layer
-from napari_semsr.widgets.restore import RestorePanel
 from tests.children import LIMIT_MS
 from tests.tiny_models import write_tiny_model
+from tests.widgets.scenes import create_classical
 
 
 @pytest.fixture
-def panel(model, hold, add, exposures, run_panel) -> RestorePanel:
-    """Restore after a run, with another layer open."""
+def panel(model, hold, add, exposures, run_panel) -> EnhancePanel:
+    """A classical method after a run, with another layer open."""
     add(model, exposures[0].replace(name="field", origin=(500.0, -300.0)))
     add(model, exposures[1].replace(name="other"))
-    made = hold(RestorePanel(model))
+    made = hold(create_classical(model, psf="1px"))
     made.layer.value = model.layers["field"]
-    made.form.set_values(psf="1px")
-    assert "Restored field" in run_panel(made)
+    assert "Wiener removed a blur" in run_panel(made)
     return made
 
 

@@ -7,8 +7,8 @@ from qtpy.QtWidgets import QFileDialog, QPushButton
 
 import napari_semsr as semsr
 from napari_semsr.io import read, read_sheet, write
-from napari_semsr.widgets.base import ASIDE, create_panel
-from napari_semsr.widgets.window.dock import STEPS
+from napari_semsr.widgets.base import PANELS, create_panel
+from tests.widgets.scenes import create_classical
 
 
 @pytest.fixture
@@ -55,13 +55,11 @@ def apply(finish):
 
 
 def make(name, viewer):
-    places = {title: place for step in STEPS for title, place in step.panels.items()}
-    return create_panel(viewer, {**ASIDE, **places}[name])
+    return create_panel(viewer, PANELS[name][0])
 
 
 def test_images_of_a_folder_are_restored_once(tmp_path, folder, answer, apply, hold):
-    panel = hold(make("Classical", ViewerModel()))
-    panel.form.set_values(psf="1px")
+    panel = hold(create_classical(ViewerModel(), psf="1px"))
     out = tmp_path / "out"
     out.mkdir()
     answer(folder, out)
@@ -74,7 +72,7 @@ def test_images_of_a_folder_are_restored_once(tmp_path, folder, answer, apply, h
     assert "2 were done before" in apply(panel)
 
 
-@pytest.mark.parametrize("name", ["Metrics", "Spectrum", "FRC map"])
+@pytest.mark.parametrize("name", ["Spectrum and quality", "Resolution"])
 def test_measured_images_of_a_folder_are_one_table(
     name, folder, tmp_path, answer, apply, hold
 ):
@@ -90,7 +88,7 @@ def test_measured_images_of_a_folder_are_one_table(
 def test_line_is_measured_in_every_image(folder, tmp_path, answer, apply, hold):
     viewer = ViewerModel()
     viewer.add_image(read(folder / "a.tif").array(), name="a", scale=(5, 5))
-    panel = hold(make("Line profile", viewer))
+    panel = hold(make("Profile", viewer))
     panel.live.value = False
     answer(folder, file=tmp_path / "t.csv")
     assert "Draw a line" in apply(panel)

@@ -9,7 +9,7 @@ from qtpy.QtCore import Qt
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.io.formats import write
 from napari_semsr.widgets.layers import micrograph_from_layer
-from napari_semsr.widgets.measure.metrics import MetricsPanel
+from napari_semsr.widgets.measure.quality import QualityPanel
 from napari_semsr.widgets.register.panel import RegisterPanel
 
 GRAIN = np.random.default_rng(0).integers(0, 255, (90, 120), dtype=np.uint8)
@@ -49,7 +49,7 @@ def test_a_stated_pixel_size_is_taken_by_one_click(model, tmp_path, hold, qtbot)
 def test_a_size_is_offered_of_the_very_image_alone(model, tmp_path, hold):
     layer = open_by_napari(model, tmp_path, "first", (12.5, 12.5))
     layer.data = GRAIN[:, :60]
-    panel = hold(MetricsPanel(model))
+    panel = hold(QualityPanel(model))
     panel.show()
     assert panel.image.value is layer
     assert panel.input_layers.size_button.isHidden()
@@ -60,7 +60,7 @@ def test_a_layer_in_colour_is_taken_by_one_click(model, hold, qtbot, many):
     colour = np.stack([GRAIN, GRAIN[::-1], GRAIN], axis=-1)
     levels = [colour, colour[::2, ::2]] if many else colour
     photo = model.add_image(levels, rgb=True, multiscale=many, name="photo")
-    panel = hold(MetricsPanel(model))
+    panel = hold(QualityPanel(model))
     panel.show()
     assert "photo is a colour image" in panel.input_layers.grey_button.text()
     press(qtbot, panel.input_layers.grey_button)

@@ -42,7 +42,7 @@ def panel(request, model, qtbot):
 
 @pytest.mark.parametrize(
     "panel",
-    ["RestorePanel", pytest.param("StitchMosaicPanel", marks=pytest.mark.broad)],
+    ["EnhancePanel", pytest.param("StitchMosaicPanel", marks=pytest.mark.broad)],
     indirect=True,
 )
 def test_no_button_moves_when_a_message_comes_or_goes(panel):

@@ -53,7 +53,7 @@ def area_of(layer):
 @pytest.mark.quick(1)
 @pytest.mark.parametrize(
     ("module", "is_first", "is_sized"),
-    [("RestorePanel", False, True), ("FrcMapPanel", True, False)],
+    [("EnhancePanel", False, True), ("ResolutionPanel", True, False)],
     ids=["sized beside bare", "bare beside sized"],
 )
 def test_what_a_panel_adds_lies_where_its_image_is(
@@ -61,7 +61,7 @@ def test_what_a_panel_adds_lies_where_its_image_is(
 ):
     watch_images(viewer)
     size = (10.0, 10.0) if is_sized else None
-    taken = exposures_of((SIDE, SIDE), sharp=module == "RestorePanel")
+    taken = exposures_of((SIDE, SIDE), sharp=module == "EnhancePanel")
     own = [item.replace(pixel_size_nm=size) for item in taken]
     other_size = None if is_sized else (OTHER_NM, OTHER_NM)
     other = Micrograph(grain((64, 80), seed=4), other_size, "of another place")
@@ -72,10 +72,11 @@ def test_what_a_panel_adds_lies_where_its_image_is(
     layers = [viewer.layers[image.name] for image in own]
     fill_view(viewer, layers[0])
     panel = make(module, viewer, qtbot)
-    if module == "FrcMapPanel":
+    if module == "ResolutionPanel":
         panel.first.value, panel.second.value = layers
         panel.form.set_values(block=32)
     else:
+        panel.model.choose_method("wiener")
         panel.layer.value = layers[0]
     before = list(viewer.layers)
     run_panel(panel)

@@ -1,31 +1,21 @@
 """napari's command palette reaches every verb by its name."""
 
 import pytest
-from napari.components import ViewerModel
 from qtpy.QtWidgets import QDockWidget
 
-from napari_semsr.core import OptionError
-from napari_semsr.jobs.former import FORMER, LAST_COMMIT
+from napari_semsr.widgets.base import find_title
 from napari_semsr.widgets.window import commands
-from tests.refusals import refused
 
 pytestmark = pytest.mark.usefixtures("display")
 
 
-def test_a_command_that_left_says_what_to_do_instead(monkeypatch):
-    monkeypatch.setitem(FORMER, "panel Knit wool", "use `crop()`")
-    monkeypatch.setitem(FORMER, "knit-wool", "only for the command line")
-    with refused(OptionError, "former-name", match=rf"Crop .*{LAST_COMMIT}"):
-        commands.open_knit_wool()
+def test_former_names_lead_to_the_panels_that_have_them():
+    assert find_title("open_mosaic") == find_title("Image") == "Open"
+    assert find_title("Register to SEM") == "Register"
+    assert find_title("FrcMapPanel") == find_title("decorrelation") == "Resolution"
+    assert find_title("knit") is None
     with pytest.raises(AttributeError):
         commands.open_knit  # noqa: B018
-    # in the window: as one sentence, without a traceback
-    shown = []
-    monkeypatch.setattr(commands, "current_viewer", ViewerModel)
-    monkeypatch.setattr(commands, "show_error", shown.append)
-    commands.open_knit_wool()
-    assert len(shown) == 1
-    assert LAST_COMMIT in shown[0]
 
 
 @pytest.mark.broad

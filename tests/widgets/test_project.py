@@ -28,18 +28,17 @@ from napari_semsr.widgets.base import (
     add_stack,
     find_free_store_path,
 )
-from napari_semsr.widgets.crop import CropPanel
 from napari_semsr.widgets.enhance.panel import EnhancePanel
 from napari_semsr.widgets.layers import get_file_path
-from napari_semsr.widgets.measure.frc_map import FrcMapPanel
-from napari_semsr.widgets.measure.spectrum import SpectrumPanel
+from napari_semsr.widgets.measure.quality import QualityPanel
+from napari_semsr.widgets.measure.resolution import ResolutionPanel
+from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
 from napari_semsr.widgets.project import SavePanel
-from napari_semsr.widgets.restore import RestorePanel
 from napari_semsr.widgets.stitch import add_frame_layers, create_frame_layers
 from napari_semsr.widgets.stitch.panel import StitchMosaicPanel
 from tests.children import LIMIT_MS
 from tests.tiny_models import write_tiny_model
-from tests.widgets.scenes import exposures_of
+from tests.widgets.scenes import create_classical, exposures_of
 
 pytestmark = pytest.mark.usefixtures("no_project")
 
@@ -180,11 +179,14 @@ def story(model, qtbot, tmp_path, run_panel):
 
     press(StitchMosaicPanel)
     mosaic = next(item for item in model.layers if item.name.endswith("mosaic"))
-    press(RestorePanel, layer=mosaic)
+    press(create_classical, layer=mosaic)
     press(EnhancePanel, write_tiny_model(tmp_path), layer=mosaic)
-    press(CropPanel, layer=mosaic, like=None)
-    press(FrcMapPanel, first=mosaic)
-    press(SpectrumPanel, layers=[mosaic])
+    opener = OpenMosaicPanel(model)
+    qtbot.addWidget(opener)
+    opener.calibrate.layer.value, opener.crop.like.value = mosaic, None
+    run_panel(opener, opener.crop.crop_button)
+    press(ResolutionPanel, first=mosaic)
+    press(QualityPanel, image=mosaic, reference=None, planes=True)
     mosaic.contrast_limits, mosaic.gamma, mosaic.colormap = (3, 99), 0.8, "magma"
     model.add_points([[3, 4], [5, 6.5]], size=[4, 5], name="marks")
     model.add_labels(np.arange(64, dtype=np.uint8).reshape(8, 8), name="painted")
@@ -221,12 +223,12 @@ def test_every_layer_that_we_make_comes_back(story, model, project, tmp_path):
 
 @pytest.fixture
 def restored(model, hold, add, run_panel):
-    """A Restore panel that has made a layer, into a temporary store."""
+    """An Enhance panel that has made a layer, into a temporary store."""
     image = exposures_of((64, 64), sharp=True)[0].replace(name="field")
     add(model, image)
-    panel = hold(RestorePanel(model))
+    panel = hold(create_classical(model))
     panel.show()
-    assert "Restored" in run_panel(panel)
+    assert "Wiener removed" in run_panel(panel)
     return panel
 
 
@@ -290,7 +292,8 @@ def test_pixels_that_are_no_more_those_of_the_file_are_written(
 
 
 def test_forms_camera_and_choice_come_back(restored, model, project):
-    restored.form.set_values(method="richardson-lucy", iterations=7)
+    restored.model.choose_method("richardson-lucy")
+    restored.classical.set_values(iterations=7)
     restored.layer.value = model.layers["field"]
     camera = host.get_camera(model)
     camera.zoom, camera.center = 3.5, (0, 111, 222)
@@ -300,25 +303,26 @@ def test_forms_camera_and_choice_come_back(restored, model, project):
     camera = host.get_camera(viewer)
     assert (camera.zoom, camera.center) == (3.5, (0, 111, 222))
     assert viewer.layers.selection.active.name == "field"
-    again = project.show(RestorePanel, viewer)
-    assert again.form.values()["iterations"] == 7
+    again = project.show(EnhancePanel, viewer)
+    assert again.model.method == "richardson-lucy"
+    assert again.classical.values()["iterations"] == 7
     assert again.layer.value.name == "field"
 
 
 def test_a_project_gives_no_address_to_connect_to(model, project):
     model.add_points([[1, 2]], name="mark")
     panel = project.show(EnhancePanel, model)
-    panel.advanced.cluster.set_values(scheduler="tcp://127.0.0.1:9")
+    panel.cluster.set_values(scheduler="tcp://127.0.0.1:9")
     project.save(model)
     one = {"scheduler": "tcp://127.0.0.1:9"}
-    more = {"advanced.scheduler": one["scheduler"], "advanced": one}
+    more = {"cluster": one, "advanced": one}
     with project.edited() as told:
         assert "tcp://" not in str(told)
         told["options"]["Enhance"] |= more | {"advanced.form": one | {"memory_gb": 1.5}}
     viewer, _ = project.reopen()
     again = project.show(EnhancePanel, viewer)
     assert again.advanced.form.values()["memory_gb"] == 1.5
-    assert again.advanced.options.scheduler is None
+    assert again.cluster.values()["scheduler"] is None
 
 
 def test_settings_of_a_panel_that_left_are_kept_and_named(model, project, monkeypatch):

@@ -12,7 +12,7 @@ from napari_semsr.core import Micrograph, Provenance, run
 from napari_semsr.io import get_reader, write
 from napari_semsr.jobs import FRC_MAP
 from napari_semsr.widgets.layers import create_layer_keywords, get_nm_per_unit
-from napari_semsr.widgets.measure.frc_map import FrcMapPanel
+from napari_semsr.widgets.measure.resolution import ResolutionPanel
 from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
 from tests.refusals import refused
 from tests.widgets.scenes import one_per_axis
@@ -55,7 +55,7 @@ class Maker:
             data[:96, :96] = rng.normal(0.5, 0.05, (96, 96))
             self.model.add_image(data, **create_layer_keywords(image))
         self.model.layers.selection.active = self.model.layers["second"]
-        return self.press(FrcMapPanel), f"second · {name}"
+        return self.press(ResolutionPanel), f"second · {name}"
 
     def map(self):
         return self.field("FRC map (nm)")

@@ -12,8 +12,7 @@ from qtpy.QtWidgets import QApplication
 from napari_semsr.widgets.base import results
 from napari_semsr.widgets.base.runner import has_active_jobs
 from napari_semsr.widgets.enhance.panel import EnhancePanel
-from napari_semsr.widgets.measure.metrics import MetricsPanel
-from napari_semsr.widgets.measure.spectrum import SpectrumPanel
+from napari_semsr.widgets.measure.quality import QualityPanel
 from tests.children import LIMIT_MS
 from tests.tiny_models import write_tiny_model
 from tests.widgets.scenes import exposures_of
@@ -55,7 +54,7 @@ def counted(window: QObject, folder) -> dict[str, int]:
 def test_rounds_leave_nothing(make_napari_viewer_proxy, qtbot, folder, add):
     viewer = make_napari_viewer_proxy(show=True)
     viewer.window.resize(*WINDOW)
-    panels = [kind(viewer) for kind in (EnhancePanel, SpectrumPanel, MetricsPanel)]
+    panels = [kind(viewer) for kind in (EnhancePanel, QualityPanel)]
     for panel in panels:
         viewer.window.add_dock_widget(panel, name=panel.title)
     (folder / "models").mkdir()

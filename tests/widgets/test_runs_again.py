@@ -6,7 +6,7 @@ import pytest
 from napari_semsr.io import SAVED_KEY
 from napari_semsr.widgets import host
 from napari_semsr.widgets.layers import micrograph_from_layer
-from napari_semsr.widgets.measure.frc_map import FrcMapPanel
+from napari_semsr.widgets.measure.resolution import ResolutionPanel
 
 MAP = "second · FRC map (nm)"
 FAILED = "second · failed blocks"
@@ -24,7 +24,7 @@ def frc(model, hold, add, exposures):
         data = image.array().copy()
         data[:96, :96] = rng.normal(0.5, 0.05, (96, 96))
         add(model, image.replace(data=data))
-    panel = hold(FrcMapPanel(model))
+    panel = hold(ResolutionPanel(model))
     panel.first.value, panel.second.value = model.layers[1], model.layers[0]
     return panel
 

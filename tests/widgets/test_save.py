@@ -27,10 +27,9 @@ from napari_semsr.widgets.base.results import (
 )
 from napari_semsr.widgets.base.saving import write_tiff
 from napari_semsr.widgets.layers import get_file_path, get_provenance, is_acquired
-from napari_semsr.widgets.restore import RestorePanel
 from tests.children import LIMIT_MS
 from tests.refusals import refused
-from tests.widgets.scenes import exposures_of
+from tests.widgets.scenes import create_classical, exposures_of
 
 MANIFEST = Path(__file__).parents[2] / "src" / "napari_semsr" / "napari.yaml"
 
@@ -170,10 +169,10 @@ def panel(model, qtbot, add, run_panel):
     """A panel that has made a layer, into a temporary store."""
     image = exposures_of((96, 96), sharp=True)[0].replace(name="field")
     add(model, image)
-    panel = RestorePanel(model)
+    panel = create_classical(model)
     qtbot.addWidget(panel)
     assert not panel.save_button.isVisibleTo(panel)
-    assert "Restored" in run_panel(panel)
+    assert "Wiener removed" in run_panel(panel)
     return panel
 
 

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from napari_semsr.core.errors import OptionError
-from napari_semsr.widgets.crop import CropPanel
 from napari_semsr.widgets.enhance.panel import EnhancePanel
 from napari_semsr.widgets.layers import get_network_name, micrograph_from_layer
-from napari_semsr.widgets.measure.frc_map import FrcMapPanel
-from napari_semsr.widgets.measure.spectrum import SpectrumPanel
+from napari_semsr.widgets.measure.quality import QualityPanel
+from napari_semsr.widgets.measure.resolution import ResolutionPanel
+from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
 from napari_semsr.widgets.project import SavePanel
-from napari_semsr.widgets.restore import RestorePanel
 from tests.refusals import refused
+from tests.widgets.scenes import create_classical
 from tests.widgets.test_panels import make
 
 PLANES = 3
@@ -33,22 +33,21 @@ def stack(model, exposures):
     return layer
 
 
-@pytest.fixture(params=[RestorePanel, EnhancePanel])
+@pytest.fixture(params=[create_classical, EnhancePanel])
 def panel(request, model, hold, stack):
     panel = hold(request.param(model))
-    if isinstance(panel, EnhancePanel):
+    panel.classical.set_values(psf="1px")
+    panel.form.set_values(tile=64, precision="fp32")
+    if request.param is EnhancePanel:
         panel.model.show_model("sem-restore")
-        panel.form.set_values(tile=64, precision="fp32")
-    else:
-        panel.form.set_values(psf="1px")
     return panel
 
 
-@pytest.mark.parametrize("module", ["SpectrumPanel", "RegisterPanel", "EnhancePanel"])
+@pytest.mark.parametrize("module", ["QualityPanel", "RegisterPanel", "EnhancePanel"])
 def test_panels_say_which_plane_is_taken(module, model, qtbot, stack):
     panel = make(module, model, qtbot)
-    if isinstance(panel, SpectrumPanel):
-        panel.layers.value = [stack]
+    if isinstance(panel, QualityPanel):
+        panel.image.value = stack
     assert "lane t = 3 of 3 of series is used" in panel.messages.plane.text()
     model.dims.set_point(0, 2)
     assert "lane t = 2 of 3 of series is used" in panel.messages.plane.text()
@@ -57,7 +56,7 @@ def test_panels_say_which_plane_is_taken(module, model, qtbot, stack):
 
 
 def test_the_plane_in_view_is_measured(model, hold, stack, run_panel):
-    panel = hold(FrcMapPanel(model))
+    panel = hold(ResolutionPanel(model))
     run_panel(panel)
     assert panel.messages.plane.text().startswith("Plane t = 3 of 3 of series")
     np.testing.assert_array_equal(
@@ -73,15 +72,15 @@ def test_shapes_of_the_plane_in_view_are_taken(model, hold, stack, run_panel):
     ]
     about = {"scale": stack.scale, "translate": stack.translate, "units": stack.units}
     drawn = model.add_shapes(boxes, name="drawn", **about)
-    panel = hold(CropPanel(model))
+    panel = hold(OpenMosaicPanel(model))
     panel.input_layers.choose(stack)
-    panel.like.value = drawn
+    panel.crop.like.value = drawn
     for seconds, place in ((4, [140, 240]), (0, [400, 500])):
         model.dims.set_point(0, seconds)
-        run_panel(panel)
+        run_panel(panel, panel.crop.crop_button)
         assert model.layers[-1].translate.tolist() == place
     model.dims.set_point(0, 2)
-    assert "in the displayed plane" in run_panel(panel)
+    assert "in the displayed plane" in run_panel(panel, panel.crop.crop_button)
 
 
 @pytest.mark.quick(1)
@@ -94,7 +93,7 @@ def test_a_stack_is_done_plane_by_plane(panel, model, stack, run_panel, finish):
     np.testing.assert_allclose(made.translate, stack.translate)
     assert made.units == stack.units
     assert made.axis_labels == stack.axis_labels
-    assert bool(get_network_name(made)) == isinstance(panel, EnhancePanel)
+    assert bool(get_network_name(made)) == (panel.model.method is None)
     found = micrograph_from_layer(made)
     assert len(found.provenance.inputs) == PLANES
     whole = np.array(made.data)

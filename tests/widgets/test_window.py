@@ -65,7 +65,7 @@ def test_frames_that_are_open_are_stitched_first(model, hold, scan, finish):
     put(model, layers)
     assert window.page.step is STEPS[0]
     assert isinstance(window.page.panel, StitchMosaicPanel)
-    assert button_of(window.page.kinds, "Frames").isChecked()
+    assert button_of(window.page.kinds, "Stitch").isChecked()
     assert window.page.panel.typed_folder() == folder
     assert button_of(window.steps, "Open").text() == "Open"
     finish(window.page.panel)
@@ -91,7 +91,7 @@ def test_a_folder_of_frames_is_chosen_while_nothing_is_open(
     choose(scan[0])
     qtbot.mouseClick(window.beginning.frames_button, Qt.MouseButton.LeftButton)
     finish(window.page.panel)
-    assert window.page.kind == "Frames"
+    assert window.page.panel.title == "Stitch"
     assert window.page.panel.folder.value == scan[0]
 
 
@@ -107,7 +107,7 @@ def test_from_frames_to_a_measured_mosaic(
     panel = window.page.panel
     assert (panel.layer.value, panel.model.value) == (mosaic, "ssum-sem")
     panel.model.add_file(write_tiny_model(tmp_path))
-    assert "Enhanced in" in run_panel(panel)
+    assert "tiny enhanced" in run_panel(panel)
     assert panel.layer.value is mosaic
     window.next_button.click()
     panel = window.page.panel

@@ -18,7 +18,7 @@ LABELS = {
         ("or are bent (`model=elastic`).", "or are bent ('Map: elastic (bent)')."),
         (
             "is unknown: give it one (`pixel_size_nm`).",
-            "is unknown: give it one ('Pixel size' in Open mosaic).",
+            "is unknown: give it one ('Pixel size' in Open).",
         ),
         ("lower it (`step`, or `patch`).", "lower it ('Patch (px)')."),
         ("Option `other` must be 4.", "Option 'other' must be 4."),

@@ -111,6 +111,18 @@ class EnhanceOptions(Options):
         ge=0,
         le=50,
     )
+    blur_px: float | None = option(
+        None,
+        "Blur",
+        "Standard deviation of the blur to remove, for models with separate "
+        "corrections; automatic uses the model's estimate, which is reported with the "
+        "result, and 0 removes none.",
+        unit="px",
+        step=0.1,
+        group=WEIGHTS,
+        ge=0,
+        le=WIDEST_BLUR,
+    )
     memory_gb: float | None = option(
         None,
         "Memory",
@@ -147,14 +159,6 @@ class EnhanceOptions(Options):
         "unchanged.",
         ge=0,
         le=1,
-    )
-    blur_px: float | None = option(
-        None,
-        "",
-        "Standard deviation, in px, of the blur to remove, for models with separate "
-        "corrections; 0 removes none, and automatic uses the model's estimate.",
-        ge=0,
-        le=WIDEST_BLUR,
     )
     dtype: GreyType = option(
         None,

@@ -34,6 +34,9 @@ from .crop import (
     crop as _crop,
     crop_to_gap_free_box as crop_to_gap_free_box,
 )
+from .degrade import (
+    degrade as _degrade,
+)
 from .enhance import (
     MISFIT as MISFIT,
     UNFAMILIAR as UNFAMILIAR,
@@ -202,6 +205,7 @@ from .verb import (
 ADAPT = _adapt
 CALIBRATE = _calibrate
 CROP = _crop
+DEGRADE = _degrade
 ENHANCE = _enhance
 FIGURE = _figure
 INFO = _info

@@ -133,7 +133,7 @@ def _measure_scale_bar(
     if bar is None:
         msg = (
             f"No printed scale bar was found in {run.image_names[0]}: draw a line "
-            "along the bar (Open mosaic, Calibrate a layer), or set the pixel size."
+            "along the bar (Open, Calibrate a layer), or set the pixel size."
         )
         raise core.ReadError(msg, code="scale-bar-missing")
     calibration = None

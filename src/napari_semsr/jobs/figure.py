@@ -29,7 +29,6 @@ _MOST = 12  # images; chosen: as many as fit a page
 _MM = 25.4
 _TEXT = ".txt"
 _SHADES = 256  # colours of a colour map, as in matplotlib
-_OPACITY = 0.55  # default opacity of a map, as in the panels
 _BAND_PX = 1 << 24  # pixels read at once; chosen: 128 MB of float64
 
 
@@ -290,14 +289,12 @@ def _create_overlay(
     if bottom <= 0 or right <= 0 or top >= whole[0] or left >= whole[1]:
         msg = f"The map {above.name} does not overlap {image.name}."
         raise core.ShapeError(msg, code="no-overlap")
-    opacity = above.look.opacity if above.look is not None else 1.0
     return reporting.FigureOverlay(
         values=overlay.values,
         corners=(float(top), float(left), float(bottom), float(right)),
         limits=overlay.limits,
         colours=overlay.colours,
         unit=str(overlay.unit),
-        opacity=opacity if opacity < 1 else _OPACITY,
     )
 
 

@@ -16,7 +16,6 @@ FORMER: dict[str, str] = {
     "panel Check model": "Enhance shows, below More, what the card of a model records",
     "panel Import model": "use Import in Enhance, below More",
     "panel Demonstration": "run `semsr demo`, or open a sample on the first page",
-    "panel Degrade": "run `semsr degrade`",
     "judge": "use `register()`, then `metrics()` and `frc_map()`",
     "panel Judge by SEM": "use `register()`, then `metrics()` and `frc_map()`",
     "report": (
@@ -40,7 +39,7 @@ FORMER: dict[str, str] = {
         "`metrics(table=…)` for a table, and a shell script for several steps; in "
         "Python, a loop and measure_table()"
     ),
-    "panel Batch": "use *Apply to a folder…* in Enhance, Restore and measuring panels",
+    "panel Batch": "use *Apply to a folder…* in Enhance and measuring panels",
 }
 """What to use instead of a command, option, panel or part that left.
 

@@ -1,5 +1,6 @@
 """Figures for papers: images in rows with scale bars, colour bars and a caption."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -39,7 +40,6 @@ class FigureOverlay:
     limits: FloatPair  # Values at the ends of the colour map
     colours: "str | Colormap"  # Of matplotlib
     unit: str  # Label of the colour bar
-    opacity: float  # From 0 to 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,8 @@ def draw_plate(
         cells += [(i, (i - first) * (width + _GAP_MM), top, tall) for i in row]
         top += tall + _GAP_MM
     lines: list[str] = []
-    for word in caption.split():  # longer words are not broken
+    # longer words are not broken, nor is a number from its unit
+    for word in filter(None, re.split(r"\s+(?!(?:[nµm]m|px)\b)", caption.strip())):
         longer = f"{lines[-1]} {word}" if lines else word
         if lines and _measure_text_mm(longer, _POINTS, dpi) <= width_mm:
             lines[-1] = longer
@@ -244,8 +245,6 @@ def _draw_panel(
         bar.ax.tick_params(labelsize=_POINTS - 1, length=1.5, pad=1)
         _keep_ticks_inside(bar, tall)
         bar.outline.set_linewidth(0.4)
-        if bar.solids is not None:  # opaque also for a translucent map
-            bar.solids.set_alpha(1)
         size = _fit_font_size(image.bar_label, _POINTS - 1, tall, figure.dpi)
         bar.set_label(image.bar_label, fontsize=size, labelpad=1)
     if image.box is None or image.inset is None:
@@ -350,7 +349,7 @@ def _draw_overlay(
     artist = axes.imshow(
         np.ma.masked_invalid(overlay.values), vmin=overlay.limits[0],
         vmax=overlay.limits[1], extent=(left * x, right * x, bottom * y, top * y),
-        aspect="auto", interpolation="nearest", alpha=overlay.opacity,
+        aspect="auto", interpolation="nearest",
         cmap=colormaps.get_cmap(overlay.colours).with_extremes(bad=(0, 0, 0, 0)),
     )  # fmt: skip
     axes.set_xlim(whole[0])

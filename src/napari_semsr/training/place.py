@@ -496,8 +496,8 @@ class _AreaTrainer:
         if not self.options.copies or not self.options.from_copies:
             return
         yield from self._fit_light(units, fit)
-        predict = self.predict_light
-        if predict is None or (self.light_explained or 0) < self.options.least_explained:
+        predict, share = self.predict_light, self.light_explained or 0.0
+        if predict is None or share < self.options.least_explained:
             return
         for number in range(self.options.copies):
             yield core.Progress(number, self.options.copies, "copying the area")

@@ -8,7 +8,6 @@ from itertools import product
 
 import numpy as np
 from magicgui.widgets import ComboBox, FloatSpinBox
-from magicgui.widgets.bases import Widget
 from napari.layers import Image, Labels, Layer, Shapes
 from napari.viewer import Viewer
 from numpy.typing import NDArray
@@ -19,39 +18,25 @@ from napari_semsr import core
 from napari_semsr.analysis import CalibrateOptions
 from napari_semsr.io import HELPER_KEY, write_calibration
 from napari_semsr.jobs import CALIBRATE, CalibrationReport, ScaleBarReport
-from napari_semsr.widgets import base, host
-from napari_semsr.widgets.layers import (
-    MARK_KEY,
-    SOURCES_KEY,
-    TYPED_SIZE,
-    add_line_layer,
-    apply_pixel_size,
-    create_display_fit_keywords,
-    get_display_transform,
-    get_enlargement_factors,
-    get_file_path,
-    get_identity,
-    get_layer_pixel_size,
-    get_pixel_size_metadata,
-    get_pixel_transform,
-    get_provenance,
-    get_unit_factors,
-    have_mixed_units,
-    is_calibrated,
-    list_grey_layers,
-    list_image_layers,
-    micrograph_from_layer,
-    record_pixel_size_metadata,
-    resize_pixels,
-    show_scale_bar,
-    world_to_pixels,
-)
+from napari_semsr.widgets import base, host, layers
 
 _UNITS_NM = {"pm": 1e-3, "Å": 0.1, "nm": 1.0, "µm": 1e3, "mm": 1e6}
 """Nanometres per unit."""
 _DECIMALS = 6  # of a pixel size; chosen
 PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 _CALIBRATIONS = {"Calibration (*.json)": ".json"}
+
+
+def _create_number_box(
+    name: str, tooltip: str, label: str = "", step: float = 1.0
+) -> FloatSpinBox:
+    """Create a box of a length; 0 is unknown."""
+    box = FloatSpinBox(
+        name=name, label=label, tooltip=tooltip, value=0.0, min=0.0, max=1e9, step=step
+    )
+    box.native.setDecimals(_DECIMALS)
+    base.hide_trailing_zeros(box.native)
+    return box
 
 
 class PixelSizeEdit(QWidget):
@@ -65,10 +50,15 @@ class PixelSizeEdit(QWidget):
     def __init__(self, tooltip: str = "") -> None:
         super().__init__()
         self.name, self.label, self.tooltip = "pixel_size_nm", "Pixel size", tooltip
-        self.height_box = self._create_number_box(
-            "y", "Height of a pixel; 0 if unknown."
+        self.height_box, self.width_box = (
+            _create_number_box(name, f"{what} of a pixel; 0 if unknown.", step=0.1)
+            for name, what in (("y", "Height"), ("x", "Width"))
         )
-        self.width_box = self._create_number_box("x", "Width of a pixel; 0 if unknown.")
+        for box in (self.height_box, self.width_box):
+            base.accept_decimal_separators(box.native)
+            box.native.setPrefix(f"{box.name} ")
+            box.native.setSpecialValueText(f"{box.name} unknown")
+            box.native.setButtonSymbols(box.native.ButtonSymbols.NoButtons)
         self.unit_box = ComboBox(
             name="unit",
             tooltip=(
@@ -88,19 +78,6 @@ class PixelSizeEdit(QWidget):
         self.width_box.changed.connect(self._on_width_changed)
         self.unit_box.changed.connect(self._on_change)
         self._on_change()
-
-    @staticmethod
-    def _create_number_box(name: str, tooltip: str) -> FloatSpinBox:
-        box = FloatSpinBox(
-            name=name, tooltip=tooltip, value=0.0, min=0.0, max=1e9, step=0.1
-        )
-        box.native.setDecimals(_DECIMALS)
-        base.hide_trailing_zeros(box.native)
-        base.accept_decimal_separators(box.native)
-        box.native.setPrefix(f"{name} ")
-        box.native.setSpecialValueText(f"{name} unknown")
-        box.native.setButtonSymbols(box.native.ButtonSymbols.NoButtons)
-        return box
 
     @property
     def value(self) -> core.PixelSize | None:
@@ -165,8 +142,10 @@ _MAX_SIZES = 10  # chosen: older sizes are forgotten, as each keeps its layers a
 
 def _get_displayed_grid(viewer: Viewer, layer: Layer) -> NDArray[np.float64]:
     """Return the scale and translation of a layer in the viewer's common unit."""
-    linear, shift = get_display_transform(layer)
-    return np.array([np.diag(linear), shift]) * get_unit_factors(viewer, layer)[-2:]
+    linear, shift = layers.get_display_transform(layer)
+    return (
+        np.array([np.diag(linear), shift]) * layers.get_unit_factors(viewer, layer)[-2:]
+    )
 
 
 @contextmanager
@@ -183,9 +162,13 @@ def _keep_view(viewer: Viewer, layer: Layer) -> Iterator[None]:
 
 def explain_missing_scale_bar(viewer: Viewer) -> str:
     """Explain why the scale bar is missing, if layers have no common unit."""
-    if not have_mixed_units(viewer):
+    if not layers.have_mixed_units(viewer):
         return ""
-    bare = [item.name for item in list_grey_layers(viewer) if not is_calibrated(item)]
+    bare = [
+        item.name
+        for item in layers.list_grey_layers(viewer)
+        if not layers.is_calibrated(item)
+    ]
     whose = bare[-1] if bare else "another layer"
     return (
         f" There is no scale bar, since {whose} has no pixel size but others do: it "
@@ -219,7 +202,11 @@ def _get_last_line(line: Shapes | None) -> NDArray[np.float64]:
 
 def _have_same_pixel_grid(item: Layer, layer: Layer) -> bool:
     """Return whether two layers share a pixel grid."""
-    pairs = zip(get_display_transform(item), get_display_transform(layer), strict=True)
+    pairs = zip(
+        layers.get_display_transform(item),
+        layers.get_display_transform(layer),
+        strict=True,
+    )
     alike = tuple(item.units[-2:]) == tuple(layer.units[-2:])
     return alike and all(np.allclose(one, other) for one, other in pairs)
 
@@ -230,21 +217,25 @@ def _find_dependent_layers(viewer: Viewer, image: Image) -> list[Layer]:
     If they name no open image, return all layers on its pixel grid.
     """
     own = base.find_helper_layers(viewer, image)
-    names = {name for item in viewer.layers for name in (item.name, get_identity(item))}
-    layers = []
+    names = {
+        name
+        for item in viewer.layers
+        for name in (item.name, layers.get_identity(item))
+    }
+    found = []
     for item in viewer.layers:
-        of = item.metadata.get(MARK_KEY)
+        of = item.metadata.get(layers.MARK_KEY)
         if of in names:
-            alike = is_calibrated(item) == is_calibrated(image)
-            lies = of in (image.name, get_identity(image)) and alike
+            alike = layers.is_calibrated(item) == layers.is_calibrated(image)
+            lies = of in (image.name, layers.get_identity(image)) and alike
             lies = lies and np.allclose(
-                get_layer_pixel_size(item), get_layer_pixel_size(image)
+                layers.get_layer_pixel_size(item), layers.get_layer_pixel_size(image)
             )
         else:
             helps = item in own or of or item.metadata.get(HELPER_KEY)
             lies = bool(helps) and _have_same_pixel_grid(item, image)
-        layers += [item] if lies else []
-    return layers
+        found += [item] if lies else []
+    return found
 
 
 def _find_derived_images(
@@ -255,14 +246,16 @@ def _find_derived_images(
     A registered image has the grid of another. Maps of lengths in the earlier
     pixel size are returned separately, for either input.
     """
-    own, layers_found, layers_outdated = get_provenance(source), [], []
-    path = get_file_path(source)  # of layers read from files, which identify them
-    identities = get_identity(source), path and (source.name, path)
-    for layer in list_image_layers(viewer):
-        history = get_provenance(layer)
+    own, layers_found, layers_outdated = layers.get_provenance(source), [], []
+    path = layers.get_file_path(
+        source
+    )  # of layers read from files, which identify them
+    identities = layers.get_identity(source), path and (source.name, path)
+    for layer in layers.list_image_layers(viewer):
+        history = layers.get_provenance(layer)
         steps = () if history is None else tuple(history.steps())
         lengths = history is not None and history.depends_on_pixel_size
-        sources = layer.metadata.get(SOURCES_KEY, {})
+        sources = layer.metadata.get(layers.SOURCES_KEY, {})
         is_known = any(
             (item.provenance is not None and item.provenance == own)
             or sources.get(item.name, (item.name, item.path)) in identities
@@ -275,9 +268,12 @@ def _find_derived_images(
         if lengths:
             layers_outdated.append(layer)
             continue
-        if is_calibrated(layer) != is_calibrated(source):
+        if layers.is_calibrated(layer) != layers.is_calibrated(source):
             continue
-        one, other = get_layer_pixel_size(layer), get_layer_pixel_size(source)
+        one, other = (
+            layers.get_layer_pixel_size(layer),
+            layers.get_layer_pixel_size(source),
+        )
         shapes = [np.array(item.extent.data[1][-2:]) + 1 for item in (layer, source)]
         if np.allclose(one, other) or np.allclose(one * shapes[0], other * shapes[1]):
             layers_found.append(layer)
@@ -305,10 +301,13 @@ class CalibrationControls(base.Form):
         self.undo_button = base.create_button(
             "Undo", self.undo, "Restore the previous pixel size."
         )
-        line, grating = self._build_line_controls(), self._build_grating_controls()
+        self._build_line_controls()
+        self._build_grating_controls()
         for row in (
-            *(layer, self.pixel_size, self.apply_button),
-            *(*line, *grating, self.undo_button),
+            *(layer, self.pixel_size, self.apply_button, self.draw_button),
+            *(self.bar_button, self.length, self.distance, self.distance_unit),
+            *(self.measure_button, self.pitch, self.grating_button, self.grating),
+            *(self.save_button, self.undo_button),
         ):
             self.add_row(row)
         self._history.changed.connect(self._update_undo_button)
@@ -317,18 +316,12 @@ class CalibrationControls(base.Form):
         layer.changed.connect(self._show_pixel_size)
         self._show_pixel_size(layer.value)
 
-    def _build_line_controls(self) -> list[Widget | QWidget]:
-        self.distance = FloatSpinBox(
-            name="distance",
-            label="Known distance",
-            tooltip="True length of the drawn line, for example of the scale bar.",
-            value=0,
-            min=0,
-            max=1e9,
-            step=1,
+    def _build_line_controls(self) -> None:
+        self.distance = _create_number_box(
+            "distance",
+            "True length of the drawn line, for example of the scale bar.",
+            "Known distance",
         )
-        self.distance.native.setDecimals(_DECIMALS)
-        base.hide_trailing_zeros(self.distance.native)
         self.distance_unit = ComboBox(
             name="distance_unit",
             label="in",
@@ -353,29 +346,15 @@ class CalibrationControls(base.Form):
             self.set_scale_from_line,
             "Pixel size = known distance / length of the last line drawn.",
         )
-        return [
-            self.draw_button,
-            self.bar_button,
-            self.length,
-            self.distance,
-            self.distance_unit,
-            self.measure_button,
-        ]
 
-    def _build_grating_controls(self) -> list[Widget | QWidget]:
-        self.pitch = FloatSpinBox(
-            name="pitch",
-            label="Grating period (nm)",
-            tooltip=(
-                "Known period of the grating in the layer: a line grating, or dots on "
-                "a square or hexagonal lattice."
-            ),
-            value=0,
-            min=0,
-            max=1e9,
-            step=10,
+    def _build_grating_controls(self) -> None:
+        self.pitch = _create_number_box(
+            "pitch",
+            "Known period of the grating in the layer: a line grating, or dots on a "
+            "square or hexagonal lattice.",
+            "Grating period (nm)",
+            10,
         )
-        base.hide_trailing_zeros(self.pitch.native)
         self.grating_button = base.create_button(
             "Calibrate from a grating",
             self.measure_grating,
@@ -387,13 +366,12 @@ class CalibrationControls(base.Form):
             "Save calibration…",
             self.save_calibration,
             "Save the pixel size, skew and distortion with their errors, for use in "
-            "Stitch mosaic.",
+            "Stitch.",
         )
-        return [self.pitch, self.grating_button, self.grating, self.save_button]
 
     def _show_pixel_size(self, layer: Image | None) -> None:
         try:
-            size = micrograph_from_layer(layer).pixel_size_nm
+            size = layers.micrograph_from_layer(layer).pixel_size_nm
         except core.SemsrError:  # which measuring reports
             size = None
         self.pixel_size.value = size
@@ -412,27 +390,22 @@ class CalibrationControls(base.Form):
             line = None
         with suppress(core.OptionError):  # not a line yet
             text = f"The line is {measure_line_length(line, (1, 1)):.1f} px long"
-            text += (
-                f", {core.format_number(measure_line_length(line, size), '.5g')} nm"
-                if size
-                else ""
-            )
+            if size:
+                nm = core.format_number(measure_line_length(line, size), ".5g")
+                text += f", {nm} nm"
         self.length.setText(text)
 
     def _find_line_layer(self) -> Shapes | None:
         """Return the line layer of the selected image, or the topmost one."""
-        layers = [
+        lines = [
             item
             for item in reversed(list(self._viewer.layers))
             if isinstance(item, Shapes) and item.name.startswith(_LINE_LAYER)
         ]
-        layer_chosen = self.layer.value
-        own = [
-            i
-            for i in layers
-            if layer_chosen is not None and self._find_line_image(i) is layer_chosen
-        ]
-        return next(iter(own or layers), None)
+        wanted = self.layer.value
+        own = (i for i in lines if self._find_line_image(i) is wanted)
+        first = next(iter(lines), None)
+        return first if wanted is None else next(own, first)
 
     def apply_typed_size(self) -> None:
         """Set the pixel size of the selected layer to the entered value."""
@@ -446,14 +419,14 @@ class CalibrationControls(base.Form):
         self,
         size: tuple[float, float],
         error: tuple[float, float] | None = None,
-        how: str = TYPED_SIZE,
+        how: str = layers.TYPED_SIZE,
     ) -> None:
         layer, origin = self.layer.value, core.create_size_source(how, size)
-        before = micrograph_from_layer(layer)
+        before = layers.micrograph_from_layer(layer)
         ratios, layers_outdated = self._find_affected_layers(layer)
         base.check_layers_unused(ratios)
         old = {item: {name: getattr(item, name) for name in _GRID} for item in ratios}
-        errors = {item: get_pixel_size_metadata(item) for item in ratios}
+        errors = {item: layers.get_pixel_size_metadata(item) for item in ratios}
         layers_hidden = [item for item in layers_outdated if item.visible]
         self._sizes.append((layer, old, errors, layers_hidden))
         self._update_undo_button()
@@ -461,7 +434,7 @@ class CalibrationControls(base.Form):
             for item, ratio in ratios.items():
                 share = None if error is None else np.array(error) * ratio
                 new_size = np.array(size) * ratio
-                apply_pixel_size(item, new_size, share, origin=origin)
+                layers.apply_pixel_size(item, new_size, share, origin=origin)
         for item in layers_outdated:
             item.visible = False
         self._show_changed_layers(ratios, before.pixel_size_nm, layers_outdated)
@@ -473,10 +446,8 @@ class CalibrationControls(base.Form):
 
         `layer` is first; layers that become outdated are returned separately.
         """
-        line, (layers_made, layers_outdated) = (
-            self._find_line_layer(),
-            _find_derived_images(self._viewer, layer),
-        )
+        line = self._find_line_layer()
+        layers_made, layers_outdated = _find_derived_images(self._viewer, layer)
         ratios: dict[Layer, NDArray[np.float64]] = {}
         for one in (layer, *layers_made):
             lying = _find_dependent_layers(self._viewer, one)
@@ -484,7 +455,8 @@ class CalibrationControls(base.Form):
             if free and one is layer and _have_same_pixel_grid(line, one):
                 lying.append(line)
             ratios |= dict.fromkeys(
-                (one, *lying), get_layer_pixel_size(one) / get_layer_pixel_size(layer)
+                (one, *lying),
+                layers.get_layer_pixel_size(one) / layers.get_layer_pixel_size(layer),
             )
         return ratios, layers_outdated
 
@@ -510,21 +482,19 @@ class CalibrationControls(base.Form):
         Later results change with it or become outdated; `layers_hidden` are not
         outdated any more.
         """
-        before = micrograph_from_layer(layer)
+        before = layers.micrograph_from_layer(layer)
         ratios, layers_outdated = self._find_affected_layers(layer)
         base.check_layers_unused([*grids, *ratios])
         since = [item for item in ratios if item not in grids]
-        layers_outdated = [
-            item for item in layers_outdated if item not in layers_hidden
-        ]
+        layers_outdated = [i for i in layers_outdated if i not in layers_hidden]
         with _keep_view(self._viewer, layer):
             for item, name in product(grids, _GRID):
                 setattr(item, name, grids[item][name])
-            size = layer.scale[-2:] * get_enlargement_factors(layer)
+            size = layer.scale[-2:] * layers.get_enlargement_factors(layer)
             for item in since:
-                resize_pixels(item, size * ratios[item], layer.units[-2:])
+                layers.resize_pixels(item, size * ratios[item], layer.units[-2:])
         for item, facts in (errors | dict.fromkeys(since, errors[layer])).items():
-            record_pixel_size_metadata(item, facts)
+            layers.record_pixel_size_metadata(item, facts)
         for item in (*layers_hidden, *layers_outdated):
             item.visible = item in layers_hidden
         self._show_changed_layers(
@@ -533,15 +503,15 @@ class CalibrationControls(base.Form):
 
     def _show_changed_layers(
         self,
-        layers: Iterable[Layer],
+        changed: Iterable[Layer],
         before: tuple[float, float] | None,
         layers_outdated: Sequence[Layer] = (),
     ) -> None:
         layer: Image
-        layer, *others = (item for item in layers if isinstance(item, Image | Labels))
+        layer, *others = (item for item in changed if isinstance(item, Image | Labels))
         self.layer.value = layer
         self._show_pixel_size(layer)
-        show_scale_bar(self._viewer)
+        layers.show_scale_bar(self._viewer)
         self._panel.session.changed.emit()  # it has unsaved changes now
         now, mixed_note = self.pixel_size.value, explain_missing_scale_bar(self._viewer)
         names = ", ".join(item.name for item in others)
@@ -572,23 +542,23 @@ class CalibrationControls(base.Form):
 
     def _select_line_tool(self) -> None:
         layer: Image = self.layer.value
-        micrograph = micrograph_from_layer(layer)
+        micrograph = layers.micrograph_from_layer(layer)
         line = self._find_line_layer()
-        linear, shift = get_pixel_transform(layer)
+        linear, shift = layers.get_pixel_transform(layer)
         units = layer.units[-2:]
         grid = {"units": units, "scale": np.diag(linear), "translate": shift}
-        fit = create_display_fit_keywords(layer)
+        fit = layers.create_display_fit_keywords(layer)
         grid["affine"] = fit.get("affine", np.eye(3))
         if line is None:
             width = max(micrograph.shape) / 300
-            line = add_line_layer(self._viewer, _LINE_LAYER, width, **grid)
+            line = layers.add_line_layer(self._viewer, _LINE_LAYER, width, **grid)
         elif self._find_line_image(line) is not layer or not _have_same_pixel_grid(
             line, layer
         ):
             line.data = []
             for name, value in grid.items():
                 setattr(line, name, value)
-        marks = {MARK_KEY: get_identity(layer), **fit.get("metadata", {})}
+        marks = {layers.MARK_KEY: layers.get_identity(layer), **fit.get("metadata", {})}
         line.metadata.update(marks)
         line.events.data.connect(self._show_line_length)
         self._show_line_length()
@@ -602,7 +572,10 @@ class CalibrationControls(base.Form):
         """Place the line over the scale bar printed in the image."""
         with self._panel.messages.show_errors():
             layer = self.layer.value
-            image, options = micrograph_from_layer(layer), CalibrateOptions(bar=True)
+            image, options = (
+                layers.micrograph_from_layer(layer),
+                CalibrateOptions(bar=True),
+            )
             make = partial(CALIBRATE.job, image, options=options)
             self._panel.messages.clear_warnings()
             self._panel.controls.start(
@@ -639,7 +612,7 @@ class CalibrationControls(base.Form):
         """Measure the pixel size of the layer from its grating."""
         with self._panel.messages.show_errors():
             layer: Image = self.layer.value
-            image = micrograph_from_layer(layer)
+            image = layers.micrograph_from_layer(layer)
             if self.pitch.value <= 0:
                 msg = (
                     "The grating period must be greater than 0; enter the true period "
@@ -685,13 +658,13 @@ class CalibrationControls(base.Form):
                 "calibration",
                 _CALIBRATIONS,
                 lambda path: write_calibration(path, calibration),
-                "Saved {}; use it as Calibration in Stitch mosaic.",
+                "Saved {}; use it as Calibration in Stitch.",
             )
 
     def set_scale_from_line(self) -> None:
         """Compute the pixel size from the line and the known distance."""
         with self._panel.messages.show_errors():
-            y, x = micrograph_from_layer(self.layer.value).scale
+            y, x = layers.micrograph_from_layer(self.layer.value).scale
             line, layer = self._find_line_layer(), self.layer.value
             if line is not None and len(line.data) and isinstance(layer, Image):
                 self._check_line_image(line, layer)
@@ -714,11 +687,8 @@ class CalibrationControls(base.Form):
             raise core.OptionError(msg, code="line-of-other-image")
         owner = self._find_line_image(line)
         if owner is None:
-            alike = [
-                i
-                for i in list_grey_layers(self._viewer)
-                if _have_same_pixel_grid(line, i)
-            ]
+            images = layers.list_grey_layers(self._viewer)
+            alike = [i for i in images if _have_same_pixel_grid(line, i)]
             owner = layer if alike in ([], [layer]) else None
         if owner is None or owner is not layer:
             whose = "for no image" if owner is None else f"for {owner.name}"
@@ -747,21 +717,21 @@ class CalibrationControls(base.Form):
 
     def _find_line_image(self, line: Shapes) -> Image | None:
         """Return the image for which a line was drawn, if it is still open."""
-        of = line.metadata.get(MARK_KEY)
-        images = list_image_layers(self._viewer)
-        return next((i for i in images if of and of == get_identity(i)), None)
+        of = line.metadata.get(layers.MARK_KEY)
+        images = layers.list_image_layers(self._viewer)
+        return next((i for i in images if of and of == layers.get_identity(i)), None)
 
     def _find_covering_image(self, line: Shapes, layer: Image) -> Image | None:
         """Return an unrelated image that covers an image at the line, if any."""
         viewer, dims = self._viewer, self._viewer.dims
         places = np.tile(np.array(dims.point, dtype=float), (2, 1))
         ends = np.array([line.data_to_world(end)[-2:] for end in _get_last_line(line)])
-        places[:, -2:] = ends * get_unit_factors(viewer, line)[-2:]
+        places[:, -2:] = ends * layers.get_unit_factors(viewer, line)[-2:]
         own = [layer, *_find_derived_images(viewer, layer)[0]]
-        for item in reversed(list_grey_layers(viewer)):
+        for item in reversed(layers.list_grey_layers(viewer)):
             if item.visible and item in own:
                 return None
-            at = world_to_pixels(item, places, dims)[:, -2:]
+            at = layers.world_to_pixels(item, places, dims)[:, -2:]
             size = item.extent.data[1][-2:] + 0.5
             if item.visible and ((at > -0.5) & (at < size)).all():
                 return item

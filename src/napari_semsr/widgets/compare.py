@@ -1,7 +1,8 @@
-"""Compare the input and result of a panel.
+"""Compare two layers, such as the input and result of a panel.
 
-The input is shown left of a line, or both side by side, or their difference as a layer;
-a result can be shown, measured and saved at any strength between its input and itself.
+The left one is shown left of a line, or both side by side, or their difference as a
+layer; a result can be shown, measured and saved at any strength between its input and
+itself.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,46 +11,22 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from magicgui.widgets import CheckBox, Slider
+from magicgui.widgets import CheckBox, ComboBox, Slider
 from napari.components import ViewerModel
 from napari.layers import Image, Layer
 from napari.utils.events import Event
 from qtpy.QtCore import QObject
 
-from napari_semsr import core, io
-from napari_semsr.jobs import (
-    blend_levels,
-    compose_derived_provenance,
-    resample_levels,
-    subtract_images,
-)
-from napari_semsr.widgets import base, host
-from napari_semsr.widgets.layers import (
-    SOURCES_KEY,
-    disable_cache,
-    find_free_name,
-    get_display_transform,
-    get_displayed_plane,
-    get_last_job_name,
-    get_source_identities,
-    get_visible_box,
-    list_image_layers,
-    list_planes,
-    show_colour_bar,
-)
+from napari_semsr import core, io, jobs
+from napari_semsr.widgets import base, host, layers
 
 # ms from the last move of the view to an update of its left part; chosen
 _LATER_MS = 60
-_BEFORE_NAME = "before"
 _AMBER = "#e3b617"
-_DIVERGING = "PiYG"  # darker is magenta, brighter is green, no difference is white
-_MINUS = " \N{MINUS SIGN} "
 _SAMPLE_PX = 1024  # per side, of a difference whose size is stated; chosen: 10 ms
 _SHOWN_PERCENT = 99.9  # of its pixels are not clipped; as in the view of an image
-
-
+# attributes of an overlay that are updated on each redraw
 _FOLLOWS = {"scale", "translate", "affine", "contrast_limits", "colormap", "gamma"}
-"""Overlay attributes that are updated on each redraw."""
 
 
 class OverlayLayer(QObject):
@@ -71,9 +48,7 @@ class OverlayLayer(QObject):
         look |= {"metadata": {io.HELPER_KEY: True}}
         self.layer = self._viewer.add_image(pixels, **look)
         box = self.layer.bounding_box  # a thin line around it
-        box.line_color = _AMBER
-        box.points = False
-        box.visible = True
+        box.line_color, box.points, box.visible = _AMBER, False, True
         self._viewer.layers.selection = layers_chosen
 
     def remove(self) -> None:
@@ -103,48 +78,39 @@ class BeforeAfterOverlay(OverlayLayer):
     def update_overlay(self) -> None:
         """Copy the area left of the divider to the overlay, or remove the overlay."""
         source = self._source
-        if source is None or self._share <= 0 or source not in self._viewer.layers:
+        is_shown = source in self._viewer.layers and self._share > 0
+        view = layers.get_visible_box(self._viewer, source) if is_shown else None
+        if source is None or view is None:
             self.remove()
             return
-        view = get_visible_box(self._viewer, source)
-        if view is None:
-            self.remove()
-            return
-        levels: Any = source.data if source.multiscale else [source.data]
         level = source.data_level if source.multiscale else 0
-        fine, here = np.array(levels[0].shape[-2:]), np.array(levels[level].shape[-2:])
-        factor = fine / here
+        data: Any = source.data[level] if source.multiscale else source.data
+        here = np.array(data.shape[-2:])
+        factor = layers.get_finest_level(source).shape[-2:] / here
         edge = view.x0 + self._share * (view.x1 - view.x0)
-        box = core.Box(
-            int(view.y0 / factor[0]),
-            int(min(np.ceil(view.y1 / factor[0]), here[0])),
-            int(view.x0 / factor[1]),
-            int(min(np.ceil(edge / factor[1]), here[1])),
-        )
-        if min(box.shape) < 1:
+        start = (np.array([view.y0, view.x0]) / factor).astype(int)
+        stop = np.minimum(np.ceil(np.array([view.y1, edge]) / factor), here).astype(int)
+        if np.any(stop <= start):
             self.remove()
             return
-        lead = get_displayed_plane(source, self._viewer.dims)
-        pixels = np.asarray(levels[level][(*lead, *box.slices)])
-        first = (np.array([box.y0, box.x0]) + 0.5) * factor - 0.5
+        lead = layers.get_displayed_plane(source, self._viewer.dims)
+        pixels = np.asarray(data[(*lead, *map(slice, start, stop))])
         # everything else, such as a rotation, is `affine`
         pitch = np.asarray(source.scale[-2:])
-        linear, shift = get_display_transform(source)
+        linear, shift = layers.get_display_transform(source)
         affine = np.eye(3)
         affine[:2, :2], affine[:2, 2] = linear / pitch, shift
         look = {
-            "name": _BEFORE_NAME,
+            "name": "before",
             "scale": pitch * factor,
-            "translate": first * pitch,
+            "translate": ((start + 0.5) * factor - 0.5) * pitch,
             "affine": affine,
             "units": source.units[-2:],
             "axis_labels": source.axis_labels[-2:],
-            "contrast_limits": source.contrast_limits,
-            "colormap": source.colormap,
-            "gamma": source.gamma,
             "rgb": False,
         }
-        self.show_pixels(pixels, look)
+        same = ("contrast_limits", "colormap", "gamma")
+        self.show_pixels(pixels, look | {name: getattr(source, name) for name in same})
 
     def _schedule_overlay_update(self, _: object = None) -> None:
         if base.is_alive(self) and self.layer is not None:
@@ -158,15 +124,15 @@ class LayerIsolator:
         self._viewer = viewer
         self._before: dict[Layer, bool] = {}
 
-    def show_only(self, *layers: Layer) -> None:
+    def show_only(self, *layers_shown: Layer) -> None:
         """Show the given layers, and hide all others except overlays."""
         of = [
             i for i in self._viewer.layers if i.metadata.get(io.HELPER_KEY) is not True
         ]
         for item in of:  # before hiding one also hides its helper layers
             self._before.setdefault(item, item.visible)
-        for item in sorted(of, key=layers.__contains__, reverse=True):
-            item.visible = item in layers
+        for item in sorted(of, key=layers_shown.__contains__, reverse=True):
+            item.visible = item in layers_shown
 
     def restore_visibility(self) -> None:
         """Restore the former visibility of all layers."""
@@ -204,27 +170,27 @@ class _BlendedResult:
     def show_mixture(self, strength: float) -> None:
         """Show a mixture, and record it in the layer's metadata."""
         about = self.layer.metadata
-        levels, record = blend_levels(self.before, self.after, strength), dict(about)
+        record = dict(about)
+        levels = jobs.blend_levels(self.before, self.after, strength)
         self.layer.data = levels if self.layer.multiscale else levels[0]
         about.update(record)  # its store has full strength
-        disable_cache(self.layer)
+        layers.disable_cache(self.layer)
         if self.strength >= 1:
             self.saved_path = about.get(io.SAVED_KEY)
-        about.pop(io.SAVED_KEY, None)
-        if strength < 1:
-            about |= {io.STRENGTH_KEY: strength, io.DRAWN_KEY: self.stores}
-        else:
-            about.pop(io.STRENGTH_KEY, None)
-            about.pop(io.DRAWN_KEY, None)
-            about |= {io.SAVED_KEY: self.saved_path} if self.saved_path else {}
+        for key in (io.SAVED_KEY, io.STRENGTH_KEY, io.DRAWN_KEY):
+            about.pop(key, None)
         history = self.result.provenance
         if strength < 1:
+            about |= {io.STRENGTH_KEY: strength, io.DRAWN_KEY: self.stores}
             if self.provenance is None:
-                made_of = {"input": self.image, "result": self.result}
-                self.provenance = compose_derived_provenance("blend", {}, **made_of)
+                self.provenance = jobs.compose_derived_provenance(
+                    "blend", {}, input=self.image, result=self.result
+                )
             history = self.provenance.model_copy(
                 update={"options": {"strength": strength}}
             )
+        elif self.saved_path:
+            about[io.SAVED_KEY] = self.saved_path
         about["micrograph"] = {
             **about.get("micrograph", {}),
             "provenance": None if history is None else history.model_dump(mode="json"),
@@ -246,14 +212,20 @@ def _resample_planes(
     levels_drawn = []
     for number, (image, result) in enumerate(zip(images, results, strict=True)):
         yield core.Progress(number, len(images), f"drawing {image.name}")
-        levels_drawn += yield from resample_levels(image, (), result, [result.data])
+        levels_drawn += yield from jobs.resample_levels(
+            image, (), result, [result.data]
+        )
     return [io.stack_planes(levels_drawn).reshape(shape)]
 
 
 class CompareControls(base.Form):
-    """Controls for comparing two layers, usable before, during and after a run."""
+    """Controls for comparing two layers, usable before, during and after a run.
 
-    def __init__(self, panel: base.VerbPanel) -> None:
+    `boxes`: lists of the left and the right layer that the panel has; otherwise they
+    are rows of the controls.
+    """
+
+    def __init__(self, panel: base.VerbPanel, *boxes: ComboBox) -> None:
         super().__init__()
         viewer = panel.viewer
         self._panel, self._viewer = panel, viewer
@@ -261,29 +233,13 @@ class CompareControls(base.Form):
         self._alone = LayerIsolator(viewer)
         self._pair: tuple[Layer, ...] = ()  # the compared layers
         self.before = BeforeAfterOverlay(viewer, self)
-        self._make_controls()
-        self._ticks = [self.beside]  # display modes, one at a time
-        for box in (self.left, self.right):
-            box.changed.connect(self._restart_comparison)
-        self.right.changed.connect(self._show_strength)
-        self.split.changed.connect(self._show_split_view)
-        self.beside.changed.connect(self._show_side_by_side)
-        self.strength.changed.connect(self._set_strength)
-        viewer.layers.events.removed.connect(self._on_layer_removed)
-        panel.closed.connect(self.end_comparison)
-        self._show_strength()
-
-    def _make_controls(self) -> None:
-        panel, viewer = self._panel, self._viewer
-        images = partial(list_image_layers, viewer)
-        self.left = panel.input_layers.create_box(
-            "left", "Left", "Left layer: the input or any other image.", layers=images
+        create = partial(
+            panel.input_layers.create_box,
+            layers=partial(layers.list_image_layers, viewer),
         )
-        self.right = panel.input_layers.create_box(
-            "right",
-            "Right",
-            ("Right layer: the result or any other image."),
-            layers=images,
+        self.left, self.right = boxes or (
+            create("left", "Left", "Left layer: the input or any other image."),
+            create("right", "Right", "Right layer: the result or any other image."),
         )
         self.split = Slider(
             name="split",
@@ -323,9 +279,20 @@ class CompareControls(base.Form):
             "Add the difference, right layer minus left layer, as a layer: green "
             "where the right layer is brighter, magenta where it is darker.",
         )
-        boxes = self.left, self.right, self.split, self.beside, self.strength
-        for control in (*boxes, self.note, self.difference_button):
+        own = () if boxes else (self.left, self.right)
+        rows = self.split, self.beside, self.strength, self.note, self.difference_button
+        for control in (*own, *rows):
             self.add_row(control)
+        self._ticks = [self.beside]  # display modes, one at a time
+        for box in (self.left, self.right):
+            box.changed.connect(self._restart_comparison)
+        self.right.changed.connect(self._show_strength)
+        self.split.changed.connect(self._show_split_view)
+        self.beside.changed.connect(self._show_side_by_side)
+        self.strength.changed.connect(self._set_strength)
+        viewer.layers.events.removed.connect(self._on_layer_removed)
+        panel.closed.connect(self.end_comparison)
+        self._show_strength()
 
     # -- which layers ---------------------------------------------------------
 
@@ -353,21 +320,18 @@ class CompareControls(base.Form):
         else:
             draw: Callable[[], core.Job[list[object]]]
             if outcome.planes and source is not None:
-                images, planes = list_planes(source), outcome.planes
+                images, planes = layers.list_planes(source), outcome.planes
                 draw = partial(_resample_planes, images, planes, layer.data.shape)
                 image, result, after = images[0], planes[0], [layer.data]
             else:
                 flat = source is not None and source.multiscale and source.ndim == 2
-                coarser_levels = (
-                    list(source.data)[1:] if source is not None and flat else []
-                )
+                coarser = [] if source is None or not flat else list(source.data)[1:]
                 result = outcome.image
                 after = [item.data for item in outcome.opened[0].levels]
                 after = after if layer.multiscale else after[:1]
-                draw = partial(resample_levels, image, coarser_levels, result, after)
-            blend = _BlendedResult(
-                layer, image, result, after, draw, _get_store_paths(source)
-            )
+                draw = partial(jobs.resample_levels, image, coarser, result, after)
+            stores = _get_store_paths(source)
+            blend = _BlendedResult(layer, image, result, after, draw, stores)
             setattr(layer, _BLEND, blend)
         self.select_layers(source, layer)
         self._show_strength()
@@ -412,9 +376,8 @@ class CompareControls(base.Form):
             self._alone.show_only(right)
         elif not self.beside.value:
             self._alone.restore_visibility()
-        self._pair = tuple(
-            item for item in (left, right) if item is not None and percent
-        )
+        pair = (left, right) if percent else ()
+        self._pair = tuple(item for item in pair if item is not None)
         self.before.move_divider(left, percent / 100)
 
     def _show_compared_layers(self, tick: CheckBox) -> bool:
@@ -456,35 +419,31 @@ class CompareControls(base.Form):
         return getattr(self.right.value, _BLEND, None)
 
     def _show_strength(self, _: object = None) -> None:
-        """Show the strength of the right layer, if it can be set."""
-        blend = self._get_blend()
+        """Show the strength of the right layer, if it can be set, or why not."""
+        blend, layer, note = self._get_blend(), self.right.value, ""
+        strength = 1.0 if blend is None else blend.strength
         self.strength.enabled = blend is not None
         with self.strength.changed.blocked():
-            self.strength.value = 100 if blend is None else round(100 * blend.strength)
-        self._report_strength(blend)
-
-    def _report_strength(self, blend: _BlendedResult | None) -> None:
-        """Report that a mixture is shown, or why the strength cannot be set."""
-        layer, note = self.right.value, ""
-        if blend is not None and blend.strength < 1:
-            part = f"{100 * blend.strength:.0f} %"
+            self.strength.value = round(100 * strength)
+        if blend is not None and strength < 1:
             note = (
-                f"{blend.layer.name} is shown, measured and saved at {part} strength; "
-                f"the remainder is {blend.image.name}."
+                f"{blend.layer.name} is shown, measured and saved at "
+                f"{100 * strength:.0f} % strength; the remainder is {blend.image.name}."
+            )
+        elif getattr(layer, _APART, False):
+            note = (
+                f"The strength of {layer.name} cannot be set: its grey levels differ "
+                "from the input's, so a mixture of both would be meaningless."
             )
         elif (
-            blend is None and layer is not None and get_last_job_name(layer) in _RESULTS
+            blend is None
+            and layer is not None
+            and layers.get_last_job_name(layer) in _RESULTS
         ):
             note = (
                 f"The strength of {layer.name} can only be set in the session that "
                 "created it; run the step again to set it."
             )
-            if getattr(layer, _APART, False):
-                note = (
-                    f"The strength of {layer.name} cannot be set: its grey levels "
-                    "differ from the input's, so a mixture of both would be "
-                    "meaningless."
-                )
         self.note.setText(note)
 
     def _set_strength(self, percent: int) -> None:
@@ -509,7 +468,7 @@ class CompareControls(base.Form):
 
     def _show_mixture(self, blend: _BlendedResult, percent: int) -> None:
         blend.show_mixture(percent / 100)
-        self._report_strength(blend)
+        self._show_strength()
         self.before.update_overlay()
 
     # -- difference ---------------------------------------------------------------
@@ -521,9 +480,10 @@ class CompareControls(base.Form):
             return
         with panel.messages.show_errors():
             first, second = map(panel.input_layers.read, both)
+            _, _, unit = (second.quantity or "grey levels").rpartition("(")
             panel.controls.start(
                 lambda: self._compute_difference(first, second),
-                lambda image: self._add_difference(image, both),
+                lambda image: self._add_difference(image, both, unit.rstrip(")")),
                 "Difference",
             )
 
@@ -531,7 +491,7 @@ class CompareControls(base.Form):
         self, first: core.Micrograph, second: core.Micrograph
     ) -> core.Job[base.OpenedImage]:
         """Compute the difference of two images, with coarser levels if it is large."""
-        difference = subtract_images(first, second)
+        difference = jobs.subtract_images(first, second)
         if max(difference.shape) <= io.SINGLE_PX or not difference.is_lazy:
             difference = difference.replace(data=difference.array())
             return base.OpenedImage(difference, (difference,))
@@ -539,33 +499,38 @@ class CompareControls(base.Form):
         return base.OpenedImage(difference, (difference, *coarse))
 
     def _add_difference(
-        self, opened_store: base.OpenedImage, layers: tuple[Layer, Layer]
+        self, opened: base.OpenedImage, both: tuple[Layer, Layer], unit: str
     ) -> None:
         """Show a difference with a diverging colour map that is white at zero."""
-        coarse = opened_store.levels[-1].array()
+        coarse = opened.levels[-1].array()
         every = 1 + max(coarse.shape) // _SAMPLE_PX
-        sample = np.abs(coarse[::every, ::every])
+        sample = coarse[::every, ::every]
         sample = sample[np.isfinite(sample)]
-        most = float(np.percentile(sample, _SHOWN_PERCENT)) if sample.size else 0.0
-        left, right = layers
-        name = f"{right.name}{_MINUS}{left.name} difference"
+        most = float(
+            np.percentile(np.abs(sample), _SHOWN_PERCENT) if sample.size else 0
+        )
+        left, right = both
+        name = f"{right.name} \N{MINUS SIGN} {left.name} difference"
         layer = base.add_opened_image(
             self._viewer,
-            opened_store,
-            name=find_free_name(self._viewer, name),
-            colormap=_DIVERGING,
+            opened,
+            name=layers.find_free_name(self._viewer, name),
+            # darker is magenta, brighter is green, no difference is white
+            colormap="PiYG",
             contrast_limits=(-(most or 1), most or 1),
         )
-        layer.metadata[io.DRAWN_KEY] = [
-            p for one in layers for p in _get_store_paths(one)
-        ]
-        layer.metadata[SOURCES_KEY] = get_source_identities(layers)
-        layer.metadata[io.BAR_KEY] = True
-        show_colour_bar(layer)
-        sentence = (
-            "green is brighter and magenta is darker, by up to "
-            f"{core.Figure(most, 'grey levels', '.3g')}"
-            if most
-            else "the two layers hardly differ"
-        )
+        about = {
+            io.DRAWN_KEY: [path for one in both for path in _get_store_paths(one)],
+            layers.SOURCES_KEY: layers.get_source_identities(both),
+            io.BAR_KEY: True,
+        }
+        layer.metadata.update(about)  # napari would clear it before "|="
+        layers.show_colour_bar(layer)
+        sentence = "the two layers hardly differ"
+        if most:
+            middle = core.format_number(float(np.median(sample)), "+.3g")
+            sentence = (
+                f"median {middle}, at most {core.Figure(most, unit, '.3g')}; green is "
+                "larger and magenta is smaller"
+            )
         self._panel.messages.show_status(f"Added {layer.name}: {sentence}.")

@@ -21,7 +21,7 @@ _MADE_OF_ANOTHER = ("adapt", "enhance", "restore", "degrade", "blend", _EDIT)
 _SPECIMEN_STEP = "specimen"
 _TRUTH = re.compile(r"truth|reference|\bgt\b|\bclean\b", re.IGNORECASE)
 
-NO_IMAGE = "Choose an image layer; to open one, use Open mosaic or a sample."
+NO_IMAGE = "Choose an image layer; to open one, use Open or a sample."
 """Message shown if no image is chosen."""
 _TOLERANCE = 1e-6  # relative tolerance between equal scales; chosen
 _FILL_SHARE = 0.95  # share of the canvas, as with napari's Home button
@@ -324,7 +324,7 @@ def _get_scale_and_translation(layer: Layer) -> tuple[core.FloatArray, core.Floa
         msg = (
             f"Layer {layer.name!r} cannot be measured or saved while it is rotated, "
             "sheared or flipped, because its pixels are not at their displayed "
-            "positions. Choose it as Moving in Register to SEM and press Use the "
+            "positions. Choose it as Moving in Register and press Use the "
             "transform shown, or reset its transform."
         )
         raise core.ShapeError(msg, code="layer-turned")
@@ -511,7 +511,7 @@ def micrograph_from_layer(
     if layer.metadata.get(io.LIVE_KEY):
         msg = (
             f"Layer {layer.name!r} is still growing or only partly enhanced; let "
-            "Stitch mosaic or Enhance finish it first."
+            "Stitch or Enhance finish it first."
         )
         raise core.ShapeError(msg, code="incomplete")
     if is_unturned:
@@ -540,7 +540,7 @@ def micrograph_from_layer(
         msg = (
             f"Layer {layer.name!r} must be a grey image, got a colour image. "
             "Right-click it in the layer list and choose Split RGB, or open its file "
-            "with Open mosaic and use its luminance."
+            "with Open and use its luminance."
         )
         raise core.ShapeError(msg, code="colour-image")
     return core.Micrograph(
@@ -1008,7 +1008,7 @@ def get_common_unit(micrographs: Sequence[core.Micrograph]) -> str:
         bare = [item.name for item in micrographs if item.unit == "pixel"]
         msg = (
             "Layers shown together must be either all calibrated or all uncalibrated, "
-            f"but {bare[0]!r} has no pixel size; set one in Open mosaic, under "
+            f"but {bare[0]!r} has no pixel size; set one in Open, under "
             "Calibrate a layer."
         )
         raise core.OptionError(msg, code="pixel-size-missing")

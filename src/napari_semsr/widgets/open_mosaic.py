@@ -1,4 +1,4 @@
-"""Open mosaic: inspect a file, correct its pixel size, crop its data bar, show it."""
+"""Open: inspect a file, correct its pixel size, crop its data bar, show it."""
 
 import math
 from functools import partial
@@ -13,7 +13,7 @@ from qtpy.QtWidgets import QFileDialog
 
 from napari_semsr import core, io
 from napari_semsr.jobs import INFO, StitchFolderOptions
-from napari_semsr.widgets import base, calibrate, stitch
+from napari_semsr.widgets import base, calibrate, crop, stitch
 from napari_semsr.widgets.layers import list_grey_layers, list_user_layers
 
 _NOTHING = "Choose a file to see its shape and calibration."
@@ -57,7 +57,7 @@ class OpenMosaicPanel(base.VerbPanel):
     help_place = "first-steps.md#1-open-an-image"
     queue = None  # opening an image need not wait for computations
 
-    title, run_label = "Open mosaic", "Open"
+    title, run_label = "Open", "Open"
 
     def build_form(self) -> None:
         """Build the form."""
@@ -95,22 +95,15 @@ class OpenMosaicPanel(base.VerbPanel):
         self.bar = SpinBox(
             name="bar",
             label="Data-bar rows",
-            tooltip=(
-                "Number of bottom rows to crop, which contain the microscope's data "
-                "bar."
-            ),
-            value=0,
-            min=0,
+            tooltip="Number of bottom rows to crop: the microscope's data bar.",
             max=100_000,
         )
         self.bar_note = base.RichTextLabel()
         self.bar_button = base.create_button(
             "Crop these rows",
             self.crop_data_bar,
-            (
-                "Open the image without these rows; if it is already open, its layer "
-                "is replaced."
-            ),
+            "Open the image without these rows; if it is already open, its layer is "
+            "replaced.",
         )
         self.bar_button.setVisible(False)
         self.shown_layer: Layer | None = None
@@ -127,31 +120,40 @@ class OpenMosaicPanel(base.VerbPanel):
         self.calibrate = calibrate.CalibrationControls(self, layer)
         self._coverage = stitch.Coverage(self, lambda: layer.value)
         self.coverage = self._coverage.tick
-        where, how = base.Form(self.path, choose), base.Form(self.pixel_size, self.bar)
         self._which = base.Form(self.dataset, self.luminance)
         for name in ("dataset", "luminance"):
             self._which.show_row(name, False)
-        form_parts, bar = (self._which, self.form), (self.bar_note, self.bar_button)
-        self.add_group("Image", where, self.about, *form_parts, how, *bar)
+        self.add_group(
+            "Image",
+            base.Form(self.path, choose),
+            *(self.about, self._which, self.form),
+            base.Form(self.pixel_size, self.bar),
+            *(self.bar_note, self.bar_button),
+        )
         self.add_group("Calibrate a layer", self.calibrate)
+        self.crop = crop.CropControls(self, layer)
+        self.body.insertWidget(self.body.count() - 1, self.crop)
         self.over = self.add_group("Mosaic", self.coverage.native)
+        self.add_results("Result")
+        self._connect_controls()
+
+    def _connect_controls(self) -> None:
+        layer = self.calibrate.layer
         layer.changed.connect(self._show_coverage)
         layer.native.currentIndexChanged.connect(self._show_coverage)
-        for name in (*_COUNTS, *_AXES, "plane"):
-            self.form.show_row(name, False)
         self.path.changed.connect(self.inspect_file)
         self.dataset.changed.connect(self._inspect_dataset)
         self.bar.changed.connect(self._show_data_bar)
         self.luminance.changed.connect(self._set_luminance)
         self.input_layers.follow_active_layer(layer)
+        self._update_index_rows({})
         self._show_coverage()
 
     def _show_coverage(self, _: object = None) -> None:
         """Offer to show a mosaic's coverage as an overlay, if available."""
         if base.is_alive(self):
-            has_coverage = (
-                stitch.get_coverage_path(self.calibrate.layer.value) is not None
-            )
+            layer = self.calibrate.layer.value
+            has_coverage = stitch.get_coverage_path(layer) is not None
             self.over.setVisible(has_coverage)
             if self.coverage.value and has_coverage:
                 self._coverage.show()
@@ -179,18 +181,14 @@ class OpenMosaicPanel(base.VerbPanel):
         self._show_datasets({})
         self._clear_description()
         if path == Path() or not path.exists():
-            self.about.setText(
-                _NOTHING if path == Path() else (f"{path} does not exist.")
-            )
+            text = _NOTHING if path == Path() else f"{path} does not exist."
+            self.about.setText(text)
             return
+        work: Any = partial(_describe_file, path, io.ReadOptions())
+        show: Any = self._show_description
         if io.is_scan(path):
-            show = partial(self._show_scan, path)
-            self.controls.start_inspection(
-                "Look into folder", lambda: _describe_scan(path), show
-            )
-            return
-        work = partial(_describe_file, path, io.ReadOptions())
-        self.controls.start_inspection("Look into file", work, self._show_description)
+            work, show = partial(_describe_scan, path), partial(self._show_scan, path)
+        self.controls.start_inspection("Look into file", work, show)
 
     def _set_luminance(self, on: bool) -> None:
         """Apply the luminance tick box, and update the status."""
@@ -301,10 +299,7 @@ class OpenMosaicPanel(base.VerbPanel):
         rows, guess = int(self.bar.value), self.facts.get("suggested_databar_rows")
         text = "" if rows else "No data bar was found."
         if self.facts.get("databar_rows"):
-            text = (
-                "The file header specifies a data bar; correct its height if it is "
-                "wrong."
-            )
+            text = "The data bar is stated by the file; correct its height if wrong."
         elif guess and not rows:
             text = f"The bottom {guess} rows look like a data bar."
         self.bar_note.setText(text)
@@ -345,11 +340,9 @@ class OpenMosaicPanel(base.VerbPanel):
 
     def _get_corrected_pixel_size(self) -> core.PixelSize | None:
         """Return the entered pixel size; None if it equals the file's."""
-        size, stated_size = self.pixel_size.value, self.facts.get("pixel_size_nm")
+        size, stated = self.pixel_size.value, self.facts.get("pixel_size_nm")
         # the boxes round to six decimals, which must not replace the file's digits
-        same = (
-            size and stated_size and np.allclose(size, stated_size, rtol=1e-5, atol=0)
-        )
+        same = size and stated and np.allclose(size, stated, rtol=1e-5, atol=0)
         return None if same else size
 
     def create_request(self) -> base.JobRequest:
@@ -382,7 +375,7 @@ class OpenMosaicPanel(base.VerbPanel):
 
     def _show_frames(self, layers: list[Any]) -> None:
         sentence = stitch.add_frame_layers(self.viewer, layers)
-        self.messages.show_status(f"{sentence} Use Stitch mosaic to join them.")
+        self.messages.show_status(f"{sentence} Use Stitch to join them.")
 
     def show_image(
         self, opened_store: base.OpenedImage, layer_outdated: Layer | None = None

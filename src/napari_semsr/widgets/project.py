@@ -1,24 +1,16 @@
-"""Save: the project, single layers, figures, and undo."""
+"""Save: the project, single layers, and undo."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 from magicgui.widgets import ComboBox
 from napari.layers import Image, Layer
-from napari.viewer import Viewer
-from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QFileDialog, QListWidget, QListWidgetItem, QMainWindow
+from qtpy.QtWidgets import QFileDialog
 
 from napari_semsr.core import OptionError
-from napari_semsr.io import NETWORK_KEY, list_recent_projects, write_screenshot
-from napari_semsr.jobs import REPLAY, FigureOptions, ReplayReport
+from napari_semsr.io import list_recent_projects
+from napari_semsr.jobs import REPLAY, ReplayReport
 from napari_semsr.widgets import base, layers
 
-_LARGEST_PX = 4096  # chosen: minimum side of a figure for a page or slide
-_MIN_PX = 16  # minimum width of a canvas for a figure
-_LIST_HEIGHT = 120
 _NO_PROJECT = (
     "No project is open. A project is a folder NAME.semsr that contains every layer, "
     "its display settings and the panel settings; changes are saved automatically."
@@ -26,18 +18,14 @@ _NO_PROJECT = (
 _NEW = "Save all into a project…"
 
 
-_PAPER = "paper"
-
-
 class SavePanel(base.VerbPanel):
-    """Panel that saves layers, figures and the project, and restores removed layers."""
+    """Panel that saves layers and the project, and restores removed layers."""
 
     help_place = "projects.md"
     title, run_label = "Save", _NEW
 
     def build_form(self) -> None:
         """Build the form."""
-        self.controls.runners.append(self.session.runner)
         self.run_button.setToolTip(
             "Save everything in a folder NAME.semsr. From then on, results are written "
             "there, and nothing is lost when napari is closed."
@@ -47,7 +35,10 @@ class SavePanel(base.VerbPanel):
             name="recent",
             label="Recent",
             tooltip="Open a recent project.",
-            choices=_create_recent_choices,
+            choices=lambda _: [
+                ("choose one", None),
+                *((path.name, path) for path in list_recent_projects()),
+            ],
         )
         self.open_button = base.create_button(
             "Open project…",
@@ -60,13 +51,9 @@ class SavePanel(base.VerbPanel):
             "Save everything to another folder NAME.semsr, and continue with that "
             "project.",
         )
-        self.made_list = QListWidget()
-        self.made_list.setToolTip("Click an image to select it.")
-        self.made_list.setFixedHeight(_LIST_HEIGHT)
-        base.elide_items(self.made_list)
         self.layer_button = base.create_button(
             "Save layer…",
-            self.save_layer,
+            lambda: self.result_layers.save_as(self.chosen_layer()),
             "Save the selected layer in a format of your choice.",
         )
         self.replay_button = base.create_button(
@@ -76,60 +63,27 @@ class SavePanel(base.VerbPanel):
             "compare the two files; nothing is changed. Only for saved layers that "
             "were computed here.",
         )
-        self.extent = ComboBox(
-            name="extent",
-            label="Figure of",
-            tooltip="Content of the figure.",
-            choices=[
-                ("images, for a paper", _PAPER),
-                ("the canvas as shown", "canvas"),
-                ("all visible layers, in full", "full"),
-            ],
-        )
-        self.paper = base.OptionsForm(FigureOptions)
-        self.paper.set_values(overlay=True)  # as the button of the other panels does
-        self.figure_button = base.create_button(
-            "Save figure…",
-            self.save_figure,
-            "Save a figure with a scale bar; the figure states whether a network "
-            "produced the image.",
-        )
         self.undo_button = base.create_button(
             "Undo", self.undo, "Restore the most recently removed layers."
         )
-        self._build_groups()
-        self._connect()
+        project = base.Form(self.recent, self.open_button, self.new_button)
+        self.add_group("Project", self.about, project)
+        self.add_group(
+            "Layers", self.layer_button, self.replay_button, self.undo_button
+        )
+        self.recent.changed.connect(self._open_recent_project)
+        self.history.changed.connect(self._update_undo_button)
+        session = self.session
+        session.changed.connect(self._show_project)
+        session.message_ready.connect(self.messages.notify)
+        session.save_failed.connect(self._show_failure)
+        session.runner.busy_changed.connect(self._show_saving_state)
+        session.runner.stepped.connect(self.controls.show_step)
+        self.controls.runners.append(session.runner)
+        self.result_layers.layers_changed.connect(self._update_layer_buttons)
+        self.viewer.layers.selection.events.active.connect(self._update_layer_buttons)
         self._show_project()
         self._update_undo_button()
-
-    def _build_groups(self) -> None:
-        self.add_group(
-            "Project",
-            self.about,
-            base.Form(self.recent, self.open_button, self.new_button),
-        )
-        self.made_group = self.add_group(
-            "Images",
-            self.made_list,
-            self.layer_button,
-            self.replay_button,
-        )
-        self.add_group("Figure", base.Form(self.extent), self.paper, self.figure_button)
-        self.add_group("Removed layers", self.undo_button)
-
-    def _connect(self) -> None:
-        self.recent.changed.connect(self._open_recent_project)
-        self.extent.changed.connect(self._update_paper_form)
-        self._update_paper_form()
-        self.made_list.currentItemChanged.connect(self._select_item_layer)
-        self.history.changed.connect(self._update_undo_button)
-        self.session.changed.connect(self._show_project)
-        self.session.message_ready.connect(self.messages.notify)
-        self.session.save_failed.connect(self._show_failure)
-        self.session.runner.busy_changed.connect(self._show_saving_state)
-        self.session.runner.stepped.connect(self.controls.show_step)
-        self.result_layers.layers_changed.connect(self._update_result_list)
-        self.viewer.layers.selection.events.active.connect(self._update_result_list)
 
     # -- project ---------------------------------------------------------------
 
@@ -176,42 +130,34 @@ class SavePanel(base.VerbPanel):
         path_chosen = QFileDialog.getExistingDirectory(
             self, "Open project NAME.semsr", str(base.get_start_folder())
         )
-        if path_chosen:
-            self._open_project_path(Path(path_chosen))
+        self._open_recent_project(Path(path_chosen) if path_chosen else None)
 
-    def _open_project_path(self, path: Path) -> None:
+    def _open_recent_project(self, path: Path | None) -> None:
         """Open a project, unless the user chooses to keep unsaved content."""
-        names = self.session.list_unsaved_names()
-        if names:
-            answer = self.session.ask(self, names)
-            if answer == "save":
-                self.run()
-            if answer != "discard":
-                return
+        names = [] if path is None else self.session.list_unsaved_names()
+        answer = self.session.ask(self, names) if names else "discard"
+        if answer == "save":
+            self.run()
+        if path is None or answer != "discard":
+            return
         if not self.session.open_project(path):
             self.messages.show_status(
                 "A project is being saved; try again when saving has finished."
             )
 
-    def _open_recent_project(self, path: Path | None) -> None:
-        if path is not None:
-            self._open_project_path(path)
-
     def _show_project(self) -> None:
         """Show the open project, and update the list of recent projects."""
         if not base.is_alive(self):
             return
-        folder = self.session.folder
+        folder, names_removed = self.session.folder, self.session.list_removed_names()
         self.controls.run_label = label = _NEW if folder is None else "Save project now"
         self.controls.update_buttons()
-        sentence = (
-            (f"{folder} is open; changes are saved automatically.")
-            if folder
-            else _NO_PROJECT
-        )
+        sentence = _NO_PROJECT
         if folder and self.session.failing:
             sentence = f"{folder} is open, but its latest changes are not saved."
-        elif names_removed := self.session.list_removed_names():
+        elif folder:
+            sentence = f"{folder} is open; changes are saved automatically."
+        if names_removed and not (folder and self.session.failing):
             sentence += (
                 f" Removed layers stay in it until you press {label}: "
                 f"{', '.join(names_removed)}."
@@ -222,55 +168,30 @@ class SavePanel(base.VerbPanel):
             self.recent.native.clear()  # else new ones are last
             self.recent.reset_choices()
             self.recent.value = None
-        self._update_result_list()
+        self._update_layer_buttons()
 
     # -- layers ----------------------------------------------------------------
 
-    def _update_result_list(self, event: object = None) -> None:
-        """Update the list of results and the note on unsaved content."""
+    def _update_layer_buttons(self, _: object = None) -> None:
+        """Update what can be done with the selected layer, and what is not saved."""
         if not base.is_alive(self):
             return
-        images_made = self.session.list_created_images()
-        names = self.session.list_unsaved_names()
+        names, layer = self.session.list_unsaved_names(), self.chosen_layer()
         self.messages.unsaved_label.setText(base.describe_unsaved_content(names))
-        layer_chosen = self.chosen_layer()
-        self.made_list.blockSignals(True)
-        self.made_list.clear()
-        for layer in reversed(images_made):
-            state = "not saved" if layer.name in names else "saved"
-            item = QListWidgetItem(f"{layer.name}  \N{EN DASH}  {state}")
-            item.setData(Qt.ItemDataRole.UserRole, layer.name)
-            self.made_list.addItem(item)
-            if layer == layer_chosen:
-                self.made_list.setCurrentItem(item)
-        self.made_list.blockSignals(False)
-        self.made_group.setVisible(bool(images_made))
-        self.layer_button.setEnabled(isinstance(layer_chosen, Image))
+        self.layer_button.setEnabled(isinstance(layer, Image))
         self.replay_button.setEnabled(
-            layer_chosen is not None
-            and layers.get_file_path(layer_chosen) is not None
-            and layers.get_provenance(layer_chosen) is not None
+            layer is not None
+            and layers.get_file_path(layer) is not None
+            and layers.get_provenance(layer) is not None
         )
 
     def chosen_layer(self) -> Layer | None:
         """Return the active image layer, or otherwise the latest result."""
-        active = self.viewer.layers.selection.active
-        images_made = self.session.list_created_images()
-        return (
-            active if isinstance(active, Image) or not images_made else images_made[-1]
+        active, made = (
+            self.viewer.layers.selection.active,
+            self.session.list_created_images(),
         )
-
-    def _select_item_layer(
-        self, item: QListWidgetItem | None, _: object = None
-    ) -> None:
-        name = None if item is None else item.data(Qt.ItemDataRole.UserRole)
-        if name in self.viewer.layers:
-            self.viewer.layers.selection.active = self.viewer.layers[name]
-
-    def save_layer(self) -> None:
-        """Ask for a path, and save the selected layer there."""
-        layer = self.chosen_layer()
-        self.result_layers.save_as(layer)
+        return active if isinstance(active, Image) or not made else made[-1]
 
     def replay(self) -> None:
         """Reproduce the file of the selected layer, and compare the two files."""
@@ -280,10 +201,9 @@ class SavePanel(base.VerbPanel):
             if path is None:
                 msg = "Only a saved layer can be reproduced; save it first."
                 raise OptionError(msg, code="layer-not-saved")
-            title = "Reproduce"
             self.messages.clear_warnings()
             self.controls.start(
-                lambda: REPLAY.job(path), self._show_replay_report, title
+                lambda: REPLAY.job(path), self._show_replay_report, "Reproduce"
             )
 
     def get_labels(self) -> base.Labels:
@@ -304,51 +224,6 @@ class SavePanel(base.VerbPanel):
             " ".join([sentence, *(item.said for item in report.differs)])
         )
 
-    # -- figures ---------------------------------------------------------------
-
-    def save_figure(self) -> None:
-        """Save the view as a figure, with its caption."""
-        if self.extent.value == _PAPER:
-            self.sharing.save_figure(self.paper.create_options)
-            return
-        with self.messages.show_errors():
-            layers_shown = [item for item in self.viewer.layers if item.visible]
-            if not layers_shown:
-                msg = "A figure needs a visible layer; make one visible first."
-                raise OptionError(msg, code="nothing-visible")
-            name = f"{layers_shown[-1].name} figure"
-            path = base.ask_output_file(
-                self, "Save figure", name, {"PNG (*.png)": ".png"}
-            )
-            if path is None:
-                return
-            full = self.extent.value == "full"
-            window = self.window()
-            canvas = window.centralWidget() if isinstance(window, QMainWindow) else None
-            if (
-                not full
-                and canvas is not None
-                and min(canvas.width(), canvas.height()) < _MIN_PX
-            ):
-                msg = (
-                    f"The canvas must be at least {_MIN_PX} px wide for a figure, got "
-                    f"{canvas.width()} px; make the window wider."
-                )
-                raise OptionError(msg, code="canvas-too-small")
-            with _hide_handles(self.viewer):
-                if full:
-                    extent = self.viewer.layers.extent
-                    sides = np.diff(extent.world[:, -2:], axis=0)[0] / extent.step[-2:]
-                    factor = min(1.0, _LARGEST_PX / float(max(sides)))
-                    shot = self.viewer.export_figure(scale_factor=factor, flash=False)
-                else:
-                    shot = self.viewer.screenshot(canvas_only=True, flash=False)
-            write_screenshot(np.asarray(shot), path, format_network_lines(layers_shown))
-            self.messages.notify(f"Figure saved as {path}.")
-
-    def _update_paper_form(self, _: object = None) -> None:
-        self.paper.setVisible(self.extent.value == _PAPER)
-
     # -- removed layers --------------------------------------------------------
 
     def undo(self) -> None:
@@ -357,45 +232,7 @@ class SavePanel(base.VerbPanel):
             self.messages.show_status(f"Undone: {self.history.undo()}.")
 
     def _update_undo_button(self) -> None:
-        if not base.is_alive(self):
-            return
-        text = self.history.undo_text
-        self.undo_button.setEnabled(bool(text))
-        self.undo_button.setText(f"Undo {text}".strip())
-
-
-def _create_recent_choices(_: object) -> list[tuple[str, Path | None]]:
-    """Return the recent projects, preceded by an empty entry."""
-    return [
-        ("choose one", None),
-        *((path.name, path) for path in list_recent_projects()),
-    ]
-
-
-def format_network_lines(layers: list[Layer]) -> list[str]:
-    """Return one line for each layer that was created by a network."""
-    networks = {
-        item.name: str(item.metadata[NETWORK_KEY]["model"])
-        for item in layers
-        if NETWORK_KEY in item.metadata
-    }
-    return [f"{name}: output of network {model}" for name, model in networks.items()]
-
-
-@contextmanager
-def _hide_handles(viewer: Viewer) -> Iterator[None]:
-    """Hide napari's selection boxes and handles temporarily."""
-    before = []
-    for layer in viewer.layers:
-        selection = set(getattr(layer, "selected_data", ()))
-        before.append((layer, layer.mode, selection))
-        layer.mode = "pan_zoom"
-        if selection:
-            layer.selected_data = set()
-    try:
-        yield
-    finally:
-        for layer, mode, selection in before:
-            layer.mode = mode
-            if selection:
-                layer.selected_data = selection
+        if base.is_alive(self):
+            text = self.history.undo_text
+            self.undo_button.setEnabled(bool(text))
+            self.undo_button.setText(f"Undo {text}".strip())

@@ -10,7 +10,7 @@ from qtpy.QtWidgets import QApplication
 
 from napari_semsr.core import Figure, Provenance
 from napari_semsr.widgets.base.findings import Findings
-from napari_semsr.widgets.measure.metrics import MetricsPanel
+from napari_semsr.widgets.measure.quality import QualityPanel
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def panel(model, hold, exposures, add, run_panel):
     made = Provenance(job="enhance", model_name="a-network", model_digest="0" * 64)
     first = add(model, exposures[0])
     second = add(model, exposures[1].replace(provenance=made))
-    panel = hold(MetricsPanel(model))
+    panel = hold(QualityPanel(model))
     panel.image.value, panel.reference.value = second, first
     assert not panel.sharing.isVisibleTo(panel)
     run_panel(panel)
@@ -67,8 +67,9 @@ def test_numbers_are_copied_and_saved_with_curves_units_and_origin(panel, choose
     heads, *cells = rows[cut + 1 :]
     for name, curve in panel.findings().curves.items():
         for head, values in curve.items():
-            found = [float(row[heads.index(f"{name}: {head}")]) for row in cells]
-            np.testing.assert_allclose(found[: len(values)], values, rtol=1e-6)
+            at = heads.index(f"{name}: {head}")
+            found = [float(row[at] or "nan") for row in cells[: len(values)]]
+            np.testing.assert_allclose(found, values, rtol=1e-6)
 
 
 @pytest.mark.broad

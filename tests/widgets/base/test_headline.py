@@ -3,13 +3,13 @@
 import pytest
 
 from napari_semsr.analysis import Misfit
-from napari_semsr.widgets.measure.metrics import MetricsPanel
+from napari_semsr.widgets.measure.quality import QualityPanel
 from tests.widgets.scenes import exposures_of
 
 
 def test_one_number_is_large_and_the_others_stay_unfolded(model, hold, add, run_panel):
     first, second = (add(model, image) for image in exposures_of((96, 96)))
-    panel = hold(MetricsPanel(model))
+    panel = hold(QualityPanel(model))
     panel.image.value, panel.reference.value = second, first
     run_panel(panel)
     told = panel.headline.text()

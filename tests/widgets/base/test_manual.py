@@ -19,8 +19,8 @@ from napari_semsr.widgets.base.manual import (
     get_manual_folder,
     get_manual_url,
 )
-from napari_semsr.widgets.restore import RestorePanel
 from tests.sources import trees
+from tests.widgets.scenes import create_classical
 
 PAGE = (get_manual_folder() / "troubleshooting.md").read_text("utf-8")
 ENTRIES = re.findall(r"^### +(.+)$", PAGE, re.MULTILINE)
@@ -52,7 +52,7 @@ def test_each_entry_is_of_a_message_that_the_source_has():
 @pytest.fixture
 def panel(model, hold):
     window = hold(QMainWindow())
-    made = RestorePanel(model)
+    made = create_classical(model)
     window.setCentralWidget(made)
     window.show()
     yield made

@@ -11,9 +11,8 @@ from qtpy.QtGui import QAction, QKeySequence
 from napari_semsr.widgets.base.controls import CANCEL, RUN
 from napari_semsr.widgets.base.manual import get_manual_folder, get_manual_url
 from napari_semsr.widgets.base.panel import FLIP, HELP, HIDE
-from napari_semsr.widgets.restore import RestorePanel
 from tests.children import LIMIT_MS
-from tests.widgets.scenes import Endless, exposures_of
+from tests.widgets.scenes import Endless, create_classical, exposures_of
 
 pytestmark = pytest.mark.usefixtures("display")
 
@@ -30,8 +29,8 @@ def viewer(make_napari_viewer_proxy):
 @pytest.fixture
 def panel(viewer, qtbot, add):
     add(viewer, exposures_of((64, 64), sharp=True)[0].replace(name="field"))
-    panel = RestorePanel(viewer)
-    viewer.window.add_dock_widget(panel, name="Restore")
+    panel = create_classical(viewer)
+    viewer.window.add_dock_widget(panel, name="Enhance")
     panel.window().activateWindow()
     qtbot.waitActive(panel.window())
     qtbot.mouseClick(panel.scroll_area.viewport(), Qt.MouseButton.LeftButton)
@@ -57,7 +56,7 @@ def test_keys_run_cancel_hide_and_show_and_open_the_manual(
     source = panel.layer.value
     press(Qt.Key.Key_Return, CTRL)
     finish(panel)
-    assert "Restored field" in panel.status.text()
+    assert "Wiener removed a blur" in panel.status.text()
     made = next(layer for layer in viewer.layers if layer is not source)
     other = viewer.add_image(np.zeros((8, 8)), name="other")
     source.visible = False

@@ -29,7 +29,7 @@ def test_an_onnx_file_becomes_a_model_that_open_panels_choose(
     panel, model, hold, finish, network, own_shelf
 ):
     other = hold(EnhancePanel(model))
-    panel.model.open_model_file(network)
+    panel.model.import_file(network)
     finish(panel)
     (path,) = own_shelf.iterdir()
     card = semsr.model_info(str(path)).card
@@ -43,9 +43,6 @@ def test_a_model_with_a_card_is_imported_and_exported_as_it_is(
 ):
     (tmp_path / "elsewhere").mkdir()
     path = write_tiny_model(tmp_path / "elsewhere", name="carded")
-    panel.model.open_model_file(path)  # used in place
-    assert panel.model.value == str(path)
-    assert not own_shelf.exists()
     panel.model.import_file(path)
     finish(panel)
     assert panel.model.card["name"] == "carded"

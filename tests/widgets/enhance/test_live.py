@@ -117,7 +117,7 @@ def test_what_was_left_half_done_is_replaced_where_asked(
     panel.existing.value = "replace"
     panel.run_button.click()
     finish(panel)
-    assert "megapixels/s" in panel.status.text()
+    assert "sem-restore removed" in panel.status.text()
     assert len(computed) == left + 9
     assert [item.name for item in model.layers] == ["field", "field · sem-restore"]
     assert not old.exists()

@@ -3,13 +3,12 @@
 import numpy as np
 import pytest
 
-from napari_semsr.core import OptionError, run
+from napari_semsr.core import run
 from napari_semsr.inference import EnhanceOptions
 from napari_semsr.jobs import ENHANCE
 from napari_semsr.widgets.enhance.panel import EnhancePanel
 from napari_semsr.widgets.layers import list_grey_layers, micrograph_from_layer
 from tests.children import LIMIT_MS
-from tests.refusals import refused
 
 
 @pytest.fixture
@@ -47,22 +46,11 @@ def test_a_box_follows_the_mouse_and_shows_what_the_run_will(panel, model, qtbot
     assert [item.name for item in model.layers] == ["field"]
 
 
-def test_sharpen_is_off_found_or_a_width(panel):
-    """A width in nm is one of the layer's pixels, here of 10 nm."""
-    sharpen = panel.sharpen
-    for kind, width, expected in (
-        ("found", 1.5, None),
-        ("off", 1.5, 0),
-        ("px", 1.5, 1.5),
-        ("nm", 12.0, 1.2),
-    ):
-        sharpen.kind.value, sharpen.sigma.value = kind, width
-        assert sharpen.get_blur_px((10.0, 10.0)) == pytest.approx(expected)
-    with refused(OptionError, "pixel-size-missing"):
-        sharpen.get_blur_px(None)
-    for value in (None, 0.0, 0.8, 0.004):
-        sharpen.set_blur_px(value)
-        assert sharpen.get_blur_px(None) == value
+def test_the_blur_to_remove_is_the_models_none_or_a_width(panel):
+    panel.model.show_model("sem-restore")
+    for blur in (None, 0.0, 1.5):
+        panel.weights.set_values(blur_px=blur)
+        assert panel.read_values().get("blur_px") == blur
 
 
 def test_a_preview_of_nothing_is_refused_in_a_sentence(panel, model):

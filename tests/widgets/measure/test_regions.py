@@ -5,10 +5,9 @@ import pytest
 
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.widgets.base import TIMES
-from napari_semsr.widgets.measure.gaps import GapsPanel
-from napari_semsr.widgets.measure.metrics import MetricsPanel
-from napari_semsr.widgets.measure.panel import ErrorMapPanel
-from napari_semsr.widgets.measure.spectrum import SpectrumPanel
+from napari_semsr.widgets.measure.compare import ComparePanel
+from napari_semsr.widgets.measure.particles import ParticlesPanel
+from napari_semsr.widgets.measure.quality import QualityPanel
 
 SIZE = 10.0
 LEFT = np.array([[4, 8], [4, 67], [83, 67], [83, 8]])
@@ -56,7 +55,7 @@ def labels():
 @pytest.mark.quick(1)
 @pytest.mark.parametrize("kind", ["shapes", "labels"])
 def test_metrics_are_those_of_the_pixels_within(opened, model, run_panel, pair, kind):
-    panel = opened(MetricsPanel, kind)
+    panel = opened(QualityPanel, kind)
     panel.image.value, panel.reference.value = (
         model.layers[name] for name in ("made", "truth")
     )
@@ -80,7 +79,7 @@ def test_metrics_are_those_of_the_pixels_within(opened, model, run_panel, pair, 
 
 
 def test_errors_are_those_of_the_map_within(opened, model, run_panel):
-    panel = opened(ErrorMapPanel)
+    panel = opened(ComparePanel)
     panel.boxes["enhanced"].value = model.layers["made"]
     panel.boxes["reference"].value = model.layers["truth"]
     run_panel(panel)
@@ -95,11 +94,11 @@ def test_errors_are_those_of_the_map_within(opened, model, run_panel):
 
 
 def test_layer_without_an_area_is_refused_in_a_sentence(opened, model, run_panel):
-    for kind in (MetricsPanel, SpectrumPanel, ErrorMapPanel, GapsPanel):
+    for kind in (QualityPanel, ComparePanel, ParticlesPanel):
         model.layers.clear()
         panel = opened(kind)
         panel.regions.value = model.add_shapes(name="empty", ndim=2)
-        if kind is ErrorMapPanel:
+        if kind is ComparePanel:
             panel.boxes["enhanced"].value = model.layers["made"]
             panel.boxes["reference"].value = model.layers["truth"]
         assert "Regions must be 1 to 200 rectangles" in run_panel(panel)

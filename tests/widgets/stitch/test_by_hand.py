@@ -125,7 +125,7 @@ def test_a_wrong_joint_of_a_lattice_is_right_after_a_click_and_arrow_keys(
     keep_picture(viewer, "stitch-by-hand")
     qtbot.keyClick(by_hand.table, Qt.Key.Key_Down, SHIFT)
 
-    qtbot.mouseClick(by_hand.solve_button, LEFT)
+    qtbot.mouseClick(by_hand.buttons["Solve again"], LEFT)
     finish(panel)
     made = panel._last_corrected[0]  # noqa: SLF001
     assert away(made.solution.positions_px, scan).max() < 0.15
@@ -152,29 +152,29 @@ def test_buttons_reject_drop_fix_and_take_back(by_hand, qtbot):
         panel.scroll_area.ensureWidgetVisible(button)
         qtbot.mouseClick(button, LEFT)
 
-    press(by_hand.strike_button)
+    press(by_hand.buttons["Reject"])
     assert "Choose an overlap" in panel.status.text()
     pair = "f000", "f001"
-    press(by_hand.strike_button, *pair)
+    press(by_hand.buttons["Reject"], *pair)
     assert by_hand.corrections.strike == (("f000.tif", "f001.tif"),)
     assert by_hand.table.item(row_of(by_hand, *pair), 2).text() == "rejected"
-    press(by_hand.accept_button, *pair)
+    press(by_hand.buttons["Accept"], *pair)
     assert by_hand.corrections == Corrections()
     click_row(qtbot, by_hand, row_of(by_hand, *pair))
     qtbot.keyClick(by_hand.table, Qt.Key.Key_Left)
     moved = by_hand.corrections
-    press(by_hand.accept_button)
+    press(by_hand.buttons["Accept"])
     assert by_hand.corrections == moved != Corrections()
-    press(by_hand.reset_button, *pair)
+    press(by_hand.buttons["Reset"], *pair)
     assert by_hand.corrections == Corrections()
-    press(by_hand.swap_button, "f003", "f004")
-    press(by_hand.drop_button)
+    press(by_hand.buttons["Move other"], "f003", "f004")
+    press(by_hand.buttons["Drop frame"])
     assert by_hand.corrections.drop == ("f003.tif",)
-    press(by_hand.fix_button)  # which takes the place of that
+    press(by_hand.buttons["Fix in place"])  # which takes the place of that
     made = by_hand._mosaic_file  # noqa: SLF001
     assert by_hand.corrections.drop == ()
     place = by_hand.corrections.place["f003.tif"]
     expected = tuple(made.solution.positions_px[3])
     assert (place.y_px, place.x_px) == pytest.approx(expected)
-    press(by_hand.clear_button)
+    press(by_hand.buttons["Reset all"])
     assert by_hand.corrections == Corrections()

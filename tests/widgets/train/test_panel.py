@@ -8,12 +8,12 @@ import pytest
 from qtpy.QtWidgets import QApplication, QLabel
 from scipy import ndimage
 
+import napari_semsr as semsr
 from napari_semsr.core import Affine, DeviceMemoryError, Grid, Micrograph, WarpedImage
 from napari_semsr.io import ImageIdentity, StoredTransform, write, write_transform
 from napari_semsr.jobs import TRAIN, Trained, TrainStep, train_process
 from napari_semsr.models import ModelCard, build_network, save_model
 from napari_semsr.pairing.store import open_pairs
-from napari_semsr.widgets import host
 from napari_semsr.widgets.enhance.models import OWN_IMAGE_TIME
 from napari_semsr.widgets.enhance.panel import EnhancePanel
 from napari_semsr.widgets.layers import list_grey_layers, micrograph_from_layer
@@ -101,9 +101,9 @@ def panel(model, hold, add) -> TrainPanel:
     for image, name in ((sharp, "sharp"), (ndimage.gaussian_filter(sharp, 1), "soft")):
         add(model, Micrograph(image, (5.0, 5.0), name))
     made = hold(TrainPanel(model))
-    made.pairs.low.value = model.layers["soft"]
-    made.pairs.high.value = model.layers["sharp"]
-    made.pairs.patch.value = 32
+    made.have.value = "pairs"
+    made.low.value, made.high.value = model.layers["soft"], model.layers["sharp"]
+    made.patch.value = 32
     return made
 
 
@@ -154,7 +154,7 @@ def test_model_that_is_no_better_is_not_listed_and_what_it_lost_to_is_shown(
     said = run_panel(panel)
     assert "no model better than sem-restore on held-out pairs" in said
     assert not list(folder.glob("models/*"))
-    shown = panel.view.figures.text()
+    shown = panel.figures.text()
     assert "24.25 dB, SSIM" in shown
     assert "12.4 nm (0.62 px)" in shown
 
@@ -185,8 +185,8 @@ def test_register_goes_on_to_train(
 ):
     viewer = make_napari_viewer_proxy(show=True)
     low, high, true = two_instruments(add, viewer)
-    _, window = viewer.window.add_plugin_dock_widget("napari-semsr", "Superlens SEM")
-    register = window.show_panel("Register to SEM")
+    _, window = viewer.window.add_plugin_dock_widget("napari-semsr", "Start here")
+    register = window.show_panel("Register")
     register.moving.value, register.fixed.value = low, high
     register.train_button.click()
     assert "Register two layers first" in register.status.text()
@@ -194,8 +194,10 @@ def test_register_goes_on_to_train(
     finish(register)
     register.train_button.click()
     (train,) = [one for one in QApplication.allWidgets() if isinstance(one, TrainPanel)]
-    assert (train.pairs.low.value, train.pairs.high.value) == (low, high)
-    assert train.pairs.placed.value == "found"
+    assert (train.low.value, train.high.value) == (low, high)
+    train.have.value = "pairs"
+    assert (train.low.value, train.high.value) == (low, high)
+    assert train.images.placed.value == "found"
     train.run_button.click()
     finish(train)
     (asked,) = training.requests
@@ -217,9 +219,6 @@ def test_preview_is_renewed_beside_the_images(model, panel, training, run_panel)
     found = panel.findings()
     assert found.numbers["Held-out gain"].value == pytest.approx(1.5)
     assert list(found.curves["held out"]["step"])[-1] == 3
-    panel.view.look()
-    camera = host.get_camera(model)
-    np.testing.assert_allclose(camera.center[-1], layer.translate[1] + 72.5)
 
 
 def test_stop_keeps_the_best_model_and_resume_goes_on(
@@ -259,9 +258,9 @@ def test_wrong_input_is_one_sentence(
     (folder / "models").mkdir()
     (folder / "models" / "taken.safetensors").touch()
     wrong = [
-        (panel.pairs.high, panel.pairs.low.value, "must be different layers, got soft"),
-        (panel.pairs.patch, 128, "lower 'Patch (px)'"),
-        (panel.pairs.source, "store", "Choose a .zarr store of pairs"),
+        (panel.high, panel.low.value, "must be different layers, got soft"),
+        (panel.patch, 128, "lower 'Patch (px)'"),
+        (panel.images.source, "store", "Choose a .zarr store of pairs"),
         (panel.name, "sem-restore", "model sem-restore already exists"),
         (panel.name, "../mine", "got '../mine'"),
         (panel.name, "taken", "or set 'Replace an earlier one'"),
@@ -284,10 +283,10 @@ def test_rows_and_starts_follow_what_is_chosen_and_a_wrong_key_is_named(
     panel, recipe, training, run_panel
 ):
     panel.show()
-    assert panel.pairs.low.native.isVisibleTo(panel)
-    panel.pairs.source.value = "store"
-    assert not panel.pairs.low.native.isVisibleTo(panel)
-    assert panel.pairs.store.native.isVisibleTo(panel)
+    assert panel.low.native.isVisibleTo(panel)
+    panel.images.source.value = "store"
+    assert not panel.low.native.isVisibleTo(panel)
+    assert panel.images.store.native.isVisibleTo(panel)
     first, fresh, *models = panel.recipe.start.choices
     panel.recipe.start.value = fresh
     assert panel.recipe.read_start() == (None, True)
@@ -309,14 +308,15 @@ def test_recipe_for_one_image_asks_for_one_layer(panel, training, run_panel, mod
     panel.show()
     panel.take_noisy(None)
     panel.take_noisy(model.layers["soft"])
-    assert (panel.pairs.source.value, panel.recipe.box.value) == ("alone", "own-image")
-    assert panel.pairs.low.value is model.layers["soft"]
+    assert (panel.have.value, panel.recipe.box.value) == ("alone", "own-image")
+    assert (panel.low.value, panel.high.value) == (model.layers["soft"], None)
     assert OWN_IMAGE_TIME in panel.status.text()
-    labels = [text.text() for text in panel.pairs.findChildren(QLabel)]
+    labels = [text.text() for text in panel.images.findChildren(QLabel)]
     assert "Image" in labels
     assert "Image to improve" not in labels
-    assert not panel.pairs.high.visible
-    panel.pairs.high.value = model.layers["soft"]  # which is not asked for
+    panel.high.value = model.layers["soft"]
+    assert "must be different layers" in run_panel(panel)
+    panel.high.value = None
     panel.name.value = "mine"
     assert run_panel(panel).startswith("Trained mine in 3 steps")
     (asked,) = training.requests
@@ -324,5 +324,32 @@ def test_recipe_for_one_image_asks_for_one_layer(panel, training, run_panel, mod
     store = open_pairs(Path(asked.pairs))
     np.testing.assert_array_equal(*(part[0] for part in store.get_arrays("train")))
     panel.recipe.box.value = "fine-tune"
-    assert panel.pairs.source.value == "layers"
-    assert panel.pairs.high.visible
+    assert panel.have.value == "pairs"
+    assert panel.images.cuts
+
+
+def test_degrade_makes_the_pair_of_a_sharp_image(panel, model, finish):
+    panel.degradation.set_values(kind="blur", seed=3)
+    panel.degrade()
+    finish(panel)
+    made = model.layers["sharp degraded"]
+    assert (panel.low.value, panel.high.value) == (made, model.layers["sharp"])
+    again = semsr.degrade(micrograph_from_layer(panel.high.value), seed=3)
+    np.testing.assert_array_equal(made.data, again.array())
+
+
+def test_the_form_follows_what_the_user_has(model, hold, add):
+    panel = hold(TrainPanel(model))
+    light = Micrograph(grain((96, 96)), (40.0, 40.0), "light")
+    low = add(model, light)
+    assert (panel.have.value, panel.low.value) == ("alone", low)
+    high = add(model, Micrograph(grain((64, 64)), (10.0, 10.0), "electrons"))
+    assert panel.have.value == "sem"
+    assert (panel.low.value, panel.high.value) == (low, high)
+    assert panel.form.isVisibleTo(panel)
+    assert not panel.name.native.isVisibleTo(panel)
+    panel.take_noisy(low)
+    add(model, light.replace(name="second"))
+    assert panel.have.value == "alone"  # the user's answer stays
+    assert panel.name.native.isVisibleTo(panel)
+    assert not panel.form.isVisibleTo(panel)

@@ -648,4 +648,4 @@ def describe_nyquist_ratio(resolution_px: float | None) -> str:
     times = resolution_px / _FINEST_PX
     if times <= _NEAR:
         return "the finest that these pixels can show: smaller pixels may show more"
-    return f"{times:.2g} times the finest detail that these pixels can show"
+    return f"{times:.2g} times the finest detail of these pixels"

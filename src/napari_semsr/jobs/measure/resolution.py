@@ -300,10 +300,9 @@ def frc_map(
         run.warn_if_trained_on()
     history = yield from run.compose_history(inputs=records)
     map_values = result.map.array()
-    look = core.DisplaySettings(  # for an overlay: translucent, with a colour bar
+    look = core.DisplaySettings(  # opaque: its colours are those of the colour bar
         limits=core.contrast_limits(map_values, 1, 99),
         colormap="viridis",
-        opacity=0.55,
         colour_bar=bool(np.isfinite(map_values).any()),
     )
     result = replace(result, map=result.map.replace(provenance=history, look=look))

@@ -2,7 +2,6 @@ from .controls import (
     is_plotting_imported as is_plotting_imported,
 )
 from .docking import (
-    ASIDE as ASIDE,
     create_panel as create_panel,
     open_panel as open_panel,
     switch_panel as switch_panel,
@@ -87,6 +86,7 @@ from .runner import (
     JobRequest as JobRequest,
     JobRunner as JobRunner,
     check_layers_unused as check_layers_unused,
+    count_main_part as count_main_part,
     create_timer as create_timer,
     destroy_widget_after_jobs as destroy_widget_after_jobs,
     is_alive as is_alive,
@@ -99,4 +99,8 @@ from .saving import (
 from .session import (
     describe_unsaved_content as describe_unsaved_content,
     get_session as get_session,
+)
+from .titles import (
+    PANELS as PANELS,
+    find_title as find_title,
 )

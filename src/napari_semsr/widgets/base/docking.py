@@ -7,21 +7,13 @@ from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QDockWidget, QLabel, QMainWindow, QSizePolicy, QWidget
 
 from napari_semsr.widgets.base.runner import is_alive
+from napari_semsr.widgets.base.titles import find_title
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
 
 _OURS = "semsr dock"
-_PLUGIN, _MENU = "napari-semsr", "Superlens SEM"
-ASIDE = {
-    "Error map": "measure.panel:ErrorMapPanel",
-    "Gaps": "measure.gaps:GapsPanel",
-    "Spectrum": "measure.spectrum:SpectrumPanel",
-    "Train": "train.panel:TrainPanel",
-}
-"""Panels that are not in the plugin menu, as ``module:class`` below
-``napari_semsr.widgets``: opened by the window, other panels or the command palette.
-"""
+_PLUGIN = "napari-semsr"
 
 
 def tabify_widget(widget: QWidget, title: str) -> None:
@@ -75,22 +67,24 @@ def switch_panel(panel: QWidget, viewer: "Viewer", name: str) -> QWidget:
     """Show another panel, in the window of all steps if this panel is in it."""
     holder = panel.parentWidget()
     while holder is not None:
-        panel_shown: QWidget | None = getattr(holder, "show_panel", lambda _: None)(
-            name
-        )
-        if panel_shown is not None:
+        if (panel_shown := _show_step(holder, name)) is not None:
             return panel_shown
         holder = holder.parentWidget()
     return open_panel(viewer, name)
 
 
-def show_panel_by_title(viewer: "Viewer", name: str, title: str) -> Any:
-    """Show a panel by its title in the window of all steps, or by its name."""
-    for widget in viewer.window.dock_widgets.values():
-        panel = getattr(widget, "show_panel", lambda _: None)(title)
-        if panel is not None:
-            return panel
-    return open_panel(viewer, name)
+def _show_step(widget: QWidget, name: str) -> QWidget | None:
+    """Show a panel of a window of all steps; None if it is no such window."""
+    show: Any = getattr(widget, "show_panel", None)
+    return None if show is None else show(find_title(name))
+
+
+def show_panel(viewer: "Viewer", name: str) -> Any:
+    """Show a panel in the window of all steps if it is open, otherwise in a dock."""
+    steps = (_show_step(item, name) for item in viewer.window.dock_widgets.values())
+    return next((panel for panel in steps if panel is not None), None) or open_panel(
+        viewer, name
+    )
 
 
 def create_panel(viewer: "Viewer", place: str) -> Any:
@@ -100,18 +94,15 @@ def create_panel(viewer: "Viewer", place: str) -> Any:
 
 
 def open_panel(viewer: "Viewer", name: str) -> QWidget:
-    """Show a panel by its menu name, in its dock or a new one."""
-    widgets = viewer.window.dock_widgets
+    """Show a panel by one of its names, in its dock or a new one."""
+    title, widgets = find_title(name) or name, viewer.window.dock_widgets
     # the text after the name depends on how it was opened
-    titles = [title for title in widgets if title.startswith(f"{name} (")]
+    docked = [one for one in widgets if one.startswith(f"{title} (")]
     panel: QWidget
-    if titles:
-        panel = widgets[titles[0]]
-    elif name in ASIDE:
-        panel = create_panel(viewer, ASIDE[name])
-        viewer.window.add_dock_widget(panel, name=f"{name} ({_MENU})")
+    if docked:
+        panel = widgets[docked[0]]
     else:
-        _, panel = viewer.window.add_plugin_dock_widget(_PLUGIN, name)
+        _, panel = viewer.window.add_plugin_dock_widget(_PLUGIN, title)
     dock = panel.parentWidget()
     if dock is not None:
         dock.show()

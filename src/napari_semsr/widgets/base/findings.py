@@ -1,6 +1,7 @@
 """Results of a panel as data: numbers and curves to show, copy and save."""
 
 import html
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from qtpy.QtCore import Qt
+from qtpy.QtGui import QKeyEvent, QKeySequence
 from qtpy.QtWidgets import QApplication, QTableWidget, QTableWidgetItem
 
 from napari_semsr import __version__, io
@@ -123,16 +125,19 @@ def copy_to_clipboard(text: str) -> str:
 
 
 _WIDEST_PX = 240  # of a column of a table; chosen: two columns are in view
+_MOST_ROWS = 8  # rows in view of a table; chosen: as high as a plot
 
 
 class SelectableTable(QTableWidget):
-    """Read-only table with row selection."""
+    """Read-only table; Ctrl+C copies the selected rows with their heads."""
 
-    def __init__(self, tooltip: str, height: int) -> None:
+    def __init__(self, tooltip: str, title: str) -> None:
         super().__init__()
-        self.setToolTip(tooltip)
-        self.setFixedHeight(height)
-        self.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
+        self.title = title
+        self.columns: Columns = {}
+        self.setToolTip(f"{tooltip} Ctrl+C copies selected rows with their units.")
+        self.setEditTriggers(self.EditTrigger.NoEditTriggers)
+        self.setSelectionBehavior(self.SelectionBehavior.SelectRows)
         rows, heads = self.verticalHeader(), self.horizontalHeader()
         if rows is not None and heads is not None:
             rows.setVisible(False)
@@ -141,25 +146,63 @@ class SelectableTable(QTableWidget):
 
     def fill(self, columns: Columns, *, sorts: bool = False) -> None:
         """Fill the table with columns keyed by header, sortable if `sorts` is set."""
+        self.columns = {head: list(column) for head, column in columns.items()}
         self.setSortingEnabled(False)
         self.clear()
-        cells = [list(column) for column in columns.values()]
-        self.setColumnCount(len(cells))
-        self.setHorizontalHeaderLabels(list(columns))
-        self.setRowCount(max(map(len, cells), default=0))
-        for place, column in enumerate(cells):
+        self.setColumnCount(len(self.columns))
+        self.setHorizontalHeaderLabels(list(self.columns))
+        count = max(map(len, self.columns.values()), default=0)
+        self.setRowCount(count)
+        for place, column in enumerate(self.columns.values()):
             for row, value in enumerate(column):
                 item = QTableWidgetItem()
-                item.setData(Qt.ItemDataRole.DisplayRole, value)
+                item.setData(Qt.ItemDataRole.DisplayRole, _round_cell(value))
                 item.setData(Qt.ItemDataRole.UserRole, row)
+                item.setToolTip(value if isinstance(value, str) else "")
                 self.setItem(row, place, item)
         self.resizeColumnsToContents()
         self.setSortingEnabled(sorts)
+        heads, bar = self.horizontalHeader(), self.horizontalScrollBar()
+        if heads is not None and bar is not None:
+            parts = heads.sizeHint().height(), bar.sizeHint().height()
+            self.setFixedHeight(
+                sum(parts) + self.rowHeight(0) * min(count, _MOST_ROWS) + 4
+            )
 
     def get_selected_row(self) -> int | None:
         """Return the index of the selected row, in the order passed to `fill`."""
         items = self.selectedItems()
         return int(items[0].data(Qt.ItemDataRole.UserRole)) if items else None
+
+    def to_text(self) -> str:
+        """Return the selected rows, or all, with their heads as tab-separated text."""
+        role = Qt.ItemDataRole.UserRole
+        chosen = {item.data(role): None for item in self.selectedItems()}
+        columns = {
+            head: [
+                value for row, value in enumerate(column) if row in (chosen or [row])
+            ]
+            for head, column in self.columns.items()
+        }
+        return Findings(self.title, tables={self.title: columns}).to_text().strip()
+
+    def keyPressEvent(self, event: QKeyEvent | None) -> None:  # noqa: N802 - Qt's name
+        """Copy the selected rows."""
+        if event is not None and event.matches(QKeySequence.StandardKey.Copy):
+            copy_to_clipboard(self.to_text())
+        else:
+            super().keyPressEvent(event)
+
+
+def _round_cell(value: object) -> object:
+    """Return a value as a table shows it: four digits, or all of a whole number."""
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
+    if not isinstance(value, float):
+        return value
+    if not math.isfinite(value):
+        return None
+    return float(f"{value:.4g}") if abs(value) < 1e4 else round(value)
 
 
 TIMES = "\N{MULTIPLICATION SIGN}"
@@ -167,48 +210,6 @@ DASH = "\N{EN DASH}"
 
 
 _LARGE = 20  # font size of the large number; chosen: twice that of other text
-_ABREAST = 36  # characters of a table row with gaps; chosen: 320 px
-_GAP = 2  # character widths between columns
-_MAX_SHOWN = 20  # rows shown of a table; chosen: Copy and Save numbers have all
-
-
-def format_wide_table(title: str, columns: Columns) -> str:
-    """Format a table with headers as rich text, splitting a wide one into parts.
-
-    Each part starts with the first column.
-    """
-    cells, widths = {}, {}
-    for head, column in columns.items():
-        cells[head] = [
-            str(item) if isinstance(item, str | int) else str(Figure(item))
-            for item in column
-        ]
-        # headers and sentences wrap at spaces
-        words = [word for text in (head, *cells[head]) for word in text.split()]
-        widths[head] = max(map(len, words), default=0) + _GAP
-    first, *others = cells
-    parts = [[first]]
-    for head in others:
-        full = sum(widths[name] for name in (*parts[-1], head)) > _ABREAST
-        if full and len(parts[-1]) > 1:
-            parts.append([first])
-        parts[-1].append(head)
-    gap, parts_shown = "&nbsp;" * _GAP, []
-    for part in parts:
-        titles = "".join(f"<td><i>{html.escape(head)}</i>{gap}</td>" for head in part)
-        columns_shown = (cells[head] for head in part)
-        rows = "".join(
-            f"<tr>{''.join(f'<td>{html.escape(cell)}{gap}</td>' for cell in row)}</tr>"
-            for row in list(zip(*columns_shown, strict=True))[:_MAX_SHOWN]
-        )
-        parts_shown.append(f"<table><tr>{titles}</tr>{rows}</table>")
-    more, rest = len(cells[first]) - _MAX_SHOWN, ""
-    if more > 0:
-        rest = (
-            f"<p>... and {more} more rows. Copy and Save numbers include all of "
-            "them.</p>"
-        )
-    return f"<p><b>{html.escape(title)}</b></p>{'<p></p>'.join(parts_shown)}{rest}"
 
 
 def format_headline(name: str, figure: Figure) -> str:

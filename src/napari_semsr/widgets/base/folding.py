@@ -66,6 +66,7 @@ COLOURS = ("#4ca3dd", "#e69f00", "#786900", "#c34b78", "#a5d296", "#1e5af0")
 _ON_DARK = {".problem": "#ff8370", ".warning": "#e3b617", "a": "#6cb6ff"}
 _ON_LIGHT = {".problem": "#b3261e", ".warning": "#7a5900", "a": "#0b5cad"}
 _MIDDLE = 128
+_BEFORE_UNIT = re.compile(r"(?<=\d) (?=(?:[nµm]m|px|dB)\b|%)")  # never a line's end
 
 
 def set_widget_visible(part: QWidget, on: bool) -> None:
@@ -136,7 +137,7 @@ class RichTextLabel(QTextBrowser):
             open_manual(link.toString())
 
     def _update_text(self) -> None:
-        text = self._text
+        text = _BEFORE_UNIT.sub("\N{NO-BREAK SPACE}", self._text)
         light = self.palette().text().color().lightness() < _MIDDLE
         colours = (_ON_LIGHT if light else _ON_DARK).items()
         sheet = "\n".join(f"{name} {{ color: {value}; }}" for name, value in colours)

@@ -45,6 +45,7 @@ from napari_semsr.io import ReadOptions
 from napari_semsr.jobs import FUNCTIONS, get_verb
 from napari_semsr.widgets.base import folding
 from napari_semsr.widgets.base.places import get_start_folder
+from napari_semsr.widgets.base.titles import find_title
 
 Labels = Mapping[str, tuple[str, Mapping[str, str]]]
 """Panel labels of options and their values, keyed by option name."""
@@ -324,9 +325,10 @@ class _OptionControl:
             return create_widget(
                 value=default, annotation=self.kind, name=name, options=options
             )
-        # An index may be 0, so "automatic" is one below it.
+        # 0 may be a value, so "automatic" is one step below it.
         zero = any(getattr(item, "ge", None) == 0 for item in field.metadata)
-        self._none = -1 if self.kind is int and zero else 0
+        below = -1 if self.kind is int else -(step or 1)
+        self._none = below if zero else 0
         options["min"] = self._none
         value = self._none if default is None else default
         widget = FloatSpinBox(name=name, value=value, **options)
@@ -364,17 +366,8 @@ _ELSEWHERE = {
     "overwrite": "'Replace'",
     "resume": "'Resume'",
     "transform_out": "'Save transform'",
-    "dataset": "'Dataset' in Open mosaic",
-    "halves": "'Two halves for FRC' in Stitch mosaic",
-}
-_PANELS = {
-    "calibrate": "Calibrate from a grating",
-    "crop": "Crop",
-    "frc-map": "FRC map",
-    "stitch": "Stitch mosaic",
-    "pairs": "Train",
-    "register": "Register to SEM",
-    "models import": "Import…",
+    "dataset": "'Dataset' in Open",
+    "halves": "'Two halves for FRC' in Stitch",
 }
 _INNER = r"(?:[^()]|\([^()]*\))*"
 _BRACKETS = re.compile(rf" \(({_INNER}`{_INNER})\)")
@@ -413,15 +406,15 @@ def _find_panel_label(
     value = "" if value == "…" else value
     if verb:
         verb = FUNCTIONS.get(verb, verb)
-        panel = _PANELS.get(verb, f"'{verb}'")
+        panel = find_title(verb) or f"'{verb}'"
         row = _find_row_label(option, value, get_command_labels([verb]))
         return f"{row} in {panel}" if row else panel
     if row := _find_row_label(option, value, labels):
         return row
     if option.endswith(("pixel_size_nm", "pixel_nm")):
-        return "'Pixel size' in Open mosaic"
+        return "'Pixel size' in Open"
     if row := _find_row_label(option, value, _get_option_labels(ReadOptions)):
-        return f"{row} in Open mosaic"
+        return f"{row} in Open"
     plain = f"'{option.replace('_', ' ')}{f': {value}' if value else ''}'"
     return _ELSEWHERE.get(option, unknown or plain)
 

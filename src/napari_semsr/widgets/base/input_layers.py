@@ -321,8 +321,8 @@ class InputLayers(QObject):
                 proposal[0] = update_proposal  # not a layer: the user has chosen
             if layer is None or not (is_proposed or is_own):
                 return
-            others = reversed(list_grey_layers(self._viewer))
-            near = [one for one in others if one is not layer and lies(layer, one)]
+            others = [one for one in partner.choices if one not in (None, layer)]
+            near = [one for one in others if lies(layer, one)]
             fit = {one: int(may(layer, one) and fits(layer, one)) for one in near}
             best = max(
                 fit, key=lambda one: (fit[one], one is layer_chosen), default=None

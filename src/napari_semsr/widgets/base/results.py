@@ -2,7 +2,7 @@
 
 import atexit
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,8 +25,7 @@ from qtpy.QtGui import QFont, QFontMetricsF
 from napari_semsr import core, io
 from napari_semsr.jobs import INFO
 from napari_semsr.widgets import host, layers
-from napari_semsr.widgets.base.docking import show_panel_by_title
-from napari_semsr.widgets.base.findings import Columns
+from napari_semsr.widgets.base.docking import show_panel
 from napari_semsr.widgets.base.form import get_preference
 from napari_semsr.widgets.base.places import (
     create_temporary_folder,
@@ -318,11 +317,6 @@ class JobResult:
     report: Any  # of the command
     opened: tuple[OpenedImage, ...] = ()  # images that it wrote
     planes: tuple[core.Micrograph, ...] = ()  # of a stack; the first is the opened one
-    # of a measurement: the images as read and as measured, without gaps, and what was
-    # measured in each region
-    images: tuple[core.Micrograph, ...] = ()
-    parts: tuple[core.Micrograph, ...] = ()
-    regions: Mapping[str, Columns] = field(default_factory=dict)
 
     @property
     def image(self) -> core.Micrograph:
@@ -514,9 +508,31 @@ def watch_images(viewer: ViewerModel) -> None:
         *(camera.center, camera.zoom),
     ):
         signal.connect(update_viewer)
+    _keep_field_in_view(viewer)
     host.connect_to_resize(viewer, update_viewer)
     ready = notification_manager.notification_ready
     ready.connect(_drop_repeated_warning, position="first")
+
+
+def _keep_field_in_view(viewer: ViewerModel) -> None:
+    """Keep the field in view when the canvas is resized, such as by a new dock."""
+    of_viewer, camera = ref(viewer), host.get_camera(viewer)
+    field = host.get_viewbox_size(viewer) / camera.zoom
+
+    def record_field(_: Event) -> None:
+        nonlocal field
+        if (model := of_viewer()) is not None:
+            field = host.get_viewbox_size(model) / host.get_camera(model).zoom
+
+    def keep_field(_: Event) -> None:
+        nonlocal field
+        if (model := of_viewer()) is not None:
+            before, size = field, host.get_viewbox_size(model)
+            host.get_camera(model).zoom = float(np.min(size / before))
+            field = before
+
+    camera.events.zoom.connect(record_field)
+    host.connect_to_resize(viewer, keep_field)
 
 
 def _drop_repeated_warning(notification: Notification) -> None:
@@ -745,7 +761,7 @@ def _ask_pixel_size(viewer: ViewerModel, layer: Layer) -> None:
     def open_size_panel() -> None:
         model = of_viewer()
         if model is not None and layer in model.layers:
-            show_panel_by_title(model, "Open mosaic", "Image").focus_pixel_size(layer)
+            show_panel(model, "Open").focus_pixel_size(layer)
 
     question = (
         f"Not to scale: {layer.name} has no pixel size and is shown at the size of the "

@@ -2,11 +2,14 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from napari.layers import Image
 from napari.viewer import Viewer
+from qtpy.QtCore import Qt
+from qtpy.QtGui import QAction  # type: ignore[attr-defined]
 from qtpy.QtWidgets import QGroupBox, QScrollArea, QVBoxLayout, QWidget
 
 from napari_semsr.core import Figure, Micrograph, OptionError, Provenance
@@ -102,6 +105,26 @@ class SharingBar(folding.WrappingRow):
             )
             self.save_file("Save plot", findings.title, _PICTURES, write)
 
+    def add_plot_menu(self, plot: "PlotCanvas") -> None:
+        """Offer to save a plot and its numbers where it stands."""
+        plot.setToolTip("Right-click to save the plot or its numbers.")
+        calls = {"Save plot…": self._save_plot, "Save numbers…": self._save_numbers}
+        _add_menu(plot, calls)
+
+    def add_table_menu(self, sheet: findings.SelectableTable) -> None:
+        """Offer to copy and save a table where it stands."""
+
+        def copy() -> None:
+            self._messages.show_status(findings.copy_to_clipboard(sheet.to_text()))
+
+        def save() -> None:
+            origin, tables = self._read().origin, {sheet.title: sheet.columns}
+            rows = findings.Findings(sheet.title, origin, tables=tables)
+            kinds = TABLE_FILTERS
+            self.save_file("Save table", sheet.title, kinds, rows.write_csv)
+
+        _add_menu(sheet, {"Copy table": copy, "Save table…": save})
+
     def save_file(
         self,
         title: str,
@@ -167,6 +190,15 @@ class SharingBar(folding.WrappingRow):
         return image.replace(provenance=history)
 
 
+def _add_menu(part: QWidget, calls: Mapping[str, Callable[[], None]]) -> None:
+    """Call functions from the context menu of a widget."""
+    part.setContextMenuPolicy(Qt.ContextMenuPolicy.ActionsContextMenu)
+    for text, call in calls.items():
+        action = QAction(text, part)
+        action.triggered.connect(call)
+        part.addAction(action)
+
+
 class ResultsGroup(QGroupBox):
     """Group of the results of a panel, hidden until there are some.
 
@@ -189,15 +221,16 @@ class ResultsGroup(QGroupBox):
         self._viewer, self.sharing, self._scroll_area = viewer, sharing, scroll_area
         self.plot: PlotCanvas | None = None
         self.findings = findings.Findings(messages.title)
-        self._folds = False  # whether the numbers below the large one can be folded
         self.headline, self.remarks = folding.RichTextLabel(), folding.RichTextLabel()
         self.figures = folding.RichTextLabel()
         tooltip = "Show all numbers of the result with their methods."
         self.all_figures = folding.CollapsibleSection(
             "All numbers", tooltip, self.figures
         )
-        numbers = self.headline, self.remarks, self.all_figures
-        column = folding.stack_widgets(self, *above, *numbers, *below)
+        self._sheets = QWidget()
+        self._sheet_column = folding.stack_widgets(self._sheets)
+        numbers = self.remarks, self._sheets, self.all_figures
+        column = folding.stack_widgets(self, self.headline, *above, *numbers, *below)
         column.setContentsMargins(*GROUP_MARGINS)
         self.setVisible(False)
 
@@ -206,15 +239,15 @@ class ResultsGroup(QGroupBox):
         if self.heading:
             self.setTitle(f"{self.heading}: earlier run")
 
-    def clear_plot(
-        self, *, rows: int = 1, height: int = 240, place: int = 0
-    ) -> "PlotCanvas":
+    def clear_plot(self, *, rows: int = 1, height: int = 240) -> "PlotCanvas":
         """Return the cleared results plot, creating it on first use."""
         if self.plot is None:
             from napari_semsr.widgets.base.plots import PlotCanvas
 
             self.plot = PlotCanvas(self._viewer, rows=rows, height=height)
-            cast("QVBoxLayout", self.layout()).insertWidget(place, self.plot)
+            # below the answer
+            cast("QVBoxLayout", self.layout()).insertWidget(1, self.plot)
+            self.sharing.add_plot_menu(self.plot)
         self.plot.clear()
         return self.plot
 
@@ -231,9 +264,10 @@ class ResultsGroup(QGroupBox):
     ) -> None:
         """Show numbers and rich text in the results, and set the status.
 
-        The first number is shown large, and all of them are folded. `curves` are saved
-        with the numbers, which state the `network` that made the result; `tables` are
-        shown and copied, too. Results that follow the mouse do not `reveal` the group.
+        The first large number, or the sentence, comes first, and all are folded.
+        `curves` are saved with the numbers, which state the `network` that made the
+        result; `tables` are shown and copied, too. Results that follow the mouse do not
+        `reveal` the group.
         """
         messages, translate = self._messages, self._messages.translate
         planes_measured = self._layers.sources.items()
@@ -264,24 +298,18 @@ class ResultsGroup(QGroupBox):
         ]
         known_figures = [one for one in large_figures if one[1].value is not None]
         first = next(iter(known_figures + large_figures), None)
-        large = "" if first is None else translate(findings.format_headline(*first))
-        self.headline.setText(large)
-        sheets = "".join(
-            findings.format_wide_table(*item) for item in (tables or {}).items()
-        )
-        self.remarks.setText(f"{note}{translate(more)}{sheets}")
+        large = escape(sentence)
+        if first is not None:
+            large = findings.format_headline(*first)
+        self.headline.setText(translate(large))
+        self.remarks.setText(f"{note}{translate(more)}")
         self.figures.setText(findings.format_value_table(numbers) if numbers else "")
         self.all_figures.setVisible(bool(numbers))
-        self.all_figures.header.setVisible(first is not None)
-        if first is None:
-            self.all_figures.set_expanded()
-        elif not self._folds:
-            self.all_figures.set_expanded(on=False)
-        self._folds = first is not None
         # a plot without data is hidden
         plot = None if self.plot is None or self.plot.isHidden() else self.plot
         number = (numbers, curves or {}, plot, tables or {})
         self.findings = findings.Findings(messages.title, tuple(origin), *number)
+        self._show_tables(tables or {})
         planes = dict.fromkeys(
             layers.format_plane_name(*one) for one in planes_measured
         )
@@ -289,6 +317,19 @@ class ResultsGroup(QGroupBox):
         if reveal:
             self.reveal()
         messages.show_status(sentence)
+
+    def _show_tables(self, tables: Mapping[str, findings.Columns]) -> None:
+        """Show tables in place of earlier ones."""
+        while (item := self._sheet_column.takeAt(0)) is not None:
+            if (widget := item.widget()) is not None:
+                widget.hide()
+                widget.deleteLater()
+        for title, columns in tables.items():
+            sheet = findings.SelectableTable("Right-click to copy or save.", title)
+            sheet.fill(columns)
+            self.sharing.add_table_menu(sheet)
+            for part in (folding.RichTextLabel(title), sheet):
+                self._sheet_column.addWidget(part)
 
     def reveal(self) -> None:
         """Show the group and scroll to its top."""

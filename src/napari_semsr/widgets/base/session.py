@@ -26,7 +26,6 @@ from qtpy.QtCore import (  # type: ignore[attr-defined]
 )
 from qtpy.QtGui import QGuiApplication
 from qtpy.QtWidgets import (
-    QAbstractButton,
     QComboBox,
     QMainWindow,
     QMessageBox,
@@ -45,7 +44,9 @@ from napari_semsr.widgets.base.runner import (
     create_timer,
     is_alive,
 )
+from napari_semsr.widgets.base.titles import find_title
 
+_MOST_NAMES = 8  # in a sentence; chosen: more would fill the screen
 _SETTLE_MS = 1500  # ms; chosen: a dragged slider is saved once
 _ARRAY = ".zarr"  # folders with pixels in a project
 _STORE = f".ome{_ARRAY}"
@@ -115,9 +116,18 @@ metadata.
 """
 
 
+def _list_names(names: list[str]) -> str:
+    """List the first names, and say how many more there are."""
+    rest = len(names) - _MOST_NAMES
+    more = f" and {rest} more" if rest > 0 else ""
+    return f"{', '.join(names[:_MOST_NAMES])}{more}."
+
+
 def describe_unsaved_content(names: list[str]) -> str:
     """Describe unsaved content; return an empty string if everything is saved."""
-    sentence = f"Not saved, and will be lost when napari is closed: {', '.join(names)}."
+    sentence = (
+        f"Not saved, and will be lost when napari is closed: {_list_names(names)}"
+    )
     return sentence if names else ""
 
 
@@ -141,30 +151,16 @@ _OPEN, _DISCARD, _LATER = "Open", "Discard", "Later"
 _RECOVERED = "recovered"  # in place of the panel that made a result
 
 
-class _ResultsQuestion(QMessageBox):
-    """Question whose answer, the text of a button, goes to a function."""
-
-    def __init__(self, parent: QWidget, sentence: str, answer: Callable[[str], object]):
-        icon, title = QMessageBox.Icon.Question, "Results were found"
-        super().__init__(
-            icon, title, sentence, QMessageBox.StandardButton.NoButton, parent
-        )
-        self._answer = answer
-        self.buttonClicked.connect(self.pass_answer)
-
-    def pass_answer(self, button: QAbstractButton) -> None:
-        """Pass the text of the pressed button on."""
-        self._answer(button.text())
-
-
 def ask_about_abandoned_results(
     parent: QWidget, names: list[str], answer: Callable[[str], object]
 ) -> QMessageBox | None:
     """Ask, without waiting, whether to open or discard results of crashed sessions."""
     if QGuiApplication.platformName() in _NO_ONE:
         return None
-    sentence = f"A session that crashed left unsaved results: {', '.join(names)}."
-    box = _ResultsQuestion(parent, sentence, answer)
+    sentence = f"A session that crashed left unsaved results: {_list_names(names)}"
+    icon, none = QMessageBox.Icon.Question, QMessageBox.StandardButton.NoButton
+    box = QMessageBox(icon, "Results were found", sentence, none, parent)
+    box.buttonClicked.connect(lambda button: answer(button.text()))
     roles = QMessageBox.ButtonRole
     box.addButton(_OPEN, roles.AcceptRole)
     box.addButton(_DISCARD, roles.DestructiveRole)
@@ -267,25 +263,16 @@ class Session(QObject):
             return []
         images_made = self.list_created_images()
         names = [item.name for item in images_made if results.is_unsaved(item)]
-        if self.folder is None:  # a project saves the following
-            layers_drawn = layers.list_user_layers(self.viewer, Labels, Points, Shapes)
-            names += [
-                item.name for item in layers_drawn if self._has_unsaved_drawings(item)
-            ]
-            names += [
-                f"the pixel size of {item.name}"
-                for item in self.viewer.layers
-                if isinstance(item, Image)
-                and item not in images_made
-                # typed in, and not in a file
-                and (
-                    results.has_new_pixel_size(item)
-                    or (
-                        "pixel_size_nm" in item.metadata.get(io.READ_KEY, {})
-                        and io.SAVED_KEY not in item.metadata
-                    )
-                )
-            ]
+        if self.folder is not None:  # a project saves the following
+            return names
+        drawn = layers.list_user_layers(self.viewer, Labels, Points, Shapes)
+        names += [item.name for item in drawn if self._has_unsaved_drawings(item)]
+        for item in self.viewer.layers:
+            if isinstance(item, Image) and item not in images_made:
+                is_typed = "pixel_size_nm" in item.metadata.get(io.READ_KEY, {})
+                is_lost = is_typed and io.SAVED_KEY not in item.metadata
+                if is_lost or results.has_new_pixel_size(item):
+                    names.append(f"the pixel size of {item.name}")
         return names
 
     def _has_unsaved_drawings(self, layer: Layer) -> bool:
@@ -295,10 +282,9 @@ class Session(QObject):
         read = layer.source.path or {io.STORE_KEY, io.READ_KEY} & {*layer.metadata}
         if layer in self._edited_layers or read:
             return layer in self._edited_layers
-        pixels = isinstance(layer, Labels)
-        return bool(
-            np.any(layers.get_finest_level(layer)) if pixels else len(layer.data)
-        )
+        if isinstance(layer, Labels):
+            return bool(np.any(layers.get_finest_level(layer)))
+        return bool(len(layer.data))
 
     def mark_saved_to_file(self, layers: Iterable[Layer]) -> None:
         """Mark the drawings in the given layers as saved to a file."""
@@ -320,9 +306,8 @@ class Session(QObject):
         window = panel.parentWidget()
         while window is not None and not isinstance(window, QMainWindow):
             window = window.parentWidget()
-        if window is not None and (
-            self._window is None or self._window() is not window
-        ):
+        known = None if self._window is None else self._window()
+        if window is not None and known is not window:
             window.installEventFilter(self)
             self._window = ref(window)
             self._offer_abandoned_results(window)
@@ -335,9 +320,8 @@ class Session(QObject):
             window.show_state(self._steps)
 
     def _on_layer_inserted(self, event: Event) -> None:
-        self._removed_layers = [
-            item for item in self._removed_layers if item.layer() is not event.value
-        ]
+        left = [i for i in self._removed_layers if i.layer() is not event.value]
+        self._removed_layers = left
         event.value.events.connect(self._on_layer_changed)
         self._detect_project(event.value)
         self._schedule_save()
@@ -376,7 +360,10 @@ class Session(QObject):
     ) -> None:
         """Resume saving to a project whose layers are already open."""
         self._inputs, self._lost_layers = dict(project.inputs), layers_lost
-        self._options = dict(project.options)
+        self._options = {}
+        for name, values in project.options.items():  # a former panel is part of one
+            title = find_title(name) or name
+            self._options[title] = {**self._options.get(title, {}), **values}
         for panel in filter(is_alive, self._panels):
             panel.restore_values(self._options.get(panel.title, {}))
         self._warn_of_former_panels()
@@ -456,7 +443,7 @@ class Session(QObject):
                 if self._history.undo_text == text:  # unless something changed since
                     self._history.undo()
 
-            results.offer_action(f"Removed {', '.join(names)}.", "Undo", undo_removal)
+            results.offer_action(f"Removed {_list_names(names)}", "Undo", undo_removal)
 
     def _is_window_open(self) -> bool:
         """Return whether the viewer's window is visible."""
@@ -506,12 +493,8 @@ class Session(QObject):
         if self.runner.is_busy:
             self._schedule_save()
             return
-        layers_removed = [
-            item.unsaved_layer
-            for item in self._removed_layers
-            if item.unsaved_layer is not None
-        ]
-        layers = [*self.viewer.layers, *layers_removed]
+        removed = filter(None, (item.unsaved_layer for item in self._removed_layers))
+        layers = [*self.viewer.layers, *removed]
         sources = [(layer, self._get_pixel_writer(layer)) for layer in layers]
         left = [(layer, bring) for layer, bring in sources if bring is not None]
         if left:
@@ -598,11 +581,10 @@ class Session(QObject):
 
     def _describe_project(self) -> io.Project:
         """Return a description of the open project."""
-        layers_kept = [
-            item for item in self.viewer.layers if self._can_save_layer(item)
-        ]
         layers = [
-            describe_layer(item, self._kept_sources.get(item)) for item in layers_kept
+            describe_layer(item, self._kept_sources.get(item))
+            for item in self.viewer.layers
+            if self._can_save_layer(item)
         ]
         self._insert_removed_layers(layers)
         inputs_named = {layer.input for layer in (*layers, *self._lost_layers)}
@@ -611,22 +593,18 @@ class Session(QObject):
         steps = self._steps_window()
         if is_alive(steps):
             self._steps = steps.state()
-        viewer = self.viewer
+        viewer, view = self.viewer, _get_view_objects(self.viewer)
         active = viewer.layers.selection.active
         window: dict[str, object] = io.to_json_value(
-            {
-                **{
-                    name: getattr(item, name)
-                    for item, name in _get_view_objects(viewer)
-                },
+            {name: getattr(item, name) for item, name in view}
+            | {
                 "scale_bar": host.get_scale_bar(viewer).visible,
                 "active": None if active is None else active.name,
             }
         )
+        inputs = {k: one for k, one in self._inputs.items() if k in inputs_named}
         return io.Project(
-            inputs={
-                key: one for key, one in self._inputs.items() if key in inputs_named
-            },
+            inputs=inputs,
             layers=(*layers, *self._lost_layers),
             options=self._options,
             window=window | {"steps": self._steps},
@@ -662,10 +640,11 @@ class Session(QObject):
 
     def list_excluded_names(self) -> list[str]:
         """Return the names of layers that are not in the project."""
-        layers = (
-            item for item in self.viewer.layers if not _is_temporary_overlay(item)
-        )
-        return [item.name for item in layers if not self._can_save_layer(item)]
+        return [
+            item.name
+            for item in self.viewer.layers
+            if not (_is_temporary_overlay(item) or self._can_save_layer(item))
+        ]
 
     # -- pixels -----------------------------------------------------------
 
@@ -722,14 +701,11 @@ class Session(QObject):
         self, folder: Path, path: Path, read: dict[str, object]
     ) -> tuple[LayerSource, dict[str, str]]:
         """Record the input files that pixels are read from, such as frames."""
-        place = (
-            self._move_into_project(path) if places.is_temporary(str(path)) else path
-        )  # a sample's
-        frames = "frames" in read
-        digest, input_noted = io.record_input(
-            folder, place, self._inputs, frames=frames
-        )
-        self._inputs[digest] = input_noted
+        is_sample = places.is_temporary(str(path))
+        place = self._move_into_project(path) if is_sample else path
+        known, frames = self._inputs, "frames" in read
+        digest, noted = io.record_input(folder, place, known, frames=frames)
+        self._inputs[digest] = noted
         now = {} if place == path else {io.FOLDER_KEY: str(place)}
         return LayerSource(input=digest, read=read), now
 
@@ -762,9 +738,8 @@ class Session(QObject):
             with suppress(SemsrError):  # a damaged array is written again
                 if is_in_project and np.array_equal(io.read_array(own), data):
                     return LayerSource(own.name), {io.SAVED_KEY: str(own)}
-            place = results.find_free_path(
-                folder, name, _ARRAY if grey is None else _STORE
-            )
+            suffix = _ARRAY if grey is None else _STORE
+            place = results.find_free_path(folder, name, suffix)
             if grey is None:
                 io.write_array(data, place)
             else:
@@ -825,19 +800,14 @@ class Session(QObject):
             if isinstance(layer, Image):
                 layers.show_colour_bar(layer)
             if record.store or record.input:
-                self._kept_sources[layer] = LayerSource(
-                    record.store, record.input, record.read
-                )
+                source = LayerSource(record.store, record.input, record.read)
+                self._kept_sources[layer] = source
             if record.store and record.kind == "labels":  # which can be painted on
                 self._own[layer] = project_opened.folder / record.store
-        self._resume_project(
-            project_opened.folder, project_opened.project, tuple(layers_lost)
-        )
-        count = len(layers_made)
-        sentence = (
-            f"Opened {project_opened.folder.name} with {count} "
-            f"layer{'s'[: count != 1]}."
-        )
+        folder, project = project_opened.folder, project_opened.project
+        self._resume_project(folder, project, tuple(layers_lost))
+        count, name = len(layers_made), project_opened.folder.name
+        sentence = f"Opened {name} with {count} layer{'s'[: count != 1]}."
         self.message_ready.emit(" ".join([sentence, *sentences]))
         self.changed.emit()
 
@@ -849,12 +819,9 @@ class Session(QObject):
         paths = [path for stores in found.values() for path in stores]
         if not paths:
             return
-        names = [
-            path.name.removesuffix(path.suffix).removesuffix(".ome") for path in paths
-        ]
-        self.ask_about_abandoned(
-            window, names, partial(self._handle_abandoned_results, found)
-        )
+        names = [i.name.removesuffix(i.suffix).removesuffix(".ome") for i in paths]
+        answer = partial(self._handle_abandoned_results, found)
+        self.ask_about_abandoned(window, names, answer)
 
     def _handle_abandoned_results(
         self, found: dict[Path, list[Path]], answer: str
@@ -907,10 +874,9 @@ class Session(QObject):
         names = self.list_unsaved_names()
         # in a project, Enhance can be resumed; others start again
         if self.folder is None:
-            running = (
-                p.title for p in self._panels if is_alive(p) and p.runner.is_busy
-            )
-            names += [f"the unfinished result of {title}" for title in sorted(running)]
+            panels = filter(is_alive, self._panels)
+            running = sorted(one.title for one in panels if one.runner.is_busy)
+            names += [f"the unfinished result of {title}" for title in running]
         elif self.failing:
             names.append(f"the latest changes to {self.folder.name}")
         if not names:
@@ -919,10 +885,7 @@ class Session(QObject):
                 self.save()
                 # writing pixels: it closes once they are written
                 if self.runner.is_busy:
-                    show_info(
-                        f"Saving {self.folder.name}; napari will close when this is "
-                        "done."
-                    )
+                    show_info(f"Saving {self.folder.name}; napari closes then.")
                     self._then.append(window.close)
                     return False
             return not self.failing
@@ -977,9 +940,8 @@ def describe_layer(layer: Layer, place: LayerSource | None) -> io.ProjectLayer:
 
         colormap = layer.colormap
         is_known = colormap.name in ALL_COLORMAPS
-        attributes_kept["colormap"] = (
-            colormap.name if is_known else colormap.model_dump()
-        )
+        look = colormap.name if is_known else colormap.model_dump()
+        attributes_kept["colormap"] = look
     if isinstance(layer, Labels) and isinstance(layer.colormap, DirectLabelColormap):
         attributes_kept["colormap"] = dict(layer.colormap.color_dict)
     if isinstance(layer, _VERTICES):

@@ -1,4 +1,4 @@
-"""Model list with model cards; models are imported and exported from it."""
+"""List of models and classical methods, with the card of the chosen one."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -26,29 +26,30 @@ NEWS = _LibraryEvents()
 card changed, `model_imported` with its name when the user has imported one.
 """
 
-
-MODEL_FILES = "Models (*.safetensors *.onnx *.zip)"
-"""File filter of the dialog."""
-_EXPORT_FILES = {
-    "Model with its card (*.safetensors)": ".safetensors",
-    "ONNX (*.onnx)": ".onnx",
-    "bioimage.io package (*.zip)": ".zip",
-}
-
 OWN_IMAGE_TIME = (
     "Training a denoiser on this image alone takes about four minutes on a computer "
     "without a GPU."
 )
-"""Time that *Train on this image alone* takes; see `docs/own-image.md`."""
+"""Time that a training on one image takes; see `docs/own-image.md`."""
 
+_IMPORTED = ["Models (*.safetensors *.onnx *.zip)"]
+_EXPORTED = {
+    "Model with its card (*.safetensors)": ".safetensors",
+    "ONNX (*.onnx)": ".onnx",
+    "bioimage.io package (*.zip)": ".zip",
+}
+_CLASSICAL = "classical: "  # before the name of a method, as no model is named
+_HEADINGS = {"Models": "models", "Classical methods": "methods"}
+_METHOD = jobs.RESTORE.options.model_fields["method"]
 _TOLERANCE = 0.001  # relative; pixel sizes this close are equal; chosen
-_CHECK_PAGE = "models.md#does-it-show-what-is-there"
-_CHOICE = '<a href="which-model.md">Which model for which image</a>'
+_LINKS = (
+    '<a href="models.md#does-it-show-what-is-there">How models are checked</a>. '
+    '<a href="which-model.md">Which model for which image</a>'
+)
 _PREVIEW = (
     "Preview model, trained on simulated samples. For your own sample, train on an SEM "
-    'image of part of it: <a href="adapt.md#in-napari">Train on SEM</a>.'
+    'image of part of it: <a href="adapt.md#in-napari">Train</a>.'
 )
-_NO_MODEL = "No model is installed; add a model file."
 _ASKS = "choose a model"
 QUESTION = (
     "The file does not state which microscope took this image: an electron microscope "
@@ -80,21 +81,15 @@ def format_model_card(
     if card.get("name") == models.MOSAIC_MODEL:
         text += f"<p>{_PREVIEW}</p>"
     if "name" in card:
-        text += f"<p>{_format_checks(card)}</p>"
+        checked = bool(jobs.get_check_figures(card))
+        lack = "This model has not been checked with known structures. "
+        text += f"<p>{'' if checked else lack}{_LINKS}</p>"
     trained_sizes = TrainedPixelSizes.from_card(card)
     fit = plan_resampling(pixel_size_nm, trained_sizes, resample)
     if fit.note:
         kind = ' class="warning"' if fit.steps is None else ""
         text += f"<p{kind}>{fit.note}{advice if fit.beyond else ''}</p>"
     return text
-
-
-def _format_checks(card: Mapping[str, object]) -> str:
-    """Describe the worst result of the checks that a card records."""
-    link = f'<a href="{_CHECK_PAGE}">How models are checked</a>. {_CHOICE}'
-    for name, figure in jobs.get_check_figures(card).items():
-        return f"{name}: {figure}. {link}"
-    return f"This model has not been checked with known structures. {link}"
 
 
 def format_model_card_details(card: Mapping[str, Any]) -> str:
@@ -153,7 +148,7 @@ def find_models_by_training_data(read: Callable[[], set[str]]) -> list[str]:
 
 
 class ModelChooser(base.Form):
-    """List of installed models, with the card of the chosen one."""
+    """List of installed models and classical methods, with the card of the choice."""
 
     changed = Signal()
     has_settings = True
@@ -171,15 +166,8 @@ class ModelChooser(base.Form):
         self._is_asking = False
         self.box = ComboBox(
             name="model",
-            label="Model",
-            tooltip="Model to run.",
-            choices=self._list_model_choices,
-        )
-        self.file_button = base.create_button(
-            "Add a model file…",
-            partial(self._choose_file, self.open_model_file),
-            "A .safetensors file with a model card is used in place; an ONNX file or "
-            "a bioimage.io zip archive is imported first.",
+            label="Model or method",
+            tooltip="Model to run, or classical method.",
         )
         self.text, self.details = base.RichTextLabel(), base.RichTextLabel()
         self.question = base.RichTextLabel()
@@ -194,11 +182,9 @@ class ModelChooser(base.Form):
                 for kind, text in answers.items()
             )
         )
-        self.answers.setVisible(False)
-        tooltip = "Training data, limits and licence of the model; import and export."
         self.import_button = base.create_button(
             "Import…",
-            partial(self._choose_file, self.import_file),
+            self._choose_import,
             "Copy a model file with a card, an ONNX file or a bioimage.io zip archive "
             "with ONNX weights into the model library. No code in it is executed.",
         )
@@ -208,6 +194,7 @@ class ModelChooser(base.Form):
             "Write the model into a file with its card, or as ONNX or a bioimage.io "
             "package for other programs.",
         )
+        tooltip = "Training data, limits and licence of the model; import and export."
         files = base.WrappingRow(self.import_button, self.export_button)
         self.more = base.CollapsibleSection("More", tooltip, self.details, files)
         self.own_button = base.create_button(
@@ -216,11 +203,10 @@ class ModelChooser(base.Form):
             "Denoise with a network trained on this image only. Opens the Train "
             f"panel with this image selected. {OWN_IMAGE_TIME}",
         )
-        self.own_button.setVisible(False)
-        rows = self.question, self.answers, self.box, self.file_button
-        for row in (*rows, self.text, self.own_button, self.more):
+        rows = self.question, self.answers, self.box, self.text, self.own_button
+        for row in (*rows, self.more):
             self.add_row(row)
-        self.box.reset_choices()
+        self._fill_list()
         self._model_proposed = self.box.value
         self.box.changed.connect(lambda _: self.refresh())
         NEWS.changed.connect(self._refresh_model_list)
@@ -229,19 +215,40 @@ class ModelChooser(base.Form):
 
     @property
     def value(self) -> str | None:
-        """Name or path of the chosen model; None if no model is installed."""
+        """Name or path of the chosen model, or the entry of a classical method.
+
+        None if no model is installed, or none is chosen.
+        """
         value: str | None = self.box.value
         return value
 
-    def _list_model_choices(self, _: object) -> list[tuple[str, str | None]]:
-        files = [(Path(file).name, file) for file in self._files]
-        nothing = [(_ASKS, None)] if self._is_asking else []
-        return [*nothing, *list_installed_models(), *files]
+    @property
+    def method(self) -> str | None:
+        """Classical method that is chosen instead of a model."""
+        is_classical = str(self.value).startswith(_CLASSICAL)
+        return str(self.value).removeprefix(_CLASSICAL) if is_classical else None
+
+    def _fill_list(self) -> None:
+        """List models and methods below their headings, keeping the choice."""
+        before, models_title, methods_title = self.box.value, *_HEADINGS.items()
+        asked: list[tuple[str, str | None]] = [(_ASKS, None)] if self._is_asking else []
+        known = [*list_installed_models(), *((Path(f).name, f) for f in self._files)]
+        methods = (core.get_display(_METHOD).choices or {}).items()
+        rows = [*asked, models_title, *known, methods_title]
+        rows += [(label, f"{_CLASSICAL}{method}") for label, method in methods]
+        nothing: Any = ()
+        with self.box.changed.blocked():
+            self.box.choices = nothing  # magicgui would list a new one last
+            self.box.choices = rows
+            for title in (models_title, methods_title):
+                self.box.native.model().item(rows.index(title)).setEnabled(False)
+            names = [value for _, value in rows if value not in _HEADINGS.values()]
+            self.box.value = before if before in names else names[0]
 
     def _refresh_model_list(self) -> None:
         """Update the list and the card after the model library has changed."""
         if base.is_alive(self):
-            self.box.reset_choices()
+            self._fill_list()
             self.refresh()
 
     def add_file(self, path: str | Path) -> None:
@@ -249,7 +256,7 @@ class ModelChooser(base.Form):
         file = str(path)
         if file not in self._files:
             self._files.append(file)
-        self.box.reset_choices()
+        self._fill_list()
         self.box.value = file
 
     def choose(self, name: str) -> None:
@@ -260,6 +267,10 @@ class ModelChooser(base.Form):
             and name in self.box.choices
         ):
             self.box.value = name
+
+    def choose_method(self, method: str) -> None:
+        """Select a classical method."""
+        self.box.value = f"{_CLASSICAL}{method}"
 
     def show_model(self, name: str | None) -> None:
         """Select the model or model file that is selected in another list."""
@@ -273,17 +284,17 @@ class ModelChooser(base.Form):
 
         Without a name, ask which microscope took the layer.
         """
-        if self.value != self._model_proposed or not self.box.choices:
+        if self.value != self._model_proposed:
             return
         self._layer_asked = layer
         self._is_asking = name is None and layer is not None
-        nothing: Any = ()
-        with self.box.changed.blocked():  # magicgui would list a new choice last
-            self.box.choices = nothing
-            self.box.reset_choices()
-        names = self.box.choices
-        self._model_proposed = name if name in names else names[0]
-        self.box.value = self._model_proposed
+        with self.box.changed.blocked():
+            self.box.choices = ()
+        self._fill_list()
+        if name in self.box.choices:
+            with self.box.changed.blocked():
+                self.box.value = name
+        self._model_proposed = self.box.value
         self.refresh()  # magicgui does not emit a change to None
 
     def _record_instrument(self, kind: str) -> None:
@@ -296,20 +307,12 @@ class ModelChooser(base.Form):
     def require_model(self) -> str:
         """Return the chosen model, or raise an error if none is."""
         if self.value is None:
-            msg = QUESTION if self._is_asking else _NO_MODEL
-            raise core.OptionError(msg, code="model-missing")
+            raise core.OptionError(QUESTION, code="model-missing")
         return self.value
 
-    def _choose_file(self, use: Callable[[Path], None]) -> None:
-        path = base.ask_existing_file(self, "Model", [MODEL_FILES])
+    def _choose_import(self) -> None:
+        path = base.ask_existing_file(self, "Model", _IMPORTED)
         if path is not None:
-            use(path)
-
-    def open_model_file(self, path: Path) -> None:
-        """Select a model file with a card; import other files."""
-        if path.suffix.lower() == models.SUFFIX:
-            self.add_file(path)
-        else:
             self.import_file(path)
 
     def import_file(self, path: Path) -> None:
@@ -324,10 +327,8 @@ class ModelChooser(base.Form):
         self._panel.messages.notify(f"{name} is installed and listed in Enhance.")
 
     def _choose_export(self) -> None:
-        if self.value is None:
-            return
-        name = str(self.card.get("name") or Path(self.value).stem)
-        path = base.ask_output_file(self, "Export model", name, _EXPORT_FILES)
+        name = str(self.card.get("name") or Path(str(self.value)).stem)
+        path = base.ask_output_file(self, "Export model", name, _EXPORTED)
         if path is not None:
             self.export_file(path)
 
@@ -362,7 +363,7 @@ class ModelChooser(base.Form):
     def refresh(self) -> None:
         """Read the card of the chosen model."""
         self.card = {}
-        if self.value is not None:
+        if self.value is not None and self.method is None:
             try:
                 self.card = dict(core.run(jobs.MODELS_INFO.job(self.value)).card)
             except core.SemsrError as error:
@@ -371,24 +372,20 @@ class ModelChooser(base.Form):
         self.changed.emit()
 
     def _update_text(self) -> None:
-        card = self.card
-        card_shown = format_model_card(card, *self._field)
-        text = card_shown if card else _NO_MODEL
+        from napari_semsr.inference import TrainedPixelSizes, plan_resampling
+
+        card, is_model = self.card, "name" in self.card
         is_open = self._is_asking and self.value is None
         self.question.setText(QUESTION if is_open else "", "warning")
         self.answers.setVisible(is_open)
-        text = "" if is_open else text
-        offers_own = self._layer is not None and not is_open
-        if offers_own and "name" in card:
-            from napari_semsr.inference import TrainedPixelSizes, plan_resampling
-
-            trained_sizes = TrainedPixelSizes.from_card(card)
-            offers_own = plan_resampling(self._field[0], trained_sizes).beyond
-        if offers_own:
-            text += (
-                f"<p>If no other model fits, train on this image. {OWN_IMAGE_TIME}</p>"
-            )
-        self.own_button.setVisible(offers_own)
+        text = format_model_card(card, *self._field) if card else ""
+        if self.method is not None:
+            text = f'{_METHOD.description} <a href="restore.md">Classical methods</a>'
         self.text.setText(text)
-        self.details.setText(format_model_card_details(card) if "name" in card else "")
-        self.more.setVisible("name" in card)
+        trained_sizes = TrainedPixelSizes.from_card(card)
+        fit = plan_resampling(self._field[0], trained_sizes) if is_model else None
+        self.own_button.setVisible(
+            self._layer is not None and fit is not None and fit.beyond
+        )
+        self.details.setText(format_model_card_details(card) if is_model else "")
+        self.export_button.setVisible(is_model)

@@ -1,22 +1,19 @@
-"""Enhance: apply a model tile by tile to a layer, and write a calibrated store."""
+"""Enhance: run a model or a classical method over a layer, into a calibrated store."""
 
 import importlib
 import re
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from functools import cache, partial
-from html import escape
 from pathlib import Path
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from magicgui.widgets import CheckBox, ComboBox, FileEdit, FloatSpinBox
+from magicgui.widgets import CheckBox, ComboBox, FileEdit
 from napari.components import ViewerModel
 from napari.layers import Image
-from psygnal import Signal
 from qtpy.QtCore import QObject, QTimer
 from qtpy.QtGui import QShowEvent
 
@@ -29,7 +26,6 @@ from napari_semsr.inference import (
     EnhanceOptions,
 )
 from napari_semsr.models import MODELS_BY_INSTRUMENT
-from napari_semsr.restoration import parse_psf
 from napari_semsr.widgets import base, layers
 from napari_semsr.widgets.compare import CompareControls, OverlayLayer
 from napari_semsr.widgets.enhance.models import (
@@ -45,12 +41,12 @@ if TYPE_CHECKING:
 # Chosen: by then napari has drawn the panel, and one opened only briefly is closed.
 _AHEAD_MS = 1000
 
-_models_imported = Event()
+_torch_imported = Event()
 
 
 def start_torch() -> core.Job[None]:
     """Import torch in the job's thread, unless it is already imported."""
-    if not _models_imported.is_set():
+    if not _torch_imported.is_set():
         yield core.Progress(
             0, 0, "Starting torch (some seconds, once per napari session)"
         )
@@ -60,7 +56,7 @@ def start_torch() -> core.Job[None]:
 def _import_torch() -> None:
     core.load_torch_libraries()
     importlib.import_module("torch")
-    _models_imported.set()
+    _torch_imported.set()
 
 
 @cache
@@ -68,10 +64,8 @@ def _preload_torch() -> None:
     """Import torch once in the background, while a panel is idle."""
 
     def load_in_background() -> None:
-        with (
-            core.use_background_priority(),
-            suppress(Exception),
-        ):  # a run reports the error
+        # a run reports the error
+        with core.use_background_priority(), suppress(Exception):
             _import_torch()
 
     # not a daemon: Python must not exit during the import
@@ -88,7 +82,7 @@ _INCOMPLETE_END = re.compile(rf"{re.escape(_INCOMPLETE)}( \[\d+\])?$")
 
 def create_live_field(
     micrograph: core.Micrograph,
-    layer: Image | None,
+    layer: Image,
     card: Mapping[str, object],
     options: EnhanceOptions,
     *,
@@ -103,7 +97,7 @@ def create_live_field(
 
     output = plan_output(micrograph, card, options)
     levels: list[Any] = [micrograph.data]
-    if layer is not None and layer.multiscale and layer.ndim == micrograph.data.ndim:
+    if layer.multiscale and layer.ndim == micrograph.data.ndim:
         levels += list(layer.data)[1:]
     # those that can be displayed without computation
     sources = [item for item in levels if isinstance(item, np.ndarray)]
@@ -111,8 +105,7 @@ def create_live_field(
     if not sources and coarsest.shape[0] * coarsest.shape[1] <= _SMALL_PX:
         sources = [np.asarray(coarsest)]
     if not sources:  # a medium grey
-        middle = 0.0 if layer is None else float(np.mean(layer.contrast_limits))
-        sources = [np.full((1, 1), middle)]
+        sources = [np.full((1, 1), float(np.mean(layer.contrast_limits)))]
     own = card.get("grey", "input") != "input"  # its grey levels are those of the model
     grey = core.contrast_limits(sources) if own else None
     live = LiveField(output, sources, grey=grey, whole=whole)
@@ -124,12 +117,8 @@ def create_live_field(
         origin=output.frame.origin,
         spacing_px=output.frame.spacing_px,
     )
-    look: dict[str, Any] = {}
-    if own:
-        look["contrast_limits"] = (0.0, 1.0)
-    elif layer is not None:
-        look["contrast_limits"] = tuple(layer.contrast_limits)
-    keywords = layers.create_layer_keywords(result, **look)
+    limits = (0.0, 1.0) if own else tuple(layer.contrast_limits)
+    keywords = layers.create_layer_keywords(result, contrast_limits=limits)
     mark = {"model": str(card.get("name")), "digest": None}  # not known yet
     keywords["metadata"][io.NETWORK_KEY] = mark
     return live, keywords
@@ -151,7 +140,7 @@ class LiveLayer(QObject):
         keywords: dict[str, object],
         store: Path,
         on_removed: Callable[[], None],
-        request: tuple[Any, ...] = (),
+        request: tuple[Any, ...],
     ) -> None:
         super().__init__()
         self.live = live
@@ -252,8 +241,6 @@ Subject = tuple[Image, core.Micrograph, str, EnhanceOptions]
 class MousePreview(OverlayLayer):
     """Preview of a model's output under the mouse."""
 
-    blur_measured = Signal(object)  # the blur measured by the model, in px, or None
-
     def __init__(
         self,
         viewer: ViewerModel,
@@ -343,8 +330,6 @@ class MousePreview(OverlayLayer):
                 image, contrast_limits=limits, name=_NAME
             )
             self.show_pixels(pixels, look | {"scale": pitch, "translate": corner})
-            if subject[3].blur_px is None:
-                self.blur_measured.emit(self._desk.blur_px)
 
     def _restart_preview_if_idle(self, busy: bool) -> None:
         if self._is_wanted and not busy:
@@ -373,10 +358,6 @@ class EnhanceCompareControls(CompareControls):
         panel.closed.connect(self.stop_preview)
         self.pointing.changed.connect(self._toggle_preview)
         self.preview.runner.failed.connect(self.stop_preview)
-
-    def start_preview(self, _: object = None) -> None:
-        """Show a preview, so that the user can check the effect of an option."""
-        self.pointing.value = True
 
     def stop_preview(self, _: object = None) -> None:
         """Remove the preview when a run starts or the preview has failed."""
@@ -409,112 +390,25 @@ class _CollapsibleOptions(base.CollapsibleSection):
             self.set_expanded()
 
 
-class AdvancedOptions(_CollapsibleOptions):
-    """Advanced options of the Enhance panel."""
-
-    def __init__(self) -> None:
-        self.cluster = base.OptionsForm(ClusterOptions)
-        line = self.cluster.get_widget("scheduler").native
-        line.setPlaceholderText("none: run in napari")
-        tooltip = (
-            "Memory, tolerance, flips and rotations, and cluster options; rarely "
-            "needed."
-        )
-        super().__init__(ADVANCED_GROUP, tooltip, self.cluster)
-
-    @property
-    def options(self) -> ClusterOptions:
-        """Cluster options with the scheduler address, if one was entered."""
-        address = str(self.cluster.values()["scheduler"] or "").strip()
-        return ClusterOptions(scheduler=address or None)
-
-
-_OFF, _FROM_IMAGE = "off", "found"
 _DIGESTED_PX = 1 << 24  # of a layer; chosen: a tenth of a second
 _BEFORE_REGISTERED = (
     " Enhance the image from before the registration, and register the result."
 )
 
 
-class SharpenForm(base.Form):
-    """Form for the blur to remove: none, as measured by the model, or a given width."""
-
-    def __init__(self) -> None:
-        self.kind = ComboBox(
-            name="sharpen",
-            label="Sharpen",
-            tooltip=(
-                "Blur to remove: none, the blur measured by the model, or a blur of "
-                "known standard deviation. Check the preview under the mouse."
-            ),
-            choices=[(n, n) for n in (_FROM_IMAGE, _OFF, "px", "nm")],
-        )
-        self.sigma = FloatSpinBox(
-            name="blur_width",
-            label="Width",
-            tooltip=(
-                "Standard deviation of the blur in the unit chosen above; the full "
-                "width at half maximum is 2.35 times as large."
-            ),
-            value=1.0,
-            min=0.0,
-            max=1e4,
-            step=0.1,
-        )
-        self.sigma.native.setDecimals(3)
-        super().__init__(self.kind, self.sigma)
-        self.kind.changed.connect(self._update_width_row)
-        self.show_measured_blur(None)
-        self._update_width_row()
-
-    def _update_width_row(self) -> None:
-        self.show_row("blur_width", self.kind.value in ("px", "nm"))
-
-    def show_measured_blur(self, blur_px: float | None) -> None:
-        """Show the blur measured by the model in the list of choices."""
-        text_found = (
-            _FROM_IMAGE if blur_px is None else f"{_FROM_IMAGE}: {blur_px:.2f} px"
-        )
-        texts = text_found, _OFF, "a width in px", "a width in nm"
-        for place, text in enumerate(texts):
-            self.kind.native.setItemText(place, text)
-
-    def clear_measured_blur(self, _: object = None) -> None:
-        """Clear the blur that was measured in another layer or by another model."""
-        self.show_measured_blur(None)
-
-    def get_blur_px(self, size: core.PixelSize | None) -> float | None:
-        """Return the blur in pixels for a layer of the given pixel size."""
-        if self.kind.value == _FROM_IMAGE:
-            return None
-        if self.kind.value == _OFF or not self.sigma.value:
-            return 0.0
-        point_spread = parse_psf(f"{self.sigma.value:g}{self.kind.value}")
-        return sum(point_spread.compute_sigma_px(size)) / 2
-
-    def set_blur_px(self, blur_px: float | None) -> None:
-        """Set the form to a blur in pixels; None selects the measured blur."""
-        self.kind.value = _FROM_IMAGE if blur_px is None else "px" if blur_px else _OFF
-        if blur_px:
-            self.sigma.value = blur_px
-
-
 _MAPS = {
-    jobs.MISFIT: ("the misfit", "misfit (%)"),
-    jobs.UNFAMILIAR: (
-        "the distance to the training area",
-        "distance to training area (unlike it above 1)",
-    ),
+    jobs.MISFIT: "misfit (%)",
+    jobs.UNFAMILIAR: "distance to training area (unlike it above 1)",
 }
-"""What each map shows, and the name of its layer."""
+"""The name of the layer of each map."""
 _EXISTING = {"refuse": "refuse", "resume it": "resume", "replace it": "replace"}
 
 
 class EnhancePanel(base.VerbPanel):
-    """Panel that enhances a layer with an installed model.
+    """Panel that enhances a layer with an installed model or a classical method.
 
-    The layer of the result is added immediately. It shows the input where nothing is
-    enhanced yet, and the part in view is enhanced first.
+    The layer of a model's result is added immediately. It shows the input where nothing
+    is enhanced yet, and the part in view is enhanced first.
     """
 
     help_place = "live.md"
@@ -535,13 +429,22 @@ class EnhancePanel(base.VerbPanel):
             tile=int(base.get_preference("computing", "tile_px")) or None,
             precision=base.get_preference("computing", "precision"),
         )
-        tooltip = (
+        self.weights = _CollapsibleOptions(
+            WEIGHTS,
             "Amounts of noise, blur and haze to remove; by default, as measured by the "
-            "model."
+            "model. Check the preview under the mouse.",
         )
-        self.weights = _CollapsibleOptions(WEIGHTS, tooltip)
-        self.advanced = AdvancedOptions()
-        self.sharpen = SharpenForm()
+        self.cluster = base.OptionsForm(ClusterOptions)
+        line = self.cluster.get_widget("scheduler").native
+        line.setPlaceholderText("none: run in napari")
+        self.advanced = _CollapsibleOptions(
+            ADVANCED_GROUP,
+            "Memory, tolerance, flips and rotations, and cluster options; rarely "
+            "needed.",
+            self.cluster,
+        )
+        self.classical = base.OptionsForm(jobs.RESTORE.options)
+        self.classical.show_row("method", visible=False)  # it is in the list of models
         self.whole = CheckBox(
             name="whole",
             text="Whole field",
@@ -569,7 +472,6 @@ class EnhancePanel(base.VerbPanel):
                 "area."
             ),
         )
-        self.unmade = base.RichTextLabel()  # why a ticked map cannot be made
         self.output = base.create_store_edit()
         self.existing = ComboBox(
             name="existing",
@@ -583,19 +485,22 @@ class EnhancePanel(base.VerbPanel):
         self.look = EnhanceCompareControls(self, self._read_run_inputs)
         self.live: LiveLayer | None = None
         self._outcome: base.JobResult | None = None  # of the last run, whole
-        self._options_shown: tuple[EnhanceOptions | None, EnhanceOptions | None] = (
-            None,
-            None,
-        )  # options as read now, and those before
+        # options as read now, and those before
+        self._options_shown: tuple[EnhanceOptions, EnhanceOptions] | None = None
         self._project: Path | None = None  # folders searched for unfinished stores
         self._store_offered: Path | None = None  # the one of them to resume
         self._ticks = {jobs.MISFIT: self.misfit, jobs.UNFAMILIAR: self.unfamiliar}
         choices = base.Form(self.whole, *self._ticks.values())
-        where = base.Form(self.output, self.existing)
+        # what a classical method does without, and what it alone has
+        self._of_models = self.form, choices, self.advanced, self.look.pointing.native
         self.add_group("Image", base.Form(self.layer, self.all_planes))
-        self.add_group("Model", self.model)
-        parts = self.form, self.sharpen, self.weights
-        self.add_group("Settings", *parts, choices, self.unmade, where, self.advanced)
+        self.add_group("Method", self.model)
+        self.add_group(
+            "Settings",
+            *(self.classical, self.form, self.weights, choices),
+            base.Form(self.output, self.existing),
+            self.advanced,
+        )
         self.add_group("Compare", self.look)
         self.add_results("Result")
         self._connect_signals()
@@ -607,25 +512,19 @@ class EnhancePanel(base.VerbPanel):
 
     def _connect_signals(self) -> None:
         """Connect all choices to the model card, the rows and the preview."""
-        self.layer.changed.connect(self._propose_model)
-        self.layer.changed.connect(self._compare_model)
-        self.layer.changed.connect(self.look.select_layers)
+        restart = self.look.preview.restart_if_active
+        for call in (self._propose_model, self._compare_model, self.look.select_layers):
+            self.layer.changed.connect(call)
         self.model.changed.connect(self._update_form_rows)
         self.form.on_change("resample", lambda _: self._compare_model(self.layer.value))
         self.whole.changed.connect(self._set_whole_image)
-        for control in (*self._ticks.values(), self.all_planes, self.layer):
-            control.changed.connect(self._show_map_problems)
-        for change in (self.layer.changed, self.model.changed):
-            change.connect(self.look.preview.restart_if_active)
-            change.connect(self.sharpen.clear_measured_blur)
+        for control in (self.all_planes, self.layer):
+            control.changed.connect(self._update_maps)
         for form in (self.form, self.weights.form, self.advanced.form):
             for name in form.option_names:
-                form.on_change(name, self.look.preview.restart_if_active)
-        for control in (self.sharpen.kind, self.sharpen.sigma):
-            control.changed.connect(self.look.preview.restart_if_active)
-        # preview a choice of the user, but not one set by a run
-        self.sharpen.kind.native.activated.connect(self.look.start_preview)
-        self.look.preview.blur_measured.connect(self.sharpen.show_measured_blur)
+                form.on_change(name, restart)
+        for control in (self.layer, self.model):
+            control.changed.connect(restart)
         self.runner.failed.connect(self._keep_or_remove_layer)
         self.closed.connect(self._pause_unfinished_layer)
         self.session.changed.connect(self._check_project_stores)
@@ -642,74 +541,55 @@ class EnhancePanel(base.VerbPanel):
     def _compute_digests(self, layer: Image) -> set[str]:
         """Return the digests of a layer, its file and all its sources."""
         history = layers.get_provenance(layer)
-        digests = {
-            *jobs.collect_digests(
-                core.InputRecord(role="image", name="", provenance=history)
-            )
-        }
-        try:
+        record = core.InputRecord(role="image", name="", provenance=history)
+        digests = {*jobs.collect_digests(record)}
+        # it cannot be enhanced, which a run reports
+        with suppress(core.SemsrError, OSError):
             image = self.input_layers.read(layer)
             if image.data.size <= _DIGESTED_PX:
                 digests.add(core.run(jobs.digest_values(image)))
                 file = Path(layer.metadata.get(io.STORE_KEY) or image.path or "")
                 if file.name and file.exists():
                     digests.add(core.run(jobs.digest_image(file)))
-        except (core.SemsrError, OSError):  # it cannot be enhanced, which a run reports
-            pass
         return digests
 
     def _compare_model(self, layer: Image | None) -> None:
-        try:
+        size, advice = None, ""
+        with suppress(core.SemsrError):  # it cannot be enhanced, which a run reports
             size = self.input_layers.read(layer).pixel_size_nm
-        except core.SemsrError:  # it cannot be enhanced, which a run reports
-            size = None
-        is_registered = (
-            layer is not None and layers.get_last_job_name(layer) == "register"
-        )
-        advice = _BEFORE_REGISTERED if is_registered else ""
-        self.model.compare_with_layer(
-            size, self.form.values()["resample"], advice, layer
-        )
+        if layer is not None and layers.get_last_job_name(layer) == "register":
+            advice = _BEFORE_REGISTERED
+        resample = self.form.values()["resample"]
+        self.model.compare_with_layer(size, resample, advice, layer)
 
     def _update_form_rows(self) -> None:
-        self.form.show_row("norm", bool(self.model.card.get("norms")))
-        model_has_size = self.model.card.get("pixel_size_nm") is not None
-        self.form.show_row("resample", model_has_size)
-        for part in (self.sharpen, self.weights):
-            part.setVisible(self._has_separate_amounts())
-        self._show_map_problems()
+        """Show the settings of the chosen model or method."""
+        card, method = self.model.card, self.model.method
+        self.verb = jobs.ENHANCE if method is None else jobs.RESTORE
+        if method is not None:
+            self.classical.set_values(method=method)
+            self.look.stop_preview()
+        self.classical.setVisible(method is not None)
+        for part in self._of_models:
+            part.setVisible(method is None)
+        self.form.show_row("norm", bool(card.get("norms")))
+        self.form.show_row("resample", card.get("pixel_size_nm") is not None)
+        self.weights.setVisible(self._has_separate_amounts())
+        self._update_maps()
 
-    def _find_map_problems(self) -> dict[str, str]:
-        """Return the reasons why selected maps cannot be made, keyed by map name."""
-        card, why = self.model.card, {}
-        if self.misfit.value and not jobs.is_instrument_model(card):
-            why[jobs.MISFIT] = (
-                f"{card.get('name', self.model.value)} was not trained with a "
-                "simulated instrument, so the blur is unknown"
-            )
-        if self.unfamiliar.value and not _has_training_area(card):
-            why[jobs.UNFAMILIAR] = (
-                f"{card.get('name', self.model.value)} does not record its training "
-                "area; models trained with Train on SEM do"
-            )
-        if self.input_layers.uses_all_planes():
-            reason = "maps are not made of all planes; untick All planes to map one"
-            why = {key: reason for key, tick in self._ticks.items() if tick.value}
-        return why
+    def _list_possible_maps(self) -> dict[str, bool]:
+        """Return whether each map can be made of the image by the model."""
+        card, one_plane = self.model.card, not self.input_layers.uses_all_planes()
+        return {
+            jobs.MISFIT: one_plane and jobs.is_instrument_model(card),
+            jobs.UNFAMILIAR: one_plane and FAMILIARITY in (card.get("training") or {}),
+        }
 
-    def _show_map_problems(self, _: object = None) -> None:
-        """Show the reasons below the tick boxes, and keep ticked boxes visible."""
-        if not base.is_alive(self):
-            return
-        from_instrument = jobs.is_instrument_model(self.model.card)
-        self.misfit.visible = from_instrument or bool(self.misfit.value)
-        states_place = _has_training_area(self.model.card)
-        self.unfamiliar.visible = states_place or bool(self.unfamiliar.value)
-        lines = (
-            f'<p class="warning">No map of {_MAPS[key][0]}: {escape(sentence)}.</p>'
-            for key, sentence in self._find_map_problems().items()
-        )
-        self.unmade.setText("".join(lines))
+    def _update_maps(self, _: object = None) -> None:
+        """Offer the maps that can be made."""
+        if base.is_alive(self):
+            for key, is_possible in self._list_possible_maps().items():
+                self._ticks[key].visible = is_possible
 
     def _has_separate_amounts(self) -> bool:
         """Return whether the model has separate amounts for noise, blur and haze."""
@@ -720,10 +600,17 @@ class EnhancePanel(base.VerbPanel):
             self.live.live.queue.whole = whole
 
     def read_values(self) -> dict[str, Any]:
-        """Return the model, and the options for images of any pixel size."""
-        model = self.model.require_model()
-        sets = {"options": self._get_options(None), "cluster": self.advanced.options}
-        return {**self.verb.list_values(**sets), "model": str(model)}
+        """Return the model and options, for images of any pixel size."""
+        if self.model.method is not None:
+            return self.verb.list_values(options=self.classical.create_options())
+        model, cluster = self.model.require_model(), self._read_cluster()
+        sets = {"options": self._get_options(), "cluster": cluster}
+        return {**self.verb.list_values(**sets), "model": model}
+
+    def _read_cluster(self) -> ClusterOptions:
+        """Return the cluster options with the scheduler address, if one was entered."""
+        address = str(self.cluster.values()["scheduler"] or "").strip()
+        return ClusterOptions(scheduler=address or None)
 
     @property
     def replaces_output(self) -> bool:
@@ -735,61 +622,45 @@ class EnhancePanel(base.VerbPanel):
         layer = self.layer.value
         micrograph = self.input_layers.read(layer)
         model = self.model.require_model()
-        return layer, micrograph, model, self._get_options(micrograph.pixel_size_nm)
+        return layer, micrograph, model, self._get_options()
 
-    def _get_options(self, size: core.PixelSize | None) -> EnhanceOptions:
+    def _get_options(self) -> EnhanceOptions:
         """Return the options, or the stored ones of an unfinished run if unchanged."""
-        weights = {}
-        if self._has_separate_amounts():
-            blur = self.sharpen.get_blur_px(size)
-            weights = self.weights.form.values() | {"blur_px": blur}
-        options_typed = self.form.create_options(
+        weights = self.weights.form.values() if self._has_separate_amounts() else {}
+        options: EnhanceOptions = self.form.create_options(
             **self.advanced.form.values(), **weights
         )
-        read, whole = self._options_shown
-        options: EnhanceOptions = options_typed
-        return options if whole is None or options != read else whole
+        read, whole = self._options_shown or (None, options)
+        return whole if options == read else options
 
     # -- the output ----------------------------------------------------------
 
-    def _is_resuming(self) -> bool:
-        """Return whether to resume an interrupted store."""
-        return bool(self.existing.value == "resume")
-
-    def _create_result_name(
-        self, micrograph: core.Micrograph, card: Mapping[str, object]
-    ) -> str:
-        model = str(card.get("name") or Path(self.model.value or "").stem)
-        return layers.create_result_name(self.viewer, micrograph.name, model)
+    def _create_result_name(self, name: str) -> str:
+        """Return the name of the result of an image, with its model or method."""
+        model = Path(self.model.value or "").stem
+        step = self.model.method or str(self.model.card.get("name") or model)
+        return layers.create_result_name(self.viewer, name, step)
 
     def _load_unfinished_options(self) -> EnhanceOptions | None:
         """Show and return the options of a store that will be resumed."""
-        path = (
-            None
-            if self.input_layers.uses_all_planes()
-            else base.get_entered_store(self.output)
-        )
-        store_record = None
-        if path is not None and self._is_resuming():
-            store_record = jobs.find_unfinished_result(path)
-        if store_record is None:
+        path = base.get_entered_store(self.output)
+        if path is None or self.existing.value != "resume":
             return None
-        options = EnhanceOptions.parse(store_record.options)
-        self.model.choose(store_record.model)
+        record = jobs.find_unfinished_result(path)
+        if record is None or self.input_layers.uses_all_planes():
+            return None
+        options = EnhanceOptions.parse(record.options)
+        self.model.choose(record.model)
         self._show_options(options)
         return options
 
     def _show_options(self, options: EnhanceOptions) -> None:
         values = options.model_dump()
         self.form.set_values(**{name: values[name] for name in self.form.option_names})
-        self.sharpen.set_blur_px(options.blur_px)
         for part in (self.weights, self.advanced):
             part.set_values(**{name: values[name] for name in part.form.option_names})
-        self._options_shown = None, None
-        self._options_shown = (
-            self._get_options(None),
-            options,
-        )  # the form rounds the values
+        self._options_shown = None
+        self._options_shown = self._get_options(), options  # rounded by the form
 
     def _find_resumable_layer(
         self, request: tuple[object, ...], path: Path | None, *, replaces: bool
@@ -824,73 +695,83 @@ class EnhancePanel(base.VerbPanel):
     # -- running ---------------------------------------------------------------
 
     def create_request(self) -> base.JobRequest:
-        """Read the form, and return the request; the layer is added when it begins.
+        """Read the form, and return the request; a model's layer is added at its begin.
 
         With a result of the same request, only further maps are made.
         """
-        options_before = self._load_unfinished_options()
-        source, micrograph, model, options = self._read_run_inputs()
-        options = options_before or options
-        self._compare_model(source)
-        planes = (
-            layers.list_planes(source) if self.input_layers.uses_all_planes() else []
-        )
-        plane = layers.get_displayed_plane(source, self.viewer.dims)
-        place_seen = plane, micrograph.pixel_size_nm, micrograph.origin
-        request, path = (source, model, options, place_seen), self.get_output_path()
-        card = dict(self.model.card)
-        ticks, unmade = self._ticks.items(), self._find_map_problems()
-        maps = {key: bool(one.value) and key not in unmade for key, one in ticks}
-        there = self._outcome
-        if there is not None and any(maps.values()) and self._has_result(request, path):
-            make = partial(_create_maps, micrograph, there, maps, model, options)
-            return base.JobRequest(partial(make, again=True), self._show_maps)
-        existing, cluster = str(self.existing.value), self.advanced.options
-        name = self._create_result_name(micrograph, card)
-        scale = int(card.get("scale", 1))
-        shape, count = micrograph.shape, len(planes)
+        is_classical, resumed = self.model.method is not None, None
+        if not is_classical:
+            resumed = self._load_unfinished_options()
+        source: Image = self.layer.value
+        micrograph, path = self.input_layers.read(source), self.get_output_path()
+        takes_all = self.input_layers.uses_all_planes()
+        planes = layers.list_planes(source) if takes_all else []
+        card, shape = dict(self.model.card), micrograph.shape
+        if is_classical:
+            options = self.classical.create_options()
+        else:
+            model = self.model.require_model()
+            options = resumed or self._get_options()
+            self._compare_model(source)
+            plane = layers.get_displayed_plane(source, self.viewer.dims)
+            place_seen = plane, micrograph.pixel_size_nm, micrograph.origin
+            request = source, model, options, place_seen
+            possible = self._list_possible_maps()
+            maps = {key: self._ticks[key].value and on for key, on in possible.items()}
+            there = self._outcome
+            is_there = any(maps.values()) and self._has_result(request, path)
+            if there is not None and is_there:
+                make = partial(_create_maps, micrograph, there, maps, model, options)
+                return base.JobRequest(make, self._show_maps)
+        image, name = planes or micrograph, self._create_result_name(micrograph.name)
+        scale, count = int(card.get("scale", 1)), len(planes)
         target = base.choose_store_path(self.output, name, shape, scale, planes=count)
         how: dict[str, Any] = {
-            "overwrite": existing == "replace",
-            "resume": existing == "resume",
+            "options": options,
+            "overwrite": self.existing.value == "replace",
+            "resume": self.existing.value == "resume",
         }
+        show = partial(self.show_enhanced, source, micrograph, card, name)
+        begin = self._prepare_view
+        if is_classical:
+            job = jobs.RESTORE.job(image, target, **how)
+            make = partial(_restore, job, target)
+            return base.JobRequest(lambda: _count_tiles(make()), show, begin)
+        how |= {"model": model, "cluster": self._read_cluster()}
+        make = partial(_enhance_and_create_maps, self, image, target, maps, how)
+        if not planes:  # they are not drawn during the run
+            draw = partial(self._draw_live_layer, request, micrograph, name, path)
+            begin = partial(draw, card, target, how)
+        return base.JobRequest(lambda: _count_tiles(make()), show, begin)
 
-        image = planes or micrograph
-        options_given = {"model": model, "options": options, "cluster": cluster}
-
-        def enhance() -> core.Job[EnhanceOutcome]:
-            return _enhance_and_create_maps(
-                image, target, self.live, maps, **options_given, **how
-            )
-
-        def start_run() -> None:
-            self.look.stop_preview()
-            self._outcome = self.live = None
-            if not planes:  # they are not drawn during the run
-                self._draw_live_layer(request, micrograph, card, target, path, how)
-
-        show = partial(self.show_enhanced, source, micrograph, card)
-        return base.JobRequest(enhance, show, start_run)
+    def _prepare_view(self) -> None:
+        """Forget the last run, and end the preview."""
+        self.look.stop_preview()
+        self._outcome = self.live = None
 
     def _draw_live_layer(
         self,
         request: tuple[Any, ...],
         micrograph: core.Micrograph,
+        name: str,
+        path: Path | None,
         card: Mapping[str, object],
         target: Path,
-        path: Path | None,
         how: dict[str, Any],
     ) -> None:
         """Add the layer of a run, or resume an unfinished one and its store."""
+        self._prepare_view()
         source, _, options, _ = request
         live = self._find_resumable_layer(request, path, replaces=how["overwrite"])
         if live is None:
-            name, whole = self._create_result_name(micrograph, card), self.whole.value
-            field, keywords = create_live_field(
-                micrograph, source, card, options, name=name, whole=bool(whole)
+            whole = bool(self.whole.value)
+            live_field, keywords = create_live_field(
+                micrograph, source, card, options, name=name, whole=whole
             )
             removed = self._on_layer_removed
-            live = LiveLayer(self.viewer, field, keywords, target, removed, request)
+            live = LiveLayer(
+                self.viewer, live_field, keywords, target, removed, request
+            )
         else:
             how.update(overwrite=False, resume=True)
             live.resume(self._on_layer_removed)
@@ -920,15 +801,16 @@ class EnhancePanel(base.VerbPanel):
         source: Image,
         image: core.Micrograph,
         card: Mapping[str, object],
-        outcome_enhanced: "EnhanceOutcome",
+        name: str,
+        enhanced: "EnhanceOutcome",
     ) -> Iterator[None]:
         """Show the finished result and its metrics."""
-        outcome, live, layer = outcome_enhanced.outcome, self.live, None
+        outcome, live, layer = enhanced.outcome, self.live, None
         if outcome.planes:
-            model = str(outcome.report.provenance.model_name)
-            title = layers.create_result_name(self.viewer, source.name, model)
-            layer = base.add_stack(self.viewer, outcome, source, title)
-        elif live is not None and live.is_shown:
+            layer = base.add_stack(self.viewer, outcome, source, name)
+        elif live is None:
+            layer = base.add_opened_image(self.viewer, outcome.opened[0], name=name)
+        elif live.is_shown:
             levels = [item.data for item in outcome.opened[0].levels]
             live.finish(outcome.image, levels)
             layer, source = live.layer, live.request[0]
@@ -941,42 +823,26 @@ class EnhancePanel(base.VerbPanel):
         if self._store_offered == Path(outcome.report.output):
             self.output.line_edit.value, self.existing.value = "", "refuse"
         self._store_offered = None
-        yield from self._show_maps(outcome_enhanced)
+        yield from self._show_maps(enhanced)
 
-    def _show_maps(self, outcome_enhanced: "EnhanceOutcome") -> Iterator[None]:
-        outcome = outcome_enhanced.outcome
-        for kind, opened_store in outcome_enhanced.maps.items():
+    def _show_maps(self, enhanced: "EnhanceOutcome") -> Iterator[None]:
+        for kind, opened_store in enhanced.maps.items():
             assert self.live is not None  # noqa: S101 - it was drawn
             name = self.live.layer.name
             both = self.live.request[0], self.live.layer
             with self.result_layers.replace_earlier(kind, *both) as earlier:
                 yield from self.result_layers.remove_earlier(earlier)
-                title = layers.create_result_name(self.viewer, name, _MAPS[kind][1])
+                title = layers.create_result_name(self.viewer, name, _MAPS[kind])
                 layer = base.add_opened_image(self.viewer, opened_store, name=title)
                 layers.hide_other_maps(self.viewer, layer)
                 yield
-        report = outcome.report.report
-        for reason in outcome_enhanced.unmade:
-            self.messages.show_warning(reason)
-        whole = f"{outcome_enhanced.seconds:.1f} s"
-        sentence = (
-            f"Enhanced in {whole} at {report.megapixels_per_second:.2f} megapixels/s."
-        )
-        if outcome.planes:
-            sentence = (
-                f"Enhanced {len(outcome.planes)} planes in {report.seconds:.1f} s."
-            )
-        if outcome_enhanced.maps:
-            sentence = (
-                f"Enhanced and mapped in {whole}, of which {report.seconds:.1f} s "
-            )
-            sentence += "are the network's."
-        if outcome_enhanced.again:
-            sentence = f"Mapped in {whole}; the existing result was kept."
+        report, planes = enhanced.outcome.report, enhanced.outcome.planes
+        what = f"{len(planes)} planes" if planes else report.provenance.inputs[0].name
         self.results.show_result(
-            {**core.get_figures(outcome.report), "Store": outcome.report.output},
-            sentence,
-            network=outcome.report.provenance.model_name,
+            {**core.get_figures(report), "Store": report.output},
+            describe_enhancement(report, what),
+            curves=report.tables(),
+            network=report.provenance.model_name,
         )
 
     # -- stopping ----------------------------------------------------------------
@@ -1063,7 +929,9 @@ class EnhancePanel(base.VerbPanel):
         stores_shown = [live.store for live in find_unfinished_layers(self.viewer)]
         for path in stores:
             record = None if path in stores_shown else jobs.find_unfinished_result(path)
-            if record is not None and (output_typed is None or self._is_resuming()):
+            if record is not None and (
+                output_typed is None or self.existing.value == "resume"
+            ):
                 layers_by_name = {layer.name: layer for layer in self.viewer.layers}
                 if layers_by_name.get(record.image) in self.layer.choices:
                     self.layer.value = layers_by_name[record.image]
@@ -1086,29 +954,45 @@ class EnhanceOutcome:
     """Enhanced images and their maps."""
 
     outcome: base.JobResult
-    maps: Mapping[str, base.OpenedImage]
-    unmade: tuple[str, ...]  # why ticked maps were not made
-    seconds: float = 0.0  # of the whole run
-    again: bool = False  # whether the result existed before
+    maps: Mapping[str, base.OpenedImage] = field(default_factory=dict)
 
 
-def _has_training_area(card: Mapping[str, Any]) -> bool:
-    """Return whether a model card records the training area."""
-    return FAMILIARITY in (card.get("training") or {})
+def describe_enhancement(report: Any, image: str) -> str:
+    """Say in a sentence what a model or method removed from an image."""
+    if isinstance(report, jobs.RestoredFile):
+        name, parts = report.method_text, [f"a blur ({report.blur})"]
+    else:
+        name, cost = str(report.provenance.model_name), report.report
+        noise = cost.noise_percent and (
+            f"noise of {cost.noise_percent:.2g} % of the range of grey values"
+        )
+        blur = cost.blur_px and f"a blur ({core.SIGMA}) of {cost.blur_px:.2f} px"
+        parts = list(filter(None, (noise, blur)))
+    removed = f"removed {' and '.join(parts)} from" if parts else "enhanced"
+    return f"{name} {removed} {image}."
+
+
+def _count_tiles(job: core.Job[EnhanceOutcome]) -> core.Job[EnhanceOutcome]:
+    return base.count_main_part(job, lambda step: "tiles" in step.message)
+
+
+def _restore(job: core.Job[Any], target: Path) -> core.Job[EnhanceOutcome]:
+    """Run a classical method, and open its result."""
+    return EnhanceOutcome((yield from base.run_and_open(job, target)))
 
 
 def _enhance_and_create_maps(
+    panel: EnhancePanel,
     image: core.Micrograph | list[core.Micrograph],
     target: Path,
-    live_layer: LiveLayer | None,
     maps: Mapping[str, bool],
-    **how: Any,
+    how: Mapping[str, Any],
 ) -> core.Job[EnhanceOutcome]:
     """Enhance an image or planes, open the result, and make the requested maps.
 
-    `maps`: keys of the maps to make.
+    `maps`: keys of the maps to make; `how`: options, model and what is replaced.
     """
-    start, live = time.monotonic(), None
+    live_layer, live = panel.live, None
     if live_layer is not None:
         target, live = live_layer.store, live_layer.live
     yield from start_torch()
@@ -1118,8 +1002,7 @@ def _enhance_and_create_maps(
         target,
         keep=lambda: live_layer and live_layer.is_wanted and live_layer.live.tiles_done,
     )
-    made = yield from _create_maps(image, outcome, maps, how["model"], how["options"])
-    return replace(made, seconds=time.monotonic() - start)
+    return (yield from _create_maps(image, outcome, maps, how["model"], how["options"]))
 
 
 def _create_maps(
@@ -1128,21 +1011,18 @@ def _create_maps(
     maps: Mapping[str, bool],
     model: str,
     options: EnhanceOptions,
-    *,
-    again: bool = False,
 ) -> core.Job[EnhanceOutcome]:
     """Make the requested maps, and warn about those that could not be made.
 
-    The result is kept even if a map fails. `again`: it existed before.
+    The result is kept even if a map fails.
     """
-    start = time.monotonic()
     result_image, misfit = outcome.image, outcome.report.misfit
     maps_shown: dict[str, core.Micrograph] = {}
-    unmade: list[str] = []
     if maps[jobs.MISFIT] and misfit is None:
-        unmade.append(
+        core.warn(
             f"No misfit map was made: {micrograph.name} shows little more than noise, "
-            "or has too many gaps."
+            "or has too many gaps.",
+            "too-little-detail",
         )
     elif maps[jobs.MISFIT] and misfit is not None:
         maps_shown[jobs.MISFIT] = yield from map_misfit(
@@ -1154,14 +1034,12 @@ def _create_maps(
                 micrograph, model, options
             )
         except core.ShapeError as error:  # of an image smaller than a block
-            unmade.append(str(error))
-    for part, map_image in maps_shown.items():
+            core.warn(str(error), core.get_error_code(error))
+    stores = {}
+    for part, item in maps_shown.items():
         story = result_image.provenance and result_image.provenance.model_copy(
             update={"part": part}
         )
-        maps_shown[part] = map_image.replace(provenance=story)
-    stores = {
-        name: base.OpenedImage(item, (item,)) for name, item in maps_shown.items()
-    }
-    seconds = time.monotonic() - start
-    return EnhanceOutcome(outcome, stores, tuple(unmade), seconds, again)
+        shown = item.replace(provenance=story)
+        stores[part] = base.OpenedImage(shown, (shown,))
+    return EnhanceOutcome(outcome, stores)

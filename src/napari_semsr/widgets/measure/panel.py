@@ -1,243 +1,296 @@
-"""Panel generated from a command: layer lists, a form, metrics and a map."""
+"""Panel that measures with a command: layer lists, a form, figures, plots and a map."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
+from magicgui.widgets import ComboBox
 from napari.layers import Labels, Layer
-from napari.viewer import Viewer
 from qtpy.QtWidgets import QWidget
 
 from napari_semsr import core, jobs
 from napari_semsr.io import HELPER_KEY
 from napari_semsr.widgets import base, layers
-from napari_semsr.widgets.measure.regions import (
-    Cell,
-    Region,
-    create_region_box,
-    crop_to_region,
-    format_measured_area_note,
-    get_region_box,
-    measure_regions,
-    read_image_pair,
-    read_regions,
-    show_area_outlines,
-)
+from napari_semsr.widgets.measure import regions
 
-if TYPE_CHECKING:
-    from magicgui.widgets import ComboBox
+Images = Mapping[str, core.Micrograph]
+"""Images that a command reads, by its names for them."""
 
-_MAX_PLOTS = 2  # plots that the panel's command draws below each other
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """Result of a measurement, and what is shown of it.
+
+    `opened` is the map, `images` and `parts` are what was read, and what was measured
+    of it without gaps; `regions` is a table of what was measured in each of the
+    `areas`.
+    """
+
+    report: Any  # of the command
+    opened: base.OpenedImage | None = None
+    more: Any = None  # what a panel measures beside its command
+    images: Sequence[core.Micrograph] = ()
+    parts: Sequence[core.Micrograph] = ()
+    areas: Sequence[regions.Region] = ()
+    regions: Mapping[str, base.Columns] = field(default_factory=dict)
+    figures: base.Numbers = field(default_factory=dict)
+    sentence: str = ""
+
+
+def describe_result(report: Any, *, is_named: bool = True) -> str:
+    """Return the main values of a result with their intervals, and a verdict."""
+    texts: dict[str, str] = {}
+    for name, (quantity, _) in core.get_quantities(type(report)).items():
+        label, value = quantity.label, core.get_value(report, name)
+        # of nm and px, nm
+        if (
+            not quantity.large
+            or value is None
+            or (label in texts and not quantity.also)
+        ):
+            continue
+        words = [label] if is_named else []
+        words += [core.format_number(value, quantity.form), quantity.unit]
+        if ends := quantity.interval and core.get_value(report, quantity.interval):
+            low, high = (core.format_number(end, quantity.form) for end in ends)
+            words.append(f"({low} to {high})")
+        verdict = quantity.verdict and core.get_value(report, quantity.verdict)
+        texts[label] = " ".join(filter(None, words)) + (verdict and f", {verdict}")
+    return ", ".join(texts.values())
 
 
 class MeasurePanel(base.VerbPanel):
     """Panel that measures layers, whole or by region, and may add a map."""
 
-    applies_to_folder = True
+    applies_to_folder = plots = True
     input_image = 0  # the image that takes the active layer
     helps = ""  # label of the tick box that shows helper layers
-    region_help = ""  # action in each region; without it there are none
+    region_help = ""  # action in each region
+    map_name = ""  # in the title of the map's layer
+    on_one_grid = True  # whether the images must have the same pixels
     # measures and outlines the part where all images have grey values
     cuts_gaps = False
-    regions: "ComboBox | None" = None
 
-    def __init__(self, viewer: Viewer) -> None:
-        self.plots |= bool(self.verb.curves)
-        super().__init__(viewer)
-
-    def build_form(self, *above: QWidget) -> None:
-        """Build the form: layers, options, and results with widgets above them."""
-        verb = self.verb
-        first = verb.images[self.input_image].name
-        boxes = self.input_layers.create_image_boxes(verb, self._list_layers, first)
+    def build_form(self, *rows: Any, above: Sequence[QWidget] = ()) -> None:
+        """Build the form: layers, further rows, options, and results."""
+        boxes = self.create_boxes()
         self.boxes = {box.name: box for box in boxes}
-        self.form = base.OptionsForm(verb.options)
+        self.form = base.OptionsForm(self.verb.options)
         # keys of a project
         self.settings: dict[str, object] = {**self.boxes, "form": self.form}
-        if self.region_help:
-            self.regions = create_region_box(self, self.region_help)
-            boxes.append(self.regions)
-        self.layer_form = base.Form(*boxes)
+        self.regions = regions.create_region_box(self, self.region_help)
+        self.layer_form = base.Form(*boxes, *rows, self.regions)
         self.add_group("Layers", self.layer_form, self.form)
-        self.add_results("Figures", *above, helpers=self.helps)
-        self.helpers.value = False
-        self.input_layers.follow_active_layer(self.boxes[first])
+        self.add_controls()
+        self.add_results("Result", *above, helpers=self.helps)
+        self.input_layers.follow_active_layer(boxes[self.input_image])
 
-    def _list_layers(self) -> list[Layer]:
+    def add_controls(self) -> None:
+        """Add what stands between the options and the results."""
+
+    def create_boxes(self) -> list[ComboBox]:
+        """Create the lists of the layers that the command reads."""
+        first = self.verb.images[self.input_image].name
+        return self.input_layers.create_image_boxes(self.verb, self.list_layers, first)
+
+    def list_layers(self) -> list[Layer]:
         """List grey layers, preceded by Labels layers if the command accepts them."""
+        takes_labels = "labels" in self.verb.options.model_fields
         others = [
             layer
             for layer in self.viewer.layers
-            if isinstance(layer, Labels) and not layer.metadata.get(HELPER_KEY)
+            if takes_labels
+            and isinstance(layer, Labels)
+            and not layer.metadata.get(HELPER_KEY)
         ]
-        grey = layers.list_grey_layers(self.viewer)
-        return others + grey if "labels" in self.verb.options.model_fields else grey
+        return others + layers.list_grey_layers(self.viewer)
+
+    def create_options(self, **more: object) -> Any:
+        """Read the options of the command from the form."""
+        return self.form.create_options(**more)
+
+    def read_more(self, images: Sequence[core.Micrograph]) -> dict[str, Any]:
+        """Return what else `run_command` needs of the form."""
+        del images
+        return {}
 
     def create_request(self) -> base.JobRequest:
         """Read the form, and return the request of the job that Run starts."""
-        items = [
-            (item, layer)
-            for item, box in zip(self.verb.images, self.boxes.values(), strict=True)
-            if (layer := box.value) is not None or not item.optional
-        ]
-        chosen = [layer for _, layer in items]
-        layer = chosen[0]
+        verb, boxes = self.verb, dict[str, ComboBox]()
+        for item, box in zip(self.verb.images, self.boxes.values(), strict=False):
+            if box.value is not None or not item.optional:
+                boxes[item.name] = box
+        layer, *others = chosen = [box.value for box in boxes.values()]
         images = (
-            read_image_pair(self, *chosen)
-            if self.cuts_gaps
+            regions.read_image_pair(self, *chosen)
+            if self.on_one_grid
             else [self.input_layers.read(one) for one in chosen]
         )
-        for item, other in items[1:]:
-            if other is layer is not None:
-                instead = ", or 'none'" if item.optional else " for one of them"
-                msg = (
-                    f"The layer {layer.name!r} is chosen as both {item.title} and "
-                    f"{items[0][0].title}; choose another{instead}."
-                )
-                raise core.ShapeError(msg, code="same-image")
-        more = {"labels": True} if isinstance(layer, Labels) else {}
-        options = self.form.create_options(**more)
+        if layer in others:
+            first, second = (box.label for box in boxes.values())
+            instead = ", or 'none'" if verb.images[1].optional else " for one of them"
+            msg = (
+                f"The layer {layer.name!r} is chosen as both {second} and {first}; "
+                f"choose another{instead}."
+            )
+            raise core.ShapeError(msg, code="same-image")
+        labels = {"labels": True} if isinstance(layer, Labels) else {}
         path = None
-        if self.verb.makes_image:
-            step = self.verb.name.replace("-", " ")
-            title = layers.create_result_name(self.viewer, images[0].name, step)
+        if verb.makes_image:
+            title = layers.create_result_name(
+                self.viewer, images[0].name, self.map_name
+            )
             path = base.choose_store_path(None, title, images[0].shape)
-        regions = (
-            read_regions(self, self.regions.value, layer)
-            if self.regions is not None
-            else []
+        measure = partial(
+            self._measure,
+            verb,
+            dict(zip(boxes, images, strict=True)),
+            self.create_options(**labels),
+            path,
+            regions.read_regions(self, self.regions.value, layer),
+            self.read_more(images),
         )
-        inputs = {
-            item.name: image for (item, _), image in zip(items, images, strict=True)
-        }
-        return base.JobRequest(
-            partial(self._measure, inputs, options, path, regions),
-            partial(self.show_measurement, layer),
-        )
+        return base.JobRequest(measure, partial(self.show_measurement, layer))
 
     def _measure(
         self,
-        inputs: Mapping[str, core.Micrograph],
+        verb: jobs.Verb[Any, Any],
+        inputs: Images,
         options: core.Options,
         path: Path | None,
-        regions: Sequence[Region],
-    ) -> core.Job[base.JobResult]:
+        areas: Sequence[regions.Region],
+        more: dict[str, Any],
+    ) -> core.Job[Measurement]:
         """Crop gaps, run the command, and measure its results in each region."""
         images = parts = tuple(inputs.values())
         if self.cuts_gaps:
             parts, _ = yield from jobs.crop_to_gap_free_box(*images)
-        given: dict[str, Any] = dict(zip(inputs, parts, strict=True))
-        job = self.verb.job(**given, output=path, options=options)
-        if path is None:
-            outcome = base.JobResult((yield from job))
-        else:
-            outcome = yield from base.run_and_open(job, path)
-        outcome = replace(outcome, images=images, parts=parts)
+        given = dict(zip(inputs, parts, strict=True))
+        outcome = yield from self.run_command(verb, given, options, path, areas, **more)
+        outcome = replace(outcome, images=images, parts=parts, areas=areas)
         measure = partial(self.measure_region, outcome, options)
-        return replace(outcome, regions=(yield from measure_regions(regions, measure)))
+        rows = yield from regions.measure_regions(areas, measure)
+        # here, as intervals take a second of ten thousand particles
+        figures, sentence = self.figures_of(outcome), self.sentence(outcome)
+        return replace(outcome, regions=rows, figures=figures, sentence=sentence)
+
+    def run_command(
+        self,
+        verb: jobs.Verb[Any, Any],
+        images: Images,
+        options: core.Options,
+        path: Path | None,
+        areas: Sequence[regions.Region],
+        **more: Any,
+    ) -> core.Job[Measurement]:
+        """Run the command, and open the map that it writes."""
+        del areas
+        given: dict[str, Any] = {**images, **more}
+        job = verb.job(**given, output=path, options=options)
+        if path is None:
+            return Measurement((yield from job))
+        done = yield from base.run_and_open(job, path)
+        return Measurement(done.report, done.opened[0])
 
     def measure_region(
-        self, outcome: base.JobResult, options: Any, region: Region
-    ) -> Mapping[str, Cell]:
+        self, outcome: Measurement, options: Any, region: regions.Region
+    ) -> Mapping[str, regions.Cell]:
         """Measure a region with the options of the command."""
         raise NotImplementedError
 
-    def show_measurement(self, layer: Layer, outcome: base.JobResult) -> Iterator[None]:
-        """Add the map, outline what was measured, mark it, and show the results."""
-        for map_made in outcome.opened:
-            yield from self._add_map(map_made)
-        report, part = outcome.report, outcome.parts[0]
-        figures: base.Numbers = core.get_figures(report)
+    # -- showing -------------------------------------------------------------------
+
+    def show_measurement(self, layer: Layer, outcome: Measurement) -> Iterator[None]:
+        """Add layers, outline what was measured, draw plots, and show the results."""
+        part, whole = next(zip(outcome.parts, outcome.images, strict=True))
+        yield from self.add_layers(layer, outcome)
+        figures = outcome.figures
         if self.cuts_gaps:
-            is_cut = part.shape != outcome.images[0].shape
-            yield from show_area_outlines(self, {layer: [part]} if is_cut else {})
-            if is_cut:
-                figures = {**figures, "Measured": format_measured_area_note(part)}
-        yield from self.add_marks(layer, outcome)
+            cut = {layer: [part]} if part.shape != whole.shape else {}
+            yield from regions.show_area_outlines(self, cut)
+            if cut:
+                note = regions.format_measured_area_note(part)
+                figures = {**figures, "Measured": note}
         yield
+        plots, curves = self.list_plots(outcome), dict[str, base.Columns]()
+        if self.plots:
+            from napari_semsr.widgets.base import draw_plot
+
+            canvas = self.results.clear_plot(rows=2, height=230)
+            for axes, plot in zip(canvas.axes, plots, strict=False):
+                draw_plot(axes, plot)
+                curves |= plot.columns
+                yield
+            canvas.refresh()
         # rows of a report are saved with its curves, as there may be thousands
-        curves = {**self.draw_plots(report), **report.tables()}
-        yield
         self.results.show_result(
             figures,
-            self.sentence(outcome),
-            curves=curves,
+            f"{outcome.sentence}.",
+            curves=curves | outcome.report.tables() | self.list_curves(outcome),
             tables=outcome.regions,
-            more=self.format_legend(report),
+            more=self.format_remarks(outcome),
         )
 
-    def _add_map(self, map_made: base.OpenedImage) -> Iterator[None]:
-        """Add a map as a layer, replacing an earlier map of the same images."""
-        # its kind, its image, its unit in brackets
-        kind, _, rest = map_made.micrograph.name.partition(" of ")
-        source, _, unit = rest.rpartition(" (")
-        with self.result_layers.replace_earlier(
-            kind, *self.result_layers.sources
-        ) as earlier:
-            yield from self.result_layers.remove_earlier(earlier)
-            title = layers.create_result_name(self.viewer, source, f"{kind} ({unit}")
-            layer_made = base.add_opened_image(self.viewer, map_made, name=title)
-            layers.hide_other_maps(self.viewer, layer_made)
-            yield
+    def add_layers(self, layer: Layer, outcome: Measurement) -> Iterator[None]:
+        """Add the layers of the result, step by step."""
+        del layer
+        if outcome.opened is not None:
+            with self.result_layers.replace_earlier(
+                *self.result_layers.sources
+            ) as earlier:
+                yield from self.result_layers.remove_earlier(earlier)
+                yield from self.add_map(outcome, outcome.opened)
 
-    def add_marks(self, layer: Layer, outcome: base.JobResult) -> Iterator[None]:
-        """Add helper layers for the result, step by step."""
-        del layer, outcome
-        return iter(())
+    def add_map(self, outcome: Measurement, opened: base.OpenedImage) -> Iterator[None]:
+        """Add the map as a layer."""
+        source = outcome.report.images[self.input_image]
+        # the unit in brackets
+        _, bracket, unit = str(opened.micrograph.quantity).rpartition(" (")
+        title = f"{self.map_name}{bracket}{unit}"
+        title = layers.create_result_name(self.viewer, source, title)
+        layer_made = base.add_opened_image(self.viewer, opened, name=title)
+        layers.hide_other_maps(self.viewer, layer_made)
+        yield
 
-    def sentence(self, outcome: base.JobResult) -> str:
-        """Return a sentence with the main values, to be shown above the metrics."""
-        report = outcome.report
-        figures = core.get_figures(report)
-        quantities = (q for q, _ in core.get_quantities(type(report)).values())
-        # nm and px count as one
-        labels = dict.fromkeys(q.label for q in quantities if q.large)
-        large = ", ".join(
-            f"{name} {figures[name]}" for name in labels if name in figures
-        )
-        one, *others = report.images
-        sentence_done = (
-            f"Compared {others[0]} with {one}" if others else f"Measured {one}"
-        )
+    def figures_of(self, outcome: Measurement) -> base.Numbers:
+        """Return the figures of a result, the large one first."""
+        return core.get_figures(outcome.report)
+
+    def list_plots(self, outcome: Measurement) -> list[core.Plot]:
+        """Return the plots of a result, of which two fit."""
+        return core.get_plots(outcome.report, self.verb.curves)
+
+    def list_curves(self, outcome: Measurement) -> dict[str, base.Columns]:
+        """Return what is saved with the numbers beside plotted curves."""
+        del outcome
+        return {}
+
+    def sentence(self, outcome: Measurement) -> str:
+        """Return the sentence that answers the panel's question."""
+        one, *others = outcome.report.images
+        names = f"{others[0]} against {one}" if others else one
         if others and self.verb.images[1].optional:
-            sentence_done = f"Measured {one} against {others[0]}"
-        return f"{sentence_done}: {large}." if large else f"{sentence_done}."
+            names = f"{one} against {others[0]}"
+        result = describe_result(outcome.report)
+        return f"{result}: {names}" if result else f"Measured {names}"
 
-    def format_legend(self, report: Any) -> str:
-        """Return a legend of the marks, as rich text."""
-        del report
+    def format_remarks(self, outcome: Measurement) -> str:
+        """Return a legend or further remarks, as rich text."""
+        del outcome
         return ""
 
-    def draw_plots(self, report: Any) -> Mapping[str, base.Columns]:
-        """Draw the plots that the command declares, and return their columns."""
-        if not self.plots:
-            return {}
-        from napari_semsr.widgets.base import draw_plot
 
-        curves: dict[str, base.Columns] = {}
-        canvas = self.results.clear_plot(rows=_MAX_PLOTS, height=230)
-        plots = core.get_plots(report, self.verb.curves)
-        for axes, plot in zip(canvas.axes, plots, strict=False):
-            draw_plot(axes, plot)
-            curves |= plot.columns
-        canvas.refresh()
-        return curves
-
-
-class GroundTruthPanel(MeasurePanel):
+class ReferencePanel(MeasurePanel):
     """Panel that runs a command on a layer, with the ground truth if available."""
 
     cuts_gaps = True
-    helps = "Show what was measured"
 
-    _propose: Callable[[], None] | None = None  # before the lists exist
-
-    def build_form(self, *above: QWidget) -> None:
+    def build_form(self, *rows: Any, above: Sequence[QWidget] = ()) -> None:
         """Build the form, and propose a reference."""
-        super().build_form(*above)
+        self._propose = lambda: None  # before the lists exist
+        super().build_form(*rows, above=above)
         self.image, self.reference = self.boxes.values()
         self._propose = self.input_layers.propose_partner(
             self.image, self.reference, self.rank_reference
@@ -251,11 +304,10 @@ class GroundTruthPanel(MeasurePanel):
 
     def accepts_layer(self, layer: Layer) -> bool:
         """Reject the reference, which is proposed again before."""
-        if self._propose is not None:
-            self._propose()
-            if layer is self.reference.value:
-                self.input_layers.ignore_active_layer()
-                return False
+        self._propose()
+        if layer is self.boxes["reference"].value:
+            self.input_layers.ignore_active_layer()
+            return False
         return super().accepts_layer(layer)
 
     @staticmethod
@@ -265,53 +317,3 @@ class GroundTruthPanel(MeasurePanel):
             return 0
         sem = layers.is_sem_image(other) and not layers.is_sem_image(image)
         return 3 if layers.is_ground_truth(other) else 2 * sem
-
-
-_NEAR = 0.02  # share of a side: tolerance for coinciding edges; chosen
-
-
-class ErrorMapPanel(MeasurePanel):
-    """Panel that maps differences between a layer and its reference."""
-
-    title, run_label = "Error map", "Map errors"
-    help_place = "error_map.md"
-    verb = jobs.ERROR_MAP
-    input_image = 1
-    region_help = (
-        "the error is summarised for each of its regions. Blur, gain and offset are "
-        "those of the whole field."
-    )
-
-    def build_form(self, *above: QWidget) -> None:
-        """Build the form, and propose a reference."""
-        super().build_form(*above)
-        before, after = self.boxes.values()
-        # usually the source, unless there is another image of the area
-        self.input_layers.propose_partner(
-            after,
-            before,
-            lambda image, other: 1 + layers.fits_beside(image, other),
-            lies=partial(layers.have_same_area, near=_NEAR),
-            may=partial(layers.fits_beside, of_source=True),
-        )
-
-    def measure_region(
-        self, outcome: base.JobResult, options: core.Options, region: Region
-    ) -> Mapping[str, Cell]:
-        """Summarise the errors in one region."""
-        del options
-        report, error_map = outcome.report, outcome.image
-        values = crop_to_region(
-            region, error_map, get_region_box(region, error_map)
-        ).array()
-        finite = values[np.isfinite(values)]
-        if not finite.size:
-            msg = "there are no valid pixels there"
-            raise core.ShapeError(msg, code="no-finite-values")
-        unit = "grey levels" if report.unit == "grey" else "%"
-        return {
-            "pixels": int(finite.size),
-            f"RSE ({unit})": float(np.sqrt(np.square(finite).mean())),
-            f"median ({unit})": float(np.median(finite)),
-            f"95 % below ({unit})": float(np.percentile(finite, 95)),
-        }

@@ -113,7 +113,7 @@ class ProfilePanel(base.VerbPanel):
     help_place = "profile.md"
     queue = None  # a profile is quick, and must not wait for long computations
 
-    title, run_label = "Line profile", "Measure"
+    title, run_label = "Profile", "Measure"
     verb = PROFILE
 
     def build_form(self) -> None:

@@ -1,4 +1,4 @@
-"""Register to SEM: align a layer to another of the same area, with error estimate."""
+"""Register: align a layer to another of the same area, with error estimate."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +26,7 @@ from napari_semsr.widgets import base, layers
 from napari_semsr.widgets.compare import CompareControls, LayerIsolator
 
 _MARK_COLOURS = ("#e3b617", "#4ca3dd")  # of the moving image and of the fixed one
+_MARK_TEXT = {"size": 12, "anchor": "upper_left"}
 _MARK_SHARE = 0.02  # of the image's longer side; chosen: a mark covers no detail
 _SEEN_PX = (14, 30)  # size on the screen, at any zoom
 _MIN_PAIRS = 3  # pairs needed for a transform
@@ -136,18 +137,16 @@ class LandmarkControls(base.Form):
         try:
             landmarks = self.landmarks()
             if landmarks is not None:
-                stiff = (
-                    self._model() == "similarity" or len(landmarks) < _PAIRS_FOR_ERROR
+                few = len(landmarks) < _PAIRS_FOR_ERROR
+                fit = fit_landmarks(
+                    landmarks,
+                    "similarity" if few or self._model() == "similarity" else "affine",
                 )
-                fit = fit_landmarks(landmarks, "similarity" if stiff else "affine")
                 rms = float(np.sqrt((fit.distances**2).mean()))
                 # each residual is from the fit to the other landmarks: a fit that
                 # includes the landmark itself looks too good
-                off = np.where(
-                    np.isfinite(fit.held_out_distances),
-                    fit.held_out_distances,
-                    fit.distances,
-                )
+                far = fit.held_out_distances
+                off = np.where(np.isfinite(far), far, fit.distances)
                 worst, unit = int(off.argmax()), _get_position_unit(self.points[1])
                 sentence = (
                     f"{len(landmarks)} pairs fit to within {core.format_rounded(rms)} "
@@ -155,33 +154,26 @@ class LandmarkControls(base.Form):
                     f"{core.format_rounded(off[worst])} {unit} from the position "
                     "predicted by the others."
                 )
+            elif pairs:
+                sentence += f"; registration starts from {_MIN_PAIRS} or more."
             else:
-                sentence = (
-                    (
-                        f"{sentence}; with at least {_MIN_PAIRS}, registration starts "
-                        "from the landmarks."
-                    )
-                    if pairs
-                    else ""
-                )
+                sentence = ""
         except core.SemsrError as error:
             sentence = str(error)
         if first != second:
             alone = 0 if first > second else 1
             names = [image.name for image in self._of if image is not None]
-            sentence = (
-                f"{sentence} Landmark {pairs + 1} in {names[alone]} has no partner "
-                "yet: "
+            sentence += (
+                f" Landmark {pairs + 1} in {names[alone]} has no partner yet: click "
+                f"the same point in {names[1 - alone]}."
             )
-            sentence += f"click the same point in {names[1 - alone]}."
         self.note.setText(self._panel.translate(sentence.strip()))
         for layer in self.points:
             labels = [str(n + 1) for n in range(len(layer.data))]
             residuals = off if layer in self.points[1:] else ()
+            unit = _get_position_unit(layer)
             for place, far in enumerate(residuals):
-                labels[place] += (
-                    f" ({core.format_rounded(far)} {_get_position_unit(layer)})"
-                )
+                labels[place] += f" ({core.format_rounded(far)} {unit})"
             with _show_hidden_layer(layer):
                 layer.features = {"label": labels}
         self.undo_button.setEnabled(bool(first or second))
@@ -228,13 +220,10 @@ class LandmarkControls(base.Form):
         if self._of == (moving, fixed_layer) and all(p in there for p in self.points):
             return
         active = there.selection.active
-        self._watch_points_layers(
-            (moving, fixed_layer),
-            (
-                self._add_empty_points_layer(moving, fixed_layer, _MARK_COLOURS[0]),
-                self._add_empty_points_layer(fixed_layer, moving, _MARK_COLOURS[1]),
-            ),
-        )
+        pair = moving, fixed_layer
+        ordered = zip(pair, reversed(pair), _MARK_COLOURS, strict=True)
+        points = (self._add_empty_points_layer(*one) for one in ordered)
+        self._watch_points_layers(pair, tuple(points))
         there.selection.active = active
         self.show_fit()
 
@@ -278,12 +267,7 @@ class LandmarkControls(base.Form):
             border_width=0.2,
             canvas_size_limits=_SEEN_PX,
             features={"label": np.empty(0, dtype=str)},
-            text={
-                "string": "{label}",
-                "color": colour,
-                "size": 12,
-                "anchor": "upper_left",
-            },
+            text={"string": "{label}", "color": colour, **_MARK_TEXT},
             **{**fit, "metadata": {**fit.get("metadata", {}), **marks}},
         )
 
@@ -301,10 +285,8 @@ class LandmarkControls(base.Form):
         place = self.points.index(event.source)
         if action == "removed":
             other, indices_removed = self.points[1 - place], set(event.data_indices)
-            indices_kept = [
-                n for n in range(len(other.data)) if n not in indices_removed
-            ]
-            self._replace_points(other, other.data[indices_kept])
+            kept = [n for n in range(len(other.data)) if n not in indices_removed]
+            self._replace_points(other, other.data[kept])
         self.show_fit()
         if action == "added" and self.add_button.isChecked():
             # napari still handles the click
@@ -375,9 +357,8 @@ class LandmarkControls(base.Form):
             count = len(places[0])
             self._add_points_layers(*pair)
             for layer, places_found in zip(self.points, places, strict=True):
-                world = layers.layer_to_world(
-                    layer, places_found / layers.get_nm_scale(layer)
-                )
+                own = places_found / layers.get_nm_scale(layer)
+                world = layers.layer_to_world(layer, own)
                 there = [layer.world_to_data(place) for place in world]
                 self._replace_points(layer, np.array(there).reshape(-1, 2))
             self.show_fit()
@@ -397,9 +378,8 @@ class LandmarkControls(base.Form):
             moving, fixed_places = moving[:pairs], fixed_places[:pairs]
 
             def write(path: Path) -> None:
-                io.write_landmarks(
-                    path, moving=moving, fixed_places=fixed_places, units=units
-                )
+                places = {"moving": moving, "fixed_places": fixed_places}
+                io.write_landmarks(path, **places, units=units)
                 self._panel.session.mark_saved_to_file(self.points)
 
             sentence = f"Saved {pairs} landmark pair{'s'[: pairs != 1]} as {{}}."
@@ -439,10 +419,8 @@ def _get_position_unit(layer: Layer) -> str:
 
 
 _TURN_MS = 500  # one flash per second, far below what affects photosensitive people
-_LEFT, _RIGHT = (
-    "magenta",
-    "green",
-)  # together they are white, also for colour-blind users
+# together they are white, also for colour-blind users
+_LEFT, _RIGHT = "magenta", "green"
 _LOOK = ("colormap", "blending", "opacity")  # names of layers shown in these colours
 _WINDOW_PX = 1024  # chosen: quickly read, and enough to compare the grey levels
 _BLOCK_PX = 8  # chosen: reduces the noise of a pixel to an eighth
@@ -459,17 +437,14 @@ def _check_common_grey_scale(
     difference = jobs.subtract_images(first, second)
     images_seen = []
     for image in (first, second):
-        levels = yield from jobs.resample_levels(
-            image, (), difference, [difference.data]
-        )
-        rows, columns = (
-            slice(max(0, n - _WINDOW_PX) // 2, None) for n in difference.shape
-        )
+        data = [difference.data]
+        levels = yield from jobs.resample_levels(image, (), difference, data)
+        corner = (max(0, n - _WINDOW_PX) // 2 for n in difference.shape)
+        rows, columns = (slice(n, None) for n in corner)
         part = np.asarray(levels[0][rows, columns][:_WINDOW_PX, :_WINDOW_PX], float)
         down, right = (n // _BLOCK_PX for n in part.shape)
-        blocks = part[: down * _BLOCK_PX, : right * _BLOCK_PX].reshape(
-            down, _BLOCK_PX, right, _BLOCK_PX
-        )
+        part = part[: down * _BLOCK_PX, : right * _BLOCK_PX]
+        blocks = part.reshape(down, _BLOCK_PX, right, _BLOCK_PX)
         images_seen.append(blocks.mean(axis=(1, 3)))
     finite = np.isfinite(images_seen).all(axis=0)
     old, new = (part[finite] for part in images_seen)
@@ -492,19 +467,14 @@ class OverlayControls(CompareControls):
         self.overlay = CheckBox(
             name="overlay",
             text="Overlay in two colours",
-            tooltip=(
-                "Show the left layer in magenta and the right layer in green: matching "
-                "areas are white or grey, and coloured fringes indicate a shift. "
-                "Untick to restore the original colours."
-            ),
+            tooltip="Show the left layer in magenta and the right layer in green: "
+            "matching areas are white or grey, and coloured fringes indicate a shift.",
         )
         self.flicker = CheckBox(
             name="flicker",
             text="Flicker",
-            tooltip=(
-                "Show the left and right layers alternately, each for half a second: "
-                "structures that jump are misaligned."
-            ),
+            tooltip="Show the left and right layers alternately, each for half a "
+            "second: structures that jump are misaligned.",
         )
         for control in (self.overlay, self.flicker):
             self.add_row(control)
@@ -568,7 +538,7 @@ class OverlayControls(CompareControls):
             upper.visible = not upper.visible
 
 
-_TITLE = "Register to SEM"
+_TITLE = "Register"
 _TRANSFORMS = {"Transform (*.json)": ".json"}
 _PAIRS = {"Store of pairs (*.zarr)": ".zarr"}
 _GOOD, _BAD = "#1e90ff", "#e05d44"  # not colours of the overlay
@@ -632,10 +602,7 @@ class RegisterPanel(base.VerbPanel):
             "Resample the moving layer, as currently displayed, onto the pixel grid "
             "of the fixed layer, without registering it.",
         )
-        tooltip = (
-            "Corresponding points marked in both images; most images can be "
-            "registered without them."
-        )
+        tooltip = "Corresponding points marked in both images; rarely needed."
         self.marking = base.CollapsibleSection("Landmarks", tooltip, self.marks)
         self.add_group("Images", base.Form(self.moving, self.fixed))
         buttons = base.Form(self.apply_button, self.shown_button)
@@ -664,10 +631,7 @@ class RegisterPanel(base.VerbPanel):
         self.transform_button = base.create_button(
             "Save transform…",
             self.save_transform,
-            (
-                "Save the transform from the moving to the fixed image, with its "
-                "error, as JSON."
-            ),
+            "Save the transform from moving to fixed, with its error, as JSON.",
         )
         self.pairs_button = base.create_button(
             "Cut pairs from here…",
@@ -677,15 +641,8 @@ class RegisterPanel(base.VerbPanel):
         self.train_button = base.create_button(
             "Train on these",
             self.train,
-            "Open Train with both layers and this transform, to fine-tune a model on "
-            "one part of the area and evaluate it on another.",
-        )
-        self.adapt_button = base.create_button(
-            "Train on SEM",
-            self.adapt,
-            "Open Train on SEM with both layers and this transform, to train a small "
-            "network on one part of the area, evaluate it on another, and apply it "
-            "to the moving image.",
+            "Open Train with both layers and this transform, to train a model on one "
+            "part of the area and evaluate it on another.",
         )
         self.take_size_button = base.create_button(
             "Set this pixel size",
@@ -694,7 +651,6 @@ class RegisterPanel(base.VerbPanel):
         )
         self.further = (
             self.take_size_button,
-            self.adapt_button,
             self.transform_button,
             self.pairs_button,
             self.train_button,
@@ -783,10 +739,8 @@ class RegisterPanel(base.VerbPanel):
     ) -> tuple[core.Micrograph, core.Micrograph]:
         """Read both layers, the moving one with or without its displayed transform."""
         moving, fixed_layer = self._get_image_layers()
-        images = (
-            self.input_layers.read(moving, is_unturned=is_unturned),
-            self.input_layers.read(fixed_layer),
-        )
+        read = self.input_layers.read
+        images = read(moving, is_unturned=is_unturned), read(fixed_layer)
         if moving is fixed_layer:
             msg = (
                 f"Layer {images[0].name!r} cannot be registered to itself: open the "
@@ -800,12 +754,9 @@ class RegisterPanel(base.VerbPanel):
         """Read the form, and return the request of the job that Run starts."""
         images = self._read_images()
         self.marks.stop()
-        how = {
-            "landmarks": self.marks.landmarks(),
-            "options": self.form.create_options(),
-        }
+        marks, options = self.marks.landmarks(), self.form.create_options()
         return base.JobRequest(
-            partial(_register_images, *images, **how),
+            partial(_register_images, *images, landmarks=marks, options=options),
             partial(self.show_registration, *self._get_image_layers()),
         )
 
@@ -833,9 +784,8 @@ class RegisterPanel(base.VerbPanel):
             linear = nm[:, None] * linear / (nm * layer.scale[-2:])
             shift = nm * shift - linear @ (nm * layer.translate[-2:])
             shown_map = core.Affine.from_matrix(linear, shift)
-            self._apply_transform(
-                images, io.StoredTransform(shown_map, moving, fixed_side)
-            )
+            stored = io.StoredTransform(shown_map, moving, fixed_side)
+            self._apply_transform(images, stored)
 
     def _apply_transform(
         self,
@@ -855,17 +805,12 @@ class RegisterPanel(base.VerbPanel):
         self.result_layers.sources = self.input_layers.get_planes(both)
         for button in self.further:
             button.setEnabled(not isinstance(result, RegistrationRefused))
-        self.take_size_button.setVisible(False)
         if isinstance(result, RegistrationRefused):
+            self.take_size_button.setVisible(False)
             self.results.show_result(describe_refusal(result), str(result))
             raise result
         registration, outcome = result
-        size = registration.found_pixel_size_nm
-        if size is not None:
-            sentence = f"the measured pixel size of {registration.found_size_of}"
-            spelt = core.format_pixel_size((size, size))
-            self.take_size_button.setText(f"Set {sentence}, {spelt}")
-            self.take_size_button.setVisible(True)
+        self._offer_pixel_size(registration)
         self.look.end_comparison()
         helpers: list[Layer] = []
         layer = base.add_opened_image(
@@ -882,9 +827,8 @@ class RegisterPanel(base.VerbPanel):
         ) as earlier:
             yield from self.result_layers.remove_earlier(earlier)
             about = registration.registration
-            for helper in self._add_helper_layers(
-                about, layer, outcome.opened[0], moving.name
-            ):
+            more = about, layer, outcome.opened[0], moving.name
+            for helper in self._add_helper_layers(*more):
                 helpers.append(helper)
                 yield
         moving.visible = False
@@ -914,6 +858,15 @@ class RegisterPanel(base.VerbPanel):
             f"in two colours or Flicker to check the alignment.{aside}",
             curves={"residuals": residuals},
         )
+
+    def _offer_pixel_size(self, registration: jobs.Registered) -> None:
+        """Offer the measured pixel size of an image that has none."""
+        size = registration.found_pixel_size_nm
+        self.take_size_button.setVisible(size is not None)
+        if size is not None:
+            sentence = f"the measured pixel size of {registration.found_size_of}"
+            spelt = core.format_pixel_size((size, size))
+            self.take_size_button.setText(f"Set {sentence}, {spelt}")
 
     def _add_helper_layers(
         self,
@@ -968,11 +921,8 @@ class RegisterPanel(base.VerbPanel):
             return
         registration_found, *both = self.last_registration
         for layer in (item for item in both if not layers.is_calibrated(item)):
-            side = (
-                registration_found.stored_transform.moving
-                if layer is both[0]
-                else registration_found.stored_transform.fixed
-            )
+            stored = registration_found.stored_transform
+            side = stored.moving if layer is both[0] else stored.fixed
             size = side.pixel_size_nm
             origin = core.create_size_source("found by registration in napari", size)
             layers.apply_pixel_size(layer, size, origin=origin)
@@ -1003,16 +953,12 @@ class RegisterPanel(base.VerbPanel):
                 if _compute_sem_score(moving) <= _compute_sem_score(fixed_layer):
                     return stored_map, moving, fixed_layer
                 if isinstance(stored_map.transform, core.Affine):
-                    quality_facts = {
-                        k: stored_map.quality.get(k) for k in ("model", "error_nm")
-                    }
+                    names, quality = ("model", "error_nm"), stored_map.quality
+                    facts = {name: quality.get(name) for name in names}
                     back = stored_map.transform.inverse()
                     sides = stored_map.fixed, stored_map.moving
-                    return (
-                        io.StoredTransform(back, *sides, quality_facts),
-                        fixed_layer,
-                        moving,
-                    )
+                    stored_map = io.StoredTransform(back, *sides, facts)
+                    return stored_map, fixed_layer, moving
                 self.messages.show_status(
                     "A non-linear transform cannot be inverted: choose "
                     f"{fixed_layer.name} as Moving, and press Register again."
@@ -1025,17 +971,10 @@ class RegisterPanel(base.VerbPanel):
 
     def train(self) -> None:
         """Open Train with both layers and their transform."""
-        self._open_follow_up_panel("Train")
-
-    def adapt(self) -> None:
-        """Open Train on SEM with both layers and their transform."""
-        self._open_follow_up_panel("Train on SEM")
-
-    def _open_follow_up_panel(self, name: str) -> None:
         both = self._get_registered_pair()
         if both is not None:
             transform_file, low, high = both
-            panel: Any = base.switch_panel(self, self.viewer, name)
+            panel: Any = base.switch_panel(self, self.viewer, "Train")
             panel.take_registered(low, high, transform_file)
 
     def cut_pairs(self) -> None:
@@ -1047,10 +986,8 @@ class RegisterPanel(base.VerbPanel):
         path = base.ask_output_file(self, "Cut pairs", f"{low.name} pairs", _PAIRS)
         if path is not None:
             with self.messages.show_errors():
-                images = (
-                    self.input_layers.read(low, is_unturned=True),
-                    self.input_layers.read(high),
-                )
+                read = self.input_layers.read
+                images = read(low, is_unturned=True), read(high)
                 # on the mosaic's pixels, for which networks are trained
                 size = images[0].mean_pixel_size_nm
                 own = TrainedPixelSizes("", None if size is None else (size, size))
@@ -1064,7 +1001,7 @@ class RegisterPanel(base.VerbPanel):
         self.messages.show_status(
             f"Saved {pairs_made.train} pairs for training, {pairs_made.validation} for "
             f"validation and {pairs_made.test} for testing in {pairs_made.output}. "
-            "Choose this store in Train, under 'Learn from: a store of pairs'."
+            "Choose this store in Train, under 'Pairs from: a store of pairs'."
         )
 
 
@@ -1106,11 +1043,8 @@ def _compute_sem_score(layer: Image) -> tuple[int, float]:
     kind = layers.get_instrument(layer)
     if kind is None and layers.is_stitched(layer):
         kind = "optical"
-    size = (
-        float(layers.get_layer_pixel_size(layer)[1])
-        if layers.is_calibrated(layer)
-        else np.inf
-    )
+    size = layers.get_layer_pixel_size(layer)[1]
+    size = float(size) if layers.is_calibrated(layer) else np.inf
     return (kind == "sem") - (kind == "optical"), -size
 
 

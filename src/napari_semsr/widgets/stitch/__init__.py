@@ -1,4 +1,4 @@
-"""The Stitch mosaic panel, and the layers that show the frames of a scan."""
+"""The Stitch panel, and the layers that show the frames of a scan."""
 
 import lazy_loader
 

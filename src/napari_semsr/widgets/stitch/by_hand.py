@@ -101,51 +101,24 @@ class CorrectionList(QWidget):
         self.table.installEventFilter(self)
         self.table.itemSelectionChanged.connect(self._show_selected_overlap)
         self.about = RichTextLabel(_HELP)
-        self.accept_button, self.strike_button = (
-            create_button(
-                "Accept",
-                self.accept,
-                "Use this overlap as shown, and show the next one.",
-            ),
-            create_button(
-                "Reject",
-                self.strike,
-                "Exclude this overlap when solving for positions, and show the next "
-                "one.",
-            ),
-        )
-        self.swap_button = create_button(
-            "Move other", self.swap, "Move the other frame with the arrow keys instead."
-        )
-        self.drop_button = create_button(
-            "Drop frame", self.drop, "Exclude the magenta frame from the mosaic."
-        )
-        self.fix_button = create_button(
-            "Fix in place", self.fix, "Fix the magenta frame at the position shown."
-        )
-        self.reset_button = create_button(
-            "Reset", self.reset, "Discard the corrections of this overlap."
-        )
-        self.clear_button = create_button(
-            "Reset all", self.clear, "Discard all corrections, and show the mosaic."
-        )
-        self.mosaic_button = create_button(
-            "Show mosaic",
-            self.show_whole,
-            "Hide the two frames, and show the mosaic again; corrections are kept.",
-        )
-        self.solve_button = create_button(
-            "Solve again",
-            solve,
-            (
-                "Recompute the positions with the corrections, and fuse the frames "
-                "that moved."
-            ),
-        )
-        first = WrappingRow(self.accept_button, self.strike_button, self.swap_button)
-        second = WrappingRow(self.drop_button, self.fix_button, self.reset_button)
-        third = WrappingRow(self.mosaic_button, self.clear_button, self.solve_button)
-        stack_widgets(self, self.table, self.about, first, second, third)
+        entries: dict[str, tuple[Callable[[], object], str]] = {
+            "Accept": (self.accept, "Use this overlap, and show the next one."),
+            "Reject": (self.strike, "Exclude this overlap, and show the next one."),
+            "Move other": (self.swap, "Move the other frame with the arrow keys."),
+            "Drop frame": (self.drop, "Exclude the magenta frame from the mosaic."),
+            "Fix in place": (self.fix, "Fix the magenta frame where it is shown."),
+            "Reset": (self.reset, "Discard the corrections of this overlap."),
+            "Show mosaic": (self.show_whole, "Hide the two frames."),
+            "Reset all": (self.clear, "Discard all corrections."),
+            "Solve again": (solve, "Recompute the positions with the corrections."),
+        }
+        self.buttons = {
+            text: create_button(text, call, tooltip)
+            for text, (call, tooltip) in entries.items()
+        }
+        buttons = [*self.buttons.values()]
+        rows = (WrappingRow(*buttons[n : n + 3]) for n in (0, 3, 6))
+        stack_widgets(self, self.table, self.about, *rows)
 
     # -- the list ----------------------------------------------------------------
 
@@ -168,10 +141,7 @@ class CorrectionList(QWidget):
             names = f"{labels[pair.first]} {_DASH} {labels[pair.second]}"
             misfit = pair.residual_px
             number = f"{misfit:.2f}" if np.isfinite(misfit) else _DASH
-            full_names = (
-                f"{self._get_frame_name(pair.first)} {_DASH} "
-                f"{self._get_frame_name(pair.second)}"
-            )
+            full_names = f" {_DASH} ".join(self._get_names(pair))
             for column, text in enumerate((names, number, "")):
                 item = QTableWidgetItem(text)
                 item.setToolTip(full_names)
@@ -180,22 +150,19 @@ class CorrectionList(QWidget):
         self._show_overlap_states()
 
     def _get_frame_name(self, frame: int) -> str:
-        return (
-            "" if self._mosaic_file is None else self._mosaic_file.solution.names[frame]
-        )
+        file = self._mosaic_file
+        return "" if file is None else file.solution.names[frame]
+
+    def _get_names(self, pair: PairReport) -> list[str]:
+        return [*map(self._get_frame_name, (pair.first, pair.second))]
 
     def _show_overlap_states(self) -> None:
         """Show the correction of each overlap or, if none, whether it is used."""
         corrections = self.corrections
         pairs_struck = {frozenset(pair) for pair in corrections.strike}
-        pairs_joined = {
-            frozenset((item.first, item.second)) for item in corrections.join
-        }
+        pairs_joined = {frozenset((one.first, one.second)) for one in corrections.join}
         for row, pair in enumerate(self._rows):
-            names = [
-                self._get_frame_name(pair.first),
-                self._get_frame_name(pair.second),
-            ]
+            names = self._get_names(pair)
             state = "used" if pair.used else pair.reason or "not used"
             if frozenset(names) in pairs_struck:
                 state = "rejected"
@@ -213,18 +180,8 @@ class CorrectionList(QWidget):
 
     def _show_description(self) -> None:
         if self._frames_shown is None:
-            corrections = self.corrections
-            count = sum(
-                map(
-                    len,
-                    (
-                        corrections.strike,
-                        corrections.drop,
-                        corrections.place,
-                        corrections.join,
-                    ),
-                )
-            )
+            own = self.corrections
+            count = sum(map(len, (own.strike, own.drop, own.place, own.join)))
             self.about.setText(f"{_HELP} Corrections: {count}." if count else _HELP)
             return
         y, x = self._nudge
@@ -261,9 +218,11 @@ class CorrectionList(QWidget):
 
     def _show_frames(self, first: int, second: int) -> None:
         """Show two frames superimposed in green and magenta, at full resolution."""
-        mosaic_file = self._mosaic_file
-        mosaic = self._mosaic
-        viewer = self._panel.viewer
+        mosaic_file, mosaic, viewer = (
+            self._mosaic_file,
+            self._mosaic,
+            self._panel.viewer,
+        )
         if mosaic_file is None or mosaic is None or mosaic not in viewer.layers:
             return
         self.leave()
@@ -280,8 +239,9 @@ class CorrectionList(QWidget):
         self._layers_hidden = [layer for layer in viewer.layers if layer.visible]
         for layer in self._layers_hidden:
             layer.visible = False
-        scale = np.array(mosaic.scale)[-2:]
-        layers_shown = []
+        scale, layers_shown = np.array(mosaic.scale)[-2:], []
+        identity = layers.get_identity(mosaic)
+        marks = {HELPER_KEY: self._panel.title, layers.MARK_KEY: identity}
         with self._panel.history.make_removals_final():
             for index, plane, corner, colour in zip(
                 self._frames, planes, positions, ("green", "magenta"), strict=True
@@ -296,10 +256,7 @@ class CorrectionList(QWidget):
                     translate=np.array(mosaic.translate)[-2:] + corner * scale,
                     units=mosaic.units[-2:],
                     axis_labels=("y", "x"),
-                    metadata={
-                        HELPER_KEY: self._panel.title,
-                        layers.MARK_KEY: layers.get_identity(mosaic),
-                    },
+                    metadata=marks,
                 )
                 layers_shown.append(layer)
                 self._bind_arrows(layer)
@@ -353,10 +310,8 @@ class CorrectionList(QWidget):
         half = np.maximum(high - low, 1) / 2
         layers.show_box(viewer, layer, (middle - half, middle + half), _VIEW_SHARE)
         camera = host.get_camera(viewer)
-        pitch = np.ptp(
-            layers.pixels_to_view(viewer, layer, [(0, 0), (1, 1)]), axis=0
-        ).min()
-        camera.zoom = max(camera.zoom, 1 / float(pitch))
+        corners = layers.pixels_to_view(viewer, layer, [(0, 0), (1, 1)])
+        camera.zoom = max(camera.zoom, 1 / float(np.ptp(corners, axis=0).min()))
 
     # -- corrections ------------------------------------------------------------
 
@@ -379,9 +334,7 @@ class CorrectionList(QWidget):
         scale = np.array(moved_layer.scale)
         before = moved_layer.translate
         moved_layer.translate = np.array(before) + np.array((y, x)) * scale
-        shift = (
-            np.array(moved_layer.translate) - np.array(fixed_layer.translate)
-        ) / scale
+        shift = (moved_layer.translate - fixed_layer.translate) / scale
         names = [self._get_frame_name(frame) for frame in self._frames]
         join = {
             "first": names[0],
@@ -415,9 +368,8 @@ class CorrectionList(QWidget):
             record["drop"] = [n for n in record["drop"] if n not in entry["place"]]
             record["place"] |= entry["place"]
         else:
-            record["strike"] = [
-                one for one in record["strike"] if {*one} != pair_replaced
-            ]
+            left = [one for one in record["strike"] if {*one} != pair_replaced]
+            record["strike"] = left
             if "join" in entry:
                 record["drop"] = [n for n in record["drop"] if n not in pair_replaced]
                 record["join"].append(entry["join"])
@@ -488,16 +440,11 @@ class CorrectionList(QWidget):
         """Fix the magenta frame at its displayed position."""
         with self._panel.messages.show_errors():
             pair = self._get_frame_names()
-            mosaic_file = self._mosaic_file
-            mosaic = self._mosaic
+            mosaic_file, mosaic = self._mosaic_file, self._mosaic
             if self._frames_shown is None or mosaic_file is None or mosaic is None:
                 return
-            solution = mosaic_file.solution
-            corner = (
-                np.array(self._frames_shown[1].translate)
-                - np.array(mosaic.translate)[-2:]
-            )
-            at = corner / np.array(self._frames_shown[1].scale)
+            solution, layer = mosaic_file.solution, self._frames_shown[1]
+            at = (layer.translate - mosaic.translate[-2:]) / layer.scale
             if solution.base is not None:  # corrections are in its coordinates
                 shift = solution.base.positions_px - solution.positions_px
                 at = at + np.nanmedian(shift, axis=0)

@@ -1,4 +1,4 @@
-"""Stitch mosaic: make one calibrated mosaic from a folder of frames."""
+"""Stitch: make one calibrated mosaic from a folder of frames."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -19,7 +19,7 @@ from napari_semsr.widgets import base, layers
 from napari_semsr.widgets.calibrate import PLUS_MINUS, PixelSizeEdit
 from napari_semsr.widgets.stitch import by_hand
 from napari_semsr.widgets.stitch.coverage import Coverage
-from napari_semsr.widgets.stitch.follow import FolderFollower
+from napari_semsr.widgets.stitch.follow import FolderFollower, stitch_scan
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,7 +45,7 @@ _DISTORTIONS = (
 )
 _NOTHING = "Choose a folder of frames to see its contents."
 _LOOK_MS = 500  # between two checks for a missing folder; chosen
-_TITLE = "Stitch mosaic"
+_TITLE = "Stitch"
 # errors of a folder to which a microscope may still write frames or positions
 _RUNNING_SCAN_CODES = ("too-few-frames", "frames-missing", "grid-mismatch")
 _OVERLAP_COLUMNS = [
@@ -148,10 +148,7 @@ class StitchMosaicPanel(base.VerbPanel):
         self.folder = FileEdit(
             name="folder",
             label="Folder",
-            tooltip=(
-                "Folder with the frames of one scan and, if available, positions.csv "
-                "and scan.json."
-            ),
+            tooltip="Folder with the frames of one scan, and its positions if known.",
             mode=FileDialogMode.EXISTING_DIRECTORY,
         )
         self.show_button = base.create_button(
@@ -198,7 +195,7 @@ class StitchMosaicPanel(base.VerbPanel):
             name="calibration",
             label="Calibration",
             tooltip="File with pixel size and distortion, saved by Calibrate from a "
-            "grating in Open mosaic; leave empty to use the scan's pixel "
+            "grating in Open; leave empty to use the scan's pixel "
             "size.",
             mode=FileDialogMode.EXISTING_FILE,
             filter="*.json",
@@ -241,10 +238,7 @@ class StitchMosaicPanel(base.VerbPanel):
         self.positions = FileEdit(
             name="position_table",
             label="Table",
-            tooltip=(
-                "CSV table with the columns frame,y_px,x_px or frame,y_nm,x_nm; leave "
-                "empty to use the folder's positions."
-            ),
+            tooltip="CSV table with the columns frame,y_px,x_px or frame,y_nm,x_nm.",
             mode=FileDialogMode.EXISTING_FILE,
             filter="*.csv",
         )
@@ -265,10 +259,7 @@ class StitchMosaicPanel(base.VerbPanel):
         )
         self.distortion_amount = FloatSpinBox(
             name="distortion_amount",
-            tooltip=(
-                "Radial displacement at the edge of the field, divided by the field "
-                "radius."
-            ),
+            tooltip="Displacement at the edge of the field, divided by its radius.",
             min=-core.MAX_DISTORTION,
             max=core.MAX_DISTORTION,
             step=0.005,
@@ -313,7 +304,7 @@ class StitchMosaicPanel(base.VerbPanel):
         self._coverage = Coverage(self, lambda: self._mosaic)
         self.coverage = self._coverage.tick
         self.register_button = base.create_button(
-            "Register to SEM",
+            "Register",
             self.open_electrons,
             "Open the SEM image from the sem subfolder of the frame folder, and "
             "register the mosaic to it.",
@@ -352,22 +343,16 @@ class StitchMosaicPanel(base.VerbPanel):
         choices: tuple[tuple[str, str], ...] = _DISTORTIONS
         with self.messages.show_errors():
             if path is not None:
-                size_told, error, distortion = io.read_calibration(path)
-                size = core.parse_pixel_size(size_told)
-                sentence = core.format_pixel_size(size_told, error)
+                stated, error, distortion = io.read_calibration(path)
+                size = core.parse_pixel_size(stated)
+                sentence = core.format_pixel_size(stated, error)
                 if distortion is not None and distortion.shape is not None:
-                    choices = (
-                        ("from the calibration", _DISTORTION_CALIBRATED),
-                        *_DISTORTIONS,
-                    )
-                    share = (
-                        f"{100 * distortion.amount:.3g} {PLUS_MINUS} "
-                        f"{100 * distortion.sd:.2g}"
-                    )
+                    own = "from the calibration", _DISTORTION_CALIBRATED
+                    choices = (own, *_DISTORTIONS)
+                    amount, sd = 100 * distortion.amount, 100 * distortion.sd
                     field = core.format_shape(distortion.shape)
-                    sentence += (
-                        f"; distortion {share} % at the edge of the field ({field})"
-                    )
+                    sentence += f"; distortion {amount:.3g} {PLUS_MINUS} {sd:.2g} %"
+                    sentence += f" at the edge of the field ({field})"
         self.calibration_label.setText(sentence)
         self.pixel_size.setEnabled(not sentence)
         self.pixel_size.show_stated_size(size)
@@ -443,10 +428,8 @@ class StitchMosaicPanel(base.VerbPanel):
             self.messages.show_status("")
             return
         acquisition, heights = scan
-        facts = describe_scan(acquisition)
-        if heights:
-            facts += f" There are {heights} heights, which can be merged by focus."
-        self.about.setText(facts)
+        many = f" There are {heights} heights, which can be merged by focus."
+        self.about.setText(describe_scan(acquisition) + (many if heights else ""))
         self.focus.value = "max" if heights else "none"
         self.how.show_row("focus", bool(heights))
         self._show_pixel_size(acquisition.pixel_size_nm)
@@ -507,9 +490,8 @@ class StitchMosaicPanel(base.VerbPanel):
         options, target, how = self._read_settings(folder)
 
         def stitch() -> core.Job[base.JobResult | stitching.UnplacedFramesError]:
-            job = jobs.STITCH.job(folder, target, options=options, keep=False, **how)
             try:
-                outcome = yield from base.run_and_open(job, target)
+                outcome = yield from stitch_scan(folder, target, options=options, **how)
             except stitching.UnplacedFramesError as error:
                 return error
             if outcome.report.height is None:
@@ -535,10 +517,7 @@ class StitchMosaicPanel(base.VerbPanel):
         positions = base.get_entered_path(self.positions)
         if self.position_source.value != "auto":
             positions = io.NO_POSITIONS
-        how = {
-            "positions": positions,
-            "overwrite": bool(self.existing.value),
-        }
+        how = {"positions": positions, "overwrite": bool(self.existing.value)}
         return self.options(), target, how
 
     def _show_stitched_mosaic(
@@ -614,7 +593,7 @@ class StitchMosaicPanel(base.VerbPanel):
         self._electrons = _find_sem_image(folder)
         self.register_button.setVisible(self._electrons is not None)
         self._coverage.show()
-        plot = self.results.clear_plot(rows=2, place=2)
+        plot = self.results.clear_plot(rows=2)
         yield
         _draw_residuals(plot.axes[0], mosaic_file)
         _draw_stage(plot.axes[1], mosaic_file)
@@ -627,13 +606,14 @@ class StitchMosaicPanel(base.VerbPanel):
             f"Stitched {placed_count} of {mosaic_file.frames} frames in "
             f"{mosaic_file.seconds:.1f} s."
         )
-        curves = {
-            "joints": _joints_table(mosaic_file),
-            "frames": _frames_table(mosaic_file),
-        }
-        figures = {"Mosaic": mosaic_file.output, **core.get_figures(mosaic_file)}
         self.results.show_result(
-            figures, sentence, curves=curves, more=_legend(mosaic_file)
+            {"Mosaic": mosaic_file.output, **core.get_figures(mosaic_file)},
+            sentence,
+            curves={
+                "joints": _joints_table(mosaic_file),
+                "frames": _frames_table(mosaic_file),
+            },
+            more=_legend(mosaic_file),
         )
 
     def _list_overlaps(self, mosaic_file: jobs.StitchedFile) -> None:
@@ -681,15 +661,14 @@ class StitchMosaicPanel(base.VerbPanel):
         self.controls.start(make, self._open_register_panel, "Open SEM image")
 
     def _open_register_panel(self, opened_store: base.OpenedImage) -> None:
-        """Show the SEM image unless it is already open, and open Register to SEM."""
+        """Show the SEM image unless it is already open, and open Register."""
         there = str(cast("Path", opened_store.path).resolve())
         if all(item.metadata.get(io.STORE_KEY) != there for item in self.viewer.layers):
-            name = layers.find_free_name(
-                self.viewer, f"{opened_store.micrograph.name} SEM"
-            )
+            image = opened_store.micrograph
+            name = layers.find_free_name(self.viewer, f"{image.name} SEM")
             base.add_opened_image(self.viewer, opened_store, name=name)
-        self.messages.show_status("Continue in Register to SEM.")
-        base.switch_panel(self, self.viewer, "Register to SEM")
+        self.messages.show_status("Continue in Register.")
+        base.switch_panel(self, self.viewer, "Register")
 
 
 def _find_sem_image(folder: Path) -> Path | None:
@@ -708,14 +687,13 @@ def _align_nominal_corners(mosaic_file: jobs.StitchedFile) -> core.FloatArray | 
 
     Returns (N, 2), in px of the mosaic; None if there are no nominal positions.
     """
-    nominal = mosaic_file.solution.nominal_px
-    solved_positions = mosaic_file.solution.positions_px
+    solution = mosaic_file.solution
+    nominal = solution.nominal_px
     if nominal is None:
         return None
-    has_both = mosaic_file.solution.is_placed & np.isfinite(nominal).all(axis=1)
-    aligned_px: core.FloatArray = nominal + (solved_positions - nominal)[has_both].mean(
-        axis=0
-    )
+    has_both = solution.is_placed & np.isfinite(nominal).all(axis=1)
+    offset = (solution.positions_px - nominal)[has_both].mean(axis=0)
+    aligned_px: core.FloatArray = nominal + offset
     return aligned_px
 
 
@@ -830,13 +808,7 @@ def _draw_residuals(axes: "Axes", mosaic_file: jobs.StitchedFile) -> None:
         (~is_used, "not used", "X", _REJECTED_COLOUR),
     ):
         if those.any():
-            look: Any = {
-                "ls": "",
-                "marker": mark,
-                "ms": 4,
-                "color": colour,
-                "alpha": 0.8,
-            }
+            look: Any = {"ls": "", "marker": mark, "ms": 4, "color": colour}
             here, rest = those & is_refined, residual[those & ~is_refined]
             axes.plot(sigma[here], residual[here], label=text, **look)
             axes.plot(np.ones(len(rest)), rest, transform=edge, **look)
@@ -860,9 +832,8 @@ def _draw_stage(axes: "Axes", mosaic_file: jobs.StitchedFile) -> None:
     nominal = _align_nominal_corners(mosaic_file)
     if nominal is None:
         return
-    distances = (mosaic_file.solution.positions_px - nominal)[
-        mosaic_file.solution.is_placed
-    ]
+    solution = mosaic_file.solution
+    distances = (solution.positions_px - nominal)[solution.is_placed]
     draw_position_errors(axes, distances, _JOINT)
     axes.set_xlabel("Solved minus nominal, x (px)")
     axes.set_ylabel("y (px)")
@@ -878,21 +849,17 @@ def describe_scan(acquisition: core.Acquisition) -> str:
     grid = acquisition.grid
     has_size = acquisition.pixel_size_nm is not None
     has_stage = acquisition.nominal_nm is not None and has_size
+    place = "The scan has no positions; they will be computed from the images."
     if grid is None and (has_stage or acquisition.nominal_px is not None):
-        lines.append("Nominal positions are known.")
+        place = "Nominal positions are known."
     elif acquisition.nominal_nm is not None:
-        lines.append(
-            "Nominal positions are known in nm, but the pixel size is unknown."
-        )
+        place = "Nominal positions are known in nm, but the pixel size is unknown."
     elif grid is not None:
-        lines.append(
+        place = (
             f"Grid of {grid[0]} {base.TIMES} {grid[1]}, order {acquisition.order}, "
             f"first frame {acquisition.first}."
         )
-    else:
-        lines.append(
-            "The scan has no positions; they will be computed from the images."
-        )
+    lines.append(place)
     lines += [f"{fault.frame}: {fault.reason}" for fault in acquisition.faults]
     return "\n".join(lines)
 

@@ -1,339 +1,77 @@
-"""Train: train or fine-tune a model in a separate process, and watch its progress."""
+"""Train: a model of this place, of pairs, or of one image alone.
 
-import csv
+Trainings run in another process. Closing the panel or the viewer stops one, and keeps
+its state.
+"""
+
 import re
-from collections.abc import Callable
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-import yaml
 from magicgui.types import FileDialogMode
 from magicgui.widgets import CheckBox, ComboBox, FileEdit, FloatSpinBox
 from napari.layers import Image, Layer
-from napari.viewer import Viewer
-from numpy.typing import NDArray
+from napari.utils.events import Event
 from psygnal import Signal
-from qtpy.QtWidgets import QFileDialog, QWidget
+from qtpy.QtWidgets import QFileDialog, QGroupBox
 
 from napari_semsr import core, jobs
-from napari_semsr.io import StoredTransform, read, read_text
+from napari_semsr.analysis import choose_gain
+from napari_semsr.io import StoredTransform, replace_atomically
 from napari_semsr.models import MOSAIC_MODEL
 from napari_semsr.widgets import base, layers
 from napari_semsr.widgets.enhance import NEWS, OWN_IMAGE_TIME, list_installed_models
-from napari_semsr.widgets.placement import TransformSelector
+from napari_semsr.widgets.register import find_image_pair
+from napari_semsr.widgets.train.view import TrainingView
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-_LOSS, _BEST, _GAIN = base.COLOURS[:3]
-_SMOOTH_SHARE = 25  # share of the curve over which it is smoothed; chosen
-
-
-def _draw_loss(
-    axes: "Axes", losses: NDArray[np.float64], curve: dict[str, np.ndarray]
-) -> None:
-    """Plot all reported losses in a pale colour, with their running mean.
-
-    In a resumed run, draw the losses of the validations before the first of them.
-    """
-    axes.set_ylabel("Loss")
-    first_step = np.inf
-    if len(losses):
-        step, loss = losses.T
-        first_step = step[0]
-        axes.plot(step, loss, color=_LOSS, lw=0.8, alpha=0.35)
-        width = max(1, len(loss) // _SMOOTH_SHARE)
-        mean = np.convolve(loss, np.ones(width) / width, mode="valid")
-        axes.plot(step[width - 1 :], mean, color=_LOSS, lw=1.5)
-    if "loss" in curve:
-        early = curve["step"] < first_step
-        axes.plot(curve["step"][early], curve["loss"][early], "o", color=_LOSS, ms=3.5)
-
-
-_GAINS = {  # labels by column of the curve
-    "hidden_db": ("Hidden pixels", "neighbours' mean"),
-    "gain_db": ("Held-out gain", "degraded"),
-    "expected_gain_db": ("Expected gain", "degraded"),
-}
-
-
-def _draw_gain(
-    axes: "Axes", curve: dict[str, np.ndarray], best: dict[str, float]
-) -> None:
-    """Plot the gain at each validation, and mark the gain of the best model."""
-    keys = [key for key in _GAINS if np.isfinite(curve.get(key, np.zeros(0))).any()]
-    key = keys[0] if keys else "gain_db"
-    label, base = _GAINS[key]
-    axes.set_ylabel(f"{label} ({core.DB})")
-    if not keys:
-        title = "no ground truth" if curve else "not yet evaluated"
-        axes.text(0.5, 0.5, title, ha="center", color=_BEST, transform=axes.transAxes)
-        axes.set_yticks([])
-        return
-    axes.plot(curve["step"], curve[key], "o-", color=_GAIN, lw=1.5, ms=3.5)
-    if key in best:
-        axes.plot(best["step"], best[key], "o", color=_BEST, ms=7, label="best")
-    axes.axhline(0, color="#8d99ae", lw=1, ls="--", label=base)
-    axes.legend(loc="lower right")
-
-
-_CURVE, _PREVIEW, _BEST_FIGURES = "curve.csv", "preview.tif", "best.yaml"
-_MAX_POINTS = 4000  # points of a drawn curve; chosen
-
-
-def read_training_curve(path: Path) -> dict[str, np.ndarray]:
-    """Read the training curve of a run, as far as it has been written."""
-    try:
-        with path.open(newline="", encoding="utf-8") as stream:
-            rows = [row for row in csv.DictReader(stream) if row.get("step")]
-    except OSError:
-        return {}
-    rows_by_step = {float(row["step"]): row for row in rows}
-    rows_in_order = [rows_by_step[step] for step in sorted(rows_by_step)]
-    names = [name for name in (rows_in_order[0] if rows_in_order else {}) if name]
-    return {
-        name: np.array([_number(row[name]) for row in rows_in_order]) for name in names
-    }
-
-
-def _number(text: str | None) -> float:
-    """Convert a table cell to a number; truncated and empty cells become NaN."""
-    try:
-        return float(text or "nan")
-    except ValueError:
-        return float("nan")
-
-
-def read_best_metrics(path: Path) -> dict[str, float]:
-    """Read the step and metrics of a run's best model, if there is one."""
-    try:
-        best = {name: float(it) for name, it in yaml.safe_load(read_text(path)).items()}
-    except (
-        OSError,
-        core.SemsrError,
-        yaml.YAMLError,
-        AttributeError,
-        TypeError,
-        ValueError,
-    ):  # being written; the next look reads it
-        return {}
-    return best if "step" in best else {}
-
-
-class TrainView(QWidget):
-    """Widget with curves and metrics of a run, and a preview layer in the viewer."""
-
-    def __init__(self, viewer: Viewer) -> None:
-        super().__init__()
-        self.viewer = viewer
-        self.plot: Any = None
-        self.layer: Image | None = None
-        self.figures = base.RichTextLabel()
-        self.look_button = base.create_button(
-            "Show the preview",
-            self.look,
-            "Fill the view with a held-out patch: degraded, restored, ground truth.",
-        )
-        self.look_button.setVisible(False)
-        self._column = base.stack_widgets(self, self.figures, self.look_button)
-        self._run: Path | None = None
-        self._losses: list[tuple[float, float]] = []
-        self._stamps_seen: dict[str, int] = {}
-        self._left: float | None = None
-        self._dirty = False
-        self.comparison: Any = None  # of the finished run, as in `Trained`
-
-    @property
-    def curve(self) -> dict[str, np.ndarray]:
-        """Columns of the run's training curve so far."""
-        return {} if self._run is None else read_training_curve(self._run / _CURVE)
-
-    @property
-    def best(self) -> dict[str, float]:
-        """Step and metrics of the run's best model so far."""
-        return {} if self._run is None else read_best_metrics(self._run / _BEST_FIGURES)
-
-    def watch(self, run_dir: Path, *, is_resumed: bool = False) -> None:
-        """Start watching a run, or continue watching the previous one."""
-        self._dirty = True
-        if is_resumed and run_dir == self._run:
-            return
-        self._run = run_dir
-        self.comparison = None
-        self._losses.clear()
-        self._stamps_seen.clear()
-        self.layer = None
-
-    def add_step(self, step: jobs.TrainStep) -> None:
-        """Record a training step."""
-        self._left = step.seconds_left
-        late = self._losses and step.done <= self._losses[-1][0]  # events may be nested
-        if step.loss is None or late:
-            return
-        if len(self._losses) >= _MAX_POINTS:
-            del self._losses[1::2]
-        self._losses.append((float(step.done), step.loss))
-        self._dirty = True
-
-    def settle(self) -> None:
-        """Show the final state of a finished run."""
-        self._left, self._dirty = None, True
-        self.poll()
-
-    def poll(self) -> None:
-        """Show new files and new steps of the run."""
-        if self._run is None:
-            return
-        if self._has_file_changed(_PREVIEW):
-            self._show_preview(self._run / _PREVIEW)
-        if any(
-            [
-                self._has_file_changed(_CURVE),
-                self._has_file_changed(_BEST_FIGURES),
-                self._dirty,
-            ]
-        ):
-            self._dirty = False
-            self._draw_curves()
-
-    def _has_file_changed(self, name: str) -> bool:
-        """Return whether a file of the run has changed since the last check."""
-        assert self._run is not None  # noqa: S101 - poll has looked
-        try:
-            stamp = (self._run / name).stat().st_mtime_ns
-        except OSError:  # not written yet
-            return False
-        has_changed = self._stamps_seen.get(name) != stamp
-        self._stamps_seen[name] = stamp
-        return has_changed
-
-    def _draw_curves(self) -> None:
-        """Show the metrics, and draw the curves once matplotlib is imported."""
-        curve = self.curve
-        self.figures.setText(base.format_value_table(self._create_result_rows()))
-        if not base.is_plotting_imported():  # the job imports it in its thread
-            self._dirty = True
-            return
-        from napari_semsr.widgets.base import PlotCanvas
-
-        if self.plot is None:
-            self.plot = PlotCanvas(self.viewer, rows=2, height=170)
-            self._column.insertWidget(0, self.plot)
-        self.plot.clear()
-        above, below = self.plot.axes
-        _draw_loss(above, np.array(self._losses), curve)
-        _draw_gain(below, curve, self.best)
-        axes_in_use = [axes for axes in (above, below) if axes.has_data()]
-        last = max([axes.get_xlim()[1] for axes in axes_in_use] or [1.0])
-        for axes in (above, below):
-            axes.set_xlim(0, last)
-            axes.grid(visible=True, alpha=0.15)
-        below.set_xlabel("Step")
-        self.plot.refresh()
-
-    def findings(self, title: str) -> base.Findings:
-        """Return the metrics and curves of the run so far."""
-        curve = self.curve
-        step, loss = np.array(self._losses).reshape(-1, 2).T
-        curves = {"training": {"step": step, "loss": loss}} if len(step) else {}
-        if curve:
-            curves["held out"] = curve
-        numbers = self._create_result_rows() if self._run is not None else {}
-        # a plot without data is hidden
-        plot = None if self.plot is None or self.plot.isHidden() else self.plot
-        return base.Findings(title, (str(self._run),), numbers, curves, plot)
-
-    def _create_result_rows(self) -> dict[str, core.Figure | str]:
-        """Return rows with the best validation and the remaining time."""
-        rows: dict[str, core.Figure | str] = {}
-        best = self.best
-        figures = {name: best[name] for name in jobs.HELD_OUT if name in best}
-        if figures:
-            rows["Best so far at step"] = core.Figure(best["step"], form=".0f")
-            rows |= jobs.create_validation_figures(figures)
-        rows |= jobs.create_comparison_figures(self.comparison)
-        if self._left is not None:
-            rows["Time left"] = core.format_time(self._left)
-        rows["Folder of the run"] = str(self._run)
-        return rows
-
-    # -- the preview -----------------------------------------------------------
-
-    def _show_preview(self, path: Path) -> None:
-        """Add or update the preview layer, unless the user removed it."""
-        try:
-            picture = read(path)
-        except core.SemsrError:  # it is being replaced; the next check finds it
-            self._stamps_seen.pop(_PREVIEW, None)
-            return
-        data = np.asarray(picture.array(), dtype=np.float32)
-        if self.layer is None:
-            title = self._create_preview_title()
-            picture = picture.replace(data=data)
-            self.layer = layers.add_image_beside(
-                self.viewer, picture, title, helper=True
-            )
-            self.look_button.setVisible(True)
-            layers.show_scale_bar(self.viewer)
-            self.viewer.reset_view()
-        elif self.layer in self.viewer.layers:
-            self.layer.data = data
-            self.layer.name = self._create_preview_title()
-
-    def _create_preview_title(self) -> str:
-        """Return the name of the preview layer, including the step."""
-        curve = self.curve
-        parts = ["low", "output"] + ["truth"] * ("gain_db" in curve)
-        steps = curve.get("step", np.zeros(0))
-        at = f" ({steps[-1]:.0f})" if steps.size else ""
-        return " | ".join(parts) + at
-
-    def look(self) -> None:
-        """Fill the view with the preview layer."""
-        if self.layer in self.viewer.layers:
-            layers.fill_view(self.viewer, self.layer)
-
-
-_POLL_MS = 700  # ms between two checks of a run's folder; chosen
+_PAGES = {"Report (*.html)": ".html"}
+_RESULTS_KEPT = shutil.ignore_patterns(jobs.STOP, "*.zarr", "*.safetensors", "*.html")
+_LIST_HEIGHT = 70
 _LONGEST = 10_000_000  # largest number of steps; chosen
-_STATE = "last.ckpt"
-_RECIPE = "recipe.yaml"
+_LARGEST_PATCH = 2048  # largest value; chosen
+_STATE, _RECIPE = "last.ckpt", "recipe.yaml"
+_SEM, _PAIRS, _ALONE = "sem", "pairs", "alone"
+_ANSWERS = [
+    ("an SEM image of this place", _SEM),
+    ("pairs of images", _PAIRS),
+    ("only this image", _ALONE),
+]
 _STORE, _LAYERS, _OWN = "store", "layers", "recipe"
-_ALONE, _SCANS = "alone", "scans"
 _SOURCES = [
     ("a blurred and a sharp layer", _LAYERS),
-    ("one noisy layer alone", _ALONE),
-    ("two scans of one area", _SCANS),
     ("a store of pairs", _STORE),
     ("the data of the recipe", _OWN),
 ]
-_FILE = "a YAML file …"
-_AS_IT_SAYS, _FRESH = "<recipe>", "<fresh>"  # not names of models
-_FIRST = "fine-tune"
-_BY_ITSELF = "own-image"
-_LAYER_LABELS = {  # labels of the two layer lists, by the source of pairs
-    _LAYERS: (
+_IMAGES = {  # labels and tooltips of the two layer lists, by the answer
+    _SEM: (
+        ("Mosaic", "The optical image of the sample, such as a mosaic."),
+        ("SEM image", "SEM image of an area within the mosaic."),
+    ),
+    _PAIRS: (
         ("Image to improve", "The image to improve."),
         (
             "Reference image",
             "The target: an image of the same field, on the same grid or registered.",
         ),
     ),
-    _ALONE: (("Image", "Noisy image for which the model is trained."),) * 2,
-    _SCANS: (
+    _ALONE: (
         ("Image", "Noisy image for which the model is trained."),
         (
             "Second scan",
-            (
-                "A second scan of the same area with the same microscope; it is "
-                "registered first."
-            ),
+            "A second scan of the same area, if there is one; it is registered first.",
         ),
     ),
 }
-_LARGEST_PATCH = 2048  # largest value; chosen
+_UNPLACED = {_SEM: "by the images", _PAIRS: "on one grid", _ALONE: ""}
+_REGISTERED, _SAVED, _NONE = "found", "stored", "search"
+_FILE = "a YAML file …"
+_AS_IT_SAYS, _FRESH = "<recipe>", "<fresh>"  # not names of models
+_FIRST = "fine-tune"
+_BY_ITSELF = "own-image"
 
 
 def _create_count_box(name: str, *, most: int, step: int) -> FloatSpinBox:
@@ -344,33 +82,51 @@ def _create_count_box(name: str, *, most: int, step: int) -> FloatSpinBox:
     return box
 
 
-class PairsForm(base.Form):
-    """Form for the training data: one layer, two layers, or a store of pairs."""
+class ImagesForm(base.Form):
+    """Form for what the user has: layers and how they lie, or a store of pairs."""
 
-    def __init__(self, layer_box: Callable[..., ComboBox]) -> None:
+    def __init__(self, inputs: Any) -> None:
         super().__init__()
+        self.have = ComboBox(
+            name="have",
+            label="What do you have?",
+            tooltip="Images that the model is trained on.",
+            choices=_ANSWERS,
+        )
         self.source = ComboBox(
             name="source",
-            label="Learn from",
+            label="Pairs from",
             tooltip="Source of training pairs.",
             choices=_SOURCES,
         )
-        low, high = _LAYER_LABELS[_LAYERS]
-        self.low = layer_box("low", *low)
-        self.high = layer_box("high", *high, none=base.NO_CHOICE)
-        for control in (self.source, self.low, self.high):
-            self.add_row(control)
-        self.lies = TransformSelector(
-            self,
-            "Alignment",
-            "Transform from Low to High. Images from two instruments must first be "
-            "registered in Register to SEM; its button 'Train on these' selects the "
-            "result here.",
-            images=("Low", "High"),
-            otherwise=("on one grid", "grid"),
-            remedy="choose 'on one grid'",
+        low, high = _IMAGES[_SEM]
+        self.low = inputs.create_box("low", *low)
+        self.high = inputs.create_box("high", *high, none="none")
+        self.more = inputs.create_list(
+            "SEM images of further areas of the mosaic, also for training",
+            _LIST_HEIGHT,
+            name="more",
+            label="Further SEM images",
+            accepts=self._fits_as_further_image,
         )
-        self.placed, self.transform = self.lies.kind_box, self.lies.transform
+        self._map_given: StoredTransform | None = None
+        self.placed = ComboBox(
+            name="placed",
+            label="Alignment",
+            tooltip="Transform from the first to the second image. In Register to "
+            "SEM, the button 'Train on these' selects the registration result here, "
+            "including landmarks.",
+            choices=[_NONE],
+        )
+        self.transform = FileEdit(
+            name="transform",
+            label="Transform",
+            tooltip=".json file saved by Register, with the first as the moving "
+            "and the second as the fixed image.",
+            mode=FileDialogMode.EXISTING_FILE,
+            filter="*.json",
+            nullable=True,
+        )
         self.store = FileEdit(
             name="store",
             label="Store",
@@ -378,53 +134,83 @@ class PairsForm(base.Form):
             mode=FileDialogMode.EXISTING_DIRECTORY,
             nullable=True,
         )
-        self.patch = _create_count_box("patch", most=_LARGEST_PATCH, step=16)
-        self.add_row(self.store)
-        self.source.changed.connect(self._update_form_rows)
-        self._update_form_rows()
+        rows = self.have, self.source, self.low, self.high, self.more, self.placed
+        for control in (*rows, self.transform, self.store):
+            self.add_row(control)
+        for box in (self.low, self.high):
+            box.changed.connect(lambda _: inputs.refresh())
+        for choice in (self.have, self.source, self.placed):
+            choice.changed.connect(self.update_rows)
+        self.update_rows()
 
-    def _update_form_rows(self, _: object = None) -> None:
-        for name, words in zip(
-            ("low", "high"), _LAYER_LABELS.get(self.source.value, ()), strict=False
-        ):
-            self.relabel(name, *words)
-        self.show_row("low", self.cuts or self.own)
-        self.show_row("high", self.cuts or self.source.value == _SCANS)
-        self.lies.update_rows(is_asked=self.cuts)
-        self.show_row("store", self.source.value == _STORE)
-
-    def take(self, low: Layer, high: Layer, transform_file: StoredTransform) -> None:
-        """Select two registered layers and their transform for training."""
-        self.source.value = _LAYERS
-        self.low.value, self.high.value = low, high
-        self.lies.select_registration(transform_file)
+    def _fits_as_further_image(self, layer: Layer) -> bool:
+        """Return whether a layer may be another SEM image, not yet registered."""
+        low, high = self.low.value, self.high.value
+        return layer is not high and all(
+            one is None or layers.fits_beside(one, layer, anywhere=True)
+            for one in (low, high)
+        )
 
     @property
     def cuts(self) -> bool:
-        """Whether pairs are to be cut from layers."""
-        return bool(self.source.value == _LAYERS)
+        """Whether pairs are to be cut from two layers."""
+        return bool(self.have.value == _PAIRS and self.source.value == _LAYERS)
 
     @property
-    def own(self) -> bool:
-        """Whether to train on a noisy image, alone or with a second scan."""
-        return self.source.value in (_ALONE, _SCANS)
+    def has_transform(self) -> bool:
+        """Whether a transform is available, from a registration or a file."""
+        return self.placed.value in (_REGISTERED, _SAVED)
 
-    def learn_by(self, kind: str) -> None:
-        """Propose a source of pairs that suits the kind of recipe."""
-        if kind == "blind-spot" and not self.own:
-            self.source.value = _ALONE
-        elif kind != "blind-spot" and self.source.value == _ALONE:
-            self.source.value = _LAYERS
+    def update_rows(self, _: object = None) -> None:
+        """Show the rows that the answer needs, under its names."""
+        have = self.have.value
+        for name, words in zip(("low", "high"), _IMAGES[have], strict=True):
+            self.relabel(name, *words)
+            self.show_row(name, have != _PAIRS or self.cuts)
+        self.show_row("source", have == _PAIRS)
+        self.show_row("store", have == _PAIRS and self.source.value == _STORE)
+        is_placed, chosen = have == _SEM or self.cuts, self.placed.value
+        ways = [(_UNPLACED[have], _NONE), ("by a saved transform …", _SAVED)]
+        if self._map_given is not None:
+            both = f"{self._map_given.moving.name} to {self._map_given.fixed.name}"
+            ways.insert(0, (f"as registered: {both}", _REGISTERED))
+        with self.placed.changed.blocked():
+            self.placed.choices = ()  # magicgui would list a new one last
+            self.placed.choices = ways
+            self.placed.value = chosen
+        self.show_row("placed", is_placed)
+        self.show_row("transform", is_placed and chosen == _SAVED)
+        # a registration has one SEM image
+        more = have == _SEM and bool(self.more.choices) and not self.has_transform
+        self.show_row("more", more)
 
-    def store_path(self) -> str | None:
-        """Return the path of the chosen store of pairs."""
-        if self.source.value == _OWN:
-            return None
-        path_typed = base.get_entered_path(self.store)
+    def take(self, low: Layer, high: Layer, transform_file: StoredTransform) -> None:
+        """Select two registered layers and their transform."""
+        self.low.value, self.high.value = low, high
+        self._map_given = transform_file
+        self.update_rows()
+        self.placed.value = _REGISTERED
+
+    def get_transform(self) -> StoredTransform | Path | None:
+        """Return the selected transform, or None."""
+        if self.placed.value != _SAVED:
+            return self._map_given if self.has_transform else None
+        path_typed = base.get_entered_path(self.transform)
         if path_typed is None:
+            msg = (
+                "Choose a transform file (.json, saved by Register), or "
+                f"'{_UNPLACED[self.have.value]}'."
+            )
+            raise core.OptionError(msg, code="missing-value")
+        return path_typed
+
+    def get_store(self) -> str | None:
+        """Return the path of the chosen store of pairs; None for the recipe's data."""
+        path_typed = base.get_entered_path(self.store)
+        if path_typed is None and self.source.value == _STORE:
             msg = "Choose a .zarr store of pairs, or train on two layers."
             raise core.OptionError(msg, code="missing-value")
-        return str(path_typed)
+        return str(path_typed) if self.source.value == _STORE else None
 
 
 class RecipeForm(base.Form):
@@ -542,26 +328,107 @@ class RecipeForm(base.Form):
             self.start.value = model
 
 
-class TrainPanel(base.VerbPanel):
-    """Panel that trains a model on pairs, in a separate process.
+@dataclass(frozen=True, slots=True)
+class _AdaptOutcome:
+    result: jobs.Adapted
+    mosaic: base.OpenedImage
+    linear: base.OpenedImage
+    look_here: base.OpenedImage
 
-    Closing the panel or the viewer stops the training and keeps its state.
+
+def _is_training(step: core.Progress) -> bool:
+    return isinstance(step, jobs.AdaptProgress | jobs.TrainStep)
+
+
+def _train(
+    values: dict[str, Any], existing: jobs.OverwritePolicy
+) -> core.Job[jobs.Trained]:
+    """Train by a recipe, and add the model to the library."""
+    job = jobs.train_and_import(values, existing)
+    return base.count_main_part(job, _is_training)
+
+
+def _run_adaptation(
+    stopped: Path | None, folder: Path, **how: Any
+) -> core.Job[_AdaptOutcome]:
+    """Train, add the model to the library, and open the enhanced mosaic.
+
+    `stopped`: folder of a run whose training is resumed, and whose results are kept.
     """
+    if stopped is not None:
+        shutil.copytree(stopped, folder, ignore=_RESULTS_KEPT, dirs_exist_ok=True)
+    job = jobs.ADAPT.job(output=folder, **how)
+    adaptation = yield from base.count_main_part(job, _is_training)
+    yield from jobs.MODELS_IMPORT.rerun(Path(adaptation.model))
+    return _AdaptOutcome(
+        adaptation,
+        (yield from base.open_store(adaptation.applied[0].output)),
+        (yield from base.open_store(adaptation.linear)),
+        (yield from base.open_store(adaptation.look_here)),
+    )
+
+
+class TrainPanel(base.VerbPanel):
+    """Panel that trains a model on what the user has, and shows its held-out part."""
 
     plots = True
     help_place = "training.md#the-panel-train"
     queue = "training"  # runs for hours, in parallel with jobs of the panels
-
     title = run_label = "Train"
     verb = jobs.TRAIN
+    after_cancel = "no model was added, and Train resumes the training"
 
     def build_form(self) -> None:
         """Build the form."""
+        self.images = ImagesForm(self.input_layers)
+        self.have, self.low, self.high = (
+            *(self.images.have, self.images.low, self.images.high),
+        )
+        self.form = base.OptionsForm(jobs.AdaptOptions)
+        self.form.show_row("landmarks_only", visible=False)
+        self.degradation = base.OptionsForm(jobs.DEGRADE.options)
+        tooltip = "Make a pair: add a degraded copy of the reference image."
+        degrade_button = base.create_button("Degrade", self.degrade, tooltip)
+        self.degrading = base.CollapsibleSection(
+            "Degrade", tooltip, self.degradation, degrade_button
+        )
+        self.add_group("Images", self.images, self.degrading)
+        self._of_place = [self.add_group("Settings", self.form)]
+        self._of_recipe = self._build_recipe_groups()
         self._build_buttons()
-        self.pairs = PairsForm(self.input_layers.create_box)
+        self.add_results("Training", self.report_row)
+        self.view = TrainingView(self)
+        self._run_dir: Path | None = None  # of the last run
+        self._request: tuple[object, ...] | None = None  # that of an SEM image's run
+        self._offered: tuple[Layer | None, ...] | None = ()  # layers; None: the user's
+        self._start_proposed = ""
+        self._answer_proposed: object = self.have.value  # None: the user's stays
+        self._left = False
+        self.steps_done = 0
+        self._propose_name()
+        self.input_layers.follow_active_layer(self.low)
+        self._propose_high = self.input_layers.propose_partner(
+            self.low,
+            self.high,
+            self._rank_reference,
+            keeps=lambda low, high: bool(self._rank_reference(low, high)),
+            lies=lambda *both: self._has_place or layers.have_common_area(*both),
+            may=lambda *both: layers.fits_beside(*both, anywhere=self._has_place),
+        )
+        self._propose_layers()
+        self._on_answer()
+        self.have.changed.connect(self._on_answer)
+        for choice in (self.images.source, self.images.placed):
+            choice.changed.connect(self._update_rows)
+        self.low.changed.connect(self._propose_initial_model)
+        self.recipe.changed.connect(self._on_recipe_changed)
+        self.name.changed.connect(lambda _: self._show_default_folder())
+
+    def _build_recipe_groups(self) -> list[QGroupBox]:
         self.recipe = RecipeForm()
         self.name = base.create_option_widget(jobs.TrainOptions, "name")
         self.steps = _create_count_box("steps", most=_LONGEST, step=100)
+        self.patch = _create_count_box("patch", most=_LARGEST_PATCH, step=16)
         self.folder = FileEdit(
             name="folder",
             label="Run folder",
@@ -577,96 +444,187 @@ class TrainPanel(base.VerbPanel):
             text="Replace an earlier one",
             tooltip="If unticked, an existing run or model of this name is kept.",
         )
-        self.view = TrainView(self.viewer)
-        self._run_dir: Path | None = None  # of the last run
-        self._start_proposed = ""
-        self.steps_done = 0
-        self._left = False
-        self._clock = base.create_timer(self, self.view.poll, _POLL_MS)
-        self.add_group("Pairs", self.pairs)
-        self.add_group("Recipe", self.recipe)
         tooltip = "Patch size and run folder; rarely needed."
-        more = base.Form(self.pairs.patch, self.folder)
+        more = base.Form(self.patch, self.folder)
         self.advanced_section = base.CollapsibleSection("Advanced", tooltip, more)
         where = base.Form(self.name, self.steps, self.replace)
-        self.add_group("Run", where, self.advanced_section)
-        self.add_results("Training", self.view)
-        self.results.heading = ""  # the figures are always of this run
-        self.recipe.changed.connect(self._on_recipe_changed)
-        self.pairs.source.changed.connect(self._on_source_changed)
-        self.name.changed.connect(lambda _: self._show_default_folder())
-        self.runner.failed.connect(self._show_final_state)
-        self._propose_name()
-        self.input_layers.follow_active_layer(self.pairs.low)
-        self._propose_high = self.input_layers.propose_partner(
-            self.pairs.low,
-            self.pairs.high,
-            self._rank_reference,
-            keeps=lambda low, high: bool(self._rank_reference(low, high)),
-            lies=layers.have_common_area,
-        )
-        self._propose_initial_model()
-        for signal in (self.pairs.low.changed, self.pairs.source.changed):
-            signal.connect(self._propose_initial_model)
-
-    def _propose_initial_model(self, _: object = None) -> None:
-        """Propose an initial model that suits the selected images."""
-        has_layers = self.pairs.cuts or self.pairs.own
-        low = self.pairs.low.value if has_layers else None
-        kind = None if low is None else layers.get_instrument(low)
-        self.recipe.propose_start(MOSAIC_MODEL if kind == "optical" else None)
-
-    def accepts_layer(self, layer: Layer) -> bool:
-        """Reject ground truth and SEM images as Low."""
-        is_better = layers.is_ground_truth(layer)
-        # an SEM image next to an optical one
-        if layers.is_sem_image(layer) and not self.pairs.own:
-            images = filter(layers.is_acquired, layers.list_grey_layers(self.viewer))
-            is_better = is_better or not all(map(layers.is_sem_image, images))
-        return super().accepts_layer(layer) and not is_better
-
-    def _rank_reference(self, _: Layer, other: Layer) -> int:
-        """Rank a layer as High: ground truth, then SEM; truth is no second scan."""
-        if self.pairs.own:
-            return int(not layers.is_ground_truth(other))
-        return 1 + 2 * layers.is_ground_truth(other) + layers.is_sem_image(other)
+        return [
+            self.add_group("Recipe", self.recipe),
+            self.add_group("Run", where, self.advanced_section),
+        ]
 
     def _build_buttons(self) -> None:
-        self.controls.cancel_label = "Stop and keep"
-        self.controls.stop_message = (
-            "Stopping after the current step and saving the state …"
-        )
-        self.controls.update_buttons()
-        self.cancel_button.setToolTip(
-            "Stop after the current step, keeping the state and the best model for "
-            "Resume."
+        self.stop_button = base.create_button(
+            "Stop here",
+            self.stop_here,
+            "End the training now, then evaluate and use the current model. "
+            "Available while the network is training.",
         )
         self.resume_button = base.create_button(
             "Resume",
             self.resume,
             "Resume a stopped run, either of this panel or from a folder.",
         )
-        self.buttons.insert_widget(1, self.resume_button)
-        self.runner.busy_changed.connect(self._update_resume_button)
+        for button in (self.resume_button, self.stop_button):
+            self.buttons.insert_widget(1, button)
+        self.report: Path | None = None
+        self.report_row = base.WrappingRow(
+            base.create_button(
+                "Open the report",
+                self.open_report,
+                "Open the report in the web browser.",
+            ),
+            base.create_button(
+                "Save report…",
+                self.save_report,
+                "Save the report, and a .json file with all its numbers next to it.",
+            ),
+        )
+        self.runner.busy_changed.connect(self._update_run_buttons)
         self.runner.stepped.connect(self._show_training_step)
+        self.runner.failed.connect(lambda _: self.view.poll())
         self.closed.connect(self._on_closed)
 
-    # -- reading the form ------------------------------------------------------
+    # -- what the user has ----------------------------------------------------------
+
+    @property
+    def _has_place(self) -> bool:
+        """Whether the user has an SEM image of the place."""
+        return bool(self.have.value == _SEM)
+
+    def _on_answer(self, _: object = None) -> None:
+        """Show the form of an answer, and propose its images and recipe."""
+        have = self.have.value
+        if have == _ALONE:
+            self.recipe.box.value = _BY_ITSELF
+        elif have == _PAIRS and self.recipe.box.value == _BY_ITSELF:
+            self.recipe.box.value = _FIRST
+        self.verb = jobs.ADAPT if self._has_place else jobs.TRAIN
+        controls = self.controls
+        controls.cancel_label, controls.stop_message = (
+            ("Cancel", "Cancelling after this step …")
+            if self._has_place
+            else (
+                "Stop and keep",
+                "Stopping after the current step and saving the state …",
+            )
+        )
+        controls.update_buttons()
+        self._update_run_buttons(self.runner.is_busy)
+        if self._has_place:
+            self._propose_layers()
+        else:
+            self.input_layers.active = None  # proposed with an SEM image
+            self.input_layers.select_active_layer()
+            self._propose_high(is_own=True)
+        self._propose_initial_model()
+        self._update_rows()
+
+    def _update_rows(self, _: object = None) -> None:
+        for part in (*self._of_place, self.stop_button):
+            part.setVisible(self._has_place)
+        for part in (*self._of_recipe, self.resume_button):
+            part.setVisible(not self._has_place)
+        self.degrading.setVisible(self.images.cuts)
+        self.report_row.setVisible(self._has_place and self.report is not None)
+        for name in ("model", "search"):
+            self.form.show_row(name, not self.images.has_transform)
+
+    def accepts_layer(self, layer: Layer) -> bool:
+        """Reject ground truth and SEM images as the image to improve."""
+        is_better = self._has_place or layers.is_ground_truth(layer)
+        # an SEM image next to an optical one
+        if layers.is_sem_image(layer) and self.have.value == _PAIRS:
+            images = filter(layers.is_acquired, layers.list_grey_layers(self.viewer))
+            is_better = is_better or not all(map(layers.is_sem_image, images))
+        return super().accepts_layer(layer) and not is_better
+
+    def _rank_reference(self, _: Layer, other: Layer) -> int:
+        """Rank a layer as the reference; no second scan is proposed."""
+        if self.have.value != _PAIRS:
+            return int(self._has_place)
+        return 1 + 2 * layers.is_ground_truth(other) + layers.is_sem_image(other)
+
+    def _on_layers_changed(self, event: Event | None = None) -> None:
+        """Update the lists of layers, and propose newly opened layers."""
+        super()._on_layers_changed(event)
+        if base.is_alive(self):
+            if not self.is_busy:
+                self._propose_layers()
+            self.images.update_rows()
+
+    def _propose_layers(self) -> None:
+        """Propose an answer, and a mosaic and an SEM image, unless the user chose."""
+        pair = find_image_pair(self.viewer, self.result_layers.own)
+        if self.have.value == self._answer_proposed:
+            grey = layers.list_grey_layers(self.viewer)
+            acquired = [layer for layer in grey if layers.is_acquired(layer)]
+            answer = _ALONE if len(acquired) == 1 else _SEM
+            if any(map(layers.is_ground_truth, grey)):
+                answer = _PAIRS
+            self.have.value = self._answer_proposed = answer
+        low, high = both = self.low.value, self.high.value
+        if not self._has_place or self._offered not in ((), both):
+            return
+        if pair is None and (low is high or high is None):  # without pixel sizes
+            left = [one for one in self.high.choices if one not in (None, low)]
+            pair = (low, left[0]) if left else None
+        if pair is not None:
+            self.low.value, self.high.value = self._offered = pair
+
+    def take_registered(
+        self, low: Layer, high: Layer, transform_file: StoredTransform
+    ) -> None:
+        """Select two registered layers and their transform."""
+        self._answer_proposed = self._offered = None
+        if self.have.value == _ALONE:
+            self.have.value = _SEM
+        self.images.take(low, high, transform_file)
+        self.recipe.begin_with(MOSAIC_MODEL)
+
+    def take_noisy(self, layer: Layer | None) -> None:
+        """Prepare training of a denoiser on a single noisy layer."""
+        self._answer_proposed, self.have.value = None, _ALONE
+        if layer is None or layer not in self.low.choices:
+            self.messages.show_status("Choose the noisy image, then press Train.")
+            return
+        self.low.value, self.high.value = layer, None
+        ready = f"Ready to train on {layer.name} alone: press Train."
+        self.messages.show_status(f"{ready} {OWN_IMAGE_TIME}")
+
+    def degrade(self) -> None:
+        """Add a degraded copy of the reference image, as the image to improve."""
+        with self.messages.show_errors():
+            image = self.input_layers.read(self.high.value)
+            options = self.degradation.create_options()
+            make = partial(jobs.DEGRADE.job, image, options=options)
+            self.controls.start(make, self._take_degraded, "Degrade")
+
+    def _take_degraded(self, result: Any) -> None:
+        sharp, name = self.high.value, f"{result.image.name} degraded"
+        opened = base.OpenedImage(result.image, (result.image,))
+        name = layers.find_free_name(self.viewer, name)
+        layer = base.add_opened_image(self.viewer, opened, name=name)
+        self.low.value, self.high.value = layer, sharp
+
+    # -- the recipe ---------------------------------------------------------------
+
+    def _propose_initial_model(self, _: object = None) -> None:
+        """Propose an initial model that suits the selected images."""
+        has_layers = self.have.value == _ALONE or self.images.cuts
+        low = self.low.value if has_layers else None
+        kind = None if low is None else layers.get_instrument(low)
+        self.recipe.propose_start(MOSAIC_MODEL if kind == "optical" else None)
 
     def _on_recipe_changed(self) -> None:
-        """Update the data source, name and initial model for the selected recipe."""
-        if self.recipe.facts is not None:
-            self.pairs.learn_by(self.recipe.facts.kind)
+        """Update the answer, name and initial model for the selected recipe."""
+        kind = "" if self.recipe.facts is None else self.recipe.facts.kind
+        if not self._has_place and (kind == "blind-spot") != (
+            self.have.value == _ALONE
+        ):
+            self.have.value = _ALONE if kind == "blind-spot" else _PAIRS
         self._propose_name()
         self._propose_initial_model()
-
-    def _on_source_changed(self, _: object = None) -> None:
-        """Select the recipe for noisy images if the source is a noisy image."""
-        if self.pairs.own:
-            self.recipe.box.value = _BY_ITSELF
-        elif self.recipe.box.value == _BY_ITSELF and self.pairs.cuts:
-            self.recipe.box.value = _FIRST
-        self._propose_high(is_own=True)
 
     def _propose_name(self) -> None:
         """Propose an unused name, unless the user has entered one."""
@@ -686,16 +644,99 @@ class TrainPanel(base.VerbPanel):
         default = str(jobs.get_runs_folder() / str(self.name.value))
         self.folder.line_edit.native.setPlaceholderText(default)
 
-    def get_output_path(self) -> Path:
+    def get_output_path(self) -> Path | None:
         """Return the entered or default folder of the run."""
-        return base.get_entered_path(self.folder) or jobs.get_runs_folder() / str(
-            self.name.value
-        )
+        if self._has_place:
+            return None
+        default = jobs.get_runs_folder() / str(self.name.value)
+        return base.get_entered_path(self.folder) or default
+
+    # -- running --------------------------------------------------------------------
 
     def create_request(self) -> base.JobRequest:
         """Read the form, and return the request of the job that Run starts."""
+        if self._has_place:
+            return self._create_place_request()
+        values, run_dir = self._read_recipe(), Path(str(self.get_output_path()))
+        images: dict[str, object]
+        if self.have.value == _ALONE:
+            images = dict(zip(("image", "second"), self._read_images(), strict=False))
+        elif self.images.cuts:
+            images = dict(zip(("low", "high"), self._read_images(), strict=True))
+            images["transform"] = self.images.get_transform()
+        else:
+            images = {"pairs": self.images.get_store()}
+        # as JSON, since it trains in another process
+        values |= {key: one for key, one in images.items() if one is not None}
+        existing = jobs.OverwritePolicy(overwrite=bool(self.replace.value), keep=True)
+        make = partial(_train, values, existing)
+        return base.JobRequest(
+            make,
+            self.show_training,
+            partial(self._watch_run, run_dir),
+            saves_state=True,
+        )
+
+    def _create_place_request(self) -> base.JobRequest:
+        """Return the request of a training on an SEM image of the place."""
+        low, high = self.low.value, self.high.value
+        transform = self.images.get_transform()
+        # a given registration is of one SEM image only
+        more = () if self.images.has_transform else self.images.more.value
+        further = [one for one in more if one is not high]
+        images, options = self._read_images(*further), self.form.create_options()
+        if transform is not None:
+            options = options.replace(model="affine", search="near")  # not used
+        # of unchanged layers; a longer training resumes a shorter one
+        request = (
+            tuple((id(one), id(one.data)) for one in (low, high, *further)),
+            tuple(image.pixel_size_nm for image in images),
+            options.replace(minutes=None),
+            transform,
+        )
+        folder, stopped = self._run_dir, None
+        resume = request == self._request and folder is not None and folder.is_dir()
+        if resume and folder is not None and (folder / jobs.STOP).is_file():
+            stopped = folder
+        if folder is None or not resume or stopped is not None:
+            folder = base.find_free_store_path(f"{images[0].name} adapted", "")
+        labels = self.get_labels()  # read now: the job runs in a thread
+        how: dict[str, Any] = {
+            "mosaic": images[0],
+            "sem": images[1:],
+            "options": options,
+            "transform": transform,
+            "resume": resume,
+            "translate": partial(
+                base.convert_names_to_panel_labels, read=lambda: labels
+            ),
+        }
+        size = images[0].pixel_size_nm
+        begin = partial(self._watch_run, folder, size, request, is_resumed=resume)
+        make = partial(_run_adaptation, stopped, folder, **how)
+        show = partial(self.show_adaptation, low)
+        return base.JobRequest(make, show, begin, saves_state=True)
+
+    def _read_images(self, *more: Image) -> list[core.Micrograph]:
+        """Read the layers; a transform replaces how they are rotated on the screen."""
+        low, high, alone = self.low.value, self.high.value, self.have.value == _ALONE
+        if low is not None and low is high:
+            first, second = (label for label, _ in _IMAGES[self.have.value])
+            msg = (
+                f"{first} and {second} must be different layers, got {low.name} for "
+                f"both: choose another one under {second}."
+            )
+            raise core.OptionError(msg, code="same-image")
+        is_unturned = self.images.has_transform and not alone
+        image = self.input_layers.read(low, is_unturned=is_unturned)
+        others = [] if alone and high is None else [high, *more]
+        read = partial(self.input_layers.read, is_unturned=alone)
+        return [image, *map(read, others)]
+
+    def _read_recipe(self) -> dict[str, Any]:
+        """Return the arguments of a training without its images, and check its name."""
         facts, name = self.recipe.require_facts(), str(self.name.value).strip()
-        replace = bool(self.replace.value)
+        replace, run_dir = bool(self.replace.value), Path(str(self.get_output_path()))
         if not re.fullmatch(r"[\w.+-]+", name) or name.startswith("."):
             msg = (
                 "Enter a model name of letters, digits, '_', '-', '+' and '.', got "
@@ -708,7 +749,6 @@ class TrainPanel(base.VerbPanel):
                 "." if name_is_taken == "bundled" else ", or set `overwrite`."
             )
             raise core.OptionError(msg, code="name-taken")
-        run_dir = self.get_output_path()
         # before pairs are cut
         if not replace and run_dir.is_dir() and core.list_folder(run_dir):
             contents = (
@@ -724,95 +764,56 @@ class TrainPanel(base.VerbPanel):
         except OSError as error:
             msg = f"The folder {run_dir.parent} cannot be created: {error.strerror}."
             raise core.WriteError(msg) from error
-        cuts = self.pairs.own or self.pairs.cuts
-        data = self._read_images() if cuts else {"pairs": self.pairs.store_path()}
         start_from, from_scratch = self.recipe.read_start()
         options = jobs.TrainOptions(
             steps=int(self.steps.value) or None,
             name=name,
-            patch=int(self.pairs.patch.value) or None,
+            patch=int(self.patch.value) or None,
             from_scratch=from_scratch,
         )
-        data |= {"recipe": facts.path, "start_from": start_from, "output": str(run_dir)}
-        values = {
-            # as JSON, since it trains in another process
-            **self.verb.list_values(options=options, place=self._get_place()),
-            **{key: one for key, one in data.items() if one is not None},
-        }
-        existing = jobs.OverwritePolicy(overwrite=replace, keep=True)
-        return base.JobRequest(
-            partial(jobs.train_and_import, values, existing),
-            self.show_training,
-            partial(self._watch_run, run_dir),
-        )
+        values = {"recipe": facts.path, "output": str(run_dir)}
+        if start_from is not None:
+            values["start_from"] = start_from
+        place = self._get_environment()
+        return {**self.verb.list_values(options=options, place=place), **values}
 
-    def _get_place(self) -> jobs.TrainingEnvironment:
+    def _get_environment(self) -> jobs.TrainingEnvironment:
         """Return where to train, as set under Preferences."""
         device = str(base.get_preference("computing", "device"))
         return jobs.TrainingEnvironment.parse({"device": device})
 
-    def _read_images(self) -> dict[str, object]:
-        """Read the training layers: two, or a noisy one with optional second scan."""
-        pairs, own = self.pairs, self.pairs.own
-        # a transform, known or to be determined, relates both
-        low = self.input_layers.read(
-            pairs.low.value, is_unturned=not own and pairs.lies.has_transform
-        )
-        if pairs.source.value == _ALONE:
-            return {"image": low}
-        high = self.input_layers.read(pairs.high.value, is_unturned=own)
-        if pairs.low.value is pairs.high.value:
-            msg = f"Low and High must be different layers, got {low.name} for both."
-            if own:
-                msg = (
-                    f"The second scan must be a different layer, got {low.name} for "
-                    "both; to train on this layer alone, choose 'one noisy layer "
-                    "alone'."
-                )
-            raise core.OptionError(msg, code="same-image")
-        if own:
-            return {"image": low, "second": high}
-        return {"low": low, "high": high, "transform": pairs.lies.get_transform()}
-
-    def take_noisy(self, layer: Layer | None) -> None:
-        """Prepare training of a denoiser on a single noisy layer."""
-        self.pairs.source.value = _ALONE
-        if layer is None or layer not in self.pairs.low.choices:
-            self.messages.show_status("Choose the noisy image, then press Train.")
-            return
-        self.pairs.low.value = layer
-        ready = f"Ready to train on {layer.name} alone: press Train."
-        self.messages.show_status(f"{ready} {OWN_IMAGE_TIME}")
-
-    def take_registered(
-        self, low: Layer, high: Layer, transform_file: StoredTransform
+    def _watch_run(
+        self,
+        run_dir: Path,
+        size: core.PixelSize | None = None,
+        request: tuple[object, ...] | None = None,
+        *,
+        is_resumed: bool = False,
     ) -> None:
-        """Prepare fine-tuning on two registered layers."""
-        self.pairs.take(low, high, transform_file)
-        self.recipe.begin_with(MOSAIC_MODEL)
-        self.messages.show_status(
-            f"Ready to fine-tune {MOSAIC_MODEL} on {low.name} and {high.name}: press "
-            "Train."
-        )
-
-    def _watch_run(self, run_dir: Path, *, is_resumed: bool = False) -> None:
         """Start watching the progress of a run."""
-        self._run_dir, self.steps_done, self._left = run_dir, 0, False
-        self.view.watch(run_dir, is_resumed=is_resumed)
-        self.view.poll()
+        self._run_dir, self._request, self._left = run_dir, request, False
+        self.steps_done, self._answer_proposed = 0, None
+        if self._has_place and not is_resumed:
+            self.history.remove_layers(self.result_layers.find_helpers())
+        self.view.watch(run_dir, size, is_resumed=is_resumed)
         self.results.reveal()
-        self._clock.start()
+        self.report_row.setVisible(False)
+
+    def stop_here(self) -> None:
+        """End the training with the current model."""
+        if self._run_dir is not None and self._run_dir.is_dir():
+            (self._run_dir / jobs.STOP).touch()
+            self.stop_button.setEnabled(False)
+            self.messages.show_status("Ending the training with the current model …")
 
     def resume(self) -> None:
         """Resume the run with the entered name or folder, or ask for a folder."""
         if self.runner.is_busy:
             self.messages.show_status("A training run is in progress; stop it first.")
             return
-        run_dir = self.get_output_path()
-        if (
-            not (run_dir / _STATE).is_file()
-            and base.get_entered_path(self.folder) is None
-        ):
+        run_dir = Path(str(self.get_output_path()))
+        is_entered = base.get_entered_path(self.folder) is not None
+        if not ((run_dir / _STATE).is_file() or is_entered):
             path_chosen = QFileDialog.getExistingDirectory(
                 self, "Folder of the run to resume", str(jobs.get_runs_folder())
             )
@@ -820,54 +821,43 @@ class TrainPanel(base.VerbPanel):
                 return
             run_dir = Path(path_chosen)
         with self.messages.show_errors():
-            values = jobs.list_resume_values(run_dir, place=self._get_place())
+            values = jobs.list_resume_values(run_dir, place=self._get_environment())
             self._watch_run(run_dir, is_resumed=True)
             existing = jobs.OverwritePolicy(resume=True, keep=True)
-            make = partial(jobs.train_and_import, values, existing)
+            make = partial(_train, values, existing)
             self.controls.start(make, self.show_training)
 
     # -- watching ----------------------------------------------------------------
 
-    def findings(self) -> base.Findings:
-        """Return the metrics and curves of the run so far."""
-        return self.view.findings(self.title)
+    def translate(self, text: str) -> str:
+        """Rephrase messages for this panel, which has no landmarks of its own."""
+        advice = "as landmarks in Register, then press 'Train on these' there"
+        return super().translate(text).replace("as landmarks", advice)
 
-    def _update_resume_button(self, busy: bool) -> None:
+    def _update_run_buttons(self, busy: bool) -> None:
         self.resume_button.setEnabled(not busy)
-        if not busy:
-            self._clock.stop()
+        self.stop_button.setEnabled(False)
+        self.have.enabled = not busy
 
     def _show_training_step(self, step: core.Progress) -> None:
-        if not isinstance(step, jobs.TrainStep):
-            return
-        self.steps_done = step.done
-        self.view.add_step(step)
-
-    def _show_final_state(self, _: str = "") -> None:
-        self._clock.stop()
-        self.view.settle()
+        is_training = _is_training(step)
+        self.stop_button.setEnabled(is_training)
+        if is_training:
+            self.steps_done = step.done
+            self.view.add_step(step)
 
     def show_training(self, outcome: jobs.Trained) -> None:
         """Report the model's metrics, and update the lists of models."""
-        self.view.comparison = outcome.comparison
-        self._show_final_state()
-        if not outcome.kept:
-            self.messages.show_status(
-                "Training produced no model better than "
-                f"{_get_initial_model_name(outcome)} on held-out pairs, so no model "
-                "was added to Enhance."
-            )
-            return
-        NEWS.changed.emit()
+        self.view.poll()
+        comparison, figures = outcome.comparison or {}, outcome.validation or {}
+        first = str(comparison.get("begun_with") or "the initial model")
         over, linear = (outcome.compute_gain(n) for n in ("untouched", "linear filter"))
-        figures, held_out = outcome.validation or {}, ""
         gain, hidden_gain = figures.get("gain_db"), figures.get("hidden_db")
+        held_out = ""
         if over is not None and linear is not None:
-            pairs = outcome.comparison["pairs"]
             held_out = (
-                f": {over:+.2f} {core.DB} over {_get_initial_model_name(outcome)} and "
-                f"{linear:+.2f} {core.DB} over the best linear filter, on {pairs} "
-                "held-out pairs"
+                f": {over:+.2f} {core.DB} over {first} and {linear:+.2f} {core.DB} "
+                f"over the best linear filter, on {comparison['pairs']} held-out pairs"
             )
         elif hidden_gain is not None:
             more = "" if hidden_gain > 0 else "; more steps may help"
@@ -877,10 +867,76 @@ class TrainPanel(base.VerbPanel):
             )
         elif gain is not None:
             held_out = f" ({gain:+.2f} {core.DB} on held-out pairs)"
-        self.messages.show_status(
-            f"Trained {Path(outcome.model).stem} in {outcome.steps} steps"
-            f"{held_out}; it is now listed in Enhance."
+        sentence = (
+            f"Trained {Path(outcome.model).stem} in {outcome.steps} steps{held_out}; "
+            "it is now listed in Enhance."
         )
+        if not outcome.kept:
+            sentence = (
+                f"Training produced no model better than {first} on held-out pairs, so "
+                "no model was added to Enhance."
+            )
+        NEWS.changed.emit()
+        numbers = {**outcome.figures(), "Folder of the run": str(self._run_dir)}
+        self.results.show_result(numbers, sentence, curves=self.view.curves)
+
+    def show_adaptation(self, mosaic: Image, outcome: _AdaptOutcome) -> Iterator[None]:
+        """Add the enhanced mosaic, and show the gain and the invented objects."""
+        adaptation = outcome.result
+        was_stopped = (Path(adaptation.output) / jobs.STOP).is_file()
+        if not was_stopped:
+            self._request = None  # it is finished
+        self.view.remove_layer()
+        self.report = Path(adaptation.report)
+        self.report_row.setVisible(True)
+        name = Path(adaptation.model).stem
+        # next to those of earlier trainings, which took minutes
+        results = {
+            "linear filter": outcome.linear,
+            "look here": outcome.look_here,
+            name: outcome.mosaic,
+        }
+        for what, opened_store in results.items():
+            title = layers.create_result_name(self.viewer, mosaic.name, what)
+            base.add_opened_image(
+                self.viewer, opened_store, name=title, visible=what == name
+            )
+        yield
+        NEWS.changed.emit()
+        own = adaptation.held_out
+        key, gain = choose_gain(own)
+        objects, warnings = own["objects"], adaptation.warnings
+        self.results.show_result(
+            core.get_figures(adaptation),
+            f"{name} brings the held-out part {own[key]:.1f} {core.DB} nearer to the "
+            f"SEM image ({gain}; best linear filter {own[f'linear_{key}']:+.1f} "
+            f"{core.DB}), and shows {objects['shown']} of "
+            f"{objects['shown'] + objects['missed']} objects; it is now listed in "
+            f"Enhance.{' Train resumes the training.' if was_stopped else ''} The "
+            "report is deleted when napari is closed; use Save report… to keep it.",
+            curves=self.view.curves,
+            more="".join(f'<p class="warning">{text}</p>' for text in warnings),
+            network=name,
+        )
+
+    def open_report(self) -> None:
+        """Open the report in the web browser."""
+        if self.report is not None:
+            base.show_file(self.report)
+
+    def save_report(self) -> None:
+        """Ask for a file name, and save the report and its numbers."""
+        report = self.report
+        if report is None:
+            return
+
+        def keep(path: Path) -> None:
+            for suffix in (".html", ".json"):
+                with replace_atomically(path.with_suffix(suffix)) as place:
+                    shutil.copyfile(report.with_suffix(suffix), place)
+
+        sentence = "Report saved as {}, with its numbers next to it."
+        self.sharing.save_file("Save report", report.stem, _PAGES, keep, sentence)
 
     # -- stopping ----------------------------------------------------------------
 
@@ -890,8 +946,11 @@ class TrainPanel(base.VerbPanel):
 
     def report_cancelled(self) -> None:
         """Report that the run stopped, and import the best model so far."""
-        self._show_final_state()
         run_dir = self._run_dir
+        if self._has_place:
+            super().report_cancelled()
+            return
+        self.view.poll()
         if run_dir is None or not self.steps_done or not (run_dir / _STATE).is_file():
             self.messages.show_status(
                 "Stopped before the first step; nothing has changed."
@@ -912,13 +971,9 @@ class TrainPanel(base.VerbPanel):
     def _report_stopped_run(self, model: jobs.ModelFile) -> None:
         """Report that the run was stopped, and that its best model is listed."""
         NEWS.changed.emit()
-        self.messages.show_status(
+        self.results.show_result(
+            {},
             f"Stopped after step {self.steps_done}. The best {model.card['name']} so "
-            "far is now listed in Enhance; Resume continues from here."
+            "far is now listed in Enhance; Resume continues from here.",
+            curves=self.view.curves,
         )
-
-
-def _get_initial_model_name(outcome: jobs.Trained) -> str:
-    """Return the name of the initial model."""
-    comparison = outcome.comparison or {}
-    return str(comparison.get("begun_with") or "the initial model")

@@ -1,19 +1,19 @@
-"""The window *Superlens SEM*: all steps in order."""
+"""Start here: the window with all steps in order."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from functools import partial
+from itertools import combinations, starmap
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from napari.layers import Image
 from napari.utils.events import Event
 from napari.viewer import Viewer
 from qtpy.QtCore import QEvent, QSize, Signal as QtSignal  # type: ignore[attr-defined]
-from qtpy.QtGui import QAction, QResizeEvent, QShowEvent  # type: ignore[attr-defined]
+from qtpy.QtGui import QResizeEvent, QShowEvent
 from qtpy.QtWidgets import (
     QButtonGroup,
     QFileDialog,
-    QMenu,
     QPushButton,
     QSizePolicy,
     QStackedLayout,
@@ -23,114 +23,72 @@ from qtpy.QtWidgets import (
 
 from napari_semsr.io import FOLDER_KEY
 from napari_semsr.widgets import base
-from napari_semsr.widgets.layers import list_grey_layers
+from napari_semsr.widgets.layers import (
+    have_same_grid,
+    is_made_from,
+    list_grey_layers,
+)
 
 
-@dataclass(frozen=True, slots=True)
-class WorkStep:
+class WorkStep(NamedTuple):
     """Step of the workflow, with one or more panels."""
 
     key: str
     title: str  # label of its button, short: several fit into 320 px
     hint: str  # one line
-    # by the titles of their buttons: module below `napari_semsr.widgets`, imported on
-    # first use, and class
-    panels: Mapping[str, str]
-    images: int = 0  # images that it needs; Next skips it if fewer are open
+    panels: tuple[str, ...]  # titles; the first is shown first
 
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """Sample from the manifest, offered on the start page."""
-
-    key: str  # under `sample_data`
-    title: str  # label of its button, short
-    tooltip: str
-
-
-SAMPLES = (
-    Sample(
-        "degraded",
-        "SEM image",
-        "Simulated SEM image with blur, haze and noise, and its ground truth; for "
-        "Enhance and Metrics.",
-    ),
-    Sample(
-        "exposures",
-        "Two exposures",
-        "Two exposures of one field with independent noise; for FRC map.",
-    ),
-    Sample(
-        "scan",
-        "Superlens scan",
-        "16 simulated frames to stitch; takes a few seconds.",
-    ),
-    Sample(
-        "place",
-        "Optical and SEM",
-        "Mosaic and SEM image of the same area, for registration (takes a few "
-        "seconds).",
-    ),
-)
-
-FRAMES = "Frames"
-"""First panel shown if frames are open."""
 
 STEPS = (
     WorkStep(
         "open",
         "Open",
         "Open an image, or stitch frames into a mosaic.",
-        {
-            "Image": "open_mosaic:OpenMosaicPanel",
-            FRAMES: "stitch.panel:StitchMosaicPanel",
-            "Crop": "crop:CropPanel",
-        },
+        ("Open", "Stitch"),
     ),
     WorkStep(
         "register",
         "Register",
         "Train a network on an SEM image of part of the mosaic, or register the two "
         "images.",
-        {
-            "Train on SEM": "register.adapt:AdaptPanel",
-            "Register to SEM": "register.panel:RegisterPanel",
-        },
-        images=2,
+        ("Train", "Register"),
     ),
     WorkStep(
         "enhance",
         "Enhance",
         "Remove blur and noise.",
-        {
-            "Network": "enhance.panel:EnhancePanel",
-            "Classical": "restore:RestorePanel",
-            "Train": base.ASIDE["Train"],
-        },
+        ("Enhance",),
     ),
     WorkStep(
         "measure",
         "Measure",
-        "Measure resolution and sharpness.",
-        {
-            "FRC map": "measure.frc_map:FrcMapPanel",
-            "Spectrum": base.ASIDE["Spectrum"],
-            "Metrics": "measure.metrics:MetricsPanel",
-            "Line profile": "measure.profile:ProfilePanel",
-            "Error map": base.ASIDE["Error map"],
-            "Gaps": base.ASIDE["Gaps"],
-        },
+        "Measure resolution, quality and sizes.",
+        ("Resolution", "Spectrum and quality", "Compare", "Profile", "Particles"),
     ),
     WorkStep(
-        "save",
-        "Save",
-        "Save layers, figures and the project.",
-        {"Save": "project:SavePanel"},
+        "save", "Save", "Save layers, figures and the project.", ("Save", "Figure")
     ),
 )
+_SAMPLES = {
+    "degraded": (
+        "SEM image",
+        "Simulated SEM image with blur, haze and noise, and its ground truth.",
+    ),
+    "exposures": (
+        "Two exposures",
+        "Two exposures of one field with independent noise; for Resolution.",
+    ),
+    "scan": (
+        "Superlens scan",
+        "16 simulated frames to stitch; takes a few seconds.",
+    ),
+    "place": (
+        "Optical and SEM",
+        "Mosaic and SEM image of the same area; takes a few seconds.",
+    ),
+}
+"""Titles and tooltips of the samples on the first page, by their keys."""
 
-
-TITLE = "Superlens SEM"
 _CHECK_MARK = "\N{CHECK MARK} "
 _MARGIN, _WIDTH = 6, 320  # like those of the panels
 _LETTERS = (1, 0.9, 0.8, 0.7)  # relative font sizes; chosen: the last is readable
@@ -183,6 +141,15 @@ class StepRow(ButtonRow):
                 return
 
 
+def _can_register(one: Image, other: Image) -> bool:
+    """Return whether two images may show one area, and neither is made of the other."""
+    return not (
+        is_made_from(one, other)
+        or is_made_from(other, one)
+        or have_same_grid(one, other)
+    )
+
+
 def _create_margin_layout(*widgets: QWidget) -> QVBoxLayout:
     """Lay out widgets vertically, with the margins of panels."""
     column = QVBoxLayout()
@@ -204,19 +171,21 @@ class StartPage(QWidget):
         note = base.RichTextLabel(
             "Nothing is open. Choose a file below, or a folder of frames."
         )
-        tooltip = "Choose a folder of frames to stitch."
         self.frames_button = base.create_button(
-            "Folder of frames…", self._ask_frame_folder, tooltip
+            "Folder of frames…",
+            self._ask_frame_folder,
+            "Choose a folder of frames to stitch.",
+        )
+        self.help_button = base.create_button(
+            "First steps",
+            lambda: base.open_manual("first-steps.md"),
+            "Open the manual: a ten-minute tutorial with a sample, from opening to "
+            "saving.",
         )
         self.buttons = [
-            base.create_button(item.title, self._open_sample, item.tooltip)
-            for item in SAMPLES
+            base.create_button(title, partial(self._open_sample, key), tooltip)
+            for key, (title, tooltip) in _SAMPLES.items()
         ]
-        tooltip = (
-            "Open the manual: a ten-minute tutorial with a sample, from opening to "
-            "saving."
-        )
-        self.help_button = base.create_button("First steps", self._show_help, tooltip)
         first = base.WrappingRow(self.frames_button, self.help_button)
         samples = base.WrappingRow(*self.buttons)
         base.stack_widgets(
@@ -230,14 +199,8 @@ class StartPage(QWidget):
         if folder:
             self.frames_chosen.emit(Path(folder))
 
-    def _open_sample(self) -> None:
-        button_pressed = self.sender()
-        for item, button in zip(SAMPLES, self.buttons, strict=True):
-            if button is button_pressed:
-                self._viewer.open_sample("napari-semsr", item.key)
-
-    def _show_help(self) -> None:
-        base.open_manual("first-steps.md")
+    def _open_sample(self, key: str, _: bool = False) -> None:
+        self._viewer.open_sample("napari-semsr", key)
 
 
 class StepPage(QWidget):
@@ -253,10 +216,8 @@ class StepPage(QWidget):
         self.step = step
         self.panels: dict[str, base.VerbPanel] = {}  # panels that were shown, by title
         self._viewer = viewer
-        self.titles = list(step.panels)
-        texts = [(title, f"{step.title}: {title}") for title in self.titles]
-        self.kinds = ButtonRow(texts)
-        self.kinds.button_chosen.connect(self._show_chosen_panel)
+        self.kinds = ButtonRow([(title, step.hint) for title in step.panels])
+        self.kinds.button_chosen.connect(lambda n: self.show_kind(step.panels[n]))
         self.stack = QStackedLayout()
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
@@ -269,32 +230,20 @@ class StepPage(QWidget):
         widget = self.stack.currentWidget()
         return widget if isinstance(widget, base.VerbPanel) else None
 
-    @property
-    def kind(self) -> str | None:
-        """Title of the current panel, or None if no panel has been shown yet."""
-        titles = (title for title, panel in self.panels.items() if panel is self.panel)
-        return next(titles, None)
-
     def show_kind(self, title: str | None = None) -> None:
         """Show a panel; by default, the last one shown."""
         if title is None:
             if self.panel is not None:
                 return
-            title = self.titles[0]
+            title = self.step.panels[0]
         if title not in self.panels:
-            panel = base.create_panel(self._viewer, self.step.panels[title])
+            panel = base.create_panel(self._viewer, base.PANELS[title][0])
             self.panels[title] = panel
             self.stack.addWidget(panel)
-            panel.ran.connect(self._on_run_finished)
+            panel.ran.connect(partial(self.ran.emit, self.step.key))
         self.stack.setCurrentWidget(self.panels[title])
-        self.kinds.check(self.titles.index(title))
+        self.kinds.check(self.step.panels.index(title))
         self.page_changed.emit()
-
-    def _show_chosen_panel(self, number: int) -> None:
-        self.show_kind(self.titles[number])
-
-    def _on_run_finished(self) -> None:
-        self.ran.emit(self.step.key)
 
 
 class StepsWindow(QWidget):
@@ -321,13 +270,6 @@ class StepsWindow(QWidget):
         )
         tip = "Save all visible images as one figure for a paper."
         self.figure_button = base.create_button("Save figure…", self._save_figure, tip)
-        self.others = QPushButton("Other panels")
-        self.others.setToolTip("Panels that are not listed in napari's menu.")
-        menu = QMenu(self.others)
-        for title in sorted(base.ASIDE):
-            menu.addAction(title)
-        menu.triggered.connect(self._show_chosen_panel)
-        self.others.setMenu(menu)
         self.pages = [StepPage(viewer, step) for step in STEPS]
         holder = QWidget()  # napari looks for widgets in its docks
         self.stack = QStackedLayout(holder)
@@ -337,16 +279,17 @@ class StepsWindow(QWidget):
         column.setContentsMargins(0, _MARGIN, 0, _MARGIN)
         column.addLayout(_create_margin_layout(self.steps, self.hint, self.beginning))
         column.addWidget(holder, stretch=1)
-        foot = self.next_button, self.figure_button, self.others
-        column.addLayout(_create_margin_layout(base.WrappingRow(*foot)))
+        foot = base.WrappingRow(self.next_button, self.figure_button)
+        column.addLayout(_create_margin_layout(foot))
         viewer.layers.events.inserted.connect(self._on_layer_inserted)
         viewer.layers.events.removed.connect(self._on_layer_removed)
         self.show_step(0)
         visible = [layer for layer in viewer.layers if layer.visible]
         if any(FOLDER_KEY in layer.metadata for layer in visible):
-            self.pages[0].show_kind(FRAMES)
+            self.pages[0].show_kind("Stitch")
         for page in self.pages:
             page.page_changed.connect(self.page_changed)
+            page.page_changed.connect(self._update_step_marks)
             page.ran.connect(self._on_run_finished)
         base.get_session(viewer).watch_steps(self)
 
@@ -369,18 +312,11 @@ class StepsWindow(QWidget):
     def show_panel(self, title: str) -> base.VerbPanel | None:
         """Show the panel with the given title, in any step; return None if missing."""
         for number, page in enumerate(self.pages):
-            if title in page.titles:
+            if title in page.step.panels:
                 page.show_kind(title)
                 self.show_step(number)
                 return page.panel
         return None
-
-    def _show_chosen_panel(self, action: QAction) -> None:
-        self.show_other(action.text())
-
-    def show_other(self, title: str) -> QWidget:
-        """Show an `ASIDE` panel in its step, or in a dock if no step contains it."""
-        return self.show_panel(title) or base.open_panel(self.viewer, title)
 
     def _save_figure(self) -> None:
         if self.page.panel is not None:
@@ -388,15 +324,13 @@ class StepsWindow(QWidget):
 
     def _show_frames(self, folder: Path) -> None:
         """Show a folder of frames in the stitching step."""
-        panel: Any = self.show_panel(FRAMES)
+        panel: Any = self.show_panel("Stitch")
         panel.folder.value = folder
 
     def state(self) -> dict[str, object]:
         """Return the current step, the panel of each step, and the finished steps."""
         panels_shown = {
-            page.step.key: page.step.panels[page.kind]
-            for page in self.pages
-            if page.kind is not None
+            page.step.key: page.kind for page in self.pages if page.kind is not None
         }
         steps_done = sorted(self._ran)
         return {"step": self.page.step.key, "panels": panels_shown, "done": steps_done}
@@ -405,12 +339,10 @@ class StepsWindow(QWidget):
         """Restore a `state`, ignoring unknown entries."""
         panels = state.get("panels") or {}
         for page in self.pages:
-            places = page.step.panels.items()
-            names = {place.partition(":")[2]: title for title, place in places}
-            # a project may be older than the panel's present module
-            name = str(panels.get(page.step.key)).partition(":")[2]
-            if name in names:
-                page.show_kind(names[name])
+            # earlier projects have ``module:class`` of the panel
+            name = str(panels.get(page.step.key)).rpartition(":")[2]
+            if (title := base.find_title(name)) in page.step.panels:
+                page.show_kind(title)
         keys = [step.key for step in STEPS]
         self._ran |= {*keys} & {*(state.get("done") or ())}
         self._update_step_marks()
@@ -418,14 +350,14 @@ class StepsWindow(QWidget):
             self.show_step(keys.index(state["step"]))
 
     def show_next(self) -> None:
-        """Show the next step for which enough images are open."""
+        """Show the next step that the open layers allow."""
         self.show_step(min([*self._find_later_steps(), len(STEPS) - 1]))
 
     def _find_later_steps(self) -> list[int]:
-        """Return the later steps for which enough images are open."""
-        opened_count = len(self._get_open_images())
-        later = range(self.stack.currentIndex() + 1, len(STEPS))
-        return [number for number in later if STEPS[number].images <= opened_count]
+        """Return the later steps that the open layers allow."""
+        numbers = range(self.stack.currentIndex() + 1, len(STEPS))
+        has_pair = any(starmap(_can_register, combinations(self._get_open_images(), 2)))
+        return [n for n in numbers if STEPS[n].key != "register" or has_pair]
 
     def _get_open_images(self) -> list[Image]:
         """Return the open grey images that are not frames."""
@@ -438,7 +370,7 @@ class StepsWindow(QWidget):
         frames = FOLDER_KEY in layer.metadata and layer.visible  # or stitched
         if frames and base.is_alive(self):
             self.show_step(0)
-            self.page.show_kind(FRAMES)
+            self.page.show_kind("Stitch")
         self._update_step_marks()
 
     def _on_layer_removed(self, _: object = None) -> None:
@@ -462,7 +394,9 @@ class StepsWindow(QWidget):
         first = self.stack.currentIndex() == 0
         self.beginning.setVisible(first and not self.viewer.layers)
         self.next_button.setVisible(bool(later) and (has_opened or not first))
-        self.figure_button.setVisible(has_opened)
+        panel = self.page.panel
+        is_figure = panel is not None and panel.title == "Figure"  # which has its own
+        self.figure_button.setVisible(has_opened and not is_figure)
         if later:
             self.next_button.setText(f"Next: {STEPS[later[0]].title}")
         for step, button in zip(STEPS, self.steps.buttons, strict=True):
@@ -488,7 +422,7 @@ class StepsWindow(QWidget):
     def showEvent(self, event: QShowEvent | None) -> None:  # noqa: N802 - Qt's name
         """Tabify with the plugin's other docks."""
         super().showEvent(event)
-        base.tabify_widget(self, TITLE)
+        base.tabify_widget(self, "Start here")
 
     def changeEvent(self, event: QEvent | None) -> None:  # noqa: N802 - Qt's name
         """Cancel all jobs and destroy the window when it is removed from its dock."""

@@ -1,17 +1,19 @@
+import re
+
 import numpy as np
 import pytest
 
 from napari_semsr.analysis import REASON_TEXTS, REASONS
 from napari_semsr.core import Provenance
-from napari_semsr.widgets.measure.frc_map import FrcMapPanel
+from napari_semsr.widgets.measure.resolution import ResolutionPanel
 from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
 
 
 @pytest.fixture
-def panel(model, qtbot, exposures, add) -> FrcMapPanel:
+def panel(model, qtbot, exposures, add) -> ResolutionPanel:
     for exposure in exposures:
         add(model, exposure)
-    made = FrcMapPanel(model)
+    made = ResolutionPanel(model)
     qtbot.addWidget(made)
     made.second.value = model.layers["first"]
     made.first.value = model.layers["second"]
@@ -22,7 +24,11 @@ def panel(model, qtbot, exposures, add) -> FrcMapPanel:
 def test_map_lies_over_the_image_in_nm(panel, model, run_panel):
     said = run_panel(panel)
     layer = model.layers["second · FRC map (nm)"]
-    assert "median" in said
+    median = panel.findings().numbers["Median"]
+    low, high = re.search(r"95 %: (\S+) to (\S+) nm", median.note).groups()
+    assert said.startswith(
+        f"{median.value_text} nm ({low} to {high}), {median.verdict}"
+    )
     assert layer.data.shape == (5, 5)
     np.testing.assert_allclose(layer.scale, 320.0)
     # centre of the first block of 64 px: 31.5 px from the first pixel's centre
@@ -30,6 +36,7 @@ def test_map_lies_over_the_image_in_nm(panel, model, run_panel):
     assert [str(unit) for unit in model.layers.units] == ["nanometer", "nanometer"]
     low, high = np.nanpercentile(layer.data, (1, 99))
     assert layer.contrast_limits == pytest.approx([low, high])
+    assert layer.opacity == 1  # its colours are those of the colour bar
     assert 20 < np.nanmedian(layer.data) < 200
 
 
@@ -77,38 +84,19 @@ def test_regions_have_their_own_figures_in_a_table(panel, model, run_panel, kind
     # a disc of 40 px around a centre holds its four neighbours, 32 px away
     assert table["blocks"] == [part.size, 5 if kind == "shapes" else 15]
     assert found.to_text().splitlines()[-2].split("\t")[0] == names[0]
-    counts = found.curves["histogram"]
-    assert np.sum(counts[names[0]]) <= np.sum(counts["whole field"])
+    whole, part = (found.curves[n]["blocks"] for n in ("whole field", names[0]))
+    assert 0 < np.sum(part) < np.sum(whole)
 
 
-@pytest.mark.broad
-def test_two_maps_are_compared_on_one_scale(panel, model, run_panel):
-    run_panel(panel)
-    panel.compare_maps()
-    assert "Choose two" in panel.status.text()
-    panel.first.value, panel.second.value = model.layers["first"], None
-    panel.second.value = model.layers["second"]
-    panel.form.set_values(criterion="half-bit")
-    run_panel(panel)
-    before, after = (
-        model.layers[f"{name} · FRC map (nm)"] for name in ("second", "first")
-    )
-    panel.before.value, panel.after.value = before, after
-    for _ in range(2):
-        panel.compare_maps()
-        (made,) = (item for item in model.layers if "−" in item.name)  # noqa: RUF001
-    assert before.contrast_limits == after.contrast_limits
-    np.testing.assert_array_equal(made.data, after.data - before.data)
-    np.testing.assert_allclose(made.translate, before.translate)
-    assert made.contrast_limits[0] == -made.contrast_limits[1]
-    assert made not in panel.before.choices
-    assert made not in panel.first.choices
-    panel.form.set_values(step=16)
-    run_panel(panel)
-    panel.after.value = model.layers["first · FRC map (nm)"]
-    panel.before.value = before
-    panel.compare_maps()
-    assert "with the same block" in panel.status.text()
+def test_one_image_is_measured_by_decorrelation(panel, model, run_panel):
+    panel.method.value = panel.method.choices[1]
+    assert panel.second.native.isHidden()
+    assert panel.form.isHidden()
+    said = run_panel(panel)
+    numbers = panel.findings().numbers
+    assert said.startswith(f"{numbers['Cut-off'].value_text} nm (")
+    assert len(model.layers) == 2
+    assert len(panel.plot.axes[0].get_lines()) >= 2
 
 
 def test_images_that_were_treated_alike_are_proposed(panel, model, exposures, add):

@@ -1,4 +1,4 @@
-"""The panel Train on SEM."""
+"""The panel Train with an SEM image of the place."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from napari_semsr.jobs.adapt import train as adapting
 from napari_semsr.jobs.adapt.process import fit_with_files
 from napari_semsr.training import load_area_state
 from napari_semsr.widgets.layers import micrograph_from_layer
-from napari_semsr.widgets.register.adapt import AdaptPanel
+from napari_semsr.widgets.train.panel import TrainPanel
 from tests.jobs.adapt.test_adapt import light_of, objects, sem_of
 
 SIZE = parse_pixel_size(20.0)
@@ -59,11 +59,11 @@ def panel(model, hold, add, held_out, tmp_path, monkeypatch):
 
     monkeypatch.setattr(adapting, "fit_in_process", fit)
     monkeypatch.setattr(adapting, "require_gain", lambda found, name: None)
-    return hold(AdaptPanel(model))
+    return hold(TrainPanel(model))
 
 
 def taken(panel, model):
-    """Bring a registration, as Register to SEM does."""
+    """Bring a registration, as Register does."""
     low, high = model.layers["mosaic"], model.layers["sem"]
     sides = [
         ImageIdentity.from_image(micrograph_from_layer(one)) for one in (low, high)
@@ -112,5 +112,5 @@ def test_a_refusal_names_what_a_user_of_the_window_can_do(panel, model, run_pane
     model.layers["sem"].data = sem_of(np.zeros((192, 288)))
     said = run_panel(panel)
     assert "cannot be registered" in said
-    assert "press 'Train on SEM'" in said
+    assert "press 'Train on these'" in said
     assert "--" not in said

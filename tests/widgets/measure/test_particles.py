@@ -1,11 +1,14 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from napari.layers import Points, Vectors
 from qtpy.QtWidgets import QApplication
 
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
+from napari_semsr.jobs.measure import gaps as gaps_job
 from napari_semsr.widgets import host
-from napari_semsr.widgets.measure.gaps import GapsPanel
+from napari_semsr.widgets.measure.particles import ParticlesPanel
 
 
 def discs(gap: int) -> np.ndarray:
@@ -17,18 +20,23 @@ def discs(gap: int) -> np.ndarray:
 
 
 @pytest.fixture
-def panel(model, hold, add) -> GapsPanel:
+def panel(model, hold, add) -> ParticlesPanel:
     for name, gap in (("truth", 6), ("taken", 6)):
         add(model, Micrograph(discs(gap), parse_pixel_size(5.0), name))
-    return hold(GapsPanel(model))
+    return hold(ParticlesPanel(model))
 
 
 def test_gaps_are_counted_and_marked_in_place(panel, model, run_panel):
     panel.image.value = model.layers["taken"]
     assert panel.reference.value is model.layers["truth"]  # proposed
     said = run_panel(panel)
-    assert said.startswith("Found 1 gap between 2 particles, distributed over ")
-    assert "of the field and covering 20 % of its area" in said
+    (name, size), *_ = panel.findings().numbers.items()
+    assert (name, size.large) == ("Mean diameter", True)
+    assert size.note.startswith("of 2 particles")
+    assert (
+        said
+        == f"{size.value_text} nm across, mean of 2 particles, {size.verdict}; 1 gap."
+    )
     (_, marks) = (layer for layer in model.layers if isinstance(layer, Points))
     np.testing.assert_allclose(marks.data_to_world(marks.data[0]), (160, 240), atol=10)
     width = float(marks.features["width (nm)"][0])
@@ -46,7 +54,7 @@ def test_a_run_takes_the_place_of_the_one_before(panel, model, run_panel):
     panel.image.value = layer
     said = run_panel(panel)
     names = [item.name for item in model.layers]
-    chosen = model.layers.selection.active = model.layers["Gaps: taken"]
+    chosen = model.layers.selection.active = model.layers["Particles: taken, gaps"]
     panel.image.value = layer
     assert run_panel(panel) == said
     assert [item.name for item in model.layers] == names
@@ -68,7 +76,25 @@ def test_lines_and_rows_lead_to_the_gaps(panel, model, run_panel):
     panel.rows.selectRow(0)
     camera = host.get_camera(model)
     np.testing.assert_allclose(camera.center[-2:], (160, 237.5), atol=3)
-    panel.copy_button.click()
+    copy, _ = panel.rows.actions()
+    copy.trigger()
     head, row = QApplication.clipboard().text().splitlines()
-    assert head.startswith("gap: kind\tgap: y (px)")
+    assert head.split("\t")[:2] == ["Gap", "Ref. (nm)"]
     assert row.startswith("found\t")
+
+
+@pytest.mark.parametrize(("clear", "is_trusted"), [(0.46, False), (0.91, True)])
+def test_outlines_that_are_not_clear_are_not_to_be_trusted(
+    panel, model, run_panel, monkeypatch, clear, is_trusted
+):
+    real = gaps_job.measure_gaps
+
+    def measure(*images, **options):
+        found = yield from real(*images, **options)
+        return replace(found, clear=clear)
+
+    monkeypatch.setattr(gaps_job, "measure_gaps", measure)
+    panel.image.value = model.layers["taken"]
+    said = run_panel(panel)
+    assert f"{100 * clear:.0f} % clearly outlined" in said
+    assert ("do not trust" in said) != is_trusted

@@ -1,0 +1,256 @@
+"""Spectrum and quality: metrics, grey levels and spectra of layers."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from magicgui.widgets import CheckBox
+from napari.layers import Layer
+from napari.viewer import Viewer
+from qtpy.QtWidgets import QWidget
+
+from napari_semsr import core, jobs
+from napari_semsr.analysis import Histogram, measure_histogram
+from napari_semsr.io import HELPER_KEY
+from napari_semsr.widgets import layers
+from napari_semsr.widgets.measure import panel, regions
+
+# The centred spectrum as a layer, and its labelled rings.
+#
+# A spectrum's axes are frequencies, but a viewer has one unit: a layer in µm⁻¹, or one
+# in pixels, would switch off the scale bar of all layers. So the spectrum is placed
+# next to its image, with the image's size and unit, and its scale is drawn onto it:
+# rings labelled with their period.
+
+_GAP = 1.06  # image widths from an image to its spectrum; chosen
+_RADII = (0.85, 0.5, 0.25)  # of the rings that are drawn; chosen
+_NICE = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)  # periods that a ring may have; chosen
+_STEPS = np.outer(10.0 ** np.arange(-3, 8), _NICE).ravel()
+_MIN_RADIUS_PX = 6  # of a ring; chosen
+_COLOUR = "#ffd400"
+
+
+def choose_ring_periods(image: core.Micrograph) -> list[float]:
+    """Return up to three rounded periods for rings in a spectrum, finest first.
+
+    In nm if calibrated, otherwise in pixels.
+    """
+    pitch = image.scale if image.pixel_size_nm is not None else (1.0, 1.0)
+    finest = 2 * max(pitch)
+    coarsest = min(p * n for p, n in zip(pitch, image.shape, strict=True))
+    periods = [float(_STEPS[0.999 * finest / radius <= _STEPS][0]) for radius in _RADII]
+    return [period for period in periods if period <= coarsest / _MIN_RADIUS_PX]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSpectrum:
+    """Spectrum of an image or region: its curve, and its centred plane (Y, X)."""
+
+    image: core.Micrograph  # as measured, without gaps
+    line: core.Line
+    plane: core.RealArray  # logarithm of the power
+
+
+def _compute_spectra(
+    images: Sequence[core.Micrograph],
+) -> core.Job[list[ImageSpectrum]]:
+    """Compute the radial and centred spectra of the gap-free parts of images."""
+    spectra = []
+    for number, image in enumerate(images):
+        step = core.Progress(number, len(images), f"transforming {image.name}")
+        opened = jobs.open_image(image)  # which marks fill values
+        (part,), _ = yield from jobs.crop_to_gap_free_box(opened)
+        report = yield from core.map_progress(
+            jobs.SPECTRUM.job(part), lambda _, step=step: step
+        )
+        curve = report.radial
+        line = core.Line(image.name, curve.frequency_per_px, np.asarray(curve.power))
+        line = line.convert_to_per_um(image.mean_pixel_size_nm)
+        spectra.append(ImageSpectrum(part, line, report.plane.array()))
+    return spectra
+
+
+def _add_spectrum_layers(
+    viewer: Viewer, spectrum: ImageSpectrum, place: int
+) -> Iterator[None]:
+    """Add a centred spectrum as a layer to the right of its image, with rings.
+
+    It is as large as the image; `place` is its index among several. Its metadata hold
+    the frequency of one pixel.
+    """
+    image, plane = spectrum.image, spectrum.plane
+    has_size = image.pixel_size_nm is not None
+    own = image.scale if has_size else (1.0, 1.0)
+    extent, shape = np.multiply(image.shape, own), np.array(plane.shape)
+    pitch = tuple((np.multiply(image.scale, image.shape) / shape).tolist())
+    y, x = image.origin
+    size: Any = {"pixel_size_nm" if has_size else "spacing_px": pitch}
+    grid = image.replace(
+        data=plane,
+        look=jobs.create_spectrum_display(plane),
+        origin=(y, x + place * _GAP * image.shape[1] * image.scale[1]),
+        provenance=jobs.compose_derived_provenance("spectrum", {}, image=image),
+        **size,
+    )
+    name = layers.create_result_name(viewer, image.name, "spectrum")
+    keywords = layers.create_layer_keywords(grid, name=name)
+    step = f"frequency_step_per_{'nm' if has_size else 'px'}"
+    keywords["metadata"]["spectrum"] = {
+        step: tuple((1 / (shape * own)).tolist()),
+        "quantity": "log10 power",
+    }
+    layer = viewer.add_image(plane, **keywords)
+    yield
+    periods = choose_ring_periods(image)
+    if not periods:
+        return
+    fit = layers.create_display_fit_keywords(layer)
+    viewer.add_shapes(
+        [np.stack([shape // 2, extent / period]) for period in periods],
+        shape_type="ellipse",
+        name=layers.create_result_name(viewer, image.name, "periods"),
+        **{**fit, "metadata": {**fit.get("metadata", {}), HELPER_KEY: "rings"}},
+        features={
+            "period": [f"{one:g} {'nm' if has_size else 'px'}" for one in periods]
+        },
+        text={
+            "string": "{period}",
+            "anchor": "upper_left",
+            "color": _COLOUR,
+            "size": 10,
+        },
+        edge_color=_COLOUR,
+        edge_width=max(1.0, shape[0] / 250),
+        face_color="transparent",
+        opacity=1.0,
+        scale=layer.scale,
+        translate=layer.translate,
+        units=layer.units,
+        axis_labels=("y", "x"),
+    )
+    yield
+
+
+_LIST_HEIGHT = 70  # of the list of further layers; chosen
+_ELSEWHERE = frozenset(
+    {
+        "Data range",
+        *(quantity.label for quantity, _ in core.get_quantities(Histogram).values()),
+    }
+)  # figures of the whole region, or of all regions
+
+
+class QualityPanel(panel.ReferencePanel):
+    """Panel of metrics and spectra of a layer, a reference and further layers."""
+
+    title = "Spectrum and quality"
+    verb = jobs.METRICS
+    help_place = "metrics.md"
+    helps = "Show what was measured"
+    region_help = (
+        "each of its regions gets a row and a spectrum. Grey levels are those of the "
+        "whole region; all else is measured in the largest rectangle inside it."
+    )
+
+    def build_form(self, *rows: Any, above: Sequence[QWidget] = ()) -> None:
+        """Build the form."""
+        self.layers = self.input_layers.create_list(
+            "Layers whose spectra are also plotted",
+            _LIST_HEIGHT,
+            label="Further spectra",
+        )
+        self.planes = CheckBox(
+            name="planes",
+            text="2-D spectra as layers",
+            tooltip=(
+                "Add centred log power spectra to the right of their images, as large "
+                "as these. The scale bar does not apply to them; yellow rings are "
+                "labelled with their periods."
+            ),
+        )
+        super().build_form(self.layers, self.planes, *rows, above=above)
+        self.helpers.value = False
+
+    def read_more(self, images: Sequence[core.Micrograph]) -> dict[str, Any]:
+        """Read the further layers."""
+        chosen = [box.value for box in self.boxes.values()]
+        others = [layer for layer in self.layers.value if layer not in chosen]
+        read = [self.input_layers.read(layer) for layer in others]
+        layers.get_common_unit([*images, *read])
+        sources = [*(one for one in chosen if one is not None), *others]
+        shown = sources if self.planes.value and self.regions.value is None else []
+        return {"others": read, "shown": shown}
+
+    def run_command(
+        self,
+        verb: jobs.Verb[Any, Any],
+        images: panel.Images,
+        options: core.Options,
+        path: Path | None,
+        areas: Sequence[regions.Region],
+        **more: Any,
+    ) -> core.Job[panel.Measurement]:
+        """Measure the image, and transform all images, or the regions of each."""
+        outcome = yield from super().run_command(verb, images, options, path, areas)
+        sources = [*images.values(), *more["others"]]
+        if areas:
+            sources = [
+                part.replace(name=f"{area.name}, {image.name}")
+                for image in sources
+                for area in areas
+                for part in regions.crop_to_inner_rectangle(area, image)
+            ]
+        spectra = yield from _compute_spectra(sources)
+        return replace(outcome, more=(spectra, more["shown"]))
+
+    def measure_region(
+        self, outcome: panel.Measurement, options: Any, region: regions.Region
+    ) -> Mapping[str, regions.Cell]:
+        """Measure grey levels in the whole region, the rest in its inner rectangle."""
+        # one range for all regions, so that their PSNR can be compared
+        how = options.replace(data_range=outcome.report.result.data_range)
+        box = regions.get_region_box(region, outcome.images[0])
+        within = [
+            regions.crop_to_region(region, image, box) for image in outcome.images
+        ]
+        levels = measure_histogram(*within, bins=how.bins)
+        row: dict[str, regions.Cell] = {
+            "pixels": int(np.isfinite(within[0].array()).sum()),
+            "mean (grey levels)": levels.mean,
+            "SD (grey levels)": levels.sd,
+        }
+        if levels.emd is not None:
+            row["distance (grey levels)"] = levels.emd
+        parts = regions.crop_to_inner_rectangle(region, *outcome.images)
+        figures = core.get_figures(core.run(jobs.METRICS.job(*parts, options=how)))
+        row["rectangle"] = core.format_shape(parts[0].shape)
+        for label, figure in figures.items():
+            if label not in _ELSEWHERE:
+                row[f"{label} ({figure.unit})" if figure.unit else label] = figure.value
+        return row
+
+    def add_layers(self, layer: Layer, outcome: panel.Measurement) -> Iterator[None]:
+        """Add the 2-D spectra to the right of their images."""
+        del layer
+        is_new = False
+        spectra, shown = outcome.more
+        for place, (of, one) in enumerate(zip(shown, spectra, strict=False), start=1):
+            with self.result_layers.replace_earlier(of) as earlier:
+                yield from self.result_layers.remove_earlier(earlier)
+                yield from _add_spectrum_layers(self.viewer, one, place)
+            is_new |= not earlier
+        if is_new:
+            self.viewer.reset_view()
+            yield
+
+    def list_plots(self, outcome: panel.Measurement) -> list[core.Plot]:
+        """Return the histograms of grey levels, and the radial spectra."""
+        spectra = outcome.more[0]
+        has_size = spectra[0].image.pixel_size_nm is not None
+        lines = [
+            replace(one.line, label=f"spectrum of {one.line.label}") for one in spectra
+        ]
+        radial = jobs.SPECTRUM.curves[0].combine(lines, has_size=has_size)
+        return [*super().list_plots(outcome), radial]

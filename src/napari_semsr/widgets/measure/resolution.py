@@ -1,0 +1,420 @@
+"""Resolution: of the whole field and of each block, displayed over its image."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from magicgui.widgets import CheckBox, ComboBox
+from napari.layers import Image, Labels, Layer
+from napari.viewer import Viewer
+from numpy.typing import NDArray
+from qtpy.QtWidgets import QWidget
+
+from napari_semsr import core, io, jobs
+from napari_semsr.analysis import REASON_TEXTS, REASONS, get_reason_code
+from napari_semsr.widgets import base, layers
+from napari_semsr.widgets.measure import panel, regions
+
+_BINS = 40  # bins of the histogram; chosen
+_ONE_MOSAIC = (
+    "A stitched mosaic needs two exposures: choose a second image, or stitch the "
+    "mosaic with its halves. Blending correlates the noise of neighbouring pixels, so "
+    "two halves of a single mosaic agree too well. Tick Split the mosaic anyway to "
+    "measure it regardless."
+)
+_HALVES = "The stored halves of this mosaic are compared in the area that both cover."
+_METHODS = {
+    "Fourier ring correlation": jobs.FRC_MAP,
+    "Decorrelation of one image": jobs.DECORRELATION,
+}
+
+# Colours that do not occur in viridis, so that a failed block is never read as a
+# number.
+REASON_COLOURS = {
+    "no-signal": "#78695a",
+    "correlated-noise": "#a50f00",
+    "identical": "#875af0",
+    "periodic": "#c36900",
+    "too-small": "#690f2d",
+    "beyond-nyquist": "#ffffff",
+    "not-independent": "#ffa5ff",
+    "undetermined": "#a0a0a0",
+    "inverted": "#000099",
+}
+
+
+def add_failed_blocks_layer(
+    viewer: Viewer,
+    result: core.Micrograph,
+    codes: NDArray[np.uint8],
+    name: str,
+) -> Labels | None:
+    """Add a layer of the blocks that have no resolution, coloured by reason.
+
+    `codes` (Y, X) are 0 where there is a resolution. Returns the layer, or None if no
+    block failed.
+    """
+    if not np.any(codes):
+        return None
+    colours = [
+        (get_reason_code(name), REASON_COLOURS[name], REASON_TEXTS[name])
+        for name in REASONS
+    ]
+    look = core.DisplaySettings(
+        limits=(0.0, float(len(REASONS))),
+        classes=((0, "#00000000", ""), *colours),
+    )
+    name = layers.create_result_name(viewer, name, "failed blocks")
+    keywords = io.create_layer_attributes(
+        result.replace(data=codes, name=name, look=look)
+    )
+    del keywords["rgb"]
+    keywords["metadata"] |= {io.HELPER_KEY: ResolutionPanel.title}
+    return viewer.add_labels(codes, **keywords)
+
+
+@dataclass(frozen=True, slots=True)
+class WholeField:
+    """FRC of the whole field, beside the map of its blocks.
+
+    If gaps were cropped, it is that of a part; without a report, `why` is the reason.
+    The note concerns a mosaic's halves.
+    """
+
+    report: jobs.FrcReport | None
+    part: core.Micrograph | None
+    why: str
+    note: str | None
+
+
+class ResolutionPanel(panel.MeasurePanel):
+    """Panel that maps the resolution of two layers, or of one layer that is split."""
+
+    title, run_label = "Resolution", "Measure resolution"
+    help_place = "frc.md#maps"
+    verb = jobs.FRC_MAP
+    helps = "Show failed blocks and outline"
+    map_name = "FRC map"
+    region_help = "blocks are summarised in each region that contains their centre."
+    _found_none = False
+
+    def build_form(self, *rows: Any, above: Sequence[QWidget] = ()) -> None:
+        """Build the form."""
+        self.method = ComboBox(
+            name="method",
+            label="Method",
+            tooltip=(
+                "Fourier ring correlation of two images, or of one that is split: one "
+                "number, and a map. Decorrelation: one number of a single image, which "
+                "assumes white noise and a signal that ends."
+            ),
+            choices=list(_METHODS),
+        )
+        self.split_mosaic = CheckBox(
+            name="split_mosaic",
+            value=False,
+            text="Split the mosaic anyway",
+            tooltip=(
+                "Split a single mosaic instead of comparing its stored halves. Because "
+                "the frames are blended, the measured resolution is then too fine or "
+                "too coarse."
+            ),
+        )
+        self.advice = base.RichTextLabel()
+        super().build_form(self.split_mosaic, self.method, self.advice, above=above)
+        self.first, self.second = self.boxes.values()
+        # not magicgui's signal, which is not emitted for None
+        for box in self.boxes.values():
+            box.native.currentIndexChanged.connect(self._update_rows)
+        for control in (self.split_mosaic, self.method):
+            control.changed.connect(self._update_rows)
+        self.input_layers.propose_partner(
+            self.first,
+            self.second,
+            _have_same_processing,
+            keeps=lambda first, other: (
+                self.form.create_options().reference
+                or _have_same_processing(first, other)
+            ),
+        )
+        self._update_rows()
+
+    def create_boxes(self) -> list[ComboBox]:
+        """Create the lists of the two images."""
+        second = (
+            "Independent exposure of the same field of view. Without it, the image is "
+            "split into halves, which is valid only if its noise is white; for a "
+            "mosaic, the halves that were stitched with it are used."
+        )
+        return [
+            self.input_layers.create_box("first", "Image", "The image to measure."),
+            self.input_layers.create_box("second", "Second image", second, none="none"),
+        ]
+
+    def accepts_layer(self, layer: Layer) -> bool:
+        """Reject network outputs, for which no resolution is defined."""
+        return super().accepts_layer(layer) and layers.get_network_name(layer) is None
+
+    @property
+    def asks_question(self) -> bool:
+        """Whether no block had a resolution."""
+        return self._found_none
+
+    def _update_rows(self, _: object = None) -> None:
+        """Show the rows of the method, and a note if the only image is a mosaic."""
+        self.verb = _METHODS[self.method.value]
+        maps = self.verb is jobs.FRC_MAP
+        first, second = self.first.value, self.second.value
+        alone = first is not None and second is None and layers.is_stitched(first)
+        store = _get_store_path(first) if alone else None
+        there = store is not None and all(
+            path.exists() for path in io.get_half_paths(store)
+        )
+        text = _HALVES if there else _ONE_MOSAIC
+        is_needed = alone and maps and not self.split_mosaic.value
+        self.advice.setText(text if is_needed else "")
+        self.form.setVisible(maps)
+        for name in ("second", "regions"):
+            self.layer_form.show_row(name, maps)
+        self.layer_form.show_row("split_mosaic", alone and maps)
+
+    def create_options(self, **more: object) -> Any:
+        """Read the options of the method."""
+        maps = self.verb is jobs.FRC_MAP
+        return self.form.create_options(**more) if maps else self.verb.options()
+
+    def read_values(self) -> dict[str, Any]:
+        """Return the arguments of the command that the form sets, without images."""
+        return self.verb.list_values(options=self.create_options())
+
+    def read_more(self, images: Sequence[core.Micrograph]) -> dict[str, Any]:
+        """Return the store of a mosaic with halves, and whether these are needed."""
+        layers.get_common_unit(images)
+        layer, options, splits = (
+            self.first.value,
+            self.create_options(),
+            bool(self.split_mosaic.value),
+        )
+        alone = len(images) == 1 and self.verb is jobs.FRC_MAP
+        uses_halves = alone and not splits and options.split == "diagonal"
+        return {
+            "store": _get_store_path(layer) if uses_halves else None,
+            "needs_halves": uses_halves and layers.is_stitched(layer),
+        }
+
+    def run_command(
+        self,
+        verb: jobs.Verb[Any, Any],
+        images: panel.Images,
+        options: core.Options,
+        path: Path | None,
+        areas: Sequence[regions.Region],
+        **more: Any,
+    ) -> core.Job[panel.Measurement]:
+        """Measure the FRC of one or two images, for the whole field and each block.
+
+        A single mosaic is measured by its halves, if they are next to its store; one
+        that `needs_halves` raises an error without them.
+        """
+        start, store = super().run_command, more["store"]
+        if verb is jobs.DECORRELATION:
+            return (yield from start(verb, images, options, None, areas))
+        halves, note = None, None
+        if store is not None:
+            halves, note = jobs.find_halves(store, images["a"])
+        if more["needs_halves"] and halves is None:
+            raise core.OptionError(
+                " ".join(filter(None, (_ONE_MOSAIC, note))), code="halves-missing"
+            )
+        names = {*jobs.FrcJobOptions.model_fields} - {"estimator"}
+        how = jobs.FrcJobOptions(**{name: getattr(options, name) for name in names})
+        whole, part, why = None, None, ""
+        try:
+            parts, box = yield from jobs.crop_to_gap_free_box(
+                *images.values(), *(halves or ())
+            )
+            part = parts[0] if box else None
+            given = dict(zip(images, parts, strict=False))
+            both = parts[1:] if halves else None
+            whole = yield from jobs.FRC.job(**given, options=how, halves=both)
+        except core.SemsrError as error:  # the map raises its own error
+            why = str(error)
+        outcome = yield from start(verb, images, options, path, areas, halves=halves)
+        note = outcome.report.note or note
+        return replace(outcome, more=WholeField(whole, part, why, note))
+
+    def measure_region(
+        self, outcome: panel.Measurement, options: Any, region: regions.Region
+    ) -> Mapping[str, regions.Cell]:
+        """Summarise the blocks in one region."""
+        del options
+        result = outcome.report.result
+        row, unit = result.summarise(_find_blocks(result.map, region)), result.unit
+        return {
+            "blocks": row.blocks,
+            "failed": row.failed,
+            f"10 % ({unit})": row.p10,
+            f"median ({unit})": row.median,
+            f"90 % ({unit})": row.p90,
+        }
+
+    # -- showing -------------------------------------------------------------------
+
+    def add_layers(self, layer: Layer, outcome: panel.Measurement) -> Iterator[None]:
+        """Add the map, and outline the part that was measured as a whole."""
+        self._found_none = outcome.opened is not None and (
+            outcome.report.failed == outcome.report.blocks
+        )
+        yield from super().add_layers(layer, outcome)
+        part = outcome.more and outcome.more.part
+        yield from regions.show_area_outlines(self, {layer: [part]} if part else {})
+
+    def add_map(
+        self, outcome: panel.Measurement, opened: base.OpenedImage
+    ) -> Iterator[None]:
+        """Add the map, unless no block has a resolution, and the failed blocks."""
+        if not self._found_none:
+            yield from super().add_map(outcome, opened)
+            result, name = outcome.report.result, outcome.report.images[0]
+            add_failed_blocks_layer(self.viewer, result.map, result.reasons, name)
+            yield
+
+    def sentence(self, outcome: panel.Measurement) -> str:
+        """Return the resolution, or why there is none, and how many blocks have one."""
+        report, whole = outcome.report, outcome.more
+        if whole is None:
+            return (
+                panel.describe_result(report, is_named=False)
+                or f"No cut-off: {report.result.why}"
+            )
+        known = report.blocks - report.failed
+        sentence = f"{known or 'None'} of {report.blocks} blocks have a resolution"
+        result = panel.describe_result(report, is_named=False)
+        if not result and whole.report is not None:
+            result = panel.describe_result(whole.report, is_named=False)
+        if result:
+            return f"{result}; {sentence[:1].lower()}{sentence[1:]}"
+        # the halves of a mosaic have too little in common
+        if whole.note and len(outcome.images) == 1:
+            note = whole.note.removesuffix(".")
+            return f"{sentence} ({note}, or tick {self.split_mosaic.text})"
+        if report.reason is not None:
+            sentence += f" ({report.why})"
+        if report.reason == "beyond-nyquist" and len(outcome.images) == 1:
+            sentence += "; choose another exposure of the field as Second image"
+        return sentence
+
+    def figures_of(self, outcome: panel.Measurement) -> base.Numbers:
+        """Return the figures of the blocks and of the whole field."""
+        blocks, field = core.get_figures(outcome.report), outcome.more
+        if field is None:
+            return blocks
+        whole = core.get_figures(field.report) if field.report else {}
+        rows: dict[str, core.Figure | str] = {
+            name: blocks.pop(name) for name in _STATISTICS if name in blocks
+        }
+        resolution = whole.pop("Resolution", None)
+        where = regions.format_measured_area_note(field.part) if field.part else ""
+        rows["Whole field"] = (
+            f"left out: {field.why}"
+            if resolution is None
+            else replace(resolution, note=f"{resolution.note} {where}".strip())
+        )
+        # the reasons of failed blocks follow below
+        for name, figure in (whole or blocks).items():
+            if name != "Note" and not name.startswith(("Failed", "In all")):
+                rows.setdefault(name, figure)
+        return rows | {"Failed": blocks["Failed"]}
+
+    def list_plots(self, outcome: panel.Measurement) -> list[core.Plot]:
+        """Return the distributions of block resolutions, and the correlation."""
+        report, field = outcome.report, outcome.more
+        if field is None:
+            return core.get_plots(report, jobs.DECORRELATION.curves)
+        whole = field.report  # none if too small
+        plots = [] if whole is None else core.get_plots(whole, jobs.FRC.curves)
+        values = np.asarray(report.result.measured_values, dtype=float)
+        known = np.isfinite(values)
+        if not known.any():
+            return plots
+        low, high = np.percentile(values[known], (0.5, 99.5))
+        edges = np.linspace(low, high if high > low else low + 1, _BINS + 1)
+        parts = {"whole field": known} | {
+            area.name: known & _find_blocks(report.result.map, area)
+            for area in outcome.areas
+        }
+        median = float(report.result.percentile(50))
+        text = f"median {core.format_number(median, '.3g')} {report.unit}"
+        lines = [
+            core.Line(name, edges, np.histogram(values[inside], edges)[0].astype(float))
+            for name, inside in parts.items()
+        ]
+        lines[0] = replace(lines[0], mark=median, mark_label=text)
+        label = f"resolution ({report.unit})"
+        return [core.Plot("Blocks", label, "blocks", tuple(lines)), *plots]
+
+    def list_curves(self, outcome: panel.Measurement) -> dict[str, base.Columns]:
+        """Return the table of all blocks with their positions."""
+        if outcome.more is None:
+            return {}
+        result = outcome.report.result
+        places, unit = _get_block_centres(result.map), result.map.unit
+        names = np.array(["", *result.reason_names], dtype=object)
+        in_nm = np.hypot(result.relative_sd, result.size_error).ravel()
+        return {
+            "blocks": {
+                f"y ({unit})": places[:, 0],
+                f"x ({unit})": places[:, 1],
+                f"resolution ({result.unit})": result.measured_values.ravel(),
+                "relative standard deviation": result.relative_sd.ravel(),
+                "the same including that of the pixel size": in_nm,
+                "reason for none": names[result.reasons].ravel(),
+            }
+        }
+
+    def format_remarks(self, outcome: panel.Measurement) -> str:
+        """Return the reasons of failed blocks with their colours, and any notes."""
+        report, field = outcome.report, outcome.more
+        if field is None:
+            return ""
+        lines = [
+            f'<span style="color:{REASON_COLOURS[reason]}">\N{BLACK SQUARE}</span> '
+            f"{count} {base.TIMES} {REASON_TEXTS[reason]}"
+            for reason, count in report.reasons.items()
+            if count
+        ]
+        if report.field_reason:
+            lines.append(f"All blocks together: {REASON_TEXTS[report.field_reason]}")
+        beyond = field.report.result.cut_off_warning if field.report else ""
+        return "<br>".join([*lines, *filter(None, (field.note, beyond))])
+
+
+_STATISTICS = "10th percentile", "Median", "90th percentile"
+
+
+def _get_block_centres(grid: core.Micrograph) -> core.FloatArray:
+    """Return the centres ``(y, x)`` of the blocks of a map, (N, 2)."""
+    places = np.indices(grid.shape).reshape(2, -1).T
+    return np.asarray(places * grid.scale + grid.origin, dtype=float)
+
+
+def _find_blocks(grid: core.Micrograph, region: regions.Region) -> core.BoolArray:
+    """Return a mask (Y, X) of the blocks whose centres are in a region."""
+    return region.contains(_get_block_centres(grid)).reshape(grid.shape)
+
+
+def _have_same_processing(first: Image, other: Image) -> bool:
+    """Return whether two layers were acquired and processed in the same way."""
+    return (
+        layers.is_acquired(first)
+        and layers.is_acquired(other)
+        and layers.get_job_names(first) == layers.get_job_names(other)
+    )
+
+
+def _get_store_path(layer: Image) -> Path | None:
+    """Return the path of a layer's store or file."""
+    store = layer.metadata.get(io.STORE_KEY) or layers.get_file_path(layer)
+    return Path(store) if store else None

@@ -1,0 +1,1 @@
+from .panel import find_image_pair as find_image_pair
