@@ -231,9 +231,10 @@ class ResultsGroup(QGroupBox):
     ) -> None:
         """Show numbers and rich text in the results, and set the status.
 
-        The first large number, or the sentence, comes first, and all are folded. `curves` are saved
-        with the numbers, which state the `network` that made the result; `tables` are
-        shown and copied, too. Results that follow the mouse do not `reveal` the group.
+        The first large number, or the sentence, comes first, and all are folded.
+        `curves` are saved with the numbers, which state the `network` that made the
+        result; `tables` are shown and copied, too. Results that follow the mouse do not
+        `reveal` the group.
         """
         messages, translate = self._messages, self._messages.translate
         planes_measured = self._layers.sources.items()
