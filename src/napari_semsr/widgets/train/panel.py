@@ -794,7 +794,8 @@ class TrainPanel(base.VerbPanel):
         if self._has_place and not is_resumed:
             self.history.remove_layers(self.result_layers.find_helpers())
         self.view.watch(run_dir, size, is_resumed=is_resumed)
-        self.results.reveal()
+        sentence = "A curve and a held-out part are shown during the training."
+        self.results.show_result({}, sentence)
         self.report_row.setVisible(False)
 
     def stop_here(self) -> None:
