@@ -25,7 +25,6 @@ from napari_semsr.core import (
     Micrograph,
     RealArray,
     convert_dtype,
-    get_blur,
     run as finish,
 )
 from napari_semsr.inference.ensemble import Statistics
@@ -261,12 +260,6 @@ class BoxPreview:
     # Whether a box equals the result of the run; not so if normalisation layers compute
     # statistics of the whole field
     exact: bool
-
-    @property
-    def blur_px(self) -> float | None:
-        """Standard deviation, in model-grid pixels, of the blur used by the model."""
-        condition = self.plan.condition
-        return None if condition is None else get_blur(condition)
 
     def enhance(self, box: Box) -> tuple[Box, RealArray]:
         """Enhance one box, given in input pixels.

@@ -614,7 +614,6 @@ class PreviewChannel:
         self._wishes: deque[core.Box] = deque(maxlen=1)
         self._answers: deque[Answer] = deque(maxlen=1)
         self._request = threading.Event()
-        self.blur_px: float | None = None  # measured by the model
 
     def request_box(self, box: core.Box) -> None:
         """Request a box, replacing an older request."""
@@ -648,7 +647,6 @@ def run_preview(
     path = models.find_model(model)
     source = images.open_image(image)
     boxes = inference.prepare_preview(source, models.load_model(path), options)
-    desk.blur_px = boxes.blur_px
     title = "preview" if boxes.exact else "preview (with the statistics of the box)"
     while True:
         wish = desk.wait_for_request()

@@ -300,24 +300,10 @@ def test_a_classical_method_makes_a_calibrated_layer(
     assert "Tiles against whole" in text
     assert "network" not in text
     assert ("Iterations" in text) == (method == "blind")
+    box = panel.model.box.native
+    rows = [box.model().item(row) for row in range(box.count())]
+    titles = [row.text() for row in rows if not row.isEnabled()]
+    assert titles == ["Models", "Classical methods"]
     panel.model.choose("sem-restore")
     assert panel.form.isVisibleTo(panel)
     assert not panel.classical.isVisibleTo(panel)
-
-
-def test_headings_of_the_list_cannot_be_chosen(panel):
-    box = panel.model.box.native
-    enabled = [bool(box.model().item(row).isEnabled()) for row in range(box.count())]
-    titles = [box.itemText(row) for row, on in enumerate(enabled) if not on]
-    assert titles == ["Models", "Classical methods"]
-
-
-def test_an_existing_store_is_kept_until_replacing_is_chosen(
-    classical, run_panel, tmp_path
-):
-    classical.output.value = tmp_path / "made"
-    assert "Wiener removed" in run_panel(classical)
-    assert "exists" in run_panel(classical)
-    classical.existing.value = "replace"
-    assert "Wiener removed" in run_panel(classical)
-    assert [path.name for path in tmp_path.iterdir()] == ["made.ome.zarr"]

@@ -163,6 +163,6 @@ def test_removing_the_layer_stops_the_run_and_clears_up(
     computed.allow()
     finish(panel)
     assert len(computed) < 9
-    assert "the layer was removed" in panel.status.text()
+    assert "no layer was added" in panel.status.text()
     assert not path.exists()
     assert len(model.layers) == 1

@@ -28,13 +28,13 @@ def test_a_box_follows_the_mouse_and_shows_what_the_run_will(panel, model, qtbot
     options = EnhanceOptions(tile=64, precision="fp32")
     whole = run(ENHANCE.job(image, options=options)).array()
     point(model, 90, 100)
-    panel.look.pointing.value = True
-    qtbot.waitUntil(lambda: panel.look.preview.layer is not None, timeout=LIMIT_MS)
-    layer = panel.look.preview.layer
+    panel.pointing.value = True
+    qtbot.waitUntil(lambda: panel.preview.layer is not None, timeout=LIMIT_MS)
+    layer = panel.preview.layer
     assert layer not in list_grey_layers(model)
     assert [str(unit) for unit in model.layers.units] == ["nanometer", "nanometer"]
     np.testing.assert_allclose(layer.data, whole, atol=1e-4)
-    panel.look.preview.side_px = 64
+    panel.preview.side_px = 64
     point(model, 60, 130)
     qtbot.waitUntil(lambda: layer.data.shape == (64, 64), timeout=LIMIT_MS)
     y, x = (int(v) for v in (layer.translate - (500.0, -300.0)) / 10.0)
@@ -42,7 +42,7 @@ def test_a_box_follows_the_mouse_and_shows_what_the_run_will(panel, model, qtbot
     assert abs(x + 32 - 130) <= 16
     np.testing.assert_allclose(layer.data, whole[y : y + 64, x : x + 64], atol=1e-4)
     panel.cancel_all_jobs()
-    qtbot.waitUntil(lambda: not panel.look.preview.runner.is_busy, timeout=LIMIT_MS)
+    qtbot.waitUntil(lambda: not panel.preview.runner.is_busy, timeout=LIMIT_MS)
     assert [item.name for item in model.layers] == ["field"]
 
 
@@ -55,6 +55,6 @@ def test_the_blur_to_remove_is_the_models_none_or_a_width(panel):
 
 def test_a_preview_of_nothing_is_refused_in_a_sentence(panel, model):
     model.layers.clear()
-    panel.look.pointing.value = True
+    panel.pointing.value = True
     assert "Choose an image layer" in panel.status.text()
-    assert not panel.look.preview.runner.is_busy
+    assert not panel.preview.runner.is_busy

@@ -341,35 +341,6 @@ class MousePreview(OverlayLayer):
         self._say(text)
 
 
-class EnhanceCompareControls(CompareControls):
-    """Controls for comparing layers, and for previewing models under the mouse."""
-
-    def __init__(self, panel: base.VerbPanel, read: Callable[[], Subject]) -> None:
-        super().__init__(panel)
-        self.pointing = CheckBox(
-            name="pointing",
-            text="Preview at the mouse",
-            tooltip="Enhance a small box under the mouse, to test models and options.",
-        )
-        self.add_row(self.pointing)
-        self.preview = MousePreview(
-            panel.viewer, read, panel.messages.show_problem, self
-        )
-        panel.closed.connect(self.stop_preview)
-        self.pointing.changed.connect(self._toggle_preview)
-        self.preview.runner.failed.connect(self.stop_preview)
-
-    def stop_preview(self, _: object = None) -> None:
-        """Remove the preview when a run starts or the preview has failed."""
-        self.pointing.value = False
-
-    def _toggle_preview(self, on: bool) -> None:
-        if on:
-            self.preview.start()
-        else:
-            self.preview.stop()
-
-
 _INFORMED_NETWORK = "informed"  # architecture of models with weights as options
 
 
@@ -416,6 +387,8 @@ class EnhancePanel(base.VerbPanel):
     verb = jobs.ENHANCE
     applies_to_folder = True
     output: FileEdit
+    _project: Path | None = None  # folder searched for unfinished stores
+    _store_offered: Path | None = None  # the one of them to resume
 
     def build_form(self) -> None:
         """Build the form."""
@@ -435,8 +408,8 @@ class EnhancePanel(base.VerbPanel):
             "model. Check the preview under the mouse.",
         )
         self.cluster = base.OptionsForm(ClusterOptions)
-        line = self.cluster.get_widget("scheduler").native
-        line.setPlaceholderText("none: run in napari")
+        scheduler = self.cluster.get_widget("scheduler").native
+        scheduler.setPlaceholderText("none: run in napari")
         self.advanced = _CollapsibleOptions(
             ADVANCED_GROUP,
             "Memory, tolerance, flips and rotations, and cluster options; rarely "
@@ -482,17 +455,24 @@ class EnhancePanel(base.VerbPanel):
             ),
             choices=list(_EXISTING.items()),
         )
-        self.look = EnhanceCompareControls(self, self._read_run_inputs)
+        self.look = CompareControls(self)
+        self.pointing = CheckBox(
+            name="pointing",
+            text="Preview at the mouse",
+            tooltip="Enhance a small box under the mouse, to test models and options.",
+        )
+        self.look.add_row(self.pointing)
+        self.preview = MousePreview(
+            self.viewer, self._read_run_inputs, self.messages.show_problem, self
+        )
         self.live: LiveLayer | None = None
         self._outcome: base.JobResult | None = None  # of the last run, whole
         # options as read now, and those before
         self._options_shown: tuple[EnhanceOptions, EnhanceOptions] | None = None
-        self._project: Path | None = None  # folders searched for unfinished stores
-        self._store_offered: Path | None = None  # the one of them to resume
         self._ticks = {jobs.MISFIT: self.misfit, jobs.UNFAMILIAR: self.unfamiliar}
         choices = base.Form(self.whole, *self._ticks.values())
-        # what a classical method does without, and what it alone has
-        self._of_models = self.form, choices, self.advanced, self.look.pointing.native
+        # what a classical method does without
+        self._of_models = self.form, choices, self.advanced, self.pointing.native
         self.add_group("Image", base.Form(self.layer, self.all_planes))
         self.add_group("Method", self.model)
         self.add_group(
@@ -512,7 +492,12 @@ class EnhancePanel(base.VerbPanel):
 
     def _connect_signals(self) -> None:
         """Connect all choices to the model card, the rows and the preview."""
-        restart = self.look.preview.restart_if_active
+        preview, restart = self.preview, self.preview.restart_if_active
+        self.pointing.changed.connect(
+            lambda on: preview.start() if on else preview.stop()
+        )
+        preview.runner.failed.connect(self._stop_preview)
+        self.closed.connect(self._stop_preview)
         for call in (self._propose_model, self._compare_model, self.look.select_layers):
             self.layer.changed.connect(call)
         self.model.changed.connect(self._update_form_rows)
@@ -568,7 +553,7 @@ class EnhancePanel(base.VerbPanel):
         self.verb = jobs.ENHANCE if method is None else jobs.RESTORE
         if method is not None:
             self.classical.set_values(method=method)
-            self.look.stop_preview()
+            self._stop_preview()
         self.classical.setVisible(method is not None)
         for part in self._of_models:
             part.setVisible(method is None)
@@ -744,9 +729,12 @@ class EnhancePanel(base.VerbPanel):
             begin = partial(draw, card, target, how)
         return base.JobRequest(lambda: _count_tiles(make()), show, begin)
 
+    def _stop_preview(self, _: object = None) -> None:
+        self.pointing.value = False
+
     def _prepare_view(self) -> None:
         """Forget the last run, and end the preview."""
-        self.look.stop_preview()
+        self._stop_preview()
         self._outcome = self.live = None
 
     def _draw_live_layer(
@@ -860,23 +848,13 @@ class EnhancePanel(base.VerbPanel):
     def _keep_or_remove_layer(self, _: str = "") -> None:
         """Keep an unfinished layer in the viewer; remove it if no tile is enhanced."""
         live = self.live
-        if live is None:
-            return
-        if not live.is_shown:
-            base.remove_created_store(live.store)
-            self.after_cancel = "the layer was removed"
-        elif live.live.tiles_done:
+        if live is not None and live.is_shown and live.live.tiles_done:
             live.pause()
-            self.after_cancel = "the finished part is kept, and Enhance resumes from it"
-            if self.existing.value == "replace":
-                self.after_cancel += ", unless it is set to overwrite"
-        else:
+            self.after_cancel = "the finished part is kept, and Enhance resumes it"
+        elif live is not None:
             live.discard()
             base.remove_created_store(live.store)
-            self.live = None
-            self.after_cancel = "no layer was added"
-        if not base.is_created_path(live.store) and live.store.exists():
-            self.after_cancel += "; 'resume it' continues the store"
+            self.live, self.after_cancel = None, "no layer was added"
 
     def showEvent(self, event: QShowEvent | None) -> None:  # noqa: N802 - Qt's name
         """Check for unfinished stores, and import torch while the panel is idle."""
@@ -891,12 +869,8 @@ class EnhancePanel(base.VerbPanel):
     def _pause_unfinished_layer(self) -> None:
         """Keep an unfinished layer for the next panel."""
         live = self.live
-        if live is None or not live.is_partial or not live.is_shown:
-            return
-        if live.live.tiles_done:
-            live.pause()
-        else:
-            live.discard()
+        if live is not None and live.is_partial and live.is_shown:
+            (live.pause if live.live.tiles_done else live.discard)()
 
     def _offer_to_resume(self) -> None:
         """Fill the form with the settings of a run left unfinished by another panel."""

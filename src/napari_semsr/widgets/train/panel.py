@@ -139,7 +139,8 @@ class ImagesForm(base.Form):
             self.add_row(control)
         for box in (self.low, self.high):
             box.changed.connect(lambda _: inputs.refresh())
-        for choice in (self.have, self.source, self.placed):
+        choices = self.have, self.source, self.placed, self.low, self.high
+        for choice in choices:
             choice.changed.connect(self.update_rows)
         self.update_rows()
 
@@ -513,8 +514,8 @@ class TrainPanel(base.VerbPanel):
         self._update_run_buttons(self.runner.is_busy)
         if self._has_place:
             self._propose_layers()
-        else:
-            self.input_layers.active = None  # proposed with an SEM image
+        elif have == _ALONE or self._offered is not None:  # not those of Register
+            self.input_layers.active = None
             self.input_layers.select_active_layer()
             self._propose_high(is_own=True)
         self._propose_initial_model()
@@ -796,7 +797,8 @@ class TrainPanel(base.VerbPanel):
         if self._has_place and not is_resumed:
             self.history.remove_layers(self.result_layers.find_helpers())
         self.view.watch(run_dir, size, is_resumed=is_resumed)
-        self.results.reveal()
+        sentence = "A curve and a held-out part are shown during the training."
+        self.results.show_result({}, sentence)
         self.report_row.setVisible(False)
 
     def stop_here(self) -> None:
