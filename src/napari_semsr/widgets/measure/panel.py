@@ -40,7 +40,10 @@ class Measurement:
 
 
 def describe_result(report: Any, *, is_named: bool = True) -> str:
-    """Return the main values of a result with their intervals, and a verdict."""
+    """Return the main values of a result with their intervals.
+
+    Without names, there is one, and its assessment follows.
+    """
     texts: dict[str, str] = {}
     for name, (quantity, _) in core.get_quantities(type(report)).items():
         label, value = quantity.label, core.get_value(report, name)
@@ -56,8 +59,9 @@ def describe_result(report: Any, *, is_named: bool = True) -> str:
         if ends := quantity.interval and core.get_value(report, quantity.interval):
             low, high = (core.format_number(end, quantity.form) for end in ends)
             words.append(f"({low} to {high})")
-        verdict = quantity.verdict and core.get_value(report, quantity.verdict)
-        texts[label] = " ".join(filter(None, words)) + (verdict and f", {verdict}")
+        texts[label] = " ".join(filter(None, words))
+        if quantity.verdict and not is_named:
+            texts[label] += f", {core.get_value(report, quantity.verdict)}"
     return ", ".join(texts.values())
 
 
@@ -73,7 +77,7 @@ class MeasurePanel(base.VerbPanel):
     # measures and outlines the part where all images have grey values
     cuts_gaps = False
 
-    def build_form(self, *rows: Any, above: Sequence[QWidget] = ()) -> None:
+    def build_form(self, *rows: Any, below: Sequence[QWidget] = ()) -> None:
         """Build the form: layers, further rows, options, and results."""
         boxes = self.create_boxes()
         self.boxes = {box.name: box for box in boxes}
@@ -84,7 +88,7 @@ class MeasurePanel(base.VerbPanel):
         self.layer_form = base.Form(*boxes, *rows, self.regions)
         self.add_group("Layers", self.layer_form, self.form)
         self.add_controls()
-        self.add_results("Result", *above, helpers=self.helps)
+        self.add_results("Result", helpers=self.helps, ticks=below)
         self.input_layers.follow_active_layer(boxes[self.input_image])
 
     def add_controls(self) -> None:
@@ -287,10 +291,10 @@ class ReferencePanel(MeasurePanel):
 
     cuts_gaps = True
 
-    def build_form(self, *rows: Any, above: Sequence[QWidget] = ()) -> None:
+    def build_form(self, *rows: Any, below: Sequence[QWidget] = ()) -> None:
         """Build the form, and propose a reference."""
         self._propose = lambda: None  # before the lists exist
-        super().build_form(*rows, above=above)
+        super().build_form(*rows, below=below)
         self.image, self.reference = self.boxes.values()
         self._propose = self.input_layers.propose_partner(
             self.image, self.reference, self.rank_reference

@@ -37,13 +37,14 @@ class ParticlesPanel(panel.ReferencePanel):
     region_help = "particles and gaps are counted in each region that has their centre."
     _marks: Points | None = None  # of the last result
 
-    def build_form(self, *rows: Any, above: Sequence[QWidget] = ()) -> None:
+    def build_form(self, *rows: Any, below: Sequence[QWidget] = ()) -> None:
         """Build the form, with a table of gaps."""
         tooltip = "Select a row to centre the view on its gap."
         self.rows = base.SelectableTable(tooltip, "Gaps")
         self.rows.itemSelectionChanged.connect(self._centre_view_on_gap)
-        super().build_form(*rows, above=(*above, self.rows))
+        super().build_form(*rows, below=(self.rows, *below))
         self.sharing.add_table_menu(self.rows)
+        self.helpers.value = True
 
     def measure_region(
         self, outcome: panel.Measurement, options: Any, region: regions.Region

@@ -154,7 +154,7 @@ class QualityPanel(panel.ReferencePanel):
         "whole region; all else is measured in the largest rectangle inside it."
     )
 
-    def build_form(self, *rows: Any, above: Sequence[QWidget] = ()) -> None:
+    def build_form(self, *rows: Any, below: Sequence[QWidget] = ()) -> None:
         """Build the form."""
         self.layers = self.input_layers.create_list(
             "Layers whose spectra are also plotted",
@@ -170,8 +170,7 @@ class QualityPanel(panel.ReferencePanel):
                 "labelled with their periods."
             ),
         )
-        super().build_form(self.layers, self.planes, *rows, above=above)
-        self.helpers.value = False
+        super().build_form(self.layers, self.planes, *rows, below=below)
 
     def read_more(self, images: Sequence[core.Micrograph]) -> dict[str, Any]:
         """Read the further layers."""

@@ -100,7 +100,7 @@ class ResolutionPanel(panel.MeasurePanel):
     region_help = "blocks are summarised in each region that contains their centre."
     _found_none = False
 
-    def build_form(self, *rows: Any, above: Sequence[QWidget] = ()) -> None:
+    def build_form(self, *rows: Any, below: Sequence[QWidget] = ()) -> None:
         """Build the form."""
         self.method = ComboBox(
             name="method",
@@ -123,7 +123,7 @@ class ResolutionPanel(panel.MeasurePanel):
             ),
         )
         self.advice = base.RichTextLabel()
-        super().build_form(self.split_mosaic, self.method, self.advice, above=above)
+        super().build_form(self.split_mosaic, self.method, self.advice, below=below)
         self.first, self.second = self.boxes.values()
         # not magicgui's signal, which is not emitted for None
         for box in self.boxes.values():
