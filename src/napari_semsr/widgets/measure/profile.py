@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import cycle
 from typing import TYPE_CHECKING, Any
-from weakref import ref
+from weakref import WeakKeyDictionary, ref
 
 import numpy as np
 from magicgui.widgets import CheckBox
@@ -47,12 +47,11 @@ _Request = tuple[
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LayerProfile:
-    """Profile of one layer along the line, or the reason why it is not measured."""
+    """Profile of one layer along the line."""
 
     name: str
     profile: analysis.Profile
-    curve: MeasuredCurve | None
-    problem: str
+    curve: MeasuredCurve | None  # None if it cannot be measured
 
     @property
     def summary(self) -> str:
@@ -61,10 +60,18 @@ class LayerProfile:
             return "no readings"
         if self.curve.readings.reason is not None:
             return "neither line nor edge"
-        label, figure = next(iter(self.curve.figures().items()))
+        label = self.main_label
+        figure = self.curve.figures()[label]
         if isinstance(figure.value, str):
             return f"{label.partition(',')[0]} without a fit"
         return f"{label} {replace(figure, note='')}"
+
+    @property
+    def main_label(self) -> str:
+        """Name of the figure that answers how wide something is."""
+        figures = {} if self.curve is None else self.curve.figures()
+        lengths = (label for label, figure in figures.items() if figure.unit)
+        return next(lengths, next(iter(figures), ""))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,16 +98,11 @@ def _measure_profiles(
     """Read profiles of several layers along a line, and fit them."""
     profiles, problems = [], []
     for number, one in enumerate(requests):
-        image = one.image
+        image, profile, curve = one.image, None, None
         yield core.Progress(number, len(requests), f"reading {image.name}")
         how: Any = {"to_plane": one.to_plane, "width": width, "reader": one.reader}
         try:
             profile = analysis.read_profile(image, line, **how)
-        except core.ShapeError as error:
-            problems.append(core.Message(str(error), core.get_error_code(error)))
-            continue
-        curve, problem = None, ""
-        try:
             if fits:
                 curve = MeasuredCurve(
                     pixel_size_nm=image.pixel_size_nm,
@@ -109,8 +111,9 @@ def _measure_profiles(
                     readings=analysis.measure_profile(profile, **options),
                 )
         except core.SemsrError as error:
-            problem = core.Message(str(error), core.get_error_code(error))
-        profiles.append(LayerProfile(image.name, profile, curve, problem))
+            problems.append(core.Message(str(error), core.get_error_code(error)))
+        if profile is not None:
+            profiles.append(LayerProfile(image.name, profile, curve))
     if not profiles:
         raise core.ShapeError(problems[0])
     yield core.Progress(len(requests), len(requests), "done")
@@ -130,7 +133,8 @@ class ProfilePanel(base.VerbPanel):
     def build_form(self) -> None:
         """Build the form."""
         self.profiles: ProfileSet | None = None
-        self._readers: dict[int, tuple[object, object, analysis.LineReader]] = {}
+        # by layer: its data and plane, and their reader
+        self._readers = WeakKeyDictionary[Image, tuple[Any, ...]]()
         # events and mouse callback of the layer of lines
         self._lines_watched: Any = ()
         self._profiles_drawn: tuple[object, ...] = ()  # profiles shown in the plot
@@ -290,10 +294,10 @@ class ProfilePanel(base.VerbPanel):
         """
         image = self.input_layers.read(layer, is_unturned=True, colour=True)
         place = layers.get_displayed_plane(layer, self.viewer.dims)
-        reader = self._readers.get(id(layer))
+        reader = self._readers.get(layer)
         if reader is None or reader[0] is not layer.data or reader[1] != place:
             reader = (layer.data, place, analysis.LineReader(image.data))
-            self._readers[id(layer)] = reader
+            self._readers[layer] = reader
         linear, shift = layers.get_display_transform(layer)
         has_size = layers.is_calibrated(layer)
         k = layers.get_nm_scale(layer) if has_size else np.ones(2)
@@ -326,18 +330,8 @@ class ProfilePanel(base.VerbPanel):
 
     def create_request(self) -> base.JobRequest:
         """Return the request of the job that measures the layers along a line."""
-        images, request = self._list_images(), self._create_measure_request()
-        here = {id(layer) for layer in self.viewer.layers}  # others are released
-        self._readers = {
-            key: reader for key, reader in self._readers.items() if key in here
-        }
-        measure = partial(_measure_profiles, *request)
-        return base.JobRequest(
-            measure, self.show_profiles, partial(self._record_sources, images)
-        )
-
-    def _record_sources(self, images: Sequence[Image]) -> None:
-        self.result_layers.sources = self.input_layers.get_planes(images)
+        measure = partial(_measure_profiles, *self._create_measure_request())
+        return base.JobRequest(measure, self.show_profiles)
 
     def _measure_if_line_moved(self, busy: bool) -> None:
         """Measure again if the line moved during the last measurement."""
@@ -373,7 +367,6 @@ class ProfilePanel(base.VerbPanel):
         if not self._is_held:
             self.run()
         elif base.is_plotting_imported():
-            self._record_sources(self._list_images())
             self.follower.start(self.title, base.JobRequest(read))
         else:  # which imports the plotting packages
             self.controls.start(read, self._show_moving_profiles, self.title)
@@ -401,8 +394,8 @@ class ProfilePanel(base.VerbPanel):
             before, of = (f"{one.name}: ", f" of {one.name}") if several else ("", "")
             if one.curve is not None:
                 for label, figure in one.curve.figures().items():
-                    first = not numbers and not several
-                    numbers[f"{before}{label}"] = replace(figure, large=first)
+                    large = label == one.main_label and not several
+                    numbers[f"{before}{label}"] = replace(figure, large=large)
                 for title, table in one.curve.tables().items():
                     tables[f"{title}{of}"] = table
             name = f"{one.name} ({number})" if one.name in curves else one.name
@@ -414,13 +407,12 @@ class ProfilePanel(base.VerbPanel):
             f"{one.name}: {one.summary}" if several else one.summary
             for one in profiles.layers
         ]
-        problems = *profiles.problems, *(one.problem for one in profiles.layers)
         self.results.show_result(
             numbers,
             f"{'; '.join(texts)}, along {length} {profiles.unit}.",
             curves=curves,
             tables=tables,
-            more="<br>".join(html.escape(text) for text in problems if text),
+            more="<br>".join(map(html.escape, profiles.problems)),
             reveal=self.results.isHidden() or not self.figures.text(),
         )
 
@@ -448,7 +440,7 @@ class ProfilePanel(base.VerbPanel):
         names = [shorten_label(one.name) for one in profiles.layers]
         if moving and self._update_curves(curves, [*names, profiles.unit]):
             return
-        canvas = self.results.clear_plot(height=260)
+        canvas = self.results.clear_plot(height=260, place=1)
         # its layout takes longer than drawing
         canvas.figure.set_layout_engine("none" if moving else "constrained")
         axes = canvas.axes[0]
