@@ -242,7 +242,7 @@ class Hand:
         self.type_path(panel.run_button, folder / "story.semsr")
         self.wait()
         self.told.said.append(f"{panel.title}: {panel.status.text()}")
-        self.save_figure(folder, panel.figure_button)
+        self.save_figure(folder)
         if not (folder / "story.semsr" / "project.json").is_file():
             self.told.faults.append("there is no project")
         if not any((folder / "story.semsr").rglob("*.ome.zarr")):

@@ -67,7 +67,7 @@ def test_every_command_is_callable_and_used(manifest):
         ("stitch", "Stitch"),
         ("particles", "Particles"),
         ("scale bar", "Open"),
-        ("scale bar", "Save"),
+        ("scale bar", "Figure"),
         ("batch", "Enhance"),
     ],
 )

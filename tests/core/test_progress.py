@@ -2,6 +2,7 @@ from hypothesis import given, strategies as st
 
 from napari_semsr.core import (
     Progress,
+    StagedProgress,
     TimeEstimator,
     capture_warnings,
     format_time,
@@ -87,3 +88,11 @@ def test_warn_once_counts_what_differs_in_names_and_numbers_alone():
         "frame 1.tif: 4 of 5.",
         "b.tif: other.",
     ]
+
+
+def test_stages_are_one_bar_that_never_goes_back():
+    whole = StagedProgress({"read": 0.25, "solve": 1.0})
+    steps = [("reading", 0, 0), ("reading", 1, 2), ("solving", 0, 4), ("other", 0, 0)]
+    steps += [("solving", 2, 4), ("solving", 0, 9), ("solving", 9, 9)]
+    found = [whole(Progress(done, total, text)).fraction for text, done, total in steps]
+    assert found == [0, 0.125, 0.25, 0.25, 0.625, 0.625, 1]

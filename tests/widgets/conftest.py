@@ -22,7 +22,7 @@ from npe2 import PluginManifest
 from pytestqt.qtbot import QtBot
 from qtpy.QtCore import QLocale, QUrl
 from qtpy.QtGui import QDesktopServices
-from qtpy.QtWidgets import QApplication, QFileDialog
+from qtpy.QtWidgets import QAbstractButton, QApplication, QFileDialog
 
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.inference.executors import TileWorker
@@ -156,11 +156,11 @@ def finish(qtbot: Any) -> Callable[[VerbPanel], None]:
 
 
 @pytest.fixture
-def run_panel(finish: Callable[[VerbPanel], None]) -> Callable[[VerbPanel], str]:
-    """Press Run, wait for the end, return what the panel says."""
+def run_panel(finish: Callable[[VerbPanel], None]) -> Callable[..., str]:
+    """Press Run or a button, wait for the end, return what the panel says."""
 
-    def press(panel: VerbPanel) -> str:
-        panel.run_button.click()
+    def press(panel: VerbPanel, button: QAbstractButton | None = None) -> str:
+        (button or panel.run_button).click()
         finish(panel)
         return panel.status.text()
 

@@ -8,7 +8,6 @@ from napari_semsr.io import HELPER_KEY, read_calibration
 from napari_semsr.registration import fit_landmarks
 from napari_semsr.widgets import host
 from napari_semsr.widgets.calibrate import apply_pixel_size, measure_line_length
-from napari_semsr.widgets.crop import CropPanel
 from napari_semsr.widgets.layers import (
     create_overlay_keywords,
     is_calibrated,
@@ -146,11 +145,11 @@ def test_what_was_made_of_a_layer_takes_its_pixel_size(model, hold, run_panel):
     opener = hold(OpenMosaicPanel(model))
     group = opener.calibrate
     run_panel(hold(RestorePanel(model)))
-    sharp, crop = model.layers["field · wiener"], hold(CropPanel(model))
+    sharp, crop = model.layers["field · wiener"], opener.crop
     corners = np.array([[20, 30], [60, 70]])
     box = model.add_shapes(corners, shape_type="rectangle", name="box")
     crop.layer.value, crop.like.value = sharp, box
-    run_panel(crop)
+    run_panel(opener, crop.crop_button)
     part = model.layers["field · wiener · crop"]
     finer = model.add_image(
         grain((192, 192)), name="finer", scale=(0.5, 0.5), metadata=sharp.metadata

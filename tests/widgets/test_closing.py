@@ -9,6 +9,7 @@ from PIL import Image
 from qtpy.QtCore import QEvent, QObject
 
 from napari_semsr.widgets import host
+from napari_semsr.widgets.figure import FigurePanel
 from napari_semsr.widgets.layers import create_layer_keywords
 from napari_semsr.widgets.project import SavePanel
 from napari_semsr.widgets.restore import RestorePanel
@@ -209,8 +210,9 @@ def test_a_project_that_napari_opens_is_gone_on_with(
 
 
 @pytest.mark.broad
-def test_figures_say_what_a_network_made(opened, saver, tmp_path, choose):
-    layer, sizes = opened[0].layers[-1], {}
+def test_figures_say_what_a_network_made(opened, tmp_path, choose):
+    layer, sizes, saver = opened[0].layers[-1], {}, FigurePanel(opened[0])
+    opened[0].window.add_dock_widget(saver, name="Figure")
     for extent in ("canvas", "full"):
         saver.extent.value = extent
         for name in ("", "some-model"):
@@ -218,7 +220,7 @@ def test_figures_say_what_a_network_made(opened, saver, tmp_path, choose):
             layer.metadata["semsr network"] = {"model": name, "digest": None}
             if not name:
                 layer.metadata.pop("semsr network")
-            saver.figure_button.click()
+            saver.run_button.click()
             with Image.open(path) as picture:
                 sizes[extent, name] = picture.size
                 said = picture.text.get("Description", "")

@@ -38,8 +38,8 @@ PANELS = {
     "ComparePanel": "measure.compare",
     "ParticlesPanel": "measure.particles",
     "ProfilePanel": "measure.profile",
-    "CropPanel": "crop",
     "RegisterPanel": "register.panel",
+    "FigurePanel": "figure",
     "SavePanel": "project",
     "TrainPanel": "train.panel",
     "AdaptPanel": "register.adapt",
@@ -63,7 +63,6 @@ MEASURING = [
     "QualityPanel",
     "ComparePanel",
     "ParticlesPanel",
-    "CropPanel",
     "RegisterPanel",
 ]
 

@@ -4,7 +4,6 @@ import pytest
 
 from napari_semsr.core.micrograph import InputRecord, Micrograph, Provenance
 from napari_semsr.io import HELPER_KEY, LIVE_KEY
-from napari_semsr.widgets.crop import CropPanel
 from napari_semsr.widgets.enhance.panel import EnhancePanel
 from napari_semsr.widgets.measure.compare import ComparePanel
 from napari_semsr.widgets.measure.quality import QualityPanel
@@ -18,7 +17,6 @@ BOXES = {
     OpenMosaicPanel: lambda panel: panel.calibrate.layer,
     EnhancePanel: lambda panel: panel.layer,
     RestorePanel: lambda panel: panel.layer,
-    CropPanel: lambda panel: panel.layer,
     ResolutionPanel: lambda panel: panel.first,
     QualityPanel: lambda panel: panel.image,
     TrainPanel: lambda panel: panel.pairs.low,
@@ -101,7 +99,7 @@ PAIRS = {
     ResolutionPanel: lambda panel: (panel.first, panel.second),
     ComparePanel: lambda panel: (panel.boxes["enhanced"], panel.boxes["reference"]),
     TrainPanel: lambda panel: (panel.pairs.low, panel.pairs.high),
-    CropPanel: lambda panel: (panel.layer, panel.like),
+    OpenMosaicPanel: lambda panel: (panel.calibrate.layer, panel.crop.like),
 }
 PROPOSED = [
     # open layers; panel, its image (active, or the source of that), second image
@@ -116,8 +114,8 @@ PROPOSED = [
     (NOISY | BETTER | PARTLY, TrainPanel, "noisy", None),
     (NOISY | AVERAGED | PARTLY, TrainPanel, "noisy", "averaged"),
     (NOISY | RESTORED | FAR, TrainPanel, "far", None),
-    (NOISY | FAR, CropPanel, "far", None),
-    (AVERAGED | NOISY, CropPanel, "noisy", "averaged"),
+    (NOISY | FAR, OpenMosaicPanel, "far", None),
+    (AVERAGED | NOISY, OpenMosaicPanel, "noisy", "averaged"),
 ]
 
 

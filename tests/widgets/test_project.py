@@ -28,11 +28,11 @@ from napari_semsr.widgets.base import (
     add_stack,
     find_free_store_path,
 )
-from napari_semsr.widgets.crop import CropPanel
 from napari_semsr.widgets.enhance.panel import EnhancePanel
 from napari_semsr.widgets.layers import get_file_path
 from napari_semsr.widgets.measure.quality import QualityPanel
 from napari_semsr.widgets.measure.resolution import ResolutionPanel
+from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
 from napari_semsr.widgets.project import SavePanel
 from napari_semsr.widgets.restore import RestorePanel
 from napari_semsr.widgets.stitch import add_frame_layers, create_frame_layers
@@ -182,7 +182,10 @@ def story(model, qtbot, tmp_path, run_panel):
     mosaic = next(item for item in model.layers if item.name.endswith("mosaic"))
     press(RestorePanel, layer=mosaic)
     press(EnhancePanel, write_tiny_model(tmp_path), layer=mosaic)
-    press(CropPanel, layer=mosaic, like=None)
+    opener = OpenMosaicPanel(model)
+    qtbot.addWidget(opener)
+    opener.calibrate.layer.value, opener.crop.like.value = mosaic, None
+    run_panel(opener, opener.crop.crop_button)
     press(ResolutionPanel, first=mosaic)
     press(QualityPanel, image=mosaic, reference=None, planes=True)
     mosaic.contrast_limits, mosaic.gamma, mosaic.colormap = (3, 99), 0.8, "magma"

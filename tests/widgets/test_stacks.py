@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from napari_semsr.core.errors import OptionError
-from napari_semsr.widgets.crop import CropPanel
 from napari_semsr.widgets.enhance.panel import EnhancePanel
 from napari_semsr.widgets.layers import get_network_name, micrograph_from_layer
 from napari_semsr.widgets.measure.quality import QualityPanel
 from napari_semsr.widgets.measure.resolution import ResolutionPanel
+from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
 from napari_semsr.widgets.project import SavePanel
 from napari_semsr.widgets.restore import RestorePanel
 from tests.refusals import refused
@@ -73,15 +73,15 @@ def test_shapes_of_the_plane_in_view_are_taken(model, hold, stack, run_panel):
     ]
     about = {"scale": stack.scale, "translate": stack.translate, "units": stack.units}
     drawn = model.add_shapes(boxes, name="drawn", **about)
-    panel = hold(CropPanel(model))
+    panel = hold(OpenMosaicPanel(model))
     panel.input_layers.choose(stack)
-    panel.like.value = drawn
+    panel.crop.like.value = drawn
     for seconds, place in ((4, [140, 240]), (0, [400, 500])):
         model.dims.set_point(0, seconds)
-        run_panel(panel)
+        run_panel(panel, panel.crop.crop_button)
         assert model.layers[-1].translate.tolist() == place
     model.dims.set_point(0, 2)
-    assert "in the displayed plane" in run_panel(panel)
+    assert "in the displayed plane" in run_panel(panel, panel.crop.crop_button)
 
 
 @pytest.mark.quick(1)

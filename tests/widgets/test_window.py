@@ -91,7 +91,7 @@ def test_a_folder_of_frames_is_chosen_while_nothing_is_open(
     choose(scan[0])
     qtbot.mouseClick(window.beginning.frames_button, Qt.MouseButton.LeftButton)
     finish(window.page.panel)
-    assert window.page.kind == "Stitch"
+    assert window.page.panel.title == "Stitch"
     assert window.page.panel.folder.value == scan[0]
 
 

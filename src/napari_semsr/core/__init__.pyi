@@ -143,6 +143,7 @@ from .options import (
 from .progress import (
     Job as Job,
     Progress as Progress,
+    StagedProgress as StagedProgress,
     TimeEstimator as TimeEstimator,
     WaitingProgress as WaitingProgress,
     capture_warnings as capture_warnings,

@@ -9,7 +9,7 @@ import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from contextvars import ContextVar
@@ -169,6 +169,30 @@ def map_progress(
                 result: T = end.value
                 return result
             yield change(step)
+
+
+class StagedProgress:
+    """Progress of a job of several stages as a whole, which never goes back.
+
+    Parameters
+    ----------
+    ends : mapping of str to float
+        Share of the whole that is done at the end of each stage, in their order, by the
+        first words of its messages.
+    """
+
+    def __init__(self, ends: Mapping[str, float]) -> None:
+        self._ends, self._done = ends, 0.0
+
+    def __call__(self, step: P) -> P:
+        """Return the progress of the whole, with the message of a stage."""
+        begin = 0.0
+        for words, end in self._ends.items():
+            if step.message.startswith(words):
+                now = begin + (end - begin) * step.fraction
+                self._done = max(self._done, now)
+            begin = end
+        return replace(step, done=round(1000 * self._done), total=1000)
 
 
 # All threads share Python's own hook: two jobs that overlap would restore each other's,

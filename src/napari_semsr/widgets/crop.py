@@ -1,10 +1,11 @@
 """Crop a layer to a drawn rectangle, or to the area of another layer."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import numpy as np
-from magicgui.widgets import CheckBox
+from magicgui.widgets import CheckBox, ComboBox
 from napari.components import Dims
 from napari.layers import Image, Layer, Shapes
 
@@ -44,27 +45,22 @@ def _read_drawn_box(
     return CropOptions.parse({"box": (box.y0, box.x0, box.y1, box.x1)})
 
 
-class CropPanel(base.VerbPanel):
-    """Panel that crops a layer to a drawn rectangle, or to another layer's area."""
+class CropControls(base.CollapsibleSection):
+    """Part of a panel that crops its layer to a rectangle, or to another's area."""
 
-    help_place = "crop.md#in-napari"
-    title = run_label = "Crop"
-    verb = CROP
+    has_settings = True
 
-    def build_form(self) -> None:
-        """Build the form."""
-        self.layer = self.input_layers.create_box(
-            "layer", "Layer", "The grey image to crop."
-        )
-        self.like = self.input_layers.create_box(
+    def __init__(self, panel: base.VerbPanel, layer: ComboBox) -> None:
+        self.panel, self.layer, self._viewer = panel, layer, panel.viewer
+        self.like = panel.input_layers.create_box(
             "like",
             "To the area of",
             "An image: both are cropped to their common area, on its pixels. Or a "
             "Shapes layer: crop to its last rectangle in the displayed plane. None: "
             "crop to the largest rectangle without empty pixels.",
             layers=lambda: [
-                *layers.list_user_layers(self.viewer, Shapes),
-                *layers.list_grey_layers(self.viewer),
+                *layers.list_user_layers(self._viewer, Shapes),
+                *layers.list_grey_layers(self._viewer),
             ],
             none="none: exclude empty areas",
         )
@@ -80,45 +76,48 @@ class CropPanel(base.VerbPanel):
             text="Hide the cropped layers",
             tooltip="Only the crops stay visible.",
         )
-        which = base.Form(self.layer, self.like, self.draw_button)
-        self.add_group("Area", which, self.form, base.Form(self.keep))
-        self.add_results("Result")
+        self.crop_button = base.create_button(
+            "Crop", self.crop, "Add the crop of the layer above as a new layer."
+        )
+        which = base.Form(self.like, self.draw_button)
+        rest = base.Form(self.keep, self.crop_button)
+        tooltip = "Crop the layer above to a rectangle, or to the area of another."
+        super().__init__("Crop", tooltip, which, self.form, rest)
         # not magicgui's signal, which does not report None
         self.like.native.currentIndexChanged.connect(self._update_form_rows)
         self.form.on_change("align", self._update_form_rows)
         self._layer_offered: Layer | None = None
-        self.layer.changed.connect(self._propose_image)
-        self.input_layers.follow_active_layer(self.layer)
+        layer.changed.connect(self._propose_image)
         self._propose_image()
         self._update_form_rows()
 
     def select_rectangle_tool(self) -> None:
         """Select the rectangle tool, on a Shapes layer over the image to crop."""
-        with self.messages.show_errors():
-            self.input_layers.read(self.layer.value)  # an error if it cannot be cropped
+        messages, inputs = self.panel.messages, self.panel.input_layers
+        with messages.show_errors():
+            inputs.read(self.layer.value)  # an error if it cannot be cropped
             shapes = self.like.value
             if not isinstance(shapes, Shapes):
                 shapes = layers.add_drawing_layer(
-                    self.viewer, self.layer.value, _DRAWN_LAYER
+                    self._viewer, self.layer.value, _DRAWN_LAYER
                 )
                 self.like.value = shapes
-            self.viewer.layers.selection.active = shapes
+            self._viewer.layers.selection.active = shapes
             shapes.mode = "add_rectangle"
-            self.messages.show_status("Drag over the area to keep, then press Crop.")
+            messages.show_status("Drag over the area to keep, then press Crop.")
 
     def _propose_image(self, _: object = None) -> None:
         """Propose another opened image, unless the user has chosen one."""
         layer, like = self.layer.value, self.like.value
         if like is self._layer_offered or like is layer:
-            layers_opened = [
-                x
-                for x in layers.list_grey_layers(self.viewer)
-                if x not in self.result_layers.own
-            ]
             # images without a pixel size cannot be aligned
             can_align = layer is not None and layers.is_calibrated(layer)
             others = [
-                x for x in layers_opened if can_align and layers.fits_beside(layer, x)
+                x
+                for x in layers.list_grey_layers(self._viewer)
+                if can_align
+                and x not in self.panel.result_layers.own
+                and layers.fits_beside(layer, x)
             ]
             self._layer_offered = others[-1] if others else None
             self.like.value = self._layer_offered
@@ -129,12 +128,20 @@ class CropPanel(base.VerbPanel):
         self.form.show_row("align", image)
         self.form.show_row("search", image and bool(self.form.values()["align"]))
 
-    def create_request(self) -> base.JobRequest:
-        """Read the form, and return the request of the job that Run starts."""
-        layer, like = self.layer.value, self.like.value
-        image = self.input_layers.read(layer)
+    def crop(self) -> None:
+        """Crop the layer, and the image whose area it is cropped to."""
+        panel = self.panel
+        with panel.messages.show_errors():
+            panel.input_layers.planes_read.clear()
+            make, show = self._create_job()
+            panel.result_layers.sources = dict(panel.input_layers.planes_read)
+            panel.messages.clear_warnings()
+            panel.controls.start(make, show, "Crop")
+
+    def _create_job(self) -> tuple[Callable[[], Any], Callable[[Any], Iterator[None]]]:
+        layer, like, reference = self.layer.value, self.like.value, None
+        image = self.panel.input_layers.read(layer)
         values = self.form.values()
-        reference = None
         if like is layer:
             msg = (
                 f"Layer {layer.name!r} cannot be cropped to its own area: choose "
@@ -145,10 +152,10 @@ class CropPanel(base.VerbPanel):
         if like is None:
             values |= {"align": False, "gap_free": True}
         elif isinstance(like, Shapes):
-            box = _read_drawn_box(like, layer, image, self.viewer.dims)
+            box = _read_drawn_box(like, layer, image, self._viewer.dims)
             values |= {"align": False, "box": box.box, "box_nm": box.box_nm}
         else:
-            reference = self.input_layers.read(like)
+            reference = self.panel.input_layers.read(like)
         if not values["align"]:
             del values["search"]  # its row is hidden then
         options = CropOptions.parse(values)
@@ -158,33 +165,32 @@ class CropPanel(base.VerbPanel):
             title = f"{reference.name} crop"
             beside = base.choose_store_path(None, title, reference.shape)
         job = partial(CROP.job, image, path, like=reference, like_output=beside)
-        return base.JobRequest(
+        return (
             lambda: base.run_and_open(job(options=options), path, beside=beside),
-            partial(self.show_crops, layer, like),
+            partial(self._show_crops, layer, like),
         )
 
-    def show_crops(
+    def _show_crops(
         self, layer: Layer, like: Layer | None, cut: base.JobResult
     ) -> Iterator[None]:
         """Add the crops as layers, and report their positions."""
         result: Cropped = cut.report
         pairs = [*zip(cut.opened, (layer, like), strict=False)]
-        sources = [source for _, source in pairs]
         for opened_store, source in reversed(pairs):
             base.add_opened_image(
-                self.viewer,
+                self._viewer,
                 opened_store,
-                name=layers.create_result_name(self.viewer, source.name, "crop"),
+                name=layers.create_result_name(self._viewer, source.name, "crop"),
                 colormap=source.colormap,
                 contrast_limits=source.contrast_limits,
                 gamma=source.gamma,
             )
             yield
-        for source in sources if self.keep.value else ():
+        for _, source in pairs if self.keep.value else ():
             source.visible = False
         sentence = f"Cropped {layer.name} to {core.format_shape(result.shape)}."
         if like is None and result.area == (0, 0, *layer.data.shape[-2:]):
             sentence = f"Copied {layer.name}: it has no empty areas."
         figures = core.get_figures(result)
         figures.pop("Reference", None)  # a temporary store, of the second layer
-        self.results.show_result(figures, sentence)
+        self.panel.results.show_result(figures, sentence)

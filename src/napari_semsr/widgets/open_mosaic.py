@@ -13,7 +13,7 @@ from qtpy.QtWidgets import QFileDialog
 
 from napari_semsr import core, io
 from napari_semsr.jobs import INFO, StitchFolderOptions
-from napari_semsr.widgets import base, calibrate, stitch
+from napari_semsr.widgets import base, calibrate, crop, stitch
 from napari_semsr.widgets.layers import list_grey_layers, list_user_layers
 
 _NOTHING = "Choose a file to see its shape and calibration."
@@ -134,7 +134,10 @@ class OpenMosaicPanel(base.VerbPanel):
         form_parts, bar = (self._which, self.form), (self.bar_note, self.bar_button)
         self.add_group("Image", where, self.about, *form_parts, how, *bar)
         self.add_group("Calibrate a layer", self.calibrate)
+        self.crop = crop.CropControls(self, layer)
+        self.body.insertWidget(self.body.count() - 1, self.crop)
         self.over = self.add_group("Mosaic", self.coverage.native)
+        self.add_results("Result")
         layer.changed.connect(self._show_coverage)
         layer.native.currentIndexChanged.connect(self._show_coverage)
         for name in (*_COUNTS, *_AXES, "plane"):

@@ -1,23 +1,17 @@
-"""Save: the project, single layers, figures, and undo."""
+"""Save: the project, single layers, and undo."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 from magicgui.widgets import ComboBox
 from napari.layers import Image, Layer
-from napari.viewer import Viewer
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QFileDialog, QListWidget, QListWidgetItem, QMainWindow
+from qtpy.QtWidgets import QFileDialog, QListWidget, QListWidgetItem
 
 from napari_semsr.core import OptionError
-from napari_semsr.io import NETWORK_KEY, list_recent_projects, write_screenshot
-from napari_semsr.jobs import REPLAY, FigureOptions, ReplayReport
+from napari_semsr.io import list_recent_projects
+from napari_semsr.jobs import REPLAY, ReplayReport
 from napari_semsr.widgets import base, layers
 
-_LARGEST_PX = 4096  # chosen: minimum side of a figure for a page or slide
-_MIN_PX = 16  # minimum width of a canvas for a figure
 _LIST_HEIGHT = 120
 _NO_PROJECT = (
     "No project is open. A project is a folder NAME.semsr that contains every layer, "
@@ -26,11 +20,8 @@ _NO_PROJECT = (
 _NEW = "Save all into a project…"
 
 
-_PAPER = "paper"
-
-
 class SavePanel(base.VerbPanel):
-    """Panel that saves layers, figures and the project, and restores removed layers."""
+    """Panel that saves layers and the project, and restores removed layers."""
 
     help_place = "projects.md"
     title, run_label = "Save", _NEW
@@ -76,24 +67,6 @@ class SavePanel(base.VerbPanel):
             "compare the two files; nothing is changed. Only for saved layers that "
             "were computed here.",
         )
-        self.extent = ComboBox(
-            name="extent",
-            label="Figure of",
-            tooltip="Content of the figure.",
-            choices=[
-                ("images, for a paper", _PAPER),
-                ("the canvas as shown", "canvas"),
-                ("all visible layers, in full", "full"),
-            ],
-        )
-        self.paper = base.OptionsForm(FigureOptions)
-        self.paper.set_values(overlay=True)  # as the button of the other panels does
-        self.figure_button = base.create_button(
-            "Save figure…",
-            self.save_figure,
-            "Save a figure with a scale bar; the figure states whether a network "
-            "produced the image.",
-        )
         self.undo_button = base.create_button(
             "Undo", self.undo, "Restore the most recently removed layers."
         )
@@ -114,13 +87,10 @@ class SavePanel(base.VerbPanel):
             self.layer_button,
             self.replay_button,
         )
-        self.add_group("Figure", base.Form(self.extent), self.paper, self.figure_button)
         self.add_group("Removed layers", self.undo_button)
 
     def _connect(self) -> None:
         self.recent.changed.connect(self._open_recent_project)
-        self.extent.changed.connect(self._update_paper_form)
-        self._update_paper_form()
         self.made_list.currentItemChanged.connect(self._select_item_layer)
         self.history.changed.connect(self._update_undo_button)
         self.session.changed.connect(self._show_project)
@@ -304,51 +274,6 @@ class SavePanel(base.VerbPanel):
             " ".join([sentence, *(item.said for item in report.differs)])
         )
 
-    # -- figures ---------------------------------------------------------------
-
-    def save_figure(self) -> None:
-        """Save the view as a figure, with its caption."""
-        if self.extent.value == _PAPER:
-            self.sharing.save_figure(self.paper.create_options)
-            return
-        with self.messages.show_errors():
-            layers_shown = [item for item in self.viewer.layers if item.visible]
-            if not layers_shown:
-                msg = "A figure needs a visible layer; make one visible first."
-                raise OptionError(msg, code="nothing-visible")
-            name = f"{layers_shown[-1].name} figure"
-            path = base.ask_output_file(
-                self, "Save figure", name, {"PNG (*.png)": ".png"}
-            )
-            if path is None:
-                return
-            full = self.extent.value == "full"
-            window = self.window()
-            canvas = window.centralWidget() if isinstance(window, QMainWindow) else None
-            if (
-                not full
-                and canvas is not None
-                and min(canvas.width(), canvas.height()) < _MIN_PX
-            ):
-                msg = (
-                    f"The canvas must be at least {_MIN_PX} px wide for a figure, got "
-                    f"{canvas.width()} px; make the window wider."
-                )
-                raise OptionError(msg, code="canvas-too-small")
-            with _hide_handles(self.viewer):
-                if full:
-                    extent = self.viewer.layers.extent
-                    sides = np.diff(extent.world[:, -2:], axis=0)[0] / extent.step[-2:]
-                    factor = min(1.0, _LARGEST_PX / float(max(sides)))
-                    shot = self.viewer.export_figure(scale_factor=factor, flash=False)
-                else:
-                    shot = self.viewer.screenshot(canvas_only=True, flash=False)
-            write_screenshot(np.asarray(shot), path, format_network_lines(layers_shown))
-            self.messages.notify(f"Figure saved as {path}.")
-
-    def _update_paper_form(self, _: object = None) -> None:
-        self.paper.setVisible(self.extent.value == _PAPER)
-
     # -- removed layers --------------------------------------------------------
 
     def undo(self) -> None:
@@ -370,32 +295,3 @@ def _create_recent_choices(_: object) -> list[tuple[str, Path | None]]:
         ("choose one", None),
         *((path.name, path) for path in list_recent_projects()),
     ]
-
-
-def format_network_lines(layers: list[Layer]) -> list[str]:
-    """Return one line for each layer that was created by a network."""
-    networks = {
-        item.name: str(item.metadata[NETWORK_KEY]["model"])
-        for item in layers
-        if NETWORK_KEY in item.metadata
-    }
-    return [f"{name}: output of network {model}" for name, model in networks.items()]
-
-
-@contextmanager
-def _hide_handles(viewer: Viewer) -> Iterator[None]:
-    """Hide napari's selection boxes and handles temporarily."""
-    before = []
-    for layer in viewer.layers:
-        selection = set(getattr(layer, "selected_data", ()))
-        before.append((layer, layer.mode, selection))
-        layer.mode = "pan_zoom"
-        if selection:
-            layer.selected_data = set()
-    try:
-        yield
-    finally:
-        for layer, mode, selection in before:
-            layer.mode = mode
-            if selection:
-                layer.selected_data = selection

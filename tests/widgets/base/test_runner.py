@@ -110,6 +110,26 @@ class Canvas(QObject):
         self.freed.append(threading.current_thread())
 
 
+def test_cancel_answers_before_a_long_step_has_ended(qtbot, runner):
+    log, begun, ends = Log(runner), threading.Event(), threading.Event()
+
+    def job() -> Job[None]:
+        begun.set()
+        ends.wait(LIMIT_S)
+        yield Progress(1, 1, "late")
+
+    runner.start("slow", JobRequest(job, queue="heavy"))
+    assert begun.wait(LIMIT_S)
+    runner.stop()
+    qtbot.waitUntil(lambda: log.cancelled == [None], timeout=LIMIT_MS)
+    assert log.busy == [True, False]
+    runner.start("next", JobRequest(one_step, queue="heavy"))
+    assert not runner.is_running  # the step still uses the cores
+    ends.set()
+    qtbot.waitUntil(lambda: not runner.is_busy, timeout=LIMIT_MS)
+    assert (log.returned, log.cancelled, log.failed) == ([None], [None], [])
+
+
 def test_what_a_window_leaves_is_freed_in_the_main_thread(qtbot, qapp, runner):
     window = QMainWindow()
     window.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)

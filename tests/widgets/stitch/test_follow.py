@@ -109,9 +109,21 @@ def test_frames_appear_in_one_layer_as_they_come(
     low, high = layer.contrast_limits
     layer.contrast_limits = limits = (low, (low + high) / 2)
     camera = host.get_camera(viewer)
+
+    def shares():
+        """Return how large the mosaic is, of the canvas, and where its centre is."""
+        low, high = layer.extent.world[:, -2:]
+        size = (high - low) * camera.zoom / host.get_viewbox_size(viewer)
+        return size.max(), np.abs((low + high) / 2 - camera.center[-2:]).max()
+
+    bring(3)
+    frames = panel.status
+    qtbot.waitUntil(lambda: "3 frames processed" in frames.text(), timeout=LIMIT_MS)
+    assert 0.8 < shares()[0] <= 1.0
+    assert shares()[1] < 2 * layer.scale[0]
     camera.zoom *= 0.7
     view = camera.zoom, camera.center
-    bring(3, 4)
+    bring(4)
     dead = Micrograph(blank.astype(kind), None, "dead")
     napari_semsr.write(dead, folder / "frame_002.tif")
     qtbot.waitUntil(lambda: "frame_002" in follower.doubts.text(), timeout=LIMIT_MS)
@@ -125,7 +137,6 @@ def test_frames_appear_in_one_layer_as_they_come(
     assert (camera.zoom, camera.center) == view
     assert tuple(layer.contrast_limits) == limits
     bring(2, 5)
-    frames = panel.status
     qtbot.waitUntil(lambda: "6 frames processed" in frames.text(), timeout=LIMIT_MS)
     qtbot.mouseClick(follower.button, LEFT)
     finish(panel)

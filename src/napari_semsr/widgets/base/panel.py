@@ -13,7 +13,14 @@ from napari.utils.events import Event
 from napari.viewer import Viewer
 from qtpy.QtCore import QEvent, Signal as QtSignal  # type: ignore[attr-defined]
 from qtpy.QtGui import QHideEvent, QShowEvent
-from qtpy.QtWidgets import QGroupBox, QScrollArea, QSizePolicy, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QGroupBox,
+    QHBoxLayout,
+    QScrollArea,
+    QSizePolicy,
+    QVBoxLayout,
+    QWidget,
+)
 
 from napari_semsr import core, jobs
 from napari_semsr.widgets.base import folding
@@ -177,7 +184,7 @@ class VerbPanel(QWidget):
         fixed_policy = QSizePolicy.Policy.Fixed
         self.help_button.setSizePolicy(fixed_policy, fixed_policy)
         self.buttons = folding.WrappingRow(
-            self.run_button, self.cancel_button, self.save_button, self.help_button
+            self.run_button, self.cancel_button, self.save_button
         )
         if self.applies_to_folder:
             button = create_button(
@@ -194,8 +201,12 @@ class VerbPanel(QWidget):
         foot = QVBoxLayout()
         outer.addLayout(foot)
         # above the buttons, which do not move when it grows
-        for row in (self.messages, self.progress_bar, self.buttons):
-            foot.addWidget(row)
+        foot.addWidget(self.messages)
+        beside = QHBoxLayout()
+        beside.addWidget(self.progress_bar, stretch=1)
+        beside.addWidget(self.help_button)
+        foot.addLayout(beside)
+        foot.addWidget(self.buttons)
 
     def _reserve_scroll_bar(self, _: int, most: int) -> None:
         """Keep the width of the form when messages grow and a scroll bar comes."""

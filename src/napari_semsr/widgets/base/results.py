@@ -508,9 +508,31 @@ def watch_images(viewer: ViewerModel) -> None:
         *(camera.center, camera.zoom),
     ):
         signal.connect(update_viewer)
+    _keep_field_in_view(viewer)
     host.connect_to_resize(viewer, update_viewer)
     ready = notification_manager.notification_ready
     ready.connect(_drop_repeated_warning, position="first")
+
+
+def _keep_field_in_view(viewer: ViewerModel) -> None:
+    """Keep the field in view when the canvas is resized, such as by a new dock."""
+    of_viewer, camera = ref(viewer), host.get_camera(viewer)
+    field = host.get_viewbox_size(viewer) / camera.zoom
+
+    def record_field(_: Event) -> None:
+        nonlocal field
+        if (model := of_viewer()) is not None:
+            field = host.get_viewbox_size(model) / host.get_camera(model).zoom
+
+    def keep_field(_: Event) -> None:
+        nonlocal field
+        if (model := of_viewer()) is not None:
+            before, size = field, host.get_viewbox_size(model)
+            host.get_camera(model).zoom = float(np.min(size / before))
+            field = before
+
+    camera.events.zoom.connect(record_field)
+    host.connect_to_resize(viewer, keep_field)
 
 
 def _drop_repeated_warning(notification: Notification) -> None:

@@ -42,6 +42,7 @@ _RETURN_EVERY_S = 1.0  # s between two returns of freed memory; chosen
 _LAST_STEP_S = 60.0  # s; chosen: no step between two checks for a cancel takes longer
 # s; chosen: a thread needs microseconds after its job has returned
 _THREAD_END_MS = 1000
+_ANSWER_MS = 500  # ms until Cancel does not wait for the step any more; chosen
 _BREATH_MS = 10  # ms from one part to the next: Qt asks a window to paint within 5 ms
 
 Parts = Iterator[None] | None
@@ -108,6 +109,7 @@ class JobRequest:
     writes: Path | None = None
     key: object = None  # equal for two identical jobs
     reads: tuple[Layer, ...] = ()  # layers, as they were at the request
+    saves_state: bool = False  # when it is cancelled: its end is waited for
 
 
 _ENDED = JobRequest(_do_nothing)
@@ -118,7 +120,7 @@ class _JobRun:
 
     def __init__(self, title: str, owner: "JobRunner", request: JobRequest) -> None:
         self.title, self.request = title, replace(request, make=_do_nothing)
-        self.has_begun = self.idle = False
+        self.has_begun = self.idle = self.is_released = False
         self.last_sentence = ""
         self.cancel = Event()
         self.return_event = Event()
@@ -136,10 +138,15 @@ class _JobRun:
     __repr__ = __str__
 
     @property
-    def owner(self) -> "JobRunner | None":
+    def requester(self) -> "JobRunner | None":
         """Requesting object, or None once Qt has destroyed it."""
         owner_found = self._owner()
         return owner_found if is_alive(owner_found) else None
+
+    @property
+    def owner(self) -> "JobRunner | None":
+        """Requesting object, unless it was told that this job is cancelled."""
+        return None if self.is_released else self.requester
 
     def __call__(self) -> None:
         """Run the job to completion, or until the cancel event is set."""
@@ -255,7 +262,8 @@ class _JobQueue(QObject):
         left, self._left = self._left, []
         for widget in left:
             if is_alive(widget) and widget.parent() is None:
-                if any(map(self.get_runs, widget.findChildren(JobRunner))):
+                runners = widget.findChildren(JobRunner)
+                if any(run.requester in runners for run in self.runs):
                     self._left.append(widget)
                 else:
                     widget.deleteLater()
@@ -303,6 +311,14 @@ class _JobQueue(QObject):
                     _iterate_function_parts(begin),
                     partial(self._start_thread, run),
                 )
+
+    def release(self, run: _JobRun) -> None:
+        """Report a job as cancelled before the step that it computes has ended."""
+        owner = run.owner
+        if run in self.runs and owner is not None:
+            run.is_released = True
+            owner.report_end(run, core.Cancelled(f"{run.title} was cancelled."))
+            self.start_ready_jobs()
 
     def _start_thread(self, run: _JobRun, error: Exception | None) -> None:
         """Start the thread of a job, unless its preparation failed."""
@@ -517,8 +533,10 @@ class JobRunner(QObject):
     def stop(self) -> None:
         """Ask the running job to stop at its next step; does nothing when idle."""
         for run in _get_queue().get_runs(self):
-            if run.has_begun:
+            if run.has_begun and not run.cancel.is_set():
                 run.cancel.set()
+                if not run.request.saves_state:
+                    QTimer.singleShot(_ANSWER_MS, partial(_get_queue().release, run))
 
     def cancel(self) -> None:
         """Stop the running job, and remove the waiting ones."""

@@ -47,6 +47,7 @@ from napari_semsr.widgets.base.runner import (
 )
 from napari_semsr.widgets.base.titles import find_title
 
+_MOST_NAMES = 8  # in a sentence; chosen: more would fill the screen
 _SETTLE_MS = 1500  # ms; chosen: a dragged slider is saved once
 _ARRAY = ".zarr"  # folders with pixels in a project
 _STORE = f".ome{_ARRAY}"
@@ -116,9 +117,18 @@ metadata.
 """
 
 
+def _list_names(names: list[str]) -> str:
+    """List the first names, and say how many more there are."""
+    rest = len(names) - _MOST_NAMES
+    more = f" and {rest} more" if rest > 0 else ""
+    return f"{', '.join(names[:_MOST_NAMES])}{more}."
+
+
 def describe_unsaved_content(names: list[str]) -> str:
     """Describe unsaved content; return an empty string if everything is saved."""
-    sentence = f"Not saved, and will be lost when napari is closed: {', '.join(names)}."
+    sentence = (
+        f"Not saved, and will be lost when napari is closed: {_list_names(names)}"
+    )
     return sentence if names else ""
 
 
@@ -164,7 +174,7 @@ def ask_about_abandoned_results(
     """Ask, without waiting, whether to open or discard results of crashed sessions."""
     if QGuiApplication.platformName() in _NO_ONE:
         return None
-    sentence = f"A session that crashed left unsaved results: {', '.join(names)}."
+    sentence = f"A session that crashed left unsaved results: {_list_names(names)}"
     box = _ResultsQuestion(parent, sentence, answer)
     roles = QMessageBox.ButtonRole
     box.addButton(_OPEN, roles.AcceptRole)
@@ -460,7 +470,7 @@ class Session(QObject):
                 if self._history.undo_text == text:  # unless something changed since
                     self._history.undo()
 
-            results.offer_action(f"Removed {', '.join(names)}.", "Undo", undo_removal)
+            results.offer_action(f"Removed {_list_names(names)}", "Undo", undo_removal)
 
     def _is_window_open(self) -> bool:
         """Return whether the viewer's window is visible."""

@@ -4,9 +4,8 @@ PANELS: dict[str, tuple[str, ...]] = {
     "Start here": ("window.dock:StepsWindow", "Superlens SEM", "demo"),
     "Open": (
         *("open_mosaic:OpenMosaicPanel", "Open mosaic", "mosaic", "Image", "info"),
-        "calibrate",
+        *("calibrate", "Crop"),
     ),
-    "Crop": ("crop:CropPanel",),
     "Stitch": ("stitch.panel:StitchMosaicPanel", "Stitch mosaic", "Frames", "follow"),
     "Register": ("register.panel:RegisterPanel", "Register to SEM"),
     "Train": ("train.panel:TrainPanel", "pairs", "denoise", "degrade"),
@@ -29,7 +28,8 @@ PANELS: dict[str, tuple[str, ...]] = {
     "Particles": (
         *("measure.particles:ParticlesPanel", "GapsPanel", "Gaps", "Particle sizes"),
     ),
-    "Save": ("project:SavePanel", "save project", "figure", "convert", "replay"),
+    "Figure": ("figure:FigurePanel",),
+    "Save": ("project:SavePanel", "save project", "convert", "replay"),
 }
 """By title: module and class below `napari_semsr.widgets`, then former titles and
 classes, and the commands and menu entries that this panel has.

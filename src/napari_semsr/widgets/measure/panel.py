@@ -214,7 +214,7 @@ class MeasurePanel(base.VerbPanel):
         if self.plots:
             from napari_semsr.widgets.base import draw_plot
 
-            canvas = self.results.clear_plot(rows=2, height=230, place=1)
+            canvas = self.results.clear_plot(rows=2, height=230)
             for axes, plot in zip(canvas.axes, plots, strict=False):
                 draw_plot(axes, plot)
                 curves |= plot.columns

@@ -440,7 +440,7 @@ class ProfilePanel(base.VerbPanel):
         names = [shorten_label(one.name) for one in profiles.layers]
         if moving and self._update_curves(curves, [*names, profiles.unit]):
             return
-        canvas = self.results.clear_plot(height=260, place=1)
+        canvas = self.results.clear_plot(height=260)
         # its layout takes longer than drawing
         canvas.figure.set_layout_engine("none" if moving else "constrained")
         axes = canvas.axes[0]

@@ -210,6 +210,7 @@ class AdaptPanel(base.VerbPanel):
             partial(
                 self._prepare_progress, folder, request, size, resumes=bool(resume)
             ),
+            saves_state=True,
         )
 
     def read_pair(self, *more: Image) -> list[core.Micrograph]:

@@ -22,6 +22,8 @@ from napari_semsr.core import (
     Job,
     Micrograph,
     OptionError,
+    StagedProgress,
+    map_progress,
 )
 from napari_semsr.io import LIVE_KEY, GrowingMosaic, GrowingWindow
 from napari_semsr.stitching import UnplacedFramesError
@@ -37,10 +39,32 @@ _MORE = 1.25  # growth in blocks from one adjustment of the contrast to the next
 _SAMPLE_PX = 256  # a side whose grey values are measured; chosen: 2 ms
 _LINES = 8  # warnings in view; chosen: more would push the buttons away
 _FOLLOW, _STOP = "Follow this folder", "Stop and finish"
+# share of the time at the end of each stage; measured with 16 frames
+_STAGES = {
+    "Opening": 0.01,
+    "hashing": 0.02,
+    "Estimating the flat field of the": 0.04,
+    "Comparing neighbouring": 0.07,
+    "Comparing possible": 0.1,
+    "Refining flat": 0.35,
+    "Checking overlaps": 0.6,
+    "Refining all": 0.65,
+    "Measuring the distortion": 0.7,
+    "Estimating the flat field of half a": 0.8,
+    "Estimating the flat field of half b": 0.9,
+    "Fusing": 0.97,
+    "Building": 1.0,
+}
 _TIP = (
     "Place and fuse frames while the microscope writes them to the folder. Press Stop "
     "and finish to end this and recompute the positions of all frames."
 )
+
+
+def stitch_scan(folder: Path, target: Path, **how: Any) -> Job[base.JobResult]:
+    """Stitch a folder of frames with one progress of the whole, and open the mosaic."""
+    job = jobs.STITCH.job(folder, target, keep=False, **how)
+    return base.run_and_open(map_progress(job, StagedProgress(_STAGES)), target)
 
 
 class GrowingLevels:
@@ -122,9 +146,8 @@ def follow_and_stitch_scan(
     )
     followed_scan.release_lock()
     options_left = options.replace(other_frames="leave-out")
-    job = jobs.STITCH.job(folder, places[1], options=options_left, keep=False, **how)
     try:
-        outcome = yield from base.run_and_open(job, places[1])
+        outcome = yield from stitch_scan(folder, places[1], options=options_left, **how)
     except UnplacedFramesError as error:
         return error, followed_scan
     stitched_file = outcome.report
@@ -134,7 +157,7 @@ def follow_and_stitch_scan(
 
 
 class GrowingLayer:
-    """Layer that shows a growing mosaic without changing the view.
+    """Layer that shows a growing mosaic, which stays in view until the user moves it.
 
     Contrast limits follow the grey values until the user changes them.
     """
@@ -148,6 +171,8 @@ class GrowingLayer:
         self._start = np.zeros(2)  # position of the mosaic's origin
         self._limits = (0.0, 1.0)  # contrast limits that were not the user's choice
         self._limits_at = 0  # changes when they were measured
+        # centre, size of the canvas and zoom, as they were set here
+        self._view: tuple[object, ...] | None = None
 
     def update(self) -> bool:
         """Show additions since the last update; return whether there were any."""
@@ -169,8 +194,11 @@ class GrowingLayer:
             translate = self._start + np.array(box.corner) * self.layer.scale
             if not np.array_equal(translate, self.layer.translate):
                 self.layer.translate = translate  # which slices it again
-        self._box = box
         layer = self.layer
+        if layer is not None and box != self._box and not self._is_view_moved():
+            layers.fill_view(viewer, layer)
+            self._view = self._get_view()
+        self._box = box
         # unless the user has changed them
         if layer is not None and self._limits == tuple(layer.contrast_limits):
             limits = self._measure_contrast_limits(data[1])
@@ -178,6 +206,18 @@ class GrowingLayer:
                 layer.contrast_limits = limits
                 self._limits = tuple(layer.contrast_limits)
         return True
+
+    def _get_view(self) -> tuple[object, ...]:
+        viewer = self._panel.viewer
+        camera, size = host.get_camera(viewer), host.get_viewbox_size(viewer)
+        return camera.center, tuple(size), camera.zoom
+
+    def _is_view_moved(self) -> bool:
+        """Return whether the user has moved the view, rather than resized it."""
+        now = self._get_view()
+        # the zoom follows the size of the canvas
+        same = 3 if self._view is not None and now[1] == self._view[1] else 1
+        return self._view is not None and now[:same] != self._view[:same]
 
     def _measure_contrast_limits(self, level: Float32Array) -> tuple[float, ...] | None:
         """Measure contrast limits if enough was added; None if there is no contrast."""

@@ -19,7 +19,7 @@ from napari_semsr.widgets import base, layers
 from napari_semsr.widgets.calibrate import PLUS_MINUS, PixelSizeEdit
 from napari_semsr.widgets.stitch import by_hand
 from napari_semsr.widgets.stitch.coverage import Coverage
-from napari_semsr.widgets.stitch.follow import FolderFollower
+from napari_semsr.widgets.stitch.follow import FolderFollower, stitch_scan
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -507,9 +507,8 @@ class StitchMosaicPanel(base.VerbPanel):
         options, target, how = self._read_settings(folder)
 
         def stitch() -> core.Job[base.JobResult | stitching.UnplacedFramesError]:
-            job = jobs.STITCH.job(folder, target, options=options, keep=False, **how)
             try:
-                outcome = yield from base.run_and_open(job, target)
+                outcome = yield from stitch_scan(folder, target, options=options, **how)
             except stitching.UnplacedFramesError as error:
                 return error
             if outcome.report.height is None:
@@ -614,7 +613,7 @@ class StitchMosaicPanel(base.VerbPanel):
         self._electrons = _find_sem_image(folder)
         self.register_button.setVisible(self._electrons is not None)
         self._coverage.show()
-        plot = self.results.clear_plot(rows=2, place=2)
+        plot = self.results.clear_plot(rows=2)
         yield
         _draw_residuals(plot.axes[0], mosaic_file)
         _draw_stage(plot.axes[1], mosaic_file)

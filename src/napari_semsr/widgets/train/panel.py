@@ -744,6 +744,7 @@ class TrainPanel(base.VerbPanel):
             partial(jobs.train_and_import, values, existing),
             self.show_training,
             partial(self._watch_run, run_dir),
+            saves_state=True,
         )
 
     def _get_place(self) -> jobs.TrainingEnvironment:

@@ -1,9 +1,10 @@
 """Start here: the window with all steps in order."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
+from itertools import combinations, starmap
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from napari.layers import Image
 from napari.utils.events import Event
@@ -22,60 +23,28 @@ from qtpy.QtWidgets import (
 
 from napari_semsr.io import FOLDER_KEY
 from napari_semsr.widgets import base
-from napari_semsr.widgets.layers import list_grey_layers
+from napari_semsr.widgets.layers import (
+    have_same_grid,
+    is_made_from,
+    list_grey_layers,
+)
 
 
-@dataclass(frozen=True, slots=True)
-class WorkStep:
+class WorkStep(NamedTuple):
     """Step of the workflow, with one or more panels."""
 
     key: str
     title: str  # label of its button, short: several fit into 320 px
     hint: str  # one line
-    panels: tuple[str, ...]  # titles
-    images: int = 0  # images that it needs; Next skips it if fewer are open
+    panels: tuple[str, ...]  # titles; the first is shown first
 
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """Sample from the manifest, offered on the start page."""
-
-    key: str  # under `sample_data`
-    title: str  # label of its button, short
-    tooltip: str
-
-
-SAMPLES = (
-    Sample(
-        "degraded",
-        "SEM image",
-        "Simulated SEM image with blur, haze and noise, and its ground truth; for "
-        "Enhance, and Spectrum and quality.",
-    ),
-    Sample(
-        "exposures",
-        "Two exposures",
-        "Two exposures of one field with independent noise; for Resolution.",
-    ),
-    Sample(
-        "scan",
-        "Superlens scan",
-        "16 simulated frames to stitch; takes a few seconds.",
-    ),
-    Sample(
-        "place",
-        "Optical and SEM",
-        "Mosaic and SEM image of the same area, for registration (takes a few "
-        "seconds).",
-    ),
-)
 
 STEPS = (
     WorkStep(
         "open",
         "Open",
         "Open an image, or stitch frames into a mosaic.",
-        ("Open", "Stitch", "Crop"),
+        ("Open", "Stitch"),
     ),
     WorkStep(
         "register",
@@ -83,7 +52,6 @@ STEPS = (
         "Train a network on an SEM image of part of the mosaic, or register the two "
         "images.",
         ("Train on SEM", "Register"),
-        images=2,
     ),
     WorkStep(
         "enhance",
@@ -97,9 +65,29 @@ STEPS = (
         "Measure resolution, quality and sizes.",
         ("Resolution", "Spectrum and quality", "Compare", "Profile", "Particles"),
     ),
-    WorkStep("save", "Save", "Save layers, figures and the project.", ("Save",)),
+    WorkStep(
+        "save", "Save", "Save layers, figures and the project.", ("Save", "Figure")
+    ),
 )
-
+_SAMPLES = {
+    "degraded": (
+        "SEM image",
+        "Simulated SEM image with blur, haze and noise, and its ground truth.",
+    ),
+    "exposures": (
+        "Two exposures",
+        "Two exposures of one field with independent noise; for Resolution.",
+    ),
+    "scan": (
+        "Superlens scan",
+        "16 simulated frames to stitch; takes a few seconds.",
+    ),
+    "place": (
+        "Optical and SEM",
+        "Mosaic and SEM image of the same area; takes a few seconds.",
+    ),
+}
+"""Titles and tooltips of the samples on the first page, by their keys."""
 
 _CHECK_MARK = "\N{CHECK MARK} "
 _MARGIN, _WIDTH = 6, 320  # like those of the panels
@@ -153,6 +141,15 @@ class StepRow(ButtonRow):
                 return
 
 
+def _can_register(one: Image, other: Image) -> bool:
+    """Return whether two images may show one area, and neither is made of the other."""
+    return not (
+        is_made_from(one, other)
+        or is_made_from(other, one)
+        or have_same_grid(one, other)
+    )
+
+
 def _create_margin_layout(*widgets: QWidget) -> QVBoxLayout:
     """Lay out widgets vertically, with the margins of panels."""
     column = QVBoxLayout()
@@ -174,19 +171,21 @@ class StartPage(QWidget):
         note = base.RichTextLabel(
             "Nothing is open. Choose a file below, or a folder of frames."
         )
-        tooltip = "Choose a folder of frames to stitch."
         self.frames_button = base.create_button(
-            "Folder of frames…", self._ask_frame_folder, tooltip
+            "Folder of frames…",
+            self._ask_frame_folder,
+            "Choose a folder of frames to stitch.",
+        )
+        self.help_button = base.create_button(
+            "First steps",
+            lambda: base.open_manual("first-steps.md"),
+            "Open the manual: a ten-minute tutorial with a sample, from opening to "
+            "saving.",
         )
         self.buttons = [
-            base.create_button(item.title, self._open_sample, item.tooltip)
-            for item in SAMPLES
+            base.create_button(title, partial(self._open_sample, key), tooltip)
+            for key, (title, tooltip) in _SAMPLES.items()
         ]
-        tooltip = (
-            "Open the manual: a ten-minute tutorial with a sample, from opening to "
-            "saving."
-        )
-        self.help_button = base.create_button("First steps", self._show_help, tooltip)
         first = base.WrappingRow(self.frames_button, self.help_button)
         samples = base.WrappingRow(*self.buttons)
         base.stack_widgets(
@@ -200,14 +199,8 @@ class StartPage(QWidget):
         if folder:
             self.frames_chosen.emit(Path(folder))
 
-    def _open_sample(self) -> None:
-        button_pressed = self.sender()
-        for item, button in zip(SAMPLES, self.buttons, strict=True):
-            if button is button_pressed:
-                self._viewer.open_sample("napari-semsr", item.key)
-
-    def _show_help(self) -> None:
-        base.open_manual("first-steps.md")
+    def _open_sample(self, key: str, _: bool = False) -> None:
+        self._viewer.open_sample("napari-semsr", key)
 
 
 class StepPage(QWidget):
@@ -224,7 +217,7 @@ class StepPage(QWidget):
         self.panels: dict[str, base.VerbPanel] = {}  # panels that were shown, by title
         self._viewer = viewer
         self.kinds = ButtonRow([(title, step.hint) for title in step.panels])
-        self.kinds.button_chosen.connect(self._show_chosen_panel)
+        self.kinds.button_chosen.connect(lambda n: self.show_kind(step.panels[n]))
         self.stack = QStackedLayout()
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
@@ -237,12 +230,6 @@ class StepPage(QWidget):
         widget = self.stack.currentWidget()
         return widget if isinstance(widget, base.VerbPanel) else None
 
-    @property
-    def kind(self) -> str | None:
-        """Title of the current panel, or None if no panel has been shown yet."""
-        titles = (title for title, panel in self.panels.items() if panel is self.panel)
-        return next(titles, None)
-
     def show_kind(self, title: str | None = None) -> None:
         """Show a panel; by default, the last one shown."""
         if title is None:
@@ -253,16 +240,10 @@ class StepPage(QWidget):
             panel = base.create_panel(self._viewer, base.PANELS[title][0])
             self.panels[title] = panel
             self.stack.addWidget(panel)
-            panel.ran.connect(self._on_run_finished)
+            panel.ran.connect(partial(self.ran.emit, self.step.key))
         self.stack.setCurrentWidget(self.panels[title])
         self.kinds.check(self.step.panels.index(title))
         self.page_changed.emit()
-
-    def _show_chosen_panel(self, number: int) -> None:
-        self.show_kind(self.step.panels[number])
-
-    def _on_run_finished(self) -> None:
-        self.ran.emit(self.step.key)
 
 
 class StepsWindow(QWidget):
@@ -308,6 +289,7 @@ class StepsWindow(QWidget):
             self.pages[0].show_kind("Stitch")
         for page in self.pages:
             page.page_changed.connect(self.page_changed)
+            page.page_changed.connect(self._update_step_marks)
             page.ran.connect(self._on_run_finished)
         base.get_session(viewer).watch_steps(self)
 
@@ -368,14 +350,14 @@ class StepsWindow(QWidget):
             self.show_step(keys.index(state["step"]))
 
     def show_next(self) -> None:
-        """Show the next step for which enough images are open."""
+        """Show the next step that the open layers allow."""
         self.show_step(min([*self._find_later_steps(), len(STEPS) - 1]))
 
     def _find_later_steps(self) -> list[int]:
-        """Return the later steps for which enough images are open."""
-        opened_count = len(self._get_open_images())
-        later = range(self.stack.currentIndex() + 1, len(STEPS))
-        return [number for number in later if STEPS[number].images <= opened_count]
+        """Return the later steps that the open layers allow."""
+        numbers = range(self.stack.currentIndex() + 1, len(STEPS))
+        has_pair = any(starmap(_can_register, combinations(self._get_open_images(), 2)))
+        return [n for n in numbers if STEPS[n].key != "register" or has_pair]
 
     def _get_open_images(self) -> list[Image]:
         """Return the open grey images that are not frames."""
@@ -412,7 +394,9 @@ class StepsWindow(QWidget):
         first = self.stack.currentIndex() == 0
         self.beginning.setVisible(first and not self.viewer.layers)
         self.next_button.setVisible(bool(later) and (has_opened or not first))
-        self.figure_button.setVisible(has_opened)
+        panel = self.page.panel
+        is_figure = panel is not None and panel.title == "Figure"  # which has its own
+        self.figure_button.setVisible(has_opened and not is_figure)
         if later:
             self.next_button.setText(f"Next: {STEPS[later[0]].title}")
         for step, button in zip(STEPS, self.steps.buttons, strict=True):
