@@ -233,10 +233,8 @@ class CompareControls(base.Form):
         self._alone = LayerIsolator(viewer)
         self._pair: tuple[Layer, ...] = ()  # the compared layers
         self.before = BeforeAfterOverlay(viewer, self)
-        create = partial(
-            panel.input_layers.create_box,
-            layers=partial(layers.list_image_layers, viewer),
-        )
+        images = partial(layers.list_image_layers, viewer)
+        create = partial(panel.input_layers.create_box, layers=images)
         self.left, self.right = boxes or (
             create("left", "Left", "Left layer: the input or any other image."),
             create("right", "Right", "Right layer: the result or any other image."),

@@ -11,7 +11,6 @@ from napari.layers import Labels, Layer
 from qtpy.QtWidgets import QWidget
 
 from napari_semsr import core, jobs
-from napari_semsr.io import HELPER_KEY
 from napari_semsr.widgets import base, layers
 from napari_semsr.widgets.measure import regions
 
@@ -110,15 +109,9 @@ class MeasurePanel(base.VerbPanel):
 
     def list_layers(self) -> list[Layer]:
         """List grey layers, preceded by Labels layers if the command accepts them."""
-        takes_labels = "labels" in self.verb.options.model_fields
-        others = [
-            layer
-            for layer in self.viewer.layers
-            if takes_labels
-            and isinstance(layer, Labels)
-            and not layer.metadata.get(HELPER_KEY)
-        ]
-        return others + layers.list_grey_layers(self.viewer)
+        kinds = [Labels] if "labels" in self.verb.options.model_fields else []
+        others = layers.list_user_layers(self.viewer, *kinds)
+        return [*others, *layers.list_grey_layers(self.viewer)]
 
     def create_options(self, **more: object) -> Any:
         """Read the options of the command from the form."""

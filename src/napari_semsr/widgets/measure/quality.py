@@ -1,7 +1,10 @@
 """Spectrum and quality: metrics, grey levels and spectra of layers."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -142,24 +145,19 @@ class QualityPanel(panel.ReferencePanel):
         outcome = yield from super().run_command(call)
         sources = [*call.images.values(), *call.more["others"]]
         if call.areas:
-            sources = [
-                part.replace(name=f"{area.name}, {image.name}")
-                for image in sources
-                for area in call.areas
-                for part in regions.crop_to_inner_rectangle(area, image)
-            ]
-
-        def transform(
-            image: core.Micrograph, step: core.Progress
-        ) -> core.Job[jobs.SpectrumReport]:
-            return core.map_progress(jobs.SPECTRUM.job(image), lambda _: step)
-
+            pairs, sources = product(sources, call.areas), []
+            for image, area in pairs:
+                with suppress(core.ShapeError):  # the row of the region says why
+                    (part,) = regions.crop_to_inner_rectangle(area, image)
+                    sources.append(part.replace(name=f"{area.name}, {image.name}"))
         parts, reports = list[core.Micrograph](), list[jobs.SpectrumReport]()
         for number, image in enumerate(sources):
-            step = core.Progress(number, len(sources), f"transforming {image.name}")
+            about: Any = {"message": f"transforming {image.name}"}
+            change = partial(replace, done=number, total=len(sources), **about)
             opened = jobs.open_image(image)  # which marks fill values
             parts += (yield from jobs.crop_to_gap_free_box(opened))[0]
-            reports.append((yield from transform(parts[-1], step)))
+            job = jobs.SPECTRUM.job(parts[-1])
+            reports.append((yield from core.map_progress(job, change)))
         return replace(outcome, more=(parts, reports, call.more["shown"]))
 
     def measure_region(
@@ -212,6 +210,8 @@ class QualityPanel(panel.ReferencePanel):
             x, y = report.radial.frequency_per_px, np.asarray(report.radial.power)
             line = core.Line(f"spectrum of {part.name}", x, y)
             lines.append(line.convert_to_per_um(part.mean_pixel_size_nm))
+        if not lines:
+            return super().list_plots(outcome)
         has_size = parts[0].pixel_size_nm is not None
         radial = jobs.SPECTRUM.curves[0].combine(lines, has_size=has_size)
         return [*super().list_plots(outcome), radial]

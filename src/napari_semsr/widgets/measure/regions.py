@@ -96,13 +96,14 @@ def read_regions(panel: VerbPanel, layer: Layer | None, image: Image) -> list[Re
             if kind in {"rectangle", "ellipse", "polygon"} and len(vertices) > 2:
                 regions.append(Region(f"{kind} {index + 1}", area, vertices * scale))
     if not 0 < len(regions) <= _MAX_REGIONS:
-        code = "out-of-range" if regions else "regions-missing"
         msg = (
             f"Regions must be 1 to {_MAX_REGIONS} rectangles, ellipses, polygons or "
             f"labels, got {len(regions)} in the displayed plane of {layer.name!r}; "
             "draw some there, or choose 'none'."
         )
-        raise core.OptionError(msg, code=code)
+        raise core.OptionError(
+            msg, code="out-of-range" if regions else "regions-missing"
+        )
     return regions
 
 
