@@ -281,21 +281,14 @@ def photograph_train() -> None:
 def photograph_frc_map() -> None:
     """Map the resolution of two exposures."""
     viewer = new_viewer("exposures")
-    ran(viewer, "FRC map", first=viewer.layers[0], second=viewer.layers[1])
+    ran(viewer, "Resolution", first=viewer.layers[0], second=viewer.layers[1])
     keep(viewer, "frc_map")
-
-
-def photograph_spectrum() -> None:
-    """Compare the spectra of the ground truth and the degraded image."""
-    viewer = new_viewer("degraded")
-    ran(viewer, "Spectrum", layers=list(viewer.layers))
-    keep(viewer, "spectrum")
 
 
 def photograph_metrics() -> None:
     """Compare the degraded image with the ground truth."""
     viewer = new_viewer("degraded")
-    ran(viewer, "Metrics", image="degraded", reference="truth")
+    ran(viewer, "Spectrum and quality", image="degraded", reference="truth")
     keep(viewer, "metrics")
 
 
@@ -304,7 +297,7 @@ def photograph_error_map() -> None:
     viewer = new_viewer("degraded")
     restored(viewer)
     viewer.window.remove_dock_widget("all")
-    ran(viewer, "Error map", reference="degraded", enhanced=viewer.layers[-1])
+    ran(viewer, "Compare", reference="degraded", enhanced=viewer.layers[-1])
     keep(viewer, "error_map")
 
 
@@ -327,7 +320,7 @@ def photograph_restore() -> None:
 def photograph_profile() -> None:
     """Plot ground truth and degraded image along a line across some wires."""
     viewer = new_viewer("degraded")
-    panel = dock(viewer, "Line profile")
+    panel = dock(viewer, "Profile")
     panel.layers.value = list(viewer.layers)
     panel.start_drawing()
     panel.line.value.add(np.array(LINE_PX, float), shape_type="line")
@@ -346,9 +339,9 @@ def photograph_gaps() -> None:
     work(enhance)
     made = viewer.layers.selection.active
     viewer.window.remove_dock_widget("all")
-    ran(viewer, "Gaps", image=made, reference=fine)
+    ran(viewer, "Particles", image=made, reference=fine)
     for layer in viewer.layers:
-        layer.visible = layer is made or layer.name.startswith("Gaps")
+        layer.visible = layer is made or layer.name.startswith("Particles")
     keep(viewer, "gaps")
 
 
@@ -489,7 +482,6 @@ PICTURES = (
     photograph_enhance,
     photograph_train,
     photograph_frc_map,
-    photograph_spectrum,
     photograph_metrics,
     photograph_error_map,
     photograph_restore,

@@ -233,10 +233,8 @@ class CompareControls(base.Form):
         self._alone = LayerIsolator(viewer)
         self._pair: tuple[Layer, ...] = ()  # the compared layers
         self.before = BeforeAfterOverlay(viewer, self)
-        create = partial(
-            panel.input_layers.create_box,
-            layers=partial(layers.list_image_layers, viewer),
-        )
+        images = partial(layers.list_image_layers, viewer)
+        create = partial(panel.input_layers.create_box, layers=images)
         self.left, self.right = boxes or (
             create("left", "Left", "Left layer: the input or any other image."),
             create("right", "Right", "Right layer: the result or any other image."),
@@ -248,8 +246,6 @@ class CompareControls(base.Form):
                 "Drag to show the left layer in the left part of the view and the "
                 "right layer in the rest."
             ),
-            value=0,
-            min=0,
             max=100,
             readout=False,
         )
@@ -269,7 +265,6 @@ class CompareControls(base.Form):
                 "result. The displayed mixture is measured and saved."
             ),
             value=100,
-            min=0,
             max=100,
         )
         self.note = base.RichTextLabel()
@@ -449,27 +444,23 @@ class CompareControls(base.Form):
     def _set_strength(self, percent: int) -> None:
         """Show the right layer at the given strength once its input is prepared."""
         blend = self._get_blend()
-        if blend is None:
+        if blend is None or (not blend.before and percent == 100):
             return
-        if blend.before:
-            self._show_mixture(blend, percent)
-        elif percent < 100 and not self._panel.is_busy:
+        if not (blend.before or self._panel.is_busy):
             begin = partial(self._use_prepared_input, blend)
             self._panel.controls.start(blend.prepare, begin, "Strength")
-        elif percent < 100:
-            self._show_strength()
+            return
+        if blend.before:
+            blend.show_mixture(percent / 100)
+            self.before.update_overlay()
+        self._show_strength()
 
     def _use_prepared_input(self, blend: _BlendedResult, before: list[object]) -> None:
         """Use the prepared input, and apply the current slider position."""
         blend.before = before
         self._panel.messages.show_status("")
         if self._get_blend() is blend:
-            self._show_mixture(blend, int(self.strength.value))
-
-    def _show_mixture(self, blend: _BlendedResult, percent: int) -> None:
-        blend.show_mixture(percent / 100)
-        self._show_strength()
-        self.before.update_overlay()
+            self._set_strength(int(self.strength.value))
 
     # -- difference ---------------------------------------------------------------
 

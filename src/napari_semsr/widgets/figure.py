@@ -42,7 +42,6 @@ class FigurePanel(base.VerbPanel):
             ],
         )
         self.paper = base.OptionsForm(FigureOptions)
-        self.paper.set_values(overlay=True)  # as the button of the other panels does
         crop_button = base.create_button(
             "Crop an image…", self._open_crop, "Open the crop tool of the panel Open."
         )

@@ -965,16 +965,16 @@ DRAWING_KEY = "semsr drawing"
 def add_line_layer(
     viewer: ViewerModel, name: str, width: float, **grid: object
 ) -> Shapes:
-    """Add a layer for drawing lines."""
+    """Add a layer for drawing lines, marked by its name without a number."""
     lines: Shapes = viewer.add_shapes(
         None,
         ndim=2,
-        name=name,
+        name=find_free_name(viewer, name),
         axis_labels=("y", "x"),
         edge_color="#ffd400",
         edge_width=max(1.0, width),
         face_color="transparent",
-        metadata={DRAWING_KEY: True},
+        metadata={DRAWING_KEY: name},
         **grid,
     )
     return lines
@@ -986,7 +986,7 @@ def add_drawing_layer(viewer: ViewerModel, image: Layer, name: str) -> Shapes:
     pitch = float(np.sqrt(abs(np.linalg.det(linear))))
     width = (float(np.max(image.extent.data[1][-2:])) + 1) / 400
     grid = {"scale": (pitch, pitch), "units": image.units[-2:]}
-    return add_line_layer(viewer, find_free_name(viewer, name), width, **grid)
+    return add_line_layer(viewer, name, width, **grid)
 
 
 def get_drawing_scale(layer: Layer, image: Layer) -> NDArray[np.float64]:

@@ -10,6 +10,7 @@ from napari.utils.interactions import (
 )
 
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
+from napari_semsr.widgets.layers import add_line_layer
 from napari_semsr.widgets.measure.profile import ProfilePanel
 from tests.children import LIMIT_MS
 
@@ -49,7 +50,7 @@ def test_a_drawn_line_is_measured_in_nm(panel, draw, run_panel):
     assert "Draw a line" in run_panel(panel)
     assert not panel.hint.isHidden()
     draw(40, 10, 40, 110)
-    assert "1 profile along 500 nm" in panel.status.text()
+    assert panel.status.text().endswith("nm, along 500 nm.")
     assert panel.hint.isHidden()
     found = panel.findings()
     assert found.numbers["Line, FWHM"].value == pytest.approx(40, rel=1e-3)
@@ -58,6 +59,22 @@ def test_a_drawn_line_is_measured_in_nm(panel, draw, run_panel):
     distance = found.curves["field"]["distance (nm)"]
     np.testing.assert_allclose(distance[[0, -1]], (0, 500))
     assert found.origin == ("field",)
+
+
+def test_a_scale_line_is_not_measured_and_nothing_is_refused_unasked(
+    panel, model, hold
+):
+    line = np.array([[40, 10], [40, 110]])
+    scale = add_line_layer(model, "Scale line", 1, scale=(5, 5), units=("nm", "nm"))
+    scale.add_lines(line)
+    assert panel.line.value is None
+    model.add_image(line_at(30), name="bare")
+    panel.layers.value = list(panel.layers.choices)  # with and without a pixel size
+    lines = model.add_shapes([line], shape_type="line", name="own")
+    assert panel.line.value is lines
+    assert panel.status.text() == ""
+    panel.run_button.click()
+    assert "must be either all calibrated" in panel.status.text()
 
 
 class Mouse:
@@ -106,7 +123,7 @@ def test_first_line_is_measured_where_the_mouse_lets_go(panel, idle):
         assert not panel.findings().numbers  # nothing is told of what moves
     mouse("mouse_release", 200, 550)
     idle()
-    assert "1 profile along 500 nm" in panel.status.text()
+    assert panel.status.text().endswith("nm, along 500 nm.")
     found = panel.findings().numbers["Line, FWHM"].value
     assert found == pytest.approx(40, rel=1e-3)
 

@@ -78,6 +78,20 @@ def test_metrics_are_those_of_the_pixels_within(opened, model, run_panel, pair, 
     assert table["PSNR (dB)"][1] < table["PSNR (dB)"][0] - 6
 
 
+def test_a_region_outside_is_named_and_the_others_are_measured(
+    opened, model, run_panel
+):
+    panel = opened(QualityPanel)
+    panel.image.value, panel.reference.value = model.layers["made"], None
+    panel.regions.value.add_rectangles([[500, 500], [600, 600]])
+    run_panel(panel)
+    found = panel.findings()
+    notes = found.tables["Regions"]["note"]
+    assert [note is None for note in notes] == [True, True, False]
+    names = ["rectangle 1", "ellipse 2"]
+    assert {f"spectrum of {name}, made" for name in names} <= found.curves.keys()
+
+
 def test_errors_are_those_of_the_map_within(opened, model, run_panel):
     panel = opened(ComparePanel)
     panel.boxes["enhanced"].value = model.layers["made"]

@@ -100,8 +100,8 @@ class MeasuredCurve(verb.PixelSizeResult):
             f"FWHM ({unit})": [one.value if one else None for one in fits],
             f"{_PLUS_MINUS} ({unit})": [one.sd if one else None for one in fits],
             f"plain ({unit})": [None if one is None else k * one for one in plain],
-            "95 % from": [one.low if one else None for one in fits],
-            "95 % to": [one.high if one else None for one in fits],
+            f"95 % from ({unit})": [one.low if one else None for one in fits],
+            f"95 % to ({unit})": [one.high if one else None for one in fits],
         }
         if not readings.pairs:
             return tables

@@ -134,7 +134,7 @@ class SelectableTable(QTableWidget):
     def __init__(self, tooltip: str, title: str) -> None:
         super().__init__()
         self.title = title
-        self.columns: Columns = {}
+        self.columns: dict[str, list[float | str | None]] = {}
         self.setToolTip(f"{tooltip} Ctrl+C copies selected rows with their units.")
         self.setEditTriggers(self.EditTrigger.NoEditTriggers)
         self.setSelectionBehavior(self.SelectionBehavior.SelectRows)

@@ -14,7 +14,7 @@ from qtpy.QtWidgets import QGroupBox, QScrollArea, QVBoxLayout, QWidget
 
 from napari_semsr.core import Figure, Micrograph, OptionError, Provenance
 from napari_semsr.io import NETWORK_KEY
-from napari_semsr.jobs import FigureOptions
+from napari_semsr.jobs import FIGURE, FigureOptions
 from napari_semsr.widgets import layers
 from napari_semsr.widgets.base import findings, folding
 from napari_semsr.widgets.base.controls import RunControls
@@ -22,7 +22,7 @@ from napari_semsr.widgets.base.form import create_button
 from napari_semsr.widgets.base.messages import Messages
 from napari_semsr.widgets.base.places import is_temporary
 from napari_semsr.widgets.base.result_layers import ResultLayers
-from napari_semsr.widgets.base.saving import ask_output_file, draw_figure
+from napari_semsr.widgets.base.saving import ask_output_file
 
 if TYPE_CHECKING:
     from napari_semsr.widgets.base.plots import PlotCanvas
@@ -143,10 +143,7 @@ class SharingBar(folding.WrappingRow):
     def save_figure(
         self, create_options: Callable[[], FigureOptions] | None = None
     ) -> None:
-        """Ask for a file name, and save the visible images as a figure for a paper.
-
-        Without options, maps are overlaid on the measured images.
-        """
+        """Ask for a file name, and save the visible images as a figure for a paper."""
         with self._messages.show_errors():
             images = [
                 item for item in layers.list_image_layers(self._viewer) if item.visible
@@ -158,9 +155,11 @@ class SharingBar(folding.WrappingRow):
             path = ask_output_file(self._panel, "Save figure", name, _PAPERS)
             if path is not None:
                 parts = [self._read_displayed_layer(layer) for layer in images]
-                options = None if create_options is None else create_options()
+                options = (
+                    FigureOptions() if create_options is None else create_options()
+                )
                 self._controls.start(
-                    partial(draw_figure, parts, path, options),
+                    partial(FIGURE.rerun, parts, path, options=options),
                     lambda figure: self._messages.notify(
                         f"The figure is saved as {figure.path}."
                     ),
@@ -246,7 +245,7 @@ class ResultsGroup(QGroupBox):
 
             self.plot = PlotCanvas(self._viewer, rows=rows, height=height)
             # below the answer
-            cast("QVBoxLayout", self.layout()).insertWidget(1, self.plot)
+            cast("QVBoxLayout", self.layout()).insertWidget(1 + place, self.plot)
             self.sharing.add_plot_menu(self.plot)
         self.plot.clear()
         return self.plot

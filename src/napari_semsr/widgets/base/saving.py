@@ -214,10 +214,7 @@ def _choose_save_path(
 
 @relabel_errors()
 def write_figure(path: str, items: Sequence[LayerTuple]) -> list[str]:
-    """Save the visible images of several layers as one figure.
-
-    A map is overlaid on the image that it measured, if that is among them.
-    """
+    """Save the visible images of several layers as one figure."""
     images = [
         layers.micrograph_from_layer(layer, colour=True).replace(
             look=layers.get_display_settings(layer)
@@ -226,25 +223,7 @@ def write_figure(path: str, items: Sequence[LayerTuple]) -> list[str]:
         if isinstance(layer, Image) and layer.visible
     ]
     target = _choose_save_path(path, ".pdf", {"PDF (*.pdf)": ".pdf"})
-    return [core.run(draw_figure(images, target)).path]
-
-
-def draw_figure(
-    images: Sequence[core.Micrograph], path: Path, options: FigureOptions | None = None
-) -> core.Job[Any]:
-    """Save a figure, replacing any existing file.
-
-    Maps are overlaid on the measured images, if these are given, unless the options
-    exclude it.
-    """
-    options = options or FigureOptions(overlay=True)
-    try:
-        return (yield from FIGURE.rerun(images, path, options=options))
-    except core.OptionError as error:
-        if core.get_error_code(error) not in {"map-missing", "image-missing"}:
-            raise
-    plain = options.replace(overlay=False)
-    return (yield from FIGURE.rerun(images, path, options=plain))
+    return [core.run(FIGURE.rerun(images, target, options=FigureOptions())).path]
 
 
 def check_stack_format(layer: Layer, path: Path) -> None:

@@ -1,1 +1,1 @@
-"""Panels that measure: FRC map, spectrum, metrics."""
+"""Panels that measure: resolution, quality, differences, profiles, particles."""

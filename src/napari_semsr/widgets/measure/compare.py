@@ -30,9 +30,9 @@ class ComparePanel(panel.MeasurePanel):
         "those of the whole field."
     )
 
-    def build_form(self, *rows: Any, above: Sequence[QWidget] = ()) -> None:
+    def build_form(self, *rows: Any, below: Sequence[QWidget] = ()) -> None:
         """Build the form, and propose a reference."""
-        super().build_form(*rows, above=above)
+        super().build_form(*rows, below=below)
         before, after = self.boxes.values()
         # usually the source, unless there is another image of the area
         self.input_layers.propose_partner(

@@ -1,6 +1,6 @@
 """Panel that measures with a command: layer lists, a form, figures, plots and a map."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -11,12 +11,20 @@ from napari.layers import Labels, Layer
 from qtpy.QtWidgets import QWidget
 
 from napari_semsr import core, jobs
-from napari_semsr.io import HELPER_KEY
 from napari_semsr.widgets import base, layers
 from napari_semsr.widgets.measure import regions
 
-Images = Mapping[str, core.Micrograph]
-"""Images that a command reads, by its names for them."""
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Call of a command, as its panel has read it."""
+
+    verb: jobs.Verb[Any, Any]
+    images: Mapping[str, core.Micrograph]  # by the command's names for them
+    options: Any
+    path: Path | None  # of the map
+    areas: Sequence[regions.Region]
+    more: dict[str, Any]  # what else a panel reads
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +48,10 @@ class Measurement:
 
 
 def describe_result(report: Any, *, is_named: bool = True) -> str:
-    """Return the main values of a result with their intervals, and a verdict."""
+    """Return the main values of a result with their intervals.
+
+    Without names, there is one, and its assessment follows.
+    """
     texts: dict[str, str] = {}
     for name, (quantity, _) in core.get_quantities(type(report)).items():
         label, value = quantity.label, core.get_value(report, name)
@@ -56,8 +67,9 @@ def describe_result(report: Any, *, is_named: bool = True) -> str:
         if ends := quantity.interval and core.get_value(report, quantity.interval):
             low, high = (core.format_number(end, quantity.form) for end in ends)
             words.append(f"({low} to {high})")
-        verdict = quantity.verdict and core.get_value(report, quantity.verdict)
-        texts[label] = " ".join(filter(None, words)) + (verdict and f", {verdict}")
+        texts[label] = " ".join(filter(None, words))
+        if quantity.verdict and not is_named:
+            texts[label] += f", {core.get_value(report, quantity.verdict)}"
     return ", ".join(texts.values())
 
 
@@ -73,7 +85,7 @@ class MeasurePanel(base.VerbPanel):
     # measures and outlines the part where all images have grey values
     cuts_gaps = False
 
-    def build_form(self, *rows: Any, above: Sequence[QWidget] = ()) -> None:
+    def build_form(self, *rows: Any, below: Sequence[QWidget] = ()) -> None:
         """Build the form: layers, further rows, options, and results."""
         boxes = self.create_boxes()
         self.boxes = {box.name: box for box in boxes}
@@ -84,7 +96,7 @@ class MeasurePanel(base.VerbPanel):
         self.layer_form = base.Form(*boxes, *rows, self.regions)
         self.add_group("Layers", self.layer_form, self.form)
         self.add_controls()
-        self.add_results("Result", *above, helpers=self.helps)
+        self.add_results("Result", helpers=self.helps, ticks=below)
         self.input_layers.follow_active_layer(boxes[self.input_image])
 
     def add_controls(self) -> None:
@@ -97,15 +109,9 @@ class MeasurePanel(base.VerbPanel):
 
     def list_layers(self) -> list[Layer]:
         """List grey layers, preceded by Labels layers if the command accepts them."""
-        takes_labels = "labels" in self.verb.options.model_fields
-        others = [
-            layer
-            for layer in self.viewer.layers
-            if takes_labels
-            and isinstance(layer, Labels)
-            and not layer.metadata.get(HELPER_KEY)
-        ]
-        return others + layers.list_grey_layers(self.viewer)
+        kinds = [Labels] if "labels" in self.verb.options.model_fields else []
+        others = layers.list_user_layers(self.viewer, *kinds)
+        return [*others, *layers.list_grey_layers(self.viewer)]
 
     def create_options(self, **more: object) -> Any:
         """Read the options of the command from the form."""
@@ -143,8 +149,7 @@ class MeasurePanel(base.VerbPanel):
                 self.viewer, images[0].name, self.map_name
             )
             path = base.choose_store_path(None, title, images[0].shape)
-        measure = partial(
-            self._measure,
+        call = Call(
             verb,
             dict(zip(boxes, images, strict=True)),
             self.create_options(**labels),
@@ -152,46 +157,30 @@ class MeasurePanel(base.VerbPanel):
             regions.read_regions(self, self.regions.value, layer),
             self.read_more(images),
         )
-        return base.JobRequest(measure, partial(self.show_measurement, layer))
+        measure, show = self._measure, self.show_measurement
+        return base.JobRequest(partial(measure, call), partial(show, layer))
 
-    def _measure(
-        self,
-        verb: jobs.Verb[Any, Any],
-        inputs: Images,
-        options: core.Options,
-        path: Path | None,
-        areas: Sequence[regions.Region],
-        more: dict[str, Any],
-    ) -> core.Job[Measurement]:
+    def _measure(self, call: Call) -> core.Job[Measurement]:
         """Crop gaps, run the command, and measure its results in each region."""
-        images = parts = tuple(inputs.values())
+        images = parts = tuple(call.images.values())
         if self.cuts_gaps:
             parts, _ = yield from jobs.crop_to_gap_free_box(*images)
-        given = dict(zip(inputs, parts, strict=True))
-        outcome = yield from self.run_command(verb, given, options, path, areas, **more)
-        outcome = replace(outcome, images=images, parts=parts, areas=areas)
-        measure = partial(self.measure_region, outcome, options)
-        rows = yield from regions.measure_regions(areas, measure)
+        given = dict(zip(call.images, parts, strict=True))
+        outcome = yield from self.run_command(replace(call, images=given))
+        outcome = replace(outcome, images=images, parts=parts, areas=call.areas)
+        measure = partial(self.measure_region, outcome, call.options)
+        rows = yield from regions.measure_regions(call.areas, measure)
         # here, as intervals take a second of ten thousand particles
         figures, sentence = self.figures_of(outcome), self.sentence(outcome)
         return replace(outcome, regions=rows, figures=figures, sentence=sentence)
 
-    def run_command(
-        self,
-        verb: jobs.Verb[Any, Any],
-        images: Images,
-        options: core.Options,
-        path: Path | None,
-        areas: Sequence[regions.Region],
-        **more: Any,
-    ) -> core.Job[Measurement]:
+    def run_command(self, call: Call, **more: Any) -> core.Job[Measurement]:
         """Run the command, and open the map that it writes."""
-        del areas
-        given: dict[str, Any] = {**images, **more}
-        job = verb.job(**given, output=path, options=options)
-        if path is None:
+        given: dict[str, Any] = {**call.images, **more}
+        job = call.verb.job(**given, output=call.path, options=call.options)
+        if call.path is None:
             return Measurement((yield from job))
-        done = yield from base.run_and_open(job, path)
+        done = yield from base.run_and_open(job, call.path)
         return Measurement(done.report, done.opened[0])
 
     def measure_region(
@@ -286,11 +275,11 @@ class ReferencePanel(MeasurePanel):
     """Panel that runs a command on a layer, with the ground truth if available."""
 
     cuts_gaps = True
+    _propose: Callable[[], None] | None = None  # before the lists exist
 
-    def build_form(self, *rows: Any, above: Sequence[QWidget] = ()) -> None:
+    def build_form(self, *rows: Any, below: Sequence[QWidget] = ()) -> None:
         """Build the form, and propose a reference."""
-        self._propose = lambda: None  # before the lists exist
-        super().build_form(*rows, above=above)
+        super().build_form(*rows, below=below)
         self.image, self.reference = self.boxes.values()
         self._propose = self.input_layers.propose_partner(
             self.image, self.reference, self.rank_reference
@@ -304,7 +293,8 @@ class ReferencePanel(MeasurePanel):
 
     def accepts_layer(self, layer: Layer) -> bool:
         """Reject the reference, which is proposed again before."""
-        self._propose()
+        if self._propose is not None:
+            self._propose()
         if layer is self.boxes["reference"].value:
             self.input_layers.ignore_active_layer()
             return False

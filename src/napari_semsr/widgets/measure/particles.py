@@ -37,13 +37,14 @@ class ParticlesPanel(panel.ReferencePanel):
     region_help = "particles and gaps are counted in each region that has their centre."
     _marks: Points | None = None  # of the last result
 
-    def build_form(self, *rows: Any, above: Sequence[QWidget] = ()) -> None:
+    def build_form(self, *rows: Any, below: Sequence[QWidget] = ()) -> None:
         """Build the form, with a table of gaps."""
         tooltip = "Select a row to centre the view on its gap."
         self.rows = base.SelectableTable(tooltip, "Gaps")
         self.rows.itemSelectionChanged.connect(self._centre_view_on_gap)
-        super().build_form(*rows, above=(*above, self.rows))
+        super().build_form(*rows, below=(self.rows, *below))
         self.sharing.add_table_menu(self.rows)
+        self.helpers.value = True
 
     def measure_region(
         self, outcome: panel.Measurement, options: Any, region: regions.Region
@@ -88,13 +89,9 @@ class ParticlesPanel(panel.ReferencePanel):
         size = figures.pop(_SIZE, None)
         if size is None:
             return figures
-        count = f"of {gaps.particles - gaps.cut} particles"
-        size = replace(
-            size,
-            note=f"{count} {size.note}",
-            verdict=_describe_outlines(gaps),
-            large=True,
-        )
+        note = f"of {gaps.particles - gaps.cut} particles {size.note}"
+        verdict = _describe_outlines(gaps)
+        size = replace(size, note=note, verdict=verdict, large=True)
         return {_SIZE: size, **figures}
 
     def sentence(self, outcome: panel.Measurement) -> str:
@@ -147,7 +144,11 @@ class ParticlesPanel(panel.ReferencePanel):
         A point holds the data of a gap; its colour and shape show its kind.
         """
         result, part = outcome.report.result, outcome.parts[0]
-        self.rows.fill(_create_rows(result, outcome.report.unit), sorts=True)
+        table, unit = _create_gap_table(result), f"({outcome.report.unit})"
+        known = {
+            k: v for k, v in table.items() if k.endswith(unit) and v != [None] * len(v)
+        }
+        self.rows.fill({"kind": table["kind"], **known}, sorts=True)
         self.rows.setVisible(bool(self.rows.rowCount()))
         if layer not in self.viewer.layers:
             return
@@ -182,7 +183,6 @@ class ParticlesPanel(panel.ReferencePanel):
                     vector_style="line",
                     **shared,
                 )
-                table = _create_gap_table(result)
                 self._marks = self.viewer.add_points(
                     np.array([gap.place_px for gap in gaps]),
                     name=f"{self.title}: {layer.name}, gaps",
@@ -190,9 +190,13 @@ class ParticlesPanel(panel.ReferencePanel):
                     face_color=[look[0] for look in looks],
                     border_color="black",
                     symbol=[look[1] for look in looks],
-                    features={name: np.asarray(of) for name, of in table.items()},
+                    features=table,
                     **shared,
                 )
+
+    def list_plots(self, outcome: panel.Measurement) -> list[core.Plot]:
+        """Return the distributions, that of the diameters first."""
+        return super().list_plots(outcome)[::-1]
 
     def list_curves(self, outcome: panel.Measurement) -> dict[str, base.Columns]:
         """Return the table of gaps, and the histogram of their widths."""
@@ -218,27 +222,10 @@ def _describe_outlines(gaps: Gaps) -> str:
     return share if gaps.clear >= 0.5 else f"only {share}: do not trust the outlines"
 
 
-def _create_rows(gaps: Gaps, unit: str) -> dict[str, list[Any]]:
-    """Return the columns of the table of gaps that the panel shows."""
-    table = gaps.create_table()
-    heads = {
-        "kind": "Gap",
-        f"reference_width_{unit}": f"Ref. ({unit})",
-        f"width_{unit}": f"Width ({unit})",
-        f"error_{unit}": f"Error ({unit})",
-        f"y_{unit}": f"y ({unit})",
-        f"x_{unit}": f"x ({unit})",
-    }
-    if gaps.reference_background is None:
-        del heads[f"reference_width_{unit}"], heads[f"error_{unit}"]
-    return {head: table[key] for key, head in heads.items()}
-
-
-def _create_gap_table(gaps: Gaps) -> Mapping[str, list[float | str]]:
-    """Return table columns with one row per gap, using NaN for missing widths."""
-    rows = {}
+def _create_gap_table(gaps: Gaps) -> dict[str, list[float | str | None]]:
+    """Return table columns with one row per gap; missing values are None."""
+    columns = {}
     for name, values in gaps.create_table().items():
         word, _, unit = name.replace("reference_width", "reference").rpartition("_")
-        head = f"{word} ({unit})" if word else name
-        rows[head] = [float("nan") if value is None else value for value in values]
-    return rows
+        columns[f"{word} ({unit})" if word else name] = values
+    return columns

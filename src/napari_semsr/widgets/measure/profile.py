@@ -1,4 +1,4 @@
-"""Line profile: grey levels of several layers along a movable line."""
+"""Profile: grey levels of several layers along a movable line."""
 
 import html
 from collections.abc import Iterator, Mapping, Sequence
@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import cycle
 from typing import TYPE_CHECKING, Any
-from weakref import ref
+from weakref import WeakKeyDictionary, ref
 
 import numpy as np
 from magicgui.widgets import CheckBox
@@ -28,6 +28,7 @@ _HINT = (
     "Press 'Draw a line' and drag across a structure. The curve is updated when you "
     "move the line or its ends."
 )
+Curve = tuple[core.FloatArray, core.FloatArray]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,12 +47,31 @@ _Request = tuple[
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LayerProfile:
-    """Profile of one layer along the line, or the reason why there is none."""
+    """Profile of one layer along the line."""
 
     name: str
     profile: analysis.Profile
-    curve: MeasuredCurve | None
-    problem: str
+    curve: MeasuredCurve | None  # None if it cannot be measured
+
+    @property
+    def summary(self) -> str:
+        """The first reading as a few words."""
+        if self.curve is None:
+            return "no readings"
+        if self.curve.readings.reason is not None:
+            return "neither line nor edge"
+        label = self.main_label
+        figure = self.curve.figures()[label]
+        if isinstance(figure.value, str):
+            return f"{label.partition(',')[0]} without a fit"
+        return f"{label} {replace(figure, note='')}"
+
+    @property
+    def main_label(self) -> str:
+        """Name of the figure that answers how wide something is."""
+        figures = {} if self.curve is None else self.curve.figures()
+        lengths = (label for label, figure in figures.items() if figure.unit)
+        return next(lengths, next(iter(figures), ""))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,8 +80,11 @@ class ProfileSet:
 
     layers: tuple[LayerProfile, ...]
     problems: tuple[str, ...]
-    unit: str  # of the axis
-    is_fitted: bool
+
+    @property
+    def unit(self) -> str:
+        """Unit of the position axis."""
+        return "nm" if self.layers[0].profile.is_calibrated else "px"
 
 
 def _measure_profiles(
@@ -75,35 +98,26 @@ def _measure_profiles(
     """Read profiles of several layers along a line, and fit them."""
     profiles, problems = [], []
     for number, one in enumerate(requests):
-        yield core.Progress(number, len(requests), f"reading {one.image.name}")
+        image, profile, curve = one.image, None, None
+        yield core.Progress(number, len(requests), f"reading {image.name}")
+        how: Any = {"to_plane": one.to_plane, "width": width, "reader": one.reader}
         try:
-            profile = analysis.read_profile(
-                one.image,
-                line,
-                to_plane=one.to_plane,
-                width=width,
-                reader=one.reader,
-            )
-        except core.ShapeError as error:
-            problems.append(core.Message(str(error), core.get_error_code(error)))
-            continue
-        curve, problem = None, ""
-        try:
+            profile = analysis.read_profile(image, line, **how)
             if fits:
                 curve = MeasuredCurve(
-                    pixel_size_nm=one.image.pixel_size_nm,
-                    pixel_size_sd_nm=one.image.pixel_size_sd_nm,
+                    pixel_size_nm=image.pixel_size_nm,
+                    pixel_size_sd_nm=image.pixel_size_sd_nm,
                     profile=profile,
                     readings=analysis.measure_profile(profile, **options),
                 )
         except core.SemsrError as error:
-            problem = core.Message(str(error), core.get_error_code(error))
-        profiles.append(LayerProfile(one.image.name, profile, curve, problem))
+            problems.append(core.Message(str(error), core.get_error_code(error)))
+        if profile is not None:
+            profiles.append(LayerProfile(image.name, profile, curve))
     if not profiles:
         raise core.ShapeError(problems[0])
     yield core.Progress(len(requests), len(requests), "done")
-    unit = "nm" if profiles[0].profile.is_calibrated else "px"
-    return ProfileSet(tuple(profiles), tuple(problems), unit, fits)
+    return ProfileSet(tuple(profiles), tuple(problems))
 
 
 class ProfilePanel(base.VerbPanel):
@@ -119,7 +133,8 @@ class ProfilePanel(base.VerbPanel):
     def build_form(self) -> None:
         """Build the form."""
         self.profiles: ProfileSet | None = None
-        self._readers: dict[int, tuple[object, object, analysis.LineReader]] = {}
+        # by layer: its data and plane, and their reader
+        self._readers = WeakKeyDictionary[Image, tuple[Any, ...]]()
         # events and mouse callback of the layer of lines
         self._lines_watched: Any = ()
         self._profiles_drawn: tuple[object, ...] = ()  # profiles shown in the plot
@@ -134,7 +149,7 @@ class ProfilePanel(base.VerbPanel):
             "Line",
             "Shapes layer whose selected line is measured, or its last line if none "
             "is selected.",
-            layers=lambda: layers.list_user_layers(self.viewer, Shapes),
+            layers=self._list_line_layers,
         )
         self.draw_button = base.create_button(
             "Draw a line",
@@ -163,11 +178,10 @@ class ProfilePanel(base.VerbPanel):
         )
         form = base.Form(self.layers.native, self.line, self.draw_button)
         self.add_group("Layers", form, self.hint)
-        ticks = base.Form(self.live, self.alike)
-        self.add_group("Profile", self.form, ticks)
-        self.add_results("Profile")
+        self.add_group("Options", self.form, base.Form(self.live, self.alike))
+        self.add_results("Result")
         self.follower = base.JobRunner(self)
-        self.follower.returned.connect(self._show_live_profiles)
+        self.follower.returned.connect(self._show_moving_profiles)
         self.follower.failed.connect(self.messages.show_status)
         for runner in (self.runner, self.follower):
             runner.busy_changed.connect(self._measure_if_line_moved)
@@ -180,6 +194,14 @@ class ProfilePanel(base.VerbPanel):
         self._watch_line_layer()
 
     # -- the line --------------------------------------------------------------
+
+    def _list_line_layers(self) -> list[Shapes]:
+        """List Shapes layers, except those that other panels draw in."""
+        return [
+            item
+            for item in layers.list_user_layers(self.viewer, Shapes)
+            if item.metadata.get(layers.DRAWING_KEY) in (None, True, _LINE_LAYER)
+        ]
 
     def start_drawing(self) -> None:
         """Select the line tool of the chosen Shapes layer, or of a new one."""
@@ -230,19 +252,16 @@ class ProfilePanel(base.VerbPanel):
         self._lines_watched = events, (lines.mouse_drag_callbacks, track_drag)
         self._on_line_moved()
 
-    def _find_line_ends(self, lines: Shapes) -> core.FloatArray | None:
+    def _find_line_ends(self, lines: Shapes | None) -> core.FloatArray | None:
         """Return the ends (2, 2) of the selected or last line, in world coordinates."""
-        kinds = lines.shape_type
-        indices = layers.find_visible_shapes(lines, self.viewer.dims)
-        lines_in_view = [place for place in indices if kinds[place] == "line"]
-        lines_chosen = [
-            place for place in lines_in_view if place in lines.selected_data
-        ]
-        if not lines_in_view:
+        if lines is None:
             return None
-        vertices = np.asarray(
-            lines.data[(lines_chosen or lines_in_view)[-1]], dtype=float
-        )
+        indices = layers.find_visible_shapes(lines, self.viewer.dims)
+        in_view = [place for place in indices if lines.shape_type[place] == "line"]
+        chosen = [place for place in in_view if place in lines.selected_data]
+        if not in_view:
+            return None
+        vertices = np.asarray(lines.data[(chosen or in_view)[-1]], dtype=float)
         world = [lines.data_to_world(vertex) for vertex in vertices[:2]]
         return np.array(world)[:, -2:]
 
@@ -250,8 +269,7 @@ class ProfilePanel(base.VerbPanel):
 
     def read_values(self) -> dict[str, Any]:
         """Return the options, with the line in pixels of the first layer."""
-        layer, lines = self._list_images()[0], self.line.value
-        ends = None if lines is None else self._find_line_ends(lines)
+        layer, ends = self._list_images()[0], self._find_line_ends(self.line.value)
         if ends is None:
             msg = "Draw a line first; it is measured in every image."
             raise core.OptionError(msg, code="line-missing")
@@ -263,12 +281,10 @@ class ProfilePanel(base.VerbPanel):
         return {**self.form.values(), "line": ",".join(places)}
 
     def _list_images(self) -> list[Image]:
-        layers_chosen = (
-            list(self.layers.value) or layers.list_grey_layers(self.viewer)[-1:]
-        )
-        if not layers_chosen:
+        chosen = list(self.layers.value) or layers.list_grey_layers(self.viewer)[-1:]
+        if not chosen:
             self.input_layers.read(None)  # the message says what to do
-        return layers_chosen
+        return chosen
 
     def _create_read_request(self, layer: Image, first: Image) -> _ReadRequest:
         """Prepare a layer and its position in the plane for reading; cache its reader.
@@ -278,40 +294,35 @@ class ProfilePanel(base.VerbPanel):
         """
         image = self.input_layers.read(layer, is_unturned=True, colour=True)
         place = layers.get_displayed_plane(layer, self.viewer.dims)
-        reader = self._readers.get(id(layer))
+        reader = self._readers.get(layer)
         if reader is None or reader[0] is not layer.data or reader[1] != place:
             reader = (layer.data, place, analysis.LineReader(image.data))
-            self._readers[id(layer)] = reader
+            self._readers[layer] = reader
         linear, shift = layers.get_display_transform(layer)
-        linear = linear / layers.get_display_fit(first)[0]
-        shift = layers.world_to_layer(first, shift)
         has_size = layers.is_calibrated(layer)
         k = layers.get_nm_scale(layer) if has_size else np.ones(2)
-        size = tuple(np.linalg.norm(k[:, None] * linear, axis=0).tolist())
+        to_plane = k[:, None] * linear / layers.get_display_fit(first)[0]
+        size = tuple(np.linalg.norm(to_plane, axis=0).tolist())
         if has_size and image.pixel_size_nm != size:
             image = image.replace(pixel_size_nm=size)
-        return _ReadRequest(
-            image, core.Affine.from_matrix(k[:, None] * linear, k * shift), reader[2]
-        )
+        shift = k * layers.world_to_layer(first, shift)
+        return _ReadRequest(image, core.Affine.from_matrix(to_plane, shift), reader[2])
 
     def _create_measure_request(self) -> _Request:
         """Return the parameters of the measurement: layers, line, width and options."""
-        images = self._list_images()
+        images, lines = self._list_images(), self.line.value
         requests = [self._create_read_request(layer, images[0]) for layer in images]
         layers.get_common_unit([one.image for one in requests])
-        lines = self.line.value
-        ends = None if lines is None else self._find_line_ends(lines)
-        if lines is None or ends is None:
+        ends = self._find_line_ends(lines)
+        if ends is None:
             msg = (
                 "There is no line in the displayed plane; press Draw a line, and drag "
                 "across a structure."
             )
             raise core.OptionError(msg, code="line-missing")
         # in the coordinates in which the images are measured
-        ends = layers.world_to_layer(images[0], ends) * layers.get_drawing_scale(
-            lines, images[0]
-        )
-        (y0, x0), (y1, x1) = ends.tolist()
+        scale = layers.get_drawing_scale(lines, images[0])
+        (y0, x0), (y1, x1) = (layers.world_to_layer(images[0], ends) * scale).tolist()
         line = y0, x0, y1, x1
         values = self.form.create_options(line=line).model_dump(exclude={"line"})
         width = values.pop("width") * min(one.to_plane.scale for one in requests)
@@ -319,18 +330,8 @@ class ProfilePanel(base.VerbPanel):
 
     def create_request(self) -> base.JobRequest:
         """Return the request of the job that measures the layers along a line."""
-        images, request = self._list_images(), self._create_measure_request()
-        here = {id(layer) for layer in self.viewer.layers}  # others are released
-        self._readers = {
-            key: reader for key, reader in self._readers.items() if key in here
-        }
-        measure = partial(_measure_profiles, *request)
-        return base.JobRequest(
-            measure, self.show_profiles, partial(self._record_sources, images)
-        )
-
-    def _record_sources(self, images: Sequence[Image]) -> None:
-        self.result_layers.sources = self.input_layers.get_planes(images)
+        measure = partial(_measure_profiles, *self._create_measure_request())
+        return base.JobRequest(measure, self.show_profiles)
 
     def _measure_if_line_moved(self, busy: bool) -> None:
         """Measure again if the line moved during the last measurement."""
@@ -340,7 +341,8 @@ class ProfilePanel(base.VerbPanel):
     def _on_line_moved(self, _: object = None) -> None:
         """Measure again if the line has moved, after any measurement in progress.
 
-        While the mouse drags the line, only its curve is drawn.
+        While the mouse drags the line, only its curve is drawn. What cannot be measured
+        is said when the user drags the line or presses the button, not before.
         """
         if not base.is_alive(self) or self.line.value is None or not self.live.value:
             return
@@ -348,90 +350,75 @@ class ProfilePanel(base.VerbPanel):
         self.hint.setVisible(ends is None)
         if ends is None or not np.ptp(ends, axis=0).any():
             return
-        if self.follower.is_busy or self.is_busy:
-            self._waiting = True
+        self._waiting = self.follower.is_busy or self.is_busy
+        if self._waiting:
             return
-        self._waiting = False
         try:
             request = self._create_measure_request()
         except core.SemsrError as error:
-            self.messages.show_status(str(error))
+            if self._is_held:
+                self.messages.show_status(str(error))
             return
         state = (self._is_held, [id(one.reader) for one in request[0]], *request[1:])
         if state == self._profiles_drawn:
             return
         self._profiles_drawn = state
-        read = partial(_measure_profiles, *request, fits=not self._is_held)
-        if base.is_plotting_imported() and (self._is_held or self.profiles is not None):
-            self._record_sources(self._list_images())
-            self.follower.start(self.title, base.JobRequest(read))
-        elif self._is_held:  # which imports the plotting packages
-            self.controls.start(read, self._show_live_profiles, self.title)
-        else:
+        read = partial(_measure_profiles, *request, fits=False)
+        if not self._is_held:
             self.run()
-
-    def _show_live_profiles(self, profiles: ProfileSet) -> None:
-        """Show the profiles of a line that is being moved, or was just released."""
-        if not base.is_alive(self):
-            return
-        self._draw_profiles(profiles, moving=not profiles.is_fitted)
-        if profiles.is_fitted:
-            self._show_numbers(profiles, reveal=not self.figures.text())
-        elif self.results.isHidden():
-            self.results.reveal()
-            self.messages.show_status("Release the mouse to measure the line.")
+        elif base.is_plotting_imported():
+            self.follower.start(self.title, base.JobRequest(read))
+        else:  # which imports the plotting packages
+            self.controls.start(read, self._show_moving_profiles, self.title)
 
     # -- showing -------------------------------------------------------------------
+
+    def _show_moving_profiles(self, profiles: ProfileSet) -> None:
+        """Show the profiles of a line that is being moved."""
+        if base.is_alive(self):
+            self._draw_profiles(profiles, moving=True)
+            if self.results.isHidden():
+                self.results.reveal()
+                self.messages.show_status("Release the mouse to measure the line.")
 
     def show_profiles(self, profiles: ProfileSet) -> Iterator[None]:
         """Draw the curves and show the metrics."""
         self._draw_profiles(profiles)
         yield
-        self._show_numbers(profiles, reveal=True)
+        numbers: dict[str, core.Figure] = {}
+        tables: dict[str, base.Columns] = {}
+        curves: dict[str, base.Columns] = {}
+        several = len(profiles.layers) > 1
+        x, y = PROFILE.curves[0].axis_labels(profiles.unit)
+        for number, one in enumerate(profiles.layers, start=1):
+            before, of = (f"{one.name}: ", f" of {one.name}") if several else ("", "")
+            if one.curve is not None:
+                for label, figure in one.curve.figures().items():
+                    large = label == one.main_label and not several
+                    numbers[f"{before}{label}"] = replace(figure, large=large)
+                for title, table in one.curve.tables().items():
+                    tables[f"{title}{of}"] = table
+            name = f"{one.name} ({number})" if one.name in curves else one.name
+            distance = one.profile.distance_px * one.profile.per_px
+            curves[name] = {x: distance, y: one.profile.intensity}
+        long = profiles.layers[0].profile
+        length = core.format_number(long.length_px * long.per_px)
+        texts = [
+            f"{one.name}: {one.summary}" if several else one.summary
+            for one in profiles.layers
+        ]
+        self.results.show_result(
+            numbers,
+            f"{'; '.join(texts)}, along {length} {profiles.unit}.",
+            curves=curves,
+            tables=tables,
+            more="<br>".join(map(html.escape, profiles.problems)),
+            reveal=self.results.isHidden() or not self.figures.text(),
+        )
 
     def _redraw_profiles(self, _: object = None) -> None:
         if self.profiles is not None and base.is_alive(self):
             self._draw_profiles(self.profiles)
-
-    def _show_numbers(self, profiles: ProfileSet, *, reveal: bool) -> None:
-        numbers: dict[str, core.Figure] = {}
-        tables: dict[str, base.Columns] = {}
-        several = len(profiles.layers) > 1
-        for one in profiles.layers:
-            before, of = (f"{one.name}: ", f" of {one.name}") if several else ("", "")
-            if one.curve is not None:
-                for label, figure in one.curve.figures().items():
-                    first = not numbers and not several
-                    numbers[f"{before}{label}"] = replace(figure, large=first)
-                for title, table in one.curve.tables().items():
-                    tables[f"{title}{of}"] = table
-        more = "<br>".join(
-            html.escape(text)
-            for text in (*profiles.problems, *(one.problem for one in profiles.layers))
-            if text
-        )
-        curves: dict[str, base.Columns] = {}
-        x, y = PROFILE.curves[0].axis_labels(profiles.unit)
-        for number, one in enumerate(profiles.layers, start=1):
-            name = f"{one.name} ({number})" if one.name in curves else one.name
-            curves[name] = {
-                x: one.profile.distance_px * one.profile.per_px,
-                y: one.profile.intensity,
-            }
-        count = len(profiles.layers)
-        long = profiles.layers[0].profile
-        length = f"{core.format_number(long.length_px * long.per_px)} {profiles.unit}"
-        sentence = f"{count} profile{'s'[: count != 1]} along {length}"
-        self.results.show_result(
-            numbers,
-            f"{sentence}: {_summarise_profile(profiles.layers[0])}."
-            if count == 1
-            else f"{sentence}.",
-            curves=curves,
-            tables=tables,
-            more=more,
-            reveal=reveal,
-        )
 
     def _draw_profiles(self, profiles: ProfileSet, *, moving: bool = False) -> None:
         """Draw the curves, keeping the axes while the line moves."""
@@ -443,13 +430,11 @@ class ProfilePanel(base.VerbPanel):
         )
 
         self.profiles = profiles
-        curves, scales = [], []
+        curves, scales = list[Curve](), []
         for one in profiles.layers:
             x, y = _downsample_profile(one.profile)
-            low, high = (
-                _get_curve_bounds([(x, y)])[:2] if self.alike.value else (0.0, 1.0)
-            )
-            low, high = (low, high) if high > low else (0.0, 1.0)
+            low, high, _ = _get_bounds([(x, y)])
+            low, high = (low, high) if self.alike.value and high > low else (0.0, 1.0)
             scales.append((low, high))
             curves.append((x * one.profile.per_px, (y - low) / (high - low)))
         names = [shorten_label(one.name) for one in profiles.layers]
@@ -460,17 +445,16 @@ class ProfilePanel(base.VerbPanel):
         canvas.figure.set_layout_engine("none" if moving else "constrained")
         axes = canvas.axes[0]
         self._lines = []
-        for one, curve, name, (low, high), colour in zip(
-            profiles.layers, curves, names, scales, cycle(COLOURS), strict=False
+        drawn = zip(profiles.layers, curves, names, scales, strict=True)
+        for (one, curve, name, (low, high)), colour in zip(
+            drawn, cycle(COLOURS), strict=False
         ):
             look: Any = {"color": colour, "lw": 1.2, "label": name, "animated": moving}
             self._lines += axes.plot(*curve, **look)
+            look = {"color": colour, "lw": 1.0, "ls": "--", "alpha": 0.8}
             for at, values in one.curve.readings.curves if one.curve else ():
-                scaled_values = (values - low) / (high - low)
-                k = one.profile.per_px
-                axes.plot(
-                    at * k, scaled_values, color=colour, lw=1.0, ls="--", alpha=0.8
-                )
+                scaled = (values - low) / (high - low)
+                axes.plot(at * one.profile.per_px, scaled, **look)
         along, grey = PROFILE.curves[0].axis_labels(profiles.unit)
         axes.set_xlabel(format_label(along))
         axes.set_ylabel(format_label(f"{grey}, scaled" if self.alike.value else grey))
@@ -481,22 +465,18 @@ class ProfilePanel(base.VerbPanel):
         self._names_drawn = [*names, profiles.unit] if moving else []
         if moving:
             axes.margins(y=_ROOM)
-            axes.set_xlim(0, (1 + _ROOM) * _get_curve_bounds(curves)[2])
+            axes.set_xlim(0, (1 + _ROOM) * _get_bounds(curves)[2])
             axes.set_ylim(*axes.get_ylim())
             canvas.redraw_lines(self._lines)
         canvas.refresh()
 
-    def _update_curves(
-        self,
-        curves: Sequence[tuple[core.FloatArray, core.FloatArray]],
-        names: list[str],
-    ) -> bool:
+    def _update_curves(self, curves: Sequence[Curve], names: list[str]) -> bool:
         """Update the curves if they match the current plot and fit its axes."""
         if self.plot is None or self._names_drawn != names:
             return False
         axes = self.plot.axes[0]
         (_, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
-        low, high, longest = _get_curve_bounds(curves)
+        low, high, longest = _get_bounds(curves)
         if not (bottom <= low and high <= top and right / 2 <= longest <= right):
             return False
         for line, curve in zip(self._lines, curves, strict=True):
@@ -505,47 +485,23 @@ class ProfilePanel(base.VerbPanel):
         return True
 
 
-def _get_curve_bounds(
-    curves: Sequence[tuple[core.FloatArray, core.FloatArray]],
-) -> tuple[float, float, float]:
+def _get_bounds(curves: Sequence[Curve]) -> tuple[float, float, float]:
     """Return the minimum and maximum of the curves, and the longest curve's length."""
-    values = np.concatenate([y for _, y in curves])
-    finite = values[np.isfinite(values)]
-    longest = max(float(x[-1]) for x, _ in curves)
-    if not finite.size:
-        return 0.0, 0.0, longest
-    return float(finite.min()), float(finite.max()), longest
+    values = np.concatenate([y[np.isfinite(y)] for _, y in curves])
+    low, high = (values.min(), values.max()) if values.size else (0.0, 0.0)
+    return float(low), float(high), max(float(x[-1]) for x, _ in curves)
 
 
-def _downsample_profile(
-    profile: analysis.Profile,
-) -> tuple[core.FloatArray, core.FloatArray]:
-    """Downsample a profile, if long, to the minimum and maximum of each section."""
+def _downsample_profile(profile: analysis.Profile) -> Curve:
+    """Downsample a profile, if long, to the minimum and maximum of each section.
+
+    A section with a missing value is missing: NaN is both its minimum and maximum.
+    """
     x, y = profile.distance_px, profile.intensity
     step = -(-2 * len(x) // _MAX_POINTS)
     if step <= 2:
         return x, y
-    count = len(x) // step
-    parts = y[: count * step].reshape(count, step)
-    finite: core.BoolArray = np.asarray(np.isfinite(parts).all(axis=1))
-    without_gaps = np.where(finite[:, None], parts, 0.0)
-    at = np.arange(count)[:, None] * step
-    ends = np.sort(
-        np.stack([without_gaps.argmin(axis=1), without_gaps.argmax(axis=1)], axis=1)
-    )
-    indices = (at + ends).ravel()
-    return x[indices], np.where(np.repeat(finite, 2), y[indices], np.nan)
-
-
-def _summarise_profile(one: LayerProfile) -> str:
-    """Summarise the profile of one layer in a few words."""
-    if one.curve is None:
-        return "no readings"
-    if one.curve.readings.reason is not None:
-        return "neither line nor edge"
-    label, figure = next(iter(one.curve.figures().items()))
-    name = f"{label[:1].lower()}{label[1:]}"
-    if isinstance(figure.value, str):
-        return f"{name.partition(',')[0]} without a fit"
-    figure_shown = replace(figure, note="")
-    return f"{name} {figure_shown}" if figure.unit else f"{figure_shown} {name}"
+    parts = y[: len(y) // step * step].reshape(-1, step)
+    ends = np.sort(np.stack([parts.argmin(axis=1), parts.argmax(axis=1)], axis=1))
+    indices = (np.arange(len(parts))[:, None] * step + ends).ravel()
+    return x[indices], y[indices]

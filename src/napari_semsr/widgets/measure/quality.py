@@ -1,8 +1,10 @@
 """Spectrum and quality: metrics, grey levels and spectra of layers."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -32,56 +34,16 @@ _MIN_RADIUS_PX = 6  # of a ring; chosen
 _COLOUR = "#ffd400"
 
 
-def choose_ring_periods(image: core.Micrograph) -> list[float]:
-    """Return up to three rounded periods for rings in a spectrum, finest first.
-
-    In nm if calibrated, otherwise in pixels.
-    """
-    pitch = image.scale if image.pixel_size_nm is not None else (1.0, 1.0)
-    finest = 2 * max(pitch)
-    coarsest = min(p * n for p, n in zip(pitch, image.shape, strict=True))
-    periods = [float(_STEPS[0.999 * finest / radius <= _STEPS][0]) for radius in _RADII]
-    return [period for period in periods if period <= coarsest / _MIN_RADIUS_PX]
-
-
-@dataclass(frozen=True, slots=True)
-class ImageSpectrum:
-    """Spectrum of an image or region: its curve, and its centred plane (Y, X)."""
-
-    image: core.Micrograph  # as measured, without gaps
-    line: core.Line
-    plane: core.RealArray  # logarithm of the power
-
-
-def _compute_spectra(
-    images: Sequence[core.Micrograph],
-) -> core.Job[list[ImageSpectrum]]:
-    """Compute the radial and centred spectra of the gap-free parts of images."""
-    spectra = []
-    for number, image in enumerate(images):
-        step = core.Progress(number, len(images), f"transforming {image.name}")
-        opened = jobs.open_image(image)  # which marks fill values
-        (part,), _ = yield from jobs.crop_to_gap_free_box(opened)
-        report = yield from core.map_progress(
-            jobs.SPECTRUM.job(part), lambda _, step=step: step
-        )
-        curve = report.radial
-        line = core.Line(image.name, curve.frequency_per_px, np.asarray(curve.power))
-        line = line.convert_to_per_um(image.mean_pixel_size_nm)
-        spectra.append(ImageSpectrum(part, line, report.plane.array()))
-    return spectra
-
-
 def _add_spectrum_layers(
-    viewer: Viewer, spectrum: ImageSpectrum, place: int
+    viewer: Viewer, image: core.Micrograph, plane: core.RealArray, place: int
 ) -> Iterator[None]:
-    """Add a centred spectrum as a layer to the right of its image, with rings.
+    """Add a centred spectrum (Y, X) as a layer to the right of its image, with rings.
 
     It is as large as the image; `place` is its index among several. Its metadata hold
     the frequency of one pixel.
     """
-    image, plane = spectrum.image, spectrum.plane
     has_size = image.pixel_size_nm is not None
+    unit = "nm" if has_size else "px"
     own = image.scale if has_size else (1.0, 1.0)
     extent, shape = np.multiply(image.shape, own), np.array(plane.shape)
     pitch = tuple((np.multiply(image.scale, image.shape) / shape).tolist())
@@ -96,31 +58,27 @@ def _add_spectrum_layers(
     )
     name = layers.create_result_name(viewer, image.name, "spectrum")
     keywords = layers.create_layer_keywords(grid, name=name)
-    step = f"frequency_step_per_{'nm' if has_size else 'px'}"
     keywords["metadata"]["spectrum"] = {
-        step: tuple((1 / (shape * own)).tolist()),
+        f"frequency_step_per_{unit}": tuple((1 / (shape * own)).tolist()),
         "quantity": "log10 power",
     }
     layer = viewer.add_image(plane, **keywords)
     yield
-    periods = choose_ring_periods(image)
+    # up to three rounded periods, finest first
+    finest, coarsest = 2 * max(own), extent.min() / _MIN_RADIUS_PX
+    periods = [float(_STEPS[0.999 * finest / radius <= _STEPS][0]) for radius in _RADII]
+    periods = [period for period in periods if period <= coarsest]
     if not periods:
         return
     fit = layers.create_display_fit_keywords(layer)
+    text = {"string": "{period}", "anchor": "upper_left", "color": _COLOUR, "size": 10}
     viewer.add_shapes(
         [np.stack([shape // 2, extent / period]) for period in periods],
         shape_type="ellipse",
         name=layers.create_result_name(viewer, image.name, "periods"),
         **{**fit, "metadata": {**fit.get("metadata", {}), HELPER_KEY: "rings"}},
-        features={
-            "period": [f"{one:g} {'nm' if has_size else 'px'}" for one in periods]
-        },
-        text={
-            "string": "{period}",
-            "anchor": "upper_left",
-            "color": _COLOUR,
-            "size": 10,
-        },
+        features={"period": [f"{one:g} {unit}" for one in periods]},
+        text=text,
         edge_color=_COLOUR,
         edge_width=max(1.0, shape[0] / 250),
         face_color="transparent",
@@ -154,7 +112,7 @@ class QualityPanel(panel.ReferencePanel):
         "whole region; all else is measured in the largest rectangle inside it."
     )
 
-    def build_form(self, *rows: Any, above: Sequence[QWidget] = ()) -> None:
+    def build_form(self, *rows: Any, below: Sequence[QWidget] = ()) -> None:
         """Build the form."""
         self.layers = self.input_layers.create_list(
             "Layers whose spectra are also plotted",
@@ -170,8 +128,7 @@ class QualityPanel(panel.ReferencePanel):
                 "labelled with their periods."
             ),
         )
-        super().build_form(self.layers, self.planes, *rows, above=above)
-        self.helpers.value = False
+        super().build_form(self.layers, self.planes, *rows, below=below)
 
     def read_more(self, images: Sequence[core.Micrograph]) -> dict[str, Any]:
         """Read the further layers."""
@@ -183,27 +140,25 @@ class QualityPanel(panel.ReferencePanel):
         shown = sources if self.planes.value and self.regions.value is None else []
         return {"others": read, "shown": shown}
 
-    def run_command(
-        self,
-        verb: jobs.Verb[Any, Any],
-        images: panel.Images,
-        options: core.Options,
-        path: Path | None,
-        areas: Sequence[regions.Region],
-        **more: Any,
-    ) -> core.Job[panel.Measurement]:
+    def run_command(self, call: panel.Call, **_: Any) -> core.Job[panel.Measurement]:
         """Measure the image, and transform all images, or the regions of each."""
-        outcome = yield from super().run_command(verb, images, options, path, areas)
-        sources = [*images.values(), *more["others"]]
-        if areas:
-            sources = [
-                part.replace(name=f"{area.name}, {image.name}")
-                for image in sources
-                for area in areas
-                for part in regions.crop_to_inner_rectangle(area, image)
-            ]
-        spectra = yield from _compute_spectra(sources)
-        return replace(outcome, more=(spectra, more["shown"]))
+        outcome = yield from super().run_command(call)
+        sources = [*call.images.values(), *call.more["others"]]
+        if call.areas:
+            pairs, sources = product(sources, call.areas), []
+            for image, area in pairs:
+                with suppress(core.ShapeError):  # the row of the region says why
+                    (part,) = regions.crop_to_inner_rectangle(area, image)
+                    sources.append(part.replace(name=f"{area.name}, {image.name}"))
+        parts, reports = list[core.Micrograph](), list[jobs.SpectrumReport]()
+        for number, image in enumerate(sources):
+            about: Any = {"message": f"transforming {image.name}"}
+            change = partial(replace, done=number, total=len(sources), **about)
+            opened = jobs.open_image(image)  # which marks fill values
+            parts += (yield from jobs.crop_to_gap_free_box(opened))[0]
+            job = jobs.SPECTRUM.job(parts[-1])
+            reports.append((yield from core.map_progress(job, change)))
+        return replace(outcome, more=(parts, reports, call.more["shown"]))
 
     def measure_region(
         self, outcome: panel.Measurement, options: Any, region: regions.Region
@@ -235,11 +190,13 @@ class QualityPanel(panel.ReferencePanel):
         """Add the 2-D spectra to the right of their images."""
         del layer
         is_new = False
-        spectra, shown = outcome.more
-        for place, (of, one) in enumerate(zip(shown, spectra, strict=False), start=1):
+        parts, reports, shown = outcome.more
+        spectra = zip(shown, parts, reports, strict=False)
+        for place, (of, part, report) in enumerate(spectra, start=1):
+            plane = report.plane.array()
             with self.result_layers.replace_earlier(of) as earlier:
                 yield from self.result_layers.remove_earlier(earlier)
-                yield from _add_spectrum_layers(self.viewer, one, place)
+                yield from _add_spectrum_layers(self.viewer, part, plane, place)
             is_new |= not earlier
         if is_new:
             self.viewer.reset_view()
@@ -247,10 +204,14 @@ class QualityPanel(panel.ReferencePanel):
 
     def list_plots(self, outcome: panel.Measurement) -> list[core.Plot]:
         """Return the histograms of grey levels, and the radial spectra."""
-        spectra = outcome.more[0]
-        has_size = spectra[0].image.pixel_size_nm is not None
-        lines = [
-            replace(one.line, label=f"spectrum of {one.line.label}") for one in spectra
-        ]
+        parts, reports, _ = outcome.more
+        lines = []
+        for part, report in zip(parts, reports, strict=True):
+            x, y = report.radial.frequency_per_px, np.asarray(report.radial.power)
+            line = core.Line(f"spectrum of {part.name}", x, y)
+            lines.append(line.convert_to_per_um(part.mean_pixel_size_nm))
+        if not lines:
+            return super().list_plots(outcome)
+        has_size = parts[0].pixel_size_nm is not None
         radial = jobs.SPECTRUM.curves[0].combine(lines, has_size=has_size)
         return [*super().list_plots(outcome), radial]

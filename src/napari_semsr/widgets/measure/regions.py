@@ -10,18 +10,8 @@ from napari.layers import Image, Labels, Layer, Shapes
 
 from napari_semsr import core
 from napari_semsr.jobs import crop_to_gap_free_box
+from napari_semsr.widgets import layers
 from napari_semsr.widgets.base import Columns, VerbPanel
-from napari_semsr.widgets.layers import (
-    create_overlay_keywords,
-    find_visible_shapes,
-    get_display_fit,
-    get_display_transform,
-    get_displayed_plane,
-    get_drawing_scale,
-    get_finest_level,
-    list_user_layers,
-    world_to_layer,
-)
 
 _MAX_REGIONS = 200  # labels and shapes of one layer; chosen: a readable table
 
@@ -73,7 +63,7 @@ def create_region_box(panel: VerbPanel, what: str) -> ComboBox:
         "regions",
         "Regions",
         f"A Shapes or Labels layer: {what}",
-        layers=lambda: list_user_layers(panel.viewer, Shapes, Labels),
+        layers=lambda: layers.list_user_layers(panel.viewer, Shapes, Labels),
         none="none: whole field",
     )
 
@@ -82,15 +72,14 @@ def read_regions(panel: VerbPanel, layer: Layer | None, image: Image) -> list[Re
     """Read all regions of a layer in the plane of an image."""
     if layer is None:
         return []
-    scale = get_drawing_scale(layer, image)
+    scale = layers.get_drawing_scale(layer, image)
     if isinstance(layer, Labels):
-        plane = np.asarray(
-            get_finest_level(layer)[get_displayed_plane(layer, panel.viewer.dims)]
-        )
-        linear, shift = get_display_transform(layer)
-        linear, shift = linear / get_display_fit(image)[0], world_to_layer(image, shift)
-        to_pixels = np.linalg.inv(scale[:, None] * linear)
-        place = np.vstack([to_pixels, shift * scale])
+        here = layers.get_displayed_plane(layer, panel.viewer.dims)
+        plane = np.asarray(layers.get_finest_level(layer)[here])
+        linear, shift = layers.get_display_transform(layer)
+        to_places = scale[:, None] * linear / layers.get_display_fit(image)[0]
+        shift = layers.world_to_layer(image, shift) * scale
+        place = np.vstack([np.linalg.inv(to_places), shift])
         names = np.unique(plane)
         regions = [
             Region(f"label {name}", "label", place, plane, int(name))
@@ -98,10 +87,10 @@ def read_regions(panel: VerbPanel, layer: Layer | None, image: Image) -> list[Re
         ]
     else:
         regions = []
-        for index in find_visible_shapes(layer, panel.viewer.dims):
+        for index in layers.find_visible_shapes(layer, panel.viewer.dims):
             kind, shape = layer.shape_type[index], layer.data[index]
             world = [layer.data_to_world(vertex)[-2:] for vertex in shape]
-            vertices = world_to_layer(image, world)
+            vertices = layers.world_to_layer(image, world)
             area = "ellipse" if kind == "ellipse" else "polygon"
             # lines and paths are ignored
             if kind in {"rectangle", "ellipse", "polygon"} and len(vertices) > 2:
@@ -198,8 +187,8 @@ def read_image_pair(
     panel: VerbPanel, first: Image, second: Image | None = None
 ) -> list[core.Micrograph]:
     """Read a layer and, if given, a second one of the same shape and position."""
-    layers = [first] if second is None else [first, second]
-    images = [panel.input_layers.read(layer) for layer in layers]
+    pair = [first] if second is None else [first, second]
+    images = [panel.input_layers.read(layer) for layer in pair]
     shapes = [image.shape for image in images]
     if shapes[0] != shapes[-1]:
         msg = (
@@ -212,9 +201,9 @@ def read_image_pair(
     off = np.abs(np.subtract(images[-1].origin, images[0].origin)) / pitch
     if images[0].unit == images[-1].unit and off.max() > _APART_PX:
         msg = (
-            f"Both images must be at the same position, but {layers[-1].name!r} is "
+            f"Both images must be at the same position, but {pair[-1].name!r} is "
             f"shifted by {core.format_number(off[0])} px vertically and "
-            f"{core.format_number(off[1])} px horizontally from {layers[0].name!r}; "
+            f"{core.format_number(off[1])} px horizontally from {first.name!r}; "
             "align them on a common grid in the Crop panel."
         )
         raise core.ShapeError(msg, code="origins-differ")
@@ -233,19 +222,15 @@ def show_area_outlines(
 
     Layers removed in the meantime get no outline.
     """
-    layers = panel.viewer.layers
     with panel.result_layers.replace_earlier(_PART) as earlier:
         yield from panel.result_layers.remove_earlier(earlier)
-        there = {layer: of for layer, of in parts.items() if of and layer in layers}
+        present = [(layer, of) for layer, of in parts.items() if of]
+        there = dict(one for one in present if one[0] in panel.viewer.layers)
         outlines = [one for of in there.values() for one in of]
         if outlines:
             first = outlines[0]
-            ends = np.array(
-                [
-                    [core.Grid.from_image(one).corner, core.Grid.from_image(one).end]
-                    for one in outlines
-                ]
-            )
+            grids = map(core.Grid.from_image, outlines)
+            ends = np.array([[grid.corner, grid.end] for grid in grids])
             panel.viewer.add_shapes(
                 list((ends - first.origin) / first.scale),
                 shape_type="rectangle",
@@ -253,6 +238,6 @@ def show_area_outlines(
                 edge_color=_COLOUR,
                 edge_width=max(1.0, max(first.shape) / 150),
                 face_color="transparent",
-                **create_overlay_keywords(first, panel.title, next(iter(there))),
+                **layers.create_overlay_keywords(first, panel.title, next(iter(there))),
             )
             yield

@@ -7,9 +7,7 @@ from typing import Any
 
 import numpy as np
 from magicgui.widgets import CheckBox, ComboBox
-from napari.layers import Image, Labels, Layer
-from napari.viewer import Viewer
-from numpy.typing import NDArray
+from napari.layers import Image, Layer
 from qtpy.QtWidgets import QWidget
 
 from napari_semsr import core, io, jobs
@@ -25,7 +23,7 @@ _ONE_MOSAIC = (
     "measure it regardless."
 )
 _HALVES = "The stored halves of this mosaic are compared in the area that both cover."
-_METHODS = {
+_METHODS: dict[str, jobs.Verb[Any, Any]] = {
     "Fourier ring correlation": jobs.FRC_MAP,
     "Decorrelation of one image": jobs.DECORRELATION,
 }
@@ -43,36 +41,6 @@ REASON_COLOURS = {
     "undetermined": "#a0a0a0",
     "inverted": "#000099",
 }
-
-
-def add_failed_blocks_layer(
-    viewer: Viewer,
-    result: core.Micrograph,
-    codes: NDArray[np.uint8],
-    name: str,
-) -> Labels | None:
-    """Add a layer of the blocks that have no resolution, coloured by reason.
-
-    `codes` (Y, X) are 0 where there is a resolution. Returns the layer, or None if no
-    block failed.
-    """
-    if not np.any(codes):
-        return None
-    colours = [
-        (get_reason_code(name), REASON_COLOURS[name], REASON_TEXTS[name])
-        for name in REASONS
-    ]
-    look = core.DisplaySettings(
-        limits=(0.0, float(len(REASONS))),
-        classes=((0, "#00000000", ""), *colours),
-    )
-    name = layers.create_result_name(viewer, name, "failed blocks")
-    keywords = io.create_layer_attributes(
-        result.replace(data=codes, name=name, look=look)
-    )
-    del keywords["rgb"]
-    keywords["metadata"] |= {io.HELPER_KEY: ResolutionPanel.title}
-    return viewer.add_labels(codes, **keywords)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +62,13 @@ class ResolutionPanel(panel.MeasurePanel):
 
     title, run_label = "Resolution", "Measure resolution"
     help_place = "frc.md#maps"
-    verb = jobs.FRC_MAP
+    verb: jobs.Verb[Any, Any] = jobs.FRC_MAP
     helps = "Show failed blocks and outline"
     map_name = "FRC map"
     region_help = "blocks are summarised in each region that contains their centre."
     _found_none = False
 
-    def build_form(self, *rows: Any, above: Sequence[QWidget] = ()) -> None:
+    def build_form(self, *rows: Any, below: Sequence[QWidget] = ()) -> None:
         """Build the form."""
         self.method = ComboBox(
             name="method",
@@ -123,7 +91,7 @@ class ResolutionPanel(panel.MeasurePanel):
             ),
         )
         self.advice = base.RichTextLabel()
-        super().build_form(self.split_mosaic, self.method, self.advice, above=above)
+        super().build_form(self.split_mosaic, self.method, self.advice, below=below)
         self.first, self.second = self.boxes.values()
         # not magicgui's signal, which is not emitted for None
         for box in self.boxes.values():
@@ -192,44 +160,36 @@ class ResolutionPanel(panel.MeasurePanel):
     def read_more(self, images: Sequence[core.Micrograph]) -> dict[str, Any]:
         """Return the store of a mosaic with halves, and whether these are needed."""
         layers.get_common_unit(images)
-        layer, options, splits = (
-            self.first.value,
-            self.create_options(),
-            bool(self.split_mosaic.value),
+        layer, alone = self.first.value, len(images) == 1
+        uses_halves = (
+            alone and self.verb is jobs.FRC_MAP and not self.split_mosaic.value
         )
-        alone = len(images) == 1 and self.verb is jobs.FRC_MAP
-        uses_halves = alone and not splits and options.split == "diagonal"
+        uses_halves = uses_halves and self.form.create_options().split == "diagonal"
         return {
             "store": _get_store_path(layer) if uses_halves else None,
             "needs_halves": uses_halves and layers.is_stitched(layer),
         }
 
-    def run_command(
-        self,
-        verb: jobs.Verb[Any, Any],
-        images: panel.Images,
-        options: core.Options,
-        path: Path | None,
-        areas: Sequence[regions.Region],
-        **more: Any,
-    ) -> core.Job[panel.Measurement]:
+    def run_command(self, call: panel.Call, **_: Any) -> core.Job[panel.Measurement]:
         """Measure the FRC of one or two images, for the whole field and each block.
 
         A single mosaic is measured by its halves, if they are next to its store; one
         that `needs_halves` raises an error without them.
         """
-        start, store = super().run_command, more["store"]
-        if verb is jobs.DECORRELATION:
-            return (yield from start(verb, images, options, None, areas))
+        start, store, images = super().run_command, call.more["store"], call.images
+        if call.verb is jobs.DECORRELATION:
+            return (yield from start(call))
         halves, note = None, None
         if store is not None:
             halves, note = jobs.find_halves(store, images["a"])
-        if more["needs_halves"] and halves is None:
+        if call.more["needs_halves"] and halves is None:
             raise core.OptionError(
                 " ".join(filter(None, (_ONE_MOSAIC, note))), code="halves-missing"
             )
         names = {*jobs.FrcJobOptions.model_fields} - {"estimator"}
-        how = jobs.FrcJobOptions(**{name: getattr(options, name) for name in names})
+        how = jobs.FrcJobOptions(
+            **{name: getattr(call.options, name) for name in names}
+        )
         whole, part, why = None, None, ""
         try:
             parts, box = yield from jobs.crop_to_gap_free_box(
@@ -241,7 +201,7 @@ class ResolutionPanel(panel.MeasurePanel):
             whole = yield from jobs.FRC.job(**given, options=how, halves=both)
         except core.SemsrError as error:  # the map raises its own error
             why = str(error)
-        outcome = yield from start(verb, images, options, path, areas, halves=halves)
+        outcome = yield from start(call, halves=halves)
         note = outcome.report.note or note
         return replace(outcome, more=WholeField(whole, part, why, note))
 
@@ -275,25 +235,36 @@ class ResolutionPanel(panel.MeasurePanel):
         self, outcome: panel.Measurement, opened: base.OpenedImage
     ) -> Iterator[None]:
         """Add the map, unless no block has a resolution, and the failed blocks."""
-        if not self._found_none:
-            yield from super().add_map(outcome, opened)
-            result, name = outcome.report.result, outcome.report.images[0]
-            add_failed_blocks_layer(self.viewer, result.map, result.reasons, name)
+        result = outcome.report.result
+        if self._found_none:
+            return
+        yield from super().add_map(outcome, opened)
+        if result.reasons.any():
+            classes = [
+                (get_reason_code(name), REASON_COLOURS[name], REASON_TEXTS[name])
+                for name in REASONS
+            ]
+            look = core.DisplaySettings(
+                limits=(0.0, float(len(REASONS))),
+                classes=((0, "#00000000", ""), *classes),
+            )
+            source = outcome.report.images[0]
+            name = layers.create_result_name(self.viewer, source, "failed blocks")
+            grid = result.map.replace(data=result.reasons, name=name, look=look)
+            made = base.add_opened_image(self.viewer, base.OpenedImage(grid, (grid,)))
+            made.metadata[io.HELPER_KEY] = self.title
             yield
 
     def sentence(self, outcome: panel.Measurement) -> str:
         """Return the resolution, or why there is none, and how many blocks have one."""
         report, whole = outcome.report, outcome.more
+        reports = [one for one in (report, whole and whole.report) if one is not None]
+        results = (panel.describe_result(one, is_named=False) for one in reports)
+        result = next(filter(None, results), "")
         if whole is None:
-            return (
-                panel.describe_result(report, is_named=False)
-                or f"No cut-off: {report.result.why}"
-            )
+            return result or f"No cut-off: {report.result.why}"
         known = report.blocks - report.failed
         sentence = f"{known or 'None'} of {report.blocks} blocks have a resolution"
-        result = panel.describe_result(report, is_named=False)
-        if not result and whole.report is not None:
-            result = panel.describe_result(whole.report, is_named=False)
         if result:
             return f"{result}; {sentence[:1].lower()}{sentence[1:]}"
         # the halves of a mosaic have too little in common
