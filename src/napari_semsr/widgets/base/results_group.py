@@ -245,7 +245,7 @@ class ResultsGroup(QGroupBox):
 
             self.plot = PlotCanvas(self._viewer, rows=rows, height=height)
             # below the answer
-            cast("QVBoxLayout", self.layout()).insertWidget(1 + place, self.plot)
+            cast("QVBoxLayout", self.layout()).insertWidget(1, self.plot)
             self.sharing.add_plot_menu(self.plot)
         self.plot.clear()
         return self.plot
