@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.random import Generator
 from numpy.typing import NDArray
 from scipy import ndimage, sparse, spatial
 
@@ -86,9 +87,7 @@ class Canvas:
             off.append((np.arange(start, stop, dtype=float) + 0.5) * self.pixel_nm - at)
         yield (slices[0], slices[1]), off[0][:, None], off[1][None, :]
 
-    def create_relief(
-        self, correlation_nm: float, rng: np.random.Generator
-    ) -> Float32Array:
+    def create_relief(self, correlation_nm: float, rng: Generator) -> Float32Array:
         """Create a smooth random relief (Y, X) with mean 0 and standard deviation 1.
 
         White noise on knots at fixed positions, one correlation length apart, blurred
@@ -162,7 +161,7 @@ def apply_gaussian_blur(image: Float32Array, sigma: float) -> Float32Array:
 
 
 Phantom = Literal["grating", "pits", "particles", "circuit", "fracture"]
-_Distance = Callable[[IntPair, np.random.Generator, float], FloatArray]
+_Distance = Callable[[IntPair, Generator, float], FloatArray]
 
 
 def _compute_pixel_coordinates(shape: IntPair) -> tuple[FloatArray, FloatArray]:
@@ -186,7 +185,7 @@ def _compute_disc_distance(
     return distance
 
 
-def _draw_grating(shape: IntPair, rng: np.random.Generator, pitch: float) -> FloatArray:
+def _draw_grating(shape: IntPair, rng: Generator, pitch: float) -> FloatArray:
     """Draw a grating with slightly rough edges at a random angle."""
     y, x = _compute_pixel_coordinates(shape)
     angle = rng.uniform(0, np.pi)
@@ -196,7 +195,7 @@ def _draw_grating(shape: IntPair, rng: np.random.Generator, pitch: float) -> Flo
     return np.asarray(np.abs(phase - pitch / 2) - width / 2)
 
 
-def _draw_pits(shape: IntPair, rng: np.random.Generator, pitch: float) -> FloatArray:
+def _draw_pits(shape: IntPair, rng: Generator, pitch: float) -> FloatArray:
     """Draw tracks of pits of random run lengths, as on an optical disc."""
     y, x = _compute_pixel_coordinates(shape)
     angle = rng.uniform(-0.3, 0.3)
@@ -225,9 +224,7 @@ def _draw_pits(shape: IntPair, rng: np.random.Generator, pitch: float) -> FloatA
     return distance
 
 
-def _draw_particles(
-    shape: IntPair, rng: np.random.Generator, pitch: float
-) -> FloatArray:
+def _draw_particles(shape: IntPair, rng: Generator, pitch: float) -> FloatArray:
     """Draw packed round particles of random sizes."""
     count = int(shape[0] * shape[1] / pitch**2 * rng.uniform(0.5, 1.3)) + 1
     centres = rng.uniform(-pitch, np.array(shape) + pitch, size=(count, 2))
@@ -241,7 +238,7 @@ def _draw_particles(
     return _compute_disc_distance(shape, centres, radii)
 
 
-def _draw_circuit(shape: IntPair, rng: np.random.Generator, pitch: float) -> FloatArray:
+def _draw_circuit(shape: IntPair, rng: Generator, pitch: float) -> FloatArray:
     """Draw Manhattan wires on a routing grid, with vias."""
     grid = tuple(int(np.ceil(n / pitch)) + 1 for n in shape)
     distance = np.full(shape, pitch)
@@ -266,9 +263,7 @@ def _draw_circuit(shape: IntPair, rng: np.random.Generator, pitch: float) -> Flo
     return np.asarray(np.maximum(distance, -holes))
 
 
-def _draw_fracture(
-    shape: IntPair, rng: np.random.Generator, pitch: float
-) -> FloatArray:
+def _draw_fracture(shape: IntPair, rng: Generator, pitch: float) -> FloatArray:
     """Draw facets of a fracture surface by the distance to the nearest cell border."""
     count = max(4, int(shape[0] * shape[1] / pitch**2))
     seeds = rng.uniform(-pitch, np.array(shape) + pitch, size=(count, 2))

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 import scipy  # the rest is loaded when it is used
+from numpy.random import Generator
 from numpy.typing import NDArray
 from pydantic import Field
 from scipy import ndimage
@@ -86,7 +87,7 @@ def create_motion_kernel(length_px: float, angle_deg: float) -> FloatArray:
 def create_smooth_field(
     shape: IntPair,
     correlation_px: float,
-    rng: np.random.Generator,
+    rng: Generator,
     *,
     window: tuple[slice, slice] | None = None,
 ) -> FloatArray:
@@ -124,7 +125,7 @@ def create_field_window(
     shape: IntPair,
     field_shape: IntPair,
     correlation_px: float,
-    rng: np.random.Generator,
+    rng: Generator,
 ) -> FloatArray:
     """Create a random window of `shape` (Y, X) from a larger smooth field."""
     corner = [
@@ -314,7 +315,7 @@ class DegradedScene:
 
 
 def _create_random_blur_kernel(
-    kind: str, ranges: DegradationRanges, rng: np.random.Generator
+    kind: str, ranges: DegradationRanges, rng: Generator
 ) -> FloatArray:
     if kind != "hybrid" and ranges.sharp > 0 and rng.random() < ranges.sharp:
         return create_gaussian_kernel(rng.uniform(*_SHARP_PX), BLUR_SIZE_PX)
@@ -345,7 +346,7 @@ def convolve(image: FloatArray, kernel: FloatArray) -> FloatArray:
 
 
 def _simulate_transmission(
-    shape: IntPair, ranges: DegradationRanges, rng: np.random.Generator
+    shape: IntPair, ranges: DegradationRanges, rng: Generator
 ) -> FloatArray:
     """Simulate the transmission of haze in a window of a larger field."""
     low, high = BETA_RANGE
@@ -370,7 +371,7 @@ def _apply_mean_haze(
 
 
 def apply_random_degradation(
-    clear: NDArray[np.floating], ranges: DegradationRanges, rng: np.random.Generator
+    clear: NDArray[np.floating], ranges: DegradationRanges, rng: Generator
 ) -> DegradedScene:
     """Degrade a clear image (Y, X) in [0, 1] with random settings."""
     if ranges.as_paper > 0 and rng.random() < ranges.as_paper:
@@ -404,7 +405,7 @@ def apply_random_degradation(
 
 
 def _apply_published_degradation(
-    clear: NDArray[np.floating], ranges: DegradationRanges, rng: np.random.Generator
+    clear: NDArray[np.floating], ranges: DegradationRanges, rng: Generator
 ) -> DegradedScene:
     """Degrade like `degrade_plane`, and also return the ground truth."""
     kind = _choose_degradation_kind(ranges, rng)
@@ -429,9 +430,7 @@ def _apply_published_degradation(
     return _create_scene(low, truth, log_gain, airlight, get_scaling_range(low))
 
 
-def _choose_degradation_kind(
-    ranges: DegradationRanges, rng: np.random.Generator
-) -> Kind:
+def _choose_degradation_kind(ranges: DegradationRanges, rng: Generator) -> Kind:
     shares = np.array([ranges.blur, ranges.fog, ranges.hybrid], dtype=float)
     return KINDS[int(rng.choice(len(shares), p=shares / shares.sum()))]
 

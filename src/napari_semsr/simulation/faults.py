@@ -20,6 +20,7 @@ from functools import partial
 
 import numpy as np
 import scipy  # the rest is loaded when it is used
+from numpy.random import Generator
 from numpy.typing import NDArray
 from pydantic import Field
 from scipy import ndimage
@@ -81,7 +82,7 @@ def _create_gaussian_kernel(sigma: float, ratio: float, angle: float) -> FloatAr
 
 
 def _create_random_blur_kernel(
-    ranges: FaultRanges, rng: np.random.Generator
+    ranges: FaultRanges, rng: Generator
 ) -> tuple[FloatArray, _FaultNumbers]:
     """Draw a random blur kernel: Gaussian, defocus, drift, or a combination of them."""
     sigma, angle = rng.uniform(*ranges.sigma_px), rng.uniform(0, math.pi)
@@ -120,7 +121,7 @@ def _create_random_blur_kernel(
 
 
 def _create_random_noise(
-    image: FloatArray, ranges: FaultRanges, smear: _Detector, rng: np.random.Generator
+    image: FloatArray, ranges: FaultRanges, smear: _Detector, rng: Generator
 ) -> tuple[FloatArray, _FaultNumbers]:
     """Draw random shot and read noise, with smear, for an image in [0, 1]."""
     deviation = math.exp(rng.uniform(*np.log(ranges.noise)))
@@ -143,7 +144,7 @@ def _create_random_noise(
     return smear(deviation * growing * noise), (shot, along, across, streaks)
 
 
-def _random_detector(rng: np.random.Generator) -> _Detector:
+def _random_detector(rng: Generator) -> _Detector:
     """Choose a random detector response, which may smear signal and noise."""
     kind = rng.random()
     if kind < 0.12:  # pixels averaged, or an image that was resampled
@@ -173,7 +174,7 @@ def _compute_neighbour_correlation(noise: FloatArray, axis: int) -> float:
 
 
 def _random_haze(
-    shape: IntPair, mean: float, ranges: FaultRanges, rng: np.random.Generator
+    shape: IntPair, mean: float, ranges: FaultRanges, rng: Generator
 ) -> tuple[FloatArray, float]:
     """Draw a random transmission and airlight of haze."""
     low, high = np.sort(rng.uniform(*ranges.beta, size=2))
@@ -193,9 +194,7 @@ def _random_haze(
     return np.exp(-(low + (high - low) * field)), float(airlight)
 
 
-def _simulate_recording(
-    low: FloatArray, rng: np.random.Generator
-) -> tuple[FloatArray, float]:
+def _simulate_recording(low: FloatArray, rng: Generator) -> tuple[FloatArray, float]:
     """Simulate recording (clipping, rounding, JPEG); also return the JPEG error."""
     bottom, span = get_scaling_range(low)
     # the operator sets the contrast: it fills the range, a part of it, or exceeds it
@@ -219,7 +218,7 @@ def _simulate_recording(
 
 
 def apply_random_faults(
-    clear: NDArray[np.floating], ranges: FaultRanges, rng: np.random.Generator
+    clear: NDArray[np.floating], ranges: FaultRanges, rng: Generator
 ) -> DegradedScene:
     """Apply random microscope faults to a clear image (Y, X) in [0, 1].
 

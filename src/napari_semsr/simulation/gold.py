@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.random import Generator
 from pydantic import ValidationInfo, field_validator
 from scipy import ndimage, spatial, special
 
@@ -101,7 +102,7 @@ class _NearbySites:
 
 
 def draw_islands(
-    side: int, pixel_nm: float, packing: IslandPacking, rng: np.random.Generator
+    side: int, pixel_nm: float, packing: IslandPacking, rng: Generator
 ) -> Islands:
     """Draw islands on a square field; cells should be wider than a block of 8 px."""
     blocks = -(-side // _BLOCK)
@@ -130,7 +131,7 @@ def draw_islands(
 
 
 def _find_nearby_sites(
-    blocks: int, pixel_nm: float, packing: IslandPacking, rng: np.random.Generator
+    blocks: int, pixel_nm: float, packing: IslandPacking, rng: Generator
 ) -> _NearbySites:
     """Find the sites near each block, on a larger, jittered lattice."""
     pitch = packing.pitch_nm
@@ -292,7 +293,7 @@ class GoldOptions(Options):
             raise ValueError(Message(msg, "out-of-range"))
         return value
 
-    def simulate_emission(self, side: int, rng: np.random.Generator) -> Float32Array:
+    def simulate_emission(self, side: int, rng: Generator) -> Float32Array:
         """Simulate the emission of a random field before imaging.
 
         Gold is near 0.8, carbon near 0.1. Shape (2 side, 2 side), the fine grid: `side`
@@ -330,7 +331,7 @@ class GoldOptions(Options):
         """Image an emission (Y, X) with the fine probe, scaled and noise-free."""
         return _apply_probe(emission, self.fine_probe_nm)
 
-    def create_pair(self, emission: Float32Array, rng: np.random.Generator) -> GoldPair:
+    def create_pair(self, emission: Float32Array, rng: Generator) -> GoldPair:
         """Image an emission (2 S, 2 S) at coarse and at fine magnification."""
         side = emission.shape[0] // 2
         high = self.create_ground_truth(emission)
@@ -351,9 +352,7 @@ class GoldOptions(Options):
         )
 
 
-def create_gold_rng(
-    purpose: Literal["validation", "judging"], index: int
-) -> np.random.Generator:
+def create_gold_rng(purpose: Literal["validation", "judging"], index: int) -> Generator:
     """Return the random generator for a field that is excluded from training.
 
     The field selects a checkpoint, or compares finished models; every call returns the
@@ -362,7 +361,7 @@ def create_gold_rng(
     return np.random.default_rng([index, _STREAMS[purpose]])
 
 
-def create_random_gold_options(rng: np.random.Generator) -> GoldOptions:
+def create_random_gold_options(rng: Generator) -> GoldOptions:
     """Draw a sample and a probe for training, from wider ranges than the tuned ones.
 
     Half of the draws use the tuned ranges; the others vary sizes, gaps, bare patches,
@@ -385,7 +384,7 @@ def create_random_gold_options(rng: np.random.Generator) -> GoldOptions:
 
 
 def simulate_random_gold_pair(
-    side: int, rng: np.random.Generator, options: GoldOptions | None = None
+    side: int, rng: Generator, options: GoldOptions | None = None
 ) -> GoldPair:
     """Draw a random field of `side` coarse pixels and image it twice."""
     settings = options or GoldOptions()

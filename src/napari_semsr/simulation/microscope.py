@@ -16,6 +16,7 @@ Steps of the model:
 from typing import Literal, Self
 
 import numpy as np
+from numpy.random import Generator
 from numpy.typing import NDArray
 from pydantic import field_validator, model_validator
 from scipy import ndimage
@@ -262,7 +263,7 @@ def compute_reflectance(
 
 
 def create_illumination_field(
-    options: MicroscopeOptions, size: int, rng: np.random.Generator
+    options: MicroscopeOptions, size: int, rng: Generator
 ) -> Float32Array:
     """Create a frame's illumination: vignetting, offset, tilt, dust, field stop."""
     towards, sideways = rng.uniform(0, 2 * np.pi, 2)
@@ -298,7 +299,7 @@ def compute_expected_counts(
 
 
 def simulate_camera_counts(
-    light: NDArray[np.floating], options: MicroscopeOptions, rng: np.random.Generator
+    light: NDArray[np.floating], options: MicroscopeOptions, rng: Generator
 ) -> NDArray[np.uint16]:
     """Simulate camera counts for light, with shot noise, read noise and rounding."""
     signal: FloatArray = np.maximum(np.asarray(light, np.float64), 0)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
+from numpy.random import Generator
 from numpy.typing import NDArray
 from pydantic import model_validator
 from scipy import fft, ndimage
@@ -154,7 +155,7 @@ class ImagingSettings:
 
 def _draw_imaging_settings(
     surface: Specimen,
-    rng: np.random.Generator,
+    rng: Generator,
     options: SsumPairOptions,
     wavelength_nm: float,
 ) -> ImagingSettings:
@@ -230,7 +231,7 @@ def _simulate_recording(
     light: Float32Array,
     pixel_nm: float,
     look: ImagingSettings,
-    rng: np.random.Generator,
+    rng: Generator,
 ) -> Float32Array:
     """Add shading, noise and rounding as in a mosaic of frames."""
     canvas = Canvas((light.shape[0], light.shape[1]), pixel_nm, 0.0)
@@ -321,7 +322,7 @@ def simulate_ssum_pair(
     surface: Specimen,
     side: int,
     look: ImagingSettings,
-    rng: np.random.Generator,
+    rng: Generator,
     *,
     scale: int = 1,
 ) -> SsumPair:
@@ -337,7 +338,7 @@ def simulate_ssum_pair(
 
 def simulate_random_ssum_pairs(
     side: int,
-    rng: np.random.Generator,
+    rng: Generator,
     options: SsumPairOptions | None = None,
     count: int = 1,
     *,
@@ -441,7 +442,7 @@ def _prepare_sample(
 
 
 def _simulate_pair(
-    field: _PreparedSample, look: ImagingSettings, rng: np.random.Generator
+    field: _PreparedSample, look: ImagingSettings, rng: Generator
 ) -> SsumPair:
     """Simulate the superlens image, and scale both images."""
     # above a focal plane that drifts across the field

@@ -8,6 +8,7 @@ changes with height: the depth of field is hundreds of times that of the microsp
 """
 
 import numpy as np
+from numpy.random import Generator
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -85,7 +86,7 @@ class EffectOptions(Options):
 
 
 def apply_drift(
-    image: FloatArray, drift_px: float, line_jitter_px: float, rng: np.random.Generator
+    image: FloatArray, drift_px: float, line_jitter_px: float, rng: Generator
 ) -> tuple[FloatArray, FloatArray]:
     """Shift the rows of a scanned field; also return the shift of each row, (Y, 2)."""
     rows, columns = image.shape
@@ -121,7 +122,7 @@ def add_charging(image: FloatArray, strength: float) -> FloatArray:
 
 
 def add_noise(
-    image: FloatArray, photons: float, read_noise: float, rng: np.random.Generator
+    image: FloatArray, photons: float, read_noise: float, rng: Generator
 ) -> FloatArray:
     """Add shot noise and read noise to an expected signal (Y, X).
 
@@ -190,7 +191,7 @@ def compute_sem_contrast(
 
 
 def simulate_sem_image(
-    surface: Specimen, electrons: float = _ELECTRONS, *, rng: np.random.Generator
+    surface: Specimen, electrons: float = _ELECTRONS, *, rng: Generator
 ) -> NDArray[np.uint8]:
     """Simulate an SEM image (Y, X) of a surface, on the grid of the surface."""
     light = compute_sem_contrast(surface).astype(np.float64)

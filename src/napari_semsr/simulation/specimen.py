@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from numpy.random import Generator
 from pydantic import Field
 
 from napari_semsr.core import (
@@ -92,9 +93,7 @@ class _FeatureSizes:
     hexagonal: bool  # Particles packed in a lattice instead of scattered
 
 
-def _draw_grating(
-    canvas: Canvas, sizes: _FeatureSizes, rng: np.random.Generator
-) -> _Maps:
+def _draw_grating(canvas: Canvas, sizes: _FeatureSizes, rng: Generator) -> _Maps:
     """Draw lines as wide as their gaps; at angle 0 they run along y."""
     y, x = canvas.get_pixel_centres()
     across = x * np.cos(sizes.angle) + y * np.sin(sizes.angle)
@@ -107,7 +106,7 @@ def _draw_grating(
     return sizes.relief_nm * lines, lines.copy()
 
 
-def _draw_pits(canvas: Canvas, sizes: _FeatureSizes, rng: np.random.Generator) -> _Maps:
+def _draw_pits(canvas: Canvas, sizes: _FeatureSizes, rng: Generator) -> _Maps:
     """Draw tracks of pits of random length, pressed into a metal film."""
     pitch, bit = sizes.pitch_nm, _CHANNEL_BIT * sizes.pitch_nm
     half_width = _PIT_WIDTH * pitch / 2
@@ -134,9 +133,7 @@ def _draw_pits(canvas: Canvas, sizes: _FeatureSizes, rng: np.random.Generator) -
     return sizes.relief_nm * (1 - depth), np.ones(canvas.shape, np.float32)
 
 
-def _draw_lattice(
-    canvas: Canvas, sizes: _FeatureSizes, rng: np.random.Generator
-) -> _Maps:
+def _draw_lattice(canvas: Canvas, sizes: _FeatureSizes, rng: Generator) -> _Maps:
     """Draw round holes on a square lattice in a film."""
     centres = _create_lattice_sites(canvas, sizes, rng, hexagonal=False)
     radii = sizes.pitch_nm * 0.28 + sizes.disorder_nm * 0.3 * rng.standard_normal(
@@ -158,7 +155,7 @@ def _draw_disc(
 
 
 def _create_lattice_sites(
-    canvas: Canvas, sizes: _FeatureSizes, rng: np.random.Generator, *, hexagonal: bool
+    canvas: Canvas, sizes: _FeatureSizes, rng: Generator, *, hexagonal: bool
 ) -> FloatArray:
     """Return points of a rotated square or hexagonal lattice that covers the canvas."""
     pitch = sizes.pitch_nm
@@ -179,9 +176,7 @@ def _create_lattice_sites(
     )
 
 
-def _draw_particles(
-    canvas: Canvas, sizes: _FeatureSizes, rng: np.random.Generator
-) -> _Maps:
+def _draw_particles(canvas: Canvas, sizes: _FeatureSizes, rng: Generator) -> _Maps:
     """Draw spheres on a rough ground, scattered without overlap or packed."""
     pitch = sizes.pitch_nm
     if sizes.hexagonal:
@@ -210,7 +205,7 @@ def _draw_particles(
 
 
 def _scatter_spheres(
-    canvas: Canvas, pitch: float, rng: np.random.Generator
+    canvas: Canvas, pitch: float, rng: Generator
 ) -> tuple[FloatArray, FloatArray]:
     """Scatter spheres at random, omitting those that overlap an earlier sphere."""
     height, width = canvas.extent_nm
@@ -241,9 +236,7 @@ def _scatter_spheres(
 # Circuit: two layers of wires with vias and pads.
 
 
-def _draw_circuit(
-    canvas: Canvas, sizes: _FeatureSizes, rng: np.random.Generator
-) -> _Maps:
+def _draw_circuit(canvas: Canvas, sizes: _FeatureSizes, rng: Generator) -> _Maps:
     """Draw two layers of perpendicular wires on a routing grid, with vias and pads."""
     pitch = sizes.pitch_nm
     rows, columns = (int(np.ceil(v / pitch)) + 1 for v in canvas.extent_nm)
@@ -270,7 +263,7 @@ def _draw_circuit(
     return height, metal
 
 
-def _choose_segments(length: int, rng: np.random.Generator) -> list[IntPair]:
+def _choose_segments(length: int, rng: Generator) -> list[IntPair]:
     """Choose the wires along one track: metal segments and gaps."""
     segments, at = [], int(rng.integers(0, 6))
     while at < length:
@@ -300,9 +293,7 @@ def _draw_plate(
 # Fracture: tilted facets with steps between them.
 
 
-def _draw_fracture(
-    canvas: Canvas, sizes: _FeatureSizes, rng: np.random.Generator
-) -> _Maps:
+def _draw_fracture(canvas: Canvas, sizes: _FeatureSizes, rng: Generator) -> _Maps:
     """Draw tilted facets with steps, ripples and inclusions, as in fractured metal."""
     pitch = sizes.pitch_nm
     rows, columns = (int(np.ceil(v / pitch)) + 4 for v in canvas.extent_nm)
@@ -360,7 +351,7 @@ class _KindDefaults:
 
     pitch_nm: float
     relief_nm: float
-    draw: Callable[[Canvas, _FeatureSizes, np.random.Generator], _Maps]
+    draw: Callable[[Canvas, _FeatureSizes, Generator], _Maps]
 
 
 _DEFAULTS: dict[Kind, _KindDefaults] = {
