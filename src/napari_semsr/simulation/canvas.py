@@ -33,9 +33,8 @@ def compute_coverage(
         return np.asarray(inner**2 / (4 * half) + np.maximum(s - half, 0))
 
     distance = np.asarray(distance_nm, dtype=np.float64)
-    mean = integrate_outside(distance + pixel_nm / 2) - integrate_outside(
-        distance - pixel_nm / 2
-    )
+    mean = integrate_outside(distance + pixel_nm / 2)
+    mean = mean - integrate_outside(distance - pixel_nm / 2)
     return np.asarray(1 - mean / pixel_nm, dtype=np.float32)
 
 
@@ -145,9 +144,8 @@ def split_blur_widths(
     if high / low < 1.01:  # chosen: one width is enough
         yield (low * high) ** 0.5, None
         return
-    count = 1 + min(
-        _MAX_DEPTHS - 1, int(np.ceil(np.log(high / low) / np.log(_DEPTH_RATIO)))
-    )
+    steps = int(np.ceil(np.log(high / low) / np.log(_DEPTH_RATIO)))
+    count = 1 + min(_MAX_DEPTHS - 1, steps)
     levels = [float(v) for v in np.geomspace(low, high, count)]
     for level, peak in zip(levels, np.eye(count), strict=True):
         share = np.interp(sigma**2, np.square(levels), peak)
@@ -204,9 +202,8 @@ def _draw_pits(shape: IntPair, rng: Generator, pitch: float) -> FloatArray:
     track = np.floor(across / pitch).astype(int)
     track -= track.min()
     unit = pitch * 0.25
-    runs = rng.integers(
-        2, 9, size=(int(track.max()) + 1, 2 * int(sum(shape) / unit) + 4)
-    )
+    size = int(track.max()) + 1, 2 * int(sum(shape) / unit) + 4
+    runs = rng.integers(2, 9, size=size)
     ends = np.cumsum(runs, axis=1) * unit
     distance = np.empty(shape)
     start = along.min() - 1
@@ -253,9 +250,8 @@ def _draw_circuit(shape: IntPair, rng: Generator, pitch: float) -> FloatArray:
         low = np.maximum(0, (centre - half - pitch).astype(int))
         high = np.maximum(0, (centre + half + pitch).astype(int) + 1)
         box = np.s_[low[0] : high[0], low[1] : high[1]]
-        wire = compute_box_distance(
-            y[box] - centre[0], x[box] - centre[1], (half[0], half[1])
-        )
+        off = y[box] - centre[0], x[box] - centre[1]
+        wire = compute_box_distance(*off, (half[0], half[1]))
         distance[box] = np.minimum(distance[box], wire)
     cells = rng.integers(0, grid, size=(max(1, grid[0] * grid[1] // 8), 2))
     vias = np.asarray((cells + 0.5) * pitch, dtype=np.float64)
@@ -302,11 +298,9 @@ def draw_phantom(
         msg = f"A phantom's pitch must be at least 2 px, got {pitch_px:g}."
         raise OptionError(msg, code="out-of-range")
     rng = np.random.default_rng([seed, PHANTOMS.index(kind)])
-    pitch = (
-        float(np.exp(rng.uniform(np.log(6), np.log(48))))
-        if pitch_px is None
-        else pitch_px
-    )
+    pitch = pitch_px
+    if pitch is None:
+        pitch = float(np.exp(rng.uniform(np.log(6), np.log(48))))
     distance = _DRAWERS[kind](shape, rng, pitch)
     # SEM contrast: material, bright edges, grain and slow shading
     inside = np.clip(0.5 - distance, 0, 1)

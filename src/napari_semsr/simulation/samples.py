@@ -258,9 +258,8 @@ def _change_objects(
             continue
         form = _FORMS[int(rng.integers(len(_FORMS)))](width, rng.uniform(0, np.pi), rng)
         distance, reach = form
-        for box, dy, dx in canvas.iterate_window(
-            rng.uniform(0, canvas.extent_nm), reach
-        ):
+        centre = rng.uniform(0, canvas.extent_nm)
+        for box, dy, dx in canvas.iterate_window(centre, reach):
             inside = canvas.compute_coverage(distance(dy, dx))
             # the texture inside is kept, and either step may be the larger
             rise = _draw_log_uniform(ranges.relief_nm, rng) * rng.uniform(-1, 1)
@@ -279,9 +278,8 @@ def _remove_object(
     radius = width_nm / 2
     best, largest = 0.0, None
     places = rng.uniform(0, canvas.extent_nm, (_CANDIDATES, 2))
-    near = (
-        one for place in places for one in canvas.iterate_window(place, 1.5 * radius)
-    )
+    wide = 1.5 * radius
+    near = (one for place in places for one in canvas.iterate_window(place, wide))
     for box, dy, dx in near:
         away = np.hypot(dy, dx)
         inner, rim = away < radius, (away >= radius) & (away < 1.5 * radius)
@@ -311,9 +309,8 @@ def _create_rotated_box(half: FloatPair, turn: float) -> tuple[Distance, float]:
     cos, sin = np.cos(turn), np.sin(turn)
 
     def compute_distance(dy: FloatArray, dx: FloatArray) -> FloatArray:
-        return np.asarray(
-            compute_box_distance(dy * cos - dx * sin, dy * sin + dx * cos, half)
-        )
+        y, x = dy * cos - dx * sin, dy * sin + dx * cos
+        return np.asarray(compute_box_distance(y, x, half))
 
     return compute_distance, float(np.hypot(*half))
 

@@ -71,10 +71,7 @@ class EffectOptions(Options):
     read_noise: float = option(
         0.0,
         "Read noise",
-        (
-            "standard deviation of Gaussian noise, on a scale from 0 (black) to 255 "
-            "(white)"
-        ),
+        "standard deviation of Gaussian noise, on a scale from 0 to 255",
         group=SCAN,
         ge=0,
     )
@@ -95,9 +92,8 @@ def apply_drift(
     knots = np.linspace(0, 1, _TURNS + 2)
     sideways = np.zeros(_TURNS + 2)
     sideways[1:-1] = rng.normal(0, _WANDER, _TURNS)
-    aside = ndimage.gaussian_filter1d(
-        np.interp(time, knots, sideways), max(rows / (2 * _TURNS), 1e-3), mode="nearest"
-    )
+    sigma, course = max(rows / (2 * _TURNS), 1e-3), np.interp(time, knots, sideways)
+    aside = ndimage.gaussian_filter1d(course, sigma, mode="nearest")
     aside -= aside[0] + time * (aside[-1] - aside[0])
     path = np.outer(time, [np.sin(angle), np.cos(angle)])
     path += np.outer(aside, [np.cos(angle), -np.sin(angle)])
@@ -105,10 +101,8 @@ def apply_drift(
     shifts[:, 1] += line_jitter_px * rng.standard_normal(rows)
     y = (np.arange(rows) + shifts[:, 0])[:, None] + np.zeros((1, columns))
     x = np.arange(columns)[None, :] + shifts[:, 1][:, None]
-    drifted_image: FloatArray = ndimage.map_coordinates(
-        image, [y, x], order=3, mode="mirror"
-    )
-    return drifted_image, shifts
+    drifted: FloatArray = ndimage.map_coordinates(image, [y, x], mode="mirror")
+    return drifted, shifts
 
 
 def add_charging(image: FloatArray, strength: float) -> FloatArray:
@@ -147,14 +141,10 @@ def add_effects(
     parameters: dict[str, object] = {}
     if options.drift_px > 0 or options.line_jitter_px > 0:
         rng = np.random.default_rng([seed, 1])
-        image, shifts = apply_drift(
-            image, options.drift_px, options.line_jitter_px, rng
-        )
-        parameters |= {
-            "drift_px": options.drift_px,
-            "line_jitter_px": options.line_jitter_px,
-            "last_row_shift_px": [float(v) for v in shifts[-1]],
-        }
+        drift, jitter = options.drift_px, options.line_jitter_px
+        image, shifts = apply_drift(image, drift, jitter, rng)
+        parameters |= {"drift_px": drift, "line_jitter_px": jitter}
+        parameters["last_row_shift_px"] = shifts[-1].tolist()
     if options.charging > 0:
         image = add_charging(image, options.charging)
         parameters |= {"charging": options.charging, "charge_decay_px": _DECAY_PX}

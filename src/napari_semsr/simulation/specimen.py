@@ -67,9 +67,7 @@ class PhantomOptions(Options):
         "random variation of edges and positions of a grating, lattice or packing, "
         "over a quarter of the pitch",
     )
-    packing: Literal["random", "hexagonal"] = declare_option(
-        "random", "arrangement of particles"
-    )
+    packing: Literal["random", "hexagonal"] = declare_option("random", "particle order")
     sidewall_nm: float = declare_option(12.0, "width of a sidewall", ge=0)
 
 
@@ -136,9 +134,8 @@ def _draw_pits(canvas: Canvas, sizes: _FeatureSizes, rng: Generator) -> _Maps:
 def _draw_lattice(canvas: Canvas, sizes: _FeatureSizes, rng: Generator) -> _Maps:
     """Draw round holes on a square lattice in a film."""
     centres = _create_lattice_sites(canvas, sizes, rng, hexagonal=False)
-    radii = sizes.pitch_nm * 0.28 + sizes.disorder_nm * 0.3 * rng.standard_normal(
-        len(centres)
-    )
+    spread = rng.standard_normal(len(centres))
+    radii = sizes.pitch_nm * 0.28 + sizes.disorder_nm * 0.3 * spread
     holes = np.zeros(canvas.shape, np.float32)
     for (cy, cx), radius in zip(centres, np.maximum(radii, 0), strict=True):
         _draw_disc(canvas, holes, (cy, cx), radius, 1.0)
@@ -169,11 +166,9 @@ def _create_lattice_sites(
     flat = np.stack([j * row, (i + shift) * pitch], axis=-1).reshape(-1, 2)
     flat += sizes.disorder_nm * rng.standard_normal(flat.shape)
     cos, sin = np.cos(sizes.angle), np.sin(sizes.angle)
-    turned_sites = flat @ np.array([[cos, -sin], [sin, cos]]) + centre
+    turned = flat @ np.array([[cos, -sin], [sin, cos]]) + centre
     far = np.array(canvas.extent_nm) + pitch
-    return np.asarray(
-        turned_sites[np.all((turned_sites > -pitch) & (turned_sites < far), axis=1)]
-    )
+    return np.asarray(turned[np.all((turned > -pitch) & (turned < far), axis=1)])
 
 
 def _draw_particles(canvas: Canvas, sizes: _FeatureSizes, rng: Generator) -> _Maps:
@@ -186,9 +181,8 @@ def _draw_particles(canvas: Canvas, sizes: _FeatureSizes, rng: Generator) -> _Ma
         radii = pitch * 0.48 * rng.normal(1, 0.02, len(centres))
     else:
         centres, radii = _scatter_spheres(canvas, pitch, rng)
-    ground = canvas.create_relief(0.9 * pitch, rng) + 0.5 * canvas.create_relief(
-        0.25 * pitch, rng
-    )
+    ground = canvas.create_relief(0.9 * pitch, rng)
+    ground = ground + 0.5 * canvas.create_relief(0.25 * pitch, rng)
     height = np.asarray(0.06 * sizes.relief_nm * (ground - ground.min()))
     shadow = np.zeros(canvas.shape, np.float32)
     flatness = sizes.relief_nm / pitch
@@ -283,9 +277,8 @@ def _draw_plate(
     top: float,
 ) -> None:
     for box, dy, dx in canvas.iterate_window(centre, *half):
-        inside = canvas.compute_coverage(
-            compute_box_distance(dy, dx, (half[0], half[1]))
-        )
+        distance = compute_box_distance(dy, dx, (half[0], half[1]))
+        inside = canvas.compute_coverage(distance)
         np.maximum(height[box], np.float32(top) * inside, out=height[box])
         np.maximum(metal[box], inside, out=metal[box])
 
@@ -308,10 +301,9 @@ def _draw_fracture(canvas: Canvas, sizes: _FeatureSizes, rng: Generator) -> _Map
     height -= height.min()
     grains = np.zeros(canvas.shape, np.float32)
     for _ in range(len(seeds) // 2):
-        place = rng.uniform(0, canvas.extent_nm)
-        _draw_disc(
-            canvas, grains, (place[0], place[1]), pitch * rng.uniform(0.04, 0.12), 1.0
-        )
+        y, x = rng.uniform(0, canvas.extent_nm)
+        radius = pitch * rng.uniform(0.04, 0.12)
+        _draw_disc(canvas, grains, (y, x), radius, 1.0)
     return height, grains
 
 
