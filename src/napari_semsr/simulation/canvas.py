@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.random import Generator
 from numpy.typing import NDArray
 from scipy import ndimage, sparse, spatial
 
@@ -32,9 +33,8 @@ def compute_coverage(
         return np.asarray(inner**2 / (4 * half) + np.maximum(s - half, 0))
 
     distance = np.asarray(distance_nm, dtype=np.float64)
-    mean = integrate_outside(distance + pixel_nm / 2) - integrate_outside(
-        distance - pixel_nm / 2
-    )
+    mean = integrate_outside(distance + pixel_nm / 2)
+    mean = mean - integrate_outside(distance - pixel_nm / 2)
     return np.asarray(1 - mean / pixel_nm, dtype=np.float32)
 
 
@@ -86,9 +86,7 @@ class Canvas:
             off.append((np.arange(start, stop, dtype=float) + 0.5) * self.pixel_nm - at)
         yield (slices[0], slices[1]), off[0][:, None], off[1][None, :]
 
-    def create_relief(
-        self, correlation_nm: float, rng: np.random.Generator
-    ) -> Float32Array:
+    def create_relief(self, correlation_nm: float, rng: Generator) -> Float32Array:
         """Create a smooth random relief (Y, X) with mean 0 and standard deviation 1.
 
         White noise on knots at fixed positions, one correlation length apart, blurred
@@ -146,9 +144,8 @@ def split_blur_widths(
     if high / low < 1.01:  # chosen: one width is enough
         yield (low * high) ** 0.5, None
         return
-    count = 1 + min(
-        _MAX_DEPTHS - 1, int(np.ceil(np.log(high / low) / np.log(_DEPTH_RATIO)))
-    )
+    steps = int(np.ceil(np.log(high / low) / np.log(_DEPTH_RATIO)))
+    count = 1 + min(_MAX_DEPTHS - 1, steps)
     levels = [float(v) for v in np.geomspace(low, high, count)]
     for level, peak in zip(levels, np.eye(count), strict=True):
         share = np.interp(sigma**2, np.square(levels), peak)
@@ -162,7 +159,7 @@ def apply_gaussian_blur(image: Float32Array, sigma: float) -> Float32Array:
 
 
 Phantom = Literal["grating", "pits", "particles", "circuit", "fracture"]
-_Distance = Callable[[IntPair, np.random.Generator, float], FloatArray]
+_Distance = Callable[[IntPair, Generator, float], FloatArray]
 
 
 def _compute_pixel_coordinates(shape: IntPair) -> tuple[FloatArray, FloatArray]:
@@ -186,7 +183,7 @@ def _compute_disc_distance(
     return distance
 
 
-def _draw_grating(shape: IntPair, rng: np.random.Generator, pitch: float) -> FloatArray:
+def _draw_grating(shape: IntPair, rng: Generator, pitch: float) -> FloatArray:
     """Draw a grating with slightly rough edges at a random angle."""
     y, x = _compute_pixel_coordinates(shape)
     angle = rng.uniform(0, np.pi)
@@ -196,7 +193,7 @@ def _draw_grating(shape: IntPair, rng: np.random.Generator, pitch: float) -> Flo
     return np.asarray(np.abs(phase - pitch / 2) - width / 2)
 
 
-def _draw_pits(shape: IntPair, rng: np.random.Generator, pitch: float) -> FloatArray:
+def _draw_pits(shape: IntPair, rng: Generator, pitch: float) -> FloatArray:
     """Draw tracks of pits of random run lengths, as on an optical disc."""
     y, x = _compute_pixel_coordinates(shape)
     angle = rng.uniform(-0.3, 0.3)
@@ -205,9 +202,8 @@ def _draw_pits(shape: IntPair, rng: np.random.Generator, pitch: float) -> FloatA
     track = np.floor(across / pitch).astype(int)
     track -= track.min()
     unit = pitch * 0.25
-    runs = rng.integers(
-        2, 9, size=(int(track.max()) + 1, 2 * int(sum(shape) / unit) + 4)
-    )
+    size = int(track.max()) + 1, 2 * int(sum(shape) / unit) + 4
+    runs = rng.integers(2, 9, size=size)
     ends = np.cumsum(runs, axis=1) * unit
     distance = np.empty(shape)
     start = along.min() - 1
@@ -225,9 +221,7 @@ def _draw_pits(shape: IntPair, rng: np.random.Generator, pitch: float) -> FloatA
     return distance
 
 
-def _draw_particles(
-    shape: IntPair, rng: np.random.Generator, pitch: float
-) -> FloatArray:
+def _draw_particles(shape: IntPair, rng: Generator, pitch: float) -> FloatArray:
     """Draw packed round particles of random sizes."""
     count = int(shape[0] * shape[1] / pitch**2 * rng.uniform(0.5, 1.3)) + 1
     centres = rng.uniform(-pitch, np.array(shape) + pitch, size=(count, 2))
@@ -241,7 +235,7 @@ def _draw_particles(
     return _compute_disc_distance(shape, centres, radii)
 
 
-def _draw_circuit(shape: IntPair, rng: np.random.Generator, pitch: float) -> FloatArray:
+def _draw_circuit(shape: IntPair, rng: Generator, pitch: float) -> FloatArray:
     """Draw Manhattan wires on a routing grid, with vias."""
     grid = tuple(int(np.ceil(n / pitch)) + 1 for n in shape)
     distance = np.full(shape, pitch)
@@ -256,9 +250,8 @@ def _draw_circuit(shape: IntPair, rng: np.random.Generator, pitch: float) -> Flo
         low = np.maximum(0, (centre - half - pitch).astype(int))
         high = np.maximum(0, (centre + half + pitch).astype(int) + 1)
         box = np.s_[low[0] : high[0], low[1] : high[1]]
-        wire = compute_box_distance(
-            y[box] - centre[0], x[box] - centre[1], (half[0], half[1])
-        )
+        off = y[box] - centre[0], x[box] - centre[1]
+        wire = compute_box_distance(*off, (half[0], half[1]))
         distance[box] = np.minimum(distance[box], wire)
     cells = rng.integers(0, grid, size=(max(1, grid[0] * grid[1] // 8), 2))
     vias = np.asarray((cells + 0.5) * pitch, dtype=np.float64)
@@ -266,9 +259,7 @@ def _draw_circuit(shape: IntPair, rng: np.random.Generator, pitch: float) -> Flo
     return np.asarray(np.maximum(distance, -holes))
 
 
-def _draw_fracture(
-    shape: IntPair, rng: np.random.Generator, pitch: float
-) -> FloatArray:
+def _draw_fracture(shape: IntPair, rng: Generator, pitch: float) -> FloatArray:
     """Draw facets of a fracture surface by the distance to the nearest cell border."""
     count = max(4, int(shape[0] * shape[1] / pitch**2))
     seeds = rng.uniform(-pitch, np.array(shape) + pitch, size=(count, 2))
@@ -307,11 +298,9 @@ def draw_phantom(
         msg = f"A phantom's pitch must be at least 2 px, got {pitch_px:g}."
         raise OptionError(msg, code="out-of-range")
     rng = np.random.default_rng([seed, PHANTOMS.index(kind)])
-    pitch = (
-        float(np.exp(rng.uniform(np.log(6), np.log(48))))
-        if pitch_px is None
-        else pitch_px
-    )
+    pitch = pitch_px
+    if pitch is None:
+        pitch = float(np.exp(rng.uniform(np.log(6), np.log(48))))
     distance = _DRAWERS[kind](shape, rng, pitch)
     # SEM contrast: material, bright edges, grain and slow shading
     inside = np.clip(0.5 - distance, 0, 1)

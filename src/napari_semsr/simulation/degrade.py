@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 import scipy  # the rest is loaded when it is used
+from numpy.random import Generator
 from numpy.typing import NDArray
 from pydantic import Field
 from scipy import ndimage
@@ -86,7 +87,7 @@ def create_motion_kernel(length_px: float, angle_deg: float) -> FloatArray:
 def create_smooth_field(
     shape: IntPair,
     correlation_px: float,
-    rng: np.random.Generator,
+    rng: Generator,
     *,
     window: tuple[slice, slice] | None = None,
 ) -> FloatArray:
@@ -97,9 +98,8 @@ def create_smooth_field(
     """
     step = max(1, int(correlation_px // 4))
     coarse = [int(np.ceil((n - 1) / step)) + 1 for n in shape]
-    field = ndimage.gaussian_filter(
-        rng.standard_normal(coarse), correlation_px / step, mode="reflect"
-    )
+    noise, sigma = rng.standard_normal(coarse), correlation_px / step
+    field = ndimage.gaussian_filter(noise, sigma, mode="reflect")
     low, high = field.min(), field.max()
     if high <= low:
         field = np.full(shape, 0.5)
@@ -113,10 +113,8 @@ def create_smooth_field(
         below = np.minimum(where.astype(int), max(field.shape[axis] - 2, 0))
         above = np.minimum(below + 1, field.shape[axis] - 1)
         share = (where - below).reshape((-1, 1) if axis == 0 else (1, -1))
-        field = (
-            np.take(field, below, axis) * (1 - share)
-            + np.take(field, above, axis) * share
-        )
+        first, second = (np.take(field, index, axis) for index in (below, above))
+        field = first * (1 - share) + second * share
     return np.asarray(field)
 
 
@@ -124,16 +122,12 @@ def create_field_window(
     shape: IntPair,
     field_shape: IntPair,
     correlation_px: float,
-    rng: np.random.Generator,
+    rng: Generator,
 ) -> FloatArray:
     """Create a random window of `shape` (Y, X) from a larger smooth field."""
-    corner = [
-        int(rng.integers(0, g - n + 1)) for g, n in zip(field_shape, shape, strict=True)
-    ]
-    window = (
-        slice(corner[0], corner[0] + shape[0]),
-        slice(corner[1], corner[1] + shape[1]),
-    )
+    sides = zip(field_shape, shape, strict=True)
+    y, x = (int(rng.integers(0, whole - side + 1)) for whole, side in sides)
+    window = slice(y, y + shape[0]), slice(x, x + shape[1])
     return create_smooth_field(field_shape, correlation_px, rng, window=window)
 
 
@@ -165,10 +159,8 @@ def create_blur_kernels(kind: Kind) -> list[FloatArray]:
     """Return the blur kernels (K, L) of a degradation, in the order of application."""
     kernels = [create_gaussian_kernel()]
     if kind == "hybrid":
-        kernels += [
-            create_motion_kernel(MOTION_LENGTH_PX, 0.0),
-            create_disk_kernel(DEFOCUS_RADIUS_PX),
-        ]
+        kernels.append(create_motion_kernel(MOTION_LENGTH_PX, 0.0))
+        kernels.append(create_disk_kernel(DEFOCUS_RADIUS_PX))
     return kernels
 
 
@@ -204,20 +196,14 @@ def degrade_plane(
     result = clear
     for kernel in create_blur_kernels(kind):
         result = ndimage.convolve(result, kernel, mode="reflect")
-    parameters: dict[str, object] = {
-        "gaussian_sigma_px": BLUR_SIGMA_PX,
-        "gaussian_size_px": BLUR_SIZE_PX,
-    }
+    parameters: dict[str, object] = {"gaussian_sigma_px": BLUR_SIGMA_PX}
+    parameters["gaussian_size_px"] = BLUR_SIZE_PX
     if kind == "hybrid":
-        parameters |= {
-            "motion_length_px": MOTION_LENGTH_PX,
-            "motion_angle_deg": 0.0,
-            "defocus_radius_px": DEFOCUS_RADIUS_PX,
-        }
+        parameters |= {"motion_length_px": MOTION_LENGTH_PX, "motion_angle_deg": 0.0}
+        parameters["defocus_radius_px"] = DEFOCUS_RADIUS_PX
     if kind != "blur":
-        result, haze = _add_fog(
-            result, seed, uniform_fog=uniform_fog, airlight=airlight, stretch=stretch
-        )
+        how: Any = {"uniform_fog": uniform_fog, "airlight": airlight}
+        result, haze = _add_fog(result, seed, **how, stretch=stretch)
         parameters |= haze
     grey = result * ((high - low) / 255) + low
     kind_of = image.dtype.kind
@@ -245,23 +231,22 @@ def _add_fog(
     if not uniform_fog:
         rng = np.random.default_rng(seed)
         beta = low + (high - low) * create_smooth_field(image.shape, correlation, rng)
-    hazy_image = apply_fog(image, beta, level)
-    spread = hazy_image.std()
-    gain = image.std() / spread if spread > 0 else 1.0
+    hazy = apply_fog(image, beta, level)
+    norm = "mean and standard deviation of the blurred image" if stretch else "none"
     parameters = {
         "beta": [low, high] if not uniform_fog else [beta, beta],
         "beta_field": "uniform" if uniform_fog else "smooth random",
         "correlation_px": None if uniform_fog else correlation,
         "airlight": level,
         "depth": 1.0,
-        "normalisation": "mean and standard deviation of the blurred image"
-        if stretch
-        else "none",
+        "normalisation": norm,
         "seed": seed,
     }
     if not stretch:
-        return hazy_image, parameters
-    return (hazy_image - hazy_image.mean()) * gain + image.mean(), parameters
+        return hazy, parameters
+    spread = hazy.std()
+    gain = image.std() / spread if spread > 0 else 1.0
+    return (hazy - hazy.mean()) * gain + image.mean(), parameters
 
 
 # Random degradations for training: the same kinds, over wider ranges than the paper's.
@@ -314,7 +299,7 @@ class DegradedScene:
 
 
 def _create_random_blur_kernel(
-    kind: str, ranges: DegradationRanges, rng: np.random.Generator
+    kind: str, ranges: DegradationRanges, rng: Generator
 ) -> FloatArray:
     if kind != "hybrid" and ranges.sharp > 0 and rng.random() < ranges.sharp:
         return create_gaussian_kernel(rng.uniform(*_SHARP_PX), BLUR_SIZE_PX)
@@ -345,7 +330,7 @@ def convolve(image: FloatArray, kernel: FloatArray) -> FloatArray:
 
 
 def _simulate_transmission(
-    shape: IntPair, ranges: DegradationRanges, rng: np.random.Generator
+    shape: IntPair, ranges: DegradationRanges, rng: Generator
 ) -> FloatArray:
     """Simulate the transmission of haze in a window of a larger field."""
     low, high = BETA_RANGE
@@ -370,7 +355,7 @@ def _apply_mean_haze(
 
 
 def apply_random_degradation(
-    clear: NDArray[np.floating], ranges: DegradationRanges, rng: np.random.Generator
+    clear: NDArray[np.floating], ranges: DegradationRanges, rng: Generator
 ) -> DegradedScene:
     """Degrade a clear image (Y, X) in [0, 1] with random settings."""
     if ranges.as_paper > 0 and rng.random() < ranges.as_paper:
@@ -404,7 +389,7 @@ def apply_random_degradation(
 
 
 def _apply_published_degradation(
-    clear: NDArray[np.floating], ranges: DegradationRanges, rng: np.random.Generator
+    clear: NDArray[np.floating], ranges: DegradationRanges, rng: Generator
 ) -> DegradedScene:
     """Degrade like `degrade_plane`, and also return the ground truth."""
     kind = _choose_degradation_kind(ranges, rng)
@@ -418,20 +403,16 @@ def _apply_published_degradation(
         field = create_smooth_field((low.shape[0], low.shape[1]), correlation, rng)
         transmission = np.exp(-(first + (last - first) * field))
         log_gain = np.log(transmission.mean() / transmission)
-        hazy_image = apply_fog(low, -np.log(transmission), airlight)
+        hazy = apply_fog(low, -np.log(transmission), airlight)
         truth = _apply_mean_haze(truth, transmission, airlight)
-        gain = low.std() / max(float(hazy_image.std()), 1e-9)
-        offset = low.mean() - gain * hazy_image.mean()
-        low, truth, airlight = (
-            gain * part + offset for part in (hazy_image, truth, airlight)
-        )
+        gain = low.std() / max(float(hazy.std()), 1e-9)
+        offset = low.mean() - gain * hazy.mean()
+        low, truth, airlight = (gain * n + offset for n in (hazy, truth, airlight))
     low = np.clip(np.rint(low * _WHITE), 0, _WHITE) / _WHITE
     return _create_scene(low, truth, log_gain, airlight, get_scaling_range(low))
 
 
-def _choose_degradation_kind(
-    ranges: DegradationRanges, rng: np.random.Generator
-) -> Kind:
+def _choose_degradation_kind(ranges: DegradationRanges, rng: Generator) -> Kind:
     shares = np.array([ranges.blur, ranges.fog, ranges.hybrid], dtype=float)
     return KINDS[int(rng.choice(len(shares), p=shares / shares.sum()))]
 
@@ -451,12 +432,7 @@ def _create_scene(
 ) -> DegradedScene:
     """Scale both images to the grey range of the degraded image."""
     bottom, span = scale
-    clear = ((truth - bottom) / span).astype(np.float32)
-    return DegradedScene(
-        ((low - bottom) / span).astype(np.float32),
-        clear,
-        clear,
-        log_gain.astype(np.float32),
-        float((airlight - bottom) / span),
-        np.full(len(FAULTS), np.nan, np.float32),
-    )
+    degraded, clear = (((n - bottom) / span).astype(np.float32) for n in (low, truth))
+    haze = log_gain.astype(np.float32), float((airlight - bottom) / span)
+    unknown = np.full(len(FAULTS), np.nan, np.float32)
+    return DegradedScene(degraded, clear, clear, *haze, unknown)

@@ -20,6 +20,7 @@ from functools import partial
 
 import numpy as np
 import scipy  # the rest is loaded when it is used
+from numpy.random import Generator
 from numpy.typing import NDArray
 from pydantic import Field
 from scipy import ndimage
@@ -81,7 +82,7 @@ def _create_gaussian_kernel(sigma: float, ratio: float, angle: float) -> FloatAr
 
 
 def _create_random_blur_kernel(
-    ranges: FaultRanges, rng: np.random.Generator
+    ranges: FaultRanges, rng: Generator
 ) -> tuple[FloatArray, _FaultNumbers]:
     """Draw a random blur kernel: Gaussian, defocus, drift, or a combination of them."""
     sigma, angle = rng.uniform(*ranges.sigma_px), rng.uniform(0, math.pi)
@@ -89,9 +90,8 @@ def _create_random_blur_kernel(
     if rng.random() < ranges.round:
         kernel = _create_gaussian_kernel(sigma, 1.0, 0.0)
     elif kind == "astigmatic":
-        kernel = _create_gaussian_kernel(
-            sigma, math.exp(abs(rng.normal(0, 0.4))), angle
-        )
+        ratio = math.exp(abs(rng.normal(0, 0.4)))
+        kernel = _create_gaussian_kernel(sigma, ratio, angle)
     elif kind == "defocus":
         kernel = create_disk_kernel(rng.uniform(0.6, ranges.defocus_px))
     else:
@@ -120,7 +120,7 @@ def _create_random_blur_kernel(
 
 
 def _create_random_noise(
-    image: FloatArray, ranges: FaultRanges, smear: _Detector, rng: np.random.Generator
+    image: FloatArray, ranges: FaultRanges, smear: _Detector, rng: Generator
 ) -> tuple[FloatArray, _FaultNumbers]:
     """Draw random shot and read noise, with smear, for an image in [0, 1]."""
     deviation = math.exp(rng.uniform(*np.log(ranges.noise)))
@@ -143,7 +143,7 @@ def _create_random_noise(
     return smear(deviation * growing * noise), (shot, along, across, streaks)
 
 
-def _random_detector(rng: np.random.Generator) -> _Detector:
+def _random_detector(rng: Generator) -> _Detector:
     """Choose a random detector response, which may smear signal and noise."""
     kind = rng.random()
     if kind < 0.12:  # pixels averaged, or an image that was resampled
@@ -151,16 +151,12 @@ def _random_detector(rng: np.random.Generator) -> _Detector:
     if kind < 0.25:  # as in a line of a slow scan
         return partial(ndimage.gaussian_filter1d, sigma=rng.uniform(0.3, 1.6), axis=1)
     if kind < 0.4:  # a detector with exponential decay
-        kept_share = math.exp(-1 / rng.uniform(0.2, 1.5))
+        kept, lfilter = math.exp(-1 / rng.uniform(0.2, 1.5)), scipy.signal.lfilter
 
         def smear_line(image: FloatArray) -> FloatArray:
             # as if the line had started with its first pixel's value
-            state = kept_share * image[:, :1]
-            return np.asarray(
-                scipy.signal.lfilter(
-                    [1 - kept_share], [1, -kept_share], image, zi=state
-                )[0]
-            )
+            state = kept * image[:, :1]
+            return np.asarray(lfilter([1 - kept], [1, -kept], image, zi=state)[0])
 
         return smear_line
     return np.asarray
@@ -173,16 +169,14 @@ def _compute_neighbour_correlation(noise: FloatArray, axis: int) -> float:
 
 
 def _random_haze(
-    shape: IntPair, mean: float, ranges: FaultRanges, rng: np.random.Generator
+    shape: IntPair, mean: float, ranges: FaultRanges, rng: Generator
 ) -> tuple[FloatArray, float]:
     """Draw a random transmission and airlight of haze."""
     low, high = np.sort(rng.uniform(*ranges.beta, size=2))
     high = min(high, low + 1.3)
     correlation = float(np.exp(rng.uniform(*np.log(ranges.veil_px))))
-    field_shape = [max(n, int(correlation * rng.uniform(2, 9))) for n in shape]
-    field = create_field_window(
-        shape, (field_shape[0], field_shape[1]), correlation, rng
-    )
+    rows, columns = (max(n, int(correlation * rng.uniform(2, 9))) for n in shape)
+    field = create_field_window(shape, (rows, columns), correlation, rng)
     kind = rng.random()
     if kind < 0.35:
         airlight = mean + rng.normal(0, 0.03)
@@ -193,9 +187,7 @@ def _random_haze(
     return np.exp(-(low + (high - low) * field)), float(airlight)
 
 
-def _simulate_recording(
-    low: FloatArray, rng: np.random.Generator
-) -> tuple[FloatArray, float]:
+def _simulate_recording(low: FloatArray, rng: Generator) -> tuple[FloatArray, float]:
     """Simulate recording (clipping, rounding, JPEG); also return the JPEG error."""
     bottom, span = get_scaling_range(low)
     # the operator sets the contrast: it fills the range, a part of it, or exceeds it
@@ -219,18 +211,18 @@ def _simulate_recording(
 
 
 def apply_random_faults(
-    clear: NDArray[np.floating], ranges: FaultRanges, rng: np.random.Generator
+    clear: NDArray[np.floating], ranges: FaultRanges, rng: Generator
 ) -> DegradedScene:
     """Apply random microscope faults to a clear image (Y, X) in [0, 1].
 
     The degraded and the clear image are on one grey scale.
     """
     truth = clear.astype(float)
-    blurred_image, blur = truth, _SHARP
+    low, blur = truth, _SHARP
     if rng.random() < ranges.blurred:
         kernel, blur = _create_random_blur_kernel(ranges, rng)
-        blurred_image = convolve(truth, kernel)
-    low, noiseless = blurred_image, blurred_image
+        low = convolve(truth, kernel)
+    noiseless = low
     log_gain, airlight = np.zeros(truth.shape), float(low.mean())
     if rng.random() < ranges.veiled:
         shape = (truth.shape[0], truth.shape[1])
@@ -238,9 +230,8 @@ def apply_random_faults(
         share = float(transmission.mean())
         log_gain = np.log(share / transmission)
         low = apply_fog(low, -np.log(transmission), airlight)
-        noiseless, truth = (
-            airlight + (part - airlight) * share for part in (blurred_image, truth)
-        )
+        planes = noiseless, truth
+        noiseless, truth = (airlight + (one - airlight) * share for one in planes)
     deviation, noise = 0.0, _UNKNOWN
     if rng.random() < ranges.noisy:
         bottom, span = get_scaling_range(low)
@@ -258,13 +249,7 @@ def apply_random_faults(
     def rescale(image: FloatArray) -> Float32Array:
         return np.asarray((image - bottom) / span, dtype=np.float32)
 
-    return DegradedScene(
-        rescale(low),
-        rescale(noiseless),
-        rescale(truth),
-        log_gain.astype(np.float32),
-        float((airlight - bottom) / span),
-        np.array(
-            [math.log(deviation / span + NO_NOISE), *noise, *blur], dtype=np.float32
-        ),
-    )
+    images = rescale(low), rescale(noiseless), rescale(truth)
+    haze = log_gain.astype(np.float32), float((airlight - bottom) / span)
+    faults = [math.log(deviation / span + NO_NOISE), *noise, *blur]
+    return DegradedScene(*images, *haze, np.array(faults, dtype=np.float32))

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.random import Generator
 from pydantic import ValidationInfo, field_validator
 from scipy import ndimage, spatial, special
 
@@ -101,7 +102,7 @@ class _NearbySites:
 
 
 def draw_islands(
-    side: int, pixel_nm: float, packing: IslandPacking, rng: np.random.Generator
+    side: int, pixel_nm: float, packing: IslandPacking, rng: Generator
 ) -> Islands:
     """Draw islands on a square field; cells should be wider than a block of 8 px."""
     blocks = -(-side // _BLOCK)
@@ -114,15 +115,11 @@ def draw_islands(
     at = []
     for plane, line in zip(warp, (y, x), strict=True):
         # reordered into (blocks, pixels of a block), and back below
-        parts = (
-            (plane + line).astype(np.float32).reshape(blocks, _BLOCK, blocks, _BLOCK)
-        )
-        parts = np.ascontiguousarray(parts.swapaxes(1, 2))
-        at.append(parts.reshape(blocks**2, _BLOCK**2))
-    planes = []
-    for values in _compute_depth_and_grain(
-        at[0], at[1], near, np.float32(packing.corner_nm)
-    ):
+        parts = (plane + line).astype(np.float32)
+        parts = parts.reshape(blocks, _BLOCK, blocks, _BLOCK).swapaxes(1, 2)
+        at.append(np.ascontiguousarray(parts).reshape(blocks**2, _BLOCK**2))
+    planes, corner = [], np.float32(packing.corner_nm)
+    for values in _compute_depth_and_grain(at[0], at[1], near, corner):
         parts = values.reshape(blocks, blocks, _BLOCK, _BLOCK).swapaxes(1, 2)
         plane = np.ascontiguousarray(parts).reshape(whole, whole)
         planes.append(plane[:side, :side])
@@ -130,7 +127,7 @@ def draw_islands(
 
 
 def _find_nearby_sites(
-    blocks: int, pixel_nm: float, packing: IslandPacking, rng: np.random.Generator
+    blocks: int, pixel_nm: float, packing: IslandPacking, rng: Generator
 ) -> _NearbySites:
     """Find the sites near each block, on a larger, jittered lattice."""
     pitch = packing.pitch_nm
@@ -210,13 +207,7 @@ def _compute_depth_and_grain(
 FINE_NM = 7.1  # pixel of the fine image of de Haan et al. (2019)
 COARSE_NM = 2 * FINE_NM
 _STREAMS = {"validation": 0x9E3779B97F4A7C15, "judging": 0xC2B2AE3D27D4EB4F}
-_LEAST = {
-    "pitch_nm": 60.0,
-    "size_spread": 0.0,
-    "edges": 0.0,
-    "coarse_probe_nm": 0.0,
-    "electrons": 1.0,
-}
+_LEAST = {"pitch_nm": 60.0, "electrons": 1.0}  # 0 for the other ranges
 _DEFAULT_SHARE = 0.5  # share of the tuned options in training; chosen
 # Chosen: around the tuned values, and far beyond them.
 _SIZE_RANGES = {
@@ -248,9 +239,7 @@ class GoldPair:
 class GoldOptions(Options):
     """Options for sample, probe and dose; ranges are sampled for each field."""
 
-    pitch_nm: FloatPair = declare_option(
-        (115.0, 270.0), "mean distance between neighbouring islands"
-    )
+    pitch_nm: FloatPair = declare_option((115.0, 270.0), "mean distance of islands")
     size_spread: FloatPair = declare_option((0.3, 1.0), "spread of the islands' sizes")
     gap_nm: float = declare_option(9.4, "median width of the gaps", gt=0)
     gap_spread: float = declare_option(
@@ -260,12 +249,8 @@ class GoldOptions(Options):
     missing: float = declare_option(0.2, "share of cells without an island", ge=0, lt=1)
     corner: float = declare_option(0.2, "corner radius, over the pitch", gt=0, le=1)
     sidewall_nm: float = declare_option(17.0, "width of an island's sidewall", ge=0)
-    edges: FloatPair = declare_option(
-        (0.2, 0.45), "brightness added at an island's edge"
-    )
-    grains: float = declare_option(
-        0.08, "largest loss of brightness of a grain", ge=0, lt=1
-    )
+    edges: FloatPair = declare_option((0.2, 0.45), "brightness added at the edges")
+    grains: float = declare_option(0.08, "largest loss of light of a grain", ge=0, lt=1)
     fine_probe_nm: float = declare_option(
         8.5, "probe of the fine image, full width at half maximum", ge=0
     )
@@ -279,30 +264,25 @@ class GoldOptions(Options):
     line_jitter_px: float = declare_option(
         0.1, "standard deviation of the jumps between rows, in coarse pixels", ge=0
     )
-    drift_px: float = declare_option(
-        0.0, "drift during the coarse scan, in coarse pixels", ge=0
-    )
+    drift_px: float = declare_option(0.0, "drift of the coarse scan, in its px", ge=0)
 
     @field_validator("pitch_nm", "size_spread", "edges", "coarse_probe_nm", "electrons")
     @classmethod
     def _check_pair_order(cls, value: FloatPair, info: ValidationInfo) -> FloatPair:
-        least = _LEAST[info.field_name or ""]
+        least = _LEAST.get(info.field_name or "", 0.0)
         if not least <= value[0] <= value[1]:
             msg = f"must be two ascending numbers of at least {least:g}, got {value}"
             raise ValueError(Message(msg, "out-of-range"))
         return value
 
-    def simulate_emission(self, side: int, rng: np.random.Generator) -> Float32Array:
+    def simulate_emission(self, side: int, rng: Generator) -> Float32Array:
         """Simulate the emission of a random field before imaging.
 
         Gold is near 0.8, carbon near 0.1. Shape (2 side, 2 side), the fine grid: `side`
         is in coarse pixels.
         """
         if side < _MIN_SIDE:
-            msg = (
-                f"The simulated gold field must be at least {_MIN_SIDE} px wide, got "
-                f"{side}."
-            )
+            msg = f"A gold field must be at least {_MIN_SIDE} px wide, got {side}."
             raise OptionError(msg, code="out-of-range")
         pitch = float(np.exp(rng.uniform(*np.log(self.pitch_nm))))
         packing = IslandPacking(
@@ -330,7 +310,7 @@ class GoldOptions(Options):
         """Image an emission (Y, X) with the fine probe, scaled and noise-free."""
         return _apply_probe(emission, self.fine_probe_nm)
 
-    def create_pair(self, emission: Float32Array, rng: np.random.Generator) -> GoldPair:
+    def create_pair(self, emission: Float32Array, rng: Generator) -> GoldPair:
         """Image an emission (2 S, 2 S) at coarse and at fine magnification."""
         side = emission.shape[0] // 2
         high = self.create_ground_truth(emission)
@@ -345,15 +325,11 @@ class GoldOptions(Options):
             high = exposure.astype(np.float32)
         bottom, top = np.percentile(low, _PERCENTILES)
         span = max(top - bottom, 1e-6)
-        return GoldPair(
-            ((low - bottom) / span).astype(np.float32),
-            ((high - bottom) / span).astype(np.float32),
-        )
+        scaled = (((image - bottom) / span).astype(np.float32) for image in (low, high))
+        return GoldPair(*scaled)
 
 
-def create_gold_rng(
-    purpose: Literal["validation", "judging"], index: int
-) -> np.random.Generator:
+def create_gold_rng(purpose: Literal["validation", "judging"], index: int) -> Generator:
     """Return the random generator for a field that is excluded from training.
 
     The field selects a checkpoint, or compares finished models; every call returns the
@@ -362,7 +338,7 @@ def create_gold_rng(
     return np.random.default_rng([index, _STREAMS[purpose]])
 
 
-def create_random_gold_options(rng: np.random.Generator) -> GoldOptions:
+def create_random_gold_options(rng: Generator) -> GoldOptions:
     """Draw a sample and a probe for training, from wider ranges than the tuned ones.
 
     Half of the draws use the tuned ranges; the others vary sizes, gaps, bare patches,
@@ -385,7 +361,7 @@ def create_random_gold_options(rng: np.random.Generator) -> GoldOptions:
 
 
 def simulate_random_gold_pair(
-    side: int, rng: np.random.Generator, options: GoldOptions | None = None
+    side: int, rng: Generator, options: GoldOptions | None = None
 ) -> GoldPair:
     """Draw a random field of `side` coarse pixels and image it twice."""
     settings = options or GoldOptions()

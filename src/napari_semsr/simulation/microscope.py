@@ -16,6 +16,7 @@ Steps of the model:
 from typing import Literal, Self
 
 import numpy as np
+from numpy.random import Generator
 from numpy.typing import NDArray
 from pydantic import field_validator, model_validator
 from scipy import ndimage
@@ -65,7 +66,7 @@ class MicroscopeOptions(Options):
         gt=0,
     )
     refractive_index: float = declare_option(
-        1.9, "refractive index of the microsphere", ge=1, le=4
+        1.9, "index of the microsphere", ge=1, le=4
     )
     coherence_factor: float | None = declare_fraction(
         1.0,
@@ -97,21 +98,15 @@ class MicroscopeOptions(Options):
         "distance from the focus at which a Gaussian is 1.41 times as wide, in nm; 100",
         gt=0,
     )
-    focus_nm: float = declare_option(
-        0.0, "height of the focal plane above the lowest surface"
-    )
+    focus_nm: float = declare_option(0.0, "focal plane above the lowest surface, in nm")
     wavelength_nm: float = declare_option(550.0, "wavelength of the light in nm", gt=0)
     objective: float = declare_option(100.0, "magnification of the objective", gt=0)
     microsphere: float = declare_option(3.25, "magnification of the microsphere", gt=0)
     microsphere_um: float = declare_option(
         57.0, "diameter of the microsphere in micrometres", gt=0
     )
-    camera_pixel_um: float = declare_option(
-        6.5, "pixel of the camera in micrometres", gt=0
-    )
-    field: Literal["round", "square"] = declare_option(
-        "round", "shape of the illuminated field"
-    )
+    camera_pixel_um: float = declare_option(6.5, "pixel of the camera in µm", gt=0)
+    field: Literal["round", "square"] = declare_option("round", "shape of the field")
     vignetting: float | None = declare_option(
         None,
         "brightness at the rim (round) or corner (square), over the centre; 0.35 for "
@@ -127,13 +122,11 @@ class MicroscopeOptions(Options):
     )
     distortion: float = declare_option(
         0.0,
-        "displacement at the rim, over the radius",
+        "displacement at the rim, per radius",
         ge=-MAX_DISTORTION,
         le=MAX_DISTORTION,
     )
-    dust: int = declare_option(
-        0, "specks on the optics, the same in each frame", ge=0, le=500
-    )
+    dust: int = declare_option(0, "specks, the same in each frame", ge=0, le=500)
     photons: float = declare_option(
         2000.0, "photons per pixel at full scale; 0 for no shot noise", ge=0
     )
@@ -161,23 +154,12 @@ class MicroscopeOptions(Options):
     @model_validator(mode="after")
     def _check_optics(self) -> Self:
         """Raise an error for impossible apertures or options that do not apply."""
-        names = {"resolution_nm", "depth_of_field_nm"}
-        if self.optics == "pupil":
-            for name in sorted(names):
-                if getattr(self, name) is not None:
-                    msg = (
-                        f"{name} applies only to Gaussian optics, but pupil optics are "
-                        "selected: set `numerical_aperture` instead, or "
-                        "`optics=gaussian`"
-                    )
-                    raise ValueError(Message(msg, "options-contradict"))
-        for name in sorted(set(OPTICS) - {"optics", "wavelength_nm"}):
-            usual = type(self).model_fields[name].default
-            if self.optics == "gaussian" and getattr(self, name) != usual:
-                msg = (
-                    f"{name} applies only to pupil optics, but Gaussian optics are "
-                    "selected: omit it, or set `optics=pupil`"
-                )
+        names, other = ["depth_of_field_nm", "resolution_nm"], "gaussian"
+        if self.optics == "gaussian":
+            names, other = sorted({*OPTICS} - {"optics", "wavelength_nm"}), "pupil"
+        for name in names:
+            if getattr(self, name) != type(self).model_fields[name].default:
+                msg = f"{name} applies only with `optics={other}`: set that, or omit it"
                 raise ValueError(Message(msg, "options-contradict"))
         check_aperture(self.numerical_aperture, self.refractive_index)
         return self
@@ -262,7 +244,7 @@ def compute_reflectance(
 
 
 def create_illumination_field(
-    options: MicroscopeOptions, size: int, rng: np.random.Generator
+    options: MicroscopeOptions, size: int, rng: Generator
 ) -> Float32Array:
     """Create a frame's illumination: vignetting, offset, tilt, dust, field stop."""
     towards, sideways = rng.uniform(0, 2 * np.pi, 2)
@@ -298,7 +280,7 @@ def compute_expected_counts(
 
 
 def simulate_camera_counts(
-    light: NDArray[np.floating], options: MicroscopeOptions, rng: np.random.Generator
+    light: NDArray[np.floating], options: MicroscopeOptions, rng: Generator
 ) -> NDArray[np.uint16]:
     """Simulate camera counts for light, with shot noise, read noise and rounding."""
     signal: FloatArray = np.maximum(np.asarray(light, np.float64), 0)

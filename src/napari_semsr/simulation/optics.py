@@ -76,9 +76,8 @@ def simulate_image(
     off = np.broadcast_to(off.astype(np.float32), light.shape)
     if options.optics == "gaussian":
         sigma = compute_gaussian_fwhm_nm(options, off) / FWHM / pixel_nm
-        return _apply_varying_blur(
-            light, sigma.astype(np.float32), (1 - bin_factor**-2) / 12
-        )
+        sigma, variance = sigma.astype(np.float32), (1 - bin_factor**-2) / 12
+        return _apply_varying_blur(light, sigma, variance)
     rim = options.numerical_aperture / options.wavelength_nm * pixel_nm
     reach = _REACH * options.wavelength_nm / options.numerical_aperture
     border = int(np.ceil((reach + float(np.abs(off).max())) / pixel_nm))
@@ -100,19 +99,17 @@ def simulate_image(
             light_part = field * np.asarray(part, np.float32)
             spectra.append(_compute_spectrum(light_part, border, shape, small))
         waves.append(spectra)
+    fields = np.array(waves), bands
     if coherence is None:
-        image = _filter_waves(np.array(waves), bands, levels, errors, options)
+        image = _filter_waves(*fields, levels, errors, options)
     else:
-        image = _sum_source_images(
-            np.array(waves), bands, (levels[0], step), errors, options
-        )
+        image = _sum_source_images(*fields, (levels[0], step), errors, options)
     for axis, band in enumerate(bands):
         box = np.sinc(box_px * rim * band)
         image = image * box[:, None] if axis == 0 else image * box
     for axis, count in enumerate(shape):
-        image = fft.ifft(
-            _resize_spectrum(image, count, axis), axis=axis, norm="forward"
-        )
+        image = _resize_spectrum(image, count, axis)
+        image = fft.ifft(image, axis=axis, norm="forward")
         image = np.take(image, range(border, border + light.shape[axis]), axis)
     return np.asarray(image.real, np.float32)
 
@@ -155,11 +152,9 @@ def _iterate_field_zones(
         return
     count = max(1, int(np.ceil(2 * np.pi * worst / _STEP)))
     knots = np.linspace(-1, 1, 2 * count + 1)
+    lines = [np.clip(line, -1, 1) for line in place]
     hats = [
-        [
-            np.clip(1 - np.abs(np.clip(line, -1, 1) - knot) * count, 0, 1)
-            for line in place
-        ]
+        [np.clip(1 - np.abs(line - knot) * count, 0, 1) for line in lines]
         for knot in knots
     ]
     for y, (down, _) in zip(knots, hats, strict=True):
@@ -181,9 +176,8 @@ def _compute_spectrum(
     wave: Complex, border: int, shape: list[int], small: list[int]
 ) -> Complex:
     """Mirror a field at its borders; return the frequencies transmitted by a lens."""
-    ends = [
-        (border, n - have - border) for n, have in zip(shape, wave.shape, strict=True)
-    ]
+    pairs = zip(shape, wave.shape, strict=True)
+    ends = [(border, n - have - border) for n, have in pairs]
     spectrum = np.pad(wave, ends, mode="symmetric")
     for axis in (1, 0):
         spectrum = fft.fft(spectrum, axis=axis, norm="forward")
@@ -217,9 +211,8 @@ def _compute_aberration_phase(
     """Compute the pupil phase due to aberrations."""
     square = y * y + x * x
     waves = spherical * (square - 1) * square
-    return np.asarray(
-        2 * np.pi * (waves + (coma[0] * y + coma[1] * x) * (square - 2 / 3))
-    )
+    tilted = (coma[0] * y + coma[1] * x) * (square - 2 / 3)
+    return np.asarray(2 * np.pi * (waves + tilted))
 
 
 def _sum_source_images(
@@ -298,11 +291,11 @@ def compute_transfer_function(
     for off_nm, share in depths:
         pupil = (pupil_part * np.exp(1j * off_nm * away)).astype(np.complex64)
         power += share * np.abs(fft.fft2(pupil, (size, size))) ** 2
-    transfer_function = fft.fftshift(fft.ifft2(power))
-    transfer_function /= np.sum(cover)
+    transfer = fft.fftshift(fft.ifft2(power))
+    transfer /= np.sum(cover)
     # rims are soft
-    transfer_function[size // 2, size // 2] = sum(share for _, share in depths)
-    return np.asarray(transfer_function)
+    transfer[size // 2, size // 2] = sum(share for _, share in depths)
+    return np.asarray(transfer)
 
 
 def _interpolate_transfer_function(
@@ -316,12 +309,10 @@ def _interpolate_transfer_function(
     more = fine - whole * _compute_ideal_otf(line[:, None], line[None])
     lines = [np.clip(middle + _FINE * v, 0, fine.shape[0] - 1) for v in (y, x)]
     places = np.broadcast_arrays(*lines)
-    parts = [
-        ndimage.map_coordinates(part, places, order=1)
-        for part in (more.real, more.imag)
-    ]
-    transfer_values = whole * _compute_ideal_otf(y, x) + parts[0] + 1j * parts[1]
-    return np.asarray(transfer_values, np.complex64)
+    planes = more.real, more.imag
+    real, imag = (ndimage.map_coordinates(n, places, order=1) for n in planes)
+    values = whole * _compute_ideal_otf(y, x) + real + 1j * imag
+    return np.asarray(values, np.complex64)
 
 
 def _compute_ideal_otf(y: FloatArray, x: FloatArray) -> FloatArray:
@@ -418,11 +409,9 @@ def _apply_varying_blur(
         part = np.ones(light.shape, np.float32) if share is None else share
         total += transmission * fft.rfft2(np.pad(light * part, ends, mode="symmetric"))
         cover += transmission * fft.rfft2(np.pad(part, ends, mode="symmetric"))
-    blurred_light = fft.irfft2(total, shape) / fft.irfft2(cover, shape)
-    rows, columns = light.shape
-    return np.asarray(
-        blurred_light[border : border + rows, border : border + columns], np.float32
-    )
+    blurred = fft.irfft2(total, shape) / fft.irfft2(cover, shape)
+    rows, columns = (slice(border, border + n) for n in light.shape)
+    return np.asarray(blurred[rows, columns], np.float32)
 
 
 # Width of a point: radius of the circle that contains half of its light.

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
+from numpy.random import Generator
 from numpy.typing import NDArray
 from pydantic import model_validator
 from scipy import fft, ndimage
@@ -24,21 +25,9 @@ from napari_semsr.core import (
     RealArray,
     ShapeError,
 )
+from napari_semsr.simulation import microscope as microscopes, optics
 from napari_semsr.simulation.canvas import Canvas
-from napari_semsr.simulation.microscope import (
-    MicroscopeOptions,
-    check_aperture,
-    compute_minimum_index,
-    compute_reflectance,
-)
-from napari_semsr.simulation.optics import (
-    ANY_FOCUS,
-    compute_focus_depth_nm,
-    compute_half_light_radius_nm,
-    compute_light_field,
-    compute_psf,
-    simulate_image,
-)
+from napari_semsr.simulation.microscope import MicroscopeOptions
 from napari_semsr.simulation.samples import SampleRanges, create_random_surface
 from napari_semsr.simulation.sem import compute_sem_contrast
 from napari_semsr.simulation.specimen import Specimen, declare_fraction, declare_option
@@ -53,12 +42,9 @@ class SsumPairOptions(SampleRanges):
     """Ranges for simulated pairs: sample, microscope, noise."""
 
     pixel_nm: float = declare_option(20.0, "pixel of the mosaic in nm", gt=0)
-    numerical_aperture: FloatPair = declare_option(
-        (1.3, 2.0), "numerical aperture of the lens"
-    )
+    numerical_aperture: FloatPair = declare_option((1.3, 2.0), "aperture of the lens")
     refractive_index: FloatPair = declare_option(
-        (1.9, 2.2),
-        ("refractive index of the lens, drawn from the values that allow the aperture"),
+        (1.9, 2.2), "index of the lens, drawn from the values that allow the aperture"
     )
     coherence_factor: FloatPair = declare_option(
         (0.4, 1.0), "aperture of the illumination, over that of the lens"
@@ -79,9 +65,7 @@ class SsumPairOptions(SampleRanges):
         (80.0, 130.0),
         "distance from the focus at which a Gaussian is 1.41 times as wide, in nm",
     )
-    wavelength_nm: FloatPair = declare_option(
-        (500.0, 600.0), "wavelength of the light in nm"
-    )
+    wavelength_nm: FloatPair = declare_option((500.0, 600.0), "wavelength of the light")
     any_focus: float = declare_fraction(
         0.5,
         "share of images at any focus; in the others the mean height of the sample "
@@ -91,25 +75,18 @@ class SsumPairOptions(SampleRanges):
         0.0, "largest drift of the focus across a field, in nm", ge=0
     )
     distortion_px: float = declare_option(
-        0.0,
-        "largest radial displacement left by stitching, in pixels",
-        ge=0,
-        le=8,
+        0.0, "largest radial displacement left by stitching, in pixels", ge=0, le=8
     )
     read_noise: FloatPair = declare_option(
-        (10.0, 10.0),
-        "read noise in counts of 60 000, drawn log-uniformly",
+        (10.0, 10.0), "read noise in counts of 60 000, drawn log-uniformly"
     )
     photons: FloatPair = declare_option(
-        (800.0, 12000.0),
-        "photons per pixel of the mosaic at full scale; 0 for no shot noise",
+        (800.0, 12000.0), "photons per pixel of the mosaic at full scale; 0: no noise"
     )
     shading: float = declare_option(
         0.05, "largest shading left by flat-field correction, as a share", ge=0, lt=0.5
     )
-    eight_bit: float = declare_fraction(
-        0.5, "share of images of 8 bits; the others have 12"
-    )
+    eight_bit: float = declare_fraction(0.5, "share of images of 8 bits instead of 12")
 
     @model_validator(mode="before")
     @classmethod
@@ -117,19 +94,15 @@ class SsumPairOptions(SampleRanges):
         """Convert an old model card: pupils become Gaussians of the same width."""
         if not isinstance(values, dict) or not values.keys() >= _FORMER:
             return values
-        options_left = {
-            k: v for k, v in values.items() if k not in _FORMER | _FORMER_PUPILS
-        }
-        return {
-            "gaussian": 1.0,
-            "any_focus": 1 - float(values["focused"]),
-            **options_left,
-        }
+        former = _FORMER | _FORMER_PUPILS
+        rest = {key: value for key, value in values.items() if key not in former}
+        return {"gaussian": 1.0, "any_focus": 1 - float(values["focused"]), **rest}
 
     @model_validator(mode="after")
     def _check_apertures(self) -> Self:
         """Raise an error for apertures that no refractive index in the range allows."""
-        check_aperture(self.numerical_aperture[1], self.refractive_index[1])
+        limits = self.numerical_aperture[1], self.refractive_index[1]
+        microscopes.check_aperture(*limits)
         return self
 
 
@@ -154,18 +127,17 @@ class ImagingSettings:
 
 def _draw_imaging_settings(
     surface: Specimen,
-    rng: np.random.Generator,
+    rng: Generator,
     options: SsumPairOptions,
     wavelength_nm: float,
 ) -> ImagingSettings:
     """Draw random settings of an image."""
-    dim, bright = options.photons
-    photons = (
-        0.0 if dim == 0 else float(np.exp(rng.uniform(np.log(dim), np.log(bright))))
-    )
+    photons = 0.0
+    if options.photons[0] != 0:
+        photons = float(np.exp(rng.uniform(*np.log(options.photons))))
     quiet, loud = np.log(options.read_noise)
     if rng.random() < options.gaussian:
-        optics = MicroscopeOptions(
+        lens = MicroscopeOptions(
             optics="gaussian",
             resolution_nm=float(rng.uniform(*options.resolution_nm)),
             depth_of_field_nm=float(rng.uniform(*options.depth_of_field_nm)),
@@ -173,21 +145,19 @@ def _draw_imaging_settings(
     else:
         aperture = float(rng.uniform(*options.numerical_aperture))
         low, high = options.refractive_index
-        least = max(low, compute_minimum_index(aperture))
-        optics = MicroscopeOptions(
+        least = max(low, microscopes.compute_minimum_index(aperture))
+        lens = MicroscopeOptions(
             numerical_aperture=aperture,
             refractive_index=float(rng.uniform(least, high)),
             coherence_factor=float(rng.uniform(*options.coherence_factor)),
             spherical_waves=options.spherical_waves * float(rng.uniform(-1, 1)),
             coma_waves=options.coma_waves * float(rng.random()),
         )
-    microscope = optics.replace(
-        wavelength_nm=wavelength_nm,
-        photons=photons,
-        read_noise=float(np.exp(rng.uniform(quiet, loud))),
-    )
-    far = ANY_FOCUS if rng.random() < options.any_focus else 1.0
-    away = far * compute_focus_depth_nm(microscope) * float(rng.uniform(-1, 1))
+    read_noise = float(np.exp(rng.uniform(quiet, loud)))
+    camera = {"photons": photons, "read_noise": read_noise}
+    microscope = lens.replace(wavelength_nm=wavelength_nm, **camera)
+    far = optics.ANY_FOCUS if rng.random() < options.any_focus else 1.0
+    away = far * optics.compute_focus_depth_nm(microscope) * float(rng.uniform(-1, 1))
     focus = float(surface.height_nm.mean()) - away
     # positions are uniform over the area of the field
     radius, turn = np.sqrt(rng.random()), rng.uniform(0, 2 * np.pi)
@@ -222,15 +192,14 @@ def _distort_radially(
     displacement -= displacement.mean((1, 2), keepdims=True)
     displacement *= most / max(float(np.hypot(*displacement).max()), 1e-9)
     places = np.indices(image.shape) + displacement
-    displaced_image = ndimage.map_coordinates(image, places, order=3, mode="grid-wrap")
-    return np.asarray(displaced_image)
+    return np.asarray(ndimage.map_coordinates(image, places, mode="grid-wrap"))
 
 
 def _simulate_recording(
     light: Float32Array,
     pixel_nm: float,
     look: ImagingSettings,
-    rng: np.random.Generator,
+    rng: Generator,
 ) -> Float32Array:
     """Add shading, noise and rounding as in a mosaic of frames."""
     canvas = Canvas((light.shape[0], light.shape[1]), pixel_nm, 0.0)
@@ -321,7 +290,7 @@ def simulate_ssum_pair(
     surface: Specimen,
     side: int,
     look: ImagingSettings,
-    rng: np.random.Generator,
+    rng: Generator,
     *,
     scale: int = 1,
 ) -> SsumPair:
@@ -337,7 +306,7 @@ def simulate_ssum_pair(
 
 def simulate_random_ssum_pairs(
     side: int,
-    rng: np.random.Generator,
+    rng: Generator,
     options: SsumPairOptions | None = None,
     count: int = 1,
     *,
@@ -362,9 +331,8 @@ def simulate_random_ssum_pairs(
     wavelength = float(rng.uniform(*settings.wavelength_nm))
     field = _prepare_sample(surface, side, scale, wavelength)
     for _ in range(count):
-        yield _simulate_pair(
-            field, _draw_imaging_settings(surface, rng, settings, wavelength), rng
-        )
+        look = _draw_imaging_settings(surface, rng, settings, wavelength)
+        yield _simulate_pair(field, look, rng)
 
 
 def simulate_validation_pairs(
@@ -414,26 +382,22 @@ def _prepare_sample(
         raise OptionError(msg, code="unknown-value")
     need = get_surface_shape(side)
     if surface.height_nm.shape != need:
-        rows, columns = surface.height_nm.shape
-        msg = (
-            f"A field of {side} px needs a sample of {need[0]} x {need[1]} px, got "
-            f"{rows} x {columns}."
-        )
+        got = " x ".join(map(str, surface.height_nm.shape))
+        size = f"{need[0]} x {need[1]} px"
+        msg = f"A field of {side} px needs a sample of {size}, got {got}."
         raise ShapeError(msg, code="image-too-small")
-    light = compute_reflectance(
-        surface.height_nm,
-        surface.material,
-        surface.pixel_nm,
-        wavelength_nm=wavelength_nm,
+    height, pixel = surface.height_nm, surface.pixel_nm
+    light = microscopes.compute_reflectance(
+        height, surface.material, pixel, wavelength_nm=wavelength_nm
     )
-    fine = compute_sem_contrast(surface)
+    wave = optics.compute_light_field(light, height, wavelength_nm)
+    contrast = compute_sem_contrast(surface)
+    electrons = contrast if scale == _FINE else _bin_pixels(contrast)
     return _PreparedSample(
         light=_bin_pixels(light),
-        wave=_bin_pixels(compute_light_field(light, surface.height_nm, wavelength_nm)),
-        height_nm=_bin_pixels(surface.height_nm),
-        electrons=_crop_centre(
-            fine if scale == _FINE else _bin_pixels(fine), scale * side
-        ),
+        wave=_bin_pixels(wave),
+        height_nm=_bin_pixels(height),
+        electrons=_crop_centre(electrons, scale * side),
         side=side,
         pixel_nm=_FINE * surface.pixel_nm,
         kind=surface.kind,
@@ -441,7 +405,7 @@ def _prepare_sample(
 
 
 def _simulate_pair(
-    field: _PreparedSample, look: ImagingSettings, rng: np.random.Generator
+    field: _PreparedSample, look: ImagingSettings, rng: Generator
 ) -> SsumPair:
     """Simulate the superlens image, and scale both images."""
     # above a focal plane that drifts across the field
@@ -449,48 +413,35 @@ def _simulate_pair(
     drift = down * np.linspace(-0.5, 0.5, rows)[:, None]
     drift = drift + across * np.linspace(-0.5, 0.5, columns)[None]
     level, pixel = np.asarray(field.height_nm - drift, np.float32), field.pixel_nm
-    image = simulate_image(
-        field.light,
-        level,
-        pixel,
-        look.microscope,
-        wave=field.wave,
-        place=look.place,
-        box_px=1.0,
-        bin_factor=_FINE,
-    )
-    displaced_image = np.asarray(_distort_radially(image, look.bending_px), np.float32)
-    light = _crop_centre(displaced_image, field.side)
-    low, low_range = _scale_by_percentiles(
-        _simulate_recording(light, field.pixel_nm, look, rng)
-    )
+    how: dict[str, Any] = {"wave": field.wave, "place": look.place}
+    how |= {"box_px": 1.0, "bin_factor": _FINE}
+    image = optics.simulate_image(field.light, level, pixel, look.microscope, **how)
+    image = np.asarray(_distort_radially(image, look.bending_px), np.float32)
+    light = _crop_centre(image, field.side)
+    recorded = _simulate_recording(light, field.pixel_nm, look, rng)
+    low, low_range = _scale_by_percentiles(recorded)
     if look.bits == 8:
         low = np.asarray(np.rint(low * 255) / 255, np.float32)
     high, high_range = _scale_by_percentiles(field.electrons)
     off = _crop_centre(level, field.side) - look.microscope.focus_nm
-    radii = compute_half_light_radius_nm(look.microscope, off)
+    radii = optics.compute_half_light_radius_nm(look.microscope, off)
     blur_px = float(np.sqrt(np.mean(radii**2))) / _HALF_LIGHT / pixel
     # a few representative distances from the focus, and their fractions
     edges = np.linspace(float(off.min()), float(off.max()) + 1e-3, _DEPTHS + 1)
     counts, _ = np.histogram(off, edges)
-    depths = [
-        (float(at), float(count) / off.size)
-        for at, count in zip((edges[1:] + edges[:-1]) / 2, counts, strict=True)
-        if count
-    ]
+    pairs = zip((edges[1:] + edges[:-1]) / 2, counts, strict=True)
+    depths = [(float(at), float(count) / off.size) for at, count in pairs if count]
+    where: dict[str, Any] = {"place": look.place}
+    depth = optics.compute_focus_depth_nm(look.microscope)
     return SsumPair(
-        low,
-        high,
-        low_range,
-        high_range,
-        field.pixel_nm,
-        high.shape[0] // field.side,
-        field.kind,
-        look,
-        _scale_grey_levels(light, low_range),
-        blur_px,
-        compute_psf(look.microscope, depths, pixel, SPREAD_PX, place=look.place),
-        float(off.mean()) / compute_focus_depth_nm(look.microscope),
+        *(low, high, low_range, high_range, field.pixel_nm),
+        scale=high.shape[0] // field.side,
+        kind=field.kind,
+        look=look,
+        noiseless=_scale_grey_levels(light, low_range),
+        blur_px=blur_px,
+        spread=optics.compute_psf(look.microscope, depths, pixel, SPREAD_PX, **where),
+        defocus=float(off.mean()) / depth,
     )
 
 

@@ -11,6 +11,7 @@ network from inferring an object from its row or from the kind of sample.
 from collections.abc import Callable
 
 import numpy as np
+from numpy.random import Generator
 
 from napari_semsr.core import Float32Array, FloatArray, FloatPair, IntPair, Options
 from napari_semsr.simulation.canvas import Canvas, Distance, compute_box_distance
@@ -28,7 +29,7 @@ SAMPLE_KINDS: tuple[str, ...] = (*KINDS, "shapes", "dots")
 """Kinds of samples: those of `draw_object`, scattered shapes, rows of raised dots."""
 HELD_OUT_SEED = 2**31
 """First seed reserved for samples that are never used in training."""
-Form = Callable[[float, float, np.random.Generator], tuple[Distance, float]]
+Form = Callable[[float, float, Generator], tuple[Distance, float]]
 _PITCHES: dict[Kind, FloatPair] = {
     "grating": (100.0, 700.0),
     "pits": (180.0, 900.0),
@@ -83,7 +84,7 @@ def create_random_surface(
     shape: IntPair,
     *,
     pixel_nm: float,
-    rng: np.random.Generator,
+    rng: Generator,
     ranges: SampleRanges | None = None,
     held_out: bool = False,
 ) -> Specimen:
@@ -129,7 +130,7 @@ def create_random_surface(
 
 
 def _draw_single_sample(
-    canvas: Canvas, ranges: SampleRanges, rng: np.random.Generator, first_seed: int
+    canvas: Canvas, ranges: SampleRanges, rng: Generator, first_seed: int
 ) -> tuple[Float32Array, Float32Array, str]:
     """Draw a single sample on the whole canvas: height, material, kind."""
     kind = str(rng.choice(ranges.kinds))
@@ -179,7 +180,7 @@ def _add_shapes(
     material: Float32Array,
     relief_nm: float,
     ranges: SampleRanges,
-    rng: np.random.Generator,
+    rng: Generator,
 ) -> None:
     """Add raised bars, discs and rings to a surface, in place."""
     area = canvas.extent_nm[0] * canvas.extent_nm[1]
@@ -203,7 +204,7 @@ def _add_dot_array(
     material: Float32Array,
     relief_nm: float,
     ranges: SampleRanges,
-    rng: np.random.Generator,
+    rng: Generator,
 ) -> None:
     """Add a square or hexagonal array of equal raised discs or squares, in place."""
     width = _draw_log_uniform(ranges.shape_nm, rng)
@@ -247,7 +248,7 @@ def _change_objects(
     height: Float32Array,
     material: Float32Array,
     ranges: SampleRanges,
-    rng: np.random.Generator,
+    rng: Generator,
 ) -> None:
     """Add and remove objects at random positions, in place."""
     for _ in range(1 + int(rng.integers(_MAX_CHANGES))):
@@ -257,9 +258,8 @@ def _change_objects(
             continue
         form = _FORMS[int(rng.integers(len(_FORMS)))](width, rng.uniform(0, np.pi), rng)
         distance, reach = form
-        for box, dy, dx in canvas.iterate_window(
-            rng.uniform(0, canvas.extent_nm), reach
-        ):
+        centre = rng.uniform(0, canvas.extent_nm)
+        for box, dy, dx in canvas.iterate_window(centre, reach):
             inside = canvas.compute_coverage(distance(dy, dx))
             # the texture inside is kept, and either step may be the larger
             rise = _draw_log_uniform(ranges.relief_nm, rng) * rng.uniform(-1, 1)
@@ -272,15 +272,14 @@ def _remove_object(
     canvas: Canvas,
     planes: tuple[Float32Array, Float32Array],
     width_nm: float,
-    rng: np.random.Generator,
+    rng: Generator,
 ) -> None:
     """Remove the disc that differs most from its surroundings, in place."""
     radius = width_nm / 2
     best, largest = 0.0, None
     places = rng.uniform(0, canvas.extent_nm, (_CANDIDATES, 2))
-    near = (
-        one for place in places for one in canvas.iterate_window(place, 1.5 * radius)
-    )
+    wide = 1.5 * radius
+    near = (one for place in places for one in canvas.iterate_window(place, wide))
     for box, dy, dx in near:
         away = np.hypot(dy, dx)
         inner, rim = away < radius, (away >= radius) & (away < 1.5 * radius)
@@ -300,9 +299,7 @@ def _remove_object(
         plane[box] = level * inside + plane[box] * (1 - inside)
 
 
-def _create_bar(
-    width: float, turn: float, rng: np.random.Generator
-) -> tuple[Distance, float]:
+def _create_bar(width: float, turn: float, rng: Generator) -> tuple[Distance, float]:
     """Create a bar whose length is up to eight times its width."""
     return _create_rotated_box((width / 2, width / 2 * float(rng.uniform(1, 8))), turn)
 
@@ -312,22 +309,17 @@ def _create_rotated_box(half: FloatPair, turn: float) -> tuple[Distance, float]:
     cos, sin = np.cos(turn), np.sin(turn)
 
     def compute_distance(dy: FloatArray, dx: FloatArray) -> FloatArray:
-        return np.asarray(
-            compute_box_distance(dy * cos - dx * sin, dy * sin + dx * cos, half)
-        )
+        y, x = dy * cos - dx * sin, dy * sin + dx * cos
+        return np.asarray(compute_box_distance(y, x, half))
 
     return compute_distance, float(np.hypot(*half))
 
 
-def _create_disc(
-    width: float, _turn: float, _: np.random.Generator
-) -> tuple[Distance, float]:
+def _create_disc(width: float, _turn: float, _: Generator) -> tuple[Distance, float]:
     return lambda dy, dx: np.hypot(dy, dx) - width / 2, width / 2
 
 
-def _create_ring(
-    width: float, _turn: float, rng: np.random.Generator
-) -> tuple[Distance, float]:
+def _create_ring(width: float, _turn: float, rng: Generator) -> tuple[Distance, float]:
     """Create a ring whose line width is two thirds of the given width."""
     radius = width * float(rng.uniform(0.8, 2.5))
     return lambda dy, dx: np.abs(np.hypot(dy, dx) - radius) - width / 3, radius + width
@@ -336,6 +328,6 @@ def _create_ring(
 _FORMS: tuple[Form, ...] = (_create_bar, _create_bar, _create_disc, _create_ring)
 
 
-def _draw_log_uniform(bounds: FloatPair, rng: np.random.Generator) -> float:
+def _draw_log_uniform(bounds: FloatPair, rng: Generator) -> float:
     """Draw a random number from a log-uniform distribution."""
     return float(np.exp(rng.uniform(*np.log(bounds))))

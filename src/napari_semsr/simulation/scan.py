@@ -8,9 +8,10 @@ are numbered in the order of acquisition.
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+from numpy.random import Generator
 from numpy.typing import NDArray
 from pydantic import field_validator
 from scipy import ndimage
@@ -50,6 +51,7 @@ _OBLONG = 0.01  # of a pixel; chosen: cut-offs are then correct to half a percen
 _REFLECTANCE = (0.08, 0.92)  # of an image's darkest and brightest pixels; chosen
 _PERCENTILES = (0.1, 99.9)  # chosen: robust to a few extreme pixels
 _BAND = 256  # rows resampled at once; chosen: limits the memory
+_SPLINE: dict[str, Any] = {"order": 3, "mode": "mirror", "prefilter": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +65,10 @@ class ScanExtent:
         """Return the shape of a fine grid over the area, and its first pixel centre."""
         first = [int(np.floor(v)) for v in self.low]
         last = [int(np.ceil(v)) for v in self.high]
-        shape = tuple(
-            (b - a + 1) * oversampling for a, b in zip(first, last, strict=True)
-        )
+        pairs = zip(first, last, strict=True)
+        rows, columns = ((end - start + 1) * oversampling for start, end in pairs)
         half = 0.5 - 0.5 / oversampling
-        return (shape[0], shape[1]), (first[0] - half, first[1] - half)
+        return (rows, columns), (first[0] - half, first[1] - half)
 
     def get_image_size(self, oversampling: int, binning: float) -> core.IntPair:
         """Return the size of the image area that a scan needs."""
@@ -102,17 +103,11 @@ class Scene:
         options: MicroscopeOptions,
     ) -> "Scene":
         """Image a simulated surface; `origin_px`: centre of its first pixel."""
-        sharp = compute_reflectance(
-            surface.height_nm,
-            surface.material,
-            surface.pixel_nm,
-            wavelength_nm=options.wavelength_nm,
-        )
-        fine_nm = surface.pixel_nm
-        fwhm_px = options.fwhm_nm / (fine_nm * oversampling)
-        scene = cls(
-            sharp, sharp, surface, oversampling, origin_px, fine_nm, fwhm_px, options
-        )
+        fine_nm, wavelength = surface.pixel_nm, options.wavelength_nm
+        planes = surface.height_nm, surface.material, fine_nm
+        sharp = compute_reflectance(*planes, wavelength_nm=wavelength)
+        sizes = fine_nm, options.fwhm_nm / (fine_nm * oversampling)
+        scene = cls(sharp, sharp, surface, oversampling, origin_px, *sizes, options)
         return scene.with_optics(options)
 
     @classmethod
@@ -130,10 +125,7 @@ class Scene:
             msg = "The image contains NaN or Inf pixels; fill them before scanning it."
             raise core.OptionError(msg, code="pixels-missing")
         if options.resolution_nm is not None and frame_nm is None:
-            msg = (
-                "A resolution in nm needs an image with a pixel size; set "
-                "`pixel_size_nm`."
-            )
+            msg = "A resolution in nm needs a pixel size: set `pixel_size_nm`."
             raise core.OptionError(msg, code="pixel-size-missing")
         has_blur = options.optics == "pupil" or options.resolution_nm is not None
         if frame_nm is None or not has_blur:
@@ -141,51 +133,37 @@ class Scene:
         elif max(frame_nm) > (1 + _OBLONG) * min(frame_nm):
             y, x = frame_nm
             msg = (
-                f"Optics in nm need square pixels, got frame pixels of {y:g} x {x:g} "
-                "nm; resample the image, or set only `optics=gaussian`, whose width is "
-                "in pixels."
+                f"Optics in nm need square pixels, got {y:g} x {x:g} nm: resample the "
+                "image, or set only `optics=gaussian`, whose width is in pixels."
             )
             raise core.OptionError(msg, code="pixels-not-square")
         pixel_nm = float(np.sqrt(frame_nm[0] * frame_nm[1]))
         shape, origin = extent.get_fine_grid(oversampling)
-        size_needed = extent.get_image_size(oversampling, binning)
-        if size_needed[0] > image.shape[0] or size_needed[1] > image.shape[1]:
+        rows, columns = extent.get_image_size(oversampling, binning)
+        if rows > image.shape[0] or columns > image.shape[1]:
             msg = (
-                f"This scan needs an image of {size_needed[0]} x {size_needed[1]} px, "
-                f"got {image.shape[0]} x {image.shape[1]}; use fewer or smaller "
-                "frames."
+                f"This scan needs an image of {rows} x {columns} px, got "
+                f"{image.shape[0]} x {image.shape[1]}: use fewer or smaller frames."
             )
             raise core.ShapeError(msg, code="image-too-small")
-        start = [(n - m) // 2 for n, m in zip(image.shape, size_needed, strict=True)]
-        part = image[
-            start[0] : start[0] + size_needed[0], start[1] : start[1] + size_needed[1]
-        ]
-        grey = np.asarray(part, dtype=np.float32)
+        top, left = (image.shape[0] - rows) // 2, (image.shape[1] - columns) // 2
+        part = core.Box.from_shape((rows, columns), (top, left))
+        grey = np.asarray(image[part.slices], dtype=np.float32)
         low, high = np.percentile(grey, _PERCENTILES)
         if high <= low:
             grey = np.full(grey.shape, 0.5, np.float32)
         else:  # as reflectance; rare extremes are clipped
-            bottom, top = _REFLECTANCE
+            dark, bright = _REFLECTANCE
             grey = np.clip((grey - low) / (high - low), 0, 1)
-            grey = np.asarray(bottom + (top - bottom) * grey, dtype=np.float32)
+            grey = np.asarray(dark + (bright - dark) * grey, dtype=np.float32)
         sharp = _resample(grey, shape, oversampling / binning)
         del grey
         per_fine = binning / oversampling
-        offset = [
-            s - 0.5 + per_fine * (0.5 - o * oversampling)
-            for s, o in zip(start, origin, strict=True)
-        ]
-        scene = cls(
-            sharp,
-            sharp,
-            None,
-            oversampling,
-            origin,
-            pixel_nm / oversampling,
-            options.fwhm_nm / pixel_nm,
-            options,
-            (float(offset[0]), float(offset[1])),
-        )
+        pairs = zip((top, left), origin, strict=True)
+        y, x = (s - 0.5 + per_fine * (0.5 - o * oversampling) for s, o in pairs)
+        sizes = pixel_nm / oversampling, options.fwhm_nm / pixel_nm
+        offset = float(y), float(x)
+        scene = cls(sharp, sharp, None, oversampling, origin, *sizes, options, offset)
         return scene.with_optics(options)
 
     def with_optics(
@@ -193,14 +171,8 @@ class Scene:
     ) -> "Scene":
         """Image the same sample with other optics, or at a position in the field."""
         height = None if self.surface is None else self.surface.height_nm
-        image = simulate_image(
-            self.sharp,
-            height,
-            self.fine_nm,
-            options,
-            place=place,
-            box_px=self.oversampling,
-        )
+        sample, box_px = (self.sharp, height, self.fine_nm), self.oversampling
+        image = simulate_image(*sample, options, place=place, box_px=box_px)
         return replace(self, image=image, options=options)
 
     def crop_to_frame(self, corner: core.FloatArray, side: int) -> "Scene":
@@ -208,9 +180,8 @@ class Scene:
         fine, options = self.oversampling, self.options
         spare = 2 * self.fwhm_px + 2 + abs(options.distortion) * side
         lines, parts = [], []
-        for at, first, count in zip(
-            corner, self.origin_px, self.sharp.shape, strict=True
-        ):
+        sides = zip(corner, self.origin_px, self.sharp.shape, strict=True)
+        for at, first, count in sides:
             low = max(0, int((at - spare - first) * fine))
             high = min(count, int((at + side + spare - first) * fine) + 1)
             frame = first + np.arange(low, high) / fine - at - (side - 1) / 2
@@ -221,16 +192,10 @@ class Scene:
             planes = (surface.height_nm, surface.material)
             height, material = (plane[tuple(parts)] for plane in planes)
             surface = replace(surface, height_nm=height, material=material)
-        origin = [
-            first + part.start / fine
-            for first, part in zip(self.origin_px, parts, strict=True)
-        ]
-        part = replace(
-            self,
-            sharp=self.sharp[tuple(parts)],
-            surface=surface,
-            origin_px=(float(origin[0]), float(origin[1])),
-        )
+        starts = zip(self.origin_px, parts, strict=True)
+        y, x = (float(first + part.start / fine) for first, part in starts)
+        sharp = self.sharp[tuple(parts)]
+        part = replace(self, sharp=sharp, surface=surface, origin_px=(y, x))
         return part.with_optics(options, (lines[0][:, None], lines[1][None]))
 
     def compute_spline_coefficients(self) -> core.Float32Array:
@@ -242,19 +207,10 @@ class Scene:
         self, coefficients: core.Float32Array, y: core.FloatArray, x: core.FloatArray
     ) -> core.FloatArray:
         """Evaluate the scene at arbitrary coordinates; `coefficients` (Y, X)."""
-        where = [
-            (at - first) * self.oversampling
-            for at, first in zip((y, x), self.origin_px, strict=True)
-        ]
-        samples = ndimage.map_coordinates(
-            coefficients,
-            where,
-            output=np.float64,
-            order=3,
-            mode="mirror",
-            prefilter=False,
-        )
-        return np.asarray(samples)
+        pairs = zip((y, x), self.origin_px, strict=True)
+        where = [(at - first) * self.oversampling for at, first in pairs]
+        how = {"output": np.float64, **_SPLINE}
+        return np.asarray(ndimage.map_coordinates(coefficients, where, **how))
 
 
 def _resample(
@@ -271,9 +227,7 @@ def _resample(
     for top in range(0, shape[0], _BAND):
         rows = slice(top, top + _BAND)
         grid = np.meshgrid(y[rows], x, indexing="ij")
-        ndimage.map_coordinates(
-            smooth, grid, output=values[rows], order=3, mode="mirror", prefilter=False
-        )
+        ndimage.map_coordinates(smooth, grid, output=values[rows], **_SPLINE)
     return values
 
 
@@ -299,44 +253,27 @@ class RandomStream(IntEnum):
     LEAN = 25
 
 
-_NOISE = {
-    RandomStream.NOISE,
-    RandomStream.REPEAT,
-    RandomStream.FOCUS,
-    RandomStream.HEIGHT,
-}  # of the camera
+_NOISE = {RandomStream[name] for name in ("NOISE", "REPEAT", "FOCUS", "HEIGHT")}
 
 
 class ScanOptions(MicroscopeOptions, PhantomOptions):
     """Options for a simulated scan: sample, microscope, stage."""
 
-    frames_grid: core.IntPair = declare_option(
-        (4, 4), "rows x columns of frames, such as 4x4"
-    )
+    frames_grid: core.IntPair = declare_option((4, 4), "rows x columns of frames")
     frame_px: int = declare_option(256, "side of a frame in pixels", ge=16, le=8192)
     overlap: float = declare_option(
         0.35, "share of a frame that its neighbour also covers", ge=0, lt=1
     )
-    jitter_px: float = declare_option(
-        6.0, "largest stage error on each axis, in pixels", ge=0
-    )
-    drift_px: float = declare_option(
-        0.0, "slow drift from the first to the last frame, in pixels", ge=0
-    )
-    stage_scale: float = declare_option(
-        1.0, "true over nominal step of the stage", gt=0.5, lt=2
-    )
+    jitter_px: float = declare_option(6.0, "largest stage error per axis, in px", ge=0)
+    drift_px: float = declare_option(0.0, "drift during the scan, in pixels", ge=0)
+    stage_scale: float = declare_option(1.0, "true over nominal step", gt=0.5, lt=2)
     stage_skew: float = declare_option(
-        0.0, "shift along x per pixel along y", ge=-0.2, le=0.2
+        0.0, "shift along x per px of y", ge=-0.2, le=0.2
     )
     order: Literal["raster", "row", "serpentine", "column", "column-serpentine"] = (
-        declare_option(
-            "raster", "order of the frames on the grid; raster is row by row"
-        )
+        declare_option("raster", "order of the frames; raster is row by row")
     )
-    first: core.FirstFrame = declare_option(
-        "top-left", "corner of the grid with the first frame"
-    )
+    first: core.FirstFrame = declare_option("top-left", "corner of the first frame")
 
     @property
     def frame_order(self) -> core.FrameOrder:
@@ -344,17 +281,10 @@ class ScanOptions(MicroscopeOptions, PhantomOptions):
         return "row" if self.order == "raster" else self.order
 
     illumination_drift: float = declare_option(
-        0.0,
-        ("brightest minus darkest frame, over the mean"),
-        ge=0,
-        lt=1,
+        0.0, "brightest minus darkest frame, over the mean", ge=0, lt=1
     )
-    bad_frames: int = declare_option(
-        0, "number of frames that are blank or show another area", ge=0
-    )
-    focus_drift_nm: float = declare_option(
-        0.0, "drift of the focal plane over the scan, upwards, in nm"
-    )
+    bad_frames: int = declare_option(0, "frames blank or of another area", ge=0)
+    focus_drift_nm: float = declare_option(0.0, "rise of the focal plane over the scan")
     contact_lost_from: int | None = declare_option(
         None,
         "first frame after the microsphere lost contact: points are three times as "
@@ -411,9 +341,8 @@ class ScanOptions(MicroscopeOptions, PhantomOptions):
     def _parse_pixel_size(cls, value: object) -> object:
         """Parse a pixel size given as text, or as one number for both axes."""
         try:
-            return core.parse_pixel_size(
-                value.split(",") if isinstance(value, str) else value
-            )
+            parts = value.split(",") if isinstance(value, str) else value
+            return core.parse_pixel_size(parts)
         except core.OptionError:
             msg = "must be one or two positive numbers, such as 20 or 20,21"
             raise ValueError(core.Message(msg, "pixel-size-invalid")) from None
@@ -438,9 +367,8 @@ class ScanOptions(MicroscopeOptions, PhantomOptions):
         """Fine pixels of the scene per frame pixel."""
         if self.oversampling is not None:
             return self.oversampling
-        rows, columns = (
-            self.frame_px + (count - 1) * self.step_px for count in self.frames_grid
-        )
+        sides = self.frames_grid
+        rows, columns = (self.frame_px + (n - 1) * self.step_px for n in sides)
         return 2 if 4 * rows * columns <= _LARGE_SCENE else 1
 
     def compute_extent(self) -> ScanExtent:
@@ -449,11 +377,9 @@ class ScanOptions(MicroscopeOptions, PhantomOptions):
         spare = self.jitter_px + self.drift_px + self.tilt_shift_px + 1
         spare += abs(self.distortion) * self.frame_px
         stage = _apply_stage_geometry(plan_scan(self).nominal_px, self)
-        low = stage.min(axis=0) - spare
-        high = stage.max(axis=0) + last + spare
-        return ScanExtent(
-            (float(low[0]), float(low[1])), (float(high[0]), float(high[1]))
-        )
+        top, left = (stage.min(axis=0) - spare).tolist()
+        bottom, right = (stage.max(axis=0) + last + spare).tolist()
+        return ScanExtent((top, left), (bottom, right))
 
     def fit_binning(self, shape: tuple[int, ...]) -> float:
         """Choose the number of image pixels per frame pixel for a given image shape.
@@ -467,7 +393,7 @@ class ScanOptions(MicroscopeOptions, PhantomOptions):
         fit = min(have / need for have, need in zip(shape, size, strict=True))
         return 1.0 if fit >= 1 else max(0.25, float(np.floor(fit * 1000) / 1000))
 
-    def create_rng(self, purpose: RandomStream, index: int = 0) -> np.random.Generator:
+    def create_rng(self, purpose: RandomStream, index: int = 0) -> Generator:
         """Return the random generator for a given purpose and frame or other index."""
         key = [self.seed, 3, int(purpose), index]
         if purpose in _NOISE and self.noise_seed:
@@ -497,23 +423,18 @@ def plan_scan(options: ScanOptions) -> ScanPlan:
     cells = core.compute_grid_cells(count, grid, options.frame_order, first)
     nominal = np.asarray(cells * options.step_px, dtype=float)
     true = _apply_stage_geometry(nominal, options)
-    true += (
-        options.create_rng(RandomStream.JITTER).uniform(-1, 1, (count, 2))
-        * options.jitter_px
-    )
+    errors = options.create_rng(RandomStream.JITTER).uniform(-1, 1, (count, 2))
+    true += errors * options.jitter_px
     # slow drift of the sample: an arc whose ends are the given distance apart
-    start, turn = options.create_rng(RandomStream.DRIFT).uniform(
-        [0, -1.5], [2 * np.pi, 1.5]
-    )
+    rng = options.create_rng(RandomStream.DRIFT)
+    start, turn = rng.uniform([0, -1.5], [2 * np.pi, 1.5])
     along = np.linspace(0, 1, count)
     angle = start + turn * along
     way = np.stack([np.sin(angle), np.cos(angle)], axis=1)
     true += options.drift_px * along[:, None] * way
-    bad_indices = options.create_rng(RandomStream.BAD).permutation(count)[
-        : options.bad_frames
-    ]
-    kinds = ("blank", "foreign")
-    bad = {int(frame): kinds[i % 2] for i, frame in enumerate(bad_indices)}
+    order = options.create_rng(RandomStream.BAD).permutation(count)
+    kinds, chosen = ("blank", "foreign"), enumerate(order[: options.bad_frames])
+    bad = {int(frame): kinds[i % 2] for i, frame in chosen}
     # light level of each frame: slow drift with slight noise
     rng = options.create_rng(RandomStream.LIGHT)
     course = np.sin(2 * np.pi * (rng.uniform(0.4, 1.2) * along + rng.uniform()))
@@ -530,8 +451,8 @@ def _apply_stage_geometry(
     nominal: core.FloatArray, options: ScanOptions
 ) -> core.FloatArray:
     """Apply the scale and skew of a stage to nominal positions."""
-    skewed_corners = nominal + nominal[:, :1] * np.array([0.0, options.stage_skew])
-    return np.asarray(options.stage_scale * skewed_corners)
+    skewed = nominal + nominal[:, :1] * np.array([0.0, options.stage_skew])
+    return np.asarray(options.stage_scale * skewed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -572,9 +493,8 @@ class Scan(ScanPlan):
     def simulate_exposures(self, count: int) -> NDArray[np.uint16]:
         """Simulate repeated exposures (count, Y, X) of the central field."""
         light, options = self._simulate_central_light(self.scene), self.options
-        noise = [
-            options.create_rng(RandomStream.REPEAT, index) for index in range(count)
-        ]
+        streams = [(RandomStream.REPEAT, index) for index in range(count)]
+        noise = [options.create_rng(*stream) for stream in streams]
         return np.stack([simulate_camera_counts(light, options, rng) for rng in noise])
 
     def simulate_focal_series(self, count: int) -> tuple[FocalStep, ...]:
@@ -587,9 +507,8 @@ class Scan(ScanPlan):
         for index, height in enumerate(self._choose_heights(count)):
             light = self._simulate_central_light(self._create_refocused_scene(height))
             noise = self.options.create_rng(RandomStream.FOCUS, index)
-            steps.append(
-                FocalStep(height, simulate_camera_counts(light, self.options, noise))
-            )
+            frame = simulate_camera_counts(light, self.options, noise)
+            steps.append(FocalStep(height, frame))
         return tuple(steps)
 
     def simulate_height_scans(self, count: int) -> Iterator[HeightScan]:
@@ -600,10 +519,8 @@ class Scan(ScanPlan):
         """
         options, total = self.options, len(self.frames)
         for level, height in enumerate(self._choose_heights(count)):
-            lean = (
-                options.create_rng(RandomStream.LEAN, level).uniform(-1, 1, 2)
-                * options.tilt_shift_px
-            )
+            rng = options.create_rng(RandomStream.LEAN, level)
+            lean = rng.uniform(-1, 1, 2) * options.tilt_shift_px
             scene = self._create_refocused_scene(height)
             coefficients = scene.compute_spline_coefficients()
             plan = replace(self, true_px=self.true_px + lean)
@@ -630,24 +547,21 @@ class Scan(ScanPlan):
     def simulate_sem_image(self) -> NDArray[np.uint8]:
         """Simulate an SEM image of the whole scanned area, on the grid of the scene."""
         if self.scene.surface is None:
-            msg = (
-                "An SEM image needs a simulated sample (`phantom`), got a scan of an "
-                "image, which has no height map."
-            )
+            msg = "An SEM image needs a simulated sample (`phantom`), got an image."
             raise core.OptionError(msg, code="heights-missing")
-        return simulate_sem_image(
-            self.scene.surface, rng=self.options.create_rng(RandomStream.SEM)
-        )
+        rng = self.options.create_rng(RandomStream.SEM)
+        return simulate_sem_image(self.scene.surface, rng=rng)
 
     def _create_refocused_scene(self, height_nm: float) -> Scene:
         return self.scene.with_optics(self.options.replace(focus_nm=height_nm))
 
     def _simulate_central_light(self, scene: Scene) -> core.FloatArray:
         """Compute the light of the illuminated central field at its true position."""
-        corner = self.true_px[self.central_index]
-        clean = simulate_clean_frame(
-            scene, scene.compute_spline_coefficients(), corner, self.options
+        corner, spline = (
+            self.true_px[self.central_index],
+            scene.compute_spline_coefficients(),
         )
+        clean = simulate_clean_frame(scene, spline, corner, self.options)
         return np.asarray(clean * self.flat * self.gains[self.central_index])
 
 
@@ -657,18 +571,13 @@ def _create_scene(
     """Create the scene of a scan; also return the pixel size of frames, or None."""
     extent = options.compute_extent()
     if isinstance(source, np.ndarray):
-        size = options.pixel_size_nm
-        binning = options.fit_binning(source.shape)
-        scene = Scene.from_image(
-            source, extent, options.fine_factor, binning, options, size
-        )
-        return scene, size
+        size, binning = options.pixel_size_nm, options.fit_binning(source.shape)
+        how = options.fine_factor, binning, options, size
+        return Scene.from_image(source, extent, *how), size
     pixel, other = options.pixel_size_nm or 2 * (options.magnified_pixel_nm,)
     if pixel != other:
-        msg = (
-            f"Frames of a phantom must have square pixels, got {pixel:g} x {other:g} "
-            "nm."
-        )
+        size_text = f"{pixel:g} x {other:g} nm"
+        msg = f"Frames of a phantom must have square pixels, got {size_text}."
         raise core.OptionError(msg, code="pixels-not-square")
     blur = 2 * options.fwhm_nm / pixel  # aberrated frames need a margin
     (top, left), (bottom, right) = extent.low, extent.high
@@ -724,17 +633,14 @@ def _simulate_frame_light(
     if kind is not None:
         rng = options.create_rng(RandomStream.FOREIGN, index)
         low, high = plan.true_px.min(axis=0), plan.true_px.max(axis=0)
-        elsewhere = simulate_clean_frame(
-            scene, coefficients, rng.uniform(low, high), options
-        )
+        corner = rng.uniform(low, high)
+        elsewhere = simulate_clean_frame(scene, coefficients, corner, options)
         return elsewhere[::-1].T  # mirrored: matches no area
     corner = plan.true_px[index]
     if options.focus_drift_nm:
         way = options.focus_drift_nm * index / max(options.frame_count - 1, 1)
-        focus_options = options.replace(focus_nm=options.focus_nm + way)
-        scene = replace(scene, options=focus_options).crop_to_frame(
-            corner, options.frame_px
-        )
+        scene = replace(scene, options=options.replace(focus_nm=options.focus_nm + way))
+        scene = scene.crop_to_frame(corner, options.frame_px)
         coefficients = scene.compute_spline_coefficients()
     image = simulate_clean_frame(scene, coefficients, corner, options)
     if options.contact_lost_from is None or index < options.contact_lost_from:
@@ -755,24 +661,21 @@ def simulate_scan(
     plan = plan_scan(options)
     scene, pixel = _create_scene(source, options)
     coefficients = scene.compute_spline_coefficients()
-    flat = create_illumination_field(
-        options, options.frame_px, options.create_rng(RandomStream.FIELD)
-    )
+    rng = options.create_rng(RandomStream.FIELD)
+    flat = create_illumination_field(options, options.frame_px, rng)
     frames = np.empty((count, options.frame_px, options.frame_px), np.uint16)
     for index in range(count):
         yield core.Progress(index + 1, count + 1, f"frame {index + 1} of {count}")
         light = _simulate_frame_light(scene, coefficients, plan, index, options)
         noise = options.create_rng(RandomStream.NOISE, index)
-        frames[index] = simulate_camera_counts(
-            light * flat * plan.gains[index], options, noise
-        )
+        light_reaching = light * flat * plan.gains[index]
+        frames[index] = simulate_camera_counts(light_reaching, options, noise)
     yield core.Progress(count + 1, count + 1, "scanned")
+    digits = max(3, len(str(count)))
     return Scan(
         *(plan.nominal_px, plan.true_px, plan.gains, plan.bad),
         frames=frames,
-        names=tuple(
-            f"frame_{index:0{max(3, len(str(count)))}d}" for index in range(count)
-        ),
+        names=tuple(f"frame_{index:0{digits}d}" for index in range(count)),
         flat=flat,
         pixel_size_nm=pixel,
         scene=scene,

@@ -8,6 +8,7 @@ changes with height: the depth of field is hundreds of times that of the microsp
 """
 
 import numpy as np
+from numpy.random import Generator
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -70,10 +71,7 @@ class EffectOptions(Options):
     read_noise: float = option(
         0.0,
         "Read noise",
-        (
-            "standard deviation of Gaussian noise, on a scale from 0 (black) to 255 "
-            "(white)"
-        ),
+        "standard deviation of Gaussian noise, on a scale from 0 to 255",
         group=SCAN,
         ge=0,
     )
@@ -85,7 +83,7 @@ class EffectOptions(Options):
 
 
 def apply_drift(
-    image: FloatArray, drift_px: float, line_jitter_px: float, rng: np.random.Generator
+    image: FloatArray, drift_px: float, line_jitter_px: float, rng: Generator
 ) -> tuple[FloatArray, FloatArray]:
     """Shift the rows of a scanned field; also return the shift of each row, (Y, 2)."""
     rows, columns = image.shape
@@ -94,9 +92,8 @@ def apply_drift(
     knots = np.linspace(0, 1, _TURNS + 2)
     sideways = np.zeros(_TURNS + 2)
     sideways[1:-1] = rng.normal(0, _WANDER, _TURNS)
-    aside = ndimage.gaussian_filter1d(
-        np.interp(time, knots, sideways), max(rows / (2 * _TURNS), 1e-3), mode="nearest"
-    )
+    sigma, course = max(rows / (2 * _TURNS), 1e-3), np.interp(time, knots, sideways)
+    aside = ndimage.gaussian_filter1d(course, sigma, mode="nearest")
     aside -= aside[0] + time * (aside[-1] - aside[0])
     path = np.outer(time, [np.sin(angle), np.cos(angle)])
     path += np.outer(aside, [np.cos(angle), -np.sin(angle)])
@@ -104,10 +101,8 @@ def apply_drift(
     shifts[:, 1] += line_jitter_px * rng.standard_normal(rows)
     y = (np.arange(rows) + shifts[:, 0])[:, None] + np.zeros((1, columns))
     x = np.arange(columns)[None, :] + shifts[:, 1][:, None]
-    drifted_image: FloatArray = ndimage.map_coordinates(
-        image, [y, x], order=3, mode="mirror"
-    )
-    return drifted_image, shifts
+    drifted: FloatArray = ndimage.map_coordinates(image, [y, x], mode="mirror")
+    return drifted, shifts
 
 
 def add_charging(image: FloatArray, strength: float) -> FloatArray:
@@ -121,7 +116,7 @@ def add_charging(image: FloatArray, strength: float) -> FloatArray:
 
 
 def add_noise(
-    image: FloatArray, photons: float, read_noise: float, rng: np.random.Generator
+    image: FloatArray, photons: float, read_noise: float, rng: Generator
 ) -> FloatArray:
     """Add shot noise and read noise to an expected signal (Y, X).
 
@@ -146,14 +141,10 @@ def add_effects(
     parameters: dict[str, object] = {}
     if options.drift_px > 0 or options.line_jitter_px > 0:
         rng = np.random.default_rng([seed, 1])
-        image, shifts = apply_drift(
-            image, options.drift_px, options.line_jitter_px, rng
-        )
-        parameters |= {
-            "drift_px": options.drift_px,
-            "line_jitter_px": options.line_jitter_px,
-            "last_row_shift_px": [float(v) for v in shifts[-1]],
-        }
+        drift, jitter = options.drift_px, options.line_jitter_px
+        image, shifts = apply_drift(image, drift, jitter, rng)
+        parameters |= {"drift_px": drift, "line_jitter_px": jitter}
+        parameters["last_row_shift_px"] = shifts[-1].tolist()
     if options.charging > 0:
         image = add_charging(image, options.charging)
         parameters |= {"charging": options.charging, "charge_decay_px": _DECAY_PX}
@@ -190,7 +181,7 @@ def compute_sem_contrast(
 
 
 def simulate_sem_image(
-    surface: Specimen, electrons: float = _ELECTRONS, *, rng: np.random.Generator
+    surface: Specimen, electrons: float = _ELECTRONS, *, rng: Generator
 ) -> NDArray[np.uint8]:
     """Simulate an SEM image (Y, X) of a surface, on the grid of the surface."""
     light = compute_sem_contrast(surface).astype(np.float64)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from numpy.random import Generator
 from pydantic import Field
 
 from napari_semsr.core import (
@@ -66,9 +67,7 @@ class PhantomOptions(Options):
         "random variation of edges and positions of a grating, lattice or packing, "
         "over a quarter of the pitch",
     )
-    packing: Literal["random", "hexagonal"] = declare_option(
-        "random", "arrangement of particles"
-    )
+    packing: Literal["random", "hexagonal"] = declare_option("random", "particle order")
     sidewall_nm: float = declare_option(12.0, "width of a sidewall", ge=0)
 
 
@@ -92,9 +91,7 @@ class _FeatureSizes:
     hexagonal: bool  # Particles packed in a lattice instead of scattered
 
 
-def _draw_grating(
-    canvas: Canvas, sizes: _FeatureSizes, rng: np.random.Generator
-) -> _Maps:
+def _draw_grating(canvas: Canvas, sizes: _FeatureSizes, rng: Generator) -> _Maps:
     """Draw lines as wide as their gaps; at angle 0 they run along y."""
     y, x = canvas.get_pixel_centres()
     across = x * np.cos(sizes.angle) + y * np.sin(sizes.angle)
@@ -107,7 +104,7 @@ def _draw_grating(
     return sizes.relief_nm * lines, lines.copy()
 
 
-def _draw_pits(canvas: Canvas, sizes: _FeatureSizes, rng: np.random.Generator) -> _Maps:
+def _draw_pits(canvas: Canvas, sizes: _FeatureSizes, rng: Generator) -> _Maps:
     """Draw tracks of pits of random length, pressed into a metal film."""
     pitch, bit = sizes.pitch_nm, _CHANNEL_BIT * sizes.pitch_nm
     half_width = _PIT_WIDTH * pitch / 2
@@ -134,14 +131,11 @@ def _draw_pits(canvas: Canvas, sizes: _FeatureSizes, rng: np.random.Generator) -
     return sizes.relief_nm * (1 - depth), np.ones(canvas.shape, np.float32)
 
 
-def _draw_lattice(
-    canvas: Canvas, sizes: _FeatureSizes, rng: np.random.Generator
-) -> _Maps:
+def _draw_lattice(canvas: Canvas, sizes: _FeatureSizes, rng: Generator) -> _Maps:
     """Draw round holes on a square lattice in a film."""
     centres = _create_lattice_sites(canvas, sizes, rng, hexagonal=False)
-    radii = sizes.pitch_nm * 0.28 + sizes.disorder_nm * 0.3 * rng.standard_normal(
-        len(centres)
-    )
+    spread = rng.standard_normal(len(centres))
+    radii = sizes.pitch_nm * 0.28 + sizes.disorder_nm * 0.3 * spread
     holes = np.zeros(canvas.shape, np.float32)
     for (cy, cx), radius in zip(centres, np.maximum(radii, 0), strict=True):
         _draw_disc(canvas, holes, (cy, cx), radius, 1.0)
@@ -158,7 +152,7 @@ def _draw_disc(
 
 
 def _create_lattice_sites(
-    canvas: Canvas, sizes: _FeatureSizes, rng: np.random.Generator, *, hexagonal: bool
+    canvas: Canvas, sizes: _FeatureSizes, rng: Generator, *, hexagonal: bool
 ) -> FloatArray:
     """Return points of a rotated square or hexagonal lattice that covers the canvas."""
     pitch = sizes.pitch_nm
@@ -172,16 +166,12 @@ def _create_lattice_sites(
     flat = np.stack([j * row, (i + shift) * pitch], axis=-1).reshape(-1, 2)
     flat += sizes.disorder_nm * rng.standard_normal(flat.shape)
     cos, sin = np.cos(sizes.angle), np.sin(sizes.angle)
-    turned_sites = flat @ np.array([[cos, -sin], [sin, cos]]) + centre
+    turned = flat @ np.array([[cos, -sin], [sin, cos]]) + centre
     far = np.array(canvas.extent_nm) + pitch
-    return np.asarray(
-        turned_sites[np.all((turned_sites > -pitch) & (turned_sites < far), axis=1)]
-    )
+    return np.asarray(turned[np.all((turned > -pitch) & (turned < far), axis=1)])
 
 
-def _draw_particles(
-    canvas: Canvas, sizes: _FeatureSizes, rng: np.random.Generator
-) -> _Maps:
+def _draw_particles(canvas: Canvas, sizes: _FeatureSizes, rng: Generator) -> _Maps:
     """Draw spheres on a rough ground, scattered without overlap or packed."""
     pitch = sizes.pitch_nm
     if sizes.hexagonal:
@@ -191,9 +181,8 @@ def _draw_particles(
         radii = pitch * 0.48 * rng.normal(1, 0.02, len(centres))
     else:
         centres, radii = _scatter_spheres(canvas, pitch, rng)
-    ground = canvas.create_relief(0.9 * pitch, rng) + 0.5 * canvas.create_relief(
-        0.25 * pitch, rng
-    )
+    ground = canvas.create_relief(0.9 * pitch, rng)
+    ground = ground + 0.5 * canvas.create_relief(0.25 * pitch, rng)
     height = np.asarray(0.06 * sizes.relief_nm * (ground - ground.min()))
     shadow = np.zeros(canvas.shape, np.float32)
     flatness = sizes.relief_nm / pitch
@@ -210,7 +199,7 @@ def _draw_particles(
 
 
 def _scatter_spheres(
-    canvas: Canvas, pitch: float, rng: np.random.Generator
+    canvas: Canvas, pitch: float, rng: Generator
 ) -> tuple[FloatArray, FloatArray]:
     """Scatter spheres at random, omitting those that overlap an earlier sphere."""
     height, width = canvas.extent_nm
@@ -241,9 +230,7 @@ def _scatter_spheres(
 # Circuit: two layers of wires with vias and pads.
 
 
-def _draw_circuit(
-    canvas: Canvas, sizes: _FeatureSizes, rng: np.random.Generator
-) -> _Maps:
+def _draw_circuit(canvas: Canvas, sizes: _FeatureSizes, rng: Generator) -> _Maps:
     """Draw two layers of perpendicular wires on a routing grid, with vias and pads."""
     pitch = sizes.pitch_nm
     rows, columns = (int(np.ceil(v / pitch)) + 1 for v in canvas.extent_nm)
@@ -270,7 +257,7 @@ def _draw_circuit(
     return height, metal
 
 
-def _choose_segments(length: int, rng: np.random.Generator) -> list[IntPair]:
+def _choose_segments(length: int, rng: Generator) -> list[IntPair]:
     """Choose the wires along one track: metal segments and gaps."""
     segments, at = [], int(rng.integers(0, 6))
     while at < length:
@@ -290,9 +277,8 @@ def _draw_plate(
     top: float,
 ) -> None:
     for box, dy, dx in canvas.iterate_window(centre, *half):
-        inside = canvas.compute_coverage(
-            compute_box_distance(dy, dx, (half[0], half[1]))
-        )
+        distance = compute_box_distance(dy, dx, (half[0], half[1]))
+        inside = canvas.compute_coverage(distance)
         np.maximum(height[box], np.float32(top) * inside, out=height[box])
         np.maximum(metal[box], inside, out=metal[box])
 
@@ -300,9 +286,7 @@ def _draw_plate(
 # Fracture: tilted facets with steps between them.
 
 
-def _draw_fracture(
-    canvas: Canvas, sizes: _FeatureSizes, rng: np.random.Generator
-) -> _Maps:
+def _draw_fracture(canvas: Canvas, sizes: _FeatureSizes, rng: Generator) -> _Maps:
     """Draw tilted facets with steps, ripples and inclusions, as in fractured metal."""
     pitch = sizes.pitch_nm
     rows, columns = (int(np.ceil(v / pitch)) + 4 for v in canvas.extent_nm)
@@ -317,10 +301,9 @@ def _draw_fracture(
     height -= height.min()
     grains = np.zeros(canvas.shape, np.float32)
     for _ in range(len(seeds) // 2):
-        place = rng.uniform(0, canvas.extent_nm)
-        _draw_disc(
-            canvas, grains, (place[0], place[1]), pitch * rng.uniform(0.04, 0.12), 1.0
-        )
+        y, x = rng.uniform(0, canvas.extent_nm)
+        radius = pitch * rng.uniform(0.04, 0.12)
+        _draw_disc(canvas, grains, (y, x), radius, 1.0)
     return height, grains
 
 
@@ -360,7 +343,7 @@ class _KindDefaults:
 
     pitch_nm: float
     relief_nm: float
-    draw: Callable[[Canvas, _FeatureSizes, np.random.Generator], _Maps]
+    draw: Callable[[Canvas, _FeatureSizes, Generator], _Maps]
 
 
 _DEFAULTS: dict[Kind, _KindDefaults] = {

@@ -55,9 +55,7 @@ class SemViewOptions(Options):
         ge=0,
         le=0.5,
     )
-    view_turn_deg: float = declare_option(
-        4.0, "rotation of the view's axes in the scan, clockwise"
-    )
+    view_turn_deg: float = declare_option(4.0, "clockwise rotation of the view's axes")
     view_mirror: bool = declare_option(False, "swap left and right of the view")
     view_shear: float = declare_option(
         0.01,
@@ -112,9 +110,8 @@ def simulate_sem_view(scan: Scan, options: SemViewOptions) -> View:
         y, x = np.moveaxis(transform(places), -1, 0) / _get_frame_pixel_nm(scan)
         image[top : top + rows.size] = scan.scene.sample(smooth, y, x)
     del smooth, places, y, x
-    effects = EffectOptions(
-        charging=options.view_charging, photons=options.view_electrons
-    )
+    charging, electrons = options.view_charging, options.view_electrons
+    effects = EffectOptions(charging=charging, photons=electrons)
     light, _ = add_effects(image, effects, seed=scan.options.seed)
     grey = np.clip(np.rint(255 * light), 0, 255).astype(np.uint8)
     return View(grey, pixel, transform)
@@ -168,9 +165,8 @@ def _create_transform(
     goal = (low + high) / 2
     goal = goal + options.view_shift * (high - low) * off.uniform(-1, 1, 2)
     angle = way.uniform(0, 2 * np.pi)
-    linear = Affine.create_similarity(
-        options.view_turn_deg, is_mirrored=options.view_mirror
-    ).linear
+    turn, is_mirrored = options.view_turn_deg, options.view_mirror
+    linear = Affine.create_similarity(turn, is_mirrored=is_mirrored).linear
     # each row is shifted further by the drift of one row
     linear[:, 0] += options.view_shear * np.array([np.sin(angle), np.cos(angle)])
     centre = (np.array(shape) - 1) / 2 * pixel
@@ -183,18 +179,14 @@ def _create_transform(
     spacing = (end - top_left) / _KNOTS
     (y, x), (down, across) = (top_left - spacing).tolist(), spacing.tolist()
     rng = scan.options.create_rng(RandomStream.VIEW, 2)
-    random_values = rng.standard_normal((2, _KNOTS + 3, _KNOTS + 3))
-    displacement = BSplineDisplacement(
-        (y, x), (down, across), random_values
-    ).displacement(places)
-    largest = np.hypot(displacement[..., 0], displacement[..., 1]).max()
-    share = options.view_bending_nm / largest
-    bending = BSplineDisplacement((y, x), (down, across), share * random_values)
+    values = rng.standard_normal((2, _KNOTS + 3, _KNOTS + 3))
+    knots = (y, x), (down, across)
+    moves = BSplineDisplacement(*knots, values).displacement(places)
+    share = options.view_bending_nm / np.hypot(moves[..., 0], moves[..., 1]).max()
+    bending = BSplineDisplacement(*knots, share * values)
     if bending.min_jacobian() < _MIN_AREA:
-        msg = (
-            f"A displacement of {options.view_bending_nm:g} nm nearly folds a view of "
-            f"{end[0] - top_left[0]:.4g} x {end[1] - top_left[1]:.4g} nm: lower "
-            "`view_bending_nm`."
-        )
+        high, wide = end - top_left
+        what = f"A displacement of {options.view_bending_nm:g} nm nearly folds a view"
+        msg = f"{what} of {high:.4g} x {wide:.4g} nm: lower `view_bending_nm`."
         raise OptionError(msg, code="out-of-range")
     return Elastic(affine, bending)
