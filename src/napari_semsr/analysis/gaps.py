@@ -38,33 +38,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage, spatial
 from skimage import filters, measure, morphology, segmentation
 
+from napari_semsr import core
 from napari_semsr.analysis.frc import check_same_grid, read_finite_array
-from napari_semsr.core import (
-    LEVELS,
-    BoolArray,
-    Box,
-    BoxEnds,
-    FloatArray,
-    FloatPair,
-    IntPair,
-    Job,
-    Micrograph,
-    OptionError,
-    Options,
-    Progress,
-    Quantity,
-    RealArray,
-    ShapeError,
-    compute_length_error,
-    compute_relative_pitch,
-    create_length_properties,
-    create_property,
-    declare_quantity,
-    describe_measured_box,
-    estimate_noise_level,
-    option,
-    widen_interval,
-)
 
 # The two shares are de Haan's (2019, cited below); how to find particles is not
 # described there; it is chosen here (docs/gaps.md).
@@ -144,7 +119,7 @@ class WidthFit:
     sigma: float
     height: float  # gaps per bin
 
-    def evaluate(self, widths: ArrayLike) -> FloatArray:
+    def evaluate(self, widths: ArrayLike) -> core.FloatArray:
         """Evaluate the Gaussian at the given widths, in gaps per bin."""
         return _evaluate_gaussian(
             np.asarray(widths, dtype=float), self.height, self.mean, self.sigma
@@ -163,7 +138,7 @@ class WidthHistogram:
 
 def choose_bin_edges(
     widths: Iterable[float], bin_width: float | None = None
-) -> FloatArray:
+) -> core.FloatArray:
     """Choose the bin edges of a histogram, from 0 to Tukey's outer fence.
 
     Their width is `bin_width`, by default that of Freedman and Diaconis [1]_, rounded.
@@ -189,7 +164,7 @@ def choose_bin_edges(
             f"bin_width must yield at most {_MAX_BINS} bins, but {step:g} is too small "
             f"for gaps up to {last:.4g} wide; use wider bins."
         )
-        raise OptionError(msg, code="out-of-range")
+        raise core.OptionError(msg, code="out-of-range")
     return np.arange(count + 1, dtype=float) * step
 
 
@@ -211,7 +186,7 @@ def compute_width_histogram(
 
 
 def _fit_histogram(
-    places: FloatArray, counts: NDArray[np.integer], edges: FloatArray
+    places: core.FloatArray, counts: NDArray[np.integer], edges: core.FloatArray
 ) -> WidthFit | None:
     if counts.sum() < _MIN_GAPS or counts.size <= 3:
         return None
@@ -235,7 +210,9 @@ def _fit_histogram(
 
 
 def _fit_gaussian(
-    middle: FloatArray, counts: NDArray[np.integer], start: tuple[float, float, float]
+    middle: core.FloatArray,
+    counts: NDArray[np.integer],
+    start: tuple[float, float, float],
 ) -> tuple[float, float, float] | None:
     """Fit height, mean and sigma of a Gaussian; None if the fit does not converge."""
     try:
@@ -255,21 +232,21 @@ def _fit_gaussian(
 
 
 def _evaluate_gaussian(
-    x: FloatArray, height: float, mean: float, sigma: float
-) -> FloatArray:
+    x: core.FloatArray, height: float, mean: float, sigma: float
+) -> core.FloatArray:
     return np.asarray(height * np.exp(-0.5 * ((x - mean) / sigma) ** 2))
 
 
 def _compute_gaussian_derivatives(
-    x: FloatArray, height: float, mean: float, sigma: float
-) -> FloatArray:
+    x: core.FloatArray, height: float, mean: float, sigma: float
+) -> core.FloatArray:
     away = (x - mean) / sigma
     shape = np.exp(-0.5 * away**2)
     rise = height * shape * away / sigma
     return np.stack([shape, rise, rise * away], axis=1)
 
 
-def compute_fraction_interval(part: int, whole: int) -> FloatPair | None:
+def compute_fraction_interval(part: int, whole: int) -> core.FloatPair | None:
     """Return the 95 % Wilson interval of a fraction; None if the total is 0.
 
     .. [1] E. B. Wilson, J. Am. Stat. Assoc. 22, 209 (1927), doi:10.2307/2276774.
@@ -282,7 +259,9 @@ def compute_fraction_interval(part: int, whole: int) -> FloatPair | None:
     return float(ends.low), float(ends.high)
 
 
-def compute_mean_interval(values: ArrayLike, *, seed: int = _SEED) -> FloatPair | None:
+def compute_mean_interval(
+    values: ArrayLike, *, seed: int = _SEED
+) -> core.FloatPair | None:
     """Return the studentised bootstrap 95 % CI of a mean; None for too few values.
 
     Values are resampled 4000 times from a fixed seed, so the result is reproducible.
@@ -314,29 +293,29 @@ def compute_mean_interval(values: ArrayLike, *, seed: int = _SEED) -> FloatPair 
     return mean - high * error, mean - low * error
 
 
-class GapOptions(Options):
+class GapOptions(core.Options):
     """Options for finding particles, and for selecting pairs of them."""
 
-    dark: bool = option(
+    dark: bool = core.option(
         False,
         "Particles are dark",
         "Particles are darker than their surroundings.",
     )
-    min_diameter_px: float = option(  # chosen: smaller ones are noise
+    min_diameter_px: float = core.option(  # chosen: smaller ones are noise
         4.0,
         "Min. diameter",
         "Minimum diameter; smaller particles are ignored.",
         unit="px",
         gt=0,
     )
-    labels: bool = option(
+    labels: bool = core.option(
         False,
         "Label image",
         "Treat the image as a label image with background 0, or as a mask whose "
         "connected components are the particles.",
     )
     # chosen: a space wider than one diameter is not a gap
-    reach: float = option(
+    reach: float = core.option(
         1.0,
         "Reach",
         "Maximum distance between the outlines of neighbouring particles, relative to "
@@ -345,7 +324,7 @@ class GapOptions(Options):
         step=0.1,
         gt=0,
     )
-    bin_width: float | None = option(
+    bin_width: float | None = core.option(
         None,
         "Bin width",
         "Histogram bin width in nm, or in px without a pixel size; by default, the "
@@ -361,7 +340,7 @@ GapKind = Literal["found", "missed", "invented"]
 class Particle:
     """Particle in the reference or, without a reference, in the image."""
 
-    place_px: FloatPair  # Position of the centre, ``(y, x)``
+    place_px: core.FloatPair  # Position of the centre, ``(y, x)``
     diameter_px: float  # of a disc of the same area
     diameter_nm: float | None
     whole: bool  # False if it may be cut off by the image's border
@@ -374,9 +353,9 @@ class Particle:
 class Gap:
     """Gap in the reference, or in the image if invented or without a reference."""
 
-    place_px: FloatPair  # Position of the centre, ``(y, x)``
-    place_nm: FloatPair | None  # The same relative to the image's origin
-    ends_px: tuple[FloatPair, FloatPair]  # Its start and end
+    place_px: core.FloatPair  # Position of the centre, ``(y, x)``
+    place_nm: core.FloatPair | None  # The same relative to the image's origin
+    ends_px: tuple[core.FloatPair, core.FloatPair]  # Its start and end
     # Its width in the image; None if it is missed or has fewer than two ends
     width_px: float | None
     width_nm: float | None
@@ -392,7 +371,7 @@ class Gap:
 
 
 def _create_mean_properties(
-    key: str, label: str, get: Callable[["Gaps", str], FloatArray], **more: object
+    key: str, label: str, get: Callable[["Gaps", str], core.FloatArray], **more: object
 ) -> tuple[property, property, property, property]:
     """Create the properties of a mean length and its 95 % interval, in nm and in px."""
 
@@ -400,17 +379,17 @@ def _create_mean_properties(
         values = get(gaps, unit)
         return float(values.mean()) if values.size else None
 
-    def compute_interval(gaps: "Gaps", unit: str) -> FloatPair | None:
+    def compute_interval(gaps: "Gaps", unit: str) -> core.FloatPair | None:
         return gaps.compute_interval(get(gaps, unit), unit)
 
     ends = f"{key}_interval"
     end_settings = {"shown": False, "tabled": False}
     how: dict[str, object] = {"form": ".3g", "interval": f"{ends}_{{unit}}", **more}
-    nm, px = create_length_properties(compute_mean, key, label, **how)
+    nm, px = core.create_length_properties(compute_mean, key, label, **how)
     return (
         nm,
         px,
-        *create_length_properties(compute_interval, ends, label, **end_settings),
+        *core.create_length_properties(compute_interval, ends, label, **end_settings),
     )
 
 
@@ -427,16 +406,16 @@ _NOT_STORED = {"json": False}
 class Gaps:
     """Gaps between the particles of a field."""
 
-    particles: Annotated[int, Quantity("Particles")]
-    pairs: Annotated[int, declare_quantity("Pairs")]
+    particles: Annotated[int, core.Quantity("Particles")]
+    pairs: Annotated[int, core.declare_quantity("Pairs")]
     # Pairs of neighbours excluded for their unequal peaks
-    excluded: Annotated[int, declare_quantity("Excluded")]
+    excluded: Annotated[int, core.declare_quantity("Excluded")]
     # Gaps of the reference or, without one, of the image
     found_gaps: tuple[Gap, ...] = field(metadata=_NOT_STORED)
     # Background grey level that was subtracted
-    background: Annotated[float, declare_quantity("Background", LEVELS)]
+    background: Annotated[float, core.declare_quantity("Background", core.LEVELS)]
     reference_background: Annotated[
-        float | None, declare_quantity("Background, reference", LEVELS)
+        float | None, core.declare_quantity("Background, reference", core.LEVELS)
     ]
     sizes: tuple[Particle, ...] = field(default=(), metadata=_NOT_STORED)
     # Gaps of the image that the reference does not show
@@ -446,26 +425,26 @@ class Gaps:
     # Relative standard deviation of the pixel size, included in all intervals in nm
     size_error: float = field(default=0.0, metadata=_NOT_STORED)
     # For all intervals: number of resamplings and their seed
-    resamples: Annotated[int, declare_quantity("Resamplings")] = _RESAMPLES
-    seed: Annotated[int, declare_quantity("Their seed")] = _SEED
+    resamples: Annotated[int, core.declare_quantity("Resamplings")] = _RESAMPLES
+    seed: Annotated[int, core.declare_quantity("Their seed")] = _SEED
     # Pairs excluded because their gaps would cross an object
-    across: Annotated[int, declare_quantity("Across an object")] = 0
+    across: Annotated[int, core.declare_quantity("Across an object")] = 0
     # All bright regions: particles, and regions too small for one
-    bright: Annotated[int, declare_quantity("Bright regions")] = 0
+    bright: Annotated[int, core.declare_quantity("Bright regions")] = 0
     # Share of the field covered by particles, and share of its 64 parts with a particle
-    covered: Annotated[float, declare_quantity("Covered by particles")] = 0.0
-    populated: Annotated[float, declare_quantity("Parts with particles")] = 0.0
+    covered: Annotated[float, core.declare_quantity("Covered by particles")] = 0.0
+    populated: Annotated[float, core.declare_quantity("Parts with particles")] = 0.0
     # Share of particles, by diameter, that are round or convex and isolated; None for
     # label images
-    clear: Annotated[float | None, declare_quantity("Clearly outlined")] = None
+    clear: Annotated[float | None, core.declare_quantity("Clearly outlined")] = None
     # (Y, X) Number of each pixel's particle, 0 elsewhere
     labels: NDArray[np.integer] | None = field(
         default=None, compare=False, metadata=_NOT_STORED
     )
     # Measured pixels ``(y0, x0, y1, x1)`` of an image with gaps
-    box: Annotated[BoxEnds | None, declare_quantity("Box", "px")] = None
+    box: Annotated[core.BoxEnds | None, core.declare_quantity("Box", "px")] = None
 
-    measured_in = create_property("Measured in")(describe_measured_box)
+    measured_in = core.create_property("Measured in")(core.describe_measured_box)
 
     (
         mean_diameter_nm,
@@ -475,14 +454,14 @@ class Gaps:
     ) = _create_mean_properties(
         "mean_diameter", "Mean diameter", lambda gaps, unit: gaps.get_diameters(unit)
     )
-    median_diameter_nm, median_diameter_px = create_length_properties(
+    median_diameter_nm, median_diameter_px = core.create_length_properties(
         _compute_median_diameter, "median_diameter", "Median diameter", form=".3g"
     )
 
-    def move_to_image(self, box: Box, shape: IntPair) -> "Gaps":
+    def move_to_image(self, box: core.Box, shape: core.IntPair) -> "Gaps":
         """Return the result of a box in pixels of its image of a `shape`."""
 
-        def move(place: FloatPair) -> FloatPair:
+        def move(place: core.FloatPair) -> core.FloatPair:
             return place[0] + box.y0, place[1] + box.x0
 
         found, invented = (
@@ -500,12 +479,12 @@ class Gaps:
         return replace(changed, labels=labels, box=box.ends)
 
     @property
-    def cut(self) -> Annotated[int, Quantity("Cut by the border", form="d")]:
+    def cut(self) -> Annotated[int, core.Quantity("Cut by the border", form="d")]:
         """Number of particles that the border cuts, which have no size."""
         return sum(not one.whole for one in self.sizes)
 
     @property
-    def neighbours(self) -> Annotated[str, Quantity("Neighbours", tabled=False)]:
+    def neighbours(self) -> Annotated[str, core.Quantity("Neighbours", tabled=False)]:
         """Numbers of examined and excluded particle pairs, as text."""
         reasons = (
             f"{self.excluded} for unequal brightness" if self.excluded else "",
@@ -515,7 +494,7 @@ class Gaps:
         return f"{self.pairs}{f' ({left_out} left out)' if left_out else ''}"
 
     @property
-    def count_text(self) -> Annotated[str, Quantity("Counted", tabled=False)]:
+    def count_text(self) -> Annotated[str, core.Quantity("Counted", tabled=False)]:
         """Number of particles and their fraction of the field, as text."""
         smaller = self.bright - self.particles
         of = f" of {self.bright} regions" if smaller else ""
@@ -525,18 +504,20 @@ class Gaps:
             f"{100 * self.covered:.0f} % of its area"
         )
 
-    @create_property("Gaps", form="d", verdict="verdict", large=True)
+    @core.create_property("Gaps", form="d", verdict="verdict", large=True)
     def gaps(self) -> int:
         """Count the gaps in the reference or, without a reference, in the image."""
         return len(self.found_gaps)
 
     @property
-    def detected(self) -> Annotated[int, Quantity("Detected", shown=False)]:
+    def detected(self) -> Annotated[int, core.Quantity("Detected", shown=False)]:
         """Number of gaps that the image shows."""
         return sum(gap.detected for gap in self.found_gaps)
 
     @property
-    def detection_text(self) -> Annotated[str | None, Quantity("Seen", tabled=False)]:
+    def detection_text(
+        self,
+    ) -> Annotated[str | None, core.Quantity("Seen", tabled=False)]:
         """Number of reference gaps that the image shows, as text."""
         alone = self.reference_background is None
         return None if alone else f"{self.detected} of {self.gaps}"
@@ -548,30 +529,30 @@ class Gaps:
             return "of this image only: errors need a reference image"
         return f"{self.detection_text} seen, {len(self.invented_gaps)} invented"
 
-    @create_property("Not seen", form=".1%", interval="undetected_interval")
+    @core.create_property("Not seen", form=".1%", interval="undetected_interval")
     def undetected_fraction(self) -> float | None:
         """Fraction of reference gaps that the image does not show."""
         if self.reference_background is None or not self.found_gaps:
             return None
         return 1 - self.detected / len(self.found_gaps)
 
-    @create_property("Its interval", shown=False, column="undetected")
-    def undetected_interval(self) -> FloatPair | None:
+    @core.create_property("Its interval", shown=False, column="undetected")
+    def undetected_interval(self) -> core.FloatPair | None:
         """95 % Wilson interval of the undetected fraction."""
         if self.reference_background is None:
             return None
         count = len(self.found_gaps)
         return compute_fraction_interval(count - self.detected, count)
 
-    @create_property(
+    @core.create_property(
         "Invented share of its gaps", form=".1%", interval="invented_interval"
     )
     def invented_fraction(self) -> float | None:
         """Fraction of image gaps that the reference does not show."""
         return len(self.invented_gaps) / self.own if self.own else None
 
-    @create_property("Its interval", shown=False, tabled=False)
-    def invented_interval(self) -> FloatPair | None:
+    @core.create_property("Its interval", shown=False, tabled=False)
+    def invented_interval(self) -> core.FloatPair | None:
         """95 % Wilson interval of the undetected fraction."""
         return compute_fraction_interval(len(self.invented_gaps), self.own or 0)
 
@@ -612,7 +593,7 @@ class Gaps:
         lambda gaps, unit: gaps.compute_width_errors(unit),
     )
 
-    def compute_width_errors(self, unit: str) -> FloatArray:
+    def compute_width_errors(self, unit: str) -> core.FloatArray:
         """Return width differences (N,), image minus reference, in px or nm.
 
         One for each gap that both show; empty if there is none or the unit is unknown.
@@ -621,7 +602,9 @@ class Gaps:
             _compute_width_error(gap, unit) for gap in self.found_gaps
         )
 
-    def compute_interval(self, values: FloatArray, unit: str) -> FloatPair | None:
+    def compute_interval(
+        self, values: core.FloatArray, unit: str
+    ) -> core.FloatPair | None:
         """Return the 95 % interval of a mean length or mean length difference.
 
         In nm it includes the pixel size's error. None for fewer than five; see
@@ -630,9 +613,9 @@ class Gaps:
         read = compute_mean_interval(values)
         if read is None or unit != "nm":
             return read
-        return widen_interval(float(np.mean(values)), read, self.size_error)
+        return core.widen_interval(float(np.mean(values)), read, self.size_error)
 
-    def get_widths(self, unit: str) -> tuple[FloatArray, FloatArray]:
+    def get_widths(self, unit: str) -> tuple[core.FloatArray, core.FloatArray]:
         """Return the known widths (N,) in the image and in the reference."""
         image, reference = (
             _collect_known(getattr(gap, f"{name}_{unit}") for gap in self.found_gaps)
@@ -663,7 +646,7 @@ class Gaps:
         first, *others = histograms
         return first, others[0] if others else None
 
-    def get_diameters(self, unit: str) -> FloatArray:
+    def get_diameters(self, unit: str) -> core.FloatArray:
         """Return the diameters (N,) of particles that do not touch the border.
 
         Empty if there are none or the unit is unknown.
@@ -701,7 +684,7 @@ def _compute_width_error(gap: Gap, unit: str) -> float | None:
     return None if width is None or other is None else float(width - other)
 
 
-def _collect_known(values: Iterable[float | None]) -> FloatArray:
+def _collect_known(values: Iterable[float | None]) -> core.FloatArray:
     return np.array([value for value in values if value is not None], dtype=float)
 
 
@@ -709,9 +692,9 @@ def _collect_known(values: Iterable[float | None]) -> FloatArray:
 class _PairLine:
     """Line between the centres of two particles."""
 
-    start: FloatArray
-    stop: FloatArray
-    inside: tuple[BoolArray, BoolArray]
+    start: core.FloatArray
+    stop: core.FloatArray
+    inside: tuple[core.BoolArray, core.BoolArray]
     crosses: bool  # whether a bright region that is not a particle lies between
 
     @property
@@ -725,16 +708,16 @@ class _Dip:
 
     equal: bool
     deep: bool
-    ends: FloatPair | None  # in steps along the line
+    ends: core.FloatPair | None  # in steps along the line
     across: bool = False  # whether it crosses an object
 
 
 def measure_gaps(
-    image: Micrograph,
-    reference: Micrograph | None = None,
+    image: core.Micrograph,
+    reference: core.Micrograph | None = None,
     *,
     options: GapOptions | None = None,
-) -> Job[Gaps]:
+) -> core.Job[Gaps]:
     """Count and measure the gaps between particles [1]_.
 
     The reference is an image of the same field on the same grid.
@@ -742,14 +725,14 @@ def measure_gaps(
     .. [1] K. de Haan et al., Sci. Rep. 9, 12050 (2019), doi:10.1038/s41598-019-48444-2.
     """
     settings = options or GapOptions()
-    pitch = np.array(compute_relative_pitch(image.scale))
+    pitch = np.array(core.compute_relative_pitch(image.scale))
     if reference is not None:
         check_same_grid(image, reference)
     guide_background = None
     if settings.labels:
         if reference is not None:
             msg = "A label image shows no gaps of a reference: omit the reference."
-            raise OptionError(msg, code="options-contradict")
+            raise core.OptionError(msg, code="options-contradict")
         regions, count, bright, numbers = _read_labels(image, settings)
         blur = 1.0  # labels have no blur
         guide = values = (regions > 0).astype(np.float64)
@@ -766,7 +749,7 @@ def measure_gaps(
         numbers = np.arange(count + 1)
     lines = _connect_neighbours(regions, count, settings, pitch)
     labels = np.where(regions <= count, regions, 0)
-    yield Progress(0, 0, f"measuring gaps between {count} particles")
+    yield core.Progress(0, 0, f"measuring gaps between {count} particles")
     end = _OUTLINE if settings.labels else _EDGE  # labels end where they end
     gaps, left_out, across = _find_gaps(
         guide, None if reference is None else values, lines, image, blur, end
@@ -806,12 +789,12 @@ def measure_gaps(
         labels=numbers[labels].astype(np.min_scalar_type(int(numbers.max())).str),
         invented_gaps=tuple(invented_gaps),
         own=own,
-        size_error=compute_length_error(image),
+        size_error=core.compute_length_error(image),
     )
 
 
 def _read_labels(
-    image: Micrograph, options: GapOptions
+    image: core.Micrograph, options: GapOptions
 ) -> tuple[NDArray[np.int32], int, int, NDArray[np.integer]]:
     """Relabel the objects of a label image, or the connected components of a mask.
 
@@ -833,7 +816,7 @@ def _read_labels(
             f"elsewhere, but {image.name} has grey levels; omit `labels` to find "
             "particles."
         )
-        raise ShapeError(msg, code="not-labels")
+        raise core.ShapeError(msg, code="not-labels")
     least = np.pi / 4 * options.min_diameter_px**2
     regions, large, total = _number_by_size(
         labels.astype(np.int32), own.size - 1, least
@@ -844,10 +827,10 @@ def _read_labels(
 
 
 def _find_gaps(
-    guide: FloatArray,
-    other: FloatArray | None,
+    guide: core.FloatArray,
+    other: core.FloatArray | None,
     lines: list[_PairLine],
-    image: Micrograph,
+    image: core.Micrograph,
     blur: float,
     end: float,
 ) -> tuple[list[Gap], int, int]:
@@ -857,7 +840,7 @@ def _find_gaps(
     would cross an object.
     """
     gaps, left_out, across = [], 0, 0
-    side = _count_cell_pixels(blur, compute_relative_pitch(image.scale))
+    side = _count_cell_pixels(blur, core.compute_relative_pitch(image.scale))
     noise = _measure_cell_noise(guide, side) / math.sqrt(len(_LINES))
     cells = [ndimage.uniform_filter(i, side) for i in (guide, other) if i is not None]
     for line in lines:
@@ -887,7 +870,7 @@ def _compute_populated_fraction(labels: NDArray[np.int32]) -> float:
 def _measure_particles(
     labels: NDArray[np.int32],
     numbers: NDArray[np.integer],
-    image: Micrograph,
+    image: core.Micrograph,
     blur: float,
 ) -> tuple[tuple[Particle, ...], float | None]:
     """Measure particles; also return the share of those that are clearly outlined.
@@ -903,7 +886,7 @@ def _measure_particles(
     whole = ~np.isin(np.arange(1, count + 1), labels[rim])
     diameter = 2 * np.sqrt(area / np.pi)
     nm = image.mean_pixel_size_nm  # geometric: its square is the area of a pixel
-    pitch = compute_relative_pitch(image.scale)
+    pitch = core.compute_relative_pitch(image.scale)
     shapes = measure.regionprops_table(labels, properties=_SHAPES, spacing=pitch)
     ellipses = np.pi / 4 * shapes["axis_major_length"] * shapes["axis_minor_length"]
     # the level between two edges within their blur is no minimum that counts as a gap
@@ -921,8 +904,8 @@ def _measure_particles(
 
 
 def _compute_shared_outline(
-    labels: NDArray[np.int32], count: int, near: IntPair
-) -> FloatArray:
+    labels: NDArray[np.int32], count: int, near: core.IntPair
+) -> core.FloatArray:
     """Return the share of each particle's outline that is near another particle.
 
     `near`: up to as many pixels along both axes.
@@ -941,7 +924,7 @@ def _compute_shared_outline(
 
 def _compute_centres(
     labels: NDArray[np.int32], count: int
-) -> tuple[FloatArray, FloatArray]:
+) -> tuple[core.FloatArray, core.FloatArray]:
     """Return the centres and areas of particles, in px."""
     numbers = np.arange(1, count + 1)
     centres = np.array(ndimage.center_of_mass(labels > 0, labels, numbers))
@@ -949,7 +932,9 @@ def _compute_centres(
     return centres, area
 
 
-def _subtract_background(values: FloatArray, *, dark: bool) -> tuple[FloatArray, float]:
+def _subtract_background(
+    values: core.FloatArray, *, dark: bool
+) -> tuple[core.FloatArray, float]:
     """Subtract the background; return the difference and the background."""
     upright = _flatten_background(-values if dark else values)
     low, high = float(upright.min()), float(upright.max())
@@ -959,7 +944,7 @@ def _subtract_background(values: FloatArray, *, dark: bool) -> tuple[FloatArray,
     return upright - level, -level if dark else level
 
 
-def _flatten_background(values: FloatArray) -> FloatArray:
+def _flatten_background(values: core.FloatArray) -> core.FloatArray:
     """Level a sloping or curved background, keeping its mean.
 
     A second-order polynomial is fitted to the low grey levels of the parts of the
@@ -993,17 +978,19 @@ def _flatten_background(values: FloatArray) -> FloatArray:
     return level + float(ground.mean()) if span > _SLOPING * apart else values
 
 
-def _evaluate_polynomial_terms(places: FloatArray, shape: IntPair) -> FloatArray:
+def _evaluate_polynomial_terms(
+    places: core.FloatArray, shape: core.IntPair
+) -> core.FloatArray:
     """Evaluate the terms of a second-order polynomial at rows and columns (2, ...)."""
     y, x = (place / side - 0.5 for place, side in zip(places, shape, strict=True))
     return np.stack([np.ones_like(y), y, x, y * y, x * y, x * x], axis=-1)
 
 
 def _label_particles(
-    values: FloatArray,
+    values: core.FloatArray,
     options: GapOptions,
-    pitch: FloatArray,
-) -> Job[tuple[NDArray[np.int32], int, int, float]]:
+    pitch: core.FloatArray,
+) -> core.Job[tuple[NDArray[np.int32], int, int, float]]:
     """Label particles from 1 upwards, then bright regions too small to be particles.
 
     Returns labels (Y, X), the number of particles, that of all bright regions, and the
@@ -1013,12 +1000,14 @@ def _label_particles(
     Gaussians and rims are as wide along both axes of oblong pixels, with the relative
     `pitch`.
     """
-    noise, blur, is_measured = estimate_noise_level(values), 1.0, False
+    noise, blur, is_measured = core.estimate_noise_level(values), 1.0, False
     labels, total, contrast, level = np.zeros(values.shape, np.int32), 0, 0.0, 0.0
     scales = [*_SCALES]
     while scales:
         done_count, blur_pitch = len(_SCALES) - len(scales), pitch / blur
-        step = Progress(done_count, len(_SCALES), f"finding particles: {total} found")
+        step = core.Progress(
+            done_count, len(_SCALES), f"finding particles: {total} found"
+        )
         yield step
         scale, covered_labels = scales[0] * max(_SMOOTH * blur, 1), labels > 0
         plain = smooth = ndimage.gaussian_filter(values, scale / pitch)
@@ -1062,8 +1051,8 @@ def _label_particles(
 
 
 def _compute_heights(
-    smooth: FloatArray, covered: BoolArray, quiet: float, contrast: float
-) -> tuple[FloatArray, float, float, float]:
+    smooth: core.FloatArray, covered: core.BoolArray, quiet: float, contrast: float
+) -> tuple[core.FloatArray, float, float, float]:
     """Compute the heights above the background, 0 where it is covered.
 
     Also returns the background, the contrast if it is not known, and the least height.
@@ -1079,8 +1068,8 @@ def _compute_heights(
 
 
 def _outline_regions(
-    height: FloatArray, least: float, lowest: float, blur: float
-) -> tuple[BoolArray, NDArray[np.int32], FloatArray]:
+    height: core.FloatArray, least: float, lowest: float, blur: float
+) -> tuple[core.BoolArray, NDArray[np.int32], core.FloatArray]:
     """Outline regions at half of their height, those of a height of `lowest` or more.
 
     Returns their mask, the basins of `_find_basins`, and each pixel's share of the
@@ -1094,11 +1083,11 @@ def _outline_regions(
 
 
 def _measure_blur(
-    height: FloatArray,
-    mask: BoolArray,
-    share: FloatArray,
+    height: core.FloatArray,
+    mask: core.BoolArray,
+    share: core.FloatArray,
     scale: float,
-    pitch: FloatArray,
+    pitch: core.FloatArray,
 ) -> float:
     """Measure the blur of particles' edges: its median sigma in px, at least 1.
 
@@ -1115,19 +1104,19 @@ def _measure_blur(
     return math.sqrt(max(square - scale**2, 1.0))
 
 
-def _count_cell_pixels(blur: float, pitch: ArrayLike) -> IntPair:
+def _count_cell_pixels(blur: float, pitch: ArrayLike) -> core.IntPair:
     """Return the numbers of pixels along both axes within the blur of an edge."""
     y, x = np.maximum(1, np.rint(blur / np.asarray(pitch))).astype(int).tolist()
     return y, x
 
 
-def _measure_cell_noise(values: FloatArray, side: IntPair) -> float:
+def _measure_cell_noise(values: core.FloatArray, side: core.IntPair) -> float:
     """Estimate the noise of means over cells of `side` pixels."""
     cells = ndimage.uniform_filter(values, side)[:: side[0], :: side[1]]
-    return estimate_noise_level(cells)
+    return core.estimate_noise_level(cells)
 
 
-def _cover_rims(mask: BoolArray, pitch: FloatArray) -> BoolArray:
+def _cover_rims(mask: core.BoolArray, pitch: core.FloatArray) -> core.BoolArray:
     """Dilate a mask by a diamond that is at least as wide as rims along both axes.
 
     `pitch`: of the pixels, over the blur of edges.
@@ -1151,8 +1140,8 @@ def _number_by_size(
 
 
 def _remove_faint_regions(
-    mask: BoolArray, basins: NDArray[np.int32], share: FloatArray, blur: float
-) -> BoolArray:
+    mask: core.BoolArray, basins: NDArray[np.int32], share: core.FloatArray, blur: float
+) -> core.BoolArray:
     """Remove regions of a mask that hardly exceed its threshold.
 
     They belong to fainter particles, which are outlined at their own height. `share` is
@@ -1168,11 +1157,11 @@ def _remove_faint_regions(
 
 
 def _keep_bright_parts(
-    smooth: FloatArray,
+    smooth: core.FloatArray,
     parts: NDArray[np.int32],
     count: int,
     least: float,
-    pitch: FloatArray,
+    pitch: core.FloatArray,
 ) -> tuple[NDArray[np.int32], int]:
     """Keep regions brighter than most of their surroundings, and discard rims."""
     if not count:
@@ -1186,8 +1175,8 @@ def _keep_bright_parts(
 
 
 def _sort_pixels_by_label(
-    values: FloatArray, labels: NDArray[np.int32]
-) -> tuple[NDArray[np.intp], FloatArray]:
+    values: core.FloatArray, labels: NDArray[np.int32]
+) -> tuple[NDArray[np.intp], core.FloatArray]:
     """Sort labelled pixels by label, then by value."""
     inside = labels > 0
     pixels = np.empty(np.count_nonzero(inside), complex)
@@ -1197,8 +1186,8 @@ def _sort_pixels_by_label(
 
 
 def _find_label_maxima(
-    values: FloatArray, labels: NDArray[np.int32], count: int
-) -> FloatArray:
+    values: core.FloatArray, labels: NDArray[np.int32], count: int
+) -> core.FloatArray:
     """Return the maximum of each label from 1 to `count`; -inf for empty labels."""
     highest = np.full(count + 1, -np.inf)
     np.maximum.at(highest, labels.ravel(), values.ravel())  # ndimage would sort all
@@ -1206,8 +1195,8 @@ def _find_label_maxima(
 
 
 def _compute_label_quantiles(
-    values: FloatArray, labels: NDArray[np.int32], count: int, share: float
-) -> FloatArray:
+    values: core.FloatArray, labels: NDArray[np.int32], count: int, share: float
+) -> core.FloatArray:
     """Return a quantile of each label from 1 to `count`; -inf for empty labels."""
     numbers, levels = _sort_pixels_by_label(values, labels)
     size = np.bincount(numbers, minlength=count + 1)[1:]
@@ -1219,7 +1208,7 @@ def _compute_label_quantiles(
     return np.where(size > 0, quantiles, -np.inf)
 
 
-def _estimate_background(values: FloatArray, noise: float) -> FloatPair:
+def _estimate_background(values: core.FloatArray, noise: float) -> core.FloatPair:
     """Estimate the background level and the spread of darker grey levels.
 
     The level is the mode below Otsu's threshold: the shortest half of the values is
@@ -1240,8 +1229,8 @@ def _estimate_background(values: FloatArray, noise: float) -> FloatPair:
 
 
 def _find_basins(
-    height: FloatArray, least: float
-) -> tuple[NDArray[np.int32], FloatArray]:
+    height: core.FloatArray, least: float
+) -> tuple[NDArray[np.int32], core.FloatArray]:
     """Split a height map into basins at saddles well below both peaks.
 
     Returns labels (Y, X), and for each label the height of its particle: the median of
@@ -1256,8 +1245,8 @@ def _find_basins(
         ends = np.cumsum(np.bincount(numbers, minlength=count + 1))[1:]
         own = levels[ends - 1]
         for _ in range(_TURNS):  # the height must not depend on a few bright spots
-            core = levels > own[numbers - 1] / 2
-            size = np.bincount(numbers[core], minlength=count + 1)[1:]
+            upper = levels > own[numbers - 1] / 2
+            size = np.bincount(numbers[upper], minlength=count + 1)[1:]
             own = (levels[ends - 1 - size // 2] + levels[ends - (size + 1) // 2]) / 2
         joined_basins, left = _merge_basins(height, basins, own, size, _EDGE, least)
         if left == count:
@@ -1266,7 +1255,7 @@ def _find_basins(
 
 
 def _label_basins(
-    values: FloatArray, tops: BoolArray, mask: BoolArray
+    values: core.FloatArray, tops: core.BoolArray, mask: core.BoolArray
 ) -> tuple[NDArray[np.int32], int]:
     """Label the watershed basin of each maximum."""
     seeds, count = ndimage.label(tops, structure=np.ones((3, 3)))
@@ -1274,10 +1263,10 @@ def _label_basins(
 
 
 def _merge_basins(
-    values: FloatArray,
+    values: core.FloatArray,
     basins: NDArray[np.int32],
-    own: FloatArray,
-    weight: RealArray,
+    own: core.FloatArray,
+    weight: core.RealArray,
     ratio: float,
     least: float,
 ) -> tuple[NDArray[np.int32], int]:
@@ -1318,7 +1307,10 @@ def _merge_basins(
 
 
 def _label_parts(
-    mask: BoolArray, basins: NDArray[np.int32], share: FloatArray, scale: float
+    mask: core.BoolArray,
+    basins: NDArray[np.int32],
+    share: core.FloatArray,
+    scale: float,
 ) -> tuple[NDArray[np.int32], int]:
     """Label the regions of a mask, split at narrow necks and between basins.
 
@@ -1328,14 +1320,14 @@ def _label_parts(
     border = segmentation.find_boundaries(
         basins, mode="inner"
     ) & ndimage.binary_erosion(basins > 0, np.ones((3, 3)))
-    core = mask & ~border
-    distance, nearest = ndimage.distance_transform_edt(core, return_indices=True)
-    outer = nearest[:, core]
-    step = np.rint((np.argwhere(core).T - outer) / distance[core]).astype(int)
+    inner = mask & ~border
+    distance, nearest = ndimage.distance_transform_edt(inner, return_indices=True)
+    outer = nearest[:, inner]
+    step = np.rint((np.argwhere(inner).T - outer) / distance[inner]).astype(int)
     low, high = share[tuple(outer)], share[tuple(outer + step)]
     crossed = (low < _OUTLINE) & (high > _OUTLINE)
     beyond = (_OUTLINE - low[crossed]) / (high - low)[crossed]
-    distance[core] -= np.bincount(np.flatnonzero(crossed), beyond, crossed.size)
+    distance[inner] -= np.bincount(np.flatnonzero(crossed), beyond, crossed.size)
     distance = ndimage.gaussian_filter(distance, _SMOOTH * scale)
     parts, count = _label_basins(
         distance, morphology.local_maxima(distance) & mask, mask
@@ -1349,7 +1341,7 @@ def _label_parts(
     return joined_parts[parts], count
 
 
-def _fill_holes(height: FloatArray, mask: BoolArray) -> BoolArray:
+def _fill_holes(height: core.FloatArray, mask: core.BoolArray) -> core.BoolArray:
     """Fill holes caused by texture, which do not reach the background level.
 
     Heights are relative to those of the particles.
@@ -1377,7 +1369,7 @@ def _fill_enclosed_regions(labels: NDArray[np.int32]) -> NDArray[np.int32]:
 
 
 def _connect_neighbours(
-    labels: NDArray[np.int32], count: int, options: GapOptions, pitch: FloatArray
+    labels: NDArray[np.int32], count: int, options: GapOptions, pitch: core.FloatArray
 ) -> list[_PairLine]:
     """Connect neighbouring particles by lines; `pitch`: relative pixel pitch."""
     if count < 2:
@@ -1406,10 +1398,10 @@ def _connect_neighbours(
 
 def _find_near_pairs(
     labels: NDArray[np.int32],
-    centres: FloatArray,
-    reach: FloatArray,
+    centres: core.FloatArray,
+    reach: core.FloatArray,
     furthest: float,
-    pitch: FloatArray,
+    pitch: core.FloatArray,
 ) -> NDArray[np.int64]:
     """List pairs whose outlines may be within both search distances, in mean pixels.
 
@@ -1436,8 +1428,8 @@ def _find_near_pairs(
 
 
 def _compute_line_points(
-    start: FloatArray, stop: FloatArray, aside: float = 0.0
-) -> FloatArray:
+    start: core.FloatArray, stop: core.FloatArray, aside: float = 0.0
+) -> core.FloatArray:
     """Return points along a line, optionally shifted sideways."""
     along = stop - start
     length = max(float(np.hypot(*along)), 1e-9)
@@ -1448,7 +1440,7 @@ def _compute_line_points(
 
 
 def _measure_dip(
-    values: FloatArray, line: _PairLine, noise: float, blur: float, end: float
+    values: core.FloatArray, line: _PairLine, noise: float, blur: float, end: float
 ) -> _Dip:
     """Measure the minimum between two particles; it ends at a share of the higher."""
     points = [_compute_line_points(line.start, line.stop, k * blur) for k in _LINES]
@@ -1477,10 +1469,10 @@ def _measure_dip(
 
 
 def _crosses_object(
-    profile: FloatArray,
+    profile: core.FloatArray,
     line: _PairLine,
     bottom: int,
-    ends: FloatPair,
+    ends: core.FloatPair,
     rise: float,
     blur: float,
 ) -> bool:
@@ -1505,7 +1497,7 @@ def _crosses_object(
     return bool((between - lowest).max(initial=0.0) > rise)
 
 
-def _find_crossing(rising: FloatArray, level: float) -> float | None:
+def _find_crossing(rising: core.FloatArray, level: float) -> float | None:
     """Find where a profile that starts below a level first reaches that level."""
     above = np.flatnonzero(rising >= level)
     if not above.size or above[0] == 0:
@@ -1516,7 +1508,7 @@ def _find_crossing(rising: FloatArray, level: float) -> float | None:
 
 
 def _create_gap(
-    line: _PairLine, image_dip: _Dip, reference_dip: _Dip | None, image: Micrograph
+    line: _PairLine, image_dip: _Dip, reference_dip: _Dip | None, image: core.Micrograph
 ) -> Gap:
     count = line.inside[0].size
     step = line.length / max(count - 1, 1)
@@ -1544,5 +1536,5 @@ def _create_gap(
     )
 
 
-def _to_float_pair(place: FloatArray) -> FloatPair:
+def _to_float_pair(place: core.FloatArray) -> core.FloatPair:
     return float(place[0]), float(place[1])

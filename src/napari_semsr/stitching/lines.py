@@ -58,15 +58,6 @@ class _LinePair(FramePair):
 
 
 @dataclass(frozen=True, slots=True)
-class LinePlacement:
-    """Frame positions fitted across the lines in their overlaps."""
-
-    positions: FloatArray  # (N, 2) top-left corners; NaN for unconnected frames
-    refinement: refine.RefinedPositions
-    error_px: float  # RMS error of the stated positions across the lines
-
-
-@dataclass(frozen=True, slots=True)
 class _PairConstraint(FramePair):
     """Shift of one pair relative to the stated positions."""
 
@@ -346,7 +337,7 @@ def _find_line_constraints(
 
 def _refine_all_positions(
     state: State, places: FloatArray, pairs: Sequence[IntPair], lines: set[IntPair]
-) -> LinePlacement:
+) -> refine.RefinedPositions:
     """Refine all positions jointly; pairs with `lines` count only across the lines.
 
     `places` (N, 2): displacement of frames from their stated positions, NaN for frames
@@ -395,13 +386,13 @@ def _refine_all_positions(
         variance = less_mean @ np.linalg.inv(matrix.toarray()) @ less_mean.T
         spread = np.sqrt(refine.NOISE_RATIO * np.diag(variance)).reshape(count, 2)
     spread = np.where(is_held, spread, np.nan)
-    return LinePlacement(
-        positions, refine.RefinedPositions(positions, tuple(shifts), spread), error
-    )
+    return refine.RefinedPositions(positions, tuple(shifts), spread)
 
 
-def place_across_lines(state: State) -> LinePlacement:
+def place_across_lines(state: State) -> tuple[refine.RefinedPositions, float]:
     """Place frames by their images across lines and by stated positions along them.
+
+    Returns also the RMS error of the stated positions across the lines, in px.
 
     Raises
     ------
@@ -451,7 +442,7 @@ def place_across_lines(state: State) -> LinePlacement:
             ties.append(_PairConstraint(*pair, np.eye(2), shift - stated_shift))
     lines = {item.pair for item in pairs}
     across = _refine_all_positions(state, places, [tie.pair for tie in ties], lines)
-    return replace(across, error_px=error)
+    return across, error
 
 
 def place_frames_along_lines(state: State) -> list[int]:
@@ -487,6 +478,6 @@ def place_frames_along_lines(state: State) -> list[int]:
         is_known = np.asarray(np.isfinite(off).all(axis=1))
         both_known = [pair for pair in pairs if is_known[[*pair]].all()]
         places = off - np.median(off[is_known], axis=0)
-        across = _refine_all_positions(state, places, both_known, lines)
-        state.positions, state.refinement = across.positions, across.refinement
+        state.refinement = _refine_all_positions(state, places, both_known, lines)
+        state.positions = state.refinement.positions
     return hanging

@@ -428,13 +428,12 @@ def _place_across_lines(state: State) -> None:
         raise core.RegistrationError(
             f"{layout.ALONG_LINES}pass the positions of the frames.", code="lines-only"
         )
-    placement = place_across_lines(state)
-    state.positions, state.refinement = placement.positions, placement.refinement
+    state.refinement, error_px = place_across_lines(state)
+    state.positions = state.refinement.positions
     state.is_nominal, state.reasons = True, {}
     state.add_warning(
         f"{layout.ALONG_LINES}the nominal positions are used along the lines. Their "
-        "error across the lines, measured from the images, is "
-        f"{placement.error_px:.2g} px.",
+        f"error across the lines, measured from the images, is {error_px:.2g} px.",
         "lines-only",
     )
 

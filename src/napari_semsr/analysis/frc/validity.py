@@ -20,20 +20,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy import fft
 
+from napari_semsr import core
 from napari_semsr.analysis.frc.rings import LINE_BAND, TINY, Geometry, RingSums
-from napari_semsr.core import (
-    BoolArray,
-    Float32Array,
-    FloatArray,
-    FloatPair,
-    IntPair,
-    Micrograph,
-    Provenance,
-    ReadableArray,
-    RealArray,
-    get_central_box,
-    read_box,
-)
 
 Reason = Literal[
     "no-signal",
@@ -109,10 +97,10 @@ MINIMUM_SIDE = 16
 def classify_curves(
     sums: RingSums,
     geometry: Geometry,
-    a: Float32Array,
-    b: Float32Array | None,
+    a: core.Float32Array,
+    b: core.Float32Array | None,
     *,
-    valid: BoolArray,
+    valid: core.BoolArray,
     reference: bool = False,
 ) -> NDArray[np.uint8]:
     """Classify each pair's curve as valid, or by the reason why it is invalid.
@@ -150,7 +138,9 @@ def classify_curves(
     return code
 
 
-def _has_signal(curve: FloatArray, effective: FloatArray, rings: int) -> BoolArray:
+def _has_signal(
+    curve: core.FloatArray, effective: core.FloatArray, rings: int
+) -> core.BoolArray:
     """Check whether a correlation (B, K) exceeds that of noise with (K,) samples."""
     weight = np.broadcast_to(effective, curve.shape)[:, 1:rings]
     values = curve[:, 1:rings]
@@ -167,7 +157,7 @@ def _has_signal(curve: FloatArray, effective: FloatArray, rings: int) -> BoolArr
 
 def has_plateau(
     sums: RingSums, geometry: Geometry, *, copies: float = 1.0
-) -> BoolArray:
+) -> core.BoolArray:
     """Check whether correlation persists at frequencies without any signal.
 
     Returns (B,), True if the correlation between 0.42 and 0.66 cycles per pixel is
@@ -190,17 +180,17 @@ def has_plateau(
 
 
 def _average_band(
-    values: FloatArray, geometry: Geometry, low: float, high: float
-) -> tuple[FloatArray, float]:
+    values: core.FloatArray, geometry: Geometry, low: float, high: float
+) -> tuple[core.FloatArray, float]:
     """Average a ring quantity over a band, and count its effective samples."""
     inside = slice(*np.searchsorted(geometry.relative_frequency, [low, high]))
     weight = geometry.effective[inside]
     total = float(weight.sum())
-    mean: FloatArray = values[:, inside] @ weight / max(total, 1e-12)
+    mean: core.FloatArray = values[:, inside] @ weight / max(total, 1e-12)
     return mean, total
 
 
-def _has_stripes(sums: RingSums, geometry: Geometry) -> BoolArray:
+def _has_stripes(sums: RingSums, geometry: Geometry) -> core.BoolArray:
     """Check for stripes in both images, due to row or column offsets of a detector."""
     band, _ = _average_band(sums.correlation, geometry, LINE_BAND, 0.5)
     shares = geometry.effective[1:] / geometry.rings.samples[1:]
@@ -248,14 +238,16 @@ _COSINES_HANN = (0.5, 0.5)
 class _LobeTestPlan:
     """Precomputed data for the periodicity test of a given block shape."""
 
-    window: Float32Array
+    window: core.Float32Array
     reach: int
     index: NDArray[np.int32]
-    core: tuple[NDArray[np.intp], NDArray[np.intp]]
+    lobe: tuple[NDArray[np.intp], NDArray[np.intp]]
     halo: tuple[NDArray[np.intp], NDArray[np.intp]]
 
 
-def is_periodic(first: Float32Array, second: Float32Array | None = None) -> BoolArray:
+def is_periodic(
+    first: core.Float32Array, second: core.Float32Array | None = None
+) -> core.BoolArray:
     """Check for gratings and lattices, whose resolution cannot be measured.
 
     `first`, `second` (B, Y, X); without the second the first is split into diagonal
@@ -296,7 +288,7 @@ def is_periodic(first: Float32Array, second: Float32Array | None = None) -> Bool
     return np.asarray((ratio < _AGREEMENT) & lobes)
 
 
-def _has_dominant_lobes(stack: Float32Array) -> BoolArray:
+def _has_dominant_lobes(stack: core.Float32Array) -> core.BoolArray:
     """Check whether isolated lobes of (B, Y, X) hold most power above white noise."""
     stack = _crop_centre(stack)
     plan = _plan_lobe_test((stack.shape[1], stack.shape[2]))
@@ -310,14 +302,14 @@ def _has_dominant_lobes(stack: Float32Array) -> BoolArray:
     return _compute_isolated_fraction(power, plan) > _LOBE_SHARE
 
 
-def _crop_centre(stack: Float32Array) -> Float32Array:
+def _crop_centre(stack: core.Float32Array) -> core.Float32Array:
     """Crop large images to the central part used in the test."""
     _, rows, columns = stack.shape
-    return stack[:, *get_central_box((rows, columns), LARGEST_TESTED_PX).slices]
+    return stack[:, *core.get_central_box((rows, columns), LARGEST_TESTED_PX).slices]
 
 
 @lru_cache(maxsize=4)
-def _plan_lobe_test(shape: IntPair) -> _LobeTestPlan:
+def _plan_lobe_test(shape: core.IntPair) -> _LobeTestPlan:
     """Prepare the window, rings and neighbourhood of a lobe."""
     terms = _COSINES_STEEP if min(shape) >= _LARGE_PX else _COSINES_HANN
     # cosine-sum windows like SciPy's, without its slow import
@@ -331,25 +323,27 @@ def _plan_lobe_test(shape: IntPair) -> _LobeTestPlan:
     grid = np.arange(-2 * reach, 2 * reach + 1)
     dy, dx = np.meshgrid(grid, grid, indexing="ij")
     distance = np.hypot(dy, dx)
-    core = distance <= reach
+    lobe = distance <= reach
     halo = (distance > reach + 0.5) & (distance <= 2 * reach)
     return _LobeTestPlan(
         window.astype(np.float32),
         reach,
         index,
-        (dy[core], dx[core]),
+        (dy[lobe], dx[lobe]),
         (dy[halo], dx[halo]),
     )
 
 
-def _sum_rings(plane: Float32Array, index: NDArray[np.int32]) -> FloatArray:
+def _sum_rings(plane: core.Float32Array, index: NDArray[np.int32]) -> core.FloatArray:
     """Sum a batch of full planes over rings of rounded radius."""
     count, flat = int(index.max()) + 1, index.ravel()
     sums = [np.bincount(flat, weights=p.ravel(), minlength=count) for p in plane]
     return np.stack(sums)
 
 
-def _compute_isolated_fraction(cross: Float32Array, plan: _LobeTestPlan) -> FloatArray:
+def _compute_isolated_fraction(
+    cross: core.Float32Array, plan: _LobeTestPlan
+) -> core.FloatArray:
     """Compute the fraction of coherent power in the strongest isolated lobes."""
     batch, rows, columns = cross.shape
     total = np.maximum(cross.sum(axis=(1, 2), dtype=np.float64), TINY)
@@ -363,7 +357,7 @@ def _compute_isolated_fraction(cross: Float32Array, plan: _LobeTestPlan) -> Floa
         peak = remaining[every[:, 0], y, x].astype(np.float64)
         around, inside = (
             ((y[:, None] + down) % rows, (x[:, None] + along) % columns)
-            for down, along in (plan.halo, plan.core)
+            for down, along in (plan.halo, plan.lobe)
         )
         near = np.abs(cross[every, *around])
         level = np.partition(near, crowd, axis=1)[:, crowd]
@@ -378,7 +372,7 @@ def _compute_isolated_fraction(cross: Float32Array, plan: _LobeTestPlan) -> Floa
 
 def has_static_noise(
     lying: RingSums, shifted_sums: RingSums, geometry: Geometry
-) -> BoolArray:
+) -> core.BoolArray:
     """Check for noise that stays in place while the sample has moved.
 
     Compares ring sums of a pair before and after correcting the sample's shift, which
@@ -393,7 +387,7 @@ def has_static_noise(
     return np.asarray(level | (_has_stripes(lying, geometry) & (lines > _FALL)))
 
 
-def has_anticorrelation(sums: RingSums, geometry: Geometry) -> BoolArray:
+def has_anticorrelation(sums: RingSums, geometry: Geometry) -> core.BoolArray:
     """Check whether halves of counts are anticorrelated at frequencies without signal.
 
     Returns (B,). The halves' noise correlates by (V - E) / (V + E), with V the actual
@@ -404,8 +398,17 @@ def has_anticorrelation(sums: RingSums, geometry: Geometry) -> BoolArray:
     return np.asarray(band * np.sqrt(2 * count) < -_PLATEAU_Z)
 
 
+# Histories: which images pass their noise on to another.
+#
+# An image passes its noise on to all images derived from it, except for simulated
+# images: there the input is the object, and the noise is new.
+
+_Key = tuple[str, str]  # digest, and the image or frame in it; "" for any
+_NOISE = "photons", "read_noise"  # options of a degradation that adds new noise
+
+
 def is_noise_dependent(
-    a: Micrograph, b: Micrograph | None, *, reference: bool = False
+    a: core.Micrograph, b: core.Micrograph | None, *, reference: bool = False
 ) -> bool:
     """Check whether two images share noise according to their histories.
 
@@ -439,7 +442,7 @@ def is_noise_dependent(
     )
 
 
-def is_noise_independent(a: Micrograph, b: Micrograph) -> bool:
+def is_noise_independent(a: core.Micrograph, b: core.Micrograph) -> bool:
     """Check whether the noise of both images is simulated or from different frames.
 
     For images that `is_noise_dependent` rejects.
@@ -455,17 +458,8 @@ def is_noise_independent(a: Micrograph, b: Micrograph) -> bool:
     return all_simulated or bool(bases[0] & bases[1])
 
 
-# Histories: which images pass their noise on to another.
-#
-# An image passes its noise on to all images derived from it, except for simulated
-# images: there the input is the object, and the noise is new.
-
-_Key = tuple[str, str]  # digest, and the image or frame in it; "" for any
-_NOISE = "photons", "read_noise"  # options of a degradation that adds new noise
-
-
 def _iterate_ancestors(
-    record: Provenance | None, *, noisy: bool = True, split: bool = True
+    record: core.Provenance | None, *, noisy: bool = True, split: bool = True
 ) -> Iterator[tuple[_Key, bool]]:
     """Yield each image of a history, and whether its noise is inherited.
 
@@ -534,9 +528,9 @@ _EXCESS = 0.15  # least excess of correlation over that of the signal
 
 
 def has_unexplained_correlation(
-    first: ReadableArray,
-    second: ReadableArray,
-    shift: FloatPair | None = None,
+    first: core.ReadableArray,
+    second: core.ReadableArray,
+    shift: core.FloatPair | None = None,
     *,
     reference: bool = False,
 ) -> bool:
@@ -547,7 +541,7 @@ def has_unexplained_correlation(
     second is nearly free of noise, so that its own spectrum is not used.
     """
     one, other = (
-        read_box(data, get_central_box(data.shape, LARGEST_TESTED_PX))
+        core.read_box(data, core.get_central_box(data.shape, LARGEST_TESTED_PX))
         for data in (first, second)
     )
     spectra, samples = _compute_block_spectra(one, other, shift)
@@ -568,10 +562,10 @@ def has_unexplained_correlation(
 
 
 def _compute_block_spectra(
-    first: RealArray,
-    second: RealArray,
-    shift: FloatPair | None,
-) -> tuple[FloatArray, FloatArray]:
+    first: core.RealArray,
+    second: core.RealArray,
+    shift: core.FloatPair | None,
+) -> tuple[core.FloatArray, core.FloatArray]:
     """Compute mean powers and cross-power of two images in bands, (N, 3, K, K).
 
     The bands are along y and x; also returns the effective samples in each (K, K).
@@ -606,7 +600,9 @@ def _compute_block_spectra(
     return np.concatenate(spectra), count * _EFFECTIVE
 
 
-def _has_excess_correlation(mean: FloatArray, samples: FloatArray, noisy: int) -> bool:
+def _has_excess_correlation(
+    mean: core.FloatArray, samples: core.FloatArray, noisy: int
+) -> bool:
     """Check whether a correlation exceeds what the signal in either image can explain.
 
     `mean` (3, K, K): powers and cross-power in bands across and along the axis along
@@ -651,7 +647,9 @@ def _has_excess_correlation(mean: FloatArray, samples: FloatArray, noisy: int) -
     return False
 
 
-def _sum_bands(values: FloatArray, across: int, along: int) -> FloatArray:
+def _sum_bands(values: core.FloatArray, across: int, along: int) -> core.FloatArray:
     """Sum values (K, K) over all rectangles of a given number of bands."""
-    sums: FloatArray = sliding_window_view(values, (across, along)).sum(axis=(2, 3))
+    sums: core.FloatArray = sliding_window_view(values, (across, along)).sum(
+        axis=(2, 3)
+    )
     return sums
