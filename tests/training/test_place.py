@@ -43,7 +43,6 @@ def weights(found):
 
 @pytest.fixture(autouse=True)
 def few_steps(monkeypatch):
-    """The light of copies is learnt in a few steps, unless a test needs more."""
     monkeypatch.setattr(area_training, "_LIGHT_STEPS", 5)
 
 

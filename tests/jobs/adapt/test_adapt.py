@@ -37,7 +37,6 @@ SURE = {"error_nm": 1.0}  # expected error of the stored registration
 
 
 def objects(seed):
-    """Boxes on a ground, which overlap."""
     rng = np.random.default_rng(seed)
     image = np.zeros(SIDE)
     for _ in range(SIDE[0] * SIDE[1] // 250):
@@ -152,7 +151,6 @@ def test_a_training_without_copies_is_warned_of(place, tmp_path, monkeypatch):
 
 @pytest.fixture
 def asked(monkeypatch):
-    """Collect what trainings are asked for, and stop where they begin."""
     given = []
 
     def note(images, options, **how):
@@ -252,7 +250,6 @@ def test_a_run_takes_its_own_transform(place, adapted, tmp_path):
 
 
 def calls_of(steps):
-    """Give the steps that ran, by what they reported."""
     return {
         call for call, work, _ in (one.message.partition(": ") for one in steps) if work
     }
