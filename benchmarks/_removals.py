@@ -9,7 +9,7 @@ the object changes that image: the output of a matched filter, in standard devia
 of its noise.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from math import hypot
@@ -200,6 +200,9 @@ _AT_ONCE = 28  # objects of each change in one field; chosen: as many as fit int
 _FINE = 2  # pixels of a specimen per optical pixel
 _MIN_RELIEF_NM = 20.0  # relief of inserted objects if the sample is flat
 _RADII_PX = (2, 3, 4, 5)  # chosen: the smaller ones are invisible at 550 nm
+_PART_FIELDS, _PARTS = 4, 20  # of `count_removed_parts`, and objects in each
+_PART_MARGIN, _GROUND = 60, 0.05  # fine pixels from the border; material of no object
+_GAP_NM, _PARTS_APART_NM = 160.0, 300.0
 _HALF = 0.5  # of relief and material, inserted; of contrast, to count as shown
 
 
@@ -308,6 +311,13 @@ def simulate_circuits(side: int, *, count: int, seed: int = 0) -> Iterable[Speci
     objects and hides others, and a linear filter can enhance those that it shows.
     """
     look = PhantomOptions(phantom="circuit", pitch_nm=240.0, relief_nm=40.0)
+    return simulate_specimens(look, side, count=count, seed=seed)
+
+
+def simulate_specimens(
+    look: PhantomOptions, side: int, *, count: int, seed: int = 0
+) -> Iterable[Specimen]:
+    """Simulate samples of a kind, with seeds reserved for evaluation."""
     for index in range(count):
         yield draw_specimen(
             look.phantom,
@@ -316,6 +326,105 @@ def simulate_circuits(side: int, *, count: int, seed: int = 0) -> Iterable[Speci
             options=look,
             seed=HELD_OUT_SEED + (seed << 16) + index,
         )
+
+
+def count_removed_parts(
+    enhance: EnhanceCall, look: PhantomOptions, *, side: int, seed: int = 0
+) -> RemovalCount:
+    """Count whole particles, or gaps of 160 nm in lines, drawn though removed.
+
+    Only those that the optical image shows, with the focus at the lowest surface. An
+    image shows an object if, projected on the object in the noise-free SEM image, it
+    has at least half of it.
+    """
+    found = RemovalCount(objects=0, shown=0, drawn=0)
+    for index, surface in enumerate(
+        simulate_specimens(look, side, count=_PART_FIELDS, seed=seed)
+    ):
+        instrument = MicroscopePair(SUPERLENS, side, 1, seed, index)
+        margin = (surface.material.shape[0] - _FINE * side) // 2
+        masks = _choose_parts(surface, look, margin + _PART_MARGIN, index)
+        gone = np.any(masks, axis=0)
+        nearest = ndimage.distance_transform_edt(
+            gone | (surface.material > _GROUND),
+            return_distances=False,
+            return_indices=True,
+        )
+        height = np.where(gone, surface.height_nm[tuple(nearest)], surface.height_nm)
+        material = np.where(gone, 0, surface.material).astype(np.float32)
+        other = replace(surface, height_nm=height, material=material)
+        pairs = [instrument.simulate_images(one, 0.0) for one in (surface, other)]
+        truths = [_restore_grey_scale(one.high, one.high_range) for one in pairs]
+        clean = [_restore_grey_scale(one.noiseless, one.low_range) for one in pairs]
+        low = _restore_grey_scale(pairs[0].low, pairs[0].low_range)
+        noise, images = float(np.std(low - clean[0])), []
+        for pair, truth in zip(pairs, truths, strict=True):
+            light = Micrograph(pair.low, parse_pixel_size(pair.pixel_nm), "light")
+            image = np.asarray(enhance(light), np.float64)
+            gain = compute_matching_gain(image, truth)
+            images.append(gain * (image - image.mean()) + truth.mean() - truths[1])
+        for mask in masks:
+            places = (np.argwhere(mask) - margin) // _FINE
+            (y0, x0), (y1, x1) = places.min(axis=0), places.max(axis=0) + 1
+            wide = np.s_[max(0, y0 - 12) : y1 + 12, max(0, x0 - 12) : x1 + 12]
+            if np.linalg.norm((clean[0] - clean[1])[wide]) < TELLS_SD * noise:
+                continue
+            box = np.s_[y0 - 4 : y1 + 4, x0 - 4 : x1 + 4]
+            change = (truths[0] - truths[1])[box]
+            there, drawn = (
+                bool((one[box] * change).sum() >= _HALF * (change**2).sum())
+                for one in images
+            )
+            found += RemovalCount(objects=1, shown=there, drawn=drawn)
+    return found
+
+
+def _choose_parts(
+    surface: Specimen, look: PhantomOptions, margin: int, index: int
+) -> list[BoolArray]:
+    """Choose particles, or pieces of lines, that are apart and far from the border."""
+    apart = int(_PARTS_APART_NM / surface.pixel_nm)
+    free, chosen = np.ones(surface.material.shape, bool), list[BoolArray]()
+    for part in _iterate_parts(
+        surface, look, margin, np.random.default_rng([5, index])
+    ):
+        ys, xs = np.nonzero(part)
+        rows = slice(ys.min() - apart, ys.max() + apart)
+        columns = slice(xs.min() - apart, xs.max() + apart)
+        if free[rows, columns].all():
+            free[rows, columns] = False
+            chosen.append(part)
+        if len(chosen) == _PARTS:
+            break
+    return chosen
+
+
+def _iterate_parts(
+    surface: Specimen, look: PhantomOptions, margin: int, rng: np.random.Generator
+) -> Iterator[BoolArray]:
+    """Yield single particles, or pieces of lines, in random order."""
+    solid = surface.material > _HALF
+    inside = range(margin, solid.shape[0] - margin)
+    if look.phantom == "particles":
+        labels, count = ndimage.label(solid)
+        sizes, boxes = np.bincount(labels.ravel())[1:], ndimage.find_objects(labels)
+        for number in rng.permutation(count):
+            ends = [end for one in boxes[number] for end in (one.start, one.stop - 1)]
+            usual = abs(sizes[number] / np.median(sizes) - 1) < _HALF  # no clusters
+            if usual and all(end in inside for end in ends):
+                yield ndimage.binary_dilation(labels == number + 1, iterations=2)
+        return
+    y, x = np.nonzero(solid)
+    down = int(_GAP_NM / 2 / surface.pixel_nm)
+    across = int((look.pitch_nm or 0) / 2 / surface.pixel_nm)
+    for one in rng.permutation(len(y)):
+        if y[one] in inside[1:] and x[one] in inside[1:]:
+            window = np.zeros_like(solid)
+            rows = slice(y[one] - down, y[one] + down)
+            window[rows, max(0, x[one] - across) : x[one] + across] = True
+            labels, _ = ndimage.label(solid & window)
+            piece = labels == labels[y[one], x[one]]
+            yield ndimage.binary_dilation(piece, iterations=2, mask=window)
 
 
 def _count_objects(

@@ -4,9 +4,9 @@ Run: ``python benchmarks/adapt.py --part PART [--rows ROWS] [--only NAME;...]``,
 PART is one of ``samples`` (the command's own run on each sample), ``focus``,
 ``elsewhere`` (each model on the places of all other samples, and what is proposed
 there), ``rivals``, ``useless`` (what must be refused), ``removals`` (what a model draws
-of removed objects), ``place`` (the sample of the File menu, drawn by other seeds),
-``table``, which prints what ROWS holds, and ``picture``, which draws a detail of the
-first sample for README.
+of removed objects), ``copies`` (the same on three kinds of samples), ``place`` (the
+sample of the File menu, drawn by other seeds), ``table``, which prints what ROWS holds,
+and ``picture``, which draws a detail of the first sample for README.
 What has its row is not run again. `adapt_goals.yaml` names samples and goals.
 
 Two places A and B of each sample are scanned by the simulated superlens microscope (5 x
@@ -38,7 +38,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import numpy as np
 import PIL.Image
 import yaml
-from _removals import count_removals, simulate_circuits
+from _removals import (
+    count_removals,
+    count_removed_parts,
+    simulate_circuits,
+    simulate_specimens,
+)
 from _scans import taken
 from _shared import PEER, ROOT, Rows, mean_and_error, read_options, verdict
 from _superlens_mosaic import electrons
@@ -80,6 +85,7 @@ from napari_semsr.jobs.enhance import compare_with_training_area
 from napari_semsr.models import LoadedModel, load_model
 from napari_semsr.restoration import fit_linear_filter
 from napari_semsr.simulation import (
+    PhantomOptions,
     ScanOptions,
     SemViewOptions,
     simulate_scan,
@@ -109,6 +115,7 @@ class Sample:
 
 
 SAMPLES = tuple(Sample(**one) for one in PLAN["samples"])
+COPIES = tuple(Sample(**one) for one in PLAN["copies"]["samples"])
 CLOSELY = tuple(one for one in SAMPLES if one.name in PLAN["closely"])
 
 
@@ -444,6 +451,26 @@ def run_removals(sample: Sample, known: set[Any]) -> Iterator[dict[str, Any]]:
     yield {"case": "removals", "steps": PLAN["steps"], **run(job).to_json()}
 
 
+def run_copies(sample: Sample, known: set[Any]) -> Iterator[dict[str, Any]]:
+    """Run the command, and remove discs of circuits, particles, or pieces of lines."""
+    if "network" in known:
+        return
+    for row in run_sample(sample, set()):
+        model, look = own_model(sample), PhantomOptions.parse(sample.options)
+
+        def enhance(light: Micrograph, model: LoadedModel = model) -> Image:
+            return run(enhance_in_memory(light, model, EnhanceOptions())).array()
+
+        how: dict[str, Any] = {"side": REMOVALS_PX, "seed": sample.seed}
+        if look.phantom == "circuit":
+            surfaces = simulate_specimens(look, REMOVALS_PX, count=60, seed=sample.seed)
+            job = count_removals({"m": enhance}, surfaces, objects=REMOVALS, **how)
+            count = run(job).light_tells["m"]
+        else:
+            count = count_removed_parts(enhance, look, **how)
+        yield {**row, "case": "network", "removed": count.to_json()}
+
+
 def run_place(_: Sample, known: set[Any]) -> Iterator[dict[str, Any]]:
     """Run the command on the sample of the File menu, drawn by other seeds."""
     for seed in PLAN["place"]["seeds"]:
@@ -506,6 +533,7 @@ PARTS: dict[str, tuple[Sequence[Sample], Callable[[Sample, set[Any]], Any]]] = {
     "rivals": (CLOSELY, run_rivals),
     "useless": (SAMPLES, run_useless),
     "removals": (SAMPLES[:1], run_removals),
+    "copies": (COPIES, run_copies),
     "place": ((Sample("place", 0),), run_place),
 }
 
@@ -527,6 +555,7 @@ def table(rows: Iterable[dict[str, Any]]) -> str:
         proposals([*own.values(), *parts["focus"], *parts["elsewhere"]]),
         table_of_useless(parts["useless"]),
         *(found_removals(row) for row in parts["removals"]),
+        table_of_copies(parts["copies"]),
         table_of_places(parts["place"]),
     ]
     return "\n\n".join(section for section in sections if section)
@@ -665,6 +694,18 @@ def found_removals(row: dict[str, Any]) -> str:
         f"{verdict(drawn <= goals['drawn_percent'])}); J over all {points:.0f} (goal "
         f"{goals['j_points']}: {verdict(points >= goals['j_points'])})"
     )
+
+
+def table_of_copies(rows: list[dict[str, Any]]) -> str:
+    """Write what models draw of removed objects, by how the light of copies is made."""
+    head = ("sample", "light of copies", "objects", "shown, %", "drawn, %", "dB")
+    lines = []
+    for row in rows:
+        found = row["removed"]
+        shares = [f"{found[f'{name}_percent']:.0f}" for name in ("shown", "drawn")]
+        gain = f"{row['adapted']:+.1f}"
+        lines.append((row["name"], row["case"], found["objects"], *shares, gain))
+    return markdown(head, lines) if lines else ""
 
 
 def table_of_places(rows: list[dict[str, Any]]) -> str:

@@ -74,5 +74,3 @@ def test_no_share_is_given_below_forty_places():
     assert made["j_points"] == 70
     # Newcombe: sqrt(8.89^2 + 7.44^2) below, sqrt(6.66^2 + 4.48^2) above
     assert made["j_interval"] == pytest.approx((58.41, 78.03), abs=0.02)
-    all_of = RemovalCount(objects=40, shown=40, drawn=0).to_json()
-    assert all_of["j_interval"][0] < 90 < all_of["j_interval"][1] == 100

@@ -7,7 +7,6 @@ import pytest
 import torch
 from scipy import ndimage
 
-from napari_semsr import train
 from napari_semsr.core import Micrograph, run
 from napari_semsr.jobs import PAIRS
 from napari_semsr.models.checkpoint import load_model, save_model
@@ -21,8 +20,6 @@ from napari_semsr.training.fit import (
 from napari_semsr.training.recipe import load_recipe
 from napari_semsr.training.validation import Validator, read_stored_pairs
 from tests.tiny_models import write_tiny_model, write_tiny_recipe
-
-SHORT = {"steps": 4, "validate_every": 4}
 
 
 def _pairs(folder: Path, scale: int, sigma: float = 1.0, **options: float) -> Path:
@@ -43,14 +40,6 @@ def test_linear_filter_undoes_a_blur_without_noise(tmp_path: Path, scale: int) -
     validator = Validator(read_stored_pairs(store, "test"), margin=2 * scale)
     found = validator.evaluate(fit_linear_filter_to_pairs(store, scale))
     assert found["gain_db"] > 2
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Path:
-    """A model that was trained a little."""
-    write_tiny_recipe(tmp_path / "first.yaml", **SHORT, learning_rate=1e-3)
-    pairs = _pairs(tmp_path, 1)
-    return Path(train(tmp_path / "first.yaml", tmp_path / "a", pairs=pairs).model)
 
 
 def test_card_of_a_model_that_is_not_kept_is_that_of_the_untouched_one(tmp_path):

@@ -506,13 +506,8 @@ class _AreaTrainer:
                 rng, side = np.random.default_rng([*seed, 1]), int(_COPY_PX**0.5)
                 starts = [int(rng.integers(max(0, n - side) + 1)) for n in low.shape]
                 box = tuple(slice(start, start + side) for start in starts)
-                defects = add_defects(
-                    low[box],
-                    high[box],
-                    predict,
-                    seed,
-                    share=self.options.defect_share,
-                )
+                how = {"share": self.options.defect_share}
+                defects = add_defects(low[box], high[box], predict, seed, **how)
                 self.copies.append(
                     _create_training_planes(
                         defects.low, defects.high, defects.change_mask, self
@@ -556,7 +551,7 @@ class _AreaTrainer:
             return _apply_network(network, sem) * (white - black) + black
 
         linear = fit_linear_filter([(high, low) for low, high in units])
-        self.light_explained = -math.inf
+        self.light_explained = 0.0
         for call in (linear.apply, predict):
             share = _measure_explained(
                 [(light[tested], call(sem)[tested]) for sem, light, tested in tests]

@@ -23,12 +23,7 @@ from napari_semsr.core import (
 from napari_semsr.inference import EnhanceOptions, prepare_model_input
 from napari_semsr.io import ImageIdentity, StoredTransform, read, write
 from napari_semsr.jobs import ADAPT, AdaptationError, AdaptOptions
-from napari_semsr.jobs.adapt import job, process, train
-from napari_semsr.jobs.adapt.areas import (
-    SquaredErrors,
-    require_gain,
-    split_training_area,
-)
+from napari_semsr.jobs.adapt import areas, job, process, train
 from napari_semsr.jobs.adapt.process import fit_in_process, fit_with_files
 from napari_semsr.models import load_model, read_card
 from napari_semsr.restoration import LinearFit
@@ -42,7 +37,6 @@ SURE = {"error_nm": 1.0}  # expected error of the stored registration
 
 
 def objects(seed):
-    """Boxes on a ground, which overlap."""
     rng = np.random.default_rng(seed)
     image = np.zeros(SIDE)
     for _ in range(SIDE[0] * SIDE[1] // 250):
@@ -133,13 +127,10 @@ def test_a_place_gives_a_model_that_is_ahead_of_everything_simpler(adapted):
 def test_no_single_part_decides_whether_a_model_is_kept(adapted):
     own = adapted[0].evaluated["adapted model"]
 
-    def decide(model, before):
-        parts = {"input": before, "model": model}
-        rows = {
-            name: replace(own, errors=SquaredErrors(np.array(one, float)))
-            for name, one in parts.items()
-        }
-        require_gain(rows, "model")
+    def decide(*parts):
+        errors = [areas.SquaredErrors(np.array(one, float)) for one in parts]
+        model, before = (replace(own, errors=one) for one in errors)
+        areas.require_gain({"input": before, "model": model}, "model")
 
     decide([1] * 15 + [101], [2] * 15 + [100])
     with refused(AdaptationError, "no-gain"):
@@ -154,14 +145,12 @@ def test_a_training_without_copies_is_warned_of(place, tmp_path, monkeypatch):
     monkeypatch.setattr(train, "fit_in_process", fit_without)
     with warned("no-copies", match="20 %"):
         made = adapt(*place[:1], place[1:], tmp_path / "run")
-    found = made.to_json()
-    assert found["explained_percent"] == 70
+    assert made.to_json()["explained_percent"] == 70
     assert [get_error_code(one) for one in made.warnings] == ["no-copies"]
 
 
 @pytest.fixture
 def asked(monkeypatch):
-    """Collect what trainings are asked for, and stop where they begin."""
     given = []
 
     def note(images, options, **how):
@@ -261,7 +250,6 @@ def test_a_run_takes_its_own_transform(place, adapted, tmp_path):
 
 
 def calls_of(steps):
-    """Give the steps that ran, by what they reported."""
     return {
         call for call, work, _ in (one.message.partition(": ") for one in steps) if work
     }
@@ -385,7 +373,7 @@ def test_a_kept_model_goes_only_when_a_longer_training_is_kept(
 
 @pytest.mark.parametrize("shape", [(500, 300), (64, 160)])
 def test_both_parts_lie_apart_and_within(shape):
-    taught, held_out = split_training_area(Box.from_shape(shape))
+    taught, held_out = areas.split_training_area(Box.from_shape(shape))
     apart = max(held_out.y0 - taught.y1, held_out.x0 - taught.x1)
     assert apart == 32
     assert min(*taught.shape, *held_out.shape) >= 64
