@@ -338,7 +338,8 @@ class Command:
         several = (
             len(images) > 1
             or values["suffix"] is not None
-            or _is_collection(images[0])
+            # a folder of images, or a glob pattern that is not expanded
+            or (not Path(images[0]).is_file() and jobs.is_image_collection(images[0]))
             or (given is not None and not Path(given).suffix)
         )
         if output is None or (several and given is None):
@@ -357,11 +358,6 @@ class Command:
             where = f"{output} ({format_shape(size)})" if size else output
             rows.insert(0, ("Written", where))
         return "\n".join([format_columns(rows), *_format_tables(result)])
-
-
-def _is_collection(image: str) -> bool:
-    """Return whether a word is a folder of images, or an unexpanded glob pattern."""
-    return not Path(image).is_file() and jobs.is_image_collection(image)
 
 
 def _format_tables(result: "jobs.Result") -> Iterator[str]:

@@ -457,7 +457,7 @@ def _get_recorded_input(
 ) -> core.Job[tuple[core.Micrograph, core.Provenance]]:
     """Return the input and provenance as recorded in the store to resume."""
     record, notes, _ = io.read_store_state(place)
-    history = record and record.provenance
+    history = None if record is None else record.provenance
     if record is None or history is None or len(history.inputs) != 1:
         return source, provenance
     before = history.inputs[0]
@@ -479,7 +479,7 @@ def _add_notes(
     memory_before: int,
 ) -> EnhanceReport:
     """Add notes to the report, also if a run exceeded the memory limit of `options`."""
-    limit = options and options.memory_gb
+    limit = None if options is None else options.memory_gb
     taken = report.peak_memory_mb / 1e3 - memory_before / 1e9
     if limit is not None and report.device == "cpu" and taken > limit:
         note = core.Message(

@@ -101,7 +101,8 @@ class InputSearch:
         if unknown or now == file.digest:
             return
         then, there = _shorten_digest(file.digest), _shorten_digest(now)
-        kind, name = "input", file.name
+        kind: Literal["input", "model"] = "input"
+        name = file.name
         what = f"{file.role.replace('_', ' ')} {name} has changed: {then} was recorded"
         if file.role == "model":
             kind, name = "model", PurePosixPath(file.name).stem
