@@ -591,7 +591,7 @@ def _stitch_frames(task: _Stitching) -> core.Job[StitchedFile]:
     outcome = yield from _follow_scan(task)
     with ExitStack() as stack:
         if outcome is not None:
-            stack.callback(outcome.lock.release)
+            stack.callback(outcome.release_lock)
         scans = former.scans if former else (yield from _open_scans(task))
         acquisition, corrections = scans.solved_scan, task.options.corrections
         if corrections is not None:
