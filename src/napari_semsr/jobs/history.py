@@ -99,9 +99,10 @@ def read_history(
             raise core.ReadError(former)
     verb = _get_job_command(history.job)
     if verb is None:
+        repeatable = ", ".join(filter(_get_job_command, JOBS))
         msg = (
             f"{file.name} was made by {history.job!r}, which cannot be run again; jobs "
-            f"that can be run again: {', '.join(list_repeatable_jobs())}."
+            f"that can be run again: {repeatable}."
         )
         raise core.ReadError(msg, code="history-unknown")
     with convert_decoding_errors(file, "a history"):
@@ -114,11 +115,6 @@ def read_history(
         current = current.model_copy(update={"part": COVERAGE})
     inputs = _get_inputs(verb, current, file, depth)
     return RecordedCall(verb, options, inputs, current.part, history)
-
-
-def list_repeatable_jobs() -> list[str]:
-    """Return the jobs whose output can be reproduced."""
-    return [job for job in JOBS if _get_job_command(job) is not None]
 
 
 def _get_job_command(job: str) -> Verb[core.Options, Result] | None:
