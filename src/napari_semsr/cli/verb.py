@@ -378,11 +378,9 @@ def _format_tables(result: "jobs.Result") -> Iterator[str]:
         for row in table_shown:
             cells = zip(row, widths, strict=True)
             yield "  ".join(f"{cell:<{width}}" for cell, width in cells).rstrip()
-        if len(rows) > _MAX_ROWS:
-            yield (
-                f"... and {len(rows) - _MAX_ROWS} more rows; use --json to list them "
-                "all"
-            )
+        more = len(rows) - _MAX_ROWS
+        if more > 0:
+            yield f"... and {more} more rows; use --json to list them all"
 
 
 def _format_summary(result: "jobs.MeasuredTable") -> str:
@@ -396,16 +394,14 @@ def _format_summary(result: "jobs.MeasuredTable") -> str:
         mean, sd = Figure(numbers["mean"]), Figure(numbers["sd"], form=".2g")
         few = numbers["images"] != result.images
         over = f"  (of {numbers['images']})" if few else ""
-        rows.append(
-            (name, f"{mean} +- {sd}{over}" if numbers["sd"] else f"{mean}{over}")
-        )
+        spread = f" +- {sd}" if numbers["sd"] else ""
+        rows.append((name, f"{mean}{spread}{over}"))
     reasons = [f"{count} {reason}" for reason, count in result.reasons.items()]
     rows += [("no result", ", ".join(reasons))] if reasons else []
     first = next(iter(result.rows[0])) if result.rows else ""
-    rows += [
-        ("failed", f"{row[first]}: {row['error']}") for row in failures[:_MAX_ROWS]
-    ]
-    if len(failures) > _MAX_ROWS:
+    for row in failures[:_MAX_ROWS]:
+        rows.append(("failed", f"{row[first]}: {row['error']}"))
+    if failures[_MAX_ROWS:]:
         more = len(failures) - _MAX_ROWS
         rows.append(("", f"... and {more} more; all are in the table"))
     if result.table is not None:
