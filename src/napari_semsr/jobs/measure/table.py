@@ -294,7 +294,7 @@ def format_table_path(path: Path | None, table: Path | None) -> str | None:
     if path is not None and table is not None:
         path, folder = path.absolute(), table.absolute().parent
         path = path.relative_to(folder) if folder in path.parents else path
-    return path and path.as_posix()
+    return None if path is None else path.as_posix()
 
 
 def _parse_cell(text: str, mark: str) -> io.Cell:
